@@ -1,0 +1,207 @@
+//! The nouns of a row change, as they travel from replication to subscribers.
+//!
+//! Pure values: nothing here does I/O. Texts of column values are PostgreSQL's own
+//! output format under the fixed settings of the replication session (ISO dates,
+//! UTC, hex bytea), shared without a copy.
+
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+/// A position in the write-ahead log (PostgreSQL manual, `pg_lsn`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Lsn(pub u64);
+
+impl fmt::Display for Lsn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:X}/{:X}", self.0 >> 32, self.0 & 0xffff_ffff)
+    }
+}
+
+/// A table by schema and name, both exact (no patterns, no quoting).
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TableName {
+    /// Schema name as stored in `pg_namespace`.
+    pub schema: String,
+    /// Relation name as stored in `pg_class`.
+    pub name: String,
+}
+
+impl TableName {
+    /// A table name from its two parts.
+    pub fn new(schema: impl Into<String>, name: impl Into<String>) -> Self {
+        Self { schema: schema.into(), name: name.into() }
+    }
+}
+
+impl fmt::Display for TableName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.schema, self.name)
+    }
+}
+
+/// What an UPDATE or DELETE carries of the old row (`pg_class.relreplident`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReplicaIdentity {
+    /// The primary key, if there is one.
+    Default,
+    /// Nothing.
+    Nothing,
+    /// The whole row.
+    Full,
+    /// The columns of one index.
+    Index,
+}
+
+/// A column as a relation message describes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Column {
+    /// Column name.
+    pub name: String,
+    /// `pg_type.oid` of its type.
+    pub type_oid: u32,
+    /// `pg_attribute.atttypmod`, −1 when the type takes none.
+    pub type_modifier: i32,
+    /// Whether it is part of the replica identity.
+    pub is_identity: bool,
+}
+
+/// A table as it was when the changes that refer to it were made.
+///
+/// A change of its columns arrives in the stream as a new `Relation` before the
+/// first row that needs it, so a holder of this value never sees a row that does not fit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Relation {
+    /// `pg_class.oid`.
+    pub oid: u32,
+    /// Schema and name.
+    pub table: TableName,
+    /// What old images hold.
+    pub identity: ReplicaIdentity,
+    /// Published columns in the order of the row images.
+    pub columns: Vec<Column>,
+}
+
+/// One column's value in a row image.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum ColumnValue {
+    /// SQL null; also a column that an old image of key columns leaves out.
+    Null,
+    /// A value stored out of line (TOAST) that the change did not touch and the log does not repeat.
+    Unchanged,
+    /// The value in its type's text output format, UTF-8.
+    Text(Bytes),
+}
+
+/// A row image: one value per column of its [`Relation`], in that order.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Row(pub Vec<ColumnValue>);
+
+/// The old image of a row that was updated or deleted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OldRow {
+    /// Only the replica identity's columns are filled in, the others read `Null`.
+    Key(Row),
+    /// Every column (`REPLICA IDENTITY FULL`).
+    Full(Row),
+}
+
+/// What happened to the row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RowChange {
+    /// A new row.
+    Insert {
+        /// The row as inserted.
+        new: Row,
+    },
+    /// A changed row.
+    Update {
+        /// The row before; absent where the identity did not change and is not FULL.
+        old: Option<OldRow>,
+        /// The row after.
+        new: Row,
+    },
+    /// A removed row.
+    Delete {
+        /// What the log keeps of it.
+        old: OldRow,
+    },
+}
+
+/// The kind of a change, without its images.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Action {
+    /// A new row.
+    Insert,
+    /// A changed row.
+    Update,
+    /// A removed row.
+    Delete,
+}
+
+impl Action {
+    /// The name on the wire: `INSERT`, `UPDATE` or `DELETE`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Insert => "INSERT",
+            Self::Update => "UPDATE",
+            Self::Delete => "DELETE",
+        }
+    }
+}
+
+/// One changed row of one committed transaction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChangeEvent {
+    /// The table as of this change.
+    pub relation: Arc<Relation>,
+    /// Images before and after.
+    pub row: RowChange,
+}
+
+impl ChangeEvent {
+    /// The kind of this change.
+    pub fn action(&self) -> Action {
+        match self.row {
+            RowChange::Insert { .. } => Action::Insert,
+            RowChange::Update { .. } => Action::Update,
+            RowChange::Delete { .. } => Action::Delete,
+        }
+    }
+}
+
+/// Microseconds since 1970-01-01 00:00 UTC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct TimestampMicros(pub i64);
+
+/// A run of changes of one committed transaction, in order: all of it, or a bounded
+/// piece of a large one. Only committed data gets here (pgoutput protocol version 1).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChangeTransaction {
+    /// The commit record's position: transactions arrive in its order.
+    pub commit_lsn: Lsn,
+    /// When it was committed.
+    pub committed_at: TimestampMicros,
+    /// Position within the transaction of `changes[0]`, counted from 0. With
+    /// `commit_lsn` it names a change uniquely and for ever.
+    pub first_ordinal: u64,
+    /// The changes, in the order in which they were made.
+    pub changes: Vec<ChangeEvent>,
+    /// Whether the transaction ends with this piece.
+    pub is_last: bool,
+}
+
+/// What the change stream tells its listeners.
+#[derive(Clone, Debug)]
+pub enum StreamEvent {
+    /// Committed changes.
+    Changes(Arc<ChangeTransaction>),
+    /// Streaming has begun, for the first time or again: what is committed from here
+    /// on will be delivered.
+    Live,
+    /// The connection is down; nothing is lost, what is committed meanwhile comes later.
+    Interrupted,
+    /// The slot was lost: changes between the last one delivered and the next may be missing.
+    Gap,
+}

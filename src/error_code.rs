@@ -1,0 +1,138 @@
+//! The closed list of codes that a client may be told.
+//!
+//! A client branches on the code, never on a text. A code is never renamed; each one
+//! stands in `docs/error-codes.md` with its remedy, which a test checks.
+
+/// A stable, client-visible reason for a refusal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ErrorCode {
+    /// No token, or one that does not verify.
+    Unauthorized,
+    /// The token was good and has expired.
+    TokenExpired,
+    /// The caller is known and may not do this.
+    Forbidden,
+    /// A body or query names another person as the caller.
+    IdentityMismatch,
+    /// This person cannot be messaged by the caller, for a reason that is not told.
+    NotAllowedRecipient,
+    /// Unknown, or not visible to the caller.
+    NotFound,
+    /// The input is well formed and wrong.
+    ValidationFailed,
+    /// The body or a parameter cannot be read.
+    MalformedRequest,
+    /// A message without visible content.
+    MessageEmpty,
+    /// A message above the length limit.
+    MessageTooLong,
+    /// The message was deleted.
+    MessageDeleted,
+    /// The time for editing has passed.
+    EditWindowPassed,
+    /// The row changed since the caller read it.
+    StaleRevision,
+    /// The `client_message_id` was used for another message.
+    ClientMessageIdConflict,
+    /// A request with this `Idempotency-Key` is still running.
+    IdempotencyInFlight,
+    /// The `Idempotency-Key` was used for another request.
+    IdempotencyKeyReused,
+    /// The body is larger than allowed.
+    PayloadTooLarge,
+    /// The body's media type is not understood here.
+    UnsupportedMediaType,
+    /// The path exists, this verb on it does not.
+    MethodNotAllowed,
+    /// Too many requests.
+    RateLimited,
+    /// The cursor is too old to continue from.
+    ResyncRequired,
+    /// Every database connection is busy.
+    PoolExhausted,
+    /// The database cannot be reached.
+    DatabaseUnavailable,
+    /// A server behind this one cannot be reached.
+    UpstreamUnavailable,
+    /// A fault of ours; details are in the log under the request id.
+    Internal,
+}
+
+impl ErrorCode {
+    /// Every code, for documentation and its test.
+    pub const ALL: &[Self] = &[
+        Self::Unauthorized,
+        Self::TokenExpired,
+        Self::Forbidden,
+        Self::IdentityMismatch,
+        Self::NotAllowedRecipient,
+        Self::NotFound,
+        Self::ValidationFailed,
+        Self::MalformedRequest,
+        Self::MessageEmpty,
+        Self::MessageTooLong,
+        Self::MessageDeleted,
+        Self::EditWindowPassed,
+        Self::StaleRevision,
+        Self::ClientMessageIdConflict,
+        Self::IdempotencyInFlight,
+        Self::IdempotencyKeyReused,
+        Self::PayloadTooLarge,
+        Self::UnsupportedMediaType,
+        Self::MethodNotAllowed,
+        Self::RateLimited,
+        Self::ResyncRequired,
+        Self::PoolExhausted,
+        Self::DatabaseUnavailable,
+        Self::UpstreamUnavailable,
+        Self::Internal,
+    ];
+
+    /// The code as clients read it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Unauthorized => "unauthorized",
+            Self::TokenExpired => "token_expired",
+            Self::Forbidden => "forbidden",
+            Self::IdentityMismatch => "identity_mismatch",
+            Self::NotAllowedRecipient => "not_allowed_recipient",
+            Self::NotFound => "not_found",
+            Self::ValidationFailed => "validation_failed",
+            Self::MalformedRequest => "malformed_request",
+            Self::MessageEmpty => "message_empty",
+            Self::MessageTooLong => "message_too_long",
+            Self::MessageDeleted => "message_deleted",
+            Self::EditWindowPassed => "edit_window_passed",
+            Self::StaleRevision => "stale_revision",
+            Self::ClientMessageIdConflict => "client_message_id_conflict",
+            Self::IdempotencyInFlight => "idempotency_in_flight",
+            Self::IdempotencyKeyReused => "idempotency_key_reused",
+            Self::PayloadTooLarge => "payload_too_large",
+            Self::UnsupportedMediaType => "unsupported_media_type",
+            Self::MethodNotAllowed => "method_not_allowed",
+            Self::RateLimited => "rate_limited",
+            Self::ResyncRequired => "resync_required",
+            Self::PoolExhausted => "pool_exhausted",
+            Self::DatabaseUnavailable => "database_unavailable",
+            Self::UpstreamUnavailable => "upstream_unavailable",
+            Self::Internal => "internal",
+        }
+    }
+
+    /// The code with this name: how a name raised in the database becomes an answer.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|code| code.as_str() == name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ErrorCode;
+
+    #[test]
+    fn every_code_is_found_by_its_name() {
+        for code in ErrorCode::ALL {
+            assert_eq!(ErrorCode::from_name(code.as_str()), Some(*code));
+        }
+    }
+}

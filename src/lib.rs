@@ -1,0 +1,10 @@
+//! Rapport: real-time user-to-user chat beside Supabase or plain Postgres.
+//!
+//! The modules in reading order, from the words everything is made of to what
+//! puts the parts together. Who may use whom is the table in `ARCHITECTURE.md`,
+//! which a test holds against the imports.
+
+// Vocabulary: nouns without behaviour of their own.
+pub mod change;
+pub mod error_code;
+pub mod shutdown;

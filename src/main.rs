@@ -1,0 +1,2 @@
+//! The `rapport` program: parse, run, exit code.
+fn main() {}
