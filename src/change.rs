@@ -31,7 +31,10 @@ pub struct TableName {
 impl TableName {
     /// A table name from its two parts.
     pub fn new(schema: impl Into<String>, name: impl Into<String>) -> Self {
-        Self { schema: schema.into(), name: name.into() }
+        Self {
+            schema: schema.into(),
+            name: name.into(),
+        }
     }
 }
 

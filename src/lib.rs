@@ -8,3 +8,7 @@
 pub mod change;
 pub mod error_code;
 pub mod shutdown;
+
+// Tools.
+pub mod bus;
+pub mod db;

@@ -27,7 +27,10 @@ impl Tasks {
     /// and waiting for the whole waits for it.
     #[must_use]
     pub fn part(&self) -> Self {
-        Self { token: self.token.child_token(), tracker: self.tracker.clone() }
+        Self {
+            token: self.token.child_token(),
+            tracker: self.tracker.clone(),
+        }
     }
 
     /// The signal: long-running loops end when it is cancelled.
@@ -54,6 +57,8 @@ impl Tasks {
     /// Waits until every task has ended. `false` if some were still running after `deadline`.
     pub async fn finished(&self, deadline: Duration) -> bool {
         self.tracker.close();
-        tokio::time::timeout(deadline, self.tracker.wait()).await.is_ok()
+        tokio::time::timeout(deadline, self.tracker.wait())
+            .await
+            .is_ok()
     }
 }

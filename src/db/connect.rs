@@ -1,0 +1,287 @@
+//! Makes single connections from a connection URL, with TLS as libpq would.
+
+use std::sync::Arc;
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use thiserror::Error;
+use tokio_postgres::Client;
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+use crate::shutdown::Tasks;
+
+/// Why no connection could be prepared or made. Texts never hold the URL: it has a password in it.
+#[derive(Debug, Error)]
+pub enum ConnectError {
+    /// The URL is not a connection string that PostgreSQL knows.
+    #[error("The database URL cannot be read: {0}")]
+    Url(#[source] tokio_postgres::Error),
+    /// `sslmode` is not one of libpq's.
+    #[error("The database URL has an unknown sslmode `{0}`")]
+    SslMode(String),
+    /// The root certificates cannot be loaded.
+    #[error("The root certificates for the database connection cannot be loaded: {0}")]
+    RootCertificates(String),
+    /// TLS itself cannot be set up.
+    #[error("TLS cannot be set up")]
+    Tls(#[from] rustls::Error),
+    /// PostgreSQL cannot be reached or refused the login.
+    #[error("The database cannot be reached")]
+    Connect(#[source] tokio_postgres::Error),
+}
+
+/// How far the server's certificate is checked (PostgreSQL manual, "SSL Support", table of `sslmode`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CertificateCheck {
+    /// `disable`, `allow`, `prefer`, `require`: encrypted at most, the peer is not verified.
+    None,
+    /// `verify-ca`, `verify-full`: chain and host name must be right.
+    Full,
+}
+
+/// A parsed connection URL and what TLS it asks for. Cheap to clone.
+#[derive(Clone)]
+pub struct Connector {
+    config: Arc<tokio_postgres::Config>,
+    tls: MakeRustlsConnect,
+    check: CertificateCheck,
+    root_certificate: Option<Arc<str>>,
+}
+
+impl Connector {
+    /// Parses `url` (`postgres://…`). `sslmode` and `sslrootcert` are understood as in libpq, with
+    /// `prefer` as the default.
+    ///
+    /// # Errors
+    /// [`ConnectError::Url`], [`ConnectError::SslMode`] or a fault in loading certificates.
+    pub fn new(url: &str) -> Result<Self, ConnectError> {
+        let (url, options) = take_ssl_options(url);
+        let check = match options.mode.as_deref() {
+            None | Some("disable" | "allow" | "prefer" | "require") => CertificateCheck::None,
+            Some("verify-ca" | "verify-full") => CertificateCheck::Full,
+            Some(other) => return Err(ConnectError::SslMode(other.to_owned())),
+        };
+        let mut config: tokio_postgres::Config = url.parse().map_err(ConnectError::Url)?;
+        config.ssl_mode(match options.mode.as_deref() {
+            Some("disable") => tokio_postgres::config::SslMode::Disable,
+            None | Some("allow" | "prefer") => tokio_postgres::config::SslMode::Prefer,
+            Some(_) => tokio_postgres::config::SslMode::Require,
+        });
+        let tls =
+            MakeRustlsConnect::new(client_config(check, options.root_certificate.as_deref())?);
+        let root_certificate = options.root_certificate.map(Into::into);
+        Ok(Self {
+            config: Arc::new(config),
+            tls,
+            check,
+            root_certificate,
+        })
+    }
+
+    /// Host, port, user, database and TLS mode as parsed.
+    pub fn config(&self) -> &tokio_postgres::Config {
+        &self.config
+    }
+
+    /// The TLS side of a connection, for a pool.
+    pub fn tls(&self) -> MakeRustlsConnect {
+        self.tls.clone()
+    }
+
+    /// Whether the server's certificate is verified.
+    pub fn certificate_check(&self) -> CertificateCheck {
+        self.check
+    }
+
+    /// The file named by `sslrootcert`, if any.
+    pub fn root_certificate(&self) -> Option<&str> {
+        self.root_certificate.as_deref()
+    }
+
+    /// Opens a connection of its own. `application_name` is what `pg_stat_activity` shows. The
+    /// task that drives the connection ends with the client.
+    ///
+    /// # Errors
+    /// [`ConnectError::Connect`] when the server cannot be reached or refuses.
+    pub async fn connect(
+        &self,
+        application_name: &str,
+        tasks: &Tasks,
+    ) -> Result<Client, ConnectError> {
+        let mut config = (*self.config).clone();
+        config.application_name(application_name);
+        let (client, connection) = config
+            .connect(self.tls.clone())
+            .await
+            .map_err(ConnectError::Connect)?;
+        tasks.spawn("database connection", async move {
+            // Statements in flight get the error; the connection itself has nobody to tell.
+            if let Err(error) = connection.await {
+                tracing::debug!(error = %error, "database connection ended");
+            }
+        });
+        Ok(client)
+    }
+}
+
+#[derive(Default, Debug, PartialEq, Eq)]
+struct SslOptions {
+    mode: Option<String>,
+    root_certificate: Option<String>,
+}
+
+/// Takes `sslmode` and `sslrootcert` out of the URL's query: the parser behind it knows only part of their values.
+fn take_ssl_options(url: &str) -> (String, SslOptions) {
+    let mut options = SslOptions::default();
+    let Some((base, query)) = url.split_once('?') else {
+        return (url.to_owned(), options);
+    };
+    let mut kept = Vec::new();
+    for pair in query.split('&') {
+        match pair.split_once('=') {
+            Some(("sslmode", value)) => options.mode = Some(value.to_owned()),
+            Some(("sslrootcert", value)) => options.root_certificate = Some(value.to_owned()),
+            _ => kept.push(pair),
+        }
+    }
+    let url = if kept.is_empty() {
+        base.to_owned()
+    } else {
+        format!("{base}?{}", kept.join("&"))
+    };
+    (url, options)
+}
+
+fn client_config(
+    check: CertificateCheck,
+    root_certificate: Option<&str>,
+) -> Result<ClientConfig, ConnectError> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()?;
+    Ok(match check {
+        CertificateCheck::None => builder
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(Unverified(provider)))
+            .with_no_client_auth(),
+        CertificateCheck::Full => builder
+            .with_root_certificates(root_store(root_certificate)?)
+            .with_no_client_auth(),
+    })
+}
+
+fn root_store(root_certificate: Option<&str>) -> Result<RootCertStore, ConnectError> {
+    let mut roots = RootCertStore::empty();
+    let problem = |error: &dyn std::fmt::Display| ConnectError::RootCertificates(error.to_string());
+    if let Some(path) = root_certificate {
+        for certificate in CertificateDer::pem_file_iter(path).map_err(|error| problem(&error))? {
+            roots.add(certificate.map_err(|error| problem(&error))?)?;
+        }
+    } else {
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    }
+    if roots.is_empty() {
+        return Err(ConnectError::RootCertificates("none was found".to_owned()));
+    }
+    Ok(roots)
+}
+
+/// Accepts any certificate, as libpq does below `verify-ca`; signatures are still checked, so that
+/// the peer at least holds the key of the certificate it shows.
+#[derive(Debug)]
+struct Unverified(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for Unverified {
+    fn verify_server_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(
+            message,
+            cert,
+            dss,
+            &self.0.signature_verification_algorithms,
+        )
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(
+            message,
+            cert,
+            dss,
+            &self.0.signature_verification_algorithms,
+        )
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ssl_options_are_taken_out_and_the_rest_is_kept() {
+        let cases = [
+            ("postgres://h/db", "postgres://h/db", None, None),
+            (
+                "postgres://h/db?sslmode=verify-full",
+                "postgres://h/db",
+                Some("verify-full"),
+                None,
+            ),
+            (
+                "postgres://h/db?a=1&sslmode=require&sslrootcert=/x.pem&b=2",
+                "postgres://h/db?a=1&b=2",
+                Some("require"),
+                Some("/x.pem"),
+            ),
+        ];
+        for (url, kept, mode, root) in cases {
+            let (rest, options) = take_ssl_options(url);
+            assert_eq!(rest, kept);
+            assert_eq!(
+                (options.mode.as_deref(), options.root_certificate.as_deref()),
+                (mode, root),
+                "{url}"
+            );
+        }
+    }
+
+    #[test]
+    fn modes_below_verify_ca_do_not_check_the_certificate() {
+        assert_eq!(
+            Connector::new("postgres://u@h/d?sslmode=require")
+                .map(|c| c.certificate_check())
+                .ok(),
+            Some(CertificateCheck::None)
+        );
+        assert!(matches!(
+            Connector::new("postgres://u@h/d?sslmode=maybe"),
+            Err(ConnectError::SslMode(_))
+        ));
+    }
+}
