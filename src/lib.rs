@@ -10,5 +10,6 @@ pub mod error_code;
 pub mod shutdown;
 
 // Tools.
+pub mod auth;
 pub mod bus;
 pub mod db;

@@ -1,0 +1,36 @@
+//! The claims of a token whose signature was good.
+
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+
+/// Verified claims.
+///
+/// Two values are equal when their JSON is: policies may look at any claim, so two people,
+/// or one person before and after a change of role, are never taken for one another.
+#[derive(Clone, Debug)]
+pub struct Claims {
+    /// The whole claims object as compact JSON with sorted keys, each key once: this is what
+    /// policies read as `request.jwt.claims`, so both sides read the same value of a key
+    /// that a token repeats.
+    pub json: Arc<str>,
+    /// The `role` claim: the database role that policies are evaluated for.
+    pub role: String,
+    /// The `sub` claim: the person, where there is one.
+    pub subject: Option<String>,
+    /// The `exp` claim in unix seconds, rounded where the token has a fraction.
+    pub expires_at: i64,
+}
+
+impl PartialEq for Claims {
+    fn eq(&self, other: &Self) -> bool {
+        self.json == other.json
+    }
+}
+
+impl Eq for Claims {}
+
+impl Hash for Claims {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.json.hash(state);
+    }
+}

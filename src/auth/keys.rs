@@ -1,0 +1,137 @@
+//! Which key verifies which token.
+//!
+//! The key is chosen by the algorithm's family first: a shared secret is only ever used for
+//! HMAC and a public key never is, so neither `alg: none` nor a token that was HMAC-signed
+//! with a public key's text can pass.
+
+use std::collections::HashMap;
+
+use jsonwebtoken::jwk::{AlgorithmParameters, Jwk};
+use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey, crypto};
+use serde::Deserialize;
+
+use super::error::{KeyError, TokenError};
+
+/// The keys tokens are verified with.
+pub struct KeySet {
+    /// The current secret first; the next one during a rotation behind it.
+    secrets: Vec<DecodingKey>,
+    /// Keys of the key set by `kid`. Several may share one id when their types differ.
+    by_id: HashMap<String, Vec<DecodingKey>>,
+}
+
+/// A key set as written: each key is read on its own, so that one of an unknown kind
+/// (P-521, Ed448, an encryption key) does not make the others unusable.
+#[derive(Deserialize)]
+struct RawKeySet {
+    keys: Vec<serde_json::Value>,
+}
+
+impl KeySet {
+    /// Keys from the shared `secret`, the one that will replace it, and a JSON Web Key Set
+    /// (RFC 7517) as text.
+    ///
+    /// Keys without `kid` and of kinds that are not supported are passed over.
+    ///
+    /// # Errors
+    /// When the set cannot be read, a key in it is broken, or there is no key at all.
+    pub fn new(
+        secret: Option<&str>,
+        secret_next: Option<&str>,
+        jwks: Option<&str>,
+    ) -> Result<Self, KeyError> {
+        let secrets: Vec<_> = [secret, secret_next]
+            .into_iter()
+            .flatten()
+            .filter(|secret| !secret.is_empty())
+            .map(|secret| DecodingKey::from_secret(secret.as_bytes()))
+            .collect();
+        let by_id = match jwks {
+            Some(text) => read_key_set(text)?,
+            None => HashMap::new(),
+        };
+        if secrets.is_empty() && by_id.is_empty() {
+            return Err(KeyError::NoKey);
+        }
+        Ok(Self { secrets, by_id })
+    }
+
+    /// Checks the `signature` (base64url) over `signed`.
+    ///
+    /// # Errors
+    /// [`TokenError::Signer`] when no key fits, [`TokenError::BadSignature`] when the one
+    /// that does says no.
+    pub(super) fn verify(
+        &self,
+        algorithm: &str,
+        kid: Option<&str>,
+        signed: &[u8],
+        signature: &str,
+    ) -> Result<(), TokenError> {
+        let algorithm = supported(algorithm).ok_or(TokenError::Signer { kid: None })?;
+        let candidates = self.candidates(algorithm.family(), kid);
+        if candidates.is_empty() {
+            return Err(TokenError::Signer {
+                kid: kid.map(str::to_owned),
+            });
+        }
+        for key in candidates {
+            if matches!(crypto::verify(signature, signed, key, algorithm), Ok(true)) {
+                return Ok(());
+            }
+        }
+        Err(TokenError::BadSignature)
+    }
+
+    fn candidates(&self, family: AlgorithmFamily, kid: Option<&str>) -> Vec<&DecodingKey> {
+        let named: Vec<_> = kid
+            .and_then(|kid| self.by_id.get(kid))
+            .into_iter()
+            .flatten()
+            .filter(|key| key.family() == family)
+            .collect();
+        if named.is_empty() && family == AlgorithmFamily::Hmac {
+            // An HMAC token may carry any `kid`: the shared secret has none of its own.
+            return self.secrets.iter().collect();
+        }
+        named
+    }
+}
+
+/// The algorithms that are accepted; everything else, `none` first of all, is not.
+fn supported(name: &str) -> Option<Algorithm> {
+    Some(match name {
+        "HS256" => Algorithm::HS256,
+        "HS384" => Algorithm::HS384,
+        "HS512" => Algorithm::HS512,
+        "RS256" => Algorithm::RS256,
+        "RS384" => Algorithm::RS384,
+        "RS512" => Algorithm::RS512,
+        "ES256" => Algorithm::ES256,
+        "ES384" => Algorithm::ES384,
+        "EdDSA" | "Ed25519" => Algorithm::EdDSA,
+        _ => return None,
+    })
+}
+
+fn read_key_set(text: &str) -> Result<HashMap<String, Vec<DecodingKey>>, KeyError> {
+    let raw: RawKeySet = serde_json::from_str(text).map_err(|error| KeyError::NotAKeySet {
+        line: error.line(),
+        column: error.column(),
+    })?;
+    let mut by_id: HashMap<String, Vec<DecodingKey>> = HashMap::new();
+    for (index, value) in raw.keys.into_iter().enumerate() {
+        let Ok(jwk) = serde_json::from_value::<Jwk>(value) else {
+            continue;
+        };
+        let Some(kid) = jwk.common.key_id.clone() else {
+            continue;
+        };
+        if matches!(jwk.algorithm, AlgorithmParameters::Other(_)) {
+            continue;
+        }
+        let key = DecodingKey::from_jwk(&jwk).map_err(|_| KeyError::BadKey { index })?;
+        by_id.entry(kid).or_default().push(key);
+    }
+    Ok(by_id)
+}

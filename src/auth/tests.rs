@@ -1,0 +1,548 @@
+//! Both profiles, by token.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use jsonwebtoken::{Algorithm, EncodingKey, crypto};
+use serde_json::{Value, json};
+
+use super::*;
+use crate::auth::mint;
+
+const SECRET: &str = "a-test-secret-of-at-least-32-characters";
+const NEXT_SECRET: &str = "another-secret-of-at-least-32-characters";
+const NOW: i64 = 1_800_000_000;
+const ANA: &str = "0a000000-0000-4000-8000-000000000001";
+
+// Keys made for these tests and used nowhere else (PKCS #8, RSA as PKCS #1).
+const EC_KEY: &str = concat!(
+    "MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgEphjEaiGViSMJxwE9/GZ54QbYI+QlLzX85GUrwuCHl",
+    "+hRANCAAQ2IdhOfMPyluq+804ziPs4uvsZazu3Y6XNiVETwP4J/VU/15qLfJfVrokqCxJgD6R/ImYz/Lj698ad78B9",
+    "Vz7m",
+);
+const ED_KEY: &str = concat!("MC4CAQAwBQYDK2VwBCIEIHhH3ULELe2EA8SmnRE2KmFNApsSiAiNxFbU45enynqL",);
+const RSA_KEY: &str = concat!(
+    "MIIEogIBAAKCAQEAsWoSlTexSCTR5/LxJYzE+ZmOY1Ot0ochygfySm2KiqzHGD+cRGaIqDPu1FQIGGM+fD1runRQTu",
+    "N3MhFzfrC2iczGm72o37Pf/6MXfZWZBy4mJIFZVAC4PSVPyC5BMQmUwvfomcys9V2211TgbLgT/uAhdaqhu9Ux+F5p",
+    "w3YcOi/EotpjBG+a8DhHawII1cKE3V3wIwse6Xcr9t/dVlj7bWPT7TzIU1TsGBPHTJiVXR7ycp0AFt1GRVFUPN0tCD",
+    "8u5odr0iGWsq6mP5wuYd3fUKcqLJNKezI7lXXfO5+3THZGuQcsqZfSFKyAPeEKnXvYs+XZp8gMhQHJsR475jhmMwID",
+    "AQABAoH/UcaSyjThgl92YXOZs7UvFd2xxBbOCDxBVt5Sz/ut4D3Dh2nKnbylQOKvMy+Ii7UzGBE3lroGSlaOmoVwtv",
+    "S9Lsc0xJSnQnWmyi5ipYBPCQA8lJcKla2/Pm/0VlD7u56u8y9SB5JQJskLfjWhPHucu96TjakY43thjRn3piDK4gZc",
+    "jNsokghuUcm/Y537OHTatw0kLIXOpNuw7pLnKAT7b6mDLMbDqgHtkVs6kZv8KlYS2zyiqwDoJ+Yv6uQRoURCAPNlBP",
+    "W1P52nOx7GOXGmy7a97T+B1+dPJRg2drozeyEMldu2TVvkpVeuDMh5K8qTOFl+SX7Xu0+CgqNKycoxAoGBAPIR0L3f",
+    "O0VjJWd7ABTqJ+aeQnaIe8Xd2FUdEQHEIvBxfT7XP+gBGrFKOeevSygKLPYTTZfEgJAedvUjgdLcnHGWhMWFX6sxg4",
+    "IxqDVk9DJkYwo25+KyldubJa42Kq3aEPS5bZeaLrNPspW5O1PA/CIGl5oCHyOV3nabrdlf1CG9AoGBALufwIOtd5Xf",
+    "Cg0cxpKlOv+AZYyj94Y+PqeTzzdGcnz6gLpSG2GI9bDgwnNNYeuksGHrp0onwW42ddSmNFSzlfdNY2mebea2tAgu/K",
+    "OhUhSJ2Kc/dDoGoo1ulwJAKdTtVyc6YIex9+IDYVhPkzkhWTam9evTPlK/E508K2PFIQ6vAoGBAO7lkiKwumgCLxnv",
+    "E+eQJ4y7x0//5lciV6u4Id6iWPD+r+JiwBkRbexmGruCDiQX1sOLzVnofhC9YB0Ry7/0JRkcuS/OLtpe5TCKHT2Ewl",
+    "MxK2UbRsI+CRNQDGHf50LoIS/ECFpDua8RCmglBF3l6W8THm7JhT2zXHelsG8E2e/pAoGBALEj48uulDAgk0nL+ELt",
+    "0yT1YWsGR6Ur0VW//KzwSxlqHO1MpeNRPr4Phib8UU38gDcDGT+vBzX6Hwd1IAU0RItnOku2s4ZWyuTLD+WhYnBXsQ",
+    "A+rYo3R3OGjPYoBBavOlCkEg0rXqC5lkedYZ9Xt/YcbiSHndjb5DXYYBLjRBGrAoGAc5wiYyUb2WdN1yzXwvsX9aHq",
+    "9Cqb4+rCumTMmDfTRHqhW+eSWOdaJNM1WUbQ4HtxtigKaa1brHnXHpwdOpEUcRG/WkloYZOqiplnVd2CsELGLnu7Gn",
+    "tG+wQ8jgMRSUbwFohUMBmeMNlv+P0x0DFJCszcEcBuAqd0WrttYtdYqgA=",
+);
+const RSA_MODULUS: &str = concat!(
+    "sWoSlTexSCTR5_LxJYzE-ZmOY1Ot0ochygfySm2KiqzHGD-cRGaIqDPu1FQIGGM-fD1runRQTuN3MhFzfrC2iczGm7",
+    "2o37Pf_6MXfZWZBy4mJIFZVAC4PSVPyC5BMQmUwvfomcys9V2211TgbLgT_uAhdaqhu9Ux-F5pw3YcOi_EotpjBG-a",
+    "8DhHawII1cKE3V3wIwse6Xcr9t_dVlj7bWPT7TzIU1TsGBPHTJiVXR7ycp0AFt1GRVFUPN0tCD8u5odr0iGWsq6mP5",
+    "wuYd3fUKcqLJNKezI7lXXfO5-3THZGuQcsqZfSFKyAPeEKnXvYs-XZp8gMhQHJsR475jhmMw",
+);
+
+fn key_set() -> Value {
+    json!({ "keys": [
+        { "kid": "ec", "kty": "EC", "crv": "P-256", "alg": "ES256",
+          "x": "NiHYTnzD8pbqvvNOM4j7OLr7GWs7t2OlzYlRE8D-Cf0", "y": "VT_Xmot8l9WuiSoLEmAPpH8iZjP8uPr3xp3vwH1XPuY" },
+        { "kid": "ed", "kty": "OKP", "crv": "Ed25519", "x": "80r_UiA6oqTOgD-GjQCxxFj9tvFXHRiwwckdixpJEu0" },
+        { "kid": "rsa", "kty": "RSA", "n": RSA_MODULUS, "e": "AQAB" },
+        { "kid": "shared", "kty": "oct", "k": URL_SAFE_NO_PAD.encode("the secret of the key set's own octets") },
+        { "kid": "ed448", "kty": "OKP", "crv": "Ed448", "x": "AAAA" },
+        { "kty": "something new" },
+    ]})
+}
+
+fn verifier_with(requirements: Requirements) -> Verifier {
+    let keys = KeySet::new(
+        Some(SECRET),
+        Some(NEXT_SECRET),
+        Some(&key_set().to_string()),
+    )
+    .expect("keys are good");
+    Verifier::new(keys, requirements)
+}
+
+fn verifier() -> Verifier {
+    verifier_with(Requirements::default())
+}
+
+fn claims() -> Value {
+    json!({ "sub": ANA, "role": "authenticated", "aud": "authenticated", "exp": NOW + 60, "iat": NOW - 60 })
+}
+
+fn claims_with(changes: Value) -> Value {
+    let mut claims = claims();
+    for (name, value) in changes.as_object().expect("an object") {
+        claims[name] = value.clone();
+    }
+    claims
+}
+
+fn signed(header: Value, claims: &Value, key: &EncodingKey, algorithm: Algorithm) -> String {
+    let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
+    let message = format!("{}.{}", part(&header), part(claims));
+    let signature = crypto::sign(message.as_bytes(), key, algorithm).expect("the key fits");
+    format!("{message}.{signature}")
+}
+
+fn der(text: &str) -> Vec<u8> {
+    STANDARD.decode(text).expect("base64")
+}
+
+#[test]
+fn a_good_token_passes_both_profiles_and_twice() {
+    let verifier = verifier();
+    let token = mint(SECRET, &claims()).expect("signs");
+    for _ in 0..2 {
+        let socket = verifier.verify_socket_at(&token, NOW).expect("good");
+        let caller = verifier.verify_caller_at(&token, NOW).expect("good");
+        assert_eq!(socket, caller);
+        assert_eq!(caller.subject.as_deref(), Some(ANA));
+        assert_eq!(caller.role, "authenticated");
+        assert_eq!(caller.expires_at, NOW + 60);
+        assert_eq!(
+            serde_json::from_str::<Value>(&caller.json).expect("JSON"),
+            claims()
+        );
+    }
+}
+
+#[test]
+fn white_space_and_percent_encoding_are_removed() {
+    let verifier = verifier();
+    let token = mint(SECRET, &claims()).expect("signs");
+    let messy = format!(" {}%0a\n", token.replace('.', "%2E\t"));
+    assert!(verifier.verify_socket_at(&messy, NOW).is_ok());
+}
+
+#[test]
+fn signatures_and_keys() {
+    let ec = EncodingKey::from_ec_der(&der(EC_KEY));
+    let ed = EncodingKey::from_ed_der(&der(ED_KEY));
+    let rsa = EncodingKey::from_rsa_der(&der(RSA_KEY));
+    let hmac = |secret: &str| EncodingKey::from_secret(secret.as_bytes());
+    let shared = hmac("the secret of the key set's own octets");
+    let claims = claims();
+    let unknown_kid = |kid: &str| {
+        Err(TokenError::Signer {
+            kid: Some(kid.to_owned()),
+        })
+    };
+    let no_signer = Err(TokenError::Signer { kid: None });
+
+    let cases: Vec<(&str, String, Result<(), TokenError>)> = vec![
+        (
+            "HS256",
+            signed(
+                json!({"alg":"HS256"}),
+                &claims,
+                &hmac(SECRET),
+                Algorithm::HS256,
+            ),
+            Ok(()),
+        ),
+        (
+            "HS384",
+            signed(
+                json!({"alg":"HS384"}),
+                &claims,
+                &hmac(SECRET),
+                Algorithm::HS384,
+            ),
+            Ok(()),
+        ),
+        (
+            "HS512",
+            signed(
+                json!({"alg":"HS512"}),
+                &claims,
+                &hmac(SECRET),
+                Algorithm::HS512,
+            ),
+            Ok(()),
+        ),
+        (
+            "next secret",
+            signed(
+                json!({"alg":"HS256"}),
+                &claims,
+                &hmac(NEXT_SECRET),
+                Algorithm::HS256,
+            ),
+            Ok(()),
+        ),
+        (
+            "kid of nobody",
+            signed(
+                json!({"alg":"HS256","kid":"?"}),
+                &claims,
+                &hmac(SECRET),
+                Algorithm::HS256,
+            ),
+            Ok(()),
+        ),
+        (
+            "oct key",
+            signed(
+                json!({"alg":"HS256","kid":"shared"}),
+                &claims,
+                &shared,
+                Algorithm::HS256,
+            ),
+            Ok(()),
+        ),
+        (
+            "an oct key's id binds to it",
+            signed(
+                json!({"alg":"HS256","kid":"shared"}),
+                &claims,
+                &hmac(SECRET),
+                Algorithm::HS256,
+            ),
+            Err(TokenError::BadSignature),
+        ),
+        (
+            "another secret",
+            signed(
+                json!({"alg":"HS256"}),
+                &claims,
+                &hmac("wrong"),
+                Algorithm::HS256,
+            ),
+            Err(TokenError::BadSignature),
+        ),
+        (
+            "ES256",
+            signed(
+                json!({"alg":"ES256","kid":"ec"}),
+                &claims,
+                &ec,
+                Algorithm::ES256,
+            ),
+            Ok(()),
+        ),
+        (
+            "RS256",
+            signed(
+                json!({"alg":"RS256","kid":"rsa"}),
+                &claims,
+                &rsa,
+                Algorithm::RS256,
+            ),
+            Ok(()),
+        ),
+        (
+            "RS512",
+            signed(
+                json!({"alg":"RS512","kid":"rsa"}),
+                &claims,
+                &rsa,
+                Algorithm::RS512,
+            ),
+            Ok(()),
+        ),
+        (
+            "EdDSA",
+            signed(
+                json!({"alg":"EdDSA","kid":"ed"}),
+                &claims,
+                &ed,
+                Algorithm::EdDSA,
+            ),
+            Ok(()),
+        ),
+        (
+            "Ed25519",
+            signed(
+                json!({"alg":"Ed25519","kid":"ed"}),
+                &claims,
+                &ed,
+                Algorithm::EdDSA,
+            ),
+            Ok(()),
+        ),
+        (
+            "no kid",
+            signed(json!({"alg":"ES256"}), &claims, &ec, Algorithm::ES256),
+            no_signer.clone(),
+        ),
+        (
+            "unknown kid",
+            signed(
+                json!({"alg":"ES256","kid":"x"}),
+                &claims,
+                &ec,
+                Algorithm::ES256,
+            ),
+            unknown_kid("x"),
+        ),
+        (
+            "kid of another type",
+            signed(
+                json!({"alg":"ES256","kid":"rsa"}),
+                &claims,
+                &ec,
+                Algorithm::ES256,
+            ),
+            unknown_kid("rsa"),
+        ),
+        (
+            "HMAC with a public key's text",
+            signed(
+                json!({"alg":"HS256","kid":"rsa"}),
+                &claims,
+                &hmac(RSA_MODULUS),
+                Algorithm::HS256,
+            ),
+            Err(TokenError::BadSignature),
+        ),
+        (
+            "PS256 is not accepted",
+            signed(
+                json!({"alg":"PS256","kid":"rsa"}),
+                &claims,
+                &rsa,
+                Algorithm::PS256,
+            ),
+            no_signer.clone(),
+        ),
+        (
+            "none",
+            signed(
+                json!({"alg":"none"}),
+                &claims,
+                &hmac(SECRET),
+                Algorithm::HS256,
+            ),
+            no_signer.clone(),
+        ),
+        (
+            "none, unsigned",
+            format!(
+                "{}.{}.",
+                URL_SAFE_NO_PAD.encode(r#"{"alg":"none"}"#),
+                URL_SAFE_NO_PAD.encode(claims.to_string())
+            ),
+            no_signer,
+        ),
+    ];
+    let verifier = verifier();
+    for (name, token, expected) in cases {
+        assert_eq!(
+            verifier.verify_socket_at(&token, NOW).map(drop),
+            expected,
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn what_is_not_a_token() {
+    let good = mint(SECRET, &claims()).expect("signs");
+    let (head, signature) = good.rsplit_once('.').expect("three parts");
+    let cases = [
+        (String::new(), TokenError::Missing),
+        (" \n".to_owned(), TokenError::Missing),
+        ("abc".to_owned(), TokenError::Malformed),
+        ("a.b.c".to_owned(), TokenError::Malformed),
+        (head.to_owned(), TokenError::Malformed),
+        (format!("{good}.x"), TokenError::Malformed),
+        (format!("{head}.!{signature}"), TokenError::BadSignature),
+        (format!("{head}."), TokenError::BadSignature),
+        (
+            mint(SECRET, &json!([1])).expect("signs"),
+            TokenError::Malformed,
+        ),
+        ("%".to_owned(), TokenError::Malformed),
+        ("%ff%é".to_owned(), TokenError::Malformed),
+    ];
+    for (token, expected) in cases {
+        assert_eq!(
+            verifier().verify_socket_at(&token, NOW),
+            Err(expected),
+            "{token}"
+        );
+    }
+}
+
+#[test]
+fn claims_decide_by_profile() {
+    let expired = |seconds_ago| Err(TokenError::Expired { seconds_ago });
+    let invalid = |claim| Err(TokenError::InvalidClaim { claim });
+    let both = |result: Result<(), TokenError>| (result.clone(), result);
+    let only_caller = |error| (Ok(()), Err(error));
+    let cases = [
+        (json!({}), both(Ok(()))),
+        (json!({ "exp": NOW + 1 }), both(Ok(()))),
+        (json!({ "exp": NOW }), (expired(0), Ok(()))),
+        (json!({ "exp": NOW - 29 }), (expired(29), Ok(()))),
+        (json!({ "exp": NOW - 30 }), both(expired(30))),
+        (json!({ "exp": 1_800_000_000.6 }), both(Ok(()))),
+        (json!({ "exp": "soon" }), both(invalid("exp"))),
+        (json!({ "exp": null }), both(Err(TokenError::MissingClaims))),
+        (
+            json!({ "role": null }),
+            both(Err(TokenError::MissingClaims)),
+        ),
+        (json!({ "role": "" }), both(invalid("role"))),
+        (json!({ "role": ["authenticated"] }), both(invalid("role"))),
+        (json!({ "iat": "then" }), both(invalid("iat"))),
+        (json!({ "iat": null }), both(Ok(()))),
+        (
+            json!({ "nbf": NOW + 31 }),
+            only_caller(TokenError::NotYetValid),
+        ),
+        (json!({ "nbf": NOW + 30 }), both(Ok(()))),
+        (
+            json!({ "role": "anon" }),
+            only_caller(TokenError::WrongRole),
+        ),
+        (
+            json!({ "role": "service_role" }),
+            only_caller(TokenError::WrongRole),
+        ),
+        (json!({ "sub": null }), only_caller(TokenError::NoSubject)),
+        (json!({ "sub": "ana" }), only_caller(TokenError::NoSubject)),
+        (
+            json!({ "aud": "others" }),
+            only_caller(TokenError::WrongAudience),
+        ),
+        (
+            json!({ "aud": null }),
+            only_caller(TokenError::WrongAudience),
+        ),
+        (json!({ "aud": ["x", "authenticated"] }), both(Ok(()))),
+        (json!({ "iss": "https://anyone.example" }), both(Ok(()))),
+    ];
+    let verifier = verifier();
+    for (changes, (socket, caller)) in cases {
+        let token = mint(SECRET, &claims_with(changes.clone())).expect("signs");
+        assert_eq!(
+            verifier.verify_socket_at(&token, NOW).map(drop),
+            socket,
+            "socket {changes}"
+        );
+        assert_eq!(
+            verifier.verify_caller_at(&token, NOW).map(drop),
+            caller,
+            "caller {changes}"
+        );
+    }
+}
+
+#[test]
+fn configured_audience_and_issuer_bind_both_profiles() {
+    let verifier = verifier_with(Requirements {
+        audience: Some("team".into()),
+        issuer: Some("https://a.example".into()),
+    });
+    let cases = [
+        (json!({ "aud": "team", "iss": "https://a.example" }), Ok(())),
+        (
+            json!({ "iss": "https://a.example" }),
+            Err(TokenError::WrongAudience),
+        ),
+        (json!({ "aud": "team" }), Err(TokenError::WrongIssuer)),
+        (
+            json!({ "aud": "team", "iss": "https://b.example" }),
+            Err(TokenError::WrongIssuer),
+        ),
+    ];
+    for (changes, expected) in cases {
+        let token = mint(SECRET, &claims_with(changes.clone())).expect("signs");
+        assert_eq!(
+            verifier.verify_socket_at(&token, NOW).map(drop),
+            expected,
+            "{changes}"
+        );
+        assert_eq!(
+            verifier.verify_caller_at(&token, NOW).map(drop),
+            expected,
+            "{changes}"
+        );
+    }
+}
+
+#[test]
+fn a_cached_token_still_expires() {
+    let verifier = verifier();
+    let token = mint(SECRET, &claims()).expect("signs");
+    assert!(verifier.verify_socket_at(&token, NOW).is_ok());
+    assert_eq!(
+        verifier.verify_socket_at(&token, NOW + 65),
+        Err(TokenError::Expired { seconds_ago: 5 })
+    );
+}
+
+#[test]
+fn a_repeated_claim_has_one_value() {
+    let payload = format!(
+        r#"{{"role":"authenticated","exp":{},"sub":"x","sub":"{ANA}"}}"#,
+        NOW + 60
+    );
+    let head = format!(
+        "{}.{}",
+        URL_SAFE_NO_PAD.encode(r#"{"alg":"HS256"}"#),
+        URL_SAFE_NO_PAD.encode(payload)
+    );
+    let key = EncodingKey::from_secret(SECRET.as_bytes());
+    let signature = crypto::sign(head.as_bytes(), &key, Algorithm::HS256).expect("signs");
+    let claims = verifier()
+        .verify_socket_at(&format!("{head}.{signature}"), NOW)
+        .expect("good");
+    assert_eq!(claims.json.matches("\"sub\"").count(), 1);
+    assert_eq!(claims.subject.as_deref(), Some(ANA));
+}
+
+#[test]
+fn texts_are_the_protocols() {
+    let cases = [
+        (TokenError::Missing, "API key is missing"),
+        (
+            TokenError::Malformed,
+            "The token provided is not a valid JWT",
+        ),
+        (TokenError::BadSignature, "Failed to validate JWT signature"),
+        (
+            TokenError::Signer { kid: None },
+            "Failed to generate JWT signer, check your JWT secret or JWKS configuration",
+        ),
+        (
+            TokenError::Signer {
+                kid: Some("k".into()),
+            },
+            "Failed to generate JWT signer for key ID (kid) \"k\", check your JWT secret or JWKS configuration",
+        ),
+        (
+            TokenError::Expired { seconds_ago: 7 },
+            "Token has expired 7 seconds ago",
+        ),
+        (
+            TokenError::MissingClaims,
+            "Fields `role` and `exp` are required in JWT",
+        ),
+    ];
+    for (error, text) in cases {
+        assert_eq!(error.to_string(), text);
+    }
+}
+
+#[test]
+fn bad_keys_are_told_without_their_text() {
+    let secret = "hush";
+    assert!(KeySet::new(None, Some(""), None).is_err());
+    assert!(KeySet::new(Some("x"), None, Some("[]")).is_err());
+    let broken =
+        json!({ "keys": [{ "kid": "a", "kty": "oct", "k": format!("{secret}!") }] }).to_string();
+    let error = KeySet::new(None, None, Some(&broken))
+        .err()
+        .expect("not base64");
+    assert!(!error.to_string().contains(secret));
+}

@@ -1,0 +1,288 @@
+//! Verifies tokens, under one of two sets of rules.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::Deserialize;
+use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
+use uuid::Uuid;
+
+use super::cache::Cache;
+use super::claims::Claims;
+use super::error::TokenError;
+use super::keys::KeySet;
+
+/// How far the clocks of the issuer and ours may differ on the chat routes, in seconds. The
+/// socket has no leeway, as in the original: its clients refresh well before the expiry.
+const CALLER_LEEWAY_SECONDS: i64 = 30;
+
+/// The role of people who are signed in. Any other role is an API key or a service.
+const PEOPLE_ROLE: &str = "authenticated";
+
+/// The audience Supabase Auth writes into the tokens of people who are signed in.
+const PEOPLE_AUDIENCE: &str = "authenticated";
+
+/// What is asked of every token beside its signature.
+#[derive(Clone, Debug, Default)]
+pub struct Requirements {
+    /// The `aud` a token must name. Without it the socket asks for none and the chat routes
+    /// for `authenticated`.
+    pub audience: Option<String>,
+    /// The `iss` a token must have.
+    pub issuer: Option<String>,
+}
+
+/// Verifies tokens. Cheap to clone; clones share one cache.
+#[derive(Clone)]
+pub struct Verifier {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    keys: KeySet,
+    requirements: Requirements,
+    cache: Cache<SignedToken>,
+}
+
+/// A token whose signature and shape are good, whatever the time and the profile.
+struct SignedToken {
+    claims: Arc<Claims>,
+    audiences: Vec<String>,
+    issuer: Option<String>,
+    not_before: Option<i64>,
+}
+
+/// The part of a JOSE header that decides anything.
+#[derive(Deserialize)]
+struct Header {
+    alg: String,
+    kid: Option<String>,
+}
+
+impl Verifier {
+    /// A verifier for these keys.
+    pub fn new(keys: KeySet, requirements: Requirements) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                keys,
+                requirements,
+                cache: Cache::new(),
+            }),
+        }
+    }
+
+    /// The rules of the socket and the broadcast API, which are the original's (protocol
+    /// specification 1.4): signature, `exp` without leeway, `role`; audience and issuer only
+    /// where configured.
+    ///
+    /// # Errors
+    /// See [`TokenError`].
+    pub fn verify_socket(&self, token: &str) -> Result<Arc<Claims>, TokenError> {
+        self.verify_socket_at(token, now())
+    }
+
+    /// The rules of the chat routes: also a person in `sub`, the role and the audience of
+    /// people who are signed in, `nbf`, and 30 seconds of leeway.
+    ///
+    /// # Errors
+    /// See [`TokenError`].
+    pub fn verify_caller(&self, token: &str) -> Result<Arc<Claims>, TokenError> {
+        self.verify_caller_at(token, now())
+    }
+
+    fn verify_socket_at(&self, token: &str, now: i64) -> Result<Arc<Claims>, TokenError> {
+        let token = self.signed(token)?;
+        let requirements = &self.inner.requirements;
+        not_expired(&token.claims, now, 0)?;
+        if let Some(audience) = &requirements.audience {
+            token.meant_for(audience)?;
+        }
+        token.issued_by(requirements.issuer.as_deref())?;
+        Ok(Arc::clone(&token.claims))
+    }
+
+    fn verify_caller_at(&self, token: &str, now: i64) -> Result<Arc<Claims>, TokenError> {
+        let token = self.signed(token)?;
+        let requirements = &self.inner.requirements;
+        not_expired(&token.claims, now, CALLER_LEEWAY_SECONDS)?;
+        if token
+            .not_before
+            .is_some_and(|not_before| not_before > now + CALLER_LEEWAY_SECONDS)
+        {
+            return Err(TokenError::NotYetValid);
+        }
+        if token.claims.role != PEOPLE_ROLE {
+            return Err(TokenError::WrongRole);
+        }
+        token.meant_for(requirements.audience.as_deref().unwrap_or(PEOPLE_AUDIENCE))?;
+        token.issued_by(requirements.issuer.as_deref())?;
+        let subject = token.claims.subject.as_deref().unwrap_or_default();
+        if Uuid::try_parse(subject).is_err() {
+            return Err(TokenError::NoSubject);
+        }
+        Ok(Arc::clone(&token.claims))
+    }
+
+    /// The token behind this text, from the cache or by checking its signature.
+    fn signed(&self, token: &str) -> Result<Arc<SignedToken>, TokenError> {
+        let token = normalized(token);
+        if token.is_empty() {
+            return Err(TokenError::Missing);
+        }
+        let hash = Sha256::digest(token.as_bytes()).into();
+        if let Some(known) = self.inner.cache.get(&hash) {
+            return Ok(known);
+        }
+        let signed = Arc::new(check_signature(&token, &self.inner.keys)?);
+        self.inner.cache.insert(hash, Arc::clone(&signed));
+        Ok(signed)
+    }
+}
+
+impl SignedToken {
+    fn meant_for(&self, audience: &str) -> Result<(), TokenError> {
+        if self.audiences.iter().any(|named| named == audience) {
+            Ok(())
+        } else {
+            Err(TokenError::WrongAudience)
+        }
+    }
+
+    fn issued_by(&self, issuer: Option<&str>) -> Result<(), TokenError> {
+        match issuer {
+            Some(issuer) if self.issuer.as_deref() != Some(issuer) => Err(TokenError::WrongIssuer),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn now() -> i64 {
+    jiff::Timestamp::now().as_second()
+}
+
+fn not_expired(claims: &Claims, now: i64, leeway: i64) -> Result<(), TokenError> {
+    if claims.expires_at.saturating_add(leeway) > now {
+        return Ok(());
+    }
+    Err(TokenError::Expired {
+        seconds_ago: now.saturating_sub(claims.expires_at),
+    })
+}
+
+/// The token without white space and percent-encoding, both of which the original removes
+/// (protocol specification 1.4): tokens are pasted, and travel in query strings.
+fn normalized(token: &str) -> Cow<'_, str> {
+    let plain = |c: char| c != '%' && !c.is_whitespace();
+    if token.chars().all(plain) {
+        return Cow::Borrowed(token);
+    }
+    let bytes = token.as_bytes();
+    let mut decoded = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while at < bytes.len() {
+        let hex = bytes
+            .get(at + 1..at + 3)
+            .and_then(|pair| std::str::from_utf8(pair).ok());
+        match hex.and_then(|pair| u8::from_str_radix(pair, 16).ok()) {
+            Some(byte) if bytes[at] == b'%' => {
+                decoded.push(byte);
+                at += 3;
+            }
+            _ => {
+                decoded.push(bytes[at]);
+                at += 1;
+            }
+        }
+    }
+    // A token is ASCII: what is not UTF-8 here cannot become valid below either.
+    let text = String::from_utf8_lossy(&decoded);
+    Cow::Owned(text.chars().filter(|c| !c.is_whitespace()).collect())
+}
+
+fn check_signature(token: &str, keys: &KeySet) -> Result<SignedToken, TokenError> {
+    let (signed, signature) = token.rsplit_once('.').ok_or(TokenError::Malformed)?;
+    let (header, payload) = signed.split_once('.').ok_or(TokenError::Malformed)?;
+    if payload.contains('.') {
+        return Err(TokenError::Malformed);
+    }
+    let header: Header = decode_json(header)?;
+    let claims: Map<String, Value> = decode_json(payload)?;
+    keys.verify(
+        &header.alg,
+        header.kid.as_deref(),
+        signed.as_bytes(),
+        signature,
+    )?;
+    read_claims(claims)
+}
+
+fn decode_json<T: serde::de::DeserializeOwned>(part: &str) -> Result<T, TokenError> {
+    let bytes = URL_SAFE_NO_PAD
+        .decode(part.trim_end_matches('='))
+        .map_err(|_| TokenError::Malformed)?;
+    serde_json::from_slice(&bytes).map_err(|_| TokenError::Malformed)
+}
+
+fn read_claims(claims: Map<String, Value>) -> Result<SignedToken, TokenError> {
+    number(&claims, "iat")?;
+    let expires_at = number(&claims, "exp")?;
+    let not_before = number(&claims, "nbf").unwrap_or(None);
+    let role = match claims.get("role") {
+        Some(Value::String(role)) if !role.is_empty() => Some(role.clone()),
+        None | Some(Value::Null) => None,
+        Some(_) => return Err(TokenError::InvalidClaim { claim: "role" }),
+    };
+    let (Some(expires_at), Some(role)) = (expires_at, role) else {
+        return Err(TokenError::MissingClaims);
+    };
+    let text = |name: &str| claims.get(name).and_then(Value::as_str).map(str::to_owned);
+    let audiences = match claims.get("aud") {
+        Some(Value::String(audience)) => vec![audience.clone()],
+        Some(Value::Array(all)) => all
+            .iter()
+            .filter_map(Value::as_str)
+            .map(str::to_owned)
+            .collect(),
+        _ => Vec::new(),
+    };
+    let subject = text("sub");
+    let issuer = text("iss");
+    let json = Value::Object(claims).to_string().into();
+    let claims = Arc::new(Claims {
+        json,
+        role,
+        subject,
+        expires_at,
+    });
+    Ok(SignedToken {
+        claims,
+        audiences,
+        issuer,
+        not_before,
+    })
+}
+
+/// A numeric claim, rounded to whole seconds: `NumericDate` may have a fraction (RFC 7519, 2).
+fn number(claims: &Map<String, Value>, claim: &'static str) -> Result<Option<i64>, TokenError> {
+    match claims.get(claim) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::Number(number)) => {
+            #[allow(
+                clippy::cast_possible_truncation,
+                reason = "the cast saturates, and both ends are out of reach of any clock"
+            )]
+            let seconds = number
+                .as_i64()
+                .or_else(|| number.as_f64().map(|value| value.round() as i64));
+            Ok(seconds)
+        }
+        Some(_) => Err(TokenError::InvalidClaim { claim }),
+    }
+}
+
+#[cfg(test)]
+#[path = "tests.rs"]
+mod tests;
