@@ -19,7 +19,7 @@ const EC_KEY: &str = concat!(
     "+hRANCAAQ2IdhOfMPyluq+804ziPs4uvsZazu3Y6XNiVETwP4J/VU/15qLfJfVrokqCxJgD6R/ImYz/Lj698ad78B9",
     "Vz7m",
 );
-const ED_KEY: &str = concat!("MC4CAQAwBQYDK2VwBCIEIHhH3ULELe2EA8SmnRE2KmFNApsSiAiNxFbU45enynqL",);
+const ED_KEY: &str = "MC4CAQAwBQYDK2VwBCIEIHhH3ULELe2EA8SmnRE2KmFNApsSiAiNxFbU45enynqL";
 const RSA_KEY: &str = concat!(
     "MIIEogIBAAKCAQEAsWoSlTexSCTR5/LxJYzE+ZmOY1Ot0ochygfySm2KiqzHGD+cRGaIqDPu1FQIGGM+fD1runRQTu",
     "N3MhFzfrC2iczGm72o37Pf/6MXfZWZBy4mJIFZVAC4PSVPyC5BMQmUwvfomcys9V2211TgbLgT/uAhdaqhu9Ux+F5p",
