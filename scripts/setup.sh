@@ -1,0 +1,30 @@
+# Installs what is missing to build, run and test Rapport on Debian or Ubuntu, after saying so.
+# Sourced by scripts/dev and scripts/test:   need COMMAND PACKAGE [PACKAGE ...]
+
+missing=()
+
+# Remembers PACKAGES for installation where COMMAND is not there.
+need() {
+  local command=$1
+  shift
+  command -v "$command" >/dev/null 2>&1 || missing+=("$@")
+}
+
+# PostgreSQL's server programs are not on the PATH on Debian.
+need_postgres() {
+  command -v postgres >/dev/null 2>&1 || compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null ||
+    missing+=(postgresql)
+}
+
+install_missing() {
+  if ! command -v cargo >/dev/null 2>&1; then
+    echo "Rapport is built with Rust 1.95 or newer, which is not here: see https://rustup.rs" >&2
+    exit 1
+  fi
+  [ ${#missing[@]} -eq 0 ] && return
+  local run=()
+  [ "$(id -u)" -eq 0 ] || run=(sudo)
+  echo "Installing with apt-get: ${missing[*]}" >&2
+  "${run[@]}" apt-get update -qq
+  DEBIAN_FRONTEND=noninteractive "${run[@]}" apt-get install -y -qq --no-install-recommends "${missing[@]}" >&2
+}

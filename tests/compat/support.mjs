@@ -1,0 +1,153 @@
+// Starts the real server with a database of its own, and waits on signals instead of time.
+
+import { spawn } from 'node:child_process'
+import { createHmac, randomUUID } from 'node:crypto'
+import { once } from 'node:events'
+import { existsSync, mkdtempSync, readFileSync, rmSync, watch } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { createClient } from '@supabase/supabase-js'
+import pg from 'pg'
+import WebSocket from 'ws'
+
+const binary = process.env.RAPPORT_BIN ?? new URL('../../target/debug/rapport', import.meta.url).pathname
+
+/** How long anything may take before a test gives up: far above what a healthy server needs. */
+export const PATIENCE_MS = 20_000
+
+/** `rapport dev` on a free port with a database that ends with it. */
+export async function startServer(...args) {
+  const folder = mkdtempSync(join(tmpdir(), 'rapport-compat-'))
+  const file = join(folder, 'server.env')
+  const child = spawn(binary, ['dev', '--ephemeral', '--port', '0', '--env-file', file, ...args], {
+    stdio: ['ignore', 'pipe', 'pipe'],
+  })
+  const output = []
+  child.stdout.on('data', (data) => output.push(data))
+  child.stderr.on('data', (data) => output.push(data))
+  const ended = once(child, 'exit')
+  const written = new Promise((resolve) => {
+    const watcher = watch(folder, () => existsSync(file) && (watcher.close(), resolve('written')))
+  })
+  const first = await within(Promise.race([written, ended]), 'the server to be ready', 60_000)
+  if (first !== 'written') throw new Error(`the server ended:\n${Buffer.concat(output)}`)
+  const env = parseEnv(readFileSync(file, 'utf8'))
+  return {
+    env,
+    url: env.API_URL,
+    base: `${env.API_URL}/api/supabase/user-chat`,
+    log: () => Buffer.concat(output).toString(),
+    async stop() {
+      child.kill('SIGTERM')
+      const [code] = await within(ended, 'the server to stop')
+      rmSync(folder, { recursive: true, force: true })
+      return code
+    },
+  }
+}
+
+/** The values of a file in the form of `supabase status -o env`. */
+export function parseEnv(text) {
+  return Object.fromEntries([...text.matchAll(/^([A-Z_]+)="(.*)"$/gm)].map(([, key, value]) => [key, value]))
+}
+
+/** Fails when `promise` takes longer than patience allows. */
+export async function within(promise, what, ms = PATIENCE_MS) {
+  let timer
+  const late = new Promise((_, reject) => {
+    timer = setTimeout(() => reject(new Error(`waited ${ms} ms for ${what}`)), ms)
+  })
+  try {
+    return await Promise.race([promise, late])
+  } finally {
+    clearTimeout(timer)
+  }
+}
+
+/** A list that can be waited on: `until` resolves as soon as what it holds satisfies `test`. */
+export class Inbox {
+  items = []
+  #waiting = new Set()
+
+  push = (item) => {
+    this.items.push(item)
+    for (const check of this.#waiting) check()
+  }
+
+  until(test, what) {
+    const found = new Promise((resolve) => {
+      const check = () => {
+        if (!test(this.items)) return
+        this.#waiting.delete(check)
+        resolve(this.items)
+      }
+      this.#waiting.add(check)
+      check()
+    })
+    return within(found, `${what}; so far ${JSON.stringify(this.items).slice(0, 2000)}`)
+  }
+
+  /** Waits for an item that satisfies `test` and returns it. */
+  async find(test, what) {
+    await this.until((items) => items.some(test), what)
+    return this.items.find(test)
+  }
+}
+
+/** A supabase-js client that speaks as the owner of `token`. */
+export async function clientFor(server, token, realtime = {}) {
+  const client = createClient(server.url, server.env.ANON_KEY, {
+    accessToken: async () => (typeof token === 'function' ? token() : token),
+    realtime: { transport: WebSocket, ...realtime },
+  })
+  await client.realtime.setAuth()
+  return client
+}
+
+/** Joins a channel and resolves when it is subscribed and its changes are live. */
+export async function subscribe(channel) {
+  const statuses = new Inbox()
+  const system = new Inbox()
+  channel.on('system', {}, system.push)
+  channel.subscribe((status, error) => statuses.push({ status, error: error?.message }))
+  await statuses.find(({ status }) => status === 'SUBSCRIBED', 'SUBSCRIBED')
+  return { statuses, system }
+}
+
+/** One request to the chat routes in a person's name. */
+export async function call(server, token, method, path, body, headers = {}) {
+  const response = await fetch(server.base + path, {
+    method,
+    headers: {
+      ...(token && { authorization: `Bearer ${token}` }),
+      ...(body !== undefined && { 'content-type': 'application/json' }),
+      ...headers,
+    },
+    body: body === undefined ? undefined : JSON.stringify(body),
+  })
+  const text = await response.text()
+  return { status: response.status, headers: response.headers, body: text && JSON.parse(text) }
+}
+
+/** Sends a message and returns the stored row. */
+export async function send(server, token, body) {
+  const answer = await call(server, token, 'POST', '/messages', { client_message_id: randomUUID(), ...body })
+  if (answer.status !== 201) throw new Error(`sending failed: ${answer.status} ${JSON.stringify(answer.body)}`)
+  return answer.body
+}
+
+/** An HS256 token with these claims. */
+export function mint(server, claims) {
+  const part = (value) => Buffer.from(JSON.stringify(value)).toString('base64url')
+  const now = Math.floor(Date.now() / 1000)
+  const payload = { role: 'authenticated', aud: 'authenticated', iat: now, exp: now + 3600, ...claims }
+  const head = `${part({ alg: 'HS256', typ: 'JWT' })}.${part(payload)}`
+  return `${head}.${createHmac('sha256', server.env.JWT_SECRET).update(head).digest('base64url')}`
+}
+
+/** A connection as the database's owner. */
+export async function database(server) {
+  const client = new pg.Client({ connectionString: server.env.DB_URL })
+  await client.connect()
+  return client
+}

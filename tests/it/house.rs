@@ -1,0 +1,237 @@
+//! House rules that a compiler does not check: layers, file headers, SQL habits, licences.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Every file below `folder` with this ending, in path order.
+fn files(folder: &str, ending: &str) -> Vec<PathBuf> {
+    fn walk(folder: &Path, ending: &str, found: &mut Vec<PathBuf>) {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                walk(&path, ending, found);
+            } else if path.to_string_lossy().ends_with(ending) {
+                found.push(path);
+            }
+        }
+    }
+    let mut found = Vec::new();
+    walk(&root().join(folder), ending, &mut found);
+    found.sort();
+    assert!(!found.is_empty(), "no {ending} below {folder}");
+    found
+}
+
+/// The table "Who may use whom" of `ARCHITECTURE.md`: module → modules it may use.
+/// Rows of the layers `vocabulary` and `base` are free for everything above them.
+struct Layers {
+    allowed: BTreeMap<String, BTreeSet<String>>,
+    free: BTreeSet<String>,
+}
+
+impl Layers {
+    fn read() -> Self {
+        let text = fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
+        let (mut allowed, mut free) = (BTreeMap::new(), BTreeSet::new());
+        let names = |cell: &str| -> BTreeSet<String> {
+            cell.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+        };
+        let rows = text
+            .lines()
+            .skip_while(|line| !line.starts_with("| layer |"))
+            .skip(2)
+            .take_while(|line| line.starts_with('|'));
+        for row in rows {
+            let cells: Vec<&str> = row.trim_matches('|').split('|').collect();
+            for module in names(cells[1]) {
+                if cells[0].contains("vocabulary") || cells[0].contains("base") {
+                    free.insert(module.clone());
+                }
+                allowed.insert(module, names(cells[2]));
+            }
+        }
+        assert!(
+            allowed.len() > 10,
+            "the layer table of ARCHITECTURE.md was not found"
+        );
+        Self { allowed, free }
+    }
+
+    fn permits(&self, from: &str, to: &str) -> bool {
+        let Some(listed) = self.allowed.get(from) else {
+            return false;
+        };
+        from == to || listed.contains(to) || (self.free.contains(to) && !self.free.contains(from))
+    }
+}
+
+/// The top-level module that a file belongs to.
+fn module_of(file: &Path) -> String {
+    let relative = file.strip_prefix(root().join("src")).unwrap();
+    let first = relative.components().next().unwrap();
+    let name = first.as_os_str().to_string_lossy();
+    name.trim_end_matches(".rs").to_owned()
+}
+
+/// Every module named after `crate::` in code; comments and documentation do not count.
+fn uses(text: &str) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for line in text
+        .lines()
+        .filter(|line| !line.trim_start().starts_with("//"))
+    {
+        for (at, _) in line
+            .match_indices("crate::")
+            .chain(line.match_indices("rapport::"))
+        {
+            let rest = line[at..].split_once("::").map_or("", |(_, rest)| rest);
+            if let Some(group) = rest.strip_prefix('{') {
+                for part in group.split(',') {
+                    found.extend(identifier(part.trim()));
+                }
+            } else {
+                found.extend(identifier(rest));
+            }
+        }
+    }
+    found
+}
+
+fn identifier(text: &str) -> Option<String> {
+    let name: String = text
+        .chars()
+        .take_while(|c| c.is_alphanumeric() || *c == '_')
+        .collect();
+    (!name.is_empty()).then_some(name)
+}
+
+#[test]
+fn modules_use_only_what_the_layer_table_allows() {
+    let layers = Layers::read();
+    let mut wrong = Vec::new();
+    for file in files("src", ".rs") {
+        let module = module_of(&file);
+        if module == "lib" {
+            continue;
+        }
+        for used in uses(&fs::read_to_string(&file).unwrap()) {
+            if layers.allowed.contains_key(&used) && !layers.permits(&module, &used) {
+                let file = file.display();
+                wrong.push(format!(
+                    "{file} uses {used}, which the table does not allow to {module}"
+                ));
+            }
+        }
+        if !layers.allowed.contains_key(&module) {
+            wrong.push(format!("{module} is missing from the table"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn the_root_re_exports_nothing() {
+    let text = fs::read_to_string(root().join("src/lib.rs")).unwrap();
+    assert!(
+        !text.contains("pub use"),
+        "a re-export at the root hides an edge from the layer test"
+    );
+}
+
+#[test]
+fn every_source_file_opens_with_its_purpose() {
+    let without: Vec<_> = ["src", "tests/it"]
+        .iter()
+        .flat_map(|folder| files(folder, ".rs"))
+        .filter(|file| !fs::read_to_string(file).unwrap().starts_with("//! "))
+        .collect();
+    assert!(without.is_empty(), "no header in {without:?}");
+}
+
+/// A function without a fixed search path runs whatever a caller puts in front of it.
+#[test]
+fn every_sql_function_fixes_its_search_path() {
+    let mut wrong = Vec::new();
+    for file in files("sql/definitions", ".sql") {
+        let text = fs::read_to_string(&file).unwrap().to_lowercase();
+        for (at, _) in text.match_indices("create or replace function ") {
+            let rest = &text[at..];
+            let end = rest.find("as $").or_else(|| rest.find("begin atomic"));
+            let head = &rest[..end.unwrap_or(rest.len())];
+            // Supabase's own functions have no fixed path; ours of these schemas are equal to them.
+            let is_supabase = head.contains("function auth.") || head.contains("function realtime.");
+            if !head.contains("set search_path") && !is_supabase {
+                let name = head.split_whitespace().nth(4).unwrap_or("?");
+                wrong.push(format!("{}: {name}", file.display()));
+            }
+        }
+    }
+    assert!(
+        wrong.is_empty(),
+        "without search_path: {}",
+        wrong.join(", ")
+    );
+}
+
+/// Every crate that is built must be under a licence that lets the whole be given away under Apache-2.0.
+#[test]
+fn licences_of_all_dependencies_are_permissive() {
+    const ALLOWED: &[&str] = &[
+        "0BSD",
+        "Apache-2.0",
+        "Apache-2.0 WITH LLVM-exception",
+        "BSD-2-Clause",
+        "BSD-3-Clause",
+        "CC0-1.0",
+        "CDLA-Permissive-2.0",
+        "ISC",
+        "MIT",
+        "MIT-0",
+        "OpenSSL",
+        "Unicode-3.0",
+        "Unlicense",
+        "Zlib",
+    ];
+    let output = Command::new(env!("CARGO"))
+        .args([
+            "metadata",
+            "--format-version",
+            "1",
+            "--locked",
+            "--offline",
+            "--filter-platform",
+            "x86_64-unknown-linux-gnu",
+        ])
+        .current_dir(root())
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let mut wrong = Vec::new();
+    for package in metadata["packages"].as_array().unwrap() {
+        let licence = package["license"].as_str().unwrap_or("none");
+        // `(A OR B) AND C`: every part joined by AND needs one allowed alternative.
+        let permitted = licence
+            .replace(['(', ')'], "")
+            .split(" AND ")
+            .all(|part| {
+                part.split(" OR ")
+                    .flat_map(|part| part.split('/'))
+                    .any(|name| ALLOWED.contains(&name.trim()))
+            });
+        if !permitted {
+            wrong.push(format!("{}: {licence}", package["name"]));
+        }
+    }
+    assert!(wrong.is_empty(), "not permitted: {}", wrong.join(", "));
+}
