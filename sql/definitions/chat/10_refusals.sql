@@ -1,0 +1,38 @@
+-- How a function says no: a status PostgREST understands, our code where a constraint's name would be, a text for people.
+
+create or replace function chat.refuse(code text, detail text default null)
+returns void
+language plpgsql
+set search_path = ''
+as $$
+declare
+  -- the texts are part of the contract: everything that keeps two people apart reads the same
+  refusal record;
+begin
+  select r.status, r.message into refusal
+  from (values
+    ('unauthorized', 'PT401', 'Unauthorized'),
+    ('forbidden', 'PT403', 'Insufficient permissions'),
+    ('identity_mismatch', 'PT403', 'You can only act as yourself'),
+    ('not_allowed_recipient', 'PT403', 'You cannot message this person'),
+    ('edit_window_passed', 'PT403', 'This message can no longer be edited'),
+    ('not_found', 'PT404', 'Not found'),
+    ('client_message_id_conflict', 'PT409', 'Another message was sent with this client_message_id'),
+    ('message_deleted', 'PT409', 'This message was deleted'),
+    ('stale_revision', 'PT409', 'The message was changed meanwhile'),
+    ('message_empty', 'PT422', 'A message needs content'),
+    ('message_too_long', 'PT422', 'The message is too long'),
+    ('validation_failed', 'PT422', 'The request is not valid')
+  ) as r (code, status, message)
+  where r.code = refuse.code;
+
+  raise exception using
+    errcode = coalesce(refusal.status, 'PT500'),
+    message = coalesce(refusal.message, 'Internal server error'),
+    detail = coalesce(detail, ''),
+    constraint = coalesce(refuse.code, 'internal');
+end
+$$;
+
+revoke all on function chat.refuse(text, text) from public;
+grant execute on function chat.refuse(text, text) to authenticated, service_role;

@@ -1,0 +1,41 @@
+-- Reading chat.config. The defaults here are those of a key that is missing.
+
+create or replace function chat.flag(setting text)
+returns boolean
+language plpgsql
+stable
+security definer
+set search_path = ''
+as $$
+begin
+  return coalesce(
+    (select c.value = 'true' from chat.config c where c.key = flag.setting),
+    flag.setting = 'unarchive_on_message'
+  );
+end
+$$;
+
+comment on function chat.flag(text) is 'A switch of chat.config.';
+
+revoke all on function chat.flag(text) from public;
+grant execute on function chat.flag(text) to authenticated, service_role;
+
+create or replace function chat.amount(setting text, fallback int)
+returns int
+language plpgsql
+stable
+security definer
+set search_path = ''
+as $$
+begin
+  return coalesce(
+    (select (c.value #>> '{}')::int from chat.config c where c.key = amount.setting and jsonb_typeof(c.value) = 'number'),
+    amount.fallback
+  );
+end
+$$;
+
+comment on function chat.amount(text, int) is 'A number of chat.config.';
+
+revoke all on function chat.amount(text, int) from public;
+grant execute on function chat.amount(text, int) to authenticated, service_role;

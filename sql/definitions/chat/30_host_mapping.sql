@@ -1,0 +1,289 @@
+-- The application around the chat: which of its tables hold people and teams.
+
+-- Roles go by many names; what is none of these is a user.
+create or replace function chat.known_role(written text)
+returns text
+language sql
+immutable
+parallel safe
+set search_path = ''
+as $$
+  select case
+    when lower(written) in ('super_admin', 'superadmin', 'super', 'root') then 'super_admin'
+    when lower(written) in ('admin', 'owner', 'manager', 'team_lead') then 'admin'
+    else 'user'
+  end
+$$;
+
+revoke all on function chat.known_role(text) from public;
+
+-- Those of the wanted columns that a table has, as a list of text expressions on alias u, in the order of preference.
+create or replace function chat.host_columns(host_table regclass, wanted text[])
+returns text[]
+language sql
+stable
+set search_path = ''
+as $$
+  select coalesce(array_agg(format('u.%I::text', a.attname) order by w.preference), '{}')
+  from unnest(wanted) with ordinality w (name, preference)
+  join pg_catalog.pg_attribute a on a.attrelid = host_table and a.attname = w.name
+  where a.attnum > 0 and not a.attisdropped
+$$;
+
+revoke all on function chat.host_columns(regclass, text[]) from public;
+
+-- The two views over a table of people with their team and role in it.
+create or replace function chat.users_table_mapping(out directory text, out memberships text)
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  people constant regclass := to_regclass('public.users');
+  names text[] := chat.host_columns(people, array['full_name', 'name', 'display_name', 'username']);
+  avatars text[] := chat.host_columns(people, array['avatar_url', 'avatar', 'image_url']);
+  emails text[] := chat.host_columns(people, array['email']);
+  statuses text[] := chat.host_columns(people, array['status']);
+  flags text[] := chat.host_columns(people, array['is_active']);
+  removals text[] := chat.host_columns(people, array['deleted_at']);
+  activity text[] := '{}';
+begin
+  if statuses <> '{}' then
+    activity := activity || format('coalesce(%s, ''active'') = ''active''', statuses[1]);
+  end if;
+  if flags <> '{}' then
+    activity := activity || format('coalesce(%s, ''true'') = ''true''', flags[1]);
+  end if;
+  if removals <> '{}' then
+    activity := activity || format('%s is null', removals[1]);
+  end if;
+
+  directory := format(
+    'select u.id as user_id, %s as display_name, %s as email, %s as avatar_url, %s as is_active, chat.known_role(u.role::text) as role from %s u',
+    format('coalesce(%s)', array_to_string(names || 'null::text'::text, ', ')),
+    coalesce(emails[1], 'null::text'),
+    format('coalesce(%s)', array_to_string(avatars || 'null::text'::text, ', ')),
+    coalesce(nullif(array_to_string(activity, ' and '), ''), 'true'),
+    people
+  );
+  memberships := format('select u.id as user_id, u.team_id::text as team_id from %s u where u.team_id is not null', people);
+end
+$$;
+
+revoke all on function chat.users_table_mapping() from public;
+
+-- The views over the accounts themselves: team and role from what the server wrote into the token's metadata.
+-- What people write themselves (raw_user_meta_data) gives a name and a picture, never a team or a role.
+create or replace function chat.claims_mapping(out directory text, out memberships text)
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  accounts constant regclass := to_regclass('auth.users');
+  bans text[] := chat.host_columns(accounts, array['banned_until']);
+  removals text[] := chat.host_columns(accounts, array['deleted_at']);
+  activity text[] := '{}';
+begin
+  if bans <> '{}' then
+    activity := activity || 'coalesce(u.banned_until <= now(), true)'::text;
+  end if;
+  if removals <> '{}' then
+    activity := activity || 'u.deleted_at is null'::text;
+  end if;
+
+  directory := format(
+    $view$select u.id as user_id,
+      coalesce(u.raw_user_meta_data ->> 'full_name', u.raw_user_meta_data ->> 'name') as display_name,
+      u.email::text as email,
+      u.raw_user_meta_data ->> 'avatar_url' as avatar_url,
+      %s as is_active,
+      chat.known_role(u.raw_app_meta_data ->> 'role') as role
+    from %s u$view$,
+    coalesce(nullif(array_to_string(activity, ' and '), ''), 'true'),
+    accounts
+  );
+  memberships := format(
+    $view$select u.id as user_id, t.team_id
+    from %s u
+    cross join lateral (
+      select u.raw_app_meta_data ->> 'team_id' as team_id
+      union
+      select named.team_id
+      from jsonb_array_elements_text(
+        case jsonb_typeof(u.raw_app_meta_data -> 'team_ids') when 'array' then u.raw_app_meta_data -> 'team_ids' else '[]' end
+      ) named (team_id)
+    ) t
+    where t.team_id is not null$view$,
+    accounts
+  );
+end
+$$;
+
+revoke all on function chat.claims_mapping() from public;
+
+-- Makes one of the two views say what it should. A view over the host's table belongs to that table's owner
+-- wherever we may arrange it: under row-level security on that table any other owner sees nothing.
+create or replace function chat.replace_host_view(view_name text, query text, host_table regclass)
+returns void
+language plpgsql
+set search_path = ''
+as $$
+declare
+  host_owner name := (select pg_get_userbyid(c.relowner) from pg_catalog.pg_class c where c.oid = host_table);
+  view_owner name := (
+    select pg_get_userbyid(c.relowner)
+    from pg_catalog.pg_class c
+    where c.oid = to_regclass(format('chat.%I', view_name))
+  );
+begin
+  execute format('create or replace view chat.%I as %s', view_name, query);
+
+  if view_owner <> host_owner then
+    begin
+      execute format('grant create on schema chat to %I', host_owner);
+      execute format('alter view chat.%I owner to %I', view_name, host_owner);
+      execute format('revoke create on schema chat from %I', host_owner);
+    exception when insufficient_privilege then
+      raise warning 'View chat.% cannot be given to %, the owner of %. If that table has row-level security, the chat sees nobody.',
+        view_name, host_owner, host_table;
+    end;
+  end if;
+
+  -- the functions of the chat run as the owner of this one; nobody else reads the views
+  begin
+    execute format('grant select on chat.%I to %I', view_name, current_user);
+  exception when insufficient_privilege then
+    null;
+  end;
+  execute format('revoke all on chat.%I from anon, authenticated, service_role', view_name);
+end
+$$;
+
+revoke all on function chat.replace_host_view(text, text, regclass) from public;
+
+-- Points the columns that name people at the table that holds them, so that embeds find it and erasing works.
+create or replace function chat.point_people_at(people regclass)
+returns void
+language plpgsql
+set search_path = ''
+as $$
+declare
+  reference record;
+  pointed_at regclass;
+begin
+  for reference in
+    select
+      r.table_name::regclass as table_name,
+      r.column_name,
+      r.on_delete,
+      format('%s_%s_fkey', split_part(r.table_name, '.', 2), r.column_name) as constraint_name
+    from (values
+      ('public.user_conversations', 'participant_1_id', 'set null'),
+      ('public.user_conversations', 'participant_2_id', 'set null'),
+      ('public.user_conversations', 'created_by', 'set null'),
+      ('public.user_conversation_members', 'user_id', 'cascade'),
+      ('public.conversation_receipts', 'user_id', 'cascade'),
+      ('public.user_messages', 'sender_id', 'set null'),
+      ('public.message_hides', 'user_id', 'cascade'),
+      ('public.message_drafts', 'user_id', 'cascade'),
+      ('public.message_reactions', 'user_id', 'cascade'),
+      ('public.user_presence', 'user_id', 'cascade'),
+      ('public.user_presence', 'is_typing_to', 'set null'),
+      ('public.user_blocks', 'blocker_id', 'cascade'),
+      ('public.user_blocks', 'blocked_id', 'cascade'),
+      ('public.user_notification_preferences', 'user_id', 'cascade')
+    ) as r (table_name, column_name, on_delete)
+  loop
+    pointed_at := (
+      select c.confrelid::regclass
+      from pg_catalog.pg_constraint c
+      where c.conrelid = reference.table_name and c.conname = reference.constraint_name
+    );
+    continue when pointed_at = people;
+
+    if pointed_at is not null then
+      execute format('alter table %s drop constraint %I', reference.table_name, reference.constraint_name);
+    end if;
+    begin
+      execute format(
+        'alter table %s add constraint %I foreign key (%I) references %s (id) on delete %s',
+        reference.table_name, reference.constraint_name, reference.column_name, people, reference.on_delete
+      );
+    exception when insufficient_privilege then
+      raise warning '% may not reference %: erasing a person will leave their rows behind.', current_user, people;
+      return;
+    end;
+  end loop;
+end
+$$;
+
+revoke all on function chat.point_people_at(regclass) from public;
+
+create or replace function chat.install_host_mapping(preset text default 'auto')
+returns text
+language plpgsql
+set search_path = ''
+as $$
+declare
+  chosen text := preset;
+  people regclass;
+  mapping record;
+  wanted jsonb;
+begin
+  if chosen = 'auto' then
+    chosen := case
+      when cardinality(chat.host_columns(to_regclass('public.users'), array['id', 'team_id', 'role'])) = 3 then 'users_table'
+      else 'claims'
+    end;
+  end if;
+
+  case chosen
+    when 'users_table' then
+      people := to_regclass('public.users');
+      if people is null then
+        raise exception 'Host mapping users_table needs a table public.users with id, team_id and role.';
+      end if;
+      mapping := chat.users_table_mapping();
+    when 'claims' then
+      people := 'auth.users'::regclass;
+      mapping := chat.claims_mapping();
+    when 'one_team' then
+      people := 'auth.users'::regclass;
+      mapping := chat.claims_mapping();
+      mapping.memberships := format(
+        'select u.id as user_id, %L::text as team_id from auth.users u',
+        coalesce(
+          nullif(current_setting('rapport.team', true), ''),
+          (select c.value #>> '{}' from chat.config c where c.key = 'team'),
+          'everyone'
+        )
+      );
+    else
+      raise exception 'Unknown host mapping "%": use auto, users_table, claims or one_team.', preset;
+  end case;
+
+  -- the catalogue's names are in the two texts, so a changed host gives another mapping; nothing changed, no DDL
+  wanted := jsonb_build_object(
+    'preset', chosen,
+    'people', people::text,
+    'text', md5(mapping.directory || mapping.memberships)
+  );
+  if wanted = (select c.value from chat.config c where c.key = 'host_mapping') then
+    return chosen;
+  end if;
+
+  perform chat.replace_host_view('directory', mapping.directory, people);
+  perform chat.replace_host_view('memberships', mapping.memberships, people);
+  perform chat.point_people_at(people);
+
+  insert into chat.config (key, value) values ('host_mapping', wanted)
+  on conflict (key) do update set value = excluded.value;
+  return chosen;
+end
+$$;
+
+comment on function chat.install_host_mapping(text) is
+  'Writes chat.directory and chat.memberships for a preset and points the foreign keys at its people: auto, users_table (public.users with team_id and role), claims (auth.users with app metadata), one_team. Returns the preset in force. Does nothing when nothing changed.';
+
+revoke all on function chat.install_host_mapping(text) from public;

@@ -1,0 +1,203 @@
+-- Who may message whom, who sees whose presence, who is found.
+-- Nothing here that takes two people is executable by clients: it would answer questions about others.
+
+-- May the first write to the second? answering: in a conversation that exists already, where it is enough that
+-- the other one might have opened it.
+create or replace function chat.may_message(writer uuid, reader uuid, answering boolean)
+returns boolean
+language plpgsql
+stable
+security definer
+set search_path = ''
+as $$
+begin
+  return exists (
+    select
+    from chat.directory w
+    join chat.directory r on r.user_id = may_message.reader
+    where w.user_id = may_message.writer
+      and w.user_id <> r.user_id
+      and w.is_active
+      and r.is_active
+      and not exists (
+        select
+        from public.user_blocks b
+        where (b.blocker_id = w.user_id and b.blocked_id = r.user_id)
+          or (b.blocker_id = r.user_id and b.blocked_id = w.user_id)
+      )
+      and (
+        'super_admin' = w.role
+        or (answering and 'super_admin' = r.role)
+        or exists (
+          select
+          from chat.memberships one
+          join chat.memberships two on two.team_id = one.team_id
+          where one.user_id = may_message.writer and two.user_id = may_message.reader
+        )
+        or (('admin' = w.role or (answering and 'admin' = r.role)) and chat.flag('admin_cross_team'))
+      )
+  );
+end
+$$;
+
+revoke all on function chat.may_message(uuid, uuid, boolean) from public;
+
+-- A plain select on purpose: the server recognises the shape and keeps the set current from the change stream.
+create or replace function chat.my_conversation_ids()
+returns setof uuid
+language sql
+stable
+security definer
+rows 100
+set search_path = ''
+as $$
+  select m.conversation_id
+  from public.user_conversation_members m
+  where m.user_id = (select auth.uid()) and m.left_at is null
+$$;
+
+comment on function chat.my_conversation_ids() is
+  'The caller''s conversations, for policies: one look-up per statement where a function per row would be one per row.';
+
+revoke all on function chat.my_conversation_ids() from public;
+grant execute on function chat.my_conversation_ids() to authenticated;
+
+-- The people whose presence the caller may see: themselves, their teams, and whoever they have a conversation with.
+create or replace function chat.visible_people_ids()
+returns setof uuid
+language sql
+stable
+security definer
+rows 200
+set search_path = ''
+as $$
+  select auth.uid()
+  union
+  select seen.user_id
+  from (
+    select theirs.user_id
+    from chat.memberships mine
+    join chat.memberships theirs on theirs.team_id = mine.team_id
+    where mine.user_id = (select auth.uid())
+    union
+    select other.user_id
+    from public.user_conversation_members mine
+    join public.user_conversation_members other on other.conversation_id = mine.conversation_id
+    where mine.user_id = (select auth.uid()) and mine.left_at is null and other.left_at is null
+  ) seen
+  where not exists (
+    select
+    from public.user_notification_preferences p
+    where p.user_id = seen.user_id and not p.share_presence
+  )
+$$;
+
+comment on function chat.visible_people_ids() is 'Whose presence the caller may see, for the policy on user_presence.';
+
+revoke all on function chat.visible_people_ids() from public;
+grant execute on function chat.visible_people_ids() to authenticated;
+
+-- What the presence rows amount to at this moment.
+create or replace view chat.presence with (security_invoker = true) as
+select
+  p.user_id,
+  case
+    when p.manual_status is not null and coalesce(p.manual_until > now(), true)
+      -- whoever chose to be busy is still gone when their devices are
+      and (p.manual_status = 'offline' or p.status <> 'offline' and coalesce(p.expires_at > now(), true))
+      then p.manual_status
+    when p.expires_at <= now() then 'offline'
+    else p.status
+  end as status,
+  p.last_seen,
+  p.status_text,
+  p.status_emoji,
+  p.is_typing_to,
+  p.device_count,
+  p.current_page,
+  p.manual_status,
+  p.manual_until,
+  p.last_active_at,
+  p.updated_at
+from public.user_presence p;
+
+comment on view chat.presence is 'Presence as it is to be shown: a manual status while it holds, otherwise the reported one unless it went stale.';
+
+grant select on chat.presence to authenticated;
+
+create or replace function chat.search_people(query text, max_rows int default 10)
+returns table (
+  id uuid,
+  full_name text,
+  email text,
+  avatar_url text,
+  status text,
+  team_id text,
+  role text
+)
+language plpgsql
+stable
+security definer
+set search_path = ''
+as $$
+declare
+  caller constant uuid := auth.uid();
+  wanted constant text := btrim(search_people.query);
+  -- the characters of a pattern are ordinary ones in a name
+  pattern constant text := replace(replace(replace(btrim(search_people.query), '\', '\\'), '%', '\%'), '_', '\_');
+  caller_role text := (select d.role from chat.directory d where d.user_id = caller and d.is_active);
+  everywhere boolean := coalesce(caller_role = 'super_admin' or (caller_role = 'admin' and chat.flag('admin_cross_team')), false);
+begin
+  if caller_role is null or char_length(wanted) < 2 then
+    return;
+  end if;
+
+  return query
+  select
+    d.user_id,
+    d.display_name,
+    d.email,
+    d.avatar_url,
+    case when prefs.share_presence is false then 'offline' else coalesce(p.status, 'offline') end,
+    team.team_id,
+    d.role
+  from chat.directory d
+  left join lateral (
+    -- the team the two share comes before one they do not
+    select theirs.team_id, mine.team_id is not null as is_shared
+    from chat.memberships theirs
+    left join chat.memberships mine on mine.team_id = theirs.team_id and mine.user_id = caller
+    where theirs.user_id = d.user_id
+    order by is_shared desc, theirs.team_id
+    limit 1
+  ) team on true
+  left join public.user_conversations c
+    on c.kind = 'direct'
+    and c.participant_1_id = least(caller, d.user_id)
+    and c.participant_2_id = greatest(caller, d.user_id)
+  left join chat.presence p on p.user_id = d.user_id
+  left join public.user_notification_preferences prefs on prefs.user_id = d.user_id
+  where d.is_active
+    and d.user_id <> caller
+    and (d.display_name ilike '%' || pattern || '%' or d.email ilike '%' || pattern || '%')
+    and (everywhere or team.is_shared)
+    and not exists (
+      select
+      from public.user_blocks b
+      where (b.blocker_id = caller and b.blocked_id = d.user_id)
+        or (b.blocker_id = d.user_id and b.blocked_id = caller)
+    )
+  order by
+    c.last_message_at desc nulls last,
+    d.display_name ilike pattern || '%' desc nulls last,
+    d.display_name,
+    d.user_id
+  limit least(greatest(coalesce(search_people.max_rows, 10), 1), 50);
+end
+$$;
+
+comment on function chat.search_people(text, int) is
+  'People the caller might open a conversation with, by name or address, the most recently talked to first. Fewer than two characters find nobody.';
+
+revoke all on function chat.search_people(text, int) from public;
+grant execute on function chat.search_people(text, int) to authenticated;

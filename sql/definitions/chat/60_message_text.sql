@@ -1,0 +1,128 @@
+-- What counts as text, and what a person may put into a message.
+
+create or replace function chat.trimmed(content text)
+returns text
+language sql
+immutable
+parallel safe
+set search_path = ''
+as $$
+  -- White_Space, as Unicode has it: btrim alone knows only the ordinary space
+  select btrim(
+    content,
+    U&'\0009\000A\000B\000C\000D\0020\0085\00A0\1680\2000\2001\2002\2003\2004\2005\2006\2007\2008\2009\200A\2028\2029\202F\205F\3000'
+  )
+$$;
+
+comment on function chat.trimmed(text) is 'The text without White_Space at its ends, which is how messages are stored.';
+
+revoke all on function chat.trimmed(text) from public;
+grant execute on function chat.trimmed(text) to authenticated, service_role;
+
+create or replace function chat.is_blank(content text)
+returns boolean
+language sql
+immutable
+parallel safe
+set search_path = ''
+as $$
+  -- trimming a text of everything invisible leaves nothing exactly when nothing in it is visible.
+  -- Beyond White_Space: soft hyphen, joiners, fillers, direction marks, variation selectors, the blank braille
+  select btrim(
+    content,
+    U&'\0009\000A\000B\000C\000D\0020\0085\00A0\1680\2000\2001\2002\2003\2004\2005\2006\2007\2008\2009\200A\2028\2029\202F\205F\3000'
+    || U&'\00AD\034F\061C\115F\1160\17B4\17B5\180B\180C\180D\180E\200B\200C\200D\200E\200F\202A\202B\202C\202D\202E'
+    || U&'\2060\2061\2062\2063\2064\2065\2066\2067\2068\2069\206A\206B\206C\206D\206E\206F\2800\3164'
+    || U&'\FE00\FE01\FE02\FE03\FE04\FE05\FE06\FE07\FE08\FE09\FE0A\FE0B\FE0C\FE0D\FE0E\FE0F\FEFF\FFA0'
+  ) = ''
+$$;
+
+comment on function chat.is_blank(text) is 'Is there nothing to see in the text?';
+
+revoke all on function chat.is_blank(text) from public;
+grant execute on function chat.is_blank(text) to authenticated, service_role;
+
+-- The content as it is stored, or a refusal. Holds for everybody, on insert and on update.
+create or replace function chat.accepted_content(message public.user_messages)
+returns text
+language plpgsql
+stable
+security definer
+set search_path = ''
+as $$
+declare
+  content constant text := coalesce(chat.trimmed(message.content), '');
+begin
+  if chat.is_blank(content) then
+    if message.message_type = 'text' or message.file_url is null and message.message_type <> 'system' then
+      perform chat.refuse('message_empty');
+    end if;
+    return '';
+  end if;
+  if char_length(content) > least(chat.amount('max_message_length', 4000), 20000) then
+    perform chat.refuse('message_too_long', format('At most %s characters', chat.amount('max_message_length', 4000)));
+  end if;
+  return content;
+end
+$$;
+
+revoke all on function chat.accepted_content(public.user_messages) from public;
+
+-- What is asked of a person, and not of the server: an address below the storage, members in mentions, a size.
+create or replace function chat.check_personal_message(message public.user_messages)
+returns void
+language plpgsql
+stable
+security definer
+set search_path = ''
+as $$
+declare
+  storage_url text;
+begin
+  if coalesce(message.message_type, '') not in ('text', 'image', 'file') then
+    perform chat.refuse('validation_failed', 'message_type is text, image or file');
+  end if;
+  if message.client_message_id is not null and char_length(message.client_message_id) not between 1 and 64 then
+    perform chat.refuse('validation_failed', 'client_message_id has 1 to 64 characters');
+  end if;
+  if jsonb_typeof(message.metadata) is distinct from 'object' or octet_length(message.metadata::text) > 8192 then
+    perform chat.refuse('validation_failed', 'metadata is an object of at most 8192 bytes');
+  end if;
+  if message.file_size < 0 then
+    perform chat.refuse('validation_failed', 'file_size is not negative');
+  end if;
+
+  if message.file_url is not null then
+    storage_url := (select nullif(c.value #>> '{}', '') from chat.config c where c.key = 'storage_url');
+    if storage_url is null
+      or not starts_with(message.file_url, rtrim(storage_url, '/') || '/')
+      -- a path that climbs back out of the storage begins with its address, too
+      or message.file_url ~ '(^|[/\\])(\.|%2e)(\.|%2e)([/\\]|$)'
+    then
+      perform chat.refuse('validation_failed', 'file_url is not an address of the storage');
+    end if;
+  end if;
+
+  if message.reply_to_id is not null and not exists (
+    select
+    from public.user_messages m
+    where m.id = message.reply_to_id and m.conversation_id = message.conversation_id
+  ) then
+    perform chat.refuse('validation_failed', 'reply_to_id is not a message of this conversation');
+  end if;
+
+  if message.mentions <> '{}' and exists (
+    select
+    from unnest(message.mentions) mentioned (user_id)
+    where not exists (
+      select
+      from public.user_conversation_members m
+      where m.conversation_id = message.conversation_id and m.user_id = mentioned.user_id and m.left_at is null
+    )
+  ) then
+    perform chat.refuse('validation_failed', 'mentions are members of the conversation');
+  end if;
+end
+$$;
+
+revoke all on function chat.check_personal_message(public.user_messages) from public;

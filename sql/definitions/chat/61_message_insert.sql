@@ -1,0 +1,244 @@
+-- Sending. Two row triggers and one for the statement:
+--   10 judges a person's message before anything is locked for it;
+--   20 locks the conversation and gives the row its place;
+--   30 moves the counters once per statement, for the rows that really came in. A row trigger that moved them
+--      would leave a dead version per message, and would count what "on conflict do nothing" then drops.
+
+-- Runs as whoever inserts, so that it knows whether row-level security applies to them. The policy says the
+-- same; this comes first, so that a stranger locks nothing and hears a reason.
+create or replace function chat.judge_message()
+returns trigger
+language plpgsql
+set search_path = ''
+as $$
+begin
+  if not row_security_active('public.user_messages') then
+    return new;
+  end if;
+
+  new.sender_id := coalesce(new.sender_id, auth.uid());
+  if new.sender_id is distinct from auth.uid() then
+    perform chat.refuse('identity_mismatch');
+  end if;
+  if not chat.can_send(new.conversation_id) then
+    perform chat.refuse(case when chat.is_my_conversation(new.conversation_id) then 'not_allowed_recipient' else 'not_found' end);
+  end if;
+  return new;
+end
+$$;
+
+revoke all on function chat.judge_message() from public;
+
+create or replace trigger user_messages_10_judge
+  before insert on public.user_messages
+  for each row execute function chat.judge_message();
+
+create or replace function chat.place_message()
+returns trigger
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  conversation record;
+begin
+  new.content := chat.accepted_content(new);
+  new.message_type := coalesce(new.message_type, 'text');
+  new.metadata := coalesce(new.metadata, '{}');
+  if new.mentions <> '{}' then
+    new.mentions := array(select distinct m from unnest(new.mentions) m);
+  else
+    new.mentions := '{}';
+  end if;
+  if new.sender_id is not null and new.message_type <> 'system' then
+    perform chat.check_personal_message(new);
+  end if;
+
+  select c.last_seq, c.rev, c.last_message_at into conversation
+  from public.user_conversations c
+  where c.id = new.conversation_id
+  for no key update;
+  if not found then
+    perform chat.refuse('not_found', 'No such conversation');
+  end if;
+
+  -- Rows that came earlier in this statement are in the table and not yet in the counters; rows that were
+  -- dropped or rolled back are in neither, so that no number is lost.
+  select
+    greatest(conversation.last_seq, newest.seq) + 1,
+    greatest(conversation.rev, changed.rev) + 1,
+    -- the clock may step back, the order of messages may not
+    greatest(conversation.last_message_at + interval '1 microsecond', newest.created_at + interval '1 microsecond', clock_timestamp())
+  into new.seq, new.rev, new.created_at
+  from (values (true)) one
+  left join lateral (
+    select m.seq, m.created_at
+    from public.user_messages m
+    where m.conversation_id = new.conversation_id
+    order by m.seq desc
+    limit 1
+  ) newest on true
+  left join lateral (
+    select m.rev
+    from public.user_messages m
+    where m.conversation_id = new.conversation_id
+    order by m.rev desc
+    limit 1
+  ) changed on true;
+
+  new.updated_at := new.created_at;
+  new.is_edited := false;
+  new.edited_at := null;
+  new.is_deleted := false;
+  new.deleted_at := null;
+  new.deleted_by := null;
+  new.read_by := '{}';
+  new.changed_xid := pg_current_xact_id();
+  return new;
+end
+$$;
+
+revoke all on function chat.place_message() from public;
+
+create or replace trigger user_messages_20_place
+  before insert on public.user_messages
+  for each row execute function chat.place_message();
+
+create or replace function chat.count_messages()
+returns trigger
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  unarchive constant boolean := chat.flag('unarchive_on_message');
+begin
+  update public.user_conversations c
+  set last_seq = newest.seq,
+    rev = greatest(c.rev, newest.rev),
+    last_message_id = newest.id,
+    last_message_at = newest.created_at,
+    updated_at = newest.created_at,
+    changed_xid = pg_current_xact_id()
+  from (
+    select distinct on (a.conversation_id) a.conversation_id, a.id, a.seq, a.rev, a.created_at
+    from arrived a
+    order by a.conversation_id, a.seq desc
+  ) newest
+  where c.id = newest.conversation_id;
+
+  update public.user_conversation_members m
+  set unread_count = m.unread_count + news.unread,
+    mention_count = m.mention_count + news.mentions,
+    last_activity_at = news.newest_at,
+    hidden = false,
+    is_archived = m.is_archived and not unarchive,
+    updated_at = news.newest_at,
+    changed_xid = pg_current_xact_id()
+  from (
+    select
+      member.conversation_id,
+      member.user_id,
+      count(*) filter (where a.sender_id is distinct from member.user_id) as unread,
+      count(*) filter (where a.sender_id is distinct from member.user_id and member.user_id = any (a.mentions)) as mentions,
+      max(a.created_at) as newest_at
+    from arrived a
+    join public.user_conversation_members member on member.conversation_id = a.conversation_id
+    group by member.conversation_id, member.user_id
+  ) news
+  where m.conversation_id = news.conversation_id and m.user_id = news.user_id and m.left_at is null;
+
+  delete from public.message_drafts d
+  using arrived a
+  where d.user_id = a.sender_id and d.conversation_id = a.conversation_id;
+
+  return null;
+end
+$$;
+
+revoke all on function chat.count_messages() from public;
+
+create or replace trigger user_messages_30_count
+  after insert on public.user_messages
+  referencing new table as arrived
+  for each statement execute function chat.count_messages();
+
+create or replace function chat.send_message(
+  conversation_id uuid,
+  content text default '',
+  message_type text default 'text',
+  client_message_id text default null,
+  request_hash text default null,
+  reply_to_id uuid default null,
+  mentions uuid[] default '{}',
+  metadata jsonb default '{}',
+  file_url text default null,
+  file_name text default null,
+  file_size bigint default null,
+  file_type text default null,
+  out message_id uuid,
+  out created boolean
+)
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  caller constant uuid := auth.uid();
+  earlier record;
+begin
+  created := false;
+  if not chat.is_my_conversation(conversation_id) then
+    perform chat.refuse('not_found');
+  end if;
+
+  -- from here on nobody else sends in this conversation, so that what is not there yet will not be there below
+  perform from public.user_conversations c where c.id = send_message.conversation_id for no key update;
+
+  if client_message_id is not null then
+    select m.id, r.request_hash into earlier
+    from public.user_messages m
+    left join chat.message_requests r on r.message_id = m.id
+    where m.conversation_id = send_message.conversation_id
+      and m.sender_id = caller
+      and m.client_message_id = send_message.client_message_id;
+    if found then
+      -- without both hashes there is nothing that says it is another message
+      if earlier.request_hash <> send_message.request_hash then
+        perform chat.refuse('client_message_id_conflict');
+      end if;
+      message_id := earlier.id;
+      return;
+    end if;
+  end if;
+
+  if not chat.can_send(conversation_id) then
+    perform chat.refuse('not_allowed_recipient');
+  end if;
+  if coalesce(message_type, 'text') not in ('text', 'image', 'file') then
+    perform chat.refuse('validation_failed', 'message_type is text, image or file');
+  end if;
+
+  insert into public.user_messages as m (
+    conversation_id, sender_id, content, message_type, client_message_id, reply_to_id,
+    mentions, metadata, file_url, file_name, file_size, file_type
+  ) values (
+    send_message.conversation_id, caller, send_message.content, coalesce(send_message.message_type, 'text'),
+    send_message.client_message_id, send_message.reply_to_id,
+    coalesce(send_message.mentions, '{}'), coalesce(send_message.metadata, '{}'),
+    send_message.file_url, send_message.file_name, send_message.file_size, send_message.file_type
+  )
+  returning m.id into message_id;
+
+  if client_message_id is not null and request_hash is not null then
+    insert into chat.message_requests (message_id, request_hash) values (send_message.message_id, send_message.request_hash);
+  end if;
+  created := true;
+end
+$$;
+
+comment on function chat.send_message(uuid, text, text, text, text, uuid, uuid[], jsonb, text, text, bigint, text) is
+  'Sends as the caller. The same client_message_id again answers the first message (created = false), or client_message_id_conflict when the request was another.';
+
+revoke all on function chat.send_message(uuid, text, text, text, text, uuid, uuid[], jsonb, text, text, bigint, text) from public;
+grant execute on function chat.send_message(uuid, text, text, text, text, uuid, uuid[], jsonb, text, text, bigint, text) to authenticated;

@@ -1,0 +1,393 @@
+-- Editing, deleting, and the counters that follow.
+
+-- Runs as whoever updates, before anything is locked beyond the message itself.
+create or replace function chat.judge_message_change()
+returns trigger
+language plpgsql
+set search_path = ''
+as $$
+begin
+  if row_security_active('public.user_messages') then
+    -- who may no longer post may no longer edit; taking back one's own words is always allowed
+    if not new.is_deleted and new is distinct from old and not chat.can_send(old.conversation_id) then
+      perform chat.refuse('not_allowed_recipient');
+    end if;
+    perform chat.check_edit_window(old, new);
+  end if;
+  return new;
+end
+$$;
+
+revoke all on function chat.judge_message_change() from public;
+
+create or replace function chat.check_edit_window(before public.user_messages, after public.user_messages)
+returns void
+language plpgsql
+stable
+security definer
+set search_path = ''
+as $$
+declare
+  window_s constant int := chat.amount('edit_window_s', 0);
+begin
+  if window_s > 0
+    and not after.is_deleted
+    and after.content is distinct from before.content
+    and clock_timestamp() > before.created_at + make_interval(secs => window_s)
+  then
+    perform chat.refuse('edit_window_passed');
+  end if;
+end
+$$;
+
+revoke all on function chat.check_edit_window(public.user_messages, public.user_messages) from public;
+grant execute on function chat.check_edit_window(public.user_messages, public.user_messages) to authenticated;
+
+create or replace trigger user_messages_10_judge_change
+  before update on public.user_messages
+  for each row execute function chat.judge_message_change();
+
+create or replace function chat.apply_message_change()
+returns trigger
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  -- a reaction or a pin asks for a new rev by moving the old one
+  is_touched constant boolean := new.rev is distinct from old.rev;
+begin
+  if (new.id, new.conversation_id, new.seq, new.created_at, new.client_message_id, new.message_type)
+      is distinct from (old.id, old.conversation_id, old.seq, old.created_at, old.client_message_id, old.message_type)
+    -- erasing a person leaves their messages without a sender; nobody else's become anybody's
+    or (new.sender_id is distinct from old.sender_id and new.sender_id is not null)
+    or (new.reply_to_id is distinct from old.reply_to_id and new.reply_to_id is not null)
+  then
+    raise exception 'That part of a message does not change' using
+      errcode = 'restrict_violation', constraint = 'user_messages_identity_is_fixed';
+  end if;
+
+  if old.is_deleted then
+    if not new.is_deleted or new.content <> '' or new.file_url is not null then
+      perform chat.refuse('message_deleted');
+    end if;
+    -- deleting twice is deleting once
+    new.deleted_at := old.deleted_at;
+    new.deleted_by := old.deleted_by;
+    new.metadata := '{}';
+  elsif new.is_deleted then
+    new.content := '';
+    new.file_url := null;
+    new.file_name := null;
+    new.file_size := null;
+    new.file_type := null;
+    new.mentions := '{}';
+    new.metadata := '{}';
+    new.deleted_at := clock_timestamp();
+    new.deleted_by := coalesce(auth.uid(), new.deleted_by);
+    delete from public.message_edits e where e.message_id = old.id;
+  elsif new.content is distinct from old.content or new.metadata is distinct from old.metadata then
+    new.content := chat.accepted_content(new);
+    if new.sender_id is not null and new.message_type <> 'system' then
+      perform chat.check_personal_message(new);
+    end if;
+    if new.content is distinct from old.content then
+      insert into public.message_edits (message_id, conversation_id, version, previous_content, edited_by)
+      values (
+        old.id,
+        old.conversation_id,
+        1 + coalesce((select max(e.version) from public.message_edits e where e.message_id = old.id), 0),
+        old.content,
+        auth.uid()
+      );
+      new.is_edited := true;
+      new.edited_at := clock_timestamp();
+    end if;
+  end if;
+
+  -- a read is no change of the message, and neither is setting it to what it was
+  if not is_touched
+    and (new.content, new.is_deleted, new.sender_id, new.reply_to_id, new.metadata, new.mentions, new.file_url, new.file_name)
+      is not distinct from (old.content, old.is_deleted, old.sender_id, old.reply_to_id, old.metadata, old.mentions, old.file_url, old.file_name)
+  then
+    return new;
+  end if;
+
+  -- the counter of the conversation follows once per statement; until then rows of this statement are ahead of it
+  perform from public.user_conversations c where c.id = old.conversation_id for no key update;
+  new.rev := 1 + greatest(
+    (select c.rev from public.user_conversations c where c.id = old.conversation_id),
+    (select m.rev from public.user_messages m where m.conversation_id = old.conversation_id order by m.rev desc limit 1)
+  );
+  -- a reaction is news of the message, not another version of it
+  if not is_touched then
+    new.updated_at := clock_timestamp();
+  end if;
+  new.changed_xid := pg_current_xact_id();
+  return new;
+end
+$$;
+
+revoke all on function chat.apply_message_change() from public;
+
+create or replace trigger user_messages_20_apply_change
+  before update on public.user_messages
+  for each row execute function chat.apply_message_change();
+
+-- Takes messages that are gone out of the counts of those who had not read them.
+create or replace function chat.uncount_messages(ids uuid[], conversation_ids uuid[], seqs bigint[], sender_ids uuid[], mentioned text[])
+returns void
+language plpgsql
+security definer
+set search_path = ''
+as $$
+begin
+  -- locked in one order first, so that the counting below sees read positions that no longer move
+  perform
+  from public.user_conversation_members m
+  where m.conversation_id = any (conversation_ids)
+  order by m.conversation_id, m.user_id
+  for no key update;
+
+  update public.user_conversation_members m
+  set unread_count = greatest(m.unread_count - lost.unread, 0),
+    mention_count = greatest(m.mention_count - lost.mentions, 0),
+    updated_at = now(),
+    changed_xid = pg_current_xact_id()
+  from (
+    select
+      member.conversation_id,
+      member.user_id,
+      count(*) as unread,
+      count(*) filter (where member.user_id = any (gone.mentions::uuid[])) as mentions
+    from unnest(ids, conversation_ids, seqs, sender_ids, mentioned) gone (id, conversation_id, seq, sender_id, mentions)
+    join public.user_conversation_members member on member.conversation_id = gone.conversation_id
+    where gone.seq > greatest(member.last_read_seq, member.cleared_seq)
+      and gone.sender_id is distinct from member.user_id
+      -- whoever had hidden it was already given the difference
+      and not exists (
+        select
+        from public.message_hides h
+        where h.user_id = member.user_id and h.message_id = gone.id
+      )
+    group by member.conversation_id, member.user_id
+  ) lost
+  where m.conversation_id = lost.conversation_id and m.user_id = lost.user_id;
+end
+$$;
+
+revoke all on function chat.uncount_messages(uuid[], uuid[], bigint[], uuid[], text[]) from public;
+
+create or replace function chat.count_message_changes()
+returns trigger
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  gone record;
+begin
+  update public.user_conversations c
+  set rev = changed.rev,
+    changed_xid = pg_current_xact_id()
+  from (select a.conversation_id, max(a.rev) as rev from after a group by a.conversation_id) changed
+  where c.id = changed.conversation_id and c.rev < changed.rev;
+
+  select
+    array_agg(b.id) as ids,
+    array_agg(b.conversation_id) as conversation_ids,
+    array_agg(b.seq) as seqs,
+    array_agg(b.sender_id) as sender_ids,
+    array_agg(b.mentions::text) as mentioned
+  into gone
+  from before b
+  where not b.is_deleted
+    -- "is true" keeps the planner from turning this into a join: a transition table has no statistics, and
+    -- the plan kept from a statement of one row would compare every row with every other
+    and (b.id in (select a.id from after a where a.is_deleted)) is true;
+
+  if gone.seqs is not null then
+    perform chat.uncount_messages(gone.ids, gone.conversation_ids, gone.seqs, gone.sender_ids, gone.mentioned);
+  end if;
+  return null;
+end
+$$;
+
+revoke all on function chat.count_message_changes() from public;
+
+create or replace trigger user_messages_30_count_changes
+  after update on public.user_messages
+  referencing old table as before new table as after
+  for each statement execute function chat.count_message_changes();
+
+-- Rows are removed only by the server (retention, erasing); members' counts and the preview follow.
+create or replace function chat.count_removed_messages()
+returns trigger
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  gone record;
+begin
+  update public.user_conversations c
+  set last_message_id = (
+      select m.id from public.user_messages m where m.conversation_id = c.id order by m.seq desc limit 1
+    ),
+    changed_xid = pg_current_xact_id()
+  where c.id in (select r.conversation_id from removed r);
+
+  select
+    array_agg(r.id) as ids,
+    array_agg(r.conversation_id) as conversation_ids,
+    array_agg(r.seq) as seqs,
+    array_agg(r.sender_id) as sender_ids,
+    array_agg(r.mentions::text) as mentioned
+  into gone
+  from removed r
+  where not r.is_deleted;
+
+  if gone.seqs is not null then
+    perform chat.uncount_messages(gone.ids, gone.conversation_ids, gone.seqs, gone.sender_ids, gone.mentioned);
+  end if;
+  return null;
+end
+$$;
+
+revoke all on function chat.count_removed_messages() from public;
+
+create or replace trigger user_messages_30_count_removed
+  after delete on public.user_messages
+  referencing old table as removed
+  for each statement execute function chat.count_removed_messages();
+
+-- The message of the caller's own that is to be changed, locked; or a refusal that tells strangers nothing.
+create or replace function chat.lock_own_message(message_id uuid)
+returns public.user_messages
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  message public.user_messages;
+begin
+  select m.* into message
+  from public.user_messages m
+  where m.id = lock_own_message.message_id and m.conversation_id in (select chat.my_conversation_ids());
+  if not found then
+    perform chat.refuse('not_found');
+  end if;
+  if message.sender_id is distinct from auth.uid() then
+    perform chat.refuse('forbidden', 'Only its sender changes a message');
+  end if;
+
+  select m.* into message from public.user_messages m where m.id = lock_own_message.message_id for no key update;
+  if not found then
+    perform chat.refuse('not_found');
+  end if;
+  return message;
+end
+$$;
+
+revoke all on function chat.lock_own_message(uuid) from public;
+
+create or replace function chat.edit_message(message_id uuid, content text, expected_rev bigint default null)
+returns void
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  message constant public.user_messages := chat.lock_own_message(message_id);
+  edited public.user_messages := message;
+begin
+  if message.is_deleted then
+    perform chat.refuse('message_deleted');
+  end if;
+  if message.rev <> expected_rev then
+    perform chat.refuse('stale_revision');
+  end if;
+  if not chat.can_send(message.conversation_id) then
+    perform chat.refuse('not_allowed_recipient');
+  end if;
+  edited.content := edit_message.content;
+  perform chat.check_edit_window(message, edited);
+
+  update public.user_messages m set content = coalesce(edit_message.content, '') where m.id = message.id;
+end
+$$;
+
+comment on function chat.edit_message(uuid, text, bigint) is
+  'Changes the text of the caller''s own message; with expected_rev only if nothing happened to it meanwhile (stale_revision).';
+
+revoke all on function chat.edit_message(uuid, text, bigint) from public;
+grant execute on function chat.edit_message(uuid, text, bigint) to authenticated;
+
+create or replace function chat.delete_message(message_id uuid, expected_rev bigint default null)
+returns void
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  message constant public.user_messages := chat.lock_own_message(message_id);
+begin
+  if message.is_deleted then
+    return;
+  end if;
+  if message.rev <> expected_rev then
+    perform chat.refuse('stale_revision');
+  end if;
+  update public.user_messages m set is_deleted = true where m.id = message.id;
+end
+$$;
+
+comment on function chat.delete_message(uuid, bigint) is 'Deletes the caller''s own message for everybody, leaving a tombstone. A second time does nothing.';
+
+revoke all on function chat.delete_message(uuid, bigint) from public;
+grant execute on function chat.delete_message(uuid, bigint) to authenticated;
+
+create or replace function chat.hide_message(message_id uuid)
+returns void
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  caller constant uuid := auth.uid();
+  message record;
+begin
+  -- under the member's lock neither the read position nor the counts move: what is deleted now is deleted already
+  perform
+  from public.user_messages m
+  join public.user_conversation_members member on member.conversation_id = m.conversation_id
+  where m.id = hide_message.message_id and member.user_id = caller and member.left_at is null
+  for no key update of member;
+  if not found then
+    perform chat.refuse('not_found');
+  end if;
+  select m.conversation_id, m.seq, m.sender_id, m.mentions, m.is_deleted into message
+  from public.user_messages m
+  where m.id = hide_message.message_id;
+
+  insert into public.message_hides (user_id, message_id)
+  values (caller, hide_message.message_id)
+  on conflict on constraint message_hides_pkey do nothing;
+
+  if found and not message.is_deleted and message.sender_id is distinct from caller then
+    update public.user_conversation_members m
+    set unread_count = greatest(m.unread_count - 1, 0),
+      mention_count = greatest(m.mention_count - (caller = any (message.mentions))::int, 0),
+      updated_at = now(),
+      changed_xid = pg_current_xact_id()
+    where m.conversation_id = message.conversation_id
+      and m.user_id = caller
+      and message.seq > greatest(m.last_read_seq, m.cleared_seq);
+  end if;
+end
+$$;
+
+comment on function chat.hide_message(uuid) is 'Deletes a message for the caller alone.';
+
+revoke all on function chat.hide_message(uuid) from public;
+grant execute on function chat.hide_message(uuid) to authenticated;

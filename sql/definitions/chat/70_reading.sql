@@ -1,0 +1,354 @@
+-- Read positions, receipts and unread counts. Only the caller's own member row and receipt are locked here,
+-- in that order, so that reading never waits for a conversation.
+
+create or replace function chat.shares_receipts(user_id uuid)
+returns boolean
+language plpgsql
+stable
+security definer
+set search_path = ''
+as $$
+begin
+  return coalesce(
+    (select p.share_read_receipts from public.user_notification_preferences p where p.user_id = shares_receipts.user_id),
+    true
+  );
+end
+$$;
+
+revoke all on function chat.shares_receipts(uuid) from public;
+
+-- The messages after a position that somebody has yet to read, and how many of them mention them.
+create or replace function chat.count_unread(conversation_id uuid, user_id uuid, after_seq bigint, up_to_seq bigint, out unread int, out mentions int)
+language plpgsql
+stable
+security definer
+set search_path = ''
+as $$
+begin
+  select count(*), count(*) filter (where count_unread.user_id = any (m.mentions)) into unread, mentions
+  from public.user_messages m
+  where m.conversation_id = count_unread.conversation_id
+    and m.seq > count_unread.after_seq
+    and m.seq <= count_unread.up_to_seq
+    and m.sender_id is distinct from count_unread.user_id
+    and not m.is_deleted
+    and not exists (
+      select
+      from public.message_hides h
+      where h.user_id = count_unread.user_id and h.message_id = m.id
+    );
+end
+$$;
+
+revoke all on function chat.count_unread(uuid, uuid, bigint, bigint) from public;
+
+-- For clients that look for ticks in user_messages.read_by. A read changes no rev, hence takes no conversation lock.
+create or replace function chat.fill_read_by(conversation_id uuid, reader uuid, up_to_seq bigint)
+returns void
+language plpgsql
+security definer
+set search_path = ''
+as $$
+begin
+  -- messages are locked before members, here as when one is deleted
+  perform
+  from public.user_messages m
+  where m.conversation_id = fill_read_by.conversation_id
+    and m.seq <= up_to_seq
+    and m.sender_id is distinct from reader
+    and not reader = any (m.read_by)
+  order by m.seq
+  for no key update;
+
+  update public.user_messages m
+  set read_by = m.read_by || reader
+  where m.conversation_id = fill_read_by.conversation_id
+    and m.seq <= up_to_seq
+    and m.sender_id is distinct from reader
+    and not reader = any (m.read_by);
+end
+$$;
+
+revoke all on function chat.fill_read_by(uuid, uuid, bigint) from public;
+
+create or replace function chat.mark_read(
+  conversation_id uuid,
+  up_to_message_id uuid default null,
+  out updated int,
+  out unread_count int,
+  out last_read_at timestamptz,
+  out last_read_message_id uuid
+)
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  caller constant uuid := auth.uid();
+  shares constant boolean := chat.shares_receipts(caller);
+  member record;
+  target record;
+  remaining record;
+begin
+  if up_to_message_id is not null then
+    select m.id, m.seq into target
+    from public.user_messages m
+    where m.id = mark_read.up_to_message_id and m.conversation_id = mark_read.conversation_id;
+    if not found then
+      perform chat.refuse('not_found');
+    end if;
+  end if;
+
+  if chat.flag('fill_read_by') and shares and chat.is_my_conversation(conversation_id) then
+    perform chat.fill_read_by(
+      conversation_id,
+      caller,
+      case
+        when up_to_message_id is not null then target.seq
+        else (select c.last_seq from public.user_conversations c where c.id = mark_read.conversation_id)
+      end
+    );
+  end if;
+
+  select m.last_read_seq, m.last_read_at, m.last_read_message_id, m.unread_count, m.marked_unread, m.cleared_seq into member
+  from public.user_conversation_members m
+  where m.conversation_id = mark_read.conversation_id and m.user_id = caller and m.left_at is null
+  for no key update;
+  if not found then
+    perform chat.refuse('not_found');
+  end if;
+
+  -- what a send still under way brings is counted by that send, once it has this lock
+  if up_to_message_id is null then
+    select m.id, m.seq into target
+    from public.user_messages m
+    where m.conversation_id = mark_read.conversation_id
+    order by m.seq desc
+    limit 1;
+  end if;
+
+  if target.seq > member.last_read_seq then
+    updated := (
+      select c.unread
+      from chat.count_unread(mark_read.conversation_id, caller, greatest(member.last_read_seq, member.cleared_seq), target.seq) c
+    );
+    select c.unread, c.mentions into remaining
+    from chat.count_unread(mark_read.conversation_id, caller, target.seq, 9223372036854775807) c;
+
+    update public.user_conversation_members m
+    set last_read_seq = target.seq,
+      last_read_message_id = target.id,
+      last_read_at = clock_timestamp(),
+      unread_count = remaining.unread,
+      mention_count = remaining.mentions,
+      marked_unread = false,
+      updated_at = now(),
+      changed_xid = pg_current_xact_id()
+    where m.conversation_id = mark_read.conversation_id and m.user_id = caller
+    returning m.unread_count, m.last_read_at, m.last_read_message_id
+    into mark_read.unread_count, mark_read.last_read_at, mark_read.last_read_message_id;
+  else
+    -- behind the marker there is nothing to read, but whoever opens the conversation has seen that it was marked
+    updated := 0;
+    unread_count := member.unread_count;
+    last_read_at := member.last_read_at;
+    last_read_message_id := member.last_read_message_id;
+    if member.marked_unread then
+      update public.user_conversation_members m
+      set marked_unread = false
+      where m.conversation_id = mark_read.conversation_id and m.user_id = caller;
+    end if;
+  end if;
+
+  if shares and target.seq is not null then
+    -- a receipt follows reading even where the marker had been moved back behind it
+    update public.conversation_receipts r
+    set last_read_seq = target.seq,
+      last_read_message_id = target.id,
+      last_read_at = clock_timestamp(),
+      last_delivered_seq = greatest(r.last_delivered_seq, target.seq),
+      last_delivered_message_id = case when target.seq > r.last_delivered_seq then target.id else r.last_delivered_message_id end,
+      last_delivered_at = case when target.seq > r.last_delivered_seq then clock_timestamp() else r.last_delivered_at end,
+      changed_xid = pg_current_xact_id()
+    where r.conversation_id = mark_read.conversation_id and r.user_id = caller and r.last_read_seq < target.seq;
+  end if;
+end
+$$;
+
+comment on function chat.mark_read(uuid, uuid) is
+  'Moves the caller''s read marker forward to a message, or to the newest; never back. updated counts the messages newly read.';
+
+revoke all on function chat.mark_read(uuid, uuid) from public;
+grant execute on function chat.mark_read(uuid, uuid) to authenticated;
+
+create or replace function chat.mark_read_messages(message_ids uuid[])
+returns table (
+  conversation_id uuid,
+  updated int,
+  unread_count int,
+  last_read_at timestamptz,
+  last_read_message_id uuid
+)
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  newest record;
+begin
+  -- conversations in one order, so that two devices reading the same ones do not wait for each other in a circle
+  for newest in
+    select distinct on (m.conversation_id) m.conversation_id, m.id
+    from public.user_messages m
+    where m.id = any (mark_read_messages.message_ids)
+      and m.conversation_id in (select chat.my_conversation_ids())
+    order by m.conversation_id, m.seq desc
+  loop
+    return query
+    select newest.conversation_id, r.updated, r.unread_count, r.last_read_at, r.last_read_message_id
+    from chat.mark_read(newest.conversation_id, newest.id) r;
+  end loop;
+end
+$$;
+
+comment on function chat.mark_read_messages(uuid[]) is
+  'Reads up to the newest of the messages in each of their conversations, one row each. Messages the caller cannot see are ignored.';
+
+revoke all on function chat.mark_read_messages(uuid[]) from public;
+grant execute on function chat.mark_read_messages(uuid[]) to authenticated;
+
+create or replace function public.mark_conversation_read(p_conversation_id uuid, p_up_to uuid default null)
+returns int
+language plpgsql
+security definer
+set search_path = ''
+as $$
+begin
+  return (select r.unread_count from chat.mark_read(p_conversation_id, p_up_to) r);
+end
+$$;
+
+comment on function public.mark_conversation_read(uuid, uuid) is 'chat.mark_read for clients of the data API. Answers what is still unread.';
+
+revoke all on function public.mark_conversation_read(uuid, uuid) from public, anon, authenticated, service_role;
+grant execute on function public.mark_conversation_read(uuid, uuid) to authenticated;
+
+create or replace function chat.mark_unread(conversation_id uuid, from_message_id uuid default null)
+returns void
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  caller constant uuid := auth.uid();
+  member record;
+  target record;
+  remaining record;
+begin
+  select m.last_read_seq, m.cleared_seq into member
+  from public.user_conversation_members m
+  where m.conversation_id = mark_unread.conversation_id and m.user_id = caller and m.left_at is null
+  for no key update;
+  if not found then
+    perform chat.refuse('not_found');
+  end if;
+
+  if from_message_id is null then
+    update public.user_conversation_members m
+    set marked_unread = true
+    where m.conversation_id = mark_unread.conversation_id and m.user_id = caller;
+    return;
+  end if;
+
+  select m.seq, earlier.id as earlier_id into target
+  from public.user_messages m
+  left join public.user_messages earlier on earlier.conversation_id = m.conversation_id and earlier.seq = m.seq - 1
+  where m.id = mark_unread.from_message_id and m.conversation_id = mark_unread.conversation_id;
+  if not found then
+    perform chat.refuse('not_found');
+  end if;
+
+  select c.unread, c.mentions into remaining
+  from chat.count_unread(mark_unread.conversation_id, caller, greatest(target.seq - 1, member.cleared_seq), 9223372036854775807) c;
+
+  -- the receipt stays where it is: what was shown as read was read
+  update public.user_conversation_members m
+  set last_read_seq = target.seq - 1,
+    last_read_message_id = target.earlier_id,
+    unread_count = remaining.unread,
+    mention_count = remaining.mentions,
+    marked_unread = true
+  where m.conversation_id = mark_unread.conversation_id and m.user_id = caller;
+end
+$$;
+
+comment on function chat.mark_unread(uuid, uuid) is
+  'Marks a conversation as unread, from a message on if one is named. What others were shown as read stays read.';
+
+revoke all on function chat.mark_unread(uuid, uuid) from public;
+grant execute on function chat.mark_unread(uuid, uuid) to authenticated;
+
+create or replace function chat.mark_delivered(conversation_id uuid, up_to_seq bigint)
+returns boolean
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  caller constant uuid := auth.uid();
+begin
+  if not chat.is_my_conversation(conversation_id) or not chat.shares_receipts(caller) then
+    return false;
+  end if;
+
+  update public.conversation_receipts r
+  set last_delivered_seq = m.seq,
+    last_delivered_message_id = m.id,
+    last_delivered_at = clock_timestamp(),
+    changed_xid = pg_current_xact_id()
+  from (
+    select newest.id, newest.seq
+    from public.user_messages newest
+    where newest.conversation_id = mark_delivered.conversation_id and newest.seq <= mark_delivered.up_to_seq
+    order by newest.seq desc
+    limit 1
+  ) m
+  where r.conversation_id = mark_delivered.conversation_id and r.user_id = caller and r.last_delivered_seq < m.seq;
+  return found;
+end
+$$;
+
+comment on function chat.mark_delivered(uuid, bigint) is
+  'Notes that messages up to a position reached the caller. True if that moved what the others see.';
+
+revoke all on function chat.mark_delivered(uuid, bigint) from public;
+grant execute on function chat.mark_delivered(uuid, bigint) to authenticated;
+
+create or replace function chat.unread_counts(out total int, out conversations int, out mentions int, out by_conversation jsonb)
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  select
+    coalesce(sum(m.unread_count) filter (where counts), 0),
+    count(*) filter (where counts),
+    coalesce(sum(m.mention_count) filter (where counts), 0),
+    coalesce(jsonb_object_agg(m.conversation_id, m.unread_count) filter (where m.unread_count > 0), '{}')
+  into total, conversations, mentions, by_conversation
+  from public.user_conversation_members m
+  cross join lateral (
+    select not m.is_archived and not (m.is_muted and coalesce(m.muted_until > now(), true)) as counts
+  ) c
+  where m.user_id = (select auth.uid())
+    and m.left_at is null
+    and (m.unread_count > 0 or m.marked_unread);
+end
+$$;
+
+comment on function chat.unread_counts() is
+  'What the caller has not read. The totals leave out muted and archived conversations, by_conversation does not.';
+
+revoke all on function chat.unread_counts() from public;
+grant execute on function chat.unread_counts() to authenticated;

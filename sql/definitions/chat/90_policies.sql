@@ -1,0 +1,209 @@
+-- Who may touch which row. Members are found by "in (select chat.my_conversation_ids())", one look-up per
+-- statement. anon has no rights anywhere. Columns are narrowed for writing only: hiding one from reading would
+-- break "select *".
+
+do $$
+declare
+  chat_table text;
+begin
+  foreach chat_table in array array[
+    'public.user_conversations',
+    'public.user_conversation_members',
+    'public.conversation_receipts',
+    'public.user_messages',
+    'public.message_edits',
+    'public.message_hides',
+    'public.message_drafts',
+    'public.message_reactions',
+    'public.user_presence',
+    'public.user_blocks',
+    'public.user_notification_preferences'
+  ]
+  loop
+    execute format('alter table %s enable row level security', chat_table);
+    -- a Supabase project grants everything in public to these roles by default
+    execute format('revoke all on %s from public, anon, authenticated', chat_table);
+    execute format('grant all on %s to service_role', chat_table);
+  end loop;
+end
+$$;
+
+revoke all on chat.config, chat.message_requests, chat.schema_migrations, chat.schema_definitions
+  from public, anon, authenticated;
+grant select, insert, update, delete on chat.config, chat.message_requests to service_role;
+grant select on chat.schema_migrations, chat.schema_definitions to service_role;
+
+-- ----------------------------------------------------------------------------------- user_conversations
+-- opened by chat.open_conversation() and moved by messages: nobody writes here
+
+grant select on public.user_conversations to authenticated;
+
+drop policy if exists "members see their conversations" on public.user_conversations;
+create policy "members see their conversations" on public.user_conversations
+  for select to authenticated
+  using (id in (select chat.my_conversation_ids()));
+
+-- ---------------------------------------------------------------------------- user_conversation_members
+
+grant select on public.user_conversation_members to authenticated;
+grant update (is_archived, is_pinned, is_muted, muted_until, notification_level, marked_unread)
+  on public.user_conversation_members to authenticated;
+
+drop policy if exists "people see their own memberships" on public.user_conversation_members;
+create policy "people see their own memberships" on public.user_conversation_members
+  for select to authenticated
+  using (user_id = (select auth.uid()) and left_at is null);
+
+drop policy if exists "people arrange their own memberships" on public.user_conversation_members;
+create policy "people arrange their own memberships" on public.user_conversation_members
+  for update to authenticated
+  using (user_id = (select auth.uid()) and left_at is null)
+  with check (user_id = (select auth.uid()));
+
+-- -------------------------------------------------------------------------------- conversation_receipts
+-- moved by chat.mark_read() and chat.mark_delivered()
+
+grant select on public.conversation_receipts to authenticated;
+
+drop policy if exists "members see the receipts of their conversations" on public.conversation_receipts;
+create policy "members see the receipts of their conversations" on public.conversation_receipts
+  for select to authenticated
+  using (conversation_id in (select chat.my_conversation_ids()));
+
+-- ---------------------------------------------------------------------------------------- user_messages
+
+grant select on public.user_messages to authenticated;
+grant insert (
+  id, conversation_id, sender_id, content, message_type, file_url, file_name, file_size, file_type,
+  metadata, client_message_id, reply_to_id, mentions
+) on public.user_messages to authenticated;
+grant update (content, is_deleted, metadata) on public.user_messages to authenticated;
+
+drop policy if exists "members read the messages of their conversations" on public.user_messages;
+create policy "members read the messages of their conversations" on public.user_messages
+  for select to authenticated
+  using (conversation_id in (select chat.my_conversation_ids()));
+
+drop policy if exists "members send as themselves where they may" on public.user_messages;
+create policy "members send as themselves where they may" on public.user_messages
+  for insert to authenticated
+  with check (
+    sender_id = (select auth.uid())
+    and message_type <> 'system'
+    and chat.can_send(conversation_id)
+  );
+
+drop policy if exists "senders change their own messages" on public.user_messages;
+create policy "senders change their own messages" on public.user_messages
+  for update to authenticated
+  using (sender_id = (select auth.uid()) and conversation_id in (select chat.my_conversation_ids()))
+  with check (sender_id = (select auth.uid()));
+
+-- ---------------------------------------------------------------------------------------- message_edits
+
+grant select on public.message_edits to authenticated;
+
+drop policy if exists "members read earlier wordings" on public.message_edits;
+create policy "members read earlier wordings" on public.message_edits
+  for select to authenticated
+  using (conversation_id in (select chat.my_conversation_ids()));
+
+-- ------------------------------------------------------------------------ message_hides, message_drafts
+-- hidden by chat.hide_message(), drafted by chat.set_conversation_settings()
+
+grant select on public.message_hides, public.message_drafts to authenticated;
+
+drop policy if exists "people see what they hid" on public.message_hides;
+create policy "people see what they hid" on public.message_hides
+  for select to authenticated
+  using (user_id = (select auth.uid()));
+
+drop policy if exists "people see their own drafts" on public.message_drafts;
+create policy "people see their own drafts" on public.message_drafts
+  for select to authenticated
+  using (user_id = (select auth.uid()));
+
+-- ------------------------------------------------------------------------------------ message_reactions
+
+grant select, delete on public.message_reactions to authenticated;
+grant insert (id, message_id, conversation_id, user_id, reaction, emoji) on public.message_reactions to authenticated;
+
+drop policy if exists "members see the reactions of their conversations" on public.message_reactions;
+create policy "members see the reactions of their conversations" on public.message_reactions
+  for select to authenticated
+  using (conversation_id in (select chat.my_conversation_ids()));
+
+drop policy if exists "members react as themselves where they may write" on public.message_reactions;
+create policy "members react as themselves where they may write" on public.message_reactions
+  for insert to authenticated
+  with check (user_id = (select auth.uid()) and chat.can_send(conversation_id));
+
+drop policy if exists "people take back their own reactions" on public.message_reactions;
+create policy "people take back their own reactions" on public.message_reactions
+  for delete to authenticated
+  using (user_id = (select auth.uid()) and conversation_id in (select chat.my_conversation_ids()));
+
+-- ---------------------------------------------------------------------------------------- user_presence
+
+grant select on public.user_presence to authenticated;
+grant insert (user_id, status, last_seen, current_page, is_typing_to, typing_started_at, updated_at, status_text, status_emoji)
+  on public.user_presence to authenticated;
+-- user_id too: an upsert through the data API sets every column it names, and the policy holds it still
+grant update (user_id, status, last_seen, current_page, is_typing_to, typing_started_at, updated_at, status_text, status_emoji)
+  on public.user_presence to authenticated;
+
+drop policy if exists "people see the presence of their teams and partners" on public.user_presence;
+create policy "people see the presence of their teams and partners" on public.user_presence
+  for select to authenticated
+  using (user_id in (select chat.visible_people_ids()));
+
+drop policy if exists "people report their own presence" on public.user_presence;
+create policy "people report their own presence" on public.user_presence
+  for insert to authenticated
+  with check (user_id = (select auth.uid()));
+
+drop policy if exists "people change their own presence" on public.user_presence;
+create policy "people change their own presence" on public.user_presence
+  for update to authenticated
+  using (user_id = (select auth.uid()))
+  with check (user_id = (select auth.uid()));
+
+-- ------------------------------------------------------------------------------------------ user_blocks
+
+grant select, delete on public.user_blocks to authenticated;
+grant insert (blocker_id, blocked_id) on public.user_blocks to authenticated;
+
+drop policy if exists "people see whom they blocked" on public.user_blocks;
+create policy "people see whom they blocked" on public.user_blocks
+  for select to authenticated
+  using (blocker_id = (select auth.uid()));
+
+drop policy if exists "people block for themselves" on public.user_blocks;
+create policy "people block for themselves" on public.user_blocks
+  for insert to authenticated
+  with check (blocker_id = (select auth.uid()));
+
+drop policy if exists "people lift their own blocks" on public.user_blocks;
+create policy "people lift their own blocks" on public.user_blocks
+  for delete to authenticated
+  using (blocker_id = (select auth.uid()));
+
+-- ------------------------------------------------------------------------ user_notification_preferences
+
+grant select, insert, update on public.user_notification_preferences to authenticated;
+
+drop policy if exists "people see their own preferences" on public.user_notification_preferences;
+create policy "people see their own preferences" on public.user_notification_preferences
+  for select to authenticated
+  using (user_id = (select auth.uid()));
+
+drop policy if exists "people set their own preferences" on public.user_notification_preferences;
+create policy "people set their own preferences" on public.user_notification_preferences
+  for insert to authenticated
+  with check (user_id = (select auth.uid()));
+
+drop policy if exists "people change their own preferences" on public.user_notification_preferences;
+create policy "people change their own preferences" on public.user_notification_preferences
+  for update to authenticated
+  using (user_id = (select auth.uid()))
+  with check (user_id = (select auth.uid()));

@@ -1,0 +1,110 @@
+-- Broadcasts from the database. Only where Rapport made the table; what Supabase made stays as it is.
+
+do $$
+begin
+  if coalesce(obj_description(to_regclass('realtime.messages'), 'pg_class') not like 'Made by Rapport%', true) then
+    return;
+  end if;
+
+  create or replace function realtime.topic()
+  returns text
+  language sql
+  stable
+  as $body$
+select nullif(current_setting('realtime.topic', true), '')::text;
+$body$;
+
+  -- callers may send from triggers of their own, hence security invoker: the policies of realtime.messages decide
+  create or replace function realtime.send(payload jsonb, event text, topic text, private boolean default true)
+  returns void
+  language plpgsql
+  set search_path = ''
+  as $body$
+  declare
+    message_id constant uuid := gen_random_uuid();
+  begin
+    begin
+      perform set_config('realtime.topic', send.topic, true);
+      insert into realtime.messages (id, payload, event, topic, private, extension)
+      values (
+        message_id,
+        case when jsonb_typeof(send.payload) = 'object' and not send.payload ? 'id'
+          then send.payload || jsonb_build_object('id', message_id)
+          else send.payload
+        end,
+        send.event,
+        send.topic,
+        send.private,
+        'broadcast'
+      );
+    exception when others then
+      -- a broadcast must never undo what it tells of
+      raise warning 'WarnSendingBroadcastMessage: %', sqlerrm;
+    end;
+  end
+  $body$;
+
+  create or replace function realtime.send_binary(payload bytea, event text, topic text, private boolean default true)
+  returns void
+  language plpgsql
+  set search_path = ''
+  as $body$
+  begin
+    begin
+      perform set_config('realtime.topic', send_binary.topic, true);
+      insert into realtime.messages (binary_payload, event, topic, private, extension)
+      values (send_binary.payload, send_binary.event, send_binary.topic, send_binary.private, 'broadcast');
+    exception when others then
+      raise warning 'WarnSendingBroadcastMessage: %', sqlerrm;
+    end;
+  end
+  $body$;
+
+  create or replace function realtime.broadcast_changes(
+    topic_name text,
+    event_name text,
+    operation text,
+    table_name text,
+    table_schema text,
+    new record,
+    old record,
+    level text default 'ROW'
+  )
+  returns void
+  language plpgsql
+  set search_path = ''
+  as $body$
+  begin
+    if level = 'STATEMENT' then
+      raise exception 'function can only be triggered for each row, not for each statement';
+    end if;
+    if operation not in ('INSERT', 'UPDATE', 'DELETE') then
+      raise exception 'Unexpected operation type: %', operation;
+    end if;
+
+    perform realtime.send(
+      jsonb_build_object(
+        'old_record', case when operation <> 'INSERT' then to_jsonb(old) end,
+        'record', case when operation <> 'DELETE' then to_jsonb(new) end,
+        'operation', operation,
+        'table', table_name,
+        'schema', table_schema
+      ),
+      event_name,
+      topic_name
+    );
+  exception when others then
+    raise exception 'Failed to process the row: %', sqlerrm;
+  end
+  $body$;
+
+  begin
+    alter function realtime.topic() owner to supabase_realtime_admin;
+    alter function realtime.send(jsonb, text, text, boolean) owner to supabase_realtime_admin;
+    alter function realtime.send_binary(bytea, text, text, boolean) owner to supabase_realtime_admin;
+    alter function realtime.broadcast_changes(text, text, text, text, text, record, record, text) owner to supabase_realtime_admin;
+  exception when insufficient_privilege then
+    raise notice 'The functions of schema realtime stay with %.', current_user;
+  end;
+end
+$$;

@@ -1,0 +1,73 @@
+-- The daily partitions of realtime.messages, where Rapport made the table.
+
+create or replace function chat.maintain_message_partitions(days_ahead int default 30, days_kept int default 3)
+returns int
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  day date;
+  partition_name text;
+  old_partition record;
+  made int := 0;
+begin
+  if coalesce(obj_description(to_regclass('realtime.messages'), 'pg_class') not like 'Made by Rapport%', true) then
+    return 0;
+  end if;
+  -- one at a time; whoever comes second finds the work done
+  perform pg_advisory_xact_lock(hashtext('chat.maintain_message_partitions'));
+
+  for day in
+    select d::date
+    from generate_series(
+      (now() at time zone 'utc')::date - 1,
+      (now() at time zone 'utc')::date + days_ahead,
+      interval '1 day'
+    ) d
+  loop
+    partition_name := 'messages_' || to_char(day, 'YYYY_MM_DD');
+    continue when to_regclass(format('realtime.%I', partition_name)) is not null;
+
+    if exists (select from realtime.messages_default m where m.inserted_at >= day and m.inserted_at < day + 1) then
+      -- Rows of that day fell into the default partition and bar its own. They move while neither table
+      -- belongs to the published one, so that nobody hears them a second time.
+      alter table realtime.messages detach partition realtime.messages_default;
+      execute format('create table realtime.%I (like realtime.messages including all)', partition_name);
+      execute format(
+        'with moved as (delete from realtime.messages_default where inserted_at >= %L and inserted_at < %L returning *) insert into realtime.%I select * from moved',
+        day, day + 1, partition_name
+      );
+      execute format('alter table realtime.messages attach partition realtime.%I for values from (%L) to (%L)', partition_name, day, day + 1);
+      alter table realtime.messages attach partition realtime.messages_default default;
+    else
+      execute format('create table realtime.%I partition of realtime.messages for values from (%L) to (%L)', partition_name, day, day + 1);
+    end if;
+    execute format('alter table realtime.%I enable row level security', partition_name);
+    execute format('alter table realtime.%I owner to %I', partition_name, (
+      select pg_get_userbyid(c.relowner) from pg_catalog.pg_class c where c.oid = 'realtime.messages'::regclass
+    ));
+    made := made + 1;
+  end loop;
+
+  for old_partition in
+    select c.relname
+    from pg_catalog.pg_inherits i
+    join pg_catalog.pg_class c on c.oid = i.inhrelid
+    where i.inhparent = 'realtime.messages'::regclass
+      and c.relname ~ '^messages_\d{4}_\d{2}_\d{2}$'
+      and to_date(right(c.relname, 10), 'YYYY_MM_DD') < (now() at time zone 'utc')::date - days_kept
+  loop
+    execute format('drop table realtime.%I', old_partition.relname);
+  end loop;
+  return made;
+end
+$$;
+
+comment on function chat.maintain_message_partitions(int, int) is
+  'Makes the partitions of realtime.messages for the days ahead and drops those past keeping. Answers how many it made; does nothing where Supabase made the table.';
+
+revoke all on function chat.maintain_message_partitions(int, int) from public;
+grant execute on function chat.maintain_message_partitions(int, int) to service_role;
+
+select chat.maintain_message_partitions();
