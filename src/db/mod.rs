@@ -3,3 +3,10 @@
 //! Takes claims as a value and never verifies a token.
 
 pub mod connect;
+mod error;
+mod pool;
+mod rls;
+
+pub use error::{DbError, Refusal};
+pub use pool::{Db, PARKED_ROLE, PoolSettings};
+pub use rls::Query;

@@ -1,0 +1,277 @@
+//! A bounded pool of connections that may do nothing until they act for somebody.
+//!
+//! Every connection is parked at its creation on [`PARKED_ROLE`], a role without rights, for
+//! the whole session. A caller's role is set for one transaction only ([`super::rls`]). So
+//! whatever fails in between, a lost `BEGIN` or a setting that did not take, the statement
+//! behind it meets a role that may neither read nor write.
+//!
+//! Needs a direct connection or a session-mode pooler: in transaction mode the parked role
+//! and the prepared statements would be another client's.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use deadpool::Runtime;
+use deadpool::managed::{
+    self, Metrics, PoolError, QueueMode, RecycleError, RecycleResult, TimeoutType,
+};
+use tokio_postgres::{Client, SimpleQueryMessage, Statement};
+
+use super::connect::{ConnectError, Connector};
+use super::error::DbError;
+use super::rls;
+use crate::shutdown::Tasks;
+
+/// The role a connection has while it acts for nobody. The migrations make it; it may not log
+/// in, is granted to the login, and is never granted anything itself.
+pub const PARKED_ROLE: &str = "rapport_request";
+
+/// How long opening a connection may take. Longer than a TLS handshake over a bad link, and
+/// short enough that a caller still hears an answer from us and not from a proxy's timeout.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a connection with a doubtful state has to prove that it is clean before it is
+/// thrown away. A check is one round trip; what takes longer is a statement that an
+/// impatient client left running.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// What is added to the server's own limit for a statement before we stop waiting for it. It
+/// only matters when the network swallows packets: otherwise the server answers first.
+const NETWORK_ALLOWANCE: Duration = Duration::from_secs(2);
+
+/// Waiting requests per connection before new ones are turned away at once: beyond this the
+/// wait would outlast its limit anyway.
+const MAX_WAITING_PER_CONNECTION: usize = 64;
+
+/// Whether the session is outside of a transaction and on the parked role. It goes out as a
+/// simple query, in which the two clock readings differ only inside an older transaction.
+const CHECK: &str = "select current_user = 'rapport_request' and now() = statement_timestamp()";
+
+/// How large the pool is and how long things may take.
+#[derive(Clone, Debug)]
+pub struct PoolSettings {
+    /// Connections at most.
+    pub size: usize,
+    /// How long a request waits for a free connection.
+    pub wait: Duration,
+    /// How long one statement may run on the server.
+    pub statement_timeout: Duration,
+}
+
+/// The pool. Cheap to clone; clones share the connections.
+#[derive(Clone)]
+pub struct Db {
+    pool: managed::Pool<Connections>,
+    max_waiting: usize,
+    /// How long one statement may take until its answer is here.
+    pub(super) answer_timeout: Duration,
+    reachable: Arc<AtomicBool>,
+}
+
+/// Opens, checks and counts the connections.
+pub(super) struct Connections {
+    connector: Connector,
+    tasks: Tasks,
+    session: String,
+    reachable: Arc<AtomicBool>,
+}
+
+/// A connection with the statements that were prepared on it.
+pub(super) struct Connection {
+    pub(super) client: Client,
+    /// The statement that turns the session into the caller's for one transaction.
+    pub(super) become_caller: Statement,
+    /// By their text: all statements of this program are constants.
+    pub(super) statements: HashMap<&'static str, Statement>,
+    /// Set while something is under way and left standing when it fails or its request is
+    /// dropped: the connection is then checked before anybody else gets it.
+    pub(super) is_doubtful: bool,
+}
+
+/// A connection on loan.
+pub(super) type Lease = managed::Object<Connections>;
+
+impl Db {
+    /// A pool over `connector`. Opens nothing yet.
+    ///
+    /// # Errors
+    /// When the settings describe no pool.
+    pub fn new(
+        connector: Connector,
+        settings: &PoolSettings,
+        tasks: &Tasks,
+    ) -> Result<Self, DbError> {
+        let reachable = Arc::new(AtomicBool::new(true));
+        let connections = Connections {
+            connector,
+            tasks: tasks.clone(),
+            session: session_settings(settings.statement_timeout),
+            reachable: Arc::clone(&reachable),
+        };
+        let pool = managed::Pool::builder(connections)
+            .max_size(settings.size.max(1))
+            .wait_timeout(Some(settings.wait))
+            .create_timeout(Some(CONNECT_TIMEOUT))
+            // The connection used last has the warmest caches on both sides.
+            .queue_mode(QueueMode::Lifo)
+            .runtime(Runtime::Tokio1)
+            .build()
+            .map_err(|error| DbError::Unexpected(error.into()))?;
+        let max_waiting = settings.size.max(1) * MAX_WAITING_PER_CONNECTION;
+        Ok(Self {
+            pool,
+            max_waiting,
+            answer_timeout: settings.statement_timeout + NETWORK_ALLOWANCE,
+            reachable,
+        })
+    }
+
+    /// Whether the database answers and the parked role is there.
+    ///
+    /// # Errors
+    /// [`DbError::PoolExhausted`] and [`DbError::Unavailable`].
+    pub async fn ping(&self) -> Result<(), DbError> {
+        let mut lease = self.lease().await?;
+        if lease.check().await {
+            return Ok(());
+        }
+        drop(managed::Object::take(lease));
+        Err(DbError::Unavailable(None))
+    }
+
+    /// Whether the last connection that was needed could be opened.
+    pub fn is_reachable(&self) -> bool {
+        self.reachable.load(Ordering::Relaxed)
+    }
+
+    /// Connections open, on loan and being waited for.
+    pub fn status(&self) -> deadpool::Status {
+        self.pool.status()
+    }
+
+    /// Closes idle connections, and the others as they come back. Waiting requests get an error.
+    pub fn close(&self) {
+        self.pool.close();
+    }
+
+    pub(super) async fn lease(&self) -> Result<Lease, DbError> {
+        if self.pool.status().waiting >= self.max_waiting {
+            return Err(DbError::PoolExhausted);
+        }
+        self.pool.get().await.map_err(|error| match error {
+            // With no connection to be had, the wait is a symptom and not the cause.
+            PoolError::Timeout(TimeoutType::Wait) if self.is_reachable() => DbError::PoolExhausted,
+            PoolError::Backend(error) => DbError::Unavailable(Some(Box::new(error))),
+            PoolError::Timeout(TimeoutType::Create) => {
+                note_reachable(
+                    &self.reachable,
+                    false,
+                    &"opening a connection took too long",
+                );
+                DbError::Unavailable(None)
+            }
+            PoolError::Timeout(_) | PoolError::Closed => DbError::Unavailable(None),
+            PoolError::NoRuntimeSpecified | PoolError::PostCreateHook(_) => {
+                DbError::Unexpected(error.to_string().into())
+            }
+        })
+    }
+}
+
+impl Connections {
+    async fn open(&self) -> Result<Connection, ConnectError> {
+        let client = self.connector.connect("rapport", &self.tasks).await?;
+        client
+            .batch_execute(&self.session)
+            .await
+            .map_err(ConnectError::Connect)?;
+        let become_caller = client
+            .prepare(rls::BECOME_CALLER)
+            .await
+            .map_err(ConnectError::Connect)?;
+        Ok(Connection {
+            client,
+            become_caller,
+            statements: HashMap::new(),
+            is_doubtful: false,
+        })
+    }
+}
+
+impl managed::Manager for Connections {
+    type Type = Connection;
+    type Error = ConnectError;
+
+    async fn create(&self) -> Result<Connection, ConnectError> {
+        // Boxed: a TLS handshake's state is large, and most uses of the pool never open anything.
+        let opened = Box::pin(self.open()).await;
+        match &opened {
+            Ok(_) => note_reachable(&self.reachable, true, &""),
+            Err(error) => note_reachable(&self.reachable, false, &cause(error)),
+        }
+        opened
+    }
+
+    async fn recycle(
+        &self,
+        connection: &mut Connection,
+        _: &Metrics,
+    ) -> RecycleResult<ConnectError> {
+        if connection.client.is_closed() || (connection.is_doubtful && !connection.check().await) {
+            return Err(RecycleError::message("the connection is not clean"));
+        }
+        connection.is_doubtful = false;
+        Ok(())
+    }
+}
+
+impl Connection {
+    /// Waits for what is still under way and looks at the state it left behind.
+    async fn check(&mut self) -> bool {
+        let answer = tokio::time::timeout(CHECK_TIMEOUT, self.client.simple_query(CHECK)).await;
+        let Ok(Ok(messages)) = answer else {
+            return false;
+        };
+        messages.iter().any(
+            |message| matches!(message, SimpleQueryMessage::Row(row) if row.get(0) == Some("t")),
+        )
+    }
+}
+
+/// What every session starts with. The role comes last: it may do nothing afterwards.
+///
+/// `search_path` is what PostgREST sets, for functions and policies of the application that
+/// rely on it; our own statements name every schema. UTC and ISO are how JSON built in the
+/// database prints times.
+fn session_settings(statement_timeout: Duration) -> String {
+    let statement_timeout = statement_timeout.as_millis();
+    format!(
+        "set statement_timeout = {statement_timeout};
+         set idle_in_transaction_session_timeout = {statement_timeout};
+         set search_path = public, extensions;
+         set timezone = 'UTC';
+         set datestyle = 'ISO';
+         set role {PARKED_ROLE}"
+    )
+}
+
+/// Logs the change from reachable to not and back, once each.
+fn note_reachable(reachable: &AtomicBool, now: bool, cause: &dyn std::fmt::Display) {
+    let before = reachable.swap(now, Ordering::Relaxed);
+    match (before, now) {
+        (true, false) => tracing::error!(%cause, "the database cannot be used"),
+        (false, true) => tracing::info!("the database can be used again"),
+        _ => {}
+    }
+}
+
+/// The innermost text of an error: the outer ones say only that there was one.
+fn cause(error: &dyn std::error::Error) -> String {
+    let mut innermost = error;
+    while let Some(source) = innermost.source() {
+        innermost = source;
+    }
+    innermost.to_string()
+}
