@@ -1,0 +1,53 @@
+//! Where written settings come from: the process environment, or a map in tests.
+//!
+//! The only file that reads the environment.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+
+/// A set of named texts. Tests pass a map, the program passes [`ProcessEnvironment`].
+pub trait Source {
+    /// The value of `name`; `None` when it is absent.
+    fn get(&self, name: &str) -> Option<String>;
+    /// Every name present, so that a misspelt one can be reported.
+    fn names(&self) -> Vec<String>;
+}
+
+/// The variables this process was started with. A value that is not UTF-8 counts as absent.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ProcessEnvironment;
+
+impl Source for ProcessEnvironment {
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "this is the one place that reads the environment"
+    )]
+    fn get(&self, name: &str) -> Option<String> {
+        std::env::var(name).ok()
+    }
+
+    fn names(&self) -> Vec<String> {
+        std::env::vars_os()
+            .filter_map(|(name, _)| name.into_string().ok())
+            .collect()
+    }
+}
+
+impl Source for BTreeMap<String, String> {
+    fn get(&self, name: &str) -> Option<String> {
+        BTreeMap::get(self, name).cloned()
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.keys().cloned().collect()
+    }
+}
+
+/// The directories in which the shell looks for programs (`PATH`), as raw text.
+#[allow(
+    clippy::disallowed_methods,
+    reason = "this is the one place that reads the environment"
+)]
+pub fn program_path() -> OsString {
+    std::env::var_os("PATH").unwrap_or_default()
+}

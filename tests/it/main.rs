@@ -1,0 +1,12 @@
+//! The integration tests: a real PostgreSQL, real sockets, one binary.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test that cannot go on should panic"
+)]
+
+mod support;
+
+mod dev_cluster;
+mod house;

@@ -1,0 +1,273 @@
+//! One PostgreSQL per test process, one database per test.
+//!
+//! Slots and publications belong to a database, so a schema per test would not keep tests apart.
+//! `TEST_DATABASE_URL` (a superuser's) replaces the private cluster.
+
+use std::path::PathBuf;
+use std::sync::{OnceLock, mpsc};
+use std::thread;
+
+use rapport::config::source::{ProcessEnvironment, Source as _};
+use rapport::dev::binaries::Binaries;
+use rapport::dev::postgres::{Cluster, ClusterOptions, Storage};
+use rapport::shutdown::Tasks;
+use tokio::sync::oneshot;
+use tokio_postgres::{Client, NoTls};
+use uuid::Uuid;
+
+use super::eventually::eventually;
+
+/// Nothing a test writes has to survive a power failure.
+const FAST_SETTINGS: &[(&str, &str)] = &[
+    ("fsync", "off"),
+    ("synchronous_commit", "off"),
+    ("full_page_writes", "off"),
+];
+
+/// A database of this test's own, dropped when this value is.
+pub(crate) struct TestDatabase {
+    name: String,
+    url: String,
+}
+
+impl TestDatabase {
+    /// A fresh database, copied from the template.
+    pub(crate) async fn new() -> Self {
+        Self::create(Origin::Template).await
+    }
+
+    /// A fresh database without anything of ours in it.
+    pub(crate) async fn bare() -> Self {
+        Self::create(Origin::Bare).await
+    }
+
+    async fn create(origin: Origin) -> Self {
+        let name = format!("rapport_test_{}", Uuid::new_v4().simple());
+        let (done, created) = oneshot::channel();
+        keeper().ask(Request::Create {
+            name: name.clone(),
+            origin,
+            done,
+        });
+        created
+            .await
+            .expect("the keeper of test databases has failed; its panic is printed above");
+        let url = keeper().url_for(&name);
+        Self { name, url }
+    }
+
+    /// The database's name.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The connection string of a superuser.
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// A new connection as superuser. It ends when the client is dropped.
+    pub(crate) async fn connect(&self) -> Client {
+        connect(&self.url).await
+    }
+}
+
+impl Drop for TestDatabase {
+    fn drop(&mut self) {
+        let (done, dropped) = mpsc::channel();
+        keeper().ask(Request::Drop {
+            name: self.name.clone(),
+            done,
+        });
+        // Waiting keeps a server that `TEST_DATABASE_URL` names clean when this is the last test.
+        let _ = dropped.recv();
+    }
+}
+
+/// A cluster for one test alone, for tests that stop the database.
+pub(crate) async fn own_cluster() -> Cluster {
+    tokio::task::spawn_blocking(start_cluster).await.unwrap()
+}
+
+/// A connection to any database by its connection string.
+pub(crate) async fn connect(url: &str) -> Client {
+    let (client, connection) = tokio_postgres::connect(url, NoTls).await.unwrap();
+    // The connection ends with its client; an error of its own reaches the client's caller.
+    Tasks::new().spawn("test connection", async move {
+        let _ = connection.await;
+    });
+    client
+}
+
+/// The programs of the PostgreSQL that tests run on.
+pub(crate) fn binaries() -> Binaries {
+    let configured = ProcessEnvironment
+        .get("RAPPORT_DEV_POSTGRES_BIN")
+        .map(PathBuf::from);
+    Binaries::find(configured.as_deref()).unwrap()
+}
+
+fn start_cluster() -> Cluster {
+    // Numbered directories below one that is this user's; a killed run's are taken over.
+    let user = std::fs::metadata("/proc/self")
+        .map(|metadata| std::os::unix::fs::MetadataExt::uid(&metadata))
+        .unwrap_or_default();
+    let parent = std::env::temp_dir().join(format!("rapport-tests-{user}"));
+    Cluster::start(ClusterOptions {
+        binaries: binaries(),
+        storage: Storage::Scratch(parent),
+        port: None,
+        settings: FAST_SETTINGS.to_vec(),
+    })
+    .unwrap()
+}
+
+#[derive(Clone, Copy)]
+enum Origin {
+    Template,
+    Bare,
+}
+
+enum Request {
+    Create {
+        name: String,
+        origin: Origin,
+        done: oneshot::Sender<()>,
+    },
+    Drop {
+        name: String,
+        done: mpsc::Sender<()>,
+    },
+}
+
+/// Creates and drops databases over one connection, on a thread that outlives every test's own
+/// runtime.
+struct Keeper {
+    requests: tokio::sync::mpsc::Sender<Request>,
+    admin_url: String,
+}
+
+impl Keeper {
+    fn ask(&self, request: Request) {
+        // Many more places than tests run at once, so this fails only if the keeper has.
+        self.requests
+            .try_send(request)
+            .ok()
+            .expect("the keeper of test databases runs");
+    }
+
+    fn url_for(&self, database: &str) -> String {
+        with_database(&self.admin_url, database)
+    }
+}
+
+fn keeper() -> &'static Keeper {
+    static KEEPER: OnceLock<Keeper> = OnceLock::new();
+    KEEPER.get_or_init(|| {
+        let (requests, queue) = tokio::sync::mpsc::channel(1024);
+        let (ready, url) = mpsc::channel();
+        thread::Builder::new()
+            .name("test-databases".to_owned())
+            .spawn(move || {
+                // Lives as long as this thread, which is as long as the process.
+                let mut cluster = None;
+                let admin_url = match ProcessEnvironment.get("TEST_DATABASE_URL") {
+                    Some(url) => url,
+                    None => cluster.insert(start_cluster()).url_for("postgres"),
+                };
+                ready.send(admin_url.clone()).unwrap();
+                tokio::runtime::Builder::new_current_thread()
+                    .enable_all()
+                    .build()
+                    .unwrap()
+                    .block_on(keep(&admin_url, queue));
+            })
+            .unwrap();
+        let admin_url = url
+            .recv()
+            .expect("the private PostgreSQL of the tests did not start");
+        Keeper {
+            requests,
+            admin_url,
+        }
+    })
+}
+
+async fn keep(admin_url: &str, mut queue: tokio::sync::mpsc::Receiver<Request>) {
+    let admin = connect(admin_url).await;
+    let mut template = None;
+    while let Some(request) = queue.recv().await {
+        match request {
+            Request::Create { name, origin, done } => {
+                let from = match origin {
+                    Origin::Bare => "template0",
+                    Origin::Template => {
+                        if template.is_none() {
+                            template = Some(make_template(&admin, admin_url).await);
+                        }
+                        template.as_deref().unwrap_or_default()
+                    }
+                };
+                admin
+                    .batch_execute(&format!("create database {name} template {from}"))
+                    .await
+                    .unwrap();
+                let _ = done.send(());
+            }
+            Request::Drop { name, done } => {
+                drop_database(&admin, &name).await;
+                let _ = done.send(());
+            }
+        }
+    }
+}
+
+/// A slot in use keeps even `drop database … with (force)` from working, so its reader is ended
+/// first; it cannot come back, because the database takes no connections any more.
+async fn drop_database(admin: &Client, name: &str) {
+    admin
+        .batch_execute(&format!(
+            "alter database {name} with allow_connections false"
+        ))
+        .await
+        .unwrap();
+    eventually("no slot of the database is in use", async || {
+        let active = admin
+            .query(
+                "select pg_terminate_backend(active_pid) from pg_replication_slots
+                 where database = $1 and active_pid is not null",
+                &[&name],
+            )
+            .await
+            .unwrap();
+        active.is_empty().then_some(())
+    })
+    .await;
+    admin
+        .batch_execute(&format!("drop database {name} with (force)"))
+        .await
+        .unwrap();
+}
+
+/// Makes the database that [`TestDatabase::new`] copies.
+async fn make_template(admin: &Client, _admin_url: &str) -> String {
+    let name = format!("rapport_template_{}", Uuid::new_v4().simple());
+    admin
+        .batch_execute(&format!("create database {name} template template0"))
+        .await
+        .unwrap();
+    name
+}
+
+/// `url` with another database in it; parameters behind the `?` stay.
+fn with_database(url: &str, database: &str) -> String {
+    let (address, parameters) = match url.split_once('?') {
+        Some((address, parameters)) => (address, format!("?{parameters}")),
+        None => (url, String::new()),
+    };
+    let (scheme, rest) = address
+        .split_once("://")
+        .expect("a connection string with a scheme");
+    let authority = rest.split('/').next().unwrap_or_default();
+    format!("{scheme}://{authority}/{database}{parameters}")
+}

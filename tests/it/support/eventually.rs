@@ -1,0 +1,27 @@
+//! Waiting for a condition that no signal announces.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// Generous, because a busy machine is not a failure; a test that passes never waits this long.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// The pause between two looks.
+const INTERVAL: Duration = Duration::from_millis(20);
+
+/// Looks again and again until `probe` gives a value, and returns it. Panics with `what` after
+/// half a minute.
+pub(crate) async fn eventually<T>(what: &str, mut probe: impl AsyncFnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        if let Some(value) = probe().await {
+            return value;
+        }
+        assert!(
+            Instant::now() < deadline,
+            "still not after {DEADLINE:?}: {what}"
+        );
+        tokio::time::sleep(INTERVAL).await;
+    }
+}

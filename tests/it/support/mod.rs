@@ -1,0 +1,7 @@
+//! What tests stand on: databases, tokens, and waiting for a condition.
+
+#![allow(dead_code, reason = "each test area uses its own part")]
+
+pub(crate) mod database;
+pub(crate) mod eventually;
+pub(crate) mod token;

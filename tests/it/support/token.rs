@@ -1,0 +1,65 @@
+//! Tokens minted from readable claims.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use jsonwebtoken::{EncodingKey, Header, encode};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+/// The secret every test server verifies with.
+pub(crate) const JWT_SECRET: &str = "a-secret-for-tests-that-is-long-enough-for-hs256";
+
+/// Seconds since the epoch, for `iat` and `exp`.
+pub(crate) fn now_s() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap()
+        .as_secs()
+}
+
+/// Signs `claims` as they are, with HS256 and [`JWT_SECRET`].
+pub(crate) fn mint(claims: &Value) -> String {
+    mint_with(claims, JWT_SECRET)
+}
+
+/// Signs `claims` as they are, with HS256 and a secret of the test's choice.
+pub(crate) fn mint_with(claims: &Value, secret: &str) -> String {
+    encode(
+        &Header::default(),
+        claims,
+        &EncodingKey::from_secret(secret.as_bytes()),
+    )
+    .unwrap()
+}
+
+/// The claims of a signed-in person, good for an hour: a start for tests that change one of them.
+pub(crate) fn user_claims(user_id: Uuid) -> Value {
+    let now = now_s();
+    json!({
+        "sub": user_id,
+        "role": "authenticated",
+        "aud": "authenticated",
+        "iat": now,
+        "exp": now + 3600,
+    })
+}
+
+/// A token of a signed-in person, good for an hour.
+pub(crate) fn user_token(user_id: Uuid) -> String {
+    mint(&user_claims(user_id))
+}
+
+/// The public key of the project: a token with the role `anon`.
+pub(crate) fn anon_key() -> String {
+    role_key("anon")
+}
+
+/// The server-side key of the project: a token with the role `service_role`.
+pub(crate) fn service_role_key() -> String {
+    role_key("service_role")
+}
+
+fn role_key(role: &str) -> String {
+    let now = now_s();
+    mint(&json!({ "role": role, "iss": "rapport-tests", "iat": now, "exp": now + 86_400 }))
+}
