@@ -9,7 +9,13 @@ pub mod change;
 pub mod error_code;
 pub mod shutdown;
 
+// Base: settings.
+pub mod config;
+
 // Tools.
 pub mod auth;
 pub mod bus;
 pub mod db;
+
+// Assembly.
+pub mod dev;

@@ -43,10 +43,12 @@ async fn a_database_with_a_slot_in_use_is_dropped() {
     let database = TestDatabase::new().await;
     let setup = database.connect().await;
     setup
-        .batch_execute(
-            "create publication everything for all tables;
-             select pg_create_logical_replication_slot('in_use', 'pgoutput')",
-        )
+        .batch_execute("create publication everything for all tables")
+        .await
+        .unwrap();
+    // A transaction of its own: one that has written cannot make a slot.
+    setup
+        .batch_execute("select pg_create_logical_replication_slot('in_use', 'pgoutput')")
         .await
         .unwrap();
     let login: tokio_postgres::Config = database.url().parse().unwrap();
@@ -69,7 +71,10 @@ async fn a_database_with_a_slot_in_use_is_dropped() {
     let slots = other
         .connect()
         .await
-        .query("select from pg_replication_slots where slot_name = 'in_use'", &[])
+        .query(
+            "select from pg_replication_slots where slot_name = 'in_use'",
+            &[],
+        )
         .await
         .unwrap();
     assert!(slots.is_empty());

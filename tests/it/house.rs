@@ -40,7 +40,11 @@ impl Layers {
         let text = fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
         let (mut allowed, mut free) = (BTreeMap::new(), BTreeSet::new());
         let names = |cell: &str| -> BTreeSet<String> {
-            cell.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+            cell.split('`')
+                .skip(1)
+                .step_by(2)
+                .map(str::to_owned)
+                .collect()
         };
         let rows = text
             .lines()
@@ -165,7 +169,8 @@ fn every_sql_function_fixes_its_search_path() {
             let end = rest.find("as $").or_else(|| rest.find("begin atomic"));
             let head = &rest[..end.unwrap_or(rest.len())];
             // Supabase's own functions have no fixed path; ours of these schemas are equal to them.
-            let is_supabase = head.contains("function auth.") || head.contains("function realtime.");
+            let is_supabase =
+                head.contains("function auth.") || head.contains("function realtime.");
             if !head.contains("set search_path") && !is_supabase {
                 let name = head.split_whitespace().nth(4).unwrap_or("?");
                 wrong.push(format!("{}: {name}", file.display()));
@@ -221,14 +226,11 @@ fn licences_of_all_dependencies_are_permissive() {
     for package in metadata["packages"].as_array().unwrap() {
         let licence = package["license"].as_str().unwrap_or("none");
         // `(A OR B) AND C`: every part joined by AND needs one allowed alternative.
-        let permitted = licence
-            .replace(['(', ')'], "")
-            .split(" AND ")
-            .all(|part| {
-                part.split(" OR ")
-                    .flat_map(|part| part.split('/'))
-                    .any(|name| ALLOWED.contains(&name.trim()))
-            });
+        let permitted = licence.replace(['(', ')'], "").split(" AND ").all(|part| {
+            part.split(" OR ")
+                .flat_map(|part| part.split('/'))
+                .any(|name| ALLOWED.contains(&name.trim()))
+        });
         if !permitted {
             wrong.push(format!("{}: {licence}", package["name"]));
         }

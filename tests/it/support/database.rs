@@ -122,12 +122,13 @@ fn start_cluster() -> Cluster {
     .unwrap()
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 enum Origin {
     Template,
     Bare,
 }
 
+#[derive(Debug)]
 enum Request {
     Create {
         name: String,
@@ -152,7 +153,6 @@ impl Keeper {
         // Many more places than tests run at once, so this fails only if the keeper has.
         self.requests
             .try_send(request)
-            .ok()
             .expect("the keeper of test databases runs");
     }
 
