@@ -17,5 +17,8 @@ pub mod auth;
 pub mod bus;
 pub mod db;
 
+// Engines.
+pub mod visibility;
+
 // Assembly.
 pub mod dev;

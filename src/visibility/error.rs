@@ -1,0 +1,166 @@
+//! Why a subscription is refused, and why a question to the database has no answer.
+//!
+//! The texts of [`SubscribeError::client_text`] are the protocol's own, word for word
+//! (protocol 6.3): clients and their users search for them.
+
+use thiserror::Error;
+use tokio_postgres::error::SqlState;
+
+use crate::db::connect::ConnectError;
+
+/// Why a `postgres_changes` binding is refused.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum SubscribeError {
+    /// The `filter` text does not follow the grammar; holds the part that tells why.
+    #[error("The filter cannot be read: {0}")]
+    Filter(String),
+    /// `select` is not a list.
+    #[error("`select` is not a list of column names")]
+    Select,
+    /// `select` together with `*` as schema or table.
+    #[error("`select` needs an explicit schema and table")]
+    SelectWithWildcard,
+    /// Neither schema nor table, or a combination that is not allowed; holds the parameters as shown to the client.
+    #[error("Neither a schema nor a table is given")]
+    NoParams(String),
+    /// No published table matches; holds the parameters as shown to the client.
+    #[error("No published table matches [{params}]")]
+    NotPublished {
+        /// The binding as the protocol prints it.
+        params: String,
+    },
+    /// The database or a check that imitates it refused a part of the binding.
+    #[error("The binding [{params}] is invalid: {message}")]
+    Invalid {
+        /// The binding as the protocol prints it.
+        params: String,
+        /// SQLSTATE, five characters.
+        sqlstate: String,
+        /// The text of the exception.
+        message: String,
+    },
+    /// The database cannot be asked at present.
+    #[error("The database cannot be asked at present")]
+    Unavailable,
+}
+
+impl SubscribeError {
+    /// The `message` of the channel's `system` error (protocol 6.3).
+    pub fn client_text(&self) -> String {
+        match self {
+            Self::Filter(why) => format!("Error parsing `filter` params: {why}"),
+            Self::Select => "Error parsing `select` params: expected a list of column name \
+                             strings, e.g. select: [\"col1\", \"col2\"]"
+                .to_owned(),
+            Self::SelectWithWildcard => "Column selection is not supported for wildcard \
+                                         subscriptions. Provide an explicit schema and table name."
+                .to_owned(),
+            Self::NoParams(params) => format!(
+                "No subscription params provided. Please provide at least a `schema` or `table` \
+                 to subscribe to: {params}"
+            ),
+            Self::NotPublished { params } => format!(
+                "Unable to subscribe to changes with given parameters. Please check Realtime is \
+                 enabled for the given connect parameters: [{params}]"
+            ),
+            Self::Invalid {
+                params,
+                sqlstate,
+                message,
+            } => format!(
+                "Unable to subscribe to changes with given parameters. An exception happened so \
+                 please check your connect parameters: [{params}]. Exception: ERROR {sqlstate} \
+                 ({}) {message}",
+                condition_name(sqlstate)
+            ),
+            Self::Unavailable => "Unable to subscribe to changes: the database cannot be reached \
+                                  at present, trying again"
+                .to_owned(),
+        }
+    }
+
+    /// Whether the same request may succeed later without being changed.
+    pub fn is_retryable(&self) -> bool {
+        matches!(self, Self::Unavailable)
+    }
+}
+
+/// The name of an SQLSTATE that a refused filter can carry (PostgreSQL manual, appendix A).
+fn condition_name(sqlstate: &str) -> &'static str {
+    match sqlstate {
+        "22003" => "numeric_value_out_of_range",
+        "22007" => "invalid_datetime_format",
+        "22008" => "datetime_field_overflow",
+        "22021" => "character_not_in_repertoire",
+        "22023" => "invalid_parameter_value",
+        "2201B" => "invalid_regular_expression",
+        "22025" => "invalid_escape_sequence",
+        "22030" => "duplicate_json_object_key_value",
+        "22032" => "invalid_json_text",
+        "22P02" => "invalid_text_representation",
+        "22P03" => "invalid_binary_representation",
+        "22001" => "string_data_right_truncation",
+        "23514" => "check_violation",
+        "23502" => "not_null_violation",
+        "2202E" => "array_subscript_error",
+        "42501" => "insufficient_privilege",
+        "42704" => "undefined_object",
+        "42883" => "undefined_function",
+        "42804" => "datatype_mismatch",
+        "57014" => "query_canceled",
+        "0A000" => "feature_not_supported",
+        "P0001" => "raise_exception",
+        _ => "error",
+    }
+}
+
+/// Why the database did not answer.
+#[derive(Debug, Error)]
+pub(crate) enum AskError {
+    /// No connection, or it broke, or the server is going down or coming up: the question
+    /// is asked again.
+    #[error("The database cannot be reached")]
+    Unavailable(#[source] Option<tokio_postgres::Error>),
+    /// The server refused the statement or stopped it.
+    #[error("The database refused the question")]
+    Refused(#[source] tokio_postgres::Error),
+}
+
+impl AskError {
+    /// SQLSTATE of a refusal.
+    pub(crate) fn sqlstate(&self) -> Option<&str> {
+        match self {
+            Self::Refused(error) => error.code().map(SqlState::code),
+            Self::Unavailable(_) => None,
+        }
+    }
+}
+
+impl From<ConnectError> for AskError {
+    fn from(error: ConnectError) -> Self {
+        match error {
+            ConnectError::Connect(source) => Self::Unavailable(Some(source)),
+            _ => Self::Unavailable(None),
+        }
+    }
+}
+
+impl From<tokio_postgres::Error> for AskError {
+    /// Separates an outage from a refusal. An error without SQLSTATE comes from the
+    /// connection itself. Class 08 is connection trouble, 53 a server out of memory, disk
+    /// or connections; 57P01 to 57P05 are sent by a server that stops, crashes or starts.
+    fn from(error: tokio_postgres::Error) -> Self {
+        let is_outage = match error.code() {
+            None => true,
+            Some(state) => {
+                let code = state.code();
+                code.starts_with("08") || code.starts_with("53") || code.starts_with("57P")
+            }
+        };
+        if is_outage {
+            Self::Unavailable(Some(error))
+        } else {
+            Self::Refused(error)
+        }
+    }
+}

@@ -1,0 +1,387 @@
+//! What a join asks for: one `postgres_changes` binding read from its parameters (protocol 6.1).
+//!
+//! Pure: knows no catalogue. Error texts quote the parameters in the notation of the
+//! protocol, which is Elixir's.
+
+use std::fmt::Write as _;
+
+use serde_json::Value;
+
+use super::error::SubscribeError;
+use super::filter::Condition;
+use crate::change::{Action, TableName};
+
+/// Which kinds of change are wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum EventSelector {
+    /// `*`, and everything that is not one of the others.
+    All,
+    /// `INSERT`
+    Insert,
+    /// `UPDATE`
+    Update,
+    /// `DELETE`
+    Delete,
+}
+
+impl EventSelector {
+    /// The name on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::All => "*",
+            Self::Insert => "INSERT",
+            Self::Update => "UPDATE",
+            Self::Delete => "DELETE",
+        }
+    }
+
+    /// Whether a change of this kind is wanted.
+    pub fn accepts(self, action: Action) -> bool {
+        match self {
+            Self::All => true,
+            Self::Insert => action == Action::Insert,
+            Self::Update => action == Action::Update,
+            Self::Delete => action == Action::Delete,
+        }
+    }
+
+    fn from_params(params: &Value) -> Self {
+        let name = params.get("event").and_then(Value::as_str).unwrap_or("*");
+        [Self::Insert, Self::Update, Self::Delete]
+            .into_iter()
+            .find(|event| event.as_str().eq_ignore_ascii_case(name))
+            .unwrap_or(Self::All)
+    }
+}
+
+/// A schema or table by exact name, or all of them.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Selector {
+    /// This name, exactly.
+    Exact(String),
+    /// `*`
+    Any,
+}
+
+impl Selector {
+    /// Whether `name` is meant.
+    pub fn accepts(&self, name: &str) -> bool {
+        match self {
+            Self::Exact(exact) => exact == name,
+            Self::Any => true,
+        }
+    }
+
+    fn from_name(name: &str) -> Self {
+        if name == "*" {
+            Self::Any
+        } else {
+            Self::Exact(name.to_owned())
+        }
+    }
+
+    fn as_str(&self) -> &str {
+        match self {
+            Self::Exact(name) => name,
+            Self::Any => "*",
+        }
+    }
+}
+
+/// One `postgres_changes` binding. Column names and values are not checked against the
+/// database before [`super::Visibility::subscribe`].
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct SubscriptionRequest {
+    /// Kinds of change.
+    pub event: EventSelector,
+    /// Schema.
+    pub schema: Selector,
+    /// Table.
+    pub table: Selector,
+    /// Conditions that must all be true.
+    pub filter: Vec<Condition>,
+    /// Columns wanted besides the primary key; `None` is all.
+    pub select: Option<Vec<String>>,
+}
+
+impl SubscriptionRequest {
+    /// Reads one element of the join payload's `config.postgres_changes`.
+    ///
+    /// # Errors
+    /// Everything of protocol 6.3 that can be told without the database.
+    pub fn parse(params: &Value) -> Result<Self, SubscribeError> {
+        let select = parse_select(params)?;
+        let text = |key: &str| params.get(key).and_then(Value::as_str);
+        let has = |key: &str| params.get(key).is_some();
+        let (schema, table, filter) = match (text("schema"), text("table"), text("filter")) {
+            (Some(schema), Some(table), Some(filter)) => (schema, table, filter),
+            (Some(schema), Some(table), None) if !has("filter") => (schema, table, ""),
+            (Some(schema), None, None) if !has("table") && !has("filter") => (schema, "*", ""),
+            (None, Some(table), None) if !has("schema") && !has("filter") => ("public", table, ""),
+            _ => return Err(SubscribeError::NoParams(inspect_params(params))),
+        };
+        let request = Self {
+            event: EventSelector::from_params(params),
+            schema: Selector::from_name(schema),
+            table: Selector::from_name(table),
+            filter: Condition::parse_all(filter)?,
+            select,
+        };
+        if request.select.is_some() && request.exact_table().is_none() {
+            return Err(SubscribeError::SelectWithWildcard);
+        }
+        Ok(request)
+    }
+
+    /// The one table that is meant, unless a `*` is involved.
+    pub fn exact_table(&self) -> Option<TableName> {
+        match (&self.schema, &self.table) {
+            (Selector::Exact(schema), Selector::Exact(table)) => {
+                Some(TableName::new(schema, table))
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether changes of `table` are meant.
+    pub fn accepts_table(&self, table: &TableName) -> bool {
+        self.schema.accepts(&table.schema) && self.table.accepts(&table.name)
+    }
+
+    /// The binding as error texts print it, without the outer brackets (protocol 6.3).
+    pub fn describe(&self) -> String {
+        let filters: Vec<_> = self
+            .filter
+            .iter()
+            .map(|condition| {
+                format!(
+                    "{{{}, \"{}\", {}, {}}}",
+                    inspect_text(&condition.column),
+                    condition.operator.as_str(),
+                    inspect_text(&condition.value),
+                    condition.negated
+                )
+            })
+            .collect();
+        let select = match &self.select {
+            None => "nil".to_owned(),
+            Some(columns) => {
+                let columns: Vec<_> = columns.iter().map(|name| inspect_text(name)).collect();
+                format!("[{}]", columns.join(", "))
+            }
+        };
+        format!(
+            "event: {}, schema: {}, table: {}, filters: [{}], select: {select}",
+            self.event.as_str(),
+            self.schema.as_str(),
+            self.table.as_str(),
+            filters.join(", "),
+        )
+    }
+}
+
+/// A list of names; what is no text in it is dropped, and an empty one means all columns.
+fn parse_select(params: &Value) -> Result<Option<Vec<String>>, SubscribeError> {
+    let names = match params.get("select") {
+        None | Some(Value::Null) => return Ok(None),
+        Some(Value::Array(names)) => names,
+        Some(_) => return Err(SubscribeError::Select),
+    };
+    let names: Vec<_> = names
+        .iter()
+        .filter_map(Value::as_str)
+        .map(str::to_owned)
+        .collect();
+    Ok((!names.is_empty()).then_some(names))
+}
+
+/// The parameters as Elixir's `inspect` prints them; hidden altogether when a token is among them.
+fn inspect_params(params: &Value) -> String {
+    if params.get("user_token").is_some() || params.get("auth_token").is_some() {
+        return "<redacted>".to_owned();
+    }
+    let mut text = String::new();
+    inspect(params, &mut text);
+    text
+}
+
+fn inspect(value: &Value, out: &mut String) {
+    match value {
+        Value::Null => out.push_str("nil"),
+        Value::Bool(value) => out.push_str(if *value { "true" } else { "false" }),
+        Value::Number(number) => out.push_str(&number.to_string()),
+        Value::String(text) => out.push_str(&inspect_text(text)),
+        Value::Array(items) => {
+            out.push('[');
+            for (at, item) in items.iter().enumerate() {
+                if at > 0 {
+                    out.push_str(", ");
+                }
+                inspect(item, out);
+            }
+            out.push(']');
+        }
+        Value::Object(map) => {
+            out.push_str("%{");
+            let mut keys: Vec<_> = map.keys().collect();
+            keys.sort();
+            for (at, key) in keys.into_iter().enumerate() {
+                if at > 0 {
+                    out.push_str(", ");
+                }
+                out.push_str(&inspect_text(key));
+                out.push_str(" => ");
+                inspect(&map[key], out);
+            }
+            out.push('}');
+        }
+    }
+}
+
+/// A text as Elixir's `inspect` prints it.
+pub(crate) fn inspect_text(text: &str) -> String {
+    let mut out = String::with_capacity(text.len() + 2);
+    out.push('"');
+    let mut characters = text.chars().peekable();
+    while let Some(character) = characters.next() {
+        match character {
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            '#' if characters.peek() == Some(&'{') => out.push_str("\\#"),
+            control if control.is_control() => {
+                // Writing to a String cannot fail.
+                let _ = write!(out, "\\x{:02X}", u32::from(control));
+            }
+            other => out.push(other),
+        }
+    }
+    out.push('"');
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn accepted_combinations() {
+        let cases = [
+            (
+                json!({"event": "insert", "schema": "public", "table": "t", "filter": "id=eq.1"}),
+                "event: INSERT, schema: public, table: t, filters: [{\"id\", \"eq\", \"1\", false}], select: nil",
+            ),
+            (
+                json!({"event": "*", "schema": "public"}),
+                "event: *, schema: public, table: *, filters: [], select: nil",
+            ),
+            (
+                json!({"table": "t"}),
+                "event: *, schema: public, table: t, filters: [], select: nil",
+            ),
+            (
+                json!({"event": "truncate", "schema": "*", "table": "*"}),
+                "event: *, schema: *, table: *, filters: [], select: nil",
+            ),
+            (
+                json!({"event": "Delete", "schema": "s", "table": "t", "select": ["a", 1, "b"]}),
+                "event: DELETE, schema: s, table: t, filters: [], select: [\"a\", \"b\"]",
+            ),
+            (
+                json!({"schema": "s", "table": "t", "select": []}),
+                "event: *, schema: s, table: t, filters: [], select: nil",
+            ),
+            (
+                json!({"schema": "s", "table": "t", "filter": "a=not.in.(1,2)"}),
+                "event: *, schema: s, table: t, filters: [{\"a\", \"in\", \"{1,2}\", true}], select: nil",
+            ),
+        ];
+        for (params, expected) in cases {
+            let request = SubscriptionRequest::parse(&params);
+            assert_eq!(
+                request.map(|request| request.describe()),
+                Ok(expected.to_owned()),
+                "{params}"
+            );
+        }
+    }
+
+    #[test]
+    fn refused_combinations_get_the_text_of_the_protocol() {
+        let no_params = "No subscription params provided. Please provide at least a `schema` or \
+                         `table` to subscribe to: ";
+        let cases = [
+            (
+                json!({"event": "*"}),
+                format!("{no_params}%{{\"event\" => \"*\"}}"),
+            ),
+            (
+                json!({"schema": "s", "filter": "a=eq.1"}),
+                format!("{no_params}%{{\"filter\" => \"a=eq.1\", \"schema\" => \"s\"}}"),
+            ),
+            (
+                json!({"schema": "s", "table": "t", "filter": null}),
+                format!(
+                    "{no_params}%{{\"filter\" => nil, \"schema\" => \"s\", \"table\" => \"t\"}}"
+                ),
+            ),
+            (
+                json!({"user_token": "secret"}),
+                format!("{no_params}<redacted>"),
+            ),
+            (
+                json!({"schema": "s", "table": "t", "select": "a"}),
+                "Error parsing `select` params: expected a list of column name strings, e.g. \
+                 select: [\"col1\", \"col2\"]"
+                    .to_owned(),
+            ),
+            (
+                json!({"schema": "s", "table": "*", "select": ["a"]}),
+                "Column selection is not supported for wildcard subscriptions. Provide an \
+                 explicit schema and table name."
+                    .to_owned(),
+            ),
+            (
+                json!({"schema": "s", "table": "t", "filter": "nonsense"}),
+                "Error parsing `filter` params: [\"nonsense\"]".to_owned(),
+            ),
+        ];
+        for (params, expected) in cases {
+            assert_eq!(
+                SubscriptionRequest::parse(&params).map_err(|error| error.client_text()),
+                Err(expected),
+                "{params}"
+            );
+        }
+    }
+
+    #[test]
+    fn texts_of_later_refusals() {
+        let params = "event: INSERT, schema: public, table: t, filters: [], select: nil".to_owned();
+        assert_eq!(
+            SubscribeError::NotPublished {
+                params: params.clone()
+            }
+            .client_text(),
+            "Unable to subscribe to changes with given parameters. Please check Realtime is \
+             enabled for the given connect parameters: [event: INSERT, schema: public, table: t, \
+             filters: [], select: nil]"
+        );
+        assert_eq!(
+            SubscribeError::Invalid {
+                params,
+                sqlstate: "P0001".to_owned(),
+                message: "invalid column for filter x".to_owned()
+            }
+            .client_text(),
+            "Unable to subscribe to changes with given parameters. An exception happened so \
+             please check your connect parameters: [event: INSERT, schema: public, table: t, \
+             filters: [], select: nil]. Exception: ERROR P0001 (raise_exception) invalid column \
+             for filter x"
+        );
+    }
+}
