@@ -17,7 +17,8 @@ pub mod auth;
 pub mod bus;
 pub mod db;
 
-// Engines.
+// Shells and engines.
+pub mod http;
 pub mod visibility;
 
 // Assembly.

@@ -126,6 +126,29 @@ impl DbError {
         }
     }
 
+    /// What the log says: every cause, without the values of rows that PostgreSQL puts into the
+    /// detail of an error.
+    pub fn log_text(&self) -> String {
+        let mut text = self.to_string();
+        let mut next = self.source();
+        while let Some(cause) = next {
+            next = cause.source();
+            text.push_str(": ");
+            match cause.downcast_ref::<ServerError>() {
+                Some(server) => {
+                    text.push_str(server.code().code());
+                    text.push(' ');
+                    text.push_str(server.message());
+                }
+                None if cause.is::<tokio_postgres::Error>() && next.is_some() => {
+                    text.push_str("statement")
+                }
+                None => text.push_str(&cause.to_string()),
+            }
+        }
+        text
+    }
+
     /// Whether everything was rolled back for a reason that the next attempt need not meet.
     pub(super) fn may_pass_on_repetition(&self) -> bool {
         matches!(self, Self::Contended(_) | Self::StaleStatement(_))

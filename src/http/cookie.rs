@@ -1,0 +1,193 @@
+//! The access token in the session cookies of the Supabase client libraries.
+//!
+//! Reads only: refresh tokens rotate, and the browser's client owns them.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde_json::Value;
+
+/// What a cookie's name ends with, whatever project it belongs to. The first part is the
+/// project's host name, which differs when browser and server use different addresses.
+const NAME_ENDING: &str = "-auth-token";
+
+/// What a cookie's name begins with.
+const NAME_BEGINNING: &str = "sb-";
+
+/// Marks a value as base64url of the session's JSON.
+const ENCODING_MARK: &str = "base64-";
+
+/// The access token of the first session found in these `Cookie` header values. Without `names`
+/// any `sb-…-auth-token` will do.
+///
+/// A cookie longer than 3180 characters is split by the libraries into `name.0`, `name.1`, …; an
+/// undivided one wins, and what lies behind a gap is left over from an earlier session.
+pub(super) fn access_token<'a>(
+    headers: impl Iterator<Item = &'a str>,
+    names: &[String],
+) -> Option<String> {
+    let cookies: Vec<(&str, &str)> = headers
+        .flat_map(|header| header.split(';'))
+        .filter_map(|pair| pair.trim().split_once('='))
+        .map(|(name, value)| (name, value.trim_matches('"')))
+        .collect();
+    let value_of = |wanted: &str| {
+        cookies
+            .iter()
+            .find(|(name, _)| *name == wanted)
+            .map(|(_, value)| *value)
+    };
+
+    let mut tried: Vec<&str> = Vec::new();
+    for (name, _) in &cookies {
+        let name = name.strip_suffix(".0").unwrap_or(name);
+        if !is_session(name, names) || tried.contains(&name) {
+            continue;
+        }
+        tried.push(name);
+        let session = match value_of(name) {
+            Some(value) => value.to_owned(),
+            None => (0..)
+                .map_while(|part| value_of(&format!("{name}.{part}")))
+                .collect(),
+        };
+        if let Some(token) = token_of(&session) {
+            return Some(token);
+        }
+    }
+    None
+}
+
+fn is_session(name: &str, names: &[String]) -> bool {
+    if names.is_empty() {
+        return name.starts_with(NAME_BEGINNING) && name.ends_with(NAME_ENDING);
+    }
+    names.iter().any(|configured| configured == name)
+}
+
+/// The access token in a session: an object, or the list that older libraries wrote. What
+/// cannot be read counts as absent, for example chunks of which one is missing.
+fn token_of(value: &str) -> Option<String> {
+    let text = percent_decoded(value)?;
+    let text = match text.strip_prefix(ENCODING_MARK) {
+        Some(encoded) => {
+            String::from_utf8(URL_SAFE_NO_PAD.decode(encoded.trim_end_matches('=')).ok()?).ok()?
+        }
+        None => text,
+    };
+    let token = match serde_json::from_str(&text).ok()? {
+        Value::Object(mut session) => session.remove("access_token")?,
+        Value::Array(mut session) if !session.is_empty() => session.swap_remove(0),
+        _ => return None,
+    };
+    token.as_str().map(str::to_owned)
+}
+
+fn percent_decoded(value: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(value.len());
+    let mut rest = value.as_bytes();
+    while let Some((&byte, after)) = rest.split_first() {
+        rest = after;
+        if byte != b'%' {
+            bytes.push(byte);
+            continue;
+        }
+        let (hex, after) = rest.split_at_checked(2)?;
+        bytes.push(u8::from_str_radix(std::str::from_utf8(hex).ok()?, 16).ok()?);
+        rest = after;
+    }
+    String::from_utf8(bytes).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn encoded(json: &str) -> String {
+        format!("base64-{}", URL_SAFE_NO_PAD.encode(json))
+    }
+
+    #[test]
+    fn finds_the_token_in_every_form() {
+        let session = r#"{"access_token":"good","refresh_token":"r","user":{"name":"Ana é"}}"#;
+        let whole = encoded(session);
+        let (first, second) = whole.split_at(30);
+        let raw = "%7B%22access_token%22%3A%22good%22%7D";
+        let configured = vec!["mine".to_owned()];
+        let none: Vec<String> = Vec::new();
+        let cases: Vec<(Vec<String>, &[String], Option<&str>)> = vec![
+            (
+                vec![format!("a=b; sb-abc-auth-token={whole}; c=d")],
+                &none,
+                Some("good"),
+            ),
+            (
+                vec!["a=b".into(), format!("sb-abc-auth-token={whole}")],
+                &none,
+                Some("good"),
+            ),
+            (
+                vec![format!(
+                    "sb-127-auth-token.1={second}; sb-127-auth-token.0={first}"
+                )],
+                &none,
+                Some("good"),
+            ),
+            (
+                vec![format!(
+                    "sb-x-auth-token.0={first}; sb-x-auth-token.1={second}; sb-x-auth-token.3=old"
+                )],
+                &none,
+                Some("good"),
+            ),
+            (
+                vec![format!("sb-x-auth-token={whole}; sb-x-auth-token.0=old")],
+                &none,
+                Some("good"),
+            ),
+            (vec![format!("sb-x-auth-token.0={first}")], &none, None),
+            (
+                vec![format!("sb-a-auth-token=broken; sb-b-auth-token={whole}")],
+                &none,
+                Some("good"),
+            ),
+            (vec![format!("sb-x-auth-token={raw}")], &none, Some("good")),
+            (
+                vec![r#"sb-x-auth-token=["good","refresh"]"#.into()],
+                &none,
+                Some("good"),
+            ),
+            (
+                vec!["sb-x-auth-token=%5B%22good%22%2C%22r%22%5D".into()],
+                &none,
+                Some("good"),
+            ),
+            (
+                vec![format!(
+                    "sb-x-auth-token-code-verifier={whole}; sb-x-auth-token-user={whole}"
+                )],
+                &none,
+                None,
+            ),
+            (vec![format!("mine={whole}")], &none, None),
+            (
+                vec![format!("sb-x-auth-token=other; mine={whole}")],
+                &configured,
+                Some("good"),
+            ),
+            (
+                vec!["sb-x-auth-token=%zz; sb-y-auth-token=%2".into()],
+                &none,
+                None,
+            ),
+            (
+                vec!["sb-x-auth-token={}; sb-y-auth-token=[]; sb-z-auth-token=1".into()],
+                &none,
+                None,
+            ),
+        ];
+        for (headers, names, expected) in cases {
+            let found = access_token(headers.iter().map(String::as_str), names);
+            assert_eq!(found.as_deref(), expected, "{headers:?}");
+        }
+    }
+}

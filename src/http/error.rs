@@ -1,0 +1,231 @@
+//! The one translation from a refusal to a status and a body.
+//!
+//! A client reads fixed texts and a code; what failed inside is logged under the request id
+//! and never sent.
+
+use std::sync::Arc;
+
+use axum::http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use serde_json::{Value, json};
+
+use crate::auth::TokenError;
+use crate::db::DbError;
+use crate::error_code::ErrorCode;
+
+/// A refusal on its way to the client.
+///
+/// As a response it has only a status and headers; [`super::middleware`] adds the body, because
+/// that names the request. Cheap to clone, since it travels as a response extension.
+#[derive(Clone, Debug)]
+pub struct ApiError {
+    code: ErrorCode,
+    hint: Option<Arc<str>>,
+    sqlstate: Option<Arc<str>>,
+    retry_after: Option<u64>,
+    cause: Option<Arc<str>>,
+}
+
+impl ApiError {
+    /// A refusal with the fixed text of its code.
+    pub fn new(code: ErrorCode) -> Self {
+        Self {
+            code,
+            hint: None,
+            sqlstate: None,
+            retry_after: None,
+            cause: None,
+        }
+    }
+
+    /// Adds what the client can do about it.
+    #[must_use]
+    pub fn with_hint(mut self, hint: impl Into<Arc<str>>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// Input that is well formed and wrong; `hint` names the field and the rule.
+    pub fn invalid(hint: impl Into<Arc<str>>) -> Self {
+        Self::new(ErrorCode::ValidationFailed).with_hint(hint)
+    }
+
+    /// A fault of ours. `cause` goes to the log only.
+    pub fn internal(cause: impl Into<Arc<str>>) -> Self {
+        Self {
+            cause: Some(cause.into()),
+            ..Self::new(ErrorCode::Internal)
+        }
+    }
+
+    /// The stable code.
+    pub fn code(&self) -> ErrorCode {
+        self.code
+    }
+
+    /// What happened inside, for the log.
+    pub(super) fn cause(&self) -> Option<&str> {
+        self.cause.as_deref()
+    }
+
+    /// The body (chat API 2.3): `error` stays a text, because dashboards render it as it is.
+    pub(super) fn body(&self, request_id: &str) -> Value {
+        let text = text(self.code);
+        json!({
+            "error": text,
+            "code": self.code.as_str(),
+            "message": text,
+            "details": self.sqlstate.as_deref().map(|sqlstate| json!({ "sqlstate": sqlstate })),
+            "hint": self.hint.as_deref(),
+            "request_id": request_id,
+            "retry_after": self.retry_after,
+        })
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let mut response = status(self.code).into_response();
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        if status(self.code) == StatusCode::UNAUTHORIZED {
+            headers.insert(
+                WWW_AUTHENTICATE,
+                HeaderValue::from_static("Bearer error=\"invalid_token\""),
+            );
+        }
+        if let Some(seconds) = self.retry_after {
+            headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
+impl From<DbError> for ApiError {
+    fn from(error: DbError) -> Self {
+        let refusal = error.refusal();
+        Self {
+            code: error.code(),
+            hint: refusal
+                .and_then(|refusal| refusal.detail.as_deref())
+                .map(Into::into),
+            sqlstate: refusal.map(|refusal| refusal.sqlstate.as_str().into()),
+            retry_after: error.retry_after(),
+            cause: refusal.is_none().then(|| error.log_text().into()),
+        }
+    }
+}
+
+impl From<TokenError> for ApiError {
+    fn from(error: TokenError) -> Self {
+        match error {
+            TokenError::Expired { .. } => Self::new(ErrorCode::TokenExpired)
+                .with_hint("Refresh the session and repeat the request"),
+            TokenError::Missing => {
+                Self::new(ErrorCode::Unauthorized).with_hint("Sign in, and send the access token")
+            }
+            // These texts hold nothing but what the client sent.
+            other => Self::new(ErrorCode::Unauthorized).with_hint(other.to_string()),
+        }
+    }
+}
+
+/// The status of each code (chat API 2.2).
+fn status(code: ErrorCode) -> StatusCode {
+    match code {
+        ErrorCode::MalformedRequest => StatusCode::BAD_REQUEST,
+        ErrorCode::Unauthorized | ErrorCode::TokenExpired => StatusCode::UNAUTHORIZED,
+        ErrorCode::Forbidden
+        | ErrorCode::IdentityMismatch
+        | ErrorCode::NotAllowedRecipient
+        | ErrorCode::EditWindowPassed => StatusCode::FORBIDDEN,
+        ErrorCode::NotFound => StatusCode::NOT_FOUND,
+        ErrorCode::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+        ErrorCode::MessageDeleted
+        | ErrorCode::StaleRevision
+        | ErrorCode::ClientMessageIdConflict
+        | ErrorCode::IdempotencyInFlight => StatusCode::CONFLICT,
+        ErrorCode::ResyncRequired => StatusCode::GONE,
+        ErrorCode::PayloadTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+        ErrorCode::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        ErrorCode::ValidationFailed
+        | ErrorCode::MessageEmpty
+        | ErrorCode::MessageTooLong
+        | ErrorCode::IdempotencyKeyReused => StatusCode::UNPROCESSABLE_ENTITY,
+        ErrorCode::RateLimited => StatusCode::TOO_MANY_REQUESTS,
+        ErrorCode::PoolExhausted | ErrorCode::DatabaseUnavailable => {
+            StatusCode::SERVICE_UNAVAILABLE
+        }
+        ErrorCode::UpstreamUnavailable => StatusCode::BAD_GATEWAY,
+        ErrorCode::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
+/// The text of each code. Those of 401, 403 and 500 are what dashboards compare with.
+fn text(code: ErrorCode) -> &'static str {
+    match code {
+        ErrorCode::Unauthorized | ErrorCode::TokenExpired => "Unauthorized",
+        ErrorCode::Forbidden => "Insufficient permissions",
+        ErrorCode::IdentityMismatch => "You can only act as yourself",
+        ErrorCode::NotAllowedRecipient => "You cannot message this person",
+        ErrorCode::NotFound => "Not found",
+        ErrorCode::ValidationFailed => "The request is not valid",
+        ErrorCode::MalformedRequest => "The request cannot be read",
+        ErrorCode::MessageEmpty => "A message needs content",
+        ErrorCode::MessageTooLong => "The message is too long",
+        ErrorCode::MessageDeleted => "This message was deleted",
+        ErrorCode::EditWindowPassed => "This message can no longer be edited",
+        ErrorCode::StaleRevision => "The message was changed meanwhile",
+        ErrorCode::ClientMessageIdConflict => {
+            "Another message was sent with this client_message_id"
+        }
+        ErrorCode::IdempotencyInFlight => "A request with this Idempotency-Key is still running",
+        ErrorCode::IdempotencyKeyReused => "This Idempotency-Key was used for another request",
+        ErrorCode::PayloadTooLarge => "The request is too large",
+        ErrorCode::UnsupportedMediaType => "Send application/json",
+        ErrorCode::MethodNotAllowed => "Method not allowed",
+        ErrorCode::RateLimited => "Too many requests",
+        ErrorCode::ResyncRequired => "The cursor is too old: load everything anew",
+        ErrorCode::PoolExhausted => "The server is busy, try again",
+        ErrorCode::DatabaseUnavailable => "The database is not available, try again",
+        ErrorCode::UpstreamUnavailable => "A server behind this one is not available",
+        ErrorCode::Internal => "Internal server error",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_refusal_has_an_error_status_and_a_text() {
+        for code in ErrorCode::ALL {
+            assert!(
+                status(*code).is_client_error() || status(*code).is_server_error(),
+                "{code:?}"
+            );
+            assert!(!text(*code).is_empty());
+        }
+    }
+
+    #[test]
+    fn the_body_has_every_field_and_a_plain_text() {
+        let body = ApiError::invalid("limit").body("r-1");
+        let expected = json!({
+            "error": "The request is not valid", "code": "validation_failed", "message": "The request is not valid",
+            "details": null, "hint": "limit", "request_id": "r-1", "retry_after": null,
+        });
+        assert_eq!(body, expected);
+    }
+
+    #[test]
+    fn what_failed_inside_is_not_told() {
+        let error = ApiError::internal("relation secrets does not exist");
+        assert!(!error.body("r").to_string().contains("secrets"));
+        let error = ApiError::from(DbError::Unavailable(Some("10.0.0.7 refused".into())));
+        assert!(!error.body("r").to_string().contains("10.0.0.7"));
+        assert_eq!(error.body("r")["retry_after"], 5);
+    }
+}

@@ -1,0 +1,329 @@
+//! Reading what a request says: JSON bodies and query parameters.
+//!
+//! A field `conversation_id` is also found as `conversationId`. What is not asked for is
+//! ignored; a null is an absent field.
+
+use std::collections::HashMap;
+
+use axum::body::Bytes;
+use axum::extract::{FromRequest, FromRequestParts, Query, Request};
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::http::request::Parts;
+use serde_json::{Map, Value};
+use uuid::Uuid;
+
+use super::error::ApiError;
+use crate::error_code::ErrorCode;
+
+/// The largest body that is read, in bytes. The longest message in escapes fits several times.
+pub const MAX_BODY_BYTES: usize = 1024 * 1024;
+
+/// The fields of a JSON body. An empty body has none.
+#[derive(Debug, Default)]
+pub struct Fields(Map<String, Value>);
+
+/// The same, for routes that pages call while they are being closed: `navigator.sendBeacon`
+/// can only send `text/plain` without a preflight.
+#[derive(Debug, Default)]
+pub struct BeaconFields(pub Fields);
+
+/// The parameters of a query string. Of a repeated one the last counts.
+#[derive(Debug, Default)]
+pub struct Parameters(HashMap<String, String>);
+
+impl Fields {
+    /// A text.
+    ///
+    /// # Errors
+    /// 422 when it is something else.
+    pub fn text(&self, name: &str) -> Result<Option<&str>, ApiError> {
+        self.typed(name, "a text", Value::as_str)
+    }
+
+    /// A truth value.
+    ///
+    /// # Errors
+    /// 422 when it is something else.
+    pub fn flag(&self, name: &str) -> Result<Option<bool>, ApiError> {
+        self.typed(name, "true or false", Value::as_bool)
+    }
+
+    /// A whole number.
+    ///
+    /// # Errors
+    /// 422 when it is something else.
+    pub fn integer(&self, name: &str) -> Result<Option<i64>, ApiError> {
+        self.typed(name, "a whole number", Value::as_i64)
+    }
+
+    /// An object.
+    ///
+    /// # Errors
+    /// 422 when it is something else.
+    pub fn object(&self, name: &str) -> Result<Option<&Value>, ApiError> {
+        self.typed(name, "an object", |value| {
+            value.is_object().then_some(value)
+        })
+    }
+
+    /// An id.
+    ///
+    /// # Errors
+    /// 422 when it is not a UUID.
+    pub fn uuid(&self, name: &str) -> Result<Option<Uuid>, ApiError> {
+        self.typed(name, "a UUID", as_uuid)
+    }
+
+    /// The id under the first of these names that is there.
+    ///
+    /// # Errors
+    /// 422 when it is not a UUID.
+    pub fn uuid_of(&self, names: &[&str]) -> Result<Option<Uuid>, ApiError> {
+        for name in names {
+            if let Some(id) = self.uuid(name)? {
+                return Ok(Some(id));
+            }
+        }
+        Ok(None)
+    }
+
+    /// A list of ids.
+    ///
+    /// # Errors
+    /// 422 when it is something else.
+    pub fn uuids(&self, name: &str) -> Result<Option<Vec<Uuid>>, ApiError> {
+        self.typed(name, "a list of UUIDs", |value| {
+            value.as_array()?.iter().map(as_uuid).collect()
+        })
+    }
+
+    /// Whether the field is there with a null, which in some places means "no longer".
+    pub fn is_null(&self, name: &str) -> bool {
+        [name, &camel_case(name)]
+            .iter()
+            .any(|name| self.0.get(*name).is_some_and(Value::is_null))
+    }
+
+    fn typed<'a, T>(
+        &'a self,
+        name: &str,
+        kind: &str,
+        read: impl FnOnce(&'a Value) -> Option<T>,
+    ) -> Result<Option<T>, ApiError> {
+        let found = self.0.get(name).or_else(|| self.0.get(&camel_case(name)));
+        match found {
+            None | Some(Value::Null) => Ok(None),
+            Some(value) => read(value)
+                .map(Some)
+                .ok_or_else(|| ApiError::invalid(format!("{name} must be {kind}"))),
+        }
+    }
+
+    async fn read<S: Send + Sync>(
+        request: Request,
+        state: &S,
+        accepted: &[&str],
+    ) -> Result<Self, ApiError> {
+        let media_type = request
+            .headers()
+            .get(CONTENT_TYPE)
+            .map(|value| value.as_bytes().to_ascii_lowercase());
+        let bytes = Bytes::from_request(request, state)
+            .await
+            .map_err(|rejection| {
+                if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
+                    return ApiError::new(ErrorCode::PayloadTooLarge)
+                        .with_hint("A body has at most 1 MiB");
+                }
+                ApiError::new(ErrorCode::MalformedRequest)
+            })?;
+        if bytes.is_empty() {
+            return Ok(Self::default());
+        }
+        let media_type = media_type
+            .and_then(|bytes| String::from_utf8(bytes).ok())
+            .unwrap_or_default();
+        let media_type = media_type.split(';').next().unwrap_or_default().trim();
+        if !accepted.contains(&media_type) && !media_type.ends_with("+json") {
+            return Err(ApiError::new(ErrorCode::UnsupportedMediaType));
+        }
+        match serde_json::from_slice(&bytes) {
+            Ok(Value::Object(fields)) => Ok(Self(fields)),
+            Ok(_) => Err(ApiError::invalid("The body must be a JSON object")),
+            Err(error) => {
+                let hint = format!(
+                    "The body is not JSON (line {}, column {})",
+                    error.line(),
+                    error.column()
+                );
+                Err(ApiError::new(ErrorCode::MalformedRequest).with_hint(hint))
+            }
+        }
+    }
+}
+
+impl<S: Send + Sync> FromRequest<S> for Fields {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        Self::read(request, state, &["application/json"]).await
+    }
+}
+
+impl<S: Send + Sync> FromRequest<S> for BeaconFields {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        Fields::read(request, state, &["application/json", "text/plain"])
+            .await
+            .map(Self)
+    }
+}
+
+impl Parameters {
+    /// A text; an empty one is absent.
+    pub fn text(&self, name: &str) -> Option<&str> {
+        let found = self.0.get(name).or_else(|| self.0.get(&camel_case(name)));
+        found.map(String::as_str).filter(|value| !value.is_empty())
+    }
+
+    /// `true` or `false`.
+    ///
+    /// # Errors
+    /// 422 when it is something else.
+    pub fn flag(&self, name: &str) -> Result<Option<bool>, ApiError> {
+        self.typed(name, "true or false", |value| match value {
+            "true" | "1" => Some(true),
+            "false" | "0" => Some(false),
+            _ => None,
+        })
+    }
+
+    /// A whole number.
+    ///
+    /// # Errors
+    /// 422 when it is something else.
+    pub fn integer(&self, name: &str) -> Result<Option<i64>, ApiError> {
+        self.typed(name, "a whole number", |value| value.parse().ok())
+    }
+
+    /// An id.
+    ///
+    /// # Errors
+    /// 422 when it is not a UUID.
+    pub fn uuid(&self, name: &str) -> Result<Option<Uuid>, ApiError> {
+        self.typed(name, "a UUID", |value| Uuid::try_parse(value).ok())
+    }
+
+    /// A list of ids, separated by commas.
+    ///
+    /// # Errors
+    /// 422 when one of them is not a UUID.
+    pub fn uuids(&self, name: &str) -> Result<Option<Vec<Uuid>>, ApiError> {
+        self.typed(name, "a list of UUIDs, separated by commas", |value| {
+            let ids = value.split(',').map(str::trim).filter(|id| !id.is_empty());
+            ids.map(|id| Uuid::try_parse(id).ok()).collect()
+        })
+    }
+
+    fn typed<'a, T>(
+        &'a self,
+        name: &str,
+        kind: &str,
+        read: impl FnOnce(&'a str) -> Option<T>,
+    ) -> Result<Option<T>, ApiError> {
+        self.text(name)
+            .map(|value| {
+                read(value).ok_or_else(|| ApiError::invalid(format!("{name} must be {kind}")))
+            })
+            .transpose()
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Parameters {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        match Query::<Vec<(String, String)>>::try_from_uri(&parts.uri) {
+            Ok(Query(pairs)) => Ok(Self(pairs.into_iter().collect())),
+            Err(_) => Err(ApiError::new(ErrorCode::MalformedRequest)
+                .with_hint("The query string cannot be read")),
+        }
+    }
+}
+
+/// An id in a path. One that is not a UUID names nothing, so it is not found.
+///
+/// # Errors
+/// 404.
+pub fn path_id(segment: &str) -> Result<Uuid, ApiError> {
+    Uuid::try_parse(segment).map_err(|_| ApiError::new(ErrorCode::NotFound))
+}
+
+fn as_uuid(value: &Value) -> Option<Uuid> {
+    value.as_str().and_then(|text| Uuid::try_parse(text).ok())
+}
+
+fn camel_case(name: &str) -> String {
+    let mut parts = name.split('_');
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.fold(first, |mut whole, part| {
+        let (head, tail) = part.split_at(part.len().min(1));
+        whole.push_str(&head.to_ascii_uppercase());
+        whole.push_str(tail);
+        whole
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn fields_are_found_by_both_spellings_and_typed() {
+        let Value::Object(map) = json!({
+            "conversationId": "0a000000-0000-4000-8000-000000000001", "is_typing": true, "count": 1.5, "gone": null,
+            "messageIds": ["0a000000-0000-4000-8000-000000000001"], "bad": ["x"], "typingTo": null,
+        }) else {
+            panic!("an object")
+        };
+        let fields = Fields(map);
+        assert!(fields.uuid("conversation_id").expect("good").is_some());
+        assert_eq!(fields.flag("is_typing").expect("good"), Some(true));
+        assert_eq!(fields.text("gone").expect("absent"), None);
+        assert_eq!(fields.text("missing").expect("absent"), None);
+        assert_eq!(
+            fields
+                .uuids("message_ids")
+                .expect("good")
+                .map(|ids| ids.len()),
+            Some(1)
+        );
+        assert!(fields.is_null("typing_to") && !fields.is_null("missing"));
+        for error in [
+            fields.integer("count").err(),
+            fields.uuids("bad").err(),
+            fields.uuid("is_typing").err(),
+        ] {
+            assert_eq!(
+                error.expect("wrong type").code(),
+                ErrorCode::ValidationFailed
+            );
+        }
+    }
+
+    #[test]
+    fn names_turn_into_camel_case() {
+        for (snake, camel) in [
+            ("a", "a"),
+            ("other_user_id", "otherUserId"),
+            ("q", "q"),
+            ("up_to_message_id", "upToMessageId"),
+        ] {
+            assert_eq!(camel_case(snake), camel);
+        }
+    }
+}

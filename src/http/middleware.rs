@@ -1,0 +1,119 @@
+//! What happens around every request: its id, its line in the log, the body of a refusal.
+
+use std::time::Instant;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{MatchedPath, Request};
+use axum::http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use axum::middleware::{Next, from_fn};
+use axum::response::Response;
+use uuid::Uuid;
+
+use super::error::ApiError;
+use crate::error_code::ErrorCode;
+
+/// The header a request's id comes in and goes out by.
+pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// The longest id of a client's that is taken over, in characters: it goes into the log.
+const MAX_REQUEST_ID: usize = 128;
+
+/// The id of a request, as a request extension.
+#[derive(Clone, Debug)]
+pub struct RequestId(pub String);
+
+/// Wraps the finished router: unknown paths and verbs are refused with our body, and every
+/// request gets an id and a line in the log. To be called once, on the whole of it.
+pub fn finish(router: Router) -> Router {
+    router
+        .fallback(async || ApiError::new(ErrorCode::NotFound))
+        .method_not_allowed_fallback(async || ApiError::new(ErrorCode::MethodNotAllowed))
+        .layer(from_fn(around))
+}
+
+async fn around(mut request: Request, next: Next) -> Response {
+    let started = Instant::now();
+    let method = request.method().clone();
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let id = request_id(request.headers());
+    request.extensions_mut().insert(RequestId(id.clone()));
+
+    let mut response = next.run(request).await;
+    let error = response.extensions_mut().remove::<ApiError>();
+    if method == Method::OPTIONS && response.status() == StatusCode::METHOD_NOT_ALLOWED {
+        describe_options(&mut response);
+    } else if let Some(error) = &error {
+        let body = error.body(&id).to_string();
+        response
+            .headers_mut()
+            .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        response.headers_mut().remove(CONTENT_LENGTH);
+        *response.body_mut() = Body::from(body);
+    }
+    if let Ok(value) = HeaderValue::from_str(&id) {
+        response.headers_mut().insert(REQUEST_ID, value);
+    }
+
+    let status = response.status().as_u16();
+    let route = route.as_ref().map_or("unmatched", MatchedPath::as_str);
+    let code = error.as_ref().map(|error| error.code().as_str());
+    let milliseconds = started.elapsed().as_secs_f64() * 1000.0;
+    if let Some(cause) = error.as_ref().and_then(ApiError::cause) {
+        tracing::error!(request_id = id, code, cause, "request failed");
+    }
+    tracing::info!(%method, route, status, code, ms = milliseconds, request_id = id, "request");
+    response
+}
+
+/// The client's id where it is fit for a log, else a new one.
+fn request_id(headers: &HeaderMap) -> String {
+    let given = headers
+        .get(REQUEST_ID)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | ':');
+    if (1..=MAX_REQUEST_ID).contains(&given.len()) && given.chars().all(is_plain) {
+        return given.to_owned();
+    }
+    Uuid::now_v7().to_string()
+}
+
+/// Turns the router's refusal of OPTIONS into the answer: the verbs that there are.
+fn describe_options(response: &mut Response) {
+    let verbs = response
+        .headers()
+        .get(ALLOW)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
+    let verbs = if verbs.is_empty() {
+        "OPTIONS".to_owned()
+    } else {
+        format!("{verbs},OPTIONS")
+    };
+    if let Ok(verbs) = HeaderValue::from_str(&verbs) {
+        response.headers_mut().insert(ALLOW, verbs);
+    }
+    response.headers_mut().remove(CONTENT_TYPE);
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    *response.body_mut() = Body::empty();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_plain_ids_are_taken_over() {
+        let of = |value: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(REQUEST_ID, HeaderValue::from_static(value));
+            request_id(&headers)
+        };
+        assert_eq!(of("abc-1_2.3:4"), "abc-1_2.3:4");
+        for value in ["", "a b", "{\"level\":\"error\"}"] {
+            assert!(Uuid::try_parse(&of(value)).is_ok(), "{value}");
+        }
+    }
+}

@@ -1,0 +1,17 @@
+//! What every HTTP route shares: errors, callers, input, pages, headers.
+//!
+//! Knows no feature. [`finish`] wraps the whole router once; [`origin::Origins`] decides which
+//! web pages may talk to it.
+
+pub mod caller;
+pub mod conditional;
+mod cookie;
+pub mod error;
+pub mod input;
+pub mod middleware;
+pub mod origin;
+pub mod pagination;
+
+pub use caller::{Authentication, Caller};
+pub use error::ApiError;
+pub use middleware::finish;

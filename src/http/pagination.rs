@@ -1,0 +1,188 @@
+//! Pages of rows: opaque cursors, the two forms of a page, and its headers.
+
+use axum::http::header::{CONTENT_TYPE, LINK};
+use axum::http::{HeaderName, HeaderValue, Uri};
+use axum::response::{IntoResponse, Response};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::error::ApiError;
+use super::input::Parameters;
+use crate::error_code::ErrorCode;
+
+/// The cursor of the next page, for clients that do not read `Link`.
+pub const NEXT_CURSOR: HeaderName = HeaderName::from_static("x-next-cursor");
+
+/// The first element of a cursor. A change of what follows gets another number, so that an
+/// old cursor is refused and not misread.
+const CURSOR_VERSION: u8 = 1;
+
+/// Parameters that say where a page begins. The address of the next page has a cursor instead.
+const POSITION_PARAMETERS: [&str; 6] =
+    ["cursor", "offset", "before", "after", "around", "since_rev"];
+
+/// Writes a position as an opaque cursor.
+///
+/// # Errors
+/// 500 when it cannot be written as JSON.
+pub fn cursor<T: Serialize>(position: &T) -> Result<String, ApiError> {
+    let json = serde_json::to_vec(&(CURSOR_VERSION, position))
+        .map_err(|error| ApiError::internal(error.to_string()))?;
+    Ok(URL_SAFE_NO_PAD.encode(json))
+}
+
+/// Reads the position out of a cursor. It is not signed: it can only move a page within what
+/// its reader may see.
+///
+/// # Errors
+/// 400 when it is not one of ours.
+pub fn position<T: DeserializeOwned>(cursor: &str) -> Result<T, ApiError> {
+    let malformed = || {
+        ApiError::new(ErrorCode::MalformedRequest)
+            .with_hint("cursor is not one that was given out here")
+    };
+    let json = URL_SAFE_NO_PAD.decode(cursor).map_err(|_| malformed())?;
+    let (version, position): (u8, T) = serde_json::from_slice(&json).map_err(|_| malformed())?;
+    if version == CURSOR_VERSION {
+        Ok(position)
+    } else {
+        Err(malformed())
+    }
+}
+
+/// How many rows are asked for: `limit` within 1 and `most`, or `default`.
+///
+/// # Errors
+/// 422 when it is not a number.
+pub fn limit(parameters: &Parameters, default: i32, most: i32) -> Result<i32, ApiError> {
+    let asked = parameters
+        .integer("limit")?
+        .unwrap_or_else(|| default.into());
+    Ok(i32::try_from(asked.clamp(1, most.into())).unwrap_or(default))
+}
+
+/// How many rows are skipped: `offset`, which is kept for older clients and does not hold still
+/// while rows are added.
+///
+/// # Errors
+/// 422 when it is not a number from 0 on.
+pub fn offset(parameters: &Parameters) -> Result<i32, ApiError> {
+    let asked = parameters.integer("offset")?.unwrap_or_default();
+    i32::try_from(asked)
+        .ok()
+        .filter(|offset| *offset >= 0)
+        .ok_or_else(|| ApiError::invalid("offset must be a number from 0 on"))
+}
+
+/// Some rows of a list, each of them JSON as the database built it.
+#[derive(Debug, Default)]
+pub struct Page {
+    /// The rows.
+    pub rows: Vec<String>,
+    /// Leads further in the direction asked for; none at the end.
+    pub next_cursor: Option<String>,
+    /// Leads back.
+    pub prev_cursor: Option<String>,
+    /// The newest revision the page knows of, where rows have one.
+    pub rev: Option<i64>,
+}
+
+impl Page {
+    /// The page as it was asked for at `uri`: a bare list, or with `format=page` an object that
+    /// also says where it goes on.
+    pub fn respond(&self, uri: &Uri, parameters: &Parameters) -> Response {
+        let rows = format!("[{}]", self.rows.join(","));
+        let body = if parameters.text("format") == Some("page") {
+            let quoted = |cursor: &Option<String>| {
+                cursor
+                    .as_deref()
+                    .map_or_else(|| "null".to_owned(), |cursor| format!("\"{cursor}\""))
+            };
+            format!(
+                r#"{{"data":{rows},"next_cursor":{},"prev_cursor":{},"has_more":{},"rev":{},"server_time":"{}"}}"#,
+                quoted(&self.next_cursor),
+                quoted(&self.prev_cursor),
+                self.next_cursor.is_some(),
+                self.rev
+                    .map_or_else(|| "null".to_owned(), |rev| rev.to_string()),
+                now(),
+            )
+        } else {
+            rows
+        };
+        let mut response = json_text(body);
+        if let Some(next) = &self.next_cursor {
+            let link = format!("<{}>; rel=\"next\"", with_cursor(uri, next));
+            for (name, value) in [(LINK, link.as_str()), (NEXT_CURSOR, next)] {
+                if let Ok(value) = HeaderValue::from_str(value) {
+                    response.headers_mut().insert(name, value);
+                }
+            }
+        }
+        response
+    }
+}
+
+/// An answer whose body is JSON already.
+pub fn json_text(body: String) -> Response {
+    (
+        [(CONTENT_TYPE, HeaderValue::from_static("application/json"))],
+        body,
+    )
+        .into_response()
+}
+
+/// The time as PostgREST prints it: UTC, six digits, `+00:00`.
+fn now() -> String {
+    jiff::Timestamp::now()
+        .strftime("%Y-%m-%dT%H:%M:%S.%6f+00:00")
+        .to_string()
+}
+
+/// The address of another page of the same list, relative to the host.
+fn with_cursor(uri: &Uri, cursor: &str) -> String {
+    let kept = uri.query().unwrap_or_default().split('&').filter(|pair| {
+        let name = pair.split('=').next().unwrap_or_default();
+        !pair.is_empty() && !POSITION_PARAMETERS.contains(&name) && name != "sinceRev"
+    });
+    let mut query: Vec<&str> = kept.collect();
+    let cursor = format!("cursor={cursor}");
+    query.push(&cursor);
+    format!("{}?{}", uri.path(), query.join("&"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cursors_come_back_and_others_are_refused() {
+        let written = cursor(&(true, "2026-01-02T03:04:05Z", 7)).expect("writes");
+        assert_eq!(
+            position::<(bool, String, i64)>(&written).expect("ours"),
+            (true, "2026-01-02T03:04:05Z".into(), 7)
+        );
+        let old = URL_SAFE_NO_PAD.encode("[0,[true,\"\",7]]");
+        for other in ["", "x", "!!", &URL_SAFE_NO_PAD.encode("{}"), &old] {
+            let error = position::<(bool, String, i64)>(other).expect_err(other);
+            assert_eq!(error.code(), ErrorCode::MalformedRequest);
+        }
+    }
+
+    #[test]
+    fn the_next_address_keeps_everything_but_the_position() {
+        let uri: Uri = "/a/messages?conversation_id=c&limit=5&before=9&cursor=old&format=page"
+            .parse()
+            .expect("an address");
+        assert_eq!(
+            with_cursor(&uri, "new"),
+            "/a/messages?conversation_id=c&limit=5&format=page&cursor=new"
+        );
+        assert_eq!(
+            with_cursor(&"/a".parse().expect("an address"), "new"),
+            "/a?cursor=new"
+        );
+    }
+}
