@@ -21,5 +21,8 @@ pub mod db;
 pub mod http;
 pub mod visibility;
 
+// Features.
+pub mod realtime;
+
 // Assembly.
 pub mod dev;

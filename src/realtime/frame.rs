@@ -1,0 +1,341 @@
+//! WebSocket frames (RFC 6455) without a socket: prepared ones to send, and a reader for received bytes.
+//!
+//! Pure. Frames of a server are not masked, so the same bytes serve every receiver.
+
+use std::borrow::Cow;
+use std::io::Cursor;
+
+use bytes::Bytes;
+use tungstenite::protocol::frame::FrameHeader;
+use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
+
+/// The longest header of a frame that is not masked.
+const MAX_HEADER_BYTES: usize = 10;
+
+/// The longest payload of a control frame (RFC 6455, 5.5).
+const MAX_CONTROL_BYTES: usize = 125;
+
+/// A whole frame, ready to be written: a head of its own, a body that may be shared with other
+/// frames, and a constant tail.
+#[derive(Debug)]
+pub struct Frame {
+    head: Vec<u8>,
+    /// Where the header begins in `head`: its length is known only after the rest was written.
+    start: u8,
+    body: Bytes,
+    tail: &'static [u8],
+}
+
+impl Frame {
+    /// A text frame of what `write_head` appends, then `body`, then `tail`.
+    pub fn text(write_head: impl FnOnce(&mut Vec<u8>), body: Bytes, tail: &'static [u8]) -> Self {
+        Self::build(OpCode::Data(Data::Text), write_head, body, tail)
+    }
+
+    /// The answer to a ping.
+    pub fn pong(payload: &[u8]) -> Self {
+        let payload = &payload[..payload.len().min(MAX_CONTROL_BYTES)];
+        Self::build(
+            OpCode::Control(Control::Pong),
+            |out| out.extend_from_slice(payload),
+            Bytes::new(),
+            b"",
+        )
+    }
+
+    /// A close frame. The reason is cut to what a control frame holds.
+    pub fn close(code: u16, reason: &str) -> Self {
+        let mut end = reason.len().min(MAX_CONTROL_BYTES - 2);
+        while !reason.is_char_boundary(end) {
+            end -= 1;
+        }
+        Self::build(
+            OpCode::Control(Control::Close),
+            |out| {
+                out.extend_from_slice(&code.to_be_bytes());
+                out.extend_from_slice(&reason.as_bytes()[..end]);
+            },
+            Bytes::new(),
+            b"",
+        )
+    }
+
+    /// A close frame without a code, in answer to one.
+    pub fn close_without_code() -> Self {
+        Self::build(OpCode::Control(Control::Close), |_| {}, Bytes::new(), b"")
+    }
+
+    fn build(
+        opcode: OpCode,
+        write_head: impl FnOnce(&mut Vec<u8>),
+        body: Bytes,
+        tail: &'static [u8],
+    ) -> Self {
+        let mut head = Vec::with_capacity(128);
+        head.resize(MAX_HEADER_BYTES, 0);
+        write_head(&mut head);
+        let payload = head.len() - MAX_HEADER_BYTES + body.len() + tail.len();
+        let mut header = [0; MAX_HEADER_BYTES];
+        header[0] = 0x80 | u8::from(opcode);
+        let length = match (u8::try_from(payload), u16::try_from(payload)) {
+            (Ok(short @ 0..=125), _) => {
+                header[1] = short;
+                2
+            }
+            (_, Ok(medium)) => {
+                header[1] = 126;
+                header[2..4].copy_from_slice(&medium.to_be_bytes());
+                4
+            }
+            _ => {
+                header[1] = 127;
+                header[2..].copy_from_slice(&(payload as u64).to_be_bytes());
+                10
+            }
+        };
+        let start = MAX_HEADER_BYTES - length;
+        head[start..MAX_HEADER_BYTES].copy_from_slice(&header[..length]);
+        Self {
+            head,
+            start: u8::try_from(start).unwrap_or_default(),
+            body,
+            tail,
+        }
+    }
+
+    /// The bytes, in three parts.
+    pub fn parts(&self) -> [&[u8]; 3] {
+        [&self.head[usize::from(self.start)..], &self.body, self.tail]
+    }
+
+    /// How many bytes it is on the wire.
+    pub fn len(&self) -> usize {
+        self.parts().iter().map(|part| part.len()).sum()
+    }
+}
+
+/// What was read.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Received<'a> {
+    /// A complete text message.
+    Text(Cow<'a, str>),
+    /// A complete binary message.
+    Binary(Cow<'a, [u8]>),
+    /// A ping, to be answered with the same payload.
+    Ping(&'a [u8]),
+    /// An unasked pong: a sign of life.
+    Pong,
+    /// The peer wants to close; holds its code, if it gave one.
+    Close(Option<u16>),
+}
+
+/// Why the bytes of a peer are no use any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FrameError {
+    /// Not the WebSocket protocol.
+    #[error("Protocol error")]
+    Protocol,
+    /// Text that is not UTF-8.
+    #[error("Text is not UTF-8")]
+    NotUtf8,
+    /// A message above the limit.
+    #[error("Message too big")]
+    TooBig,
+}
+
+impl FrameError {
+    /// The close code (RFC 6455, 7.4.1).
+    pub fn close_code(self) -> u16 {
+        match self {
+            Self::Protocol => 1002,
+            Self::NotUtf8 => 1007,
+            Self::TooBig => 1009,
+        }
+    }
+}
+
+/// Takes messages out of received bytes. Holds what is not complete yet and owns nothing
+/// between complete messages.
+#[derive(Debug)]
+pub struct FrameReader {
+    /// Bytes of a frame that is not complete.
+    partial: Vec<u8>,
+    /// A message whose last fragment has not come.
+    message: Option<Fragments>,
+    /// The largest message, in bytes.
+    limit: usize,
+}
+
+#[derive(Debug)]
+struct Fragments {
+    is_text: bool,
+    data: Vec<u8>,
+}
+
+impl FrameReader {
+    /// A reader that refuses messages above `limit` bytes.
+    pub fn new(limit: usize) -> Self {
+        Self {
+            partial: Vec::new(),
+            message: None,
+            limit,
+        }
+    }
+
+    /// Takes `received` bytes and hands every message they complete to `handle`, in order, until
+    /// it returns `false`. The bytes are unmasked in place.
+    ///
+    /// # Errors
+    /// [`FrameError`] at the first fault; messages before it have been handed over.
+    pub fn read(
+        &mut self,
+        received: &mut [u8],
+        mut handle: impl FnMut(Received<'_>) -> bool,
+    ) -> Result<(), FrameError> {
+        if self.partial.is_empty() {
+            let used = self.read_frames(received, &mut handle)?;
+            self.partial.extend_from_slice(&received[used..]);
+            return Ok(());
+        }
+        let mut gathered = std::mem::take(&mut self.partial);
+        gathered.extend_from_slice(received);
+        let used = self.read_frames(&mut gathered, &mut handle)?;
+        if used < gathered.len() {
+            gathered.drain(..used);
+            self.partial = gathered;
+        }
+        Ok(())
+    }
+
+    /// Handles the complete frames at the front; how many bytes they were.
+    fn read_frames(
+        &mut self,
+        bytes: &mut [u8],
+        handle: &mut impl FnMut(Received<'_>) -> bool,
+    ) -> Result<usize, FrameError> {
+        let mut used = 0;
+        while used < bytes.len() {
+            let mut cursor = Cursor::new(&bytes[used..]);
+            let Some((header, length)) =
+                FrameHeader::parse(&mut cursor).map_err(|_| FrameError::Protocol)?
+            else {
+                break;
+            };
+            let header_bytes = usize::try_from(cursor.position()).unwrap_or(usize::MAX);
+            let length = usize::try_from(length).map_err(|_| FrameError::TooBig)?;
+            let mask = self.check(&header, length)?;
+            let (start, end) = (used + header_bytes, used + header_bytes + length);
+            let Some(payload) = bytes.get_mut(start..end) else {
+                break;
+            };
+            unmask(payload, mask);
+            used = end;
+            if let Some(received) = self.accept(&header, payload)?
+                && !handle(received)
+            {
+                break;
+            }
+        }
+        Ok(used)
+    }
+
+    /// What can be said before the payload is there. Clients must mask (RFC 6455, 5.1).
+    fn check(&self, header: &FrameHeader, length: usize) -> Result<[u8; 4], FrameError> {
+        let mask = header.mask.ok_or(FrameError::Protocol)?;
+        if header.rsv1 || header.rsv2 || header.rsv3 {
+            // No extension was negotiated.
+            return Err(FrameError::Protocol);
+        }
+        match header.opcode {
+            OpCode::Control(_) if !header.is_final || length > MAX_CONTROL_BYTES => {
+                return Err(FrameError::Protocol);
+            }
+            OpCode::Data(Data::Continue) if self.message.is_none() => {
+                return Err(FrameError::Protocol);
+            }
+            OpCode::Data(Data::Text | Data::Binary) if self.message.is_some() => {
+                return Err(FrameError::Protocol);
+            }
+            _ => {}
+        }
+        let gathered = match (&self.message, header.opcode) {
+            (Some(message), OpCode::Data(_)) => message.data.len(),
+            _ => 0,
+        };
+        if gathered.saturating_add(length) > self.limit.max(MAX_CONTROL_BYTES) {
+            return Err(FrameError::TooBig);
+        }
+        Ok(mask)
+    }
+
+    /// What an unmasked frame completes.
+    fn accept<'a>(
+        &mut self,
+        header: &FrameHeader,
+        payload: &'a [u8],
+    ) -> Result<Option<Received<'a>>, FrameError> {
+        Ok(match header.opcode {
+            OpCode::Control(Control::Ping) => Some(Received::Ping(payload)),
+            OpCode::Control(Control::Pong) => Some(Received::Pong),
+            OpCode::Control(_) => Some(Received::Close(close_code(payload)?)),
+            OpCode::Data(Data::Continue) => {
+                let Some(mut message) = self.message.take() else {
+                    return Err(FrameError::Protocol);
+                };
+                message.data.extend_from_slice(payload);
+                if !header.is_final {
+                    self.message = Some(message);
+                    return Ok(None);
+                }
+                Some(if message.is_text {
+                    let text = String::from_utf8(message.data).map_err(|_| FrameError::NotUtf8)?;
+                    Received::Text(text.into())
+                } else {
+                    Received::Binary(message.data.into())
+                })
+            }
+            OpCode::Data(kind) => {
+                let is_text = kind == Data::Text;
+                if !header.is_final {
+                    self.message = Some(Fragments {
+                        is_text,
+                        data: payload.to_vec(),
+                    });
+                    return Ok(None);
+                }
+                Some(if is_text {
+                    let text = std::str::from_utf8(payload).map_err(|_| FrameError::NotUtf8)?;
+                    Received::Text(text.into())
+                } else {
+                    Received::Binary(payload.into())
+                })
+            }
+        })
+    }
+}
+
+/// The code of a close frame: absent, or two bytes in front of a reason in UTF-8.
+fn close_code(payload: &[u8]) -> Result<Option<u16>, FrameError> {
+    match payload {
+        [] => Ok(None),
+        [high, low, reason @ ..] => {
+            std::str::from_utf8(reason).map_err(|_| FrameError::NotUtf8)?;
+            Ok(Some(u16::from_be_bytes([*high, *low])))
+        }
+        _ => Err(FrameError::Protocol),
+    }
+}
+
+fn unmask(payload: &mut [u8], mask: [u8; 4]) {
+    let (words, rest) = payload.as_chunks_mut::<4>();
+    for word in words {
+        *word = (u32::from_ne_bytes(*word) ^ u32::from_ne_bytes(mask)).to_ne_bytes();
+    }
+    for (byte, mask) in rest.iter_mut().zip(mask) {
+        *byte ^= mask;
+    }
+}
+
+#[cfg(test)]
+#[path = "frame_tests.rs"]
+mod tests;

@@ -1,0 +1,178 @@
+//! Frames against the rules of RFC 6455, and against bytes cut anywhere.
+
+use proptest::prelude::*;
+
+use super::*;
+
+const MASK: [u8; 4] = [0x11, 0x22, 0x83, 0x44];
+
+/// A client's frame.
+fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+    let mut out = vec![first];
+    match payload.len() {
+        length @ 0..126 => out.push(0x80 | u8::try_from(length).unwrap()),
+        length @ 126..65536 => {
+            out.push(0xfe);
+            out.extend_from_slice(&u16::try_from(length).unwrap().to_be_bytes());
+        }
+        length => {
+            out.push(0xff);
+            out.extend_from_slice(&(length as u64).to_be_bytes());
+        }
+    }
+    out.extend_from_slice(&MASK);
+    out.extend(
+        payload
+            .iter()
+            .zip(MASK.iter().cycle())
+            .map(|(byte, mask)| byte ^ mask),
+    );
+    out
+}
+
+/// Reads `bytes` in pieces of `step`; what came of it, printed.
+fn read(bytes: &[u8], step: usize, limit: usize) -> (Vec<String>, Result<(), FrameError>) {
+    let mut reader = FrameReader::new(limit);
+    let mut found = Vec::new();
+    for piece in bytes.chunks(step.max(1)) {
+        let mut piece = piece.to_vec();
+        let result = reader.read(&mut piece, |received| {
+            found.push(format!("{received:?}"));
+            true
+        });
+        if result.is_err() {
+            return (found, result);
+        }
+    }
+    (found, Ok(()))
+}
+
+#[test]
+fn messages_fragments_and_control_frames() {
+    let mut bytes = frame(0x81, b"whole");
+    bytes.extend(frame(0x01, b"in "));
+    bytes.extend(frame(0x89, b"ping between"));
+    bytes.extend(frame(0x00, b"three "));
+    bytes.extend(frame(0x80, b"parts"));
+    bytes.extend(frame(0x82, b"\xff\x00"));
+    bytes.extend(frame(0x8a, b""));
+    bytes.extend(frame(0x88, b"\x03\xe8bye"));
+    let expected = [
+        "Text(\"whole\")",
+        "Ping([112, 105, 110, 103, 32, 98, 101, 116, 119, 101, 101, 110])",
+        "Text(\"in three parts\")",
+        "Binary([255, 0])",
+        "Pong",
+        "Close(Some(1000))",
+    ];
+    for step in 1..bytes.len() {
+        let (found, result) = read(&bytes, step, 1000);
+        assert_eq!(result, Ok(()), "in pieces of {step}");
+        assert_eq!(found, expected, "in pieces of {step}");
+    }
+}
+
+#[test]
+fn a_reader_owns_nothing_between_messages() {
+    let mut reader = FrameReader::new(1000);
+    let bytes = frame(0x81, b"hello");
+    let (mut first, mut second) = (bytes[..3].to_vec(), bytes[3..].to_vec());
+    let mut count = 0;
+    for piece in [&mut first, &mut second] {
+        reader
+            .read(piece, |_| {
+                count += 1;
+                true
+            })
+            .unwrap();
+    }
+    assert_eq!(count, 1);
+    assert_eq!(reader.partial.capacity(), 0);
+    assert!(reader.message.is_none());
+}
+
+#[test]
+fn faults_of_the_peer() {
+    let unmasked = vec![0x81, 0x01, b'x'];
+    let cases = [
+        (unmasked, FrameError::Protocol),
+        (frame(0xc1, b"compressed"), FrameError::Protocol),
+        (frame(0x83, b"reserved"), FrameError::Protocol),
+        (frame(0x80, b"continues nothing"), FrameError::Protocol),
+        (
+            [frame(0x01, b"a"), frame(0x81, b"b")].concat(),
+            FrameError::Protocol,
+        ),
+        (frame(0x09, b"fragmented ping"), FrameError::Protocol),
+        (frame(0x89, &[0; 126]), FrameError::Protocol),
+        (frame(0x88, b"\x03"), FrameError::Protocol),
+        (frame(0x81, b"\xff\xfe"), FrameError::NotUtf8),
+        (
+            [frame(0x01, b"\xc3"), frame(0x80, b"\x28")].concat(),
+            FrameError::NotUtf8,
+        ),
+        (frame(0x81, &[b'x'; 1001]), FrameError::TooBig),
+        (
+            frame(0x81, &[b'x'; 70_000])[..14].to_vec(),
+            FrameError::TooBig,
+        ),
+        (
+            [frame(0x01, &[b'x'; 600]), frame(0x80, &[b'x'; 600])].concat(),
+            FrameError::TooBig,
+        ),
+    ];
+    for (bytes, error) in cases {
+        let (found, result) = read(&bytes, bytes.len(), 1000);
+        assert_eq!(result, Err(error), "{bytes:?}");
+        assert!(found.is_empty(), "{found:?}");
+    }
+    assert_eq!(FrameError::TooBig.close_code(), 1009);
+}
+
+#[test]
+fn a_code_point_may_be_split_between_fragments() {
+    let bytes = [frame(0x01, b"\xc3"), frame(0x80, b"\xa4")].concat();
+    assert_eq!(read(&bytes, 7, 100).0, ["Text(\"ä\")"]);
+}
+
+#[test]
+fn headers_of_every_length() {
+    for length in [0, 1, 125, 126, 65_535, 65_536] {
+        let body = Bytes::from(vec![b'x'; length]);
+        let frame = Frame::text(|_| {}, body, b"");
+        let bytes = frame.parts().concat();
+        assert_eq!(bytes.len(), frame.len());
+        let mut cursor = Cursor::new(&bytes);
+        let (header, parsed) = FrameHeader::parse(&mut cursor).unwrap().unwrap();
+        assert_eq!(parsed, length as u64);
+        assert_eq!(header.opcode, OpCode::Data(Data::Text));
+        assert!(header.is_final && header.mask.is_none());
+        assert_eq!(cursor.position(), (bytes.len() - length) as u64);
+    }
+}
+
+#[test]
+fn a_close_reason_is_cut_at_a_character() {
+    let frame = Frame::close(1013, &"ä".repeat(100));
+    let bytes = frame.parts().concat();
+    assert_eq!(&bytes[..4], &[0x88, 124, 0x03, 0xf5]);
+    assert!(std::str::from_utf8(&bytes[4..]).is_ok());
+}
+
+proptest! {
+    #[test]
+    fn reading_never_panics_and_does_not_depend_on_the_cuts(
+        bytes in proptest::collection::vec(any::<u8>(), 0..300), step in 1_usize..40,
+    ) {
+        let whole = read(&bytes, bytes.len(), 200);
+        let pieces = read(&bytes, step, 200);
+        prop_assert_eq!(whole, pieces);
+    }
+
+    #[test]
+    fn payloads_come_back(payload in proptest::collection::vec(any::<u8>(), 0..300), step in 1_usize..40) {
+        let (found, result) = read(&frame(0x82, &payload), step, 1000);
+        prop_assert_eq!(result, Ok(()));
+        prop_assert_eq!(found, vec![format!("Binary({payload:?})")]);
+    }
+}

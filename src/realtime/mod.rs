@@ -1,0 +1,4 @@
+//! Clients over WebSocket: sessions that join channels, and what reaches them there.
+
+pub mod frame;
+pub mod protocol;

@@ -1,0 +1,97 @@
+//! The `data` of a row change (6.4): written once, shared by every channel that receives it.
+
+use jiff::Timestamp;
+
+use super::push_string;
+use crate::change::{Action, TableName, TimestampMicros};
+
+/// One row change as it goes over the wire, but for its row images.
+#[derive(Clone, Copy, Debug)]
+pub struct ChangeData<'a> {
+    /// The table.
+    pub table: &'a TableName,
+    /// The kind of the change.
+    pub action: Action,
+    /// What is told of the row.
+    pub row: RowData<'a>,
+}
+
+/// What a receiver is told of a changed row.
+#[derive(Clone, Copy, Debug)]
+pub enum RowData<'a> {
+    /// The row.
+    Visible {
+        /// When it was committed; written in milliseconds.
+        committed_at: TimestampMicros,
+        /// The array of columns as JSON text.
+        columns: &'a [u8],
+        /// What is wrong with the images, when they are not whole (6.5, item 8).
+        error: Option<&'static str>,
+    },
+    /// Only that something happened, and why no more is told (6.5).
+    Refused(&'static str),
+}
+
+impl ChangeData<'_> {
+    /// Writes the JSON object. `record` and `old_record` write the image after and before as JSON
+    /// objects; which of them is asked depends on the kind of the change.
+    pub fn write(
+        &self,
+        out: &mut Vec<u8>,
+        record: impl FnOnce(&mut Vec<u8>),
+        old_record: impl FnOnce(&mut Vec<u8>),
+    ) {
+        out.extend_from_slice(b"{\"schema\":");
+        push_string(out, &self.table.schema);
+        out.extend_from_slice(b",\"table\":");
+        push_string(out, &self.table.name);
+        out.extend_from_slice(b",\"commit_timestamp\":");
+        match self.row {
+            RowData::Visible { committed_at, .. } => push_string(out, &milliseconds(committed_at)),
+            RowData::Refused(_) => out.extend_from_slice(b"null"),
+        }
+        out.extend_from_slice(b",\"type\":");
+        push_string(out, self.action.as_str());
+        out.extend_from_slice(b",\"columns\":");
+        out.extend_from_slice(match self.row {
+            RowData::Visible { columns, .. } => columns,
+            RowData::Refused(_) => b"[]",
+        });
+        if self.action != Action::Delete {
+            out.extend_from_slice(b",\"record\":");
+            self.push_image(out, record);
+        }
+        if self.action != Action::Insert {
+            out.extend_from_slice(b",\"old_record\":");
+            self.push_image(out, old_record);
+        }
+        out.extend_from_slice(b",\"errors\":");
+        match self.row {
+            RowData::Visible { error: None, .. } => out.extend_from_slice(b"null"),
+            RowData::Visible {
+                error: Some(reason),
+                ..
+            }
+            | RowData::Refused(reason) => {
+                out.push(b'[');
+                push_string(out, reason);
+                out.push(b']');
+            }
+        }
+        out.push(b'}');
+    }
+
+    fn push_image(&self, out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
+        match self.row {
+            RowData::Visible { .. } => write(out),
+            RowData::Refused(_) => out.extend_from_slice(b"{}"),
+        }
+    }
+}
+
+/// A time as `2026-01-02T03:04:05.678Z`. A time outside of the years −9999 to 9999, which only a
+/// broken clock writes into the log, is shown as the epoch.
+fn milliseconds(time: TimestampMicros) -> String {
+    let timestamp = Timestamp::from_microsecond(time.0).unwrap_or(Timestamp::UNIX_EPOCH);
+    timestamp.strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string()
+}

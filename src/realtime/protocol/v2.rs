@@ -1,0 +1,174 @@
+//! Version 2.0.0: JSON arrays `[join_ref, ref, topic, event, payload]` (2.2) and binary pushes (2.4).
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::Deserialize;
+use serde::de::{Deserializer, Error as _, IgnoredAny, SeqAccess, Visitor};
+use serde_json::value::RawValue;
+
+use super::envelope::{envelope, push_payload};
+use super::message::{
+    ClientEvent, ClientMessage, MalformedMessage, PayloadEncoding, Ref, ServerMessage,
+};
+use super::{push_ids, push_ref, push_string};
+
+/// What follows the data of a change.
+pub(super) const CHANGE_TAIL: &[u8] = b"}]";
+/// What follows the data of a change on a channel that joined without a `config`.
+pub(super) const LEGACY_CHANGE_TAIL: &[u8] = b"]";
+
+/// First byte of a binary frame: an ordinary push.
+const KIND_PUSH: u8 = 0;
+/// First byte of a binary frame: a broadcast whose payload is the user's alone.
+const KIND_USER_BROADCAST_PUSH: u8 = 3;
+
+/// The five elements; further ones are ignored.
+struct Array<'a> {
+    join_ref: &'a RawValue,
+    reference: &'a RawValue,
+    topic: Cow<'a, str>,
+    event: Cow<'a, str>,
+    payload: &'a RawValue,
+}
+
+/// A string that is borrowed from the frame where it has no escapes.
+#[derive(Deserialize)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Array<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Elements;
+
+        impl<'de> Visitor<'de> for Elements {
+            type Value = Array<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an array of at least five elements")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut array: A) -> Result<Self::Value, A::Error> {
+                fn next<'de, T: Deserialize<'de>, A: SeqAccess<'de>>(
+                    array: &mut A,
+                ) -> Result<T, A::Error> {
+                    array
+                        .next_element()?
+                        .ok_or_else(|| A::Error::custom("too short"))
+                }
+                let found = Array {
+                    join_ref: next(&mut array)?,
+                    reference: next(&mut array)?,
+                    topic: next::<Text<'de>, A>(&mut array)?.0,
+                    event: next::<Text<'de>, A>(&mut array)?.0,
+                    payload: next(&mut array)?,
+                };
+                while array.next_element::<IgnoredAny>()?.is_some() {}
+                Ok(found)
+            }
+        }
+
+        deserializer.deserialize_seq(Elements)
+    }
+}
+
+/// Reads a text frame.
+pub(super) fn decode(text: &str) -> Result<ClientMessage<'_>, MalformedMessage> {
+    let array: Array<'_> = serde_json::from_str(text).map_err(|_| MalformedMessage)?;
+    Ok(ClientMessage {
+        join_ref: Ref::from_json(array.join_ref)?,
+        reference: Ref::from_json(array.reference)?,
+        topic: array.topic,
+        event: ClientEvent::from_text(array.event, array.payload),
+    })
+}
+
+/// Reads a binary frame: a kind, a byte per length, then the parts without separators.
+pub(super) fn decode_binary(data: &[u8]) -> Result<ClientMessage<'_>, MalformedMessage> {
+    match data {
+        [KIND_PUSH, join_ref, reference, topic, event, rest @ ..] => {
+            let mut parts = Parts(rest);
+            Ok(ClientMessage {
+                join_ref: Ref::from_text(parts.take(*join_ref)?),
+                reference: Ref::from_text(parts.take(*reference)?),
+                topic: parts.take(*topic)?.into(),
+                event: ClientEvent::Other(parts.take(*event)?.into()),
+            })
+        }
+        [
+            KIND_USER_BROADCAST_PUSH,
+            join_ref,
+            reference,
+            topic,
+            event,
+            metadata,
+            encoding,
+            rest @ ..,
+        ] => {
+            let mut parts = Parts(rest);
+            Ok(ClientMessage {
+                join_ref: Ref::from_text(parts.take(*join_ref)?),
+                reference: Ref::from_text(parts.take(*reference)?),
+                topic: parts.take(*topic)?.into(),
+                event: ClientEvent::UserBroadcast {
+                    event: parts.take(*event)?,
+                    metadata: parts.take(*metadata)?,
+                    // Every value but 0 is taken as JSON, as in the original.
+                    encoding: match encoding {
+                        0 => PayloadEncoding::Binary,
+                        _ => PayloadEncoding::Json,
+                    },
+                    payload: parts.0,
+                },
+            })
+        }
+        _ => Err(MalformedMessage),
+    }
+}
+
+/// What is left of a binary frame.
+struct Parts<'a>(&'a [u8]);
+
+impl<'a> Parts<'a> {
+    fn take(&mut self, length: u8) -> Result<&'a str, MalformedMessage> {
+        let (part, rest) = self
+            .0
+            .split_at_checked(usize::from(length))
+            .ok_or(MalformedMessage)?;
+        self.0 = rest;
+        std::str::from_utf8(part).map_err(|_| MalformedMessage)
+    }
+}
+
+/// Writes a message.
+pub(super) fn encode(message: &ServerMessage, out: &mut Vec<u8>) {
+    let envelope = envelope(message);
+    out.push(b'[');
+    push_ref(out, envelope.join_ref);
+    out.push(b',');
+    push_ref(out, envelope.reference);
+    out.push(b',');
+    push_string(out, envelope.topic);
+    out.push(b',');
+    push_string(out, envelope.event);
+    out.push(b',');
+    push_payload(message, out);
+    out.push(b']');
+}
+
+/// What stands before the data of a change.
+pub(super) fn change_head(topic: &str, ids: &[u32], out: &mut Vec<u8>) {
+    out.extend_from_slice(b"[null,null,");
+    out.extend_from_slice(topic.as_bytes());
+    out.extend_from_slice(b",\"postgres_changes\",{\"ids\":[");
+    push_ids(out, ids);
+    out.extend_from_slice(b"],\"data\":");
+}
+
+/// The same for a channel that joined without a `config`.
+pub(super) fn legacy_change_head(topic: &str, event: &str, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"[null,null,");
+    out.extend_from_slice(topic.as_bytes());
+    out.push(b',');
+    push_string(out, event);
+    out.push(b',');
+}
