@@ -1,0 +1,45 @@
+//! The database: who we are there, and how long things may take.
+
+use std::time::Duration;
+
+use super::reader::Reader;
+use super::secret::Secret;
+
+/// `[database]`.
+#[derive(Clone, Debug)]
+pub struct DatabaseConfig {
+    /// The owner's connection string: migrations, replication, catalogue, visibility.
+    pub url: Secret,
+    /// The connection string for people's requests; the owner's unless another is given.
+    pub request_url: Secret,
+    /// Connections for people's requests at most.
+    pub request_pool_size: usize,
+    /// How long a request waits for a free connection.
+    pub pool_wait: Duration,
+    /// How long one statement of a request may run.
+    pub statement_timeout: Duration,
+    /// How long opening a connection may take.
+    pub connect_timeout: Duration,
+}
+
+impl DatabaseConfig {
+    pub(super) fn read(reader: &mut Reader) -> Self {
+        let url = reader.connection_url("database.url").unwrap_or_else(|| {
+            reader.problem(
+                "database.url",
+                "is not set: set DATABASE_URL to the owner's connection string",
+            );
+            Secret::new("")
+        });
+        Self {
+            request_url: reader
+                .connection_url("database.request_url")
+                .unwrap_or_else(|| url.clone()),
+            url,
+            request_pool_size: reader.whole("database.request_pool_size", 1..=1_000),
+            pool_wait: reader.milliseconds("database.pool_wait_ms", 1..=60_000),
+            statement_timeout: reader.milliseconds("database.statement_timeout_ms", 1..=600_000),
+            connect_timeout: reader.milliseconds("database.connect_timeout_ms", 1..=60_000),
+        }
+    }
+}

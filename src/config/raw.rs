@@ -1,0 +1,298 @@
+//! What file, environment and flags say: every known key with its value and where it is from.
+//!
+//! The known keys are those of `config/default.toml`, and a key's type is its default's type.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use toml::{Table, Value};
+
+use super::error::ConfigError;
+use super::source::Source;
+
+/// The defaults, and with them the list of keys.
+pub(super) const DEFAULTS: &str = include_str!("../../config/default.toml");
+
+/// The variable that names the configuration file; it is not a setting itself.
+pub(super) const FILE_VARIABLE: &str = "RAPPORT_CONFIG";
+
+/// What every variable of ours begins with.
+const PREFIX: &str = "RAPPORT_";
+
+/// Variables that other programs' users have set already, and the keys they stand for. Ours
+/// wins where both are set.
+const SYNONYMS: &[(&str, &str)] = &[
+    ("DATABASE_URL", "database.url"),
+    ("PORT", "server.port"),
+    ("SUPABASE_ANON_KEY", "auth.anon_key"),
+    ("SUPABASE_JWT_SECRET", "auth.jwt_secret"),
+    ("SUPABASE_SERVICE_ROLE_KEY", "auth.service_role_key"),
+    ("SUPABASE_URL", "supabase.url"),
+];
+
+/// A setting given on the command line.
+#[derive(Clone, Debug)]
+pub struct Flag {
+    /// How the flag is written, for messages.
+    pub name: &'static str,
+    /// `section.key`.
+    pub key: &'static str,
+    /// The value as written.
+    pub value: String,
+}
+
+/// Everything that is read, in the order of precedence: the file, then the environment, then
+/// the flags.
+pub struct Inputs<'a> {
+    /// The configuration file, when one is named.
+    pub file: Option<PathBuf>,
+    /// The environment.
+    pub environment: &'a dyn Source,
+    /// The flags.
+    pub flags: Vec<Flag>,
+}
+
+/// Where a value is from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Origin {
+    Default,
+    File(PathBuf),
+    Variable(String),
+    Flag(&'static str),
+}
+
+impl Origin {
+    /// How a message names `key` as it was written here.
+    pub(super) fn naming(&self, key: &str) -> String {
+        match self {
+            Self::Default => format!("`{key}`"),
+            Self::File(path) => format!("`{key}` in {}", path.display()),
+            Self::Variable(name) => name.clone(),
+            Self::Flag(name) => (*name).to_owned(),
+        }
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Default => formatter.write_str("default"),
+            Self::File(path) => write!(formatter, "{}", path.display()),
+            Self::Variable(name) => formatter.write_str(name),
+            Self::Flag(name) => formatter.write_str(name),
+        }
+    }
+}
+
+/// One setting as it is in force.
+#[derive(Clone, Debug)]
+pub(super) struct Setting {
+    pub(super) value: Value,
+    pub(super) origin: Origin,
+}
+
+/// Every known key, as `section.key`, with the value that is in force.
+#[derive(Debug)]
+pub(super) struct Raw {
+    pub(super) settings: BTreeMap<String, Setting>,
+    pub(super) problems: Vec<String>,
+}
+
+impl Raw {
+    /// Lays the inputs over the defaults. Keys that are not known and values of the wrong type
+    /// are collected as problems.
+    pub(super) fn read(inputs: &Inputs<'_>) -> Result<Self, ConfigError> {
+        let defaults: Table = DEFAULTS
+            .parse()
+            .map_err(|error| ConfigError::Defaults(Box::new(error)))?;
+        let settings = flatten(defaults)
+            .map(|(key, value)| {
+                (
+                    key,
+                    Setting {
+                        value,
+                        origin: Origin::Default,
+                    },
+                )
+            })
+            .collect();
+        let mut raw = Self {
+            settings,
+            problems: Vec::new(),
+        };
+        if let Some(path) = &inputs.file {
+            raw.add_file(path)?;
+        }
+        raw.add_environment(inputs.environment);
+        for flag in &inputs.flags {
+            raw.set_text(flag.key, &flag.value, Origin::Flag(flag.name));
+        }
+        Ok(raw)
+    }
+
+    fn add_file(&mut self, path: &Path) -> Result<(), ConfigError> {
+        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable {
+            path: path.to_owned(),
+            source,
+        })?;
+        let table: Table = text.parse().map_err(|source| ConfigError::Syntax {
+            path: path.to_owned(),
+            source: Box::new(source),
+        })?;
+        for (key, value) in flatten(table) {
+            let origin = Origin::File(path.to_owned());
+            let Some(setting) = self.settings.get_mut(&key) else {
+                let nearest = nearest(&key, self.settings.keys().map(String::as_str));
+                self.problems.push(format!(
+                    "{} is not a setting; did you mean `{nearest}`?",
+                    origin.naming(&key)
+                ));
+                continue;
+            };
+            if value.same_type(&setting.value) {
+                *setting = Setting { value, origin };
+            } else {
+                let expected = type_name(&setting.value);
+                self.problems
+                    .push(format!("{} must be {expected}", origin.naming(&key)));
+            }
+        }
+        Ok(())
+    }
+
+    fn add_environment(&mut self, environment: &dyn Source) {
+        for (variable, key) in SYNONYMS {
+            // Set to nothing is how a shell or a compose file says "not set".
+            if let Some(text) = environment.get(variable).filter(|text| !text.is_empty()) {
+                self.set_text(key, &text, Origin::Variable((*variable).to_owned()));
+            }
+        }
+        let known: BTreeMap<String, String> = self
+            .settings
+            .keys()
+            .map(|key| (variable_for(key), key.clone()))
+            .collect();
+        for variable in environment.names() {
+            if !variable.starts_with(PREFIX) || variable == FILE_VARIABLE {
+                continue;
+            }
+            let Some(key) = known.get(&variable) else {
+                let nearest = nearest(&variable, known.keys().map(String::as_str));
+                self.problems.push(format!(
+                    "{variable} is not a setting; did you mean {nearest}?"
+                ));
+                continue;
+            };
+            if let Some(text) = environment.get(&variable) {
+                self.set_text(key, &text, Origin::Variable(variable));
+            }
+        }
+    }
+
+    fn set_text(&mut self, key: &str, text: &str, origin: Origin) {
+        let Some(setting) = self.settings.get_mut(key) else {
+            self.problems
+                .push(format!("{} is not a setting", origin.naming(key)));
+            return;
+        };
+        match parse_like(&setting.value, text) {
+            Some(value) => *setting = Setting { value, origin },
+            None => {
+                let expected = type_name(&setting.value);
+                self.problems
+                    .push(format!("{} must be {expected}", origin.naming(key)));
+            }
+        }
+    }
+}
+
+/// The variable of a key: `server.port` is `RAPPORT_SERVER_PORT`.
+pub(super) fn variable_for(key: &str) -> String {
+    format!("{PREFIX}{}", key.replace('.', "_").to_ascii_uppercase())
+}
+
+/// `section.key` for every value; a value outside of a section keeps its bare name, which is no
+/// known key.
+fn flatten(table: Table) -> impl Iterator<Item = (String, Value)> {
+    table.into_iter().flat_map(|(section, value)| match value {
+        Value::Table(keys) => keys
+            .into_iter()
+            .map(|(key, value)| (format!("{section}.{key}"), value))
+            .collect(),
+        value => vec![(section, value)],
+    })
+}
+
+/// A text as a value of the type that `default` has.
+fn parse_like(default: &Value, text: &str) -> Option<Value> {
+    let text = text.trim();
+    match default {
+        Value::Integer(_) => text.replace('_', "").parse().ok().map(Value::Integer),
+        Value::Boolean(_) => match text {
+            "true" | "1" | "on" => Some(Value::Boolean(true)),
+            "false" | "0" | "off" => Some(Value::Boolean(false)),
+            _ => None,
+        },
+        Value::Array(_) => {
+            let parts = text
+                .split(',')
+                .map(str::trim)
+                .filter(|part| !part.is_empty());
+            Some(Value::Array(
+                parts.map(|part| Value::String(part.to_owned())).collect(),
+            ))
+        }
+        _ => Some(Value::String(text.to_owned())),
+    }
+}
+
+fn type_name(value: &Value) -> &'static str {
+    match value {
+        Value::Integer(_) => "a whole number",
+        Value::Boolean(_) => "true or false",
+        Value::Array(_) => "a list of texts",
+        _ => "a text",
+    }
+}
+
+/// The known name with the fewest edits between it and `written`.
+fn nearest<'a>(written: &str, known: impl Iterator<Item = &'a str>) -> &'a str {
+    known
+        .min_by_key(|name| edits(written, name))
+        .unwrap_or_default()
+}
+
+/// Levenshtein's distance: insertions, deletions and replacements that turn one into the other.
+fn edits(left: &str, right: &str) -> usize {
+    let right: Vec<char> = right.chars().collect();
+    let mut row: Vec<usize> = (0..=right.len()).collect();
+    for (index, from) in left.chars().enumerate() {
+        let mut diagonal = index;
+        row[0] = index + 1;
+        for (column, to) in right.iter().enumerate() {
+            let replaced = diagonal + usize::from(from != *to);
+            diagonal = row[column + 1];
+            row[column + 1] = replaced.min(diagonal + 1).min(row[column] + 1);
+        }
+    }
+    row[right.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn edits_are_counted() {
+        for (left, right, expected) in [
+            ("", "", 0),
+            ("port", "port", 0),
+            ("prot", "port", 2),
+            ("por", "port", 1),
+            ("a", "xyz", 3),
+        ] {
+            assert_eq!(edits(left, right), expected, "{left} {right}");
+        }
+    }
+}

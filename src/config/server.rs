@@ -1,0 +1,84 @@
+//! The HTTP listener and who may call it from a browser.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use super::reader::Reader;
+use super::secret::Secret;
+
+/// `[server]`.
+#[derive(Clone, Debug)]
+pub struct ServerConfig {
+    /// Where to listen; port 0 takes any free one.
+    pub listen: SocketAddr,
+    /// Under which address clients reach us, without a trailing slash, when it is known.
+    pub public_url: Option<String>,
+    /// Origins whose pages may call the chat routes.
+    pub allowed_origins: Vec<String>,
+    /// Whether pages from this machine may, too, on any port.
+    pub allow_localhost_origins: bool,
+    /// What opens `/metrics`; without it the route does not exist.
+    pub metrics_token: Option<Secret>,
+    /// How long a stop waits before it cuts what is still open.
+    pub shutdown_deadline: Duration,
+}
+
+impl ServerConfig {
+    pub(super) fn read(reader: &mut Reader) -> Self {
+        let address = reader.required_text("server.address");
+        let address: IpAddr = address.parse().unwrap_or_else(|_| {
+            reader.problem("server.address", "must be an IP address");
+            Ipv4Addr::LOCALHOST.into()
+        });
+        let port = reader.whole("server.port", 0..=u16::MAX);
+        let allowed_origins = reader.list("server.allowed_origins");
+        if let Some(wrong) = allowed_origins.iter().find(|origin| !is_origin(origin)) {
+            let message = format!(
+                "holds `{wrong}`, which is not an origin: scheme, host and port without a path, \
+                 as in https://app.example.com"
+            );
+            reader.problem("server.allowed_origins", &message);
+        }
+        Self {
+            listen: SocketAddr::new(address, port),
+            public_url: reader.web_url("server.public_url"),
+            allowed_origins,
+            allow_localhost_origins: reader.switch("server.allow_localhost_origins"),
+            metrics_token: reader.secret("server.metrics_token"),
+            shutdown_deadline: reader.milliseconds("server.shutdown_deadline_ms", 0..=600_000),
+        }
+    }
+}
+
+/// The serialised origin of RFC 6454, 6.2: what a browser sends, compared as it is.
+fn is_origin(text: &str) -> bool {
+    let host = text
+        .strip_prefix("https://")
+        .or_else(|| text.strip_prefix("http://"));
+    host.is_some_and(|host| {
+        !host.is_empty()
+            && !host.contains(['/', '*', '?', '#', '@', ' '])
+            && *host == host.to_lowercase()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_origin;
+
+    #[test]
+    fn an_origin_has_no_path_and_no_wildcard() {
+        for (text, expected) in [
+            ("https://app.example.com", true),
+            ("http://localhost:3000", true),
+            ("https://app.example.com/", false),
+            ("https://*.example.com", false),
+            ("https://App.example.com", false),
+            ("app.example.com", false),
+            ("*", false),
+            ("https://", false),
+        ] {
+            assert_eq!(is_origin(text), expected, "{text}");
+        }
+    }
+}

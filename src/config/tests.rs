@@ -1,0 +1,220 @@
+//! What written settings resolve to, and what is said about wrong ones.
+
+use std::collections::BTreeMap;
+use std::io::Write as _;
+
+use super::raw::DEFAULTS;
+use super::*;
+
+/// The least that must be set.
+const REQUIRED: &[(&str, &str)] = &[
+    ("DATABASE_URL", "postgres://ana:pw@db/chat"),
+    ("SUPABASE_JWT_SECRET", "s3cret"),
+];
+
+fn environment(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+    pairs
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+        .collect()
+}
+
+fn file(text: &str) -> tempfile::NamedTempFile {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(text.as_bytes()).unwrap();
+    file
+}
+
+fn load(pairs: &[(&str, &str)], text: &str, flags: Vec<Flag>) -> Result<Config, String> {
+    let mut all = environment(REQUIRED);
+    all.extend(environment(pairs));
+    let file = file(text);
+    let inputs = Inputs {
+        file: Some(file.path().to_owned()),
+        environment: &all,
+        flags,
+    };
+    Config::load(&inputs).map_err(|error| {
+        error
+            .to_string()
+            .replace(&file.path().display().to_string(), "rapport.toml")
+    })
+}
+
+#[test]
+fn the_defaults_and_the_two_required_values_are_enough() {
+    let config = load(&[], "", vec![]).unwrap();
+    assert_eq!(config.server.listen.to_string(), "127.0.0.1:4000");
+    assert_eq!(config.database.request_url, config.database.url);
+}
+
+#[test]
+fn later_sources_win() {
+    let text = "[server]\nport = 1";
+    let flag = || Flag {
+        name: "--port",
+        key: "server.port",
+        value: "4".to_owned(),
+    };
+    for (pairs, text, flags, expected) in [
+        (vec![], "", vec![], 4000),
+        (vec![], text, vec![], 1),
+        (vec![("PORT", "2")], text, vec![], 2),
+        (
+            vec![("PORT", "2"), ("RAPPORT_SERVER_PORT", "3")],
+            text,
+            vec![],
+            3,
+        ),
+        (vec![("RAPPORT_SERVER_PORT", "3")], text, vec![flag()], 4),
+    ] {
+        let config = load(&pairs, text, flags).unwrap();
+        assert_eq!(config.server.listen.port(), expected, "{pairs:?}");
+    }
+}
+
+#[test]
+fn every_mistake_is_named_with_its_place() {
+    let cases: &[(&[(&str, &str)], &str, &str)] = &[
+        (
+            &[("RAPPORT_SERVER_PROT", "1")],
+            "",
+            "RAPPORT_SERVER_PROT is not a setting; did you mean RAPPORT_SERVER_PORT?",
+        ),
+        (
+            &[],
+            "[server]\nprot = 1",
+            "`server.prot` in rapport.toml is not a setting; did you mean `server.port`?",
+        ),
+        (&[], "port = 1", "`port` in rapport.toml is not a setting"),
+        (
+            &[],
+            "[server]\nport = \"1\"",
+            "`server.port` in rapport.toml must be a whole number",
+        ),
+        (&[("PORT", "web")], "", "PORT must be a whole number"),
+        (&[("PORT", "65536")], "", "PORT must be from 0 to 65535"),
+        (
+            &[("RAPPORT_SERVER_ADDRESS", "localhost")],
+            "",
+            "RAPPORT_SERVER_ADDRESS must be an IP address",
+        ),
+        (
+            &[("RAPPORT_REPLICATION_KEEP_SLOT", "perhaps")],
+            "",
+            "RAPPORT_REPLICATION_KEEP_SLOT must be true or false",
+        ),
+        (
+            &[("RAPPORT_REPLICATION_SLOT_NAME", "My Slot")],
+            "",
+            "may hold lower-case letters",
+        ),
+        (
+            &[("RAPPORT_CHAT_HOST_PRESET", "x")],
+            "",
+            "must be one of auto, users_table, claims, one_team",
+        ),
+        (
+            &[("RAPPORT_DATABASE_URL", "mysql://db")],
+            "",
+            "begins with postgresql://",
+        ),
+        (
+            &[("RAPPORT_AUTH_JWKS", "/does/not/exist")],
+            "",
+            "names a file that cannot be read",
+        ),
+        (
+            &[("RAPPORT_REALTIME_QUEUE_MAX_BYTES", "2000")],
+            "",
+            "a frame of that size could never be sent",
+        ),
+        (
+            &[("RAPPORT_LOG_LEVEL", "rapport=loud")],
+            "",
+            "RAPPORT_LOG_LEVEL must be a level",
+        ),
+    ];
+    for (pairs, text, expected) in cases {
+        let error = load(pairs, text, vec![]).unwrap_err();
+        assert!(
+            error.contains(expected),
+            "expected `{expected}` in: {error}"
+        );
+    }
+    let several = load(&[("PORT", "x"), ("RAPPORT_LOG_FORMAT", "x")], "", vec![]).unwrap_err();
+    assert!(
+        several.contains("PORT") && several.contains("RAPPORT_LOG_FORMAT"),
+        "{several}"
+    );
+}
+
+#[test]
+fn what_must_be_set_is_asked_for_by_name() {
+    let nothing = BTreeMap::new();
+    let inputs = Inputs {
+        file: None,
+        environment: &nothing,
+        flags: vec![],
+    };
+    let error = Config::load(&inputs).unwrap_err().to_string();
+    assert!(
+        error.contains("DATABASE_URL") && error.contains("SUPABASE_JWT_SECRET"),
+        "{error}"
+    );
+}
+
+#[test]
+fn no_message_and_no_debug_output_shows_a_secret() {
+    let secrets = &[
+        ("RAPPORT_AUTH_JWT_SECRET", "hush-1"),
+        ("RAPPORT_AUTH_SERVICE_ROLE_KEY", "hush-2"),
+        ("RAPPORT_DATABASE_URL", "postgres://ana:hush-3@db/chat"),
+        ("RAPPORT_SERVER_METRICS_TOKEN", "hush-4"),
+    ];
+    let config = load(secrets, "", vec![]).unwrap();
+    assert!(!format!("{config:?}").contains("hush"));
+    let mut wrong = secrets.to_vec();
+    wrong.push(("PORT", "x"));
+    wrong.push(("RAPPORT_DATABASE_REQUEST_URL", "hush-5"));
+    assert!(!load(&wrong, "", vec![]).unwrap_err().contains("hush"));
+}
+
+#[test]
+fn a_key_set_may_be_text_or_a_file() {
+    let keys = r#"{"keys":[]}"#;
+    let key_file = file(keys);
+    for written in [keys.to_owned(), key_file.path().display().to_string()] {
+        let config = load(&[("RAPPORT_AUTH_JWKS", &written)], "", vec![]).unwrap();
+        assert_eq!(config.auth.jwks.as_deref(), Some(keys));
+    }
+}
+
+#[test]
+fn every_default_is_read_by_a_section() {
+    let variables = environment(REQUIRED);
+    let inputs = Inputs {
+        file: None,
+        environment: &variables,
+        flags: vec![],
+    };
+    let (_, reader) = resolve(&inputs, Config::read).unwrap();
+    assert_eq!(reader.unasked(), Vec::<&str>::new());
+}
+
+#[test]
+fn every_default_has_its_comment() {
+    let lines: Vec<&str> = DEFAULTS.lines().collect();
+    for (number, line) in lines
+        .iter()
+        .enumerate()
+        .filter(|(_, line)| line.contains(" = "))
+    {
+        if !line.starts_with('#') {
+            assert!(
+                lines[number - 1].starts_with("# "),
+                "no comment above `{line}`"
+            );
+        }
+    }
+}

@@ -1,0 +1,29 @@
+//! How it is decided who may see a changed row.
+
+use std::time::Duration;
+
+use super::reader::Reader;
+
+/// `[visibility]`.
+#[derive(Clone, Debug)]
+pub struct VisibilityConfig {
+    /// Connections that ask.
+    pub pool_size: usize,
+    /// How long the catalogue is taken as known.
+    pub catalog_ttl: Duration,
+    /// Rows in one question at most.
+    pub batch_max_rows: usize,
+    /// How long one question may take.
+    pub statement_timeout: Duration,
+}
+
+impl VisibilityConfig {
+    pub(super) fn read(reader: &mut Reader) -> Self {
+        Self {
+            pool_size: reader.whole("visibility.pool_size", 1..=1_000),
+            catalog_ttl: reader.milliseconds("visibility.catalog_ttl_ms", 0..=3_600_000),
+            batch_max_rows: reader.whole("visibility.batch_max_rows", 1..=100_000),
+            statement_timeout: reader.milliseconds("visibility.statement_timeout_ms", 1..=600_000),
+        }
+    }
+}
