@@ -9,8 +9,9 @@ pub mod change;
 pub mod error_code;
 pub mod shutdown;
 
-// Base: settings.
+// Base: settings, and what the process tells about itself.
 pub mod config;
+pub mod observability;
 
 // Tools.
 pub mod auth;

@@ -75,7 +75,12 @@ fn later_sources_win() {
 
 #[test]
 fn every_mistake_is_named_with_its_place() {
-    let cases: &[(&[(&str, &str)], &str, &str)] = &[
+    type Case = (
+        &'static [(&'static str, &'static str)],
+        &'static str,
+        &'static str,
+    );
+    let cases: &[Case] = &[
         (
             &[("RAPPORT_SERVER_PROT", "1")],
             "",

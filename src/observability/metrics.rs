@@ -1,0 +1,297 @@
+//! The counters and gauges of the process, each name declared once.
+//!
+//! Subsystems hold clones of their section; `/metrics` reads the registry. Every name stands in
+//! `docs/metrics.md`, which a test checks. Labels have few values by construction: no user, topic
+//! or address ever becomes one, because each combination is kept for the life of the process.
+
+use std::fmt::{self, Write as _};
+use std::sync::atomic::{AtomicI64, AtomicU64};
+
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder, text};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::Registry;
+
+/// What every name begins with.
+const PREFIX: &str = "rapport";
+
+/// All sections and the registry that prints them.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    /// Reading row changes.
+    pub replication: ReplicationMetrics,
+    /// Sockets and channels.
+    pub realtime: RealtimeMetrics,
+    /// HTTP requests.
+    pub http: HttpMetrics,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Metrics {
+    /// Every section at zero.
+    pub fn new() -> Self {
+        let mut registry = Registry::with_prefix(PREFIX);
+        let replication = ReplicationMetrics::default();
+        replication.register(registry.sub_registry_with_prefix("replication"));
+        let realtime = RealtimeMetrics::default();
+        realtime.register(registry.sub_registry_with_prefix("realtime"));
+        let http = HttpMetrics::default();
+        http.register(registry.sub_registry_with_prefix("http"));
+        Self {
+            registry,
+            replication,
+            realtime,
+            http,
+        }
+    }
+
+    /// Where a subsystem that declares its own section registers it, before the start.
+    pub fn registry_mut(&mut self) -> &mut Registry {
+        &mut self.registry
+    }
+
+    /// The text that `/metrics` answers (`application/openmetrics-text; version=1.0.0`).
+    ///
+    /// # Errors
+    /// Only when a metric of its own encoding fails, which none here does.
+    pub fn encode(&self) -> Result<String, fmt::Error> {
+        let mut encoded = String::new();
+        text::encode(&mut encoded, &self.registry)?;
+        Ok(encoded)
+    }
+}
+
+/// Reading row changes from the database. Clones share their values.
+#[derive(Clone, Debug, Default)]
+pub struct ReplicationMetrics {
+    /// Committed transactions with a change of a published table.
+    pub transactions: Counter,
+    /// Row changes in them.
+    pub changes: Counter,
+    /// Times the connection was opened again after it was lost.
+    pub reconnects: Counter,
+    /// Times the slot was made anew, so that changes may have been missed.
+    pub slot_recreated: Counter,
+    /// Log that the database holds back for us, in bytes, when last measured.
+    pub wal_held_bytes: Gauge<i64, AtomicI64>,
+}
+
+impl ReplicationMetrics {
+    fn register(&self, registry: &mut Registry) {
+        registry.register(
+            "transactions",
+            "Committed transactions with a change of a published table",
+            self.transactions.clone(),
+        );
+        registry.register("changes", "Row changes read", self.changes.clone());
+        registry.register(
+            "reconnects",
+            "Times the replication connection was opened again after it was lost",
+            self.reconnects.clone(),
+        );
+        registry.register(
+            "slot_recreated",
+            "Times the slot was made anew and changes may have been missed",
+            self.slot_recreated.clone(),
+        );
+        registry.register(
+            "wal_held_bytes",
+            "Log the database holds back for the slot, when last measured",
+            self.wal_held_bytes.clone(),
+        );
+    }
+}
+
+/// Sockets, channels, and what did not reach them. Clones share their values.
+#[derive(Clone, Debug, Default)]
+pub struct RealtimeMetrics {
+    /// Sockets that are open.
+    pub sockets: Gauge<i64, AtomicI64>,
+    /// Channels that are joined.
+    pub channels: Gauge<i64, AtomicI64>,
+    /// Frames read from clients.
+    pub frames_received: Counter,
+    /// Frames queued for clients.
+    pub frames_sent: Counter,
+    /// Frames from or for a client that were dropped, by the reason.
+    pub frames_dropped: Family<DropLabels, Counter>,
+    /// Sockets closed because their client read too slowly.
+    pub slow_consumers_closed: Counter,
+    /// Sockets refused, because there are as many as allowed or the key was not good.
+    pub sockets_refused: Counter,
+    /// Joins that were refused.
+    pub joins_refused: Counter,
+}
+
+/// Why a frame was dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum DropReason {
+    /// It could not be parsed.
+    Malformed,
+    /// Its channel is not joined.
+    NotJoined,
+    /// The sender may not send there.
+    Forbidden,
+    /// The sender sends too much.
+    RateLimited,
+    /// The receiver's queue was full.
+    QueueFull,
+    /// The receiver speaks a version of the protocol that has no such frame.
+    NotExpressible,
+    /// A row change that visibility could not decide.
+    Undecided,
+}
+
+impl EncodeLabelValue for DropReason {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), fmt::Error> {
+        encoder.write_str(match self {
+            Self::Malformed => "malformed",
+            Self::NotJoined => "not_joined",
+            Self::Forbidden => "forbidden",
+            Self::RateLimited => "rate_limited",
+            Self::QueueFull => "queue_full",
+            Self::NotExpressible => "not_expressible",
+            Self::Undecided => "undecided",
+        })
+    }
+}
+
+/// The labels of [`RealtimeMetrics::frames_dropped`].
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct DropLabels {
+    /// Why.
+    pub reason: DropReason,
+}
+
+impl RealtimeMetrics {
+    /// Counts one dropped frame.
+    pub fn dropped(&self, reason: DropReason) {
+        self.frames_dropped
+            .get_or_create(&DropLabels { reason })
+            .inc();
+    }
+
+    fn register(&self, registry: &mut Registry) {
+        registry.register("sockets", "Sockets that are open", self.sockets.clone());
+        registry.register(
+            "channels",
+            "Channels that are joined",
+            self.channels.clone(),
+        );
+        registry.register(
+            "frames_received",
+            "Frames read from clients",
+            self.frames_received.clone(),
+        );
+        registry.register(
+            "frames_sent",
+            "Frames queued for clients",
+            self.frames_sent.clone(),
+        );
+        registry.register(
+            "frames_dropped",
+            "Frames from or for a client that were dropped",
+            self.frames_dropped.clone(),
+        );
+        registry.register(
+            "slow_consumers_closed",
+            "Sockets closed because their client read too slowly",
+            self.slow_consumers_closed.clone(),
+        );
+        registry.register(
+            "sockets_refused",
+            "Sockets that were refused",
+            self.sockets_refused.clone(),
+        );
+        registry.register(
+            "joins_refused",
+            "Joins that were refused",
+            self.joins_refused.clone(),
+        );
+    }
+}
+
+/// HTTP requests. Clones share their values.
+#[derive(Clone, Debug)]
+pub struct HttpMetrics {
+    /// Requests answered.
+    pub requests: Family<RequestLabels, Counter>,
+    /// Seconds from the request's head to the answer's head.
+    pub request_seconds: Histogram,
+    /// Requests answered 503 because every connection was busy.
+    pub pool_exhausted: Counter<u64, AtomicU64>,
+}
+
+/// The labels of [`HttpMetrics::requests`].
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct RequestLabels {
+    /// The method; one that is not among HTTP's own is `OTHER`.
+    pub method: &'static str,
+    /// The route's pattern, never a path: a path has ids in it.
+    pub route: String,
+    /// The answer's status.
+    pub status: u16,
+}
+
+impl Default for HttpMetrics {
+    fn default() -> Self {
+        Self {
+            requests: Family::default(),
+            // From 0.5 ms to 16 s: below lies the clock's own noise, above a proxy gives up.
+            request_seconds: Histogram::new(exponential_buckets(0.0005, 2.0, 16)),
+            pool_exhausted: Counter::default(),
+        }
+    }
+}
+
+impl HttpMetrics {
+    fn register(&self, registry: &mut Registry) {
+        registry.register("requests", "Requests answered", self.requests.clone());
+        registry.register(
+            "request_seconds",
+            "Seconds from a request's head to its answer's head",
+            self.request_seconds.clone(),
+        );
+        registry.register(
+            "pool_exhausted",
+            "Requests answered 503 because every connection was busy",
+            self.pool_exhausted.clone(),
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_counted_event_is_printed_with_its_labels() {
+        let metrics = Metrics::new();
+        metrics.realtime.dropped(DropReason::QueueFull);
+        metrics
+            .http
+            .requests
+            .get_or_create(&RequestLabels {
+                method: "GET",
+                route: "/health".to_owned(),
+                status: 200,
+            })
+            .inc();
+        let text = metrics.encode().unwrap();
+        for line in [
+            "rapport_realtime_frames_dropped_total{reason=\"queue_full\"} 1",
+            "rapport_http_requests_total{method=\"GET\",route=\"/health\",status=\"200\"} 1",
+            "rapport_replication_changes_total 0",
+        ] {
+            assert!(text.contains(line), "{line} is missing in\n{text}");
+        }
+    }
+}
