@@ -67,7 +67,6 @@ create table public.user_messages (
   constraint user_messages_pkey primary key (id),
   -- lets replies and reactions name message and conversation together
   constraint user_messages_id_conversation_key unique (id, conversation_id),
-  constraint user_messages_client_message_id_key unique (conversation_id, sender_id, client_message_id),
   constraint user_messages_conversation_id_fkey
     foreign key (conversation_id) references public.user_conversations (id) on delete cascade,
   constraint user_messages_reply_is_in_same_conversation
@@ -86,11 +85,17 @@ create table public.user_messages (
 comment on table public.user_messages is 'Messages. Deleting one leaves a tombstone: the row stays, without its content.';
 comment on column public.user_messages.rev is 'rev of the conversation at the last change of this message; clients fetch what is newer than the rev they know.';
 
+-- a device that repeats itself makes no second message
+create unique index user_messages_client_message_id_key
+  on public.user_messages (conversation_id, sender_id, client_message_id)
+  where client_message_id is not null;
+
 -- serves history: a page before, after or around a position
 create unique index user_messages_conversation_seq_key on public.user_messages (conversation_id, seq desc);
 
--- serves "what changed since rev"
-create unique index user_messages_conversation_rev_key on public.user_messages (conversation_id, rev);
+-- serves "what changed since rev". Not unique, though revs are: a column of a unique index counts as a key, and an
+-- update that moves it would shut out everybody who refers to the message
+create index user_messages_conversation_rev_idx on public.user_messages (conversation_id, rev);
 
 -- serves /sync: what changed in my conversations since a snapshot
 create index user_messages_changed_idx on public.user_messages (conversation_id, changed_xid);

@@ -28,10 +28,7 @@ security definer
 set search_path = ''
 as $$
 begin
-  return coalesce(
-    (select (c.value #>> '{}')::int from chat.config c where c.key = amount.setting and jsonb_typeof(c.value) = 'number'),
-    amount.fallback
-  );
+  return coalesce((select c.value::int from chat.config c where c.key = amount.setting), amount.fallback);
 end
 $$;
 

@@ -1,21 +1,25 @@
 -- The application around the chat: which of its tables hold people and teams.
 
--- Roles go by many names; what is none of these is a user.
-create or replace function chat.known_role(written text)
+-- Roles go by many names; what is none of these is a user. The text of an expression and not a function of the
+-- role itself: the views are asked for every message, and a call costs more than everything else in them.
+create or replace function chat.role_expression(written text)
 returns text
 language sql
 immutable
 parallel safe
 set search_path = ''
 as $$
-  select case
-    when lower(written) in ('super_admin', 'superadmin', 'super', 'root') then 'super_admin'
-    when lower(written) in ('admin', 'owner', 'manager', 'team_lead') then 'admin'
-    else 'user'
-  end
+  select format(
+    $case$case
+      when lower(%1$s) in ('super_admin', 'superadmin', 'super', 'root') then 'super_admin'
+      when lower(%1$s) in ('admin', 'owner', 'manager', 'team_lead') then 'admin'
+      else 'user'
+    end$case$,
+    written
+  )
 $$;
 
-revoke all on function chat.known_role(text) from public;
+revoke all on function chat.role_expression(text) from public;
 
 -- Those of the wanted columns that a table has, as a list of text expressions on alias u, in the order of preference.
 create or replace function chat.host_columns(host_table regclass, wanted text[])
@@ -59,11 +63,12 @@ begin
   end if;
 
   directory := format(
-    'select u.id as user_id, %s as display_name, %s as email, %s as avatar_url, %s as is_active, chat.known_role(u.role::text) as role from %s u',
+    'select u.id as user_id, %s as display_name, %s as email, %s as avatar_url, %s as is_active, %s as role from %s u',
     format('coalesce(%s)', array_to_string(names || 'null::text'::text, ', ')),
     coalesce(emails[1], 'null::text'),
     format('coalesce(%s)', array_to_string(avatars || 'null::text'::text, ', ')),
     coalesce(nullif(array_to_string(activity, ' and '), ''), 'true'),
+    chat.role_expression('u.role::text'),
     people
   );
   memberships := format('select u.id as user_id, u.team_id::text as team_id from %s u where u.team_id is not null', people);
@@ -98,9 +103,10 @@ begin
       u.email::text as email,
       u.raw_user_meta_data ->> 'avatar_url' as avatar_url,
       %s as is_active,
-      chat.known_role(u.raw_app_meta_data ->> 'role') as role
+      %s as role
     from %s u$view$,
     coalesce(nullif(array_to_string(activity, ' and '), ''), 'true'),
+    chat.role_expression($role$(u.raw_app_meta_data ->> 'role')$role$),
     accounts
   );
   memberships := format(

@@ -42,31 +42,28 @@ comment on function chat.is_blank(text) is 'Is there nothing to see in the text?
 revoke all on function chat.is_blank(text) from public;
 grant execute on function chat.is_blank(text) to authenticated, service_role;
 
--- The content as it is stored, or a refusal. Holds for everybody, on insert and on update.
-create or replace function chat.accepted_content(message public.user_messages)
+-- The content as it is stored, or a refusal. Holds for everybody, on insert and on update; how long it may be
+-- is asked once per statement.
+create or replace function chat.accepted_content(content text, message_type text, has_file boolean)
 returns text
 language plpgsql
-stable
-security definer
+immutable
 set search_path = ''
 as $$
 declare
-  content constant text := coalesce(chat.trimmed(message.content), '');
+  stored constant text := coalesce(chat.trimmed(accepted_content.content), '');
 begin
-  if chat.is_blank(content) then
-    if message.message_type = 'text' or message.file_url is null and message.message_type <> 'system' then
-      perform chat.refuse('message_empty');
-    end if;
-    return '';
+  if not chat.is_blank(stored) then
+    return stored;
   end if;
-  if char_length(content) > least(chat.amount('max_message_length', 4000), 20000) then
-    perform chat.refuse('message_too_long', format('At most %s characters', chat.amount('max_message_length', 4000)));
+  if message_type = 'text' or (message_type in ('image', 'file') and not has_file) then
+    perform chat.refuse('message_empty');
   end if;
-  return content;
+  return '';
 end
 $$;
 
-revoke all on function chat.accepted_content(public.user_messages) from public;
+revoke all on function chat.accepted_content(text, text, boolean) from public;
 
 -- What is asked of a person, and not of the server: an address below the storage, members in mentions, a size.
 create or replace function chat.check_personal_message(message public.user_messages)

@@ -1,11 +1,11 @@
 -- Sending. Two row triggers and one for the statement:
---   10 judges a person's message before anything is locked for it;
+--   10 turns strangers away before anything is locked for them;
 --   20 locks the conversation and gives the row its place;
 --   30 moves the counters once per statement, for the rows that really came in. A row trigger that moved them
 --      would leave a dead version per message, and would count what "on conflict do nothing" then drops.
 
--- Runs as whoever inserts, so that it knows whether row-level security applies to them. The policy says the
--- same; this comes first, so that a stranger locks nothing and hears a reason.
+-- Runs as whoever inserts, so that it knows whether row-level security applies to them. Whether they may write
+-- is for the policy to say; but that is asked after the row triggers, and a stranger should lock nothing.
 create or replace function chat.judge_message()
 returns trigger
 language plpgsql
@@ -20,8 +20,8 @@ begin
   if new.sender_id is distinct from auth.uid() then
     perform chat.refuse('identity_mismatch');
   end if;
-  if not chat.can_send(new.conversation_id) then
-    perform chat.refuse(case when chat.is_my_conversation(new.conversation_id) then 'not_allowed_recipient' else 'not_found' end);
+  if not chat.is_my_conversation(new.conversation_id) then
+    perform chat.refuse('not_found');
   end if;
   return new;
 end
@@ -33,59 +33,72 @@ create or replace trigger user_messages_10_judge
   before insert on public.user_messages
   for each row execute function chat.judge_message();
 
+-- The plan is kept for the session and may be made while the table is empty; one that sorts what it scanned would
+-- then make a large insert quadratic.
 create or replace function chat.place_message()
 returns trigger
 language plpgsql
 security definer
 set search_path = ''
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_sort = off
 as $$
 declare
-  conversation record;
+  earliest timestamptz;
 begin
-  new.content := chat.accepted_content(new);
   new.message_type := coalesce(new.message_type, 'text');
+  new.content := chat.accepted_content(new.content, new.message_type, new.file_url is not null);
   new.metadata := coalesce(new.metadata, '{}');
   if new.mentions <> '{}' then
     new.mentions := array(select distinct m from unnest(new.mentions) m);
   else
     new.mentions := '{}';
   end if;
-  if new.sender_id is not null and new.message_type <> 'system' then
+  if new.sender_id is not null and new.message_type <> 'system' and (
+    new.message_type <> 'text'
+    or new.metadata <> '{}'
+    or new.mentions <> '{}'
+    or new.client_message_id is not null
+    or new.reply_to_id is not null
+    or new.file_url is not null
+    or new.file_size is not null
+  ) then
     perform chat.check_personal_message(new);
   end if;
 
-  select c.last_seq, c.rev, c.last_message_at into conversation
-  from public.user_conversations c
-  where c.id = new.conversation_id
-  for no key update;
-  if not found then
-    perform chat.refuse('not_found', 'No such conversation');
-  end if;
-
   -- Rows that came earlier in this statement are in the table and not yet in the counters; rows that were
-  -- dropped or rolled back are in neither, so that no number is lost.
+  -- dropped or rolled back are in neither, so that no number is lost. When this has to wait for the lock, the
+  -- conversation is read again afterwards and the newest rows are not: the counters know of those.
   select
-    greatest(conversation.last_seq, newest.seq) + 1,
-    greatest(conversation.rev, changed.rev) + 1,
+    greatest(c.last_seq, newest.seq) + 1,
+    greatest(c.rev, changed.rev) + 1,
     -- the clock may step back, the order of messages may not
-    greatest(conversation.last_message_at + interval '1 microsecond', newest.created_at + interval '1 microsecond', clock_timestamp())
-  into new.seq, new.rev, new.created_at
-  from (values (true)) one
+    greatest(c.last_message_at + interval '1 microsecond', newest.created_at + interval '1 microsecond')
+  into new.seq, new.rev, earliest
+  from public.user_conversations c
   left join lateral (
     select m.seq, m.created_at
     from public.user_messages m
-    where m.conversation_id = new.conversation_id
+    where m.conversation_id = c.id
     order by m.seq desc
     limit 1
   ) newest on true
   left join lateral (
     select m.rev
     from public.user_messages m
-    where m.conversation_id = new.conversation_id
+    where m.conversation_id = c.id
     order by m.rev desc
     limit 1
-  ) changed on true;
+  ) changed on true
+  where c.id = new.conversation_id
+  for no key update of c;
+  if not found then
+    perform chat.refuse('not_found', 'No such conversation');
+  end if;
 
+  -- read under the lock: a sender that waited for it writes later than the one it waited for
+  new.created_at := greatest(earliest, clock_timestamp());
   new.updated_at := new.created_at;
   new.is_edited := false;
   new.edited_at := null;
@@ -112,7 +125,13 @@ set search_path = ''
 as $$
 declare
   unarchive constant boolean := chat.flag('unarchive_on_message');
+  max_length constant int := chat.amount('max_message_length', 4000);
 begin
+  -- here and not per row, which would read the setting as often as there are rows
+  if exists (select from arrived a where char_length(a.content) > max_length) then
+    perform chat.refuse('message_too_long', format('At most %s characters', max_length));
+  end if;
+
   update public.user_conversations c
   set last_seq = newest.seq,
     rev = greatest(c.rev, newest.rev),
