@@ -20,6 +20,7 @@ pub mod db;
 
 // Shells and engines.
 pub mod http;
+pub mod replication;
 pub mod visibility;
 
 // Features.

@@ -1,0 +1,568 @@
+//! Messages to [`ChangeTransaction`]s: whole ones, or bounded pieces of a large one.
+//!
+//! Guarantees, for a stream that starts at or before [`Position`]: pieces leave in commit order;
+//! each change leaves once, although PostgreSQL repeats everything that was not yet acknowledged
+//! when a connection ends; at most [`PieceLimits`] worth of changes is held, plus one change.
+//! Pure: no I/O, no clock.
+//!
+//! What tells a repetition is the pair (commit LSN, ordinal). Commit records have strictly rising
+//! positions, and decoding the same transaction again gives the same changes in the same order,
+//! because it reads the catalogs as they were then.
+
+use thiserror::Error;
+
+use super::pgoutput::WalMessage;
+use super::relation_cache::RelationCache;
+use crate::change::{
+    ChangeEvent, ChangeTransaction, ColumnValue, Lsn, OldRow, Row, RowChange, TimestampMicros,
+};
+
+/// Why messages do not make a transaction. Each means that messages are missing or out of order,
+/// so that the stream must be read again from the last acknowledged position.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum AssembleError {
+    /// A change or a commit without a begin before it.
+    #[error("A change arrived outside a transaction")]
+    OutsideTransaction,
+    /// A begin while a transaction is open.
+    #[error("A transaction began inside another")]
+    NestedBegin,
+    /// A commit of another transaction than the one that is open.
+    #[error("The commit at {found} ends the transaction of {expected}")]
+    OtherCommit {
+        /// What the begin announced.
+        expected: Lsn,
+        /// What the commit says.
+        found: Lsn,
+    },
+    /// A change of a table that was never described.
+    #[error("A change refers to the unknown relation {0}")]
+    UnknownRelation(u32),
+    /// A row image that does not fit its table.
+    #[error("A row of relation {oid} has {found} columns instead of {expected}")]
+    ColumnCount {
+        /// The table.
+        oid: u32,
+        /// Its number of columns.
+        expected: usize,
+        /// The number of values in the image.
+        found: usize,
+    },
+}
+
+/// How large a piece of a transaction may become.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct PieceLimits {
+    /// Changes in one piece.
+    pub changes: usize,
+    /// Bytes of one piece, by the size of the messages it came in and the values made of them. A
+    /// single change may be larger and is then a piece of its own.
+    pub bytes: usize,
+}
+
+/// How far the stream was handed over. Survives the connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Position {
+    /// The last commit of which something was handed over.
+    pub commit_lsn: Lsn,
+    /// How many changes of it were.
+    pub changes: u64,
+    /// Whether all of it was, so that it need not be looked at again.
+    pub is_whole: bool,
+}
+
+impl Position {
+    /// Counts a piece as handed over.
+    pub(super) fn advance(&mut self, piece: &ChangeTransaction) {
+        *self = Self {
+            commit_lsn: piece.commit_lsn,
+            changes: piece.first_ordinal + piece.changes.len() as u64,
+            is_whole: piece.is_last,
+        };
+    }
+
+    fn skip(&self, commit_lsn: Lsn) -> Skip {
+        if commit_lsn < self.commit_lsn || (commit_lsn == self.commit_lsn && self.is_whole) {
+            Skip::All
+        } else if commit_lsn == self.commit_lsn {
+            Skip::First(self.changes)
+        } else {
+            Skip::First(0)
+        }
+    }
+}
+
+/// What of a transaction was handed over before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Skip {
+    All,
+    First(u64),
+}
+
+/// What one message brought.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Step {
+    /// A piece to hand over.
+    pub piece: Option<ChangeTransaction>,
+    /// The position to acknowledge once the piece, and all before it, is handed over.
+    pub acknowledge: Option<Lsn>,
+    /// Tables emptied by TRUNCATE, which subscribers do not hear of.
+    pub truncated_tables: usize,
+}
+
+/// Collects the changes of the open transaction. Made anew for every connection.
+#[derive(Debug)]
+pub(super) struct Assembler {
+    limits: PieceLimits,
+    open: Option<Open>,
+}
+
+#[derive(Debug)]
+struct Open {
+    commit_lsn: Lsn,
+    committed_at: TimestampMicros,
+    skip: Skip,
+    /// Ordinal of the next change of this transaction.
+    next_ordinal: u64,
+    changes: Vec<ChangeEvent>,
+    bytes: usize,
+}
+
+impl Assembler {
+    /// An assembler with no transaction open.
+    pub(super) fn new(limits: PieceLimits) -> Self {
+        Self { limits, open: None }
+    }
+
+    /// Whether a transaction has begun and not ended: positions the server names meanwhile must
+    /// not be acknowledged.
+    pub(super) fn is_inside_transaction(&self) -> bool {
+        self.open.is_some()
+    }
+
+    /// Takes the next message, `bytes` long. `position` says what was handed over before this
+    /// transaction began.
+    ///
+    /// # Errors
+    /// [`AssembleError`] when messages are missing; the assembler must then be thrown away.
+    pub(super) fn push(
+        &mut self,
+        message: WalMessage,
+        bytes: usize,
+        relations: &mut RelationCache,
+        position: &Position,
+    ) -> Result<Step, AssembleError> {
+        match message {
+            WalMessage::Begin {
+                commit_lsn,
+                committed_at,
+                ..
+            } => self.begin(commit_lsn, committed_at, position),
+            WalMessage::Commit {
+                commit_lsn,
+                end_lsn,
+                ..
+            } => self.commit(commit_lsn, end_lsn),
+            WalMessage::Relation(relation) => {
+                relations.insert(relation);
+                Ok(Step::default())
+            }
+            WalMessage::Insert { relation_oid, new } => {
+                self.change(relation_oid, RowChange::Insert { new }, bytes, relations)
+            }
+            WalMessage::Update {
+                relation_oid,
+                old,
+                new,
+            } => self.change(
+                relation_oid,
+                RowChange::Update { old, new },
+                bytes,
+                relations,
+            ),
+            WalMessage::Delete { relation_oid, old } => {
+                self.change(relation_oid, RowChange::Delete { old }, bytes, relations)
+            }
+            WalMessage::Truncate { relation_oids, .. } => Ok(Step {
+                truncated_tables: relation_oids.len(),
+                ..Step::default()
+            }),
+            WalMessage::Origin { .. } | WalMessage::Type { .. } | WalMessage::Message { .. } => {
+                Ok(Step::default())
+            }
+        }
+    }
+
+    fn begin(
+        &mut self,
+        commit_lsn: Lsn,
+        committed_at: TimestampMicros,
+        position: &Position,
+    ) -> Result<Step, AssembleError> {
+        if self.open.is_some() {
+            return Err(AssembleError::NestedBegin);
+        }
+        self.open = Some(Open {
+            commit_lsn,
+            committed_at,
+            skip: position.skip(commit_lsn),
+            next_ordinal: 0,
+            changes: Vec::new(),
+            bytes: 0,
+        });
+        Ok(Step::default())
+    }
+
+    /// Takes one change. A full piece leaves only when the change behind it is seen, so that a
+    /// transaction's last piece is never empty.
+    fn change(
+        &mut self,
+        relation_oid: u32,
+        row: RowChange,
+        bytes: usize,
+        relations: &RelationCache,
+    ) -> Result<Step, AssembleError> {
+        let open = self
+            .open
+            .as_mut()
+            .ok_or(AssembleError::OutsideTransaction)?;
+        let ordinal = open.next_ordinal;
+        open.next_ordinal += 1;
+        match open.skip {
+            Skip::All => return Ok(Step::default()),
+            Skip::First(count) if ordinal < count => return Ok(Step::default()),
+            Skip::First(_) => {}
+        }
+        let relation = relations
+            .get(relation_oid)
+            .ok_or(AssembleError::UnknownRelation(relation_oid))?;
+        for image in images(&row) {
+            if image.0.len() != relation.columns.len() {
+                return Err(AssembleError::ColumnCount {
+                    oid: relation_oid,
+                    expected: relation.columns.len(),
+                    found: image.0.len(),
+                });
+            }
+        }
+        let bytes = bytes + size_in_memory(&row);
+        let is_full = open.changes.len() >= self.limits.changes
+            || open.bytes.saturating_add(bytes) > self.limits.bytes;
+        let piece = (is_full && !open.changes.is_empty()).then(|| open.take_piece(ordinal, false));
+        open.changes.push(ChangeEvent { relation, row });
+        open.bytes += bytes;
+        Ok(Step {
+            piece,
+            ..Step::default()
+        })
+    }
+
+    fn commit(&mut self, commit_lsn: Lsn, end_lsn: Lsn) -> Result<Step, AssembleError> {
+        let mut open = self.open.take().ok_or(AssembleError::OutsideTransaction)?;
+        if open.commit_lsn != commit_lsn {
+            return Err(AssembleError::OtherCommit {
+                expected: open.commit_lsn,
+                found: commit_lsn,
+            });
+        }
+        let is_begun = matches!(open.skip, Skip::First(count) if count > 0);
+        let ordinal = open.next_ordinal;
+        let piece =
+            (is_begun || !open.changes.is_empty()).then(|| open.take_piece(ordinal, true));
+        Ok(Step {
+            piece,
+            acknowledge: Some(end_lsn),
+            truncated_tables: 0,
+        })
+    }
+}
+
+impl Open {
+    /// The changes collected so far, the last of which stands before `end`.
+    fn take_piece(&mut self, end: u64, is_last: bool) -> ChangeTransaction {
+        self.bytes = 0;
+        let changes = std::mem::take(&mut self.changes);
+        ChangeTransaction {
+            commit_lsn: self.commit_lsn,
+            committed_at: self.committed_at,
+            first_ordinal: end - changes.len() as u64,
+            changes,
+            is_last,
+        }
+    }
+}
+
+fn images(row: &RowChange) -> impl Iterator<Item = &Row> {
+    let (old, new) = match row {
+        RowChange::Insert { new } => (None, Some(new)),
+        RowChange::Update { old, new } => (old.as_ref(), Some(new)),
+        RowChange::Delete { old } => (Some(old), None),
+    };
+    let old = old.map(|(OldRow::Key(row) | OldRow::Full(row))| row);
+    old.into_iter().chain(new)
+}
+
+/// Bytes a change takes besides the message its values point into.
+fn size_in_memory(row: &RowChange) -> usize {
+    images(row)
+        .map(|image| image.0.len() * size_of::<ColumnValue>())
+        .sum::<usize>()
+        + size_of::<ChangeEvent>()
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::change::{Column, Relation, ReplicaIdentity, TableName};
+
+    const OID: u32 = 7;
+    const UNBOUNDED: PieceLimits = PieceLimits {
+        changes: usize::MAX,
+        bytes: usize::MAX,
+    };
+
+    fn relation() -> WalMessage {
+        WalMessage::Relation(Relation {
+            oid: OID,
+            table: TableName::new("public", "note"),
+            identity: ReplicaIdentity::Default,
+            columns: vec![Column {
+                name: "id".to_owned(),
+                type_oid: 20,
+                type_modifier: -1,
+                is_identity: true,
+            }],
+        })
+    }
+
+    fn begin(lsn: u64) -> WalMessage {
+        WalMessage::Begin {
+            commit_lsn: Lsn(lsn),
+            committed_at: TimestampMicros(lsn as i64),
+            xid: 1,
+        }
+    }
+
+    fn insert(value: &str) -> WalMessage {
+        WalMessage::Insert {
+            relation_oid: OID,
+            new: Row(vec![ColumnValue::Text(Bytes::from(value.to_owned()))]),
+        }
+    }
+
+    fn commit(lsn: u64) -> WalMessage {
+        WalMessage::Commit {
+            commit_lsn: Lsn(lsn),
+            end_lsn: Lsn(lsn + 1),
+            committed_at: TimestampMicros(lsn as i64),
+        }
+    }
+
+    /// A transaction of `count` inserts, whose values name commit and ordinal.
+    fn transaction(lsn: u64, count: usize) -> Vec<WalMessage> {
+        let inserts = (0..count).map(|ordinal| insert(&format!("{lsn}.{ordinal}")));
+        std::iter::once(begin(lsn))
+            .chain(inserts)
+            .chain(std::iter::once(commit(lsn)))
+            .collect()
+    }
+
+    /// Feeds `messages` to a fresh assembler, as one connection does, handing over everything.
+    fn stream(
+        messages: &[WalMessage],
+        limits: PieceLimits,
+        position: &mut Position,
+    ) -> Result<Vec<ChangeTransaction>, AssembleError> {
+        let mut assembler = Assembler::new(limits);
+        let mut relations = RelationCache::default();
+        assembler.push(relation(), 0, &mut relations, position)?;
+        let mut pieces = Vec::new();
+        for message in messages {
+            let step = assembler.push(message.clone(), 10, &mut relations, position)?;
+            if let Some(piece) = step.piece {
+                position.advance(&piece);
+                pieces.push(piece);
+            }
+        }
+        Ok(pieces)
+    }
+
+    /// (commit, ordinal, value, is the piece's last change and the piece is the last)
+    fn flatten(pieces: &[ChangeTransaction]) -> Vec<String> {
+        let mut out = Vec::new();
+        for piece in pieces {
+            for (index, change) in piece.changes.iter().enumerate() {
+                let ordinal = piece.first_ordinal + index as u64;
+                let RowChange::Insert { new } = &change.row else {
+                    panic!("only inserts are made here");
+                };
+                let name = format!("{}.{ordinal}", piece.commit_lsn.0);
+                assert_eq!(
+                    new.0,
+                    [ColumnValue::Text(Bytes::from(name.clone()))],
+                    "the ordinal names the change"
+                );
+                out.push(name);
+            }
+        }
+        out
+    }
+
+    #[test]
+    fn a_transaction_leaves_whole_when_it_fits_and_empty_ones_do_not_leave() {
+        let mut messages = transaction(10, 3);
+        messages.extend(transaction(20, 0));
+        let pieces = stream(&messages, UNBOUNDED, &mut Position::default()).expect("well formed");
+        assert_eq!(pieces.len(), 1);
+        assert_eq!(pieces[0].commit_lsn, Lsn(10));
+        assert_eq!(pieces[0].committed_at, TimestampMicros(10));
+        assert!(pieces[0].is_last);
+        assert_eq!(flatten(&pieces), ["10.0", "10.1", "10.2"]);
+    }
+
+    #[test]
+    fn pieces_keep_to_both_limits_and_the_last_is_never_empty() {
+        let one = 10 + size_of::<ColumnValue>() + size_of::<ChangeEvent>();
+        let cases = [
+            // (limits, changes, sizes of the pieces)
+            (PieceLimits { changes: 2, ..UNBOUNDED }, 4, vec![2, 2]),
+            (PieceLimits { changes: 2, ..UNBOUNDED }, 5, vec![2, 2, 1]),
+            (PieceLimits { bytes: 3 * one, ..UNBOUNDED }, 7, vec![3, 3, 1]),
+            // A change larger than the limit is a piece of its own.
+            (PieceLimits { bytes: 1, ..UNBOUNDED }, 3, vec![1, 1, 1]),
+            (PieceLimits { changes: 0, bytes: 0 }, 2, vec![1, 1]),
+        ];
+        for (limits, count, sizes) in cases {
+            let pieces = stream(&transaction(10, count), limits, &mut Position::default())
+                .expect("well formed");
+            let found: Vec<usize> = pieces.iter().map(|piece| piece.changes.len()).collect();
+            assert_eq!(found, sizes, "{limits:?}");
+            let last: Vec<bool> = pieces.iter().map(|piece| piece.is_last).collect();
+            assert_eq!(last.iter().filter(|&&last| last).count(), 1);
+            assert_eq!(last.last(), Some(&true));
+        }
+    }
+
+    #[test]
+    fn the_commit_names_what_to_acknowledge_also_for_what_was_skipped() {
+        let mut relations = RelationCache::default();
+        let position = Position {
+            commit_lsn: Lsn(10),
+            changes: 1,
+            is_whole: true,
+        };
+        let mut assembler = Assembler::new(UNBOUNDED);
+        let mut last = Step::default();
+        for message in transaction(10, 1) {
+            last = assembler
+                .push(message, 10, &mut relations, &position)
+                .expect("skipped changes need no relation");
+        }
+        assert_eq!(last.piece, None);
+        assert_eq!(last.acknowledge, Some(Lsn(11)));
+        assert!(!assembler.is_inside_transaction());
+    }
+
+    #[test]
+    fn a_transaction_handed_over_to_its_last_change_is_still_closed() {
+        let mut position = Position {
+            commit_lsn: Lsn(10),
+            changes: 2,
+            is_whole: false,
+        };
+        let pieces = stream(&transaction(10, 2), UNBOUNDED, &mut position).expect("well formed");
+        assert_eq!(pieces.len(), 1);
+        assert!(pieces[0].changes.is_empty() && pieces[0].is_last);
+        assert!(position.is_whole);
+    }
+
+    #[test]
+    fn missing_messages_are_noticed() {
+        let wide = WalMessage::Insert {
+            relation_oid: OID,
+            new: Row(vec![ColumnValue::Null, ColumnValue::Null]),
+        };
+        let unknown = WalMessage::Insert {
+            relation_oid: 8,
+            new: Row(Vec::new()),
+        };
+        let cases = [
+            (vec![insert("x")], AssembleError::OutsideTransaction),
+            (vec![commit(1)], AssembleError::OutsideTransaction),
+            (vec![begin(1), begin(2)], AssembleError::NestedBegin),
+            (
+                vec![begin(1), commit(2)],
+                AssembleError::OtherCommit {
+                    expected: Lsn(1),
+                    found: Lsn(2),
+                },
+            ),
+            (vec![begin(1), unknown], AssembleError::UnknownRelation(8)),
+            (
+                vec![begin(1), wide],
+                AssembleError::ColumnCount {
+                    oid: OID,
+                    expected: 1,
+                    found: 2,
+                },
+            ),
+        ];
+        for (messages, error) in cases {
+            let found = stream(&messages, UNBOUNDED, &mut Position::default());
+            assert_eq!(found, Err(error));
+        }
+    }
+
+    proptest! {
+        /// Connections that end anywhere, and a server that repeats from any transaction that was
+        /// not acknowledged: everything arrives once and in order.
+        #[test]
+        fn cut_connections_lose_and_repeat_nothing(
+            sizes in vec(0_usize..9, 1..8),
+            changes in 1_usize..5,
+            cuts in vec((any::<prop::sample::Index>(), any::<prop::sample::Index>()), 0..6),
+        ) {
+            let limits = PieceLimits { changes, bytes: usize::MAX };
+            let transactions: Vec<Vec<WalMessage>> = sizes
+                .iter()
+                .enumerate()
+                .map(|(index, &count)| transaction(10 * (index as u64 + 1), count))
+                .collect();
+            let mut position = Position::default();
+            let mut pieces = Vec::new();
+            for (from, cut) in cuts {
+                // The server may start at any transaction up to the first that is not whole.
+                let done = transactions
+                    .iter()
+                    .filter(|messages| match messages[0] {
+                        WalMessage::Begin { commit_lsn, .. } => {
+                            matches!(position.skip(commit_lsn), Skip::All)
+                        }
+                        _ => false,
+                    })
+                    .count();
+                let messages: Vec<WalMessage> =
+                    transactions[from.index(done + 1).min(transactions.len() - 1)..].concat();
+                let messages = &messages[..cut.index(messages.len() + 1)];
+                pieces.extend(stream(messages, limits, &mut position).expect("well formed"));
+            }
+            pieces.extend(
+                stream(&transactions.concat(), limits, &mut position).expect("well formed"),
+            );
+            let expected: Vec<String> = sizes
+                .iter()
+                .enumerate()
+                .flat_map(|(index, &count)| {
+                    (0..count).map(move |ordinal| format!("{}.{ordinal}", 10 * (index + 1)))
+                })
+                .collect();
+            prop_assert_eq!(flatten(&pieces), expected);
+            let closed = pieces.iter().filter(|piece| piece.is_last).count();
+            prop_assert_eq!(closed, sizes.iter().filter(|&&count| count > 0).count());
+        }
+    }
+}

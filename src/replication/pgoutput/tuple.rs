@@ -1,0 +1,46 @@
+//! Row images (`TupleData`) to values.
+
+use bytes::Bytes;
+
+use super::{DecodeError, Reader};
+use crate::change::{ColumnValue, Row};
+
+impl Reader {
+    /// One row image. The values share the message's memory.
+    pub(super) fn row(&mut self) -> Result<Row, DecodeError> {
+        let count = self.column_count()?;
+        // Every column takes at least its kind byte, so a false count cannot reserve more than
+        // the message is long.
+        let mut values = Vec::with_capacity(count.min(self.remaining()));
+        for _ in 0..count {
+            values.push(self.value()?);
+        }
+        Ok(Row(values))
+    }
+
+    fn value(&mut self) -> Result<ColumnValue, DecodeError> {
+        match self.u8("column kind")? {
+            b'n' => Ok(ColumnValue::Null),
+            b'u' => Ok(ColumnValue::Unchanged),
+            b't' => {
+                let length = self.length("column length")?;
+                Ok(ColumnValue::Text(utf8(self.take(length, "column value")?)))
+            }
+            // `b` (binary) comes only to those who ask for it; this session does not.
+            value => Err(DecodeError::UnknownValue {
+                field: "column kind",
+                value,
+            }),
+        }
+    }
+}
+
+/// PostgreSQL converts to the session's UTF-8, except from a `SQL_ASCII` database, whose bytes
+/// come as they are: what is not UTF-8 in them is replaced (U+FFFD), because refusing one row
+/// would stop the stream at it for ever.
+fn utf8(text: Bytes) -> Bytes {
+    match std::str::from_utf8(&text) {
+        Ok(_) => text,
+        Err(_) => Bytes::from(String::from_utf8_lossy(&text).into_owned()),
+    }
+}
