@@ -20,7 +20,7 @@ use crate::change::{
 /// Why messages do not make a transaction. Each means that messages are missing or out of order,
 /// so that the stream must be read again from the last acknowledged position.
 #[derive(Debug, Error, PartialEq, Eq)]
-pub enum AssembleError {
+pub(super) enum AssembleError {
     /// A change or a commit without a begin before it.
     #[error("A change arrived outside a transaction")]
     OutsideTransaction,
@@ -267,8 +267,7 @@ impl Assembler {
         }
         let is_begun = matches!(open.skip, Skip::First(count) if count > 0);
         let ordinal = open.next_ordinal;
-        let piece =
-            (is_begun || !open.changes.is_empty()).then(|| open.take_piece(ordinal, true));
+        let piece = (is_begun || !open.changes.is_empty()).then(|| open.take_piece(ordinal, true));
         Ok(Step {
             piece,
             acknowledge: Some(end_lsn),
@@ -429,12 +428,47 @@ mod tests {
         let one = 10 + size_of::<ColumnValue>() + size_of::<ChangeEvent>();
         let cases = [
             // (limits, changes, sizes of the pieces)
-            (PieceLimits { changes: 2, ..UNBOUNDED }, 4, vec![2, 2]),
-            (PieceLimits { changes: 2, ..UNBOUNDED }, 5, vec![2, 2, 1]),
-            (PieceLimits { bytes: 3 * one, ..UNBOUNDED }, 7, vec![3, 3, 1]),
+            (
+                PieceLimits {
+                    changes: 2,
+                    ..UNBOUNDED
+                },
+                4,
+                vec![2, 2],
+            ),
+            (
+                PieceLimits {
+                    changes: 2,
+                    ..UNBOUNDED
+                },
+                5,
+                vec![2, 2, 1],
+            ),
+            (
+                PieceLimits {
+                    bytes: 3 * one,
+                    ..UNBOUNDED
+                },
+                7,
+                vec![3, 3, 1],
+            ),
             // A change larger than the limit is a piece of its own.
-            (PieceLimits { bytes: 1, ..UNBOUNDED }, 3, vec![1, 1, 1]),
-            (PieceLimits { changes: 0, bytes: 0 }, 2, vec![1, 1]),
+            (
+                PieceLimits {
+                    bytes: 1,
+                    ..UNBOUNDED
+                },
+                3,
+                vec![1, 1, 1],
+            ),
+            (
+                PieceLimits {
+                    changes: 0,
+                    bytes: 0,
+                },
+                2,
+                vec![1, 1],
+            ),
         ];
         for (limits, count, sizes) in cases {
             let pieces = stream(&transaction(10, count), limits, &mut Position::default())

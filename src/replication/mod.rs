@@ -1,5 +1,216 @@
-//! Row changes out of PostgreSQL's write-ahead log.
+//! Row changes out of PostgreSQL's write-ahead log, into a bounded queue.
+//!
+//! # What is guaranteed
+//! While the slot exists, every change that is committed to a published table is handed over
+//! exactly once, in commit order, however often the connection drops, within one run of this
+//! process. A new run continues at the last acknowledgement: what was handed over shortly before a
+//! crash may come again. When the slot is lost, [`StreamEvent::Gap`] says so; it comes after the new
+//! slot exists, so that a listener who then reads the tables has missed nothing.
+//!
+//! # Who acknowledges what
+//! A position is acknowledged once the sink has taken everything before it, never earlier. A full
+//! sink stops the reading and nothing else: keep-alives go on. The log that PostgreSQL must keep
+//! meanwhile is bounded by [`ReplicationConfig::max_wal_held_bytes`].
+//!
+//! # The slot
+//! Permanent, one per database, made after the publication (`slot`, `publication`, `prepare`).
+//! A clean stop drops it, unless it is to be kept. One process reads it at a time; another waits,
+//! and takes over when the first has ended or fallen silent.
+//!
+//! # Tasks
+//! One, `replication`, and the one inside the replication client, which ends with it.
 
 mod assemble;
+mod error;
 mod pgoutput;
+mod prepare;
+mod publication;
 mod relation_cache;
+mod slot;
+mod slot_watch;
+mod stream;
+mod transport;
+
+use std::time::Duration;
+
+use prometheus_client::metrics::counter::Counter;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::change::{Lsn, StreamEvent, TimestampMicros};
+use crate::db::connect::Connector;
+use crate::shutdown::Tasks;
+
+pub use error::ReplicationError;
+pub use publication::{PublishedTable, published_tables};
+
+use slot::SlotName;
+use stream::{Memory, Stream};
+use transport::Address;
+
+/// What is streamed and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReplicationConfig {
+    /// The publication whose tables are streamed. Created, empty, where it is missing.
+    pub publication: String,
+    /// The slot's name; the database's name is added to it.
+    pub slot: String,
+    /// Leave the slot at a clean stop, so that the next run continues where this one ends.
+    pub keep_slot: bool,
+    /// More write-ahead log than this is not kept for us: the slot is made anew, with a gap.
+    pub max_wal_held_bytes: u64,
+    /// Changes in one piece of a large transaction.
+    pub piece_changes: usize,
+    /// Bytes in one piece of a large transaction; one row may be larger and is then alone.
+    pub piece_bytes: usize,
+    /// How often the slot is looked at.
+    pub check_interval: Duration,
+}
+
+impl Default for ReplicationConfig {
+    fn default() -> Self {
+        Self {
+            publication: "supabase_realtime".to_owned(),
+            slot: "rapport".to_owned(),
+            keep_slot: false,
+            max_wal_held_bytes: 1 << 30,
+            piece_changes: 1_000,
+            piece_bytes: 1 << 20,
+            check_interval: Duration::from_secs(10),
+        }
+    }
+}
+
+/// Where replication stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReplicationState {
+    /// Not live yet.
+    Connecting,
+    /// Changes are delivered as they are committed.
+    Live,
+    /// It was live and is being connected again.
+    Interrupted,
+    /// It has ended.
+    Stopped,
+}
+
+/// A report for readiness.
+#[derive(Clone, Debug)]
+pub struct ReplicationStatus {
+    /// Where it stands.
+    pub state: ReplicationState,
+    /// The slot's full name.
+    pub slot: String,
+    /// The last transaction that was handed over whole.
+    pub last_commit: Option<(Lsn, TimestampMicros)>,
+    /// Bytes of log between the last acknowledgement and the end, at the last look.
+    pub lag_bytes: Option<u64>,
+    /// Bytes of log that PostgreSQL keeps for the slot, at the last look.
+    pub wal_held_bytes: Option<u64>,
+    /// Why it is not live. For operators: it may name hosts and roles.
+    pub last_error: Option<String>,
+}
+
+/// What is counted. Clones share the counters.
+#[derive(Clone, Debug, Default)]
+pub struct ReplicationMetrics {
+    /// Transactions handed over.
+    pub transactions: Counter,
+    /// Row changes handed over.
+    pub changes: Counter,
+    /// Bytes of change messages read.
+    pub bytes: Counter,
+    /// Connections that ended or failed and were tried again.
+    pub reconnects: Counter,
+    /// Slots made, the first included.
+    pub slots_made: Counter,
+    /// Tables emptied by TRUNCATE, of which subscribers are not told.
+    pub truncated_tables: Counter,
+}
+
+/// The running stream.
+pub struct Replication {
+    status: watch::Receiver<ReplicationStatus>,
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl Replication {
+    /// Starts to stream into `sink` and returns at once; [`Replication::ready`] waits until the
+    /// stream is live. The database need not be there yet.
+    ///
+    /// # Errors
+    /// [`ReplicationError`] when the settings can never work.
+    pub fn start(
+        connector: &Connector,
+        config: &ReplicationConfig,
+        sink: mpsc::Sender<StreamEvent>,
+        metrics: ReplicationMetrics,
+        tasks: &Tasks,
+    ) -> Result<Self, ReplicationError> {
+        let address = Address::new(connector)?;
+        let slot = SlotName::new(&config.slot, address.database())?;
+        let (status, receiver) = watch::channel(ReplicationStatus {
+            state: ReplicationState::Connecting,
+            slot: slot.to_string(),
+            last_commit: None,
+            lag_bytes: None,
+            wal_held_bytes: None,
+            last_error: None,
+        });
+        let stop = tasks.token().child_token();
+        let stream = Stream {
+            connector: connector.clone(),
+            address,
+            config: config.clone(),
+            slot,
+            sink,
+            status,
+            metrics,
+            tasks: tasks.clone(),
+            stop: stop.clone(),
+            memory: Memory::default(),
+        };
+        let task = tasks.spawn("replication", stream.run());
+        Ok(Self {
+            status: receiver,
+            stop,
+            task,
+        })
+    }
+
+    /// Waits until the stream is live: what is committed after this returned is delivered.
+    ///
+    /// # Errors
+    /// [`ReplicationError::Stopped`] when it was stopped before.
+    pub async fn ready(&self) -> Result<(), ReplicationError> {
+        let mut status = self.status.clone();
+        let seen = status
+            .wait_for(|status| {
+                matches!(
+                    status.state,
+                    ReplicationState::Live | ReplicationState::Stopped
+                )
+            })
+            .await;
+        match seen {
+            Ok(status) if status.state == ReplicationState::Live => Ok(()),
+            _ => Err(ReplicationError::Stopped),
+        }
+    }
+
+    /// Where the stream stands, now and as it changes.
+    pub fn status(&self) -> watch::Receiver<ReplicationStatus> {
+        self.status.clone()
+    }
+
+    /// The clean end: stops reading, acknowledges what was handed over, and drops the slot unless it
+    /// is to be kept. Returns when that is done, or after at most some ten seconds.
+    pub async fn stop(self) {
+        self.stop.cancel();
+        if let Err(error) = self.task.await {
+            tracing::error!(%error, "the replication task has failed");
+        }
+    }
+}

@@ -19,7 +19,7 @@ use thiserror::Error;
 
 /// Why bytes are not a message of protocol version 1.
 #[derive(Debug, Error, PartialEq, Eq)]
-pub enum DecodeError {
+pub(super) enum DecodeError {
     /// The message ends inside a field.
     #[error("The message ends inside the field `{0}`")]
     Truncated(&'static str),

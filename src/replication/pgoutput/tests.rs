@@ -130,8 +130,14 @@ fn what_is_no_message_is_refused_by_name() {
         (b"Z", DecodeError::UnknownKind(b'Z')),
         // Version 2 and later only: a stream in progress.
         (b"S\0\0\0\x01\x01", DecodeError::UnknownKind(b'S')),
-        (b"I\0\0\x40\0N\0", DecodeError::Truncated("number of columns")),
-        (b"I\0\0\x40\0N\xff\xff", DecodeError::Negative("number of columns")),
+        (
+            b"I\0\0\x40\0N\0",
+            DecodeError::Truncated("number of columns"),
+        ),
+        (
+            b"I\0\0\x40\0N\xff\xff",
+            DecodeError::Negative("number of columns"),
+        ),
         (
             b"I\0\0\x40\0N\0\x01t\xff\xff\xff\xff",
             DecodeError::Negative("column length"),
@@ -158,8 +164,14 @@ fn what_is_no_message_is_refused_by_name() {
             b"T\x7f\xff\xff\xff\0",
             DecodeError::Truncated("relation id"),
         ),
-        (b"O\0\0\0\0\0\0\0\x09name", DecodeError::Truncated("origin name")),
-        (b"O\0\0\0\0\0\0\0\x09\xff\0", DecodeError::NotUtf8("origin name")),
+        (
+            b"O\0\0\0\0\0\0\0\x09name",
+            DecodeError::Truncated("origin name"),
+        ),
+        (
+            b"O\0\0\0\0\0\0\0\x09\xff\0",
+            DecodeError::NotUtf8("origin name"),
+        ),
         (b"I\0\0\x40\0N\0\0xyz", DecodeError::TrailingBytes(3)),
     ];
     for (bytes, error) in cases {
@@ -187,7 +199,9 @@ fn a_value_that_is_not_utf8_is_replaced_and_the_stream_goes_on() {
     };
     assert_eq!(
         new.0,
-        [ColumnValue::Text(Bytes::from_static("a\u{fffd}b".as_bytes()))]
+        [ColumnValue::Text(Bytes::from_static(
+            "a\u{fffd}b".as_bytes()
+        ))]
     );
 }
 
@@ -257,17 +271,20 @@ fn message() -> impl Strategy<Value = WalMessage> {
         (lsn.clone(), name())
             .prop_map(|(commit_lsn, name)| WalMessage::Origin { commit_lsn, name }),
         relation().prop_map(WalMessage::Relation),
-        (any::<u32>(), name(), name())
-            .prop_map(|(oid, schema, name)| WalMessage::Type { oid, schema, name }),
+        (any::<u32>(), name(), name()).prop_map(|(oid, schema, name)| WalMessage::Type {
+            oid,
+            schema,
+            name
+        }),
         (any::<u32>(), row())
             .prop_map(|(relation_oid, new)| WalMessage::Insert { relation_oid, new }),
-        (any::<u32>(), proptest::option::of(old()), row()).prop_map(
-            |(relation_oid, old, new)| WalMessage::Update {
+        (any::<u32>(), proptest::option::of(old()), row()).prop_map(|(relation_oid, old, new)| {
+            WalMessage::Update {
                 relation_oid,
                 old,
-                new
+                new,
             }
-        ),
+        }),
         (any::<u32>(), old())
             .prop_map(|(relation_oid, old)| WalMessage::Delete { relation_oid, old }),
         (vec(any::<u32>(), 0..6), any::<bool>(), any::<bool>()).prop_map(

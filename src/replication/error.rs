@@ -1,0 +1,161 @@
+//! What can go wrong, and what is done about it.
+
+use pgwire_replication::PgWireError;
+use thiserror::Error;
+
+use super::assemble::AssembleError;
+use super::pgoutput::DecodeError;
+use crate::db::connect::ConnectError;
+
+/// Why replication cannot be started, or will never be live.
+#[derive(Debug, Error)]
+pub enum ReplicationError {
+    /// The configured slot name has no letter or digit to make a name of.
+    #[error("The replication slot name `{0}` has no letter or digit in it")]
+    SlotName(String),
+    /// The connection URL lacks something that a replication connection needs.
+    #[error("The database URL cannot be used for replication: {0}")]
+    Url(&'static str),
+    /// Replication was stopped before it was live.
+    #[error("Replication was stopped before it was live")]
+    Stopped,
+}
+
+/// Why one connection ended. Everything but [`SessionError::SinkClosed`] and
+/// [`SessionError::Stopped`] is tried again, for ever.
+#[derive(Debug, Error)]
+pub(super) enum SessionError {
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    #[error("A statement failed: {0}")]
+    Query(#[from] tokio_postgres::Error),
+    /// The replication connection. The crate's error keeps only the text of the server's.
+    #[error("The replication connection failed: {0}")]
+    Stream(#[from] PgWireError),
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+    #[error(transparent)]
+    Assemble(#[from] AssembleError),
+    #[error("No answer within {0} s while {1}")]
+    Timeout(u64, &'static str),
+    #[error("The publication `{0}` does not exist and may not be created by this role")]
+    PublicationMissing(String),
+    #[error("The slot `{0}` belongs to another plugin or database")]
+    ForeignSlot(String),
+    #[error("The slot is in use by the backend {0}")]
+    SlotBusy(i32),
+    #[error("The slot is no longer held by this connection")]
+    SlotNotHeld,
+    #[error(
+        "The slot holds {held_bytes} bytes of write-ahead log, more than the {limit_bytes} allowed"
+    )]
+    WalHeld { held_bytes: u64, limit_bytes: u64 },
+    #[error("The server closed the replication stream")]
+    Ended,
+    #[error("Nobody listens to changes any more")]
+    SinkClosed,
+    #[error("Replication was asked to stop")]
+    Stopped,
+}
+
+impl SessionError {
+    /// The SQLSTATE, where the server gave one.
+    pub(super) fn sqlstate(&self) -> Option<&str> {
+        match self {
+            Self::Connect(ConnectError::Connect(error)) | Self::Query(error) => {
+                error.code().map(|code| code.code())
+            }
+            Self::Stream(PgWireError::Server(text)) => sqlstate_in(text),
+            _ => None,
+        }
+    }
+
+    /// Whether reading the slot again would end the same way, so that only a new slot helps.
+    /// `is_streaming`: the server had accepted the slot before this error.
+    ///
+    /// - 42704 while streaming: the publication did not exist when the change was written. The
+    ///   decoder looks it up in the catalogs as of then, so creating it now does not help.
+    /// - 58P01: the log the slot needs is gone.
+    ///
+    /// A slot that is missing (42704 before streaming) or invalidated (55000) shows in
+    /// `pg_replication_slots` when the next connection is prepared.
+    pub(super) fn needs_new_slot(&self, is_streaming: bool) -> bool {
+        match self {
+            Self::WalHeld { .. } => true,
+            Self::Stream(_) => match self.sqlstate() {
+                Some("42704") => is_streaming,
+                Some("58P01") => true,
+                _ => false,
+            },
+            _ => false,
+        }
+    }
+}
+
+/// The code in `… (SQLSTATE 57P01)`, the form in which the replication client reports a server's error.
+fn sqlstate_in(text: &str) -> Option<&str> {
+    let (_, code) = text.rsplit_once("(SQLSTATE ")?;
+    let code = code.strip_suffix(')')?;
+    (code.len() == 5).then_some(code)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn server(text: &str) -> SessionError {
+        SessionError::Stream(PgWireError::Server(text.to_owned()))
+    }
+
+    #[test]
+    fn the_sqlstate_is_read_from_the_end_of_the_text() {
+        let cases = [
+            ("terminating connection (SQLSTATE 57P01)", Some("57P01")),
+            ("odd (SQLSTATE 00000) text (SQLSTATE 42704)", Some("42704")),
+            ("no code at all", None),
+            ("(SQLSTATE 4270)", None),
+        ];
+        for (text, code) in cases {
+            assert_eq!(server(text).sqlstate(), code, "{text}");
+        }
+    }
+
+    #[test]
+    fn only_what_a_new_slot_cures_asks_for_one() {
+        let cases = [
+            (
+                "publication \"p\" does not exist (SQLSTATE 42704)",
+                true,
+                true,
+            ),
+            (
+                "replication slot \"s\" does not exist (SQLSTATE 42704)",
+                false,
+                false,
+            ),
+            (
+                "requested WAL segment has been removed (SQLSTATE 58P01)",
+                true,
+                true,
+            ),
+            ("terminating connection (SQLSTATE 57P01)", true, false),
+            (
+                "replication slot \"s\" is active for PID 1 (SQLSTATE 55006)",
+                false,
+                false,
+            ),
+        ];
+        for (text, is_streaming, expected) in cases {
+            assert_eq!(
+                server(text).needs_new_slot(is_streaming),
+                expected,
+                "{text}"
+            );
+        }
+        let held = SessionError::WalHeld {
+            held_bytes: 2,
+            limit_bytes: 1,
+        };
+        assert!(held.needs_new_slot(true));
+    }
+}

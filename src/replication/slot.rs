@@ -1,0 +1,271 @@
+//! The replication slot: its name, its state, and making and dropping it.
+//!
+//! The slot is permanent: it survives a dropped connection and a crash of either side. Statements
+//! run on an ordinary connection.
+
+use std::fmt;
+use std::time::Duration;
+
+use sha2::{Digest, Sha256};
+use tokio_postgres::Client;
+use tokio_postgres::types::PgLsn;
+use tokio_util::sync::CancellationToken;
+
+use super::error::{ReplicationError, SessionError};
+use crate::change::Lsn;
+use crate::db::connect::Connector;
+
+/// PostgreSQL's limit for names (`NAMEDATALEN` − 1).
+const NAME_LIMIT_BYTES: usize = 63;
+
+/// Making a slot waits for every transaction that is open at that moment. Longer than this is worth
+/// telling the operator about.
+const SLOW_CREATION: Duration = Duration::from_secs(5);
+
+/// A name that PostgreSQL accepts for a slot: lower-case letters, digits and underscores.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct SlotName(String);
+
+impl SlotName {
+    /// The slot of `database` under the configured name. Slot names are shared by all databases of
+    /// a cluster, hence the database is part of it. Characters that a slot name cannot have become
+    /// underscores; a checksum then keeps names apart that would look the same.
+    ///
+    /// # Errors
+    /// [`ReplicationError::SlotName`] when nothing of `configured` remains.
+    pub(super) fn new(configured: &str, database: &str) -> Result<Self, ReplicationError> {
+        if !configured.chars().any(|c| c.is_ascii_alphanumeric()) {
+            return Err(ReplicationError::SlotName(configured.to_owned()));
+        }
+        let wanted = format!("{configured}_{database}");
+        let mut name: String = wanted
+            .chars()
+            .map(|c| match c {
+                'a'..='z' | '0'..='9' | '_' => c,
+                'A'..='Z' => c.to_ascii_lowercase(),
+                _ => '_',
+            })
+            .collect();
+        if name != wanted || name.len() > NAME_LIMIT_BYTES {
+            let digest = Sha256::digest(wanted.as_bytes());
+            let suffix = format!(
+                "_{:02x}{:02x}{:02x}{:02x}",
+                digest[0], digest[1], digest[2], digest[3]
+            );
+            name.truncate(NAME_LIMIT_BYTES - suffix.len());
+            name.push_str(&suffix);
+        }
+        Ok(Self(name))
+    }
+
+    /// The name as text.
+    pub(super) fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for SlotName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The row of `pg_replication_slots`.
+#[derive(Clone, Debug)]
+pub(super) struct SlotState {
+    /// A logical pgoutput slot of this database.
+    pub is_ours: bool,
+    /// The walsender that reads it.
+    pub active_pid: Option<i32>,
+    /// `wal_status = 'lost'`: it was invalidated and cannot be read any more.
+    pub is_lost: bool,
+    /// What was acknowledged.
+    pub confirmed: Option<Lsn>,
+    /// Bytes of log between what it keeps and the end.
+    pub held_bytes: u64,
+    /// Bytes of log between what was acknowledged and the end.
+    pub lag_bytes: u64,
+}
+
+/// Reads the slot's state; `None` when there is no slot of that name.
+pub(super) async fn inspect(
+    client: &Client,
+    name: &SlotName,
+) -> Result<Option<SlotState>, tokio_postgres::Error> {
+    const SQL: &str = "
+        select slot_type = 'logical' and plugin = 'pgoutput' and database = current_database()
+             , active_pid
+             , wal_status is not distinct from 'lost'
+             , confirmed_flush_lsn
+             , coalesce(greatest(pg_wal_lsn_diff(tip.lsn, restart_lsn), 0), 0)::bigint
+             , coalesce(greatest(pg_wal_lsn_diff(tip.lsn, confirmed_flush_lsn), 0), 0)::bigint
+          from pg_catalog.pg_replication_slots
+             , (select case when pg_is_in_recovery()
+                            then pg_last_wal_replay_lsn()
+                            else pg_current_wal_lsn() end) as tip (lsn)
+         where slot_name = $1::text";
+    let row = client.query_opt(SQL, &[&name.as_str()]).await?;
+    row.map(|row| {
+        Ok(SlotState {
+            is_ours: row.try_get::<_, Option<bool>>(0)?.unwrap_or(false),
+            active_pid: row.try_get(1)?,
+            is_lost: row.try_get(2)?,
+            confirmed: row
+                .try_get::<_, Option<PgLsn>>(3)?
+                .map(|lsn| Lsn(lsn.into())),
+            held_bytes: row.try_get::<_, i64>(4)?.unsigned_abs(),
+            lag_bytes: row.try_get::<_, i64>(5)?.unsigned_abs(),
+        })
+    })
+    .transpose()
+}
+
+/// Makes the slot. It sees what commits after it was made, and it is made only when all
+/// transactions open at that moment have ended, however long that takes.
+///
+/// The server does not notice a client that leaves while it waits and would leave a slot nobody
+/// reads, so a stop cancels the statement and waits for the server's word.
+pub(super) async fn create(
+    client: &Client,
+    connector: &Connector,
+    name: &SlotName,
+    stop: &CancellationToken,
+) -> Result<(), SessionError> {
+    // A role's or database's statement_timeout would end the waiting each time anew.
+    client.batch_execute("set statement_timeout = 0").await?;
+    let parameters = [&name.as_str() as &(dyn tokio_postgres::types::ToSql + Sync)];
+    let statement = client.execute(
+        "select pg_catalog.pg_create_logical_replication_slot($1::text, 'pgoutput')",
+        &parameters,
+    );
+    tokio::pin!(statement);
+    loop {
+        tokio::select! {
+            made = &mut statement => {
+                made?;
+                return Ok(());
+            }
+            () = stop.cancelled() => {
+                // A failure to cancel leaves waiting for the statement as the only way.
+                if let Err(error) = client.cancel_token().cancel_query(connector.tls()).await {
+                    tracing::warn!(%error, "making the replication slot cannot be cancelled");
+                }
+                return match statement.await {
+                    Ok(_) | Err(_) => Err(SessionError::Stopped),
+                };
+            }
+            () = tokio::time::sleep(SLOW_CREATION) => tracing::warn!(
+                slot = %name,
+                "making the replication slot waits for open transactions to end"
+            ),
+        }
+    }
+}
+
+/// Drops the slot; no error when it is gone already (42704).
+pub(super) async fn drop(client: &Client, name: &SlotName) -> Result<(), tokio_postgres::Error> {
+    let dropped = client
+        .execute(
+            "select pg_catalog.pg_drop_replication_slot($1::text)",
+            &[&name.as_str()],
+        )
+        .await;
+    match dropped {
+        Err(error) if error.code() == Some(&tokio_postgres::error::SqlState::UNDEFINED_OBJECT) => {
+            Ok(())
+        }
+        other => other.map(|_| ()),
+    }
+}
+
+/// Acknowledges up to `lsn` on a slot that nobody reads.
+pub(super) async fn advance(
+    client: &Client,
+    name: &SlotName,
+    lsn: Lsn,
+) -> Result<(), tokio_postgres::Error> {
+    client
+        .execute(
+            "select pg_catalog.pg_replication_slot_advance($1::text, $2::pg_lsn)",
+            &[&name.as_str(), &PgLsn::from(lsn.0)],
+        )
+        .await
+        .map(|_| ())
+}
+
+/// The backend that reads a slot, as far as this role may see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Holder {
+    /// Its process id.
+    pub pid: i32,
+    /// The name it gave itself.
+    pub application_name: Option<String>,
+    /// When its client last spoke, by that client's clock, as text: only compared for equality.
+    pub last_reply: Option<String>,
+}
+
+/// Who reads a slot with the walsender `pid`.
+pub(super) async fn holder(client: &Client, pid: i32) -> Result<Holder, tokio_postgres::Error> {
+    let row = client
+        .query_opt(
+            "select application_name, reply_time::text
+               from pg_catalog.pg_stat_replication
+              where pid = $1",
+            &[&pid],
+        )
+        .await?;
+    let (application_name, last_reply) = match row {
+        Some(row) => (row.try_get(0)?, row.try_get(1)?),
+        None => (None, None),
+    };
+    Ok(Holder {
+        pid,
+        application_name,
+        last_reply,
+    })
+}
+
+/// Ends the backend `pid`.
+pub(super) async fn terminate(client: &Client, pid: i32) -> Result<(), tokio_postgres::Error> {
+    client
+        .execute("select pg_catalog.pg_terminate_backend($1)", &[&pid])
+        .await
+        .map(|_| ())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_what_postgres_accepts_and_differ_by_database() {
+        let long = "x".repeat(80);
+        let cases = [
+            ("rapport", "postgres", Some("rapport_postgres")),
+            ("rapport", "my_app2", Some("rapport_my_app2")),
+            ("Rapport", "My App", None),
+            ("rapport", "my-app", None),
+            ("rapport", "mÿ", None),
+            ("rapport", long.as_str(), None),
+        ];
+        for (configured, database, exact) in cases {
+            let name = SlotName::new(configured, database).expect("a usable name");
+            if let Some(exact) = exact {
+                assert_eq!(name.as_str(), exact);
+            }
+            assert!(name.as_str().len() <= NAME_LIMIT_BYTES, "{name}");
+            assert!(
+                name.as_str()
+                    .bytes()
+                    .all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_')),
+                "{name}"
+            );
+        }
+        let names = ["my-app", "my_app", "my.app", "MY-APP"]
+            .map(|database| SlotName::new("rapport", database).expect("a usable name"));
+        for (index, name) in names.iter().enumerate() {
+            assert!(!names[..index].contains(name), "{name}");
+        }
+        assert!(SlotName::new("--", "postgres").is_err());
+    }
+}

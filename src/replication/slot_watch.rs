@@ -1,0 +1,84 @@
+//! The check, beside the stream, that the slot is still ours and keeps no more log than it may.
+//!
+//! It is also what notices a dead network: an idle stream is silent for as long as PostgreSQL has
+//! nothing to say.
+
+use std::time::Duration;
+
+use tokio_postgres::Client;
+
+use super::error::SessionError;
+use super::slot::{self, SlotName, SlotState};
+use super::transport::{CONNECT_TIMEOUT, CONTROL_APPLICATION_NAME};
+use crate::db::connect::{ConnectError, Connector};
+use crate::shutdown::Tasks;
+
+/// How long an answer may take. A server this slow is taken for gone, and the stream is made anew:
+/// nothing is lost by that.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What to hold the slot against.
+pub(super) struct SlotWatch {
+    pub connector: Connector,
+    pub tasks: Tasks,
+    pub name: SlotName,
+    /// The walsender that must hold the slot.
+    pub pid: i32,
+    pub max_wal_held_bytes: u64,
+    pub interval: Duration,
+}
+
+impl SlotWatch {
+    /// Looks once per interval, reporting what it sees, and ends with what is wrong.
+    pub(super) async fn run(self, client: Client, report: impl Fn(&SlotState)) -> SessionError {
+        let mut client = Some(client);
+        loop {
+            tokio::time::sleep(self.interval).await;
+            let state = match self.look(&mut client).await {
+                Ok(Some(state)) => state,
+                Ok(None) => return SessionError::SlotNotHeld,
+                // The server answers, if only to refuse (too many connections, for one): the
+                // stream may well be sound.
+                Err(error) if error.sqlstate().is_some() => {
+                    tracing::warn!(%error, "the replication slot cannot be looked at");
+                    client = None;
+                    continue;
+                }
+                Err(error) => return error,
+            };
+            report(&state);
+            if state.active_pid != Some(self.pid) {
+                return SessionError::SlotNotHeld;
+            }
+            if state.held_bytes > self.max_wal_held_bytes {
+                return SessionError::WalHeld {
+                    held_bytes: state.held_bytes,
+                    limit_bytes: self.max_wal_held_bytes,
+                };
+            }
+        }
+    }
+
+    /// The slot's state, over a new connection where the old one has ended.
+    async fn look(&self, client: &mut Option<Client>) -> Result<Option<SlotState>, SessionError> {
+        let connected = match client.take().filter(|client| !client.is_closed()) {
+            Some(connected) => connected,
+            None => connect(&self.connector, &self.tasks).await?,
+        };
+        let answer = tokio::time::timeout(ANSWER_TIMEOUT, slot::inspect(&connected, &self.name));
+        let state = answer.await.map_err(|_| {
+            SessionError::Timeout(ANSWER_TIMEOUT.as_secs(), "looking at the replication slot")
+        })??;
+        *client = Some(connected);
+        Ok(state)
+    }
+}
+
+/// The ordinary connection beside the stream.
+pub(super) async fn connect(connector: &Connector, tasks: &Tasks) -> Result<Client, SessionError> {
+    let connected = connector.connect(CONTROL_APPLICATION_NAME, tasks);
+    tokio::time::timeout(CONNECT_TIMEOUT, connected)
+        .await
+        .map_err(|_| SessionError::Timeout(CONNECT_TIMEOUT.as_secs(), "connecting"))?
+        .map_err(|error: ConnectError| error.into())
+}

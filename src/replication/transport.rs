@@ -1,0 +1,354 @@
+//! The replication connection: address, TLS and session settings.
+
+use std::time::Duration;
+
+use pgwire_replication::{ReplicationClient, ReplicationConfig as WireConfig, SslMode, TlsConfig};
+use tokio_postgres::config::{Host, SslMode as UrlSslMode};
+
+use super::error::{ReplicationError, SessionError};
+use super::slot::SlotName;
+use crate::change::Lsn;
+use crate::db::connect::{CertificateCheck, Connector};
+
+/// What the session calls itself in `pg_stat_replication`. A walsender of this name may be ended
+/// when its client is gone.
+pub(super) const APPLICATION_NAME: &str = "rapport replication";
+
+/// What the ordinary connection beside it calls itself.
+pub(super) const CONTROL_APPLICATION_NAME: &str = "rapport replication control";
+
+/// Settings that decide how values look as text, fixed against what role and database set: the
+/// startup packet outranks both. `search_path` is empty so that names of other objects (`regclass`
+/// and its like) are always written with their schema.
+const SESSION_OPTIONS: &str = "-c datestyle=ISO,MDY -c intervalstyle=postgres -c timezone=UTC \
+    -c bytea_output=hex -c extra_float_digits=3 -c search_path=";
+
+/// How often a newer acknowledgement is sent at most. PostgreSQL's fast shutdown waits until the
+/// walsender's client has acknowledged all that was sent, so this also bounds that wait.
+const STATUS_INTERVAL: Duration = Duration::from_millis(500);
+
+/// How often a status goes out when there is nothing new: well below the 30 s after which
+/// PostgreSQL would ask (half of `wal_sender_timeout`), and often enough that a sibling can tell a
+/// living client from one that is gone ([`super::prepare::TAKEOVER_AFTER`]).
+const IDLE_STATUS_INTERVAL: Duration = Duration::from_secs(2);
+
+/// Messages waiting between the socket and the assembler. Each is one row, which can be large;
+/// beyond this the socket is not read and TCP holds the server back.
+const QUEUED_MESSAGES: usize = 128;
+
+/// Connecting, the login and the first answers.
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The parts of a connection URL that a replication connection needs.
+#[derive(Clone)]
+pub(super) struct Address {
+    hosts: Vec<(Target, u16)>,
+    user: String,
+    password: String,
+    database: String,
+    options: String,
+    ssl_mode: SslMode,
+    root_certificate: Option<String>,
+}
+
+/// One host of the URL.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Target {
+    /// A name, an address, or the directory of a Unix socket.
+    host: String,
+    /// What the certificate must name when that is not `host`.
+    certificate_name: Option<String>,
+}
+
+impl Address {
+    /// Takes the parts out of `connector`.
+    ///
+    /// # Errors
+    /// [`ReplicationError::Url`] when a part is missing or is not text.
+    pub(super) fn new(connector: &Connector) -> Result<Self, ReplicationError> {
+        let config = connector.config();
+        let user = config
+            .get_user()
+            .ok_or(ReplicationError::Url("it names no user"))?;
+        let password = std::str::from_utf8(config.get_password().unwrap_or_default())
+            .map_err(|_| ReplicationError::Url("its password is not UTF-8"))?;
+        let options = match config.get_options() {
+            // The last setting of a name wins.
+            Some(given) => format!("{given} {SESSION_OPTIONS}"),
+            None => SESSION_OPTIONS.to_owned(),
+        };
+        Ok(Self {
+            hosts: hosts(config)?,
+            user: user.to_owned(),
+            password: password.to_owned(),
+            database: config.get_dbname().unwrap_or(user).to_owned(),
+            options,
+            ssl_mode: match (config.get_ssl_mode(), connector.certificate_check()) {
+                (UrlSslMode::Disable, _) => SslMode::Disable,
+                (_, CertificateCheck::Full) => SslMode::VerifyFull,
+                (UrlSslMode::Prefer, CertificateCheck::None) => SslMode::Prefer,
+                (_, CertificateCheck::None) => SslMode::Require,
+            },
+            root_certificate: connector.root_certificate().map(str::to_owned),
+        })
+    }
+
+    /// The database's name.
+    pub(super) fn database(&self) -> &str {
+        &self.database
+    }
+
+    fn wire_config(&self, attempt: usize, slot: &SlotName, publication: &str) -> WireConfig {
+        let (target, port) = &self.hosts[attempt % self.hosts.len()];
+        let is_socket = target.host.starts_with('/');
+        let tls = TlsConfig {
+            mode: if is_socket {
+                SslMode::Disable
+            } else {
+                self.ssl_mode
+            },
+            ca_pem_path: self.root_certificate.as_ref().map(Into::into),
+            sni_hostname: target.certificate_name.clone(),
+            ..TlsConfig::default()
+        };
+        WireConfig::new(
+            target.host.as_str(),
+            self.user.as_str(),
+            self.password.as_str(),
+            self.database.as_str(),
+            slot.as_str(),
+            publication,
+        )
+        .with_port(*port)
+        .with_tls(tls)
+        .with_options(self.options.as_str())
+        .with_application_name(APPLICATION_NAME)
+        .with_status_interval(STATUS_INTERVAL)
+        .with_wakeup_interval(IDLE_STATUS_INTERVAL)
+        .with_buffer_size(QUEUED_MESSAGES)
+    }
+}
+
+/// The URL's hosts with their ports; several are tried in turn, one per attempt.
+fn hosts(config: &tokio_postgres::Config) -> Result<Vec<(Target, u16)>, ReplicationError> {
+    /// PostgreSQL's own port.
+    const DEFAULT_PORT: u16 = 5432;
+    let ports = config.get_ports();
+    let addresses = config.get_hostaddrs();
+    let count = config.get_hosts().len().max(addresses.len());
+    let mut hosts = Vec::with_capacity(count);
+    for index in 0..count {
+        let name = match config.get_hosts().get(index) {
+            Some(Host::Tcp(name)) => Some(name.clone()),
+            Some(Host::Unix(directory)) => Some(
+                directory
+                    .to_str()
+                    .ok_or(ReplicationError::Url("its socket directory is not UTF-8"))?
+                    .to_owned(),
+            ),
+            None => None,
+        };
+        let address = addresses.get(index).map(ToString::to_string);
+        let target = match (name, address) {
+            (Some(name), Some(address)) => Target {
+                host: address,
+                certificate_name: Some(name),
+            },
+            // A certificate may name an address too; the client wants to be told that this is meant.
+            (Some(host), None) | (None, Some(host)) => Target {
+                certificate_name: host
+                    .parse::<std::net::IpAddr>()
+                    .is_ok()
+                    .then(|| host.clone()),
+                host,
+            },
+            (None, None) => continue,
+        };
+        let port = ports.get(index).or_else(|| ports.first());
+        hosts.push((target, port.copied().unwrap_or(DEFAULT_PORT)));
+    }
+    if hosts.is_empty() {
+        return Err(ReplicationError::Url("it names no host"));
+    }
+    Ok(hosts)
+}
+
+/// A cluster and its history: positions of one mean nothing in another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Cluster {
+    /// `pg_control_system().system_identifier`.
+    pub system_id: String,
+    /// Rises when a standby takes over.
+    pub timeline: u32,
+}
+
+/// A replication session that has logged in and not yet started to stream.
+pub(super) struct Opened {
+    /// The client.
+    pub client: ReplicationClient,
+    /// The cluster it reached.
+    pub cluster: Cluster,
+    /// The end of the cluster's log.
+    pub end: Lsn,
+    /// The walsender's process id.
+    pub pid: i32,
+}
+
+/// Logs in. `attempt` chooses among several hosts; `start` is where to begin reading, at least what
+/// the slot has as acknowledged.
+pub(super) async fn open(
+    address: &Address,
+    attempt: usize,
+    slot: &SlotName,
+    publication: &str,
+    start: Lsn,
+) -> Result<Opened, SessionError> {
+    let config = address
+        .wire_config(attempt, slot, publication)
+        .with_start_lsn(pgwire_replication::Lsn::from_u64(start.0));
+    let mut client = ReplicationClient::connect_gated(config).await?;
+    let identified = tokio::time::timeout(CONNECT_TIMEOUT, async {
+        let system = client.identify_system().await?;
+        let rows = client.simple_query("select pg_backend_pid()").await?;
+        Ok::<_, SessionError>((system, rows))
+    })
+    .await;
+    let Ok(identified) = identified else {
+        // Nothing else ends a connection that gets no answer.
+        client.abort();
+        return Err(SessionError::Timeout(
+            CONNECT_TIMEOUT.as_secs(),
+            "opening the replication connection",
+        ));
+    };
+    let (system, rows) = identified?;
+    let pid = rows
+        .first()
+        .and_then(|row| row.first()?.as_deref())
+        .and_then(|text| std::str::from_utf8(text).ok()?.parse().ok())
+        .ok_or(SessionError::Ended)?;
+    Ok(Opened {
+        client,
+        cluster: Cluster {
+            system_id: system.system_id,
+            timeline: system.timeline,
+        },
+        end: Lsn(system.xlogpos.as_u64()),
+        pid,
+    })
+}
+
+/// Starts to stream and waits for the server's consent.
+pub(super) async fn start(client: &mut ReplicationClient) -> Result<(), SessionError> {
+    let started = tokio::time::timeout(CONNECT_TIMEOUT, async {
+        client.start().await?;
+        client.wait_started().await
+    })
+    .await;
+    match started {
+        Ok(result) => Ok(result?),
+        Err(_) => {
+            client.abort();
+            Err(SessionError::Timeout(
+                CONNECT_TIMEOUT.as_secs(),
+                "starting to stream",
+            ))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(url: &str) -> Address {
+        Address::new(&Connector::new(url).expect("a good URL")).expect("a usable URL")
+    }
+
+    fn slot() -> SlotName {
+        SlotName::new("rapport", "d").expect("a usable name")
+    }
+
+    #[test]
+    fn the_url_decides_address_and_tls() {
+        // (URL, host, port, TLS mode, name in the certificate)
+        let cases = [
+            (
+                "postgres://u:p@db.example/d",
+                "db.example",
+                5432,
+                SslMode::Prefer,
+                None,
+            ),
+            (
+                "postgres://u:p@db.example:6000/d?sslmode=disable",
+                "db.example",
+                6000,
+                SslMode::Disable,
+                None,
+            ),
+            (
+                "postgres://u:p@db.example/d?sslmode=require",
+                "db.example",
+                5432,
+                SslMode::Require,
+                None,
+            ),
+            (
+                "postgres://u:p@10.0.0.1/d?sslmode=require",
+                "10.0.0.1",
+                5432,
+                SslMode::Require,
+                Some("10.0.0.1"),
+            ),
+            (
+                "postgres://u@%2Frun%2Fpostgresql/d?sslmode=require",
+                "/run/postgresql",
+                5432,
+                SslMode::Disable,
+                None,
+            ),
+        ];
+        for (url, host, port, mode, name) in cases {
+            let config = address(url).wire_config(0, &slot(), "p");
+            assert_eq!(
+                (config.host.as_str(), config.port, config.tls.mode),
+                (host, port, mode),
+                "{url}"
+            );
+            assert_eq!(config.tls.sni_hostname.as_deref(), name, "{url}");
+            assert_eq!(config.user, "u");
+            assert_eq!(config.database, "d");
+        }
+    }
+
+    #[test]
+    fn several_hosts_take_turns_and_options_of_the_url_come_first() {
+        let address = address("postgres://u@a:1,b:2/d?options=-c%20timezone%3DEST");
+        let found = [0, 1, 2].map(|attempt| {
+            let config = address.wire_config(attempt, &slot(), "p");
+            (config.host, config.port)
+        });
+        assert_eq!(
+            found,
+            [
+                ("a".to_owned(), 1),
+                ("b".to_owned(), 2),
+                ("a".to_owned(), 1)
+            ]
+        );
+        assert!(address.options.starts_with("-c timezone=EST "));
+        assert!(address.options.contains("-c timezone=UTC"));
+    }
+
+    #[test]
+    fn a_url_without_user_or_host_is_refused() {
+        for url in ["postgres://h/d", "postgres://u@/d"] {
+            let connector = Connector::new(url).expect("a good URL");
+            assert!(
+                matches!(Address::new(&connector), Err(ReplicationError::Url(_))),
+                "{url}"
+            );
+        }
+    }
+}
