@@ -9,7 +9,7 @@ use super::reader::Reader;
 pub struct ReplicationConfig {
     /// The publication that is read.
     pub publication: String,
-    /// The logical replication slot.
+    /// The logical replication slot; the database's name is added to it.
     pub slot_name: String,
     /// Whether the slot stays after a clean stop.
     pub keep_slot: bool,
@@ -21,6 +21,8 @@ pub struct ReplicationConfig {
     pub chunk_max_bytes: usize,
     /// How often the database hears how far we are.
     pub status_interval: Duration,
+    /// How often the slot is looked at: whether it is still ours, and how much log it holds back.
+    pub check_interval: Duration,
     /// The first pause before connecting again.
     pub backoff_min: Duration,
     /// The longest pause before connecting again; not shorter than the first.
@@ -57,6 +59,7 @@ impl ReplicationConfig {
             // The database drops a reader it has not heard of for `wal_sender_timeout`, one minute
             // unless it is set lower.
             status_interval: reader.milliseconds("replication.status_interval_ms", 10..=30_000),
+            check_interval: reader.milliseconds("replication.check_interval_ms", 100..=600_000),
             backoff_min,
             backoff_max,
         }

@@ -76,6 +76,10 @@ pub struct ReplicationMetrics {
     pub transactions: Counter,
     /// Row changes in them.
     pub changes: Counter,
+    /// Bytes of the messages they came in.
+    pub bytes: Counter,
+    /// Tables emptied by TRUNCATE, of which subscribers are not told.
+    pub truncated_tables: Counter,
     /// Times the connection was opened again after it was lost.
     pub reconnects: Counter,
     /// Times the slot was made anew, so that changes may have been missed.
@@ -92,6 +96,12 @@ impl ReplicationMetrics {
             self.transactions.clone(),
         );
         registry.register("changes", "Row changes read", self.changes.clone());
+        registry.register("bytes", "Bytes of change messages read", self.bytes.clone());
+        registry.register(
+            "truncated_tables",
+            "Tables emptied by TRUNCATE, of which subscribers are not told",
+            self.truncated_tables.clone(),
+        );
         registry.register(
             "reconnects",
             "Times the replication connection was opened again after it was lost",

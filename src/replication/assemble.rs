@@ -1,8 +1,8 @@
-//! Messages to [`ChangeTransaction`]s: whole ones, or bounded pieces of a large one.
+//! Messages to [`ChangeTransaction`]s: whole ones, or bounded chunks of a large one.
 //!
-//! Guarantees, for a stream that starts at or before [`Position`]: pieces leave in commit order;
+//! Guarantees, for a stream that starts at or before [`Position`]: chunks leave in commit order;
 //! each change leaves once, although PostgreSQL repeats everything that was not yet acknowledged
-//! when a connection ends; at most [`PieceLimits`] worth of changes is held, plus one change.
+//! when a connection ends; at most [`ChunkLimits`] worth of changes is held, plus one change.
 //! Pure: no I/O, no clock.
 //!
 //! What tells a repetition is the pair (commit LSN, ordinal). Commit records have strictly rising
@@ -50,13 +50,13 @@ pub(super) enum AssembleError {
     },
 }
 
-/// How large a piece of a transaction may become.
+/// How large a chunk of a transaction may become.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct PieceLimits {
-    /// Changes in one piece.
+pub(super) struct ChunkLimits {
+    /// Changes in one chunk.
     pub changes: usize,
-    /// Bytes of one piece, by the size of the messages it came in and the values made of them. A
-    /// single change may be larger and is then a piece of its own.
+    /// Bytes of one chunk, by the size of the messages it came in and the values made of them. A
+    /// single change may be larger and is then a chunk of its own.
     pub bytes: usize,
 }
 
@@ -72,12 +72,12 @@ pub(super) struct Position {
 }
 
 impl Position {
-    /// Counts a piece as handed over.
-    pub(super) fn advance(&mut self, piece: &ChangeTransaction) {
+    /// Counts a chunk as handed over.
+    pub(super) fn advance(&mut self, chunk: &ChangeTransaction) {
         *self = Self {
-            commit_lsn: piece.commit_lsn,
-            changes: piece.first_ordinal + piece.changes.len() as u64,
-            is_whole: piece.is_last,
+            commit_lsn: chunk.commit_lsn,
+            changes: chunk.first_ordinal + chunk.changes.len() as u64,
+            is_whole: chunk.is_last,
         };
     }
 
@@ -102,9 +102,9 @@ enum Skip {
 /// What one message brought.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Step {
-    /// A piece to hand over.
-    pub piece: Option<ChangeTransaction>,
-    /// The position to acknowledge once the piece, and all before it, is handed over.
+    /// A chunk to hand over.
+    pub chunk: Option<ChangeTransaction>,
+    /// The position to acknowledge once the chunk, and all before it, is handed over.
     pub acknowledge: Option<Lsn>,
     /// Tables emptied by TRUNCATE, which subscribers do not hear of.
     pub truncated_tables: usize,
@@ -113,7 +113,7 @@ pub(super) struct Step {
 /// Collects the changes of the open transaction. Made anew for every connection.
 #[derive(Debug)]
 pub(super) struct Assembler {
-    limits: PieceLimits,
+    limits: ChunkLimits,
     open: Option<Open>,
 }
 
@@ -130,7 +130,7 @@ struct Open {
 
 impl Assembler {
     /// An assembler with no transaction open.
-    pub(super) fn new(limits: PieceLimits) -> Self {
+    pub(super) fn new(limits: ChunkLimits) -> Self {
         Self { limits, open: None }
     }
 
@@ -213,8 +213,8 @@ impl Assembler {
         Ok(Step::default())
     }
 
-    /// Takes one change. A full piece leaves only when the change behind it is seen, so that a
-    /// transaction's last piece is never empty.
+    /// Takes one change. A full chunk leaves only when the change behind it is seen, so that a
+    /// transaction's last chunk is never empty.
     fn change(
         &mut self,
         relation_oid: u32,
@@ -248,11 +248,11 @@ impl Assembler {
         let bytes = bytes + size_in_memory(&row);
         let is_full = open.changes.len() >= self.limits.changes
             || open.bytes.saturating_add(bytes) > self.limits.bytes;
-        let piece = (is_full && !open.changes.is_empty()).then(|| open.take_piece(ordinal, false));
+        let chunk = (is_full && !open.changes.is_empty()).then(|| open.take_chunk(ordinal, false));
         open.changes.push(ChangeEvent { relation, row });
         open.bytes += bytes;
         Ok(Step {
-            piece,
+            chunk,
             ..Step::default()
         })
     }
@@ -267,9 +267,9 @@ impl Assembler {
         }
         let is_begun = matches!(open.skip, Skip::First(count) if count > 0);
         let ordinal = open.next_ordinal;
-        let piece = (is_begun || !open.changes.is_empty()).then(|| open.take_piece(ordinal, true));
+        let chunk = (is_begun || !open.changes.is_empty()).then(|| open.take_chunk(ordinal, true));
         Ok(Step {
-            piece,
+            chunk,
             acknowledge: Some(end_lsn),
             truncated_tables: 0,
         })
@@ -278,7 +278,7 @@ impl Assembler {
 
 impl Open {
     /// The changes collected so far, the last of which stands before `end`.
-    fn take_piece(&mut self, end: u64, is_last: bool) -> ChangeTransaction {
+    fn take_chunk(&mut self, end: u64, is_last: bool) -> ChangeTransaction {
         self.bytes = 0;
         let changes = std::mem::take(&mut self.changes);
         ChangeTransaction {
@@ -319,7 +319,7 @@ mod tests {
     use crate::change::{Column, Relation, ReplicaIdentity, TableName};
 
     const OID: u32 = 7;
-    const UNBOUNDED: PieceLimits = PieceLimits {
+    const UNBOUNDED: ChunkLimits = ChunkLimits {
         changes: usize::MAX,
         bytes: usize::MAX,
     };
@@ -373,33 +373,33 @@ mod tests {
     /// Feeds `messages` to a fresh assembler, as one connection does, handing over everything.
     fn stream(
         messages: &[WalMessage],
-        limits: PieceLimits,
+        limits: ChunkLimits,
         position: &mut Position,
     ) -> Result<Vec<ChangeTransaction>, AssembleError> {
         let mut assembler = Assembler::new(limits);
         let mut relations = RelationCache::default();
         assembler.push(relation(), 0, &mut relations, position)?;
-        let mut pieces = Vec::new();
+        let mut chunks = Vec::new();
         for message in messages {
             let step = assembler.push(message.clone(), 10, &mut relations, position)?;
-            if let Some(piece) = step.piece {
-                position.advance(&piece);
-                pieces.push(piece);
+            if let Some(chunk) = step.chunk {
+                position.advance(&chunk);
+                chunks.push(chunk);
             }
         }
-        Ok(pieces)
+        Ok(chunks)
     }
 
-    /// (commit, ordinal, value, is the piece's last change and the piece is the last)
-    fn flatten(pieces: &[ChangeTransaction]) -> Vec<String> {
+    /// (commit, ordinal, value, is the chunk's last change and the chunk is the last)
+    fn flatten(chunks: &[ChangeTransaction]) -> Vec<String> {
         let mut out = Vec::new();
-        for piece in pieces {
-            for (index, change) in piece.changes.iter().enumerate() {
-                let ordinal = piece.first_ordinal + index as u64;
+        for chunk in chunks {
+            for (index, change) in chunk.changes.iter().enumerate() {
+                let ordinal = chunk.first_ordinal + index as u64;
                 let RowChange::Insert { new } = &change.row else {
                     panic!("only inserts are made here");
                 };
-                let name = format!("{}.{ordinal}", piece.commit_lsn.0);
+                let name = format!("{}.{ordinal}", chunk.commit_lsn.0);
                 assert_eq!(
                     new.0,
                     [ColumnValue::Text(Bytes::from(name.clone()))],
@@ -415,21 +415,21 @@ mod tests {
     fn a_transaction_leaves_whole_when_it_fits_and_empty_ones_do_not_leave() {
         let mut messages = transaction(10, 3);
         messages.extend(transaction(20, 0));
-        let pieces = stream(&messages, UNBOUNDED, &mut Position::default()).expect("well formed");
-        assert_eq!(pieces.len(), 1);
-        assert_eq!(pieces[0].commit_lsn, Lsn(10));
-        assert_eq!(pieces[0].committed_at, TimestampMicros(10));
-        assert!(pieces[0].is_last);
-        assert_eq!(flatten(&pieces), ["10.0", "10.1", "10.2"]);
+        let chunks = stream(&messages, UNBOUNDED, &mut Position::default()).expect("well formed");
+        assert_eq!(chunks.len(), 1);
+        assert_eq!(chunks[0].commit_lsn, Lsn(10));
+        assert_eq!(chunks[0].committed_at, TimestampMicros(10));
+        assert!(chunks[0].is_last);
+        assert_eq!(flatten(&chunks), ["10.0", "10.1", "10.2"]);
     }
 
     #[test]
-    fn pieces_keep_to_both_limits_and_the_last_is_never_empty() {
+    fn chunks_keep_to_both_limits_and_the_last_is_never_empty() {
         let one = 10 + size_of::<ColumnValue>() + size_of::<ChangeEvent>();
         let cases = [
-            // (limits, changes, sizes of the pieces)
+            // (limits, changes, sizes of the chunks)
             (
-                PieceLimits {
+                ChunkLimits {
                     changes: 2,
                     ..UNBOUNDED
                 },
@@ -437,7 +437,7 @@ mod tests {
                 vec![2, 2],
             ),
             (
-                PieceLimits {
+                ChunkLimits {
                     changes: 2,
                     ..UNBOUNDED
                 },
@@ -445,16 +445,16 @@ mod tests {
                 vec![2, 2, 1],
             ),
             (
-                PieceLimits {
+                ChunkLimits {
                     bytes: 3 * one,
                     ..UNBOUNDED
                 },
                 7,
                 vec![3, 3, 1],
             ),
-            // A change larger than the limit is a piece of its own.
+            // A change larger than the limit is a chunk of its own.
             (
-                PieceLimits {
+                ChunkLimits {
                     bytes: 1,
                     ..UNBOUNDED
                 },
@@ -462,7 +462,7 @@ mod tests {
                 vec![1, 1, 1],
             ),
             (
-                PieceLimits {
+                ChunkLimits {
                     changes: 0,
                     bytes: 0,
                 },
@@ -471,11 +471,11 @@ mod tests {
             ),
         ];
         for (limits, count, sizes) in cases {
-            let pieces = stream(&transaction(10, count), limits, &mut Position::default())
+            let chunks = stream(&transaction(10, count), limits, &mut Position::default())
                 .expect("well formed");
-            let found: Vec<usize> = pieces.iter().map(|piece| piece.changes.len()).collect();
+            let found: Vec<usize> = chunks.iter().map(|chunk| chunk.changes.len()).collect();
             assert_eq!(found, sizes, "{limits:?}");
-            let last: Vec<bool> = pieces.iter().map(|piece| piece.is_last).collect();
+            let last: Vec<bool> = chunks.iter().map(|chunk| chunk.is_last).collect();
             assert_eq!(last.iter().filter(|&&last| last).count(), 1);
             assert_eq!(last.last(), Some(&true));
         }
@@ -496,7 +496,7 @@ mod tests {
                 .push(message, 10, &mut relations, &position)
                 .expect("skipped changes need no relation");
         }
-        assert_eq!(last.piece, None);
+        assert_eq!(last.chunk, None);
         assert_eq!(last.acknowledge, Some(Lsn(11)));
         assert!(!assembler.is_inside_transaction());
     }
@@ -508,9 +508,9 @@ mod tests {
             changes: 2,
             is_whole: false,
         };
-        let pieces = stream(&transaction(10, 2), UNBOUNDED, &mut position).expect("well formed");
-        assert_eq!(pieces.len(), 1);
-        assert!(pieces[0].changes.is_empty() && pieces[0].is_last);
+        let chunks = stream(&transaction(10, 2), UNBOUNDED, &mut position).expect("well formed");
+        assert_eq!(chunks.len(), 1);
+        assert!(chunks[0].changes.is_empty() && chunks[0].is_last);
         assert!(position.is_whole);
     }
 
@@ -560,14 +560,14 @@ mod tests {
             changes in 1_usize..5,
             cuts in vec((any::<prop::sample::Index>(), any::<prop::sample::Index>()), 0..6),
         ) {
-            let limits = PieceLimits { changes, bytes: usize::MAX };
+            let limits = ChunkLimits { changes, bytes: usize::MAX };
             let transactions: Vec<Vec<WalMessage>> = sizes
                 .iter()
                 .enumerate()
                 .map(|(index, &count)| transaction(10 * (index as u64 + 1), count))
                 .collect();
             let mut position = Position::default();
-            let mut pieces = Vec::new();
+            let mut chunks = Vec::new();
             for (from, cut) in cuts {
                 // The server may start at any transaction up to the first that is not whole.
                 let done = transactions
@@ -582,9 +582,9 @@ mod tests {
                 let messages: Vec<WalMessage> =
                     transactions[from.index(done + 1).min(transactions.len() - 1)..].concat();
                 let messages = &messages[..cut.index(messages.len() + 1)];
-                pieces.extend(stream(messages, limits, &mut position).expect("well formed"));
+                chunks.extend(stream(messages, limits, &mut position).expect("well formed"));
             }
-            pieces.extend(
+            chunks.extend(
                 stream(&transactions.concat(), limits, &mut position).expect("well formed"),
             );
             let expected: Vec<String> = sizes
@@ -594,8 +594,8 @@ mod tests {
                     (0..count).map(move |ordinal| format!("{}.{ordinal}", 10 * (index + 1)))
                 })
                 .collect();
-            prop_assert_eq!(flatten(&pieces), expected);
-            let closed = pieces.iter().filter(|piece| piece.is_last).count();
+            prop_assert_eq!(flatten(&chunks), expected);
+            let closed = chunks.iter().filter(|chunk| chunk.is_last).count();
             prop_assert_eq!(closed, sizes.iter().filter(|&&count| count > 0).count());
         }
     }

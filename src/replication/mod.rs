@@ -31,15 +31,15 @@ mod slot_watch;
 mod stream;
 mod transport;
 
-use std::time::Duration;
-
-use prometheus_client::metrics::counter::Counter;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::change::{Lsn, StreamEvent, TimestampMicros};
+use crate::config::ReplicationConfig;
 use crate::db::connect::Connector;
+use crate::observability::metrics::ReplicationMetrics;
+use crate::observability::readiness::Readiness;
 use crate::shutdown::Tasks;
 
 pub use error::ReplicationError;
@@ -49,42 +49,9 @@ use slot::SlotName;
 use stream::{Memory, Stream};
 use transport::Address;
 
-/// What is streamed and how.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ReplicationConfig {
-    /// The publication whose tables are streamed. Created, empty, where it is missing.
-    pub publication: String,
-    /// The slot's name; the database's name is added to it.
-    pub slot: String,
-    /// Leave the slot at a clean stop, so that the next run continues where this one ends.
-    pub keep_slot: bool,
-    /// More write-ahead log than this is not kept for us: the slot is made anew, with a gap.
-    pub max_wal_held_bytes: u64,
-    /// Changes in one piece of a large transaction.
-    pub piece_changes: usize,
-    /// Bytes in one piece of a large transaction; one row may be larger and is then alone.
-    pub piece_bytes: usize,
-    /// How often the slot is looked at.
-    pub check_interval: Duration,
-}
-
-impl Default for ReplicationConfig {
-    fn default() -> Self {
-        Self {
-            publication: "supabase_realtime".to_owned(),
-            slot: "rapport".to_owned(),
-            keep_slot: false,
-            max_wal_held_bytes: 1 << 30,
-            piece_changes: 1_000,
-            piece_bytes: 1 << 20,
-            check_interval: Duration::from_secs(10),
-        }
-    }
-}
-
-/// Where replication stands.
+/// Where the stream stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ReplicationState {
+pub enum StreamState {
     /// Not live yet.
     Connecting,
     /// Changes are delivered as they are committed.
@@ -95,11 +62,11 @@ pub enum ReplicationState {
     Stopped,
 }
 
-/// A report for readiness.
+/// A report for operators. [`Readiness`] holds what `/ready` needs of it.
 #[derive(Clone, Debug)]
 pub struct ReplicationStatus {
     /// Where it stands.
-    pub state: ReplicationState,
+    pub state: StreamState,
     /// The slot's full name.
     pub slot: String,
     /// The last transaction that was handed over whole.
@@ -110,23 +77,6 @@ pub struct ReplicationStatus {
     pub wal_held_bytes: Option<u64>,
     /// Why it is not live. For operators: it may name hosts and roles.
     pub last_error: Option<String>,
-}
-
-/// What is counted. Clones share the counters.
-#[derive(Clone, Debug, Default)]
-pub struct ReplicationMetrics {
-    /// Transactions handed over.
-    pub transactions: Counter,
-    /// Row changes handed over.
-    pub changes: Counter,
-    /// Bytes of change messages read.
-    pub bytes: Counter,
-    /// Connections that ended or failed and were tried again.
-    pub reconnects: Counter,
-    /// Slots made, the first included.
-    pub slots_made: Counter,
-    /// Tables emptied by TRUNCATE, of which subscribers are not told.
-    pub truncated_tables: Counter,
 }
 
 /// The running stream.
@@ -147,12 +97,13 @@ impl Replication {
         config: &ReplicationConfig,
         sink: mpsc::Sender<StreamEvent>,
         metrics: ReplicationMetrics,
+        readiness: Readiness,
         tasks: &Tasks,
     ) -> Result<Self, ReplicationError> {
         let address = Address::new(connector)?;
-        let slot = SlotName::new(&config.slot, address.database())?;
+        let slot = SlotName::new(&config.slot_name, address.database())?;
         let (status, receiver) = watch::channel(ReplicationStatus {
-            state: ReplicationState::Connecting,
+            state: StreamState::Connecting,
             slot: slot.to_string(),
             last_commit: None,
             lag_bytes: None,
@@ -168,6 +119,7 @@ impl Replication {
             sink,
             status,
             metrics,
+            readiness,
             tasks: tasks.clone(),
             stop: stop.clone(),
             memory: Memory::default(),
@@ -187,15 +139,10 @@ impl Replication {
     pub async fn ready(&self) -> Result<(), ReplicationError> {
         let mut status = self.status.clone();
         let seen = status
-            .wait_for(|status| {
-                matches!(
-                    status.state,
-                    ReplicationState::Live | ReplicationState::Stopped
-                )
-            })
+            .wait_for(|status| matches!(status.state, StreamState::Live | StreamState::Stopped))
             .await;
         match seen {
-            Ok(status) if status.state == ReplicationState::Live => Ok(()),
+            Ok(status) if status.state == StreamState::Live => Ok(()),
             _ => Err(ReplicationError::Stopped),
         }
     }

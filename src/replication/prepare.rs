@@ -8,9 +8,10 @@ use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
 
 use super::error::SessionError;
+use super::publication;
 use super::slot::{self, Holder, SlotName};
 use super::transport::APPLICATION_NAME;
-use super::{ReplicationConfig, publication};
+use crate::config::ReplicationConfig;
 use crate::db::connect::Connector;
 
 /// A client of ours speaks every 2 s ([`super::transport`]). One that was silent this long is gone,

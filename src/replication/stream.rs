@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::assemble::{Assembler, PieceLimits, Position, Step};
+use super::assemble::{Assembler, ChunkLimits, Position, Step};
 use super::error::SessionError;
 use super::pgoutput::{self, WalMessage};
 use super::prepare::{Preparation, SlotOrigin};
@@ -16,16 +16,13 @@ use super::relation_cache::RelationCache;
 use super::slot::{self, SlotName};
 use super::slot_watch::{self, SlotWatch};
 use super::transport::{self, Address, Cluster, Opened};
-use super::{ReplicationConfig, ReplicationMetrics, ReplicationState, ReplicationStatus};
+use super::{ReplicationStatus, StreamState};
 use crate::change::{ChangeTransaction, Lsn, StreamEvent};
+use crate::config::ReplicationConfig;
 use crate::db::connect::Connector;
+use crate::observability::metrics::ReplicationMetrics;
+use crate::observability::readiness::{Readiness, ReplicationState};
 use crate::shutdown::Tasks;
-
-/// The first pause after a failure; it doubles with each that follows.
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
-
-/// The longest pause: what a database that comes back may be made to wait for us.
-const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 /// The pause while another process reads the slot: how soon after its end this one takes over.
 const BUSY_PAUSE: Duration = Duration::from_millis(500);
@@ -51,6 +48,7 @@ pub(super) struct Stream {
     pub sink: mpsc::Sender<StreamEvent>,
     pub status: watch::Sender<ReplicationStatus>,
     pub metrics: ReplicationMetrics,
+    pub readiness: Readiness,
     pub tasks: Tasks,
     pub stop: CancellationToken,
     pub memory: Memory,
@@ -77,7 +75,7 @@ pub(super) struct Memory {
 impl Stream {
     /// Reads until asked to stop or until nobody listens; then releases the slot.
     pub(super) async fn run(mut self) {
-        let mut pause = FIRST_PAUSE;
+        let mut pause = self.config.backoff_min;
         while !self.stop.is_cancelled() {
             let progress = (self.memory.acknowledged, self.memory.position);
             let begun = Instant::now();
@@ -87,7 +85,7 @@ impl Stream {
             }
             let is_progress = progress != (self.memory.acknowledged, self.memory.position);
             if is_progress || begun.elapsed() >= LIVED {
-                pause = FIRST_PAUSE;
+                pause = self.config.backoff_min;
             }
             if self.interrupted(&error).await.is_err() {
                 break;
@@ -100,11 +98,12 @@ impl Stream {
                 () = tokio::time::sleep(jittered(wait)) => {}
                 () = self.stop.cancelled() => {}
             }
-            pause = (pause * 2).min(LONGEST_PAUSE);
+            pause = (pause * 2).min(self.config.backoff_max);
         }
         self.release().await;
+        self.readiness.set_replication(ReplicationState::Connecting);
         self.status
-            .send_modify(|status| status.state = ReplicationState::Stopped);
+            .send_modify(|status| status.state = StreamState::Stopped);
     }
 
     /// One connection, from its preparation to its end.
@@ -124,7 +123,7 @@ impl Stream {
             &self.address,
             attempt,
             &self.slot,
-            &self.config.publication,
+            &self.config,
             self.memory.acknowledged,
         );
         let Opened {
@@ -149,7 +148,9 @@ impl Stream {
             interval: self.config.check_interval,
         };
         let status = self.status.clone();
+        let held = self.metrics.wal_held_bytes.clone();
         let watching = watch.run(control, move |seen| {
+            held.set(i64::try_from(seen.held_bytes).unwrap_or(i64::MAX));
             status.send_modify(|status| {
                 status.lag_bytes = Some(seen.lag_bytes);
                 status.wal_held_bytes = Some(seen.held_bytes);
@@ -172,12 +173,12 @@ impl Stream {
         if origin == SlotOrigin::Found {
             return;
         }
-        self.metrics.slots_made.inc();
         memory.has_slot = true;
         // A new slot starts behind everything that was handed over.
         memory.position = Position::default();
         memory.acknowledged = Lsn(0);
         if origin == SlotOrigin::Replaced || memory.was_live {
+            self.metrics.slot_recreated.inc();
             memory.owes_gap = true;
         }
     }
@@ -209,9 +210,9 @@ impl Stream {
     /// Hands over what comes until the connection ends.
     async fn pump(&mut self, client: &mut ReplicationClient) -> Result<Infallible, SessionError> {
         self.announce_live().await?;
-        let mut assembler = Assembler::new(PieceLimits {
-            changes: self.config.piece_changes,
-            bytes: self.config.piece_bytes,
+        let mut assembler = Assembler::new(ChunkLimits {
+            changes: self.config.chunk_max_changes,
+            bytes: self.config.chunk_max_bytes,
         });
         loop {
             let event = client.recv().await?.ok_or(SessionError::Ended)?;
@@ -267,8 +268,8 @@ impl Stream {
         client: &ReplicationClient,
         step: Step,
     ) -> Result<(), SessionError> {
-        if let Some(piece) = step.piece {
-            self.hand_over(piece).await?;
+        if let Some(chunk) = step.chunk {
+            self.hand_over(chunk).await?;
         }
         if let Some(lsn) = step.acknowledge {
             self.acknowledge(client, lsn);
@@ -279,14 +280,14 @@ impl Stream {
         Ok(())
     }
 
-    /// Gives a piece to the sink, waiting for room. Only then does it count as handed over: when
-    /// this future is dropped before, the piece comes again with the next connection.
-    async fn hand_over(&mut self, piece: ChangeTransaction) -> Result<(), SessionError> {
+    /// Gives a chunk to the sink, waiting for room. Only then does it count as handed over: when
+    /// this future is dropped before, the chunk comes again with the next connection.
+    async fn hand_over(&mut self, chunk: ChangeTransaction) -> Result<(), SessionError> {
         let mut position = self.memory.position;
-        position.advance(&piece);
-        let changes = piece.changes.len() as u64;
-        let (commit_lsn, committed_at) = (piece.commit_lsn, piece.committed_at);
-        self.send(StreamEvent::Changes(piece.into())).await?;
+        position.advance(&chunk);
+        let changes = chunk.changes.len() as u64;
+        let (commit_lsn, committed_at) = (chunk.commit_lsn, chunk.committed_at);
+        self.send(StreamEvent::Changes(chunk.into())).await?;
         self.memory.position = position;
         self.metrics.changes.inc_by(changes);
         if position.is_whole {
@@ -314,10 +315,11 @@ impl Stream {
             self.memory.owes_gap = false;
         }
         self.send(StreamEvent::Live).await?;
+        self.readiness.set_replication(ReplicationState::Streaming);
         self.memory.is_live = true;
         self.memory.was_live = true;
         self.status.send_modify(|status| {
-            status.state = ReplicationState::Live;
+            status.state = StreamState::Live;
             status.last_error = None;
         });
         Ok(())
@@ -337,9 +339,14 @@ impl Stream {
             ),
         }
         self.metrics.reconnects.inc();
+        // With an SQLSTATE the server has answered and refused; it may take a person to help.
+        self.readiness.set_replication(match error.sqlstate() {
+            Some(_) => ReplicationState::Failing,
+            None => ReplicationState::Connecting,
+        });
         self.status.send_modify(|status| {
-            if status.state == ReplicationState::Live {
-                status.state = ReplicationState::Interrupted;
+            if status.state == StreamState::Live {
+                status.state = StreamState::Interrupted;
             }
             status.last_error = Some(error.to_string());
         });

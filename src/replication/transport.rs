@@ -8,6 +8,7 @@ use tokio_postgres::config::{Host, SslMode as UrlSslMode};
 use super::error::{ReplicationError, SessionError};
 use super::slot::SlotName;
 use crate::change::Lsn;
+use crate::config::ReplicationConfig;
 use crate::db::connect::{CertificateCheck, Connector};
 
 /// What the session calls itself in `pg_stat_replication`. A walsender of this name may be ended
@@ -22,10 +23,6 @@ pub(super) const CONTROL_APPLICATION_NAME: &str = "rapport replication control";
 /// and its like) are always written with their schema.
 const SESSION_OPTIONS: &str = "-c datestyle=ISO,MDY -c intervalstyle=postgres -c timezone=UTC \
     -c bytea_output=hex -c extra_float_digits=3 -c search_path=";
-
-/// How often a newer acknowledgement is sent at most. PostgreSQL's fast shutdown waits until the
-/// walsender's client has acknowledged all that was sent, so this also bounds that wait.
-const STATUS_INTERVAL: Duration = Duration::from_millis(500);
 
 /// How often a status goes out when there is nothing new: well below the 30 s after which
 /// PostgreSQL would ask (half of `wal_sender_timeout`), and often enough that a sibling can tell a
@@ -98,7 +95,12 @@ impl Address {
         &self.database
     }
 
-    fn wire_config(&self, attempt: usize, slot: &SlotName, publication: &str) -> WireConfig {
+    fn wire_config(
+        &self,
+        attempt: usize,
+        slot: &SlotName,
+        config: &ReplicationConfig,
+    ) -> WireConfig {
         let (target, port) = &self.hosts[attempt % self.hosts.len()];
         let is_socket = target.host.starts_with('/');
         let tls = TlsConfig {
@@ -117,13 +119,15 @@ impl Address {
             self.password.as_str(),
             self.database.as_str(),
             slot.as_str(),
-            publication,
+            config.publication.as_str(),
         )
         .with_port(*port)
         .with_tls(tls)
         .with_options(self.options.as_str())
         .with_application_name(APPLICATION_NAME)
-        .with_status_interval(STATUS_INTERVAL)
+        // PostgreSQL's fast shutdown waits until all that was sent is acknowledged, so this also
+        // bounds that wait.
+        .with_status_interval(config.status_interval)
         .with_wakeup_interval(IDLE_STATUS_INTERVAL)
         .with_buffer_size(QUEUED_MESSAGES)
     }
@@ -200,11 +204,11 @@ pub(super) async fn open(
     address: &Address,
     attempt: usize,
     slot: &SlotName,
-    publication: &str,
+    config: &ReplicationConfig,
     start: Lsn,
 ) -> Result<Opened, SessionError> {
     let config = address
-        .wire_config(attempt, slot, publication)
+        .wire_config(attempt, slot, config)
         .with_start_lsn(pgwire_replication::Lsn::from_u64(start.0));
     let mut client = ReplicationClient::connect_gated(config).await?;
     let identified = tokio::time::timeout(CONNECT_TIMEOUT, async {
@@ -265,6 +269,21 @@ mod tests {
         Address::new(&Connector::new(url).expect("a good URL")).expect("a usable URL")
     }
 
+    fn config() -> ReplicationConfig {
+        ReplicationConfig {
+            publication: "p".to_owned(),
+            slot_name: "rapport".to_owned(),
+            keep_slot: false,
+            max_wal_held_bytes: 1,
+            chunk_max_changes: 1,
+            chunk_max_bytes: 1,
+            status_interval: Duration::from_secs(1),
+            check_interval: Duration::from_secs(1),
+            backoff_min: Duration::from_secs(1),
+            backoff_max: Duration::from_secs(1),
+        }
+    }
+
     fn slot() -> SlotName {
         SlotName::new("rapport", "d").expect("a usable name")
     }
@@ -310,7 +329,7 @@ mod tests {
             ),
         ];
         for (url, host, port, mode, name) in cases {
-            let config = address(url).wire_config(0, &slot(), "p");
+            let config = address(url).wire_config(0, &slot(), &config());
             assert_eq!(
                 (config.host.as_str(), config.port, config.tls.mode),
                 (host, port, mode),
@@ -326,7 +345,7 @@ mod tests {
     fn several_hosts_take_turns_and_options_of_the_url_come_first() {
         let address = address("postgres://u@a:1,b:2/d?options=-c%20timezone%3DEST");
         let found = [0, 1, 2].map(|attempt| {
-            let config = address.wire_config(attempt, &slot(), "p");
+            let config = address.wire_config(attempt, &slot(), &config());
             (config.host, config.port)
         });
         assert_eq!(
