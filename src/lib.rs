@@ -24,6 +24,7 @@ pub mod replication;
 pub mod visibility;
 
 // Features.
+pub mod chat;
 pub mod realtime;
 
 // Assembly.

@@ -1,0 +1,212 @@
+//! Conversations: the list, one of them, and opening one.
+
+use axum::extract::{OriginalUri, Path, State};
+use axum::http::{HeaderName, HeaderValue, StatusCode};
+use axum::response::Response;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::{OTHER_PERSON, check_identity, check_identity_in_query, column, extended, only};
+use crate::db::{Db, Query};
+use crate::error_code::ErrorCode;
+use crate::http::input::{Fields, Parameters, path_id};
+use crate::http::pagination::{self, Page, json_text};
+use crate::http::{ApiError, Caller};
+
+/// Unread messages of all conversations that are neither muted nor archived.
+const TOTAL_UNREAD: HeaderName = HeaderName::from_static("x-total-unread");
+
+/// Rows of a page that names no limit, and at most.
+const DEFAULT_LIMIT: i32 = 30;
+const MAX_LIMIT: i32 = 100;
+
+const LIST: &str = "\
+    select r.row::text, r.rev, r.is_pinned, r.last_activity_at::text, r.conversation_id \
+    from chat.conversation_page( \
+        $1::boolean, $2::boolean, $3::boolean, $4::text, $5::text::timestamptz, \
+        $6::int, $7::int, $8::boolean, $9::text::timestamptz, $10::uuid) r";
+
+const COUNT_UNREAD: &str = "select c.total from chat.unread_counts() c";
+
+const GET: &str = "select r.row::text from chat.conversation_rows(array[$1::uuid]) r";
+
+const OPEN: &str = "select o.created from chat.open_conversation($1::uuid) o";
+
+/// A statement of its own: what [`OPEN`] wrote is visible only to statements after it.
+const GET_WITH: &str = "\
+    select r.row::text, r.conversation_id \
+    from chat.conversation_rows(array( \
+        select c.id \
+        from public.user_conversations c \
+        where c.kind = 'direct' \
+            and c.participant_1_id = least($1::uuid, $2::uuid) \
+            and c.participant_2_id = greatest($1::uuid, $2::uuid) \
+    )) r";
+
+/// Where a page of the list begins: the sort key of the row before it.
+#[derive(Serialize, Deserialize)]
+struct Position {
+    is_pinned: bool,
+    last_activity_at: String,
+    id: Uuid,
+}
+
+/// `GET /conversations`: pinned ones first, then the latest activity.
+pub(super) async fn list_conversations(
+    caller: Caller,
+    State(db): State<Db>,
+    OriginalUri(uri): OriginalUri,
+    parameters: Parameters,
+) -> Result<Response, ApiError> {
+    check_identity_in_query(&caller, &parameters, &[])?;
+    let archived = match parameters.text("archived") {
+        Some("all") => None,
+        _ => Some(parameters.flag("archived")?.unwrap_or(false)),
+    };
+    let pinned = parameters.flag("pinned")?;
+    let unread = parameters.flag("unread")?;
+    let search = parameters.text("search");
+    let updated_since = parameters.text("updated_since");
+    let limit = pagination::limit(&parameters, DEFAULT_LIMIT, MAX_LIMIT)?;
+    let after: Option<Position> = parameters
+        .text("cursor")
+        .map(pagination::position)
+        .transpose()?;
+    let offset = if after.is_some() {
+        0
+    } else {
+        pagination::offset(&parameters)?
+    };
+    let (is_pinned, activity, id) = match &after {
+        Some(after) => (
+            Some(after.is_pinned),
+            Some(after.last_activity_at.as_str()),
+            Some(after.id),
+        ),
+        None => (None, None, None),
+    };
+
+    let queries = [
+        Query {
+            sql: LIST,
+            // One more than asked for tells whether there is another page.
+            parameters: &[
+                &archived,
+                &pinned,
+                &unread,
+                &search,
+                &updated_since,
+                &(limit + 1),
+                &offset,
+                &is_pinned,
+                &activity,
+                &id,
+            ],
+        },
+        Query {
+            sql: COUNT_UNREAD,
+            parameters: &[],
+        },
+    ];
+    let results = db.run_as(&caller.claims, &queries).await?;
+    let (rows, counts) = (&results[0], &results[1]);
+
+    let kept = &rows[..rows.len().min(usize::try_from(limit).unwrap_or_default())];
+    let mut page = Page::default();
+    for row in kept {
+        page.rows.push(column(row, 0)?);
+        page.rev = page.rev.max(Some(column(row, 1)?));
+    }
+    if let Some(last) = kept.last().filter(|_| rows.len() > kept.len()) {
+        let position = Position {
+            is_pinned: column(last, 2)?,
+            last_activity_at: column(last, 3)?,
+            id: column(last, 4)?,
+        };
+        page.next_cursor = Some(pagination::cursor(&position)?);
+    }
+    let mut response = page.respond(&uri, &parameters);
+    let total: i32 = only(counts)?;
+    response
+        .headers_mut()
+        .insert(TOTAL_UNREAD, HeaderValue::from(total));
+    Ok(response)
+}
+
+/// `GET /conversations/{id}`.
+pub(super) async fn get_conversation(
+    caller: Caller,
+    State(db): State<Db>,
+    Path(id): Path<String>,
+) -> Result<Response, ApiError> {
+    let rows = db.query_as(&caller.claims, GET, &[&path_id(&id)?]).await?;
+    let row = rows
+        .first()
+        .ok_or_else(|| ApiError::new(ErrorCode::NotFound))?;
+    Ok(json_text(column(row, 0)?))
+}
+
+/// `POST /conversations`: the conversation with somebody, opened if there is none yet.
+pub(super) async fn open_conversation(
+    caller: Caller,
+    State(db): State<Db>,
+    parameters: Parameters,
+    fields: Fields,
+) -> Result<Response, ApiError> {
+    check_identity(&caller, &fields, &[])?;
+    let other = other_person(&caller, &fields)?;
+    if other == caller.user_id {
+        return Err(ApiError::invalid("A conversation takes two people"));
+    }
+    let prevent_creation = match parameters.flag("prevent_creation")? {
+        Some(prevent) => prevent,
+        None => fields.flag("prevent_creation")?.unwrap_or(false),
+    };
+    let get = Query {
+        sql: GET_WITH,
+        parameters: &[&caller.user_id, &other],
+    };
+    let (found, created) = if prevent_creation {
+        (
+            db.run_as(&caller.claims, &[get])
+                .await?
+                .pop()
+                .unwrap_or_default(),
+            false,
+        )
+    } else {
+        let open = Query {
+            sql: OPEN,
+            parameters: &[&other],
+        };
+        let results = db.run_as(&caller.claims, &[open, get]).await?;
+        let created = only(&results[0])?;
+        (results.into_iter().nth(1).unwrap_or_default(), created)
+    };
+    let row = found
+        .first()
+        .ok_or_else(|| ApiError::new(ErrorCode::NotFound))?;
+    let id: Uuid = column(row, 1)?;
+    let fields = format!(r#""conversation_id":"{id}","created":{created}"#);
+    let mut response = json_text(extended(column(row, 0)?, &fields)?);
+    if created {
+        *response.status_mut() = StatusCode::CREATED;
+    }
+    Ok(response)
+}
+
+/// The person that a request wants to talk to: named alone, or as one of both.
+fn other_person(caller: &Caller, fields: &Fields) -> Result<Uuid, ApiError> {
+    if let (Some(first), Some(second)) = (fields.uuid("user1_id")?, fields.uuid("user2_id")?) {
+        if first == caller.user_id {
+            return Ok(second);
+        }
+        caller.must_be(Some(second))?;
+        return Ok(first);
+    }
+    let named = match fields.uuid_of(&OTHER_PERSON)? {
+        Some(named) => Some(named),
+        None => fields.uuid("user_id")?,
+    };
+    named.ok_or_else(|| ApiError::invalid("other_user_id is missing"))
+}

@@ -1,0 +1,160 @@
+//! The REST routes of the chat, under [`BASE_PATH`].
+//!
+//! A handler checks the shape of its input and calls the database as its caller: who may do
+//! what is decided there. Rows are JSON as PostgreSQL built them and are passed on unread. A
+//! row that is written here reaches sockets through the log, never from here.
+
+mod conversations;
+mod limits;
+mod messages;
+mod presence;
+mod reading;
+mod search;
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, FromRef};
+use axum::middleware::from_fn;
+use axum::routing::{get, post};
+use tokio_postgres::Row;
+use tokio_postgres::types::FromSql;
+
+use crate::db::Db;
+use crate::http::conditional::conditional;
+use crate::http::input::{Fields, MAX_BODY_BYTES, Parameters};
+use crate::http::{ApiError, Authentication, Caller};
+
+/// Where the routes are found.
+pub const BASE_PATH: &str = "/api/supabase/user-chat";
+
+/// What the handlers work with. Cheap to clone.
+#[derive(Clone)]
+pub struct ChatState {
+    authentication: Authentication,
+    db: Db,
+    limits: limits::Limits,
+}
+
+impl ChatState {
+    /// The handlers' view of the parts.
+    pub fn new(authentication: Authentication, db: Db) -> Self {
+        Self {
+            authentication,
+            limits: limits::Limits::new(db.clone()),
+            db,
+        }
+    }
+}
+
+impl FromRef<ChatState> for Authentication {
+    fn from_ref(state: &ChatState) -> Self {
+        state.authentication.clone()
+    }
+}
+
+impl FromRef<ChatState> for Db {
+    fn from_ref(state: &ChatState) -> Self {
+        state.db.clone()
+    }
+}
+
+impl FromRef<ChatState> for limits::Limits {
+    fn from_ref(state: &ChatState) -> Self {
+        state.limits.clone()
+    }
+}
+
+/// Every route of the chat with its full path, CORS and caching included.
+pub fn routes(state: ChatState) -> Router {
+    let cors = state.authentication.origins().cors();
+    let routes = Router::new()
+        .route(
+            "/conversations",
+            get(conversations::list_conversations).post(conversations::open_conversation),
+        )
+        .route("/conversations/{id}", get(conversations::get_conversation))
+        .route(
+            "/conversations/{id}/read",
+            post(reading::mark_conversation_read),
+        )
+        .route(
+            "/conversations/{id}/typing",
+            post(presence::set_conversation_typing),
+        )
+        .route(
+            "/messages",
+            get(messages::list_messages)
+                .post(messages::send_message)
+                .patch(reading::mark_messages_read)
+                .put(reading::mark_messages_read),
+        )
+        .route("/messages/read", post(reading::mark_messages_read))
+        .route("/messages/mark-read", post(reading::mark_messages_read))
+        .route("/messages/{id}", get(messages::get_message))
+        .route(
+            "/presence",
+            get(presence::list_presence)
+                .post(presence::set_presence)
+                .put(presence::set_presence)
+                .delete(presence::end_presence),
+        )
+        .route(
+            "/presence/typing",
+            post(presence::set_typing).put(presence::set_typing),
+        )
+        .route("/search", get(search::search))
+        .route("/unread-count", get(reading::count_unread))
+        .route("/config", get(limits::show_config))
+        .layer(from_fn(conditional))
+        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
+        .layer(cors)
+        .with_state(state);
+    Router::new().nest(BASE_PATH, routes)
+}
+
+/// Names under which clients name the other person of a conversation, snake case first
+/// (chat API 2.2). `user_id` is one where a conversation is opened and nowhere else.
+const OTHER_PERSON: [&str; 3] = ["other_user_id", "participant_id", "recipient_id"];
+
+/// Refuses a request in which somebody else is named as its caller. `current_user_id` always
+/// names the caller, `others` do so here.
+fn check_identity(caller: &Caller, fields: &Fields, others: &[&str]) -> Result<(), ApiError> {
+    for name in [&["current_user_id"], others].concat() {
+        caller.must_be(fields.uuid(name)?)?;
+    }
+    Ok(())
+}
+
+/// The same for a query string.
+fn check_identity_in_query(
+    caller: &Caller,
+    parameters: &Parameters,
+    others: &[&str],
+) -> Result<(), ApiError> {
+    for name in [&["current_user_id"], others].concat() {
+        caller.must_be(parameters.uuid(name)?)?;
+    }
+    Ok(())
+}
+
+/// A column of a row that one of our own statements selected.
+fn column<'a, T: FromSql<'a>>(row: &'a Row, index: usize) -> Result<T, ApiError> {
+    row.try_get(index)
+        .map_err(|error| ApiError::internal(error.to_string()))
+}
+
+/// The first column of the only row, which such a statement always has.
+fn only<'a, T: FromSql<'a>>(rows: &'a [Row]) -> Result<T, ApiError> {
+    let row = rows
+        .first()
+        .ok_or_else(|| ApiError::internal("a statement returned no row"))?;
+    column(row, 0)
+}
+
+/// A JSON object with more fields behind its own, without parsing it.
+fn extended(row: &str, fields: &str) -> Result<String, ApiError> {
+    let open = row
+        .trim_end()
+        .strip_suffix('}')
+        .ok_or_else(|| ApiError::internal("a row is not an object"))?;
+    Ok(format!("{open},{fields}}}"))
+}

@@ -1,0 +1,167 @@
+//! Who is there and who is typing, for clients without a socket.
+
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::response::Response;
+use uuid::Uuid;
+
+use super::{check_identity, check_identity_in_query, column, only};
+use crate::db::Db;
+use crate::error_code::ErrorCode;
+use crate::http::input::{BeaconFields, Parameters, path_id};
+use crate::http::pagination::json_text;
+use crate::http::{ApiError, Caller};
+
+/// People that one request may ask about.
+const MAX_USER_IDS: usize = 200;
+
+const LIST: &str = "select r.row::text from chat.presence_rows($1::uuid[], $2::boolean) r";
+
+const SET: &str = "\
+    select chat.set_presence( \
+        $1::text, $2::text, $3::text::timestamptz, $4::text, $5::text, $6::boolean, $7::boolean)::text";
+
+const END: &str = "select chat.set_presence('offline')::text";
+
+const TYPE_IN: &str = "select t.is_shared from chat.set_typing($1::uuid, $2::boolean) t";
+
+/// Typing to a person means typing in the conversation with them.
+const TYPE_TO: &str = "\
+    select (chat.set_typing(c.id, $3::boolean)).is_shared \
+    from public.user_conversations c \
+    where c.kind = 'direct' \
+        and c.participant_1_id = least($1::uuid, $2::uuid) \
+        and c.participant_2_id = greatest($1::uuid, $2::uuid)";
+
+/// No longer typing, to whomever the presence row still says.
+const STOP_TYPING: &str = "\
+    select (chat.set_typing(c.id, false)).is_shared \
+    from public.user_presence p \
+    join public.user_conversations c \
+        on c.kind = 'direct' \
+        and c.participant_1_id = least(p.user_id, p.is_typing_to) \
+        and c.participant_2_id = greatest(p.user_id, p.is_typing_to) \
+    where p.user_id = $1::uuid";
+
+/// `GET /presence`: of the people named, of everybody the caller may see, or their own.
+pub(super) async fn list_presence(
+    caller: Caller,
+    State(db): State<Db>,
+    parameters: Parameters,
+) -> Result<Response, ApiError> {
+    check_identity_in_query(&caller, &parameters, &["user_id"])?;
+    let people = parameters.uuids("user_ids")?;
+    if people
+        .as_ref()
+        .is_some_and(|people| people.len() > MAX_USER_IDS)
+    {
+        return Err(ApiError::invalid(format!(
+            "user_ids names at most {MAX_USER_IDS} people"
+        )));
+    }
+    let team = parameters.flag("team")?.unwrap_or(false);
+    let rows = db.query_as(&caller.claims, LIST, &[&people, &team]).await?;
+    let rows: Vec<String> = rows
+        .iter()
+        .map(|row| column(row, 0))
+        .collect::<Result<_, _>>()?;
+    Ok(json_text(format!("[{}]", rows.join(","))))
+}
+
+/// `POST` and `PUT /presence`: what a device reports, or what its owner chooses.
+pub(super) async fn set_presence(
+    caller: Caller,
+    State(db): State<Db>,
+    BeaconFields(fields): BeaconFields,
+) -> Result<Response, ApiError> {
+    check_identity(&caller, &fields, &["user_id"])?;
+    let status_text = fields.text("status_text")?;
+    let clear =
+        fields.is_null("status_text") || status_text.is_some_and(|text| text.trim().is_empty());
+    let rows = db
+        .query_as(
+            &caller.claims,
+            SET,
+            &[
+                &fields.text("status")?,
+                &fields.text("current_page")?,
+                &fields.text("manual_until")?,
+                &status_text,
+                &fields.text("status_emoji")?,
+                &fields.flag("is_manual")?,
+                &clear,
+            ],
+        )
+        .await?;
+    Ok(json_text(only(&rows)?))
+}
+
+/// `DELETE /presence`: signing out.
+pub(super) async fn end_presence(
+    caller: Caller,
+    State(db): State<Db>,
+    BeaconFields(fields): BeaconFields,
+) -> Result<StatusCode, ApiError> {
+    check_identity(&caller, &fields, &["user_id"])?;
+    db.query_as(&caller.claims, END, &[]).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// `POST /conversations/{id}/typing`.
+pub(super) async fn set_conversation_typing(
+    caller: Caller,
+    State(db): State<Db>,
+    Path(id): Path<String>,
+    BeaconFields(fields): BeaconFields,
+) -> Result<StatusCode, ApiError> {
+    check_identity(&caller, &fields, &["user_id"])?;
+    let is_typing = fields.flag("is_typing")?.unwrap_or(true);
+    type_in(&caller, &db, path_id(&id)?, is_typing).await
+}
+
+/// `POST` and `PUT /presence/typing`: in a conversation, to a person, or no longer.
+pub(super) async fn set_typing(
+    caller: Caller,
+    State(db): State<Db>,
+    BeaconFields(fields): BeaconFields,
+) -> Result<StatusCode, ApiError> {
+    check_identity(&caller, &fields, &["user_id"])?;
+    let is_typing = fields.flag("is_typing")?.unwrap_or(true);
+    if let Some(conversation) = fields.uuid("conversation_id")? {
+        return type_in(&caller, &db, conversation, is_typing).await;
+    }
+    if let Some(person) = fields.uuid_of(&TYPING_TO)? {
+        let rows = db
+            .query_as(
+                &caller.claims,
+                TYPE_TO,
+                &[&caller.user_id, &person, &is_typing],
+            )
+            .await?;
+        return if rows.is_empty() {
+            Err(ApiError::new(ErrorCode::NotFound))
+        } else {
+            Ok(StatusCode::NO_CONTENT)
+        };
+    }
+    if is_typing && !TYPING_TO.iter().any(|name| fields.is_null(name)) {
+        return Err(ApiError::invalid("conversation_id or typing_to is missing"));
+    }
+    db.query_as(&caller.claims, STOP_TYPING, &[&caller.user_id])
+        .await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Names under which clients name whom they type to.
+const TYPING_TO: [&str; 3] = ["typing_to", "typing_to_user_id", "is_typing_to"];
+
+async fn type_in(
+    caller: &Caller,
+    db: &Db,
+    conversation: Uuid,
+    is_typing: bool,
+) -> Result<StatusCode, ApiError> {
+    db.query_as(&caller.claims, TYPE_IN, &[&conversation, &is_typing])
+        .await?;
+    Ok(StatusCode::NO_CONTENT)
+}

@@ -1,0 +1,99 @@
+//! What was read, and what was not.
+
+use axum::extract::{Path, State};
+use axum::response::Response;
+
+use super::{check_identity, only};
+use crate::db::Db;
+use crate::http::input::{Fields, path_id};
+use crate::http::pagination::json_text;
+use crate::http::{ApiError, Caller};
+
+/// Messages that one request may name. More than anybody sees at a time; a whole conversation
+/// is marked by its id.
+const MAX_MESSAGE_IDS: usize = 1000;
+
+const MARK_CONVERSATION: &str = "\
+    select json_build_object( \
+        'success', true, \
+        'updated', r.updated, \
+        'unread_count', r.unread_count, \
+        'last_read_at', r.last_read_at, \
+        'last_read_message_id', r.last_read_message_id \
+    )::text \
+    from chat.mark_read($1::uuid, $2::uuid) r";
+
+/// The same answer for messages of several conversations: sums, and the position read last.
+const MARK_MESSAGES: &str = "\
+    select json_build_object( \
+        'success', true, \
+        'updated', coalesce(sum(r.updated), 0), \
+        'unread_count', coalesce(sum(r.unread_count), 0), \
+        'last_read_at', max(r.last_read_at), \
+        'last_read_message_id', (array_agg(r.last_read_message_id order by r.last_read_at desc nulls last))[1] \
+    )::text \
+    from chat.mark_read_messages($1::uuid[]) r";
+
+const COUNT: &str = "\
+    select json_build_object( \
+        'total', c.total, \
+        'conversations', c.conversations, \
+        'mentions', c.mentions, \
+        'by_conversation', c.by_conversation \
+    )::text \
+    from chat.unread_counts() c";
+
+/// `POST /conversations/{id}/read`: up to a message, or everything.
+pub(super) async fn mark_conversation_read(
+    caller: Caller,
+    State(db): State<Db>,
+    Path(id): Path<String>,
+    fields: Fields,
+) -> Result<Response, ApiError> {
+    check_identity(&caller, &fields, &["user_id"])?;
+    let conversation = path_id(&id)?;
+    let up_to = fields.uuid_of(&["message_id", "up_to_message_id"])?;
+    let rows = db
+        .query_as(&caller.claims, MARK_CONVERSATION, &[&conversation, &up_to])
+        .await?;
+    Ok(json_text(only(&rows)?))
+}
+
+/// `PATCH /messages` and its synonyms: by the messages' ids, or by their conversation.
+pub(super) async fn mark_messages_read(
+    caller: Caller,
+    State(db): State<Db>,
+    fields: Fields,
+) -> Result<Response, ApiError> {
+    check_identity(&caller, &fields, &["user_id"])?;
+    if let Some(messages) = fields.uuids("message_ids")? {
+        if messages.len() > MAX_MESSAGE_IDS {
+            return Err(ApiError::invalid(format!(
+                "message_ids names at most {MAX_MESSAGE_IDS} messages"
+            )));
+        }
+        let rows = db
+            .query_as(&caller.claims, MARK_MESSAGES, &[&messages])
+            .await?;
+        return Ok(json_text(only(&rows)?));
+    }
+    let Some(conversation) = fields.uuid("conversation_id")? else {
+        return Err(ApiError::invalid(
+            "message_ids or conversation_id is missing",
+        ));
+    };
+    let up_to = fields.uuid_of(&["up_to_message_id", "message_id"])?;
+    let rows = db
+        .query_as(&caller.claims, MARK_CONVERSATION, &[&conversation, &up_to])
+        .await?;
+    Ok(json_text(only(&rows)?))
+}
+
+/// `GET /unread-count`.
+pub(super) async fn count_unread(
+    caller: Caller,
+    State(db): State<Db>,
+) -> Result<Response, ApiError> {
+    let rows = db.query_as(&caller.claims, COUNT, &[]).await?;
+    Ok(json_text(only(&rows)?))
+}
