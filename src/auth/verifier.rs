@@ -12,8 +12,9 @@ use uuid::Uuid;
 
 use super::cache::Cache;
 use super::claims::Claims;
-use super::error::TokenError;
+use super::error::{KeyError, TokenError};
 use super::keys::KeySet;
+use crate::config::AuthConfig;
 
 /// How far the clocks of the issuer and ours may differ on the chat routes, in seconds. The
 /// socket has no leeway, as in the original: its clients refresh well before the expiry.
@@ -63,6 +64,24 @@ struct Header {
 }
 
 impl Verifier {
+    /// A verifier as configured.
+    ///
+    /// # Errors
+    /// When the keys cannot be used.
+    pub fn from_config(config: &AuthConfig) -> Result<Self, KeyError> {
+        let secret = config.jwt_secret.as_ref().map(|secret| secret.expose());
+        let next = config
+            .jwt_secret_next
+            .as_ref()
+            .map(|secret| secret.expose());
+        let keys = KeySet::new(secret, next, config.jwks.as_deref())?;
+        let requirements = Requirements {
+            audience: config.audience.clone(),
+            issuer: config.issuer.clone(),
+        };
+        Ok(Self::new(keys, requirements))
+    }
+
     /// A verifier for these keys.
     pub fn new(keys: KeySet, requirements: Requirements) -> Self {
         Self {

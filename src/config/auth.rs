@@ -16,6 +16,8 @@ pub struct AuthConfig {
     pub audience: Option<String>,
     /// The issuer a token must have.
     pub issuer: Option<String>,
+    /// Names of the cookies that sessions are read from; none: any that looks like Supabase's.
+    pub cookie_names: Vec<String>,
     /// The project's public key.
     pub anon_key: Option<Secret>,
     /// The project's server-side key.
@@ -40,6 +42,7 @@ impl AuthConfig {
             jwks,
             audience: reader.text("auth.audience"),
             issuer: reader.text("auth.issuer"),
+            cookie_names: reader.list("auth.cookie_names"),
             anon_key: reader.secret("auth.anon_key"),
             service_role_key: reader.secret("auth.service_role_key"),
         }

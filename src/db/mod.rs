@@ -8,5 +8,5 @@ mod pool;
 mod rls;
 
 pub use error::{DbError, Refusal};
-pub use pool::{Db, PARKED_ROLE, PoolSettings};
+pub use pool::{Db, PARKED_ROLE};
 pub use rls::Query;

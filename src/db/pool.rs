@@ -22,15 +22,13 @@ use tokio_postgres::{Client, SimpleQueryMessage, Statement};
 use super::connect::{ConnectError, Connector};
 use super::error::DbError;
 use super::rls;
+use crate::config::DatabaseConfig;
+use crate::observability::readiness::Readiness;
 use crate::shutdown::Tasks;
 
 /// The role a connection has while it acts for nobody. The migrations make it; it may not log
 /// in, is granted to the login, and is never granted anything itself.
 pub const PARKED_ROLE: &str = "rapport_request";
-
-/// How long opening a connection may take. Longer than a TLS handshake over a bad link, and
-/// short enough that a caller still hears an answer from us and not from a proxy's timeout.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long a connection with a doubtful state has to prove that it is clean before it is
 /// thrown away. A check is one round trip; what takes longer is a statement that an
@@ -49,17 +47,6 @@ const MAX_WAITING_PER_CONNECTION: usize = 64;
 /// simple query, in which the two clock readings differ only inside an older transaction.
 const CHECK: &str = "select current_user = 'rapport_request' and now() = statement_timestamp()";
 
-/// How large the pool is and how long things may take.
-#[derive(Clone, Debug)]
-pub struct PoolSettings {
-    /// Connections at most.
-    pub size: usize,
-    /// How long a request waits for a free connection.
-    pub wait: Duration,
-    /// How long one statement may run on the server.
-    pub statement_timeout: Duration,
-}
-
 /// The pool. Cheap to clone; clones share the connections.
 #[derive(Clone)]
 pub struct Db {
@@ -67,7 +54,7 @@ pub struct Db {
     max_waiting: usize,
     /// How long one statement may take until its answer is here.
     pub(super) answer_timeout: Duration,
-    reachable: Arc<AtomicBool>,
+    reachability: Arc<Reachability>,
 }
 
 /// Opens, checks and counts the connections.
@@ -75,7 +62,7 @@ pub(super) struct Connections {
     connector: Connector,
     tasks: Tasks,
     session: String,
-    reachable: Arc<AtomicBool>,
+    reachability: Arc<Reachability>,
 }
 
 /// A connection with the statements that were prepared on it.
@@ -100,50 +87,53 @@ impl Db {
     /// When the settings describe no pool.
     pub fn new(
         connector: Connector,
-        settings: &PoolSettings,
+        config: &DatabaseConfig,
+        readiness: Readiness,
         tasks: &Tasks,
     ) -> Result<Self, DbError> {
-        let reachable = Arc::new(AtomicBool::new(true));
+        let reachability = Arc::new(Reachability {
+            last: AtomicBool::new(true),
+            readiness,
+        });
         let connections = Connections {
             connector,
             tasks: tasks.clone(),
-            session: session_settings(settings.statement_timeout),
-            reachable: Arc::clone(&reachable),
+            session: session_settings(config.statement_timeout),
+            reachability: Arc::clone(&reachability),
         };
         let pool = managed::Pool::builder(connections)
-            .max_size(settings.size.max(1))
-            .wait_timeout(Some(settings.wait))
-            .create_timeout(Some(CONNECT_TIMEOUT))
+            .max_size(config.request_pool_size.max(1))
+            .wait_timeout(Some(config.pool_wait))
+            .create_timeout(Some(config.connect_timeout))
             // The connection used last has the warmest caches on both sides.
             .queue_mode(QueueMode::Lifo)
             .runtime(Runtime::Tokio1)
             .build()
             .map_err(|error| DbError::Unexpected(error.into()))?;
-        let max_waiting = settings.size.max(1) * MAX_WAITING_PER_CONNECTION;
+        let max_waiting = config.request_pool_size.max(1) * MAX_WAITING_PER_CONNECTION;
         Ok(Self {
             pool,
             max_waiting,
-            answer_timeout: settings.statement_timeout + NETWORK_ALLOWANCE,
-            reachable,
+            answer_timeout: config.statement_timeout + NETWORK_ALLOWANCE,
+            reachability,
         })
     }
 
-    /// Whether the database answers and the parked role is there.
+    /// Whether the database answers and the parked role is there. What comes out is also
+    /// reported as readiness.
     ///
     /// # Errors
     /// [`DbError::PoolExhausted`] and [`DbError::Unavailable`].
     pub async fn ping(&self) -> Result<(), DbError> {
         let mut lease = self.lease().await?;
         if lease.check().await {
+            self.reachability.note(true, &"");
             return Ok(());
         }
+        self.reachability
+            .note(false, &"a connection does not answer");
         drop(managed::Object::take(lease));
         Err(DbError::Unavailable(None))
-    }
-
-    /// Whether the last connection that was needed could be opened.
-    pub fn is_reachable(&self) -> bool {
-        self.reachable.load(Ordering::Relaxed)
     }
 
     /// Connections open, on loan and being waited for.
@@ -162,14 +152,13 @@ impl Db {
         }
         self.pool.get().await.map_err(|error| match error {
             // With no connection to be had, the wait is a symptom and not the cause.
-            PoolError::Timeout(TimeoutType::Wait) if self.is_reachable() => DbError::PoolExhausted,
+            PoolError::Timeout(TimeoutType::Wait) if self.reachability.last() => {
+                DbError::PoolExhausted
+            }
             PoolError::Backend(error) => DbError::Unavailable(Some(Box::new(error))),
             PoolError::Timeout(TimeoutType::Create) => {
-                note_reachable(
-                    &self.reachable,
-                    false,
-                    &"opening a connection took too long",
-                );
+                self.reachability
+                    .note(false, &"opening a connection took too long");
                 DbError::Unavailable(None)
             }
             PoolError::Timeout(_) | PoolError::Closed => DbError::Unavailable(None),
@@ -208,8 +197,8 @@ impl managed::Manager for Connections {
         // Boxed: a TLS handshake's state is large, and most uses of the pool never open anything.
         let opened = Box::pin(self.open()).await;
         match &opened {
-            Ok(_) => note_reachable(&self.reachable, true, &""),
-            Err(error) => note_reachable(&self.reachable, false, &cause(error)),
+            Ok(_) => self.reachability.note(true, &""),
+            Err(error) => self.reachability.note(false, &cause(error)),
         }
         opened
     }
@@ -257,13 +246,26 @@ fn session_settings(statement_timeout: Duration) -> String {
     )
 }
 
-/// Logs the change from reachable to not and back, once each.
-fn note_reachable(reachable: &AtomicBool, now: bool, cause: &dyn std::fmt::Display) {
-    let before = reachable.swap(now, Ordering::Relaxed);
-    match (before, now) {
-        (true, false) => tracing::error!(%cause, "the database cannot be used"),
-        (false, true) => tracing::info!("the database can be used again"),
-        _ => {}
+/// Whether the last connection that was needed could be opened.
+struct Reachability {
+    /// True at first, so that a database that is away from the start is logged, too.
+    last: AtomicBool,
+    readiness: Readiness,
+}
+
+impl Reachability {
+    fn last(&self) -> bool {
+        self.last.load(Ordering::Relaxed)
+    }
+
+    /// Reports how it went, and logs the change from one to the other, once each.
+    fn note(&self, now: bool, cause: &dyn std::fmt::Display) {
+        self.readiness.set_database_reachable(now);
+        match (self.last.swap(now, Ordering::Relaxed), now) {
+            (true, false) => tracing::error!(%cause, "the database cannot be used"),
+            (false, true) => tracing::info!("the database can be used again"),
+            _ => {}
+        }
     }
 }
 

@@ -15,6 +15,7 @@ use super::cookie;
 use super::error::ApiError;
 use super::origin::Origins;
 use crate::auth::{Claims, TokenError, Verifier, is_opaque_key};
+use crate::config::{AuthConfig, Secret, ServerConfig};
 use crate::error_code::ErrorCode;
 
 const API_KEY: HeaderName = HeaderName::from_static("apikey");
@@ -29,25 +30,24 @@ pub struct Authentication {
     verifier: Verifier,
     origins: Origins,
     /// Keys that an `apikey` header may hold; none: the header is not looked at.
-    api_keys: Arc<[String]>,
+    api_keys: Arc<[Secret]>,
     /// Names of session cookies; none: any that looks like one of Supabase's.
     cookie_names: Arc<[String]>,
 }
 
 impl Authentication {
-    /// Tokens are checked by `verifier`, writes by cookie by `origins`. An `apikey` header must
-    /// be one of `api_keys` when there are any.
-    pub fn new(
-        verifier: Verifier,
-        origins: Origins,
-        api_keys: Vec<String>,
-        cookie_names: Vec<String>,
-    ) -> Self {
+    /// As configured: tokens are checked by `verifier`, writes by cookie against the allowed
+    /// origins. An `apikey` header is looked at when the project's public key is known.
+    pub fn new(verifier: Verifier, server: &ServerConfig, auth: &AuthConfig) -> Self {
+        let known = auth
+            .anon_key
+            .iter()
+            .chain(auth.anon_key.as_ref().and(auth.service_role_key.as_ref()));
         Self {
             verifier,
-            origins,
-            api_keys: api_keys.into(),
-            cookie_names: cookie_names.into(),
+            origins: Origins::new(&server.allowed_origins, server.allow_localhost_origins),
+            api_keys: known.cloned().collect(),
+            cookie_names: auth.cookie_names.clone().into(),
         }
     }
 
@@ -99,20 +99,25 @@ impl Authentication {
         })
     }
 
+    /// A key that is not one of the project's may still be a token of its own: that is what
+    /// clients send as `apikey` which were given a key of their own making.
     fn check_api_key(&self, headers: &HeaderMap) -> Result<(), ApiError> {
-        let Some(key) = headers.get(API_KEY) else {
+        let Some(key) = headers.get(API_KEY).filter(|_| !self.api_keys.is_empty()) else {
             return Ok(());
         };
-        if self.api_keys.is_empty()
-            || self
-                .api_keys
-                .iter()
-                .any(|known| known.as_bytes() == key.as_bytes())
+        let is_known = self
+            .api_keys
+            .iter()
+            .any(|known| known.expose().as_bytes() == key.as_bytes());
+        if is_known
+            || key
+                .to_str()
+                .is_ok_and(|key| self.verifier.verify_socket(key).is_ok())
         {
             return Ok(());
         }
         Err(ApiError::new(ErrorCode::Unauthorized)
-            .with_hint("The apikey header holds another project's key"))
+            .with_hint("The apikey header holds no key of this project"))
     }
 }
 

@@ -4,15 +4,16 @@ use std::time::Instant;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{MatchedPath, Request};
+use axum::extract::{MatchedPath, Request, State};
 use axum::http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
-use axum::middleware::{Next, from_fn};
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
 use uuid::Uuid;
 
 use super::error::ApiError;
 use crate::error_code::ErrorCode;
+use crate::observability::metrics::{HttpMetrics, RequestLabels};
 
 /// The header a request's id comes in and goes out by.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -26,14 +27,14 @@ pub struct RequestId(pub String);
 
 /// Wraps the finished router: unknown paths and verbs are refused with our body, and every
 /// request gets an id and a line in the log. To be called once, on the whole of it.
-pub fn finish(router: Router) -> Router {
+pub fn finish(router: Router, metrics: HttpMetrics) -> Router {
     router
         .fallback(async || ApiError::new(ErrorCode::NotFound))
         .method_not_allowed_fallback(async || ApiError::new(ErrorCode::MethodNotAllowed))
-        .layer(from_fn(around))
+        .layer(from_fn_with_state(metrics, around))
 }
 
-async fn around(mut request: Request, next: Next) -> Response {
+async fn around(State(metrics): State<HttpMetrics>, mut request: Request, next: Next) -> Response {
     let started = Instant::now();
     let method = request.method().clone();
     let route = request.extensions().get::<MatchedPath>().cloned();
@@ -56,15 +57,42 @@ async fn around(mut request: Request, next: Next) -> Response {
         response.headers_mut().insert(REQUEST_ID, value);
     }
 
+    let seconds = started.elapsed().as_secs_f64();
     let status = response.status().as_u16();
     let route = route.as_ref().map_or("unmatched", MatchedPath::as_str);
+    let labels = RequestLabels {
+        method: known_method(&method),
+        route: route.to_owned(),
+        status,
+    };
+    metrics.requests.get_or_create(&labels).inc();
+    metrics.request_seconds.observe(seconds);
+    if error
+        .as_ref()
+        .is_some_and(|error| error.code() == ErrorCode::PoolExhausted)
+    {
+        metrics.pool_exhausted.inc();
+    }
     let code = error.as_ref().map(|error| error.code().as_str());
-    let milliseconds = started.elapsed().as_secs_f64() * 1000.0;
     if let Some(cause) = error.as_ref().and_then(ApiError::cause) {
         tracing::error!(request_id = id, code, cause, "request failed");
     }
-    tracing::info!(%method, route, status, code, ms = milliseconds, request_id = id, "request");
+    tracing::info!(%method, route, status, code, ms = seconds * 1000.0, request_id = id, "request");
     response
+}
+
+/// The method's name, as long as it is one of HTTP's own: a label has few values.
+fn known_method(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::HEAD => "HEAD",
+        Method::POST => "POST",
+        Method::PUT => "PUT",
+        Method::PATCH => "PATCH",
+        Method::DELETE => "DELETE",
+        Method::OPTIONS => "OPTIONS",
+        _ => "OTHER",
+    }
 }
 
 /// The client's id where it is fit for a log, else a new one.

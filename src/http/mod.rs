@@ -7,6 +7,7 @@ pub mod caller;
 pub mod conditional;
 mod cookie;
 pub mod error;
+pub mod health;
 pub mod input;
 pub mod middleware;
 pub mod origin;
