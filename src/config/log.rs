@@ -26,7 +26,7 @@ impl LogConfig {
         if tracing_subscriber::EnvFilter::try_new(&level).is_err() {
             reader.problem(
                 "log.level",
-                "must be a level, or levels per module as in info,rapport::db=debug",
+                "must be a level, or levels per module as in info,tokio_postgres=warn",
             );
         }
         let format = reader.choice(

@@ -10,3 +10,4 @@ mod support;
 
 mod dev_cluster;
 mod house;
+mod schema_install;

@@ -10,6 +10,7 @@ use std::thread;
 use rapport::config::source::{ProcessEnvironment, Source as _};
 use rapport::dev::binaries::Binaries;
 use rapport::dev::postgres::{Cluster, ClusterOptions, Storage};
+use rapport::schema::{self, InstallOptions};
 use rapport::shutdown::Tasks;
 use tokio::sync::oneshot;
 use tokio_postgres::{Client, NoTls};
@@ -31,7 +32,7 @@ pub(crate) struct TestDatabase {
 }
 
 impl TestDatabase {
-    /// A fresh database, copied from the template.
+    /// A fresh database with the demonstration application, its people and the schema.
     pub(crate) async fn new() -> Self {
         Self::create(Origin::Template).await
     }
@@ -249,13 +250,30 @@ async fn drop_database(admin: &Client, name: &str) {
         .unwrap();
 }
 
-/// Makes the database that [`TestDatabase::new`] copies.
-async fn make_template(admin: &Client, _admin_url: &str) -> String {
+/// Makes the database that [`TestDatabase::new`] copies: the demonstration application, the
+/// schema, and the demonstration's people.
+async fn make_template(admin: &Client, admin_url: &str) -> String {
     let name = format!("rapport_template_{}", Uuid::new_v4().simple());
     admin
         .batch_execute(&format!("create database {name} template template0"))
         .await
         .unwrap();
+    let mut client = connect(&with_database(admin_url, &name)).await;
+    client.batch_execute(schema::DEV_HOST).await.unwrap();
+    if let Err(error) = schema::install(&mut client, &InstallOptions::default()).await {
+        panic!("{error}");
+    }
+    client.batch_execute(schema::DEV_PEOPLE).await.unwrap();
+    drop(client);
+    // A database can be copied only while nobody is connected to it.
+    eventually("nobody is connected to the template", async || {
+        let connected = admin
+            .query("select from pg_stat_activity where datname = $1", &[&name])
+            .await
+            .unwrap();
+        connected.is_empty().then_some(())
+    })
+    .await;
     name
 }
 

@@ -1,0 +1,29 @@
+# Every target in one line each: `make` alone prints them.
+
+.DEFAULT_GOAL := help
+.PHONY: help dev test lint compat bench schema-dump
+
+help: ## what can be made
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
+
+dev: ## run Rapport with a PostgreSQL of its own, the schema and five people
+	scripts/dev
+
+test: ## every test: Rust, SQL and sockets, then the official JavaScript clients
+	scripts/test
+
+lint: ## formatting, lints and documentation, as the build checks them
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps --document-private-items
+
+compat: ## only the official JavaScript clients against a fresh build
+	cargo build --locked
+	cd tests/compat && npm ci --no-audit --no-fund --loglevel=error
+	cd tests/compat && RAPPORT_BIN="$(abspath $(or $(CARGO_TARGET_DIR),target))/debug/rapport" npm test
+
+bench: ## the benchmarks
+	cargo bench --locked
+
+schema-dump: ## write sql/install.sql and sql/schema.sql anew after a change below sql/
+	WRITE_GENERATED_SQL=1 cargo test --locked --test it schema_install::generated_

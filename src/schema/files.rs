@@ -1,0 +1,134 @@
+//! The SQL that is embedded: migrations in the order of their numbers, definitions in path order.
+
+use include_dir::{Dir, include_dir};
+use sha2::{Digest as _, Sha256};
+
+use super::error::SchemaError;
+
+/// Makes the two tables that remember what was applied.
+pub(super) const LEDGER: &str = include_str!("../../sql/ledger.sql");
+
+static MIGRATIONS: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/sql/migrations");
+static DEFINITIONS: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/sql/definitions");
+
+/// A file that is applied once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Migration {
+    pub(super) version: i32,
+    pub(super) name: String,
+    pub(super) text: &'static str,
+    pub(super) checksum: String,
+}
+
+impl Migration {
+    /// Its path below `sql/`.
+    pub(super) fn path(&self) -> String {
+        format!("migrations/{:04}_{}.sql", self.version, self.name)
+    }
+}
+
+/// A file that is applied again whenever its text changes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Definition {
+    /// Below `sql/definitions/`, as it stands in the ledger.
+    pub(super) name: String,
+    pub(super) text: &'static str,
+    pub(super) checksum: String,
+}
+
+impl Definition {
+    /// Its path below `sql/`.
+    pub(super) fn path(&self) -> String {
+        format!("definitions/{}", self.name)
+    }
+}
+
+/// Every migration, numbered from 1 without gaps.
+pub(super) fn migrations() -> Result<Vec<Migration>, SchemaError> {
+    let mut migrations = Vec::new();
+    for (path, text) in sql_files(&MIGRATIONS) {
+        let parsed = path
+            .strip_suffix(".sql")
+            .and_then(|stem| stem.split_once('_'))
+            .filter(|(number, _)| number.len() == 4)
+            .and_then(|(number, name)| Some((number.parse().ok()?, name.to_owned())));
+        let Some((version, name)) = parsed else {
+            return Err(SchemaError::Files(format!("`{path}` is not NNNN_name.sql")));
+        };
+        migrations.push(Migration {
+            version,
+            name,
+            text,
+            checksum: checksum(text),
+        });
+    }
+    for (expected, migration) in (1..).zip(&migrations) {
+        if migration.version != expected {
+            return Err(SchemaError::Files(format!(
+                "{} stands where {expected} is due",
+                migration.path()
+            )));
+        }
+    }
+    Ok(migrations)
+}
+
+/// Every definition.
+pub(super) fn definitions() -> Vec<Definition> {
+    sql_files(&DEFINITIONS)
+        .into_iter()
+        .map(|(name, text)| Definition {
+            name,
+            text,
+            checksum: checksum(text),
+        })
+        .collect()
+}
+
+/// Every SQL file below `folder`, in the order of their paths.
+fn sql_files(folder: &'static Dir<'static>) -> Vec<(String, &'static str)> {
+    fn walk(folder: &'static Dir<'static>, found: &mut Vec<(String, &'static str)>) {
+        for file in folder.files() {
+            let path = file.path().to_string_lossy().replace('\\', "/");
+            if let (true, Some(text)) = (path.ends_with(".sql"), file.contents_utf8()) {
+                found.push((path, text));
+            }
+        }
+        for inner in folder.dirs() {
+            walk(inner, found);
+        }
+    }
+    let mut found = Vec::new();
+    walk(folder, &mut found);
+    found.sort();
+    found
+}
+
+/// SHA-256 as lower-case hexadecimal.
+fn checksum(text: &str) -> String {
+    Sha256::digest(text)
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_embedded_files_are_well_numbered_and_sorted() {
+        assert!(!migrations().unwrap().is_empty());
+        let names: Vec<String> = definitions().into_iter().map(|file| file.name).collect();
+        assert!(names.iter().any(|name| name.starts_with("chat/")));
+        assert!(names.is_sorted());
+    }
+
+    #[test]
+    fn the_checksum_is_sha_256() {
+        assert_eq!(
+            checksum("abc"),
+            "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+        );
+    }
+}

@@ -1,0 +1,200 @@
+//! Applies what is pending, in one transaction.
+
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{Client, Transaction};
+
+use super::error::SchemaError;
+use super::files::LEDGER;
+use super::ledger::Pending;
+use super::script::quoted;
+
+/// What both installers set for their transaction. Several servers may start at once and wait
+/// for the first to finish; after that a lock that an open transaction holds is not waited for
+/// long, because everybody who wants those tables queues up behind us. The advisory lock's number
+/// is `rapport` in ASCII.
+pub(super) const PREPARE: &[&str] = &[
+    "set local lock_timeout = '60s'",
+    "set local statement_timeout = 0",
+    "set local search_path = ''",
+    "select pg_catalog.pg_advisory_xact_lock(32195282895598196)",
+    "set local lock_timeout = '5s'",
+];
+
+/// What depends on the application around the chat.
+#[derive(Clone, Debug)]
+pub struct InstallOptions {
+    /// Where people and teams are found: a preset of `chat.install_host_mapping`.
+    pub host_preset: String,
+    /// The address below which files in messages may lie, used where `chat.config` has none.
+    pub storage_url: Option<String>,
+}
+
+impl Default for InstallOptions {
+    fn default() -> Self {
+        Self {
+            host_preset: "auto".to_owned(),
+            storage_url: None,
+        }
+    }
+}
+
+/// What was applied.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Installed {
+    /// Files of `sql/migrations`.
+    pub migrations: Vec<String>,
+    /// Files of `sql/definitions`.
+    pub definitions: Vec<String>,
+    /// The host preset in force.
+    pub host_preset: String,
+}
+
+/// Brings the database to this program's schema. Does nothing when it is there.
+///
+/// # Errors
+/// Nothing is changed then. See [`SchemaError`].
+pub async fn install(
+    client: &mut Client,
+    options: &InstallOptions,
+) -> Result<Installed, SchemaError> {
+    let tx = begin(client).await?;
+    let pending = Pending::read(&tx).await?;
+    if pending.ledger {
+        batch(&tx, "ledger.sql", LEDGER).await?;
+    }
+    let mut installed = Installed::default();
+    for migration in &pending.migrations {
+        // The row first: two installers that slipped past the lock collide before any DDL.
+        execute(
+            &tx,
+            "Writing the ledger",
+            "insert into chat.schema_migrations (version, name, checksum) values ($1, $2, $3)",
+            &[&migration.version, &migration.name, &migration.checksum],
+        )
+        .await?;
+        batch(&tx, &migration.path(), migration.text).await?;
+        installed.migrations.push(migration.path());
+    }
+    for definition in &pending.definitions {
+        batch(&tx, &definition.path(), definition.text).await?;
+        execute(
+            &tx,
+            "Writing the ledger",
+            "insert into chat.schema_definitions (path, checksum) values ($1, $2)
+             on conflict (path) do update
+             set checksum = excluded.checksum, applied_at = clock_timestamp()",
+            &[&definition.name, &definition.checksum],
+        )
+        .await?;
+        installed.definitions.push(definition.path());
+    }
+    installed.host_preset = map_host(&tx, &options.host_preset).await?;
+    if let Some(url) = &options.storage_url {
+        execute(&tx, "Setting the storage address", SET_STORAGE_URL, &[url]).await?;
+    }
+    tx.commit()
+        .await
+        .map_err(|error| SchemaError::statement("Committing", error))?;
+    Ok(installed)
+}
+
+/// The files that [`install`] would apply, in order. Changes nothing.
+///
+/// # Errors
+/// See [`SchemaError`].
+pub async fn plan(client: &mut Client) -> Result<Vec<String>, SchemaError> {
+    let tx = begin(client).await?;
+    let pending = Pending::read(&tx).await?;
+    let ledger = pending.ledger.then(|| "ledger.sql".to_owned());
+    let migrations = pending.migrations.iter().map(super::files::Migration::path);
+    let definitions = pending
+        .definitions
+        .iter()
+        .map(super::files::Definition::path);
+    Ok(ledger
+        .into_iter()
+        .chain(migrations)
+        .chain(definitions)
+        .collect())
+}
+
+/// The statements that [`install`] would execute, as plain SQL for an editor that knows no
+/// `psql` commands. Changes nothing.
+///
+/// # Errors
+/// See [`SchemaError`].
+pub async fn pending_sql(
+    client: &mut Client,
+    options: &InstallOptions,
+) -> Result<String, SchemaError> {
+    let tx = begin(client).await?;
+    let pending = Pending::read(&tx).await?;
+    let mut sql = String::from("begin;\n");
+    for statement in PREPARE {
+        sql.push_str(&format!("{statement};\n"));
+    }
+    let mut add = |path: &str, text: &str| sql.push_str(&format!("\n-- {path}\n\n{text}\n"));
+    if pending.ledger {
+        add("ledger.sql", LEDGER);
+    }
+    for migration in &pending.migrations {
+        add(&migration.path(), migration.text);
+        add("ledger", &super::script::insert_migration(migration));
+    }
+    for definition in &pending.definitions {
+        add(&definition.path(), definition.text);
+        add("ledger", &super::script::insert_definition(definition));
+    }
+    sql.push_str(&format!(
+        "\nselect chat.install_host_mapping({});\n",
+        quoted(&options.host_preset)
+    ));
+    if let Some(url) = &options.storage_url {
+        sql.push_str(&format!(
+            "{};\n",
+            SET_STORAGE_URL.replace("$1", &quoted(url))
+        ));
+    }
+    sql.push_str("commit;\n");
+    Ok(sql)
+}
+
+/// Somebody's own choice is not overwritten.
+const SET_STORAGE_URL: &str = "update chat.config set value = to_jsonb($1::text) \
+     where key = 'storage_url' and value = 'null'";
+
+async fn begin(client: &mut Client) -> Result<Transaction<'_>, SchemaError> {
+    let failed = |error| SchemaError::statement("Taking the installers' lock", error);
+    let tx = client.transaction().await.map_err(failed)?;
+    tx.batch_execute(&PREPARE.join(";\n"))
+        .await
+        .map_err(failed)?;
+    Ok(tx)
+}
+
+async fn map_host(tx: &Transaction<'_>, preset: &str) -> Result<String, SchemaError> {
+    let failed = |error| SchemaError::statement("Mapping people and teams", error);
+    let row = tx
+        .query_one("select chat.install_host_mapping($1)", &[&preset])
+        .await
+        .map_err(failed)?;
+    row.try_get(0).map_err(failed)
+}
+
+async fn batch(tx: &Transaction<'_>, path: &str, text: &str) -> Result<(), SchemaError> {
+    tx.batch_execute(text)
+        .await
+        .map_err(|error| SchemaError::statement(path, error))
+}
+
+async fn execute(
+    tx: &Transaction<'_>,
+    what: &str,
+    statement: &str,
+    parameters: &[&(dyn ToSql + Sync)],
+) -> Result<(), SchemaError> {
+    tx.execute(statement, parameters)
+        .await
+        .map(drop)
+        .map_err(|error| SchemaError::statement(what, error))
+}

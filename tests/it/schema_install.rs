@@ -1,0 +1,339 @@
+//! The schema's two installers come to the same end, twice, and the generated files are fresh.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use rapport::config::source::{ProcessEnvironment, Source as _};
+use rapport::schema::{self, InstallOptions, Installed, SchemaError};
+
+use crate::support::database::{TestDatabase, binaries};
+
+fn sql_file(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("sql").join(name)
+}
+
+async fn migrate(database: &TestDatabase) -> Result<Installed, SchemaError> {
+    schema::install(&mut database.connect().await, &InstallOptions::default()).await
+}
+
+async fn migrated(database: &TestDatabase) -> Installed {
+    match migrate(database).await {
+        Ok(installed) => installed,
+        Err(error) => panic!("{error}"),
+    }
+}
+
+/// Runs a program of PostgreSQL's, and returns what it printed.
+async fn run(program: &'static str, arguments: Vec<String>) -> Result<String, String> {
+    tokio::task::spawn_blocking(move || {
+        let path = binaries().program(program);
+        let output = Command::new(path)
+            .args(arguments)
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        if output.status.success() {
+            Ok(text)
+        } else {
+            Err(String::from_utf8_lossy(&output.stderr).into_owned())
+        }
+    })
+    .await
+    .unwrap()
+}
+
+async fn run_install_script(database: &TestDatabase) -> Result<String, String> {
+    let script = sql_file("install.sql").display().to_string();
+    run(
+        "psql",
+        vec!["-X".into(), database.url().into(), "-f".into(), script],
+    )
+    .await
+}
+
+/// The definition of everything, without what differs between versions of `pg_dump`.
+async fn dump(database: &TestDatabase) -> String {
+    let arguments = ["--schema-only", "--no-owner", database.url()];
+    let text = run("pg_dump", arguments.map(str::to_owned).to_vec())
+        .await
+        .unwrap();
+    normalised(&text)
+}
+
+fn normalised(dump: &str) -> String {
+    let mut lines: Vec<&str> = Vec::new();
+    for line in dump.lines() {
+        let is_noise = line.starts_with("-- Dumped ")
+            || line.starts_with("SET ")
+            || line.starts_with("SELECT pg_catalog.set_config")
+            // A random word of each run (PostgreSQL 15.14 and later).
+            || line.starts_with("\\restrict")
+            || line.starts_with("\\unrestrict")
+            || line == "--"
+            || (line.is_empty() && lines.last().is_none_or(|last| last.is_empty()));
+        if !is_noise {
+            lines.push(line);
+        }
+    }
+    let mut text = lines.join("\n").trim_end().to_owned();
+    text.push('\n');
+    text
+}
+
+/// What the ledger says, without the times.
+async fn ledger(database: &TestDatabase) -> Vec<(String, String)> {
+    let rows = database
+        .connect()
+        .await
+        .query(
+            "select version || ' ' || name, checksum from chat.schema_migrations
+             union all
+             select path, checksum from chat.schema_definitions
+             order by 1",
+            &[],
+        )
+        .await
+        .unwrap();
+    rows.iter().map(|row| (row.get(0), row.get(1))).collect()
+}
+
+/// Makes every DDL command of this database fail, and remembers the objects of the whole cluster,
+/// which event triggers do not see.
+async fn forbid_ddl(database: &TestDatabase) -> Vec<String> {
+    database
+        .connect()
+        .await
+        .batch_execute(
+            "create function public.refuse_ddl() returns event_trigger language plpgsql as $$
+             begin
+               raise exception 'DDL: %', tg_tag;
+             end
+             $$;
+             create event trigger refuse_ddl on ddl_command_start
+               execute function public.refuse_ddl();",
+        )
+        .await
+        .unwrap();
+    shared_objects(database).await
+}
+
+async fn allow_ddl(database: &TestDatabase) {
+    database
+        .connect()
+        .await
+        .batch_execute("drop event trigger refuse_ddl; drop function public.refuse_ddl();")
+        .await
+        .unwrap();
+}
+
+/// Rows of the catalogues that all databases share, with the transaction that wrote them.
+/// Other tests make roles of their own at the same time; those are called `test_…`.
+async fn shared_objects(database: &TestDatabase) -> Vec<String> {
+    let rows = database
+        .connect()
+        .await
+        .query(
+            "select 'role ' || rolname || ' ' || xmin::text from pg_catalog.pg_authid
+             where rolname not like 'test\\_%'
+             union all
+             select 'member ' || roleid || ' ' || member || ' ' || xmin::text
+             from pg_catalog.pg_auth_members
+             union all
+             select 'setting ' || setrole || ' ' || xmin::text from pg_catalog.pg_db_role_setting
+             union all
+             select 'database ' || xmin::text from pg_catalog.pg_database
+             where datname = current_database()
+             order by 1",
+            &[],
+        )
+        .await
+        .unwrap();
+    rows.iter().map(|row| row.get(0)).collect()
+}
+
+#[tokio::test]
+async fn a_second_run_of_either_installer_executes_no_ddl() {
+    let database = TestDatabase::bare().await;
+    let first = migrated(&database).await;
+    assert!(!first.migrations.is_empty() && !first.definitions.is_empty());
+    let before = (dump(&database).await, ledger(&database).await);
+
+    let shared = forbid_ddl(&database).await;
+    let second = migrated(&database).await;
+    assert_eq!((second.migrations, second.definitions), (vec![], vec![]));
+    run_install_script(&database).await.unwrap();
+    assert_eq!(shared_objects(&database).await, shared);
+
+    allow_ddl(&database).await;
+    assert_eq!((dump(&database).await, ledger(&database).await), before);
+}
+
+#[tokio::test]
+async fn the_script_and_the_program_come_to_the_same_end_in_either_order() {
+    let (by_program, by_script) = (TestDatabase::bare().await, TestDatabase::bare().await);
+    migrated(&by_program).await;
+    run_install_script(&by_script).await.unwrap();
+    assert_eq!(ledger(&by_program).await, ledger(&by_script).await);
+    assert_eq!(dump(&by_program).await, dump(&by_script).await);
+
+    forbid_ddl(&by_script).await;
+    let after_script = migrated(&by_script).await;
+    assert_eq!(
+        (after_script.migrations, after_script.definitions),
+        (vec![], vec![])
+    );
+}
+
+#[tokio::test]
+async fn the_printed_statements_come_to_the_same_end() {
+    let (by_program, by_statements) = (TestDatabase::bare().await, TestDatabase::bare().await);
+    migrated(&by_program).await;
+    let mut client = by_statements.connect().await;
+    let sql = schema::pending_sql(&mut client, &InstallOptions::default())
+        .await
+        .unwrap();
+    client.batch_execute(&sql).await.unwrap();
+    assert_eq!(ledger(&by_program).await, ledger(&by_statements).await);
+    assert_eq!(dump(&by_program).await, dump(&by_statements).await);
+}
+
+#[tokio::test]
+async fn a_plan_changes_nothing_and_names_what_comes() {
+    let database = TestDatabase::bare().await;
+    let plan = schema::plan(&mut database.connect().await).await.unwrap();
+    assert_eq!(plan[0], "ledger.sql");
+    let exists = database
+        .connect()
+        .await
+        .query_one("select to_regnamespace('chat') is not null", &[])
+        .await
+        .unwrap();
+    assert!(!exists.get::<_, bool>(0));
+
+    let installed = migrated(&database).await;
+    assert_eq!(
+        plan[1..],
+        [installed.migrations, installed.definitions].concat()
+    );
+    let plan = schema::plan(&mut database.connect().await).await.unwrap();
+    assert_eq!(plan, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn two_installers_at_once_wait_for_each_other() {
+    let database = TestDatabase::bare().await;
+    let (left, right) = tokio::join!(migrated(&database), migrated(&database));
+    assert!(
+        left.migrations.is_empty() != right.migrations.is_empty(),
+        "one of them did the work"
+    );
+}
+
+#[tokio::test]
+async fn a_ledger_that_does_not_fit_is_refused_by_both() {
+    let broken: &[(&str, fn(&SchemaError) -> bool, &str)] = &[
+        (
+            "insert into chat.schema_migrations (version, name, checksum)
+             select max(version) + 1, 'future', '' from chat.schema_migrations",
+            |error| matches!(error, SchemaError::Newer { .. }),
+            "The schema is at version",
+        ),
+        (
+            "update chat.schema_migrations set checksum = 'another' where version = 1",
+            |error| matches!(error, SchemaError::Edited { version: 1, .. }),
+            "Migration 1 (",
+        ),
+        (
+            "delete from chat.schema_migrations where version = 1",
+            |error| matches!(error, SchemaError::Gap { missing: 1 }),
+            "Migration 1 is not in the ledger",
+        ),
+    ];
+    for (statement, expected, words) in broken {
+        let database = TestDatabase::new().await;
+        database
+            .connect()
+            .await
+            .batch_execute(statement)
+            .await
+            .unwrap();
+        let error = migrate(&database).await.unwrap_err();
+        assert!(expected(&error), "{error}");
+        let refusal = run_install_script(&database).await.unwrap_err();
+        assert!(refusal.contains(words), "{refusal}");
+    }
+}
+
+#[tokio::test]
+async fn a_ledger_that_cannot_be_read_is_not_taken_for_a_missing_one() {
+    let database = TestDatabase::new().await;
+    let mut client = database.connect().await;
+    client
+        .batch_execute("create role test_stranger; set role test_stranger")
+        .await
+        .unwrap();
+    let result = schema::install(&mut client, &InstallOptions::default()).await;
+    client
+        .batch_execute("reset role; drop role test_stranger")
+        .await
+        .unwrap();
+    assert!(
+        matches!(result, Err(SchemaError::LedgerUnreadable)),
+        "{result:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_failing_statement_leaves_nothing_behind_and_is_named() {
+    let database = TestDatabase::bare().await;
+    // In the way of a table that a migration makes.
+    let client = database.connect().await;
+    client
+        .batch_execute("create table public.user_conversations (mine int)")
+        .await
+        .unwrap();
+    let error = migrate(&database).await.unwrap_err().to_string();
+    assert!(error.contains("user_conversations"), "{error}");
+    assert!(error.starts_with("migrations/"), "{error}");
+    let row = client
+        .query_one("select to_regnamespace('chat') is null", &[])
+        .await
+        .unwrap();
+    assert!(row.get::<_, bool>(0), "the ledger was rolled back, too");
+}
+
+/// Holds a generated file against what it is generated from, or writes it (`make schema-dump`).
+fn check_or_write(name: &str, fresh: &str) {
+    let path = sql_file(name);
+    if ProcessEnvironment.get("WRITE_GENERATED_SQL").is_some() {
+        std::fs::write(&path, fresh).unwrap();
+    }
+    let committed = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(
+        committed == fresh,
+        "sql/{name} is stale: run `make schema-dump`"
+    );
+}
+
+#[test]
+fn generated_install_script_is_fresh() {
+    check_or_write("install.sql", &schema::install_script().unwrap());
+}
+
+/// The version whose `pg_dump` writes `sql/schema.sql`; others word some things differently.
+const DUMP_MAJOR: u32 = 15;
+
+#[tokio::test]
+async fn generated_dump_of_the_schema_is_fresh() {
+    if binaries().major() != DUMP_MAJOR {
+        return;
+    }
+    let database = TestDatabase::bare().await;
+    migrated(&database).await;
+    let fresh = format!(
+        "-- GENERATED by `make schema-dump`: the whole schema on a bare PostgreSQL, for reading.\n\n{}",
+        dump(&database).await
+    );
+    check_or_write("schema.sql", &fresh);
+}
