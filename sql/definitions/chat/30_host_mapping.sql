@@ -275,7 +275,10 @@ begin
     'people', people::text,
     'text', md5(mapping.directory || mapping.memberships)
   );
-  if wanted = (select c.value from chat.config c where c.key = 'host_mapping') then
+  if wanted = (select c.value from chat.config c where c.key = 'host_mapping')
+    and to_regclass('chat.directory') is not null
+    and to_regclass('chat.memberships') is not null
+  then
     return chosen;
   end if;
 

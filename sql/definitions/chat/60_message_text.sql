@@ -94,7 +94,7 @@ begin
     if storage_url is null
       or not starts_with(message.file_url, rtrim(storage_url, '/') || '/')
       -- a path that climbs back out of the storage begins with its address, too
-      or message.file_url ~ '(^|[/\\])(\.|%2e)(\.|%2e)([/\\]|$)'
+      or message.file_url ~* '(^|[/\\])(\.|%2e)(\.|%2e)([/\\]|$)'
     then
       perform chat.refuse('validation_failed', 'file_url is not an address of the storage');
     end if;

@@ -9,10 +9,10 @@ as $$
 declare
   message record;
 begin
-  -- either name will do; an empty one and a missing one are refused by the constraints
+  -- either name will do
   new.reaction := coalesce(new.reaction, new.emoji);
   new.emoji := new.reaction;
-  if chat.is_blank(new.reaction) or char_length(new.reaction) > 64 then
+  if coalesce(chat.is_blank(new.reaction), true) or char_length(new.reaction) > 64 then
     perform chat.refuse('validation_failed', 'A reaction has 1 to 64 characters');
   end if;
   new.user_id := coalesce(new.user_id, auth.uid());

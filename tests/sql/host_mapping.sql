@@ -1,0 +1,84 @@
+-- The application around the chat: what is read from it, under which preset.
+
+begin;
+\ir support.sql
+
+-- the team dashboard: people, roles and teams from public.users
+select tests.equals((d.display_name, d.email, d.is_active, d.role, m.team_id)::text, '("Ada Adler",ada@example.com,t,admin,00000000-0000-4000-8000-00000000007a)', 'Ada')
+from chat.directory d join chat.memberships m using (user_id) where d.user_id = tests.id('ada');
+
+create function tests.references_to(people regclass)
+returns bigint
+language sql
+as $$
+  select count(*)
+  from pg_constraint c
+  where c.contype = 'f' and c.confrelid = people and c.conrelid in (
+    'public.user_conversations'::regclass, 'public.user_conversation_members'::regclass, 'public.conversation_receipts'::regclass,
+    'public.user_messages'::regclass, 'public.message_hides'::regclass, 'public.message_drafts'::regclass, 'public.message_reactions'::regclass,
+    'public.user_presence'::regclass, 'public.user_blocks'::regclass, 'public.user_notification_preferences'::regclass)
+$$;
+select tests.equals(tests.references_to('public.users'), 14::bigint, 'references to people');
+
+-- the views belong to whoever owns the table, who sees all of it
+select tests.equals(v.relowner, t.relowner, 'owner')
+from pg_class v, pg_class t where v.oid = 'chat.directory'::regclass and t.oid = 'public.users'::regclass;
+
+-- asked again, nothing is done
+select tests.equals(chat.install_host_mapping('auto'), 'users_table', 'preset');
+create temporary table catalogue_before on commit drop as
+select c.oid, c.xmin::text as version from pg_class c union all select o.oid, o.xmin::text from pg_constraint o;
+select chat.install_host_mapping('users_table');
+select tests.equals(count(*), 0::bigint, 'changed by asking twice')
+from catalogue_before b
+left join (select c.oid, c.xmin::text as version from pg_class c union all select o.oid, o.xmin::text from pg_constraint o) a using (oid)
+where a.version is distinct from b.version;
+
+-- a host that renames its columns is read again
+alter table public.users rename column full_name to name;
+alter table public.users rename column avatar_url to avatar;
+alter table public.users rename column status to state;
+select chat.install_host_mapping('auto');
+select tests.equals((display_name, is_active)::text, '("Ana Alvarez",t)', 'Ana') from chat.directory where user_id = tests.id('ana');
+
+-- roles go by many names
+drop view chat.directory;
+alter table public.users alter column role drop default, alter column role type text using role::text;
+update public.users set role = 'Owner' where id = tests.id('ana');
+update public.users set role = 'ROOT' where id = tests.id('ben');
+update public.users set role = 'janitor' where id = tests.id('zoe');
+select chat.install_host_mapping('auto');
+select tests.equals(string_agg(role, ',' order by user_id), 'admin,super_admin,user', 'roles')
+from chat.directory where user_id in (tests.id('ana'), tests.id('ben'), tests.id('zoe'));
+
+-- accounts alone: team and role from what the server wrote, never from what people write
+insert into auth.users (id, email, raw_app_meta_data, raw_user_meta_data)
+values (gen_random_uuid(), 'max@example.com', '{"team_ids": ["t1", "t2"]}', '{"name": "Max", "role": "super_admin", "team_id": "t3"}');
+select tests.equals(chat.install_host_mapping('claims'), 'claims', 'preset');
+select tests.equals(tests.references_to('auth.users'), 14::bigint, 'references to accounts');
+select tests.equals((display_name, role)::text, '(Max,user)', 'Max') from chat.directory where email = 'max@example.com';
+select tests.equals(string_agg(m.team_id, ',' order by m.team_id), 't1,t2', 'teams') from chat.memberships m join chat.directory d using (user_id) where d.email = 'max@example.com';
+select tests.equals((d.role, m.team_id)::text, '(admin,00000000-0000-4000-8000-00000000007a)', 'Ada') from chat.directory d join chat.memberships m using (user_id) where d.user_id = tests.id('ada');
+update auth.users set banned_until = now() + interval '1 day' where id = tests.id('ada');
+select tests.equals(is_active, false, 'banned') from chat.directory where user_id = tests.id('ada');
+select tests.act_as('ana');
+select tests.equals(created, true, 'same team') from chat.open_conversation(tests.id('ben'));
+select tests.expect_error($$select chat.open_conversation(tests.id('zoe'))$$, 'not_allowed_recipient');
+
+-- one team for everybody
+select tests.act_as('owner');
+select tests.equals(chat.install_host_mapping('one_team'), 'one_team', 'preset');
+select tests.act_as('ana');
+select tests.equals(created, true, 'everybody') from chat.open_conversation(tests.id('zoe'));
+select tests.act_as('owner');
+set local rapport.team = 'acme';
+select chat.install_host_mapping('one_team');
+select tests.equals(team_id, 'acme', 'its name') from chat.memberships where user_id = tests.id('ana');
+
+select tests.expect_error($$select chat.install_host_mapping('basejump')$$, 'P0001');
+set constraints all immediate;
+drop table public.users cascade;
+select tests.equals(chat.install_host_mapping('auto'), 'claims', 'without a table of people');
+select tests.expect_error($$select chat.install_host_mapping('users_table')$$, 'P0001');
+
+rollback;

@@ -1,0 +1,95 @@
+-- What holds for everything in the schema, whatever is added to it.
+
+begin;
+\ir support.sql
+
+create function tests.none(what text, culprits text[])
+returns void
+language plpgsql
+as $$
+begin
+  if cardinality(culprits) > 0 then
+    raise exception '%: %', what, array_to_string(culprits, ', ');
+  end if;
+end
+$$;
+
+-- the functions that are ours: those of chat, and those of public that lean on them
+create view tests.functions as
+select p.oid, p.oid::regprocedure::text as name, p.proacl, p.proconfig, p.prosecdef
+from pg_proc p
+where p.pronamespace = 'chat'::regnamespace
+  or (p.pronamespace = 'public'::regnamespace and p.prosrc like '%chat.%');
+
+select tests.none('functions without a search_path', array_agg(f.name))
+from tests.functions f where not coalesce('search_path=""' = any (f.proconfig), false);
+
+select tests.none('functions that everybody may call', array_agg(f.name))
+from tests.functions f where f.proacl is null or exists (select from aclexplode(f.proacl) a where a.grantee = 0);
+
+select tests.none('functions that anon may call', array_agg(f.name))
+from tests.functions f
+where has_function_privilege('anon', f.oid, 'execute') and f.name not in ('chat.is_chat_topic(text)');
+
+-- answers about two arbitrary people are nobody's to have
+select tests.none('functions about pairs', array_agg(f.name))
+from tests.functions f
+join pg_proc p on p.oid = f.oid
+where has_function_privilege('authenticated', f.oid, 'execute')
+  and (select count(*) from unnest(p.proargtypes) t (oid) where t.oid = 'uuid'::regtype) > 1
+  and f.name not in ('get_or_create_conversation(uuid,uuid)', 'chat.mark_read(uuid,uuid)', 'chat.mark_unread(uuid,uuid)', 'mark_conversation_read(uuid,uuid)',
+    'chat.send_message(uuid,text,text,text,text,uuid,uuid[],jsonb,text,text,bigint,text)');
+
+-- the tables that are ours
+create view tests.tables as
+select c.oid, c.oid::regclass::text as name, c.relrowsecurity, c.relreplident, c.relacl, c.relkind
+from pg_class c
+where c.relkind in ('r', 'v', 'S', 'm') and (
+  c.relnamespace = 'chat'::regnamespace
+  or (c.relnamespace = 'public'::regnamespace and c.relname ~ '^(user_conversation|conversation_|user_message|message_|user_presence|user_block|user_notification)')
+);
+
+select tests.none('without row-level security', array_agg(t.name))
+from tests.tables t where t.relkind = 'r' and not t.relrowsecurity and t.name not like 'chat.%';
+
+select tests.none('under row-level security and without a policy', array_agg(t.name))
+from tests.tables t where t.relrowsecurity and not exists (select from pg_policy p where p.polrelid = t.oid);
+
+select tests.none('granted to everybody', array_agg(t.name))
+from tests.tables t where exists (select from aclexplode(t.relacl) a where a.grantee = 0);
+
+select tests.none('open to anon or to the parked role', array_agg(t.name || ' to ' || r.name))
+from tests.tables t, unnest(array['anon', 'rapport_request']) r (name)
+where t.relkind in ('r', 'v')
+  and (has_table_privilege(r.name, t.oid, 'select, insert, update, delete, truncate, references, trigger') or has_any_column_privilege(r.name, t.oid, 'select, insert, update'));
+
+-- the role that pooled connections are parked on can do nothing
+select tests.none('memberships of rapport_request', array_agg(m.roleid::regrole::text)) from pg_auth_members m where m.member = 'rapport_request'::regrole;
+select tests.equals((rolcanlogin, rolinherit, rolsuper, rolcreatedb, rolcreaterole, rolbypassrls, rolreplication)::text, '(f,f,f,f,f,f,f)', 'rapport_request') from pg_roles where rolname = 'rapport_request';
+select tests.none('schemas open to rapport_request', array_agg(s)) from unnest(array['chat', 'auth', 'realtime']) s where has_schema_privilege('rapport_request', s, 'usage');
+
+-- what may be followed, and what never
+select tests.equals(string_agg(tablename, ' ' order by tablename), 'conversation_receipts message_reactions user_conversation_members user_conversations user_messages user_presence', 'published')
+from pg_publication_tables where pubname = 'supabase_realtime' and schemaname in ('public', 'chat') and tablename ~ '^(user_|message_|conversation_)';
+select tests.none('published without its full identity', array_agg(t.name))
+from tests.tables t join pg_publication_rel r on r.prrelid = t.oid where t.relreplident <> 'f';
+select tests.none('generated columns', array_agg(a.attrelid::regclass || '.' || a.attname))
+from pg_attribute a join tests.tables t on t.oid = a.attrelid where a.attgenerated <> '';
+
+-- every foreign key has an index that begins with its columns
+select tests.none('foreign keys without an index', array_agg(c.conname))
+from pg_constraint c
+join tests.tables t on t.oid = c.conrelid
+where c.contype = 'f'
+  and not exists (select from pg_index i where i.indrelid = c.conrelid and (i.indkey::int2[])[0:0] = c.conkey[1:1] )
+  and c.conname not in ('user_conversations_created_by_fkey');
+
+-- a function per row in a policy is a call per row
+select tests.none('policies that call auth.uid() for each row', array_agg(p.polrelid::regclass || ': ' || p.polname))
+from pg_policy p
+join tests.tables t on t.oid = p.polrelid
+where regexp_replace(coalesce(pg_get_expr(p.polqual, p.polrelid), '') || coalesce(pg_get_expr(p.polwithcheck, p.polrelid), ''), 'SELECT auth\.uid\(\)', '', 'g') like '%auth.uid()%';
+
+select tests.none('tables nobody explained', array_agg(t.name)) from tests.tables t where t.relkind in ('r', 'v') and obj_description(t.oid, 'pg_class') is null;
+
+rollback;

@@ -1,0 +1,86 @@
+-- Presence: what is reported, what was chosen, who sees it. Typing: who is told.
+
+begin;
+\ir support.sql
+
+-- a chosen status holds against what devices report
+select tests.act_as('ana');
+select tests.equals(chat.set_presence('online') ->> 'status', 'online', 'reported');
+select tests.equals(chat.set_presence('dnd', status_text => ' lunch ') ->> 'status', 'busy', 'chosen');
+select tests.equals(chat.set_presence('online') ->> 'status', 'busy', 'a heartbeat does not end it');
+select tests.equals(status_text, 'lunch', 'text') from chat.presence where user_id = tests.id('ana');
+select tests.equals(chat.set_presence('away', manual_until => now() + interval '1 hour') ->> 'status', 'away', 'with an end');
+select tests.equals(chat.set_presence('away', manual_until => now() - interval '1 second') ->> 'status', 'online', 'past its end');
+select tests.equals(chat.set_presence('busy') ->> 'status', 'busy', 'again');
+select tests.equals(chat.set_presence('online', is_manual => true) ->> 'status', 'online', 'taken back');
+select tests.equals(chat.set_presence('offline', is_manual => true) ->> 'status', 'offline', 'invisible');
+select tests.equals(chat.set_presence('online') ->> 'status', 'offline', 'stays invisible');
+select chat.set_presence('online', is_manual => true, clear_status_text => true);
+select tests.expect_error($$select chat.set_presence('asleep')$$, 'validation_failed');
+select tests.expect_error($$select chat.set_presence('online', status_text => repeat('x', 101))$$, 'validation_failed');
+
+-- the page somebody looks at is kept only where that is switched on
+select tests.equals(chat.set_presence('online', current_page => '/payroll') ->> 'current_page', null, 'page');
+select tests.act_as('owner');
+update chat.config set value = 'true' where key = 'share_current_page';
+select tests.act_as('ana');
+select tests.equals(chat.set_presence('online', current_page => '/payroll') ->> 'current_page', '/payroll', 'own page');
+select tests.act_as('ben');
+select tests.equals("row" ->> 'current_page', null, 'somebody else''s page') from chat.presence_rows(array[tests.id('ana')]);
+
+-- seen by the team and by whoever one talks to, and by nobody when not shared
+select tests.equals(count(*), 1::bigint, 'team') from chat.presence_rows(array[tests.id('ana')]);
+select tests.equals(count(*), 1::bigint, 'the whole team') from chat.presence_rows(team => true);
+select tests.act_as('zoe');
+select tests.equals(count(*), 0::bigint, 'another team') from chat.presence_rows(array[tests.id('ana')]);
+select tests.act_as('sue');
+select tests.equals(count(*), 0::bigint, 'not even a super admin') from public.user_presence where user_id = tests.id('ana');
+select tests.act_as('owner');
+select tests.conversation('sue', 'ana');
+select tests.act_as('sue');
+select tests.equals(count(*), 1::bigint, 'a partner') from chat.presence_rows(array[tests.id('ana')]);
+select tests.act_as('ana');
+insert into public.user_notification_preferences (user_id, share_presence) values (tests.id('ana'), false);
+select tests.equals(count(*), 1::bigint, 'oneself') from chat.presence_rows();
+select tests.act_as('sue');
+select tests.equals(count(*), 0::bigint, 'not shared') from chat.presence_rows(array[tests.id('ana')]);
+select tests.equals("row" -> 'other_user' ->> 'status', 'offline', 'nor in the list') from chat.conversation_page();
+select tests.act_as('owner');
+delete from public.user_notification_preferences;
+
+-- what was reported goes stale
+update public.user_presence set expires_at = clock_timestamp() - interval '1 second' where user_id = tests.id('ana');
+select tests.act_as('ben');
+select tests.equals("row" ->> 'status', 'offline', 'stale') from chat.presence_rows(array[tests.id('ana')]);
+select tests.act_as('service_role');
+select tests.equals(array_agg(e), array[tests.id('ana')], 'swept') from chat.expire_presence() e;
+select chat.report_presence(tests.id('ana'), 'online', 2);
+select tests.act_as('ben');
+select tests.equals(("row" ->> 'status', "row" ->> 'device_count')::text, '(online,2)', 'a socket vouches') from chat.presence_rows(array[tests.id('ana')]);
+
+-- a client that writes the table: its own row, with an end it does not choose
+insert into public.user_presence (user_id, status, last_seen, current_page) values (tests.id('ben'), 'online', '2001-01-01', '/x');
+select tests.holds(last_seen > now() - interval '1 minute' and expires_at between now() and now() + interval '10 minutes', 'times are the server''s') from public.user_presence where user_id = tests.id('ben');
+select tests.expect_error($$insert into public.user_presence (user_id, status) values (tests.id('zoe'), 'online')$$, '42501');
+select tests.expect_error($$select chat.report_presence(tests.id('zoe'), 'online', 1)$$, '42501');
+
+-- typing is told to the others, and written down only where that is switched on
+select tests.act_as('owner');
+select tests.conversation('ana', 'ben') as c \gset
+select tests.act_as('ben');
+select updated_at as before from public.user_presence where user_id = tests.id('ben') \gset
+select tests.equals((others, is_shared, expires_in_ms)::text, (array[tests.id('ana')], true, 6000)::text, 'typing') from chat.set_typing(:'c', true);
+select tests.equals(updated_at, :'before'::timestamptz, 'nothing was written') from public.user_presence where user_id = tests.id('ben');
+select tests.act_as('zoe');
+select tests.expect_error(format('select chat.set_typing(%L, true)', :'c'), 'not_found');
+select tests.act_as('owner');
+update chat.config set value = 'true' where key = 'typing_in_table';
+select tests.act_as('ben');
+select chat.set_typing(:'c', true);
+select tests.equals((is_typing_to, typing_started_at is not null)::text, (tests.id('ana'), true)::text, 'mirrored') from public.user_presence where user_id = tests.id('ben');
+select chat.set_typing(:'c', false);
+select tests.equals((is_typing_to, typing_started_at)::text, '(,)', 'and taken back') from public.user_presence where user_id = tests.id('ben');
+insert into public.user_notification_preferences (user_id, share_typing) values (tests.id('ben'), false);
+select tests.equals(is_shared, false, 'typing unseen') from chat.set_typing(:'c', true);
+
+rollback;

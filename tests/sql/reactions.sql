@@ -1,0 +1,47 @@
+-- Reactions.
+
+begin;
+\ir support.sql
+
+select set_config('tests.c', tests.conversation('ana', 'ben')::text, true);
+select set_config('tests.m', tests.message('ana', current_setting('tests.c')::uuid, 'hi')::text, true);
+create function tests.m() returns uuid language sql stable as $$ select current_setting('tests.m')::uuid $$;
+
+-- adding is idempotent; the message is what changed
+select tests.act_as('ben');
+select chat.react(tests.m(), ':white_check_mark:'), chat.react(tests.m(), ':white_check_mark:');
+select tests.equals(rev, 2::bigint, 'rev') from public.user_messages;
+select tests.equals(rev, 2::bigint, 'rev of the conversation') from public.user_conversations;
+insert into public.message_reactions (message_id, user_id, emoji) values (tests.m(), tests.id('ben'), '👩‍👩‍👧‍👦');
+select tests.equals((reaction, emoji, conversation_id)::text, ('👩‍👩‍👧‍👦', '👩‍👩‍👧‍👦', current_setting('tests.c')::uuid)::text, 'both names') from public.message_reactions where reaction like '👩%';
+select tests.act_as('ana');
+select tests.equals((chat.react(tests.m(), ':white_check_mark:') -> 0)::jsonb,
+  jsonb_build_object('reaction', ':white_check_mark:', 'emoji', ':white_check_mark:', 'count', 2, 'me', true, 'user_ids', array[tests.id('ben'), tests.id('ana')]),
+  'list');
+select tests.equals("row" -> 'reactions' -> 0 ->> 'count', '2', 'in the row') from chat.message_page(current_setting('tests.c')::uuid);
+select tests.equals(updated_at, created_at, 'a reaction is no new version') from public.user_messages;
+
+-- taking away: one's own, as often as one likes
+select chat.react(tests.m(), ':white_check_mark:', false), chat.react(tests.m(), ':white_check_mark:', false);
+select tests.equals(count(*), 2::bigint, 'Ben''s are left') from public.message_reactions;
+select tests.equals(rev, 5::bigint, 'rev') from public.user_messages;
+
+select tests.expect_error($$select chat.react(tests.m(), '')$$, 'validation_failed');
+select tests.expect_error($$select chat.react(tests.m(), U&'\200B')$$, 'validation_failed');
+select tests.expect_error($$select chat.react(tests.m(), repeat('x', 65))$$, 'validation_failed');
+select tests.expect_error($$select chat.react(tests.m(), null)$$, 'validation_failed');
+select tests.expect_error($$select chat.react(gen_random_uuid(), 'x')$$, 'not_found');
+
+-- not on what is elsewhere or gone, under whatever conversation it is claimed
+select tests.act_as('zoe');
+select tests.expect_error($$select chat.react(tests.m(), 'x')$$, 'not_found');
+select tests.expect_error($$select chat.react(tests.m(), 'x', false)$$, 'not_found');
+select tests.act_as('owner');
+select tests.conversation('sue', 'zoe') as s \gset
+select tests.act_as('zoe');
+select tests.expect_error(format('insert into public.message_reactions (message_id, conversation_id, user_id, reaction) values (tests.m(), %L, tests.id(''zoe''), ''x'')', :'s'), 'not_found');
+select tests.act_as('ana');
+select chat.delete_message(tests.m());
+select tests.expect_error($$select chat.react(tests.m(), 'x')$$, 'message_deleted');
+
+rollback;
