@@ -44,6 +44,9 @@ const PORT_ATTEMPTS: u32 = 5;
 /// Scratch directories looked at before giving up: as many processes at once on one machine.
 const SCRATCH_LIMIT: u32 = 256;
 
+/// The file whose lock says that a directory is in use.
+const LOCK: &str = "lock";
+
 /// Where a cluster's files live and how long.
 #[derive(Clone, Debug)]
 pub enum Storage {
@@ -192,7 +195,7 @@ impl Cluster {
         if matches!(options.storage, Storage::Scratch(_)) {
             layout.clear()?;
         }
-        let password = layout.password()?;
+        let password = kept_secret(&layout.password_file())?;
         if !layout.data().exists() {
             initialise(&options.binaries, &layout, user.as_ref(), &password)?;
         }
@@ -304,46 +307,59 @@ impl Layout {
         self.directory.join("postgres.port")
     }
 
+    fn lock(&self) -> PathBuf {
+        self.directory.join(LOCK)
+    }
+
     fn password_file(&self) -> PathBuf {
         self.directory.join("postgres.password")
     }
 
-    /// The superuser's password: made once, kept beside the data, readable by its owner only.
-    fn password(&self) -> Result<String, ClusterError> {
-        let path = self.password_file();
-        match std::fs::read_to_string(&path) {
-            Ok(text) => Ok(text.trim().to_owned()),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let password = random_secret();
-                write_private(&path, password.as_bytes(), None)?;
-                Ok(password)
-            }
-            Err(source) => Err(ClusterError::File { path, source }),
-        }
-    }
-
     /// Removes everything but the lock, which another process may be looking at.
     fn clear(&self) -> Result<(), ClusterError> {
-        for directory in [self.data(), self.unfinished_data()] {
-            remove_directory(&directory)?;
-        }
-        for path in [self.log(), self.port_file(), self.password_file()] {
-            match std::fs::remove_file(&path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    return Err(ClusterError::File {
-                        path,
-                        source: error,
-                    });
-                }
-                _ => {}
+        let failed = |path: &Path, source| ClusterError::File {
+            path: path.to_owned(),
+            source,
+        };
+        let entries =
+            std::fs::read_dir(&self.directory).map_err(|error| failed(&self.directory, error))?;
+        for entry in entries {
+            let entry = entry.map_err(|error| failed(&self.directory, error))?;
+            let path = entry.path();
+            if path == self.lock() {
+                continue;
+            }
+            if path.is_dir() && !path.is_symlink() {
+                remove_directory(&path)?;
+            } else {
+                std::fs::remove_file(&path).map_err(|error| failed(&path, error))?;
             }
         }
         Ok(())
     }
 }
 
+/// The secret in the file `path`: made once, then kept, readable by its owner only.
+///
+/// # Errors
+/// When the file cannot be read or written.
+pub fn kept_secret(path: &Path) -> Result<String, ClusterError> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => Ok(text.trim().to_owned()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let secret = random_secret();
+            write_private(path, secret.as_bytes(), None)?;
+            Ok(secret)
+        }
+        Err(source) => Err(ClusterError::File {
+            path: path.to_owned(),
+            source,
+        }),
+    }
+}
+
 /// A random text of 244 bits, fit for a password or a signing key.
-pub fn random_secret() -> String {
+fn random_secret() -> String {
     format!("{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple())
 }
 
@@ -359,7 +375,7 @@ fn claim(directory: &Path) -> Result<File, ClusterError> {
             path: directory.to_owned(),
             source,
         })?;
-    let path = directory.join("lock");
+    let path = directory.join(LOCK);
     let lock = OpenOptions::new()
         .write(true)
         .create(true)
@@ -392,7 +408,7 @@ fn claim_scratch(parent: &Path) -> Result<(PathBuf, File), ClusterError> {
                             source,
                         })?
                         .uid();
-                    if owner != os::effective_user() {
+                    if owner != effective_user() {
                         return Err(ClusterError::Foreign {
                             directory: path.to_owned(),
                         });
@@ -751,6 +767,11 @@ fn server_command(program: &Path, user: Option<&ServerUser>) -> Command {
     command
 }
 
+/// The number of the user this process acts as; root's is 0.
+pub fn effective_user() -> u32 {
+    os::effective_user()
+}
+
 /// The user PostgreSQL runs as when we are root, which it refuses to be.
 #[derive(Debug)]
 struct ServerUser {
@@ -762,7 +783,7 @@ struct ServerUser {
 impl ServerUser {
     /// `None` when this process is an ordinary user and the server may run as the same one.
     fn for_this_process() -> Result<Option<Self>, ClusterError> {
-        if os::effective_user() != 0 {
+        if effective_user() != 0 {
             return Ok(None);
         }
         let path = Path::new("/etc/passwd");

@@ -232,7 +232,8 @@ async fn two_installers_at_once_wait_for_each_other() {
 
 #[tokio::test]
 async fn a_ledger_that_does_not_fit_is_refused_by_both() {
-    let broken: &[(&str, fn(&SchemaError) -> bool, &str)] = &[
+    type Case = (&'static str, fn(&SchemaError) -> bool, &'static str);
+    let broken: &[Case] = &[
         (
             "insert into chat.schema_migrations (version, name, checksum)
              select max(version) + 1, 'future', '' from chat.schema_migrations",

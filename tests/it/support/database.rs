@@ -9,7 +9,8 @@ use std::thread;
 
 use rapport::config::source::{ProcessEnvironment, Source as _};
 use rapport::dev::binaries::Binaries;
-use rapport::dev::postgres::{Cluster, ClusterOptions, Storage};
+use rapport::dev::directory::scratch_root;
+use rapport::dev::postgres::{Cluster, ClusterOptions, Storage, effective_user};
 use rapport::schema::{self, InstallOptions};
 use rapport::shutdown::Tasks;
 use tokio::sync::oneshot;
@@ -109,14 +110,10 @@ pub(crate) fn binaries() -> Binaries {
 }
 
 fn start_cluster() -> Cluster {
-    // Numbered directories below one that is this user's; a killed run's are taken over.
-    let user = std::fs::metadata("/proc/self")
-        .map(|metadata| std::os::unix::fs::MetadataExt::uid(&metadata))
-        .unwrap_or_default();
-    let parent = std::env::temp_dir().join(format!("rapport-tests-{user}"));
     Cluster::start(ClusterOptions {
         binaries: binaries(),
-        storage: Storage::Scratch(parent),
+        // A killed run's is taken over, so leftovers do not pile up.
+        storage: Storage::Scratch(scratch_root("tests", effective_user())),
         port: None,
         settings: FAST_SETTINGS.to_vec(),
     })

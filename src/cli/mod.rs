@@ -1,0 +1,147 @@
+//! The command line: parse, put the parts together, run until told to stop.
+
+mod check_config;
+mod dev;
+mod migrate;
+mod serve;
+mod stop;
+mod token;
+
+use std::io::{self, Write as _};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::app::StartError;
+use crate::auth::KeyError;
+use crate::config::source::ProcessEnvironment;
+use crate::config::{ConfigError, Flag, Inputs, file_from};
+use crate::db::connect::ConnectError;
+use crate::dev::binaries::BinariesError;
+use crate::dev::keys::KeysError;
+use crate::dev::npm::NpmError;
+use crate::dev::postgres::ClusterError;
+use crate::observability::logging::LoggingError;
+use crate::schema::SchemaError;
+
+/// Real-time chat between users, beside Supabase or plain PostgreSQL.
+#[derive(Debug, Parser)]
+#[command(name = "rapport", version, about, disable_help_subcommand = true)]
+struct Arguments {
+    /// Configuration file (TOML); RAPPORT_CONFIG names one, too.
+    #[arg(long, value_name = "FILE", global = true)]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run with a PostgreSQL of its own, the schema, keys and five people to try it with
+    Dev(dev::DevArguments),
+    /// Run beside the configured database
+    Serve(serve::ServeArguments),
+    /// Bring the configured database to this version's schema
+    Migrate(migrate::MigrateArguments),
+    /// Print a token signed with the configured secret
+    Token(token::TokenArguments),
+    /// Print the settings in force, secrets masked, and where each is from
+    CheckConfig,
+}
+
+/// Why a command ended without success.
+#[derive(Debug, thiserror::Error)]
+enum CliError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Logging(#[from] LoggingError),
+    #[error(transparent)]
+    Binaries(#[from] BinariesError),
+    #[error(transparent)]
+    Npm(#[from] NpmError),
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
+    #[error(transparent)]
+    Keys(#[from] KeysError),
+    #[error(transparent)]
+    Sign(#[from] KeyError),
+    #[error("{}", with_source(.0))]
+    Connect(#[from] ConnectError),
+    #[error(transparent)]
+    Schema(#[from] SchemaError),
+    #[error(transparent)]
+    Start(#[from] StartError),
+    #[error("{0}: {1}")]
+    File(String, #[source] io::Error),
+    #[error("The process cannot be set up: {0}")]
+    Process(#[source] io::Error),
+    #[error("There is no home directory to keep the database in: name one with --data-dir.")]
+    NoHome,
+    #[error("A token is signed with `auth.jwt_secret`, which is not set: set SUPABASE_JWT_SECRET.")]
+    NoSecret,
+    #[error("The server was not ready within {0} s; the log above says why.")]
+    NotReady(u64),
+    #[error("Something was still running at the deadline and was cut off.")]
+    CutOff,
+}
+
+/// A connection error with the driver's reason: the error itself names only what was tried.
+fn with_source(error: &ConnectError) -> String {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(inner) = source {
+        text.push_str(&format!(": {inner}"));
+        source = inner.source();
+    }
+    text
+}
+
+/// Runs the command that the process was started with.
+pub fn run() -> ExitCode {
+    let arguments = Arguments::parse();
+    let environment = ProcessEnvironment;
+    let inputs = |flags: Vec<Flag>| Inputs {
+        file: arguments.config.clone().or_else(|| file_from(&environment)),
+        environment: &environment,
+        flags,
+    };
+    let result = match &arguments.command {
+        Command::Dev(dev) => dev::run(dev, inputs),
+        Command::Serve(serve) => serve::run(serve, inputs),
+        Command::Migrate(migrate) => migrate::run(migrate, &inputs(Vec::new())),
+        Command::Token(token) => token::run(token, &inputs(Vec::new())),
+        Command::CheckConfig => check_config::run(&inputs(Vec::new())),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // There is nobody left to tell when standard error is closed.
+            let _ = writeln!(io::stderr(), "rapport: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Prints a text. A reader that has gone away (`rapport token | head -c0`) is no failure.
+fn print(text: &str) -> Result<(), CliError> {
+    let mut output = io::stdout().lock();
+    match output
+        .write_all(text.as_bytes())
+        .and_then(|()| output.flush())
+    {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(CliError::File("standard output".to_owned(), error))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The runtime all asynchronous work runs on.
+fn runtime() -> Result<tokio::runtime::Runtime, CliError> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(CliError::Process)
+}

@@ -1,0 +1,79 @@
+//! Where things are kept when nobody says where.
+
+use std::path::{Path, PathBuf};
+
+use crate::config::source::Source;
+
+/// Root's, in the place for data of system services: `/root` is closed to the user PostgreSQL
+/// runs as.
+const ROOT_DATA: &str = "/var/lib/rapport";
+
+/// The directory of everything `rapport dev` keeps for this user: `$XDG_DATA_HOME/rapport`, which
+/// is `~/.local/share/rapport` by default (XDG Base Directory Specification). `None` without a
+/// home directory.
+pub fn data_root(environment: &dyn Source, is_root: bool) -> Option<PathBuf> {
+    if is_root {
+        return Some(PathBuf::from(ROOT_DATA));
+    }
+    let absolute = |name| {
+        environment
+            .get(name)
+            .map(PathBuf::from)
+            .filter(|path: &PathBuf| path.is_absolute())
+    };
+    let data = absolute("XDG_DATA_HOME")
+        .or_else(|| absolute("HOME").map(|home| home.join(".local/share")))?;
+    Some(data.join("rapport"))
+}
+
+/// Where scratch clusters lie: a directory of this user's below the system's temporary one.
+pub fn scratch_root(purpose: &str, user_id: u32) -> PathBuf {
+    let parent = std::env::temp_dir();
+    Path::new(&parent).join(format!("rapport-{purpose}-{user_id}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    #[test]
+    fn data_is_kept_where_the_user_keeps_data() {
+        type Case = (
+            &'static [(&'static str, &'static str)],
+            bool,
+            Option<&'static str>,
+        );
+        let cases: &[Case] = &[
+            (
+                &[("HOME", "/home/ana")],
+                false,
+                Some("/home/ana/.local/share/rapport"),
+            ),
+            (
+                &[("HOME", "/home/ana"), ("XDG_DATA_HOME", "/data")],
+                false,
+                Some("/data/rapport"),
+            ),
+            (
+                &[("HOME", "/home/ana"), ("XDG_DATA_HOME", "data")],
+                false,
+                Some("/home/ana/.local/share/rapport"),
+            ),
+            (&[], false, None),
+            (&[("HOME", "/root")], true, Some("/var/lib/rapport")),
+        ];
+        for (pairs, is_root, expected) in cases {
+            let environment: BTreeMap<String, String> = pairs
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+                .collect();
+            assert_eq!(
+                data_root(&environment, *is_root),
+                expected.map(PathBuf::from),
+                "{pairs:?}"
+            );
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! A file of variables in the form of `supabase status -o env`, for scripts and tests.
+
+use std::fs::OpenOptions;
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+/// Writes `variables` to `path` in one step: a reader sees no file or a whole one. Only the
+/// owner may read it, because keys are in it.
+///
+/// # Errors
+/// When the directory cannot be written to.
+pub fn write(path: &Path, variables: &[(String, String)]) -> io::Result<()> {
+    let mut unfinished = PathBuf::from(path).into_os_string();
+    // The number keeps two servers that are given the same file from writing into one another.
+    unfinished.push(format!(".{}", std::process::id()));
+    let unfinished = PathBuf::from(unfinished);
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&unfinished)?;
+    let written = file
+        .write_all(render(variables).as_bytes())
+        .and_then(|()| file.sync_all())
+        .and_then(|()| std::fs::rename(&unfinished, path));
+    if written.is_err() {
+        // The first error is the one to tell.
+        let _ = std::fs::remove_file(&unfinished);
+    }
+    written
+}
+
+/// One `NAME="value"` per line, quoted for a shell: inside double quotes these four characters
+/// have a meaning (POSIX Shell Command Language, 2.2.3).
+fn render(variables: &[(String, String)]) -> String {
+    let mut text = String::new();
+    for (name, value) in variables {
+        text.push_str(name);
+        text.push_str("=\"");
+        for character in value.chars() {
+            if matches!(character, '"' | '\\' | '$' | '`') {
+                text.push('\\');
+            }
+            text.push(character);
+        }
+        text.push_str("\"\n");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_quoted_and_the_file_is_private() {
+        use std::os::unix::fs::PermissionsExt as _;
+
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("server.env");
+        let variables = [
+            ("A".to_owned(), "x y".to_owned()),
+            ("B".to_owned(), "\"$`\\".to_owned()),
+        ];
+        write(&path, &variables).unwrap();
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert_eq!(text, "A=\"x y\"\nB=\"\\\"\\$\\`\\\\\"\n");
+        assert_eq!(
+            std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+            0o600
+        );
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
+    }
+}
