@@ -21,6 +21,7 @@ use tokio_postgres::types::FromSql;
 use crate::db::Db;
 use crate::http::conditional::conditional;
 use crate::http::input::{Fields, MAX_BODY_BYTES, Parameters};
+use crate::http::middleware::method_not_allowed;
 use crate::http::{ApiError, Authentication, Caller};
 
 /// Where the routes are found.
@@ -104,6 +105,7 @@ pub fn routes(state: ChatState) -> Router {
         .route("/search", get(search::search))
         .route("/unread-count", get(reading::count_unread))
         .route("/config", get(limits::show_config))
+        .method_not_allowed_fallback(method_not_allowed)
         .layer(from_fn(conditional))
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .layer(cors)

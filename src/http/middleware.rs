@@ -5,10 +5,10 @@ use std::time::Instant;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE};
+use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use axum::middleware::{Next, from_fn_with_state};
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use uuid::Uuid;
 
 use super::error::ApiError;
@@ -30,8 +30,18 @@ pub struct RequestId(pub String);
 pub fn finish(router: Router, metrics: HttpMetrics) -> Router {
     router
         .fallback(async || ApiError::new(ErrorCode::NotFound))
-        .method_not_allowed_fallback(async || ApiError::new(ErrorCode::MethodNotAllowed))
+        .method_not_allowed_fallback(method_not_allowed)
         .layer(from_fn_with_state(metrics, around))
+}
+
+/// The answer to a verb that a path does not have. The router adds `Allow`, which is all that
+/// OPTIONS asks for. A router with layers of its own sets it before them: a browser's
+/// preflight is such a request, and the layers are to answer it.
+pub async fn method_not_allowed(method: Method) -> Response {
+    if method == Method::OPTIONS {
+        return StatusCode::NO_CONTENT.into_response();
+    }
+    ApiError::new(ErrorCode::MethodNotAllowed).into_response()
 }
 
 async fn around(State(metrics): State<HttpMetrics>, mut request: Request, next: Next) -> Response {
@@ -43,9 +53,7 @@ async fn around(State(metrics): State<HttpMetrics>, mut request: Request, next: 
 
     let mut response = next.run(request).await;
     let error = response.extensions_mut().remove::<ApiError>();
-    if method == Method::OPTIONS && response.status() == StatusCode::METHOD_NOT_ALLOWED {
-        describe_options(&mut response);
-    } else if let Some(error) = &error {
+    if let Some(error) = &error {
         let body = error.body(&id).to_string();
         response
             .headers_mut()
@@ -106,26 +114,6 @@ fn request_id(headers: &HeaderMap) -> String {
         return given.to_owned();
     }
     Uuid::now_v7().to_string()
-}
-
-/// Turns the router's refusal of OPTIONS into the answer: the verbs that there are.
-fn describe_options(response: &mut Response) {
-    let verbs = response
-        .headers()
-        .get(ALLOW)
-        .and_then(|value| value.to_str().ok())
-        .unwrap_or_default();
-    let verbs = if verbs.is_empty() {
-        "OPTIONS".to_owned()
-    } else {
-        format!("{verbs},OPTIONS")
-    };
-    if let Ok(verbs) = HeaderValue::from_str(&verbs) {
-        response.headers_mut().insert(ALLOW, verbs);
-    }
-    response.headers_mut().remove(CONTENT_TYPE);
-    *response.status_mut() = StatusCode::NO_CONTENT;
-    *response.body_mut() = Body::empty();
 }
 
 #[cfg(test)]

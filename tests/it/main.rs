@@ -8,6 +8,8 @@
 
 mod support;
 
+mod chat;
 mod dev_cluster;
+mod fail_closed;
 mod house;
 mod schema_install;

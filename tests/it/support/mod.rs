@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test area uses its own part")]
 
+pub(crate) mod chat_server;
 pub(crate) mod database;
 pub(crate) mod eventually;
+pub(crate) mod proxy;
 pub(crate) mod token;

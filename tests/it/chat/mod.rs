@@ -1,0 +1,3 @@
+//! The REST routes, over real HTTP against a real PostgreSQL.
+
+mod conversations;

@@ -1,0 +1,405 @@
+//! Whatever goes wrong between the pool and a caller's statement, nothing is read or written
+//! in a wrong name, and the next request is well.
+//!
+//! The login is a superuser's: a statement that ran as the login would do anything.
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use rapport::auth::Claims;
+use rapport::db::{Db, DbError, Query};
+use reqwest::Method;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::support::chat_server::Person::{Ana, Ben};
+use crate::support::chat_server::{Answer, ChatServer, answer, install};
+use crate::support::database::TestDatabase;
+use crate::support::eventually::eventually;
+use crate::support::proxy::{Mode, Proxy};
+
+/// The server behind a proxy, with one connection so that each request meets the state that the
+/// one before it left.
+async fn behind_proxy(settings: &[(&str, &str)]) -> (ChatServer, Proxy) {
+    let database = TestDatabase::new().await;
+    install(&database).await;
+    let proxy = Proxy::before(database.url()).await;
+    let mut all = vec![("RAPPORT_DATABASE_REQUEST_POOL_SIZE", "1")];
+    all.extend(settings);
+    let server = ChatServer::start_on(database, &proxy.url, &all).await;
+    (server, proxy)
+}
+
+fn claims(role: &str, subject: Uuid) -> Claims {
+    Claims {
+        json: json!({ "sub": subject, "role": role }).to_string().into(),
+        role: role.to_owned(),
+        subject: Some(subject.to_string()),
+        expires_at: i64::MAX,
+    }
+}
+
+async fn texts(server: &ChatServer) -> Vec<String> {
+    let client = server.database.connect().await;
+    let rows = client
+        .query("select content from public.user_messages order by seq", &[])
+        .await
+        .unwrap();
+    rows.iter().map(|row| row.get(0)).collect()
+}
+
+/// Nothing of the database in it: no row, no text of PostgreSQL's.
+fn assert_tells_nothing(refused: &Answer) {
+    assert!(
+        refused.status.is_server_error() || refused.status == 403,
+        "{refused:?}"
+    );
+    let text = refused.body.to_string();
+    for word in [
+        "secret",
+        "permission denied",
+        "syntax",
+        "BEGIX",
+        "schema chat",
+    ] {
+        assert!(!text.contains(word), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn a_transaction_that_does_not_begin_reads_and_writes_nothing() {
+    let (server, proxy) = behind_proxy(&[]).await;
+    let conversation = server.open(Ana, Ben).await;
+    server.say(Ana, &conversation, "a secret").await;
+    let history = format!("/messages?conversation_id={conversation}");
+    assert_eq!(server.get(Ana, &history).await.rows().len(), 1);
+    let send = || {
+        server.post(
+            Ana,
+            "/messages",
+            json!({ "conversation_id": conversation, "content": "not to be stored" }),
+        )
+    };
+
+    // A verb that the server does not know, and nothing at all, which it does not even mind.
+    for broken in [&b"BEGIX"[..], b"     "] {
+        proxy.set(Mode::Replace(b"BEGIN", broken));
+        let before = proxy.replaced();
+        for _ in 0..2 {
+            let (read, written) = (server.get(Ana, &history).await, send().await);
+            assert_tells_nothing(&read);
+            assert_tells_nothing(&written);
+            if broken == b"BEGIX" {
+                assert_eq!((read.status.as_u16(), written.status.as_u16()), (500, 500));
+            }
+        }
+        assert!(
+            proxy.replaced() >= before + 4,
+            "the transactions were not spoilt"
+        );
+        assert_eq!(texts(&server).await, ["a secret"]);
+
+        proxy.set(Mode::Open);
+        assert_eq!(
+            server.get(Ana, &history).await.rows().len(),
+            1,
+            "the next request is well"
+        );
+    }
+    server.say(Ana, &conversation, "stored").await;
+    assert_eq!(texts(&server).await, ["a secret", "stored"]);
+}
+
+#[tokio::test]
+async fn statements_that_are_not_prepared_yet_fail_closed_as_well() {
+    let (server, proxy) = behind_proxy(&[]).await;
+    proxy.set(Mode::Replace(b"BEGIN", b"BEGIX"));
+    let refused = server
+        .post(Ana, "/conversations", json!({ "other_user_id": Ben.id() }))
+        .await;
+    assert_tells_nothing(&refused);
+    proxy.set(Mode::Open);
+    let count: i64 = {
+        let client = server.database.connect().await;
+        client
+            .query_one("select count(*) from public.user_conversations", &[])
+            .await
+            .unwrap()
+            .get(0)
+    };
+    assert_eq!(count, 0);
+    server.open(Ana, Ben).await;
+}
+
+#[tokio::test]
+async fn settings_that_do_not_arrive_give_no_rights() {
+    let (server, proxy) = behind_proxy(&[]).await;
+    let conversation = server.open(Ana, Ben).await;
+    server.say(Ana, &conversation, "a secret").await;
+    let history = format!("/messages?conversation_id={conversation}");
+    server.get(Ana, &history).await;
+    // The role's name in the bound parameters: another of the same length that does not exist.
+    proxy.set(Mode::Replace(b"\x0dauthenticated", b"\x0dauthenticateX"));
+    assert_tells_nothing(&server.get(Ana, &history).await);
+    proxy.set(Mode::Open);
+    assert_eq!(server.get(Ana, &history).await.rows().len(), 1);
+}
+
+#[tokio::test]
+async fn a_connection_that_lost_its_parking_gives_nobodys_rights() {
+    let (server, _proxy) = behind_proxy(&[]).await;
+    let conversation = server.open(Ana, Ben).await;
+    server.say(Ana, &conversation, "a secret").await;
+    let ana = claims("authenticated", Ana.id());
+    server
+        .db
+        .query_as(&ana, "select set_config('role', 'none', false)", &[])
+        .await
+        .unwrap();
+
+    let count = "select count(*) from public.user_messages";
+    let refused = server.db.query_as(&ana, count, &[]).await;
+    assert!(
+        matches!(refused, Err(DbError::Unexpected(_))),
+        "{refused:?}"
+    );
+    let counted: i64 = server.db.query_as(&ana, count, &[]).await.unwrap()[0].get(0);
+    assert_eq!(counted, 1, "a new connection took its place");
+}
+
+#[tokio::test]
+async fn roles_that_a_login_does_not_have_are_refused() {
+    let (server, _proxy) = behind_proxy(&[]).await;
+    let refused = server
+        .db
+        .query_as(&claims("nobody_has_this", Ana.id()), "select 1", &[])
+        .await;
+    assert!(
+        matches!(refused, Err(DbError::Unexpected(_))),
+        "{refused:?}"
+    );
+    assert!(
+        server
+            .db
+            .query_as(&claims("authenticated", Ana.id()), "select 1", &[])
+            .await
+            .is_ok()
+    );
+}
+
+#[tokio::test]
+async fn an_error_leaves_a_clean_connection_and_no_half_transaction() {
+    let (server, _proxy) = behind_proxy(&[]).await;
+    let database = server.database.connect().await;
+    database
+        .batch_execute("create table public.notes (n int primary key); grant all on public.notes to authenticated")
+        .await
+        .unwrap();
+    let ana = claims("authenticated", Ana.id());
+    let insert = "insert into public.notes values ($1)";
+    let queries = [
+        Query {
+            sql: insert,
+            parameters: &[&1_i32],
+        },
+        Query {
+            sql: insert,
+            parameters: &[&1_i32],
+        },
+    ];
+    let refused = server.db.run_as(&ana, &queries).await;
+    assert_eq!(
+        refused
+            .unwrap_err()
+            .refusal()
+            .unwrap()
+            .constraint
+            .as_deref(),
+        Some("notes_pkey")
+    );
+    let rows = server
+        .db
+        .query_as(&ana, "select n from public.notes", &[])
+        .await
+        .unwrap();
+    assert!(rows.is_empty());
+    assert_eq!(server.db.status().size, 1, "the connection was kept");
+}
+
+#[tokio::test]
+async fn a_request_that_is_given_up_does_not_spoil_the_connection() {
+    let (server, _proxy) = behind_proxy(&[]).await;
+    let ana = claims("authenticated", Ana.id());
+    let lock = server.database.connect().await;
+    lock.batch_execute("select pg_advisory_lock(7)")
+        .await
+        .unwrap();
+    let waiting = server
+        .db
+        .query_as(&ana, "select pg_advisory_xact_lock(7)", &[]);
+    let blocked = async {
+        eventually("the request waits in the database", async || {
+            let waiting = lock
+                .query(
+                    "select 1 from pg_locks where locktype = 'advisory' and not granted",
+                    &[],
+                )
+                .await
+                .unwrap();
+            (!waiting.is_empty()).then_some(())
+        })
+        .await;
+    };
+    tokio::select! {
+        _ = waiting => panic!("the lock was not held"),
+        () = blocked => {}
+    }
+    lock.batch_execute("select pg_advisory_unlock(7)")
+        .await
+        .unwrap();
+    let role: String = server
+        .db
+        .query_as(&ana, "select current_user::text", &[])
+        .await
+        .unwrap()[0]
+        .get(0);
+    assert_eq!(role, "authenticated");
+}
+
+#[tokio::test]
+async fn the_loser_of_a_deadlock_is_repeated() {
+    let database = TestDatabase::new().await;
+    install(&database).await;
+    let url = database.url().to_owned();
+    let server = ChatServer::start_on(database, &url, &[]).await;
+    let client = server.database.connect().await;
+    client
+        .batch_execute(
+            "create table public.pair (id int primary key, n int not null default 0);
+             insert into public.pair values (1), (2);
+             grant all on public.pair to authenticated",
+        )
+        .await
+        .unwrap();
+    let add = "update public.pair set n = n + 1 where id = $1";
+    // Each waits until the other holds its first row, or for as long as a repetition needs.
+    let meet = "select pg_sleep(0.2)";
+    let both = |db: Db, first: i32, second: i32| async move {
+        let queries = [
+            Query {
+                sql: add,
+                parameters: &[&first],
+            },
+            Query {
+                sql: meet,
+                parameters: &[],
+            },
+            Query {
+                sql: add,
+                parameters: &[&second],
+            },
+        ];
+        db.run_as(&claims("authenticated", Ana.id()), &queries)
+            .await
+            .map(drop)
+    };
+    // Prepared beforehand, so that the two start together.
+    both(server.db.clone(), 1, 2).await.unwrap();
+    let results = join_all([both(server.db.clone(), 1, 2), both(server.db.clone(), 2, 1)]).await;
+    assert!(results.iter().all(Result::is_ok), "{results:?}");
+    let sum: i64 = client
+        .query_one("select sum(n) from public.pair", &[])
+        .await
+        .unwrap()
+        .get(0);
+    assert_eq!(sum, 6, "each of the three counted twice, and once");
+    let deadlocks: i64 = eventually("the statistics tell of the deadlock", async || {
+        let row = client
+            .query_one(
+                "select deadlocks from pg_stat_database where datname = current_database()",
+                &[],
+            )
+            .await
+            .unwrap();
+        Some(row.get::<_, i64>(0)).filter(|count| *count > 0)
+    })
+    .await;
+    assert_eq!(deadlocks, 1);
+}
+
+#[tokio::test]
+async fn a_full_pool_is_told_and_passes() {
+    let (server, _proxy) = behind_proxy(&[("RAPPORT_DATABASE_POOL_WAIT_MS", "50")]).await;
+    server.open(Ana, Ben).await;
+    let lock = server.database.connect().await;
+    lock.batch_execute("select pg_advisory_lock(7)")
+        .await
+        .unwrap();
+    let ana = claims("authenticated", Ana.id());
+    let busy = server
+        .db
+        .query_as(&ana, "select pg_advisory_xact_lock(7)", &[]);
+    let refused = async {
+        eventually("the only connection is busy", async || {
+            (server.db.status().available == 0).then_some(())
+        })
+        .await;
+        let refused = server.get(Ana, "/conversations").await;
+        lock.batch_execute("select pg_advisory_unlock(7)")
+            .await
+            .unwrap();
+        refused
+    };
+    let (busy, refused) = tokio::join!(busy, refused);
+    busy.unwrap();
+    refused.assert_refused(503, "pool_exhausted");
+    assert_eq!(refused.header("retry-after"), Some("1"));
+    assert_eq!(refused.body["retry_after"], 1);
+    assert_eq!(server.get(Ana, "/conversations").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_database_that_is_away_is_told_and_comes_back() {
+    let (server, proxy) = behind_proxy(&[]).await;
+    let conversation = server.open(Ana, Ben).await;
+    assert!(server.readiness.report().database_reachable);
+    proxy.set(Mode::Cut);
+    let history = format!("/messages?conversation_id={conversation}");
+    for _ in 0..2 {
+        let refused = server.get(Ana, &history).await;
+        refused.assert_refused(503, "database_unavailable");
+        assert_eq!(refused.header("retry-after"), Some("5"));
+        assert_eq!(refused.body["details"], Value::Null);
+    }
+    assert!(server.db.ping().await.is_err());
+    assert!(!server.readiness.report().database_reachable);
+    let ready =
+        answer(reqwest::Client::new().request(Method::GET, format!("{}/ready", server.origin)))
+            .await;
+    assert_eq!(
+        (ready.status.as_u16(), &ready.body["database_reachable"]),
+        (503, &json!(false))
+    );
+    let health = answer(reqwest::Client::new().get(format!("{}/health", server.origin))).await;
+    assert_eq!(
+        (health.status.as_u16(), &health.body["status"]),
+        (200, &json!("ok"))
+    );
+
+    proxy.set(Mode::Open);
+    assert_eq!(server.get(Ana, &history).await.status, 200);
+    assert!(server.readiness.report().database_reachable);
+}
+
+#[tokio::test]
+async fn a_statement_that_takes_too_long_is_ended() {
+    let (server, _proxy) = behind_proxy(&[("RAPPORT_DATABASE_STATEMENT_TIMEOUT_MS", "100")]).await;
+    let ana = claims("authenticated", Ana.id());
+    let late = tokio::time::timeout(
+        Duration::from_secs(10),
+        server.db.query_as(&ana, "select pg_sleep(60)", &[]),
+    )
+    .await;
+    assert!(matches!(late, Ok(Err(DbError::Unavailable(_)))), "{late:?}");
+    assert!(server.db.query_as(&ana, "select 1", &[]).await.is_ok());
+}

@@ -1,0 +1,323 @@
+//! The chat routes on a real listener over a database of their own, with the people of the
+//! demonstration in it.
+
+use std::collections::BTreeMap;
+
+use rapport::auth::Verifier;
+use rapport::chat::{self, ChatState};
+use rapport::config::{Config, Inputs};
+use rapport::db::Db;
+use rapport::db::connect::Connector;
+use rapport::http::{Authentication, finish, health};
+use rapport::observability::metrics::Metrics;
+use rapport::observability::readiness::Readiness;
+use rapport::shutdown::Tasks;
+use reqwest::header::HeaderMap;
+use reqwest::{Method, RequestBuilder, StatusCode};
+use serde_json::{Value, json};
+use tokio_postgres::Client;
+use uuid::Uuid;
+
+use super::database::TestDatabase;
+use super::token::{JWT_SECRET, user_token};
+
+/// Somebody of `sql/dev/people.sql`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Person {
+    /// In a team with Ben and Ada.
+    Ana,
+    /// In a team with Ana and Ada.
+    Ben,
+    /// In another team.
+    Zoe,
+    /// The admin of Ana's and Ben's team.
+    Ada,
+    /// The super admin, in a third team.
+    Sue,
+}
+
+impl Person {
+    /// The person's id.
+    pub(crate) fn id(self) -> Uuid {
+        let last = match self {
+            Self::Ana => 0xa,
+            Self::Ben => 0xb,
+            Self::Zoe => 0xc,
+            Self::Ada => 0xd,
+            Self::Sue => 0xe,
+        };
+        Uuid::from_u128(0x0000_0000_0000_4000_8000_0000_0000_0000 | last)
+    }
+}
+
+/// A running server.
+pub(crate) struct ChatServer {
+    /// `http://127.0.0.1:<port>`.
+    pub(crate) origin: String,
+    /// Its database.
+    pub(crate) database: TestDatabase,
+    /// Its pool.
+    pub(crate) db: Db,
+    /// What it reports.
+    pub(crate) readiness: Readiness,
+    client: reqwest::Client,
+    tasks: Tasks,
+}
+
+/// What came back.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    /// The status.
+    pub(crate) status: StatusCode,
+    /// The headers.
+    pub(crate) headers: HeaderMap,
+    /// The body: JSON, or null where there is none.
+    pub(crate) body: Value,
+}
+
+impl Answer {
+    /// A header's text.
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).and_then(|value| value.to_str().ok())
+    }
+
+    /// The body's rows.
+    pub(crate) fn rows(&self) -> &[Value] {
+        self.body.as_array().map_or(&[], Vec::as_slice)
+    }
+
+    /// Panics unless the answer is this refusal in the form all refusals have.
+    pub(crate) fn assert_refused(&self, status: u16, code: &str) {
+        assert_eq!(
+            (self.status.as_u16(), self.body["code"].as_str()),
+            (status, Some(code)),
+            "{self:?}"
+        );
+        let mut fields: Vec<_> = self
+            .body
+            .as_object()
+            .unwrap()
+            .keys()
+            .map(String::as_str)
+            .collect();
+        fields.sort_unstable();
+        assert_eq!(
+            fields,
+            [
+                "code",
+                "details",
+                "error",
+                "hint",
+                "message",
+                "request_id",
+                "retry_after"
+            ]
+        );
+        assert_eq!(self.body["error"], self.body["message"]);
+        assert_eq!(
+            self.body["request_id"].as_str(),
+            self.header("x-request-id")
+        );
+    }
+}
+
+impl ChatServer {
+    /// With default settings.
+    pub(crate) async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    /// With these settings (`RAPPORT_<SECTION>_<KEY>`) on top.
+    pub(crate) async fn start_with(settings: &[(&str, &str)]) -> Self {
+        let database = TestDatabase::new().await;
+        install(&database).await;
+        let url = database.url().to_owned();
+        Self::start_on(database, &url, settings).await
+    }
+
+    /// With another way to the database than the direct one.
+    pub(crate) async fn start_on(
+        database: TestDatabase,
+        request_url: &str,
+        settings: &[(&str, &str)],
+    ) -> Self {
+        let mut environment: BTreeMap<String, String> = [
+            ("DATABASE_URL", database.url()),
+            ("RAPPORT_DATABASE_REQUEST_URL", request_url),
+            ("SUPABASE_JWT_SECRET", JWT_SECRET),
+        ]
+        .iter()
+        .chain(settings)
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+        .collect();
+        environment
+            .entry("RAPPORT_DATABASE_REQUEST_POOL_SIZE".to_owned())
+            .or_insert_with(|| "4".to_owned());
+        let config = Config::load(&Inputs {
+            file: None,
+            environment: &environment,
+            flags: Vec::new(),
+        })
+        .unwrap();
+
+        let tasks = Tasks::new();
+        let readiness = Readiness::new();
+        let connector = Connector::new(config.database.request_url.expose()).unwrap();
+        let db = Db::new(connector, &config.database, readiness.clone(), &tasks).unwrap();
+        let verifier = Verifier::from_config(&config.auth).unwrap();
+        let authentication = Authentication::new(verifier, &config.server, &config.auth);
+        let router = chat::routes(ChatState::new(authentication, db.clone()))
+            .merge(health::routes(readiness.clone()));
+        let router = finish(router, Metrics::new().http);
+
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let origin = format!("http://{}", listener.local_addr().unwrap());
+        let token = tasks.token().clone();
+        tasks.spawn("test server", async move {
+            axum::serve(listener, router)
+                .with_graceful_shutdown(token.cancelled_owned())
+                .await
+                .unwrap();
+        });
+        Self {
+            origin,
+            database,
+            db,
+            readiness,
+            client: reqwest::Client::new(),
+            tasks,
+        }
+    }
+
+    /// The full address of a chat route.
+    pub(crate) fn address(&self, path: &str) -> String {
+        format!("{}{}{path}", self.origin, chat::BASE_PATH)
+    }
+
+    /// A request without a token.
+    pub(crate) fn anonymous(&self, method: Method, path: &str) -> RequestBuilder {
+        self.client.request(method, self.address(path))
+    }
+
+    /// A request in somebody's name.
+    pub(crate) fn request(&self, person: Person, method: Method, path: &str) -> RequestBuilder {
+        self.anonymous(method, path)
+            .bearer_auth(user_token(person.id()))
+    }
+
+    /// `GET` in somebody's name.
+    pub(crate) async fn get(&self, person: Person, path: &str) -> Answer {
+        answer(self.request(person, Method::GET, path)).await
+    }
+
+    /// A write with a JSON body in somebody's name.
+    pub(crate) async fn send(
+        &self,
+        person: Person,
+        method: Method,
+        path: &str,
+        body: Value,
+    ) -> Answer {
+        answer(self.request(person, method, path).json(&body)).await
+    }
+
+    /// `POST` with a JSON body in somebody's name.
+    pub(crate) async fn post(&self, person: Person, path: &str, body: Value) -> Answer {
+        self.send(person, Method::POST, path, body).await
+    }
+
+    /// Opens the conversation of two people and returns its id.
+    pub(crate) async fn open(&self, person: Person, other: Person) -> String {
+        let opened = self
+            .post(
+                person,
+                "/conversations",
+                json!({ "other_user_id": other.id() }),
+            )
+            .await;
+        assert!(opened.status.is_success(), "{opened:?}");
+        opened.body["id"].as_str().unwrap().to_owned()
+    }
+
+    /// Sends a text and returns the message.
+    pub(crate) async fn say(&self, person: Person, conversation: &str, content: &str) -> Value {
+        let sent = self
+            .post(
+                person,
+                "/messages",
+                json!({ "conversation_id": conversation, "content": content }),
+            )
+            .await;
+        assert_eq!(sent.status, 201, "{sent:?}");
+        sent.body
+    }
+}
+
+impl Drop for ChatServer {
+    fn drop(&mut self) {
+        self.db.close();
+        self.tasks.stop();
+    }
+}
+
+/// Sends a request and reads the answer.
+pub(crate) async fn answer(request: RequestBuilder) -> Answer {
+    let response = request.send().await.unwrap();
+    let (status, headers) = (response.status(), response.headers().clone());
+    let text = response.text().await.unwrap();
+    let body = if text.is_empty() {
+        Value::Null
+    } else {
+        serde_json::from_str(&text).unwrap()
+    };
+    Answer {
+        status,
+        headers,
+        body,
+    }
+}
+
+/// The schema of the chat, with the demonstration's application around it.
+pub(crate) async fn install(database: &TestDatabase) {
+    let client = database.connect().await;
+    let installed: bool = client
+        .query_one(
+            "select to_regclass('public.user_messages') is not null",
+            &[],
+        )
+        .await
+        .unwrap()
+        .get(0);
+    if installed {
+        return;
+    }
+    run(&client, "sql/dev/host.sql").await;
+    run(&client, "sql/ledger.sql").await;
+    for folder in [
+        "sql/migrations",
+        "sql/definitions/auth",
+        "sql/definitions/realtime",
+        "sql/definitions/chat",
+    ] {
+        let mut files: Vec<_> = std::fs::read_dir(folder)
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .collect();
+        files.sort();
+        for file in files {
+            run(&client, file.to_str().unwrap()).await;
+        }
+    }
+    client
+        .batch_execute("select chat.install_host_mapping('auto')")
+        .await
+        .unwrap();
+    run(&client, "sql/dev/people.sql").await;
+}
+
+async fn run(client: &Client, path: &str) {
+    let text = std::fs::read_to_string(path).unwrap();
+    if let Err(error) = client.batch_execute(&text).await {
+        panic!("{path}: {error:?}");
+    }
+}
