@@ -13,7 +13,7 @@ mod search;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, FromRef};
-use axum::middleware::from_fn;
+use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{get, post};
 use tokio_postgres::Row;
 use tokio_postgres::types::FromSql;
@@ -22,6 +22,7 @@ use crate::db::Db;
 use crate::http::conditional::conditional;
 use crate::http::input::{Fields, MAX_BODY_BYTES, Parameters};
 use crate::http::middleware::method_not_allowed;
+use crate::http::origin::cors;
 use crate::http::{ApiError, Authentication, Caller};
 
 /// Where the routes are found.
@@ -66,7 +67,7 @@ impl FromRef<ChatState> for limits::Limits {
 
 /// Every route of the chat with its full path, CORS and caching included.
 pub fn routes(state: ChatState) -> Router {
-    let cors = state.authentication.origins().cors();
+    let cors = from_fn_with_state(state.authentication.origins().clone(), cors);
     let routes = Router::new()
         .route(
             "/conversations",

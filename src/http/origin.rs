@@ -1,43 +1,31 @@
 //! Which web pages may use the routes: for CORS, and against forged requests.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use axum::http::header::{HOST, ORIGIN};
-use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method};
-use tower_http::cors::{AllowOrigin, CorsLayer};
+use axum::extract::{Request, State};
+use axum::http::header::{
+    ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
+    ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE,
+    ACCESS_CONTROL_REQUEST_METHOD, HOST, ORIGIN, VARY,
+};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
 
-/// How long a browser may remember a preflight's answer. Firefox's limit is a day; an hour
-/// keeps a change of the configured origins from being felt for long.
-const PREFLIGHT_MAX_AGE: Duration = Duration::from_secs(3600);
+/// Seconds for which a browser may remember a preflight's answer. Chromium's own limit is two
+/// hours; an hour keeps a change of the configured origins from being felt for long.
+const PREFLIGHT_MAX_AGE: &str = "3600";
+
+/// Verbs a page may use.
+const ALLOWED_METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE";
 
 /// Headers a page may send (chat API 2.2).
-const ALLOWED_HEADERS: [HeaderName; 8] = [
-    HeaderName::from_static("authorization"),
-    HeaderName::from_static("apikey"),
-    HeaderName::from_static("x-client-info"),
-    HeaderName::from_static("content-type"),
-    HeaderName::from_static("idempotency-key"),
-    HeaderName::from_static("if-match"),
-    HeaderName::from_static("if-none-match"),
-    HeaderName::from_static("prefer"),
-];
+const ALLOWED_HEADERS: &str = "authorization, apikey, x-client-info, content-type, idempotency-key, if-match, if-none-match, prefer";
 
 /// Headers a page may read (chat API 2.2). Named one by one: with credentials a browser takes
 /// a wildcard for a header of that name.
-const EXPOSED_HEADERS: [HeaderName; 10] = [
-    HeaderName::from_static("x-next-cursor"),
-    HeaderName::from_static("link"),
-    HeaderName::from_static("etag"),
-    HeaderName::from_static("retry-after"),
-    HeaderName::from_static("x-request-id"),
-    HeaderName::from_static("idempotency-replayed"),
-    HeaderName::from_static("x-total-unread"),
-    HeaderName::from_static("x-ratelimit-limit"),
-    HeaderName::from_static("x-ratelimit-remaining"),
-    HeaderName::from_static("x-ratelimit-reset"),
-];
+const EXPOSED_HEADERS: &str = "x-next-cursor, link, etag, retry-after, x-request-id, idempotency-replayed, \
+    x-total-unread, x-ratelimit-limit, x-ratelimit-remaining, x-ratelimit-reset";
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
@@ -68,30 +56,6 @@ impl Origins {
         self.exact.contains(&origin) || (self.any_localhost && is_localhost(&origin))
     }
 
-    /// The CORS answers of the chat routes: credentials, for the listed origins alone.
-    pub fn cors(&self) -> CorsLayer {
-        let origins = self.clone();
-        let allowed = AllowOrigin::predicate(move |origin: &HeaderValue, _: &Parts| {
-            origin.to_str().is_ok_and(|origin| origins.allows(origin))
-        });
-        CorsLayer::new()
-            .allow_origin(allowed)
-            .allow_credentials(true)
-            .allow_methods([
-                Method::GET,
-                Method::HEAD,
-                Method::POST,
-                Method::PUT,
-                Method::PATCH,
-                Method::DELETE,
-            ])
-            .allow_headers(ALLOWED_HEADERS)
-            .expose_headers(EXPOSED_HEADERS)
-            .max_age(PREFLIGHT_MAX_AGE)
-            // The routes name what their answers vary by themselves.
-            .vary([])
-    }
-
     /// Whether a request that a browser signed with a cookie comes from a page that may send
     /// it. A browser adds the cookie to anybody's request, so a write needs this proof; what
     /// says nothing about where it comes from has none.
@@ -110,6 +74,57 @@ impl Origins {
             .map(|(_, host)| host);
         page.is_some_and(|page| text(&HOST).is_some_and(|host| host.eq_ignore_ascii_case(page)))
     }
+}
+
+/// Middleware that answers preflights and marks the answers that a listed origin may read
+/// (Fetch standard, CORS protocol). Other origins get no such header at all, not even the one
+/// about credentials.
+pub async fn cors(State(origins): State<Origins>, request: Request, next: Next) -> Response {
+    let origin = request.headers().get(ORIGIN).cloned();
+    let allowed =
+        origin.filter(|origin| origin.to_str().is_ok_and(|origin| origins.allows(origin)));
+    let is_preflight = request.method() == Method::OPTIONS
+        && request
+            .headers()
+            .contains_key(ACCESS_CONTROL_REQUEST_METHOD);
+    let mut response = if is_preflight {
+        (
+            StatusCode::NO_CONTENT,
+            [(VARY, HeaderValue::from_static("Origin"))],
+        )
+            .into_response()
+    } else {
+        next.run(request).await
+    };
+    let Some(origin) = allowed else {
+        return response;
+    };
+    let headers = response.headers_mut();
+    headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+    headers.insert(
+        ACCESS_CONTROL_ALLOW_CREDENTIALS,
+        HeaderValue::from_static("true"),
+    );
+    if is_preflight {
+        headers.insert(
+            ACCESS_CONTROL_ALLOW_METHODS,
+            HeaderValue::from_static(ALLOWED_METHODS),
+        );
+        headers.insert(
+            ACCESS_CONTROL_ALLOW_HEADERS,
+            HeaderValue::from_static(ALLOWED_HEADERS),
+        );
+        headers.insert(
+            ACCESS_CONTROL_MAX_AGE,
+            HeaderValue::from_static(PREFLIGHT_MAX_AGE),
+        );
+    } else {
+        headers.insert(
+            ACCESS_CONTROL_EXPOSE_HEADERS,
+            HeaderValue::from_static(EXPOSED_HEADERS),
+        );
+    }
+    response
 }
 
 fn is_localhost(origin: &str) -> bool {
