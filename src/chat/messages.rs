@@ -223,25 +223,25 @@ pub(super) async fn list_messages(
     Ok(page.respond(&uri, &parameters))
 }
 
-/// Which page is asked for; two answers to that are a mistake.
+/// Which page is asked for. A cursor goes on from wherever the first page began, so clients may
+/// leave in what they asked for then; apart from it, two positions are a mistake.
 fn asked_position(parameters: &Parameters) -> Result<Position, ApiError> {
+    if let Some(cursor) = parameters.text("cursor") {
+        return pagination::position(cursor);
+    }
     let anchor = |name: &str| parameters.text(name).map(str::to_owned);
     let mut asked: Vec<Position> = [
         anchor("before").map(Position::Before),
         anchor("after").map(Position::After),
         anchor("around").map(Position::Around),
         parameters.integer("since_rev")?.map(Position::Since),
-        parameters
-            .text("cursor")
-            .map(pagination::position)
-            .transpose()?,
     ]
     .into_iter()
     .flatten()
     .collect();
     if asked.len() > 1 {
         return Err(ApiError::invalid(
-            "Only one of before, after, around, since_rev and cursor can be given",
+            "Only one of before, after, around and since_rev can be given",
         ));
     }
     match asked.pop() {

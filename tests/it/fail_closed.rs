@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::support::chat_server::Person::{Ana, Ben};
-use crate::support::chat_server::{Answer, ChatServer, answer, install};
+use crate::support::chat_server::{Answer, ChatServer, answer};
 use crate::support::database::TestDatabase;
 use crate::support::eventually::eventually;
 use crate::support::proxy::{Mode, Proxy};
@@ -22,7 +22,6 @@ use crate::support::proxy::{Mode, Proxy};
 /// one before it left.
 async fn behind_proxy(settings: &[(&str, &str)]) -> (ChatServer, Proxy) {
     let database = TestDatabase::new().await;
-    install(&database).await;
     let proxy = Proxy::before(database.url()).await;
     let mut all = vec![("RAPPORT_DATABASE_REQUEST_POOL_SIZE", "1")];
     all.extend(settings);
@@ -269,7 +268,6 @@ async fn a_request_that_is_given_up_does_not_spoil_the_connection() {
 #[tokio::test]
 async fn the_loser_of_a_deadlock_is_repeated() {
     let database = TestDatabase::new().await;
-    install(&database).await;
     let url = database.url().to_owned();
     let server = ChatServer::start_on(database, &url, &[]).await;
     let client = server.database.connect().await;

@@ -8,6 +8,7 @@
 
 mod support;
 
+mod auth;
 mod chat;
 mod dev_cluster;
 mod fail_closed;

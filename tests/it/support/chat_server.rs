@@ -15,7 +15,6 @@ use rapport::shutdown::Tasks;
 use reqwest::header::HeaderMap;
 use reqwest::{Method, RequestBuilder, StatusCode};
 use serde_json::{Value, json};
-use tokio_postgres::Client;
 use uuid::Uuid;
 
 use super::database::TestDatabase;
@@ -130,7 +129,6 @@ impl ChatServer {
     /// With these settings (`RAPPORT_<SECTION>_<KEY>`) on top.
     pub(crate) async fn start_with(settings: &[(&str, &str)]) -> Self {
         let database = TestDatabase::new().await;
-        install(&database).await;
         let url = database.url().to_owned();
         Self::start_on(database, &url, settings).await
     }
@@ -274,50 +272,5 @@ pub(crate) async fn answer(request: RequestBuilder) -> Answer {
         status,
         headers,
         body,
-    }
-}
-
-/// The schema of the chat, with the demonstration's application around it.
-pub(crate) async fn install(database: &TestDatabase) {
-    let client = database.connect().await;
-    let installed: bool = client
-        .query_one(
-            "select to_regclass('public.user_messages') is not null",
-            &[],
-        )
-        .await
-        .unwrap()
-        .get(0);
-    if installed {
-        return;
-    }
-    run(&client, "sql/dev/host.sql").await;
-    run(&client, "sql/ledger.sql").await;
-    for folder in [
-        "sql/migrations",
-        "sql/definitions/auth",
-        "sql/definitions/realtime",
-        "sql/definitions/chat",
-    ] {
-        let mut files: Vec<_> = std::fs::read_dir(folder)
-            .unwrap()
-            .map(|entry| entry.unwrap().path())
-            .collect();
-        files.sort();
-        for file in files {
-            run(&client, file.to_str().unwrap()).await;
-        }
-    }
-    client
-        .batch_execute("select chat.install_host_mapping('auto')")
-        .await
-        .unwrap();
-    run(&client, "sql/dev/people.sql").await;
-}
-
-async fn run(client: &Client, path: &str) {
-    let text = std::fs::read_to_string(path).unwrap();
-    if let Err(error) = client.batch_execute(&text).await {
-        panic!("{path}: {error:?}");
     }
 }

@@ -1,0 +1,214 @@
+//! What all routes have in common: headers, bodies, caching, origins.
+
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::support::chat_server::Person::{Ana, Ben};
+use crate::support::chat_server::{ChatServer, answer};
+
+const APP: &str = "https://app.example";
+
+async fn with_origin() -> ChatServer {
+    ChatServer::start_with(&[("RAPPORT_SERVER_ALLOWED_ORIGINS", APP)]).await
+}
+
+#[tokio::test]
+async fn answers_are_cached_by_their_body() {
+    let server = ChatServer::start().await;
+    server.open(Ana, Ben).await;
+    let first = server.get(Ana, "/conversations").await;
+    let tag = first.header("etag").unwrap();
+    assert_eq!(first.header("cache-control"), Some("private, no-cache"));
+    assert_eq!(
+        first.header("vary"),
+        Some("Authorization, Cookie, Origin, Accept-Encoding")
+    );
+    assert_eq!(first.header("content-type"), Some("application/json"));
+    let again = |tag: String| {
+        answer(
+            server
+                .request(Ana, Method::GET, "/conversations")
+                .header("if-none-match", tag),
+        )
+    };
+    for known in [tag.to_owned(), format!("\"x\", W/{tag}")] {
+        let same = again(known).await;
+        assert_eq!((same.status.as_u16(), &same.body), (304, &Value::Null));
+        assert_eq!(
+            (same.header("etag"), same.header("cache-control")),
+            (Some(tag), Some("private, no-cache"))
+        );
+    }
+    server
+        .post(Ben, "/presence", json!({ "status": "online" }))
+        .await;
+    let changed = again(tag.to_owned()).await;
+    assert_eq!(
+        changed.status, 200,
+        "a colleague's presence is part of the rows"
+    );
+    assert_ne!(changed.header("etag"), Some(tag));
+}
+
+#[tokio::test]
+async fn bodies_that_cannot_be_read_are_refused() {
+    let server = ChatServer::start().await;
+    let post = |media_type: &'static str, body: Vec<u8>| {
+        answer(
+            server
+                .request(Ana, Method::POST, "/messages")
+                .header("content-type", media_type)
+                .body(body),
+        )
+    };
+    post("application/json", b"{".to_vec())
+        .await
+        .assert_refused(400, "malformed_request");
+    post("application/json", b"{\"content\":\"\xff\"}".to_vec())
+        .await
+        .assert_refused(400, "malformed_request");
+    post("application/json", b"[]".to_vec())
+        .await
+        .assert_refused(422, "validation_failed");
+    post("text/plain", b"{}".to_vec())
+        .await
+        .assert_refused(415, "unsupported_media_type");
+    post("application/x-www-form-urlencoded", b"a=b".to_vec())
+        .await
+        .assert_refused(415, "unsupported_media_type");
+    let untyped = answer(server.request(Ana, Method::POST, "/messages").body("{}")).await;
+    untyped.assert_refused(415, "unsupported_media_type");
+    let large = format!("{{\"content\":\"{}\"}}", "x".repeat(1024 * 1024));
+    post("application/json", large.into_bytes())
+        .await
+        .assert_refused(413, "payload_too_large");
+    post("Application/JSON; charset=utf-8", b"{}".to_vec())
+        .await
+        .assert_refused(422, "validation_failed");
+}
+
+#[tokio::test]
+async fn request_ids_come_back_and_stand_in_refusals() {
+    let server = ChatServer::start().await;
+    let given = server
+        .request(Ana, Method::GET, "/conversations/x")
+        .header("x-request-id", "mine-1");
+    let given = answer(given).await;
+    given.assert_refused(404, "not_found");
+    assert_eq!(given.header("x-request-id"), Some("mine-1"));
+    let made = server.get(Ana, "/conversations").await;
+    assert!(uuid::Uuid::try_parse(made.header("x-request-id").unwrap()).is_ok());
+    let unfit = server
+        .request(Ana, Method::GET, "/conversations")
+        .header("x-request-id", "{\"a\": 1}");
+    assert_ne!(
+        answer(unfit).await.header("x-request-id"),
+        Some("{\"a\": 1}")
+    );
+}
+
+#[tokio::test]
+async fn only_listed_origins_may_read_answers() {
+    let server = with_origin().await;
+    let preflight = |origin: &'static str| {
+        let request = server
+            .anonymous(Method::OPTIONS, "/messages")
+            .header("origin", origin)
+            .header("access-control-request-method", "PATCH")
+            .header(
+                "access-control-request-headers",
+                "authorization,content-type,idempotency-key",
+            );
+        answer(request)
+    };
+    let allowed = preflight(APP).await;
+    assert_eq!(allowed.status, 204);
+    assert_eq!(allowed.header("access-control-allow-origin"), Some(APP));
+    assert_eq!(
+        allowed.header("access-control-allow-credentials"),
+        Some("true")
+    );
+    assert_eq!(
+        allowed.header("access-control-allow-headers"),
+        Some(
+            "authorization, apikey, x-client-info, content-type, idempotency-key, if-match, if-none-match, prefer"
+        )
+    );
+    assert!(
+        allowed
+            .header("access-control-allow-methods")
+            .unwrap()
+            .contains("PATCH")
+    );
+    assert_eq!(allowed.header("vary"), Some("Origin"));
+
+    let refused = preflight("https://evil.example").await;
+    assert_eq!(
+        refused
+            .headers
+            .keys()
+            .filter(|name| name.as_str().starts_with("access-control"))
+            .count(),
+        0
+    );
+
+    for (origin, expected) in [
+        (APP, Some(APP)),
+        ("https://evil.example", None),
+        ("null", None),
+    ] {
+        let read = answer(
+            server
+                .request(Ana, Method::GET, "/conversations")
+                .header("origin", origin),
+        )
+        .await;
+        assert_eq!(read.status, 200);
+        assert_eq!(read.header("access-control-allow-origin"), expected);
+        assert_eq!(
+            read.header("access-control-allow-credentials"),
+            expected.map(|_| "true")
+        );
+        let exposed = read
+            .header("access-control-expose-headers")
+            .unwrap_or_default();
+        assert_eq!(
+            exposed.contains("x-total-unread") && exposed.contains("etag"),
+            expected.is_some()
+        );
+    }
+    let unauthorized = answer(
+        server
+            .anonymous(Method::GET, "/conversations")
+            .header("origin", APP),
+    )
+    .await;
+    unauthorized.assert_refused(401, "unauthorized");
+    assert_eq!(
+        unauthorized.header("access-control-allow-origin"),
+        Some(APP),
+        "a page may read its refusals"
+    );
+}
+
+#[tokio::test]
+async fn development_may_allow_every_local_page() {
+    let server =
+        ChatServer::start_with(&[("RAPPORT_SERVER_ALLOW_LOCALHOST_ORIGINS", "true")]).await;
+    for (origin, expected) in [
+        ("http://localhost:3000", true),
+        ("http://localhost.evil.example", false),
+    ] {
+        let read = answer(
+            server
+                .request(Ana, Method::GET, "/conversations")
+                .header("origin", origin),
+        )
+        .await;
+        assert_eq!(
+            read.header("access-control-allow-origin").is_some(),
+            expected,
+            "{origin}"
+        );
+    }
+}
