@@ -145,13 +145,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/30_host_mapping.sql' and checksum = '07d857e6f3afbad2e98307f264bb077434a755c367e0daf7a45d094b0eeab3ac'
+  where path = 'chat/30_host_mapping.sql' and checksum = 'b96b66ac46f86aa98c61044233747e3d25026facedc61a19a99fc5c773de1e16'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/30_host_mapping.sql
 \ir definitions/chat/30_host_mapping.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/30_host_mapping.sql', '07d857e6f3afbad2e98307f264bb077434a755c367e0daf7a45d094b0eeab3ac')
+  ('chat/30_host_mapping.sql', 'b96b66ac46f86aa98c61044233747e3d25026facedc61a19a99fc5c773de1e16')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
@@ -181,13 +181,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/60_message_text.sql' and checksum = '769188faec21133ef497a8235244016aa208a384821fa75d7690128e4c99f827'
+  where path = 'chat/60_message_text.sql' and checksum = '5accc3996f01e5135aa87f4aa0840157553c68fd772731bc35ba0884b6009a5d'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/60_message_text.sql
 \ir definitions/chat/60_message_text.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/60_message_text.sql', '769188faec21133ef497a8235244016aa208a384821fa75d7690128e4c99f827')
+  ('chat/60_message_text.sql', '5accc3996f01e5135aa87f4aa0840157553c68fd772731bc35ba0884b6009a5d')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
@@ -217,25 +217,25 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/70_reading.sql' and checksum = '3b5412c88b462dc3eb28cd9bc27d81e4807c24485a3ad6b2fab2ac23d0b615d2'
+  where path = 'chat/70_reading.sql' and checksum = '8d7c62c5698224262cc499b7e0f28e6275748acf95c4e8a5aea802f9ddb13185'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/70_reading.sql
 \ir definitions/chat/70_reading.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/70_reading.sql', '3b5412c88b462dc3eb28cd9bc27d81e4807c24485a3ad6b2fab2ac23d0b615d2')
+  ('chat/70_reading.sql', '8d7c62c5698224262cc499b7e0f28e6275748acf95c4e8a5aea802f9ddb13185')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/75_reactions.sql' and checksum = '100aab2babae450149e20f6bd0d2b7520025fda0d18ee4f3eead24d3ae6c226b'
+  where path = 'chat/75_reactions.sql' and checksum = '863f1bde72c5c67659d02464eb8e3b20d79da443c775954516313671c573a9bb'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/75_reactions.sql
 \ir definitions/chat/75_reactions.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/75_reactions.sql', '100aab2babae450149e20f6bd0d2b7520025fda0d18ee4f3eead24d3ae6c226b')
+  ('chat/75_reactions.sql', '863f1bde72c5c67659d02464eb8e3b20d79da443c775954516313671c573a9bb')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 

@@ -331,7 +331,7 @@ begin
     if storage_url is null
       or not starts_with(message.file_url, rtrim(storage_url, '/') || '/')
       -- a path that climbs back out of the storage begins with its address, too
-      or message.file_url ~ '(^|[/\\])(\.|%2e)(\.|%2e)([/\\]|$)'
+      or message.file_url ~* '(^|[/\\])(\.|%2e)(\.|%2e)([/\\]|$)'
     then
       perform chat.refuse('validation_failed', 'file_url is not an address of the storage');
     end if;
@@ -1039,7 +1039,10 @@ begin
     'people', people::text,
     'text', md5(mapping.directory || mapping.memberships)
   );
-  if wanted = (select c.value from chat.config c where c.key = 'host_mapping') then
+  if wanted = (select c.value from chat.config c where c.key = 'host_mapping')
+    and to_regclass('chat.directory') is not null
+    and to_regclass('chat.memberships') is not null
+  then
     return chosen;
   end if;
 
@@ -1157,10 +1160,10 @@ CREATE FUNCTION chat.judge_reaction() RETURNS trigger
 declare
   message record;
 begin
-  -- either name will do; an empty one and a missing one are refused by the constraints
+  -- either name will do
   new.reaction := coalesce(new.reaction, new.emoji);
   new.emoji := new.reaction;
-  if chat.is_blank(new.reaction) or char_length(new.reaction) > 64 then
+  if coalesce(chat.is_blank(new.reaction), true) or char_length(new.reaction) > 64 then
     perform chat.refuse('validation_failed', 'A reaction has 1 to 64 characters');
   end if;
   new.user_id := coalesce(new.user_id, auth.uid());
@@ -1346,11 +1349,12 @@ declare
   caller constant uuid := auth.uid();
   shares constant boolean := chat.shares_receipts(caller);
   member record;
-  target record;
+  target_id uuid;
+  target_seq bigint;
   remaining record;
 begin
   if up_to_message_id is not null then
-    select m.id, m.seq into target
+    select m.id, m.seq into target_id, target_seq
     from public.user_messages m
     where m.id = mark_read.up_to_message_id and m.conversation_id = mark_read.conversation_id;
     if not found then
@@ -1362,10 +1366,7 @@ begin
     perform chat.fill_read_by(
       conversation_id,
       caller,
-      case
-        when up_to_message_id is not null then target.seq
-        else (select c.last_seq from public.user_conversations c where c.id = mark_read.conversation_id)
-      end
+      coalesce(target_seq, (select c.last_seq from public.user_conversations c where c.id = mark_read.conversation_id))
     );
   end if;
 
@@ -1379,24 +1380,24 @@ begin
 
   -- what a send still under way brings is counted by that send, once it has this lock
   if up_to_message_id is null then
-    select m.id, m.seq into target
+    select m.id, m.seq into target_id, target_seq
     from public.user_messages m
     where m.conversation_id = mark_read.conversation_id
     order by m.seq desc
     limit 1;
   end if;
 
-  if target.seq > member.last_read_seq then
+  if target_seq > member.last_read_seq then
     updated := (
       select c.unread
-      from chat.count_unread(mark_read.conversation_id, caller, greatest(member.last_read_seq, member.cleared_seq), target.seq) c
+      from chat.count_unread(mark_read.conversation_id, caller, greatest(member.last_read_seq, member.cleared_seq), target_seq) c
     );
     select c.unread, c.mentions into remaining
-    from chat.count_unread(mark_read.conversation_id, caller, target.seq, 9223372036854775807) c;
+    from chat.count_unread(mark_read.conversation_id, caller, target_seq, 9223372036854775807) c;
 
     update public.user_conversation_members m
-    set last_read_seq = target.seq,
-      last_read_message_id = target.id,
+    set last_read_seq = target_seq,
+      last_read_message_id = target_id,
       last_read_at = clock_timestamp(),
       unread_count = remaining.unread,
       mention_count = remaining.mentions,
@@ -1419,17 +1420,17 @@ begin
     end if;
   end if;
 
-  if shares and target.seq is not null then
+  if shares and target_seq is not null then
     -- a receipt follows reading even where the marker had been moved back behind it
     update public.conversation_receipts r
-    set last_read_seq = target.seq,
-      last_read_message_id = target.id,
+    set last_read_seq = target_seq,
+      last_read_message_id = target_id,
       last_read_at = clock_timestamp(),
-      last_delivered_seq = greatest(r.last_delivered_seq, target.seq),
-      last_delivered_message_id = case when target.seq > r.last_delivered_seq then target.id else r.last_delivered_message_id end,
-      last_delivered_at = case when target.seq > r.last_delivered_seq then clock_timestamp() else r.last_delivered_at end,
+      last_delivered_seq = greatest(r.last_delivered_seq, target_seq),
+      last_delivered_message_id = case when target_seq > r.last_delivered_seq then target_id else r.last_delivered_message_id end,
+      last_delivered_at = case when target_seq > r.last_delivered_seq then clock_timestamp() else r.last_delivered_at end,
       changed_xid = pg_current_xact_id()
-    where r.conversation_id = mark_read.conversation_id and r.user_id = caller and r.last_read_seq < target.seq;
+    where r.conversation_id = mark_read.conversation_id and r.user_id = caller and r.last_read_seq < target_seq;
   end if;
 end
 $$;
