@@ -79,6 +79,9 @@ create table public.user_messages (
   constraint user_messages_content_is_bounded check (char_length(content) <= 20000),
   constraint user_messages_client_message_id_is_short check (char_length(client_message_id) between 1 and 64),
   constraint user_messages_file_size_is_positive check (file_size >= 0),
+  constraint user_messages_file_names_are_short
+    check (char_length(file_url) <= 2048 and char_length(file_name) <= 255 and char_length(file_type) <= 255),
+  constraint user_messages_mentions_are_few check (cardinality(mentions) <= 100),
   constraint user_messages_metadata_is_small_object check (jsonb_typeof(metadata) = 'object' and octet_length(metadata::text) <= 8192)
 );
 

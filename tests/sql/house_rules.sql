@@ -63,6 +63,10 @@ from tests.tables t, unnest(array['anon', 'rapport_request']) r (name)
 where t.relkind in ('r', 'v')
   and (has_table_privilege(r.name, t.oid, 'select, insert, update, delete, truncate, references, trigger') or has_any_column_privilege(r.name, t.oid, 'select, insert, update'));
 
+select tests.none('sequences open to clients', array_agg(t.name || ' to ' || r.name))
+from tests.tables t, unnest(array['anon', 'authenticated', 'rapport_request']) r (name)
+where t.relkind = 'S' and has_sequence_privilege(r.name, t.oid, 'usage, select, update');
+
 -- the role that pooled connections are parked on can do nothing
 select tests.none('memberships of rapport_request', array_agg(m.roleid::regrole::text)) from pg_auth_members m where m.member = 'rapport_request'::regrole;
 select tests.equals((rolcanlogin, rolinherit, rolsuper, rolcreatedb, rolcreaterole, rolbypassrls, rolreplication)::text, '(f,f,f,f,f,f,f)', 'rapport_request') from pg_roles where rolname = 'rapport_request';

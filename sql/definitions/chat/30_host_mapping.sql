@@ -151,8 +151,10 @@ begin
       execute format('alter view chat.%I owner to %I', view_name, host_owner);
       execute format('revoke create on schema chat from %I', host_owner);
     exception when insufficient_privilege then
-      raise warning 'View chat.% cannot be given to %, the owner of %. If that table has row-level security, the chat sees nobody.',
-        view_name, host_owner, host_table;
+      if row_security_active(host_table) then
+        raise warning 'View chat.% cannot be given to %, the owner of %, and row-level security hides that table from %: the chat will see nobody.',
+          view_name, host_owner, host_table, current_user;
+      end if;
     end;
   end if;
 

@@ -1,6 +1,33 @@
 -- Opening conversations, and what a member may set about one.
 -- Lock order everywhere: message, then conversation, then members, then receipts.
 
+-- Every change of a row that clients keep a copy of is stamped with its transaction, whoever makes it: /sync
+-- compares the stamps with the snapshot a client has seen.
+create or replace function chat.stamp_change()
+returns trigger
+language plpgsql
+set search_path = ''
+as $$
+begin
+  new.changed_xid := pg_current_xact_id();
+  return new;
+end
+$$;
+
+revoke all on function chat.stamp_change() from public;
+
+create or replace trigger user_conversations_90_stamp
+  before update on public.user_conversations
+  for each row execute function chat.stamp_change();
+
+create or replace trigger user_conversation_members_90_stamp
+  before update on public.user_conversation_members
+  for each row execute function chat.stamp_change();
+
+create or replace trigger conversation_receipts_90_stamp
+  before update on public.conversation_receipts
+  for each row execute function chat.stamp_change();
+
 -- One spelling per pair, and nothing that only the server may decide. Also for imports, which write the table directly.
 create or replace function chat.prepare_conversation()
 returns trigger
@@ -40,7 +67,6 @@ begin
     raise exception 'Who a conversation is between does not change' using
       errcode = 'restrict_violation', constraint = 'user_conversations_identity_is_fixed';
   end if;
-  new.changed_xid := pg_current_xact_id();
   return new;
 end
 $$;
@@ -103,14 +129,13 @@ begin
     new.muted_until := null;
   end if;
   new.updated_at := now();
-  new.changed_xid := pg_current_xact_id();
   return new;
 end
 $$;
 
 revoke all on function chat.settle_member() from public;
 
--- not for the counters, which the functions of this schema move along with changed_xid
+-- not for the counters, which only functions of this schema move
 create or replace trigger user_conversation_members_10_settle
   before update of conversation_id, user_id, is_archived, is_pinned, is_muted, muted_until, notification_level, marked_unread
   on public.user_conversation_members
@@ -219,7 +244,7 @@ begin
     end if;
     -- whoever opens it wants to see it
     update public.user_conversation_members m
-    set hidden = false, updated_at = now(), changed_xid = pg_current_xact_id()
+    set hidden = false, updated_at = now()
     where m.conversation_id = open_conversation.conversation_id and m.user_id = caller and m.hidden;
   end if;
 end
@@ -284,6 +309,9 @@ declare
 begin
   if not chat.is_my_conversation(conversation_id) then
     perform chat.refuse('not_found');
+  end if;
+  if jsonb_typeof(settings) is distinct from 'object' then
+    perform chat.refuse('validation_failed', 'Settings are an object');
   end if;
   if exists (
     select
@@ -353,8 +381,7 @@ begin
     unread_count = 0,
     mention_count = 0,
     marked_unread = false,
-    updated_at = now(),
-    changed_xid = pg_current_xact_id()
+    updated_at = now()
   from public.user_conversations c
   where c.id = m.conversation_id
     and m.conversation_id = clear_conversation.conversation_id

@@ -88,6 +88,12 @@ begin
   if message.file_size < 0 then
     perform chat.refuse('validation_failed', 'file_size is not negative');
   end if;
+  if char_length(message.file_url) > 2048 or char_length(message.file_name) > 255 or char_length(message.file_type) > 255 then
+    perform chat.refuse('validation_failed', 'file_url has at most 2048 characters, file_name and file_type 255');
+  end if;
+  if cardinality(message.mentions) > 100 then
+    perform chat.refuse('validation_failed', 'At most 100 mentions');
+  end if;
 
   if message.file_url is not null then
     storage_url := (select nullif(c.value #>> '{}', '') from chat.config c where c.key = 'storage_url');

@@ -62,7 +62,9 @@ begin
     or new.client_message_id is not null
     or new.reply_to_id is not null
     or new.file_url is not null
+    or new.file_name is not null
     or new.file_size is not null
+    or new.file_type is not null
   ) then
     perform chat.check_personal_message(new);
   end if;
@@ -137,8 +139,7 @@ begin
     rev = greatest(c.rev, newest.rev),
     last_message_id = newest.id,
     last_message_at = newest.created_at,
-    updated_at = newest.created_at,
-    changed_xid = pg_current_xact_id()
+    updated_at = newest.created_at
   from (
     select distinct on (a.conversation_id) a.conversation_id, a.id, a.seq, a.rev, a.created_at
     from arrived a
@@ -152,8 +153,7 @@ begin
     last_activity_at = news.newest_at,
     hidden = false,
     is_archived = m.is_archived and not unarchive,
-    updated_at = news.newest_at,
-    changed_xid = pg_current_xact_id()
+    updated_at = news.newest_at
   from (
     select
       member.conversation_id,

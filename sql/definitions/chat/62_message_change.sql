@@ -156,8 +156,7 @@ begin
   update public.user_conversation_members m
   set unread_count = greatest(m.unread_count - lost.unread, 0),
     mention_count = greatest(m.mention_count - lost.mentions, 0),
-    updated_at = now(),
-    changed_xid = pg_current_xact_id()
+    updated_at = now()
   from (
     select
       member.conversation_id,
@@ -198,8 +197,7 @@ begin
   end if;
 
   update public.user_conversations c
-  set rev = changed.rev,
-    changed_xid = pg_current_xact_id()
+  set rev = changed.rev
   from (select a.conversation_id, max(a.rev) as rev from after a group by a.conversation_id) changed
   where c.id = changed.conversation_id and c.rev < changed.rev;
 
@@ -243,8 +241,7 @@ begin
   update public.user_conversations c
   set last_message_id = (
       select m.id from public.user_messages m where m.conversation_id = c.id order by m.seq desc limit 1
-    ),
-    changed_xid = pg_current_xact_id()
+    )
   where c.id in (select r.conversation_id from removed r);
 
   select
@@ -388,8 +385,7 @@ begin
     update public.user_conversation_members m
     set unread_count = greatest(m.unread_count - 1, 0),
       mention_count = greatest(m.mention_count - (caller = any (message.mentions))::int, 0),
-      updated_at = now(),
-      changed_xid = pg_current_xact_id()
+      updated_at = now()
     where m.conversation_id = message.conversation_id
       and m.user_id = caller
       and message.seq > greatest(m.last_read_seq, m.cleared_seq);

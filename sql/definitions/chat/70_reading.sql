@@ -141,8 +141,7 @@ begin
       unread_count = remaining.unread,
       mention_count = remaining.mentions,
       marked_unread = false,
-      updated_at = now(),
-      changed_xid = pg_current_xact_id()
+      updated_at = now()
     where m.conversation_id = mark_read.conversation_id and m.user_id = caller
     returning m.unread_count, m.last_read_at, m.last_read_message_id
     into mark_read.unread_count, mark_read.last_read_at, mark_read.last_read_message_id;
@@ -167,8 +166,7 @@ begin
       last_read_at = clock_timestamp(),
       last_delivered_seq = greatest(r.last_delivered_seq, target_seq),
       last_delivered_message_id = case when target_seq > r.last_delivered_seq then target_id else r.last_delivered_message_id end,
-      last_delivered_at = case when target_seq > r.last_delivered_seq then clock_timestamp() else r.last_delivered_at end,
-      changed_xid = pg_current_xact_id()
+      last_delivered_at = case when target_seq > r.last_delivered_seq then clock_timestamp() else r.last_delivered_at end
     where r.conversation_id = mark_read.conversation_id and r.user_id = caller and r.last_read_seq < target_seq;
   end if;
 end
@@ -303,8 +301,7 @@ begin
   update public.conversation_receipts r
   set last_delivered_seq = m.seq,
     last_delivered_message_id = m.id,
-    last_delivered_at = clock_timestamp(),
-    changed_xid = pg_current_xact_id()
+    last_delivered_at = clock_timestamp()
   from (
     select newest.id, newest.seq
     from public.user_messages newest

@@ -28,6 +28,9 @@ begin
 end
 $$;
 
+-- of an identity column: nobody needs it to insert
+revoke all on sequence public.message_edits_id_seq from public, anon, authenticated;
+
 revoke all on chat.config, chat.message_requests, chat.schema_migrations, chat.schema_definitions
   from public, anon, authenticated;
 grant select, insert, update, delete on chat.config, chat.message_requests to service_role;
