@@ -1,0 +1,159 @@
+//! What `rapport check-config` prints, and the documents that list the settings and the metrics.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use rapport::config::source::{ProcessEnvironment, Source as _};
+use rapport::config::{Config, Flag, Inputs, describe};
+use rapport::observability::metrics::{DropReason, Metrics, RequestLabels};
+
+fn file(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(file(path)).unwrap()
+}
+
+/// Every key of the defaults as `section.key`, with its default as written.
+fn defaults() -> BTreeMap<String, String> {
+    let mut found = BTreeMap::new();
+    let mut section = String::new();
+    for line in read("config/default.toml").lines() {
+        if let Some(name) = line
+            .strip_prefix('[')
+            .and_then(|rest| rest.strip_suffix(']'))
+        {
+            section = name.to_owned();
+        } else if let Some((key, value)) = line.split_once(" = ")
+            && !line.starts_with('#')
+        {
+            found.insert(format!("{section}.{key}"), value.to_owned());
+        }
+    }
+    found
+}
+
+/// The cells of every table row of a document that begins with a name in backquotes.
+fn rows(document: &str) -> Vec<Vec<String>> {
+    document
+        .lines()
+        .filter(|line| line.starts_with("| `"))
+        .map(|line| {
+            let cells = line.trim_matches('|').split(" | ");
+            cells
+                .map(|cell| cell.trim().trim_matches('`').to_owned())
+                .collect()
+        })
+        .collect()
+}
+
+#[test]
+fn the_printed_settings_show_origins_and_no_secrets() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("rapport.toml");
+    fs::write(
+        &path,
+        "[server]\nallowed_origins = [\"https://app.example.com\"]\n",
+    )
+    .unwrap();
+    let environment: BTreeMap<String, String> = [
+        (
+            "DATABASE_URL",
+            "postgresql://owner:hush@db.example.com/chat?sslmode=verify-full",
+        ),
+        ("SUPABASE_JWT_SECRET", "hush"),
+        ("RAPPORT_REPLICATION_KEEP_SLOT", "true"),
+    ]
+    .map(|(name, value)| (name.to_owned(), value.to_owned()))
+    .into();
+    let flag = Flag {
+        name: "--port",
+        key: "server.port",
+        value: "8080".to_owned(),
+    };
+    let inputs = Inputs {
+        file: Some(path.clone()),
+        environment: &environment,
+        flags: vec![flag],
+    };
+    let printed = describe(&inputs)
+        .unwrap()
+        .replace(&path.display().to_string(), "rapport.toml");
+    assert!(!printed.contains("hush"));
+
+    let snapshot = file("tests/snapshots/check_config.toml");
+    if ProcessEnvironment.get("WRITE_SNAPSHOTS").is_some() {
+        fs::write(&snapshot, &printed).unwrap();
+    }
+    assert_eq!(printed, fs::read_to_string(snapshot).unwrap());
+}
+
+#[test]
+fn the_documentation_lists_every_setting_with_its_variable_and_default() {
+    let document = read("docs/configuration.md");
+    let documented: BTreeMap<String, String> = rows(&document)
+        .into_iter()
+        .filter(|cells| cells[0].contains('.'))
+        .map(|cells| {
+            let variable = format!("RAPPORT_{}", cells[0].replace('.', "_").to_uppercase());
+            assert_eq!(cells[1], variable);
+            assert!(!cells[3].is_empty(), "{} has no meaning", cells[0]);
+            (cells[0].clone(), cells[2].clone())
+        })
+        .collect();
+    assert_eq!(documented, defaults());
+}
+
+#[test]
+fn the_example_variables_are_accepted() {
+    let variables: BTreeMap<String, String> = read("config/example.env")
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+        .filter_map(|line| line.split_once('='))
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect();
+    let config = Config::load(&Inputs {
+        file: None,
+        environment: &variables,
+        flags: vec![],
+    });
+    assert_eq!(config.unwrap().server.allowed_origins.len(), 2);
+}
+
+/// The names in an exposition with their kinds, as `# TYPE` lines declare them, in the form in
+/// which they are queried.
+fn declared(exposition: &str) -> BTreeMap<String, String> {
+    exposition
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE "))
+        .filter_map(|line| line.split_once(' '))
+        .map(|(name, kind)| {
+            let suffix = if kind == "counter" { "_total" } else { "" };
+            (format!("{name}{suffix}"), kind.to_owned())
+        })
+        .collect()
+}
+
+#[test]
+fn the_documentation_lists_every_metric() {
+    let metrics = Metrics::new();
+    // What has labels is printed once something was counted.
+    metrics.realtime.dropped(DropReason::Malformed);
+    metrics
+        .http
+        .requests
+        .get_or_create(&RequestLabels {
+            method: "GET",
+            route: "/health".to_owned(),
+            status: 200,
+        })
+        .inc();
+    let document = read("docs/metrics.md");
+    let documented: BTreeMap<String, String> = rows(&document)
+        .into_iter()
+        .map(|cells| (cells[0].clone(), cells[1].clone()))
+        .collect();
+    assert_eq!(documented, declared(&metrics.encode().unwrap()));
+}
