@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::error::SessionError;
 use super::publication;
 use super::slot::{self, Holder, SlotName};
-use super::transport::APPLICATION_NAME;
+use super::transport::{APPLICATION_NAME, answered};
 use crate::config::ReplicationConfig;
 use crate::db::connect::Connector;
 
@@ -55,8 +55,12 @@ impl Preparation {
         config: &ReplicationConfig,
         stop: &CancellationToken,
     ) -> Result<SlotOrigin, SessionError> {
-        publication::ensure(client, &config.publication).await?;
-        let Some(state) = slot::inspect(client, name).await? else {
+        let looking = async {
+            publication::ensure(client, &config.publication).await?;
+            Ok::<_, SessionError>(slot::inspect(client, name).await?)
+        };
+        let state = answered("looking at publication and slot", looking).await?;
+        let Some(state) = state else {
             slot::create(client, connector, name, stop).await?;
             tracing::info!(slot = %name, "replication slot made");
             self.needs_new_slot = false;
@@ -66,7 +70,11 @@ impl Preparation {
             return Err(SessionError::ForeignSlot(name.to_string()));
         }
         if let Some(pid) = state.active_pid {
-            self.end_dead_holder(client, pid).await?;
+            answered(
+                "looking at who reads the slot",
+                self.end_dead_holder(client, pid),
+            )
+            .await?;
             return Err(SessionError::SlotBusy(pid));
         }
         self.other = None;
@@ -80,7 +88,7 @@ impl Preparation {
             held_bytes = state.held_bytes,
             "the replication slot cannot be used any more and is made anew; changes may be missing"
         );
-        slot::drop(client, name).await?;
+        answered("dropping the slot", slot::drop(client, name)).await?;
         slot::create(client, connector, name, stop).await?;
         self.needs_new_slot = false;
         Ok(SlotOrigin::Replaced)

@@ -12,6 +12,7 @@ use tokio_postgres::types::PgLsn;
 use tokio_util::sync::CancellationToken;
 
 use super::error::{ReplicationError, SessionError};
+use super::transport::answered;
 use crate::change::Lsn;
 use crate::db::connect::Connector;
 
@@ -21,6 +22,10 @@ const NAME_LIMIT_BYTES: usize = 63;
 /// Making a slot waits for every transaction that is open at that moment. Longer than this is worth
 /// telling the operator about.
 const SLOW_CREATION: Duration = Duration::from_secs(5);
+
+/// After this long the making is begun again: the connection may be dead without a word, and a
+/// transaction this long may be followed by the next.
+const CREATION_LIMIT: Duration = Duration::from_secs(600);
 
 /// A name that PostgreSQL accepts for a slot: lower-case letters, digits and underscores.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -139,26 +144,40 @@ pub(super) async fn create(
         &parameters,
     );
     tokio::pin!(statement);
+    let limit = tokio::time::sleep(CREATION_LIMIT);
+    tokio::pin!(limit);
     loop {
         tokio::select! {
+            biased;
             made = &mut statement => {
                 made?;
                 return Ok(());
             }
             () = stop.cancelled() => {
-                // A failure to cancel leaves waiting for the statement as the only way.
-                if let Err(error) = client.cancel_token().cancel_query(connector.tls()).await {
-                    tracing::warn!(%error, "making the replication slot cannot be cancelled");
-                }
-                return match statement.await {
-                    Ok(_) | Err(_) => Err(SessionError::Stopped),
+                cancel(client, connector).await;
+                // It may be made by now: then the clean end drops it.
+                return match answered("cancelling the making of a slot", statement).await {
+                    Ok(_) => Ok(()),
+                    Err(_) => Err(SessionError::Stopped),
                 };
+            }
+            () = &mut limit => {
+                cancel(client, connector).await;
+                return Err(SessionError::Timeout(CREATION_LIMIT.as_secs(), "making the slot"));
             }
             () = tokio::time::sleep(SLOW_CREATION) => tracing::warn!(
                 slot = %name,
                 "making the replication slot waits for open transactions to end"
             ),
         }
+    }
+}
+
+/// Cancels the statement that runs on `client`.
+async fn cancel(client: &Client, connector: &Connector) {
+    let token = client.cancel_token();
+    if let Err(error) = answered("cancelling", token.cancel_query(connector.tls())).await {
+        tracing::warn!(%error, "making the replication slot cannot be cancelled");
     }
 }
 

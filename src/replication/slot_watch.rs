@@ -9,13 +9,9 @@ use tokio_postgres::Client;
 
 use super::error::SessionError;
 use super::slot::{self, SlotName, SlotState};
-use super::transport::{CONNECT_TIMEOUT, CONTROL_APPLICATION_NAME};
-use crate::db::connect::{ConnectError, Connector};
+use super::transport::{CONTROL_APPLICATION_NAME, answered};
+use crate::db::connect::Connector;
 use crate::shutdown::Tasks;
-
-/// How long an answer may take. A server this slow is taken for gone, and the stream is made anew:
-/// nothing is lost by that.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What to hold the slot against.
 pub(super) struct SlotWatch {
@@ -65,10 +61,11 @@ impl SlotWatch {
             Some(connected) => connected,
             None => connect(&self.connector, &self.tasks).await?,
         };
-        let answer = tokio::time::timeout(ANSWER_TIMEOUT, slot::inspect(&connected, &self.name));
-        let state = answer.await.map_err(|_| {
-            SessionError::Timeout(ANSWER_TIMEOUT.as_secs(), "looking at the replication slot")
-        })??;
+        let state = answered(
+            "looking at the replication slot",
+            slot::inspect(&connected, &self.name),
+        )
+        .await?;
         *client = Some(connected);
         Ok(state)
     }
@@ -76,9 +73,7 @@ impl SlotWatch {
 
 /// The ordinary connection beside the stream.
 pub(super) async fn connect(connector: &Connector, tasks: &Tasks) -> Result<Client, SessionError> {
-    let connected = connector.connect(CONTROL_APPLICATION_NAME, tasks);
-    tokio::time::timeout(CONNECT_TIMEOUT, connected)
-        .await
-        .map_err(|_| SessionError::Timeout(CONNECT_TIMEOUT.as_secs(), "connecting"))?
-        .map_err(|error: ConnectError| error.into())
+    // Boxed: the handshake's state is large, and would be part of the task for as long as it runs.
+    let connecting = Box::pin(connector.connect(CONTROL_APPLICATION_NAME, tasks));
+    answered("connecting", connecting).await
 }

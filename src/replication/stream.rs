@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::time::Duration;
 
 use pgwire_replication::{ReplicationClient, ReplicationEvent};
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -68,6 +69,8 @@ pub(super) struct Memory {
     has_slot: bool,
     was_live: bool,
     is_live: bool,
+    /// An interruption that listeners have not been told of, because the sink was full.
+    owes_interrupted: bool,
     /// A gap that listeners have not been told of.
     owes_gap: bool,
 }
@@ -87,7 +90,7 @@ impl Stream {
             if is_progress || begun.elapsed() >= LIVED {
                 pause = self.config.backoff_min;
             }
-            if self.interrupted(&error).await.is_err() {
+            if self.interrupted(&error).is_err() {
                 break;
             }
             let wait = match error {
@@ -310,6 +313,10 @@ impl Stream {
     /// slot exists by now, so what they read from the tables on hearing of the gap and what
     /// follows here leave nothing out.
     async fn announce_live(&mut self) -> Result<(), SessionError> {
+        if self.memory.owes_interrupted {
+            self.send(StreamEvent::Interrupted).await?;
+            self.memory.owes_interrupted = false;
+        }
         if self.memory.owes_gap {
             self.send(StreamEvent::Gap).await?;
             self.memory.owes_gap = false;
@@ -325,8 +332,9 @@ impl Stream {
         Ok(())
     }
 
-    /// Reports the end of a connection. Errors only when there is nobody to report to.
-    async fn interrupted(&mut self, error: &SessionError) -> Result<(), SessionError> {
+    /// Reports the end of a connection, without waiting: a sink that is full for long must not keep
+    /// the slot from being looked at. Errors only when there is nobody to report to.
+    fn interrupted(&mut self, error: &SessionError) -> Result<(), SessionError> {
         match error {
             SessionError::SlotBusy(_) => {
                 tracing::info!(slot = %self.slot, %error, "waiting for the replication slot");
@@ -351,8 +359,11 @@ impl Stream {
             status.last_error = Some(error.to_string());
         });
         if std::mem::take(&mut self.memory.is_live) {
-            let stop = self.stop.clone();
-            stoppable(&stop, self.send(StreamEvent::Interrupted)).await?;
+            self.memory.owes_interrupted = match self.sink.try_send(StreamEvent::Interrupted) {
+                Ok(()) => false,
+                Err(TrySendError::Full(_)) => true,
+                Err(TrySendError::Closed(_)) => return Err(SessionError::SinkClosed),
+            };
         }
         Ok(())
     }

@@ -33,8 +33,20 @@ const IDLE_STATUS_INTERVAL: Duration = Duration::from_secs(2);
 /// beyond this the socket is not read and TCP holds the server back.
 const QUEUED_MESSAGES: usize = 128;
 
-/// Connecting, the login and the first answers.
-pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the server may take to answer what needs no waiting. One this slow is taken for gone,
+/// and everything is connected anew: nothing is lost by that.
+pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// `work`, whose answer must come within [`ANSWER_TIMEOUT`]. `what` completes "no answer while".
+pub(super) async fn answered<T, E: Into<SessionError>>(
+    what: &'static str,
+    work: impl Future<Output = Result<T, E>>,
+) -> Result<T, SessionError> {
+    match tokio::time::timeout(ANSWER_TIMEOUT, work).await {
+        Ok(result) => result.map_err(Into::into),
+        Err(_) => Err(SessionError::Timeout(ANSWER_TIMEOUT.as_secs(), what)),
+    }
+}
 
 /// The parts of a connection URL that a replication connection needs.
 #[derive(Clone)]
@@ -211,21 +223,14 @@ pub(super) async fn open(
         .wire_config(attempt, slot, config)
         .with_start_lsn(pgwire_replication::Lsn::from_u64(start.0));
     let mut client = ReplicationClient::connect_gated(config).await?;
-    let identified = tokio::time::timeout(CONNECT_TIMEOUT, async {
+    let identified = answered("opening the replication connection", async {
         let system = client.identify_system().await?;
         let rows = client.simple_query("select pg_backend_pid()").await?;
         Ok::<_, SessionError>((system, rows))
     })
     .await;
-    let Ok(identified) = identified else {
-        // Nothing else ends a connection that gets no answer.
-        client.abort();
-        return Err(SessionError::Timeout(
-            CONNECT_TIMEOUT.as_secs(),
-            "opening the replication connection",
-        ));
-    };
-    let (system, rows) = identified?;
+    // Nothing else ends a connection that gets no answer.
+    let (system, rows) = identified.inspect_err(|_| client.abort())?;
     let pid = rows
         .first()
         .and_then(|row| row.first()?.as_deref())
@@ -244,21 +249,12 @@ pub(super) async fn open(
 
 /// Starts to stream and waits for the server's consent.
 pub(super) async fn start(client: &mut ReplicationClient) -> Result<(), SessionError> {
-    let started = tokio::time::timeout(CONNECT_TIMEOUT, async {
+    let started = answered("starting to stream", async {
         client.start().await?;
         client.wait_started().await
     })
     .await;
-    match started {
-        Ok(result) => Ok(result?),
-        Err(_) => {
-            client.abort();
-            Err(SessionError::Timeout(
-                CONNECT_TIMEOUT.as_secs(),
-                "starting to stream",
-            ))
-        }
-    }
+    started.inspect_err(|_| client.abort())
 }
 
 #[cfg(test)]

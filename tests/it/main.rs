@@ -14,4 +14,5 @@ mod config_dump;
 mod dev_cluster;
 mod fail_closed;
 mod house;
+mod replication;
 mod schema_install;

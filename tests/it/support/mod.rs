@@ -1,7 +1,8 @@
-//! What tests stand on: databases, tokens, and waiting for a condition.
+//! What tests stand on: databases, tokens, a wire to cut, and waiting for a condition.
 
 #![allow(dead_code, reason = "each test area uses its own part")]
 
+pub(crate) mod chaos;
 pub(crate) mod chat_server;
 pub(crate) mod database;
 pub(crate) mod eventually;

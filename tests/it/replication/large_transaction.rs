@@ -1,0 +1,76 @@
+//! A transaction of any size passes in bounded chunks.
+
+use rapport::config::ReplicationConfig;
+
+use super::streaming::{Heard, Signal, Streaming, assert_each_once, config, flatten, publish_note};
+use crate::support::database::TestDatabase;
+
+#[tokio::test]
+async fn fifty_thousand_rows_arrive_in_chunks_and_in_order() {
+    let database = TestDatabase::bare().await;
+    let sql = database.connect().await;
+    publish_note(&sql).await;
+    // Room for one event: the stream must wait for the listener, not pile up.
+    let mut streaming = Streaming::begin(database.url(), &config(), 1);
+    streaming.listener.until(Signal::Live).await;
+    sql.batch_execute(
+        "insert into note select id, repeat('x', 100) from generate_series(1, 50000) as id",
+    )
+    .await
+    .unwrap();
+    sql.batch_execute("insert into note values (50001, 'next')")
+        .await
+        .unwrap();
+
+    let mut seen = Vec::new();
+    let mut last_flags = Vec::new();
+    while seen.len() < 50_001 {
+        if let Some(Heard::Changes(chunk)) = streaming.listener.next().await {
+            last_flags.push((chunk.commit_lsn, chunk.is_last));
+            seen.extend(flatten(&chunk));
+        }
+    }
+    assert_each_once(&seen, 50_001);
+    assert!(seen.is_sorted_by_key(|change| change.inserted_id()));
+    let first = last_flags[0].0;
+    let of_first: Vec<bool> = last_flags
+        .iter()
+        .filter(|(lsn, _)| *lsn == first)
+        .map(|(_, is_last)| *is_last)
+        .collect();
+    assert_eq!(of_first.len(), 50);
+    assert_eq!(of_first.iter().filter(|is_last| **is_last).count(), 1);
+    assert_eq!(of_first.last(), Some(&true));
+    assert!(
+        streaming
+            .listener
+            .chunk_sizes
+            .iter()
+            .all(|size| *size <= 1_000)
+    );
+    streaming.stop().await;
+}
+
+#[tokio::test]
+async fn chunks_are_bounded_by_bytes_too() {
+    let database = TestDatabase::bare().await;
+    let sql = database.connect().await;
+    publish_note(&sql).await;
+    let limits = ReplicationConfig {
+        chunk_max_bytes: 100_000,
+        ..config()
+    };
+    let mut streaming = Streaming::start(database.url(), &limits).await;
+    sql.batch_execute(
+        "insert into note
+         select id, repeat('x', case when id = 3 then 300000 else 30000 end)
+         from generate_series(1, 7) as id",
+    )
+    .await
+    .unwrap();
+    let seen = streaming.changes(7).await;
+    assert_each_once(&seen, 7);
+    // Three rows of 30 kB do not exceed the limit, a fourth would; the large one stands alone.
+    assert_eq!(streaming.listener.chunk_sizes, [2, 1, 3, 1]);
+    streaming.stop().await;
+}

@@ -1,0 +1,8 @@
+//! The change stream against a real PostgreSQL.
+
+mod decode_live;
+mod large_transaction;
+mod restart;
+mod slot_lost;
+mod streaming;
+mod two_processes;

@@ -1,0 +1,287 @@
+//! Connections and servers end; every row arrives once and in commit order all the same.
+
+use std::time::{Duration, Instant};
+
+use rapport::config::ReplicationConfig;
+use tokio_postgres::Client;
+
+use super::streaming::{
+    Heard, Seen, Signal, Streaming, assert_each_once, config, flatten, publish_note, slot,
+};
+use crate::support::chaos::ChaosProxy;
+use crate::support::database::{TestDatabase, connect, own_cluster};
+use crate::support::eventually::eventually;
+
+/// Ends the walsender of this database's slot, waiting for one to be there.
+async fn kill_walsender(sql: &Client) {
+    eventually("a walsender to kill", async || {
+        let killed = sql
+            .query_opt(
+                "select pg_terminate_backend(active_pid) from pg_replication_slots
+                 where database = current_database() and active_pid is not null",
+                &[],
+            )
+            .await
+            .unwrap();
+        killed.map(|_| ())
+    })
+    .await;
+}
+
+/// Writes 1 to `count` in transactions of one to seven rows.
+async fn write_rows(url: String, count: i64) {
+    let sql = connect(&url).await;
+    let mut next = 1;
+    while next <= count {
+        let last = (next + next % 7).min(count);
+        sql.execute(
+            "insert into note select id, 'row ' || id from generate_series($1::bigint, $2::bigint) as id",
+            &[&next, &last],
+        )
+        .await
+        .unwrap();
+        next = last + 1;
+    }
+}
+
+fn commits_in_order(seen: &[Seen]) -> bool {
+    seen.is_sorted_by_key(|change| (change.commit_lsn, change.ordinal))
+}
+
+#[tokio::test]
+async fn walsenders_are_killed_while_rows_are_written() {
+    const ROWS: i64 = 3_000;
+    let database = TestDatabase::bare().await;
+    let sql = database.connect().await;
+    publish_note(&sql).await;
+    let mut streaming = Streaming::start(database.url(), &config()).await;
+    let writing = write_rows(database.url().to_owned(), ROWS);
+    let killing = async {
+        for _ in 0..8 {
+            kill_walsender(&sql).await;
+        }
+    };
+    let (seen, (), ()) = tokio::join!(streaming.listener.changes(ROWS as usize), writing, killing);
+    assert_each_once(&seen, ROWS);
+    assert!(commits_in_order(&seen));
+    // The last kills may come after the last row.
+    sql.batch_execute("insert into note values (0, 'end')")
+        .await
+        .unwrap();
+    assert_eq!(streaming.changes(1).await[0].inserted_id(), 0);
+    let listener = streaming.stop().await;
+    assert!(listener.signals.contains(&Signal::Interrupted));
+    assert!(!listener.signals.contains(&Signal::Gap));
+}
+
+#[tokio::test]
+async fn a_walsender_killed_inside_a_transaction_continues_behind_what_was_handed_over() {
+    const ROWS: usize = 20_000;
+    let database = TestDatabase::bare().await;
+    let sql = database.connect().await;
+    publish_note(&sql).await;
+    let small = ReplicationConfig {
+        chunk_max_changes: 100,
+        ..config()
+    };
+    let mut streaming = Streaming::begin(database.url(), &small, 1);
+    streaming.listener.until(Signal::Live).await;
+    sql.batch_execute(
+        "insert into note select id, repeat('x', 500) from generate_series(1, 20000) as id",
+    )
+    .await
+    .unwrap();
+    let mut seen = Vec::new();
+    let mut kills = 0;
+    while seen.len() < ROWS {
+        if let Some(Heard::Changes(chunk)) = streaming.listener.next().await {
+            assert!(seen.len() + chunk.changes.len() == ROWS || !chunk.is_last);
+            seen.extend(flatten(&chunk));
+            if kills < 4 && seen.len() >= (kills + 1) * 3_000 {
+                kills += 1;
+                kill_walsender(&sql).await;
+            }
+        }
+    }
+    assert_eq!(kills, 4);
+    assert_each_once(&seen, ROWS as i64);
+    let commit = seen[0].commit_lsn;
+    assert!(seen.iter().all(|change| change.commit_lsn == commit));
+    let interruptions = streaming
+        .listener
+        .signals
+        .iter()
+        .filter(|signal| **signal == Signal::Interrupted)
+        .count();
+    assert!(interruptions >= 1, "{:?}", streaming.listener.signals);
+    streaming.stop().await;
+}
+
+#[tokio::test]
+async fn postgres_stops_fast_while_streaming_and_nothing_is_lost_over_the_restart() {
+    let cluster = std::sync::Arc::new(own_cluster().await);
+    let url = cluster.url_for("postgres");
+    let sql = connect(&url).await;
+    publish_note(&sql).await;
+    let mut streaming = Streaming::start(&url, &config()).await;
+    write_rows(url.clone(), 100).await;
+    // Not read yet: the queue has room for these, so they are handed over and acknowledged.
+    drop(sql);
+
+    let stopping = std::sync::Arc::clone(&cluster);
+    let begun = Instant::now();
+    tokio::task::spawn_blocking(move || stopping.stop())
+        .await
+        .unwrap()
+        .unwrap();
+    let took = begun.elapsed();
+    // PostgreSQL waits until our walsender has said that it has everything.
+    assert!(
+        took < Duration::from_secs(5),
+        "the fast shutdown took {took:?}"
+    );
+
+    let resuming = std::sync::Arc::clone(&cluster);
+    tokio::task::spawn_blocking(move || resuming.resume())
+        .await
+        .unwrap()
+        .unwrap();
+    let seen = streaming.changes(100).await;
+    assert_each_once(&seen, 100);
+    streaming.listener.until(Signal::Live).await;
+    let sql = connect(&url).await;
+    sql.batch_execute("insert into note values (101, 'after')")
+        .await
+        .unwrap();
+    assert_eq!(streaming.changes(1).await[0].inserted_id(), 101);
+    assert!(streaming.metrics.reconnects.get() >= 1);
+    let listener = streaming.stop().await;
+    assert!(listener.signals.contains(&Signal::Interrupted));
+    assert!(
+        !listener.signals.contains(&Signal::Gap),
+        "{:?}",
+        listener.signals
+    );
+}
+
+#[tokio::test]
+async fn the_wire_is_cut_anywhere_in_a_message() {
+    const ROWS: i64 = 2_000;
+    let database = TestDatabase::bare().await;
+    let sql = database.connect().await;
+    publish_note(&sql).await;
+    let (proxy, through) = ChaosProxy::before(database.url()).await;
+    let mut streaming = Streaming::start(&through, &config()).await;
+    let writing = write_rows(database.url().to_owned(), ROWS);
+    let cutting = async {
+        for bytes in [0, 1, 7, 333, 1_001, 4_097, 9_999] {
+            proxy.cut_after(bytes);
+            eventually("the cut", async || (!proxy.will_cut()).then_some(())).await;
+        }
+        proxy.refuse(true);
+        proxy.cut();
+        proxy.refuse(false);
+    };
+    let (seen, (), ()) = tokio::join!(streaming.listener.changes(ROWS as usize), writing, cutting);
+    assert_each_once(&seen, ROWS);
+    assert!(commits_in_order(&seen));
+    let listener = streaming.stop().await;
+    assert!(listener.signals.contains(&Signal::Interrupted));
+    assert!(!listener.signals.contains(&Signal::Gap));
+}
+
+#[tokio::test]
+async fn a_dead_network_is_noticed_and_left() {
+    let database = TestDatabase::bare().await;
+    let sql = database.connect().await;
+    publish_note(&sql).await;
+    let (proxy, through) = ChaosProxy::before(database.url()).await;
+    let mut streaming = Streaming::start(&through, &config()).await;
+    // Nothing passes and nobody says so; only the look at the slot stays without an answer.
+    proxy.pause();
+    sql.batch_execute("insert into note values (1, 'x')")
+        .await
+        .unwrap();
+    streaming.listener.until(Signal::Interrupted).await;
+    proxy.resume();
+    let seen = streaming.changes(1).await;
+    assert_each_once(&seen, 1);
+    streaming.stop().await;
+}
+
+#[tokio::test]
+async fn a_full_sink_stops_the_reading_and_not_the_keep_alives() {
+    const ROWS: i64 = 30_000;
+    let database = TestDatabase::bare().await;
+    let sql = database.connect().await;
+    publish_note(&sql).await;
+    // Ten times what a server usually forgives a silent client less.
+    sql.batch_execute(&format!(
+        "alter database {} set wal_sender_timeout = '1s'",
+        database.name()
+    ))
+    .await
+    .unwrap();
+    let small = ReplicationConfig {
+        chunk_max_changes: 10,
+        ..config()
+    };
+    let mut streaming = Streaming::begin(database.url(), &small, 1);
+    streaming.listener.until(Signal::Live).await;
+    sql.batch_execute(
+        "insert into note select id, repeat('x', 500) from generate_series(1, 30000) as id",
+    )
+    .await
+    .unwrap();
+    // Nobody reads for three timeouts, by the server's clock.
+    let blocked_since: f64 = sql
+        .query_one("select extract(epoch from clock_timestamp())::float8", &[])
+        .await
+        .unwrap()
+        .get(0);
+    eventually("three timeouts have passed", async || {
+        let now: f64 = sql
+            .query_one("select extract(epoch from clock_timestamp())::float8", &[])
+            .await
+            .unwrap()
+            .get(0);
+        (now - blocked_since > 3.0).then_some(())
+    })
+    .await;
+    assert!(slot(&sql).await.unwrap().1.is_some(), "still connected");
+    let seen = streaming.changes(ROWS as usize).await;
+    assert_each_once(&seen, ROWS);
+    let listener = streaming.stop().await;
+    assert_eq!(listener.signals, [Signal::Live]);
+}
+
+#[tokio::test]
+async fn the_database_may_come_later() {
+    let cluster = std::sync::Arc::new(own_cluster().await);
+    let url = cluster.url_for("postgres");
+    publish_note(&connect(&url).await).await;
+    let stopping = std::sync::Arc::clone(&cluster);
+    tokio::task::spawn_blocking(move || stopping.stop())
+        .await
+        .unwrap()
+        .unwrap();
+    let mut streaming = Streaming::begin(&url, &config(), 8);
+    eventually("a first attempt has failed", async || {
+        (streaming.metrics.reconnects.get() > 0).then_some(())
+    })
+    .await;
+    let resuming = std::sync::Arc::clone(&cluster);
+    tokio::task::spawn_blocking(move || resuming.resume())
+        .await
+        .unwrap()
+        .unwrap();
+    streaming.replication.ready().await.unwrap();
+    let sql = connect(&url).await;
+    sql.batch_execute("insert into note values (1, 'x')")
+        .await
+        .unwrap();
+    assert_each_once(&streaming.changes(1).await, 1);
+    let listener = streaming.stop().await;
+    assert_eq!(listener.signals, [Signal::Live]);
+    assert_eq!(slot(&sql).await, None);
+}

@@ -1,0 +1,266 @@
+//! The slot: kept, dropped, taken away, invalidated, made too early, holding too much.
+
+use rapport::config::ReplicationConfig;
+use tokio_postgres::Client;
+
+use super::streaming::{Signal, Streaming, assert_each_once, config, publish_note, slot};
+use crate::support::database::{TestDatabase, connect, own_cluster};
+use crate::support::eventually::eventually;
+
+async fn insert(sql: &Client, id: i64) {
+    sql.execute("insert into note values ($1, 'x')", &[&id])
+        .await
+        .unwrap();
+}
+
+/// Takes the slot away from the stream that reads it.
+async fn steal_slot(sql: &Client) {
+    eventually("the slot can be dropped", async || {
+        // Both in one statement, before the stream is back.
+        sql.batch_execute(
+            "do $$
+             declare found pg_replication_slots;
+             begin
+                 select * into found from pg_replication_slots where database = current_database();
+                 perform pg_terminate_backend(found.active_pid, 1000);
+                 perform pg_drop_replication_slot(found.slot_name);
+             end $$",
+        )
+        .await
+        .ok()
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_clean_stop_drops_the_slot() {
+    let database = TestDatabase::bare().await;
+    let sql = database.connect().await;
+    publish_note(&sql).await;
+    let streaming = Streaming::start(database.url(), &config()).await;
+    let (name, pid) = slot(&sql).await.unwrap();
+    assert_eq!(name, format!("rapport_{}", database.name()));
+    assert!(pid.is_some());
+    streaming.stop().await;
+    assert_eq!(slot(&sql).await, None);
+}
+
+#[tokio::test]
+async fn a_kept_slot_continues_where_the_last_run_ended() {
+    let database = TestDatabase::bare().await;
+    let sql = database.connect().await;
+    publish_note(&sql).await;
+    let keeping = ReplicationConfig {
+        keep_slot: true,
+        ..config()
+    };
+    let mut next = 1;
+    for _ in 0..3 {
+        let mut streaming = Streaming::start(database.url(), &keeping).await;
+        insert(&sql, next).await;
+        insert(&sql, next + 1).await;
+        // From the second run on: first what was written between the runs.
+        let expected: Vec<i64> = if next == 1 {
+            vec![1, 2]
+        } else {
+            vec![next - 1, next, next + 1]
+        };
+        let seen = streaming.changes(expected.len()).await;
+        let ids: Vec<i64> = seen.iter().map(|change| change.inserted_id()).collect();
+        assert_eq!(ids, expected);
+        let listener = streaming.stop().await;
+        assert_eq!(listener.signals, [Signal::Live]);
+        assert!(slot(&sql).await.is_some());
+        insert(&sql, next + 2).await;
+        next += 3;
+    }
+}
+
+#[tokio::test]
+async fn a_slot_dropped_behind_our_back_is_made_anew_and_the_gap_is_announced() {
+    let database = TestDatabase::bare().await;
+    let sql = database.connect().await;
+    publish_note(&sql).await;
+    let mut streaming = Streaming::start(database.url(), &config()).await;
+    insert(&sql, 1).await;
+    assert_each_once(&streaming.changes(1).await, 1);
+    steal_slot(&sql).await;
+    // The theft may take several attempts, each of which interrupts the stream.
+    streaming.listener.until(Signal::Gap).await;
+    streaming.listener.until(Signal::Live).await;
+    insert(&sql, 2).await;
+    assert_eq!(streaming.changes(1).await[0].inserted_id(), 2);
+    assert_eq!(streaming.metrics.slot_recreated.get(), 1);
+    let listener = streaming.stop().await;
+    let last = listener.signals.len() - 3;
+    assert_eq!(
+        listener.signals[last..],
+        [Signal::Interrupted, Signal::Gap, Signal::Live]
+    );
+}
+
+#[tokio::test]
+async fn a_slot_that_holds_too_much_log_is_made_anew() {
+    let database = TestDatabase::bare().await;
+    let sql = database.connect().await;
+    publish_note(&sql).await;
+    let limited = ReplicationConfig {
+        max_wal_held_bytes: 4 << 20,
+        chunk_max_changes: 10,
+        ..config()
+    };
+    let mut streaming = Streaming::begin(database.url(), &limited, 1);
+    streaming.listener.until(Signal::Live).await;
+    // Nobody listens, so nothing is acknowledged while this is written.
+    sql.batch_execute(
+        "insert into note select id, repeat('x', 1000) from generate_series(1, 10000) as id",
+    )
+    .await
+    .unwrap();
+    eventually("the slot is given up", async || {
+        (streaming.metrics.slot_recreated.get() > 0).then_some(())
+    })
+    .await;
+    let before = streaming.listener.until(Signal::Gap).await;
+    assert!(before.len() < 10_000, "{}", before.len());
+    streaming.listener.until(Signal::Live).await;
+    insert(&sql, 20_000).await;
+    assert_eq!(streaming.changes(1).await[0].inserted_id(), 20_000);
+    streaming.stop().await;
+    assert_eq!(slot(&sql).await, None);
+}
+
+#[tokio::test]
+async fn an_invalidated_slot_is_made_anew() {
+    let cluster = own_cluster().await;
+    let url = cluster.url_for("postgres");
+    let sql = connect(&url).await;
+    publish_note(&sql).await;
+    let small = ReplicationConfig {
+        chunk_max_changes: 10,
+        ..config()
+    };
+    let mut streaming = Streaming::begin(&url, &small, 1);
+    streaming.listener.until(Signal::Live).await;
+    sql.batch_execute("alter system set max_slot_wal_keep_size = '1MB'")
+        .await
+        .unwrap();
+    sql.batch_execute("select pg_reload_conf()").await.unwrap();
+    sql.batch_execute(
+        "insert into note select id, repeat('x', 1000) from generate_series(1, 5000) as id",
+    )
+    .await
+    .unwrap();
+    eventually("the slot is replaced", async || {
+        sql.batch_execute(
+            "create table if not exists filler (t text); insert into filler values ('x')",
+        )
+        .await
+        .unwrap();
+        sql.batch_execute("select pg_switch_wal()").await.unwrap();
+        sql.batch_execute("checkpoint").await.unwrap();
+        (streaming.metrics.slot_recreated.get() > 0).then_some(())
+    })
+    .await;
+    sql.batch_execute("alter system reset max_slot_wal_keep_size")
+        .await
+        .unwrap();
+    sql.batch_execute("select pg_reload_conf()").await.unwrap();
+    // The last checkpoint may have taken the new slot too.
+    eventually("a sound slot is read", async || {
+        sql.query_opt(
+            "select 1 from pg_replication_slots where active and wal_status <> 'lost'",
+            &[],
+        )
+        .await
+        .unwrap()
+        .map(|_| ())
+    })
+    .await;
+    streaming.listener.until(Signal::Gap).await;
+    streaming.listener.until(Signal::Live).await;
+    insert(&sql, 20_000).await;
+    assert_eq!(streaming.changes(1).await[0].inserted_id(), 20_000);
+    streaming.stop().await;
+}
+
+#[tokio::test]
+async fn a_slot_older_than_its_publication_is_made_anew() {
+    let database = TestDatabase::bare().await;
+    let sql = database.connect().await;
+    sql.batch_execute("create table note (id bigint primary key, title text)")
+        .await
+        .unwrap();
+    sql.execute(
+        "select pg_create_logical_replication_slot($1, 'pgoutput')",
+        &[&format!("rapport_{}", database.name())],
+    )
+    .await
+    .unwrap();
+    // Decoding this needs the publication as it was then: not there.
+    insert(&sql, 1).await;
+    sql.batch_execute("create publication supabase_realtime for table note")
+        .await
+        .unwrap();
+    let mut streaming = Streaming::begin(database.url(), &config(), 8);
+    streaming.listener.until(Signal::Gap).await;
+    streaming.listener.until(Signal::Live).await;
+    insert(&sql, 2).await;
+    assert_eq!(streaming.changes(1).await[0].inserted_id(), 2);
+    streaming.stop().await;
+}
+
+#[tokio::test]
+async fn an_idle_slot_does_not_hold_the_log_that_others_write() {
+    let database = TestDatabase::bare().await;
+    let sql = database.connect().await;
+    publish_note(&sql).await;
+    let streaming = Streaming::start(database.url(), &config()).await;
+    // Not published: nothing is handed over.
+    sql.batch_execute(
+        "create table other (t text); insert into other select repeat('x', 1000) from generate_series(1, 3000)",
+    )
+    .await
+    .unwrap();
+    let written: tokio_postgres::types::PgLsn = sql
+        .query_one("select pg_current_wal_insert_lsn()", &[])
+        .await
+        .unwrap()
+        .get(0);
+    eventually("all of it is acknowledged", async || {
+        let row = sql
+            .query_one(
+                "select confirmed_flush_lsn from pg_replication_slots where database = current_database()",
+                &[],
+            )
+            .await
+            .unwrap();
+        (row.get::<_, tokio_postgres::types::PgLsn>(0) >= written).then_some(())
+    })
+    .await;
+    streaming.stop().await;
+}
+
+#[tokio::test]
+async fn a_stop_while_the_slot_is_being_made_leaves_none_behind() {
+    let database = TestDatabase::bare().await;
+    let sql = database.connect().await;
+    publish_note(&sql).await;
+    // Making a slot waits for this.
+    let mut holder = database.connect().await;
+    let open = holder.transaction().await.unwrap();
+    open.execute("insert into note values (1, 'x')", &[])
+        .await
+        .unwrap();
+    let streaming = Streaming::begin(database.url(), &config(), 8);
+    eventually("the slot is being made", async || {
+        slot(&sql).await.map(|_| ())
+    })
+    .await;
+    streaming.stop().await;
+    open.commit().await.unwrap();
+    eventually("no slot is left", async || {
+        slot(&sql).await.is_none().then_some(())
+    })
+    .await;
+}

@@ -1,0 +1,314 @@
+//! A running stream whose events a test can wait for, checked for order as they arrive.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rapport::change::{
+    Action, ChangeEvent, ChangeTransaction, ColumnValue, Lsn, OldRow, Row, RowChange, StreamEvent,
+};
+use rapport::config::ReplicationConfig;
+use rapport::db::connect::Connector;
+use rapport::observability::metrics::ReplicationMetrics;
+use rapport::observability::readiness::Readiness;
+use rapport::replication::Replication;
+use rapport::shutdown::Tasks;
+use tokio::sync::mpsc;
+use tokio_postgres::Client;
+
+/// Generous, because a busy machine is not a failure.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// Settings for tests: quick to notice and quick to come back.
+pub(super) fn config() -> ReplicationConfig {
+    ReplicationConfig {
+        publication: "supabase_realtime".to_owned(),
+        slot_name: "rapport".to_owned(),
+        keep_slot: false,
+        max_wal_held_bytes: 1 << 40,
+        chunk_max_changes: 1_000,
+        chunk_max_bytes: 1 << 20,
+        status_interval: Duration::from_millis(200),
+        check_interval: Duration::from_millis(200),
+        backoff_min: Duration::from_millis(20),
+        backoff_max: Duration::from_secs(1),
+    }
+}
+
+/// A change as a test compares it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Seen {
+    pub commit_lsn: Lsn,
+    pub ordinal: u64,
+    pub event: ChangeEvent,
+}
+
+impl Seen {
+    /// `INSERT note new(id=1,title=x)`, and likewise with `old` and `key`.
+    pub(super) fn line(&self) -> String {
+        let relation = &self.event.relation;
+        let row = |label: &str, row: &Row| {
+            let values: Vec<String> = relation
+                .columns
+                .iter()
+                .zip(&row.0)
+                .map(|(column, value)| format!("{}={}", column.name, text(value)))
+                .collect();
+            format!(" {label}({})", values.join(","))
+        };
+        let old = |old: &OldRow| match old {
+            OldRow::Key(image) => row("key", image),
+            OldRow::Full(image) => row("old", image),
+        };
+        let images = match &self.event.row {
+            RowChange::Insert { new } => row("new", new),
+            RowChange::Update { old: before, new } => {
+                before.as_ref().map(old).unwrap_or_default() + &row("new", new)
+            }
+            RowChange::Delete { old: before } => old(before),
+        };
+        format!(
+            "{} {}{images}",
+            self.event.action().as_str(),
+            relation.table.name
+        )
+    }
+
+    /// The inserted row's first column as a number.
+    pub(super) fn inserted_id(&self) -> i64 {
+        assert_eq!(self.event.action(), Action::Insert);
+        let RowChange::Insert { new } = &self.event.row else {
+            unreachable!()
+        };
+        text(&new.0[0]).parse().unwrap()
+    }
+}
+
+/// A value as text; `~` stands for null and `…` for unchanged.
+pub(super) fn text(value: &ColumnValue) -> &str {
+    match value {
+        ColumnValue::Null => "~",
+        ColumnValue::Unchanged => "…",
+        ColumnValue::Text(bytes) => std::str::from_utf8(bytes).unwrap(),
+    }
+}
+
+/// What the stream said besides changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Signal {
+    Live,
+    Interrupted,
+    Gap,
+}
+
+/// One thing heard.
+#[derive(Clone, Debug)]
+pub(super) enum Heard {
+    Changes(Arc<ChangeTransaction>),
+    Signal(Signal),
+}
+
+/// The stream and its listening end.
+pub(super) struct Streaming {
+    pub replication: Replication,
+    pub metrics: ReplicationMetrics,
+    pub readiness: Readiness,
+    pub listener: Listener,
+    tasks: Tasks,
+}
+
+/// The listening end. It checks that nothing repeats, nothing is left out within a transaction, and
+/// commits come in order.
+pub(super) struct Listener {
+    events: mpsc::Receiver<StreamEvent>,
+    /// Commit and ordinal expected next, and whether the transaction ended.
+    last: Option<(Lsn, u64, bool)>,
+    pub signals: Vec<Signal>,
+    pub chunk_sizes: Vec<usize>,
+}
+
+impl Streaming {
+    /// Starts to stream with room for `capacity` events, and does not wait.
+    pub(super) fn begin(url: &str, config: &ReplicationConfig, capacity: usize) -> Self {
+        let (sink, events) = mpsc::channel(capacity);
+        let metrics = ReplicationMetrics::default();
+        let readiness = Readiness::new();
+        let tasks = Tasks::new();
+        let replication = Replication::start(
+            &Connector::new(url).unwrap(),
+            config,
+            sink,
+            metrics.clone(),
+            readiness.clone(),
+            &tasks,
+        )
+        .unwrap();
+        let listener = Listener {
+            events,
+            last: None,
+            signals: Vec::new(),
+            chunk_sizes: Vec::new(),
+        };
+        Self {
+            replication,
+            metrics,
+            readiness,
+            listener,
+            tasks,
+        }
+    }
+
+    /// Starts to stream and waits until it is live.
+    pub(super) async fn start(url: &str, config: &ReplicationConfig) -> Self {
+        let mut streaming = Self::begin(url, config, 64);
+        streaming.listener.until(Signal::Live).await;
+        streaming.replication.ready().await.unwrap();
+        streaming
+    }
+
+    /// The next `count` changes.
+    pub(super) async fn changes(&mut self, count: usize) -> Vec<Seen> {
+        self.listener.changes(count).await
+    }
+
+    /// The next `count` changes as lines.
+    pub(super) async fn lines(&mut self, count: usize) -> Vec<String> {
+        self.changes(count).await.iter().map(Seen::line).collect()
+    }
+
+    /// Stops cleanly and waits until every task has ended.
+    pub(super) async fn stop(self) -> Listener {
+        self.replication.stop().await;
+        self.tasks.stop();
+        assert!(self.tasks.finished(DEADLINE).await, "a task still runs");
+        self.listener
+    }
+}
+
+impl Listener {
+    /// The next event, or `None` when the stream has ended.
+    pub(super) async fn next(&mut self) -> Option<Heard> {
+        let event = tokio::time::timeout(DEADLINE, self.events.recv())
+            .await
+            .expect("an event within a minute")?;
+        let signal = match event {
+            StreamEvent::Changes(chunk) => {
+                self.check(&chunk);
+                return Some(Heard::Changes(chunk));
+            }
+            StreamEvent::Live => Signal::Live,
+            StreamEvent::Interrupted => Signal::Interrupted,
+            StreamEvent::Gap => {
+                // A transaction that was handed over in part may have no end.
+                self.last = None;
+                Signal::Gap
+            }
+        };
+        self.signals.push(signal);
+        Some(Heard::Signal(signal))
+    }
+
+    fn check(&mut self, chunk: &ChangeTransaction) {
+        let expected = match self.last {
+            Some((commit_lsn, next, false)) => {
+                assert_eq!(
+                    chunk.commit_lsn, commit_lsn,
+                    "a transaction ends before the next"
+                );
+                next
+            }
+            Some((commit_lsn, _, true)) => {
+                assert!(
+                    chunk.commit_lsn > commit_lsn,
+                    "commits come in order and once"
+                );
+                0
+            }
+            None => 0,
+        };
+        assert_eq!(
+            chunk.first_ordinal, expected,
+            "no change is left out or repeated"
+        );
+        let next = chunk.first_ordinal + chunk.changes.len() as u64;
+        self.last = Some((chunk.commit_lsn, next, chunk.is_last));
+        self.chunk_sizes.push(chunk.changes.len());
+    }
+
+    /// Changes until there are `count`; signals are noted.
+    pub(super) async fn changes(&mut self, count: usize) -> Vec<Seen> {
+        let mut seen = Vec::with_capacity(count);
+        while seen.len() < count {
+            match self.next().await.expect("the stream goes on") {
+                Heard::Changes(chunk) => seen.extend(flatten(&chunk)),
+                Heard::Signal(_) => {}
+            }
+        }
+        assert_eq!(seen.len(), count, "more than was asked for: {seen:#?}");
+        seen
+    }
+
+    /// Waits for `signal`; returns the changes before it.
+    pub(super) async fn until(&mut self, signal: Signal) -> Vec<Seen> {
+        let mut seen = Vec::new();
+        loop {
+            match self.next().await.expect("the stream goes on") {
+                Heard::Changes(chunk) => seen.extend(flatten(&chunk)),
+                Heard::Signal(heard) if heard == signal => return seen,
+                Heard::Signal(_) => {}
+            }
+        }
+    }
+}
+
+/// The changes of a chunk, one by one.
+pub(super) fn flatten(chunk: &ChangeTransaction) -> Vec<Seen> {
+    chunk
+        .changes
+        .iter()
+        .enumerate()
+        .map(|(index, event)| Seen {
+            commit_lsn: chunk.commit_lsn,
+            ordinal: chunk.first_ordinal + index as u64,
+            event: event.clone(),
+        })
+        .collect()
+}
+
+/// A table `note (id, title)` in the publication.
+pub(super) async fn publish_note(client: &Client) {
+    client
+        .batch_execute(
+            "create table note (id bigint primary key, title text);
+             create publication supabase_realtime for table note;",
+        )
+        .await
+        .unwrap();
+}
+
+/// Asserts that `seen` are inserts of 1 to `count`, each once.
+pub(super) fn assert_each_once(seen: &[Seen], count: i64) {
+    let mut times = BTreeMap::new();
+    for change in seen {
+        *times.entry(change.inserted_id()).or_insert(0) += 1;
+    }
+    let wrong: Vec<_> = (1..=count)
+        .filter(|id| times.get(id) != Some(&1))
+        .map(|id| (id, times.get(&id).copied().unwrap_or(0)))
+        .collect();
+    assert!(wrong.is_empty(), "not exactly once: {wrong:?}");
+    assert_eq!(times.len(), usize::try_from(count).unwrap());
+}
+
+/// The slot of this test's database, by name.
+pub(super) async fn slot(client: &Client) -> Option<(String, Option<i32>)> {
+    client
+        .query_opt(
+            "select slot_name::text, active_pid from pg_replication_slots
+             where database = current_database()",
+            &[],
+        )
+        .await
+        .unwrap()
+        .map(|row| (row.get(0), row.get(1)))
+}

@@ -1,0 +1,61 @@
+//! One process reads the slot; another waits for its end.
+
+use super::streaming::{Signal, Streaming, config, publish_note, slot};
+use crate::support::chaos::ChaosProxy;
+use crate::support::database::TestDatabase;
+use crate::support::eventually::eventually;
+
+#[tokio::test]
+async fn a_second_process_waits_and_takes_over_when_the_first_stops() {
+    let database = TestDatabase::bare().await;
+    let sql = database.connect().await;
+    publish_note(&sql).await;
+    let mut first = Streaming::start(database.url(), &config()).await;
+    let mut second = Streaming::begin(database.url(), &config(), 8);
+    eventually("the second has found the slot taken", async || {
+        (second.metrics.reconnects.get() > 1).then_some(())
+    })
+    .await;
+    sql.batch_execute("insert into note values (1, 'x')")
+        .await
+        .unwrap();
+    assert_eq!(first.changes(1).await[0].inserted_id(), 1);
+    let listener = first.stop().await;
+    assert_eq!(listener.signals, [Signal::Live], "the first was left alone");
+
+    second.replication.ready().await.unwrap();
+    sql.batch_execute("insert into note values (2, 'y')")
+        .await
+        .unwrap();
+    assert_eq!(second.changes(1).await[0].inserted_id(), 2);
+    second.stop().await;
+    assert_eq!(slot(&sql).await, None);
+}
+
+#[tokio::test]
+async fn a_process_that_fell_silent_loses_the_slot() {
+    let database = TestDatabase::bare().await;
+    let sql = database.connect().await;
+    publish_note(&sql).await;
+    // Only the silence counts here, not the server's own patience.
+    sql.batch_execute(&format!(
+        "alter database {} set wal_sender_timeout = '10min'",
+        database.name()
+    ))
+    .await
+    .unwrap();
+    let (proxy, through) = ChaosProxy::before(database.url()).await;
+    let first = Streaming::start(&through, &config()).await;
+    let (_, first_pid) = slot(&sql).await.unwrap();
+    proxy.pause();
+    let second = Streaming::begin(database.url(), &config(), 8);
+    second.replication.ready().await.unwrap();
+    let (_, second_pid) = slot(&sql).await.unwrap();
+    assert_ne!(first_pid, second_pid);
+    proxy.refuse(true);
+    proxy.cut();
+    first.stop().await;
+    assert!(slot(&sql).await.is_some(), "the slot is the second's now");
+    second.stop().await;
+    assert_eq!(slot(&sql).await, None);
+}
