@@ -35,7 +35,7 @@ begin
     (1, 'foundation', 'd1c6c3da155f8fd7b2cf1ec0b789551a967b723529357d2634aba0437044d5df'),
     (2, 'settings_and_host', 'f3f58c6e3865f367107285390ca7a0e4b60113118d896b6b9d1004c66e331ac6'),
     (3, 'conversations', '0f5b2d36b41081995f050e0c7c35e217c306c1297dac95401b0de23b87e808cc'),
-    (4, 'messages', '13c7951e4a83a27d00f76e39b9ce7fe5b637d13367ad39cbe42222f3e2a98730'),
+    (4, 'messages', '9d4da8dc4a6619d4e691dfaa5d1310a3b3c56c8b1583e0a03d5c709d34d6f150'),
     (5, 'people', '3ed8881761c7f5df7c4f6bd1204c1c3ec8af2d3acb52f25af05c796c1d2afd3e')
   ), applied as (
     select version, checksum from chat.schema_migrations
@@ -95,7 +95,7 @@ select not exists (select from chat.schema_migrations where version = 4) as pend
 \if :pending
 \echo migrations/0004_messages.sql
 insert into chat.schema_migrations (version, name, checksum) values
-  (4, 'messages', '13c7951e4a83a27d00f76e39b9ce7fe5b637d13367ad39cbe42222f3e2a98730');
+  (4, 'messages', '9d4da8dc4a6619d4e691dfaa5d1310a3b3c56c8b1583e0a03d5c709d34d6f150');
 \ir migrations/0004_messages.sql
 \endif
 
@@ -145,13 +145,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/30_host_mapping.sql' and checksum = 'b96b66ac46f86aa98c61044233747e3d25026facedc61a19a99fc5c773de1e16'
+  where path = 'chat/30_host_mapping.sql' and checksum = 'f1d28c6c01fecee4c35732b10b6ce10312ebf1f507739c4d187a13b474ab09e4'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/30_host_mapping.sql
 \ir definitions/chat/30_host_mapping.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/30_host_mapping.sql', 'b96b66ac46f86aa98c61044233747e3d25026facedc61a19a99fc5c773de1e16')
+  ('chat/30_host_mapping.sql', 'f1d28c6c01fecee4c35732b10b6ce10312ebf1f507739c4d187a13b474ab09e4')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
@@ -169,61 +169,61 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/50_conversations.sql' and checksum = 'b0f157dfd4c8c675a7183afd30c70b579b760c7e84ca43bc86a70c9e078c65a7'
+  where path = 'chat/50_conversations.sql' and checksum = '09509ec2c283bcb34de14657c037e95f7facf9d5ba65f282639271b85e3e4a69'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/50_conversations.sql
 \ir definitions/chat/50_conversations.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/50_conversations.sql', 'b0f157dfd4c8c675a7183afd30c70b579b760c7e84ca43bc86a70c9e078c65a7')
+  ('chat/50_conversations.sql', '09509ec2c283bcb34de14657c037e95f7facf9d5ba65f282639271b85e3e4a69')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/60_message_text.sql' and checksum = '5accc3996f01e5135aa87f4aa0840157553c68fd772731bc35ba0884b6009a5d'
+  where path = 'chat/60_message_text.sql' and checksum = '6f35bde5526ccdf916f210be33d0da0e2c40e9ca6f39a02b74f0324251635791'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/60_message_text.sql
 \ir definitions/chat/60_message_text.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/60_message_text.sql', '5accc3996f01e5135aa87f4aa0840157553c68fd772731bc35ba0884b6009a5d')
+  ('chat/60_message_text.sql', '6f35bde5526ccdf916f210be33d0da0e2c40e9ca6f39a02b74f0324251635791')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/61_message_insert.sql' and checksum = 'ce477a8e1756b22801ebf3c766e601eef3fbbf181403847983449e23ef451b0e'
+  where path = 'chat/61_message_insert.sql' and checksum = 'b948c8f49195f7edf6804d36f782eb84898268e4f6d97f7cd271ec3b2aa41080'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/61_message_insert.sql
 \ir definitions/chat/61_message_insert.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/61_message_insert.sql', 'ce477a8e1756b22801ebf3c766e601eef3fbbf181403847983449e23ef451b0e')
+  ('chat/61_message_insert.sql', 'b948c8f49195f7edf6804d36f782eb84898268e4f6d97f7cd271ec3b2aa41080')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/62_message_change.sql' and checksum = '561f2e81f1ba8acf7bdfbfa9dfb41e0380308b09e734d6e981d7e593a626bb4a'
+  where path = 'chat/62_message_change.sql' and checksum = 'cd001ab70a3439cb84537295605b54a47b980a59de27702fb6902ecec6729c9d'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/62_message_change.sql
 \ir definitions/chat/62_message_change.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/62_message_change.sql', '561f2e81f1ba8acf7bdfbfa9dfb41e0380308b09e734d6e981d7e593a626bb4a')
+  ('chat/62_message_change.sql', 'cd001ab70a3439cb84537295605b54a47b980a59de27702fb6902ecec6729c9d')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/70_reading.sql' and checksum = '8d7c62c5698224262cc499b7e0f28e6275748acf95c4e8a5aea802f9ddb13185'
+  where path = 'chat/70_reading.sql' and checksum = 'b62662c3e1e3528064a30de6f6534b8a3ee78a5acdb99cf5a4f17ababa7280dd'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/70_reading.sql
 \ir definitions/chat/70_reading.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/70_reading.sql', '8d7c62c5698224262cc499b7e0f28e6275748acf95c4e8a5aea802f9ddb13185')
+  ('chat/70_reading.sql', 'b62662c3e1e3528064a30de6f6534b8a3ee78a5acdb99cf5a4f17ababa7280dd')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
@@ -277,13 +277,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/90_policies.sql' and checksum = '942404509f36071190d1afd8a740478df48f2bc2d40853babea4dd0f608a3f81'
+  where path = 'chat/90_policies.sql' and checksum = '10fd3d156fd07a9f260f0987e2f528862ee3984694c6f10d5ecea7586809dc3d'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/90_policies.sql
 \ir definitions/chat/90_policies.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/90_policies.sql', '942404509f36071190d1afd8a740478df48f2bc2d40853babea4dd0f608a3f81')
+  ('chat/90_policies.sql', '10fd3d156fd07a9f260f0987e2f528862ee3984694c6f10d5ecea7586809dc3d')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 

@@ -269,7 +269,9 @@ CREATE TABLE public.user_messages (
     CONSTRAINT user_messages_client_message_id_is_short CHECK (((char_length(client_message_id) >= 1) AND (char_length(client_message_id) <= 64))),
     CONSTRAINT user_messages_content_is_bounded CHECK ((char_length(content) <= 20000)),
     CONSTRAINT user_messages_deleted_has_no_content CHECK (((NOT is_deleted) OR ((content = ''::text) AND (file_url IS NULL)))),
+    CONSTRAINT user_messages_file_names_are_short CHECK (((char_length(file_url) <= 2048) AND (char_length(file_name) <= 255) AND (char_length(file_type) <= 255))),
     CONSTRAINT user_messages_file_size_is_positive CHECK ((file_size >= 0)),
+    CONSTRAINT user_messages_mentions_are_few CHECK ((cardinality(mentions) <= 100)),
     CONSTRAINT user_messages_metadata_is_small_object CHECK (((jsonb_typeof(metadata) = 'object'::text) AND (octet_length((metadata)::text) <= 8192))),
     CONSTRAINT user_messages_text_is_not_empty CHECK ((is_deleted OR (message_type <> 'text'::text) OR (content <> ''::text))),
     CONSTRAINT user_messages_type_is_known CHECK ((message_type = ANY (ARRAY['text'::text, 'image'::text, 'file'::text, 'system'::text])))
@@ -324,6 +326,12 @@ begin
   end if;
   if message.file_size < 0 then
     perform chat.refuse('validation_failed', 'file_size is not negative');
+  end if;
+  if char_length(message.file_url) > 2048 or char_length(message.file_name) > 255 or char_length(message.file_type) > 255 then
+    perform chat.refuse('validation_failed', 'file_url has at most 2048 characters, file_name and file_type 255');
+  end if;
+  if cardinality(message.mentions) > 100 then
+    perform chat.refuse('validation_failed', 'At most 100 mentions');
   end if;
 
   if message.file_url is not null then
@@ -429,8 +437,7 @@ begin
     unread_count = 0,
     mention_count = 0,
     marked_unread = false,
-    updated_at = now(),
-    changed_xid = pg_current_xact_id()
+    updated_at = now()
   from public.user_conversations c
   where c.id = m.conversation_id
     and m.conversation_id = clear_conversation.conversation_id
@@ -658,8 +665,7 @@ begin
   end if;
 
   update public.user_conversations c
-  set rev = changed.rev,
-    changed_xid = pg_current_xact_id()
+  set rev = changed.rev
   from (select a.conversation_id, max(a.rev) as rev from after a group by a.conversation_id) changed
   where c.id = changed.conversation_id and c.rev < changed.rev;
 
@@ -703,8 +709,7 @@ begin
     rev = greatest(c.rev, newest.rev),
     last_message_id = newest.id,
     last_message_at = newest.created_at,
-    updated_at = newest.created_at,
-    changed_xid = pg_current_xact_id()
+    updated_at = newest.created_at
   from (
     select distinct on (a.conversation_id) a.conversation_id, a.id, a.seq, a.rev, a.created_at
     from arrived a
@@ -718,8 +723,7 @@ begin
     last_activity_at = news.newest_at,
     hidden = false,
     is_archived = m.is_archived and not unarchive,
-    updated_at = news.newest_at,
-    changed_xid = pg_current_xact_id()
+    updated_at = news.newest_at
   from (
     select
       member.conversation_id,
@@ -753,8 +757,7 @@ begin
   update public.user_conversations c
   set last_message_id = (
       select m.id from public.user_messages m where m.conversation_id = c.id order by m.seq desc limit 1
-    ),
-    changed_xid = pg_current_xact_id()
+    )
   where c.id in (select r.conversation_id from removed r);
 
   select
@@ -945,8 +948,7 @@ begin
     update public.user_conversation_members m
     set unread_count = greatest(m.unread_count - 1, 0),
       mention_count = greatest(m.mention_count - (caller = any (message.mentions))::int, 0),
-      updated_at = now(),
-      changed_xid = pg_current_xact_id()
+      updated_at = now()
     where m.conversation_id = message.conversation_id
       and m.user_id = caller
       and message.seq > greatest(m.last_read_seq, m.cleared_seq);
@@ -1205,7 +1207,6 @@ begin
     raise exception 'Who a conversation is between does not change' using
       errcode = 'restrict_violation', constraint = 'user_conversations_identity_is_fixed';
   end if;
-  new.changed_xid := pg_current_xact_id();
   return new;
 end
 $$;
@@ -1321,8 +1322,7 @@ begin
   update public.conversation_receipts r
   set last_delivered_seq = m.seq,
     last_delivered_message_id = m.id,
-    last_delivered_at = clock_timestamp(),
-    changed_xid = pg_current_xact_id()
+    last_delivered_at = clock_timestamp()
   from (
     select newest.id, newest.seq
     from public.user_messages newest
@@ -1402,8 +1402,7 @@ begin
       unread_count = remaining.unread,
       mention_count = remaining.mentions,
       marked_unread = false,
-      updated_at = now(),
-      changed_xid = pg_current_xact_id()
+      updated_at = now()
     where m.conversation_id = mark_read.conversation_id and m.user_id = caller
     returning m.unread_count, m.last_read_at, m.last_read_message_id
     into mark_read.unread_count, mark_read.last_read_at, mark_read.last_read_message_id;
@@ -1428,8 +1427,7 @@ begin
       last_read_at = clock_timestamp(),
       last_delivered_seq = greatest(r.last_delivered_seq, target_seq),
       last_delivered_message_id = case when target_seq > r.last_delivered_seq then target_id else r.last_delivered_message_id end,
-      last_delivered_at = case when target_seq > r.last_delivered_seq then clock_timestamp() else r.last_delivered_at end,
-      changed_xid = pg_current_xact_id()
+      last_delivered_at = case when target_seq > r.last_delivered_seq then clock_timestamp() else r.last_delivered_at end
     where r.conversation_id = mark_read.conversation_id and r.user_id = caller and r.last_read_seq < target_seq;
   end if;
 end
@@ -1924,7 +1922,7 @@ begin
     end if;
     -- whoever opens it wants to see it
     update public.user_conversation_members m
-    set hidden = false, updated_at = now(), changed_xid = pg_current_xact_id()
+    set hidden = false, updated_at = now()
     where m.conversation_id = open_conversation.conversation_id and m.user_id = caller and m.hidden;
   end if;
 end
@@ -1961,7 +1959,9 @@ begin
     or new.client_message_id is not null
     or new.reply_to_id is not null
     or new.file_url is not null
+    or new.file_name is not null
     or new.file_size is not null
+    or new.file_type is not null
   ) then
     perform chat.check_personal_message(new);
   end if;
@@ -2245,8 +2245,10 @@ begin
       execute format('alter view chat.%I owner to %I', view_name, host_owner);
       execute format('revoke create on schema chat from %I', host_owner);
     exception when insufficient_privilege then
-      raise warning 'View chat.% cannot be given to %, the owner of %. If that table has row-level security, the chat sees nobody.',
-        view_name, host_owner, host_table;
+      if row_security_active(host_table) then
+        raise warning 'View chat.% cannot be given to %, the owner of %, and row-level security hides that table from %: the chat will see nobody.',
+          view_name, host_owner, host_table, current_user;
+      end if;
     end;
   end if;
 
@@ -2476,6 +2478,9 @@ begin
   if not chat.is_my_conversation(conversation_id) then
     perform chat.refuse('not_found');
   end if;
+  if jsonb_typeof(settings) is distinct from 'object' then
+    perform chat.refuse('validation_failed', 'Settings are an object');
+  end if;
   if exists (
     select
     from jsonb_each(settings) s
@@ -2639,7 +2644,6 @@ begin
     new.muted_until := null;
   end if;
   new.updated_at := now();
-  new.changed_xid := pg_current_xact_id();
   return new;
 end
 $$;
@@ -2681,6 +2685,18 @@ begin
     (select p.share_read_receipts from public.user_notification_preferences p where p.user_id = shares_receipts.user_id),
     true
   );
+end
+$$;
+
+-- Name: stamp_change(); Type: FUNCTION; Schema: chat; Owner: -
+
+CREATE FUNCTION chat.stamp_change() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+begin
+  new.changed_xid := pg_current_xact_id();
+  return new;
 end
 $$;
 
@@ -2740,8 +2756,7 @@ begin
   update public.user_conversation_members m
   set unread_count = greatest(m.unread_count - lost.unread, 0),
     mention_count = greatest(m.mention_count - lost.mentions, 0),
-    updated_at = now(),
-    changed_xid = pg_current_xact_id()
+    updated_at = now()
   from (
     select
       member.conversation_id,
@@ -4767,6 +4782,10 @@ ALTER INDEX realtime.messages_inserted_at_topic_index ATTACH PARTITION realtime.
 
 ALTER INDEX realtime.messages_pkey ATTACH PARTITION realtime.messages_default_pkey;
 
+-- Name: conversation_receipts conversation_receipts_90_stamp; Type: TRIGGER; Schema: public; Owner: -
+
+CREATE TRIGGER conversation_receipts_90_stamp BEFORE UPDATE ON public.conversation_receipts FOR EACH ROW EXECUTE FUNCTION chat.stamp_change();
+
 -- Name: message_reactions message_reactions_10_judge; Type: TRIGGER; Schema: public; Owner: -
 
 CREATE TRIGGER message_reactions_10_judge BEFORE INSERT ON public.message_reactions FOR EACH ROW EXECUTE FUNCTION chat.judge_reaction();
@@ -4783,6 +4802,10 @@ CREATE TRIGGER message_reactions_20_untouch_message AFTER DELETE ON public.messa
 
 CREATE TRIGGER user_conversation_members_10_settle BEFORE UPDATE OF conversation_id, user_id, is_archived, is_pinned, is_muted, muted_until, notification_level, marked_unread ON public.user_conversation_members FOR EACH ROW EXECUTE FUNCTION chat.settle_member();
 
+-- Name: user_conversation_members user_conversation_members_90_stamp; Type: TRIGGER; Schema: public; Owner: -
+
+CREATE TRIGGER user_conversation_members_90_stamp BEFORE UPDATE ON public.user_conversation_members FOR EACH ROW EXECUTE FUNCTION chat.stamp_change();
+
 -- Name: user_conversations user_conversations_10_keep_identity; Type: TRIGGER; Schema: public; Owner: -
 
 CREATE TRIGGER user_conversations_10_keep_identity BEFORE UPDATE OF id, kind, participant_1_id, participant_2_id, created_at ON public.user_conversations FOR EACH ROW EXECUTE FUNCTION chat.keep_conversation_identity();
@@ -4794,6 +4817,10 @@ CREATE TRIGGER user_conversations_10_prepare BEFORE INSERT ON public.user_conver
 -- Name: user_conversations user_conversations_20_add_members; Type: TRIGGER; Schema: public; Owner: -
 
 CREATE TRIGGER user_conversations_20_add_members AFTER INSERT ON public.user_conversations REFERENCING NEW TABLE AS opened FOR EACH STATEMENT EXECUTE FUNCTION chat.add_members();
+
+-- Name: user_conversations user_conversations_90_stamp; Type: TRIGGER; Schema: public; Owner: -
+
+CREATE TRIGGER user_conversations_90_stamp BEFORE UPDATE ON public.user_conversations FOR EACH ROW EXECUTE FUNCTION chat.stamp_change();
 
 -- Name: user_messages user_messages_10_judge; Type: TRIGGER; Schema: public; Owner: -
 
@@ -5650,6 +5677,10 @@ REVOKE ALL ON FUNCTION chat.settle_presence() FROM PUBLIC;
 -- Name: FUNCTION shares_receipts(user_id uuid); Type: ACL; Schema: chat; Owner: -
 
 REVOKE ALL ON FUNCTION chat.shares_receipts(user_id uuid) FROM PUBLIC;
+
+-- Name: FUNCTION stamp_change(); Type: ACL; Schema: chat; Owner: -
+
+REVOKE ALL ON FUNCTION chat.stamp_change() FROM PUBLIC;
 
 -- Name: FUNCTION touch_reacted_messages(); Type: ACL; Schema: chat; Owner: -
 
