@@ -113,7 +113,9 @@ impl From<DbError> for ApiError {
                 .map(Into::into),
             sqlstate: refusal.map(|refusal| refusal.sqlstate.as_str().into()),
             retry_after: error.retry_after(),
-            cause: refusal.is_none().then(|| error.log_text().into()),
+            // What the client is told as a refusal it can act on is no news for the log.
+            cause: (refusal.is_none() || error.code() == ErrorCode::Internal)
+                .then(|| error.log_text().into()),
         }
     }
 }
@@ -198,6 +200,38 @@ fn text(code: ErrorCode) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Code, status and the number of filled cells of each row of the table for people.
+    fn documented() -> Vec<(String, String, usize)> {
+        include_str!("../../docs/error-codes.md")
+            .lines()
+            .filter(|line| line.starts_with("| `"))
+            .map(|line| {
+                let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
+                let filled = cells.iter().filter(|cell| !cell.is_empty()).count();
+                (
+                    cells[0].trim_matches('`').to_owned(),
+                    cells[1].to_owned(),
+                    filled,
+                )
+            })
+            .collect()
+    }
+
+    #[test]
+    fn the_documentation_lists_every_code_with_its_status_and_remedy() {
+        let expected: Vec<_> = ErrorCode::ALL
+            .iter()
+            .map(|code| {
+                (
+                    code.as_str().to_owned(),
+                    status(*code).as_str().to_owned(),
+                    4,
+                )
+            })
+            .collect();
+        assert_eq!(documented(), expected);
+    }
 
     #[test]
     fn every_refusal_has_an_error_status_and_a_text() {

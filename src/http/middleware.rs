@@ -83,7 +83,12 @@ async fn around(State(metrics): State<HttpMetrics>, mut request: Request, next: 
     }
     let code = error.as_ref().map(|error| error.code().as_str());
     if let Some(cause) = error.as_ref().and_then(ApiError::cause) {
-        tracing::error!(request_id = id, code, cause, "request failed");
+        if status >= 500 && status != StatusCode::SERVICE_UNAVAILABLE.as_u16() {
+            tracing::error!(request_id = id, code, cause, "request failed");
+        } else {
+            // An outage is reported once, where it is noticed; these are its many effects.
+            tracing::warn!(request_id = id, code, cause, "request failed");
+        }
     }
     tracing::info!(%method, route, status, code, ms = seconds * 1000.0, request_id = id, "request");
     response

@@ -249,3 +249,14 @@ async fn somebody_whom_the_application_does_not_know_sees_nothing() {
         (200, &json!([]))
     );
 }
+
+#[tokio::test]
+async fn sessions_may_be_looked_for_under_configured_names_alone() {
+    let server = ChatServer::start_with(&[("RAPPORT_AUTH_COOKIE_NAMES", "mine,other")]).await;
+    let session = session(&user_token(Ana.id()));
+    for (name, status) in [("mine", 200), ("other", 200), ("sb-abc-auth-token", 401)] {
+        let cookie = format!("{name}={session}");
+        let list = ask(&server, |request| request.header("cookie", &cookie)).await;
+        assert_eq!(list.status, status, "{name}");
+    }
+}

@@ -401,3 +401,32 @@ async fn a_statement_that_takes_too_long_is_ended() {
     assert!(matches!(late, Ok(Err(DbError::Unavailable(_)))), "{late:?}");
     assert!(server.db.query_as(&ana, "select 1", &[]).await.is_ok());
 }
+
+#[tokio::test]
+async fn a_login_without_rights_of_its_own_is_enough() {
+    let database = TestDatabase::new().await;
+    let client = database.connect().await;
+    let login = format!("login_{}", Uuid::new_v4().simple());
+    client
+        .batch_execute(&format!(
+            "create role {login} login noinherit password 'a password' in role rapport_request, authenticated"
+        ))
+        .await
+        .unwrap();
+    let config: tokio_postgres::Config = database.url().parse().unwrap();
+    let url = format!(
+        "postgres://{login}:a%20password@127.0.0.1:{}/{}",
+        config.get_ports()[0],
+        database.name()
+    );
+    let server = ChatServer::start_on(database, &url, &[]).await;
+    let conversation = server.open(Ana, Ben).await;
+    server.say(Ana, &conversation, "1").await;
+    let list = server.get(Ben, "/conversations").await;
+    assert_eq!(list.rows()[0]["unread_count"], 1, "{list:?}");
+    // It owns nothing, so it can go although its connections are open still.
+    client
+        .batch_execute(&format!("drop role {login}"))
+        .await
+        .unwrap();
+}

@@ -1,5 +1,8 @@
 //! What all routes have in common: headers, bodies, caching, origins.
 
+use std::io;
+use std::sync::{Arc, Mutex};
+
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -210,5 +213,66 @@ async fn development_may_allow_every_local_page() {
             expected,
             "{origin}"
         );
+    }
+}
+
+/// Everything that is logged on this thread, which is the one the test's server runs on.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_request_is_one_line_in_the_log_without_what_is_private() {
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_writer(move || writer.clone())
+        .with_ansi(false)
+        .finish();
+    let _guard = tracing::subscriber::set_default(subscriber);
+    let server = ChatServer::start().await;
+    let conversation = server.open(Ana, Ben).await;
+    let token = crate::support::token::user_token(Ana.id());
+    let path = format!("/conversations/{conversation}?search=private-search");
+    let read = server
+        .anonymous(Method::GET, &path)
+        .bearer_auth(&token)
+        .header("x-request-id", "the-read");
+    answer(read.header("cookie", "sb-a-auth-token=private-cookie")).await;
+    server.say(Ana, &conversation, "private-content").await;
+    server
+        .post(
+            Ana,
+            "/messages",
+            json!({ "content": "private-content", "conversation_id": "x" }),
+        )
+        .await;
+
+    let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    let lines: Vec<&str> = text
+        .lines()
+        .filter(|line| line.contains("the-read"))
+        .collect();
+    assert_eq!(lines.len(), 1, "{text}");
+    for part in [
+        "method=GET",
+        "route=\"/api/supabase/user-chat/conversations/{id}\"",
+        "status=200",
+        "ms=",
+    ] {
+        assert!(lines[0].contains(part), "{part} is missing in {}", lines[0]);
+    }
+    for private in [token.as_str(), &conversation, "private"] {
+        assert!(!text.contains(private), "{private} is in the log: {text}");
     }
 }
