@@ -23,6 +23,8 @@ pub struct RealtimeConfig {
     pub idle_timeout: Duration,
     /// How long before expiry a channel is warned.
     pub expiry_warning: Duration,
+    /// Channels that are not private are refused.
+    pub private_only: bool,
     /// The largest row that is sent whole.
     pub max_record_bytes: usize,
 }
@@ -47,6 +49,7 @@ impl RealtimeConfig {
             queue_max_bytes,
             idle_timeout: reader.milliseconds("realtime.idle_timeout_ms", 1..=86_400_000),
             expiry_warning: Duration::from_secs(expiry_warning_s),
+            private_only: reader.switch("realtime.private_only"),
             max_record_bytes: reader.whole("realtime.max_record_bytes", 1_024..=1 << 28),
         }
     }

@@ -109,7 +109,7 @@ impl Frame {
     }
 
     /// How many bytes it is on the wire.
-    pub fn len(&self) -> usize {
+    pub fn wire_len(&self) -> usize {
         self.parts().iter().map(|part| part.len()).sum()
     }
 }

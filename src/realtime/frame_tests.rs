@@ -141,7 +141,7 @@ fn headers_of_every_length() {
         let body = Bytes::from(vec![b'x'; length]);
         let frame = Frame::text(|_| {}, body, b"");
         let bytes = frame.parts().concat();
-        assert_eq!(bytes.len(), frame.len());
+        assert_eq!(bytes.len(), frame.wire_len());
         let mut cursor = Cursor::new(&bytes);
         let (header, parsed) = FrameHeader::parse(&mut cursor).unwrap().unwrap();
         assert_eq!(parsed, length as u64);

@@ -249,6 +249,6 @@ pub enum ServerMessage {
 }
 
 /// The part of a topic behind `realtime:`.
-pub(super) fn sub_topic(topic: &str) -> &str {
+pub fn sub_topic(topic: &str) -> &str {
     topic.strip_prefix(TOPIC_PREFIX).unwrap_or(topic)
 }

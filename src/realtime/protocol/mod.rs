@@ -13,7 +13,7 @@ mod v2;
 pub use change::{ChangeData, RowData};
 pub use message::{
     ClientEvent, ClientMessage, Extension, MalformedMessage, PayloadEncoding, Ref, Reply,
-    ServerMessage, Status, SystemNotice,
+    ServerMessage, Status, SystemNotice, sub_topic,
 };
 pub use payload::{
     AccessToken, BindingParams, BroadcastConfig, JoinConfig, JoinPayload, PostgresChangesOptions,

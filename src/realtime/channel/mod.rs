@@ -1,0 +1,251 @@
+//! One session's membership of a topic: its state, without any I/O.
+
+pub mod authorize;
+pub mod postgres_changes;
+
+use std::collections::VecDeque;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+
+use postgres_changes::Subscription;
+
+use super::limits::UnixMillis;
+use super::protocol::{
+    ClientEvent, ClientMessage, PayloadEncoding, Ref, Reply, ServerMessage, SystemNotice,
+};
+use crate::auth::Claims;
+use crate::visibility::{ChannelId, Identity};
+use serde_json::value::RawValue;
+
+/// Recognizes a token that was seen before, without keeping it: tokens are long, and a session
+/// that does not hold one cannot leak one. Seeded anew in every process, so that nobody can
+/// look for a token with the mark of another.
+#[derive(Clone, Debug, Default)]
+pub struct TokenMarks(RandomState);
+
+/// The mark of one token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TokenMark(u64);
+
+impl TokenMarks {
+    /// The mark of `token`.
+    pub fn of(&self, token: &str) -> TokenMark {
+        TokenMark(self.0.hash_one(token))
+    }
+}
+
+/// Who a channel acts for.
+#[derive(Clone, Debug)]
+pub struct Holder {
+    /// Verified claims.
+    pub claims: Arc<Claims>,
+    /// The mark of the token they came in.
+    pub mark: TokenMark,
+}
+
+impl Holder {
+    /// As visibility knows it.
+    pub fn identity(&self) -> Arc<Identity> {
+        Arc::new(Identity {
+            role: self.claims.role.clone(),
+            claims: Arc::clone(&self.claims.json),
+        })
+    }
+
+    /// When its token expires.
+    pub fn expires_at(&self) -> UnixMillis {
+        UnixMillis::from_seconds(self.claims.expires_at)
+    }
+}
+
+/// A joined or joining channel.
+#[derive(Debug)]
+pub struct Channel {
+    /// Its name in the hub and in visibility.
+    pub id: ChannelId,
+    /// The full topic.
+    pub topic: Arc<str>,
+    /// The `join_ref` of the join, which close frames and leaves refer to.
+    pub join_ref: Option<Ref>,
+    /// The `ref` of the join, which stands in for a missing `join_ref` on pushes (protocol 2.5).
+    pub join_reference: Option<Ref>,
+    /// Who it acts for.
+    pub holder: Holder,
+    /// Answers broadcasts.
+    pub ack: bool,
+    /// Presence is wanted.
+    pub presence: bool,
+    /// Policies decide who may take part.
+    pub is_private: bool,
+    /// Whether the coming expiry was announced.
+    pub is_warned: bool,
+    /// What it asked of `postgres_changes`; boxed because most channels ask nothing.
+    pub subscription: Option<Box<Subscription>>,
+    /// Set while the join is not answered.
+    pub joining: Option<Box<Joining>>,
+    /// A refreshed token whose permissions are being looked at.
+    pub refreshing: Option<Box<Holder>>,
+}
+
+/// A join under way.
+#[derive(Debug)]
+pub struct Joining {
+    /// The bindings with their ids, as the reply shows them.
+    pub reply: String,
+    /// The channel of the same topic that this join replaces: its `join_ref`. It is told to be
+    /// over after the join is answered.
+    pub replaced: Option<Option<Ref>>,
+    /// The reply waits until changes are live, at most until then.
+    pub wait_until: Option<UnixMillis>,
+    /// Messages of the topic that came meanwhile, in order.
+    pub waiting: VecDeque<OwnedMessage>,
+    /// Bytes of their payloads.
+    pub waiting_bytes: usize,
+}
+
+impl Channel {
+    /// What pushes of the channel carry as `join_ref`.
+    pub fn push_ref(&self) -> Option<Ref> {
+        self.join_ref
+            .clone()
+            .or_else(|| self.join_reference.clone())
+    }
+
+    /// The topic without `realtime:`.
+    pub fn sub_topic(&self) -> &str {
+        super::protocol::sub_topic(&self.topic)
+    }
+
+    /// An answer to a push.
+    pub fn reply(&self, reference: Option<Ref>, reply: Reply) -> ServerMessage {
+        ServerMessage::Reply {
+            join_ref: self.join_ref.clone(),
+            reference,
+            topic: Arc::clone(&self.topic),
+            reply,
+        }
+    }
+
+    /// A `system` message.
+    pub fn system(&self, notice: SystemNotice) -> ServerMessage {
+        ServerMessage::System {
+            join_ref: self.push_ref(),
+            topic: Arc::clone(&self.topic),
+            notice,
+        }
+    }
+
+    /// The message that it is over.
+    pub fn close(&self) -> ServerMessage {
+        ServerMessage::Close {
+            join_ref: self.join_ref.clone(),
+            topic: Arc::clone(&self.topic),
+        }
+    }
+}
+
+/// A client message that outlives its frame.
+#[derive(Debug)]
+pub struct OwnedMessage {
+    join_ref: Option<Ref>,
+    reference: Option<Ref>,
+    topic: Arc<str>,
+    event: OwnedEvent,
+}
+
+#[derive(Debug)]
+enum OwnedEvent {
+    Heartbeat,
+    Join(Box<RawValue>),
+    Leave,
+    AccessToken(Box<RawValue>),
+    Broadcast(Box<RawValue>),
+    UserBroadcast {
+        event: Box<str>,
+        metadata: Box<str>,
+        encoding: PayloadEncoding,
+        payload: Box<[u8]>,
+    },
+    Presence(Box<RawValue>),
+    Other(Box<str>),
+}
+
+impl OwnedMessage {
+    /// A copy of `message`, which is for the channel of this topic.
+    pub fn new(message: &ClientMessage<'_>, topic: Arc<str>) -> Self {
+        Self {
+            join_ref: message.join_ref.clone(),
+            reference: message.reference.clone(),
+            topic,
+            event: match &message.event {
+                ClientEvent::Heartbeat => OwnedEvent::Heartbeat,
+                ClientEvent::Join(payload) => OwnedEvent::Join((*payload).to_owned()),
+                ClientEvent::Leave => OwnedEvent::Leave,
+                ClientEvent::AccessToken(payload) => OwnedEvent::AccessToken((*payload).to_owned()),
+                ClientEvent::Broadcast(payload) => OwnedEvent::Broadcast((*payload).to_owned()),
+                ClientEvent::UserBroadcast {
+                    event,
+                    metadata,
+                    encoding,
+                    payload,
+                } => OwnedEvent::UserBroadcast {
+                    event: (*event).into(),
+                    metadata: (*metadata).into(),
+                    encoding: *encoding,
+                    payload: (*payload).into(),
+                },
+                ClientEvent::Presence(payload) => OwnedEvent::Presence((*payload).to_owned()),
+                ClientEvent::Other(name) => OwnedEvent::Other((**name).into()),
+            },
+        }
+    }
+
+    /// The message as it came.
+    pub fn borrow(&self) -> ClientMessage<'_> {
+        ClientMessage {
+            join_ref: self.join_ref.clone(),
+            reference: self.reference.clone(),
+            topic: (&*self.topic).into(),
+            event: match &self.event {
+                OwnedEvent::Heartbeat => ClientEvent::Heartbeat,
+                OwnedEvent::Join(payload) => ClientEvent::Join(payload),
+                OwnedEvent::Leave => ClientEvent::Leave,
+                OwnedEvent::AccessToken(payload) => ClientEvent::AccessToken(payload),
+                OwnedEvent::Broadcast(payload) => ClientEvent::Broadcast(payload),
+                OwnedEvent::UserBroadcast {
+                    event,
+                    metadata,
+                    encoding,
+                    payload,
+                } => ClientEvent::UserBroadcast {
+                    event,
+                    metadata,
+                    encoding: *encoding,
+                    payload,
+                },
+                OwnedEvent::Presence(payload) => ClientEvent::Presence(payload),
+                OwnedEvent::Other(name) => ClientEvent::Other((&**name).into()),
+            },
+        }
+    }
+
+    /// What a reply to it would repeat.
+    pub fn into_reference(self) -> Option<Ref> {
+        self.reference
+    }
+
+    /// Bytes of its payload.
+    pub fn payload_bytes(&self) -> usize {
+        match &self.event {
+            OwnedEvent::Join(payload)
+            | OwnedEvent::AccessToken(payload)
+            | OwnedEvent::Broadcast(payload)
+            | OwnedEvent::Presence(payload) => payload.get().len(),
+            OwnedEvent::UserBroadcast {
+                metadata, payload, ..
+            } => metadata.len() + payload.len(),
+            OwnedEvent::Heartbeat | OwnedEvent::Leave => 0,
+            OwnedEvent::Other(name) => name.len(),
+        }
+    }
+}

@@ -1,0 +1,255 @@
+//! Why a handshake, a join or a socket ends, and what the client is told of it.
+//!
+//! The only place where a reason becomes a status, a reply or a close code. Texts marked with a
+//! section number are the protocol's own.
+
+use std::borrow::Cow;
+
+use axum::http::StatusCode;
+
+use super::frame::FrameError;
+use crate::auth::{Claims, TokenError};
+
+/// What a token error reads as, where only the text is told. An absent token is a malformed one
+/// here: only the handshake knows the difference.
+pub fn token_text(error: &TokenError) -> String {
+    match error {
+        TokenError::Missing => TokenError::Malformed.to_string(),
+        other => other.to_string(),
+    }
+}
+
+/// The error of claims that were good once, if they have expired by `now` (unix seconds). A token
+/// is good before its `exp` (1.4).
+pub fn expiry(claims: &Claims, now: i64) -> Option<TokenError> {
+    (claims.expires_at <= now).then(|| TokenError::Expired {
+        seconds_ago: now.saturating_sub(claims.expires_at),
+    })
+}
+
+/// Why a handshake is refused (1.3).
+#[derive(Debug, PartialEq, Eq)]
+pub enum HandshakeRefusal {
+    /// A protocol version that is not spoken here.
+    Version,
+    /// Not a WebSocket handshake.
+    NotAnUpgrade,
+    /// The API key is missing or no good.
+    Token(TokenError),
+    /// The server has as many sockets as it may.
+    TooManySockets,
+}
+
+impl HandshakeRefusal {
+    /// Status and error text; some refusals have an empty body.
+    pub fn answer(&self) -> (StatusCode, Option<String>) {
+        match self {
+            Self::Version => (StatusCode::FORBIDDEN, None),
+            Self::NotAnUpgrade => (StatusCode::BAD_REQUEST, None),
+            // The handshake does not say how long ago.
+            Self::Token(TokenError::Expired { .. }) => (
+                StatusCode::UNAUTHORIZED,
+                Some("Token has expired".to_owned()),
+            ),
+            Self::Token(
+                error @ (TokenError::Missing
+                | TokenError::Malformed
+                | TokenError::BadSignature
+                | TokenError::Signer { .. }
+                | TokenError::MissingClaims),
+            ) => (StatusCode::UNAUTHORIZED, Some(error.to_string())),
+            // Other failures of validation, in the protocol's words.
+            Self::Token(_) => (
+                StatusCode::INTERNAL_SERVER_ERROR,
+                Some("Error connecting to Realtime".to_owned()),
+            ),
+            Self::TooManySockets => (
+                StatusCode::TOO_MANY_REQUESTS,
+                Some("Too many connected users".to_owned()),
+            ),
+        }
+    }
+}
+
+/// Why a join is refused (3.4).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum JoinRefusal {
+    /// The topic is `realtime:` and nothing more.
+    TopicNameRequired,
+    /// The server is stopping.
+    Restarting,
+    /// Only private channels are allowed.
+    PrivateOnly,
+    /// Too many joins on this socket lately.
+    TooManyJoins,
+    /// Too many channels on this socket.
+    TooManyChannels,
+    /// The token is no good.
+    Token(TokenError),
+    /// The policies do not let this caller read the topic; holds the sub-topic.
+    Unauthorized(String),
+    /// The database could not be asked.
+    DatabaseUnavailable,
+    /// Replay of a public channel.
+    ReplayOfPublicChannel,
+    /// Replay is not to be had.
+    ReplayUnavailable,
+    /// More bindings than this.
+    TooManyBindings(usize),
+    /// The client asked to wait for its subscription, which is refused; holds the reason.
+    Subscription(String),
+}
+
+impl JoinRefusal {
+    /// The `reason` of the reply.
+    pub fn reason(&self) -> Cow<'static, str> {
+        match self {
+            Self::TopicNameRequired => "TopicNameRequired: You must provide a topic name".into(),
+            Self::Restarting => "RealtimeRestarting: Realtime is restarting, please standby".into(),
+            Self::PrivateOnly => "PrivateOnly: This project only allows private channels".into(),
+            Self::TooManyJoins => "ClientJoinRateLimitReached: Too many joins per second".into(),
+            Self::TooManyChannels => "ChannelRateLimitReached: Too many channels".into(),
+            Self::Token(TokenError::Missing) => Self::Token(TokenError::Malformed).reason(),
+            Self::Token(error) => match error.protocol_name() {
+                Some(name) => format!("{name}: {error}").into(),
+                None => "Unknown Error on Channel".into(),
+            },
+            Self::Unauthorized(topic) => format!("Unauthorized: {}", no_permission(topic)).into(),
+            Self::DatabaseUnavailable => {
+                "UnableToConnectToProject: Realtime was unable to connect \
+                                          to the project database"
+                    .into()
+            }
+            Self::ReplayOfPublicChannel => {
+                "UnableToReplayMessages: Replay is not allowed for public channels".into()
+            }
+            Self::ReplayUnavailable => {
+                "UnableToReplayMessages: Realtime was unable to replay messages".into()
+            }
+            Self::TooManyBindings(limit) => {
+                format!("Too many postgres_changes bindings: at most {limit}").into()
+            }
+            Self::Subscription(reason) => reason.clone().into(),
+        }
+    }
+}
+
+/// What a channel without permission to read is told (3.4, 3.5).
+pub fn no_permission(sub_topic: &str) -> String {
+    format!("You do not have permissions to read from this Channel topic: {sub_topic}")
+}
+
+/// Why a socket is closed by the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CloseReason {
+    /// The peer closed; holds its code, which is echoed.
+    Peer(Option<u16>),
+    /// Nothing was heard for too long.
+    Idle,
+    /// What came is not the WebSocket protocol, or too large.
+    Frame(FrameError),
+    /// It does not read what it is sent fast enough.
+    SlowConsumer,
+    /// The server is stopping.
+    Restarting,
+}
+
+impl CloseReason {
+    /// Close code and reason text (RFC 6455, 7.4.1); 1012 and 1013 are registered with IANA.
+    pub fn frame_parts(self) -> Option<(u16, &'static str)> {
+        Some(match self {
+            Self::Peer(code) => (code?, ""),
+            Self::Idle => (1000, "Nothing was received for too long"),
+            Self::Frame(error) => (
+                error.close_code(),
+                match error {
+                    FrameError::Protocol => "Protocol error",
+                    FrameError::NotUtf8 => "Text is not UTF-8",
+                    FrameError::TooBig => "Message too big",
+                },
+            ),
+            Self::SlowConsumer => (
+                1013,
+                "Too slow: messages were dropped, reconnect and read what is missing",
+            ),
+            Self::Restarting => (1012, "Server is restarting"),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refused_joins_have_the_protocols_reasons() {
+        let cases = [
+            (
+                JoinRefusal::Token(TokenError::Expired { seconds_ago: 7 }),
+                "InvalidJWTToken: Token has expired 7 seconds ago",
+            ),
+            (
+                JoinRefusal::Token(TokenError::MissingClaims),
+                "InvalidJWTToken: Fields `role` and `exp` are required in JWT",
+            ),
+            (
+                JoinRefusal::Token(TokenError::Missing),
+                "MalformedJWT: The token provided is not a valid JWT",
+            ),
+            (
+                JoinRefusal::Token(TokenError::BadSignature),
+                "JwtSignatureError: Failed to validate JWT signature",
+            ),
+            (
+                JoinRefusal::Token(TokenError::Signer {
+                    kid: Some("k".to_owned()),
+                }),
+                "JwtSignerError: Failed to generate JWT signer for key ID (kid) \"k\", check your \
+                 JWT secret or JWKS configuration",
+            ),
+            (
+                JoinRefusal::Token(TokenError::WrongIssuer),
+                "Unknown Error on Channel",
+            ),
+            (
+                JoinRefusal::Unauthorized("room".to_owned()),
+                "Unauthorized: You do not have permissions to read from this Channel topic: room",
+            ),
+        ];
+        for (refusal, reason) in cases {
+            assert_eq!(refusal.reason(), reason);
+        }
+    }
+
+    #[test]
+    fn refused_handshakes_have_the_protocols_answers() {
+        let cases = [
+            (HandshakeRefusal::Version, 403, None),
+            (HandshakeRefusal::NotAnUpgrade, 400, None),
+            (
+                HandshakeRefusal::Token(TokenError::Missing),
+                401,
+                Some("API key is missing"),
+            ),
+            (
+                HandshakeRefusal::Token(TokenError::Expired { seconds_ago: 3 }),
+                401,
+                Some("Token has expired"),
+            ),
+            (
+                HandshakeRefusal::Token(TokenError::WrongIssuer),
+                500,
+                Some("Error connecting to Realtime"),
+            ),
+            (
+                HandshakeRefusal::TooManySockets,
+                429,
+                Some("Too many connected users"),
+            ),
+        ];
+        for (refusal, status, text) in cases {
+            let answer = refusal.answer();
+            assert_eq!((answer.0.as_u16(), answer.1.as_deref()), (status, text));
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! Rates a client cannot exceed, and the time they are measured in.
+//!
+//! Pure: the time is an argument.
+
+use std::time::Duration;
+
+/// Milliseconds since 1970-01-01 00:00 UTC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct UnixMillis(pub i64);
+
+impl UnixMillis {
+    /// The time of day.
+    pub fn now() -> Self {
+        Self(jiff::Timestamp::now().as_millisecond())
+    }
+
+    /// A time given in whole seconds, as tokens do.
+    pub fn from_seconds(seconds: i64) -> Self {
+        Self(seconds.saturating_mul(1000))
+    }
+
+    /// Whole seconds, rounded down.
+    pub fn seconds(self) -> i64 {
+        self.0.div_euclid(1000)
+    }
+
+    /// How long it is from `earlier` to this time; zero when it is not later.
+    pub fn since(self, earlier: Self) -> Duration {
+        Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
+    }
+
+    /// This time less a duration.
+    #[must_use]
+    pub fn before(self, duration: Duration) -> Self {
+        let millis = i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
+        Self(self.0.saturating_sub(millis))
+    }
+}
+
+/// A token bucket: `burst` at once, `per_second` in the long run. Sixteen bytes, because every
+/// socket has one.
+#[derive(Clone, Copy, Debug)]
+pub struct Bucket {
+    /// Thousandths of a permit.
+    available: u32,
+    refilled: UnixMillis,
+}
+
+impl Bucket {
+    /// A full bucket.
+    pub fn full(burst: u32, now: UnixMillis) -> Self {
+        Self {
+            available: burst.saturating_mul(1000),
+            refilled: now,
+        }
+    }
+
+    /// Takes one permit, if there is one.
+    pub fn take(&mut self, burst: u32, per_second: u32, now: UnixMillis) -> bool {
+        // A permit per second is one thousandth of a permit per millisecond.
+        let elapsed = u32::try_from(now.since(self.refilled).as_millis()).unwrap_or(u32::MAX);
+        self.available = self
+            .available
+            .saturating_add(elapsed.saturating_mul(per_second))
+            .min(burst.saturating_mul(1000));
+        self.refilled = now;
+        let Some(rest) = self.available.checked_sub(1000) else {
+            return false;
+        };
+        self.available = rest;
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bucket_allows_a_burst_and_then_the_rate() {
+        let start = UnixMillis(1_000_000);
+        let mut bucket = Bucket::full(3, start);
+        let mut taken = |millis: i64| bucket.take(3, 2, UnixMillis(start.0 + millis));
+        // (milliseconds after the start, allowed)
+        for (at, expected) in [
+            (0, true),
+            (0, true),
+            (0, true),
+            (0, false),
+            (499, false),
+            (500, true),
+            (999, false),
+            (1_000, true),
+            (60_000, true),
+            (60_000, true),
+            (60_000, true),
+            (60_000, false),
+            // A clock that was set back gives nothing and takes nothing.
+            (10, false),
+        ] {
+            assert_eq!(taken(at), expected, "at {at} ms");
+        }
+    }
+
+    #[test]
+    fn times_are_counted_in_milliseconds() {
+        let time = UnixMillis::from_seconds(10);
+        assert_eq!(time.before(Duration::from_secs(3)), UnixMillis(7_000));
+        assert_eq!(UnixMillis(7_999).seconds(), 7);
+        assert_eq!(UnixMillis(7_000).since(time), Duration::ZERO);
+        assert_eq!(time.since(UnixMillis(7_000)), Duration::from_secs(3));
+    }
+}

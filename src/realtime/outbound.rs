@@ -1,0 +1,378 @@
+//! What waits to be written to one socket, and the writing of it.
+//!
+//! Guarantees: frames leave in the order in which they were queued, whole; the queue is bounded,
+//! and a socket that does not read in time is closed instead of filling memory. A frame is
+//! written by whoever queued it while the socket takes it; what it does not take is left to
+//! the socket's own task.
+
+use std::collections::VecDeque;
+use std::io::{self, ErrorKind, IoSlice};
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
+
+use futures_util::task::AtomicWaker;
+use tokio::net::TcpStream;
+
+use super::error::CloseReason;
+use super::frame::Frame;
+
+/// Buffers handed to one vectored write: a frame has up to three. Linux takes at most 1024.
+const MAX_SLICES: usize = 192;
+
+/// Frames that gather on a list of deliveries before they are written without waiting for its
+/// end, so that a large transaction does not look like a slow reader.
+const EAGER_FLUSH_FRAMES: usize = MAX_SLICES / 3;
+
+/// Places an empty queue keeps. More is given back: an idle socket owns no buffers worth
+/// mentioning.
+const KEPT_PLACES: usize = 4;
+
+/// How much may wait.
+#[derive(Clone, Copy, Debug)]
+pub struct QueueLimits {
+    /// Frames.
+    pub frames: usize,
+    /// Bytes; one frame may be larger when it waits alone.
+    pub bytes: usize,
+}
+
+/// One socket's way out.
+#[derive(Debug)]
+pub struct Outbound {
+    /// The stream, where it can be written to from any task; otherwise only the socket's own
+    /// task writes.
+    stream: Option<Arc<TcpStream>>,
+    limits: QueueLimits,
+    /// A plain mutex: it is held for a push or one non-blocking system call, never across an
+    /// await. The call is made under it because the order of bytes on the wire is the order in
+    /// which this lock is taken; two writers outside of it could interleave their frames.
+    queue: Mutex<Queue>,
+    /// Wakes the socket's task when something is left for it to do.
+    task: AtomicWaker,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    frames: VecDeque<Frame>,
+    /// Bytes in `frames`, without what was written of the first.
+    bytes: usize,
+    /// Bytes of the first frame that are written already.
+    written: usize,
+    /// The socket takes no more for now: the socket's task writes when it does again.
+    is_blocked: bool,
+    /// On the list of a [`Fanout`], which will flush it.
+    is_listed: bool,
+    /// Set once: nothing is accepted any more but the close frame.
+    closing: Option<CloseReason>,
+}
+
+/// What became of a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Queued {
+    /// It waits, and whoever queued it is to flush.
+    ToFlush,
+    /// It waits, and somebody else is going to flush.
+    Waits,
+    /// The socket is closing.
+    Refused,
+    /// It was one too many: the socket is now closing.
+    Overflowed,
+}
+
+/// Whether a channel's deliveries go through. Its state changes only under the lock of the
+/// [`Outbound`] it belongs to, which is what puts a change after the reply to its join.
+#[derive(Debug, Default)]
+pub struct Gate {
+    state: AtomicU8,
+    /// Deliveries made before the join was answered. Taken under the lock of the outbound, so
+    /// never contended.
+    held: Mutex<Vec<Frame>>,
+}
+
+impl Gate {
+    const HELD: u8 = 0;
+    const OPEN: u8 = 1;
+    const SHUT: u8 = 2;
+}
+
+/// Deliveries of one turn: they are queued first and written once per socket when the turn
+/// ends, all that has gathered for a socket in one system call. Dropping it flushes.
+#[derive(Debug, Default)]
+pub struct Fanout {
+    listed: Vec<Arc<Outbound>>,
+}
+
+impl Outbound {
+    /// A way out over `stream`, or one that only the socket's task writes to.
+    pub fn new(stream: Option<Arc<TcpStream>>, limits: QueueLimits) -> Self {
+        Self {
+            stream,
+            limits,
+            queue: Mutex::default(),
+            task: AtomicWaker::new(),
+        }
+    }
+
+    /// Wakes this task from now on when there is something to do for it.
+    pub fn register(&self, waker: &Waker) {
+        self.task.register(waker);
+    }
+
+    /// Why the socket is closing, if it is.
+    pub fn closing(&self) -> Option<CloseReason> {
+        self.lock().closing
+    }
+
+    /// Ends the socket. What waits is dropped for a slow reader and still written otherwise;
+    /// then comes the close frame. Only the first reason counts.
+    pub fn close(&self, reason: CloseReason) {
+        let mut queue = self.lock();
+        queue.begin_close(reason);
+        drop(queue);
+        self.task.wake();
+    }
+
+    /// Lets the deliveries of a channel through from now on, those that were held first.
+    pub fn open(&self, gate: &Gate) {
+        let mut queue = self.lock();
+        if gate.state.load(Ordering::Relaxed) == Gate::HELD {
+            gate.state.store(Gate::OPEN, Ordering::Relaxed);
+            let held = std::mem::take(&mut *gate.lock_held());
+            for frame in held {
+                if queue.closing.is_none() {
+                    queue.bytes += frame.wire_len();
+                    queue.frames.push_back(frame);
+                }
+            }
+        }
+        drop(queue);
+        self.flush();
+    }
+
+    /// Lets nothing of a channel through any more.
+    pub fn shut(&self, gate: &Gate) {
+        let _order = self.lock();
+        gate.state.store(Gate::SHUT, Ordering::Relaxed);
+        gate.lock_held().clear();
+    }
+
+    /// Whether anything waits that the socket did not take.
+    pub fn is_blocked(&self) -> bool {
+        let queue = self.lock();
+        queue.is_blocked && !queue.frames.is_empty()
+    }
+
+    /// Whether nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.lock().frames.is_empty()
+    }
+
+    /// Writes what waits, as far as the socket takes it now. What is left is the socket's
+    /// task's to write.
+    pub fn flush(&self) {
+        let mut queue = self.lock();
+        queue.is_listed = false;
+        if queue.frames.is_empty() {
+            return;
+        }
+        if let Some(stream) = &self.stream
+            && !queue.is_blocked
+        {
+            // An error shows itself to the socket's task as well, which ends the socket.
+            let _ = queue.write(|slices| stream.try_write_vectored(slices));
+        }
+        let has_rest = !queue.frames.is_empty();
+        queue.is_blocked = has_rest;
+        drop(queue);
+        if has_rest {
+            self.task.wake();
+        }
+    }
+
+    /// Writes what waits with `write`, which returns `WouldBlock` when the socket takes no more.
+    /// For the socket's own task, once the socket is writable.
+    ///
+    /// # Errors
+    /// Those of the stream.
+    pub fn drain(&self, write: impl FnMut(&[IoSlice<'_>]) -> io::Result<usize>) -> io::Result<()> {
+        let mut queue = self.lock();
+        let result = queue.write(write);
+        queue.is_blocked = !queue.frames.is_empty();
+        match result {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(()),
+            result => result,
+        }
+    }
+
+    fn enqueue(&self, gate: Option<&Gate>, frame: Frame) -> Queued {
+        let mut queue = self.lock();
+        if queue.closing.is_some() {
+            return Queued::Refused;
+        }
+        match gate.map_or(Gate::OPEN, |gate| gate.state.load(Ordering::Relaxed)) {
+            Gate::OPEN => {}
+            Gate::HELD => return self.hold(gate, frame, queue),
+            _ => return Queued::Refused,
+        }
+        let bytes = queue.bytes + frame.wire_len();
+        let is_full = queue.frames.len() >= self.limits.frames || bytes > self.limits.bytes;
+        if is_full && !queue.frames.is_empty() {
+            return self.overflow(queue);
+        }
+        queue.bytes = bytes;
+        queue.frames.push_back(frame);
+        if queue.is_blocked {
+            return Queued::Waits;
+        }
+        if queue.frames.len() >= EAGER_FLUSH_FRAMES
+            && let Some(stream) = &self.stream
+        {
+            let _ = queue.write(|slices| stream.try_write_vectored(slices));
+        }
+        if std::mem::replace(&mut queue.is_listed, true) {
+            Queued::Waits
+        } else {
+            Queued::ToFlush
+        }
+    }
+
+    fn hold(&self, gate: Option<&Gate>, frame: Frame, queue: MutexGuard<'_, Queue>) -> Queued {
+        if let Some(gate) = gate {
+            let mut held = gate.lock_held();
+            if held.len() >= self.limits.frames {
+                drop(held);
+                return self.overflow(queue);
+            }
+            held.push(frame);
+        }
+        Queued::Waits
+    }
+
+    fn overflow(&self, mut queue: MutexGuard<'_, Queue>) -> Queued {
+        queue.begin_close(CloseReason::SlowConsumer);
+        drop(queue);
+        self.task.wake();
+        Queued::Overflowed
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        // A panic while it was held leaves a queue that is still in order: every change to it
+        // is complete before anything that can panic.
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Gate {
+    fn lock_held(&self) -> MutexGuard<'_, Vec<Frame>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Queue {
+    fn begin_close(&mut self, reason: CloseReason) {
+        if self.closing.is_some() {
+            return;
+        }
+        self.closing = Some(reason);
+        if reason == CloseReason::SlowConsumer {
+            // A frame that was begun must be finished: the peer would read the close frame as
+            // its continuation.
+            self.frames.truncate(usize::from(self.written > 0));
+            self.bytes = self.frames.front().map_or(0, Frame::wire_len) - self.written;
+        }
+        let frame = match reason.frame_parts() {
+            Some((code, text)) => Frame::close(code, text),
+            None => Frame::close_without_code(),
+        };
+        self.bytes += frame.wire_len();
+        self.frames.push_back(frame);
+        // The socket's task writes it: it has to see the end through anyway.
+        self.is_blocked = true;
+    }
+
+    /// Writes until everything is written or `write` fails.
+    fn write(
+        &mut self,
+        mut write: impl FnMut(&[IoSlice<'_>]) -> io::Result<usize>,
+    ) -> io::Result<()> {
+        while !self.frames.is_empty() {
+            let mut slices = [IoSlice::new(&[]); MAX_SLICES];
+            let mut count = 0;
+            let mut skip = self.written;
+            'frames: for frame in &self.frames {
+                for part in frame.parts() {
+                    let skipped = skip.min(part.len());
+                    skip -= skipped;
+                    if skipped < part.len() {
+                        slices[count] = IoSlice::new(&part[skipped..]);
+                        count += 1;
+                        if count == MAX_SLICES {
+                            break 'frames;
+                        }
+                    }
+                }
+            }
+            let wrote = write(&slices[..count])?;
+            if wrote == 0 {
+                return Err(ErrorKind::WriteZero.into());
+            }
+            self.advance(wrote);
+        }
+        Ok(())
+    }
+
+    /// Takes `wrote` bytes off the front.
+    fn advance(&mut self, wrote: usize) {
+        self.bytes = self.bytes.saturating_sub(wrote);
+        self.written += wrote;
+        while let Some(first) = self.frames.front() {
+            let length = first.wire_len();
+            if self.written < length {
+                break;
+            }
+            self.written -= length;
+            self.frames.pop_front();
+        }
+        if self.frames.is_empty() && self.frames.capacity() > KEPT_PLACES {
+            self.frames = VecDeque::new();
+        }
+    }
+}
+
+impl Fanout {
+    /// Queues `frame` for a socket.
+    pub fn send(&mut self, outbound: &Arc<Outbound>, frame: Frame) -> Queued {
+        self.note(outbound, outbound.enqueue(None, frame))
+    }
+
+    /// Queues `frame` for a channel: held while its join is not answered, dropped when it has
+    /// left.
+    pub fn deliver(&mut self, outbound: &Arc<Outbound>, gate: &Gate, frame: Frame) -> Queued {
+        self.note(outbound, outbound.enqueue(Some(gate), frame))
+    }
+
+    fn note(&mut self, outbound: &Arc<Outbound>, queued: Queued) -> Queued {
+        if queued == Queued::ToFlush {
+            self.listed.push(Arc::clone(outbound));
+        }
+        queued
+    }
+
+    /// Writes what was queued.
+    pub fn flush(&mut self) {
+        for outbound in self.listed.drain(..) {
+            outbound.flush();
+        }
+    }
+}
+
+impl Drop for Fanout {
+    fn drop(&mut self) {
+        self.flush();
+    }
+}
+
+#[cfg(test)]
+#[path = "outbound_tests.rs"]
+mod tests;

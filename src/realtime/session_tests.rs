@@ -1,0 +1,622 @@
+//! Sessions as scripts: what comes in, and the effects in their order.
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::auth::{KeySet, Requirements, mint};
+use crate::observability::metrics::RealtimeMetrics;
+use crate::realtime::channel::Holder;
+use crate::realtime::protocol::Serializer;
+
+const SECRET: &str = "a-secret-for-tests-that-is-long-enough-for-hs256";
+
+/// A session and its clock.
+struct Script {
+    session: Session,
+    now: UnixMillis,
+}
+
+fn config() -> RealtimeConfig {
+    RealtimeConfig {
+        max_sockets: 10,
+        max_channels_per_socket: 5,
+        joins_per_second: 10,
+        max_frame_bytes: 5_000_000,
+        queue_max_frames: 100,
+        queue_max_bytes: 1 << 20,
+        idle_timeout: Duration::from_secs(60),
+        expiry_warning: Duration::from_secs(60),
+        private_only: false,
+        max_record_bytes: 1 << 20,
+    }
+}
+
+fn token(seconds: i64, sub: &str) -> String {
+    let expires_at = UnixMillis::now().seconds() + seconds;
+    mint(
+        SECRET,
+        &json!({ "role": "authenticated", "sub": sub, "exp": expires_at }),
+    )
+    .unwrap()
+}
+
+impl Script {
+    fn new() -> Self {
+        Self::with(config())
+    }
+
+    fn with(config: RealtimeConfig) -> Self {
+        let keys = KeySet::new(Some(SECRET), None, None).unwrap();
+        let shared = Arc::new(Shared {
+            verifier: Verifier::new(keys, Requirements::default()),
+            config,
+            hub: Arc::new(Hub::new(RealtimeMetrics::default())),
+            marks: TokenMarks::default(),
+        });
+        let key = token(100_000, "key");
+        let connection = Holder {
+            claims: shared.verifier.verify_socket(&key).unwrap(),
+            mark: shared.marks.of(&key),
+        };
+        let now = UnixMillis::now();
+        Self {
+            session: Session::new(shared, connection, now),
+            now,
+        }
+    }
+
+    /// A message of version 2; its effects, printed.
+    fn push(&mut self, message: &Value) -> Vec<String> {
+        let text = message.to_string();
+        let message = Serializer::V2.decode_text(&text).unwrap();
+        let mut effects = Vec::new();
+        self.session.receive(&message, self.now, &mut effects);
+        printed(effects)
+    }
+
+    fn join(&mut self, reference: &str, topic: &str, payload: &Value) -> Vec<String> {
+        self.push(&json!([reference, reference, topic, "phx_join", payload]))
+    }
+
+    /// The outcome of work for the channel of this number.
+    fn complete(&mut self, channel: u64, topic: &str, result: WorkResult) -> Vec<String> {
+        let mut effects = Vec::new();
+        let outcome = Outcome {
+            channel: ChannelId(channel),
+            topic: topic.into(),
+            result,
+        };
+        self.session.complete(outcome, self.now, &mut effects);
+        printed(effects)
+    }
+
+    /// The answer about the permissions of a token's holder; the connection's without one.
+    fn authorized(&mut self, permission: Permission, token: Option<&str>) -> Vec<String> {
+        let mark = match token {
+            Some(token) => self.session.shared.marks.of(token),
+            None => self.session.connection.mark,
+        };
+        self.complete(1, "realtime:a", WorkResult::Authorized(permission, mark))
+    }
+
+    /// Lets time pass until the session's next deadline.
+    fn wait(&mut self) -> Vec<String> {
+        self.now = self.session.deadline().expect("something to wait for");
+        let mut effects = Vec::new();
+        self.session.tick(self.now, &mut effects);
+        printed(effects)
+    }
+}
+
+fn printed(effects: Vec<Effect>) -> Vec<String> {
+    effects
+        .into_iter()
+        .map(|effect| match effect {
+            Effect::Send(message) => {
+                let frame = Serializer::V2.encode(&message).parts().concat();
+                let start = frame.iter().position(|byte| *byte == b'[').unwrap();
+                String::from_utf8(frame[start..].to_vec()).unwrap()
+            }
+            Effect::Attach(channel, _) => format!("attach {}", channel.0),
+            Effect::Open(channel) => format!("open {}", channel.0),
+            Effect::Detach(channel) => format!("detach {}", channel.0),
+            Effect::Subscribe(order) => {
+                let subject: Value = serde_json::from_str(&order.identity.claims).unwrap();
+                format!(
+                    "subscribe {} as {} after {} failures{}",
+                    order.channel.0,
+                    subject["sub"].as_str().unwrap(),
+                    order.failures,
+                    if order.until_live { ", until live" } else { "" }
+                )
+            }
+            Effect::Authorize(order) => format!("authorize {}", order.channel.0),
+        })
+        .collect()
+}
+
+fn system(join: &str, topic: &str, status: &str, text: &str) -> String {
+    format!(
+        r#"["{join}",null,"realtime:{topic}","system",{{"extension":"postgres_changes","status":"{status}","message":"{text}","channel":"{topic}"}}]"#
+    )
+}
+
+fn ok(join: &str, reference: &str, topic: &str) -> String {
+    format!(
+        r#"["{join}","{reference}","realtime:{topic}","phx_reply",{{"status":"ok","response":{{}}}}]"#
+    )
+}
+
+fn joined(join: &str, topic: &str, bindings: &str) -> String {
+    format!(
+        r#"["{join}","{join}","realtime:{topic}","phx_reply",{{"status":"ok","response":{{"postgres_changes":[{bindings}]}}}}]"#
+    )
+}
+
+fn refused(join: &str, topic: &str, reason: &str) -> String {
+    format!(
+        r#"["{join}","{join}","realtime:{topic}","phx_reply",{{"status":"error","response":{{"reason":"{reason}"}}}}]"#
+    )
+}
+
+fn closed(join: &str, topic: &str) -> String {
+    format!(r#"["{join}","{join}","realtime:{topic}","phx_close",{{}}]"#)
+}
+
+/// A join with one binding, and the binding as the reply repeats it.
+fn with_binding() -> (Value, String) {
+    let params = json!({"event": "*", "schema": "public", "table": "t"});
+    let bindings = [super::super::protocol::BindingParams::derived(
+        params.clone(),
+    )];
+    let ids = postgres_changes::assign_ids(&bindings);
+    let echo = postgres_changes::echo(&bindings, &ids);
+    (
+        json!({"config": {"presence": {"enabled": false}, "postgres_changes": [params]}}),
+        echo.trim_matches(['[', ']']).to_owned(),
+    )
+}
+
+fn plain() -> Value {
+    json!({"config": {"presence": {"enabled": false}}})
+}
+
+const NOT_NOW: &str =
+    "Unable to subscribe to changes: the database cannot be reached at present, trying again";
+
+#[test]
+fn a_join_with_bindings_is_answered_when_they_are_registered() {
+    let mut script = Script::new();
+    let (payload, echo) = with_binding();
+    assert_eq!(
+        script.join("1", "realtime:a", &payload),
+        ["attach 1", "subscribe 1 as key after 0 failures"]
+    );
+    assert_eq!(
+        script.complete(
+            1,
+            "realtime:a",
+            WorkResult::Subscribed(Ok(StreamState::Live))
+        ),
+        [
+            joined("1", "a", &echo),
+            "open 1".to_owned(),
+            system("1", "a", "ok", "Subscribed to PostgreSQL"),
+        ]
+    );
+}
+
+#[test]
+fn a_join_under_way_delays_its_own_topic_and_no_other() {
+    let mut script = Script::new();
+    let (payload, echo) = with_binding();
+    script.join("1", "realtime:a", &payload);
+    assert!(
+        script
+            .push(&json!(["1", "2", "realtime:a", "presence", {}]))
+            .is_empty()
+    );
+    assert!(
+        script
+            .push(&json!(["1", "3", "realtime:a", "phx_leave", {}]))
+            .is_empty()
+    );
+    assert!(script.join("4", "realtime:a", &plain()).is_empty());
+    assert!(
+        script
+            .push(&json!(["4", "5", "realtime:a", "phx_leave", {}]))
+            .is_empty()
+    );
+    assert_eq!(
+        script.join("6", "realtime:b", &plain()),
+        ["attach 2", &joined("6", "b", ""), "open 2"]
+    );
+    assert_eq!(
+        script.complete(1, "realtime:a", WorkResult::Subscribed(Ok(StreamState::Live))),
+        [
+            joined("1", "a", &echo),
+            "open 1".to_owned(),
+            system("1", "a", "ok", "Subscribed to PostgreSQL"),
+            r#"["1","2","realtime:a","phx_reply",{"status":"error","response":{"reason":"Presence is not available on this server"}}]"#.to_owned(),
+            ok("1", "3", "a"),
+            closed("1", "a"),
+            "detach 1".to_owned(),
+            "attach 3".to_owned(),
+            joined("4", "a", ""),
+            "open 3".to_owned(),
+            ok("4", "5", "a"),
+            closed("4", "a"),
+            "detach 3".to_owned(),
+        ]
+    );
+}
+
+#[test]
+fn what_waits_for_a_join_is_bounded() {
+    let mut script = Script::new();
+    script.join("1", "realtime:a", &with_binding().0);
+    for _ in 0..MAX_WAITING {
+        assert!(
+            script
+                .push(&json!(["1", "2", "realtime:a", "x", {}]))
+                .is_empty()
+        );
+    }
+    assert_eq!(
+        script.push(&json!(["1", "3", "realtime:a", "x", {}])),
+        [
+            r#"["1","3","realtime:a","phx_reply",{"status":"error","response":{"reason":"Too many messages before the join was answered"}}]"#
+        ]
+    );
+    let mut script = Script::new();
+    script.join("1", "realtime:a", &with_binding().0);
+    let large = "x".repeat(MAX_WAITING_BYTES);
+    let effects = script.push(&json!(["1", "2", "realtime:a", "presence", large]));
+    assert_eq!(effects.len(), 1, "too large to be kept");
+}
+
+#[test]
+fn a_join_while_the_database_is_down_is_answered_and_heals() {
+    let mut script = Script::new();
+    let (payload, echo) = with_binding();
+    script.join("1", "realtime:a", &payload);
+    let down = || WorkResult::Subscribed(Err(SubscribeError::Unavailable));
+    assert_eq!(
+        script.complete(1, "realtime:a", down()),
+        [
+            "subscribe 1 as key after 1 failures".to_owned(),
+            joined("1", "a", &echo),
+            "open 1".to_owned(),
+            system("1", "a", "error", NOT_NOW),
+        ]
+    );
+    // Said once; then only the good news.
+    assert_eq!(
+        script.complete(1, "realtime:a", down()),
+        ["subscribe 1 as key after 2 failures"]
+    );
+    assert_eq!(
+        script.complete(
+            1,
+            "realtime:a",
+            WorkResult::Subscribed(Ok(StreamState::Live))
+        ),
+        [system("1", "a", "ok", "Subscribed to PostgreSQL")]
+    );
+}
+
+#[test]
+fn a_database_that_is_slow_does_not_delay_the_reply_for_long() {
+    let mut script = Script::new();
+    let (payload, echo) = with_binding();
+    script.join("1", "realtime:a", &payload);
+    assert_eq!(
+        script.complete(1, "realtime:a", WorkResult::SubscribeLate),
+        [
+            joined("1", "a", &echo),
+            "open 1".to_owned(),
+            system("1", "a", "error", SUBSCRIBE_LATE),
+        ]
+    );
+    assert_eq!(
+        script.complete(
+            1,
+            "realtime:a",
+            WorkResult::Subscribed(Ok(StreamState::Live))
+        ),
+        [system("1", "a", "ok", "Subscribed to PostgreSQL")]
+    );
+}
+
+#[test]
+fn a_join_that_waits_is_answered_when_changes_are_live_or_refused() {
+    let (mut payload, echo) = with_binding();
+    payload["config"]["postgres_changes_options"] = json!({"wait": true, "timeout": 5_000});
+    let mut script = Script::new();
+    assert_eq!(
+        script.join("1", "realtime:a", &payload),
+        [
+            "attach 1",
+            "subscribe 1 as key after 0 failures, until live"
+        ]
+    );
+    assert!(
+        script
+            .complete(1, "realtime:a", WorkResult::SubscribeLate)
+            .is_empty()
+    );
+    assert_eq!(
+        script.complete(
+            1,
+            "realtime:a",
+            WorkResult::Subscribed(Err(SubscribeError::Unavailable))
+        ),
+        ["subscribe 1 as key after 1 failures, until live"]
+    );
+    assert_eq!(
+        script.complete(
+            1,
+            "realtime:a",
+            WorkResult::Subscribed(Ok(StreamState::Live))
+        ),
+        [
+            joined("1", "a", &echo),
+            "open 1".to_owned(),
+            system("1", "a", "ok", "Subscribed to PostgreSQL"),
+        ]
+    );
+
+    let mut script = Script::new();
+    script.join("1", "realtime:a", &payload);
+    let begin = script.now;
+    let reason = "UnableToConnectToProject: Realtime was unable to connect to the project database";
+    assert_eq!(
+        script.wait(),
+        ["detach 1".to_owned(), refused("1", "a", reason)]
+    );
+    assert_eq!(script.now.since(begin), Duration::from_secs(5));
+    assert_eq!(
+        script.complete(
+            1,
+            "realtime:a",
+            WorkResult::Subscribed(Ok(StreamState::Live))
+        ),
+        ["detach 1"],
+        "what was registered too late does not stay"
+    );
+
+    let mut script = Script::new();
+    script.join("1", "realtime:a", &payload);
+    let effects = script.complete(
+        1,
+        "realtime:a",
+        WorkResult::Subscribed(Err(SubscribeError::SelectWithWildcard)),
+    );
+    assert_eq!(effects[0], "detach 1");
+    assert!(
+        effects[1].contains("Column selection is not supported"),
+        "{effects:?}"
+    );
+}
+
+#[test]
+fn bindings_that_cannot_be_used_are_told_after_a_good_reply() {
+    let mut script = Script::new();
+    let payload =
+        json!({"config": {"presence": {"enabled": false}, "postgres_changes": [{"event": "*"}]}});
+    let effects = script.join("1", "realtime:a", &payload);
+    assert_eq!(effects[0], "attach 1");
+    assert!(effects[1].contains(r#""status":"ok""#), "{effects:?}");
+    assert_eq!(effects[2], "open 1");
+    assert!(
+        effects[3].contains("No subscription params provided"),
+        "{effects:?}"
+    );
+    assert_eq!(effects.len(), 4, "and nothing is tried again");
+}
+
+#[test]
+fn a_join_without_config_is_a_binding_of_its_topic() {
+    let mut script = Script::new();
+    let effects = script.join("1", "realtime:public:t", &json!({}));
+    assert_eq!(effects, ["attach 1", "subscribe 1 as key after 0 failures"]);
+    let effects = script.complete(
+        1,
+        "realtime:public:t",
+        WorkResult::Subscribed(Ok(StreamState::Live)),
+    );
+    assert!(
+        effects[0].contains(r#"{"event":"*","schema":"public","table":"t","id":"#),
+        "{effects:?}"
+    );
+}
+
+#[test]
+fn a_refreshed_token_registers_again_under_the_new_identity() {
+    let mut script = Script::new();
+    script.join("1", "realtime:a", &with_binding().0);
+    script.complete(
+        1,
+        "realtime:a",
+        WorkResult::Subscribed(Ok(StreamState::Live)),
+    );
+    let (ann, bob) = (token(500, "ann"), token(500, "bob"));
+    let refresh =
+        |token: &str| json!(["1", "2", "realtime:a", "access_token", {"access_token": token}]);
+    assert_eq!(
+        script.push(&refresh(&ann)),
+        ["subscribe 1 as ann after 0 failures"]
+    );
+    assert!(
+        script.push(&refresh(&ann)).is_empty(),
+        "the same token again"
+    );
+    // While that is under way there is another: it is registered when the first is done.
+    assert!(script.push(&refresh(&bob)).is_empty());
+    assert_eq!(
+        script.complete(
+            1,
+            "realtime:a",
+            WorkResult::Subscribed(Ok(StreamState::Live))
+        ),
+        [
+            "subscribe 1 as bob after 0 failures".to_owned(),
+            system("1", "a", "ok", "Subscribed to PostgreSQL"),
+        ]
+    );
+    assert_eq!(
+        script.complete(
+            1,
+            "realtime:a",
+            WorkResult::Subscribed(Ok(StreamState::Live))
+        ),
+        [system("1", "a", "ok", "Subscribed to PostgreSQL")]
+    );
+}
+
+#[test]
+fn a_channel_is_warned_once_and_ends_with_its_token() {
+    let mut script = Script::new();
+    let mut payload = plain();
+    payload["access_token"] = token(100, "ann").into();
+    script.join("1", "realtime:a", &payload);
+    let begin = script.now;
+    let notice = |status: &str, text: &str| {
+        format!(
+            r#"["1",null,"realtime:a","system",{{"extension":"system","status":"{status}","message":"{text}","channel":"a"}}]"#
+        )
+    };
+    assert_eq!(script.wait(), [notice("ok", "Token expires in 60 seconds")]);
+    assert!(script.now.since(begin) <= Duration::from_secs(40));
+    assert_eq!(
+        script.wait(),
+        [
+            notice("error", "Token has expired 0 seconds ago"),
+            closed("1", "a"),
+            "detach 1".to_owned(),
+        ]
+    );
+    assert_eq!(script.session.deadline(), None);
+    // The connection's own token expires too: later joins without another are refused.
+    script.now = UnixMillis(script.now.0 + 200_000_000);
+    let effects = script.join("2", "realtime:a", &plain());
+    assert!(
+        effects[0].contains("InvalidJWTToken: Token has expired 1"),
+        "{effects:?}"
+    );
+}
+
+#[test]
+fn a_refused_second_join_still_ends_the_first() {
+    let mut script = Script::new();
+    script.join("1", "realtime:a", &plain());
+    assert_eq!(
+        script.join(
+            "2",
+            "realtime:a",
+            &json!({"config": {}, "access_token": "nonsense"})
+        ),
+        [
+            "detach 1".to_owned(),
+            refused(
+                "2",
+                "a",
+                "MalformedJWT: The token provided is not a valid JWT"
+            ),
+            closed("1", "a"),
+        ]
+    );
+}
+
+#[test]
+fn a_private_join_asks_first() {
+    let mut payload = with_binding().0;
+    payload["config"]["private"] = true.into();
+    let mut script = Script::new();
+    assert_eq!(
+        script.join("1", "realtime:a", &payload),
+        ["attach 1", "authorize 1"]
+    );
+    assert_eq!(
+        script.authorized(Permission::Read, None),
+        ["subscribe 1 as key after 0 failures"]
+    );
+    script.complete(
+        1,
+        "realtime:a",
+        WorkResult::Subscribed(Ok(StreamState::Live)),
+    );
+    let (ann, bob) = (token(500, "ann"), token(500, "bob"));
+    for token in [&ann, &bob] {
+        let refresh = json!(["1", "2", "realtime:a", "access_token", {"access_token": token}]);
+        assert_eq!(script.push(&refresh), ["authorize 1"]);
+    }
+    // What Ann may do says nothing about Bob.
+    assert!(script.authorized(Permission::Read, Some(&ann)).is_empty());
+    assert_eq!(
+        script.authorized(Permission::None, Some(&bob)),
+        [
+            r#"["1",null,"realtime:a","system",{"extension":"system","status":"error","message":"You do not have permissions to read from this Channel topic: a","channel":"a"}]"#.to_owned(),
+            closed("1", "a"),
+            "detach 1".to_owned(),
+        ]
+    );
+    for (permission, reason) in [
+        (
+            Permission::None,
+            "Unauthorized: You do not have permissions to read from this Channel topic: a",
+        ),
+        (
+            Permission::Unknown,
+            "UnableToConnectToProject: Realtime was unable to connect to the project database",
+        ),
+    ] {
+        let mut script = Script::new();
+        script.join("1", "realtime:a", &payload);
+        assert_eq!(
+            script.authorized(permission, None),
+            ["detach 1".to_owned(), refused("1", "a", reason)]
+        );
+    }
+}
+
+#[test]
+fn settings_can_refuse_channels_that_are_not_private() {
+    let mut config = config();
+    config.private_only = true;
+    let mut script = Script::with(config);
+    assert_eq!(
+        script.join("1", "realtime:a", &plain()),
+        [refused(
+            "1",
+            "a",
+            "PrivateOnly: This project only allows private channels"
+        )]
+    );
+}
+
+#[test]
+fn a_server_that_stops_refuses_joins() {
+    let mut script = Script::new();
+    script.session.shared.hub.stop();
+    assert_eq!(
+        script.join("1", "realtime:a", &plain()),
+        [refused(
+            "1",
+            "a",
+            "RealtimeRestarting: Realtime is restarting, please standby"
+        )]
+    );
+}
+
+#[test]
+fn the_end_of_a_session_ends_its_channels() {
+    let mut script = Script::new();
+    script.join("1", "realtime:a", &plain());
+    script.join("2", "realtime:b", &with_binding().0);
+    let mut effects = Vec::new();
+    script.session.end(&mut effects);
+    let mut effects = printed(effects);
+    effects.sort();
+    assert_eq!(effects, ["detach 1", "detach 2"]);
+}
