@@ -15,6 +15,9 @@ pub struct VisibilityConfig {
     pub batch_max_rows: usize,
     /// How long one question may take.
     pub statement_timeout: Duration,
+    /// Whether a DELETE under row-level security reaches those for whom nobody can tell any
+    /// more whether they could see the row; they get its primary key alone.
+    pub delete_without_old_row: bool,
 }
 
 impl VisibilityConfig {
@@ -24,6 +27,7 @@ impl VisibilityConfig {
             catalog_ttl: reader.milliseconds("visibility.catalog_ttl_ms", 0..=3_600_000),
             batch_max_rows: reader.whole("visibility.batch_max_rows", 1..=100_000),
             statement_timeout: reader.milliseconds("visibility.statement_timeout_ms", 1..=600_000),
+            delete_without_old_row: reader.switch("visibility.delete_without_old_row"),
         }
     }
 }

@@ -23,6 +23,8 @@ pub struct Metrics {
     registry: Registry,
     /// Reading row changes.
     pub replication: ReplicationMetrics,
+    /// Who may see row changes.
+    pub visibility: VisibilityMetrics,
     /// Sockets and channels.
     pub realtime: RealtimeMetrics,
     /// HTTP requests.
@@ -41,6 +43,8 @@ impl Metrics {
         let mut registry = Registry::with_prefix(PREFIX);
         let replication = ReplicationMetrics::default();
         replication.register(registry.sub_registry_with_prefix("replication"));
+        let visibility = VisibilityMetrics::default();
+        visibility.register(registry.sub_registry_with_prefix("visibility"));
         let realtime = RealtimeMetrics::default();
         realtime.register(registry.sub_registry_with_prefix("realtime"));
         let http = HttpMetrics::default();
@@ -48,6 +52,7 @@ impl Metrics {
         Self {
             registry,
             replication,
+            visibility,
             realtime,
             http,
         }
@@ -116,6 +121,102 @@ impl ReplicationMetrics {
             "wal_held_bytes",
             "Log the database holds back for the slot, when last measured",
             self.wal_held_bytes.clone(),
+        );
+    }
+}
+
+/// Who may see row changes. Clones share their values.
+#[derive(Clone, Debug)]
+pub struct VisibilityMetrics {
+    /// Decisions (identity and change) made without SQL.
+    pub decided_locally: Counter,
+    /// Decisions for which PostgreSQL evaluated policies on the row image.
+    pub asked_by_image: Counter,
+    /// Decisions for which the row was selected by key because its image is incomplete.
+    pub asked_by_key: Counter,
+    /// Decisions that could not be made; the row was not delivered.
+    pub unanswered: Counter,
+    /// Executions repeated on a half because one row among many failed.
+    pub bisections: Counter,
+    /// Questions asked again because the database was away.
+    pub retries: Counter,
+    /// Times the catalogue was read anew because it had changed.
+    pub catalog_loads: Counter,
+    /// Seconds that the questions of one batch took.
+    pub ask_seconds: Histogram,
+    /// Changes resolved together.
+    pub batch_changes: Histogram,
+}
+
+impl Default for VisibilityMetrics {
+    fn default() -> Self {
+        Self {
+            decided_locally: Counter::default(),
+            asked_by_image: Counter::default(),
+            asked_by_key: Counter::default(),
+            unanswered: Counter::default(),
+            bisections: Counter::default(),
+            retries: Counter::default(),
+            catalog_loads: Counter::default(),
+            // 0.2 ms to 13 s
+            ask_seconds: Histogram::new(exponential_buckets(0.0002, 3.0, 11)),
+            // 1 to 4096
+            batch_changes: Histogram::new(exponential_buckets(1.0, 4.0, 7)),
+        }
+    }
+}
+
+impl VisibilityMetrics {
+    fn register(&self, registry: &mut Registry) {
+        let counters = [
+            (
+                "decided_locally",
+                "Decisions made without SQL",
+                &self.decided_locally,
+            ),
+            (
+                "asked_by_image",
+                "Decisions by evaluating policies on the row image",
+                &self.asked_by_image,
+            ),
+            (
+                "asked_by_key",
+                "Decisions by selecting the row, its image being incomplete",
+                &self.asked_by_key,
+            ),
+            (
+                "unanswered",
+                "Decisions that could not be made",
+                &self.unanswered,
+            ),
+            (
+                "bisections",
+                "Questions split because one row failed",
+                &self.bisections,
+            ),
+            (
+                "retries",
+                "Questions repeated because the database was away",
+                &self.retries,
+            ),
+            (
+                "catalog_loads",
+                "Catalogue readings after a change",
+                &self.catalog_loads,
+            ),
+        ];
+        for (name, help, counter) in counters {
+            registry.register(name, help, counter.clone());
+        }
+        registry.register(
+            "ask_seconds",
+            "Seconds that the questions of a batch took",
+            self.ask_seconds.clone(),
+        );
+        registry.register(
+            "batch_changes",
+            "Changes resolved together",
+            self.batch_changes.clone(),
         );
     }
 }

@@ -15,7 +15,8 @@ pub struct Delivery {
     pub change: usize,
     /// What is sent.
     pub payload: Payload,
-    /// To whom; a channel appears at most once per change.
+    /// To whom; a channel appears once, and again in another delivery of the same change only if
+    /// some of its bindings are due another payload.
     pub recipients: Vec<Recipient>,
 }
 

@@ -3,6 +3,9 @@
 //! The texts of [`SubscribeError::client_text`] are the protocol's own, word for word
 //! (protocol 6.3): clients and their users search for them.
 
+use std::error::Error as StdError;
+use std::sync::Arc;
+
 use thiserror::Error;
 use tokio_postgres::error::SqlState;
 
@@ -124,15 +127,36 @@ pub(crate) enum AskError {
     /// The server refused the statement or stopped it.
     #[error("The database refused the question")]
     Refused(#[source] tokio_postgres::Error),
+    /// The server does not accept the statement, whatever its parameters.
+    #[error("The database cannot prepare the question")]
+    Unpreparable(#[source] Arc<tokio_postgres::Error>),
 }
 
 impl AskError {
-    /// SQLSTATE of a refusal.
-    pub(crate) fn sqlstate(&self) -> Option<&str> {
+    fn refusal(&self) -> Option<&tokio_postgres::Error> {
         match self {
-            Self::Refused(error) => error.code().map(SqlState::code),
+            Self::Refused(error) => Some(error),
+            Self::Unpreparable(error) => Some(error),
             Self::Unavailable(_) => None,
         }
+    }
+
+    /// SQLSTATE of a refusal.
+    pub(crate) fn sqlstate(&self) -> Option<&str> {
+        self.refusal()?.code().map(SqlState::code)
+    }
+
+    /// The server's own words. They may quote data: only for the one who sent it.
+    pub(crate) fn message(&self) -> Option<&str> {
+        Some(self.refusal()?.as_db_error()?.message())
+    }
+
+    /// Whether the statement itself is at fault, or what it refers to, rather than a value: names
+    /// and rights (class 42), a plan that no longer fits (0A000), a statement the server
+    /// has forgotten (26000).
+    pub(crate) fn concerns_statement(&self) -> bool {
+        self.sqlstate()
+            .is_some_and(|code| code.starts_with("42") || matches!(code, "0A000" | "26000"))
     }
 }
 
@@ -146,12 +170,14 @@ impl From<ConnectError> for AskError {
 }
 
 impl From<tokio_postgres::Error> for AskError {
-    /// Separates an outage from a refusal. An error without SQLSTATE comes from the
-    /// connection itself. Class 08 is connection trouble, 53 a server out of memory, disk
+    /// Separates an outage from a refusal. Class 08 is connection trouble, 53 a server out of memory, disk
     /// or connections; 57P01 to 57P05 are sent by a server that stops, crashes or starts.
     fn from(error: tokio_postgres::Error) -> Self {
         let is_outage = match error.code() {
-            None => true,
+            None => {
+                error.is_closed()
+                    || StdError::source(&error).is_some_and(|source| source.is::<std::io::Error>())
+            }
             Some(state) => {
                 let code = state.code();
                 code.starts_with("08") || code.starts_with("53") || code.starts_with("57P")

@@ -5,14 +5,31 @@
 //! not sent to them, whatever the row has become since. When in doubt the answer is no, and
 //! a check that failed is reported to the channel it failed for.
 
+mod ask;
+mod catalog;
 mod columns;
 mod delivery;
 mod error;
 mod filter;
+mod predicate;
 pub mod record;
 mod request;
+mod resolve;
+mod row_access;
+mod subscription;
+mod validate;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::change::ChangeTransaction;
+use crate::config::VisibilityConfig;
+use crate::db::connect::Connector;
+use crate::observability::metrics::VisibilityMetrics;
+use crate::shutdown::Tasks;
+use ask::AskPool;
+use catalog::CatalogCache;
+use resolve::Resolver;
+use subscription::Subscriptions;
 
 pub use columns::{VisibleColumn, VisibleColumns};
 pub use delivery::{Delivery, Payload, Recipient};
@@ -48,4 +65,94 @@ pub struct Binding {
 pub struct SubscribeOptions {
     /// `int8` and `numeric` as JSON strings, because JavaScript numbers lose digits.
     pub bigint_as_string: bool,
+}
+
+/// Decides who receives which change. Cheap to clone; clones share subscriptions and connections.
+#[derive(Clone)]
+pub struct Visibility {
+    resolver: Arc<Resolver>,
+}
+
+impl Visibility {
+    /// Nobody is subscribed yet. Connections are opened when they are needed, and again when
+    /// they are lost. Tables of `publication` can be subscribed to; rows of more than
+    /// `max_record_bytes` are delivered without their long values (protocol 6.5, item 8).
+    pub fn new(
+        connector: Connector,
+        config: &VisibilityConfig,
+        publication: &str,
+        max_record_bytes: usize,
+        metrics: VisibilityMetrics,
+        tasks: &Tasks,
+    ) -> Self {
+        let catalog = CatalogCache::new(
+            connector.clone(),
+            publication.to_owned(),
+            config.catalog_ttl,
+            metrics.clone(),
+            tasks,
+        );
+        let pool = AskPool::new(connector, config.pool_size, config.statement_timeout, tasks);
+        Self {
+            resolver: Arc::new(Resolver {
+                subscriptions: Mutex::default(),
+                catalog,
+                pool,
+                metrics,
+                config: config.clone(),
+                max_record_bytes,
+                disagreeing: Mutex::default(),
+            }),
+        }
+    }
+
+    /// Checks all bindings of a channel against the catalogue and registers them, all or none,
+    /// in place of what the channel had. A row committed after this has returned is delivered.
+    ///
+    /// One call at a time for a channel, and none under way when it is unsubscribed.
+    ///
+    /// # Errors
+    /// The first binding at fault; [`SubscribeError::Unavailable`] when the database cannot be asked.
+    pub async fn subscribe(
+        &self,
+        channel: ChannelId,
+        identity: Arc<Identity>,
+        bindings: Vec<Binding>,
+        options: SubscribeOptions,
+    ) -> Result<(), SubscribeError> {
+        let drafts = self.resolver.drafts(&identity, &bindings).await?;
+        self.subscriptions(|subscriptions| {
+            subscriptions.replace(channel, identity, drafts, options);
+        });
+        Ok(())
+    }
+
+    /// Forgets what a channel had.
+    pub fn unsubscribe(&self, channel: ChannelId) {
+        self.subscriptions(|subscriptions| subscriptions.remove(channel));
+    }
+
+    /// Channels that have subscriptions.
+    pub fn subscribed_channels(&self) -> usize {
+        self.subscriptions(|subscriptions| subscriptions.channels())
+    }
+
+    /// Who receives what of these transactions, in commit order. Sees every subscription that
+    /// was registered before the call.
+    ///
+    /// Waits for as long as the database is unreachable. Dropping the future is safe: nothing
+    /// has been delivered.
+    pub async fn resolve(&self, batch: &[Arc<ChangeTransaction>]) -> Vec<Delivery> {
+        self.resolver.resolve(batch).await
+    }
+
+    fn subscriptions<T>(&self, change: impl FnOnce(&mut Subscriptions) -> T) -> T {
+        change(
+            &mut self
+                .resolver
+                .subscriptions
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner),
+        )
+    }
 }

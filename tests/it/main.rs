@@ -16,3 +16,4 @@ mod fail_closed;
 mod house;
 mod replication;
 mod schema_install;
+mod visibility;

@@ -1,0 +1,439 @@
+//! Filters made ready for evaluation: typed operands, and what only PostgreSQL can compare.
+//!
+//! A comparison is made here only where type and operator are reproduced exactly; the rest is
+//! asked. Logic is three-valued: a condition that is unknown does not let a row through.
+
+use std::cmp::Ordering;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::catalog::TableColumn;
+use super::filter::{Condition, Operator};
+use crate::change::ColumnValue;
+
+/// Values in an `in` list at most (protocol 6.2).
+pub(super) const MAX_LIST: usize = 100;
+
+const BOOL: u32 = 16;
+const TEXT: u32 = 25;
+const VARCHAR: u32 = 1043;
+const UUID: u32 = 2950;
+const NUMERIC: u32 = 1700;
+
+/// A filter whose operands are checked against their columns.
+#[derive(Debug, Default)]
+pub(super) struct Predicate {
+    /// All must be true.
+    pub(super) conditions: Vec<TypedCondition>,
+}
+
+/// One condition against a column of known type.
+#[derive(Debug)]
+pub(super) struct TypedCondition {
+    /// The column.
+    pub(super) column: String,
+    /// Its type when the operand was checked. While the column's type is another one, the
+    /// condition is not true.
+    pub(super) type_oid: u32,
+    /// How it is decided.
+    pub(super) test: Test,
+}
+
+/// How a condition is decided.
+#[derive(Debug)]
+pub(super) enum Test {
+    /// Here.
+    Local {
+        comparison: Comparison,
+        is_negated: bool,
+        kind: Option<ScalarKind>,
+    },
+    /// By PostgreSQL: `comparison` follows the value, with `$2[1]` as operand.
+    Asked {
+        /// SQL with `{value}` for the column's value.
+        sql: String,
+        operand: Arc<str>,
+    },
+}
+
+/// A comparison that is made here.
+#[derive(Debug, PartialEq)]
+pub(super) enum Comparison {
+    /// `=`, `<` and so on.
+    Ordered(Operator, Scalar),
+    /// `= any`, with nulls in the list or not.
+    Member(Vec<Scalar>, bool),
+    /// `is distinct from`
+    Distinct(Scalar),
+    /// `is null`, `is unknown`
+    Null,
+    /// `is true`, `is false`
+    Truth(bool),
+}
+
+/// How texts of a type are compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ScalarKind {
+    /// Integers.
+    Integer,
+    /// Equal and ordered as their text is.
+    Bytes,
+    /// Equal as their text is; order is another matter.
+    EqualBytes,
+    /// Dates and timestamps in ISO form.
+    Time,
+    /// `numeric`
+    Decimal,
+}
+
+impl ScalarKind {
+    /// The kind of a column's type; `None` where only PostgreSQL can compare.
+    pub(super) fn of(column: &TableColumn) -> Option<Self> {
+        match column.base_type {
+            20 | 21 | 23 | 26 => Some(Self::Integer),
+            BOOL | UUID => Some(Self::Bytes),
+            TEXT | VARCHAR if column.is_deterministic => Some(Self::EqualBytes),
+            1082 | 1114 | 1184 => Some(Self::Time),
+            NUMERIC => Some(Self::Decimal),
+            _ if column.is_enum => Some(Self::EqualBytes),
+            _ => None,
+        }
+    }
+
+    fn has_order(self) -> bool {
+        self != Self::EqualBytes
+    }
+
+    /// Reads a value in PostgreSQL's output form.
+    pub(super) fn read(self, text: &[u8]) -> Option<Scalar> {
+        match self {
+            Self::Integer => std::str::from_utf8(text)
+                .ok()?
+                .parse()
+                .ok()
+                .map(Scalar::Integer),
+            Self::Bytes | Self::EqualBytes => Some(Scalar::Bytes(Bytes::copy_from_slice(text))),
+            Self::Time => read_time(text),
+            Self::Decimal => read_decimal(text),
+        }
+    }
+
+    /// Whether equal values have equal texts, so that a text can stand for the value in an index.
+    pub(super) fn is_canonical(self) -> bool {
+        self != Self::Decimal
+    }
+}
+
+/// A comparable value.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Scalar {
+    Integer(i64),
+    Bytes(Bytes),
+    /// Year (before Christ negative, infinities at the ends), then the rest, whose text order is time order.
+    Time(i64, String),
+    Decimal(Decimal),
+}
+
+/// A `numeric`, ordered as PostgreSQL orders it: NaN above everything.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Decimal {
+    NegativeInfinity,
+    Finite {
+        is_negative: bool,
+        /// Digits before the point without leading zeros.
+        whole: String,
+        /// Digits behind the point without trailing zeros.
+        fraction: String,
+    },
+    Infinity,
+    NaN,
+}
+
+impl Ord for Decimal {
+    fn cmp(&self, other: &Self) -> Ordering {
+        let rank = |value: &Self| match value {
+            Self::NegativeInfinity => 0,
+            Self::Finite { .. } => 1,
+            Self::Infinity => 2,
+            Self::NaN => 3,
+        };
+        let (
+            Self::Finite {
+                is_negative,
+                whole,
+                fraction,
+            },
+            Self::Finite {
+                is_negative: other_negative,
+                whole: other_whole,
+                fraction: other_fraction,
+            },
+        ) = (self, other)
+        else {
+            return rank(self).cmp(&rank(other));
+        };
+        if is_negative != other_negative {
+            return other_negative.cmp(is_negative);
+        }
+        let magnitude =
+            (whole.len(), whole, fraction).cmp(&(other_whole.len(), other_whole, other_fraction));
+        if *is_negative {
+            magnitude.reverse()
+        } else {
+            magnitude
+        }
+    }
+}
+
+impl PartialOrd for Decimal {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+fn read_decimal(text: &[u8]) -> Option<Scalar> {
+    let text = std::str::from_utf8(text).ok()?;
+    let decimal = match text {
+        "NaN" => Decimal::NaN,
+        "Infinity" => Decimal::Infinity,
+        "-Infinity" => Decimal::NegativeInfinity,
+        _ => {
+            let (is_negative, digits) = match text.strip_prefix('-') {
+                Some(digits) => (true, digits),
+                None => (false, text),
+            };
+            let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
+            if !whole
+                .bytes()
+                .chain(fraction.bytes())
+                .all(|byte| byte.is_ascii_digit())
+            {
+                return None;
+            }
+            let whole = whole.trim_start_matches('0').to_owned();
+            let fraction = fraction.trim_end_matches('0').to_owned();
+            Decimal::Finite {
+                is_negative: is_negative && !(whole.is_empty() && fraction.is_empty()),
+                whole,
+                fraction,
+            }
+        }
+    };
+    Some(Scalar::Decimal(decimal))
+}
+
+/// ISO output in UTC: `2026-01-02[ 03:04:05[.678]][+00][ BC]`.
+fn read_time(text: &[u8]) -> Option<Scalar> {
+    let text = std::str::from_utf8(text).ok()?;
+    match text {
+        "infinity" => return Some(Scalar::Time(i64::MAX, String::new())),
+        "-infinity" => return Some(Scalar::Time(i64::MIN, String::new())),
+        _ => {}
+    }
+    let (text, is_before_christ) = match text.strip_suffix(" BC") {
+        Some(text) => (text, true),
+        None => (text, false),
+    };
+    let text = text.strip_suffix("+00").unwrap_or(text);
+    let (year, rest) = text.split_once('-')?;
+    let year: i64 = year.parse().ok()?;
+    // Another offset than UTC's would make the text order wrong.
+    if rest.contains('+') || rest.matches('-').count() != 1 {
+        return None;
+    }
+    Some(Scalar::Time(
+        if is_before_christ { -year } else { year },
+        rest.to_owned(),
+    ))
+}
+
+impl TypedCondition {
+    /// What must be asked of PostgreSQL to make the operand comparable; `None` when it is
+    /// plainly of the column's type already.
+    pub(super) fn plain_operand(column: &TableColumn, text: &str) -> Option<String> {
+        let is_integer_in = |min: i64, max: i64| {
+            let digits = text.strip_prefix('-').unwrap_or(text);
+            let is_plain = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+            text.parse::<i64>()
+                .ok()
+                .filter(|value| is_plain && (min..=max).contains(value))
+                .map(|value| value.to_string())
+        };
+        // A domain's checks are PostgreSQL's to make.
+        match column.type_oid {
+            21 => is_integer_in(i64::from(i16::MIN), i64::from(i16::MAX)),
+            23 => is_integer_in(i64::from(i32::MIN), i64::from(i32::MAX)),
+            20 => is_integer_in(i64::MIN, i64::MAX),
+            TEXT | VARCHAR => Some(text.to_owned()),
+            UUID => uuid::Uuid::try_parse(text)
+                .ok()
+                .filter(|_| text.len() == uuid::fmt::Hyphenated::LENGTH)
+                .map(|value| value.hyphenated().to_string()),
+            BOOL => match text {
+                "t" | "true" => Some("t".to_owned()),
+                "f" | "false" => Some("f".to_owned()),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
+    /// A condition with its operands in PostgreSQL's output form (`in` has several, null among
+    /// them as `None`).
+    pub(super) fn new(
+        condition: &Condition,
+        column: &TableColumn,
+        operands: &[Option<String>],
+    ) -> Self {
+        let test = match Self::comparison(condition, column, operands) {
+            Some(comparison) => Test::Local {
+                comparison,
+                is_negated: condition.negated,
+                kind: ScalarKind::of(column),
+            },
+            None => Self::asked(condition, column, operands),
+        };
+        Self {
+            column: column.name.clone(),
+            type_oid: column.type_oid,
+            test,
+        }
+    }
+
+    fn comparison(
+        condition: &Condition,
+        column: &TableColumn,
+        operands: &[Option<String>],
+    ) -> Option<Comparison> {
+        if condition.operator == Operator::Is {
+            return Some(match condition.value.to_ascii_lowercase().as_str() {
+                "true" => Comparison::Truth(true),
+                "false" => Comparison::Truth(false),
+                _ => Comparison::Null,
+            });
+        }
+        let kind = ScalarKind::of(column)?;
+        let scalars: Vec<Scalar> = operands
+            .iter()
+            .flatten()
+            .map(|text| kind.read(text.as_bytes()))
+            .collect::<Option<_>>()?;
+        if condition.operator == Operator::In {
+            return Some(Comparison::Member(scalars, operands.contains(&None)));
+        }
+        let operand = scalars.into_iter().next()?;
+        match condition.operator {
+            Operator::Eq | Operator::Neq => Some(Comparison::Ordered(condition.operator, operand)),
+            Operator::Lt | Operator::Lte | Operator::Gt | Operator::Gte => kind
+                .has_order()
+                .then_some(Comparison::Ordered(condition.operator, operand)),
+            Operator::IsDistinct => Some(Comparison::Distinct(operand)),
+            Operator::Like
+            | Operator::Ilike
+            | Operator::Match
+            | Operator::Imatch
+            | Operator::In
+            | Operator::Is => None,
+        }
+    }
+
+    fn asked(condition: &Condition, column: &TableColumn, operands: &[Option<String>]) -> Test {
+        let sql = comparison_sql(condition.operator, &column.bare_type_sql);
+        let negation = if condition.negated { "not " } else { "" };
+        let operand = match condition.operator {
+            Operator::In => condition.value.clone(),
+            _ => operands.first().cloned().flatten().unwrap_or_default(),
+        };
+        Test::Asked {
+            sql: format!("{negation}({{value}} {sql})"),
+            operand: operand.into(),
+        }
+    }
+
+    /// The values that the column must have one of, as texts, if the condition demands that.
+    pub(super) fn index_keys(&self, operands: &[Option<String>]) -> Option<Vec<Bytes>> {
+        let Test::Local {
+            comparison: Comparison::Member(..) | Comparison::Ordered(Operator::Eq, _),
+            is_negated: false,
+            kind: Some(kind),
+        } = &self.test
+        else {
+            return None;
+        };
+        kind.is_canonical().then(|| {
+            operands
+                .iter()
+                .flatten()
+                .map(|text| Bytes::copy_from_slice(text.as_bytes()))
+                .collect()
+        })
+    }
+}
+
+/// The comparison as SQL, with the first element of `$2` as operand.
+fn comparison_sql(operator: Operator, type_sql: &str) -> String {
+    let operand = format!("(($2::text[])[1])::{type_sql}");
+    match operator {
+        Operator::Eq | Operator::Is => format!("= {operand}"),
+        Operator::Neq => format!("<> {operand}"),
+        Operator::Lt => format!("< {operand}"),
+        Operator::Lte => format!("<= {operand}"),
+        Operator::Gt => format!("> {operand}"),
+        Operator::Gte => format!(">= {operand}"),
+        Operator::In => format!("= any ((($2::text[])[1])::{type_sql}[])"),
+        Operator::Like => "like (($2::text[])[1])".to_owned(),
+        Operator::Ilike => "ilike (($2::text[])[1])".to_owned(),
+        Operator::Match => "~ (($2::text[])[1])".to_owned(),
+        Operator::Imatch => "~* (($2::text[])[1])".to_owned(),
+        Operator::IsDistinct => format!("is distinct from {operand}"),
+    }
+}
+
+/// Whether a comparison made here is true of `value`; unknown counts as not true.
+pub(super) fn is_true(
+    comparison: &Comparison,
+    is_negated: bool,
+    kind: Option<ScalarKind>,
+    value: &ColumnValue,
+) -> bool {
+    truth(comparison, kind, value).is_some_and(|truth| truth != is_negated)
+}
+
+fn truth(comparison: &Comparison, kind: Option<ScalarKind>, value: &ColumnValue) -> Option<bool> {
+    let text = match value {
+        ColumnValue::Text(text) => Some(text),
+        ColumnValue::Null => None,
+        ColumnValue::Unchanged => return None,
+    };
+    let scalar = || kind?.read(text?);
+    match comparison {
+        Comparison::Null => Some(text.is_none()),
+        Comparison::Truth(wanted) => {
+            Some(text.is_some_and(|text| text.as_ref() == if *wanted { b"t" } else { b"f" }))
+        }
+        Comparison::Distinct(operand) => match text {
+            None => Some(true),
+            Some(_) => Some(scalar()? != *operand),
+        },
+        Comparison::Ordered(operator, operand) => {
+            let ordering = scalar()?.cmp(operand);
+            Some(match operator {
+                Operator::Neq => ordering.is_ne(),
+                Operator::Lt => ordering.is_lt(),
+                Operator::Lte => ordering.is_le(),
+                Operator::Gt => ordering.is_gt(),
+                Operator::Gte => ordering.is_ge(),
+                _ => ordering.is_eq(),
+            })
+        }
+        Comparison::Member(operands, has_null) => {
+            let scalar = scalar()?;
+            if operands.contains(&scalar) {
+                Some(true)
+            } else {
+                (!has_null).then_some(false)
+            }
+        }
+    }
+}

@@ -1,0 +1,344 @@
+//! Who asked for what: registered bindings, filed so that a change finds those it concerns.
+//!
+//! Bindings with an equality in their filter are filed under its value, so that others cost
+//! a change nothing. All of it sits behind one lock that is held for in-memory work only.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::ask::Asker;
+use super::predicate::Predicate;
+use super::record::{new_value, old_row};
+use super::request::EventSelector;
+use super::{ChannelId, Identity, SubscribeOptions};
+use crate::change::{ChangeEvent, ColumnValue, Relation, RowChange, TableName};
+
+/// A registered binding for one table, or for all tables that a pattern names.
+#[derive(Debug)]
+pub(super) struct Subscription {
+    number: u64,
+    pub(super) channel: ChannelId,
+    /// The id the client knows.
+    pub(super) binding: u32,
+    pub(super) asker: Arc<Asker>,
+    pub(super) event: EventSelector,
+    pub(super) target: Target,
+    pub(super) predicate: Predicate,
+    /// Selected columns, sorted; the primary key comes with them.
+    pub(super) select: Option<Arc<[String]>>,
+    pub(super) options: SubscribeOptions,
+    /// Where it is filed.
+    filing: Filing,
+}
+
+/// Which tables a subscription is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Target {
+    /// One table.
+    Table(TableName),
+    /// All tables of a schema, or of all schemas; tables of any schema with one name.
+    Pattern {
+        schema: Option<String>,
+        name: Option<String>,
+    },
+}
+
+impl Target {
+    fn accepts(&self, table: &TableName) -> bool {
+        match self {
+            Self::Table(own) => own == table,
+            Self::Pattern { schema, name } => {
+                schema.as_ref().is_none_or(|schema| *schema == table.schema)
+                    && name.as_ref().is_none_or(|name| *name == table.name)
+            }
+        }
+    }
+}
+
+/// Where a subscription is filed within its table.
+#[derive(Clone, Debug)]
+pub(super) enum Filing {
+    /// No filter.
+    Open,
+    /// A condition demands one of these texts of a column of this type.
+    Values {
+        column: Arc<str>,
+        type_oid: u32,
+        texts: Vec<Bytes>,
+    },
+    /// A filter that has to be looked at for every change.
+    Scanned,
+}
+
+/// A subscription before it is registered.
+pub(super) struct Draft {
+    pub(super) binding: u32,
+    pub(super) event: EventSelector,
+    pub(super) target: Target,
+    pub(super) predicate: Predicate,
+    pub(super) select: Option<Arc<[String]>>,
+    pub(super) filing: Filing,
+}
+
+type Set = HashMap<u64, Arc<Subscription>>;
+
+/// The subscriptions of one table.
+#[derive(Default)]
+struct TableSubscriptions {
+    open: Set,
+    scanned: Set,
+    values: HashMap<(Arc<str>, u32), HashMap<Bytes, Set>>,
+}
+
+/// All subscriptions.
+#[derive(Default)]
+pub(super) struct Subscriptions {
+    next: u64,
+    channels: HashMap<ChannelId, Vec<Arc<Subscription>>>,
+    tables: HashMap<TableName, TableSubscriptions>,
+    patterns: Set,
+    /// One asker per identity, with the number of channels that have it.
+    askers: HashMap<Arc<Identity>, (Arc<Asker>, usize)>,
+}
+
+/// What a run of changes of one table concerns.
+#[derive(Default)]
+pub(super) struct Candidates {
+    /// Subscriptions without a filter: every change concerns them.
+    pub(super) open: Vec<Arc<Subscription>>,
+    /// Change (by its place in the run) and subscription whose filter may accept it.
+    pub(super) filtered: Vec<(usize, Arc<Subscription>)>,
+}
+
+impl Candidates {
+    /// Whether nobody is concerned.
+    pub(super) fn is_empty(&self) -> bool {
+        self.open.is_empty() && self.filtered.is_empty()
+    }
+
+    /// Everyone who may be concerned.
+    pub(super) fn subscriptions(&self) -> impl Iterator<Item = &Arc<Subscription>> {
+        self.open
+            .iter()
+            .chain(self.filtered.iter().map(|(_, subscription)| subscription))
+    }
+}
+
+impl Subscriptions {
+    /// Registers what a channel has from now on, in place of what it had.
+    pub(super) fn replace(
+        &mut self,
+        channel: ChannelId,
+        identity: Arc<Identity>,
+        drafts: Vec<Draft>,
+        options: SubscribeOptions,
+    ) {
+        self.remove(channel);
+        if drafts.is_empty() {
+            return;
+        }
+        let (asker, channels) = self
+            .askers
+            .entry(Arc::clone(&identity))
+            .or_insert_with(|| (Arc::new(Asker::new(identity)), 0));
+        *channels += 1;
+        let asker = Arc::clone(asker);
+        let mut registered = Vec::with_capacity(drafts.len());
+        for draft in drafts {
+            let subscription = Arc::new(Subscription {
+                number: self.next,
+                channel,
+                binding: draft.binding,
+                asker: Arc::clone(&asker),
+                event: draft.event,
+                target: draft.target,
+                predicate: draft.predicate,
+                select: draft.select,
+                options,
+                filing: draft.filing,
+            });
+            self.next += 1;
+            self.file(&subscription);
+            registered.push(subscription);
+        }
+        self.channels.insert(channel, registered);
+    }
+
+    /// Forgets a channel.
+    pub(super) fn remove(&mut self, channel: ChannelId) {
+        let Some(subscriptions) = self.channels.remove(&channel) else {
+            return;
+        };
+        for subscription in &subscriptions {
+            self.unfile(subscription);
+        }
+        if let Some(first) = subscriptions.first() {
+            let identity = &first.asker.identity;
+            if let Some((_, channels)) = self.askers.get_mut(identity) {
+                *channels -= 1;
+                if *channels == 0 {
+                    self.askers.remove(identity);
+                }
+            }
+        }
+    }
+
+    fn file(&mut self, subscription: &Arc<Subscription>) {
+        let number = subscription.number;
+        let Target::Table(table) = &subscription.target else {
+            self.patterns.insert(number, Arc::clone(subscription));
+            return;
+        };
+        let table = self.tables.entry(table.clone()).or_default();
+        match &subscription.filing {
+            Filing::Open => {
+                table.open.insert(number, Arc::clone(subscription));
+            }
+            Filing::Scanned => {
+                table.scanned.insert(number, Arc::clone(subscription));
+            }
+            Filing::Values {
+                column,
+                type_oid,
+                texts,
+            } => {
+                let by_text = table
+                    .values
+                    .entry((Arc::clone(column), *type_oid))
+                    .or_default();
+                for text in texts {
+                    by_text
+                        .entry(text.clone())
+                        .or_default()
+                        .insert(number, Arc::clone(subscription));
+                }
+            }
+        }
+    }
+
+    fn unfile(&mut self, subscription: &Subscription) {
+        let number = subscription.number;
+        let Target::Table(name) = &subscription.target else {
+            self.patterns.remove(&number);
+            return;
+        };
+        let Some(table) = self.tables.get_mut(name) else {
+            return;
+        };
+        match &subscription.filing {
+            Filing::Open => {
+                table.open.remove(&number);
+            }
+            Filing::Scanned => {
+                table.scanned.remove(&number);
+            }
+            Filing::Values {
+                column,
+                type_oid,
+                texts,
+            } => {
+                let key = (Arc::clone(column), *type_oid);
+                if let Some(by_text) = table.values.get_mut(&key) {
+                    for text in texts {
+                        if let Some(set) = by_text.get_mut(text) {
+                            set.remove(&number);
+                            if set.is_empty() {
+                                by_text.remove(text);
+                            }
+                        }
+                    }
+                    if by_text.is_empty() {
+                        table.values.remove(&key);
+                    }
+                }
+            }
+        }
+        if table.open.is_empty() && table.scanned.is_empty() && table.values.is_empty() {
+            self.tables.remove(name);
+        }
+    }
+
+    /// Channels registered.
+    pub(super) fn channels(&self) -> usize {
+        self.channels.len()
+    }
+
+    /// Those whom changes of one table, all of the same shape, may concern.
+    pub(super) fn candidates(&self, relation: &Relation, changes: &[&ChangeEvent]) -> Candidates {
+        let mut candidates = Candidates::default();
+        candidates.open.extend(
+            self.patterns
+                .values()
+                .filter(|subscription| subscription.target.accepts(&relation.table))
+                .cloned(),
+        );
+        let Some(table) = self.tables.get(&relation.table) else {
+            return candidates;
+        };
+        candidates.open.extend(table.open.values().cloned());
+        let push = |place: usize, set: &Set, candidates: &mut Candidates| {
+            for subscription in set.values() {
+                if subscription.event.accepts(changes[place].action()) {
+                    candidates.filtered.push((place, Arc::clone(subscription)));
+                }
+            }
+        };
+        for place in 0..changes.len() {
+            push(place, &table.scanned, &mut candidates);
+        }
+        for ((column, type_oid), by_text) in &table.values {
+            let place_in_row = relation.columns.iter().position(|published| {
+                *published.name == **column && published.type_oid == *type_oid
+            });
+            let Some(place_in_row) = place_in_row else {
+                // The column is gone or of another type: their conditions cannot be true.
+                continue;
+            };
+            for (place, change) in changes.iter().enumerate() {
+                if let Some(ColumnValue::Text(text)) =
+                    filtered_value(relation, &change.row, place_in_row)
+                    && let Some(set) = by_text.get(text)
+                {
+                    push(place, set, &mut candidates);
+                }
+            }
+        }
+        candidates
+    }
+
+    /// Everyone with one of these roles who asked for a table, whatever their filters.
+    pub(super) fn everyone(
+        &self,
+        table: &TableName,
+        roles: &HashSet<&str>,
+    ) -> Vec<Arc<Subscription>> {
+        self.channels
+            .values()
+            .flatten()
+            .filter(|subscription| {
+                roles.contains(subscription.asker.identity.role.as_str())
+                    && subscription.target.accepts(table)
+            })
+            .cloned()
+            .collect()
+    }
+}
+
+/// The value that filters look at: of the new row, or of what is known of a deleted one. `None`
+/// if the image does not hold it.
+pub(super) fn filtered_value<'a>(
+    relation: &Relation,
+    change: &'a RowChange,
+    index: usize,
+) -> Option<&'a ColumnValue> {
+    match change {
+        RowChange::Insert { .. } | RowChange::Update { .. } => new_value(change, index),
+        RowChange::Delete { .. } => {
+            let old = old_row(change)?;
+            let is_held = old.is_full() || relation.columns.get(index)?.is_identity;
+            is_held.then(|| old.row().0.get(index)).flatten()
+        }
+    }
+}

@@ -1,0 +1,364 @@
+//! Checks bindings against the catalogue before they are registered (protocol 6.2 and 6.3).
+//!
+//! Operands are cast by PostgreSQL itself, as the subscriber's role, unless they are plainly
+//! of their column's type; so its own words explain what is wrong with them.
+
+use std::sync::Arc;
+
+use super::ask::{Asker, Asking, Question, TextArray, Way};
+use super::catalog::{Catalog, QuestionKey, QuestionKind, Table, TableColumn, TableRights};
+use super::error::{AskError, SubscribeError};
+use super::filter::{Condition, Operator};
+use super::predicate::{MAX_LIST, Predicate, TypedCondition};
+use super::request::{Selector, SubscriptionRequest};
+use super::resolve::Resolver;
+use super::subscription::{Draft, Filing, Target};
+use super::{Binding, Identity};
+
+/// SQLSTATE of the exceptions that the protocol's original raises for bad bindings.
+const RAISED: &str = "P0001";
+const UNDEFINED_OBJECT: &str = "42704";
+
+const BOOL: u32 = 16;
+const BYTEA: u32 = 17;
+/// `text`, `varchar`, `bpchar`, `name`
+const TEXT_TYPES: [u32; 4] = [25, 1043, 1042, 19];
+
+impl Resolver {
+    /// The registrations that `bindings` amount to.
+    ///
+    /// # Errors
+    /// See [`super::Visibility::subscribe`].
+    pub(super) async fn drafts(
+        &self,
+        identity: &Arc<Identity>,
+        bindings: &[Binding],
+    ) -> Result<Vec<Draft>, SubscribeError> {
+        let roles = [identity.role.as_str()];
+        let asker = Arc::new(Asker::new(Arc::clone(identity)));
+        let catalog = self.catalog.current(&roles).await.map_err(unavailable)?;
+        match self.check(&catalog, &asker, bindings).await {
+            Ok(drafts) => Ok(drafts),
+            Err(SubscribeError::Unavailable) => Err(SubscribeError::Unavailable),
+            Err(_) => {
+                // What is missing may have been made since the catalogue was read.
+                let catalog = self.catalog.renewed(&roles).await.map_err(unavailable)?;
+                self.check(&catalog, &asker, bindings).await
+            }
+        }
+    }
+
+    async fn check(
+        &self,
+        catalog: &Arc<Catalog>,
+        asker: &Arc<Asker>,
+        bindings: &[Binding],
+    ) -> Result<Vec<Draft>, SubscribeError> {
+        let mut drafts = Vec::with_capacity(bindings.len());
+        for binding in bindings {
+            let check = Check {
+                resolver: self,
+                catalog,
+                asker,
+                request: &binding.request,
+            };
+            check.binding(binding.id, &mut drafts).await?;
+        }
+        Ok(drafts)
+    }
+}
+
+fn unavailable(error: AskError) -> SubscribeError {
+    tracing::debug!(%error, "a subscription cannot be checked");
+    SubscribeError::Unavailable
+}
+
+/// The check of one binding.
+struct Check<'a> {
+    resolver: &'a Resolver,
+    catalog: &'a Arc<Catalog>,
+    asker: &'a Arc<Asker>,
+    request: &'a SubscriptionRequest,
+}
+
+impl Check<'_> {
+    async fn binding(&self, id: u32, drafts: &mut Vec<Draft>) -> Result<(), SubscribeError> {
+        let request = self.request;
+        let role = self.asker.identity.role.as_str();
+        if !self.catalog.has_role(role) {
+            return Err(self.invalid(UNDEFINED_OBJECT, format!("role \"{role}\" does not exist")));
+        }
+        let tables: Vec<&Arc<Table>> = match request.exact_table() {
+            Some(name) => self.catalog.table_named(&name).into_iter().collect(),
+            None => self
+                .catalog
+                .tables()
+                .filter(|table| request.accepts_table(&table.name))
+                .collect(),
+        };
+        if tables.is_empty() {
+            return Err(SubscribeError::NotPublished {
+                params: request.describe(),
+            });
+        }
+        let select = self.select(&tables)?;
+        let draft = |target, predicate, filing| Draft {
+            binding: id,
+            event: request.event,
+            target,
+            predicate,
+            select: select.clone(),
+            filing,
+        };
+        if request.filter.is_empty() {
+            let target = match request.exact_table() {
+                Some(name) => Target::Table(name),
+                None => Target::Pattern {
+                    schema: exact(&request.schema),
+                    name: exact(&request.table),
+                },
+            };
+            drafts.push(draft(target, Predicate::default(), Filing::Open));
+            return Ok(());
+        }
+        // A filter is typed by its column, so a pattern becomes the tables it names now.
+        for table in tables {
+            let mut conditions = Vec::with_capacity(request.filter.len());
+            let mut filing = Filing::Scanned;
+            for condition in &request.filter {
+                let (typed, own_filing) = self.condition(table, condition).await?;
+                if let (Filing::Scanned, Some(own)) = (&filing, own_filing) {
+                    filing = own;
+                }
+                conditions.push(typed);
+            }
+            drafts.push(draft(
+                Target::Table(table.name.clone()),
+                Predicate { conditions },
+                filing,
+            ));
+        }
+        Ok(())
+    }
+
+    fn invalid(&self, sqlstate: &str, message: String) -> SubscribeError {
+        SubscribeError::Invalid {
+            params: self.request.describe(),
+            sqlstate: sqlstate.to_owned(),
+            message,
+        }
+    }
+
+    fn rights(&self, table: &Table) -> Option<&Arc<TableRights>> {
+        self.catalog.rights(&self.asker.identity.role, table.oid)
+    }
+
+    /// A column that exists and that the role may select.
+    fn column<'t>(&self, table: &'t Table, name: &str) -> Option<&'t TableColumn> {
+        let rights = self.rights(table)?;
+        table
+            .column(name)
+            .filter(|column| rights.selectable.contains(&column.number))
+    }
+
+    fn select(&self, tables: &[&Arc<Table>]) -> Result<Option<Arc<[String]>>, SubscribeError> {
+        let Some(names) = &self.request.select else {
+            return Ok(None);
+        };
+        for name in names {
+            if tables
+                .iter()
+                .any(|table| self.column(table, name).is_none())
+            {
+                return Err(self.invalid(RAISED, format!("invalid column for select {name}")));
+            }
+        }
+        let mut names = names.clone();
+        names.sort();
+        names.dedup();
+        Ok(Some(names.into()))
+    }
+
+    /// A condition with typed operands, and where it lets its subscription be filed.
+    async fn condition(
+        &self,
+        table: &Table,
+        condition: &Condition,
+    ) -> Result<(TypedCondition, Option<Filing>), SubscribeError> {
+        let Some(column) = self.column(table, &condition.column) else {
+            return Err(self.invalid(
+                RAISED,
+                format!("invalid column for filter {}", condition.column),
+            ));
+        };
+        let operands = self.operands(column, condition).await?;
+        let typed = TypedCondition::new(condition, column, &operands);
+        let filing = typed.index_keys(&operands).map(|texts| Filing::Values {
+            column: column.name.as_str().into(),
+            type_oid: column.type_oid,
+            texts,
+        });
+        Ok((typed, filing))
+    }
+
+    /// The operands in PostgreSQL's output form.
+    async fn operands(
+        &self,
+        column: &TableColumn,
+        condition: &Condition,
+    ) -> Result<Vec<Option<String>>, SubscribeError> {
+        let name = condition.operator.as_str();
+        let value = &condition.value;
+        match condition.operator {
+            Operator::Is => {
+                let keyword = value.to_ascii_lowercase();
+                if !matches!(keyword.as_str(), "null" | "true" | "false" | "unknown") {
+                    return Err(self.invalid(
+                        RAISED,
+                        "invalid value for is filter: must be null, true, false, or unknown"
+                            .to_owned(),
+                    ));
+                }
+                if keyword != "null" && column.base_type != BOOL {
+                    return Err(self.invalid(
+                        RAISED,
+                        format!(
+                            "is {keyword} filter requires a boolean column, got {}",
+                            column.bare_type_sql
+                        ),
+                    ));
+                }
+                Ok(Vec::new())
+            }
+            Operator::Like | Operator::Ilike | Operator::Match | Operator::Imatch => {
+                let is_regular_expression =
+                    matches!(condition.operator, Operator::Match | Operator::Imatch);
+                let is_text = TEXT_TYPES.contains(&column.base_type)
+                    || column.base_type_name == "citext"
+                    || (column.base_type == BYTEA && condition.operator == Operator::Like);
+                if !is_text {
+                    return Err(self.invalid(
+                        RAISED,
+                        format!(
+                            "operator {name} requires a text-compatible column type, got {}",
+                            column.bare_type_sql
+                        ),
+                    ));
+                }
+                if is_regular_expression {
+                    self.ask(REGULAR_EXPRESSION.to_owned(), value)
+                        .await
+                        .map_err(|error| match error {
+                            SubscribeError::Invalid { message, .. } => self.invalid(
+                                RAISED,
+                                format!("invalid regular expression for {name} filter: {message}"),
+                            ),
+                            other => other,
+                        })?;
+                }
+                Ok(vec![Some(value.clone())])
+            }
+            Operator::In => self.list(column, value).await,
+            _ => match TypedCondition::plain_operand(column, value) {
+                Some(operand) => Ok(vec![Some(operand)]),
+                None => {
+                    self.ask(operand_question(&column.bare_type_sql, false), value)
+                        .await
+                }
+            },
+        }
+    }
+
+    async fn list(
+        &self,
+        column: &TableColumn,
+        literal: &str,
+    ) -> Result<Vec<Option<String>>, SubscribeError> {
+        let operands = match plain_list(column, literal) {
+            Some(operands) => operands,
+            None => {
+                self.ask(operand_question(&column.bare_type_sql, true), literal)
+                    .await?
+            }
+        };
+        if operands.len() > MAX_LIST {
+            return Err(self.invalid(
+                RAISED,
+                format!("too many values for `in` filter. Maximum {MAX_LIST}"),
+            ));
+        }
+        Ok(operands)
+    }
+
+    /// Asks for the output form of an operand, as the subscriber.
+    async fn ask(&self, sql: String, operand: &str) -> Result<Vec<Option<String>>, SubscribeError> {
+        let key = QuestionKey {
+            table: 0,
+            role: self.asker.identity.role.clone(),
+            kind: QuestionKind::Condition(0, sql.clone()),
+        };
+        let asking = Asking {
+            asker: Arc::clone(self.asker),
+            question: self.catalog.question(key, || Question::new(sql, 1, false)),
+            way: Way::Prepared,
+            parameters: Arc::new([TextArray::new([Some(operand.as_bytes())].into_iter())]),
+        };
+        let answer = self.resolver.pool.ask(&[asking]).await.pop();
+        let row = answer.unwrap_or(Err(AskError::Unavailable(None)));
+        row.and_then(|row| Ok(row.try_get(0)?)).map_err(|error| {
+            match (error.sqlstate(), error.message()) {
+                (Some(sqlstate), Some(message)) => self.invalid(sqlstate, message.to_owned()),
+                _ => unavailable(error),
+            }
+        })
+    }
+}
+
+fn exact(selector: &Selector) -> Option<String> {
+    match selector {
+        Selector::Exact(name) => Some(name.clone()),
+        Selector::Any => None,
+    }
+}
+
+/// The elements of an array literal without quotes, blanks and nulls; `None` for any other.
+fn plain_list(column: &TableColumn, literal: &str) -> Option<Vec<Option<String>>> {
+    let inside = literal.strip_prefix('{')?.strip_suffix('}')?;
+    let is_special =
+        |character: char| matches!(character, '"' | '\\' | '{' | '}') || character.is_whitespace();
+    if inside.is_empty() || inside.contains(is_special) {
+        return None;
+    }
+    inside
+        .split(',')
+        .map(|element| {
+            let is_ordinary = !element.is_empty() && !element.eq_ignore_ascii_case("null");
+            is_ordinary
+                .then(|| TypedCondition::plain_operand(column, element))
+                .flatten()
+                .map(Some)
+        })
+        .collect()
+}
+
+/// Compiles a regular expression.
+const REGULAR_EXPRESSION: &str =
+    "select case when '' ~ ($1::text[])[1] then array['matches'] else '{}'::text[] end";
+
+/// Casts an operand and prints it as the replication session prints values. The cast is made
+/// to depend on the settings, so it cannot come before them.
+fn operand_question(type_sql: &str, is_list: bool) -> String {
+    let operand = "(($1::text[])[1] || settings.nothing)";
+    let values = if is_list {
+        format!("{operand}::{type_sql}[]")
+    } else {
+        format!("array[{operand}::{type_sql}]")
+    };
+    format!(
+        "with settings as materialized ( \
+           select pg_catalog.left(pg_catalog.set_config('timezone', 'UTC', true) \
+             || pg_catalog.set_config('datestyle', 'ISO, YMD', true), 0) as nothing) \
+         select array(select element.value::text from settings \
+           cross join lateral pg_catalog.unnest({values}) as element (value))"
+    )
+}

@@ -1,0 +1,316 @@
+//! What the visibility tests stand on: a database with roles as Supabase has them, and changes
+//! made by hand from the rows that are in it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rapport::change::{
+    ChangeEvent, ChangeTransaction, Column, ColumnValue, Lsn, Relation, ReplicaIdentity, Row,
+    RowChange, TableName, TimestampMicros,
+};
+use rapport::config::VisibilityConfig;
+use rapport::db::connect::Connector;
+use rapport::observability::metrics::VisibilityMetrics;
+use rapport::shutdown::Tasks;
+use rapport::visibility::{
+    Binding, ChannelId, Delivery, Identity, Payload, SubscribeError, SubscribeOptions,
+    SubscriptionRequest, Visibility,
+};
+use serde_json::{Value, json};
+use tokio_postgres::Client;
+
+use crate::support::database::TestDatabase;
+
+/// Roles belong to the cluster and tests run side by side, so each is made if it is not there.
+const SETUP: &str = r"
+do $$
+declare wanted record;
+begin
+  for wanted in select * from (values
+    ('anon', 'noinherit'), ('authenticated', 'noinherit'), ('service_role', 'noinherit bypassrls'),
+    ('rapport_request', 'noinherit'), ('vis_owner', ''), ('vis_heir', 'in role vis_owner'),
+    ('vis_editor', ''), ('vis_editor_member', 'in role vis_editor')
+  ) as r (name, attributes)
+  loop
+    begin
+      execute format('create role %I nologin %s', wanted.name, wanted.attributes);
+    exception when duplicate_object or unique_violation then null;
+    end;
+  end loop;
+end
+$$;
+create schema auth;
+grant usage on schema auth to public;
+create function auth.uid() returns uuid language sql stable as
+  $$ select (nullif(current_setting('request.jwt.claims', true), '')::jsonb ->> 'sub')::uuid $$;
+create function auth.jwt() returns jsonb language sql stable as
+  $$ select nullif(current_setting('request.jwt.claims', true), '')::jsonb $$;
+create schema private;
+create publication supabase_realtime;
+grant create, usage on schema public to vis_owner;
+";
+
+/// A database, a connection to it, and visibility over it.
+pub(crate) struct Bench {
+    pub(crate) admin: Client,
+    pub(crate) visibility: Visibility,
+    pub(crate) metrics: VisibilityMetrics,
+    pub(crate) database: Option<TestDatabase>,
+    tasks: Tasks,
+}
+
+/// Settings under which nothing old is ever used.
+pub(crate) fn strict() -> VisibilityConfig {
+    VisibilityConfig {
+        pool_size: 4,
+        catalog_ttl: Duration::ZERO,
+        batch_max_rows: 500,
+        statement_timeout: Duration::from_secs(5),
+        delete_without_old_row: true,
+    }
+}
+
+/// Rows above this come in short.
+pub(crate) const MAX_RECORD_BYTES: usize = 10_000;
+
+/// User number `n`.
+pub(crate) fn user(n: u32) -> String {
+    format!("00000000-0000-0000-0000-{n:012}")
+}
+
+/// A role with a subject and a team.
+pub(crate) fn identity(role: &str, n: u32) -> Arc<Identity> {
+    claims(
+        role,
+        &json!({"sub": user(n), "role": role, "team": format!("team{n}")}),
+    )
+}
+
+pub(crate) fn claims(role: &str, claims: &Value) -> Arc<Identity> {
+    Arc::new(Identity {
+        role: role.to_owned(),
+        claims: claims.to_string().into(),
+    })
+}
+
+impl Bench {
+    pub(crate) async fn new(sql: &str) -> Self {
+        Self::with(strict(), sql).await
+    }
+
+    pub(crate) async fn with(config: VisibilityConfig, sql: &str) -> Self {
+        let database = TestDatabase::bare().await;
+        let mut bench = Self::at(database.url(), config, sql).await;
+        bench.database = Some(database);
+        bench
+    }
+
+    /// Over any database by its connection string.
+    pub(crate) async fn at(url: &str, config: VisibilityConfig, sql: &str) -> Self {
+        let admin = crate::support::database::connect(url).await;
+        admin.batch_execute(SETUP).await.unwrap();
+        admin
+            .batch_execute("set timezone = 'UTC'; set datestyle = 'ISO'; set bytea_output = 'hex'")
+            .await
+            .unwrap();
+        admin.batch_execute(sql).await.unwrap();
+        let tasks = Tasks::new();
+        let metrics = VisibilityMetrics::default();
+        let visibility = Visibility::new(
+            Connector::new(url).unwrap(),
+            &config,
+            "supabase_realtime",
+            MAX_RECORD_BYTES,
+            metrics.clone(),
+            &tasks,
+        );
+        Self {
+            admin,
+            visibility,
+            metrics,
+            database: None,
+            tasks,
+        }
+    }
+
+    pub(crate) async fn run(&self, sql: &str) {
+        self.admin.batch_execute(sql).await.unwrap();
+    }
+
+    /// Joins channel `n` with one binding whose id is `n` too.
+    pub(crate) async fn subscribe(
+        &self,
+        n: u32,
+        identity: &Arc<Identity>,
+        params: Value,
+    ) -> Result<(), SubscribeError> {
+        let request = SubscriptionRequest::parse(&params)?;
+        self.visibility
+            .subscribe(
+                ChannelId(u64::from(n)),
+                Arc::clone(identity),
+                vec![Binding { id: n, request }],
+                SubscribeOptions::default(),
+            )
+            .await
+    }
+
+    /// Joins channel `n` for everything of `public.<table>`.
+    pub(crate) async fn watch(&self, n: u32, identity: &Arc<Identity>, table: &str) {
+        self.subscribe(n, identity, json!({"schema": "public", "table": table}))
+            .await
+            .unwrap();
+    }
+
+    /// The table as the replication stream would describe it.
+    pub(crate) async fn relation(&self, table: &str) -> Arc<Relation> {
+        self.relation_in("public", table).await
+    }
+
+    pub(crate) async fn relation_in(&self, schema: &str, table: &str) -> Arc<Relation> {
+        let rows = self
+            .admin
+            .query(
+                "select c.oid, c.relreplident::text, a.attname::text, a.atttypid, a.atttypmod,
+                   coalesce(a.attnum = any(i.indkey), false)
+                 from pg_class c
+                 join pg_namespace n on n.oid = c.relnamespace
+                 join pg_attribute a on a.attrelid = c.oid
+                 left join pg_index i on i.indrelid = c.oid and i.indisprimary
+                 where n.nspname = $1 and c.relname = $2 and a.attnum > 0 and not a.attisdropped
+                   and a.attgenerated = ''
+                 order by a.attnum",
+                &[&schema, &table],
+            )
+            .await
+            .unwrap();
+        let is_full = rows[0].get::<_, String>(1) == "f";
+        Arc::new(Relation {
+            oid: rows[0].get(0),
+            table: TableName::new(schema, table),
+            identity: if is_full {
+                ReplicaIdentity::Full
+            } else {
+                ReplicaIdentity::Default
+            },
+            columns: rows
+                .iter()
+                .map(|row| Column {
+                    name: row.get(2),
+                    type_oid: row.get(3),
+                    type_modifier: row.get(4),
+                    is_identity: is_full || row.get(5),
+                })
+                .collect(),
+        })
+    }
+
+    /// Images of the rows of `relation` for which `condition` holds, in order of their first column.
+    pub(crate) async fn images(&self, relation: &Relation, condition: &str) -> Vec<Row> {
+        let list: Vec<_> = relation
+            .columns
+            .iter()
+            .map(|column| format!("\"{}\"::text", column.name.replace('"', "\"\"")))
+            .collect();
+        // A cast to text is not the output function for `char(n)` (blanks) and `boolean` (words).
+        let list = list.join(", ");
+        let rows = self
+            .admin
+            .simple_query(&format!(
+                "select {} from \"{}\".\"{}\" where {condition} order by 1",
+                list.replace("::text", ""),
+                relation.table.schema,
+                relation.table.name.replace('"', "\"\"")
+            ))
+            .await
+            .unwrap();
+        rows.iter()
+            .filter_map(|message| match message {
+                tokio_postgres::SimpleQueryMessage::Row(row) => Some(Row((0..row.len())
+                    .map(|column| match row.get(column) {
+                        Some(text) => ColumnValue::Text(text.to_owned().into()),
+                        None => ColumnValue::Null,
+                    })
+                    .collect())),
+                _ => None,
+            })
+            .collect()
+    }
+
+    pub(crate) async fn resolve(&self, transactions: &[Arc<ChangeTransaction>]) -> Vec<Delivery> {
+        self.visibility.resolve(transactions).await
+    }
+
+    /// Resolves each change as a transaction of its own; for each of them who receives it as what.
+    pub(crate) async fn seen(&self, relation: &Arc<Relation>, rows: Vec<RowChange>) -> Vec<Seen> {
+        let count = rows.len();
+        let batch: Vec<_> = rows
+            .into_iter()
+            .map(|row| transaction(relation, row))
+            .collect();
+        let mut seen = vec![Seen::default(); count];
+        for delivery in self.resolve(&batch).await {
+            let own = &mut seen[delivery.transaction];
+            for recipient in &delivery.recipients {
+                let n = u32::try_from(recipient.channel.0).unwrap();
+                match &delivery.payload {
+                    Payload::Row(..) => own.rows.insert(n),
+                    Payload::Refused(text) => own.refused.insert(n, text).is_none(),
+                    Payload::Unanswered(text) => own.unanswered.insert(n, text.clone()).is_none(),
+                };
+            }
+        }
+        seen
+    }
+
+    /// Inserts with `sql` into `public.<table>` and returns who sees the rows for which `condition` holds.
+    pub(crate) async fn insert(&self, table: &str, sql: &str, condition: &str) -> Vec<Seen> {
+        self.run(sql).await;
+        let relation = self.relation(table).await;
+        let images = self.images(&relation, condition).await;
+        self.seen(
+            &relation,
+            images
+                .into_iter()
+                .map(|new| RowChange::Insert { new })
+                .collect(),
+        )
+        .await
+    }
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        self.tasks.stop();
+    }
+}
+
+/// Channels that received a change, by what they received.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Seen {
+    pub(crate) rows: BTreeSet<u32>,
+    pub(crate) refused: BTreeMap<u32, &'static str>,
+    pub(crate) unanswered: BTreeMap<u32, String>,
+}
+
+/// Rows only, for these channels.
+pub(crate) fn rows(channels: &[u32]) -> Seen {
+    Seen {
+        rows: channels.iter().copied().collect(),
+        ..Seen::default()
+    }
+}
+
+pub(crate) fn transaction(relation: &Arc<Relation>, row: RowChange) -> Arc<ChangeTransaction> {
+    Arc::new(ChangeTransaction {
+        commit_lsn: Lsn(1),
+        committed_at: TimestampMicros(0),
+        first_ordinal: 0,
+        changes: vec![ChangeEvent {
+            relation: Arc::clone(relation),
+            row,
+        }],
+        is_last: true,
+    })
+}
