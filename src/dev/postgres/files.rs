@@ -1,0 +1,225 @@
+//! The files of a cluster: where each is, who may read it, and who holds the directory.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use uuid::Uuid;
+
+use super::error::ClusterError;
+use super::user::{ServerUser, effective_user};
+
+/// Scratch directories looked at before giving up: as many processes at once on one machine.
+pub(super) const SCRATCH_LIMIT: u32 = 256;
+
+/// The file whose lock says that a directory is in use.
+const LOCK: &str = "lock";
+
+/// The files of one cluster.
+#[derive(Debug)]
+pub(super) struct Layout {
+    pub(super) directory: PathBuf,
+}
+
+impl Layout {
+    pub(super) fn new(directory: PathBuf) -> Self {
+        Self { directory }
+    }
+
+    /// PostgreSQL's own data directory.
+    pub(super) fn data(&self) -> PathBuf {
+        self.directory.join("postgres")
+    }
+
+    /// Where `initdb` works; renamed to [`Layout::data`] when it has succeeded, so that an
+    /// interrupted one is not mistaken for a cluster.
+    pub(super) fn unfinished_data(&self) -> PathBuf {
+        self.directory.join("postgres.unfinished")
+    }
+
+    pub(super) fn log(&self) -> PathBuf {
+        self.directory.join("postgres.log")
+    }
+
+    /// The port of the last start.
+    pub(super) fn port_file(&self) -> PathBuf {
+        self.directory.join("postgres.port")
+    }
+
+    fn lock(&self) -> PathBuf {
+        self.directory.join(LOCK)
+    }
+
+    pub(super) fn password_file(&self) -> PathBuf {
+        self.directory.join("postgres.password")
+    }
+
+    /// Removes everything but the lock, which another process may be looking at.
+    pub(super) fn clear(&self) -> Result<(), ClusterError> {
+        let failed = |path: &Path, source| ClusterError::File {
+            path: path.to_owned(),
+            source,
+        };
+        let entries =
+            std::fs::read_dir(&self.directory).map_err(|error| failed(&self.directory, error))?;
+        for entry in entries {
+            let entry = entry.map_err(|error| failed(&self.directory, error))?;
+            let path = entry.path();
+            if path == self.lock() {
+                continue;
+            }
+            if path.is_dir() && !path.is_symlink() {
+                remove_directory(&path)?;
+            } else {
+                std::fs::remove_file(&path).map_err(|error| failed(&path, error))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The secret in the file `path`: made once, then kept, readable by its owner only.
+///
+/// # Errors
+/// When the file cannot be read or written.
+pub fn kept_secret(path: &Path) -> Result<String, ClusterError> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => Ok(text.trim().to_owned()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let secret = random_secret();
+            write_private(path, secret.as_bytes(), None)?;
+            Ok(secret)
+        }
+        Err(source) => Err(ClusterError::File {
+            path: path.to_owned(),
+            source,
+        }),
+    }
+}
+
+/// A random text of 244 bits, fit for a password or a signing key.
+fn random_secret() -> String {
+    format!("{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple())
+}
+
+/// Takes the lock of `directory`, making the directory if need be. The kernel releases it when
+/// this process ends, however it ends, so there is no stale lock to recover from.
+pub(super) fn claim(directory: &Path) -> Result<File, ClusterError> {
+    // Others may pass through (the server's user must), only we may list or write.
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o711)
+        .create(directory)
+        .map_err(|source| ClusterError::File {
+            path: directory.to_owned(),
+            source,
+        })?;
+    let path = directory.join(LOCK);
+    let lock = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&path)
+        .map_err(|source| ClusterError::File {
+            path: path.clone(),
+            source,
+        })?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(std::fs::TryLockError::WouldBlock) => Err(ClusterError::InUse {
+            directory: directory.to_owned(),
+        }),
+        Err(std::fs::TryLockError::Error(source)) => Err(ClusterError::File { path, source }),
+    }
+}
+
+pub(super) fn claim_scratch(parent: &Path) -> Result<(PathBuf, File), ClusterError> {
+    for number in 0..SCRATCH_LIMIT {
+        let directory = parent.join(number.to_string());
+        match claim(&directory) {
+            Ok(lock) => {
+                // The parent may lie in a directory that everybody can write to.
+                for path in [parent, &directory] {
+                    let owner = std::fs::metadata(path)
+                        .map_err(|source| ClusterError::File {
+                            path: path.to_owned(),
+                            source,
+                        })?
+                        .uid();
+                    if owner != effective_user() {
+                        return Err(ClusterError::Foreign {
+                            directory: path.to_owned(),
+                        });
+                    }
+                }
+                return Ok((directory, lock));
+            }
+            Err(ClusterError::InUse { .. }) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Err(ClusterError::NoScratch {
+        parent: parent.to_owned(),
+    })
+}
+
+/// Writes a file that only its owner may read; never through a file that is there already,
+/// whose mode or owner may be another.
+pub(super) fn write_private(
+    path: &Path,
+    content: &[u8],
+    user: Option<&ServerUser>,
+) -> Result<(), ClusterError> {
+    let write = || {
+        match std::fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(path)?;
+        file.write_all(content)?;
+        ServerUser::give(user, path)
+    };
+    write().map_err(|source| ClusterError::File {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+pub(super) fn remove_directory(path: &Path) -> Result<(), ClusterError> {
+    match std::fs::remove_dir_all(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(ClusterError::File {
+            path: path.to_owned(),
+            source: error,
+        }),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_is_used_by_one_process_at_a_time() {
+        let directory = tempfile::tempdir().unwrap();
+        let lock = claim(directory.path()).unwrap();
+        assert!(matches!(
+            claim(directory.path()),
+            Err(ClusterError::InUse { .. })
+        ));
+        drop(lock);
+        claim(directory.path()).unwrap();
+    }
+
+    #[test]
+    fn two_secrets_differ() {
+        assert_ne!(random_secret(), random_secret());
+        assert_eq!(random_secret().len(), 64);
+    }
+}

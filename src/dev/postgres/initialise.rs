@@ -1,0 +1,77 @@
+//! Makes a cluster's data directory with `initdb`.
+
+use std::os::unix::fs::DirBuilderExt as _;
+
+use super::SUPERUSER;
+use super::error::ClusterError;
+use super::files::{Layout, remove_directory, write_private};
+use super::server::{last_lines, server_command};
+use super::user::ServerUser;
+use crate::dev::binaries::Binaries;
+
+pub(super) fn initialise(
+    binaries: &Binaries,
+    layout: &Layout,
+    user: Option<&ServerUser>,
+    password: &str,
+) -> Result<(), ClusterError> {
+    let data = layout.unfinished_data();
+    remove_directory(&data)?;
+    std::fs::DirBuilder::new()
+        .mode(0o700)
+        .create(&data)
+        .and_then(|()| ServerUser::give(user, &data))
+        .map_err(|source| ClusterError::File {
+            path: data.clone(),
+            source,
+        })?;
+    // A file, because the standard input of the parent cannot be opened anew by another user.
+    let password_file = layout.directory.join("initdb.password");
+    write_private(&password_file, password.as_bytes(), user)?;
+
+    let mut command = server_command(&binaries.program("initdb"), user);
+    command
+        .arg("--pgdata")
+        .arg(&data)
+        .arg("--pwfile")
+        .arg(&password_file)
+        .args(["--username", SUPERUSER, "--auth", "scram-sha-256"])
+        // Upper and lower case of every script, the same on each machine.
+        .args(["--encoding", "UTF8", "--locale", "C.UTF-8"])
+        // A crash in these seconds costs an unfinished directory, which is made anew.
+        .arg("--no-sync");
+    let output = command.output().map_err(ClusterError::Spawn);
+    let removed = std::fs::remove_file(&password_file);
+    let output = output?;
+    removed.map_err(|source| ClusterError::File {
+        path: password_file,
+        source,
+    })?;
+    if !output.status.success() {
+        return Err(ClusterError::Failed {
+            program: "initdb",
+            status: output.status,
+            output: last_lines(&output.stderr),
+        });
+    }
+    std::fs::rename(&data, layout.data()).map_err(|source| ClusterError::File {
+        path: layout.data(),
+        source,
+    })
+}
+
+pub(super) fn check_version(binaries: &Binaries, layout: &Layout) -> Result<(), ClusterError> {
+    let path = layout.data().join("PG_VERSION");
+    let found = std::fs::read_to_string(&path)
+        .map_err(|source| ClusterError::File { path, source })?
+        .trim()
+        .to_owned();
+    if found == binaries.major().to_string() {
+        return Ok(());
+    }
+    Err(ClusterError::OtherVersion {
+        directory: layout.data(),
+        found,
+        major: binaries.major(),
+    })
+}

@@ -1,0 +1,130 @@
+//! Who the server runs as: PostgreSQL refuses to be root.
+
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+
+use super::error::ClusterError;
+use super::system_call;
+
+/// The number of the user this process acts as; root's is 0.
+pub fn effective_user() -> u32 {
+    system_call::effective_user()
+}
+
+/// The user PostgreSQL runs as when we are root, which it refuses to be.
+#[derive(Debug)]
+pub(super) struct ServerUser {
+    name: String,
+    pub(super) uid: u32,
+    pub(super) gid: u32,
+}
+
+impl ServerUser {
+    /// `None` when this process is an ordinary user and the server may run as the same one.
+    pub(super) fn for_this_process() -> Result<Option<Self>, ClusterError> {
+        if effective_user() != 0 {
+            return Ok(None);
+        }
+        let path = Path::new("/etc/passwd");
+        let text = std::fs::read_to_string(path).map_err(|source| ClusterError::File {
+            path: path.to_owned(),
+            source,
+        })?;
+        ["postgres", "nobody"]
+            .iter()
+            .find_map(|name| Self::in_passwd(&text, name))
+            .map(Some)
+            .ok_or(ClusterError::NoUser)
+    }
+
+    /// A line of passwd(5): `name:password:uid:gid:…`.
+    fn in_passwd(text: &str, name: &str) -> Option<Self> {
+        text.lines().find_map(|line| {
+            let mut fields = line.split(':');
+            if fields.next()? != name {
+                return None;
+            }
+            let uid = fields.nth(1)?.parse().ok()?;
+            let gid = fields.next()?.parse().ok()?;
+            Some(Self {
+                name: name.to_owned(),
+                uid,
+                gid,
+            })
+        })
+    }
+
+    /// Whether every directory down to `directory` lets this user pass.
+    pub(super) fn check_path(&self, directory: &Path) -> Result<(), ClusterError> {
+        let directory = directory
+            .canonicalize()
+            .map_err(|source| ClusterError::File {
+                path: directory.to_owned(),
+                source,
+            })?;
+        for ancestor in directory.ancestors() {
+            let metadata = std::fs::metadata(ancestor).map_err(|source| ClusterError::File {
+                path: ancestor.to_owned(),
+                source,
+            })?;
+            let bit = if metadata.uid() == self.uid {
+                0o100
+            } else if metadata.gid() == self.gid {
+                0o010
+            } else {
+                0o001
+            };
+            if metadata.mode() & bit == 0 {
+                return Err(ClusterError::NotTraversable {
+                    directory: ancestor.to_owned(),
+                    user: self.name.clone(),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes `path` the server's own, when it runs as another user than we do.
+    pub(super) fn give(user: Option<&Self>, path: &Path) -> io::Result<()> {
+        match user {
+            Some(user) => std::os::unix::fs::chown(path, Some(user.uid), Some(user.gid)),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_user_is_read_from_passwd() {
+        let text = "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65533::/:/bin/false\nbroken\n";
+        let user = ServerUser::in_passwd(text, "nobody").unwrap();
+        assert_eq!((user.uid, user.gid), (65534, 65533));
+        assert!(ServerUser::in_passwd(text, "postgres").is_none());
+    }
+
+    #[test]
+    fn a_directory_closed_to_the_servers_user_is_named() {
+        use std::os::unix::fs::PermissionsExt as _;
+
+        let outer = tempfile::tempdir().unwrap();
+        let inner = outer.path().join("inner");
+        std::fs::create_dir(&inner).unwrap();
+        std::fs::set_permissions(outer.path(), std::fs::Permissions::from_mode(0o700)).unwrap();
+        // A user id that owns nothing here.
+        let user = ServerUser {
+            name: "stranger".to_owned(),
+            uid: u32::MAX - 1,
+            gid: u32::MAX - 1,
+        };
+        match user.check_path(&inner) {
+            Err(ClusterError::NotTraversable { directory, .. }) => {
+                assert_eq!(directory, outer.path().canonicalize().unwrap());
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
