@@ -262,8 +262,8 @@ impl AskPool {
                 (one, next) => one == next,
             })
             .flat_map(|alike| alike.chunks(per_flight));
+        let flights: Vec<_> = flights.map(|flight| self.fly(flight)).collect();
         stream::iter(flights)
-            .map(|flight| self.fly(flight))
             .buffered(self.size)
             .collect::<Vec<_>>()
             .await

@@ -63,8 +63,7 @@ impl Resolver {
             .map(|subscription| subscription.asker.identity.role.as_str())
             .collect();
         let roles: Vec<&str> = roles.into_iter().collect();
-        let mut catalog =
-            until_reachable(&self.metrics, async || self.catalog.current(&roles).await).await;
+        let mut catalog = until_reachable(&self.metrics, || self.catalog.current(&roles)).await;
         if self.disagrees(&catalog, &runs) {
             catalog = self.renewed(&roles).await;
             self.note_disagreement(&catalog, &runs);
@@ -129,7 +128,7 @@ impl Resolver {
     }
 
     async fn renewed(&self, roles: &[&str]) -> Arc<Catalog> {
-        until_reachable(&self.metrics, async || self.catalog.renewed(roles).await).await
+        until_reachable(&self.metrics, || self.catalog.renewed(roles)).await
     }
 
     /// Whether some shape in the stream is not the catalogue's, and that is news.
@@ -382,10 +381,11 @@ impl<'a> Resolution<'a> {
         groups: &mut Groups,
     ) -> Result<Vec<Person>, Stale> {
         let mut people: Vec<Person> = Vec::new();
-        let mut by_asker: HashMap<*const Asker, usize> = HashMap::new();
+        // By address, as a number: a pointer would tie the future to its thread.
+        let mut by_asker: HashMap<usize, usize> = HashMap::new();
         let mut person = |subscription: &Subscription, people: &mut Vec<Person>| {
             *by_asker
-                .entry(Arc::as_ptr(&subscription.asker))
+                .entry(Arc::as_ptr(&subscription.asker).addr())
                 .or_insert_with(|| {
                     people.push(Person {
                         asker: Arc::clone(&subscription.asker),
@@ -739,7 +739,7 @@ impl Conditions<'_> {
         groups: &mut Groups,
     ) -> Result<(), Stale> {
         // One question for each identity and condition, over all values of the run.
-        let mut places: HashMap<(*const Asker, &str, &str, &str), usize> = HashMap::new();
+        let mut places: HashMap<(usize, &str, &str, &str), usize> = HashMap::new();
         let mut inputs: Vec<Inputs> = Vec::new();
         let mut subjects = Vec::new();
         let mut numbers = Vec::with_capacity(self.waiting.len());
@@ -752,7 +752,7 @@ impl Conditions<'_> {
                 };
                 let asker = &waiting.subscription.asker;
                 let key = (
-                    Arc::as_ptr(asker),
+                    Arc::as_ptr(asker).addr(),
                     condition.column.as_str(),
                     sql.as_str(),
                     &**operand,

@@ -588,9 +588,9 @@ fn askings(items: &[Item], parts: &[Part]) -> Vec<Asking> {
 }
 
 /// Repeats `attempt` while the database is away or does not let us read, for as long as it takes.
-pub(super) async fn until_reachable<T>(
+pub(super) async fn until_reachable<T, F: Future<Output = Result<T, AskError>>>(
     metrics: &VisibilityMetrics,
-    mut attempt: impl AsyncFnMut() -> Result<T, AskError>,
+    mut attempt: impl FnMut() -> F,
 ) -> T {
     let mut wait = FIRST_RETRY;
     loop {
