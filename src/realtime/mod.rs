@@ -5,6 +5,7 @@
 //! turns into effects, and row changes from the bus, which the change feed hands to the channels
 //! that may see them. Both leave through the bounded queue of a socket.
 
+pub mod change_feed;
 pub mod channel;
 pub mod error;
 pub mod frame;
@@ -13,3 +14,80 @@ pub mod limits;
 pub mod outbound;
 pub mod protocol;
 pub mod session;
+pub mod socket;
+pub mod work;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::routing::any;
+
+use self::channel::TokenMarks;
+use self::hub::Hub;
+use self::session::Shared;
+use self::work::Workshop;
+use crate::auth::Verifier;
+use crate::bus::Listener;
+use crate::config::RealtimeConfig;
+use crate::observability::metrics::RealtimeMetrics;
+use crate::shutdown::Tasks;
+use crate::visibility::Visibility;
+
+/// The running part. Cheap to clone.
+#[derive(Clone)]
+pub struct Realtime {
+    shared: Arc<Shared>,
+    workshop: Arc<Workshop>,
+    tasks: Tasks,
+}
+
+impl Realtime {
+    /// Starts delivering the changes of `listener` and gets ready for sockets. When `tasks` is
+    /// asked to stop, joins are refused and every socket is closed with 1012.
+    pub fn start(
+        verifier: Verifier,
+        visibility: Visibility,
+        listener: Listener,
+        config: RealtimeConfig,
+        metrics: RealtimeMetrics,
+        tasks: &Tasks,
+    ) -> Self {
+        let hub = Arc::new(Hub::new(metrics));
+        tasks.spawn(
+            "change feed",
+            change_feed::run(
+                listener,
+                visibility.clone(),
+                Arc::clone(&hub),
+                tasks.clone(),
+            ),
+        );
+        let (stopping, token) = (Arc::clone(&hub), tasks.token().clone());
+        tasks.spawn("end of sockets", async move {
+            token.cancelled().await;
+            stopping.stop();
+        });
+        Self {
+            workshop: Arc::new(Workshop {
+                visibility,
+                authorizer: None,
+                hub: Arc::clone(&hub),
+            }),
+            shared: Arc::new(Shared {
+                verifier,
+                config,
+                hub,
+                marks: TokenMarks::default(),
+            }),
+            tasks: tasks.clone(),
+        }
+    }
+}
+
+/// The socket's two paths: the public one, and the one behind a gateway that rewrites (protocol 1.1).
+pub fn routes(realtime: Realtime) -> Router {
+    Router::new()
+        .route("/realtime/v1/websocket", any(socket::upgrade))
+        .route("/socket/websocket", any(socket::upgrade))
+        .with_state(realtime)
+}

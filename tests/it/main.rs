@@ -14,6 +14,7 @@ mod config_dump;
 mod dev_cluster;
 mod fail_closed;
 mod house;
+mod realtime;
 mod replication;
 mod schema_install;
 mod visibility;

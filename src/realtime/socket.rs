@@ -1,0 +1,567 @@
+//! The only file that touches a WebSocket: the upgrade, and the task that reads and writes it.
+//!
+//! Lifecycle: one task per socket, from the upgrade to the end of the TCP connection. It owns no
+//! buffer while it waits: bytes are read into one that the worker thread lends, and what is
+//! kept of them is an unfinished frame.
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::io::{self, ErrorKind};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use axum::extract::{Query, State};
+use axum::http::header::{CONNECTION, CONTENT_TYPE, SEC_WEBSOCKET_ACCEPT, UPGRADE};
+use axum::http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
+use axum::response::{IntoResponse, Response};
+use futures_util::stream::{FuturesUnordered, Stream as _};
+use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper_util::rt::TokioIo;
+use hyper_util::server::conn::auto::upgrade::downcast;
+use serde::Deserialize;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, Sleep};
+use tungstenite::handshake::derive_accept_key;
+
+use super::Realtime;
+use super::channel::Holder;
+use super::error::{CloseReason, HandshakeRefusal};
+use super::frame::{Frame, FrameError, FrameReader, Received};
+use super::limits::UnixMillis;
+use super::outbound::{Fanout, Outbound, QueueLimits, Queued};
+use super::protocol::Serializer;
+use super::session::{Effect, Session, Shared};
+use super::work::{Work, Workshop};
+use crate::auth::TokenError;
+use crate::observability::metrics::DropReason;
+
+/// The buffer a worker thread lends for reading: as much as one system call usually finds.
+const READ_BUFFER_BYTES: usize = 64 * 1024;
+
+/// Reads in a row before other tasks of the thread get their turn.
+const MAX_READS_PER_TURN: usize = 16;
+
+/// How long the end of a socket may take: writing what is left, and waiting for the peer to
+/// close its side. Closing at once would discard the close frame when the peer is still sending.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
+
+thread_local! {
+    static READ_BUFFER: RefCell<Box<[u8]>> =
+        RefCell::new(vec![0; READ_BUFFER_BYTES].into_boxed_slice());
+}
+
+/// The parameters of the socket's URL. Others are ignored.
+#[derive(Debug, Deserialize)]
+pub struct Parameters {
+    apikey: Option<String>,
+    vsn: Option<String>,
+}
+
+/// `GET /socket/websocket`: checks the key and takes the connection over.
+pub async fn upgrade(
+    State(realtime): State<Realtime>,
+    query: Result<Query<Parameters>, axum::extract::rejection::QueryRejection>,
+    mut request: Request<axum::body::Body>,
+) -> Response {
+    let parameters = query.map_or(
+        Parameters {
+            apikey: None,
+            vsn: None,
+        },
+        |Query(parameters)| parameters,
+    );
+    match handshake(&realtime, &parameters, &mut request) {
+        Ok(handshake) => {
+            let answer = switching_protocols(&handshake.accept);
+            let tasks = realtime.tasks.clone();
+            tasks.spawn("socket", async move {
+                // An error means that the connection broke before it was ours.
+                if let Ok(upgraded) = handshake.on_upgrade.await {
+                    serve(realtime, handshake.serializer, handshake.holder, upgraded).await;
+                }
+            });
+            answer
+        }
+        Err(refusal) => {
+            realtime.shared.hub.metrics().sockets_refused.inc();
+            refused(&refusal)
+        }
+    }
+}
+
+/// A handshake that was accepted.
+struct Handshake {
+    serializer: Serializer,
+    holder: Holder,
+    accept: String,
+    on_upgrade: OnUpgrade,
+}
+
+/// The checks in the order of protocol 1.3. A refusal is answered at once.
+fn handshake(
+    realtime: &Realtime,
+    parameters: &Parameters,
+    request: &mut Request<axum::body::Body>,
+) -> Result<Handshake, HandshakeRefusal> {
+    if request.method() != Method::GET {
+        return Err(HandshakeRefusal::NotAnUpgrade);
+    }
+    let serializer =
+        Serializer::negotiate(parameters.vsn.as_deref()).ok_or(HandshakeRefusal::Version)?;
+    let headers = request.headers();
+    // A gateway puts the key into the header, which therefore counts more.
+    let key = match headers.get("x-api-key") {
+        Some(value) => value
+            .to_str()
+            .map_err(|_| HandshakeRefusal::Token(TokenError::Malformed))?,
+        None => parameters
+            .apikey
+            .as_deref()
+            .ok_or(HandshakeRefusal::Token(TokenError::Missing))?,
+    };
+    let shared = &realtime.shared;
+    let claims = shared
+        .verifier
+        .verify_socket(key)
+        .map_err(HandshakeRefusal::Token)?;
+    let mark = shared.marks.of(key);
+    if shared.hub.socket_count() >= shared.config.max_sockets {
+        return Err(HandshakeRefusal::TooManySockets);
+    }
+    let accept = websocket_accept(headers).ok_or(HandshakeRefusal::NotAnUpgrade)?;
+    let on_upgrade = request
+        .extensions_mut()
+        .remove::<OnUpgrade>()
+        .ok_or(HandshakeRefusal::NotAnUpgrade)?;
+    Ok(Handshake {
+        serializer,
+        holder: Holder { claims, mark },
+        accept,
+        on_upgrade,
+    })
+}
+
+/// The answer to the client's key, if the headers are those of a WebSocket handshake (RFC 6455, 4.2.1).
+fn websocket_accept(headers: &HeaderMap) -> Option<String> {
+    let has_word = |name, word: &str| {
+        headers
+            .get_all(name)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|value| value.split(','))
+            .any(|part| part.trim().eq_ignore_ascii_case(word))
+    };
+    let is_version_13 = headers
+        .get("sec-websocket-version")
+        .is_some_and(|version| version == "13");
+    let key = headers.get("sec-websocket-key")?;
+    (has_word(CONNECTION, "upgrade") && has_word(UPGRADE, "websocket") && is_version_13)
+        .then(|| derive_accept_key(key.as_bytes()))
+}
+
+fn switching_protocols(accept: &str) -> Response {
+    let mut response = StatusCode::SWITCHING_PROTOCOLS.into_response();
+    let headers = response.headers_mut();
+    headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+    headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+    if let Ok(accept) = HeaderValue::from_str(accept) {
+        headers.insert(SEC_WEBSOCKET_ACCEPT, accept);
+    }
+    response
+}
+
+fn refused(refusal: &HandshakeRefusal) -> Response {
+    let (status, text) = refusal.answer();
+    match text {
+        None => status.into_response(),
+        Some(text) => {
+            let body = serde_json::json!({ "error": text }).to_string();
+            let kind = HeaderValue::from_static("application/json; charset=utf-8");
+            (status, [(CONTENT_TYPE, kind)], body).into_response()
+        }
+    }
+}
+
+/// Takes the stream out of hyper and runs the socket on it.
+async fn serve(realtime: Realtime, serializer: Serializer, holder: Holder, upgraded: Upgraded) {
+    let (stream, received) = match downcast::<TokioIo<TcpStream>>(upgraded) {
+        Ok(parts) => {
+            let stream = parts.io.into_inner();
+            // Small messages are the rule, and each is to arrive at once.
+            if let Err(error) = stream.set_nodelay(true) {
+                tracing::debug!(%error, "TCP_NODELAY cannot be set");
+            }
+            (Stream::Tcp(Arc::new(stream)), parts.read_buf)
+        }
+        Err(upgraded) => (
+            Stream::Other(Box::new(TokioIo::new(upgraded))),
+            bytes::Bytes::new(),
+        ),
+    };
+    let socket = Socket::new(&realtime, serializer, holder, stream);
+    // Boxed once here: the task of a socket is kept as small as what it holds.
+    Box::pin(socket.run(received)).await;
+}
+
+/// What the socket is read from.
+enum Stream {
+    /// A TCP connection: any task may write to it.
+    Tcp(Arc<TcpStream>),
+    /// Any other: only this task reads and writes.
+    Other(Box<dyn Io>),
+}
+
+trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
+
+/// One open socket.
+struct Socket {
+    shared: Arc<Shared>,
+    workshop: Arc<Workshop>,
+    serializer: Serializer,
+    stream: Stream,
+    outbound: Arc<Outbound>,
+    reader: FrameReader,
+    session: Session,
+    /// Work done aside; only there while there is some.
+    work: Option<FuturesUnordered<Work>>,
+    timer: Pin<Box<Sleep>>,
+    last_received: Instant,
+    effects: Vec<Effect>,
+}
+
+/// What ended the reading and writing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// The connection is gone.
+    Broken,
+    /// A close frame is queued.
+    Closing,
+}
+
+impl Socket {
+    fn new(realtime: &Realtime, serializer: Serializer, holder: Holder, stream: Stream) -> Self {
+        let shared = Arc::clone(&realtime.shared);
+        let config = &shared.config;
+        let limits = QueueLimits {
+            frames: config.queue_max_frames,
+            bytes: config.queue_max_bytes,
+        };
+        let tcp = match &stream {
+            Stream::Tcp(stream) => Some(Arc::clone(stream)),
+            Stream::Other(_) => None,
+        };
+        let now = Instant::now();
+        Self {
+            workshop: Arc::clone(&realtime.workshop),
+            serializer,
+            stream,
+            outbound: Arc::new(Outbound::new(tcp, limits)),
+            reader: FrameReader::new(config.max_frame_bytes),
+            session: Session::new(Arc::clone(&shared), holder, UnixMillis::now()),
+            work: None,
+            timer: Box::pin(tokio::time::sleep_until(now + config.idle_timeout)),
+            last_received: now,
+            effects: Vec::new(),
+            shared,
+        }
+    }
+
+    async fn run(mut self, received: bytes::Bytes) {
+        let hub = Arc::clone(&self.shared.hub);
+        let id = hub.add_socket(&self.outbound);
+        if !received.is_empty() {
+            self.receive(&mut received.to_vec());
+        }
+        let end = poll_fn(|cx| self.poll(cx)).await;
+        // Channels go first: nobody fills the queue of a socket that only waits to be closed.
+        self.session.end(&mut self.effects);
+        self.work = None;
+        self.carry_out();
+        hub.remove_socket(id);
+        if end == End::Closing {
+            let farewell = poll_fn(|cx| self.poll_close(cx));
+            // A peer that does not close its side in time is cut off.
+            let _ = tokio::time::timeout(CLOSE_TIMEOUT, farewell).await;
+        }
+    }
+
+    /// Everything that happens on an open socket.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        self.outbound.register(cx.waker());
+        for _ in 0..MAX_READS_PER_TURN {
+            if let Poll::Ready(Err(error)) = self.poll_write(cx) {
+                tracing::debug!(%error, "a socket cannot be written to");
+                return Poll::Ready(End::Broken);
+            }
+            if self.outbound.closing().is_some() {
+                return Poll::Ready(End::Closing);
+            }
+            self.poll_work(cx);
+            self.poll_timer(cx);
+            match ready!(self.poll_read(cx)) {
+                Ok(0) => return Poll::Ready(End::Broken),
+                Ok(_) => {}
+                Err(error) => {
+                    tracing::debug!(%error, "a socket cannot be read");
+                    return Poll::Ready(End::Broken);
+                }
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Writes what others left to this task.
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.outbound.is_blocked() {
+            match &mut self.stream {
+                Stream::Tcp(stream) => {
+                    ready!(stream.poll_write_ready(cx))?;
+                    self.outbound
+                        .drain(|slices| stream.try_write_vectored(slices))?;
+                }
+                Stream::Other(io) => {
+                    let mut is_pending = false;
+                    self.outbound.drain(|slices| {
+                        match Pin::new(&mut **io).poll_write_vectored(cx, slices) {
+                            Poll::Ready(result) => result,
+                            Poll::Pending => {
+                                is_pending = true;
+                                Err(ErrorKind::WouldBlock.into())
+                            }
+                        }
+                    })?;
+                    if is_pending {
+                        return Poll::Pending;
+                    }
+                }
+            }
+        }
+        if let Stream::Other(io) = &mut self.stream {
+            return Pin::new(&mut **io).poll_flush(cx);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_work(&mut self, cx: &mut Context<'_>) {
+        while let Some(work) = &mut self.work {
+            match Pin::new(work).poll_next(cx) {
+                Poll::Pending => return,
+                Poll::Ready(None) => self.work = None,
+                Poll::Ready(Some(done)) => {
+                    if let Some(rest) = done.rest {
+                        self.do_aside(rest);
+                    }
+                    self.session
+                        .complete(done.outcome, UnixMillis::now(), &mut self.effects);
+                    self.carry_out();
+                }
+            }
+        }
+    }
+
+    fn poll_timer(&mut self, cx: &mut Context<'_>) {
+        while self.timer.as_mut().poll(cx).is_ready() {
+            let now = Instant::now();
+            let idle_at = self.last_received + self.shared.config.idle_timeout;
+            if idle_at <= now {
+                self.outbound.close(CloseReason::Idle);
+                return;
+            }
+            self.timer.as_mut().reset(idle_at);
+            let time = UnixMillis::now();
+            if self.session.deadline().is_some_and(|at| at <= time) {
+                self.session.tick(time, &mut self.effects);
+                self.carry_out();
+            }
+            self.set_timer();
+        }
+    }
+
+    /// Makes sure that the timer does not fire too late. It may fire too early: that is cheaper
+    /// than moving it with every message.
+    fn set_timer(&mut self) {
+        let Some(deadline) = self.session.deadline() else {
+            return;
+        };
+        // One millisecond more, because the clock of the day is read in whole ones.
+        let wait = deadline.since(UnixMillis::now()) + Duration::from_millis(1);
+        let at = Instant::now() + wait;
+        if at < self.timer.deadline() {
+            self.timer.as_mut().reset(at);
+        }
+    }
+
+    /// Reads once and handles what came. The number of bytes; 0 at the end of the stream.
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        READ_BUFFER.with_borrow_mut(|buffer| {
+            loop {
+                let count = match &mut self.stream {
+                    Stream::Tcp(stream) => {
+                        ready!(stream.poll_read_ready(cx))?;
+                        match stream.try_read(buffer) {
+                            Ok(count) => count,
+                            // Readiness was a false alarm; asking again registers anew.
+                            Err(error) if error.kind() == ErrorKind::WouldBlock => continue,
+                            Err(error) => return Poll::Ready(Err(error)),
+                        }
+                    }
+                    Stream::Other(io) => {
+                        let mut read = ReadBuf::new(buffer);
+                        ready!(Pin::new(&mut **io).poll_read(cx, &mut read))?;
+                        read.filled().len()
+                    }
+                };
+                self.receive(&mut buffer[..count]);
+                return Poll::Ready(Ok(count));
+            }
+        })
+    }
+
+    /// Handles received bytes: every message they complete, then everything that follows from
+    /// them is written together.
+    fn receive(&mut self, bytes: &mut [u8]) {
+        if bytes.is_empty() {
+            return;
+        }
+        self.last_received = Instant::now();
+        let now = UnixMillis::now();
+        let mut reader = std::mem::replace(&mut self.reader, FrameReader::new(0));
+        let result = reader.read(bytes, |received| self.handle(received, now));
+        self.reader = reader;
+        self.carry_out();
+        if let Err(error) = result {
+            self.fault(error);
+        }
+    }
+
+    /// Handles one message; whether to go on.
+    fn handle(&mut self, received: Received<'_>, now: UnixMillis) -> bool {
+        let metrics = self.shared.hub.metrics();
+        metrics.frames_received.inc();
+        let message = match &received {
+            Received::Text(text) => self.serializer.decode_text(text),
+            Received::Binary(data) => self.serializer.decode_binary(data),
+            Received::Ping(payload) => {
+                self.queue(Frame::pong(payload));
+                return true;
+            }
+            Received::Pong => return true,
+            Received::Close(code) => {
+                self.carry_out();
+                self.outbound.close(CloseReason::Peer(*code));
+                return false;
+            }
+        };
+        match message {
+            Ok(message) => self.session.receive(&message, now, &mut self.effects),
+            // Dropped without a word, as the original does (protocol 2.3).
+            Err(_) => metrics.dropped(DropReason::Malformed),
+        }
+        true
+    }
+
+    fn fault(&self, error: FrameError) {
+        self.outbound.close(CloseReason::Frame(error));
+    }
+
+    fn queue(&mut self, frame: Frame) {
+        let mut fanout = Fanout::default();
+        self.note(fanout.send(&self.outbound, frame));
+    }
+
+    fn note(&self, queued: Queued) {
+        let metrics = self.shared.hub.metrics();
+        match queued {
+            Queued::ToFlush | Queued::Waits => {
+                metrics.frames_sent.inc();
+            }
+            Queued::Overflowed => {
+                metrics.slow_consumers_closed.inc();
+                metrics.dropped(DropReason::QueueFull);
+            }
+            Queued::Refused => {}
+        }
+    }
+
+    /// Does what the session decided. What it says is written at the end, in one system call.
+    fn carry_out(&mut self) {
+        if self.effects.is_empty() {
+            return;
+        }
+        let hub = Arc::clone(&self.shared.hub);
+        let mut fanout = Fanout::default();
+        let mut effects = std::mem::take(&mut self.effects);
+        for effect in effects.drain(..) {
+            match effect {
+                Effect::Send(message) => {
+                    let frame = self.serializer.encode(&message);
+                    self.note(fanout.send(&self.outbound, frame));
+                }
+                Effect::Attach(channel, spec) => {
+                    hub.attach(channel, spec, self.serializer, &self.outbound);
+                }
+                Effect::Open(channel) => hub.open(channel),
+                Effect::Detach(channel) => {
+                    hub.detach(channel);
+                    self.workshop.visibility.unsubscribe(channel);
+                }
+                Effect::Subscribe(order) => {
+                    let work = self.workshop.subscribe(order);
+                    self.do_aside(work);
+                }
+                Effect::Authorize(order) => {
+                    let work = self.workshop.authorize(order);
+                    self.do_aside(work);
+                }
+            }
+        }
+        if effects.capacity() <= 4 {
+            self.effects = effects;
+        }
+        self.set_timer();
+    }
+
+    fn do_aside(&mut self, work: Work) {
+        self.work.get_or_insert_default().push(work);
+    }
+
+    /// Writes the close frame and waits until the peer closes.
+    fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.outbound.register(cx.waker());
+        match self.poll_write(cx) {
+            Poll::Pending => return Poll::Pending,
+            Poll::Ready(Err(_)) => return Poll::Ready(()),
+            Poll::Ready(Ok(())) => {}
+        }
+        if let Some(CloseReason::Peer(_)) = self.outbound.closing() {
+            // The peer began, so its side is done.
+            return Poll::Ready(());
+        }
+        READ_BUFFER.with_borrow_mut(|buffer| {
+            loop {
+                let count = match &mut self.stream {
+                    Stream::Tcp(stream) => match ready!(stream.poll_read_ready(cx)) {
+                        Ok(()) => match stream.try_read(buffer) {
+                            Err(error) if error.kind() == ErrorKind::WouldBlock => continue,
+                            result => result,
+                        },
+                        Err(error) => Err(error),
+                    },
+                    Stream::Other(io) => {
+                        let mut read = ReadBuf::new(buffer);
+                        ready!(Pin::new(&mut **io).poll_read(cx, &mut read))
+                            .map(|()| read.filled().len())
+                    }
+                };
+                let Ok(1..) = count else {
+                    return Poll::Ready(());
+                };
+            }
+        })
+    }
+}

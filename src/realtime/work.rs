@@ -1,0 +1,142 @@
+//! Work that a session wants done aside: registering bindings and asking for permissions.
+//!
+//! It runs inside the socket's own task, so it ends with the socket and needs no queue of its
+//! own; there is at most one registration and one question per channel.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::{Either, select};
+
+use super::channel::authorize::Authorizer;
+use super::hub::{Hub, StreamState};
+use super::session::{AuthorizeOrder, Outcome, SubscribeOrder, WorkResult};
+use crate::visibility::{SubscribeError, Visibility};
+
+/// Pause before the second attempt to register bindings that met no database.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+
+/// Pause between attempts at most. The original retries after 5 to 10 seconds.
+const LONGEST_PAUSE: Duration = Duration::from_secs(8);
+
+/// Work under way.
+pub type Work = Pin<Box<dyn Future<Output = Done> + Send>>;
+
+/// What came of it, and what is left of it.
+pub struct Done {
+    /// What the session is to hear.
+    pub outcome: Outcome,
+    /// Work that goes on.
+    pub rest: Option<Work>,
+}
+
+/// What work is done with.
+#[derive(Clone)]
+pub struct Workshop {
+    /// Registers bindings.
+    pub visibility: Visibility,
+    /// Asks for permissions, where there is somebody to ask.
+    pub authorizer: Option<Authorizer>,
+    /// Knows where the change stream stands.
+    pub hub: Arc<Hub>,
+}
+
+impl Workshop {
+    /// Registers the bindings of a channel. When it takes longer than the session's patience,
+    /// that is told, and the work goes on.
+    pub fn subscribe(&self, order: SubscribeOrder) -> Work {
+        let (channel, topic, patience) = (order.channel, Arc::clone(&order.topic), order.patience);
+        let registration: Work = Box::pin(self.clone().register(order));
+        Box::pin(async move {
+            let is_late = Box::pin(tokio::time::sleep(patience));
+            match select(registration, is_late).await {
+                Either::Left((done, _)) => done,
+                Either::Right(((), registration)) => Done {
+                    outcome: Outcome {
+                        channel,
+                        topic,
+                        result: WorkResult::SubscribeLate,
+                    },
+                    rest: Some(registration),
+                },
+            }
+        })
+    }
+
+    /// Asks whether a channel may be read.
+    pub fn authorize(&self, order: AuthorizeOrder) -> Work {
+        let authorizer = self.authorizer.clone();
+        Box::pin(async move {
+            let permission = Authorizer::ask(authorizer.as_ref(), &order).await;
+            Done {
+                outcome: Outcome {
+                    channel: order.channel,
+                    topic: order.topic,
+                    result: WorkResult::Authorized(permission, order.mark),
+                },
+                rest: None,
+            }
+        })
+    }
+
+    async fn register(self, order: SubscribeOrder) -> Done {
+        self.pause(order.failures).await;
+        let result = self
+            .visibility
+            .subscribe(order.channel, order.identity, order.bindings, order.options)
+            .await;
+        let result = self.settled(result, order.channel, order.until_live).await;
+        Done {
+            outcome: Outcome {
+                channel: order.channel,
+                topic: order.topic,
+                result: WorkResult::Subscribed(result),
+            },
+            rest: None,
+        }
+    }
+
+    /// Where the stream stands for a channel whose bindings are registered.
+    async fn settled(
+        &self,
+        result: Result<(), SubscribeError>,
+        channel: crate::visibility::ChannelId,
+        until_live: bool,
+    ) -> Result<StreamState, SubscribeError> {
+        result?;
+        let mut state = self.hub.mark_subscribed(channel);
+        if until_live {
+            let mut stream = self.hub.watch_stream();
+            // The hub outlives this work, so waiting ends only with the condition.
+            if let Ok(live) = stream.wait_for(|state| *state == StreamState::Live).await {
+                state = *live;
+            }
+        }
+        Ok(state)
+    }
+
+    /// Waits longer after each failure, but no longer than until the change stream is live
+    /// again: then the database is back. Spread, so that all channels do not come at once.
+    async fn pause(&self, failures: u32) {
+        if failures == 0 {
+            return;
+        }
+        let longest = FIRST_PAUSE
+            .saturating_mul(1 << failures.saturating_sub(1).min(8))
+            .min(LONGEST_PAUSE);
+        let pause = longest.mul_f64(0.5 + fastrand::f64() / 2.0);
+        let mut stream = self.hub.watch_stream();
+        stream.mark_unchanged();
+        let is_back = Box::pin(async move {
+            while stream.changed().await.is_ok() {
+                if *stream.borrow_and_update() == StreamState::Live {
+                    return;
+                }
+            }
+            std::future::pending::<()>().await;
+        });
+        select(is_back, Box::pin(tokio::time::sleep(pause))).await;
+    }
+}

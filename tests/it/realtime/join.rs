@@ -1,0 +1,235 @@
+//! Joining, leaving and joining again.
+
+use serde_json::{Value, json};
+
+use super::{Server, config, plain_join};
+use crate::support::socket::{PhoenixSocket, VERSIONS, Version};
+
+#[tokio::test]
+async fn join_heartbeat_and_leave() {
+    let server = Server::start(config()).await;
+    for version in VERSIONS {
+        let mut client = server.client(version).await;
+        client.join("1", "realtime:room", plain_join()).await;
+        let reply = client.receive().await;
+        assert_eq!(reply.reference, json!("1"));
+        assert_eq!(
+            reply.payload,
+            json!({"status": "ok", "response": {"postgres_changes": []}})
+        );
+        if version == Version::Two {
+            assert_eq!(reply.join_ref, json!("1"));
+        }
+        client.heartbeat("2").await;
+        client
+            .push(json!("1"), "3", "realtime:room", "phx_leave", json!({}))
+            .await;
+        assert_eq!(client.expect_reply("3", "ok").await, json!({}));
+        let close = client.expect("realtime:room", "phx_close").await;
+        assert_eq!(close.reference, json!("1"), "a close refers to the join");
+        assert_eq!(close.payload, json!({}));
+        client
+            .push(json!("1"), "4", "realtime:room", "broadcast", json!({}))
+            .await;
+        let response = client.expect_reply("4", "error").await;
+        assert_eq!(response, json!({"reason": "unmatched topic"}));
+    }
+}
+
+#[tokio::test]
+async fn the_presence_of_nobody_comes_after_the_reply() {
+    let server = Server::start(config()).await;
+    for version in VERSIONS {
+        // Clients before 2.12 do not ask for presence and show nobody without it.
+        for payload in [
+            json!({"config": {}}),
+            json!({"config": {"presence": {"enabled": true}}}),
+        ] {
+            let mut client = server.client(version).await;
+            client.join("1", "realtime:room", payload).await;
+            client.expect_reply("1", "ok").await;
+            let state = client.expect("realtime:room", "presence_state").await;
+            assert_eq!(state.payload, json!({}));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_second_join_replaces_the_first() {
+    let server = Server::start(config()).await;
+    for version in VERSIONS {
+        let mut client = server.client(version).await;
+        client.join("1", "realtime:room", plain_join()).await;
+        client.expect_reply("1", "ok").await;
+        client.join("2", "realtime:room", plain_join()).await;
+        client.expect_reply("2", "ok").await;
+        let close = client.expect("realtime:room", "phx_close").await;
+        assert_eq!(close.reference, json!("1"), "the close of the first");
+        // The leave of the first comes late and must not end the second.
+        client
+            .push(json!("1"), "3", "realtime:room", "phx_leave", json!({}))
+            .await;
+        client.expect_quiet().await;
+        client
+            .push(json!("2"), "4", "realtime:room", "phx_leave", json!({}))
+            .await;
+        client.expect_reply("4", "ok").await;
+        client.expect("realtime:room", "phx_close").await;
+        assert_eq!(server.metrics.channels.get(), 0);
+    }
+}
+
+#[tokio::test]
+async fn a_join_without_references_can_be_left_by_anybody() {
+    let server = Server::start(config()).await;
+    let mut client = server.client(Version::One).await;
+    client
+        .push(Value::Null, "1", "realtime:room", "phx_join", plain_join())
+        .await;
+    client.expect_reply("1", "ok").await;
+    client
+        .push(json!("7"), "2", "realtime:room", "phx_leave", json!({}))
+        .await;
+    client.expect_reply("2", "ok").await;
+    let close = client.expect("realtime:room", "phx_close").await;
+    assert_eq!(close.reference, Value::Null);
+}
+
+#[tokio::test]
+async fn pushes_need_no_right_join_reference_but_leaves_do() {
+    let server = Server::start(config()).await;
+    let mut client = server.client(Version::Two).await;
+    client
+        .join(
+            "1",
+            "realtime:room",
+            json!({"config": {"presence": {"enabled": false}, "broadcast": {"ack": true}}}),
+        )
+        .await;
+    client.expect_reply("1", "ok").await;
+    for join_ref in [Value::Null, json!("99")] {
+        client
+            .push(
+                join_ref,
+                "2",
+                "realtime:room",
+                "broadcast",
+                json!({"event": "x"}),
+            )
+            .await;
+        let response = client.expect_reply("2", "error").await;
+        assert!(response["reason"].is_string(), "{response}");
+    }
+}
+
+#[tokio::test]
+async fn what_this_server_does_not_do_is_answered() {
+    let server = Server::start(config()).await;
+    for version in VERSIONS {
+        let mut client = server.client(version).await;
+        client.join("1", "realtime:room", plain_join()).await;
+        client.expect_reply("1", "ok").await;
+        let track = json!({"type": "presence", "event": "track", "payload": {}});
+        client
+            .push(json!("1"), "2", "realtime:room", "presence", track)
+            .await;
+        let response = client.expect_reply("2", "error").await;
+        assert!(
+            response["reason"]
+                .as_str()
+                .unwrap()
+                .contains("not available")
+        );
+        // Without `ack` nobody waits for an answer; unknown events have none either.
+        client
+            .push(json!("1"), "3", "realtime:room", "broadcast", json!({}))
+            .await;
+        client
+            .push(json!("1"), "4", "realtime:room", "shout", json!({}))
+            .await;
+        client.expect_quiet().await;
+    }
+}
+
+#[tokio::test]
+async fn refused_joins_are_answered_at_once_and_with_the_reason() {
+    let mut config = config();
+    config.max_channels_per_socket = 1;
+    let server = Server::start(config).await;
+    for version in VERSIONS {
+        let mut client = server.client(version).await;
+        let cases = [
+            ("room", plain_join(), "unmatched topic"),
+            (
+                "realtime:",
+                plain_join(),
+                "TopicNameRequired: You must provide a topic name",
+            ),
+            (
+                "realtime:room",
+                json!({"config": {}, "access_token": "nonsense"}),
+                "MalformedJWT: The token provided is not a valid JWT",
+            ),
+            (
+                "realtime:room",
+                json!({"config": {"broadcast": {"replay": {"since": 0}}}}),
+                "UnableToReplayMessages: Replay is not allowed for public channels",
+            ),
+            (
+                "realtime:secret",
+                json!({"config": {"private": true}}),
+                "Unauthorized: You do not have permissions to read from this Channel topic: secret",
+            ),
+        ];
+        for (topic, payload, reason) in cases {
+            client.join("1", topic, payload).await;
+            let response = client.expect_reply("1", "error").await;
+            assert_eq!(response, json!({ "reason": reason }));
+        }
+        client.join("2", "realtime:first", plain_join()).await;
+        client.expect_reply("2", "ok").await;
+        client.join("3", "realtime:second", plain_join()).await;
+        let response = client.expect_reply("3", "error").await;
+        assert_eq!(
+            response,
+            json!({"reason": "ChannelRateLimitReached: Too many channels"})
+        );
+        // Joining again takes no second place.
+        client.join("4", "realtime:first", plain_join()).await;
+        client.expect_reply("4", "ok").await;
+        client.expect("realtime:first", "phx_close").await;
+    }
+}
+
+#[tokio::test]
+async fn leaving_what_was_never_joined_is_harmless() {
+    let server = Server::start(config()).await;
+    for version in VERSIONS {
+        let mut client = server.client(version).await;
+        client
+            .push(Value::Null, "1", "realtime:room", "phx_leave", json!({}))
+            .await;
+        assert_eq!(client.expect_reply("1", "ok").await, json!({}));
+        client.expect_quiet().await;
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_stops_says_so() {
+    let server = Server::start(config()).await;
+    let mut client: PhoenixSocket = server.client(Version::Two).await;
+    client.join("1", "realtime:room", plain_join()).await;
+    client.expect_reply("1", "ok").await;
+    server.tasks.stop();
+    let (code, _) = client.expect_close().await;
+    assert_eq!(code, 1012);
+    drop(client);
+    assert!(
+        server
+            .tasks
+            .finished(std::time::Duration::from_secs(10))
+            .await
+    );
+    assert_eq!(server.metrics.sockets.get(), 0);
+    assert_eq!(server.metrics.channels.get(), 0);
+}

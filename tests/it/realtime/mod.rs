@@ -1,0 +1,129 @@
+//! The socket, from the handshake to the close frame.
+
+mod handshake;
+mod join;
+mod limits;
+mod postgres_changes;
+mod token;
+mod wire;
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use rapport::auth::{KeySet, Requirements, Verifier};
+use rapport::bus::Bus;
+use rapport::change::StreamEvent;
+use rapport::config::{RealtimeConfig, VisibilityConfig};
+use rapport::db::connect::Connector;
+use rapport::observability::metrics::{RealtimeMetrics, VisibilityMetrics};
+use rapport::realtime::{Realtime, routes};
+use rapport::shutdown::Tasks;
+use rapport::visibility::Visibility;
+use serde_json::{Value, json};
+
+use crate::support::socket::{PhoenixSocket, Version};
+use crate::support::token::{JWT_SECRET, anon_key};
+
+/// The realtime part alone behind a listener of its own. Stops when it is dropped.
+struct Server {
+    address: SocketAddr,
+    changes: tokio::sync::mpsc::Sender<StreamEvent>,
+    metrics: RealtimeMetrics,
+    tasks: Tasks,
+}
+
+/// The publication of the tests' tables.
+const PUBLICATION: &str = "supabase_realtime";
+
+/// Settings under which nothing old is ever used.
+fn visibility_config() -> VisibilityConfig {
+    VisibilityConfig {
+        pool_size: 4,
+        catalog_ttl: Duration::ZERO,
+        batch_max_rows: 500,
+        statement_timeout: Duration::from_secs(5),
+        delete_without_old_row: true,
+    }
+}
+
+/// What ships, for tests that change one of them.
+fn config() -> RealtimeConfig {
+    RealtimeConfig {
+        max_sockets: 1_000,
+        max_channels_per_socket: 200,
+        joins_per_second: 100,
+        max_frame_bytes: 5_000_000,
+        queue_max_frames: 2_000,
+        queue_max_bytes: 16 << 20,
+        idle_timeout: Duration::from_secs(60),
+        expiry_warning: Duration::from_secs(60),
+        private_only: false,
+        max_record_bytes: 1 << 20,
+    }
+}
+
+impl Server {
+    /// A server whose change stream is live and whose database cannot be reached.
+    async fn start(config: RealtimeConfig) -> Self {
+        // Port 1 is reserved and nobody listens there.
+        let server = Self::start_over(config, "postgres://nobody@127.0.0.1:1/none").await;
+        server.changes.send(StreamEvent::Live).await.unwrap();
+        server
+    }
+
+    /// A server over a database, without a change stream.
+    async fn start_over(config: RealtimeConfig, url: &str) -> Self {
+        let tasks = Tasks::new();
+        let visibility = Visibility::new(
+            Connector::new(url).unwrap(),
+            &visibility_config(),
+            PUBLICATION,
+            config.max_record_bytes,
+            VisibilityMetrics::default(),
+            &tasks,
+        );
+        let keys = KeySet::new(Some(JWT_SECRET), None, None).unwrap();
+        let verifier = Verifier::new(keys, Requirements::default());
+        let (bus, listener) = Bus::new(64);
+        let metrics = RealtimeMetrics::default();
+        let realtime = Realtime::start(
+            verifier,
+            visibility,
+            listener,
+            config,
+            metrics.clone(),
+            &tasks,
+        );
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (app, stopped) = (routes(realtime), tasks.token().clone());
+        tasks.spawn("server", async move {
+            axum::serve(listener, app)
+                .with_graceful_shutdown(stopped.cancelled_owned())
+                .await
+                .unwrap();
+        });
+        Self {
+            address,
+            changes: bus.change_sink(),
+            metrics,
+            tasks,
+        }
+    }
+
+    /// A client with the public key.
+    async fn client(&self, version: Version) -> PhoenixSocket {
+        PhoenixSocket::connect(self.address, &anon_key(), version).await
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.tasks.stop();
+    }
+}
+
+/// The payload of a join that asks for nothing: presence has to be refused by name.
+fn plain_join() -> Value {
+    json!({ "config": { "presence": { "enabled": false } } })
+}

@@ -1,0 +1,447 @@
+//! Rows on their way from the database to those who may see them.
+
+use std::time::Duration;
+
+use rapport::change::StreamEvent;
+use rapport::config::ReplicationConfig;
+use rapport::db::connect::Connector;
+use rapport::observability::metrics::ReplicationMetrics;
+use rapport::observability::readiness::Readiness;
+use rapport::replication::Replication;
+use serde_json::{Value, json};
+use tokio_postgres::Client;
+
+use super::{PUBLICATION, Server, config};
+use crate::support::chaos::ChaosProxy;
+use crate::support::database::TestDatabase;
+use crate::support::socket::{PhoenixSocket, VERSIONS, Version};
+use crate::support::token::user_token;
+
+/// Roles belong to the cluster, and tests run side by side.
+const SETUP: &str = r"
+do $$
+declare wanted record;
+begin
+  for wanted in select * from (values
+    ('anon', 'noinherit'), ('authenticated', 'noinherit'), ('service_role', 'noinherit bypassrls'),
+    ('rapport_request', 'noinherit')
+  ) as r (name, attributes)
+  loop
+    begin
+      execute format('create role %I nologin %s', wanted.name, wanted.attributes);
+    exception when duplicate_object or unique_violation then null;
+    end;
+  end loop;
+end
+$$;
+create schema auth;
+grant usage on schema auth to public;
+create function auth.uid() returns uuid language sql stable as
+  $$ select (nullif(current_setting('request.jwt.claims', true), '')::jsonb ->> 'sub')::uuid $$;
+create publication supabase_realtime;
+create table notes (id int8 primary key, owner uuid, text text);
+grant select on notes to anon, authenticated;
+alter publication supabase_realtime add table notes;
+";
+
+/// Notes are seen by their owner alone.
+const OWN_NOTES: &str = "
+alter table notes enable row level security;
+create policy own on notes for select to authenticated using (owner = auth.uid());
+";
+
+/// A server over a database of its own, with a live change stream.
+struct Stack {
+    server: Server,
+    admin: Client,
+    _replication: Replication,
+    _database: TestDatabase,
+}
+
+impl Stack {
+    async fn start(sql: &str) -> Self {
+        let database = TestDatabase::bare().await;
+        let url = database.url().to_owned();
+        Self::start_through(database, &url, sql).await
+    }
+
+    /// With a server that reaches the database through `url`.
+    async fn start_through(database: TestDatabase, url: &str, sql: &str) -> Self {
+        let admin = database.connect().await;
+        admin.batch_execute(SETUP).await.unwrap();
+        admin.batch_execute(sql).await.unwrap();
+        let server = Server::start_over(config(), url).await;
+        let readiness = Readiness::new();
+        readiness.set_database_reachable(true);
+        let replication = Replication::start(
+            &Connector::new(url).unwrap(),
+            &replication_config(),
+            server.changes.clone(),
+            ReplicationMetrics::default(),
+            readiness.clone(),
+            &server.tasks,
+        )
+        .unwrap();
+        tokio::time::timeout(Duration::from_secs(30), readiness.wait_until_ready())
+            .await
+            .unwrap();
+        Self {
+            server,
+            admin,
+            _replication: replication,
+            _database: database,
+        }
+    }
+
+    async fn run(&self, sql: &str) {
+        self.admin.batch_execute(sql).await.unwrap();
+    }
+}
+
+fn replication_config() -> ReplicationConfig {
+    ReplicationConfig {
+        publication: PUBLICATION.to_owned(),
+        slot_name: "rapport".to_owned(),
+        keep_slot: false,
+        max_wal_held_bytes: 1 << 40,
+        chunk_max_changes: 1_000,
+        chunk_max_bytes: 1 << 20,
+        status_interval: Duration::from_millis(200),
+        check_interval: Duration::from_millis(200),
+        backoff_min: Duration::from_millis(20),
+        backoff_max: Duration::from_millis(200),
+    }
+}
+
+/// A join that asks for these bindings and nothing else.
+fn asking(bindings: &Value) -> Value {
+    json!({"config": {"presence": {"enabled": false}, "postgres_changes": bindings}})
+}
+
+fn all_notes() -> Value {
+    json!([{"event": "*", "schema": "public", "table": "notes"}])
+}
+
+const LIVE: (&str, &str) = ("ok", "Subscribed to PostgreSQL");
+
+async fn expect_live(client: &mut PhoenixSocket, topic: &str) {
+    let (status, text) = client.expect_system(topic).await;
+    assert_eq!((&*status, &*text), LIVE);
+}
+
+/// Joins with bindings and waits until it is told that changes are live; the ids.
+async fn subscribe(
+    client: &mut PhoenixSocket,
+    reference: &str,
+    topic: &str,
+    payload: Value,
+) -> Vec<Value> {
+    client.join(reference, topic, payload).await;
+    let response = client.expect_reply(reference, "ok").await;
+    expect_live(client, topic).await;
+    let bindings = response["postgres_changes"].as_array().unwrap();
+    bindings
+        .iter()
+        .map(|binding| binding["id"].clone())
+        .collect()
+}
+
+#[tokio::test]
+async fn rows_committed_after_the_reply_arrive_in_commit_order() {
+    let stack = Stack::start("alter table notes replica identity full;").await;
+    for version in VERSIONS {
+        let mut client = stack.server.client(version).await;
+        let bindings = json!([
+            {"event": "*", "schema": "public", "table": "notes", "n": 1.50},
+            {"event": "INSERT", "schema": "public", "table": "notes"},
+            {"event": "DELETE", "schema": "public", "table": "other"},
+            {"event": "*", "schema": "public", "table": "notes", "filter": "id=eq.2"},
+        ]);
+        client.join("1", "realtime:notes", asking(&bindings)).await;
+        let response = client.expect_reply("1", "ok").await;
+        // One binding names no published table: none is registered.
+        let (status, text) = client.expect_system("realtime:notes").await;
+        assert_eq!(status, "error");
+        assert!(
+            text.starts_with("Unable to subscribe to changes with given parameters. "),
+            "{text}"
+        );
+        let mut echoed = response["postgres_changes"].clone();
+        for binding in echoed.as_array_mut().unwrap() {
+            let id = binding.as_object_mut().unwrap().remove("id").unwrap();
+            assert!(id.as_u64().unwrap() > 0);
+        }
+        assert_eq!(echoed, bindings, "echoed as they were sent");
+
+        let mut bindings = bindings;
+        bindings.as_array_mut().unwrap().remove(2);
+        client.join("2", "realtime:notes", asking(&bindings)).await;
+        let response = client.expect_reply("2", "ok").await;
+        // Committed before the client knows that it is subscribed.
+        stack
+            .run("insert into notes values (1, null, 'ä'); insert into notes values (2, null, 'b')")
+            .await;
+        stack.run("update notes set text = 'c' where id = 2").await;
+        stack.run("delete from notes").await;
+        client.expect("realtime:notes", "phx_close").await;
+        expect_live(&mut client, "realtime:notes").await;
+        let id = |at: usize| response["postgres_changes"][at]["id"].as_u64().unwrap();
+        let sorted = |ids: &[usize]| {
+            let mut ids: Vec<_> = ids.iter().map(|at| id(*at)).collect();
+            ids.sort_unstable();
+            json!(ids)
+        };
+        let row = |id: i32, text: &str| json!({"id": id, "owner": null, "text": text});
+        let expected = [
+            ("INSERT", sorted(&[0, 1]), row(1, "ä"), Value::Null),
+            ("INSERT", sorted(&[0, 1, 2]), row(2, "b"), Value::Null),
+            ("UPDATE", sorted(&[0, 2]), row(2, "c"), row(2, "b")),
+            ("DELETE", sorted(&[0]), Value::Null, row(1, "ä")),
+            ("DELETE", sorted(&[0, 2]), Value::Null, row(2, "c")),
+        ];
+        for (kind, ids, record, old_record) in expected {
+            let message = client.expect("realtime:notes", "postgres_changes").await;
+            assert_eq!(message.join_ref, Value::Null);
+            assert_eq!(message.reference, Value::Null);
+            let data = &message.payload["data"];
+            assert_eq!(message.payload["ids"], ids, "{data}");
+            assert_eq!(data["type"], kind);
+            assert_eq!(data["record"], record);
+            assert_eq!(data["old_record"], old_record);
+            assert_eq!(data["errors"], Value::Null);
+            assert_eq!(
+                (&data["schema"], &data["table"]),
+                (&json!("public"), &json!("notes"))
+            );
+            assert_eq!(
+                data["columns"],
+                json!([
+                    {"name": "id", "type": "int8"},
+                    {"name": "owner", "type": "uuid"},
+                    {"name": "text", "type": "text"}
+                ])
+            );
+            let time = data["commit_timestamp"].as_str().unwrap();
+            assert!(time.len() == 24 && time.ends_with('Z'), "{time}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_row_reaches_those_who_may_see_it_and_a_new_token_changes_who_that_is() {
+    let stack = Stack::start(OWN_NOTES).await;
+    let (ann, bob) = (uuid::Uuid::new_v4(), uuid::Uuid::new_v4());
+    let mut client = stack.server.client(Version::Two).await;
+    let mut payload = asking(&all_notes());
+    payload["access_token"] = user_token(ann).into();
+    subscribe(&mut client, "1", "realtime:notes", payload).await;
+    stack
+        .run(&format!(
+            "insert into notes values (1, '{bob}', 'of bob'), (2, '{ann}', 'of ann')"
+        ))
+        .await;
+    let message = client.expect("realtime:notes", "postgres_changes").await;
+    assert_eq!(message.payload["data"]["record"]["id"], 2);
+    client
+        .push(
+            json!("1"),
+            "2",
+            "realtime:notes",
+            "access_token",
+            json!({"access_token": user_token(bob)}),
+        )
+        .await;
+    expect_live(&mut client, "realtime:notes").await;
+    stack
+        .run(&format!(
+            "insert into notes values (3, '{ann}', 'of ann'), (4, '{bob}', 'of bob')"
+        ))
+        .await;
+    let message = client.expect("realtime:notes", "postgres_changes").await;
+    assert_eq!(message.payload["data"]["record"]["id"], 4);
+    client
+        .push(json!("1"), "3", "realtime:notes", "phx_leave", json!({}))
+        .await;
+    client.expect_reply("3", "ok").await;
+    client.expect("realtime:notes", "phx_close").await;
+    stack
+        .run(&format!("insert into notes values (5, '{bob}', 'of bob')"))
+        .await;
+    client.expect_quiet().await;
+}
+
+#[tokio::test]
+async fn a_join_without_config_gets_the_old_shape() {
+    let stack = Stack::start("").await;
+    for (version, number) in VERSIONS.into_iter().zip(1..) {
+        let mut client = stack.server.client(version).await;
+        let topic = "realtime:public:notes";
+        subscribe(&mut client, "1", topic, json!({})).await;
+        stack
+            .run(&format!("insert into notes values ({number}, null, 'x')"))
+            .await;
+        let message = client.expect(topic, "INSERT").await;
+        assert_eq!(message.payload["record"]["id"], number);
+        assert_eq!(message.payload["type"], "INSERT");
+        assert_eq!(message.payload["ids"], Value::Null);
+        stack
+            .run(&format!("delete from notes where id = {number}"))
+            .await;
+        let message = client.expect(topic, "DELETE").await;
+        assert_eq!(message.payload["old_record"]["id"], number);
+    }
+}
+
+#[tokio::test]
+async fn large_integers_are_strings_for_those_who_ask() {
+    let stack = Stack::start("").await;
+    let mut client = stack.server.client(Version::Two).await;
+    let mut payload = asking(&all_notes());
+    payload["config"]["postgres_changes_options"] = json!({"bigint": "string"});
+    subscribe(&mut client, "1", "realtime:exact", payload).await;
+    stack
+        .run("insert into notes values (9007199254740993, null, 'x')")
+        .await;
+    let message = client.expect("realtime:exact", "postgres_changes").await;
+    assert_eq!(message.payload["data"]["record"]["id"], "9007199254740993");
+}
+
+#[tokio::test]
+async fn what_becomes_of_the_stream_is_told_in_its_place() {
+    let stack = Stack::start("").await;
+    let mut client = stack.server.client(Version::Two).await;
+    subscribe(&mut client, "1", "realtime:notes", asking(&all_notes())).await;
+    client
+        .join("2", "realtime:plain", super::plain_join())
+        .await;
+    client.expect_reply("2", "ok").await;
+    for event in [
+        StreamEvent::Interrupted,
+        StreamEvent::Gap,
+        StreamEvent::Live,
+    ] {
+        stack.server.changes.send(event).await.unwrap();
+    }
+    for expected in ["error", "error"] {
+        let (status, text) = client.expect_system("realtime:notes").await;
+        assert_eq!(status, expected, "{text}");
+    }
+    expect_live(&mut client, "realtime:notes").await;
+    client.expect_quiet().await;
+}
+
+#[tokio::test]
+async fn a_join_before_the_stream_is_live_is_told_when_it_is() {
+    let database = TestDatabase::bare().await;
+    database.connect().await.batch_execute(SETUP).await.unwrap();
+    let server = Server::start_over(config(), database.url()).await;
+    let mut client = server.client(Version::Two).await;
+    client
+        .join("1", "realtime:notes", asking(&all_notes()))
+        .await;
+    client.expect_reply("1", "ok").await;
+    let (status, _) = client.expect_system("realtime:notes").await;
+    assert_eq!(status, "error");
+    let mut waiting = asking(&all_notes());
+    waiting["config"]["postgres_changes_options"] = json!({"wait": true});
+    client.join("2", "realtime:waiting", waiting).await;
+    client.expect_quiet().await;
+    server.changes.send(StreamEvent::Live).await.unwrap();
+    // In whichever order the two topics hear of it.
+    let mut heard = Vec::new();
+    while heard.len() < 3 {
+        let message = client.receive().await;
+        heard.push((
+            message.topic,
+            message.event,
+            message.payload["status"].clone(),
+        ));
+    }
+    let entry = |topic: &str, event: &str| (topic.to_owned(), event.to_owned(), json!("ok"));
+    assert!(
+        heard.contains(&entry("realtime:notes", "system")),
+        "{heard:?}"
+    );
+    let place = |event: &str| {
+        let entry = entry("realtime:waiting", event);
+        heard.iter().position(|it| *it == entry)
+    };
+    assert!(
+        place("phx_reply").unwrap() < place("system").unwrap(),
+        "{heard:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_join_while_the_database_is_away_heals_when_it_is_back() {
+    let database = TestDatabase::bare().await;
+    let (proxy, url) = ChaosProxy::before(database.url()).await;
+    let stack = Stack::start_through(database, &url, "").await;
+    proxy.refuse(true);
+    proxy.cut();
+    let mut client = stack.server.client(Version::Two).await;
+    client
+        .join("1", "realtime:notes", asking(&all_notes()))
+        .await;
+    client.expect_reply("1", "ok").await;
+    let (status, _) = client.expect_system("realtime:notes").await;
+    assert_eq!(status, "error");
+    // What needs no database works meanwhile.
+    client
+        .join("2", "realtime:plain", super::plain_join())
+        .await;
+    client.expect_reply("2", "ok").await;
+    proxy.refuse(false);
+    // A last bad word may come before the good one.
+    while client.expect_system("realtime:notes").await.0 != "ok" {}
+    stack.run("insert into notes values (1, null, 'x')").await;
+    loop {
+        let message = client.receive().await;
+        if message.event == "postgres_changes" {
+            assert_eq!(message.payload["data"]["record"]["id"], 1);
+            break;
+        }
+        assert_eq!(message.event, "system", "{message:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_network_that_swallows_everything_does_not_hold_up_a_socket() {
+    let database = TestDatabase::bare().await;
+    let (proxy, url) = ChaosProxy::before(database.url()).await;
+    let stack = Stack::start_through(database, &url, "").await;
+    proxy.pause();
+    let mut client = stack.server.client(Version::Two).await;
+    client
+        .join("1", "realtime:notes", asking(&all_notes()))
+        .await;
+    client
+        .push(json!("1"), "2", "realtime:notes", "presence", json!({}))
+        .await;
+    client
+        .join("3", "realtime:plain", super::plain_join())
+        .await;
+    client.expect_reply("3", "ok").await;
+    client.expect_quiet().await;
+    // The join itself is answered within the patience of clients, then what waited for it.
+    client.expect_reply("1", "ok").await;
+    let (status, _) = client.expect_system("realtime:notes").await;
+    assert_eq!(status, "error");
+    client.expect_reply("2", "error").await;
+    proxy.resume();
+    while client.expect_system("realtime:notes").await.0 != "ok" {}
+}
+
+#[tokio::test]
+async fn a_transaction_larger_than_the_queue_reaches_a_reader() {
+    let stack = Stack::start("").await;
+    let mut client = stack.server.client(Version::Two).await;
+    subscribe(&mut client, "1", "realtime:notes", asking(&all_notes())).await;
+    stack
+        .run("insert into notes select n, null, 'x' from generate_series(1, 5000) n")
+        .await;
+    for number in 1..=5000 {
+        let message = client.expect("realtime:notes", "postgres_changes").await;
+        assert_eq!(message.payload["data"]["record"]["id"], number);
+    }
+}

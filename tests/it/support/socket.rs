@@ -1,0 +1,227 @@
+//! A Phoenix client for both versions of the protocol, strict about what it gets.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use futures_util::{SinkExt as _, StreamExt as _};
+use serde_json::{Value, json};
+use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_tungstenite::tungstenite::{self, Message};
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
+
+/// How long a message may take to come. A test that passes never waits this long.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A version of the protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Version {
+    One,
+    Two,
+}
+
+/// Both, for tests that run on each.
+pub(crate) const VERSIONS: [Version; 2] = [Version::One, Version::Two];
+
+impl Version {
+    pub(crate) fn vsn(self) -> &'static str {
+        match self {
+            Self::One => "1.0.0",
+            Self::Two => "2.0.0",
+        }
+    }
+}
+
+/// A message of the server. `join_ref` is null where the version has none.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Received {
+    pub(crate) join_ref: Value,
+    pub(crate) reference: Value,
+    pub(crate) topic: String,
+    pub(crate) event: String,
+    pub(crate) payload: Value,
+}
+
+/// A connected client.
+pub(crate) struct PhoenixSocket {
+    stream: WebSocketStream<MaybeTlsStream<TcpStream>>,
+    version: Version,
+}
+
+/// The socket's URL.
+pub(crate) fn url(address: SocketAddr, key: &str, vsn: Option<&str>) -> String {
+    let vsn = vsn.map_or(String::new(), |vsn| format!("&vsn={vsn}"));
+    format!("ws://{address}/realtime/v1/websocket?apikey={key}{vsn}")
+}
+
+impl PhoenixSocket {
+    /// Connects with an API key.
+    pub(crate) async fn connect(address: SocketAddr, key: &str, version: Version) -> Self {
+        let url = url(address, key, Some(version.vsn()));
+        let (stream, _) = tokio_tungstenite::connect_async(url).await.unwrap();
+        Self { stream, version }
+    }
+
+    /// Sends a push.
+    pub(crate) async fn push(
+        &mut self,
+        join_ref: Value,
+        reference: &str,
+        topic: &str,
+        event: &str,
+        payload: Value,
+    ) {
+        let text = match self.version {
+            Version::One => json!({
+                "topic": topic, "event": event, "payload": payload,
+                "ref": reference, "join_ref": join_ref,
+            }),
+            Version::Two => json!([join_ref, reference, topic, event, payload]),
+        };
+        self.send(Message::text(text.to_string())).await;
+    }
+
+    /// Joins with `reference` as both references.
+    pub(crate) async fn join(&mut self, reference: &str, topic: &str, payload: Value) {
+        self.push(json!(reference), reference, topic, "phx_join", payload)
+            .await;
+    }
+
+    /// Sends any frame.
+    pub(crate) async fn send(&mut self, message: Message) {
+        self.stream.send(message).await.unwrap();
+    }
+
+    /// The next message of the protocol. Anything else, and nothing in time, is a failure.
+    pub(crate) async fn receive(&mut self) -> Received {
+        match self.frame().await {
+            Message::Text(text) => self.parse(&text),
+            other => panic!("expected a message, got {other:?}"),
+        }
+    }
+
+    /// The next message, which must have this event and topic.
+    pub(crate) async fn expect(&mut self, topic: &str, event: &str) -> Received {
+        let message = self.receive().await;
+        assert_eq!(
+            (&*message.topic, &*message.event),
+            (topic, event),
+            "{message:?}"
+        );
+        message
+    }
+
+    /// The next message, which must be a reply of this status to `reference`; its response.
+    pub(crate) async fn expect_reply(&mut self, reference: &str, status: &str) -> Value {
+        let message = self.receive().await;
+        assert_eq!(message.event, "phx_reply", "{message:?}");
+        assert_eq!(message.reference, json!(reference), "{message:?}");
+        assert_eq!(message.payload["status"], status, "{message:?}");
+        message.payload["response"].clone()
+    }
+
+    /// The next message, which must be a `system` message; its status and text.
+    pub(crate) async fn expect_system(&mut self, topic: &str) -> (String, String) {
+        let message = self.expect(topic, "system").await;
+        let text = |key: &str| message.payload[key].as_str().unwrap().to_owned();
+        assert_eq!(text("channel"), topic.strip_prefix("realtime:").unwrap());
+        (text("status"), text("message"))
+    }
+
+    /// The close frame, which must come next.
+    pub(crate) async fn expect_close(&mut self) -> (u16, String) {
+        match self.frame().await {
+            Message::Close(Some(CloseFrame { code, reason })) => {
+                (code.into(), reason.as_str().to_owned())
+            }
+            other => panic!("expected a close frame, got {other:?}"),
+        }
+    }
+
+    /// Reads until the close frame comes.
+    pub(crate) async fn read_until_close(&mut self) -> (u16, String) {
+        loop {
+            if let Message::Close(Some(CloseFrame { code, reason })) = self.frame().await {
+                return (code.into(), reason.as_str().to_owned());
+            }
+        }
+    }
+
+    /// Proves that nothing is under way: a heartbeat is answered, and nothing comes before it.
+    pub(crate) async fn expect_quiet(&mut self) {
+        self.heartbeat("quiet").await;
+    }
+
+    /// Sends a heartbeat and expects its reply next.
+    pub(crate) async fn heartbeat(&mut self, reference: &str) {
+        self.push(Value::Null, reference, "phoenix", "heartbeat", json!({}))
+            .await;
+        assert_eq!(self.expect_reply(reference, "ok").await, json!({}));
+    }
+
+    /// The next frame of any kind.
+    pub(crate) async fn frame(&mut self) -> Message {
+        tokio::time::timeout(PATIENCE, self.stream.next())
+            .await
+            .expect("a frame in time")
+            .expect("an open socket")
+            .unwrap()
+    }
+
+    /// The underlying stream, for tests below the level of messages.
+    pub(crate) fn tcp(&mut self) -> &mut TcpStream {
+        match self.stream.get_mut() {
+            MaybeTlsStream::Plain(stream) => stream,
+            _ => panic!("not a plain stream"),
+        }
+    }
+
+    fn parse(&self, text: &str) -> Received {
+        let value: Value = serde_json::from_str(text).unwrap();
+        let field = |value: &Value| value.as_str().unwrap().to_owned();
+        match self.version {
+            Version::One => {
+                let object = value.as_object().unwrap();
+                let keys: Vec<_> = object.keys().map(String::as_str).collect();
+                assert_eq!(keys, ["event", "payload", "ref", "topic"], "{text}");
+                Received {
+                    join_ref: Value::Null,
+                    reference: value["ref"].clone(),
+                    topic: field(&value["topic"]),
+                    event: field(&value["event"]),
+                    payload: value["payload"].clone(),
+                }
+            }
+            Version::Two => {
+                let array = value.as_array().unwrap();
+                assert_eq!(array.len(), 5, "{text}");
+                Received {
+                    join_ref: array[0].clone(),
+                    reference: array[1].clone(),
+                    topic: field(&array[2]),
+                    event: field(&array[3]),
+                    payload: array[4].clone(),
+                }
+            }
+        }
+    }
+}
+
+/// The answer to a handshake that is refused: status, content type and body.
+pub(crate) async fn refused_handshake(url: &str) -> (u16, String, String) {
+    match tokio_tungstenite::connect_async(url).await {
+        Err(tungstenite::Error::Http(response)) => {
+            let kind = response
+                .headers()
+                .get("content-type")
+                .map_or(String::new(), |kind| kind.to_str().unwrap().to_owned());
+            let body = response.body().clone().unwrap_or_default();
+            (
+                response.status().as_u16(),
+                kind,
+                String::from_utf8(body).unwrap(),
+            )
+        }
+        other => panic!("expected a refusal, got {other:?}"),
+    }
+}
