@@ -19,6 +19,11 @@ select chat.set_presence('online', is_manual => true, clear_status_text => true)
 select tests.expect_error($$select chat.set_presence('asleep')$$, 'validation_failed');
 select tests.expect_error($$select chat.set_presence('online', status_text => repeat('x', 101))$$, 'validation_failed');
 
+-- words alone are no sign of life
+select tests.equals(chat.set_presence('away') ->> 'status', 'away', 'away');
+select tests.equals(chat.set_presence(status_text => 'back soon') ->> 'status', 'away', 'still away');
+select chat.set_presence('online', clear_status_text => true);
+
 -- the page somebody looks at is kept only where that is switched on
 select tests.equals(chat.set_presence('online', current_page => '/payroll') ->> 'current_page', null, 'page');
 select tests.act_as('owner');

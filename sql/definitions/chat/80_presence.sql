@@ -79,16 +79,20 @@ begin
     clock_timestamp() + ttl
   )
   on conflict on constraint user_presence_pkey do update
-  set status = excluded.status,
+  -- without a status only the words change: it is no sign of life
+  set status = case when reported is null then p.status else excluded.status end,
     current_page = coalesce(excluded.current_page, p.current_page),
     manual_status = case when chosen then excluded.manual_status else p.manual_status end,
     manual_until = case when chosen then excluded.manual_until else p.manual_until end,
     status_text = case when clear_status_text then null else coalesce(excluded.status_text, p.status_text) end,
     status_emoji = case when clear_status_text then null else coalesce(excluded.status_emoji, p.status_emoji) end,
-    last_seen = excluded.last_seen,
+    last_seen = case when reported is null then p.last_seen else excluded.last_seen end,
     last_active_at = coalesce(excluded.last_active_at, p.last_active_at),
     -- while a socket vouches for somebody there is nothing to run out
-    expires_at = case when p.expires_at is null and p.device_count > 0 then null else excluded.expires_at end;
+    expires_at = case
+      when reported is null or (p.expires_at is null and p.device_count > 0) then p.expires_at
+      else excluded.expires_at
+    end;
 
   return (select r."row" from chat.presence_rows(array[caller]) r);
 end
