@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::stop::StopSignals;
+use super::stop::{StopSignals, stop};
 use super::{CliError, print, runtime};
 use crate::app::App;
 use crate::config::source::ProcessEnvironment;
@@ -51,9 +51,16 @@ pub(super) fn run<'a>(
     arguments: &DevArguments,
     inputs: impl Fn(Vec<Flag>) -> Inputs<'a>,
 ) -> Result<(), CliError> {
-    let dev = load_dev(&inputs(Vec::new()))?;
+    let (dev, log) = load_dev(&inputs(Vec::new()))?;
+    logging::start(&log)?;
+    let binaries = binaries(arguments, &dev)?;
+    tracing::info!(
+        version = binaries.major(),
+        programs = %binaries.directory().display(),
+        "starting PostgreSQL"
+    );
     let cluster = Cluster::start(ClusterOptions {
-        binaries: binaries(arguments, &dev)?,
+        binaries,
         storage: storage(arguments, &dev)?,
         port: None,
         settings: Vec::new(),
@@ -61,7 +68,6 @@ pub(super) fn run<'a>(
     let keys = Keys::of_directory(cluster.directory())?;
     let database_url = cluster.url_for(DATABASE);
     let config = Config::load(&inputs(flags(arguments, &keys, &database_url)))?;
-    logging::start(&config.log)?;
     let served = runtime()?.block_on(serve(&config, &keys, &database_url, arguments));
     let stopped = cluster.stop().map_err(CliError::from);
     served.and(stopped)
@@ -84,7 +90,7 @@ async fn serve(
     let app = App::start(config, &tasks).await?;
     let ready = tokio::select! {
         ready = tokio::time::timeout(READY_DEADLINE, app.readiness().wait_until_ready()) => ready.is_ok(),
-        () = signals.wait() => return stop(app).await,
+        () = signals.wait() => return stop(app, signals).await,
     };
     let announced = if ready {
         announce(&app, keys, database_url, arguments.env_file.as_deref())
@@ -94,15 +100,7 @@ async fn serve(
     if announced.is_ok() {
         signals.wait().await;
     }
-    announced.and(stop(app).await)
-}
-
-async fn stop(app: App) -> Result<(), CliError> {
-    if app.stop().await {
-        Ok(())
-    } else {
-        Err(CliError::CutOff)
-    }
+    announced.and(stop(app, signals).await)
 }
 
 fn binaries(arguments: &DevArguments, dev: &DevConfig) -> Result<Binaries, CliError> {

@@ -29,8 +29,12 @@ use crate::schema::SchemaError;
 #[derive(Debug, Parser)]
 #[command(name = "rapport", version, about, disable_help_subcommand = true)]
 struct Arguments {
-    /// Configuration file (TOML); RAPPORT_CONFIG names one, too.
-    #[arg(long, value_name = "FILE", global = true)]
+    #[arg(
+        long,
+        value_name = "FILE",
+        global = true,
+        help = "Configuration file (TOML); RAPPORT_CONFIG names one, too"
+    )]
     config: Option<PathBuf>,
     #[command(subcommand)]
     command: Command,
@@ -83,7 +87,7 @@ enum CliError {
     NoSecret,
     #[error("The server was not ready within {0} s; the log above says why.")]
     NotReady(u64),
-    #[error("Something was still running at the deadline and was cut off.")]
+    #[error("Something was still running and was cut off.")]
     CutOff,
 }
 

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use clap::Args;
 
 use super::migrate::migrate;
-use super::stop::StopSignals;
+use super::stop::{StopSignals, stop};
 use super::{CliError, runtime};
 use crate::app::App;
 use crate::config::{Config, Flag, Inputs, MigrateConfig};
@@ -57,10 +57,6 @@ pub(super) fn run<'a>(
         }
         let app = App::start(&config, &tasks).await?;
         signals.wait().await;
-        if app.stop().await {
-            Ok(())
-        } else {
-            Err(CliError::CutOff)
-        }
+        stop(app, signals).await
     })
 }

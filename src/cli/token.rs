@@ -13,8 +13,11 @@ pub(super) struct TokenArguments {
     /// Whose token it is: the person's id
     #[arg(long, value_name = "UUID", required_if_eq("role", "authenticated"))]
     sub: Option<uuid::Uuid>,
-    /// The role it acts with: authenticated, anon or service_role
-    #[arg(long, default_value = "authenticated")]
+    #[arg(
+        long,
+        default_value = "authenticated",
+        help = "The role it acts with: authenticated, anon or service_role"
+    )]
     role: String,
     /// How many seconds it is good for
     #[arg(long, value_name = "SECONDS", default_value_t = 3600)]

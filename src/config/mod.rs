@@ -125,12 +125,13 @@ pub fn load_auth(inputs: &Inputs<'_>) -> Result<AuthConfig, ConfigError> {
     resolve(inputs, AuthConfig::read).map(|(config, _)| config)
 }
 
-/// Reads and checks `[dev]` alone: what `dev` must know before it can supply the rest.
+/// Reads and checks `[dev]` and `[log]` alone: what `dev` must know before it can supply the rest.
 ///
 /// # Errors
 /// As [`Config::load`].
-pub fn load_dev(inputs: &Inputs<'_>) -> Result<DevConfig, ConfigError> {
-    resolve(inputs, DevConfig::read).map(|(config, _)| config)
+pub fn load_dev(inputs: &Inputs<'_>) -> Result<(DevConfig, LogConfig), ConfigError> {
+    let read = |reader: &mut Reader| (DevConfig::read(reader), LogConfig::read(reader));
+    resolve(inputs, read).map(|(config, _)| config)
 }
 
 /// The resolved settings as TOML: secrets masked, and where each value is from unless it is the

@@ -1,7 +1,7 @@
 //! `sql/install.sql`: the installer as a script for `psql`.
 //!
 //! It includes the files with `\ir` instead of repeating them, so there is no second copy to
-//! disagree with, and comes to the same end and the same ledger as [`super::install`].
+//! disagree with, and comes to the same end and the same ledger as [`super::install()`].
 
 use super::error::SchemaError;
 use super::files::{Definition, Migration, definitions, migrations};
@@ -90,7 +90,7 @@ commit;
 \echo 'The schema is installed; people and teams are found by' :host_preset
 ";
 
-/// The refusals of [`super::install`]: a newer schema, a gap, an edited migration.
+/// The refusals of [`super::install()`]: a newer schema, a gap, an edited migration.
 fn check(migrations: &[Migration]) -> String {
     let known: Vec<String> = migrations
         .iter()

@@ -49,6 +49,25 @@ fn rows(document: &str) -> Vec<Vec<String>> {
         .collect()
 }
 
+/// Compares two lists entry by entry, so that a failure names what is missing and nothing else.
+fn assert_same(
+    left: &BTreeMap<String, String>,
+    right: &BTreeMap<String, String>,
+    left_name: &str,
+    right_name: &str,
+) {
+    let wrong: Vec<String> = left
+        .keys()
+        .chain(right.keys())
+        .filter(|name| left.get(*name) != right.get(*name))
+        .map(|name| {
+            let (left, right) = (left.get(name), right.get(name));
+            format!("{name}: {left:?} in {left_name}, {right:?} in {right_name}")
+        })
+        .collect();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
 #[test]
 fn the_printed_settings_show_origins_and_no_secrets() {
     let directory = tempfile::tempdir().unwrap();
@@ -87,7 +106,15 @@ fn the_printed_settings_show_origins_and_no_secrets() {
     if ProcessEnvironment.get("WRITE_SNAPSHOTS").is_some() {
         fs::write(&snapshot, &printed).unwrap();
     }
-    assert_eq!(printed, fs::read_to_string(snapshot).unwrap());
+    let expected = fs::read_to_string(snapshot).unwrap();
+    let changed: Vec<&str> = printed
+        .lines()
+        .filter(|line| !expected.contains(line))
+        .collect();
+    assert!(
+        printed == expected,
+        "read it, then WRITE_SNAPSHOTS=1 cargo test --test it config_dump; new lines: {changed:?}"
+    );
 }
 
 #[test]
@@ -103,7 +130,12 @@ fn the_documentation_lists_every_setting_with_its_variable_and_default() {
             (cells[0].clone(), cells[2].clone())
         })
         .collect();
-    assert_eq!(documented, defaults());
+    assert_same(
+        &documented,
+        &defaults(),
+        "docs/configuration.md",
+        "config/default.toml",
+    );
 }
 
 #[test]
@@ -155,5 +187,6 @@ fn the_documentation_lists_every_metric() {
         .into_iter()
         .map(|cells| (cells[0].clone(), cells[1].clone()))
         .collect();
-    assert_eq!(documented, declared(&metrics.encode().unwrap()));
+    let declared = declared(&metrics.encode().unwrap());
+    assert_same(&documented, &declared, "docs/metrics.md", "the registry");
 }

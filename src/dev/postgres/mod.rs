@@ -27,7 +27,7 @@ use server::{Server, launch, launch_on_a_port, wait_for_earlier_server};
 use user::ServerUser;
 
 /// The superuser `initdb` makes; the name every tool tries first.
-pub const SUPERUSER: &str = "postgres";
+const SUPERUSER: &str = "postgres";
 
 /// Where a cluster's files live and how long.
 #[derive(Clone, Debug)]

@@ -1,0 +1,269 @@
+//! The program as people start it: `rapport dev`, `migrate`, `token`.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Output, Stdio};
+
+use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode};
+use tempfile::TempDir;
+use tokio::net::TcpStream;
+use tokio::process::{Child, Command};
+use tokio::time::{Duration, timeout};
+
+use crate::support::database::{TestDatabase, connect};
+use crate::support::eventually::eventually;
+use crate::support::token::JWT_SECRET;
+
+/// How long a stop may take: far above what an idle server needs.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+fn rapport(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_rapport"));
+    command
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    command.kill_on_drop(true);
+    command
+}
+
+async fn run(command: &mut Command) -> Output {
+    timeout(PATIENCE, command.output())
+        .await
+        .expect("the command ends")
+        .unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// A directory that the user PostgreSQL runs as may pass through.
+fn open_directory() -> TempDir {
+    let permissions = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    tempfile::Builder::new()
+        .permissions(permissions)
+        .tempdir()
+        .unwrap()
+}
+
+/// A running `rapport dev`.
+struct DevServer {
+    child: Child,
+    variables: BTreeMap<String, String>,
+}
+
+impl DevServer {
+    /// Starts one on any port and waits for its file of variables.
+    async fn start(file: &Path, more: &[&str]) -> Self {
+        let file_argument = file.display().to_string();
+        let mut arguments = vec!["dev", "--port", "0", "--env-file", &file_argument];
+        arguments.extend(more);
+        let mut child = rapport(&arguments)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            // Somebody's real database, which must be left alone.
+            .env(
+                "DATABASE_URL",
+                "postgresql://nobody:nothing@127.0.0.1:1/none",
+            )
+            .spawn()
+            .unwrap();
+        let variables = eventually("the server is ready", async || {
+            assert_eq!(child.try_wait().unwrap(), None, "the server ended");
+            let text = std::fs::read_to_string(file).ok()?;
+            Some(
+                text.lines()
+                    .filter_map(variable)
+                    .collect::<BTreeMap<_, _>>(),
+            )
+        })
+        .await;
+        Self { child, variables }
+    }
+
+    fn get(&self, name: &str) -> &str {
+        &self.variables[name]
+    }
+
+    fn signal(&self, name: &str) {
+        let pid = self.child.id().unwrap().to_string();
+        let status = std::process::Command::new("kill")
+            .args(["-s", name, &pid])
+            .status()
+            .unwrap();
+        assert!(status.success());
+    }
+
+    async fn end(mut self, signal: &str) -> ExitStatus {
+        self.signal(signal);
+        timeout(PATIENCE, self.child.wait())
+            .await
+            .expect("the server ends")
+            .unwrap()
+    }
+}
+
+fn variable(line: &str) -> Option<(String, String)> {
+    let (name, value) = line.split_once('=')?;
+    Some((name.to_owned(), value.trim_matches('"').to_owned()))
+}
+
+fn database_port(url: &str) -> u16 {
+    url.parse::<tokio_postgres::Config>().unwrap().get_ports()[0]
+}
+
+async fn wait_until_closed(port: u16) {
+    eventually("nobody listens on the database's port", async || {
+        TcpStream::connect(("127.0.0.1", port))
+            .await
+            .is_err()
+            .then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn dev_is_ready_when_its_file_is_written_and_leaves_nothing_running() {
+    for signal in ["INT", "TERM", "KILL"] {
+        let directory = open_directory();
+        let server = DevServer::start(&directory.path().join("server.env"), &["--ephemeral"]).await;
+        let ready = reqwest::get(format!("{}/ready", server.get("API_URL")))
+            .await
+            .unwrap();
+        assert_eq!(ready.status(), 200);
+        let people = connect(server.get("DB_URL"))
+            .await
+            .query_one(
+                "select count(*) from public.users where id = $1::text::uuid",
+                &[&server.get("USER_ID_ANA")],
+            )
+            .await
+            .unwrap();
+        assert_eq!(people.get::<_, i64>(0), 1);
+
+        let port = database_port(server.get("DB_URL"));
+        let status = server.end(signal).await;
+        assert_eq!(status.success(), signal != "KILL", "{status}");
+        wait_until_closed(port).await;
+    }
+}
+
+#[tokio::test]
+async fn dev_names_everybody_in_its_file() {
+    let directory = open_directory();
+    let server = DevServer::start(&directory.path().join("server.env"), &["--ephemeral"]).await;
+    let key = DecodingKey::from_secret(server.get("JWT_SECRET").as_bytes());
+    for name in ["ANA", "BEN", "ZOE", "ADA", "SUE"] {
+        let mut validation = Validation::new(Algorithm::HS256);
+        validation.set_audience(&["authenticated"]);
+        let token = server.get(&format!("USER_TOKEN_{name}"));
+        let claims = decode::<serde_json::Value>(token, &key, &validation)
+            .unwrap()
+            .claims;
+        assert_eq!(claims["sub"], server.get(&format!("USER_ID_{name}")));
+        let lifetime = claims["exp"].as_u64().unwrap() - claims["iat"].as_u64().unwrap();
+        assert_eq!(lifetime, 24 * 60 * 60);
+    }
+    assert!(server.end("TERM").await.success());
+}
+
+#[tokio::test]
+async fn dev_keeps_data_and_keys_and_uses_a_directory_once() {
+    let directory = open_directory();
+    let data: PathBuf = directory.path().join("data");
+    let data_argument = data.display().to_string();
+    let more = ["--data-dir", data_argument.as_str()];
+    let first = DevServer::start(&directory.path().join("first.env"), &more).await;
+    connect(first.get("DB_URL"))
+        .await
+        .batch_execute("create table kept ()")
+        .await
+        .unwrap();
+
+    let second = run(&mut rapport(&[
+        "dev",
+        "--port",
+        "0",
+        "--data-dir",
+        &data_argument,
+    ]))
+    .await;
+    assert!(!second.status.success());
+    assert!(
+        text(&second.stderr).contains("in use by another process"),
+        "{}",
+        text(&second.stderr)
+    );
+
+    let (url, key) = (
+        first.get("DB_URL").to_owned(),
+        first.get("ANON_KEY").to_owned(),
+    );
+    // The next start finds the data directory as a crash leaves it, perhaps still in use.
+    first.end("KILL").await;
+    let again = DevServer::start(&directory.path().join("again.env"), &more).await;
+    assert_eq!(
+        (again.get("DB_URL"), again.get("ANON_KEY")),
+        (url.as_str(), key.as_str())
+    );
+    connect(&url)
+        .await
+        .batch_execute("select from kept")
+        .await
+        .unwrap();
+    assert!(again.end("INT").await.success());
+}
+
+#[tokio::test]
+async fn migrate_shows_then_does_then_has_nothing_to_do() {
+    let database = TestDatabase::bare().await;
+    let migrate = async |more: &[&str]| {
+        let arguments = [&["migrate"], more].concat();
+        let output = run(rapport(&arguments).env("DATABASE_URL", database.url())).await;
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        text(&output.stdout)
+    };
+    assert!(
+        migrate(&["--dry-run"])
+            .await
+            .contains("would be applied: ledger.sql")
+    );
+    assert!(migrate(&["--sql"]).await.starts_with("begin;"));
+    assert!(migrate(&[]).await.contains("applied: migrations/0001_"));
+    assert!(migrate(&[]).await.contains("up to date"));
+    assert!(migrate(&["--dry-run"]).await.contains("up to date"));
+}
+
+#[tokio::test]
+async fn migrate_says_what_is_missing() {
+    let output = run(rapport(&["migrate"]).env_remove("DATABASE_URL")).await;
+    assert!(!output.status.success());
+    assert!(
+        text(&output.stderr).contains("DATABASE_URL"),
+        "{}",
+        text(&output.stderr)
+    );
+}
+
+#[tokio::test]
+async fn a_token_is_signed_with_the_configured_secret() {
+    let sub = "00000000-0000-4000-8000-00000000000a";
+    let mut command = rapport(&["token", "--sub", sub, "--expires-in", "60"]);
+    let output = run(command.env("SUPABASE_JWT_SECRET", JWT_SECRET)).await;
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let mut validation = Validation::new(Algorithm::HS256);
+    validation.set_audience(&["authenticated"]);
+    let key = DecodingKey::from_secret(JWT_SECRET.as_bytes());
+    let claims = decode::<serde_json::Value>(text(&output.stdout).trim(), &key, &validation)
+        .unwrap()
+        .claims;
+    assert_eq!(
+        (claims["sub"].as_str(), claims["role"].as_str()),
+        (Some(sub), Some("authenticated"))
+    );
+
+    let without_person = run(&mut rapport(&["token"])).await;
+    assert!(!without_person.status.success());
+}
