@@ -241,13 +241,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/80_presence.sql' and checksum = 'b326a23dd43ce282f2d604932354beba0c1dc84c5838fa436cf3213649b58360'
+  where path = 'chat/80_presence.sql' and checksum = '6fc88facbd758ae40246042ac60e92a241e74125490915da8a8f755b5cc12620'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/80_presence.sql
 \ir definitions/chat/80_presence.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/80_presence.sql', 'b326a23dd43ce282f2d604932354beba0c1dc84c5838fa436cf3213649b58360')
+  ('chat/80_presence.sql', '6fc88facbd758ae40246042ac60e92a241e74125490915da8a8f755b5cc12620')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
@@ -272,6 +272,18 @@ select not exists (
 \ir definitions/chat/86_message_rows.sql
 insert into chat.schema_definitions (path, checksum) values
   ('chat/86_message_rows.sql', '4ec0c3b5a6311f33cfdf0e596ce1cb27b07ad7b80ae1d810af83628fc660bf96')
+on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
+\endif
+
+select not exists (
+  select from chat.schema_definitions
+  where path = 'chat/87_message_search.sql' and checksum = '7b5613769eb38ba0c8605c578555b538dd16a957776458f3d4748fea593aec01'
+) as pending \gset
+\if :pending
+\echo definitions/chat/87_message_search.sql
+\ir definitions/chat/87_message_search.sql
+insert into chat.schema_definitions (path, checksum) values
+  ('chat/87_message_search.sql', '7b5613769eb38ba0c8605c578555b538dd16a957776458f3d4748fea593aec01')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 

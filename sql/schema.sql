@@ -2335,6 +2335,60 @@ begin
 end
 $$;
 
+-- Name: search_messages(text, uuid, uuid, timestamp with time zone, timestamp with time zone, text, boolean, integer, timestamp with time zone, uuid); Type: FUNCTION; Schema: chat; Owner: -
+
+CREATE FUNCTION chat.search_messages(query text, conversation_id uuid DEFAULT NULL::uuid, from_user_id uuid DEFAULT NULL::uuid, sent_from timestamp with time zone DEFAULT NULL::timestamp with time zone, sent_before timestamp with time zone DEFAULT NULL::timestamp with time zone, has text DEFAULT NULL::text, by_relevance boolean DEFAULT false, max_rows integer DEFAULT 20, before_created_at timestamp with time zone DEFAULT NULL::timestamp with time zone, before_id uuid DEFAULT NULL::uuid) RETURNS TABLE(message_id uuid, in_conversation_id uuid, created_at timestamp with time zone, score real)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO ''
+    SET plan_cache_mode TO 'force_custom_plan'
+    AS $$
+declare
+  caller constant uuid := auth.uid();
+  wanted constant tsquery := chat.search_query(coalesce(search_messages.query, ''));
+begin
+  if wanted is null then
+    return;
+  end if;
+
+  return query
+  select
+    m.id,
+    m.conversation_id,
+    m.created_at,
+    ts_rank(chat.search_document(m.content, m.file_name), wanted)
+  from public.user_conversation_members mine
+  join public.user_messages m on m.conversation_id = mine.conversation_id
+  where mine.user_id = caller
+    and mine.left_at is null
+    and m.seq > mine.cleared_seq
+    and not m.is_deleted
+    and chat.search_document(m.content, m.file_name) @@ wanted
+    and (search_messages.conversation_id is null or m.conversation_id = search_messages.conversation_id)
+    and (from_user_id is null or m.sender_id = from_user_id)
+    and (sent_from is null or m.created_at >= sent_from)
+    and (sent_before is null or m.created_at < sent_before)
+    and (before_created_at is null or (m.created_at, m.id) < (before_created_at, before_id))
+    and case has
+      when 'file' then m.message_type in ('file', 'image')
+      when 'image' then m.message_type = 'image'
+      when 'link' then m.content ~* 'https?://'
+      when 'reaction' then exists (select from public.message_reactions r where r.message_id = m.id)
+      else true
+    end
+    and not exists (
+      select
+      from public.message_hides h
+      where h.user_id = caller and h.message_id = m.id
+    )
+  order by case when by_relevance then ts_rank(chat.search_document(m.content, m.file_name), wanted) end desc nulls last, m.created_at desc, m.id desc
+  limit least(greatest(coalesce(max_rows, 20), 1), 101);
+end
+$$;
+
+-- Name: FUNCTION search_messages(query text, conversation_id uuid, from_user_id uuid, sent_from timestamp with time zone, sent_before timestamp with time zone, has text, by_relevance boolean, max_rows integer, before_created_at timestamp with time zone, before_id uuid); Type: COMMENT; Schema: chat; Owner: -
+
+COMMENT ON FUNCTION chat.search_messages(query text, conversation_id uuid, from_user_id uuid, sent_from timestamp with time zone, sent_before timestamp with time zone, has text, by_relevance boolean, max_rows integer, before_created_at timestamp with time zone, before_id uuid) IS 'Messages of the caller''s conversations that have every word, newest first or by relevance. The next page by date is asked for with created_at and id of the last row.';
+
 -- Name: search_people(text, integer); Type: FUNCTION; Schema: chat; Owner: -
 
 CREATE FUNCTION chat.search_people(query text, max_rows integer DEFAULT 10) RETURNS TABLE(id uuid, full_name text, email text, avatar_url text, status text, team_id text, role text)
@@ -2400,6 +2454,33 @@ $$;
 -- Name: FUNCTION search_people(query text, max_rows integer); Type: COMMENT; Schema: chat; Owner: -
 
 COMMENT ON FUNCTION chat.search_people(query text, max_rows integer) IS 'People the caller might open a conversation with, by name or address, the most recently talked to first. Fewer than two characters find nobody.';
+
+-- Name: search_query(text); Type: FUNCTION; Schema: chat; Owner: -
+
+CREATE FUNCTION chat.search_query(written text) RETURNS tsquery
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    SET search_path TO ''
+    AS $$
+declare
+  unspaced constant text := '[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff]+';
+  words tsquery;
+  pairs text;
+begin
+  -- lexemes as the index has them, quoted again by the cast to text, each made a prefix
+  select string_agg(quote_literal(lexeme) || ':*', ' & ')::tsquery into words
+  from unnest(to_tsvector('pg_catalog.simple', regexp_replace(written, unspaced, ' ', 'g')));
+
+  select string_agg(distinct quote_literal(substr(run.found[1], n, 2)), ' & ') into pairs
+  from regexp_matches(left(written, 200), unspaced, 'g') run (found)
+  cross join lateral generate_series(1, char_length(run.found[1]) - 1) n;
+
+  return case
+    when words is null then pairs::tsquery
+    when pairs is null then words
+    else words && pairs::tsquery
+  end;
+end
+$$;
 
 -- Name: send_message(uuid, text, text, text, text, uuid, uuid[], jsonb, text, text, bigint, text); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -2564,16 +2645,20 @@ begin
     clock_timestamp() + ttl
   )
   on conflict on constraint user_presence_pkey do update
-  set status = excluded.status,
+  -- without a status only the words change: it is no sign of life
+  set status = case when reported is null then p.status else excluded.status end,
     current_page = coalesce(excluded.current_page, p.current_page),
     manual_status = case when chosen then excluded.manual_status else p.manual_status end,
     manual_until = case when chosen then excluded.manual_until else p.manual_until end,
     status_text = case when clear_status_text then null else coalesce(excluded.status_text, p.status_text) end,
     status_emoji = case when clear_status_text then null else coalesce(excluded.status_emoji, p.status_emoji) end,
-    last_seen = excluded.last_seen,
+    last_seen = case when reported is null then p.last_seen else excluded.last_seen end,
     last_active_at = coalesce(excluded.last_active_at, p.last_active_at),
     -- while a socket vouches for somebody there is nothing to run out
-    expires_at = case when p.expires_at is null and p.device_count > 0 then null else excluded.expires_at end;
+    expires_at = case
+      when reported is null or (p.expires_at is null and p.device_count > 0) then p.expires_at
+      else excluded.expires_at
+    end;
 
   return (select r."row" from chat.presence_rows(array[caller]) r);
 end
@@ -5641,10 +5726,19 @@ REVOKE ALL ON FUNCTION chat.search_document(content text, file_name text) FROM P
 GRANT ALL ON FUNCTION chat.search_document(content text, file_name text) TO authenticated;
 GRANT ALL ON FUNCTION chat.search_document(content text, file_name text) TO service_role;
 
+-- Name: FUNCTION search_messages(query text, conversation_id uuid, from_user_id uuid, sent_from timestamp with time zone, sent_before timestamp with time zone, has text, by_relevance boolean, max_rows integer, before_created_at timestamp with time zone, before_id uuid); Type: ACL; Schema: chat; Owner: -
+
+REVOKE ALL ON FUNCTION chat.search_messages(query text, conversation_id uuid, from_user_id uuid, sent_from timestamp with time zone, sent_before timestamp with time zone, has text, by_relevance boolean, max_rows integer, before_created_at timestamp with time zone, before_id uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION chat.search_messages(query text, conversation_id uuid, from_user_id uuid, sent_from timestamp with time zone, sent_before timestamp with time zone, has text, by_relevance boolean, max_rows integer, before_created_at timestamp with time zone, before_id uuid) TO authenticated;
+
 -- Name: FUNCTION search_people(query text, max_rows integer); Type: ACL; Schema: chat; Owner: -
 
 REVOKE ALL ON FUNCTION chat.search_people(query text, max_rows integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION chat.search_people(query text, max_rows integer) TO authenticated;
+
+-- Name: FUNCTION search_query(written text); Type: ACL; Schema: chat; Owner: -
+
+REVOKE ALL ON FUNCTION chat.search_query(written text) FROM PUBLIC;
 
 -- Name: FUNCTION send_message(conversation_id uuid, content text, message_type text, client_message_id text, request_hash text, reply_to_id uuid, mentions uuid[], metadata jsonb, file_url text, file_name text, file_size bigint, file_type text, OUT message_id uuid, OUT created boolean); Type: ACL; Schema: chat; Owner: -
 

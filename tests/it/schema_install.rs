@@ -44,6 +44,7 @@ async fn run(program: &'static str, arguments: Vec<String>) -> Result<String, St
 }
 
 async fn run_install_script(database: &TestDatabase) -> Result<String, String> {
+    check_or_write("install.sql", &schema::install_script().unwrap());
     let script = sql_file("install.sql").display().to_string();
     run(
         "psql",
