@@ -52,7 +52,7 @@ async fn a_database_with_a_slot_in_use_is_dropped() {
         .await
         .unwrap();
     let login: tokio_postgres::Config = database.url().parse().unwrap();
-    let password = String::from_utf8(login.get_password().unwrap().to_vec()).unwrap();
+    let password = String::from_utf8(login.get_password().unwrap_or_default().to_vec()).unwrap();
     let reader = ReplicationConfig::new(
         "127.0.0.1",
         login.get_user().unwrap(),

@@ -250,7 +250,13 @@ async fn drop_database(admin: &Client, name: &str) {
 /// Makes the database that [`TestDatabase::new`] copies: the demonstration application, the
 /// schema, and the demonstration's people.
 async fn make_template(admin: &Client, admin_url: &str) -> String {
+    drop_orphaned_templates(admin).await;
     let name = format!("rapport_template_{}", Uuid::new_v4().simple());
+    // Held as long as this process lives: others leave the template alone.
+    admin
+        .query("select pg_advisory_lock(hashtext($1))", &[&name])
+        .await
+        .unwrap();
     admin
         .batch_execute(&format!("create database {name} template template0"))
         .await
@@ -272,6 +278,29 @@ async fn make_template(admin: &Client, admin_url: &str) -> String {
     })
     .await;
     name
+}
+
+/// On a server that `TEST_DATABASE_URL` names, templates outlive the processes that made them.
+async fn drop_orphaned_templates(admin: &Client) {
+    let orphaned = admin
+        .query(
+            "select datname::text from pg_database
+             where datname like 'rapport\\_template\\_%' and pg_try_advisory_lock(hashtext(datname))",
+            &[],
+        )
+        .await
+        .unwrap();
+    for row in orphaned {
+        let name: String = row.get(0);
+        admin
+            .batch_execute(&format!("drop database {name} with (force)"))
+            .await
+            .unwrap();
+        admin
+            .query("select pg_advisory_unlock(hashtext($1))", &[&name])
+            .await
+            .unwrap();
+    }
 }
 
 /// `url` with another database in it; parameters behind the `?` stay.
