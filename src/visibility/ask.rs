@@ -256,20 +256,22 @@ impl AskPool {
     pub(super) async fn ask(&self, askings: &[Asking]) -> Vec<Result<Row, AskError>> {
         let per_flight = askings.len().div_ceil(self.size).clamp(1, FLIGHT);
         // A flight is all prepared statements or all one function.
-        let flights = askings
-            .chunk_by(|one, next| match (one.way, next.way) {
-                (Way::Function, Way::Function) => one.question.id == next.question.id,
-                (one, next) => one == next,
-            })
-            .flat_map(|alike| alike.chunks(per_flight));
-        let flights: Vec<_> = flights.map(|flight| self.fly(flight)).collect();
-        stream::iter(flights)
-            .buffered(self.size)
-            .collect::<Vec<_>>()
-            .await
-            .into_iter()
-            .flatten()
-            .collect()
+        let alike = askings.chunk_by(|one, next| match (one.way, next.way) {
+            (Way::Function, Way::Function) => one.question.id == next.question.id,
+            (one, next) => one == next,
+        });
+        let mut flights = Vec::with_capacity(self.size);
+        for askings in alike {
+            for flight in askings.chunks(per_flight) {
+                flights.push(self.fly(flight));
+            }
+        }
+        let mut answers = Vec::with_capacity(askings.len());
+        let mut landed = stream::iter(flights).buffered(self.size);
+        while let Some(flight) = landed.next().await {
+            answers.extend(flight);
+        }
+        answers
     }
 
     /// One flight. A connection with any doubt about its state is closed instead of kept.

@@ -31,7 +31,8 @@ const READ_TIMEOUT: Duration = Duration::from_secs(15);
 const BEGIN: &str = "begin isolation level repeatable read read only";
 
 /// Everything that [`Catalog`] is made of, as one short text. Row versions (`xmin`) stand for
-/// content where the catalogue can be read by everyone; roles can only be read as a view.
+/// content where the catalogue can be read by everyone; roles can only be read as a view. What
+/// policies refer to is part of it, because their text names it.
 const FINGERPRINT: &str = "
 with published as (
   select t.relid
@@ -48,6 +49,17 @@ select pg_catalog.md5(pg_catalog.concat_ws('|',
    from published join pg_catalog.pg_index i on i.indrelid = relid where i.indisprimary),
   (select pg_catalog.string_agg(pg_catalog.concat_ws(':', p.oid, p.xmin), ',' order by p.oid)
    from published join pg_catalog.pg_policy p on p.polrelid = relid),
+  (select pg_catalog.string_agg(pg_catalog.concat_ws(':', d.refclassid, d.refobjid, d.refobjsubid,
+     f.xmin, c.xmin, a.xmin), ',' order by p.oid, d.refclassid, d.refobjid, d.refobjsubid)
+   from published
+   join pg_catalog.pg_policy p on p.polrelid = relid
+   join pg_catalog.pg_depend d on d.classid = 'pg_catalog.pg_policy'::pg_catalog.regclass and d.objid = p.oid
+   left join pg_catalog.pg_proc f
+     on d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass and f.oid = d.refobjid
+   left join pg_catalog.pg_class c
+     on d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass and c.oid = d.refobjid
+   left join pg_catalog.pg_attribute a
+     on d.refobjsubid > 0 and a.attrelid = c.oid and a.attnum = d.refobjsubid),
   (select pg_catalog.string_agg(pg_catalog.concat_ws(':', n.oid, n.xmin), ',' order by n.oid)
    from pg_catalog.pg_namespace n where n.nspname !~ '^pg_(toast_)?temp_'),
   (select pg_catalog.string_agg(pg_catalog.concat_ws(':', r.oid, r.rolname, r.rolsuper, r.rolinherit,

@@ -382,11 +382,20 @@ fn comparison_sql(operator: Operator, type_sql: &str) -> String {
         Operator::Gt => format!("> {operand}"),
         Operator::Gte => format!(">= {operand}"),
         Operator::In => format!("= any ((($2::text[])[1])::{type_sql}[])"),
-        Operator::Like => "like (($2::text[])[1])".to_owned(),
-        Operator::Ilike => "ilike (($2::text[])[1])".to_owned(),
-        Operator::Match => "~ (($2::text[])[1])".to_owned(),
-        Operator::Imatch => "~* (($2::text[])[1])".to_owned(),
+        Operator::Like | Operator::Ilike | Operator::Match | Operator::Imatch => {
+            format!("{} (($2::text[])[1])", pattern_operator(operator))
+        }
         Operator::IsDistinct => format!("is distinct from {operand}"),
+    }
+}
+
+/// The SQL operator that applies a pattern.
+pub(super) fn pattern_operator(operator: Operator) -> &'static str {
+    match operator {
+        Operator::Ilike => "ilike",
+        Operator::Match => "~",
+        Operator::Imatch => "~*",
+        _ => "like",
     }
 }
 
@@ -427,6 +436,8 @@ fn truth(comparison: &Comparison, kind: Option<ScalarKind>, value: &ColumnValue)
                 _ => ordering.is_eq(),
             })
         }
+        // Nothing is in an empty list, not even an unknown value.
+        Comparison::Member(operands, false) if operands.is_empty() => Some(false),
         Comparison::Member(operands, has_null) => {
             let scalar = scalar()?;
             if operands.contains(&scalar) {

@@ -12,7 +12,7 @@ use super::delivery::{Delivery, Payload, Recipient};
 use super::predicate::{Test, is_true};
 use super::record::{RecordDetail, change_bytes, new_value, old_row};
 use super::row_access::{
-    Access, Inputs, Item, Outcome, Stale, access, condition_question, settle, until_reachable,
+    Access, Inputs, Item, Outcome, Patience, Stale, access, condition_question, settle,
 };
 use super::subscription::{Candidates, Subscription, Subscriptions, filtered_value};
 use super::{ChannelId, SubscribeOptions};
@@ -63,7 +63,7 @@ impl Resolver {
             .map(|subscription| subscription.asker.identity.role.as_str())
             .collect();
         let roles: Vec<&str> = roles.into_iter().collect();
-        let mut catalog = until_reachable(&self.metrics, || self.catalog.current(&roles)).await;
+        let mut catalog = self.current(&roles).await;
         if self.disagrees(&catalog, &runs) {
             catalog = self.renewed(&roles).await;
             self.note_disagreement(&catalog, &runs);
@@ -127,8 +127,26 @@ impl Resolver {
         settle(&self.pool, &self.metrics, max_inputs, items, may_be_stale).await
     }
 
+    /// A reading of the catalogue that is not too old, waited for as long as it takes.
+    async fn current(&self, roles: &[&str]) -> Arc<Catalog> {
+        let mut patience = Patience::new(&self.metrics);
+        loop {
+            match self.catalog.current(roles).await {
+                Ok(catalog) => return catalog,
+                Err(error) => patience.wait(&error).await,
+            }
+        }
+    }
+
+    /// A reading of the catalogue from now on, waited for as long as it takes.
     async fn renewed(&self, roles: &[&str]) -> Arc<Catalog> {
-        until_reachable(&self.metrics, || self.catalog.renewed(roles)).await
+        let mut patience = Patience::new(&self.metrics);
+        loop {
+            match self.catalog.renewed(roles).await {
+                Ok(catalog) => return catalog,
+                Err(error) => patience.wait(&error).await,
+            }
+        }
     }
 
     /// Whether some shape in the stream is not the catalogue's, and that is news.
@@ -381,7 +399,7 @@ impl<'a> Resolution<'a> {
         groups: &mut Groups,
     ) -> Result<Vec<Person>, Stale> {
         let mut people: Vec<Person> = Vec::new();
-        // By address, as a number: a pointer would tie the future to its thread.
+        // By the asker's address, of which there is one for each identity.
         let mut by_asker: HashMap<usize, usize> = HashMap::new();
         let mut person = |subscription: &Subscription, people: &mut Vec<Person>| {
             *by_asker
@@ -588,7 +606,7 @@ impl<'a> Resolution<'a> {
                     }
                     None => {
                         let columns = column_sets.of(self, table, facts, subscription);
-                        if action == Action::Delete && !says_anything(&columns) {
+                        if action == Action::Delete && !says_anything(event, &columns) {
                             continue;
                         }
                         Payload::Row(columns, self.detail(event))
@@ -658,12 +676,12 @@ impl<'a> Resolution<'a> {
     }
 }
 
-/// Whether a DELETE with these columns tells a client which row is gone.
-fn says_anything(columns: &VisibleColumns) -> bool {
-    columns
-        .columns
-        .iter()
-        .any(|column| column.is_primary_key || !columns.old_key_only)
+/// Whether a DELETE with these columns tells a client anything about the row that is gone.
+fn says_anything(event: &ChangeEvent, columns: &VisibleColumns) -> bool {
+    let is_full = old_row(&event.row).is_some_and(|old| old.is_full());
+    columns.columns.iter().any(|column| {
+        (is_full || column.is_identity) && (column.is_primary_key || !columns.old_key_only)
+    })
 }
 
 /// What a client is told of a row whose check failed. It names the kind of failure and no value.

@@ -587,21 +587,25 @@ fn askings(items: &[Item], parts: &[Part]) -> Vec<Asking> {
         .collect()
 }
 
-/// Repeats `attempt` while the database is away or does not let us read, for as long as it takes.
-pub(super) async fn until_reachable<T, F: Future<Output = Result<T, AskError>>>(
-    metrics: &VisibilityMetrics,
-    mut attempt: impl FnMut() -> F,
-) -> T {
-    let mut wait = FIRST_RETRY;
-    loop {
-        match attempt().await {
-            Ok(value) => return value,
-            Err(error) => {
-                metrics.retries.inc();
-                tracing::warn!(%error, "row visibility waits for the database");
-                tokio::time::sleep(wait).await;
-                wait = (wait * 2).min(LAST_RETRY);
-            }
+/// The pauses between attempts while the database is away.
+pub(super) struct Patience<'a> {
+    metrics: &'a VisibilityMetrics,
+    wait: Duration,
+}
+
+impl<'a> Patience<'a> {
+    pub(super) fn new(metrics: &'a VisibilityMetrics) -> Self {
+        Self {
+            metrics,
+            wait: FIRST_RETRY,
         }
+    }
+
+    /// Waits after an error, longer each time.
+    pub(super) async fn wait(&mut self, error: &AskError) {
+        self.metrics.retries.inc();
+        tracing::warn!(%error, "row visibility waits for the database");
+        tokio::time::sleep(self.wait).await;
+        self.wait = (self.wait * 2).min(LAST_RETRY);
     }
 }

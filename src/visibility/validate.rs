@@ -5,22 +5,25 @@
 
 use std::sync::Arc;
 
+use tokio_postgres::Row;
+
 use super::ask::{Asker, Asking, Question, TextArray, Way};
 use super::catalog::{Catalog, QuestionKey, QuestionKind, Table, TableColumn, TableRights};
 use super::error::{AskError, SubscribeError};
 use super::filter::{Condition, Operator};
-use super::predicate::{MAX_LIST, Predicate, TypedCondition};
+use super::predicate::{MAX_LIST, Predicate, Test, TypedCondition, pattern_operator};
 use super::request::{Selector, SubscriptionRequest};
 use super::resolve::Resolver;
+use super::row_access::condition_question;
 use super::subscription::{Draft, Filing, Target};
 use super::{Binding, Identity};
 
 /// SQLSTATE of the exceptions that the protocol's original raises for bad bindings.
 const RAISED: &str = "P0001";
 const UNDEFINED_OBJECT: &str = "42704";
+const INVALID_REGULAR_EXPRESSION: &str = "2201B";
 
 const BOOL: u32 = 16;
-const BYTEA: u32 = 17;
 /// `text`, `varchar`, `bpchar`, `name`
 const TEXT_TYPES: [u32; 4] = [25, 1043, 1042, 19];
 
@@ -193,6 +196,15 @@ impl Check<'_> {
         };
         let operands = self.operands(column, condition).await?;
         let typed = TypedCondition::new(condition, column, &operands);
+        if let Test::Asked { sql, operand } = &typed.test {
+            // The question that changes will put, about nothing: whether there is such an
+            // operator is better heard now than with every change.
+            let role = &self.asker.identity.role;
+            let question = condition_question(self.catalog, table, role, column, sql);
+            let nothing = TextArray::new([].into_iter());
+            let operand = TextArray::new([Some(operand.as_bytes())].into_iter());
+            self.put(question, Arc::new([nothing, operand])).await?;
+        }
         let filing = typed.index_keys(&operands).map(|texts| Filing::Values {
             column: column.name.as_str().into(),
             type_oid: column.type_oid,
@@ -231,11 +243,8 @@ impl Check<'_> {
                 Ok(Vec::new())
             }
             Operator::Like | Operator::Ilike | Operator::Match | Operator::Imatch => {
-                let is_regular_expression =
-                    matches!(condition.operator, Operator::Match | Operator::Imatch);
-                let is_text = TEXT_TYPES.contains(&column.base_type)
-                    || column.base_type_name == "citext"
-                    || (column.base_type == BYTEA && condition.operator == Operator::Like);
+                let is_text =
+                    TEXT_TYPES.contains(&column.base_type) || column.base_type_name == "citext";
                 if !is_text {
                     return Err(self.invalid(
                         RAISED,
@@ -245,17 +254,17 @@ impl Check<'_> {
                         ),
                     ));
                 }
-                if is_regular_expression {
-                    self.ask(REGULAR_EXPRESSION.to_owned(), value)
-                        .await
-                        .map_err(|error| match error {
-                            SubscribeError::Invalid { message, .. } => self.invalid(
-                                RAISED,
-                                format!("invalid regular expression for {name} filter: {message}"),
-                            ),
-                            other => other,
-                        })?;
-                }
+                self.ask(pattern_question(column, condition.operator), value)
+                    .await
+                    .map_err(|error| match error {
+                        SubscribeError::Invalid {
+                            message, sqlstate, ..
+                        } if sqlstate == INVALID_REGULAR_EXPRESSION => self.invalid(
+                            RAISED,
+                            format!("invalid regular expression for {name} filter: {message}"),
+                        ),
+                        other => other,
+                    })?;
                 Ok(vec![Some(value.clone())])
             }
             Operator::In => self.list(column, value).await,
@@ -297,20 +306,32 @@ impl Check<'_> {
             role: self.asker.identity.role.clone(),
             kind: QuestionKind::Condition(0, sql.clone()),
         };
+        let question = self.catalog.question(key, || Question::new(sql, 1, false));
+        let operand = TextArray::new([Some(operand.as_bytes())].into_iter());
+        let row = self.put(question, Arc::new([operand])).await?;
+        row.try_get(0)
+            .map_err(|error| unavailable(AskError::from(error)))
+    }
+
+    /// Puts a question as the subscriber.
+    async fn put(
+        &self,
+        question: Arc<Question>,
+        parameters: Arc<[TextArray]>,
+    ) -> Result<Row, SubscribeError> {
         let asking = Asking {
             asker: Arc::clone(self.asker),
-            question: self.catalog.question(key, || Question::new(sql, 1, false)),
+            question,
             way: Way::Prepared,
-            parameters: Arc::new([TextArray::new([Some(operand.as_bytes())].into_iter())]),
+            parameters,
         };
         let answer = self.resolver.pool.ask(&[asking]).await.pop();
-        let row = answer.unwrap_or(Err(AskError::Unavailable(None)));
-        row.and_then(|row| Ok(row.try_get(0)?)).map_err(|error| {
-            match (error.sqlstate(), error.message()) {
+        answer
+            .unwrap_or(Err(AskError::Unavailable(None)))
+            .map_err(|error| match (error.sqlstate(), error.message()) {
                 (Some(sqlstate), Some(message)) => self.invalid(sqlstate, message.to_owned()),
                 _ => unavailable(error),
-            }
-        })
+            })
     }
 }
 
@@ -341,24 +362,43 @@ fn plain_list(column: &TableColumn, literal: &str) -> Option<Vec<Option<String>>
         .collect()
 }
 
-/// Compiles a regular expression.
-const REGULAR_EXPRESSION: &str =
-    "select case when '' ~ ($1::text[])[1] then array['matches'] else '{}'::text[] end";
+/// Applies a pattern once, to learn whether it can be applied at all. A domain's checks need
+/// not accept the sample, so it is a text then.
+fn pattern_question(column: &TableColumn, operator: Operator) -> String {
+    let sample = if column.type_oid == column.base_type {
+        let collation = column
+            .collation
+            .as_ref()
+            .map(|collation| format!(" collate {collation}"))
+            .unwrap_or_default();
+        format!("''::{}{collation}", column.bare_type_sql)
+    } else {
+        "''::text".to_owned()
+    };
+    format!(
+        "select case when ({sample}) {} (($1::text[])[1]) then array['matches'] else '{{}}'::text[] end",
+        pattern_operator(operator)
+    )
+}
 
 /// Casts an operand and prints it as the replication session prints values. The cast is made
 /// to depend on the settings, so it cannot come before them.
 fn operand_question(type_sql: &str, is_list: bool) -> String {
     let operand = "(($1::text[])[1] || settings.nothing)";
+    // `format` prints by the type's output function, as replication does; a cast to text would
+    // print a boolean in words. Elements are taken apart for a list only: an array is one operand.
     let values = if is_list {
-        format!("{operand}::{type_sql}[]")
+        format!(
+            "array(select case when element.value is not null then pg_catalog.format('%s', element.value) end \
+             from pg_catalog.unnest({operand}::{type_sql}[]) as element (value))"
+        )
     } else {
-        format!("array[{operand}::{type_sql}]")
+        format!("array[pg_catalog.format('%s', {operand}::{type_sql})]")
     };
     format!(
         "with settings as materialized ( \
            select pg_catalog.left(pg_catalog.set_config('timezone', 'UTC', true) \
              || pg_catalog.set_config('datestyle', 'ISO, YMD', true), 0) as nothing) \
-         select array(select element.value::text from settings \
-           cross join lateral pg_catalog.unnest({values}) as element (value))"
+         select {values} from settings"
     )
 }

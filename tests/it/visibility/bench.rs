@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rapport::change::{
-    ChangeEvent, ChangeTransaction, Column, ColumnValue, Lsn, Relation, ReplicaIdentity, Row,
-    RowChange, TableName, TimestampMicros,
+    ChangeEvent, ChangeTransaction, Column, ColumnValue, Lsn, OldRow, Relation, ReplicaIdentity,
+    Row, RowChange, TableName, TimestampMicros,
 };
 use rapport::config::VisibilityConfig;
 use rapport::db::connect::Connector;
@@ -211,15 +211,14 @@ impl Bench {
         let list: Vec<_> = relation
             .columns
             .iter()
-            .map(|column| format!("\"{}\"::text", column.name.replace('"', "\"\"")))
+            .map(|column| format!("\"{}\"", column.name.replace('"', "\"\"")))
             .collect();
-        // A cast to text is not the output function for `char(n)` (blanks) and `boolean` (words).
-        let list = list.join(", ");
+        // A simple query prints values as the replication stream does: by their output functions.
         let rows = self
             .admin
             .simple_query(&format!(
                 "select {} from \"{}\".\"{}\" where {condition} order by 1",
-                list.replace("::text", ""),
+                list.join(", "),
                 relation.table.schema,
                 relation.table.name.replace('"', "\"\"")
             ))
@@ -313,4 +312,20 @@ pub(crate) fn transaction(relation: &Arc<Relation>, row: RowChange) -> Arc<Chang
         }],
         is_last: true,
     })
+}
+
+/// The old image under the default replica identity: values of the key alone.
+pub(crate) fn key_image(relation: &Relation, row: &Row) -> OldRow {
+    OldRow::Key(Row(relation
+        .columns
+        .iter()
+        .zip(&row.0)
+        .map(|(column, value)| {
+            if column.is_identity {
+                value.clone()
+            } else {
+                ColumnValue::Null
+            }
+        })
+        .collect()))
 }

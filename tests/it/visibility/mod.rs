@@ -2,4 +2,10 @@
 
 mod bench;
 
+mod catalog;
+mod deletes;
+mod differential;
+mod filters;
+mod outage;
+mod records;
 mod row_security;

@@ -1,0 +1,294 @@
+//! What the catalogue says is in force within its time limit, and at once where the stream itself says so.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rapport::change::{Column, Relation, RowChange};
+use rapport::config::VisibilityConfig;
+use rapport::visibility::SubscribeError;
+use serde_json::json;
+use tokio::time::Instant;
+
+use super::bench::{Bench, identity, rows, strict, user};
+
+const T: &str = "
+create table t (id int primary key, owner uuid, body text);
+alter table t enable row level security;
+create policy own on t for select to authenticated using (owner = auth.uid());
+grant select on t to authenticated;
+alter publication supabase_realtime add table t;
+";
+
+#[tokio::test]
+async fn a_changed_policy_is_honoured_within_the_time_limit_under_load() {
+    let ttl = Duration::from_millis(300);
+    let bench = Bench::with(
+        VisibilityConfig {
+            catalog_ttl: ttl,
+            ..strict()
+        },
+        T,
+    )
+    .await;
+    bench
+        .run(&format!("insert into t values (1, '{}')", user(1)))
+        .await;
+    for n in 1..=20 {
+        bench.watch(n, &identity("authenticated", n), "t").await;
+    }
+    let relation = bench.relation("t").await;
+    let new = bench.images(&relation, "true").await.remove(0);
+    for statement in [
+        "alter policy own on t using (false)",
+        "alter policy own on t using (owner = auth.uid())",
+        "drop policy own on t",
+        "create policy own on t for select to authenticated using (owner = auth.uid())",
+        "revoke select on t from authenticated",
+        "grant select on t to authenticated",
+        "alter role vis_editor bypassrls",
+    ] {
+        let before = bench
+            .seen(&relation, vec![RowChange::Insert { new: new.clone() }])
+            .await;
+        bench.run(statement).await;
+        let changed_at = Instant::now();
+        let mut last = before.clone();
+        while changed_at.elapsed() < ttl + Duration::from_millis(50) {
+            last = bench
+                .seen(&relation, vec![RowChange::Insert { new: new.clone() }])
+                .await;
+        }
+        // One more that begins after the limit.
+        let after = bench
+            .seen(&relation, vec![RowChange::Insert { new: new.clone() }])
+            .await;
+        let is_allowed = matches!(statement.split(' ').next(), Some("create" | "grant"))
+            || statement.contains("auth.uid()");
+        if statement.contains("vis_editor") {
+            assert_eq!(after, before);
+        } else {
+            assert_eq!(
+                after[0].rows,
+                if is_allowed { [1].into() } else { [].into() },
+                "{statement}: {last:?}"
+            );
+        }
+    }
+    bench.run("alter role vis_editor nobypassrls").await;
+}
+
+#[tokio::test]
+async fn a_relation_that_differs_makes_the_catalogue_be_read_at_once() {
+    let config = VisibilityConfig {
+        catalog_ttl: Duration::from_secs(3600),
+        ..strict()
+    };
+    let bench = Bench::with(config, T).await;
+    bench.watch(1, &identity("authenticated", 1), "t").await;
+    assert_eq!(
+        bench
+            .insert(
+                "t",
+                &format!("insert into t values (1, '{}')", user(1)),
+                "id = 1"
+            )
+            .await,
+        [rows(&[1])]
+    );
+    bench
+        .run(
+            "alter table t add column team text;
+              alter policy own on t using (team = auth.jwt() ->> 'team');",
+        )
+        .await;
+    let insert = "insert into t values (2, null, 'b', 'team1')";
+    assert_eq!(bench.insert("t", insert, "id = 2").await, [rows(&[1])]);
+    // A shape that the catalogue no longer has: its column is nobody's.
+    let relation = bench.relation("t").await;
+    let mut older: Relation = (*relation).clone();
+    older.columns.push(Column {
+        name: "gone".to_owned(),
+        type_oid: 25,
+        type_modifier: -1,
+        is_identity: false,
+    });
+    let older = Arc::new(older);
+    let mut new = bench.images(&relation, "id = 2").await.remove(0);
+    new.0.push(rapport::change::ColumnValue::Null);
+    let loads = bench.metrics.catalog_loads.get();
+    for _ in 0..3 {
+        assert_eq!(
+            bench
+                .seen(&older, vec![RowChange::Insert { new: new.clone() }])
+                .await,
+            [rows(&[1])]
+        );
+    }
+    assert_eq!(
+        bench.metrics.catalog_loads.get(),
+        loads,
+        "nothing had changed"
+    );
+}
+
+#[tokio::test]
+async fn statements_survive_changes_of_what_they_refer_to() {
+    let config = VisibilityConfig {
+        catalog_ttl: Duration::from_secs(3600),
+        ..strict()
+    };
+    let bench = Bench::with(
+        config,
+        &format!("{T} create table members (who uuid); grant select on members to authenticated;
+          create policy members on t for select to authenticated using (auth.uid() in (select m.who from members m));"),
+    )
+    .await;
+    bench.watch(1, &identity("authenticated", 1), "t").await;
+    bench.watch(2, &identity("authenticated", 2), "t").await;
+    bench
+        .run(&format!("insert into members values ('{}')", user(2)))
+        .await;
+    let insert = |id: u32| format!("insert into t values ({id}, '{}')", user(1));
+    assert_eq!(
+        bench.insert("t", &insert(1), "id = 1").await,
+        [rows(&[1, 2])]
+    );
+    // The column's type changes: every plan is made anew.
+    bench.run("alter table members add column note text; alter table members alter column note type int using null").await;
+    assert_eq!(
+        bench.insert("t", &insert(2), "id = 2").await,
+        [rows(&[1, 2])]
+    );
+    // A renamed function makes the prepared text wrong; the policy itself follows the name.
+    bench
+        .run("create function private.yes() returns boolean language sql stable as 'select true';
+              drop policy members on t;
+              create policy members on t for select to authenticated using (auth.uid() in (select m.who from members m) and private.yes());
+              alter table t add column bump int;")
+        .await;
+    assert_eq!(
+        bench.insert("t", &insert(3), "id = 3").await,
+        [rows(&[1, 2])]
+    );
+    bench
+        .run("alter function private.yes() rename to certainly")
+        .await;
+    assert_eq!(
+        bench.insert("t", &insert(4), "id = 4").await,
+        [rows(&[1, 2])]
+    );
+}
+
+#[tokio::test]
+async fn tables_are_found_when_they_are_published() {
+    let config = VisibilityConfig {
+        catalog_ttl: Duration::from_secs(3600),
+        ..strict()
+    };
+    let bench = Bench::with(config, T).await;
+    let someone = identity("authenticated", 1);
+    let late = json!({"schema": "public", "table": "late", "event": "INSERT"});
+    let refused = bench
+        .subscribe(1, &someone, late.clone())
+        .await
+        .unwrap_err();
+    assert_eq!(
+        refused.client_text(),
+        "Unable to subscribe to changes with given parameters. Please check Realtime is enabled for the \
+         given connect parameters: [event: INSERT, schema: public, table: late, filters: [], select: nil]"
+    );
+    bench.run("create table late (id int primary key); alter publication supabase_realtime add table late").await;
+    bench.subscribe(1, &someone, late).await.unwrap();
+    let nobody = identity("no such role", 1);
+    let refused = bench
+        .subscribe(2, &nobody, json!({"table": "t"}))
+        .await
+        .unwrap_err();
+    assert!(matches!(&refused, SubscribeError::Invalid { sqlstate, .. } if sqlstate == "42704"));
+    assert!(!refused.is_retryable());
+}
+
+#[tokio::test]
+async fn all_or_none_and_the_newest_registration_counts() {
+    let bench = Bench::new(T).await;
+    let someone = identity("authenticated", 1);
+    bench.watch(1, &someone, "t").await;
+    assert_eq!(bench.visibility.subscribed_channels(), 1);
+    let refused = bench
+        .subscribe(
+            1,
+            &someone,
+            json!({"schema": "public", "table": "t", "filter": "nothing=eq.1"}),
+        )
+        .await;
+    assert!(refused.is_err());
+    let insert = |id: u32| format!("insert into t values ({id}, '{}')", user(1));
+    assert_eq!(
+        bench.insert("t", &insert(1), "id = 1").await,
+        [rows(&[1])],
+        "what it had stays"
+    );
+    // A refreshed token: another person from now on.
+    bench.watch(1, &identity("authenticated", 2), "t").await;
+    assert_eq!(bench.insert("t", &insert(2), "id = 2").await, [rows(&[])]);
+    bench
+        .visibility
+        .unsubscribe(rapport::visibility::ChannelId(1));
+    assert_eq!(bench.visibility.subscribed_channels(), 0);
+}
+
+#[tokio::test]
+async fn wildcards_cover_tables_of_today_and_tomorrow() {
+    let bench = Bench::new(
+        "create table a (id int primary key); create table b (id int primary key, n int);
+         grant select on a, b to anon; alter publication supabase_realtime add table a, b;",
+    )
+    .await;
+    let someone = identity("anon", 1);
+    bench
+        .subscribe(1, &someone, json!({"schema": "public"}))
+        .await
+        .unwrap();
+    bench
+        .subscribe(
+            2,
+            &someone,
+            json!({"schema": "*", "table": "*", "event": "INSERT"}),
+        )
+        .await
+        .unwrap();
+    bench
+        .subscribe(
+            3,
+            &someone,
+            json!({"schema": "*", "table": "b", "filter": "n=gt.5"}),
+        )
+        .await
+        .unwrap();
+    bench
+        .subscribe(4, &someone, json!({"schema": "other"}))
+        .await
+        .unwrap_err();
+    assert_eq!(
+        bench.insert("a", "insert into a values (1)", "true").await,
+        [rows(&[1, 2])]
+    );
+    assert_eq!(
+        bench
+            .insert("b", "insert into b values (1, 3), (2, 7)", "true")
+            .await,
+        [rows(&[1, 2]), rows(&[1, 2, 3])]
+    );
+    bench
+        .run(
+            "create table later (id int primary key); grant select on later to anon;
+              alter publication supabase_realtime add table later",
+        )
+        .await;
+    assert_eq!(
+        bench
+            .insert("later", "insert into later values (1)", "true")
+            .await,
+        [rows(&[1, 2])]
+    );
+}

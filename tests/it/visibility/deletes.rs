@@ -1,0 +1,148 @@
+//! A DELETE leaves no row to ask about: the key under row-level security, and the old image where the log has it.
+
+use rapport::change::{OldRow, RowChange};
+use rapport::config::VisibilityConfig;
+use rapport::visibility::{Payload, RecordDetail, record};
+use serde_json::json;
+
+use super::bench::{Bench, identity, key_image, rows, strict, transaction, user};
+
+const NOTES: &str = "
+create table notes (id int primary key, owner uuid, body text);
+alter table notes enable row level security;
+create policy own on notes for select to authenticated using (owner = auth.uid());
+grant select on notes to authenticated, anon, service_role;
+alter publication supabase_realtime add table notes;
+";
+
+async fn notes(config: VisibilityConfig, sql: &str) -> Bench {
+    let bench = Bench::with(config, &format!("{NOTES}{sql}")).await;
+    bench
+        .run(&format!(
+            "insert into notes values (1, '{}', 'text')",
+            user(1)
+        ))
+        .await;
+    for (n, role) in [
+        (1, "authenticated"),
+        (2, "authenticated"),
+        (3, "anon"),
+        (4, "service_role"),
+    ] {
+        bench.watch(n, &identity(role, n), "notes").await;
+    }
+    bench
+}
+
+#[tokio::test]
+async fn under_row_security_everyone_with_a_policy_hears_the_key() {
+    let bench = notes(strict(), "").await;
+    bench
+        .subscribe(
+            5,
+            &identity("authenticated", 5),
+            json!({"schema": "public", "table": "notes", "filter": "id=eq.1"}),
+        )
+        .await
+        .unwrap();
+    // The key alone does not tell whether the filter would accept.
+    bench
+        .subscribe(
+            6,
+            &identity("authenticated", 6),
+            json!({"schema": "public", "table": "notes", "filter": "body=eq.text"}),
+        )
+        .await
+        .unwrap();
+    let relation = bench.relation("notes").await;
+    let row = bench.images(&relation, "true").await.remove(0);
+    let old = key_image(&relation, &row);
+    let seen = bench
+        .seen(&relation, vec![RowChange::Delete { old: old.clone() }])
+        .await;
+    assert_eq!(seen, [rows(&[1, 2, 4, 5])]);
+
+    let batch = [transaction(&relation, RowChange::Delete { old })];
+    for delivery in bench.resolve(&batch).await {
+        let Payload::Row(columns, detail) = &delivery.payload else {
+            panic!("a row was expected");
+        };
+        let mut out = Vec::new();
+        record::write_old_record(&mut out, &batch[0].changes[0].row, columns, *detail);
+        assert_eq!(out, br#"{"id":1}"#);
+        out.clear();
+        record::write_record(
+            &mut out,
+            &batch[0].changes[0].row,
+            columns,
+            RecordDetail::Whole,
+        );
+        assert_eq!(out, b"{}");
+    }
+}
+
+#[tokio::test]
+async fn a_setting_silences_what_nobody_can_judge() {
+    let config = VisibilityConfig {
+        delete_without_old_row: false,
+        ..strict()
+    };
+    let bench = notes(config, "").await;
+    let relation = bench.relation("notes").await;
+    let row = bench.images(&relation, "true").await.remove(0);
+    let old = key_image(&relation, &row);
+    assert_eq!(
+        bench.seen(&relation, vec![RowChange::Delete { old }]).await,
+        [rows(&[4])]
+    );
+}
+
+#[tokio::test]
+async fn with_the_old_row_only_those_hear_who_could_see_it() {
+    let bench = notes(strict(), "alter table notes replica identity full;").await;
+    let relation = bench.relation("notes").await;
+    let row = bench.images(&relation, "true").await.remove(0);
+    let batch = [transaction(
+        &relation,
+        RowChange::Delete {
+            old: OldRow::Full(row.clone()),
+        },
+    )];
+    let seen = bench
+        .seen(
+            &relation,
+            vec![RowChange::Delete {
+                old: OldRow::Full(row),
+            }],
+        )
+        .await;
+    assert_eq!(seen, [rows(&[1, 4])]);
+    let deliveries = bench.resolve(&batch).await;
+    assert!(!deliveries.is_empty());
+    for delivery in deliveries {
+        let Payload::Row(columns, detail) = &delivery.payload else {
+            panic!("a row was expected");
+        };
+        let mut out = Vec::new();
+        record::write_old_record(&mut out, &batch[0].changes[0].row, columns, *detail);
+        assert_eq!(out, br#"{"id":1}"#, "the payload stays the key alone");
+    }
+}
+
+#[tokio::test]
+async fn without_a_right_on_the_key_a_delete_says_nothing() {
+    let bench = Bench::new(
+        "create table t (id int primary key, a int); grant select (a) on t to authenticated;
+         grant select on t to anon; alter publication supabase_realtime add table t;
+         insert into t values (1, 2);",
+    )
+    .await;
+    bench.watch(1, &identity("authenticated", 1), "t").await;
+    bench.watch(2, &identity("anon", 1), "t").await;
+    bench.watch(3, &identity("vis_editor", 1), "t").await;
+    let relation = bench.relation("t").await;
+    let row = bench.images(&relation, "true").await.remove(0);
+    let old = key_image(&relation, &row);
+    let seen = bench.seen(&relation, vec![RowChange::Delete { old }]).await;
+    assert_eq!(seen, [rows(&[2])]);
+}

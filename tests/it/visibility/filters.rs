@@ -1,0 +1,384 @@
+//! Filters accept exactly the rows for which their SQL is true, and are refused in the protocol's words.
+
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestRunner};
+use rapport::visibility::Condition;
+use serde_json::json;
+
+use super::bench::{Bench, identity, user};
+
+const TABLE: &str = "
+create type mood as enum ('sad', 'ok', 'happy');
+create domain positive as int check (value > 0);
+create collation case_insensitive (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
+create table t (
+  id int primary key, small smallint, big bigint, num numeric, flag boolean, who uuid, name text,
+  code varchar(4), fixed char(4), folded text collate case_insensitive, m mood, d date, ts timestamp,
+  tz timestamptz, p positive, real8 double precision, tags text[], doc jsonb, gap interval
+);
+grant select on t to authenticated;
+grant select (id, name) on t to anon;
+alter publication supabase_realtime add table t;
+";
+
+const OPERANDS: &[(&str, &[&str])] = &[
+    (
+        "id",
+        &["1", "5", " 7", "x", "99999999999", "+3", "0x10", ""],
+    ),
+    ("small", &["0", "-1", "32768", "3"]),
+    ("big", &["9007199254740993", "0", "-1"]),
+    (
+        "num",
+        &["1.5", "1.50", "NaN", "-0.00", "1e1", "Infinity", "abc"],
+    ),
+    ("flag", &["true", "f", "yes", "maybe", "on"]),
+    (
+        "who",
+        &[
+            "00000000-0000-0000-0000-000000000001",
+            "{00000000-0000-0000-0000-000000000002}",
+            "1234",
+            "00000000-0000-0000-0000-00000000000A",
+        ],
+    ),
+    (
+        "name",
+        &[
+            "Ann", "ann", "ANN%", "a_n", "", "é", "^a.*n$", "(", "a,b", "null",
+        ],
+    ),
+    ("code", &["ab", "ab ", "abcdef"]),
+    ("fixed", &["ab", "ab  ", "abcd"]),
+    ("folded", &["ANN", "ann", "bob"]),
+    ("m", &["ok", "angry", "happy"]),
+    (
+        "d",
+        &[
+            "2026-01-02",
+            "Jan 2, 2026",
+            "infinity",
+            "0044-03-15 BC",
+            "nonsense",
+        ],
+    ),
+    (
+        "ts",
+        &["2026-01-02 03:04:05", "2026-01-02T03:04:05.5", "-infinity"],
+    ),
+    (
+        "tz",
+        &[
+            "2026-01-02 03:04:05+00",
+            "2026-01-02 05:04:05+02",
+            "2026-01-02 03:04:05",
+        ],
+    ),
+    ("p", &["5", "-5", "7"]),
+    ("real8", &["0.1", "-0", "NaN", "1e400"]),
+    ("tags", &["{a,b}", "{}", "a"]),
+    ("doc", &["{\"a\": 1}", "{", "null"]),
+    ("gap", &["1 day", "24:00:00"]),
+];
+
+const ROWS: &str = "
+insert into t values
+  (1, 0, 9007199254740993, 1.5, true, '00000000-0000-0000-0000-000000000001', 'Ann', 'ab', 'ab', 'Ann', 'ok',
+   '2026-01-02', '2026-01-02 03:04:05', '2026-01-02 03:04:05+00', 5, 0.1, '{a,b}', '{\"a\": 1}', '1 day'),
+  (2, -1, 0, 'NaN', false, '00000000-0000-0000-0000-000000000002', 'ann', 'abcd', 'abcd', 'ANN', 'sad',
+   'infinity', '-infinity', 'infinity', 7, 'NaN', '{}', 'null', '24:00:00'),
+  (3, 3, -1, 0.00, null, '00000000-0000-0000-0000-00000000000a', 'a,b', 'ab ', 'zz', 'bob', 'happy',
+   '0044-03-15 BC', '2026-01-02 03:04:05.5', '0044-03-15 03:04:05+00 BC', 1, -0.0, null, '{\"a\": 1.0}', null),
+  (5, null, null, null, null, null, null, null, null, null, null, null, null, null, null, null, null, null, null),
+  (7, 32767, 9223372036854775807, 'Infinity', true, null, '', '', '', 'é', 'ok', '10000-01-01',
+   '2026-01-02 03:04:05.45', '2026-01-02 03:04:05.45+00', 9, 'Infinity', '{null}', '[]', '-1 day'),
+  (8, 10, 10, -0.001, false, null, 'é', 'é', 'é', 'É', 'sad', '2025-12-31', '0044-01-01 BC', '-infinity', 2, 1e300, '{b}', '\"x\"', '1 mon'),
+  (9, 16, 16, 10, true, null, 'null', 'n', 'n', 'n', 'ok', '2026-01-10', 'infinity', '2026-01-02 03:04:05.000001+00', 3, 10, '{a}', '{}', '0');
+";
+
+fn condition() -> impl Strategy<Value = String> {
+    let comparison = (0..OPERANDS.len()).prop_flat_map(|column| {
+        let (name, operands) = OPERANDS[column];
+        let operator = prop::sample::select(vec![
+            "eq",
+            "eq",
+            "neq",
+            "lt",
+            "lte",
+            "gt",
+            "gte",
+            "isdistinct",
+            "like",
+            "ilike",
+            "match",
+            "imatch",
+        ]);
+        let single = (operator, prop::sample::select(operands)).prop_map(|(operator, operand)| {
+            format!(
+                "{operator}.\"{}\"",
+                operand.replace('\\', "\\\\").replace('"', "\\\"")
+            )
+        });
+        let list =
+            prop::collection::vec(prop::sample::select(operands), 0..4).prop_map(|operands| {
+                let quoted: Vec<_> = operands
+                    .iter()
+                    .map(|operand| match *operand {
+                        "null" => "null".to_owned(),
+                        plain if plain.chars().all(char::is_alphanumeric) && !plain.is_empty() => {
+                            plain.to_owned()
+                        }
+                        other => {
+                            format!("\"{}\"", other.replace('\\', "\\\\").replace('"', "\\\""))
+                        }
+                    })
+                    .collect();
+                format!("in.({})", quoted.join(","))
+            });
+        let is = prop::sample::select(vec![
+            "is.null",
+            "is.true",
+            "is.false",
+            "is.unknown",
+            "is.maybe",
+        ]);
+        (
+            Just(name),
+            any::<bool>(),
+            prop_oneof![5 => single, 2 => list, 1 => is.prop_map(str::to_owned)],
+        )
+    });
+    comparison.prop_map(|(column, is_negated, test)| {
+        format!("{column}={}{test}", if is_negated { "not." } else { "" })
+    })
+}
+
+/// The condition as the protocol defines it, in SQL.
+fn sql(condition: &Condition, type_of: &str) -> String {
+    let column = format!("t.\"{}\"", condition.column);
+    let literal = format!("'{}'", condition.value.replace('\'', "''"));
+    let operand = format!("{literal}::text::{type_of}");
+    let not = if condition.negated { "not " } else { "" };
+    match condition.operator.as_str() {
+        "eq" => format!("{not}({column} = {operand})"),
+        "neq" => format!("{not}({column} <> {operand})"),
+        "lt" => format!("{not}({column} < {operand})"),
+        "lte" => format!("{not}({column} <= {operand})"),
+        "gt" => format!("{not}({column} > {operand})"),
+        "gte" => format!("{not}({column} >= {operand})"),
+        "in" => format!("{not}({column} = any({literal}::text::{type_of}[]))"),
+        "like" => format!("{not}({column} like {literal})"),
+        "ilike" => format!("{not}({column} ilike {literal})"),
+        "match" => format!("{not}({column} ~ {literal})"),
+        "imatch" => format!("{not}({column} ~* {literal})"),
+        "is" => format!("{column} is {not}{}", condition.value),
+        "isdistinct" => format!("{column} is {not}distinct from {operand}"),
+        other => panic!("{other} has no SQL"),
+    }
+}
+
+#[test]
+fn filters_equal_their_sql() {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap();
+    let bench = runtime.block_on(async {
+        let bench = Bench::new(TABLE).await;
+        bench.run(ROWS).await;
+        bench
+    });
+    let someone = identity("authenticated", 1);
+    let types: std::collections::HashMap<String, String> = runtime.block_on(async {
+        let rows = bench
+            .admin
+            .query(
+                "select attname::text, format_type(atttypid, -1) from pg_attribute where attrelid = 't'::regclass and attnum > 0",
+                &[],
+            )
+            .await
+            .unwrap();
+        rows.iter().map(|row| (row.get(0), row.get(1))).collect()
+    });
+    let accepted = std::cell::Cell::new(0);
+    let refused = std::cell::Cell::new(0);
+    let mut runner = TestRunner::new(Config {
+        cases: 400,
+        failure_persistence: None,
+        ..Config::default()
+    });
+    let result = runner.run(&prop::collection::vec(condition(), 1..3), |conditions| {
+        let filter = conditions.join(",");
+        runtime.block_on(async {
+            let parsed = Condition::parse_all(&filter).unwrap();
+            let all: Vec<_> = parsed
+                .iter()
+                .map(|one| format!("({})", sql(one, &types[&one.column])))
+                .collect();
+            // Each on its own first: together a false one could spare another its error.
+            let mut expected = Ok(Vec::new());
+            for condition in all.iter().chain([&all.join(" and ")]) {
+                if expected.is_ok() {
+                    let query = format!("select id from t where {condition}");
+                    expected = bench.admin.query(&query, &[]).await;
+                }
+            }
+            let params = json!({"schema": "public", "table": "t", "filter": filter});
+            let subscribed = bench.subscribe(1, &someone, params).await;
+            match (expected, subscribed) {
+                (Ok(rows), Ok(())) => {
+                    accepted.set(accepted.get() + 1);
+                    let mut expected: Vec<i32> = rows.iter().map(|row| row.get(0)).collect();
+                    expected.sort_unstable();
+                    let relation = bench.relation("t").await;
+                    let images = bench.images(&relation, "true").await;
+                    let ids = [1, 2, 3, 5, 7, 8, 9];
+                    let seen = bench
+                        .seen(
+                            &relation,
+                            images
+                                .into_iter()
+                                .map(|new| rapport::change::RowChange::Insert { new })
+                                .collect(),
+                        )
+                        .await;
+                    let own: Vec<i32> = ids
+                        .into_iter()
+                        .zip(&seen)
+                        .filter(|(_, seen)| !seen.rows.is_empty())
+                        .map(|(id, _)| id)
+                        .collect();
+                    prop_assert!(
+                        seen.iter().all(|seen| seen.unanswered.is_empty()),
+                        "{filter}: {seen:?}"
+                    );
+                    prop_assert_eq!(own, expected, "{}", filter);
+                }
+                (Err(_), Err(_)) => refused.set(refused.get() + 1),
+                // The protocol refuses what is not text-compatible or not boolean even where SQL has an operator.
+                (Ok(_), Err(error)) => {
+                    let text = error.client_text();
+                    prop_assert!(
+                        text.contains("requires a text-compatible")
+                            || text.contains("requires a boolean"),
+                        "{filter}: {text}"
+                    );
+                }
+                (Err(error), Ok(())) => prop_assert!(false, "{filter} was accepted: {error}"),
+            }
+            Ok(())
+        })
+    });
+    result.unwrap();
+    assert!(
+        accepted.get() > 50 && refused.get() > 50,
+        "{accepted:?} {refused:?}"
+    );
+}
+
+#[tokio::test]
+async fn refusals_have_the_words_of_the_protocol() {
+    let bench = Bench::new(TABLE).await;
+    let many = (0..101)
+        .map(|n| n.to_string())
+        .collect::<Vec<_>>()
+        .join(",");
+    let many_filter = format!("id=in.({many})");
+    let cases = [
+        (
+            "notacolumn=eq.x",
+            r#"[{"notacolumn", "eq", "x", false}]"#,
+            "ERROR P0001 (raise_exception) invalid column for filter notacolumn",
+        ),
+        (
+            "big=eq.1",
+            r#"[{"big", "eq", "1", false}]"#,
+            "ERROR P0001 (raise_exception) invalid column for filter big",
+        ),
+        (
+            "id=eq.x",
+            r#"[{"id", "eq", "x", false}]"#,
+            r#"ERROR 22P02 (invalid_text_representation) invalid input syntax for type integer: "x""#,
+        ),
+        (
+            "id=eq.99999999999",
+            r#"[{"id", "eq", "99999999999", false}]"#,
+            r#"ERROR 22003 (numeric_value_out_of_range) value "99999999999" is out of range for type integer"#,
+        ),
+        (
+            "id=is.true",
+            r#"[{"id", "is", "true", false}]"#,
+            "ERROR P0001 (raise_exception) is true filter requires a boolean column, got integer",
+        ),
+        (
+            "id=is.maybe",
+            r#"[{"id", "is", "maybe", false}]"#,
+            "ERROR P0001 (raise_exception) invalid value for is filter: must be null, true, false, or unknown",
+        ),
+        (
+            "id=like.1",
+            r#"[{"id", "like", "1", false}]"#,
+            "ERROR P0001 (raise_exception) operator like requires a text-compatible column type, got integer",
+        ),
+        (
+            "name=not.match.(",
+            r#"[{"name", "match", "(", true}]"#,
+            "ERROR P0001 (raise_exception) invalid regular expression for match filter: invalid regular expression: parentheses () not balanced",
+        ),
+        (
+            many_filter.as_str(),
+            "",
+            "ERROR P0001 (raise_exception) too many values for `in` filter. Maximum 100",
+        ),
+    ];
+    for (filter, printed, exception) in cases {
+        let params = json!({"event": "INSERT", "schema": "public", "table": "t", "filter": filter});
+        let text = bench
+            .subscribe(1, &identity("anon", 1), params)
+            .await
+            .unwrap_err()
+            .client_text();
+        let expected = format!(
+            "Unable to subscribe to changes with given parameters. An exception happened so please check your \
+             connect parameters: [event: INSERT, schema: public, table: t, filters: {printed}, select: nil]. Exception: {exception}"
+        );
+        if printed.is_empty() {
+            assert!(text.ends_with(exception), "{text}");
+        } else {
+            assert_eq!(text, expected);
+        }
+    }
+    let params = json!({"schema": "public", "table": "t", "select": ["id", "big"]});
+    let text = bench
+        .subscribe(1, &identity("anon", 1), params)
+        .await
+        .unwrap_err()
+        .client_text();
+    assert!(text.ends_with("select: [\"id\", \"big\"]]. Exception: ERROR P0001 (raise_exception) invalid column for select big"), "{text}");
+}
+
+#[tokio::test]
+async fn a_filter_is_no_window_on_a_column_that_may_not_be_selected_any_more() {
+    let bench = Bench::new(TABLE).await;
+    for (n, filter) in [(1, "name=eq.Ann"), (2, "name=like.A%"), (3, "id=gt.0")] {
+        let params = json!({"schema": "public", "table": "t", "filter": filter});
+        bench
+            .subscribe(n, &identity("anon", n), params)
+            .await
+            .unwrap();
+    }
+    let insert = |id: u32| {
+        format!(
+            "insert into t (id, who, name) values ({id}, '{}', 'Ann')",
+            user(1)
+        )
+    };
+    let seen = bench.insert("t", &insert(1), "id = 1").await;
+    assert_eq!(seen[0].rows, [1, 2, 3].into());
+    bench
+        .run("revoke select on t from anon; grant select (id) on t to anon")
+        .await;
+    let seen = bench.insert("t", &insert(2), "id = 2").await;
+    assert_eq!(seen[0].rows, [3].into());
+}

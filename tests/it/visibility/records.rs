@@ -1,0 +1,384 @@
+//! Records equal `to_jsonb` of the stored values, and hold only what may be sent.
+
+use std::sync::Arc;
+
+use rapport::change::{ChangeTransaction, ColumnValue, OldRow, RowChange};
+use rapport::visibility::{
+    Binding, ChannelId, Payload, RecordDetail, SubscribeOptions, SubscriptionRequest, record,
+};
+use serde_json::{Value, json};
+
+use super::bench::{Bench, MAX_RECORD_BYTES, identity, transaction};
+
+/// Types with values whose texts are hard on an encoder.
+const VALUES: &[(&str, &[&str])] = &[
+    ("smallint", &["-32768", "7"]),
+    ("integer", &["0", "-5"]),
+    ("bigint", &["9223372036854775807"]),
+    ("real", &["1.5", "-0.1", "'NaN'", "'-Infinity'", "1e-20"]),
+    ("double precision", &["1e300", "0.1", "'Infinity'", "1e20"]),
+    (
+        "numeric",
+        &[
+            "1.50",
+            "'NaN'",
+            "'-Infinity'",
+            "-0.0001",
+            "123456789012345678901234567890.5",
+        ],
+    ),
+    ("numeric(6,2)", &["1", "-3.14"]),
+    ("boolean", &["true", "false"]),
+    (
+        "text",
+        &[
+            "''",
+            "'a \"b\" \\ c'",
+            "E'line\\nfeed\\ttab\\r\\b\\f\\x01\\x1f'",
+            "'ümläut 😀'",
+        ],
+    ),
+    ("varchar(5)", &["'ab'"]),
+    ("char(5)", &["'ab'"]),
+    ("\"char\"", &["'x'"]),
+    ("name", &["'a_name'"]),
+    ("uuid", &["'0190A1B2-c3d4-7e5f-8a9b-0c1d2e3f4a5b'"]),
+    ("date", &["'2026-01-02'", "'infinity'", "'0044-03-15 BC'"]),
+    ("time", &["'03:04:05.678'"]),
+    ("timetz", &["'03:04:05+02'"]),
+    (
+        "timestamp",
+        &[
+            "'2026-01-02 03:04:05.678'",
+            "'-infinity'",
+            "'0044-03-15 01:02:03 BC'",
+            "'12345-01-01'",
+        ],
+    ),
+    (
+        "timestamptz",
+        &[
+            "'2026-01-02 03:04:05.678+02'",
+            "'infinity'",
+            "'0044-03-15 01:02:03+00 BC'",
+        ],
+    ),
+    ("interval", &["'1 year 2 days 03:04:05'"]),
+    (
+        "json",
+        &["'{\"a\" : [1, 2.50, null]}'", "'\"x\"'", "'  3 '"],
+    ),
+    ("jsonb", &["'{\"b\": {\"c\": \"\\u00e9\"}}'", "'null'"]),
+    ("inet", &["'10.0.0.1/8'"]),
+    ("macaddr", &["'08:00:2b:01:02:03'"]),
+    ("point", &["'(1,2)'"]),
+    ("box", &["'((1,2),(3,4))'"]),
+    ("money", &["'12.34'"]),
+    ("oid", &["42"]),
+    ("regclass", &["'pg_class'"]),
+    ("bit(3)", &["B'101'"]),
+    ("xml", &["'<a b=\"c\">&amp;</a>'"]),
+    ("tsvector", &["'fat & cat'::text::tsvector"]),
+    ("int4range", &["'[1,5)'", "'empty'"]),
+    ("tstzrange", &["'[2026-01-01,2026-02-01)'"]),
+    ("int2vector", &["'1 2 3'"]),
+    ("mood", &["'very \"happy\"'"]),
+    ("positive", &["5"]),
+    ("positive[]", &["'{1,2}'"]),
+    (
+        "pair",
+        &[
+            "row(1, 'a \"b\" , ( \\ ''')::pair",
+            "row(null, '')::pair",
+            "row(null, null)::pair",
+        ],
+    ),
+    (
+        "pair[]",
+        &["array[row(1, 'x,y')::pair, row(2, null)::pair, null]"],
+    ),
+    (
+        "nested",
+        &[
+            "row(row(1, 'in \"quotes\"')::pair, array['a','b c'], '2026-01-02 03:04:05+00', '{\"k\": [1]}')::nested",
+        ],
+    ),
+    (
+        "int[]",
+        &["'{}'", "'{1,NULL,-3}'", "'{{1,2},{3,4}}'", "'[0:1]={5,6}'"],
+    ),
+    (
+        "text[]",
+        &["array['a', 'b,c', '', 'NULL', null, '{\"}', ' sp ', E'\\n', 'q\"q', 'b\\b']"],
+    ),
+    ("boolean[]", &["'{t,f,NULL}'"]),
+    ("numeric[]", &["'{1.5,NaN}'"]),
+    (
+        "timestamptz[]",
+        &["array['2026-01-02 03:04:05+00'::timestamptz]"],
+    ),
+    ("date[]", &["'{2026-01-02}'"]),
+    (
+        "jsonb[]",
+        &["array['{\"a\": [1, \"x\"]}'::jsonb, 'null'::jsonb]"],
+    ),
+    (
+        "box[]",
+        &["array['((1,2),(3,4))'::box, '((0,0),(1,1))'::box]"],
+    ),
+    (
+        "uuid[]",
+        &["array['0190a1b2-c3d4-7e5f-8a9b-0c1d2e3f4a5b'::uuid]"],
+    ),
+    ("mood[]", &["array['sad', 'very \"happy\"']::mood[]"]),
+    ("bytea[]", &["array['\\x00ff'::bytea]"]),
+    ("int4range[]", &["array['[1,5)'::int4range]"]),
+];
+
+#[tokio::test]
+async fn every_type_is_written_as_to_jsonb_writes_it() {
+    let mut columns = String::new();
+    let mut values = vec![String::new(); 5];
+    for (at, (name, samples)) in VALUES.iter().enumerate() {
+        columns.push_str(&format!(", c{at} {name}"));
+        for (row, values) in values.iter_mut().enumerate() {
+            values.push_str(", ");
+            values.push_str(samples.get(row).copied().unwrap_or("null"));
+        }
+    }
+    let values: Vec<_> = (0..)
+        .zip(values)
+        .map(|(id, row)| format!("({id}{row})"))
+        .collect();
+    let bench = Bench::new(&format!(
+        "create type mood as enum ('sad', 'very \"happy\"');
+         create domain positive as int check (value > 0);
+         create type pair as (a int, \"b c\" text);
+         create type nested as (p pair, list text[], at timestamptz, doc jsonb);
+         create table everything (id int primary key{columns});
+         insert into everything values {};
+         grant select on everything to authenticated;
+         alter publication supabase_realtime add table everything;",
+        values.join(", ")
+    ))
+    .await;
+    bench
+        .watch(1, &identity("authenticated", 1), "everything")
+        .await;
+    let relation = bench.relation("everything").await;
+    let images = bench.images(&relation, "true").await;
+    assert_eq!(images.len(), 5);
+    let batch: Vec<_> = images
+        .into_iter()
+        .map(|new| transaction(&relation, RowChange::Insert { new }))
+        .collect();
+    let deliveries = bench.resolve(&batch).await;
+    assert_eq!(deliveries.len(), 5);
+    for delivery in deliveries {
+        let written: Value = serde_json::from_slice(&written(&batch, &delivery).0).unwrap();
+        let expected: String = bench
+            .admin
+            .query_one(
+                "select to_jsonb(e)::text from everything e where id = $1",
+                &[&i32::try_from(delivery.transaction).unwrap()],
+            )
+            .await
+            .unwrap()
+            .get(0);
+        let expected: Value = serde_json::from_str(&expected).unwrap();
+        for (name, expected) in expected.as_object().unwrap() {
+            let own = &written[name];
+            // The same number may be written with an exponent: compared by value.
+            let is_equal = own == expected
+                || matches!((own.as_f64(), expected.as_f64()), (Some(a), Some(b)) if a == b);
+            let at: Option<usize> = name.strip_prefix('c').and_then(|at| at.parse().ok());
+            let type_name = at.map_or("id", |at| VALUES[at].0);
+            assert!(is_equal, "{type_name}: {own} is not {expected}");
+        }
+    }
+}
+
+/// `record` and `old_record` of a delivery that is a row.
+fn written(
+    batch: &[Arc<ChangeTransaction>],
+    delivery: &rapport::visibility::Delivery,
+) -> (Vec<u8>, Vec<u8>) {
+    let change = &batch[delivery.transaction].changes[delivery.change].row;
+    let Payload::Row(columns, detail) = &delivery.payload else {
+        panic!("a row was expected, not {:?}", delivery.payload);
+    };
+    let (mut new, mut old) = (Vec::new(), Vec::new());
+    record::write_record(&mut new, change, columns, *detail);
+    record::write_old_record(&mut old, change, columns, *detail);
+    (new, old)
+}
+
+#[tokio::test]
+async fn columns_follow_grants_select_and_options() {
+    let bench = Bench::new(
+        "create table \"Mixed Case\" (dropped int, id bigint primary key, \"Quoted \"\"Name\"\"\" text, secret text, amount numeric, raw bytea);
+         alter table \"Mixed Case\" drop column dropped;
+         grant select (id, \"Quoted \"\"Name\"\"\", amount, raw) on \"Mixed Case\" to authenticated;
+         grant select on \"Mixed Case\" to anon;
+         alter publication supabase_realtime add table \"Mixed Case\";
+         insert into \"Mixed Case\" values (9007199254740993, 'v', 's', 1.10, '\\x00ff');",
+    )
+    .await;
+    let everything = json!({"schema": "public", "table": "Mixed Case"});
+    let some = json!({"schema": "public", "table": "Mixed Case", "select": ["amount"]});
+    bench
+        .subscribe(1, &identity("authenticated", 1), everything.clone())
+        .await
+        .unwrap();
+    bench
+        .subscribe(2, &identity("authenticated", 1), some)
+        .await
+        .unwrap();
+    bench
+        .subscribe(3, &identity("anon", 1), everything.clone())
+        .await
+        .unwrap();
+    bench
+        .visibility
+        .subscribe(
+            ChannelId(4),
+            identity("authenticated", 1),
+            vec![Binding {
+                id: 4,
+                request: SubscriptionRequest::parse(&everything).unwrap(),
+            }],
+            SubscribeOptions {
+                bigint_as_string: true,
+            },
+        )
+        .await
+        .unwrap();
+    let relation = bench.relation("Mixed Case").await;
+    let new = bench.images(&relation, "true").await.remove(0);
+    let batch = [transaction(&relation, RowChange::Insert { new })];
+    let mut deliveries = bench.resolve(&batch).await;
+    deliveries.sort_by_key(|delivery| delivery.recipients[0].channel);
+    let expected = [
+        r#"{"id":9007199254740993,"Quoted \"Name\"":"v","amount":1.10,"raw":"00ff"}"#,
+        r#"{"id":9007199254740993,"amount":1.10}"#,
+        r#"{"id":9007199254740993,"Quoted \"Name\"":"v","secret":"s","amount":1.10,"raw":"00ff"}"#,
+        r#"{"id":"9007199254740993","Quoted \"Name\"":"v","amount":"1.10","raw":"00ff"}"#,
+    ];
+    assert_eq!(deliveries.len(), expected.len());
+    for (delivery, expected) in deliveries.iter().zip(expected) {
+        assert_eq!(
+            String::from_utf8(written(&batch, delivery).0).unwrap(),
+            expected
+        );
+    }
+    let Payload::Row(columns, _) = &deliveries[1].payload else {
+        panic!("a row was expected");
+    };
+    assert_eq!(
+        columns.header,
+        br#"[{"name":"id","type":"int8"},{"name":"amount","type":"numeric"}]"#.as_slice()
+    );
+}
+
+#[tokio::test]
+async fn large_rows_come_in_short_and_unknown_values_not_at_all() {
+    let bench = Bench::new(
+        "create table t (id int primary key, short text, long text); grant select on t to anon;
+         alter table t replica identity full;
+         alter publication supabase_realtime add table t;",
+    )
+    .await;
+    bench
+        .run(&format!(
+            "insert into t values (1, 'a', repeat('x', {MAX_RECORD_BYTES})), (2, 'b', 'y')"
+        ))
+        .await;
+    bench.watch(1, &identity("anon", 1), "t").await;
+    let relation = bench.relation("t").await;
+    let images = bench.images(&relation, "true").await;
+    let mut partial = images[1].clone();
+    partial.0[2] = ColumnValue::Unchanged;
+    let batch = [
+        transaction(
+            &relation,
+            RowChange::Insert {
+                new: images[0].clone(),
+            },
+        ),
+        transaction(
+            &relation,
+            RowChange::Update {
+                old: Some(OldRow::Full(images[1].clone())),
+                new: partial.clone(),
+            },
+        ),
+        transaction(
+            &relation,
+            RowChange::Update {
+                old: None,
+                new: partial,
+            },
+        ),
+    ];
+    let deliveries = bench.resolve(&batch).await;
+    let texts: Vec<_> = deliveries
+        .iter()
+        .map(|delivery| {
+            let (new, old) = written(&batch, delivery);
+            (
+                String::from_utf8(new).unwrap(),
+                String::from_utf8(old).unwrap(),
+            )
+        })
+        .collect();
+    let text = str::to_owned;
+    assert_eq!(
+        texts,
+        [
+            (text(r#"{"id":1,"short":"a"}"#), text("{}")),
+            (
+                text(r#"{"id":2,"short":"b","long":"y"}"#),
+                text(r#"{"id":2,"short":"b","long":"y"}"#)
+            ),
+            (text(r#"{"id":2,"short":"b"}"#), text("{}")),
+        ]
+    );
+    let details: Vec<_> = deliveries
+        .iter()
+        .map(|delivery| match &delivery.payload {
+            Payload::Row(_, detail) => *detail,
+            other => panic!("a row was expected, not {other:?}"),
+        })
+        .collect();
+    assert_eq!(
+        details,
+        [
+            RecordDetail::ShortValues,
+            RecordDetail::Whole,
+            RecordDetail::Whole
+        ]
+    );
+}
+
+#[tokio::test]
+async fn a_table_without_primary_key_is_refused_whatever_the_filter() {
+    let bench = Bench::new(
+        "create table t (a int); grant select on t to anon; alter publication supabase_realtime add table t;",
+    )
+    .await;
+    bench
+        .subscribe(
+            1,
+            &identity("anon", 1),
+            json!({"schema": "public", "table": "t", "filter": "a=eq.5"}),
+        )
+        .await
+        .unwrap();
+    bench
+        .subscribe(2, &identity("anon", 1), json!({"schema": "public"}))
+        .await
+        .unwrap();
+    let seen = bench.insert("t", "insert into t values (1)", "true").await;
+    let refused = "Error 400: Bad Request, no primary key";
+    assert_eq!(seen[0].refused, [(1, refused), (2, refused)].into());
+}
