@@ -5,6 +5,7 @@
 //! row that is written here reaches sockets through the log, never from here.
 
 mod conversations;
+mod history;
 mod limits;
 mod messages;
 mod presence;
@@ -84,7 +85,7 @@ pub fn routes(state: ChatState) -> Router {
         )
         .route(
             "/messages",
-            get(messages::list_messages)
+            get(history::list_messages)
                 .post(messages::send_message)
                 .patch(reading::mark_messages_read)
                 .put(reading::mark_messages_read),

@@ -69,14 +69,20 @@ async fn tagged(response: Response) -> Result<Response, ApiError> {
     let bytes = to_bytes(body, MAX_ANSWER_BYTES)
         .await
         .map_err(|error| ApiError::internal(error.to_string()))?;
-    let tag = format!(
-        "\"{}\"",
-        URL_SAFE_NO_PAD.encode(&Sha256::digest(&bytes)[..TAG_BYTES])
-    );
-    if let Ok(tag) = HeaderValue::from_str(&tag) {
+    if let Some(tag) = tag_of(&bytes) {
         parts.headers.insert(ETAG, tag);
     }
     Ok(Response::from_parts(parts, Body::from(bytes)))
+}
+
+/// The tag of an answer with this text.
+pub(super) fn tag_of(text: &[u8]) -> Option<HeaderValue> {
+    let hash = Sha256::digest(text);
+    HeaderValue::from_str(&format!(
+        "\"{}\"",
+        URL_SAFE_NO_PAD.encode(&hash[..TAG_BYTES])
+    ))
+    .ok()
 }
 
 /// Weak comparison (RFC 9110, 13.1.2): a proxy that compresses weakens our tags.

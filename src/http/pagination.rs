@@ -1,6 +1,6 @@
 //! Pages of rows: opaque cursors, the two forms of a page, and its headers.
 
-use axum::http::header::{CONTENT_TYPE, LINK};
+use axum::http::header::{CONTENT_TYPE, ETAG, LINK};
 use axum::http::{HeaderName, HeaderValue, Uri};
 use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
@@ -8,6 +8,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::conditional::tag_of;
 use super::error::ApiError;
 use super::input::Parameters;
 use crate::error_code::ErrorCode;
@@ -94,25 +95,11 @@ impl Page {
     /// also says where it goes on.
     pub fn respond(&self, uri: &Uri, parameters: &Parameters) -> Response {
         let rows = format!("[{}]", self.rows.join(","));
-        let body = if parameters.text("format") == Some("page") {
-            let quoted = |cursor: &Option<String>| {
-                cursor
-                    .as_deref()
-                    .map_or_else(|| "null".to_owned(), |cursor| format!("\"{cursor}\""))
-            };
-            format!(
-                r#"{{"data":{rows},"next_cursor":{},"prev_cursor":{},"has_more":{},"rev":{},"server_time":"{}"}}"#,
-                quoted(&self.next_cursor),
-                quoted(&self.prev_cursor),
-                self.next_cursor.is_some(),
-                self.rev
-                    .map_or_else(|| "null".to_owned(), |rev| rev.to_string()),
-                now(),
-            )
+        let mut response = if is_wrapped(parameters) {
+            self.wrapped(&rows)
         } else {
-            rows
+            json_text(rows)
         };
-        let mut response = json_text(body);
         if let Some(next) = &self.next_cursor {
             let link = format!("<{}>; rel=\"next\"", with_cursor(uri, next));
             for (name, value) in [(LINK, link.as_str()), (NEXT_CURSOR, next)] {
@@ -123,6 +110,33 @@ impl Page {
         }
         response
     }
+
+    /// The page as an object. Its tag leaves out the time, or no two answers were the same.
+    fn wrapped(&self, rows: &str) -> Response {
+        let quoted = |cursor: &Option<String>| {
+            cursor
+                .as_deref()
+                .map_or_else(|| "null".to_owned(), |cursor| format!("\"{cursor}\""))
+        };
+        let content = format!(
+            r#""data":{rows},"next_cursor":{},"prev_cursor":{},"has_more":{},"rev":{}"#,
+            quoted(&self.next_cursor),
+            quoted(&self.prev_cursor),
+            self.next_cursor.is_some(),
+            self.rev
+                .map_or_else(|| "null".to_owned(), |rev| rev.to_string()),
+        );
+        let mut response = json_text(format!(r#"{{{content},"server_time":"{}"}}"#, now()));
+        if let Some(tag) = tag_of(content.as_bytes()) {
+            response.headers_mut().insert(ETAG, tag);
+        }
+        response
+    }
+}
+
+/// Whether a page is asked for as an object. Only then is [`Page::rev`] told.
+pub fn is_wrapped(parameters: &Parameters) -> bool {
+    parameters.text("format") == Some("page")
 }
 
 /// An answer whose body is JSON already.

@@ -51,6 +51,17 @@ async fn answers_are_cached_by_their_body() {
         "a colleague's presence is part of the rows"
     );
     assert_ne!(changed.header("etag"), Some(tag));
+
+    let page = "/conversations?format=page";
+    let first = server.get(Ana, page).await;
+    let again = server
+        .request(Ana, Method::GET, page)
+        .header("if-none-match", first.header("etag").unwrap());
+    assert_eq!(
+        answer(again).await.status,
+        304,
+        "the time alone is no change"
+    );
 }
 
 #[tokio::test]
