@@ -125,7 +125,11 @@ async fn postgres_stops_fast_while_streaming_and_nothing_is_lost_over_the_restar
     publish_note(&sql).await;
     let mut streaming = Streaming::start(&url, &config()).await;
     write_rows(url.clone(), 100).await;
-    // Not read yet: the queue has room for these, so they are handed over and acknowledged.
+    // The queue has room for all of them, so they are handed over without being read here. What is
+    // not published must be acknowledged too.
+    sql.batch_execute("create table other (t text); insert into other values ('x')")
+        .await
+        .unwrap();
     drop(sql);
 
     let stopping = std::sync::Arc::clone(&cluster);
@@ -215,7 +219,7 @@ async fn a_full_sink_stops_the_reading_and_not_the_keep_alives() {
     let database = TestDatabase::bare().await;
     let sql = database.connect().await;
     publish_note(&sql).await;
-    // Ten times what a server usually forgives a silent client less.
+    // A sixtieth of what a server usually forgives a silent client.
     sql.batch_execute(&format!(
         "alter database {} set wal_sender_timeout = '1s'",
         database.name()
@@ -249,8 +253,22 @@ async fn a_full_sink_stops_the_reading_and_not_the_keep_alives() {
     })
     .await;
     assert!(slot(&sql).await.unwrap().1.is_some(), "still connected");
+    let confirmed: u64 = sql
+        .query_one(
+            "select confirmed_flush_lsn from pg_replication_slots
+             where database = current_database()",
+            &[],
+        )
+        .await
+        .unwrap()
+        .get::<_, tokio_postgres::types::PgLsn>(0)
+        .into();
     let seen = streaming.changes(ROWS as usize).await;
     assert_each_once(&seen, ROWS);
+    assert!(
+        confirmed <= seen[0].commit_lsn.0,
+        "acknowledged before it was handed over"
+    );
     let listener = streaming.stop().await;
     assert_eq!(listener.signals, [Signal::Live]);
 }
@@ -275,7 +293,7 @@ async fn the_database_may_come_later() {
         .await
         .unwrap()
         .unwrap();
-    streaming.replication.ready().await.unwrap();
+    streaming.ready().await;
     let sql = connect(&url).await;
     sql.batch_execute("insert into note values (1, 'x')")
         .await

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rapport::change::{
     Action, ChangeEvent, ChangeTransaction, ColumnValue, Lsn, OldRow, Row, RowChange, StreamEvent,
@@ -162,8 +162,16 @@ impl Streaming {
     pub(super) async fn start(url: &str, config: &ReplicationConfig) -> Self {
         let mut streaming = Self::begin(url, config, 64);
         streaming.listener.until(Signal::Live).await;
-        streaming.replication.ready().await.unwrap();
+        streaming.ready().await;
         streaming
+    }
+
+    /// Waits until the stream is live.
+    pub(super) async fn ready(&self) {
+        tokio::time::timeout(DEADLINE, self.replication.ready())
+            .await
+            .expect("a stream within a minute")
+            .unwrap();
     }
 
     /// The next `count` changes.
@@ -238,7 +246,9 @@ impl Listener {
     /// Changes until there are `count`; signals are noted.
     pub(super) async fn changes(&mut self, count: usize) -> Vec<Seen> {
         let mut seen = Vec::with_capacity(count);
+        let begun = Instant::now();
         while seen.len() < count {
+            assert!(begun.elapsed() < DEADLINE, "only {} of {count}", seen.len());
             match self.next().await.expect("the stream goes on") {
                 Heard::Changes(chunk) => seen.extend(flatten(&chunk)),
                 Heard::Signal(_) => {}
@@ -251,7 +261,9 @@ impl Listener {
     /// Waits for `signal`; returns the changes before it.
     pub(super) async fn until(&mut self, signal: Signal) -> Vec<Seen> {
         let mut seen = Vec::new();
+        let begun = Instant::now();
         loop {
+            assert!(begun.elapsed() < DEADLINE, "{signal:?} does not come");
             match self.next().await.expect("the stream goes on") {
                 Heard::Changes(chunk) => seen.extend(flatten(&chunk)),
                 Heard::Signal(heard) if heard == signal => return seen,

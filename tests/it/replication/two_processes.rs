@@ -23,7 +23,7 @@ async fn a_second_process_waits_and_takes_over_when_the_first_stops() {
     let listener = first.stop().await;
     assert_eq!(listener.signals, [Signal::Live], "the first was left alone");
 
-    second.replication.ready().await.unwrap();
+    second.ready().await;
     sql.batch_execute("insert into note values (2, 'y')")
         .await
         .unwrap();
@@ -49,7 +49,7 @@ async fn a_process_that_fell_silent_loses_the_slot() {
     let (_, first_pid) = slot(&sql).await.unwrap();
     proxy.pause();
     let second = Streaming::begin(database.url(), &config(), 8);
-    second.replication.ready().await.unwrap();
+    second.ready().await;
     let (_, second_pid) = slot(&sql).await.unwrap();
     assert_ne!(first_pid, second_pid);
     proxy.refuse(true);
