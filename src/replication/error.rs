@@ -59,6 +59,22 @@ pub(super) enum SessionError {
 }
 
 impl SessionError {
+    /// The error with its causes, for operators. A cause that the text before it repeats already is
+    /// left out.
+    pub(super) fn with_causes(&self) -> String {
+        let mut text = self.to_string();
+        let mut cause = std::error::Error::source(self);
+        while let Some(error) = cause {
+            let next = error.to_string();
+            if !text.ends_with(&next) {
+                text.push_str(": ");
+                text.push_str(&next);
+            }
+            cause = error.source();
+        }
+        text
+    }
+
     /// The SQLSTATE, where the server gave one.
     pub(super) fn sqlstate(&self) -> Option<&str> {
         match self {
@@ -118,6 +134,18 @@ mod tests {
         for (text, code) in cases {
             assert_eq!(server(text).sqlstate(), code, "{text}");
         }
+    }
+
+    #[test]
+    fn causes_follow_the_error_once() {
+        let refused = std::io::Error::other("connection refused");
+        let error = SessionError::from(PgWireError::from(refused));
+        assert_eq!(
+            error.with_causes(),
+            "The replication connection failed: io error: connection refused"
+        );
+        let error = SessionError::from(AssembleError::NestedBegin);
+        assert_eq!(error.with_causes(), "A transaction began inside another");
     }
 
     #[test]

@@ -341,7 +341,7 @@ impl Stream {
             }
             _ => tracing::warn!(
                 slot = %self.slot,
-                %error,
+                error = error.with_causes(),
                 sqlstate = error.sqlstate(),
                 "replication is interrupted and will be tried again"
             ),
@@ -356,7 +356,7 @@ impl Stream {
             if status.state == StreamState::Live {
                 status.state = StreamState::Interrupted;
             }
-            status.last_error = Some(error.to_string());
+            status.last_error = Some(error.with_causes());
         });
         if std::mem::take(&mut self.memory.is_live) {
             self.memory.owes_interrupted = match self.sink.try_send(StreamEvent::Interrupted) {
@@ -383,7 +383,7 @@ impl Stream {
         let released = tokio::time::timeout(RELEASE_TIMEOUT, self.release_slot()).await;
         let problem = match released {
             Ok(Ok(())) => return,
-            Ok(Err(error)) => error.to_string(),
+            Ok(Err(error)) => error.with_causes(),
             Err(_) => format!("no end after {} s", RELEASE_TIMEOUT.as_secs()),
         };
         tracing::warn!(
