@@ -98,6 +98,7 @@ impl App {
             owner.clone(),
             &config.visibility,
             &config.replication.publication,
+            config.realtime.max_record_bytes,
             metrics.visibility.clone(),
             tasks,
         );
@@ -105,7 +106,7 @@ impl App {
             verifier.clone(),
             visibility,
             changes,
-            &config.realtime,
+            config.realtime.clone(),
             metrics.realtime.clone(),
             &front,
         );

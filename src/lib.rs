@@ -29,4 +29,9 @@ pub mod chat;
 pub mod realtime;
 
 // Assembly.
+pub mod app;
 pub mod dev;
+pub mod router;
+
+// Entry: what a command of the program does.
+pub mod cli;

@@ -8,7 +8,7 @@ use crate::chat::{self, ChatState};
 use crate::http::{self, health, metrics};
 use crate::observability::metrics::Metrics;
 use crate::observability::readiness::Readiness;
-use crate::realtime::Realtime;
+use crate::realtime::{self, Realtime};
 
 /// What the routes work with.
 pub struct Parts {
@@ -38,6 +38,6 @@ pub fn router(parts: Parts) -> Router {
         .merge(health::routes(parts.readiness))
         .merge(metrics::routes(parts.metrics, parts.metrics_token))
         .merge(chat::routes(parts.chat))
-        .merge(parts.realtime.routes());
+        .merge(realtime::routes(parts.realtime));
     http::finish(routes, http_metrics)
 }

@@ -9,6 +9,7 @@ mod cookie;
 pub mod error;
 pub mod health;
 pub mod input;
+pub mod metrics;
 pub mod middleware;
 pub mod origin;
 pub mod pagination;
