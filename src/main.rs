@@ -1,2 +1,7 @@
 //! The `rapport` program: parse, run, exit code.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    rapport::cli::run()
+}
