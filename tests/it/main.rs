@@ -10,6 +10,7 @@ mod support;
 
 mod auth;
 mod chat;
+mod commands;
 mod config_dump;
 mod dev_cluster;
 mod fail_closed;
