@@ -127,13 +127,14 @@ select t.oid, t.typname::text, t.typtype = 'e', t.typbasetype,
 from used
 join pg_catalog.pg_type t on t.oid = used.oid";
 
-/// Policies that apply to `select`, in the order in which PostgreSQL considers them. Columns
+/// Policies that apply to `select`, in the order in which PostgreSQL considers them. One without
+/// USING (`for all with check (…)`) lets no row through and hides none. Columns
 /// come from the recorded dependencies, where 0 is the table itself: a reference to the
 /// whole row leaves no other trace. `volatility` of functions used directly tells whether a
 /// plan may hold a value that belongs to one caller only.
 const POLICIES: &str = "
 select p.polrelid, p.oid, p.polpermissive,
-  coalesce(pg_catalog.pg_get_expr(p.polqual, p.polrelid), 'true'),
+  pg_catalog.pg_get_expr(p.polqual, p.polrelid),
   array(select distinct d.refobjsubid from pg_catalog.pg_depend d
     where d.classid = 'pg_catalog.pg_policy'::pg_catalog.regclass and d.objid = p.oid
       and d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass and d.refobjid = p.polrelid
@@ -144,7 +145,7 @@ select p.polrelid, p.oid, p.polpermissive,
     where d.classid = 'pg_catalog.pg_policy'::pg_catalog.regclass and d.objid = p.oid
       and d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass and f.provolatile = 'i')
 from pg_catalog.pg_policy p
-where p.polrelid = any($1) and p.polcmd in ('r', '*')
+where p.polrelid = any($1) and p.polcmd in ('r', '*') and p.polqual is not null
 order by p.polrelid, p.polname";
 
 /// Rights of roles on tables. Without USAGE on its schema nothing of a table can be selected.
@@ -362,6 +363,8 @@ pub(super) struct CatalogCache {
     metrics: VisibilityMetrics,
     /// The latest reading. A std lock: held to copy a pointer.
     latest: Mutex<Option<Verified>>,
+    /// When the last attempt failed. A std lock for the same reason.
+    failed_at: Mutex<Option<Instant>>,
     /// The connection it is read on. An async lock because it stands for the connection's own
     /// turn: whoever waits for it would otherwise wait for the same reading, and finds it done.
     connection: tokio::sync::Mutex<Option<Client>>,
@@ -389,6 +392,7 @@ impl CatalogCache {
             ttl,
             metrics,
             latest: Mutex::new(None),
+            failed_at: Mutex::new(None),
             connection: tokio::sync::Mutex::new(None),
         }
     }
@@ -401,11 +405,12 @@ impl CatalogCache {
         if let Some(catalog) = self.fresh(roles, self.ttl) {
             return Ok(catalog);
         }
+        let asked_at = Instant::now();
         let mut connection = self.connection.lock().await;
         if let Some(catalog) = self.fresh(roles, self.ttl) {
             return Ok(catalog);
         }
-        self.renew(&mut connection, roles).await
+        self.renew(&mut connection, roles, asked_at).await
     }
 
     /// A reading begun after this call.
@@ -419,7 +424,7 @@ impl CatalogCache {
         if let Some(catalog) = self.fresh(roles, asked_at.elapsed()) {
             return Ok(catalog);
         }
-        self.renew(&mut connection, roles).await
+        self.renew(&mut connection, roles, asked_at).await
     }
 
     fn fresh(&self, roles: &[&str], limit: Duration) -> Option<Arc<Catalog>> {
@@ -429,11 +434,21 @@ impl CatalogCache {
             .then(|| Arc::clone(&latest.catalog))
     }
 
+    /// Reads on the connection, whose turn it is. An attempt of somebody else that failed since
+    /// `asked_at` counts as this one's: waiters do not try one after the other.
     async fn renew(
         &self,
         connection: &mut Option<Client>,
         roles: &[&str],
+        asked_at: Instant,
     ) -> Result<Arc<Catalog>, AskError> {
+        let failed_at = *self
+            .failed_at
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if failed_at.is_some_and(|failed_at| failed_at >= asked_at) {
+            return Err(AskError::Unavailable(None));
+        }
         let at = Instant::now();
         let previous = {
             let latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
@@ -449,9 +464,16 @@ impl CatalogCache {
             let catalog = self.read(&client, previous, roles).await?;
             Ok::<_, AskError>((client, catalog))
         };
-        let (client, catalog) = tokio::time::timeout(READ_TIMEOUT, reading)
+        let result = tokio::time::timeout(READ_TIMEOUT, reading)
             .await
-            .map_err(|_| AskError::Unavailable(None))??;
+            .unwrap_or(Err(AskError::Unavailable(None)));
+        if result.is_err() {
+            *self
+                .failed_at
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        }
+        let (client, catalog) = result?;
         *connection = Some(client);
         *self.latest.lock().unwrap_or_else(PoisonError::into_inner) = Some(Verified {
             catalog: Arc::clone(&catalog),

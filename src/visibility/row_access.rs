@@ -430,12 +430,12 @@ pub(super) async fn settle(
             );
         }
     }
-    let mut wait = FIRST_RETRY;
+    let mut patience = Patience::new(metrics);
     while !open.is_empty() {
         let parts: Vec<Part> = open.drain(..).collect();
         let askings = askings(items, &parts);
         let answers = pool.ask(&askings).await;
-        let mut is_away = false;
+        let mut away = None;
         let ways: Vec<Way> = askings.iter().map(|asking| asking.way).collect();
         for ((part, way), answer) in parts.into_iter().zip(ways).zip(answers) {
             let ordinals = answer.and_then(|row| Ok(row.try_get::<_, Vec<i64>>(0)?));
@@ -458,9 +458,8 @@ pub(super) async fn settle(
                     });
                     outcomes[part.item].visible.extend(numbers);
                 }
-                Err(AskError::Unavailable(_)) => {
-                    is_away = true;
-                    metrics.retries.inc();
+                Err(error @ AskError::Unavailable(_)) => {
+                    away = Some(error);
                     open.push_back(part);
                 }
                 Err(error) if may_be_stale && error.concerns_statement() => return Err(Stale),
@@ -504,11 +503,9 @@ pub(super) async fn settle(
                 }
             }
         }
-        if is_away {
-            tokio::time::sleep(wait).await;
-            wait = (wait * 2).min(LAST_RETRY);
-        } else {
-            wait = FIRST_RETRY;
+        match away {
+            Some(error) => patience.wait(&error).await,
+            None => patience = Patience::new(metrics),
         }
     }
     Ok(outcomes)

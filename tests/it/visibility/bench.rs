@@ -108,6 +108,16 @@ impl Bench {
 
     /// Over any database by its connection string.
     pub(crate) async fn at(url: &str, config: VisibilityConfig, sql: &str) -> Self {
+        Self::logged_in(url, url, config, sql).await
+    }
+
+    /// With another login for visibility than for the test itself.
+    pub(crate) async fn logged_in(
+        url: &str,
+        login_url: &str,
+        config: VisibilityConfig,
+        sql: &str,
+    ) -> Self {
         let admin = crate::support::database::connect(url).await;
         admin.batch_execute(SETUP).await.unwrap();
         admin
@@ -118,7 +128,7 @@ impl Bench {
         let tasks = Tasks::new();
         let metrics = VisibilityMetrics::default();
         let visibility = Visibility::new(
-            Connector::new(url).unwrap(),
+            Connector::new(login_url).unwrap(),
             &config,
             "supabase_realtime",
             MAX_RECORD_BYTES,

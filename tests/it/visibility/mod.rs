@@ -6,6 +6,7 @@ mod catalog;
 mod deletes;
 mod differential;
 mod filters;
+mod login;
 mod outage;
 mod records;
 mod row_security;

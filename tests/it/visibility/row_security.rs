@@ -472,3 +472,12 @@ async fn settings_of_both_conventions_are_there() {
         [rows(&[1, 4])]
     );
 }
+
+#[tokio::test]
+async fn a_policy_without_using_shows_nothing() {
+    let bench = documents("create policy writers on documents with check (true);").await;
+    assert_eq!(
+        bench.insert("documents", &insert(1, 1), "id = 1").await,
+        [rows(&[4])]
+    );
+}
