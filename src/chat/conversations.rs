@@ -1,6 +1,6 @@
 //! Conversations: the list, one of them, and opening one.
 
-use axum::extract::{OriginalUri, Path, State};
+use axum::extract::{OriginalUri, State};
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::{OTHER_PERSON, check_identity, check_identity_in_query, column, extended, only};
 use crate::db::{Db, Query};
 use crate::error_code::ErrorCode;
-use crate::http::input::{Fields, Parameters, path_id};
+use crate::http::input::{Fields, Parameters, PathId};
 use crate::http::pagination::{self, Page, json_text};
 use crate::http::{ApiError, Caller};
 
@@ -137,9 +137,9 @@ pub(super) async fn list_conversations(
 pub(super) async fn get_conversation(
     caller: Caller,
     State(db): State<Db>,
-    Path(id): Path<String>,
+    PathId(id): PathId,
 ) -> Result<Response, ApiError> {
-    let rows = db.query_as(&caller.claims, GET, &[&path_id(&id)?]).await?;
+    let rows = db.query_as(&caller.claims, GET, &[&id]).await?;
     let row = rows
         .first()
         .ok_or_else(|| ApiError::new(ErrorCode::NotFound))?;

@@ -1,6 +1,6 @@
 //! Messages: one of them, and sending.
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::header::ETAG;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::Response;
@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::{OTHER_PERSON, check_identity, column, only};
 use crate::db::{Db, Query};
 use crate::error_code::ErrorCode;
-use crate::http::input::{Fields, path_id};
+use crate::http::input::{Fields, PathId};
 use crate::http::pagination::json_text;
 use crate::http::{ApiError, Caller};
 
@@ -37,9 +37,9 @@ const GET_SENT: &str = "\
 pub(super) async fn get_message(
     caller: Caller,
     State(db): State<Db>,
-    Path(id): Path<String>,
+    PathId(id): PathId,
 ) -> Result<Response, ApiError> {
-    let rows = db.query_as(&caller.claims, GET, &[&path_id(&id)?]).await?;
+    let rows = db.query_as(&caller.claims, GET, &[&id]).await?;
     let row = rows
         .first()
         .ok_or_else(|| ApiError::new(ErrorCode::NotFound))?;

@@ -1,6 +1,6 @@
 //! Who is there and who is typing, for clients without a socket.
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 use uuid::Uuid;
@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::{check_identity, check_identity_in_query, column, only};
 use crate::db::Db;
 use crate::error_code::ErrorCode;
-use crate::http::input::{BeaconFields, Parameters, path_id};
+use crate::http::input::{BeaconFields, Parameters, PathId};
 use crate::http::pagination::json_text;
 use crate::http::{ApiError, Caller};
 
@@ -111,12 +111,12 @@ pub(super) async fn end_presence(
 pub(super) async fn set_conversation_typing(
     caller: Caller,
     State(db): State<Db>,
-    Path(id): Path<String>,
+    PathId(id): PathId,
     BeaconFields(fields): BeaconFields,
 ) -> Result<StatusCode, ApiError> {
     check_identity(&caller, &fields, &["user_id"])?;
     let is_typing = fields.flag("is_typing")?.unwrap_or(true);
-    type_in(&caller, &db, path_id(&id)?, is_typing).await
+    type_in(&caller, &db, id, is_typing).await
 }
 
 /// `POST` and `PUT /presence/typing`: in a conversation, to a person, or no longer.

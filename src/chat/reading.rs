@@ -1,11 +1,11 @@
 //! What was read, and what was not.
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::Response;
 
 use super::{check_identity, only};
 use crate::db::Db;
-use crate::http::input::{Fields, path_id};
+use crate::http::input::{Fields, PathId};
 use crate::http::pagination::json_text;
 use crate::http::{ApiError, Caller};
 
@@ -47,14 +47,13 @@ const COUNT: &str = "\
 pub(super) async fn mark_conversation_read(
     caller: Caller,
     State(db): State<Db>,
-    Path(id): Path<String>,
+    PathId(id): PathId,
     fields: Fields,
 ) -> Result<Response, ApiError> {
     check_identity(&caller, &fields, &["user_id"])?;
-    let conversation = path_id(&id)?;
     let up_to = fields.uuid_of(&["message_id", "up_to_message_id"])?;
     let rows = db
-        .query_as(&caller.claims, MARK_CONVERSATION, &[&conversation, &up_to])
+        .query_as(&caller.claims, MARK_CONVERSATION, &[&id, &up_to])
         .await?;
     Ok(json_text(only(&rows)?))
 }

@@ -9,6 +9,8 @@
 //! A request that is dropped half-way has its flight completed by the server: all of it was
 //! already sent.
 
+use std::time::Duration;
+
 use futures_util::future::{join_all, join4};
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
@@ -36,6 +38,10 @@ const ROLE_ANSWER: usize = 3;
 /// statement prepared before a change of the schema. Its input is at hand, so repeating it is
 /// safe; more than once more would only add to the contention that caused it.
 const ATTEMPTS: usize = 2;
+
+/// Milliseconds before the repetition, drawn at random. Whoever survived a deadlock is still
+/// waking up when its loser is told: without a pause the loser takes the lock from under it.
+const PAUSE_MS: std::ops::Range<u64> = 20..60;
 
 /// One statement with its parameters. The text is a constant: what callers send is a parameter.
 #[derive(Clone, Copy)]
@@ -75,6 +81,7 @@ impl Db {
             match self.attempt(caller, queries).await {
                 Err(error) if error.may_pass_on_repetition() => {
                     tracing::debug!(%error, "repeating a transaction that was rolled back");
+                    tokio::time::sleep(Duration::from_millis(fastrand::u64(PAUSE_MS))).await;
                 }
                 result => return result,
             }

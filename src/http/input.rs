@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 
 use axum::body::Bytes;
-use axum::extract::{FromRequest, FromRequestParts, Query, Request};
+use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::http::request::Parts;
@@ -253,12 +253,20 @@ impl<S: Send + Sync> FromRequestParts<S> for Parameters {
     }
 }
 
-/// An id in a path. One that is not a UUID names nothing, so it is not found.
-///
-/// # Errors
-/// 404.
-pub fn path_id(segment: &str) -> Result<Uuid, ApiError> {
-    Uuid::try_parse(segment).map_err(|_| ApiError::new(ErrorCode::NotFound))
+/// The id in a path. One that is not a UUID names nothing, so it is not found.
+#[derive(Clone, Copy, Debug)]
+pub struct PathId(pub Uuid);
+
+impl<S: Send + Sync> FromRequestParts<S> for PathId {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let segment = Path::<String>::from_request_parts(parts, state).await.ok();
+        segment
+            .and_then(|Path(segment)| Uuid::try_parse(&segment).ok())
+            .map(Self)
+            .ok_or_else(|| ApiError::new(ErrorCode::NotFound))
+    }
 }
 
 fn as_uuid(value: &Value) -> Option<Uuid> {

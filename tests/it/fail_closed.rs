@@ -8,8 +8,10 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use rapport::auth::Claims;
 use rapport::db::{Db, DbError, Query};
+use rapport::shutdown::Tasks;
 use reqwest::Method;
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::support::chat_server::Person::{Ana, Ben};
@@ -311,7 +313,7 @@ async fn the_loser_of_a_deadlock_is_repeated() {
         .unwrap()
         .get(0);
     assert_eq!(sum, 6, "each of the three counted twice, and once");
-    let deadlocks: i64 = eventually("the statistics tell of the deadlock", async || {
+    eventually("the statistics tell of the deadlock", async || {
         let row = client
             .query_one(
                 "select deadlocks from pg_stat_database where datname = current_database()",
@@ -319,10 +321,9 @@ async fn the_loser_of_a_deadlock_is_repeated() {
             )
             .await
             .unwrap();
-        Some(row.get::<_, i64>(0)).filter(|count| *count > 0)
+        (row.get::<_, i64>(0) > 0).then_some(())
     })
     .await;
-    assert_eq!(deadlocks, 1);
 }
 
 #[tokio::test]
@@ -360,8 +361,17 @@ async fn a_full_pool_is_told_and_passes() {
 async fn a_database_that_is_away_is_told_and_comes_back() {
     let (server, proxy) = behind_proxy(&[]).await;
     let conversation = server.open(Ana, Ben).await;
-    assert!(server.readiness.report().database_reachable);
+    let reported = async |expected| {
+        eventually("the outage or its end is noticed by itself", async || {
+            (server.readiness.report().database_reachable == expected).then_some(())
+        })
+        .await;
+    };
+    let stop = CancellationToken::new();
+    let watch = Tasks::new().spawn("database watch", server.db.clone().watch(stop.clone()));
+    reported(true).await;
     proxy.set(Mode::Cut);
+    reported(false).await;
     let history = format!("/messages?conversation_id={conversation}");
     for _ in 0..2 {
         let refused = server.get(Ana, &history).await;
@@ -369,8 +379,6 @@ async fn a_database_that_is_away_is_told_and_comes_back() {
         assert_eq!(refused.header("retry-after"), Some("5"));
         assert_eq!(refused.body["details"], Value::Null);
     }
-    assert!(server.db.ping().await.is_err());
-    assert!(!server.readiness.report().database_reachable);
     let ready =
         answer(reqwest::Client::new().request(Method::GET, format!("{}/ready", server.origin)))
             .await;
@@ -385,8 +393,10 @@ async fn a_database_that_is_away_is_told_and_comes_back() {
     );
 
     proxy.set(Mode::Open);
+    reported(true).await;
     assert_eq!(server.get(Ana, &history).await.status, 200);
-    assert!(server.readiness.report().database_reachable);
+    stop.cancel();
+    watch.await.unwrap();
 }
 
 #[tokio::test]

@@ -160,6 +160,7 @@ async fn refusals() {
         format!("/conversations/{shared}"),
         format!("/conversations/{}", uuid::Uuid::new_v4()),
         "/conversations/x".into(),
+        "/conversations/%ff".into(),
     ] {
         server
             .get(Zoe, &path)
