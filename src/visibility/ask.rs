@@ -52,11 +52,12 @@ const BECOME: &str = "\
         pg_catalog.set_config('request.jwt.claim.sub', $2, true), \
         pg_catalog.set_config('request.jwt.claim.role', $3, true), \
         pg_catalog.set_config('plan_cache_mode', $4, true), \
+        pg_catalog.set_config('statement_timeout', coalesce($5, pg_catalog.current_setting('statement_timeout')), true), \
         pg_catalog.set_config('role', case current_user when 'rapport_request' then $3 \
             else 'rapport_request' end, true)";
 
 /// Position of the role among the answers of [`BECOME`].
-const ROLE_ANSWER: usize = 4;
+const ROLE_ANSWER: usize = 5;
 
 /// A statement that can be asked in different names. Its parameters are `text[]` each, its
 /// answer is one row.
@@ -68,6 +69,8 @@ pub(super) struct Question {
     parameters: usize,
     /// Whether the plan is made anew for every identity.
     is_planned_anew: bool,
+    /// How long it may take, if less than other statements.
+    time_limit: Option<Duration>,
     /// A [`Way`] as its number.
     way: AtomicU8,
 }
@@ -96,8 +99,15 @@ impl Question {
             sql,
             parameters,
             is_planned_anew,
+            time_limit: None,
             way: AtomicU8::new(0),
         }
+    }
+
+    /// Less time than other statements have.
+    pub(super) fn with_time_limit(mut self, limit: Duration) -> Self {
+        self.time_limit = Some(limit);
+        self
     }
 
     /// How it is put now.
@@ -144,6 +154,8 @@ impl Asker {
             .as_ref()
             .and_then(|claims| claims.get("sub"))
             .and_then(serde_json::Value::as_str)
+            // A text of PostgreSQL's has no NUL; a setting refused for one would fail every question.
+            .filter(|subject| !subject.contains('\0'))
             .unwrap_or_default()
             .to_owned();
         Self { identity, subject }
@@ -570,6 +582,10 @@ async fn become_identity(
     } else {
         "force_generic_plan"
     };
+    let time_limit = asking
+        .question
+        .time_limit
+        .map(|limit| limit.as_millis().to_string());
     let row: Row = client
         .query_one(
             statement,
@@ -578,6 +594,7 @@ async fn become_identity(
                 &asking.asker.subject,
                 &identity.role,
                 &plan_cache_mode,
+                &time_limit,
             ],
         )
         .await?;

@@ -509,7 +509,9 @@ impl CatalogCache {
             previous => {
                 let mut wanted: HashSet<&str> = roles.iter().copied().collect();
                 if let Some(previous) = &previous {
-                    wanted.extend(previous.roles.keys().map(String::as_str));
+                    // Names that are no role's need not be kept: anybody may come up with them.
+                    let known = previous.roles.iter().filter(|(_, rights)| rights.is_some());
+                    wanted.extend(known.map(|(role, _)| role.as_str()));
                 }
                 let wanted: Vec<&str> = wanted.into_iter().collect();
                 self.metrics.catalog_loads.inc();

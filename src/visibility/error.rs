@@ -170,8 +170,9 @@ impl From<ConnectError> for AskError {
 }
 
 impl From<tokio_postgres::Error> for AskError {
-    /// Separates an outage from a refusal. Class 08 is connection trouble, 53 a server out of memory, disk
-    /// or connections; 57P01 to 57P05 are sent by a server that stops, crashes or starts.
+    /// Separates an outage from a refusal. Class 08 is connection trouble, 53300 a server without
+    /// a free connection; 57P01 to 57P05 are sent by a server that stops, crashes or starts. A
+    /// statement that ran out of memory or disk is a refusal: it may do so every time.
     fn from(error: tokio_postgres::Error) -> Self {
         let is_outage = match error.code() {
             None => {
@@ -180,7 +181,7 @@ impl From<tokio_postgres::Error> for AskError {
             }
             Some(state) => {
                 let code = state.code();
-                code.starts_with("08") || code.starts_with("53") || code.starts_with("57P")
+                code.starts_with("08") || code == "53300" || code.starts_with("57P")
             }
         };
         if is_outage {

@@ -24,10 +24,6 @@ use crate::observability::metrics::VisibilityMetrics;
 const NO_PRIMARY_KEY: &str = "Error 400: Bad Request, no primary key";
 const UNAUTHORIZED: &str = "Error 401: Unauthorized";
 
-/// Attempts at one run: the first may meet statements that the catalogue has left behind; each
-/// of the others can find out at most that one more role's question is impossible on images.
-const ATTEMPTS: usize = 16;
-
 /// Everything a resolution needs.
 pub(super) struct Resolver {
     pub(super) subscriptions: Mutex<Subscriptions>,
@@ -72,15 +68,19 @@ impl Resolver {
         let mut deliveries = Vec::new();
         for run in &runs {
             self.metrics.batch_changes.observe(run.changes.len() as f64);
-            for attempt in 0..ATTEMPTS {
+            // The first attempt may meet statements that the catalogue has left behind. A later
+            // one ends early only if it found a question impossible, which it finds but once.
+            let mut may_be_stale = true;
+            loop {
                 let resolution = Resolution::new(self, &catalog, run);
-                match resolution.deliver(attempt == 0).await {
+                match resolution.deliver(may_be_stale).await {
                     Ok(found) => {
                         deliveries.extend(found);
                         break;
                     }
                     Err(Stale) => catalog = self.renewed(&roles).await,
                 }
+                may_be_stale = false;
             }
         }
         self.metrics
@@ -229,6 +229,39 @@ struct Deciders {
     unknown: Vec<usize>,
 }
 
+/// Numbers of inputs, of images and of keys.
+type Numbers = [Arc<[u32]>; 2];
+
+impl Deciders {
+    /// The inputs that decide about these changes, of images and of keys.
+    fn numbers(&self, changes: impl Iterator<Item = usize>) -> Numbers {
+        let mut numbers = [Vec::new(), Vec::new()];
+        for change in changes {
+            match self.by_change[change] {
+                Decider::Image(number) => numbers[IMAGE].push(number),
+                Decider::Key(number) => numbers[KEY].push(number),
+                Decider::Visible | Decider::Hidden | Decider::Unknown => {}
+            }
+        }
+        numbers.map(|mut numbers| {
+            numbers.sort_unstable();
+            numbers.dedup();
+            numbers.into()
+        })
+    }
+}
+
+impl Person {
+    /// Whether subscriptions without a filter want insertions, updates, deletions.
+    fn actions(&self) -> [bool; 3] {
+        [Action::Insert, Action::Update, Action::Delete].map(|action| {
+            self.open
+                .iter()
+                .any(|subscription| subscription.event.accepts(action))
+        })
+    }
+}
+
 /// Places of the two kinds of question about a row.
 const IMAGE: usize = 0;
 const KEY: usize = 1;
@@ -289,6 +322,8 @@ impl<'a> Resolution<'a> {
     ) -> (Vec<Item>, Vec<(usize, usize)>) {
         let mut items = Vec::new();
         let mut owners = Vec::new();
+        // People without filters who want the same kinds of change are asked about the same inputs.
+        let mut shared: HashMap<(&str, [bool; 3]), Numbers> = HashMap::new();
         for (position, person) in people.iter().enumerate() {
             let role = person.asker.identity.role.as_str();
             let (Some(facts), Some(deciders)) = (roles.get(role), deciders.get(role)) else {
@@ -297,28 +332,26 @@ impl<'a> Resolution<'a> {
             let Access::Asked(inquiry) = &facts.access else {
                 continue;
             };
-            let mut numbers = [Vec::new(), Vec::new()];
-            for change in self.wanted(person) {
-                match deciders.by_change[change] {
-                    Decider::Image(number) => numbers[IMAGE].push(number),
-                    Decider::Key(number) => numbers[KEY].push(number),
-                    Decider::Visible | Decider::Hidden | Decider::Unknown => {}
-                }
-            }
-            for (kind, mut numbers) in numbers.into_iter().enumerate() {
+            let numbers = if person.matched.is_empty() {
+                shared
+                    .entry((role, person.actions()))
+                    .or_insert_with(|| deciders.numbers(self.wanted(person)))
+                    .clone()
+            } else {
+                deciders.numbers(self.wanted(person))
+            };
+            for (kind, numbers) in numbers.into_iter().enumerate() {
                 let inquiry = [&inquiry.image, &inquiry.key][kind];
                 let (Some(inquiry), false) = (inquiry, numbers.is_empty()) else {
                     continue;
                 };
-                numbers.sort_unstable();
-                numbers.dedup();
                 let metrics = &self.resolver.metrics;
                 [&metrics.asked_by_image, &metrics.asked_by_key][kind].inc_by(numbers.len() as u64);
                 items.push(Item {
                     asker: Arc::clone(&person.asker),
                     question: Arc::clone(&inquiry.question),
                     inputs: Arc::clone(&deciders.inputs[kind]),
-                    numbers: numbers.into(),
+                    numbers,
                     operand: None,
                 });
                 owners.push((position, kind));
@@ -555,20 +588,17 @@ impl<'a> Resolution<'a> {
 
     /// Changes that some subscription of a person accepts, ascending or not, repeated or not.
     fn wanted<'p>(&'p self, person: &'p Person) -> impl Iterator<Item = usize> + 'p {
-        let accepts_any = |event: &ChangeEvent| {
-            person
-                .open
-                .iter()
-                .any(|subscription| subscription.event.accepts(event.action()))
+        let [insert, update, delete] = person.actions();
+        let is_wanted = move |event: &ChangeEvent| match event.action() {
+            Action::Insert => insert,
+            Action::Update => update,
+            Action::Delete => delete,
         };
-        let open = if person.open.is_empty() {
-            &[]
-        } else {
-            self.run.changes.as_slice()
-        };
-        open.iter()
+        self.run
+            .changes
+            .iter()
             .enumerate()
-            .filter(move |(_, event)| accepts_any(event))
+            .filter(move |(_, event)| is_wanted(event))
             .map(|(change, _)| change)
             .chain(person.matched.iter().map(|(change, _)| *change))
     }

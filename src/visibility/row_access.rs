@@ -14,6 +14,13 @@ use super::error::AskError;
 use crate::change::{ColumnValue, Relation};
 use crate::observability::metrics::VisibilityMetrics;
 
+/// How long one condition of a filter may take. Filters are written by strangers, and a pattern
+/// can be made to run for ever; an honest one takes microseconds a value.
+const FILTER_TIME_LIMIT: Duration = Duration::from_millis(250);
+
+/// SQLSTATE of a statement that ran out of its time.
+const QUERY_CANCELED: &str = "57014";
+
 /// First and longest wait before a question is repeated while the database is away. A restart
 /// takes about a second; nobody is served by asking every 50 ms for an hour.
 const FIRST_RETRY: Duration = Duration::from_millis(50);
@@ -73,7 +80,9 @@ pub(super) fn access(
     if permissive.is_empty() {
         return Access::Hidden;
     }
-    if restrictive.is_empty() && permissive.iter().any(|policy| policy.expression == "true") {
+    // Only if all say so: beside a policy that makes every `select` fail, such as one that
+    // refers to itself, `true` shows nothing.
+    if restrictive.is_empty() && permissive.iter().all(|policy| policy.expression == "true") {
         return Access::Visible;
     }
     let policies = || permissive.iter().chain(&restrictive);
@@ -189,7 +198,10 @@ fn places(columns: &[&TableColumn], relation: &Relation) -> Option<Vec<usize>> {
         .iter()
         .map(|column| {
             relation.columns.iter().position(|published| {
-                published.name == column.name && published.type_oid == column.type_oid
+                published.name == column.name
+                    && published.type_oid == column.type_oid
+                    // A cast to another length would change the value.
+                    && published.type_modifier == column.type_modifier
             })
         })
         .collect()
@@ -279,6 +291,7 @@ pub(super) fn condition_question(
             2,
             false,
         )
+        .with_time_limit(FILTER_TIME_LIMIT)
     })
 }
 
@@ -436,6 +449,7 @@ pub(super) async fn settle(
         let askings = askings(items, &parts);
         let answers = pool.ask(&askings).await;
         let mut away = None;
+        let mut is_impossible = false;
         let ways: Vec<Way> = askings.iter().map(|asking| asking.way).collect();
         for ((part, way), answer) in parts.into_iter().zip(ways).zip(answers) {
             let ordinals = answer.and_then(|row| Ok(row.try_get::<_, Vec<i64>>(0)?));
@@ -468,19 +482,22 @@ pub(super) async fn settle(
                     let sqlstate = error.sqlstate().unwrap_or("XX000").to_owned();
                     tracing::debug!(%sqlstate, "a question about row visibility failed");
                     if question.give_way(way, &error, part.behind_probe.is_some()) {
-                        if question.way() == Way::Impossible {
-                            return Err(Stale);
-                        }
+                        is_impossible |= question.way() == Way::Impossible;
                         let numbers = part
                             .behind_probe
                             .map_or(part.numbers, |(numbers, _)| numbers);
                         open.push_back(Part::new(part.item, numbers));
                         continue;
                     }
+                    let item_is_filter = items[part.item].operand.is_some();
                     let outcome = &mut outcomes[part.item];
                     let whole = match &part.behind_probe {
                         Some((numbers, _)) => Some(Arc::clone(numbers)),
-                        None if matches!(error, AskError::Unpreparable(_)) => {
+                        // Looking for the one value on which a filter takes too long would take
+                        // everybody's time.
+                        None if matches!(error, AskError::Unpreparable(_))
+                            || (item_is_filter && sqlstate == QUERY_CANCELED) =>
+                        {
                             Some(Arc::clone(&part.numbers))
                         }
                         None => None,
@@ -502,6 +519,9 @@ pub(super) async fn settle(
                     }
                 }
             }
+        }
+        if is_impossible {
+            return Err(Stale);
         }
         match away {
             Some(error) => patience.wait(&error).await,
@@ -559,18 +579,20 @@ impl Part {
 }
 
 fn askings(items: &[Item], parts: &[Part]) -> Vec<Asking> {
-    type Parameters = (*const Inputs, Arc<[u32]>, Option<Arc<str>>);
-    // Most identities are asked about the same inputs: these are encoded once.
-    let mut encoded: HashMap<Parameters, Arc<[TextArray]>> = HashMap::new();
+    // Most identities are asked about the same inputs, shared: these are encoded once. Whatever
+    // an address stands for is kept alive by `parts` and `items`.
+    let mut encoded: HashMap<[usize; 3], Arc<[TextArray]>> = HashMap::new();
     parts
         .iter()
         .map(|part| {
             let item = &items[part.item];
-            let key = (
-                Arc::as_ptr(&item.inputs),
-                Arc::clone(&part.numbers),
-                item.operand.clone(),
-            );
+            let key = [
+                Arc::as_ptr(&item.inputs).addr(),
+                Arc::as_ptr(&part.numbers).addr(),
+                item.operand
+                    .as_ref()
+                    .map_or(0, |operand| Arc::as_ptr(operand).addr()),
+            ];
             let parameters = encoded
                 .entry(key)
                 .or_insert_with(|| item.inputs.encode(&part.numbers, item.operand.as_deref()));

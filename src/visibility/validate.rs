@@ -38,6 +38,10 @@ impl Resolver {
         bindings: &[Binding],
     ) -> Result<Vec<Draft>, SubscribeError> {
         let roles = [identity.role.as_str()];
+        if let (true, Some(binding)) = (identity.role.contains('\0'), bindings.first()) {
+            // It could not even be asked for.
+            return Err(no_such_role(&binding.request, "\u{fffd}"));
+        }
         let asker = Arc::new(Asker::new(Arc::clone(identity)));
         let catalog = self.catalog.current(&roles).await.map_err(unavailable)?;
         match self.check(&catalog, &asker, bindings).await {
@@ -71,6 +75,14 @@ impl Resolver {
     }
 }
 
+fn no_such_role(request: &SubscriptionRequest, role: &str) -> SubscribeError {
+    SubscribeError::Invalid {
+        params: request.describe(),
+        sqlstate: UNDEFINED_OBJECT.to_owned(),
+        message: format!("role \"{role}\" does not exist"),
+    }
+}
+
 fn unavailable(error: AskError) -> SubscribeError {
     tracing::debug!(%error, "a subscription cannot be checked");
     SubscribeError::Unavailable
@@ -89,7 +101,7 @@ impl Check<'_> {
         let request = self.request;
         let role = self.asker.identity.role.as_str();
         if !self.catalog.has_role(role) {
-            return Err(self.invalid(UNDEFINED_OBJECT, format!("role \"{role}\" does not exist")));
+            return Err(no_such_role(request, role));
         }
         let tables: Vec<&Arc<Table>> = match request.exact_table() {
             Some(name) => self.catalog.table_named(&name).into_iter().collect(),

@@ -388,3 +388,26 @@ fn config() -> Config {
         ..default
     }
 }
+
+#[tokio::test]
+async fn a_filter_that_never_ends_harms_only_its_own() {
+    let bench = Bench::new(TABLE).await;
+    let someone = identity("authenticated", 1);
+    // The number of x is odd, which the engine finds out by trying every way to divide them.
+    let params = json!({"schema": "public", "table": "t", "filter": r"name=match.^(x+)(x+)(x+)(x+)\1\2\3\4y$"});
+    bench.subscribe(1, &someone, params).await.unwrap();
+    bench.watch(2, &someone, "t").await;
+    let before = std::time::Instant::now();
+    let seen = bench
+        .insert(
+            "t",
+            "insert into t (id, name) select n, repeat('x', 999) || 'y' from generate_series(1, 16) n",
+            "true",
+        )
+        .await;
+    assert!(before.elapsed() < std::time::Duration::from_secs(4));
+    for seen in seen {
+        assert_eq!(seen.rows, [2].into());
+        assert!(seen.unanswered[&1].contains("57014"));
+    }
+}
