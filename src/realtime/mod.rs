@@ -9,6 +9,7 @@ pub mod change_feed;
 pub mod channel;
 pub mod error;
 pub mod frame;
+pub mod handshake;
 pub mod hub;
 pub mod limits;
 pub mod outbound;
@@ -87,7 +88,7 @@ impl Realtime {
 /// The socket's two paths: the public one, and the one behind a gateway that rewrites (protocol 1.1).
 pub fn routes(realtime: Realtime) -> Router {
     Router::new()
-        .route("/realtime/v1/websocket", any(socket::upgrade))
-        .route("/socket/websocket", any(socket::upgrade))
+        .route("/realtime/v1/websocket", any(handshake::upgrade))
+        .route("/socket/websocket", any(handshake::upgrade))
         .with_state(realtime)
 }

@@ -1,4 +1,4 @@
-//! The only file that touches a WebSocket: the upgrade, and the task that reads and writes it.
+//! The only file that reads and writes a WebSocket: the task of a socket.
 //!
 //! Lifecycle: one task per socket, from the upgrade to the end of the TCP connection. It owns no
 //! buffer while it waits: bytes are read into one that the worker thread lends, and what is
@@ -12,30 +12,23 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use axum::extract::{Query, State};
-use axum::http::header::{CONNECTION, CONTENT_TYPE, SEC_WEBSOCKET_ACCEPT, UPGRADE};
-use axum::http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
-use axum::response::{IntoResponse, Response};
 use futures_util::stream::{FuturesUnordered, Stream as _};
-use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use hyper_util::server::conn::auto::upgrade::downcast;
-use serde::Deserialize;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
-use tungstenite::handshake::derive_accept_key;
 
 use super::Realtime;
 use super::channel::Holder;
-use super::error::{CloseReason, HandshakeRefusal};
+use super::error::CloseReason;
 use super::frame::{Frame, FrameError, FrameReader, Received};
 use super::limits::UnixMillis;
 use super::outbound::{Fanout, Outbound, QueueLimits, Queued};
 use super::protocol::Serializer;
 use super::session::{Effect, Session, Shared};
 use super::work::{Work, Workshop};
-use crate::auth::TokenError;
 use crate::observability::metrics::DropReason;
 
 /// The buffer a worker thread lends for reading: as much as one system call usually finds.
@@ -53,140 +46,8 @@ thread_local! {
         RefCell::new(vec![0; READ_BUFFER_BYTES].into_boxed_slice());
 }
 
-/// The parameters of the socket's URL. Others are ignored.
-#[derive(Debug, Deserialize)]
-pub struct Parameters {
-    apikey: Option<String>,
-    vsn: Option<String>,
-}
-
-/// `GET /socket/websocket`: checks the key and takes the connection over.
-pub async fn upgrade(
-    State(realtime): State<Realtime>,
-    query: Result<Query<Parameters>, axum::extract::rejection::QueryRejection>,
-    mut request: Request<axum::body::Body>,
-) -> Response {
-    let parameters = query.map_or(
-        Parameters {
-            apikey: None,
-            vsn: None,
-        },
-        |Query(parameters)| parameters,
-    );
-    match handshake(&realtime, &parameters, &mut request) {
-        Ok(handshake) => {
-            let answer = switching_protocols(&handshake.accept);
-            let tasks = realtime.tasks.clone();
-            tasks.spawn("socket", async move {
-                // An error means that the connection broke before it was ours.
-                if let Ok(upgraded) = handshake.on_upgrade.await {
-                    serve(realtime, handshake.serializer, handshake.holder, upgraded).await;
-                }
-            });
-            answer
-        }
-        Err(refusal) => {
-            realtime.shared.hub.metrics().sockets_refused.inc();
-            refused(&refusal)
-        }
-    }
-}
-
-/// A handshake that was accepted.
-struct Handshake {
-    serializer: Serializer,
-    holder: Holder,
-    accept: String,
-    on_upgrade: OnUpgrade,
-}
-
-/// The checks in the order of protocol 1.3. A refusal is answered at once.
-fn handshake(
-    realtime: &Realtime,
-    parameters: &Parameters,
-    request: &mut Request<axum::body::Body>,
-) -> Result<Handshake, HandshakeRefusal> {
-    if request.method() != Method::GET {
-        return Err(HandshakeRefusal::NotAnUpgrade);
-    }
-    let serializer =
-        Serializer::negotiate(parameters.vsn.as_deref()).ok_or(HandshakeRefusal::Version)?;
-    let headers = request.headers();
-    // A gateway puts the key into the header, which therefore counts more.
-    let key = match headers.get("x-api-key") {
-        Some(value) => value
-            .to_str()
-            .map_err(|_| HandshakeRefusal::Token(TokenError::Malformed))?,
-        None => parameters
-            .apikey
-            .as_deref()
-            .ok_or(HandshakeRefusal::Token(TokenError::Missing))?,
-    };
-    let shared = &realtime.shared;
-    let claims = shared
-        .verifier
-        .verify_socket(key)
-        .map_err(HandshakeRefusal::Token)?;
-    let mark = shared.marks.of(key);
-    if shared.hub.socket_count() >= shared.config.max_sockets {
-        return Err(HandshakeRefusal::TooManySockets);
-    }
-    let accept = websocket_accept(headers).ok_or(HandshakeRefusal::NotAnUpgrade)?;
-    let on_upgrade = request
-        .extensions_mut()
-        .remove::<OnUpgrade>()
-        .ok_or(HandshakeRefusal::NotAnUpgrade)?;
-    Ok(Handshake {
-        serializer,
-        holder: Holder { claims, mark },
-        accept,
-        on_upgrade,
-    })
-}
-
-/// The answer to the client's key, if the headers are those of a WebSocket handshake (RFC 6455, 4.2.1).
-fn websocket_accept(headers: &HeaderMap) -> Option<String> {
-    let has_word = |name, word: &str| {
-        headers
-            .get_all(name)
-            .iter()
-            .filter_map(|value| value.to_str().ok())
-            .flat_map(|value| value.split(','))
-            .any(|part| part.trim().eq_ignore_ascii_case(word))
-    };
-    let is_version_13 = headers
-        .get("sec-websocket-version")
-        .is_some_and(|version| version == "13");
-    let key = headers.get("sec-websocket-key")?;
-    (has_word(CONNECTION, "upgrade") && has_word(UPGRADE, "websocket") && is_version_13)
-        .then(|| derive_accept_key(key.as_bytes()))
-}
-
-fn switching_protocols(accept: &str) -> Response {
-    let mut response = StatusCode::SWITCHING_PROTOCOLS.into_response();
-    let headers = response.headers_mut();
-    headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
-    headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
-    if let Ok(accept) = HeaderValue::from_str(accept) {
-        headers.insert(SEC_WEBSOCKET_ACCEPT, accept);
-    }
-    response
-}
-
-fn refused(refusal: &HandshakeRefusal) -> Response {
-    let (status, text) = refusal.answer();
-    match text {
-        None => status.into_response(),
-        Some(text) => {
-            let body = serde_json::json!({ "error": text }).to_string();
-            let kind = HeaderValue::from_static("application/json; charset=utf-8");
-            (status, [(CONTENT_TYPE, kind)], body).into_response()
-        }
-    }
-}
-
 /// Takes the stream out of hyper and runs the socket on it.
-async fn serve(realtime: Realtime, serializer: Serializer, holder: Holder, upgraded: Upgraded) {
+pub async fn serve(realtime: Realtime, serializer: Serializer, holder: Holder, upgraded: Upgraded) {
     let (stream, received) = match downcast::<TokioIo<TcpStream>>(upgraded) {
         Ok(parts) => {
             let stream = parts.io.into_inner();

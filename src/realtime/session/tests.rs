@@ -2,11 +2,13 @@
 
 use serde_json::{Value, json};
 
+use super::join::{MAX_WAITING, MAX_WAITING_BYTES};
 use super::*;
 use crate::auth::{KeySet, Requirements, mint};
 use crate::observability::metrics::RealtimeMetrics;
-use crate::realtime::channel::Holder;
+use crate::realtime::channel::postgres_changes;
 use crate::realtime::protocol::Serializer;
+use crate::visibility::ChannelId;
 
 const SECRET: &str = "a-secret-for-tests-that-is-long-enough-for-hs256";
 
@@ -166,7 +168,7 @@ fn closed(join: &str, topic: &str) -> String {
 /// A join with one binding, and the binding as the reply repeats it.
 fn with_binding() -> (Value, String) {
     let params = json!({"event": "*", "schema": "public", "table": "t"});
-    let bindings = [super::super::protocol::BindingParams::derived(
+    let bindings = [crate::realtime::protocol::BindingParams::derived(
         params.clone(),
     )];
     let ids = postgres_changes::assign_ids(&bindings);

@@ -1,0 +1,153 @@
+//! Who gets a socket: the checks before the upgrade, and what the others are told (protocol 1.3).
+//!
+//! A refusal is answered at once. What holds back abuse is a limit, never a pause that a proxy or a
+//! client would have to sit through.
+
+use axum::body::Body;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
+use axum::http::header::{CONNECTION, CONTENT_TYPE, SEC_WEBSOCKET_ACCEPT, UPGRADE};
+use axum::http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
+use axum::response::{IntoResponse, Response};
+use hyper::upgrade::OnUpgrade;
+use serde::Deserialize;
+use tungstenite::handshake::derive_accept_key;
+
+use super::Realtime;
+use super::channel::Holder;
+use super::error::HandshakeRefusal;
+use super::protocol::Serializer;
+use super::socket;
+use crate::auth::TokenError;
+
+/// The parameters of the socket's URL. Others are ignored.
+#[derive(Debug, Deserialize)]
+pub struct Parameters {
+    apikey: Option<String>,
+    vsn: Option<String>,
+}
+
+/// `GET /socket/websocket`: checks the key and takes the connection over.
+pub async fn upgrade(
+    State(realtime): State<Realtime>,
+    query: Result<Query<Parameters>, QueryRejection>,
+    mut request: Request<Body>,
+) -> Response {
+    let parameters = query.map_or(
+        Parameters {
+            apikey: None,
+            vsn: None,
+        },
+        |Query(parameters)| parameters,
+    );
+    match handshake(&realtime, &parameters, &mut request) {
+        Ok(handshake) => {
+            let answer = switching_protocols(&handshake.accept);
+            let tasks = realtime.tasks.clone();
+            tasks.spawn("socket", async move {
+                // An error means that the connection broke before it was ours.
+                if let Ok(upgraded) = handshake.on_upgrade.await {
+                    socket::serve(realtime, handshake.serializer, handshake.holder, upgraded).await;
+                }
+            });
+            answer
+        }
+        Err(refusal) => {
+            realtime.shared.hub.metrics().sockets_refused.inc();
+            refused(&refusal)
+        }
+    }
+}
+
+/// A handshake that was accepted.
+struct Handshake {
+    serializer: Serializer,
+    holder: Holder,
+    accept: String,
+    on_upgrade: OnUpgrade,
+}
+
+/// The checks in the order of protocol 1.3. A refusal is answered at once.
+fn handshake(
+    realtime: &Realtime,
+    parameters: &Parameters,
+    request: &mut Request<Body>,
+) -> Result<Handshake, HandshakeRefusal> {
+    if request.method() != Method::GET {
+        return Err(HandshakeRefusal::NotAnUpgrade);
+    }
+    let serializer =
+        Serializer::negotiate(parameters.vsn.as_deref()).ok_or(HandshakeRefusal::Version)?;
+    let headers = request.headers();
+    // A gateway puts the key into the header, which therefore counts more.
+    let key = match headers.get("x-api-key") {
+        Some(value) => value
+            .to_str()
+            .map_err(|_| HandshakeRefusal::Token(TokenError::Malformed))?,
+        None => parameters
+            .apikey
+            .as_deref()
+            .ok_or(HandshakeRefusal::Token(TokenError::Missing))?,
+    };
+    let shared = &realtime.shared;
+    let claims = shared
+        .verifier
+        .verify_socket(key)
+        .map_err(HandshakeRefusal::Token)?;
+    let mark = shared.marks.of(key);
+    if shared.hub.socket_count() >= shared.config.max_sockets {
+        return Err(HandshakeRefusal::TooManySockets);
+    }
+    let accept = websocket_accept(headers).ok_or(HandshakeRefusal::NotAnUpgrade)?;
+    let on_upgrade = request
+        .extensions_mut()
+        .remove::<OnUpgrade>()
+        .ok_or(HandshakeRefusal::NotAnUpgrade)?;
+    Ok(Handshake {
+        serializer,
+        holder: Holder { claims, mark },
+        accept,
+        on_upgrade,
+    })
+}
+
+/// The answer to the client's key, if the headers are those of a WebSocket handshake (RFC 6455, 4.2.1).
+fn websocket_accept(headers: &HeaderMap) -> Option<String> {
+    let has_word = |name, word: &str| {
+        headers
+            .get_all(name)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|value| value.split(','))
+            .any(|part| part.trim().eq_ignore_ascii_case(word))
+    };
+    let is_version_13 = headers
+        .get("sec-websocket-version")
+        .is_some_and(|version| version == "13");
+    let key = headers.get("sec-websocket-key")?;
+    (has_word(CONNECTION, "upgrade") && has_word(UPGRADE, "websocket") && is_version_13)
+        .then(|| derive_accept_key(key.as_bytes()))
+}
+
+fn switching_protocols(accept: &str) -> Response {
+    let mut response = StatusCode::SWITCHING_PROTOCOLS.into_response();
+    let headers = response.headers_mut();
+    headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+    headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+    if let Ok(accept) = HeaderValue::from_str(accept) {
+        headers.insert(SEC_WEBSOCKET_ACCEPT, accept);
+    }
+    response
+}
+
+fn refused(refusal: &HandshakeRefusal) -> Response {
+    let (status, text) = refusal.answer();
+    match text {
+        None => status.into_response(),
+        Some(text) => {
+            let body = serde_json::json!({ "error": text }).to_string();
+            let kind = HeaderValue::from_static("application/json; charset=utf-8");
+            (status, [(CONTENT_TYPE, kind)], body).into_response()
+        }
+    }
+}

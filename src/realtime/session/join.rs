@@ -1,0 +1,349 @@
+//! Joining: what is decided at once, what waits for the database, and the reply (protocol 3).
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use serde_json::value::RawValue;
+
+use super::super::channel::postgres_changes::{self, Subscription};
+use super::super::channel::{Channel, Holder, Joining, OwnedMessage};
+use super::super::error::{JoinRefusal, expiry};
+use super::super::hub::MemberSpec;
+use super::super::limits::UnixMillis;
+use super::super::protocol::{ClientMessage, JoinPayload, Ref, Reply, ServerMessage, sub_topic};
+use super::Session;
+use super::effect::{AuthorizeOrder, Effect};
+use crate::config::RealtimeConfig;
+use crate::visibility::SubscribeOptions;
+
+/// Messages of one topic that wait for the answer to its join. Clients buffer on their side
+/// until then, so more than a handful is no client.
+pub(super) const MAX_WAITING: usize = 64;
+
+/// Bytes of their payloads.
+pub(super) const MAX_WAITING_BYTES: usize = 1 << 20;
+
+/// Bindings of one channel. The original sets no limit; registering is work per binding.
+const MAX_BINDINGS: usize = 1_000;
+
+/// How long a join waits whose client asked for it: the original's default and its maximum.
+const WAIT_DEFAULT_MS: u64 = 15_000;
+const WAIT_MAX_MS: u64 = 20_000;
+
+impl Session {
+    pub(super) fn join(
+        &mut self,
+        message: &ClientMessage<'_>,
+        payload: &RawValue,
+        now: UnixMillis,
+        effects: &mut Vec<Effect>,
+    ) {
+        // A second join of a topic ends the first, whatever becomes of the second.
+        let replaced = self.channels.remove(&*message.topic).map(|channel| {
+            effects.push(Effect::Detach(channel.id));
+            channel.join_ref
+        });
+        match self.begin_join(message, payload, now, effects) {
+            Ok(topic) => {
+                if let Some(joining) = self
+                    .channels
+                    .get_mut(&topic)
+                    .and_then(|channel| channel.joining.as_mut())
+                {
+                    joining.replaced = replaced;
+                }
+                self.advance_join(&topic, now, effects);
+            }
+            Err(refusal) => {
+                let topic: Arc<str> = (*message.topic).into();
+                self.refuse(
+                    &topic,
+                    (message.join_ref.clone(), message.reference.clone()),
+                    replaced,
+                    &refusal,
+                    effects,
+                );
+            }
+        }
+    }
+
+    /// Everything that can be decided at once, in the order of protocol 3.2.
+    fn begin_join(
+        &mut self,
+        message: &ClientMessage<'_>,
+        payload: &RawValue,
+        now: UnixMillis,
+        effects: &mut Vec<Effect>,
+    ) -> Result<Arc<str>, JoinRefusal> {
+        let config = &self.shared.config;
+        let topic: Arc<str> = (*message.topic).into();
+        let sub_topic = sub_topic(&topic);
+        if sub_topic.is_empty() {
+            return Err(JoinRefusal::TopicNameRequired);
+        }
+        if self.shared.hub.is_stopping() {
+            return Err(JoinRefusal::Restarting);
+        }
+        let payload = JoinPayload::parse(payload);
+        let join = payload.config.as_ref();
+        let is_private = join.is_some_and(|join| join.private);
+        if config.private_only && !is_private {
+            return Err(JoinRefusal::PrivateOnly);
+        }
+        if !self
+            .joins
+            .take(join_burst(config), config.joins_per_second, now)
+        {
+            return Err(JoinRefusal::TooManyJoins);
+        }
+        if self.channels.len() >= config.max_channels_per_socket {
+            return Err(JoinRefusal::TooManyChannels);
+        }
+        let holder = self.holder(payload.access_token.as_deref(), now)?;
+        if join.is_some_and(|join| join.broadcast.replay) {
+            return Err(if is_private {
+                JoinRefusal::ReplayUnavailable
+            } else {
+                JoinRefusal::ReplayOfPublicChannel
+            });
+        }
+        let derived;
+        let params = match join {
+            Some(join) => join.postgres_changes.as_slice(),
+            None => {
+                derived = [postgres_changes::from_sub_topic(sub_topic)];
+                &derived
+            }
+        };
+        if params.len() > MAX_BINDINGS {
+            return Err(JoinRefusal::TooManyBindings(MAX_BINDINGS));
+        }
+        let ids = postgres_changes::assign_ids(params);
+        let options = join
+            .map(|join| join.postgres_changes_options)
+            .unwrap_or_default();
+        let wait_until = (options.wait && !params.is_empty()).then(|| {
+            let millis = options
+                .timeout_ms
+                .unwrap_or(WAIT_DEFAULT_MS)
+                .min(WAIT_MAX_MS);
+            UnixMillis(now.0 + i64::try_from(millis).unwrap_or(0))
+        });
+        let subscription = (!params.is_empty()).then(|| {
+            Box::new(Subscription {
+                bindings: postgres_changes::parse(params, &ids),
+                options: SubscribeOptions {
+                    bigint_as_string: options.bigint_as_string,
+                },
+                is_running: false,
+                is_stale: false,
+                failures: 0,
+            })
+        });
+        let channel = Channel {
+            id: self.shared.hub.next_channel(),
+            topic: Arc::clone(&topic),
+            join_ref: message.join_ref.clone(),
+            join_reference: message.reference.clone(),
+            holder,
+            ack: join.is_some_and(|join| join.broadcast.ack),
+            presence: join.is_some_and(|join| join.presence.enabled),
+            is_private,
+            is_warned: false,
+            subscription,
+            joining: Some(Box::new(Joining {
+                reply: postgres_changes::echo(params, &ids),
+                replaced: None,
+                wait_until,
+                waiting: VecDeque::new(),
+                waiting_bytes: 0,
+            })),
+            refreshing: None,
+        };
+        effects.push(Effect::Attach(
+            channel.id,
+            MemberSpec {
+                topic: Arc::clone(&topic),
+                join_ref: channel.push_ref(),
+                is_legacy: join.is_none(),
+            },
+        ));
+        self.channels.insert(Arc::clone(&topic), Box::new(channel));
+        Ok(topic)
+    }
+
+    /// The next step of a join: permissions, then bindings, then the reply.
+    fn advance_join(&mut self, topic: &Arc<str>, now: UnixMillis, effects: &mut Vec<Effect>) {
+        let Some(channel) = self.channels.get(topic) else {
+            return;
+        };
+        if channel.is_private {
+            effects.push(Effect::Authorize(AuthorizeOrder {
+                channel: channel.id,
+                topic: Arc::clone(topic),
+                claims: Arc::clone(&channel.holder.claims),
+                mark: channel.holder.mark,
+                presence: channel.presence,
+            }));
+            return;
+        }
+        self.subscribe_joining(topic, now, effects);
+    }
+
+    pub(super) fn subscribe_joining(
+        &mut self,
+        topic: &Arc<str>,
+        now: UnixMillis,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(channel) = self.channels.get_mut(topic) else {
+            return;
+        };
+        match &channel.subscription {
+            None => {
+                self.join_done(topic, effects);
+                self.settle(topic, now, effects);
+            }
+            Some(subscription) => match &subscription.bindings {
+                Ok(_) => effects.extend(channel.subscribe()),
+                Err(error) => {
+                    let error = error.clone();
+                    self.subscribed(topic, Err(error), now, effects);
+                }
+            },
+        }
+    }
+
+    /// Answers a join: the reply, the end of the channel it replaces, then what was held.
+    pub(super) fn join_done(&mut self, topic: &Arc<str>, effects: &mut Vec<Effect>) {
+        let Some(channel) = self.channels.get_mut(topic) else {
+            return;
+        };
+        let Some(joining) = &mut channel.joining else {
+            return;
+        };
+        let reply = Reply::Joined(std::mem::take(&mut joining.reply));
+        let replaced = joining.replaced.take();
+        let reference = channel.join_reference.clone();
+        effects.push(Effect::Send(channel.reply(reference, reply)));
+        if let Some(join_ref) = replaced {
+            effects.push(Effect::Send(ServerMessage::Close {
+                join_ref,
+                topic: Arc::clone(topic),
+            }));
+        }
+        effects.push(Effect::Open(channel.id));
+    }
+
+    /// What comes after the first news of a join: the presence of others, then the messages that
+    /// waited.
+    pub(super) fn settle(&mut self, topic: &Arc<str>, now: UnixMillis, effects: &mut Vec<Effect>) {
+        let Some(channel) = self.channels.get_mut(topic) else {
+            return;
+        };
+        if channel.presence {
+            // Clients show nobody joining before they have seen a state (protocol 5.2).
+            effects.push(Effect::Send(ServerMessage::PresenceState {
+                join_ref: channel.push_ref(),
+                topic: Arc::clone(topic),
+                state: "{}".into(),
+            }));
+        }
+        let waiting = channel.joining.take().map(|joining| joining.waiting);
+        self.receive_waiting(waiting.unwrap_or_default(), now, effects);
+    }
+
+    fn receive_waiting(
+        &mut self,
+        waiting: impl IntoIterator<Item = OwnedMessage>,
+        now: UnixMillis,
+        effects: &mut Vec<Effect>,
+    ) {
+        for message in waiting {
+            self.receive(&message.borrow(), now, effects);
+        }
+    }
+
+    pub(super) fn refuse_joining(
+        &mut self,
+        topic: &Arc<str>,
+        refusal: &JoinRefusal,
+        now: UnixMillis,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(mut channel) = self.channels.remove(topic) else {
+            return;
+        };
+        effects.push(Effect::Detach(channel.id));
+        let Some(joining) = channel.joining.take() else {
+            return;
+        };
+        self.refuse(
+            topic,
+            (channel.join_ref, channel.join_reference),
+            joining.replaced,
+            refusal,
+            effects,
+        );
+        self.receive_waiting(joining.waiting, now, effects);
+    }
+
+    fn refuse(
+        &self,
+        topic: &Arc<str>,
+        (join_ref, reference): (Option<Ref>, Option<Ref>),
+        replaced: Option<Option<Ref>>,
+        refusal: &JoinRefusal,
+        effects: &mut Vec<Effect>,
+    ) {
+        self.shared.hub.metrics().joins_refused.inc();
+        effects.push(Effect::Send(ServerMessage::Reply {
+            join_ref,
+            reference,
+            topic: Arc::clone(topic),
+            reply: Reply::Error(refusal.reason()),
+        }));
+        if let Some(join_ref) = replaced {
+            effects.push(Effect::Send(ServerMessage::Close {
+                join_ref,
+                topic: Arc::clone(topic),
+            }));
+        }
+    }
+
+    /// Who a join acts for: the token it brought, or the connection's.
+    fn holder(&self, token: Option<&str>, now: UnixMillis) -> Result<Holder, JoinRefusal> {
+        let Some(token) = token else {
+            return match expiry(&self.connection.claims, now.seconds()) {
+                None => Ok(self.connection.clone()),
+                Some(error) => Err(JoinRefusal::Token(error)),
+            };
+        };
+        let claims = self
+            .shared
+            .verifier
+            .verify_socket(token)
+            .map_err(JoinRefusal::Token)?;
+        let mark = self.shared.marks.of(token);
+        Ok(Holder { claims, mark })
+    }
+}
+
+impl Joining {
+    /// Keeps a message for later. When there are too many: the reference to answer.
+    pub(super) fn wait(&mut self, message: OwnedMessage) -> Option<Option<Ref>> {
+        let bytes = self.waiting_bytes + message.payload_bytes();
+        if self.waiting.len() >= MAX_WAITING || bytes > MAX_WAITING_BYTES {
+            return Some(message.into_reference());
+        }
+        self.waiting_bytes = bytes;
+        self.waiting.push_back(message);
+        None
+    }
+}
+
+/// Joins that may come at once: a client that comes back joins all its channels together.
+pub(super) fn join_burst(config: &RealtimeConfig) -> u32 {
+    let channels = u32::try_from(config.max_channels_per_socket).unwrap_or(u32::MAX);
+    config.joins_per_second.max(channels)
+}
