@@ -137,6 +137,8 @@ impl Socket {
         if !received.is_empty() {
             self.receive(&mut received.to_vec());
         }
+        // Even when it is empty it keeps the read buffer of the handshake alive, 16 KiB of it.
+        drop(received);
         let end = poll_fn(|cx| self.poll(cx)).await;
         // Channels go first: nobody fills the queue of a socket that only waits to be closed.
         self.session.end(&mut self.effects);
