@@ -178,6 +178,9 @@ impl Raw {
                 continue;
             }
             let Some(key) = known.get(&variable) else {
+                if !names_a_section(&variable, self.settings.keys()) {
+                    continue;
+                }
                 let nearest = nearest(&variable, known.keys().map(String::as_str));
                 self.problems.push(format!(
                     "{variable} is not a setting; did you mean {nearest}?"
@@ -205,6 +208,15 @@ impl Raw {
             }
         }
     }
+}
+
+/// Whether a variable means one of our sections. What only begins like ours, as `RAPPORT_BIN` of a
+/// script around us, is somebody else's; a misspelt key of a section is a mistake worth an end.
+fn names_a_section<'a>(variable: &str, mut keys: impl Iterator<Item = &'a String>) -> bool {
+    keys.any(|key| {
+        let section = key.split('.').next().unwrap_or_default();
+        variable.starts_with(&variable_for(&format!("{section}.")))
+    })
 }
 
 /// The variable of a key: `server.port` is `RAPPORT_SERVER_PORT`.

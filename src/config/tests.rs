@@ -74,6 +74,17 @@ fn later_sources_win() {
 }
 
 #[test]
+fn variables_of_no_section_are_left_to_others() {
+    let config = load(
+        &[("RAPPORT_BIN", "/x"), ("RAPPORT_SERVER_PORT", "3")],
+        "",
+        vec![],
+    )
+    .unwrap();
+    assert_eq!(config.server.listen.port(), 3);
+}
+
+#[test]
 fn every_mistake_is_named_with_its_place() {
     type Case = (
         &'static [(&'static str, &'static str)],
