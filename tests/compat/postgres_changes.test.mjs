@@ -89,7 +89,6 @@ for (const vsn of ['1.0.0', '2.0.0']) {
     assert.equal(row.table, 'notes')
     assert.match(row.commit_timestamp, /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/)
     assert.deepEqual(all.items[3].old, { id: second })
-    await db.query('delete from public.notes')
     await ana.removeChannel(channel)
   })
 }

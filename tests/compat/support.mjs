@@ -10,7 +10,7 @@ import { createClient } from '@supabase/supabase-js'
 import pg from 'pg'
 import WebSocket from 'ws'
 
-const binary = process.env.RAPPORT_BIN ?? new URL('../../target/debug/rapport', import.meta.url).pathname
+const binary = process.env.COMPAT_SERVER ?? new URL('../../target/debug/rapport', import.meta.url).pathname
 
 /** How long anything may take before a test gives up: far above what a healthy server needs. */
 export const PATIENCE_MS = 20_000
