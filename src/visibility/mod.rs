@@ -4,16 +4,37 @@
 //! would return the row *as it stands in the log*: an image that was never visible to someone is
 //! not sent to them, whatever the row has become since. When in doubt the answer is no, and
 //! a check that failed is reported to the channel it failed for.
+//!
+//! How a change is judged, in this order:
+//! 1. `subscription` finds the bindings it may concern; filters on equality are looked up.
+//! 2. `predicate` decides filters whose types are reproduced exactly; PostgreSQL decides the rest.
+//! 3. `row_access` looks at rights and policies in the `catalog`. No row-level security, no
+//!    policy, a role that bypasses: no question is needed.
+//! 4. Otherwise `inquiry` has PostgreSQL evaluate the policies on the row image, once for each
+//!    identity and batch, in a transaction under that identity's role and claims (`ask`).
+//! 5. `columns` takes out what the role may not select; `record` writes JSON.
+//!
+//! What to know about the limits of this:
+//! - Policies, grants and roles may be as old as `visibility.catalog_ttl_ms`.
+//! - Tables that a policy reads besides its own are read as they are when it is asked, which is
+//!   after the commit: a membership that was revoked in between no longer counts.
+//! - An image without a value that a policy needs (an unchanged large value, a generated column)
+//!   is judged by the stored row, under the same role.
+//! - A DELETE leaves no row. With `replica identity full` the old row is judged; otherwise
+//!   everyone for whom some policy applies hears of the primary key, unless a setting forbids it.
 
 mod ask;
 mod catalog;
 mod columns;
+mod conditions;
 mod delivery;
 mod error;
 mod filter;
+mod inquiry;
 mod predicate;
 pub mod record;
 mod request;
+mod resolution;
 mod resolve;
 mod row_access;
 mod subscription;

@@ -448,3 +448,74 @@ fn truth(comparison: &Comparison, kind: Option<ScalarKind>, value: &ColumnValue)
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(kind: ScalarKind, text: &str) -> Scalar {
+        kind.read(text.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn values_are_ordered_as_postgresql_orders_them() {
+        let ascending: &[(ScalarKind, &[&str])] = &[
+            (
+                ScalarKind::Integer,
+                &["-5", "0", "10", "9223372036854775807"],
+            ),
+            (
+                ScalarKind::Decimal,
+                &[
+                    "-Infinity",
+                    "-10.5",
+                    "-9",
+                    "-0.01",
+                    "0",
+                    "0.001",
+                    "0.01",
+                    "2",
+                    "10",
+                    "Infinity",
+                    "NaN",
+                ],
+            ),
+            (
+                ScalarKind::Time,
+                &[
+                    "-infinity",
+                    "4714-11-24 BC",
+                    "0044-03-15 BC",
+                    "0001-01-01",
+                    "2026-01-02 03:04:05+00",
+                    "2026-01-02 03:04:05.45+00",
+                    "2026-01-02 03:04:05.5+00",
+                    "2026-01-02 03:04:06+00",
+                    "10000-01-01 00:00:00+00",
+                    "infinity",
+                ],
+            ),
+        ];
+        for (kind, texts) in ascending {
+            for pair in texts.windows(2) {
+                assert!(read(*kind, pair[0]) < read(*kind, pair[1]), "{pair:?}");
+            }
+        }
+        assert_eq!(
+            read(ScalarKind::Decimal, "1.50"),
+            read(ScalarKind::Decimal, "1.5")
+        );
+        assert_eq!(
+            read(ScalarKind::Decimal, "-0.00"),
+            read(ScalarKind::Decimal, "0")
+        );
+    }
+
+    #[test]
+    fn what_is_not_in_output_form_is_left_to_postgresql() {
+        assert_eq!(ScalarKind::Time.read(b"2026-01-02 03:04:05+02"), None);
+        assert_eq!(ScalarKind::Time.read(b"2026-01-02 03:04:05-07"), None);
+        assert_eq!(ScalarKind::Decimal.read(b"1e5"), None);
+        assert_eq!(ScalarKind::Integer.read(b"x"), None);
+    }
+}

@@ -342,3 +342,124 @@ pub(super) fn filtered_value<'a>(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::change::{Column, ReplicaIdentity, Row};
+
+    const TEXT: u32 = 25;
+
+    fn table() -> TableName {
+        TableName::new("public", "t")
+    }
+
+    fn identity(role: &str, subject: u64) -> Arc<Identity> {
+        Arc::new(Identity {
+            role: role.to_owned(),
+            claims: format!(r#"{{"sub":"{subject}"}}"#).into(),
+        })
+    }
+
+    fn draft(binding: u32, filing: Filing) -> Draft {
+        Draft {
+            binding,
+            event: EventSelector::All,
+            target: Target::Table(table()),
+            predicate: Predicate::default(),
+            select: None,
+            filing,
+        }
+    }
+
+    fn room(text: &str) -> Filing {
+        Filing::Values {
+            column: "room".into(),
+            type_oid: TEXT,
+            texts: vec![Bytes::copy_from_slice(text.as_bytes())],
+        }
+    }
+
+    fn relation(type_oid: u32) -> Arc<Relation> {
+        Arc::new(Relation {
+            oid: 1,
+            table: table(),
+            identity: ReplicaIdentity::Default,
+            columns: vec![Column {
+                name: "room".to_owned(),
+                type_oid,
+                type_modifier: -1,
+                is_identity: false,
+            }],
+        })
+    }
+
+    fn insert(relation: &Arc<Relation>, room: &'static str) -> ChangeEvent {
+        ChangeEvent {
+            relation: Arc::clone(relation),
+            row: RowChange::Insert {
+                new: Row(vec![ColumnValue::Text(Bytes::from_static(room.as_bytes()))]),
+            },
+        }
+    }
+
+    #[test]
+    fn a_change_finds_those_filed_under_its_value_and_nobody_else() {
+        let mut subscriptions = Subscriptions::default();
+        for n in 0..10_000_u64 {
+            let drafts = vec![draft(1, room(&(n % 100).to_string()))];
+            let options = SubscribeOptions::default();
+            subscriptions.replace(ChannelId(n), identity("r", n), drafts, options);
+        }
+        let open = vec![draft(2, Filing::Open), draft(3, Filing::Scanned)];
+        let options = SubscribeOptions::default();
+        subscriptions.replace(ChannelId(10_000), identity("r", 1), open, options);
+
+        let relation_now = relation(TEXT);
+        let (one, none) = (insert(&relation_now, "7"), insert(&relation_now, "lounge"));
+        let found = subscriptions.candidates(&relation_now, &[&one, &none]);
+        assert_eq!(found.open.len(), 1);
+        let of = |place| {
+            let all = found.filtered.iter().filter(move |(at, _)| *at == place);
+            all.count()
+        };
+        assert_eq!((of(0), of(1)), (101, 1));
+        // A column of another type cannot be looked up by these texts.
+        let other = relation(23);
+        let found = subscriptions.candidates(&other, &[&insert(&other, "7")]);
+        assert_eq!((found.open.len(), found.filtered.len()), (1, 1));
+    }
+
+    #[test]
+    fn what_was_registered_leaves_nothing_behind() {
+        let mut subscriptions = Subscriptions::default();
+        let same = identity("r", 1);
+        for n in 0..3 {
+            let drafts = vec![
+                draft(1, room("a")),
+                draft(2, Filing::Open),
+                draft(3, Filing::Scanned),
+                Draft {
+                    target: Target::Pattern {
+                        schema: None,
+                        name: None,
+                    },
+                    ..draft(4, Filing::Open)
+                },
+            ];
+            let options = SubscribeOptions::default();
+            // Registered twice: the second stands in the place of the first.
+            subscriptions.replace(ChannelId(n), identity("r", 2), Vec::new(), options);
+            subscriptions.replace(ChannelId(n), Arc::clone(&same), drafts, options);
+        }
+        assert_eq!(subscriptions.channels(), 3);
+        assert_eq!(subscriptions.askers.len(), 1, "equal identities are one");
+        for n in 0..3 {
+            subscriptions.remove(ChannelId(n));
+        }
+        assert_eq!(subscriptions.channels(), 0);
+        assert!(subscriptions.tables.is_empty());
+        assert!(subscriptions.patterns.is_empty());
+        assert!(subscriptions.askers.is_empty());
+    }
+}
