@@ -17,9 +17,7 @@ use deadpool::Runtime;
 use deadpool::managed::{
     self, Metrics, PoolError, QueueMode, RecycleError, RecycleResult, TimeoutType,
 };
-use tokio::time::MissedTickBehavior;
 use tokio_postgres::{Client, SimpleQueryMessage, Statement};
-use tokio_util::sync::CancellationToken;
 
 use super::connect::{ConnectError, Connector};
 use super::error::DbError;
@@ -44,10 +42,6 @@ const NETWORK_ALLOWANCE: Duration = Duration::from_secs(2);
 /// Waiting requests per connection before new ones are turned away at once: beyond this the
 /// wait would outlast its limit anyway.
 const MAX_WAITING_PER_CONNECTION: usize = 64;
-
-/// The pause between two looks at the database. Balancers ask every few seconds; a look costs
-/// one round trip.
-const WATCH_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Whether the session is outside of a transaction and on the parked role. It goes out as a
 /// simple query, in which the two clock readings differ only inside an older transaction.
@@ -140,17 +134,6 @@ impl Db {
             .note(false, &"a connection does not answer");
         drop(managed::Object::take(lease));
         Err(DbError::Unavailable(None))
-    }
-
-    /// Looks after the database until `stop`: what [`Db::ping`] reports is then at most
-    /// [`WATCH_INTERVAL`] old, also while nobody asks for anything.
-    pub async fn watch(self, stop: CancellationToken) {
-        let mut ticks = tokio::time::interval(WATCH_INTERVAL);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        while stop.run_until_cancelled(ticks.tick()).await.is_some() {
-            // Its report is all that is wanted; a full pool is no outage.
-            let _ = self.ping().await;
-        }
     }
 
     /// Connections open, on loan and being waited for.
