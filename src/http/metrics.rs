@@ -14,7 +14,7 @@ use super::error::ApiError;
 use crate::error_code::ErrorCode;
 use crate::observability::metrics::Metrics;
 
-/// What `prometheus-client` writes (OpenMetrics 1.0.0).
+/// What `prometheus-client` writes (`OpenMetrics` 1.0.0).
 const OPEN_METRICS: HeaderValue =
     HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
 
