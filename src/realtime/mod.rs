@@ -24,12 +24,14 @@ use axum::Router;
 use axum::routing::any;
 
 use self::channel::TokenMarks;
+use self::channel::authorize::Authorizer;
 use self::hub::Hub;
 use self::session::Shared;
 use self::work::Workshop;
 use crate::auth::Verifier;
 use crate::bus::Listener;
 use crate::config::RealtimeConfig;
+use crate::db::connect::Connector;
 use crate::observability::metrics::RealtimeMetrics;
 use crate::shutdown::Tasks;
 use crate::visibility::Visibility;
@@ -82,6 +84,17 @@ impl Realtime {
             }),
             tasks: tasks.clone(),
         }
+    }
+
+    /// Lets private channels be joined by those whom the policies of `realtime.messages` let read.
+    /// Without this they are refused. The login of `connector` must own that table, or be allowed
+    /// to insert into it, and be allowed to take on the roles of tokens.
+    #[must_use]
+    pub fn with_private_channels(mut self, connector: Connector) -> Self {
+        let mut workshop = (*self.workshop).clone();
+        workshop.authorizer = Some(Authorizer::new(connector, &self.tasks));
+        self.workshop = Arc::new(workshop);
+        self
     }
 }
 

@@ -175,11 +175,6 @@ async fn refused_joins_are_answered_at_once_and_with_the_reason() {
                 json!({"config": {"broadcast": {"replay": {"since": 0}}}}),
                 "UnableToReplayMessages: Replay is not allowed for public channels",
             ),
-            (
-                "realtime:secret",
-                json!({"config": {"private": true}}),
-                "Unauthorized: You do not have permissions to read from this Channel topic: secret",
-            ),
         ];
         for (topic, payload, reason) in cases {
             client.join("1", topic, payload).await;

@@ -4,6 +4,7 @@ mod handshake;
 mod join;
 mod limits;
 mod postgres_changes;
+mod private_channels;
 mod token;
 mod wire;
 
@@ -93,7 +94,8 @@ impl Server {
             config,
             metrics.clone(),
             &tasks,
-        );
+        )
+        .with_private_channels(Connector::new(url).unwrap());
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (app, stopped) = (routes(realtime), tasks.token().clone());

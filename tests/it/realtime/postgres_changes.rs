@@ -445,3 +445,34 @@ async fn a_transaction_larger_than_the_queue_reaches_a_reader() {
         assert_eq!(message.payload["data"]["record"]["id"], number);
     }
 }
+
+#[tokio::test]
+async fn a_reader_that_stops_is_closed_and_holds_up_nobody() {
+    let stack = Stack::start("").await;
+    let mut slow = stack.server.client(Version::Two).await;
+    let mut quick = stack.server.client(Version::Two).await;
+    for client in [&mut slow, &mut quick] {
+        subscribe(client, "1", "realtime:notes", asking(&all_notes())).await;
+    }
+    let mut number = 0;
+    while stack.server.metrics.slow_consumers_closed.get() == 0 {
+        number += 1;
+        stack
+            .run(&format!(
+                "insert into notes select {number}, null, repeat('x', 500000)"
+            ))
+            .await;
+        let message = quick.expect("realtime:notes", "postgres_changes").await;
+        assert_eq!(message.payload["data"]["record"]["id"], number);
+    }
+    let (code, reason) = slow.read_until_close().await;
+    assert_eq!(code, 1013);
+    assert!(!reason.is_empty());
+    quick.expect_quiet().await;
+    // What waits is bounded by the setting, and a kernel's buffers hold a few megabytes more.
+    let waited = number * 500_000;
+    assert!(
+        waited < 64 << 20,
+        "{waited} bytes waited for a client that does not read"
+    );
+}
