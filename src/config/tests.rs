@@ -85,6 +85,19 @@ fn variables_of_no_section_are_left_to_others() {
 }
 
 #[test]
+fn what_kubernetes_sets_for_a_service_of_our_name_is_no_mistake() {
+    let links = [
+        ("RAPPORT_SERVICE_HOST", "10.0.0.1"),
+        ("RAPPORT_SERVICE_PORT", "4000"),
+        ("RAPPORT_SERVICE_PORT_HTTP", "4000"),
+        ("RAPPORT_PORT", "tcp://10.0.0.1:4000"),
+        ("RAPPORT_PORT_4000_TCP_ADDR", "10.0.0.1"),
+        ("RAPPORT_API_PORT", "tcp://10.0.0.1:4000"),
+    ];
+    assert_eq!(load(&links, "", vec![]).unwrap().server.listen.port(), 4000);
+}
+
+#[test]
 fn every_mistake_is_named_with_its_place() {
     type Case = (
         &'static [(&'static str, &'static str)],
@@ -109,6 +122,11 @@ fn every_mistake_is_named_with_its_place() {
             "`server.port` in rapport.toml must be a whole number",
         ),
         (&[("PORT", "web")], "", "PORT must be a whole number"),
+        (
+            &[("RAPPORT_PORT", "4001")],
+            "",
+            "RAPPORT_PORT is not a setting",
+        ),
         (&[("PORT", "65536")], "", "PORT must be from 0 to 65535"),
         (
             &[("RAPPORT_SERVER_ADDRESS", "localhost")],

@@ -6,18 +6,18 @@ use std::process::{Command, Stdio};
 use rapport::config::source::{ProcessEnvironment, Source as _};
 use rapport::schema::{self, InstallOptions, Installed, SchemaError};
 
-use crate::support::database::{TestDatabase, binaries};
+use crate::support::database::{TestDatabase, binaries, connect, own_cluster};
 
 fn sql_file(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("sql").join(name)
 }
 
-async fn migrate(database: &TestDatabase) -> Result<Installed, SchemaError> {
-    schema::install(&mut database.connect().await, &InstallOptions::default()).await
+async fn migrate(url: &str) -> Result<Installed, SchemaError> {
+    schema::install(&mut connect(url).await, &InstallOptions::default()).await
 }
 
-async fn migrated(database: &TestDatabase) -> Installed {
-    match migrate(database).await {
+async fn migrated(url: &str) -> Installed {
+    match migrate(url).await {
         Ok(installed) => installed,
         Err(error) => panic!("{error}"),
     }
@@ -43,19 +43,15 @@ async fn run(program: &'static str, arguments: Vec<String>) -> Result<String, St
     .unwrap()
 }
 
-async fn run_install_script(database: &TestDatabase) -> Result<String, String> {
+async fn run_install_script(url: &str) -> Result<String, String> {
     check_or_write("install.sql", &schema::install_script().unwrap());
     let script = sql_file("install.sql").display().to_string();
-    run(
-        "psql",
-        vec!["-X".into(), database.url().into(), "-f".into(), script],
-    )
-    .await
+    run("psql", vec!["-X".into(), url.into(), "-f".into(), script]).await
 }
 
 /// The definition of everything, without what differs between versions of `pg_dump`.
-async fn dump(database: &TestDatabase) -> String {
-    let arguments = ["--schema-only", "--no-owner", database.url()];
+async fn dump(url: &str) -> String {
+    let arguments = ["--schema-only", "--no-owner", url];
     let text = run("pg_dump", arguments.map(str::to_owned).to_vec())
         .await
         .unwrap();
@@ -83,9 +79,8 @@ fn normalised(dump: &str) -> String {
 }
 
 /// What the ledger says, without the times.
-async fn ledger(database: &TestDatabase) -> Vec<(String, String)> {
-    let rows = database
-        .connect()
+async fn ledger(url: &str) -> Vec<(String, String)> {
+    let rows = connect(url)
         .await
         .query(
             "select version || ' ' || name, checksum from chat.schema_migrations
@@ -101,9 +96,8 @@ async fn ledger(database: &TestDatabase) -> Vec<(String, String)> {
 
 /// Makes every DDL command of this database fail, and remembers the objects of the whole cluster,
 /// which event triggers do not see.
-async fn forbid_ddl(database: &TestDatabase) -> Vec<String> {
-    database
-        .connect()
+async fn forbid_ddl(url: &str) -> Vec<String> {
+    connect(url)
         .await
         .batch_execute(
             "create function public.refuse_ddl() returns event_trigger language plpgsql as $$
@@ -116,12 +110,11 @@ async fn forbid_ddl(database: &TestDatabase) -> Vec<String> {
         )
         .await
         .unwrap();
-    shared_objects(database).await
+    shared_objects(url).await
 }
 
-async fn allow_ddl(database: &TestDatabase) {
-    database
-        .connect()
+async fn allow_ddl(url: &str) {
+    connect(url)
         .await
         .batch_execute("drop event trigger refuse_ddl; drop function public.refuse_ddl();")
         .await
@@ -129,14 +122,11 @@ async fn allow_ddl(database: &TestDatabase) {
 }
 
 /// Rows of the catalogues that all databases share, with the transaction that wrote them.
-/// Other tests make roles of their own at the same time; those are called `test_…`.
-async fn shared_objects(database: &TestDatabase) -> Vec<String> {
-    let rows = database
-        .connect()
+async fn shared_objects(url: &str) -> Vec<String> {
+    let rows = connect(url)
         .await
         .query(
             "select 'role ' || rolname || ' ' || xmin::text from pg_catalog.pg_authid
-             where rolname not like 'test\\_%'
              union all
              select 'member ' || roleid || ' ' || member || ' ' || xmin::text
              from pg_catalog.pg_auth_members
@@ -155,31 +145,37 @@ async fn shared_objects(database: &TestDatabase) -> Vec<String> {
 
 #[tokio::test]
 async fn a_second_run_of_either_installer_executes_no_ddl() {
-    let database = TestDatabase::bare().await;
-    let first = migrated(&database).await;
+    // A cluster of its own: other tests write the catalogues that all databases share.
+    let cluster = own_cluster().await;
+    let url = &cluster.url_for("postgres");
+    let first = migrated(url).await;
     assert!(!first.migrations.is_empty() && !first.definitions.is_empty());
-    let before = (dump(&database).await, ledger(&database).await);
+    let before = (dump(url).await, ledger(url).await);
 
-    let shared = forbid_ddl(&database).await;
-    let second = migrated(&database).await;
+    let shared = forbid_ddl(url).await;
+    let second = migrated(url).await;
     assert_eq!((second.migrations, second.definitions), (vec![], vec![]));
-    run_install_script(&database).await.unwrap();
-    assert_eq!(shared_objects(&database).await, shared);
+    run_install_script(url).await.unwrap();
+    assert_eq!(shared_objects(url).await, shared);
 
-    allow_ddl(&database).await;
-    assert_eq!((dump(&database).await, ledger(&database).await), before);
+    allow_ddl(url).await;
+    assert_eq!((dump(url).await, ledger(url).await), before);
+    tokio::task::spawn_blocking(|| drop(cluster)).await.unwrap();
 }
 
 #[tokio::test]
 async fn the_script_and_the_program_come_to_the_same_end_in_either_order() {
     let (by_program, by_script) = (TestDatabase::bare().await, TestDatabase::bare().await);
-    migrated(&by_program).await;
-    run_install_script(&by_script).await.unwrap();
-    assert_eq!(ledger(&by_program).await, ledger(&by_script).await);
-    assert_eq!(dump(&by_program).await, dump(&by_script).await);
+    migrated(by_program.url()).await;
+    run_install_script(by_script.url()).await.unwrap();
+    assert_eq!(
+        ledger(by_program.url()).await,
+        ledger(by_script.url()).await
+    );
+    assert_eq!(dump(by_program.url()).await, dump(by_script.url()).await);
 
-    forbid_ddl(&by_script).await;
-    let after_script = migrated(&by_script).await;
+    forbid_ddl(by_script.url()).await;
+    let after_script = migrated(by_script.url()).await;
     assert_eq!(
         (after_script.migrations, after_script.definitions),
         (vec![], vec![])
@@ -189,42 +185,51 @@ async fn the_script_and_the_program_come_to_the_same_end_in_either_order() {
 #[tokio::test]
 async fn the_printed_statements_come_to_the_same_end() {
     let (by_program, by_statements) = (TestDatabase::bare().await, TestDatabase::bare().await);
-    migrated(&by_program).await;
+    migrated(by_program.url()).await;
     let mut client = by_statements.connect().await;
     let sql = schema::pending_sql(&mut client, &InstallOptions::default())
         .await
         .unwrap();
     client.batch_execute(&sql).await.unwrap();
-    assert_eq!(ledger(&by_program).await, ledger(&by_statements).await);
-    assert_eq!(dump(&by_program).await, dump(&by_statements).await);
+    assert_eq!(
+        ledger(by_program.url()).await,
+        ledger(by_statements.url()).await
+    );
+    assert_eq!(
+        dump(by_program.url()).await,
+        dump(by_statements.url()).await
+    );
 }
 
 #[tokio::test]
 async fn a_plan_changes_nothing_and_names_what_comes() {
     let database = TestDatabase::bare().await;
-    let plan = schema::plan(&mut database.connect().await).await.unwrap();
+    let plan = schema::plan(&mut connect(database.url()).await)
+        .await
+        .unwrap();
     assert_eq!(plan[0], "ledger.sql");
-    let exists = database
-        .connect()
+    let exists = connect(database.url())
         .await
         .query_one("select to_regnamespace('chat') is not null", &[])
         .await
         .unwrap();
     assert!(!exists.get::<_, bool>(0));
 
-    let installed = migrated(&database).await;
+    let installed = migrated(database.url()).await;
     assert_eq!(
         plan[1..],
         [installed.migrations, installed.definitions].concat()
     );
-    let plan = schema::plan(&mut database.connect().await).await.unwrap();
+    let plan = schema::plan(&mut connect(database.url()).await)
+        .await
+        .unwrap();
     assert_eq!(plan, Vec::<String>::new());
 }
 
 #[tokio::test]
 async fn two_installers_at_once_wait_for_each_other() {
     let database = TestDatabase::bare().await;
-    let (left, right) = tokio::join!(migrated(&database), migrated(&database));
+    let (left, right) = tokio::join!(migrated(database.url()), migrated(database.url()));
     assert!(
         left.migrations.is_empty() != right.migrations.is_empty(),
         "one of them did the work"
@@ -254,15 +259,14 @@ async fn a_ledger_that_does_not_fit_is_refused_by_both() {
     ];
     for (statement, expected, words) in broken {
         let database = TestDatabase::new().await;
-        database
-            .connect()
+        connect(database.url())
             .await
             .batch_execute(statement)
             .await
             .unwrap();
-        let error = migrate(&database).await.unwrap_err();
+        let error = migrate(database.url()).await.unwrap_err();
         assert!(expected(&error), "{error}");
-        let refusal = run_install_script(&database).await.unwrap_err();
+        let refusal = run_install_script(database.url()).await.unwrap_err();
         assert!(refusal.contains(words), "{refusal}");
     }
 }
@@ -270,7 +274,7 @@ async fn a_ledger_that_does_not_fit_is_refused_by_both() {
 #[tokio::test]
 async fn a_ledger_that_cannot_be_read_is_not_taken_for_a_missing_one() {
     let database = TestDatabase::new().await;
-    let mut client = database.connect().await;
+    let mut client = connect(database.url()).await;
     client
         .batch_execute("create role test_stranger; set role test_stranger")
         .await
@@ -290,12 +294,12 @@ async fn a_ledger_that_cannot_be_read_is_not_taken_for_a_missing_one() {
 async fn a_failing_statement_leaves_nothing_behind_and_is_named() {
     let database = TestDatabase::bare().await;
     // In the way of a table that a migration makes.
-    let client = database.connect().await;
+    let client = connect(database.url()).await;
     client
         .batch_execute("create table public.user_conversations (mine int)")
         .await
         .unwrap();
-    let error = migrate(&database).await.unwrap_err().to_string();
+    let error = migrate(database.url()).await.unwrap_err().to_string();
     assert!(error.contains("user_conversations"), "{error}");
     assert!(error.starts_with("migrations/"), "{error}");
     let row = client
@@ -332,10 +336,10 @@ async fn generated_dump_of_the_schema_is_fresh() {
         return;
     }
     let database = TestDatabase::bare().await;
-    migrated(&database).await;
+    migrated(database.url()).await;
     let fresh = format!(
         "-- GENERATED by `make schema-dump`: the whole schema on a bare PostgreSQL, for reading.\n\n{}",
-        dump(&database).await
+        dump(database.url()).await
     );
     check_or_write("schema.sql", &fresh);
 }
