@@ -122,11 +122,6 @@ fn every_mistake_is_named_with_its_place() {
             "`server.port` in rapport.toml must be a whole number",
         ),
         (&[("PORT", "web")], "", "PORT must be a whole number"),
-        (
-            &[("RAPPORT_PORT", "4001")],
-            "",
-            "RAPPORT_PORT is not a setting",
-        ),
         (&[("PORT", "65536")], "", "PORT must be from 0 to 65535"),
         (
             &[("RAPPORT_SERVER_ADDRESS", "localhost")],
