@@ -22,6 +22,10 @@ use crate::visibility::{Delivery, Payload, RecordDetail, Visibility};
 /// the database more often than it answers.
 const BATCH_EVENTS: usize = 256;
 
+/// Frames queued before other tasks of the worker thread get their turn. Queueing and writing a
+/// frame takes a few microseconds, so this is a pause of a few milliseconds for the others.
+const FRAMES_PER_TURN: usize = 2_048;
+
 /// Runs until every publisher is gone or the server stops.
 pub async fn run(mut listener: Listener, visibility: Visibility, hub: Arc<Hub>, tasks: Tasks) {
     let mut events = Vec::new();
@@ -71,7 +75,14 @@ async fn deliver(
         () = tasks.token().cancelled() => return false,
     };
     let mut deliveries = hub.deliveries();
+    let mut frames = 0;
     for delivery in &resolved {
+        frames += delivery.recipients.len();
+        if frames > FRAMES_PER_TURN {
+            frames = 0;
+            deliveries.flush();
+            tokio::task::yield_now().await;
+        }
         let Some((transaction, change)) = batch
             .get(delivery.transaction)
             .and_then(|transaction| Some((transaction, transaction.changes.get(delivery.change)?)))

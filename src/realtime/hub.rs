@@ -264,6 +264,11 @@ impl Deliveries<'_> {
         self.deliver(&member, frame);
     }
 
+    /// Writes what has gathered.
+    pub fn flush(&mut self) {
+        self.fanout.flush();
+    }
+
     /// Sends a `system` message.
     pub fn system(&mut self, channel: ChannelId, notice: &SystemNotice) {
         if let Some(member) = self.hub.member(channel) {
