@@ -20,7 +20,7 @@ lint: ## formatting, lints and documentation, as the build checks them
 compat: ## only the official JavaScript clients against a fresh build
 	cargo build --locked
 	cd tests/compat && npm ci --no-audit --no-fund --loglevel=error
-	cd tests/compat && RAPPORT_BIN="$(abspath $(or $(CARGO_TARGET_DIR),target))/debug/rapport" npm test
+	cd tests/compat && COMPAT_SERVER="$(abspath $(or $(CARGO_TARGET_DIR),target))/debug/rapport" npm test
 
 bench: ## the benchmarks
 	cargo bench --locked
