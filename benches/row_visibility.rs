@@ -220,6 +220,7 @@ fn transaction(relation: &Arc<Relation>, id: u64, rooms: u64) -> Arc<ChangeTrans
             },
         }],
         is_last: true,
+        bytes: 0,
     })
 }
 

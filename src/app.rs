@@ -25,9 +25,10 @@ use crate::router::{Parts, router};
 use crate::shutdown::Tasks;
 use crate::visibility::Visibility;
 
-/// Pieces of transactions between replication and the change feed. Each is bounded in bytes
-/// itself; this many let reading the log go on while the database is asked about the ones before.
-const BUS_CAPACITY: usize = 256;
+/// Events on the way from replication to the change feed, which takes them out at once and does
+/// its own gathering. Each is bounded in bytes itself (`replication.chunk_max_bytes`), so that this
+/// many of them are bounded, too.
+const BUS_CAPACITY: usize = 32;
 
 /// How often the database is asked whether it answers, for `/ready`. Twice within the ten
 /// seconds at which balancers commonly look.
@@ -109,7 +110,8 @@ impl App {
             config.realtime.clone(),
             metrics.realtime.clone(),
             &front,
-        );
+        )
+        .with_private_channels(owner.clone());
         // After its listener: a full bus would stop it at once.
         let replication = Replication::start(
             &owner,

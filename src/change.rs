@@ -193,6 +193,8 @@ pub struct ChangeTransaction {
     pub changes: Vec<ChangeEvent>,
     /// Whether the transaction ends with this piece.
     pub is_last: bool,
+    /// Bytes of memory that `changes` takes, nearly: what queues of pieces are bounded by.
+    pub bytes: usize,
 }
 
 /// What the change stream tells its listeners.

@@ -33,9 +33,14 @@ impl Bus {
 }
 
 impl Listener {
-    /// Waits for the next event and takes with it, into `batch`, what has gathered behind it, up to
-    /// `limit` events. `false` when every publisher is gone.
-    pub async fn next_batch(&mut self, batch: &mut Vec<StreamEvent>, limit: usize) -> bool {
-        self.changes.recv_many(batch, limit).await > 0
+    /// Waits for the next event; `None` when every publisher is gone. Nothing is lost when the
+    /// future is dropped before it is done.
+    pub async fn next(&mut self) -> Option<StreamEvent> {
+        self.changes.recv().await
+    }
+
+    /// The next event, if one waits.
+    pub fn try_next(&mut self) -> Option<StreamEvent> {
+        self.changes.try_recv().ok()
     }
 }

@@ -5,6 +5,8 @@
 //! may see a change, this waits, the bus fills, and replication stops reading: nothing is lost
 //! and nothing is shown on a guess.
 
+use std::collections::VecDeque;
+use std::pin::pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -18,65 +20,132 @@ use crate::shutdown::Tasks;
 use crate::visibility::record::{PAYLOAD_TOO_LARGE, write_old_record, write_record};
 use crate::visibility::{Delivery, Payload, RecordDetail, Visibility};
 
-/// Events taken from the bus at a time. More would only delay the first of them; fewer would ask
-/// the database more often than it answers.
-const BATCH_EVENTS: usize = 256;
+/// Changes that may gather while the database is asked about those before. A question costs little
+/// more for many rows than for a few, so the batch grows with the load until it keeps up; beyond
+/// this the first row of a batch would wait too long for the last.
+const GATHERED_CHANGES: usize = 4_096;
+
+/// Bytes of them, after which replication waits.
+const GATHERED_BYTES: usize = 32 * 1024 * 1024;
 
 /// Frames queued before other tasks of the worker thread get their turn. Queueing and writing a
 /// frame takes a few microseconds, so this is a pause of a few milliseconds for the others.
 const FRAMES_PER_TURN: usize = 2_048;
 
 /// Runs until every publisher is gone or the server stops.
-pub async fn run(mut listener: Listener, visibility: Visibility, hub: Arc<Hub>, tasks: Tasks) {
-    let mut events = Vec::new();
-    loop {
-        let more = tokio::select! {
-            more = listener.next_batch(&mut events, BATCH_EVENTS) => more,
-            () = tasks.token().cancelled() => false,
-        };
-        if !more {
-            return;
-        }
-        let mut batch = Vec::new();
-        for event in events.drain(..) {
-            if let StreamEvent::Changes(transaction) = event {
-                batch.push(transaction);
-                continue;
+pub async fn run(listener: Listener, visibility: Visibility, hub: Arc<Hub>, tasks: Tasks) {
+    let feed = async {
+        let mut gathering = Gathering::new(listener);
+        while gathering.wait().await {
+            let batch = gathering.take_changes();
+            if !batch.is_empty() {
+                let resolved = gathering.during(visibility.resolve(&batch)).await;
+                deliver(&batch, &resolved, &hub).await;
             }
-            // What was committed before the event goes out before it.
-            if !deliver(&mut batch, &visibility, &hub, &tasks).await {
-                return;
-            }
-            match event {
-                StreamEvent::Live => hub.set_stream(StreamState::Live),
-                StreamEvent::Interrupted => hub.set_stream(StreamState::Interrupted),
-                StreamEvent::Gap => hub.tell_subscribed(&SystemNotice::changes_error(GAP)),
-                StreamEvent::Changes(_) => {}
+            match gathering.take_event() {
+                Some(StreamEvent::Live) => hub.set_stream(StreamState::Live),
+                Some(StreamEvent::Interrupted) => hub.set_stream(StreamState::Interrupted),
+                Some(StreamEvent::Gap) => hub.tell_subscribed(&SystemNotice::changes_error(GAP)),
+                Some(StreamEvent::Changes(_)) | None => {}
             }
         }
-        if !deliver(&mut batch, &visibility, &hub, &tasks).await {
-            return;
-        }
+    };
+    tokio::select! {
+        () = feed => {}
+        () = tasks.token().cancelled() => {}
     }
 }
 
-/// Delivers a batch and empties it. `false` when the server stops meanwhile.
-async fn deliver(
-    batch: &mut Vec<Arc<ChangeTransaction>>,
-    visibility: &Visibility,
-    hub: &Hub,
-    tasks: &Tasks,
-) -> bool {
-    if batch.is_empty() {
-        return true;
+/// What has come from the bus and has not been worked on.
+struct Gathering {
+    listener: Listener,
+    events: VecDeque<StreamEvent>,
+    changes: usize,
+    bytes: usize,
+    is_open: bool,
+}
+
+impl Gathering {
+    fn new(listener: Listener) -> Self {
+        Self {
+            listener,
+            events: VecDeque::new(),
+            changes: 0,
+            bytes: 0,
+            is_open: true,
+        }
     }
-    let resolved = tokio::select! {
-        resolved = visibility.resolve(batch) => resolved,
-        () = tasks.token().cancelled() => return false,
-    };
+
+    /// Waits until there is something to work on; `false` when nothing will come any more.
+    async fn wait(&mut self) -> bool {
+        if self.events.is_empty() {
+            match self.listener.next().await {
+                Some(event) => self.add(event),
+                None => self.is_open = false,
+            }
+        }
+        while self.has_room()
+            && let Some(event) = self.listener.try_next()
+        {
+            self.add(event);
+        }
+        !self.events.is_empty()
+    }
+
+    /// Goes on gathering, as far as there is room, while `work` is under way.
+    async fn during<T>(&mut self, work: impl Future<Output = T>) -> T {
+        let mut work = pin!(work);
+        loop {
+            let can_gather = self.is_open && self.has_room();
+            tokio::select! {
+                biased;
+                done = &mut work => return done,
+                event = self.listener.next(), if can_gather => match event {
+                    Some(event) => self.add(event),
+                    None => self.is_open = false,
+                },
+            }
+        }
+    }
+
+    /// The changes before the next event of another kind, in their order.
+    fn take_changes(&mut self) -> Vec<Arc<ChangeTransaction>> {
+        let mut batch = Vec::new();
+        while let Some(StreamEvent::Changes(transaction)) = self
+            .events
+            .pop_front_if(|event| matches!(event, StreamEvent::Changes(_)))
+        {
+            self.changes -= transaction.changes.len();
+            self.bytes -= transaction.bytes;
+            batch.push(transaction);
+        }
+        batch
+    }
+
+    /// The next event, if it is not a change.
+    fn take_event(&mut self) -> Option<StreamEvent> {
+        self.events
+            .pop_front_if(|event| !matches!(event, StreamEvent::Changes(_)))
+    }
+
+    fn has_room(&self) -> bool {
+        self.changes < GATHERED_CHANGES && self.bytes < GATHERED_BYTES
+    }
+
+    fn add(&mut self, event: StreamEvent) {
+        if let StreamEvent::Changes(transaction) = &event {
+            self.changes += transaction.changes.len();
+            self.bytes += transaction.bytes;
+        }
+        self.events.push_back(event);
+    }
+}
+
+/// Hands a resolved batch to the channels that receive of it.
+async fn deliver(batch: &[Arc<ChangeTransaction>], resolved: &[Delivery], hub: &Hub) {
     let mut deliveries = hub.deliveries();
     let mut frames = 0;
-    for delivery in &resolved {
+    for delivery in resolved {
         frames += delivery.recipients.len();
         if frames > FRAMES_PER_TURN {
             frames = 0;
@@ -104,9 +173,6 @@ async fn deliver(
             }
         }
     }
-    drop(deliveries);
-    batch.clear();
-    true
 }
 
 /// What the receivers of a delivery get.

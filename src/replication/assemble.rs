@@ -279,7 +279,7 @@ impl Assembler {
 impl Open {
     /// The changes collected so far, the last of which stands before `end`.
     fn take_chunk(&mut self, end: u64, is_last: bool) -> ChangeTransaction {
-        self.bytes = 0;
+        let bytes = std::mem::take(&mut self.bytes);
         let changes = std::mem::take(&mut self.changes);
         ChangeTransaction {
             commit_lsn: self.commit_lsn,
@@ -287,6 +287,7 @@ impl Open {
             first_ordinal: end - changes.len() as u64,
             changes,
             is_last,
+            bytes,
         }
     }
 }

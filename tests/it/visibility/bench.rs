@@ -321,6 +321,7 @@ pub(crate) fn transaction(relation: &Arc<Relation>, row: RowChange) -> Arc<Chang
             row,
         }],
         is_last: true,
+        bytes: 0,
     })
 }
 
