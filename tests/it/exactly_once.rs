@@ -1,0 +1,240 @@
+//! The whole server while its connections to PostgreSQL die: every row reaches the subscribers who may see it exactly
+//! once, in commit order.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use rapport::app::App;
+use rapport::config::{Config, Inputs};
+use rapport::dev::postgres::Cluster;
+use rapport::schema::{self, InstallOptions};
+use rapport::shutdown::Tasks;
+use serde_json::json;
+use tokio::sync::watch;
+use tokio_postgres::Client;
+use uuid::Uuid;
+
+use crate::support::database::{connect, own_cluster};
+use crate::support::eventually::eventually;
+use crate::support::socket::{PhoenixSocket, Version};
+use crate::support::token::{JWT_SECRET, user_token};
+
+/// Rows in a transaction of many.
+const LARGE_TRANSACTION: i64 = 1_500;
+
+/// Bytes of a body, which goes through the log and which nobody may select: a large transaction is several times what
+/// the buffers between walsender and server hold, so that a connection can die in the middle of one.
+const BODY_BYTES: i32 = 20_000;
+
+/// Transactions of one row between two large ones.
+const SMALL_TRANSACTIONS: i64 = 60;
+
+/// Rounds of a large transaction and small ones: more than 10,000 rows.
+const ROUNDS: usize = 7;
+
+/// Walsenders to be killed at least, and of them in the middle of a transaction.
+const KILLS: usize = 10;
+const KILLS_INSIDE: usize = 3;
+
+/// A subscriber's view: the numbers of the rows that came, in the order in which they came.
+struct Subscriber {
+    received: watch::Receiver<Vec<i64>>,
+}
+
+impl Subscriber {
+    /// Joins as `person` and goes on reading in a task of its own.
+    async fn join(app: &App, person: Uuid, version: Version, tasks: &Tasks) -> Self {
+        let token = user_token(person);
+        let mut socket = PhoenixSocket::connect(app.local_address(), &token, version).await;
+        let binding = json!({"event": "INSERT", "schema": "public", "table": "items"});
+        let payload = json!({"config": {"postgres_changes": [binding]}});
+        socket.join("1", "realtime:items", payload).await;
+        socket.expect_reply("1", "ok").await;
+        let (status, text) = socket.expect_system("realtime:items").await;
+        assert_eq!((&*status, &*text), ("ok", "Subscribed to PostgreSQL"));
+        let (sender, received) = watch::channel(Vec::new());
+        tasks.spawn("subscriber", async move {
+            while !sender.is_closed() {
+                let message = socket.receive().await;
+                if message.event == "postgres_changes" {
+                    let row = message.payload["data"]["record"]["n"].as_i64().unwrap();
+                    sender.send_modify(|rows| rows.push(row));
+                }
+            }
+        });
+        Self { received }
+    }
+
+    /// Waits until the row came.
+    async fn wait_for(&self, row: i64) {
+        let mut received = self.received.clone();
+        let seen = received.wait_for(|rows| rows.iter().rev().any(|seen| *seen == row));
+        let patience = std::time::Duration::from_secs(60);
+        let seen = tokio::time::timeout(patience, seen)
+            .await
+            .map(|rows| rows.map(|_| ()));
+        assert!(matches!(seen, Ok(Ok(()))), "row {row} did not come");
+    }
+}
+
+/// The writer: one connection at a time, so that the rows' numbers are their commit order.
+struct Writer {
+    url: String,
+    client: Client,
+    owners: [Uuid; 2],
+    next: i64,
+}
+
+impl Writer {
+    /// Commits `count` rows in one transaction. Every third row is the first person's, every third the second's, and
+    /// the others are both's.
+    async fn commit(&mut self, count: i64) {
+        let (first, last) = (self.next, self.next + count - 1);
+        self.client
+            .execute(
+                "insert into public.items (n, owners, body)
+                 select n, case n % 3 when 0 then array[$3::uuid] when 1 then array[$4::uuid] else array[$3::uuid, $4::uuid] end,
+                        repeat('x', $5)
+                 from generate_series($1::bigint, $2) n",
+                &[&first, &last, &self.owners[0], &self.owners[1], &BODY_BYTES],
+            )
+            .await
+            .unwrap();
+        self.next = last + 1;
+    }
+
+    async fn reconnect(&mut self) {
+        self.client = connect(&self.url).await;
+    }
+
+    /// The rows that a person may see, in commit order.
+    fn rows_of(&self, person: i64) -> Vec<i64> {
+        (0..self.next)
+            .filter(|n| n % 3 == 2 || n % 3 == person)
+            .collect()
+    }
+}
+
+/// Kills the walsender of our slot. Whether it had not sent the last commit yet, so that it died inside.
+async fn kill_walsender(client: &Client) -> bool {
+    eventually("the slot is being read", async || {
+        let rows = client
+            .query(
+                "select s.sent_lsn < pg_current_wal_lsn(), pg_terminate_backend(s.pid)
+                 from pg_stat_replication s join pg_replication_slots r on r.active_pid = s.pid
+                 where s.state in ('streaming', 'catchup')",
+                &[],
+            )
+            .await
+            .unwrap();
+        rows.first().map(|row| row.get(0))
+    })
+    .await
+}
+
+async fn start(cluster: &Cluster, tasks: &Tasks) -> App {
+    let url = cluster.url_for("postgres");
+    let mut owner = connect(&url).await;
+    schema::install(&mut owner, &InstallOptions::default())
+        .await
+        .unwrap();
+    owner
+        .batch_execute(
+            "create table public.items (
+                 id bigint generated always as identity primary key,
+                 n bigint not null, owners uuid[] not null, body text not null);
+             alter table public.items enable row level security;
+             create policy \"owners read\" on public.items for select to authenticated
+                 using ((select auth.uid()) = any (owners));
+             grant select (id, n, owners) on public.items to authenticated;
+             alter publication supabase_realtime add table public.items;",
+        )
+        .await
+        .unwrap();
+    let environment: BTreeMap<String, String> = [
+        ("DATABASE_URL", url.as_str()),
+        ("SUPABASE_JWT_SECRET", JWT_SECRET),
+        ("RAPPORT_SERVER_PORT", "0"),
+        // Small pieces, so that a large transaction is handed over in many.
+        ("RAPPORT_REPLICATION_CHUNK_MAX_CHANGES", "100"),
+        ("RAPPORT_REPLICATION_BACKOFF_MAX_MS", "200"),
+    ]
+    .map(|(name, value)| (name.to_owned(), value.to_owned()))
+    .into();
+    let inputs = Inputs {
+        file: None,
+        environment: &environment,
+        flags: Vec::new(),
+    };
+    let app = App::start(&Config::load(&inputs).unwrap(), tasks)
+        .await
+        .unwrap();
+    app.readiness().wait_until_ready().await;
+    app
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_come_once_and_in_order_through_killed_walsenders_and_a_restart() {
+    let cluster = Arc::new(own_cluster().await);
+    let tasks = Tasks::new();
+    let app = start(&cluster, &tasks).await;
+    let owners = [Uuid::new_v4(), Uuid::new_v4()];
+    let first = Subscriber::join(&app, owners[0], Version::Two, &tasks).await;
+    let second = Subscriber::join(&app, owners[1], Version::One, &tasks).await;
+    let outsider = Subscriber::join(&app, Uuid::new_v4(), Version::Two, &tasks).await;
+    let url = cluster.url_for("postgres");
+    let client = connect(&url).await;
+    let mut writer = Writer {
+        url,
+        client,
+        owners,
+        next: 0,
+    };
+
+    let (mut kills, mut kills_inside) = (0, 0);
+    for round in 0..ROUNDS {
+        let begin = writer.next;
+        writer.commit(LARGE_TRANSACTION).await;
+        // A first row of it is at a subscriber, so the walsender has begun to send it.
+        first.wait_for(begin + (3 - begin % 3) % 3).await;
+        kills_inside += usize::from(kill_walsender(&writer.client).await);
+        for _ in 0..SMALL_TRANSACTIONS / 2 {
+            writer.commit(1).await;
+        }
+        kill_walsender(&writer.client).await;
+        kills += 2;
+        for _ in 0..SMALL_TRANSACTIONS / 2 {
+            writer.commit(1).await;
+        }
+        if round == ROUNDS / 2 {
+            // A large transaction is on its way when the whole server goes.
+            writer.commit(LARGE_TRANSACTION).await;
+            let restarting = Arc::clone(&cluster);
+            let restarted = tokio::task::spawn_blocking(move || restarting.restart()).await;
+            restarted.unwrap().unwrap();
+            writer.reconnect().await;
+        }
+    }
+    assert!(kills >= KILLS, "{kills} kills");
+    assert!(
+        kills_inside >= KILLS_INSIDE,
+        "{kills_inside} kills inside a transaction"
+    );
+
+    // The last row is both's, and nobody is told of it before everything else.
+    while writer.next % 3 != 0 {
+        writer.commit(1).await;
+    }
+    for (subscriber, person) in [(&first, 0), (&second, 1)] {
+        subscriber.wait_for(writer.next - 1).await;
+        assert!(
+            *subscriber.received.borrow() == writer.rows_of(person),
+            "the rows of person {person} came not once each, or not in order"
+        );
+    }
+    assert!(
+        outsider.received.borrow().is_empty(),
+        "an outsider saw rows"
+    );
+    assert!(app.stop().await, "everything ended in time");
+}
