@@ -19,4 +19,5 @@ mod house;
 mod realtime;
 mod replication;
 mod schema_install;
+mod sql;
 mod visibility;

@@ -1,0 +1,75 @@
+//! The behaviour of the schema, as `tests/sql` has it: each file against a database with the demonstration's people.
+
+use std::path::{Path, PathBuf};
+
+use rapport::dev::demonstration;
+use tokio::process::Command;
+
+use crate::support::database::{TestDatabase, binaries};
+
+/// What the files include; it tests nothing itself.
+const SUPPORT: &str = "support.sql";
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/sql")
+}
+
+/// Runs one file with psql, which is what its meta commands are written for. Its transaction is rolled back.
+async fn run(file: &str) {
+    let database = TestDatabase::bare().await;
+    demonstration::install(&mut database.connect().await)
+        .await
+        .unwrap();
+    let psql = binaries().program("psql");
+    let output = Command::new(if psql.exists() { psql } else { "psql".into() })
+        .args(["-X", "-v", "ON_ERROR_STOP=1", "-d", database.url(), "-f"])
+        .arg(folder().join(file))
+        .output()
+        .await
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{file}:\n{said}");
+}
+
+/// A test for each file, and one that sees to it that no file is left out.
+macro_rules! files {
+    ($($name:ident),* $(,)?) => {
+        $(
+            #[tokio::test]
+            async fn $name() {
+                run(concat!(stringify!($name), ".sql")).await;
+            }
+        )*
+
+        #[test]
+        fn every_file_is_run() {
+            let run = [$(concat!(stringify!($name), ".sql")),*];
+            let mut there: Vec<String> = std::fs::read_dir(folder())
+                .unwrap()
+                .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+                .filter(|name| name.ends_with(".sql") && name != SUPPORT)
+                .collect();
+            there.sort();
+            assert_eq!(there, run);
+        }
+    };
+}
+
+files!(
+    access_grid,
+    blocks_teams_and_suspension,
+    chat_topics,
+    editing_and_deleting,
+    erasing_people,
+    host_mapping,
+    house_rules,
+    listing,
+    many_at_once,
+    opening_conversations,
+    presence_and_typing,
+    reactions,
+    reading,
+    searching_messages,
+    searching_people,
+    sending_messages,
+);
