@@ -271,25 +271,42 @@ async fn the_loser_of_a_deadlock_is_repeated() {
     let url = database.url().to_owned();
     let server = ChatServer::start_on(database, &url, &[]).await;
     let client = server.database.connect().await;
+    // A sequence counts attempts that are rolled back, too. The first two meet when each of them
+    // holds a row; a repetition begins when the one that won is through, however long that takes.
     client
         .batch_execute(
             "create table public.pair (id int primary key, n int not null default 0);
              insert into public.pair values (1), (2);
-             grant all on public.pair to authenticated",
+             create sequence public.attempts;
+             create function public.begin_attempt() returns void language plpgsql as $$
+             begin
+               if nextval('public.attempts') > 2 then
+                 while (select sum(p.n) from public.pair p) < 2 loop perform pg_sleep(0.01); end loop;
+               end if;
+             end $$;
+             create sequence public.holders;
+             create function public.meet() returns void language plpgsql as $$
+             begin
+               perform nextval('public.holders');
+               while (select h.last_value from public.holders h) < 2 loop perform pg_sleep(0.01); end loop;
+             end $$;
+             grant all on public.pair, public.attempts, public.holders to authenticated",
         )
         .await
         .unwrap();
     let add = "update public.pair set n = n + 1 where id = $1";
-    // Each waits until the other holds its first row, or for as long as a repetition needs.
-    let meet = "select pg_sleep(0.2)";
     let both = |db: Db, first: i32, second: i32| async move {
         let queries = [
+            Query {
+                sql: "select public.begin_attempt()",
+                parameters: &[],
+            },
             Query {
                 sql: add,
                 parameters: &[&first],
             },
             Query {
-                sql: meet,
+                sql: "select public.meet()",
                 parameters: &[],
             },
             Query {
@@ -301,17 +318,22 @@ async fn the_loser_of_a_deadlock_is_repeated() {
             .await
             .map(drop)
     };
-    // Prepared beforehand, so that the two start together.
-    both(server.db.clone(), 1, 2).await.unwrap();
     let results = join_all([both(server.db.clone(), 1, 2), both(server.db.clone(), 2, 1)]).await;
     assert!(results.iter().all(Result::is_ok), "{results:?}");
-    let sum: i64 = client
-        .query_one("select sum(n) from public.pair", &[])
+    let row = client
+        .query_one(
+            "select (select sum(n) from public.pair), (select last_value from public.attempts)",
+            &[],
+        )
         .await
-        .unwrap()
-        .get(0);
-    assert_eq!(sum, 6, "each of the three counted twice, and once");
-    eventually("the statistics tell of the deadlock", async || {
+        .unwrap();
+    let (sum, attempts): (i64, i64) = (row.get(0), row.get(1));
+    assert_eq!(
+        (sum, attempts),
+        (4, 3),
+        "each counted twice, one of them at its repetition"
+    );
+    let deadlocks = eventually("the statistics tell of the deadlock", async || {
         let row = client
             .query_one(
                 "select deadlocks from pg_stat_database where datname = current_database()",
@@ -319,9 +341,10 @@ async fn the_loser_of_a_deadlock_is_repeated() {
             )
             .await
             .unwrap();
-        (row.get::<_, i64>(0) > 0).then_some(())
+        Some(row.get::<_, i64>(0)).filter(|deadlocks| *deadlocks > 0)
     })
     .await;
+    assert_eq!(deadlocks, 1);
 }
 
 #[tokio::test]

@@ -1,13 +1,11 @@
 //! What all routes have in common: headers, bodies, caching, origins.
 
-use std::io;
-use std::sync::{Arc, Mutex};
-
 use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::support::chat_server::Person::{Ana, Ben};
 use crate::support::chat_server::{ChatServer, answer};
+use crate::support::log::Log;
 
 const APP: &str = "https://app.example";
 
@@ -227,30 +225,9 @@ async fn development_may_allow_every_local_page() {
     }
 }
 
-/// Everything that is logged on this thread, which is the one the test's server runs on.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl io::Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
 #[tokio::test]
 async fn a_request_is_one_line_in_the_log_without_what_is_private() {
-    let log = Log::default();
-    let writer = log.clone();
-    let subscriber = tracing_subscriber::fmt()
-        .with_writer(move || writer.clone())
-        .with_ansi(false)
-        .finish();
-    let _guard = tracing::subscriber::set_default(subscriber);
+    let log = Log::of_this_thread();
     let server = ChatServer::start().await;
     let conversation = server.open(Ana, Ben).await;
     let token = crate::support::token::user_token(Ana.id());
@@ -269,7 +246,7 @@ async fn a_request_is_one_line_in_the_log_without_what_is_private() {
         )
         .await;
 
-    let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    let text = log.text();
     let lines: Vec<&str> = text
         .lines()
         .filter(|line| line.contains("the-read"))
