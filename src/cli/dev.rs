@@ -12,7 +12,7 @@ use crate::config::source::ProcessEnvironment;
 use crate::config::{Config, DevConfig, Flag, Inputs, load_dev};
 use crate::db::connect::Connector;
 use crate::dev::binaries::Binaries;
-use crate::dev::demonstration::{self, PEOPLE};
+use crate::dev::demonstration::{self, PEOPLE, REQUEST_LOGIN};
 use crate::dev::directory::{data_root, scratch_root};
 use crate::dev::keys::Keys;
 use crate::dev::postgres::{Cluster, ClusterOptions, Storage, effective_user};
@@ -67,7 +67,13 @@ pub(super) fn run<'a>(
     })?;
     let keys = Keys::of_directory(cluster.directory())?;
     let database_url = cluster.url_for(DATABASE);
-    let config = Config::load(&inputs(flags(arguments, &keys, &database_url)))?;
+    let request_url = format!(
+        "postgresql://{REQUEST_LOGIN}:{}@127.0.0.1:{}/{DATABASE}",
+        keys.request_password,
+        cluster.port()
+    );
+    let flags = flags(arguments, &keys, &database_url, &request_url);
+    let config = Config::load(&inputs(flags))?;
     let served = runtime()?.block_on(serve(&config, &keys, &database_url, arguments));
     let stopped = cluster.stop().map_err(CliError::from);
     served.and(stopped)
@@ -85,6 +91,7 @@ async fn serve(
         .connect("rapport dev", &tasks)
         .await?;
     demonstration::install(&mut owner).await?;
+    demonstration::allow_requests(&owner, &keys.request_password).await?;
     drop(owner);
 
     let app = App::start(config, &tasks).await?;
@@ -130,7 +137,12 @@ fn user_data() -> Result<PathBuf, CliError> {
 
 /// What `dev` settles itself. As flags, so that a `DATABASE_URL` which happens to be set in the
 /// shell never leads a demonstration into somebody's real database.
-fn flags(arguments: &DevArguments, keys: &Keys, database_url: &str) -> Vec<Flag> {
+fn flags(
+    arguments: &DevArguments,
+    keys: &Keys,
+    database_url: &str,
+    request_url: &str,
+) -> Vec<Flag> {
     let flag = |key, value: &str| Flag {
         name: "rapport dev",
         key,
@@ -138,7 +150,7 @@ fn flags(arguments: &DevArguments, keys: &Keys, database_url: &str) -> Vec<Flag>
     };
     let mut flags = vec![
         flag("database.url", database_url),
-        flag("database.request_url", ""),
+        flag("database.request_url", request_url),
         flag("auth.jwt_secret", &keys.jwt_secret),
         flag("auth.jwt_secret_next", ""),
         flag("auth.jwks", ""),
@@ -217,6 +229,7 @@ Ben's browser receives it:
   const client = createClient('{api_url}', '{anon_key}', {{
     accessToken: async () => '{ben_token}',
   }})
+  await client.realtime.setAuth()
   client
     .channel('inbox')
     .on('postgres_changes', {{ event: 'INSERT', schema: 'public', table: 'user_messages' }}, console.log)

@@ -51,6 +51,10 @@ pub const PEOPLE: [Person; 5] = [
     },
 ];
 
+/// The login of people's requests: the role that PostgREST uses on Supabase. It may become the
+/// roles of the API and is nothing by itself, so that no mistake of ours is made as a superuser.
+pub const REQUEST_LOGIN: &str = "authenticator";
+
 /// Brings an empty or an earlier demonstration database to the application, the schema and the
 /// people.
 ///
@@ -82,6 +86,27 @@ pub async fn install(client: &mut Client) -> Result<(), SchemaError> {
         .batch_execute(DEV_PEOPLE)
         .await
         .map_err(failed("dev/people.sql"))
+}
+
+/// Lets [`REQUEST_LOGIN`] log in with this password. For a database that [`install`] has been at.
+///
+/// # Errors
+/// When a statement fails.
+pub async fn allow_requests(client: &Client, password: &str) -> Result<(), SchemaError> {
+    let failed = |source| SchemaError::Statement {
+        what: String::from("Giving the requests' login its password"),
+        source,
+    };
+    // A statement about roles takes no parameters; the server quotes what goes into it.
+    let row = client
+        .query_one(
+            "select format('alter role %I with login password %L', $1::text, $2::text)",
+            &[&REQUEST_LOGIN, &password],
+        )
+        .await
+        .map_err(failed)?;
+    let statement: String = row.try_get(0).map_err(failed)?;
+    client.batch_execute(&statement).await.map_err(failed)
 }
 
 #[cfg(test)]

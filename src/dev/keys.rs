@@ -1,4 +1,5 @@
-//! The keys of a development server: one secret per data directory, and tokens signed with it.
+//! The keys of a development server, one set per data directory: a secret with the tokens signed
+//! by it, and the password of the requests' login.
 
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -27,7 +28,7 @@ pub enum KeysError {
     Sign(#[from] KeyError),
 }
 
-/// The secret and the two keys a Supabase project has.
+/// The secret and the two keys a Supabase project has, and what its API logs in with.
 pub struct Keys {
     /// Signs every token (HS256).
     pub jwt_secret: String,
@@ -35,13 +36,15 @@ pub struct Keys {
     pub anon_key: String,
     /// For servers: a token with the role `service_role`, which passes by every policy.
     pub service_role_key: String,
+    /// The password of [`super::demonstration::REQUEST_LOGIN`].
+    pub request_password: String,
 }
 
 impl Keys {
-    /// The keys of `directory`; its secret is made at the first start.
+    /// The keys of `directory`; its secrets are made at the first start.
     ///
     /// # Errors
-    /// When the secret cannot be read or kept.
+    /// When a secret cannot be read or kept.
     pub fn of_directory(directory: &Path) -> Result<Self, KeysError> {
         let jwt_secret = kept_secret(&directory.join("jwt.secret"))?;
         let key = |role| {
@@ -51,6 +54,7 @@ impl Keys {
         Ok(Self {
             anon_key: key("anon")?,
             service_role_key: key("service_role")?,
+            request_password: kept_secret(&directory.join("authenticator.password"))?,
             jwt_secret,
         })
     }
@@ -94,7 +98,9 @@ mod tests {
         let second = Keys::of_directory(directory.path()).unwrap();
         assert_eq!(first.anon_key, second.anon_key);
         assert_eq!(first.service_role_key, second.service_role_key);
+        assert_eq!(first.request_password, second.request_password);
         let other = Keys::of_directory(tempfile::tempdir().unwrap().path()).unwrap();
         assert_ne!(first.anon_key, other.anon_key);
+        assert_ne!(first.request_password, other.request_password);
     }
 }

@@ -170,6 +170,41 @@ async fn dev_names_everybody_in_its_file() {
 }
 
 #[tokio::test]
+async fn dev_answers_requests_without_a_superusers_rights() {
+    let directory = open_directory();
+    let server = DevServer::start(&directory.path().join("server.env"), &["--ephemeral"]).await;
+    let opened = reqwest::Client::new()
+        .post(format!(
+            "{}/api/supabase/user-chat/conversations",
+            server.get("API_URL")
+        ))
+        .bearer_auth(server.get("USER_TOKEN_ANA"))
+        .header("content-type", "application/json")
+        .body(format!(
+            r#"{{"other_user_id":"{}"}}"#,
+            server.get("USER_ID_BEN")
+        ))
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(opened.status(), 201);
+    let logins = connect(server.get("DB_URL"))
+        .await
+        .query(
+            "select distinct r.rolname::text, r.rolsuper or r.rolbypassrls or r.rolinherit
+             from pg_stat_activity a
+             join pg_roles r on r.oid = a.usesysid
+             where a.application_name = 'rapport'",
+            &[],
+        )
+        .await
+        .unwrap();
+    let logins: Vec<(String, bool)> = logins.iter().map(|row| (row.get(0), row.get(1))).collect();
+    assert_eq!(logins, [("authenticator".to_owned(), false)]);
+    assert!(server.end("TERM").await.success());
+}
+
+#[tokio::test]
 async fn dev_keeps_data_and_keys_and_uses_a_directory_once() {
     let directory = open_directory();
     let data: PathBuf = directory.path().join("data");
