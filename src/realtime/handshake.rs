@@ -10,7 +10,6 @@ use axum::http::header::{CONNECTION, CONTENT_TYPE, SEC_WEBSOCKET_ACCEPT, UPGRADE
 use axum::http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
 use axum::response::{IntoResponse, Response};
 use hyper::upgrade::OnUpgrade;
-use serde::Deserialize;
 use tungstenite::handshake::derive_accept_key;
 
 use super::Realtime;
@@ -20,26 +19,37 @@ use super::protocol::Serializer;
 use super::socket;
 use crate::auth::TokenError;
 
-/// The parameters of the socket's URL. Others are ignored.
-#[derive(Debug, Deserialize)]
-pub struct Parameters {
+/// The parameters of the socket's URL. Others are ignored, and of two with one name the last
+/// counts: an endpoint may bring its own in front of the client's.
+#[derive(Debug, Default)]
+struct Parameters {
     apikey: Option<String>,
     vsn: Option<String>,
+}
+
+impl Parameters {
+    fn read(pairs: Vec<(String, String)>) -> Self {
+        let mut parameters = Self::default();
+        for (name, value) in pairs {
+            match &*name {
+                "apikey" => parameters.apikey = Some(value),
+                "vsn" => parameters.vsn = Some(value),
+                _ => {}
+            }
+        }
+        parameters
+    }
 }
 
 /// `GET /socket/websocket`: checks the key and takes the connection over.
 pub async fn upgrade(
     State(realtime): State<Realtime>,
-    query: Result<Query<Parameters>, QueryRejection>,
+    query: Result<Query<Vec<(String, String)>>, QueryRejection>,
     mut request: Request<Body>,
 ) -> Response {
-    let parameters = query.map_or(
-        Parameters {
-            apikey: None,
-            vsn: None,
-        },
-        |Query(parameters)| parameters,
-    );
+    let parameters = query
+        .map(|Query(pairs)| Parameters::read(pairs))
+        .unwrap_or_default();
     match handshake(&realtime, &parameters, &mut request) {
         Ok(handshake) => {
             let answer = switching_protocols(&handshake.accept);

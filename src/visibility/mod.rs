@@ -129,6 +129,8 @@ impl Visibility {
 
     /// Checks all bindings of a channel against the catalogue and registers them, all or none,
     /// in place of what the channel had. A row committed after this has returned is delivered.
+    /// Nothing stays of a channel whose bindings are refused: what it had was another identity's.
+    /// While the database cannot be asked it keeps what it had.
     ///
     /// One call at a time for a channel, and none under way when it is unsubscribed.
     ///
@@ -141,11 +143,19 @@ impl Visibility {
         bindings: Vec<Binding>,
         options: SubscribeOptions,
     ) -> Result<(), SubscribeError> {
-        let drafts = self.resolver.drafts(&identity, &bindings).await?;
-        self.subscriptions(|subscriptions| {
-            subscriptions.replace(channel, identity, drafts, options);
-        });
-        Ok(())
+        let drafts = self.resolver.drafts(&identity, &bindings).await;
+        self.subscriptions(|subscriptions| match drafts {
+            Ok(drafts) => {
+                subscriptions.replace(channel, identity, drafts, options);
+                Ok(())
+            }
+            Err(error) => {
+                if !error.is_retryable() {
+                    subscriptions.remove(channel);
+                }
+                Err(error)
+            }
+        })
     }
 
     /// Forgets what a channel had.

@@ -6,6 +6,8 @@
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
+use super::message::MalformedMessage;
+
 /// A join's payload.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct JoinPayload {
@@ -76,9 +78,15 @@ pub struct BindingParams {
 
 impl JoinPayload {
     /// Reads a join's payload.
-    pub fn parse(payload: &RawValue) -> Self {
-        let Ok(Value::Object(object)) = serde_json::from_str(payload.get()) else {
-            return Self::default();
+    ///
+    /// # Errors
+    /// When it is JSON only by its shape: a number beyond every range, half of a surrogate pair.
+    /// Such a message is dropped (2.3); read as if it had asked for nothing, it would join another
+    /// channel than the one that was meant.
+    pub fn parse(payload: &RawValue) -> Result<Self, MalformedMessage> {
+        let value = serde_json::from_str(payload.get()).map_err(|_| MalformedMessage)?;
+        let Value::Object(object) = value else {
+            return Ok(Self::default());
         };
         let raw: RawJoin<'_> = serde_json::from_str(payload.get()).unwrap_or_default();
         // `user_token` is the older name and wins where both are given.
@@ -86,12 +94,12 @@ impl JoinPayload {
             (Some(Value::String(token)), _) | (_, Some(Value::String(token))) => Some(token),
             _ => None,
         };
-        Self {
+        Ok(Self {
             access_token: token.filter(|token| !is_opaque_key(token)).cloned(),
             config: object
                 .get("config")
                 .map(|config| JoinConfig::read(config, raw.bindings())),
-        }
+        })
     }
 }
 

@@ -312,7 +312,8 @@ fn join_payloads_are_read_leniently() {
             "private": true
         },
         "access_token": "a", "user_token": "u"
-    })));
+    })))
+    .unwrap();
     assert_eq!(
         full.access_token.as_deref(),
         Some("u"),
@@ -336,7 +337,8 @@ fn join_payloads_are_read_leniently() {
 
     let bare = JoinPayload::parse(&raw(
         &json!({"config": {}, "access_token": "sb_publishable_x"}),
-    ));
+    ))
+    .unwrap();
     assert_eq!(
         bare.access_token, None,
         "an opaque key means the connection's token"
@@ -355,7 +357,7 @@ fn join_payloads_are_read_leniently() {
         ),
         (json!({"config": {"broadcast": {"replay": null}}}), true),
     ] {
-        let parsed = JoinPayload::parse(&raw(&payload));
+        let parsed = JoinPayload::parse(&raw(&payload)).unwrap();
         assert_eq!(parsed.config.is_some(), has_config, "{payload}");
     }
 }
@@ -377,7 +379,7 @@ fn bindings_are_echoed_as_written() {
     ];
     for (binding, echo) in cases {
         let payload = format!(r#"{{"config":{{"postgres_changes":[{binding}]}}}}"#);
-        let parsed = JoinPayload::parse(&RawValue::from_string(payload).unwrap());
+        let parsed = JoinPayload::parse(&RawValue::from_string(payload).unwrap()).unwrap();
         let mut out = String::new();
         parsed.config.unwrap().postgres_changes[0].push_echo(5, &mut out);
         assert_eq!(out, echo);
@@ -457,4 +459,19 @@ fn json_value() -> impl Strategy<Value = Value> {
                 .prop_map(|pairs| Value::Object(pairs.into_iter().collect())),
         ]
     })
+}
+
+#[test]
+fn a_join_that_cannot_be_read_is_no_join_of_another_kind() {
+    for config in [
+        r#"{"private":true,"presence":{"key":"\ud800"}}"#,
+        r#"{"private":true,"broadcast":{"replay":{"since":1e999}}}"#,
+    ] {
+        let payload = RawValue::from_string(format!(r#"{{"config":{config}}}"#)).unwrap();
+        assert_eq!(
+            JoinPayload::parse(&payload),
+            Err(MalformedMessage),
+            "{config}"
+        );
+    }
 }

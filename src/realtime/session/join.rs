@@ -14,6 +14,7 @@ use super::super::protocol::{ClientMessage, JoinPayload, Ref, Reply, ServerMessa
 use super::Session;
 use super::effect::{AuthorizeOrder, Effect};
 use crate::config::RealtimeConfig;
+use crate::observability::metrics::DropReason;
 use crate::visibility::SubscribeOptions;
 
 /// Messages of one topic that wait for the answer to its join. Clients buffer on their side
@@ -38,12 +39,16 @@ impl Session {
         now: UnixMillis,
         effects: &mut Vec<Effect>,
     ) {
+        let Ok(payload) = JoinPayload::parse(payload) else {
+            self.shared.hub.metrics().dropped(DropReason::Malformed);
+            return;
+        };
         // A second join of a topic ends the first, whatever becomes of the second.
         let replaced = self.channels.remove(&*message.topic).map(|channel| {
             effects.push(Effect::Detach(channel.id));
             channel.join_ref
         });
-        match self.begin_join(message, payload, now, effects) {
+        match self.begin_join(message, &payload, now, effects) {
             Ok(topic) => {
                 if let Some(joining) = self
                     .channels
@@ -71,7 +76,7 @@ impl Session {
     fn begin_join(
         &mut self,
         message: &ClientMessage<'_>,
-        payload: &RawValue,
+        payload: &JoinPayload,
         now: UnixMillis,
         effects: &mut Vec<Effect>,
     ) -> Result<Arc<str>, JoinRefusal> {
@@ -84,7 +89,6 @@ impl Session {
         if self.shared.hub.is_stopping() {
             return Err(JoinRefusal::Restarting);
         }
-        let payload = JoinPayload::parse(payload);
         let join = payload.config.as_ref();
         let is_private = join.is_some_and(|join| join.private);
         if config.private_only && !is_private {

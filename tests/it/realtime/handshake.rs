@@ -105,6 +105,17 @@ async fn both_paths_and_the_header_lead_to_a_socket() {
 }
 
 #[tokio::test]
+async fn of_two_parameters_with_one_name_the_last_counts() {
+    let server = Server::start(config()).await;
+    let url = format!(
+        "ws://{}/realtime/v1/websocket?apikey=nonsense&vsn=9.9.9&apikey={}&vsn=2.0.0",
+        server.address,
+        anon_key()
+    );
+    tokio_tungstenite::connect_async(url).await.unwrap();
+}
+
+#[tokio::test]
 async fn without_a_version_the_first_is_spoken() {
     let server = Server::start(config()).await;
     let (stream, _) = tokio_tungstenite::connect_async(url(server.address, &anon_key(), None))

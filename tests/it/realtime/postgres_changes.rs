@@ -15,7 +15,7 @@ use super::{PUBLICATION, Server, config};
 use crate::support::chaos::ChaosProxy;
 use crate::support::database::TestDatabase;
 use crate::support::socket::{PhoenixSocket, VERSIONS, Version};
-use crate::support::token::user_token;
+use crate::support::token::{mint, user_claims, user_token};
 
 /// Roles belong to the cluster, and tests run side by side.
 const SETUP: &str = r"
@@ -267,6 +267,37 @@ async fn a_row_reaches_those_who_may_see_it_and_a_new_token_changes_who_that_is(
     stack
         .run(&format!("insert into notes values (5, '{bob}', 'of bob')"))
         .await;
+    client.expect_quiet().await;
+}
+
+#[tokio::test]
+async fn a_new_token_that_cannot_subscribe_ends_what_the_old_one_had() {
+    let stack = Stack::start(OWN_NOTES).await;
+    let ann = uuid::Uuid::new_v4();
+    let mut payload = asking(&all_notes());
+    payload["access_token"] = user_token(ann).into();
+    let mut witness = stack.server.client(Version::Two).await;
+    subscribe(&mut witness, "1", "realtime:notes", payload.clone()).await;
+    let mut client = stack.server.client(Version::Two).await;
+    subscribe(&mut client, "1", "realtime:notes", payload).await;
+    let mut claims = user_claims(uuid::Uuid::new_v4());
+    claims["role"] = "nobody_of_this_name".into();
+    client
+        .push(
+            json!("1"),
+            "2",
+            "realtime:notes",
+            "access_token",
+            json!({"access_token": mint(&claims)}),
+        )
+        .await;
+    let (status, text) = client.expect_system("realtime:notes").await;
+    assert_eq!(status, "error");
+    assert!(text.contains("does not exist"), "{text}");
+    stack
+        .run(&format!("insert into notes values (1, '{ann}', 'of ann')"))
+        .await;
+    witness.expect("realtime:notes", "postgres_changes").await;
     client.expect_quiet().await;
 }
 
