@@ -51,11 +51,12 @@ export function parseEnv(text) {
   return Object.fromEntries([...text.matchAll(/^([A-Z_]+)="(.*)"$/gm)].map(([, key, value]) => [key, value]))
 }
 
-/** Fails when `promise` takes longer than patience allows. */
+/** Fails when `promise` takes longer than patience allows; `what` is a text or makes one then. */
 export async function within(promise, what, ms = PATIENCE_MS) {
   let timer
   const late = new Promise((_, reject) => {
-    timer = setTimeout(() => reject(new Error(`waited ${ms} ms for ${what}`)), ms)
+    const text = () => (typeof what === 'function' ? what() : what)
+    timer = setTimeout(() => reject(new Error(`waited ${ms} ms for ${text()}`)), ms)
   })
   try {
     return await Promise.race([promise, late])
@@ -84,7 +85,7 @@ export class Inbox {
       this.#waiting.add(check)
       check()
     })
-    return within(found, `${what}; so far ${JSON.stringify(this.items).slice(0, 2000)}`)
+    return within(found, () => `${what}; so far ${JSON.stringify(this.items).slice(0, 2000)}`)
   }
 
   /** Waits for an item that satisfies `test` and returns it. */
