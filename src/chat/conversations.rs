@@ -3,10 +3,11 @@
 use axum::extract::{OriginalUri, State};
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::Response;
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{OTHER_PERSON, check_identity, check_identity_in_query, column, extended, only};
+use super::{OTHER_PERSON, check_identity, column, extended, only};
 use crate::db::{Db, Query};
 use crate::error_code::ErrorCode;
 use crate::http::input::{Fields, Parameters, PathId};
@@ -21,10 +22,10 @@ const DEFAULT_LIMIT: i32 = 30;
 const MAX_LIMIT: i32 = 100;
 
 const LIST: &str = "\
-    select r.row::text, r.rev, r.is_pinned, r.last_activity_at::text, r.conversation_id \
+    select r.row::text, r.rev, r.is_pinned, r.last_activity_at, r.conversation_id \
     from chat.conversation_page( \
-        $1::boolean, $2::boolean, $3::boolean, $4::text, $5::text::timestamptz, \
-        $6::int, $7::int, $8::boolean, $9::text::timestamptz, $10::uuid) r";
+        $1::boolean, $2::boolean, $3::boolean, $4::text, $5::timestamptz, \
+        $6::int, $7::int, $8::boolean, $9::timestamptz, $10::uuid) r";
 
 const COUNT_UNREAD: &str = "select c.total from chat.unread_counts() c";
 
@@ -47,7 +48,8 @@ const GET_WITH: &str = "\
 #[derive(Serialize, Deserialize)]
 struct Position {
     is_pinned: bool,
-    last_activity_at: String,
+    /// In microseconds since the epoch, as exact as PostgreSQL is.
+    last_activity_us: i64,
     id: Uuid,
 }
 
@@ -58,7 +60,6 @@ pub(super) async fn list_conversations(
     OriginalUri(uri): OriginalUri,
     parameters: Parameters,
 ) -> Result<Response, ApiError> {
-    check_identity_in_query(&caller, &parameters, &[])?;
     let archived = match parameters.text("archived") {
         Some("all") => None,
         _ => Some(parameters.flag("archived")?.unwrap_or(false)),
@@ -66,7 +67,7 @@ pub(super) async fn list_conversations(
     let pinned = parameters.flag("pinned")?;
     let unread = parameters.flag("unread")?;
     let search = parameters.text("search");
-    let updated_since = parameters.text("updated_since");
+    let updated_since = parameters.moment("updated_since")?;
     let limit = pagination::limit(&parameters, DEFAULT_LIMIT, MAX_LIMIT)?;
     let after: Option<Position> = parameters
         .text("cursor")
@@ -77,14 +78,12 @@ pub(super) async fn list_conversations(
     } else {
         pagination::offset(&parameters)?
     };
-    let (is_pinned, activity, id) = match &after {
-        Some(after) => (
-            Some(after.is_pinned),
-            Some(after.last_activity_at.as_str()),
-            Some(after.id),
-        ),
-        None => (None, None, None),
-    };
+    let is_pinned = after.as_ref().map(|after| after.is_pinned);
+    let id = after.as_ref().map(|after| after.id);
+    let activity = after
+        .map(|after| Timestamp::from_microsecond(after.last_activity_us))
+        .transpose()
+        .map_err(|_| pagination::foreign_cursor())?;
 
     let queries = [
         Query {
@@ -118,9 +117,10 @@ pub(super) async fn list_conversations(
         page.rev = page.rev.max(Some(column(row, 1)?));
     }
     if let Some(last) = kept.last().filter(|_| rows.len() > kept.len()) {
+        let last_activity_at: Timestamp = column(last, 3)?;
         let position = Position {
             is_pinned: column(last, 2)?,
-            last_activity_at: column(last, 3)?,
+            last_activity_us: last_activity_at.as_microsecond(),
             id: column(last, 4)?,
         };
         page.next_cursor = Some(pagination::cursor(&position)?);

@@ -7,7 +7,7 @@ use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
-use super::{check_identity_in_query, column, only};
+use super::{column, only};
 use crate::db::{Db, Query};
 use crate::http::input::Parameters;
 use crate::http::pagination::{self, Page};
@@ -36,8 +36,19 @@ const CHANGES: &str = "\
 /// can repeat something but not miss it.
 const REV: &str = "select c.rev from public.user_conversations c where c.id = $1::uuid";
 
+/// Where a page begins, as a cursor says it: by `seq` and revision.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+enum Cursor {
+    /// What is older than this `seq`.
+    Before(u64),
+    /// What is newer than it.
+    After(u64),
+    /// What changed since this revision.
+    Since(i64),
+}
+
 /// Where a page begins.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq)]
 enum Position {
     /// The newest messages, this many of them skipped.
     Newest(i32),
@@ -79,7 +90,6 @@ pub(super) async fn list_messages(
     OriginalUri(uri): OriginalUri,
     parameters: Parameters,
 ) -> Result<Response, ApiError> {
-    check_identity_in_query(&caller, &parameters, &[])?;
     let conversation = parameters
         .uuid("conversation_id")?
         .ok_or_else(|| ApiError::invalid("conversation_id is missing"))?;
@@ -104,7 +114,11 @@ pub(super) async fn list_messages(
 /// leave in what they asked for then; apart from it, two positions are a mistake.
 fn asked_position(parameters: &Parameters) -> Result<Position, ApiError> {
     if let Some(cursor) = parameters.text("cursor") {
-        return pagination::position(cursor);
+        return Ok(match pagination::position(cursor)? {
+            Cursor::Before(seq) => Position::Before(seq.to_string()),
+            Cursor::After(seq) => Position::After(seq.to_string()),
+            Cursor::Since(rev) => Position::Since(rev),
+        });
     }
     let anchor = |name: &str| parameters.text(name).map(str::to_owned);
     let mut asked: Vec<Position> = [
@@ -224,7 +238,7 @@ impl History<'_> {
         if let Some(last) = kept.last().filter(|_| has_more) {
             let reached: i64 = column(last, 2)?;
             page.rev = Some(reached);
-            page.next_cursor = Some(pagination::cursor(&Position::Since(reached))?);
+            page.next_cursor = Some(pagination::cursor(&Cursor::Since(reached))?);
         }
         Ok(page)
     }
@@ -287,17 +301,18 @@ fn trimmed(rows: &[Row], limit: i32, goes_back: bool) -> (&[Row], bool) {
 }
 
 fn older_than(row: &Row) -> Result<String, ApiError> {
-    pagination::cursor(&Position::Before(seq(row)?.to_string()))
+    pagination::cursor(&Cursor::Before(seq(row)?))
 }
 
 fn newer_than(row: &Row) -> Result<String, ApiError> {
-    pagination::cursor(&Position::After(seq(row)?.to_string()))
+    pagination::cursor(&Cursor::After(seq(row)?))
 }
 
 fn texts(rows: &[Row]) -> Result<Vec<String>, ApiError> {
     rows.iter().map(|row| column(row, 0)).collect()
 }
 
-fn seq(row: &Row) -> Result<i64, ApiError> {
-    column(row, 1)
+fn seq(row: &Row) -> Result<u64, ApiError> {
+    let seq: i64 = column(row, 1)?;
+    u64::try_from(seq).map_err(|error| ApiError::internal(error.to_string()))
 }

@@ -20,8 +20,9 @@ use tokio_postgres::Row;
 use tokio_postgres::types::FromSql;
 
 use crate::db::Db;
+use crate::error_code::ErrorCode;
 use crate::http::conditional::conditional;
-use crate::http::input::{Fields, MAX_BODY_BYTES, Parameters};
+use crate::http::input::{Fields, MAX_BODY_BYTES};
 use crate::http::middleware::method_not_allowed;
 use crate::http::origin::cors;
 use crate::http::{ApiError, Authentication, Caller};
@@ -108,6 +109,8 @@ pub fn routes(state: ChatState) -> Router {
         .route("/unread-count", get(reading::count_unread))
         .route("/config", get(limits::show_config))
         .method_not_allowed_fallback(method_not_allowed)
+        // Inside the layers: without CORS a page would be told of a network error.
+        .fallback(async || ApiError::new(ErrorCode::NotFound))
         .layer(from_fn(conditional))
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .layer(cors)
@@ -124,18 +127,6 @@ const OTHER_PERSON: [&str; 3] = ["other_user_id", "participant_id", "recipient_i
 fn check_identity(caller: &Caller, fields: &Fields, others: &[&str]) -> Result<(), ApiError> {
     for name in [&["current_user_id"], others].concat() {
         caller.must_be(fields.uuid(name)?)?;
-    }
-    Ok(())
-}
-
-/// The same for a query string.
-fn check_identity_in_query(
-    caller: &Caller,
-    parameters: &Parameters,
-    others: &[&str],
-) -> Result<(), ApiError> {
-    for name in [&["current_user_id"], others].concat() {
-        caller.must_be(parameters.uuid(name)?)?;
     }
     Ok(())
 }

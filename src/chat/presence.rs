@@ -5,7 +5,7 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use uuid::Uuid;
 
-use super::{check_identity, check_identity_in_query, column, only};
+use super::{check_identity, column, only};
 use crate::db::Db;
 use crate::error_code::ErrorCode;
 use crate::http::input::{BeaconFields, Parameters, PathId};
@@ -19,7 +19,7 @@ const LIST: &str = "select r.row::text from chat.presence_rows($1::uuid[], $2::b
 
 const SET: &str = "\
     select chat.set_presence( \
-        $1::text, $2::text, $3::text::timestamptz, $4::text, $5::text, $6::boolean, $7::boolean)::text";
+        $1::text, $2::text, $3::timestamptz, $4::text, $5::text, $6::boolean, $7::boolean)::text";
 
 const END: &str = "select chat.set_presence('offline')::text";
 
@@ -49,7 +49,7 @@ pub(super) async fn list_presence(
     State(db): State<Db>,
     parameters: Parameters,
 ) -> Result<Response, ApiError> {
-    check_identity_in_query(&caller, &parameters, &["user_id"])?;
+    caller.must_be(parameters.uuid("user_id")?)?;
     let people = parameters.uuids("user_ids")?;
     if people
         .as_ref()
@@ -85,7 +85,7 @@ pub(super) async fn set_presence(
             &[
                 &fields.text("status")?,
                 &fields.text("current_page")?,
-                &fields.text("manual_until")?,
+                &fields.moment("manual_until")?,
                 &status_text,
                 &fields.text("status_emoji")?,
                 &fields.flag("is_manual")?,

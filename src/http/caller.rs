@@ -13,6 +13,7 @@ use uuid::Uuid;
 
 use super::cookie;
 use super::error::ApiError;
+use super::input::Parameters;
 use super::origin::Origins;
 use crate::auth::{Claims, TokenError, Verifier, is_opaque_key};
 use crate::config::{AuthConfig, Secret, ServerConfig};
@@ -136,7 +137,8 @@ fn bearer(headers: &HeaderMap) -> Result<Option<&str>, TokenError> {
     Ok((!is_opaque_key(token)).then_some(token))
 }
 
-/// The person a request is made by. As a handler's argument it refuses everybody else.
+/// The person a request is made by. As a handler's argument it refuses everybody else, and a
+/// query string in which `current_user_id` is somebody else.
 #[derive(Clone, Debug)]
 pub struct Caller {
     /// The token's subject.
@@ -166,6 +168,9 @@ where
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
-        Authentication::from_ref(state).caller(&parts.method, &parts.headers)
+        let caller = Authentication::from_ref(state).caller(&parts.method, &parts.headers)?;
+        let parameters = Parameters::of(&parts.uri)?;
+        caller.must_be(parameters.uuid("current_user_id")?)?;
+        Ok(caller)
     }
 }

@@ -7,9 +7,12 @@ use std::collections::HashMap;
 
 use axum::body::Bytes;
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
-use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::http::request::Parts;
+use axum::http::{StatusCode, Uri};
+use jiff::Timestamp;
+use jiff::civil::DateTime;
+use jiff::tz::TimeZone;
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
@@ -18,6 +21,12 @@ use crate::error_code::ErrorCode;
 
 /// The largest body that is read, in bytes. The longest message in escapes fits several times.
 pub const MAX_BODY_BYTES: usize = 1024 * 1024;
+
+/// The largest number up to which every whole number has a double of its own (RFC 8259, section 6).
+const MAX_EXACT_INTEGER: u64 = (1 << 53) - 1;
+
+/// What [`moment`] reads, for those who sent something else.
+const MOMENT: &str = "a time such as 2026-01-31T12:00:00Z";
 
 /// The fields of a JSON body. An empty body has none.
 #[derive(Debug, Default)]
@@ -33,12 +42,22 @@ pub struct BeaconFields(pub Fields);
 pub struct Parameters(HashMap<String, String>);
 
 impl Fields {
-    /// A text.
+    /// A text. U+0000 in it is refused: PostgreSQL cannot store it.
     ///
     /// # Errors
     /// 422 when it is something else.
     pub fn text(&self, name: &str) -> Result<Option<&str>, ApiError> {
-        self.typed(name, "a text", Value::as_str)
+        self.typed(name, "a text without U+0000", |value| {
+            value.as_str().filter(|text| !text.contains('\0'))
+        })
+    }
+
+    /// A moment, see [`moment`].
+    ///
+    /// # Errors
+    /// 422 when it is something else.
+    pub fn moment(&self, name: &str) -> Result<Option<Timestamp>, ApiError> {
+        self.typed(name, MOMENT, |value| moment(value.as_str()?))
     }
 
     /// A truth value.
@@ -49,12 +68,16 @@ impl Fields {
         self.typed(name, "true or false", Value::as_bool)
     }
 
-    /// A whole number.
+    /// A whole number that survives every JSON reader.
     ///
     /// # Errors
     /// 422 when it is something else.
     pub fn integer(&self, name: &str) -> Result<Option<i64>, ApiError> {
-        self.typed(name, "a whole number", Value::as_i64)
+        self.typed(name, "a whole number below 2^53", |value| {
+            value
+                .as_i64()
+                .filter(|number| number.unsigned_abs() <= MAX_EXACT_INTEGER)
+        })
     }
 
     /// An object.
@@ -182,6 +205,18 @@ impl<S: Send + Sync> FromRequest<S> for BeaconFields {
 }
 
 impl Parameters {
+    /// Those of an address.
+    ///
+    /// # Errors
+    /// 400 when they cannot be read.
+    pub fn of(uri: &Uri) -> Result<Self, ApiError> {
+        match Query::<Vec<(String, String)>>::try_from_uri(uri) {
+            Ok(Query(pairs)) => Ok(Self(pairs.into_iter().collect())),
+            Err(_) => Err(ApiError::new(ErrorCode::MalformedRequest)
+                .with_hint("The query string cannot be read")),
+        }
+    }
+
     /// A text; an empty one is absent.
     pub fn text(&self, name: &str) -> Option<&str> {
         let found = self.0.get(name).or_else(|| self.0.get(&camel_case(name)));
@@ -216,6 +251,17 @@ impl Parameters {
         self.typed(name, "a UUID", |value| Uuid::try_parse(value).ok())
     }
 
+    /// A moment, see [`moment`]. A space stands for the `+` before the offset: that is what a
+    /// client sends that does not escape a moment of ours.
+    ///
+    /// # Errors
+    /// 422 when it is something else.
+    pub fn moment(&self, name: &str) -> Result<Option<Timestamp>, ApiError> {
+        self.typed(name, MOMENT, |value| {
+            moment(value).or_else(|| moment(&value.replace(' ', "+")))
+        })
+    }
+
     /// A list of ids, separated by commas.
     ///
     /// # Errors
@@ -245,11 +291,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Parameters {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
-        match Query::<Vec<(String, String)>>::try_from_uri(&parts.uri) {
-            Ok(Query(pairs)) => Ok(Self(pairs.into_iter().collect())),
-            Err(_) => Err(ApiError::new(ErrorCode::MalformedRequest)
-                .with_hint("The query string cannot be read")),
-        }
+        Self::of(&parts.uri)
     }
 }
 
@@ -267,6 +309,15 @@ impl<S: Send + Sync> FromRequestParts<S> for PathId {
             .map(Self)
             .ok_or_else(|| ApiError::new(ErrorCode::NotFound))
     }
+}
+
+/// A date and time of RFC 3339. Without an offset it is UTC, without a time its day's beginning;
+/// none of the words that PostgreSQL takes for a time, such as `tomorrow`.
+fn moment(text: &str) -> Option<Timestamp> {
+    text.parse().ok().or_else(|| {
+        let civil: DateTime = text.parse().ok()?;
+        Some(civil.to_zoned(TimeZone::UTC).ok()?.timestamp())
+    })
 }
 
 fn as_uuid(value: &Value) -> Option<Uuid> {
@@ -319,6 +370,58 @@ mod tests {
             assert_eq!(
                 error.expect("wrong type").code(),
                 ErrorCode::ValidationFailed
+            );
+        }
+    }
+
+    #[test]
+    fn moments_are_those_of_rfc_3339() {
+        let noon = "2026-01-31T12:00:00Z".parse().ok();
+        let cases = [
+            ("2026-01-31T12:00:00Z", noon),
+            ("2026-01-31T12:00:00+00:00", noon),
+            ("2026-01-31T13:00:00.000000+01:00", noon),
+            ("2026-01-31T12:00:00", noon),
+            ("2026-01-31 12:00:00", noon),
+            ("2026-01-31", "2026-01-31T00:00:00Z".parse().ok()),
+            ("tomorrow", None),
+            ("now", None),
+            ("infinity", None),
+            ("12:00", None),
+            ("0044-03-15 BC", None),
+            ("200000-01-01", None),
+            ("2026-02-30", None),
+            ("", None),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(moment(text), expected, "{text}");
+        }
+        let unescaped = Parameters::of(&Uri::from_static("/?since=2026-01-31T12:00:00+00:00"));
+        assert_eq!(
+            unescaped.expect("good").moment("since").expect("good"),
+            noon
+        );
+    }
+
+    #[test]
+    fn what_does_not_survive_is_refused_by_name() {
+        let Value::Object(map) = json!({
+            "text": "a\u{0}", "exact": 9_007_199_254_740_991_i64, "rounded": 9_007_199_254_740_992_i64,
+        }) else {
+            panic!("an object")
+        };
+        let fields = Fields(map);
+        assert!(fields.integer("exact").is_ok());
+        for (error, name) in [
+            (fields.text("text").err(), "text"),
+            (fields.integer("rounded").err(), "rounded"),
+        ] {
+            let body = error.expect("refused").body("r");
+            assert_eq!(body["code"], "validation_failed");
+            assert!(
+                body["hint"]
+                    .as_str()
+                    .is_some_and(|hint| hint.contains(name))
             );
         }
     }

@@ -40,17 +40,22 @@ pub fn cursor<T: Serialize>(position: &T) -> Result<String, ApiError> {
 /// # Errors
 /// 400 when it is not one of ours.
 pub fn position<T: DeserializeOwned>(cursor: &str) -> Result<T, ApiError> {
-    let malformed = || {
-        ApiError::new(ErrorCode::MalformedRequest)
-            .with_hint("cursor is not one that was given out here")
-    };
-    let json = URL_SAFE_NO_PAD.decode(cursor).map_err(|_| malformed())?;
-    let (version, position): (u8, T) = serde_json::from_slice(&json).map_err(|_| malformed())?;
+    let json = URL_SAFE_NO_PAD
+        .decode(cursor)
+        .map_err(|_| foreign_cursor())?;
+    let (version, position): (u8, T) =
+        serde_json::from_slice(&json).map_err(|_| foreign_cursor())?;
     if version == CURSOR_VERSION {
         Ok(position)
     } else {
-        Err(malformed())
+        Err(foreign_cursor())
     }
+}
+
+/// The refusal of a cursor that this program never wrote.
+pub fn foreign_cursor() -> ApiError {
+    ApiError::new(ErrorCode::MalformedRequest)
+        .with_hint("cursor is not one that was given out here")
 }
 
 /// How many rows are asked for: `limit` within 1 and `most`, or `default`.

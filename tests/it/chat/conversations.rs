@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use futures_util::future::join_all;
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -343,6 +345,30 @@ async fn pages_follow_each_other_by_cursor_and_link() {
             .to_owned();
     }
     assert_eq!(ids(&seen), ids(all.rows()));
+
+    let forged = |position: Value| URL_SAFE_NO_PAD.encode(json!([1, position]).to_string());
+    for position in [
+        json!({ "is_pinned": true, "last_activity_us": "soon", "id": Ana.id() }),
+        json!({ "is_pinned": true, "last_activity_us": i64::MAX, "id": Ana.id() }),
+        json!({ "Before": 3 }),
+    ] {
+        let path = format!("/conversations?cursor={}", forged(position));
+        server
+            .get(Ana, &path)
+            .await
+            .assert_refused(400, "malformed_request");
+    }
+    for position in [json!({ "Before": "first_unread" }), json!({ "Newest": 3 })] {
+        let conversation = seen[0]["id"].as_str().unwrap();
+        let path = format!(
+            "/messages?conversation_id={conversation}&cursor={}",
+            forged(position)
+        );
+        server
+            .get(Ana, &path)
+            .await
+            .assert_refused(400, "malformed_request");
+    }
 }
 
 #[tokio::test]

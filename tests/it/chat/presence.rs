@@ -99,6 +99,23 @@ async fn refusals() {
         (json!({ "status": "asleep" }), 422, "validation_failed"),
         (json!({ "status": 1 }), 422, "validation_failed"),
         (json!({ "manual_until": "later" }), 422, "validation_failed"),
+        // PostgreSQL takes these for times, and writes two of them in no form of JavaScript's.
+        (
+            json!({ "manual_until": "tomorrow" }),
+            422,
+            "validation_failed",
+        ),
+        (
+            json!({ "manual_until": "infinity" }),
+            422,
+            "validation_failed",
+        ),
+        (
+            json!({ "manual_until": "0044-03-15 BC" }),
+            422,
+            "validation_failed",
+        ),
+        (json!({ "status_text": "a\0" }), 422, "validation_failed"),
         (json!({ "user_id": Ben.id() }), 403, "identity_mismatch"),
     ] {
         server

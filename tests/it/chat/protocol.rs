@@ -201,6 +201,62 @@ async fn only_listed_origins_may_read_answers() {
         Some(APP),
         "a page may read its refusals"
     );
+    let unknown = server
+        .request(Ana, Method::GET, "/nothing")
+        .header("origin", APP);
+    let unknown = answer(unknown).await;
+    unknown.assert_refused(404, "not_found");
+    assert_eq!(unknown.header("access-control-allow-origin"), Some(APP));
+    let preflight = server
+        .anonymous(Method::OPTIONS, "/nothing")
+        .header("origin", APP)
+        .header("access-control-request-method", "GET");
+    assert_eq!(
+        answer(preflight).await.status,
+        204,
+        "so that the page gets to the 404"
+    );
+}
+
+#[tokio::test]
+async fn a_query_that_names_another_caller_is_refused_everywhere() {
+    let server = ChatServer::start().await;
+    let conversation = server.open(Ana, Ben).await;
+    let message = server.say(Ana, &conversation, "1").await;
+    let (message, other) = (message["id"].as_str().unwrap(), Ben.id());
+    let paths = [
+        (Method::GET, "/conversations?".to_owned()),
+        (Method::POST, "/conversations?".to_owned()),
+        (Method::GET, format!("/conversations/{conversation}?")),
+        (Method::POST, format!("/conversations/{conversation}/read?")),
+        (
+            Method::POST,
+            format!("/conversations/{conversation}/typing?"),
+        ),
+        (
+            Method::GET,
+            format!("/messages?conversation_id={conversation}&"),
+        ),
+        (Method::POST, "/messages?".to_owned()),
+        (Method::PATCH, "/messages?".to_owned()),
+        (Method::GET, format!("/messages/{message}?")),
+        (Method::GET, "/presence?".to_owned()),
+        (Method::POST, "/presence?".to_owned()),
+        (Method::DELETE, "/presence?".to_owned()),
+        (Method::POST, "/presence/typing?".to_owned()),
+        (Method::GET, "/search?q=be&".to_owned()),
+        (Method::GET, "/unread-count?".to_owned()),
+    ];
+    for (method, path) in paths {
+        for name in ["current_user_id", "currentUserId"] {
+            let path = format!("{path}{name}={other}");
+            answer(server.request(Ana, method.clone(), &path))
+                .await
+                .assert_refused(403, "identity_mismatch");
+        }
+    }
+    let own = format!("/unread-count?currentUserId={}", Ana.id());
+    assert_eq!(server.get(Ana, &own).await.status, 200);
 }
 
 #[tokio::test]
