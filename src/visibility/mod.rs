@@ -146,7 +146,7 @@ impl Visibility {
         let drafts = self.resolver.drafts(&identity, &bindings).await;
         self.subscriptions(|subscriptions| match drafts {
             Ok(drafts) => {
-                subscriptions.replace(channel, identity, drafts, options);
+                subscriptions.replace(channel, identity, bindings.into(), drafts, options);
                 Ok(())
             }
             Err(error) => {

@@ -6,10 +6,11 @@ use std::time::Instant;
 
 use super::ask::AskPool;
 use super::catalog::{Catalog, CatalogCache};
-use super::delivery::Delivery;
+use super::delivery::{Delivery, Payload, Recipient};
+use super::error::{AskError, SubscribeError};
 use super::inquiry::{Item, Outcome, Patience, Stale, settle};
 use super::resolution::Resolution;
-use super::subscription::{Candidates, Subscriptions};
+use super::subscription::{Candidates, Draft, Outdated, Subscriptions};
 use crate::change::{ChangeEvent, ChangeTransaction, Relation};
 use crate::config::VisibilityConfig;
 use crate::observability::metrics::VisibilityMetrics;
@@ -34,28 +35,29 @@ pub(super) struct Run<'a> {
     /// Index of transaction and change, for each of `changes`.
     pub(super) places: Vec<(usize, usize)>,
     pub(super) candidates: Candidates,
+    /// Channels whose filters were checked for another shape of the table.
+    outdated: Vec<Outdated>,
 }
 
 impl Resolver {
     /// See [`super::Visibility::resolve`].
     pub(super) async fn resolve(&self, batch: &[Arc<ChangeTransaction>]) -> Vec<Delivery> {
-        let runs = self.runs(batch);
+        let mut runs = self.runs(batch);
         if runs.is_empty() {
             return Vec::new();
         }
-        let roles: HashSet<&str> = runs
-            .iter()
-            .flat_map(|run| run.candidates.subscriptions())
-            .map(|subscription| subscription.asker.identity.role.as_str())
-            .collect();
-        let roles: Vec<&str> = roles.into_iter().collect();
-        let mut catalog = self.current(&roles).await;
-        if self.disagrees(&catalog, &runs) {
-            catalog = self.renewed(&roles).await;
-            self.note_disagreement(&catalog, &runs);
-        }
-        let begun = Instant::now();
+        let mut catalog = self.catalog_for(&runs).await;
         let mut deliveries = Vec::new();
+        if runs
+            .iter()
+            .any(|run| !run.outdated.is_empty() && agrees(&catalog, run))
+        {
+            deliveries = self.renew_filters(&catalog, &runs).await;
+            runs = self.runs(batch);
+            catalog = self.catalog_for(&runs).await;
+        }
+        let roles = roles(&runs);
+        let begun = Instant::now();
         for run in &runs {
             self.metrics.batch_changes.observe(run.changes.len() as f64);
             // The first attempt may meet statements that the catalogue has left behind. A later
@@ -80,6 +82,72 @@ impl Resolver {
         deliveries
     }
 
+    /// A reading of the catalogue for these runs: where the stream shows another shape of a
+    /// table, one from now on.
+    async fn catalog_for(&self, runs: &[Run<'_>]) -> Arc<Catalog> {
+        let roles = roles(runs);
+        let mut catalog = self.current(&roles).await;
+        if self.disagrees(&catalog, runs) {
+            catalog = self.renewed(&roles).await;
+            self.note_disagreement(&catalog, runs);
+        }
+        catalog
+    }
+
+    /// Checks the bindings of outdated channels again, for the types that columns have now. A
+    /// channel whose filter no longer fits is told so and has no bindings any more, as if it
+    /// joined now.
+    async fn renew_filters(&self, catalog: &Arc<Catalog>, runs: &[Run<'_>]) -> Vec<Delivery> {
+        let mut refused = Vec::new();
+        for run in runs.iter().filter(|run| agrees(catalog, run)) {
+            for outdated in &run.outdated {
+                let drafts = self.check_again(catalog, outdated).await;
+                let (drafts, error) = match drafts {
+                    Ok(drafts) => (Some(drafts), None),
+                    Err(error) => (None, Some(error)),
+                };
+                let is_renewed = self
+                    .subscriptions
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .renew(outdated, drafts);
+                if let (true, Some(error), Some((transaction, change))) =
+                    (is_renewed, error, run.places.first())
+                {
+                    self.metrics.unanswered.inc();
+                    refused.push(Delivery {
+                        transaction: *transaction,
+                        change: *change,
+                        payload: Payload::Unanswered(error.client_text()),
+                        recipients: vec![Recipient {
+                            channel: outdated.channel,
+                            ids: Vec::new(),
+                        }],
+                    });
+                }
+            }
+        }
+        refused
+    }
+
+    /// Waits for as long as the database is away.
+    async fn check_again(
+        &self,
+        catalog: &Arc<Catalog>,
+        outdated: &Outdated,
+    ) -> Result<Vec<Draft>, SubscribeError> {
+        let mut patience = Patience::new(&self.metrics);
+        loop {
+            let asker = &outdated.asker;
+            match self.check(catalog, asker, &outdated.bindings).await {
+                Err(SubscribeError::Unavailable) => {
+                    patience.wait(&AskError::Unavailable(None)).await;
+                }
+                settled => return settled,
+            }
+        }
+    }
+
     fn runs<'a>(&self, batch: &'a [Arc<ChangeTransaction>]) -> Vec<Run<'a>> {
         let mut runs: Vec<Run<'a>> = Vec::new();
         // A relation is one shared value until its shape changes.
@@ -94,6 +162,7 @@ impl Resolver {
                             changes: Vec::new(),
                             places: Vec::new(),
                             candidates: Candidates::default(),
+                            outdated: Vec::new(),
                         });
                         runs.len() - 1
                     });
@@ -107,8 +176,9 @@ impl Resolver {
             .unwrap_or_else(PoisonError::into_inner);
         for run in &mut runs {
             run.candidates = subscriptions.candidates(run.relation, &run.changes);
+            run.outdated = subscriptions.outdated(run.relation);
         }
-        runs.retain(|run| !run.candidates.is_empty());
+        runs.retain(|run| !run.candidates.is_empty() || !run.outdated.is_empty());
         runs
     }
 
@@ -167,6 +237,19 @@ impl Resolver {
             }
         }
     }
+}
+
+/// The roles of everyone concerned.
+fn roles<'a>(runs: &'a [Run<'_>]) -> Vec<&'a str> {
+    let roles: HashSet<&str> = runs
+        .iter()
+        .flat_map(|run| {
+            let candidates = run.candidates.subscriptions().map(|it| &it.asker);
+            candidates.chain(run.outdated.iter().map(|it| &it.asker))
+        })
+        .map(|asker| asker.identity.role.as_str())
+        .collect();
+    roles.into_iter().collect()
 }
 
 fn agrees(catalog: &Catalog, run: &Run<'_>) -> bool {

@@ -12,7 +12,7 @@ use super::ask::Asker;
 use super::predicate::Predicate;
 use super::record::{new_value, old_row};
 use super::request::EventSelector;
-use super::{ChannelId, Identity, SubscribeOptions};
+use super::{Binding, ChannelId, Identity, SubscribeOptions};
 use crate::change::{ChangeEvent, ColumnValue, Relation, RowChange, TableName};
 
 /// A registered binding for one table, or for all tables that a pattern names.
@@ -84,19 +84,40 @@ pub(super) struct Draft {
 
 type Set = HashMap<u64, Arc<Subscription>>;
 
+/// A column and its type when a condition on it was checked.
+type TypedColumn = (Arc<str>, u32);
+
 /// The subscriptions of one table.
 #[derive(Default)]
 struct TableSubscriptions {
     open: Set,
     scanned: Set,
-    values: HashMap<(Arc<str>, u32), HashMap<Bytes, Set>>,
+    values: HashMap<TypedColumn, HashMap<Bytes, Set>>,
+    /// Channels by the columns that their filters are about, and their subscriptions' numbers.
+    typed: HashMap<TypedColumn, HashMap<u64, ChannelId>>,
+}
+
+/// What a channel asked for and what that amounts to.
+struct Registered {
+    bindings: Arc<[Binding]>,
+    subscriptions: Vec<Arc<Subscription>>,
+}
+
+/// A channel with a filter whose column has another type now than when the filter was checked.
+pub(super) struct Outdated {
+    pub(super) channel: ChannelId,
+    pub(super) asker: Arc<Asker>,
+    pub(super) bindings: Arc<[Binding]>,
+    pub(super) options: SubscribeOptions,
+    /// Tells this registration from a later one.
+    number: u64,
 }
 
 /// All subscriptions.
 #[derive(Default)]
 pub(super) struct Subscriptions {
     next: u64,
-    channels: HashMap<ChannelId, Vec<Arc<Subscription>>>,
+    channels: HashMap<ChannelId, Registered>,
     tables: HashMap<TableName, TableSubscriptions>,
     patterns: Set,
     /// One asker per identity, with the number of channels that have it.
@@ -132,6 +153,7 @@ impl Subscriptions {
         &mut self,
         channel: ChannelId,
         identity: Arc<Identity>,
+        bindings: Arc<[Binding]>,
         drafts: Vec<Draft>,
         options: SubscribeOptions,
     ) {
@@ -163,12 +185,68 @@ impl Subscriptions {
             self.file(&subscription);
             registered.push(subscription);
         }
+        let registered = Registered {
+            bindings,
+            subscriptions: registered,
+        };
         self.channels.insert(channel, registered);
+    }
+
+    /// Registers what became of an outdated channel, or forgets it, unless it has registered
+    /// something else meanwhile; whether it has not.
+    pub(super) fn renew(&mut self, outdated: &Outdated, drafts: Option<Vec<Draft>>) -> bool {
+        let is_same = self
+            .channels
+            .get(&outdated.channel)
+            .and_then(|registered| registered.subscriptions.first())
+            .is_some_and(|first| first.number == outdated.number);
+        if is_same {
+            self.replace(
+                outdated.channel,
+                Arc::clone(&outdated.asker.identity),
+                Arc::clone(&outdated.bindings),
+                drafts.unwrap_or_default(),
+                outdated.options,
+            );
+        }
+        is_same
+    }
+
+    /// Channels with a filter on a column of this table that has another type here.
+    pub(super) fn outdated(&self, relation: &Relation) -> Vec<Outdated> {
+        let Some(table) = self.tables.get(&relation.table) else {
+            return Vec::new();
+        };
+        let channels: HashSet<ChannelId> = table
+            .typed
+            .iter()
+            .filter(|((column, type_oid), _)| {
+                relation
+                    .columns
+                    .iter()
+                    .any(|now| *now.name == **column && now.type_oid != *type_oid)
+            })
+            .flat_map(|(_, channels)| channels.values().copied())
+            .collect();
+        channels
+            .into_iter()
+            .filter_map(|channel| {
+                let registered = self.channels.get(&channel)?;
+                let first = registered.subscriptions.first()?;
+                Some(Outdated {
+                    channel,
+                    asker: Arc::clone(&first.asker),
+                    bindings: Arc::clone(&registered.bindings),
+                    options: first.options,
+                    number: first.number,
+                })
+            })
+            .collect()
     }
 
     /// Forgets a channel.
     pub(super) fn remove(&mut self, channel: ChannelId) {
-        let Some(subscriptions) = self.channels.remove(&channel) else {
+        let Some(Registered { subscriptions, .. }) = self.channels.remove(&channel) else {
             return;
         };
         for subscription in &subscriptions {
@@ -192,6 +270,13 @@ impl Subscriptions {
             return;
         };
         let table = self.tables.entry(table.clone()).or_default();
+        for condition in &subscription.predicate.conditions {
+            table
+                .typed
+                .entry((condition.column.as_str().into(), condition.type_oid))
+                .or_default()
+                .insert(number, subscription.channel);
+        }
         match &subscription.filing {
             Filing::Open => {
                 table.open.insert(number, Arc::clone(subscription));
@@ -227,6 +312,15 @@ impl Subscriptions {
         let Some(table) = self.tables.get_mut(name) else {
             return;
         };
+        for condition in &subscription.predicate.conditions {
+            let key = (condition.column.as_str().into(), condition.type_oid);
+            if let Some(channels) = table.typed.get_mut(&key) {
+                channels.remove(&number);
+                if channels.is_empty() {
+                    table.typed.remove(&key);
+                }
+            }
+        }
         match &subscription.filing {
             Filing::Open => {
                 table.open.remove(&number);
@@ -316,7 +410,7 @@ impl Subscriptions {
     ) -> Vec<Arc<Subscription>> {
         self.channels
             .values()
-            .flatten()
+            .flat_map(|registered| &registered.subscriptions)
             .filter(|subscription| {
                 roles.contains(subscription.asker.identity.role.as_str())
                     && subscription.target.accepts(table)
@@ -409,11 +503,23 @@ mod tests {
         for n in 0..10_000_u64 {
             let drafts = vec![draft(1, room(&(n % 100).to_string()))];
             let options = SubscribeOptions::default();
-            subscriptions.replace(ChannelId(n), identity("r", n), drafts, options);
+            subscriptions.replace(
+                ChannelId(n),
+                identity("r", n),
+                Arc::default(),
+                drafts,
+                options,
+            );
         }
         let open = vec![draft(2, Filing::Open), draft(3, Filing::Scanned)];
         let options = SubscribeOptions::default();
-        subscriptions.replace(ChannelId(10_000), identity("r", 1), open, options);
+        subscriptions.replace(
+            ChannelId(10_000),
+            identity("r", 1),
+            Arc::default(),
+            open,
+            options,
+        );
 
         let relation_now = relation(TEXT);
         let (one, none) = (insert(&relation_now, "7"), insert(&relation_now, "lounge"));
@@ -449,8 +555,20 @@ mod tests {
             ];
             let options = SubscribeOptions::default();
             // Registered twice: the second stands in the place of the first.
-            subscriptions.replace(ChannelId(n), identity("r", 2), Vec::new(), options);
-            subscriptions.replace(ChannelId(n), Arc::clone(&same), drafts, options);
+            subscriptions.replace(
+                ChannelId(n),
+                identity("r", 2),
+                Arc::default(),
+                Vec::new(),
+                options,
+            );
+            subscriptions.replace(
+                ChannelId(n),
+                Arc::clone(&same),
+                Arc::default(),
+                drafts,
+                options,
+            );
         }
         assert_eq!(subscriptions.channels(), 3);
         assert_eq!(subscriptions.askers.len(), 1, "equal identities are one");

@@ -55,7 +55,11 @@ impl Resolver {
         }
     }
 
-    async fn check(
+    /// The registrations that `bindings` amount to under this reading of the catalogue.
+    ///
+    /// # Errors
+    /// See [`super::Visibility::subscribe`].
+    pub(super) async fn check(
         &self,
         catalog: &Arc<Catalog>,
         asker: &Arc<Asker>,

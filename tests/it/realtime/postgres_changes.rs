@@ -302,6 +302,40 @@ async fn a_new_token_that_cannot_subscribe_ends_what_the_old_one_had() {
 }
 
 #[tokio::test]
+async fn a_filter_follows_its_column_to_another_type() {
+    let stack = Stack::start("").await;
+    let mut client = stack.server.client(Version::Two).await;
+    let binding =
+        json!({"event": "*", "schema": "public", "table": "notes", "filter": "text=eq.a"});
+    let topic = "realtime:notes";
+    subscribe(&mut client, "1", topic, asking(&json!([binding]))).await;
+    for (number, column_type) in (1..).zip(["varchar(9)", "char(3)", "text"]) {
+        stack
+            .run(&format!(
+                "alter table notes alter column text type {column_type};
+                 insert into notes values ({number}, null, 'a')"
+            ))
+            .await;
+        let message = client.expect(topic, "postgres_changes").await;
+        assert_eq!(message.payload["data"]["record"]["id"], number);
+    }
+    // Where the filter no longer fits, that is said.
+    stack
+        .run(
+            "alter table notes drop column text;
+             alter table notes add column text int;
+             insert into notes values (9, null, 1)",
+        )
+        .await;
+    let (status, text) = client.expect_system(topic).await;
+    assert_eq!(status, "error");
+    assert!(
+        text.contains("invalid input syntax for type integer"),
+        "{text}"
+    );
+}
+
+#[tokio::test]
 async fn a_join_without_config_gets_the_old_shape() {
     let stack = Stack::start("").await;
     for (version, number) in VERSIONS.into_iter().zip(1..) {
