@@ -4,6 +4,7 @@ import { spawn } from 'node:child_process'
 import { createHmac, randomUUID } from 'node:crypto'
 import { once } from 'node:events'
 import { existsSync, mkdtempSync, readFileSync, rmSync, watch } from 'node:fs'
+import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createClient } from '@supabase/supabase-js'
@@ -41,6 +42,46 @@ export async function startServer(...args) {
       child.kill('SIGTERM')
       const [code] = await within(ended, 'the server to stop')
       rmSync(folder, { recursive: true, force: true })
+      return code
+    },
+  }
+}
+
+/** A port of this machine that nobody listens on. */
+export async function freePort() {
+  const listener = createServer().listen(0, '127.0.0.1')
+  await once(listener, 'listening')
+  const { port } = listener.address()
+  listener.close()
+  await once(listener, 'close')
+  return port
+}
+
+/** `rapport serve` on this port beside the database of `server`, with a slot of its own. */
+export async function serve(server, port) {
+  const env = {
+    ...process.env,
+    RAPPORT_DATABASE_URL: server.env.DB_URL,
+    RAPPORT_AUTH_JWT_SECRET: server.env.JWT_SECRET,
+    RAPPORT_SERVER_PORT: String(port),
+    RAPPORT_REPLICATION_SLOT_NAME: 'compat_beside',
+  }
+  const child = spawn(binary, ['serve'], { env, stdio: ['ignore', 'pipe', 'pipe'] })
+  const output = new Inbox()
+  for (const stream of [child.stdout, child.stderr]) stream.on('data', (data) => output.push(String(data)))
+  const ended = once(child, 'exit')
+  ended.then(() => output.push('ended'))
+  const isReady = () => fetch(`http://127.0.0.1:${port}/ready`).then(({ ok }) => ok, () => false)
+  await output.until((lines) => /listening|ended/.test(lines.join('')), 'the server to listen')
+  const end = Date.now() + PATIENCE_MS
+  while (!(await isReady())) {
+    if (child.exitCode !== null || Date.now() > end) throw new Error(`not ready:\n${output.items.join('')}`)
+    await new Promise((resolve) => setTimeout(resolve, 50))
+  }
+  return {
+    async stop() {
+      child.kill('SIGTERM')
+      const [code] = await within(ended, 'the server to stop')
       return code
     },
   }
