@@ -30,7 +30,9 @@ begin
   for wanted in select * from (values
     ('anon', 'noinherit'), ('authenticated', 'noinherit'), ('service_role', 'noinherit bypassrls'),
     ('rapport_request', 'noinherit'), ('vis_owner', ''), ('vis_heir', 'in role vis_owner'),
-    ('vis_editor', ''), ('vis_editor_member', 'in role vis_editor')
+    ('vis_editor', ''), ('vis_editor_member', 'in role vis_editor'),
+    -- roles are the whole cluster's: this one is altered by a test and used by no other
+    ('vis_altered', '')
   ) as r (name, attributes)
   loop
     begin
@@ -339,4 +341,21 @@ pub(crate) fn key_image(relation: &Relation, row: &Row) -> OldRow {
             }
         })
         .collect()))
+}
+
+/// So many random cases in an ordinary run, the same ones each time, so that what failed fails again;
+/// `PROPTEST_CASES` asks for that many others.
+pub(crate) fn cases(ordinary: u32) -> proptest::test_runner::Config {
+    use proptest::test_runner::{Config, RngSeed};
+    use rapport::config::source::{ProcessEnvironment, Source as _};
+
+    let asked = ProcessEnvironment
+        .get("PROPTEST_CASES")
+        .and_then(|cases| cases.parse().ok());
+    Config {
+        cases: asked.unwrap_or(ordinary),
+        rng_seed: asked.map_or(RngSeed::Fixed(1), |_| RngSeed::Random),
+        failure_persistence: None,
+        ..Config::default()
+    }
 }

@@ -3,12 +3,12 @@
 use std::collections::BTreeSet;
 
 use proptest::prelude::*;
-use proptest::test_runner::{Config, TestRunner};
+use proptest::test_runner::TestRunner;
 use rapport::change::RowChange;
 use rapport::visibility::Identity;
 use serde_json::json;
 
-use super::bench::{Bench, claims, identity, user};
+use super::bench::{Bench, cases, claims, identity, user};
 
 /// What the random policies refer to.
 const SURROUNDINGS: &str = "
@@ -263,7 +263,7 @@ fn decisions_equal_select() {
             .get(0)
     });
     let (seen_rows, hidden_rows) = (std::cell::Cell::new(0), std::cell::Cell::new(0));
-    let mut runner = TestRunner::new(config());
+    let mut runner = TestRunner::new(cases(300));
     let result = runner.run(&case(), |case| {
         runtime.block_on(async {
             bench.run(&case.sql(&login)).await;
@@ -313,14 +313,4 @@ fn decisions_equal_select() {
         seen_rows.get() > 500 && hidden_rows.get() > 500,
         "{seen_rows:?} {hidden_rows:?}"
     );
-}
-
-/// Some hundreds of cases in an ordinary run; `PROPTEST_CASES` asks for more.
-fn config() -> Config {
-    let default = Config::default();
-    Config {
-        cases: default.cases.max(300),
-        failure_persistence: None,
-        ..default
-    }
 }

@@ -1,11 +1,11 @@
 //! Filters accept exactly the rows for which their SQL is true, and are refused in the protocol's words.
 
 use proptest::prelude::*;
-use proptest::test_runner::{Config, TestRunner};
+use proptest::test_runner::TestRunner;
 use rapport::visibility::Condition;
 use serde_json::json;
 
-use super::bench::{Bench, identity, user};
+use super::bench::{Bench, cases, identity, user};
 
 const TABLE: &str = "
 create type mood as enum ('sad', 'ok', 'happy');
@@ -203,7 +203,7 @@ fn filters_equal_their_sql() {
     });
     let accepted = std::cell::Cell::new(0);
     let refused = std::cell::Cell::new(0);
-    let mut runner = TestRunner::new(config());
+    let mut runner = TestRunner::new(cases(400));
     let result = runner.run(&prop::collection::vec(condition(), 1..3), |conditions| {
         let filter = conditions.join(",");
         runtime.block_on(async {
@@ -377,16 +377,6 @@ async fn a_filter_is_no_window_on_a_column_that_may_not_be_selected_any_more() {
         .await;
     let seen = bench.insert("t", &insert(2), "id = 2").await;
     assert_eq!(seen[0].rows, [3].into());
-}
-
-/// Some hundreds of cases in an ordinary run; `PROPTEST_CASES` asks for more.
-fn config() -> Config {
-    let default = Config::default();
-    Config {
-        cases: default.cases.max(400),
-        failure_persistence: None,
-        ..default
-    }
 }
 
 #[tokio::test]
