@@ -4,6 +4,7 @@
 //! ignored; a null is an absent field.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use axum::body::Bytes;
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
@@ -21,6 +22,10 @@ use crate::error_code::ErrorCode;
 
 /// The largest body that is read, in bytes. The longest message in escapes fits several times.
 pub const MAX_BODY_BYTES: usize = 1024 * 1024;
+
+/// How long a body may take to arrive. The largest one needs it at 35 kB/s; whoever is slower, or
+/// stops half-way, would hold a connection for nothing.
+const BODY_DEADLINE: Duration = Duration::from_secs(30);
 
 /// The largest number up to which every whole number has a double of its own (RFC 8259, section 6).
 const MAX_EXACT_INTEGER: u64 = (1 << 53) - 1;
@@ -134,9 +139,12 @@ impl Fields {
         kind: &str,
         read: impl FnOnce(&'a Value) -> Option<T>,
     ) -> Result<Option<T>, ApiError> {
-        let found = self.0.get(name).or_else(|| self.0.get(&camel_case(name)));
+        let found = [name, &camel_case(name)]
+            .iter()
+            .filter_map(|name| self.0.get(*name))
+            .find(|value| !value.is_null());
         match found {
-            None | Some(Value::Null) => Ok(None),
+            None => Ok(None),
             Some(value) => read(value)
                 .map(Some)
                 .ok_or_else(|| ApiError::invalid(format!("{name} must be {kind}"))),
@@ -152,15 +160,7 @@ impl Fields {
             .headers()
             .get(CONTENT_TYPE)
             .map(|value| value.as_bytes().to_ascii_lowercase());
-        let bytes = Bytes::from_request(request, state)
-            .await
-            .map_err(|rejection| {
-                if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
-                    return ApiError::new(ErrorCode::PayloadTooLarge)
-                        .with_hint("A body has at most 1 MiB");
-                }
-                ApiError::new(ErrorCode::MalformedRequest)
-            })?;
+        let bytes = body(request, state, BODY_DEADLINE).await?;
         if bytes.is_empty() {
             return Ok(Self::default());
         }
@@ -182,6 +182,25 @@ impl Fields {
                 );
                 Err(ApiError::new(ErrorCode::MalformedRequest).with_hint(hint))
             }
+        }
+    }
+}
+
+/// The whole body, if it arrives within `deadline`.
+async fn body<S: Send + Sync>(
+    request: Request,
+    state: &S,
+    deadline: Duration,
+) -> Result<Bytes, ApiError> {
+    match tokio::time::timeout(deadline, Bytes::from_request(request, state)).await {
+        Ok(Ok(bytes)) => Ok(bytes),
+        Ok(Err(rejection)) if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE => {
+            Err(ApiError::new(ErrorCode::PayloadTooLarge).with_hint("A body has at most 1 MiB"))
+        }
+        Ok(Err(_)) => Err(ApiError::new(ErrorCode::MalformedRequest)),
+        Err(_) => {
+            Err(ApiError::new(ErrorCode::MalformedRequest)
+                .with_hint("The body did not arrive in time"))
         }
     }
 }
@@ -346,11 +365,16 @@ mod tests {
         let Value::Object(map) = json!({
             "conversationId": "0a000000-0000-4000-8000-000000000001", "is_typing": true, "count": 1.5, "gone": null,
             "messageIds": ["0a000000-0000-4000-8000-000000000001"], "bad": ["x"], "typingTo": null,
+            "reply_to_id": null, "replyToId": "0a000000-0000-4000-8000-000000000002",
         }) else {
             panic!("an object")
         };
         let fields = Fields(map);
         assert!(fields.uuid("conversation_id").expect("good").is_some());
+        assert!(
+            fields.uuid("reply_to_id").expect("good").is_some(),
+            "a null hides nothing"
+        );
         assert_eq!(fields.flag("is_typing").expect("good"), Some(true));
         assert_eq!(fields.text("gone").expect("absent"), None);
         assert_eq!(fields.text("missing").expect("absent"), None);
@@ -372,6 +396,16 @@ mod tests {
                 ErrorCode::ValidationFailed
             );
         }
+    }
+
+    #[tokio::test]
+    async fn a_body_that_stops_half_way_is_given_up() {
+        let rest = futures_util::stream::pending::<Result<Bytes, std::convert::Infallible>>();
+        let request = Request::new(axum::body::Body::from_stream(rest));
+        let error = body(request, &(), Duration::from_millis(1)).await;
+        let answer = error.expect_err("refused").body("r");
+        assert_eq!(answer["code"], "malformed_request");
+        assert_eq!(answer["hint"], "The body did not arrive in time");
     }
 
     #[test]
