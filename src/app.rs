@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::serve::ListenerExt as _;
 use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -17,6 +16,7 @@ use crate::config::Config;
 use crate::db::connect::{ConnectError, Connector};
 use crate::db::{Db, DbError};
 use crate::http::Authentication;
+use crate::http::serve::{HEAD_DEADLINE, serve};
 use crate::observability::metrics::Metrics;
 use crate::observability::readiness::Readiness;
 use crate::realtime::Realtime;
@@ -66,7 +66,7 @@ pub struct App {
     readiness: Readiness,
     /// Listener and sockets: what has to end first.
     front: Tasks,
-    server: JoinHandle<io::Result<()>>,
+    server: JoinHandle<()>,
     replication: Replication,
     db: Db,
     tasks: Tasks,
@@ -135,21 +135,10 @@ impl App {
                 .map(|token| token.expose().to_owned()),
         });
         probe_database(db.clone(), tasks);
-        let stopped = front.token().clone().cancelled_owned();
-        // Small frames must not wait for an acknowledgement of the ones before (Nagle's algorithm).
-        let listener = listener.tap_io(|stream| {
-            if let Err(error) = stream.set_nodelay(true) {
-                tracing::debug!(%error, "a socket without TCP_NODELAY");
-            }
-        });
-        let server = front.spawn("http server", async move {
-            axum::serve(
-                listener,
-                router.into_make_service_with_connect_info::<SocketAddr>(),
-            )
-            .with_graceful_shutdown(stopped)
-            .await
-        });
+        let server = front.spawn(
+            "http server",
+            serve(listener, router, HEAD_DEADLINE, front.token().clone()),
+        );
         tracing::info!(%local_address, "listening");
         Ok(Self {
             local_address,
@@ -181,8 +170,7 @@ impl App {
         self.front.stop();
         let drained = tokio::time::timeout(self.deadline, self.server).await;
         match &drained {
-            Ok(Ok(Ok(()))) => {}
-            Ok(Ok(Err(error))) => tracing::warn!(%error, "the listener failed"),
+            Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::error!(%error, "the http server has failed"),
             Err(_) => tracing::warn!("requests were still open at the deadline"),
         }

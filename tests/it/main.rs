@@ -19,5 +19,6 @@ mod house;
 mod realtime;
 mod replication;
 mod schema_install;
+mod serving;
 mod sql;
 mod visibility;

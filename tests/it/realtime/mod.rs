@@ -16,6 +16,7 @@ use rapport::bus::Bus;
 use rapport::change::StreamEvent;
 use rapport::config::{RealtimeConfig, VisibilityConfig};
 use rapport::db::connect::Connector;
+use rapport::http::serve::{HEAD_DEADLINE, serve};
 use rapport::observability::metrics::{RealtimeMetrics, VisibilityMetrics};
 use rapport::realtime::{Realtime, routes};
 use rapport::shutdown::Tasks;
@@ -98,13 +99,13 @@ impl Server {
         .with_private_channels(Connector::new(url).unwrap());
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let (app, stopped) = (routes(realtime), tasks.token().clone());
-        tasks.spawn("server", async move {
-            axum::serve(listener, app)
-                .with_graceful_shutdown(stopped.cancelled_owned())
-                .await
-                .unwrap();
-        });
+        let serving = serve(
+            listener,
+            routes(realtime),
+            HEAD_DEADLINE,
+            tasks.token().clone(),
+        );
+        tasks.spawn("server", serving);
         Self {
             address,
             changes: bus.change_sink(),

@@ -8,6 +8,7 @@ use rapport::chat::{self, ChatState};
 use rapport::config::{Config, Inputs};
 use rapport::db::Db;
 use rapport::db::connect::Connector;
+use rapport::http::serve::{HEAD_DEADLINE, serve};
 use rapport::http::{Authentication, finish, health};
 use rapport::observability::metrics::Metrics;
 use rapport::observability::readiness::Readiness;
@@ -170,13 +171,8 @@ impl ChatServer {
 
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let origin = format!("http://{}", listener.local_addr().unwrap());
-        let token = tasks.token().clone();
-        tasks.spawn("test server", async move {
-            axum::serve(listener, router)
-                .with_graceful_shutdown(token.cancelled_owned())
-                .await
-                .unwrap();
-        });
+        let serving = serve(listener, router, HEAD_DEADLINE, tasks.token().clone());
+        tasks.spawn("test server", serving);
         Self {
             origin,
             database,

@@ -1,0 +1,74 @@
+//! What happens around requests on a connection: slow heads, idle connections, a stop.
+
+use std::time::Duration;
+
+use axum::Router;
+use axum::routing::get;
+use rapport::http::serve::{HEAD_DEADLINE, serve};
+use rapport::shutdown::Tasks;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+
+/// How long anything here may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n";
+
+async fn start(router: Router, head_deadline: Duration) -> (Tasks, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let tasks = Tasks::new();
+    let serving = serve(listener, router, head_deadline, tasks.token().clone());
+    tasks.spawn("test server", serving);
+    (tasks, TcpStream::connect(address).await.unwrap())
+}
+
+/// What comes until the server closes.
+async fn rest(stream: &mut TcpStream) -> String {
+    let mut text = String::new();
+    tokio::time::timeout(PATIENCE, stream.read_to_string(&mut text))
+        .await
+        .expect("the server closes the connection")
+        .unwrap();
+    text
+}
+
+#[tokio::test]
+async fn a_head_that_does_not_come_ends_the_connection() {
+    for (sent, answered) in [
+        (&b""[..], false),
+        (b"P", false),
+        (b"GET / HTTP/1.1\r\nhost: a\r\nx-half", false),
+        // An idle connection waits for a head, too.
+        (REQUEST, true),
+    ] {
+        let router = Router::new().route("/", get(async || "here"));
+        let (_tasks, mut stream) = start(router, Duration::from_millis(50)).await;
+        stream.write_all(sent).await.unwrap();
+        let text = rest(&mut stream).await;
+        assert_eq!(text.contains("here"), answered, "{text}");
+    }
+}
+
+#[tokio::test]
+async fn a_stop_lets_the_request_under_way_be_answered() {
+    let (entered, mut at_work) = mpsc::channel(1);
+    let (go_on, gate) = tokio::sync::watch::channel(false);
+    let router = Router::new().route(
+        "/",
+        get(async move || {
+            entered.send(()).await.unwrap();
+            gate.clone().wait_for(|open| *open).await.unwrap();
+            "finished"
+        }),
+    );
+    let (tasks, mut stream) = start(router, HEAD_DEADLINE).await;
+    stream.write_all(REQUEST).await.unwrap();
+    at_work.recv().await.unwrap();
+    tasks.stop();
+    assert!(!tasks.finished(Duration::from_millis(50)).await, "it waits");
+    go_on.send(true).unwrap();
+    assert!(rest(&mut stream).await.contains("finished"));
+    assert!(tasks.finished(PATIENCE).await);
+}
