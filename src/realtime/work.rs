@@ -67,9 +67,10 @@ impl Workshop {
 
     /// Asks whether a channel may be read.
     pub fn authorize(&self, order: AuthorizeOrder) -> Work {
-        let authorizer = self.authorizer.clone();
+        let workshop = self.clone();
         Box::pin(async move {
-            let permission = Authorizer::ask(authorizer.as_ref(), &order).await;
+            workshop.pause(order.failures).await;
+            let permission = Authorizer::ask(workshop.authorizer.as_ref(), &order).await;
             Done {
                 outcome: Outcome {
                     channel: order.channel,

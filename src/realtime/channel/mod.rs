@@ -84,7 +84,16 @@ pub struct Channel {
     /// Set while the join is not answered.
     pub joining: Option<Box<Joining>>,
     /// A refreshed token whose permissions are being looked at.
-    pub refreshing: Option<Box<Holder>>,
+    pub refreshing: Option<Box<Refreshing>>,
+}
+
+/// A refreshed token under way.
+#[derive(Debug)]
+pub struct Refreshing {
+    /// Whom the channel is to act for.
+    pub holder: Holder,
+    /// Questions in a row that met no database.
+    pub failures: u32,
 }
 
 /// A join under way.

@@ -61,6 +61,8 @@ pub struct AuthorizeOrder {
     pub mark: TokenMark,
     /// Presence is asked for as well.
     pub presence: bool,
+    /// Attempts in a row that met no database: there is a pause before the next.
+    pub failures: u32,
 }
 
 /// What came of work done aside.

@@ -12,7 +12,7 @@ use super::super::hub::MemberSpec;
 use super::super::limits::UnixMillis;
 use super::super::protocol::{ClientMessage, JoinPayload, Ref, Reply, ServerMessage, sub_topic};
 use super::Session;
-use super::effect::{AuthorizeOrder, Effect};
+use super::effect::Effect;
 use crate::config::RealtimeConfig;
 use crate::observability::metrics::DropReason;
 use crate::visibility::SubscribeOptions;
@@ -182,13 +182,7 @@ impl Session {
             return;
         };
         if channel.is_private {
-            effects.push(Effect::Authorize(AuthorizeOrder {
-                channel: channel.id,
-                topic: Arc::clone(topic),
-                claims: Arc::clone(&channel.holder.claims),
-                mark: channel.holder.mark,
-                presence: channel.presence,
-            }));
+            effects.push(channel.authorize(&channel.holder, 0));
             return;
         }
         self.subscribe_joining(topic, now, effects);

@@ -17,7 +17,7 @@ use serde_json::value::RawValue;
 pub use self::effect::{AuthorizeOrder, Effect, Outcome, SubscribeOrder, WorkResult};
 use self::join::join_burst;
 use super::channel::authorize::Permission;
-use super::channel::{Channel, Holder, OwnedMessage, TokenMark, TokenMarks};
+use super::channel::{Channel, Holder, OwnedMessage, Refreshing, TokenMark, TokenMarks};
 use super::error::{JoinRefusal, expiry, no_permission, token_text};
 use super::hub::{Hub, StreamState};
 use super::limits::{Bucket, UnixMillis};
@@ -39,6 +39,9 @@ const NO_BROADCAST: &str = "Broadcast is not available on this server";
 const NO_PRESENCE: &str = "Presence is not available on this server";
 /// What a push is answered that comes while too many wait.
 const TOO_MANY_WAITING: &str = "Too many messages before the join was answered";
+/// What a channel is told whose new token cannot be judged at present.
+const REFRESH_WAITS: &str = "Realtime was unable to connect to the project database: the previous \
+                             token stays in force until it expires, trying again";
 /// What a channel is told whose bindings are not registered in time.
 const SUBSCRIBE_LATE: &str = "Changes are not live yet: the database takes long to answer";
 
@@ -353,20 +356,29 @@ impl Session {
             return;
         }
         // A newer token may have come since: then this answer is about nobody any more.
-        let Some(holder) = channel.refreshing.take_if(|holder| holder.mark == mark) else {
+        let Some(mut refreshing) = channel
+            .refreshing
+            .take_if(|refreshing| refreshing.holder.mark == mark)
+        else {
             return;
         };
         match permission {
             Permission::Read => {
-                channel.take_over(*holder);
+                channel.take_over(refreshing.holder);
                 effects.extend(channel.subscribe());
             }
             Permission::None => self.close_channel(topic, no_permission(&name), effects),
-            Permission::Unknown => self.close_channel(
-                topic,
-                "Realtime was unable to connect to the project database".to_owned(),
-                effects,
-            ),
+            // Clients never rejoin a channel that was closed, so an outage does not end it: the
+            // token it was let in with is good until it expires.
+            Permission::Unknown => {
+                if refreshing.failures == 0 {
+                    let notice = SystemNotice::channel(Status::Error, REFRESH_WAITS);
+                    effects.push(Effect::Send(channel.system(notice)));
+                }
+                refreshing.failures = refreshing.failures.saturating_add(1);
+                effects.push(channel.authorize(&refreshing.holder, refreshing.failures));
+                channel.refreshing = Some(refreshing);
+            }
         }
     }
 
@@ -385,7 +397,10 @@ impl Session {
             return;
         };
         let mark = self.shared.marks.of(&token);
-        let current = channel.refreshing.as_deref().unwrap_or(&channel.holder);
+        let current = match &channel.refreshing {
+            Some(refreshing) => &refreshing.holder,
+            None => &channel.holder,
+        };
         if current.mark == mark {
             return;
         }
@@ -396,14 +411,12 @@ impl Session {
                 if let Some(error) = expiry(&holder.claims, now.seconds()) {
                     self.close_channel(topic, token_text(&error), effects);
                 } else if channel.is_private {
-                    effects.push(Effect::Authorize(AuthorizeOrder {
-                        channel: channel.id,
-                        topic: Arc::clone(&channel.topic),
-                        claims: Arc::clone(&holder.claims),
-                        mark: holder.mark,
-                        presence: channel.presence,
-                    }));
-                    channel.refreshing = Some(Box::new(holder));
+                    effects.push(channel.authorize(&holder, 0));
+                    let refreshing = Refreshing {
+                        holder,
+                        failures: 0,
+                    };
+                    channel.refreshing = Some(Box::new(refreshing));
                 } else {
                     channel.take_over(holder);
                     effects.extend(channel.subscribe());
@@ -447,6 +460,18 @@ impl Channel {
         self.joining
             .as_ref()
             .is_some_and(|joining| joining.wait_until.is_none())
+    }
+
+    /// The order to ask whether this holder may read the topic.
+    fn authorize(&self, holder: &Holder, failures: u32) -> Effect {
+        Effect::Authorize(AuthorizeOrder {
+            channel: self.id,
+            topic: Arc::clone(&self.topic),
+            claims: Arc::clone(&holder.claims),
+            mark: holder.mark,
+            presence: self.presence,
+            failures,
+        })
     }
 
     /// Acts for somebody else from here on.

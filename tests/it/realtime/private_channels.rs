@@ -3,9 +3,10 @@
 use serde_json::{Value, json};
 
 use super::{Server, config};
+use crate::support::chaos::ChaosProxy;
 use crate::support::database::TestDatabase;
-use crate::support::socket::{VERSIONS, Version};
-use crate::support::token::{mint, now_s, user_token};
+use crate::support::socket::{PhoenixSocket, VERSIONS, Version};
+use crate::support::token::{mint, now_s, user_claims, user_token};
 
 /// The table as the original has it, in one partition.
 const MESSAGES: &str = r"
@@ -154,4 +155,50 @@ async fn without_a_database_nobody_is_let_in_and_public_channels_work() {
         refused.unwrap()["response"]["reason"],
         "UnableToConnectToProject: Realtime was unable to connect to the project database"
     );
+}
+
+#[tokio::test]
+async fn a_new_token_during_an_outage_is_judged_when_the_database_is_back() {
+    let database = TestDatabase::bare().await;
+    database
+        .connect()
+        .await
+        .batch_execute(MESSAGES)
+        .await
+        .unwrap();
+    let (proxy, url) = ChaosProxy::before(database.url()).await;
+    let server = Server::start_over(config(), &url).await;
+    let ann = uuid::Uuid::new_v4();
+    let topic = format!("realtime:{ann}");
+    let mut client = server.client(Version::Two).await;
+    client
+        .join("1", &topic, private(false, Some(&user_token(ann))))
+        .await;
+    client.expect_reply("1", "ok").await;
+    proxy.refuse(true);
+    proxy.cut();
+    let refresh = async |client: &mut PhoenixSocket, token: String| {
+        let payload = json!({"access_token": token});
+        client
+            .push(json!("1"), "2", &topic, "access_token", payload)
+            .await;
+    };
+    let mut claims = user_claims(ann);
+    claims["fresh"] = true.into();
+    refresh(&mut client, mint(&claims)).await;
+    let (status, text) = client.expect_system(&topic).await;
+    assert_eq!(status, "error");
+    assert!(text.contains("trying again"), "{text}");
+    // The channel is still there, and so is what decides about it.
+    client.expect_quiet().await;
+    refresh(&mut client, user_token(uuid::Uuid::new_v4())).await;
+    let (_, text) = client.expect_system(&topic).await;
+    assert!(text.contains("trying again"), "{text}");
+    proxy.refuse(false);
+    let (_, text) = client.expect_system(&topic).await;
+    assert_eq!(
+        text,
+        format!("You do not have permissions to read from this Channel topic: {ann}")
+    );
+    client.expect(&topic, "phx_close").await;
 }
