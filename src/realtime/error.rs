@@ -96,6 +96,8 @@ pub enum JoinRefusal {
     ReplayUnavailable,
     /// More bindings than this.
     TooManyBindings(usize),
+    /// Topic and payload have more bytes than this.
+    TooLarge(usize),
     /// The client asked to wait for its subscription, which is refused; holds the reason.
     Subscription(String),
 }
@@ -128,6 +130,9 @@ impl JoinRefusal {
             }
             Self::TooManyBindings(limit) => {
                 format!("Too many postgres_changes bindings: at most {limit}").into()
+            }
+            Self::TooLarge(limit) => {
+                format!("The join is too large: at most {limit} bytes of topic and payload").into()
             }
             Self::Subscription(reason) => reason.clone().into(),
         }

@@ -27,6 +27,11 @@ pub(super) const MAX_WAITING_BYTES: usize = 1 << 20;
 /// Bindings of one channel. The original sets no limit; registering is work per binding.
 const MAX_BINDINGS: usize = 1_000;
 
+/// Bytes of a join's topic and payload. A channel keeps its topic and bindings, so this times the
+/// channels of a socket is what one socket can make the server hold; the original ends a socket
+/// that holds 50 MB.
+const MAX_JOIN_BYTES: usize = 256 << 10;
+
 /// How long a join waits whose client asked for it: the original's default and its maximum.
 const WAIT_DEFAULT_MS: u64 = 15_000;
 const WAIT_MAX_MS: u64 = 20_000;
@@ -39,6 +44,7 @@ impl Session {
         now: UnixMillis,
         effects: &mut Vec<Effect>,
     ) {
+        let bytes = message.topic.len() + payload.get().len();
         let Ok(payload) = JoinPayload::parse(payload) else {
             self.shared.hub.metrics().dropped(DropReason::Malformed);
             return;
@@ -48,7 +54,7 @@ impl Session {
             effects.push(Effect::Detach(channel.id));
             channel.join_ref
         });
-        match self.begin_join(message, &payload, now, effects) {
+        match self.begin_join(message, &payload, bytes, now, effects) {
             Ok(topic) => {
                 if let Some(joining) = self
                     .channels
@@ -77,6 +83,7 @@ impl Session {
         &mut self,
         message: &ClientMessage<'_>,
         payload: &JoinPayload,
+        bytes: usize,
         now: UnixMillis,
         effects: &mut Vec<Effect>,
     ) -> Result<Arc<str>, JoinRefusal> {
@@ -102,6 +109,9 @@ impl Session {
         }
         if self.channels.len() >= config.max_channels_per_socket {
             return Err(JoinRefusal::TooManyChannels);
+        }
+        if bytes > MAX_JOIN_BYTES {
+            return Err(JoinRefusal::TooLarge(MAX_JOIN_BYTES));
         }
         let holder = self.holder(payload.access_token.as_deref(), now)?;
         if join.is_some_and(|join| join.broadcast.replay) {

@@ -175,6 +175,11 @@ async fn refused_joins_are_answered_at_once_and_with_the_reason() {
                 json!({"config": {"broadcast": {"replay": {"since": 0}}}}),
                 "UnableToReplayMessages: Replay is not allowed for public channels",
             ),
+            (
+                &*format!("realtime:{}", "x".repeat(256 << 10)),
+                plain_join(),
+                "The join is too large: at most 262144 bytes of topic and payload",
+            ),
         ];
         for (topic, payload, reason) in cases {
             client.join("1", topic, payload).await;
