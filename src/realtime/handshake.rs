@@ -3,6 +3,8 @@
 //! A refusal is answered at once. What holds back abuse is a limit, never a pause that a proxy or a
 //! client would have to sit through.
 
+use std::sync::Arc;
+
 use axum::body::Body;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
@@ -57,7 +59,13 @@ pub async fn upgrade(
             tasks.spawn("socket", async move {
                 // An error means that the connection broke before it was ours.
                 if let Ok(upgraded) = handshake.on_upgrade.await {
-                    socket::serve(realtime, handshake.serializer, handshake.holder, upgraded).await;
+                    let Handshake {
+                        serializer,
+                        holder,
+                        headers,
+                        ..
+                    } = handshake;
+                    socket::serve(realtime, serializer, holder, headers, upgraded).await;
                 }
             });
             answer
@@ -73,6 +81,8 @@ pub async fn upgrade(
 struct Handshake {
     serializer: Serializer,
     holder: Holder,
+    /// What policies read as `request.headers`.
+    headers: Arc<str>,
     accept: String,
     on_upgrade: OnUpgrade,
 }
@@ -108,6 +118,7 @@ fn handshake(
     if shared.hub.socket_count() >= shared.config.max_sockets {
         return Err(HandshakeRefusal::TooManySockets);
     }
+    let policy_headers = policy_headers(headers);
     let accept = websocket_accept(headers).ok_or(HandshakeRefusal::NotAnUpgrade)?;
     let on_upgrade = request
         .extensions_mut()
@@ -116,6 +127,7 @@ fn handshake(
     Ok(Handshake {
         serializer,
         holder: Holder { claims, mark },
+        headers: policy_headers,
         accept,
         on_upgrade,
     })
@@ -137,6 +149,20 @@ fn websocket_accept(headers: &HeaderMap) -> Option<String> {
     let key = headers.get("sec-websocket-key")?;
     (has_word(CONNECTION, "upgrade") && has_word(UPGRADE, "websocket") && is_version_13)
         .then(|| derive_accept_key(key.as_bytes()))
+}
+
+/// The `x-` headers as a JSON object, which the policies of private channels may look at (protocol
+/// 4.3). The key is a secret and not among them.
+fn policy_headers(headers: &HeaderMap) -> Arc<str> {
+    let object: serde_json::Map<String, serde_json::Value> = headers
+        .iter()
+        .filter(|(name, _)| name.as_str().starts_with("x-") && *name != "x-api-key")
+        .map(|(name, value)| {
+            let text = String::from_utf8_lossy(value.as_bytes()).into_owned();
+            (name.to_string(), text.into())
+        })
+        .collect();
+    serde_json::Value::Object(object).to_string().into()
 }
 
 fn switching_protocols(accept: &str) -> Response {

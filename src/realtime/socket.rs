@@ -47,7 +47,13 @@ thread_local! {
 }
 
 /// Takes the stream out of hyper and runs the socket on it.
-pub async fn serve(realtime: Realtime, serializer: Serializer, holder: Holder, upgraded: Upgraded) {
+pub async fn serve(
+    realtime: Realtime,
+    serializer: Serializer,
+    holder: Holder,
+    headers: Arc<str>,
+    upgraded: Upgraded,
+) {
     let (stream, received) = match downcast::<TokioIo<TcpStream>>(upgraded) {
         Ok(parts) => {
             let stream = parts.io.into_inner();
@@ -62,7 +68,9 @@ pub async fn serve(realtime: Realtime, serializer: Serializer, holder: Holder, u
             bytes::Bytes::new(),
         ),
     };
-    let socket = Socket::new(&realtime, serializer, holder, stream);
+    let now = UnixMillis::now();
+    let session = Session::new(Arc::clone(&realtime.shared), holder, headers, now);
+    let socket = Socket::new(&realtime, serializer, session, stream);
     // Boxed once here: the task of a socket is kept as small as what it holds.
     Box::pin(socket.run(received)).await;
 }
@@ -104,7 +112,7 @@ enum End {
 }
 
 impl Socket {
-    fn new(realtime: &Realtime, serializer: Serializer, holder: Holder, stream: Stream) -> Self {
+    fn new(realtime: &Realtime, serializer: Serializer, session: Session, stream: Stream) -> Self {
         let shared = Arc::clone(&realtime.shared);
         let config = &shared.config;
         let limits = QueueLimits {
@@ -122,7 +130,7 @@ impl Socket {
             stream,
             outbound: Arc::new(Outbound::new(tcp, limits)),
             reader: FrameReader::new(config.max_frame_bytes),
-            session: Session::new(Arc::clone(&shared), holder, UnixMillis::now()),
+            session,
             work: None,
             timer: Box::pin(tokio::time::sleep_until(now + config.idle_timeout)),
             last_received: now,

@@ -43,7 +43,7 @@ const BECOME: &str = "\
         set_config('request.jwt.claims', $2, true), \
         set_config('request.jwt.claim.sub', $3, true), \
         set_config('request.jwt.claim.role', $4, true), \
-        set_config('request.headers', '{}', true), \
+        set_config('request.headers', $5, true), \
         set_config('role', $4, true)";
 
 const LOOK: &str = "select 1 from realtime.messages where id = any ($1) limit 1";
@@ -201,6 +201,7 @@ impl Connection {
         let claims = &*order.claims.json;
         let subject = order.claims.subject.as_deref().unwrap_or_default();
         let role = order.claims.role.as_str();
+        let headers = &*order.headers;
         self.client.batch_execute("BEGIN").await?;
         // Polled in this order, in which the messages are written: all statements are prepared.
         let (probe, become_caller, found) = join3(
@@ -208,8 +209,10 @@ impl Connection {
                 &self.probe,
                 &[&broadcast, &topic, &presence, &order.presence],
             ),
-            self.client
-                .query(&self.become_caller, &[&topic, &claims, &subject, &role]),
+            self.client.query(
+                &self.become_caller,
+                &[&topic, &claims, &subject, &role, &headers],
+            ),
             self.client.query(&self.look, &[&ids.as_slice()]),
         )
         .await;

@@ -59,6 +59,8 @@ pub struct AuthorizeOrder {
     pub claims: Arc<Claims>,
     /// The mark of the token they came in, which the outcome repeats.
     pub mark: TokenMark,
+    /// The headers of the handshake that policies may look at, as a JSON object.
+    pub headers: Arc<str>,
     /// Presence is asked for as well.
     pub presence: bool,
     /// Attempts in a row that met no database: there is a pause before the next.

@@ -192,7 +192,7 @@ impl Session {
             return;
         };
         if channel.is_private {
-            effects.push(channel.authorize(&channel.holder, 0));
+            effects.push(channel.authorize(&channel.holder, &self.headers, 0));
             return;
         }
         self.subscribe_joining(topic, now, effects);

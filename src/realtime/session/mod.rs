@@ -62,6 +62,8 @@ pub struct Session {
     shared: Arc<Shared>,
     /// Who the connection was opened by.
     connection: Holder,
+    /// What policies read as `request.headers`; the text of a JSON object.
+    headers: Arc<str>,
     channels: HashMap<Arc<str>, Box<Channel>>,
     joins: Bucket,
     /// Nothing happens by itself before this time.
@@ -69,12 +71,18 @@ pub struct Session {
 }
 
 impl Session {
-    /// A connection that was opened with verified claims.
-    pub fn new(shared: Arc<Shared>, connection: Holder, now: UnixMillis) -> Self {
+    /// A connection that was opened with verified claims and these headers.
+    pub fn new(
+        shared: Arc<Shared>,
+        connection: Holder,
+        headers: Arc<str>,
+        now: UnixMillis,
+    ) -> Self {
         let joins = Bucket::full(join_burst(&shared.config), now);
         Self {
             shared,
             connection,
+            headers,
             channels: HashMap::new(),
             joins,
             deadline: None,
@@ -376,7 +384,11 @@ impl Session {
                     effects.push(Effect::Send(channel.system(notice)));
                 }
                 refreshing.failures = refreshing.failures.saturating_add(1);
-                effects.push(channel.authorize(&refreshing.holder, refreshing.failures));
+                effects.push(channel.authorize(
+                    &refreshing.holder,
+                    &self.headers,
+                    refreshing.failures,
+                ));
                 channel.refreshing = Some(refreshing);
             }
         }
@@ -411,7 +423,7 @@ impl Session {
                 if let Some(error) = expiry(&holder.claims, now.seconds()) {
                     self.close_channel(topic, token_text(&error), effects);
                 } else if channel.is_private {
-                    effects.push(channel.authorize(&holder, 0));
+                    effects.push(channel.authorize(&holder, &self.headers, 0));
                     let refreshing = Refreshing {
                         holder,
                         failures: 0,
@@ -463,12 +475,13 @@ impl Channel {
     }
 
     /// The order to ask whether this holder may read the topic.
-    fn authorize(&self, holder: &Holder, failures: u32) -> Effect {
+    fn authorize(&self, holder: &Holder, headers: &Arc<str>, failures: u32) -> Effect {
         Effect::Authorize(AuthorizeOrder {
             channel: self.id,
             topic: Arc::clone(&self.topic),
             claims: Arc::clone(&holder.claims),
             mark: holder.mark,
+            headers: Arc::clone(headers),
             presence: self.presence,
             failures,
         })

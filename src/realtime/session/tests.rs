@@ -62,7 +62,7 @@ impl Script {
         };
         let now = UnixMillis::now();
         Self {
-            session: Session::new(shared, connection, now),
+            session: Session::new(shared, connection, "{}".into(), now),
             now,
         }
     }

@@ -6,7 +6,7 @@ use super::{Server, config};
 use crate::support::chaos::ChaosProxy;
 use crate::support::database::TestDatabase;
 use crate::support::socket::{PhoenixSocket, VERSIONS, Version};
-use crate::support::token::{mint, now_s, user_claims, user_token};
+use crate::support::token::{anon_key, mint, now_s, user_claims, user_token};
 
 /// The table as the original has it, in one partition.
 const MESSAGES: &str = r"
@@ -96,6 +96,35 @@ async fn policies_decide_who_joins_and_nothing_is_left_behind() {
         .await
         .unwrap();
     assert_eq!(row.get::<_, i64>(0), 0);
+}
+
+#[tokio::test]
+async fn policies_see_the_extension_headers_of_the_handshake_and_no_key() {
+    use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
+    let database = TestDatabase::bare().await;
+    let admin = database.connect().await;
+    admin.batch_execute(MESSAGES).await.unwrap();
+    admin
+        .batch_execute(
+            "drop policy broken on realtime.messages;
+             create policy by_header on realtime.messages for select to anon
+               using (current_setting('request.headers') = '{\"x-floor\":\"2\"}');",
+        )
+        .await
+        .unwrap();
+    let server = Server::start_over(config(), database.url()).await;
+    for (floor, status) in [("2", "ok"), ("3", "error")] {
+        let url = format!("ws://{}/realtime/v1/websocket?vsn=2.0.0", server.address);
+        let mut request = url.into_client_request().unwrap();
+        let headers = request.headers_mut();
+        headers.insert("x-api-key", anon_key().parse().unwrap());
+        headers.insert("x-floor", floor.parse().unwrap());
+        let mut client = PhoenixSocket::over(request, Version::Two).await;
+        client
+            .join("1", "realtime:house", private(false, None))
+            .await;
+        client.expect_reply("1", status).await;
+    }
 }
 
 #[tokio::test]

@@ -6,8 +6,9 @@ use std::time::Duration;
 use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
-use tokio_tungstenite::tungstenite::{self, Message};
+use tokio_tungstenite::tungstenite::{self, Message, handshake};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
 /// How long a message may take to come. A test that passes never waits this long.
@@ -58,7 +59,12 @@ impl PhoenixSocket {
     /// Connects with an API key.
     pub(crate) async fn connect(address: SocketAddr, key: &str, version: Version) -> Self {
         let url = url(address, key, Some(version.vsn()));
-        let (stream, _) = tokio_tungstenite::connect_async(url).await.unwrap();
+        Self::over(url.into_client_request().unwrap(), version).await
+    }
+
+    /// Connects with a request of the test's own.
+    pub(crate) async fn over(request: handshake::client::Request, version: Version) -> Self {
+        let (stream, _) = tokio_tungstenite::connect_async(request).await.unwrap();
         Self { stream, version }
     }
 
