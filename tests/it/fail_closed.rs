@@ -12,20 +12,20 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use crate::support::chaos::{ChaosProxy, Direction};
 use crate::support::chat_server::Person::{Ana, Ben};
 use crate::support::chat_server::{Answer, ChatServer, answer};
 use crate::support::database::TestDatabase;
 use crate::support::eventually::eventually;
-use crate::support::proxy::{Mode, Proxy};
 
 /// The server behind a proxy, with one connection so that each request meets the state that the
 /// one before it left.
-async fn behind_proxy(settings: &[(&str, &str)]) -> (ChatServer, Proxy) {
+async fn behind_proxy(settings: &[(&str, &str)]) -> (ChatServer, ChaosProxy) {
     let database = TestDatabase::new().await;
-    let proxy = Proxy::before(database.url()).await;
+    let (proxy, url) = ChaosProxy::before(database.url()).await;
     let mut all = vec![("RAPPORT_DATABASE_REQUEST_POOL_SIZE", "1")];
     all.extend(settings);
-    let server = ChatServer::start_on(database, &proxy.url, &all).await;
+    let server = ChatServer::start_on(database, &url, &all).await;
     (server, proxy)
 }
 
@@ -82,8 +82,8 @@ async fn a_transaction_that_does_not_begin_reads_and_writes_nothing() {
 
     // A verb that the server does not know, and nothing at all, which it does not even mind.
     for broken in [&b"BEGIX"[..], b"     "] {
-        proxy.set(Mode::Replace(b"BEGIN", broken));
-        let before = proxy.replaced();
+        proxy.rewrite(Direction::ToServer, b"BEGIN", broken);
+        let before = proxy.rewritten();
         for _ in 0..2 {
             let (read, written) = (server.get(Ana, &history).await, send().await);
             assert_tells_nothing(&read);
@@ -93,12 +93,12 @@ async fn a_transaction_that_does_not_begin_reads_and_writes_nothing() {
             }
         }
         assert!(
-            proxy.replaced() >= before + 4,
+            proxy.rewritten() >= before + 4,
             "the transactions were not spoilt"
         );
         assert_eq!(texts(&server).await, ["a secret"]);
 
-        proxy.set(Mode::Open);
+        proxy.keep_bytes();
         assert_eq!(
             server.get(Ana, &history).await.rows().len(),
             1,
@@ -112,12 +112,12 @@ async fn a_transaction_that_does_not_begin_reads_and_writes_nothing() {
 #[tokio::test]
 async fn statements_that_are_not_prepared_yet_fail_closed_as_well() {
     let (server, proxy) = behind_proxy(&[]).await;
-    proxy.set(Mode::Replace(b"BEGIN", b"BEGIX"));
+    proxy.rewrite(Direction::ToServer, b"BEGIN", b"BEGIX");
     let refused = server
         .post(Ana, "/conversations", json!({ "other_user_id": Ben.id() }))
         .await;
     assert_tells_nothing(&refused);
-    proxy.set(Mode::Open);
+    proxy.keep_bytes();
     let count: i64 = {
         let client = server.database.connect().await;
         client
@@ -138,9 +138,13 @@ async fn settings_that_do_not_arrive_give_no_rights() {
     let history = format!("/messages?conversation_id={conversation}");
     server.get(Ana, &history).await;
     // The role's name in the bound parameters: another of the same length that does not exist.
-    proxy.set(Mode::Replace(b"\x0dauthenticated", b"\x0dauthenticateX"));
+    proxy.rewrite(
+        Direction::ToServer,
+        b"\x0dauthenticated",
+        b"\x0dauthenticateX",
+    );
     assert_tells_nothing(&server.get(Ana, &history).await);
-    proxy.set(Mode::Open);
+    proxy.keep_bytes();
     assert_eq!(server.get(Ana, &history).await.rows().len(), 1);
 }
 
@@ -391,7 +395,8 @@ async fn a_database_that_is_away_is_told_and_comes_back() {
         .await;
     };
     reported(true).await;
-    proxy.set(Mode::Cut);
+    proxy.refuse(true);
+    proxy.cut();
     reported(false).await;
     let history = format!("/messages?conversation_id={conversation}");
     for _ in 0..2 {
@@ -413,7 +418,7 @@ async fn a_database_that_is_away_is_told_and_comes_back() {
         (200, &json!("ok"))
     );
 
-    proxy.set(Mode::Open);
+    proxy.refuse(false);
     reported(true).await;
     assert_eq!(server.get(Ana, &history).await.status, 200);
 }

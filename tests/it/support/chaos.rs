@@ -39,6 +39,8 @@ struct Shared {
     /// Bytes that may still go to clients before the next cut.
     allowance: Mutex<Option<usize>>,
     rewrites: Mutex<Vec<Rewrite>>,
+    /// How often a rewrite was made.
+    rewritten: AtomicUsize,
     connections: AtomicUsize,
 }
 
@@ -60,6 +62,7 @@ impl ChaosProxy {
             is_paused: watch::Sender::new(false),
             cuts: watch::Sender::new(0),
             allowance: Mutex::new(None),
+            rewritten: AtomicUsize::new(0),
             rewrites: Mutex::new(Vec::new()),
             connections: AtomicUsize::new(0),
         });
@@ -141,6 +144,11 @@ impl ChaosProxy {
         self.shared.rewrites().push(rewrite);
     }
 
+    /// How often bytes were rewritten so far.
+    pub(crate) fn rewritten(&self) -> usize {
+        self.shared.rewritten.load(Ordering::SeqCst)
+    }
+
     /// Forgets all rewrites.
     pub(crate) fn keep_bytes(&self) {
         self.shared.rewrites().clear();
@@ -199,6 +207,7 @@ impl Shared {
             while at + length <= bytes.len() {
                 if bytes[at..at + length] == rewrite.from[..] {
                     bytes[at..at + length].copy_from_slice(&rewrite.to);
+                    self.rewritten.fetch_add(1, Ordering::SeqCst);
                     at += length;
                 } else {
                     at += 1;

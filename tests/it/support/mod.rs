@@ -7,6 +7,5 @@ pub(crate) mod chat_server;
 pub(crate) mod database;
 pub(crate) mod eventually;
 pub(crate) mod log;
-pub(crate) mod proxy;
 pub(crate) mod socket;
 pub(crate) mod token;
