@@ -253,13 +253,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/85_conversation_rows.sql' and checksum = 'b966f97fb67ded04351c0f44a0128d6fb31b20f39f32696b0b9916a7ee4341ba'
+  where path = 'chat/85_conversation_rows.sql' and checksum = 'cc4314924d606c847d3c2647b4e707282f20e492ac3d3d4c685bbc1d188311ef'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/85_conversation_rows.sql
 \ir definitions/chat/85_conversation_rows.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/85_conversation_rows.sql', 'b966f97fb67ded04351c0f44a0128d6fb31b20f39f32696b0b9916a7ee4341ba')
+  ('chat/85_conversation_rows.sql', 'cc4314924d606c847d3c2647b4e707282f20e492ac3d3d4c685bbc1d188311ef')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 

@@ -452,9 +452,9 @@ $$;
 
 COMMENT ON FUNCTION chat.clear_conversation(conversation_id uuid) IS 'Empties a conversation for the caller and takes it off their list until somebody writes in it. The others keep everything.';
 
--- Name: conversation_page(boolean, boolean, boolean, text, timestamp with time zone, integer, integer, boolean, timestamp with time zone, uuid); Type: FUNCTION; Schema: chat; Owner: -
+-- Name: conversation_page(boolean, boolean, boolean, text, timestamp with time zone, integer, integer, boolean, timestamp with time zone, uuid, boolean); Type: FUNCTION; Schema: chat; Owner: -
 
-CREATE FUNCTION chat.conversation_page(archived boolean DEFAULT false, pinned boolean DEFAULT NULL::boolean, unread boolean DEFAULT NULL::boolean, search text DEFAULT NULL::text, updated_since timestamp with time zone DEFAULT NULL::timestamp with time zone, max_rows integer DEFAULT 30, skip_rows integer DEFAULT 0, after_is_pinned boolean DEFAULT NULL::boolean, after_activity_at timestamp with time zone DEFAULT NULL::timestamp with time zone, after_id uuid DEFAULT NULL::uuid) RETURNS TABLE(conversation_id uuid, is_pinned boolean, last_activity_at timestamp with time zone, rev bigint, "row" json)
+CREATE FUNCTION chat.conversation_page(archived boolean DEFAULT false, pinned boolean DEFAULT NULL::boolean, unread boolean DEFAULT NULL::boolean, search text DEFAULT NULL::text, updated_since timestamp with time zone DEFAULT NULL::timestamp with time zone, max_rows integer DEFAULT 30, skip_rows integer DEFAULT 0, from_is_pinned boolean DEFAULT NULL::boolean, from_activity_at timestamp with time zone DEFAULT NULL::timestamp with time zone, from_id uuid DEFAULT NULL::uuid, backwards boolean DEFAULT false) RETURNS TABLE(conversation_id uuid, is_pinned boolean, last_activity_at timestamp with time zone, rev bigint, "row" json)
     LANGUAGE plpgsql STABLE
     SET search_path TO ''
     SET plan_cache_mode TO 'force_generic_plan'
@@ -474,23 +474,42 @@ begin
     );
   end if;
 
-  page := array(
-    select m.conversation_id
-    from public.user_conversation_members m
-    where m.user_id = (select auth.uid())
-      and m.left_at is null
-      and not m.hidden
-      and (m.is_pinned, m.last_activity_at, m.conversation_id)
-        < (coalesce(after_is_pinned, true), coalesce(after_activity_at, 'infinity'), coalesce(after_id, 'ffffffff-ffff-ffff-ffff-ffffffffffff'))
-      and (archived is null or m.is_archived = archived)
-      and (pinned is null or m.is_pinned = pinned)
-      and (unread is null or (m.unread_count > 0 or m.marked_unread) = unread)
-      and (updated_since is null or m.last_activity_at > updated_since)
-      and (named is null or m.conversation_id = any (named))
-    order by m.is_pinned desc, m.last_activity_at desc, m.conversation_id desc
-    limit least(greatest(coalesce(max_rows, 30), 1), 101)
-    offset greatest(coalesce(skip_rows, 0), 0)
-  );
+  -- two statements, so that each walks the index of the list from where it begins
+  if backwards then
+    page := array(
+      select m.conversation_id
+      from public.user_conversation_members m
+      where m.user_id = (select auth.uid())
+        and m.left_at is null
+        and not m.hidden
+        and (m.is_pinned, m.last_activity_at, m.conversation_id) > (from_is_pinned, from_activity_at, from_id)
+        and (archived is null or m.is_archived = archived)
+        and (pinned is null or m.is_pinned = pinned)
+        and (unread is null or (m.unread_count > 0 or m.marked_unread) = unread)
+        and (updated_since is null or m.last_activity_at > updated_since)
+        and (named is null or m.conversation_id = any (named))
+      order by m.is_pinned, m.last_activity_at, m.conversation_id
+      limit least(greatest(coalesce(max_rows, 30), 1), 101)
+    );
+  else
+    page := array(
+      select m.conversation_id
+      from public.user_conversation_members m
+      where m.user_id = (select auth.uid())
+        and m.left_at is null
+        and not m.hidden
+        and (m.is_pinned, m.last_activity_at, m.conversation_id)
+          < (coalesce(from_is_pinned, true), coalesce(from_activity_at, 'infinity'), coalesce(from_id, 'ffffffff-ffff-ffff-ffff-ffffffffffff'))
+        and (archived is null or m.is_archived = archived)
+        and (pinned is null or m.is_pinned = pinned)
+        and (unread is null or (m.unread_count > 0 or m.marked_unread) = unread)
+        and (updated_since is null or m.last_activity_at > updated_since)
+        and (named is null or m.conversation_id = any (named))
+      order by m.is_pinned desc, m.last_activity_at desc, m.conversation_id desc
+      limit least(greatest(coalesce(max_rows, 30), 1), 101)
+      offset greatest(coalesce(skip_rows, 0), 0)
+    );
+  end if;
 
   return query
   select r.*
@@ -499,9 +518,9 @@ begin
 end
 $$;
 
--- Name: FUNCTION conversation_page(archived boolean, pinned boolean, unread boolean, search text, updated_since timestamp with time zone, max_rows integer, skip_rows integer, after_is_pinned boolean, after_activity_at timestamp with time zone, after_id uuid); Type: COMMENT; Schema: chat; Owner: -
+-- Name: FUNCTION conversation_page(archived boolean, pinned boolean, unread boolean, search text, updated_since timestamp with time zone, max_rows integer, skip_rows integer, from_is_pinned boolean, from_activity_at timestamp with time zone, from_id uuid, backwards boolean); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.conversation_page(archived boolean, pinned boolean, unread boolean, search text, updated_since timestamp with time zone, max_rows integer, skip_rows integer, after_is_pinned boolean, after_activity_at timestamp with time zone, after_id uuid) IS 'A page of the caller''s list. A null filter asks for everything. The next page is asked for with the sort key of the last row. At most 101 rows, so that one more than a page of 100 tells whether there is another.';
+COMMENT ON FUNCTION chat.conversation_page(archived boolean, pinned boolean, unread boolean, search text, updated_since timestamp with time zone, max_rows integer, skip_rows integer, from_is_pinned boolean, from_activity_at timestamp with time zone, from_id uuid, backwards boolean) IS 'A page of the caller''s list. A null filter asks for everything. The next page is asked for with the sort key of the last row, the one before with that of the first, backwards. Rows come in the order of the list either way. At most 101 rows, so that one more than a page of 100 tells whether there is another.';
 
 -- Name: conversation_people(uuid[]); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -5499,10 +5518,10 @@ REVOKE ALL ON FUNCTION chat.claims_mapping(OUT directory text, OUT memberships t
 REVOKE ALL ON FUNCTION chat.clear_conversation(conversation_id uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION chat.clear_conversation(conversation_id uuid) TO authenticated;
 
--- Name: FUNCTION conversation_page(archived boolean, pinned boolean, unread boolean, search text, updated_since timestamp with time zone, max_rows integer, skip_rows integer, after_is_pinned boolean, after_activity_at timestamp with time zone, after_id uuid); Type: ACL; Schema: chat; Owner: -
+-- Name: FUNCTION conversation_page(archived boolean, pinned boolean, unread boolean, search text, updated_since timestamp with time zone, max_rows integer, skip_rows integer, from_is_pinned boolean, from_activity_at timestamp with time zone, from_id uuid, backwards boolean); Type: ACL; Schema: chat; Owner: -
 
-REVOKE ALL ON FUNCTION chat.conversation_page(archived boolean, pinned boolean, unread boolean, search text, updated_since timestamp with time zone, max_rows integer, skip_rows integer, after_is_pinned boolean, after_activity_at timestamp with time zone, after_id uuid) FROM PUBLIC;
-GRANT ALL ON FUNCTION chat.conversation_page(archived boolean, pinned boolean, unread boolean, search text, updated_since timestamp with time zone, max_rows integer, skip_rows integer, after_is_pinned boolean, after_activity_at timestamp with time zone, after_id uuid) TO authenticated;
+REVOKE ALL ON FUNCTION chat.conversation_page(archived boolean, pinned boolean, unread boolean, search text, updated_since timestamp with time zone, max_rows integer, skip_rows integer, from_is_pinned boolean, from_activity_at timestamp with time zone, from_id uuid, backwards boolean) FROM PUBLIC;
+GRANT ALL ON FUNCTION chat.conversation_page(archived boolean, pinned boolean, unread boolean, search text, updated_since timestamp with time zone, max_rows integer, skip_rows integer, from_is_pinned boolean, from_activity_at timestamp with time zone, from_id uuid, backwards boolean) TO authenticated;
 
 -- Name: FUNCTION conversation_people(conversation_ids uuid[]); Type: ACL; Schema: chat; Owner: -
 

@@ -5,6 +5,7 @@ use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::Response;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use tokio_postgres::Row;
 use uuid::Uuid;
 
 use super::{OTHER_PERSON, check_identity, column, extended, only};
@@ -25,7 +26,7 @@ const LIST: &str = "\
     select r.row::text, r.rev, r.is_pinned, r.last_activity_at, r.conversation_id \
     from chat.conversation_page( \
         $1::boolean, $2::boolean, $3::boolean, $4::text, $5::timestamptz, \
-        $6::int, $7::int, $8::boolean, $9::timestamptz, $10::uuid) r";
+        $6::int, $7::int, $8::boolean, $9::timestamptz, $10::uuid, $11::boolean) r";
 
 const COUNT_UNREAD: &str = "select c.total from chat.unread_counts() c";
 
@@ -44,9 +45,11 @@ const GET_WITH: &str = "\
             and c.participant_2_id = greatest($1::uuid, $2::uuid) \
     )) r";
 
-/// Where a page of the list begins: the sort key of the row before it.
+/// Where a page of the list begins: the sort key of the row next to it.
 #[derive(Serialize, Deserialize)]
 struct Position {
+    /// The page ends before that row instead of beginning behind it.
+    is_backwards: bool,
     is_pinned: bool,
     /// In microseconds since the epoch, as exact as PostgreSQL is.
     last_activity_us: i64,
@@ -69,19 +72,21 @@ pub(super) async fn list_conversations(
     let search = parameters.text("search");
     let updated_since = parameters.moment("updated_since")?;
     let limit = pagination::limit(&parameters, DEFAULT_LIMIT, MAX_LIMIT)?;
-    let after: Option<Position> = parameters
+    let from: Option<Position> = parameters
         .text("cursor")
         .map(pagination::position)
         .transpose()?;
-    let offset = if after.is_some() {
+    let offset = if from.is_some() {
         0
     } else {
         pagination::offset(&parameters)?
     };
-    let is_pinned = after.as_ref().map(|after| after.is_pinned);
-    let id = after.as_ref().map(|after| after.id);
-    let activity = after
-        .map(|after| Timestamp::from_microsecond(after.last_activity_us))
+    let is_continued = from.is_some();
+    let is_backwards = from.as_ref().is_some_and(|from| from.is_backwards);
+    let is_pinned = from.as_ref().map(|from| from.is_pinned);
+    let id = from.as_ref().map(|from| from.id);
+    let activity = from
+        .map(|from| Timestamp::from_microsecond(from.last_activity_us))
         .transpose()
         .map_err(|_| pagination::foreign_cursor())?;
 
@@ -100,6 +105,7 @@ pub(super) async fn list_conversations(
                 &is_pinned,
                 &activity,
                 &id,
+                &is_backwards,
             ],
         },
         Query {
@@ -110,20 +116,32 @@ pub(super) async fn list_conversations(
     let results = db.run_as(&caller.claims, &queries).await?;
     let (rows, counts) = (&results[0], &results[1]);
 
-    let kept = &rows[..rows.len().min(usize::try_from(limit).unwrap_or_default())];
+    let limit = usize::try_from(limit).unwrap_or_default();
+    let has_more = rows.len() > limit;
+    // The row too many is the one farthest from where the page begins.
+    let surplus = rows.len().saturating_sub(limit);
+    let kept = if is_backwards {
+        &rows[surplus..]
+    } else {
+        &rows[..rows.len() - surplus]
+    };
     let mut page = Page::default();
     for row in kept {
         page.rows.push(column(row, 0)?);
         page.rev = page.rev.max(Some(column(row, 1)?));
     }
-    if let Some(last) = kept.last().filter(|_| rows.len() > kept.len()) {
-        let last_activity_at: Timestamp = column(last, 3)?;
-        let position = Position {
-            is_pinned: column(last, 2)?,
-            last_activity_us: last_activity_at.as_microsecond(),
-            id: column(last, 4)?,
+    if let (Some(first), Some(last)) = (kept.first(), kept.last()) {
+        let (onward, back) = if is_backwards {
+            (first, last)
+        } else {
+            (last, first)
         };
-        page.next_cursor = Some(pagination::cursor(&position)?);
+        if has_more {
+            page.next_cursor = Some(cursor_at(onward, is_backwards)?);
+        }
+        if is_continued {
+            page.prev_cursor = Some(cursor_at(back, !is_backwards)?);
+        }
     }
     let mut response = page.respond(&uri, &parameters);
     let total: i32 = only(counts)?;
@@ -131,6 +149,17 @@ pub(super) async fn list_conversations(
         .headers_mut()
         .insert(TOTAL_UNREAD, HeaderValue::from(total));
     Ok(response)
+}
+
+/// The cursor that leads on from a row of [`LIST`], or back from it.
+fn cursor_at(row: &Row, is_backwards: bool) -> Result<String, ApiError> {
+    let last_activity_at: Timestamp = column(row, 3)?;
+    pagination::cursor(&Position {
+        is_backwards,
+        is_pinned: column(row, 2)?,
+        last_activity_us: last_activity_at.as_microsecond(),
+        id: column(row, 4)?,
+    })
 }
 
 /// `GET /conversations/{id}`.

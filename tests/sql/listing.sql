@@ -44,7 +44,9 @@ select tests.equals(tests.listed('max_rows => 1', 'skip_rows => 1'), 'Dan', 'by 
 select string_agg(page."row" -> 'other_user' ->> 'full_name', ', ') as name, bool_and(is_pinned) as pinned, min(last_activity_at) as activity, min(conversation_id::text) as id
 from chat.conversation_page(archived => null, max_rows => 1) page \gset
 select tests.equals(:'name'::text, 'Ben Brandt', 'first page');
-select tests.equals(tests.listed('archived => null', format('after_is_pinned => %L', :'pinned'::boolean), format('after_activity_at => %L', :'activity'), format('after_id => %L', :'id')), 'Dan, Cid', 'the rest');
+select tests.equals(tests.listed('archived => null', format('from_is_pinned => %L', :'pinned'::boolean), format('from_activity_at => %L', :'activity'), format('from_id => %L', :'id')), 'Dan, Cid', 'the rest');
+select tests.equals(tests.listed('archived => null', 'from_is_pinned => false', 'from_activity_at => ''-infinity''', format('from_id => %L', :'id'), 'backwards => true', 'max_rows => 2'), 'Dan, Cid', 'the last ones, in the order of the list');
+select tests.equals(tests.listed('archived => null', format('from_is_pinned => %L', :'pinned'::boolean), format('from_activity_at => %L', :'activity'), format('from_id => %L', :'id'), 'backwards => true'), '', 'nothing before the first');
 
 -- a row has everything the contract names
 select tests.equals((

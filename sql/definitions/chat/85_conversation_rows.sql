@@ -197,9 +197,10 @@ create or replace function chat.conversation_page(
   updated_since timestamptz default null,
   max_rows int default 30,
   skip_rows int default 0,
-  after_is_pinned boolean default null,
-  after_activity_at timestamptz default null,
-  after_id uuid default null
+  from_is_pinned boolean default null,
+  from_activity_at timestamptz default null,
+  from_id uuid default null,
+  backwards boolean default false
 )
 returns table (
   conversation_id uuid,
@@ -228,23 +229,42 @@ begin
     );
   end if;
 
-  page := array(
-    select m.conversation_id
-    from public.user_conversation_members m
-    where m.user_id = (select auth.uid())
-      and m.left_at is null
-      and not m.hidden
-      and (m.is_pinned, m.last_activity_at, m.conversation_id)
-        < (coalesce(after_is_pinned, true), coalesce(after_activity_at, 'infinity'), coalesce(after_id, 'ffffffff-ffff-ffff-ffff-ffffffffffff'))
-      and (archived is null or m.is_archived = archived)
-      and (pinned is null or m.is_pinned = pinned)
-      and (unread is null or (m.unread_count > 0 or m.marked_unread) = unread)
-      and (updated_since is null or m.last_activity_at > updated_since)
-      and (named is null or m.conversation_id = any (named))
-    order by m.is_pinned desc, m.last_activity_at desc, m.conversation_id desc
-    limit least(greatest(coalesce(max_rows, 30), 1), 101)
-    offset greatest(coalesce(skip_rows, 0), 0)
-  );
+  -- two statements, so that each walks the index of the list from where it begins
+  if backwards then
+    page := array(
+      select m.conversation_id
+      from public.user_conversation_members m
+      where m.user_id = (select auth.uid())
+        and m.left_at is null
+        and not m.hidden
+        and (m.is_pinned, m.last_activity_at, m.conversation_id) > (from_is_pinned, from_activity_at, from_id)
+        and (archived is null or m.is_archived = archived)
+        and (pinned is null or m.is_pinned = pinned)
+        and (unread is null or (m.unread_count > 0 or m.marked_unread) = unread)
+        and (updated_since is null or m.last_activity_at > updated_since)
+        and (named is null or m.conversation_id = any (named))
+      order by m.is_pinned, m.last_activity_at, m.conversation_id
+      limit least(greatest(coalesce(max_rows, 30), 1), 101)
+    );
+  else
+    page := array(
+      select m.conversation_id
+      from public.user_conversation_members m
+      where m.user_id = (select auth.uid())
+        and m.left_at is null
+        and not m.hidden
+        and (m.is_pinned, m.last_activity_at, m.conversation_id)
+          < (coalesce(from_is_pinned, true), coalesce(from_activity_at, 'infinity'), coalesce(from_id, 'ffffffff-ffff-ffff-ffff-ffffffffffff'))
+        and (archived is null or m.is_archived = archived)
+        and (pinned is null or m.is_pinned = pinned)
+        and (unread is null or (m.unread_count > 0 or m.marked_unread) = unread)
+        and (updated_since is null or m.last_activity_at > updated_since)
+        and (named is null or m.conversation_id = any (named))
+      order by m.is_pinned desc, m.last_activity_at desc, m.conversation_id desc
+      limit least(greatest(coalesce(max_rows, 30), 1), 101)
+      offset greatest(coalesce(skip_rows, 0), 0)
+    );
+  end if;
 
   return query
   select r.*
@@ -253,8 +273,8 @@ begin
 end
 $$;
 
-comment on function chat.conversation_page(boolean, boolean, boolean, text, timestamptz, int, int, boolean, timestamptz, uuid) is
-  'A page of the caller''s list. A null filter asks for everything. The next page is asked for with the sort key of the last row. At most 101 rows, so that one more than a page of 100 tells whether there is another.';
+comment on function chat.conversation_page(boolean, boolean, boolean, text, timestamptz, int, int, boolean, timestamptz, uuid, boolean) is
+  'A page of the caller''s list. A null filter asks for everything. The next page is asked for with the sort key of the last row, the one before with that of the first, backwards. Rows come in the order of the list either way. At most 101 rows, so that one more than a page of 100 tells whether there is another.';
 
-revoke all on function chat.conversation_page(boolean, boolean, boolean, text, timestamptz, int, int, boolean, timestamptz, uuid) from public;
-grant execute on function chat.conversation_page(boolean, boolean, boolean, text, timestamptz, int, int, boolean, timestamptz, uuid) to authenticated;
+revoke all on function chat.conversation_page(boolean, boolean, boolean, text, timestamptz, int, int, boolean, timestamptz, uuid, boolean) from public;
+grant execute on function chat.conversation_page(boolean, boolean, boolean, text, timestamptz, int, int, boolean, timestamptz, uuid, boolean) to authenticated;

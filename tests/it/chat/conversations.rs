@@ -346,10 +346,31 @@ async fn pages_follow_each_other_by_cursor_and_link() {
     }
     assert_eq!(ids(&seen), ids(all.rows()));
 
+    // And back again, from the last page to the first.
+    let mut page = server.get(Ana, &path).await;
+    let mut seen_back = Vec::new();
+    while let Some(back) = page.body["prev_cursor"].as_str() {
+        let path = format!("/conversations?limit=1&format=page&cursor={back}");
+        page = server.get(Ana, &path).await;
+        seen_back.extend(page.body["data"].as_array().unwrap().clone());
+        if page.body["has_more"] == json!(false) {
+            break;
+        }
+        let onward = page.body["next_cursor"].clone();
+        page.body["prev_cursor"] = onward;
+    }
+    seen_back.reverse();
+    assert_eq!(ids(&seen_back), ids(&all.rows()[..all.rows().len() - 1]));
+    // What leads back from there leads forward.
+    let forward = page.body["prev_cursor"].as_str().unwrap();
+    let path = format!("/conversations?limit=1&cursor={forward}");
+    let second = server.get(Ana, &path).await;
+    assert_eq!(ids(second.rows()), ids(&all.rows()[1..2]));
+
     let forged = |position: Value| URL_SAFE_NO_PAD.encode(json!([1, position]).to_string());
     for position in [
-        json!({ "is_pinned": true, "last_activity_us": "soon", "id": Ana.id() }),
-        json!({ "is_pinned": true, "last_activity_us": i64::MAX, "id": Ana.id() }),
+        json!({ "is_backwards": false, "is_pinned": true, "last_activity_us": "soon", "id": Ana.id() }),
+        json!({ "is_backwards": false, "is_pinned": true, "last_activity_us": i64::MAX, "id": Ana.id() }),
         json!({ "Before": 3 }),
     ] {
         let path = format!("/conversations?cursor={}", forged(position));
