@@ -221,7 +221,7 @@ fn licences_of_all_dependencies_are_permissive() {
             "--locked",
             "--offline",
             "--filter-platform",
-            "x86_64-unknown-linux-gnu",
+            &format!("{}-unknown-linux-gnu", std::env::consts::ARCH),
         ])
         .current_dir(root())
         .output()
