@@ -202,8 +202,16 @@ async fn a_slot_older_than_its_publication_is_made_anew() {
     sql.batch_execute("create publication supabase_realtime for table note")
         .await
         .unwrap();
+    let version: i32 = sql
+        .query_one("select current_setting('server_version_num')::int", &[])
+        .await
+        .unwrap()
+        .get(0);
     let mut streaming = Streaming::begin(database.url(), &config(), 8);
-    streaming.listener.until(Signal::Gap).await;
+    // From 18 on PostgreSQL passes over what was written before the publication, and the slot is as good as a new one.
+    if version < 180_000 {
+        streaming.listener.until(Signal::Gap).await;
+    }
     streaming.listener.until(Signal::Live).await;
     insert(&sql, 2).await;
     assert_eq!(streaming.changes(1).await[0].inserted_id(), 2);
