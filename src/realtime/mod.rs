@@ -13,6 +13,7 @@ pub mod handshake;
 pub mod hub;
 pub mod limits;
 pub mod outbound;
+pub mod presence;
 pub mod protocol;
 pub mod session;
 pub mod socket;

@@ -7,6 +7,7 @@ mod change;
 mod envelope;
 mod message;
 mod payload;
+mod presence;
 mod v1;
 mod v2;
 
@@ -18,6 +19,9 @@ pub use message::{
 pub use payload::{
     AccessToken, BindingParams, BroadcastConfig, JoinConfig, JoinPayload, PostgresChangesOptions,
     PresenceConfig,
+};
+pub use presence::{
+    Meta, NotAnObject, PhxRef, PhxRefs, TrackPayload, presence_diff, presence_state,
 };
 
 use bytes::Bytes;

@@ -1,0 +1,337 @@
+//! The shapes of presence (5): what a client tracks, and the maps that clients follow.
+//!
+//! Pure. A tracked payload is never decoded: its fields are copied into the meta as the client
+//! wrote them.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::Deserialize;
+use serde::de::{Deserializer, MapAccess, Visitor};
+use serde_json::Value;
+use serde_json::value::RawValue;
+use thiserror::Error;
+
+use super::push_string;
+
+/// The keys of a meta that are the server's. A payload that brings them loses them: a meta with
+/// a key twice would be read differently by every client.
+const SERVER_KEYS: [&str; 2] = ["phx_ref", "phx_ref_prev"];
+
+/// The key that a state must not have at its top: clients take every payload with an `ids` for
+/// a row change and never see the state.
+const HIDING_KEY: &str = "ids";
+
+/// Bytes of a meta around its payload, roughly: what a payload of nothing costs all the same.
+const META_OVERHEAD_BYTES: usize = 64;
+
+/// Names one meta: clients tell a person's devices apart, and old from new, by nothing else
+/// (5.2). Written as 16 characters of URL-safe base64.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct PhxRef([u8; 12]);
+
+impl PhxRef {
+    fn write(self, out: &mut Vec<u8>) {
+        let mut text = [0; 16];
+        // Twelve bytes are sixteen characters: there is always room.
+        let _ = URL_SAFE_NO_PAD.encode_slice(self.0, &mut text);
+        out.extend_from_slice(&text);
+    }
+}
+
+impl fmt::Debug for PhxRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&URL_SAFE_NO_PAD.encode(self.0))
+    }
+}
+
+/// Where references come from. One process never gives one twice; two processes begin at random
+/// places of 96 bits, because a client that comes back compares the references of both.
+#[derive(Debug)]
+pub struct PhxRefs {
+    seed: [u8; 4],
+    next: AtomicU64,
+}
+
+impl Default for PhxRefs {
+    fn default() -> Self {
+        Self {
+            seed: fastrand::u32(..).to_be_bytes(),
+            next: AtomicU64::new(fastrand::u64(..)),
+        }
+    }
+}
+
+impl PhxRefs {
+    /// A reference that nobody had.
+    pub fn next(&self) -> PhxRef {
+        let mut bytes = [0; 12];
+        bytes[..4].copy_from_slice(&self.seed);
+        bytes[4..].copy_from_slice(&self.next.fetch_add(1, Ordering::Relaxed).to_be_bytes());
+        PhxRef(bytes)
+    }
+}
+
+/// A track payload that is not a JSON object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("A track payload is not a JSON object")]
+pub struct NotAnObject;
+
+/// What a client tracks: the fields of a JSON object as JSON text, without braces and without
+/// the server's own keys.
+#[derive(Clone, Debug, Default)]
+pub struct TrackPayload(Box<str>);
+
+impl TrackPayload {
+    /// Reads a payload.
+    ///
+    /// # Errors
+    /// [`NotAnObject`].
+    pub fn parse(payload: &RawValue) -> Result<Self, NotAnObject> {
+        let text = payload.get();
+        let Fields(fields) = serde_json::from_str(text).map_err(|_| NotAnObject)?;
+        let is_ours = |(key, _): &(Cow<'_, str>, &RawValue)| SERVER_KEYS.contains(&&**key);
+        if !fields.iter().any(is_ours) {
+            let inside = text.strip_prefix('{').and_then(|it| it.strip_suffix('}'));
+            return Ok(Self(inside.ok_or(NotAnObject)?.trim().into()));
+        }
+        let mut out = Vec::with_capacity(text.len());
+        for (key, value) in fields.iter().filter(|field| !is_ours(field)) {
+            if !out.is_empty() {
+                out.push(b',');
+            }
+            push_string(&mut out, key);
+            out.push(b':');
+            out.extend_from_slice(value.get().as_bytes());
+        }
+        Ok(Self(String::from_utf8_lossy(&out).into()))
+    }
+
+    /// Bytes that its meta takes in a state, roughly.
+    pub fn meta_bytes(&self) -> usize {
+        META_OVERHEAD_BYTES + self.0.len()
+    }
+
+    fn value(&self) -> Option<Value> {
+        serde_json::from_str(&format!("{{{}}}", self.0)).ok()
+    }
+}
+
+/// Equal as JSON, whatever the order of the keys. What cannot be read is equal to its own text
+/// alone.
+impl PartialEq for TrackPayload {
+    fn eq(&self, other: &Self) -> bool {
+        self.0 == other.0
+            || self
+                .value()
+                .is_some_and(|value| other.value() == Some(value))
+    }
+}
+
+/// The fields of a JSON object in order, names unescaped.
+struct Fields<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        /// Borrowed from the text where it has no escapes.
+        #[derive(Deserialize, PartialEq, Eq, Hash)]
+        struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
+
+        struct Object;
+
+        impl<'de> Visitor<'de> for Object {
+            type Value = Fields<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut fields = Vec::new();
+                while let Some((Name(name), value)) = map.next_entry()? {
+                    fields.push((name, value));
+                }
+                Ok(Fields(fields))
+            }
+        }
+
+        deserializer.deserialize_map(Object)
+    }
+}
+
+/// One entry of a presence: what somebody tracks, and how clients tell it from another.
+#[derive(Debug)]
+pub struct Meta {
+    /// Its own reference.
+    pub phx_ref: PhxRef,
+    /// The reference that clients know and that it replaces.
+    pub replaces: Option<PhxRef>,
+    /// What is tracked.
+    pub payload: TrackPayload,
+}
+
+impl Meta {
+    fn write(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"{\"phx_ref\":\"");
+        self.phx_ref.write(out);
+        out.push(b'"');
+        if let Some(replaced) = self.replaces {
+            out.extend_from_slice(b",\"phx_ref_prev\":\"");
+            replaced.write(out);
+            out.push(b'"');
+        }
+        if !self.payload.0.is_empty() {
+            out.push(b',');
+            out.extend_from_slice(self.payload.0.as_bytes());
+        }
+        out.push(b'}');
+    }
+}
+
+/// The payload of a `presence_state`, and where one is needed that of a `presence_diff` to be
+/// sent right behind it: the key `ids` can only come in a diff.
+pub fn presence_state<'a, M>(
+    presences: impl Iterator<Item = (&'a str, M)> + Clone,
+) -> (Vec<u8>, Option<Vec<u8>>)
+where
+    M: IntoIterator<Item = &'a Meta>,
+{
+    let mut state = Vec::new();
+    push_presences(
+        presences.clone().filter(|(key, _)| *key != HIDING_KEY),
+        &mut state,
+    );
+    let mut hidden = presences.filter(|(key, _)| *key == HIDING_KEY).peekable();
+    let rest = hidden.peek().is_some().then(|| {
+        let nobody = std::iter::empty::<(&str, [&Meta; 0])>();
+        presence_diff(hidden, nobody)
+    });
+    (state, rest)
+}
+
+/// The payload of a `presence_diff`. Clients insist on both maps.
+pub fn presence_diff<'a, J, L>(
+    joins: impl Iterator<Item = (&'a str, J)>,
+    leaves: impl Iterator<Item = (&'a str, L)>,
+) -> Vec<u8>
+where
+    J: IntoIterator<Item = &'a Meta>,
+    L: IntoIterator<Item = &'a Meta>,
+{
+    let mut out = b"{\"joins\":".to_vec();
+    push_presences(joins, &mut out);
+    out.extend_from_slice(b",\"leaves\":");
+    push_presences(leaves, &mut out);
+    out.push(b'}');
+    out
+}
+
+fn push_presences<'a, M>(presences: impl Iterator<Item = (&'a str, M)>, out: &mut Vec<u8>)
+where
+    M: IntoIterator<Item = &'a Meta>,
+{
+    out.push(b'{');
+    for (at, (key, metas)) in presences.enumerate() {
+        if at > 0 {
+            out.push(b',');
+        }
+        push_string(out, key);
+        out.extend_from_slice(b":{\"metas\":[");
+        for (at, meta) in metas.into_iter().enumerate() {
+            if at > 0 {
+                out.push(b',');
+            }
+            meta.write(out);
+        }
+        out.extend_from_slice(b"]}");
+    }
+    out.push(b'}');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn payload(text: &str) -> Result<TrackPayload, NotAnObject> {
+        TrackPayload::parse(&RawValue::from_string(text.to_owned()).unwrap())
+    }
+
+    #[test]
+    fn payloads_are_copied_but_for_the_servers_keys() {
+        let cases = [
+            ("{}", Some("")),
+            ("{ }", Some("")),
+            (r#"{ "b" : 1.0, "a":"}" }"#, Some(r#""b" : 1.0, "a":"}""#)),
+            (r#"{"phx_ref":1}"#, Some("")),
+            (
+                r#"{"a":1,"phx_ref":"x","b":{"phx_ref":2},"phx_ref_prev":null}"#,
+                Some(r#""a":1,"b":{"phx_ref":2}"#),
+            ),
+            (r#"{"phx\u005fref":1,"\u0061":2}"#, Some(r#""a":2"#)),
+            ("[]", None),
+            ("null", None),
+            ("3", None),
+            (r#""{}""#, None),
+        ];
+        for (text, expected) in cases {
+            let parsed = payload(text);
+            assert_eq!(parsed.as_ref().ok().map(|it| &*it.0), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn payloads_are_compared_as_json() {
+        let cases = [
+            (r#"{"a":1,"b":2}"#, r#"{ "b":2, "a":1 }"#, true),
+            (r#"{"a":1}"#, r#"{"a":1,"phx_ref":"mine"}"#, true),
+            (r#"{"a":1}"#, r#"{"a":2}"#, false),
+            (r#"{"a":1e999}"#, r#"{"a":1e999}"#, true),
+            (r#"{"a":1e999}"#, r#"{"a":2e999}"#, false),
+        ];
+        for (left, right, expected) in cases {
+            let is_equal = payload(left).unwrap() == payload(right).unwrap();
+            assert_eq!(is_equal, expected, "{left} {right}");
+        }
+    }
+
+    #[test]
+    fn references_are_sixteen_characters_and_never_the_same() {
+        let refs = PhxRefs::default();
+        let (first, second) = (refs.next(), refs.next());
+        assert_ne!(first, second);
+        let mut text = Vec::new();
+        first.write(&mut text);
+        assert_eq!(String::from_utf8(text).unwrap(), format!("{first:?}"));
+        assert_eq!(format!("{first:?}").len(), 16);
+    }
+
+    #[test]
+    fn a_state_never_has_the_key_that_hides_it() {
+        let refs = PhxRefs::default();
+        let meta = Meta {
+            phx_ref: refs.next(),
+            replaces: None,
+            payload: payload(r#"{"a":1}"#).unwrap(),
+        };
+        let all = [("a", [&meta]), ("ids", [&meta])];
+        let (state, rest) = presence_state(all.into_iter());
+        let phx_ref = format!("{:?}", meta.phx_ref);
+        let entry = serde_json::json!({"metas": [{"phx_ref": phx_ref, "a": 1}]});
+        let read = |text: &[u8]| serde_json::from_slice::<Value>(text).unwrap();
+        assert_eq!(read(&state), serde_json::json!({"a": entry}));
+        assert_eq!(
+            read(&rest.unwrap()),
+            serde_json::json!({"joins": {"ids": entry}, "leaves": {}})
+        );
+        let (state, rest) = presence_state(all[..1].iter().copied());
+        assert_eq!(
+            (read(&state), rest),
+            (serde_json::json!({"a": entry}), None)
+        );
+        let nobody = std::iter::empty::<(&str, [&Meta; 0])>();
+        assert_eq!(presence_state(nobody), (b"{}".to_vec(), None));
+    }
+}
