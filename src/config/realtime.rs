@@ -15,6 +15,8 @@ pub struct RealtimeConfig {
     pub joins_per_second: u32,
     /// The largest frame a client may send.
     pub max_frame_bytes: usize,
+    /// The largest payload of a broadcast.
+    pub max_broadcast_bytes: usize,
     /// Frames that may wait for one client.
     pub queue_max_frames: usize,
     /// Bytes that may wait for one client; room for the largest frame at least.
@@ -45,6 +47,7 @@ impl RealtimeConfig {
             max_channels_per_socket: reader.whole("realtime.max_channels_per_socket", 1..=100_000),
             joins_per_second: reader.whole("realtime.joins_per_second", 1..=1_000_000),
             max_frame_bytes,
+            max_broadcast_bytes: reader.whole("realtime.max_broadcast_bytes", 1..=1 << 28),
             queue_max_frames: reader.whole("realtime.queue_max_frames", 1..=10_000_000),
             queue_max_bytes,
             idle_timeout: reader.milliseconds("realtime.idle_timeout_ms", 1..=86_400_000),

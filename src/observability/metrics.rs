@@ -251,6 +251,8 @@ pub enum DropReason {
     NotJoined,
     /// The sender may not send there.
     Forbidden,
+    /// Its payload is above the limit.
+    TooLarge,
     /// The sender sends too much.
     RateLimited,
     /// The receiver's queue was full.
@@ -267,6 +269,7 @@ impl EncodeLabelValue for DropReason {
             Self::Malformed => "malformed",
             Self::NotJoined => "not_joined",
             Self::Forbidden => "forbidden",
+            Self::TooLarge => "too_large",
             Self::RateLimited => "rate_limited",
             Self::QueueFull => "queue_full",
             Self::NotExpressible => "not_expressible",

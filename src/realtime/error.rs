@@ -6,9 +6,12 @@
 use std::borrow::Cow;
 
 use axum::http::StatusCode;
+use thiserror::Error;
 
 use super::frame::FrameError;
+use super::protocol::{BroadcastError, Reply};
 use crate::auth::{Claims, TokenError};
+use crate::observability::metrics::DropReason;
 
 /// What a token error reads as, where only the text is told. An absent token is a malformed one
 /// here: only the handshake knows the difference.
@@ -135,6 +138,39 @@ impl JoinRefusal {
                 format!("The join is too large: at most {limit} bytes of topic and payload").into()
             }
             Self::Subscription(reason) => reason.clone().into(),
+        }
+    }
+}
+
+/// Why a broadcast of a client is not sent. The text is what the client is told.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum BroadcastRefusal {
+    /// The policies do not let the sender write to the topic; holds the sub-topic.
+    #[error("You do not have permissions to write to this Channel topic: {0}")]
+    Forbidden(String),
+    /// The payload has more bytes than this (4.2).
+    #[error("The payload of a broadcast is too large: at most {0} bytes")]
+    TooLarge(usize),
+    /// There is no frame for it.
+    #[error(transparent)]
+    Invalid(#[from] BroadcastError),
+}
+
+impl BroadcastRefusal {
+    /// The answer where the channel wants one.
+    pub fn reply(&self) -> Reply {
+        match self {
+            Self::TooLarge(_) => Reply::PayloadSizeExceeded,
+            Self::Forbidden(_) | Self::Invalid(_) => Reply::Error(self.to_string().into()),
+        }
+    }
+
+    /// What it is counted as.
+    pub fn drop_reason(&self) -> DropReason {
+        match self {
+            Self::Forbidden(_) => DropReason::Forbidden,
+            Self::TooLarge(_) => DropReason::TooLarge,
+            Self::Invalid(_) => DropReason::Malformed,
         }
     }
 }

@@ -65,6 +65,16 @@ impl Frame {
         Self::build(OpCode::Control(Control::Close), |_| {}, Bytes::new(), b"")
     }
 
+    /// One or more whole frames that [`push_frame`] wrote, shared by many queues.
+    pub fn shared(bytes: Bytes) -> Self {
+        Self {
+            head: Vec::new(),
+            start: 0,
+            body: bytes,
+            tail: b"",
+        }
+    }
+
     fn build(
         opcode: OpCode,
         write_head: impl FnOnce(&mut Vec<u8>),
@@ -75,24 +85,7 @@ impl Frame {
         head.resize(MAX_HEADER_BYTES, 0);
         write_head(&mut head);
         let payload = head.len() - MAX_HEADER_BYTES + body.len() + tail.len();
-        let mut header = [0; MAX_HEADER_BYTES];
-        header[0] = 0x80 | u8::from(opcode);
-        let length = match (u8::try_from(payload), u16::try_from(payload)) {
-            (Ok(short @ 0..=125), _) => {
-                header[1] = short;
-                2
-            }
-            (_, Ok(medium)) => {
-                header[1] = 126;
-                header[2..4].copy_from_slice(&medium.to_be_bytes());
-                4
-            }
-            _ => {
-                header[1] = 127;
-                header[2..].copy_from_slice(&(payload as u64).to_be_bytes());
-                10
-            }
-        };
+        let (header, length) = header(opcode, payload);
         let start = MAX_HEADER_BYTES - length;
         head[start..MAX_HEADER_BYTES].copy_from_slice(&header[..length]);
         Self {
@@ -112,6 +105,53 @@ impl Frame {
     pub fn wire_len(&self) -> usize {
         self.parts().iter().map(|part| part.len()).sum()
     }
+}
+
+/// The kinds of data frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FrameKind {
+    /// UTF-8.
+    Text,
+    /// Anything.
+    Binary,
+}
+
+/// Appends a whole frame of these parts.
+pub fn push_frame(kind: FrameKind, parts: &[&[u8]], out: &mut Vec<u8>) {
+    let payload = parts.iter().map(|part| part.len()).sum();
+    let opcode = OpCode::Data(match kind {
+        FrameKind::Text => Data::Text,
+        FrameKind::Binary => Data::Binary,
+    });
+    let (header, length) = header(opcode, payload);
+    out.reserve(length + payload);
+    out.extend_from_slice(&header[..length]);
+    for part in parts {
+        out.extend_from_slice(part);
+    }
+}
+
+/// The header of a final frame that is not masked, and how many of its bytes count.
+fn header(opcode: OpCode, payload: usize) -> ([u8; MAX_HEADER_BYTES], usize) {
+    let mut header = [0; MAX_HEADER_BYTES];
+    header[0] = 0x80 | u8::from(opcode);
+    let length = match (u8::try_from(payload), u16::try_from(payload)) {
+        (Ok(short @ 0..=125), _) => {
+            header[1] = short;
+            2
+        }
+        (_, Ok(medium)) => {
+            header[1] = 126;
+            header[2..4].copy_from_slice(&medium.to_be_bytes());
+            4
+        }
+        _ => {
+            header[1] = 127;
+            header[2..].copy_from_slice(&(payload as u64).to_be_bytes());
+            10
+        }
+    };
+    (header, length)
 }
 
 /// What was read.

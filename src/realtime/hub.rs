@@ -13,7 +13,8 @@ use tokio::sync::watch;
 use super::error::CloseReason;
 use super::frame::Frame;
 use super::outbound::{Fanout, Gate, Outbound, Queued};
-use super::protocol::{Ref, Serializer, ServerMessage, SystemNotice, json_string};
+use super::protocol::{Broadcast, BroadcastError, Ref, Serializer, ServerMessage, SystemNotice};
+use super::topic::{Audience, Seat, Topic, TopicKey};
 use crate::change::Action;
 use crate::observability::metrics::{DropReason, RealtimeMetrics};
 use crate::visibility::ChannelId;
@@ -57,34 +58,51 @@ impl StreamState {
 /// A joined channel as fan-out knows it.
 #[derive(Debug)]
 pub struct Member {
+    id: ChannelId,
+    topic: Arc<Topic>,
+    seat: Seat,
     outbound: Arc<Outbound>,
     serializer: Serializer,
-    topic: Arc<str>,
-    /// The topic as JSON text, ready to be copied into every change.
-    topic_json: Box<str>,
     join_ref: Option<Ref>,
     /// Joined without a `config`: changes have another shape (protocol 3.1).
     is_legacy: bool,
     gate: Gate,
+    /// Broadcasts are for it.
+    reads_broadcasts: AtomicBool,
     /// Its bindings are registered: it is told what becomes of the change stream.
     is_subscribed: AtomicBool,
+}
+
+impl Member {
+    /// The protocol version of its socket.
+    pub(super) fn serializer(&self) -> Serializer {
+        self.serializer
+    }
+
+    pub(super) fn seat(&self) -> &Seat {
+        &self.seat
+    }
 }
 
 /// What fan-out has to know of a channel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MemberSpec {
-    /// The full topic.
-    pub topic: Arc<str>,
+    /// What it is joined to.
+    pub topic: TopicKey,
     /// The join, as the client named it.
     pub join_ref: Option<Ref>,
     /// Joined without a `config`.
     pub is_legacy: bool,
+    /// Broadcasts are for it from the start; otherwise from [`Hub::set_broadcasts`] on.
+    pub reads_broadcasts: bool,
 }
 
 /// The sockets and channels of this process.
 #[derive(Debug)]
 pub struct Hub {
     members: DashMap<ChannelId, Arc<Member>>,
+    /// Topics with members. A topic is filled and removed under the lock of its place here.
+    topics: DashMap<TopicKey, Arc<Topic>>,
     sockets: DashMap<SocketId, Arc<Outbound>>,
     /// Ids are never given twice, so a late answer cannot hit another channel.
     next_id: AtomicU64,
@@ -98,6 +116,7 @@ impl Hub {
     pub fn new(metrics: RealtimeMetrics) -> Self {
         Self {
             members: DashMap::new(),
+            topics: DashMap::new(),
             sockets: DashMap::new(),
             next_id: AtomicU64::new(1),
             stream: watch::Sender::new(StreamState::NotYet),
@@ -148,18 +167,34 @@ impl Hub {
         serializer: Serializer,
         outbound: &Arc<Outbound>,
     ) {
-        let member = Member {
+        let key = spec.topic;
+        let entry = self
+            .topics
+            .entry(key.clone())
+            .or_insert_with(|| Arc::new(Topic::new(key)));
+        let member = Arc::new(Member {
+            id: channel,
+            topic: Arc::clone(&entry),
+            seat: Seat::default(),
             outbound: Arc::clone(outbound),
             serializer,
-            topic_json: json_string(&spec.topic),
-            topic: spec.topic,
             join_ref: spec.join_ref,
             is_legacy: spec.is_legacy,
             gate: Gate::default(),
+            reads_broadcasts: AtomicBool::new(spec.reads_broadcasts),
             is_subscribed: AtomicBool::new(false),
-        };
-        self.members.insert(channel, Arc::new(member));
+        });
+        entry.enter(Arc::clone(&member));
+        drop(entry);
+        self.members.insert(channel, member);
         self.metrics.channels.inc();
+    }
+
+    /// Whether broadcasts are for the channel from here on.
+    pub fn set_broadcasts(&self, channel: ChannelId, reads: bool) {
+        if let Some(member) = self.member(channel) {
+            member.reads_broadcasts.store(reads, Ordering::Relaxed);
+        }
     }
 
     /// The reply to the channel's join is queued: deliveries go through.
@@ -173,6 +208,9 @@ impl Hub {
     pub fn detach(&self, channel: ChannelId) {
         if let Some((_, member)) = self.members.remove(&channel) {
             member.outbound.shut(&member.gate);
+            member.topic.leave(&member);
+            self.topics
+                .remove_if(member.topic.key(), |_, topic| topic.is_empty());
             self.metrics.channels.dec();
         }
     }
@@ -218,6 +256,7 @@ impl Hub {
     pub fn deliveries(&self) -> Deliveries<'_> {
         Deliveries {
             hub: self,
+            batch: None,
             fanout: Fanout::default(),
         }
     }
@@ -235,38 +274,100 @@ impl Hub {
         }
     }
 
+    /// A topic that somebody has joined.
+    pub fn topic(&self, key: &TopicKey) -> Option<Arc<Topic>> {
+        self.topics.get(key).map(|topic| Arc::clone(&topic))
+    }
+
     fn member(&self, channel: ChannelId) -> Option<Arc<Member>> {
         self.members.get(&channel).map(|member| Arc::clone(&member))
     }
 }
 
-/// Deliveries to channels by id. What gathers for a socket is written when this is dropped, or
-/// earlier where it is much.
+/// Bytes of broadcasts that are handed over together at most. More would make the first wait for
+/// the last, and one read brings hardly more.
+const MAX_BATCH_BYTES: usize = 64 * 1024;
+
+/// Deliveries of one turn. What gathers for a socket is written when this is dropped, or earlier
+/// where it is much.
 #[derive(Debug)]
 pub struct Deliveries<'a> {
     hub: &'a Hub,
+    batch: Option<Batch>,
     fanout: Fanout,
 }
 
+/// Broadcasts in a row to the same members: each gets all of them in one write.
+#[derive(Debug)]
+struct Batch {
+    topic: Arc<Topic>,
+    audience: Arc<Audience>,
+    except: Option<ChannelId>,
+    count: u64,
+    v1: Vec<u8>,
+    v2: Vec<u8>,
+}
+
 impl Deliveries<'_> {
+    /// Sends a broadcast to every member of the topic that reads broadcasts, but `except`. Encoded
+    /// once per protocol version that a member speaks. Returns how many members the topic has.
+    ///
+    /// # Errors
+    /// When it cannot be sent, to whomever: [`Broadcast::check`].
+    pub fn broadcast(
+        &mut self,
+        key: &TopicKey,
+        broadcast: &Broadcast<'_>,
+        except: Option<ChannelId>,
+    ) -> Result<usize, BroadcastError> {
+        broadcast.check(key.topic())?;
+        let continues = self.batch.as_ref().is_some_and(|batch| {
+            batch.topic.key() == key
+                && batch.except == except
+                && batch.v1.len().max(batch.v2.len()) < MAX_BATCH_BYTES
+        });
+        if !continues {
+            self.settle();
+            let Some(topic) = self.hub.topic(key) else {
+                return Ok(0);
+            };
+            self.batch = Some(Batch {
+                audience: topic.audience(),
+                topic,
+                except,
+                count: 0,
+                v1: Vec::new(),
+                v2: Vec::new(),
+            });
+        }
+        let Some(batch) = &mut self.batch else {
+            return Ok(0);
+        };
+        batch.count += 1;
+        for (serializer, frames) in [
+            (Serializer::V1, &mut batch.v1),
+            (Serializer::V2, &mut batch.v2),
+        ] {
+            if batch.audience.speaks(serializer) {
+                broadcast.push_frame(serializer, key.topic(), batch.topic.json(), frames);
+            }
+        }
+        Ok(batch.audience.members().len())
+    }
+
     /// Sends a row change; `data` is shared by all who receive it.
     pub fn change(&mut self, channel: ChannelId, ids: &[u32], action: Action, data: &Bytes) {
         // A channel that left while its change was being looked at is no fault.
         let Some(member) = self.hub.member(channel) else {
             return;
         };
-        let (serializer, topic) = (member.serializer, &*member.topic_json);
+        let (serializer, topic) = (member.serializer, member.topic.json());
         let frame = if member.is_legacy {
             serializer.encode_legacy_change(topic, action.as_str(), data.clone())
         } else {
             serializer.encode_change(topic, ids, data.clone())
         };
         self.deliver(&member, frame);
-    }
-
-    /// Writes what has gathered.
-    pub fn flush(&mut self) {
-        self.fanout.flush();
     }
 
     /// Sends a `system` message.
@@ -276,27 +377,77 @@ impl Deliveries<'_> {
         }
     }
 
+    /// Sends a message to a socket.
+    pub fn send(&mut self, outbound: &Arc<Outbound>, frame: Frame) {
+        let queued = self.fanout.send(outbound, frame);
+        self.note(queued, 1);
+    }
+
+    /// Writes what has gathered.
+    pub fn flush(&mut self) {
+        self.settle();
+        self.fanout.flush();
+    }
+
+    /// Hands gathered broadcasts over, so that what comes next comes after them.
+    pub fn settle(&mut self) {
+        let Some(batch) = self.batch.take() else {
+            return;
+        };
+        let (v1, v2) = (Bytes::from(batch.v1), Bytes::from(batch.v2));
+        let mut sent = 0;
+        for member in batch.audience.members() {
+            let frames = match member.serializer {
+                Serializer::V1 => &v1,
+                Serializer::V2 => &v2,
+            };
+            if frames.is_empty()
+                || batch.except == Some(member.id)
+                || !member.reads_broadcasts.load(Ordering::Relaxed)
+            {
+                continue;
+            }
+            match self.fanout.write(&member.outbound, &member.gate, frames) {
+                Queued::Written | Queued::ToFlush | Queued::Waits => sent += batch.count,
+                queued => self.note(queued, batch.count),
+            }
+        }
+        self.hub.metrics.frames_sent.inc_by(sent);
+    }
+
     fn tell(&mut self, member: &Member, notice: &SystemNotice) {
         let frame = member.serializer.encode(&ServerMessage::System {
             join_ref: member.join_ref.clone(),
-            topic: Arc::clone(&member.topic),
+            topic: Arc::clone(member.topic.key().topic()),
             notice: notice.clone(),
         });
         self.deliver(member, frame);
     }
 
     fn deliver(&mut self, member: &Member, frame: Frame) {
+        self.settle();
+        let queued = self.fanout.deliver(&member.outbound, &member.gate, frame);
+        self.note(queued, 1);
+    }
+
+    fn note(&self, queued: Queued, frames: u64) {
         let metrics = &self.hub.metrics;
-        match self.fanout.deliver(&member.outbound, &member.gate, frame) {
+        match queued {
+            Queued::Written | Queued::ToFlush | Queued::Waits => {
+                metrics.frames_sent.inc_by(frames);
+            }
             Queued::Overflowed => {
                 metrics.slow_consumers_closed.inc();
                 metrics.dropped(DropReason::QueueFull);
             }
             // The socket is closing, or the channel has left: nobody is there to miss it.
             Queued::Refused => {}
-            Queued::ToFlush | Queued::Waits => {
-                metrics.frames_sent.inc();
-            }
         }
+    }
+}
+
+impl Drop for Deliveries<'_> {
+    fn drop(&mut self) {
+        self.settle();
     }
 }

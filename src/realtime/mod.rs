@@ -17,6 +17,7 @@ pub mod presence;
 pub mod protocol;
 pub mod session;
 pub mod socket;
+pub mod topic;
 pub mod work;
 
 use std::sync::Arc;

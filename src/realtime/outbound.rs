@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
+use bytes::Bytes;
 use futures_util::task::AtomicWaker;
 use tokio::net::TcpStream;
 
@@ -70,6 +71,8 @@ struct Queue {
 /// What became of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Queued {
+    /// It is written.
+    Written,
     /// It waits, and whoever queued it is to flush.
     ToFlush,
     /// It waits, and somebody else is going to flush.
@@ -203,6 +206,31 @@ impl Outbound {
             Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(()),
             result => result,
         }
+    }
+
+    /// Writes `frames` at once if nothing waits and the socket takes them; queues them otherwise.
+    fn write(&self, gate: &Gate, frames: &Bytes) -> Queued {
+        let mut queue = self.lock();
+        if queue.closing.is_none()
+            && queue.frames.is_empty()
+            && gate.state.load(Ordering::Relaxed) == Gate::OPEN
+            && let Some(stream) = &self.stream
+        {
+            // An error shows itself to the socket's task as well, which ends the socket.
+            let written = stream.try_write(frames).unwrap_or(0);
+            if written == frames.len() {
+                return Queued::Written;
+            }
+            queue.frames.push_back(Frame::shared(frames.clone()));
+            queue.bytes = frames.len() - written;
+            queue.written = written;
+            queue.is_blocked = true;
+            drop(queue);
+            self.task.wake();
+            return Queued::Waits;
+        }
+        drop(queue);
+        self.enqueue(Some(gate), Frame::shared(frames.clone()))
     }
 
     fn enqueue(&self, gate: Option<&Gate>, frame: Frame) -> Queued {
@@ -350,6 +378,11 @@ impl Fanout {
     /// left.
     pub fn deliver(&mut self, outbound: &Arc<Outbound>, gate: &Gate, frame: Frame) -> Queued {
         self.note(outbound, outbound.enqueue(Some(gate), frame))
+    }
+
+    /// Writes `frames` for a channel now; queues them where other frames wait already.
+    pub fn write(&mut self, outbound: &Arc<Outbound>, gate: &Gate, frames: &Bytes) -> Queued {
+        self.note(outbound, outbound.write(gate, frames))
     }
 
     fn note(&mut self, outbound: &Arc<Outbound>, queued: Queued) -> Queued {

@@ -25,7 +25,7 @@ use super::channel::Holder;
 use super::error::CloseReason;
 use super::frame::{Frame, FrameError, FrameReader, Received};
 use super::limits::UnixMillis;
-use super::outbound::{Fanout, Outbound, QueueLimits, Queued};
+use super::outbound::{Outbound, QueueLimits};
 use super::protocol::Serializer;
 use super::session::{Effect, Session, Shared};
 use super::work::{Work, Workshop};
@@ -340,23 +340,9 @@ impl Socket {
         self.outbound.close(CloseReason::Frame(error));
     }
 
-    fn queue(&mut self, frame: Frame) {
-        let mut fanout = Fanout::default();
-        self.note(fanout.send(&self.outbound, frame));
-    }
-
-    fn note(&self, queued: Queued) {
-        let metrics = self.shared.hub.metrics();
-        match queued {
-            Queued::ToFlush | Queued::Waits => {
-                metrics.frames_sent.inc();
-            }
-            Queued::Overflowed => {
-                metrics.slow_consumers_closed.inc();
-                metrics.dropped(DropReason::QueueFull);
-            }
-            Queued::Refused => {}
-        }
+    fn queue(&self, frame: Frame) {
+        let hub = &self.shared.hub;
+        hub.deliveries().send(&self.outbound, frame);
     }
 
     /// Does what the session decided. What it says is written at the end, in one system call.
@@ -365,13 +351,27 @@ impl Socket {
             return;
         }
         let hub = Arc::clone(&self.shared.hub);
-        let mut fanout = Fanout::default();
+        let mut deliveries = hub.deliveries();
         let mut effects = std::mem::take(&mut self.effects);
         for effect in effects.drain(..) {
+            // Broadcasts in a row are handed over together; everything else keeps its place.
+            if !matches!(effect, Effect::Broadcast(_)) {
+                deliveries.settle();
+            }
             match effect {
                 Effect::Send(message) => {
-                    let frame = self.serializer.encode(&message);
-                    self.note(fanout.send(&self.outbound, frame));
+                    deliveries.send(&self.outbound, self.serializer.encode(&message));
+                }
+                Effect::Broadcast(order) => {
+                    let (message, except) = (order.message.borrow(), order.except);
+                    if let Err(error) = deliveries.broadcast(&order.topic, &message, except) {
+                        // The session has checked it: this is a fault of the server.
+                        tracing::error!(%error, "a broadcast that was accepted cannot be sent");
+                    }
+                    // Handed over is what an acknowledgement promises, and the next lines do it.
+                    if let Some(reply) = order.reply {
+                        deliveries.send(&self.outbound, self.serializer.encode(&reply));
+                    }
                 }
                 Effect::Attach(channel, spec) => {
                     hub.attach(channel, spec, self.serializer, &self.outbound);

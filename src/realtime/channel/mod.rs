@@ -13,6 +13,7 @@ use super::limits::UnixMillis;
 use super::protocol::{
     ClientEvent, ClientMessage, PayloadEncoding, Ref, Reply, ServerMessage, SystemNotice,
 };
+use super::topic::TopicKey;
 use crate::auth::Claims;
 use crate::visibility::{ChannelId, Identity};
 use serde_json::value::RawValue;
@@ -73,6 +74,8 @@ pub struct Channel {
     pub holder: Holder,
     /// Answers broadcasts.
     pub ack: bool,
+    /// Its own broadcasts come back to it.
+    pub echo: bool,
     /// Presence is wanted.
     pub presence: bool,
     /// Policies decide who may take part.
@@ -118,6 +121,11 @@ impl Channel {
         self.join_ref
             .clone()
             .or_else(|| self.join_reference.clone())
+    }
+
+    /// What it is joined to.
+    pub fn key(&self) -> TopicKey {
+        TopicKey::of_channel(Arc::clone(&self.topic), self.is_private)
     }
 
     /// The topic without `realtime:`.

@@ -91,5 +91,8 @@ fn push_reply(reply: &Reply, out: &mut Vec<u8>) {
             push_string(out, reason);
             out.extend_from_slice(b"}}");
         }
+        Reply::PayloadSizeExceeded => {
+            out.extend_from_slice(b"{\"status\":\"error\",\"response\":\"payload_size_exceeded\"}")
+        }
     }
 }

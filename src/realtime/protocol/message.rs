@@ -140,6 +140,8 @@ pub enum Reply {
     Joined(String),
     /// `error` with a reason.
     Error(Cow<'static, str>),
+    /// `error` to a broadcast above the limit: the response is a text of its own, not an object (4.2).
+    PayloadSizeExceeded,
 }
 
 /// Which part of the server a `system` message is about.

@@ -3,6 +3,7 @@
 //! Pure, and the only place where the names and shapes of the wire stand. Section numbers in
 //! this module are those of the protocol's description, `docs/protocol.md`.
 
+mod broadcast;
 mod change;
 mod envelope;
 mod message;
@@ -11,6 +12,7 @@ mod presence;
 mod v1;
 mod v2;
 
+pub use broadcast::{Broadcast, BroadcastError, UserPayload};
 pub use change::{ChangeData, RowData};
 pub use message::{
     ClientEvent, ClientMessage, Extension, MalformedMessage, PayloadEncoding, Ref, Reply,

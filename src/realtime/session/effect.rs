@@ -3,18 +3,23 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde_json::value::RawValue;
+
 use super::super::channel::TokenMark;
 use super::super::channel::authorize::Permission;
 use super::super::hub::{MemberSpec, StreamState};
-use super::super::protocol::ServerMessage;
+use super::super::protocol::{Broadcast, ServerMessage, UserPayload};
+use super::super::topic::TopicKey;
 use crate::auth::Claims;
 use crate::visibility::{Binding, ChannelId, Identity, SubscribeError, SubscribeOptions};
 
 /// What is to be done, in this order.
-#[derive(Debug, PartialEq)]
+#[derive(Debug)]
 pub enum Effect {
     /// Queue a message for the client.
     Send(ServerMessage),
+    /// Hand a broadcast to the members of a topic, then answer it.
+    Broadcast(BroadcastOrder),
     /// Make a channel known to the hub; its deliveries are held.
     Attach(ChannelId, MemberSpec),
     /// Let its deliveries through.
@@ -25,6 +30,78 @@ pub enum Effect {
     Subscribe(SubscribeOrder),
     /// Ask for permissions, aside.
     Authorize(AuthorizeOrder),
+}
+
+/// A broadcast that was accepted.
+#[derive(Debug)]
+pub struct BroadcastOrder {
+    /// Where to.
+    pub topic: TopicKey,
+    /// What.
+    pub message: OwnedBroadcast,
+    /// The sender's channel, where it does not want its own messages.
+    pub except: Option<ChannelId>,
+    /// The acknowledgement, where one is wanted.
+    pub reply: Option<ServerMessage>,
+}
+
+/// A broadcast of a client that outlives its frame. The metadata of a client are not passed on,
+/// as in the original (protocol 2.4).
+#[derive(Debug)]
+pub enum OwnedBroadcast {
+    /// A binary push with JSON.
+    Json {
+        /// The user's own event name.
+        event: Box<str>,
+        /// One JSON value.
+        payload: Box<str>,
+    },
+    /// A binary push with anything else.
+    Binary {
+        /// The user's own event name.
+        event: Box<str>,
+        /// The payload.
+        payload: Box<[u8]>,
+    },
+    /// A text push.
+    Text(Box<RawValue>),
+}
+
+impl From<Broadcast<'_>> for OwnedBroadcast {
+    fn from(broadcast: Broadcast<'_>) -> Self {
+        match broadcast {
+            Broadcast::User { event, payload, .. } => match payload {
+                UserPayload::Json(payload) => Self::Json {
+                    event: event.into(),
+                    payload: payload.into(),
+                },
+                UserPayload::Binary(payload) => Self::Binary {
+                    event: event.into(),
+                    payload: payload.into(),
+                },
+            },
+            Broadcast::Text { payload } => Self::Text(payload.to_owned()),
+        }
+    }
+}
+
+impl OwnedBroadcast {
+    /// As fan-out takes it.
+    pub fn borrow(&self) -> Broadcast<'_> {
+        match self {
+            Self::Json { event, payload } => Broadcast::User {
+                event,
+                metadata: "",
+                payload: UserPayload::Json(payload),
+            },
+            Self::Binary { event, payload } => Broadcast::User {
+                event,
+                metadata: "",
+                payload: UserPayload::Binary(payload),
+            },
+            Self::Text(payload) => Broadcast::Text { payload },
+        }
+    }
 }
 
 /// Bindings to be registered.

@@ -161,6 +161,7 @@ impl Session {
             join_reference: message.reference.clone(),
             holder,
             ack: join.is_some_and(|join| join.broadcast.ack),
+            echo: join.is_some_and(|join| join.broadcast.echo),
             presence: join.is_some_and(|join| join.presence.enabled),
             is_private,
             is_warned: false,
@@ -177,9 +178,11 @@ impl Session {
         effects.push(Effect::Attach(
             channel.id,
             MemberSpec {
-                topic: Arc::clone(&topic),
+                topic: channel.key(),
                 join_ref: channel.push_ref(),
                 is_legacy: join.is_none(),
+                // Of a private topic nothing is read before the policies were asked.
+                reads_broadcasts: !is_private,
             },
         ));
         self.channels.insert(Arc::clone(&topic), Box::new(channel));

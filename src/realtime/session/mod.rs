@@ -5,6 +5,7 @@
 //! comes back as an [`Outcome`]. While such work is under way for a topic, its messages wait in
 //! order, and every other topic goes on.
 
+mod broadcast;
 mod effect;
 mod join;
 
@@ -14,7 +15,10 @@ use std::time::Duration;
 
 use serde_json::value::RawValue;
 
-pub use self::effect::{AuthorizeOrder, Effect, Outcome, SubscribeOrder, WorkResult};
+use self::broadcast::Push;
+pub use self::effect::{
+    AuthorizeOrder, BroadcastOrder, Effect, Outcome, OwnedBroadcast, SubscribeOrder, WorkResult,
+};
 use self::join::join_burst;
 use super::channel::authorize::Permission;
 use super::channel::{Channel, Holder, OwnedMessage, Refreshing, TokenMark, TokenMarks};
@@ -35,7 +39,6 @@ use crate::visibility::SubscribeError;
 const SUBSCRIBE_PATIENCE: Duration = Duration::from_secs(3);
 
 /// What a push is answered that asks for a part of the protocol this server does not have.
-const NO_BROADCAST: &str = "Broadcast is not available on this server";
 const NO_PRESENCE: &str = "Presence is not available on this server";
 /// What a push is answered that comes while too many wait.
 const TOO_MANY_WAITING: &str = "Too many messages before the join was answered";
@@ -66,6 +69,8 @@ pub struct Session {
     headers: Arc<str>,
     channels: HashMap<Arc<str>, Box<Channel>>,
     joins: Bucket,
+    /// Notices about pushes that are refused and not answered.
+    notices: Bucket,
     /// Nothing happens by itself before this time.
     deadline: Option<UnixMillis>,
 }
@@ -85,6 +90,7 @@ impl Session {
             headers,
             channels: HashMap::new(),
             joins,
+            notices: broadcast::notices(now),
             deadline: None,
         }
     }
@@ -252,16 +258,21 @@ impl Session {
             ClientEvent::AccessToken(payload) => {
                 self.refresh(&message.topic, payload, now, effects);
             }
-            ClientEvent::Broadcast(_) | ClientEvent::UserBroadcast { .. } => {
-                self.shared
-                    .hub
-                    .metrics()
-                    .dropped(DropReason::NotExpressible);
-                if channel.ack {
-                    effects.push(Effect::Send(
-                        channel.reply(reference, Reply::Error(NO_BROADCAST.into())),
-                    ));
-                }
+            ClientEvent::Broadcast(payload) => {
+                self.broadcast(message, &Push::Text(payload), now, effects);
+            }
+            ClientEvent::UserBroadcast {
+                event,
+                encoding,
+                payload,
+                ..
+            } => {
+                let push = Push::User {
+                    event,
+                    encoding: *encoding,
+                    payload,
+                };
+                self.broadcast(message, &push, now, effects);
             }
             ClientEvent::Presence(_) => {
                 self.shared

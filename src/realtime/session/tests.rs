@@ -24,6 +24,7 @@ fn config() -> RealtimeConfig {
         max_channels_per_socket: 5,
         joins_per_second: 10,
         max_frame_bytes: 5_000_000,
+        max_broadcast_bytes: 3_000_500,
         queue_max_frames: 100,
         queue_max_bytes: 1 << 20,
         idle_timeout: Duration::from_secs(60),
@@ -118,6 +119,15 @@ fn printed(effects: Vec<Effect>) -> Vec<String> {
                 let frame = Serializer::V2.encode(&message).parts().concat();
                 let start = frame.iter().position(|byte| *byte == b'[').unwrap();
                 String::from_utf8(frame[start..].to_vec()).unwrap()
+            }
+            Effect::Broadcast(order) => {
+                let reply = order.reply.map(|reply| printed(vec![Effect::Send(reply)]));
+                format!(
+                    "broadcast {:?} to {} except {:?}, then {reply:?}",
+                    order.message,
+                    order.topic.topic(),
+                    order.except
+                )
             }
             Effect::Attach(channel, _) => format!("attach {}", channel.0),
             Effect::Open(channel) => format!("open {}", channel.0),

@@ -55,6 +55,7 @@ fn config() -> RealtimeConfig {
         max_channels_per_socket: 200,
         joins_per_second: 100,
         max_frame_bytes: 5_000_000,
+        max_broadcast_bytes: 3_000_500,
         queue_max_frames: 2_000,
         queue_max_bytes: 16 << 20,
         idle_timeout: Duration::from_secs(60),

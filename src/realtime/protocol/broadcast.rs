@@ -1,0 +1,408 @@
+//! Broadcasts (4): what is handed to every member of a topic, as whole WebSocket frames.
+//!
+//! The payload is copied as it came, never decoded: what a client sent is, byte for byte, what the
+//! others get.
+
+use serde::de::IgnoredAny;
+use serde_json::value::RawValue;
+use thiserror::Error;
+
+use super::super::frame::{FrameKind, push_frame};
+use super::{Serializer, json_string};
+
+/// First byte of a binary frame: a broadcast to a member.
+const KIND_USER_BROADCAST: u8 = 4;
+
+/// The longest topic, event or metadata of a binary frame: their lengths are one byte each (2.4).
+const MAX_NAME_BYTES: usize = 255;
+
+/// One message to the members of a topic.
+#[derive(Clone, Copy, Debug)]
+pub enum Broadcast<'a> {
+    /// A binary push, a single message over REST, a row of `realtime.messages`: a binary frame to
+    /// version 2 and a text to version 1. A payload that is not JSON does not reach version 1.
+    User {
+        /// The user's own event name.
+        event: &'a str,
+        /// The text of a JSON object, or empty.
+        metadata: &'a str,
+        /// What is sent.
+        payload: UserPayload<'a>,
+    },
+    /// A text push or one of a batch over REST: a text to everybody.
+    Text {
+        /// The payload of the push, a JSON object.
+        payload: &'a RawValue,
+    },
+}
+
+/// The payload of a [`Broadcast::User`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UserPayload<'a> {
+    /// One JSON value. It goes into text frames and is parsed by clients: see [`UserPayload::json`].
+    Json(&'a str),
+    /// Anything.
+    Binary(&'a [u8]),
+}
+
+/// Why a broadcast is not handed to anybody. Whether it is does not depend on who listens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum BroadcastError {
+    /// The full topic does not fit into a binary frame.
+    #[error("The topic is too long to broadcast to: at most {MAX_NAME_BYTES} bytes")]
+    TopicTooLong,
+    /// The event does not fit into a binary frame.
+    #[error("The event of a broadcast is too long: at most {MAX_NAME_BYTES} bytes")]
+    EventTooLong,
+    /// The metadata do not fit into a binary frame.
+    #[error("The metadata of a broadcast are too long: at most {MAX_NAME_BYTES} bytes")]
+    MetadataTooLong,
+    /// The payload of a text push is not an object: clients fail on anything else.
+    #[error("The payload of a broadcast must be a JSON object")]
+    NotAnObject,
+    /// The payload is said to be JSON and is not.
+    #[error("The payload of a broadcast is not JSON")]
+    NotJson,
+}
+
+impl<'a> UserPayload<'a> {
+    /// Bytes that a client says are JSON. They are looked through once, however many receive
+    /// them: version 1 gets them inside a text frame, which must stay UTF-8 and one JSON value,
+    /// and clients of version 2 parse them without expecting to fail. Whether a message is
+    /// refused does not depend on who listens.
+    ///
+    /// # Errors
+    /// When they are not one JSON value in UTF-8.
+    pub fn json(bytes: &'a [u8]) -> Result<Self, BroadcastError> {
+        let text = std::str::from_utf8(bytes).map_err(|_| BroadcastError::NotJson)?;
+        // Values are skipped, not built, and their depth costs no stack.
+        serde_json::from_str::<IgnoredAny>(text).map_err(|_| BroadcastError::NotJson)?;
+        Ok(Self::Json(text))
+    }
+
+    /// The bytes, whatever they are.
+    pub fn bytes(self) -> &'a [u8] {
+        match self {
+            Self::Json(text) => text.as_bytes(),
+            Self::Binary(bytes) => bytes,
+        }
+    }
+}
+
+impl Broadcast<'_> {
+    /// Whether it can be sent to the members of `topic`, the full one.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn check(&self, topic: &str) -> Result<(), BroadcastError> {
+        match self {
+            Self::User {
+                event, metadata, ..
+            } => {
+                if topic.len() > MAX_NAME_BYTES {
+                    Err(BroadcastError::TopicTooLong)
+                } else if event.len() > MAX_NAME_BYTES {
+                    Err(BroadcastError::EventTooLong)
+                } else if metadata.len() > MAX_NAME_BYTES {
+                    Err(BroadcastError::MetadataTooLong)
+                } else {
+                    Ok(())
+                }
+            }
+            Self::Text { payload } if payload.get().starts_with('{') => Ok(()),
+            Self::Text { .. } => Err(BroadcastError::NotAnObject),
+        }
+    }
+
+    /// Appends the frame for members that speak this version; nothing where the version has no
+    /// such frame. `topic` is the full one, `topic_json` the same as JSON text. The lengths have
+    /// been checked: [`Broadcast::check`].
+    pub fn push_frame(
+        &self,
+        serializer: Serializer,
+        topic: &str,
+        topic_json: &str,
+        out: &mut Vec<u8>,
+    ) {
+        let topic_json = topic_json.as_bytes();
+        match (serializer, self) {
+            (
+                Serializer::V2,
+                Self::User {
+                    event,
+                    metadata,
+                    payload,
+                },
+            ) => {
+                let is_json = matches!(payload, UserPayload::Json(_));
+                // Lengths that were checked: none is cut here.
+                let length = |name: &str| u8::try_from(name.len()).unwrap_or(u8::MAX);
+                let head = [
+                    KIND_USER_BROADCAST,
+                    length(topic),
+                    length(event),
+                    length(metadata),
+                    u8::from(is_json),
+                ];
+                let parts = [
+                    &head,
+                    topic.as_bytes(),
+                    event.as_bytes(),
+                    metadata.as_bytes(),
+                    payload.bytes(),
+                ];
+                push_frame(FrameKind::Binary, &parts, out);
+            }
+            (
+                Serializer::V1,
+                Self::User {
+                    event,
+                    metadata,
+                    payload: UserPayload::Json(json),
+                },
+            ) => {
+                let event = json_string(event);
+                let meta_key: &[u8] = if metadata.is_empty() {
+                    b""
+                } else {
+                    b",\"meta\":"
+                };
+                let parts = [
+                    b"{\"topic\":",
+                    topic_json,
+                    b",\"event\":\"broadcast\",\"payload\":{\"event\":",
+                    event.as_bytes(),
+                    b",\"payload\":",
+                    json.as_bytes(),
+                    b",\"type\":\"broadcast\"",
+                    meta_key,
+                    metadata.as_bytes(),
+                    b"},\"ref\":null}",
+                ];
+                push_frame(FrameKind::Text, &parts, out);
+            }
+            (
+                Serializer::V1,
+                Self::User {
+                    payload: UserPayload::Binary(_),
+                    ..
+                },
+            ) => {}
+            (Serializer::V2, Self::Text { payload }) => {
+                let parts = [
+                    b"[null,null,",
+                    topic_json,
+                    b",\"broadcast\",",
+                    payload.get().as_bytes(),
+                    b"]",
+                ];
+                push_frame(FrameKind::Text, &parts, out);
+            }
+            (Serializer::V1, Self::Text { payload }) => {
+                let parts = [
+                    b"{\"topic\":",
+                    topic_json,
+                    b",\"event\":\"broadcast\",\"payload\":",
+                    payload.get().as_bytes(),
+                    b",\"ref\":null}",
+                ];
+                push_frame(FrameKind::Text, &parts, out);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TOPIC: &str = "realtime:room";
+
+    fn frame(serializer: Serializer, broadcast: Broadcast<'_>, topic: &str) -> Vec<u8> {
+        let mut out = Vec::new();
+        broadcast.check(topic).unwrap();
+        broadcast.push_frame(serializer, topic, &json_string(topic), &mut out);
+        out
+    }
+
+    fn user<'a>(event: &'a str, metadata: &'a str, payload: UserPayload<'a>) -> Broadcast<'a> {
+        Broadcast::User {
+            event,
+            metadata,
+            payload,
+        }
+    }
+
+    /// A frame with a short header around `payload`.
+    fn framed(first: u8, payload: &[u8]) -> Vec<u8> {
+        let mut bytes = vec![first];
+        match u8::try_from(payload.len()) {
+            Ok(length @ 0..=125) => bytes.push(length),
+            _ => {
+                bytes.push(126);
+                bytes.extend(u16::try_from(payload.len()).unwrap().to_be_bytes());
+            }
+        }
+        bytes.extend(payload);
+        bytes
+    }
+
+    #[test]
+    fn user_broadcasts_are_binary_for_version_2_and_text_for_version_1() {
+        let json = UserPayload::Json("{\"a\":1}");
+        let raw = UserPayload::Binary(b"\x00\xff{");
+        // (broadcast, frame payload of version 2, of version 1)
+        let cases: [(_, &[u8], Option<&str>); 4] = [
+            (
+                user("hi", "", json),
+                b"\x04\x0d\x02\x00\x01realtime:roomhi{\"a\":1}",
+                Some(
+                    r#"{"topic":"realtime:room","event":"broadcast","payload":{"event":"hi","payload":{"a":1},"type":"broadcast"},"ref":null}"#,
+                ),
+            ),
+            (
+                user("hi", "{\"id\":\"5b0e\"}", json),
+                b"\x04\x0d\x02\x0d\x01realtime:roomhi{\"id\":\"5b0e\"}{\"a\":1}",
+                Some(
+                    r#"{"topic":"realtime:room","event":"broadcast","payload":{"event":"hi","payload":{"a":1},"type":"broadcast","meta":{"id":"5b0e"}},"ref":null}"#,
+                ),
+            ),
+            (
+                user("hi", "", raw),
+                b"\x04\x0d\x02\x00\x00realtime:roomhi\x00\xff{",
+                None,
+            ),
+            (
+                user("\u{e4}\"\n", "", UserPayload::Json("[1, \"\\u00e4\"]")),
+                b"\x04\x0d\x04\x00\x01realtime:room\xc3\xa4\"\n[1, \"\\u00e4\"]",
+                Some(
+                    "{\"topic\":\"realtime:room\",\"event\":\"broadcast\",\"payload\":{\"event\":\
+                     \"\u{e4}\\\"\\n\",\"payload\":[1, \"\\u00e4\"],\"type\":\"broadcast\"},\"ref\":null}",
+                ),
+            ),
+        ];
+        for (broadcast, v2, v1) in cases {
+            let got = frame(Serializer::V2, broadcast, TOPIC);
+            assert_eq!(got, framed(0x82, v2), "{broadcast:?}");
+            let got = frame(Serializer::V1, broadcast, TOPIC);
+            let expected = v1.map_or(Vec::new(), |text| framed(0x81, text.as_bytes()));
+            assert_eq!(got, expected, "{broadcast:?}");
+        }
+    }
+
+    #[test]
+    fn text_broadcasts_are_text_for_everybody() {
+        let payload = r#"{"type": "broadcast","event":"hi","payload":{"n":1e400}}"#;
+        let raw = RawValue::from_string(payload.to_owned()).unwrap();
+        let broadcast = Broadcast::Text { payload: &raw };
+        // The topic of a text may be any; in JSON it is escaped.
+        let topic = format!("realtime:\"{}", "x".repeat(300));
+        let json = json_string(&topic);
+        for (serializer, text) in [
+            (
+                Serializer::V2,
+                format!("[null,null,{json},\"broadcast\",{payload}]"),
+            ),
+            (
+                Serializer::V1,
+                format!(
+                    "{{\"topic\":{json},\"event\":\"broadcast\",\"payload\":{payload},\"ref\":null}}"
+                ),
+            ),
+        ] {
+            assert_eq!(
+                frame(serializer, broadcast, &topic),
+                framed(0x81, text.as_bytes())
+            );
+        }
+    }
+
+    #[test]
+    fn frames_of_every_length_have_their_header() {
+        for (length, header) in [
+            (110, vec![0x82, 125]),
+            (111, vec![0x82, 126, 0, 126]),
+            (65_520, vec![0x82, 126, 0xff, 0xff]),
+            (65_521, vec![0x82, 127, 0, 0, 0, 0, 0, 1, 0, 0]),
+        ] {
+            let payload = vec![7; length];
+            let broadcast = user("", "", UserPayload::Binary(&payload));
+            let got = frame(Serializer::V2, broadcast, "realtime:t");
+            assert_eq!(got[..header.len()], header, "{length}");
+            assert_eq!(got.len(), header.len() + 15 + length);
+        }
+    }
+
+    #[test]
+    fn what_no_frame_holds_is_refused() {
+        let long = "x".repeat(256);
+        let fits = "x".repeat(255);
+        let json = UserPayload::Json("{}");
+        let array = RawValue::from_string("[1]".to_owned()).unwrap();
+        let null = RawValue::from_string("null".to_owned()).unwrap();
+        let cases = [
+            (TOPIC, user(&fits, &fits, json), Ok(())),
+            (&*fits, user("e", "", json), Ok(())),
+            (
+                &*long,
+                user("e", "", json),
+                Err(BroadcastError::TopicTooLong),
+            ),
+            (
+                TOPIC,
+                user(&long, "", json),
+                Err(BroadcastError::EventTooLong),
+            ),
+            (
+                TOPIC,
+                user("e", &long, json),
+                Err(BroadcastError::MetadataTooLong),
+            ),
+            (
+                TOPIC,
+                Broadcast::Text { payload: &array },
+                Err(BroadcastError::NotAnObject),
+            ),
+            (
+                TOPIC,
+                Broadcast::Text { payload: &null },
+                Err(BroadcastError::NotAnObject),
+            ),
+        ];
+        for (topic, broadcast, expected) in cases {
+            assert_eq!(broadcast.check(topic), expected, "{topic} {broadcast:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_said_to_be_json_is_looked_at() {
+        let deep = "[".repeat(100_000) + &"]".repeat(100_000);
+        let good: [&[u8]; 6] = [
+            b"{\"a\":1}",
+            b" \n[1e999,\"\\ud800\"]",
+            b"null",
+            b"\"\xc3\xa4\"",
+            b"1",
+            deep.as_bytes(),
+        ];
+        for bytes in good {
+            assert_eq!(UserPayload::json(bytes).unwrap().bytes(), bytes);
+        }
+        let bad: [&[u8]; 7] = [
+            b"",
+            b"{\"a\":1",
+            b"{} {}",
+            b"},\"ref\":1",
+            b"\"\xff\"",
+            b"{\"a\":\xc3}",
+            b"\"\n\"",
+        ];
+        for bytes in bad {
+            assert_eq!(
+                UserPayload::json(bytes),
+                Err(BroadcastError::NotJson),
+                "{bytes:?}"
+            );
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! Broadcasts of a client: which are handed on, and what the sender hears of the others (protocol 4).
+
+use serde_json::value::RawValue;
+
+use super::super::channel::Channel;
+use super::super::error::BroadcastRefusal;
+use super::super::limits::{Bucket, UnixMillis};
+use super::super::protocol::{
+    Broadcast, ClientMessage, PayloadEncoding, Reply, Status, SystemNotice, UserPayload,
+};
+use super::Session;
+use super::effect::{BroadcastOrder, Effect};
+
+/// Notices about refused pushes that a socket hears in a row, and then per second. All of them are
+/// counted; a client that sends a thousand is not helped by a thousand notices.
+pub(super) const NOTICES_AT_ONCE: u32 = 5;
+const NOTICES_PER_SECOND: u32 = 1;
+
+/// The notices that a new session may hear.
+pub(super) fn notices(now: UnixMillis) -> Bucket {
+    Bucket::full(NOTICES_AT_ONCE, now)
+}
+
+/// What is to be sent. The metadata of a binary push are left out: the original passes none on,
+/// whatever they ask for.
+pub(super) enum Push<'a> {
+    /// A text push.
+    Text(&'a RawValue),
+    /// A binary push.
+    User {
+        /// The user's own event name.
+        event: &'a str,
+        /// How to read `payload`.
+        encoding: PayloadEncoding,
+        /// The user's payload.
+        payload: &'a [u8],
+    },
+}
+
+impl Session {
+    /// A push of event `broadcast`, as text or binary, on a joined channel.
+    pub(super) fn broadcast(
+        &mut self,
+        message: &ClientMessage<'_>,
+        push: &Push<'_>,
+        now: UnixMillis,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(channel) = self.channels.get(&*message.topic) else {
+            return;
+        };
+        let limit = self.shared.config.max_broadcast_bytes;
+        match accept(channel, push, limit) {
+            Ok(broadcast) => effects.push(Effect::Broadcast(BroadcastOrder {
+                topic: channel.key(),
+                message: broadcast.into(),
+                except: (!channel.echo).then_some(channel.id),
+                reply: channel
+                    .ack
+                    .then(|| channel.reply(message.reference.clone(), Reply::Ok)),
+            })),
+            Err(refusal) => {
+                let metrics = self.shared.hub.metrics();
+                metrics.dropped(refusal.drop_reason());
+                if channel.ack {
+                    let reply = channel.reply(message.reference.clone(), refusal.reply());
+                    effects.push(Effect::Send(reply));
+                } else if self.notices.take(NOTICES_AT_ONCE, NOTICES_PER_SECOND, now) {
+                    let notice = SystemNotice::channel(Status::Error, refusal.to_string());
+                    effects.push(Effect::Send(channel.system(notice)));
+                }
+            }
+        }
+    }
+}
+
+/// The broadcast that a push asks for, if it may be sent.
+fn accept<'a>(
+    channel: &Channel,
+    push: &Push<'a>,
+    limit: usize,
+) -> Result<Broadcast<'a>, BroadcastRefusal> {
+    if channel.is_private {
+        return Err(BroadcastRefusal::Forbidden(channel.sub_topic().to_owned()));
+    }
+    let within = |bytes: usize| match bytes {
+        bytes if bytes > limit => Err(BroadcastRefusal::TooLarge(limit)),
+        _ => Ok(()),
+    };
+    let broadcast = match push {
+        Push::Text(payload) => {
+            within(payload.get().len())?;
+            Broadcast::Text { payload }
+        }
+        Push::User {
+            event,
+            encoding,
+            payload,
+        } => {
+            within(payload.len())?;
+            Broadcast::User {
+                event,
+                metadata: "",
+                payload: match encoding {
+                    PayloadEncoding::Json => UserPayload::json(payload)?,
+                    PayloadEncoding::Binary => UserPayload::Binary(payload),
+                },
+            }
+        }
+    };
+    broadcast.check(&channel.topic)?;
+    Ok(broadcast)
+}
