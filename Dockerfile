@@ -8,6 +8,8 @@ WORKDIR /rapport
 COPY Cargo.toml Cargo.lock build.rs ./
 # The manifest names the benchmarks, and the program has the settings and the SQL compiled in.
 COPY benches benches
+# A member of the workspace, which cargo wants to see although it builds none of it.
+COPY fuzz fuzz
 COPY config config
 COPY sql sql
 COPY src src

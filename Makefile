@@ -1,7 +1,7 @@
 # Every target in one line each: `make` alone prints them.
 
 .DEFAULT_GOAL := help
-.PHONY: help dev test lint compat bench schema-dump
+.PHONY: help dev test lint compat fuzz bench schema-dump
 
 help: ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -13,7 +13,7 @@ test: ## every test: Rust, SQL and sockets, then the official JavaScript clients
 	scripts/test
 
 lint: ## formatting, lints and documentation, as the build checks them
-	cargo fmt --check
+	cargo fmt --all --check
 	cargo clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps --document-private-items
 
@@ -21,6 +21,9 @@ compat: ## only the official JavaScript clients against a fresh build
 	cargo build --locked
 	cd tests/compat && npm ci --no-audit --no-fund --loglevel=error
 	cd tests/compat && COMPAT_SERVER="$(abspath $(or $(CARGO_TARGET_DIR),target))/debug/rapport" npm test
+
+fuzz: ## look for inputs that break what reads bytes from outside, a minute for each target
+	scripts/fuzz --seconds 60
 
 bench: ## the benchmarks
 	cargo bench --locked

@@ -9,6 +9,8 @@ pub mod change_feed;
 pub mod channel;
 pub mod error;
 pub mod frame;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 pub mod handshake;
 pub mod hub;
 pub mod limits;

@@ -22,6 +22,8 @@
 
 mod assemble;
 mod error;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod pgoutput;
 mod prepare;
 mod publication;

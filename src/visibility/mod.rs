@@ -30,6 +30,8 @@ mod conditions;
 mod delivery;
 mod error;
 mod filter;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod inquiry;
 mod predicate;
 pub mod record;

@@ -217,16 +217,18 @@ pub enum AccessToken {
 impl AccessToken {
     /// Reads the payload.
     pub fn parse(payload: &RawValue) -> Self {
+        /// What is no text is not read at all: it could be large.
         #[derive(serde::Deserialize)]
-        struct Payload {
-            access_token: Value,
+        struct Payload<'a> {
+            #[serde(borrow)]
+            access_token: &'a RawValue,
         }
-        match serde_json::from_str(payload.get()) {
-            Ok(Payload {
-                access_token: Value::String(token),
-            }) if !is_opaque_key(&token) => Self::Token(token),
-            _ => Self::Ignored,
-        }
+        serde_json::from_str::<Payload<'_>>(payload.get())
+            .ok()
+            .filter(|payload| payload.access_token.get().starts_with('"'))
+            .and_then(|payload| serde_json::from_str(payload.access_token.get()).ok())
+            .filter(|token: &String| !is_opaque_key(token))
+            .map_or(Self::Ignored, Self::Token)
     }
 }
 

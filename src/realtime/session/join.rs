@@ -45,7 +45,12 @@ impl Session {
         effects: &mut Vec<Effect>,
     ) {
         let bytes = message.topic.len() + payload.get().len();
-        let Ok(payload) = JoinPayload::parse(payload) else {
+        // Before it is parsed: as values, JSON can take a hundred times the memory of its text.
+        let payload = if bytes > MAX_JOIN_BYTES {
+            Err(JoinRefusal::TooLarge(MAX_JOIN_BYTES))
+        } else if let Ok(payload) = JoinPayload::parse(payload) {
+            Ok(payload)
+        } else {
             self.shared.hub.metrics().dropped(DropReason::Malformed);
             return;
         };
@@ -54,7 +59,8 @@ impl Session {
             effects.push(Effect::Detach(channel.id));
             channel.join_ref
         });
-        match self.begin_join(message, &payload, bytes, now, effects) {
+        let begun = payload.and_then(|payload| self.begin_join(message, &payload, now, effects));
+        match begun {
             Ok(topic) => {
                 if let Some(joining) = self
                     .channels
@@ -83,7 +89,6 @@ impl Session {
         &mut self,
         message: &ClientMessage<'_>,
         payload: &JoinPayload,
-        bytes: usize,
         now: UnixMillis,
         effects: &mut Vec<Effect>,
     ) -> Result<Arc<str>, JoinRefusal> {
@@ -109,9 +114,6 @@ impl Session {
         }
         if self.channels.len() >= config.max_channels_per_socket {
             return Err(JoinRefusal::TooManyChannels);
-        }
-        if bytes > MAX_JOIN_BYTES {
-            return Err(JoinRefusal::TooLarge(MAX_JOIN_BYTES));
         }
         let holder = self.holder(payload.access_token.as_deref(), now)?;
         if join.is_some_and(|join| join.broadcast.replay) {

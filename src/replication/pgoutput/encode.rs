@@ -1,5 +1,7 @@
 //! The inverse of the decoder, for tests: what PostgreSQL's `proto.c` writes.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should panic")]
+
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::message::{POSTGRES_EPOCH_MICROS, WalMessage};

@@ -7,8 +7,8 @@
 mod message;
 mod tuple;
 
-#[cfg(test)]
-mod encode;
+#[cfg(any(test, fuzzing))]
+pub(super) mod encode;
 #[cfg(test)]
 mod tests;
 

@@ -1,0 +1,7 @@
+//! Fuzzes [`rapport::visibility::fuzz::filter`].
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+    rapport_fuzz::within_memory(data, rapport::visibility::fuzz::filter);
+});

@@ -1,0 +1,440 @@
+//! What must hold of frames, messages and sessions whatever a client sends: the properties that
+//! fuzzing tries to break.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::missing_panics_doc,
+    reason = "a property that does not hold is a panic"
+)]
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::{Arc, LazyLock};
+
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use super::channel::{Holder, TokenMarks, postgres_changes};
+use super::frame::{Frame, FrameError, FrameReader, Received};
+use super::hub::Hub;
+use super::limits::UnixMillis;
+use super::protocol::{
+    AccessToken, ClientEvent, ClientMessage, JoinPayload, Ref, Reply, Serializer, ServerMessage,
+    SystemNotice, json_string,
+};
+use super::session::{Effect, Session, Shared};
+use crate::auth::{Claims, KeySet, Requirements, Verifier};
+use crate::config::{Config, Inputs, RealtimeConfig};
+use crate::observability::metrics::RealtimeMetrics;
+
+/// The largest message in these properties, in bytes.
+const LIMIT: usize = 1_000;
+
+/// Bytes read in any pieces give the same messages and the same fault; what is messages to
+/// begin with comes out as it went in, in whatever fragments it was sent.
+///
+/// The first byte chooses the size of the pieces.
+pub fn frames(data: &[u8]) {
+    let Some((&step, bytes)) = data.split_first() else {
+        return;
+    };
+    let whole = read(bytes, bytes.len());
+    assert_eq!(read(bytes, usize::from(step)), whole);
+    assert_eq!(read(bytes, 1), whole);
+
+    let payload = &bytes[..bytes.len().min(LIMIT)];
+    let sent = fragments(payload, usize::from(step));
+    let (found, fault) = read(&sent, usize::from(step) + 1);
+    assert_eq!(fault, None);
+    assert_eq!(found, [Message::Binary(payload.to_vec())]);
+
+    // What the server writes is a frame, too, but for the mask that only clients use.
+    let (head, body) = payload.split_at(payload.len() / 2);
+    let frame = Frame::text(
+        |out| out.extend_from_slice(head),
+        body.to_vec().into(),
+        b"]",
+    );
+    let text = unframed(&frame);
+    assert_eq!(text, [payload, b"]"].concat());
+}
+
+/// A message as [`Received`], without borrowing.
+#[derive(Debug, PartialEq)]
+enum Message {
+    Text(String),
+    Binary(Vec<u8>),
+    Ping(Vec<u8>),
+    Pong,
+    Close(Option<u16>),
+}
+
+/// Reads `bytes` in pieces of `step`.
+fn read(bytes: &[u8], step: usize) -> (Vec<Message>, Option<FrameError>) {
+    let mut reader = FrameReader::new(LIMIT);
+    let mut found = Vec::new();
+    for piece in bytes.chunks(step.max(1)) {
+        let result = reader.read(&mut piece.to_vec(), |received| {
+            found.push(match received {
+                Received::Text(text) => Message::Text(text.into_owned()),
+                Received::Binary(data) => Message::Binary(data.into_owned()),
+                Received::Ping(data) => Message::Ping(data.to_vec()),
+                Received::Pong => Message::Pong,
+                Received::Close(code) => Message::Close(code),
+            });
+            true
+        });
+        if let Err(error) = result {
+            return (found, Some(error));
+        }
+    }
+    (found, None)
+}
+
+/// One binary message of a client in fragments of `step` bytes.
+fn fragments(payload: &[u8], step: usize) -> Vec<u8> {
+    let mask = [0x5a, 0, 0xff, u8::try_from(step).unwrap_or(0)];
+    let mut pieces: Vec<&[u8]> = payload.chunks(step.max(1)).collect();
+    if pieces.is_empty() {
+        pieces.push(&[]);
+    }
+    let last = pieces.len() - 1;
+    let mut out = Vec::new();
+    for (at, piece) in pieces.into_iter().enumerate() {
+        let opcode = if at == 0 { 2 } else { 0 };
+        out.push(if at == last { 0x80 } else { 0 } | opcode);
+        match u8::try_from(piece.len()) {
+            Ok(length @ 0..126) => out.push(0x80 | length),
+            _ => {
+                out.push(0x80 | 126);
+                out.extend(u16::try_from(piece.len()).unwrap().to_be_bytes());
+            }
+        }
+        out.extend(mask);
+        out.extend(
+            piece
+                .iter()
+                .zip(mask.iter().cycle())
+                .map(|(byte, mask)| byte ^ mask),
+        );
+    }
+    out
+}
+
+/// The payload of a frame of the server, whose header must be right.
+fn unframed(frame: &Frame) -> Vec<u8> {
+    let bytes = frame.parts().concat();
+    assert_eq!(bytes.len(), frame.wire_len());
+    assert_eq!(bytes[0] & 0x70, 0, "no extension");
+    let (header, length) = match bytes[1] {
+        126 => (4, usize::from(u16::from_be_bytes([bytes[2], bytes[3]]))),
+        127 => {
+            let length: [u8; 8] = bytes[2..10].try_into().unwrap();
+            (10, usize::try_from(u64::from_be_bytes(length)).unwrap())
+        }
+        length @ 0..126 => (2, usize::from(length)),
+        _ => panic!("a server does not mask"),
+    };
+    let payload = bytes[header..].to_vec();
+    assert_eq!(payload.len(), length);
+    payload
+}
+
+/// Messages of clients: one that is read can be written again and reads the same in both
+/// versions; what the server says about it is JSON of the right shape, with the references as
+/// they came.
+///
+/// The first byte chooses the version and whether the frame is binary.
+pub fn messages(data: &[u8]) {
+    let Some((&choice, data)) = data.split_first() else {
+        return;
+    };
+    let serializer = if choice & 1 == 0 {
+        Serializer::V2
+    } else {
+        Serializer::V1
+    };
+    if choice & 2 != 0 {
+        if let Ok(message) = serializer.decode_binary(data) {
+            assert_eq!(serializer, Serializer::V2, "version 1 has no binary frames");
+            check_binary(data, &message);
+            check_answers(&message);
+        }
+        return;
+    }
+    let Ok(text) = std::str::from_utf8(data) else {
+        return;
+    };
+    let Ok(message) = serializer.decode_text(text) else {
+        return;
+    };
+    check_text(&message);
+    check_answers(&message);
+}
+
+/// A binary push is its parts, in order, and nothing more.
+fn check_binary(data: &[u8], message: &ClientMessage<'_>) {
+    let ClientEvent::UserBroadcast {
+        event,
+        metadata,
+        payload,
+        ..
+    } = &message.event
+    else {
+        return;
+    };
+    let reference = |reference: &Option<Ref>| -> String {
+        reference.as_ref().map_or_else(String::new, |it| {
+            serde_json::from_str(it.as_json()).unwrap()
+        })
+    };
+    let parts = [
+        &*reference(&message.join_ref),
+        &*reference(&message.reference),
+        &*message.topic,
+        event,
+        metadata,
+    ];
+    let mut again = vec![3];
+    again.extend(parts.iter().map(|part| u8::try_from(part.len()).unwrap()));
+    again.push(data[6]);
+    again.extend(parts.concat().bytes());
+    again.extend_from_slice(payload);
+    assert_eq!(again, data);
+}
+
+fn check_text(message: &ClientMessage<'_>) {
+    let (event, payload) = match &message.event {
+        ClientEvent::Heartbeat => ("heartbeat", None),
+        ClientEvent::Join(payload) => ("phx_join", Some(*payload)),
+        ClientEvent::Leave => ("phx_leave", None),
+        ClientEvent::AccessToken(payload) => ("access_token", Some(*payload)),
+        ClientEvent::Broadcast(payload) => ("broadcast", Some(*payload)),
+        ClientEvent::UserBroadcast { .. } => panic!("text is never a binary push"),
+        ClientEvent::Presence(payload) => ("presence", Some(*payload)),
+        ClientEvent::Other(name) => (&**name, None),
+    };
+    let json_of = |it: &Option<Ref>| it.as_ref().map_or("null", Ref::as_json).to_owned();
+    let (join_ref, reference) = (json_of(&message.join_ref), json_of(&message.reference));
+    let (topic, event) = (json_string(&message.topic), json_string(event));
+    let payload = payload.map_or("{}", RawValue::get);
+    let array = format!("[{join_ref},{reference},{topic},{event},{payload}]");
+    let object = format!(
+        r#"{{"topic":{topic},"event":{event},"payload":{payload},"ref":{reference},"join_ref":{join_ref}}}"#
+    );
+    for (serializer, text) in [(Serializer::V2, array), (Serializer::V1, object)] {
+        let again = serializer
+            .decode_text(&text)
+            .expect("what was read reads again");
+        assert_eq!(again.join_ref, message.join_ref);
+        assert_eq!(again.reference, message.reference);
+        assert_eq!(again.topic, message.topic);
+        assert_eq!(
+            std::mem::discriminant(&again.event),
+            std::mem::discriminant(&message.event)
+        );
+    }
+}
+
+/// What a server says to the sender of `message`.
+fn check_answers(message: &ClientMessage<'_>) {
+    let topic: Arc<str> = (*message.topic).into();
+    let (join_ref, reference) = (&message.join_ref, &message.reference);
+    let answers = [
+        ServerMessage::Reply {
+            join_ref: join_ref.clone(),
+            reference: reference.clone(),
+            topic: Arc::clone(&topic),
+            reply: Reply::Error(message.topic.clone().into_owned().into()),
+        },
+        ServerMessage::Close {
+            join_ref: join_ref.clone(),
+            topic: Arc::clone(&topic),
+        },
+        ServerMessage::System {
+            join_ref: join_ref.clone(),
+            topic: Arc::clone(&topic),
+            notice: SystemNotice::changes_error(message.topic.clone().into_owned()),
+        },
+    ];
+    let value_of = |it: &Option<Ref>| {
+        it.as_ref().map_or(Value::Null, |it| {
+            serde_json::from_str(it.as_json()).unwrap()
+        })
+    };
+    for answer in answers {
+        let array = check_json(Serializer::V2, &answer);
+        assert_eq!(array[0], value_of(join_ref));
+        assert_eq!(array[2], *topic);
+        let object = check_json(Serializer::V1, &answer);
+        assert_eq!(object["topic"], *topic);
+        if let ServerMessage::Reply { .. } = answer {
+            assert_eq!(array[1], value_of(reference));
+            assert_eq!(object["ref"], array[1]);
+            assert_eq!(object["payload"], array[4]);
+        }
+    }
+}
+
+/// The JSON of a message, which must have the shape of its version (2.1, 2.2).
+fn check_json(serializer: Serializer, message: &ServerMessage) -> Value {
+    let text = unframed(&serializer.encode(message));
+    let value: Value = serde_json::from_slice(&text)
+        .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&text)));
+    match serializer {
+        Serializer::V1 => assert_eq!(value.as_object().map(serde_json::Map::len), Some(4)),
+        Serializer::V2 => assert_eq!(value.as_array().map(Vec::len), Some(5)),
+    }
+    value
+}
+
+/// Payloads of joins and token refreshes: every binding is echoed as it was written, with an id of
+/// its own, and equal ones have equal ids.
+pub fn join(data: &[u8]) {
+    let Ok(payload) = serde_json::from_slice::<&RawValue>(data) else {
+        return;
+    };
+    if let AccessToken::Token(token) = AccessToken::parse(payload) {
+        assert!(!crate::auth::is_opaque_key(&token));
+    }
+    let Ok(join) = JoinPayload::parse(payload) else {
+        return;
+    };
+    let bindings = join
+        .config
+        .map(|config| config.postgres_changes)
+        .unwrap_or_default();
+    let ids = postgres_changes::assign_ids(&bindings);
+    let echo: Vec<Value> = serde_json::from_str(&postgres_changes::echo(&bindings, &ids)).unwrap();
+    assert_eq!(echo.len(), bindings.len());
+    for ((shown, binding), id) in echo.iter().zip(&bindings).zip(&ids) {
+        let mut expected = binding.params.clone();
+        expected["id"] = (*id).into();
+        assert_eq!(*shown, expected);
+        assert!((1..1 << 27).contains(id));
+    }
+    let different: HashSet<String> = bindings.iter().map(|it| it.params.to_string()).collect();
+    assert_eq!(ids.iter().collect::<HashSet<_>>().len(), different.len());
+    // Whether they can be read is another matter; saying so must not fail.
+    if let Err(error) = postgres_changes::parse(&bindings, &ids) {
+        assert!(!error.client_text().is_empty());
+    }
+}
+
+/// What tokens would have to be signed with.
+const SECRET: &str = "a-secret-that-no-client-knows-0123456789";
+
+/// What ships, with few channels.
+fn config() -> RealtimeConfig {
+    let environment: BTreeMap<String, String> = [
+        ("DATABASE_URL", "postgres://nobody@127.0.0.1:1/none"),
+        ("SUPABASE_JWT_SECRET", SECRET),
+        ("RAPPORT_REALTIME_MAX_CHANNELS_PER_SOCKET", "3"),
+    ]
+    .map(|(name, value)| (name.to_owned(), value.to_owned()))
+    .into();
+    let inputs = Inputs {
+        file: None,
+        environment: &environment,
+        flags: Vec::new(),
+    };
+    Config::load(&inputs).unwrap().realtime
+}
+
+/// A whole session: any messages, in any order, leave no more channels than are allowed and no
+/// more attached than joined, and everything that is said is a message.
+///
+/// The bytes are messages, a byte before each: its lowest bit is set for binary ones, the others are
+/// seconds that pass before it. A line feed ends a text, and a binary message is the rest.
+pub fn session(data: &[u8]) {
+    static CONFIG: LazyLock<RealtimeConfig> = LazyLock::new(config);
+    let config = CONFIG.clone();
+    let limit = config.max_channels_per_socket;
+    let keys = KeySet::new(Some(SECRET), None, None).unwrap();
+    let marks = TokenMarks::default();
+    let connection = Holder {
+        mark: marks.of("key"),
+        claims: Arc::new(Claims {
+            expires_at: 2_000_000_000,
+            ..Claims::of_nobody()
+        }),
+    };
+    let shared = Arc::new(Shared {
+        verifier: Verifier::new(keys, Requirements::default()),
+        config,
+        hub: Arc::new(Hub::new(RealtimeMetrics::default())),
+        marks,
+    });
+    let mut now = UnixMillis::from_seconds(1_999_999_000);
+    let mut session = Session::new(shared, connection, "{}".into(), now);
+    let mut attached = HashSet::new();
+    let mut rest = data;
+    while let Some((&first, after)) = rest.split_first() {
+        now = UnixMillis(now.0 + i64::from(first >> 1) * 1000);
+        let (message, after) = if first & 1 == 1 {
+            (after, &[][..])
+        } else {
+            let end = after
+                .iter()
+                .position(|byte| *byte == b'\n')
+                .unwrap_or(after.len());
+            (&after[..end], &after[(end + 1).min(after.len())..])
+        };
+        rest = after;
+        let decoded = match std::str::from_utf8(message) {
+            Ok(text) if first & 1 == 0 => Serializer::V2.decode_text(text),
+            _ => Serializer::V2.decode_binary(message),
+        };
+        let mut effects = Vec::new();
+        if let Ok(message) = decoded {
+            session.receive(&message, now, &mut effects);
+        }
+        if session.deadline().is_some_and(|at| at <= now) {
+            session.tick(now, &mut effects);
+        }
+        for effect in effects {
+            match effect {
+                Effect::Send(message) => {
+                    check_json(Serializer::V1, &message);
+                    check_json(Serializer::V2, &message);
+                }
+                Effect::Attach(channel, _) => assert!(attached.insert(channel), "attached twice"),
+                Effect::Detach(channel) => {
+                    attached.remove(&channel);
+                }
+                _ => {}
+            }
+        }
+        assert!(attached.len() <= limit);
+    }
+    let mut effects = Vec::new();
+    session.end(&mut effects);
+    for effect in effects {
+        if let Effect::Detach(channel) = effect {
+            attached.remove(&channel);
+        }
+    }
+    assert!(attached.is_empty(), "channels outlive their session");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check_seeds(target: &str, property: fn(&[u8])) {
+        let folder = format!("{}/fuzz/seeds/{target}", env!("CARGO_MANIFEST_DIR"));
+        let seeds: Vec<_> = std::fs::read_dir(folder).unwrap().collect();
+        assert!(!seeds.is_empty());
+        for seed in seeds {
+            property(&std::fs::read(seed.unwrap().path()).unwrap());
+        }
+    }
+
+    #[test]
+    fn the_seeds_of_fuzzing_hold() {
+        check_seeds("frames", frames);
+        check_seeds("messages", messages);
+        check_seeds("join", join);
+        check_seeds("session", session);
+    }
+}

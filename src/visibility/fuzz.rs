@@ -1,0 +1,297 @@
+//! What must hold of filters and records whatever comes: the properties that fuzzing tries to
+//! break.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::missing_panics_doc,
+    reason = "a property that does not hold is a panic"
+)]
+
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::filter::{Condition, Operator};
+use super::record::{ValueEncoding, write_value};
+use super::request::{SubscriptionRequest, inspect_text};
+
+/// Reads a filter, prints it and reads it again.
+pub fn filter(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else {
+        return;
+    };
+    // What a client is told of its own text may not break out of its quotes.
+    let shown = inspect_text(text);
+    assert!(!shown[1..shown.len() - 1].contains(|c: char| c.is_control()));
+    let Ok(conditions) = Condition::parse_all(text) else {
+        return;
+    };
+    // A column's name is not quoted in this grammar: one with the grammar's own characters in it
+    // has no other spelling than the one it came in, and no column has such a name.
+    let is_plain = |condition: &Condition| {
+        !condition.column.contains(['"', '(', ')', ',', '.', '\\'])
+            && condition.column.trim() == condition.column
+    };
+    if !conditions.iter().all(is_plain) {
+        return;
+    }
+    let printed: Vec<_> = conditions.iter().filter_map(print).collect();
+    if printed.len() == conditions.len() {
+        assert_eq!(
+            Condition::parse_all(&printed.join(",")),
+            Ok(conditions),
+            "{printed:?}"
+        );
+    }
+}
+
+/// A condition in the grammar. `None` for a list whose parentheses do not match, which reads
+/// differently with another condition behind it.
+fn print(condition: &Condition) -> Option<String> {
+    let Condition {
+        column,
+        operator,
+        value,
+        negated,
+    } = condition;
+    let not = if *negated { "not." } else { "" };
+    let value = if *operator == Operator::In {
+        let inside = value.strip_prefix('{')?.strip_suffix('}')?;
+        if inside.contains(['(', ')', '"', '\\']) {
+            return None;
+        }
+        format!("({inside})")
+    } else {
+        format!("\"{}\"", value.replace('\\', r"\\").replace('"', "\\\""))
+    };
+    Some(format!("{column}={not}{}.{value}", operator.as_str()))
+}
+
+/// Reads the parameters of a subscription; what was understood, written as parameters, is
+/// understood the same way.
+pub fn subscription(data: &[u8]) {
+    let Ok(params) = serde_json::from_slice::<Value>(data) else {
+        return;
+    };
+    let request = match SubscriptionRequest::parse(&params) {
+        Ok(request) => request,
+        Err(error) => {
+            assert!(!error.client_text().is_empty());
+            return;
+        }
+    };
+    assert!(request.describe().starts_with("event: "));
+    let mut again = params;
+    again["event"] = request.event.as_str().into();
+    again["select"] = request.select.clone().into();
+    assert_eq!(SubscriptionRequest::parse(&again), Ok(request));
+}
+
+/// A value that PostgreSQL would print, made of bytes, and the JSON that it is to become.
+struct Sample {
+    encoding: ValueEncoding,
+    text: String,
+    json: Value,
+}
+
+/// Arrays and row types in the form PostgreSQL prints them become the JSON of their values,
+/// whatever is in them; and any text whatever becomes JSON for types that are written as strings.
+pub fn record(data: &[u8]) {
+    let mut choices = Choices(data);
+    let sample = choices.sample(0);
+    let mut out = Vec::new();
+    write_value(&mut out, sample.text.as_bytes(), &sample.encoding);
+    let found: Value = serde_json::from_slice(&out).unwrap_or_else(|error| {
+        panic!(
+            "{error}: {} of {}",
+            String::from_utf8_lossy(&out),
+            sample.text
+        )
+    });
+    assert_eq!(found, sample.json, "{}", sample.text);
+}
+
+/// Decisions taken from bytes; when they run out, each is 0.
+struct Choices<'a>(&'a [u8]);
+
+impl Choices<'_> {
+    fn byte(&mut self) -> u8 {
+        match self.0.split_first() {
+            Some((byte, rest)) => {
+                self.0 = rest;
+                *byte
+            }
+            None => 0,
+        }
+    }
+
+    /// A text of characters that mean something to one of the forms, and others.
+    fn text(&mut self) -> String {
+        const CHARACTERS: [char; 16] = [
+            'a',
+            '"',
+            '\\',
+            ',',
+            '{',
+            '}',
+            '(',
+            ')',
+            ' ',
+            '\n',
+            'é',
+            '\'',
+            '\u{1}',
+            'N',
+            ';',
+            '\u{1f600}',
+        ];
+        let length = self.byte() % 12;
+        (0..length)
+            .map(|_| CHARACTERS[usize::from(self.byte() % 16)])
+            .collect()
+    }
+
+    fn sample(&mut self, depth: u8) -> Sample {
+        let kind = if depth < 3 {
+            self.byte() % 6
+        } else {
+            self.byte() % 4
+        };
+        match kind {
+            0 => {
+                let number = i64::from(self.byte()) * 1_000_003 - 128;
+                Sample {
+                    encoding: ValueEncoding::Number,
+                    text: number.to_string(),
+                    json: number.into(),
+                }
+            }
+            1 => {
+                let is_true = self.byte() & 1 == 1;
+                Sample {
+                    encoding: ValueEncoding::Bool,
+                    text: if is_true { "t" } else { "f" }.to_owned(),
+                    json: is_true.into(),
+                }
+            }
+            2 => {
+                let json = Value::from(vec![Value::from(self.text()), Value::Null]);
+                Sample {
+                    encoding: ValueEncoding::Json,
+                    text: json.to_string(),
+                    json,
+                }
+            }
+            3 => {
+                let text = self.text();
+                Sample {
+                    encoding: ValueEncoding::Text,
+                    json: text.clone().into(),
+                    text,
+                }
+            }
+            4 => self.array(depth),
+            _ => self.composite(depth),
+        }
+    }
+
+    /// An array of up to three equal elements or nulls, perhaps with bounds in front. All have one
+    /// type, so that one sample serves for all of them.
+    fn array(&mut self, depth: u8) -> Sample {
+        let element = self.sample(depth + 1);
+        let count = self.byte() % 4;
+        let mut texts = Vec::new();
+        let mut values = Vec::new();
+        for _ in 0..count {
+            if self.byte().is_multiple_of(4) {
+                texts.push("NULL".to_owned());
+                values.push(Value::Null);
+            } else {
+                texts.push(quoted_element(&element.text));
+                values.push(element.json.clone());
+            }
+        }
+        let bounds = if count > 0 && self.byte().is_multiple_of(4) {
+            "[0:2]="
+        } else {
+            ""
+        };
+        // An array inside an array is a further dimension, which is printed without quotes.
+        if let ValueEncoding::Array(..) = element.encoding {
+            return element;
+        }
+        Sample {
+            encoding: ValueEncoding::Array(Arc::new(element.encoding), ','),
+            text: format!("{bounds}{{{}}}", texts.join(",")),
+            json: values.into(),
+        }
+    }
+
+    fn composite(&mut self, depth: u8) -> Sample {
+        let count = 1 + self.byte() % 3;
+        let mut attributes = Vec::new();
+        let mut texts = Vec::new();
+        let mut json = serde_json::Map::new();
+        for number in 0..count {
+            let name = format!("a{number}");
+            let value = self.sample(depth + 1);
+            let is_null = self.byte().is_multiple_of(4);
+            texts.push(if is_null {
+                String::new()
+            } else {
+                quoted_attribute(&value.text)
+            });
+            json.insert(name.clone(), if is_null { Value::Null } else { value.json });
+            attributes.push((name, Arc::new(value.encoding)));
+        }
+        Sample {
+            encoding: ValueEncoding::Composite(attributes),
+            text: format!("({})", texts.join(",")),
+            json: json.into(),
+        }
+    }
+}
+
+/// An element as `array_out` prints it.
+fn quoted_element(text: &str) -> String {
+    let needs_quotes = text.is_empty()
+        || text.eq_ignore_ascii_case("null")
+        || text.contains(['"', '\\', '{', '}', ',', ' ', '\n']);
+    if needs_quotes {
+        format!("\"{}\"", text.replace('\\', r"\\").replace('"', "\\\""))
+    } else {
+        text.to_owned()
+    }
+}
+
+/// An attribute as `record_out` prints it.
+fn quoted_attribute(text: &str) -> String {
+    let needs_quotes = text.is_empty() || text.contains(['"', '\\', '(', ')', ',', ' ', '\n']);
+    if needs_quotes {
+        format!("\"{}\"", text.replace('\\', r"\\").replace('"', "\"\""))
+    } else {
+        text.to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check_seeds(target: &str, property: fn(&[u8])) {
+        let folder = format!("{}/fuzz/seeds/{target}", env!("CARGO_MANIFEST_DIR"));
+        let seeds: Vec<_> = std::fs::read_dir(folder).unwrap().collect();
+        assert!(!seeds.is_empty());
+        for seed in seeds {
+            property(&std::fs::read(seed.unwrap().path()).unwrap());
+        }
+    }
+
+    #[test]
+    fn the_seeds_of_fuzzing_hold() {
+        check_seeds("filter", filter);
+        check_seeds("subscription", subscription);
+        check_seeds("record", record);
+    }
+}
