@@ -8,6 +8,7 @@ use std::borrow::Cow;
 use axum::http::StatusCode;
 use thiserror::Error;
 
+use super::channel::authorize::AuthorizeError;
 use super::frame::FrameError;
 use super::protocol::{BroadcastError, Reply};
 use crate::auth::{Claims, TokenError};
@@ -93,6 +94,8 @@ pub enum JoinRefusal {
     Unauthorized(String),
     /// The database could not be asked.
     DatabaseUnavailable,
+    /// The question for permissions has no answer.
+    Undecided(AuthorizeError),
     /// Replay of a public channel.
     ReplayOfPublicChannel,
     /// Replay is not to be had.
@@ -106,6 +109,15 @@ pub enum JoinRefusal {
 }
 
 impl JoinRefusal {
+    /// The refusal of a private join whose question for permissions failed (4.3).
+    pub fn of_question(error: AuthorizeError, sub_topic: String) -> Self {
+        match error {
+            AuthorizeError::Policy { .. } => Self::Unauthorized(sub_topic),
+            AuthorizeError::Unavailable => Self::DatabaseUnavailable,
+            error => Self::Undecided(error),
+        }
+    }
+
     /// The `reason` of the reply.
     pub fn reason(&self) -> Cow<'static, str> {
         match self {
@@ -125,6 +137,7 @@ impl JoinRefusal {
                                           to the project database"
                     .into()
             }
+            Self::Undecided(error) => undecided(error),
             Self::ReplayOfPublicChannel => {
                 "UnableToReplayMessages: Replay is not allowed for public channels".into()
             }
@@ -145,9 +158,6 @@ impl JoinRefusal {
 /// Why a broadcast of a client is not sent. The text is what the client is told.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum BroadcastRefusal {
-    /// The policies do not let the sender write to the topic; holds the sub-topic.
-    #[error("You do not have permissions to write to this Channel topic: {0}")]
-    Forbidden(String),
     /// The payload has more bytes than this (4.2).
     #[error("The payload of a broadcast is too large: at most {0} bytes")]
     TooLarge(usize),
@@ -161,14 +171,13 @@ impl BroadcastRefusal {
     pub fn reply(&self) -> Reply {
         match self {
             Self::TooLarge(_) => Reply::PayloadSizeExceeded,
-            Self::Forbidden(_) | Self::Invalid(_) => Reply::Error(self.to_string().into()),
+            Self::Invalid(_) => Reply::Error(self.to_string().into()),
         }
     }
 
     /// What it is counted as.
     pub fn drop_reason(&self) -> DropReason {
         match self {
-            Self::Forbidden(_) => DropReason::Forbidden,
             Self::TooLarge(_) => DropReason::TooLarge,
             Self::Invalid(_) => DropReason::Malformed,
         }
@@ -178,6 +187,45 @@ impl BroadcastRefusal {
 /// What a channel without permission to read is told (3.4, 3.5).
 pub fn no_permission(sub_topic: &str) -> String {
     format!("You do not have permissions to read from this Channel topic: {sub_topic}")
+}
+
+/// What a channel is told that loses something it could read (3.5).
+pub fn no_longer_permitted(sub_topic: &str) -> String {
+    format!("You no longer have permission to read from this Channel topic: {sub_topic}")
+}
+
+/// What the sender on a private channel is told: that it may not, or why nobody knows (3.4).
+pub fn write_refusal(error: Option<&AuthorizeError>, sub_topic: &str) -> Cow<'static, str> {
+    match error {
+        None | Some(AuthorizeError::Policy { .. }) => {
+            format!("You do not have permissions to write to this Channel topic: {sub_topic}")
+                .into()
+        }
+        Some(AuthorizeError::Unavailable) => JoinRefusal::DatabaseUnavailable.reason(),
+        Some(error) => undecided(error),
+    }
+}
+
+fn undecided(error: &AuthorizeError) -> Cow<'static, str> {
+    match error {
+        AuthorizeError::Canceled(text) => format!("QueryCanceled: {text}").into(),
+        AuthorizeError::MissingPartition => {
+            "MissingPartition: Realtime was unable to find the expected messages partition".into()
+        }
+        AuthorizeError::PoolExhausted => {
+            "IncreaseConnectionPool: Please increase your connection pool size".into()
+        }
+        AuthorizeError::TooManyConnections => {
+            "DatabaseLackOfConnections: Database can't accept more connections, Realtime won't \
+             connect"
+                .into()
+        }
+        AuthorizeError::Policy { .. }
+        | AuthorizeError::Unavailable
+        | AuthorizeError::Failed { .. } => {
+            "Realtime was unable to connect to the project database".into()
+        }
+    }
 }
 
 /// Why a socket is closed by the server.
@@ -255,6 +303,43 @@ mod tests {
             (
                 JoinRefusal::Unauthorized("room".to_owned()),
                 "Unauthorized: You do not have permissions to read from this Channel topic: room",
+            ),
+            (
+                JoinRefusal::of_question(
+                    AuthorizeError::Policy {
+                        sqlstate: "22P02".to_owned(),
+                    },
+                    "room".to_owned(),
+                ),
+                "Unauthorized: You do not have permissions to read from this Channel topic: room",
+            ),
+            (
+                JoinRefusal::of_question(AuthorizeError::Unavailable, "room".to_owned()),
+                "UnableToConnectToProject: Realtime was unable to connect to the project database",
+            ),
+            (
+                JoinRefusal::Undecided(AuthorizeError::Canceled(
+                    "canceling statement due to statement timeout".to_owned(),
+                )),
+                "QueryCanceled: canceling statement due to statement timeout",
+            ),
+            (
+                JoinRefusal::Undecided(AuthorizeError::MissingPartition),
+                "MissingPartition: Realtime was unable to find the expected messages partition",
+            ),
+            (
+                JoinRefusal::Undecided(AuthorizeError::PoolExhausted),
+                "IncreaseConnectionPool: Please increase your connection pool size",
+            ),
+            (
+                JoinRefusal::Undecided(AuthorizeError::TooManyConnections),
+                "DatabaseLackOfConnections: Database can't accept more connections, Realtime won't connect",
+            ),
+            (
+                JoinRefusal::Undecided(AuthorizeError::Failed {
+                    sqlstate: "40001".to_owned(),
+                }),
+                "Realtime was unable to connect to the project database",
             ),
         ];
         for (refusal, reason) in cases {

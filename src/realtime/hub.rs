@@ -10,6 +10,7 @@ use bytes::Bytes;
 use dashmap::DashMap;
 use tokio::sync::watch;
 
+use super::channel::authorize::Permissions;
 use super::error::CloseReason;
 use super::frame::Frame;
 use super::outbound::{Fanout, Gate, Outbound, Queued};
@@ -67,8 +68,10 @@ pub struct Member {
     /// Joined without a `config`: changes have another shape (protocol 3.1).
     is_legacy: bool,
     gate: Gate,
-    /// Broadcasts are for it.
+    /// Whether it reads broadcasts, and presence. Policies may say otherwise of a private channel, and
+    /// say another thing under another token.
     reads_broadcasts: AtomicBool,
+    reads_presence: AtomicBool,
     /// Its bindings are registered: it is told what becomes of the change stream.
     is_subscribed: AtomicBool,
 }
@@ -93,8 +96,8 @@ pub struct MemberSpec {
     pub join_ref: Option<Ref>,
     /// Joined without a `config`.
     pub is_legacy: bool,
-    /// Broadcasts are for it from the start; otherwise from [`Hub::set_broadcasts`] on.
-    pub reads_broadcasts: bool,
+    /// What it may read at first.
+    pub read: Permissions,
 }
 
 /// The sockets and channels of this process.
@@ -181,7 +184,8 @@ impl Hub {
             join_ref: spec.join_ref,
             is_legacy: spec.is_legacy,
             gate: Gate::default(),
-            reads_broadcasts: AtomicBool::new(spec.reads_broadcasts),
+            reads_broadcasts: AtomicBool::new(spec.read.broadcast),
+            reads_presence: AtomicBool::new(spec.read.presence),
             is_subscribed: AtomicBool::new(false),
         });
         entry.enter(Arc::clone(&member));
@@ -190,10 +194,13 @@ impl Hub {
         self.metrics.channels.inc();
     }
 
-    /// Whether broadcasts are for the channel from here on.
-    pub fn set_broadcasts(&self, channel: ChannelId, reads: bool) {
+    /// The channel may read this much from now on.
+    pub fn permit(&self, channel: ChannelId, read: Permissions) {
         if let Some(member) = self.member(channel) {
-            member.reads_broadcasts.store(reads, Ordering::Relaxed);
+            member
+                .reads_broadcasts
+                .store(read.broadcast, Ordering::SeqCst);
+            member.reads_presence.store(read.presence, Ordering::SeqCst);
         }
     }
 

@@ -376,6 +376,7 @@ impl Socket {
                 Effect::Attach(channel, spec) => {
                     hub.attach(channel, spec, self.serializer, &self.outbound);
                 }
+                Effect::Permit(channel, read) => hub.permit(channel, read),
                 Effect::Open(channel) => hub.open(channel),
                 Effect::Detach(channel) => {
                     hub.detach(channel);

@@ -10,8 +10,9 @@ use std::time::Duration;
 
 use futures_util::future::{Either, select};
 
-use super::channel::authorize::Authorizer;
+use super::channel::authorize::{Authorizer, Permissions};
 use super::hub::{Hub, StreamState};
+use super::protocol::sub_topic;
 use super::session::{AuthorizeOrder, Outcome, SubscribeOrder, WorkResult};
 use crate::visibility::{SubscribeError, Visibility};
 
@@ -65,17 +66,29 @@ impl Workshop {
         })
     }
 
-    /// Asks whether a channel may be read.
+    /// Asks what a channel may do. Where nobody can be asked, nobody may do anything.
     pub fn authorize(&self, order: AuthorizeOrder) -> Work {
         let workshop = self.clone();
         Box::pin(async move {
             workshop.pause(order.failures).await;
-            let permission = Authorizer::ask(workshop.authorizer.as_ref(), &order).await;
+            let answer = match &workshop.authorizer {
+                Some(authorizer) => {
+                    let topic = sub_topic(&order.topic);
+                    authorizer
+                        .ask(order.question, topic, &order.claims, &order.headers)
+                        .await
+                }
+                None => Ok(Permissions::default()),
+            };
             Done {
                 outcome: Outcome {
                     channel: order.channel,
                     topic: order.topic,
-                    result: WorkResult::Authorized(permission, order.mark),
+                    result: WorkResult::Authorized {
+                        question: order.question,
+                        mark: order.mark,
+                        answer,
+                    },
                 },
                 rest: None,
             }

@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
+use authorize::{AuthorizeError, Permissions};
 use postgres_changes::Subscription;
 
 use super::limits::UnixMillis;
@@ -80,6 +81,12 @@ pub struct Channel {
     pub presence: bool,
     /// Policies decide who may take part.
     pub is_private: bool,
+    /// What may be read; nothing on a private channel until its join is allowed.
+    pub read: Permissions,
+    /// Whether the policies were asked about reading presence: not before presence is wanted.
+    pub is_presence_asked: bool,
+    /// What may be written.
+    pub write: WritePermission,
     /// Whether the coming expiry was announced.
     pub is_warned: bool,
     /// What it asked of `postgres_changes`; boxed because most channels ask nothing.
@@ -88,6 +95,57 @@ pub struct Channel {
     pub joining: Option<Box<Joining>>,
     /// A refreshed token whose permissions are being looked at.
     pub refreshing: Option<Box<Refreshing>>,
+    /// Messages of the topic that wait for the end of what is under way.
+    pub waiting: Option<Box<Waiting>>,
+}
+
+/// What a channel may write (protocol 4.3): asked when it writes for the first time, and anew
+/// under every token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WritePermission {
+    /// Nobody asked yet.
+    NotAsked,
+    /// The question is under way.
+    Asking,
+    /// What the policies say.
+    Known(Permissions),
+    /// There was no answer. What waited for it is refused; then it may be asked again.
+    Unknown(AuthorizeError),
+}
+
+/// Messages of one topic that wait, in order.
+#[derive(Debug, Default)]
+pub struct Waiting {
+    /// The messages.
+    pub messages: VecDeque<OwnedMessage>,
+    bytes: usize,
+}
+
+/// Messages of one topic that wait at most. Clients buffer on their side until a join is
+/// answered, so more than a handful is no client.
+pub const MAX_WAITING: usize = 64;
+
+/// Bytes of their payloads.
+pub const MAX_WAITING_BYTES: usize = 1 << 20;
+
+impl Waiting {
+    /// Whether there is room for another message of so many bytes. A message that waits alone may be
+    /// larger than others, if `any_alone` says so.
+    pub fn has_room(&self, bytes: usize, any_alone: bool) -> bool {
+        (self.messages.len() < MAX_WAITING && self.bytes + bytes <= MAX_WAITING_BYTES)
+            || (self.messages.is_empty() && any_alone)
+    }
+
+    /// Bytes of the payloads.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Keeps a message for later.
+    pub fn push(&mut self, message: OwnedMessage) {
+        self.bytes += message.payload_bytes();
+        self.messages.push_back(message);
+    }
 }
 
 /// A refreshed token under way.
@@ -109,10 +167,6 @@ pub struct Joining {
     pub replaced: Option<Option<Ref>>,
     /// The reply waits until changes are live, at most until then.
     pub wait_until: Option<UnixMillis>,
-    /// Messages of the topic that came meanwhile, in order.
-    pub waiting: VecDeque<OwnedMessage>,
-    /// Bytes of their payloads.
-    pub waiting_bytes: usize,
 }
 
 impl Channel {

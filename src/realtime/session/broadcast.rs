@@ -1,5 +1,7 @@
 //! Broadcasts of a client: which are handed on, and what the sender hears of the others (protocol 4).
 
+use std::borrow::Cow;
+
 use serde_json::value::RawValue;
 
 use super::super::channel::Channel;
@@ -10,6 +12,7 @@ use super::super::protocol::{
 };
 use super::Session;
 use super::effect::{BroadcastOrder, Effect};
+use super::permission::Writing;
 
 /// Notices about refused pushes that a socket hears in a row, and then per second. All of them are
 /// counted; a client that sends a thousand is not helped by a thousand notices.
@@ -50,7 +53,14 @@ impl Session {
             return;
         };
         let limit = self.shared.config.max_broadcast_bytes;
-        match accept(channel, push, limit) {
+        let accepted = accept(channel, push, limit);
+        if accepted.is_ok() && !self.may_write(message, Writing::Broadcast, now, effects) {
+            return;
+        }
+        let Some(channel) = self.channels.get(&*message.topic) else {
+            return;
+        };
+        match accepted {
             Ok(broadcast) => effects.push(Effect::Broadcast(BroadcastOrder {
                 topic: channel.key(),
                 message: broadcast.into(),
@@ -65,11 +75,24 @@ impl Session {
                 if channel.ack {
                     let reply = channel.reply(message.reference.clone(), refusal.reply());
                     effects.push(Effect::Send(reply));
-                } else if self.notices.take(NOTICES_AT_ONCE, NOTICES_PER_SECOND, now) {
-                    let notice = SystemNotice::channel(Status::Error, refusal.to_string());
-                    effects.push(Effect::Send(channel.system(notice)));
+                } else {
+                    self.notice(&message.topic, refusal.to_string().into(), now, effects);
                 }
             }
+        }
+    }
+
+    /// Tells a channel why a push was refused that is not answered, unless there were many such
+    /// notices lately.
+    pub(super) fn notice(
+        &mut self,
+        topic: &str,
+        text: Cow<'static, str>,
+        now: UnixMillis,
+        effects: &mut Vec<Effect>,
+    ) {
+        if self.notices.take(NOTICES_AT_ONCE, NOTICES_PER_SECOND, now) {
+            self.tell(topic, SystemNotice::channel(Status::Error, text), effects);
         }
     }
 }
@@ -80,9 +103,6 @@ fn accept<'a>(
     push: &Push<'a>,
     limit: usize,
 ) -> Result<Broadcast<'a>, BroadcastRefusal> {
-    if channel.is_private {
-        return Err(BroadcastRefusal::Forbidden(channel.sub_topic().to_owned()));
-    }
     let within = |bytes: usize| match bytes {
         bytes if bytes > limit => Err(BroadcastRefusal::TooLarge(limit)),
         _ => Ok(()),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::value::RawValue;
 
 use super::super::channel::TokenMark;
-use super::super::channel::authorize::Permission;
+use super::super::channel::authorize::{AuthorizeError, Permissions, Question};
 use super::super::hub::{MemberSpec, StreamState};
 use super::super::protocol::{Broadcast, ServerMessage, UserPayload};
 use super::super::topic::TopicKey;
@@ -22,6 +22,8 @@ pub enum Effect {
     Broadcast(BroadcastOrder),
     /// Make a channel known to the hub; its deliveries are held.
     Attach(ChannelId, MemberSpec),
+    /// Let it read this much from now on.
+    Permit(ChannelId, Permissions),
     /// Let its deliveries through.
     Open(ChannelId),
     /// Forget a channel, in the hub and in visibility.
@@ -132,14 +134,14 @@ pub struct AuthorizeOrder {
     pub channel: ChannelId,
     /// Its topic, by which the outcome finds it.
     pub topic: Arc<str>,
+    /// What is asked.
+    pub question: Question,
     /// For these claims.
     pub claims: Arc<Claims>,
     /// The mark of the token they came in, which the outcome repeats.
     pub mark: TokenMark,
     /// The headers of the handshake that policies may look at, as a JSON object.
     pub headers: Arc<str>,
-    /// Presence is asked for as well.
-    pub presence: bool,
     /// Attempts in a row that met no database: there is a pause before the next.
     pub failures: u32,
 }
@@ -162,6 +164,13 @@ pub enum WorkResult {
     Subscribed(Result<StreamState, SubscribeError>),
     /// Registering takes long and goes on.
     SubscribeLate,
-    /// What a question about this holder's permissions was answered.
-    Authorized(Permission, TokenMark),
+    /// What the question about this holder's permissions was answered.
+    Authorized {
+        /// The question.
+        question: Question,
+        /// The mark of the token that it was about.
+        mark: TokenMark,
+        /// The answer.
+        answer: Result<Permissions, AuthorizeError>,
+    },
 }

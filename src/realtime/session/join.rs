@@ -1,12 +1,12 @@
 //! Joining: what is decided at once, what waits for the database, and the reply (protocol 3).
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 use serde_json::value::RawValue;
 
+use super::super::channel::authorize::Permissions;
 use super::super::channel::postgres_changes::{self, Subscription};
-use super::super::channel::{Channel, Holder, Joining, OwnedMessage};
+use super::super::channel::{Channel, Holder, Joining, WritePermission};
 use super::super::error::{JoinRefusal, expiry};
 use super::super::hub::MemberSpec;
 use super::super::limits::UnixMillis;
@@ -16,13 +16,6 @@ use super::effect::Effect;
 use crate::config::RealtimeConfig;
 use crate::observability::metrics::DropReason;
 use crate::visibility::SubscribeOptions;
-
-/// Messages of one topic that wait for the answer to its join. Clients buffer on their side
-/// until then, so more than a handful is no client.
-pub(super) const MAX_WAITING: usize = 64;
-
-/// Bytes of their payloads.
-pub(super) const MAX_WAITING_BYTES: usize = 1 << 20;
 
 /// Bindings of one channel. The original sets no limit; registering is work per binding.
 const MAX_BINDINGS: usize = 1_000;
@@ -166,16 +159,22 @@ impl Session {
             echo: join.is_some_and(|join| join.broadcast.echo),
             presence: join.is_some_and(|join| join.presence.enabled),
             is_private,
+            read: if is_private {
+                Permissions::default()
+            } else {
+                Permissions::ALL
+            },
+            is_presence_asked: join.is_some_and(|join| join.presence.enabled),
+            write: WritePermission::NotAsked,
             is_warned: false,
             subscription,
             joining: Some(Box::new(Joining {
                 reply: postgres_changes::echo(params, &ids),
                 replaced: None,
                 wait_until,
-                waiting: VecDeque::new(),
-                waiting_bytes: 0,
             })),
             refreshing: None,
+            waiting: None,
         };
         effects.push(Effect::Attach(
             channel.id,
@@ -184,7 +183,7 @@ impl Session {
                 join_ref: channel.push_ref(),
                 is_legacy: join.is_none(),
                 // Of a private topic nothing is read before the policies were asked.
-                reads_broadcasts: !is_private,
+                read: channel.read,
             },
         ));
         self.channels.insert(Arc::clone(&topic), Box::new(channel));
@@ -197,7 +196,7 @@ impl Session {
             return;
         };
         if channel.is_private {
-            effects.push(channel.authorize(&channel.holder, &self.headers, 0));
+            effects.push(channel.ask_to_read(&channel.holder, &self.headers, 0));
             return;
         }
         self.subscribe_joining(topic, now, effects);
@@ -254,7 +253,7 @@ impl Session {
         let Some(channel) = self.channels.get_mut(topic) else {
             return;
         };
-        if channel.presence {
+        if channel.presence && channel.read.presence {
             // Clients show nobody joining before they have seen a state (protocol 5.2).
             effects.push(Effect::Send(ServerMessage::PresenceState {
                 join_ref: channel.push_ref(),
@@ -262,19 +261,8 @@ impl Session {
                 state: "{}".into(),
             }));
         }
-        let waiting = channel.joining.take().map(|joining| joining.waiting);
-        self.receive_waiting(waiting.unwrap_or_default(), now, effects);
-    }
-
-    fn receive_waiting(
-        &mut self,
-        waiting: impl IntoIterator<Item = OwnedMessage>,
-        now: UnixMillis,
-        effects: &mut Vec<Effect>,
-    ) {
-        for message in waiting {
-            self.receive(&message.borrow(), now, effects);
-        }
+        channel.joining = None;
+        self.receive_waiting(topic, now, effects);
     }
 
     pub(super) fn refuse_joining(
@@ -298,7 +286,9 @@ impl Session {
             refusal,
             effects,
         );
-        self.receive_waiting(joining.waiting, now, effects);
+        for message in channel.waiting.take().unwrap_or_default().messages {
+            self.receive(&message.borrow(), now, effects);
+        }
     }
 
     fn refuse(
@@ -339,19 +329,6 @@ impl Session {
             .map_err(JoinRefusal::Token)?;
         let mark = self.shared.marks.of(token);
         Ok(Holder { claims, mark })
-    }
-}
-
-impl Joining {
-    /// Keeps a message for later. When there are too many: the reference to answer.
-    pub(super) fn wait(&mut self, message: OwnedMessage) -> Option<Option<Ref>> {
-        let bytes = self.waiting_bytes + message.payload_bytes();
-        if self.waiting.len() >= MAX_WAITING || bytes > MAX_WAITING_BYTES {
-            return Some(message.into_reference());
-        }
-        self.waiting_bytes = bytes;
-        self.waiting.push_back(message);
-        None
     }
 }
 

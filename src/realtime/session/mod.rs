@@ -8,6 +8,7 @@
 mod broadcast;
 mod effect;
 mod join;
+mod permission;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -20,9 +21,9 @@ pub use self::effect::{
     AuthorizeOrder, BroadcastOrder, Effect, Outcome, OwnedBroadcast, SubscribeOrder, WorkResult,
 };
 use self::join::join_burst;
-use super::channel::authorize::Permission;
-use super::channel::{Channel, Holder, OwnedMessage, Refreshing, TokenMark, TokenMarks};
-use super::error::{JoinRefusal, expiry, no_permission, token_text};
+use self::permission::Writing;
+use super::channel::{Channel, Holder, Refreshing, TokenMarks, WritePermission};
+use super::error::{JoinRefusal, expiry, token_text};
 use super::hub::{Hub, StreamState};
 use super::limits::{Bucket, UnixMillis};
 use super::protocol::{
@@ -41,10 +42,8 @@ const SUBSCRIBE_PATIENCE: Duration = Duration::from_secs(3);
 /// What a push is answered that asks for a part of the protocol this server does not have.
 const NO_PRESENCE: &str = "Presence is not available on this server";
 /// What a push is answered that comes while too many wait.
-const TOO_MANY_WAITING: &str = "Too many messages before the join was answered";
-/// What a channel is told whose new token cannot be judged at present.
-const REFRESH_WAITS: &str = "Realtime was unable to connect to the project database: the previous \
-                             token stays in force until it expires, trying again";
+const TOO_MANY_BEFORE_JOIN: &str = "Too many messages before the join was answered";
+const TOO_MANY_WAITING: &str = "Too many messages before the permissions are known";
 /// What a channel is told whose bindings are not registered in time.
 const SUBSCRIBE_LATE: &str = "Changes are not live yet: the database takes long to answer";
 
@@ -115,18 +114,10 @@ impl Session {
             }));
             return;
         }
-        match self.channels.get_mut(&*message.topic) {
+        match self.channels.get(&*message.topic) {
             Some(channel) => {
-                if let Some(joining) = &mut channel.joining {
-                    let owned = OwnedMessage::new(message, Arc::clone(&channel.topic));
-                    if let Some(refused) = joining.wait(owned) {
-                        self.shared.hub.metrics().dropped(DropReason::RateLimited);
-                        if refused.is_some() {
-                            effects.push(Effect::Send(
-                                channel.reply(refused, Reply::Error(TOO_MANY_WAITING.into())),
-                            ));
-                        }
-                    }
+                if channel.is_holding() {
+                    self.hold(message, effects);
                     return;
                 }
                 self.receive_joined(message, now, effects);
@@ -162,9 +153,11 @@ impl Session {
             WorkResult::Subscribed(result) => {
                 self.subscribed(&outcome.topic, result, now, effects);
             }
-            WorkResult::Authorized(permission, mark) => {
-                self.authorized(&outcome.topic, permission, mark, now, effects);
-            }
+            WorkResult::Authorized {
+                question,
+                mark,
+                answer,
+            } => self.authorized(&outcome.topic, question, mark, answer, now, effects),
         }
         self.find_deadline();
     }
@@ -184,7 +177,7 @@ impl Session {
                 continue;
             }
             if let Some(error) = expiry(&channel.holder.claims, now.seconds()) {
-                self.close_channel(&topic, token_text(&error), effects);
+                self.close_channel(&topic, token_text(&error), now, effects);
                 continue;
             }
             let expires_at = channel.holder.expires_at();
@@ -275,6 +268,12 @@ impl Session {
                 self.broadcast(message, &push, now, effects);
             }
             ClientEvent::Presence(_) => {
+                if !self.may_write(message, Writing::Presence, now, effects) {
+                    return;
+                }
+                let Some(channel) = self.channels.get(&*message.topic) else {
+                    return;
+                };
                 self.shared
                     .hub
                     .metrics()
@@ -350,61 +349,6 @@ impl Session {
         }
     }
 
-    fn authorized(
-        &mut self,
-        topic: &Arc<str>,
-        permission: Permission,
-        mark: TokenMark,
-        now: UnixMillis,
-        effects: &mut Vec<Effect>,
-    ) {
-        let Some(channel) = self.channels.get_mut(topic) else {
-            return;
-        };
-        let name = channel.sub_topic().to_owned();
-        if channel.joining.is_some() {
-            match permission {
-                Permission::Read => self.subscribe_joining(topic, now, effects),
-                Permission::None => {
-                    self.refuse_joining(topic, &JoinRefusal::Unauthorized(name), now, effects);
-                }
-                Permission::Unknown => {
-                    self.refuse_joining(topic, &JoinRefusal::DatabaseUnavailable, now, effects);
-                }
-            }
-            return;
-        }
-        // A newer token may have come since: then this answer is about nobody any more.
-        let Some(mut refreshing) = channel
-            .refreshing
-            .take_if(|refreshing| refreshing.holder.mark == mark)
-        else {
-            return;
-        };
-        match permission {
-            Permission::Read => {
-                channel.take_over(refreshing.holder);
-                effects.extend(channel.subscribe());
-            }
-            Permission::None => self.close_channel(topic, no_permission(&name), effects),
-            // Clients never rejoin a channel that was closed, so an outage does not end it: the
-            // token it was let in with is good until it expires.
-            Permission::Unknown => {
-                if refreshing.failures == 0 {
-                    let notice = SystemNotice::channel(Status::Error, REFRESH_WAITS);
-                    effects.push(Effect::Send(channel.system(notice)));
-                }
-                refreshing.failures = refreshing.failures.saturating_add(1);
-                effects.push(channel.authorize(
-                    &refreshing.holder,
-                    &self.headers,
-                    refreshing.failures,
-                ));
-                channel.refreshing = Some(refreshing);
-            }
-        }
-    }
-
     /// `access_token`: never answered (protocol 3.6).
     fn refresh(
         &mut self,
@@ -428,13 +372,13 @@ impl Session {
             return;
         }
         match self.shared.verifier.verify_socket(&token) {
-            Err(error) => self.close_channel(topic, token_text(&error), effects),
+            Err(error) => self.close_channel(topic, token_text(&error), now, effects),
             Ok(claims) => {
                 let holder = Holder { claims, mark };
                 if let Some(error) = expiry(&holder.claims, now.seconds()) {
-                    self.close_channel(topic, token_text(&error), effects);
+                    self.close_channel(topic, token_text(&error), now, effects);
                 } else if channel.is_private {
-                    effects.push(channel.authorize(&holder, &self.headers, 0));
+                    effects.push(channel.ask_to_read(&holder, &self.headers, 0));
                     let refreshing = Refreshing {
                         holder,
                         failures: 0,
@@ -449,12 +393,23 @@ impl Session {
     }
 
     /// Ends a channel and says why. The socket stays.
-    fn close_channel(&mut self, topic: &str, why: String, effects: &mut Vec<Effect>) {
-        if let Some(channel) = self.channels.remove(topic) {
-            let notice = SystemNotice::channel(Status::Error, why);
-            effects.push(Effect::Send(channel.system(notice)));
-            effects.push(Effect::Send(channel.close()));
-            effects.push(Effect::Detach(channel.id));
+    fn close_channel(
+        &mut self,
+        topic: &str,
+        why: String,
+        now: UnixMillis,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(channel) = self.channels.remove(topic) else {
+            return;
+        };
+        let notice = SystemNotice::channel(Status::Error, why);
+        effects.push(Effect::Send(channel.system(notice)));
+        effects.push(Effect::Send(channel.close()));
+        effects.push(Effect::Detach(channel.id));
+        // They learn that there is no channel, or make a new one.
+        for message in channel.waiting.unwrap_or_default().messages {
+            self.receive(&message.borrow(), now, effects);
         }
     }
 
@@ -485,23 +440,11 @@ impl Channel {
             .is_some_and(|joining| joining.wait_until.is_none())
     }
 
-    /// The order to ask whether this holder may read the topic.
-    fn authorize(&self, holder: &Holder, headers: &Arc<str>, failures: u32) -> Effect {
-        Effect::Authorize(AuthorizeOrder {
-            channel: self.id,
-            topic: Arc::clone(&self.topic),
-            claims: Arc::clone(&holder.claims),
-            mark: holder.mark,
-            headers: Arc::clone(headers),
-            presence: self.presence,
-            failures,
-        })
-    }
-
     /// Acts for somebody else from here on.
     fn take_over(&mut self, holder: Holder) {
         self.holder = holder;
         self.is_warned = false;
+        self.write = WritePermission::NotAsked;
     }
 
     /// The order to register the bindings under the channel's present identity. One at a time:

@@ -2,11 +2,11 @@
 
 use serde_json::{Value, json};
 
-use super::join::{MAX_WAITING, MAX_WAITING_BYTES};
 use super::*;
 use crate::auth::{KeySet, Requirements, mint};
 use crate::observability::metrics::RealtimeMetrics;
-use crate::realtime::channel::postgres_changes;
+use crate::realtime::channel::authorize::{AuthorizeError, Permissions, Question};
+use crate::realtime::channel::{MAX_WAITING, MAX_WAITING_BYTES, postgres_changes};
 use crate::realtime::protocol::Serializer;
 use crate::visibility::ChannelId;
 
@@ -94,12 +94,40 @@ impl Script {
     }
 
     /// The answer about the permissions of a token's holder; the connection's without one.
-    fn authorized(&mut self, permission: Permission, token: Option<&str>) -> Vec<String> {
+    fn answer(
+        &mut self,
+        question: Question,
+        answer: Result<Permissions, AuthorizeError>,
+        token: Option<&str>,
+    ) -> Vec<String> {
         let mark = match token {
             Some(token) => self.session.shared.marks.of(token),
             None => self.session.connection.mark,
         };
-        self.complete(1, "realtime:a", WorkResult::Authorized(permission, mark))
+        let result = WorkResult::Authorized {
+            question,
+            mark,
+            answer,
+        };
+        self.complete(1, "realtime:a", result)
+    }
+
+    /// What may be read, asked without presence.
+    fn read(
+        &mut self,
+        answer: Result<Permissions, AuthorizeError>,
+        token: Option<&str>,
+    ) -> Vec<String> {
+        self.answer(Question::Read { presence: false }, answer, token)
+    }
+
+    /// A private channel without presence that may read, on a session of its own.
+    fn private(ack: bool) -> Self {
+        let mut script = Self::new();
+        let payload = private(json!({ "broadcast": { "ack": ack } }));
+        script.join("1", "realtime:a", &payload);
+        script.read(Ok(BROADCAST), None);
+        script
     }
 
     /// Lets time pass until the session's next deadline.
@@ -109,6 +137,42 @@ impl Script {
         self.session.tick(self.now, &mut effects);
         printed(effects)
     }
+}
+
+const BROADCAST: Permissions = Permissions {
+    broadcast: true,
+    presence: false,
+};
+const PRESENCE: Permissions = Permissions {
+    broadcast: false,
+    presence: true,
+};
+const NOTHING: Permissions = Permissions {
+    broadcast: false,
+    presence: false,
+};
+
+/// A join of a private channel without presence.
+fn private(mut config: Value) -> Value {
+    config["private"] = true.into();
+    config["presence"] = json!({ "enabled": false });
+    json!({ "config": config })
+}
+
+fn broadcast(reference: &str) -> Value {
+    json!(["1", reference, "realtime:a", "broadcast", {"type": "broadcast", "event": "e", "payload": {}}])
+}
+
+fn failed(reference: &str, reason: &str) -> String {
+    format!(
+        r#"["1","{reference}","realtime:a","phx_reply",{{"status":"error","response":{{"reason":"{reason}"}}}}]"#
+    )
+}
+
+fn channel_error(text: &str) -> String {
+    format!(
+        r#"["1",null,"realtime:a","system",{{"extension":"system","status":"error","message":"{text}","channel":"a"}}]"#
+    )
 }
 
 fn printed(effects: Vec<Effect>) -> Vec<String> {
@@ -142,7 +206,23 @@ fn printed(effects: Vec<Effect>) -> Vec<String> {
                     if order.until_live { ", until live" } else { "" }
                 )
             }
-            Effect::Authorize(order) => format!("authorize {}", order.channel.0),
+            Effect::Permit(channel, read) => format!(
+                "permit {}: broadcast {}, presence {}",
+                channel.0, read.broadcast, read.presence
+            ),
+            Effect::Authorize(order) => {
+                let question = match order.question {
+                    Question::Read { presence: false } => "read",
+                    Question::Read { presence: true } => "read with presence",
+                    Question::Write => "write",
+                };
+                format!(
+                    "ask {} to {question} as {} after {} failures",
+                    order.channel.0,
+                    order.claims.subject.as_deref().unwrap_or_default(),
+                    order.failures
+                )
+            }
         })
         .collect()
 }
@@ -547,49 +627,254 @@ fn a_private_join_asks_first() {
     let mut script = Script::new();
     assert_eq!(
         script.join("1", "realtime:a", &payload),
-        ["attach 1", "authorize 1"]
+        ["attach 1", "ask 1 to read as key after 0 failures"]
     );
     assert_eq!(
-        script.authorized(Permission::Read, None),
-        ["subscribe 1 as key after 0 failures"]
-    );
-    script.complete(
-        1,
-        "realtime:a",
-        WorkResult::Subscribed(Ok(StreamState::Live)),
-    );
-    let (ann, bob) = (token(500, "ann"), token(500, "bob"));
-    for token in [&ann, &bob] {
-        let refresh = json!(["1", "2", "realtime:a", "access_token", {"access_token": token}]);
-        assert_eq!(script.push(&refresh), ["authorize 1"]);
-    }
-    // What Ann may do says nothing about Bob.
-    assert!(script.authorized(Permission::Read, Some(&ann)).is_empty());
-    assert_eq!(
-        script.authorized(Permission::None, Some(&bob)),
+        script.read(Ok(BROADCAST), None),
         [
-            r#"["1",null,"realtime:a","system",{"extension":"system","status":"error","message":"You do not have permissions to read from this Channel topic: a","channel":"a"}]"#.to_owned(),
-            closed("1", "a"),
-            "detach 1".to_owned(),
+            "permit 1: broadcast true, presence false",
+            "subscribe 1 as key after 0 failures"
         ]
     );
-    for (permission, reason) in [
+    let unauthorized =
+        "Unauthorized: You do not have permissions to read from this Channel topic: a";
+    for (answer, reason) in [
+        (Ok(NOTHING), unauthorized),
+        (Err(policy_error()), unauthorized),
         (
-            Permission::None,
-            "Unauthorized: You do not have permissions to read from this Channel topic: a",
+            Err(AuthorizeError::Unavailable),
+            "UnableToConnectToProject: Realtime was unable to connect to the project database",
         ),
         (
-            Permission::Unknown,
-            "UnableToConnectToProject: Realtime was unable to connect to the project database",
+            Err(AuthorizeError::MissingPartition),
+            "MissingPartition: Realtime was unable to find the expected messages partition",
         ),
     ] {
         let mut script = Script::new();
         script.join("1", "realtime:a", &payload);
         assert_eq!(
-            script.authorized(permission, None),
+            script.read(answer, None),
             ["detach 1".to_owned(), refused("1", "a", reason)]
         );
     }
+}
+
+fn policy_error() -> AuthorizeError {
+    AuthorizeError::Policy {
+        sqlstate: "22P02".to_owned(),
+    }
+}
+
+#[test]
+fn presence_is_shown_to_those_who_may_read_it() {
+    let payload = json!({"config": {"private": true, "presence": {"enabled": true}}});
+    let state = r#"["1",null,"realtime:a","presence_state",{}]"#.to_owned();
+    for (read, shown) in [(BROADCAST, None), (PRESENCE, Some(state))] {
+        let mut script = Script::new();
+        assert_eq!(
+            script.join("1", "realtime:a", &payload)[1],
+            "ask 1 to read with presence as key after 0 failures"
+        );
+        let effects = script.answer(Question::Read { presence: true }, Ok(read), None);
+        assert_eq!(effects[1], joined("1", "a", ""));
+        assert_eq!(effects[2], "open 1");
+        assert_eq!(effects.get(3).cloned(), shown);
+    }
+}
+
+#[test]
+fn a_new_token_is_judged_by_what_it_may_read() {
+    let ann = token(500, "ann");
+    let refresh =
+        |token: &str| json!(["1", "2", "realtime:a", "access_token", {"access_token": token}]);
+    let lost = "You no longer have permission to read from this Channel topic: a";
+    let none = "You do not have permissions to read from this Channel topic: a";
+    let waits = "Realtime was unable to connect to the project database: the previous token stays in force until it expires, trying again";
+    // (before, under the new token, what is heard)
+    let cases = [
+        (
+            BROADCAST,
+            Ok(Permissions::ALL),
+            vec!["permit 1: broadcast true, presence true".to_owned()],
+        ),
+        (
+            Permissions::ALL,
+            Ok(BROADCAST),
+            vec![channel_error(lost), closed("1", "a"), "detach 1".to_owned()],
+        ),
+        (
+            Permissions::ALL,
+            Ok(NOTHING),
+            vec![channel_error(none), closed("1", "a"), "detach 1".to_owned()],
+        ),
+        (
+            PRESENCE,
+            Ok(BROADCAST),
+            vec![channel_error(lost), closed("1", "a"), "detach 1".to_owned()],
+        ),
+        (
+            BROADCAST,
+            Err(policy_error()),
+            vec![channel_error(none), closed("1", "a"), "detach 1".to_owned()],
+        ),
+        (
+            BROADCAST,
+            Err(AuthorizeError::Unavailable),
+            vec![
+                channel_error(waits),
+                "ask 1 to read with presence as ann after 1 failures".to_owned(),
+            ],
+        ),
+    ];
+    let payload = json!({"config": {"private": true, "presence": {"enabled": true}}});
+    for (before, under, heard) in cases {
+        let mut script = Script::new();
+        script.join("1", "realtime:a", &payload);
+        script.answer(Question::Read { presence: true }, Ok(before), None);
+        assert_eq!(
+            script.push(&refresh(&ann)),
+            ["ask 1 to read with presence as ann after 0 failures"]
+        );
+        let effects = script.answer(Question::Read { presence: true }, under, Some(&ann));
+        assert_eq!(effects, heard);
+    }
+
+    // What is sent behind a new token is looked at when that is known.
+    let mut script = Script::private(false);
+    script.push(&refresh(&ann));
+    assert!(script.push(&broadcast("3")).is_empty());
+    let bob = token(500, "bob");
+    assert!(script.push(&refresh(&bob)).is_empty());
+    assert_eq!(
+        script.read(Ok(BROADCAST), Some(&ann)),
+        [
+            "permit 1: broadcast true, presence false",
+            "ask 1 to write as ann after 0 failures"
+        ]
+    );
+    // The answer about Ann comes before Bob's turn, and says nothing about him.
+    let effects = script.answer(Question::Write, Ok(NOTHING), Some(&ann));
+    assert_eq!(effects.len(), 2, "{effects:?}");
+    assert_eq!(effects[1], "ask 1 to read as bob after 0 failures");
+    assert!(script.read(Ok(NOTHING), Some(&ann)).is_empty());
+}
+
+#[test]
+fn a_private_channel_asks_before_it_writes_and_keeps_the_order() {
+    let mut script = Script::private(true);
+    let asked = "ask 1 to write as key after 0 failures";
+    assert_eq!(script.push(&broadcast("2")), [asked]);
+    assert!(script.push(&broadcast("3")).is_empty());
+    // Other topics go on.
+    assert!(!script.join("9", "realtime:b", &plain()).is_empty());
+    let unauthorized = "You do not have permissions to write to this Channel topic: a";
+    assert_eq!(
+        script.answer(Question::Write, Ok(NOTHING), None),
+        [failed("2", unauthorized), failed("3", unauthorized)]
+    );
+    // It is remembered.
+    assert_eq!(script.push(&broadcast("4")), [failed("4", unauthorized)]);
+
+    // Where there was no answer, the next message asks again.
+    let mut script = Script::private(true);
+    script.push(&broadcast("2"));
+    script.push(&broadcast("3"));
+    let away = "UnableToConnectToProject: Realtime was unable to connect to the project database";
+    assert_eq!(
+        script.answer(Question::Write, Err(AuthorizeError::Unavailable), None),
+        [failed("2", away), failed("3", away)]
+    );
+    assert_eq!(script.push(&broadcast("4")), [asked]);
+    // A policy that fails is a refusal, which is remembered.
+    assert_eq!(
+        script.answer(Question::Write, Err(policy_error()), None),
+        [failed("4", unauthorized)]
+    );
+    assert_eq!(script.push(&broadcast("5")), [failed("5", unauthorized)]);
+
+    // Too many wait: they are refused at once.
+    let mut script = Script::private(true);
+    for _ in 0..MAX_WAITING {
+        script.push(&broadcast("2"));
+    }
+    assert_eq!(
+        script.push(&broadcast("3")),
+        [failed("3", TOO_MANY_WAITING)]
+    );
+}
+
+#[test]
+fn a_refusal_that_nobody_waits_for_is_told_now_and_then() {
+    let mut script = Script::private(false);
+    script.push(&broadcast("2"));
+    let unauthorized = "You do not have permissions to write to this Channel topic: a";
+    let mut heard = script.answer(Question::Write, Ok(NOTHING), None);
+    for _ in 0..10 {
+        heard.extend(script.push(&broadcast("3")));
+    }
+    assert_eq!(heard.len(), broadcast::NOTICES_AT_ONCE as usize);
+    assert!(
+        heard
+            .iter()
+            .all(|heard| *heard == channel_error(unauthorized))
+    );
+}
+
+#[test]
+fn a_large_first_message_waits_and_the_sum_of_all_is_bounded() {
+    let large = "x".repeat(MAX_WAITING_BYTES * 3);
+    let push = |topic: &str| json!(["1", "2", format!("realtime:{topic}"), "broadcast", {"payload": large}]);
+    let mut script = Script::with(RealtimeConfig {
+        max_broadcast_bytes: 5_000_000,
+        ..config()
+    });
+    for (number, topic) in ["a", "b", "c"].into_iter().enumerate() {
+        let number = u64::try_from(number).unwrap() + 1;
+        let full = format!("realtime:{topic}");
+        script.join("1", &full, &private(json!({"broadcast": {"ack": true}})));
+        let result = WorkResult::Authorized {
+            question: Question::Read { presence: false },
+            mark: script.session.connection.mark,
+            answer: Ok(BROADCAST),
+        };
+        script.complete(number, &full, result);
+    }
+    for topic in ["a", "b"] {
+        let effects = script.push(&push(topic));
+        assert!(effects[0].starts_with("ask"), "{effects:?}");
+        assert_eq!(effects.len(), 1);
+    }
+    let effects = script.push(&push("c"));
+    assert!(effects.last().unwrap().contains(TOO_MANY_WAITING));
+    // Behind a large one there is no room.
+    assert_eq!(
+        script.push(&broadcast("3")),
+        [failed("3", TOO_MANY_WAITING)]
+    );
+}
+
+#[test]
+fn whoever_shows_himself_first_asks_whether_he_may_see_others() {
+    let mut script = Script::private(false);
+    let track = json!(["1", "2", "realtime:a", "presence", {"type": "presence", "event": "track", "payload": {}}]);
+    assert_eq!(
+        script.push(&track),
+        ["ask 1 to read with presence as key after 0 failures"]
+    );
+    assert_eq!(
+        script.answer(Question::Read { presence: true }, Ok(PRESENCE), None),
+        [
+            "permit 1: broadcast true, presence true",
+            "ask 1 to write as key after 0 failures"
+        ]
+    );
+    assert_eq!(
+        script.answer(Question::Write, Ok(BROADCAST), None),
+        [failed(
+            "2",
+            "You do not have permissions to write to this Channel topic: a"
+        )]
+    );
 }
 
 #[test]

@@ -6,7 +6,7 @@ use super::{Server, config};
 use crate::support::chaos::ChaosProxy;
 use crate::support::database::TestDatabase;
 use crate::support::socket::{PhoenixSocket, VERSIONS, Version};
-use crate::support::token::{anon_key, mint, now_s, user_claims, user_token};
+use crate::support::token::{anon_key, mint, now_s, service_role_key, user_claims, user_token};
 
 /// The table as the original has it, in one partition.
 const MESSAGES: &str = r"
@@ -125,6 +125,291 @@ async fn policies_see_the_extension_headers_of_the_handshake_and_no_key() {
             .await;
         client.expect_reply("1", status).await;
     }
+}
+
+/// Rights by the name of the topic: its letters say what `authenticated` may do there.
+const BY_TOPIC: &str = r"
+create policy read_broadcasts on realtime.messages for select to authenticated
+  using (realtime.topic() ~ '^rights:[^:]*b' and extension = 'broadcast');
+create policy read_presence on realtime.messages for select to authenticated
+  using (realtime.topic() ~ '^rights:[^:]*p' and extension = 'presence');
+create policy write_broadcasts on realtime.messages for insert to authenticated
+  with check (topic ~ '^rights:[^:]*B' and extension = 'broadcast');
+create policy write_presence on realtime.messages for insert to authenticated
+  with check (topic ~ '^rights:[^:]*P' and extension = 'presence');
+";
+
+const CANNOT_WRITE: &str = "You do not have permissions to write to this Channel topic: ";
+
+#[tokio::test]
+async fn every_permission_counts_for_itself() {
+    let database = TestDatabase::bare().await;
+    let admin = database.connect().await;
+    admin.batch_execute(MESSAGES).await.unwrap();
+    admin.batch_execute(BY_TOPIC).await.unwrap();
+    let server = Server::start_over(config(), database.url()).await;
+    let token = user_token(uuid::Uuid::new_v4());
+    // (topic, may join, may send, may show himself)
+    let cases = [
+        ("rights:b", true, false, false),
+        ("rights:p", true, false, false),
+        ("rights:B", false, false, false),
+        ("rights:bB", true, true, false),
+        ("rights:pP", true, false, true),
+        ("rights:bpBP", true, true, true),
+    ];
+    for (topic, may_join, may_send, may_track) in cases {
+        let mut client = server.client(Version::Two).await;
+        let full = format!("realtime:{topic}");
+        let mut payload = private(true, Some(&token));
+        payload["config"]["broadcast"] = json!({"ack": true});
+        client.join("1", &full, payload).await;
+        if !may_join {
+            client.expect_reply("1", "error").await;
+            continue;
+        }
+        client.expect_reply("1", "ok").await;
+        if topic.contains('p') {
+            client.expect(&full, "presence_state").await;
+        }
+        let broadcast = json!({"type": "broadcast", "event": "e", "payload": {}});
+        client
+            .push(json!("1"), "2", &full, "broadcast", broadcast)
+            .await;
+        let track = json!({"type": "presence", "event": "track", "payload": {}});
+        client.push(json!("1"), "3", &full, "presence", track).await;
+        for (reference, is_allowed) in [("2", may_send), ("3", may_track)] {
+            let reply = client.expect(&full, "phx_reply").await;
+            assert_eq!(reply.reference, reference);
+            let reason = format!("{CANNOT_WRITE}{topic}");
+            assert_eq!(
+                reply.payload["response"]["reason"] != reason,
+                is_allowed,
+                "{topic}: {reply:?}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn broadcasts_reach_those_who_may_read_them() {
+    let database = TestDatabase::bare().await;
+    let admin = database.connect().await;
+    admin.batch_execute(MESSAGES).await.unwrap();
+    admin
+        .batch_execute(
+            "create policy by_claim on realtime.messages for select to authenticated using (
+               current_setting('request.jwt.claims')::json ->> 'reads' like '%' || extension || '%');
+             create policy sends on realtime.messages for insert to authenticated with check (true);",
+        )
+        .await
+        .unwrap();
+    let server = Server::start_over(config(), database.url()).await;
+    let token = |reads: &str| {
+        let mut claims = user_claims(uuid::Uuid::new_v4());
+        claims["reads"] = reads.into();
+        mint(&claims)
+    };
+    let topic = "realtime:a";
+    let join = async |payload: Value| {
+        let mut client = server.client(Version::Two).await;
+        client.join("1", topic, payload).await;
+        client.expect_reply("1", "ok").await;
+        client
+    };
+    let mut reader = join(private(true, Some(&token("broadcast")))).await;
+    let mut onlooker = join(private(true, Some(&token("presence")))).await;
+    onlooker.expect(topic, "presence_state").await;
+    let mut public = join(super::plain_join()).await;
+    let mut sender = join(private(false, Some(&token("broadcast")))).await;
+    for round in 0..2 {
+        let payload = json!({"type": "broadcast", "event": "e", "payload": {"round": round}});
+        sender
+            .push(json!("1"), "2", topic, "broadcast", payload.clone())
+            .await;
+        assert_eq!(reader.expect(topic, "broadcast").await.payload, payload);
+        public.expect_quiet().await;
+        if round == 0 {
+            onlooker.expect_quiet().await;
+            // A new token lets him read broadcasts as well.
+            let payload = json!({ "access_token": token("broadcast,presence") });
+            onlooker
+                .push(json!("1"), "2", topic, "access_token", payload)
+                .await;
+            // What it sends behind the token comes when the token has been judged.
+            let payload = json!({"type": "broadcast", "event": "mine", "payload": {}});
+            onlooker
+                .push(json!("1"), "3", topic, "broadcast", payload.clone())
+                .await;
+            for client in [&mut reader, &mut sender] {
+                assert_eq!(client.expect(topic, "broadcast").await.payload, payload);
+            }
+        } else {
+            assert_eq!(onlooker.expect(topic, "broadcast").await.payload, payload);
+        }
+    }
+}
+
+#[tokio::test]
+async fn failures_have_their_reasons_and_delay_nothing_else() {
+    let database = TestDatabase::bare().await;
+    let admin = database.connect().await;
+    admin.batch_execute(MESSAGES).await.unwrap();
+    admin
+        .batch_execute(
+            "create policy slow on realtime.messages for select to authenticated
+               using (realtime.topic() = 'slow' and pg_sleep(60)::text = 'x');
+             create policy raises on realtime.messages for insert to authenticated
+               with check (topic::int = 1);",
+        )
+        .await
+        .unwrap();
+    let server = Server::start_over(config(), database.url()).await;
+    let ann = uuid::Uuid::new_v4();
+    let token = user_token(ann);
+    let own = format!("realtime:{ann}");
+    let mut client = server.client(Version::Two).await;
+    client
+        .join("1", "realtime:slow", private(false, Some(&token)))
+        .await;
+    client
+        .join("2", "realtime:elsewhere", private(false, Some(&token)))
+        .await;
+    client.join("3", &own, private(false, Some(&token))).await;
+    client.join("4", "realtime:open", super::plain_join()).await;
+    // What comes behind the slow join is answered before it.
+    let mut answered = std::collections::HashMap::new();
+    for _ in 0..3 {
+        let reply = client.receive().await;
+        answered.insert(reply.topic, reply.payload["status"].clone());
+    }
+    assert_eq!(
+        answered,
+        [
+            ("realtime:elsewhere".to_owned(), json!("error")),
+            (own.clone(), json!("ok")),
+            ("realtime:open".to_owned(), json!("ok")),
+        ]
+        .into()
+    );
+    // A policy that fails is a refusal, told to whoever did not ask for an answer as well.
+    let broadcast = json!({"type": "broadcast", "event": "e", "payload": {}});
+    for reference in ["5", "6"] {
+        client
+            .push(json!("3"), reference, &own, "broadcast", broadcast.clone())
+            .await;
+    }
+    for _ in 0..2 {
+        let (status, text) = client.expect_system(&own).await;
+        assert_eq!((&*status, text), ("error", format!("{CANNOT_WRITE}{ann}")));
+    }
+    let response = client.expect_reply("1", "error").await;
+    assert_eq!(
+        response["reason"],
+        "QueryCanceled: canceling statement due to statement timeout"
+    );
+
+    admin
+        .batch_execute(
+            "drop table realtime.messages;
+             create table realtime.messages (
+               topic text not null, extension text not null, payload jsonb, event text,
+               private boolean default false, updated_at timestamp not null default now(),
+               inserted_at timestamp not null default now(), id uuid not null default gen_random_uuid(),
+               primary key (id, inserted_at)
+             ) partition by range (inserted_at);
+             grant select, insert on realtime.messages to authenticated;",
+        )
+        .await
+        .unwrap();
+    client
+        .join("7", "realtime:a", private(false, Some(&token)))
+        .await;
+    let response = client.expect_reply("7", "error").await;
+    assert_eq!(
+        response["reason"],
+        "MissingPartition: Realtime was unable to find the expected messages partition"
+    );
+}
+
+#[tokio::test]
+async fn a_new_token_can_gain_and_lose() {
+    let database = TestDatabase::bare().await;
+    let admin = database.connect().await;
+    admin.batch_execute(MESSAGES).await.unwrap();
+    admin
+        .batch_execute(
+            "create policy by_claim on realtime.messages for select to authenticated using (
+               current_setting('request.jwt.claims')::json ->> 'reads' like '%' || extension || '%');
+             create policy by_claim_too on realtime.messages for insert to authenticated with check (
+               current_setting('request.jwt.claims')::json ->> 'writes' like '%' || extension || '%');",
+        )
+        .await
+        .unwrap();
+    let server = Server::start_over(config(), database.url()).await;
+    let ann = uuid::Uuid::new_v4();
+    let token = |reads: &str, writes: &str| {
+        let mut claims = user_claims(ann);
+        claims["reads"] = reads.into();
+        claims["writes"] = writes.into();
+        mint(&claims)
+    };
+    let topic = "realtime:a";
+    let mut client = server.client(Version::Two).await;
+    let mut payload = private(true, Some(&token("broadcast", "")));
+    payload["config"]["broadcast"] = json!({"ack": true});
+    client.join("1", topic, payload).await;
+    client.expect_reply("1", "ok").await;
+    let broadcast = json!({"type": "broadcast", "event": "e", "payload": {}});
+    // (new token, whether what is sent behind it may be)
+    let cases = [
+        (token("broadcast", "presence"), false),
+        (token("broadcast", "broadcast"), true),
+        (token("broadcast,presence", "presence"), false),
+    ];
+    for (token, may_send) in cases {
+        let payload = json!({ "access_token": token });
+        client
+            .push(json!("1"), "2", topic, "access_token", payload)
+            .await;
+        client
+            .push(json!("1"), "3", topic, "broadcast", broadcast.clone())
+            .await;
+        let reply = client.expect(topic, "phx_reply").await;
+        let reason = &reply.payload["response"]["reason"];
+        assert_eq!(*reason != format!("{CANNOT_WRITE}a"), may_send, "{reply:?}");
+    }
+    let payload = json!({ "access_token": token("broadcast", "") });
+    client
+        .push(json!("1"), "4", topic, "access_token", payload)
+        .await;
+    let (_, text) = client.expect_system(topic).await;
+    assert_eq!(
+        text,
+        "You no longer have permission to read from this Channel topic: a"
+    );
+    client.expect(topic, "phx_close").await;
+}
+
+#[tokio::test]
+async fn who_bypasses_row_security_may_do_everything() {
+    let server_database = TestDatabase::new().await;
+    let server = Server::start_over(config(), server_database.url()).await;
+    let mut client = server.client(Version::Two).await;
+    let mut payload = private(true, Some(&service_role_key()));
+    payload["config"]["broadcast"] = json!({"ack": true});
+    client.join("1", "realtime:anything", payload).await;
+    client.expect_reply("1", "ok").await;
+    client.expect("realtime:anything", "presence_state").await;
+    let broadcast = json!({"type": "broadcast", "event": "e", "payload": {}});
+    client
+        .push(json!("1"), "2", "realtime:anything", "broadcast", broadcast)
+        .await;
+    let reply = client.expect("realtime:anything", "phx_reply").await;
+    assert_ne!(
+        reply.payload["response"]["reason"],
+        format!("{CANNOT_WRITE}anything")
+    );
 }
 
 #[tokio::test]

@@ -1,0 +1,344 @@
+//! What the policies say of a private channel: at its join, under a new token, and when it writes
+//! for the first time (protocol 3.4, 3.6, 4.3).
+//!
+//! A write is never refused silently: whoever asked for an answer gets one, everybody else a `system`
+//! message, now and then.
+
+use std::sync::Arc;
+
+use super::super::channel::authorize::{AuthorizeError, Permissions, Question};
+use super::super::channel::{Channel, Holder, OwnedMessage, TokenMark, WritePermission};
+use super::super::error::{JoinRefusal, no_longer_permitted, no_permission, write_refusal};
+use super::super::limits::UnixMillis;
+use super::super::protocol::{ClientMessage, Reply, Status, SystemNotice};
+use super::Session;
+use super::effect::{AuthorizeOrder, Effect};
+use crate::observability::metrics::DropReason;
+
+/// Bytes of payloads that wait in all channels of a socket together: at least the largest frame
+/// that a client may send, since the first message of a channel waits as a rule.
+const MAX_WAITING_BYTES_OF_SESSION: usize = 8 << 20;
+
+/// What a channel is told whose new token cannot be judged at present.
+const REFRESH_WAITS: &str = "Realtime was unable to connect to the project database: the previous \
+                             token stays in force until it expires, trying again";
+/// The same, when the policies took too long.
+const REFRESH_CANCELED: &str = "Query was cancelled: the previous token stays in force until it \
+                                expires, trying again";
+
+/// What is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Writing {
+    /// A broadcast.
+    Broadcast,
+    /// One's own presence.
+    Presence,
+}
+
+impl Writing {
+    fn is_allowed_by(self, permissions: Permissions) -> bool {
+        match self {
+            Self::Broadcast => permissions.broadcast,
+            Self::Presence => permissions.presence,
+        }
+    }
+}
+
+impl Session {
+    /// Whether the channel that `message` is for may write now. If not, the message is seen to: it
+    /// comes again when the policies have been asked, or its sender is told why it is refused.
+    pub(super) fn may_write(
+        &mut self,
+        message: &ClientMessage<'_>,
+        writing: Writing,
+        now: UnixMillis,
+        effects: &mut Vec<Effect>,
+    ) -> bool {
+        let Some(channel) = self.channels.get_mut(&*message.topic) else {
+            return false;
+        };
+        if !channel.is_private {
+            return true;
+        }
+        // Whoever shows himself hears of the others from then on, if the policies let him.
+        let reads_first = writing == Writing::Presence && !channel.is_presence_asked;
+        let question = match &channel.write {
+            WritePermission::Unknown(_) => None,
+            WritePermission::Known(_) | WritePermission::NotAsked if reads_first => {
+                Some(Question::Read { presence: true })
+            }
+            WritePermission::Known(permissions) if writing.is_allowed_by(*permissions) => {
+                return true;
+            }
+            WritePermission::NotAsked => Some(Question::Write),
+            WritePermission::Known(_) | WritePermission::Asking => None,
+        };
+        if let Some(question) = question {
+            channel.write = WritePermission::Asking;
+            effects.push(channel.ask(question, &channel.holder, &self.headers, 0));
+        }
+        if channel.write == WritePermission::Asking {
+            self.hold(message, effects);
+        } else {
+            self.refuse_write(message, writing, now, effects);
+        }
+        false
+    }
+
+    /// Keeps a message until what is under way for its channel has ended.
+    pub(super) fn hold(&mut self, message: &ClientMessage<'_>, effects: &mut Vec<Effect>) {
+        let waiting: usize = self
+            .channels
+            .values()
+            .filter_map(|channel| channel.waiting.as_ref())
+            .map(|waiting| waiting.bytes())
+            .sum();
+        let Some(channel) = self.channels.get_mut(&*message.topic) else {
+            return;
+        };
+        let owned = OwnedMessage::new(message, Arc::clone(&channel.topic));
+        let bytes = owned.payload_bytes();
+        let is_joining = channel.joining.is_some();
+        let kept = channel.waiting.get_or_insert_default();
+        if kept.has_room(bytes, !is_joining) && waiting + bytes <= MAX_WAITING_BYTES_OF_SESSION {
+            kept.push(owned);
+            return;
+        }
+        self.shared.hub.metrics().dropped(DropReason::RateLimited);
+        let reference = owned.into_reference();
+        if reference.is_some() {
+            let reason = if is_joining {
+                super::TOO_MANY_BEFORE_JOIN
+            } else {
+                super::TOO_MANY_WAITING
+            };
+            effects.push(Effect::Send(
+                channel.reply(reference, Reply::Error(reason.into())),
+            ));
+        }
+    }
+
+    /// Handles the messages that waited, in their order. They wait again where one of them begins
+    /// something new.
+    pub(super) fn receive_waiting(
+        &mut self,
+        topic: &str,
+        now: UnixMillis,
+        effects: &mut Vec<Effect>,
+    ) {
+        let waiting = self
+            .channels
+            .get_mut(topic)
+            .and_then(|channel| channel.waiting.take());
+        for message in waiting.unwrap_or_default().messages {
+            self.receive(&message.borrow(), now, effects);
+        }
+    }
+
+    /// The answer to a question about a channel.
+    pub(super) fn authorized(
+        &mut self,
+        topic: &Arc<str>,
+        question: Question,
+        mark: TokenMark,
+        answer: Result<Permissions, AuthorizeError>,
+        now: UnixMillis,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(channel) = self.channels.get_mut(topic) else {
+            return;
+        };
+        let is_about_refresh = channel
+            .refreshing
+            .as_ref()
+            .is_some_and(|refreshing| refreshing.holder.mark == mark);
+        if channel.joining.is_some() {
+            self.join_authorized(topic, answer, now, effects);
+        } else if is_about_refresh && question != Question::Write {
+            self.refresh_authorized(topic, answer, now, effects);
+        } else if channel.write == WritePermission::Asking && channel.holder.mark == mark {
+            channel.write_authorized(question, answer, effects);
+            self.receive_waiting(topic, now, effects);
+            if let Some(channel) = self.channels.get_mut(topic)
+                && matches!(channel.write, WritePermission::Unknown(_))
+            {
+                channel.write = WritePermission::NotAsked;
+            }
+        }
+        // Otherwise it is about a token that has been replaced since.
+    }
+
+    fn join_authorized(
+        &mut self,
+        topic: &Arc<str>,
+        answer: Result<Permissions, AuthorizeError>,
+        now: UnixMillis,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(channel) = self.channels.get_mut(topic) else {
+            return;
+        };
+        let name = channel.sub_topic().to_owned();
+        match answer {
+            Ok(read) if read.any() => {
+                channel.permit(read, effects);
+                self.subscribe_joining(topic, now, effects);
+            }
+            Ok(_) => self.refuse_joining(topic, &JoinRefusal::Unauthorized(name), now, effects),
+            Err(error) => {
+                let refusal = JoinRefusal::of_question(error, name);
+                self.refuse_joining(topic, &refusal, now, effects);
+            }
+        }
+    }
+
+    fn refresh_authorized(
+        &mut self,
+        topic: &Arc<str>,
+        answer: Result<Permissions, AuthorizeError>,
+        now: UnixMillis,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(channel) = self.channels.get_mut(topic) else {
+            return;
+        };
+        let Some(mut refreshing) = channel.refreshing.take() else {
+            return;
+        };
+        let had = channel.read;
+        match answer {
+            Ok(read) if !read.any() => {
+                let why = no_permission(channel.sub_topic());
+                self.close_channel(topic, why, now, effects);
+            }
+            Ok(read) if (had.broadcast && !read.broadcast) || (had.presence && !read.presence) => {
+                let why = no_longer_permitted(channel.sub_topic());
+                self.close_channel(topic, why, now, effects);
+            }
+            Ok(read) => {
+                channel.permit(read, effects);
+                channel.take_over(refreshing.holder);
+                effects.extend(channel.subscribe());
+                self.receive_waiting(topic, now, effects);
+            }
+            Err(error) if error.is_refusal() => {
+                let why = no_permission(channel.sub_topic());
+                self.close_channel(topic, why, now, effects);
+            }
+            // Clients never rejoin a channel that was closed, so an outage does not end it: the
+            // token it was let in with is good until it expires.
+            Err(error) => {
+                if refreshing.failures == 0 {
+                    let text = match error {
+                        AuthorizeError::Canceled(_) => REFRESH_CANCELED,
+                        _ => REFRESH_WAITS,
+                    };
+                    let notice = SystemNotice::channel(Status::Error, text);
+                    effects.push(Effect::Send(channel.system(notice)));
+                }
+                refreshing.failures = refreshing.failures.saturating_add(1);
+                effects.push(channel.ask_to_read(
+                    &refreshing.holder,
+                    &self.headers,
+                    refreshing.failures,
+                ));
+                channel.refreshing = Some(refreshing);
+                self.receive_waiting(topic, now, effects);
+            }
+        }
+    }
+
+    fn refuse_write(
+        &mut self,
+        message: &ClientMessage<'_>,
+        writing: Writing,
+        now: UnixMillis,
+        effects: &mut Vec<Effect>,
+    ) {
+        self.shared.hub.metrics().dropped(DropReason::Forbidden);
+        let Some(channel) = self.channels.get(&*message.topic) else {
+            return;
+        };
+        let error = match &channel.write {
+            WritePermission::Unknown(error) => Some(error),
+            _ => None,
+        };
+        let reason = write_refusal(error, channel.sub_topic());
+        // Presence is always answered (protocol 5.1).
+        let wants_answer = channel.ack || writing == Writing::Presence;
+        if wants_answer && message.reference.is_some() {
+            let reply = channel.reply(message.reference.clone(), Reply::Error(reason));
+            effects.push(Effect::Send(reply));
+            return;
+        }
+        self.notice(&message.topic, reason, now, effects);
+    }
+}
+
+impl Channel {
+    /// Whether messages of the topic wait: for the answer to the join, for permission to write, or for the
+    /// first judgement of a new token, under which whatever was sent behind it is to be judged.
+    pub(super) fn is_holding(&self) -> bool {
+        self.joining.is_some()
+            || self.write == WritePermission::Asking
+            || self
+                .refreshing
+                .as_ref()
+                .is_some_and(|refreshing| refreshing.failures == 0)
+    }
+
+    /// The order to ask what this holder may read of the topic.
+    pub(super) fn ask_to_read(&self, holder: &Holder, headers: &Arc<str>, failures: u32) -> Effect {
+        let presence = self.is_presence_asked;
+        self.ask(Question::Read { presence }, holder, headers, failures)
+    }
+
+    fn ask(
+        &self,
+        question: Question,
+        holder: &Holder,
+        headers: &Arc<str>,
+        failures: u32,
+    ) -> Effect {
+        Effect::Authorize(AuthorizeOrder {
+            channel: self.id,
+            topic: Arc::clone(&self.topic),
+            question,
+            claims: Arc::clone(&holder.claims),
+            mark: holder.mark,
+            headers: Arc::clone(headers),
+            failures,
+        })
+    }
+
+    fn permit(&mut self, read: Permissions, effects: &mut Vec<Effect>) {
+        self.read = read;
+        effects.push(Effect::Permit(self.id, read));
+    }
+
+    fn write_authorized(
+        &mut self,
+        question: Question,
+        answer: Result<Permissions, AuthorizeError>,
+        effects: &mut Vec<Effect>,
+    ) {
+        self.write = match (question, answer) {
+            (Question::Write, Ok(permissions)) => WritePermission::Known(permissions),
+            (Question::Read { .. }, Ok(read)) => {
+                self.is_presence_asked = true;
+                let read = Permissions {
+                    presence: read.presence,
+                    ..self.read
+                };
+                self.permit(read, effects);
+                WritePermission::NotAsked
+            }
+            // A policy that fails would fail again.
+            (_, Err(error)) if error.is_refusal() => {
+                self.is_presence_asked = true;
+                WritePermission::Known(Permissions::default())
+            }
+            (_, Err(error)) => WritePermission::Unknown(error),
+        };
+    }
+}
