@@ -458,3 +458,7 @@ impl Drop for Deliveries<'_> {
         self.settle();
     }
 }
+
+#[cfg(test)]
+#[path = "hub_tests.rs"]
+mod tests;

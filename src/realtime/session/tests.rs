@@ -917,3 +917,98 @@ fn the_end_of_a_session_ends_its_channels() {
     effects.sort();
     assert_eq!(effects, ["detach 1", "detach 2"]);
 }
+
+/// A binary push with JSON to the topic `realtime:a`; its effects, printed.
+fn push_binary(script: &mut Script, event: &str, payload: &[u8]) -> Vec<String> {
+    let mut bytes = vec![3, 1, 1, 10, u8::try_from(event.len()).unwrap(), 16, 1];
+    bytes.extend(format!("12realtime:a{event}{{\"persist\":true}}").as_bytes());
+    bytes.extend(payload);
+    let message = Serializer::V2.decode_binary(&bytes).unwrap();
+    let mut effects = Vec::new();
+    script.session.receive(&message, script.now, &mut effects);
+    printed(effects)
+}
+
+fn broadcasting(echo: bool, ack: bool) -> Value {
+    json!({"config": {
+        "presence": {"enabled": false}, "broadcast": {"self": echo, "ack": ack},
+    }})
+}
+
+#[test]
+fn a_broadcast_is_handed_on_and_answered_as_the_channel_asked() {
+    let message = r#"Json { event: "hi", payload: "{\"n\":1}" } to realtime:a"#;
+    let cases = [
+        (false, false, "except Some(ChannelId(1)), then None"),
+        (true, false, "except None, then None"),
+        (
+            true,
+            true,
+            r#"except None, then Some(["[\"1\",\"2\",\"realtime:a\",\"phx_reply\",{\"status\":\"ok\",\"response\":{}}]"])"#,
+        ),
+    ];
+    for (echo, ack, rest) in cases {
+        let mut script = Script::new();
+        script.join("1", "realtime:a", &broadcasting(echo, ack));
+        assert_eq!(
+            push_binary(&mut script, "hi", b"{\"n\":1}"),
+            [format!("broadcast {message} {rest}")]
+        );
+    }
+    // Text goes as it came, also with a join reference of another join.
+    let mut script = Script::new();
+    script.join("1", "realtime:a", &broadcasting(true, false));
+    assert_eq!(
+        script.push(&json!(["7", "2", "realtime:a", "broadcast", {"x": 1}])),
+        [r#"broadcast Text(RawValue({"x":1})) to realtime:a except None, then None"#]
+    );
+}
+
+#[test]
+fn a_refused_broadcast_is_told_but_not_without_end() {
+    let mut config = config();
+    config.max_broadcast_bytes = 10;
+    let mut script = Script::with(config);
+    script.join("1", "realtime:a", &broadcasting(true, false));
+    let notice = r#"["1",null,"realtime:a","system",{"extension":"system","status":"error","message":"The payload of a broadcast is too large: at most 10 bytes","channel":"a"}]"#;
+    let large = b"{\"x\":12345}";
+    for _ in 0..super::broadcast::NOTICES_AT_ONCE {
+        assert_eq!(push_binary(&mut script, "hi", large), [notice]);
+    }
+    assert!(push_binary(&mut script, "hi", large).is_empty());
+    script.now = UnixMillis(script.now.0 + 1_000);
+    assert_eq!(push_binary(&mut script, "hi", large), [notice]);
+    assert_eq!(
+        push_binary(&mut script, "hi", b"{\"x\":1234}").len(),
+        1,
+        "what fits is sent"
+    );
+    let metrics = script.session.shared.hub.metrics();
+    let labels = crate::observability::metrics::DropLabels {
+        reason: DropReason::TooLarge,
+    };
+    assert_eq!(metrics.frames_dropped.get_or_create(&labels).get(), 7);
+}
+
+#[test]
+fn a_broadcast_waits_for_the_join_of_its_channel() {
+    let mut script = Script::new();
+    let mut payload = with_binding().0;
+    payload["config"]["broadcast"] = json!({"self": true});
+    script.join("1", "realtime:a", &payload);
+    assert!(push_binary(&mut script, "hi", b"{}").is_empty());
+    let effects = script.complete(1, "realtime:a", WorkResult::SubscribeLate);
+    assert_eq!(
+        effects.last().unwrap(),
+        r#"broadcast Json { event: "hi", payload: "{}" } to realtime:a except None, then None"#
+    );
+}
+
+#[test]
+fn a_long_topic_takes_text_only() {
+    let topic = format!("realtime:{}", "x".repeat(250));
+    let mut script = Script::new();
+    script.join("1", &topic, &broadcasting(true, true));
+    let effects = script.push(&json!(["1", "2", topic, "broadcast", {}]));
+    assert!(effects[0].starts_with("broadcast"), "{effects:?}");
+}

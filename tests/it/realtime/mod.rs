@@ -1,5 +1,6 @@
 //! The socket, from the handshake to the close frame.
 
+mod broadcast;
 mod handshake;
 mod join;
 mod limits;

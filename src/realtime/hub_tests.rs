@@ -1,0 +1,204 @@
+//! Who is in a topic, and who of them gets a broadcast.
+
+use std::collections::BTreeMap;
+use std::io::ErrorKind;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::realtime::outbound::QueueLimits;
+use crate::realtime::protocol::UserPayload;
+
+const LIMITS: QueueLimits = QueueLimits {
+    frames: 100,
+    bytes: 1_000_000,
+};
+
+/// A member and what reached it.
+struct Client {
+    channel: ChannelId,
+    outbound: Arc<Outbound>,
+}
+
+fn join(hub: &Hub, name: &str, is_private: bool, serializer: Serializer) -> Client {
+    let client = Client {
+        channel: hub.next_channel(),
+        outbound: Arc::new(Outbound::new(None, LIMITS)),
+    };
+    let spec = MemberSpec {
+        topic: TopicKey::new(name, is_private),
+        join_ref: None,
+        is_legacy: false,
+        reads_broadcasts: true,
+    };
+    hub.attach(client.channel, spec, serializer, &client.outbound);
+    hub.open(client.channel);
+    client
+}
+
+impl Client {
+    /// The payloads of the broadcasts that have come, which are one byte each.
+    fn received(&self) -> String {
+        let mut bytes = Vec::new();
+        while !self.outbound.is_empty() {
+            self.outbound
+                .drain(|slices| {
+                    let all = slices
+                        .iter()
+                        .flat_map(|slice| slice.to_vec())
+                        .collect::<Vec<_>>();
+                    bytes.extend_from_slice(&all);
+                    if all.is_empty() {
+                        return Err(ErrorKind::WouldBlock.into());
+                    }
+                    Ok(all.len())
+                })
+                .unwrap();
+        }
+        let mut payloads = String::new();
+        let mut rest = bytes.as_slice();
+        while let [_, length, tail @ ..] = rest {
+            let (frame, after) = tail.split_at(usize::from(*length));
+            payloads.push(char::from(frame[frame.len() - 1]));
+            rest = after;
+        }
+        payloads
+    }
+}
+
+/// Sends one byte.
+fn send(hub: &Hub, name: &str, is_private: bool, byte: u8, except: Option<ChannelId>) -> usize {
+    let broadcast = Broadcast::User {
+        event: "e",
+        metadata: "",
+        payload: UserPayload::Binary(&[byte]),
+    };
+    hub.deliveries()
+        .broadcast(&TopicKey::new(name, is_private), &broadcast, except)
+        .unwrap()
+}
+
+#[test]
+fn topics_of_one_name_are_two() {
+    let hub = Hub::new(RealtimeMetrics::default());
+    let public = join(&hub, "a", false, Serializer::V2);
+    let private = join(&hub, "a", true, Serializer::V2);
+    assert_eq!(send(&hub, "a", false, b'1', None), 1);
+    assert_eq!(send(&hub, "a", true, b'2', None), 1);
+    assert_eq!(send(&hub, "b", true, b'3', None), 0, "nobody is there");
+    assert_eq!(
+        (&*public.received(), &*private.received()),
+        ("1", "2"),
+        "each its own"
+    );
+}
+
+#[test]
+fn a_member_may_be_left_out_for_what_it_is_or_may_not() {
+    let hub = Hub::new(RealtimeMetrics::default());
+    let sender = join(&hub, "a", false, Serializer::V2);
+    let other = join(&hub, "a", false, Serializer::V2);
+    let old = join(&hub, "a", false, Serializer::V1);
+    send(&hub, "a", false, b'1', Some(sender.channel));
+    hub.set_broadcasts(other.channel, false);
+    send(&hub, "a", false, b'2', None);
+    hub.set_broadcasts(other.channel, true);
+    send(&hub, "a", false, b'3', None);
+    assert_eq!(sender.received(), "23");
+    assert_eq!(other.received(), "13");
+    assert_eq!(old.received(), "", "no binary frame for version 1");
+}
+
+#[test]
+fn broadcasts_before_the_reply_to_a_join_come_after_it_in_their_order() {
+    let hub = Hub::new(RealtimeMetrics::default());
+    let client = join(&hub, "a", false, Serializer::V2);
+    let (late, outbound) = (hub.next_channel(), Arc::clone(&client.outbound));
+    let spec = MemberSpec {
+        topic: TopicKey::new("b", false),
+        join_ref: None,
+        is_legacy: false,
+        reads_broadcasts: true,
+    };
+    hub.attach(late, spec, Serializer::V2, &outbound);
+    send(&hub, "b", false, b'1', None);
+    send(&hub, "b", false, b'2', None);
+    send(&hub, "a", false, b'r', None);
+    hub.open(late);
+    send(&hub, "b", false, b'3', None);
+    assert_eq!(client.received(), "r123");
+}
+
+#[test]
+fn broadcasts_of_one_turn_go_together_and_keep_their_order() {
+    let hub = Hub::new(RealtimeMetrics::default());
+    let client = join(&hub, "a", false, Serializer::V2);
+    let mut deliveries = hub.deliveries();
+    let mut send = |name, byte: &[u8; 1]| {
+        let broadcast = Broadcast::User {
+            event: "e",
+            metadata: "",
+            payload: UserPayload::Binary(byte),
+        };
+        let key = TopicKey::new(name, false);
+        deliveries.broadcast(&key, &broadcast, None).unwrap();
+    };
+    send("a", b"1");
+    send("a", b"2");
+    send("nobody", b"x");
+    send("a", b"3");
+    drop(deliveries);
+    assert_eq!(client.received(), "123");
+    assert_eq!(hub.metrics().frames_sent.get(), 3);
+}
+
+#[test]
+fn a_topic_ends_with_its_last_member() {
+    let hub = Hub::new(RealtimeMetrics::default());
+    let key = TopicKey::new("a", false);
+    let (first, second) = (
+        join(&hub, "a", false, Serializer::V2),
+        join(&hub, "a", false, Serializer::V2),
+    );
+    hub.detach(first.channel);
+    hub.detach(first.channel);
+    assert!(hub.topic(&key).is_some());
+    hub.detach(second.channel);
+    assert!(hub.topic(&key).is_none());
+    assert!(hub.topics.is_empty());
+}
+
+proptest! {
+    /// Joins, leaves and broadcasts in any order: everybody who is there, and nobody else, gets each.
+    #[test]
+    fn the_list_of_members_is_exact(steps in proptest::collection::vec((0_u8..3, 0_usize..6), 0..60)) {
+        let hub = Hub::new(RealtimeMetrics::default());
+        let mut present: BTreeMap<usize, (Client, String)> = BTreeMap::new();
+        for (step, who) in steps {
+            match step {
+                0 => {
+                    if let Some((gone, expected)) = present.remove(&who) {
+                        hub.detach(gone.channel);
+                        prop_assert_eq!(gone.received(), expected);
+                    }
+                }
+                1 => {
+                    present
+                        .entry(who)
+                        .or_insert_with(|| (join(&hub, "a", false, Serializer::V2), String::new()));
+                }
+                _ => {
+                    let byte = b'0' + u8::try_from(who).unwrap();
+                    let count = send(&hub, "a", false, byte, None);
+                    prop_assert_eq!(count, present.len());
+                    for (_, expected) in present.values_mut() {
+                        expected.push(char::from(byte));
+                    }
+                }
+            }
+        }
+        for (client, expected) in present.values() {
+            prop_assert_eq!(&client.received(), expected);
+        }
+    }
+}
