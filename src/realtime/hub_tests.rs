@@ -29,7 +29,7 @@ fn join(hub: &Hub, name: &str, is_private: bool, serializer: Serializer) -> Clie
         topic: TopicKey::new(name, is_private),
         join_ref: None,
         is_legacy: false,
-        reads_broadcasts: true,
+        read: Permissions::ALL,
     };
     hub.attach(client.channel, spec, serializer, &client.outbound);
     hub.open(client.channel);
@@ -100,9 +100,9 @@ fn a_member_may_be_left_out_for_what_it_is_or_may_not() {
     let other = join(&hub, "a", false, Serializer::V2);
     let old = join(&hub, "a", false, Serializer::V1);
     send(&hub, "a", false, b'1', Some(sender.channel));
-    hub.set_broadcasts(other.channel, false);
+    hub.permit(other.channel, Permissions::default());
     send(&hub, "a", false, b'2', None);
-    hub.set_broadcasts(other.channel, true);
+    hub.permit(other.channel, Permissions::ALL);
     send(&hub, "a", false, b'3', None);
     assert_eq!(sender.received(), "23");
     assert_eq!(other.received(), "13");
@@ -118,7 +118,7 @@ fn broadcasts_before_the_reply_to_a_join_come_after_it_in_their_order() {
         topic: TopicKey::new("b", false),
         join_ref: None,
         is_legacy: false,
-        reads_broadcasts: true,
+        read: Permissions::ALL,
     };
     hub.attach(late, spec, Serializer::V2, &outbound);
     send(&hub, "b", false, b'1', None);
