@@ -25,8 +25,8 @@ compat: ## only the official JavaScript clients against a fresh build
 fuzz: ## look for inputs that break what reads bytes from outside, a minute for each target
 	scripts/fuzz --seconds 60
 
-bench: ## the benchmarks
-	cargo bench --locked
+bench: ## every benchmark, about 20 minutes; the figures go into docs/benchmarks.md
+	scripts/bench-all
 
 schema-dump: ## write sql/install.sql and sql/schema.sql anew after a change below sql/
 	WRITE_GENERATED_SQL=1 cargo test --locked --test it schema_install::generated_

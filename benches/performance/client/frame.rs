@@ -1,0 +1,114 @@
+//! The part of RFC 6455 that a measuring client needs: the request, masked frames out, frames in.
+
+use std::fmt::Write as _;
+
+/// Opcode of a text frame.
+pub(crate) const TEXT: u8 = 1;
+/// Opcode of a binary frame.
+pub(crate) const BINARY: u8 = 2;
+/// Opcode of a close frame.
+pub(crate) const CLOSE: u8 = 8;
+/// Opcode of a ping.
+pub(crate) const PING: u8 = 9;
+/// Opcode of a pong.
+pub(crate) const PONG: u8 = 10;
+
+/// The request that opens a socket. Its key is always the same one: only a cache between the two
+/// could be misled by that, and there is none.
+pub(crate) fn upgrade_request(host: &str, path: &str) -> Vec<u8> {
+    format!(
+        "GET {path} HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    )
+    .into_bytes()
+}
+
+/// Appends one whole frame as a client sends it: masked (section 5.3).
+pub(crate) fn push_masked(out: &mut Vec<u8>, opcode: u8, payload: &[u8]) {
+    push_head(out, opcode, payload.len(), MASKED);
+    let mask = fastrand::u32(..).to_ne_bytes();
+    out.extend_from_slice(&mask);
+    out.extend(payload.iter().zip(mask.iter().cycle()).map(|(a, b)| a ^ b));
+}
+
+/// Appends one whole frame as a server sends it: bare.
+pub(crate) fn push_unmasked(out: &mut Vec<u8>, opcode: u8, payload: &[u8]) {
+    push_head(out, opcode, payload.len(), 0);
+    out.extend_from_slice(payload);
+}
+
+/// The bit of the second byte that says "masked".
+const MASKED: u8 = 0x80;
+
+fn push_head(out: &mut Vec<u8>, opcode: u8, length: usize, masked: u8) {
+    out.push(0x80 | opcode);
+    if let Ok(short) = u8::try_from(length)
+        && short < 126
+    {
+        out.push(masked | short);
+    } else if let Ok(middle) = u16::try_from(length) {
+        out.push(masked | 126);
+        out.extend_from_slice(&middle.to_be_bytes());
+    } else {
+        out.push(masked | 127);
+        out.extend_from_slice(&(length as u64).to_be_bytes());
+    }
+}
+
+/// Where the first frame of a buffer ends, and where its payload begins.
+pub(crate) struct Extent {
+    /// Kind of frame.
+    pub(crate) opcode: u8,
+    /// The mask, on frames of a client.
+    pub(crate) mask: Option<[u8; 4]>,
+    /// Offset of the payload.
+    pub(crate) payload: usize,
+    /// Offset behind the frame.
+    pub(crate) end: usize,
+}
+
+/// Measures the frame at the start of `buffer`; `None` until all of it is there.
+#[inline]
+pub(crate) fn measure(buffer: &[u8]) -> Option<Extent> {
+    let &[first, second, ..] = buffer else {
+        return None;
+    };
+    let (mut payload, length) = match second & 0x7f {
+        126 => (
+            4,
+            u16::from_be_bytes(*buffer.get(2..)?.first_chunk()?).into(),
+        ),
+        127 => {
+            let length = u64::from_be_bytes(*buffer.get(2..)?.first_chunk()?);
+            (10, usize::try_from(length).ok()?)
+        }
+        short => (2, usize::from(short)),
+    };
+    let mask = if second & MASKED == 0 {
+        None
+    } else {
+        payload += 4;
+        Some(*buffer.get(payload - 4..)?.first_chunk()?)
+    };
+    let end = payload + length;
+    (buffer.len() >= end).then_some(Extent {
+        opcode: first & 0x0f,
+        mask,
+        payload,
+        end,
+    })
+}
+
+/// What a close frame says: code and reason (section 5.5.1).
+pub(crate) fn close_reason(payload: &[u8]) -> String {
+    let mut text = String::from("closed with ");
+    match payload.split_first_chunk::<2>() {
+        Some((code, reason)) => {
+            let reason = String::from_utf8_lossy(reason);
+            // Writing to a String cannot fail.
+            let _ = write!(text, "{} {reason}", u16::from_be_bytes(*code));
+        }
+        None => text.push_str("no code"),
+    }
+    text
+}

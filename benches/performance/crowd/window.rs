@@ -1,0 +1,64 @@
+//! What was received during one stretch of time.
+
+use hdrhistogram::{CreationError, Histogram};
+use serde_json::{Value, json};
+
+/// Receipts, and how long they took.
+pub(crate) struct Window {
+    /// Messages that reached one receiver.
+    pub(crate) deliveries: u64,
+    /// Frames that they came in.
+    pub(crate) frames: u64,
+    /// Messages that reached their last receiver.
+    pub(crate) completed: u64,
+    /// Receipts beyond one for each receiver.
+    pub(crate) repeated: u64,
+    latency_us: Histogram<u64>,
+}
+
+impl Window {
+    /// Nothing received yet.
+    pub(crate) fn new(latency_us: Histogram<u64>) -> Self {
+        Self {
+            deliveries: 0,
+            frames: 0,
+            completed: 0,
+            repeated: 0,
+            latency_us,
+        }
+    }
+
+    /// Ends this window and begins the next one in its place.
+    pub(crate) fn take(&mut self) -> Self {
+        let next = Self::new(Histogram::new_from(&self.latency_us));
+        std::mem::replace(self, next)
+    }
+
+    /// One receipt, so many nanoseconds after the message was sent.
+    #[inline]
+    pub(crate) fn record(&mut self, nanoseconds: u64) {
+        self.deliveries += 1;
+        self.latency_us.saturating_record(nanoseconds / 1000);
+    }
+
+    /// A quantile of the time from sending to receipt, in milliseconds.
+    pub(crate) fn latency_ms(&self, quantile: f64) -> f64 {
+        milliseconds(&self.latency_us, quantile)
+    }
+}
+
+/// A histogram from a microsecond to ten minutes, three digits exact.
+pub(crate) fn microseconds() -> Result<Histogram<u64>, CreationError> {
+    Histogram::new_with_bounds(1, 600_000_000, 3)
+}
+
+/// A quantile in milliseconds, to the microsecond.
+pub(crate) fn milliseconds(histogram: &Histogram<u64>, quantile: f64) -> f64 {
+    histogram.value_at_quantile(quantile) as f64 / 1000.0
+}
+
+/// The usual quantiles in milliseconds.
+pub(crate) fn quantiles(histogram: &Histogram<u64>) -> Value {
+    let at = |quantile| milliseconds(histogram, quantile);
+    json!({"p50": at(0.5), "p95": at(0.95), "p99": at(0.99), "max": at(1.0)})
+}

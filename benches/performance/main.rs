@@ -1,0 +1,135 @@
+//! The project's benchmarks: every row of the table in `docs/benchmarks.md`, and the soak.
+//!
+//!     cargo bench --bench performance                      every row
+//!     cargo bench --bench performance -- --row 1,5         these
+//!     cargo bench --bench performance -- --quick           whether all of it still works
+//!
+//! Prints one JSON line for each row. Speed never decides how the program ends, only whether every
+//! message arrived once and nowhere else: figures move with the machine and what else it does.
+
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a program for the terminal"
+)]
+
+mod client;
+mod crowd;
+mod database;
+mod meter;
+mod process;
+mod publish;
+mod report;
+mod row;
+mod server;
+mod writer;
+mod yardstick;
+
+use std::error::Error;
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+
+use database::Database;
+use row::{Laboratory, ROWS, Settings};
+
+/// What a benchmark may fail with: its text is printed.
+pub(crate) type Failure = Box<dyn Error + Send + Sync>;
+
+#[derive(Parser)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+    /// Rows to measure, separated by commas; all of them without
+    #[arg(long, value_delimiter = ',')]
+    row: Vec<u32>,
+    /// Measurements of each side, whose medians are taken
+    #[arg(long, default_value_t = 3)]
+    runs: usize,
+    /// How long one measurement takes
+    #[arg(long, default_value_t = 4.0)]
+    seconds: f64,
+    /// Few clients, one short run: whether everything still works
+    #[arg(long)]
+    quick: bool,
+    /// Given by `cargo bench`, without meaning here
+    #[arg(long, hide = true, global = true)]
+    bench: bool,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Write the lines of a full run into the document
+    Publish { results: PathBuf, document: PathBuf },
+    /// The least that a server can do, on a free port that is printed
+    #[command(hide = true)]
+    Yardstick,
+    /// Becomes another program that ends with its parent
+    #[command(hide = true)]
+    Tied {
+        program: OsString,
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let result = match &arguments.command {
+        Some(Command::Yardstick) => yardstick::serve().map_err(Failure::from),
+        Some(Command::Tied { program, arguments }) => Err(process::become_tied(program, arguments)),
+        Some(Command::Publish { results, document }) => publish::publish(results, document),
+        None => measure_rows(&arguments),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("performance: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn measure_rows(arguments: &Arguments) -> Result<(), Failure> {
+    let known = |number: &&u32| ROWS.iter().any(|row| row.number == **number);
+    if let Some(number) = arguments.row.iter().find(|number| !known(number)) {
+        return Err(format!("there is no row {number}").into());
+    }
+    process::raise_file_limit()?;
+    let settings = Settings {
+        runs: if arguments.quick { 1 } else { arguments.runs },
+        window: Duration::from_secs_f64(if arguments.quick {
+            0.5
+        } else {
+            arguments.seconds
+        }),
+        is_quick: arguments.quick,
+    };
+    let lab = Laboratory {
+        database: Database::start()?,
+        settings,
+    };
+    let mut has_failed = false;
+    for row in ROWS {
+        if arguments.row.is_empty() || arguments.row.contains(&row.number) {
+            match (row.measure)(&lab) {
+                Ok(outcome) => {
+                    has_failed |= !outcome.faults.is_empty();
+                    println!("{}", outcome.line(row.number, row.what));
+                }
+                // The other rows are worth having all the same.
+                Err(error) => {
+                    has_failed = true;
+                    eprintln!("row {}: {error}", row.number);
+                }
+            }
+        }
+    }
+    if has_failed {
+        return Err("not everything arrived once and where it belongs".into());
+    }
+    Ok(())
+}

@@ -1,0 +1,168 @@
+//! The rows of the table in `docs/benchmarks.md`: what is measured, and what must come out.
+
+mod broadcast;
+mod changes;
+mod database_broadcast;
+mod idle;
+mod joins;
+mod presence;
+mod restart;
+
+use std::time::Duration;
+
+use crate::Failure;
+use crate::crowd::Seat;
+use crate::database::Database;
+use crate::report::Outcome;
+
+/// One row.
+pub(crate) struct Row {
+    pub(crate) number: u32,
+    pub(crate) what: &'static str,
+    pub(crate) measure: fn(&Laboratory) -> Result<Outcome, Failure>,
+}
+
+/// Every row, in the order of the table.
+pub(crate) const ROWS: &[Row] = &[
+    Row {
+        number: 1,
+        what: "broadcast, one in flight, 1,000 receivers",
+        measure: broadcast::thousand,
+    },
+    Row {
+        number: 2,
+        what: "broadcast, one in flight, 100 receivers",
+        measure: broadcast::hundred,
+    },
+    Row {
+        number: 3,
+        what: "broadcast, one in flight in each of 100 rooms of 10",
+        measure: broadcast::rooms,
+    },
+    Row {
+        number: 4,
+        what: "broadcast, one in flight, 5,000 receivers",
+        measure: broadcast::five_thousand,
+    },
+    Row {
+        number: 5,
+        what: "broadcast, 8 queued per socket, 1,000 receivers",
+        measure: broadcast::queued,
+    },
+    Row {
+        number: 6,
+        what: "p99 at 20,000 deliveries/s to 1,000 receivers, against the yardstick's",
+        measure: broadcast::paced,
+    },
+    Row {
+        number: 7,
+        what: "latency of a broadcast to 100 receivers, one in flight",
+        measure: broadcast::latency,
+    },
+    Row {
+        number: 8,
+        what: "memory of 10,000 idle joined sockets",
+        measure: idle::memory,
+    },
+    Row {
+        number: 9,
+        what: "connecting and joining a public channel",
+        measure: joins::public,
+    },
+    Row {
+        number: 10,
+        what: "connecting and joining a private channel",
+        measure: joins::private,
+    },
+    Row {
+        number: 11,
+        what: "from the statement that writes a row to the client, on an idle server",
+        measure: changes::latency,
+    },
+    Row {
+        number: 12,
+        what: "rows under a policy that PostgreSQL must be asked about, each for two people",
+        measure: changes::throughput,
+    },
+    Row {
+        number: 13,
+        what: "the same with 5,000 people subscribed to the whole table",
+        measure: changes::crowded,
+    },
+    Row {
+        number: 16,
+        what: "row changes that nobody subscribes to",
+        measure: changes::unheard,
+    },
+    Row {
+        number: 17,
+        what: "300 people of one channel become present at once",
+        measure: presence::storm,
+    },
+    Row {
+        number: 18,
+        what: "5,000 sockets that send heartbeats",
+        measure: idle::heartbeats,
+    },
+    Row {
+        number: 22,
+        what: "10,000 clients are back and joined after a restart",
+        measure: restart::measure,
+    },
+    Row {
+        number: 23,
+        what: "broadcasts from the database to 100 receivers",
+        measure: database_broadcast::measure,
+    },
+];
+
+/// What every row is measured with.
+pub(crate) struct Laboratory {
+    pub(crate) database: Database,
+    pub(crate) settings: Settings,
+}
+
+/// How long and how large.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Settings {
+    /// Measurements of each side, in turn.
+    pub(crate) runs: usize,
+    /// How long one measurement takes.
+    pub(crate) window: Duration,
+    /// Only whether everything works: few sockets, and no figure means anything.
+    pub(crate) is_quick: bool,
+}
+
+impl Settings {
+    /// So many clients, or a few.
+    pub(crate) fn clients(&self, many: usize) -> usize {
+        if self.is_quick { many.min(20) } else { many }
+    }
+
+    /// A pause before a measurement, so that what came before it has ended.
+    pub(crate) fn pause(&self) -> Duration {
+        self.window.min(Duration::from_secs(1)) / 2
+    }
+}
+
+impl Laboratory {
+    /// Clients that join these topics in turn, each as a person of their own.
+    pub(crate) fn seats(&self, clients: usize, topics: usize) -> Result<Vec<Seat>, Failure> {
+        (0..clients)
+            .map(|person| {
+                Ok(Seat {
+                    topic: person % topics,
+                    token: self.database.token(person)?,
+                    config: Default::default(),
+                    publishes: false,
+                })
+            })
+            .collect()
+    }
+}
+
+/// Joins that are under way at once while a crowd gathers.
+pub(crate) const JOINS_AT_ONCE: usize = 200;
+
+/// How long a crowd may take to gather.
+pub(crate) const JOIN_PATIENCE: Duration = Duration::from_secs(120);

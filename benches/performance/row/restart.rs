@@ -1,0 +1,325 @@
+//! Row 22: the server is stopped and started again, and all its clients come back.
+//!
+//! A third each is in public channels, in private ones, and subscribed to row changes. They come back
+//! once as the official clients do, and once as fast as they can, to show what is the server's part.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use super::{Laboratory, joins};
+use crate::Failure;
+use crate::client::phoenix::{self, Control, HEARTBEAT, HEARTBEAT_SECONDS, JoinConfig};
+use crate::client::{Handler, SocketId, Sockets};
+use crate::process::database_cpu_seconds;
+use crate::report::{Better, Figure, Outcome, median, rounded};
+use crate::server::Server;
+
+/// Members of one topic here.
+const PER_TOPIC: usize = 100;
+
+/// How long everybody may take to come, and to come back.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Sockets that are being opened at once by clients that come as fast as they can: as many as wait
+/// in a usual queue of the kernel without being turned away.
+const OPENING_AT_ONCE: usize = 500;
+
+/// How clients come back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Manner {
+    /// After 1, 2, 5, then 10 seconds, without any spread: realtime-js.
+    Official,
+    /// Again and again.
+    Eager,
+}
+
+impl Manner {
+    fn pause(self, attempts: usize) -> Duration {
+        match self {
+            Self::Official => {
+                const SECONDS: [u64; 4] = [1, 2, 5, 10];
+                Duration::from_secs(SECONDS[attempts.min(3)])
+            }
+            Self::Eager => Duration::from_millis(20),
+        }
+    }
+}
+
+/// Row 22.
+pub(super) fn measure(lab: &Laboratory) -> Result<Outcome, Failure> {
+    lab.database.execute(joins::POLICIES)?;
+    let (mut official, mut eager) = (Vec::new(), Vec::new());
+    for _ in 0..lab.settings.runs {
+        official.push(run(lab, Manner::Official)?);
+        eager.push(run(lab, Manner::Eager)?);
+    }
+    let figure = |name, runs: &[Run]| Figure {
+        name,
+        unit: "s",
+        value: median(runs.iter().map(|run| run.seconds)),
+        better: Better::Lower,
+        floor: 10.0,
+        goal: 3.0,
+    };
+    Ok(Outcome {
+        figures: vec![
+            figure(
+                "from the order to stop until all are back, official clients",
+                &official,
+            ),
+            figure("the same, clients that try at once", &eager),
+        ],
+        runs: official.len(),
+        detail: json!({"official": medians(&official), "eager": medians(&eager)}),
+        faults: Vec::new(),
+    })
+}
+
+struct Run {
+    seconds: f64,
+    stop_seconds: f64,
+    attempts_per_client: f64,
+    server_cpu_seconds: f64,
+    database_cpu_seconds: f64,
+    transactions: f64,
+    memory_before_kib: f64,
+    memory_after_kib: f64,
+}
+
+fn medians(runs: &[Run]) -> Value {
+    let of = |value: fn(&Run) -> f64| rounded(median(runs.iter().map(value)));
+    json!({
+        "seconds": runs.iter().map(|run| rounded(run.seconds)).collect::<Vec<_>>(),
+        "until_the_old_process_has_ended_s": of(|run| run.stop_seconds),
+        "attempts_per_client": of(|run| run.attempts_per_client),
+        "server_cpu_seconds": of(|run| run.server_cpu_seconds),
+        "database_cpu_seconds": of(|run| run.database_cpu_seconds),
+        "database_transactions": of(|run| run.transactions),
+        "memory_before_kib": of(|run| run.memory_before_kib),
+        "memory_after_kib": of(|run| run.memory_after_kib),
+    })
+}
+
+fn run(lab: &Laboratory, manner: Manner) -> Result<Run, Failure> {
+    let mut server = Server::rapport(&lab.database)?;
+    let mut sockets = Sockets::to(server.address)?;
+    let mut fleet = Fleet::new(lab, manner)?;
+    fleet.turn_until_back(&mut sockets, PATIENCE)?;
+    fleet.idle(&mut sockets, lab.settings.pause())?;
+    let memory_before_kib = server.process.memory_kib();
+
+    let (attempts, transactions) = (fleet.attempts_made, transactions_ended(lab)?);
+    let (begun, database_cpu) = (Instant::now(), database_cpu_seconds());
+    server.process.ask_to_end()?;
+    while server.process.ended()?.is_none() {
+        fleet.turn(&mut sockets)?;
+        if begun.elapsed() > PATIENCE {
+            return Err("the server did not end".into());
+        }
+    }
+    server.process.wait_for_end()?;
+    let stop_seconds = begun.elapsed().as_secs_f64();
+    let server = Server::launch(&lab.database, server.address.port())?;
+    fleet.turn_until_back(&mut sockets, PATIENCE)?;
+    let run = Run {
+        seconds: begun.elapsed().as_secs_f64(),
+        stop_seconds,
+        attempts_per_client: (fleet.attempts_made - attempts) as f64 / fleet.clients.len() as f64,
+        server_cpu_seconds: server.process.cpu_seconds(),
+        database_cpu_seconds: database_cpu_seconds() - database_cpu,
+        // What the database counts is told about a second later.
+        transactions: {
+            fleet.idle(&mut sockets, Duration::from_secs(1))?;
+            (transactions_ended(lab)? - transactions) as f64
+        },
+        memory_before_kib,
+        memory_after_kib: server.process.memory_kib(),
+    };
+    drop(sockets);
+    server.stop()?;
+    Ok(run)
+}
+
+/// Transactions that the database has ended so far.
+fn transactions_ended(lab: &Laboratory) -> Result<i64, Failure> {
+    lab.database.number(
+        "select xact_commit + xact_rollback from pg_stat_database
+         where datname = current_database()",
+    )
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Away,
+    Opening,
+    Joining,
+    /// Joined, and where row changes were asked for, told that they are live.
+    Back,
+}
+
+struct Client {
+    path: String,
+    join: String,
+    has_bindings: bool,
+    state: State,
+    /// Attempts since it was last back.
+    attempts: usize,
+}
+
+/// Clients that come back whenever they are closed.
+struct Fleet {
+    manner: Manner,
+    clients: Vec<Client>,
+    /// When somebody tries again.
+    due: BinaryHeap<Reverse<(Instant, SocketId)>>,
+    opening: usize,
+    back: usize,
+    attempts_made: u64,
+    heart: (Instant, u64),
+    last_reason: String,
+}
+
+impl Fleet {
+    fn new(lab: &Laboratory, manner: Manner) -> Result<Self, Failure> {
+        let count = lab.settings.clients(10_000);
+        let topics = count.div_ceil(PER_TOPIC);
+        let bindings =
+            vec![json!({"event": "INSERT", "schema": "public", "table": "user_messages"})];
+        let configs = [
+            JoinConfig::default(),
+            JoinConfig {
+                is_private: true,
+                ..JoinConfig::default()
+            },
+            JoinConfig {
+                bindings,
+                ..JoinConfig::default()
+            },
+        ];
+        let clients = (0..count)
+            .map(|person| {
+                let token = lab.database.token(person)?;
+                let config = &configs[person % configs.len()];
+                let topic = format!("realtime:room-{}", person % topics);
+                Ok(Client {
+                    path: phoenix::path(&token),
+                    join: phoenix::join(&topic, &token, config),
+                    has_bindings: !config.bindings.is_empty(),
+                    state: State::Away,
+                    attempts: 0,
+                })
+            })
+            .collect::<Result<Vec<_>, Failure>>()?;
+        let now = Instant::now();
+        Ok(Self {
+            manner,
+            due: (0..count).map(|id| Reverse((now, id))).collect(),
+            clients,
+            opening: 0,
+            back: 0,
+            attempts_made: 0,
+            heart: (now, 0),
+            last_reason: String::new(),
+        })
+    }
+
+    /// Opens what is due, sends heartbeats that are due, and handles what has come.
+    fn turn(&mut self, sockets: &mut Sockets) -> Result<(), Failure> {
+        // The first time they come in any order and speed that the server likes.
+        let at_once =
+            if self.manner == Manner::Official && self.attempts_made >= self.clients.len() as u64 {
+                usize::MAX
+            } else {
+                OPENING_AT_ONCE
+            };
+        while self.opening < at_once
+            && let Some(Reverse((at, id))) = self.due.peek().copied()
+            && at <= Instant::now()
+        {
+            self.due.pop();
+            let client = &mut self.clients[id];
+            client.attempts += 1;
+            client.state = State::Opening;
+            self.opening += 1;
+            self.attempts_made += 1;
+            sockets.open_at(id, &client.path)?;
+        }
+        let count = self.clients.len() as u64;
+        let due = (self.heart.0.elapsed().as_secs_f64() / HEARTBEAT_SECONDS * count as f64) as u64;
+        while self.heart.1 < due {
+            let id = (self.heart.1 % count) as SocketId;
+            if self.clients[id].state == State::Back {
+                sockets.send_text(id, HEARTBEAT, self);
+            }
+            self.heart.1 += 1;
+        }
+        Ok(sockets.turn(Duration::from_millis(2), self)?)
+    }
+
+    fn turn_until_back(
+        &mut self,
+        sockets: &mut Sockets,
+        patience: Duration,
+    ) -> Result<(), Failure> {
+        let begun = Instant::now();
+        while self.back < self.clients.len() {
+            self.turn(sockets)?;
+            if begun.elapsed() > patience {
+                let (back, all) = (self.back, self.clients.len());
+                return Err(format!("{back} of {all} are back: {}", self.last_reason).into());
+            }
+        }
+        Ok(())
+    }
+
+    fn idle(&mut self, sockets: &mut Sockets, duration: Duration) -> Result<(), Failure> {
+        let end = Instant::now() + duration;
+        while Instant::now() < end {
+            self.turn(sockets)?;
+        }
+        Ok(())
+    }
+
+    fn came_back(&mut self, id: SocketId) {
+        if self.clients[id].state == State::Joining {
+            self.clients[id].state = State::Back;
+            self.clients[id].attempts = 0;
+            self.back += 1;
+        }
+    }
+}
+
+impl Handler for Fleet {
+    fn opened(&mut self, sockets: &mut Sockets, id: SocketId) {
+        self.opening -= 1;
+        let client = &mut self.clients[id];
+        client.state = State::Joining;
+        let join = client.join.clone();
+        sockets.send_text(id, &join, self);
+    }
+
+    fn message(&mut self, _sockets: &mut Sockets, id: SocketId, _opcode: u8, payload: &[u8]) {
+        match phoenix::control(payload) {
+            Control::Joined if !self.clients[id].has_bindings => self.came_back(id),
+            Control::Subscribed => self.came_back(id),
+            Control::Refused(reason) => self.last_reason = reason,
+            Control::Joined | Control::Other => {}
+        }
+    }
+
+    fn closed(&mut self, id: SocketId, reason: &str) {
+        let client = &mut self.clients[id];
+        match client.state {
+            State::Back => self.back -= 1,
+            State::Opening => self.opening -= 1,
+            State::Joining | State::Away => {}
+        }
+        client.state = State::Away;
+        let again = Instant::now() + self.manner.pause(client.attempts);
+        self.due.push(Reverse((again, id)));
+        reason.clone_into(&mut self.last_reason);
+    }
+}

@@ -1,0 +1,119 @@
+//! The two servers that are measured, each in a process of its own.
+
+use std::fs::{self, File};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use crate::Failure;
+use crate::database::Database;
+use crate::process::ChildProcess;
+
+/// How long a server may take until it is ready.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A running server. Killed when dropped.
+pub(crate) struct Server {
+    /// Its process, for its cost.
+    pub(crate) process: ChildProcess,
+    /// Where it listens.
+    pub(crate) address: SocketAddr,
+    log: PathBuf,
+}
+
+impl Server {
+    /// Starts the yardstick.
+    pub(crate) fn yardstick(directory: &Path) -> Result<Self, Failure> {
+        let log = directory.join("yardstick.log");
+        let program = std::env::current_exe()?;
+        let errors = File::create(&log)?;
+        let mut process =
+            ChildProcess::start(&program, &["yardstick"], &[], Stdio::piped(), errors)?;
+        let mut line = String::new();
+        let output = process.output().ok_or("the yardstick has no output")?;
+        BufReader::new(output).read_line(&mut line)?;
+        let port: u16 = line.trim().parse()?;
+        Ok(Self {
+            process,
+            address: (Ipv4Addr::LOCALHOST, port).into(),
+            log,
+        })
+    }
+
+    /// Starts Rapport with its defaults on a free port and waits until it is ready.
+    pub(crate) fn rapport(database: &Database) -> Result<Self, Failure> {
+        // Free a moment ago, and the kernel gives a port away again only after all others.
+        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?
+            .local_addr()?
+            .port();
+        let mut server = Self::launch(database, port)?;
+        server.wait_until_ready()?;
+        Ok(server)
+    }
+
+    /// Starts Rapport with its defaults on this port, without waiting until it is ready.
+    pub(crate) fn launch(database: &Database, port: u16) -> Result<Self, Failure> {
+        let log = database.directory().join("rapport.log");
+        let errors = File::create(&log)?;
+        let process = ChildProcess::start(
+            Path::new(env!("CARGO_BIN_EXE_rapport")),
+            &["serve", "--port", &port.to_string()],
+            &[
+                ("RAPPORT_DATABASE_URL", &database.url()),
+                ("RAPPORT_DATABASE_REQUEST_URL", &database.request_url()),
+                ("RAPPORT_AUTH_JWT_SECRET", &database.keys.jwt_secret),
+            ],
+            errors.try_clone()?.into(),
+            errors,
+        )?;
+        Ok(Self {
+            process,
+            address: (Ipv4Addr::LOCALHOST, port).into(),
+            log,
+        })
+    }
+
+    fn wait_until_ready(&mut self) -> Result<(), Failure> {
+        let begun = Instant::now();
+        while !is_ready(self.address) {
+            if let Some(status) = self.process.ended()? {
+                return Err(format!("Rapport ended with {status}: {}", self.log_end()).into());
+            }
+            if begun.elapsed() > PATIENCE {
+                return Err(format!("Rapport is not ready: {}", self.log_end()).into());
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Ok(())
+    }
+
+    /// Stops it as a service manager would. Dropping is enough for the yardstick.
+    pub(crate) fn stop(mut self) -> Result<(), Failure> {
+        self.process.ask_to_end()?;
+        self.process
+            .wait_for_end()
+            .map_err(|error| format!("{error}: {}", self.log_end()).into())
+    }
+
+    /// The last lines of its log, for a message.
+    fn log_end(&self) -> String {
+        let text = fs::read_to_string(&self.log).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().collect();
+        lines[lines.len().saturating_sub(5)..].join("\n")
+    }
+}
+
+/// Whether `GET /ready` is answered with 200.
+fn is_ready(address: SocketAddr) -> bool {
+    let ask = || -> std::io::Result<bool> {
+        let mut stream = TcpStream::connect(address)?;
+        stream.set_read_timeout(Some(Duration::from_secs(1)))?;
+        stream.write_all(b"GET /ready HTTP/1.1\r\nHost: rapport\r\nConnection: close\r\n\r\n")?;
+        let mut status = [0; 12];
+        stream.read_exact(&mut status)?;
+        Ok(&status == b"HTTP/1.1 200")
+    };
+    ask().unwrap_or(false)
+}

@@ -1,0 +1,167 @@
+//! Statements whose effect comes back to the clients: on threads of their own, marked as one lane.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crate::Failure;
+use crate::client::marker::Marker;
+use crate::crowd::Crowd;
+use crate::database::{connect, current_thread};
+
+/// Bytes beside the marker in each body: a chat message.
+const PADDING: usize = 180;
+
+/// How long a row may take before it counts as lost.
+const LOST_AFTER: Duration = Duration::from_secs(20);
+
+/// How long a writer that may not go on looks away.
+const PAUSE: Duration = Duration::from_micros(300);
+
+/// What is written, and how fast.
+#[derive(Clone)]
+pub(crate) struct Order {
+    /// The superuser's connection string.
+    pub(crate) url: String,
+    /// Takes `$1 int[]` (places) and `$2 text[]` (bodies, each with a marker).
+    pub(crate) statement: String,
+    /// Places in a scattered but repeatable order: rooms, for instance.
+    pub(crate) places: u64,
+    /// Rows of one statement, which is one transaction.
+    pub(crate) rows_per_statement: u64,
+    /// Rows per second in all; without, as many as `in_flight` allows.
+    pub(crate) per_second: Option<f64>,
+    /// Rows written that have not come back, at most.
+    pub(crate) in_flight: u64,
+    /// What markers count from.
+    pub(crate) epoch: Instant,
+}
+
+/// What the writer and its observer tell each other.
+#[derive(Default)]
+struct Progress {
+    stop: AtomicBool,
+    /// Rows whose statement has been begun.
+    begun: AtomicU64,
+    /// Rows that have come back.
+    returned: AtomicU64,
+}
+
+/// A thread that writes.
+pub(crate) struct Writer {
+    progress: Arc<Progress>,
+    thread: Option<JoinHandle<Result<(), String>>>,
+}
+
+impl Writer {
+    /// Begins to write.
+    pub(crate) fn start(order: Order) -> Result<Self, Failure> {
+        let progress = Arc::new(Progress::default());
+        let shared = Arc::clone(&progress);
+        let thread = std::thread::Builder::new()
+            .name("writer".to_owned())
+            .spawn(move || {
+                let runtime = current_thread().map_err(|error| error.to_string())?;
+                let done = runtime.block_on(write(&order, &shared));
+                done.map_err(|error| format!("a statement failed: {error:?}"))
+            })?;
+        Ok(Self {
+            progress,
+            thread: Some(thread),
+        })
+    }
+
+    /// Has the crowd receive for a while, and lets the writer go on as rows come back. Returns how
+    /// many rows were given up.
+    pub(crate) fn follow(&self, crowd: &mut Crowd, duration: Duration) -> Result<u64, Failure> {
+        let end = Instant::now() + duration;
+        let mut lost = 0;
+        while Instant::now() < end {
+            crowd.turn(Duration::from_millis(1))?;
+            let now = Instant::now();
+            let lane = &mut crowd.ledger.lanes[0];
+            lane.reach(self.progress.begun.load(Ordering::Relaxed) as u32, now);
+            lost += lane.expire(now, LOST_AFTER);
+            let returned = u64::from(lane.next) - lane.outstanding as u64;
+            self.progress.returned.store(returned, Ordering::Relaxed);
+        }
+        Ok(lost)
+    }
+
+    /// Stops writing and receives what is still under way. Returns how many rows did not come.
+    pub(crate) fn drain(mut self, crowd: &mut Crowd) -> Result<u64, Failure> {
+        self.progress.stop.store(true, Ordering::Relaxed);
+        let begun = Instant::now();
+        let mut lost = 0;
+        while begun.elapsed() < LOST_AFTER {
+            lost += self.follow(crowd, Duration::from_millis(20))?;
+            let is_written = self.thread.as_ref().is_none_or(JoinHandle::is_finished);
+            if is_written && crowd.ledger.outstanding() == 0 {
+                break;
+            }
+        }
+        lost += crowd.ledger.outstanding() as u64;
+        match self.thread.take().map(JoinHandle::join) {
+            Some(Ok(Err(error))) => Err(error.into()),
+            Some(Err(_)) => Err("the writer panicked".into()),
+            Some(Ok(Ok(()))) | None => Ok(lost),
+        }
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.progress.stop.store(true, Ordering::Relaxed);
+    }
+}
+
+/// The place of a row: multiplication by a prime scatters without a table.
+pub(crate) fn place_of(row: u64, places: u64) -> u64 {
+    row.wrapping_mul(2_654_435_761) % places
+}
+
+async fn write(order: &Order, progress: &Progress) -> Result<(), tokio_postgres::Error> {
+    let client = connect(&order.url).await?;
+    let statement = client.prepare(&order.statement).await?;
+    let padding = "x".repeat(PADDING);
+    let begun = Instant::now();
+    let mut row = 0;
+    while !progress.stop.load(Ordering::Relaxed) {
+        let in_flight = row - progress.returned.load(Ordering::Relaxed).min(row);
+        if in_flight + order.rows_per_statement > order.in_flight {
+            tokio::time::sleep(PAUSE).await;
+            continue;
+        }
+        if let Some(rate) = order.per_second {
+            let due = Duration::from_secs_f64(row as f64 / rate);
+            let wait = due.saturating_sub(begun.elapsed());
+            if !wait.is_zero() {
+                // Looks at the order to stop now and then.
+                tokio::time::sleep(wait.min(Duration::from_millis(50))).await;
+                continue;
+            }
+        }
+        let rows = row..row + order.rows_per_statement;
+        let sent_ns = order.epoch.elapsed().as_nanos() as u64;
+        let places: Vec<i32> = rows
+            .clone()
+            .map(|row| place_of(row, order.places) as i32)
+            .collect();
+        let bodies: Vec<String> = rows
+            .clone()
+            .map(|row| {
+                let marker = Marker {
+                    sent_ns,
+                    lane: 0,
+                    sequence: row as u32,
+                };
+                format!("{}{padding}", marker.text())
+            })
+            .collect();
+        progress.begun.store(rows.end, Ordering::Relaxed);
+        client.execute(&statement, &[&places, &bodies]).await?;
+        row = rows.end;
+    }
+    Ok(())
+}
