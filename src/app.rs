@@ -16,6 +16,7 @@ use crate::config::Config;
 use crate::db::connect::{ConnectError, Connector};
 use crate::db::{Db, DbError};
 use crate::http::Authentication;
+use crate::http::peer::TrustedProxies;
 use crate::http::serve::{HEAD_DEADLINE, serve};
 use crate::observability::metrics::Metrics;
 use crate::observability::readiness::Readiness;
@@ -111,7 +112,8 @@ impl App {
             metrics.realtime.clone(),
             &front,
         )
-        .with_private_channels(owner.clone());
+        .with_private_channels(owner.clone())
+        .behind(TrustedProxies::new(&config.server.trusted_proxies));
         // After its listener: a full bus would stop it at once.
         let replication = Replication::start(
             &owner,

@@ -32,12 +32,17 @@ pub struct Parts {
 /// | `/metrics` | [`http::metrics`] |
 /// | `/api/supabase/user-chat/…` | [`chat`] |
 /// | `/realtime/v1/websocket`, `/socket/websocket` | [`crate::realtime`] |
+/// | `/realtime/v1/api/…`, `/api/broadcast…`, `/api/ping`, `/api/tenants/…`, `/healthcheck` | [`crate::realtime::api`] |
 pub fn router(parts: Parts) -> Router {
     let http_metrics = parts.metrics.http.clone();
     let routes = Router::new()
-        .merge(health::routes(parts.readiness))
+        .merge(health::routes(parts.readiness.clone()))
         .merge(metrics::routes(parts.metrics, parts.metrics_token))
         .merge(chat::routes(parts.chat))
+        .merge(realtime::api::tenant_health(
+            parts.realtime.clone(),
+            parts.readiness,
+        ))
         .merge(realtime::routes(parts.realtime));
     http::finish(routes, http_metrics)
 }

@@ -22,6 +22,17 @@ pub struct Claims {
 }
 
 impl Claims {
+    /// What an opaque API key allows: a role, and nobody's identity. It does not expire; keys are
+    /// withdrawn by configuration.
+    pub(super) fn of_role(role: &str) -> Self {
+        Self {
+            json: serde_json::json!({ "role": role }).to_string().into(),
+            role: role.to_owned(),
+            subject: None,
+            expires_at: i64::MAX,
+        }
+    }
+
     /// Nobody in particular: what anybody may know is asked for with the role of people and
     /// without a person, to whom row-level security shows nothing.
     pub fn of_nobody() -> Self {

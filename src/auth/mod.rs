@@ -4,6 +4,7 @@
 //! There are two profiles: the socket's, which is the original Realtime server's, and
 //! the stricter one of the chat routes, which insists on a person.
 
+mod api_key;
 mod cache;
 mod claims;
 mod error;

@@ -546,3 +546,32 @@ fn bad_keys_are_told_without_their_text() {
         .expect("not base64");
     assert!(!error.to_string().contains(secret));
 }
+
+#[test]
+fn an_opaque_key_stands_for_the_role_it_was_configured_as() {
+    let secret = |text: &str| Some(crate::config::Secret::new(text));
+    let config = AuthConfig {
+        jwt_secret: secret(SECRET),
+        jwt_secret_next: None,
+        jwks: None,
+        audience: None,
+        issuer: None,
+        cookie_names: Vec::new(),
+        anon_key: secret("sb_publishable_1"),
+        service_role_key: secret("sb_secret_1"),
+    };
+    let verifier = Verifier::from_config(&config).expect("good keys");
+    for (key, role) in [
+        ("sb_publishable_1", Some("anon")),
+        ("sb_secret_1", Some("service_role")),
+        ("sb_secret_2", None),
+        ("sb_", None),
+    ] {
+        let claims = verifier.verify_api_key(key).ok();
+        assert_eq!(claims.as_ref().map(|claims| &*claims.role), role, "{key}");
+        assert!(claims.is_none_or(|claims| claims.subject.is_none()));
+        // It is no token: nobody becomes a caller with it, or joins with it in a token's place.
+        assert!(verifier.verify_socket(key).is_err());
+        assert!(verifier.verify_caller(key).is_err());
+    }
+}

@@ -10,9 +10,11 @@ use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
+use super::api_key::ApiKeys;
 use super::cache::Cache;
 use super::claims::Claims;
 use super::error::{KeyError, TokenError};
+use super::is_opaque_key;
 use super::keys::KeySet;
 use crate::config::AuthConfig;
 
@@ -45,6 +47,7 @@ pub struct Verifier {
 struct Inner {
     keys: KeySet,
     requirements: Requirements,
+    api_keys: ApiKeys,
     cache: Cache<SignedToken>,
 }
 
@@ -79,18 +82,39 @@ impl Verifier {
             audience: config.audience.clone(),
             issuer: config.issuer.clone(),
         };
-        Ok(Self::new(keys, requirements))
+        Ok(Self::with_api_keys(
+            keys,
+            requirements,
+            ApiKeys::from_config(config),
+        ))
     }
 
-    /// A verifier for these keys.
+    /// A verifier for these keys, which knows no opaque API key.
     pub fn new(keys: KeySet, requirements: Requirements) -> Self {
+        Self::with_api_keys(keys, requirements, ApiKeys::default())
+    }
+
+    fn with_api_keys(keys: KeySet, requirements: Requirements, api_keys: ApiKeys) -> Self {
         Self {
             inner: Arc::new(Inner {
                 keys,
                 requirements,
+                api_keys,
                 cache: Cache::new(),
             }),
         }
+    }
+
+    /// The rules for an API key: a token under those of [`Verifier::verify_socket`], or one of the
+    /// project's opaque keys, which stands for a role alone.
+    ///
+    /// # Errors
+    /// See [`TokenError`]; an opaque key that is not the project's is no token.
+    pub fn verify_api_key(&self, key: &str) -> Result<Arc<Claims>, TokenError> {
+        if is_opaque_key(key) {
+            return self.inner.api_keys.claims(key).ok_or(TokenError::Malformed);
+        }
+        self.verify_socket(key)
     }
 
     /// The rules of the socket and the broadcast API, which are the original's (protocol

@@ -14,6 +14,15 @@ use super::source::Source;
 /// The defaults, and with them the list of keys.
 pub(super) const DEFAULTS: &str = include_str!("../../config/default.toml");
 
+/// The key that chooses a set of limits.
+const PRESET_KEY: &str = "realtime.limits_preset";
+
+/// The set of the original's limits. The other one is that of the defaults.
+pub(super) const SUPABASE: &str = "supabase";
+
+/// Its values, where they differ from the defaults.
+pub(super) const SUPABASE_LIMITS: &str = include_str!("../../config/limits.supabase.toml");
+
 /// The variable that names the configuration file; it is not a setting itself.
 pub(super) const FILE_VARIABLE: &str = "RAPPORT_CONFIG";
 
@@ -29,6 +38,22 @@ const SYNONYMS: &[(&str, &str)] = &[
     ("SUPABASE_JWT_SECRET", "auth.jwt_secret"),
     ("SUPABASE_SERVICE_ROLE_KEY", "auth.service_role_key"),
     ("SUPABASE_URL", "supabase.url"),
+    (
+        "TENANT_MAX_CHANNELS_PER_CLIENT",
+        "realtime.max_channels_per_socket",
+    ),
+    (
+        "TENANT_MAX_CONCURRENT_USERS",
+        "realtime.max_concurrent_users",
+    ),
+    (
+        "TENANT_MAX_EVENTS_PER_SECOND",
+        "realtime.max_events_per_second",
+    ),
+    (
+        "TENANT_MAX_JOINS_PER_SECOND",
+        "realtime.max_joins_per_second",
+    ),
 ];
 
 /// A setting given on the command line.
@@ -57,6 +82,8 @@ pub struct Inputs<'a> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Origin {
     Default,
+    /// A set of limits that was chosen.
+    Preset(&'static str),
     File(PathBuf),
     Variable(String),
     Flag(&'static str),
@@ -67,6 +94,7 @@ impl Origin {
     pub(super) fn naming(&self, key: &str) -> String {
         match self {
             Self::Default => format!("`{key}`"),
+            Self::Preset(name) => format!("`{key}` of `{PRESET_KEY}` {name}"),
             Self::File(path) => format!("`{key}` in {}", path.display()),
             Self::Variable(name) => name.clone(),
             Self::Flag(name) => (*name).to_owned(),
@@ -78,6 +106,7 @@ impl fmt::Display for Origin {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Default => formatter.write_str("default"),
+            Self::Preset(name) => write!(formatter, "{PRESET_KEY} = {name}"),
             Self::File(path) => write!(formatter, "{}", path.display()),
             Self::Variable(name) => formatter.write_str(name),
             Self::Flag(name) => formatter.write_str(name),
@@ -128,7 +157,28 @@ impl Raw {
         for flag in &inputs.flags {
             raw.set_text(flag.key, &flag.value, Origin::Flag(flag.name));
         }
+        raw.add_preset()?;
         Ok(raw)
+    }
+
+    /// Lays the chosen set of limits under what was written: only defaults are replaced.
+    fn add_preset(&mut self) -> Result<(), ConfigError> {
+        let chosen = self.settings.get(PRESET_KEY).map(|setting| &setting.value);
+        if chosen.and_then(Value::as_str) != Some(SUPABASE) {
+            return Ok(());
+        }
+        let limits: Table = SUPABASE_LIMITS
+            .parse()
+            .map_err(|error| ConfigError::Defaults(Box::new(error)))?;
+        for (key, value) in flatten(limits) {
+            if let Some(setting) = self.settings.get_mut(&key)
+                && setting.origin == Origin::Default
+            {
+                let origin = Origin::Preset(SUPABASE);
+                *setting = Setting { value, origin };
+            }
+        }
+        Ok(())
     }
 
     fn add_file(&mut self, path: &Path) -> Result<(), ConfigError> {

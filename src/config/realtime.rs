@@ -4,15 +4,33 @@ use std::time::Duration;
 
 use super::reader::Reader;
 
+/// The names of [`super::raw`]'s sets of limits.
+const PRESETS: &[(&str, ())] = &[("rapport", ()), (super::raw::SUPABASE, ())];
+
+/// The highest rate that can be asked for: no machine reaches it.
+const MAX_RATE: u64 = 1_000_000_000_000;
+
 /// `[realtime]`.
 #[derive(Clone, Debug)]
 pub struct RealtimeConfig {
     /// Sockets open at once.
     pub max_sockets: usize,
+    /// Sockets that have joined a channel.
+    pub max_concurrent_users: usize,
+    /// Messages sent and delivered per second, on average.
+    pub max_events_per_second: u64,
+    /// Joins of all sockets per second, on average.
+    pub max_joins_per_second: u64,
     /// Channels of one socket.
     pub max_channels_per_socket: usize,
     /// Joins of one socket per second, on average.
-    pub joins_per_second: u32,
+    pub max_joins_per_second_per_socket: u32,
+    /// Sockets opened from one address per second, on average.
+    pub connections_per_second_per_address: u32,
+    /// Sockets opened from one address at once.
+    pub connection_burst_per_address: u32,
+    /// The largest body of a request to broadcast.
+    pub max_request_bytes: usize,
     /// The largest frame a client may send.
     pub max_frame_bytes: usize,
     /// The largest payload of a broadcast.
@@ -42,10 +60,21 @@ impl RealtimeConfig {
             );
         }
         let expiry_warning_s: u64 = reader.whole("realtime.expiry_warning_s", 0..=86_400);
+        // The written settings have been laid over those of the preset already.
+        reader.choice("realtime.limits_preset", PRESETS);
         Self {
             max_sockets: reader.whole("realtime.max_sockets", 1..=10_000_000),
+            max_concurrent_users: reader.whole("realtime.max_concurrent_users", 1..=10_000_000),
+            max_events_per_second: reader.whole("realtime.max_events_per_second", 1..=MAX_RATE),
+            max_joins_per_second: reader.whole("realtime.max_joins_per_second", 1..=MAX_RATE),
             max_channels_per_socket: reader.whole("realtime.max_channels_per_socket", 1..=100_000),
-            joins_per_second: reader.whole("realtime.joins_per_second", 1..=1_000_000),
+            max_joins_per_second_per_socket: reader
+                .whole("realtime.max_joins_per_second_per_socket", 1..=1_000_000),
+            connections_per_second_per_address: reader
+                .whole("realtime.connections_per_second_per_address", 1..=1_000_000),
+            connection_burst_per_address: reader
+                .whole("realtime.connection_burst_per_address", 1..=1_000_000),
+            max_request_bytes: reader.whole("realtime.max_request_bytes", 1_024..=1 << 30),
             max_frame_bytes,
             max_broadcast_bytes: reader.whole("realtime.max_broadcast_bytes", 1..=1 << 28),
             queue_max_frames: reader.whole("realtime.queue_max_frames", 1..=10_000_000),

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use super::network::Network;
 use super::reader::Reader;
 use super::secret::Secret;
 
@@ -21,6 +22,8 @@ pub struct ServerConfig {
     pub metrics_token: Option<Secret>,
     /// How long a stop waits before it cuts what is still open.
     pub shutdown_deadline: Duration,
+    /// Proxies that are believed whom they forward for.
+    pub trusted_proxies: Vec<Network>,
 }
 
 impl ServerConfig {
@@ -39,6 +42,16 @@ impl ServerConfig {
             );
             reader.problem("server.allowed_origins", &message);
         }
+        let written = reader.list("server.trusted_proxies");
+        let trusted_proxies = written.iter().filter_map(|text| {
+            let network = Network::parse(text);
+            if network.is_none() {
+                let message = format!("holds `{text}`, which is no address or network");
+                reader.problem("server.trusted_proxies", &message);
+            }
+            network
+        });
+        let trusted_proxies = trusted_proxies.collect();
         Self {
             listen: SocketAddr::new(address, port),
             public_url: reader.web_url("server.public_url"),
@@ -46,6 +59,7 @@ impl ServerConfig {
             allow_localhost_origins: reader.switch("server.allow_localhost_origins"),
             metrics_token: reader.secret("server.metrics_token"),
             shutdown_deadline: reader.milliseconds("server.shutdown_deadline_ms", 0..=600_000),
+            trusted_proxies,
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::Write as _;
 
-use super::raw::DEFAULTS;
+use super::raw::{DEFAULTS, SUPABASE_LIMITS};
 use super::*;
 
 /// The least that must be set.
@@ -159,6 +159,16 @@ fn every_mistake_is_named_with_its_place() {
             "a frame of that size could never be sent",
         ),
         (
+            &[("RAPPORT_SERVER_TRUSTED_PROXIES", "10.0.0.0/8,proxy")],
+            "",
+            "RAPPORT_SERVER_TRUSTED_PROXIES holds `proxy`, which is no address or network",
+        ),
+        (
+            &[("RAPPORT_REALTIME_LIMITS_PRESET", "x")],
+            "",
+            "must be one of rapport, supabase",
+        ),
+        (
             &[("RAPPORT_LOG_LEVEL", "rapport=loud")],
             "",
             "RAPPORT_LOG_LEVEL must be a level",
@@ -245,5 +255,36 @@ fn every_default_has_its_comment() {
                 "no comment above `{line}`"
             );
         }
+    }
+}
+
+#[test]
+fn a_preset_replaces_defaults_and_nothing_that_was_written() {
+    let supabase = [("RAPPORT_REALTIME_LIMITS_PRESET", "supabase")];
+    let limits = |pairs: &[(&str, &str)], text: &str| {
+        let realtime = load(pairs, text, vec![]).unwrap().realtime;
+        (
+            realtime.max_concurrent_users,
+            realtime.max_events_per_second,
+            realtime.max_frame_bytes,
+        )
+    };
+    assert_eq!(limits(&supabase, ""), (200, 100, 5_000_000));
+    assert_ne!(limits(&[], ""), limits(&supabase, ""));
+    let mut both = supabase.to_vec();
+    both.push(("TENANT_MAX_CONCURRENT_USERS", "300"));
+    let text = "[realtime]\nmax_events_per_second = 7";
+    assert_eq!(limits(&both, text), (300, 7, 5_000_000));
+}
+
+#[test]
+fn a_preset_holds_known_keys_of_the_right_type_that_differ_from_the_defaults() {
+    let table = |text: &str| text.parse::<toml::Table>().unwrap()["realtime"].clone();
+    let (defaults, preset) = (table(DEFAULTS), table(SUPABASE_LIMITS));
+    for (key, value) in preset.as_table().unwrap() {
+        let default = defaults
+            .get(key)
+            .unwrap_or_else(|| panic!("{key} is unknown"));
+        assert!(value.same_type(default) && value != default, "{key}");
     }
 }

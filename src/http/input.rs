@@ -186,21 +186,47 @@ impl Fields {
     }
 }
 
-/// The whole body, if it arrives within `deadline`.
-async fn body<S: Send + Sync>(
+/// Why there is no body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BodyError {
+    /// It is larger than the route takes.
+    TooLarge,
+    /// It broke off.
+    Broken,
+    /// It did not arrive in time.
+    Late,
+}
+
+/// The whole body, if it arrives within `deadline`. How large it may be is the route's
+/// `DefaultBodyLimit`.
+///
+/// # Errors
+/// [`BodyError`].
+pub async fn body<S: Send + Sync>(
     request: Request,
     state: &S,
     deadline: Duration,
-) -> Result<Bytes, ApiError> {
+) -> Result<Bytes, BodyError> {
     match tokio::time::timeout(deadline, Bytes::from_request(request, state)).await {
         Ok(Ok(bytes)) => Ok(bytes),
         Ok(Err(rejection)) if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE => {
-            Err(ApiError::new(ErrorCode::PayloadTooLarge).with_hint("A body has at most 1 MiB"))
+            Err(BodyError::TooLarge)
         }
-        Ok(Err(_)) => Err(ApiError::new(ErrorCode::MalformedRequest)),
-        Err(_) => {
-            Err(ApiError::new(ErrorCode::MalformedRequest)
-                .with_hint("The body did not arrive in time"))
+        Ok(Err(_)) => Err(BodyError::Broken),
+        Err(_) => Err(BodyError::Late),
+    }
+}
+
+impl From<BodyError> for ApiError {
+    fn from(error: BodyError) -> Self {
+        match error {
+            BodyError::TooLarge => {
+                Self::new(ErrorCode::PayloadTooLarge).with_hint("A body has at most 1 MiB")
+            }
+            BodyError::Broken => Self::new(ErrorCode::MalformedRequest),
+            BodyError::Late => {
+                Self::new(ErrorCode::MalformedRequest).with_hint("The body did not arrive in time")
+            }
         }
     }
 }
@@ -403,7 +429,7 @@ mod tests {
         let rest = futures_util::stream::pending::<Result<Bytes, std::convert::Infallible>>();
         let request = Request::new(axum::body::Body::from_stream(rest));
         let error = body(request, &(), Duration::from_millis(1)).await;
-        let answer = error.expect_err("refused").body("r");
+        let answer = ApiError::from(error.expect_err("refused")).body("r");
         assert_eq!(answer["code"], "malformed_request");
         assert_eq!(answer["hint"], "The body did not arrive in time");
     }

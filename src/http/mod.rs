@@ -13,6 +13,7 @@ pub mod metrics;
 pub mod middleware;
 pub mod origin;
 pub mod pagination;
+pub mod peer;
 pub mod serve;
 
 pub use caller::{Authentication, Caller};

@@ -226,6 +226,8 @@ impl VisibilityMetrics {
 pub struct RealtimeMetrics {
     /// Sockets that are open.
     pub sockets: Gauge<i64, AtomicI64>,
+    /// Those that have joined a channel since they were opened.
+    pub sockets_joined: Gauge<i64, AtomicI64>,
     /// Channels that are joined.
     pub channels: Gauge<i64, AtomicI64>,
     /// Frames read from clients.
@@ -240,6 +242,48 @@ pub struct RealtimeMetrics {
     pub sockets_refused: Counter,
     /// Joins that were refused.
     pub joins_refused: Counter,
+    /// Times something was refused because of a limit, by its setting.
+    pub limits_reached: Family<LimitLabels, Counter>,
+}
+
+/// A limit, named as the setting of `[realtime]` that raises it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Limit {
+    /// Sockets that are open.
+    Sockets,
+    /// Sockets that have joined a channel.
+    Users,
+    /// Messages sent and delivered.
+    Events,
+    /// Joins of all sockets.
+    Joins,
+    /// Joins of one socket.
+    SocketJoins,
+    /// Channels of one socket.
+    Channels,
+    /// Sockets opened from one address.
+    Address,
+}
+
+impl EncodeLabelValue for Limit {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), fmt::Error> {
+        encoder.write_str(match self {
+            Self::Sockets => "max_sockets",
+            Self::Users => "max_concurrent_users",
+            Self::Events => "max_events_per_second",
+            Self::Joins => "max_joins_per_second",
+            Self::SocketJoins => "max_joins_per_second_per_socket",
+            Self::Channels => "max_channels_per_socket",
+            Self::Address => "connections_per_second_per_address",
+        })
+    }
+}
+
+/// The labels of [`RealtimeMetrics::limits_reached`].
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct LimitLabels {
+    /// Which.
+    pub limit: Limit,
 }
 
 /// Why a frame was dropped.
@@ -293,8 +337,25 @@ impl RealtimeMetrics {
             .inc();
     }
 
+    /// Counts one refusal because of a limit.
+    pub fn limited(&self, limit: Limit) {
+        self.limits_reached
+            .get_or_create(&LimitLabels { limit })
+            .inc();
+    }
+
     fn register(&self, registry: &mut Registry) {
         registry.register("sockets", "Sockets that are open", self.sockets.clone());
+        registry.register(
+            "sockets_joined",
+            "Open sockets that have joined a channel",
+            self.sockets_joined.clone(),
+        );
+        registry.register(
+            "limits_reached",
+            "Refusals because of a limit, by its setting",
+            self.limits_reached.clone(),
+        );
         registry.register(
             "channels",
             "Channels that are joined",

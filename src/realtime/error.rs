@@ -13,6 +13,7 @@ use super::frame::FrameError;
 use super::protocol::{BroadcastError, Reply};
 use crate::auth::{Claims, TokenError};
 use crate::observability::metrics::DropReason;
+use crate::observability::metrics::Limit;
 
 /// What a token error reads as, where only the text is told. An absent token is a malformed one
 /// here: only the handshake knows the difference.
@@ -40,13 +41,20 @@ pub enum HandshakeRefusal {
     NotAnUpgrade,
     /// The API key is missing or no good.
     Token(TokenError),
+    /// The address has opened too many sockets lately.
+    TooManyFromAddress,
     /// The server has as many sockets as it may.
     TooManySockets,
+    /// As many sockets as may have joined a channel.
+    TooManyUsers,
+    /// Too many joins on the whole server lately.
+    TooManyJoins,
 }
 
 impl HandshakeRefusal {
     /// Status and error text; some refusals have an empty body.
     pub fn answer(&self) -> (StatusCode, Option<String>) {
+        let too_many = |text: &str| (StatusCode::TOO_MANY_REQUESTS, Some(text.to_owned()));
         match self {
             Self::Version => (StatusCode::FORBIDDEN, None),
             Self::NotAnUpgrade => (StatusCode::BAD_REQUEST, None),
@@ -67,10 +75,21 @@ impl HandshakeRefusal {
                 StatusCode::INTERNAL_SERVER_ERROR,
                 Some("Error connecting to Realtime".to_owned()),
             ),
-            Self::TooManySockets => (
-                StatusCode::TOO_MANY_REQUESTS,
-                Some("Too many connected users".to_owned()),
-            ),
+            Self::TooManyFromAddress => too_many("Too many connections from this address"),
+            // The original counts the users alone.
+            Self::TooManySockets | Self::TooManyUsers => too_many("Too many connected users"),
+            Self::TooManyJoins => too_many("Too many joins per second"),
+        }
+    }
+
+    /// The limit that was reached, if it was one.
+    pub fn limit(&self) -> Option<Limit> {
+        match self {
+            Self::TooManyFromAddress => Some(Limit::Address),
+            Self::TooManySockets => Some(Limit::Sockets),
+            Self::TooManyUsers => Some(Limit::Users),
+            Self::TooManyJoins => Some(Limit::Joins),
+            Self::Version | Self::NotAnUpgrade | Self::Token(_) => None,
         }
     }
 }
@@ -84,10 +103,8 @@ pub enum JoinRefusal {
     Restarting,
     /// Only private channels are allowed.
     PrivateOnly,
-    /// Too many joins on this socket lately.
-    TooManyJoins,
-    /// Too many channels on this socket.
-    TooManyChannels,
+    /// A limit was reached: of sockets with channels, of joins, of channels.
+    Limit(Limit),
     /// The token is no good.
     Token(TokenError),
     /// The policies do not let this caller read the topic; holds the sub-topic.
@@ -124,8 +141,11 @@ impl JoinRefusal {
             Self::TopicNameRequired => "TopicNameRequired: You must provide a topic name".into(),
             Self::Restarting => "RealtimeRestarting: Realtime is restarting, please standby".into(),
             Self::PrivateOnly => "PrivateOnly: This project only allows private channels".into(),
-            Self::TooManyJoins => "ClientJoinRateLimitReached: Too many joins per second".into(),
-            Self::TooManyChannels => "ChannelRateLimitReached: Too many channels".into(),
+            Self::Limit(Limit::Channels) => "ChannelRateLimitReached: Too many channels".into(),
+            Self::Limit(Limit::Users | Limit::Sockets) => {
+                "ConnectionRateLimitReached: Too many connected users".into()
+            }
+            Self::Limit(_) => "ClientJoinRateLimitReached: Too many joins per second".into(),
             Self::Token(TokenError::Missing) => Self::Token(TokenError::Malformed).reason(),
             Self::Token(error) => match error.protocol_name() {
                 Some(name) => format!("{name}: {error}").into(),
@@ -301,6 +321,22 @@ mod tests {
                 "Unknown Error on Channel",
             ),
             (
+                JoinRefusal::Limit(Limit::Users),
+                "ConnectionRateLimitReached: Too many connected users",
+            ),
+            (
+                JoinRefusal::Limit(Limit::Joins),
+                "ClientJoinRateLimitReached: Too many joins per second",
+            ),
+            (
+                JoinRefusal::Limit(Limit::SocketJoins),
+                "ClientJoinRateLimitReached: Too many joins per second",
+            ),
+            (
+                JoinRefusal::Limit(Limit::Channels),
+                "ChannelRateLimitReached: Too many channels",
+            ),
+            (
                 JoinRefusal::Unauthorized("room".to_owned()),
                 "Unauthorized: You do not have permissions to read from this Channel topic: room",
             ),
@@ -371,6 +407,21 @@ mod tests {
                 HandshakeRefusal::TooManySockets,
                 429,
                 Some("Too many connected users"),
+            ),
+            (
+                HandshakeRefusal::TooManyUsers,
+                429,
+                Some("Too many connected users"),
+            ),
+            (
+                HandshakeRefusal::TooManyJoins,
+                429,
+                Some("Too many joins per second"),
+            ),
+            (
+                HandshakeRefusal::TooManyFromAddress,
+                429,
+                Some("Too many connections from this address"),
             ),
         ];
         for (refusal, status, text) in cases {

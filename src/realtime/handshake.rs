@@ -17,6 +17,7 @@ use tungstenite::handshake::derive_accept_key;
 use super::Realtime;
 use super::channel::Holder;
 use super::error::HandshakeRefusal;
+use super::limits::UnixMillis;
 use super::protocol::Serializer;
 use super::socket;
 use crate::auth::TokenError;
@@ -71,7 +72,11 @@ pub async fn upgrade(
             answer
         }
         Err(refusal) => {
-            realtime.shared.hub.metrics().sockets_refused.inc();
+            let metrics = realtime.shared.hub.metrics();
+            metrics.sockets_refused.inc();
+            if let Some(limit) = refusal.limit() {
+                metrics.limited(limit);
+            }
             refused(&refusal)
         }
     }
@@ -87,12 +92,19 @@ struct Handshake {
     on_upgrade: OnUpgrade,
 }
 
-/// The checks in the order of protocol 1.3. A refusal is answered at once.
+/// The checks in the order of protocol 1.3, behind that of the address. A refusal is answered at once.
 fn handshake(
     realtime: &Realtime,
     parameters: &Parameters,
     request: &mut Request<Body>,
 ) -> Result<Handshake, HandshakeRefusal> {
+    // Before anything that costs more than this.
+    let client = realtime
+        .proxies
+        .client(request.extensions(), request.headers());
+    if client.is_some_and(|client| !realtime.admission.admit(client, UnixMillis::now())) {
+        return Err(HandshakeRefusal::TooManyFromAddress);
+    }
     if request.method() != Method::GET {
         return Err(HandshakeRefusal::NotAnUpgrade);
     }
@@ -112,11 +124,18 @@ fn handshake(
     let shared = &realtime.shared;
     let claims = shared
         .verifier
-        .verify_socket(key)
+        .verify_api_key(key)
         .map_err(HandshakeRefusal::Token)?;
     let mark = shared.marks.of(key);
-    if shared.hub.socket_count() >= shared.config.max_sockets {
+    let hub = &shared.hub;
+    if hub.socket_count() >= shared.config.max_sockets {
         return Err(HandshakeRefusal::TooManySockets);
+    }
+    if hub.user_count() >= shared.config.max_concurrent_users {
+        return Err(HandshakeRefusal::TooManyUsers);
+    }
+    if hub.rates().joins.is_over() {
+        return Err(HandshakeRefusal::TooManyJoins);
     }
     let policy_headers = policy_headers(headers);
     let accept = websocket_accept(headers).ok_or(HandshakeRefusal::NotAnUpgrade)?;

@@ -15,6 +15,7 @@ use super::error::CloseReason;
 use super::frame::Frame;
 use super::outbound::{Fanout, Gate, Outbound, Queued};
 use super::protocol::{Broadcast, BroadcastError, Ref, Serializer, ServerMessage, SystemNotice};
+use super::rate::Rates;
 use super::topic::{Audience, Seat, Topic, TopicKey};
 use crate::change::Action;
 use crate::observability::metrics::{DropReason, RealtimeMetrics};
@@ -112,10 +113,11 @@ pub struct Hub {
     stream: watch::Sender<StreamState>,
     is_stopping: AtomicBool,
     metrics: RealtimeMetrics,
+    rates: Arc<Rates>,
 }
 
 impl Hub {
-    /// An empty hub.
+    /// An empty hub, in which no rate is too high.
     pub fn new(metrics: RealtimeMetrics) -> Self {
         Self {
             members: DashMap::new(),
@@ -125,7 +127,20 @@ impl Hub {
             stream: watch::Sender::new(StreamState::NotYet),
             is_stopping: AtomicBool::new(false),
             metrics,
+            rates: Arc::new(Rates::unlimited()),
         }
+    }
+
+    /// Counts what is sent and delivered in `rates`.
+    #[must_use]
+    pub fn with_rates(mut self, rates: Arc<Rates>) -> Self {
+        self.rates = rates;
+        self
+    }
+
+    /// How much is going on.
+    pub fn rates(&self) -> &Rates {
+        &self.rates
     }
 
     /// The counters.
@@ -160,6 +175,21 @@ impl Hub {
     /// How many sockets are open.
     pub fn socket_count(&self) -> usize {
         usize::try_from(self.metrics.sockets.get()).unwrap_or(0)
+    }
+
+    /// A socket has joined its first channel.
+    pub fn add_user(&self) {
+        self.metrics.sockets_joined.inc();
+    }
+
+    /// A socket that had joined a channel is gone.
+    pub fn remove_user(&self) {
+        self.metrics.sockets_joined.dec();
+    }
+
+    /// How many sockets have joined a channel: users, as the original counts them.
+    pub fn user_count(&self) -> usize {
+        usize::try_from(self.metrics.sockets_joined.get()).unwrap_or(0)
     }
 
     /// Makes a channel known. Its deliveries are held until [`Hub::open`].
@@ -336,6 +366,7 @@ impl Deliveries<'_> {
         if !continues {
             self.settle();
             let Some(topic) = self.hub.topic(key) else {
+                self.hub.rates.events.add(1);
                 return Ok(0);
             };
             self.batch = Some(Batch {
@@ -420,6 +451,8 @@ impl Deliveries<'_> {
             }
         }
         self.hub.metrics.frames_sent.inc_by(sent);
+        // A message is an event when it is sent and when it is delivered (protocol 4.4).
+        self.hub.rates.events.add(batch.count + sent);
     }
 
     fn tell(&mut self, member: &Member, notice: &SystemNotice) {

@@ -1,10 +1,12 @@
 //! Clients over WebSocket: sessions that join channels, and what reaches them there.
 //!
 //! A *socket* is a connection; a *session* is what it stands for, without any I/O; a *channel* is
-//! a session's membership of a *topic*. Two things come in: messages of clients, which a session
-//! turns into effects, and row changes from the bus, which the change feed hands to the channels
+//! a session's membership of a *topic*. Three things come in: messages of clients, which a session
+//! turns into effects, broadcasts over HTTP, and row changes from the bus, which the change feed hands to the channels
 //! that may see them. Both leave through the bounded queue of a socket.
 
+pub mod admission;
+pub mod api;
 pub mod change_feed;
 pub mod channel;
 pub mod error;
@@ -17,6 +19,7 @@ pub mod limits;
 pub mod outbound;
 pub mod presence;
 pub mod protocol;
+pub mod rate;
 pub mod session;
 pub mod socket;
 pub mod topic;
@@ -27,15 +30,18 @@ use std::sync::Arc;
 use axum::Router;
 use axum::routing::any;
 
+use self::admission::Admission;
 use self::channel::TokenMarks;
 use self::channel::authorize::Authorizer;
 use self::hub::Hub;
+use self::rate::Rates;
 use self::session::Shared;
 use self::work::Workshop;
 use crate::auth::Verifier;
 use crate::bus::Listener;
 use crate::config::RealtimeConfig;
 use crate::db::connect::Connector;
+use crate::http::peer::TrustedProxies;
 use crate::observability::metrics::RealtimeMetrics;
 use crate::shutdown::Tasks;
 use crate::visibility::Visibility;
@@ -45,6 +51,8 @@ use crate::visibility::Visibility;
 pub struct Realtime {
     shared: Arc<Shared>,
     workshop: Arc<Workshop>,
+    admission: Arc<Admission>,
+    proxies: TrustedProxies,
     tasks: Tasks,
 }
 
@@ -59,7 +67,10 @@ impl Realtime {
         metrics: RealtimeMetrics,
         tasks: &Tasks,
     ) -> Self {
-        let hub = Arc::new(Hub::new(metrics));
+        let rates = Arc::new(Rates::new(&config));
+        let keeping = rate::keep(Arc::clone(&rates), tasks.token().clone());
+        tasks.spawn("rates", keeping);
+        let hub = Arc::new(Hub::new(metrics).with_rates(rates));
         tasks.spawn(
             "change feed",
             change_feed::run(
@@ -74,7 +85,13 @@ impl Realtime {
             token.cancelled().await;
             stopping.stop();
         });
+        let admission = Admission::new(
+            config.connection_burst_per_address,
+            config.connections_per_second_per_address,
+        );
         Self {
+            admission: Arc::new(admission),
+            proxies: TrustedProxies::default(),
             workshop: Arc::new(Workshop {
                 visibility,
                 authorizer: None,
@@ -90,6 +107,13 @@ impl Realtime {
         }
     }
 
+    /// Believes these proxies whom they forward for.
+    #[must_use]
+    pub fn behind(mut self, proxies: TrustedProxies) -> Self {
+        self.proxies = proxies;
+        self
+    }
+
     /// Lets private channels be joined by those whom the policies of `realtime.messages` let read.
     /// Without this they are refused. The login of `connector` must own that table, or be allowed
     /// to insert into it, and be allowed to take on the roles of tokens.
@@ -102,10 +126,12 @@ impl Realtime {
     }
 }
 
-/// The socket's two paths: the public one, and the one behind a gateway that rewrites (protocol 1.1).
+/// The socket's two paths, the public one and the one behind a gateway that rewrites (protocol 1.1),
+/// and the routes to broadcast over HTTP.
 pub fn routes(realtime: Realtime) -> Router {
     Router::new()
         .route("/realtime/v1/websocket", any(handshake::upgrade))
         .route("/socket/websocket", any(handshake::upgrade))
-        .with_state(realtime)
+        .with_state(realtime.clone())
+        .merge(api::routes(realtime))
 }

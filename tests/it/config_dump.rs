@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use rapport::config::source::{ProcessEnvironment, Source as _};
 use rapport::config::{Config, Flag, Inputs, describe};
-use rapport::observability::metrics::{DropReason, Metrics, RequestLabels};
+use rapport::observability::metrics::{DropReason, Limit, Metrics, RequestLabels};
 
 fn file(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
@@ -18,9 +18,14 @@ fn read(path: &str) -> String {
 
 /// Every key of the defaults as `section.key`, with its default as written.
 fn defaults() -> BTreeMap<String, String> {
+    settings("config/default.toml")
+}
+
+/// The same for any file of settings.
+fn settings(path: &str) -> BTreeMap<String, String> {
     let mut found = BTreeMap::new();
     let mut section = String::new();
-    for line in read("config/default.toml").lines() {
+    for line in read(path).lines() {
         if let Some(name) = line
             .strip_prefix('[')
             .and_then(|rest| rest.strip_suffix(']'))
@@ -139,6 +144,30 @@ fn the_documentation_lists_every_setting_with_its_variable_and_default() {
 }
 
 #[test]
+fn the_table_of_limits_shows_both_sets() {
+    let (mut defaults, preset) = (defaults(), settings("config/limits.supabase.toml"));
+    let document = read("docs/configuration.md");
+    let mut shown = (BTreeMap::new(), BTreeMap::new());
+    for cells in rows(&document) {
+        if let [name, ours, theirs, _] = cells.as_slice()
+            && !name.contains('.')
+        {
+            shown.0.insert(format!("realtime.{name}"), ours.clone());
+            shown.1.insert(format!("realtime.{name}"), theirs.clone());
+        }
+    }
+    defaults.retain(|key, _| shown.0.contains_key(key));
+    assert_same(&shown.0, &defaults, "the table", "config/default.toml");
+    defaults.extend(preset);
+    assert_same(
+        &shown.1,
+        &defaults,
+        "the table",
+        "config/limits.supabase.toml",
+    );
+}
+
+#[test]
 fn the_example_variables_are_accepted() {
     let variables: BTreeMap<String, String> = read("config/example.env")
         .lines()
@@ -173,6 +202,7 @@ fn the_documentation_lists_every_metric() {
     let metrics = Metrics::new();
     // What has labels is printed once something was counted.
     metrics.realtime.dropped(DropReason::Malformed);
+    metrics.realtime.limited(Limit::Sockets);
     metrics
         .http
         .requests

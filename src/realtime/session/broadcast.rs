@@ -13,11 +13,15 @@ use super::super::protocol::{
 use super::Session;
 use super::effect::{BroadcastOrder, Effect};
 use super::permission::Writing;
+use crate::observability::metrics::{DropReason, Limit};
 
 /// Notices about refused pushes that a socket hears in a row, and then per second. All of them are
 /// counted; a client that sends a thousand is not helped by a thousand notices.
 pub(super) const NOTICES_AT_ONCE: u32 = 5;
 const NOTICES_PER_SECOND: u32 = 1;
+
+/// What a channel is told that sends while the server is over its rate of events (3.5).
+const TOO_MANY_EVENTS: &str = "Too many messages per second";
 
 /// The notices that a new session may hear.
 pub(super) fn notices(now: UnixMillis) -> Bucket {
@@ -52,6 +56,10 @@ impl Session {
         let Some(channel) = self.channels.get(&*message.topic) else {
             return;
         };
+        if self.shared.hub.rates().events.is_over() {
+            self.end_of_rate(message, now, effects);
+            return;
+        }
         let limit = self.shared.config.max_broadcast_bytes;
         let accepted = accept(channel, push, limit);
         if accepted.is_ok() && !self.may_write(message, Writing::Broadcast, now, effects) {
@@ -80,6 +88,26 @@ impl Session {
                 }
             }
         }
+    }
+
+    /// Ends a channel that sends while the server is over its rate of events (protocol 4.4).
+    fn end_of_rate(
+        &mut self,
+        message: &ClientMessage<'_>,
+        now: UnixMillis,
+        effects: &mut Vec<Effect>,
+    ) {
+        let metrics = self.shared.hub.metrics();
+        metrics.limited(Limit::Events);
+        metrics.dropped(DropReason::RateLimited);
+        if let Some(channel) = self.channels.get(&*message.topic).filter(|it| it.ack) {
+            let reply = channel.reply(
+                message.reference.clone(),
+                Reply::Error(TOO_MANY_EVENTS.into()),
+            );
+            effects.push(Effect::Send(reply));
+        }
+        self.close_channel(&message.topic, TOO_MANY_EVENTS.to_owned(), now, effects);
     }
 
     /// Tells a channel why a push was refused that is not answered, unless there were many such

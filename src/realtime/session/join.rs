@@ -14,7 +14,7 @@ use super::super::protocol::{ClientMessage, JoinPayload, Ref, Reply, ServerMessa
 use super::Session;
 use super::effect::Effect;
 use crate::config::RealtimeConfig;
-use crate::observability::metrics::DropReason;
+use crate::observability::metrics::{DropReason, Limit};
 use crate::visibility::SubscribeOptions;
 
 /// Bindings of one channel. The original sets no limit; registering is work per binding.
@@ -85,7 +85,6 @@ impl Session {
         now: UnixMillis,
         effects: &mut Vec<Effect>,
     ) -> Result<Arc<str>, JoinRefusal> {
-        let config = &self.shared.config;
         let topic: Arc<str> = (*message.topic).into();
         let sub_topic = sub_topic(&topic);
         if sub_topic.is_empty() {
@@ -96,18 +95,10 @@ impl Session {
         }
         let join = payload.config.as_ref();
         let is_private = join.is_some_and(|join| join.private);
-        if config.private_only && !is_private {
+        if self.shared.config.private_only && !is_private {
             return Err(JoinRefusal::PrivateOnly);
         }
-        if !self
-            .joins
-            .take(join_burst(config), config.joins_per_second, now)
-        {
-            return Err(JoinRefusal::TooManyJoins);
-        }
-        if self.channels.len() >= config.max_channels_per_socket {
-            return Err(JoinRefusal::TooManyChannels);
-        }
+        self.within_limits(now).map_err(JoinRefusal::Limit)?;
         let holder = self.holder(payload.access_token.as_deref(), now)?;
         if join.is_some_and(|join| join.broadcast.replay) {
             return Err(if is_private {
@@ -190,6 +181,28 @@ impl Session {
         Ok(topic)
     }
 
+    /// Whether another join is within every limit, and counts it if so.
+    fn within_limits(&mut self, now: UnixMillis) -> Result<(), Limit> {
+        let (config, hub) = (&self.shared.config, &self.shared.hub);
+        let joins = &hub.rates().joins;
+        // A socket that has joined before is counted already.
+        if !self.is_user && hub.user_count() >= config.max_concurrent_users {
+            return Err(Limit::Users);
+        }
+        if joins.is_over() {
+            return Err(Limit::Joins);
+        }
+        let per_second = config.max_joins_per_second_per_socket;
+        if !self.joins.take(join_burst(config), per_second, now) {
+            return Err(Limit::SocketJoins);
+        }
+        if self.channels.len() >= config.max_channels_per_socket {
+            return Err(Limit::Channels);
+        }
+        joins.add(1);
+        Ok(())
+    }
+
     /// The next step of a join: permissions, then bindings, then the reply.
     fn advance_join(&mut self, topic: &Arc<str>, now: UnixMillis, effects: &mut Vec<Effect>) {
         let Some(channel) = self.channels.get(topic) else {
@@ -245,6 +258,9 @@ impl Session {
             }));
         }
         effects.push(Effect::Open(channel.id));
+        if !std::mem::replace(&mut self.is_user, true) {
+            self.shared.hub.add_user();
+        }
     }
 
     /// What comes after the first news of a join: the presence of others, then the messages that
@@ -299,7 +315,11 @@ impl Session {
         refusal: &JoinRefusal,
         effects: &mut Vec<Effect>,
     ) {
-        self.shared.hub.metrics().joins_refused.inc();
+        let metrics = self.shared.hub.metrics();
+        metrics.joins_refused.inc();
+        if let JoinRefusal::Limit(limit) = refusal {
+            metrics.limited(*limit);
+        }
         effects.push(Effect::Send(ServerMessage::Reply {
             join_ref,
             reference,
@@ -335,5 +355,5 @@ impl Session {
 /// Joins that may come at once: a client that comes back joins all its channels together.
 pub(super) fn join_burst(config: &RealtimeConfig) -> u32 {
     let channels = u32::try_from(config.max_channels_per_socket).unwrap_or(u32::MAX);
-    config.joins_per_second.max(channels)
+    config.max_joins_per_second_per_socket.max(channels)
 }

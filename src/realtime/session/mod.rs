@@ -68,6 +68,8 @@ pub struct Session {
     headers: Arc<str>,
     channels: HashMap<Arc<str>, Box<Channel>>,
     joins: Bucket,
+    /// It has joined a channel, and is counted as a user until its end (protocol 1.3).
+    is_user: bool,
     /// Notices about pushes that are refused and not answered.
     notices: Bucket,
     /// Nothing happens by itself before this time.
@@ -89,6 +91,7 @@ impl Session {
             headers,
             channels: HashMap::new(),
             joins,
+            is_user: false,
             notices: broadcast::notices(now),
             deadline: None,
         }
@@ -196,6 +199,9 @@ impl Session {
 
     /// The socket is gone: so are its channels.
     pub fn end(&mut self, effects: &mut Vec<Effect>) {
+        if std::mem::take(&mut self.is_user) {
+            self.shared.hub.remove_user();
+        }
         for (_, channel) in self.channels.drain() {
             effects.push(Effect::Detach(channel.id));
         }

@@ -2,11 +2,23 @@
 
 use std::time::{Duration, Instant};
 
+use rapport::observability::metrics::{Limit, LimitLabels};
 use serde_json::json;
 use tokio::io::AsyncWriteExt as _;
+use tokio_tungstenite::tungstenite::Error;
 
 use super::{Server, config, plain_join};
-use crate::support::socket::Version;
+use crate::support::eventually::eventually;
+use crate::support::socket::{VERSIONS, Version, refused_handshake, url};
+use crate::support::token::anon_key;
+
+impl Server {
+    /// How often a limit was the reason of a refusal.
+    fn limited(&self, limit: Limit) -> u64 {
+        let labels = LimitLabels { limit };
+        self.metrics.limits_reached.get_or_create(&labels).get()
+    }
+}
 
 #[tokio::test]
 async fn a_silent_socket_is_closed_and_one_that_is_not_stays() {
@@ -32,7 +44,7 @@ async fn a_silent_socket_is_closed_and_one_that_is_not_stays() {
 #[tokio::test]
 async fn joins_beyond_the_rate_are_refused() {
     let mut config = config();
-    config.joins_per_second = 1;
+    config.max_joins_per_second_per_socket = 1;
     config.max_channels_per_socket = 3;
     let server = Server::start(config).await;
     let mut client = server.client(Version::Two).await;
@@ -51,6 +63,180 @@ async fn joins_beyond_the_rate_are_refused() {
         json!({"reason": "ClientJoinRateLimitReached: Too many joins per second"})
     );
     client.expect("realtime:room", "phx_close").await;
+    assert_eq!(server.limited(Limit::SocketJoins), 1);
+}
+
+#[tokio::test]
+async fn a_socket_has_no_more_channels_than_allowed() {
+    let mut config = config();
+    config.max_channels_per_socket = 2;
+    let server = Server::start(config).await;
+    let mut client = server.client(Version::Two).await;
+    for (reference, status) in [("1", "ok"), ("2", "ok"), ("3", "error"), ("4", "error")] {
+        client
+            .join(reference, &format!("realtime:{reference}"), plain_join())
+            .await;
+        let response = client.expect_reply(reference, status).await;
+        if status == "error" {
+            assert_eq!(
+                response,
+                json!({"reason": "ChannelRateLimitReached: Too many channels"})
+            );
+        }
+    }
+    assert_eq!(server.limited(Limit::Channels), 2);
+    // One that leaves makes room.
+    client
+        .push(json!("1"), "5", "realtime:1", "phx_leave", json!({}))
+        .await;
+    client.expect_reply("5", "ok").await;
+    client.expect("realtime:1", "phx_close").await;
+    client.join("6", "realtime:6", plain_join()).await;
+    client.expect_reply("6", "ok").await;
+}
+
+#[tokio::test]
+async fn no_more_sockets_join_than_allowed() {
+    let mut config = config();
+    config.max_concurrent_users = 1;
+    let server = Server::start(config).await;
+    // Open before the limit is reached, so only its join can be refused.
+    let mut late = server.client(Version::Two).await;
+    late.heartbeat("1").await;
+    let mut first = server.client(Version::Two).await;
+    for reference in ["1", "2"] {
+        let topic = format!("realtime:{reference}");
+        first.join(reference, &topic, plain_join()).await;
+        first.expect_reply(reference, "ok").await;
+    }
+    late.join("2", "realtime:1", plain_join()).await;
+    let response = late.expect_reply("2", "error").await;
+    assert_eq!(
+        response,
+        json!({"reason": "ConnectionRateLimitReached: Too many connected users"})
+    );
+    let (status, _, body) =
+        refused_handshake(&url(server.address, &anon_key(), Some("2.0.0"))).await;
+    assert_eq!(
+        (status, &*body),
+        (429, r#"{"error":"Too many connected users"}"#)
+    );
+    assert_eq!(server.limited(Limit::Users), 2);
+    drop(first);
+    eventually("the first has left", async || {
+        (server.metrics.sockets_joined.get() == 0).then_some(())
+    })
+    .await;
+    late.join("3", "realtime:1", plain_join()).await;
+    late.expect_reply("3", "ok").await;
+}
+
+#[tokio::test]
+async fn joins_of_the_whole_server_are_limited() {
+    let mut config = config();
+    config.max_joins_per_second = 2;
+    let server = Server::start(config).await;
+    let mut client = server.client(Version::Two).await;
+    // Two a second over at least five seconds.
+    let mut reference = 0;
+    let response = eventually("a join is refused", async || {
+        reference += 1;
+        let (reference, topic) = (reference.to_string(), format!("realtime:{reference}"));
+        client.join(&reference, &topic, plain_join()).await;
+        let message = client.receive().await;
+        (message.payload["status"] == "error").then(|| message.payload["response"].clone())
+    })
+    .await;
+    assert!(reference > 10, "{reference}");
+    assert_eq!(
+        response,
+        json!({"reason": "ClientJoinRateLimitReached: Too many joins per second"})
+    );
+    // The socket stays, and others are told before they have one.
+    client.expect_quiet().await;
+    let (status, _, body) =
+        refused_handshake(&url(server.address, &anon_key(), Some("2.0.0"))).await;
+    assert_eq!(
+        (status, &*body),
+        (429, r#"{"error":"Too many joins per second"}"#)
+    );
+    assert!(server.limited(Limit::Joins) >= 2);
+}
+
+#[tokio::test]
+async fn a_channel_that_sends_over_the_rate_of_events_is_closed() {
+    let mut config = config();
+    config.max_events_per_second = 2;
+    let server = Server::start(config).await;
+    for version in VERSIONS {
+        let mut listener = server.client(version).await;
+        listener.join("1", "realtime:room", plain_join()).await;
+        listener.expect_reply("1", "ok").await;
+        let mut sender = server.client(version).await;
+        let mut join = plain_join();
+        join["config"]["broadcast"] = json!({"ack": true});
+        sender.join("1", "realtime:room", join).await;
+        sender.expect_reply("1", "ok").await;
+        let payload = json!({"type": "broadcast", "event": "e", "payload": {}});
+        let mut sent = 0;
+        let response = eventually("a broadcast is refused", async || {
+            sender
+                .push(
+                    json!("1"),
+                    "2",
+                    "realtime:room",
+                    "broadcast",
+                    payload.clone(),
+                )
+                .await;
+            let answer = sender.receive().await.payload;
+            let is_refused = answer["status"] == "error";
+            sent += usize::from(!is_refused);
+            is_refused.then(|| answer["response"].clone())
+        })
+        .await;
+        assert_eq!(response, json!({"reason": "Too many messages per second"}));
+        let (status, text) = sender.expect_system("realtime:room").await;
+        assert_eq!(
+            (&*status, &*text),
+            ("error", "Too many messages per second")
+        );
+        sender.expect("realtime:room", "phx_close").await;
+        // The socket stays, and so do those who only listen; they miss nothing that was accepted.
+        sender.expect_quiet().await;
+        for _ in 0..sent {
+            listener.expect("realtime:room", "broadcast").await;
+        }
+        listener.expect_quiet().await;
+    }
+    assert_eq!(server.limited(Limit::Events), 2);
+}
+
+#[tokio::test]
+async fn an_address_opens_no_more_sockets_than_allowed() {
+    let mut config = config();
+    config.connection_burst_per_address = 2;
+    config.connections_per_second_per_address = 1;
+    let server = Server::start(config).await;
+    let address = url(server.address, &anon_key(), Some("2.0.0"));
+    let mut refused = None;
+    for _ in 0..10 {
+        match tokio_tungstenite::connect_async(&address).await {
+            Ok(_) => {}
+            Err(Error::Http(response)) => {
+                refused = Some((response.status(), response.into_body().unwrap()));
+                break;
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+    let (status, body) = refused.unwrap();
+    assert_eq!(status, 429);
+    assert_eq!(
+        String::from_utf8(body).unwrap(),
+        r#"{"error":"Too many connections from this address"}"#
+    );
+    assert_eq!(server.limited(Limit::Address), 1);
 }
 
 #[tokio::test]

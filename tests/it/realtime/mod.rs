@@ -1,5 +1,6 @@
-//! The socket, from the handshake to the close frame.
+//! The socket, from the handshake to the close frame, and broadcasting over HTTP.
 
+mod api;
 mod broadcast;
 mod handshake;
 mod join;
@@ -12,13 +13,15 @@ mod wire;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use rapport::auth::{KeySet, Requirements, Verifier};
+use rapport::auth::Verifier;
 use rapport::bus::Bus;
 use rapport::change::StreamEvent;
-use rapport::config::{RealtimeConfig, VisibilityConfig};
+use rapport::config::{AuthConfig, RealtimeConfig, Secret, VisibilityConfig};
 use rapport::db::connect::Connector;
 use rapport::http::serve::{HEAD_DEADLINE, serve};
 use rapport::observability::metrics::{RealtimeMetrics, VisibilityMetrics};
+use rapport::observability::readiness::Readiness;
+use rapport::realtime::api::tenant_health;
 use rapport::realtime::{Realtime, routes};
 use rapport::shutdown::Tasks;
 use rapport::visibility::Visibility;
@@ -49,12 +52,35 @@ fn visibility_config() -> VisibilityConfig {
     }
 }
 
+/// The project's keys of the newer kind.
+const OPAQUE_PUBLIC_KEY: &str = "sb_publishable_for_tests";
+const OPAQUE_SERVICE_KEY: &str = "sb_secret_for_tests";
+
+fn auth_config() -> AuthConfig {
+    AuthConfig {
+        jwt_secret: Some(Secret::new(JWT_SECRET)),
+        jwt_secret_next: None,
+        jwks: None,
+        audience: None,
+        issuer: None,
+        cookie_names: Vec::new(),
+        anon_key: Some(Secret::new(OPAQUE_PUBLIC_KEY)),
+        service_role_key: Some(Secret::new(OPAQUE_SERVICE_KEY)),
+    }
+}
+
 /// What ships, for tests that change one of them.
 fn config() -> RealtimeConfig {
     RealtimeConfig {
         max_sockets: 1_000,
         max_channels_per_socket: 200,
-        joins_per_second: 100,
+        max_concurrent_users: 1_000,
+        max_events_per_second: 10_000_000,
+        max_joins_per_second: 20_000,
+        max_joins_per_second_per_socket: 100,
+        connections_per_second_per_address: 1_000,
+        connection_burst_per_address: 20_000,
+        max_request_bytes: 8_000_000,
         max_frame_bytes: 5_000_000,
         max_broadcast_bytes: 3_000_500,
         queue_max_frames: 2_000,
@@ -86,8 +112,7 @@ impl Server {
             VisibilityMetrics::default(),
             &tasks,
         );
-        let keys = KeySet::new(Some(JWT_SECRET), None, None).unwrap();
-        let verifier = Verifier::new(keys, Requirements::default());
+        let verifier = Verifier::from_config(&auth_config()).unwrap();
         let (bus, listener) = Bus::new(64);
         let metrics = RealtimeMetrics::default();
         let realtime = Realtime::start(
@@ -103,7 +128,7 @@ impl Server {
         let address = listener.local_addr().unwrap();
         let serving = serve(
             listener,
-            routes(realtime),
+            routes(realtime.clone()).merge(tenant_health(realtime, Readiness::new())),
             HEAD_DEADLINE,
             tasks.token().clone(),
         );

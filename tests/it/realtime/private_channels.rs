@@ -9,7 +9,7 @@ use crate::support::socket::{PhoenixSocket, VERSIONS, Version};
 use crate::support::token::{anon_key, mint, now_s, service_role_key, user_claims, user_token};
 
 /// The table as the original has it, in one partition.
-const MESSAGES: &str = r"
+pub(super) const MESSAGES: &str = r"
 do $$
 declare wanted text;
 begin

@@ -1,0 +1,111 @@
+//! Which client a request is from, where proxies stand in front of the server.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use axum::extract::ConnectInfo;
+use axum::http::{Extensions, HeaderMap, HeaderName};
+
+use crate::config::Network;
+
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+
+/// The proxies whose word is taken. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct TrustedProxies {
+    networks: Arc<[Network]>,
+}
+
+impl TrustedProxies {
+    /// These; without any, nobody's word is taken.
+    pub fn new(networks: &[Network]) -> Self {
+        Self {
+            networks: networks.into(),
+        }
+    }
+
+    /// The address of the client behind a request: the connection's, or, where that is a trusted
+    /// proxy's, the last of `X-Forwarded-For` that is not. Each proxy appends whom it was called
+    /// by, so what stands further left may be anybody's invention.
+    ///
+    /// `None` only where the listener does not tell the peer.
+    pub fn client(&self, extensions: &Extensions, headers: &HeaderMap) -> Option<IpAddr> {
+        let ConnectInfo(peer) = extensions.get::<ConnectInfo<SocketAddr>>()?;
+        let mut client = peer.ip().to_canonical();
+        if !self.trusts(client) {
+            return Some(client);
+        }
+        let values: Vec<_> = headers.get_all(FORWARDED_FOR).iter().collect();
+        let hops = values
+            .iter()
+            .rev()
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|value| value.rsplit(','));
+        for hop in hops {
+            // What cannot be read was written by the hop before, which then is the client.
+            let Some(address) = address(hop) else {
+                break;
+            };
+            client = address;
+            if !self.trusts(client) {
+                break;
+            }
+        }
+        Some(client)
+    }
+
+    fn trusts(&self, address: IpAddr) -> bool {
+        self.networks
+            .iter()
+            .any(|network| network.contains(address))
+    }
+}
+
+/// An address, with or without a port.
+fn address(text: &str) -> Option<IpAddr> {
+    let text = text.trim();
+    let address: Option<IpAddr> = text.parse().ok();
+    address
+        .or_else(|| Some(text.parse::<SocketAddr>().ok()?.ip()))
+        .map(|address| address.to_canonical())
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn only_trusted_proxies_are_believed() {
+        let networks = ["10.0.0.0/8", "::1"].map(|text| Network::parse(text).unwrap());
+        let proxies = TrustedProxies::new(&networks);
+        // (peer, X-Forwarded-For, client)
+        let cases: [(&str, &[&'static str], &str); 10] = [
+            ("1.1.1.1:5", &["2.2.2.2"], "1.1.1.1"),
+            ("10.0.0.1:5", &[], "10.0.0.1"),
+            ("10.0.0.1:5", &["2.2.2.2"], "2.2.2.2"),
+            ("10.0.0.1:5", &["9.9.9.9, 2.2.2.2"], "2.2.2.2"),
+            ("10.0.0.1:5", &["2.2.2.2, 10.0.0.7"], "2.2.2.2"),
+            ("10.0.0.1:5", &["9.9.9.9", "2.2.2.2,10.0.0.7"], "2.2.2.2"),
+            ("10.0.0.1:5", &["2.2.2.2:123"], "2.2.2.2"),
+            ("[::1]:5", &["2001:db8::1"], "2001:db8::1"),
+            ("[::ffff:10.0.0.1]:5", &["[2001:db8::1]:80"], "2001:db8::1"),
+            ("10.0.0.1:5", &["2.2.2.2, unknown"], "10.0.0.1"),
+        ];
+        for (peer, forwarded, expected) in cases {
+            let mut extensions = Extensions::new();
+            extensions.insert(ConnectInfo(peer.parse::<SocketAddr>().unwrap()));
+            let mut headers = HeaderMap::new();
+            for value in forwarded {
+                headers.append(FORWARDED_FOR, HeaderValue::from_static(value));
+            }
+            let client = proxies.client(&extensions, &headers).unwrap();
+            assert_eq!(
+                client,
+                expected.parse::<IpAddr>().unwrap(),
+                "{peer} {forwarded:?}"
+            );
+        }
+    }
+}

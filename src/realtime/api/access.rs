@@ -1,0 +1,153 @@
+//! Who broadcasts over HTTP, and what policies may know of the request (protocol 1.5, 4.3).
+
+use std::sync::Arc;
+
+use axum::http::header::{AUTHORIZATION, COOKIE, PROXY_AUTHORIZATION};
+use axum::http::{HeaderMap, HeaderName};
+use serde_json::{Map, Value};
+
+use crate::auth::{Claims, Verifier, is_opaque_key};
+
+const API_KEY: HeaderName = HeaderName::from_static("apikey");
+
+/// The key as gateways put it into requests to the socket.
+const GATEWAY_KEY: HeaderName = HeaderName::from_static("x-api-key");
+
+/// Headers that policies do not see, because they hold secrets. The original shows all to them;
+/// nothing is lost: what a token says is in `request.jwt.claims`, and a database writes the
+/// parameters of its statements into logs.
+const SECRET_HEADERS: [HeaderName; 5] = [
+    AUTHORIZATION,
+    PROXY_AUTHORIZATION,
+    COOKIE,
+    API_KEY,
+    GATEWAY_KEY,
+];
+
+/// What the caller may do: the token of `Authorization: Bearer`, else the header `apikey`, else
+/// the parameter of that name, which clients leave on the address. `None` when the first of them
+/// that is there is no good.
+///
+/// An opaque key as bearer token is what clients send while nobody is signed in: it is looked at
+/// last, as the key it is.
+pub(super) fn caller(
+    verifier: &Verifier,
+    headers: &HeaderMap,
+    parameter: Option<&str>,
+) -> Option<Arc<Claims>> {
+    let bearer = bearer(headers);
+    if let Some(token) = bearer.filter(|token| !is_opaque_key(token)) {
+        return verifier.verify_socket(token).ok();
+    }
+    let key = match headers.get(API_KEY) {
+        Some(value) => value.to_str().ok()?,
+        None => parameter.or(bearer)?,
+    };
+    verifier.verify_api_key(key.trim()).ok()
+}
+
+/// The token of an `Authorization` header. Another scheme than `Bearer` is none of ours.
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let value = headers.get(AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, token) = value.trim().split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
+
+/// What policies read as `request.headers`: a JSON object of all headers but the secret ones, a
+/// repeated one joined by commas (RFC 9110, 5.3).
+pub(super) fn policy_headers(headers: &HeaderMap) -> String {
+    let object: Map<String, Value> = headers
+        .keys()
+        .filter(|name| !SECRET_HEADERS.contains(name))
+        .map(|name| {
+            let values: Vec<_> = headers
+                .get_all(name)
+                .iter()
+                .map(|value| String::from_utf8_lossy(value.as_bytes()))
+                .collect();
+            (name.to_string(), values.join(", ").into())
+        })
+        .collect();
+    Value::Object(object).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::HeaderValue;
+
+    use super::*;
+    use crate::auth::{KeySet, Requirements, mint};
+
+    fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
+        pairs
+            .iter()
+            .map(|(name, value)| {
+                let value = HeaderValue::from_str(value).unwrap();
+                (HeaderName::from_static(name), value)
+            })
+            .collect()
+    }
+
+    #[test]
+    fn the_token_counts_more_than_the_key_and_the_header_more_than_the_address() {
+        let secret = "a-test-secret-of-at-least-32-characters";
+        let keys = KeySet::new(Some(secret), None, None).unwrap();
+        let verifier = Verifier::new(keys, Requirements::default());
+        let token = |role: &str| {
+            let claims = serde_json::json!({ "role": role, "exp": 9_999_999_999_i64 });
+            mint(secret, &claims).unwrap()
+        };
+        let (a, b, c) = (token("a"), token("b"), token("c"));
+        let bearer = |text: &str| ("authorization", format!("bEaReR {text}"));
+        let apikey = |text: &str| ("apikey", text.to_owned());
+        // (headers, parameter, role)
+        let cases = [
+            (vec![bearer(&a), apikey(&b)], Some(&c), Some("a")),
+            (vec![bearer("bad"), apikey(&b)], Some(&c), None),
+            (
+                vec![bearer("sb_publishable_x"), apikey(&b)],
+                Some(&c),
+                Some("b"),
+            ),
+            (
+                vec![("authorization", "Basic x".to_owned()), apikey(&b)],
+                None,
+                Some("b"),
+            ),
+            (
+                vec![("authorization", a.clone()), apikey(&b)],
+                None,
+                Some("b"),
+            ),
+            (vec![apikey(&b)], Some(&c), Some("b")),
+            (vec![apikey("bad")], Some(&c), None),
+            (vec![], Some(&c), Some("c")),
+            (vec![bearer("sb_publishable_x")], Some(&c), Some("c")),
+            (vec![bearer("sb_publishable_x")], None, None),
+            (vec![], None, None),
+        ];
+        for (pairs, parameter, role) in cases {
+            let pairs: Vec<_> = pairs.iter().map(|(name, text)| (*name, &**text)).collect();
+            let claims = caller(&verifier, &headers(&pairs), parameter.map(String::as_str));
+            let got = claims.as_ref().map(|claims| &*claims.role);
+            assert_eq!(got, role, "{pairs:?}");
+        }
+    }
+
+    #[test]
+    fn policies_see_every_header_that_is_no_secret() {
+        let mut all = headers(&[
+            ("authorization", "Bearer x"),
+            ("apikey", "x"),
+            ("cookie", "x"),
+            ("x-api-key", "x"),
+            ("user-agent", "test"),
+            ("x-floor", "2"),
+        ]);
+        all.append("x-floor", HeaderValue::from_static("3"));
+        assert_eq!(
+            policy_headers(&all),
+            r#"{"user-agent":"test","x-floor":"2, 3"}"#
+        );
+    }
+}

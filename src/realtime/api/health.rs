@@ -1,0 +1,48 @@
+//! The health of a tenant, which the health checks of Supabase's compose files ask for (protocol 1.6).
+
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use serde_json::json;
+
+use super::super::Realtime;
+use super::access;
+use crate::observability::readiness::{Readiness, ReplicationState};
+
+#[derive(Clone)]
+struct Health {
+    realtime: Realtime,
+    readiness: Readiness,
+}
+
+/// `GET /api/tenants/{id}/health`. There is one tenant here, whatever it is called. Only in the family
+/// of paths behind a gateway: gateways keep tenants' routes from the outside.
+pub fn tenant_health(realtime: Realtime, readiness: Readiness) -> Router {
+    Router::new()
+        .route("/api/tenants/{id}/health", get(show_health))
+        .with_state(Health {
+            realtime,
+            readiness,
+        })
+}
+
+/// Always 200 for those who may ask, as in the original: the process answers, and the body says what
+/// of it works.
+async fn show_health(State(health): State<Health>, headers: HeaderMap) -> Response {
+    let shared = &health.realtime.shared;
+    if access::caller(&shared.verifier, &headers, None).is_none() {
+        return StatusCode::FORBIDDEN.into_response();
+    }
+    let report = health.readiness.report();
+    Json(json!({ "data": {
+        "healthy": report.is_ready(),
+        "db_connected": report.database_reachable,
+        "replication_connected": report.replication == ReplicationState::Streaming,
+        "connected_cluster": shared.hub.socket_count(),
+        "region": null,
+        "node": env!("CARGO_PKG_NAME"),
+    } }))
+    .into_response()
+}

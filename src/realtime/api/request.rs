@@ -1,0 +1,222 @@
+//! What a request to broadcast says (protocol 1.5). Pure.
+//!
+//! Payloads are passed on as they were written, never decoded and encoded again: numbers keep their
+//! digits, and large payloads cost a copy at most.
+
+use std::collections::HashMap;
+
+use serde_json::value::RawValue;
+use serde_json::{Map, Value, json};
+
+use super::super::protocol::json_string;
+
+/// What a required field is told that is absent, null or white space.
+const BLANK: &str = "can't be blank";
+/// What a field of the wrong type is told.
+const INVALID: &str = "is invalid";
+/// What a payload is told that is too large.
+const TOO_LARGE: &str = "Payload size exceeds tenant limit";
+
+/// One message of a batch.
+#[derive(Debug)]
+pub struct BatchMessage {
+    /// The sub-topic.
+    pub topic: String,
+    /// For members of the private channel of that name.
+    pub is_private: bool,
+    /// The payload of the text broadcast, complete.
+    pub payload: Box<RawValue>,
+}
+
+/// Why a request cannot be read.
+#[derive(Debug, PartialEq)]
+pub enum Unreadable {
+    /// The body is not JSON.
+    NotJson,
+    /// A field is missing, wrong or too large; holds the `errors` of the answer.
+    Fields(Value),
+}
+
+/// The messages of a batch, none of whose payloads may have more than `max_payload` bytes.
+///
+/// # Errors
+/// [`Unreadable`]; every message is looked at, so that one answer names all mistakes.
+pub fn batch(body: &[u8], max_payload: usize) -> Result<Vec<BatchMessage>, Unreadable> {
+    let list_error = |text| Unreadable::Fields(json!({ "messages": [text] }));
+    let raw: &RawValue = match body {
+        [] => return Err(list_error(BLANK)),
+        body => serde_json::from_slice(body).map_err(|_| Unreadable::NotJson)?,
+    };
+    let list = fields(raw).and_then(|fields| fields.get("messages").copied());
+    let list = match list.map(RawValue::get) {
+        None | Some("null") => return Err(list_error(BLANK)),
+        Some(list) => list,
+    };
+    let list: Vec<&RawValue> = serde_json::from_str(list).map_err(|_| list_error(INVALID))?;
+    if list.is_empty() {
+        return Err(list_error(BLANK));
+    }
+    let list: Option<Vec<_>> = list.into_iter().map(fields).collect();
+    let list = list.ok_or_else(|| list_error(INVALID))?;
+    let (mut messages, mut errors) = (Vec::with_capacity(list.len()), Vec::new());
+    let mut is_good = true;
+    for fields in list {
+        let mut wrong = Map::new();
+        messages.extend(message(&fields, max_payload, &mut wrong));
+        is_good &= wrong.is_empty();
+        errors.push(Value::Object(wrong));
+    }
+    if is_good {
+        Ok(messages)
+    } else {
+        Err(Unreadable::Fields(json!({ "messages": errors })))
+    }
+}
+
+/// One message of a batch, or what is wrong with it in `errors`.
+fn message(
+    fields: &HashMap<String, &RawValue>,
+    max_payload: usize,
+    errors: &mut Map<String, Value>,
+) -> Option<BatchMessage> {
+    let mut reader = Fields { fields, errors };
+    let topic = reader.required("topic", text);
+    let event = reader.required("event", text);
+    let payload = reader.required("payload", |raw| raw.get().starts_with('{').then_some(raw));
+    let is_private = reader.optional("private", flag).unwrap_or(false);
+    let id = reader.optional("id", text);
+    if payload.is_some_and(|payload| payload.get().len() > max_payload) {
+        reader.refuse("payload", TOO_LARGE);
+    }
+    let (topic, event, payload) = (topic?, event?, payload?);
+    let mut whole = format!(
+        r#"{{"event":{},"payload":{},"type":"broadcast""#,
+        json_string(&event),
+        payload.get()
+    );
+    if let Some(id) = id {
+        whole.push_str(&format!(r#","meta":{{"id":{}}}"#, json_string(&id)));
+    }
+    whole.push('}');
+    Some(BatchMessage {
+        topic,
+        is_private,
+        // Put together from JSON texts, so it is one.
+        payload: RawValue::from_string(whole).ok()?,
+    })
+}
+
+/// Reads fields as the original does: null, an empty text and white space count as absent.
+struct Fields<'f, 'a> {
+    fields: &'f HashMap<String, &'a RawValue>,
+    errors: &'f mut Map<String, Value>,
+}
+
+impl<'a> Fields<'_, 'a> {
+    fn required<T>(
+        &mut self,
+        name: &str,
+        read: impl FnOnce(&'a RawValue) -> Option<T>,
+    ) -> Option<T> {
+        let before = self.errors.len();
+        let value = self.optional(name, read);
+        if value.is_none() && self.errors.len() == before {
+            self.refuse(name, BLANK);
+        }
+        value
+    }
+
+    fn optional<T>(
+        &mut self,
+        name: &str,
+        read: impl FnOnce(&'a RawValue) -> Option<T>,
+    ) -> Option<T> {
+        let raw = *self.fields.get(name)?;
+        if is_blank(raw) {
+            return None;
+        }
+        let value = read(raw);
+        if value.is_none() {
+            self.refuse(name, INVALID);
+        }
+        value
+    }
+
+    fn refuse(&mut self, name: &str, text: &str) {
+        self.errors.insert(name.to_owned(), json!([text]));
+    }
+}
+
+/// The members of an object; of a name given twice the last counts. `None` for anything else.
+fn fields(raw: &RawValue) -> Option<HashMap<String, &RawValue>> {
+    serde_json::from_str(raw.get()).ok()
+}
+
+fn is_blank(raw: &RawValue) -> bool {
+    raw.get() == "null" || text(raw).is_some_and(|text| text.trim().is_empty())
+}
+
+fn text(raw: &RawValue) -> Option<String> {
+    serde_json::from_str(raw.get()).ok()
+}
+
+fn flag(raw: &RawValue) -> Option<bool> {
+    match raw.get() {
+        "true" | "\"true\"" | "\"1\"" => Some(true),
+        "false" | "\"false\"" | "\"0\"" => Some(false),
+        _ => None,
+    }
+}
+
+/// How the payload of a single message was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PayloadKind {
+    /// JSON text.
+    Json,
+    /// Opaque bytes.
+    Binary,
+}
+
+impl PayloadKind {
+    /// The kind that a `Content-Type` names. Without one it is JSON: the original takes the message
+    /// and loses its payload. `None` for any other.
+    pub fn of(content_type: Option<&[u8]>) -> Option<Self> {
+        let Some(content_type) = content_type else {
+            return Some(Self::Json);
+        };
+        let essence = content_type.split(|byte| *byte == b';').next()?;
+        let essence = essence.trim_ascii().to_ascii_lowercase();
+        match &*essence {
+            b"application/json" => Some(Self::Json),
+            b"application/octet-stream" => Some(Self::Binary),
+            _ => None,
+        }
+    }
+}
+
+/// The JSON payload of a single message: the whole body, `{}` for none, and what is not an object
+/// in one of its own.
+///
+/// # Errors
+/// When the body is not JSON.
+pub fn json_payload(body: &[u8]) -> Result<String, Unreadable> {
+    if body.is_empty() {
+        return Ok("{}".to_owned());
+    }
+    let raw: &RawValue = serde_json::from_slice(body).map_err(|_| Unreadable::NotJson)?;
+    let raw = raw.get();
+    Ok(if raw.starts_with('{') {
+        raw.to_owned()
+    } else {
+        format!(r#"{{"_json":{raw}}}"#)
+    })
+}
+
+/// The refusal of a payload that is too large.
+pub fn payload_too_large() -> Unreadable {
+    Unreadable::Fields(json!({ "payload": [TOO_LARGE] }))
+}
+
+#[cfg(test)]
+#[path = "request_tests.rs"]
+mod tests;

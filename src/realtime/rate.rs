@@ -1,0 +1,179 @@
+//! Rates of the whole server: events and joins per second, averaged over a minute (protocol 8).
+//!
+//! Counting is one addition to a shared number: no lock and no clock, because every broadcast and
+//! every join does it. Once a second a task takes the number and works out the average.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::time::{Instant, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::RealtimeConfig;
+
+/// How often averages are worked out. The original does it every five seconds; a shorter time only
+/// means that an excess is noticed, and over, sooner.
+const TICK: Duration = Duration::from_secs(1);
+
+/// Seconds that an average spans, as in the original.
+const SPAN_SECONDS: usize = 60;
+
+/// Seconds that an average spans at least: one second after the start a burst would otherwise be
+/// taken for a rate. In the original this is the length of the first bucket.
+const LEAST_SECONDS: u64 = 5;
+
+/// One rate and its limit.
+#[derive(Debug)]
+pub struct Rate {
+    limit: u64,
+    /// Counted since the last tick. Relaxed everywhere: nothing else is ordered by these numbers.
+    current: AtomicU64,
+    average: AtomicU64,
+    is_over: AtomicBool,
+}
+
+/// All rates.
+#[derive(Debug)]
+pub struct Rates {
+    /// Messages sent, and messages delivered.
+    pub events: Rate,
+    /// Joins that were let through this check.
+    pub joins: Rate,
+}
+
+impl Rate {
+    fn new(limit: u64) -> Self {
+        Self {
+            limit,
+            current: AtomicU64::new(0),
+            average: AtomicU64::new(0),
+            is_over: AtomicBool::new(false),
+        }
+    }
+
+    /// Counts `count`.
+    pub fn add(&self, count: u64) {
+        self.current.fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// Whether the average had reached the limit when it was last worked out.
+    pub fn is_over(&self) -> bool {
+        self.is_over.load(Ordering::Relaxed)
+    }
+
+    /// The average per second when it was last worked out, rounded down.
+    pub fn average(&self) -> u64 {
+        self.average.load(Ordering::Relaxed)
+    }
+
+    /// The limit per second.
+    pub fn limit(&self) -> u64 {
+        self.limit
+    }
+
+    /// Moves what was counted into `window`, which now is `seconds` further on.
+    fn tick(&self, window: &mut Window, seconds: usize) {
+        window.push(self.current.swap(0, Ordering::Relaxed), seconds);
+        let span = LEAST_SECONDS.max(window.counts.len() as u64);
+        self.average.store(window.sum / span, Ordering::Relaxed);
+        let is_over = window.sum >= self.limit.saturating_mul(span);
+        self.is_over.store(is_over, Ordering::Relaxed);
+    }
+}
+
+impl Rates {
+    /// Rates that nobody exceeds.
+    pub fn unlimited() -> Self {
+        Self {
+            events: Rate::new(u64::MAX),
+            joins: Rate::new(u64::MAX),
+        }
+    }
+
+    /// As configured.
+    pub fn new(config: &RealtimeConfig) -> Self {
+        Self {
+            events: Rate::new(config.max_events_per_second),
+            joins: Rate::new(config.max_joins_per_second),
+        }
+    }
+}
+
+/// Works out the averages until `stop`.
+pub async fn keep(rates: Arc<Rates>, stop: CancellationToken) {
+    let (mut events, mut joins) = (Window::default(), Window::default());
+    let mut ticks = tokio::time::interval(TICK);
+    // A tick that comes late covers more seconds; ticks made up for would make one of them look
+    // like a burst.
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut last = ticks.tick().await;
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = ticks.tick() => {}
+        }
+        let now = Instant::now();
+        // Rounded, and what the rounding leaves over is left to the next tick.
+        let seconds = (now - last + TICK / 2).as_secs().max(1);
+        last += Duration::from_secs(seconds);
+        let seconds = usize::try_from(seconds).unwrap_or(SPAN_SECONDS);
+        rates.events.tick(&mut events, seconds);
+        rates.joins.tick(&mut joins, seconds);
+    }
+}
+
+/// What was counted in each of the last seconds.
+#[derive(Debug, Default)]
+struct Window {
+    counts: VecDeque<u64>,
+    sum: u64,
+}
+
+impl Window {
+    /// Appends a count that took `seconds` to come together.
+    fn push(&mut self, count: u64, seconds: usize) {
+        for _ in 1..seconds.min(SPAN_SECONDS) {
+            self.counts.push_back(0);
+        }
+        self.counts.push_back(count);
+        self.sum += count;
+        while self.counts.len() > SPAN_SECONDS {
+            self.sum -= self.counts.pop_front().unwrap_or(0);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_average_spans_a_minute_and_five_seconds_at_least() {
+        let rate = Rate::new(10);
+        let mut window = Window::default();
+        // (counted, seconds, average after it, over the limit)
+        let steps = [
+            (49, 1, 9, false),
+            (1, 1, 10, true),
+            (0, 3, 10, true),
+            (0, 1, 8, false),
+            (499, 49, 9, false),
+            (51, 5, 10, true),
+            // The first is a minute old now.
+            (0, 1, 9, false),
+            (0, 1_000, 0, false),
+            (600, 1, 10, true),
+        ];
+        for (count, seconds, average, is_over) in steps {
+            rate.add(count);
+            rate.tick(&mut window, seconds);
+            assert_eq!(
+                (rate.average(), rate.is_over()),
+                (average, is_over),
+                "{count}"
+            );
+        }
+    }
+}
