@@ -8,6 +8,7 @@ use std::time::Duration;
 use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout_at};
 
 use crate::auth::{KeyError, Verifier};
 use crate::bus::Bus;
@@ -15,10 +16,10 @@ use crate::chat::ChatState;
 use crate::config::Config;
 use crate::db::connect::{ConnectError, Connector};
 use crate::db::{Db, DbError};
-use crate::http::Authentication;
 use crate::http::peer::TrustedProxies;
 use crate::http::serve::{HEAD_DEADLINE, serve};
-use crate::observability::metrics::Metrics;
+use crate::http::{self, Authentication, metrics as metrics_route};
+use crate::observability::metrics::{DatabaseMetrics, Metrics};
 use crate::observability::readiness::Readiness;
 use crate::realtime::Realtime;
 use crate::replication::{Replication, ReplicationError};
@@ -34,6 +35,10 @@ const BUS_CAPACITY: usize = 32;
 /// How often the database is asked whether it answers, for `/ready`. Twice within the ten
 /// seconds at which balancers commonly look.
 const PROBE_INTERVAL: Duration = Duration::from_secs(4);
+
+/// What a stop keeps of its deadline for what comes after the last request: acknowledging, dropping the slot
+/// and closing connections. An idle database needs some ten milliseconds for that.
+const RELEASE_TIME: Duration = Duration::from_secs(5);
 
 /// Why the server cannot start. Nothing that waits for a database is here: a database that is
 /// down is waited for, and said by `/ready`.
@@ -65,6 +70,7 @@ pub enum StartError {
 pub struct App {
     local_address: SocketAddr,
     readiness: Readiness,
+    sockets: Realtime,
     /// Listener and sockets: what has to end first.
     front: Tasks,
     server: JoinHandle<()>,
@@ -90,10 +96,11 @@ impl App {
         let db = Db::new(requests, &config.database, readiness.clone(), tasks)?;
         let verifier = Verifier::from_config(&config.auth)?;
 
-        let address = config.server.listen;
-        let listen_error = |source| StartError::Listen { address, source };
-        let listener = TcpListener::bind(address).await.map_err(listen_error)?;
-        let local_address = listener.local_addr().map_err(listen_error)?;
+        let (listener, local_address) = listen(config.server.listen).await?;
+        let metrics_listener = match config.server.metrics_listen {
+            Some(address) => Some(listen(address).await?),
+            None => None,
+        };
 
         let (bus, changes) = Bus::new(BUS_CAPACITY);
         let visibility = Visibility::new(
@@ -114,6 +121,7 @@ impl App {
         )
         .with_private_channels(owner.clone())
         .behind(TrustedProxies::new(&config.server.trusted_proxies));
+        let sockets = realtime.clone();
         // After its listener: a full bus would stop it at once.
         let replication = Replication::start(
             &owner,
@@ -124,19 +132,27 @@ impl App {
             tasks,
         )?;
 
+        let mut metrics_token = config.server.metrics_token.clone();
+        if let Some((listener, address)) = metrics_listener {
+            let route = metrics_route::alone(
+                Arc::clone(&metrics),
+                readiness.clone(),
+                metrics_token.take(),
+            );
+            let route = http::finish(route, metrics.http.clone());
+            let serving = serve(listener, route, HEAD_DEADLINE, tasks.token().clone());
+            tasks.spawn("metrics server", serving);
+            tracing::info!(%address, "metrics are shown");
+        }
         let authentication = Authentication::new(verifier, &config.server, &config.auth);
         let router = router(Parts {
             chat: ChatState::new(authentication, db.clone()),
             realtime,
             readiness: readiness.clone(),
-            metrics,
-            metrics_token: config
-                .server
-                .metrics_token
-                .as_ref()
-                .map(|token| token.expose().to_owned()),
+            metrics: Arc::clone(&metrics),
+            metrics_token,
         });
-        probe_database(db.clone(), tasks);
+        probe_database(db.clone(), metrics.database.clone(), tasks);
         let server = front.spawn(
             "http server",
             serve(listener, router, HEAD_DEADLINE, front.token().clone()),
@@ -145,6 +161,7 @@ impl App {
         Ok(Self {
             local_address,
             readiness,
+            sockets,
             front,
             server,
             replication,
@@ -164,31 +181,53 @@ impl App {
         &self.readiness
     }
 
-    /// Stops in the reverse order: no new work, sockets and requests end, the position in the log
-    /// is acknowledged, connections close. `false` when something had to be cut off after the
-    /// configured deadline.
+    /// Stops in the reverse order: joins are refused and sockets told to go, requests end, the
+    /// position in the log is acknowledged, connections close. `/ready` says so from the
+    /// beginning, and until the sockets are told, requests are answered as ever: a balancer needs a
+    /// moment to notice. `false` when something had to be cut off at the configured deadline.
     pub async fn stop(self) -> bool {
+        let end = Instant::now() + self.deadline;
+        let front_end = end - RELEASE_TIME.min(self.deadline / 4);
         self.readiness.set_draining();
+        tracing::info!(deadline = ?self.deadline, "stopping");
+        let front = async {
+            self.sockets.drain(self.deadline / 2).await;
+            self.front.stop();
+            self.server.await
+        };
+        let drained = timeout_at(front_end, front).await;
         self.front.stop();
-        let drained = tokio::time::timeout(self.deadline, self.server).await;
         match &drained {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::error!(%error, "the http server has failed"),
             Err(_) => tracing::warn!("requests were still open at the deadline"),
         }
-        self.replication.stop().await;
+        let released = timeout_at(end, self.replication.stop()).await;
+        if released.is_err() {
+            tracing::warn!("the replication slot was not released by the deadline");
+        }
         self.db.close();
         self.tasks.stop();
-        let ended = self.tasks.finished(self.deadline).await;
+        let left = end.saturating_duration_since(Instant::now());
+        let ended = self.tasks.finished(left).await;
         if !ended {
             tracing::warn!("tasks were still running at the deadline");
         }
-        drained.is_ok() && ended
+        drained.is_ok() && released.is_ok() && ended
     }
 }
 
-/// Keeps `/ready` true while nobody uses the pool: asking reports what came out.
-fn probe_database(db: Db, tasks: &Tasks) {
+/// A listener, and where it listens: the port that was found, when any would do.
+async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
+    let error = |source| StartError::Listen { address, source };
+    let listener = TcpListener::bind(address).await.map_err(error)?;
+    let local_address = listener.local_addr().map_err(error)?;
+    Ok((listener, local_address))
+}
+
+/// Keeps `/ready` true while nobody uses the pool: asking reports what came out. The pool is looked
+/// at on the way.
+fn probe_database(db: Db, metrics: DatabaseMetrics, tasks: &Tasks) {
     let stop = tasks.token().clone();
     tasks.spawn("database probe", async move {
         let mut interval = tokio::time::interval(PROBE_INTERVAL);
@@ -200,6 +239,11 @@ fn probe_database(db: Db, tasks: &Tasks) {
             if let Err(error) = db.ping().await {
                 tracing::debug!(%error, "the database was asked and did not answer");
             }
+            let status = db.status();
+            let gauge = |count| i64::try_from(count).unwrap_or(i64::MAX);
+            metrics.connections.set(gauge(status.size));
+            metrics.connections_idle.set(gauge(status.available));
+            metrics.requests_waiting.set(gauge(status.waiting));
         }
     });
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::Router;
 
 use crate::chat::{self, ChatState};
+use crate::config::Secret;
 use crate::http::{self, health, metrics};
 use crate::observability::metrics::Metrics;
 use crate::observability::readiness::Readiness;
@@ -20,8 +21,8 @@ pub struct Parts {
     pub readiness: Readiness,
     /// What `/metrics` reads, and where requests are counted.
     pub metrics: Arc<Metrics>,
-    /// What opens `/metrics`; without it the route does not exist.
-    pub metrics_token: Option<String>,
+    /// What opens `/metrics`; without it the route does not exist here.
+    pub metrics_token: Option<Secret>,
 }
 
 /// The whole router.
@@ -37,7 +38,11 @@ pub fn router(parts: Parts) -> Router {
     let http_metrics = parts.metrics.http.clone();
     let routes = Router::new()
         .merge(health::routes(parts.readiness.clone()))
-        .merge(metrics::routes(parts.metrics, parts.metrics_token))
+        .merge(metrics::routes(
+            parts.metrics,
+            parts.readiness.clone(),
+            parts.metrics_token,
+        ))
         .merge(chat::routes(parts.chat))
         .merge(realtime::api::tenant_health(
             parts.realtime.clone(),

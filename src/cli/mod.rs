@@ -3,6 +3,7 @@
 mod check_config;
 mod dev;
 mod migrate;
+mod open_files;
 mod serve;
 mod stop;
 mod token;

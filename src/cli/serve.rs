@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use clap::Args;
 
 use super::migrate::migrate;
+use super::open_files;
 use super::stop::{StopSignals, stop};
 use super::{CliError, runtime};
 use crate::app::App;
@@ -43,6 +44,7 @@ pub(super) fn run<'a>(
     let inputs = inputs(address.into_iter().chain(port).collect());
     let config = Config::load(&inputs)?;
     logging::start(&config.log)?;
+    open_files::raise_limit(config.realtime.max_sockets);
     runtime()?.block_on(async {
         let mut signals = StopSignals::listen().map_err(CliError::Process)?;
         let tasks = Tasks::new();

@@ -4,6 +4,7 @@
 //! thrown away then, so it is never used.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -47,6 +48,19 @@ impl Reader {
             self.problem(key, "must not be empty");
             String::new()
         })
+    }
+
+    /// An IP address with a port; `None` when it is empty.
+    pub(super) fn socket_address(&mut self, key: &'static str) -> Option<SocketAddr> {
+        let text = self.text(key)?;
+        let address = text.parse().ok();
+        if address.is_none() {
+            self.problem(
+                key,
+                "must be an IP address with a port, as in 127.0.0.1:9091",
+            );
+        }
+        address
     }
 
     /// A secret; `None` when it is empty.

@@ -41,6 +41,8 @@ pub struct RealtimeConfig {
     pub queue_max_bytes: usize,
     /// Silence after which a socket is closed.
     pub idle_timeout: Duration,
+    /// Over how long the ends of sockets are spread when the server stops.
+    pub drain_window: Duration,
     /// How long before expiry a channel is warned.
     pub expiry_warning: Duration,
     /// Channels that are not private are refused.
@@ -80,6 +82,7 @@ impl RealtimeConfig {
             queue_max_frames: reader.whole("realtime.queue_max_frames", 1..=10_000_000),
             queue_max_bytes,
             idle_timeout: reader.milliseconds("realtime.idle_timeout_ms", 1..=86_400_000),
+            drain_window: reader.milliseconds("realtime.drain_window_ms", 0..=600_000),
             expiry_warning: Duration::from_secs(expiry_warning_s),
             private_only: reader.switch("realtime.private_only"),
             max_record_bytes: reader.whole("realtime.max_record_bytes", 1_024..=1 << 28),

@@ -18,8 +18,10 @@ pub struct ServerConfig {
     pub allowed_origins: Vec<String>,
     /// Whether pages from this machine may, too, on any port.
     pub allow_localhost_origins: bool,
-    /// What opens `/metrics`; without it the route does not exist.
+    /// What opens `/metrics`; without it the route does not exist on the main listener.
     pub metrics_token: Option<Secret>,
+    /// A listener for `/metrics` alone, which is then not on the main one.
+    pub metrics_listen: Option<SocketAddr>,
     /// How long a stop waits before it cuts what is still open.
     pub shutdown_deadline: Duration,
     /// Proxies that are believed whom they forward for.
@@ -58,6 +60,7 @@ impl ServerConfig {
             allowed_origins,
             allow_localhost_origins: reader.switch("server.allow_localhost_origins"),
             metrics_token: reader.secret("server.metrics_token"),
+            metrics_listen: reader.socket_address("server.metrics_listen"),
             shutdown_deadline: reader.milliseconds("server.shutdown_deadline_ms", 0..=600_000),
             trusted_proxies,
         }

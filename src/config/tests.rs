@@ -129,6 +129,11 @@ fn every_mistake_is_named_with_its_place() {
             "RAPPORT_SERVER_ADDRESS must be an IP address",
         ),
         (
+            &[("RAPPORT_SERVER_METRICS_LISTEN", "9091")],
+            "",
+            "RAPPORT_SERVER_METRICS_LISTEN must be an IP address with a port",
+        ),
+        (
             &[("RAPPORT_REPLICATION_KEEP_SLOT", "perhaps")],
             "",
             "RAPPORT_REPLICATION_KEEP_SLOT must be true or false",

@@ -38,6 +38,7 @@ async fn ready(State(readiness): State<Readiness>) -> Response {
         "status": status,
         "database_reachable": report.database_reachable,
         "replication": report.replication,
+        "replication_slot": report.slot,
         "draining": report.draining,
     }))
     .into_response();

@@ -1,4 +1,5 @@
-//! `GET /metrics`: the process's counters for a scraper that knows the token.
+//! `GET /metrics`: the process's counters, for a scraper that knows the token or reaches a listener of
+//! its own.
 
 use std::sync::Arc;
 
@@ -11,8 +12,10 @@ use axum::routing::get;
 use sha2::{Digest, Sha256};
 
 use super::error::ApiError;
+use crate::config::Secret;
 use crate::error_code::ErrorCode;
 use crate::observability::metrics::Metrics;
+use crate::observability::readiness::Readiness;
 
 /// What `prometheus-client` writes (`OpenMetrics` 1.0.0).
 const OPEN_METRICS: HeaderValue =
@@ -21,18 +24,25 @@ const OPEN_METRICS: HeaderValue =
 #[derive(Clone)]
 struct Scrape {
     metrics: Arc<Metrics>,
+    readiness: Readiness,
     /// Hashes are compared, so that the time of a comparison says nothing about the token.
-    token_hash: [u8; 32],
+    token_hash: Option<[u8; 32]>,
 }
 
-/// The route, or none at all without a token: counters tell how busy people are.
-pub fn routes(metrics: Arc<Metrics>, token: Option<String>) -> Router {
-    let Some(token) = token else {
-        return Router::new();
-    };
+/// The route beside others, or none at all without a token: counters tell how busy people are.
+pub fn routes(metrics: Arc<Metrics>, readiness: Readiness, token: Option<Secret>) -> Router {
+    match token {
+        Some(token) => alone(metrics, readiness, Some(token)),
+        None => Router::new(),
+    }
+}
+
+/// The route on a listener of its own, where a token may be asked for as well.
+pub fn alone(metrics: Arc<Metrics>, readiness: Readiness, token: Option<Secret>) -> Router {
     let scrape = Scrape {
         metrics,
-        token_hash: Sha256::digest(token).into(),
+        readiness,
+        token_hash: token.map(|token| Sha256::digest(token.expose()).into()),
     };
     Router::new()
         .route("/metrics", get(show_metrics))
@@ -46,9 +56,10 @@ async fn show_metrics(State(scrape): State<Scrape>, headers: HeaderMap) -> Respo
         .and_then(|value| value.strip_prefix("Bearer "))
         .unwrap_or_default();
     let hash: [u8; 32] = Sha256::digest(token).into();
-    if hash != scrape.token_hash {
+    if scrape.token_hash.is_some_and(|expected| expected != hash) {
         return ApiError::new(ErrorCode::Unauthorized).into_response();
     }
+    scrape.metrics.process.set(scrape.readiness.report());
     match scrape.metrics.encode() {
         Ok(text) => {
             let mut response = text.into_response();

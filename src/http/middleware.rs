@@ -9,6 +9,7 @@ use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
+use tracing::Instrument as _;
 use uuid::Uuid;
 
 use super::error::ApiError;
@@ -51,7 +52,9 @@ async fn around(State(metrics): State<HttpMetrics>, mut request: Request, next: 
     let id = request_id(request.headers());
     request.extensions_mut().insert(RequestId(id.clone()));
 
-    let mut response = next.run(request).await;
+    // What handlers say carries the id as well.
+    let span = tracing::info_span!("request", %id);
+    let mut response = next.run(request).instrument(span).await;
     let error = response.extensions_mut().remove::<ApiError>();
     if let Some(error) = &error {
         let body = error.body(&id).to_string();

@@ -12,7 +12,10 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
+
+use super::readiness::{ReplicationState, Report};
 
 /// What every name begins with.
 const PREFIX: &str = "rapport";
@@ -29,6 +32,10 @@ pub struct Metrics {
     pub realtime: RealtimeMetrics,
     /// HTTP requests.
     pub http: HttpMetrics,
+    /// Connections for people's requests.
+    pub database: DatabaseMetrics,
+    /// What decides whether the process is ready.
+    pub process: ProcessMetrics,
 }
 
 impl Default for Metrics {
@@ -49,7 +56,13 @@ impl Metrics {
         realtime.register(registry.sub_registry_with_prefix("realtime"));
         let http = HttpMetrics::default();
         http.register(registry.sub_registry_with_prefix("http"));
+        let database = DatabaseMetrics::default();
+        database.register(registry.sub_registry_with_prefix("database"));
+        let process = ProcessMetrics::default();
+        process.register(&mut registry);
         Self {
+            database,
+            process,
             registry,
             replication,
             visibility,
@@ -91,6 +104,10 @@ pub struct ReplicationMetrics {
     pub slot_recreated: Counter,
     /// Log that the database holds back for us, in bytes, when last measured.
     pub wal_held_bytes: Gauge<i64, AtomicI64>,
+    /// Log that is written and not acknowledged, in bytes, when last measured.
+    pub lag_bytes: Gauge<i64, AtomicI64>,
+    /// Time from writing log to its acknowledgement, in seconds, when last measured.
+    pub lag_seconds: Gauge<f64, AtomicU64>,
 }
 
 impl ReplicationMetrics {
@@ -121,6 +138,16 @@ impl ReplicationMetrics {
             "wal_held_bytes",
             "Log the database holds back for the slot, when last measured",
             self.wal_held_bytes.clone(),
+        );
+        registry.register(
+            "lag_bytes",
+            "Log that is written and not acknowledged, when last measured",
+            self.lag_bytes.clone(),
+        );
+        registry.register(
+            "lag_seconds",
+            "Time from writing log to its acknowledgement, when last measured",
+            self.lag_seconds.clone(),
         );
     }
 }
@@ -236,8 +263,8 @@ pub struct RealtimeMetrics {
     pub frames_sent: Counter,
     /// Frames from or for a client that were dropped, by the reason.
     pub frames_dropped: Family<DropLabels, Counter>,
-    /// Sockets closed because their client read too slowly.
-    pub slow_consumers_closed: Counter,
+    /// Sockets that ended, by the reason.
+    pub sockets_closed: Family<CloseLabels, Counter>,
     /// Sockets refused, because there are as many as allowed or the key was not good.
     pub sockets_refused: Counter,
     /// Joins that were refused.
@@ -329,7 +356,58 @@ pub struct DropLabels {
     pub reason: DropReason,
 }
 
+/// Why a socket ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum CloseLabel {
+    /// The client closed it.
+    Client,
+    /// The connection broke without a word.
+    Broken,
+    /// Nothing was heard for too long.
+    Idle,
+    /// What came was not the protocol, or too large.
+    Fault,
+    /// The client read too slowly.
+    SlowConsumer,
+    /// The server stops.
+    Restarting,
+}
+
+impl CloseLabel {
+    /// The label's text, also in the log.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Client => "client",
+            Self::Broken => "broken",
+            Self::Idle => "idle",
+            Self::Fault => "fault",
+            Self::SlowConsumer => "slow_consumer",
+            Self::Restarting => "restarting",
+        }
+    }
+}
+
+impl EncodeLabelValue for CloseLabel {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), fmt::Error> {
+        encoder.write_str(self.as_str())
+    }
+}
+
+/// The labels of [`RealtimeMetrics::sockets_closed`].
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct CloseLabels {
+    /// Why.
+    pub reason: CloseLabel,
+}
+
 impl RealtimeMetrics {
+    /// The counter of sockets that ended for this reason.
+    pub fn closed(&self, reason: CloseLabel) -> Counter {
+        self.sockets_closed
+            .get_or_create(&CloseLabels { reason })
+            .clone()
+    }
+
     /// Counts one dropped frame.
     pub fn dropped(&self, reason: DropReason) {
         self.frames_dropped
@@ -377,9 +455,9 @@ impl RealtimeMetrics {
             self.frames_dropped.clone(),
         );
         registry.register(
-            "slow_consumers_closed",
-            "Sockets closed because their client read too slowly",
-            self.slow_consumers_closed.clone(),
+            "sockets_closed",
+            "Sockets that ended",
+            self.sockets_closed.clone(),
         );
         registry.register(
             "sockets_refused",
@@ -439,6 +517,87 @@ impl HttpMetrics {
             "pool_exhausted",
             "Requests answered 503 because every connection was busy",
             self.pool_exhausted.clone(),
+        );
+    }
+}
+
+/// Connections for people's requests, when last looked at. Clones share their values.
+#[derive(Clone, Debug, Default)]
+pub struct DatabaseMetrics {
+    /// Connections that are open.
+    pub connections: Gauge<i64, AtomicI64>,
+    /// Of these, idle ones.
+    pub connections_idle: Gauge<i64, AtomicI64>,
+    /// Requests that wait for one.
+    pub requests_waiting: Gauge<i64, AtomicI64>,
+}
+
+impl DatabaseMetrics {
+    fn register(&self, registry: &mut Registry) {
+        registry.register(
+            "connections",
+            "Connections for requests that are open, when last looked at",
+            self.connections.clone(),
+        );
+        registry.register(
+            "connections_idle",
+            "Connections for requests that are idle, when last looked at",
+            self.connections_idle.clone(),
+        );
+        registry.register(
+            "requests_waiting",
+            "Requests that wait for a connection, when last looked at",
+            self.requests_waiting.clone(),
+        );
+    }
+}
+
+/// What decides whether the process is ready, each 1 or 0. Clones share their values.
+#[derive(Clone, Debug, Default)]
+pub struct ProcessMetrics {
+    /// New work is welcome: what `/ready` answers.
+    pub ready: Gauge<i64, AtomicI64>,
+    /// The database answered when it was last asked.
+    pub database_reachable: Gauge<i64, AtomicI64>,
+    /// Changes are delivered as they are committed.
+    pub streaming: Gauge<i64, AtomicI64>,
+    /// The process is stopping.
+    pub draining: Gauge<i64, AtomicI64>,
+}
+
+impl ProcessMetrics {
+    /// Takes over a report. Called before the metrics are printed.
+    pub fn set(&self, report: Report) {
+        self.ready.set(report.is_ready().into());
+        self.database_reachable
+            .set(report.database_reachable.into());
+        let is_streaming = report.replication == ReplicationState::Streaming;
+        self.streaming.set(is_streaming.into());
+        self.draining.set(report.draining.into());
+    }
+
+    fn register(&self, registry: &mut Registry) {
+        let version = ("version", env!("CARGO_PKG_VERSION"));
+        registry.register("build", "The program that runs", Info::new(vec![version]));
+        registry.register(
+            "ready",
+            "Whether new work is welcome, as /ready says",
+            self.ready.clone(),
+        );
+        registry.register(
+            "database_reachable",
+            "Whether the database answered when it was last asked",
+            self.database_reachable.clone(),
+        );
+        registry.register(
+            "streaming",
+            "Whether changes are delivered as they are committed",
+            self.streaming.clone(),
+        );
+        registry.register(
+            "draining",
+            "Whether the process is stopping",
+            self.draining.clone(),
         );
     }
 }

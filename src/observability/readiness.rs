@@ -19,13 +19,43 @@ pub enum ReplicationState {
     Failing,
 }
 
+/// Who reads the replication slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SlotState {
+    /// This process.
+    Active,
+    /// Another process.
+    Taken,
+    /// Nobody.
+    Inactive,
+    /// Nobody can any more: PostgreSQL removed log that it needs.
+    Lost,
+}
+
+/// The replication slot, as it was when last looked at over the connection that reads it.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct SlotReport {
+    /// Who reads it.
+    pub state: SlotState,
+    /// Log that is written and not acknowledged, in bytes.
+    pub lag_bytes: u64,
+    /// Time from writing log to its acknowledgement, in seconds, as PostgreSQL measured it
+    /// lately; `None` when there was nothing to measure.
+    pub lag_seconds: Option<f64>,
+    /// Log that the database holds back for the slot, in bytes.
+    pub wal_held_bytes: u64,
+}
+
 /// What was last reported.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct Report {
     /// Whether the database answered when it was last asked.
     pub database_reachable: bool,
     /// Where reading row changes stands.
     pub replication: ReplicationState,
+    /// The replication slot; `None` while there is no connection that reads it.
+    pub slot: Option<SlotReport>,
     /// Whether the process is stopping and wants no new work.
     pub draining: bool,
 }
@@ -62,9 +92,20 @@ impl Readiness {
         self.change(|report| report.database_reachable = reachable);
     }
 
-    /// Reports where reading row changes stands.
+    /// Reports where reading row changes stands. What was known of the slot is known no more when it
+    /// is not read.
     pub fn set_replication(&self, state: ReplicationState) {
-        self.change(|report| report.replication = state);
+        self.change(|report| {
+            report.replication = state;
+            if state != ReplicationState::Streaming {
+                report.slot = None;
+            }
+        });
+    }
+
+    /// Reports a look at the replication slot.
+    pub fn set_slot(&self, slot: SlotReport) {
+        self.change(|report| report.slot = Some(slot));
     }
 
     /// Reports that the process is stopping. It does not become ready again.

@@ -12,6 +12,7 @@ use super::channel::authorize::AuthorizeError;
 use super::frame::FrameError;
 use super::protocol::{BroadcastError, Reply};
 use crate::auth::{Claims, TokenError};
+use crate::observability::metrics::CloseLabel;
 use crate::observability::metrics::DropReason;
 use crate::observability::metrics::Limit;
 
@@ -49,6 +50,8 @@ pub enum HandshakeRefusal {
     TooManyUsers,
     /// Too many joins on the whole server lately.
     TooManyJoins,
+    /// The server is stopping.
+    Restarting,
 }
 
 impl HandshakeRefusal {
@@ -79,6 +82,11 @@ impl HandshakeRefusal {
             // The original counts the users alone.
             Self::TooManySockets | Self::TooManyUsers => too_many("Too many connected users"),
             Self::TooManyJoins => too_many("Too many joins per second"),
+            // The original still accepts them and closes them a moment later.
+            Self::Restarting => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                Some("Realtime is restarting, please standby".to_owned()),
+            ),
         }
     }
 
@@ -89,7 +97,7 @@ impl HandshakeRefusal {
             Self::TooManySockets => Some(Limit::Sockets),
             Self::TooManyUsers => Some(Limit::Users),
             Self::TooManyJoins => Some(Limit::Joins),
-            Self::Version | Self::NotAnUpgrade | Self::Token(_) => None,
+            Self::Version | Self::NotAnUpgrade | Self::Token(_) | Self::Restarting => None,
         }
     }
 }
@@ -264,6 +272,17 @@ pub enum CloseReason {
 }
 
 impl CloseReason {
+    /// How it is counted.
+    pub fn label(self) -> CloseLabel {
+        match self {
+            Self::Peer(_) => CloseLabel::Client,
+            Self::Idle => CloseLabel::Idle,
+            Self::Frame(_) => CloseLabel::Fault,
+            Self::SlowConsumer => CloseLabel::SlowConsumer,
+            Self::Restarting => CloseLabel::Restarting,
+        }
+    }
+
     /// Close code and reason text (RFC 6455, 7.4.1); 1012 and 1013 are registered with IANA.
     pub fn frame_parts(self) -> Option<(u16, &'static str)> {
         Some(match self {
@@ -422,6 +441,11 @@ mod tests {
                 HandshakeRefusal::TooManyFromAddress,
                 429,
                 Some("Too many connections from this address"),
+            ),
+            (
+                HandshakeRefusal::Restarting,
+                503,
+                Some("Realtime is restarting, please standby"),
             ),
         ];
         for (refusal, status, text) in cases {

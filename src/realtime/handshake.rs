@@ -21,6 +21,7 @@ use super::limits::UnixMillis;
 use super::protocol::Serializer;
 use super::socket;
 use crate::auth::TokenError;
+use crate::http::middleware::RequestId;
 
 /// The parameters of the socket's URL. Others are ignored, and of two with one name the last
 /// counts: an endpoint may bring its own in front of the client's.
@@ -64,9 +65,11 @@ pub async fn upgrade(
                         serializer,
                         holder,
                         headers,
+                        request_id,
                         ..
                     } = handshake;
-                    socket::serve(realtime, serializer, holder, headers, upgraded).await;
+                    socket::serve(realtime, serializer, holder, headers, request_id, upgraded)
+                        .await;
                 }
             });
             answer
@@ -88,6 +91,8 @@ struct Handshake {
     holder: Holder,
     /// What policies read as `request.headers`.
     headers: Arc<str>,
+    /// What the log calls the request.
+    request_id: Box<str>,
     accept: String,
     on_upgrade: OnUpgrade,
 }
@@ -98,6 +103,9 @@ fn handshake(
     parameters: &Parameters,
     request: &mut Request<Body>,
 ) -> Result<Handshake, HandshakeRefusal> {
+    if realtime.shared.hub.is_stopping() {
+        return Err(HandshakeRefusal::Restarting);
+    }
     // Before anything that costs more than this.
     let client = realtime
         .proxies
@@ -139,6 +147,10 @@ fn handshake(
     }
     let policy_headers = policy_headers(headers);
     let accept = websocket_accept(headers).ok_or(HandshakeRefusal::NotAnUpgrade)?;
+    let request_id = request
+        .extensions()
+        .get::<RequestId>()
+        .map_or_else(Box::default, |id| id.0.as_str().into());
     let on_upgrade = request
         .extensions_mut()
         .remove::<OnUpgrade>()
@@ -147,6 +159,7 @@ fn handshake(
         serializer,
         holder: Holder { claims, mark },
         headers: policy_headers,
+        request_id,
         accept,
         on_upgrade,
     })

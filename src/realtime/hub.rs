@@ -31,9 +31,15 @@ pub const NOT_LIVE_YET: &str = "Changes are not live yet: waiting for the databa
 /// What it hears when the log could not be read without a gap.
 pub const GAP: &str = "Changes may have been missed: read again what you need";
 
-/// Names an open socket.
+/// Names an open socket, also in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SocketId(u64);
+
+impl std::fmt::Display for SocketId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
 
 /// Where the change stream stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -303,9 +309,19 @@ impl Hub {
         self.is_stopping.load(Ordering::SeqCst)
     }
 
-    /// Refuses joins from now on and closes every socket.
-    pub fn stop(&self) {
+    /// Refuses joins and handshakes from now on.
+    pub fn refuse_joins(&self) {
         self.is_stopping.store(true, Ordering::SeqCst);
+    }
+
+    /// Every open socket.
+    pub fn sockets(&self) -> Vec<Arc<Outbound>> {
+        let sockets = self.sockets.iter();
+        sockets.map(|socket| Arc::clone(&socket)).collect()
+    }
+
+    /// Closes every socket.
+    pub fn close_all(&self) {
         for socket in &self.sockets {
             socket.close(CloseReason::Restarting);
         }
@@ -477,7 +493,6 @@ impl Deliveries<'_> {
                 metrics.frames_sent.inc_by(frames);
             }
             Queued::Overflowed => {
-                metrics.slow_consumers_closed.inc();
                 metrics.dropped(DropReason::QueueFull);
             }
             // The socket is closing, or the channel has left: nobody is there to miss it.

@@ -9,6 +9,7 @@ pub mod admission;
 pub mod api;
 pub mod change_feed;
 pub mod channel;
+mod drain;
 pub mod error;
 pub mod frame;
 #[cfg(any(test, fuzzing))]
@@ -26,6 +27,7 @@ pub mod topic;
 pub mod work;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::routing::any;
@@ -83,7 +85,8 @@ impl Realtime {
         let (stopping, token) = (Arc::clone(&hub), tasks.token().clone());
         tasks.spawn("end of sockets", async move {
             token.cancelled().await;
-            stopping.stop();
+            stopping.refuse_joins();
+            stopping.close_all();
         });
         let admission = Admission::new(
             config.connection_burst_per_address,
@@ -112,6 +115,14 @@ impl Realtime {
     pub fn behind(mut self, proxies: TrustedProxies) -> Self {
         self.proxies = proxies;
         self
+    }
+
+    /// Empties the server before it stops: joins and handshakes are refused from now on, and every
+    /// socket is closed with 1012 within `realtime.drain_window_ms`, but no longer than `longest`.
+    /// Returns when all are told.
+    pub async fn drain(&self, longest: Duration) {
+        let window = self.shared.config.drain_window.min(longest);
+        drain::drain(&self.shared.hub, window).await;
     }
 
     /// Lets private channels be joined by those whom the policies of `realtime.messages` let read.

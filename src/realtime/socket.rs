@@ -19,17 +19,19 @@ use hyper_util::server::conn::auto::upgrade::downcast;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
+use tracing::Instrument as _;
 
 use super::Realtime;
 use super::channel::Holder;
 use super::error::CloseReason;
 use super::frame::{Frame, FrameError, FrameReader, Received};
+use super::hub::SocketId;
 use super::limits::UnixMillis;
 use super::outbound::{Outbound, QueueLimits};
 use super::protocol::Serializer;
 use super::session::{Effect, Session, Shared};
 use super::work::{Work, Workshop};
-use crate::observability::metrics::DropReason;
+use crate::observability::metrics::{CloseLabel, DropReason};
 
 /// The buffer a worker thread lends for reading: as much as one system call usually finds.
 const READ_BUFFER_BYTES: usize = 64 * 1024;
@@ -52,6 +54,7 @@ pub async fn serve(
     serializer: Serializer,
     holder: Holder,
     headers: Arc<str>,
+    request_id: Box<str>,
     upgraded: Upgraded,
 ) {
     let (stream, received) = match downcast::<TokioIo<TcpStream>>(upgraded) {
@@ -71,8 +74,12 @@ pub async fn serve(
     let now = UnixMillis::now();
     let session = Session::new(Arc::clone(&realtime.shared), holder, headers, now);
     let socket = Socket::new(&realtime, serializer, session, stream);
+    let id = realtime.shared.hub.add_socket(&socket.outbound);
+    // Only where somebody looks closely: a span that is kept takes memory, and there is one for
+    // each idle socket.
+    let span = tracing::debug_span!("socket", %id, %request_id);
     // Boxed once here: the task of a socket is kept as small as what it holds.
-    Box::pin(socket.run(received)).await;
+    Box::pin(socket.run(id, request_id, received).instrument(span)).await;
 }
 
 /// What the socket is read from.
@@ -139,9 +146,11 @@ impl Socket {
         }
     }
 
-    async fn run(mut self, received: bytes::Bytes) {
+    /// From here to the end. The request's id leads from the log's line about the end to that
+    /// about the handshake.
+    async fn run(mut self, id: SocketId, request_id: Box<str>, received: bytes::Bytes) {
         let hub = Arc::clone(&self.shared.hub);
-        let id = hub.add_socket(&self.outbound);
+        let opened = Instant::now();
         if !received.is_empty() {
             self.receive(&mut received.to_vec());
         }
@@ -153,6 +162,13 @@ impl Socket {
         self.work = None;
         self.carry_out();
         hub.remove_socket(id);
+        let reason = match (end, self.outbound.closing()) {
+            (End::Closing, Some(reason)) => reason.label(),
+            _ => CloseLabel::Broken,
+        };
+        hub.metrics().closed(reason).inc();
+        let seconds = opened.elapsed().as_secs_f64();
+        tracing::info!(socket = %id, %request_id, reason = reason.as_str(), seconds, "socket closed");
         if end == End::Closing {
             let farewell = poll_fn(|cx| self.poll_close(cx));
             // A peer that does not close its side in time is cut off.

@@ -15,6 +15,7 @@ use super::error::{ReplicationError, SessionError};
 use super::transport::answered;
 use crate::change::Lsn;
 use crate::db::connect::Connector;
+use crate::observability::readiness::{self, SlotReport};
 
 /// PostgreSQL's limit for names (`NAMEDATALEN` − 1).
 const NAME_LIMIT_BYTES: usize = 63;
@@ -90,6 +91,27 @@ pub(super) struct SlotState {
     pub held_bytes: u64,
     /// Bytes of log between what was acknowledged and the end.
     pub lag_bytes: u64,
+    /// Seconds from writing log to its acknowledgement (`pg_stat_replication.flush_lag`); `None` when
+    /// nothing was written lately.
+    pub lag_seconds: Option<f64>,
+}
+
+impl SlotState {
+    /// What operators are told, where the walsender `own_pid` ought to read the slot.
+    pub(super) fn report(&self, own_pid: i32) -> SlotReport {
+        let state = match self.active_pid {
+            _ if self.is_lost => readiness::SlotState::Lost,
+            None => readiness::SlotState::Inactive,
+            Some(pid) if pid == own_pid => readiness::SlotState::Active,
+            Some(_) => readiness::SlotState::Taken,
+        };
+        SlotReport {
+            state,
+            lag_bytes: self.lag_bytes,
+            lag_seconds: self.lag_seconds,
+            wal_held_bytes: self.held_bytes,
+        }
+    }
 }
 
 /// Reads the slot's state; `None` when there is no slot of that name.
@@ -104,6 +126,9 @@ pub(super) async fn inspect(
              , confirmed_flush_lsn
              , coalesce(greatest(pg_wal_lsn_diff(tip.lsn, restart_lsn), 0), 0)::bigint
              , coalesce(greatest(pg_wal_lsn_diff(tip.lsn, confirmed_flush_lsn), 0), 0)::bigint
+             , (select extract(epoch from flush_lag)::float8
+                  from pg_catalog.pg_stat_replication
+                 where pid = active_pid)
           from pg_catalog.pg_replication_slots
              , (select case when pg_is_in_recovery()
                             then pg_last_wal_replay_lsn()
@@ -120,6 +145,7 @@ pub(super) async fn inspect(
                 .map(|lsn| Lsn(lsn.into())),
             held_bytes: row.try_get::<_, i64>(4)?.unsigned_abs(),
             lag_bytes: row.try_get::<_, i64>(5)?.unsigned_abs(),
+            lag_seconds: row.try_get(6)?,
         })
     })
     .transpose()

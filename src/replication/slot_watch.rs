@@ -13,6 +13,9 @@ use super::transport::{CONTROL_APPLICATION_NAME, answered};
 use crate::db::connect::Connector;
 use crate::shutdown::Tasks;
 
+/// How soon the slot is looked at for the first time.
+const FIRST_LOOK: Duration = Duration::from_secs(1);
+
 /// What to hold the slot against.
 pub(super) struct SlotWatch {
     pub connector: Connector,
@@ -28,8 +31,11 @@ impl SlotWatch {
     /// Looks once per interval, reporting what it sees, and ends with what is wrong.
     pub(super) async fn run(self, client: Client, report: impl Fn(&SlotState)) -> SessionError {
         let mut client = Some(client);
+        // The first look is early, so that a server that has just started can say how it is.
+        let mut pause = self.interval.min(FIRST_LOOK);
         loop {
-            tokio::time::sleep(self.interval).await;
+            tokio::time::sleep(pause).await;
+            pause = self.interval;
             let state = match self.look(&mut client).await {
                 Ok(Some(state)) => state,
                 Ok(None) => return SessionError::SlotNotHeld,

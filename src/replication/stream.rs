@@ -151,9 +151,14 @@ impl Stream {
             interval: self.config.check_interval,
         };
         let status = self.status.clone();
-        let held = self.metrics.wal_held_bytes.clone();
+        let metrics = self.metrics.clone();
+        let readiness = self.readiness.clone();
         let watching = watch.run(control, move |seen| {
-            held.set(i64::try_from(seen.held_bytes).unwrap_or(i64::MAX));
+            let gauge = |bytes| i64::try_from(bytes).unwrap_or(i64::MAX);
+            metrics.wal_held_bytes.set(gauge(seen.held_bytes));
+            metrics.lag_bytes.set(gauge(seen.lag_bytes));
+            metrics.lag_seconds.set(seen.lag_seconds.unwrap_or(0.0));
+            readiness.set_slot(seen.report(pid));
             status.send_modify(|status| {
                 status.lag_bytes = Some(seen.lag_bytes);
                 status.wal_held_bytes = Some(seen.held_bytes);

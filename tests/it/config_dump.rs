@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use rapport::config::source::{ProcessEnvironment, Source as _};
 use rapport::config::{Config, Flag, Inputs, describe};
-use rapport::observability::metrics::{DropReason, Limit, Metrics, RequestLabels};
+use rapport::observability::metrics::{CloseLabel, DropReason, Limit, Metrics, RequestLabels};
 
 fn file(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
@@ -191,7 +191,11 @@ fn declared(exposition: &str) -> BTreeMap<String, String> {
         .filter_map(|line| line.strip_prefix("# TYPE "))
         .filter_map(|line| line.split_once(' '))
         .map(|(name, kind)| {
-            let suffix = if kind == "counter" { "_total" } else { "" };
+            let suffix = match kind {
+                "counter" => "_total",
+                "info" => "_info",
+                _ => "",
+            };
             (format!("{name}{suffix}"), kind.to_owned())
         })
         .collect()
@@ -203,6 +207,7 @@ fn the_documentation_lists_every_metric() {
     // What has labels is printed once something was counted.
     metrics.realtime.dropped(DropReason::Malformed);
     metrics.realtime.limited(Limit::Sockets);
+    metrics.realtime.closed(CloseLabel::Client).inc();
     metrics
         .http
         .requests

@@ -16,6 +16,7 @@ mod dev_cluster;
 mod exactly_once;
 mod fail_closed;
 mod house;
+mod operations;
 mod realtime;
 mod replication;
 mod schema_install;

@@ -34,6 +34,7 @@ fn config() -> RealtimeConfig {
         queue_max_frames: 100,
         queue_max_bytes: 1 << 20,
         idle_timeout: Duration::from_secs(60),
+        drain_window: Duration::ZERO,
         expiry_warning: Duration::from_secs(60),
         private_only: false,
         max_record_bytes: 1 << 20,
@@ -901,7 +902,7 @@ fn settings_can_refuse_channels_that_are_not_private() {
 #[test]
 fn a_server_that_stops_refuses_joins() {
     let mut script = Script::new();
-    script.session.shared.hub.stop();
+    script.session.shared.hub.refuse_joins();
     assert_eq!(
         script.join("1", "realtime:a", &plain()),
         [refused(

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use rapport::observability::metrics::CloseLabel;
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt as _;
 use tokio_tungstenite::tungstenite::Message;
@@ -301,7 +302,7 @@ async fn a_member_that_does_not_read_is_closed_and_the_others_go_on() {
     let mut reader = member(&server, Version::Two, join(false, false)).await;
     let mut stuck = member(&server, Version::Two, join(false, false)).await;
     let payload = vec![b'x'; 200_000];
-    while server.metrics.slow_consumers_closed.get() == 0 {
+    while server.metrics.closed(CloseLabel::SlowConsumer).get() == 0 {
         sender
             .send(Message::binary(push("2", "hi", "", 0, &payload)))
             .await;
@@ -309,7 +310,7 @@ async fn a_member_that_does_not_read_is_closed_and_the_others_go_on() {
         assert_eq!(reader.frame().await, delivered("hi", 0, &payload));
     }
     assert_eq!(stuck.read_until_close().await.0, 1013);
-    assert_eq!(server.metrics.slow_consumers_closed.get(), 1);
+    assert_eq!(server.metrics.closed(CloseLabel::SlowConsumer).get(), 1);
     eventually("the slow socket is gone", async || {
         (server.metrics.channels.get() == 2).then_some(())
     })

@@ -2,14 +2,15 @@
 
 use std::time::{Duration, Instant};
 
-use rapport::observability::metrics::{Limit, LimitLabels};
+use rapport::observability::metrics::{CloseLabel, Limit, LimitLabels};
 use serde_json::json;
 use tokio::io::AsyncWriteExt as _;
 use tokio_tungstenite::tungstenite::Error;
 
 use super::{Server, config, plain_join};
+use crate::support::chaos::ChaosProxy;
 use crate::support::eventually::eventually;
-use crate::support::socket::{VERSIONS, Version, refused_handshake, url};
+use crate::support::socket::{PhoenixSocket, VERSIONS, Version, refused_handshake, url};
 use crate::support::token::anon_key;
 
 impl Server {
@@ -252,10 +253,36 @@ async fn a_client_that_does_not_read_is_closed_with_1013() {
     frame.extend((text.len() as u64).to_be_bytes());
     frame.extend([0; 4]);
     frame.extend(text.as_bytes());
-    while server.metrics.slow_consumers_closed.get() == 0 {
+    while server.metrics.closed(CloseLabel::SlowConsumer).get() == 0 {
         client.tcp().write_all(&frame).await.unwrap();
     }
     let (code, reason) = client.read_until_close().await;
     assert_eq!(code, 1013);
     assert!(!reason.is_empty());
+}
+
+#[tokio::test]
+async fn a_client_that_vanished_without_a_word_is_gone_after_the_idle_timeout() {
+    let mut config = config();
+    config.idle_timeout = Duration::from_millis(300);
+    let server = Server::start(config).await;
+    let proxy = ChaosProxy::start(server.address).await;
+    let mut client = PhoenixSocket::connect(proxy.address(), &anon_key(), Version::Two).await;
+    client.join("1", "realtime:room", plain_join()).await;
+    client.expect_reply("1", "ok").await;
+    // Nothing passes any more, and neither side is told: a network that is gone.
+    proxy.pause();
+    client.try_join("2", "realtime:never arrives").await;
+    eventually("the socket and its channels are gone", async || {
+        let metrics = &server.metrics;
+        (metrics.sockets.get() == 0 && metrics.channels.get() == 0).then_some(())
+    })
+    .await;
+    assert_eq!(server.metrics.closed(CloseLabel::Idle).get(), 1);
+    proxy.resume();
+    let (code, reason) = client.read_until_close().await;
+    assert_eq!(
+        (code, &*reason),
+        (1000, "Nothing was received for too long")
+    );
 }

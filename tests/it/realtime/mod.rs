@@ -86,6 +86,7 @@ fn config() -> RealtimeConfig {
         queue_max_frames: 2_000,
         queue_max_bytes: 16 << 20,
         idle_timeout: Duration::from_secs(60),
+        drain_window: Duration::ZERO,
         expiry_warning: Duration::from_secs(60),
         private_only: false,
         max_record_bytes: 1 << 20,

@@ -5,6 +5,7 @@ use std::time::Duration;
 use rapport::change::StreamEvent;
 use rapport::config::ReplicationConfig;
 use rapport::db::connect::Connector;
+use rapport::observability::metrics::CloseLabel;
 use rapport::observability::metrics::ReplicationMetrics;
 use rapport::observability::readiness::Readiness;
 use rapport::replication::Replication;
@@ -520,7 +521,7 @@ async fn a_reader_that_stops_is_closed_and_holds_up_nobody() {
         subscribe(client, "1", "realtime:notes", asking(&all_notes())).await;
     }
     let mut number = 0;
-    while stack.server.metrics.slow_consumers_closed.get() == 0 {
+    while stack.server.metrics.closed(CloseLabel::SlowConsumer).get() == 0 {
         number += 1;
         stack
             .run(&format!(

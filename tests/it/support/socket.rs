@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::{Value, json};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::{self, Message, handshake};
@@ -60,6 +60,23 @@ impl PhoenixSocket {
     pub(crate) async fn connect(address: SocketAddr, key: &str, version: Version) -> Self {
         let url = url(address, key, Some(version.vsn()));
         Self::over(url.into_client_request().unwrap(), version).await
+    }
+
+    /// Connects with a receive buffer of so many bytes, so that a client that does not read is
+    /// soon noticed.
+    pub(crate) async fn with_receive_buffer(
+        address: SocketAddr,
+        key: &str,
+        version: Version,
+        bytes: u32,
+    ) -> Self {
+        let socket = TcpSocket::new_v4().unwrap();
+        // Set before the connection is made: the window that is announced follows from it.
+        socket.set_recv_buffer_size(bytes).unwrap();
+        let stream = MaybeTlsStream::Plain(socket.connect(address).await.unwrap());
+        let url = url(address, key, Some(version.vsn()));
+        let (stream, _) = tokio_tungstenite::client_async(url, stream).await.unwrap();
+        Self { stream, version }
     }
 
     /// Connects with a request of the test's own.
@@ -132,6 +149,36 @@ impl PhoenixSocket {
         let text = |key: &str| message.payload[key].as_str().unwrap().to_owned();
         assert_eq!(text("channel"), topic.strip_prefix("realtime:").unwrap());
         (text("status"), text("message"))
+    }
+
+    /// Joins, where the socket may be closed by now.
+    pub(crate) async fn try_join(&mut self, reference: &str, topic: &str) {
+        let text = json!([reference, reference, topic, "phx_join", {}]).to_string();
+        let _ = self.stream.send(Message::text(text)).await;
+    }
+
+    /// The next message of the protocol, or the code and reason of the close frame.
+    pub(crate) async fn event(&mut self) -> Result<Received, (u16, String)> {
+        match self.frame().await {
+            Message::Text(text) => Ok(self.parse(&text)),
+            Message::Close(Some(CloseFrame { code, reason })) => {
+                Err((code.into(), reason.as_str().to_owned()))
+            }
+            other => panic!("expected a message or a close frame, got {other:?}"),
+        }
+    }
+
+    /// Reads whatever comes until a heartbeat is answered.
+    pub(crate) async fn until_quiet(&mut self) {
+        self.push(
+            Value::Null,
+            "until quiet",
+            "phoenix",
+            "heartbeat",
+            json!({}),
+        )
+        .await;
+        while self.receive().await.reference != "until quiet" {}
     }
 
     /// The close frame, which must come next.

@@ -1,0 +1,561 @@
+//! What operators see: readiness, metrics, the log, and how the server stops.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use rapport::app::App;
+use rapport::config::{Config, Inputs};
+use rapport::shutdown::Tasks;
+use reqwest::StatusCode;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::process::{Child, Command};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout};
+use uuid::Uuid;
+
+use crate::support::chaos::ChaosProxy;
+use crate::support::database::TestDatabase;
+use crate::support::eventually::eventually;
+use crate::support::socket::{PhoenixSocket, Version, refused_handshake, url};
+use crate::support::token::{JWT_SECRET, anon_key, mint_with, user_token};
+
+/// How long anything here may take.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The server in this process, over this database.
+async fn start(database_url: &str, settings: &[(&str, &str)]) -> App {
+    let environment: BTreeMap<String, String> = [
+        ("DATABASE_URL", database_url),
+        ("SUPABASE_JWT_SECRET", JWT_SECRET),
+        ("RAPPORT_SERVER_PORT", "0"),
+    ]
+    .iter()
+    .chain(settings)
+    .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+    .collect();
+    let config = Config::load(&Inputs {
+        file: None,
+        environment: &environment,
+        flags: Vec::new(),
+    })
+    .unwrap();
+    App::start(&config, &Tasks::new()).await.unwrap()
+}
+
+/// A port that nobody listens on.
+fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    listener.local_addr().unwrap().port()
+}
+
+async fn get(address: SocketAddr, path: &str) -> (StatusCode, String) {
+    let answer = reqwest::get(format!("http://{address}{path}"))
+        .await
+        .unwrap();
+    (answer.status(), answer.text().await.unwrap())
+}
+
+async fn ready(address: SocketAddr) -> (StatusCode, Value) {
+    let (status, body) = get(address, "/ready").await;
+    (status, serde_json::from_str(&body).unwrap())
+}
+
+#[tokio::test]
+async fn readiness_tells_of_the_database_and_the_slot() {
+    let database = TestDatabase::new().await;
+    let (proxy, through) = ChaosProxy::before(database.url()).await;
+    let app = start(&through, &[]).await;
+    let address = app.local_address();
+    timeout(PATIENCE, app.readiness().wait_until_ready())
+        .await
+        .unwrap();
+    let report = eventually("the slot was looked at", async || {
+        let (status, report) = ready(address).await;
+        assert_eq!(status, StatusCode::OK, "{report}");
+        report["replication_slot"].is_object().then_some(report)
+    })
+    .await;
+    assert_eq!(report["status"], "ready");
+    assert_eq!(report["draining"], false);
+    let slot = &report["replication_slot"];
+    assert_eq!(slot["state"], "active");
+    assert!(
+        slot["lag_bytes"].is_u64() && slot["wal_held_bytes"].is_u64(),
+        "{slot}"
+    );
+    assert!(
+        slot["lag_seconds"].is_null() || slot["lag_seconds"].is_f64(),
+        "{slot}"
+    );
+
+    proxy.refuse(true);
+    proxy.cut();
+    let report = eventually("both parts are known to be away", async || {
+        let (status, report) = ready(address).await;
+        let is_away = report["database_reachable"] == false && report["replication"] != "streaming";
+        is_away.then_some((status, report))
+    })
+    .await;
+    assert_eq!(report.0, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(report.1["status"], "not_ready");
+    assert_eq!(report.1["replication_slot"], Value::Null);
+    assert_eq!(get(address, "/health").await.0, StatusCode::OK);
+
+    proxy.refuse(false);
+    timeout(PATIENCE, app.readiness().wait_until_ready())
+        .await
+        .unwrap();
+    assert!(app.stop().await);
+}
+
+#[tokio::test]
+async fn metrics_may_have_a_listener_of_their_own() {
+    let database = TestDatabase::new().await;
+    let own = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
+    let app = start(
+        database.url(),
+        &[
+            ("RAPPORT_SERVER_METRICS_LISTEN", &own.to_string()),
+            ("RAPPORT_SERVER_METRICS_TOKEN", "scrape"),
+        ],
+    )
+    .await;
+    timeout(PATIENCE, app.readiness().wait_until_ready())
+        .await
+        .unwrap();
+    assert_eq!(
+        get(app.local_address(), "/metrics").await.0,
+        StatusCode::NOT_FOUND
+    );
+    assert_eq!(get(own, "/ready").await.0, StatusCode::NOT_FOUND);
+    assert_eq!(get(own, "/metrics").await.0, StatusCode::UNAUTHORIZED);
+    let answer = reqwest::Client::new()
+        .get(format!("http://{own}/metrics"))
+        .bearer_auth("scrape")
+        .send()
+        .await
+        .unwrap();
+    let text = answer.text().await.unwrap();
+    for line in [
+        "rapport_ready 1",
+        "rapport_streaming 1",
+        "rapport_draining 0",
+    ] {
+        assert!(
+            text.lines().any(|found| found == line),
+            "{line} is not in\n{text}"
+        );
+    }
+    assert!(app.stop().await);
+}
+
+#[tokio::test]
+async fn a_stop_refuses_newcomers_and_spreads_the_ends_of_sockets() {
+    const SOCKETS: usize = 40;
+    let database = TestDatabase::new().await;
+    let app = start(database.url(), &[]).await;
+    let address = app.local_address();
+    timeout(PATIENCE, app.readiness().wait_until_ready())
+        .await
+        .unwrap();
+    let mut clients = Vec::new();
+    for _ in 0..SOCKETS {
+        let mut client = PhoenixSocket::connect(address, &anon_key(), Version::Two).await;
+        client
+            .join(
+                "1",
+                "realtime:room",
+                json!({"config": {"presence": {"enabled": false}}}),
+            )
+            .await;
+        client.expect_reply("1", "ok").await;
+        clients.push(client);
+    }
+    let readiness = app.readiness().clone();
+    let stop = Tasks::new().spawn("stop", app.stop());
+    eventually("the stop has begun", async || {
+        readiness.report().draining.then_some(())
+    })
+    .await;
+
+    // What is answered now, while sockets are still being told.
+    let (status, report) = ready(address).await;
+    assert_eq!(
+        (status, &report["draining"]),
+        (StatusCode::SERVICE_UNAVAILABLE, &json!(true))
+    );
+    let refused = refused_handshake(&url(address, &anon_key(), Some("2.0.0"))).await;
+    assert_eq!(refused.0, 503, "{refused:?}");
+    assert_eq!(
+        refused.2,
+        r#"{"error":"Realtime is restarting, please standby"}"#
+    );
+
+    let begin = Instant::now();
+    let ends = clients
+        .into_iter()
+        .map(|client| async move { end_of(client).await });
+    let ends = futures_util::future::join_all(ends).await;
+    let refusals = ends.iter().filter(|end| end.is_join_refused).count();
+    assert!(refusals > 0, "somebody was still there to be refused");
+    let times: Vec<_> = ends
+        .iter()
+        .map(|end| end.at.saturating_duration_since(begin))
+        .collect();
+    let spread = *times.iter().max().unwrap() - *times.iter().min().unwrap();
+    assert!(
+        spread > Duration::from_millis(100),
+        "all ended within {spread:?}"
+    );
+    assert!(
+        timeout(PATIENCE, stop).await.unwrap().unwrap(),
+        "all ended in order"
+    );
+}
+
+struct EndOfSocket {
+    is_join_refused: bool,
+    at: Instant,
+}
+
+/// Joins another channel and reads up to the close frame, which must be that of a restart.
+async fn end_of(mut client: PhoenixSocket) -> EndOfSocket {
+    let mut is_join_refused = false;
+    // The socket may be closed already; then there is only the close frame to read.
+    client.try_join("9", "realtime:other").await;
+    loop {
+        match client.event().await {
+            Ok(message) => {
+                assert_eq!(message.payload["status"], "error", "{message:?}");
+                assert_eq!(
+                    message.payload["response"]["reason"],
+                    "RealtimeRestarting: Realtime is restarting, please standby"
+                );
+                is_join_refused = true;
+            }
+            Err((code, reason)) => {
+                assert_eq!((code, &*reason), (1012, "Server is restarting"));
+                return EndOfSocket {
+                    is_join_refused,
+                    at: Instant::now(),
+                };
+            }
+        }
+    }
+}
+
+/// `rapport serve` as a process of its own, and all that it logs.
+struct Process {
+    child: Child,
+    address: SocketAddr,
+    log: JoinHandle<String>,
+}
+
+impl Process {
+    async fn start(database: &TestDatabase, settings: &[(&str, &str)]) -> Self {
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
+        let mut child = Command::new(env!("CARGO_BIN_EXE_rapport"))
+            .arg("serve")
+            .env("DATABASE_URL", database.url())
+            .env("SUPABASE_JWT_SECRET", JWT_SECRET)
+            .env("RAPPORT_SERVER_PORT", address.port().to_string())
+            .envs(settings.iter().copied())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let mut stderr = child.stderr.take().unwrap();
+        let log = Tasks::new().spawn("log of a process", async move {
+            let mut text = String::new();
+            stderr.read_to_string(&mut text).await.unwrap();
+            text
+        });
+        eventually("the server is ready", async || {
+            assert_eq!(child.try_wait().unwrap(), None, "the server ended");
+            let answer = reqwest::get(format!("http://{address}/ready")).await.ok()?;
+            answer.status().is_success().then_some(())
+        })
+        .await;
+        Self {
+            child,
+            address,
+            log,
+        }
+    }
+
+    fn pid(&self) -> u32 {
+        self.child.id().unwrap()
+    }
+
+    /// Memory that is in use now, in KiB.
+    fn resident_kib(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmRSS:"))
+            .unwrap();
+        line.trim_end_matches("kB").trim().parse().unwrap()
+    }
+
+    /// Sends SIGTERM and waits for the end; how it ended, how long that took, and the log.
+    async fn stop(mut self) -> (ExitStatus, Duration, String) {
+        let begin = Instant::now();
+        let pid = self.pid().to_string();
+        let sent = std::process::Command::new("kill")
+            .args(["-s", "TERM", &pid])
+            .status();
+        assert!(sent.unwrap().success());
+        let status = timeout(PATIENCE, self.child.wait())
+            .await
+            .expect("it ends")
+            .unwrap();
+        (status, begin.elapsed(), self.log.await.unwrap())
+    }
+}
+
+#[tokio::test]
+async fn a_stop_waits_for_nobody_beyond_its_deadline() {
+    let database = TestDatabase::new().await;
+    let server = Process::start(
+        &database,
+        &[("RAPPORT_SERVER_SHUTDOWN_DEADLINE_MS", "8000")],
+    )
+    .await;
+    // One that neither reads nor closes its side.
+    let stuck = PhoenixSocket::connect(server.address, &anon_key(), Version::Two).await;
+    let (status, took, log) = server.stop().await;
+    assert!(
+        status.success(),
+        "a stuck socket is cut off in order: {status}\n{log}"
+    );
+    assert!(took < Duration::from_secs(8), "{took:?}");
+    drop(stuck);
+
+    let server = Process::start(
+        &database,
+        &[("RAPPORT_SERVER_SHUTDOWN_DEADLINE_MS", "1000")],
+    )
+    .await;
+    let mut request = TcpStream::connect(server.address).await.unwrap();
+    let head = format!(
+        "POST /api/supabase/user-chat/messages HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {}\r\n\
+         content-type: application/json\r\ncontent-length: 9\r\n\r\n{{",
+        user_token(Uuid::from_u128(0xa)),
+    );
+    request.write_all(head.as_bytes()).await.unwrap();
+    // The head has arrived when a request behind it was answered.
+    assert_eq!(get(server.address, "/health").await.0, StatusCode::OK);
+    let (status, took, log) = server.stop().await;
+    assert_eq!(status.code(), Some(1), "something was cut off\n{log}");
+    assert!(took < Duration::from_secs(4), "{took:?}");
+}
+
+#[tokio::test]
+async fn no_secret_reaches_the_log_at_any_level() {
+    let database = TestDatabase::new().await;
+    let server = Process::start(
+        &database,
+        &[
+            ("RAPPORT_LOG_LEVEL", "trace"),
+            ("RAPPORT_SERVER_METRICS_TOKEN", "metrics-token-to-hide"),
+            ("RAPPORT_AUTH_SERVICE_ROLE_KEY", "service-key-to-hide"),
+        ],
+    )
+    .await;
+    let address = server.address;
+    let person = Uuid::from_u128(0x0000_0000_0000_4000_8000_0000_0000_000a);
+    let good = user_token(person);
+    let expired = mint_with(
+        &json!({"sub": person, "role": "authenticated", "exp": 1}),
+        JWT_SECRET,
+    );
+    let forged = mint_with(
+        &json!({"sub": person, "role": "authenticated", "exp": 9_999_999_999_u64}),
+        "another secret",
+    );
+    let tokens = [&*good, &*expired, &*forged, "no-token-at-all"];
+
+    let client = reqwest::Client::new();
+    let conversations = format!("http://{address}/api/supabase/user-chat/conversations");
+    let cookie = format!("sb-project-auth-token={good}");
+    for token in tokens {
+        for request in [
+            client.get(&conversations).bearer_auth(token),
+            client.get(&conversations).header("apikey", token),
+            client
+                .get(&conversations)
+                .header("cookie", format!("sb-project-auth-token={token}")),
+            client
+                .get(format!("http://{address}/metrics"))
+                .bearer_auth(token),
+            client
+                .post(format!("http://{address}/api/supabase/user-chat/messages"))
+                .bearer_auth(token)
+                .json(&json!({"other_user_id": Uuid::nil(), "content": "body-to-hide"})),
+        ] {
+            request.send().await.unwrap();
+        }
+        let _ = refused_or_open(&url(address, token, Some("2.0.0"))).await;
+    }
+    let mut socket = PhoenixSocket::connect(address, &good, Version::Two).await;
+    for (number, token) in tokens.into_iter().enumerate() {
+        let reference = number.to_string();
+        let topic = format!("realtime:{number}");
+        let config = json!({"private": number % 2 == 0, "postgres_changes": [
+            {"event": "*", "schema": "public", "table": "user_messages", "user_token": token}]});
+        socket
+            .join(
+                &reference,
+                &topic,
+                json!({"config": config, "access_token": token}),
+            )
+            .await;
+        socket
+            .push(
+                json!(reference),
+                "9",
+                &topic,
+                "access_token",
+                json!({"access_token": token}),
+            )
+            .await;
+        socket
+            .push(
+                json!(reference),
+                "9",
+                &topic,
+                "broadcast",
+                json!({"event": "body-to-hide"}),
+            )
+            .await;
+    }
+    socket.until_quiet().await;
+    drop(socket);
+
+    let (_, _, log) = server.stop().await;
+    assert!(log.contains("socket closed"), "it did log\n{log}");
+    let password = database.url().parse::<tokio_postgres::Config>().unwrap();
+    let password = String::from_utf8(password.get_password().unwrap().to_vec()).unwrap();
+    let signature = |token: &str| token.rsplit('.').next().unwrap().to_owned();
+    let mut secrets: Vec<String> = tokens[..3].iter().map(|token| signature(token)).collect();
+    secrets.extend(
+        [
+            "metrics-token-to-hide",
+            "service-key-to-hide",
+            "no-token-at-all",
+            "body-to-hide",
+            JWT_SECRET,
+        ]
+        .map(str::to_owned),
+    );
+    secrets.extend([password, cookie]);
+    for secret in secrets {
+        let line = log.lines().find(|line| line.contains(&secret));
+        assert_eq!(line, None, "a secret is in the log");
+    }
+}
+
+/// Opens a socket, if that is allowed.
+async fn refused_or_open(url: &str) -> bool {
+    tokio_tungstenite::connect_async(url).await.is_ok()
+}
+
+#[tokio::test]
+async fn a_thousand_stuck_readers_cost_no_memory_and_hold_up_nobody() {
+    const READERS: usize = 1_000;
+    const PAYLOAD: usize = 8_192;
+    let files = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: files.maximum,
+        ..files
+    };
+    setrlimit(Resource::Nofile, raised).unwrap();
+
+    let database = TestDatabase::new().await;
+    let server = Process::start(
+        &database,
+        &[
+            ("RAPPORT_SERVER_METRICS_TOKEN", "scrape"),
+            ("RAPPORT_REALTIME_MAX_FRAME_BYTES", "65536"),
+            ("RAPPORT_REALTIME_MAX_BROADCAST_BYTES", "16384"),
+            ("RAPPORT_REALTIME_QUEUE_MAX_BYTES", "65536"),
+            // The test does not read the log before the end.
+            ("RAPPORT_LOG_LEVEL", "warn"),
+        ],
+    )
+    .await;
+    let join = json!({"config": {"broadcast": {"self": true}, "presence": {"enabled": false}}});
+    let key = anon_key();
+    let mut stuck = Vec::with_capacity(READERS);
+    for _ in 0..READERS {
+        let mut client =
+            PhoenixSocket::with_receive_buffer(server.address, &key, Version::Two, 2_048).await;
+        client.join("1", "realtime:room", join.clone()).await;
+        client.expect_reply("1", "ok").await;
+        stuck.push(client);
+    }
+    let mut lively = PhoenixSocket::connect(server.address, &key, Version::Two).await;
+    lively.join("1", "realtime:room", join).await;
+    lively.expect_reply("1", "ok").await;
+
+    let before = server.resident_kib();
+    let mut most = before;
+    let text = "x".repeat(PAYLOAD);
+    let mut sent = 0_u64;
+    while slow_consumers(server.address).await < READERS {
+        for _ in 0..20 {
+            sent += 1;
+            let payload =
+                json!({"type": "broadcast", "event": "e", "payload": {"n": sent, "text": text}});
+            lively
+                .push(
+                    json!("1"),
+                    &sent.to_string(),
+                    "realtime:room",
+                    "broadcast",
+                    payload,
+                )
+                .await;
+            let received = lively.expect("realtime:room", "broadcast").await;
+            assert_eq!(
+                received.payload["payload"]["n"], sent,
+                "each once, in order"
+            );
+        }
+        most = most.max(server.resident_kib());
+        assert!(sent < 20_000, "nobody is noticed");
+    }
+    // Everybody's queue full of copies would be 64 MiB; the payloads are shared, and the queues of
+    // those who were closed are gone.
+    let grown = most.saturating_sub(before);
+    assert!(
+        grown < 24 * 1024,
+        "{grown} KiB more than the {before} KiB before"
+    );
+
+    lively.heartbeat("still here").await;
+    drop(stuck);
+    let (status, _, log) = server.stop().await;
+    assert!(status.success(), "{log}");
+}
+
+/// How many sockets were closed because they did not read.
+async fn slow_consumers(address: SocketAddr) -> usize {
+    const NAME: &str = "rapport_realtime_sockets_closed_total{reason=\"slow_consumer\"} ";
+    let answer = reqwest::Client::new()
+        .get(format!("http://{address}/metrics"))
+        .bearer_auth("scrape")
+        .send()
+        .await
+        .unwrap();
+    let text = answer.text().await.unwrap();
+    let count = text.lines().find_map(|line| line.strip_prefix(NAME));
+    count.map_or(0, |count| count.parse().unwrap())
+}
