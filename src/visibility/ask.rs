@@ -1,10 +1,15 @@
 //! Asks PostgreSQL in many identities' names, over a bounded set of connections.
 //!
-//! Each question runs in a read-only transaction of its own under one identity's role and
-//! claims, and the transaction is always rolled back: whatever a policy's functions set or
+//! Each question runs under one identity's role and claims in a read-only transaction or
+//! subtransaction of its own, which is always rolled back: whatever a policy's functions set or
 //! remember is gone before the next identity's turn. Between transactions a connection is
 //! parked on [`PARKED_ROLE`], which may do nothing, so a question whose settings did not take
 //! meets no power; its answer is thrown away with the connection besides.
+//!
+//! A question about the same rows for many identities is put as one call of a PL/pgSQL function
+//! (`ask_loop`) that takes on one identity after the other and runs the statement for each: the same
+//! executions, each with its own settings and its own evaluation of every sub-select, without
+//! a transaction and three messages around each of them.
 //!
 //! Statements are *prepared* as the login role and *executed* as the identity's. PostgreSQL
 //! checks USAGE on the schema of a function when it resolves the name, and a policy's
@@ -26,6 +31,7 @@ use tokio_postgres::types::{IsNull, ToSql, Type, to_sql_checked};
 use tokio_postgres::{Client, Row, Statement};
 
 use super::Identity;
+use super::ask_loop::AskLoop;
 use super::error::AskError;
 use crate::db::PARKED_ROLE;
 use crate::db::connect::Connector;
@@ -35,6 +41,16 @@ use crate::shutdown::Tasks;
 /// while others idle, and lengthen what an error throws away; fewer leave the server waiting
 /// for the next flight.
 const FLIGHT: usize = 32;
+
+/// Identities for which a question is put in one call. The call costs as much as a few of them,
+/// and an error that ends it is everybody's.
+const LOOP_FLIGHT: usize = 128;
+
+/// Identities that make a call worth while: below this, the call itself costs more than it saves.
+const LOOP_MINIMUM: usize = 4;
+
+/// Identities in a call at least before a further connection is used.
+const LOOP_SHARE: usize = 24;
 
 /// Prepared statements kept per connection. Each is one (table, role, kind); beyond this all
 /// are forgotten and made anew as needed.
@@ -64,9 +80,9 @@ const ROLE_ANSWER: usize = 5;
 #[derive(Debug)]
 pub(super) struct Question {
     /// Distinguishes it from every other question of this process.
-    id: u64,
-    sql: String,
-    parameters: usize,
+    pub(super) id: u64,
+    pub(super) sql: String,
+    pub(super) parameters: usize,
     /// Whether the plan is made anew for every identity.
     is_planned_anew: bool,
     /// How long it may take, if less than other statements.
@@ -78,7 +94,9 @@ pub(super) struct Question {
 /// How a question can be put.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Way {
-    /// As a prepared statement.
+    /// For many identities in one call, as a prepared statement for a few.
+    Loop,
+    /// As a prepared statement: a call for many has failed as a whole.
     Prepared,
     /// As a function. PostgreSQL analyses a prepared statement anew under the executing role
     /// when it reads tables under row-level security, and then that role cannot resolve a name
@@ -104,17 +122,28 @@ impl Question {
         }
     }
 
-    /// Less time than other statements have.
+    /// Less time than other statements have, for each identity: so each is asked about alone.
     pub(super) fn with_time_limit(mut self, limit: Duration) -> Self {
         self.time_limit = Some(limit);
+        self.way = AtomicU8::new(Way::Prepared as u8);
         self
+    }
+
+    /// The `plan_cache_mode` it runs under.
+    pub(super) fn plan_cache_mode(&self) -> &'static str {
+        if self.is_planned_anew {
+            "force_custom_plan"
+        } else {
+            "force_generic_plan"
+        }
     }
 
     /// How it is put now.
     pub(super) fn way(&self) -> Way {
         match self.way.load(Ordering::Relaxed) {
-            0 => Way::Prepared,
-            1 => Way::Function,
+            0 => Way::Loop,
+            1 => Way::Prepared,
+            2 => Way::Function,
             _ => Way::Impossible,
         }
     }
@@ -128,8 +157,13 @@ impl Question {
             return true;
         }
         let other = match (asked, error.sqlstate(), error) {
-            (Way::Prepared, Some(UNDEFINED_COLUMN), AskError::Unpreparable(_)) => Way::Impossible,
-            (Way::Prepared, Some(INSUFFICIENT_PRIVILEGE), _) if is_systematic => Way::Function,
+            (Way::Loop, _, AskError::Together(_)) => Way::Prepared,
+            (Way::Loop | Way::Prepared, Some(UNDEFINED_COLUMN), AskError::Unpreparable(_)) => {
+                Way::Impossible
+            }
+            (Way::Loop | Way::Prepared, Some(INSUFFICIENT_PRIVILEGE), _) if is_systematic => {
+                Way::Function
+            }
             _ => return false,
         };
         self.way.store(other as u8, Ordering::Relaxed);
@@ -143,7 +177,7 @@ pub(super) struct Asker {
     /// Who.
     pub(super) identity: Arc<Identity>,
     /// The `sub` claim, empty when there is none.
-    subject: String,
+    pub(super) subject: String,
 }
 
 impl Asker {
@@ -171,8 +205,34 @@ pub(super) struct Asking {
     pub(super) parameters: Arc<[TextArray]>,
 }
 
+/// What a question is answered with.
+pub(super) enum Answer {
+    /// The row of a statement.
+    Row(Row),
+    /// What [`AskLoop`] took out of it: its first column, ordinals of inputs.
+    Ordinals(Vec<i64>),
+}
+
+impl Answer {
+    /// The answer to a question that asks for ordinals.
+    pub(super) fn ordinals(self) -> Result<Vec<i64>, AskError> {
+        match self {
+            Self::Row(row) => Ok(row.try_get(0)?),
+            Self::Ordinals(ordinals) => Ok(ordinals),
+        }
+    }
+
+    /// The answer to any other question, which is never put for many.
+    pub(super) fn row(self) -> Result<Row, AskError> {
+        match self {
+            Self::Row(row) => Ok(row),
+            Self::Ordinals(_) => Err(AskError::Unavailable(None)),
+        }
+    }
+}
+
 impl Asking {
-    fn parameters(&self) -> Vec<&(dyn ToSql + Sync)> {
+    pub(super) fn parameters(&self) -> Vec<&(dyn ToSql + Sync)> {
         self.parameters
             .iter()
             .map(|parameter| parameter as &(dyn ToSql + Sync))
@@ -243,7 +303,9 @@ pub(super) struct AskPool {
 struct Connection {
     client: Client,
     become_identity: Statement,
+    /// By the question's number, as the other.
     statements: HashMap<u64, Statement>,
+    loops: HashMap<u64, AskLoop>,
 }
 
 impl AskPool {
@@ -265,29 +327,68 @@ impl AskPool {
     }
 
     /// Asks everything, spread over the connections; one answer for each, in the same order.
-    pub(super) async fn ask(&self, askings: &[Asking]) -> Vec<Result<Row, AskError>> {
-        let per_flight = askings.len().div_ceil(self.size).clamp(1, FLIGHT);
-        // A flight is all prepared statements or all one function.
-        let alike = askings.chunk_by(|one, next| match (one.way, next.way) {
-            (Way::Function, Way::Function) => one.question.id == next.question.id,
-            (one, next) => one == next,
-        });
-        let mut flights = Vec::with_capacity(self.size);
-        for askings in alike {
-            for flight in askings.chunks(per_flight) {
-                flights.push(self.fly(flight));
-            }
+    pub(super) async fn ask(&self, askings: &[Asking]) -> Vec<Result<Answer, AskError>> {
+        let mut flights = Vec::new();
+        for places in self.flights(askings) {
+            let flight: Vec<&Asking> = places.iter().map(|place| &askings[*place]).collect();
+            flights.push(self.fly(flight, places));
         }
-        let mut answers = Vec::with_capacity(askings.len());
-        let mut landed = stream::iter(flights).buffered(self.size);
-        while let Some(flight) = landed.next().await {
-            answers.extend(flight);
+        let mut answers: Vec<Result<Answer, AskError>> = askings
+            .iter()
+            .map(|_| Err(AskError::Unavailable(None)))
+            .collect();
+        let mut landed = stream::iter(flights).buffer_unordered(self.size);
+        while let Some((places, found)) = landed.next().await {
+            for (place, answer) in places.into_iter().zip(found) {
+                answers[place] = answer;
+            }
         }
         answers
     }
 
+    /// Places of askings that go to one connection together. A flight is all prepared statements,
+    /// or all one function, or all one loop about the same inputs.
+    fn flights(&self, askings: &[Asking]) -> Vec<Vec<usize>> {
+        let mut statements = Vec::new();
+        let mut functions: HashMap<u64, Vec<usize>> = HashMap::new();
+        let mut loops: HashMap<(u64, usize), Vec<usize>> = HashMap::new();
+        for (place, asking) in askings.iter().enumerate() {
+            let id = asking.question.id;
+            match asking.way {
+                Way::Loop => {
+                    let inputs = Arc::as_ptr(&asking.parameters).addr();
+                    loops.entry((id, inputs)).or_default().push(place);
+                }
+                Way::Function => functions.entry(id).or_default().push(place),
+                Way::Prepared | Way::Impossible => statements.push(place),
+            }
+        }
+        let mut flights = Vec::new();
+        let mut add = |places: &[usize], smallest: usize, largest: usize| {
+            let size = places.len().div_ceil(self.size).clamp(smallest, largest);
+            flights.extend(places.chunks(size).map(<[usize]>::to_vec));
+        };
+        for places in loops.into_values() {
+            if places.len() < LOOP_MINIMUM {
+                statements.extend(places);
+            } else {
+                add(&places, LOOP_SHARE, LOOP_FLIGHT);
+            }
+        }
+        for places in functions.values() {
+            add(places, 1, FLIGHT);
+        }
+        add(&statements, 1, FLIGHT);
+        flights
+    }
+
+    /// One flight, with the places of its askings handed through.
+    async fn fly<P>(&self, flight: Vec<&Asking>, places: P) -> (P, Vec<Result<Answer, AskError>>) {
+        (places, self.put(&flight).await)
+    }
+
     /// One flight. A connection with any doubt about its state is closed instead of kept.
-    async fn fly(&self, flight: &[Asking]) -> Vec<Result<Row, AskError>> {
+    async fn put(&self, flight: &[&Asking]) -> Vec<Result<Answer, AskError>> {
         let unavailable = || {
             flight
                 .iter()
@@ -312,22 +413,12 @@ impl AskPool {
                 },
             };
             let mut answers = Vec::with_capacity(flight.len());
-            let is_sound = if flight
-                .first()
-                .is_some_and(|asking| asking.way == Way::Function)
-            {
-                match connection.run_function(flight, &mut answers).await {
-                    Ok(()) => true,
-                    Err(error) => {
-                        tracing::debug!(%error, "a function for questions cannot be made");
-                        return unavailable();
-                    }
-                }
-            } else {
-                match connection.prepare(flight).await {
-                    Ok(refused) => connection.run(flight, &refused, &mut answers).await,
-                    // The connection's role is uncertain now.
-                    Err(_) => return unavailable(),
+            let is_sound = match connection.answer(flight, &mut answers).await {
+                Ok(is_sound) => is_sound,
+                // The connection's state is uncertain now.
+                Err(error) => {
+                    tracing::debug!(%error, "questions about row visibility were not put");
+                    return unavailable();
                 }
             };
             if is_sound {
@@ -361,28 +452,51 @@ impl AskPool {
             .await?;
         client
             .batch_execute(&format!(
-                "set statement_timeout = {}; set idle_in_transaction_session_timeout = '30s'",
+                // Compiling a plan takes longer than any of these statements.
+                "set statement_timeout = {}; set idle_in_transaction_session_timeout = '30s'; set jit = off",
                 self.statement_timeout.as_millis().max(1)
             ))
             .await?;
         let become_identity = client.prepare(BECOME).await?;
-        client
-            .batch_execute(&format!("set role {PARKED_ROLE}"))
-            .await?;
-        Ok(Connection {
+        let connection = Connection {
             client,
             become_identity,
             statements: HashMap::new(),
-        })
+            loops: HashMap::new(),
+        };
+        connection.park().await?;
+        Ok(connection)
     }
 }
 
 impl Connection {
+    /// Puts the questions of a flight. Returns whether the connection can be used again.
+    async fn answer(
+        &mut self,
+        flight: &[&Asking],
+        answers: &mut Vec<Result<Answer, AskError>>,
+    ) -> Result<bool, AskError> {
+        let Some(first) = flight.first() else {
+            return Ok(true);
+        };
+        match first.way {
+            Way::Function => {
+                self.run_function(flight, answers).await?;
+                Ok(true)
+            }
+            Way::Loop if flight.len() >= LOOP_MINIMUM => self.run_loop(flight, answers).await,
+            Way::Loop | Way::Prepared | Way::Impossible => {
+                let refused = self.prepare(flight).await?;
+                Ok(self.run(flight, &refused, answers).await)
+            }
+        }
+    }
+
     /// Makes sure that every statement of the flight is prepared, as the login role. A statement
     /// that cannot be prepared is an answer of its own; an error of anything else is returned.
     async fn prepare(
         &mut self,
-        flight: &[Asking],
+        flight: &[&Asking],
     ) -> Result<HashMap<u64, Arc<tokio_postgres::Error>>, AskError> {
         let mut refused = HashMap::new();
         let mut is_parked = true;
@@ -409,11 +523,95 @@ impl Connection {
             }
         }
         if !is_parked {
-            self.client
-                .batch_execute(&format!("set role {PARKED_ROLE}"))
-                .await?;
+            self.park().await?;
         }
         Ok(refused)
+    }
+
+    async fn park(&self) -> Result<(), AskError> {
+        self.client
+            .batch_execute(&format!("set role {PARKED_ROLE}"))
+            .await?;
+        Ok(())
+    }
+
+    /// Asks in one call. Returns whether the connection can be used again.
+    async fn run_loop(
+        &mut self,
+        flight: &[&Asking],
+        answers: &mut Vec<Result<Answer, AskError>>,
+    ) -> Result<bool, AskError> {
+        let Some(first) = flight.first() else {
+            return Ok(true);
+        };
+        let question = &first.question;
+        if !self.loops.contains_key(&question.id) {
+            let one = std::slice::from_ref(first);
+            if let Some(error) = self.prepare(one).await?.remove(&question.id) {
+                let refused = || Err(AskError::Unpreparable(Arc::clone(&error)));
+                answers.extend(flight.iter().map(|_| refused()));
+                return Ok(true);
+            }
+            self.client.batch_execute("reset role").await?;
+            if self.loops.len() >= MAX_STATEMENTS {
+                self.loops.clear();
+                self.client.batch_execute("discard temp").await?;
+            }
+            let made = AskLoop::make(&self.client, question).await;
+            self.park().await?;
+            match made {
+                Ok(made) => {
+                    self.loops.insert(question.id, made);
+                }
+                Err(error) if error.as_db_error().is_some() => {
+                    tracing::debug!(%error, "identities are asked about one by one");
+                    let error = Arc::new(error);
+                    let refused = || Err(AskError::Together(Arc::clone(&error)));
+                    answers.extend(flight.iter().map(|_| refused()));
+                    return Ok(true);
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let Some(ask_loop) = self.loops.get(&question.id) else {
+            return Ok(true);
+        };
+        let found = match ask_loop.run(&self.client, flight).await {
+            Ok(found) => found,
+            Err(AskError::Together(error)) => {
+                self.loops.remove(&question.id);
+                answers.extend(
+                    flight
+                        .iter()
+                        .map(|_| Err(AskError::Together(Arc::clone(&error)))),
+                );
+                return Ok(true);
+            }
+            Err(error) => return Err(error),
+        };
+        let first_answer = answers.len();
+        answers.extend(found.into_iter().map(|answer| answer.map(Answer::Ordinals)));
+        // A plan that the server had to make anew, which it does when anybody makes a schema, was
+        // made under an identity's role, which need not be able to resolve the names in it.
+        let stale: Vec<usize> = (0..flight.len())
+            .filter(|place| {
+                let answer = &answers[first_answer + place];
+                answer.as_ref().is_err_and(AskError::concerns_statement)
+            })
+            .collect();
+        if stale.is_empty() {
+            return Ok(!self.client.is_closed());
+        }
+        self.loops.remove(&question.id);
+        self.statements.remove(&question.id);
+        let again: Vec<&Asking> = stale.iter().map(|place| flight[*place]).collect();
+        let refused = self.prepare(&again).await?;
+        let mut found = Vec::with_capacity(again.len());
+        let is_sound = self.run(&again, &refused, &mut found).await;
+        for (place, answer) in stale.into_iter().zip(found) {
+            answers[first_answer + place] = answer;
+        }
+        Ok(is_sound)
     }
 
     /// Asks by a function that exists for this transaction only, and is thus never in the way of
@@ -421,8 +619,8 @@ impl Connection {
     /// A refusal to make it is everybody's answer.
     async fn run_function(
         &mut self,
-        flight: &[Asking],
-        answers: &mut Vec<Result<Row, AskError>>,
+        flight: &[&Asking],
+        answers: &mut Vec<Result<Answer, AskError>>,
     ) -> Result<(), AskError> {
         let Some(first) = flight.first() else {
             return Ok(());
@@ -470,7 +668,7 @@ impl Connection {
                     .map_err(AskError::from),
                 Err(error) => Err(error),
             };
-            answers.push(answer);
+            answers.push(answer.map(Answer::Row));
             client
                 .batch_execute("rollback to savepoint identity; release savepoint identity")
                 .await?;
@@ -483,9 +681,9 @@ impl Connection {
     /// be used again.
     async fn run(
         &mut self,
-        flight: &[Asking],
+        flight: &[&Asking],
         refused: &HashMap<u64, Arc<tokio_postgres::Error>>,
-        answers: &mut Vec<Result<Row, AskError>>,
+        answers: &mut Vec<Result<Answer, AskError>>,
     ) -> bool {
         let client = &self.client;
         let mut begin = pin!(maybe_done(client.batch_execute("begin read only")));
@@ -549,7 +747,7 @@ impl Connection {
             if answer.as_ref().is_err_and(AskError::concerns_statement) {
                 stale.push(asking.question.id);
             }
-            answers.push(answer);
+            answers.push(answer.map(Answer::Row));
         }
         for id in stale {
             self.statements.remove(&id);
@@ -577,11 +775,7 @@ async fn become_identity(
     asking: &Asking,
 ) -> Result<(), AskError> {
     let identity = &asking.asker.identity;
-    let plan_cache_mode = if asking.question.is_planned_anew {
-        "force_custom_plan"
-    } else {
-        "force_generic_plan"
-    };
+    let plan_cache_mode = asking.question.plan_cache_mode();
     let time_limit = asking
         .question
         .time_limit

@@ -130,20 +130,29 @@ pub(crate) enum AskError {
     /// The server does not accept the statement, whatever its parameters.
     #[error("The database cannot prepare the question")]
     Unpreparable(#[source] Arc<tokio_postgres::Error>),
+    /// The question failed in one identity's turn among many; holds the SQLSTATE.
+    #[error("The question failed for one identity: {0}")]
+    Failed(String),
+    /// What the question was put with for many identities failed, for whichever of them.
+    #[error("The question failed for many identities at once")]
+    Together(#[source] Arc<tokio_postgres::Error>),
 }
 
 impl AskError {
     fn refusal(&self) -> Option<&tokio_postgres::Error> {
         match self {
             Self::Refused(error) => Some(error),
-            Self::Unpreparable(error) => Some(error),
-            Self::Unavailable(_) => None,
+            Self::Unpreparable(error) | Self::Together(error) => Some(error),
+            Self::Unavailable(_) | Self::Failed(_) => None,
         }
     }
 
     /// SQLSTATE of a refusal.
     pub(crate) fn sqlstate(&self) -> Option<&str> {
-        self.refusal()?.code().map(SqlState::code)
+        match self {
+            Self::Failed(sqlstate) => Some(sqlstate),
+            _ => self.refusal()?.code().map(SqlState::code),
+        }
     }
 
     /// The server's own words. They may quote data: only for the one who sent it.
@@ -153,10 +162,12 @@ impl AskError {
 
     /// Whether the statement itself is at fault, or what it refers to, rather than a value: names
     /// and rights (class 42), a plan that no longer fits (0A000), a statement the server
-    /// has forgotten (26000).
+    /// has forgotten (26000). What failed for many at once is asked again one by one first.
     pub(crate) fn concerns_statement(&self) -> bool {
-        self.sqlstate()
-            .is_some_and(|code| code.starts_with("42") || matches!(code, "0A000" | "26000"))
+        !matches!(self, Self::Together(_))
+            && self
+                .sqlstate()
+                .is_some_and(|code| code.starts_with("42") || matches!(code, "0A000" | "26000"))
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::ask::{AskPool, Asker, Asking, Question, TextArray, Way};
+use super::ask::{Answer, AskPool, Asker, Asking, Question, TextArray, Way};
 use super::error::AskError;
 use crate::observability::metrics::VisibilityMetrics;
 
@@ -132,7 +132,7 @@ pub(super) async fn settle(
         let mut is_impossible = false;
         let ways: Vec<Way> = askings.iter().map(|asking| asking.way).collect();
         for ((part, way), answer) in parts.into_iter().zip(ways).zip(answers) {
-            let ordinals = answer.and_then(|row| Ok(row.try_get::<_, Vec<i64>>(0)?));
+            let ordinals = answer.and_then(Answer::ordinals);
             match ordinals {
                 Ok(ordinals) => {
                     if let Some((numbers, sqlstate)) = part.behind_probe {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use tokio_postgres::Row;
 
-use super::ask::{Asker, Asking, Question, TextArray, Way};
+use super::ask::{Answer, Asker, Asking, Question, TextArray, Way};
 use super::catalog::{Catalog, QuestionKey, QuestionKind, Table, TableColumn, TableRights};
 use super::error::{AskError, SubscribeError};
 use super::filter::{Condition, Operator};
@@ -344,6 +344,7 @@ impl Check<'_> {
         let answer = self.resolver.pool.ask(&[asking]).await.pop();
         answer
             .unwrap_or(Err(AskError::Unavailable(None)))
+            .and_then(Answer::row)
             .map_err(|error| match (error.sqlstate(), error.message()) {
                 (Some(sqlstate), Some(message)) => self.invalid(sqlstate, message.to_owned()),
                 _ => unavailable(error),

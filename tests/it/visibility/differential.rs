@@ -252,6 +252,13 @@ fn decisions_equal_select() {
         identity("vis_heir", 2),
         identity("vis_editor", 1),
         identity("vis_editor_member", 2),
+        // So many of one role are asked about in one call, the few of the others one by one.
+        identity("authenticated", 4),
+        claims(
+            "authenticated",
+            &json!({"role": "authenticated", "team": "team2"}),
+        ),
+        identity("authenticated", 5),
     ];
     assert_eq!(user(1), "00000000-0000-0000-0000-000000000001");
     let login: String = runtime.block_on(async {

@@ -7,6 +7,7 @@ mod deletes;
 mod differential;
 mod filters;
 mod login;
+mod many;
 mod outage;
 mod records;
 mod row_security;

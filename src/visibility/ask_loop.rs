@@ -1,0 +1,212 @@
+//! One question for many identities in one call: a PL/pgSQL function that takes on one after the other.
+//!
+//! Each identity's turn is a subtransaction that ends with an error of the function's own, so
+//! settings, locks and whatever else a policy's functions leave behind are rolled back before the
+//! next turn. The statement is executed anew in each turn: its initial sub-selects, such as
+//! `(select auth.uid())`, are evaluated under that turn's claims (PostgreSQL manual 43.11.2: PL/pgSQL
+//! keeps plans, not results). What fails in a turn is that identity's answer alone.
+//!
+//! The function is temporary, so it belongs to the connection, and its body is a text, which stands in the
+//! way of nobody's `drop`. It is first run by the login role without an identity and about
+//! nothing, because PostgreSQL resolves the names in a body when it is first run.
+
+use std::sync::Arc;
+
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{Client, Statement};
+
+use super::ask::{Asking, Question, TextArray};
+use super::error::AskError;
+use crate::db::PARKED_ROLE;
+
+/// The error that ends a turn which has an answer. Its class is nobody's.
+const TURN_ENDED: &str = "RP001";
+
+/// The error of a session that is not in the state it should be in. PL/pgSQL catches it as little
+/// as a cancellation, so it ends the call.
+const NOT_PARKED: &str = "assert_failure";
+
+/// The function of one question on one connection.
+pub(super) struct AskLoop {
+    call: Statement,
+}
+
+impl AskLoop {
+    /// Makes the function. The session must have the login's role, and has it afterwards.
+    ///
+    /// # Errors
+    /// When the server refuses it, for instance for lack of the right to create temporary objects.
+    pub(super) async fn make(
+        client: &Client,
+        question: &Question,
+    ) -> Result<Self, tokio_postgres::Error> {
+        let made = client
+            .batch_execute(&format!(
+                "begin read write; {}; commit",
+                definition(question)
+            ))
+            .await;
+        if let Err(error) = made {
+            client.batch_execute("rollback").await?;
+            return Err(error);
+        }
+        let places: Vec<_> = (1..=question.parameters + 4)
+            .map(|place| format!("${place}"))
+            .collect();
+        let call = client
+            .prepare(&format!(
+                "select * from pg_temp.{}({})",
+                name(question),
+                places.join(", ")
+            ))
+            .await?;
+        let nothing = TextArray::new([].into_iter());
+        let nobody = TextArray::new([None].into_iter());
+        let plan_cache_mode = question.plan_cache_mode();
+        let mut parameters: Vec<&(dyn ToSql + Sync)> = vec![&nothing; question.parameters];
+        parameters.push(&nobody);
+        parameters.push(&nobody);
+        parameters.push(&None::<&str>);
+        parameters.push(&plan_cache_mode);
+        client.query(&call, &parameters).await?;
+        Ok(Self { call })
+    }
+
+    /// Asks for all of a flight, which must have question and parameters in common.
+    ///
+    /// # Errors
+    /// What ended the call before everyone had a turn.
+    pub(super) async fn run(
+        &self,
+        client: &Client,
+        flight: &[&Asking],
+    ) -> Result<Vec<Result<Vec<i64>, AskError>>, AskError> {
+        let Some(first) = flight.first() else {
+            return Ok(Vec::new());
+        };
+        let claims = TextArray::new(
+            flight
+                .iter()
+                .map(|asking| Some(asking.asker.identity.claims.as_bytes())),
+        );
+        let subjects = TextArray::new(
+            flight
+                .iter()
+                .map(|asking| Some(asking.asker.subject.as_bytes())),
+        );
+        let plan_cache_mode = first.question.plan_cache_mode();
+        let mut parameters = first.parameters();
+        parameters.push(&claims);
+        parameters.push(&subjects);
+        parameters.push(&first.asker.identity.role);
+        parameters.push(&plan_cache_mode);
+        let rows = match client.query(&self.call, &parameters).await {
+            Ok(rows) => rows,
+            Err(error) => {
+                return Err(match AskError::from(error) {
+                    AskError::Refused(error) => AskError::Together(Arc::new(error)),
+                    other => other,
+                });
+            }
+        };
+        if rows.len() != flight.len() {
+            return Err(AskError::Unavailable(None));
+        }
+        Ok(rows
+            .iter()
+            .map(|row| match row.try_get::<_, Option<String>>(1)? {
+                Some(sqlstate) => Err(AskError::Failed(sqlstate)),
+                None => Ok(row.try_get(0)?),
+            })
+            .collect())
+    }
+}
+
+fn name(question: &Question) -> String {
+    format!("rapport_ask_{}", question.id)
+}
+
+/// The function's parameters are those of the question, then claims, subjects, the role and the
+/// `plan_cache_mode`. Without a role nobody is taken on. Its own names contain blanks, and a column
+/// of the same name would be meant before them, so they are never in the way of the question's.
+fn definition(question: &Question) -> String {
+    let inputs = question.parameters;
+    let lists = vec!["text[]"; inputs + 2].join(", ");
+    let [claims, subjects, role, plan] = [1, 2, 3, 4].map(|place| format!("${}", inputs + place));
+    let name = name(question);
+    let sql = &question.sql;
+    let body = format!(
+        "
+#variable_conflict use_column
+declare
+  \"rapport setting\" text;
+begin
+  if {role} is not null then
+    if current_user <> '{PARKED_ROLE}' then
+      raise {NOT_PARKED};
+    end if;
+    \"rapport setting\" := pg_catalog.set_config('transaction_read_only', 'on', true);
+  end if;
+  \"rapport setting\" := pg_catalog.set_config('plan_cache_mode', {plan}, true);
+  for \"rapport turn\" in 1 .. pg_catalog.cardinality({claims}) loop
+    begin
+      \"rapport ordinals\" := null;
+      \"rapport failure\" := null;
+      if {role} is not null then
+        \"rapport setting\" := pg_catalog.set_config('request.jwt.claims', {claims}[\"rapport turn\"], true);
+        \"rapport setting\" := pg_catalog.set_config('request.jwt.claim.sub', {subjects}[\"rapport turn\"], true);
+        \"rapport setting\" := pg_catalog.set_config('request.jwt.claim.role', {role}, true);
+        \"rapport setting\" := pg_catalog.set_config('role', {role}, true);
+        if current_user <> {role} then
+          raise {NOT_PARKED};
+        end if;
+      end if;
+      \"rapport ordinals\" := ({sql});
+      raise sqlstate '{TURN_ENDED}';
+    exception
+      when sqlstate '{TURN_ENDED}' then
+        if \"rapport ordinals\" is null then
+          \"rapport failure\" := sqlstate;
+        end if;
+      when others then
+        \"rapport ordinals\" := null;
+        \"rapport failure\" := sqlstate;
+    end;
+    return next;
+  end loop;
+end
+"
+    );
+    let tag = dollar_tag(&body);
+    format!(
+        "create or replace function pg_temp.{name}({lists}, text, text, \
+           out \"rapport ordinals\" pg_catalog.int8[], out \"rapport failure\" text) \
+           returns setof record language plpgsql as {tag}{body}{tag}; \
+         grant execute on function pg_temp.{name} to public"
+    )
+}
+
+/// A dollar quote (PostgreSQL manual 4.1.2.4) that does not occur in `text`.
+fn dollar_tag(text: &str) -> String {
+    let mut tag = "$rapport$".to_owned();
+    let mut number = 0_u32;
+    while text.contains(&tag) {
+        tag = format!("$rapport{number}$");
+        number += 1;
+    }
+    tag
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_question_cannot_end_the_quote_around_the_body() {
+        assert_eq!(dollar_tag("select 1"), "$rapport$");
+        let body = "select '$rapport$', '$rapport0$'";
+        assert!(!body.contains(&dollar_tag(body)));
+        let question = Question::new(body.to_owned(), 1, false);
+        assert_eq!(definition(&question).matches("$rapport1$").count(), 2);
+    }
+}

@@ -1,0 +1,216 @@
+//! Many identities asked about in one call get the answers that each would get alone.
+
+use std::time::Duration;
+
+use rapport::config::VisibilityConfig;
+
+use super::bench::{Bench, Seen, identity, rows, strict, user};
+use crate::support::database::TestDatabase;
+
+/// Enough people for calls over several connections.
+const PEOPLE: std::ops::Range<u32> = 10..70;
+
+async fn watched(config: VisibilityConfig, sql: &str) -> Bench {
+    let sql = format!(
+        "create table notes (id int primary key, owner uuid, body text);
+         alter table notes enable row level security;
+         grant select on notes to authenticated;
+         alter publication supabase_realtime add table notes;
+         {sql}"
+    );
+    let bench = Bench::with(config, &sql).await;
+    watch(&bench, "notes").await;
+    bench
+}
+
+async fn watch(bench: &Bench, table: &str) {
+    for n in PEOPLE {
+        bench.watch(n, &identity("authenticated", n), table).await;
+    }
+}
+
+/// Inserts a row of `owner` and tells who sees it.
+async fn insert(bench: &Bench, id: u32, owner: u32) -> Seen {
+    let sql = format!("insert into notes values ({id}, '{}', 'b')", user(owner));
+    bench
+        .insert("notes", &sql, &format!("id = {id}"))
+        .await
+        .remove(0)
+}
+
+/// Functions that put a question for many, in the whole database.
+async fn loops(bench: &Bench) -> i64 {
+    let sql = "select count(*) from pg_proc where proname like 'rapport_ask_%'";
+    bench.admin.query_one(sql, &[]).await.unwrap().get(0)
+}
+
+fn channels(but: &[u32]) -> Vec<u32> {
+    PEOPLE.filter(|n| !but.contains(n)).collect()
+}
+
+#[tokio::test]
+async fn each_has_a_turn_under_their_own_claims() {
+    let bench = watched(
+        strict(),
+        "create policy own on notes for select to authenticated using (owner = (select auth.uid()));",
+    )
+    .await;
+    for (id, owner) in (1..).zip([10, 33, 69, 5]) {
+        let expected: &[u32] = if owner < 10 { &[] } else { &[owner] };
+        assert_eq!(insert(&bench, id, owner).await, rows(expected));
+    }
+    assert!(loops(&bench).await > 0);
+}
+
+#[tokio::test]
+async fn an_error_is_the_answer_of_those_it_happens_to() {
+    let bench = watched(
+        strict(),
+        &format!(
+            "create function private.check_in(who uuid) returns boolean language plpgsql as $$
+             begin
+               case who
+                 when '{}' then raise sqlstate 'RP001' using message = 'as the call itself does';
+                 when '{}' then raise exception 'no';
+                 when '{}' then insert into public.notes values (0);
+                 else return true;
+               end case;
+             end $$;
+             create policy checked on notes for select to authenticated using (private.check_in(auth.uid()));",
+            user(12),
+            user(34),
+            user(56)
+        ),
+    )
+    .await;
+    let seen = insert(&bench, 1, 1).await;
+    assert_eq!(seen.rows, channels(&[12, 34, 56]).into_iter().collect());
+    let codes: Vec<_> = seen
+        .unanswered
+        .iter()
+        .map(|(n, text)| (*n, text.split(['(', ')']).nth(1).unwrap_or_default()))
+        .collect();
+    assert_eq!(codes, [(12, "RP001"), (34, "P0001"), (56, "25006")]);
+    assert!(loops(&bench).await > 0);
+}
+
+#[tokio::test]
+async fn one_whose_policy_never_ends_takes_no_other_with_it() {
+    let config = VisibilityConfig {
+        statement_timeout: Duration::from_millis(500),
+        ..strict()
+    };
+    let bench = watched(
+        config,
+        &format!(
+            "create policy slow on notes for select to authenticated using (
+               case when auth.uid() = '{}' then pg_sleep(60) is not null else true end);",
+            user(40)
+        ),
+    )
+    .await;
+    let seen = insert(&bench, 1, 1).await;
+    assert_eq!(seen.rows, channels(&[40]).into_iter().collect());
+    assert!(seen.unanswered[&40].contains("57014"));
+}
+
+#[tokio::test]
+async fn names_and_texts_of_a_policy_mean_what_they_mean_in_it() {
+    let bench = Bench::new(
+        "create table odd (id int primary key, \"rapport ordinals\" text, \"rapport turn\" int, found boolean, sqlstate text);
+         alter table odd enable row level security;
+         grant select on odd to authenticated;
+         alter publication supabase_realtime add table odd;
+         create policy odd on odd for select to authenticated using (
+           \"rapport ordinals\" = '$rapport$; ''$1' and \"rapport turn\" = 7 and found and sqlstate = '00000');",
+    )
+    .await;
+    watch(&bench, "odd").await;
+    let seen = bench
+        .insert(
+            "odd",
+            "insert into odd values (1, '$rapport$; ''$1', 7, true, '00000'), (2, '', 1, false, 'RP001')",
+            "true",
+        )
+        .await;
+    assert_eq!(seen, [rows(&channels(&[])), rows(&[])]);
+    assert!(loops(&bench).await > 0);
+}
+
+#[tokio::test]
+async fn without_the_right_to_make_a_function_they_are_asked_one_by_one() {
+    let database = TestDatabase::bare().await;
+    let admin = database.connect().await;
+    let name: String = admin
+        .query_one("select current_database()::text", &[])
+        .await
+        .unwrap()
+        .get(0);
+    let login = format!("vis_login_{}", uuid::Uuid::new_v4().simple());
+    let sql = format!(
+        "create role {login} login noinherit password 'secret';
+         grant authenticated, rapport_request to {login};
+         revoke temporary on database \"{name}\" from public;
+         create table notes (id int primary key, owner uuid, body text);
+         alter table notes enable row level security;
+         grant select on notes to authenticated;
+         alter publication supabase_realtime add table notes;
+         create policy own on notes for select to authenticated using (owner = auth.uid());"
+    );
+    let (scheme, rest) = database.url().split_once("://").unwrap();
+    let (_, address) = rest.split_once('@').unwrap();
+    let login_url = format!("{scheme}://{login}:secret@{address}");
+    let bench = Bench::logged_in(database.url(), &login_url, strict(), &sql).await;
+    watch(&bench, "notes").await;
+    assert_eq!(insert(&bench, 1, 33).await, rows(&[33]));
+    assert_eq!(loops(&bench).await, 0);
+    drop(bench);
+    admin
+        .batch_execute(&format!("drop owned by {login} cascade; drop role {login}"))
+        .await
+        .unwrap();
+}
+
+/// The server makes all plans anew then, under the role that happens to run them, which cannot
+/// resolve names in a schema that it has no right to use.
+#[tokio::test]
+async fn a_schema_made_by_anybody_is_in_nobodys_way() {
+    let bench = watched(
+        strict(),
+        "create function private.me() returns uuid language plpgsql stable as $$ begin return auth.uid(); end $$;
+         create policy own on notes for select to authenticated using (owner = (select private.me()));",
+    )
+    .await;
+    for id in 1..6 {
+        bench.run(&format!("create schema s{id}")).await;
+        assert_eq!(insert(&bench, id, 20 + id).await, rows(&[20 + id]));
+    }
+    assert!(loops(&bench).await > 0);
+}
+
+#[tokio::test]
+async fn objects_that_a_policy_uses_can_be_dropped_and_made_anew() {
+    let bench = watched(
+        strict(),
+        "create table members (who uuid);
+         grant select on members to authenticated;
+         create policy members on notes for select to authenticated
+           using (exists (select from members m where m.who = auth.uid()));",
+    )
+    .await;
+    let member = |n: u32| format!("insert into members values ('{}');", user(n));
+    bench.run(&member(20)).await;
+    assert_eq!(insert(&bench, 1, 1).await, rows(&[20]));
+    bench
+        .run(&format!(
+            "drop table members cascade; create table members (note text, who uuid);
+             grant select on members to authenticated;
+             insert into members (who) values ('{}');
+             create policy members on notes for select to authenticated
+               using (exists (select from members m where m.who = auth.uid()));",
+            user(30)
+        ))
+        .await;
+    assert_eq!(insert(&bench, 2, 1).await, rows(&[30]));
+    assert!(loops(&bench).await > 0);
+}
