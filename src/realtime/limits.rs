@@ -72,9 +72,57 @@ impl Bucket {
     }
 }
 
+/// So many calls from the first on, then none until the window is over; the next call opens
+/// another.
+#[derive(Clone, Copy, Debug)]
+pub struct Window {
+    opened: UnixMillis,
+    calls: u32,
+}
+
+impl Window {
+    /// A window that nobody has called in.
+    pub fn new(now: UnixMillis) -> Self {
+        Self {
+            opened: now,
+            calls: 0,
+        }
+    }
+
+    /// Counts one call, if it may be made.
+    pub fn take(&mut self, max: u32, length: Duration, now: UnixMillis) -> bool {
+        // A clock that was set back must not keep a window open.
+        if self.calls == 0 || now < self.opened || now.since(self.opened) >= length {
+            *self = Self::new(now);
+        }
+        let is_allowed = self.calls < max;
+        self.calls += u32::from(is_allowed);
+        is_allowed
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_window_takes_so_many_and_opens_anew() {
+        let mut window = Window::new(UnixMillis(0));
+        let length = Duration::from_millis(100);
+        for (at, expected) in [
+            (1_000, true),
+            (1_050, true),
+            (1_099, false),
+            (1_100, true),
+            (1_199, true),
+            (1_199, false),
+            // The clock is set back.
+            (500, true),
+        ] {
+            assert_eq!(window.take(2, length, UnixMillis(at)), expected, "{at}");
+        }
+        assert!(!Window::new(UnixMillis(0)).take(0, length, UnixMillis(0)));
+    }
 
     #[test]
     fn a_bucket_allows_a_burst_and_then_the_rate() {

@@ -23,7 +23,8 @@ pub use payload::{
     PresenceConfig,
 };
 pub use presence::{
-    Meta, NotAnObject, PhxRef, PhxRefs, TrackPayload, presence_diff, presence_state,
+    Meta, NotAnObject, PhxRef, PhxRefs, PresenceCall, TrackPayload, is_hostile_key, presence_diff,
+    presence_state,
 };
 
 use bytes::Bytes;

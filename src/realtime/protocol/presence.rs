@@ -28,6 +28,68 @@ const HIDING_KEY: &str = "ids";
 /// Bytes of a meta around its payload, roughly: what a payload of nothing costs all the same.
 const META_OVERHEAD_BYTES: usize = 64;
 
+/// What a push of event `presence` asks for (5.1).
+#[derive(Clone, Copy, Debug)]
+pub enum PresenceCall<'a> {
+    /// Be listed with this payload; an absent one is an empty object.
+    Track(Option<&'a RawValue>),
+    /// Be listed no more.
+    Untrack,
+    /// An event that there is not.
+    Unknown,
+    /// No event at all.
+    Nothing,
+}
+
+impl<'a> PresenceCall<'a> {
+    /// Reads a push. Of a key given twice the last counts.
+    pub fn parse(push: &'a RawValue) -> Self {
+        let Ok(Fields(fields)) = serde_json::from_str::<Fields<'_>>(push.get()) else {
+            // What is no object has no event; an object that cannot be read may have had one.
+            return match push.get().starts_with('{') {
+                true => Self::Unknown,
+                false => Self::Nothing,
+            };
+        };
+        let last = |name| {
+            let field = fields.iter().rev().find(|(key, _)| key == name);
+            field.map(|(_, value)| *value)
+        };
+        let Some(event) = last("event") else {
+            return Self::Nothing;
+        };
+        let event: String = serde_json::from_str(event.get()).unwrap_or_default();
+        if event.eq_ignore_ascii_case("track") {
+            Self::Track(last("payload"))
+        } else if event.eq_ignore_ascii_case("untrack") {
+            Self::Untrack
+        } else {
+            Self::Unknown
+        }
+    }
+}
+
+/// Whether a presence key is a name that every JavaScript object has. Clients before 2.100 look
+/// such a key up in an object of that kind, and fail on each state and diff with it: one person
+/// would end presence for everybody.
+pub fn is_hostile_key(key: &str) -> bool {
+    const NAMES: [&str; 12] = [
+        "__defineGetter__",
+        "__defineSetter__",
+        "__lookupGetter__",
+        "__lookupSetter__",
+        "__proto__",
+        "constructor",
+        "hasOwnProperty",
+        "isPrototypeOf",
+        "propertyIsEnumerable",
+        "toLocaleString",
+        "toString",
+        "valueOf",
+    ];
+    NAMES.binary_search(&key).is_ok()
+}
+
 /// Names one meta: clients tell a person's devices apart, and old from new, by nothing else
 /// (5.2). Written as 16 characters of URL-safe base64.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -294,6 +356,53 @@ mod tests {
         for (left, right, expected) in cases {
             let is_equal = payload(left).unwrap() == payload(right).unwrap();
             assert_eq!(is_equal, expected, "{left} {right}");
+        }
+    }
+
+    #[test]
+    fn pushes_are_read_leniently() {
+        let cases = [
+            (
+                r#"{"type":"presence","event":"track","payload":{"a":1}}"#,
+                "track {\"a\":1}",
+            ),
+            (r#"{"event":"TRACK"}"#, "track nothing"),
+            (r#"{"event":"Track","payload":null}"#, "track null"),
+            (r#"{"event":"untrack","payload":3}"#, "untrack"),
+            (r#"{"event":"x","event":"unTrack"}"#, "untrack"),
+            (r#"{"event":"leave"}"#, "unknown"),
+            (r#"{"event":3}"#, "unknown"),
+            (r#"{"event":null}"#, "unknown"),
+            (r#"{"\ud800":1,"event":"track"}"#, "unknown"),
+            (r#"{"type":"presence"}"#, "nothing"),
+            ("{}", "nothing"),
+            ("[]", "nothing"),
+            (r#""track""#, "nothing"),
+        ];
+        for (text, expected) in cases {
+            let push = RawValue::from_string(text.to_owned()).unwrap();
+            let call = match PresenceCall::parse(&push) {
+                PresenceCall::Track(None) => "track nothing".to_owned(),
+                PresenceCall::Track(Some(payload)) => format!("track {payload}"),
+                PresenceCall::Untrack => "untrack".to_owned(),
+                PresenceCall::Unknown => "unknown".to_owned(),
+                PresenceCall::Nothing => "nothing".to_owned(),
+            };
+            assert_eq!(call, expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn names_of_every_object_are_known() {
+        for (key, expected) in [
+            ("__proto__", true),
+            ("valueOf", true),
+            ("__defineGetter__", true),
+            ("constructor", true),
+            ("ids", false),
+            ("ann", false),
+        ] {
+            assert_eq!(is_hostile_key(key), expected, "{key}");
         }
     }
 
