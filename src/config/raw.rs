@@ -32,6 +32,11 @@ const PREFIX: &str = "RAPPORT_";
 /// Variables that other programs' users have set already, and the keys they stand for. Ours
 /// wins where both are set.
 const SYNONYMS: &[(&str, &str)] = &[
+    (
+        "CLIENT_PRESENCE_MAX_CALLS",
+        "realtime.max_presence_calls_per_window",
+    ),
+    ("CLIENT_PRESENCE_WINDOW_MS", "realtime.presence_window_ms"),
     ("DATABASE_URL", "database.url"),
     ("PORT", "server.port"),
     ("SUPABASE_ANON_KEY", "auth.anon_key"),

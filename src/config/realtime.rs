@@ -47,6 +47,14 @@ pub struct RealtimeConfig {
     pub expiry_warning: Duration,
     /// Channels that are not private are refused.
     pub private_only: bool,
+    /// Pushes of presence, and diffs delivered, per second, on average.
+    pub max_presence_events_per_second: u64,
+    /// Pushes of presence on one channel within a window.
+    pub max_presence_calls_per_window: u32,
+    /// The window.
+    pub presence_window: Duration,
+    /// The largest presence of one topic.
+    pub max_presence_state_bytes: usize,
     /// The largest row that is sent whole.
     pub max_record_bytes: usize,
 }
@@ -59,6 +67,15 @@ impl RealtimeConfig {
             reader.problem(
                 "realtime.queue_max_bytes",
                 "must not be below `realtime.max_frame_bytes`: a frame of that size could never be sent",
+            );
+        }
+        let max_presence_state_bytes =
+            reader.whole("realtime.max_presence_state_bytes", 1_024..=1 << 28);
+        if queue_max_bytes < max_presence_state_bytes {
+            reader.problem(
+                "realtime.queue_max_bytes",
+                "must not be below `realtime.max_presence_state_bytes`: a newcomer could never be \
+                 sent who is present",
             );
         }
         let expiry_warning_s: u64 = reader.whole("realtime.expiry_warning_s", 0..=86_400);
@@ -85,6 +102,12 @@ impl RealtimeConfig {
             drain_window: reader.milliseconds("realtime.drain_window_ms", 0..=600_000),
             expiry_warning: Duration::from_secs(expiry_warning_s),
             private_only: reader.switch("realtime.private_only"),
+            max_presence_events_per_second: reader
+                .whole("realtime.max_presence_events_per_second", 1..=MAX_RATE),
+            max_presence_calls_per_window: reader
+                .whole("realtime.max_presence_calls_per_window", 1..=1_000_000),
+            presence_window: reader.milliseconds("realtime.presence_window_ms", 1..=86_400_000),
+            max_presence_state_bytes,
             max_record_bytes: reader.whole("realtime.max_record_bytes", 1_024..=1 << 28),
         }
     }

@@ -269,6 +269,10 @@ pub struct RealtimeMetrics {
     pub sockets_refused: Counter,
     /// Joins that were refused.
     pub joins_refused: Counter,
+    /// What is tracked: one for each channel that is listed in the presence of its topic.
+    pub presences: Gauge<i64, AtomicI64>,
+    /// Diffs of presence that were made; each goes to all members of its topic.
+    pub presence_diffs: Counter,
     /// Times something was refused because of a limit, by its setting.
     pub limits_reached: Family<LimitLabels, Counter>,
 }
@@ -290,6 +294,12 @@ pub enum Limit {
     Channels,
     /// Sockets opened from one address.
     Address,
+    /// Pushes of presence on one channel.
+    PresenceCalls,
+    /// Pushes of presence, and diffs delivered.
+    PresenceEvents,
+    /// Everything tracked on one topic.
+    PresenceState,
 }
 
 impl EncodeLabelValue for Limit {
@@ -302,6 +312,9 @@ impl EncodeLabelValue for Limit {
             Self::SocketJoins => "max_joins_per_second_per_socket",
             Self::Channels => "max_channels_per_socket",
             Self::Address => "connections_per_second_per_address",
+            Self::PresenceCalls => "max_presence_calls_per_window",
+            Self::PresenceEvents => "max_presence_events_per_second",
+            Self::PresenceState => "max_presence_state_bytes",
         })
     }
 }
@@ -468,6 +481,16 @@ impl RealtimeMetrics {
             "joins_refused",
             "Joins that were refused",
             self.joins_refused.clone(),
+        );
+        registry.register(
+            "presences",
+            "Channels that are listed in the presence of their topic",
+            self.presences.clone(),
+        );
+        registry.register(
+            "presence_diffs",
+            "Diffs of presence that were made",
+            self.presence_diffs.clone(),
         );
     }
 }

@@ -4,6 +4,7 @@
 //! section number are the protocol's own.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use axum::http::StatusCode;
 use thiserror::Error;
@@ -12,9 +13,7 @@ use super::channel::authorize::AuthorizeError;
 use super::frame::FrameError;
 use super::protocol::{BroadcastError, Reply};
 use crate::auth::{Claims, TokenError};
-use crate::observability::metrics::CloseLabel;
-use crate::observability::metrics::DropReason;
-use crate::observability::metrics::Limit;
+use crate::observability::metrics::{CloseLabel, DropReason, Limit, RealtimeMetrics};
 
 /// What a token error reads as, where only the text is told. An absent token is a malformed one
 /// here: only the handshake knows the difference.
@@ -208,6 +207,70 @@ impl BroadcastRefusal {
         match self {
             Self::TooLarge(_) => DropReason::TooLarge,
             Self::Invalid(_) => DropReason::Malformed,
+        }
+    }
+}
+
+/// Why a push of presence is refused (5.1, 5.4). The text is what the client is told, but where it is
+/// told no more than that.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum PresenceRefusal {
+    /// Too many pushes and deliveries of presence on the whole server lately.
+    #[error("Too many presence messages per second")]
+    TooManyEvents,
+    /// Too many pushes on this channel lately.
+    #[error("Client presence rate limit exceeded")]
+    TooManyCalls,
+    /// The payload is above the limit, or all that the socket tracks is.
+    #[error("Track message size exceeded")]
+    TooLarge,
+    /// The payload is not a JSON object.
+    #[error("Presence track payload must be a map")]
+    NotAMap,
+    /// A name that every JavaScript object has; holds the key.
+    #[error("The presence key `{0}` cannot be tracked: some clients cannot read it")]
+    HostileKey(Arc<str>),
+    /// The state of the topic may not have more bytes than this.
+    #[error("The presence of this topic is full: its state may have {0} bytes")]
+    TopicFull(usize),
+    /// The event is neither `track` nor `untrack`.
+    #[error("The presence event is not known")]
+    UnknownEvent,
+}
+
+impl PresenceRefusal {
+    /// The answer.
+    pub fn reply(&self) -> Reply {
+        match self {
+            Self::UnknownEvent => Reply::Refused,
+            _ => Reply::Error(self.to_string().into()),
+        }
+    }
+
+    /// Counts it.
+    pub fn count(&self, metrics: &RealtimeMetrics) {
+        metrics.dropped(self.drop_reason());
+        if let Some(limit) = self.limit() {
+            metrics.limited(limit);
+        }
+    }
+
+    /// The setting that would have allowed it, if it is one of presence.
+    fn limit(&self) -> Option<Limit> {
+        match self {
+            Self::TooManyCalls => Some(Limit::PresenceCalls),
+            Self::TooManyEvents => Some(Limit::PresenceEvents),
+            Self::TopicFull(_) => Some(Limit::PresenceState),
+            _ => None,
+        }
+    }
+
+    /// Why it was dropped.
+    fn drop_reason(&self) -> DropReason {
+        match self {
+            Self::TooManyCalls | Self::TooManyEvents => DropReason::RateLimited,
+            Self::TooLarge | Self::TopicFull(_) => DropReason::TooLarge,
+            Self::NotAMap | Self::HostileKey(_) | Self::UnknownEvent => DropReason::Malformed,
         }
     }
 }

@@ -14,6 +14,7 @@ use super::channel::authorize::Permissions;
 use super::error::CloseReason;
 use super::frame::Frame;
 use super::outbound::{Fanout, Gate, Outbound, Queued};
+use super::presence_feed::PresenceFeed;
 use super::protocol::{Broadcast, BroadcastError, Ref, Serializer, ServerMessage, SystemNotice};
 use super::rate::Rates;
 use super::topic::{Audience, Seat, Topic, TopicKey};
@@ -79,11 +80,40 @@ pub struct Member {
     /// say another thing under another token.
     reads_broadcasts: AtomicBool,
     reads_presence: AtomicBool,
+    /// Which diffs of presence are for it, if it reads presence: those with a greater version.
+    presence_version: AtomicU64,
     /// Its bindings are registered: it is told what becomes of the change stream.
     is_subscribed: AtomicBool,
 }
 
+/// The presence version of a member that no diff is for.
+const NO_PRESENCE: u64 = u64::MAX;
+
 impl Member {
+    pub(super) fn id(&self) -> ChannelId {
+        self.id
+    }
+
+    pub(super) fn topic(&self) -> &Arc<Topic> {
+        &self.topic
+    }
+
+    pub(super) fn join_ref(&self) -> Option<&Ref> {
+        self.join_ref.as_ref()
+    }
+
+    /// Diffs of presence are for it from the one after `version` on. Called with the presence of its
+    /// topic locked.
+    pub(super) fn follow_presence(&self, version: u64) {
+        self.presence_version.store(version, Ordering::Relaxed);
+    }
+
+    /// Whether the diff that led to `version` is for it.
+    pub(super) fn follows(&self, version: u64) -> bool {
+        self.reads_presence.load(Ordering::Relaxed)
+            && self.presence_version.load(Ordering::Relaxed) < version
+    }
+
     /// The protocol version of its socket.
     pub(super) fn serializer(&self) -> Serializer {
         self.serializer
@@ -105,6 +135,8 @@ pub struct MemberSpec {
     pub is_legacy: bool,
     /// What it may read at first.
     pub read: Permissions,
+    /// It is sent a state of presence before any diff: [`Deliveries::presence_state`].
+    pub awaits_state: bool,
 }
 
 /// The sockets and channels of this process.
@@ -114,6 +146,7 @@ pub struct Hub {
     /// Topics with members. A topic is filled and removed under the lock of its place here.
     topics: DashMap<TopicKey, Arc<Topic>>,
     sockets: DashMap<SocketId, Arc<Outbound>>,
+    presence: PresenceFeed,
     /// Ids are never given twice, so a late answer cannot hit another channel.
     next_id: AtomicU64,
     stream: watch::Sender<StreamState>,
@@ -129,6 +162,7 @@ impl Hub {
             members: DashMap::new(),
             topics: DashMap::new(),
             sockets: DashMap::new(),
+            presence: PresenceFeed::default(),
             next_id: AtomicU64::new(1),
             stream: watch::Sender::new(StreamState::NotYet),
             is_stopping: AtomicBool::new(false),
@@ -222,6 +256,10 @@ impl Hub {
             gate: Gate::default(),
             reads_broadcasts: AtomicBool::new(spec.read.broadcast),
             reads_presence: AtomicBool::new(spec.read.presence),
+            presence_version: AtomicU64::new(match spec.awaits_state {
+                true => NO_PRESENCE,
+                false => 0,
+            }),
             is_subscribed: AtomicBool::new(false),
         });
         entry.enter(Arc::clone(&member));
@@ -251,6 +289,7 @@ impl Hub {
     pub fn detach(&self, channel: ChannelId) {
         if let Some((_, member)) = self.members.remove(&channel) {
             member.outbound.shut(&member.gate);
+            self.untrack_member(&member);
             member.topic.leave(&member);
             self.topics
                 .remove_if(member.topic.key(), |_, topic| topic.is_empty());
@@ -332,7 +371,11 @@ impl Hub {
         self.topics.get(key).map(|topic| Arc::clone(&topic))
     }
 
-    fn member(&self, channel: ChannelId) -> Option<Arc<Member>> {
+    pub(super) fn presence(&self) -> &PresenceFeed {
+        &self.presence
+    }
+
+    pub(super) fn member(&self, channel: ChannelId) -> Option<Arc<Member>> {
         self.members.get(&channel).map(|member| Arc::clone(&member))
     }
 }
@@ -480,7 +523,21 @@ impl Deliveries<'_> {
         self.deliver(member, frame);
     }
 
-    fn deliver(&mut self, member: &Member, frame: Frame) {
+    pub(super) fn member(&self, channel: ChannelId) -> Option<Arc<Member>> {
+        self.hub.member(channel)
+    }
+
+    pub(super) fn rates(&self) -> &Rates {
+        &self.hub.rates
+    }
+
+    /// Sends a whole frame that many share.
+    pub(super) fn share(&mut self, member: &Member, frame: &Bytes) {
+        let queued = self.fanout.write(&member.outbound, &member.gate, frame);
+        self.note(queued, 1);
+    }
+
+    pub(super) fn deliver(&mut self, member: &Member, frame: Frame) {
         self.settle();
         let queued = self.fanout.deliver(&member.outbound, &member.gate, frame);
         self.note(queued, 1);

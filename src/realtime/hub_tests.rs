@@ -30,6 +30,7 @@ fn join(hub: &Hub, name: &str, is_private: bool, serializer: Serializer) -> Clie
         join_ref: None,
         is_legacy: false,
         read: Permissions::ALL,
+        awaits_state: false,
     };
     hub.attach(client.channel, spec, serializer, &client.outbound);
     hub.open(client.channel);
@@ -119,6 +120,7 @@ fn broadcasts_before_the_reply_to_a_join_come_after_it_in_their_order() {
         join_ref: None,
         is_legacy: false,
         read: Permissions::ALL,
+        awaits_state: false,
     };
     hub.attach(late, spec, Serializer::V2, &outbound);
     send(&hub, "b", false, b'1', None);

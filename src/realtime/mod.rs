@@ -2,8 +2,9 @@
 //!
 //! A *socket* is a connection; a *session* is what it stands for, without any I/O; a *channel* is
 //! a session's membership of a *topic*. Three things come in: messages of clients, which a session
-//! turns into effects, broadcasts over HTTP, and row changes from the bus, which the change feed hands to the channels
-//! that may see them. Both leave through the bounded queue of a socket.
+//! turns into effects, broadcasts over HTTP, and row changes from the bus, which the change feed hands
+//! to the channels that may see them. All leave through the bounded queue of a socket. Who is present
+//! on a topic is kept with the topic, and the presence feed tells its members what changes.
 
 pub mod admission;
 pub mod api;
@@ -19,6 +20,7 @@ pub mod hub;
 pub mod limits;
 pub mod outbound;
 pub mod presence;
+pub mod presence_feed;
 pub mod protocol;
 pub mod rate;
 pub mod session;
@@ -81,6 +83,10 @@ impl Realtime {
                 Arc::clone(&hub),
                 tasks.clone(),
             ),
+        );
+        tasks.spawn(
+            "presence feed",
+            presence_feed::run(Arc::clone(&hub), tasks.token().clone()),
         );
         let (stopping, token) = (Arc::clone(&hub), tasks.token().clone());
         tasks.spawn("end of sockets", async move {

@@ -27,6 +27,8 @@ pub struct PresenceSet {
     pending: Vec<ChannelId>,
     /// What members have been told.
     published: Presences,
+    /// Metas in it.
+    metas: usize,
     /// Counts what was published.
     version: u64,
     /// The published set, encoded; `None` after it changed.
@@ -165,13 +167,16 @@ impl PresenceSet {
         for (key, metas) in joins {
             let present = self.published.entry(Arc::clone(key)).or_default();
             present.extend(metas.iter().map(Arc::clone));
+            self.metas += metas.len();
         }
         for (key, metas) in leaves {
             let Some(present) = self.published.get_mut(key) else {
                 continue;
             };
             let left: HashSet<PhxRef> = metas.iter().map(|meta| meta.phx_ref).collect();
+            let before = present.len();
             present.retain(|meta| !left.contains(&meta.phx_ref));
+            self.metas -= before - present.len();
             if present.is_empty() {
                 self.published.remove(key);
             }
@@ -195,6 +200,16 @@ impl PresenceSet {
     /// How many diffs were published: a diff is for those whose state is older than it.
     pub fn version(&self) -> u64 {
         self.version
+    }
+
+    /// How many metas members know of.
+    pub fn len(&self) -> usize {
+        self.metas
+    }
+
+    /// Whether members know of nobody.
+    pub fn is_empty(&self) -> bool {
+        self.metas == 0
     }
 
     /// Whether there is something to publish.

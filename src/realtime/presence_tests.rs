@@ -338,6 +338,7 @@ proptest! {
             }
         }
         prop_assert_eq!(topic.set.slots.len(), model.len(), "nothing stays of those who left");
+        prop_assert_eq!(topic.set.len(), model.len());
         prop_assert_eq!(topic.set.bytes == 0, model.is_empty());
     }
 }

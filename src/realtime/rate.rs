@@ -41,6 +41,8 @@ pub struct Rates {
     pub events: Rate,
     /// Joins that were let through this check.
     pub joins: Rate,
+    /// Pushes of presence, and states and diffs delivered.
+    pub presence: Rate,
 }
 
 impl Rate {
@@ -89,6 +91,7 @@ impl Rates {
         Self {
             events: Rate::new(u64::MAX),
             joins: Rate::new(u64::MAX),
+            presence: Rate::new(u64::MAX),
         }
     }
 
@@ -97,13 +100,16 @@ impl Rates {
         Self {
             events: Rate::new(config.max_events_per_second),
             joins: Rate::new(config.max_joins_per_second),
+            presence: Rate::new(config.max_presence_events_per_second),
         }
     }
 }
 
 /// Works out the averages until `stop`.
 pub async fn keep(rates: Arc<Rates>, stop: CancellationToken) {
-    let (mut events, mut joins) = (Window::default(), Window::default());
+    let mut events = Window::default();
+    let mut joins = Window::default();
+    let mut presence = Window::default();
     let mut ticks = tokio::time::interval(TICK);
     // A tick that comes late covers more seconds; ticks made up for would make one of them look
     // like a burst.
@@ -121,6 +127,7 @@ pub async fn keep(rates: Arc<Rates>, stop: CancellationToken) {
         let seconds = usize::try_from(seconds).unwrap_or(SPAN_SECONDS);
         rates.events.tick(&mut events, seconds);
         rates.joins.tick(&mut joins, seconds);
+        rates.presence.tick(&mut presence, seconds);
     }
 }
 

@@ -23,13 +23,14 @@ use tracing::Instrument as _;
 
 use super::Realtime;
 use super::channel::Holder;
-use super::error::CloseReason;
+use super::error::{CloseReason, PresenceRefusal};
 use super::frame::{Frame, FrameError, FrameReader, Received};
 use super::hub::SocketId;
 use super::limits::UnixMillis;
 use super::outbound::{Outbound, QueueLimits};
-use super::protocol::Serializer;
-use super::session::{Effect, Session, Shared};
+use super::presence::Tracked;
+use super::protocol::{Serializer, ServerMessage};
+use super::session::{Effect, Session, Shared, TrackOrder};
 use super::work::{Work, Workshop};
 use crate::observability::metrics::{CloseLabel, DropReason};
 
@@ -74,12 +75,12 @@ pub async fn serve(
     let now = UnixMillis::now();
     let session = Session::new(Arc::clone(&realtime.shared), holder, headers, now);
     let socket = Socket::new(&realtime, serializer, session, stream);
-    let id = realtime.shared.hub.add_socket(&socket.outbound);
+    let id = socket.id;
     // Only where somebody looks closely: a span that is kept takes memory, and there is one for
     // each idle socket.
     let span = tracing::debug_span!("socket", %id, %request_id);
     // Boxed once here: the task of a socket is kept as small as what it holds.
-    Box::pin(socket.run(id, request_id, received).instrument(span)).await;
+    Box::pin(socket.run(request_id, received).instrument(span)).await;
 }
 
 /// What the socket is read from.
@@ -107,6 +108,16 @@ struct Socket {
     timer: Pin<Box<Sleep>>,
     last_received: Instant,
     effects: Vec<Effect>,
+    /// Its name in the hub, which knows it from the first moment on.
+    id: SocketId,
+}
+
+/// Whatever ends the task, a panic or the end of the process among it: nobody stays listed who is
+/// not there.
+impl Drop for Socket {
+    fn drop(&mut self) {
+        self.retire();
+    }
 }
 
 /// What ended the reading and writing.
@@ -130,26 +141,27 @@ impl Socket {
             Stream::Tcp(stream) => Some(Arc::clone(stream)),
             Stream::Other(_) => None,
         };
+        let outbound = Arc::new(Outbound::new(tcp, limits));
         let now = Instant::now();
         Self {
             workshop: Arc::clone(&realtime.workshop),
             serializer,
             stream,
-            outbound: Arc::new(Outbound::new(tcp, limits)),
             reader: FrameReader::new(config.max_frame_bytes),
             session,
             work: None,
             timer: Box::pin(tokio::time::sleep_until(now + config.idle_timeout)),
             last_received: now,
             effects: Vec::new(),
+            id: shared.hub.add_socket(&outbound),
+            outbound,
             shared,
         }
     }
 
     /// From here to the end. The request's id leads from the log's line about the end to that
     /// about the handshake.
-    async fn run(mut self, id: SocketId, request_id: Box<str>, received: bytes::Bytes) {
-        let hub = Arc::clone(&self.shared.hub);
+    async fn run(mut self, request_id: Box<str>, received: bytes::Bytes) {
         let opened = Instant::now();
         if !received.is_empty() {
             self.receive(&mut received.to_vec());
@@ -158,22 +170,27 @@ impl Socket {
         drop(received);
         let end = poll_fn(|cx| self.poll(cx)).await;
         // Channels go first: nobody fills the queue of a socket that only waits to be closed.
-        self.session.end(&mut self.effects);
-        self.work = None;
-        self.carry_out();
-        hub.remove_socket(id);
+        self.retire();
         let reason = match (end, self.outbound.closing()) {
             (End::Closing, Some(reason)) => reason.label(),
             _ => CloseLabel::Broken,
         };
-        hub.metrics().closed(reason).inc();
-        let seconds = opened.elapsed().as_secs_f64();
-        tracing::info!(socket = %id, %request_id, reason = reason.as_str(), seconds, "socket closed");
+        self.shared.hub.metrics().closed(reason).inc();
+        let (socket, seconds) = (self.id, opened.elapsed().as_secs_f64());
+        tracing::info!(%socket, %request_id, reason = reason.as_str(), seconds, "socket closed");
         if end == End::Closing {
             let farewell = poll_fn(|cx| self.poll_close(cx));
             // A peer that does not close its side in time is cut off.
             let _ = tokio::time::timeout(CLOSE_TIMEOUT, farewell).await;
         }
+    }
+
+    /// Ends the channels and lets the hub forget the socket. The second time nothing is left to do.
+    fn retire(&mut self) {
+        self.session.end(&mut self.effects);
+        self.work = None;
+        self.carry_out();
+        self.shared.hub.remove_socket(self.id);
     }
 
     /// Everything that happens on an open socket.
@@ -394,6 +411,12 @@ impl Socket {
                 }
                 Effect::Permit(channel, read) => hub.permit(channel, read),
                 Effect::Open(channel) => hub.open(channel),
+                Effect::PresenceState(channel) => deliveries.presence_state(channel),
+                Effect::Track(order) => {
+                    let reply = self.track(order);
+                    deliveries.send(&self.outbound, self.serializer.encode(&reply));
+                }
+                Effect::Untrack(channel) => hub.untrack(channel),
                 Effect::Detach(channel) => {
                     hub.detach(channel);
                     self.workshop.visibility.unsubscribe(channel);
@@ -412,6 +435,22 @@ impl Socket {
             self.effects = effects;
         }
         self.set_timer();
+    }
+
+    /// Lists a channel, and what it is answered.
+    fn track(&self, order: TrackOrder) -> ServerMessage {
+        let hub = &self.shared.hub;
+        let limit = self.shared.config.max_presence_state_bytes;
+        let mut answer = order.reply;
+        match hub.track(order.channel, &order.key, order.payload, limit) {
+            Tracked::Changed | Tracked::Unchanged => {}
+            Tracked::Full => {
+                let refusal = PresenceRefusal::TopicFull(limit);
+                refusal.count(hub.metrics());
+                answer.replace_reply(refusal.reply());
+            }
+        }
+        answer
     }
 
     fn do_aside(&mut self, work: Work) {

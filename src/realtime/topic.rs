@@ -4,10 +4,11 @@
 //! to them. Joining and leaving change one place of a dense list; the shared copy is made by the
 //! next fan-out after that.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::hub::Member;
+use super::presence::PresenceSet;
 use super::protocol::{Serializer, TOPIC_PREFIX, json_string, sub_topic};
 
 /// Names a topic. The public and the private topic of one name are different topics (protocol 4.1).
@@ -54,6 +55,11 @@ pub struct Topic {
     /// A plain mutex: it is held for a change of one place, or for the copy that a fan-out after
     /// such a change makes; never while frames are queued or written.
     members: Mutex<Members>,
+    /// Who is present. A plain mutex: it is held to change one entry, to make a diff of what changed
+    /// since the last one, or to queue a state; never by a broadcast.
+    presence: Mutex<PresenceSet>,
+    /// The presence feed has the topic on its list; changed under the lock of `presence`.
+    pub(super) presence_is_marked: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -97,6 +103,8 @@ impl Topic {
             json: json_string(key.topic()),
             key,
             members: Mutex::default(),
+            presence: Mutex::default(),
+            presence_is_marked: AtomicBool::new(false),
         }
     }
 
@@ -146,6 +154,12 @@ impl Topic {
             })
         });
         Arc::clone(audience)
+    }
+
+    /// Who is present, locked.
+    pub(super) fn presence(&self) -> MutexGuard<'_, PresenceSet> {
+        // A panic while it was held leaves at worst a change that is told with the next.
+        self.presence.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock(&self) -> MutexGuard<'_, Members> {

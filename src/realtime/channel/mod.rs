@@ -10,7 +10,7 @@ use std::sync::Arc;
 use authorize::{AuthorizeError, Permissions};
 use postgres_changes::Subscription;
 
-use super::limits::UnixMillis;
+use super::limits::{UnixMillis, Window};
 use super::protocol::{
     ClientEvent, ClientMessage, PayloadEncoding, Ref, Reply, ServerMessage, SystemNotice,
 };
@@ -77,8 +77,10 @@ pub struct Channel {
     pub ack: bool,
     /// Its own broadcasts come back to it.
     pub echo: bool,
-    /// Presence is wanted.
+    /// Its join asked for presence: a state, then diffs.
     pub presence: bool,
+    /// What it tracks there.
+    pub tracking: Tracking,
     /// Policies decide who may take part.
     pub is_private: bool,
     /// What may be read; nothing on a private channel until its join is allowed.
@@ -146,6 +148,17 @@ impl Waiting {
         self.bytes += message.payload_bytes();
         self.messages.push_back(message);
     }
+}
+
+/// What a channel tracks.
+#[derive(Debug)]
+pub struct Tracking {
+    /// The key it is listed under; chosen at the first track where the client named none.
+    pub key: Option<Arc<str>>,
+    /// Bytes of key and payload, as they came.
+    pub bytes: usize,
+    /// Pushes of presence lately.
+    pub calls: Window,
 }
 
 /// A refreshed token under way.

@@ -46,14 +46,6 @@ pub(super) fn envelope(message: &ServerMessage) -> Envelope<'_> {
             topic,
             event: "system",
         },
-        ServerMessage::PresenceState {
-            join_ref, topic, ..
-        } => Envelope {
-            join_ref: join_ref.as_ref(),
-            reference: None,
-            topic,
-            event: "presence_state",
-        },
     }
 }
 
@@ -74,7 +66,6 @@ pub(super) fn push_payload(message: &ServerMessage, out: &mut Vec<u8>) {
             push_string(out, sub_topic(topic));
             out.push(b'}');
         }
-        ServerMessage::PresenceState { state, .. } => out.extend_from_slice(state.as_bytes()),
     }
 }
 
@@ -91,6 +82,7 @@ fn push_reply(reply: &Reply, out: &mut Vec<u8>) {
             push_string(out, reason);
             out.extend_from_slice(b"}}");
         }
+        Reply::Refused => out.extend_from_slice(b"{\"status\":\"error\",\"response\":{}}"),
         Reply::PayloadSizeExceeded => {
             out.extend_from_slice(b"{\"status\":\"error\",\"response\":\"payload_size_exceeded\"}")
         }

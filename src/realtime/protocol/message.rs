@@ -140,6 +140,8 @@ pub enum Reply {
     Joined(String),
     /// `error` with a reason.
     Error(Cow<'static, str>),
+    /// `error` without a reason (5.1).
+    Refused,
     /// `error` to a broadcast above the limit: the response is a text of its own, not an object (4.2).
     PayloadSizeExceeded,
 }
@@ -239,15 +241,15 @@ pub enum ServerMessage {
         /// What is said.
         notice: SystemNotice,
     },
-    /// `presence_state` (5.2).
-    PresenceState {
-        /// The channel's join.
-        join_ref: Option<Ref>,
-        /// The full topic.
-        topic: Arc<str>,
-        /// The whole state as JSON text.
-        state: Cow<'static, str>,
-    },
+}
+
+impl ServerMessage {
+    /// Answers something else, if it is a reply.
+    pub fn replace_reply(&mut self, other: Reply) {
+        if let Self::Reply { reply, .. } = self {
+            *reply = other;
+        }
+    }
 }
 
 /// The part of a topic behind `realtime:`.

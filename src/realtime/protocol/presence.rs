@@ -9,13 +9,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bytes::Bytes;
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::Value;
 use serde_json::value::RawValue;
 use thiserror::Error;
 
-use super::push_string;
+use super::super::frame::{Frame, FrameKind, push_frame};
+use super::message::Ref;
+use super::{Serializer, push_ref, push_string};
 
 /// The keys of a meta that are the server's. A payload that brings them loses them: a meta with
 /// a key twice would be read differently by every client.
@@ -253,6 +256,46 @@ impl Meta {
     }
 }
 
+impl Serializer {
+    /// The `presence_state` for one channel; `state` is shared by all who are sent it. `topic` is the
+    /// topic as JSON text.
+    pub fn encode_presence_state(self, join_ref: Option<&Ref>, topic: &str, state: Bytes) -> Frame {
+        let head = |out: &mut Vec<u8>| match self {
+            Self::V1 => {
+                out.extend_from_slice(b"{\"topic\":");
+                out.extend_from_slice(topic.as_bytes());
+                out.extend_from_slice(b",\"event\":\"presence_state\",\"payload\":");
+            }
+            Self::V2 => {
+                out.push(b'[');
+                push_ref(out, join_ref);
+                out.extend_from_slice(b",null,");
+                out.extend_from_slice(topic.as_bytes());
+                out.extend_from_slice(b",\"presence_state\",");
+            }
+        };
+        Frame::text(head, state, self.tail())
+    }
+
+    /// Appends the whole frame of a `presence_diff`, which is the same for all members.
+    pub fn push_presence_diff(self, topic: &str, diff: &[u8], out: &mut Vec<u8>) {
+        let (head, event): (&[u8], &[u8]) = match self {
+            Self::V1 => (b"{\"topic\":", b",\"event\":\"presence_diff\",\"payload\":"),
+            Self::V2 => (b"[null,null,", b",\"presence_diff\","),
+        };
+        let parts = [head, topic.as_bytes(), event, diff, self.tail()];
+        push_frame(FrameKind::Text, &parts, out);
+    }
+
+    /// What stands behind the payload of a message without a reference.
+    fn tail(self) -> &'static [u8] {
+        match self {
+            Self::V1 => b",\"ref\":null}",
+            Self::V2 => b"]",
+        }
+    }
+}
+
 /// The payload of a `presence_state`, and where one is needed that of a `presence_diff` to be
 /// sent right behind it: the key `ids` can only come in a diff.
 pub fn presence_state<'a, M>(
@@ -403,6 +446,35 @@ mod tests {
             ("ann", false),
         ] {
             assert_eq!(is_hostile_key(key), expected, "{key}");
+        }
+    }
+
+    #[test]
+    fn states_and_diffs_have_the_envelope_of_each_version() {
+        let join_ref = Ref::from_text("1");
+        let text = |frame: &[u8]| {
+            let start = frame.iter().position(|byte| b"[{".contains(byte)).unwrap();
+            String::from_utf8(frame[start..].to_vec()).unwrap()
+        };
+        for (serializer, state, diff) in [
+            (
+                Serializer::V2,
+                r#"["1",null,"realtime:a","presence_state",{}]"#,
+                r#"[null,null,"realtime:a","presence_diff",{"joins":{}}]"#,
+            ),
+            (
+                Serializer::V1,
+                r#"{"topic":"realtime:a","event":"presence_state","payload":{},"ref":null}"#,
+                r#"{"topic":"realtime:a","event":"presence_diff","payload":{"joins":{}},"ref":null}"#,
+            ),
+        ] {
+            let topic = r#""realtime:a""#;
+            let frame =
+                serializer.encode_presence_state(join_ref.as_ref(), topic, Bytes::from("{}"));
+            assert_eq!(text(&frame.parts().concat()), state);
+            let mut frame = Vec::new();
+            serializer.push_presence_diff(topic, br#"{"joins":{}}"#, &mut frame);
+            assert_eq!(text(&frame), diff);
         }
     }
 

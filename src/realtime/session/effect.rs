@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 use super::super::channel::TokenMark;
 use super::super::channel::authorize::{AuthorizeError, Permissions, Question};
 use super::super::hub::{MemberSpec, StreamState};
-use super::super::protocol::{Broadcast, ServerMessage, UserPayload};
+use super::super::protocol::{Broadcast, ServerMessage, TrackPayload, UserPayload};
 use super::super::topic::TopicKey;
 use crate::auth::Claims;
 use crate::visibility::{Binding, ChannelId, Identity, SubscribeError, SubscribeOptions};
@@ -26,6 +26,12 @@ pub enum Effect {
     Permit(ChannelId, Permissions),
     /// Let its deliveries through.
     Open(ChannelId),
+    /// Send a channel the presence of its topic; diffs follow.
+    PresenceState(ChannelId),
+    /// List a channel in its topic's presence, then answer.
+    Track(TrackOrder),
+    /// List it no more.
+    Untrack(ChannelId),
     /// Forget a channel, in the hub and in visibility.
     Detach(ChannelId),
     /// Register bindings, aside.
@@ -45,6 +51,19 @@ pub struct BroadcastOrder {
     pub except: Option<ChannelId>,
     /// The acknowledgement, where one is wanted.
     pub reply: Option<ServerMessage>,
+}
+
+/// A track that was accepted.
+#[derive(Debug)]
+pub struct TrackOrder {
+    /// Who.
+    pub channel: ChannelId,
+    /// Under which key.
+    pub key: Arc<str>,
+    /// With what.
+    pub payload: TrackPayload,
+    /// The answer, if the topic has room.
+    pub reply: ServerMessage,
 }
 
 /// A broadcast of a client that outlives its frame. The metadata of a client are not passed on,

@@ -6,10 +6,10 @@ use serde_json::value::RawValue;
 
 use super::super::channel::authorize::Permissions;
 use super::super::channel::postgres_changes::{self, Subscription};
-use super::super::channel::{Channel, Holder, Joining, WritePermission};
+use super::super::channel::{Channel, Holder, Joining, Tracking, WritePermission};
 use super::super::error::{JoinRefusal, expiry};
 use super::super::hub::MemberSpec;
-use super::super::limits::UnixMillis;
+use super::super::limits::{UnixMillis, Window};
 use super::super::protocol::{ClientMessage, JoinPayload, Ref, Reply, ServerMessage, sub_topic};
 use super::Session;
 use super::effect::Effect;
@@ -149,6 +149,13 @@ impl Session {
             ack: join.is_some_and(|join| join.broadcast.ack),
             echo: join.is_some_and(|join| join.broadcast.echo),
             presence: join.is_some_and(|join| join.presence.enabled),
+            tracking: Tracking {
+                key: join
+                    .and_then(|join| join.presence.key.as_deref())
+                    .map(Arc::from),
+                bytes: 0,
+                calls: Window::new(now),
+            },
             is_private,
             read: if is_private {
                 Permissions::default()
@@ -175,6 +182,9 @@ impl Session {
                 is_legacy: join.is_none(),
                 // Of a private topic nothing is read before the policies were asked.
                 read: channel.read,
+                // Who did not ask for presence gets diffs all the same, where it may read them
+                // (protocol 5.3).
+                awaits_state: channel.presence,
             },
         ));
         self.channels.insert(Arc::clone(&topic), Box::new(channel));
@@ -271,11 +281,7 @@ impl Session {
         };
         if channel.presence && channel.read.presence {
             // Clients show nobody joining before they have seen a state (protocol 5.2).
-            effects.push(Effect::Send(ServerMessage::PresenceState {
-                join_ref: channel.push_ref(),
-                topic: Arc::clone(topic),
-                state: "{}".into(),
-            }));
+            effects.push(Effect::PresenceState(channel.id));
         }
         channel.joining = None;
         self.receive_waiting(topic, now, effects);

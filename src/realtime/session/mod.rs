@@ -9,6 +9,7 @@ mod broadcast;
 mod effect;
 mod join;
 mod permission;
+mod presence;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,10 +19,10 @@ use serde_json::value::RawValue;
 
 use self::broadcast::Push;
 pub use self::effect::{
-    AuthorizeOrder, BroadcastOrder, Effect, Outcome, OwnedBroadcast, SubscribeOrder, WorkResult,
+    AuthorizeOrder, BroadcastOrder, Effect, Outcome, OwnedBroadcast, SubscribeOrder, TrackOrder,
+    WorkResult,
 };
 use self::join::join_burst;
-use self::permission::Writing;
 use super::channel::{Channel, Holder, Refreshing, TokenMarks, WritePermission};
 use super::error::{JoinRefusal, expiry, token_text};
 use super::hub::{Hub, StreamState};
@@ -39,8 +40,6 @@ use crate::visibility::SubscribeError;
 /// join after ten seconds, and the database's part takes milliseconds.
 const SUBSCRIBE_PATIENCE: Duration = Duration::from_secs(3);
 
-/// What a push is answered that asks for a part of the protocol this server does not have.
-const NO_PRESENCE: &str = "Presence is not available on this server";
 /// What a push is answered that comes while too many wait.
 const TOO_MANY_BEFORE_JOIN: &str = "Too many messages before the join was answered";
 const TOO_MANY_WAITING: &str = "Too many messages before the permissions are known";
@@ -273,21 +272,7 @@ impl Session {
                 };
                 self.broadcast(message, &push, now, effects);
             }
-            ClientEvent::Presence(_) => {
-                if !self.may_write(message, Writing::Presence, now, effects) {
-                    return;
-                }
-                let Some(channel) = self.channels.get(&*message.topic) else {
-                    return;
-                };
-                self.shared
-                    .hub
-                    .metrics()
-                    .dropped(DropReason::NotExpressible);
-                effects.push(Effect::Send(
-                    channel.reply(reference, Reply::Error(NO_PRESENCE.into())),
-                ));
-            }
+            ClientEvent::Presence(push) => self.presence(message, push, now, effects),
             // No reply, as in the original; a heartbeat is one on its own topic only.
             ClientEvent::Heartbeat | ClientEvent::Other(_) => {
                 self.shared

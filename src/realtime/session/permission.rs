@@ -217,6 +217,10 @@ impl Session {
             }
             Ok(read) => {
                 channel.permit(read, effects);
+                if channel.presence && read.presence && !had.presence {
+                    // It was joined without permission for this.
+                    effects.push(Effect::PresenceState(channel.id));
+                }
                 channel.take_over(refreshing.holder);
                 effects.extend(channel.subscribe());
                 self.receive_waiting(topic, now, effects);

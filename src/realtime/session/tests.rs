@@ -1,5 +1,7 @@
 //! Sessions as scripts: what comes in, and the effects in their order.
 
+mod presence;
+
 use serde_json::{Value, json};
 
 use super::*;
@@ -37,6 +39,10 @@ fn config() -> RealtimeConfig {
         drain_window: Duration::ZERO,
         expiry_warning: Duration::from_secs(60),
         private_only: false,
+        max_presence_events_per_second: 1_000_000,
+        max_presence_calls_per_window: 300,
+        presence_window: Duration::from_secs(30),
+        max_presence_state_bytes: 8 << 20,
         max_record_bytes: 1 << 20,
     }
 }
@@ -200,6 +206,12 @@ fn printed(effects: Vec<Effect>) -> Vec<String> {
                     order.except
                 )
             }
+            Effect::PresenceState(channel) => format!("presence state {}", channel.0),
+            Effect::Track(order) => {
+                let reply = printed(vec![Effect::Send(order.reply)]).concat();
+                format!("track {} as {}, then {reply}", order.channel.0, order.key)
+            }
+            Effect::Untrack(channel) => format!("untrack {}", channel.0),
             Effect::Attach(channel, _) => format!("attach {}", channel.0),
             Effect::Open(channel) => format!("open {}", channel.0),
             Effect::Detach(channel) => format!("detach {}", channel.0),
@@ -331,12 +343,16 @@ fn a_join_under_way_delays_its_own_topic_and_no_other() {
         ["attach 2", &joined("6", "b", ""), "open 2"]
     );
     assert_eq!(
-        script.complete(1, "realtime:a", WorkResult::Subscribed(Ok(StreamState::Live))),
+        script.complete(
+            1,
+            "realtime:a",
+            WorkResult::Subscribed(Ok(StreamState::Live))
+        ),
         [
             joined("1", "a", &echo),
             "open 1".to_owned(),
             system("1", "a", "ok", "Subscribed to PostgreSQL"),
-            r#"["1","2","realtime:a","phx_reply",{"status":"error","response":{"reason":"Presence is not available on this server"}}]"#.to_owned(),
+            ok("1", "2", "a"),
             ok("1", "3", "a"),
             closed("1", "a"),
             "detach 1".to_owned(),
@@ -675,7 +691,7 @@ fn policy_error() -> AuthorizeError {
 #[test]
 fn presence_is_shown_to_those_who_may_read_it() {
     let payload = json!({"config": {"private": true, "presence": {"enabled": true}}});
-    let state = r#"["1",null,"realtime:a","presence_state",{}]"#.to_owned();
+    let state = "presence state 1".to_owned();
     for (read, shown) in [(BROADCAST, None), (PRESENCE, Some(state))] {
         let mut script = Script::new();
         assert_eq!(
@@ -702,7 +718,10 @@ fn a_new_token_is_judged_by_what_it_may_read() {
         (
             BROADCAST,
             Ok(Permissions::ALL),
-            vec!["permit 1: broadcast true, presence true".to_owned()],
+            vec![
+                "permit 1: broadcast true, presence true".to_owned(),
+                "presence state 1".to_owned(),
+            ],
         ),
         (
             Permissions::ALL,
@@ -881,6 +900,18 @@ fn whoever_shows_himself_first_asks_whether_he_may_see_others() {
             "2",
             "You do not have permissions to write to this Channel topic: a"
         )]
+    );
+
+    let mut script = Script::private(false);
+    script.push(&track);
+    script.answer(Question::Read { presence: true }, Ok(NOTHING), None);
+    let effects = script.answer(Question::Write, Ok(PRESENCE), None);
+    assert!(effects[0].starts_with("track 1 as "), "{effects:?}");
+    // What waited is counted once, and hiding again needs no permission.
+    let untrack = json!(["1", "3", "realtime:a", "presence", {"event": "untrack"}]);
+    assert_eq!(
+        script.push(&untrack),
+        ["untrack 1".to_owned(), ok("1", "3", "a")]
     );
 }
 

@@ -6,6 +6,7 @@ mod handshake;
 mod join;
 mod limits;
 mod postgres_changes;
+mod presence;
 mod private_channels;
 mod token;
 mod wire;
@@ -89,6 +90,10 @@ fn config() -> RealtimeConfig {
         drain_window: Duration::ZERO,
         expiry_warning: Duration::from_secs(60),
         private_only: false,
+        max_presence_events_per_second: 1_000_000,
+        max_presence_calls_per_window: 300,
+        presence_window: Duration::from_secs(30),
+        max_presence_state_bytes: 8 << 20,
         max_record_bytes: 1 << 20,
     }
 }

@@ -251,6 +251,85 @@ async fn broadcasts_reach_those_who_may_read_them() {
 }
 
 #[tokio::test]
+async fn presence_is_seen_by_those_who_may_read_it() {
+    let database = TestDatabase::bare().await;
+    let admin = database.connect().await;
+    admin.batch_execute(MESSAGES).await.unwrap();
+    admin
+        .batch_execute(
+            "create policy by_claim on realtime.messages for select to authenticated using (
+               current_setting('request.jwt.claims')::json ->> 'reads' like '%' || extension || '%');
+             create policy shows on realtime.messages for insert to authenticated
+               with check (extension = 'presence');",
+        )
+        .await
+        .unwrap();
+    let server = Server::start_over(config(), database.url()).await;
+    let token = |reads: &str| {
+        let mut claims = user_claims(uuid::Uuid::new_v4());
+        claims["reads"] = reads.into();
+        mint(&claims)
+    };
+    let topic = "realtime:a";
+    let join = async |mut payload: Value, key: &str| {
+        let mut client = server.client(Version::Two).await;
+        payload["config"]["presence"]["key"] = key.into();
+        client.join("1", topic, payload).await;
+        client.expect_reply("1", "ok").await;
+        client
+    };
+    let track = async |client: &mut PhoenixSocket, number: u32| {
+        let push = json!({"event": "track", "payload": {"n": number}});
+        client.push(json!("1"), "2", topic, "presence", push).await;
+    };
+    let joined = |diff: &Value, key: &str| diff["joins"][key]["metas"][0]["n"].clone();
+    let both = token("broadcast,presence");
+
+    let mut ann = join(private(true, Some(&both)), "ann").await;
+    let state = ann.expect(topic, "presence_state").await;
+    assert_eq!(state.payload, json!({}));
+    let mut blind = join(private(true, Some(&token("broadcast"))), "blind").await;
+    let mut late = join(private(false, Some(&both)), "late").await;
+    let mut public = join(super::plain_join(), "public").await;
+
+    track(&mut ann, 1).await;
+    ann.expect_reply("2", "ok").await;
+    let diff = ann.expect(topic, "presence_diff").await.payload;
+    assert_eq!(joined(&diff, "ann"), 1);
+    // Whoever joined without presence hears of it from the first track on, without a state.
+    late.expect_quiet().await;
+    track(&mut late, 2).await;
+    late.expect_reply("2", "ok").await;
+    for client in [&mut ann, &mut late] {
+        let diff = client.expect(topic, "presence_diff").await.payload;
+        assert_eq!(joined(&diff, "late"), 2);
+    }
+    // Another topic of the same name, and somebody who may not look.
+    public.expect_quiet().await;
+    track(&mut blind, 3).await;
+    blind.expect_reply("2", "ok").await;
+    for client in [&mut ann, &mut late] {
+        let diff = client.expect(topic, "presence_diff").await.payload;
+        assert_eq!(joined(&diff, "blind"), 3);
+    }
+    blind.expect_quiet().await;
+    // A new token lets him look.
+    let payload = json!({ "access_token": both });
+    blind
+        .push(json!("1"), "4", topic, "access_token", payload)
+        .await;
+    let state = blind.expect(topic, "presence_state").await.payload;
+    for (key, number) in [("ann", 1), ("late", 2), ("blind", 3)] {
+        assert_eq!(state[key]["metas"][0]["n"], number);
+    }
+    drop(ann);
+    for client in [&mut blind, &mut late] {
+        let diff = client.expect(topic, "presence_diff").await.payload;
+        assert_eq!(diff["leaves"]["ann"]["metas"][0]["n"], 1);
+    }
+}
+
+#[tokio::test]
 async fn failures_have_their_reasons_and_delay_nothing_else() {
     let database = TestDatabase::bare().await;
     let admin = database.connect().await;
@@ -361,13 +440,13 @@ async fn a_new_token_can_gain_and_lose() {
     client.join("1", topic, payload).await;
     client.expect_reply("1", "ok").await;
     let broadcast = json!({"type": "broadcast", "event": "e", "payload": {}});
-    // (new token, whether what is sent behind it may be)
+    // (new token, whether presence may be read by now, whether what is sent behind it may be)
     let cases = [
-        (token("broadcast", "presence"), false),
-        (token("broadcast", "broadcast"), true),
-        (token("broadcast,presence", "presence"), false),
+        (token("broadcast", "presence"), false, false),
+        (token("broadcast", "broadcast"), false, true),
+        (token("broadcast,presence", "presence"), true, false),
     ];
-    for (token, may_send) in cases {
+    for (token, is_shown, may_send) in cases {
         let payload = json!({ "access_token": token });
         client
             .push(json!("1"), "2", topic, "access_token", payload)
@@ -375,6 +454,9 @@ async fn a_new_token_can_gain_and_lose() {
         client
             .push(json!("1"), "3", topic, "broadcast", broadcast.clone())
             .await;
+        if is_shown {
+            client.expect(topic, "presence_state").await;
+        }
         let reply = client.expect(topic, "phx_reply").await;
         let reason = &reply.payload["response"]["reason"];
         assert_eq!(*reason != format!("{CANNOT_WRITE}a"), may_send, "{reply:?}");

@@ -1,0 +1,123 @@
+//! Presence as a client asks for it: who may be listed, and what a refused push hears (protocol 5).
+
+use std::sync::Arc;
+
+use serde_json::value::RawValue;
+use uuid::Uuid;
+
+use super::super::channel::Tracking;
+use super::super::error::PresenceRefusal;
+use super::super::limits::UnixMillis;
+use super::super::protocol::{ClientMessage, PresenceCall, Reply, TrackPayload, is_hostile_key};
+use super::Session;
+use super::effect::{Effect, TrackOrder};
+use super::permission::Writing;
+
+/// Bytes of keys and payloads that one socket may have tracked on all its channels. A payload may
+/// be as large as a broadcast, but unlike that it stays in memory as long as its channel.
+const MAX_TRACKED_BYTES: usize = 8 << 20;
+
+impl Session {
+    /// A push of event `presence` on a joined channel. Every one is answered.
+    pub(super) fn presence(
+        &mut self,
+        message: &ClientMessage<'_>,
+        push: &RawValue,
+        now: UnixMillis,
+        effects: &mut Vec<Effect>,
+    ) {
+        let call = PresenceCall::parse(push);
+        // Before it is counted: a message that has to wait for the policies comes again.
+        if matches!(call, PresenceCall::Track(_))
+            && !self.may_write(message, Writing::Presence, now, effects)
+        {
+            return;
+        }
+        if let Err(refusal) = self.carry_out(message, call, now, effects)
+            && let Some(channel) = self.channels.get(&*message.topic)
+        {
+            refusal.count(self.shared.hub.metrics());
+            let reply = channel.reply(message.reference.clone(), refusal.reply());
+            effects.push(Effect::Send(reply));
+        }
+    }
+
+    fn carry_out(
+        &mut self,
+        message: &ClientMessage<'_>,
+        call: PresenceCall<'_>,
+        now: UnixMillis,
+        effects: &mut Vec<Effect>,
+    ) -> Result<(), PresenceRefusal> {
+        let config = &self.shared.config;
+        let tracked_elsewhere: usize = self
+            .channels
+            .values()
+            .filter(|channel| *channel.topic != *message.topic)
+            .map(|channel| channel.tracking.bytes)
+            .sum();
+        let Some(channel) = self.channels.get_mut(&*message.topic) else {
+            return Ok(());
+        };
+        let is_counted = !matches!(call, PresenceCall::Nothing);
+        let hub = &self.shared.hub;
+        let (calls, window) = (config.max_presence_calls_per_window, config.presence_window);
+        if is_counted && !channel.tracking.calls.take(calls, window, now) {
+            return Err(PresenceRefusal::TooManyCalls);
+        }
+        if is_counted && hub.rates().presence.is_over() {
+            return Err(PresenceRefusal::TooManyEvents);
+        }
+        hub.rates().presence.add(u64::from(is_counted));
+        let reply = |reply| channel.reply(message.reference.clone(), reply);
+        match call {
+            PresenceCall::Nothing => effects.push(Effect::Send(reply(Reply::Ok))),
+            PresenceCall::Unknown => return Err(PresenceRefusal::UnknownEvent),
+            PresenceCall::Untrack => {
+                effects.push(Effect::Untrack(channel.id));
+                effects.push(Effect::Send(reply(Reply::Ok)));
+                channel.tracking.bytes = 0;
+            }
+            PresenceCall::Track(payload) => {
+                let bytes = payload.map_or(0, |payload| payload.get().len());
+                if bytes > config.max_broadcast_bytes {
+                    return Err(PresenceRefusal::TooLarge);
+                }
+                let payload = match payload {
+                    Some(payload) => {
+                        TrackPayload::parse(payload).map_err(|_| PresenceRefusal::NotAMap)?
+                    }
+                    None => TrackPayload::default(),
+                };
+                let reply = reply(Reply::Ok);
+                let key = channel.tracking.key();
+                if is_hostile_key(&key) {
+                    return Err(PresenceRefusal::HostileKey(key));
+                }
+                let bytes = key.len() + bytes;
+                if tracked_elsewhere + bytes > MAX_TRACKED_BYTES {
+                    return Err(PresenceRefusal::TooLarge);
+                }
+                channel.tracking.bytes = bytes;
+                effects.push(Effect::Track(TrackOrder {
+                    channel: channel.id,
+                    key,
+                    payload,
+                    reply,
+                }));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Tracking {
+    /// What the channel is listed under. Where the client leaves it to the server, nobody else is
+    /// listed under the same.
+    fn key(&mut self) -> Arc<str> {
+        let key = self
+            .key
+            .get_or_insert_with(|| Uuid::new_v4().to_string().into());
+        Arc::clone(key)
+    }
+}
