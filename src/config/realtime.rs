@@ -7,6 +7,9 @@ use super::reader::Reader;
 /// The names of [`super::raw`]'s sets of limits.
 const PRESETS: &[(&str, ())] = &[("rapport", ()), (super::raw::SUPABASE, ())];
 
+/// A week.
+const MAX_NO_CHANNEL_MS: u64 = 7 * 24 * 3_600 * 1_000;
+
 /// The highest rate that can be asked for: no machine reaches it.
 const MAX_RATE: u64 = 1_000_000_000_000;
 
@@ -43,6 +46,8 @@ pub struct RealtimeConfig {
     pub idle_timeout: Duration,
     /// Over how long the ends of sockets are spread when the server stops.
     pub drain_window: Duration,
+    /// How long a socket may be open without a channel.
+    pub no_channel_timeout: Duration,
     /// How long before expiry a channel is warned.
     pub expiry_warning: Duration,
     /// Channels that are not private are refused.
@@ -100,6 +105,8 @@ impl RealtimeConfig {
             queue_max_bytes,
             idle_timeout: reader.milliseconds("realtime.idle_timeout_ms", 1..=86_400_000),
             drain_window: reader.milliseconds("realtime.drain_window_ms", 0..=600_000),
+            no_channel_timeout: reader
+                .milliseconds("realtime.no_channel_timeout_ms", 1..=MAX_NO_CHANNEL_MS),
             expiry_warning: Duration::from_secs(expiry_warning_s),
             private_only: reader.switch("realtime.private_only"),
             max_presence_events_per_second: reader

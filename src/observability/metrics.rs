@@ -300,6 +300,12 @@ pub enum Limit {
     PresenceEvents,
     /// Everything tracked on one topic.
     PresenceState,
+    /// Bytes of a frame.
+    Frame,
+    /// Bytes of a broadcast's payload.
+    Broadcast,
+    /// Bytes of a request's body.
+    Request,
 }
 
 impl EncodeLabelValue for Limit {
@@ -315,6 +321,9 @@ impl EncodeLabelValue for Limit {
             Self::PresenceCalls => "max_presence_calls_per_window",
             Self::PresenceEvents => "max_presence_events_per_second",
             Self::PresenceState => "max_presence_state_bytes",
+            Self::Frame => "max_frame_bytes",
+            Self::Broadcast => "max_broadcast_bytes",
+            Self::Request => "max_request_bytes",
         })
     }
 }
@@ -378,6 +387,8 @@ pub enum CloseLabel {
     Broken,
     /// Nothing was heard for too long.
     Idle,
+    /// No channel was joined for too long.
+    NoChannel,
     /// What came was not the protocol, or too large.
     Fault,
     /// The client read too slowly.
@@ -393,6 +404,7 @@ impl CloseLabel {
             Self::Client => "client",
             Self::Broken => "broken",
             Self::Idle => "idle",
+            Self::NoChannel => "no_channel",
             Self::Fault => "fault",
             Self::SlowConsumer => "slow_consumer",
             Self::Restarting => "restarting",

@@ -202,6 +202,14 @@ impl BroadcastRefusal {
         }
     }
 
+    /// The limit that was reached, if it was one.
+    pub fn limit(&self) -> Option<Limit> {
+        match self {
+            Self::TooLarge(_) => Some(Limit::Broadcast),
+            Self::Invalid(_) => None,
+        }
+    }
+
     /// What it is counted as.
     pub fn drop_reason(&self) -> DropReason {
         match self {
@@ -326,6 +334,8 @@ pub enum CloseReason {
     Peer(Option<u16>),
     /// Nothing was heard for too long.
     Idle,
+    /// No channel was joined for too long.
+    NoChannel,
     /// What came is not the WebSocket protocol, or too large.
     Frame(FrameError),
     /// It does not read what it is sent fast enough.
@@ -340,6 +350,7 @@ impl CloseReason {
         match self {
             Self::Peer(_) => CloseLabel::Client,
             Self::Idle => CloseLabel::Idle,
+            Self::NoChannel => CloseLabel::NoChannel,
             Self::Frame(_) => CloseLabel::Fault,
             Self::SlowConsumer => CloseLabel::SlowConsumer,
             Self::Restarting => CloseLabel::Restarting,
@@ -351,6 +362,7 @@ impl CloseReason {
         Some(match self {
             Self::Peer(code) => (code?, ""),
             Self::Idle => (1000, "Nothing was received for too long"),
+            Self::NoChannel => (1000, "No channel was joined for too long"),
             Self::Frame(error) => (
                 error.close_code(),
                 match error {

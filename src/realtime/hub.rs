@@ -4,7 +4,7 @@
 //! The maps are sharded, and no lock of theirs is held while a frame is written.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use bytes::Bytes;
 use dashmap::DashMap;
@@ -19,7 +19,7 @@ use super::protocol::{Broadcast, BroadcastError, Ref, Serializer, ServerMessage,
 use super::rate::Rates;
 use super::topic::{Audience, Seat, Topic, TopicKey};
 use crate::change::Action;
-use crate::observability::metrics::{DropReason, RealtimeMetrics};
+use crate::observability::metrics::{DropReason, Limit, RealtimeMetrics};
 use crate::visibility::ChannelId;
 
 /// What a channel with bindings hears when changes are live.
@@ -31,6 +31,9 @@ pub const INTERRUPTED: &str = "Changes are interrupted: the connection to the da
 pub const NOT_LIVE_YET: &str = "Changes are not live yet: waiting for the database";
 /// What it hears when the log could not be read without a gap.
 pub const GAP: &str = "Changes may have been missed: read again what you need";
+/// What it hears once while there are more changes than `realtime.max_events_per_second`.
+pub const TOO_MANY_CHANGES: &str =
+    "Too many changes per second: some are left out, read again what you need";
 
 /// Names an open socket, also in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -84,6 +87,8 @@ pub struct Member {
     presence_version: AtomicU64,
     /// Its bindings are registered: it is told what becomes of the change stream.
     is_subscribed: AtomicBool,
+    /// The last excess of changes that it was told of.
+    told_excess: AtomicU32,
 }
 
 /// The presence version of a member that no diff is for.
@@ -261,6 +266,7 @@ impl Hub {
                 false => 0,
             }),
             is_subscribed: AtomicBool::new(false),
+            told_excess: AtomicU32::new(0),
         });
         entry.enter(Arc::clone(&member));
         drop(entry);
@@ -340,6 +346,7 @@ impl Hub {
             hub: self,
             batch: None,
             fanout: Fanout::default(),
+            changes: 0,
         }
     }
 
@@ -391,6 +398,8 @@ pub struct Deliveries<'a> {
     hub: &'a Hub,
     batch: Option<Batch>,
     fanout: Fanout,
+    /// Row changes that are not counted yet.
+    changes: u64,
 }
 
 /// Broadcasts in a row to the same members: each gets all of them in one write.
@@ -458,6 +467,12 @@ impl Deliveries<'_> {
         let Some(member) = self.hub.member(channel) else {
             return;
         };
+        let rate = &self.hub.rates.changes;
+        if rate.is_over() {
+            self.skip_change(&member, rate.excess());
+            return;
+        }
+        self.changes += 1;
         let (serializer, topic) = (member.serializer, member.topic.json());
         let frame = if member.is_legacy {
             serializer.encode_legacy_change(topic, action.as_str(), data.clone())
@@ -465,6 +480,22 @@ impl Deliveries<'_> {
             serializer.encode_change(topic, ids, data.clone())
         };
         self.deliver(&member, frame);
+    }
+
+    fn count_changes(&mut self) {
+        self.hub
+            .rates
+            .changes
+            .add(std::mem::take(&mut self.changes));
+    }
+
+    /// Leaves out a change of an excess, which its channel hears of once (protocol 4.4).
+    fn skip_change(&mut self, member: &Member, excess: u32) {
+        self.hub.metrics.limited(Limit::Events);
+        self.hub.metrics.dropped(DropReason::RateLimited);
+        if member.told_excess.swap(excess, Ordering::Relaxed) != excess {
+            self.tell(member, &SystemNotice::changes_error(TOO_MANY_CHANGES));
+        }
     }
 
     /// Sends a `system` message.
@@ -482,6 +513,7 @@ impl Deliveries<'_> {
 
     /// Writes what has gathered.
     pub fn flush(&mut self) {
+        self.count_changes();
         self.settle();
         self.fanout.flush();
     }
@@ -560,6 +592,7 @@ impl Deliveries<'_> {
 
 impl Drop for Deliveries<'_> {
     fn drop(&mut self) {
+        self.count_changes();
         self.settle();
     }
 }

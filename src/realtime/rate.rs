@@ -1,11 +1,12 @@
-//! Rates of the whole server: events and joins per second, averaged over a minute (protocol 8).
+//! Rates of the whole server: events, row changes, joins and presence per second, averaged over a minute
+//! (protocol 4.4).
 //!
 //! Counting is one addition to a shared number: no lock and no clock, because every broadcast and
 //! every join does it. Once a second a task takes the number and works out the average.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::time::{Instant, MissedTickBehavior};
@@ -27,11 +28,15 @@ const LEAST_SECONDS: u64 = 5;
 /// One rate and its limit.
 #[derive(Debug)]
 pub struct Rate {
+    /// How the log calls it.
+    name: &'static str,
     limit: u64,
-    /// Counted since the last tick. Relaxed everywhere: nothing else is ordered by these numbers.
+    /// Counted since the last tick. Relaxed: nothing else is ordered by it.
     current: AtomicU64,
     average: AtomicU64,
     is_over: AtomicBool,
+    /// Times that it went over.
+    excesses: AtomicU32,
 }
 
 /// All rates.
@@ -39,6 +44,9 @@ pub struct Rate {
 pub struct Rates {
     /// Messages sent, and messages delivered.
     pub events: Rate,
+    /// Row changes delivered. A rate of its own under the limit of events, as in the original: a bulk
+    /// load does not keep people from talking.
+    pub changes: Rate,
     /// Joins that were let through this check.
     pub joins: Rate,
     /// Pushes of presence, and states and diffs delivered.
@@ -46,12 +54,14 @@ pub struct Rates {
 }
 
 impl Rate {
-    fn new(limit: u64) -> Self {
+    fn new(name: &'static str, limit: u64) -> Self {
         Self {
+            name,
             limit,
             current: AtomicU64::new(0),
             average: AtomicU64::new(0),
             is_over: AtomicBool::new(false),
+            excesses: AtomicU32::new(0),
         }
     }
 
@@ -62,7 +72,12 @@ impl Rate {
 
     /// Whether the average had reached the limit when it was last worked out.
     pub fn is_over(&self) -> bool {
-        self.is_over.load(Ordering::Relaxed)
+        self.is_over.load(Ordering::Acquire)
+    }
+
+    /// The number of the present or last time that it was over, from 1.
+    pub fn excess(&self) -> u32 {
+        self.excesses.load(Ordering::Relaxed)
     }
 
     /// The average per second when it was last worked out, rounded down.
@@ -81,7 +96,25 @@ impl Rate {
         let span = LEAST_SECONDS.max(window.counts.len() as u64);
         self.average.store(window.sum / span, Ordering::Relaxed);
         let is_over = window.sum >= self.limit.saturating_mul(span);
-        self.is_over.store(is_over, Ordering::Relaxed);
+        let (rate, limit, average) = (self.name, self.limit, window.sum / span);
+        if is_over && !self.is_over() {
+            tracing::warn!(
+                rate,
+                limit,
+                average,
+                "a rate of the server is over its limit"
+            );
+            // Before the flag, so that whoever sees that knows the number.
+            self.excesses.fetch_add(1, Ordering::Relaxed);
+        } else if !is_over && self.is_over() {
+            tracing::info!(
+                rate,
+                limit,
+                average,
+                "a rate of the server is below its limit again"
+            );
+        }
+        self.is_over.store(is_over, Ordering::Release);
     }
 }
 
@@ -89,27 +122,27 @@ impl Rates {
     /// Rates that nobody exceeds.
     pub fn unlimited() -> Self {
         Self {
-            events: Rate::new(u64::MAX),
-            joins: Rate::new(u64::MAX),
-            presence: Rate::new(u64::MAX),
+            events: Rate::new("events", u64::MAX),
+            changes: Rate::new("changes", u64::MAX),
+            joins: Rate::new("joins", u64::MAX),
+            presence: Rate::new("presence", u64::MAX),
         }
     }
 
     /// As configured.
     pub fn new(config: &RealtimeConfig) -> Self {
         Self {
-            events: Rate::new(config.max_events_per_second),
-            joins: Rate::new(config.max_joins_per_second),
-            presence: Rate::new(config.max_presence_events_per_second),
+            events: Rate::new("events", config.max_events_per_second),
+            changes: Rate::new("changes", config.max_events_per_second),
+            joins: Rate::new("joins", config.max_joins_per_second),
+            presence: Rate::new("presence", config.max_presence_events_per_second),
         }
     }
 }
 
 /// Works out the averages until `stop`.
 pub async fn keep(rates: Arc<Rates>, stop: CancellationToken) {
-    let mut events = Window::default();
-    let mut joins = Window::default();
-    let mut presence = Window::default();
+    let mut windows = <[Window; 4]>::default();
     let mut ticks = tokio::time::interval(TICK);
     // A tick that comes late covers more seconds; ticks made up for would make one of them look
     // like a burst.
@@ -125,9 +158,10 @@ pub async fn keep(rates: Arc<Rates>, stop: CancellationToken) {
         let seconds = (now - last + TICK / 2).as_secs().max(1);
         last += Duration::from_secs(seconds);
         let seconds = usize::try_from(seconds).unwrap_or(SPAN_SECONDS);
-        rates.events.tick(&mut events, seconds);
-        rates.joins.tick(&mut joins, seconds);
-        rates.presence.tick(&mut presence, seconds);
+        let all = [&rates.events, &rates.changes, &rates.joins, &rates.presence];
+        for (rate, window) in all.into_iter().zip(&mut windows) {
+            rate.tick(window, seconds);
+        }
     }
 }
 
@@ -158,7 +192,7 @@ mod tests {
 
     #[test]
     fn an_average_spans_a_minute_and_five_seconds_at_least() {
-        let rate = Rate::new(10);
+        let rate = Rate::new("events", 10);
         let mut window = Window::default();
         // (counted, seconds, average after it, over the limit)
         let steps = [
@@ -182,5 +216,6 @@ mod tests {
                 "{count}"
             );
         }
+        assert_eq!(rate.excess(), 3);
     }
 }

@@ -32,7 +32,7 @@ use super::presence::Tracked;
 use super::protocol::{Serializer, ServerMessage};
 use super::session::{Effect, Session, Shared, TrackOrder};
 use super::work::{Work, Workshop};
-use crate::observability::metrics::{CloseLabel, DropReason};
+use crate::observability::metrics::{CloseLabel, DropReason, Limit};
 
 /// The buffer a worker thread lends for reading: as much as one system call usually finds.
 const READ_BUFFER_BYTES: usize = 64 * 1024;
@@ -370,6 +370,9 @@ impl Socket {
     }
 
     fn fault(&self, error: FrameError) {
+        if error == FrameError::TooBig {
+            self.shared.hub.metrics().limited(Limit::Frame);
+        }
         self.outbound.close(CloseReason::Frame(error));
     }
 
@@ -395,6 +398,7 @@ impl Socket {
                 Effect::Send(message) => {
                     deliveries.send(&self.outbound, self.serializer.encode(&message));
                 }
+                Effect::Close(reason) => self.outbound.close(reason),
                 Effect::Broadcast(order) => {
                     let (message, except) = (order.message.borrow(), order.except);
                     if let Err(error) = deliveries.broadcast(&order.topic, &message, except) {

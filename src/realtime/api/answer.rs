@@ -11,6 +11,7 @@ use super::super::channel::authorize::AuthorizeError;
 use super::super::protocol::BroadcastError;
 use super::request::Unreadable;
 use crate::http::input::BodyError;
+use crate::observability::metrics::{Limit, RealtimeMetrics};
 
 /// Items of the header that names refused messages, at most. What goes on behind them is said by
 /// [`MORE`]; a proxy's limit for a head is commonly 4 to 8 KiB.
@@ -58,14 +59,26 @@ impl From<Unreadable> for Refusal {
     }
 }
 
-impl IntoResponse for Refusal {
-    fn into_response(self) -> Response {
+impl Refusal {
+    /// The answer; a limit that was reached is counted.
+    pub(super) fn respond(self, metrics: &RealtimeMetrics) -> Response {
+        if let Some(limit) = self.limit() {
+            metrics.limited(limit);
+        }
         let (status, body) = self.answer();
         (status, Json(body)).into_response()
     }
-}
 
-impl Refusal {
+    /// The limit that was reached, if it was one.
+    fn limit(&self) -> Option<Limit> {
+        match self {
+            Self::TooManyRequests | Self::OverRate | Self::BatchOverRate => Some(Limit::Events),
+            Self::Body(BodyError::TooLarge) => Some(Limit::Request),
+            Self::Unreadable(error) if error.is_too_large() => Some(Limit::Broadcast),
+            _ => None,
+        }
+    }
+
     /// One word for it, in the header that names refused messages.
     pub(super) fn short(&self) -> &'static str {
         match self {

@@ -94,7 +94,7 @@ pub(super) async fn broadcast_batch(
             }
             response
         }
-        Err(refusal) => refusal.into_response(),
+        Err(refusal) => refusal.respond(realtime.shared.hub.metrics()),
     }
 }
 
@@ -195,7 +195,7 @@ pub(super) async fn broadcast_single(
     };
     match sent {
         Ok(()) => StatusCode::ACCEPTED.into_response(),
-        Err(refusal) => refusal.into_response(),
+        Err(refusal) => refusal.respond(realtime.shared.hub.metrics()),
     }
 }
 
@@ -211,7 +211,6 @@ async fn single(
     let kind = kind.ok_or(Refusal::MediaType)?;
     let hub = &realtime.shared.hub;
     if admitted.body.len() > realtime.shared.config.max_broadcast_bytes {
-        hub.metrics().dropped(DropReason::TooLarge);
         return Err(request::payload_too_large().into());
     }
     let text;
@@ -232,9 +231,7 @@ async fn single(
         .check(key.topic())
         .map_err(Refusal::Inexpressible)?;
     if admitted.is_private {
-        authorize(realtime, topic, &admitted)
-            .await
-            .inspect_err(|_| hub.metrics().dropped(DropReason::Forbidden))?;
+        authorize(realtime, topic, &admitted).await?;
     }
     hub.deliveries()
         .broadcast(&key, &broadcast, None)

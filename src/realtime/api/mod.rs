@@ -13,7 +13,7 @@ pub mod request;
 use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::middleware::{Next, from_fn_with_state};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde_json::{Value, json};
@@ -72,7 +72,7 @@ async fn ping() -> Json<Value> {
 async fn within_rate(State(realtime): State<Realtime>, request: Request, next: Next) -> Response {
     let hub = &realtime.shared.hub;
     let mut response = if hub.rates().events.is_over() {
-        Refusal::TooManyRequests.into_response()
+        Refusal::TooManyRequests.respond(hub.metrics())
     } else {
         next.run(request).await
     };

@@ -37,6 +37,21 @@ pub enum Unreadable {
     Fields(Value),
 }
 
+impl Unreadable {
+    /// Whether a payload was above the limit.
+    pub fn is_too_large(&self) -> bool {
+        match self {
+            Self::NotJson => false,
+            Self::Fields(errors) => {
+                let of_batch = errors["messages"].as_array().into_iter().flatten();
+                of_batch
+                    .chain([errors])
+                    .any(|errors| errors["payload"][0] == TOO_LARGE)
+            }
+        }
+    }
+}
+
 /// The messages of a batch, none of whose payloads may have more than `max_payload` bytes.
 ///
 /// # Errors

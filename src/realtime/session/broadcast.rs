@@ -80,6 +80,9 @@ impl Session {
             Err(refusal) => {
                 let metrics = self.shared.hub.metrics();
                 metrics.dropped(refusal.drop_reason());
+                if let Some(limit) = refusal.limit() {
+                    metrics.limited(limit);
+                }
                 if channel.ack {
                     let reply = channel.reply(message.reference.clone(), refusal.reply());
                     effects.push(Effect::Send(reply));

@@ -7,6 +7,7 @@ use serde_json::value::RawValue;
 
 use super::super::channel::TokenMark;
 use super::super::channel::authorize::{AuthorizeError, Permissions, Question};
+use super::super::error::CloseReason;
 use super::super::hub::{MemberSpec, StreamState};
 use super::super::protocol::{Broadcast, ServerMessage, TrackPayload, UserPayload};
 use super::super::topic::TopicKey;
@@ -34,6 +35,8 @@ pub enum Effect {
     Untrack(ChannelId),
     /// Forget a channel, in the hub and in visibility.
     Detach(ChannelId),
+    /// End the socket.
+    Close(CloseReason),
     /// Register bindings, aside.
     Subscribe(SubscribeOrder),
     /// Ask for permissions, aside.

@@ -24,7 +24,7 @@ pub use self::effect::{
 };
 use self::join::join_burst;
 use super::channel::{Channel, Holder, Refreshing, TokenMarks, WritePermission};
-use super::error::{JoinRefusal, expiry, token_text};
+use super::error::{CloseReason, JoinRefusal, expiry, token_text};
 use super::hub::{Hub, StreamState};
 use super::limits::{Bucket, UnixMillis};
 use super::protocol::{
@@ -71,6 +71,8 @@ pub struct Session {
     is_user: bool,
     /// Notices about pushes that are refused and not answered.
     notices: Bucket,
+    /// Since when it has had no channel.
+    without_channel: Option<UnixMillis>,
     /// Nothing happens by itself before this time.
     deadline: Option<UnixMillis>,
 }
@@ -84,16 +86,19 @@ impl Session {
         now: UnixMillis,
     ) -> Self {
         let joins = Bucket::full(join_burst(&shared.config), now);
-        Self {
+        let mut session = Self {
             shared,
             connection,
             headers,
             channels: HashMap::new(),
             joins,
             is_user: false,
+            without_channel: Some(now),
             notices: broadcast::notices(now),
             deadline: None,
-        }
+        };
+        session.find_deadline(now);
+        session
     }
 
     /// When [`Session::tick`] is to be called next.
@@ -126,7 +131,7 @@ impl Session {
             }
             None => self.receive_unjoined(message, now, effects),
         }
-        self.find_deadline();
+        self.find_deadline(now);
     }
 
     /// Work that was done aside is done.
@@ -161,11 +166,15 @@ impl Session {
                 answer,
             } => self.authorized(&outcome.topic, question, mark, answer, now, effects),
         }
-        self.find_deadline();
+        self.find_deadline(now);
     }
 
     /// The time of [`Session::deadline`] has come.
     pub fn tick(&mut self, now: UnixMillis, effects: &mut Vec<Effect>) {
+        if self.expires_without_channel().is_some_and(|at| at <= now) {
+            self.without_channel = None;
+            effects.push(Effect::Close(CloseReason::NoChannel));
+        }
         let warn_before = self.shared.config.expiry_warning;
         let topics: Vec<_> = self.channels.keys().cloned().collect();
         for topic in topics {
@@ -193,7 +202,7 @@ impl Session {
                 effects.push(Effect::Send(channel.system(notice)));
             }
         }
-        self.find_deadline();
+        self.find_deadline(now);
     }
 
     /// The socket is gone: so are its channels.
@@ -410,7 +419,18 @@ impl Session {
         }
     }
 
-    fn find_deadline(&mut self) {
+    /// When a socket without a channel is closed.
+    fn expires_without_channel(&self) -> Option<UnixMillis> {
+        let since = self.without_channel?;
+        Some(since.after(self.shared.config.no_channel_timeout))
+    }
+
+    fn find_deadline(&mut self, now: UnixMillis) {
+        if !self.channels.is_empty() {
+            self.without_channel = None;
+        } else if self.without_channel.is_none() {
+            self.without_channel = Some(now);
+        }
         let warn_before = self.shared.config.expiry_warning;
         self.deadline = self
             .channels
@@ -420,6 +440,7 @@ impl Session {
                 None if channel.is_warned => Some(channel.holder.expires_at()),
                 None => Some(channel.holder.expires_at().before(warn_before)),
             })
+            .chain(self.expires_without_channel())
             .min();
     }
 }

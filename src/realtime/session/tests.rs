@@ -37,6 +37,7 @@ fn config() -> RealtimeConfig {
         queue_max_bytes: 1 << 20,
         idle_timeout: Duration::from_secs(60),
         drain_window: Duration::ZERO,
+        no_channel_timeout: Duration::from_secs(600),
         expiry_warning: Duration::from_secs(60),
         private_only: false,
         max_presence_events_per_second: 1_000_000,
@@ -214,6 +215,7 @@ fn printed(effects: Vec<Effect>) -> Vec<String> {
             Effect::Untrack(channel) => format!("untrack {}", channel.0),
             Effect::Attach(channel, _) => format!("attach {}", channel.0),
             Effect::Open(channel) => format!("open {}", channel.0),
+            Effect::Close(reason) => format!("close: {reason:?}"),
             Effect::Detach(channel) => format!("detach {}", channel.0),
             Effect::Subscribe(order) => {
                 let subject: Value = serde_json::from_str(&order.identity.claims).unwrap();
@@ -590,6 +592,21 @@ fn a_refreshed_token_registers_again_under_the_new_identity() {
 }
 
 #[test]
+fn a_socket_is_closed_that_has_no_channel_for_too_long() {
+    let mut script = Script::new();
+    let begin = script.now;
+    script.now = begin.after(Duration::from_secs(500));
+    script.join("1", "realtime:a", &plain());
+    assert!(script.session.deadline() > Some(begin.after(Duration::from_secs(600))));
+    script.push(&json!(["1", "2", "realtime:a", "phx_leave", {}]));
+    assert_eq!(script.wait(), ["close: NoChannel"]);
+    assert_eq!(script.now, begin.after(Duration::from_secs(1_100)));
+    let mut script = Script::new();
+    assert_eq!(script.wait(), ["close: NoChannel"]);
+    assert!(script.now.since(begin) >= Duration::from_secs(600));
+}
+
+#[test]
 fn a_channel_is_warned_once_and_ends_with_its_token() {
     let mut script = Script::new();
     let mut payload = plain();
@@ -611,7 +628,7 @@ fn a_channel_is_warned_once_and_ends_with_its_token() {
             "detach 1".to_owned(),
         ]
     );
-    assert_eq!(script.session.deadline(), None);
+    assert_eq!(script.wait(), ["close: NoChannel"]);
     // The connection's own token expires too: later joins without another are refused.
     script.now = UnixMillis(script.now.0 + 200_000_000);
     let effects = script.join("2", "realtime:a", &plain());

@@ -15,7 +15,7 @@ use crate::support::token::anon_key;
 
 impl Server {
     /// How often a limit was the reason of a refusal.
-    fn limited(&self, limit: Limit) -> u64 {
+    pub(super) fn limited(&self, limit: Limit) -> u64 {
         let labels = LimitLabels { limit };
         self.metrics.limits_reached.get_or_create(&labels).get()
     }
@@ -285,4 +285,61 @@ async fn a_client_that_vanished_without_a_word_is_gone_after_the_idle_timeout() 
         (code, &*reason),
         (1000, "Nothing was received for too long")
     );
+}
+
+#[tokio::test]
+async fn a_socket_without_a_channel_is_closed() {
+    let mut config = config();
+    config.no_channel_timeout = Duration::from_millis(100);
+    let server = Server::start(config).await;
+    let mut client = server.client(Version::Two).await;
+    client.heartbeat("1").await;
+    let (code, reason) = client.expect_close().await;
+    assert_eq!(
+        (code, &*reason),
+        (1000, "No channel was joined for too long")
+    );
+    assert_eq!(server.metrics.closed(CloseLabel::NoChannel).get(), 1);
+}
+
+#[tokio::test]
+async fn sizes_that_are_refused_are_counted() {
+    let mut config = config();
+    config.max_frame_bytes = 1_000;
+    config.max_broadcast_bytes = 100;
+    config.max_request_bytes = 500;
+    let server = Server::start(config).await;
+    let client = reqwest::Client::new();
+    let large = json!({"x": "y".repeat(100)});
+    let message = json!({"topic": "t", "event": "e", "payload": large});
+    for (path, body, status) in [
+        ("broadcast/t/events/e", large.to_string(), 422),
+        ("broadcast", json!({"messages": [message]}).to_string(), 422),
+        ("broadcast", "x".repeat(501), 413),
+    ] {
+        let request = client
+            .post(format!("http://{}/api/{path}", server.address))
+            .header("apikey", anon_key())
+            .body(body);
+        assert_eq!(request.send().await.unwrap().status(), status);
+    }
+    let mut client = server.client(Version::Two).await;
+    client.join("1", "realtime:t", plain_join()).await;
+    client.expect_reply("1", "ok").await;
+    client
+        .push(json!("1"), "2", "realtime:t", "broadcast", large)
+        .await;
+    client.expect_system("realtime:t").await;
+    let too_big = json!({"x": "y".repeat(1_000)});
+    client
+        .push(json!("1"), "3", "realtime:t", "broadcast", too_big)
+        .await;
+    assert_eq!(client.expect_close().await.0, 1009);
+    for (limit, times) in [
+        (Limit::Broadcast, 3),
+        (Limit::Request, 1),
+        (Limit::Frame, 1),
+    ] {
+        assert_eq!(server.limited(limit), times, "{limit:?}");
+    }
 }

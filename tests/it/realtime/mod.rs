@@ -88,6 +88,7 @@ fn config() -> RealtimeConfig {
         queue_max_bytes: 16 << 20,
         idle_timeout: Duration::from_secs(60),
         drain_window: Duration::ZERO,
+        no_channel_timeout: Duration::from_secs(600),
         expiry_warning: Duration::from_secs(60),
         private_only: false,
         max_presence_events_per_second: 1_000_000,

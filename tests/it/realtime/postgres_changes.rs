@@ -3,10 +3,9 @@
 use std::time::Duration;
 
 use rapport::change::StreamEvent;
-use rapport::config::ReplicationConfig;
+use rapport::config::{RealtimeConfig, ReplicationConfig};
 use rapport::db::connect::Connector;
-use rapport::observability::metrics::CloseLabel;
-use rapport::observability::metrics::ReplicationMetrics;
+use rapport::observability::metrics::{CloseLabel, Limit, ReplicationMetrics};
 use rapport::observability::readiness::Readiness;
 use rapport::replication::Replication;
 use serde_json::{Value, json};
@@ -15,6 +14,7 @@ use tokio_postgres::Client;
 use super::{PUBLICATION, Server, config};
 use crate::support::chaos::ChaosProxy;
 use crate::support::database::TestDatabase;
+use crate::support::eventually::eventually;
 use crate::support::socket::{PhoenixSocket, VERSIONS, Version};
 use crate::support::token::{mint, user_claims, user_token};
 
@@ -68,10 +68,20 @@ impl Stack {
 
     /// With a server that reaches the database through `url`.
     async fn start_through(database: TestDatabase, url: &str, sql: &str) -> Self {
+        Self::start_with(config(), database, url, sql).await
+    }
+
+    /// With other limits, too.
+    async fn start_with(
+        config: RealtimeConfig,
+        database: TestDatabase,
+        url: &str,
+        sql: &str,
+    ) -> Self {
         let admin = database.connect().await;
         admin.batch_execute(SETUP).await.unwrap();
         admin.batch_execute(sql).await.unwrap();
-        let server = Server::start_over(config(), url).await;
+        let server = Server::start_over(config, url).await;
         let readiness = Readiness::new();
         readiness.set_database_reachable(true);
         let replication = Replication::start(
@@ -541,4 +551,46 @@ async fn a_reader_that_stops_is_closed_and_holds_up_nobody() {
         waited < 64 << 20,
         "{waited} bytes waited for a client that does not read"
     );
+}
+
+#[tokio::test]
+async fn changes_over_the_rate_are_left_out_and_every_channel_is_told_once() {
+    let mut config = config();
+    config.max_events_per_second = 2;
+    let database = TestDatabase::bare().await;
+    let url = database.url().to_owned();
+    let stack = Stack::start_with(config, database, &url, "").await;
+    let topic = "realtime:notes";
+    let mut client = stack.server.client(Version::Two).await;
+    subscribe(&mut client, "1", topic, asking(&all_notes())).await;
+    // Two a second over at least five seconds.
+    let mut id = 0;
+    eventually("two changes are left out", async || {
+        id += 1;
+        stack
+            .run(&format!("insert into notes values ({id}, null, '')"))
+            .await;
+        (stack.server.limited(Limit::Events) >= 2).then_some(())
+    })
+    .await;
+    let mut delivered = 0;
+    let (status, text) = loop {
+        let message = client.receive().await;
+        if message.event != "postgres_changes" {
+            assert_eq!(message.event, "system");
+            break (
+                message.payload["status"].clone(),
+                message.payload["message"].clone(),
+            );
+        }
+        delivered += 1;
+        assert_eq!(message.payload["data"]["record"]["id"], delivered);
+    };
+    assert!(delivered >= 10, "{delivered}");
+    assert_eq!(status, "error");
+    assert_eq!(
+        text,
+        "Too many changes per second: some are left out, read again what you need"
+    );
+    client.expect_quiet().await;
 }
