@@ -17,7 +17,7 @@ use crate::config::Config;
 use crate::db::connect::{ConnectError, Connector};
 use crate::db::{Db, DbError};
 use crate::http::peer::TrustedProxies;
-use crate::http::serve::{HEAD_DEADLINE, serve};
+use crate::http::serve::{self, HEAD_DEADLINE, serve};
 use crate::http::{self, Authentication, metrics as metrics_route};
 use crate::observability::metrics::{DatabaseMetrics, Metrics};
 use crate::observability::readiness::Readiness;
@@ -96,9 +96,9 @@ impl App {
         let db = Db::new(requests, &config.database, readiness.clone(), tasks)?;
         let verifier = Verifier::from_config(&config.auth)?;
 
-        let (listener, local_address) = listen(config.server.listen).await?;
+        let (listener, local_address) = listen(config.server.listen)?;
         let metrics_listener = match config.server.metrics_listen {
-            Some(address) => Some(listen(address).await?),
+            Some(address) => Some(listen(address)?),
             None => None,
         };
 
@@ -137,6 +137,7 @@ impl App {
             let route = metrics_route::alone(
                 Arc::clone(&metrics),
                 readiness.clone(),
+                tasks.clone(),
                 metrics_token.take(),
             );
             let route = http::finish(route, metrics.http.clone());
@@ -150,6 +151,7 @@ impl App {
             realtime,
             readiness: readiness.clone(),
             metrics: Arc::clone(&metrics),
+            tasks: tasks.clone(),
             metrics_token,
         });
         probe_database(db.clone(), metrics.database.clone(), tasks);
@@ -218,9 +220,9 @@ impl App {
 }
 
 /// A listener, and where it listens: the port that was found, when any would do.
-async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
+fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
     let error = |source| StartError::Listen { address, source };
-    let listener = TcpListener::bind(address).await.map_err(error)?;
+    let listener = serve::listen(address).map_err(error)?;
     let local_address = listener.local_addr().map_err(error)?;
     Ok((listener, local_address))
 }

@@ -10,6 +10,7 @@ use crate::http::{self, health, metrics};
 use crate::observability::metrics::Metrics;
 use crate::observability::readiness::Readiness;
 use crate::realtime::{self, Realtime};
+use crate::shutdown::Tasks;
 
 /// What the routes work with.
 pub struct Parts {
@@ -21,6 +22,8 @@ pub struct Parts {
     pub readiness: Readiness,
     /// What `/metrics` reads, and where requests are counted.
     pub metrics: Arc<Metrics>,
+    /// What `/metrics` counts.
+    pub tasks: Tasks,
     /// What opens `/metrics`; without it the route does not exist here.
     pub metrics_token: Option<Secret>,
 }
@@ -41,6 +44,7 @@ pub fn router(parts: Parts) -> Router {
         .merge(metrics::routes(
             parts.metrics,
             parts.readiness.clone(),
+            parts.tasks,
             parts.metrics_token,
         ))
         .merge(chat::routes(parts.chat))

@@ -49,6 +49,11 @@ impl Tasks {
         self.tracker.spawn(future)
     }
 
+    /// How many tasks are running: of the whole, whichever part is asked.
+    pub fn running(&self) -> usize {
+        self.tracker.len()
+    }
+
     /// Asks every task to stop.
     pub fn stop(&self) {
         self.token.cancel();

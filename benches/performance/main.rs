@@ -3,6 +3,7 @@
 //!     cargo bench --bench performance                      every row
 //!     cargo bench --bench performance -- --row 1,5         these
 //!     cargo bench --bench performance -- --quick           whether all of it still works
+//!     cargo bench --bench performance -- soak --minutes 15
 //!
 //! Prints one JSON line for each row. Speed never decides how the program ends, only whether every
 //! message arrived once and nowhere else: figures move with the machine and what else it does.
@@ -22,6 +23,7 @@ mod publish;
 mod report;
 mod row;
 mod server;
+mod soak;
 mod writer;
 mod yardstick;
 
@@ -62,6 +64,14 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Joins, leaves, broadcasts, presence, row changes and lost connections at random
+    Soak {
+        #[arg(long, default_value_t = 15.0)]
+        minutes: f64,
+        /// Repeats the order of what happens
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
     /// Write the lines of a full run into the document
     Publish { results: PathBuf, document: PathBuf },
     /// The least that a server can do, on a free port that is printed
@@ -81,6 +91,7 @@ fn main() -> ExitCode {
     let result = match &arguments.command {
         Some(Command::Yardstick) => yardstick::serve().map_err(Failure::from),
         Some(Command::Tied { program, arguments }) => Err(process::become_tied(program, arguments)),
+        Some(Command::Soak { minutes, seed }) => run_soak(*minutes, *seed),
         Some(Command::Publish { results, document }) => publish::publish(results, document),
         None => measure_rows(&arguments),
     };
@@ -132,4 +143,15 @@ fn measure_rows(arguments: &Arguments) -> Result<(), Failure> {
         return Err("not everything arrived once and where it belongs".into());
     }
     Ok(())
+}
+
+fn run_soak(minutes: f64, seed: u64) -> Result<(), Failure> {
+    process::raise_file_limit()?;
+    let (result, is_well) = soak::soak(Duration::from_secs_f64(60.0 * minutes), seed)?;
+    println!("{result}");
+    if is_well {
+        Ok(())
+    } else {
+        Err("not all is well after the soak".into())
+    }
 }

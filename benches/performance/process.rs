@@ -98,6 +98,11 @@ impl ChildProcess {
         };
         text.ok().as_deref().and_then(line).unwrap_or(0.0)
     }
+
+    /// Files and sockets that it has open.
+    pub(crate) fn descriptors(&self) -> usize {
+        fs::read_dir(format!("/proc/{}/fd", self.id())).map_or(0, Iterator::count)
+    }
 }
 
 impl Drop for ChildProcess {

@@ -14,6 +14,9 @@ use crate::process::ChildProcess;
 /// How long a server may take until it is ready.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Opens `/metrics`, which does not exist without.
+pub(crate) const METRICS_TOKEN: &str = "benchmark";
+
 /// A running server. Killed when dropped.
 pub(crate) struct Server {
     /// Its process, for its cost.
@@ -63,6 +66,7 @@ impl Server {
             &[
                 ("RAPPORT_DATABASE_URL", &database.url()),
                 ("RAPPORT_DATABASE_REQUEST_URL", &database.request_url()),
+                ("RAPPORT_SERVER_METRICS_TOKEN", METRICS_TOKEN),
                 ("RAPPORT_AUTH_JWT_SECRET", &database.keys.jwt_secret),
             ],
             errors.try_clone()?.into(),

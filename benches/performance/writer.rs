@@ -13,8 +13,8 @@ use crate::database::{connect, current_thread};
 /// Bytes beside the marker in each body: a chat message.
 const PADDING: usize = 180;
 
-/// How long a row may take before it counts as lost.
-const LOST_AFTER: Duration = Duration::from_secs(20);
+/// How long a row may take before it counts as lost: longer than any queue that is allowed to form.
+const LOST_AFTER: Duration = Duration::from_secs(60);
 
 /// How long a writer that may not go on looks away.
 const PAUSE: Duration = Duration::from_micros(300);

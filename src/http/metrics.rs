@@ -16,6 +16,7 @@ use crate::config::Secret;
 use crate::error_code::ErrorCode;
 use crate::observability::metrics::Metrics;
 use crate::observability::readiness::Readiness;
+use crate::shutdown::Tasks;
 
 /// What `prometheus-client` writes (`OpenMetrics` 1.0.0).
 const OPEN_METRICS: HeaderValue =
@@ -25,23 +26,35 @@ const OPEN_METRICS: HeaderValue =
 struct Scrape {
     metrics: Arc<Metrics>,
     readiness: Readiness,
+    tasks: Tasks,
     /// Hashes are compared, so that the time of a comparison says nothing about the token.
     token_hash: Option<[u8; 32]>,
 }
 
 /// The route beside others, or none at all without a token: counters tell how busy people are.
-pub fn routes(metrics: Arc<Metrics>, readiness: Readiness, token: Option<Secret>) -> Router {
+pub fn routes(
+    metrics: Arc<Metrics>,
+    readiness: Readiness,
+    tasks: Tasks,
+    token: Option<Secret>,
+) -> Router {
     match token {
-        Some(token) => alone(metrics, readiness, Some(token)),
+        Some(token) => alone(metrics, readiness, tasks, Some(token)),
         None => Router::new(),
     }
 }
 
 /// The route on a listener of its own, where a token may be asked for as well.
-pub fn alone(metrics: Arc<Metrics>, readiness: Readiness, token: Option<Secret>) -> Router {
+pub fn alone(
+    metrics: Arc<Metrics>,
+    readiness: Readiness,
+    tasks: Tasks,
+    token: Option<Secret>,
+) -> Router {
     let scrape = Scrape {
         metrics,
         readiness,
+        tasks,
         token_hash: token.map(|token| Sha256::digest(token.expose()).into()),
     };
     Router::new()
@@ -59,7 +72,8 @@ async fn show_metrics(State(scrape): State<Scrape>, headers: HeaderMap) -> Respo
     if scrape.token_hash.is_some_and(|expected| expected != hash) {
         return ApiError::new(ErrorCode::Unauthorized).into_response();
     }
-    scrape.metrics.process.set(scrape.readiness.report());
+    let process = &scrape.metrics.process;
+    process.set(scrape.readiness.report(), scrape.tasks.running());
     match scrape.metrics.encode() {
         Ok(text) => {
             let mut response = text.into_response();

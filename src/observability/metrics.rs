@@ -587,7 +587,7 @@ impl DatabaseMetrics {
     }
 }
 
-/// What decides whether the process is ready, each 1 or 0. Clones share their values.
+/// What decides whether the process is ready, each 1 or 0, and what it does. Clones share their values.
 #[derive(Clone, Debug, Default)]
 pub struct ProcessMetrics {
     /// New work is welcome: what `/ready` answers.
@@ -598,17 +598,20 @@ pub struct ProcessMetrics {
     pub streaming: Gauge<i64, AtomicI64>,
     /// The process is stopping.
     pub draining: Gauge<i64, AtomicI64>,
+    /// Tasks that are running.
+    pub tasks: Gauge<i64, AtomicI64>,
 }
 
 impl ProcessMetrics {
-    /// Takes over a report. Called before the metrics are printed.
-    pub fn set(&self, report: Report) {
+    /// Takes over a report and the number of running tasks. Called before the metrics are printed.
+    pub fn set(&self, report: Report, tasks: usize) {
         self.ready.set(report.is_ready().into());
         self.database_reachable
             .set(report.database_reachable.into());
         let is_streaming = report.replication == ReplicationState::Streaming;
         self.streaming.set(is_streaming.into());
         self.draining.set(report.draining.into());
+        self.tasks.set(i64::try_from(tasks).unwrap_or(i64::MAX));
     }
 
     fn register(&self, registry: &mut Registry) {
@@ -634,6 +637,7 @@ impl ProcessMetrics {
             "Whether the process is stopping",
             self.draining.clone(),
         );
+        registry.register("tasks", "Tasks that are running", self.tasks.clone());
     }
 }
 

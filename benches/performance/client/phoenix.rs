@@ -1,6 +1,4 @@
 //! Messages of the protocol as the current clients write them: version 2.0.0, broadcasts in binary.
-//!
-//! Version 1.0.0 is there for the soak alone, which mixes both.
 
 use serde_json::{Value, json};
 
@@ -53,17 +51,17 @@ pub(crate) fn join_payload(token: &str, config: &JoinConfig) -> Value {
 
 /// A user broadcast with a JSON payload as a binary frame of kind 3: the lengths, then the reference of the join, that
 /// of the message, topic, event, (no) metadata and the payload.
-pub(crate) fn broadcast(topic: &str, payload: &str) -> Vec<u8> {
+pub(crate) fn broadcast(join_ref: &str, topic: &str, payload: &str) -> Vec<u8> {
     const REF: &str = "9";
     const EVENT: &str = "message";
     const JSON: u8 = 1;
     let mut out = vec![3];
-    for name in [JOIN_REF, REF, topic, EVENT, ""] {
+    for name in [join_ref, REF, topic, EVENT, ""] {
         // Longer names do not exist here; the server would refuse the frame.
         out.push(u8::try_from(name.len()).unwrap_or(u8::MAX));
     }
     out.push(JSON);
-    for part in [JOIN_REF, REF, topic, EVENT, payload] {
+    for part in [join_ref, REF, topic, EVENT, payload] {
         out.extend_from_slice(part.as_bytes());
     }
     out

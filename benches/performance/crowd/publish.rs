@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::Crowd;
 use crate::Failure;
 use crate::client::frame::BINARY;
-use crate::client::phoenix;
+use crate::client::phoenix::{self, JOIN_REF};
 
 /// Bytes beside the marker in each payload: a chat message with its names and times.
 const PADDING: usize = 180;
@@ -107,7 +107,7 @@ impl Publisher {
         for _ in 0..burst {
             let marker = crowd.ledger.mark(topic);
             let payload = format!(r#"{{"m":"{marker}","pad":"{}"}}"#, self.padding);
-            let frame = phoenix::broadcast(&crowd.ledger.topics[topic], &payload);
+            let frame = phoenix::broadcast(JOIN_REF, &crowd.ledger.topics[topic], &payload);
             crowd.sockets.queue(sender, BINARY, &frame);
             self.sent += 1;
         }

@@ -41,8 +41,12 @@ impl Window {
         self.latency_us.saturating_record(nanoseconds / 1000);
     }
 
-    /// A quantile of the time from sending to receipt, in milliseconds.
+    /// A quantile of the time from sending to receipt, in milliseconds; not a number when nothing
+    /// was received.
     pub(crate) fn latency_ms(&self, quantile: f64) -> f64 {
+        if self.latency_us.is_empty() {
+            return f64::NAN;
+        }
         milliseconds(&self.latency_us, quantile)
     }
 }

@@ -1,0 +1,459 @@
+//! Hours of ordinary life in minutes: joins, leaves, broadcasts, presence, row changes and lost
+//! connections, at random, on sockets of both versions.
+//!
+//! Every message is accounted for: it reaches each member that was joined all the time once, and nobody
+//! else. Afterwards the server must hold no more than before.
+
+mod account;
+mod client;
+mod message;
+mod vitals;
+
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use fastrand::Rng;
+use serde_json::{Value, json};
+
+use crate::Failure;
+use crate::client::Sockets;
+use crate::client::marker::Marker;
+use crate::client::phoenix::{HEARTBEAT_SECONDS, JoinConfig};
+use crate::database::{Database, connect, current_thread};
+use crate::row::changes;
+use crate::server::Server;
+use account::{ClientId, Wrongs};
+use client::{Channel, Client, Clients, ROWS, Stage};
+use message::Version;
+use vitals::{Holdings, Memory};
+
+const CLIENTS: usize = 120;
+const TOPICS: usize = 12;
+/// Topics of one client. It asks for row changes in the first.
+const TOPICS_PER_CLIENT: usize = 3;
+
+/// What happens per second, on average.
+const BROADCASTS: f64 = 100.0;
+const ROW_CHANGES: f64 = 20.0;
+const JOINS_AND_LEAVES: f64 = 10.0;
+/// Few enough for the limit of the original, 5 in 30 seconds for each channel.
+const TRACKS: f64 = 4.0;
+const DISCONNECTS: f64 = 1.0;
+
+/// How long what is under way may take at the end.
+const QUIET: Duration = Duration::from_secs(20);
+
+/// How fast memory may grow when all is well, in percent per minute: what sampling noise can look like.
+const MAX_GROWTH: f64 = 1.0;
+
+/// Runs for `duration` and prints what came of it.
+pub(crate) fn soak(duration: Duration, seed: u64) -> Result<(Value, bool), Failure> {
+    let database = Database::start()?;
+    changes::prepare(&database, CLIENTS)?;
+    let server = Server::rapport(&database)?;
+    let mut soak = Soak::new(&database, &server, seed)?;
+
+    // Everybody comes and goes once, so that what is made once is there.
+    soak.live(Duration::from_secs(5).min(duration))?;
+    soak.everybody_leaves()?;
+    let before = soak.holdings_at_rest(&Holdings::default())?;
+    let mut memory = Memory::new();
+    let end = Instant::now() + duration;
+    while Instant::now() < end {
+        soak.live(Duration::from_millis(500))?;
+        memory.sample(&server);
+    }
+    soak.be_quiet()?;
+    let presences_wrong = soak.presences_wrong();
+    soak.everybody_leaves()?;
+    let after = soak.holdings_at_rest(&before)?;
+    let Soak {
+        mut clients, rows, ..
+    } = soak;
+    rows.finish()?;
+    clients.account.close();
+    server.stop()?;
+
+    let leftovers = after.leftovers(&before);
+    let (first_kib, last_kib) = memory.ends();
+    let slope = memory.slope();
+    let wrongs = clients.account.wrongs;
+    let is_well = wrongs == Wrongs::default()
+        && presences_wrong == 0
+        && clients.complaints.is_empty()
+        && leftovers.is_empty()
+        && slope.is_none_or(|slope| slope < MAX_GROWTH);
+    let result = json!({
+        "what": "soak", "minutes": duration.as_secs_f64() / 60.0, "seed": seed,
+        "clients": CLIENTS, "topics": TOPICS,
+        "messages": clients.account.sent,
+        "deliveries_owed": clients.account.awaited, "deliveries": clients.account.delivered,
+        "lost": wrongs.lost, "repeated": wrongs.repeated, "misdelivered": wrongs.misdelivered,
+        "late": wrongs.late, "presences_wrong": presences_wrong,
+        "memory_kib": {"first": first_kib, "last": last_kib},
+        "memory_slope_percent_per_minute": slope,
+        "descriptors": [before.descriptors, after.descriptors],
+        "tasks": [before.tasks, after.tasks],
+        "database_sessions": [before.backends, after.backends],
+        "leftovers": leftovers, "faults": clients.complaints, "holds": is_well,
+    });
+    Ok((result, is_well))
+}
+
+/// One thing that happens.
+type Act<'a> = fn(&mut Soak<'a>);
+
+struct Soak<'a> {
+    database: &'a Database,
+    server: &'a Server,
+    sockets: Sockets,
+    clients: Clients,
+    rows: RowWriter,
+    random: Rng,
+    /// Sequence numbers, by topic; the last is the rows'.
+    sequences: Vec<u32>,
+    joins: u64,
+    heart: (Instant, u64),
+}
+
+impl<'a> Soak<'a> {
+    fn new(database: &'a Database, server: &'a Server, seed: u64) -> Result<Self, Failure> {
+        let mut random = Rng::with_seed(seed);
+        let all = (0..CLIENTS)
+            .map(|id| {
+                let topics = random.choose_multiple(0..TOPICS, TOPICS_PER_CLIENT);
+                let channels = topics
+                    .into_iter()
+                    .enumerate()
+                    .map(|(place, topic)| Channel {
+                        topic,
+                        stage: Stage::Out,
+                        join_ref: String::new(),
+                        has_bindings: place == 0,
+                        is_subscribed: false,
+                        is_tracked: false,
+                        present: Default::default(),
+                    });
+                Ok(Client {
+                    version: if id % 2 == 0 {
+                        Version::V1
+                    } else {
+                        Version::V2
+                    },
+                    token: database.token(id)?,
+                    is_open: false,
+                    channels: channels.collect(),
+                    returns: Some(Instant::now()),
+                })
+            })
+            .collect::<Result<Vec<_>, Failure>>()?;
+        Ok(Self {
+            database,
+            server,
+            sockets: Sockets::to(server.address)?,
+            clients: Clients::new(all),
+            rows: RowWriter::start(database.url())?,
+            random,
+            sequences: vec![0; TOPICS + 1],
+            joins: 0,
+            heart: (Instant::now(), 0),
+        })
+    }
+
+    /// Ordinary life for a while.
+    fn live(&mut self, duration: Duration) -> Result<(), Failure> {
+        let begun = Instant::now();
+        let mut done = 0.0;
+        let kinds: [(f64, Act<'a>); 5] = [
+            (BROADCASTS, Self::broadcast),
+            (ROW_CHANGES, Self::change_a_row),
+            (JOINS_AND_LEAVES, Self::join_or_leave),
+            (TRACKS, Self::track_or_untrack),
+            (DISCONNECTS, Self::disconnect),
+        ];
+        let rate: f64 = kinds.iter().map(|(rate, _)| rate).sum();
+        while begun.elapsed() < duration {
+            self.come_back()?;
+            while done < begun.elapsed().as_secs_f64() * rate {
+                let mut pick = self.random.f64() * rate;
+                for (share, act) in kinds {
+                    if pick < share {
+                        act(self);
+                        break;
+                    }
+                    pick -= share;
+                }
+                done += 1.0;
+            }
+            self.turn()?;
+        }
+        Ok(())
+    }
+
+    fn turn(&mut self) -> Result<(), Failure> {
+        let due = self.heart.0.elapsed().as_secs_f64() / HEARTBEAT_SECONDS * CLIENTS as f64;
+        while self.heart.1 < due as u64 {
+            let id = (self.heart.1 % CLIENTS as u64) as ClientId;
+            if self.clients.all[id].is_open {
+                let text = self.clients.all[id].version.heartbeat();
+                self.sockets.send_text(id, &text, &mut self.clients);
+            }
+            self.heart.1 += 1;
+        }
+        self.clients.account.expire();
+        Ok(self
+            .sockets
+            .turn(Duration::from_millis(2), &mut self.clients)?)
+    }
+
+    /// Opens the sockets of those whose time it is.
+    fn come_back(&mut self) -> Result<(), Failure> {
+        for id in 0..CLIENTS {
+            let client = &mut self.clients.all[id];
+            if client.returns.is_some_and(|at| at <= Instant::now()) {
+                client.returns = None;
+                self.sockets
+                    .open_at(id, &client.version.path(&client.token))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Any channel of any open client.
+    fn any_channel(&mut self) -> Option<(ClientId, usize)> {
+        let id = self.random.usize(0..CLIENTS);
+        let channel = self.random.usize(0..TOPICS_PER_CLIENT);
+        self.clients.all[id].is_open.then_some((id, channel))
+    }
+
+    fn next_sequence(&mut self, lane: usize) -> u32 {
+        let place = lane.min(TOPICS);
+        self.sequences[place] += 1;
+        self.sequences[place]
+    }
+
+    fn broadcast(&mut self) {
+        let Some((id, at)) = self.any_channel() else {
+            return;
+        };
+        let channel = &self.clients.all[id].channels[at];
+        if channel.stage != Stage::In {
+            return;
+        }
+        let (topic, join_ref) = (channel.topic, channel.join_ref.clone());
+        let sequence = self.next_sequence(topic);
+        let mut to = self.clients.members(topic);
+        to.remove(&id);
+        let key = (topic, sequence);
+        self.clients.account.expect(key, Some(id), to);
+        let marker = Marker {
+            sent_ns: 0,
+            lane: topic,
+            sequence,
+        };
+        let version = self.clients.all[id].version;
+        let name = Clients::topic_name(topic);
+        let (opcode, payload) = version.broadcast(&join_ref, &name, &marker.text());
+        self.sockets.queue(id, opcode, &payload);
+        self.sockets.flush(id, &mut self.clients);
+    }
+
+    fn change_a_row(&mut self) {
+        let room = self.random.usize(0..CLIENTS / 2);
+        let sequence = self.next_sequence(ROWS);
+        let marker = Marker {
+            // The room, so that a receiver can tell whether the row is for it.
+            sent_ns: room as u64,
+            lane: ROWS,
+            sequence,
+        };
+        // Promised only when it is certain to be written.
+        if self.rows.write(room, marker.text()) {
+            let to = self.clients.subscribers(room);
+            self.clients.account.expect((ROWS, sequence), None, to);
+        }
+    }
+
+    fn join_or_leave(&mut self) {
+        let Some((id, at)) = self.any_channel() else {
+            return;
+        };
+        let client = &mut self.clients.all[id];
+        let channel = &mut client.channels[at];
+        let name = Clients::topic_name(channel.topic);
+        let text = match channel.stage {
+            Stage::Out => {
+                self.joins += 1;
+                channel.join_ref = format!("join-{}", self.joins);
+                channel.reset(Stage::Joining);
+                let binding =
+                    json!({"event": "INSERT", "schema": "public", "table": "bench_items"});
+                let config = JoinConfig {
+                    presence_key: Some(Client::presence_key(id)),
+                    bindings: if channel.has_bindings {
+                        vec![binding]
+                    } else {
+                        Vec::new()
+                    },
+                    ..JoinConfig::default()
+                };
+                let join_ref = &channel.join_ref;
+                client.version.join(join_ref, &name, &client.token, &config)
+            }
+            // Mostly, people stay.
+            Stage::In if self.random.u8(0..4) == 0 => {
+                let (topic, has_bindings) = (channel.topic, channel.has_bindings);
+                channel.reset(Stage::Leaving);
+                let text = client.version.leave(&channel.join_ref, &name);
+                self.clients.account.excuse(id, topic);
+                if has_bindings {
+                    self.clients.account.excuse(id, ROWS);
+                }
+                text
+            }
+            _ => return,
+        };
+        self.sockets.send_text(id, &text, &mut self.clients);
+    }
+
+    fn track_or_untrack(&mut self) {
+        let Some((id, at)) = self.any_channel() else {
+            return;
+        };
+        let client = &mut self.clients.all[id];
+        let channel = &mut client.channels[at];
+        if channel.stage != Stage::In {
+            return;
+        }
+        channel.is_tracked = !channel.is_tracked;
+        let name = Clients::topic_name(channel.topic);
+        let text = client
+            .version
+            .presence(&channel.join_ref, &name, channel.is_tracked);
+        self.sockets.send_text(id, &text, &mut self.clients);
+    }
+
+    fn disconnect(&mut self) {
+        let Some((id, _)) = self.any_channel() else {
+            return;
+        };
+        self.sockets.close(id);
+        let pause = Duration::from_millis(self.random.u64(100..3000));
+        self.clients.gone(id, pause);
+    }
+
+    /// Nobody does anything more, until all has come that was promised.
+    fn be_quiet(&mut self) -> Result<(), Failure> {
+        let begun = Instant::now();
+        // Presence and joins that are under way have no promise of their own.
+        let at_least = Duration::from_secs(3);
+        while begun.elapsed() < at_least
+            || (self.clients.account.outstanding() > 0 && begun.elapsed() < QUIET)
+        {
+            self.turn()?;
+        }
+        Ok(())
+    }
+
+    /// Channels whose client believes something else of who is present than what the clients did.
+    fn presences_wrong(&mut self) -> usize {
+        let mut wrong = Vec::new();
+        for topic in 0..TOPICS {
+            let tracked = self.clients.tracked(topic);
+            for (id, client) in self.clients.all.iter().enumerate() {
+                for channel in &client.channels {
+                    let believed = channel.present.keys();
+                    if channel.topic == topic
+                        && channel.stage == Stage::In
+                        && !(channel.present.len() == tracked.len()
+                            && believed.clone().all(|key| tracked.contains(key)))
+                    {
+                        wrong.push(format!(
+                            "client {id} believes that {:?} are present in topic {topic}, not {tracked:?}",
+                            believed.collect::<Vec<_>>()
+                        ));
+                    }
+                }
+            }
+        }
+        let count = wrong.len();
+        wrong
+            .into_iter()
+            .for_each(|reason| self.clients.complain(reason));
+        count
+    }
+
+    fn everybody_leaves(&mut self) -> Result<(), Failure> {
+        self.be_quiet()?;
+        for id in 0..CLIENTS {
+            self.sockets.close(id);
+            self.clients.gone(id, Duration::ZERO);
+        }
+        Ok(())
+    }
+
+    /// What the server holds once it has noticed that everybody is gone.
+    fn holdings_at_rest(&self, wanted: &Holdings) -> Result<Holdings, Failure> {
+        let begun = Instant::now();
+        loop {
+            let holdings = Holdings::take(self.server, self.database)?;
+            let is_first = *wanted == Holdings::default();
+            let is_at_rest = if is_first {
+                holdings.sockets == 0 && holdings.channels == 0
+            } else {
+                holdings.leftovers(wanted).is_empty()
+            };
+            // A first look waits, so that tasks of closed sockets have ended, too.
+            let is_long = begun.elapsed() > Duration::from_secs(2);
+            if (is_at_rest && (is_long || !is_first)) || begun.elapsed() > QUIET {
+                return Ok(holdings);
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+}
+
+/// A thread that writes rows, each in a transaction of its own.
+struct RowWriter {
+    rows: SyncSender<(i32, String)>,
+    thread: JoinHandle<Result<(), String>>,
+}
+
+impl RowWriter {
+    fn start(url: String) -> Result<Self, Failure> {
+        let (rows, queue) = sync_channel(1000);
+        let thread = std::thread::Builder::new()
+            .name("rows".to_owned())
+            .spawn(move || write_rows(&url, &queue).map_err(|error| error.to_string()))?;
+        Ok(Self { rows, thread })
+    }
+
+    /// False when the database is too far behind.
+    fn write(&self, room: usize, body: String) -> bool {
+        let room = i32::try_from(room).unwrap_or(i32::MAX);
+        self.rows.try_send((room, body)).is_ok()
+    }
+
+    fn finish(self) -> Result<(), Failure> {
+        drop(self.rows);
+        match self.thread.join() {
+            Ok(result) => Ok(result?),
+            Err(_) => Err("the writer panicked".into()),
+        }
+    }
+}
+
+fn write_rows(url: &str, queue: &Receiver<(i32, String)>) -> Result<(), Failure> {
+    let runtime = current_thread()?;
+    let statement = "insert into public.bench_items (room, body) values ($1, $2)";
+    let (client, statement) = runtime.block_on(async {
+        let client = connect(url).await?;
+        let statement = client.prepare(statement).await?;
+        Ok::<_, tokio_postgres::Error>((client, statement))
+    })?;
+    while let Ok((room, body)) = queue.recv() {
+        runtime.block_on(client.execute(&statement, &[&room, &body]))?;
+    }
+    Ok(())
+}
