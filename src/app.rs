@@ -96,9 +96,9 @@ impl App {
         let db = Db::new(requests, &config.database, readiness.clone(), tasks)?;
         let verifier = Verifier::from_config(&config.auth)?;
 
-        let (listener, local_address) = listen(config.server.listen)?;
+        let (listener, local_address) = listen(config.server.listen).await?;
         let metrics_listener = match config.server.metrics_listen {
-            Some(address) => Some(listen(address)?),
+            Some(address) => Some(listen(address).await?),
             None => None,
         };
 
@@ -220,9 +220,9 @@ impl App {
 }
 
 /// A listener, and where it listens: the port that was found, when any would do.
-fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
+async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
     let error = |source| StartError::Listen { address, source };
-    let listener = serve::listen(address).map_err(error)?;
+    let listener = serve::listen(address).await.map_err(error)?;
     let local_address = listener.local_addr().map_err(error)?;
     Ok((listener, local_address))
 }

@@ -4,6 +4,7 @@
 //!     cargo bench --bench performance -- --row 1,5         these
 //!     cargo bench --bench performance -- --quick           whether all of it still works
 //!     cargo bench --bench performance -- soak --minutes 15
+//!     cargo bench --bench performance -- deciding          a part of row 12 alone
 //!
 //! Prints one JSON line for each row. Speed never decides how the program ends, only whether every
 //! message arrived once and nowhere else: figures move with the machine and what else it does.
@@ -17,6 +18,7 @@
 mod client;
 mod crowd;
 mod database;
+mod deciding;
 mod meter;
 mod process;
 mod publish;
@@ -72,6 +74,18 @@ enum Command {
         #[arg(long, default_value_t = 1)]
         seed: u64,
     },
+    /// Who may see a row when PostgreSQL must be asked, without sockets and replication
+    Deciding {
+        /// Subscribers, two of whom share a room
+        #[arg(long, default_value_t = 200)]
+        people: usize,
+        /// How long each size of batch is tried
+        #[arg(long, default_value_t = 2.0)]
+        seconds: f64,
+        /// Connections that ask
+        #[arg(long, default_value_t = 4)]
+        connections: usize,
+    },
     /// Write the lines of a full run into the document
     Publish { results: PathBuf, document: PathBuf },
     /// The least that a server can do, on a free port that is printed
@@ -92,6 +106,11 @@ fn main() -> ExitCode {
         Some(Command::Yardstick) => yardstick::serve().map_err(Failure::from),
         Some(Command::Tied { program, arguments }) => Err(process::become_tied(program, arguments)),
         Some(Command::Soak { minutes, seed }) => run_soak(*minutes, *seed),
+        Some(Command::Deciding {
+            people,
+            seconds,
+            connections,
+        }) => deciding::measure(*people, Duration::from_secs_f64(*seconds), *connections),
         Some(Command::Publish { results, document }) => publish::publish(results, document),
         None => measure_rows(&arguments),
     };

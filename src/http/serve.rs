@@ -16,7 +16,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tower::Service as _;
@@ -33,21 +33,17 @@ const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 /// Connections that may wait to be accepted. When everybody comes back in the same second after a
 /// restart, those that find no place are not refused: their kernel tries again a second later, then
 /// after two, four, …. The kernel bounds this by `net.core.somaxconn` (listen(2)), 4,096 on Linux.
-const ACCEPT_QUEUE: u32 = 4096;
+const ACCEPT_QUEUE: i32 = 4096;
 
 /// Listens on `address`.
 ///
 /// # Errors
 /// When the address is not this machine's, not permitted, or taken.
-pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = match address {
-        SocketAddr::V4(_) => TcpSocket::new_v4()?,
-        SocketAddr::V6(_) => TcpSocket::new_v6()?,
-    };
-    // Connections of an earlier process that are being closed keep no later one from the port.
-    socket.set_reuseaddr(true)?;
-    socket.bind(address)?;
-    socket.listen(ACCEPT_QUEUE)
+pub async fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let listener = TcpListener::bind(address).await?;
+    // The queue of `bind` has 128 places. Listening again only changes its size.
+    rustix::net::listen(&listener, ACCEPT_QUEUE)?;
+    Ok(listener)
 }
 
 /// Serves `router` until `stop`, and returns when the last connection has ended. Handlers find

@@ -19,7 +19,7 @@ use crate::server::Server;
 use crate::writer::{Order, Writer};
 
 /// People who share a room, and so see each row of it.
-const PEOPLE_PER_ROOM: usize = 2;
+pub(crate) const PEOPLE_PER_ROOM: usize = 2;
 
 /// How long a row behind many others may take.
 const PATIENCE: Duration = Duration::from_secs(60);
