@@ -313,25 +313,25 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'realtime/10_messages.sql' and checksum = 'e820656b8ed453d4b1390879478c7e2f928167cd95b1dddab7eba4a471c24e5b'
+  where path = 'realtime/10_messages.sql' and checksum = 'e212b6dd85c6e74f60a91d2a41e7af7100e88ea278b5fed384cb9aca8641882f'
 ) as pending \gset
 \if :pending
 \echo definitions/realtime/10_messages.sql
 \ir definitions/realtime/10_messages.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('realtime/10_messages.sql', 'e820656b8ed453d4b1390879478c7e2f928167cd95b1dddab7eba4a471c24e5b')
+  ('realtime/10_messages.sql', 'e212b6dd85c6e74f60a91d2a41e7af7100e88ea278b5fed384cb9aca8641882f')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'realtime/20_partitions.sql' and checksum = '705f18b175bda7606f9269ed4bb81be9639d93040b77830b0fcc38eab009d63a'
+  where path = 'realtime/20_partitions.sql' and checksum = '205e2857ba30b723d595b5a3b7779dae884a6d8e4a86f129529a82323cdb105b'
 ) as pending \gset
 \if :pending
 \echo definitions/realtime/20_partitions.sql
 \ir definitions/realtime/20_partitions.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('realtime/20_partitions.sql', '705f18b175bda7606f9269ed4bb81be9639d93040b77830b0fcc38eab009d63a')
+  ('realtime/20_partitions.sql', '205e2857ba30b723d595b5a3b7779dae884a6d8e4a86f129529a82323cdb105b')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
@@ -344,6 +344,18 @@ select not exists (
 \ir definitions/realtime/30_policies.sql
 insert into chat.schema_definitions (path, checksum) values
   ('realtime/30_policies.sql', 'c9bf5507ae8c9ae7a04f9d1f1a4cb7e2cce62a3f8867012c353bd0297571cd36')
+on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
+\endif
+
+select not exists (
+  select from chat.schema_definitions
+  where path = 'realtime/40_publication.sql' and checksum = 'c0ebe30fd370212ddb6cd1770c7fc933d7951a6752031782e4d60cc6af4495cf'
+) as pending \gset
+\if :pending
+\echo definitions/realtime/40_publication.sql
+\ir definitions/realtime/40_publication.sql
+insert into chat.schema_definitions (path, checksum) values
+  ('realtime/40_publication.sql', 'c0ebe30fd370212ddb6cd1770c7fc933d7951a6752031782e4d60cc6af4495cf')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 

@@ -1317,6 +1317,8 @@ begin
   loop
     execute format('drop table realtime.%I', old_partition.relname);
   end loop;
+  -- rows of a day that never had a partition, or was given one too late
+  delete from realtime.messages_default m where m.inserted_at < (now() at time zone 'utc')::date - days_kept;
   return made;
 end
 $_$;
@@ -3037,27 +3039,26 @@ COMMENT ON FUNCTION public.mark_conversation_read(p_conversation_id uuid, p_up_t
 
 CREATE FUNCTION realtime.broadcast_changes(topic_name text, event_name text, operation text, table_name text, table_schema text, new record, old record, level text DEFAULT 'ROW'::text) RETURNS void
     LANGUAGE plpgsql
-    SET search_path TO ''
     AS $$
   begin
     if level = 'STATEMENT' then
       raise exception 'function can only be triggered for each row, not for each statement';
     end if;
-    if operation not in ('INSERT', 'UPDATE', 'DELETE') then
+    if operation in ('INSERT', 'UPDATE', 'DELETE') then
+      perform realtime.send(
+        jsonb_build_object(
+          'old_record', to_jsonb(old),
+          'record', to_jsonb(new),
+          'operation', operation,
+          'table', table_name,
+          'schema', table_schema
+        ),
+        event_name,
+        topic_name
+      );
+    else
       raise exception 'Unexpected operation type: %', operation;
     end if;
-
-    perform realtime.send(
-      jsonb_build_object(
-        'old_record', case when operation <> 'INSERT' then to_jsonb(old) end,
-        'record', case when operation <> 'DELETE' then to_jsonb(new) end,
-        'operation', operation,
-        'table', table_name,
-        'schema', table_schema
-      ),
-      event_name,
-      topic_name
-    );
   exception when others then
     raise exception 'Failed to process the row: %', sqlerrm;
   end
@@ -3067,16 +3068,17 @@ CREATE FUNCTION realtime.broadcast_changes(topic_name text, event_name text, ope
 
 CREATE FUNCTION realtime.send(payload jsonb, event text, topic text, private boolean DEFAULT true) RETURNS void
     LANGUAGE plpgsql
-    SET search_path TO ''
     AS $$
   declare
     message_id constant uuid := gen_random_uuid();
   begin
     begin
+      -- policies may ask for realtime.topic()
       perform set_config('realtime.topic', send.topic, true);
       insert into realtime.messages (id, payload, event, topic, private, extension)
       values (
         message_id,
+        -- what is no object has no room for an id and is sent as it is
         case when jsonb_typeof(send.payload) = 'object' and not send.payload ? 'id'
           then send.payload || jsonb_build_object('id', message_id)
           else send.payload
@@ -3097,7 +3099,6 @@ CREATE FUNCTION realtime.send(payload jsonb, event text, topic text, private boo
 
 CREATE FUNCTION realtime.send_binary(payload bytea, event text, topic text, private boolean DEFAULT true) RETURNS void
     LANGUAGE plpgsql
-    SET search_path TO ''
     AS $$
   begin
     begin
@@ -5374,6 +5375,10 @@ CREATE POLICY "people listen to their own chat topics" ON realtime.messages FOR 
 
 CREATE PUBLICATION supabase_realtime WITH (publish = 'insert, update, delete, truncate');
 
+-- Name: supabase_realtime_messages_publication; Type: PUBLICATION; Schema: -; Owner: -
+
+CREATE PUBLICATION supabase_realtime_messages_publication WITH (publish = 'insert, update, delete, truncate');
+
 -- Name: supabase_realtime conversation_receipts; Type: PUBLICATION TABLE; Schema: public; Owner: -
 
 ALTER PUBLICATION supabase_realtime ADD TABLE ONLY public.conversation_receipts;
@@ -5397,6 +5402,10 @@ ALTER PUBLICATION supabase_realtime ADD TABLE ONLY public.user_messages;
 -- Name: supabase_realtime user_presence; Type: PUBLICATION TABLE; Schema: public; Owner: -
 
 ALTER PUBLICATION supabase_realtime ADD TABLE ONLY public.user_presence;
+
+-- Name: supabase_realtime_messages_publication messages; Type: PUBLICATION TABLE; Schema: realtime; Owner: -
+
+ALTER PUBLICATION supabase_realtime_messages_publication ADD TABLE ONLY realtime.messages;
 
 -- Name: SCHEMA auth; Type: ACL; Schema: -; Owner: -
 

@@ -21,8 +21,8 @@ use crate::http::serve::{self, HEAD_DEADLINE, serve};
 use crate::http::{self, Authentication, metrics as metrics_route};
 use crate::observability::metrics::{DatabaseMetrics, Metrics};
 use crate::observability::readiness::Readiness;
-use crate::realtime::Realtime;
-use crate::replication::{Replication, ReplicationError};
+use crate::realtime::{Realtime, partitions};
+use crate::replication::{Replication, ReplicationError, Sinks};
 use crate::router::{Parts, router};
 use crate::shutdown::Tasks;
 use crate::visibility::Visibility;
@@ -122,11 +122,24 @@ impl App {
         .with_private_channels(owner.clone())
         .behind(TrustedProxies::new(&config.server.trusted_proxies));
         let sockets = realtime.clone();
+        tasks.spawn(
+            "message partitions",
+            partitions::run(
+                owner.clone(),
+                config.realtime.message_days_ahead,
+                config.realtime.message_days_kept,
+                tasks.clone(),
+            ),
+        );
         // After its listener: a full bus would stop it at once.
         let replication = Replication::start(
             &owner,
             &config.replication,
-            bus.change_sink(),
+            Sinks {
+                changes: bus.change_sink(),
+                messages: bus.message_sink(),
+                messages_live: bus.messages_live(),
+            },
             metrics.replication.clone(),
             readiness.clone(),
             tasks,

@@ -38,6 +38,27 @@ impl TableName {
     }
 }
 
+impl TableName {
+    /// Whether it is `realtime.messages`, whose rows are broadcasts, or one of its partitions: they
+    /// are called `messages_YYYY_MM_DD` and `messages_default`, and the log names them instead of
+    /// the table unless the publication says otherwise (PostgreSQL manual, CREATE PUBLICATION,
+    /// `publish_via_partition_root`).
+    pub fn is_messages(&self) -> bool {
+        let is_day = |rest: &str| {
+            rest.len() == 11
+                && rest.bytes().enumerate().all(|(at, byte)| match at {
+                    0 | 5 | 8 => byte == b'_',
+                    _ => byte.is_ascii_digit(),
+                })
+        };
+        self.schema == "realtime"
+            && self
+                .name
+                .strip_prefix("messages")
+                .is_some_and(|rest| rest.is_empty() || rest == "_default" || is_day(rest))
+    }
+}
+
 impl fmt::Display for TableName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{}", self.schema, self.name)
@@ -186,7 +207,7 @@ pub struct ChangeTransaction {
     pub commit_lsn: Lsn,
     /// When it was committed.
     pub committed_at: TimestampMicros,
-    /// Position within the transaction of `changes[0]`, counted from 0. With
+    /// Position among the transaction's row changes of `changes[0]`, counted from 0. With
     /// `commit_lsn` it names a change uniquely and for ever.
     pub first_ordinal: u64,
     /// The changes, in the order in which they were made.
@@ -195,6 +216,17 @@ pub struct ChangeTransaction {
     pub is_last: bool,
     /// Bytes of memory that `changes` takes, nearly: what queues of pieces are bounded by.
     pub bytes: usize,
+}
+
+/// Rows that one committed transaction, or a bounded piece of it, inserted into
+/// `realtime.messages`, in order. They are broadcasts and never row changes: they are in no
+/// [`ChangeTransaction`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InsertedMessages {
+    /// When they were committed.
+    pub committed_at: TimestampMicros,
+    /// Each row with its table as of then.
+    pub rows: Vec<(Arc<Relation>, Row)>,
 }
 
 /// What the change stream tells its listeners.
@@ -209,4 +241,30 @@ pub enum StreamEvent {
     Interrupted,
     /// The slot was lost: changes between the last one delivered and the next may be missing.
     Gap,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_are_known_by_their_table_and_its_partitions() {
+        let cases = [
+            ("realtime", "messages", true),
+            ("realtime", "messages_2026_11_24", true),
+            ("realtime", "messages_default", true),
+            ("realtime", "messages_2026_11_2x", false),
+            ("realtime", "messages_2026-11-24", false),
+            ("realtime", "messages_old", false),
+            ("realtime", "message", false),
+            ("public", "messages", false),
+        ];
+        for (schema, name, expected) in cases {
+            assert_eq!(
+                TableName::new(schema, name).is_messages(),
+                expected,
+                "{schema}.{name}"
+            );
+        }
+    }
 }

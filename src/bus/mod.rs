@@ -1,34 +1,71 @@
 //! What carries events between the parts of this process that must not know each other.
 //!
-//! In one process it is a bounded queue: whoever publishes faster than the listener works
+//! In one process it is bounded queues: whoever publishes faster than the listener works
 //! waits, so that a slow database check slows the reading of the log instead of filling memory.
+//! Row changes and the rows of `realtime.messages` have a queue each: what has to be decided about
+//! the former must not delay the latter, as long as the queue of changes has room.
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
-use crate::change::StreamEvent;
+use crate::change::{InsertedMessages, StreamEvent};
 
 /// The bus of one process. Replication publishes, the change feed listens.
 #[derive(Clone, Debug)]
 pub struct Bus {
     changes: mpsc::Sender<StreamEvent>,
+    messages: mpsc::Sender<InsertedMessages>,
+    messages_live: watch::Sender<bool>,
 }
 
 /// The receiving end, of which there is one: changes are worked on in commit order.
 #[derive(Debug)]
 pub struct Listener {
     changes: mpsc::Receiver<StreamEvent>,
+    /// Until it is taken out.
+    messages: Option<MessageListener>,
+}
+
+/// The receiving end for rows of `realtime.messages`.
+#[derive(Debug)]
+pub struct MessageListener {
+    messages: mpsc::Receiver<InsertedMessages>,
+    live: watch::Receiver<bool>,
 }
 
 impl Bus {
-    /// A bus that holds at most `capacity` events that the listener has not taken yet.
+    /// A bus that holds at most `capacity` events of each kind that the listener has not taken yet.
     pub fn new(capacity: usize) -> (Self, Listener) {
-        let (sender, receiver) = mpsc::channel(capacity);
-        (Self { changes: sender }, Listener { changes: receiver })
+        let (changes, change_receiver) = mpsc::channel(capacity);
+        let (messages, message_receiver) = mpsc::channel(capacity);
+        let (messages_live, live) = watch::channel(false);
+        let bus = Self {
+            changes,
+            messages,
+            messages_live,
+        };
+        let listener = Listener {
+            changes: change_receiver,
+            messages: Some(MessageListener {
+                messages: message_receiver,
+                live,
+            }),
+        };
+        (bus, listener)
     }
 
     /// Where the change stream is handed over.
     pub fn change_sink(&self) -> mpsc::Sender<StreamEvent> {
         self.changes.clone()
+    }
+
+    /// Where rows of `realtime.messages` are handed over.
+    pub fn message_sink(&self) -> mpsc::Sender<InsertedMessages> {
+        self.messages.clone()
+    }
+
+    /// Where is said whether such rows are handed over as they are committed.
+    pub fn messages_live(&self) -> watch::Sender<bool> {
+        self.messages_live.clone()
     }
 }
 
@@ -42,5 +79,28 @@ impl Listener {
     /// The next event, if one waits.
     pub fn try_next(&mut self) -> Option<StreamEvent> {
         self.changes.try_recv().ok()
+    }
+
+    /// The end for rows of `realtime.messages`, of which there is one: `None` when it was taken.
+    pub fn take_messages(&mut self) -> Option<MessageListener> {
+        self.messages.take()
+    }
+}
+
+impl MessageListener {
+    /// Waits for the next rows; `None` when every publisher is gone. Nothing is lost when the
+    /// future is dropped before it is done.
+    pub async fn next(&mut self) -> Option<InsertedMessages> {
+        self.messages.recv().await
+    }
+
+    /// The next rows, if some wait.
+    pub fn try_next(&mut self) -> Option<InsertedMessages> {
+        self.messages.try_recv().ok()
+    }
+
+    /// Whether rows come as they are committed, and when that changes.
+    pub fn watch_live(&self) -> watch::Receiver<bool> {
+        self.live.clone()
     }
 }

@@ -62,6 +62,12 @@ pub struct RealtimeConfig {
     pub max_presence_state_bytes: usize,
     /// The largest row that is sent whole.
     pub max_record_bytes: usize,
+    /// Stored messages that a join may have replayed.
+    pub replay_max_messages: i64,
+    /// Days beyond today for which `realtime.messages` has partitions, where it is ours.
+    pub message_days_ahead: i32,
+    /// Days before today whose messages are kept there.
+    pub message_days_kept: i32,
 }
 
 impl RealtimeConfig {
@@ -116,6 +122,9 @@ impl RealtimeConfig {
             presence_window: reader.milliseconds("realtime.presence_window_ms", 1..=86_400_000),
             max_presence_state_bytes,
             max_record_bytes: reader.whole("realtime.max_record_bytes", 1_024..=1 << 28),
+            replay_max_messages: reader.whole("realtime.replay_max_messages", 1..=10_000),
+            message_days_ahead: reader.whole("realtime.message_days_ahead", 1..=365),
+            message_days_kept: reader.whole("realtime.message_days_kept", 1..=3_650),
         }
     }
 }

@@ -94,6 +94,8 @@ pub struct ReplicationMetrics {
     pub transactions: Counter,
     /// Row changes in them.
     pub changes: Counter,
+    /// Rows inserted into `realtime.messages`.
+    pub messages: Counter,
     /// Bytes of the messages they came in.
     pub bytes: Counter,
     /// Tables emptied by TRUNCATE, of which subscribers are not told.
@@ -118,6 +120,11 @@ impl ReplicationMetrics {
             self.transactions.clone(),
         );
         registry.register("changes", "Row changes read", self.changes.clone());
+        registry.register(
+            "messages",
+            "Rows of realtime.messages read",
+            self.messages.clone(),
+        );
         registry.register("bytes", "Bytes of change messages read", self.bytes.clone());
         registry.register(
             "truncated_tables",
@@ -275,6 +282,10 @@ pub struct RealtimeMetrics {
     pub presence_diffs: Counter,
     /// Times something was refused because of a limit, by its setting.
     pub limits_reached: Family<LimitLabels, Counter>,
+    /// Rows of `realtime.messages` handed to the members of their topic.
+    pub database_broadcasts: Counter,
+    /// Rows of `realtime.messages` that cannot be broadcast.
+    pub database_broadcasts_refused: Counter,
 }
 
 /// A limit, named as the setting of `[realtime]` that raises it.
@@ -503,6 +514,16 @@ impl RealtimeMetrics {
             "presence_diffs",
             "Diffs of presence that were made",
             self.presence_diffs.clone(),
+        );
+        registry.register(
+            "database_broadcasts",
+            "Rows of realtime.messages handed to the members of their topic",
+            self.database_broadcasts.clone(),
+        );
+        registry.register(
+            "database_broadcasts_refused",
+            "Rows of realtime.messages that cannot be broadcast",
+            self.database_broadcasts_refused.clone(),
         );
     }
 }

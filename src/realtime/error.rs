@@ -122,6 +122,8 @@ pub enum JoinRefusal {
     Undecided(AuthorizeError),
     /// Replay of a public channel.
     ReplayOfPublicChannel,
+    /// What is to be replayed cannot be read from the join.
+    ReplayParams,
     /// Replay is not to be had.
     ReplayUnavailable,
     /// More bindings than this.
@@ -168,6 +170,7 @@ impl JoinRefusal {
             Self::ReplayOfPublicChannel => {
                 "UnableToReplayMessages: Replay is not allowed for public channels".into()
             }
+            Self::ReplayParams => "UnableToReplayMessages: Replay params are not valid".into(),
             Self::ReplayUnavailable => {
                 "UnableToReplayMessages: Realtime was unable to replay messages".into()
             }
@@ -282,6 +285,10 @@ impl PresenceRefusal {
         }
     }
 }
+/// What a channel hears once broadcasts from the database reach it (3.5).
+pub const MESSAGES_LIVE: &str = "Replication connection established";
+/// What it hears before it is closed because they do not.
+pub const MESSAGES_LATE: &str = "Replication connection was not established in time";
 
 /// What a channel without permission to read is told (3.4, 3.5).
 pub fn no_permission(sub_topic: &str) -> String {

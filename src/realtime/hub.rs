@@ -9,14 +9,19 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use bytes::Bytes;
 use dashmap::DashMap;
 use tokio::sync::watch;
+use uuid::Uuid;
 
 use super::channel::authorize::Permissions;
 use super::error::CloseReason;
 use super::frame::Frame;
 use super::outbound::{Fanout, Gate, Outbound, Queued};
 use super::presence_feed::PresenceFeed;
-use super::protocol::{Broadcast, BroadcastError, Ref, Serializer, ServerMessage, SystemNotice};
+use super::protocol::{
+    Broadcast, BroadcastError, Ref, Serializer, ServerMessage, SystemNotice, UserPayload,
+    push_replayed,
+};
 use super::rate::Rates;
+use super::replay::{ReplayedMessage, ReplayedPayload};
 use super::topic::{Audience, Seat, Topic, TopicKey};
 use crate::change::Action;
 use crate::observability::metrics::{DropReason, Limit, RealtimeMetrics};
@@ -78,6 +83,8 @@ pub struct Member {
     join_ref: Option<Ref>,
     /// Joined without a `config`: changes have another shape (protocol 3.1).
     is_legacy: bool,
+    /// It asked for a replay: what was replayed to it must not come again.
+    is_replaying: bool,
     gate: Gate,
     /// Whether it reads broadcasts, and presence. Policies may say otherwise of a private channel, and
     /// say another thing under another token.
@@ -124,6 +131,11 @@ impl Member {
         self.serializer
     }
 
+    /// Whether messages are replayed to it, or were.
+    pub(super) fn is_replaying(&self) -> bool {
+        self.is_replaying
+    }
+
     pub(super) fn seat(&self) -> &Seat {
         &self.seat
     }
@@ -142,6 +154,8 @@ pub struct MemberSpec {
     pub read: Permissions,
     /// It is sent a state of presence before any diff: [`Deliveries::presence_state`].
     pub awaits_state: bool,
+    /// It asked for a replay.
+    pub is_replaying: bool,
 }
 
 /// The sockets and channels of this process.
@@ -258,6 +272,7 @@ impl Hub {
             serializer,
             join_ref: spec.join_ref,
             is_legacy: spec.is_legacy,
+            is_replaying: spec.is_replaying,
             gate: Gate::default(),
             reads_broadcasts: AtomicBool::new(spec.read.broadcast),
             reads_presence: AtomicBool::new(spec.read.presence),
@@ -408,6 +423,8 @@ struct Batch {
     topic: Arc<Topic>,
     audience: Arc<Audience>,
     except: Option<ChannelId>,
+    /// Rows of `realtime.messages`: members with a replay get each by itself.
+    is_of_rows: bool,
     count: u64,
     v1: Vec<u8>,
     v2: Vec<u8>,
@@ -425,10 +442,85 @@ impl Deliveries<'_> {
         broadcast: &Broadcast<'_>,
         except: Option<ChannelId>,
     ) -> Result<usize, BroadcastError> {
+        self.gather(key, broadcast, except, false)
+    }
+
+    /// Sends a row of `realtime.messages`, whose id is in the metadata, to every member of its topic
+    /// that reads broadcasts and to whom it was not replayed (protocol 4.7). Returns how many
+    /// members the topic has.
+    ///
+    /// # Errors
+    /// As [`Deliveries::broadcast`].
+    pub fn row(
+        &mut self,
+        key: &TopicKey,
+        broadcast: &Broadcast<'_>,
+        id: Uuid,
+    ) -> Result<usize, BroadcastError> {
+        let members = self.gather(key, broadcast, None, true)?;
+        let Some(batch) = &self.batch else {
+            return Ok(members);
+        };
+        let (topic, audience) = (Arc::clone(&batch.topic), Arc::clone(&batch.audience));
+        for member in audience.replaying() {
+            if !member.reads_broadcasts.load(Ordering::Relaxed) {
+                continue;
+            }
+            let mut frame = Vec::new();
+            broadcast.push_frame(member.serializer, key.topic(), topic.json(), &mut frame);
+            if !frame.is_empty() {
+                let frame = Frame::shared(frame.into());
+                let queued = self
+                    .fanout
+                    .deliver_once(&member.outbound, &member.gate, id, frame);
+                if matches!(queued, Queued::ToFlush | Queued::Waits) {
+                    self.hub.rates.events.add(1);
+                }
+                self.note(queued, 1);
+            }
+        }
+        Ok(members)
+    }
+
+    /// Sends messages that are stored to a channel whose join is answered and whose gate is not
+    /// open yet. None of them comes to it again as a row.
+    pub fn replay(&mut self, channel: ChannelId, messages: &[ReplayedMessage]) {
+        let Some(member) = self.hub.member(channel) else {
+            return;
+        };
+        self.settle();
+        let mut frames = Vec::new();
+        for message in messages {
+            replayed_frame(
+                member.serializer,
+                &member.topic,
+                member.join_ref.as_ref(),
+                message,
+                &mut frames,
+            );
+        }
+        let ids = messages.iter().map(|message| message.id).collect();
+        member.outbound.note_replayed(&member.gate, ids);
+        if !frames.is_empty() {
+            let queued = self
+                .fanout
+                .send(&member.outbound, Frame::shared(frames.into()));
+            self.note(queued, messages.len() as u64);
+        }
+    }
+
+    fn gather(
+        &mut self,
+        key: &TopicKey,
+        broadcast: &Broadcast<'_>,
+        except: Option<ChannelId>,
+        is_of_rows: bool,
+    ) -> Result<usize, BroadcastError> {
         broadcast.check(key.topic())?;
         let continues = self.batch.as_ref().is_some_and(|batch| {
             batch.topic.key() == key
                 && batch.except == except
+                && batch.is_of_rows == is_of_rows
                 && batch.v1.len().max(batch.v2.len()) < MAX_BATCH_BYTES
         });
         if !continues {
@@ -441,6 +533,7 @@ impl Deliveries<'_> {
                 audience: topic.audience(),
                 topic,
                 except,
+                is_of_rows,
                 count: 0,
                 v1: Vec::new(),
                 v2: Vec::new(),
@@ -532,6 +625,7 @@ impl Deliveries<'_> {
             };
             if frames.is_empty()
                 || batch.except == Some(member.id)
+                || (batch.is_of_rows && member.is_replaying)
                 || !member.reads_broadcasts.load(Ordering::Relaxed)
             {
                 continue;
@@ -584,8 +678,40 @@ impl Deliveries<'_> {
             Queued::Overflowed => {
                 metrics.dropped(DropReason::QueueFull);
             }
-            // The socket is closing, or the channel has left: nobody is there to miss it.
-            Queued::Refused => {}
+            // The socket is closing, or the channel has left: nobody is there to miss it. Or the
+            // channel has it already.
+            Queued::Refused | Queued::Repeated => {}
+        }
+    }
+}
+
+/// Appends the frame of a stored message: JSON as a text push of the channel, anything else as a
+/// broadcast, which version 1 has no frame for (protocol 4.7).
+fn replayed_frame(
+    serializer: Serializer,
+    topic: &Topic,
+    join_ref: Option<&Ref>,
+    message: &ReplayedMessage,
+    frames: &mut Vec<u8>,
+) {
+    let metadata = format!("{{\"replayed\":true,\"id\":\"{}\"}}", message.id);
+    match &message.payload {
+        ReplayedPayload::Json(payload) => push_replayed(
+            serializer,
+            (topic.json(), join_ref),
+            (&message.event, payload, &metadata),
+            frames,
+        ),
+        ReplayedPayload::Binary(payload) => {
+            let broadcast = Broadcast::User {
+                event: &message.event,
+                metadata: &metadata,
+                payload: UserPayload::Binary(payload),
+            };
+            // A name too long for the frame was refused when the row was live, too.
+            if broadcast.check(topic.key().topic()).is_ok() {
+                broadcast.push_frame(serializer, topic.key().topic(), topic.json(), frames);
+            }
         }
     }
 }

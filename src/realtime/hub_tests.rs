@@ -31,6 +31,7 @@ fn join(hub: &Hub, name: &str, is_private: bool, serializer: Serializer) -> Clie
         is_legacy: false,
         read: Permissions::ALL,
         awaits_state: false,
+        is_replaying: false,
     };
     hub.attach(client.channel, spec, serializer, &client.outbound);
     hub.open(client.channel);
@@ -110,6 +111,58 @@ fn a_member_may_be_left_out_for_what_it_is_or_may_not() {
     assert_eq!(old.received(), "", "no binary frame for version 1");
 }
 
+/// A row of one byte, whose id is made of it.
+fn send_row(hub: &Hub, byte: u8) {
+    let broadcast = Broadcast::User {
+        event: "e",
+        metadata: "",
+        payload: UserPayload::Binary(&[byte]),
+    };
+    let id = Uuid::from_u128(u128::from(byte));
+    hub.deliveries()
+        .row(&TopicKey::new("a", true), &broadcast, id)
+        .unwrap();
+}
+
+#[test]
+fn what_was_replayed_does_not_come_again_whenever_the_row_comes() {
+    let hub = Hub::new(RealtimeMetrics::default());
+    let plain = join(&hub, "a", true, Serializer::V2);
+    let (channel, outbound) = (hub.next_channel(), Arc::new(Outbound::new(None, LIMITS)));
+    let spec = MemberSpec {
+        topic: TopicKey::new("a", true),
+        join_ref: None,
+        is_legacy: false,
+        read: Permissions::default(),
+        awaits_state: false,
+        is_replaying: true,
+    };
+    hub.attach(channel, spec, Serializer::V2, &outbound);
+    let client = Client { channel, outbound };
+    // Not for it: whether it may read is not known.
+    send_row(&hub, b'0');
+    hub.permit(channel, Permissions::ALL);
+    // While the stored messages are read.
+    send_row(&hub, b'2');
+    send_row(&hub, b'3');
+    let messages: Vec<_> = [b'1', b'2', b'4']
+        .map(|byte| ReplayedMessage {
+            id: Uuid::from_u128(u128::from(byte)),
+            event: "e".to_owned(),
+            payload: ReplayedPayload::Binary(vec![byte]),
+        })
+        .into();
+    hub.deliveries().replay(channel, &messages);
+    hub.open(channel);
+    for byte in *b"4564" {
+        send_row(&hub, byte);
+    }
+    send(&hub, "a", true, b'x', None);
+    // A row comes once; a fourth that comes again is no row that was replayed.
+    assert_eq!(client.received(), "1243564x");
+    assert_eq!(plain.received(), "0234564x");
+}
+
 #[test]
 fn broadcasts_before_the_reply_to_a_join_come_after_it_in_their_order() {
     let hub = Hub::new(RealtimeMetrics::default());
@@ -121,6 +174,7 @@ fn broadcasts_before_the_reply_to_a_join_come_after_it_in_their_order() {
         is_legacy: false,
         read: Permissions::ALL,
         awaits_state: false,
+        is_replaying: false,
     };
     hub.attach(late, spec, Serializer::V2, &outbound);
     send(&hub, "b", false, b'1', None);

@@ -2,14 +2,16 @@
 //!
 //! A *socket* is a connection; a *session* is what it stands for, without any I/O; a *channel* is
 //! a session's membership of a *topic*. Three things come in: messages of clients, which a session
-//! turns into effects, broadcasts over HTTP, and row changes from the bus, which the change feed hands
-//! to the channels that may see them. All leave through the bounded queue of a socket. Who is present
-//! on a topic is kept with the topic, and the presence feed tells its members what changes.
+//! turns into effects, and broadcasts over HTTP; row changes from the bus, which the change feed hands
+//! to the channels that may see them; and rows of `realtime.messages`, which go to the members of
+//! their topic. All leave through the bounded queue of a socket. Who is present on a topic is kept with
+//! the topic, and the presence feed tells its members what changes.
 
 pub mod admission;
 pub mod api;
 pub mod change_feed;
 pub mod channel;
+pub mod database_broadcast;
 mod drain;
 pub mod error;
 pub mod frame;
@@ -19,10 +21,12 @@ pub mod handshake;
 pub mod hub;
 pub mod limits;
 pub mod outbound;
+pub mod partitions;
 pub mod presence;
 pub mod presence_feed;
 pub mod protocol;
 pub mod rate;
+pub mod replay;
 pub mod session;
 pub mod socket;
 pub mod topic;
@@ -33,12 +37,14 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::routing::any;
+use tokio::sync::watch;
 
 use self::admission::Admission;
 use self::channel::TokenMarks;
 use self::channel::authorize::Authorizer;
 use self::hub::Hub;
 use self::rate::Rates;
+use self::replay::Replayer;
 use self::session::Shared;
 use self::work::Workshop;
 use crate::auth::Verifier;
@@ -66,7 +72,7 @@ impl Realtime {
     pub fn start(
         verifier: Verifier,
         visibility: Visibility,
-        listener: Listener,
+        mut listener: Listener,
         config: RealtimeConfig,
         metrics: RealtimeMetrics,
         tasks: &Tasks,
@@ -75,6 +81,22 @@ impl Realtime {
         let keeping = rate::keep(Arc::clone(&rates), tasks.token().clone());
         tasks.spawn("rates", keeping);
         let hub = Arc::new(Hub::new(metrics).with_rates(rates));
+        let messages = listener.take_messages();
+        let messages_live = match &messages {
+            Some(messages) => messages.watch_live(),
+            None => watch::channel(false).1,
+        };
+        if let Some(messages) = messages {
+            tasks.spawn(
+                "database broadcasts",
+                database_broadcast::run(
+                    messages,
+                    Arc::clone(&hub),
+                    config.max_broadcast_bytes,
+                    tasks.clone(),
+                ),
+            );
+        }
         tasks.spawn(
             "change feed",
             change_feed::run(
@@ -104,7 +126,9 @@ impl Realtime {
             workshop: Arc::new(Workshop {
                 visibility,
                 authorizer: None,
+                replayer: None,
                 hub: Arc::clone(&hub),
+                messages_live,
             }),
             shared: Arc::new(Shared {
                 verifier,
@@ -131,12 +155,14 @@ impl Realtime {
         drain::drain(&self.shared.hub, window).await;
     }
 
-    /// Lets private channels be joined by those whom the policies of `realtime.messages` let read.
-    /// Without this they are refused. The login of `connector` must own that table, or be allowed
-    /// to insert into it, and be allowed to take on the roles of tokens.
+    /// Lets private channels be joined by those whom the policies of `realtime.messages` let read,
+    /// and replays what is stored there. Without this they are refused. The login of `connector`
+    /// must own that table, or be allowed to insert into it and bypass its policies, and be allowed
+    /// to take on the roles of tokens.
     #[must_use]
     pub fn with_private_channels(mut self, connector: Connector) -> Self {
         let mut workshop = (*self.workshop).clone();
+        workshop.replayer = Some(Replayer::new(connector.clone(), &self.tasks));
         workshop.authorizer = Some(Authorizer::new(connector, &self.tasks));
         self.workshop = Arc::new(workshop);
         self

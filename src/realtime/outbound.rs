@@ -14,6 +14,7 @@ use std::task::Waker;
 use bytes::Bytes;
 use futures_util::task::AtomicWaker;
 use tokio::net::TcpStream;
+use uuid::Uuid;
 
 use super::error::CloseReason;
 use super::frame::Frame;
@@ -77,6 +78,8 @@ pub enum Queued {
     ToFlush,
     /// It waits, and somebody else is going to flush.
     Waits,
+    /// The channel had it already, by replay.
+    Repeated,
     /// The socket is closing.
     Refused,
     /// It was one too many: the socket is now closing.
@@ -88,9 +91,27 @@ pub enum Queued {
 #[derive(Debug, Default)]
 pub struct Gate {
     state: AtomicU8,
-    /// Deliveries made before the join was answered. Taken under the lock of the outbound, so
-    /// never contended.
-    held: Mutex<Vec<Frame>>,
+    /// Taken under the lock of the outbound, so never contended.
+    inside: Mutex<Inside>,
+}
+
+#[derive(Debug, Default)]
+struct Inside {
+    /// Deliveries made before the join was answered; those of rows with their id.
+    held: Vec<(Option<Uuid>, Frame)>,
+    /// Ids of messages that were replayed and have not come as rows. In no order: there are some
+    /// hundred at most, and only while they may still come.
+    replayed: Vec<Uuid>,
+}
+
+impl Inside {
+    /// Whether the row was replayed. It comes once, so this forgets it.
+    fn take_replayed(&mut self, id: Option<Uuid>) -> bool {
+        let place = id.and_then(|id| self.replayed.iter().position(|replayed| *replayed == id));
+        place
+            .map(|place| self.replayed.swap_remove(place))
+            .is_some()
+    }
 }
 
 impl Gate {
@@ -141,9 +162,9 @@ impl Outbound {
         let mut queue = self.lock();
         if gate.state.load(Ordering::Relaxed) == Gate::HELD {
             gate.state.store(Gate::OPEN, Ordering::Relaxed);
-            let held = std::mem::take(&mut *gate.lock_held());
-            for frame in held {
-                if queue.closing.is_none() {
+            let mut inside = gate.lock();
+            for (id, frame) in std::mem::take(&mut inside.held) {
+                if queue.closing.is_none() && !inside.take_replayed(id) {
                     queue.bytes += frame.wire_len();
                     queue.frames.push_back(frame);
                 }
@@ -157,7 +178,13 @@ impl Outbound {
     pub fn shut(&self, gate: &Gate) {
         let _order = self.lock();
         gate.state.store(Gate::SHUT, Ordering::Relaxed);
-        gate.lock_held().clear();
+        *gate.lock() = Inside::default();
+    }
+
+    /// These were replayed to the channel: as rows they are held back.
+    pub fn note_replayed(&self, gate: &Gate, ids: Vec<Uuid>) {
+        let _order = self.lock();
+        gate.lock().replayed = ids;
     }
 
     /// Whether anything waits that the socket did not take.
@@ -230,18 +257,23 @@ impl Outbound {
             return Queued::Waits;
         }
         drop(queue);
-        self.enqueue(Some(gate), Frame::shared(frames.clone()))
+        self.enqueue(Some((gate, None)), Frame::shared(frames.clone()))
     }
 
-    fn enqueue(&self, gate: Option<&Gate>, frame: Frame) -> Queued {
+    fn enqueue(&self, gate: Option<(&Gate, Option<Uuid>)>, frame: Frame) -> Queued {
         let mut queue = self.lock();
         if queue.closing.is_some() {
             return Queued::Refused;
         }
-        match gate.map_or(Gate::OPEN, |gate| gate.state.load(Ordering::Relaxed)) {
-            Gate::OPEN => {}
-            Gate::HELD => return self.hold(gate, frame, queue),
-            _ => return Queued::Refused,
+        if let Some((gate, id)) = gate {
+            match gate.state.load(Ordering::Relaxed) {
+                Gate::OPEN if id.is_some() && gate.lock().take_replayed(id) => {
+                    return Queued::Repeated;
+                }
+                Gate::OPEN => {}
+                Gate::HELD => return self.hold(gate, id, frame, queue),
+                _ => return Queued::Refused,
+            }
         }
         let bytes = queue.bytes + frame.wire_len();
         let is_full = queue.frames.len() >= self.limits.frames || bytes > self.limits.bytes;
@@ -265,15 +297,19 @@ impl Outbound {
         }
     }
 
-    fn hold(&self, gate: Option<&Gate>, frame: Frame, queue: MutexGuard<'_, Queue>) -> Queued {
-        if let Some(gate) = gate {
-            let mut held = gate.lock_held();
-            if held.len() >= self.limits.frames {
-                drop(held);
-                return self.overflow(queue);
-            }
-            held.push(frame);
+    fn hold(
+        &self,
+        gate: &Gate,
+        id: Option<Uuid>,
+        frame: Frame,
+        queue: MutexGuard<'_, Queue>,
+    ) -> Queued {
+        let mut inside = gate.lock();
+        if inside.held.len() >= self.limits.frames {
+            drop(inside);
+            return self.overflow(queue);
         }
+        inside.held.push((id, frame));
         Queued::Waits
     }
 
@@ -292,8 +328,8 @@ impl Outbound {
 }
 
 impl Gate {
-    fn lock_held(&self) -> MutexGuard<'_, Vec<Frame>> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Inside> {
+        self.inside.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -377,7 +413,18 @@ impl Fanout {
     /// Queues `frame` for a channel: held while its join is not answered, dropped when it has
     /// left.
     pub fn deliver(&mut self, outbound: &Arc<Outbound>, gate: &Gate, frame: Frame) -> Queued {
-        self.note(outbound, outbound.enqueue(Some(gate), frame))
+        self.note(outbound, outbound.enqueue(Some((gate, None)), frame))
+    }
+
+    /// Queues the frame of a row for a channel, unless the row was replayed to it.
+    pub fn deliver_once(
+        &mut self,
+        outbound: &Arc<Outbound>,
+        gate: &Gate,
+        id: Uuid,
+        frame: Frame,
+    ) -> Queued {
+        self.note(outbound, outbound.enqueue(Some((gate, Some(id))), frame))
     }
 
     /// Writes `frames` for a channel now; queues them where other frames wait already.

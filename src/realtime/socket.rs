@@ -433,6 +433,15 @@ impl Socket {
                     let work = self.workshop.authorize(order);
                     self.do_aside(work);
                 }
+                Effect::ReadStored(order) => {
+                    let work = self.workshop.read_stored(order);
+                    self.do_aside(work);
+                }
+                Effect::Replay(channel, messages) => deliveries.replay(channel, &messages),
+                Effect::AwaitMessages(channel, topic) => {
+                    let work = self.workshop.await_messages(channel, topic);
+                    self.do_aside(work);
+                }
             }
         }
         if effects.capacity() <= 4 {

@@ -79,6 +79,8 @@ pub struct Audience {
     members: Box<[Arc<Member>]>,
     has_v1: bool,
     has_v2: bool,
+    /// Some of them had messages replayed to them.
+    has_replaying: bool,
 }
 
 impl Audience {
@@ -93,6 +95,16 @@ impl Audience {
             Serializer::V1 => self.has_v1,
             Serializer::V2 => self.has_v2,
         }
+    }
+
+    /// Those to whom messages are replayed, or were.
+    pub(super) fn replaying(&self) -> impl Iterator<Item = &Arc<Member>> {
+        let members = if self.has_replaying {
+            &*self.members
+        } else {
+            &[]
+        };
+        members.iter().filter(|member| member.is_replaying())
     }
 }
 
@@ -151,6 +163,7 @@ impl Topic {
                 members: list.as_slice().into(),
                 has_v1: speaks(Serializer::V1),
                 has_v2: speaks(Serializer::V2),
+                has_replaying: list.iter().any(|member| member.is_replaying()),
             })
         });
         Arc::clone(audience)

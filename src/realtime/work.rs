@@ -9,18 +9,24 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::{Either, select};
+use tokio::sync::watch;
 
 use super::channel::authorize::{Authorizer, Permissions};
 use super::hub::{Hub, StreamState};
 use super::protocol::sub_topic;
-use super::session::{AuthorizeOrder, Outcome, SubscribeOrder, WorkResult};
-use crate::visibility::{SubscribeError, Visibility};
+use super::replay::Replayer;
+use super::session::{AuthorizeOrder, Outcome, ReplayOrder, SubscribeOrder, WorkResult};
+use crate::visibility::{ChannelId, SubscribeError, Visibility};
 
 /// Pause before the second attempt to register bindings that met no database.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 
 /// Pause between attempts at most. The original retries after 5 to 10 seconds.
 const LONGEST_PAUSE: Duration = Duration::from_secs(8);
+
+/// How long a channel waits that wants to hear when broadcasts from the database are live: as in
+/// the original.
+const MESSAGES_PATIENCE: Duration = Duration::from_secs(60);
 
 /// Work under way.
 pub type Work = Pin<Box<dyn Future<Output = Done> + Send>>;
@@ -40,8 +46,12 @@ pub struct Workshop {
     pub visibility: Visibility,
     /// Asks for permissions, where there is somebody to ask.
     pub authorizer: Option<Authorizer>,
+    /// Reads stored messages, where there are some.
+    pub replayer: Option<Replayer>,
     /// Knows where the change stream stands.
     pub hub: Arc<Hub>,
+    /// Whether broadcasts from the database are live.
+    pub messages_live: watch::Receiver<bool>,
 }
 
 impl Workshop {
@@ -95,6 +105,51 @@ impl Workshop {
         })
     }
 
+    /// Reads the stored messages that a join asks for.
+    pub fn read_stored(&self, order: ReplayOrder) -> Work {
+        let replayer = self.replayer.clone();
+        Box::pin(async move {
+            let topic = sub_topic(&order.topic);
+            let messages = match &replayer {
+                Some(replayer) => match replayer.read(topic, order.params, order.max_bytes).await {
+                    Ok(messages) => Some(messages),
+                    Err(error) => {
+                        let cause = std::error::Error::source(&error).map(ToString::to_string);
+                        tracing::warn!(%error, cause, "stored messages are not replayed");
+                        None
+                    }
+                },
+                None => None,
+            };
+            Done {
+                outcome: Outcome {
+                    channel: order.channel,
+                    topic: order.topic,
+                    result: WorkResult::Stored(messages),
+                },
+                rest: None,
+            }
+        })
+    }
+
+    /// Waits until broadcasts from the database are live, but not for ever.
+    pub fn await_messages(&self, channel: ChannelId, topic: Arc<str>) -> Work {
+        let mut live = self.messages_live.clone();
+        Box::pin(async move {
+            let waiting = tokio::time::timeout(MESSAGES_PATIENCE, live.wait_for(|live| *live));
+            // Where nobody will ever say so the wait ends at once.
+            let is_live = matches!(waiting.await, Ok(Ok(_)));
+            Done {
+                outcome: Outcome {
+                    channel,
+                    topic,
+                    result: WorkResult::MessagesLive(is_live),
+                },
+                rest: None,
+            }
+        })
+    }
+
     async fn register(self, order: SubscribeOrder) -> Done {
         self.pause(order.failures).await;
         let result = self
@@ -116,7 +171,7 @@ impl Workshop {
     async fn settled(
         &self,
         result: Result<(), SubscribeError>,
-        channel: crate::visibility::ChannelId,
+        channel: ChannelId,
         until_live: bool,
     ) -> Result<StreamState, SubscribeError> {
         result?;

@@ -1,4 +1,4 @@
-//! Messages to [`ChangeTransaction`]s: whole ones, or bounded chunks of a large one.
+//! Messages to [`Chunk`]s: whole transactions, or bounded pieces of a large one.
 //!
 //! Guarantees, for a stream that starts at or before [`Position`]: chunks leave in commit order;
 //! each change leaves once, although PostgreSQL repeats everything that was not yet acknowledged
@@ -7,14 +7,19 @@
 //!
 //! What tells a repetition is the pair (commit LSN, ordinal). Commit records have strictly rising
 //! positions, and decoding the same transaction again gives the same changes in the same order,
-//! because it reads the catalogs as they were then.
+//! because it reads the catalogs as they were then. Rows inserted into `realtime.messages` are
+//! counted apart from the changes: they go another way, and may be read by one connection and not
+//! by the next, when their publication has come or gone.
+
+use std::sync::Arc;
 
 use thiserror::Error;
 
 use super::pgoutput::WalMessage;
 use super::relation_cache::RelationCache;
 use crate::change::{
-    ChangeEvent, ChangeTransaction, ColumnValue, Lsn, OldRow, Row, RowChange, TimestampMicros,
+    ChangeEvent, ChangeTransaction, ColumnValue, InsertedMessages, Lsn, OldRow, Relation, Row,
+    RowChange, TimestampMicros,
 };
 
 /// Why messages do not make a transaction. Each means that messages are missing or out of order,
@@ -67,17 +72,32 @@ pub(super) struct Position {
     pub commit_lsn: Lsn,
     /// How many changes of it were.
     pub changes: u64,
+    /// How many rows of `realtime.messages` in it were.
+    pub messages: u64,
     /// Whether all of it was, so that it need not be looked at again.
     pub is_whole: bool,
 }
 
 impl Position {
-    /// Counts a chunk as handed over.
-    pub(super) fn advance(&mut self, chunk: &ChangeTransaction) {
+    /// Counts a chunk's messages as handed over, before its changes are.
+    pub(super) fn advance_messages(&mut self, chunk: &Chunk) {
+        let transaction = &chunk.transaction;
         *self = Self {
-            commit_lsn: chunk.commit_lsn,
-            changes: chunk.first_ordinal + chunk.changes.len() as u64,
-            is_whole: chunk.is_last,
+            commit_lsn: transaction.commit_lsn,
+            changes: transaction.first_ordinal,
+            messages: chunk.messages_end,
+            is_whole: false,
+        };
+    }
+
+    /// Counts all of a chunk as handed over.
+    pub(super) fn advance(&mut self, chunk: &Chunk) {
+        let transaction = &chunk.transaction;
+        *self = Self {
+            commit_lsn: transaction.commit_lsn,
+            changes: transaction.first_ordinal + transaction.changes.len() as u64,
+            messages: chunk.messages_end,
+            is_whole: transaction.is_last,
         };
     }
 
@@ -85,9 +105,15 @@ impl Position {
         if commit_lsn < self.commit_lsn || (commit_lsn == self.commit_lsn && self.is_whole) {
             Skip::All
         } else if commit_lsn == self.commit_lsn {
-            Skip::First(self.changes)
+            Skip::First {
+                changes: self.changes,
+                messages: self.messages,
+            }
         } else {
-            Skip::First(0)
+            Skip::First {
+                changes: 0,
+                messages: 0,
+            }
         }
     }
 }
@@ -96,14 +122,33 @@ impl Position {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Skip {
     All,
-    First(u64),
+    First { changes: u64, messages: u64 },
+}
+
+/// A transaction, or a bounded piece of one.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Chunk {
+    /// Its row changes; may be empty.
+    pub transaction: ChangeTransaction,
+    /// Its rows of `realtime.messages`; may be empty.
+    pub messages: InsertedMessages,
+    /// How many such rows of the transaction are handed over once these are.
+    pub messages_end: u64,
+}
+
+impl Chunk {
+    /// Whether there is something in it for those who listen to row changes: a last piece without
+    /// changes tells them that a transaction whose first pieces they had is over.
+    pub(super) fn has_changes(&self) -> bool {
+        !self.transaction.changes.is_empty() || self.transaction.first_ordinal > 0
+    }
 }
 
 /// What one message brought.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Step {
     /// A chunk to hand over.
-    pub chunk: Option<ChangeTransaction>,
+    pub chunk: Option<Chunk>,
     /// The position to acknowledge once the chunk, and all before it, is handed over.
     pub acknowledge: Option<Lsn>,
     /// Tables emptied by TRUNCATE, which subscribers do not hear of.
@@ -125,6 +170,9 @@ struct Open {
     /// Ordinal of the next change of this transaction.
     next_ordinal: u64,
     changes: Vec<ChangeEvent>,
+    /// Ordinal of the next row of `realtime.messages`.
+    next_message: u64,
+    messages: Vec<(Arc<Relation>, Row)>,
     bytes: usize,
 }
 
@@ -208,6 +256,8 @@ impl Assembler {
             skip: position.skip(commit_lsn),
             next_ordinal: 0,
             changes: Vec::new(),
+            next_message: 0,
+            messages: Vec::new(),
             bytes: 0,
         });
         Ok(Step::default())
@@ -226,16 +276,27 @@ impl Assembler {
             .open
             .as_mut()
             .ok_or(AssembleError::OutsideTransaction)?;
-        let ordinal = open.next_ordinal;
-        open.next_ordinal += 1;
-        match open.skip {
-            Skip::All => return Ok(Step::default()),
-            Skip::First(count) if ordinal < count => return Ok(Step::default()),
-            Skip::First(_) => {}
-        }
+        let Skip::First { changes, messages } = open.skip else {
+            return Ok(Step::default());
+        };
         let relation = relations
             .get(relation_oid)
             .ok_or(AssembleError::UnknownRelation(relation_oid))?;
+        let is_message = relation.table.is_messages();
+        if is_message && !matches!(row, RowChange::Insert { .. }) {
+            // Only what is sent is told; that the table is tidied up concerns nobody.
+            return Ok(Step::default());
+        }
+        let (next, handed_over) = if is_message {
+            (&mut open.next_message, messages)
+        } else {
+            (&mut open.next_ordinal, changes)
+        };
+        let ordinal = *next;
+        *next += 1;
+        if ordinal < handed_over {
+            return Ok(Step::default());
+        }
         for image in images(&row) {
             if image.0.len() != relation.columns.len() {
                 return Err(AssembleError::ColumnCount {
@@ -246,10 +307,13 @@ impl Assembler {
             }
         }
         let bytes = bytes + size_in_memory(&row);
-        let is_full = open.changes.len() >= self.limits.changes
+        let is_full = open.held() >= self.limits.changes
             || open.bytes.saturating_add(bytes) > self.limits.bytes;
-        let chunk = (is_full && !open.changes.is_empty()).then(|| open.take_chunk(ordinal, false));
-        open.changes.push(ChangeEvent { relation, row });
+        let chunk = (is_full && open.held() > 0).then(|| open.take_chunk(Some(is_message), false));
+        match row {
+            RowChange::Insert { new } if is_message => open.messages.push((relation, new)),
+            row => open.changes.push(ChangeEvent { relation, row }),
+        }
         open.bytes += bytes;
         Ok(Step {
             chunk,
@@ -265,9 +329,9 @@ impl Assembler {
                 found: commit_lsn,
             });
         }
-        let is_begun = matches!(open.skip, Skip::First(count) if count > 0);
-        let ordinal = open.next_ordinal;
-        let chunk = (is_begun || !open.changes.is_empty()).then(|| open.take_chunk(ordinal, true));
+        let is_begun =
+            matches!(open.skip, Skip::First { changes, messages } if changes + messages > 0);
+        let chunk = (is_begun || open.held() > 0).then(|| open.take_chunk(None, true));
         Ok(Step {
             chunk,
             acknowledge: Some(end_lsn),
@@ -277,17 +341,31 @@ impl Assembler {
 }
 
 impl Open {
-    /// The changes collected so far, the last of which stands before `end`.
-    fn take_chunk(&mut self, end: u64, is_last: bool) -> ChangeTransaction {
+    /// Changes and messages collected so far.
+    fn held(&self) -> usize {
+        self.changes.len() + self.messages.len()
+    }
+
+    /// What was collected so far. `counted` is the kind of a row that has its ordinal already and
+    /// is not in it: whether it is a message.
+    fn take_chunk(&mut self, counted: Option<bool>, is_last: bool) -> Chunk {
         let bytes = std::mem::take(&mut self.bytes);
         let changes = std::mem::take(&mut self.changes);
-        ChangeTransaction {
-            commit_lsn: self.commit_lsn,
-            committed_at: self.committed_at,
-            first_ordinal: end - changes.len() as u64,
-            changes,
-            is_last,
-            bytes,
+        let changes_end = self.next_ordinal - u64::from(counted == Some(false));
+        Chunk {
+            transaction: ChangeTransaction {
+                commit_lsn: self.commit_lsn,
+                committed_at: self.committed_at,
+                first_ordinal: changes_end - changes.len() as u64,
+                changes,
+                is_last,
+                bytes,
+            },
+            messages: InsertedMessages {
+                committed_at: self.committed_at,
+                rows: std::mem::take(&mut self.messages),
+            },
+            messages_end: self.next_message - u64::from(counted == Some(true)),
         }
     }
 }
@@ -317,18 +395,19 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::change::{Column, Relation, ReplicaIdentity, TableName};
+    use crate::change::{Column, ReplicaIdentity, TableName};
 
     const OID: u32 = 7;
+    const MESSAGES_OID: u32 = 9;
     const UNBOUNDED: ChunkLimits = ChunkLimits {
         changes: usize::MAX,
         bytes: usize::MAX,
     };
 
-    fn relation() -> WalMessage {
+    fn relation(oid: u32, schema: &str, name: &str) -> WalMessage {
         WalMessage::Relation(Relation {
-            oid: OID,
-            table: TableName::new("public", "note"),
+            oid,
+            table: TableName::new(schema, name),
             identity: ReplicaIdentity::Default,
             columns: vec![Column {
                 name: "id".to_owned(),
@@ -348,8 +427,12 @@ mod tests {
     }
 
     fn insert(value: &str) -> WalMessage {
+        insert_into(OID, value)
+    }
+
+    fn insert_into(relation_oid: u32, value: &str) -> WalMessage {
         WalMessage::Insert {
-            relation_oid: OID,
+            relation_oid,
             new: Row(vec![ColumnValue::Text(Bytes::from(value.to_owned()))]),
         }
     }
@@ -371,24 +454,89 @@ mod tests {
             .collect()
     }
 
-    /// Feeds `messages` to a fresh assembler, as one connection does, handing over everything.
+    /// The same with rows of `realtime.messages` among them, where `kinds` says so.
+    fn mixed_transaction(lsn: u64, kinds: &[bool]) -> Vec<WalMessage> {
+        let mut counts = [0, 0];
+        let inserts = kinds.iter().map(|is_message| {
+            let (oid, count) = match is_message {
+                true => (MESSAGES_OID, &mut counts[1]),
+                false => (OID, &mut counts[0]),
+            };
+            let insert = insert_into(oid, &format!("{lsn}.{count}"));
+            *count += 1;
+            insert
+        });
+        std::iter::once(begin(lsn))
+            .chain(inserts.collect::<Vec<_>>())
+            .chain(std::iter::once(commit(lsn)))
+            .collect()
+    }
+
+    /// What both listeners were handed.
+    #[derive(Debug, Default, PartialEq, Eq)]
+    struct HandedOver {
+        chunks: Vec<ChangeTransaction>,
+        messages: Vec<String>,
+    }
+
+    impl HandedOver {
+        fn take_messages(&mut self, chunk: &Chunk) {
+            for (_, row) in &chunk.messages.rows {
+                let [ColumnValue::Text(value)] = row.0.as_slice() else {
+                    panic!("one value");
+                };
+                self.messages
+                    .push(String::from_utf8(value.to_vec()).unwrap());
+            }
+        }
+    }
+
+    /// Feeds `messages` to a fresh assembler, as one connection does, handing over everything; but
+    /// of the chunk with the number `dies_in` only the messages, after which it ends.
+    fn connection(
+        messages: &[WalMessage],
+        limits: ChunkLimits,
+        position: &mut Position,
+        dies_in: Option<usize>,
+        handed_over: &mut HandedOver,
+    ) -> Result<(), AssembleError> {
+        let mut assembler = Assembler::new(limits);
+        let mut relations = RelationCache::default();
+        for relation in [
+            relation(OID, "public", "note"),
+            relation(MESSAGES_OID, "realtime", "messages_2026_11_24"),
+        ] {
+            assembler.push(relation, 0, &mut relations, position)?;
+        }
+        let mut number = 0;
+        for message in messages {
+            let step = assembler.push(message.clone(), 10, &mut relations, position)?;
+            let Some(chunk) = step.chunk else { continue };
+            if !chunk.messages.rows.is_empty() {
+                handed_over.take_messages(&chunk);
+                position.advance_messages(&chunk);
+            }
+            if dies_in == Some(number) {
+                return Ok(());
+            }
+            number += 1;
+            position.advance(&chunk);
+            if chunk.has_changes() {
+                handed_over.chunks.push(chunk.transaction);
+            }
+        }
+        Ok(())
+    }
+
+    /// One connection that does not die.
     fn stream(
         messages: &[WalMessage],
         limits: ChunkLimits,
         position: &mut Position,
     ) -> Result<Vec<ChangeTransaction>, AssembleError> {
-        let mut assembler = Assembler::new(limits);
-        let mut relations = RelationCache::default();
-        assembler.push(relation(), 0, &mut relations, position)?;
-        let mut chunks = Vec::new();
-        for message in messages {
-            let step = assembler.push(message.clone(), 10, &mut relations, position)?;
-            if let Some(chunk) = step.chunk {
-                position.advance(&chunk);
-                chunks.push(chunk);
-            }
-        }
-        Ok(chunks)
+        let mut handed_over = HandedOver::default();
+        connection(messages, limits, position, None, &mut handed_over)?;
+        Ok(handed_over.chunks)
     }
 
     /// (commit, ordinal, value, is the chunk's last change and the chunk is the last)
@@ -488,6 +636,7 @@ mod tests {
         let position = Position {
             commit_lsn: Lsn(10),
             changes: 1,
+            messages: 0,
             is_whole: true,
         };
         let mut assembler = Assembler::new(UNBOUNDED);
@@ -507,12 +656,45 @@ mod tests {
         let mut position = Position {
             commit_lsn: Lsn(10),
             changes: 2,
+            messages: 0,
             is_whole: false,
         };
         let chunks = stream(&transaction(10, 2), UNBOUNDED, &mut position).expect("well formed");
         assert_eq!(chunks.len(), 1);
         assert!(chunks[0].changes.is_empty() && chunks[0].is_last);
         assert!(position.is_whole);
+    }
+
+    #[test]
+    fn rows_of_the_messages_table_go_apart_and_only_inserts_of_them() {
+        let old = Row(vec![ColumnValue::Null]);
+        let mut messages = mixed_transaction(10, &[true, false, true]);
+        messages.insert(
+            2,
+            WalMessage::Update {
+                relation_oid: MESSAGES_OID,
+                old: None,
+                new: old.clone(),
+            },
+        );
+        messages.insert(
+            3,
+            WalMessage::Delete {
+                relation_oid: MESSAGES_OID,
+                old: OldRow::Key(old),
+            },
+        );
+        let mut handed_over = HandedOver::default();
+        let mut position = Position::default();
+        connection(&messages, UNBOUNDED, &mut position, None, &mut handed_over)
+            .expect("well formed");
+        assert_eq!(handed_over.messages, ["10.0", "10.1"]);
+        assert_eq!(flatten(&handed_over.chunks), ["10.0"]);
+
+        // Nothing but messages: those who listen to changes hear nothing of it.
+        let messages = mixed_transaction(20, &[true]);
+        assert_eq!(stream(&messages, UNBOUNDED, &mut position), Ok(Vec::new()));
+        assert!(position.is_whole && position.commit_lsn == Lsn(20));
     }
 
     #[test]
@@ -557,19 +739,22 @@ mod tests {
         /// not acknowledged: everything arrives once and in order.
         #[test]
         fn cut_connections_lose_and_repeat_nothing(
-            sizes in vec(0_usize..9, 1..8),
+            sizes in vec(vec(any::<bool>(), 0_usize..9), 1..8),
             changes in 1_usize..5,
-            cuts in vec((any::<prop::sample::Index>(), any::<prop::sample::Index>()), 0..6),
+            cuts in vec(
+                (any::<prop::sample::Index>(), any::<prop::sample::Index>(), prop::option::of(0_usize..4)),
+                0..6,
+            ),
         ) {
             let limits = ChunkLimits { changes, bytes: usize::MAX };
             let transactions: Vec<Vec<WalMessage>> = sizes
                 .iter()
                 .enumerate()
-                .map(|(index, &count)| transaction(10 * (index as u64 + 1), count))
+                .map(|(index, kinds)| mixed_transaction(10 * (index as u64 + 1), kinds))
                 .collect();
             let mut position = Position::default();
-            let mut chunks = Vec::new();
-            for (from, cut) in cuts {
+            let mut handed_over = HandedOver::default();
+            for (from, cut, dies_in) in cuts {
                 // The server may start at any transaction up to the first that is not whole.
                 let done = transactions
                     .iter()
@@ -583,21 +768,26 @@ mod tests {
                 let messages: Vec<WalMessage> =
                     transactions[from.index(done + 1).min(transactions.len() - 1)..].concat();
                 let messages = &messages[..cut.index(messages.len() + 1)];
-                chunks.extend(stream(messages, limits, &mut position).expect("well formed"));
+                connection(messages, limits, &mut position, dies_in, &mut handed_over)
+                    .expect("well formed");
             }
-            chunks.extend(
-                stream(&transactions.concat(), limits, &mut position).expect("well formed"),
-            );
-            let expected: Vec<String> = sizes
-                .iter()
-                .enumerate()
-                .flat_map(|(index, &count)| {
-                    (0..count).map(move |ordinal| format!("{}.{ordinal}", 10 * (index + 1)))
-                })
-                .collect();
-            prop_assert_eq!(flatten(&chunks), expected);
-            let closed = chunks.iter().filter(|chunk| chunk.is_last).count();
-            prop_assert_eq!(closed, sizes.iter().filter(|&&count| count > 0).count());
+            connection(&transactions.concat(), limits, &mut position, None, &mut handed_over)
+                .expect("well formed");
+            let expected = |kind: bool| -> Vec<String> {
+                sizes
+                    .iter()
+                    .enumerate()
+                    .flat_map(|(index, kinds)| {
+                        let count = kinds.iter().filter(|is_message| **is_message == kind).count();
+                        (0..count).map(move |ordinal| format!("{}.{ordinal}", 10 * (index + 1)))
+                    })
+                    .collect()
+            };
+            prop_assert_eq!(flatten(&handed_over.chunks), expected(false));
+            prop_assert_eq!(&handed_over.messages, &expected(true));
+            let closed = handed_over.chunks.iter().filter(|chunk| chunk.is_last).count();
+            let with_changes = sizes.iter().filter(|kinds| kinds.contains(&false)).count();
+            prop_assert_eq!(closed, with_changes);
         }
     }
 }

@@ -5,6 +5,7 @@ use thiserror::Error;
 
 use super::assemble::AssembleError;
 use super::pgoutput::DecodeError;
+use super::publication::MESSAGES_PUBLICATION;
 use crate::db::connect::ConnectError;
 
 /// Why replication cannot be started, or will never be live.
@@ -50,6 +51,8 @@ pub(super) enum SessionError {
         "The slot holds {held_bytes} bytes of write-ahead log, more than the {limit_bytes} allowed"
     )]
     WalHeld { held_bytes: u64, limit_bytes: u64 },
+    #[error("There are other publications to read now")]
+    PublicationsChanged,
     #[error("The server closed the replication stream")]
     Ended,
     #[error("Nobody listens to changes any more")]
@@ -86,11 +89,25 @@ impl SessionError {
         }
     }
 
+    /// Whether the publication of `realtime.messages` did not exist when a change was written.
+    /// Reading on without it loses no row change, and it is read again later (`slot_watch`).
+    pub(super) fn is_without_messages(&self, is_streaming: bool) -> bool {
+        match self {
+            Self::Stream(PgWireError::Server(text)) => {
+                is_streaming
+                    && self.sqlstate() == Some("42704")
+                    && text.contains(&format!("\"{MESSAGES_PUBLICATION}\""))
+            }
+            _ => false,
+        }
+    }
+
     /// Whether reading the slot again would end the same way, so that only a new slot helps.
     /// `is_streaming`: the server had accepted the slot before this error.
     ///
-    /// - 42704 while streaming: the publication did not exist when the change was written. The
-    ///   decoder looks it up in the catalogs as of then, so creating it now does not help.
+    /// - 42704 while streaming: the publication of row changes did not exist when the change was
+    ///   written. The decoder looks it up in the catalogs as of then, so creating it now does not
+    ///   help.
     /// - 58P01: the log the slot needs is gone.
     ///
     /// A slot that is missing (42704 before streaming) or invalidated (55000) shows in
@@ -99,7 +116,7 @@ impl SessionError {
         match self {
             Self::WalHeld { .. } => true,
             Self::Stream(_) => match self.sqlstate() {
-                Some("42704") => is_streaming,
+                Some("42704") => is_streaming && !self.is_without_messages(is_streaming),
                 Some("58P01") => true,
                 _ => false,
             },
@@ -167,6 +184,11 @@ mod tests {
                 true,
             ),
             ("terminating connection (SQLSTATE 57P01)", true, false),
+            (
+                "publication \"supabase_realtime_messages_publication\" does not exist (SQLSTATE 42704)",
+                true,
+                false,
+            ),
             (
                 "replication slot \"s\" is active for PID 1 (SQLSTATE 55006)",
                 false,

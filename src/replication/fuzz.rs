@@ -77,18 +77,24 @@ fn read(
         let Some(chunk) = step.chunk else {
             continue;
         };
-        assert!(chunk.changes.len() <= limits.changes);
-        assert!(chunk.bytes <= limits.bytes || chunk.changes.len() == 1);
+        let messages = chunk.messages.rows.len();
+        let held = chunk.transaction.changes.len() + messages;
+        position.advance(&chunk);
+        let messages_before = chunk.messages_end - messages as u64;
+        let chunk = chunk.transaction;
+        assert!(held <= limits.changes);
+        assert!(chunk.bytes <= limits.bytes || held == 1);
         if begun.commit_lsn == chunk.commit_lsn {
             assert_eq!(chunk.first_ordinal, begun.changes, "without a gap");
+            assert_eq!(messages_before, begun.messages, "without a gap");
         } else {
+            assert_eq!(messages_before, 0, "from the beginning");
             assert!(
                 chunk.commit_lsn > begun.commit_lsn,
                 "in the order of commits"
             );
             assert_eq!(chunk.first_ordinal, 0, "from the beginning");
         }
-        position.advance(&chunk);
         chunks.push(chunk);
     }
     chunks

@@ -1,8 +1,8 @@
-//! Row changes out of PostgreSQL's write-ahead log, into a bounded queue.
+//! Row changes, and messages to be broadcast, out of PostgreSQL's write-ahead log into bounded queues.
 //!
 //! # What is guaranteed
-//! While the slot exists, every change that is committed to a published table is handed over
-//! exactly once, in commit order, however often the connection drops, within one run of this
+//! While the slot exists, every change that is committed to a published table, and every row that
+//! is inserted into `realtime.messages`, is handed over exactly once, in commit order, however often the connection drops, within one run of this
 //! process. A new run continues at the last acknowledgement: what was handed over shortly before a
 //! crash may come again. When the slot is lost, [`StreamEvent::Gap`] says so; it comes after the new
 //! slot exists, so that a listener who then reads the tables has missed nothing.
@@ -11,6 +11,11 @@
 //! A position is acknowledged once the sink has taken everything before it, never earlier. A full
 //! sink stops the reading and nothing else: keep-alives go on. The log that PostgreSQL must keep
 //! meanwhile is bounded by [`ReplicationConfig::max_wal_held_bytes`].
+//!
+//! # The publications
+//! Two: the configured one, and that of `realtime.messages`, which Supabase's own server uses as
+//! well. One that is missing does not stop the reading of the other; one that is made later is
+//! read as soon as nothing older than it is left to be read.
 //!
 //! # The slot
 //! Permanent, one per database, made after the publication (`slot`, `publication`, `prepare`).
@@ -37,7 +42,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::change::{Lsn, StreamEvent, TimestampMicros};
+use crate::change::{InsertedMessages, Lsn, StreamEvent, TimestampMicros};
 use crate::config::ReplicationConfig;
 use crate::db::connect::Connector;
 use crate::observability::metrics::ReplicationMetrics;
@@ -45,7 +50,7 @@ use crate::observability::readiness::Readiness;
 use crate::shutdown::Tasks;
 
 pub use error::ReplicationError;
-pub use publication::{PublishedTable, published_tables};
+pub use publication::{MESSAGES_PUBLICATION, PublishedTable, published_tables};
 
 use slot::SlotName;
 use stream::{Memory, Stream};
@@ -81,6 +86,18 @@ pub struct ReplicationStatus {
     pub last_error: Option<String>,
 }
 
+/// Where a stream hands over what it reads.
+#[derive(Clone, Debug)]
+pub struct Sinks {
+    /// Row changes, and what becomes of the stream, in its place among them.
+    pub changes: mpsc::Sender<StreamEvent>,
+    /// Rows of `realtime.messages`. Apart from the row changes, because they need no decision
+    /// about who may see them: they leave as they are read.
+    pub messages: mpsc::Sender<InsertedMessages>,
+    /// Whether a row that is inserted into `realtime.messages` now will be handed over.
+    pub messages_live: watch::Sender<bool>,
+}
+
 /// The running stream.
 pub struct Replication {
     status: watch::Receiver<ReplicationStatus>,
@@ -89,7 +106,7 @@ pub struct Replication {
 }
 
 impl Replication {
-    /// Starts to stream into `sink` and returns at once; [`Replication::ready`] waits until the
+    /// Starts to stream into `sinks` and returns at once; [`Replication::ready`] waits until the
     /// stream is live. The database need not be there yet.
     ///
     /// # Errors
@@ -97,7 +114,7 @@ impl Replication {
     pub fn start(
         connector: &Connector,
         config: &ReplicationConfig,
-        sink: mpsc::Sender<StreamEvent>,
+        sinks: Sinks,
         metrics: ReplicationMetrics,
         readiness: Readiness,
         tasks: &Tasks,
@@ -118,7 +135,7 @@ impl Replication {
             address,
             config: config.clone(),
             slot,
-            sink,
+            sinks,
             status,
             metrics,
             readiness,

@@ -8,7 +8,7 @@ use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
 
 use super::error::SessionError;
-use super::publication;
+use super::publication::{self, Publications};
 use super::slot::{self, Holder, SlotName};
 use super::transport::{APPLICATION_NAME, answered};
 use crate::config::ReplicationConfig;
@@ -42,7 +42,7 @@ pub(super) struct Preparation {
 }
 
 impl Preparation {
-    /// Makes publication and slot ready.
+    /// Makes publication and slot ready, and tells which publications there are.
     ///
     /// # Errors
     /// [`SessionError::SlotBusy`] while somebody else reads the slot, [`SessionError::Stopped`],
@@ -54,17 +54,17 @@ impl Preparation {
         name: &SlotName,
         config: &ReplicationConfig,
         stop: &CancellationToken,
-    ) -> Result<SlotOrigin, SessionError> {
+    ) -> Result<(SlotOrigin, Publications), SessionError> {
         let looking = async {
-            publication::ensure(client, &config.publication).await?;
-            Ok::<_, SessionError>(slot::inspect(client, name).await?)
+            let publications = publication::ensure(client, &config.publication).await?;
+            Ok::<_, SessionError>((publications, slot::inspect(client, name).await?))
         };
-        let state = answered("looking at publication and slot", looking).await?;
+        let (publications, state) = answered("looking at publication and slot", looking).await?;
         let Some(state) = state else {
             slot::create(client, connector, name, stop).await?;
             tracing::info!(slot = %name, "replication slot made");
             self.needs_new_slot = false;
-            return Ok(SlotOrigin::Made);
+            return Ok((SlotOrigin::Made, publications));
         };
         if !state.is_ours {
             return Err(SessionError::ForeignSlot(name.to_string()));
@@ -80,7 +80,7 @@ impl Preparation {
         self.other = None;
         let is_over_limit = state.held_bytes > config.max_wal_held_bytes;
         if !(state.is_lost || is_over_limit || self.needs_new_slot) {
-            return Ok(SlotOrigin::Found);
+            return Ok((SlotOrigin::Found, publications));
         }
         tracing::warn!(
             slot = %name,
@@ -91,7 +91,7 @@ impl Preparation {
         answered("dropping the slot", slot::drop(client, name)).await?;
         slot::create(client, connector, name, stop).await?;
         self.needs_new_slot = false;
-        Ok(SlotOrigin::Replaced)
+        Ok((SlotOrigin::Replaced, publications))
     }
 
     /// Ends the walsender `pid` if its client is our own last connection, or one of ours that has

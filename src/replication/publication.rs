@@ -1,7 +1,7 @@
-//! The publication: which tables are streamed.
+//! The publications: which tables are streamed as row changes, and `realtime.messages`.
 //!
-//! It must exist before the slot does. A slot reads the catalogs as they were when a change was
-//! written, so that one made earlier fails for ever at the first change.
+//! One must exist before the slot does. A slot reads the catalogs as they were when a change was
+//! written, so that one made earlier fails for ever at the first change (before PostgreSQL 18).
 
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
@@ -9,23 +9,103 @@ use tokio_postgres::error::SqlState;
 use super::error::SessionError;
 use crate::change::{ReplicaIdentity, TableName};
 
-/// Makes sure that the publication exists, creating it empty where the role may.
-pub(super) async fn ensure(client: &Client, name: &str) -> Result<(), SessionError> {
-    let exists = client
-        .query_opt(
-            "select 1 from pg_catalog.pg_publication where pubname = $1::text",
-            &[&name],
-        )
-        .await?
-        .is_some();
-    if exists {
-        return Ok(());
+/// The publication of `realtime.messages`, by the name under which Supabase's own server makes and
+/// expects it. The schema makes it where the table is ours; it is never altered here.
+pub const MESSAGES_PUBLICATION: &str = "supabase_realtime_messages_publication";
+
+/// Which of the two publications there are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Publications {
+    /// The configured one, for row changes.
+    pub changes: bool,
+    /// [`MESSAGES_PUBLICATION`], in a form that can be read together with the other.
+    pub messages: bool,
+}
+
+impl Publications {
+    /// Whether one is in `self` and not in `read`.
+    pub(super) fn exceed(self, read: Self) -> bool {
+        self.changes && !read.changes || self.messages && !read.messages
     }
+
+    /// Their names as pgoutput wants them: it folds names that are not quoted to lower case.
+    pub(super) fn names(self, changes: &str) -> Vec<String> {
+        let changes = self.changes.then(|| quote_identifier(changes));
+        let messages = self
+            .messages
+            .then(|| quote_identifier(MESSAGES_PUBLICATION));
+        changes.into_iter().chain(messages).collect()
+    }
+}
+
+/// Looks which publications there are.
+///
+/// One table must not have different column lists in the publications of a stream (PostgreSQL
+/// manual, 31.4): where row changes of `realtime.messages` are published with one, it counts for
+/// the whole stream to go on, and the messages' publication as absent.
+pub(super) async fn look(
+    client: &Client,
+    changes: &str,
+) -> Result<Publications, tokio_postgres::Error> {
+    const SQL: &str = "
+        select exists (select from pg_catalog.pg_publication where pubname = $1::text)
+             , exists (select from pg_catalog.pg_publication where pubname = $2::text)
+             , exists (select from pg_catalog.pg_publication_rel as member
+                         join pg_catalog.pg_publication as publication
+                           on publication.oid = member.prpubid
+                         join pg_catalog.pg_class as class on class.oid = member.prrelid
+                        where publication.pubname = $1::text
+                          and member.prattrs is not null
+                          and class.relname like 'messages%'
+                          and class.relnamespace = pg_catalog.to_regnamespace('realtime'))";
+    let row = client
+        .query_one(SQL, &[&changes, &MESSAGES_PUBLICATION])
+        .await?;
+    let (has_messages, conflicts) = (row.try_get::<_, bool>(1)?, row.try_get::<_, bool>(2)?);
+    if has_messages && conflicts {
+        tracing::warn!(
+            publication = changes,
+            "realtime.messages is published with a column list: broadcasts from the database are \
+             not read until it is taken out"
+        );
+    }
+    Ok(Publications {
+        changes: row.try_get(0)?,
+        messages: has_messages && !conflicts,
+    })
+}
+
+/// Makes sure that the publication for row changes exists, creating it empty where the role may,
+/// and tells which there are.
+///
+/// # Errors
+/// [`SessionError::PublicationMissing`] when there is nothing to read at all; one publication that
+/// is missing does not stop the reading of the other.
+pub(super) async fn ensure(client: &Client, name: &str) -> Result<Publications, SessionError> {
+    let mut found = look(client, name).await?;
+    if !found.changes {
+        found.changes = create(client, name).await?;
+        if !found.changes && !found.messages {
+            return Err(SessionError::PublicationMissing(name.to_owned()));
+        }
+        if !found.changes {
+            tracing::warn!(
+                publication = name,
+                "the publication is missing and may not be created by this role: row changes do \
+                 not reach subscribers"
+            );
+        }
+    }
+    Ok(found)
+}
+
+/// Creates the publication for row changes; `false` where the role may not.
+async fn create(client: &Client, name: &str) -> Result<bool, SessionError> {
     let create = format!("create publication {}", quote_identifier(name));
     match client.batch_execute(&create).await {
         Ok(()) => {
             tracing::info!(publication = name, "publication created, without tables");
-            Ok(())
+            Ok(true)
         }
         // Somebody else was faster.
         Err(error)
@@ -34,11 +114,9 @@ pub(super) async fn ensure(client: &Client, name: &str) -> Result<(), SessionErr
                 Some(&SqlState::DUPLICATE_OBJECT | &SqlState::UNIQUE_VIOLATION)
             ) =>
         {
-            Ok(())
+            Ok(true)
         }
-        Err(error) if error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) => {
-            Err(SessionError::PublicationMissing(name.to_owned()))
-        }
+        Err(error) if error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) => Ok(false),
         Err(error) => Err(error.into()),
     }
 }
@@ -109,6 +187,27 @@ fn quote_identifier(name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_publications_that_are_there_are_named() {
+        let cases = [
+            (true, true, 2),
+            (true, false, 1),
+            (false, true, 1),
+            (false, false, 0),
+        ];
+        for (changes, messages, count) in cases {
+            let found = Publications { changes, messages };
+            assert_eq!(found.names("P").len(), count);
+            assert!(!found.exceed(found));
+            assert_eq!(found.exceed(Publications::default()), count > 0);
+        }
+        let both = Publications {
+            changes: true,
+            messages: true,
+        };
+        assert_eq!(both.names("My Changes")[0], "\"My Changes\"");
+    }
 
     #[test]
     fn identifiers_are_quoted() {

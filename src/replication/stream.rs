@@ -5,20 +5,21 @@ use std::time::Duration;
 
 use pgwire_replication::{ReplicationClient, ReplicationEvent};
 use tokio::sync::mpsc::error::TrySendError;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::assemble::{Assembler, ChunkLimits, Position, Step};
+use super::assemble::{Assembler, Chunk, ChunkLimits, Position, Step};
 use super::error::SessionError;
 use super::pgoutput::{self, WalMessage};
 use super::prepare::{Preparation, SlotOrigin};
+use super::publication::Publications;
 use super::relation_cache::RelationCache;
 use super::slot::{self, SlotName};
 use super::slot_watch::{self, SlotWatch};
 use super::transport::{self, Address, Cluster, Opened};
-use super::{ReplicationStatus, StreamState};
-use crate::change::{ChangeTransaction, Lsn, StreamEvent};
+use super::{ReplicationStatus, Sinks, StreamState};
+use crate::change::{InsertedMessages, Lsn, StreamEvent};
 use crate::config::ReplicationConfig;
 use crate::db::connect::Connector;
 use crate::observability::metrics::ReplicationMetrics;
@@ -46,7 +47,7 @@ pub(super) struct Stream {
     pub address: Address,
     pub config: ReplicationConfig,
     pub slot: SlotName,
-    pub sink: mpsc::Sender<StreamEvent>,
+    pub sinks: Sinks,
     pub status: watch::Sender<ReplicationStatus>,
     pub metrics: ReplicationMetrics,
     pub readiness: Readiness,
@@ -73,6 +74,9 @@ pub(super) struct Memory {
     owes_interrupted: bool,
     /// A gap that listeners have not been told of.
     owes_gap: bool,
+    /// A change that is not acknowledged was written before the publication of
+    /// `realtime.messages` was made: the next connection reads without it.
+    without_messages: bool,
 }
 
 impl Stream {
@@ -85,6 +89,11 @@ impl Stream {
             let Err(error) = self.session().await;
             if matches!(error, SessionError::Stopped | SessionError::SinkClosed) {
                 break;
+            }
+            if matches!(error, SessionError::PublicationsChanged) {
+                tracing::info!(slot = %self.slot, "a publication has come or gone: the stream begins again");
+                self.memory.without_messages = false;
+                continue;
             }
             let is_progress = progress != (self.memory.acknowledged, self.memory.position);
             if is_progress || begun.elapsed() >= LIVED {
@@ -115,18 +124,22 @@ impl Stream {
         self.memory.attempts += 1;
         let stop = self.stop.clone();
         let control = stoppable(&stop, slot_watch::connect(&self.connector, &self.tasks)).await?;
-        let origin = self
+        let (origin, mut reading) = self
             .memory
             .preparation
             .prepare(&control, &self.connector, &self.slot, &self.config, &stop)
             .await?;
         self.take_slot(origin);
+        // A new slot begins behind whatever the old one could not read.
+        self.memory.without_messages &= origin == SlotOrigin::Found && reading.changes;
+        reading.messages &= !self.memory.without_messages;
 
         let opening = transport::open(
             &self.address,
             attempt,
             &self.slot,
             &self.config,
+            reading,
             self.memory.acknowledged,
         );
         let Opened {
@@ -149,6 +162,8 @@ impl Stream {
             pid,
             max_wal_held_bytes: self.config.max_wal_held_bytes,
             interval: self.config.check_interval,
+            publication: self.config.publication.clone(),
+            reading,
         };
         let status = self.status.clone();
         let metrics = self.metrics.clone();
@@ -168,8 +183,9 @@ impl Stream {
             biased;
             () = stop.cancelled() => SessionError::Stopped,
             error = watching => error,
-            ended = self.pump(&mut client) => { let Err(error) = ended; error }
+            ended = self.pump(&mut client, reading) => { let Err(error) = ended; error }
         };
+        self.sinks.messages_live.send_replace(false);
         self.note_lost_slot(&error, true);
         say_goodbye(client).await;
         Err(error)
@@ -213,11 +229,16 @@ impl Stream {
 
     fn note_lost_slot(&mut self, error: &SessionError, is_streaming: bool) {
         self.memory.preparation.needs_new_slot |= error.needs_new_slot(is_streaming);
+        self.memory.without_messages |= error.is_without_messages(is_streaming);
     }
 
     /// Hands over what comes until the connection ends.
-    async fn pump(&mut self, client: &mut ReplicationClient) -> Result<Infallible, SessionError> {
-        self.announce_live().await?;
+    async fn pump(
+        &mut self,
+        client: &mut ReplicationClient,
+        reading: Publications,
+    ) -> Result<Infallible, SessionError> {
+        self.announce_live(reading).await?;
         let mut assembler = Assembler::new(ChunkLimits {
             changes: self.config.chunk_max_changes,
             bytes: self.config.chunk_max_bytes,
@@ -288,14 +309,41 @@ impl Stream {
         Ok(())
     }
 
-    /// Gives a chunk to the sink, waiting for room. Only then does it count as handed over: when
-    /// this future is dropped before, the chunk comes again with the next connection.
-    async fn hand_over(&mut self, chunk: ChangeTransaction) -> Result<(), SessionError> {
+    /// Gives a chunk to the sinks, waiting for room: its messages first, because those who wait for
+    /// them need not wait for who may see its row changes. What was given counts as handed over;
+    /// when this future is dropped before, the rest of the chunk comes again with the next
+    /// connection.
+    ///
+    /// A full sink of row changes stops the reading of the log, and then messages wait, too: they
+    /// come out of the same log in the order of commits. The alternatives are worse: to hold back
+    /// row changes without bound, or a second slot, for which the database decodes all of its log
+    /// a second time.
+    async fn hand_over(&mut self, mut chunk: Chunk) -> Result<(), SessionError> {
         let mut position = self.memory.position;
         position.advance(&chunk);
-        let changes = chunk.changes.len() as u64;
-        let (commit_lsn, committed_at) = (chunk.commit_lsn, chunk.committed_at);
-        self.send(StreamEvent::Changes(chunk.into())).await?;
+        let messages = chunk.messages.rows.len() as u64;
+        if messages > 0 {
+            let mut half_way = self.memory.position;
+            half_way.advance_messages(&chunk);
+            let room = self.sinks.messages.reserve().await;
+            room.map_err(|_| SessionError::SinkClosed)?
+                .send(std::mem::replace(
+                    &mut chunk.messages,
+                    InsertedMessages {
+                        committed_at: chunk.transaction.committed_at,
+                        rows: Vec::new(),
+                    },
+                ));
+            self.memory.position = half_way;
+            self.metrics.messages.inc_by(messages);
+        }
+        let changes = chunk.transaction.changes.len() as u64;
+        let (commit_lsn, committed_at) =
+            (chunk.transaction.commit_lsn, chunk.transaction.committed_at);
+        if chunk.has_changes() {
+            self.send(StreamEvent::Changes(chunk.transaction.into()))
+                .await?;
+        }
         self.memory.position = position;
         self.metrics.changes.inc_by(changes);
         if position.is_whole {
@@ -317,7 +365,8 @@ impl Stream {
     /// Tells listeners that the stream runs, after the gap they missed if there was one: the new
     /// slot exists by now, so what they read from the tables on hearing of the gap and what
     /// follows here leave nothing out.
-    async fn announce_live(&mut self) -> Result<(), SessionError> {
+    async fn announce_live(&mut self, reading: Publications) -> Result<(), SessionError> {
+        self.sinks.messages_live.send_replace(reading.messages);
         if self.memory.owes_interrupted {
             self.send(StreamEvent::Interrupted).await?;
             self.memory.owes_interrupted = false;
@@ -364,7 +413,8 @@ impl Stream {
             status.last_error = Some(error.with_causes());
         });
         if std::mem::take(&mut self.memory.is_live) {
-            self.memory.owes_interrupted = match self.sink.try_send(StreamEvent::Interrupted) {
+            let sink = &self.sinks.changes;
+            self.memory.owes_interrupted = match sink.try_send(StreamEvent::Interrupted) {
                 Ok(()) => false,
                 Err(TrySendError::Full(_)) => true,
                 Err(TrySendError::Closed(_)) => return Err(SessionError::SinkClosed),
@@ -374,7 +424,8 @@ impl Stream {
     }
 
     async fn send(&self, event: StreamEvent) -> Result<(), SessionError> {
-        self.sink
+        self.sinks
+            .changes
             .send(event)
             .await
             .map_err(|_| SessionError::SinkClosed)

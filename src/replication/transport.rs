@@ -6,6 +6,7 @@ use pgwire_replication::{ReplicationClient, ReplicationConfig as WireConfig, Ssl
 use tokio_postgres::config::{Host, SslMode as UrlSslMode};
 
 use super::error::{ReplicationError, SessionError};
+use super::publication::Publications;
 use super::slot::SlotName;
 use crate::change::Lsn;
 use crate::config::ReplicationConfig;
@@ -112,6 +113,7 @@ impl Address {
         attempt: usize,
         slot: &SlotName,
         config: &ReplicationConfig,
+        reading: Publications,
     ) -> WireConfig {
         let (target, port) = &self.hosts[attempt % self.hosts.len()];
         let is_socket = target.host.starts_with('/');
@@ -131,7 +133,7 @@ impl Address {
             self.password.as_str(),
             self.database.as_str(),
             slot.as_str(),
-            config.publication.as_str(),
+            reading.names(&config.publication),
         )
         .with_port(*port)
         .with_tls(tls)
@@ -210,17 +212,18 @@ pub(super) struct Opened {
     pub pid: i32,
 }
 
-/// Logs in. `attempt` chooses among several hosts; `start` is where to begin reading, at least what
+/// Logs in. `attempt` chooses among several hosts; `reading` are the publications to read; `start` is where to begin reading, at least what
 /// the slot has as acknowledged.
 pub(super) async fn open(
     address: &Address,
     attempt: usize,
     slot: &SlotName,
     config: &ReplicationConfig,
+    reading: Publications,
     start: Lsn,
 ) -> Result<Opened, SessionError> {
     let config = address
-        .wire_config(attempt, slot, config)
+        .wire_config(attempt, slot, config, reading)
         .with_start_lsn(pgwire_replication::Lsn::from_u64(start.0));
     let mut client = ReplicationClient::connect_gated(config).await?;
     let identified = answered("opening the replication connection", async {
@@ -264,6 +267,11 @@ mod tests {
     fn address(url: &str) -> Address {
         Address::new(&Connector::new(url).expect("a good URL")).expect("a usable URL")
     }
+
+    const READING: Publications = Publications {
+        changes: true,
+        messages: true,
+    };
 
     fn config() -> ReplicationConfig {
         ReplicationConfig {
@@ -325,7 +333,7 @@ mod tests {
             ),
         ];
         for (url, host, port, mode, name) in cases {
-            let config = address(url).wire_config(0, &slot(), &config());
+            let config = address(url).wire_config(0, &slot(), &config(), READING);
             assert_eq!(
                 (config.host.as_str(), config.port, config.tls.mode),
                 (host, port, mode),
@@ -333,6 +341,10 @@ mod tests {
             );
             assert_eq!(config.tls.sni_hostname.as_deref(), name, "{url}");
             assert_eq!(config.user, "u");
+            assert_eq!(
+                config.publication.names(),
+                ["\"p\"", "\"supabase_realtime_messages_publication\""]
+            );
             assert_eq!(config.database, "d");
         }
     }
@@ -341,7 +353,7 @@ mod tests {
     fn several_hosts_take_turns_and_options_of_the_url_come_first() {
         let address = address("postgres://u@a:1,b:2/d?options=-c%20timezone%3DEST");
         let found = [0, 1, 2].map(|attempt| {
-            let config = address.wire_config(attempt, &slot(), &config());
+            let config = address.wire_config(attempt, &slot(), &config(), READING);
             (config.host, config.port)
         });
         assert_eq!(

@@ -72,12 +72,17 @@ select pg_catalog.md5(pg_catalog.concat_ws('|',
    from pg_catalog.pg_class c where c.relkind = 'c')
 ))";
 
+/// Not among them, whatever is published: `realtime.messages` and its partitions, as
+/// [`TableName::is_messages`] knows them. Its rows are broadcasts to those who may listen to their
+/// topic, and its policies speak of a topic that nobody who asks for row changes has joined.
 const TABLES: &str = "
 select c.oid, n.nspname::text, c.relname::text, c.relrowsecurity
 from pg_catalog.pg_publication p, lateral pg_catalog.pg_get_publication_tables(p.pubname) t
 join pg_catalog.pg_class c on c.oid = t.relid
 join pg_catalog.pg_namespace n on n.oid = c.relnamespace
-where p.pubname = $1";
+where p.pubname = $1
+  and not (n.nspname = 'realtime'
+    and c.relname ~ '^messages(_default|_[0-9]{4}_[0-9]{2}_[0-9]{2})?$')";
 
 const COLUMNS: &str = "
 select a.attrelid, a.attnum, a.attname::text, a.atttypid, a.atttypmod,

@@ -1,4 +1,7 @@
 -- Broadcasts from the database. Only where Rapport made the table; what Supabase made stays as it is.
+--
+-- The three that send run as their caller, with the caller's search path: they are called from triggers, and the
+-- policies of realtime.messages, which they meet, may call functions that name tables without a schema.
 
 do $$
 begin
@@ -18,16 +21,17 @@ $body$;
   create or replace function realtime.send(payload jsonb, event text, topic text, private boolean default true)
   returns void
   language plpgsql
-  set search_path = ''
   as $body$
   declare
     message_id constant uuid := gen_random_uuid();
   begin
     begin
+      -- policies may ask for realtime.topic()
       perform set_config('realtime.topic', send.topic, true);
       insert into realtime.messages (id, payload, event, topic, private, extension)
       values (
         message_id,
+        -- what is no object has no room for an id and is sent as it is
         case when jsonb_typeof(send.payload) = 'object' and not send.payload ? 'id'
           then send.payload || jsonb_build_object('id', message_id)
           else send.payload
@@ -47,7 +51,6 @@ $body$;
   create or replace function realtime.send_binary(payload bytea, event text, topic text, private boolean default true)
   returns void
   language plpgsql
-  set search_path = ''
   as $body$
   begin
     begin
@@ -72,27 +75,26 @@ $body$;
   )
   returns void
   language plpgsql
-  set search_path = ''
   as $body$
   begin
     if level = 'STATEMENT' then
       raise exception 'function can only be triggered for each row, not for each statement';
     end if;
-    if operation not in ('INSERT', 'UPDATE', 'DELETE') then
+    if operation in ('INSERT', 'UPDATE', 'DELETE') then
+      perform realtime.send(
+        jsonb_build_object(
+          'old_record', to_jsonb(old),
+          'record', to_jsonb(new),
+          'operation', operation,
+          'table', table_name,
+          'schema', table_schema
+        ),
+        event_name,
+        topic_name
+      );
+    else
       raise exception 'Unexpected operation type: %', operation;
     end if;
-
-    perform realtime.send(
-      jsonb_build_object(
-        'old_record', case when operation <> 'INSERT' then to_jsonb(old) end,
-        'record', case when operation <> 'DELETE' then to_jsonb(new) end,
-        'operation', operation,
-        'table', table_name,
-        'schema', table_schema
-      ),
-      event_name,
-      topic_name
-    );
   exception when others then
     raise exception 'Failed to process the row: %', sqlerrm;
   end

@@ -60,6 +60,8 @@ begin
   loop
     execute format('drop table realtime.%I', old_partition.relname);
   end loop;
+  -- rows of a day that never had a partition, or was given one too late
+  delete from realtime.messages_default m where m.inserted_at < (now() at time zone 'utc')::date - days_kept;
   return made;
 end
 $$;

@@ -14,6 +14,7 @@ use super::limits::{UnixMillis, Window};
 use super::protocol::{
     ClientEvent, ClientMessage, PayloadEncoding, Ref, Reply, ServerMessage, SystemNotice,
 };
+use super::replay::{ReplayParams, ReplayedMessage};
 use super::topic::TopicKey;
 use crate::auth::Claims;
 use crate::visibility::{ChannelId, Identity};
@@ -180,6 +181,12 @@ pub struct Joining {
     pub replaced: Option<Option<Ref>>,
     /// The reply waits until changes are live, at most until then.
     pub wait_until: Option<UnixMillis>,
+    /// Stored messages that are wanted.
+    pub replay: Option<ReplayParams>,
+    /// They, when they are read.
+    pub replayed: Vec<ReplayedMessage>,
+    /// The client wants to hear when broadcasts from the database are live.
+    pub awaits_messages: bool,
 }
 
 impl Channel {

@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 use thiserror::Error;
 
 use super::super::frame::{FrameKind, push_frame};
-use super::{Serializer, json_string};
+use super::{Ref, Serializer, json_string, push_ref};
 
 /// First byte of a binary frame: a broadcast to a member.
 const KIND_USER_BROADCAST: u8 = 4;
@@ -212,6 +212,44 @@ impl Broadcast<'_> {
     }
 }
 
+/// Appends the frame of a stored JSON message (4.7): a push of one channel, named by its topic as
+/// JSON text and its join, of a message's event, payload and metadata, both JSON texts.
+pub fn push_replayed(
+    serializer: Serializer,
+    (topic_json, join_ref): (&str, Option<&Ref>),
+    (event, payload, metadata): (&str, &str, &str),
+    out: &mut Vec<u8>,
+) {
+    let event = json_string(event);
+    let mut reference = Vec::new();
+    push_ref(&mut reference, join_ref);
+    let (head, middle, tail): (&[&[u8]], &[u8], &[u8]) = match serializer {
+        Serializer::V1 => (
+            &[b"{\"topic\":"],
+            b",\"event\":\"broadcast\",\"payload\":",
+            b",\"ref\":null}",
+        ),
+        Serializer::V2 => (&[b"[", &reference, b",null,"], b",\"broadcast\",", b"]"),
+    };
+    let parts: Vec<&[u8]> = head
+        .iter()
+        .copied()
+        .chain([
+            topic_json.as_bytes(),
+            middle,
+            b"{\"event\":",
+            event.as_bytes(),
+            b",\"payload\":",
+            payload.as_bytes(),
+            b",\"type\":\"broadcast\",\"meta\":",
+            metadata.as_bytes(),
+            b"}",
+            tail,
+        ])
+        .collect();
+    push_frame(FrameKind::Text, &parts, out);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -314,6 +352,30 @@ mod tests {
                 frame(serializer, broadcast, &topic),
                 framed(0x81, text.as_bytes())
             );
+        }
+    }
+
+    #[test]
+    fn stored_messages_are_pushes_of_the_channel() {
+        let join_ref = Ref::from_text("7");
+        let message = ("h\"i", "{\"a\": 1}", "{\"replayed\":true,\"id\":\"x\"}");
+        let payload = r#"{"event":"h\"i","payload":{"a": 1},"type":"broadcast","meta":{"replayed":true,"id":"x"}}"#;
+        for (serializer, text) in [
+            (
+                Serializer::V2,
+                format!("[\"7\",null,\"realtime:room\",\"broadcast\",{payload}]"),
+            ),
+            (
+                Serializer::V1,
+                format!(
+                    "{{\"topic\":\"realtime:room\",\"event\":\"broadcast\",\"payload\":{payload},\"ref\":null}}"
+                ),
+            ),
+        ] {
+            let mut out = Vec::new();
+            let channel = ("\"realtime:room\"", join_ref.as_ref());
+            push_replayed(serializer, channel, message, &mut out);
+            assert_eq!(out, framed(0x81, text.as_bytes()));
         }
     }
 

@@ -12,7 +12,7 @@ mod presence;
 mod v1;
 mod v2;
 
-pub use broadcast::{Broadcast, BroadcastError, UserPayload};
+pub use broadcast::{Broadcast, BroadcastError, UserPayload, push_replayed};
 pub use change::{ChangeData, RowData};
 pub use message::{
     ClientEvent, ClientMessage, Extension, MalformedMessage, PayloadEncoding, Ref, Reply,
@@ -20,7 +20,7 @@ pub use message::{
 };
 pub use payload::{
     AccessToken, BindingParams, BroadcastConfig, JoinConfig, JoinPayload, PostgresChangesOptions,
-    PresenceConfig,
+    PresenceConfig, ReplayConfig,
 };
 pub use presence::{
     Meta, NotAnObject, PhxRef, PhxRefs, PresenceCall, TrackPayload, is_hostile_key, presence_diff,

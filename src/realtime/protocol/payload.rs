@@ -42,8 +42,43 @@ pub struct BroadcastConfig {
     pub echo: bool,
     /// The client wants to hear when broadcasts from the database are live.
     pub replication_ready: bool,
-    /// The key `replay` is there, whatever its value.
-    pub replay: bool,
+    /// Whether stored messages are wanted.
+    pub replay: ReplayConfig,
+}
+
+/// `config.broadcast.replay` (4.7)
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ReplayConfig {
+    /// It is not there.
+    #[default]
+    Absent,
+    /// It is there and no object: ignored, but for a public channel.
+    NotAnObject,
+    /// `since` is missing, or one of the two is not an integer.
+    Invalid,
+    /// It is good.
+    Since {
+        /// Milliseconds since 1970.
+        since_ms: i64,
+        /// How many at most; `None` leaves it to the server.
+        limit: Option<i64>,
+    },
+}
+
+impl ReplayConfig {
+    fn read(value: &Value) -> Self {
+        let Value::Object(object) = value else {
+            return Self::NotAnObject;
+        };
+        let limit = match object.get("limit") {
+            None | Some(Value::Null) => Some(None),
+            Some(limit) => limit.as_i64().map(Some),
+        };
+        match (object.get("since").and_then(Value::as_i64), limit) {
+            (Some(since_ms), Some(limit)) => Self::Since { since_ms, limit },
+            _ => Self::Invalid,
+        }
+    }
 }
 
 /// `config.presence`
@@ -140,7 +175,9 @@ impl JoinConfig {
                 replication_ready: broadcast
                     .and_then(|object| object.get("replication_ready"))
                     .is_some_and(is_truthy),
-                replay: broadcast.is_some_and(|object| object.contains_key("replay")),
+                replay: broadcast
+                    .and_then(|object| object.get("replay"))
+                    .map_or(ReplayConfig::Absent, ReplayConfig::read),
             },
             presence: PresenceConfig {
                 enabled: flag(presence, "enabled").unwrap_or(true),

@@ -313,7 +313,7 @@ fn join_payloads_are_read_leniently() {
     let config = full.config.unwrap();
     assert!(config.broadcast.ack && config.broadcast.echo && config.private);
     assert!(config.broadcast.replication_ready, "any truthy value");
-    assert!(!config.broadcast.replay);
+    assert_eq!(config.broadcast.replay, ReplayConfig::Absent);
     assert_eq!(config.presence.key.as_deref(), Some("7"));
     assert!(!config.presence.enabled);
     assert_eq!(config.postgres_changes.len(), 1);
@@ -350,6 +350,31 @@ fn join_payloads_are_read_leniently() {
     ] {
         let parsed = JoinPayload::parse(&raw(&payload)).unwrap();
         assert_eq!(parsed.config.is_some(), has_config, "{payload}");
+    }
+}
+
+#[test]
+fn a_replay_is_read_as_far_as_it_can_be() {
+    let since = |since_ms, limit| ReplayConfig::Since { since_ms, limit };
+    let cases = [
+        (json!({"since": 5}), since(5, None)),
+        (json!({"since": 5, "limit": 3}), since(5, Some(3))),
+        (json!({"since": -5, "limit": null, "x": 1}), since(-5, None)),
+        (json!({"limit": 3}), ReplayConfig::Invalid),
+        (json!({"since": "5"}), ReplayConfig::Invalid),
+        (json!({"since": 5.5}), ReplayConfig::Invalid),
+        (json!({"since": 5, "limit": "3"}), ReplayConfig::Invalid),
+        (json!(null), ReplayConfig::NotAnObject),
+        (json!(5), ReplayConfig::NotAnObject),
+    ];
+    for (replay, expected) in cases {
+        let payload = json!({"config": {"broadcast": {"replay": replay}}});
+        let parsed = JoinPayload::parse(&raw(&payload)).unwrap();
+        assert_eq!(
+            parsed.config.unwrap().broadcast.replay,
+            expected,
+            "{payload}"
+        );
     }
 }
 

@@ -10,6 +10,7 @@ use super::super::channel::authorize::{AuthorizeError, Permissions, Question};
 use super::super::error::CloseReason;
 use super::super::hub::{MemberSpec, StreamState};
 use super::super::protocol::{Broadcast, ServerMessage, TrackPayload, UserPayload};
+use super::super::replay::{ReplayParams, ReplayedMessage};
 use super::super::topic::TopicKey;
 use crate::auth::Claims;
 use crate::visibility::{Binding, ChannelId, Identity, SubscribeError, SubscribeOptions};
@@ -41,6 +42,12 @@ pub enum Effect {
     Subscribe(SubscribeOrder),
     /// Ask for permissions, aside.
     Authorize(AuthorizeOrder),
+    /// Read stored messages, aside.
+    ReadStored(ReplayOrder),
+    /// Queue stored messages for a channel whose join was answered.
+    Replay(ChannelId, Vec<ReplayedMessage>),
+    /// Wait until broadcasts from the database are live, aside.
+    AwaitMessages(ChannelId, Arc<str>),
 }
 
 /// A broadcast that was accepted.
@@ -168,6 +175,19 @@ pub struct AuthorizeOrder {
     pub failures: u32,
 }
 
+/// Stored messages to be read.
+#[derive(Debug, PartialEq)]
+pub struct ReplayOrder {
+    /// For this channel.
+    pub channel: ChannelId,
+    /// Its topic, by which the outcome finds it.
+    pub topic: Arc<str>,
+    /// Which.
+    pub params: ReplayParams,
+    /// Bytes of payloads at most.
+    pub max_bytes: i64,
+}
+
 /// What came of work done aside.
 #[derive(Debug)]
 pub struct Outcome {
@@ -195,4 +215,8 @@ pub enum WorkResult {
         /// The answer.
         answer: Result<Permissions, AuthorizeError>,
     },
+    /// Stored messages were read; `None` when they cannot be.
+    Stored(Option<Vec<ReplayedMessage>>),
+    /// Whether broadcasts from the database became live in time.
+    MessagesLive(bool),
 }

@@ -10,9 +10,12 @@ use super::super::channel::{Channel, Holder, Joining, Tracking, WritePermission}
 use super::super::error::{JoinRefusal, expiry};
 use super::super::hub::MemberSpec;
 use super::super::limits::{UnixMillis, Window};
-use super::super::protocol::{ClientMessage, JoinPayload, Ref, Reply, ServerMessage, sub_topic};
+use super::super::protocol::{
+    ClientMessage, JoinPayload, Ref, ReplayConfig, Reply, ServerMessage, sub_topic,
+};
+use super::super::replay::{ReplayParams, ReplayedMessage};
 use super::Session;
-use super::effect::Effect;
+use super::effect::{Effect, ReplayOrder};
 use crate::config::RealtimeConfig;
 use crate::observability::metrics::{DropReason, Limit};
 use crate::visibility::SubscribeOptions;
@@ -24,6 +27,13 @@ const MAX_BINDINGS: usize = 1_000;
 /// channels of a socket is what one socket can make the server hold; the original ends a socket
 /// that holds 50 MB.
 const MAX_JOIN_BYTES: usize = 256 << 10;
+
+/// How many stored messages a join gets that does not say how many: as in the original.
+const REPLAY_DEFAULT_LIMIT: i64 = 25;
+
+/// The part of a socket's queue that one replay may fill: several channels of a socket may ask
+/// for one at once, and live messages need room, too.
+const REPLAY_SHARE_OF_QUEUE: usize = 4;
 
 /// How long a join waits whose client asked for it: the original's default and its maximum.
 const WAIT_DEFAULT_MS: u64 = 15_000;
@@ -100,13 +110,8 @@ impl Session {
         }
         self.within_limits(now).map_err(JoinRefusal::Limit)?;
         let holder = self.holder(payload.access_token.as_deref(), now)?;
-        if join.is_some_and(|join| join.broadcast.replay) {
-            return Err(if is_private {
-                JoinRefusal::ReplayUnavailable
-            } else {
-                JoinRefusal::ReplayOfPublicChannel
-            });
-        }
+        let broadcast = join.map(|join| join.broadcast).unwrap_or_default();
+        let replay = replay_params(broadcast.replay, is_private, &self.shared.config)?;
         let derived;
         let params = match join {
             Some(join) => join.postgres_changes.as_slice(),
@@ -170,6 +175,9 @@ impl Session {
                 reply: postgres_changes::echo(params, &ids),
                 replaced: None,
                 wait_until,
+                replay,
+                replayed: Vec::new(),
+                awaits_messages: broadcast.replication_ready,
             })),
             refreshing: None,
             waiting: None,
@@ -185,6 +193,7 @@ impl Session {
                 // Who did not ask for presence gets diffs all the same, where it may read them
                 // (protocol 5.3).
                 awaits_state: channel.presence,
+                is_replaying: replay.is_some(),
             },
         ));
         self.channels.insert(Arc::clone(&topic), Box::new(channel));
@@ -225,6 +234,58 @@ impl Session {
         self.subscribe_joining(topic, now, effects);
     }
 
+    /// The permissions of a private join are known: stored messages come next, if they are wanted.
+    pub(super) fn read_stored(
+        &mut self,
+        topic: &Arc<str>,
+        now: UnixMillis,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(channel) = self.channels.get(topic) else {
+            return;
+        };
+        let replay = channel.joining.as_ref().and_then(|joining| joining.replay);
+        let Some(params) = replay else {
+            self.subscribe_joining(topic, now, effects);
+            return;
+        };
+        if !channel.read.broadcast {
+            let refusal = JoinRefusal::Unauthorized(channel.sub_topic().to_owned());
+            self.refuse_joining(topic, &refusal, now, effects);
+            return;
+        }
+        let max_bytes = self.shared.config.queue_max_bytes / REPLAY_SHARE_OF_QUEUE;
+        effects.push(Effect::ReadStored(ReplayOrder {
+            channel: channel.id,
+            topic: Arc::clone(topic),
+            params,
+            max_bytes: i64::try_from(max_bytes).unwrap_or(i64::MAX),
+        }));
+    }
+
+    /// Stored messages were read, or cannot be.
+    pub(super) fn stored(
+        &mut self,
+        topic: &Arc<str>,
+        messages: Option<Vec<ReplayedMessage>>,
+        now: UnixMillis,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(joining) = self
+            .channels
+            .get_mut(topic)
+            .and_then(|channel| channel.joining.as_mut())
+        else {
+            return;
+        };
+        let Some(messages) = messages else {
+            self.refuse_joining(topic, &JoinRefusal::ReplayUnavailable, now, effects);
+            return;
+        };
+        joining.replayed = messages;
+        self.subscribe_joining(topic, now, effects);
+    }
+
     pub(super) fn subscribe_joining(
         &mut self,
         topic: &Arc<str>,
@@ -259,6 +320,8 @@ impl Session {
         };
         let reply = Reply::Joined(std::mem::take(&mut joining.reply));
         let replaced = joining.replaced.take();
+        let replayed = std::mem::take(&mut joining.replayed);
+        let awaits_messages = std::mem::take(&mut joining.awaits_messages);
         let reference = channel.join_reference.clone();
         effects.push(Effect::Send(channel.reply(reference, reply)));
         if let Some(join_ref) = replaced {
@@ -267,7 +330,13 @@ impl Session {
                 topic: Arc::clone(topic),
             }));
         }
+        if !replayed.is_empty() {
+            effects.push(Effect::Replay(channel.id, replayed));
+        }
         effects.push(Effect::Open(channel.id));
+        if awaits_messages {
+            effects.push(Effect::AwaitMessages(channel.id, Arc::clone(topic)));
+        }
         if !std::mem::replace(&mut self.is_user, true) {
             self.shared.hub.add_user();
         }
@@ -355,6 +424,27 @@ impl Session {
             .map_err(JoinRefusal::Token)?;
         let mark = self.shared.marks.of(token);
         Ok(Holder { claims, mark })
+    }
+}
+
+/// What a join may have replayed (protocol 4.7).
+fn replay_params(
+    replay: ReplayConfig,
+    is_private: bool,
+    config: &RealtimeConfig,
+) -> Result<Option<ReplayParams>, JoinRefusal> {
+    match replay {
+        ReplayConfig::Absent => Ok(None),
+        _ if !is_private => Err(JoinRefusal::ReplayOfPublicChannel),
+        ReplayConfig::NotAnObject => Ok(None),
+        ReplayConfig::Invalid => Err(JoinRefusal::ReplayParams),
+        ReplayConfig::Since { since_ms, limit } => {
+            let limit = limit.unwrap_or(REPLAY_DEFAULT_LIMIT);
+            Ok(Some(ReplayParams {
+                since_ms,
+                limit: limit.clamp(1, config.replay_max_messages),
+            }))
+        }
     }
 }
 

@@ -19,12 +19,12 @@ use serde_json::value::RawValue;
 
 use self::broadcast::Push;
 pub use self::effect::{
-    AuthorizeOrder, BroadcastOrder, Effect, Outcome, OwnedBroadcast, SubscribeOrder, TrackOrder,
-    WorkResult,
+    AuthorizeOrder, BroadcastOrder, Effect, Outcome, OwnedBroadcast, ReplayOrder, SubscribeOrder,
+    TrackOrder, WorkResult,
 };
 use self::join::join_burst;
 use super::channel::{Channel, Holder, Refreshing, TokenMarks, WritePermission};
-use super::error::{CloseReason, JoinRefusal, expiry, token_text};
+use super::error::{CloseReason, JoinRefusal, MESSAGES_LATE, MESSAGES_LIVE, expiry, token_text};
 use super::hub::{Hub, StreamState};
 use super::limits::{Bucket, UnixMillis};
 use super::protocol::{
@@ -165,6 +165,14 @@ impl Session {
                 mark,
                 answer,
             } => self.authorized(&outcome.topic, question, mark, answer, now, effects),
+            WorkResult::Stored(messages) => self.stored(&outcome.topic, messages, now, effects),
+            WorkResult::MessagesLive(true) => {
+                let notice = SystemNotice::channel(Status::Ok, MESSAGES_LIVE);
+                self.tell(&outcome.topic, notice, effects);
+            }
+            WorkResult::MessagesLive(false) => {
+                self.close_channel(&outcome.topic, MESSAGES_LATE.to_owned(), now, effects);
+            }
         }
         self.find_deadline(now);
     }

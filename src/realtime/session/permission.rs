@@ -182,7 +182,7 @@ impl Session {
         match answer {
             Ok(read) if read.any() => {
                 channel.permit(read, effects);
-                self.subscribe_joining(topic, now, effects);
+                self.read_stored(topic, now, effects);
             }
             Ok(_) => self.refuse_joining(topic, &JoinRefusal::Unauthorized(name), now, effects),
             Err(error) => {

@@ -45,6 +45,9 @@ fn config() -> RealtimeConfig {
         presence_window: Duration::from_secs(30),
         max_presence_state_bytes: 8 << 20,
         max_record_bytes: 1 << 20,
+        replay_max_messages: 100,
+        message_days_ahead: 1,
+        message_days_kept: 1,
     }
 }
 
@@ -227,6 +230,14 @@ fn printed(effects: Vec<Effect>) -> Vec<String> {
                     if order.until_live { ", until live" } else { "" }
                 )
             }
+            Effect::ReadStored(order) => format!(
+                "read stored of {} since {} limit {} bytes {}",
+                order.topic, order.params.since_ms, order.params.limit, order.max_bytes
+            ),
+            Effect::Replay(channel, messages) => {
+                format!("replay {} to {}", messages.len(), channel.0)
+            }
+            Effect::AwaitMessages(channel, _) => format!("await messages for {}", channel.0),
             Effect::Permit(channel, read) => format!(
                 "permit {}: broadcast {}, presence {}",
                 channel.0, read.broadcast, read.presence

@@ -2,12 +2,14 @@
 
 mod api;
 mod broadcast;
+mod database_broadcast;
 mod handshake;
 mod join;
 mod limits;
 mod postgres_changes;
 mod presence;
 mod private_channels;
+mod replay;
 mod token;
 mod wire;
 
@@ -24,6 +26,7 @@ use rapport::observability::metrics::{RealtimeMetrics, VisibilityMetrics};
 use rapport::observability::readiness::Readiness;
 use rapport::realtime::api::tenant_health;
 use rapport::realtime::{Realtime, routes};
+use rapport::replication::Sinks;
 use rapport::shutdown::Tasks;
 use rapport::visibility::Visibility;
 use serde_json::{Value, json};
@@ -34,7 +37,7 @@ use crate::support::token::{JWT_SECRET, anon_key};
 /// The realtime part alone behind a listener of its own. Stops when it is dropped.
 struct Server {
     address: SocketAddr,
-    changes: tokio::sync::mpsc::Sender<StreamEvent>,
+    sinks: Sinks,
     metrics: RealtimeMetrics,
     tasks: Tasks,
 }
@@ -96,6 +99,9 @@ fn config() -> RealtimeConfig {
         presence_window: Duration::from_secs(30),
         max_presence_state_bytes: 8 << 20,
         max_record_bytes: 1 << 20,
+        replay_max_messages: 500,
+        message_days_ahead: 30,
+        message_days_kept: 3,
     }
 }
 
@@ -104,7 +110,7 @@ impl Server {
     async fn start(config: RealtimeConfig) -> Self {
         // Port 1 is reserved and nobody listens there.
         let server = Self::start_over(config, "postgres://nobody@127.0.0.1:1/none").await;
-        server.changes.send(StreamEvent::Live).await.unwrap();
+        server.sinks.changes.send(StreamEvent::Live).await.unwrap();
         server
     }
 
@@ -142,7 +148,11 @@ impl Server {
         tasks.spawn("server", serving);
         Self {
             address,
-            changes: bus.change_sink(),
+            sinks: Sinks {
+                changes: bus.change_sink(),
+                messages: bus.message_sink(),
+                messages_live: bus.messages_live(),
+            },
             metrics,
             tasks,
         }

@@ -87,7 +87,7 @@ impl Stack {
         let replication = Replication::start(
             &Connector::new(url).unwrap(),
             &replication_config(),
-            server.changes.clone(),
+            server.sinks.clone(),
             ReplicationMetrics::default(),
             readiness.clone(),
             &server.tasks,
@@ -396,7 +396,7 @@ async fn what_becomes_of_the_stream_is_told_in_its_place() {
         StreamEvent::Gap,
         StreamEvent::Live,
     ] {
-        stack.server.changes.send(event).await.unwrap();
+        stack.server.sinks.changes.send(event).await.unwrap();
     }
     for expected in ["error", "error"] {
         let (status, text) = client.expect_system("realtime:notes").await;
@@ -422,7 +422,7 @@ async fn a_join_before_the_stream_is_live_is_told_when_it_is() {
     waiting["config"]["postgres_changes_options"] = json!({"wait": true});
     client.join("2", "realtime:waiting", waiting).await;
     client.expect_quiet().await;
-    server.changes.send(StreamEvent::Live).await.unwrap();
+    server.sinks.changes.send(StreamEvent::Live).await.unwrap();
     // In whichever order the two topics hear of it.
     let mut heard = Vec::new();
     while heard.len() < 3 {

@@ -2,6 +2,7 @@
 
 mod decode_live;
 mod large_transaction;
+mod messages;
 mod restart;
 mod slot_lost;
 mod streaming;

@@ -5,15 +5,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rapport::change::{
-    Action, ChangeEvent, ChangeTransaction, ColumnValue, Lsn, OldRow, Row, RowChange, StreamEvent,
+    Action, ChangeEvent, ChangeTransaction, ColumnValue, InsertedMessages, Lsn, OldRow, Row,
+    RowChange, StreamEvent,
 };
 use rapport::config::ReplicationConfig;
 use rapport::db::connect::Connector;
 use rapport::observability::metrics::ReplicationMetrics;
 use rapport::observability::readiness::Readiness;
-use rapport::replication::Replication;
+use rapport::replication::{Replication, Sinks};
 use rapport::shutdown::Tasks;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_postgres::Client;
 
 /// Generous, because a busy machine is not a failure.
@@ -114,6 +115,10 @@ pub(super) struct Streaming {
     pub metrics: ReplicationMetrics,
     pub readiness: Readiness,
     pub listener: Listener,
+    /// Rows of `realtime.messages`.
+    pub messages: mpsc::Receiver<InsertedMessages>,
+    /// Whether they come.
+    pub messages_live: watch::Receiver<bool>,
     tasks: Tasks,
 }
 
@@ -131,13 +136,19 @@ impl Streaming {
     /// Starts to stream with room for `capacity` events, and does not wait.
     pub(super) fn begin(url: &str, config: &ReplicationConfig, capacity: usize) -> Self {
         let (sink, events) = mpsc::channel(capacity);
+        let (message_sink, messages) = mpsc::channel(capacity);
+        let (live_sender, messages_live) = watch::channel(false);
         let metrics = ReplicationMetrics::default();
         let readiness = Readiness::new();
         let tasks = Tasks::new();
         let replication = Replication::start(
             &Connector::new(url).unwrap(),
             config,
-            sink,
+            Sinks {
+                changes: sink,
+                messages: message_sink,
+                messages_live: live_sender,
+            },
             metrics.clone(),
             readiness.clone(),
             &tasks,
@@ -154,6 +165,8 @@ impl Streaming {
             metrics,
             readiness,
             listener,
+            messages,
+            messages_live,
             tasks,
         }
     }

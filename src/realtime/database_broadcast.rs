@@ -1,0 +1,378 @@
+//! Rows of `realtime.messages`, from the bus to the members of their topics (protocol 4.6).
+//!
+//! Guarantees: rows are handed over in commit order, each once, and wait for nothing but the bus:
+//! the database has decided already who may write them, and the members of a private topic were
+//! judged when they joined. A row that cannot be broadcast is counted and logged.
+
+use std::sync::Arc;
+
+use thiserror::Error;
+use uuid::Uuid;
+
+use super::hub::Hub;
+use super::protocol::{Broadcast, BroadcastError, UserPayload};
+use super::topic::TopicKey;
+use crate::bus::MessageListener;
+use crate::change::{ColumnValue, Relation, Row};
+use crate::shutdown::Tasks;
+
+/// Frames handed over before other tasks of the worker thread get their turn, as for row changes.
+const FRAMES_PER_TURN: usize = 2_048;
+
+/// The name under which operators of the original know these log lines (protocol 4.6).
+const CODE: &str = "UnableToBroadcastChanges";
+
+/// Runs until every publisher is gone or the server stops. Payloads of more than `max_bytes` are
+/// not broadcast.
+pub async fn run(mut listener: MessageListener, hub: Arc<Hub>, max_bytes: usize, tasks: Tasks) {
+    let feed = async {
+        while let Some(first) = listener.next().await {
+            let mut next = Some(first);
+            let mut turn = Turn::new(&hub, max_bytes);
+            while let Some(inserted) = next {
+                for (relation, row) in &inserted.rows {
+                    turn.take(relation, row);
+                    if turn.frames > FRAMES_PER_TURN {
+                        turn.end();
+                        tokio::task::yield_now().await;
+                        turn = Turn::new(&hub, max_bytes);
+                    }
+                }
+                next = listener.try_next();
+            }
+            turn.end();
+        }
+    };
+    tokio::select! {
+        () = feed => {}
+        () = tasks.token().cancelled() => {}
+    }
+}
+
+/// Why a row is not broadcast.
+#[derive(Debug, Error)]
+enum RowError {
+    /// The table lacks a column that a message needs.
+    #[error("the table has no column `{0}`")]
+    NoColumn(&'static str),
+    /// A column that a message needs is null, or not what it should be.
+    #[error("`{0}` is null or cannot be read")]
+    Unreadable(&'static str),
+    /// The payload is larger than allowed.
+    #[error("the payload has {bytes} bytes, more than the {limit} allowed")]
+    TooLarge { bytes: usize, limit: usize },
+    /// There is no frame for it.
+    #[error(transparent)]
+    Invalid(#[from] BroadcastError),
+}
+
+/// Rows handed over together.
+struct Turn<'a> {
+    deliveries: super::hub::Deliveries<'a>,
+    hub: &'a Hub,
+    max_bytes: usize,
+    frames: usize,
+    refused: u64,
+}
+
+impl<'a> Turn<'a> {
+    fn new(hub: &'a Hub, max_bytes: usize) -> Self {
+        Self {
+            deliveries: hub.deliveries(),
+            hub,
+            max_bytes,
+            frames: 0,
+            refused: 0,
+        }
+    }
+
+    fn take(&mut self, relation: &Relation, row: &Row) {
+        let metrics = self.hub.metrics();
+        match self.hand_over(relation, row) {
+            Ok(members) => {
+                metrics.database_broadcasts.inc();
+                self.frames += members.max(1);
+            }
+            Err(error) => {
+                metrics.database_broadcasts_refused.inc();
+                // The first of a turn is told in full: many at once are one mistake as a rule.
+                if self.refused == 0 {
+                    let id = value(relation, row, "id").ok().flatten();
+                    let id = id.map(|id| String::from_utf8_lossy(id).into_owned());
+                    tracing::warn!(code = CODE, id, %error, "a row of realtime.messages is not broadcast");
+                }
+                self.refused += 1;
+            }
+        }
+    }
+
+    /// Broadcasts a row; tells how many members its topic has.
+    fn hand_over(&mut self, relation: &Relation, row: &Row) -> Result<usize, RowError> {
+        let message = Message::read(relation, row)?;
+        let bytes = message.payload.bytes();
+        if bytes > self.max_bytes {
+            return Err(RowError::TooLarge {
+                bytes,
+                limit: self.max_bytes,
+            });
+        }
+        let metadata = format!("{{\"id\":\"{}\"}}", message.id);
+        let decoded;
+        let broadcast = Broadcast::User {
+            event: message.event,
+            metadata: &metadata,
+            payload: match message.payload {
+                Payload::Json(text) => UserPayload::Json(text),
+                Payload::Hex(digits) => {
+                    decoded = unhex(digits).ok_or(RowError::Unreadable("binary_payload"))?;
+                    UserPayload::Binary(&decoded)
+                }
+            },
+        };
+        let key = TopicKey::new(message.topic, message.is_private);
+        Ok(self.deliveries.row(&key, &broadcast, message.id)?)
+    }
+
+    /// Writes what has gathered, and tells of what was refused besides the first.
+    fn end(self) {
+        drop(self.deliveries);
+        if self.refused > 1 {
+            tracing::warn!(
+                code = CODE,
+                rows = self.refused,
+                "rows of realtime.messages are not broadcast"
+            );
+        }
+    }
+}
+
+/// A row as a message.
+#[derive(Debug, PartialEq, Eq)]
+struct Message<'a> {
+    id: Uuid,
+    topic: &'a str,
+    event: &'a str,
+    is_private: bool,
+    payload: Payload<'a>,
+}
+
+/// What is sent, as PostgreSQL writes it.
+#[derive(Debug, PartialEq, Eq)]
+enum Payload<'a> {
+    /// `jsonb`, which is one JSON value.
+    Json(&'a str),
+    /// `bytea` without the `\x` in front (the session fixes `bytea_output`).
+    Hex(&'a str),
+}
+
+impl Payload<'_> {
+    /// Bytes of it.
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Json(text) => text.len(),
+            Self::Hex(digits) => digits.len() / 2,
+        }
+    }
+}
+
+impl<'a> Message<'a> {
+    /// Reads a row: everything but the payload must be there (protocol 4.6). A row without any
+    /// payload says `null`.
+    fn read(relation: &Relation, row: &'a Row) -> Result<Self, RowError> {
+        let text = |name| required(relation, row, name);
+        text("inserted_at")?;
+        let payload = match value(relation, row, "binary_payload") {
+            Ok(Some(bytes)) => std::str::from_utf8(bytes)
+                .ok()
+                .and_then(|text| text.strip_prefix("\\x"))
+                .map(Payload::Hex)
+                .ok_or(RowError::Unreadable("binary_payload"))?,
+            // Tables made before there were binary payloads lack the column.
+            Ok(None) | Err(_) => match value(relation, row, "payload")? {
+                Some(bytes) => std::str::from_utf8(bytes)
+                    .map(Payload::Json)
+                    .map_err(|_| RowError::Unreadable("payload"))?,
+                None => Payload::Json("null"),
+            },
+        };
+        Ok(Self {
+            id: text("id")?
+                .parse()
+                .map_err(|_| RowError::Unreadable("id"))?,
+            topic: text("topic")?,
+            event: text("event")?,
+            is_private: text("private")? == "t",
+            payload,
+        })
+    }
+}
+
+/// A value that must be there.
+fn required<'a>(
+    relation: &Relation,
+    row: &'a Row,
+    name: &'static str,
+) -> Result<&'a str, RowError> {
+    value(relation, row, name)?
+        .and_then(|bytes| std::str::from_utf8(bytes).ok())
+        .ok_or(RowError::Unreadable(name))
+}
+
+/// A column's value; `None` for null.
+fn value<'a>(
+    relation: &Relation,
+    row: &'a Row,
+    name: &'static str,
+) -> Result<Option<&'a [u8]>, RowError> {
+    let place = relation
+        .columns
+        .iter()
+        .position(|column| column.name == name)
+        .ok_or(RowError::NoColumn(name))?;
+    Ok(match row.0.get(place) {
+        Some(ColumnValue::Text(bytes)) => Some(bytes),
+        _ => None,
+    })
+}
+
+/// Bytes from hexadecimal digits.
+fn unhex(digits: &str) -> Option<Vec<u8>> {
+    let digit = |byte: u8| char::from(byte).to_digit(16);
+    let (pairs, rest) = digits.as_bytes().as_chunks::<2>();
+    if !rest.is_empty() {
+        return None;
+    }
+    pairs
+        .iter()
+        .map(|[high, low]| u8::try_from(digit(*high)? << 4 | digit(*low)?).ok())
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::change::{Column, ReplicaIdentity, TableName};
+
+    const COLUMNS: [&str; 7] = [
+        "id",
+        "topic",
+        "event",
+        "private",
+        "inserted_at",
+        "payload",
+        "binary_payload",
+    ];
+    const ID: &str = "01020304-0506-4708-890a-0b0c0d0e0f10";
+
+    fn relation(columns: &[&str]) -> Relation {
+        Relation {
+            oid: 1,
+            table: TableName::new("realtime", "messages"),
+            identity: ReplicaIdentity::Default,
+            columns: columns
+                .iter()
+                .map(|name| Column {
+                    name: (*name).to_owned(),
+                    type_oid: 25,
+                    type_modifier: -1,
+                    is_identity: false,
+                })
+                .collect(),
+        }
+    }
+
+    /// `~` is null.
+    fn row(values: [&'static str; 7]) -> Row {
+        let value = |text: &'static str| match text {
+            "~" => ColumnValue::Null,
+            text => ColumnValue::Text(text.into()),
+        };
+        Row(values.map(value).into())
+    }
+
+    #[test]
+    fn a_row_is_a_message_when_all_but_its_payload_is_there() {
+        let now = "2026-11-24 10:00:00";
+        let json = "{\"a\": 1}";
+        // (row, what comes of it)
+        let cases = [
+            (
+                [ID, "room", "hi", "t", now, json, "~"],
+                Ok((true, Payload::Json(json))),
+            ),
+            (
+                [ID, "room", "hi", "f", now, "~", "\\x00ff"],
+                Ok((false, Payload::Hex("00ff"))),
+            ),
+            (
+                [ID, "room", "hi", "t", now, "~", "~"],
+                Ok((true, Payload::Json("null"))),
+            ),
+            (
+                [ID, "room", "~", "t", now, json, "~"],
+                Err("`event` is null or cannot be read"),
+            ),
+            (
+                [ID, "room", "hi", "~", now, json, "~"],
+                Err("`private` is null or cannot be read"),
+            ),
+            (
+                [ID, "~", "hi", "t", now, json, "~"],
+                Err("`topic` is null or cannot be read"),
+            ),
+            (
+                ["x", "room", "hi", "t", now, json, "~"],
+                Err("`id` is null or cannot be read"),
+            ),
+            (
+                [ID, "room", "hi", "t", "~", json, "~"],
+                Err("`inserted_at` is null or cannot be read"),
+            ),
+            (
+                [ID, "room", "hi", "t", now, "~", "00"],
+                Err("`binary_payload` is null or cannot be read"),
+            ),
+        ];
+        let relation = relation(&COLUMNS);
+        for (values, expected) in cases {
+            let row = row(values);
+            let found = Message::read(&relation, &row);
+            match expected {
+                Ok((is_private, payload)) => assert_eq!(
+                    found.unwrap(),
+                    Message {
+                        id: ID.parse().unwrap(),
+                        topic: "room",
+                        event: "hi",
+                        is_private,
+                        payload,
+                    }
+                ),
+                Err(text) => assert_eq!(found.unwrap_err().to_string(), text),
+            }
+        }
+    }
+
+    #[test]
+    fn a_table_of_another_age_is_read_as_far_as_it_goes() {
+        let row = row([ID, "room", "hi", "t", "now", "1", "~"]);
+        let older = relation(&COLUMNS[..6]);
+        let message = Message::read(&older, &row).unwrap();
+        assert_eq!(message.payload, Payload::Json("1"));
+        let error = Message::read(&relation(&COLUMNS[..4]), &row).unwrap_err();
+        assert_eq!(error.to_string(), "the table has no column `inserted_at`");
+    }
+
+    #[test]
+    fn hexadecimal_is_read_whole_or_not_at_all() {
+        let cases: [(&str, Option<&[u8]>); 4] = [
+            ("", Some(b"")),
+            ("00fFa1", Some(b"\x00\xff\xa1")),
+            ("0", None),
+            ("0g", None),
+        ];
+        for (digits, bytes) in cases {
+            assert_eq!(unhex(digits).as_deref(), bytes, "{digits}");
+        }
+    }
+}
