@@ -280,6 +280,8 @@ pub struct RealtimeMetrics {
     pub presences: Gauge<i64, AtomicI64>,
     /// Diffs of presence that were made; each goes to all members of its topic.
     pub presence_diffs: Counter,
+    /// Questions about the permissions of private channels, by the way they were answered.
+    pub permissions_asked: Family<PermissionLabels, Counter>,
     /// Times something was refused because of a limit, by its setting.
     pub limits_reached: Family<LimitLabels, Counter>,
     /// Rows of `realtime.messages` handed to the members of their topic.
@@ -344,6 +346,34 @@ impl EncodeLabelValue for Limit {
 pub struct LimitLabels {
     /// Which.
     pub limit: Limit,
+}
+
+/// How a question about the permissions of a private channel was answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum PermissionWay {
+    /// From the catalogue alone.
+    Known,
+    /// Its policies were evaluated without writing.
+    Evaluated,
+    /// A message was inserted and rolled back.
+    Inserted,
+}
+
+impl EncodeLabelValue for PermissionWay {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), fmt::Error> {
+        encoder.write_str(match self {
+            Self::Known => "known",
+            Self::Evaluated => "evaluated",
+            Self::Inserted => "inserted",
+        })
+    }
+}
+
+/// The labels of [`RealtimeMetrics::permissions_asked`].
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct PermissionLabels {
+    /// How.
+    pub way: PermissionWay,
 }
 
 /// Why a frame was dropped.
@@ -458,6 +488,13 @@ impl RealtimeMetrics {
             .inc();
     }
 
+    /// Counts one answer about permissions.
+    pub fn permission_asked(&self, way: PermissionWay) {
+        self.permissions_asked
+            .get_or_create(&PermissionLabels { way })
+            .inc();
+    }
+
     fn register(&self, registry: &mut Registry) {
         registry.register("sockets", "Sockets that are open", self.sockets.clone());
         registry.register(
@@ -499,6 +536,11 @@ impl RealtimeMetrics {
             "sockets_refused",
             "Sockets that were refused",
             self.sockets_refused.clone(),
+        );
+        registry.register(
+            "permissions_asked",
+            "Questions about the permissions of private channels",
+            self.permissions_asked.clone(),
         );
         registry.register(
             "joins_refused",

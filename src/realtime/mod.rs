@@ -162,8 +162,9 @@ impl Realtime {
     #[must_use]
     pub fn with_private_channels(mut self, connector: Connector) -> Self {
         let mut workshop = (*self.workshop).clone();
+        let metrics = workshop.hub.metrics().clone();
         workshop.replayer = Some(Replayer::new(connector.clone(), &self.tasks));
-        workshop.authorizer = Some(Authorizer::new(connector, &self.tasks));
+        workshop.authorizer = Some(Authorizer::new(connector, metrics, &self.tasks));
         self.workshop = Arc::new(workshop);
         self
     }

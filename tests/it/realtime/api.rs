@@ -638,12 +638,12 @@ async fn when_every_connection_is_busy_the_next_is_told_so() {
         .batch_execute("select pg_advisory_lock(7)")
         .await
         .unwrap();
-    let token = user_token(uuid::Uuid::new_v4());
     let mut answers = tokio::task::JoinSet::new();
     for _ in 0..5 {
+        // Somebody else each time: one question for all would take but one connection.
         let request = server
             .request(Method::POST, "/api/broadcast/slow/events/e?private=true")
-            .bearer_auth(&token);
+            .bearer_auth(user_token(uuid::Uuid::new_v4()));
         answers.spawn(refusal(request));
     }
     // Four wait for the lock, and one for a connection.

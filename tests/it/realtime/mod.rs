@@ -6,6 +6,7 @@ mod database_broadcast;
 mod handshake;
 mod join;
 mod limits;
+mod permissions;
 mod postgres_changes;
 mod presence;
 mod private_channels;

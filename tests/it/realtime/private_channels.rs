@@ -13,7 +13,7 @@ pub(super) const MESSAGES: &str = r"
 do $$
 declare wanted text;
 begin
-  foreach wanted in array array['anon', 'authenticated'] loop
+  foreach wanted in array array['anon', 'authenticated', 'rapport_request'] loop
     begin
       execute format('create role %I nologin noinherit', wanted);
     exception when duplicate_object or unique_violation then null;

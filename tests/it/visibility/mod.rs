@@ -1,6 +1,6 @@
 //! Who may see which change, against a real PostgreSQL.
 
-mod bench;
+pub(crate) mod bench;
 
 mod catalog;
 mod deletes;

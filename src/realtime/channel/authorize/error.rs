@@ -51,6 +51,18 @@ impl AuthorizeError {
         }
     }
 
+    /// PostgreSQL has another meaning for the name.
+    pub(super) fn no_such_role() -> Self {
+        Self::Policy {
+            sqlstate: "22023".to_owned(),
+        }
+    }
+
+    /// Whether it is about a statement itself, whatever it is asked: a name, a right, a type.
+    pub(super) fn concerns_statement(&self) -> bool {
+        matches!(self, Self::Policy { sqlstate } if sqlstate.starts_with("42") || sqlstate.starts_with("0A"))
+    }
+
     fn of_server(error: &DbError) -> Self {
         let sqlstate = error.code().code();
         match sqlstate {

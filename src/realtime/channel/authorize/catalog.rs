@@ -1,0 +1,607 @@
+//! What PostgreSQL's catalogue says about `realtime.messages`: whether a message can be judged without
+//! being inserted, and by which expressions.
+//!
+//! A [`Reading`] is as true as its fingerprint, which every flight of questions reads again before it
+//! asks: an answer never comes from policies, grants or roles that were changed before it was asked
+//! for. What can be older, by [`STRUCTURE_TTL`], is the rest of the table: partitions,
+//! triggers, constraints.
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tokio_postgres::{Client, Row};
+
+use super::error::AuthorizeError;
+use super::{Permissions, Question};
+
+/// How old what is known of the table's partitions, triggers and constraints may be.
+pub(super) const STRUCTURE_TTL: Duration = Duration::from_secs(1);
+
+/// How near to the end of the present partition messages are inserted to ask about them: the
+/// clocks of two machines are read on either side of it.
+const PARTITION_MARGIN: Duration = Duration::from_secs(5);
+
+/// Roles whose rights are kept. Names come from tokens; a project has a handful.
+const MAX_ROLES: usize = 256;
+
+/// Names of every type and function are printed with their schema, so that they mean the
+/// same under another search path.
+const BEGIN: &str = "begin isolation level repeatable read read only; set local search_path = ''";
+
+/// Everything that decides about a message, as one short text: the table with its row-level security,
+/// owner and grants, its columns, its policies with what they refer to, and all roles with
+/// their memberships. Row versions (`xmin`) stand for content; roles can only be read as a view. The
+/// schema is looked up as a row because the role in force has no right to use it.
+pub(super) const FINGERPRINT: &str = "
+with relation as (
+  select c.oid, c.xmin
+  from pg_catalog.pg_class c
+  join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+  where n.nspname = 'realtime' and c.relname = 'messages'
+)
+select pg_catalog.md5(pg_catalog.concat_ws('|',
+  (select pg_catalog.concat_ws(':', oid, xmin) from relation),
+  (select pg_catalog.string_agg(pg_catalog.concat_ws(':', a.attnum, a.xmin), ',' order by a.attnum)
+   from relation r join pg_catalog.pg_attribute a on a.attrelid = r.oid where a.attnum > 0),
+  (select pg_catalog.string_agg(pg_catalog.concat_ws(':', p.oid, p.xmin), ',' order by p.oid)
+   from relation r join pg_catalog.pg_policy p on p.polrelid = r.oid),
+  (select pg_catalog.string_agg(pg_catalog.concat_ws(':', d.refclassid, d.refobjid, d.refobjsubid,
+     f.xmin, c.xmin, a.xmin), ',' order by p.oid, d.refclassid, d.refobjid, d.refobjsubid)
+   from relation r
+   join pg_catalog.pg_policy p on p.polrelid = r.oid
+   join pg_catalog.pg_depend d on d.classid = 'pg_catalog.pg_policy'::pg_catalog.regclass and d.objid = p.oid
+   left join pg_catalog.pg_proc f
+     on d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass and f.oid = d.refobjid
+   left join pg_catalog.pg_class c
+     on d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass and c.oid = d.refobjid
+   left join pg_catalog.pg_attribute a
+     on d.refobjsubid > 0 and a.attrelid = c.oid and a.attnum = d.refobjsubid),
+  (select pg_catalog.string_agg(pg_catalog.concat_ws(':', n.oid, n.xmin), ',' order by n.oid)
+   from pg_catalog.pg_namespace n where n.nspname !~ '^pg_(toast_)?temp_'),
+  (select pg_catalog.string_agg(pg_catalog.concat_ws(':', r.oid, r.rolname, r.rolsuper, r.rolinherit,
+     r.rolbypassrls), ',' order by r.oid)
+   from pg_catalog.pg_roles r),
+  (select pg_catalog.string_agg(pg_catalog.concat_ws(':', m.roleid, m.member, m.xmin), ','
+     order by m.roleid, m.member, m.xmin::text)
+   from pg_catalog.pg_auth_members m)
+))";
+
+/// The table: whether an insertion does more than to look for a partition and to ask the policies,
+/// and for how many milliseconds there is a partition. `more` names what can make an insertion
+/// fail or change the row: triggers, rules, constraints, unique keys without the id, expressions in
+/// indexes, computed columns, columns that must be given, defaults that are not plainly constant.
+/// The index predicate is that of the original's own index.
+const TABLE: &str = r"
+with relation as (
+  select c.oid, c.relkind, c.relrowsecurity
+  from pg_catalog.pg_class c
+  join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+  where n.nspname = 'realtime' and c.relname = 'messages'
+), tree as (
+  select oid from relation
+  union
+  select p.relid from relation r, lateral pg_catalog.pg_partition_tree(r.oid) p
+), given (name, types) as (
+  values ('id', '{2950}'::pg_catalog.oid[]), ('topic', '{25}'), ('extension', '{25}'),
+    ('inserted_at', '{1114,1184}'), ('updated_at', '{1114,1184}')
+), partitioning as (
+  select t.partdefid <> 0 as has_default,
+    t.partstrat = 'r' and t.partnatts = 1 and t.partattrs[0] = (
+      select a.attnum from pg_catalog.pg_attribute a where a.attrelid = r.oid and a.attname = 'inserted_at'
+    ) as is_by_time
+  from relation r join pg_catalog.pg_partitioned_table t on t.partrelid = r.oid
+), bound as (
+  select pg_catalog.regexp_match(
+    pg_catalog.pg_get_expr(c.relpartbound, c.oid),
+    '^FOR VALUES FROM \(''([^'']+)''\) TO \(''([^'']+)''\)$') as ends
+  from relation r
+  join pg_catalog.pg_inherits i on i.inhparent = r.oid
+  join pg_catalog.pg_class c on c.oid = i.inhrelid
+)
+select r.oid, r.relrowsecurity,
+  r.relkind not in ('r', 'p')
+  or exists (select from tree t join pg_catalog.pg_class c on c.oid = t.oid where t.oid <> r.oid and c.relkind <> 'r')
+  or exists (select from tree t join pg_catalog.pg_trigger g on g.tgrelid = t.oid
+    where not g.tgisinternal and g.tgenabled <> 'D' and g.tgtype & 4 <> 0)
+  or exists (select from tree t join pg_catalog.pg_rewrite w on w.ev_class = t.oid)
+  or exists (select from tree t join pg_catalog.pg_constraint k on k.conrelid = t.oid where k.contype not in ('p', 'u', 'n'))
+  or exists (select from tree t join pg_catalog.pg_index i on i.indrelid = t.oid
+    where i.indexprs is not null
+      or pg_catalog.pg_get_expr(i.indpred, i.indrelid) <> '((extension = ''broadcast''::text) AND (private IS TRUE))'
+      or (i.indisunique or i.indisexclusion) and not exists (
+        select from pg_catalog.pg_attribute a
+        where a.attrelid = i.indrelid and a.attname = 'id' and a.attnum = any((i.indkey::int2[])[0:i.indnkeyatts - 1])))
+  or exists (select from given g
+    left join pg_catalog.pg_attribute a on a.attrelid = r.oid and a.attname = g.name and not a.attisdropped
+    where a.attnum is null or a.attnum < 0 or a.atttypid <> all(g.types))
+  or exists (select from tree t
+    join pg_catalog.pg_attribute a on a.attrelid = t.oid and a.attnum > 0 and not a.attisdropped
+    join pg_catalog.pg_type y on y.oid = a.atttypid
+    left join pg_catalog.pg_attribute o on o.attrelid = r.oid and o.attname = a.attname
+    left join pg_catalog.pg_attrdef d on d.adrelid = r.oid and d.adnum = o.attnum
+    where a.attgenerated <> '' or a.attidentity <> '' or y.typtype = 'd' or a.attcollation <> y.typcollation
+      or a.attname not in (select name from given) and case
+        when d.oid is null then a.attnotnull
+        else pg_catalog.pg_get_expr(d.adbin, d.adrelid) !~
+          '^(true|false|-?[0-9]+|''[^'']*''::[a-z ]+|now\(\)|gen_random_uuid\(\)|CURRENT_TIMESTAMP)$'
+      end)
+  as more,
+  case
+    when r.relkind = 'r' or (select has_default from partitioning) then 86400000
+    when (select is_by_time from partitioning) then (
+      select pg_catalog.floor(extract(epoch from
+        least(ends[2]::pg_catalog.timestamptz, pg_catalog.now() + interval '1 day') - pg_catalog.now()) * 1000)
+      from bound
+      where ends[1]::pg_catalog.timestamptz <= pg_catalog.now() and pg_catalog.now() < ends[2]::pg_catalog.timestamptz
+      limit 1)
+  end::int8
+from relation r";
+
+const COLUMNS: &str = "
+select a.attnum, a.attname::text, pg_catalog.format_type(a.atttypid, a.atttypmod),
+  pg_catalog.pg_get_expr(d.adbin, d.adrelid)
+from pg_catalog.pg_attribute a
+left join pg_catalog.pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum
+where a.attrelid = $1 and a.attnum > 0 and not a.attisdropped
+order by a.attnum";
+
+/// The policies in the order in which PostgreSQL evaluates them. Some can only be asked with a row in the table:
+/// those that use a row as a whole (a variable with attribute number 0), and those that read the table
+/// themselves or call a function that does. A function that is declared immutable may be
+/// evaluated when a plan is made, so a plan with one belongs to one caller.
+const POLICIES: &str = r"
+select p.oid, p.polpermissive, p.polcmd::text,
+  pg_catalog.pg_get_expr(p.polqual, p.polrelid), pg_catalog.pg_get_expr(p.polwithcheck, p.polrelid),
+  array(select distinct d.refobjsubid from pg_catalog.pg_depend d
+    where d.classid = 'pg_catalog.pg_policy'::pg_catalog.regclass and d.objid = p.oid
+      and d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass and d.refobjid = p.polrelid
+      and d.refobjsubid <> 0),
+  pg_catalog.concat(p.polqual::text, p.polwithcheck::text) ~ ':varattno 0 '
+    or pg_catalog.concat(pg_catalog.pg_get_expr(p.polqual, p.polrelid),
+      pg_catalog.pg_get_expr(p.polwithcheck, p.polrelid)) ~ 'realtime\.messages'
+    or exists (select from pg_catalog.pg_depend d join pg_catalog.pg_proc f on f.oid = d.refobjid
+      where d.classid = 'pg_catalog.pg_policy'::pg_catalog.regclass and d.objid = p.oid
+        and d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass
+        and (f.prosrc ~* 'realtime\W+messages'
+          or pg_catalog.array_to_string(f.proconfig, ',') ~* 'search_path.*realtime'
+          or exists (select from pg_catalog.pg_depend b
+            where b.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass and b.objid = f.oid
+              and b.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass and b.refobjid = p.polrelid))),
+  exists (select from pg_catalog.pg_depend d
+    join pg_catalog.pg_proc f on f.oid = d.refobjid
+    join pg_catalog.pg_namespace n on n.oid = f.pronamespace
+    where d.classid = 'pg_catalog.pg_policy'::pg_catalog.regclass and d.objid = p.oid
+      and d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass and f.provolatile = 'i'
+      -- our own, which looks at its argument and at nothing else
+      and (n.nspname, f.proname) <> ('chat', 'is_chat_topic'))
+from pg_catalog.pg_policy p
+where p.polrelid = $1 and p.polcmd in ('r', 'a', '*')
+order by p.polname";
+
+/// What roles may do. `set role` needs a membership, which PostgreSQL 16 and later tell apart from
+/// that of inherited rights.
+const ROLES: &str = "
+select r.rolname::text,
+  case when pg_catalog.current_setting('server_version_num')::int4 >= 160000
+    then pg_catalog.pg_has_role(session_user, r.oid, 'SET')
+    else pg_catalog.pg_has_role(session_user, r.oid, 'MEMBER') end,
+  r.rolsuper or r.rolbypassrls
+    or (pg_catalog.pg_has_role(r.oid, c.relowner, 'USAGE') and not c.relforcerowsecurity),
+  pg_catalog.has_schema_privilege(r.oid, c.relnamespace, 'USAGE'),
+  pg_catalog.has_column_privilege(r.oid, c.oid, 'id', 'SELECT'),
+  (select pg_catalog.bool_and(pg_catalog.has_column_privilege(r.oid, c.oid, name, 'INSERT'))
+   from pg_catalog.unnest(array['id', 'topic', 'extension', 'inserted_at', 'updated_at']) as name),
+  array(select p.oid from pg_catalog.pg_policy p
+    where p.polrelid = c.oid
+      and exists (select from pg_catalog.unnest(p.polroles) as member (oid)
+        where member.oid = 0 or pg_catalog.pg_has_role(r.oid, member.oid, 'USAGE')))
+from pg_catalog.pg_roles r
+cross join pg_catalog.pg_class c
+where r.rolname = any($1) and c.oid = $2";
+
+const INVALID_PARAMETER_VALUE: &str = "22023";
+const INSUFFICIENT_PRIVILEGE: &str = "42501";
+
+/// How a question is answered.
+#[derive(Clone, Debug)]
+pub(super) enum Way {
+    /// The catalogue says it all.
+    Known(Result<Permissions, AuthorizeError>),
+    /// The policies are evaluated on a message that is not in the table.
+    Evaluate(Arc<Evaluation>),
+    /// A message is inserted and rolled back.
+    Insert,
+}
+
+/// A statement of two parameters that are texts, the topic and the id of a message, and one that is a
+/// list of extensions. It answers with one row for each extension.
+#[derive(Debug)]
+pub(super) struct Evaluation {
+    /// Distinguishes it from every other of this process.
+    pub(super) id: u64,
+    pub(super) sql: String,
+    /// Whether the plan is made anew for every caller.
+    pub(super) is_planned_anew: bool,
+    /// It fails where an insertion does not, so insertions are made from here on.
+    is_unequal: AtomicBool,
+}
+
+impl Evaluation {
+    fn new(sql: String, is_planned_anew: bool) -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Self {
+            id: NEXT.fetch_add(1, Ordering::Relaxed),
+            sql,
+            is_planned_anew,
+            is_unequal: AtomicBool::new(false),
+        }
+    }
+
+    /// An insertion was answered where this failed by itself, and not by what it was asked about.
+    pub(super) fn give_up(&self) {
+        self.is_unequal.store(true, Ordering::Relaxed);
+    }
+}
+
+/// One reading of the catalogue.
+#[derive(Debug)]
+pub(super) struct Reading {
+    pub(super) fingerprint: String,
+    table: Table,
+    /// When the present partition ends; `None` if there is none. A plain mutex: held to copy.
+    covered_until: Mutex<Option<Instant>>,
+    policies: Vec<Policy>,
+    /// Rights by role. A plain mutex: held for a look-up or an insertion.
+    roles: Mutex<HashMap<String, Option<Arc<Rights>>>>,
+    /// What was prepared from it. A plain mutex for the same reason.
+    evaluations: Mutex<HashMap<(String, bool), Way>>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Table {
+    oid: u32,
+    has_row_security: bool,
+    must_insert: bool,
+    columns: Vec<Column>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Column {
+    number: i16,
+    name: String,
+    type_sql: String,
+    default: Option<String>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Policy {
+    oid: u32,
+    is_permissive: bool,
+    command: String,
+    using: Option<String>,
+    with_check: Option<String>,
+    columns: Vec<i32>,
+    must_insert: bool,
+    uses_immutable_function: bool,
+}
+
+#[derive(Debug)]
+struct Rights {
+    may_be_taken_on: bool,
+    bypasses_row_security: bool,
+    may_use_schema: bool,
+    may_select: bool,
+    may_insert: bool,
+    policies: Vec<u32>,
+}
+
+impl Reading {
+    /// Reads everything in one snapshot, without roles. `previous` is kept where nothing has changed,
+    /// with all that was prepared from it.
+    pub(super) async fn load(
+        client: &Client,
+        previous: Option<Arc<Self>>,
+    ) -> Result<Arc<Self>, tokio_postgres::Error> {
+        client.batch_execute(BEGIN).await?;
+        let reading = Self::read(client, previous).await;
+        client.batch_execute("rollback").await?;
+        reading
+    }
+
+    async fn read(
+        client: &Client,
+        previous: Option<Arc<Self>>,
+    ) -> Result<Arc<Self>, tokio_postgres::Error> {
+        let fingerprint: String = client.query_one(FINGERPRINT, &[]).await?.try_get(0)?;
+        let read_at = Instant::now();
+        let Some(row) = client.query_opt(TABLE, &[]).await? else {
+            return Ok(Arc::new(Self::of(
+                fingerprint,
+                Table::absent(),
+                Vec::new(),
+                None,
+            )));
+        };
+        let covered_until = row
+            .try_get::<_, Option<i64>>(3)?
+            .and_then(|millis| u64::try_from(millis).ok())
+            .map(|millis| read_at + Duration::from_millis(millis));
+        let mut table = Table {
+            oid: row.try_get(0)?,
+            has_row_security: row.try_get(1)?,
+            must_insert: row.try_get(2)?,
+            columns: Vec::new(),
+        };
+        for row in client.query(COLUMNS, &[&table.oid]).await? {
+            table.columns.push(Column {
+                number: row.try_get(0)?,
+                name: row.try_get(1)?,
+                type_sql: row.try_get(2)?,
+                default: row.try_get(3)?,
+            });
+        }
+        let mut policies = Vec::new();
+        for row in client.query(POLICIES, &[&table.oid]).await? {
+            policies.push(Policy::read(&row)?);
+        }
+        if let Some(previous) = previous
+            && previous.fingerprint == fingerprint
+            && previous.policies == policies
+            && previous.table == table
+        {
+            *previous
+                .covered_until
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner) = covered_until;
+            return Ok(previous);
+        }
+        Ok(Arc::new(Self::of(
+            fingerprint,
+            table,
+            policies,
+            covered_until,
+        )))
+    }
+
+    fn of(
+        fingerprint: String,
+        table: Table,
+        policies: Vec<Policy>,
+        covered_until: Option<Instant>,
+    ) -> Self {
+        Self {
+            fingerprint,
+            table,
+            policies,
+            covered_until: Mutex::new(covered_until),
+            roles: Mutex::default(),
+            evaluations: Mutex::default(),
+        }
+    }
+
+    /// Those of `roles` whose rights are not known yet.
+    pub(super) fn unknown<'a>(&self, roles: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
+        let known = self.roles.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut unknown: Vec<_> = roles.filter(|role| !known.contains_key(*role)).collect();
+        unknown.sort_unstable();
+        unknown.dedup();
+        unknown
+    }
+
+    /// Reads the rights of these roles. They are true if the fingerprint is, afterwards.
+    pub(super) async fn load_roles(
+        &self,
+        client: &Client,
+        roles: &[&str],
+    ) -> Result<(), tokio_postgres::Error> {
+        let mut rights: HashMap<String, Option<Arc<Rights>>> = roles
+            .iter()
+            .map(|role| ((*role).to_owned(), None))
+            .collect();
+        for row in client.query(ROLES, &[&roles, &self.table.oid]).await? {
+            let role = Rights {
+                may_be_taken_on: row.try_get(1)?,
+                bypasses_row_security: row.try_get(2)?,
+                may_use_schema: row.try_get(3)?,
+                may_select: row.try_get(4)?,
+                may_insert: row.try_get(5)?,
+                policies: row.try_get(6)?,
+            };
+            rights.insert(row.try_get(0)?, Some(Arc::new(role)));
+        }
+        let mut known = self.roles.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.len() + rights.len() > MAX_ROLES {
+            known.clear();
+        }
+        known.extend(rights);
+        Ok(())
+    }
+
+    /// How a question in the name of `role` is answered. Its rights must be known.
+    pub(super) fn way(&self, role: &str, question: Question) -> Way {
+        let is_covered = self
+            .covered_until
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .is_some_and(|until| Instant::now() + PARTITION_MARGIN < until);
+        if self.table.must_insert || !is_covered {
+            return Way::Insert;
+        }
+        let rights = {
+            let roles = self.roles.lock().unwrap_or_else(PoisonError::into_inner);
+            match roles.get(role) {
+                Some(Some(rights)) => Arc::clone(rights),
+                Some(None) => return refused(INVALID_PARAMETER_VALUE),
+                None => return Way::Insert,
+            }
+        };
+        if !rights.may_be_taken_on {
+            return refused(INSUFFICIENT_PRIVILEGE);
+        }
+        let is_write = question == Question::Write;
+        let has_grants = if is_write {
+            rights.may_insert
+        } else {
+            rights.may_select
+        };
+        if !rights.may_use_schema || !has_grants {
+            // A row that may not be inserted is not let in; a table that may not be read is a failure.
+            return if is_write {
+                Way::Known(Ok(Permissions::default()))
+            } else {
+                refused(INSUFFICIENT_PRIVILEGE)
+            };
+        }
+        if rights.bypasses_row_security || !self.table.has_row_security {
+            return Way::Known(Ok(question.mask(Permissions::ALL)));
+        }
+        let mut evaluations = self
+            .evaluations
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if evaluations.len() > 2 * MAX_ROLES {
+            evaluations.clear();
+        }
+        let way = evaluations
+            .entry((role.to_owned(), is_write))
+            .or_insert_with(|| self.prepare(&rights, is_write));
+        match way {
+            Way::Known(Ok(permissions)) => Way::Known(Ok(question.mask(*permissions))),
+            Way::Evaluate(evaluation) if evaluation.is_unequal.load(Ordering::Relaxed) => {
+                Way::Insert
+            }
+            way => way.clone(),
+        }
+    }
+
+    fn prepare(&self, rights: &Rights, is_write: bool) -> Way {
+        let command = if is_write { "a" } else { "r" };
+        let policies: Vec<(&Policy, &str)> = self
+            .policies
+            .iter()
+            .filter(|policy| policy.command == command || policy.command == "*")
+            .filter(|policy| rights.policies.contains(&policy.oid))
+            .filter_map(|policy| {
+                let expression = match &policy.with_check {
+                    Some(with_check) if is_write => Some(with_check),
+                    _ => policy.using.as_ref(),
+                };
+                Some((policy, expression?.as_str()))
+            })
+            .collect();
+        let permissive: Vec<&str> = policies
+            .iter()
+            .filter(|(policy, _)| policy.is_permissive)
+            .map(|(_, expression)| *expression)
+            .collect();
+        if permissive.is_empty() {
+            return Way::Known(Ok(Permissions::default()));
+        }
+        if permissive.len() == policies.len() && permissive.iter().all(|it| *it == "true") {
+            return Way::Known(Ok(Permissions::ALL));
+        }
+        if policies.iter().any(|(policy, _)| policy.must_insert) {
+            return Way::Insert;
+        }
+        Way::Evaluate(Arc::new(Evaluation::new(
+            self.statement(&policies, &permissive, is_write),
+            policies
+                .iter()
+                .any(|(policy, _)| policy.uses_immutable_function),
+        )))
+    }
+
+    /// The policies put together as PostgreSQL does, in its order: a row that is read passes the
+    /// restrictive ones first, a row that is written the permissive ones. What is not true is a no.
+    fn statement(
+        &self,
+        policies: &[(&Policy, &str)],
+        permissive: &[&str],
+        is_write: bool,
+    ) -> String {
+        let any = format!("({})", permissive.join(") or ("));
+        let restrictive = policies
+            .iter()
+            .filter(|(policy, _)| !policy.is_permissive)
+            .map(|(_, expression)| *expression);
+        let all: Vec<&str> = if is_write {
+            std::iter::once(any.as_str()).chain(restrictive).collect()
+        } else {
+            restrictive.chain(std::iter::once(any.as_str())).collect()
+        };
+        let condition = all
+            .iter()
+            .map(|expression| format!("coalesce(({expression}), false)"))
+            .collect::<Vec<_>>()
+            .join(" and ");
+        let mut columns = String::new();
+        for column in &self.table.columns {
+            let given = match column.name.as_str() {
+                "id" => "$2",
+                "topic" => "$1",
+                "extension" => EXTENSION,
+                "inserted_at" | "updated_at" => "pg_catalog.now()",
+                _ if policies
+                    .iter()
+                    .any(|(policy, _)| policy.columns.contains(&i32::from(column.number))) =>
+                {
+                    column.default.as_deref().unwrap_or("null")
+                }
+                _ => continue,
+            };
+            // Writing to a String cannot fail.
+            let _ = write!(
+                columns,
+                ", ({given})::{} as \"{}\"",
+                column.type_sql,
+                column.name.replace('"', "\"\"")
+            );
+        }
+        // The sub-select is named as the table, so that the names of a policy mean the message. `offset 0`
+        // keeps its values from the planner, which would leave out what a constant makes superfluous, with its
+        // errors.
+        format!(
+            "select {EXTENSION}, {condition} from (select {EXTENSION}{columns} \
+             from pg_catalog.unnest($3::pg_catalog.text[]) as \"rapport input\" ({EXTENSION}) offset 0) as messages"
+        )
+    }
+}
+
+/// A name that no policy can mean: an unqualified name in a policy is a column's of its table.
+const EXTENSION: &str = "\"rapport extension\"";
+
+impl Table {
+    fn absent() -> Self {
+        Self {
+            oid: 0,
+            has_row_security: true,
+            must_insert: true,
+            columns: Vec::new(),
+        }
+    }
+}
+
+impl Policy {
+    fn read(row: &Row) -> Result<Self, tokio_postgres::Error> {
+        Ok(Self {
+            oid: row.try_get(0)?,
+            is_permissive: row.try_get(1)?,
+            command: row.try_get(2)?,
+            using: row.try_get(3)?,
+            with_check: row.try_get(4)?,
+            columns: row.try_get(5)?,
+            must_insert: row.try_get(6)?,
+            uses_immutable_function: row.try_get(7)?,
+        })
+    }
+}
+
+fn refused(sqlstate: &str) -> Way {
+    Way::Known(Err(AuthorizeError::Policy {
+        sqlstate: sqlstate.to_owned(),
+    }))
+}
