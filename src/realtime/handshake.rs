@@ -58,7 +58,7 @@ pub async fn upgrade(
         Ok(handshake) => {
             let answer = switching_protocols(&handshake.accept);
             let tasks = realtime.tasks.clone();
-            tasks.spawn("socket", async move {
+            tasks.spawn("handshake", async move {
                 // An error means that the connection broke before it was ours.
                 if let Ok(upgraded) = handshake.on_upgrade.await {
                     let Handshake {
@@ -68,8 +68,11 @@ pub async fn upgrade(
                         request_id,
                         ..
                     } = handshake;
-                    socket::serve(realtime, serializer, holder, headers, request_id, upgraded)
-                        .await;
+                    let socket =
+                        socket::open(&realtime, serializer, holder, headers, request_id, upgraded);
+                    // A task of its own: this one's memory is given back, and there is one for
+                    // each idle socket.
+                    realtime.tasks.spawn("socket", socket);
                 }
             });
             answer

@@ -360,6 +360,7 @@ impl Hub {
         Deliveries {
             hub: self,
             batch: None,
+            acknowledgements: Vec::new(),
             fanout: Fanout::default(),
             changes: 0,
         }
@@ -412,6 +413,8 @@ const MAX_BATCH_BYTES: usize = 64 * 1024;
 pub struct Deliveries<'a> {
     hub: &'a Hub,
     batch: Option<Batch>,
+    /// What is sent once the batch has been handed over.
+    acknowledgements: Vec<(Arc<Outbound>, Frame)>,
     fanout: Fanout,
     /// Row changes that are not counted yet.
     changes: u64,
@@ -604,6 +607,11 @@ impl Deliveries<'_> {
         self.note(queued, 1);
     }
 
+    /// Sends a message to a socket, as soon as the broadcasts before it have been handed over.
+    pub fn acknowledge(&mut self, outbound: &Arc<Outbound>, frame: Frame) {
+        self.acknowledgements.push((Arc::clone(outbound), frame));
+    }
+
     /// Writes what has gathered.
     pub fn flush(&mut self) {
         self.count_changes();
@@ -613,9 +621,15 @@ impl Deliveries<'_> {
 
     /// Hands gathered broadcasts over, so that what comes next comes after them.
     pub fn settle(&mut self) {
-        let Some(batch) = self.batch.take() else {
-            return;
-        };
+        if let Some(batch) = self.batch.take() {
+            self.hand_over(batch);
+        }
+        for (outbound, frame) in std::mem::take(&mut self.acknowledgements) {
+            self.send(&outbound, frame);
+        }
+    }
+
+    fn hand_over(&mut self, batch: Batch) {
         let (v1, v2) = (Bytes::from(batch.v1), Bytes::from(batch.v2));
         let mut sent = 0;
         for member in batch.audience.members() {

@@ -13,7 +13,7 @@ use std::task::Waker;
 
 use bytes::Bytes;
 use futures_util::task::AtomicWaker;
-use tokio::net::TcpStream;
+use tokio::net::tcp::OwnedWriteHalf;
 use uuid::Uuid;
 
 use super::error::CloseReason;
@@ -25,10 +25,6 @@ const MAX_SLICES: usize = 192;
 /// Frames that gather on a list of deliveries before they are written without waiting for its
 /// end, so that a large transaction does not look like a slow reader.
 const EAGER_FLUSH_FRAMES: usize = MAX_SLICES / 3;
-
-/// Places an empty queue keeps. More is given back: an idle socket owns no buffers worth
-/// mentioning.
-const KEPT_PLACES: usize = 4;
 
 /// How much may wait.
 #[derive(Clone, Copy, Debug)]
@@ -44,7 +40,7 @@ pub struct QueueLimits {
 pub struct Outbound {
     /// The stream, where it can be written to from any task; otherwise only the socket's own
     /// task writes.
-    stream: Option<Arc<TcpStream>>,
+    stream: Option<OwnedWriteHalf>,
     limits: QueueLimits,
     /// A plain mutex: it is held for a push or one non-blocking system call, never across an
     /// await. The call is made under it because the order of bytes on the wire is the order in
@@ -129,7 +125,7 @@ pub struct Fanout {
 
 impl Outbound {
     /// A way out over `stream`, or one that only the socket's task writes to.
-    pub fn new(stream: Option<Arc<TcpStream>>, limits: QueueLimits) -> Self {
+    pub fn new(stream: Option<OwnedWriteHalf>, limits: QueueLimits) -> Self {
         Self {
             stream,
             limits,
@@ -398,7 +394,8 @@ impl Queue {
             self.written -= length;
             self.frames.pop_front();
         }
-        if self.frames.is_empty() && self.frames.capacity() > KEPT_PLACES {
+        // An idle socket owns no buffers.
+        if self.frames.is_empty() {
             self.frames = VecDeque::new();
         }
     }

@@ -18,6 +18,7 @@ use hyper_util::rt::TokioIo;
 use hyper_util::server::conn::auto::upgrade::downcast;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::time::{Instant, Sleep};
 use tracing::Instrument as _;
 
@@ -49,46 +50,67 @@ thread_local! {
         RefCell::new(vec![0; READ_BUFFER_BYTES].into_boxed_slice());
 }
 
-/// Takes the stream out of hyper and runs the socket on it.
-pub async fn serve(
-    realtime: Realtime,
+/// Takes the stream out of hyper. The future is the socket, from here to its end.
+pub fn open(
+    realtime: &Realtime,
     serializer: Serializer,
     holder: Holder,
     headers: Arc<str>,
     request_id: Box<str>,
     upgraded: Upgraded,
-) {
-    let (stream, received) = match downcast::<TokioIo<TcpStream>>(upgraded) {
+) -> impl Future<Output = ()> + Send + use<> {
+    let (stream, write, received) = match downcast::<TokioIo<TcpStream>>(upgraded) {
         Ok(parts) => {
             let stream = parts.io.into_inner();
             // Small messages are the rule, and each is to arrive at once.
             if let Err(error) = stream.set_nodelay(true) {
                 tracing::debug!(%error, "TCP_NODELAY cannot be set");
             }
-            (Stream::Tcp(Arc::new(stream)), parts.read_buf)
+            let (read, write) = stream.into_split();
+            (Stream::Tcp(read), Some(write), parts.read_buf)
         }
         Err(upgraded) => (
             Stream::Other(Box::new(TokioIo::new(upgraded))),
+            None,
             bytes::Bytes::new(),
         ),
     };
     let now = UnixMillis::now();
     let session = Session::new(Arc::clone(&realtime.shared), holder, headers, now);
-    let socket = Socket::new(&realtime, serializer, session, stream);
+    let mut socket = Socket::new(realtime, serializer, session, (stream, write));
     let id = socket.id;
     // Only where somebody looks closely: a span that is kept takes memory, and there is one for
     // each idle socket.
     let span = tracing::debug_span!("socket", %id, %request_id);
-    // Boxed once here: the task of a socket is kept as small as what it holds.
-    Box::pin(socket.run(request_id, received).instrument(span)).await;
+    if !received.is_empty() {
+        socket.receive(&mut received.to_vec());
+    }
+    // Even when it is empty it keeps the read buffer of the handshake alive, 16 KiB of it.
+    drop(received);
+    // The socket stays in the one place that this block has for it; a function that took it by
+    // value would have two, for as long as the socket lives.
+    async move { socket.run(&request_id).await }.instrument(span)
 }
 
 /// What the socket is read from.
 enum Stream {
-    /// A TCP connection: any task may write to it.
-    Tcp(Arc<TcpStream>),
+    /// A TCP connection: any task may write to it, over the other half.
+    Tcp(OwnedReadHalf),
     /// Any other: only this task reads and writes.
     Other(Box<dyn Io>),
+}
+
+impl Stream {
+    /// Reads once. A read that does not fill the buffer is known to have emptied the socket: there
+    /// is no second system call to find that out.
+    fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        let mut read = ReadBuf::new(buffer);
+        ready!(match self {
+            Self::Tcp(stream) => Pin::new(stream).poll_read(cx, &mut read),
+            Self::Other(io) => Pin::new(&mut **io).poll_read(cx, &mut read),
+        })?;
+        Poll::Ready(Ok(read.filled().len()))
+    }
 }
 
 trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -106,6 +128,8 @@ struct Socket {
     /// Work done aside; only there while there is some.
     work: Option<FuturesUnordered<Work>>,
     timer: Pin<Box<Sleep>>,
+    /// The deadline that the timer was last set for.
+    timer_for: Option<UnixMillis>,
     last_received: Instant,
     effects: Vec<Effect>,
     /// Its name in the hub, which knows it from the first moment on.
@@ -130,18 +154,19 @@ enum End {
 }
 
 impl Socket {
-    fn new(realtime: &Realtime, serializer: Serializer, session: Session, stream: Stream) -> Self {
+    fn new(
+        realtime: &Realtime,
+        serializer: Serializer,
+        session: Session,
+        (stream, write): (Stream, Option<OwnedWriteHalf>),
+    ) -> Self {
         let shared = Arc::clone(&realtime.shared);
         let config = &shared.config;
         let limits = QueueLimits {
             frames: config.queue_max_frames,
             bytes: config.queue_max_bytes,
         };
-        let tcp = match &stream {
-            Stream::Tcp(stream) => Some(Arc::clone(stream)),
-            Stream::Other(_) => None,
-        };
-        let outbound = Arc::new(Outbound::new(tcp, limits));
+        let outbound = Arc::new(Outbound::new(write, limits));
         let now = Instant::now();
         Self {
             workshop: Arc::clone(&realtime.workshop),
@@ -151,6 +176,7 @@ impl Socket {
             session,
             work: None,
             timer: Box::pin(tokio::time::sleep_until(now + config.idle_timeout)),
+            timer_for: None,
             last_received: now,
             effects: Vec::new(),
             id: shared.hub.add_socket(&outbound),
@@ -161,13 +187,8 @@ impl Socket {
 
     /// From here to the end. The request's id leads from the log's line about the end to that
     /// about the handshake.
-    async fn run(mut self, request_id: Box<str>, received: bytes::Bytes) {
+    async fn run(&mut self, request_id: &str) {
         let opened = Instant::now();
-        if !received.is_empty() {
-            self.receive(&mut received.to_vec());
-        }
-        // Even when it is empty it keeps the read buffer of the handshake alive, 16 KiB of it.
-        drop(received);
         let end = poll_fn(|cx| self.poll(cx)).await;
         // Channels go first: nobody fills the queue of a socket that only waits to be closed.
         self.retire();
@@ -181,7 +202,7 @@ impl Socket {
         if end == End::Closing {
             let farewell = poll_fn(|cx| self.poll_close(cx));
             // A peer that does not close its side in time is cut off.
-            let _ = tokio::time::timeout(CLOSE_TIMEOUT, farewell).await;
+            let _ = Box::pin(tokio::time::timeout(CLOSE_TIMEOUT, farewell)).await;
         }
     }
 
@@ -224,6 +245,7 @@ impl Socket {
         while self.outbound.is_blocked() {
             match &mut self.stream {
                 Stream::Tcp(stream) => {
+                    let stream: &TcpStream = stream.as_ref();
                     ready!(stream.poll_write_ready(cx))?;
                     self.outbound
                         .drain(|slices| stream.try_write_vectored(slices))?;
@@ -277,6 +299,7 @@ impl Socket {
                 return;
             }
             self.timer.as_mut().reset(idle_at);
+            self.timer_for = None;
             let time = UnixMillis::now();
             if self.session.deadline().is_some_and(|at| at <= time) {
                 self.session.tick(time, &mut self.effects);
@@ -289,7 +312,11 @@ impl Socket {
     /// Makes sure that the timer does not fire too late. It may fire too early: that is cheaper
     /// than moving it with every message.
     fn set_timer(&mut self) {
-        let Some(deadline) = self.session.deadline() else {
+        let deadline = self.session.deadline();
+        if deadline == std::mem::replace(&mut self.timer_for, deadline) {
+            return;
+        }
+        let Some(deadline) = deadline else {
             return;
         };
         // One millisecond more, because the clock of the day is read in whole ones.
@@ -303,26 +330,9 @@ impl Socket {
     /// Reads once and handles what came. The number of bytes; 0 at the end of the stream.
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         READ_BUFFER.with_borrow_mut(|buffer| {
-            loop {
-                let count = match &mut self.stream {
-                    Stream::Tcp(stream) => {
-                        ready!(stream.poll_read_ready(cx))?;
-                        match stream.try_read(buffer) {
-                            Ok(count) => count,
-                            // Readiness was a false alarm; asking again registers anew.
-                            Err(error) if error.kind() == ErrorKind::WouldBlock => continue,
-                            Err(error) => return Poll::Ready(Err(error)),
-                        }
-                    }
-                    Stream::Other(io) => {
-                        let mut read = ReadBuf::new(buffer);
-                        ready!(Pin::new(&mut **io).poll_read(cx, &mut read))?;
-                        read.filled().len()
-                    }
-                };
-                self.receive(&mut buffer[..count]);
-                return Poll::Ready(Ok(count));
-            }
+            let count = ready!(self.stream.poll_read(cx, buffer))?;
+            self.receive(&mut buffer[..count]);
+            Poll::Ready(Ok(count))
         })
     }
 
@@ -383,13 +393,14 @@ impl Socket {
 
     /// Does what the session decided. What it says is written at the end, in one system call.
     fn carry_out(&mut self) {
+        self.set_timer();
         if self.effects.is_empty() {
             return;
         }
         let hub = Arc::clone(&self.shared.hub);
         let mut deliveries = hub.deliveries();
-        let mut effects = std::mem::take(&mut self.effects);
-        for effect in effects.drain(..) {
+        // Their places are not kept: an idle socket owns no buffers.
+        for effect in std::mem::take(&mut self.effects) {
             // Broadcasts in a row are handed over together; everything else keeps its place.
             if !matches!(effect, Effect::Broadcast(_)) {
                 deliveries.settle();
@@ -405,9 +416,8 @@ impl Socket {
                         // The session has checked it: this is a fault of the server.
                         tracing::error!(%error, "a broadcast that was accepted cannot be sent");
                     }
-                    // Handed over is what an acknowledgement promises, and the next lines do it.
                     if let Some(reply) = order.reply {
-                        deliveries.send(&self.outbound, self.serializer.encode(&reply));
+                        deliveries.acknowledge(&self.outbound, self.serializer.encode(&reply));
                     }
                 }
                 Effect::Attach(channel, spec) => {
@@ -444,10 +454,6 @@ impl Socket {
                 }
             }
         }
-        if effects.capacity() <= 4 {
-            self.effects = effects;
-        }
-        self.set_timer();
     }
 
     /// Lists a channel, and what it is answered.
@@ -484,21 +490,7 @@ impl Socket {
         }
         READ_BUFFER.with_borrow_mut(|buffer| {
             loop {
-                let count = match &mut self.stream {
-                    Stream::Tcp(stream) => match ready!(stream.poll_read_ready(cx)) {
-                        Ok(()) => match stream.try_read(buffer) {
-                            Err(error) if error.kind() == ErrorKind::WouldBlock => continue,
-                            result => result,
-                        },
-                        Err(error) => Err(error),
-                    },
-                    Stream::Other(io) => {
-                        let mut read = ReadBuf::new(buffer);
-                        ready!(Pin::new(&mut **io).poll_read(cx, &mut read))
-                            .map(|()| read.filled().len())
-                    }
-                };
-                let Ok(1..) = count else {
+                let Ok(1..) = ready!(self.stream.poll_read(cx, buffer)) else {
                     return Poll::Ready(());
                 };
             }

@@ -121,6 +121,7 @@ impl Session {
             }));
             return;
         }
+        let channels = self.channels.len();
         match self.channels.get(&*message.topic) {
             Some(channel) => {
                 if channel.is_holding() {
@@ -131,7 +132,9 @@ impl Session {
             }
             None => self.receive_unjoined(message, now, effects),
         }
-        self.find_deadline(now);
+        if message.event.may_move_deadlines() || self.channels.len() != channels {
+            self.find_deadline(now);
+        }
     }
 
     /// Work that was done aside is done.
@@ -450,6 +453,21 @@ impl Session {
             })
             .chain(self.expires_without_channel())
             .min();
+    }
+}
+
+impl ClientEvent<'_> {
+    /// Whether channels begin or end with it, or act for somebody else. Not so what clients send
+    /// most: a socket may have many channels, and their deadlines are not looked through for it.
+    fn may_move_deadlines(&self) -> bool {
+        match self {
+            Self::Join(_) | Self::Leave | Self::AccessToken(_) => true,
+            Self::Heartbeat
+            | Self::Broadcast(_)
+            | Self::UserBroadcast { .. }
+            | Self::Presence(_)
+            | Self::Other(_) => false,
+        }
     }
 }
 
