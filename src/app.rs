@@ -205,10 +205,13 @@ impl App {
         let front_end = end - RELEASE_TIME.min(self.deadline / 4);
         self.readiness.set_draining();
         tracing::info!(deadline = ?self.deadline, "stopping");
+        let (sockets, server) = (self.sockets, self.server);
         let front = async {
-            self.sockets.drain(self.deadline / 2).await;
+            sockets.drain(self.deadline / 2).await;
+            // Connections to the database end when nobody holds them any more.
+            drop(sockets);
             self.front.stop();
-            self.server.await
+            server.await
         };
         let drained = timeout_at(front_end, front).await;
         self.front.stop();

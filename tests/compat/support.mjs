@@ -4,17 +4,25 @@ import { spawn } from 'node:child_process'
 import { createHmac, randomUUID } from 'node:crypto'
 import { once } from 'node:events'
 import { existsSync, mkdtempSync, readFileSync, rmSync, watch } from 'node:fs'
-import { createServer } from 'node:net'
+import { createRequire } from 'node:module'
+import { connect, createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createClient } from '@supabase/supabase-js'
 import pg from 'pg'
 import WebSocket from 'ws'
 
+const require = createRequire(import.meta.url)
+const { RealtimeClient: Realtime210 } = require('realtime-js-2.10')
+const { RealtimeClient: Realtime211 } = require('realtime-js-2.11')
+
 const binary = process.env.COMPAT_SERVER ?? new URL('../../target/debug/rapport', import.meta.url).pathname
 
 /** How long anything may take before a test gives up: far above what a healthy server needs. */
 export const PATIENCE_MS = 20_000
+
+/** How long a stop may take: the server's own deadline and a little more. */
+const STOP_MS = 25_000
 
 /** `rapport dev` on a free port with a database that ends with it. */
 export async function startServer(...args) {
@@ -40,7 +48,7 @@ export async function startServer(...args) {
     log: () => Buffer.concat(output).toString(),
     async stop() {
       child.kill('SIGTERM')
-      const [code] = await within(ended, 'the server to stop')
+      const [code] = await within(ended, () => `the server to stop; its log ends with\n${this.log().slice(-3000)}`, STOP_MS)
       rmSync(folder, { recursive: true, force: true })
       return code
     },
@@ -144,6 +152,103 @@ export async function clientFor(server, token, realtime = {}) {
   })
   await client.realtime.setAuth()
   return client
+}
+
+/**
+ * The clients that are in use, each with its own code: how to make one that speaks as the owner of
+ * `token`. All have `channel()`, and after `closing()` nothing of them is left.
+ */
+export const CLIENTS = {
+  'supabase-js 2.119': async (server, token) => {
+    const client = await clientFor(server, token)
+    return Object.assign(client, { closing: () => client.removeAllChannels() })
+  },
+  'supabase-js 2.119 with vsn 1.0.0': async (server, token) => {
+    const client = await clientFor(server, token, { vsn: '1.0.0' })
+    return Object.assign(client, { closing: () => client.removeAllChannels() })
+  },
+  // Its way of taking another transport is broken: it uses the `ws` that it finds itself.
+  'realtime-js 2.10': (server, token) => oldClient(Realtime210, server, token, {}),
+  'realtime-js 2.11': (server, token) => oldClient(Realtime211, server, token, { transport: WebSocket }),
+}
+
+/** Whether a client of this name speaks version 2 of the protocol, and with it binary broadcasts. */
+export const isBinary = (name) => name === 'supabase-js 2.119'
+
+async function oldClient(Client, server, token, options) {
+  const client = new Client(`${server.url.replace('http', 'ws')}/realtime/v1`, {
+    params: { apikey: server.env.ANON_KEY },
+    ...options,
+  })
+  await client.setAuth(token)
+  return Object.assign(client, { closing: () => client.disconnect() })
+}
+
+/** A wire between clients and the server that can be cut, or go dead without a word. */
+export class Wire {
+  #pairs = new Set()
+  #isStalled = false
+  #isRefusing = false
+
+  /** One that leads to the server at `url`; its own is `wire.url`. */
+  static async to(url) {
+    const wire = new Wire()
+    const { hostname, port } = new URL(url)
+    wire.listener = createServer((near) => wire.#join(near, connect({ host: hostname, port })))
+    wire.listener.listen(0, '127.0.0.1')
+    await once(wire.listener, 'listening')
+    wire.url = `http://127.0.0.1:${wire.listener.address().port}`
+    return wire
+  }
+
+  #join(near, far) {
+    if (this.#isRefusing) {
+      near.destroy()
+      far.destroy()
+      return
+    }
+    const pair = [near, far]
+    this.#pairs.add(pair)
+    const end = () => {
+      near.destroy()
+      far.destroy()
+      this.#pairs.delete(pair)
+    }
+    for (const [from, to] of [pair, [far, near]]) {
+      from.on('data', (data) => this.#isStalled || to.write(data))
+      from.on('error', end)
+      from.on('close', end)
+    }
+  }
+
+  /** Ends every connection at once. */
+  cut() {
+    for (const [near, far] of this.#pairs) {
+      near.resetAndDestroy()
+      far.resetAndDestroy()
+    }
+  }
+
+  /** Swallows everything from now on and closes nothing, as a network does that is gone. */
+  stall() {
+    this.#isStalled = true
+  }
+
+  /** Lets what is sent from now on through again. */
+  resume() {
+    this.#isStalled = false
+  }
+
+  /** Takes no new connections, or takes them again. */
+  refuse(isRefusing) {
+    this.#isRefusing = isRefusing
+  }
+
+  async close() {
+    this.cut()
+    this.listener.close()
+    await once(this.listener, 'close')
+  }
 }
 
 /** Joins a channel and resolves when it is subscribed and its changes are live. */

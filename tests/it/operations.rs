@@ -439,7 +439,8 @@ async fn no_secret_reaches_the_log_at_any_level() {
     socket.until_quiet().await;
     drop(socket);
 
-    let (_, _, log) = server.stop().await;
+    let (status, _, log) = server.stop().await;
+    assert!(status.success(), "whatever was opened for private channels ends in time");
     assert!(log.contains("socket closed"), "it did log\n{log}");
     let password = database.url().parse::<tokio_postgres::Config>().unwrap();
     let password = String::from_utf8(password.get_password().unwrap().to_vec()).unwrap();
