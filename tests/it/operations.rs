@@ -258,6 +258,19 @@ struct Process {
 
 impl Process {
     async fn start(database: &TestDatabase, settings: &[(&str, &str)]) -> Self {
+        let mut log = String::new();
+        // A port that was free may be somebody's a moment later.
+        for _ in 0..5 {
+            match Self::try_start(database, settings).await {
+                Ok(process) => return process,
+                Err(ended) => log = ended,
+            }
+        }
+        panic!("the server ended:\n{log}");
+    }
+
+    /// The log when it ends before it is ready.
+    async fn try_start(database: &TestDatabase, settings: &[(&str, &str)]) -> Result<Self, String> {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
         let mut child = Command::new(env!("CARGO_BIN_EXE_rapport"))
             .arg("serve")
@@ -277,17 +290,22 @@ impl Process {
             stderr.read_to_string(&mut text).await.unwrap();
             text
         });
-        eventually("the server is ready", async || {
-            assert_eq!(child.try_wait().unwrap(), None, "the server ended");
+        let is_ready = eventually("the server is ready, or has ended", async || {
+            if child.try_wait().unwrap().is_some() {
+                return Some(false);
+            }
             let answer = reqwest::get(format!("http://{address}/ready")).await.ok()?;
-            answer.status().is_success().then_some(())
+            answer.status().is_success().then_some(true)
         })
         .await;
-        Self {
+        if !is_ready {
+            return Err(log.await.unwrap());
+        }
+        Ok(Self {
             child,
             address,
             log,
-        }
+        })
     }
 
     fn pid(&self) -> u32 {
@@ -440,7 +458,10 @@ async fn no_secret_reaches_the_log_at_any_level() {
     drop(socket);
 
     let (status, _, log) = server.stop().await;
-    assert!(status.success(), "whatever was opened for private channels ends in time");
+    assert!(
+        status.success(),
+        "whatever was opened for private channels ends in time"
+    );
     assert!(log.contains("socket closed"), "it did log\n{log}");
     let password = database.url().parse::<tokio_postgres::Config>().unwrap();
     let password = String::from_utf8(password.get_password().unwrap().to_vec()).unwrap();
@@ -487,6 +508,7 @@ async fn a_thousand_stuck_readers_cost_no_memory_and_hold_up_nobody() {
             ("RAPPORT_REALTIME_MAX_FRAME_BYTES", "65536"),
             ("RAPPORT_REALTIME_MAX_BROADCAST_BYTES", "16384"),
             ("RAPPORT_REALTIME_QUEUE_MAX_BYTES", "65536"),
+            ("RAPPORT_REALTIME_MAX_PRESENCE_STATE_BYTES", "16384"),
             // The test does not read the log before the end.
             ("RAPPORT_LOG_LEVEL", "warn"),
         ],
