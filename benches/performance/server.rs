@@ -96,6 +96,11 @@ impl Server {
     /// Stops it as a service manager would. Dropping is enough for the yardstick.
     pub(crate) fn stop(mut self) -> Result<(), Failure> {
         self.process.ask_to_end()?;
+        self.wait_for_end()
+    }
+
+    /// Waits for its end, which must be a clean one.
+    pub(crate) fn wait_for_end(&mut self) -> Result<(), Failure> {
         self.process
             .wait_for_end()
             .map_err(|error| format!("{error}: {}", self.log_end()).into())
