@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 
 use rapport::config::source::{ProcessEnvironment, Source as _};
 use rapport::config::{Config, Flag, Inputs, describe};
-use rapport::observability::metrics::{CloseLabel, DropReason, Limit, Metrics, RequestLabels};
+use rapport::observability::metrics::{
+    CloseLabel, DropReason, Limit, Metrics, PermissionWay, RequestLabels,
+};
 
 fn file(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
@@ -207,6 +209,7 @@ fn the_documentation_lists_every_metric() {
     // What has labels is printed once something was counted.
     metrics.realtime.dropped(DropReason::Malformed);
     metrics.realtime.limited(Limit::Sockets);
+    metrics.realtime.permission_asked(PermissionWay::Known);
     metrics.realtime.closed(CloseLabel::Client).inc();
     metrics
         .http

@@ -16,6 +16,8 @@ use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
+use tokio_tungstenite::tungstenite::Error;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use uuid::Uuid;
 
 use crate::support::chaos::ChaosProxy;
@@ -581,4 +583,33 @@ async fn slow_consumers(address: SocketAddr) -> usize {
     let text = answer.text().await.unwrap();
     let count = text.lines().find_map(|line| line.strip_prefix(NAME));
     count.map_or(0, |count| count.parse().unwrap())
+}
+
+#[tokio::test]
+async fn sockets_are_counted_for_the_client_that_a_trusted_proxy_names() {
+    for (trusted, is_believed) in [("127.0.0.0/8", true), ("", false)] {
+        let settings = [
+            ("RAPPORT_SERVER_TRUSTED_PROXIES", trusted),
+            ("RAPPORT_REALTIME_CONNECTION_BURST_PER_ADDRESS", "1"),
+            ("RAPPORT_REALTIME_CONNECTIONS_PER_SECOND_PER_ADDRESS", "1"),
+        ];
+        let app = start("postgres://nobody@127.0.0.1:1/none", &settings).await;
+        let url = url(app.local_address(), &anon_key(), Some("2.0.0"));
+        let mut refused = 0;
+        for client in 1..=10 {
+            let mut request = url.as_str().into_client_request().unwrap();
+            let forwarded = format!("192.0.2.{client}").parse().unwrap();
+            request.headers_mut().insert("x-forwarded-for", forwarded);
+            match tokio_tungstenite::connect_async(request).await {
+                Ok(_) => {}
+                Err(Error::Http(answer)) => {
+                    assert_eq!(answer.status(), 429);
+                    refused += 1;
+                }
+                Err(error) => panic!("{error}"),
+            }
+        }
+        assert_eq!(refused == 0, is_believed, "{refused}");
+        app.stop().await;
+    }
 }
