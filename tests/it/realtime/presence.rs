@@ -1,6 +1,7 @@
 //! Who is present, seen by clients of both versions over real sockets.
 
 use std::collections::{HashMap, HashSet};
+use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use serde_json::{Value, json};
@@ -207,6 +208,58 @@ async fn whoever_loses_the_connection_is_listed_no_more() {
         (server.metrics.presences.get() == 0).then_some(())
     })
     .await;
+}
+
+/// The tasks of sockets are cut off where they stand, as by a panic or the end of a process.
+#[test]
+fn a_socket_whose_task_is_cut_off_leaves_nothing_behind() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let (server, people) = runtime.block_on(async {
+        let server = Server::start(config()).await;
+        let mut people = Vec::new();
+        for name in ["ann", "bob"] {
+            let mut person = Person::join(server.client(Version::Two).await, name).await;
+            person.track(json!({})).await;
+            people.push(person);
+        }
+        (server, people)
+    });
+    assert_eq!(server.metrics.sockets.get(), 2);
+    runtime.shutdown_background();
+    let begin = Instant::now();
+    while server.metrics.sockets.get() + server.metrics.channels.get() > 0 {
+        assert!(begin.elapsed() < Duration::from_secs(20), "still known");
+        std::thread::yield_now();
+    }
+    drop(people);
+}
+
+#[tokio::test]
+async fn too_much_presence_on_the_whole_server_is_refused_by_name() {
+    let mut config = config();
+    config.max_presence_events_per_second = 1;
+    let server = Server::start(config).await;
+    let mut ann = Person::join(server.client(Version::Two).await, "ann").await;
+    let mut number = 0;
+    let reason = eventually("a refusal", async || {
+        number += 1;
+        let push = json!({"event": "track", "payload": {"n": number}});
+        let reference = ann.push(push).await;
+        loop {
+            let message = ann.socket.receive().await;
+            if message.event == "presence_diff" {
+                continue;
+            }
+            assert_eq!(message.reference, json!(reference));
+            let reason = message.payload["response"]["reason"].clone();
+            return reason.is_string().then_some(reason);
+        }
+    })
+    .await;
+    assert_eq!(reason, "Too many presence messages per second");
+    // The channel stays.
+    let reference = ann.push(json!({})).await;
+    ann.answered(&reference).await;
 }
 
 #[tokio::test]
