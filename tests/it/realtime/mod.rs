@@ -11,6 +11,7 @@ mod postgres_changes;
 mod presence;
 mod private_channels;
 mod replay;
+mod table_shapes;
 mod token;
 mod wire;
 

@@ -52,15 +52,15 @@ create policy own on notes for select to authenticated using (owner = auth.uid()
 ";
 
 /// A server over a database of its own, with a live change stream.
-struct Stack {
-    server: Server,
+pub(super) struct Stack {
+    pub(super) server: Server,
     admin: Client,
     _replication: Replication,
     _database: TestDatabase,
 }
 
 impl Stack {
-    async fn start(sql: &str) -> Self {
+    pub(super) async fn start(sql: &str) -> Self {
         let database = TestDatabase::bare().await;
         let url = database.url().to_owned();
         Self::start_through(database, &url, sql).await
@@ -104,7 +104,7 @@ impl Stack {
         }
     }
 
-    async fn run(&self, sql: &str) {
+    pub(super) async fn run(&self, sql: &str) {
         self.admin.batch_execute(sql).await.unwrap();
     }
 }
@@ -125,7 +125,7 @@ fn replication_config() -> ReplicationConfig {
 }
 
 /// A join that asks for these bindings and nothing else.
-fn asking(bindings: &Value) -> Value {
+pub(super) fn asking(bindings: &Value) -> Value {
     json!({"config": {"presence": {"enabled": false}, "postgres_changes": bindings}})
 }
 
@@ -141,7 +141,7 @@ async fn expect_live(client: &mut PhoenixSocket, topic: &str) {
 }
 
 /// Joins with bindings and waits until it is told that changes are live; the ids.
-async fn subscribe(
+pub(super) async fn subscribe(
     client: &mut PhoenixSocket,
     reference: &str,
     topic: &str,
