@@ -134,13 +134,19 @@ impl<'a> Resolution<'a> {
         let mut groups: Groups = self.run.changes.iter().map(|_| Vec::new()).collect();
         let roles = self.role_facts(table);
         self.refuse(&roles, &mut groups);
+        if self.run.candidates.is_empty() {
+            return Ok(self.deliveries(groups));
+        }
         let people = self
             .people(table, &roles, may_be_stale, &mut groups)
             .await?;
-        let deciders: HashMap<&str, Deciders> = roles
-            .iter()
-            .map(|(role, facts)| (*role, self.deciders(facts)))
-            .collect();
+        let mut deciders: HashMap<&str, Deciders> = HashMap::new();
+        for person in &people {
+            let role = person.asker.identity.role.as_str();
+            if let (false, Some(facts)) = (deciders.contains_key(role), roles.get(role)) {
+                deciders.insert(role, self.deciders(facts));
+            }
+        }
         let (items, owners) = self.items(&people, &roles, &deciders);
         let resolver = self.resolver;
         let outcomes = resolver.settle(&items, may_be_stale).await?;
@@ -207,11 +213,8 @@ impl<'a> Resolution<'a> {
 
     fn role_facts(&self, table: &Table) -> HashMap<&'a str, RoleFacts<'a>> {
         let mut roles = HashMap::new();
-        for subscription in self.run.candidates.subscriptions() {
-            let role = subscription.asker.identity.role.as_str();
-            if roles.contains_key(role) {
-                continue;
-            }
+        for role in &self.run.candidates.roles {
+            let role = &**role;
             // A role that is gone sees nothing.
             let Some(rights) = self.catalog.rights(role, table.oid) else {
                 continue;

@@ -178,7 +178,7 @@ impl Resolver {
             run.candidates = subscriptions.candidates(run.relation, &run.changes);
             run.outdated = subscriptions.outdated(run.relation);
         }
-        runs.retain(|run| !run.candidates.is_empty() || !run.outdated.is_empty());
+        runs.retain(|run| !run.candidates.roles.is_empty() || !run.outdated.is_empty());
         runs
     }
 
@@ -244,10 +244,10 @@ fn roles<'a>(runs: &'a [Run<'_>]) -> Vec<&'a str> {
     let roles: HashSet<&str> = runs
         .iter()
         .flat_map(|run| {
-            let candidates = run.candidates.subscriptions().map(|it| &it.asker);
-            candidates.chain(run.outdated.iter().map(|it| &it.asker))
+            let outdated = run.outdated.iter();
+            let candidates = run.candidates.roles.iter().map(|role| &**role);
+            candidates.chain(outdated.map(|it| it.asker.identity.role.as_str()))
         })
-        .map(|asker| asker.identity.role.as_str())
         .collect();
     roles.into_iter().collect()
 }

@@ -93,6 +93,8 @@ struct TableSubscriptions {
     open: Set,
     scanned: Set,
     values: HashMap<TypedColumn, HashMap<Bytes, Set>>,
+    /// Roles with the number of their subscriptions.
+    roles: HashMap<Arc<str>, usize>,
     /// Channels by the columns that their filters are about, and their subscriptions' numbers.
     typed: HashMap<TypedColumn, HashMap<u64, ChannelId>>,
 }
@@ -131,19 +133,14 @@ pub(super) struct Candidates {
     pub(super) open: Vec<Arc<Subscription>>,
     /// Change (by its place in the run) and subscription whose filter may accept it.
     pub(super) filtered: Vec<(usize, Arc<Subscription>)>,
+    /// Roles of everyone who asked for the table, whatever their filters, each once.
+    pub(super) roles: HashSet<Arc<str>>,
 }
 
 impl Candidates {
-    /// Whether nobody is concerned.
+    /// Whether no filter lets any change through.
     pub(super) fn is_empty(&self) -> bool {
         self.open.is_empty() && self.filtered.is_empty()
-    }
-
-    /// Everyone who may be concerned.
-    pub(super) fn subscriptions(&self) -> impl Iterator<Item = &Arc<Subscription>> {
-        self.open
-            .iter()
-            .chain(self.filtered.iter().map(|(_, subscription)| subscription))
     }
 }
 
@@ -270,6 +267,8 @@ impl Subscriptions {
             return;
         };
         let table = self.tables.entry(table.clone()).or_default();
+        let role: Arc<str> = subscription.asker.identity.role.as_str().into();
+        *table.roles.entry(role).or_default() += 1;
         for condition in &subscription.predicate.conditions {
             table
                 .typed
@@ -312,6 +311,13 @@ impl Subscriptions {
         let Some(table) = self.tables.get_mut(name) else {
             return;
         };
+        let role = subscription.asker.identity.role.as_str();
+        if let Some(count) = table.roles.get_mut(role) {
+            *count -= 1;
+            if *count == 0 {
+                table.roles.remove(role);
+            }
+        }
         for condition in &subscription.predicate.conditions {
             let key = (condition.column.as_str().into(), condition.type_oid);
             if let Some(channels) = table.typed.get_mut(&key) {
@@ -368,9 +374,16 @@ impl Subscriptions {
                 .filter(|subscription| subscription.target.accepts(&relation.table))
                 .cloned(),
         );
+        for subscription in &candidates.open {
+            let role = subscription.asker.identity.role.as_str();
+            if !candidates.roles.contains(role) {
+                candidates.roles.insert(role.into());
+            }
+        }
         let Some(table) = self.tables.get(&relation.table) else {
             return candidates;
         };
+        candidates.roles.extend(table.roles.keys().cloned());
         candidates.open.extend(table.open.values().cloned());
         let push = |place: usize, set: &Set, candidates: &mut Candidates| {
             for subscription in set.values() {

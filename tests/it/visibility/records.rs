@@ -517,4 +517,8 @@ async fn a_table_without_primary_key_is_refused_whatever_the_filter() {
     let seen = bench.insert("t", "insert into t values (1)", "true").await;
     let refused = "Error 400: Bad Request, no primary key";
     assert_eq!(seen[0].refused, [(1, refused), (2, refused)].into());
+    // Nor does it take somebody whose filter accepts the row.
+    bench.visibility.unsubscribe(ChannelId(2));
+    let seen = bench.insert("t", "insert into t values (2)", "a = 2").await;
+    assert_eq!(seen[0].refused, [(1, refused)].into());
 }
