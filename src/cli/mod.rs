@@ -2,6 +2,7 @@
 
 mod check_config;
 mod dev;
+mod doctor;
 mod migrate;
 mod open_files;
 mod serve;
@@ -49,6 +50,8 @@ enum Command {
     Serve(serve::ServeArguments),
     /// Bring the configured database to this version's schema
     Migrate(migrate::MigrateArguments),
+    /// Look at the configured database: whether it has what the server needs
+    Doctor,
     /// Print a token signed with the configured secret
     Token(token::TokenArguments),
     /// Print the settings in force, secrets masked, and where each is from
@@ -88,6 +91,8 @@ enum CliError {
     NoSecret,
     #[error("The server was not ready within {0} s; the log above says why.")]
     NotReady(u64),
+    #[error("{0} of the checks above failed.")]
+    Unsound(usize),
     #[error("Something was still running and was cut off.")]
     CutOff,
 }
@@ -116,6 +121,7 @@ pub fn run() -> ExitCode {
         Command::Dev(dev) => dev::run(dev, inputs),
         Command::Serve(serve) => serve::run(serve, inputs),
         Command::Migrate(migrate) => migrate::run(migrate, &inputs(Vec::new())),
+        Command::Doctor => doctor::run(&inputs(Vec::new())),
         Command::Token(token) => token::run(token, &inputs(Vec::new())),
         Command::CheckConfig => check_config::run(&inputs(Vec::new())),
     };

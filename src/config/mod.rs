@@ -119,6 +119,29 @@ impl MigrateConfig {
     }
 }
 
+/// What `doctor` looks at.
+#[derive(Clone, Debug)]
+pub struct DoctorConfig {
+    /// The database.
+    pub database: DatabaseConfig,
+    /// How changes are read.
+    pub replication: ReplicationConfig,
+}
+
+impl DoctorConfig {
+    /// Reads and checks these sections; the others may lack what only a server needs.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn load(inputs: &Inputs<'_>) -> Result<Self, ConfigError> {
+        let read = |reader: &mut Reader| Self {
+            database: DatabaseConfig::read(reader),
+            replication: ReplicationConfig::read(reader),
+        };
+        resolve(inputs, read).map(|(config, _)| config)
+    }
+}
+
 /// Reads and checks `[auth]` alone, for `token`.
 ///
 /// # Errors

@@ -302,3 +302,74 @@ async fn a_token_is_signed_with_the_configured_secret() {
     let without_person = run(&mut rapport(&["token"])).await;
     assert!(!without_person.status.success());
 }
+
+#[tokio::test]
+async fn doctor_names_what_is_missing_and_what_to_do() {
+    // Without anything of ours: it fails, and changes nothing.
+    let bare = TestDatabase::bare().await;
+    let output = run(rapport(&["doctor"]).env("DATABASE_URL", bare.url())).await;
+    let report = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "{report}");
+    for line in [
+        "ok    log: wal_level is logical",
+        "fail  publication supabase_realtime: missing",
+        "fail  realtime.messages: missing: run `rapport migrate`",
+        "fail  schema: ",
+    ] {
+        assert!(report.contains(line), "{line} is missing in\n{report}");
+    }
+    let again = text(
+        &run(rapport(&["doctor"]).env("DATABASE_URL", bare.url()))
+            .await
+            .stdout,
+    );
+    let without_use = |report: &str| -> Vec<String> {
+        let lines = report.lines().filter(|line| !line.contains(" in use"));
+        lines.map(str::to_owned).collect()
+    };
+    assert_eq!(without_use(&again), without_use(&report));
+
+    // With the schema it is content.
+    let database = TestDatabase::new().await;
+    let output = run(rapport(&["doctor"]).env("DATABASE_URL", database.url())).await;
+    let report = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(0), "{report}");
+    assert!(!report.contains("warn"), "{report}");
+    assert!(
+        report.contains("ok    partitions of realtime.messages: today and tomorrow"),
+        "{report}"
+    );
+
+    // A day without its partition, and a publication that somebody dropped.
+    let client = database.connect().await;
+    client
+        .batch_execute(
+            "do $$ begin
+               execute 'drop table realtime.messages_' || to_char((now() at time zone 'utc') + interval '1 day', 'YYYY_MM_DD');
+             end $$;
+             drop publication supabase_realtime_messages_publication;",
+        )
+        .await
+        .unwrap();
+    let output = run(rapport(&["doctor"]).env("DATABASE_URL", database.url())).await;
+    let report = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(0), "{report}");
+    let warnings = report
+        .lines()
+        .filter(|line| line.starts_with("warn"))
+        .count();
+    assert_eq!(warnings, 2, "{report}");
+    assert!(report.contains("run the server, or `select chat.maintain_message_partitions()`"));
+    client
+        .batch_execute("drop table realtime.messages_default")
+        .await
+        .unwrap();
+    let output = run(rapport(&["doctor"]).env("DATABASE_URL", database.url())).await;
+    assert_eq!(output.status.code(), Some(1), "nothing catches that day");
+
+    // No database at all.
+    let nowhere = "postgres://nobody@127.0.0.1:1/none";
+    let output = run(rapport(&["doctor"]).env("DATABASE_URL", nowhere)).await;
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stdout).starts_with("fail  database: "));
+}

@@ -1,0 +1,457 @@
+//! `rapport doctor`: whether the configured database has what the server needs, and what to do where
+//! it has not. Changes nothing.
+
+use std::fmt;
+
+use tokio_postgres::Client;
+
+use super::{CliError, print, runtime, with_source};
+use crate::config::{DoctorConfig, Inputs};
+use crate::db::connect::Connector;
+use crate::schema;
+use crate::shutdown::Tasks;
+
+/// The oldest PostgreSQL that the schema is written for.
+const OLDEST_VERSION: i32 = 15;
+
+/// The publication by which broadcasts from the database are read (`replication`).
+const MESSAGES_PUBLICATION: &str = "supabase_realtime_messages_publication";
+
+/// How bad a finding is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Level {
+    /// As it should be.
+    Ok,
+    /// Something does not work, or will not before long.
+    Warn,
+    /// The server is of no use like this.
+    Fail,
+}
+
+/// One line of the report.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Finding {
+    level: Level,
+    text: String,
+    /// What to do about it.
+    remedy: Option<String>,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let level = match self.level {
+            Level::Ok => "ok",
+            Level::Warn => "warn",
+            Level::Fail => "fail",
+        };
+        write!(f, "{level:<4}  {}", self.text)?;
+        match &self.remedy {
+            Some(remedy) => write!(f, ": {remedy}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What was found so far.
+#[derive(Debug, Default)]
+struct Report(Vec<Finding>);
+
+impl Report {
+    fn ok(&mut self, text: impl Into<String>) {
+        self.add(Level::Ok, text.into(), None);
+    }
+
+    fn warn(&mut self, text: impl Into<String>, remedy: impl Into<String>) {
+        self.add(Level::Warn, text.into(), Some(remedy.into()));
+    }
+
+    fn fail(&mut self, text: impl Into<String>, remedy: impl Into<String>) {
+        self.add(Level::Fail, text.into(), Some(remedy.into()));
+    }
+
+    fn add(&mut self, level: Level, text: String, remedy: Option<String>) {
+        self.0.push(Finding {
+            level,
+            text,
+            remedy,
+        });
+    }
+
+    fn failures(&self) -> usize {
+        self.0
+            .iter()
+            .filter(|finding| finding.level == Level::Fail)
+            .count()
+    }
+}
+
+/// Looks at everything and prints one line for each thing.
+pub(super) fn run(inputs: &Inputs<'_>) -> Result<(), CliError> {
+    let config = DoctorConfig::load(inputs)?;
+    let report = runtime()?.block_on(examine(&config))?;
+    let lines: String = report
+        .0
+        .iter()
+        .map(|finding| format!("{finding}\n"))
+        .collect();
+    print(&lines)?;
+    match report.failures() {
+        0 => Ok(()),
+        failures => Err(CliError::Unsound(failures)),
+    }
+}
+
+async fn examine(config: &DoctorConfig) -> Result<Report, CliError> {
+    let tasks = Tasks::new();
+    let mut report = Report::default();
+    let owner = Connector::new(config.database.url.expose())?;
+    let mut client = match owner.connect("rapport doctor", &tasks).await {
+        Ok(client) => client,
+        Err(error) => {
+            report.fail(
+                format!("database: {}", with_source(&error)),
+                "check database.url, and that PostgreSQL runs and lets this login in",
+            );
+            return Ok(report);
+        }
+    };
+    let seen = look(&mut client, config, &mut report).await;
+    if let Err(error) = seen {
+        let cause = error
+            .as_db_error()
+            .map_or_else(|| error.to_string(), |cause| cause.message().to_owned());
+        report.fail(
+            format!("database: a question was not answered ({cause})"),
+            "run this again; the checks behind it were left out",
+        );
+    }
+    let requests = Connector::new(config.database.request_url.expose())?;
+    match requests.connect("rapport doctor", &tasks).await {
+        Ok(_) => report.ok("login for people's requests: connects"),
+        Err(error) => report.fail(
+            format!("login for people's requests: {}", with_source(&error)),
+            "check database.request_url",
+        ),
+    }
+    Ok(report)
+}
+
+async fn look(
+    client: &mut Client,
+    config: &DoctorConfig,
+    report: &mut Report,
+) -> Result<(), tokio_postgres::Error> {
+    server(client, report).await?;
+    replication(client, &config.replication.slot_name, report).await?;
+    publications(client, &config.replication.publication, report).await?;
+    roles(client, report).await?;
+    policy_functions(client, &config.replication.publication, report).await?;
+    messages(client, report).await?;
+    match schema::plan(client).await {
+        Ok(pending) if pending.is_empty() => report.ok("schema: up to date"),
+        Ok(pending) => report.fail(
+            format!("schema: {} files are not applied", pending.len()),
+            "run `rapport migrate`",
+        ),
+        Err(error) => report.fail(
+            format!("schema: {error}"),
+            "see `rapport migrate --dry-run`",
+        ),
+    }
+    Ok(())
+}
+
+async fn server(client: &Client, report: &mut Report) -> Result<(), tokio_postgres::Error> {
+    let row = client
+        .query_one(
+            "select current_setting('server_version_num')::int / 10000
+                  , current_setting('server_version')
+                  , current_database()::text
+                  , current_user::text",
+            &[],
+        )
+        .await?;
+    let (major, version): (i32, String) = (row.try_get(0)?, row.try_get(1)?);
+    let (database, login): (String, String) = (row.try_get(2)?, row.try_get(3)?);
+    let text = format!("database: PostgreSQL {version}, {database} as {login}");
+    if major >= OLDEST_VERSION {
+        report.ok(text);
+    } else {
+        report.fail(
+            text,
+            format!("PostgreSQL {OLDEST_VERSION} or newer is needed"),
+        );
+    }
+    Ok(())
+}
+
+async fn replication(
+    client: &Client,
+    slot_name: &str,
+    report: &mut Report,
+) -> Result<(), tokio_postgres::Error> {
+    let row = client
+        .query_one(
+            "select current_setting('wal_level')
+                  , current_setting('max_replication_slots')::bigint
+                  , (select count(*) from pg_catalog.pg_replication_slots)
+                  , (select count(*) from pg_catalog.pg_replication_slots
+                      where database = current_database() and starts_with(slot_name, $1))
+                  , current_setting('max_wal_senders')::bigint
+                  , (select count(*) from pg_catalog.pg_stat_replication)
+                  , (select rolreplication or rolsuper from pg_catalog.pg_roles where rolname = current_user)",
+            &[&slot_name],
+        )
+        .await?;
+    let wal_level: String = row.try_get(0)?;
+    if wal_level == "logical" {
+        report.ok("log: wal_level is logical");
+    } else {
+        report.fail(
+            format!("log: wal_level is {wal_level}"),
+            "`alter system set wal_level = logical` and restart PostgreSQL",
+        );
+    }
+    let number = |at| row.try_get::<_, i64>(at);
+    let (slots, used, ours) = (number(1)?, number(2)?, number(3)?);
+    let text = format!("replication slots: {used} of {slots} in use");
+    if ours > 0 || used < slots {
+        report.ok(text);
+    } else {
+        report.fail(
+            text,
+            "raise max_replication_slots, or drop one that nobody reads",
+        );
+    }
+    let (senders, used) = (number(4)?, number(5)?);
+    let text = format!("replication connections: {used} of {senders} in use");
+    if used < senders || ours > 0 {
+        report.ok(text);
+    } else {
+        report.fail(text, "raise max_wal_senders");
+    }
+    if row.try_get(6)? {
+        report.ok("login: may replicate");
+    } else {
+        report.fail(
+            "login: may not replicate",
+            "`alter role … replication` by a superuser",
+        );
+    }
+    Ok(())
+}
+
+async fn publications(
+    client: &Client,
+    changes: &str,
+    report: &mut Report,
+) -> Result<(), tokio_postgres::Error> {
+    const TABLES: &str = "
+        select count(t.relid)
+             , coalesce(bool_or(n.nspname = 'realtime' and c.relname like 'messages%'), false)
+          from pg_catalog.pg_publication as p
+          left join lateral pg_catalog.pg_get_publication_tables(p.pubname) as t on true
+          left join pg_catalog.pg_class as c on c.oid = t.relid
+          left join pg_catalog.pg_namespace as n on n.oid = c.relnamespace
+         where p.pubname = $1
+         group by p.oid";
+    match client.query_opt(TABLES, &[&changes]).await? {
+        None => report.fail(
+            format!("publication {changes}: missing"),
+            format!("`create publication {changes}`, or run `rapport migrate` as who may"),
+        ),
+        Some(row) => match row.try_get::<_, i64>(0)? {
+            0 => report.warn(
+                format!("publication {changes}: no table is in it"),
+                format!(
+                    "`alter publication {changes} add table …`: nobody can subscribe to others"
+                ),
+            ),
+            tables => report.ok(format!("publication {changes}: {tables} tables")),
+        },
+    }
+    let messages = client.query_opt(TABLES, &[&MESSAGES_PUBLICATION]).await?;
+    let is_good = match messages {
+        Some(row) => row.try_get(1)?,
+        None => false,
+    };
+    if is_good {
+        report.ok(format!(
+            "publication {MESSAGES_PUBLICATION}: realtime.messages"
+        ));
+    } else {
+        report.warn(
+            format!("publication {MESSAGES_PUBLICATION}: missing, or without realtime.messages"),
+            format!(
+                "`create publication {MESSAGES_PUBLICATION} for table realtime.messages` as the table's \
+                 owner: broadcasts from the database are not sent without it"
+            ),
+        );
+    }
+    Ok(())
+}
+
+async fn roles(client: &Client, report: &mut Report) -> Result<(), tokio_postgres::Error> {
+    let rows = client
+        .query(
+            "select wanted.name, r.oid is not null
+                  , coalesce(pg_catalog.pg_has_role(current_user, r.oid, 'MEMBER'), false)
+                  , coalesce(r.rolbypassrls or r.rolsuper, false)
+               from unnest(array['anon', 'authenticated', 'service_role']) as wanted (name)
+               left join pg_catalog.pg_roles as r on r.rolname = wanted.name",
+            &[],
+        )
+        .await?;
+    for row in rows {
+        let name: String = row.try_get(0)?;
+        if !row.try_get::<_, bool>(1)? {
+            report.fail(format!("role {name}: missing"), "run `rapport migrate`");
+        } else if !row.try_get::<_, bool>(2)? {
+            report.fail(
+                format!("role {name}: the login may not take it on"),
+                format!("`grant {name} to` the login of database.url"),
+            );
+        } else if name == "service_role" && !row.try_get::<_, bool>(3)? {
+            report.warn(
+                "role service_role: does not bypass row-level security",
+                "`alter role service_role bypassrls` by a superuser",
+            );
+        } else {
+            report.ok(format!("role {name}: the login may take it on"));
+        }
+    }
+    Ok(())
+}
+
+/// Policies are evaluated in statements that the login writes: it has to be able to name what they
+/// call.
+async fn policy_functions(
+    client: &Client,
+    changes: &str,
+    report: &mut Report,
+) -> Result<(), tokio_postgres::Error> {
+    const SQL: &str = "
+        select distinct n.nspname::text
+          from pg_catalog.pg_policy as p
+          join pg_catalog.pg_depend as d
+            on d.classid = 'pg_catalog.pg_policy'::pg_catalog.regclass and d.objid = p.oid
+           and d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass
+          join pg_catalog.pg_proc as f on f.oid = d.refobjid
+          join pg_catalog.pg_namespace as n on n.oid = f.pronamespace
+         where (p.polrelid = pg_catalog.to_regclass('realtime.messages')
+                or p.polrelid in (select t.relid
+                                    from pg_catalog.pg_publication as pub
+                                   cross join lateral pg_catalog.pg_get_publication_tables(pub.pubname) as t
+                                   where pub.pubname = $1))
+           and not pg_catalog.has_schema_privilege(current_user, n.oid, 'USAGE')
+         order by 1";
+    let rows = client.query(SQL, &[&changes]).await?;
+    if rows.is_empty() {
+        report.ok("policies: the login may name all that they call");
+    }
+    for row in rows {
+        let schema: String = row.try_get(0)?;
+        report.fail(
+            format!(
+                "policies: they call functions of schema {schema}, which the login may not use"
+            ),
+            format!("`grant usage on schema {schema} to` the login of database.url"),
+        );
+    }
+    Ok(())
+}
+
+async fn messages(client: &Client, report: &mut Report) -> Result<(), tokio_postgres::Error> {
+    const TABLE: &str = "
+        select c.relkind = 'p'
+             , coalesce(pg_catalog.obj_description(c.oid, 'pg_class') like 'Made by Rapport%', false)
+             , pg_catalog.row_security_active(c.oid)
+             , pg_catalog.has_table_privilege(c.oid, 'INSERT')
+          from pg_catalog.pg_class as c
+         where c.oid = pg_catalog.to_regclass('realtime.messages')";
+    let Some(row) = client.query_opt(TABLE, &[]).await? else {
+        report.fail(
+            "realtime.messages: missing",
+            "run `rapport migrate`: private channels and broadcasts from the database need it",
+        );
+        return Ok(());
+    };
+    let (is_partitioned, is_ours): (bool, bool) = (row.try_get(0)?, row.try_get(1)?);
+    let (is_limited, may_insert): (bool, bool) = (row.try_get(2)?, row.try_get(3)?);
+    if is_limited || !may_insert {
+        report.warn(
+            "realtime.messages: its policies hold for the login, or it may not insert",
+            "let the login own the table, or bypass row-level security: replay needs it, and whether \
+             a private channel may be read is found out by inserting",
+        );
+    } else {
+        report.ok("realtime.messages: the login may read and write past its policies");
+    }
+    if is_partitioned {
+        partitions(client, is_ours, report).await?;
+    }
+    Ok(())
+}
+
+/// A day without a partition loses what is sent on it, but for a default partition.
+async fn partitions(
+    client: &Client,
+    is_ours: bool,
+    report: &mut Report,
+) -> Result<(), tokio_postgres::Error> {
+    const SQL: &str = "
+        select (select array_agg(day.label order by day.label)
+                  from (select to_char((now() at time zone 'utc') + n * interval '1 day', 'YYYY_MM_DD')
+                          from generate_series(0, 1) as n) as day (label)
+                 where not exists (select from pg_catalog.pg_inherits as i
+                                     join pg_catalog.pg_class as c on c.oid = i.inhrelid
+                                    where i.inhparent = 'realtime.messages'::regclass
+                                      and c.relname = 'messages_' || day.label))
+             , exists (select from pg_catalog.pg_partitioned_table as t
+                        where t.partrelid = 'realtime.messages'::regclass and t.partdefid <> 0)";
+    let row = client.query_one(SQL, &[]).await?;
+    let missing: Option<Vec<String>> = row.try_get(0)?;
+    let Some(missing) = missing else {
+        report.ok("partitions of realtime.messages: today and tomorrow");
+        return Ok(());
+    };
+    let text = format!(
+        "partitions of realtime.messages: none for {}",
+        missing.join(" and ").replace('_', "-")
+    );
+    let remedy = if is_ours {
+        "run the server, or `select chat.maintain_message_partitions()`"
+    } else {
+        "Supabase's own server makes them, also when it is only started for a moment; until then \
+         what is sent on that day is lost, and private channels cannot be joined"
+    };
+    if row.try_get(1)? {
+        report.warn(text, remedy);
+    } else {
+        report.fail(text, remedy);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_says_how_bad_it_is_and_what_to_do() {
+        let mut report = Report::default();
+        report.ok("log: wal_level is logical");
+        report.warn("a", "do b");
+        report.fail("c", "do d");
+        let lines: Vec<_> = report.0.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            lines,
+            [
+                "ok    log: wal_level is logical",
+                "warn  a: do b",
+                "fail  c: do d"
+            ]
+        );
+        assert_eq!(report.failures(), 1);
+    }
+}
