@@ -418,6 +418,15 @@ impl CatalogCache {
         self.renew(&mut connection, roles, asked_at).await
     }
 
+    /// The latest reading, if it knows `roles` and is older than the time limit, so that it may not
+    /// be used before it is verified.
+    pub(super) fn expired(&self, roles: &[&str]) -> Option<Arc<Catalog>> {
+        let latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
+        let latest = latest.as_ref()?;
+        (latest.at.elapsed() >= self.ttl && latest.catalog.knows(roles))
+            .then(|| Arc::clone(&latest.catalog))
+    }
+
     /// A reading begun after this call.
     ///
     /// # Errors
