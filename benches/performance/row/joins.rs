@@ -15,13 +15,13 @@ use crate::server::Server;
 const PER_TOPIC: usize = 100;
 
 /// Policies as an application writes them: everybody who is signed in may read and write the rooms.
-pub(super) const POLICIES: &str = "
+pub(crate) const POLICIES: &str = "
     drop policy if exists \"Bench rooms are read\" on realtime.messages;
     drop policy if exists \"Bench rooms are written\" on realtime.messages;
     create policy \"Bench rooms are read\" on realtime.messages for select to authenticated
-        using (realtime.topic() like 'room-%' and (select auth.uid()) is not null);
+        using (realtime.topic() ~ '^(room|soak)-' and (select auth.uid()) is not null);
     create policy \"Bench rooms are written\" on realtime.messages for insert to authenticated
-        with check (realtime.topic() like 'room-%' and (select auth.uid()) is not null);";
+        with check (realtime.topic() ~ '^(room|soak)-' and (select auth.uid()) is not null);";
 
 /// Row 9: sockets opened and joined to public channels for each CPU second of the server.
 pub(super) fn public(lab: &Laboratory) -> Result<Outcome, Failure> {

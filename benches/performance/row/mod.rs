@@ -4,7 +4,7 @@ mod broadcast;
 pub(crate) mod changes;
 mod database_broadcast;
 mod idle;
-mod joins;
+pub(crate) mod joins;
 mod presence;
 mod restart;
 

@@ -1,5 +1,6 @@
-//! Hours of ordinary life in minutes: joins, leaves, broadcasts, presence, row changes and lost
-//! connections, at random, on sockets of both versions.
+//! Hours of ordinary life in minutes: joins, leaves, broadcasts from clients and from the database,
+//! presence, row changes and lost connections, at random, in public and private channels, on sockets of
+//! both versions.
 //!
 //! Every message is accounted for: it reaches each member that was joined all the time once, and nobody
 //! else. Afterwards the server must hold no more than before.
@@ -21,7 +22,7 @@ use crate::client::Sockets;
 use crate::client::marker::Marker;
 use crate::client::phoenix::{HEARTBEAT_SECONDS, JoinConfig};
 use crate::database::{Database, connect, current_thread};
-use crate::row::changes;
+use crate::row::{changes, joins};
 use crate::server::Server;
 use account::{ClientId, Wrongs};
 use client::{Channel, Client, Clients, ROWS, Stage};
@@ -35,6 +36,7 @@ const TOPICS_PER_CLIENT: usize = 3;
 
 /// What happens per second, on average.
 const BROADCASTS: f64 = 100.0;
+const DATABASE_BROADCASTS: f64 = 10.0;
 const ROW_CHANGES: f64 = 20.0;
 const JOINS_AND_LEAVES: f64 = 10.0;
 /// Few enough for the limit of the original, 5 in 30 seconds for each channel.
@@ -51,6 +53,7 @@ const MAX_GROWTH: f64 = 1.0;
 pub(crate) fn soak(duration: Duration, seed: u64) -> Result<(Value, bool), Failure> {
     let database = Database::start()?;
     changes::prepare(&database, CLIENTS)?;
+    database.execute(joins::POLICIES)?;
     let server = Server::rapport(&database)?;
     let mut soak = Soak::new(&database, &server, seed)?;
 
@@ -69,9 +72,11 @@ pub(crate) fn soak(duration: Duration, seed: u64) -> Result<(Value, bool), Failu
     soak.everybody_leaves()?;
     let after = soak.holdings_at_rest(&before)?;
     let Soak {
-        mut clients, rows, ..
+        mut clients,
+        writer,
+        ..
     } = soak;
-    rows.finish()?;
+    writer.finish()?;
     clients.account.close();
     server.stop()?;
 
@@ -109,7 +114,7 @@ struct Soak<'a> {
     server: &'a Server,
     sockets: Sockets,
     clients: Clients,
-    rows: RowWriter,
+    writer: Writer,
     random: Rng,
     /// Sequence numbers, by topic; the last is the rows'.
     sequences: Vec<u32>,
@@ -153,7 +158,7 @@ impl<'a> Soak<'a> {
             server,
             sockets: Sockets::to(server.address)?,
             clients: Clients::new(all),
-            rows: RowWriter::start(database.url())?,
+            writer: Writer::start(database.url())?,
             random,
             sequences: vec![0; TOPICS + 1],
             joins: 0,
@@ -165,8 +170,9 @@ impl<'a> Soak<'a> {
     fn live(&mut self, duration: Duration) -> Result<(), Failure> {
         let begun = Instant::now();
         let mut done = 0.0;
-        let kinds: [(f64, Act<'a>); 5] = [
+        let kinds: [(f64, Act<'a>); 6] = [
             (BROADCASTS, Self::broadcast),
+            (DATABASE_BROADCASTS, Self::broadcast_from_the_database),
             (ROW_CHANGES, Self::change_a_row),
             (JOINS_AND_LEAVES, Self::join_or_leave),
             (TRACKS, Self::track_or_untrack),
@@ -259,6 +265,24 @@ impl<'a> Soak<'a> {
         self.sockets.flush(id, &mut self.clients);
     }
 
+    fn broadcast_from_the_database(&mut self) {
+        let topic = self.random.usize(0..TOPICS);
+        let sequence = self.next_sequence(topic);
+        let marker = Marker {
+            sent_ns: 0,
+            lane: topic,
+            sequence,
+        };
+        let write = Write::Broadcast {
+            topic,
+            marker: marker.text(),
+        };
+        if self.writer.write(write) {
+            let to = self.clients.members(topic);
+            self.clients.account.expect((topic, sequence), None, to);
+        }
+    }
+
     fn change_a_row(&mut self) {
         let room = self.random.usize(0..CLIENTS / 2);
         let sequence = self.next_sequence(ROWS);
@@ -269,7 +293,11 @@ impl<'a> Soak<'a> {
             sequence,
         };
         // Promised only when it is certain to be written.
-        if self.rows.write(room, marker.text()) {
+        let write = Write::Row {
+            room,
+            body: marker.text(),
+        };
+        if self.writer.write(write) {
             let to = self.clients.subscribers(room);
             self.clients.account.expect((ROWS, sequence), None, to);
         }
@@ -291,12 +319,12 @@ impl<'a> Soak<'a> {
                     json!({"event": "INSERT", "schema": "public", "table": "bench_items"});
                 let config = JoinConfig {
                     presence_key: Some(Client::presence_key(id)),
+                    is_private: is_private(channel.topic),
                     bindings: if channel.has_bindings {
                         vec![binding]
                     } else {
                         Vec::new()
                     },
-                    ..JoinConfig::default()
                 };
                 let join_ref = &channel.join_ref;
                 client.version.join(join_ref, &name, &client.token, &config)
@@ -414,29 +442,39 @@ impl<'a> Soak<'a> {
     }
 }
 
-/// A thread that writes rows, each in a transaction of its own.
-struct RowWriter {
-    rows: SyncSender<(i32, String)>,
+/// Every third topic is private; its policies let everybody in.
+fn is_private(topic: usize) -> bool {
+    topic.is_multiple_of(3)
+}
+
+/// What is done in the database.
+enum Write {
+    Row { room: usize, body: String },
+    Broadcast { topic: usize, marker: String },
+}
+
+/// A thread that writes, each time in a transaction of its own.
+struct Writer {
+    orders: SyncSender<Write>,
     thread: JoinHandle<Result<(), String>>,
 }
 
-impl RowWriter {
+impl Writer {
     fn start(url: String) -> Result<Self, Failure> {
-        let (rows, queue) = sync_channel(1000);
+        let (orders, queue) = sync_channel(1000);
         let thread = std::thread::Builder::new()
-            .name("rows".to_owned())
-            .spawn(move || write_rows(&url, &queue).map_err(|error| error.to_string()))?;
-        Ok(Self { rows, thread })
+            .name("writer".to_owned())
+            .spawn(move || carry_out(&url, &queue).map_err(|error| error.to_string()))?;
+        Ok(Self { orders, thread })
     }
 
     /// False when the database is too far behind.
-    fn write(&self, room: usize, body: String) -> bool {
-        let room = i32::try_from(room).unwrap_or(i32::MAX);
-        self.rows.try_send((room, body)).is_ok()
+    fn write(&self, write: Write) -> bool {
+        self.orders.try_send(write).is_ok()
     }
 
     fn finish(self) -> Result<(), Failure> {
-        drop(self.rows);
+        drop(self.orders);
         match self.thread.join() {
             Ok(result) => Ok(result?),
             Err(_) => Err("the writer panicked".into()),
@@ -444,16 +482,28 @@ impl RowWriter {
     }
 }
 
-fn write_rows(url: &str, queue: &Receiver<(i32, String)>) -> Result<(), Failure> {
+fn carry_out(url: &str, queue: &Receiver<Write>) -> Result<(), Failure> {
     let runtime = current_thread()?;
-    let statement = "insert into public.bench_items (room, body) values ($1, $2)";
-    let (client, statement) = runtime.block_on(async {
+    let (client, insert, send) = runtime.block_on(async {
         let client = connect(url).await?;
-        let statement = client.prepare(statement).await?;
-        Ok::<_, tokio_postgres::Error>((client, statement))
+        let insert = "insert into public.bench_items (room, body) values ($1, $2)";
+        let send = "select realtime.send(jsonb_build_object('m', $1::text), 'message', $2::text, $3::boolean)";
+        let insert = client.prepare(insert).await?;
+        let send = client.prepare(send).await?;
+        Ok::<_, tokio_postgres::Error>((client, insert, send))
     })?;
-    while let Ok((room, body)) = queue.recv() {
-        runtime.block_on(client.execute(&statement, &[&room, &body]))?;
+    while let Ok(write) = queue.recv() {
+        match write {
+            Write::Row { room, body } => {
+                let room = i32::try_from(room)?;
+                runtime.block_on(client.execute(&insert, &[&room, &body]))?;
+            }
+            Write::Broadcast { topic, marker } => {
+                let name = format!("soak-{topic}");
+                let is_private = is_private(topic);
+                runtime.block_on(client.execute(&send, &[&marker, &name, &is_private]))?;
+            }
+        }
     }
     Ok(())
 }
