@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::{Server, config};
 use crate::support::chaos::ChaosProxy;
 use crate::support::database::TestDatabase;
+use crate::support::eventually::eventually;
 use crate::support::socket::{PhoenixSocket, VERSIONS, Version};
 use crate::support::token::{anon_key, mint, now_s, service_role_key, user_claims, user_token};
 
@@ -597,4 +598,247 @@ async fn a_new_token_during_an_outage_is_judged_when_the_database_is_back() {
         format!("You do not have permissions to read from this Channel topic: {ann}")
     );
     client.expect(&topic, "phx_close").await;
+}
+
+const UNREACHABLE: &str =
+    "UnableToConnectToProject: Realtime was unable to connect to the project database";
+
+#[tokio::test]
+async fn while_the_database_is_away_joins_are_refused_at_once_and_later_let_in() {
+    let database = TestDatabase::bare().await;
+    let admin = database.connect().await;
+    admin.batch_execute(MESSAGES).await.unwrap();
+    let (proxy, url) = ChaosProxy::before(database.url()).await;
+    let server = Server::start_over(config(), &url).await;
+    let ann = uuid::Uuid::new_v4();
+    let token = user_token(ann);
+    let mut client = server.client(Version::Two).await;
+    let own = format!("realtime:{ann}");
+    client.join("1", &own, private(false, Some(&token))).await;
+    client.expect_reply("1", "ok").await;
+    for is_silent in [false, true] {
+        // A server that refuses, and a network that swallows everything.
+        if is_silent {
+            proxy.pause();
+        } else {
+            proxy.refuse(true);
+            proxy.cut();
+        }
+        client
+            .join("2", "realtime:a", private(false, Some(&token)))
+            .await;
+        client.join("3", "realtime:open", super::plain_join()).await;
+        // Public channels wait for nothing.
+        let mut refused = None;
+        loop {
+            let reply = client.receive().await;
+            match &*reply.topic {
+                "realtime:open" => {
+                    assert_eq!(reply.payload["status"], "ok");
+                    if !is_silent {
+                        break;
+                    }
+                    assert!(refused.is_none(), "the public channel waited");
+                }
+                _ => refused = Some(reply.payload["response"]["reason"].clone()),
+            }
+            if is_silent && refused.is_some() {
+                break;
+            }
+        }
+        if refused.is_none() {
+            let response = client.expect_reply("2", "error").await;
+            refused = Some(response["reason"].clone());
+        }
+        assert_eq!(refused.unwrap(), UNREACHABLE);
+        // What is known is not found out again by everybody.
+        let known = std::time::Instant::now();
+        for number in 0..40 {
+            let topic = format!("realtime:b{number}");
+            client.join("4", &topic, private(false, Some(&token))).await;
+        }
+        for _ in 0..40 {
+            let response = client.expect_reply("4", "error").await;
+            assert_eq!(response["reason"], UNREACHABLE);
+        }
+        // Far less than forty times the time that a connection may take.
+        assert!(known.elapsed() < std::time::Duration::from_secs(15));
+        if is_silent {
+            proxy.resume();
+        } else {
+            proxy.refuse(false);
+        }
+        eventually("private channels are joined again", async || {
+            let mut client = server.client(Version::Two).await;
+            client.join("1", &own, private(false, Some(&token))).await;
+            let reply = client.receive().await;
+            (reply.payload["status"] == "ok").then_some(())
+        })
+        .await;
+        // Leaves, so that the next round joins anew.
+        client
+            .push(json!("3"), "5", "realtime:open", "phx_leave", json!({}))
+            .await;
+        client.expect_reply("5", "ok").await;
+        client.expect("realtime:open", "phx_close").await;
+    }
+}
+
+#[tokio::test]
+async fn what_changes_in_the_database_counts_from_the_next_question_on() {
+    let database = TestDatabase::bare().await;
+    let admin = database.connect().await;
+    admin.batch_execute(MESSAGES).await.unwrap();
+    let server = Server::start_over(config(), database.url()).await;
+    let token = user_token(uuid::Uuid::new_v4());
+    // (change, whether the topic can be joined from then on)
+    let changes = [
+        ("select 1", false),
+        (
+            "create policy p on realtime.messages for select to authenticated using (topic = 'a')",
+            true,
+        ),
+        (
+            "alter policy p on realtime.messages using (topic = 'b')",
+            false,
+        ),
+        (
+            "alter policy p on realtime.messages using (topic = 'a')",
+            true,
+        ),
+        ("alter policy p on realtime.messages to anon", false),
+        ("alter table realtime.messages disable row level security", true),
+        (
+            "alter table realtime.messages enable row level security; drop policy p on realtime.messages;
+             create function public.may(topic text) returns boolean language sql stable as $$ select true $$;
+             create policy p on realtime.messages for select to authenticated using (public.may(topic))",
+            true,
+        ),
+        (
+            "create or replace function public.may(topic text) returns boolean language sql stable as $$ select false $$",
+            false,
+        ),
+        (
+            "create or replace function public.may(topic text) returns boolean language sql stable as $$ select true $$;
+             revoke execute on function public.may from public",
+            false,
+        ),
+        ("grant execute on function public.may to authenticated", true),
+        ("revoke select on realtime.messages from authenticated", false),
+        ("grant select (id) on realtime.messages to authenticated", true),
+        (
+            "create policy no on realtime.messages as restrictive for select using (current_user <> 'authenticated')",
+            false,
+        ),
+        ("drop policy no on realtime.messages", true),
+        ("revoke usage on schema realtime from authenticated", false),
+        ("grant usage on schema realtime to authenticated", true),
+        // The name of the function means another one.
+        (
+            "alter function public.may rename to might;
+             create function public.may(topic text) returns boolean language sql stable as $$ select false $$;
+             alter policy p on realtime.messages using (public.may(topic))",
+            false,
+        ),
+        ("alter policy p on realtime.messages using (public.might(topic))", true),
+    ];
+    let mut client = server.client(Version::Two).await;
+    for (number, (change, can_join)) in changes.into_iter().enumerate() {
+        admin.batch_execute(change).await.unwrap();
+        let reference = number.to_string();
+        client
+            .join(&reference, "realtime:a", private(false, Some(&token)))
+            .await;
+        // A join of a joined topic closes the former channel after its answer.
+        let reply = loop {
+            let message = client.receive().await;
+            if message.event == "phx_reply" {
+                break message;
+            }
+        };
+        let status = if can_join { "ok" } else { "error" };
+        assert_eq!(reply.payload["status"], status, "after {change}");
+    }
+}
+
+#[tokio::test]
+async fn the_topics_of_the_chat_are_for_members_and_only_the_server_sends() {
+    use crate::support::chat_server::Person::{Ada, Ana, Ben, Zoe};
+    let database = TestDatabase::new().await;
+    let admin = database.connect().await;
+    let row = admin
+        .query_one(
+            "with caller as materialized (
+               select set_config('request.jwt.claim.sub', $1, false))
+             select (chat.open_conversation($2)).conversation_id::text from caller",
+            &[&Ana.id().to_string(), &Ben.id()],
+        )
+        .await
+        .unwrap();
+    let conversation = format!("conversation:{}", row.get::<_, String>(0));
+    let user = format!("user:{}", Ana.id());
+    // Whatever the application allows elsewhere does not open these.
+    admin
+        .batch_execute(
+            "create policy everything on realtime.messages for all to anon, authenticated
+               using (true) with check (true)",
+        )
+        .await
+        .unwrap();
+    let server = Server::start_over(config(), database.url()).await;
+    let by = |person: crate::support::chat_server::Person| user_token(person.id());
+    // (topic, whose token, may join, may send, may show himself)
+    let cases = [
+        (&conversation, by(Ana), true, false, true),
+        (&conversation, by(Ben), true, false, true),
+        (&conversation, by(Zoe), false, false, false),
+        (&conversation, by(Ada), false, false, false),
+        (&conversation, anon_key(), false, false, false),
+        (&conversation, service_role_key(), true, true, true),
+        // On her own topic nobody else could see her: there the application's word counts.
+        (&user, by(Ana), true, false, true),
+        (&user, by(Ben), false, false, false),
+        (&user, anon_key(), false, false, false),
+        (&user, service_role_key(), true, true, true),
+        // The application's own are as it says.
+        (&"elsewhere".to_owned(), by(Zoe), true, true, true),
+    ];
+    for (topic, token, may_join, may_send, may_track) in &cases {
+        let full = format!("realtime:{topic}");
+        let mut client = server.client(Version::Two).await;
+        let mut payload = private(true, Some(token));
+        payload["config"]["broadcast"] = json!({"ack": true});
+        client.join("1", &full, payload).await;
+        if !may_join {
+            let response = client.expect_reply("1", "error").await;
+            let reason = format!(
+                "Unauthorized: You do not have permissions to read from this Channel topic: {topic}"
+            );
+            assert_eq!(response, json!({ "reason": reason }));
+            continue;
+        }
+        client.expect_reply("1", "ok").await;
+        client.expect(&full, "presence_state").await;
+        let broadcast = json!({"type": "broadcast", "event": "e", "payload": {}});
+        let track = json!({"type": "presence", "event": "track", "payload": {}});
+        for (event, payload, is_allowed) in [
+            ("broadcast", broadcast, may_send),
+            ("presence", track, may_track),
+        ] {
+            client.push(json!("1"), "2", &full, event, payload).await;
+            let reply = loop {
+                let message = client.receive().await;
+                if message.event == "phx_reply" {
+                    break message;
+                }
+            };
+            let expected = if *is_allowed {
+                json!({"status": "ok", "response": {}})
+            } else {
+                let reason = format!("{CANNOT_WRITE}{topic}");
+                json!({"status": "error", "response": {"reason": reason}})
+            };
+            assert_eq!(reply.payload, expected, "{event} to {topic}");
+        }
+    }
 }
