@@ -1,5 +1,6 @@
 //! Private channels: the policies of `realtime.messages` decide who may join.
 
+use rapport::observability::metrics::{PermissionLabels, PermissionWay};
 use serde_json::{Value, json};
 
 use super::{Server, config};
@@ -841,4 +842,11 @@ async fn the_topics_of_the_chat_are_for_members_and_only_the_server_sends() {
             assert_eq!(reply.payload, expected, "{event} to {topic}");
         }
     }
+    // The table that ships is one that need not be written to.
+    let way = PermissionWay::Inserted;
+    let inserted = server
+        .metrics
+        .permissions_asked
+        .get_or_create(&PermissionLabels { way });
+    assert_eq!(inserted.get(), 0);
 }

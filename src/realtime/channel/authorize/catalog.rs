@@ -19,7 +19,7 @@ use super::error::AuthorizeError;
 use super::{Permissions, Question};
 
 /// How old what is known of the table's partitions, triggers and constraints may be.
-pub(super) const STRUCTURE_TTL: Duration = Duration::from_secs(1);
+pub(super) const STRUCTURE_TTL: Duration = Duration::from_secs(5);
 
 /// How near to the end of the present partition messages are inserted to ask about them: the
 /// clocks of two machines are read on either side of it.
@@ -74,7 +74,7 @@ select pg_catalog.md5(pg_catalog.concat_ws('|',
 /// and for how many milliseconds there is a partition. `more` names what can make an insertion
 /// fail or change the row: triggers, rules, constraints, unique keys without the id, expressions in
 /// indexes, computed columns, columns that must be given, defaults that are not plainly constant.
-/// The index predicate is that of the original's own index.
+/// One index predicate and one constraint are the original's own, and nothing that is asked about meets them.
 const TABLE: &str = r"
 with relation as (
   select c.oid, c.relkind, c.relrowsecurity
@@ -108,7 +108,9 @@ select r.oid, r.relrowsecurity,
   or exists (select from tree t join pg_catalog.pg_trigger g on g.tgrelid = t.oid
     where not g.tgisinternal and g.tgenabled <> 'D' and g.tgtype & 4 <> 0)
   or exists (select from tree t join pg_catalog.pg_rewrite w on w.ev_class = t.oid)
-  or exists (select from tree t join pg_catalog.pg_constraint k on k.conrelid = t.oid where k.contype not in ('p', 'u', 'n'))
+  or exists (select from tree t join pg_catalog.pg_constraint k on k.conrelid = t.oid
+    where k.contype not in ('p', 'u', 'n')
+      and not (k.contype = 'c' and pg_catalog.pg_get_expr(k.conbin, k.conrelid) = '((payload IS NULL) OR (binary_payload IS NULL))'))
   or exists (select from tree t join pg_catalog.pg_index i on i.indrelid = t.oid
     where i.indexprs is not null
       or pg_catalog.pg_get_expr(i.indpred, i.indrelid) <> '((extension = ''broadcast''::text) AND (private IS TRUE))'
