@@ -362,6 +362,7 @@ impl Hub {
             batch: None,
             acknowledgements: Vec::new(),
             fanout: Fanout::default(),
+            frames: 0,
             changes: 0,
         }
     }
@@ -407,6 +408,10 @@ impl Hub {
 /// the last, and one read brings hardly more.
 const MAX_BATCH_BYTES: usize = 64 * 1024;
 
+/// Members that are looked at before the first of them is written to. Their memory is fetched at
+/// once; one after the other, a system call between them, each would be waited for.
+const MEMBERS_AHEAD: usize = 16;
+
 /// Deliveries of one turn. What gathers for a socket is written when this is dropped, or earlier
 /// where it is much.
 #[derive(Debug)]
@@ -418,6 +423,8 @@ pub struct Deliveries<'a> {
     fanout: Fanout,
     /// Row changes that are not counted yet.
     changes: u64,
+    /// Frames that were queued or written.
+    frames: u64,
 }
 
 /// Broadcasts in a row to the same members: each gets all of them in one write.
@@ -619,6 +626,11 @@ impl Deliveries<'_> {
         self.fanout.flush();
     }
 
+    /// How many frames were handed to sockets so far.
+    pub fn frames(&self) -> u64 {
+        self.frames
+    }
+
     /// Hands gathered broadcasts over, so that what comes next comes after them.
     pub fn settle(&mut self) {
         if let Some(batch) = self.batch.take() {
@@ -631,24 +643,31 @@ impl Deliveries<'_> {
 
     fn hand_over(&mut self, batch: Batch) {
         let (v1, v2) = (Bytes::from(batch.v1), Bytes::from(batch.v2));
+        let frames = |member: &Member| match member.serializer {
+            Serializer::V1 => &v1,
+            Serializer::V2 => &v2,
+        };
         let mut sent = 0;
-        for member in batch.audience.members() {
-            let frames = match member.serializer {
-                Serializer::V1 => &v1,
-                Serializer::V2 => &v2,
-            };
-            if frames.is_empty()
-                || batch.except == Some(member.id)
-                || (batch.is_of_rows && member.is_replaying)
-                || !member.reads_broadcasts.load(Ordering::Relaxed)
-            {
-                continue;
-            }
-            match self.fanout.write(&member.outbound, &member.gate, frames) {
-                Queued::Written | Queued::ToFlush | Queued::Waits => sent += batch.count,
-                queued => self.note(queued, batch.count),
+        let mut receivers = Vec::with_capacity(MEMBERS_AHEAD);
+        for members in batch.audience.members().chunks(MEMBERS_AHEAD) {
+            receivers.clear();
+            receivers.extend(members.iter().filter(|member| {
+                !frames(member).is_empty()
+                    && batch.except != Some(member.id)
+                    && !(batch.is_of_rows && member.is_replaying)
+                    && member.reads_broadcasts.load(Ordering::Relaxed)
+            }));
+            for member in &receivers {
+                match self
+                    .fanout
+                    .write(&member.outbound, &member.gate, frames(member))
+                {
+                    Queued::Written | Queued::ToFlush | Queued::Waits => sent += batch.count,
+                    queued => self.note(queued, batch.count),
+                }
             }
         }
+        self.frames += sent;
         self.hub.metrics.frames_sent.inc_by(sent);
         // A message is an event when it is sent and when it is delivered (protocol 4.4).
         self.hub.rates.events.add(batch.count + sent);
@@ -683,10 +702,11 @@ impl Deliveries<'_> {
         self.note(queued, 1);
     }
 
-    fn note(&self, queued: Queued, frames: u64) {
+    fn note(&mut self, queued: Queued, frames: u64) {
         let metrics = &self.hub.metrics;
         match queued {
             Queued::Written | Queued::ToFlush | Queued::Waits => {
+                self.frames += frames;
                 metrics.frames_sent.inc_by(frames);
             }
             Queued::Overflowed => {

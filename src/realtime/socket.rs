@@ -41,6 +41,10 @@ const READ_BUFFER_BYTES: usize = 64 * 1024;
 /// Reads in a row before other tasks of the thread get their turn.
 const MAX_READS_PER_TURN: usize = 16;
 
+/// Frames handed to sockets, for what was read, before other tasks of the thread get their turn:
+/// writing that many takes some ten milliseconds.
+const MAX_FRAMES_PER_TURN: u64 = 2_048;
+
 /// How long the end of a socket may take: writing what is left, and waiting for the peer to
 /// close its side. Closing at once would discard the close frame when the peer is still sending.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
@@ -132,6 +136,8 @@ struct Socket {
     timer_for: Option<UnixMillis>,
     last_received: Instant,
     effects: Vec<Effect>,
+    /// Frames that were handed to sockets in this turn.
+    handed_over: u64,
     /// Its name in the hub, which knows it from the first moment on.
     id: SocketId,
 }
@@ -179,6 +185,7 @@ impl Socket {
             timer_for: None,
             last_received: now,
             effects: Vec::new(),
+            handed_over: 0,
             id: shared.hub.add_socket(&outbound),
             outbound,
             shared,
@@ -217,6 +224,7 @@ impl Socket {
     /// Everything that happens on an open socket.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         self.outbound.register(cx.waker());
+        self.handed_over = 0;
         for _ in 0..MAX_READS_PER_TURN {
             if let Poll::Ready(Err(error)) = self.poll_write(cx) {
                 tracing::debug!(%error, "a socket cannot be written to");
@@ -234,6 +242,9 @@ impl Socket {
                     tracing::debug!(%error, "a socket cannot be read");
                     return Poll::Ready(End::Broken);
                 }
+            }
+            if self.handed_over > MAX_FRAMES_PER_TURN {
+                break;
             }
         }
         cx.waker().wake_by_ref();
@@ -454,6 +465,8 @@ impl Socket {
                 }
             }
         }
+        deliveries.flush();
+        self.handed_over += deliveries.frames();
     }
 
     /// Lists a channel, and what it is answered.
