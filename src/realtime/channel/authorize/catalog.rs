@@ -151,7 +151,7 @@ left join pg_catalog.pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attn
 where a.attrelid = $1 and a.attnum > 0 and not a.attisdropped
 order by a.attnum";
 
-/// The policies in the order in which PostgreSQL evaluates them. Some can only be asked with a row in the table:
+/// The policies in the order of their names. Some can only be asked with a row in the table:
 /// those that use a row as a whole (a variable with attribute number 0), and those that read the table
 /// themselves or call a function that does. A function that is declared immutable may be
 /// evaluated when a plan is made, so a plan with one belongs to one caller.
@@ -495,8 +495,11 @@ impl Reading {
                 Some((policy, expression?.as_str()))
             })
             .collect();
+        // PostgreSQL looks at permissive policies in the reverse order of their names, and at restrictive ones
+        // in that order: one that fails may stand behind one that has decided.
         let permissive: Vec<&str> = policies
             .iter()
+            .rev()
             .filter(|(policy, _)| policy.is_permissive)
             .map(|(_, expression)| *expression)
             .collect();
