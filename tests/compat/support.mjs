@@ -1,13 +1,13 @@
 // Starts the real server with a database of its own, and waits on signals instead of time.
 
-import { spawn } from 'node:child_process'
+import { execFileSync, spawn } from 'node:child_process'
 import { createHmac, randomUUID } from 'node:crypto'
 import { once } from 'node:events'
-import { existsSync, mkdtempSync, readFileSync, rmSync, watch } from 'node:fs'
+import { existsSync, mkdtempSync, readFileSync, rmSync, statSync, watch } from 'node:fs'
 import { createRequire } from 'node:module'
 import { connect, createServer } from 'node:net'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { createClient } from '@supabase/supabase-js'
 import pg from 'pg'
 import WebSocket from 'ws'
@@ -181,7 +181,9 @@ async function oldClient(Client, server, token, options) {
     ...options,
   })
   await client.setAuth(token)
-  return Object.assign(client, { closing: () => client.disconnect() })
+  const opened = new Inbox()
+  client.stateChangeCallbacks.open.push(() => opened.push('open'))
+  return Object.assign(client, { opened, closing: () => client.disconnect() })
 }
 
 /** A wire between clients and the server that can be cut, or go dead without a word. */
@@ -297,4 +299,20 @@ export async function database(server) {
   const client = new pg.Client({ connectionString: server.env.DB_URL })
   await client.connect()
   return client
+}
+
+/** Stops, starts or restarts (the words of `pg_ctl`) the PostgreSQL that `db` is connected to. */
+export async function postgres(db) {
+  const folder = (await db.query('show data_directory')).rows[0].data_directory
+  // The first word of the options file is the server's own program; pg_ctl stands beside it.
+  const [program] = readFileSync(join(folder, 'postmaster.opts'), 'utf8').split(' ')
+  const control = join(dirname(program), 'pg_ctl')
+  if (!existsSync(control)) throw new Error(`${control} is not there`)
+  const { uid, gid } = statSync(folder)
+  const asOwner = process.getuid() === uid ? {} : { uid, gid }
+  // The connection breaks, which is what is wanted.
+  db.on('error', () => {})
+  const options = { stop: ['-m', 'fast'], start: ['-l', join(folder, 'postgres.log')], restart: ['-m', 'fast'] }
+  return (word) =>
+    execFileSync(control, ['-D', folder, ...options[word], '-w', word], { stdio: 'ignore', cwd: '/', ...asOwner })
 }
