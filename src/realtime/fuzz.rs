@@ -14,13 +14,14 @@ use std::sync::{Arc, LazyLock};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+use super::api::request as body;
 use super::channel::{Holder, TokenMarks, postgres_changes};
 use super::frame::{Frame, FrameError, FrameReader, Received};
 use super::hub::Hub;
 use super::limits::UnixMillis;
 use super::protocol::{
-    AccessToken, ClientEvent, ClientMessage, JoinPayload, Ref, Reply, Serializer, ServerMessage,
-    SystemNotice, json_string,
+    AccessToken, Broadcast, ClientEvent, ClientMessage, JoinPayload, Ref, Reply, Serializer,
+    ServerMessage, SystemNotice, UserPayload, json_string,
 };
 use super::session::{Effect, Session, Shared};
 use crate::auth::{Claims, KeySet, Requirements, Verifier};
@@ -125,6 +126,11 @@ fn fragments(payload: &[u8], step: usize) -> Vec<u8> {
 fn unframed(frame: &Frame) -> Vec<u8> {
     let bytes = frame.parts().concat();
     assert_eq!(bytes.len(), frame.wire_len());
+    payload_of(&bytes)
+}
+
+/// The payload of the bytes of a frame.
+fn payload_of(bytes: &[u8]) -> Vec<u8> {
     assert_eq!(bytes[0] & 0x70, 0, "no extension");
     let (header, length) = match bytes[1] {
         126 => (4, usize::from(u16::from_be_bytes([bytes[2], bytes[3]]))),
@@ -201,6 +207,81 @@ fn check_binary(data: &[u8], message: &ClientMessage<'_>) {
     again.extend(parts.concat().bytes());
     again.extend_from_slice(payload);
     assert_eq!(again, data);
+    let payload = match data[6] {
+        0 => Ok(UserPayload::Binary(payload)),
+        _ => UserPayload::json(payload),
+    };
+    if let Ok(payload) = payload {
+        check_delivery(&message.topic, event, payload);
+    }
+}
+
+/// What members receive of a binary push: kind 4 with the very same parts, and a text that is JSON
+/// with the very same payload. Metadata of clients are not passed on.
+fn check_delivery(topic: &str, event: &str, payload: UserPayload<'_>) {
+    let broadcast = Broadcast::User {
+        event,
+        metadata: "",
+        payload,
+    };
+    if broadcast.check(topic).is_err() {
+        return;
+    }
+    let delivered = |serializer: Serializer| {
+        let mut out = Vec::new();
+        broadcast.push_frame(serializer, topic, &json_string(topic), &mut out);
+        out
+    };
+    let binary = payload_of(&delivered(Serializer::V2));
+    let [4, topic_length, event_length, 0, encoding, parts @ ..] = &*binary else {
+        panic!("not kind 4: {binary:?}");
+    };
+    let (found_topic, rest) = parts.split_at(usize::from(*topic_length));
+    let (found_event, found_payload) = rest.split_at(usize::from(*event_length));
+    assert_eq!(
+        (found_topic, found_event, found_payload),
+        (topic.as_bytes(), event.as_bytes(), payload.bytes())
+    );
+    let text = delivered(Serializer::V1);
+    let UserPayload::Json(json) = payload else {
+        assert_eq!(*encoding, 0);
+        assert!(text.is_empty(), "bytes are not for version 1");
+        return;
+    };
+    assert_eq!(*encoding, 1);
+    let text = payload_of(&text);
+    // Without building values: a number may be beyond every range, and a text hold half of a pair.
+    let object: BTreeMap<String, &RawValue> = serde_json::from_slice(&text).unwrap();
+    assert_eq!(object["topic"].get(), &*json_string(topic));
+    let inner: BTreeMap<String, &RawValue> = serde_json::from_str(object["payload"].get()).unwrap();
+    assert_eq!(inner["event"].get(), &*json_string(event));
+    let space = [' ', '\t', '\n', '\r'];
+    assert_eq!(inner["payload"].get(), json.trim_matches(space));
+}
+
+/// Bodies of requests to broadcast: what is accepted is an object that holds the payload as it was
+/// written.
+pub fn request(data: &[u8]) {
+    /// The largest payload, small enough for some to be larger.
+    const MAX_PAYLOAD: usize = 64;
+    if let Ok(messages) = body::batch(data, MAX_PAYLOAD) {
+        assert!(!messages.is_empty());
+        for message in messages {
+            let broadcast = Broadcast::Text {
+                payload: &message.payload,
+            };
+            broadcast.check(&message.topic).unwrap();
+            let fields: BTreeMap<String, &RawValue> =
+                serde_json::from_str(message.payload.get()).unwrap();
+            assert!(fields["payload"].get().len() <= MAX_PAYLOAD);
+            assert_eq!(fields["type"].get(), "\"broadcast\"");
+            assert!(fields.contains_key("event"));
+        }
+    }
+    if let Ok(payload) = body::json_payload(data) {
+        assert!(payload.starts_with('{'));
+        UserPayload::json(payload.as_bytes()).unwrap();
+    }
 }
 
 fn check_text(message: &ClientMessage<'_>) {
@@ -436,5 +517,6 @@ mod tests {
         check_seeds("messages", messages);
         check_seeds("join", join);
         check_seeds("session", session);
+        check_seeds("request", request);
     }
 }

@@ -55,7 +55,10 @@ impl From<BodyError> for Refusal {
 
 impl From<Unreadable> for Refusal {
     fn from(error: Unreadable) -> Self {
-        Self::Unreadable(error)
+        match error {
+            Unreadable::TooManyMessages => Self::BatchOverRate,
+            error => Self::Unreadable(error),
+        }
     }
 }
 
@@ -134,6 +137,7 @@ impl Refusal {
             Self::Unreadable(Unreadable::NotJson) => {
                 (StatusCode::BAD_REQUEST, message("The body is not JSON"))
             }
+            Self::Unreadable(Unreadable::TooManyMessages) => Self::BatchOverRate.answer(),
             Self::Unreadable(Unreadable::Fields(errors)) => (
                 StatusCode::UNPROCESSABLE_ENTITY,
                 json!({ "errors": errors }),

@@ -100,6 +100,15 @@ fn a_bad_batch_is_told_what_is_wrong_with_each_message() {
 }
 
 #[test]
+fn a_batch_has_no_more_messages_than_can_be_answered() {
+    let of = |count: usize| format!(r#"{{"messages":[{}]}}"#, vec!["{}"; count].join(","));
+    let errors = batch(of(MAX_MESSAGES).as_bytes(), 16).unwrap_err();
+    assert!(matches!(errors, Unreadable::Fields(_)), "each is told");
+    let errors = batch(of(MAX_MESSAGES + 1).as_bytes(), 16).unwrap_err();
+    assert_eq!(errors, Unreadable::TooManyMessages);
+}
+
+#[test]
 fn the_payload_of_a_single_message_is_its_whole_body() {
     for (body, expected) in [
         ("", "{}"),
