@@ -35,14 +35,24 @@ pub fn pgoutput(data: &[u8]) {
 /// fit their tables; read again from the start, as after a lost connection, it brings nothing
 /// twice.
 ///
-/// The bytes are messages, each behind its length in one byte.
+/// The bytes are messages, each behind its length in one byte. They end where the positions of commits
+/// do not rise: that they do is PostgreSQL's promise, on which the assembler relies.
 pub fn stream(data: &[u8]) {
     let limits = ChunkLimits {
         changes: 3,
         bytes: 1_000,
     };
+    let mut last_commit = None;
     let messages: Vec<(WalMessage, usize)> = pieces(data)
         .filter_map(|piece| Some((decode(Bytes::copy_from_slice(piece)).ok()?, piece.len())))
+        .take_while(|(message, _)| match message {
+            WalMessage::Begin { commit_lsn, .. } => {
+                let is_later = Some(*commit_lsn) > last_commit;
+                last_commit = Some(*commit_lsn);
+                is_later
+            }
+            _ => true,
+        })
         .collect();
     let mut position = Position::default();
     let first = read(&messages, limits, &mut position);
