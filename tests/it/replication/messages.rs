@@ -167,7 +167,7 @@ async fn take_both(
                 let place = relation.columns.iter().position(|column| column.name == "event");
                 let ColumnValue::Text(event) = &row.0[place.unwrap()] else { panic!("an event") };
                 seen.push(String::from_utf8(event.to_vec()).unwrap());
-                if seen.len() % 700 == 0 {
+                if seen.len().is_multiple_of(700) {
                     kill_walsender(sql).await;
                 }
             },
