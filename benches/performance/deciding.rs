@@ -23,8 +23,8 @@ use crate::Failure;
 use crate::database::{Database, person_id};
 use crate::process::{database_cpu_seconds, own_cpu_seconds};
 use crate::report::rounded;
-use crate::row::changes::{self, PEOPLE_PER_ROOM};
-use crate::writer::place_of;
+use crate::row::changes;
+use crate::writer::{PEOPLE_PER_ROOM, place_of};
 
 /// Rows that gathered while the last question was under way.
 const BATCHES: [u64; 4] = [1, 10, 100, 500];

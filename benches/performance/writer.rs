@@ -116,6 +116,9 @@ impl Drop for Writer {
     }
 }
 
+/// People who share a room, and so see each row of it: 2n and 2n + 1.
+pub(crate) const PEOPLE_PER_ROOM: usize = 2;
+
 /// The place of a row: multiplication by a prime scatters without a table.
 pub(crate) fn place_of(row: u64, places: u64) -> u64 {
     row.wrapping_mul(2_654_435_761) % places

@@ -1,6 +1,6 @@
 //! The messages of one topic, or of one writer, that are not yet at every receiver.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
 /// How far ahead of what is known a receipt may be when another thread sends. Beyond, it is of
@@ -24,6 +24,8 @@ pub(crate) struct Lane {
     /// The number of the first message in `pending`.
     base: u32,
     pending: VecDeque<Pending>,
+    /// Messages that were given up, and may still come.
+    given_up: HashSet<u32>,
     /// Another thread sends, so a receipt may come before [`Lane::reach`] was told of its message.
     follows: bool,
 }
@@ -37,6 +39,8 @@ pub(crate) enum Receipt {
     Completed,
     /// One too many.
     Repeated,
+    /// Of a message that was given up.
+    Late,
 }
 
 impl Lane {
@@ -48,6 +52,7 @@ impl Lane {
             outstanding: 0,
             base: 0,
             pending: VecDeque::new(),
+            given_up: HashSet::new(),
             follows: false,
         }
     }
@@ -88,7 +93,10 @@ impl Lane {
         }
         let place = sequence.wrapping_sub(self.base) as usize;
         let Some(pending) = self.pending.get_mut(place) else {
-            return Receipt::Repeated;
+            return match self.given_up.contains(&sequence) {
+                true => Receipt::Late,
+                false => Receipt::Repeated,
+            };
         };
         pending.receipts += 1;
         if pending.receipts > self.receivers {
@@ -109,6 +117,7 @@ impl Lane {
         while let Some(pending) = self.pending.front()
             && now.saturating_duration_since(pending.sent) > age
         {
+            self.given_up.insert(self.base);
             self.drop_first();
             self.outstanding -= 1;
             lost += 1;

@@ -18,6 +18,7 @@ use crate::client::frame::BINARY;
 use crate::client::marker::{self, Marker};
 use crate::client::phoenix::{self, Control, HEARTBEAT, HEARTBEAT_SECONDS, JoinConfig};
 use crate::client::{Handler, SocketId, Sockets};
+use crate::writer::{PEOPLE_PER_ROOM, place_of};
 use lane::{Lane, Receipt};
 use window::{Window, microseconds};
 
@@ -67,6 +68,8 @@ pub(crate) struct Ledger {
     pub(crate) epoch: Instant,
     /// One for each topic, or one for a writer.
     pub(crate) lanes: Vec<Lane>,
+    /// How many rooms rows are written to, where each is only for the people of its room.
+    pub(crate) rooms: Option<u64>,
     /// What has been received since it was last taken.
     pub(crate) window: Window,
     /// From the first byte to the upgrade.
@@ -114,6 +117,7 @@ impl Crowd {
                 finder: marker::finder(),
                 epoch: now,
                 lanes: receivers.into_iter().map(Lane::new).collect(),
+                rooms: None,
                 window: Window::new(microseconds()?),
                 connect_us: microseconds()?,
                 join_us: microseconds()?,
@@ -252,11 +256,16 @@ impl Ledger {
 
     /// What went wrong in a run besides speed, given its window and how many messages were lost.
     pub(crate) fn faults(&mut self, window: &Window, lost: u64) -> Vec<String> {
-        let repeated = window.repeated + self.window.repeated;
+        let rest = &self.window;
         let mut faults = std::mem::take(&mut self.complaints);
         for (count, fault) in [
-            (lost, "did not reach everybody they are for"),
-            (repeated, "came twice, or to somebody they are not for"),
+            (lost, "did not reach everybody they are for in time"),
+            (window.repeated + rest.repeated, "came twice"),
+            (
+                window.misdelivered + rest.misdelivered,
+                "came to somebody they are not for",
+            ),
+            (window.late + rest.late, "came after they had been given up"),
         ] {
             if count > 0 {
                 faults.push(format!("{count} messages {fault}"));
@@ -276,11 +285,18 @@ impl Ledger {
             if self.seats[id].publishes {
                 continue;
             }
+            if let Some(rooms) = self.rooms
+                && place_of(marker.sequence.into(), rooms) != (id / PEOPLE_PER_ROOM) as u64
+            {
+                self.window.misdelivered += 1;
+                continue;
+            }
             if let Some(lane) = self.lanes.get_mut(marker.lane) {
                 match lane.received(marker.sequence) {
                     Receipt::Counted => {}
                     Receipt::Completed => self.window.completed += 1,
                     Receipt::Repeated => self.window.repeated += 1,
+                    Receipt::Late => self.window.late += 1,
                 }
             }
         }

@@ -13,6 +13,10 @@ pub(crate) struct Window {
     pub(crate) completed: u64,
     /// Receipts beyond one for each receiver.
     pub(crate) repeated: u64,
+    /// Receipts of messages that had been given up.
+    pub(crate) late: u64,
+    /// Receipts by somebody whom the message is not for.
+    pub(crate) misdelivered: u64,
     latency_us: Histogram<u64>,
 }
 
@@ -24,6 +28,8 @@ impl Window {
             frames: 0,
             completed: 0,
             repeated: 0,
+            late: 0,
+            misdelivered: 0,
             latency_us,
         }
     }

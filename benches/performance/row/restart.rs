@@ -87,6 +87,7 @@ struct Run {
     seconds: f64,
     stop_seconds: f64,
     attempts_per_client: f64,
+    joins_refused: f64,
     server_cpu_seconds: f64,
     database_cpu_seconds: f64,
     transactions: f64,
@@ -100,6 +101,7 @@ fn medians(runs: &[Run]) -> Value {
         "seconds": runs.iter().map(|run| rounded(run.seconds)).collect::<Vec<_>>(),
         "until_the_old_process_has_ended_s": of(|run| run.stop_seconds),
         "attempts_per_client": of(|run| run.attempts_per_client),
+        "joins_refused": of(|run| run.joins_refused),
         "server_cpu_seconds": of(|run| run.server_cpu_seconds),
         "database_cpu_seconds": of(|run| run.database_cpu_seconds),
         "database_transactions": of(|run| run.transactions),
@@ -116,7 +118,8 @@ fn run(lab: &Laboratory, manner: Manner) -> Result<Run, Failure> {
     fleet.idle(&mut sockets, lab.settings.pause())?;
     let memory_before_kib = server.process.memory_kib();
 
-    let (attempts, transactions) = (fleet.attempts_made, transactions_ended(lab)?);
+    let (attempts, refused) = (fleet.attempts_made, fleet.refused);
+    let transactions = transactions_ended(lab)?;
     let (begun, database_cpu) = (Instant::now(), database_cpu_seconds());
     server.process.ask_to_end()?;
     while server.process.ended()?.is_none() {
@@ -133,6 +136,7 @@ fn run(lab: &Laboratory, manner: Manner) -> Result<Run, Failure> {
         seconds: begun.elapsed().as_secs_f64(),
         stop_seconds,
         attempts_per_client: (fleet.attempts_made - attempts) as f64 / fleet.clients.len() as f64,
+        joins_refused: (fleet.refused - refused) as f64,
         server_cpu_seconds: server.process.cpu_seconds(),
         database_cpu_seconds: database_cpu_seconds() - database_cpu,
         // What the database counts is told about a second later.
@@ -161,6 +165,8 @@ enum State {
     Away,
     Opening,
     Joining,
+    /// The join was refused; the socket is open.
+    Refused,
     /// Joined, and where row changes were asked for, told that they are live.
     Back,
 }
@@ -183,6 +189,8 @@ struct Fleet {
     opening: usize,
     back: usize,
     attempts_made: u64,
+    /// Joins that were refused.
+    refused: u64,
     heart: (Instant, u64),
     last_reason: String,
 }
@@ -226,6 +234,7 @@ impl Fleet {
             opening: 0,
             back: 0,
             attempts_made: 0,
+            refused: 0,
             heart: (now, 0),
             last_reason: String::new(),
         })
@@ -247,6 +256,12 @@ impl Fleet {
             self.due.pop();
             let client = &mut self.clients[id];
             client.attempts += 1;
+            if client.state == State::Refused {
+                client.state = State::Joining;
+                let join = client.join.clone();
+                sockets.send_text(id, &join, self);
+                continue;
+            }
             client.state = State::Opening;
             self.opening += 1;
             self.attempts_made += 1;
@@ -288,6 +303,14 @@ impl Fleet {
         Ok(())
     }
 
+    /// Clients join again after a refusal, and connect again after a close, with the same pauses.
+    fn try_again(&mut self, id: SocketId, state: State) {
+        let client = &mut self.clients[id];
+        client.state = state;
+        let again = Instant::now() + self.manner.pause(client.attempts);
+        self.due.push(Reverse((again, id)));
+    }
+
     fn came_back(&mut self, id: SocketId) {
         if self.clients[id].state == State::Joining {
             self.clients[id].state = State::Back;
@@ -310,7 +333,13 @@ impl Handler for Fleet {
         match phoenix::control(payload) {
             Control::Joined if !self.clients[id].has_bindings => self.came_back(id),
             Control::Subscribed => self.came_back(id),
-            Control::Refused(reason) => self.last_reason = reason,
+            Control::Refused(reason) => {
+                self.last_reason = reason;
+                if self.clients[id].state == State::Joining {
+                    self.refused += 1;
+                    self.try_again(id, State::Refused);
+                }
+            }
             Control::Joined | Control::Other => {}
         }
     }
@@ -320,11 +349,14 @@ impl Handler for Fleet {
         match client.state {
             State::Back => self.back -= 1,
             State::Opening => self.opening -= 1,
+            // It is on the list already, and opens a socket first.
+            State::Refused => {
+                client.state = State::Away;
+                return;
+            }
             State::Joining | State::Away => {}
         }
-        client.state = State::Away;
-        let again = Instant::now() + self.manner.pause(client.attempts);
-        self.due.push(Reverse((again, id)));
+        self.try_again(id, State::Away);
         reason.clone_into(&mut self.last_reason);
     }
 }
