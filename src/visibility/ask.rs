@@ -171,6 +171,18 @@ impl Question {
     }
 }
 
+/// How the askings of a flight are put.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Flight {
+    /// Each as a prepared statement, whatever they are about.
+    Statements,
+    /// All as one function.
+    Function,
+    /// All in one call, which has one set of inputs: an asking about others would be answered
+    /// with what somebody may see of these.
+    Loop,
+}
+
 /// An identity with what its transactions need, worked out once.
 #[derive(Debug)]
 pub(super) struct Asker {
@@ -329,9 +341,9 @@ impl AskPool {
     /// Asks everything, spread over the connections; one answer for each, in the same order.
     pub(super) async fn ask(&self, askings: &[Asking]) -> Vec<Result<Answer, AskError>> {
         let mut flights = Vec::new();
-        for places in self.flights(askings) {
+        for (kind, places) in self.flights(askings) {
             let flight: Vec<&Asking> = places.iter().map(|place| &askings[*place]).collect();
-            flights.push(self.fly(flight, places));
+            flights.push(self.fly(kind, flight, places));
         }
         let mut answers: Vec<Result<Answer, AskError>> = askings
             .iter()
@@ -346,9 +358,8 @@ impl AskPool {
         answers
     }
 
-    /// Places of askings that go to one connection together. A flight is all prepared statements,
-    /// or all one function, or all one loop about the same inputs.
-    fn flights(&self, askings: &[Asking]) -> Vec<Vec<usize>> {
+    /// Places of askings that go to one connection together, and how they are put there.
+    fn flights(&self, askings: &[Asking]) -> Vec<(Flight, Vec<usize>)> {
         let mut statements = Vec::new();
         let mut functions: HashMap<u64, Vec<usize>> = HashMap::new();
         let mut loops: HashMap<(u64, usize), Vec<usize>> = HashMap::new();
@@ -364,31 +375,37 @@ impl AskPool {
             }
         }
         let mut flights = Vec::new();
-        let mut add = |places: &[usize], smallest: usize, largest: usize| {
+        let mut add = |kind, places: &[usize], smallest: usize, largest: usize| {
             let size = places.len().div_ceil(self.size).clamp(smallest, largest);
-            flights.extend(places.chunks(size).map(<[usize]>::to_vec));
+            let chunks = places.chunks(size);
+            flights.extend(chunks.map(|places| (kind, places.to_vec())));
         };
         for places in loops.into_values() {
             if places.len() < LOOP_MINIMUM {
                 statements.extend(places);
             } else {
-                add(&places, LOOP_SHARE, LOOP_FLIGHT);
+                add(Flight::Loop, &places, LOOP_SHARE, LOOP_FLIGHT);
             }
         }
         for places in functions.values() {
-            add(places, 1, FLIGHT);
+            add(Flight::Function, places, 1, FLIGHT);
         }
-        add(&statements, 1, FLIGHT);
+        add(Flight::Statements, &statements, 1, FLIGHT);
         flights
     }
 
     /// One flight, with the places of its askings handed through.
-    async fn fly<P>(&self, flight: Vec<&Asking>, places: P) -> (P, Vec<Result<Answer, AskError>>) {
-        (places, self.put(&flight).await)
+    async fn fly<P>(
+        &self,
+        kind: Flight,
+        flight: Vec<&Asking>,
+        places: P,
+    ) -> (P, Vec<Result<Answer, AskError>>) {
+        (places, self.put(kind, &flight).await)
     }
 
     /// One flight. A connection with any doubt about its state is closed instead of kept.
-    async fn put(&self, flight: &[&Asking]) -> Vec<Result<Answer, AskError>> {
+    async fn put(&self, kind: Flight, flight: &[&Asking]) -> Vec<Result<Answer, AskError>> {
         let unavailable = || {
             flight
                 .iter()
@@ -413,7 +430,7 @@ impl AskPool {
                 },
             };
             let mut answers = Vec::with_capacity(flight.len());
-            let is_sound = match connection.answer(flight, &mut answers).await {
+            let is_sound = match connection.answer(kind, flight, &mut answers).await {
                 Ok(is_sound) => is_sound,
                 // The connection's state is uncertain now.
                 Err(error) => {
@@ -473,19 +490,17 @@ impl Connection {
     /// Puts the questions of a flight. Returns whether the connection can be used again.
     async fn answer(
         &mut self,
+        kind: Flight,
         flight: &[&Asking],
         answers: &mut Vec<Result<Answer, AskError>>,
     ) -> Result<bool, AskError> {
-        let Some(first) = flight.first() else {
-            return Ok(true);
-        };
-        match first.way {
-            Way::Function => {
+        match kind {
+            Flight::Function => {
                 self.run_function(flight, answers).await?;
                 Ok(true)
             }
-            Way::Loop if flight.len() >= LOOP_MINIMUM => self.run_loop(flight, answers).await,
-            Way::Loop | Way::Prepared | Way::Impossible => {
+            Flight::Loop => self.run_loop(flight, answers).await,
+            Flight::Statements => {
                 let refused = self.prepare(flight).await?;
                 Ok(self.run(flight, &refused, answers).await)
             }

@@ -84,6 +84,15 @@ impl AskLoop {
         let Some(first) = flight.first() else {
             return Ok(Vec::new());
         };
+        let is_one_question = flight.iter().all(|asking| {
+            Arc::ptr_eq(&asking.question, &first.question)
+                && Arc::ptr_eq(&asking.parameters, &first.parameters)
+        });
+        if !is_one_question {
+            // Answers would be taken for those to other inputs: better none at all.
+            tracing::error!("a call for many identities was about different inputs");
+            return Err(AskError::Unavailable(None));
+        }
         let claims = TextArray::new(
             flight
                 .iter()

@@ -112,14 +112,20 @@ pub(super) async fn settle(
 ) -> Result<Vec<Outcome>, Stale> {
     let mut outcomes: Vec<Outcome> = items.iter().map(|_| Outcome::default()).collect();
     let mut open: VecDeque<Part> = VecDeque::new();
+    // Identities that are asked about the same inputs share the pieces, too: they are encoded once
+    // and asked about in one call. What an address stands for is kept alive by `items`.
+    let mut pieces: HashMap<usize, Vec<Arc<[u32]>>> = HashMap::new();
     for (position, item) in items.iter().enumerate() {
         if item.numbers.len() <= max_inputs {
             open.push_back(Part::new(position, Arc::clone(&item.numbers)));
         } else {
+            let pieces = pieces
+                .entry(Arc::as_ptr(&item.numbers).addr())
+                .or_insert_with(|| item.numbers.chunks(max_inputs).map(Arc::from).collect());
             open.extend(
-                item.numbers
-                    .chunks(max_inputs)
-                    .map(|numbers| Part::new(position, numbers.into())),
+                pieces
+                    .iter()
+                    .map(|numbers| Part::new(position, Arc::clone(numbers))),
             );
         }
     }

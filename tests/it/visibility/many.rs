@@ -214,3 +214,59 @@ async fn objects_that_a_policy_uses_can_be_dropped_and_made_anew() {
     assert_eq!(insert(&bench, 2, 1).await, rows(&[30]));
     assert!(loops(&bench).await > 0);
 }
+
+/// Rows of many owners come in one batch: one for each person and one for nobody, twice.
+async fn a_row_for_each(bench: &Bench) {
+    let sql = "insert into notes
+        select 2 * n, ('00000000-0000-0000-0000-' || lpad(n::text, 12, '0'))::uuid, 'b'
+          from generate_series(10, 69) n
+        union all
+        select 2 * n + 1, gen_random_uuid(), 'b' from generate_series(10, 69) n";
+    let seen = bench.insert("notes", sql, "true").await;
+    let expected: Vec<Seen> = (20..140)
+        .map(|id| {
+            if id % 2 == 0 {
+                rows(&[id / 2])
+            } else {
+                rows(&[])
+            }
+        })
+        .collect();
+    assert_eq!(seen, expected);
+}
+
+const OWN: &str =
+    "create policy own on notes for select to authenticated using (owner = (select auth.uid()));";
+
+#[tokio::test]
+async fn a_batch_of_more_rows_than_one_statement_asks_about_is_put_together_again() {
+    let config = VisibilityConfig {
+        batch_max_rows: 7,
+        ..strict()
+    };
+    let bench = watched(config, OWN).await;
+    a_row_for_each(&bench).await;
+    assert!(loops(&bench).await > 0);
+}
+
+#[tokio::test]
+async fn people_with_filters_of_their_own_are_asked_about_their_own_rows() {
+    let bench = Bench::new(&format!(
+        "create table notes (id int primary key, owner uuid, body text);
+         alter table notes enable row level security;
+         grant select on notes to authenticated;
+         alter publication supabase_realtime add table notes;
+         {OWN}"
+    ))
+    .await;
+    for n in PEOPLE {
+        // Everybody is asked about other rows: their own one is among them, and a few of others.
+        let filter = format!("id=gte.{}", 2 * n - 6);
+        let params = serde_json::json!({"schema": "public", "table": "notes", "filter": filter});
+        bench
+            .subscribe(n, &identity("authenticated", n), params)
+            .await
+            .unwrap();
+    }
+    a_row_for_each(&bench).await;
+}
