@@ -83,8 +83,12 @@ pub(crate) enum Control {
     Joined,
     /// Row changes are live.
     Subscribed,
-    /// Something was refused, or the channel was closed: the whole message.
+    /// Something was refused, or the channel has failed: the whole message.
     Refused(String),
+    /// The channel was closed for good.
+    Closed(String),
+    /// The server says that something is wrong; the channel stays.
+    Warned(String),
     Other,
 }
 
@@ -93,12 +97,13 @@ pub(crate) fn control(payload: &[u8]) -> Control {
     let Ok([_, reference, _, event, body]) = serde_json::from_slice::<[Value; 5]>(payload) else {
         return Control::Other;
     };
-    let refused = || Control::Refused(String::from_utf8_lossy(payload).into_owned());
+    let whole = || String::from_utf8_lossy(payload).into_owned();
     match event.as_str().unwrap_or_default() {
-        "phx_reply" if body["status"] != "ok" => refused(),
+        "phx_reply" if body["status"] != "ok" => Control::Refused(whole()),
         "phx_reply" if reference == JOIN_REF => Control::Joined,
-        "phx_error" | "phx_close" => refused(),
-        "system" if body["status"] == "error" => refused(),
+        "phx_error" => Control::Refused(whole()),
+        "phx_close" => Control::Closed(whole()),
+        "system" if body["status"] == "error" => Control::Warned(whole()),
         "system" if body["extension"] == "postgres_changes" => Control::Subscribed,
         _ => Control::Other,
     }

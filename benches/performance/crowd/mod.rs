@@ -341,7 +341,7 @@ impl Handler for Ledger {
                 }
             }
             Control::Subscribed => self.subscribed += 1,
-            Control::Refused(reason) => {
+            Control::Refused(reason) | Control::Closed(reason) | Control::Warned(reason) => {
                 if self.states[id].0 == State::Joining {
                     self.states[id].0 = State::Lost;
                     self.lost += 1;

@@ -340,6 +340,8 @@ impl Handler for Fleet {
                     self.try_again(id, State::Refused);
                 }
             }
+            // A warned client stays joined and is told when its row changes are live after all.
+            Control::Warned(reason) | Control::Closed(reason) => self.last_reason = reason,
             Control::Joined | Control::Other => {}
         }
     }
