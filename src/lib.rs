@@ -35,3 +35,7 @@ pub mod router;
 
 // Entry: what a command of the program does.
 pub mod cli;
+
+// What fuzzing looks at, run over its seeds by `cargo test`.
+#[cfg(test)]
+mod fuzz_seeds;

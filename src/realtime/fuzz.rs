@@ -497,26 +497,3 @@ pub fn session(data: &[u8]) {
     }
     assert!(attached.is_empty(), "channels outlive their session");
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn check_seeds(target: &str, property: fn(&[u8])) {
-        let folder = format!("{}/fuzz/seeds/{target}", env!("CARGO_MANIFEST_DIR"));
-        let seeds: Vec<_> = std::fs::read_dir(folder).unwrap().collect();
-        assert!(!seeds.is_empty());
-        for seed in seeds {
-            property(&std::fs::read(seed.unwrap().path()).unwrap());
-        }
-    }
-
-    #[test]
-    fn the_seeds_of_fuzzing_hold() {
-        check_seeds("frames", frames);
-        check_seeds("messages", messages);
-        check_seeds("join", join);
-        check_seeds("session", session);
-        check_seeds("request", request);
-    }
-}

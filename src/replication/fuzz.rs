@@ -119,23 +119,3 @@ fn pieces(mut data: &[u8]) -> impl Iterator<Item = &[u8]> {
         Some(piece)
     })
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn check_seeds(target: &str, property: fn(&[u8])) {
-        let folder = format!("{}/fuzz/seeds/{target}", env!("CARGO_MANIFEST_DIR"));
-        let seeds: Vec<_> = std::fs::read_dir(folder).unwrap().collect();
-        assert!(!seeds.is_empty());
-        for seed in seeds {
-            property(&std::fs::read(seed.unwrap().path()).unwrap());
-        }
-    }
-
-    #[test]
-    fn the_seeds_of_fuzzing_hold() {
-        check_seeds("pgoutput", pgoutput);
-        check_seeds("stream", stream);
-    }
-}

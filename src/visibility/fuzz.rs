@@ -274,24 +274,3 @@ fn quoted_attribute(text: &str) -> String {
         text.to_owned()
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn check_seeds(target: &str, property: fn(&[u8])) {
-        let folder = format!("{}/fuzz/seeds/{target}", env!("CARGO_MANIFEST_DIR"));
-        let seeds: Vec<_> = std::fs::read_dir(folder).unwrap().collect();
-        assert!(!seeds.is_empty());
-        for seed in seeds {
-            property(&std::fs::read(seed.unwrap().path()).unwrap());
-        }
-    }
-
-    #[test]
-    fn the_seeds_of_fuzzing_hold() {
-        check_seeds("filter", filter);
-        check_seeds("subscription", subscription);
-        check_seeds("record", record);
-    }
-}

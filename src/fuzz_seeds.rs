@@ -1,0 +1,69 @@
+//! The properties that fuzzing tries to break hold of all that is in `fuzz/seeds`.
+//!
+//! Here and not among the integration tests because the properties are not part of the library that ships.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::panic::catch_unwind;
+use std::path::{Path, PathBuf};
+
+use crate::{realtime, replication, visibility};
+
+/// What a target checks of any bytes, with a panic.
+type Property = fn(&[u8]);
+
+/// The targets, each with its property: as in `fuzz/targets`, and in `fuzz/seeds`.
+const TARGETS: &[(&str, Property)] = &[
+    ("filter", visibility::fuzz::filter),
+    ("frames", realtime::fuzz::frames),
+    ("join", realtime::fuzz::join),
+    ("messages", realtime::fuzz::messages),
+    ("pgoutput", replication::fuzz::pgoutput),
+    ("record", visibility::fuzz::record),
+    ("request", realtime::fuzz::request),
+    ("session", realtime::fuzz::session),
+    ("stream", replication::fuzz::stream),
+    ("subscription", visibility::fuzz::subscription),
+];
+
+fn folder(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("fuzz")
+        .join(name)
+}
+
+fn entries(folder: &Path) -> Vec<PathBuf> {
+    fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect()
+}
+
+/// The names in a folder, without endings.
+fn names(folder: &Path) -> BTreeSet<String> {
+    let name = |path: PathBuf| path.file_stem().unwrap().to_string_lossy().into_owned();
+    entries(folder).into_iter().map(name).collect()
+}
+
+#[test]
+fn every_target_has_its_seeds_and_no_seed_lacks_a_target() {
+    let known: BTreeSet<String> = TARGETS.iter().map(|(name, _)| (*name).to_owned()).collect();
+    assert_eq!(names(&folder("targets")), known);
+    assert_eq!(names(&folder("seeds")), known);
+}
+
+#[test]
+fn the_seeds_of_every_target_hold() {
+    let mut broken = Vec::new();
+    for (target, property) in TARGETS {
+        let seeds = entries(&folder("seeds").join(target));
+        assert!(!seeds.is_empty(), "{target} has no seeds");
+        for seed in seeds {
+            let data = fs::read(&seed).unwrap();
+            if catch_unwind(|| property(&data)).is_err() {
+                broken.push(seed);
+            }
+        }
+    }
+    assert!(broken.is_empty(), "{broken:?}");
+}
