@@ -13,6 +13,7 @@ use tokio_postgres::{Client, Row};
 use super::ask::Question;
 use super::columns::{ColumnsCache, ColumnsKey, VisibleColumns};
 use super::error::AskError;
+use super::fingerprint;
 use super::record::ValueEncoding;
 use crate::change::{Relation, TableName};
 use crate::db::connect::Connector;
@@ -30,47 +31,20 @@ const READ_TIMEOUT: Duration = Duration::from_secs(15);
 
 const BEGIN: &str = "begin isolation level repeatable read read only";
 
-/// Everything that [`Catalog`] is made of, as one short text. Row versions (`xmin`) stand for
-/// content where the catalogue can be read by everyone; roles can only be read as a view. What
-/// policies refer to is part of it, because their text names it.
-const FINGERPRINT: &str = "
-with published as (
-  select t.relid
+/// The published tables.
+const PUBLISHED: &str = "
+  select t.relid as oid
   from pg_catalog.pg_publication p, lateral pg_catalog.pg_get_publication_tables(p.pubname) t
-  where p.pubname = $1
-)
-select pg_catalog.md5(pg_catalog.concat_ws('|',
-  (select pg_catalog.string_agg(pg_catalog.concat_ws(':', c.oid, c.xmin), ',' order by c.oid)
-   from published join pg_catalog.pg_class c on c.oid = relid),
-  (select pg_catalog.string_agg(pg_catalog.concat_ws(':', a.attrelid, a.attnum, a.xmin), ','
-     order by a.attrelid, a.attnum)
-   from published join pg_catalog.pg_attribute a on a.attrelid = relid where a.attnum > 0),
-  (select pg_catalog.string_agg(pg_catalog.concat_ws(':', i.indexrelid, i.xmin), ',' order by i.indexrelid)
-   from published join pg_catalog.pg_index i on i.indrelid = relid where i.indisprimary),
-  (select pg_catalog.string_agg(pg_catalog.concat_ws(':', p.oid, p.xmin), ',' order by p.oid)
-   from published join pg_catalog.pg_policy p on p.polrelid = relid),
-  (select pg_catalog.string_agg(pg_catalog.concat_ws(':', d.refclassid, d.refobjid, d.refobjsubid,
-     f.xmin, c.xmin, a.xmin), ',' order by p.oid, d.refclassid, d.refobjid, d.refobjsubid)
-   from published
-   join pg_catalog.pg_policy p on p.polrelid = relid
-   join pg_catalog.pg_depend d on d.classid = 'pg_catalog.pg_policy'::pg_catalog.regclass and d.objid = p.oid
-   left join pg_catalog.pg_proc f
-     on d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass and f.oid = d.refobjid
-   left join pg_catalog.pg_class c
-     on d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass and c.oid = d.refobjid
-   left join pg_catalog.pg_attribute a
-     on d.refobjsubid > 0 and a.attrelid = c.oid and a.attnum = d.refobjsubid),
-  (select pg_catalog.string_agg(pg_catalog.concat_ws(':', n.oid, n.xmin), ',' order by n.oid)
-   from pg_catalog.pg_namespace n where n.nspname !~ '^pg_(toast_)?temp_'),
-  (select pg_catalog.string_agg(pg_catalog.concat_ws(':', r.oid, r.rolname, r.rolsuper, r.rolinherit,
-     r.rolbypassrls), ',' order by r.oid)
-   from pg_catalog.pg_roles r),
-  (select pg_catalog.string_agg(pg_catalog.concat_ws(':', m.roleid, m.member, m.xmin), ','
-     order by m.roleid, m.member, m.xmin::text)
-   from pg_catalog.pg_auth_members m),
-  (select pg_catalog.string_agg(pg_catalog.concat_ws(':', c.oid, c.xmin), ',' order by c.oid)
-   from pg_catalog.pg_class c where c.relkind = 'c')
-))";
+  where p.pubname = $1";
+
+/// What [`Catalog`] is made of besides all that a [`fingerprint`] covers: primary keys, and the row types that
+/// columns may hold.
+const KEYS_AND_ROW_TYPES: &[&str] = &[
+    "select pg_catalog.string_agg(pg_catalog.concat_ws(':', i.indexrelid, i.xmin), ',' order by i.indexrelid)
+   from relation r join pg_catalog.pg_index i on i.indrelid = r.oid where i.indisprimary",
+    "select pg_catalog.string_agg(pg_catalog.concat_ws(':', c.oid, c.xmin), ',' order by c.oid)
+   from pg_catalog.pg_class c where c.relkind = 'c'",
+];
 
 /// Not among them, whatever is published: `realtime.messages` and its partitions, as
 /// [`TableName::is_messages`] knows them. Its rows are broadcasts to those who may listen to their
@@ -364,6 +338,8 @@ pub(super) struct CatalogCache {
     connector: Connector,
     tasks: Tasks,
     publication: String,
+    /// The statement that a reading's fingerprint is asked with.
+    fingerprint: String,
     ttl: Duration,
     metrics: VisibilityMetrics,
     /// The latest reading. A std lock: held to copy a pointer.
@@ -394,6 +370,7 @@ impl CatalogCache {
             connector,
             tasks: tasks.clone(),
             publication,
+            fingerprint: fingerprint::statement(PUBLISHED, KEYS_AND_ROW_TYPES),
             ttl,
             metrics,
             latest: Mutex::new(None),
@@ -513,7 +490,7 @@ impl CatalogCache {
     ) -> Result<Arc<Catalog>, AskError> {
         client.batch_execute(BEGIN).await?;
         let fingerprint: String = client
-            .query_one(FINGERPRINT, &[&self.publication])
+            .query_one(&self.fingerprint, &[&self.publication])
             .await?
             .try_get(0)?;
         let catalog = match previous {

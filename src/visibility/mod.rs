@@ -31,6 +31,7 @@ mod conditions;
 mod delivery;
 mod error;
 mod filter;
+pub(crate) mod fingerprint;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 mod inquiry;

@@ -17,6 +17,7 @@ use tokio_postgres::{Client, Row};
 
 use super::error::AuthorizeError;
 use super::{Permissions, Question};
+use crate::visibility::fingerprint;
 
 /// How old what is known of the table's partitions, triggers and constraints may be.
 pub(super) const STRUCTURE_TTL: Duration = Duration::from_secs(5);
@@ -32,43 +33,17 @@ const MAX_ROLES: usize = 256;
 /// same under another search path.
 const BEGIN: &str = "begin isolation level repeatable read read only; set local search_path = ''";
 
-/// Everything that decides about a message, as one short text: the table with its row-level security,
-/// owner and grants, its columns, its policies with what they refer to, and all roles with
-/// their memberships. Row versions (`xmin`) stand for content; roles can only be read as a view. The
-/// schema is looked up as a row because the role in force has no right to use it.
-pub(super) const FINGERPRINT: &str = "
-with relation as (
-  select c.oid, c.xmin
+/// `realtime.messages`. The schema is looked up as a row because the role in force has no right to use it.
+const MESSAGES: &str = "
+  select c.oid
   from pg_catalog.pg_class c
   join pg_catalog.pg_namespace n on n.oid = c.relnamespace
-  where n.nspname = 'realtime' and c.relname = 'messages'
-)
-select pg_catalog.md5(pg_catalog.concat_ws('|',
-  (select pg_catalog.concat_ws(':', oid, xmin) from relation),
-  (select pg_catalog.string_agg(pg_catalog.concat_ws(':', a.attnum, a.xmin), ',' order by a.attnum)
-   from relation r join pg_catalog.pg_attribute a on a.attrelid = r.oid where a.attnum > 0),
-  (select pg_catalog.string_agg(pg_catalog.concat_ws(':', p.oid, p.xmin), ',' order by p.oid)
-   from relation r join pg_catalog.pg_policy p on p.polrelid = r.oid),
-  (select pg_catalog.string_agg(pg_catalog.concat_ws(':', d.refclassid, d.refobjid, d.refobjsubid,
-     f.xmin, c.xmin, a.xmin), ',' order by p.oid, d.refclassid, d.refobjid, d.refobjsubid)
-   from relation r
-   join pg_catalog.pg_policy p on p.polrelid = r.oid
-   join pg_catalog.pg_depend d on d.classid = 'pg_catalog.pg_policy'::pg_catalog.regclass and d.objid = p.oid
-   left join pg_catalog.pg_proc f
-     on d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass and f.oid = d.refobjid
-   left join pg_catalog.pg_class c
-     on d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass and c.oid = d.refobjid
-   left join pg_catalog.pg_attribute a
-     on d.refobjsubid > 0 and a.attrelid = c.oid and a.attnum = d.refobjsubid),
-  (select pg_catalog.string_agg(pg_catalog.concat_ws(':', n.oid, n.xmin), ',' order by n.oid)
-   from pg_catalog.pg_namespace n where n.nspname !~ '^pg_(toast_)?temp_'),
-  (select pg_catalog.string_agg(pg_catalog.concat_ws(':', r.oid, r.rolname, r.rolsuper, r.rolinherit,
-     r.rolbypassrls), ',' order by r.oid)
-   from pg_catalog.pg_roles r),
-  (select pg_catalog.string_agg(pg_catalog.concat_ws(':', m.roleid, m.member, m.xmin), ','
-     order by m.roleid, m.member, m.xmin::text)
-   from pg_catalog.pg_auth_members m)
-))";
+  where n.nspname = 'realtime' and c.relname = 'messages'";
+
+/// The statement that tells whether a [`Reading`] still holds.
+pub(super) fn fingerprint() -> String {
+    fingerprint::statement(MESSAGES, &[])
+}
 
 /// The table: whether an insertion does more than to look for a partition and to ask the policies,
 /// and for how many milliseconds there is a partition. `more` names what can make an insertion
@@ -318,7 +293,7 @@ impl Reading {
         client: &Client,
         previous: Option<Arc<Self>>,
     ) -> Result<Arc<Self>, tokio_postgres::Error> {
-        let fingerprint: String = client.query_one(FINGERPRINT, &[]).await?.try_get(0)?;
+        let fingerprint: String = client.query_one(&fingerprint(), &[]).await?.try_get(0)?;
         let read_at = Instant::now();
         let Some(row) = client.query_opt(TABLE, &[]).await? else {
             return Ok(Arc::new(Self::of(

@@ -16,7 +16,7 @@ use futures_util::poll;
 use tokio_postgres::{Client, Row, Statement};
 use uuid::Uuid;
 
-use super::catalog::{Evaluation, FINGERPRINT};
+use super::catalog::{self, Evaluation};
 use super::error::AuthorizeError;
 use super::{Permissions, Subject};
 use crate::db::PARKED_ROLE;
@@ -83,7 +83,7 @@ impl Evaluator {
         let client = connector.connect("rapport private channels", tasks).await?;
         client.batch_execute(SESSION).await?;
         let become_caller = client.prepare(BECOME).await?;
-        let fingerprint = client.prepare(FINGERPRINT).await?;
+        let fingerprint = client.prepare(&catalog::fingerprint()).await?;
         client
             .batch_execute(&format!("set role {PARKED_ROLE}"))
             .await?;

@@ -1,0 +1,47 @@
+//! A short text that is another one after any change to what decides about the rows of a table.
+//!
+//! The one list of what that is, for row changes and for private channels alike: whoever keeps something that
+//! he has read of policies, rights or roles compares this before he relies on it.
+
+/// A statement of one text: the fingerprint of the tables whose identifiers the query `tables` calls `oid`.
+/// What else its reader keeps is in `more`, subqueries of one text each, which know the tables
+/// as `relation`. An order is part of each, so that equal catalogues give equal texts.
+///
+/// It covers each table with its row-level security, owner and grants, its columns, its policies with what they refer
+/// to, because their text names it, all schemas, and all roles with their memberships. Row versions (`xmin`) stand for
+/// content where the catalogue can be read by everyone; roles can only be read as a view.
+pub(crate) fn statement(tables: &str, more: &[&str]) -> String {
+    let more: String = more.iter().map(|text| format!(",\n  ({text})")).collect();
+    format!(
+        "
+with relation as ({tables})
+select pg_catalog.md5(pg_catalog.concat_ws('|',
+  (select pg_catalog.string_agg(pg_catalog.concat_ws(':', c.oid, c.xmin), ',' order by c.oid)
+   from relation r join pg_catalog.pg_class c on c.oid = r.oid),
+  (select pg_catalog.string_agg(pg_catalog.concat_ws(':', a.attrelid, a.attnum, a.xmin), ','
+     order by a.attrelid, a.attnum)
+   from relation r join pg_catalog.pg_attribute a on a.attrelid = r.oid where a.attnum > 0),
+  (select pg_catalog.string_agg(pg_catalog.concat_ws(':', p.oid, p.xmin), ',' order by p.oid)
+   from relation r join pg_catalog.pg_policy p on p.polrelid = r.oid),
+  (select pg_catalog.string_agg(pg_catalog.concat_ws(':', d.refclassid, d.refobjid, d.refobjsubid,
+     f.xmin, c.xmin, a.xmin), ',' order by p.oid, d.refclassid, d.refobjid, d.refobjsubid)
+   from relation r
+   join pg_catalog.pg_policy p on p.polrelid = r.oid
+   join pg_catalog.pg_depend d on d.classid = 'pg_catalog.pg_policy'::pg_catalog.regclass and d.objid = p.oid
+   left join pg_catalog.pg_proc f
+     on d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass and f.oid = d.refobjid
+   left join pg_catalog.pg_class c
+     on d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass and c.oid = d.refobjid
+   left join pg_catalog.pg_attribute a
+     on d.refobjsubid > 0 and a.attrelid = c.oid and a.attnum = d.refobjsubid),
+  (select pg_catalog.string_agg(pg_catalog.concat_ws(':', n.oid, n.xmin), ',' order by n.oid)
+   from pg_catalog.pg_namespace n where n.nspname !~ '^pg_(toast_)?temp_'),
+  (select pg_catalog.string_agg(pg_catalog.concat_ws(':', r.oid, r.rolname, r.rolsuper, r.rolinherit,
+     r.rolbypassrls), ',' order by r.oid)
+   from pg_catalog.pg_roles r),
+  (select pg_catalog.string_agg(pg_catalog.concat_ws(':', m.roleid, m.member, m.xmin), ','
+     order by m.roleid, m.member, m.xmin::text)
+   from pg_catalog.pg_auth_members m){more}
+))"
+    )
+}
