@@ -10,8 +10,8 @@ use axum::http::StatusCode;
 use thiserror::Error;
 
 use super::channel::authorize::AuthorizeError;
-use super::frame::FrameError;
 use super::protocol::{BroadcastError, Reply};
+use super::wire::frame::FrameError;
 use crate::auth::{Claims, TokenError};
 use crate::observability::metrics::{CloseLabel, DropReason, Limit, RealtimeMetrics};
 

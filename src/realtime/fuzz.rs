@@ -16,7 +16,6 @@ use serde_json::value::RawValue;
 
 use super::api::request as body;
 use super::channel::{Holder, TokenMarks, postgres_changes};
-use super::frame::{Frame, FrameError, FrameReader, Received};
 use super::hub::Hub;
 use super::limits::UnixMillis;
 use super::protocol::{
@@ -24,6 +23,7 @@ use super::protocol::{
     ServerMessage, SystemNotice, UserPayload, json_string,
 };
 use super::session::{Effect, Session, Shared};
+use super::wire::frame::{Frame, FrameError, FrameReader, Received};
 use crate::auth::{Claims, KeySet, Requirements, Verifier};
 use crate::config::{Config, Inputs, RealtimeConfig};
 use crate::observability::metrics::RealtimeMetrics;

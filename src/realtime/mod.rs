@@ -7,29 +7,19 @@
 //! their topic. All leave through the bounded queue of a socket. Who is present on a topic is kept with
 //! the topic, and the presence feed tells its members what changes.
 
-pub mod admission;
 pub mod api;
 pub mod change_feed;
 pub mod channel;
-pub mod database_broadcast;
-mod drain;
 pub mod error;
-pub mod frame;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
-pub mod handshake;
 pub mod hub;
 pub mod limits;
-pub mod outbound;
-pub mod partitions;
-pub mod presence;
-pub mod presence_feed;
+pub mod messages;
 pub mod protocol;
-pub mod rate;
-pub mod replay;
 pub mod session;
 pub mod socket;
-pub mod topic;
+pub mod wire;
 pub mod work;
 
 use std::sync::Arc;
@@ -39,13 +29,15 @@ use axum::Router;
 use axum::routing::any;
 use tokio::sync::watch;
 
-use self::admission::Admission;
 use self::channel::TokenMarks;
 use self::channel::authorize::Authorizer;
-use self::hub::Hub;
-use self::rate::Rates;
-use self::replay::Replayer;
+use self::hub::rate::{self, Rates};
+use self::hub::{Hub, presence_feed};
+use self::messages::database_broadcast;
+use self::messages::replay::Replayer;
 use self::session::Shared;
+use self::socket::admission::Admission;
+use self::socket::{drain, handshake};
 use self::work::Workshop;
 use crate::auth::Verifier;
 use crate::bus::Listener;

@@ -13,8 +13,8 @@ use tokio::sync::watch;
 
 use super::channel::authorize::{Authorizer, Permissions};
 use super::hub::{Hub, StreamState};
+use super::messages::replay::Replayer;
 use super::protocol::sub_topic;
-use super::replay::Replayer;
 use super::session::{AuthorizeOrder, Outcome, ReplayOrder, SubscribeOrder, WorkResult};
 use crate::visibility::{ChannelId, SubscribeError, Visibility};
 

@@ -13,8 +13,8 @@ use axum::response::{IntoResponse, Response};
 
 use super::super::Realtime;
 use super::super::channel::authorize::Question;
+use super::super::hub::topic::TopicKey;
 use super::super::protocol::{Broadcast, UserPayload};
-use super::super::topic::TopicKey;
 use super::access;
 use super::answer::{Refusal, refused_list};
 use super::request::{self, BatchMessage, PayloadKind};

@@ -22,7 +22,7 @@ use tower_http::cors::{AllowHeaders, AllowMethods, Any, CorsLayer};
 use self::answer::Refusal;
 pub use self::health::tenant_health;
 use super::Realtime;
-use super::rate::Rate;
+use super::hub::rate::Rate;
 use crate::http::middleware::method_not_allowed;
 
 /// Where the routes are found: as clients see them, and as a gateway that rewrites asks for them.

@@ -10,12 +10,12 @@ use std::sync::Arc;
 use authorize::{AuthorizeError, Permissions};
 use postgres_changes::Subscription;
 
+use super::hub::topic::TopicKey;
 use super::limits::{UnixMillis, Window};
+use super::messages::replay::{ReplayParams, ReplayedMessage};
 use super::protocol::{
     ClientEvent, ClientMessage, PayloadEncoding, Ref, Reply, ServerMessage, SystemNotice,
 };
-use super::replay::{ReplayParams, ReplayedMessage};
-use super::topic::TopicKey;
 use crate::auth::Claims;
 use crate::visibility::{ChannelId, Identity};
 use serde_json::value::RawValue;

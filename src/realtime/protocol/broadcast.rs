@@ -7,7 +7,7 @@ use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 use thiserror::Error;
 
-use super::super::frame::{FrameKind, push_frame};
+use super::super::wire::frame::{FrameKind, push_frame};
 use super::{Ref, Serializer, json_string, push_ref};
 
 /// First byte of a binary frame: a broadcast to a member.

@@ -29,7 +29,7 @@ pub use presence::{
 
 use bytes::Bytes;
 
-use super::frame::Frame;
+use super::wire::frame::Frame;
 
 /// What every channel topic starts with; the rest is the sub-topic, which SQL and REST know.
 pub const TOPIC_PREFIX: &str = "realtime:";

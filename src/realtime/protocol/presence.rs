@@ -16,7 +16,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 use thiserror::Error;
 
-use super::super::frame::{Frame, FrameKind, push_frame};
+use super::super::wire::frame::{Frame, FrameKind, push_frame};
 use super::message::Ref;
 use super::{Serializer, push_ref, push_string};
 

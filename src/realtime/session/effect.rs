@@ -8,10 +8,10 @@ use serde_json::value::RawValue;
 use super::super::channel::TokenMark;
 use super::super::channel::authorize::{AuthorizeError, Permissions, Question};
 use super::super::error::CloseReason;
+use super::super::hub::topic::TopicKey;
 use super::super::hub::{MemberSpec, StreamState};
+use super::super::messages::replay::{ReplayParams, ReplayedMessage};
 use super::super::protocol::{Broadcast, ServerMessage, TrackPayload, UserPayload};
-use super::super::replay::{ReplayParams, ReplayedMessage};
-use super::super::topic::TopicKey;
 use crate::auth::Claims;
 use crate::visibility::{Binding, ChannelId, Identity, SubscribeError, SubscribeOptions};
 

@@ -10,10 +10,10 @@ use super::super::channel::{Channel, Holder, Joining, Tracking, WritePermission}
 use super::super::error::{JoinRefusal, expiry};
 use super::super::hub::MemberSpec;
 use super::super::limits::{UnixMillis, Window};
+use super::super::messages::replay::{ReplayParams, ReplayedMessage};
 use super::super::protocol::{
     ClientMessage, JoinPayload, Ref, ReplayConfig, Reply, ServerMessage, sub_topic,
 };
-use super::super::replay::{ReplayParams, ReplayedMessage};
 use super::Session;
 use super::effect::{Effect, ReplayOrder};
 use crate::config::RealtimeConfig;

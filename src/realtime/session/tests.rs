@@ -4,12 +4,12 @@ mod presence;
 
 use serde_json::{Value, json};
 
+use super::super::channel::authorize::{AuthorizeError, Permissions, Question};
+use super::super::channel::{MAX_WAITING, MAX_WAITING_BYTES, postgres_changes};
+use super::super::protocol::Serializer;
 use super::*;
 use crate::auth::{KeySet, Requirements, mint};
 use crate::observability::metrics::RealtimeMetrics;
-use crate::realtime::channel::authorize::{AuthorizeError, Permissions, Question};
-use crate::realtime::channel::{MAX_WAITING, MAX_WAITING_BYTES, postgres_changes};
-use crate::realtime::protocol::Serializer;
 use crate::visibility::ChannelId;
 
 const SECRET: &str = "a-secret-for-tests-that-is-long-enough-for-hs256";
@@ -290,7 +290,7 @@ fn closed(join: &str, topic: &str) -> String {
 /// A join with one binding, and the binding as the reply repeats it.
 fn with_binding() -> (Value, String) {
     let params = json!({"event": "*", "schema": "public", "table": "t"});
-    let bindings = [crate::realtime::protocol::BindingParams::derived(
+    let bindings = [super::super::protocol::BindingParams::derived(
         params.clone(),
     )];
     let ids = postgres_changes::assign_ids(&bindings);

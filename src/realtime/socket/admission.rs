@@ -8,7 +8,7 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 
-use super::limits::{Bucket, UnixMillis};
+use super::super::limits::{Bucket, UnixMillis};
 
 /// Places of the table: 100 kB of them.
 const PLACES: usize = 4096;

@@ -17,7 +17,7 @@ use socket2::SockRef;
 use tokio::net::tcp::OwnedWriteHalf;
 use uuid::Uuid;
 
-use super::error::CloseReason;
+use super::super::error::CloseReason;
 use super::frame::Frame;
 
 /// Buffers handed to one vectored write: a frame has up to three. Linux takes at most 1024.

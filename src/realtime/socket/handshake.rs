@@ -14,12 +14,11 @@ use axum::response::{IntoResponse, Response};
 use hyper::upgrade::OnUpgrade;
 use tungstenite::handshake::derive_accept_key;
 
-use super::Realtime;
-use super::channel::Holder;
-use super::error::HandshakeRefusal;
-use super::limits::UnixMillis;
-use super::protocol::Serializer;
-use super::socket;
+use super::super::Realtime;
+use super::super::channel::Holder;
+use super::super::error::HandshakeRefusal;
+use super::super::limits::UnixMillis;
+use super::super::protocol::Serializer;
 use crate::auth::TokenError;
 use crate::http::middleware::RequestId;
 
@@ -69,7 +68,7 @@ pub async fn upgrade(
                         ..
                     } = handshake;
                     let socket =
-                        socket::open(&realtime, serializer, holder, headers, request_id, upgraded);
+                        super::open(&realtime, serializer, holder, headers, request_id, upgraded);
                     // A task of its own: this one's memory is given back, and there is one for
                     // each idle socket.
                     realtime.tasks.spawn("socket", socket);

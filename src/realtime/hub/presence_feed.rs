@@ -21,11 +21,11 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::frame::Frame;
-use super::hub::{Deliveries, Hub, Member};
+use super::super::protocol::{PhxRefs, Serializer, TrackPayload};
+use super::super::wire::frame::Frame;
 use super::presence::Tracked;
-use super::protocol::{PhxRefs, Serializer, TrackPayload};
 use super::topic::Topic;
+use super::{Deliveries, Hub, Member};
 use crate::visibility::ChannelId;
 
 /// How long changes gather after a diff. A change that comes alone is told at once; of many that

@@ -5,9 +5,9 @@ use std::io::ErrorKind;
 
 use proptest::prelude::*;
 
+use super::super::protocol::UserPayload;
+use super::super::wire::outbound::QueueLimits;
 use super::*;
-use crate::realtime::outbound::QueueLimits;
-use crate::realtime::protocol::UserPayload;
 
 const LIMITS: QueueLimits = QueueLimits {
     frames: 100,

@@ -3,6 +3,11 @@
 //! Fan-out looks a channel up, queues a frame for its socket and goes on; it waits for nobody.
 //! The maps are sharded, and no lock of theirs is held while a frame is written.
 
+pub mod presence;
+pub mod presence_feed;
+pub mod rate;
+pub mod topic;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
@@ -11,18 +16,18 @@ use dashmap::DashMap;
 use tokio::sync::watch;
 use uuid::Uuid;
 
+use self::presence_feed::PresenceFeed;
+use self::rate::Rates;
+use self::topic::{Audience, Seat, Topic, TopicKey};
 use super::channel::authorize::Permissions;
 use super::error::CloseReason;
-use super::frame::Frame;
-use super::outbound::{Fanout, Gate, Outbound, Queued};
-use super::presence_feed::PresenceFeed;
+use super::messages::replay::{ReplayedMessage, ReplayedPayload};
 use super::protocol::{
     Broadcast, BroadcastError, Ref, Serializer, ServerMessage, SystemNotice, UserPayload,
     push_replayed,
 };
-use super::rate::Rates;
-use super::replay::{ReplayedMessage, ReplayedPayload};
-use super::topic::{Audience, Seat, Topic, TopicKey};
+use super::wire::frame::Frame;
+use super::wire::outbound::{Fanout, Gate, Outbound, Queued};
 use crate::change::Action;
 use crate::observability::metrics::{DropReason, Limit, RealtimeMetrics};
 use crate::visibility::ChannelId;
@@ -758,5 +763,4 @@ impl Drop for Deliveries<'_> {
 }
 
 #[cfg(test)]
-#[path = "hub_tests.rs"]
 mod tests;

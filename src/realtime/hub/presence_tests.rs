@@ -4,8 +4,8 @@ use proptest::prelude::*;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
-use super::super::protocol::PhxRefs;
 use super::*;
+use crate::realtime::protocol::PhxRefs;
 
 /// A topic with its source of references.
 #[derive(Default)]

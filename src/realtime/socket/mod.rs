@@ -4,6 +4,10 @@
 //! buffer while it waits: bytes are read into one that the worker thread lends, and what is
 //! kept of them is an unfinished frame.
 
+pub mod admission;
+pub mod drain;
+pub mod handshake;
+
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io::{self, ErrorKind};
@@ -25,13 +29,13 @@ use tracing::Instrument as _;
 use super::Realtime;
 use super::channel::Holder;
 use super::error::{CloseReason, PresenceRefusal};
-use super::frame::{Frame, FrameError, FrameReader, Received};
 use super::hub::SocketId;
+use super::hub::presence::Tracked;
 use super::limits::UnixMillis;
-use super::outbound::{Outbound, QueueLimits};
-use super::presence::Tracked;
 use super::protocol::{Serializer, ServerMessage};
 use super::session::{Effect, Session, Shared, TrackOrder};
+use super::wire::frame::{Frame, FrameError, FrameReader, Received};
+use super::wire::outbound::{Outbound, QueueLimits};
 use super::work::{Work, Workshop};
 use crate::observability::metrics::{CloseLabel, DropReason, Limit};
 

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::protocol::{Meta, PhxRef, TrackPayload, presence_diff, presence_state};
+use super::super::protocol::{Meta, PhxRef, TrackPayload, presence_diff, presence_state};
 use crate::visibility::ChannelId;
 
 /// Metas by presence key, in the order in which they joined.

@@ -7,9 +7,9 @@
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::hub::Member;
+use super::super::protocol::{Serializer, TOPIC_PREFIX, json_string, sub_topic};
+use super::Member;
 use super::presence::PresenceSet;
-use super::protocol::{Serializer, TOPIC_PREFIX, json_string, sub_topic};
 
 /// Names a topic. The public and the private topic of one name are different topics (protocol 4.1).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

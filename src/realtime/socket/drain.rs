@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::error::CloseReason;
-use super::hub::Hub;
+use super::super::error::CloseReason;
+use super::super::hub::Hub;
 
 /// The pause between two sockets at most: a few need not be spread, since a hundred reconnects in a
 /// second are no burden.
@@ -16,7 +16,7 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(10);
 
 /// Refuses joins and handshakes, then tells every socket to go, one after the other, in no longer than
 /// `window`. Returns when all are told; they end by themselves.
-pub(super) async fn drain(hub: &Hub, window: Duration) {
+pub async fn drain(hub: &Hub, window: Duration) {
     hub.refuse_joins();
     let mut sockets = hub.sockets();
     // In the order in which they came, the clients of one page would all go together.

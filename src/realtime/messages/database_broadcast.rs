@@ -9,9 +9,9 @@ use std::sync::Arc;
 use thiserror::Error;
 use uuid::Uuid;
 
-use super::hub::Hub;
-use super::protocol::{Broadcast, BroadcastError, UserPayload};
-use super::topic::TopicKey;
+use super::super::hub::Hub;
+use super::super::hub::topic::TopicKey;
+use super::super::protocol::{Broadcast, BroadcastError, UserPayload};
 use crate::bus::MessageListener;
 use crate::change::{ColumnValue, Relation, Row};
 use crate::shutdown::Tasks;
@@ -68,7 +68,7 @@ enum RowError {
 
 /// Rows handed over together.
 struct Turn<'a> {
-    deliveries: super::hub::Deliveries<'a>,
+    deliveries: super::super::hub::Deliveries<'a>,
     hub: &'a Hub,
     max_bytes: usize,
     frames: usize,
