@@ -494,16 +494,53 @@ impl Connection {
         flight: &[&Asking],
         answers: &mut Vec<Result<Answer, AskError>>,
     ) -> Result<bool, AskError> {
-        match kind {
+        let is_sound = match kind {
             Flight::Function => {
                 self.run_function(flight, answers).await?;
-                Ok(true)
+                return Ok(true);
             }
-            Flight::Loop => self.run_loop(flight, answers).await,
-            Flight::Statements => {
-                let refused = self.prepare(flight).await?;
-                Ok(self.run(flight, &refused, answers).await)
-            }
+            Flight::Loop => self.run_loop(flight, answers).await?,
+            Flight::Statements => self.run(flight, answers).await?,
+        };
+        if !is_sound {
+            return Ok(false);
+        }
+        self.repeat_stale(flight, answers).await
+    }
+
+    /// Asks once more, with statements prepared anew, what failed by its statement. A plan that the
+    /// server had to make anew, which it does when anybody makes a schema, was made under an
+    /// identity's role, which need not be able to resolve the names in it. Such a failure must not
+    /// leave its connection: the next one may have as old a plan, and two of them in a row look like
+    /// a fault of the question. Returns whether the connection can be used again.
+    async fn repeat_stale(
+        &mut self,
+        flight: &[&Asking],
+        answers: &mut [Result<Answer, AskError>],
+    ) -> Result<bool, AskError> {
+        let is_stale = |error: &AskError| {
+            error.concerns_statement() && !matches!(error, AskError::Unpreparable(_))
+        };
+        let (stale, again): (Vec<usize>, Vec<&Asking>) = flight
+            .iter()
+            .enumerate()
+            .zip(answers.iter())
+            .filter(|(_, answer)| answer.as_ref().is_err_and(is_stale))
+            .map(|(asking, _)| asking)
+            .unzip();
+        self.forget(&again);
+        let mut found = Vec::with_capacity(again.len());
+        let is_sound = self.run(&again, &mut found).await?;
+        for (place, answer) in stale.into_iter().zip(found) {
+            answers[place] = answer;
+        }
+        Ok(is_sound)
+    }
+
+    fn forget(&mut self, flight: &[&Asking]) {
+        for asking in flight {
+            self.loops.remove(&asking.question.id);
+            self.statements.remove(&asking.question.id);
         }
     }
 
@@ -604,29 +641,8 @@ impl Connection {
             }
             Err(error) => return Err(error),
         };
-        let first_answer = answers.len();
         answers.extend(found.into_iter().map(|answer| answer.map(Answer::Ordinals)));
-        // A plan that the server had to make anew, which it does when anybody makes a schema, was
-        // made under an identity's role, which need not be able to resolve the names in it.
-        let stale: Vec<usize> = (0..flight.len())
-            .filter(|place| {
-                let answer = &answers[first_answer + place];
-                answer.as_ref().is_err_and(AskError::concerns_statement)
-            })
-            .collect();
-        if stale.is_empty() {
-            return Ok(!self.client.is_closed());
-        }
-        self.loops.remove(&question.id);
-        self.statements.remove(&question.id);
-        let again: Vec<&Asking> = stale.iter().map(|place| flight[*place]).collect();
-        let refused = self.prepare(&again).await?;
-        let mut found = Vec::with_capacity(again.len());
-        let is_sound = self.run(&again, &refused, &mut found).await;
-        for (place, answer) in stale.into_iter().zip(found) {
-            answers[first_answer + place] = answer;
-        }
-        Ok(is_sound)
+        Ok(!self.client.is_closed())
     }
 
     /// Asks by a function that exists for this transaction only, and is thus never in the way of
@@ -697,9 +713,12 @@ impl Connection {
     async fn run(
         &mut self,
         flight: &[&Asking],
-        refused: &HashMap<u64, Arc<tokio_postgres::Error>>,
         answers: &mut Vec<Result<Answer, AskError>>,
-    ) -> bool {
+    ) -> Result<bool, AskError> {
+        if flight.is_empty() {
+            return Ok(true);
+        }
+        let refused = self.prepare(flight).await?;
         let client = &self.client;
         let mut begin = pin!(maybe_done(client.batch_execute("begin read only")));
         // Each message is written when its future is first polled, so polling them in order
@@ -750,7 +769,6 @@ impl Connection {
         rollback.as_mut().await;
         is_sound = is_sound && matches!(rollback.as_mut().take_output(), Some(Ok(())));
 
-        let mut stale = Vec::new();
         for (position, asking) in flight.iter().enumerate() {
             let answer = outcomes.remove(&position).unwrap_or_else(|| {
                 Err(refused
@@ -759,15 +777,9 @@ impl Connection {
                         AskError::Unpreparable(Arc::clone(error))
                     }))
             });
-            if answer.as_ref().is_err_and(AskError::concerns_statement) {
-                stale.push(asking.question.id);
-            }
             answers.push(answer.map(Answer::Row));
         }
-        for id in stale {
-            self.statements.remove(&id);
-        }
-        is_sound && !client.is_closed()
+        Ok(is_sound && !client.is_closed())
     }
 }
 

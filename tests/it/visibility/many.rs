@@ -1,11 +1,15 @@
 //! Many identities asked about in one call get the answers that each would get alone.
 
+use std::pin::pin;
 use std::time::Duration;
 
+use futures_util::future::{Either, select};
+use rapport::change::RowChange;
 use rapport::config::VisibilityConfig;
 
 use super::bench::{Bench, Seen, identity, rows, strict, user};
 use crate::support::database::TestDatabase;
+use crate::support::eventually::eventually;
 
 /// Enough people for calls over several connections.
 const PEOPLE: std::ops::Range<u32> = 10..70;
@@ -269,4 +273,103 @@ async fn people_with_filters_of_their_own_are_asked_about_their_own_rows() {
             .unwrap();
     }
     a_row_for_each(&bench).await;
+}
+
+/// Every connection has a plan of its own that the server makes anew, and a question that is put
+/// again may come to another one than at first: to the one that a slow policy has kept busy.
+#[tokio::test]
+async fn plans_of_all_connections_may_have_to_be_made_anew() {
+    const GATE: i64 = 1;
+    let config = VisibilityConfig {
+        pool_size: 2,
+        catalog_ttl: Duration::from_secs(3_600),
+        statement_timeout: Duration::from_secs(60),
+        ..strict()
+    };
+    let bench = Bench::with(
+        config,
+        &format!(
+            "create function private.me() returns uuid language plpgsql stable as $$ begin return auth.uid(); end $$;
+             create table notes (id int primary key);
+             alter table notes enable row level security;
+             create policy named on notes for select to authenticated using (private.me() is not null);
+             create table gated (id int primary key);
+             alter table gated enable row level security;
+             create policy gated on gated for select to authenticated
+               using (pg_advisory_xact_lock_shared({GATE}) is not null);
+             grant select on notes, gated to authenticated;
+             alter publication supabase_realtime add table notes, gated;"
+        ),
+    )
+    .await;
+    for n in [10, 11] {
+        bench.watch(n, &identity("authenticated", n), "notes").await;
+    }
+    bench
+        .watch(12, &identity("authenticated", 12), "gated")
+        .await;
+    bench
+        .run("insert into notes values (1), (2); insert into gated values (1)")
+        .await;
+    let insertion = async |table: &str, id: u32| {
+        let relation = bench.relation(table).await;
+        let mut images = bench.images(&relation, &format!("id = {id}")).await;
+        (
+            relation,
+            vec![RowChange::Insert {
+                new: images.remove(0),
+            }],
+        )
+    };
+    let (notes, first) = insertion("notes", 1).await;
+    let (_, second) = insertion("notes", 2).await;
+    let (gated, row) = insertion("gated", 1).await;
+    // Two questions at once, so one on each connection.
+    assert_eq!(bench.seen(&notes, first).await, [rows(&[10, 11])]);
+    bench
+        .run("create schema passing; drop schema passing")
+        .await;
+
+    let database = bench.database.as_ref().unwrap();
+    let [gate, catalog, watcher] = [
+        database.connect().await,
+        database.connect().await,
+        database.connect().await,
+    ];
+    let waits_for = async |lock: &str| {
+        let sql = format!(
+            "select from pg_locks where not granted and {lock}
+               and database = (select oid from pg_database where datname = current_database())"
+        );
+        eventually(lock, async || watcher.query_opt(&sql, &[]).await.unwrap()).await;
+    };
+    gate.batch_execute(&format!("select pg_advisory_lock({GATE})"))
+        .await
+        .unwrap();
+    // Whoever reads the policies again does so when the busy connection is free again.
+    catalog
+        .batch_execute("begin; lock table pg_catalog.pg_policy in access exclusive mode")
+        .await
+        .unwrap();
+    let keeps_busy = async {
+        let seen = bench.seen(&gated, row).await;
+        catalog.batch_execute("rollback").await.unwrap();
+        seen
+    };
+    let meets_both = async {
+        waits_for("locktype = 'advisory'").await;
+        let reading = pin!(waits_for("relation = 'pg_catalog.pg_policy'::regclass"));
+        let seen = pin!(bench.seen(&notes, second));
+        let first = select(seen, reading).await;
+        gate.batch_execute(&format!("select pg_advisory_unlock({GATE})"))
+            .await
+            .unwrap();
+        match first {
+            Either::Left((seen, _)) => seen,
+            Either::Right(((), seen)) => seen.await,
+        }
+    };
+    let (busy, met) = tokio::join!(keeps_busy, meets_both);
+    assert_eq!(busy, [rows(&[12])]);
+    assert_eq!(met, [rows(&[10, 11])]);
 }
