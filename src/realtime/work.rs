@@ -134,11 +134,9 @@ impl Workshop {
 
     /// Waits until broadcasts from the database are live, but not for ever.
     pub fn await_messages(&self, channel: ChannelId, topic: Arc<str>) -> Work {
-        let mut live = self.messages_live.clone();
+        let live = self.messages_live.clone();
         Box::pin(async move {
-            let waiting = tokio::time::timeout(MESSAGES_PATIENCE, live.wait_for(|live| *live));
-            // Where nobody will ever say so the wait ends at once.
-            let is_live = matches!(waiting.await, Ok(Ok(_)));
+            let is_live = become_live(live, MESSAGES_PATIENCE).await;
             Done {
                 outcome: Outcome {
                     channel,
@@ -207,5 +205,31 @@ impl Workshop {
             std::future::pending::<()>().await;
         });
         select(is_back, Box::pin(tokio::time::sleep(pause))).await;
+    }
+}
+
+/// Whether it comes true in time. Where nobody will ever say so the wait ends at once.
+async fn become_live(mut live: watch::Receiver<bool>, patience: Duration) -> bool {
+    let waiting = tokio::time::timeout(patience, live.wait_for(|live| *live));
+    matches!(waiting.await, Ok(Ok(_)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_channel_waits_for_live_messages_as_long_as_it_has_patience() {
+        let (said, live) = watch::channel(false);
+        assert!(!become_live(live.clone(), Duration::from_millis(1)).await);
+        let waiting = become_live(live.clone(), MESSAGES_PATIENCE);
+        let (is_live, _) = tokio::join!(waiting, async { said.send_replace(true) });
+        assert!(is_live);
+        let is_so_already = become_live(live.clone(), Duration::from_millis(1)).await;
+        assert!(is_so_already);
+        said.send_replace(false);
+        drop(said);
+        let nobody_will_say_so = become_live(live, Duration::MAX);
+        assert!(!nobody_will_say_so.await);
     }
 }

@@ -434,6 +434,25 @@ fn a_join_while_the_database_is_down_is_answered_and_heals() {
 }
 
 #[test]
+fn a_channel_that_waits_in_vain_for_live_messages_is_closed() {
+    let config = json!({"broadcast": {"replication_ready": true}, "presence": {"enabled": false}});
+    let mut script = Script::new();
+    let effects = script.join("1", "realtime:a", &json!({ "config": config }));
+    assert!(
+        effects.contains(&"await messages for 1".to_owned()),
+        "{effects:?}"
+    );
+    assert_eq!(
+        script.complete(1, "realtime:a", WorkResult::MessagesLive(false)),
+        [
+            channel_error("Replication connection was not established in time"),
+            closed("1", "a"),
+            "detach 1".to_owned(),
+        ]
+    );
+}
+
+#[test]
 fn a_database_that_is_slow_does_not_delay_the_reply_for_long() {
     let mut script = Script::new();
     let (payload, echo) = with_binding();
