@@ -4,6 +4,7 @@
 
 pub mod connect;
 mod error;
+pub mod parked;
 mod pool;
 mod rls;
 

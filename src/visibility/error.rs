@@ -10,6 +10,7 @@ use thiserror::Error;
 use tokio_postgres::error::SqlState;
 
 use crate::db::connect::ConnectError;
+use crate::db::parked::ParkedError;
 
 /// Why a `postgres_changes` binding is refused.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
@@ -176,6 +177,15 @@ impl From<ConnectError> for AskError {
         match error {
             ConnectError::Connect(source) => Self::Unavailable(Some(source)),
             _ => Self::Unavailable(None),
+        }
+    }
+}
+
+impl From<ParkedError> for AskError {
+    fn from(error: ParkedError) -> Self {
+        match error {
+            ParkedError::Doubtful => Self::Unavailable(None),
+            ParkedError::Database(error) => error.into(),
         }
     }
 }

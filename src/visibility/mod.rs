@@ -24,7 +24,6 @@
 //!   everyone for whom some policy applies hears of the primary key, unless a setting forbids it.
 
 mod ask;
-mod ask_loop;
 mod catalog;
 mod columns;
 mod conditions;

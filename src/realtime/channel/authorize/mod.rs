@@ -359,7 +359,7 @@ impl Inner {
             let limit = STATEMENT_TIMEOUT * statements.saturating_add(1);
             let flight = self.flight(&mut evaluator, &mut groups);
             let is_sound = timeout(limit, Box::pin(flight)).await.unwrap_or(false);
-            if is_sound && !evaluator.client.is_closed() {
+            if is_sound && !evaluator.client().is_closed() {
                 connection = Some(evaluator);
             }
             self.repeat(groups);
@@ -543,7 +543,7 @@ impl Inner {
             latest => {
                 let at = Instant::now();
                 let previous = latest.map(|(reading, _)| reading);
-                let reading = Reading::load(&evaluator.client, previous).await?;
+                let reading = Reading::load(evaluator.client(), previous).await?;
                 *lock(&self.reading) = Some((Arc::clone(&reading), at));
                 reading
             }
@@ -551,7 +551,7 @@ impl Inner {
         let roles = groups.iter().map(|group| &*group.subject.claims.role);
         let unknown = reading.unknown(roles);
         if !unknown.is_empty() {
-            reading.load_roles(&evaluator.client, &unknown).await?;
+            reading.load_roles(evaluator.client(), &unknown).await?;
         }
         Ok(reading)
     }
@@ -676,7 +676,7 @@ impl Inner {
     }
 
     fn take_evaluator(&self) -> Option<Evaluator> {
-        take_open(&self.evaluators, |evaluator| &evaluator.client)
+        take_open(&self.evaluators, Evaluator::client)
     }
 }
 

@@ -15,9 +15,10 @@ use std::sync::Arc;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Statement};
 
-use super::ask::{Asking, Question, TextArray};
-use super::error::AskError;
+use super::question::{Asking, Question};
+use super::text_array::TextArray;
 use crate::db::PARKED_ROLE;
+use crate::visibility::error::AskError;
 
 /// The error that ends a turn which has an answer. Its class is nobody's.
 const TURN_ENDED: &str = "RP001";
