@@ -1,4 +1,6 @@
 //! Filter conditions that only PostgreSQL can decide, gathered over a run of changes.
+//!
+//! They are asked about rows that whoever set the filter may see, and about no others.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -7,7 +9,7 @@ use super::catalog::Table;
 use super::delivery::Payload;
 use super::inquiry::{Inputs, Item, Stale};
 use super::predicate::Test;
-use super::resolution::{Groups, Person, Resolution, add, unanswered_text};
+use super::resolution::{Groups, Resolution, add, unanswered_text};
 use super::row_access::condition_question;
 use super::subscription::Subscription;
 use crate::change::ColumnValue;
@@ -20,15 +22,16 @@ pub(super) struct Conditions<'a> {
 
 /// A change that a filter accepts if all of its asked conditions are true.
 pub(super) struct Waiting<'a> {
-    pub(super) person: usize,
     pub(super) change: usize,
     pub(super) subscription: Arc<Subscription>,
     /// Position of the condition in the filter, and the value it is about.
     pub(super) conditions: Vec<(usize, &'a ColumnValue)>,
+    /// What is due then.
+    pub(super) payload: Payload,
 }
 
 impl Conditions<'_> {
-    /// Adds accepted changes to the people they concern.
+    /// Adds what is due of accepted changes.
     ///
     /// # Errors
     /// As [`super::inquiry::settle`].
@@ -36,7 +39,6 @@ impl Conditions<'_> {
         self,
         resolution: &Resolution<'_>,
         table: &Table,
-        people: &mut [Person],
         may_be_stale: bool,
         groups: &mut Groups,
     ) -> Result<(), Stale> {
@@ -103,7 +105,7 @@ impl Conditions<'_> {
                 )
             })
             .collect();
-        for (waiting, own) in self.waiting.iter().zip(numbers) {
+        for (waiting, own) in self.waiting.into_iter().zip(numbers) {
             let failure = own
                 .iter()
                 .find_map(|(place, number)| answers[*place].1.get(number));
@@ -116,9 +118,11 @@ impl Conditions<'_> {
                 .iter()
                 .all(|(place, number)| answers[*place].0.contains(number))
             {
-                people[waiting.person]
-                    .matched
-                    .push((waiting.change, Arc::clone(&waiting.subscription)));
+                add(
+                    &mut groups[waiting.change],
+                    waiting.payload,
+                    &waiting.subscription,
+                );
             }
         }
         Ok(())

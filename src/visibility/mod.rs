@@ -7,12 +7,13 @@
 //!
 //! How a change is judged, in this order:
 //! 1. `subscription` finds the bindings it may concern; filters on equality are looked up.
-//! 2. `predicate` decides filters whose types are reproduced exactly; PostgreSQL decides the rest.
+//! 2. `predicate` decides filters whose types are reproduced exactly.
 //! 3. `row_access` looks at rights and policies in the `catalog`. No row-level security, no
 //!    policy, a role that bypasses: no question is needed.
 //! 4. Otherwise `inquiry` has PostgreSQL evaluate the policies on the row image, once for each
 //!    identity and batch, in a transaction under that identity's role and claims (`ask`).
-//! 5. `columns` takes out what the role may not select; `record` writes JSON.
+//! 5. PostgreSQL decides the other filters (`conditions`), of rows that may be seen and of no others.
+//! 6. `columns` takes out what the role may not select; `record` writes JSON.
 //!
 //! What to know about the limits of this:
 //! - Policies, grants and roles may be as old as `visibility.catalog_ttl_ms`.

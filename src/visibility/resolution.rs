@@ -37,11 +37,18 @@ struct RoleFacts<'a> {
 }
 
 /// An identity and what of the run concerns it.
-pub(super) struct Person {
+struct Person<'a> {
     asker: Arc<Asker>,
     open: Vec<Arc<Subscription>>,
-    /// Accepted by a filter.
-    pub(super) matched: Vec<(usize, Arc<Subscription>)>,
+    matched: Vec<Matched<'a>>,
+}
+
+/// A change that a filter accepts as far as can be told here.
+struct Matched<'a> {
+    change: usize,
+    subscription: Arc<Subscription>,
+    /// The conditions that PostgreSQL has to decide, with the values.
+    asked: Vec<(usize, &'a ColumnValue)>,
 }
 
 /// What decides about a change for everyone with the same role.
@@ -92,7 +99,7 @@ impl Deciders {
     }
 }
 
-impl Person {
+impl Person<'_> {
     /// Whether subscriptions without a filter want insertions, updates, deletions.
     fn actions(&self) -> [bool; 3] {
         [Action::Insert, Action::Update, Action::Delete].map(|action| {
@@ -112,6 +119,12 @@ pub(super) type Groups = Vec<Vec<Group>>;
 
 /// A payload with channels and bindings that receive it.
 pub(super) type Group = (Payload, Vec<(ChannelId, u32)>);
+
+/// Where what people receive goes: to them, or where it waits for their filters.
+struct Out<'o, 'a> {
+    groups: &'o mut Groups,
+    conditions: &'o mut Conditions<'a>,
+}
 
 impl<'a> Resolution<'a> {
     pub(super) fn new(resolver: &'a Resolver, catalog: &'a Catalog, run: &'a Run<'a>) -> Self {
@@ -137,9 +150,7 @@ impl<'a> Resolution<'a> {
         if self.run.candidates.is_empty() {
             return Ok(self.deliveries(groups));
         }
-        let people = self
-            .people(table, &roles, may_be_stale, &mut groups)
-            .await?;
+        let people = self.people(table, &roles);
         let mut deciders: HashMap<&str, Deciders> = HashMap::new();
         for person in &people {
             let role = person.asker.identity.role.as_str();
@@ -152,6 +163,7 @@ impl<'a> Resolution<'a> {
         let outcomes = resolver.settle(&items, may_be_stale).await?;
         let mut answers: HashMap<(usize, usize), Outcome> =
             owners.into_iter().zip(outcomes).collect();
+        let mut conditions = Conditions::default();
         for (position, person) in people.iter().enumerate() {
             let role = person.asker.identity.role.as_str();
             let (Some(facts), Some(deciders)) = (roles.get(role), deciders.get(role)) else {
@@ -159,15 +171,22 @@ impl<'a> Resolution<'a> {
             };
             let answers =
                 [IMAGE, KEY].map(|kind| answers.remove(&(position, kind)).unwrap_or_default());
-            self.hand_out(table, facts, person, deciders, &answers, &mut groups);
+            let mut out = Out {
+                groups: &mut groups,
+                conditions: &mut conditions,
+            };
+            self.hand_out(table, facts, person, deciders, &answers, &mut out);
         }
+        conditions
+            .decide(self, table, may_be_stale, &mut groups)
+            .await?;
         Ok(self.deliveries(groups))
     }
 
     /// What is to be asked in whose name, with the place of the person and the kind of question.
     fn items(
         &self,
-        people: &[Person],
+        people: &[Person<'_>],
         roles: &HashMap<&str, RoleFacts<'_>>,
         deciders: &HashMap<&str, Deciders>,
     ) -> (Vec<Item>, Vec<(usize, usize)>) {
@@ -271,18 +290,14 @@ impl<'a> Resolution<'a> {
         }
     }
 
-    /// Identities with the changes that concern them: filters are decided here.
-    async fn people(
-        &self,
-        table: &Table,
-        roles: &HashMap<&str, RoleFacts<'_>>,
-        may_be_stale: bool,
-        groups: &mut Groups,
-    ) -> Result<Vec<Person>, Stale> {
-        let mut people: Vec<Person> = Vec::new();
+    /// Identities with the changes that concern them, as far as filters are decided here. What
+    /// PostgreSQL has to decide waits until it is known whether the row may be seen: a filter can be
+    /// made to fail on a value of one's choice, or to take long, which would tell of hidden rows.
+    fn people(&self, table: &Table, roles: &HashMap<&str, RoleFacts<'_>>) -> Vec<Person<'a>> {
+        let mut people: Vec<Person<'a>> = Vec::new();
         // By the asker's address, of which there is one for each identity.
         let mut by_asker: HashMap<usize, usize> = HashMap::new();
-        let mut person = |subscription: &Subscription, people: &mut Vec<Person>| {
+        let mut person = |subscription: &Subscription, people: &mut Vec<Person<'a>>| {
             *by_asker
                 .entry(Arc::as_ptr(&subscription.asker).addr())
                 .or_insert_with(|| {
@@ -298,7 +313,6 @@ impl<'a> Resolution<'a> {
             let position = person(subscription, &mut people);
             people[position].open.push(Arc::clone(subscription));
         }
-        let mut questions = Conditions::default();
         for (change, subscription) in &self.run.candidates.filtered {
             let role = subscription.asker.identity.role.as_str();
             let Some(facts) = roles.get(role) else {
@@ -309,23 +323,13 @@ impl<'a> Resolution<'a> {
                 continue;
             };
             let position = person(subscription, &mut people);
-            if asked.is_empty() {
-                people[position]
-                    .matched
-                    .push((*change, Arc::clone(subscription)));
-            } else {
-                questions.waiting.push(Waiting {
-                    person: position,
-                    change: *change,
-                    subscription: Arc::clone(subscription),
-                    conditions: asked,
-                });
-            }
+            people[position].matched.push(Matched {
+                change: *change,
+                subscription: Arc::clone(subscription),
+                asked,
+            });
         }
-        questions
-            .decide(self, table, &mut people, may_be_stale, groups)
-            .await?;
-        Ok(people)
+        people
     }
 
     /// Decides what can be decided here. `None` if the filter does not accept the change, else
@@ -435,7 +439,7 @@ impl<'a> Resolution<'a> {
     }
 
     /// Changes that some subscription of a person accepts, ascending or not, repeated or not.
-    fn wanted<'p>(&'p self, person: &'p Person) -> impl Iterator<Item = usize> + 'p {
+    fn wanted<'p>(&'p self, person: &'p Person<'_>) -> impl Iterator<Item = usize> + 'p {
         let [insert, update, delete] = person.actions();
         let is_wanted = move |event: &ChangeEvent| match event.action() {
             Action::Insert => insert,
@@ -448,7 +452,7 @@ impl<'a> Resolution<'a> {
             .enumerate()
             .filter(move |(_, event)| is_wanted(event))
             .map(|(change, _)| change)
-            .chain(person.matched.iter().map(|(change, _)| *change))
+            .chain(person.matched.iter().map(|matched| matched.change))
     }
 
     /// Adds what one person receives, at a cost that grows with what they see.
@@ -456,14 +460,14 @@ impl<'a> Resolution<'a> {
         &self,
         table: &Table,
         facts: &RoleFacts<'_>,
-        person: &Person,
+        person: &Person<'a>,
         deciders: &Deciders,
         answers: &[Outcome; 2],
-        groups: &mut Groups,
+        out: &mut Out<'_, 'a>,
     ) {
-        let mut matched: HashMap<usize, Vec<&Arc<Subscription>>> = HashMap::new();
-        for (change, subscription) in &person.matched {
-            matched.entry(*change).or_default().push(subscription);
+        let mut matched: HashMap<usize, Vec<&Matched<'a>>> = HashMap::new();
+        for accepted in &person.matched {
+            matched.entry(accepted.change).or_default().push(accepted);
         }
         let mut column_sets = ColumnSets::default();
         let mut give = |change: usize, failure: Option<&str>| {
@@ -472,8 +476,11 @@ impl<'a> Resolution<'a> {
             let open = person
                 .open
                 .iter()
-                .filter(|subscription| subscription.event.accepts(action));
-            for subscription in open.chain(matched.get(&change).into_iter().flatten().copied()) {
+                .filter(|subscription| subscription.event.accepts(action))
+                .map(|subscription| (subscription, [].as_slice()));
+            let matched = matched.get(&change).into_iter().flatten();
+            let matched = matched.map(|matched| (&matched.subscription, matched.asked.as_slice()));
+            for (subscription, asked) in open.chain(matched) {
                 let payload = match failure {
                     Some(sqlstate) => {
                         self.resolver.metrics.unanswered.inc();
@@ -490,7 +497,16 @@ impl<'a> Resolution<'a> {
                         Payload::Row(columns, self.detail(event))
                     }
                 };
-                add(&mut groups[change], payload, subscription);
+                if failure.is_some() || asked.is_empty() {
+                    add(&mut out.groups[change], payload, subscription);
+                } else {
+                    out.conditions.waiting.push(Waiting {
+                        change,
+                        subscription: Arc::clone(subscription),
+                        conditions: asked.to_vec(),
+                        payload,
+                    });
+                }
             }
         };
         for change in &deciders.always {

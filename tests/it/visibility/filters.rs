@@ -5,7 +5,7 @@ use proptest::test_runner::TestRunner;
 use rapport::visibility::Condition;
 use serde_json::json;
 
-use super::bench::{Bench, cases, identity, user};
+use super::bench::{Bench, Seen, cases, identity, rows, user};
 
 const TABLE: &str = "
 create type mood as enum ('sad', 'ok', 'happy');
@@ -400,4 +400,54 @@ async fn a_filter_that_never_ends_harms_only_its_own() {
         assert_eq!(seen.rows, [2].into());
         assert!(seen.unanswered[&1].contains("57014"));
     }
+}
+
+/// The table with rows that only their owner may see.
+async fn private_rows() -> Bench {
+    let bench = Bench::new(TABLE).await;
+    bench
+        .run(
+            "alter table t enable row level security;
+             create policy own on t for select to authenticated using (who = auth.uid());",
+        )
+        .await;
+    bench
+}
+
+#[tokio::test]
+async fn a_filter_that_fails_tells_nothing_of_rows_that_are_hidden() {
+    let bench = private_rows().await;
+    // PostgreSQL fails at the end of this pattern, which it reaches only for names that begin so.
+    let params = json!({"schema": "public", "table": "t", "filter": r"name=like.secret\"});
+    for n in [1, 2] {
+        let someone = identity("authenticated", n);
+        bench.subscribe(n, &someone, params.clone()).await.unwrap();
+    }
+    let sql = format!(
+        "insert into t (id, who, name) values (1, '{0}', 'secret plan'), (2, '{0}', 'no plan')",
+        user(1)
+    );
+    let seen = bench.insert("t", &sql, "true").await;
+    assert_eq!(seen[0].unanswered.keys().collect::<Vec<_>>(), [&1]);
+    assert!(seen[0].unanswered[&1].contains("22025"));
+    assert_eq!(seen[0].rows, [].into());
+    assert_eq!(seen[1], Seen::default());
+}
+
+#[tokio::test]
+async fn a_filter_is_not_applied_to_rows_that_are_hidden() {
+    let bench = private_rows().await;
+    // It never ends for the first row, and values are asked about together.
+    let params = json!({"schema": "public", "table": "t", "filter": r"name=match.^(x+)(x+)(x+)(x+)\1\2\3\4y$|^z"});
+    bench
+        .subscribe(2, &identity("authenticated", 2), params)
+        .await
+        .unwrap();
+    let sql = format!(
+        "insert into t (id, who, name) values (1, '{}', repeat('x', 999) || 'y'), (2, '{}', 'z')",
+        user(1),
+        user(2)
+    );
+    let seen = bench.insert("t", &sql, "true").await;
+    assert_eq!(seen, [Seen::default(), rows(&[2])]);
 }
