@@ -58,12 +58,21 @@ struct Queue {
     bytes: usize,
     /// Bytes of the first frame that are written already.
     written: usize,
+    /// What the gates of all channels hold: it is bounded together with what waits here.
+    held: Held,
     /// The socket takes no more for now: the socket's task writes when it does again.
     is_blocked: bool,
     /// On the list of a [`Fanout`], which will flush it.
     is_listed: bool,
     /// Set once: nothing is accepted any more but the close frame.
     closing: Option<CloseReason>,
+}
+
+/// Deliveries that are held.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Held {
+    frames: usize,
+    bytes: usize,
 }
 
 /// What became of a frame.
@@ -160,7 +169,9 @@ impl Outbound {
         if gate.state.load(Ordering::Relaxed) == Gate::HELD {
             gate.state.store(Gate::OPEN, Ordering::Relaxed);
             let mut inside = gate.lock();
-            for (id, frame) in std::mem::take(&mut inside.held) {
+            let held = std::mem::take(&mut inside.held);
+            queue.release(&held);
+            for (id, frame) in held {
                 if queue.closing.is_none() && !inside.take_replayed(id) {
                     queue.bytes += frame.wire_len();
                     queue.frames.push_back(frame);
@@ -173,9 +184,10 @@ impl Outbound {
 
     /// Lets nothing of a channel through any more.
     pub fn shut(&self, gate: &Gate) {
-        let _order = self.lock();
+        let mut queue = self.lock();
         gate.state.store(Gate::SHUT, Ordering::Relaxed);
-        *gate.lock() = Inside::default();
+        let inside = std::mem::take(&mut *gate.lock());
+        queue.release(&inside.held);
     }
 
     /// These were replayed to the channel: as rows they are held back.
@@ -275,12 +287,10 @@ impl Outbound {
                 _ => return Queued::Refused,
             }
         }
-        let bytes = queue.bytes + frame.wire_len();
-        let is_full = queue.frames.len() >= self.limits.frames || bytes > self.limits.bytes;
-        if is_full && !queue.frames.is_empty() {
+        if queue.is_full(&frame, self.limits) {
             return self.overflow(queue);
         }
-        queue.bytes = bytes;
+        queue.bytes += frame.wire_len();
         queue.frames.push_back(frame);
         if queue.is_blocked {
             return Queued::Waits;
@@ -302,14 +312,14 @@ impl Outbound {
         gate: &Gate,
         id: Option<Uuid>,
         frame: Frame,
-        queue: MutexGuard<'_, Queue>,
+        mut queue: MutexGuard<'_, Queue>,
     ) -> Queued {
-        let mut inside = gate.lock();
-        if inside.held.len() >= self.limits.frames {
-            drop(inside);
+        if queue.is_full(&frame, self.limits) {
             return self.overflow(queue);
         }
-        inside.held.push((id, frame));
+        queue.held.frames += 1;
+        queue.held.bytes += frame.wire_len();
+        gate.lock().held.push((id, frame));
         Queued::Waits
     }
 
@@ -334,6 +344,22 @@ impl Gate {
 }
 
 impl Queue {
+    /// Whether there is no room for another frame. One that would be alone may have any size.
+    fn is_full(&self, frame: &Frame, limits: QueueLimits) -> bool {
+        let frames = self.frames.len() + self.held.frames;
+        let bytes = self.bytes + self.held.bytes + frame.wire_len();
+        frames > 0 && (frames >= limits.frames || bytes > limits.bytes)
+    }
+
+    /// These are held no longer.
+    fn release(&mut self, held: &[(Option<Uuid>, Frame)]) {
+        self.held.frames -= held.len();
+        self.held.bytes -= held
+            .iter()
+            .map(|(_, frame)| frame.wire_len())
+            .sum::<usize>();
+    }
+
     fn begin_close(&mut self, reason: CloseReason) {
         if self.closing.is_some() {
             return;

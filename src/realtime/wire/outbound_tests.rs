@@ -159,6 +159,27 @@ fn deliveries_wait_for_the_reply_and_stop_with_the_channel() {
 }
 
 #[test]
+fn what_channels_hold_is_bounded_together_with_what_waits() {
+    let outbound = outbound();
+    let gates: [Gate; 3] = Default::default();
+    let mut fanout = Fanout::default();
+    let large = || Frame::text(|_| {}, Bytes::from(vec![b'x'; 30]), b"");
+    for gate in &gates[..2] {
+        assert_eq!(fanout.deliver(&outbound, gate, large()), Queued::Waits);
+    }
+    // What a channel held is gone with it, and what it was let out counts where it waits.
+    outbound.shut(&gates[0]);
+    outbound.open(&gates[1]);
+    assert_eq!(fanout.deliver(&outbound, &gates[2], large()), Queued::Waits);
+    assert_eq!(fanout.send(&outbound, frame("reply")), Queued::Waits);
+    assert_eq!(
+        fanout.deliver(&outbound, &gates[2], large()),
+        Queued::Overflowed
+    );
+    assert_eq!(outbound.closing(), Some(CloseReason::SlowConsumer));
+}
+
+#[test]
 fn closing_lets_what_waits_out_first_and_only_once() {
     let outbound = outbound();
     let mut fanout = Fanout::default();
