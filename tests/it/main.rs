@@ -17,6 +17,7 @@ mod exactly_once;
 mod fail_closed;
 mod house;
 mod operations;
+mod parked_connection;
 mod realtime;
 mod replication;
 mod schema_install;

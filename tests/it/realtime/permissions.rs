@@ -387,6 +387,46 @@ fn sqlstate(error: &tokio_postgres::Error) -> String {
     error.code().unwrap().code().to_owned()
 }
 
+/// Questions that were answered in this way.
+fn count(metrics: &RealtimeMetrics, way: PermissionWay) -> u64 {
+    let labels = PermissionLabels { way };
+    metrics.permissions_asked.get_or_create(&labels).get()
+}
+
+/// The server makes plans anew then, under the role that happens to run them, which cannot resolve
+/// names in a schema that it has no right to use.
+#[tokio::test]
+async fn a_schema_made_by_anybody_makes_nobody_insert() {
+    let database = TestDatabase::bare().await;
+    let admin = database.connect().await;
+    admin.batch_execute(MESSAGES).await.unwrap();
+    admin
+        .batch_execute(
+            "create schema private;
+             create function private.lobby() returns text language plpgsql stable as $$ begin return 'lobby'; end $$;
+             create policy named on realtime.messages for select to authenticated
+               using (realtime.topic() = private.lobby());",
+        )
+        .await
+        .unwrap();
+    let (metrics, tasks) = (RealtimeMetrics::default(), Tasks::new());
+    let connector = Connector::new(database.url()).unwrap();
+    let authorizer = Authorizer::new(connector, metrics.clone(), &tasks);
+    let question = Question::Read { presence: false };
+    let caller = claims("authenticated", 1);
+    for round in 1..4 {
+        let answer = authorizer.ask(question, "lobby", &caller, "{}").await;
+        assert!(answer.unwrap().broadcast);
+        assert_eq!(count(&metrics, PermissionWay::Evaluated), round);
+        admin
+            .batch_execute("create schema passing; drop schema passing")
+            .await
+            .unwrap();
+    }
+    assert_eq!(count(&metrics, PermissionWay::Inserted), 0);
+    tasks.stop();
+}
+
 #[test]
 fn permissions_equal_what_is_inserted_and_seen() {
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -477,10 +517,7 @@ fn permissions_equal_what_is_inserted_and_seen() {
         })
     });
     result.unwrap();
-    let count = |way| {
-        let labels = PermissionLabels { way };
-        metrics.permissions_asked.get_or_create(&labels).get()
-    };
+    let count = |way| count(&metrics, way);
     let ways = [
         count(PermissionWay::Known),
         count(PermissionWay::Evaluated),

@@ -416,6 +416,7 @@ impl Inner {
     /// Answers questions over one connection, or sees to it that they are answered elsewhere. What
     /// stays in `groups` met no database. Whether the connection can be used again.
     async fn flight(self: &Arc<Self>, evaluator: &mut Evaluator, groups: &mut Vec<Group>) -> bool {
+        let mut may_be_stale = true;
         for _ in 0..MAX_READINGS {
             let reading = match self.read(evaluator, groups).await {
                 Ok(reading) => reading,
@@ -441,10 +442,14 @@ impl Inner {
                     *way = Way::Insert;
                 }
             }
-            match self.ask_all(evaluator, &reading, groups, ways).await {
+            let flown = self
+                .ask_all(evaluator, &reading, groups, ways, may_be_stale)
+                .await;
+            match flown {
                 Flown::Sound => return true,
                 Flown::Broken => return false,
                 Flown::Outdated => *lock(&self.reading) = None,
+                Flown::Stale => may_be_stale = false,
             }
         }
         // Somebody changes policies faster than they can be read.
@@ -452,12 +457,16 @@ impl Inner {
         true
     }
 
+    /// Sends one flight. What stays in `groups` is to be asked again. With `may_be_stale` so is what
+    /// failed by its statement: a plan that the server had to make anew, which it does when anybody
+    /// makes a schema, was made under a caller's role, which need not be able to resolve the names in it.
     async fn ask_all(
         self: &Arc<Self>,
         evaluator: &mut Evaluator,
         reading: &Reading,
         groups: &mut Vec<Group>,
         ways: Vec<Way>,
+        may_be_stale: bool,
     ) -> Flown {
         let subjects: Vec<(Arc<Subject>, Arc<Evaluation>)> = groups
             .iter()
@@ -492,6 +501,7 @@ impl Inner {
             }
         }
         let mut failed = Vec::new();
+        let mut is_stale = false;
         for (_, evaluation) in &subjects {
             let Some(group) = asked.pop_front() else {
                 break;
@@ -513,6 +523,11 @@ impl Inner {
                     self.metrics.permission_asked(PermissionWay::Evaluated);
                     group.answer(&answer);
                 }
+                Err(error) if may_be_stale && error.concerns_statement() => {
+                    failed.push(evaluation.id);
+                    is_stale = true;
+                    groups.push(group);
+                }
                 // An insertion tells whether PostgreSQL fails at this as well, and how.
                 Err(error) => {
                     failed.push(evaluation.id);
@@ -526,6 +541,7 @@ impl Inner {
             evaluator.forget(id);
         }
         match is_sound {
+            true if is_stale => Flown::Stale,
             true => Flown::Sound,
             false => Flown::Broken,
         }
@@ -688,6 +704,8 @@ enum Flown {
     Broken,
     /// Nothing was answered, because the catalogue has changed.
     Outdated,
+    /// Statements that were not answered are forgotten, and worth preparing anew.
+    Stale,
 }
 
 fn evaluations(ways: &[Way]) -> impl Iterator<Item = &Evaluation> {

@@ -1,0 +1,210 @@
+//! Of what is asked in many callers' names on one connection, only what was asked in the right name counts.
+//!
+//! The login is a superuser's: a question that ran as the login would be answered.
+
+use rapport::db::connect::Connector;
+use rapport::db::parked::{Caller, ParkedConnection, ParkedError};
+use rapport::shutdown::Tasks;
+use tokio_postgres::SimpleQueryMessage;
+
+use crate::support::database::TestDatabase;
+
+/// What a flight came to.
+#[derive(Debug, PartialEq, Eq)]
+struct Landed {
+    is_opened: bool,
+    /// What each turn said, or `doubtful`, or the SQLSTATE.
+    answers: Vec<String>,
+    is_sound: bool,
+}
+
+struct Bench {
+    database: TestDatabase,
+    tasks: Tasks,
+}
+
+impl Bench {
+    async fn new() -> Self {
+        Self {
+            database: TestDatabase::new().await,
+            tasks: Tasks::new(),
+        }
+    }
+
+    async fn park(&self) -> ParkedConnection {
+        let connector = Connector::new(self.database.url()).unwrap();
+        let client = connector.connect("test", &self.tasks).await.unwrap();
+        ParkedConnection::park(client, "set jit = off", &["test.who"])
+            .await
+            .unwrap()
+    }
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        self.tasks.stop();
+    }
+}
+
+/// Turns of a role, who it is, and what is asked.
+async fn fly(connection: &ParkedConnection, opening: &str, turns: &[(&str, &str, &str)]) -> Landed {
+    let client = connection.client();
+    let turns = turns.iter().map(|(role, who, sql)| {
+        let caller = Caller {
+            role,
+            settings: vec![who],
+        };
+        (caller, client.simple_query(sql))
+    });
+    let opening = client.batch_execute(opening);
+    let mut flight = connection.fly(opening, turns).await;
+    let is_opened = flight.opening().await.is_ok();
+    let mut answers = Vec::new();
+    while let Some(answer) = flight.next().await {
+        answers.push(match answer {
+            Ok(messages) => text(&messages),
+            Err(ParkedError::Doubtful) => "doubtful".to_owned(),
+            Err(ParkedError::Database(error)) => error.code().unwrap().code().to_owned(),
+        });
+    }
+    Landed {
+        is_opened,
+        answers,
+        is_sound: flight.land().await,
+    }
+}
+
+fn text(messages: &[SimpleQueryMessage]) -> String {
+    let rows = messages.iter().filter_map(|message| match message {
+        SimpleQueryMessage::Row(row) => row.get(0),
+        _ => None,
+    });
+    rows.collect::<Vec<_>>().join(", ")
+}
+
+const WHO: &str = "select current_user || ' ' || current_setting('test.who') || ' '
+    || coalesce(nullif(current_setting('test.left', true), ''), 'nothing left')";
+
+#[tokio::test]
+async fn each_has_a_turn_in_their_own_name_and_finds_nothing_of_the_one_before() {
+    let bench = Bench::new().await;
+    let connection = bench.park().await;
+    let turns = [
+        ("authenticated", "ann", WHO),
+        (
+            "authenticated",
+            "ben",
+            "select set_config('test.left', 'something', false)",
+        ),
+        ("anon", "zoe", WHO),
+        ("no_such_role", "nobody", WHO),
+        ("authenticated", "ann", "select 1 / 0"),
+        ("authenticated", "ann", WHO),
+    ];
+    let landed = fly(&connection, "begin", &turns).await;
+    let answers = [
+        "authenticated ann nothing left",
+        "something",
+        "anon zoe nothing left",
+        "22023",
+        "22012",
+        "authenticated ann nothing left",
+    ];
+    assert_eq!(landed.answers, answers);
+    assert!(landed.is_opened && landed.is_sound);
+    let parked = "select current_user";
+    let messages = connection.client().simple_query(parked).await.unwrap();
+    assert_eq!(text(&messages), "rapport_request");
+}
+
+#[tokio::test]
+async fn nothing_counts_that_may_have_been_said_in_another_name() {
+    let bench = Bench::new().await;
+    let whoever = ("authenticated", "ann", WHO);
+    let known = "authenticated ann nothing left";
+    // (what is done before, opening, turns, answers)
+    let cases = [
+        // Not parked: it has the login's rights.
+        (
+            "reset role",
+            "begin",
+            [whoever, whoever],
+            ["doubtful", "doubtful"],
+        ),
+        // PostgreSQL's word for the login's own role.
+        (
+            "",
+            "begin",
+            [("none", "ann", WHO), whoever],
+            ["doubtful", "doubtful"],
+        ),
+        // An opening that failed.
+        (
+            "",
+            "begin; select 1 / 0",
+            [whoever, whoever],
+            ["doubtful", "doubtful"],
+        ),
+        // What follows a transaction that somebody ended has none.
+        (
+            "",
+            "begin",
+            [("authenticated", "ann", "commit"), whoever],
+            ["", "doubtful"],
+        ),
+        // Nothing wrong.
+        ("", "begin read only", [whoever, whoever], [known, known]),
+    ];
+    for (before, opening, turns, answers) in cases {
+        let connection = bench.park().await;
+        connection.client().batch_execute(before).await.unwrap();
+        let landed = fly(&connection, opening, &turns).await;
+        let is_well = answers == [known, known];
+        let expected = Landed {
+            is_opened: !opening.contains('/'),
+            answers: answers.map(str::to_owned).to_vec(),
+            is_sound: is_well,
+        };
+        assert_eq!(landed, expected, "{before} {opening} {turns:?}");
+    }
+}
+
+/// A caller need not be able to resolve the names in a statement, nor does the connection keep the
+/// rights with which it was prepared.
+#[tokio::test]
+async fn statements_are_prepared_with_the_rights_of_the_login() {
+    let bench = Bench::new().await;
+    let admin = bench.database.connect().await;
+    admin
+        .batch_execute(
+            "create schema hidden;
+             create function hidden.me() returns text language sql as $$ select current_user $$;",
+        )
+        .await
+        .unwrap();
+    let mut connection = bench.park().await;
+    let wanted = [
+        (1, "select hidden.me()"),
+        (2, "select hidden.nobody()"),
+        (1, "select hidden.me()"),
+    ];
+    let refused = connection.prepare(wanted.into_iter()).await.unwrap();
+    assert_eq!(refused.keys().collect::<Vec<_>>(), [&2]);
+    assert!(connection.statement(2).is_none());
+    let client = connection.client();
+    let messages = client.simple_query("select current_user").await.unwrap();
+    assert_eq!(text(&messages), "rapport_request");
+    let statement = connection.statement(1).unwrap();
+    let caller = Caller {
+        role: "authenticated",
+        settings: vec!["ann"],
+    };
+    let turns = std::iter::once((caller, client.query_one(statement, &[])));
+    let mut flight = connection.fly(client.batch_execute("begin"), turns).await;
+    flight.opening().await.unwrap();
+    let row = flight.next().await.unwrap().unwrap();
+    assert_eq!(row.get::<_, &str>(0), "authenticated");
+    assert!(flight.land().await);
+    connection.forget(1);
+    assert!(connection.statement(1).is_none());
+}
