@@ -169,13 +169,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/50_conversations.sql' and checksum = '09509ec2c283bcb34de14657c037e95f7facf9d5ba65f282639271b85e3e4a69'
+  where path = 'chat/50_conversations.sql' and checksum = '45c20573bdf8cd204dd8c10b00d63663ddbf962f9775751d48646a62325dc60a'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/50_conversations.sql
 \ir definitions/chat/50_conversations.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/50_conversations.sql', '09509ec2c283bcb34de14657c037e95f7facf9d5ba65f282639271b85e3e4a69')
+  ('chat/50_conversations.sql', '45c20573bdf8cd204dd8c10b00d63663ddbf962f9775751d48646a62325dc60a')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 

@@ -30,7 +30,8 @@ const LIST: &str = "\
 
 const COUNT_UNREAD: &str = "select c.total from chat.unread_counts() c";
 
-const GET: &str = "select r.row::text from chat.conversation_rows(array[$1::uuid]) r";
+/// One conversation, if it is one of the caller's.
+pub(super) const GET: &str = "select r.row::text from chat.conversation_rows(array[$1::uuid]) r";
 
 const OPEN: &str = "select o.created from chat.open_conversation($1::uuid) o";
 

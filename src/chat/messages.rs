@@ -6,6 +6,7 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::response::Response;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
+use tokio_postgres::Row;
 use uuid::Uuid;
 
 use super::{OTHER_PERSON, check_identity, column, only};
@@ -15,7 +16,8 @@ use crate::http::input::{Fields, PathId};
 use crate::http::pagination::json_text;
 use crate::http::{ApiError, Caller};
 
-const GET: &str = "select r.row::text, r.rev from chat.message_rows(array[$1::uuid]) r";
+/// One message, if the caller may see it: the row and its revision.
+pub(super) const GET: &str = "select r.row::text, r.rev from chat.message_rows(array[$1::uuid]) r";
 
 /// Opens the conversation that a message is sent to. The ids that one statement finds and the
 /// next one needs stay in the transaction, so that all of them fit into one flight.
@@ -39,7 +41,11 @@ pub(super) async fn get_message(
     State(db): State<Db>,
     PathId(id): PathId,
 ) -> Result<Response, ApiError> {
-    let rows = db.query_as(&caller.claims, GET, &[&id]).await?;
+    message_response(&db.query_as(&caller.claims, GET, &[&id]).await?)
+}
+
+/// The answer that is the message which [`GET`] found, or 404.
+pub(super) fn message_response(rows: &[Row]) -> Result<Response, ApiError> {
     let row = rows
         .first()
         .ok_or_else(|| ApiError::new(ErrorCode::NotFound))?;

@@ -4,20 +4,26 @@
 //! what is decided there. Rows are JSON as PostgreSQL built them and are passed on unread. A
 //! row that is written here reaches sockets through the log, never from here.
 
+mod conversation_settings;
 mod conversations;
 mod history;
 mod limits;
+mod message_changes;
 mod messages;
 mod presence;
+mod reactions;
 mod reading;
 mod search;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, FromRef};
 use axum::middleware::{from_fn, from_fn_with_state};
-use axum::routing::{get, post};
+use axum::response::Response;
+use axum::routing::{get, post, put};
+use serde_json::json;
 use tokio_postgres::Row;
 use tokio_postgres::types::FromSql;
+use uuid::Uuid;
 
 use crate::db::Db;
 use crate::error_code::ErrorCode;
@@ -25,6 +31,7 @@ use crate::http::conditional::conditional;
 use crate::http::input::{Fields, MAX_BODY_BYTES};
 use crate::http::middleware::method_not_allowed;
 use crate::http::origin::cors;
+use crate::http::pagination::json_text;
 use crate::http::{ApiError, Authentication, Caller};
 
 /// Where the routes are found.
@@ -75,10 +82,20 @@ pub fn routes(state: ChatState) -> Router {
             "/conversations",
             get(conversations::list_conversations).post(conversations::open_conversation),
         )
-        .route("/conversations/{id}", get(conversations::get_conversation))
+        .route(
+            "/conversations/{id}",
+            get(conversations::get_conversation)
+                .patch(conversation_settings::set_conversation_settings)
+                .put(conversation_settings::set_conversation_settings)
+                .delete(conversation_settings::clear_conversation),
+        )
         .route(
             "/conversations/{id}/read",
             post(reading::mark_conversation_read),
+        )
+        .route(
+            "/conversations/{id}/unread",
+            post(conversation_settings::mark_conversation_unread),
         )
         .route(
             "/conversations/{id}/typing",
@@ -93,7 +110,25 @@ pub fn routes(state: ChatState) -> Router {
         )
         .route("/messages/read", post(reading::mark_messages_read))
         .route("/messages/mark-read", post(reading::mark_messages_read))
-        .route("/messages/{id}", get(messages::get_message))
+        .route(
+            "/messages/{id}",
+            get(messages::get_message)
+                .patch(message_changes::edit_message)
+                .put(message_changes::edit_message)
+                .delete(message_changes::delete_message),
+        )
+        .route(
+            "/messages/{id}/history",
+            get(message_changes::list_earlier_wordings),
+        )
+        .route(
+            "/messages/{id}/reactions",
+            get(reactions::list_reactions).post(reactions::react),
+        )
+        .route(
+            "/messages/{id}/reactions/{reaction}",
+            put(reactions::add_reaction).delete(reactions::remove_reaction),
+        )
         .route(
             "/presence",
             get(presence::list_presence)
@@ -152,4 +187,9 @@ fn extended(row: &str, fields: &str) -> Result<String, ApiError> {
         .strip_suffix('}')
         .ok_or_else(|| ApiError::internal("a row is not an object"))?;
     Ok(format!("{open},{fields}}}"))
+}
+
+/// The answer to a deletion: what dashboards show, and what was deleted.
+fn confirmation(message: &str, id: Uuid) -> Response {
+    json_text(json!({ "message": message, "success": true, "id": id }).to_string())
 }

@@ -25,6 +25,7 @@ pub struct ApiError {
     sqlstate: Option<Arc<str>>,
     retry_after: Option<u64>,
     cause: Option<Arc<str>>,
+    is_failed_precondition: bool,
 }
 
 impl ApiError {
@@ -36,6 +37,7 @@ impl ApiError {
             sqlstate: None,
             retry_after: None,
             cause: None,
+            is_failed_precondition: false,
         }
     }
 
@@ -49,6 +51,13 @@ impl ApiError {
     /// Input that is well formed and wrong; `hint` names the field and the rule.
     pub fn invalid(hint: impl Into<Arc<str>>) -> Self {
         Self::new(ErrorCode::ValidationFailed).with_hint(hint)
+    }
+
+    /// Says that a condition in the request's headers does not hold: 412 (RFC 9110, section 15.5.13).
+    #[must_use]
+    pub fn as_failed_precondition(mut self) -> Self {
+        self.is_failed_precondition = true;
+        self
     }
 
     /// A fault of ours. `cause` goes to the log only.
@@ -86,10 +95,15 @@ impl ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let mut response = status(self.code).into_response();
+        let status = if self.is_failed_precondition {
+            StatusCode::PRECONDITION_FAILED
+        } else {
+            status(self.code)
+        };
+        let mut response = status.into_response();
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        if status(self.code) == StatusCode::UNAUTHORIZED {
+        if status == StatusCode::UNAUTHORIZED {
             headers.insert(
                 WWW_AUTHENTICATE,
                 HeaderValue::from_static("Bearer error=\"invalid_token\""),
@@ -116,6 +130,7 @@ impl From<DbError> for ApiError {
             // What the client is told as a refusal it can act on is no news for the log.
             cause: (refusal.is_none() || error.code() == ErrorCode::Internal)
                 .then(|| error.log_text().into()),
+            is_failed_precondition: false,
         }
     }
 }

@@ -356,6 +356,25 @@ impl<S: Send + Sync> FromRequestParts<S> for PathId {
     }
 }
 
+/// The id and the text behind it in a path such as `/messages/{id}/reactions/{reaction}`. As with
+/// [`PathId`], what is not an id is not found.
+#[derive(Debug)]
+pub struct PathIdAndText(pub Uuid, pub String);
+
+impl<S: Send + Sync> FromRequestParts<S> for PathIdAndText {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let segments = Path::<(String, String)>::from_request_parts(parts, state).await;
+        segments
+            .ok()
+            .and_then(|Path((id, text))| Some(Self(Uuid::try_parse(&id).ok()?, text)))
+            // U+0000, which no text in PostgreSQL has.
+            .filter(|Self(_, text)| !text.contains('\0'))
+            .ok_or_else(|| ApiError::new(ErrorCode::NotFound))
+    }
+}
+
 /// A date and time of RFC 3339. Without an offset it is UTC, without a time its day's beginning;
 /// none of the words that PostgreSQL takes for a time, such as `tomorrow`.
 fn moment(text: &str) -> Option<Timestamp> {

@@ -329,7 +329,12 @@ begin
       set is_archived = coalesce((settings ->> 'is_archived')::boolean, m.is_archived),
         is_pinned = coalesce((settings ->> 'is_pinned')::boolean, m.is_pinned),
         is_muted = coalesce((settings ->> 'is_muted')::boolean, m.is_muted),
-        muted_until = case when settings ? 'muted_until' then (settings ->> 'muted_until')::timestamptz else m.muted_until end,
+        muted_until = case
+          when settings ? 'muted_until' then (settings ->> 'muted_until')::timestamptz
+          -- muted anew without an end: an earlier end must not be the new one
+          when (settings ->> 'is_muted')::boolean then null
+          else m.muted_until
+        end,
         notification_level = coalesce(settings ->> 'notification_level', m.notification_level),
         marked_unread = coalesce((settings ->> 'marked_unread')::boolean, m.marked_unread)
       where m.conversation_id = set_conversation_settings.conversation_id and m.user_id = caller;

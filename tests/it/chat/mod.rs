@@ -1,7 +1,10 @@
 //! The REST routes, over real HTTP against a real PostgreSQL.
 
+mod conversation_settings;
 mod conversations;
+mod message_changes;
 mod messages;
 mod presence;
 mod protocol;
+mod reactions;
 mod reading;

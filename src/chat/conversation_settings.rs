@@ -1,0 +1,103 @@
+//! What somebody keeps to themselves about a conversation: archived, pinned, muted, unread, drafted, cleared.
+
+use axum::extract::State;
+use axum::response::Response;
+use serde_json::{Map, Value};
+use uuid::Uuid;
+
+use super::{check_identity, confirmation, conversations, only};
+use crate::db::{Db, Query};
+use crate::http::input::{Fields, PathId};
+use crate::http::pagination::json_text;
+use crate::http::{ApiError, Caller};
+
+const SET: &str = "select chat.set_conversation_settings($1::uuid, $2::jsonb)";
+
+const MARK_UNREAD: &str = "select chat.mark_unread($1::uuid, $2::uuid)";
+
+const CLEAR: &str = "select chat.clear_conversation($1::uuid)";
+
+/// Settings that are true or false.
+const FLAGS: [&str; 4] = ["is_archived", "is_pinned", "is_muted", "marked_unread"];
+
+/// `PATCH /conversations/{id}`: sets what the body names, and nothing else.
+pub(super) async fn set_conversation_settings(
+    caller: Caller,
+    State(db): State<Db>,
+    PathId(id): PathId,
+    fields: Fields,
+) -> Result<Response, ApiError> {
+    check_identity(&caller, &fields, &["user_id"])?;
+    let settings = named_settings(&fields)?;
+    let set = Query {
+        sql: SET,
+        parameters: &[&id, &settings],
+    };
+    changed(&caller, &db, id, set).await
+}
+
+/// The settings among the fields. `muted_until` and `draft` may be null, which empties them.
+fn named_settings(fields: &Fields) -> Result<Value, ApiError> {
+    let mut settings = Map::new();
+    for name in FLAGS {
+        if let Some(flag) = fields.flag(name)? {
+            settings.insert(name.to_owned(), flag.into());
+        }
+    }
+    if let Some(level) = fields.text("notification_level")? {
+        settings.insert("notification_level".to_owned(), level.into());
+    }
+    if let Some(draft) = fields.text("draft")? {
+        settings.insert("draft".to_owned(), draft.into());
+    }
+    if let Some(until) = fields.moment("muted_until")? {
+        settings.insert("muted_until".to_owned(), until.to_string().into());
+    }
+    for name in ["draft", "muted_until"] {
+        if fields.is_null(name) {
+            settings.insert(name.to_owned(), Value::Null);
+        }
+    }
+    Ok(Value::Object(settings))
+}
+
+/// `POST /conversations/{id}/unread`: as a whole, or from a message on.
+pub(super) async fn mark_conversation_unread(
+    caller: Caller,
+    State(db): State<Db>,
+    PathId(id): PathId,
+    fields: Fields,
+) -> Result<Response, ApiError> {
+    check_identity(&caller, &fields, &["user_id"])?;
+    let from = fields.uuid("message_id")?;
+    let mark = Query {
+        sql: MARK_UNREAD,
+        parameters: &[&id, &from],
+    };
+    changed(&caller, &db, id, mark).await
+}
+
+/// `DELETE /conversations/{id}`: empties it and takes it off the list, for the caller alone.
+pub(super) async fn clear_conversation(
+    caller: Caller,
+    State(db): State<Db>,
+    PathId(id): PathId,
+) -> Result<Response, ApiError> {
+    db.query_as(&caller.claims, CLEAR, &[&id]).await?;
+    Ok(confirmation("Conversation deleted successfully", id))
+}
+
+/// Makes a change and answers the row as it is then.
+async fn changed(
+    caller: &Caller,
+    db: &Db,
+    id: Uuid,
+    change: Query<'_>,
+) -> Result<Response, ApiError> {
+    let get = Query {
+        sql: conversations::GET,
+        parameters: &[&id],
+    };
+    let results = db.run_as(&caller.claims, &[change, get]).await?;
+    Ok(json_text(only(&results[1])?))
+}

@@ -1,0 +1,163 @@
+//! What becomes of a message after it was sent: edited, deleted for everybody, hidden from oneself,
+//! and its earlier wordings.
+
+use axum::extract::State;
+use axum::http::HeaderMap;
+use axum::http::header::IF_MATCH;
+use axum::response::Response;
+
+use super::messages::{self, message_response};
+use super::{confirmation, only};
+use crate::db::{Db, Query};
+use crate::error_code::ErrorCode;
+use crate::http::input::{Fields, Parameters, PathId};
+use crate::http::pagination::json_text;
+use crate::http::{ApiError, Caller};
+
+/// The revision to expect is the message's own if it is one of those given, and else one that no message has:
+/// the function compares it again under the message's lock.
+const EDIT: &str = "\
+    select chat.edit_message($1::uuid, $2::text, case when $3::bigint[] is not null then coalesce( \
+        (select m.rev from public.user_messages m where m.id = $1::uuid and m.rev = any ($3::bigint[])), -1) end)";
+
+const DELETE: &str = "\
+    select chat.delete_message($1::uuid, case when $2::bigint[] is not null then coalesce( \
+        (select m.rev from public.user_messages m where m.id = $1::uuid and m.rev = any ($2::bigint[])), -1) end)";
+
+const HIDE: &str = "select chat.hide_message($1::uuid)";
+
+const HISTORY: &str = "\
+    select coalesce(json_agg( \
+        json_build_object( \
+            'version', e.version, \
+            'previous_content', e.previous_content, \
+            'edited_by', e.edited_by, \
+            'edited_at', e.edited_at) \
+        order by e.version), '[]')::text \
+    from public.message_edits e \
+    where e.message_id = $1::uuid";
+
+/// The revision that the client believes to change.
+struct Expected {
+    revs: Option<Vec<i64>>,
+    /// It was named by `If-Match` and not by `expected_rev`.
+    is_precondition: bool,
+}
+
+impl Expected {
+    fn read(headers: &HeaderMap, fields: &Fields) -> Result<Self, ApiError> {
+        if let Some(revs) = if_match(headers) {
+            return Ok(Self {
+                revs: Some(revs),
+                is_precondition: true,
+            });
+        }
+        Ok(Self {
+            revs: fields.integer("expected_rev")?.map(|rev| vec![rev]),
+            is_precondition: false,
+        })
+    }
+
+    /// Another revision than that of `If-Match` is a failed precondition (RFC 9110, section 13.1.1).
+    fn judge(&self, error: impl Into<ApiError>) -> ApiError {
+        let error = error.into();
+        if self.is_precondition && error.code() == ErrorCode::StaleRevision {
+            error.as_failed_precondition()
+        } else {
+            error
+        }
+    }
+}
+
+/// The revisions whose tags are named. `None` where there is no condition, or one that every message meets.
+/// A weak tag never matches here (RFC 9110, section 8.8.3.2), and a foreign one neither.
+fn if_match(headers: &HeaderMap) -> Option<Vec<i64>> {
+    let mut values = headers.get_all(IF_MATCH).iter().peekable();
+    values.peek()?;
+    let mut revs = Vec::new();
+    for tag in values.flat_map(|value| value.to_str().unwrap_or_default().split(',')) {
+        let tag = tag.trim();
+        if tag == "*" {
+            return None;
+        }
+        let rev = tag
+            .strip_prefix("\"m")
+            .and_then(|tag| tag.strip_suffix('"'));
+        revs.extend(rev.and_then(|rev| rev.parse::<i64>().ok()));
+    }
+    Some(revs)
+}
+
+/// `PATCH /messages/{id}`: another text, from its sender.
+pub(super) async fn edit_message(
+    caller: Caller,
+    State(db): State<Db>,
+    PathId(id): PathId,
+    headers: HeaderMap,
+    fields: Fields,
+) -> Result<Response, ApiError> {
+    let Some(content) = fields.text("content")? else {
+        return Err(ApiError::invalid("content is missing"));
+    };
+    let expected = Expected::read(&headers, &fields)?;
+    let edit = Query {
+        sql: EDIT,
+        parameters: &[&id, &content, &expected.revs],
+    };
+    let get = Query {
+        sql: messages::GET,
+        parameters: &[&id],
+    };
+    let results = db
+        .run_as(&caller.claims, &[edit, get])
+        .await
+        .map_err(|error| expected.judge(error))?;
+    message_response(&results[1])
+}
+
+/// `DELETE /messages/{id}`: for everybody, which its sender may, or with `?for=me` for the caller alone.
+pub(super) async fn delete_message(
+    caller: Caller,
+    State(db): State<Db>,
+    PathId(id): PathId,
+    parameters: Parameters,
+    headers: HeaderMap,
+    fields: Fields,
+) -> Result<Response, ApiError> {
+    match parameters.text("for") {
+        Some("me") => {
+            db.query_as(&caller.claims, HIDE, &[&id]).await?;
+        }
+        None | Some("everyone" | "everybody" | "all") => {
+            let expected = Expected::read(&headers, &fields)?;
+            db.query_as(&caller.claims, DELETE, &[&id, &expected.revs])
+                .await
+                .map_err(|error| expected.judge(error))?;
+        }
+        Some(_) => return Err(ApiError::invalid("for must be me or everyone")),
+    }
+    Ok(confirmation("Message deleted successfully", id))
+}
+
+/// `GET /messages/{id}/history`: the earlier wordings, oldest first.
+pub(super) async fn list_earlier_wordings(
+    caller: Caller,
+    State(db): State<Db>,
+    PathId(id): PathId,
+) -> Result<Response, ApiError> {
+    let queries = [
+        Query {
+            sql: messages::GET,
+            parameters: &[&id],
+        },
+        Query {
+            sql: HISTORY,
+            parameters: &[&id],
+        },
+    ];
+    let results = db.run_as(&caller.claims, &queries).await?;
+    if results[0].is_empty() {
+        return Err(ApiError::new(ErrorCode::NotFound));
+    }
+    Ok(json_text(only(&results[1])?))
+}

@@ -1,0 +1,269 @@
+//! Editing and deleting messages, and their earlier wordings.
+
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::support::chat_server::Person::{Ana, Ben, Zoe};
+use crate::support::chat_server::{Answer, ChatServer, answer};
+
+/// A conversation of Ana and Ben, and Ana's first message in it.
+async fn one_message() -> (ChatServer, String, String) {
+    let server = ChatServer::start().await;
+    let conversation = server.open(Ana, Ben).await;
+    let sent = server.say(Ana, &conversation, "one").await;
+    let id = sent["id"].as_str().unwrap().to_owned();
+    (server, conversation, id)
+}
+
+/// Changes a message under a condition.
+async fn edit_if(server: &ChatServer, id: &str, tag: &str, content: &str) -> Answer {
+    let request = server
+        .request(Ana, Method::PATCH, &format!("/messages/{id}"))
+        .header("if-match", tag);
+    answer(request.json(&json!({ "content": content }))).await
+}
+
+#[tokio::test]
+async fn an_edited_message_keeps_its_earlier_wordings() {
+    let (server, conversation, id) = one_message().await;
+    let path = format!("/messages/{id}");
+    for (method, content) in [(Method::PATCH, "two"), (Method::PUT, " three ")] {
+        let edited = server
+            .send(Ana, method, &path, json!({ "content": content }))
+            .await;
+        assert_eq!(edited.status, 200, "{edited:?}");
+        assert_eq!(edited.body["content"], content.trim());
+        assert_eq!(edited.body["is_edited"], true);
+        assert!(edited.body["edited_at"].is_string());
+        let tag = format!("\"m{}\"", edited.body["rev"]);
+        assert_eq!(edited.header("etag"), Some(tag.as_str()));
+    }
+    let history = server.get(Ben, &format!("{path}/history")).await;
+    let wordings: Vec<_> = history
+        .rows()
+        .iter()
+        .map(|row| {
+            (
+                row["version"].as_i64().unwrap(),
+                row["previous_content"].as_str().unwrap(),
+            )
+        })
+        .collect();
+    assert_eq!(wordings, [(1, "one"), (2, "two")]);
+    assert_eq!(history.rows()[0]["edited_by"], json!(Ana.id()));
+    assert!(
+        history.rows()[0]["edited_at"]
+            .as_str()
+            .unwrap()
+            .ends_with("+00:00")
+    );
+
+    // The same text again is no edit.
+    let rev = &server.get(Ben, &path).await.body["rev"];
+    let same = server
+        .send(Ana, Method::PATCH, &path, json!({ "content": "three" }))
+        .await;
+    assert_eq!((same.status.as_u16(), &same.body["rev"]), (200, rev));
+    let list = server
+        .get(Ben, &format!("/messages?conversation_id={conversation}"))
+        .await;
+    assert_eq!(list.rows()[0]["content"], "three");
+}
+
+#[tokio::test]
+async fn only_what_its_sender_may_write_replaces_a_message() {
+    let (server, _, id) = one_message().await;
+    let path = format!("/messages/{id}");
+    let edit = async |person, content: Value| {
+        server
+            .send(person, Method::PATCH, &path, json!({ "content": content }))
+            .await
+    };
+    edit(Ben, json!("x")).await.assert_refused(403, "forbidden");
+    edit(Zoe, json!("x")).await.assert_refused(404, "not_found");
+    edit(Ana, json!(" \u{200b}"))
+        .await
+        .assert_refused(422, "message_empty");
+    edit(Ana, Value::Null)
+        .await
+        .assert_refused(422, "validation_failed");
+    edit(Ana, json!(7))
+        .await
+        .assert_refused(422, "validation_failed");
+    for path in [
+        "/messages/x",
+        "/messages/00000000-0000-4000-8000-000000000000",
+    ] {
+        server
+            .send(Ana, Method::PATCH, path, json!({ "content": "x" }))
+            .await
+            .assert_refused(404, "not_found");
+    }
+    assert_eq!(server.get(Ana, &path).await.body["content"], "one");
+    server
+        .get(Zoe, &format!("{path}/history"))
+        .await
+        .assert_refused(404, "not_found");
+    assert_eq!(
+        server.get(Ana, &format!("{path}/history")).await.body,
+        json!([])
+    );
+}
+
+#[tokio::test]
+async fn a_change_can_depend_on_the_revision_it_is_made_from() {
+    let (server, _, id) = one_message().await;
+    let path = format!("/messages/{id}");
+    let tag = server
+        .get(Ana, &path)
+        .await
+        .header("etag")
+        .unwrap()
+        .to_owned();
+    for condition in [tag.clone(), format!("\"x\", {tag}"), "*".to_owned()] {
+        // Each is made from what the one before left: only the last revision matches.
+        let current = server
+            .get(Ana, &path)
+            .await
+            .header("etag")
+            .unwrap()
+            .to_owned();
+        let condition = condition.replace(&tag, &current);
+        let edited = edit_if(&server, &id, &condition, &format!("after {condition}")).await;
+        assert_eq!(edited.status, 200, "{condition}: {edited:?}");
+    }
+    for stale in [
+        tag.clone(),
+        format!("W/{tag}"),
+        "nonsense".to_owned(),
+        "\"m-1\"".to_owned(),
+    ] {
+        edit_if(&server, &id, &stale, "lost")
+            .await
+            .assert_refused(412, "stale_revision");
+    }
+    let rev = server.get(Ana, &path).await.body["rev"].as_i64().unwrap();
+    server
+        .send(
+            Ana,
+            Method::PATCH,
+            &path,
+            json!({ "content": "lost", "expected_rev": rev - 1 }),
+        )
+        .await
+        .assert_refused(409, "stale_revision");
+    server
+        .send(
+            Ana,
+            Method::DELETE,
+            &path,
+            json!({ "expectedRev": rev - 1 }),
+        )
+        .await
+        .assert_refused(409, "stale_revision");
+    let edited = server
+        .send(
+            Ana,
+            Method::PATCH,
+            &path,
+            json!({ "content": "kept", "expectedRev": rev }),
+        )
+        .await;
+    assert_eq!(
+        (edited.status.as_u16(), &edited.body["content"]),
+        (200, &json!("kept"))
+    );
+    let stale = server
+        .request(Ana, Method::DELETE, &path)
+        .header("if-match", tag);
+    answer(stale).await.assert_refused(412, "stale_revision");
+}
+
+#[tokio::test]
+async fn a_deleted_message_is_gone_for_everybody() {
+    let (server, conversation, id) = one_message().await;
+    let path = format!("/messages/{id}");
+    let reply = json!({ "conversation_id": conversation, "content": "re", "reply_to_id": id });
+    let reply = server.post(Ben, "/messages", reply).await;
+    server
+        .send(Ana, Method::PATCH, &path, json!({ "content": "secret" }))
+        .await;
+    server
+        .post(
+            Ben,
+            &format!("{path}/reactions"),
+            json!({ "reaction": "x" }),
+        )
+        .await;
+    let unread = server.get(Ben, "/unread-count").await.body["total"].as_i64();
+    assert_eq!(unread, Some(1));
+
+    server
+        .send(Ben, Method::DELETE, &path, json!({}))
+        .await
+        .assert_refused(403, "forbidden");
+    server
+        .send(Zoe, Method::DELETE, &path, json!({}))
+        .await
+        .assert_refused(404, "not_found");
+    for _ in 0..2 {
+        let deleted = answer(server.request(Ana, Method::DELETE, &path)).await;
+        assert_eq!(deleted.status, 200, "{deleted:?}");
+        let expected =
+            json!({ "message": "Message deleted successfully", "success": true, "id": id });
+        assert_eq!(deleted.body, expected);
+    }
+    let tombstone = server.get(Ben, &path).await.body;
+    assert_eq!(tombstone["is_deleted"], true);
+    assert_eq!(tombstone["content"], "");
+    assert!(tombstone["deleted_at"].is_string());
+    assert_eq!(server.get(Ben, "/unread-count").await.body["total"], 0);
+    assert_eq!(
+        server.get(Ben, &format!("{path}/history")).await.body,
+        json!([])
+    );
+    let list = format!("/messages?conversation_id={conversation}");
+    let contents = |answer: Answer| -> Vec<Value> {
+        answer
+            .rows()
+            .iter()
+            .map(|row| row["content"].clone())
+            .collect()
+    };
+    assert_eq!(contents(server.get(Ben, &list).await), ["re"]);
+    let with_deleted = server
+        .get(Ben, &format!("{list}&include_deleted=true"))
+        .await;
+    assert_eq!(contents(with_deleted), ["", "re"]);
+    let reply = server
+        .get(
+            Ana,
+            &format!("/messages/{}", reply.body["id"].as_str().unwrap()),
+        )
+        .await;
+    assert_eq!(reply.body["reply_to"]["content"], "");
+    assert_eq!(reply.body["reply_to"]["is_deleted"], true);
+    server
+        .send(Ana, Method::PATCH, &path, json!({ "content": "again" }))
+        .await
+        .assert_refused(409, "message_deleted");
+}
+
+#[tokio::test]
+async fn a_message_can_be_deleted_for_oneself() {
+    let (server, conversation, id) = one_message().await;
+    let path = format!("/messages/{id}");
+    answer(server.request(Zoe, Method::DELETE, &format!("{path}?for=me")))
+        .await
+        .assert_refused(404, "not_found");
+    answer(server.request(Ben, Method::DELETE, &format!("{path}?for=nobody")))
+        .await
+        .assert_refused(422, "validation_failed");
+    let hidden = answer(server.request(Ben, Method::DELETE, &format!("{path}?for=me"))).await;
+    assert_eq!(hidden.status, 200, "{hidden:?}");
+    let list = format!("/messages?conversation_id={conversation}&include_deleted=true");
+    assert_eq!(server.get(Ben, &list).await.rows().len(), 0);
+    assert_eq!(server.get(Ben, "/unread-count").await.body["total"], 0);
+    let others = server.get(Ana, &list).await;
+    assert_eq!(others.rows()[0]["content"], "one");
+}
