@@ -9,9 +9,9 @@ use std::sync::Arc;
 /// or one person before and after a change of role, are never taken for one another.
 #[derive(Clone, Debug)]
 pub struct Claims {
-    /// The whole claims object as compact JSON with sorted keys, each key once: this is what
-    /// policies read as `request.jwt.claims`, so both sides read the same value of a key
-    /// that a token repeats.
+    /// The whole claims object as JSON with sorted keys, each key once, and values as the token has
+    /// them, digit for digit: this is what policies read as `request.jwt.claims`, so both sides read
+    /// the same value of a key that a token repeats.
     pub json: Arc<str>,
     /// The `role` claim: the database role that policies are evaluated for.
     pub role: String,

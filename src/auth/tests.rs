@@ -481,22 +481,60 @@ fn a_cached_token_still_expires() {
     );
 }
 
-#[test]
-fn a_repeated_claim_has_one_value() {
-    let payload = format!(
-        r#"{{"role":"authenticated","exp":{},"sub":"x","sub":"{ANA}"}}"#,
-        NOW + 60
-    );
+/// A token of claims as they are written here.
+fn signed_text(claims: &str) -> String {
     let head = format!(
         "{}.{}",
         URL_SAFE_NO_PAD.encode(r#"{"alg":"HS256"}"#),
-        URL_SAFE_NO_PAD.encode(payload)
+        URL_SAFE_NO_PAD.encode(claims)
     );
     let key = EncodingKey::from_secret(SECRET.as_bytes());
     let signature = crypto::sign(head.as_bytes(), &key, Algorithm::HS256).expect("signs");
-    let claims = verifier()
-        .verify_socket_at(&format!("{head}.{signature}"), NOW)
-        .expect("good");
+    format!("{head}.{signature}")
+}
+
+#[test]
+fn numbers_in_claims_keep_their_digits() {
+    let claims_of = |account: &str| {
+        let token = signed_text(&format!(
+            r#"{{"role":"authenticated", "exp":{}, "of": {{"account":{account}}}}}"#,
+            NOW + 60
+        ));
+        verifier().verify_socket_at(&token, NOW).expect("good")
+    };
+    // No floating-point number tells them apart.
+    let one = claims_of("100000000000000000001");
+    let other = claims_of("100000000000000000002");
+    assert_ne!(one, other);
+    let expected = format!(
+        r#"{{"exp":{},"of":{{"account":100000000000000000001}},"role":"authenticated"}}"#,
+        NOW + 60
+    );
+    assert_eq!(&*one.json, expected);
+}
+
+#[test]
+fn claims_that_nobody_signed_are_not_built() {
+    // As values they would be refused for their depth.
+    let claims = format!(r#"{{"a":{}{}}}"#, "[".repeat(1_000), "]".repeat(1_000));
+    let token = signed_text(&claims);
+    let forged = token.replacen("eyJhbGciOiJIUzI1NiJ9", "eyJhbGciOiJIUzM4NCJ9", 1);
+    assert_ne!(token, forged);
+    for (token, error) in [
+        (token, TokenError::Malformed),
+        (forged, TokenError::BadSignature),
+    ] {
+        assert_eq!(verifier().verify_socket_at(&token, NOW), Err(error));
+    }
+}
+
+#[test]
+fn a_repeated_claim_has_one_value() {
+    let token = signed_text(&format!(
+        r#"{{"role":"authenticated","exp":{},"sub":"x","sub":"{ANA}"}}"#,
+        NOW + 60
+    ));
+    let claims = verifier().verify_socket_at(&token, NOW).expect("good");
     assert_eq!(claims.json.matches("\"sub\"").count(), 1);
     assert_eq!(claims.subject.as_deref(), Some(ANA));
 }

@@ -68,7 +68,7 @@ pub use request::{EventSelector, Selector, SubscriptionRequest};
 pub struct Identity {
     /// Database role, from the token's `role` claim.
     pub role: String,
-    /// All claims as compact JSON, for `request.jwt.claims`.
+    /// All claims as JSON, for `request.jwt.claims`.
     pub claims: Arc<str>,
 }
 
