@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use super::private_channels::MESSAGES;
 use crate::support::database::TestDatabase;
-use crate::visibility::bench::cases;
+use crate::visibility::bench::{cases, combined};
 
 /// What the random policies refer to.
 const SURROUNDINGS: &str = r"
@@ -122,17 +122,8 @@ const STORED: &[&str] = &[
 ];
 
 fn expression() -> impl Strategy<Value = String> {
-    prop_oneof![30 => prop::sample::select(ATOMS), 1 => prop::sample::select(STORED)]
-        .prop_map(str::to_owned)
-        .prop_recursive(2, 6, 3, |inner| {
-            prop_oneof![
-                (inner.clone(), inner.clone()).prop_map(|(a, b)| format!("({a}) and ({b})")),
-                (inner.clone(), inner.clone()).prop_map(|(a, b)| format!("({a}) or ({b})")),
-                inner.clone().prop_map(|a| format!("not ({a})")),
-                (inner.clone(), inner.clone(), inner)
-                    .prop_map(|(a, b, c)| format!("case when {a} then {b} else {c} end")),
-            ]
-        })
+    let atoms = prop_oneof![30 => prop::sample::select(ATOMS), 1 => prop::sample::select(STORED)];
+    combined(atoms, 2, 6)
 }
 
 #[derive(Clone, Debug)]

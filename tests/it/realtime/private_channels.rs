@@ -2,6 +2,7 @@
 
 use rapport::observability::metrics::{PermissionLabels, PermissionWay};
 use serde_json::{Value, json};
+use tokio_postgres::Client;
 
 use super::{Server, config};
 use crate::support::chaos::ChaosProxy;
@@ -45,6 +46,21 @@ create policy everybody on realtime.messages for select to authenticated using (
 create policy broken on realtime.messages for select to anon using (topic::int = 1);
 ";
 
+const CANNOT_READ: &str = "You do not have permissions to read from this Channel topic: ";
+const CANNOT_WRITE: &str = "You do not have permissions to write to this Channel topic: ";
+const UNREACHABLE: &str =
+    "UnableToConnectToProject: Realtime was unable to connect to the project database";
+
+/// A server over a database that has [`MESSAGES`], with more policies.
+async fn with_policies(policies: &str) -> (TestDatabase, Client, Server) {
+    let database = TestDatabase::bare().await;
+    let admin = database.connect().await;
+    admin.batch_execute(MESSAGES).await.unwrap();
+    admin.batch_execute(policies).await.unwrap();
+    let server = Server::start_over(config(), database.url()).await;
+    (database, admin, server)
+}
+
 fn private(presence: bool, token: Option<&str>) -> Value {
     let mut payload = json!({"config": {"private": true, "presence": {"enabled": presence}}});
     if let Some(token) = token {
@@ -55,10 +71,7 @@ fn private(presence: bool, token: Option<&str>) -> Value {
 
 #[tokio::test]
 async fn policies_decide_who_joins_and_nothing_is_left_behind() {
-    let database = TestDatabase::bare().await;
-    let admin = database.connect().await;
-    admin.batch_execute(MESSAGES).await.unwrap();
-    let server = Server::start_over(config(), database.url()).await;
+    let (_database, admin, server) = with_policies("").await;
     let ann = uuid::Uuid::new_v4();
     let (token, other) = (user_token(ann), user_token(uuid::Uuid::new_v4()));
     let nobody = mint(&json!({"role": "no_such_role", "exp": now_s() + 100}));
@@ -86,9 +99,7 @@ async fn policies_decide_who_joins_and_nothing_is_left_behind() {
                 client.expect_reply("1", "ok").await;
             } else {
                 let response = client.expect_reply("1", "error").await;
-                let reason = format!(
-                    "Unauthorized: You do not have permissions to read from this Channel topic: {topic}"
-                );
+                let reason = format!("Unauthorized: {CANNOT_READ}{topic}");
                 assert_eq!(response, json!({ "reason": reason }));
             }
         }
@@ -103,18 +114,12 @@ async fn policies_decide_who_joins_and_nothing_is_left_behind() {
 #[tokio::test]
 async fn policies_see_the_extension_headers_of_the_handshake_and_no_key() {
     use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
-    let database = TestDatabase::bare().await;
-    let admin = database.connect().await;
-    admin.batch_execute(MESSAGES).await.unwrap();
-    admin
-        .batch_execute(
-            "drop policy broken on realtime.messages;
-             create policy by_header on realtime.messages for select to anon
-               using (current_setting('request.headers') = '{\"x-floor\":\"2\"}');",
-        )
-        .await
-        .unwrap();
-    let server = Server::start_over(config(), database.url()).await;
+    let (_database, _, server) = with_policies(
+        "drop policy broken on realtime.messages;
+         create policy by_header on realtime.messages for select to anon
+           using (current_setting('request.headers') = '{\"x-floor\":\"2\"}');",
+    )
+    .await;
     for (floor, status) in [("2", "ok"), ("3", "error")] {
         let url = format!("ws://{}/realtime/v1/websocket?vsn=2.0.0", server.address);
         let mut request = url.into_client_request().unwrap();
@@ -141,15 +146,9 @@ create policy write_presence on realtime.messages for insert to authenticated
   with check (topic ~ '^rights:[^:]*P' and extension = 'presence');
 ";
 
-const CANNOT_WRITE: &str = "You do not have permissions to write to this Channel topic: ";
-
 #[tokio::test]
 async fn every_permission_counts_for_itself() {
-    let database = TestDatabase::bare().await;
-    let admin = database.connect().await;
-    admin.batch_execute(MESSAGES).await.unwrap();
-    admin.batch_execute(BY_TOPIC).await.unwrap();
-    let server = Server::start_over(config(), database.url()).await;
+    let (_database, _, server) = with_policies(BY_TOPIC).await;
     let token = user_token(uuid::Uuid::new_v4());
     // (topic, may join, may send, may show himself)
     let cases = [
@@ -195,18 +194,12 @@ async fn every_permission_counts_for_itself() {
 
 #[tokio::test]
 async fn broadcasts_reach_those_who_may_read_them() {
-    let database = TestDatabase::bare().await;
-    let admin = database.connect().await;
-    admin.batch_execute(MESSAGES).await.unwrap();
-    admin
-        .batch_execute(
-            "create policy by_claim on realtime.messages for select to authenticated using (
-               current_setting('request.jwt.claims')::json ->> 'reads' like '%' || extension || '%');
-             create policy sends on realtime.messages for insert to authenticated with check (true);",
-        )
-        .await
-        .unwrap();
-    let server = Server::start_over(config(), database.url()).await;
+    let (_database, _, server) = with_policies(
+        "create policy by_claim on realtime.messages for select to authenticated using (
+           current_setting('request.jwt.claims')::json ->> 'reads' like '%' || extension || '%');
+         create policy sends on realtime.messages for insert to authenticated with check (true);",
+    )
+    .await;
     let token = |reads: &str| {
         let mut claims = user_claims(uuid::Uuid::new_v4());
         claims["reads"] = reads.into();
@@ -254,19 +247,13 @@ async fn broadcasts_reach_those_who_may_read_them() {
 
 #[tokio::test]
 async fn presence_is_seen_by_those_who_may_read_it() {
-    let database = TestDatabase::bare().await;
-    let admin = database.connect().await;
-    admin.batch_execute(MESSAGES).await.unwrap();
-    admin
-        .batch_execute(
-            "create policy by_claim on realtime.messages for select to authenticated using (
-               current_setting('request.jwt.claims')::json ->> 'reads' like '%' || extension || '%');
-             create policy shows on realtime.messages for insert to authenticated
-               with check (extension = 'presence');",
-        )
-        .await
-        .unwrap();
-    let server = Server::start_over(config(), database.url()).await;
+    let (_database, _, server) = with_policies(
+        "create policy by_claim on realtime.messages for select to authenticated using (
+           current_setting('request.jwt.claims')::json ->> 'reads' like '%' || extension || '%');
+         create policy shows on realtime.messages for insert to authenticated
+           with check (extension = 'presence');",
+    )
+    .await;
     let token = |reads: &str| {
         let mut claims = user_claims(uuid::Uuid::new_v4());
         claims["reads"] = reads.into();
@@ -333,19 +320,13 @@ async fn presence_is_seen_by_those_who_may_read_it() {
 
 #[tokio::test]
 async fn failures_have_their_reasons_and_delay_nothing_else() {
-    let database = TestDatabase::bare().await;
-    let admin = database.connect().await;
-    admin.batch_execute(MESSAGES).await.unwrap();
-    admin
-        .batch_execute(
-            "create policy slow on realtime.messages for select to authenticated
-               using (realtime.topic() = 'slow' and pg_sleep(60)::text = 'x');
-             create policy raises on realtime.messages for insert to authenticated
-               with check (topic::int = 1);",
-        )
-        .await
-        .unwrap();
-    let server = Server::start_over(config(), database.url()).await;
+    let (_database, admin, server) = with_policies(
+        "create policy slow on realtime.messages for select to authenticated
+           using (realtime.topic() = 'slow' and pg_sleep(60)::text = 'x');
+         create policy raises on realtime.messages for insert to authenticated
+           with check (topic::int = 1);",
+    )
+    .await;
     let ann = uuid::Uuid::new_v4();
     let token = user_token(ann);
     let own = format!("realtime:{ann}");
@@ -415,19 +396,13 @@ async fn failures_have_their_reasons_and_delay_nothing_else() {
 
 #[tokio::test]
 async fn a_new_token_can_gain_and_lose() {
-    let database = TestDatabase::bare().await;
-    let admin = database.connect().await;
-    admin.batch_execute(MESSAGES).await.unwrap();
-    admin
-        .batch_execute(
-            "create policy by_claim on realtime.messages for select to authenticated using (
-               current_setting('request.jwt.claims')::json ->> 'reads' like '%' || extension || '%');
-             create policy by_claim_too on realtime.messages for insert to authenticated with check (
-               current_setting('request.jwt.claims')::json ->> 'writes' like '%' || extension || '%');",
-        )
-        .await
-        .unwrap();
-    let server = Server::start_over(config(), database.url()).await;
+    let (_database, _, server) = with_policies(
+        "create policy by_claim on realtime.messages for select to authenticated using (
+           current_setting('request.jwt.claims')::json ->> 'reads' like '%' || extension || '%');
+         create policy by_claim_too on realtime.messages for insert to authenticated with check (
+           current_setting('request.jwt.claims')::json ->> 'writes' like '%' || extension || '%');",
+    )
+    .await;
     let ann = uuid::Uuid::new_v4();
     let token = |reads: &str, writes: &str| {
         let mut claims = user_claims(ann);
@@ -498,14 +473,7 @@ async fn who_bypasses_row_security_may_do_everything() {
 
 #[tokio::test]
 async fn a_new_token_without_permission_ends_the_channel() {
-    let database = TestDatabase::bare().await;
-    database
-        .connect()
-        .await
-        .batch_execute(MESSAGES)
-        .await
-        .unwrap();
-    let server = Server::start_over(config(), database.url()).await;
+    let (_database, _, server) = with_policies("").await;
     let ann = uuid::Uuid::new_v4();
     let topic = format!("realtime:{ann}");
     let mut client = server.client(Version::Two).await;
@@ -525,10 +493,7 @@ async fn a_new_token_without_permission_ends_the_channel() {
         .await;
     let (status, text) = client.expect_system(&topic).await;
     assert_eq!(status, "error");
-    assert_eq!(
-        text,
-        format!("You do not have permissions to read from this Channel topic: {ann}")
-    );
+    assert_eq!(text, format!("{CANNOT_READ}{ann}"));
     client.expect(&topic, "phx_close").await;
 }
 
@@ -549,10 +514,7 @@ async fn without_a_database_nobody_is_let_in_and_public_channels_work() {
         }
     }
     assert_eq!(joined.unwrap()["status"], "ok");
-    assert_eq!(
-        refused.unwrap()["response"]["reason"],
-        "UnableToConnectToProject: Realtime was unable to connect to the project database"
-    );
+    assert_eq!(refused.unwrap()["response"]["reason"], UNREACHABLE);
 }
 
 #[tokio::test]
@@ -594,15 +556,9 @@ async fn a_new_token_during_an_outage_is_judged_when_the_database_is_back() {
     assert!(text.contains("trying again"), "{text}");
     proxy.refuse(false);
     let (_, text) = client.expect_system(&topic).await;
-    assert_eq!(
-        text,
-        format!("You do not have permissions to read from this Channel topic: {ann}")
-    );
+    assert_eq!(text, format!("{CANNOT_READ}{ann}"));
     client.expect(&topic, "phx_close").await;
 }
-
-const UNREACHABLE: &str =
-    "UnableToConnectToProject: Realtime was unable to connect to the project database";
 
 #[tokio::test]
 async fn while_the_database_is_away_joins_are_refused_at_once_and_later_let_in() {
@@ -687,10 +643,7 @@ async fn while_the_database_is_away_joins_are_refused_at_once_and_later_let_in()
 
 #[tokio::test]
 async fn what_changes_in_the_database_counts_from_the_next_question_on() {
-    let database = TestDatabase::bare().await;
-    let admin = database.connect().await;
-    admin.batch_execute(MESSAGES).await.unwrap();
-    let server = Server::start_over(config(), database.url()).await;
+    let (_database, admin, server) = with_policies("").await;
     let token = user_token(uuid::Uuid::new_v4());
     // (change, whether the topic can be joined from then on)
     let changes = [
@@ -812,9 +765,7 @@ async fn the_topics_of_the_chat_are_for_members_and_only_the_server_sends() {
         client.join("1", &full, payload).await;
         if !may_join {
             let response = client.expect_reply("1", "error").await;
-            let reason = format!(
-                "Unauthorized: You do not have permissions to read from this Channel topic: {topic}"
-            );
+            let reason = format!("Unauthorized: {CANNOT_READ}{topic}");
             assert_eq!(response, json!({ "reason": reason }));
             continue;
         }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use proptest::prelude::{Strategy, prop_oneof};
 use rapport::change::{
     ChangeEvent, ChangeTransaction, Column, ColumnValue, Lsn, OldRow, Relation, ReplicaIdentity,
     Row, RowChange, TableName, TimestampMicros,
@@ -358,4 +359,23 @@ pub(crate) fn cases(ordinary: u32) -> proptest::test_runner::Config {
         failure_persistence: None,
         ..Config::default()
     }
+}
+
+/// Conditions that are put together from `atoms`, `depth` levels deep and of about `size` parts at most.
+pub(crate) fn combined(
+    atoms: impl Strategy<Value = &'static str> + 'static,
+    depth: u32,
+    size: u32,
+) -> impl Strategy<Value = String> {
+    atoms
+        .prop_map(str::to_owned)
+        .prop_recursive(depth, size, 3, |inner| {
+            prop_oneof![
+                (inner.clone(), inner.clone()).prop_map(|(a, b)| format!("({a}) and ({b})")),
+                (inner.clone(), inner.clone()).prop_map(|(a, b)| format!("({a}) or ({b})")),
+                inner.clone().prop_map(|a| format!("not ({a})")),
+                (inner.clone(), inner.clone(), inner)
+                    .prop_map(|(a, b, c)| format!("case when {a} then {b} else {c} end")),
+            ]
+        })
 }

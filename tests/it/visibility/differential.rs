@@ -8,7 +8,7 @@ use rapport::change::RowChange;
 use rapport::visibility::Identity;
 use serde_json::json;
 
-use super::bench::{Bench, cases, claims, identity, user};
+use super::bench::{Bench, cases, claims, combined, identity, user};
 
 /// What the random policies refer to.
 const SURROUNDINGS: &str = "
@@ -73,17 +73,7 @@ fn policy_expression() -> impl Strategy<Value = String> {
         "to_jsonb(docs) ->> 'team' = 'team2'",
         "current_setting('request.jwt.claim.sub', true) = owner::text",
     ]);
-    atoms
-        .prop_map(str::to_owned)
-        .prop_recursive(3, 12, 3, |inner| {
-            prop_oneof![
-                (inner.clone(), inner.clone()).prop_map(|(a, b)| format!("({a}) and ({b})")),
-                (inner.clone(), inner.clone()).prop_map(|(a, b)| format!("({a}) or ({b})")),
-                inner.clone().prop_map(|a| format!("not ({a})")),
-                (inner.clone(), inner.clone(), inner)
-                    .prop_map(|(a, b, c)| format!("case when {a} then {b} else {c} end")),
-            ]
-        })
+    combined(atoms, 3, 12)
 }
 
 #[derive(Clone, Debug)]
