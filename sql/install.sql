@@ -169,6 +169,18 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
+  where path = 'chat/45_blocks.sql' and checksum = 'a98996b889f967edb923057f45a067cafcd32d3693877cdc5764fcdba1244912'
+) as pending \gset
+\if :pending
+\echo definitions/chat/45_blocks.sql
+\ir definitions/chat/45_blocks.sql
+insert into chat.schema_definitions (path, checksum) values
+  ('chat/45_blocks.sql', 'a98996b889f967edb923057f45a067cafcd32d3693877cdc5764fcdba1244912')
+on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
+\endif
+
+select not exists (
+  select from chat.schema_definitions
   where path = 'chat/50_conversations.sql' and checksum = '45c20573bdf8cd204dd8c10b00d63663ddbf962f9775751d48646a62325dc60a'
 ) as pending \gset
 \if :pending
@@ -248,6 +260,18 @@ select not exists (
 \ir definitions/chat/80_presence.sql
 insert into chat.schema_definitions (path, checksum) values
   ('chat/80_presence.sql', '6fc88facbd758ae40246042ac60e92a241e74125490915da8a8f755b5cc12620')
+on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
+\endif
+
+select not exists (
+  select from chat.schema_definitions
+  where path = 'chat/81_preferences.sql' and checksum = '0e85a2e2f44b07fb578ca0a81e01ca2f4ef94bbd5e653eb9888510f0dcb4a416'
+) as pending \gset
+\if :pending
+\echo definitions/chat/81_preferences.sql
+\ir definitions/chat/81_preferences.sql
+insert into chat.schema_definitions (path, checksum) values
+  ('chat/81_preferences.sql', '0e85a2e2f44b07fb578ca0a81e01ca2f4ef94bbd5e653eb9888510f0dcb4a416')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 

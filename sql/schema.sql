@@ -215,6 +215,65 @@ begin
 end
 $$;
 
+-- Name: block(uuid); Type: FUNCTION; Schema: chat; Owner: -
+
+CREATE FUNCTION chat.block(other_user_id uuid, OUT created boolean) RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+begin
+  if other_user_id = auth.uid() then
+    perform chat.refuse('validation_failed', 'Nobody blocks themselves');
+  end if;
+  -- of a stranger and of nobody the answer is the same
+  if not chat.knows(other_user_id) then
+    perform chat.refuse('not_found');
+  end if;
+  insert into public.user_blocks (blocker_id, blocked_id)
+  values (auth.uid(), other_user_id)
+  on conflict on constraint user_blocks_pkey do nothing;
+  created := found;
+end
+$$;
+
+-- Name: FUNCTION block(other_user_id uuid, OUT created boolean); Type: COMMENT; Schema: chat; Owner: -
+
+COMMENT ON FUNCTION chat.block(other_user_id uuid, OUT created boolean) IS 'Blocks somebody for the caller, both ways and unrevealed. False: they were blocked already.';
+
+-- Name: blocked_people(uuid); Type: FUNCTION; Schema: chat; Owner: -
+
+CREATE FUNCTION chat.blocked_people(other_user_id uuid DEFAULT NULL::uuid) RETURNS json
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO ''
+    SET "TimeZone" TO 'UTC'
+    AS $$
+begin
+  return (
+    select coalesce(json_agg(
+      json_build_object(
+        'user_id', b.blocked_id,
+        'created_at', b.created_at,
+        -- a row written past this function may name a stranger
+        'user', case when chat.knows(b.blocked_id) then json_build_object(
+          'id', b.blocked_id,
+          'full_name', d.display_name,
+          'email', d.email,
+          'avatar_url', d.avatar_url
+        ) end
+      )
+      order by b.created_at desc, b.blocked_id
+    ), '[]')
+    from public.user_blocks b
+    left join chat.directory d on d.user_id = b.blocked_id
+    where b.blocker_id = auth.uid() and (blocked_people.other_user_id is null or b.blocked_id = blocked_people.other_user_id)
+  );
+end
+$$;
+
+-- Name: FUNCTION blocked_people(other_user_id uuid); Type: COMMENT; Schema: chat; Owner: -
+
+COMMENT ON FUNCTION chat.blocked_people(other_user_id uuid) IS 'Whom the caller blocked, the latest first; or only the one that is named.';
+
 -- Name: can_send(uuid); Type: FUNCTION; Schema: chat; Owner: -
 
 CREATE FUNCTION chat.can_send(conversation_id uuid) RETURNS boolean
@@ -1230,6 +1289,32 @@ begin
 end
 $$;
 
+-- Name: knows(uuid); Type: FUNCTION; Schema: chat; Owner: -
+
+CREATE FUNCTION chat.knows(other_user_id uuid) RETURNS boolean
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+  caller constant uuid := auth.uid();
+begin
+  return chat.may_message(other_user_id, caller, false)
+    or chat.may_message(caller, other_user_id, false)
+    or exists (
+      select
+      from chat.memberships mine
+      join chat.memberships theirs on theirs.team_id = mine.team_id
+      where mine.user_id = caller and theirs.user_id = other_user_id
+    )
+    or exists (
+      select
+      from public.user_conversation_members mine
+      join public.user_conversation_members theirs on theirs.conversation_id = mine.conversation_id
+      where mine.user_id = caller and mine.left_at is null and theirs.user_id = other_user_id
+    );
+end
+$$;
+
 -- Name: lock_own_message(uuid); Type: FUNCTION; Schema: chat; Owner: -
 
 CREATE FUNCTION chat.lock_own_message(message_id uuid) RETURNS public.user_messages
@@ -2087,6 +2172,29 @@ begin
 end
 $$;
 
+-- Name: preferences(); Type: FUNCTION; Schema: chat; Owner: -
+
+CREATE FUNCTION chat.preferences() RETURNS json
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    SET "TimeZone" TO 'UTC'
+    AS $$
+begin
+  insert into public.user_notification_preferences (user_id)
+  values (auth.uid())
+  on conflict on constraint user_notification_preferences_pkey do nothing;
+  return (
+    select row_to_json(p)
+    from public.user_notification_preferences p
+    where p.user_id = auth.uid()
+  );
+end
+$$;
+
+-- Name: FUNCTION preferences(); Type: COMMENT; Schema: chat; Owner: -
+
+COMMENT ON FUNCTION chat.preferences() IS 'The caller''s preferences.';
+
 -- Name: prepare_conversation(); Type: FUNCTION; Schema: chat; Owner: -
 
 CREATE FUNCTION chat.prepare_conversation() RETURNS trigger
@@ -2632,6 +2740,53 @@ $$;
 
 COMMENT ON FUNCTION chat.set_conversation_settings(conversation_id uuid, settings jsonb) IS 'Sets the caller''s own is_archived, is_pinned, is_muted, muted_until, notification_level, marked_unread and draft, as far as the object names them.';
 
+-- Name: set_preferences(jsonb); Type: FUNCTION; Schema: chat; Owner: -
+
+CREATE FUNCTION chat.set_preferences(preferences jsonb) RETURNS json
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+declare
+  wanted public.user_notification_preferences;
+begin
+  if jsonb_typeof(preferences) is distinct from 'object' then
+    perform chat.refuse('validation_failed', 'Preferences are an object');
+  end if;
+  perform chat.preferences();
+  select p.* into wanted from public.user_notification_preferences p where p.user_id = auth.uid() for no key update;
+  begin
+    wanted := jsonb_populate_record(wanted, preferences - 'user_id' - 'updated_at');
+  exception when data_exception then
+    perform chat.refuse('validation_failed', 'A preference has a value it cannot have');
+  end;
+  if not exists (select from pg_timezone_names z where z.name = wanted.timezone) then
+    perform chat.refuse('validation_failed', 'timezone is not the name of a time zone');
+  end if;
+  update public.user_notification_preferences p
+  set browser_enabled = wanted.browser_enabled,
+    sound_enabled = wanted.sound_enabled,
+    show_preview = wanted.show_preview,
+    email_enabled = wanted.email_enabled,
+    email_mode = wanted.email_mode,
+    email_delay_seconds = wanted.email_delay_seconds,
+    digest_hour = wanted.digest_hour,
+    timezone = wanted.timezone,
+    dnd_until = wanted.dnd_until,
+    quiet_start = wanted.quiet_start,
+    quiet_end = wanted.quiet_end,
+    share_read_receipts = wanted.share_read_receipts,
+    share_typing = wanted.share_typing,
+    share_presence = wanted.share_presence,
+    updated_at = now()
+  where p.user_id = auth.uid();
+  return chat.preferences();
+end
+$$;
+
+-- Name: FUNCTION set_preferences(preferences jsonb); Type: COMMENT; Schema: chat; Owner: -
+
+COMMENT ON FUNCTION chat.set_preferences(preferences jsonb) IS 'Sets those of the caller''s preferences that the object names.';
+
 -- Name: set_presence(text, text, timestamp with time zone, text, text, boolean, boolean); Type: FUNCTION; Schema: chat; Owner: -
 
 CREATE FUNCTION chat.set_presence(status text DEFAULT NULL::text, current_page text DEFAULT NULL::text, manual_until timestamp with time zone DEFAULT NULL::timestamp with time zone, status_text text DEFAULT NULL::text, status_emoji text DEFAULT NULL::text, is_manual boolean DEFAULT NULL::boolean, clear_status_text boolean DEFAULT false) RETURNS json
@@ -2849,6 +3004,21 @@ $$;
 -- Name: FUNCTION trimmed(content text); Type: COMMENT; Schema: chat; Owner: -
 
 COMMENT ON FUNCTION chat.trimmed(content text) IS 'The text without White_Space at its ends, which is how messages are stored.';
+
+-- Name: unblock(uuid); Type: FUNCTION; Schema: chat; Owner: -
+
+CREATE FUNCTION chat.unblock(other_user_id uuid) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+begin
+  delete from public.user_blocks b where b.blocker_id = auth.uid() and b.blocked_id = other_user_id;
+end
+$$;
+
+-- Name: FUNCTION unblock(other_user_id uuid); Type: COMMENT; Schema: chat; Owner: -
+
+COMMENT ON FUNCTION chat.unblock(other_user_id uuid) IS 'Lifts a block of the caller''s, if there is one.';
 
 -- Name: uncount_messages(uuid[], uuid[], bigint[], uuid[], text[]); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -5448,6 +5618,16 @@ GRANT ALL ON FUNCTION chat.amount(setting text, fallback integer) TO service_rol
 
 REVOKE ALL ON FUNCTION chat.apply_message_change() FROM PUBLIC;
 
+-- Name: FUNCTION block(other_user_id uuid, OUT created boolean); Type: ACL; Schema: chat; Owner: -
+
+REVOKE ALL ON FUNCTION chat.block(other_user_id uuid, OUT created boolean) FROM PUBLIC;
+GRANT ALL ON FUNCTION chat.block(other_user_id uuid, OUT created boolean) TO authenticated;
+
+-- Name: FUNCTION blocked_people(other_user_id uuid); Type: ACL; Schema: chat; Owner: -
+
+REVOKE ALL ON FUNCTION chat.blocked_people(other_user_id uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION chat.blocked_people(other_user_id uuid) TO authenticated;
+
 -- Name: FUNCTION can_send(conversation_id uuid); Type: ACL; Schema: chat; Owner: -
 
 REVOKE ALL ON FUNCTION chat.can_send(conversation_id uuid) FROM PUBLIC;
@@ -5639,6 +5819,10 @@ REVOKE ALL ON FUNCTION chat.judge_reaction() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION chat.keep_conversation_identity() FROM PUBLIC;
 
+-- Name: FUNCTION knows(other_user_id uuid); Type: ACL; Schema: chat; Owner: -
+
+REVOKE ALL ON FUNCTION chat.knows(other_user_id uuid) FROM PUBLIC;
+
 -- Name: FUNCTION lock_own_message(message_id uuid); Type: ACL; Schema: chat; Owner: -
 
 REVOKE ALL ON FUNCTION chat.lock_own_message(message_id uuid) FROM PUBLIC;
@@ -5715,6 +5899,11 @@ REVOKE ALL ON FUNCTION chat.place_message() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION chat.point_people_at(people regclass) FROM PUBLIC;
 
+-- Name: FUNCTION preferences(); Type: ACL; Schema: chat; Owner: -
+
+REVOKE ALL ON FUNCTION chat.preferences() FROM PUBLIC;
+GRANT ALL ON FUNCTION chat.preferences() TO authenticated;
+
 -- Name: FUNCTION prepare_conversation(); Type: ACL; Schema: chat; Owner: -
 
 REVOKE ALL ON FUNCTION chat.prepare_conversation() FROM PUBLIC;
@@ -5783,6 +5972,11 @@ GRANT ALL ON FUNCTION chat.send_message(conversation_id uuid, content text, mess
 REVOKE ALL ON FUNCTION chat.set_conversation_settings(conversation_id uuid, settings jsonb) FROM PUBLIC;
 GRANT ALL ON FUNCTION chat.set_conversation_settings(conversation_id uuid, settings jsonb) TO authenticated;
 
+-- Name: FUNCTION set_preferences(preferences jsonb); Type: ACL; Schema: chat; Owner: -
+
+REVOKE ALL ON FUNCTION chat.set_preferences(preferences jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION chat.set_preferences(preferences jsonb) TO authenticated;
+
 -- Name: FUNCTION set_presence(status text, current_page text, manual_until timestamp with time zone, status_text text, status_emoji text, is_manual boolean, clear_status_text boolean); Type: ACL; Schema: chat; Owner: -
 
 REVOKE ALL ON FUNCTION chat.set_presence(status text, current_page text, manual_until timestamp with time zone, status_text text, status_emoji text, is_manual boolean, clear_status_text boolean) FROM PUBLIC;
@@ -5818,6 +6012,11 @@ REVOKE ALL ON FUNCTION chat.touch_reacted_messages() FROM PUBLIC;
 REVOKE ALL ON FUNCTION chat.trimmed(content text) FROM PUBLIC;
 GRANT ALL ON FUNCTION chat.trimmed(content text) TO authenticated;
 GRANT ALL ON FUNCTION chat.trimmed(content text) TO service_role;
+
+-- Name: FUNCTION unblock(other_user_id uuid); Type: ACL; Schema: chat; Owner: -
+
+REVOKE ALL ON FUNCTION chat.unblock(other_user_id uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION chat.unblock(other_user_id uuid) TO authenticated;
 
 -- Name: FUNCTION uncount_messages(ids uuid[], conversation_ids uuid[], seqs bigint[], sender_ids uuid[], mentioned text[]); Type: ACL; Schema: chat; Owner: -
 

@@ -4,12 +4,14 @@
 //! what is decided there. Rows are JSON as PostgreSQL built them and are passed on unread. A
 //! row that is written here reaches sockets through the log, never from here.
 
+mod blocks;
 mod conversation_settings;
 mod conversations;
 mod history;
 mod limits;
 mod message_changes;
 mod messages;
+mod preferences;
 mod presence;
 mod reactions;
 mod reading;
@@ -19,7 +21,7 @@ use axum::Router;
 use axum::extract::{DefaultBodyLimit, FromRef};
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::Response;
-use axum::routing::{get, post, put};
+use axum::routing::{delete, get, post, put};
 use serde_json::json;
 use tokio_postgres::Row;
 use tokio_postgres::types::FromSql;
@@ -139,6 +141,14 @@ pub fn routes(state: ChatState) -> Router {
         .route(
             "/presence/typing",
             post(presence::set_typing).put(presence::set_typing),
+        )
+        .route("/blocks", get(blocks::list_blocks).post(blocks::block))
+        .route("/blocks/{user_id}", delete(blocks::unblock))
+        .route(
+            "/preferences",
+            get(preferences::get_preferences)
+                .put(preferences::set_preferences)
+                .patch(preferences::set_preferences),
         )
         .route("/search", get(search::search))
         .route("/unread-count", get(reading::count_unread))

@@ -85,13 +85,13 @@ impl Fields {
         })
     }
 
-    /// An object.
+    /// An object. U+0000 in it is refused as in a text.
     ///
     /// # Errors
     /// 422 when it is something else.
     pub fn object(&self, name: &str) -> Result<Option<&Value>, ApiError> {
-        self.typed(name, "an object", |value| {
-            value.is_object().then_some(value)
+        self.typed(name, "an object without U+0000", |value| {
+            (value.is_object() && !has_nul(value)).then_some(value)
         })
     }
 
@@ -124,6 +124,25 @@ impl Fields {
         self.typed(name, "a list of UUIDs", |value| {
             value.as_array()?.iter().map(as_uuid).collect()
         })
+    }
+
+    /// All fields, nulls included, under the names that columns have.
+    ///
+    /// # Errors
+    /// 422 when there is a U+0000 in a text: PostgreSQL cannot store it.
+    pub fn into_snake_case(self) -> Result<Value, ApiError> {
+        let fields: Map<_, _> = self
+            .0
+            .into_iter()
+            .map(|(name, value)| (snake_case(&name), value))
+            .collect();
+        if fields
+            .iter()
+            .any(|(name, value)| name.contains('\0') || has_nul(value))
+        {
+            return Err(ApiError::invalid("A text must be without U+0000"));
+        }
+        Ok(Value::Object(fields))
     }
 
     /// Whether the field is there with a null, which in some places means "no longer".
@@ -386,6 +405,29 @@ fn moment(text: &str) -> Option<Timestamp> {
 
 fn as_uuid(value: &Value) -> Option<Uuid> {
     value.as_str().and_then(|text| Uuid::try_parse(text).ok())
+}
+
+/// Whether U+0000 is in any text of it.
+fn has_nul(value: &Value) -> bool {
+    match value {
+        Value::String(text) => text.contains('\0'),
+        Value::Array(elements) => elements.iter().any(has_nul),
+        Value::Object(fields) => fields
+            .iter()
+            .any(|(name, value)| name.contains('\0') || has_nul(value)),
+        _ => false,
+    }
+}
+
+fn snake_case(name: &str) -> String {
+    let mut snake = String::with_capacity(name.len() + 4);
+    for letter in name.chars() {
+        if letter.is_ascii_uppercase() {
+            snake.push('_');
+        }
+        snake.push(letter.to_ascii_lowercase());
+    }
+    snake
 }
 
 fn camel_case(name: &str) -> String {

@@ -243,6 +243,12 @@ async fn refusals() {
         (Ana, json!({ "metadata": [] }), 422, "validation_failed"),
         (
             Ana,
+            json!({ "metadata": { "a": ["\0"] } }),
+            422,
+            "validation_failed",
+        ),
+        (
+            Ana,
             json!({ "mentions": ["ben"] }),
             422,
             "validation_failed",

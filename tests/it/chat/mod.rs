@@ -4,6 +4,7 @@ mod conversation_settings;
 mod conversations;
 mod message_changes;
 mod messages;
+mod people;
 mod presence;
 mod protocol;
 mod reactions;

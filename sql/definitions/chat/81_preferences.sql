@@ -1,0 +1,72 @@
+-- What somebody prefers. The row with the defaults is made when its owner first looks at it.
+
+create or replace function chat.preferences()
+returns json
+language plpgsql
+set search_path = ''
+set timezone = 'UTC'
+as $$
+begin
+  insert into public.user_notification_preferences (user_id)
+  values (auth.uid())
+  on conflict on constraint user_notification_preferences_pkey do nothing;
+  return (
+    select row_to_json(p)
+    from public.user_notification_preferences p
+    where p.user_id = auth.uid()
+  );
+end
+$$;
+
+comment on function chat.preferences() is 'The caller''s preferences.';
+
+revoke all on function chat.preferences() from public;
+grant execute on function chat.preferences() to authenticated;
+
+-- preferences: the columns that are there are set, as PATCH has it; what is no column is ignored.
+create or replace function chat.set_preferences(preferences jsonb)
+returns json
+language plpgsql
+set search_path = ''
+as $$
+declare
+  wanted public.user_notification_preferences;
+begin
+  if jsonb_typeof(preferences) is distinct from 'object' then
+    perform chat.refuse('validation_failed', 'Preferences are an object');
+  end if;
+  perform chat.preferences();
+  select p.* into wanted from public.user_notification_preferences p where p.user_id = auth.uid() for no key update;
+  begin
+    wanted := jsonb_populate_record(wanted, preferences - 'user_id' - 'updated_at');
+  exception when data_exception then
+    perform chat.refuse('validation_failed', 'A preference has a value it cannot have');
+  end;
+  if not exists (select from pg_timezone_names z where z.name = wanted.timezone) then
+    perform chat.refuse('validation_failed', 'timezone is not the name of a time zone');
+  end if;
+  update public.user_notification_preferences p
+  set browser_enabled = wanted.browser_enabled,
+    sound_enabled = wanted.sound_enabled,
+    show_preview = wanted.show_preview,
+    email_enabled = wanted.email_enabled,
+    email_mode = wanted.email_mode,
+    email_delay_seconds = wanted.email_delay_seconds,
+    digest_hour = wanted.digest_hour,
+    timezone = wanted.timezone,
+    dnd_until = wanted.dnd_until,
+    quiet_start = wanted.quiet_start,
+    quiet_end = wanted.quiet_end,
+    share_read_receipts = wanted.share_read_receipts,
+    share_typing = wanted.share_typing,
+    share_presence = wanted.share_presence,
+    updated_at = now()
+  where p.user_id = auth.uid();
+  return chat.preferences();
+end
+$$;
+
+comment on function chat.set_preferences(jsonb) is 'Sets those of the caller''s preferences that the object names.';
+
+revoke all on function chat.set_preferences(jsonb) from public;
+grant execute on function chat.set_preferences(jsonb) to authenticated;

@@ -1,0 +1,155 @@
+//! Blocking people, and what they prefer.
+
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::support::chat_server::Person::{Ana, Ben, Sue, Zoe};
+use crate::support::chat_server::{Answer, ChatServer, answer};
+
+async fn unblock(server: &ChatServer) -> Answer {
+    let path = format!("/blocks/{}", Ben.id());
+    answer(server.request(Ana, Method::DELETE, &path)).await
+}
+
+#[tokio::test]
+async fn a_block_holds_both_ways_and_is_told_to_nobody() {
+    let server = ChatServer::start().await;
+    let conversation = server.open(Ana, Ben).await;
+    server.say(Ben, &conversation, "1").await;
+    let names = [("user_id", 201), ("otherUserId", 200)];
+    for (name, status) in names {
+        let blocked = server
+            .post(Ana, "/blocks", json!({ (name): Ben.id() }))
+            .await;
+        assert_eq!(blocked.status, status, "{blocked:?}");
+        assert_eq!(blocked.body["user_id"], json!(Ben.id()));
+        assert_eq!(blocked.body["user"]["full_name"], "Ben Brandt");
+    }
+    let list = server.get(Ana, "/blocks").await;
+    assert_eq!(list.rows().len(), 1);
+    assert_eq!(list.rows()[0]["user_id"], json!(Ben.id()));
+    assert_eq!(server.get(Ben, "/blocks").await.body, json!([]));
+
+    let mut refusals = Vec::new();
+    for person in [Ana, Ben] {
+        let text = json!({ "conversation_id": conversation, "content": "2" });
+        let refused = server.post(person, "/messages", text).await;
+        refused.assert_refused(403, "not_allowed_recipient");
+        refusals.push(refused.body["message"].clone());
+        let row = server
+            .get(person, &format!("/conversations/{conversation}"))
+            .await;
+        assert_eq!(row.body["can_send"], false);
+    }
+    // The same words as for somebody of another team.
+    let stranger = json!({ "other_user_id": Ben.id(), "content": "2" });
+    refusals.push(server.post(Zoe, "/messages", stranger).await.body["message"].clone());
+    assert!(
+        refusals.iter().all(|text| *text == refusals[0]),
+        "{refusals:?}"
+    );
+
+    for _ in 0..2 {
+        assert_eq!(unblock(&server).await.status, 200);
+    }
+    server.say(Ben, &conversation, "2").await;
+}
+
+#[tokio::test]
+async fn only_people_one_can_see_are_blocked() {
+    let server = ChatServer::start().await;
+    let nobody = "00000000-0000-4000-8000-0000000000ff";
+    // A stranger cannot be told from nobody.
+    for (other, status, code) in [
+        (json!(Zoe.id()), 404, "not_found"),
+        (json!(nobody), 404, "not_found"),
+        (json!(Ana.id()), 422, "validation_failed"),
+        (json!("x"), 422, "validation_failed"),
+        (Value::Null, 422, "validation_failed"),
+    ] {
+        server
+            .post(Ana, "/blocks", json!({ "user_id": other }))
+            .await
+            .assert_refused(status, code);
+    }
+    // Who may write to everybody can be blocked by everybody.
+    let blocked = server
+        .post(Ana, "/blocks", json!({ "user_id": Sue.id() }))
+        .await;
+    assert_eq!(blocked.status, 201, "{blocked:?}");
+    server
+        .post(
+            Sue,
+            "/messages",
+            json!({ "other_user_id": Ana.id(), "content": "x" }),
+        )
+        .await
+        .assert_refused(403, "not_allowed_recipient");
+}
+
+#[tokio::test]
+async fn preferences_begin_with_defaults_and_are_set_one_by_one() {
+    let server = ChatServer::start().await;
+    let defaults = server.get(Ana, "/preferences").await;
+    assert_eq!(defaults.status, 200, "{defaults:?}");
+    for (name, value) in [
+        ("user_id", json!(Ana.id())),
+        ("email_mode", json!("offline")),
+        ("share_typing", json!(true)),
+        ("dnd_until", Value::Null),
+        ("timezone", json!("UTC")),
+    ] {
+        assert_eq!(defaults.body[name], value, "{name}");
+    }
+    let wanted = json!({
+        "shareReadReceipts": false, "quiet_start": "22:00", "quietEnd": "07:30:00", "timezone": "Europe/Berlin",
+        "dnd_until": "2999-01-31T12:00:00Z", "unknown": [1], "updated_at": "1999-01-01",
+    });
+    let set = server.send(Ana, Method::PUT, "/preferences", wanted).await;
+    assert_eq!(set.status, 200, "{set:?}");
+    for (name, value) in [
+        ("share_read_receipts", json!(false)),
+        ("share_typing", json!(true)),
+        ("quiet_start", json!("22:00:00")),
+        ("quiet_end", json!("07:30:00")),
+        ("timezone", json!("Europe/Berlin")),
+        ("dnd_until", json!("2999-01-31T12:00:00+00:00")),
+    ] {
+        assert_eq!(set.body[name], value, "{name}");
+    }
+    assert!(set.body["updated_at"].as_str().unwrap() > "2000");
+    let cleared = json!({ "dnd_until": null, "user_id": Ana.id() });
+    let cleared = server
+        .send(Ana, Method::PATCH, "/preferences", cleared)
+        .await;
+    assert_eq!(cleared.body["dnd_until"], Value::Null);
+    assert_eq!(cleared.body, server.get(Ana, "/preferences").await.body);
+    let others = server.get(Ben, "/preferences").await;
+    assert_eq!(others.body["share_read_receipts"], true);
+}
+
+#[tokio::test]
+async fn a_preference_that_cannot_be_is_refused() {
+    let server = ChatServer::start().await;
+    for preferences in [
+        json!({ "email_mode": "always" }),
+        json!({ "email_delay_seconds": 1 }),
+        json!({ "share_typing": "perhaps" }),
+        json!({ "share_typing": null }),
+        json!({ "digest_hour": 1e99 }),
+        json!({ "timezone": "Mars" }),
+        json!({ "timezone": "a\0b" }),
+        json!({ "quiet_start": "25:00" }),
+        json!({ "dnd_until": [1] }),
+    ] {
+        server
+            .send(Ana, Method::PUT, "/preferences", preferences)
+            .await
+            .assert_refused(422, "validation_failed");
+    }
+    let other = json!({ "user_id": Ben.id(), "share_typing": false });
+    server
+        .send(Ana, Method::PUT, "/preferences", other)
+        .await
+        .assert_refused(403, "identity_mismatch");
+}
