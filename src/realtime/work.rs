@@ -174,7 +174,9 @@ impl Workshop {
     ) -> Result<StreamState, SubscribeError> {
         result?;
         let mut state = self.hub.mark_subscribed(channel);
-        if until_live {
+        // A channel that has left meanwhile waits for nothing: what was registered is forgotten when
+        // its session hears of it, which it never would if the socket ended before.
+        if until_live && self.hub.member(channel).is_some() {
             let mut stream = self.hub.watch_stream();
             // The hub outlives this work, so waiting ends only with the condition.
             if let Ok(live) = stream.wait_for(|state| *state == StreamState::Live).await {

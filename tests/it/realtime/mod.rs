@@ -41,6 +41,7 @@ struct Server {
     address: SocketAddr,
     sinks: Sinks,
     metrics: RealtimeMetrics,
+    visibility: Visibility,
     tasks: Tasks,
 }
 
@@ -132,7 +133,7 @@ impl Server {
         let metrics = RealtimeMetrics::default();
         let realtime = Realtime::start(
             verifier,
-            visibility,
+            visibility.clone(),
             listener,
             config,
             metrics.clone(),
@@ -156,6 +157,7 @@ impl Server {
                 messages_live: bus.messages_live(),
             },
             metrics,
+            visibility,
             tasks,
         }
     }

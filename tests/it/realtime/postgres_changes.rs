@@ -594,3 +594,29 @@ async fn changes_over_the_rate_are_left_out_and_every_channel_is_told_once() {
     );
     client.expect_quiet().await;
 }
+
+#[tokio::test]
+async fn a_join_that_gave_up_leaves_nothing_registered() {
+    let database = TestDatabase::bare().await;
+    let admin = database.connect().await;
+    admin.batch_execute(SETUP).await.unwrap();
+    // No change stream: whoever waits for one waits for ever.
+    let server = Server::start_over(config(), database.url()).await;
+    let mut client = server.client(Version::Two).await;
+    let join = |options: Value| {
+        json!({ "config": {
+            "postgres_changes": [{ "event": "*", "schema": "public", "table": "notes" }],
+            "postgres_changes_options": options,
+        }})
+    };
+    // The join is refused before the catalogue can have been read.
+    let waits = join(json!({ "wait": true, "timeout": 0 }));
+    client.join("1", "realtime:gave-up", waits).await;
+    client.expect_reply("1", "error").await;
+    // This one is registered after it: the catalogue is read for one at a time.
+    client.join("2", "realtime:stays", join(json!({}))).await;
+    client.expect_reply("2", "ok").await;
+    let (_, message) = client.expect_system("realtime:stays").await;
+    assert!(message.contains("not live yet"), "{message}");
+    assert_eq!(server.visibility.subscribed_channels(), 1);
+}
