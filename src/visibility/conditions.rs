@@ -4,15 +4,21 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::catalog::Table;
 use super::delivery::Payload;
-use super::inquiry::{Inputs, Item, Stale};
+use super::inquiry::{Inputs, Item, Outcome, QUERY_CANCELED, Stale};
 use super::predicate::Test;
 use super::resolution::{Groups, Resolution, add, unanswered_text};
+use super::resolve::Resolver;
 use super::row_access::condition_question;
 use super::subscription::Subscription;
 use crate::change::ColumnValue;
+
+/// Conditions of one identity that are asked about before it is looked whether one of them took too
+/// long. Anybody may set filters by the thousand, and changes of all tables wait for them.
+const CONDITIONS_AT_ONCE: usize = 4;
 
 /// Filter conditions that PostgreSQL decides, gathered over a run.
 #[derive(Default)]
@@ -95,7 +101,7 @@ impl Conditions<'_> {
             });
         }
         let resolver = resolution.resolver;
-        let outcomes = resolver.settle(&items, may_be_stale).await?;
+        let outcomes = outcomes(resolver, items, may_be_stale).await?;
         let answers: Vec<(HashSet<u32>, HashMap<u32, String>)> = outcomes
             .into_iter()
             .map(|outcome| {
@@ -127,4 +133,52 @@ impl Conditions<'_> {
         }
         Ok(())
     }
+}
+
+/// Asks everything, a few conditions of each identity at once. When one of them takes too long, the
+/// others of that identity are not asked about any more: they count as if they did, too.
+async fn outcomes(
+    resolver: &Resolver,
+    items: Vec<Item>,
+    may_be_stale: bool,
+) -> Result<Vec<Outcome>, Stale> {
+    let mut outcomes: Vec<Outcome> = items.iter().map(|_| Outcome::default()).collect();
+    // By the asker's address, of which there is one for each identity.
+    let mut asked_of: HashMap<usize, usize> = HashMap::new();
+    let mut turns: Vec<Vec<usize>> = Vec::new();
+    for (place, item) in items.iter().enumerate() {
+        let asked = asked_of.entry(Arc::as_ptr(&item.asker).addr()).or_default();
+        let turn = *asked / CONDITIONS_AT_ONCE;
+        *asked += 1;
+        if turn == turns.len() {
+            turns.push(Vec::new());
+        }
+        turns[turn].push(place);
+    }
+    for turn in turns {
+        let now = Instant::now();
+        let (slow, asked): (Vec<usize>, Vec<usize>) = turn.into_iter().partition(|place| {
+            resolver
+                .slow_filters
+                .has(&items[*place].asker.identity, now)
+        });
+        for place in slow {
+            let numbers = items[place].numbers.iter();
+            outcomes[place].failed = numbers
+                .map(|number| (*number, QUERY_CANCELED.to_owned()))
+                .collect();
+        }
+        let questions: Vec<Item> = asked.iter().map(|place| items[*place].clone()).collect();
+        let answers = resolver.settle(&questions, may_be_stale).await?;
+        for (place, outcome) in asked.into_iter().zip(answers) {
+            let mut failures = outcome.failed.iter();
+            if failures.any(|(_, sqlstate)| sqlstate == QUERY_CANCELED) {
+                resolver
+                    .slow_filters
+                    .note(&items[place].asker.identity, Instant::now());
+            }
+            outcomes[place] = outcome;
+        }
+    }
+    Ok(outcomes)
 }

@@ -14,7 +14,7 @@ use super::error::AskError;
 use crate::observability::metrics::VisibilityMetrics;
 
 /// SQLSTATE of a statement that ran out of its time.
-const QUERY_CANCELED: &str = "57014";
+pub(super) const QUERY_CANCELED: &str = "57014";
 
 /// First and longest wait before a question is repeated while the database is away. A restart
 /// takes about a second; nobody is served by asking every 50 ms for an hour.

@@ -41,6 +41,7 @@ mod request;
 mod resolution;
 mod resolve;
 mod row_access;
+mod slow_filters;
 mod subscription;
 mod validate;
 
@@ -54,6 +55,7 @@ use crate::shutdown::Tasks;
 use ask::AskPool;
 use catalog::CatalogCache;
 use resolve::Resolver;
+use slow_filters::SlowFilters;
 use subscription::Subscriptions;
 
 pub use columns::{VisibleColumn, VisibleColumns};
@@ -127,6 +129,7 @@ impl Visibility {
                 config: config.clone(),
                 max_record_bytes,
                 disagreeing: Mutex::default(),
+                slow_filters: SlowFilters::default(),
             }),
         }
     }

@@ -10,6 +10,7 @@ use super::delivery::{Delivery, Payload, Recipient};
 use super::error::{AskError, SubscribeError};
 use super::inquiry::{Item, Outcome, Patience, Stale, settle};
 use super::resolution::Resolution;
+use super::slow_filters::SlowFilters;
 use super::subscription::{Candidates, Draft, Outdated, Subscriptions};
 use crate::change::{ChangeEvent, ChangeTransaction, Relation};
 use crate::config::VisibilityConfig;
@@ -26,6 +27,8 @@ pub(super) struct Resolver {
     /// Table shapes that did not agree with the catalogue even when it had just been read:
     /// the stream is behind or ahead of it. A std lock: held for a look-up.
     pub(super) disagreeing: Mutex<HashMap<u32, Arc<Relation>>>,
+    /// Whose filters are not applied for now.
+    pub(super) slow_filters: SlowFilters,
 }
 
 /// The changes of one table in a batch that have the same shape, and whom they may concern.

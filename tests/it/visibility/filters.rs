@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
-use rapport::visibility::Condition;
+use rapport::visibility::{Binding, ChannelId, Condition, SubscribeOptions, SubscriptionRequest};
 use serde_json::json;
 
 use super::bench::{Bench, Seen, cases, identity, rows, user};
@@ -450,4 +450,34 @@ async fn a_filter_is_not_applied_to_rows_that_are_hidden() {
     );
     let seen = bench.insert("t", &sql, "true").await;
     assert_eq!(seen, [Seen::default(), rows(&[2])]);
+}
+
+#[tokio::test]
+async fn many_filters_that_never_end_are_given_up_together() {
+    let bench = Bench::new(TABLE).await;
+    let someone = identity("authenticated", 1);
+    let bindings = (1..=200)
+        .map(|id| {
+            let filter = format!(r"name=match.^(x+)(x+)(x+)(x+)\1\2\3\4y$|^z{id}");
+            let params = json!({"schema": "public", "table": "t", "filter": filter});
+            let request = SubscriptionRequest::parse(&params).unwrap();
+            Binding { id, request }
+        })
+        .collect();
+    bench
+        .visibility
+        .subscribe(ChannelId(1), someone, bindings, SubscribeOptions::default())
+        .await
+        .unwrap();
+    bench.watch(2, &identity("authenticated", 2), "t").await;
+    // The second time nothing is tried.
+    for (id, limit) in [(1, 3_000), (2, 200)] {
+        let sql = format!("insert into t (id, name) values ({id}, repeat('x', 999) || 'y')");
+        let before = std::time::Instant::now();
+        let seen = bench.insert("t", &sql, &format!("id = {id}")).await;
+        let elapsed = before.elapsed().as_millis();
+        assert!(elapsed < limit, "{elapsed} ms");
+        assert_eq!(seen[0].rows, [2].into());
+        assert!(seen[0].unanswered[&1].contains("57014"));
+    }
 }
