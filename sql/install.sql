@@ -36,15 +36,16 @@ begin
     (2, 'settings_and_host', 'f3f58c6e3865f367107285390ca7a0e4b60113118d896b6b9d1004c66e331ac6'),
     (3, 'conversations', '0f5b2d36b41081995f050e0c7c35e217c306c1297dac95401b0de23b87e808cc'),
     (4, 'messages', '9d4da8dc4a6619d4e691dfaa5d1310a3b3c56c8b1583e0a03d5c709d34d6f150'),
-    (5, 'people', '3ed8881761c7f5df7c4f6bd1204c1c3ec8af2d3acb52f25af05c796c1d2afd3e')
+    (5, 'people', '3ed8881761c7f5df7c4f6bd1204c1c3ec8af2d3acb52f25af05c796c1d2afd3e'),
+    (6, 'pins_and_reports', 'b4d81df5a74cbd4cd97ec3660fda456ad622f82c60ab2d426e65e3ce35bad4fc')
   ), applied as (
     select version, checksum from chat.schema_migrations
   )
   select coalesce(
     (
-      select format('The schema is at version %s and this script knows 5: use a newer one.', max(version))
+      select format('The schema is at version %s and this script knows 6: use a newer one.', max(version))
       from applied
-      having max(version) > 5
+      having max(version) > 6
     ),
     (
       select format('Migration %s is not in the ledger although a later one is.', min(k.version))
@@ -107,6 +108,14 @@ insert into chat.schema_migrations (version, name, checksum) values
 \ir migrations/0005_people.sql
 \endif
 
+select not exists (select from chat.schema_migrations where version = 6) as pending \gset
+\if :pending
+\echo migrations/0006_pins_and_reports.sql
+insert into chat.schema_migrations (version, name, checksum) values
+  (6, 'pins_and_reports', 'b4d81df5a74cbd4cd97ec3660fda456ad622f82c60ab2d426e65e3ce35bad4fc');
+\ir migrations/0006_pins_and_reports.sql
+\endif
+
 select not exists (
   select from chat.schema_definitions
   where path = 'auth/10_claims.sql' and checksum = '711d0d0ddaf6d6f12edbeef0dcdb14bbb7f3f993a26c83181dbd1bb1a70c890b'
@@ -145,13 +154,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/30_host_mapping.sql' and checksum = 'f1d28c6c01fecee4c35732b10b6ce10312ebf1f507739c4d187a13b474ab09e4'
+  where path = 'chat/30_host_mapping.sql' and checksum = '8103f6a8d86e96e0f49da21e05d4c6af593ca14b823d4be7ffdf8827cf5b0f33'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/30_host_mapping.sql
 \ir definitions/chat/30_host_mapping.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/30_host_mapping.sql', 'f1d28c6c01fecee4c35732b10b6ce10312ebf1f507739c4d187a13b474ab09e4')
+  ('chat/30_host_mapping.sql', '8103f6a8d86e96e0f49da21e05d4c6af593ca14b823d4be7ffdf8827cf5b0f33')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
@@ -217,13 +226,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/62_message_change.sql' and checksum = 'cd001ab70a3439cb84537295605b54a47b980a59de27702fb6902ecec6729c9d'
+  where path = 'chat/62_message_change.sql' and checksum = 'ec16f019acfc8903acb7292e5986a2fc8cef3a17f4b33ce4ed5953a60dc5825e'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/62_message_change.sql
 \ir definitions/chat/62_message_change.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/62_message_change.sql', 'cd001ab70a3439cb84537295605b54a47b980a59de27702fb6902ecec6729c9d')
+  ('chat/62_message_change.sql', 'ec16f019acfc8903acb7292e5986a2fc8cef3a17f4b33ce4ed5953a60dc5825e')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
@@ -248,6 +257,30 @@ select not exists (
 \ir definitions/chat/75_reactions.sql
 insert into chat.schema_definitions (path, checksum) values
   ('chat/75_reactions.sql', '863f1bde72c5c67659d02464eb8e3b20d79da443c775954516313671c573a9bb')
+on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
+\endif
+
+select not exists (
+  select from chat.schema_definitions
+  where path = 'chat/76_pins.sql' and checksum = 'bf978a96f5a9d66dfdcabfcfd749821b338b6e42fa6d540ad673944aac82e83c'
+) as pending \gset
+\if :pending
+\echo definitions/chat/76_pins.sql
+\ir definitions/chat/76_pins.sql
+insert into chat.schema_definitions (path, checksum) values
+  ('chat/76_pins.sql', 'bf978a96f5a9d66dfdcabfcfd749821b338b6e42fa6d540ad673944aac82e83c')
+on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
+\endif
+
+select not exists (
+  select from chat.schema_definitions
+  where path = 'chat/77_reports.sql' and checksum = '6e2cd6ab35601dc3026a7f93cc865666ea1ee232cdbae732b1e6eb064a754722'
+) as pending \gset
+\if :pending
+\echo definitions/chat/77_reports.sql
+\ir definitions/chat/77_reports.sql
+insert into chat.schema_definitions (path, checksum) values
+  ('chat/77_reports.sql', '6e2cd6ab35601dc3026a7f93cc865666ea1ee232cdbae732b1e6eb064a754722')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
@@ -289,13 +322,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/86_message_rows.sql' and checksum = '4ec0c3b5a6311f33cfdf0e596ce1cb27b07ad7b80ae1d810af83628fc660bf96'
+  where path = 'chat/86_message_rows.sql' and checksum = 'de063c7f2943ec1f1edad4b64b07d20dbe058d02a8db96bcf0101616d7a7a292'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/86_message_rows.sql
 \ir definitions/chat/86_message_rows.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/86_message_rows.sql', '4ec0c3b5a6311f33cfdf0e596ce1cb27b07ad7b80ae1d810af83628fc660bf96')
+  ('chat/86_message_rows.sql', 'de063c7f2943ec1f1edad4b64b07d20dbe058d02a8db96bcf0101616d7a7a292')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
@@ -313,25 +346,25 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/90_policies.sql' and checksum = '10fd3d156fd07a9f260f0987e2f528862ee3984694c6f10d5ecea7586809dc3d'
+  where path = 'chat/90_policies.sql' and checksum = '418ddaba36c8eab57c27d3594b087d7e470a0007574167591fda72387eced1de'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/90_policies.sql
 \ir definitions/chat/90_policies.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/90_policies.sql', '10fd3d156fd07a9f260f0987e2f528862ee3984694c6f10d5ecea7586809dc3d')
+  ('chat/90_policies.sql', '418ddaba36c8eab57c27d3594b087d7e470a0007574167591fda72387eced1de')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/95_publication.sql' and checksum = '6b8038f56394cd60fc979c052b4c725b6351c4ea2ad5bb1df34f96c03ce1e611'
+  where path = 'chat/95_publication.sql' and checksum = 'a7a0da92a19c11f8939142b05eea3e6128bc378c1621da69f4974f14e9dba7d9'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/95_publication.sql
 \ir definitions/chat/95_publication.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/95_publication.sql', '6b8038f56394cd60fc979c052b4c725b6351c4ea2ad5bb1df34f96c03ce1e611')
+  ('chat/95_publication.sql', 'a7a0da92a19c11f8939142b05eea3e6128bc378c1621da69f4974f14e9dba7d9')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 

@@ -173,6 +173,7 @@ begin
     new.deleted_at := clock_timestamp();
     new.deleted_by := coalesce(auth.uid(), new.deleted_by);
     delete from public.message_edits e where e.message_id = old.id;
+    delete from public.message_pins p where p.message_id = old.id;
   elsif new.content is distinct from old.content or new.metadata is distinct from old.metadata then
     new.content := chat.accepted_content(new.content, new.message_type, new.file_url is not null);
     if new.sender_id is not null and new.message_type <> 'system' then
@@ -1929,6 +1930,7 @@ begin
       'mentions', m.mentions,
       'sender', coalesce(sender.card, case when m.sender_id is not null then json_build_object('id', m.sender_id) end),
       'reactions', coalesce(reactions.list, '[]'),
+      'is_pinned', pin.message_id is not null,
       'attachments', '[]'::json,
       'delivery_status', case
         when m.sender_id = caller and read.by_others then 'read'
@@ -1942,6 +1944,7 @@ begin
   left join people sender on sender.conversation_id = m.conversation_id and sender.user_id = m.sender_id
   left join public.user_messages replied on replied.id = m.reply_to_id
   left join reactions on reactions.message_id = m.id
+  left join public.message_pins pin on pin.message_id = m.id
   cross join lateral (
     select
       coalesce(array_agg(p.user_id order by p.user_id) filter (where p.last_read_seq >= m.seq), '{}') as by,
@@ -2037,6 +2040,90 @@ $$;
 -- Name: FUNCTION open_conversation(other_user_id uuid, OUT conversation_id uuid, OUT created boolean); Type: COMMENT; Schema: chat; Owner: -
 
 COMMENT ON FUNCTION chat.open_conversation(other_user_id uuid, OUT conversation_id uuid, OUT created boolean) IS 'Opens or finds the caller''s conversation with somebody. One that exists is found even where it may not be written to any more.';
+
+-- Name: pin_message(uuid, boolean); Type: FUNCTION; Schema: chat; Owner: -
+
+CREATE FUNCTION chat.pin_message(message_id uuid, present boolean DEFAULT true) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+  message record;
+begin
+  -- the message's own lock: whoever pins and whoever deletes come one after the other
+  select m.id, m.conversation_id, m.is_deleted into message
+  from public.user_messages m
+  where m.id = pin_message.message_id and m.conversation_id in (select chat.my_conversation_ids())
+  for no key update;
+  if not found then
+    perform chat.refuse('not_found');
+  end if;
+  if not chat.can_send(message.conversation_id) then
+    perform chat.refuse('not_allowed_recipient');
+  end if;
+
+  if not present then
+    delete from public.message_pins p where p.message_id = message.id;
+  elsif message.is_deleted then
+    perform chat.refuse('message_deleted');
+  else
+    insert into public.message_pins (message_id, conversation_id, pinned_by)
+    values (message.id, message.conversation_id, auth.uid())
+    on conflict on constraint message_pins_pkey do nothing;
+  end if;
+
+  if found then
+    -- any other rev asks the trigger of user_messages for the next one
+    update public.user_messages m set rev = m.rev + 1 where m.id = message.id;
+  end if;
+end
+$$;
+
+-- Name: FUNCTION pin_message(message_id uuid, present boolean); Type: COMMENT; Schema: chat; Owner: -
+
+COMMENT ON FUNCTION chat.pin_message(message_id uuid, present boolean) IS 'Holds a message up for everybody in its conversation, or no longer. Asked again it does nothing.';
+
+-- Name: pin_page(uuid, integer, timestamp with time zone, uuid); Type: FUNCTION; Schema: chat; Owner: -
+
+CREATE FUNCTION chat.pin_page(conversation_id uuid, max_rows integer DEFAULT 50, before_pinned_at timestamp with time zone DEFAULT NULL::timestamp with time zone, before_id uuid DEFAULT NULL::uuid) RETURNS TABLE(message_id uuid, pinned_at timestamp with time zone, rev bigint, "row" json)
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    SET "TimeZone" TO 'UTC'
+    AS $$
+declare
+  cleared bigint;
+  page uuid[];
+begin
+  select m.cleared_seq into cleared
+  from public.user_conversation_members m
+  where m.conversation_id = pin_page.conversation_id and m.user_id = auth.uid() and m.left_at is null;
+  if not found then
+    perform chat.refuse('not_found');
+  end if;
+
+  page := array(
+    select p.message_id
+    from public.message_pins p
+    join public.user_messages m on m.id = p.message_id
+    where p.conversation_id = pin_page.conversation_id
+      and m.seq > cleared
+      and not exists (select from public.message_hides h where h.user_id = auth.uid() and h.message_id = p.message_id)
+      and (before_pinned_at is null or (p.created_at, p.message_id) < (before_pinned_at, before_id))
+    order by p.created_at desc, p.message_id desc
+    limit least(greatest(coalesce(max_rows, 50), 1), 101)
+  );
+
+  return query
+  select r.message_id, p.created_at, r.rev, r."row"
+  from chat.message_rows(page) r
+  join public.message_pins p on p.message_id = r.message_id
+  order by p.created_at desc, p.message_id desc;
+end
+$$;
+
+-- Name: FUNCTION pin_page(conversation_id uuid, max_rows integer, before_pinned_at timestamp with time zone, before_id uuid); Type: COMMENT; Schema: chat; Owner: -
+
+COMMENT ON FUNCTION chat.pin_page(conversation_id uuid, max_rows integer, before_pinned_at timestamp with time zone, before_id uuid) IS 'The pinned messages of a conversation of the caller''s, the last pinned first, without what they cleared or hid.';
 
 -- Name: place_message(); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -2142,6 +2229,9 @@ begin
       ('public.message_hides', 'user_id', 'cascade'),
       ('public.message_drafts', 'user_id', 'cascade'),
       ('public.message_reactions', 'user_id', 'cascade'),
+      ('public.message_pins', 'pinned_by', 'set null'),
+      ('chat.message_reports', 'reporter_id', 'set null'),
+      ('chat.message_reports', 'sender_id', 'set null'),
       ('public.user_presence', 'user_id', 'cascade'),
       ('public.user_presence', 'is_typing_to', 'set null'),
       ('public.user_blocks', 'blocker_id', 'cascade'),
@@ -2390,6 +2480,48 @@ begin
   execute format('revoke all on chat.%I from anon, authenticated, service_role', view_name);
 end
 $$;
+
+-- Name: report_message(uuid, text, text); Type: FUNCTION; Schema: chat; Owner: -
+
+CREATE FUNCTION chat.report_message(message_id uuid, reason text, note text DEFAULT NULL::text, OUT created boolean) RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+  message record;
+begin
+  if (reason in ('spam', 'harassment', 'hate', 'violence', 'sexual', 'illegal', 'other')) is not true then
+    perform chat.refuse('validation_failed', 'reason is spam, harassment, hate, violence, sexual, illegal or other');
+  end if;
+  if char_length(note) > 2000 then
+    perform chat.refuse('validation_failed', 'note has at most 2000 characters');
+  end if;
+  select m.* into message
+  from public.user_messages m
+  where m.id = report_message.message_id and m.conversation_id in (select chat.my_conversation_ids());
+  if not found then
+    perform chat.refuse('not_found');
+  end if;
+  if message.sender_id = auth.uid() then
+    perform chat.refuse('validation_failed', 'Nobody reports their own message');
+  end if;
+  if message.is_deleted then
+    perform chat.refuse('message_deleted');
+  end if;
+
+  insert into chat.message_reports (message_id, conversation_id, reporter_id, sender_id, reason, note, content, file_url, sent_at)
+  values (
+    message.id, message.conversation_id, auth.uid(), message.sender_id, report_message.reason, report_message.note,
+    message.content, message.file_url, message.created_at
+  )
+  on conflict on constraint message_reports_message_reporter_key do nothing;
+  created := found;
+end
+$$;
+
+-- Name: FUNCTION report_message(message_id uuid, reason text, note text, OUT created boolean); Type: COMMENT; Schema: chat; Owner: -
+
+COMMENT ON FUNCTION chat.report_message(message_id uuid, reason text, note text, OUT created boolean) IS 'Tells the moderators of a message, with what it says now. False: the caller has reported it before.';
 
 -- Name: report_presence(uuid, text, integer, timestamp with time zone); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -3362,6 +3494,28 @@ CREATE VIEW chat.memberships AS
 
 COMMENT ON VIEW chat.memberships IS 'One row per person and team of the host application. Written by chat.install_host_mapping().';
 
+-- Name: message_reports; Type: TABLE; Schema: chat; Owner: -
+
+CREATE TABLE chat.message_reports (
+    id uuid DEFAULT gen_random_uuid() NOT NULL,
+    message_id uuid,
+    conversation_id uuid,
+    reporter_id uuid,
+    sender_id uuid,
+    reason text NOT NULL,
+    note text,
+    content text NOT NULL,
+    file_url text,
+    sent_at timestamp with time zone NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT message_reports_note_is_short CHECK ((char_length(note) <= 2000)),
+    CONSTRAINT message_reports_reason_is_known CHECK ((reason = ANY (ARRAY['spam'::text, 'harassment'::text, 'hate'::text, 'violence'::text, 'sexual'::text, 'illegal'::text, 'other'::text])))
+);
+
+-- Name: TABLE message_reports; Type: COMMENT; Schema: chat; Owner: -
+
+COMMENT ON TABLE chat.message_reports IS 'Messages that somebody found wrong, as they were then. For moderators alone: not even the reporter reads it.';
+
 -- Name: message_requests; Type: TABLE; Schema: chat; Owner: -
 
 CREATE TABLE chat.message_requests (
@@ -3528,6 +3682,19 @@ CREATE TABLE public.message_hides (
 -- Name: TABLE message_hides; Type: COMMENT; Schema: public; Owner: -
 
 COMMENT ON TABLE public.message_hides IS 'Messages that somebody deleted for themselves alone.';
+
+-- Name: message_pins; Type: TABLE; Schema: public; Owner: -
+
+CREATE TABLE public.message_pins (
+    message_id uuid NOT NULL,
+    conversation_id uuid NOT NULL,
+    pinned_by uuid,
+    created_at timestamp with time zone DEFAULT now() NOT NULL
+);
+
+-- Name: TABLE message_pins; Type: COMMENT; Schema: public; Owner: -
+
+COMMENT ON TABLE public.message_pins IS 'Messages held up for all members of their conversation. Changes the rev of the message.';
 
 -- Name: message_reactions; Type: TABLE; Schema: public; Owner: -
 
@@ -4323,6 +4490,16 @@ ALTER TABLE ONLY auth.users
 ALTER TABLE ONLY chat.config
     ADD CONSTRAINT config_pkey PRIMARY KEY (key);
 
+-- Name: message_reports message_reports_message_reporter_key; Type: CONSTRAINT; Schema: chat; Owner: -
+
+ALTER TABLE ONLY chat.message_reports
+    ADD CONSTRAINT message_reports_message_reporter_key UNIQUE (message_id, reporter_id);
+
+-- Name: message_reports message_reports_pkey; Type: CONSTRAINT; Schema: chat; Owner: -
+
+ALTER TABLE ONLY chat.message_reports
+    ADD CONSTRAINT message_reports_pkey PRIMARY KEY (id);
+
 -- Name: message_requests message_requests_pkey; Type: CONSTRAINT; Schema: chat; Owner: -
 
 ALTER TABLE ONLY chat.message_requests
@@ -4362,6 +4539,11 @@ ALTER TABLE ONLY public.message_edits
 
 ALTER TABLE ONLY public.message_hides
     ADD CONSTRAINT message_hides_pkey PRIMARY KEY (user_id, message_id);
+
+-- Name: message_pins message_pins_pkey; Type: CONSTRAINT; Schema: public; Owner: -
+
+ALTER TABLE ONLY public.message_pins
+    ADD CONSTRAINT message_pins_pkey PRIMARY KEY (message_id);
 
 -- Name: message_reactions message_reactions_message_user_reaction_key; Type: CONSTRAINT; Schema: public; Owner: -
 
@@ -4578,6 +4760,18 @@ ALTER TABLE ONLY realtime.messages_2026_12_24
 ALTER TABLE ONLY realtime.messages_default
     ADD CONSTRAINT messages_default_pkey PRIMARY KEY (id, inserted_at);
 
+-- Name: message_reports_conversation_idx; Type: INDEX; Schema: chat; Owner: -
+
+CREATE INDEX message_reports_conversation_idx ON chat.message_reports USING btree (conversation_id);
+
+-- Name: message_reports_reporter_idx; Type: INDEX; Schema: chat; Owner: -
+
+CREATE INDEX message_reports_reporter_idx ON chat.message_reports USING btree (reporter_id);
+
+-- Name: message_reports_sender_idx; Type: INDEX; Schema: chat; Owner: -
+
+CREATE INDEX message_reports_sender_idx ON chat.message_reports USING btree (sender_id);
+
 -- Name: conversation_receipts_user_idx; Type: INDEX; Schema: public; Owner: -
 
 CREATE INDEX conversation_receipts_user_idx ON public.conversation_receipts USING btree (user_id);
@@ -4589,6 +4783,14 @@ CREATE INDEX message_drafts_conversation_idx ON public.message_drafts USING btre
 -- Name: message_hides_message_idx; Type: INDEX; Schema: public; Owner: -
 
 CREATE INDEX message_hides_message_idx ON public.message_hides USING btree (message_id);
+
+-- Name: message_pins_conversation_idx; Type: INDEX; Schema: public; Owner: -
+
+CREATE INDEX message_pins_conversation_idx ON public.message_pins USING btree (conversation_id, created_at DESC);
+
+-- Name: message_pins_pinned_by_idx; Type: INDEX; Schema: public; Owner: -
+
+CREATE INDEX message_pins_pinned_by_idx ON public.message_pins USING btree (pinned_by);
 
 -- Name: message_reactions_user_idx; Type: INDEX; Schema: public; Owner: -
 
@@ -5134,6 +5336,26 @@ CREATE TRIGGER user_messages_30_count_removed AFTER DELETE ON public.user_messag
 
 CREATE TRIGGER user_presence_10_settle BEFORE INSERT OR UPDATE ON public.user_presence FOR EACH ROW EXECUTE FUNCTION chat.settle_presence();
 
+-- Name: message_reports message_reports_conversation_id_fkey; Type: FK CONSTRAINT; Schema: chat; Owner: -
+
+ALTER TABLE ONLY chat.message_reports
+    ADD CONSTRAINT message_reports_conversation_id_fkey FOREIGN KEY (conversation_id) REFERENCES public.user_conversations(id) ON DELETE SET NULL;
+
+-- Name: message_reports message_reports_message_id_fkey; Type: FK CONSTRAINT; Schema: chat; Owner: -
+
+ALTER TABLE ONLY chat.message_reports
+    ADD CONSTRAINT message_reports_message_id_fkey FOREIGN KEY (message_id) REFERENCES public.user_messages(id) ON DELETE SET NULL;
+
+-- Name: message_reports message_reports_reporter_id_fkey; Type: FK CONSTRAINT; Schema: chat; Owner: -
+
+ALTER TABLE ONLY chat.message_reports
+    ADD CONSTRAINT message_reports_reporter_id_fkey FOREIGN KEY (reporter_id) REFERENCES auth.users(id) ON DELETE SET NULL;
+
+-- Name: message_reports message_reports_sender_id_fkey; Type: FK CONSTRAINT; Schema: chat; Owner: -
+
+ALTER TABLE ONLY chat.message_reports
+    ADD CONSTRAINT message_reports_sender_id_fkey FOREIGN KEY (sender_id) REFERENCES auth.users(id) ON DELETE SET NULL;
+
 -- Name: message_requests message_requests_message_id_fkey; Type: FK CONSTRAINT; Schema: chat; Owner: -
 
 ALTER TABLE ONLY chat.message_requests
@@ -5173,6 +5395,16 @@ ALTER TABLE ONLY public.message_hides
 
 ALTER TABLE ONLY public.message_hides
     ADD CONSTRAINT message_hides_user_id_fkey FOREIGN KEY (user_id) REFERENCES auth.users(id) ON DELETE CASCADE;
+
+-- Name: message_pins message_pins_message_fkey; Type: FK CONSTRAINT; Schema: public; Owner: -
+
+ALTER TABLE ONLY public.message_pins
+    ADD CONSTRAINT message_pins_message_fkey FOREIGN KEY (message_id, conversation_id) REFERENCES public.user_messages(id, conversation_id) ON DELETE CASCADE;
+
+-- Name: message_pins message_pins_pinned_by_fkey; Type: FK CONSTRAINT; Schema: public; Owner: -
+
+ALTER TABLE ONLY public.message_pins
+    ADD CONSTRAINT message_pins_pinned_by_fkey FOREIGN KEY (pinned_by) REFERENCES auth.users(id) ON DELETE SET NULL;
 
 -- Name: message_reactions message_reactions_message_fkey; Type: FK CONSTRAINT; Schema: public; Owner: -
 
@@ -5274,6 +5506,10 @@ CREATE POLICY "members read earlier wordings" ON public.message_edits FOR SELECT
 
 CREATE POLICY "members read the messages of their conversations" ON public.user_messages FOR SELECT TO authenticated USING ((conversation_id IN ( SELECT chat.my_conversation_ids() AS my_conversation_ids)));
 
+-- Name: message_pins members see the pins of their conversations; Type: POLICY; Schema: public; Owner: -
+
+CREATE POLICY "members see the pins of their conversations" ON public.message_pins FOR SELECT TO authenticated USING ((conversation_id IN ( SELECT chat.my_conversation_ids() AS my_conversation_ids)));
+
 -- Name: message_reactions members see the reactions of their conversations; Type: POLICY; Schema: public; Owner: -
 
 CREATE POLICY "members see the reactions of their conversations" ON public.message_reactions FOR SELECT TO authenticated USING ((conversation_id IN ( SELECT chat.my_conversation_ids() AS my_conversation_ids)));
@@ -5301,6 +5537,10 @@ ALTER TABLE public.message_edits ENABLE ROW LEVEL SECURITY;
 -- Name: message_hides; Type: ROW SECURITY; Schema: public; Owner: -
 
 ALTER TABLE public.message_hides ENABLE ROW LEVEL SECURITY;
+
+-- Name: message_pins; Type: ROW SECURITY; Schema: public; Owner: -
+
+ALTER TABLE public.message_pins ENABLE ROW LEVEL SECURITY;
 
 -- Name: message_reactions; Type: ROW SECURITY; Schema: public; Owner: -
 
@@ -5891,6 +6131,16 @@ GRANT ALL ON FUNCTION chat.my_conversation_ids() TO authenticated;
 REVOKE ALL ON FUNCTION chat.open_conversation(other_user_id uuid, OUT conversation_id uuid, OUT created boolean) FROM PUBLIC;
 GRANT ALL ON FUNCTION chat.open_conversation(other_user_id uuid, OUT conversation_id uuid, OUT created boolean) TO authenticated;
 
+-- Name: FUNCTION pin_message(message_id uuid, present boolean); Type: ACL; Schema: chat; Owner: -
+
+REVOKE ALL ON FUNCTION chat.pin_message(message_id uuid, present boolean) FROM PUBLIC;
+GRANT ALL ON FUNCTION chat.pin_message(message_id uuid, present boolean) TO authenticated;
+
+-- Name: FUNCTION pin_page(conversation_id uuid, max_rows integer, before_pinned_at timestamp with time zone, before_id uuid); Type: ACL; Schema: chat; Owner: -
+
+REVOKE ALL ON FUNCTION chat.pin_page(conversation_id uuid, max_rows integer, before_pinned_at timestamp with time zone, before_id uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION chat.pin_page(conversation_id uuid, max_rows integer, before_pinned_at timestamp with time zone, before_id uuid) TO authenticated;
+
 -- Name: FUNCTION place_message(); Type: ACL; Schema: chat; Owner: -
 
 REVOKE ALL ON FUNCTION chat.place_message() FROM PUBLIC;
@@ -5932,6 +6182,11 @@ GRANT ALL ON FUNCTION chat.refuse(code text, detail text) TO service_role;
 -- Name: FUNCTION replace_host_view(view_name text, query text, host_table regclass); Type: ACL; Schema: chat; Owner: -
 
 REVOKE ALL ON FUNCTION chat.replace_host_view(view_name text, query text, host_table regclass) FROM PUBLIC;
+
+-- Name: FUNCTION report_message(message_id uuid, reason text, note text, OUT created boolean); Type: ACL; Schema: chat; Owner: -
+
+REVOKE ALL ON FUNCTION chat.report_message(message_id uuid, reason text, note text, OUT created boolean) FROM PUBLIC;
+GRANT ALL ON FUNCTION chat.report_message(message_id uuid, reason text, note text, OUT created boolean) TO authenticated;
 
 -- Name: FUNCTION report_presence(user_id uuid, status text, device_count integer, expires_at timestamp with time zone); Type: ACL; Schema: chat; Owner: -
 
@@ -6059,6 +6314,10 @@ GRANT ALL ON TABLE auth.users TO service_role;
 
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE chat.config TO service_role;
 
+-- Name: TABLE message_reports; Type: ACL; Schema: chat; Owner: -
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE chat.message_reports TO service_role;
+
 -- Name: TABLE message_requests; Type: ACL; Schema: chat; Owner: -
 
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE chat.message_requests TO service_role;
@@ -6135,6 +6394,11 @@ GRANT SELECT ON TABLE public.message_edits TO authenticated;
 
 GRANT ALL ON TABLE public.message_hides TO service_role;
 GRANT SELECT ON TABLE public.message_hides TO authenticated;
+
+-- Name: TABLE message_pins; Type: ACL; Schema: public; Owner: -
+
+GRANT ALL ON TABLE public.message_pins TO service_role;
+GRANT SELECT ON TABLE public.message_pins TO authenticated;
 
 -- Name: TABLE message_reactions; Type: ACL; Schema: public; Owner: -
 

@@ -11,10 +11,12 @@ mod history;
 mod limits;
 mod message_changes;
 mod messages;
+mod pins;
 mod preferences;
 mod presence;
 mod reactions;
 mod reading;
+mod reports;
 mod search;
 
 use axum::Router;
@@ -95,6 +97,7 @@ pub fn routes(state: ChatState) -> Router {
             "/conversations/{id}/read",
             post(reading::mark_conversation_read),
         )
+        .route("/conversations/{id}/pins", get(pins::list_pins))
         .route(
             "/conversations/{id}/unread",
             post(conversation_settings::mark_conversation_unread),
@@ -123,6 +126,11 @@ pub fn routes(state: ChatState) -> Router {
             "/messages/{id}/history",
             get(message_changes::list_earlier_wordings),
         )
+        .route(
+            "/messages/{id}/pin",
+            put(pins::pin_message).delete(pins::unpin_message),
+        )
+        .route("/messages/{id}/report", post(reports::report_message))
         .route(
             "/messages/{id}/reactions",
             get(reactions::list_reactions).post(reactions::react),

@@ -17,7 +17,7 @@ from tests.scene s, unnest(array['ben', 'zoe', 'ada', 'sue', 'anon', 'service_ro
 where s.actor = 'ana';
 grant select on tests.scene to public;
 
--- in each: a message of Ana's that she edited, one of the other's that she reacted to and hid, a draft of hers
+-- in each: a message of Ana's that she edited and pinned and the other one reported, one of the other's that she reacted to and hid, a draft of hers
 do $$
 declare
   place record;
@@ -29,9 +29,12 @@ begin
     theirs := tests.message(place.other, place.conversation, 'from the other');
     perform tests.act_as('ana');
     perform chat.edit_message(hers, 'from Ana, edited');
+    perform chat.pin_message(hers);
     perform chat.react(theirs, '👍');
     perform chat.hide_message(theirs);
     perform chat.set_conversation_settings(place.conversation, '{"draft": "I was about to say"}');
+    perform tests.act_as(place.other);
+    perform chat.report_message(hers, 'spam');
     perform tests.act_as('owner');
   end loop;
 end
@@ -97,6 +100,16 @@ insert into tests.grid values
 ('reactions as Ben',            'insert', 'insert into message_reactions (message_id, user_id, reaction) select m.id, tests.id(''ben''), ''🎉'' from tests.first_message($conversation) m', 'refused', '1', 'refused', 'refused', 'refused', 'refused', 'refused', 'refused', '1'),
 ('reactions',                   'update', 'update message_reactions set reaction = ''x'' where conversation_id = $conversation',             'refused', 'refused', 'refused', 'refused', 'refused', 'refused', 'refused', 'refused', 'error'),
 ('Ana''s reactions',            'delete', 'delete from message_reactions where conversation_id = $conversation',                             '1',       '0',       '0',       '0',       '0',       'refused', '0',       '0',       '1'),
+
+('pins',                        'select', 'select from message_pins where conversation_id = $conversation',                                  '1',       '1',       '0',       '0',       '0',       'refused', '1',       '0',       '1'),
+('pins',                        'insert', 'insert into message_pins (message_id, conversation_id) select m.id, $conversation from tests.first_message($conversation) m', 'refused', 'refused', 'refused', 'refused', 'refused', 'refused', 'refused', 'refused', 'error'),
+('pins',                        'update', 'update message_pins set pinned_by = $me where conversation_id = $conversation',                   'refused', 'refused', 'refused', 'refused', 'refused', 'refused', 'refused', 'refused', '1'),
+('pins',                        'delete', 'delete from message_pins where conversation_id = $conversation',                                  'refused', 'refused', 'refused', 'refused', 'refused', 'refused', 'refused', 'refused', '1'),
+
+('reports',                     'select', 'select from chat.message_reports',                                                                     'refused', 'refused', 'refused', 'refused', 'refused', 'refused', 'refused', 'refused', '3'),
+('reports',                     'insert', 'insert into chat.message_reports (reporter_id, reason, content, sent_at) values ($me, ''spam'', '''', now())', 'refused', 'refused', 'refused', 'refused', 'refused', 'refused', 'refused', 'refused', '1'),
+('reports',                     'update', 'update chat.message_reports set note = ''''',                                                          'refused', 'refused', 'refused', 'refused', 'refused', 'refused', 'refused', 'refused', '3'),
+('reports',                     'delete', 'delete from chat.message_reports',                                                                     'refused', 'refused', 'refused', 'refused', 'refused', 'refused', 'refused', 'refused', '3'),
 
 ('Ana''s presence',             'select', 'select from user_presence where user_id = tests.id(''ana'')',                                     '1',       '1',       '0',       '1',       '0',       'refused', '1',       '1',       '1'),
 ('own presence',                'upsert', 'insert into user_presence (user_id, status) values ($me, ''away'') on conflict (user_id) do update set user_id = excluded.user_id, status = excluded.status', '1', '1', '1', '1', '1', 'refused', '1', '1', '1'),

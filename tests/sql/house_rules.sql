@@ -39,7 +39,8 @@ where has_function_privilege('authenticated', f.oid, 'execute')
   and (select count(*) from unnest(p.proargtypes) t (oid) where t.oid = 'uuid'::regtype) > 1
   and f.name not in ('get_or_create_conversation(uuid,uuid)', 'chat.mark_read(uuid,uuid)', 'chat.mark_unread(uuid,uuid)', 'mark_conversation_read(uuid,uuid)',
     'chat.send_message(uuid,text,text,text,text,uuid,uuid[],jsonb,text,text,bigint,text)',
-    -- finds nothing but the caller's own
+    -- find nothing but the caller's own
+    'chat.pin_page(uuid,integer,timestamp with time zone,uuid)',
     'chat.search_messages(text,uuid,uuid,timestamp with time zone,timestamp with time zone,text,boolean,integer,timestamp with time zone,uuid)');
 
 -- the tables that are ours

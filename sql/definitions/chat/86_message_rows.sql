@@ -105,6 +105,7 @@ begin
       'mentions', m.mentions,
       'sender', coalesce(sender.card, case when m.sender_id is not null then json_build_object('id', m.sender_id) end),
       'reactions', coalesce(reactions.list, '[]'),
+      'is_pinned', pin.message_id is not null,
       'attachments', '[]'::json,
       'delivery_status', case
         when m.sender_id = caller and read.by_others then 'read'
@@ -118,6 +119,7 @@ begin
   left join people sender on sender.conversation_id = m.conversation_id and sender.user_id = m.sender_id
   left join public.user_messages replied on replied.id = m.reply_to_id
   left join reactions on reactions.message_id = m.id
+  left join public.message_pins pin on pin.message_id = m.id
   cross join lateral (
     select
       coalesce(array_agg(p.user_id order by p.user_id) filter (where p.last_read_seq >= m.seq), '{}') as by,

@@ -15,6 +15,7 @@ begin
     'public.message_hides',
     'public.message_drafts',
     'public.message_reactions',
+    'public.message_pins',
     'public.user_presence',
     'public.user_blocks',
     'public.user_notification_preferences'
@@ -31,9 +32,9 @@ $$;
 -- of an identity column: nobody needs it to insert
 revoke all on sequence public.message_edits_id_seq from public, anon, authenticated;
 
-revoke all on chat.config, chat.message_requests, chat.schema_migrations, chat.schema_definitions
+revoke all on chat.config, chat.message_requests, chat.message_reports, chat.schema_migrations, chat.schema_definitions
   from public, anon, authenticated;
-grant select, insert, update, delete on chat.config, chat.message_requests to service_role;
+grant select, insert, update, delete on chat.config, chat.message_requests, chat.message_reports to service_role;
 grant select on chat.schema_migrations, chat.schema_definitions to service_role;
 
 -- ----------------------------------------------------------------------------------- user_conversations
@@ -145,6 +146,16 @@ drop policy if exists "people take back their own reactions" on public.message_r
 create policy "people take back their own reactions" on public.message_reactions
   for delete to authenticated
   using (user_id = (select auth.uid()) and conversation_id in (select chat.my_conversation_ids()));
+
+-- ----------------------------------------------------------------------------------------- message_pins
+-- pinned by chat.pin_message()
+
+grant select on public.message_pins to authenticated;
+
+drop policy if exists "members see the pins of their conversations" on public.message_pins;
+create policy "members see the pins of their conversations" on public.message_pins
+  for select to authenticated
+  using (conversation_id in (select chat.my_conversation_ids()));
 
 -- ---------------------------------------------------------------------------------------- user_presence
 

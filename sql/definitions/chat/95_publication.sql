@@ -1,5 +1,5 @@
 -- The tables whose changes subscribers may follow, each as far as their policies let them.
--- Never here: blocks, drafts, edits, hides, preferences.
+-- Never here: blocks, drafts, edits, hides, pins, preferences, reports.
 
 do $$
 declare

@@ -80,6 +80,7 @@ async fn a_message_has_every_field() {
         "mentions",
         "sender",
         "reactions",
+        "is_pinned",
         "attachments",
         "delivery_status",
     ]
@@ -90,7 +91,7 @@ async fn a_message_has_every_field() {
         "message_type": "text", "file_url": null, "file_name": null, "file_size": null, "file_type": null,
         "is_edited": false, "edited_at": null, "is_deleted": false, "deleted_at": null, "read_by": [],
         "metadata": { "thread": 1 }, "client_message_id": "c-1", "seq": 1, "rev": 1, "reply_to_id": null,
-        "reply_to": null, "mentions": [Ben.id()], "reactions": [], "attachments": [], "delivery_status": "sent",
+        "reply_to": null, "mentions": [Ben.id()], "reactions": [], "is_pinned": false, "attachments": [], "delivery_status": "sent",
     });
     for (name, value) in exact.as_object().unwrap() {
         assert_eq!(&row[name], value, "{name}");

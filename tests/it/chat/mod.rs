@@ -5,6 +5,7 @@ mod conversations;
 mod message_changes;
 mod messages;
 mod people;
+mod pins;
 mod presence;
 mod protocol;
 mod reactions;

@@ -1,0 +1,95 @@
+-- Pins. Each changes its message, so that whoever fetches what changed gets it whole.
+
+create or replace function chat.pin_message(message_id uuid, present boolean default true)
+returns void
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  message record;
+begin
+  -- the message's own lock: whoever pins and whoever deletes come one after the other
+  select m.id, m.conversation_id, m.is_deleted into message
+  from public.user_messages m
+  where m.id = pin_message.message_id and m.conversation_id in (select chat.my_conversation_ids())
+  for no key update;
+  if not found then
+    perform chat.refuse('not_found');
+  end if;
+  if not chat.can_send(message.conversation_id) then
+    perform chat.refuse('not_allowed_recipient');
+  end if;
+
+  if not present then
+    delete from public.message_pins p where p.message_id = message.id;
+  elsif message.is_deleted then
+    perform chat.refuse('message_deleted');
+  else
+    insert into public.message_pins (message_id, conversation_id, pinned_by)
+    values (message.id, message.conversation_id, auth.uid())
+    on conflict on constraint message_pins_pkey do nothing;
+  end if;
+
+  if found then
+    -- any other rev asks the trigger of user_messages for the next one
+    update public.user_messages m set rev = m.rev + 1 where m.id = message.id;
+  end if;
+end
+$$;
+
+comment on function chat.pin_message(uuid, boolean) is
+  'Holds a message up for everybody in its conversation, or no longer. Asked again it does nothing.';
+
+revoke all on function chat.pin_message(uuid, boolean) from public;
+grant execute on function chat.pin_message(uuid, boolean) to authenticated;
+
+-- before_*: the page behind the pin of that moment on that message.
+create or replace function chat.pin_page(
+  conversation_id uuid,
+  max_rows int default 50,
+  before_pinned_at timestamptz default null,
+  before_id uuid default null
+)
+returns table (message_id uuid, pinned_at timestamptz, rev bigint, "row" json)
+language plpgsql
+stable
+set search_path = ''
+set timezone = 'UTC'
+as $$
+declare
+  cleared bigint;
+  page uuid[];
+begin
+  select m.cleared_seq into cleared
+  from public.user_conversation_members m
+  where m.conversation_id = pin_page.conversation_id and m.user_id = auth.uid() and m.left_at is null;
+  if not found then
+    perform chat.refuse('not_found');
+  end if;
+
+  page := array(
+    select p.message_id
+    from public.message_pins p
+    join public.user_messages m on m.id = p.message_id
+    where p.conversation_id = pin_page.conversation_id
+      and m.seq > cleared
+      and not exists (select from public.message_hides h where h.user_id = auth.uid() and h.message_id = p.message_id)
+      and (before_pinned_at is null or (p.created_at, p.message_id) < (before_pinned_at, before_id))
+    order by p.created_at desc, p.message_id desc
+    limit least(greatest(coalesce(max_rows, 50), 1), 101)
+  );
+
+  return query
+  select r.message_id, p.created_at, r.rev, r."row"
+  from chat.message_rows(page) r
+  join public.message_pins p on p.message_id = r.message_id
+  order by p.created_at desc, p.message_id desc;
+end
+$$;
+
+comment on function chat.pin_page(uuid, int, timestamptz, uuid) is
+  'The pinned messages of a conversation of the caller''s, the last pinned first, without what they cleared or hid.';
+
+revoke all on function chat.pin_page(uuid, int, timestamptz, uuid) from public;
+grant execute on function chat.pin_page(uuid, int, timestamptz, uuid) to authenticated;

@@ -1,0 +1,44 @@
+-- Reports of messages, for those who moderate.
+
+create or replace function chat.report_message(message_id uuid, reason text, note text default null, out created boolean)
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  message record;
+begin
+  if (reason in ('spam', 'harassment', 'hate', 'violence', 'sexual', 'illegal', 'other')) is not true then
+    perform chat.refuse('validation_failed', 'reason is spam, harassment, hate, violence, sexual, illegal or other');
+  end if;
+  if char_length(note) > 2000 then
+    perform chat.refuse('validation_failed', 'note has at most 2000 characters');
+  end if;
+  select m.* into message
+  from public.user_messages m
+  where m.id = report_message.message_id and m.conversation_id in (select chat.my_conversation_ids());
+  if not found then
+    perform chat.refuse('not_found');
+  end if;
+  if message.sender_id = auth.uid() then
+    perform chat.refuse('validation_failed', 'Nobody reports their own message');
+  end if;
+  if message.is_deleted then
+    perform chat.refuse('message_deleted');
+  end if;
+
+  insert into chat.message_reports (message_id, conversation_id, reporter_id, sender_id, reason, note, content, file_url, sent_at)
+  values (
+    message.id, message.conversation_id, auth.uid(), message.sender_id, report_message.reason, report_message.note,
+    message.content, message.file_url, message.created_at
+  )
+  on conflict on constraint message_reports_message_reporter_key do nothing;
+  created := found;
+end
+$$;
+
+comment on function chat.report_message(uuid, text, text) is
+  'Tells the moderators of a message, with what it says now. False: the caller has reported it before.';
+
+revoke all on function chat.report_message(uuid, text, text) from public;
+grant execute on function chat.report_message(uuid, text, text) to authenticated;

@@ -1,0 +1,96 @@
+//! Messages that are held up for everybody in their conversation.
+
+use axum::extract::{OriginalUri, State};
+use axum::http::StatusCode;
+use axum::response::Response;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::column;
+use crate::db::Db;
+use crate::http::input::{Parameters, PathId};
+use crate::http::pagination::{self, Page};
+use crate::http::{ApiError, Caller};
+
+/// Rows of a page that names no limit, and at most.
+const DEFAULT_LIMIT: i32 = 50;
+const MAX_LIMIT: i32 = 100;
+
+const PIN: &str = "select chat.pin_message($1::uuid, $2::boolean)";
+
+const LIST: &str = "\
+    select r.row::text, r.pinned_at, r.message_id, r.rev \
+    from chat.pin_page($1::uuid, $2::int, $3::timestamptz, $4::uuid) r";
+
+/// Behind which pin a page begins.
+#[derive(Serialize, Deserialize)]
+struct Position {
+    /// In microseconds since the epoch, as exact as PostgreSQL is.
+    pinned_at_us: i64,
+    message_id: Uuid,
+}
+
+/// `PUT /messages/{id}/pin`.
+pub(super) async fn pin_message(
+    caller: Caller,
+    State(db): State<Db>,
+    PathId(id): PathId,
+) -> Result<StatusCode, ApiError> {
+    db.query_as(&caller.claims, PIN, &[&id, &true]).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// `DELETE /messages/{id}/pin`, whether or not it is pinned.
+pub(super) async fn unpin_message(
+    caller: Caller,
+    State(db): State<Db>,
+    PathId(id): PathId,
+) -> Result<StatusCode, ApiError> {
+    db.query_as(&caller.claims, PIN, &[&id, &false]).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// `GET /conversations/{id}/pins`: the last pinned first.
+pub(super) async fn list_pins(
+    caller: Caller,
+    State(db): State<Db>,
+    PathId(conversation): PathId,
+    OriginalUri(uri): OriginalUri,
+    parameters: Parameters,
+) -> Result<Response, ApiError> {
+    let limit = pagination::limit(&parameters, DEFAULT_LIMIT, MAX_LIMIT)?;
+    let from: Option<Position> = parameters
+        .text("cursor")
+        .map(pagination::position)
+        .transpose()?;
+    let message_id = from.as_ref().map(|from| from.message_id);
+    let pinned_at = from
+        .map(|from| Timestamp::from_microsecond(from.pinned_at_us))
+        .transpose()
+        .map_err(|_| pagination::foreign_cursor())?;
+    // One more than asked for tells whether there is another page.
+    let rows = db
+        .query_as(
+            &caller.claims,
+            LIST,
+            &[&conversation, &(limit + 1), &pinned_at, &message_id],
+        )
+        .await?;
+    let limit = usize::try_from(limit).unwrap_or_default();
+    let mut page = Page::default();
+    for row in rows.iter().take(limit) {
+        page.rows.push(column(row, 0)?);
+        page.rev = page.rev.max(Some(column(row, 3)?));
+    }
+    if rows.len() > limit
+        && let Some(last) = rows.iter().take(limit).last()
+    {
+        let pinned_at: Timestamp = column(last, 1)?;
+        page.next_cursor = Some(pagination::cursor(&Position {
+            pinned_at_us: pinned_at.as_microsecond(),
+            message_id: column(last, 2)?,
+        })?);
+    }
+    Ok(page.respond(&uri, &parameters))
+}
