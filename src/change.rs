@@ -205,6 +205,8 @@ pub struct TimestampMicros(pub i64);
 pub struct ChangeTransaction {
     /// The commit record's position: transactions arrive in its order.
     pub commit_lsn: Lsn,
+    /// Its number, by which the database tells whether a snapshot sees it.
+    pub xid: u32,
     /// When it was committed.
     pub committed_at: TimestampMicros,
     /// Position among the transaction's row changes of `changes[0]`, counted from 0. With

@@ -174,6 +174,8 @@ fn transaction(relation: &Arc<Relation>, id: u64, rooms: u64) -> Arc<ChangeTrans
     Arc::new(ChangeTransaction {
         commit_lsn: Lsn(id + 1),
         committed_at: TimestampMicros(0),
+        // The first of all: every snapshot sees it.
+        xid: 3,
         first_ordinal: 0,
         changes: vec![ChangeEvent {
             relation: Arc::clone(relation),

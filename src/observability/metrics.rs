@@ -174,6 +174,8 @@ pub struct VisibilityMetrics {
     pub bisections: Counter,
     /// Questions asked again because the database was away.
     pub retries: Counter,
+    /// Looks at which a committed transaction was not yet visible, and its changes waited.
+    pub commit_waits: Counter,
     /// Times the catalogue was read anew because it had changed.
     pub catalog_loads: Counter,
     /// Seconds that the questions of one batch took.
@@ -191,6 +193,7 @@ impl Default for VisibilityMetrics {
             unanswered: Counter::default(),
             bisections: Counter::default(),
             retries: Counter::default(),
+            commit_waits: Counter::default(),
             catalog_loads: Counter::default(),
             // 0.2 ms to 13 s
             ask_seconds: Histogram::new(exponential_buckets(0.0002, 3.0, 11)),
@@ -232,6 +235,11 @@ impl VisibilityMetrics {
                 "retries",
                 "Questions repeated because the database was away",
                 &self.retries,
+            ),
+            (
+                "commit_waits",
+                "Looks at which a committed transaction was not yet visible",
+                &self.commit_waits,
             ),
             (
                 "catalog_loads",

@@ -166,6 +166,7 @@ pub(super) struct Assembler {
 struct Open {
     commit_lsn: Lsn,
     committed_at: TimestampMicros,
+    xid: u32,
     skip: Skip,
     /// Ordinal of the next change of this transaction.
     next_ordinal: u64,
@@ -204,8 +205,8 @@ impl Assembler {
             WalMessage::Begin {
                 commit_lsn,
                 committed_at,
-                ..
-            } => self.begin(commit_lsn, committed_at, position),
+                xid,
+            } => self.begin(commit_lsn, committed_at, xid, position),
             WalMessage::Commit {
                 commit_lsn,
                 end_lsn,
@@ -245,6 +246,7 @@ impl Assembler {
         &mut self,
         commit_lsn: Lsn,
         committed_at: TimestampMicros,
+        xid: u32,
         position: &Position,
     ) -> Result<Step, AssembleError> {
         if self.open.is_some() {
@@ -253,6 +255,7 @@ impl Assembler {
         self.open = Some(Open {
             commit_lsn,
             committed_at,
+            xid,
             skip: position.skip(commit_lsn),
             next_ordinal: 0,
             changes: Vec::new(),
@@ -356,6 +359,7 @@ impl Open {
             transaction: ChangeTransaction {
                 commit_lsn: self.commit_lsn,
                 committed_at: self.committed_at,
+                xid: self.xid,
                 first_ordinal: changes_end - changes.len() as u64,
                 changes,
                 is_last,

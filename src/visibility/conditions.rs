@@ -11,7 +11,6 @@ use super::delivery::Payload;
 use super::inquiry::{Inputs, Item, Outcome, QUERY_CANCELED, Stale};
 use super::predicate::Test;
 use super::resolution::{Groups, Resolution, add, unanswered_text};
-use super::resolve::Resolver;
 use super::row_access::condition_question;
 use super::subscription::Subscription;
 use crate::change::ColumnValue;
@@ -101,7 +100,7 @@ impl Conditions<'_> {
             });
         }
         let resolver = resolution.resolver;
-        let outcomes = outcomes(resolver, items, may_be_stale).await?;
+        let outcomes = outcomes(resolution, items, may_be_stale).await?;
         let answers: Vec<(HashSet<u32>, HashMap<u32, String>)> = outcomes
             .into_iter()
             .map(|outcome| {
@@ -138,10 +137,11 @@ impl Conditions<'_> {
 /// Asks everything, a few conditions of each identity at once. When one of them takes too long, the
 /// others of that identity are not asked about any more: they count as if they did, too.
 async fn outcomes(
-    resolver: &Resolver,
+    resolution: &Resolution<'_>,
     items: Vec<Item>,
     may_be_stale: bool,
 ) -> Result<Vec<Outcome>, Stale> {
+    let resolver = resolution.resolver;
     let mut outcomes: Vec<Outcome> = items.iter().map(|_| Outcome::default()).collect();
     // By the asker's address, of which there is one for each identity.
     let mut asked_of: HashMap<usize, usize> = HashMap::new();
@@ -169,7 +169,7 @@ async fn outcomes(
                 .collect();
         }
         let questions: Vec<Item> = asked.iter().map(|place| items[*place].clone()).collect();
-        let answers = resolver.settle(&questions, may_be_stale).await?;
+        let answers = resolution.ask(&questions, may_be_stale).await?;
         for (place, outcome) in asked.into_iter().zip(answers) {
             let mut failures = outcome.failed.iter();
             if failures.any(|(_, sqlstate)| sqlstate == QUERY_CANCELED) {

@@ -10,7 +10,7 @@
 //! 2. `predicate` decides filters whose types are reproduced exactly.
 //! 3. `row_access` looks at rights and policies in the `catalog`. No row-level security, no
 //!    policy, a role that bypasses: no question is needed.
-//! 4. Otherwise `inquiry` has PostgreSQL evaluate the policies on the row image, once for each
+//! 4. Otherwise `committed` waits until others see the commit, and `inquiry` has PostgreSQL evaluate the policies on the row image, once for each
 //!    identity and batch, in a transaction under that identity's role and claims (`ask`).
 //! 5. PostgreSQL decides the other filters (`conditions`), of rows that may be seen and of no others.
 //! 6. `columns` takes out what the role may not select; `record` writes JSON.
@@ -27,6 +27,7 @@
 mod ask;
 mod catalog;
 mod columns;
+mod committed;
 mod conditions;
 mod delivery;
 mod error;
@@ -54,6 +55,7 @@ use crate::observability::metrics::VisibilityMetrics;
 use crate::shutdown::Tasks;
 use ask::AskPool;
 use catalog::CatalogCache;
+use committed::CommitWatch;
 use resolve::Resolver;
 use slow_filters::SlowFilters;
 use subscription::Subscriptions;
@@ -119,11 +121,13 @@ impl Visibility {
             metrics.clone(),
             tasks,
         );
+        let commits = CommitWatch::new(connector.clone(), metrics.clone(), tasks);
         let pool = AskPool::new(connector, config.pool_size, config.statement_timeout, tasks);
         Self {
             resolver: Arc::new(Resolver {
                 subscriptions: Mutex::default(),
                 catalog,
+                commits,
                 pool,
                 metrics,
                 config: config.clone(),

@@ -6,6 +6,7 @@ use std::sync::{Arc, PoisonError};
 use super::ask::Asker;
 use super::catalog::{Catalog, Table, TableRights};
 use super::columns::{ColumnsKey, VisibleColumns, visible_columns};
+use super::committed::Commits;
 use super::conditions::{Conditions, Waiting};
 use super::delivery::{Delivery, Payload, Recipient};
 use super::inquiry::{Inputs, Item, Outcome, Stale};
@@ -26,6 +27,7 @@ pub(super) struct Resolution<'a> {
     pub(super) resolver: &'a Resolver,
     pub(super) catalog: &'a Catalog,
     pub(super) run: &'a Run<'a>,
+    pub(super) commits: &'a Commits<'a>,
 }
 
 /// What is known about a role for one run.
@@ -127,11 +129,17 @@ struct Out<'o, 'a> {
 }
 
 impl<'a> Resolution<'a> {
-    pub(super) fn new(resolver: &'a Resolver, catalog: &'a Catalog, run: &'a Run<'a>) -> Self {
+    pub(super) fn new(
+        resolver: &'a Resolver,
+        catalog: &'a Catalog,
+        run: &'a Run<'a>,
+        commits: &'a Commits<'a>,
+    ) -> Self {
         Self {
             resolver,
             catalog,
             run,
+            commits,
         }
     }
 
@@ -159,8 +167,7 @@ impl<'a> Resolution<'a> {
             }
         }
         let (items, owners) = self.items(&people, &roles, &deciders);
-        let resolver = self.resolver;
-        let outcomes = resolver.settle(&items, may_be_stale).await?;
+        let outcomes = self.ask(&items, may_be_stale).await?;
         let mut answers: HashMap<(usize, usize), Outcome> =
             owners.into_iter().zip(outcomes).collect();
         let mut conditions = Conditions::default();
@@ -181,6 +188,22 @@ impl<'a> Resolution<'a> {
             .decide(self, table, may_be_stale, &mut groups)
             .await?;
         Ok(self.deliveries(groups))
+    }
+
+    /// Asks, with snapshots that see the transactions of the batch.
+    ///
+    /// # Errors
+    /// As [`super::inquiry::settle`].
+    pub(super) async fn ask(
+        &self,
+        items: &[Item],
+        may_be_stale: bool,
+    ) -> Result<Vec<Outcome>, Stale> {
+        if items.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.commits.seen().await;
+        self.resolver.settle(items, may_be_stale).await
     }
 
     /// What is to be asked in whose name, with the place of the person and the kind of question.

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use super::ask::AskPool;
 use super::catalog::{Catalog, CatalogCache};
+use super::committed::{CommitWatch, Commits};
 use super::delivery::{Delivery, Payload, Recipient};
 use super::error::{AskError, SubscribeError};
 use super::inquiry::{Item, Outcome, Patience, Stale, settle};
@@ -20,12 +21,13 @@ use crate::observability::metrics::VisibilityMetrics;
 pub(super) struct Resolver {
     pub(super) subscriptions: Mutex<Subscriptions>,
     pub(super) catalog: CatalogCache,
+    pub(super) commits: CommitWatch,
     pub(super) pool: AskPool,
     pub(super) metrics: VisibilityMetrics,
     pub(super) config: VisibilityConfig,
     pub(super) max_record_bytes: usize,
     /// Table shapes that did not agree with the catalogue even when it had just been read:
-    /// the stream is behind or ahead of it. A std lock: held for a look-up.
+    /// the stream is behind it. A std lock: held for a look-up.
     pub(super) disagreeing: Mutex<HashMap<u32, Arc<Relation>>>,
     /// Whose filters are not applied for now.
     pub(super) slow_filters: SlowFilters,
@@ -49,10 +51,13 @@ impl Resolver {
         if runs.is_empty() {
             return Vec::new();
         }
-        if let Some(deliveries) = self.resolve_ahead(&runs).await {
+        let commits = self
+            .commits
+            .commits(batch.iter().map(|changes| changes.xid));
+        if let Some(deliveries) = self.resolve_ahead(&runs, &commits).await {
             return deliveries;
         }
-        let mut catalog = self.catalog_for(&runs).await;
+        let mut catalog = self.catalog_for(&runs, &commits).await;
         let mut deliveries = Vec::new();
         if runs
             .iter()
@@ -60,7 +65,7 @@ impl Resolver {
         {
             deliveries = self.renew_filters(&catalog, &runs).await;
             runs = self.runs(batch);
-            catalog = self.catalog_for(&runs).await;
+            catalog = self.catalog_for(&runs, &commits).await;
         }
         let roles = roles(&runs);
         let begun = Instant::now();
@@ -70,7 +75,7 @@ impl Resolver {
             // one ends early only if it found a question impossible, which it finds but once.
             let mut may_be_stale = true;
             loop {
-                let resolution = Resolution::new(self, &catalog, run);
+                let resolution = Resolution::new(self, &catalog, run, &commits);
                 match resolution.deliver(may_be_stale).await {
                     Ok(found) => {
                         deliveries.extend(found);
@@ -90,7 +95,11 @@ impl Resolver {
     /// Resolves under a reading of the catalogue that is too old while it is being verified, which
     /// would otherwise be waited for. `None` where that came to nothing: the reading is not true any
     /// more, or there is none, or it is not too old.
-    async fn resolve_ahead(&self, runs: &[Run<'_>]) -> Option<Vec<Delivery>> {
+    async fn resolve_ahead(
+        &self,
+        runs: &[Run<'_>],
+        commits: &Commits<'_>,
+    ) -> Option<Vec<Delivery>> {
         let roles = roles(runs);
         let catalog = self.catalog.expired(&roles)?;
         if runs.iter().any(|run| !run.outdated.is_empty()) || self.disagrees(&catalog, runs) {
@@ -100,7 +109,7 @@ impl Resolver {
         let ahead = async {
             let mut deliveries = Vec::new();
             for run in runs {
-                let resolution = Resolution::new(self, &catalog, run);
+                let resolution = Resolution::new(self, &catalog, run, commits);
                 deliveries.extend(resolution.deliver(true).await.ok()?);
             }
             Some(deliveries)
@@ -118,10 +127,11 @@ impl Resolver {
 
     /// A reading of the catalogue for these runs: where the stream shows another shape of a
     /// table, one from now on.
-    async fn catalog_for(&self, runs: &[Run<'_>]) -> Arc<Catalog> {
+    async fn catalog_for(&self, runs: &[Run<'_>], commits: &Commits<'_>) -> Arc<Catalog> {
         let roles = roles(runs);
         let mut catalog = self.current(&roles).await;
         if self.disagrees(&catalog, runs) {
+            commits.seen().await;
             catalog = self.renewed(&roles).await;
             self.note_disagreement(&catalog, runs);
         }

@@ -318,6 +318,8 @@ pub(crate) fn transaction(relation: &Arc<Relation>, row: RowChange) -> Arc<Chang
     Arc::new(ChangeTransaction {
         commit_lsn: Lsn(1),
         committed_at: TimestampMicros(0),
+        // The first of all: every snapshot sees it.
+        xid: 3,
         first_ordinal: 0,
         changes: vec![ChangeEvent {
             relation: Arc::clone(relation),

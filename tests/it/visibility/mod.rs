@@ -3,6 +3,7 @@
 pub(crate) mod bench;
 
 mod catalog;
+mod committed;
 mod deletes;
 mod differential;
 mod filters;

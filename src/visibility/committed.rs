@@ -1,0 +1,226 @@
+//! Waits until new snapshots see what the log says is committed.
+//!
+//! A commit record is written, and may be sent to us, before the transaction ends for everyone else: PostgreSQL takes
+//! it off the list of running transactions after that, and with synchronous replication only when the standby has
+//! answered (PostgreSQL manual 27.2.8). A question asked in between is answered as if the transaction had not
+//! been: a policy misses the membership that was inserted together with the row, the catalogue the new column.
+
+use std::time::{Duration, Instant};
+
+use tokio::sync::OnceCell;
+use tokio_postgres::Client;
+
+use super::error::AskError;
+use super::inquiry::Patience;
+use crate::db::connect::Connector;
+use crate::observability::metrics::VisibilityMetrics;
+use crate::shutdown::Tasks;
+
+/// A snapshot costs the server nothing, so its own limit only matters when it is stuck.
+const SESSION: &str = "set statement_timeout = '10s'";
+
+/// How long one look may take before its connection is given up: longer than the server's own
+/// limit, so it only matters when the network swallows packets.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// First and longest pause between two looks. What is left of a commit takes microseconds; a standby
+/// that has to answer first takes as long as it takes.
+const FIRST_PAUSE: Duration = Duration::from_millis(1);
+const LAST_PAUSE: Duration = Duration::from_millis(50);
+
+/// After how long somebody should know what everything waits for.
+const WARN_AFTER: Duration = Duration::from_secs(5);
+
+/// Looks at which transactions new snapshots see, on a connection of its own.
+pub(super) struct CommitWatch {
+    connector: Connector,
+    tasks: Tasks,
+    metrics: VisibilityMetrics,
+    /// An async lock because it stands for the connection's own turn.
+    connection: tokio::sync::Mutex<Option<Client>>,
+}
+
+/// The transactions of one batch. Waited for once, by whoever needs it first.
+pub(super) struct Commits<'a> {
+    watch: &'a CommitWatch,
+    xids: Vec<u32>,
+    seen: OnceCell<()>,
+}
+
+impl CommitWatch {
+    pub(super) fn new(connector: Connector, metrics: VisibilityMetrics, tasks: &Tasks) -> Self {
+        Self {
+            connector,
+            tasks: tasks.clone(),
+            metrics,
+            connection: tokio::sync::Mutex::new(None),
+        }
+    }
+
+    /// These transactions, which the log says are committed.
+    pub(super) fn commits(&self, xids: impl Iterator<Item = u32>) -> Commits<'_> {
+        let mut xids: Vec<u32> = xids.collect();
+        xids.sort_unstable();
+        xids.dedup();
+        Commits {
+            watch: self,
+            xids,
+            seen: OnceCell::new(),
+        }
+    }
+
+    async fn wait(&self, xids: &[u32]) {
+        let begun = Instant::now();
+        let mut is_warned = false;
+        let mut pause = FIRST_PAUSE;
+        let mut patience = Patience::new(&self.metrics);
+        loop {
+            match self.look().await {
+                Ok(snapshot) if xids.iter().all(|xid| snapshot.sees(*xid)) => return,
+                Ok(_) => {
+                    self.metrics.commit_waits.inc();
+                    if !is_warned && begun.elapsed() >= WARN_AFTER {
+                        is_warned = true;
+                        tracing::warn!(
+                            "row changes wait for a transaction that is committed and not yet \
+                             visible: does it wait for a synchronous standby?"
+                        );
+                    }
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(LAST_PAUSE);
+                    patience = Patience::new(&self.metrics);
+                }
+                Err(error) => patience.wait(&error).await,
+            }
+        }
+    }
+
+    async fn look(&self) -> Result<Snapshot, AskError> {
+        let mut connection = self.connection.lock().await;
+        // Taken out: a look that is dropped half-way leaves a connection nobody uses again.
+        let client = connection.take();
+        let looking = async {
+            let client = match client.filter(|client| !client.is_closed()) {
+                Some(client) => client,
+                None => self.connect().await?,
+            };
+            let answers = client
+                .simple_query("select pg_catalog.pg_current_snapshot()")
+                .await?;
+            Ok::<_, AskError>((client, answers))
+        };
+        let (client, answers) = tokio::time::timeout(LOOK_TIMEOUT, looking)
+            .await
+            .unwrap_or(Err(AskError::Unavailable(None)))?;
+        *connection = Some(client);
+        answers
+            .iter()
+            .find_map(|answer| match answer {
+                tokio_postgres::SimpleQueryMessage::Row(row) => Snapshot::parse(row.get(0)?),
+                _ => None,
+            })
+            .ok_or(AskError::Unavailable(None))
+    }
+
+    async fn connect(&self) -> Result<Client, AskError> {
+        // Boxed: the handshake's state is large, and would be part of every resolution.
+        let connecting = Box::pin(
+            self.connector
+                .connect("rapport visibility commits", &self.tasks),
+        );
+        let client = connecting.await?;
+        client.batch_execute(SESSION).await?;
+        Ok(client)
+    }
+}
+
+impl Commits<'_> {
+    /// Waits until every snapshot taken from now on sees all of them, for as long as that takes:
+    /// others do not see these rows either until then.
+    pub(super) async fn seen(&self) {
+        // Boxed for the same reason: it is awaited in several places of a resolution.
+        self.seen
+            .get_or_init(|| Box::pin(self.watch.wait(&self.xids)))
+            .await;
+    }
+}
+
+/// A `pg_snapshot` (PostgreSQL manual 9.27, table 9.85), as far as it tells about transactions of
+/// which the log holds the lower half of the number.
+#[derive(Debug, PartialEq, Eq)]
+struct Snapshot {
+    /// The first that had not begun.
+    xmax: u32,
+    /// Those that were running.
+    running: Vec<u32>,
+}
+
+impl Snapshot {
+    /// Reads `xmin:xmax:xip,xip,…`, of 64 bits each.
+    fn parse(text: &str) -> Option<Self> {
+        let mut parts = text.split(':').skip(1);
+        let xmax = lower_half(parts.next()?)?;
+        let running = parts
+            .next()?
+            .split(',')
+            .filter(|xid| !xid.is_empty())
+            .map(lower_half)
+            .collect::<Option<_>>()?;
+        Some(Self { xmax, running })
+    }
+
+    /// Whether a committed transaction had ended when the snapshot was taken. Numbers wrap around, and of two
+    /// the one less than half the circle ahead is the later (PostgreSQL manual 25.1.5).
+    fn sees(&self, xid: u32) -> bool {
+        const HALF: u32 = 1 << 31;
+        let is_before_xmax = self.xmax.wrapping_sub(xid).wrapping_sub(1) < HALF;
+        is_before_xmax && !self.running.contains(&xid)
+    }
+}
+
+fn lower_half(xid: &str) -> Option<u32> {
+    let xid: u64 = xid.parse().ok()?;
+    u32::try_from(xid & u64::from(u32::MAX)).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_snapshot_sees_what_had_ended_when_it_was_taken() {
+        // Snapshot, transaction, whether it is seen.
+        let cases = [
+            ("10:10:", 9, true),
+            ("10:10:", 10, false),
+            ("10:10:", 11, false),
+            ("10:15:10,12", 9, true),
+            ("10:15:10,12", 10, false),
+            ("10:15:10,12", 11, true),
+            ("10:15:10,12", 12, false),
+            ("10:15:10,12", 14, true),
+            ("10:15:10,12", 15, false),
+            // Around the end of a cycle: 2^32 + 2 comes after 2^32 - 1.
+            (
+                "4294967290:4294967298:4294967295,4294967297",
+                u32::MAX - 1,
+                true,
+            ),
+            (
+                "4294967290:4294967298:4294967295,4294967297",
+                u32::MAX,
+                false,
+            ),
+            ("4294967290:4294967298:4294967295,4294967297", 0, true),
+            ("4294967290:4294967298:4294967295,4294967297", 1, false),
+            ("4294967290:4294967298:4294967295,4294967297", 2, false),
+        ];
+        for (text, xid, is_seen) in cases {
+            let snapshot = Snapshot::parse(text).unwrap();
+            assert_eq!(snapshot.sees(xid), is_seen, "{xid} in {text}");
+        }
+        for text in ["", "1", "1:2", "1:x:", "1:2:x"] {
+            assert_eq!(Snapshot::parse(text), None, "{text}");
+        }
+    }
+}

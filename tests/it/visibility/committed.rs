@@ -1,0 +1,143 @@
+//! What the log says is committed is asked about when others see it, too, and not before.
+
+use std::sync::Arc;
+
+use rapport::change::{ChangeTransaction, RowChange};
+use rapport::shutdown::Tasks;
+use rapport::visibility::Payload;
+use tokio_postgres::Client;
+
+use super::bench::{Bench, identity, strict, transaction, user};
+use crate::support::database::{connect, own_cluster};
+use crate::support::eventually::eventually;
+
+/// Whether this backend, or any, has written a commit and waits for the standby.
+async fn is_held(client: &Client, backend: Option<i32>) -> Option<()> {
+    let held = client
+        .query_one(
+            "select count(*) from pg_stat_activity
+             where wait_event = 'SyncRep' and pid = coalesce($1, pid)",
+            &[&backend],
+        )
+        .await
+        .unwrap();
+    (held.get::<_, i64>(0) > 0).then_some(())
+}
+
+/// A synchronous standby that does not answer holds commits between the log and everybody else's
+/// eyes, where others are for microseconds.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_that_nobody_sees_yet_is_waited_for() {
+    let cluster = own_cluster().await;
+    let url = cluster.url_for("postgres");
+    let bench = Arc::new(
+        Bench::at(
+            &url,
+            strict(),
+            "create table members (person uuid); grant select on members to authenticated;
+             create table notes (id int primary key); grant select on notes to authenticated;
+             alter table notes enable row level security;
+             create policy members on notes using
+               (exists (select from members where person = auth.uid()));
+             create table gone (id int);
+             create table plain (id int primary key); grant select on plain to authenticated;
+             alter publication supabase_realtime add table notes, plain;",
+        )
+        .await,
+    );
+    for (n, table) in [(1, "notes"), (2, "plain")] {
+        bench.watch(n, &identity("authenticated", n), table).await;
+    }
+    // The catalogue is read, and the questions' functions are made, before commits are held.
+    let notes = bench.relation("notes").await;
+    bench
+        .insert("notes", "insert into notes values (1)", "true")
+        .await;
+
+    let standby = connect(&url).await;
+    standby
+        .batch_execute("alter system set synchronous_standby_names = 'nobody'")
+        .await
+        .unwrap();
+    standby
+        .batch_execute("select pg_reload_conf()")
+        .await
+        .unwrap();
+    // A reload takes effect some time later: from when a commit is held.
+    let first = connect(&url).await;
+    let commits = Tasks::new().spawn("commits", async move {
+        let commit = "set synchronous_commit = on; insert into gone values (1)";
+        while first.batch_execute(commit).await.is_ok() {}
+    });
+    eventually("commits are held", async || is_held(&standby, None).await).await;
+    commits.abort();
+    bench
+        .run(&format!(
+            "begin; set local synchronous_commit = on;
+             alter table plain add column text text; insert into plain values (2, 'new');
+             insert into members values ('{}'); insert into notes values (2)",
+            user(1)
+        ))
+        .await;
+    let plain = bench.relation("plain").await;
+    let row = bench.admin.query_one(
+        "select pg_current_xact_id()::text::int8, pg_backend_pid()",
+        &[],
+    );
+    let row = row.await.unwrap();
+    let (xid, backend): (i64, i32) = (row.get(0), row.get(1));
+    let mut batch = Vec::new();
+    for (relation, condition) in [(&notes, "id = 2"), (&plain, "true")] {
+        let new = bench.images(relation, condition).await.remove(0);
+        let alone = transaction(relation, RowChange::Insert { new });
+        batch.push(Arc::new(ChangeTransaction {
+            xid: u32::try_from(xid).unwrap(),
+            ..(*alone).clone()
+        }));
+    }
+    let committing = Arc::clone(&bench);
+    let committed = Tasks::new().spawn("commit", async move { committing.run("commit").await });
+    eventually("the commit waits for the standby", async || {
+        is_held(&standby, Some(backend)).await
+    })
+    .await;
+
+    let visibility = bench.visibility.clone();
+    let resolved = Tasks::new().spawn("resolve", async move { visibility.resolve(&batch).await });
+    eventually("the changes wait for the commit", async || {
+        (bench.metrics.commit_waits.get() > 0).then_some(())
+    })
+    .await;
+    assert!(!committed.is_finished() && !resolved.is_finished());
+    standby
+        .batch_execute("alter system reset synchronous_standby_names")
+        .await
+        .unwrap();
+    standby
+        .batch_execute("select pg_reload_conf()")
+        .await
+        .unwrap();
+    committed.await.unwrap();
+
+    let told: Vec<_> = resolved
+        .await
+        .unwrap()
+        .iter()
+        .map(|delivery| {
+            let Payload::Row(columns, _) = &delivery.payload else {
+                panic!("{:?}", delivery.payload);
+            };
+            let channel = delivery.recipients[0].channel.0;
+            (
+                channel,
+                String::from_utf8_lossy(&columns.header).into_owned(),
+            )
+        })
+        .collect();
+    let id = r#"{"name":"id","type":"int4"}"#;
+    let text = r#"{"name":"text","type":"text"}"#;
+    assert_eq!(
+        told,
+        [(1, format!("[{id}]")), (2, format!("[{id},{text}]")),]
+    );
+}
