@@ -232,19 +232,20 @@ impl Session {
         now: UnixMillis,
         effects: &mut Vec<Effect>,
     ) {
-        let reply = match &message.event {
+        let (join_ref, reply) = match &message.event {
             ClientEvent::Join(payload) if message.topic.starts_with(TOPIC_PREFIX) => {
                 self.join(message, payload, now, effects);
                 return;
             }
-            ClientEvent::Leave => Reply::Ok,
+            // Of the two answers only this one has the `join_ref`, as in the original.
+            ClientEvent::Leave => (message.join_ref.clone(), Reply::Ok),
             _ => {
                 self.shared.hub.metrics().dropped(DropReason::NotJoined);
-                Reply::Error("unmatched topic".into())
+                (None, Reply::Error("unmatched topic".into()))
             }
         };
         effects.push(Effect::Send(ServerMessage::Reply {
-            join_ref: None,
+            join_ref,
             reference: message.reference.clone(),
             topic: (*message.topic).into(),
             reply,

@@ -198,6 +198,17 @@ async fn leaving_what_was_never_joined_is_harmless() {
             .push(Value::Null, "1", "realtime:room", "phx_leave", json!({}))
             .await;
         assert_eq!(client.expect_reply("1", "ok").await, json!({}));
+        // Of a channel that the server has closed meanwhile the client still has a reference.
+        client
+            .push(json!("7"), "8", "realtime:room", "phx_leave", json!({}))
+            .await;
+        let reply = client.expect("realtime:room", "phx_reply").await;
+        let echoed = match version {
+            Version::One => Value::Null,
+            Version::Two => json!("7"),
+        };
+        assert_eq!(reply.join_ref, echoed);
+        assert_eq!(reply.payload, json!({"status": "ok", "response": {}}));
         client.expect_quiet().await;
     }
 }
