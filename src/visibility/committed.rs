@@ -8,7 +8,8 @@
 use std::time::{Duration, Instant};
 
 use tokio::sync::OnceCell;
-use tokio_postgres::Client;
+use tokio_postgres::error::SqlState;
+use tokio_postgres::{Client, SimpleQueryMessage};
 
 use super::error::AskError;
 use super::inquiry::Patience;
@@ -75,8 +76,8 @@ impl CommitWatch {
         let mut pause = FIRST_PAUSE;
         let mut patience = Patience::new(&self.metrics);
         loop {
-            match self.look().await {
-                Ok(snapshot) if xids.iter().all(|xid| snapshot.sees(*xid)) => return,
+            match self.look(xids).await {
+                Ok(unseen) if unseen.is_empty() => return,
                 Ok(_) => {
                     self.metrics.commit_waits.inc();
                     if !is_warned && begun.elapsed() >= WARN_AFTER {
@@ -95,7 +96,8 @@ impl CommitWatch {
         }
     }
 
-    async fn look(&self) -> Result<Snapshot, AskError> {
+    /// Those of `xids` that a snapshot of now does not see and another will.
+    async fn look(&self, xids: &[u32]) -> Result<Vec<u32>, AskError> {
         let mut connection = self.connection.lock().await;
         // Taken out: a look that is dropped half-way leaves a connection nobody uses again.
         let client = connection.take();
@@ -107,19 +109,26 @@ impl CommitWatch {
             let answers = client
                 .simple_query("select pg_catalog.pg_current_snapshot()")
                 .await?;
-            Ok::<_, AskError>((client, answers))
+            let snapshot = answers
+                .iter()
+                .find_map(|answer| match answer {
+                    SimpleQueryMessage::Row(row) => Snapshot::parse(row.get(0)?),
+                    _ => None,
+                })
+                .ok_or(AskError::Unavailable(None))?;
+            let mut unseen = Vec::new();
+            for xid in xids.iter().filter(|xid| !snapshot.sees(**xid)) {
+                if has_begun(&client, snapshot.whole(*xid)).await? {
+                    unseen.push(*xid);
+                }
+            }
+            Ok::<_, AskError>((client, unseen))
         };
-        let (client, answers) = tokio::time::timeout(LOOK_TIMEOUT, looking)
+        let (client, unseen) = tokio::time::timeout(LOOK_TIMEOUT, looking)
             .await
             .unwrap_or(Err(AskError::Unavailable(None)))?;
         *connection = Some(client);
-        answers
-            .iter()
-            .find_map(|answer| match answer {
-                tokio_postgres::SimpleQueryMessage::Row(row) => Snapshot::parse(row.get(0)?),
-                _ => None,
-            })
-            .ok_or(AskError::Unavailable(None))
+        Ok(unseen)
     }
 
     async fn connect(&self) -> Result<Client, AskError> {
@@ -145,42 +154,61 @@ impl Commits<'_> {
     }
 }
 
+/// Whether the database knows of this transaction. One of its future is of another history: a standby took over,
+/// or a backup was restored, without that commit, and nobody will ever see it.
+async fn has_begun(client: &Client, xid: u64) -> Result<bool, AskError> {
+    let status = format!("select pg_catalog.pg_xact_status('{xid}'::pg_catalog.xid8)");
+    match client.simple_query(&status).await {
+        Ok(_) => Ok(true),
+        Err(error) if error.code() == Some(&SqlState::INVALID_PARAMETER_VALUE) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// A `pg_snapshot` (PostgreSQL manual 9.27, table 9.85), as far as it tells about transactions of
 /// which the log holds the lower half of the number.
 #[derive(Debug, PartialEq, Eq)]
 struct Snapshot {
     /// The first that had not begun.
-    xmax: u32,
+    xmax: u64,
     /// Those that were running.
-    running: Vec<u32>,
+    running: Vec<u64>,
 }
 
 impl Snapshot {
     /// Reads `xmin:xmax:xip,xip,…`, of 64 bits each.
     fn parse(text: &str) -> Option<Self> {
         let mut parts = text.split(':').skip(1);
-        let xmax = lower_half(parts.next()?)?;
+        let xmax = parts.next()?.parse().ok()?;
         let running = parts
             .next()?
             .split(',')
             .filter(|xid| !xid.is_empty())
-            .map(lower_half)
+            .map(|xid| xid.parse().ok())
             .collect::<Option<_>>()?;
         Some(Self { xmax, running })
     }
 
-    /// Whether a committed transaction had ended when the snapshot was taken. Numbers wrap around, and of two
-    /// the one less than half the circle ahead is the later (PostgreSQL manual 25.1.5).
+    /// Whether a committed transaction had ended when the snapshot was taken.
     fn sees(&self, xid: u32) -> bool {
-        const HALF: u32 = 1 << 31;
-        let is_before_xmax = self.xmax.wrapping_sub(xid).wrapping_sub(1) < HALF;
-        is_before_xmax && !self.running.contains(&xid)
+        let xid = self.whole(xid);
+        xid < self.xmax && !self.running.contains(&xid)
     }
-}
 
-fn lower_half(xid: &str) -> Option<u32> {
-    let xid: u64 = xid.parse().ok()?;
-    u32::try_from(xid & u64::from(u32::MAX)).ok()
+    /// All 64 bits of a number of which the log has the lower half: of those with that half the nearest one, since
+    /// the lower halves in use are less than half their circle apart (PostgreSQL manual 25.1.5).
+    fn whole(&self, xid: u32) -> u64 {
+        const HALF: u64 = 1 << 31;
+        const CIRCLE: u64 = 1 << 32;
+        let here = (self.xmax & !(CIRCLE - 1)) | u64::from(xid);
+        if here >= self.xmax + HALF && here >= CIRCLE {
+            here - CIRCLE
+        } else if here + HALF < self.xmax {
+            here + CIRCLE
+        } else {
+            here
+        }
+    }
 }
 
 #[cfg(test)]

@@ -141,3 +141,32 @@ async fn a_commit_that_nobody_sees_yet_is_waited_for() {
         [(1, format!("[{id}]")), (2, format!("[{id},{text}]")),]
     );
 }
+
+/// A batch may be left over from before a failover to a standby that had not received its commit.
+#[tokio::test]
+async fn a_commit_of_another_history_is_not_waited_for() {
+    let bench = Bench::with(
+        strict(),
+        "create table notes (id int primary key); grant select on notes to authenticated;
+         alter table notes enable row level security;
+         create policy everybody on notes for select using (auth.uid() is not null);
+         alter publication supabase_realtime add table notes;",
+    )
+    .await;
+    bench.watch(1, &identity("authenticated", 1), "notes").await;
+    let notes = bench.relation("notes").await;
+    bench.run("insert into notes values (1)").await;
+    let new = bench.images(&notes, "true").await.remove(0);
+    let alone = transaction(&notes, RowChange::Insert { new });
+    let xid = bench
+        .admin
+        .query_one("select pg_current_xact_id()::text::int8", &[])
+        .await
+        .unwrap();
+    let future = ChangeTransaction {
+        xid: u32::try_from(xid.get::<_, i64>(0)).unwrap() + 1_000_000,
+        ..(*alone).clone()
+    };
+    let told = bench.visibility.resolve(&[Arc::new(future)]).await;
+    assert_eq!(told.len(), 1);
+}
