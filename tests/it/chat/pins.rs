@@ -115,7 +115,8 @@ async fn a_report_keeps_what_was_said_and_is_for_moderators() {
         )
         .await;
     let database = server.database.connect().await;
-    let kept = "select string_agg(concat_ws(' ', content, reason, note), ',') from chat.message_reports";
+    let kept =
+        "select string_agg(concat_ws(' ', content, reason, note), ',') from chat.message_reports";
     let kept: String = database.query_one(kept, &[]).await.unwrap().get(0);
     assert_eq!(kept, "rude harassment see above");
     for (person, body, status, code) in [
