@@ -6,12 +6,11 @@ use axum::http::HeaderMap;
 use axum::http::header::IF_MATCH;
 use axum::response::Response;
 
+use super::confirmation;
 use super::messages::{self, message_response};
-use super::{confirmation, only};
 use crate::db::{Db, Query};
 use crate::error_code::ErrorCode;
 use crate::http::input::{Fields, Parameters, PathId};
-use crate::http::pagination::json_text;
 use crate::http::{ApiError, Caller};
 
 /// The revision to expect is the message's own if it is one of those given, and else one that no message has:
@@ -128,7 +127,7 @@ pub(super) async fn delete_message(
         Some("me") => {
             db.query_as(&caller.claims, HIDE, &[&id]).await?;
         }
-        None | Some("everyone" | "everybody" | "all") => {
+        None | Some("everyone") => {
             let expected = Expected::read(&headers, &fields)?;
             db.query_as(&caller.claims, DELETE, &[&id, &expected.revs])
                 .await
@@ -145,19 +144,5 @@ pub(super) async fn list_earlier_wordings(
     State(db): State<Db>,
     PathId(id): PathId,
 ) -> Result<Response, ApiError> {
-    let queries = [
-        Query {
-            sql: messages::GET,
-            parameters: &[&id],
-        },
-        Query {
-            sql: HISTORY,
-            parameters: &[&id],
-        },
-    ];
-    let results = db.run_as(&caller.claims, &queries).await?;
-    if results[0].is_empty() {
-        return Err(ApiError::new(ErrorCode::NotFound));
-    }
-    Ok(json_text(only(&results[1])?))
+    messages::about_message(&caller, &db, id, HISTORY).await
 }

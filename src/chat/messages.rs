@@ -7,6 +7,7 @@ use axum::response::Response;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tokio_postgres::Row;
+use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
 use super::{OTHER_PERSON, check_identity, column, only};
@@ -55,6 +56,22 @@ pub(super) fn message_response(rows: &[Row]) -> Result<Response, ApiError> {
         .map_err(|error| ApiError::internal(error.to_string()))?;
     response.headers_mut().insert(ETAG, tag);
     Ok(response)
+}
+
+/// What `sql` says in JSON of a message, or 404 where the caller may not see the message itself.
+pub(super) async fn about_message(
+    caller: &Caller,
+    db: &Db,
+    id: Uuid,
+    sql: &'static str,
+) -> Result<Response, ApiError> {
+    let parameters: &[&(dyn ToSql + Sync)] = &[&id];
+    let queries = [GET, sql].map(|sql| Query { sql, parameters });
+    let results = db.run_as(&caller.claims, &queries).await?;
+    if results[0].is_empty() {
+        return Err(ApiError::new(ErrorCode::NotFound));
+    }
+    Ok(json_text(only(&results[1])?))
 }
 
 /// What `POST /messages` sends.

@@ -5,8 +5,7 @@ use axum::response::Response;
 use uuid::Uuid;
 
 use super::{check_identity, messages, only};
-use crate::db::{Db, Query};
-use crate::error_code::ErrorCode;
+use crate::db::Db;
 use crate::http::input::{Fields, PathId, PathIdAndText};
 use crate::http::pagination::json_text;
 use crate::http::{ApiError, Caller};
@@ -28,21 +27,7 @@ pub(super) async fn list_reactions(
     State(db): State<Db>,
     PathId(id): PathId,
 ) -> Result<Response, ApiError> {
-    let queries = [
-        Query {
-            sql: messages::GET,
-            parameters: &[&id],
-        },
-        Query {
-            sql: LIST,
-            parameters: &[&id],
-        },
-    ];
-    let results = db.run_as(&caller.claims, &queries).await?;
-    if results[0].is_empty() {
-        return Err(ApiError::new(ErrorCode::NotFound));
-    }
-    Ok(json_text(only(&results[1])?))
+    messages::about_message(&caller, &db, id, LIST).await
 }
 
 /// `POST /messages/{id}/reactions`: adds one; with `toggle` takes it back when it is there.

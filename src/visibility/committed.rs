@@ -76,9 +76,9 @@ impl CommitWatch {
         let mut pause = FIRST_PAUSE;
         let mut patience = Patience::new(&self.metrics);
         loop {
-            match self.look(xids).await {
-                Ok(unseen) if unseen.is_empty() => return,
-                Ok(_) => {
+            match self.has_ended(xids).await {
+                Ok(true) => return,
+                Ok(false) => {
                     self.metrics.commit_waits.inc();
                     if !is_warned && begun.elapsed() >= WARN_AFTER {
                         is_warned = true;
@@ -96,8 +96,8 @@ impl CommitWatch {
         }
     }
 
-    /// Those of `xids` that a snapshot of now does not see and another will.
-    async fn look(&self, xids: &[u32]) -> Result<Vec<u32>, AskError> {
+    /// Whether a snapshot of now sees all of `xids` that any snapshot ever will.
+    async fn has_ended(&self, xids: &[u32]) -> Result<bool, AskError> {
         let mut connection = self.connection.lock().await;
         // Taken out: a look that is dropped half-way leaves a connection nobody uses again.
         let client = connection.take();
@@ -116,19 +116,20 @@ impl CommitWatch {
                     _ => None,
                 })
                 .ok_or(AskError::Unavailable(None))?;
-            let mut unseen = Vec::new();
+            let mut has_ended = true;
             for xid in xids.iter().filter(|xid| !snapshot.sees(**xid)) {
                 if has_begun(&client, snapshot.whole(*xid)).await? {
-                    unseen.push(*xid);
+                    has_ended = false;
+                    break;
                 }
             }
-            Ok::<_, AskError>((client, unseen))
+            Ok::<_, AskError>((client, has_ended))
         };
-        let (client, unseen) = tokio::time::timeout(LOOK_TIMEOUT, looking)
+        let (client, has_ended) = tokio::time::timeout(LOOK_TIMEOUT, looking)
             .await
             .unwrap_or(Err(AskError::Unavailable(None)))?;
         *connection = Some(client);
-        Ok(unseen)
+        Ok(has_ended)
     }
 
     async fn connect(&self) -> Result<Client, AskError> {
