@@ -115,14 +115,15 @@ impl Writer {
     }
 }
 
-/// Kills the walsender of our slot. Whether it had not sent the last commit yet, so that it died inside.
+/// Kills the walsender of our slot. Whether it had not sent the last commit yet, so that it died inside. One that has
+/// only just started has no `sent_lsn` yet, and is not the one that was sending.
 async fn kill_walsender(client: &Client) -> bool {
     eventually("the slot is being read", async || {
         let rows = client
             .query(
                 "select s.sent_lsn < pg_current_wal_lsn(), pg_terminate_backend(s.pid)
                  from pg_stat_replication s join pg_replication_slots r on r.active_pid = s.pid
-                 where s.state in ('streaming', 'catchup')",
+                 where s.state in ('streaming', 'catchup') and s.sent_lsn is not null",
                 &[],
             )
             .await
