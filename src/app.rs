@@ -103,7 +103,7 @@ impl App {
             None => None,
         };
 
-        let (bus, changes) = Bus::new(BUS_CAPACITY);
+        let (bus, changes) = Bus::new(BUS_CAPACITY, metrics.bus.clone());
         let visibility = Visibility::new(
             owner.clone(),
             &config.visibility,
@@ -161,7 +161,7 @@ impl App {
         }
         let authentication = Authentication::new(verifier, &config.server, &config.auth);
         let router = router(Parts {
-            chat: ChatState::new(authentication, db.clone()),
+            chat: ChatState::new(authentication, db.clone(), bus),
             realtime,
             readiness: readiness.clone(),
             metrics: Arc::clone(&metrics),

@@ -122,6 +122,28 @@ pub enum ColumnValue {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Row(pub Vec<ColumnValue>);
 
+/// A row image whose values are found by their columns' names.
+#[derive(Clone, Copy, Debug)]
+pub struct NamedRow<'a> {
+    /// The table as of the image.
+    pub relation: &'a Relation,
+    /// The image.
+    pub row: &'a Row,
+}
+
+impl<'a> NamedRow<'a> {
+    /// A column's value as text. `None` where it is null or unchanged out of line, or where the table has
+    /// no such column.
+    pub fn text(self, column: &str) -> Option<&'a str> {
+        let columns = &self.relation.columns;
+        let place = columns.iter().position(|found| found.name == column)?;
+        match self.row.0.get(place)? {
+            ColumnValue::Text(bytes) => std::str::from_utf8(bytes).ok(),
+            ColumnValue::Null | ColumnValue::Unchanged => None,
+        }
+    }
+}
+
 /// The old image of a row that was updated or deleted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OldRow {
@@ -191,6 +213,37 @@ impl ChangeEvent {
             RowChange::Insert { .. } => Action::Insert,
             RowChange::Update { .. } => Action::Update,
             RowChange::Delete { .. } => Action::Delete,
+        }
+    }
+
+    /// The row after the change, or the one that was deleted.
+    pub fn image(&self) -> NamedRow<'_> {
+        let row = match &self.row {
+            RowChange::Insert { new } | RowChange::Update { new, .. } => new,
+            RowChange::Delete {
+                old: OldRow::Key(old) | OldRow::Full(old),
+            } => old,
+        };
+        NamedRow {
+            relation: &self.relation,
+            row,
+        }
+    }
+
+    /// The row before the change, where the log holds all of it.
+    pub fn before(&self) -> Option<NamedRow<'_>> {
+        match &self.row {
+            RowChange::Update {
+                old: Some(OldRow::Full(row)),
+                ..
+            }
+            | RowChange::Delete {
+                old: OldRow::Full(row),
+            } => Some(NamedRow {
+                relation: &self.relation,
+                row,
+            }),
+            _ => None,
         }
     }
 }

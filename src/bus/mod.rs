@@ -3,11 +3,18 @@
 //! In one process it is bounded queues: whoever publishes faster than the listener works
 //! waits, so that a slow database check slows the reading of the log instead of filling memory.
 //! Row changes and the rows of `realtime.messages` have a queue each: what has to be decided about
-//! the former must not delay the latter, as long as the queue of changes has room.
+//! the former must not delay the latter, as long as the queue of changes has room. Others may listen to
+//! the changes of some tables ([`tables`]): nobody ever waits for them.
+
+pub mod tables;
+
+use std::sync::Arc;
 
 use tokio::sync::{mpsc, watch};
 
-use crate::change::{InsertedMessages, StreamEvent};
+use self::tables::{TableListener, Tables};
+use crate::change::{InsertedMessages, StreamEvent, TableName};
+use crate::observability::metrics::BusMetrics;
 
 /// The bus of one process. Replication publishes, the change feed listens.
 #[derive(Clone, Debug)]
@@ -15,12 +22,14 @@ pub struct Bus {
     changes: mpsc::Sender<StreamEvent>,
     messages: mpsc::Sender<InsertedMessages>,
     messages_live: watch::Sender<bool>,
+    tables: Arc<Tables>,
 }
 
 /// The receiving end, of which there is one: changes are worked on in commit order.
 #[derive(Debug)]
 pub struct Listener {
     changes: mpsc::Receiver<StreamEvent>,
+    tables: Arc<Tables>,
     /// Until it is taken out.
     messages: Option<MessageListener>,
 }
@@ -34,17 +43,20 @@ pub struct MessageListener {
 
 impl Bus {
     /// A bus that holds at most `capacity` events of each kind that the listener has not taken yet.
-    pub fn new(capacity: usize) -> (Self, Listener) {
+    pub fn new(capacity: usize, metrics: BusMetrics) -> (Self, Listener) {
         let (changes, change_receiver) = mpsc::channel(capacity);
         let (messages, message_receiver) = mpsc::channel(capacity);
         let (messages_live, live) = watch::channel(false);
+        let tables = Arc::new(Tables::new(metrics));
         let bus = Self {
             changes,
             messages,
             messages_live,
+            tables: Arc::clone(&tables),
         };
         let listener = Listener {
             changes: change_receiver,
+            tables,
             messages: Some(MessageListener {
                 messages: message_receiver,
                 live,
@@ -67,18 +79,28 @@ impl Bus {
     pub fn messages_live(&self) -> watch::Sender<bool> {
         self.messages_live.clone()
     }
+
+    /// Listens to the changes of these tables from now on, beside the one listener whom replication
+    /// waits for. They are told as that one takes them: when it is held up for long, so is the log.
+    pub fn listen_to_tables(&self, tables: Vec<TableName>) -> TableListener {
+        self.tables.listen(tables)
+    }
 }
 
 impl Listener {
     /// Waits for the next event; `None` when every publisher is gone. Nothing is lost when the
     /// future is dropped before it is done.
     pub async fn next(&mut self) -> Option<StreamEvent> {
-        self.changes.recv().await
+        let event = self.changes.recv().await?;
+        self.tables.tell(&event);
+        Some(event)
     }
 
     /// The next event, if one waits.
     pub fn try_next(&mut self) -> Option<StreamEvent> {
-        self.changes.try_recv().ok()
+        let event = self.changes.try_recv().ok()?;
+        self.tables.tell(&event);
+        Some(event)
     }
 
     /// The end for rows of `realtime.messages`, of which there is one: `None` when it was taken.

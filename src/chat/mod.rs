@@ -29,6 +29,7 @@ use tokio_postgres::Row;
 use tokio_postgres::types::FromSql;
 use uuid::Uuid;
 
+use crate::bus::Bus;
 use crate::db::Db;
 use crate::error_code::ErrorCode;
 use crate::http::conditional::conditional;
@@ -46,14 +47,16 @@ pub const BASE_PATH: &str = "/api/supabase/user-chat";
 pub struct ChatState {
     authentication: Authentication,
     db: Db,
+    bus: Bus,
     limits: limits::Limits,
 }
 
 impl ChatState {
     /// The handlers' view of the parts.
-    pub fn new(authentication: Authentication, db: Db) -> Self {
+    pub fn new(authentication: Authentication, db: Db, bus: Bus) -> Self {
         Self {
             authentication,
+            bus,
             limits: limits::Limits::new(db.clone()),
             db,
         }
@@ -69,6 +72,12 @@ impl FromRef<ChatState> for Authentication {
 impl FromRef<ChatState> for Db {
     fn from_ref(state: &ChatState) -> Self {
         state.db.clone()
+    }
+}
+
+impl FromRef<ChatState> for Bus {
+    fn from_ref(state: &ChatState) -> Self {
+        state.bus.clone()
     }
 }
 

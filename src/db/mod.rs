@@ -7,7 +7,9 @@ mod error;
 pub mod parked;
 mod pool;
 mod rls;
+mod snapshot;
 
 pub use error::{DbError, Refusal};
 pub use pool::{Db, PARKED_ROLE};
 pub use rls::Query;
+pub use snapshot::Snapshot;

@@ -28,6 +28,8 @@ pub struct Metrics {
     pub replication: ReplicationMetrics,
     /// Who may see row changes.
     pub visibility: VisibilityMetrics,
+    /// Between the parts of the process.
+    pub bus: BusMetrics,
     /// Sockets and channels.
     pub realtime: RealtimeMetrics,
     /// HTTP requests.
@@ -52,6 +54,8 @@ impl Metrics {
         replication.register(registry.sub_registry_with_prefix("replication"));
         let visibility = VisibilityMetrics::default();
         visibility.register(registry.sub_registry_with_prefix("visibility"));
+        let bus = BusMetrics::default();
+        bus.register(registry.sub_registry_with_prefix("bus"));
         let realtime = RealtimeMetrics::default();
         realtime.register(registry.sub_registry_with_prefix("realtime"));
         let http = HttpMetrics::default();
@@ -61,6 +65,7 @@ impl Metrics {
         let process = ProcessMetrics::default();
         process.register(&mut registry);
         Self {
+            bus,
             database,
             process,
             registry,
@@ -259,6 +264,23 @@ impl VisibilityMetrics {
             "batch_changes",
             "Changes resolved together",
             self.batch_changes.clone(),
+        );
+    }
+}
+
+/// What passes between the parts of the process. Clones share their values.
+#[derive(Clone, Debug, Default)]
+pub struct BusMetrics {
+    /// Row changes that a listener of some tables lost because it was too slow.
+    pub changes_missed: Counter,
+}
+
+impl BusMetrics {
+    fn register(&self, registry: &mut Registry) {
+        registry.register(
+            "changes_missed",
+            "Row changes that a slow listener lost, and was told so",
+            self.changes_missed.clone(),
         );
     }
 }

@@ -24,7 +24,7 @@ use rapport::change::StreamEvent;
 use rapport::config::{AuthConfig, RealtimeConfig, Secret, VisibilityConfig};
 use rapport::db::connect::Connector;
 use rapport::http::serve::{HEAD_DEADLINE, serve};
-use rapport::observability::metrics::{RealtimeMetrics, VisibilityMetrics};
+use rapport::observability::metrics::{BusMetrics, RealtimeMetrics, VisibilityMetrics};
 use rapport::observability::readiness::Readiness;
 use rapport::realtime::api::tenant_health;
 use rapport::realtime::{Realtime, routes};
@@ -129,7 +129,7 @@ impl Server {
             &tasks,
         );
         let verifier = Verifier::from_config(&auth_config()).unwrap();
-        let (bus, listener) = Bus::new(64);
+        let (bus, listener) = Bus::new(64, BusMetrics::default());
         let metrics = RealtimeMetrics::default();
         let realtime = Realtime::start(
             verifier,

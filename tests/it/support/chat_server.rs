@@ -4,13 +4,14 @@
 use std::collections::BTreeMap;
 
 use rapport::auth::Verifier;
+use rapport::bus::Bus;
 use rapport::chat::{self, ChatState};
 use rapport::config::{Config, Inputs};
 use rapport::db::Db;
 use rapport::db::connect::Connector;
 use rapport::http::serve::{HEAD_DEADLINE, serve};
 use rapport::http::{Authentication, finish, health};
-use rapport::observability::metrics::Metrics;
+use rapport::observability::metrics::{BusMetrics, Metrics};
 use rapport::observability::readiness::Readiness;
 use rapport::shutdown::Tasks;
 use reqwest::header::HeaderMap;
@@ -165,7 +166,8 @@ impl ChatServer {
         let db = Db::new(connector, &config.database, readiness.clone(), &tasks).unwrap();
         let verifier = Verifier::from_config(&config.auth).unwrap();
         let authentication = Authentication::new(verifier, &config.server, &config.auth);
-        let router = chat::routes(ChatState::new(authentication, db.clone()))
+        let (bus, _) = Bus::new(1, BusMetrics::default());
+        let router = chat::routes(ChatState::new(authentication, db.clone(), bus))
             .merge(health::routes(readiness.clone()));
         let router = finish(router, Metrics::new().http);
 
