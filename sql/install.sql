@@ -37,15 +37,16 @@ begin
     (3, 'conversations', '0f5b2d36b41081995f050e0c7c35e217c306c1297dac95401b0de23b87e808cc'),
     (4, 'messages', '9d4da8dc4a6619d4e691dfaa5d1310a3b3c56c8b1583e0a03d5c709d34d6f150'),
     (5, 'people', '3ed8881761c7f5df7c4f6bd1204c1c3ec8af2d3acb52f25af05c796c1d2afd3e'),
-    (6, 'pins_and_reports', 'b4d81df5a74cbd4cd97ec3660fda456ad622f82c60ab2d426e65e3ce35bad4fc')
+    (6, 'pins_and_reports', 'b4d81df5a74cbd4cd97ec3660fda456ad622f82c60ab2d426e65e3ce35bad4fc'),
+    (7, 'idempotency_keys', 'c9101cf3eab963df9d472ce758617f7e6a2fba1803d94260dd5e21bcfcfb2dfa')
   ), applied as (
     select version, checksum from chat.schema_migrations
   )
   select coalesce(
     (
-      select format('The schema is at version %s and this script knows 6: use a newer one.', max(version))
+      select format('The schema is at version %s and this script knows 7: use a newer one.', max(version))
       from applied
-      having max(version) > 6
+      having max(version) > 7
     ),
     (
       select format('Migration %s is not in the ledger although a later one is.', min(k.version))
@@ -116,6 +117,14 @@ insert into chat.schema_migrations (version, name, checksum) values
 \ir migrations/0006_pins_and_reports.sql
 \endif
 
+select not exists (select from chat.schema_migrations where version = 7) as pending \gset
+\if :pending
+\echo migrations/0007_idempotency_keys.sql
+insert into chat.schema_migrations (version, name, checksum) values
+  (7, 'idempotency_keys', 'c9101cf3eab963df9d472ce758617f7e6a2fba1803d94260dd5e21bcfcfb2dfa');
+\ir migrations/0007_idempotency_keys.sql
+\endif
+
 select not exists (
   select from chat.schema_definitions
   where path = 'auth/10_claims.sql' and checksum = '711d0d0ddaf6d6f12edbeef0dcdb14bbb7f3f993a26c83181dbd1bb1a70c890b'
@@ -130,13 +139,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/10_refusals.sql' and checksum = '929de535540f136aa592c5d6bc0881270d8cb8f35063be8cafb6317904e697fc'
+  where path = 'chat/10_refusals.sql' and checksum = 'eb0461cfb80496ab90a1742d2defd549466b465a0942b4f665b2a12ff9d39319'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/10_refusals.sql
 \ir definitions/chat/10_refusals.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/10_refusals.sql', '929de535540f136aa592c5d6bc0881270d8cb8f35063be8cafb6317904e697fc')
+  ('chat/10_refusals.sql', 'eb0461cfb80496ab90a1742d2defd549466b465a0942b4f665b2a12ff9d39319')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
@@ -154,13 +163,25 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/30_host_mapping.sql' and checksum = '8103f6a8d86e96e0f49da21e05d4c6af593ca14b823d4be7ffdf8827cf5b0f33'
+  where path = 'chat/25_idempotency.sql' and checksum = '21b474ca5cc40d66625dac1d276e4c223e9d6c60343d2f77463b9f3fc463e8ac'
+) as pending \gset
+\if :pending
+\echo definitions/chat/25_idempotency.sql
+\ir definitions/chat/25_idempotency.sql
+insert into chat.schema_definitions (path, checksum) values
+  ('chat/25_idempotency.sql', '21b474ca5cc40d66625dac1d276e4c223e9d6c60343d2f77463b9f3fc463e8ac')
+on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
+\endif
+
+select not exists (
+  select from chat.schema_definitions
+  where path = 'chat/30_host_mapping.sql' and checksum = 'b9efb60359b5a78b233489b0e875d3fa9b80b2321c610748d2e6350220cc4330'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/30_host_mapping.sql
 \ir definitions/chat/30_host_mapping.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/30_host_mapping.sql', '8103f6a8d86e96e0f49da21e05d4c6af593ca14b823d4be7ffdf8827cf5b0f33')
+  ('chat/30_host_mapping.sql', 'b9efb60359b5a78b233489b0e875d3fa9b80b2321c610748d2e6350220cc4330')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
@@ -346,13 +367,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/90_policies.sql' and checksum = '418ddaba36c8eab57c27d3594b087d7e470a0007574167591fda72387eced1de'
+  where path = 'chat/90_policies.sql' and checksum = '2f5a76b8c809a1ad726ee7c43f708c4844a7e47f6a3bdb0c41034e41e55463bf'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/90_policies.sql
 \ir definitions/chat/90_policies.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/90_policies.sql', '418ddaba36c8eab57c27d3594b087d7e470a0007574167591fda72387eced1de')
+  ('chat/90_policies.sql', '2f5a76b8c809a1ad726ee7c43f708c4844a7e47f6a3bdb0c41034e41e55463bf')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 

@@ -427,6 +427,43 @@ begin
 end
 $_$;
 
+-- Name: claim_idempotency_key(text, bytea); Type: FUNCTION; Schema: chat; Owner: -
+
+CREATE FUNCTION chat.claim_idempotency_key(key text, request_hash bytea) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+  caller constant uuid := auth.uid();
+  earlier record;
+begin
+  -- Not the unique index: whoever waited there would hold a connection for as long as the first request runs, and so
+  -- would each further repetition.
+  if not pg_try_advisory_xact_lock(hashtextextended(format('rapport.idempotency_key:%s:%s', caller, claim_idempotency_key.key), 0)) then
+    perform chat.refuse('idempotency_in_flight');
+  end if;
+
+  -- a statement of its own, begun under the lock: it sees what the lock's last holder committed
+  select k.request_hash into earlier
+  from chat.idempotency_keys k
+  where k.user_id = caller
+    and k.key = claim_idempotency_key.key
+    and k.kept_at > now() - make_interval(secs => chat.amount('idempotency_key_ttl_s', 86400));
+  if not found then
+    return;
+  end if;
+  if earlier.request_hash <> claim_idempotency_key.request_hash then
+    perform chat.refuse('idempotency_key_reused');
+  end if;
+  -- an error, so that the statements behind this one, which are on their way already, are not executed
+  raise exception using errcode = 'PT208', message = 'This request was carried out before';
+end
+$$;
+
+-- Name: FUNCTION claim_idempotency_key(key text, request_hash bytea); Type: COMMENT; Schema: chat; Owner: -
+
+COMMENT ON FUNCTION chat.claim_idempotency_key(key text, request_hash bytea) IS 'Before a write: idempotency_in_flight while another transaction has the caller''s key, idempotency_key_reused when it was for something else, SQLSTATE PT208 when the same was done before.';
+
 -- Name: claims_mapping(); Type: FUNCTION; Schema: chat; Owner: -
 
 CREATE FUNCTION chat.claims_mapping(OUT directory text, OUT memberships text) RETURNS record
@@ -1124,6 +1161,8 @@ begin
     and to_regclass('chat.directory') is not null
     and to_regclass('chat.memberships') is not null
   then
+    -- tables that a later migration brought
+    perform chat.point_people_at(people);
     return chosen;
   end if;
 
@@ -1289,6 +1328,40 @@ begin
   return new;
 end
 $$;
+
+-- Name: keep_idempotency_key(text, bytea); Type: FUNCTION; Schema: chat; Owner: -
+
+CREATE FUNCTION chat.keep_idempotency_key(key text, request_hash bytea) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+  oldest constant timestamptz := now() - make_interval(secs => chat.amount('idempotency_key_ttl_s', 86400));
+begin
+  insert into chat.idempotency_keys as k (user_id, key, request_hash, outcome)
+  values (auth.uid(), keep_idempotency_key.key, keep_idempotency_key.request_hash, chat.outcome())
+  -- one that was too old to count
+  on conflict on constraint idempotency_keys_pkey do update
+  set request_hash = excluded.request_hash, outcome = excluded.outcome, kept_at = excluded.kept_at;
+
+  -- Each key that comes takes a few old ones with it: faster than they come, and never many at once. Those that
+  -- somebody else is removing are left to them.
+  delete from chat.idempotency_keys k
+  using (
+    select o.user_id, o.key
+    from chat.idempotency_keys o
+    where o.kept_at <= oldest
+    order by o.kept_at
+    limit 4
+    for update skip locked
+  ) old
+  where k.user_id = old.user_id and k.key = old.key;
+end
+$$;
+
+-- Name: FUNCTION keep_idempotency_key(key text, request_hash bytea); Type: COMMENT; Schema: chat; Owner: -
+
+COMMENT ON FUNCTION chat.keep_idempotency_key(key text, request_hash bytea) IS 'Behind a write: keeps the caller''s key with rapport.outcome, and removes a few keys of anybody''s that are too old.';
 
 -- Name: knows(uuid); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -2041,6 +2114,19 @@ $$;
 
 COMMENT ON FUNCTION chat.open_conversation(other_user_id uuid, OUT conversation_id uuid, OUT created boolean) IS 'Opens or finds the caller''s conversation with somebody. One that exists is found even where it may not be written to any more.';
 
+-- Name: outcome(); Type: FUNCTION; Schema: chat; Owner: -
+
+CREATE FUNCTION chat.outcome() RETURNS jsonb
+    LANGUAGE sql STABLE
+    SET search_path TO ''
+    AS $$
+  select nullif(current_setting('rapport.outcome', true), '')::jsonb
+$$;
+
+-- Name: FUNCTION outcome(); Type: COMMENT; Schema: chat; Owner: -
+
+COMMENT ON FUNCTION chat.outcome() IS 'What the statements of this transaction, or of the one it repeats, left for the answer.';
+
 -- Name: pin_message(uuid, boolean); Type: FUNCTION; Schema: chat; Owner: -
 
 CREATE FUNCTION chat.pin_message(message_id uuid, present boolean DEFAULT true) RETURNS void
@@ -2232,6 +2318,7 @@ begin
       ('public.message_pins', 'pinned_by', 'set null'),
       ('chat.message_reports', 'reporter_id', 'set null'),
       ('chat.message_reports', 'sender_id', 'set null'),
+      ('chat.idempotency_keys', 'user_id', 'cascade'),
       ('public.user_presence', 'user_id', 'cascade'),
       ('public.user_presence', 'is_typing_to', 'set null'),
       ('public.user_blocks', 'blocker_id', 'cascade'),
@@ -2407,6 +2494,23 @@ $$;
 
 COMMENT ON FUNCTION chat.reactions_of(message_id uuid) IS 'The reactions of one message as REST rows show them.';
 
+-- Name: recall_idempotency_key(text); Type: FUNCTION; Schema: chat; Owner: -
+
+CREATE FUNCTION chat.recall_idempotency_key(key text) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+begin
+  perform set_config('rapport.outcome', coalesce(k.outcome::text, ''), true)
+  from chat.idempotency_keys k
+  where k.user_id = auth.uid() and k.key = recall_idempotency_key.key;
+end
+$$;
+
+-- Name: FUNCTION recall_idempotency_key(key text); Type: COMMENT; Schema: chat; Owner: -
+
+COMMENT ON FUNCTION chat.recall_idempotency_key(key text) IS 'Sets rapport.outcome as the write with the caller''s key left it.';
+
 -- Name: refuse(text, text); Type: FUNCTION; Schema: chat; Owner: -
 
 CREATE FUNCTION chat.refuse(code text, detail text DEFAULT NULL::text) RETURNS void
@@ -2428,6 +2532,8 @@ begin
     ('client_message_id_conflict', 'PT409', 'Another message was sent with this client_message_id'),
     ('message_deleted', 'PT409', 'This message was deleted'),
     ('stale_revision', 'PT409', 'The message was changed meanwhile'),
+    ('idempotency_in_flight', 'PT409', 'A request with this Idempotency-Key is still running'),
+    ('idempotency_key_reused', 'PT422', 'This Idempotency-Key was used for another request'),
     ('message_empty', 'PT422', 'A message needs content'),
     ('message_too_long', 'PT422', 'The message is too long'),
     ('validation_failed', 'PT422', 'The request is not valid')
@@ -3474,6 +3580,21 @@ CREATE VIEW chat.directory AS
 
 COMMENT ON VIEW chat.directory IS 'One row per person of the host application. role is user, admin or super_admin. Written by chat.install_host_mapping().';
 
+-- Name: idempotency_keys; Type: TABLE; Schema: chat; Owner: -
+
+CREATE TABLE chat.idempotency_keys (
+    user_id uuid NOT NULL,
+    key text NOT NULL,
+    request_hash bytea NOT NULL,
+    outcome jsonb,
+    kept_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT idempotency_keys_key_is_short CHECK (((char_length(key) >= 1) AND (char_length(key) <= 255)))
+);
+
+-- Name: TABLE idempotency_keys; Type: COMMENT; Schema: chat; Owner: -
+
+COMMENT ON TABLE chat.idempotency_keys IS 'The Idempotency-Key of each write that succeeded, for idempotency_key_ttl_s seconds. Written in the transaction of that write, so that there is never a key without its write.';
+
 -- Name: memberships; Type: VIEW; Schema: chat; Owner: -
 
 CREATE VIEW chat.memberships AS
@@ -4490,6 +4611,11 @@ ALTER TABLE ONLY auth.users
 ALTER TABLE ONLY chat.config
     ADD CONSTRAINT config_pkey PRIMARY KEY (key);
 
+-- Name: idempotency_keys idempotency_keys_pkey; Type: CONSTRAINT; Schema: chat; Owner: -
+
+ALTER TABLE ONLY chat.idempotency_keys
+    ADD CONSTRAINT idempotency_keys_pkey PRIMARY KEY (user_id, key);
+
 -- Name: message_reports message_reports_message_reporter_key; Type: CONSTRAINT; Schema: chat; Owner: -
 
 ALTER TABLE ONLY chat.message_reports
@@ -4759,6 +4885,10 @@ ALTER TABLE ONLY realtime.messages_2026_12_24
 
 ALTER TABLE ONLY realtime.messages_default
     ADD CONSTRAINT messages_default_pkey PRIMARY KEY (id, inserted_at);
+
+-- Name: idempotency_keys_kept_at_idx; Type: INDEX; Schema: chat; Owner: -
+
+CREATE INDEX idempotency_keys_kept_at_idx ON chat.idempotency_keys USING btree (kept_at);
 
 -- Name: message_reports_conversation_idx; Type: INDEX; Schema: chat; Owner: -
 
@@ -5335,6 +5465,11 @@ CREATE TRIGGER user_messages_30_count_removed AFTER DELETE ON public.user_messag
 -- Name: user_presence user_presence_10_settle; Type: TRIGGER; Schema: public; Owner: -
 
 CREATE TRIGGER user_presence_10_settle BEFORE INSERT OR UPDATE ON public.user_presence FOR EACH ROW EXECUTE FUNCTION chat.settle_presence();
+
+-- Name: idempotency_keys idempotency_keys_user_id_fkey; Type: FK CONSTRAINT; Schema: chat; Owner: -
+
+ALTER TABLE ONLY chat.idempotency_keys
+    ADD CONSTRAINT idempotency_keys_user_id_fkey FOREIGN KEY (user_id) REFERENCES auth.users(id) ON DELETE CASCADE;
 
 -- Name: message_reports message_reports_conversation_id_fkey; Type: FK CONSTRAINT; Schema: chat; Owner: -
 
@@ -5943,6 +6078,11 @@ GRANT ALL ON FUNCTION chat.check_edit_window(before public.user_messages, after 
 
 REVOKE ALL ON FUNCTION chat.check_personal_message(message public.user_messages) FROM PUBLIC;
 
+-- Name: FUNCTION claim_idempotency_key(key text, request_hash bytea); Type: ACL; Schema: chat; Owner: -
+
+REVOKE ALL ON FUNCTION chat.claim_idempotency_key(key text, request_hash bytea) FROM PUBLIC;
+GRANT ALL ON FUNCTION chat.claim_idempotency_key(key text, request_hash bytea) TO authenticated;
+
 -- Name: FUNCTION claims_mapping(OUT directory text, OUT memberships text); Type: ACL; Schema: chat; Owner: -
 
 REVOKE ALL ON FUNCTION chat.claims_mapping(OUT directory text, OUT memberships text) FROM PUBLIC;
@@ -6059,6 +6199,11 @@ REVOKE ALL ON FUNCTION chat.judge_reaction() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION chat.keep_conversation_identity() FROM PUBLIC;
 
+-- Name: FUNCTION keep_idempotency_key(key text, request_hash bytea); Type: ACL; Schema: chat; Owner: -
+
+REVOKE ALL ON FUNCTION chat.keep_idempotency_key(key text, request_hash bytea) FROM PUBLIC;
+GRANT ALL ON FUNCTION chat.keep_idempotency_key(key text, request_hash bytea) TO authenticated;
+
 -- Name: FUNCTION knows(other_user_id uuid); Type: ACL; Schema: chat; Owner: -
 
 REVOKE ALL ON FUNCTION chat.knows(other_user_id uuid) FROM PUBLIC;
@@ -6131,6 +6276,11 @@ GRANT ALL ON FUNCTION chat.my_conversation_ids() TO authenticated;
 REVOKE ALL ON FUNCTION chat.open_conversation(other_user_id uuid, OUT conversation_id uuid, OUT created boolean) FROM PUBLIC;
 GRANT ALL ON FUNCTION chat.open_conversation(other_user_id uuid, OUT conversation_id uuid, OUT created boolean) TO authenticated;
 
+-- Name: FUNCTION outcome(); Type: ACL; Schema: chat; Owner: -
+
+REVOKE ALL ON FUNCTION chat.outcome() FROM PUBLIC;
+GRANT ALL ON FUNCTION chat.outcome() TO authenticated;
+
 -- Name: FUNCTION pin_message(message_id uuid, present boolean); Type: ACL; Schema: chat; Owner: -
 
 REVOKE ALL ON FUNCTION chat.pin_message(message_id uuid, present boolean) FROM PUBLIC;
@@ -6172,6 +6322,11 @@ GRANT ALL ON FUNCTION chat.react(message_id uuid, reaction text, present boolean
 
 REVOKE ALL ON FUNCTION chat.reactions_of(message_id uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION chat.reactions_of(message_id uuid) TO authenticated;
+
+-- Name: FUNCTION recall_idempotency_key(key text); Type: ACL; Schema: chat; Owner: -
+
+REVOKE ALL ON FUNCTION chat.recall_idempotency_key(key text) FROM PUBLIC;
+GRANT ALL ON FUNCTION chat.recall_idempotency_key(key text) TO authenticated;
 
 -- Name: FUNCTION refuse(code text, detail text); Type: ACL; Schema: chat; Owner: -
 
@@ -6313,6 +6468,10 @@ GRANT ALL ON TABLE auth.users TO service_role;
 -- Name: TABLE config; Type: ACL; Schema: chat; Owner: -
 
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE chat.config TO service_role;
+
+-- Name: TABLE idempotency_keys; Type: ACL; Schema: chat; Owner: -
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE chat.idempotency_keys TO service_role;
 
 -- Name: TABLE message_reports; Type: ACL; Schema: chat; Owner: -
 

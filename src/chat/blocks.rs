@@ -3,18 +3,25 @@
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
+use tokio_postgres::types::ToSql;
 
-use super::{OTHER_PERSON, check_identity, confirmation, only};
+use super::idempotency::Writer;
+use super::{OTHER_PERSON, check_identity, column, confirmation, only};
 use crate::db::{Db, Query};
+use crate::error_code::ErrorCode;
 use crate::http::input::{Fields, PathId};
 use crate::http::pagination::json_text;
 use crate::http::{ApiError, Caller};
 
 const LIST: &str = "select chat.blocked_people()::text";
 
-const BLOCK: &str = "select b.created from chat.block($1::uuid) b";
+const BLOCK: &str = "\
+    select set_config('rapport.outcome', json_build_object('created', b.created)::text, true) \
+    from chat.block($1::uuid) b";
 
-const GET: &str = "select (chat.blocked_people($1::uuid) -> 0)::text";
+const GET: &str = "\
+    select p.row::text, (chat.outcome() ->> 'created')::boolean \
+    from json_array_elements(chat.blocked_people($1::uuid)) p (row)";
 
 const UNBLOCK: &str = "select chat.unblock($1::uuid)";
 
@@ -29,12 +36,8 @@ pub(super) async fn list_blocks(
 }
 
 /// `POST /blocks`: 201, or 200 for somebody who is blocked already.
-pub(super) async fn block(
-    caller: Caller,
-    State(db): State<Db>,
-    fields: Fields,
-) -> Result<Response, ApiError> {
-    check_identity(&caller, &fields, &[])?;
+pub(super) async fn block(writer: Writer, fields: Fields) -> Result<Response, ApiError> {
+    check_identity(&writer.caller, &fields, &[])?;
     let other = match fields.uuid("user_id")? {
         Some(other) => Some(other),
         None => fields.uuid_of(&OTHER_PERSON)?,
@@ -42,31 +45,25 @@ pub(super) async fn block(
     let Some(other) = other else {
         return Err(ApiError::invalid("user_id is missing"));
     };
-    let queries = [
-        Query {
-            sql: BLOCK,
-            parameters: &[&other],
-        },
-        Query {
-            sql: GET,
-            parameters: &[&other],
-        },
-    ];
-    let results = db.run_as(&caller.claims, &queries).await?;
-    let created: bool = only(&results[0])?;
-    let mut response = json_text(only(&results[1])?);
-    if created {
+    let parameters: &[&(dyn ToSql + Sync)] = &[&other];
+    let [block, get] = [BLOCK, GET].map(|sql| Query { sql, parameters });
+    let rows = writer.change_and_show(&[block], get).await?;
+    let row = rows
+        .first()
+        .ok_or_else(|| ApiError::new(ErrorCode::NotFound))?;
+    let mut response = json_text(column(row, 0)?);
+    if column(row, 1)? {
         *response.status_mut() = StatusCode::CREATED;
     }
     Ok(response)
 }
 
 /// `DELETE /blocks/{user_id}`, whether or not there is such a block.
-pub(super) async fn unblock(
-    caller: Caller,
-    State(db): State<Db>,
-    PathId(other): PathId,
-) -> Result<Response, ApiError> {
-    db.query_as(&caller.claims, UNBLOCK, &[&other]).await?;
+pub(super) async fn unblock(writer: Writer, PathId(other): PathId) -> Result<Response, ApiError> {
+    let unblock = Query {
+        sql: UNBLOCK,
+        parameters: &[&other],
+    };
+    writer.change(&[unblock]).await?;
     Ok(confirmation("Block deleted successfully", other))
 }

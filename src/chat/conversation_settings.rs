@@ -1,15 +1,15 @@
 //! What somebody keeps to themselves about a conversation: archived, pinned, muted, unread, drafted, cleared.
 
-use axum::extract::State;
 use axum::response::Response;
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
+use super::idempotency::Writer;
 use super::{check_identity, confirmation, conversations, only};
-use crate::db::{Db, Query};
+use crate::db::Query;
+use crate::http::ApiError;
 use crate::http::input::{Fields, PathId};
 use crate::http::pagination::json_text;
-use crate::http::{ApiError, Caller};
 
 const SET: &str = "select chat.set_conversation_settings($1::uuid, $2::jsonb)";
 
@@ -22,18 +22,17 @@ const FLAGS: [&str; 4] = ["is_archived", "is_pinned", "is_muted", "marked_unread
 
 /// `PATCH /conversations/{id}`: sets what the body names, and nothing else.
 pub(super) async fn set_conversation_settings(
-    caller: Caller,
-    State(db): State<Db>,
+    writer: Writer,
     PathId(id): PathId,
     fields: Fields,
 ) -> Result<Response, ApiError> {
-    check_identity(&caller, &fields, &["user_id"])?;
+    check_identity(&writer.caller, &fields, &["user_id"])?;
     let settings = named_settings(&fields)?;
     let set = Query {
         sql: SET,
         parameters: &[&id, &settings],
     };
-    changed(&caller, &db, id, set).await
+    changed(&writer, id, set).await
 }
 
 /// The settings among the fields. `muted_until` and `draft` may be null, which empties them.
@@ -63,41 +62,38 @@ fn named_settings(fields: &Fields) -> Result<Value, ApiError> {
 
 /// `POST /conversations/{id}/unread`: as a whole, or from a message on.
 pub(super) async fn mark_conversation_unread(
-    caller: Caller,
-    State(db): State<Db>,
+    writer: Writer,
     PathId(id): PathId,
     fields: Fields,
 ) -> Result<Response, ApiError> {
-    check_identity(&caller, &fields, &["user_id"])?;
+    check_identity(&writer.caller, &fields, &["user_id"])?;
     let from = fields.uuid("message_id")?;
     let mark = Query {
         sql: MARK_UNREAD,
         parameters: &[&id, &from],
     };
-    changed(&caller, &db, id, mark).await
+    changed(&writer, id, mark).await
 }
 
 /// `DELETE /conversations/{id}`: empties it and takes it off the list, for the caller alone.
 pub(super) async fn clear_conversation(
-    caller: Caller,
-    State(db): State<Db>,
+    writer: Writer,
     PathId(id): PathId,
 ) -> Result<Response, ApiError> {
-    db.query_as(&caller.claims, CLEAR, &[&id]).await?;
+    let clear = Query {
+        sql: CLEAR,
+        parameters: &[&id],
+    };
+    writer.change(&[clear]).await?;
     Ok(confirmation("Conversation deleted successfully", id))
 }
 
 /// Makes a change and answers the row as it is then.
-async fn changed(
-    caller: &Caller,
-    db: &Db,
-    id: Uuid,
-    change: Query<'_>,
-) -> Result<Response, ApiError> {
+async fn changed(writer: &Writer, id: Uuid, change: Query<'_>) -> Result<Response, ApiError> {
     let get = Query {
         sql: conversations::GET,
         parameters: &[&id],
     };
-    let results = db.run_as(&caller.claims, &[change, get]).await?;
-    Ok(json_text(only(&results[1])?))
+    let rows = writer.change_and_show(&[change], get).await?;
+    Ok(json_text(only(&rows)?))
 }

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use tokio_postgres::Row;
 use uuid::Uuid;
 
+use super::idempotency::Writer;
 use super::{OTHER_PERSON, check_identity, column, extended, only};
 use crate::db::{Db, Query};
 use crate::error_code::ErrorCode;
@@ -33,11 +34,13 @@ const COUNT_UNREAD: &str = "select c.total from chat.unread_counts() c";
 /// One conversation, if it is one of the caller's.
 pub(super) const GET: &str = "select r.row::text from chat.conversation_rows(array[$1::uuid]) r";
 
-const OPEN: &str = "select o.created from chat.open_conversation($1::uuid) o";
+const OPEN: &str = "\
+    select set_config('rapport.outcome', json_build_object('created', o.created)::text, true) \
+    from chat.open_conversation($1::uuid) o";
 
 /// A statement of its own: what [`OPEN`] wrote is visible only to statements after it.
 const GET_WITH: &str = "\
-    select r.row::text, r.conversation_id \
+    select r.row::text, r.conversation_id, coalesce((chat.outcome() ->> 'created')::boolean, false) \
     from chat.conversation_rows(array( \
         select c.id \
         from public.user_conversations c \
@@ -178,13 +181,13 @@ pub(super) async fn get_conversation(
 
 /// `POST /conversations`: the conversation with somebody, opened if there is none yet.
 pub(super) async fn open_conversation(
-    caller: Caller,
-    State(db): State<Db>,
+    writer: Writer,
     parameters: Parameters,
     fields: Fields,
 ) -> Result<Response, ApiError> {
-    check_identity(&caller, &fields, &[])?;
-    let other = other_person(&caller, &fields)?;
+    let caller = &writer.caller;
+    check_identity(caller, &fields, &[])?;
+    let other = other_person(caller, &fields)?;
     if other == caller.user_id {
         return Err(ApiError::invalid("A conversation takes two people"));
     }
@@ -196,27 +199,22 @@ pub(super) async fn open_conversation(
         sql: GET_WITH,
         parameters: &[&caller.user_id, &other],
     };
-    let (found, created) = if prevent_creation {
-        (
-            db.run_as(&caller.claims, &[get])
-                .await?
-                .pop()
-                .unwrap_or_default(),
-            false,
-        )
+    let found = if prevent_creation {
+        // This reads, and a reading needs no key.
+        let db = &writer.db;
+        db.query_as(&caller.claims, get.sql, get.parameters).await?
     } else {
         let open = Query {
             sql: OPEN,
             parameters: &[&other],
         };
-        let results = db.run_as(&caller.claims, &[open, get]).await?;
-        let created = only(&results[0])?;
-        (results.into_iter().nth(1).unwrap_or_default(), created)
+        writer.change_and_show(&[open], get).await?
     };
     let row = found
         .first()
         .ok_or_else(|| ApiError::new(ErrorCode::NotFound))?;
     let id: Uuid = column(row, 1)?;
+    let created: bool = column(row, 2)?;
     let fields = format!(r#""conversation_id":"{id}","created":{created}"#);
     let mut response = json_text(extended(column(row, 0)?, &fields)?);
     if created {

@@ -7,6 +7,7 @@ use axum::http::header::IF_MATCH;
 use axum::response::Response;
 
 use super::confirmation;
+use super::idempotency::Writer;
 use super::messages::{self, message_response};
 use crate::db::{Db, Query};
 use crate::error_code::ErrorCode;
@@ -58,8 +59,7 @@ impl Expected {
     }
 
     /// Another revision than that of `If-Match` is a failed precondition (RFC 9110, section 13.1.1).
-    fn judge(&self, error: impl Into<ApiError>) -> ApiError {
-        let error = error.into();
+    fn judge(&self, error: ApiError) -> ApiError {
         if self.is_precondition && error.code() == ErrorCode::StaleRevision {
             error.as_failed_precondition()
         } else {
@@ -89,8 +89,7 @@ fn if_match(headers: &HeaderMap) -> Option<Vec<i64>> {
 
 /// `PATCH /messages/{id}`: another text, from its sender.
 pub(super) async fn edit_message(
-    caller: Caller,
-    State(db): State<Db>,
+    writer: Writer,
     PathId(id): PathId,
     headers: HeaderMap,
     fields: Fields,
@@ -107,17 +106,16 @@ pub(super) async fn edit_message(
         sql: messages::GET,
         parameters: &[&id],
     };
-    let results = db
-        .run_as(&caller.claims, &[edit, get])
+    let rows = writer
+        .change_and_show(&[edit], get)
         .await
         .map_err(|error| expected.judge(error))?;
-    message_response(&results[1])
+    message_response(&rows)
 }
 
 /// `DELETE /messages/{id}`: for everybody, which its sender may, or with `?for=me` for the caller alone.
 pub(super) async fn delete_message(
-    caller: Caller,
-    State(db): State<Db>,
+    writer: Writer,
     PathId(id): PathId,
     parameters: Parameters,
     headers: HeaderMap,
@@ -125,11 +123,20 @@ pub(super) async fn delete_message(
 ) -> Result<Response, ApiError> {
     match parameters.text("for") {
         Some("me") => {
-            db.query_as(&caller.claims, HIDE, &[&id]).await?;
+            let hide = Query {
+                sql: HIDE,
+                parameters: &[&id],
+            };
+            writer.change(&[hide]).await?;
         }
         None | Some("everyone") => {
             let expected = Expected::read(&headers, &fields)?;
-            db.query_as(&caller.claims, DELETE, &[&id, &expected.revs])
+            let delete = Query {
+                sql: DELETE,
+                parameters: &[&id, &expected.revs],
+            };
+            writer
+                .change(&[delete])
                 .await
                 .map_err(|error| expected.judge(error))?;
         }

@@ -10,6 +10,7 @@ use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
+use super::idempotency::Writer;
 use super::{OTHER_PERSON, check_identity, column, only};
 use crate::db::{Db, Query};
 use crate::error_code::ErrorCode;
@@ -27,14 +28,16 @@ const OPEN: &str = "\
     from chat.open_conversation($1::uuid) o";
 
 const SEND: &str = "\
-    select s.created, set_config('rapport.message_id', s.message_id::text, true) \
+    select set_config( \
+        'rapport.outcome', json_build_object('created', s.created, 'message_id', s.message_id)::text, true) \
     from chat.send_message( \
         coalesce($1::uuid, current_setting('rapport.conversation_id', true)::uuid), \
         $2::text, $3::text, $4::text, $5::text, $6::uuid, $7::uuid[], $8::jsonb, \
         $9::text, $10::text, $11::bigint, $12::text) s";
 
 const GET_SENT: &str = "\
-    select r.row::text from chat.message_rows(array[current_setting('rapport.message_id')::uuid]) r";
+    select r.row::text, (chat.outcome() ->> 'created')::boolean \
+    from chat.message_rows(array[(chat.outcome() ->> 'message_id')::uuid]) r";
 
 /// `GET /messages/{id}`. Its tag is its revision: what a client compares before it edits.
 pub(super) async fn get_message(
@@ -135,12 +138,8 @@ impl<'a> Draft<'a> {
 }
 
 /// `POST /messages`: 201 with the message, or 200 when it was sent before.
-pub(super) async fn send_message(
-    caller: Caller,
-    State(db): State<Db>,
-    fields: Fields,
-) -> Result<Response, ApiError> {
-    check_identity(&caller, &fields, &["sender_id"])?;
+pub(super) async fn send_message(writer: Writer, fields: Fields) -> Result<Response, ApiError> {
+    check_identity(&writer.caller, &fields, &["sender_id"])?;
     let conversation = fields.uuid("conversation_id")?;
     let other = fields.uuid_of(&OTHER_PERSON)?;
     let draft = Draft::read(&fields)?;
@@ -167,15 +166,14 @@ pub(super) async fn send_message(
         sql: GET_SENT,
         parameters: &[],
     };
-    let results = match (conversation, &other) {
-        (Some(_), _) => db.run_as(&caller.claims, &[send, get]).await?,
+    let rows = match (conversation, &other) {
+        (Some(_), _) => writer.change_and_show(&[send], get).await?,
         (None, Some(other)) => {
             let open = Query {
                 sql: OPEN,
                 parameters: &[other],
             };
-            let mut results = db.run_as(&caller.claims, &[open, send, get]).await?;
-            results.split_off(1)
+            writer.change_and_show(&[open, send], get).await?
         }
         (None, None) => {
             return Err(ApiError::invalid(
@@ -183,9 +181,12 @@ pub(super) async fn send_message(
             ));
         }
     };
-    let created: bool = only(&results[0])?;
-    let mut response = json_text(only(&results[1])?);
-    if created {
+    // A repetition may come when the caller sees the message no longer.
+    let row = rows
+        .first()
+        .ok_or_else(|| ApiError::new(ErrorCode::NotFound))?;
+    let mut response = json_text(column(row, 0)?);
+    if column(row, 1)? {
         *response.status_mut() = StatusCode::CREATED;
     }
     Ok(response)

@@ -4,10 +4,12 @@
 //! what is decided there. Rows are JSON as PostgreSQL built them and are passed on unread. A
 //! row that is written here reaches sockets through the log, never from here.
 
+mod admission;
 mod blocks;
 mod conversation_settings;
 mod conversations;
 mod history;
+mod idempotency;
 mod limits;
 mod message_changes;
 mod messages;
@@ -173,6 +175,8 @@ pub fn routes(state: ChatState) -> Router {
         .method_not_allowed_fallback(method_not_allowed)
         // Inside the layers: without CORS a page would be told of a network error.
         .fallback(async || ApiError::new(ErrorCode::NotFound))
+        .layer(from_fn(idempotency::keyed))
+        .layer(from_fn_with_state(state.clone(), admission::identify))
         .layer(from_fn(conditional))
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .layer(cors)

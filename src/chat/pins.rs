@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::column;
-use crate::db::Db;
+use super::idempotency::Writer;
+use crate::db::{Db, Query};
 use crate::http::input::{Parameters, PathId};
 use crate::http::pagination::{self, Page};
 use crate::http::{ApiError, Caller};
@@ -33,21 +34,26 @@ struct Position {
 
 /// `PUT /messages/{id}/pin`.
 pub(super) async fn pin_message(
-    caller: Caller,
-    State(db): State<Db>,
+    writer: Writer,
     PathId(id): PathId,
 ) -> Result<StatusCode, ApiError> {
-    db.query_as(&caller.claims, PIN, &[&id, &true]).await?;
-    Ok(StatusCode::NO_CONTENT)
+    set_pinned(&writer, id, true).await
 }
 
 /// `DELETE /messages/{id}/pin`, whether or not it is pinned.
 pub(super) async fn unpin_message(
-    caller: Caller,
-    State(db): State<Db>,
+    writer: Writer,
     PathId(id): PathId,
 ) -> Result<StatusCode, ApiError> {
-    db.query_as(&caller.claims, PIN, &[&id, &false]).await?;
+    set_pinned(&writer, id, false).await
+}
+
+async fn set_pinned(writer: &Writer, id: Uuid, is_pinned: bool) -> Result<StatusCode, ApiError> {
+    let pin = Query {
+        sql: PIN,
+        parameters: &[&id, &is_pinned],
+    };
+    writer.change(&[pin]).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -3,8 +3,9 @@
 use axum::extract::State;
 use axum::response::Response;
 
+use super::idempotency::Writer;
 use super::{check_identity, only};
-use crate::db::Db;
+use crate::db::{Db, Query};
 use crate::http::input::Fields;
 use crate::http::pagination::json_text;
 use crate::http::{ApiError, Caller};
@@ -24,13 +25,17 @@ pub(super) async fn get_preferences(
 }
 
 /// `PUT /preferences`: sets what the body names, and nothing else.
-pub(super) async fn set_preferences(
-    caller: Caller,
-    State(db): State<Db>,
-    fields: Fields,
-) -> Result<Response, ApiError> {
-    check_identity(&caller, &fields, &["user_id"])?;
+pub(super) async fn set_preferences(writer: Writer, fields: Fields) -> Result<Response, ApiError> {
+    check_identity(&writer.caller, &fields, &["user_id"])?;
     let preferences = fields.into_snake_case()?;
-    let rows = db.query_as(&caller.claims, SET, &[&preferences]).await?;
+    let set = Query {
+        sql: SET,
+        parameters: &[&preferences],
+    };
+    let get = Query {
+        sql: GET,
+        parameters: &[],
+    };
+    let rows = writer.change_or_show(set, get).await?;
     Ok(json_text(only(&rows)?))
 }

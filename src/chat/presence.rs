@@ -5,9 +5,9 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use uuid::Uuid;
 
+use super::idempotency::Writer;
 use super::{check_identity, column, only};
-use crate::db::Db;
-use crate::error_code::ErrorCode;
+use crate::db::{Db, Query};
 use crate::http::input::{BeaconFields, Parameters, PathId};
 use crate::http::pagination::json_text;
 use crate::http::{ApiError, Caller};
@@ -16,6 +16,9 @@ use crate::http::{ApiError, Caller};
 const MAX_USER_IDS: usize = 200;
 
 const LIST: &str = "select r.row::text from chat.presence_rows($1::uuid[], $2::boolean) r";
+
+/// The caller's own.
+const GET: &str = "select r.row::text from chat.presence_rows() r";
 
 const SET: &str = "\
     select chat.set_presence( \
@@ -27,11 +30,14 @@ const TYPE_IN: &str = "select t.is_shared from chat.set_typing($1::uuid, $2::boo
 
 /// Typing to a person means typing in the conversation with them.
 const TYPE_TO: &str = "\
-    select (chat.set_typing(c.id, $3::boolean)).is_shared \
-    from public.user_conversations c \
-    where c.kind = 'direct' \
-        and c.participant_1_id = least($1::uuid, $2::uuid) \
-        and c.participant_2_id = greatest($1::uuid, $2::uuid)";
+    select case when c.id is null \
+        then chat.refuse('not_found')::text \
+        else chat.set_typing(c.id, $3::boolean)::text end \
+    from (values ($1::uuid, $2::uuid)) pair (one, other) \
+    left join public.user_conversations c \
+        on c.kind = 'direct' \
+        and c.participant_1_id = least(pair.one, pair.other) \
+        and c.participant_2_id = greatest(pair.one, pair.other)";
 
 /// No longer typing, to whomever the presence row still says.
 const STOP_TYPING: &str = "\
@@ -70,98 +76,101 @@ pub(super) async fn list_presence(
 
 /// `POST` and `PUT /presence`: what a device reports, or what its owner chooses.
 pub(super) async fn set_presence(
-    caller: Caller,
-    State(db): State<Db>,
+    writer: Writer,
     BeaconFields(fields): BeaconFields,
 ) -> Result<Response, ApiError> {
-    check_identity(&caller, &fields, &["user_id"])?;
+    check_identity(&writer.caller, &fields, &["user_id"])?;
     let status_text = fields.text("status_text")?;
     let clear =
         fields.is_null("status_text") || status_text.is_some_and(|text| text.trim().is_empty());
-    let rows = db
-        .query_as(
-            &caller.claims,
-            SET,
-            &[
-                &fields.text("status")?,
-                &fields.text("current_page")?,
-                &fields.moment("manual_until")?,
-                &status_text,
-                &fields.text("status_emoji")?,
-                &fields.flag("is_manual")?,
-                &clear,
-            ],
-        )
-        .await?;
+    let set = Query {
+        sql: SET,
+        parameters: &[
+            &fields.text("status")?,
+            &fields.text("current_page")?,
+            &fields.moment("manual_until")?,
+            &status_text,
+            &fields.text("status_emoji")?,
+            &fields.flag("is_manual")?,
+            &clear,
+        ],
+    };
+    let get = Query {
+        sql: GET,
+        parameters: &[],
+    };
+    let rows = writer.change_or_show(set, get).await?;
     Ok(json_text(only(&rows)?))
 }
 
 /// `DELETE /presence`: signing out.
 pub(super) async fn end_presence(
-    caller: Caller,
-    State(db): State<Db>,
+    writer: Writer,
     BeaconFields(fields): BeaconFields,
 ) -> Result<StatusCode, ApiError> {
-    check_identity(&caller, &fields, &["user_id"])?;
-    db.query_as(&caller.claims, END, &[]).await?;
-    Ok(StatusCode::NO_CONTENT)
+    check_identity(&writer.caller, &fields, &["user_id"])?;
+    let end = Query {
+        sql: END,
+        parameters: &[],
+    };
+    changed(&writer, end).await
 }
 
 /// `POST /conversations/{id}/typing`.
 pub(super) async fn set_conversation_typing(
-    caller: Caller,
-    State(db): State<Db>,
+    writer: Writer,
     PathId(id): PathId,
     BeaconFields(fields): BeaconFields,
 ) -> Result<StatusCode, ApiError> {
-    check_identity(&caller, &fields, &["user_id"])?;
+    check_identity(&writer.caller, &fields, &["user_id"])?;
     let is_typing = fields.flag("is_typing")?.unwrap_or(true);
-    type_in(&caller, &db, id, is_typing).await
+    type_in(&writer, id, is_typing).await
 }
 
 /// `POST` and `PUT /presence/typing`: in a conversation, to a person, or no longer.
 pub(super) async fn set_typing(
-    caller: Caller,
-    State(db): State<Db>,
+    writer: Writer,
     BeaconFields(fields): BeaconFields,
 ) -> Result<StatusCode, ApiError> {
-    check_identity(&caller, &fields, &["user_id"])?;
+    check_identity(&writer.caller, &fields, &["user_id"])?;
     let is_typing = fields.flag("is_typing")?.unwrap_or(true);
     if let Some(conversation) = fields.uuid("conversation_id")? {
-        return type_in(&caller, &db, conversation, is_typing).await;
+        return type_in(&writer, conversation, is_typing).await;
     }
     if let Some(person) = fields.uuid_of(&TYPING_TO)? {
-        let rows = db
-            .query_as(
-                &caller.claims,
-                TYPE_TO,
-                &[&caller.user_id, &person, &is_typing],
-            )
-            .await?;
-        return if rows.is_empty() {
-            Err(ApiError::new(ErrorCode::NotFound))
-        } else {
-            Ok(StatusCode::NO_CONTENT)
+        let type_to = Query {
+            sql: TYPE_TO,
+            parameters: &[&writer.caller.user_id, &person, &is_typing],
         };
+        return changed(&writer, type_to).await;
     }
     if is_typing && !TYPING_TO.iter().any(|name| fields.is_null(name)) {
         return Err(ApiError::invalid("conversation_id or typing_to is missing"));
     }
-    db.query_as(&caller.claims, STOP_TYPING, &[&caller.user_id])
-        .await?;
-    Ok(StatusCode::NO_CONTENT)
+    let stop = Query {
+        sql: STOP_TYPING,
+        parameters: &[&writer.caller.user_id],
+    };
+    changed(&writer, stop).await
 }
 
 /// Names under which clients name whom they type to.
 const TYPING_TO: [&str; 3] = ["typing_to", "typing_to_user_id", "is_typing_to"];
 
 async fn type_in(
-    caller: &Caller,
-    db: &Db,
+    writer: &Writer,
     conversation: Uuid,
     is_typing: bool,
 ) -> Result<StatusCode, ApiError> {
-    db.query_as(&caller.claims, TYPE_IN, &[&conversation, &is_typing])
-        .await?;
+    let type_in = Query {
+        sql: TYPE_IN,
+        parameters: &[&conversation, &is_typing],
+    };
+    changed(writer, type_in).await
+}
+
+/// Makes a change that has nothing to answer.
+async fn changed(writer: &Writer, change: Query<'_>) -> Result<StatusCode, ApiError> {
+    writer.change(&[change]).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -4,13 +4,19 @@ use axum::extract::State;
 use axum::response::Response;
 use uuid::Uuid;
 
-use super::{check_identity, messages, only};
-use crate::db::Db;
+use super::idempotency::Writer;
+use super::{check_identity, column, messages};
+use crate::db::{Db, Query};
+use crate::error_code::ErrorCode;
 use crate::http::input::{Fields, PathId, PathIdAndText};
 use crate::http::pagination::json_text;
 use crate::http::{ApiError, Caller};
 
 const LIST: &str = "select chat.reactions_of($1::uuid)::text";
+
+/// The same of a message that the caller still sees.
+const LIST_IF_SEEN: &str = "\
+    select chat.reactions_of(r.message_id)::text from chat.message_rows(array[$1::uuid]) r";
 
 const REACT: &str = "select chat.react($1::uuid, $2::text, $3::boolean)::text";
 
@@ -32,12 +38,11 @@ pub(super) async fn list_reactions(
 
 /// `POST /messages/{id}/reactions`: adds one; with `toggle` takes it back when it is there.
 pub(super) async fn react(
-    caller: Caller,
-    State(db): State<Db>,
+    writer: Writer,
     PathId(id): PathId,
     fields: Fields,
 ) -> Result<Response, ApiError> {
-    check_identity(&caller, &fields, &["user_id"])?;
+    check_identity(&writer.caller, &fields, &["user_id"])?;
     let reaction = match fields.text("reaction")? {
         Some(reaction) => Some(reaction),
         None => fields.text("emoji")?,
@@ -46,43 +51,50 @@ pub(super) async fn react(
         return Err(ApiError::invalid("reaction is missing"));
     };
     let toggle = fields.flag("toggle")?.unwrap_or(false);
-    let rows = db
-        .query_as(
-            &caller.claims,
-            REACT_OR_TAKE_BACK,
-            &[&id, &reaction, &toggle],
-        )
-        .await?;
-    Ok(json_text(only(&rows)?))
+    let react = Query {
+        sql: REACT_OR_TAKE_BACK,
+        parameters: &[&id, &reaction, &toggle],
+    };
+    reacted(&writer, id, react).await
 }
 
 /// `PUT /messages/{id}/reactions/{reaction}`.
 pub(super) async fn add_reaction(
-    caller: Caller,
-    State(db): State<Db>,
+    writer: Writer,
     PathIdAndText(id, reaction): PathIdAndText,
 ) -> Result<Response, ApiError> {
-    set_reaction(&caller, &db, id, &reaction, true).await
+    set_reaction(&writer, id, &reaction, true).await
 }
 
 /// `DELETE /messages/{id}/reactions/{reaction}`.
 pub(super) async fn remove_reaction(
-    caller: Caller,
-    State(db): State<Db>,
+    writer: Writer,
     PathIdAndText(id, reaction): PathIdAndText,
 ) -> Result<Response, ApiError> {
-    set_reaction(&caller, &db, id, &reaction, false).await
+    set_reaction(&writer, id, &reaction, false).await
 }
 
 async fn set_reaction(
-    caller: &Caller,
-    db: &Db,
+    writer: &Writer,
     id: Uuid,
     reaction: &str,
     is_present: bool,
 ) -> Result<Response, ApiError> {
-    let rows = db
-        .query_as(&caller.claims, REACT, &[&id, &reaction, &is_present])
-        .await?;
-    Ok(json_text(only(&rows)?))
+    let react = Query {
+        sql: REACT,
+        parameters: &[&id, &reaction, &is_present],
+    };
+    reacted(writer, id, react).await
+}
+
+async fn reacted(writer: &Writer, id: Uuid, react: Query<'_>) -> Result<Response, ApiError> {
+    let list = Query {
+        sql: LIST_IF_SEEN,
+        parameters: &[&id],
+    };
+    let rows = writer.change_or_show(react, list).await?;
+    let row = rows
+        .first()
+        .ok_or_else(|| ApiError::new(ErrorCode::NotFound))?;
+    Ok(json_text(column(row, 0)?))
 }

@@ -3,8 +3,9 @@
 use axum::extract::State;
 use axum::response::Response;
 
+use super::idempotency::Writer;
 use super::{check_identity, only};
-use crate::db::Db;
+use crate::db::{Db, Query};
 use crate::http::input::{Fields, PathId};
 use crate::http::pagination::json_text;
 use crate::http::{ApiError, Caller};
@@ -14,25 +15,51 @@ use crate::http::{ApiError, Caller};
 const MAX_MESSAGE_IDS: usize = 1000;
 
 const MARK_CONVERSATION: &str = "\
-    select json_build_object( \
-        'success', true, \
-        'updated', r.updated, \
-        'unread_count', r.unread_count, \
-        'last_read_at', r.last_read_at, \
-        'last_read_message_id', r.last_read_message_id \
-    )::text \
+    select \
+        json_build_object( \
+            'success', true, \
+            'updated', r.updated, \
+            'unread_count', r.unread_count, \
+            'last_read_at', r.last_read_at, \
+            'last_read_message_id', r.last_read_message_id \
+        )::text, \
+        set_config( \
+            'rapport.outcome', \
+            json_build_object('updated', r.updated, 'conversation_ids', json_build_array($1::uuid))::text, \
+            true) \
     from chat.mark_read($1::uuid, $2::uuid) r";
 
 /// The same answer for messages of several conversations: sums, and the position read last.
 const MARK_MESSAGES: &str = "\
+    select \
+        json_build_object( \
+            'success', true, \
+            'updated', coalesce(sum(r.updated), 0), \
+            'unread_count', coalesce(sum(r.unread_count), 0), \
+            'last_read_at', max(r.last_read_at), \
+            'last_read_message_id', (array_agg(r.last_read_message_id order by r.last_read_at desc nulls last))[1] \
+        )::text, \
+        set_config( \
+            'rapport.outcome', \
+            json_build_object( \
+                'updated', coalesce(sum(r.updated), 0), \
+                'conversation_ids', coalesce(json_agg(r.conversation_id), '[]'))::text, \
+            true) \
+    from chat.mark_read_messages($1::uuid[]) r";
+
+/// What was marked, as it is read now.
+const POSITIONS: &str = "\
     select json_build_object( \
         'success', true, \
-        'updated', coalesce(sum(r.updated), 0), \
-        'unread_count', coalesce(sum(r.unread_count), 0), \
-        'last_read_at', max(r.last_read_at), \
-        'last_read_message_id', (array_agg(r.last_read_message_id order by r.last_read_at desc nulls last))[1] \
+        'updated', chat.outcome() -> 'updated', \
+        'unread_count', coalesce(sum(m.unread_count), 0), \
+        'last_read_at', max(m.last_read_at), \
+        'last_read_message_id', (array_agg(m.last_read_message_id order by m.last_read_at desc nulls last))[1] \
     )::text \
-    from chat.mark_read_messages($1::uuid[]) r";
+    from public.user_conversation_members m \
+    where m.user_id = auth.uid() \
+        and m.left_at is null \
+        and m.conversation_id in (select c.id::uuid from jsonb_array_elements_text(chat.outcome() -> 'conversation_ids') c (id))";
 
 const COUNT: &str = "\
     select json_build_object( \
@@ -45,36 +72,36 @@ const COUNT: &str = "\
 
 /// `POST /conversations/{id}/read`: up to a message, or everything.
 pub(super) async fn mark_conversation_read(
-    caller: Caller,
-    State(db): State<Db>,
+    writer: Writer,
     PathId(id): PathId,
     fields: Fields,
 ) -> Result<Response, ApiError> {
-    check_identity(&caller, &fields, &["user_id"])?;
+    check_identity(&writer.caller, &fields, &["user_id"])?;
     let up_to = fields.uuid_of(&["message_id", "up_to_message_id"])?;
-    let rows = db
-        .query_as(&caller.claims, MARK_CONVERSATION, &[&id, &up_to])
-        .await?;
-    Ok(json_text(only(&rows)?))
+    let mark = Query {
+        sql: MARK_CONVERSATION,
+        parameters: &[&id, &up_to],
+    };
+    marked(&writer, mark).await
 }
 
 /// `PATCH /messages` and its synonyms: by the messages' ids, or by their conversation.
 pub(super) async fn mark_messages_read(
-    caller: Caller,
-    State(db): State<Db>,
+    writer: Writer,
     fields: Fields,
 ) -> Result<Response, ApiError> {
-    check_identity(&caller, &fields, &["user_id"])?;
+    check_identity(&writer.caller, &fields, &["user_id"])?;
     if let Some(messages) = fields.uuids("message_ids")? {
         if messages.len() > MAX_MESSAGE_IDS {
             return Err(ApiError::invalid(format!(
                 "message_ids names at most {MAX_MESSAGE_IDS} messages"
             )));
         }
-        let rows = db
-            .query_as(&caller.claims, MARK_MESSAGES, &[&messages])
-            .await?;
-        return Ok(json_text(only(&rows)?));
+        let mark = Query {
+            sql: MARK_MESSAGES,
+            parameters: &[&messages],
+        };
+        return marked(&writer, mark).await;
     }
     let Some(conversation) = fields.uuid("conversation_id")? else {
         return Err(ApiError::invalid(
@@ -82,9 +109,19 @@ pub(super) async fn mark_messages_read(
         ));
     };
     let up_to = fields.uuid_of(&["up_to_message_id", "message_id"])?;
-    let rows = db
-        .query_as(&caller.claims, MARK_CONVERSATION, &[&conversation, &up_to])
-        .await?;
+    let mark = Query {
+        sql: MARK_CONVERSATION,
+        parameters: &[&conversation, &up_to],
+    };
+    marked(&writer, mark).await
+}
+
+async fn marked(writer: &Writer, mark: Query<'_>) -> Result<Response, ApiError> {
+    let positions = Query {
+        sql: POSITIONS,
+        parameters: &[],
+    };
+    let rows = writer.change_or_show(mark, positions).await?;
     Ok(json_text(only(&rows)?))
 }
 

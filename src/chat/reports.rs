@@ -1,31 +1,40 @@
 //! Messages that somebody finds wrong, for those who moderate.
 
-use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
 use serde_json::json;
 
+use super::idempotency::Writer;
 use super::{check_identity, only};
-use crate::db::Db;
+use crate::db::Query;
+use crate::http::ApiError;
 use crate::http::input::{Fields, PathId};
 use crate::http::pagination::json_text;
-use crate::http::{ApiError, Caller};
 
-const REPORT: &str = "select r.created from chat.report_message($1::uuid, $2::text, $3::text) r";
+const REPORT: &str = "\
+    select set_config('rapport.outcome', json_build_object('created', r.created)::text, true) \
+    from chat.report_message($1::uuid, $2::text, $3::text) r";
+
+const WAS_CREATED: &str = "select (chat.outcome() ->> 'created')::boolean";
 
 /// `POST /messages/{id}/report`: 201, or 200 for what the caller has reported before.
 pub(super) async fn report_message(
-    caller: Caller,
-    State(db): State<Db>,
+    writer: Writer,
     PathId(id): PathId,
     fields: Fields,
 ) -> Result<Response, ApiError> {
-    check_identity(&caller, &fields, &["reporter_id"])?;
+    check_identity(&writer.caller, &fields, &["reporter_id"])?;
     let reason = fields.text("reason")?.unwrap_or("other");
     let note = fields.text("note")?;
-    let rows = db
-        .query_as(&caller.claims, REPORT, &[&id, &reason, &note])
-        .await?;
+    let report = Query {
+        sql: REPORT,
+        parameters: &[&id, &reason, &note],
+    };
+    let was_created = Query {
+        sql: WAS_CREATED,
+        parameters: &[],
+    };
+    let rows = writer.change_and_show(&[report], was_created).await?;
     let status = if only(&rows)? {
         StatusCode::CREATED
     } else {

@@ -32,6 +32,9 @@ pub enum DbError {
     /// The statement was prepared before the schema changed.
     #[error("The schema changed under a prepared statement")]
     StaleStatement(#[source] tokio_postgres::Error),
+    /// A statement found that all of it was done before, so nothing was done again (SQLSTATE PT208).
+    #[error("It was done before")]
+    DoneBefore,
     /// The database refused what the caller asked for.
     #[error("The database refused: {}", .0.code.as_str())]
     Refused(Box<Refusal>),
@@ -57,6 +60,7 @@ pub struct Refusal {
 /// The beginning of a SQLSTATE (PostgreSQL manual, appendix A) and what it means here; longer
 /// beginnings stand before shorter ones. What is missing is a fault of ours.
 const TABLE: &[(&str, Meaning)] = &[
+    ("PT208", Meaning::DoneBefore),
     ("PT400", Meaning::Refused(ErrorCode::MalformedRequest)),
     ("PT401", Meaning::Refused(ErrorCode::Unauthorized)),
     ("PT403", Meaning::Refused(ErrorCode::Forbidden)),
@@ -87,6 +91,7 @@ const TABLE: &[(&str, Meaning)] = &[
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Meaning {
+    DoneBefore,
     Refused(ErrorCode),
     Contended,
     Stale,
@@ -103,7 +108,8 @@ impl DbError {
                 ErrorCode::DatabaseUnavailable
             }
             Self::Refused(refusal) => refusal.code,
-            Self::Unexpected(_) => ErrorCode::Internal,
+            // Whoever runs such a statement knows what to answer.
+            Self::DoneBefore | Self::Unexpected(_) => ErrorCode::Internal,
         }
     }
 
@@ -114,7 +120,10 @@ impl DbError {
                 Some(BUSY_RETRY_AFTER)
             }
             Self::Unavailable(_) => Some(AWAY_RETRY_AFTER),
-            Self::Refused(_) | Self::Unexpected(_) => None,
+            Self::Refused(refusal) if refusal.code == ErrorCode::IdempotencyInFlight => {
+                Some(BUSY_RETRY_AFTER)
+            }
+            Self::DoneBefore | Self::Refused(_) | Self::Unexpected(_) => None,
         }
     }
 
@@ -160,6 +169,7 @@ impl DbError {
             return Self::of_the_connection(error);
         };
         match meaning(server.code().code()) {
+            Meaning::DoneBefore => Self::DoneBefore,
             Meaning::Refused(code) => Self::Refused(Box::new(refusal(code, server))),
             // A conflict without a code of ours, and whatever else is not in the table.
             Meaning::Fault => match named_code(server) {
@@ -235,6 +245,7 @@ mod tests {
     #[test]
     fn states_have_their_meaning() {
         let cases = [
+            ("PT208", Meaning::DoneBefore),
             ("PT404", Meaning::Refused(ErrorCode::NotFound)),
             ("PT409", Meaning::Fault),
             ("42501", Meaning::Refused(ErrorCode::Forbidden)),

@@ -108,7 +108,7 @@ impl Db {
         match &result {
             Ok(_) => lease.is_doubtful = false,
             // What the database refused leaves a connection that proves itself at its next use.
-            Err(DbError::Refused(_) | DbError::Contended(_)) => {}
+            Err(DbError::Refused(_) | DbError::DoneBefore | DbError::Contended(_)) => {}
             Err(_) => discard(lease),
         }
         result

@@ -160,6 +160,11 @@ impl Caller {
     }
 }
 
+/// Who a request is by, or why that is not known: found out once, before its handler, and kept as
+/// a request extension.
+#[derive(Clone, Debug)]
+pub struct Identity(pub Result<Caller, ApiError>);
+
 impl<S> FromRequestParts<S> for Caller
 where
     S: Send + Sync,
@@ -168,7 +173,10 @@ where
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
-        let caller = Authentication::from_ref(state).caller(&parts.method, &parts.headers)?;
+        let caller = match parts.extensions.get::<Identity>() {
+            Some(Identity(found)) => found.clone()?,
+            None => Authentication::from_ref(state).caller(&parts.method, &parts.headers)?,
+        };
         let parameters = Parameters::of(&parts.uri)?;
         caller.must_be(parameters.uuid("current_user_id")?)?;
         Ok(caller)

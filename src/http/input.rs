@@ -25,7 +25,7 @@ pub const MAX_BODY_BYTES: usize = 1024 * 1024;
 
 /// How long a body may take to arrive. The largest one needs it at 35 kB/s; whoever is slower, or
 /// stops half-way, would hold a connection for nothing.
-const BODY_DEADLINE: Duration = Duration::from_secs(30);
+pub const BODY_DEADLINE: Duration = Duration::from_secs(30);
 
 /// The largest number up to which every whole number has a double of its own (RFC 8259, section 6).
 const MAX_EXACT_INTEGER: u64 = (1 << 53) - 1;

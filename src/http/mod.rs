@@ -16,6 +16,6 @@ pub mod pagination;
 pub mod peer;
 pub mod serve;
 
-pub use caller::{Authentication, Caller};
+pub use caller::{Authentication, Caller, Identity};
 pub use error::ApiError;
 pub use middleware::finish;

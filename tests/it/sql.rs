@@ -64,6 +64,7 @@ files!(
     erasing_people,
     host_mapping,
     house_rules,
+    idempotency_keys,
     listing,
     many_at_once,
     opening_conversations,

@@ -43,6 +43,7 @@ insert into public.user_blocks (blocker_id, blocked_id) values (tests.id('ana'),
 update public.user_conversation_members set left_at = now() where user_id = tests.id('eve');
 insert into public.user_notification_preferences (user_id) values (tests.id('ana'));
 insert into public.user_presence (user_id, status) values (tests.id('ana'), 'online');
+insert into chat.idempotency_keys (user_id, key, request_hash) values (tests.id('ana'), 'k', 'x');
 
 -- $conversation is the one the actor is asked about, $me the actor (Ana for the server)
 create table tests.grid (
@@ -110,6 +111,11 @@ insert into tests.grid values
 ('reports',                     'insert', 'insert into chat.message_reports (reporter_id, reason, content, sent_at) values ($me, ''spam'', '''', now())', 'refused', 'refused', 'refused', 'refused', 'refused', 'refused', 'refused', 'refused', '1'),
 ('reports',                     'update', 'update chat.message_reports set note = ''''',                                                          'refused', 'refused', 'refused', 'refused', 'refused', 'refused', 'refused', 'refused', '3'),
 ('reports',                     'delete', 'delete from chat.message_reports',                                                                     'refused', 'refused', 'refused', 'refused', 'refused', 'refused', 'refused', 'refused', '3'),
+
+('idempotency keys',            'select', 'select from chat.idempotency_keys',                                                                    'refused', 'refused', 'refused', 'refused', 'refused', 'refused', 'refused', 'refused', '1'),
+('idempotency keys',            'insert', 'insert into chat.idempotency_keys (user_id, key, request_hash) values ($me, ''k2'', ''x'')',              'refused', 'refused', 'refused', 'refused', 'refused', 'refused', 'refused', 'refused', '1'),
+('idempotency keys',            'update', 'update chat.idempotency_keys set request_hash = ''y''',                                                   'refused', 'refused', 'refused', 'refused', 'refused', 'refused', 'refused', 'refused', '1'),
+('idempotency keys',            'delete', 'delete from chat.idempotency_keys',                                                                      'refused', 'refused', 'refused', 'refused', 'refused', 'refused', 'refused', 'refused', '1'),
 
 ('Ana''s presence',             'select', 'select from user_presence where user_id = tests.id(''ana'')',                                     '1',       '1',       '0',       '1',       '0',       'refused', '1',       '1',       '1'),
 ('own presence',                'upsert', 'insert into user_presence (user_id, status) values ($me, ''away'') on conflict (user_id) do update set user_id = excluded.user_id, status = excluded.status', '1', '1', '1', '1', '1', 'refused', '1', '1', '1'),

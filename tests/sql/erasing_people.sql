@@ -10,12 +10,13 @@ select tests.act_as('ben');
 select chat.react(:'hers', '👍'), chat.set_conversation_settings(current_setting('tests.c')::uuid, '{"draft": "x"}'), chat.set_presence('online'), chat.hide_message(:'hers');
 select tests.act_as('owner');
 insert into public.user_blocks (blocker_id, blocked_id) values (tests.id('ben'), tests.id('zoe'));
+insert into chat.idempotency_keys (user_id, key, request_hash) values (tests.id('ben'), 'k', 'x');
 select rev as rev_before from public.user_conversations \gset
 
 delete from public.users where id = tests.id('ben');
 
 select tests.equals((select count(*) from public.user_presence) + (select count(*) from public.user_blocks) + (select count(*) from public.message_drafts)
-  + (select count(*) from public.message_hides) + (select count(*) from public.message_reactions), 0::bigint, 'left behind');
+  + (select count(*) from public.message_hides) + (select count(*) from public.message_reactions) + (select count(*) from chat.idempotency_keys), 0::bigint, 'left behind');
 select tests.equals((content, sender_id)::text, '("from Ben",)', 'his message') from public.user_messages where id = :'his';
 select tests.equals((participant_1_id, participant_2_id)::text, (tests.id('ana'), null::uuid)::text, 'the pair') from public.user_conversations;
 select tests.holds(rev > :rev_before, 'those who follow hear of it') from public.user_conversations;

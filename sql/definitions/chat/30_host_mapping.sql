@@ -199,6 +199,7 @@ begin
       ('public.message_pins', 'pinned_by', 'set null'),
       ('chat.message_reports', 'reporter_id', 'set null'),
       ('chat.message_reports', 'sender_id', 'set null'),
+      ('chat.idempotency_keys', 'user_id', 'cascade'),
       ('public.user_presence', 'user_id', 'cascade'),
       ('public.user_presence', 'is_typing_to', 'set null'),
       ('public.user_blocks', 'blocker_id', 'cascade'),
@@ -284,6 +285,8 @@ begin
     and to_regclass('chat.directory') is not null
     and to_regclass('chat.memberships') is not null
   then
+    -- tables that a later migration brought
+    perform chat.point_people_at(people);
     return chosen;
   end if;
 

@@ -1,0 +1,229 @@
+//! Writes that are not made twice: `Idempotency-Key` (chat API 2.2).
+//!
+//! A key is claimed before the statements of a write and kept behind them, in their transaction and in
+//! the same flight. So a write never succeeds without its key, a key is never kept without its write, and
+//! whatever ends the transaction frees it. What is kept is no answer: a repetition reads the resource as
+//! it is then.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use axum::body::Body;
+use axum::extract::{FromRef, FromRequestParts, Request};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use axum::middleware::Next;
+use axum::response::{IntoResponse as _, Response};
+use sha2::{Digest as _, Sha256};
+use tokio_postgres::Row;
+use tokio_postgres::types::ToSql;
+
+use crate::db::{Db, DbError, Query};
+use crate::http::input::{BODY_DEADLINE, body};
+use crate::http::{ApiError, Caller, Identity};
+
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+
+/// Says that an answer is to a repetition.
+const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
+
+/// Characters of a key at most.
+const MAX_KEY: usize = 255;
+
+const CLAIM: &str = "select chat.claim_idempotency_key($1::text, $2::bytea)";
+
+const KEEP: &str = "select chat.keep_idempotency_key($1::text, $2::bytea)";
+
+const RECALL: &str = "select chat.recall_idempotency_key($1::text)";
+
+/// The key that a request brings, and what it is for.
+struct Claim {
+    key: String,
+    hash: [u8; 32],
+    /// Set when it turned out that this was done before.
+    is_replay: AtomicBool,
+}
+
+/// Middleware that reads the key of a write, where its caller is known: nobody else's body is held. The key is
+/// used by [`Writer`].
+pub(super) async fn keyed(request: Request, next: Next) -> Response {
+    let identity = request.extensions().get::<Identity>();
+    let is_somebodys = identity.is_some_and(|identity| identity.0.is_ok());
+    if request.method().is_safe() || !is_somebodys {
+        return next.run(request).await;
+    }
+    let key = match key(request.headers()) {
+        Ok(Some(key)) => key,
+        Ok(None) => return next.run(request).await,
+        Err(error) => return error.into_response(),
+    };
+    let (mut parts, stream) = request.into_parts();
+    let held = Request::from_parts(parts.clone(), stream);
+    let bytes = match body(held, &(), BODY_DEADLINE).await {
+        Ok(bytes) => bytes,
+        Err(error) => return ApiError::from(error).into_response(),
+    };
+    let claim = Arc::new(Claim {
+        key,
+        hash: hash(&parts, &bytes),
+        is_replay: AtomicBool::new(false),
+    });
+    parts.extensions.insert(Arc::clone(&claim));
+    let mut response = next
+        .run(Request::from_parts(parts, Body::from(bytes)))
+        .await;
+    if claim.is_replay.load(Ordering::Relaxed) {
+        let replayed = HeaderValue::from_static("true");
+        response.headers_mut().insert(REPLAYED, replayed);
+    }
+    response
+}
+
+/// The key among the headers. An empty one is none at all to the IETF's draft, and an error here: whoever sends it
+/// believes to be safe.
+fn key(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
+    let mut values = headers.get_all(IDEMPOTENCY_KEY).iter();
+    let (Some(value), more) = (values.next(), values.next()) else {
+        return Ok(None);
+    };
+    let is_printable = |key: &&str| key.bytes().all(|byte| matches!(byte, b' '..=b'~'));
+    match value.to_str().ok().filter(is_printable) {
+        Some(key) if more.is_none() && (1..=MAX_KEY).contains(&key.len()) => {
+            Ok(Some(key.to_owned()))
+        }
+        _ => Err(ApiError::invalid(format!(
+            "Idempotency-Key must be one text of 1 to {MAX_KEY} printable ASCII characters"
+        ))),
+    }
+}
+
+/// By which a repetition is told from another request. Neither the method nor an address has a line feed in it.
+fn hash(parts: &Parts, body: &[u8]) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    hash.update(format!("{}\n{}\n", parts.method, parts.uri));
+    hash.update(body);
+    hash.finalize().into()
+}
+
+/// What a handler writes with: the database in its caller's name, once for each key.
+///
+/// What an answer needs besides its resource (whether it was made, what its id is) the statements leave in the
+/// setting `rapport.outcome`, which `chat.outcome()` reads.
+pub(super) struct Writer {
+    pub(super) caller: Caller,
+    pub(super) db: Db,
+    claim: Option<Arc<Claim>>,
+}
+
+impl Writer {
+    /// Makes changes of which the answer tells nothing but that they are made.
+    pub(super) async fn change(&self, changes: &[Query<'_>]) -> Result<(), ApiError> {
+        self.write(changes, None).await.map(drop)
+    }
+
+    /// Makes changes and answers what `view` shows behind them.
+    pub(super) async fn change_and_show(
+        &self,
+        changes: &[Query<'_>],
+        view: Query<'_>,
+    ) -> Result<Vec<Row>, ApiError> {
+        let queries: Vec<_> = changes.iter().copied().chain([view]).collect();
+        self.write(&queries, Some(view)).await
+    }
+
+    /// Makes a change that answers itself; if it was made before, `view` does.
+    pub(super) async fn change_or_show(
+        &self,
+        change: Query<'_>,
+        view: Query<'_>,
+    ) -> Result<Vec<Row>, ApiError> {
+        self.write(&[change], Some(view)).await
+    }
+
+    /// The rows of the last of the statements, or of `again` if they ran before.
+    async fn write(
+        &self,
+        queries: &[Query<'_>],
+        again: Option<Query<'_>>,
+    ) -> Result<Vec<Row>, ApiError> {
+        let claims = &self.caller.claims;
+        let Some(claim) = &self.claim else {
+            let results = self.db.run_as(claims, queries).await?;
+            return Ok(results.into_iter().last().unwrap_or_default());
+        };
+        let (key, hash) = (&claim.key, &claim.hash.as_slice());
+        let parameters: &[&(dyn ToSql + Sync)] = &[key, hash];
+        let [claim_key, keep_key] = [CLAIM, KEEP].map(|sql| Query { sql, parameters });
+        let mut flight = vec![claim_key];
+        flight.extend_from_slice(queries);
+        flight.push(keep_key);
+        match self.db.run_as(claims, &flight).await {
+            Ok(results) => Ok(results.into_iter().nth(queries.len()).unwrap_or_default()),
+            Err(DbError::DoneBefore) => {
+                claim.is_replay.store(true, Ordering::Relaxed);
+                let Some(again) = again else {
+                    return Ok(Vec::new());
+                };
+                let recall = Query {
+                    sql: RECALL,
+                    parameters: &[key],
+                };
+                let results = self.db.run_as(claims, &[recall, again]).await?;
+                Ok(results.into_iter().last().unwrap_or_default())
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+impl<S> FromRequestParts<S> for Writer
+where
+    S: Send + Sync,
+    Caller: FromRequestParts<S, Rejection = ApiError>,
+    Db: FromRef<S>,
+{
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        Ok(Self {
+            caller: Caller::from_request_parts(parts, state).await?,
+            db: Db::from_ref(state),
+            claim: parts.extensions.get::<Arc<Claim>>().cloned(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_printable_and_short() {
+        let longest = "k".repeat(MAX_KEY);
+        let too_long = "k".repeat(MAX_KEY + 1);
+        let cases: [(&[&str], Option<Option<&str>>); 8] = [
+            (&[], Some(None)),
+            (&["a"], Some(Some("a"))),
+            (
+                &["8e03978e-40d5 \"x\"~"],
+                Some(Some("8e03978e-40d5 \"x\"~")),
+            ),
+            (&[&longest], Some(Some(&longest))),
+            (&[""], None),
+            (&[&too_long], None),
+            (&["a\tb"], None),
+            (&["a", "a"], None),
+        ];
+        for (values, expected) in cases {
+            let mut headers = HeaderMap::new();
+            for value in values {
+                headers.append(IDEMPOTENCY_KEY, HeaderValue::from_str(value).unwrap());
+            }
+            let read = key(&headers).ok();
+            assert_eq!(read.as_ref().map(Option::as_deref), expected, "{values:?}");
+        }
+        let mut headers = HeaderMap::new();
+        headers.append(IDEMPOTENCY_KEY, HeaderValue::from_bytes(b"\xe9").unwrap());
+        assert!(key(&headers).is_err());
+    }
+}
