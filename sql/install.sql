@@ -187,13 +187,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/40_people.sql' and checksum = 'ac7ade387c6ad37be94a47d0b20a2b3ab6df3d80050fd507b645ac0030363adb'
+  where path = 'chat/40_people.sql' and checksum = 'fce8375d7e3a2a899a4577ed152bc9bd3f055c4c9570a74ade02bc559712fe75'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/40_people.sql
 \ir definitions/chat/40_people.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/40_people.sql', 'ac7ade387c6ad37be94a47d0b20a2b3ab6df3d80050fd507b645ac0030363adb')
+  ('chat/40_people.sql', 'fce8375d7e3a2a899a4577ed152bc9bd3f055c4c9570a74ade02bc559712fe75')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
@@ -223,13 +223,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/60_message_text.sql' and checksum = '6f35bde5526ccdf916f210be33d0da0e2c40e9ca6f39a02b74f0324251635791'
+  where path = 'chat/60_message_text.sql' and checksum = 'c54bcd5fd1e6462df9229de5a49a09cd548268d255fe031c31b4dbdd5b9aec6c'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/60_message_text.sql
 \ir definitions/chat/60_message_text.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/60_message_text.sql', '6f35bde5526ccdf916f210be33d0da0e2c40e9ca6f39a02b74f0324251635791')
+  ('chat/60_message_text.sql', 'c54bcd5fd1e6462df9229de5a49a09cd548268d255fe031c31b4dbdd5b9aec6c')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
@@ -343,13 +343,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/86_message_rows.sql' and checksum = 'de063c7f2943ec1f1edad4b64b07d20dbe058d02a8db96bcf0101616d7a7a292'
+  where path = 'chat/86_message_rows.sql' and checksum = 'b733b98798cdbdacfa8349fc0da430d74c8d57dd57d2d0dd0751c5b999bba2dd'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/86_message_rows.sql
 \ir definitions/chat/86_message_rows.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/86_message_rows.sql', 'de063c7f2943ec1f1edad4b64b07d20dbe058d02a8db96bcf0101616d7a7a292')
+  ('chat/86_message_rows.sql', 'b733b98798cdbdacfa8349fc0da430d74c8d57dd57d2d0dd0751c5b999bba2dd')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
@@ -415,13 +415,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'realtime/30_policies.sql' and checksum = 'c9bf5507ae8c9ae7a04f9d1f1a4cb7e2cce62a3f8867012c353bd0297571cd36'
+  where path = 'realtime/30_policies.sql' and checksum = 'd25a3b7e0f10eaaddaf598180a3e0b5524cdcfb5921dda23a2e233b63addad2a'
 ) as pending \gset
 \if :pending
 \echo definitions/realtime/30_policies.sql
 \ir definitions/realtime/30_policies.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('realtime/30_policies.sql', 'c9bf5507ae8c9ae7a04f9d1f1a4cb7e2cce62a3f8867012c353bd0297571cd36')
+  ('realtime/30_policies.sql', 'd25a3b7e0f10eaaddaf598180a3e0b5524cdcfb5921dda23a2e233b63addad2a')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 

@@ -1183,18 +1183,20 @@ COMMENT ON FUNCTION chat.install_host_mapping(preset text) IS 'Writes chat.direc
 -- Name: is_blank(text); Type: FUNCTION; Schema: chat; Owner: -
 
 CREATE FUNCTION chat.is_blank(content text) RETURNS boolean
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
     SET search_path TO ''
     AS $$
+begin
   -- trimming a text of everything invisible leaves nothing exactly when nothing in it is visible.
   -- Beyond White_Space: soft hyphen, joiners, fillers, direction marks, variation selectors, the blank braille
-  select btrim(
+  return btrim(
     content,
     U&'\0009\000A\000B\000C\000D\0020\0085\00A0\1680\2000\2001\2002\2003\2004\2005\2006\2007\2008\2009\200A\2028\2029\202F\205F\3000'
     || U&'\00AD\034F\061C\115F\1160\17B4\17B5\180B\180C\180D\180E\200B\200C\200D\200E\200F\202A\202B\202C\202D\202E'
     || U&'\2060\2061\2062\2063\2064\2065\2066\2067\2068\2069\206A\206B\206C\206D\206E\206F\2800\3164'
     || U&'\FE00\FE01\FE02\FE03\FE04\FE05\FE06\FE07\FE08\FE09\FE0A\FE0B\FE0C\FE0D\FE0E\FE0F\FEFF\FFA0'
-  ) = ''
+  ) = '';
+end
 $$;
 
 -- Name: FUNCTION is_blank(content text); Type: COMMENT; Schema: chat; Owner: -
@@ -1204,10 +1206,12 @@ COMMENT ON FUNCTION chat.is_blank(content text) IS 'Is there nothing to see in t
 -- Name: is_chat_topic(text); Type: FUNCTION; Schema: chat; Owner: -
 
 CREATE FUNCTION chat.is_chat_topic(topic text) RETURNS boolean
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
     SET search_path TO ''
     AS $_$
-  select topic ~ '^(conversation|user):[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$'
+begin
+  return topic ~ '^(conversation|user):[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$';
+end
 $_$;
 
 -- Name: is_my_conversation(uuid); Type: FUNCTION; Schema: chat; Owner: -
@@ -1816,6 +1820,7 @@ CREATE FUNCTION chat.message_changes(conversation_id uuid, since_rev bigint, max
     LANGUAGE plpgsql STABLE
     SET search_path TO ''
     SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_sort TO 'off'
     AS $$
 declare
   caller constant uuid := auth.uid();
@@ -1854,12 +1859,16 @@ CREATE FUNCTION chat.message_page(conversation_id uuid, before_seq bigint DEFAUL
     LANGUAGE plpgsql STABLE
     SET search_path TO ''
     SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_sort TO 'off'
     AS $$
 declare
   caller constant uuid := auth.uid();
   cleared bigint;
   wanted constant int := least(greatest(coalesce(message_page.max_rows, 50), 1), 201);
   skipped constant int := greatest(coalesce(message_page.skip_rows, 0), 0);
+  -- computed before and not inside the query, where the policy, which is asked first, would keep them from the index
+  above bigint;
+  below constant bigint := coalesce(before_seq, 9223372036854775807);
   page uuid[];
 begin
   select m.cleared_seq into cleared
@@ -1868,13 +1877,14 @@ begin
   if not found then
     perform chat.refuse('not_found');
   end if;
+  above := greatest(after_seq, cleared);
 
   if after_seq is not null and before_seq is null then
     page := array(
       select m.id
       from public.user_messages m
       where m.conversation_id = message_page.conversation_id
-        and m.seq > greatest(after_seq, cleared)
+        and m.seq > above
         and (include_deleted or not m.is_deleted)
         and not exists (select from public.message_hides h where h.user_id = caller and h.message_id = m.id)
       order by m.seq
@@ -1886,8 +1896,8 @@ begin
       select m.id
       from public.user_messages m
       where m.conversation_id = message_page.conversation_id
-        and m.seq > greatest(coalesce(after_seq, 0), cleared)
-        and m.seq < coalesce(before_seq, 9223372036854775807)
+        and m.seq > above
+        and m.seq < below
         and (include_deleted or not m.is_deleted)
         and not exists (select from public.message_hides h where h.user_id = caller and h.message_id = m.id)
       order by m.seq desc
@@ -1911,6 +1921,7 @@ CREATE FUNCTION chat.message_rows(message_ids uuid[]) RETURNS TABLE(message_id u
     SET search_path TO ''
     SET "TimeZone" TO 'UTC'
     SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_sort TO 'on'
     AS $$
 declare
   caller constant uuid := auth.uid();
@@ -2038,12 +2049,15 @@ COMMENT ON FUNCTION chat.message_rows(message_ids uuid[]) IS 'The given messages
 -- Name: my_conversation_ids(); Type: FUNCTION; Schema: chat; Owner: -
 
 CREATE FUNCTION chat.my_conversation_ids() RETURNS SETOF uuid
-    LANGUAGE sql STABLE SECURITY DEFINER ROWS 100
+    LANGUAGE plpgsql STABLE SECURITY DEFINER ROWS 100
     SET search_path TO ''
     AS $$
+begin
+  return query
   select m.conversation_id
   from public.user_conversation_members m
-  where m.user_id = (select auth.uid()) and m.left_at is null
+  where m.user_id = (select auth.uid()) and m.left_at is null;
+end
 $$;
 
 -- Name: FUNCTION my_conversation_ids(); Type: COMMENT; Schema: chat; Owner: -
@@ -3229,14 +3243,16 @@ $$;
 -- Name: trimmed(text); Type: FUNCTION; Schema: chat; Owner: -
 
 CREATE FUNCTION chat.trimmed(content text) RETURNS text
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
     SET search_path TO ''
     AS $$
+begin
   -- White_Space, as Unicode has it: btrim alone knows only the ordinary space
-  select btrim(
+  return btrim(
     content,
     U&'\0009\000A\000B\000C\000D\0020\0085\00A0\1680\2000\2001\2002\2003\2004\2005\2006\2007\2008\2009\200A\2028\2029\202F\205F\3000'
-  )
+  );
+end
 $$;
 
 -- Name: FUNCTION trimmed(content text); Type: COMMENT; Schema: chat; Owner: -
@@ -3367,9 +3383,11 @@ $$;
 -- Name: visible_people_ids(); Type: FUNCTION; Schema: chat; Owner: -
 
 CREATE FUNCTION chat.visible_people_ids() RETURNS SETOF uuid
-    LANGUAGE sql STABLE SECURITY DEFINER ROWS 200
+    LANGUAGE plpgsql STABLE SECURITY DEFINER ROWS 200
     SET search_path TO ''
     AS $$
+begin
+  return query
   select auth.uid()
   union
   select seen.user_id
@@ -3388,7 +3406,8 @@ CREATE FUNCTION chat.visible_people_ids() RETURNS SETOF uuid
     select
     from public.user_notification_preferences p
     where p.user_id = seen.user_id and not p.share_presence
-  )
+  );
+end
 $$;
 
 -- Name: FUNCTION visible_people_ids(); Type: COMMENT; Schema: chat; Owner: -

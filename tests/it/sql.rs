@@ -62,6 +62,7 @@ files!(
     database_broadcasts,
     editing_and_deleting,
     erasing_people,
+    history_pages,
     host_mapping,
     house_rules,
     idempotency_keys,

@@ -6,6 +6,7 @@ mod database_broadcast;
 mod idle;
 pub(crate) mod joins;
 mod presence;
+mod rest;
 mod restart;
 
 use std::time::Duration;
@@ -103,6 +104,16 @@ pub(crate) const ROWS: &[Row] = &[
         number: 18,
         what: "5,000 sockets that send heartbeats",
         measure: idle::heartbeats,
+    },
+    Row {
+        number: 19,
+        what: "sending a message over REST",
+        measure: rest::sending,
+    },
+    Row {
+        number: 20,
+        what: "a page of 50 messages of a conversation of a million",
+        measure: rest::history,
     },
     Row {
         number: 22,

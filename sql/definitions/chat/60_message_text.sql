@@ -1,17 +1,20 @@
--- What counts as text, and what a person may put into a message.
+-- What counts as text, and what a person may put into a message. In plpgsql, which keeps its plans: functions in
+-- SQL that are not inlined are planned anew by every statement.
 
 create or replace function chat.trimmed(content text)
 returns text
-language sql
+language plpgsql
 immutable
 parallel safe
 set search_path = ''
 as $$
+begin
   -- White_Space, as Unicode has it: btrim alone knows only the ordinary space
-  select btrim(
+  return btrim(
     content,
     U&'\0009\000A\000B\000C\000D\0020\0085\00A0\1680\2000\2001\2002\2003\2004\2005\2006\2007\2008\2009\200A\2028\2029\202F\205F\3000'
-  )
+  );
+end
 $$;
 
 comment on function chat.trimmed(text) is 'The text without White_Space at its ends, which is how messages are stored.';
@@ -21,20 +24,22 @@ grant execute on function chat.trimmed(text) to authenticated, service_role;
 
 create or replace function chat.is_blank(content text)
 returns boolean
-language sql
+language plpgsql
 immutable
 parallel safe
 set search_path = ''
 as $$
+begin
   -- trimming a text of everything invisible leaves nothing exactly when nothing in it is visible.
   -- Beyond White_Space: soft hyphen, joiners, fillers, direction marks, variation selectors, the blank braille
-  select btrim(
+  return btrim(
     content,
     U&'\0009\000A\000B\000C\000D\0020\0085\00A0\1680\2000\2001\2002\2003\2004\2005\2006\2007\2008\2009\200A\2028\2029\202F\205F\3000'
     || U&'\00AD\034F\061C\115F\1160\17B4\17B5\180B\180C\180D\180E\200B\200C\200D\200E\200F\202A\202B\202C\202D\202E'
     || U&'\2060\2061\2062\2063\2064\2065\2066\2067\2068\2069\206A\206B\206C\206D\206E\206F\2800\3164'
     || U&'\FE00\FE01\FE02\FE03\FE04\FE05\FE06\FE07\FE08\FE09\FE0A\FE0B\FE0C\FE0D\FE0E\FE0F\FEFF\FFA0'
-  ) = ''
+  ) = '';
+end
 $$;
 
 comment on function chat.is_blank(text) is 'Is there nothing to see in the text?';

@@ -13,6 +13,8 @@ stable
 set search_path = ''
 set timezone = 'UTC'
 set plan_cache_mode = force_generic_plan
+-- whatever its caller needs: here nothing else puts the rows in order
+set enable_sort = on
 as $$
 declare
   caller constant uuid := auth.uid();
@@ -159,12 +161,17 @@ language plpgsql
 stable
 set search_path = ''
 set plan_cache_mode = force_generic_plan
+-- A plan for any conversation expects a short one, where sorting costs nothing. In a long one it would read all of it.
+set enable_sort = off
 as $$
 declare
   caller constant uuid := auth.uid();
   cleared bigint;
   wanted constant int := least(greatest(coalesce(message_page.max_rows, 50), 1), 201);
   skipped constant int := greatest(coalesce(message_page.skip_rows, 0), 0);
+  -- computed before and not inside the query, where the policy, which is asked first, would keep them from the index
+  above bigint;
+  below constant bigint := coalesce(before_seq, 9223372036854775807);
   page uuid[];
 begin
   select m.cleared_seq into cleared
@@ -173,13 +180,14 @@ begin
   if not found then
     perform chat.refuse('not_found');
   end if;
+  above := greatest(after_seq, cleared);
 
   if after_seq is not null and before_seq is null then
     page := array(
       select m.id
       from public.user_messages m
       where m.conversation_id = message_page.conversation_id
-        and m.seq > greatest(after_seq, cleared)
+        and m.seq > above
         and (include_deleted or not m.is_deleted)
         and not exists (select from public.message_hides h where h.user_id = caller and h.message_id = m.id)
       order by m.seq
@@ -191,8 +199,8 @@ begin
       select m.id
       from public.user_messages m
       where m.conversation_id = message_page.conversation_id
-        and m.seq > greatest(coalesce(after_seq, 0), cleared)
-        and m.seq < coalesce(before_seq, 9223372036854775807)
+        and m.seq > above
+        and m.seq < below
         and (include_deleted or not m.is_deleted)
         and not exists (select from public.message_hides h where h.user_id = caller and h.message_id = m.id)
       order by m.seq desc
@@ -222,6 +230,8 @@ language plpgsql
 stable
 set search_path = ''
 set plan_cache_mode = force_generic_plan
+-- as in message_page()
+set enable_sort = off
 as $$
 declare
   caller constant uuid := auth.uid();

@@ -3,12 +3,14 @@
 
 create or replace function chat.is_chat_topic(topic text)
 returns boolean
-language sql
+language plpgsql
 immutable
 parallel safe
 set search_path = ''
 as $$
-  select topic ~ '^(conversation|user):[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$'
+begin
+  return topic ~ '^(conversation|user):[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$';
+end
 $$;
 
 revoke all on function chat.is_chat_topic(text) from public;

@@ -1,0 +1,71 @@
+//! A database that has been lived in: a million messages in a believable shape, for the rows about REST.
+
+use uuid::Uuid;
+
+use crate::Failure;
+use crate::database::Database;
+
+/// Conversations that each person leads.
+const TALKS_PER_PERSON: usize = 10;
+
+/// How many people there are and how much they have said.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Population {
+    pub(crate) people: usize,
+    messages: usize,
+}
+
+impl Population {
+    /// A million messages of two thousand people, and a million in one conversation; or a few.
+    pub(crate) fn new(is_quick: bool) -> Self {
+        if is_quick {
+            Self {
+                people: 40,
+                messages: 2_000,
+            }
+        } else {
+            Self {
+                people: 2_000,
+                messages: 1_000_000,
+            }
+        }
+    }
+
+    /// Writes all of it, unless it is there already.
+    pub(crate) fn settle(&self, database: &Database) -> Result<(), Failure> {
+        let there = "select count(*) from public.teams where name = 'Population'";
+        if database.number(there)? > 0 {
+            return Ok(());
+        }
+        let statements = include_str!("population.sql")
+            .replace("{people}", &self.people.to_string())
+            .replace("{messages}", &self.messages.to_string())
+            .replace("{long}", &self.messages.to_string());
+        database.execute(&statements)?;
+        // As autovacuum would have done by now.
+        for table in [
+            "user_messages",
+            "user_conversations",
+            "user_conversation_members",
+        ] {
+            database.execute(&format!("vacuum analyze public.{table}"))?;
+        }
+        Ok(())
+    }
+
+    /// The longest of the conversations that a person leads.
+    pub(crate) fn conversation(&self, person: usize) -> Uuid {
+        conversation(person * TALKS_PER_PERSON)
+    }
+
+    /// Somebody apart, with a conversation as long as all others together, one of fifty messages, and an empty one.
+    pub(crate) fn apart(&self) -> (usize, [Uuid; 3]) {
+        let first = self.people * TALKS_PER_PERSON;
+        (self.people, [0, 1, 2].map(|nth| conversation(first + nth)))
+    }
+}
+
+/// The id of the conversation of this number, as SQL computes it, too.
+fn conversation(number: usize) -> Uuid {
+    Uuid::from_u64_pair(0x6000_0000_0000_4000, 0x8000_0000_0000_0000 | number as u64)
+}

@@ -1,0 +1,193 @@
+//! Rows 19 and 20: what the REST routes add to the work of PostgreSQL, and how it grows with what has been said.
+
+use std::process::Command;
+use std::time::Duration;
+
+use rapport::dev::binaries::Binaries;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::Laboratory;
+use crate::Failure;
+use crate::crowd::window::{milliseconds, quantiles};
+use crate::meter::{Cost, Meter};
+use crate::population::Population;
+use crate::report::{Better, Figure, Outcome, median, rounded};
+use crate::rest::{self, Request};
+use crate::server::Server;
+
+/// Requests that are under way at once: as many as there are connections to the database, so that none waits for one.
+const SENDERS: usize = 10;
+
+/// Readers at once: enough that the server is never idle, few enough that they do not queue for a core.
+const READERS: usize = 2;
+
+/// Messages of a page, which is what a client asks for that says nothing.
+const PAGE: i64 = 50;
+
+/// The transaction of `POST /messages`, statement by statement, for pgbench.
+const SEND: &str = include_str!("send.pgbench.sql");
+
+/// Row 19: messages sent over REST, against the same transactions sent by pgbench.
+pub(super) fn sending(lab: &Laboratory) -> Result<Outcome, Failure> {
+    let population = Population::new(lab.settings.is_quick);
+    population.settle(&lab.database)?;
+    let tokens = (0..population.people)
+        .map(|person| lab.database.token(person))
+        .collect::<Result<Vec<_>, _>>()?;
+    // It reads the log behind both.
+    let server = Server::rapport(&lab.database)?;
+    let next = || {
+        let person = fastrand::usize(..population.people);
+        let conversation = population.conversation(person);
+        let body = json!({
+            "conversation_id": conversation, "client_message_id": Uuid::new_v4(),
+            "content": "Shall we meet at the usual place at noon?",
+        });
+        Request {
+            method: "POST",
+            path: "/messages".to_owned(),
+            token: tokens[person].clone(),
+            body: Some(body.to_string()),
+            expected: 201,
+        }
+    };
+    let window = lab.settings.window.max(Duration::from_secs(1));
+    // What a first request prepares is not measured.
+    rest::ask(server.address, SENDERS, window / 4, next)?;
+    let (mut ours, mut pgbench, mut costs) = (Vec::new(), Vec::new(), Vec::new());
+    let mut latency = None;
+    for _ in 0..lab.settings.runs {
+        let meter = Meter::start(&server);
+        let took = rest::ask(server.address, SENDERS, window, next)?;
+        let cost = meter.stop();
+        ours.push(took.len() as f64 / cost.seconds);
+        costs.push(cost);
+        latency = Some(took);
+        pgbench.push(run_pgbench(lab, population.people, window)?);
+    }
+    server.stop()?;
+    let (ours, pgbench) = (median(ours), median(pgbench));
+    Ok(Outcome {
+        figures: vec![Figure {
+            name: "messages per second, share of the same transaction in pgbench",
+            unit: "%",
+            value: 100.0 * ours / pgbench,
+            better: Better::Higher,
+            floor: 60.0,
+            goal: 85.0,
+        }],
+        runs: lab.settings.runs,
+        detail: json!({
+            "sent_per_second": rounded(ours),
+            "pgbench_per_second": rounded(pgbench),
+            "cores": Cost::medians(costs.iter()),
+            "last_run_ms": latency.as_ref().map(quantiles),
+        }),
+        faults: Vec::new(),
+    })
+}
+
+/// Transactions per second.
+fn run_pgbench(lab: &Laboratory, people: usize, window: Duration) -> Result<f64, Failure> {
+    let script = lab.database.directory().join("send.pgbench.sql");
+    std::fs::write(&script, SEND)?;
+    let output = Command::new(Binaries::find(None)?.program("pgbench"))
+        .env_clear()
+        // It prepares the statements before the transaction gives it rights.
+        .env("PGOPTIONS", "-c role=authenticated")
+        .args(["--no-vacuum", "--protocol=prepared", "--jobs=1"])
+        .arg(format!("--client={SENDERS}"))
+        .arg(format!("--time={}", window.as_secs().max(1)))
+        .arg(format!("--define=people={people}"))
+        .arg("--file")
+        .arg(&script)
+        .arg(lab.database.request_url())
+        .output()?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let failed = || {
+        let errors = String::from_utf8_lossy(&output.stderr);
+        format!("pgbench: {}: {errors}{text}", output.status)
+    };
+    if !output.status.success() || !text.contains("number of failed transactions: 0 ") {
+        return Err(failed().into());
+    }
+    let speed = text
+        .lines()
+        .find_map(|line| line.strip_prefix("tps = ")?.split(' ').next())
+        .ok_or_else(failed)?;
+    Ok(speed.parse()?)
+}
+
+/// Row 20: a page of the history of a conversation that holds a million messages, against one that holds no more than
+/// the page.
+pub(super) fn history(lab: &Laboratory) -> Result<Outcome, Failure> {
+    let population = Population::new(lab.settings.is_quick);
+    population.settle(&lab.database)?;
+    let (person, [long, short, empty]) = population.apart();
+    let token = lab.database.token(person)?;
+    let length = lab.database.number(&format!(
+        "select last_seq from public.user_conversations where id = '{long}'"
+    ))?;
+    let page = |conversation: Uuid, before: Option<i64>| {
+        let before = before.map_or_else(String::new, |seq| format!("&before={seq}"));
+        Request {
+            method: "GET",
+            path: format!("/messages?conversation_id={conversation}&limit={PAGE}{before}"),
+            token: token.clone(),
+            body: None,
+            expected: 200,
+        }
+    };
+    let server = Server::rapport(&lab.database)?;
+    let sides: [(&str, &dyn Fn() -> Request); 4] = [
+        ("of fifty, all of it", &|| page(short, None)),
+        ("of a million, any page", &|| {
+            page(long, Some(fastrand::i64(PAGE + 1..=length)))
+        }),
+        ("of a million, the newest", &|| page(long, None)),
+        ("empty", &|| page(empty, None)),
+    ];
+    let mut took = sides.map(|_| Vec::new());
+    for _ in 0..=lab.settings.runs {
+        for ((_, next), took) in sides.iter().zip(&mut took) {
+            took.push(rest::ask(
+                server.address,
+                READERS,
+                lab.settings.window,
+                next,
+            )?);
+        }
+    }
+    server.stop()?;
+    // The first run prepared what the others use.
+    let at = |side: usize, quantile| {
+        median(
+            took[side][1..]
+                .iter()
+                .map(|run| milliseconds(run, quantile)),
+        )
+    };
+    let of_each = |quantile| -> Value {
+        let sides = sides.iter().enumerate();
+        sides
+            .map(|(side, (name, _))| (*name, rounded(at(side, quantile))))
+            .collect()
+    };
+    Ok(Outcome {
+        figures: vec![Figure {
+            name: "p99 of any page, against that of a conversation of one page",
+            unit: "times",
+            value: at(1, 0.99) / at(0, 0.99),
+            better: Better::Lower,
+            floor: 2.0,
+            goal: 1.2,
+        }],
+        runs: lab.settings.runs,
+        detail: json!({
+            "p50_ms": of_each(0.5),
+            "p99_ms": of_each(0.99),
+        }),
+        faults: Vec::new(),
+    })
+}
