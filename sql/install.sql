@@ -38,15 +38,16 @@ begin
     (4, 'messages', '9d4da8dc4a6619d4e691dfaa5d1310a3b3c56c8b1583e0a03d5c709d34d6f150'),
     (5, 'people', '3ed8881761c7f5df7c4f6bd1204c1c3ec8af2d3acb52f25af05c796c1d2afd3e'),
     (6, 'pins_and_reports', 'b4d81df5a74cbd4cd97ec3660fda456ad622f82c60ab2d426e65e3ce35bad4fc'),
-    (7, 'idempotency_keys', 'c9101cf3eab963df9d472ce758617f7e6a2fba1803d94260dd5e21bcfcfb2dfa')
+    (7, 'idempotency_keys', 'c9101cf3eab963df9d472ce758617f7e6a2fba1803d94260dd5e21bcfcfb2dfa'),
+    (8, 'sync', '148d59681deb853640597fae268c1f77793c437c15bb7ea6bde59a2a7931b73d')
   ), applied as (
     select version, checksum from chat.schema_migrations
   )
   select coalesce(
     (
-      select format('The schema is at version %s and this script knows 7: use a newer one.', max(version))
+      select format('The schema is at version %s and this script knows 8: use a newer one.', max(version))
       from applied
-      having max(version) > 7
+      having max(version) > 8
     ),
     (
       select format('Migration %s is not in the ledger although a later one is.', min(k.version))
@@ -125,6 +126,14 @@ insert into chat.schema_migrations (version, name, checksum) values
 \ir migrations/0007_idempotency_keys.sql
 \endif
 
+select not exists (select from chat.schema_migrations where version = 8) as pending \gset
+\if :pending
+\echo migrations/0008_sync.sql
+insert into chat.schema_migrations (version, name, checksum) values
+  (8, 'sync', '148d59681deb853640597fae268c1f77793c437c15bb7ea6bde59a2a7931b73d');
+\ir migrations/0008_sync.sql
+\endif
+
 select not exists (
   select from chat.schema_definitions
   where path = 'auth/10_claims.sql' and checksum = '711d0d0ddaf6d6f12edbeef0dcdb14bbb7f3f993a26c83181dbd1bb1a70c890b'
@@ -139,13 +148,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/10_refusals.sql' and checksum = 'eb0461cfb80496ab90a1742d2defd549466b465a0942b4f665b2a12ff9d39319'
+  where path = 'chat/10_refusals.sql' and checksum = '426af31e3f2758668751a6a9ad34ee890a80aebf1b624753aa3e3a8e698ca6f6'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/10_refusals.sql
 \ir definitions/chat/10_refusals.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/10_refusals.sql', 'eb0461cfb80496ab90a1742d2defd549466b465a0942b4f665b2a12ff9d39319')
+  ('chat/10_refusals.sql', '426af31e3f2758668751a6a9ad34ee890a80aebf1b624753aa3e3a8e698ca6f6')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
@@ -211,13 +220,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/50_conversations.sql' and checksum = '45c20573bdf8cd204dd8c10b00d63663ddbf962f9775751d48646a62325dc60a'
+  where path = 'chat/50_conversations.sql' and checksum = 'b1eb26c5d57f94025f620a93a2a1a259ecefed68db631818e7ef02424b9edeea'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/50_conversations.sql
 \ir definitions/chat/50_conversations.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/50_conversations.sql', '45c20573bdf8cd204dd8c10b00d63663ddbf962f9775751d48646a62325dc60a')
+  ('chat/50_conversations.sql', 'b1eb26c5d57f94025f620a93a2a1a259ecefed68db631818e7ef02424b9edeea')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
@@ -247,13 +256,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/62_message_change.sql' and checksum = 'ec16f019acfc8903acb7292e5986a2fc8cef3a17f4b33ce4ed5953a60dc5825e'
+  where path = 'chat/62_message_change.sql' and checksum = 'd3ace0704b5adadb5b7eb58cd55ae919ea5c9ac2935b44d757ffb08df03dc91a'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/62_message_change.sql
 \ir definitions/chat/62_message_change.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/62_message_change.sql', 'ec16f019acfc8903acb7292e5986a2fc8cef3a17f4b33ce4ed5953a60dc5825e')
+  ('chat/62_message_change.sql', 'd3ace0704b5adadb5b7eb58cd55ae919ea5c9ac2935b44d757ffb08df03dc91a')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
@@ -331,13 +340,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/85_conversation_rows.sql' and checksum = 'cc4314924d606c847d3c2647b4e707282f20e492ac3d3d4c685bbc1d188311ef'
+  where path = 'chat/85_conversation_rows.sql' and checksum = 'ff7b75a3d642225a79e544352629b41eaf9430ea0176918a37801399a80cbe6e'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/85_conversation_rows.sql
 \ir definitions/chat/85_conversation_rows.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/85_conversation_rows.sql', 'cc4314924d606c847d3c2647b4e707282f20e492ac3d3d4c685bbc1d188311ef')
+  ('chat/85_conversation_rows.sql', 'ff7b75a3d642225a79e544352629b41eaf9430ea0176918a37801399a80cbe6e')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
@@ -367,13 +376,25 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/90_policies.sql' and checksum = '2f5a76b8c809a1ad726ee7c43f708c4844a7e47f6a3bdb0c41034e41e55463bf'
+  where path = 'chat/88_sync.sql' and checksum = 'f41e3ee9e3e1f045ab58fd27e765ebb8492db7e62cffdff9e35b8c27c590814d'
+) as pending \gset
+\if :pending
+\echo definitions/chat/88_sync.sql
+\ir definitions/chat/88_sync.sql
+insert into chat.schema_definitions (path, checksum) values
+  ('chat/88_sync.sql', 'f41e3ee9e3e1f045ab58fd27e765ebb8492db7e62cffdff9e35b8c27c590814d')
+on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
+\endif
+
+select not exists (
+  select from chat.schema_definitions
+  where path = 'chat/90_policies.sql' and checksum = 'af5a1f8f256b2a1d13b616df41128ebd0421d5261d60563074285d6470040642'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/90_policies.sql
 \ir definitions/chat/90_policies.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/90_policies.sql', '2f5a76b8c809a1ad726ee7c43f708c4844a7e47f6a3bdb0c41034e41e55463bf')
+  ('chat/90_policies.sql', 'af5a1f8f256b2a1d13b616df41128ebd0421d5261d60563074285d6470040642')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 

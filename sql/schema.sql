@@ -195,10 +195,27 @@ begin
 
   -- a read is no change of the message, and neither is setting it to what it was
   if not is_touched
-    and (new.content, new.is_deleted, new.sender_id, new.reply_to_id, new.metadata, new.mentions, new.file_url, new.file_name)
-      is not distinct from (old.content, old.is_deleted, old.sender_id, old.reply_to_id, old.metadata, old.mentions, old.file_url, old.file_name)
+    and (
+      new.content, new.is_deleted, new.sender_id, new.reply_to_id, new.metadata, new.mentions,
+      new.file_url, new.file_name, new.file_size, new.file_type
+    ) is not distinct from (
+      old.content, old.is_deleted, old.sender_id, old.reply_to_id, old.metadata, old.mentions,
+      old.file_url, old.file_name, old.file_size, old.file_type
+    )
   then
     return new;
+  end if;
+
+  -- Replies quote it and change with it, in count_message_changes(). They are locked before the conversation, as
+  -- messages are everywhere; a reply is newer than what it quotes, so that nobody goes the other way.
+  if (new.content, new.is_deleted, new.sender_id, new.file_name)
+    is distinct from (old.content, old.is_deleted, old.sender_id, old.file_name)
+  then
+    perform
+    from public.user_messages reply
+    where reply.reply_to_id = old.id
+    order by reply.seq
+    for no key update;
   end if;
 
   -- the counter of the conversation follows once per statement; until then rows of this statement are ahead of it
@@ -298,6 +315,104 @@ $$;
 -- Name: FUNCTION can_send(conversation_id uuid); Type: COMMENT; Schema: chat; Owner: -
 
 COMMENT ON FUNCTION chat.can_send(conversation_id uuid) IS 'May the caller write here now? Not after a block, a lost team or a suspension on either side, nor to somebody who was erased.';
+
+-- Name: changed_conversations(pg_snapshot, pg_snapshot, uuid, integer); Type: FUNCTION; Schema: chat; Owner: -
+
+CREATE FUNCTION chat.changed_conversations(since pg_snapshot, until pg_snapshot, after_id uuid, max_rows integer) RETURNS TABLE(conversation_id uuid, is_gone boolean)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO ''
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+declare
+  caller constant uuid := auth.uid();
+begin
+  return query
+  select found.conversation_id, found.is_gone
+  from (
+    select mine.conversation_id, mine.hidden as is_gone
+    from public.user_conversation_members mine
+    join public.user_conversations c on c.id = mine.conversation_id
+    where mine.user_id = caller
+      and mine.left_at is null
+      and (
+        (not pg_visible_in_snapshot(mine.changed_xid, since) and pg_visible_in_snapshot(mine.changed_xid, until))
+        or (not pg_visible_in_snapshot(c.changed_xid, since) and pg_visible_in_snapshot(c.changed_xid, until))
+        or exists (
+          select
+          from public.conversation_receipts r
+          where r.conversation_id = mine.conversation_id
+            and not pg_visible_in_snapshot(r.changed_xid, since)
+            and pg_visible_in_snapshot(r.changed_xid, until)
+        )
+      )
+    union all
+    select mine.conversation_id, true
+    from public.user_conversation_members mine
+    where mine.user_id = caller
+      and mine.left_at is not null
+      and not pg_visible_in_snapshot(mine.changed_xid, since)
+      and pg_visible_in_snapshot(mine.changed_xid, until)
+    union all
+    select gone.conversation_id, true
+    from chat.removed_memberships gone
+    where gone.user_id = caller
+      and not pg_visible_in_snapshot(gone.changed_xid, since)
+      and pg_visible_in_snapshot(gone.changed_xid, until)
+      and not exists (
+        select
+        from public.user_conversation_members again
+        where again.conversation_id = gone.conversation_id and again.user_id = caller
+      )
+  ) found
+  where changed_conversations.after_id is null or found.conversation_id > changed_conversations.after_id
+  order by found.conversation_id
+  limit max_rows;
+end
+$$;
+
+-- Name: changed_messages(pg_snapshot, pg_snapshot, uuid, xid8, uuid, integer); Type: FUNCTION; Schema: chat; Owner: -
+
+CREATE FUNCTION chat.changed_messages(since pg_snapshot, until pg_snapshot, after_conversation_id uuid, after_xid xid8, after_id uuid, max_rows integer) RETURNS TABLE(message_id uuid, conversation_id uuid, changed_xid xid8)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO ''
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+declare
+  caller constant uuid := auth.uid();
+  oldest constant xid8 := pg_snapshot_xmin(since);
+  newest constant xid8 := pg_snapshot_xmax(until);
+begin
+  return query
+  select changed.id, mine.conversation_id, changed.changed_xid
+  from public.user_conversation_members mine
+  join public.user_conversations c on c.id = mine.conversation_id
+  cross join lateral (
+    select m.id, m.changed_xid
+    from public.user_messages m
+    where m.conversation_id = mine.conversation_id
+      and m.changed_xid >= case when mine.conversation_id = after_conversation_id then after_xid else oldest end
+      and m.changed_xid < newest
+      and not pg_visible_in_snapshot(m.changed_xid, since)
+      and pg_visible_in_snapshot(m.changed_xid, until)
+      and (
+        mine.conversation_id is distinct from after_conversation_id
+        or (m.changed_xid, m.id) > (after_xid, changed_messages.after_id)
+      )
+      and m.seq > mine.cleared_seq
+      and not exists (select from public.message_hides h where h.user_id = caller and h.message_id = m.id)
+    order by m.changed_xid, m.id
+    limit max_rows
+  ) changed
+  where mine.user_id = caller
+    and mine.left_at is null
+    and (after_conversation_id is null or mine.conversation_id >= after_conversation_id)
+    -- Every change of a message moves its conversation under that row's lock. So the last transaction that did ended
+    -- after all others, and is missing in a snapshot in which one of them is.
+    and not pg_visible_in_snapshot(c.changed_xid, since)
+  order by mine.conversation_id, changed.changed_xid, changed.id
+  limit max_rows;
+end
+$$;
 
 -- Name: user_messages; Type: TABLE; Schema: public; Owner: -
 
@@ -703,6 +818,7 @@ begin
       'last_read_message_id', mine.last_read_message_id,
       'last_read_seq', mine.last_read_seq,
       'last_read_at', mine.last_read_at,
+      'cleared_seq', mine.cleared_seq,
       'is_pinned', mine.is_pinned,
       'pinned_at', mine.pinned_at,
       'is_muted', mine.is_muted and coalesce(mine.muted_until > now(), true),
@@ -774,6 +890,7 @@ CREATE FUNCTION chat.count_message_changes() RETURNS trigger
 declare
   max_length constant int := chat.amount('max_message_length', 4000);
   gone record;
+  quoted uuid[];
 begin
   -- a message from before the limit was lowered may be deleted or reacted to, only not written again
   if exists (select from after a where char_length(a.content) > max_length and (a.content in (select b.content from before b)) is not true) then
@@ -800,6 +917,21 @@ begin
 
   if gone.seqs is not null then
     perform chat.uncount_messages(gone.ids, gone.conversation_ids, gone.seqs, gone.sender_ids, gone.mentioned);
+  end if;
+
+  -- Replies show what they quote. Any other rev asks the row trigger for the next one; what only has another rev is
+  -- quoted as before, so that this ends with the replies.
+  quoted := array(
+    select a.id
+    from after a
+    where (
+      (a.id, a.content, a.is_deleted, coalesce(a.sender_id::text, ''), coalesce(a.file_name, '')) in (
+        select b.id, b.content, b.is_deleted, coalesce(b.sender_id::text, ''), coalesce(b.file_name, '') from before b
+      )
+    ) is not true
+  );
+  if quoted <> '{}' then
+    update public.user_messages reply set rev = reply.rev + 1 where reply.reply_to_id = any (quoted);
   end if;
   return null;
 end
@@ -889,6 +1021,16 @@ begin
   if gone.seqs is not null then
     perform chat.uncount_messages(gone.ids, gone.conversation_ids, gone.seqs, gone.sender_ids, gone.mentioned);
   end if;
+
+  -- for clients that hold them
+  insert into chat.removed_messages (message_id, conversation_id)
+  select r.id, r.conversation_id
+  from removed r
+  where exists (select from public.user_conversations c where c.id = r.conversation_id)
+  on conflict on constraint removed_messages_pkey do nothing;
+
+  delete from chat.removed_messages r
+  where r.removed_at < now() - make_interval(secs => chat.amount('sync_horizon_s', 2592000));
   return null;
 end
 $$;
@@ -1060,14 +1202,22 @@ begin
   values (caller, hide_message.message_id)
   on conflict on constraint message_hides_pkey do nothing;
 
-  if found and not message.is_deleted and message.sender_id is distinct from caller then
+  if found then
+    -- even where nothing is counted: the last message of the row may be another now
     update public.user_conversation_members m
-    set unread_count = greatest(m.unread_count - 1, 0),
-      mention_count = greatest(m.mention_count - (caller = any (message.mentions))::int, 0),
+    set unread_count = greatest(m.unread_count - counted.one, 0),
+      mention_count = greatest(m.mention_count - counted.one * (caller = any (message.mentions))::int, 0),
       updated_at = now()
-    where m.conversation_id = message.conversation_id
-      and m.user_id = caller
-      and message.seq > greatest(m.last_read_seq, m.cleared_seq);
+    from (
+      select (
+        not message.is_deleted
+        and message.sender_id is distinct from caller
+        and message.seq > greatest(mine.last_read_seq, mine.cleared_seq)
+      )::int as one
+      from public.user_conversation_members mine
+      where mine.conversation_id = message.conversation_id and mine.user_id = caller
+    ) counted
+    where m.conversation_id = message.conversation_id and m.user_id = caller;
   end if;
 end
 $$;
@@ -2046,6 +2196,41 @@ $$;
 
 COMMENT ON FUNCTION chat.message_rows(message_ids uuid[]) IS 'The given messages as far as the caller may see them, oldest first within a conversation. read_by never names the sender.';
 
+-- Name: messages_taken_away(pg_snapshot, pg_snapshot, xid8, uuid, integer); Type: FUNCTION; Schema: chat; Owner: -
+
+CREATE FUNCTION chat.messages_taken_away(since pg_snapshot, until pg_snapshot, after_xid xid8, after_id uuid, max_rows integer) RETURNS TABLE(message_id uuid, changed_xid xid8)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO ''
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+declare
+  caller constant uuid := auth.uid();
+  oldest constant xid8 := greatest(pg_snapshot_xmin(since), after_xid);
+  newest constant xid8 := pg_snapshot_xmax(until);
+begin
+  return query
+  select gone.message_id, gone.changed_xid
+  from (
+    select h.message_id, h.changed_xid
+    from public.message_hides h
+    where h.user_id = caller and h.changed_xid >= oldest and h.changed_xid < newest
+    union all
+    select r.message_id, r.changed_xid
+    from public.user_conversation_members mine
+    join chat.removed_messages r on r.conversation_id = mine.conversation_id
+    where mine.user_id = caller
+      and mine.left_at is null
+      and r.changed_xid >= oldest
+      and r.changed_xid < newest
+  ) gone
+  where not pg_visible_in_snapshot(gone.changed_xid, since)
+    and pg_visible_in_snapshot(gone.changed_xid, until)
+    and (after_xid is null or (gone.changed_xid, gone.message_id) > (after_xid, messages_taken_away.after_id))
+  order by gone.changed_xid, gone.message_id
+  limit max_rows;
+end
+$$;
+
 -- Name: my_conversation_ids(); Type: FUNCTION; Schema: chat; Owner: -
 
 CREATE FUNCTION chat.my_conversation_ids() RETURNS SETOF uuid
@@ -2548,6 +2733,7 @@ begin
     ('stale_revision', 'PT409', 'The message was changed meanwhile'),
     ('idempotency_in_flight', 'PT409', 'A request with this Idempotency-Key is still running'),
     ('idempotency_key_reused', 'PT422', 'This Idempotency-Key was used for another request'),
+    ('resync_required', 'PT410', 'Load everything anew'),
     ('message_empty', 'PT422', 'A message needs content'),
     ('message_too_long', 'PT422', 'The message is too long'),
     ('validation_failed', 'PT422', 'The request is not valid')
@@ -2559,6 +2745,27 @@ begin
     message = coalesce(refusal.message, 'Internal server error'),
     detail = coalesce(detail, ''),
     constraint = coalesce(refuse.code, 'internal');
+end
+$$;
+
+-- Name: remember_removed_memberships(); Type: FUNCTION; Schema: chat; Owner: -
+
+CREATE FUNCTION chat.remember_removed_memberships() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+begin
+  insert into chat.removed_memberships as r (user_id, conversation_id)
+  select g.user_id, g.conversation_id
+  from gone g
+  -- of somebody who was erased nothing is kept
+  where exists (select from chat.directory d where d.user_id = g.user_id)
+  on conflict on constraint removed_memberships_pkey do update
+  set removed_at = excluded.removed_at, changed_xid = excluded.changed_xid;
+
+  delete from chat.removed_memberships r
+  where r.removed_at < now() - make_interval(secs => chat.amount('sync_horizon_s', 2592000));
+  return null;
 end
 $$;
 
@@ -2953,7 +3160,8 @@ begin
     perform chat.refuse('validation_failed', 'A setting has a value it cannot have');
   end if;
 
-  if settings ?| array['is_archived', 'is_pinned', 'is_muted', 'muted_until', 'notification_level', 'marked_unread'] then
+  -- a draft is kept elsewhere, and is news of the row all the same
+  if settings ?| array['is_archived', 'is_pinned', 'is_muted', 'muted_until', 'notification_level', 'marked_unread', 'draft'] then
     begin
       update public.user_conversation_members m
       set is_archived = coalesce((settings ->> 'is_archived')::boolean, m.is_archived),
@@ -3215,6 +3423,245 @@ CREATE FUNCTION chat.stamp_change() RETURNS trigger
 begin
   new.changed_xid := pg_current_xact_id();
   return new;
+end
+$$;
+
+-- Name: sync(text, timestamp with time zone, text, text, text, boolean, timestamp with time zone, uuid, text, uuid, integer); Type: FUNCTION; Schema: chat; Owner: -
+
+CREATE FUNCTION chat.sync(of_database text DEFAULT NULL::text, taken_at timestamp with time zone DEFAULT NULL::timestamp with time zone, since text DEFAULT NULL::text, until text DEFAULT NULL::text, part text DEFAULT NULL::text, after_is_pinned boolean DEFAULT NULL::boolean, after_activity_at timestamp with time zone DEFAULT NULL::timestamp with time zone, after_conversation_id uuid DEFAULT NULL::uuid, after_xid text DEFAULT NULL::text, after_id uuid DEFAULT NULL::uuid, max_rows integer DEFAULT 100) RETURNS TABLE(database_identity text, reached text, reached_at timestamp with time zone, conversations json, receipts json, removed_conversation_ids json, removed_message_ids json, messages json, next_part text, next_is_pinned boolean, next_activity_at timestamp with time zone, next_conversation_id uuid, next_xid text, next_id uuid)
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    SET "TimeZone" TO 'UTC'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+declare
+  caller constant uuid := auth.uid();
+  present constant pg_snapshot := pg_current_snapshot();
+  seen constant pg_snapshot := sync.since;
+  wanted constant int := least(greatest(coalesce(max_rows, 100), 1), 200);
+  target constant pg_snapshot := coalesce(sync.until::pg_snapshot, present);
+  shown uuid[];
+  gone uuid[];
+  taken uuid[];
+  changed uuid[];
+begin
+  database_identity := chat.sync_identity();
+  reached := target;
+  reached_at := case when sync.until is null then now() else sync.taken_at end;
+
+  if of_database <> database_identity
+    or taken_at < now() - make_interval(secs => chat.amount('sync_horizon_s', 2592000))
+    -- names transactions that never began here
+    or greatest(pg_snapshot_xmax(seen), pg_snapshot_xmax(target)) > pg_snapshot_xmax(present)
+  then
+    perform chat.refuse('resync_required');
+  end if;
+
+  if seen is null then
+    shown := array(
+      select m.conversation_id
+      from public.user_conversation_members m
+      where m.user_id = caller
+        and m.left_at is null
+        and not m.hidden
+        -- a conversation that moves up while the list is walked has changed since the walk began, and comes with that
+        and (m.is_pinned, m.last_activity_at, m.conversation_id) < (
+          coalesce(after_is_pinned, true),
+          coalesce(after_activity_at, 'infinity'),
+          coalesce(sync.after_id, 'ffffffff-ffff-ffff-ffff-ffffffffffff')
+        )
+      order by m.is_pinned desc, m.last_activity_at desc, m.conversation_id desc
+      limit wanted + 1
+    );
+    if cardinality(shown) > wanted then
+      shown := shown[:wanted];
+      next_part := 'list';
+      select m.is_pinned, m.last_activity_at, m.conversation_id
+      into next_is_pinned, next_activity_at, next_id
+      from public.user_conversation_members m
+      where m.conversation_id = shown[wanted] and m.user_id = caller;
+    end if;
+  else
+    if part is null or part = 'conversations' then
+      select
+        array_agg(c.conversation_id) filter (where not c.is_gone and c.place <= wanted),
+        array_agg(c.conversation_id) filter (where c.is_gone and c.place <= wanted),
+        max(c.conversation_id::text) filter (where c.place = wanted),
+        case when count(*) > wanted then 'conversations' end
+      into shown, gone, next_conversation_id, next_part
+      from (
+        select f.conversation_id, f.is_gone, row_number() over (order by f.conversation_id) as place
+        from chat.changed_conversations(seen, target, after_conversation_id, wanted + 1) f
+      ) c;
+    end if;
+
+    if next_part is null and (part is null or part in ('conversations', 'removals')) then
+      select
+        array_agg(m.message_id) filter (where m.place <= wanted),
+        max(m.changed_xid::text) filter (where m.place = wanted),
+        max(m.message_id::text) filter (where m.place = wanted),
+        case when count(*) > wanted then 'removals' end
+      into taken, next_xid, next_id, next_part
+      from (
+        select f.message_id, f.changed_xid, row_number() over (order by f.changed_xid, f.message_id) as place
+        from chat.messages_taken_away(
+          seen,
+          target,
+          case when part = 'removals' then sync.after_xid::xid8 end,
+          case when part = 'removals' then sync.after_id end,
+          wanted + 1
+        ) f
+      ) m;
+    end if;
+
+    if next_part is null then
+      select
+        array_agg(m.message_id) filter (where m.place <= wanted),
+        max(m.conversation_id::text) filter (where m.place = wanted),
+        max(m.changed_xid::text) filter (where m.place = wanted),
+        max(m.message_id::text) filter (where m.place = wanted),
+        case when count(*) > wanted then 'messages' end
+      into changed, next_conversation_id, next_xid, next_id, next_part
+      from (
+        select
+          f.message_id,
+          f.conversation_id,
+          f.changed_xid,
+          row_number() over (order by f.conversation_id, f.changed_xid, f.message_id) as place
+        from chat.changed_messages(
+          seen,
+          target,
+          case when part = 'messages' then after_conversation_id end,
+          case when part = 'messages' then sync.after_xid::xid8 end,
+          case when part = 'messages' then sync.after_id end,
+          wanted + 1
+        ) f
+      ) m;
+    end if;
+  end if;
+
+  removed_conversation_ids := to_json(coalesce(gone, '{}'));
+  removed_message_ids := to_json(coalesce(taken, '{}'));
+  conversations := '[]';
+  receipts := '[]';
+  messages := '[]';
+  if shown <> '{}' then
+    conversations := (
+      select coalesce(json_agg(r."row" order by r.is_pinned desc, r.last_activity_at desc, r.conversation_id desc), '[]')
+      from chat.conversation_rows(shown) r
+    );
+    receipts := (
+      select coalesce(
+        json_agg(
+          json_build_object(
+            'conversation_id', r.conversation_id,
+            'user_id', r.user_id,
+            'last_read_seq', r.last_read_seq,
+            'last_read_message_id', r.last_read_message_id,
+            'last_read_at', r.last_read_at,
+            'last_delivered_seq', r.last_delivered_seq,
+            'last_delivered_message_id', r.last_delivered_message_id,
+            'last_delivered_at', r.last_delivered_at
+          )
+          order by r.conversation_id, r.user_id
+        ),
+        '[]'
+      )
+      from public.conversation_receipts r
+      where r.conversation_id = any (shown)
+        and r.user_id <> caller
+        -- whoever shows nothing is shown nothing
+        and (select chat.i_share_receipts())
+    );
+  end if;
+  if changed <> '{}' then
+    messages := (
+      select coalesce(json_agg(r."row" order by r.conversation_id, r.seq), '[]')
+      from chat.message_rows(changed) r
+    );
+  end if;
+  return next;
+end
+$$;
+
+-- Name: FUNCTION sync(of_database text, taken_at timestamp with time zone, since text, until text, part text, after_is_pinned boolean, after_activity_at timestamp with time zone, after_conversation_id uuid, after_xid text, after_id uuid, max_rows integer); Type: COMMENT; Schema: chat; Owner: -
+
+COMMENT ON FUNCTION chat.sync(of_database text, taken_at timestamp with time zone, since text, until text, part text, after_is_pinned boolean, after_activity_at timestamp with time zone, after_conversation_id uuid, after_xid text, after_id uuid, max_rows integer) IS 'A page of what the caller has not seen since a snapshot: their changed conversations with the others'' receipts, what is gone, and changed messages, tombstones included. next_part and the columns behind it are where the next page goes on; null: this was the last, and reached is what has been seen. resync_required when the cursor is of another database or too old.';
+
+-- Name: sync_identity(); Type: FUNCTION; Schema: chat; Owner: -
+
+CREATE FUNCTION chat.sync_identity() RETURNS text
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+begin
+  return left(md5(concat_ws(
+    ' ',
+    (select s.system_identifier from pg_control_system() s),
+    -- the timeline, which a promotion and a recovery to a point in time count up
+    left(pg_walfile_name(pg_current_wal_lsn()), 8),
+    (select d.oid from pg_catalog.pg_database d where d.datname = current_database()),
+    'public.user_messages'::regclass::oid,
+    (select c.value from chat.config c where c.key = 'sync_epoch')
+  )), 16);
+end
+$$;
+
+-- Name: tell_of_block(); Type: FUNCTION; Schema: chat; Owner: -
+
+CREATE FUNCTION chat.tell_of_block() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+  pair constant uuid[] := array[coalesce(new.blocker_id, old.blocker_id), coalesce(new.blocked_id, old.blocked_id)];
+  between_them uuid;
+begin
+  select c.id into between_them
+  from public.user_conversations c
+  where c.kind = 'direct'
+    and c.participant_1_id = least(pair[1], pair[2])
+    and c.participant_2_id = greatest(pair[1], pair[2]);
+  if found then
+    perform chat.touch_memberships(least(pair[1], pair[2]), between_them);
+    perform chat.touch_memberships(greatest(pair[1], pair[2]), between_them);
+  end if;
+  return null;
+end
+$$;
+
+-- Name: tell_of_sharing(); Type: FUNCTION; Schema: chat; Owner: -
+
+CREATE FUNCTION chat.tell_of_sharing() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+begin
+  perform chat.touch_memberships(new.user_id);
+  return null;
+end
+$$;
+
+-- Name: touch_memberships(uuid, uuid); Type: FUNCTION; Schema: chat; Owner: -
+
+CREATE FUNCTION chat.touch_memberships(of_user_id uuid, in_conversation_id uuid DEFAULT NULL::uuid) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+begin
+  perform
+  from public.user_conversation_members m
+  where m.user_id = of_user_id
+    and m.left_at is null
+    and (in_conversation_id is null or m.conversation_id = in_conversation_id)
+  order by m.conversation_id
+  for no key update;
+
+  update public.user_conversation_members m
+  set changed_xid = pg_current_xact_id()
+  where m.user_id = of_user_id
+    and m.left_at is null
+    and (in_conversation_id is null or m.conversation_id = in_conversation_id);
 end
 $$;
 
@@ -3724,6 +4171,32 @@ CREATE VIEW chat.presence WITH (security_invoker='true') AS
 
 COMMENT ON VIEW chat.presence IS 'Presence as it is to be shown: a manual status while it holds, otherwise the reported one unless it went stale.';
 
+-- Name: removed_memberships; Type: TABLE; Schema: chat; Owner: -
+
+CREATE TABLE chat.removed_memberships (
+    user_id uuid NOT NULL,
+    conversation_id uuid NOT NULL,
+    removed_at timestamp with time zone DEFAULT now() NOT NULL,
+    changed_xid xid8 DEFAULT pg_current_xact_id() NOT NULL
+);
+
+-- Name: TABLE removed_memberships; Type: COMMENT; Schema: chat; Owner: -
+
+COMMENT ON TABLE chat.removed_memberships IS 'Memberships whose rows were removed, by themselves or with their conversation, kept as long as chat.removed_messages.';
+
+-- Name: removed_messages; Type: TABLE; Schema: chat; Owner: -
+
+CREATE TABLE chat.removed_messages (
+    message_id uuid NOT NULL,
+    conversation_id uuid NOT NULL,
+    removed_at timestamp with time zone DEFAULT now() NOT NULL,
+    changed_xid xid8 DEFAULT pg_current_xact_id() NOT NULL
+);
+
+-- Name: TABLE removed_messages; Type: COMMENT; Schema: chat; Owner: -
+
+COMMENT ON TABLE chat.removed_messages IS 'Messages whose rows were removed, kept as long as a client may come with a cursor from before (sync_horizon_s).';
+
 -- Name: schema_definitions; Type: TABLE; Schema: chat; Owner: -
 
 CREATE TABLE chat.schema_definitions (
@@ -3816,7 +4289,8 @@ ALTER TABLE public.message_edits ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTIT
 CREATE TABLE public.message_hides (
     user_id uuid NOT NULL,
     message_id uuid NOT NULL,
-    created_at timestamp with time zone DEFAULT now() NOT NULL
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    changed_xid xid8 DEFAULT pg_current_xact_id() NOT NULL
 );
 
 -- Name: TABLE message_hides; Type: COMMENT; Schema: public; Owner: -
@@ -4650,6 +5124,16 @@ ALTER TABLE ONLY chat.message_reports
 ALTER TABLE ONLY chat.message_requests
     ADD CONSTRAINT message_requests_pkey PRIMARY KEY (message_id);
 
+-- Name: removed_memberships removed_memberships_pkey; Type: CONSTRAINT; Schema: chat; Owner: -
+
+ALTER TABLE ONLY chat.removed_memberships
+    ADD CONSTRAINT removed_memberships_pkey PRIMARY KEY (user_id, conversation_id);
+
+-- Name: removed_messages removed_messages_pkey; Type: CONSTRAINT; Schema: chat; Owner: -
+
+ALTER TABLE ONLY chat.removed_messages
+    ADD CONSTRAINT removed_messages_pkey PRIMARY KEY (message_id);
+
 -- Name: schema_definitions schema_definitions_pkey; Type: CONSTRAINT; Schema: chat; Owner: -
 
 ALTER TABLE ONLY chat.schema_definitions
@@ -4921,6 +5405,18 @@ CREATE INDEX message_reports_reporter_idx ON chat.message_reports USING btree (r
 
 CREATE INDEX message_reports_sender_idx ON chat.message_reports USING btree (sender_id);
 
+-- Name: removed_memberships_removed_idx; Type: INDEX; Schema: chat; Owner: -
+
+CREATE INDEX removed_memberships_removed_idx ON chat.removed_memberships USING btree (removed_at);
+
+-- Name: removed_messages_changed_idx; Type: INDEX; Schema: chat; Owner: -
+
+CREATE INDEX removed_messages_changed_idx ON chat.removed_messages USING btree (conversation_id, changed_xid);
+
+-- Name: removed_messages_removed_idx; Type: INDEX; Schema: chat; Owner: -
+
+CREATE INDEX removed_messages_removed_idx ON chat.removed_messages USING btree (removed_at);
+
 -- Name: conversation_receipts_user_idx; Type: INDEX; Schema: public; Owner: -
 
 CREATE INDEX conversation_receipts_user_idx ON public.conversation_receipts USING btree (user_id);
@@ -4928,6 +5424,10 @@ CREATE INDEX conversation_receipts_user_idx ON public.conversation_receipts USIN
 -- Name: message_drafts_conversation_idx; Type: INDEX; Schema: public; Owner: -
 
 CREATE INDEX message_drafts_conversation_idx ON public.message_drafts USING btree (conversation_id);
+
+-- Name: message_hides_changed_idx; Type: INDEX; Schema: public; Owner: -
+
+CREATE INDEX message_hides_changed_idx ON public.message_hides USING btree (user_id, changed_xid);
 
 -- Name: message_hides_message_idx; Type: INDEX; Schema: public; Owner: -
 
@@ -4948,6 +5448,10 @@ CREATE INDEX message_reactions_user_idx ON public.message_reactions USING btree 
 -- Name: user_blocks_blocked_idx; Type: INDEX; Schema: public; Owner: -
 
 CREATE INDEX user_blocks_blocked_idx ON public.user_blocks USING btree (blocked_id);
+
+-- Name: user_conversation_members_left_idx; Type: INDEX; Schema: public; Owner: -
+
+CREATE INDEX user_conversation_members_left_idx ON public.user_conversation_members USING btree (user_id) WHERE (left_at IS NOT NULL);
 
 -- Name: user_conversation_members_list_idx; Type: INDEX; Schema: public; Owner: -
 
@@ -5429,9 +5933,17 @@ CREATE TRIGGER message_reactions_20_touch_message AFTER INSERT ON public.message
 
 CREATE TRIGGER message_reactions_20_untouch_message AFTER DELETE ON public.message_reactions REFERENCING OLD TABLE AS reactions FOR EACH STATEMENT EXECUTE FUNCTION chat.touch_reacted_messages();
 
+-- Name: user_blocks user_blocks_20_tell; Type: TRIGGER; Schema: public; Owner: -
+
+CREATE TRIGGER user_blocks_20_tell AFTER INSERT OR DELETE ON public.user_blocks FOR EACH ROW EXECUTE FUNCTION chat.tell_of_block();
+
 -- Name: user_conversation_members user_conversation_members_10_settle; Type: TRIGGER; Schema: public; Owner: -
 
 CREATE TRIGGER user_conversation_members_10_settle BEFORE UPDATE OF conversation_id, user_id, is_archived, is_pinned, is_muted, muted_until, notification_level, marked_unread ON public.user_conversation_members FOR EACH ROW EXECUTE FUNCTION chat.settle_member();
+
+-- Name: user_conversation_members user_conversation_members_30_remember_removed; Type: TRIGGER; Schema: public; Owner: -
+
+CREATE TRIGGER user_conversation_members_30_remember_removed AFTER DELETE ON public.user_conversation_members REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION chat.remember_removed_memberships();
 
 -- Name: user_conversation_members user_conversation_members_90_stamp; Type: TRIGGER; Schema: public; Owner: -
 
@@ -5481,6 +5993,14 @@ CREATE TRIGGER user_messages_30_count_changes AFTER UPDATE ON public.user_messag
 
 CREATE TRIGGER user_messages_30_count_removed AFTER DELETE ON public.user_messages REFERENCING OLD TABLE AS removed FOR EACH STATEMENT EXECUTE FUNCTION chat.count_removed_messages();
 
+-- Name: user_notification_preferences user_notification_preferences_20_tell_of_not_sharing; Type: TRIGGER; Schema: public; Owner: -
+
+CREATE TRIGGER user_notification_preferences_20_tell_of_not_sharing AFTER INSERT ON public.user_notification_preferences FOR EACH ROW WHEN ((NOT new.share_read_receipts)) EXECUTE FUNCTION chat.tell_of_sharing();
+
+-- Name: user_notification_preferences user_notification_preferences_20_tell_of_sharing; Type: TRIGGER; Schema: public; Owner: -
+
+CREATE TRIGGER user_notification_preferences_20_tell_of_sharing AFTER UPDATE OF share_read_receipts ON public.user_notification_preferences FOR EACH ROW WHEN ((new.share_read_receipts <> old.share_read_receipts)) EXECUTE FUNCTION chat.tell_of_sharing();
+
 -- Name: user_presence user_presence_10_settle; Type: TRIGGER; Schema: public; Owner: -
 
 CREATE TRIGGER user_presence_10_settle BEFORE INSERT OR UPDATE ON public.user_presence FOR EACH ROW EXECUTE FUNCTION chat.settle_presence();
@@ -5514,6 +6034,11 @@ ALTER TABLE ONLY chat.message_reports
 
 ALTER TABLE ONLY chat.message_requests
     ADD CONSTRAINT message_requests_message_id_fkey FOREIGN KEY (message_id) REFERENCES public.user_messages(id) ON DELETE CASCADE;
+
+-- Name: removed_messages removed_messages_conversation_id_fkey; Type: FK CONSTRAINT; Schema: chat; Owner: -
+
+ALTER TABLE ONLY chat.removed_messages
+    ADD CONSTRAINT removed_messages_conversation_id_fkey FOREIGN KEY (conversation_id) REFERENCES public.user_conversations(id) ON DELETE CASCADE;
 
 -- Name: conversation_receipts conversation_receipts_conversation_id_fkey; Type: FK CONSTRAINT; Schema: public; Owner: -
 
@@ -6027,6 +6552,16 @@ GRANT ALL ON FUNCTION chat.blocked_people(other_user_id uuid) TO authenticated;
 REVOKE ALL ON FUNCTION chat.can_send(conversation_id uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION chat.can_send(conversation_id uuid) TO authenticated;
 
+-- Name: FUNCTION changed_conversations(since pg_snapshot, until pg_snapshot, after_id uuid, max_rows integer); Type: ACL; Schema: chat; Owner: -
+
+REVOKE ALL ON FUNCTION chat.changed_conversations(since pg_snapshot, until pg_snapshot, after_id uuid, max_rows integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION chat.changed_conversations(since pg_snapshot, until pg_snapshot, after_id uuid, max_rows integer) TO authenticated;
+
+-- Name: FUNCTION changed_messages(since pg_snapshot, until pg_snapshot, after_conversation_id uuid, after_xid xid8, after_id uuid, max_rows integer); Type: ACL; Schema: chat; Owner: -
+
+REVOKE ALL ON FUNCTION chat.changed_messages(since pg_snapshot, until pg_snapshot, after_conversation_id uuid, after_xid xid8, after_id uuid, max_rows integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION chat.changed_messages(since pg_snapshot, until pg_snapshot, after_conversation_id uuid, after_xid xid8, after_id uuid, max_rows integer) TO authenticated;
+
 -- Name: TABLE user_messages; Type: ACL; Schema: public; Owner: -
 
 GRANT ALL ON TABLE public.user_messages TO service_role;
@@ -6285,6 +6820,11 @@ GRANT ALL ON FUNCTION chat.message_page(conversation_id uuid, before_seq bigint,
 REVOKE ALL ON FUNCTION chat.message_rows(message_ids uuid[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION chat.message_rows(message_ids uuid[]) TO authenticated;
 
+-- Name: FUNCTION messages_taken_away(since pg_snapshot, until pg_snapshot, after_xid xid8, after_id uuid, max_rows integer); Type: ACL; Schema: chat; Owner: -
+
+REVOKE ALL ON FUNCTION chat.messages_taken_away(since pg_snapshot, until pg_snapshot, after_xid xid8, after_id uuid, max_rows integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION chat.messages_taken_away(since pg_snapshot, until pg_snapshot, after_xid xid8, after_id uuid, max_rows integer) TO authenticated;
+
 -- Name: FUNCTION my_conversation_ids(); Type: ACL; Schema: chat; Owner: -
 
 REVOKE ALL ON FUNCTION chat.my_conversation_ids() FROM PUBLIC;
@@ -6352,6 +6892,10 @@ GRANT ALL ON FUNCTION chat.recall_idempotency_key(key text) TO authenticated;
 REVOKE ALL ON FUNCTION chat.refuse(code text, detail text) FROM PUBLIC;
 GRANT ALL ON FUNCTION chat.refuse(code text, detail text) TO authenticated;
 GRANT ALL ON FUNCTION chat.refuse(code text, detail text) TO service_role;
+
+-- Name: FUNCTION remember_removed_memberships(); Type: ACL; Schema: chat; Owner: -
+
+REVOKE ALL ON FUNCTION chat.remember_removed_memberships() FROM PUBLIC;
 
 -- Name: FUNCTION replace_host_view(view_name text, query text, host_table regclass); Type: ACL; Schema: chat; Owner: -
 
@@ -6431,6 +6975,28 @@ REVOKE ALL ON FUNCTION chat.shares_receipts(user_id uuid) FROM PUBLIC;
 -- Name: FUNCTION stamp_change(); Type: ACL; Schema: chat; Owner: -
 
 REVOKE ALL ON FUNCTION chat.stamp_change() FROM PUBLIC;
+
+-- Name: FUNCTION sync(of_database text, taken_at timestamp with time zone, since text, until text, part text, after_is_pinned boolean, after_activity_at timestamp with time zone, after_conversation_id uuid, after_xid text, after_id uuid, max_rows integer); Type: ACL; Schema: chat; Owner: -
+
+REVOKE ALL ON FUNCTION chat.sync(of_database text, taken_at timestamp with time zone, since text, until text, part text, after_is_pinned boolean, after_activity_at timestamp with time zone, after_conversation_id uuid, after_xid text, after_id uuid, max_rows integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION chat.sync(of_database text, taken_at timestamp with time zone, since text, until text, part text, after_is_pinned boolean, after_activity_at timestamp with time zone, after_conversation_id uuid, after_xid text, after_id uuid, max_rows integer) TO authenticated;
+
+-- Name: FUNCTION sync_identity(); Type: ACL; Schema: chat; Owner: -
+
+REVOKE ALL ON FUNCTION chat.sync_identity() FROM PUBLIC;
+GRANT ALL ON FUNCTION chat.sync_identity() TO authenticated;
+
+-- Name: FUNCTION tell_of_block(); Type: ACL; Schema: chat; Owner: -
+
+REVOKE ALL ON FUNCTION chat.tell_of_block() FROM PUBLIC;
+
+-- Name: FUNCTION tell_of_sharing(); Type: ACL; Schema: chat; Owner: -
+
+REVOKE ALL ON FUNCTION chat.tell_of_sharing() FROM PUBLIC;
+
+-- Name: FUNCTION touch_memberships(of_user_id uuid, in_conversation_id uuid); Type: ACL; Schema: chat; Owner: -
+
+REVOKE ALL ON FUNCTION chat.touch_memberships(of_user_id uuid, in_conversation_id uuid) FROM PUBLIC;
 
 -- Name: FUNCTION touch_reacted_messages(); Type: ACL; Schema: chat; Owner: -
 
@@ -6544,6 +7110,14 @@ GRANT INSERT(status_emoji),UPDATE(status_emoji) ON TABLE public.user_presence TO
 -- Name: TABLE presence; Type: ACL; Schema: chat; Owner: -
 
 GRANT SELECT ON TABLE chat.presence TO authenticated;
+
+-- Name: TABLE removed_memberships; Type: ACL; Schema: chat; Owner: -
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE chat.removed_memberships TO service_role;
+
+-- Name: TABLE removed_messages; Type: ACL; Schema: chat; Owner: -
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE chat.removed_messages TO service_role;
 
 -- Name: TABLE schema_definitions; Type: ACL; Schema: chat; Owner: -
 

@@ -161,7 +161,13 @@ impl App {
         }
         let authentication = Authentication::new(verifier, &config.server, &config.auth);
         let router = router(Parts {
-            chat: ChatState::new(authentication, db.clone(), bus),
+            chat: ChatState::new(
+                authentication,
+                db.clone(),
+                bus,
+                metrics.chat.clone(),
+                &front,
+            ),
             realtime,
             readiness: readiness.clone(),
             metrics: Arc::clone(&metrics),

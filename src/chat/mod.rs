@@ -20,6 +20,7 @@ mod reactions;
 mod reading;
 mod reports;
 mod search;
+mod sync;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, FromRef};
@@ -40,6 +41,8 @@ use crate::http::middleware::method_not_allowed;
 use crate::http::origin::cors;
 use crate::http::pagination::json_text;
 use crate::http::{ApiError, Authentication, Caller};
+use crate::observability::metrics::ChatMetrics;
+use crate::shutdown::Tasks;
 
 /// Where the routes are found.
 pub const BASE_PATH: &str = "/api/supabase/user-chat";
@@ -51,13 +54,21 @@ pub struct ChatState {
     db: Db,
     bus: Bus,
     limits: limits::Limits,
+    signals: sync::Signals,
 }
 
 impl ChatState {
-    /// The handlers' view of the parts.
-    pub fn new(authentication: Authentication, db: Db, bus: Bus) -> Self {
+    /// The handlers' view of the parts. What they start, and requests that wait, end with `tasks`.
+    pub fn new(
+        authentication: Authentication,
+        db: Db,
+        bus: Bus,
+        metrics: ChatMetrics,
+        tasks: &Tasks,
+    ) -> Self {
         Self {
             authentication,
+            signals: sync::Signals::start(&bus, metrics, tasks),
             bus,
             limits: limits::Limits::new(db.clone()),
             db,
@@ -80,6 +91,12 @@ impl FromRef<ChatState> for Db {
 impl FromRef<ChatState> for Bus {
     fn from_ref(state: &ChatState) -> Self {
         state.bus.clone()
+    }
+}
+
+impl FromRef<ChatState> for sync::Signals {
+    fn from_ref(state: &ChatState) -> Self {
+        state.signals.clone()
     }
 }
 
@@ -170,6 +187,7 @@ pub fn routes(state: ChatState) -> Router {
                 .patch(preferences::set_preferences),
         )
         .route("/search", get(search::search))
+        .route("/sync", get(sync::sync))
         .route("/unread-count", get(reading::count_unread))
         .route("/config", get(limits::show_config))
         .method_not_allowed_fallback(method_not_allowed)

@@ -32,6 +32,8 @@ pub struct Metrics {
     pub bus: BusMetrics,
     /// Sockets and channels.
     pub realtime: RealtimeMetrics,
+    /// The chat's routes.
+    pub chat: ChatMetrics,
     /// HTTP requests.
     pub http: HttpMetrics,
     /// Connections for people's requests.
@@ -58,6 +60,8 @@ impl Metrics {
         bus.register(registry.sub_registry_with_prefix("bus"));
         let realtime = RealtimeMetrics::default();
         realtime.register(registry.sub_registry_with_prefix("realtime"));
+        let chat = ChatMetrics::default();
+        chat.register(registry.sub_registry_with_prefix("chat"));
         let http = HttpMetrics::default();
         http.register(registry.sub_registry_with_prefix("http"));
         let database = DatabaseMetrics::default();
@@ -66,6 +70,7 @@ impl Metrics {
         process.register(&mut registry);
         Self {
             bus,
+            chat,
             database,
             process,
             registry,
@@ -281,6 +286,23 @@ impl BusMetrics {
             "changes_missed",
             "Row changes that a slow listener lost, and was told so",
             self.changes_missed.clone(),
+        );
+    }
+}
+
+/// The chat's routes. Clones share their values.
+#[derive(Clone, Debug, Default)]
+pub struct ChatMetrics {
+    /// Requests to `/sync` that wait for something to change.
+    pub sync_waiting: Gauge,
+}
+
+impl ChatMetrics {
+    fn register(&self, registry: &mut Registry) {
+        registry.register(
+            "sync_waiting",
+            "Requests that wait for something to change",
+            self.sync_waiting.clone(),
         );
     }
 }

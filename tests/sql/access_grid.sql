@@ -136,6 +136,8 @@ insert into tests.grid values
 
 ('settings',                    'select', 'select from chat.config where key = ''team''',                                                    'refused', 'refused', 'refused', 'refused', 'refused', 'refused', 'refused', 'refused', '1'),
 ('requests',                    'select', 'select from chat.message_requests',                                                               'refused', 'refused', 'refused', 'refused', 'refused', 'refused', 'refused', 'refused', '0'),
+('removed messages',            'select', 'select from chat.removed_messages',                                                               'refused', 'refused', 'refused', 'refused', 'refused', 'refused', 'refused', 'refused', '0'),
+('removed memberships',         'select', 'select from chat.removed_memberships',                                                            'refused', 'refused', 'refused', 'refused', 'refused', 'refused', 'refused', 'refused', '0'),
 ('directory',                   'select', 'select from chat.directory',                                                                      'refused', 'refused', 'refused', 'refused', 'refused', 'refused', 'refused', 'refused', 'refused');
 
 -- past row-level security, so that a stranger has something to try with

@@ -22,6 +22,7 @@ begin
     ('stale_revision', 'PT409', 'The message was changed meanwhile'),
     ('idempotency_in_flight', 'PT409', 'A request with this Idempotency-Key is still running'),
     ('idempotency_key_reused', 'PT422', 'This Idempotency-Key was used for another request'),
+    ('resync_required', 'PT410', 'Load everything anew'),
     ('message_empty', 'PT422', 'A message needs content'),
     ('message_too_long', 'PT422', 'The message is too long'),
     ('validation_failed', 'PT422', 'The request is not valid')

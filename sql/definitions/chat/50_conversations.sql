@@ -323,7 +323,8 @@ begin
     perform chat.refuse('validation_failed', 'A setting has a value it cannot have');
   end if;
 
-  if settings ?| array['is_archived', 'is_pinned', 'is_muted', 'muted_until', 'notification_level', 'marked_unread'] then
+  -- a draft is kept elsewhere, and is news of the row all the same
+  if settings ?| array['is_archived', 'is_pinned', 'is_muted', 'muted_until', 'notification_level', 'marked_unread', 'draft'] then
     begin
       update public.user_conversation_members m
       set is_archived = coalesce((settings ->> 'is_archived')::boolean, m.is_archived),

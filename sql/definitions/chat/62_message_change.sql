@@ -112,10 +112,27 @@ begin
 
   -- a read is no change of the message, and neither is setting it to what it was
   if not is_touched
-    and (new.content, new.is_deleted, new.sender_id, new.reply_to_id, new.metadata, new.mentions, new.file_url, new.file_name)
-      is not distinct from (old.content, old.is_deleted, old.sender_id, old.reply_to_id, old.metadata, old.mentions, old.file_url, old.file_name)
+    and (
+      new.content, new.is_deleted, new.sender_id, new.reply_to_id, new.metadata, new.mentions,
+      new.file_url, new.file_name, new.file_size, new.file_type
+    ) is not distinct from (
+      old.content, old.is_deleted, old.sender_id, old.reply_to_id, old.metadata, old.mentions,
+      old.file_url, old.file_name, old.file_size, old.file_type
+    )
   then
     return new;
+  end if;
+
+  -- Replies quote it and change with it, in count_message_changes(). They are locked before the conversation, as
+  -- messages are everywhere; a reply is newer than what it quotes, so that nobody goes the other way.
+  if (new.content, new.is_deleted, new.sender_id, new.file_name)
+    is distinct from (old.content, old.is_deleted, old.sender_id, old.file_name)
+  then
+    perform
+    from public.user_messages reply
+    where reply.reply_to_id = old.id
+    order by reply.seq
+    for no key update;
   end if;
 
   -- the counter of the conversation follows once per statement; until then rows of this statement are ahead of it
@@ -191,6 +208,7 @@ as $$
 declare
   max_length constant int := chat.amount('max_message_length', 4000);
   gone record;
+  quoted uuid[];
 begin
   -- a message from before the limit was lowered may be deleted or reacted to, only not written again
   if exists (select from after a where char_length(a.content) > max_length and (a.content in (select b.content from before b)) is not true) then
@@ -217,6 +235,21 @@ begin
 
   if gone.seqs is not null then
     perform chat.uncount_messages(gone.ids, gone.conversation_ids, gone.seqs, gone.sender_ids, gone.mentioned);
+  end if;
+
+  -- Replies show what they quote. Any other rev asks the row trigger for the next one; what only has another rev is
+  -- quoted as before, so that this ends with the replies.
+  quoted := array(
+    select a.id
+    from after a
+    where (
+      (a.id, a.content, a.is_deleted, coalesce(a.sender_id::text, ''), coalesce(a.file_name, '')) in (
+        select b.id, b.content, b.is_deleted, coalesce(b.sender_id::text, ''), coalesce(b.file_name, '') from before b
+      )
+    ) is not true
+  );
+  if quoted <> '{}' then
+    update public.user_messages reply set rev = reply.rev + 1 where reply.reply_to_id = any (quoted);
   end if;
   return null;
 end
@@ -258,6 +291,16 @@ begin
   if gone.seqs is not null then
     perform chat.uncount_messages(gone.ids, gone.conversation_ids, gone.seqs, gone.sender_ids, gone.mentioned);
   end if;
+
+  -- for clients that hold them
+  insert into chat.removed_messages (message_id, conversation_id)
+  select r.id, r.conversation_id
+  from removed r
+  where exists (select from public.user_conversations c where c.id = r.conversation_id)
+  on conflict on constraint removed_messages_pkey do nothing;
+
+  delete from chat.removed_messages r
+  where r.removed_at < now() - make_interval(secs => chat.amount('sync_horizon_s', 2592000));
   return null;
 end
 $$;
@@ -382,14 +425,22 @@ begin
   values (caller, hide_message.message_id)
   on conflict on constraint message_hides_pkey do nothing;
 
-  if found and not message.is_deleted and message.sender_id is distinct from caller then
+  if found then
+    -- even where nothing is counted: the last message of the row may be another now
     update public.user_conversation_members m
-    set unread_count = greatest(m.unread_count - 1, 0),
-      mention_count = greatest(m.mention_count - (caller = any (message.mentions))::int, 0),
+    set unread_count = greatest(m.unread_count - counted.one, 0),
+      mention_count = greatest(m.mention_count - counted.one * (caller = any (message.mentions))::int, 0),
       updated_at = now()
-    where m.conversation_id = message.conversation_id
-      and m.user_id = caller
-      and message.seq > greatest(m.last_read_seq, m.cleared_seq);
+    from (
+      select (
+        not message.is_deleted
+        and message.sender_id is distinct from caller
+        and message.seq > greatest(mine.last_read_seq, mine.cleared_seq)
+      )::int as one
+      from public.user_conversation_members mine
+      where mine.conversation_id = message.conversation_id and mine.user_id = caller
+    ) counted
+    where m.conversation_id = message.conversation_id and m.user_id = caller;
   end if;
 end
 $$;

@@ -103,6 +103,7 @@ begin
       'last_read_message_id', mine.last_read_message_id,
       'last_read_seq', mine.last_read_seq,
       'last_read_at', mine.last_read_at,
+      'cleared_seq', mine.cleared_seq,
       'is_pinned', mine.is_pinned,
       'pinned_at', mine.pinned_at,
       'is_muted', mine.is_muted and coalesce(mine.muted_until > now(), true),

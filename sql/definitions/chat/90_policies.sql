@@ -32,9 +32,13 @@ $$;
 -- of an identity column: nobody needs it to insert
 revoke all on sequence public.message_edits_id_seq from public, anon, authenticated;
 
-revoke all on chat.config, chat.message_requests, chat.message_reports, chat.idempotency_keys, chat.schema_migrations, chat.schema_definitions
+revoke all on chat.config, chat.message_requests, chat.message_reports, chat.idempotency_keys, chat.removed_messages,
+  chat.removed_memberships, chat.schema_migrations, chat.schema_definitions
   from public, anon, authenticated;
-grant select, insert, update, delete on chat.config, chat.message_requests, chat.message_reports, chat.idempotency_keys to service_role;
+grant select, insert, update, delete
+  on chat.config, chat.message_requests, chat.message_reports, chat.idempotency_keys, chat.removed_messages,
+    chat.removed_memberships
+  to service_role;
 grant select on chat.schema_migrations, chat.schema_definitions to service_role;
 
 -- ----------------------------------------------------------------------------------- user_conversations

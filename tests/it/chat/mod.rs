@@ -11,3 +11,4 @@ mod presence;
 mod protocol;
 mod reactions;
 mod reading;
+mod sync;

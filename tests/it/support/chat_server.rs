@@ -11,7 +11,7 @@ use rapport::db::Db;
 use rapport::db::connect::Connector;
 use rapport::http::serve::{HEAD_DEADLINE, serve};
 use rapport::http::{Authentication, finish, health};
-use rapport::observability::metrics::{BusMetrics, Metrics};
+use rapport::observability::metrics::{BusMetrics, ChatMetrics, Metrics};
 use rapport::observability::readiness::Readiness;
 use rapport::shutdown::Tasks;
 use reqwest::header::HeaderMap;
@@ -167,8 +167,14 @@ impl ChatServer {
         let verifier = Verifier::from_config(&config.auth).unwrap();
         let authentication = Authentication::new(verifier, &config.server, &config.auth);
         let (bus, _) = Bus::new(1, BusMetrics::default());
-        let router = chat::routes(ChatState::new(authentication, db.clone(), bus))
-            .merge(health::routes(readiness.clone()));
+        let router = chat::routes(ChatState::new(
+            authentication,
+            db.clone(),
+            bus,
+            ChatMetrics::default(),
+            &tasks,
+        ))
+        .merge(health::routes(readiness.clone()));
         let router = finish(router, Metrics::new().http);
 
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -1,0 +1,494 @@
+-- Catching up. A cursor is a snapshot: what its owner has not seen is what was changed by a transaction that is not
+-- visible in it, whatever the order of commits. Every row that clients keep a copy of names the transaction that
+-- changed it last (changed_xid); what else such a copy is made of moves that of its row (50_conversations, and the
+-- triggers below).
+-- A chain of pages has one upper snapshot, taken for the first page, and ends with it as the cursor: rows may be
+-- shown newer than it, and what has changed meanwhile comes once more with the next chain.
+
+-- What a cursor belongs to. Where transaction ids may have been given out twice (another cluster or database,
+-- a restored one, a standby that took over and lacks the last commits, tables restored from a dump) it is another.
+create or replace function chat.sync_identity()
+returns text
+language plpgsql
+stable
+security definer
+set search_path = ''
+as $$
+begin
+  return left(md5(concat_ws(
+    ' ',
+    (select s.system_identifier from pg_control_system() s),
+    -- the timeline, which a promotion and a recovery to a point in time count up
+    left(pg_walfile_name(pg_current_wal_lsn()), 8),
+    (select d.oid from pg_catalog.pg_database d where d.datname = current_database()),
+    'public.user_messages'::regclass::oid,
+    (select c.value from chat.config c where c.key = 'sync_epoch')
+  )), 16);
+end
+$$;
+
+revoke all on function chat.sync_identity() from public;
+grant execute on function chat.sync_identity() to authenticated;
+
+-- The caller's conversations whose row or read positions changed, in the order of their ids.
+create or replace function chat.changed_conversations(since pg_snapshot, until pg_snapshot, after_id uuid, max_rows int)
+returns table (conversation_id uuid, is_gone boolean)
+language plpgsql
+stable
+security definer
+set search_path = ''
+set plan_cache_mode = force_generic_plan
+as $$
+declare
+  caller constant uuid := auth.uid();
+begin
+  return query
+  select found.conversation_id, found.is_gone
+  from (
+    select mine.conversation_id, mine.hidden as is_gone
+    from public.user_conversation_members mine
+    join public.user_conversations c on c.id = mine.conversation_id
+    where mine.user_id = caller
+      and mine.left_at is null
+      and (
+        (not pg_visible_in_snapshot(mine.changed_xid, since) and pg_visible_in_snapshot(mine.changed_xid, until))
+        or (not pg_visible_in_snapshot(c.changed_xid, since) and pg_visible_in_snapshot(c.changed_xid, until))
+        or exists (
+          select
+          from public.conversation_receipts r
+          where r.conversation_id = mine.conversation_id
+            and not pg_visible_in_snapshot(r.changed_xid, since)
+            and pg_visible_in_snapshot(r.changed_xid, until)
+        )
+      )
+    union all
+    select mine.conversation_id, true
+    from public.user_conversation_members mine
+    where mine.user_id = caller
+      and mine.left_at is not null
+      and not pg_visible_in_snapshot(mine.changed_xid, since)
+      and pg_visible_in_snapshot(mine.changed_xid, until)
+    union all
+    select gone.conversation_id, true
+    from chat.removed_memberships gone
+    where gone.user_id = caller
+      and not pg_visible_in_snapshot(gone.changed_xid, since)
+      and pg_visible_in_snapshot(gone.changed_xid, until)
+      and not exists (
+        select
+        from public.user_conversation_members again
+        where again.conversation_id = gone.conversation_id and again.user_id = caller
+      )
+  ) found
+  where changed_conversations.after_id is null or found.conversation_id > changed_conversations.after_id
+  order by found.conversation_id
+  limit max_rows;
+end
+$$;
+
+revoke all on function chat.changed_conversations(pg_snapshot, pg_snapshot, uuid, int) from public;
+grant execute on function chat.changed_conversations(pg_snapshot, pg_snapshot, uuid, int) to authenticated;
+
+-- Messages that the caller hid, or that are gone for everybody, in the order of (changed_xid, message_id).
+create or replace function chat.messages_taken_away(since pg_snapshot, until pg_snapshot, after_xid xid8, after_id uuid, max_rows int)
+returns table (message_id uuid, changed_xid xid8)
+language plpgsql
+stable
+security definer
+set search_path = ''
+set plan_cache_mode = force_generic_plan
+as $$
+declare
+  caller constant uuid := auth.uid();
+  oldest constant xid8 := greatest(pg_snapshot_xmin(since), after_xid);
+  newest constant xid8 := pg_snapshot_xmax(until);
+begin
+  return query
+  select gone.message_id, gone.changed_xid
+  from (
+    select h.message_id, h.changed_xid
+    from public.message_hides h
+    where h.user_id = caller and h.changed_xid >= oldest and h.changed_xid < newest
+    union all
+    select r.message_id, r.changed_xid
+    from public.user_conversation_members mine
+    join chat.removed_messages r on r.conversation_id = mine.conversation_id
+    where mine.user_id = caller
+      and mine.left_at is null
+      and r.changed_xid >= oldest
+      and r.changed_xid < newest
+  ) gone
+  where not pg_visible_in_snapshot(gone.changed_xid, since)
+    and pg_visible_in_snapshot(gone.changed_xid, until)
+    and (after_xid is null or (gone.changed_xid, gone.message_id) > (after_xid, messages_taken_away.after_id))
+  order by gone.changed_xid, gone.message_id
+  limit max_rows;
+end
+$$;
+
+revoke all on function chat.messages_taken_away(pg_snapshot, pg_snapshot, xid8, uuid, int) from public;
+grant execute on function chat.messages_taken_away(pg_snapshot, pg_snapshot, xid8, uuid, int) to authenticated;
+
+-- Changed messages of the caller's conversations in the order of (conversation_id, changed_xid, message_id), which is
+-- that of the index, so that a page costs its own rows.
+create or replace function chat.changed_messages(
+  since pg_snapshot,
+  until pg_snapshot,
+  after_conversation_id uuid,
+  after_xid xid8,
+  after_id uuid,
+  max_rows int
+)
+returns table (message_id uuid, conversation_id uuid, changed_xid xid8)
+language plpgsql
+stable
+security definer
+set search_path = ''
+set plan_cache_mode = force_generic_plan
+as $$
+declare
+  caller constant uuid := auth.uid();
+  oldest constant xid8 := pg_snapshot_xmin(since);
+  newest constant xid8 := pg_snapshot_xmax(until);
+begin
+  return query
+  select changed.id, mine.conversation_id, changed.changed_xid
+  from public.user_conversation_members mine
+  join public.user_conversations c on c.id = mine.conversation_id
+  cross join lateral (
+    select m.id, m.changed_xid
+    from public.user_messages m
+    where m.conversation_id = mine.conversation_id
+      and m.changed_xid >= case when mine.conversation_id = after_conversation_id then after_xid else oldest end
+      and m.changed_xid < newest
+      and not pg_visible_in_snapshot(m.changed_xid, since)
+      and pg_visible_in_snapshot(m.changed_xid, until)
+      and (
+        mine.conversation_id is distinct from after_conversation_id
+        or (m.changed_xid, m.id) > (after_xid, changed_messages.after_id)
+      )
+      and m.seq > mine.cleared_seq
+      and not exists (select from public.message_hides h where h.user_id = caller and h.message_id = m.id)
+    order by m.changed_xid, m.id
+    limit max_rows
+  ) changed
+  where mine.user_id = caller
+    and mine.left_at is null
+    and (after_conversation_id is null or mine.conversation_id >= after_conversation_id)
+    -- Every change of a message moves its conversation under that row's lock. So the last transaction that did ended
+    -- after all others, and is missing in a snapshot in which one of them is.
+    and not pg_visible_in_snapshot(c.changed_xid, since)
+  order by mine.conversation_id, changed.changed_xid, changed.id
+  limit max_rows;
+end
+$$;
+
+revoke all on function chat.changed_messages(pg_snapshot, pg_snapshot, uuid, xid8, uuid, int) from public;
+grant execute on function chat.changed_messages(pg_snapshot, pg_snapshot, uuid, xid8, uuid, int) to authenticated;
+
+-- One page. Stable, so that everything in it is read in the snapshot that it says it reached.
+-- of_database, taken_at, since, until: what the cursor says. Without since it is the first load, which goes through
+-- the list behind (after_is_pinned, after_activity_at, after_id). Otherwise the page goes on in this part, behind
+-- what after_* names in the order of that part, and then with the next one: conversations, removals, messages.
+create or replace function chat.sync(
+  of_database text default null,
+  taken_at timestamptz default null,
+  since text default null,
+  until text default null,
+  part text default null,
+  after_is_pinned boolean default null,
+  after_activity_at timestamptz default null,
+  after_conversation_id uuid default null,
+  after_xid text default null,
+  after_id uuid default null,
+  max_rows int default 100
+)
+returns table (
+  database_identity text,
+  reached text,
+  reached_at timestamptz,
+  conversations json,
+  receipts json,
+  removed_conversation_ids json,
+  removed_message_ids json,
+  messages json,
+  next_part text,
+  next_is_pinned boolean,
+  next_activity_at timestamptz,
+  next_conversation_id uuid,
+  next_xid text,
+  next_id uuid
+)
+language plpgsql
+stable
+set search_path = ''
+set timezone = 'UTC'
+set plan_cache_mode = force_generic_plan
+as $$
+declare
+  caller constant uuid := auth.uid();
+  present constant pg_snapshot := pg_current_snapshot();
+  seen constant pg_snapshot := sync.since;
+  wanted constant int := least(greatest(coalesce(max_rows, 100), 1), 200);
+  target constant pg_snapshot := coalesce(sync.until::pg_snapshot, present);
+  shown uuid[];
+  gone uuid[];
+  taken uuid[];
+  changed uuid[];
+begin
+  database_identity := chat.sync_identity();
+  reached := target;
+  reached_at := case when sync.until is null then now() else sync.taken_at end;
+
+  if of_database <> database_identity
+    or taken_at < now() - make_interval(secs => chat.amount('sync_horizon_s', 2592000))
+    -- names transactions that never began here
+    or greatest(pg_snapshot_xmax(seen), pg_snapshot_xmax(target)) > pg_snapshot_xmax(present)
+  then
+    perform chat.refuse('resync_required');
+  end if;
+
+  if seen is null then
+    shown := array(
+      select m.conversation_id
+      from public.user_conversation_members m
+      where m.user_id = caller
+        and m.left_at is null
+        and not m.hidden
+        -- a conversation that moves up while the list is walked has changed since the walk began, and comes with that
+        and (m.is_pinned, m.last_activity_at, m.conversation_id) < (
+          coalesce(after_is_pinned, true),
+          coalesce(after_activity_at, 'infinity'),
+          coalesce(sync.after_id, 'ffffffff-ffff-ffff-ffff-ffffffffffff')
+        )
+      order by m.is_pinned desc, m.last_activity_at desc, m.conversation_id desc
+      limit wanted + 1
+    );
+    if cardinality(shown) > wanted then
+      shown := shown[:wanted];
+      next_part := 'list';
+      select m.is_pinned, m.last_activity_at, m.conversation_id
+      into next_is_pinned, next_activity_at, next_id
+      from public.user_conversation_members m
+      where m.conversation_id = shown[wanted] and m.user_id = caller;
+    end if;
+  else
+    if part is null or part = 'conversations' then
+      select
+        array_agg(c.conversation_id) filter (where not c.is_gone and c.place <= wanted),
+        array_agg(c.conversation_id) filter (where c.is_gone and c.place <= wanted),
+        max(c.conversation_id::text) filter (where c.place = wanted),
+        case when count(*) > wanted then 'conversations' end
+      into shown, gone, next_conversation_id, next_part
+      from (
+        select f.conversation_id, f.is_gone, row_number() over (order by f.conversation_id) as place
+        from chat.changed_conversations(seen, target, after_conversation_id, wanted + 1) f
+      ) c;
+    end if;
+
+    if next_part is null and (part is null or part in ('conversations', 'removals')) then
+      select
+        array_agg(m.message_id) filter (where m.place <= wanted),
+        max(m.changed_xid::text) filter (where m.place = wanted),
+        max(m.message_id::text) filter (where m.place = wanted),
+        case when count(*) > wanted then 'removals' end
+      into taken, next_xid, next_id, next_part
+      from (
+        select f.message_id, f.changed_xid, row_number() over (order by f.changed_xid, f.message_id) as place
+        from chat.messages_taken_away(
+          seen,
+          target,
+          case when part = 'removals' then sync.after_xid::xid8 end,
+          case when part = 'removals' then sync.after_id end,
+          wanted + 1
+        ) f
+      ) m;
+    end if;
+
+    if next_part is null then
+      select
+        array_agg(m.message_id) filter (where m.place <= wanted),
+        max(m.conversation_id::text) filter (where m.place = wanted),
+        max(m.changed_xid::text) filter (where m.place = wanted),
+        max(m.message_id::text) filter (where m.place = wanted),
+        case when count(*) > wanted then 'messages' end
+      into changed, next_conversation_id, next_xid, next_id, next_part
+      from (
+        select
+          f.message_id,
+          f.conversation_id,
+          f.changed_xid,
+          row_number() over (order by f.conversation_id, f.changed_xid, f.message_id) as place
+        from chat.changed_messages(
+          seen,
+          target,
+          case when part = 'messages' then after_conversation_id end,
+          case when part = 'messages' then sync.after_xid::xid8 end,
+          case when part = 'messages' then sync.after_id end,
+          wanted + 1
+        ) f
+      ) m;
+    end if;
+  end if;
+
+  removed_conversation_ids := to_json(coalesce(gone, '{}'));
+  removed_message_ids := to_json(coalesce(taken, '{}'));
+  conversations := '[]';
+  receipts := '[]';
+  messages := '[]';
+  if shown <> '{}' then
+    conversations := (
+      select coalesce(json_agg(r."row" order by r.is_pinned desc, r.last_activity_at desc, r.conversation_id desc), '[]')
+      from chat.conversation_rows(shown) r
+    );
+    receipts := (
+      select coalesce(
+        json_agg(
+          json_build_object(
+            'conversation_id', r.conversation_id,
+            'user_id', r.user_id,
+            'last_read_seq', r.last_read_seq,
+            'last_read_message_id', r.last_read_message_id,
+            'last_read_at', r.last_read_at,
+            'last_delivered_seq', r.last_delivered_seq,
+            'last_delivered_message_id', r.last_delivered_message_id,
+            'last_delivered_at', r.last_delivered_at
+          )
+          order by r.conversation_id, r.user_id
+        ),
+        '[]'
+      )
+      from public.conversation_receipts r
+      where r.conversation_id = any (shown)
+        and r.user_id <> caller
+        -- whoever shows nothing is shown nothing
+        and (select chat.i_share_receipts())
+    );
+  end if;
+  if changed <> '{}' then
+    messages := (
+      select coalesce(json_agg(r."row" order by r.conversation_id, r.seq), '[]')
+      from chat.message_rows(changed) r
+    );
+  end if;
+  return next;
+end
+$$;
+
+comment on function chat.sync(text, timestamptz, text, text, text, boolean, timestamptz, uuid, text, uuid, int) is
+  'A page of what the caller has not seen since a snapshot: their changed conversations with the others'' receipts, what is gone, and changed messages, tombstones included. next_part and the columns behind it are where the next page goes on; null: this was the last, and reached is what has been seen. resync_required when the cursor is of another database or too old.';
+
+revoke all on function chat.sync(text, timestamptz, text, text, text, boolean, timestamptz, uuid, text, uuid, int) from public;
+grant execute on function chat.sync(text, timestamptz, text, text, text, boolean, timestamptz, uuid, text, uuid, int) to authenticated;
+
+-- ------------------------------------------------------------------------------ what moves a changed_xid
+
+-- A draft, a block and whether somebody shows what they read are part of their conversation rows.
+create or replace function chat.touch_memberships(of_user_id uuid, in_conversation_id uuid default null)
+returns void
+language plpgsql
+security definer
+set search_path = ''
+as $$
+begin
+  perform
+  from public.user_conversation_members m
+  where m.user_id = of_user_id
+    and m.left_at is null
+    and (in_conversation_id is null or m.conversation_id = in_conversation_id)
+  order by m.conversation_id
+  for no key update;
+
+  update public.user_conversation_members m
+  set changed_xid = pg_current_xact_id()
+  where m.user_id = of_user_id
+    and m.left_at is null
+    and (in_conversation_id is null or m.conversation_id = in_conversation_id);
+end
+$$;
+
+revoke all on function chat.touch_memberships(uuid, uuid) from public;
+
+create or replace function chat.tell_of_sharing()
+returns trigger
+language plpgsql
+security definer
+set search_path = ''
+as $$
+begin
+  perform chat.touch_memberships(new.user_id);
+  return null;
+end
+$$;
+
+revoke all on function chat.tell_of_sharing() from public;
+
+create or replace trigger user_notification_preferences_20_tell_of_sharing
+  after update of share_read_receipts on public.user_notification_preferences
+  for each row
+  when (new.share_read_receipts <> old.share_read_receipts)
+  execute function chat.tell_of_sharing();
+
+-- no row is sharing
+create or replace trigger user_notification_preferences_20_tell_of_not_sharing
+  after insert on public.user_notification_preferences
+  for each row
+  when (not new.share_read_receipts)
+  execute function chat.tell_of_sharing();
+
+create or replace function chat.tell_of_block()
+returns trigger
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  pair constant uuid[] := array[coalesce(new.blocker_id, old.blocker_id), coalesce(new.blocked_id, old.blocked_id)];
+  between_them uuid;
+begin
+  select c.id into between_them
+  from public.user_conversations c
+  where c.kind = 'direct'
+    and c.participant_1_id = least(pair[1], pair[2])
+    and c.participant_2_id = greatest(pair[1], pair[2]);
+  if found then
+    perform chat.touch_memberships(least(pair[1], pair[2]), between_them);
+    perform chat.touch_memberships(greatest(pair[1], pair[2]), between_them);
+  end if;
+  return null;
+end
+$$;
+
+revoke all on function chat.tell_of_block() from public;
+
+create or replace trigger user_blocks_20_tell
+  after insert or delete on public.user_blocks
+  for each row execute function chat.tell_of_block();
+
+create or replace function chat.remember_removed_memberships()
+returns trigger
+language plpgsql
+security definer
+set search_path = ''
+as $$
+begin
+  insert into chat.removed_memberships as r (user_id, conversation_id)
+  select g.user_id, g.conversation_id
+  from gone g
+  -- of somebody who was erased nothing is kept
+  where exists (select from chat.directory d where d.user_id = g.user_id)
+  on conflict on constraint removed_memberships_pkey do update
+  set removed_at = excluded.removed_at, changed_xid = excluded.changed_xid;
+
+  delete from chat.removed_memberships r
+  where r.removed_at < now() - make_interval(secs => chat.amount('sync_horizon_s', 2592000));
+  return null;
+end
+$$;
+
+revoke all on function chat.remember_removed_memberships() from public;
+
+create or replace trigger user_conversation_members_30_remember_removed
+  after delete on public.user_conversation_members
+  referencing old table as gone
+  for each statement execute function chat.remember_removed_memberships();

@@ -1,0 +1,329 @@
+//! Catching up: what the caller has not seen since a cursor.
+//!
+//! A cursor is a snapshot of the database (PostgreSQL manual, 9.27.8, `pg_snapshot`), and a change is what was made by a
+//! transaction that is not visible in it. So nothing is missed, in whatever order
+//! transactions commit, and nothing has to be kept for a client that is away.
+
+mod cursor;
+mod signals;
+
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::response::Response;
+use jiff::Timestamp;
+use tokio::time::{Instant, sleep, sleep_until};
+use tokio_postgres::Row;
+use uuid::Uuid;
+
+use self::cursor::{Chain, Cursor, Position, Snapshot, xid};
+pub(super) use self::signals::Signals;
+use super::{column, only};
+use crate::db::Db;
+use crate::http::input::Parameters;
+use crate::http::pagination::{self, json_text};
+use crate::http::{ApiError, Caller};
+
+/// Rows of a page that names no limit, and at most: of conversations, of removals and of messages
+/// each.
+const DEFAULT_LIMIT: i32 = 100;
+const MAX_LIMIT: i32 = 200;
+
+/// Seconds that a request may wait for a change, at most: proxies commonly give up after 30.
+const MAX_WAIT: i64 = 25;
+
+/// First and longest pause before looking again for a commit that the log has shown and snapshots do not see yet.
+/// Usually that takes microseconds; a synchronous standby may take as long as it likes.
+const FIRST_PAUSE: Duration = Duration::from_millis(1);
+const LAST_PAUSE: Duration = Duration::from_secs(1);
+
+const SYNC: &str = "\
+    select s.conversations::text, s.receipts::text, s.removed_conversation_ids::text, \
+        s.removed_message_ids::text, s.messages::text, s.database_identity, s.reached, s.reached_at, \
+        s.next_part, s.next_is_pinned, s.next_activity_at, s.next_conversation_id, s.next_xid, s.next_id \
+    from chat.sync($1::text, $2::timestamptz, $3::text, $4::text, $5::text, $6::boolean, \
+        $7::timestamptz, $8::uuid, $9::text, $10::uuid, $11::int) s";
+
+const MY_CONVERSATIONS: &str = "select array(select chat.my_conversation_ids())";
+
+/// `GET /sync`.
+pub(super) async fn sync(
+    caller: Caller,
+    State(db): State<Db>,
+    State(signals): State<Signals>,
+    parameters: Parameters,
+) -> Result<Response, ApiError> {
+    let cursor: Option<Cursor> = parameters
+        .text("since")
+        .map(pagination::position)
+        .transpose()?;
+    let limit = pagination::limit(&parameters, DEFAULT_LIMIT, MAX_LIMIT)?;
+    let wait = parameters
+        .integer("wait")?
+        .unwrap_or_default()
+        .clamp(0, MAX_WAIT);
+    let request = SyncRequest {
+        db,
+        caller,
+        cursor,
+        limit,
+    };
+    let page = match u64::try_from(wait) {
+        Ok(seconds @ 1..) => {
+            let end = Instant::now() + Duration::from_secs(seconds);
+            request.wait_for_news(&signals, end).await?
+        }
+        _ => request.fetch().await?,
+    };
+    page.respond()
+}
+
+/// What is asked for.
+struct SyncRequest {
+    db: Db,
+    caller: Caller,
+    cursor: Option<Cursor>,
+    limit: i32,
+}
+
+/// One page, its parts JSON as the database built them.
+struct Page {
+    conversations: String,
+    receipts: String,
+    removed_conversation_ids: String,
+    removed_message_ids: String,
+    messages: String,
+    next: Cursor,
+}
+
+impl Page {
+    fn read(row: &Row, asked: Option<&Cursor>) -> Result<Self, ApiError> {
+        let reached: String = column(row, 6)?;
+        let reached = Snapshot::try_from(reached).map_err(ApiError::internal)?;
+        let reached_at: Timestamp = column(row, 7)?;
+        let after = next_position(row)?;
+        let since = match &after {
+            // A first load that is not done has seen nothing.
+            Some(_) => asked.and_then(|cursor| cursor.since.clone()),
+            None => Some(reached.clone()),
+        };
+        Ok(Self {
+            conversations: column(row, 0)?,
+            receipts: column(row, 1)?,
+            removed_conversation_ids: column(row, 2)?,
+            removed_message_ids: column(row, 3)?,
+            messages: column(row, 4)?,
+            next: Cursor {
+                database: column(row, 5)?,
+                taken_at_us: reached_at.as_microsecond(),
+                since,
+                chain: after.map(|after| Chain {
+                    until: reached,
+                    after,
+                }),
+            },
+        })
+    }
+
+    /// Whether it tells nothing. A page inside a chain is one whose reader has to go on.
+    fn is_empty(&self) -> bool {
+        let lists = [
+            &self.conversations,
+            &self.removed_conversation_ids,
+            &self.removed_message_ids,
+            &self.messages,
+        ];
+        self.next.chain.is_none() && lists.iter().all(|list| *list == "[]")
+    }
+
+    /// Whether it was read when this commit, which the log has shown, could be seen.
+    fn sees(&self, xid: u32) -> bool {
+        let reached = self.next.since.as_ref().map(Snapshot::as_str);
+        let reached = reached.and_then(crate::db::Snapshot::parse);
+        reached.is_none_or(|reached| reached.sees(xid))
+    }
+
+    fn respond(&self) -> Result<Response, ApiError> {
+        Ok(json_text(format!(
+            r#"{{"conversations":{},"receipts":{},"removed_conversation_ids":{},"removed_message_ids":{},"messages":{},"cursor":"{}","has_more":{}}}"#,
+            self.conversations,
+            self.receipts,
+            self.removed_conversation_ids,
+            self.removed_message_ids,
+            self.messages,
+            pagination::cursor(&self.next)?,
+            self.next.chain.is_some(),
+        )))
+    }
+}
+
+/// Where the next page goes on, as [`SYNC`] says it.
+fn next_position(row: &Row) -> Result<Option<Position>, ApiError> {
+    let part: Option<&str> = column(row, 8)?;
+    let xid = || -> Result<u64, ApiError> {
+        let text: &str = column(row, 12)?;
+        xid(text).ok_or_else(|| ApiError::internal("a transaction id is no number"))
+    };
+    Ok(Some(match part {
+        None => return Ok(None),
+        Some("list") => {
+            let activity: Timestamp = column(row, 10)?;
+            Position::List {
+                is_pinned: column(row, 9)?,
+                activity_us: activity.as_microsecond(),
+                id: column(row, 13)?,
+            }
+        }
+        Some("conversations") => Position::Conversations {
+            id: column(row, 11)?,
+        },
+        Some("removals") => Position::Removals {
+            xid: xid()?,
+            id: column(row, 13)?,
+        },
+        Some("messages") => Position::Messages {
+            conversation: column(row, 11)?,
+            xid: xid()?,
+            id: column(row, 13)?,
+        },
+        Some(part) => return Err(ApiError::internal(format!("no part is called {part}"))),
+    }))
+}
+
+impl SyncRequest {
+    /// The page, as soon as there is something in it, or what it is at the end.
+    ///
+    /// Whoever waits is entered with the signals before the page that finds nothing is read: a change is either in
+    /// that page or signalled. A commit may be signalled before it can be seen, and is then looked for.
+    async fn wait_for_news(&self, signals: &Signals, end: Instant) -> Result<Page, ApiError> {
+        let mut page = self.fetch().await?;
+        if !page.is_empty() || self.cursor.is_none() {
+            return Ok(page);
+        }
+        let rows = self
+            .db
+            .query_as(&self.caller.claims, MY_CONVERSATIONS, &[])
+            .await?;
+        let conversations: Vec<Uuid> = only(&rows)?;
+        let waiting = signals.enter(self.caller.user_id, &conversations);
+        let mut unseen: Vec<u32> = Vec::new();
+        let mut pause = FIRST_PAUSE;
+        loop {
+            page = self.fetch().await?;
+            if !page.is_empty() || Instant::now() >= end || signals.has_stopped() {
+                return Ok(page);
+            }
+            unseen.retain(|xid| !page.sees(*xid));
+            if unseen.is_empty() {
+                pause = FIRST_PAUSE;
+            }
+            tokio::select! {
+                commits = waiting.news() => unseen.extend(commits),
+                () = sleep(pause), if !unseen.is_empty() => pause = (pause * 2).min(LAST_PAUSE),
+                () = sleep_until(end) => {}
+                () = signals.stopped() => {}
+            }
+        }
+    }
+
+    /// The page behind the cursor.
+    async fn fetch(&self) -> Result<Page, ApiError> {
+        let cursor = self.cursor.as_ref();
+        let database = cursor.map(|cursor| &*cursor.database);
+        let taken_at = cursor
+            .map(|cursor| moment(cursor.taken_at_us))
+            .transpose()?;
+        let since = cursor.and_then(|cursor| cursor.since.as_ref());
+        let chain = cursor.and_then(|cursor| cursor.chain.as_ref());
+        let after = After::of(since.is_some(), chain.map(|chain| chain.after))?;
+        let rows = self
+            .db
+            .query_as(
+                &self.caller.claims,
+                SYNC,
+                &[
+                    &database,
+                    &taken_at,
+                    &since.map(Snapshot::as_str),
+                    &chain.map(|chain| chain.until.as_str()),
+                    &after.part,
+                    &after.is_pinned,
+                    &after.activity_at,
+                    &after.conversation,
+                    &after.xid,
+                    &after.id,
+                    &self.limit,
+                ],
+            )
+            .await?;
+        let row = rows
+            .first()
+            .ok_or_else(|| ApiError::internal("a statement returned no row"))?;
+        Page::read(row, cursor)
+    }
+}
+
+/// A position as [`SYNC`] takes it.
+#[derive(Default)]
+struct After {
+    part: Option<&'static str>,
+    is_pinned: Option<bool>,
+    activity_at: Option<Timestamp>,
+    conversation: Option<Uuid>,
+    xid: Option<String>,
+    id: Option<Uuid>,
+}
+
+impl After {
+    /// A first load goes on in the list, and what came after it in a part of the changes: no cursor of ours says otherwise.
+    fn of(has_seen: bool, position: Option<Position>) -> Result<Self, ApiError> {
+        let nothing = Self::default();
+        Ok(match (has_seen, position) {
+            (_, None) => nothing,
+            (
+                false,
+                Some(Position::List {
+                    is_pinned,
+                    activity_us,
+                    id,
+                }),
+            ) => Self {
+                is_pinned: Some(is_pinned),
+                activity_at: Some(moment(activity_us)?),
+                id: Some(id),
+                ..nothing
+            },
+            (true, Some(Position::Conversations { id })) => Self {
+                part: Some("conversations"),
+                conversation: Some(id),
+                ..nothing
+            },
+            (true, Some(Position::Removals { xid, id })) => Self {
+                part: Some("removals"),
+                xid: Some(xid.to_string()),
+                id: Some(id),
+                ..nothing
+            },
+            (
+                true,
+                Some(Position::Messages {
+                    conversation,
+                    xid,
+                    id,
+                }),
+            ) => Self {
+                part: Some("messages"),
+                conversation: Some(conversation),
+                xid: Some(xid.to_string()),
+                id: Some(id),
+                ..nothing
+            },
+            _ => return Err(pagination::foreign_cursor()),
+        })
+    }
+}
+
+/// A moment in a cursor.
+fn moment(us: i64) -> Result<Timestamp, ApiError> {
+    Timestamp::from_microsecond(us).map_err(|_| pagination::foreign_cursor())
+}
