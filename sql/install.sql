@@ -268,13 +268,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/70_reading.sql' and checksum = 'b62662c3e1e3528064a30de6f6534b8a3ee78a5acdb99cf5a4f17ababa7280dd'
+  where path = 'chat/70_reading.sql' and checksum = '1bf00ea163ce53d4ce4485f48eca69c45e0c3b76067f10a62c5c9869d4ccb9fb'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/70_reading.sql
 \ir definitions/chat/70_reading.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/70_reading.sql', 'b62662c3e1e3528064a30de6f6534b8a3ee78a5acdb99cf5a4f17ababa7280dd')
+  ('chat/70_reading.sql', '1bf00ea163ce53d4ce4485f48eca69c45e0c3b76067f10a62c5c9869d4ccb9fb')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 

@@ -2249,6 +2249,39 @@ $$;
 
 COMMENT ON FUNCTION chat.my_conversation_ids() IS 'The caller''s conversations, for policies: one look-up per statement where a function per row would be one per row.';
 
+-- Name: note_delivered(uuid[], uuid[], bigint[]); Type: FUNCTION; Schema: chat; Owner: -
+
+CREATE FUNCTION chat.note_delivered(conversation_ids uuid[], user_ids uuid[], seqs bigint[]) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+  moved int;
+begin
+  with reached as materialized (
+    select r.conversation_id, r.user_id, d.seq
+    from unnest(note_delivered.conversation_ids, note_delivered.user_ids, note_delivered.seqs) d (conversation_id, user_id, seq)
+    join public.conversation_receipts r on r.conversation_id = d.conversation_id and r.user_id = d.user_id
+    where r.last_delivered_seq < d.seq and chat.shares_receipts(r.user_id)
+    order by r.conversation_id, r.user_id
+    for no key update of r
+  )
+  update public.conversation_receipts r
+  set last_delivered_seq = m.seq,
+    last_delivered_message_id = m.id,
+    last_delivered_at = clock_timestamp()
+  from reached d
+  join public.user_messages m on m.conversation_id = d.conversation_id and m.seq = d.seq
+  where r.conversation_id = d.conversation_id and r.user_id = d.user_id and r.last_delivered_seq < m.seq;
+  get diagnostics moved = row_count;
+  return moved;
+end
+$$;
+
+-- Name: FUNCTION note_delivered(conversation_ids uuid[], user_ids uuid[], seqs bigint[]); Type: COMMENT; Schema: chat; Owner: -
+
+COMMENT ON FUNCTION chat.note_delivered(conversation_ids uuid[], user_ids uuid[], seqs bigint[]) IS 'Notes for many people how far messages reached them. Answers how many positions moved.';
+
 -- Name: open_conversation(uuid); Type: FUNCTION; Schema: chat; Owner: -
 
 CREATE FUNCTION chat.open_conversation(other_user_id uuid, OUT conversation_id uuid, OUT created boolean) RETURNS record
@@ -3787,6 +3820,34 @@ $$;
 -- Name: FUNCTION unread_counts(OUT total integer, OUT conversations integer, OUT mentions integer, OUT by_conversation jsonb); Type: COMMENT; Schema: chat; Owner: -
 
 COMMENT ON FUNCTION chat.unread_counts(OUT total integer, OUT conversations integer, OUT mentions integer, OUT by_conversation jsonb) IS 'What the caller has not read. The totals leave out muted and archived conversations, by_conversation does not.';
+
+-- Name: unread_totals(uuid[]); Type: FUNCTION; Schema: chat; Owner: -
+
+CREATE FUNCTION chat.unread_totals(user_ids uuid[]) RETURNS TABLE(user_id uuid, total bigint, conversations bigint, mentions bigint)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+begin
+  return query
+  select
+    asked.id,
+    coalesce(sum(m.unread_count), 0)::bigint,
+    count(m.user_id),
+    coalesce(sum(m.mention_count), 0)::bigint
+  from unnest(unread_totals.user_ids) asked (id)
+  left join public.user_conversation_members m
+    on m.user_id = asked.id
+    and m.left_at is null
+    and (m.unread_count > 0 or m.marked_unread)
+    and not m.is_archived
+    and not (m.is_muted and coalesce(m.muted_until > now(), true))
+  group by asked.id;
+end
+$$;
+
+-- Name: FUNCTION unread_totals(user_ids uuid[]); Type: COMMENT; Schema: chat; Owner: -
+
+COMMENT ON FUNCTION chat.unread_totals(user_ids uuid[]) IS 'The totals of chat.unread_counts() for many people, one row each.';
 
 -- Name: users_table_mapping(); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -6830,6 +6891,11 @@ GRANT ALL ON FUNCTION chat.messages_taken_away(since pg_snapshot, until pg_snaps
 REVOKE ALL ON FUNCTION chat.my_conversation_ids() FROM PUBLIC;
 GRANT ALL ON FUNCTION chat.my_conversation_ids() TO authenticated;
 
+-- Name: FUNCTION note_delivered(conversation_ids uuid[], user_ids uuid[], seqs bigint[]); Type: ACL; Schema: chat; Owner: -
+
+REVOKE ALL ON FUNCTION chat.note_delivered(conversation_ids uuid[], user_ids uuid[], seqs bigint[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION chat.note_delivered(conversation_ids uuid[], user_ids uuid[], seqs bigint[]) TO service_role;
+
 -- Name: FUNCTION open_conversation(other_user_id uuid, OUT conversation_id uuid, OUT created boolean); Type: ACL; Schema: chat; Owner: -
 
 REVOKE ALL ON FUNCTION chat.open_conversation(other_user_id uuid, OUT conversation_id uuid, OUT created boolean) FROM PUBLIC;
@@ -7021,6 +7087,11 @@ REVOKE ALL ON FUNCTION chat.uncount_messages(ids uuid[], conversation_ids uuid[]
 
 REVOKE ALL ON FUNCTION chat.unread_counts(OUT total integer, OUT conversations integer, OUT mentions integer, OUT by_conversation jsonb) FROM PUBLIC;
 GRANT ALL ON FUNCTION chat.unread_counts(OUT total integer, OUT conversations integer, OUT mentions integer, OUT by_conversation jsonb) TO authenticated;
+
+-- Name: FUNCTION unread_totals(user_ids uuid[]); Type: ACL; Schema: chat; Owner: -
+
+REVOKE ALL ON FUNCTION chat.unread_totals(user_ids uuid[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION chat.unread_totals(user_ids uuid[]) TO service_role;
 
 -- Name: FUNCTION users_table_mapping(OUT directory text, OUT memberships text); Type: ACL; Schema: chat; Owner: -
 

@@ -160,14 +160,16 @@ impl App {
             tracing::info!(%address, "metrics are shown");
         }
         let authentication = Authentication::new(verifier, &config.server, &config.auth);
+        let chat = ChatState::new(
+            authentication,
+            db.clone(),
+            bus,
+            metrics.chat.clone(),
+            &front,
+        );
+        chat.start(tasks);
         let router = router(Parts {
-            chat: ChatState::new(
-                authentication,
-                db.clone(),
-                bus,
-                metrics.chat.clone(),
-                &front,
-            ),
+            chat,
             realtime,
             readiness: readiness.clone(),
             metrics: Arc::clone(&metrics),

@@ -3,6 +3,8 @@
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
+use uuid::Uuid;
+
 /// Verified claims.
 ///
 /// Two values are equal when their JSON is: policies may look at any claim, so two people,
@@ -33,6 +35,11 @@ impl Claims {
         }
     }
 
+    /// The server itself, where it writes down or counts for many people at once.
+    pub fn of_service() -> Self {
+        Self::of_role("service_role")
+    }
+
     /// Nobody in particular: what anybody may know is asked for with the role of people and
     /// without a person, to whom row-level security shows nothing.
     pub fn of_nobody() -> Self {
@@ -42,6 +49,16 @@ impl Claims {
             subject: None,
             expires_at: i64::MAX,
         }
+    }
+}
+
+impl Claims {
+    /// The person, where the token is one of a person: its role is that of people, and `sub` is an id.
+    pub fn person(&self) -> Option<Uuid> {
+        let subject = self.subject.as_deref()?;
+        (self.role == "authenticated")
+            .then(|| Uuid::try_parse(subject).ok())
+            .flatten()
     }
 }
 

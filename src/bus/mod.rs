@@ -4,14 +4,19 @@
 //! waits, so that a slow database check slows the reading of the log instead of filling memory.
 //! Row changes and the rows of `realtime.messages` have a queue each: what has to be decided about
 //! the former must not delay the latter, as long as the queue of changes has room. Others may listen to
-//! the changes of some tables ([`tables`]): nobody ever waits for them.
+//! the changes of some tables ([`tables`]): nobody ever waits for them. The other way pass broadcasts of the
+//! server ([`broadcasts`]), and which people have sockets and what was delivered to them ([`people`]).
 
+pub mod broadcasts;
+pub mod people;
 pub mod tables;
 
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, watch};
 
+use self::broadcasts::{BroadcastListener, Broadcasts};
+use self::people::{Delivered, People};
 use self::tables::{TableListener, Tables};
 use crate::change::{InsertedMessages, StreamEvent, TableName};
 use crate::observability::metrics::BusMetrics;
@@ -23,6 +28,9 @@ pub struct Bus {
     messages: mpsc::Sender<InsertedMessages>,
     messages_live: watch::Sender<bool>,
     tables: Arc<Tables>,
+    broadcasts: Broadcasts,
+    people: People,
+    delivered: Delivered,
 }
 
 /// The receiving end, of which there is one: changes are worked on in commit order.
@@ -32,6 +40,10 @@ pub struct Listener {
     tables: Arc<Tables>,
     /// Until it is taken out.
     messages: Option<MessageListener>,
+    /// Until it is taken out.
+    broadcasts: Option<BroadcastListener>,
+    people: People,
+    delivered: Delivered,
 }
 
 /// The receiving end for rows of `realtime.messages`.
@@ -47,12 +59,18 @@ impl Bus {
         let (changes, change_receiver) = mpsc::channel(capacity);
         let (messages, message_receiver) = mpsc::channel(capacity);
         let (messages_live, live) = watch::channel(false);
-        let tables = Arc::new(Tables::new(metrics));
+        let tables = Arc::new(Tables::new(metrics.clone()));
+        let (broadcasts, broadcast_listener) = Broadcasts::new(metrics.clone());
+        let people = People::default();
+        let delivered = Delivered::new(metrics);
         let bus = Self {
             changes,
             messages,
             messages_live,
             tables: Arc::clone(&tables),
+            broadcasts,
+            people: people.clone(),
+            delivered: delivered.clone(),
         };
         let listener = Listener {
             changes: change_receiver,
@@ -61,6 +79,9 @@ impl Bus {
                 messages: message_receiver,
                 live,
             }),
+            broadcasts: Some(broadcast_listener),
+            people,
+            delivered,
         };
         (bus, listener)
     }
@@ -85,6 +106,21 @@ impl Bus {
     pub fn listen_to_tables(&self, tables: Vec<TableName>) -> TableListener {
         self.tables.listen(tables)
     }
+
+    /// Where the server's own broadcasts are sent.
+    pub fn broadcasts(&self) -> &Broadcasts {
+        &self.broadcasts
+    }
+
+    /// Which people have sockets.
+    pub fn people(&self) -> &People {
+        &self.people
+    }
+
+    /// How far messages were delivered.
+    pub fn delivered(&self) -> &Delivered {
+        &self.delivered
+    }
 }
 
 impl Listener {
@@ -106,6 +142,21 @@ impl Listener {
     /// The end for rows of `realtime.messages`, of which there is one: `None` when it was taken.
     pub fn take_messages(&mut self) -> Option<MessageListener> {
         self.messages.take()
+    }
+
+    /// The end for the server's own broadcasts, of which there is one: `None` when it was taken.
+    pub fn take_broadcasts(&mut self) -> Option<BroadcastListener> {
+        self.broadcasts.take()
+    }
+
+    /// Where is said which people have sockets.
+    pub fn people(&self) -> People {
+        self.people.clone()
+    }
+
+    /// Where is said what was delivered.
+    pub fn delivered(&self) -> Delivered {
+        self.delivered.clone()
     }
 }
 

@@ -121,6 +121,11 @@ impl Writer {
         self.write(changes, None).await.map(drop)
     }
 
+    /// Makes a change and returns what it answered: nothing, if it was made before.
+    pub(super) async fn change_and_read(&self, change: Query<'_>) -> Result<Vec<Row>, ApiError> {
+        self.write(&[change], None).await
+    }
+
     /// Makes changes and answers what `view` shows behind them.
     pub(super) async fn change_and_show(
         &self,

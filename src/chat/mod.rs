@@ -2,12 +2,15 @@
 //!
 //! A handler checks the shape of its input and calls the database as its caller: who may do
 //! what is decided there. Rows are JSON as PostgreSQL built them and are passed on unread. A
-//! row that is written here reaches sockets through the log, never from here.
+//! row that is written here reaches sockets through the log, never from here; so do the events on the
+//! topics of the chat, but for typing, which is not stored.
 
 mod admission;
 mod blocks;
 mod conversation_settings;
 mod conversations;
+mod delivery;
+mod events;
 mod history;
 mod idempotency;
 mod limits;
@@ -21,6 +24,8 @@ mod reading;
 mod reports;
 mod search;
 mod sync;
+mod typing;
+mod unread;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, FromRef};
@@ -32,6 +37,9 @@ use tokio_postgres::Row;
 use tokio_postgres::types::FromSql;
 use uuid::Uuid;
 
+use self::events::Events;
+use self::typing::Typing;
+use self::unread::Unread;
 use crate::bus::Bus;
 use crate::db::Db;
 use crate::error_code::ErrorCode;
@@ -53,6 +61,7 @@ pub struct ChatState {
     authentication: Authentication,
     db: Db,
     bus: Bus,
+    typing: Typing,
     limits: limits::Limits,
     signals: sync::Signals,
 }
@@ -69,10 +78,25 @@ impl ChatState {
         Self {
             authentication,
             signals: sync::Signals::start(&bus, metrics, tasks),
+            typing: Typing::new(bus.broadcasts().clone()),
             bus,
             limits: limits::Limits::new(db.clone()),
             db,
         }
+    }
+
+    /// Starts what works beside requests: events on the topics of the chat, and what was delivered to
+    /// sockets. It ends with `tasks`.
+    pub fn start(&self, tasks: &Tasks) {
+        let broadcasts = self.bus.broadcasts();
+        let unread = Unread::new(broadcasts.clone());
+        let events = Events::new(broadcasts.clone(), self.typing.clone(), unread.clone());
+        tasks.spawn("chat events", events.run(self.bus.clone(), tasks.clone()));
+        tasks.spawn("unread totals", unread.run(self.db.clone(), tasks.clone()));
+        tasks.spawn("typing", self.typing.clone().run(tasks.clone()));
+        let delivered = self.bus.delivered().clone();
+        let writing = delivery::run(delivered, self.db.clone(), tasks.clone());
+        tasks.spawn("deliveries", writing);
     }
 }
 
@@ -88,9 +112,9 @@ impl FromRef<ChatState> for Db {
     }
 }
 
-impl FromRef<ChatState> for Bus {
+impl FromRef<ChatState> for Typing {
     fn from_ref(state: &ChatState) -> Self {
-        state.bus.clone()
+        state.typing.clone()
     }
 }
 

@@ -1,11 +1,15 @@
 //! Who is there and who is typing, for clients without a socket.
 
+use std::time::Duration;
+
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::idempotency::Writer;
+use super::typing::Typing;
 use super::{check_identity, column, only};
 use crate::db::{Db, Query};
 use crate::http::input::{BeaconFields, Parameters, PathId};
@@ -26,27 +30,28 @@ const SET: &str = "\
 
 const END: &str = "select chat.set_presence('offline')::text";
 
-const TYPE_IN: &str = "select t.is_shared from chat.set_typing($1::uuid, $2::boolean) t";
+const TYPE_IN: &str = "\
+    select $1::uuid, t.is_shared, t.expires_in_ms from chat.set_typing($1::uuid, $2::boolean) t";
 
-/// Typing to a person means typing in the conversation with them.
+/// Typing to a person means typing in the conversation with them. Where there is none the function refuses.
 const TYPE_TO: &str = "\
-    select case when c.id is null \
-        then chat.refuse('not_found')::text \
-        else chat.set_typing(c.id, $3::boolean)::text end \
+    select c.id, t.is_shared, t.expires_in_ms \
     from (values ($1::uuid, $2::uuid)) pair (one, other) \
     left join public.user_conversations c \
         on c.kind = 'direct' \
         and c.participant_1_id = least(pair.one, pair.other) \
-        and c.participant_2_id = greatest(pair.one, pair.other)";
+        and c.participant_2_id = greatest(pair.one, pair.other) \
+    cross join lateral chat.set_typing(c.id, $3::boolean) t";
 
 /// No longer typing, to whomever the presence row still says.
 const STOP_TYPING: &str = "\
-    select (chat.set_typing(c.id, false)).is_shared \
+    select c.id, t.is_shared, t.expires_in_ms \
     from public.user_presence p \
     join public.user_conversations c \
         on c.kind = 'direct' \
         and c.participant_1_id = least(p.user_id, p.is_typing_to) \
         and c.participant_2_id = greatest(p.user_id, p.is_typing_to) \
+    cross join lateral chat.set_typing(c.id, false) t \
     where p.user_id = $1::uuid";
 
 /// `GET /presence`: of the people named, of everybody the caller may see, or their own.
@@ -119,30 +124,32 @@ pub(super) async fn end_presence(
 /// `POST /conversations/{id}/typing`.
 pub(super) async fn set_conversation_typing(
     writer: Writer,
+    State(typing): State<Typing>,
     PathId(id): PathId,
     BeaconFields(fields): BeaconFields,
 ) -> Result<StatusCode, ApiError> {
     check_identity(&writer.caller, &fields, &["user_id"])?;
     let is_typing = fields.flag("is_typing")?.unwrap_or(true);
-    type_in(&writer, id, is_typing).await
+    type_in(&writer, &typing, id, is_typing).await
 }
 
 /// `POST` and `PUT /presence/typing`: in a conversation, to a person, or no longer.
 pub(super) async fn set_typing(
     writer: Writer,
+    State(typing): State<Typing>,
     BeaconFields(fields): BeaconFields,
 ) -> Result<StatusCode, ApiError> {
     check_identity(&writer.caller, &fields, &["user_id"])?;
     let is_typing = fields.flag("is_typing")?.unwrap_or(true);
     if let Some(conversation) = fields.uuid("conversation_id")? {
-        return type_in(&writer, conversation, is_typing).await;
+        return type_in(&writer, &typing, conversation, is_typing).await;
     }
     if let Some(person) = fields.uuid_of(&TYPING_TO)? {
         let type_to = Query {
             sql: TYPE_TO,
             parameters: &[&writer.caller.user_id, &person, &is_typing],
         };
-        return changed(&writer, type_to).await;
+        return change_typing(&writer, &typing, type_to, is_typing).await;
     }
     if is_typing && !TYPING_TO.iter().any(|name| fields.is_null(name)) {
         return Err(ApiError::invalid("conversation_id or typing_to is missing"));
@@ -151,7 +158,9 @@ pub(super) async fn set_typing(
         sql: STOP_TYPING,
         parameters: &[&writer.caller.user_id],
     };
-    changed(&writer, stop).await
+    change_typing(&writer, &typing, stop, false).await?;
+    typing.stopped_everywhere(writer.caller.user_id);
+    Ok(StatusCode::NO_CONTENT)
 }
 
 /// Names under which clients name whom they type to.
@@ -159,6 +168,7 @@ const TYPING_TO: [&str; 3] = ["typing_to", "typing_to_user_id", "is_typing_to"];
 
 async fn type_in(
     writer: &Writer,
+    typing: &Typing,
     conversation: Uuid,
     is_typing: bool,
 ) -> Result<StatusCode, ApiError> {
@@ -166,7 +176,32 @@ async fn type_in(
         sql: TYPE_IN,
         parameters: &[&conversation, &is_typing],
     };
-    changed(writer, type_in).await
+    change_typing(writer, typing, type_in, is_typing).await
+}
+
+/// Lets the database decide who may know, and tells them. Its rows are of conversations, whether it is shared there,
+/// and for how many milliseconds it holds.
+async fn change_typing(
+    writer: &Writer,
+    typing: &Typing,
+    change: Query<'_>,
+    is_typing: bool,
+) -> Result<StatusCode, ApiError> {
+    let person = writer.caller.user_id;
+    for row in writer.change_and_read(change).await? {
+        let conversation: Uuid = column(&row, 0)?;
+        let expires_in_ms: i32 = column(&row, 2)?;
+        if !column::<bool>(&row, 1)? {
+            continue;
+        }
+        if is_typing {
+            let expires_in = Duration::from_millis(u64::try_from(expires_in_ms).unwrap_or(0));
+            typing.started(conversation, person, expires_in, Instant::now());
+        } else {
+            typing.stopped(conversation, person);
+        }
+    }
+    Ok(StatusCode::NO_CONTENT)
 }
 
 /// Makes a change that has nothing to answer.

@@ -278,6 +278,12 @@ impl VisibilityMetrics {
 pub struct BusMetrics {
     /// Row changes that a listener of some tables lost because it was too slow.
     pub changes_missed: Counter,
+    /// Broadcasts that the server itself sent.
+    pub broadcasts: Counter,
+    /// Those that found no room.
+    pub broadcasts_dropped: Counter,
+    /// Deliveries that were not noted because too many waited to be written.
+    pub deliveries_missed: Counter,
 }
 
 impl BusMetrics {
@@ -286,6 +292,21 @@ impl BusMetrics {
             "changes_missed",
             "Row changes that a slow listener lost, and was told so",
             self.changes_missed.clone(),
+        );
+        registry.register(
+            "broadcasts",
+            "Broadcasts that the server itself sent",
+            self.broadcasts.clone(),
+        );
+        registry.register(
+            "broadcasts_dropped",
+            "Broadcasts of the server that found no room",
+            self.broadcasts_dropped.clone(),
+        );
+        registry.register(
+            "deliveries_missed",
+            "Deliveries of messages that were not noted for their sender",
+            self.deliveries_missed.clone(),
         );
     }
 }

@@ -10,11 +10,13 @@ use std::pin::pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use uuid::Uuid;
 
 use super::hub::{GAP, Hub, StreamState};
 use super::protocol::{ChangeData, RowData, SystemNotice};
 use crate::bus::Listener;
-use crate::change::{ChangeEvent, ChangeTransaction, StreamEvent};
+use crate::bus::people::Delivered;
+use crate::change::{Action, ChangeEvent, ChangeTransaction, StreamEvent};
 use crate::observability::metrics::DropReason;
 use crate::shutdown::Tasks;
 use crate::visibility::record::{PAYLOAD_TOO_LARGE, write_old_record, write_record};
@@ -34,13 +36,14 @@ const FRAMES_PER_TURN: usize = 2_048;
 
 /// Runs until every publisher is gone or the server stops.
 pub async fn run(listener: Listener, visibility: Visibility, hub: Arc<Hub>, tasks: Tasks) {
+    let delivered = listener.delivered();
     let feed = async {
         let mut gathering = Gathering::new(listener);
         while gathering.wait().await {
             let batch = gathering.take_changes();
             if !batch.is_empty() {
                 let resolved = gathering.during(visibility.resolve(&batch)).await;
-                deliver(&batch, &resolved, &hub).await;
+                deliver(&batch, &resolved, &hub, &delivered).await;
             }
             match gathering.take_event() {
                 Some(StreamEvent::Live) => hub.set_stream(StreamState::Live),
@@ -142,7 +145,12 @@ impl Gathering {
 }
 
 /// Hands a resolved batch to the channels that receive of it.
-async fn deliver(batch: &[Arc<ChangeTransaction>], resolved: &[Delivery], hub: &Hub) {
+async fn deliver(
+    batch: &[Arc<ChangeTransaction>],
+    resolved: &[Delivery],
+    hub: &Hub,
+    delivered: &Delivered,
+) {
     let mut deliveries = hub.deliveries();
     let mut frames = 0;
     for delivery in resolved {
@@ -161,8 +169,21 @@ async fn deliver(batch: &[Arc<ChangeTransaction>], resolved: &[Delivery], hub: &
         };
         match encode(transaction, change, delivery) {
             Encoded::Data(data) => {
+                let message = Message::read(change);
                 for recipient in &delivery.recipients {
-                    deliveries.change(recipient.channel, &recipient.ids, change.action(), &data);
+                    let is_handed_over = deliveries.change(
+                        recipient.channel,
+                        &recipient.ids,
+                        change.action(),
+                        &data,
+                    );
+                    if let Some(message) = &message
+                        && is_handed_over
+                        && let Some(person) = hub.person(recipient.channel)
+                        && message.sender != Some(person)
+                    {
+                        delivered.note(message.conversation, person, message.seq);
+                    }
                 }
             }
             Encoded::Notice(notice) => {
@@ -172,6 +193,32 @@ async fn deliver(batch: &[Arc<ChangeTransaction>], resolved: &[Delivery], hub: &
                 }
             }
         }
+    }
+}
+
+/// A message of the chat, as far as its sender is told that it was delivered.
+struct Message {
+    conversation: Uuid,
+    sender: Option<Uuid>,
+    seq: i64,
+}
+
+impl Message {
+    /// The new message that a change is, if it is one.
+    fn read(change: &ChangeEvent) -> Option<Self> {
+        let table = &change.relation.table;
+        if change.action() != Action::Insert
+            || table.name != "user_messages"
+            || table.schema != "public"
+        {
+            return None;
+        }
+        let row = change.image();
+        Some(Self {
+            conversation: row.text("conversation_id")?.parse().ok()?,
+            sender: row.text("sender_id").and_then(|id| id.parse().ok()),
+            seq: row.text("seq")?.parse().ok()?,
+        })
     }
 }
 

@@ -3,7 +3,7 @@
 //! A *socket* is a connection; a *session* is what it stands for, without any I/O; a *channel* is
 //! a session's membership of a *topic*. Three things come in: messages of clients, which a session
 //! turns into effects, and broadcasts over HTTP; row changes from the bus, which the change feed hands
-//! to the channels that may see them; and rows of `realtime.messages`, which go to the members of
+//! to the channels that may see them; and rows of `realtime.messages` and broadcasts of the server itself, which go to the members of
 //! their topic. All leave through the bounded queue of a socket. Who is present on a topic is kept with
 //! the topic, and the presence feed tells its members what changes.
 
@@ -17,6 +17,7 @@ pub mod hub;
 pub mod limits;
 pub mod messages;
 pub mod protocol;
+pub mod server_broadcast;
 pub mod session;
 pub mod socket;
 pub mod wire;
@@ -72,7 +73,17 @@ impl Realtime {
         let rates = Arc::new(Rates::new(&config));
         let keeping = rate::keep(Arc::clone(&rates), tasks.token().clone());
         tasks.spawn("rates", keeping);
-        let hub = Arc::new(Hub::new(metrics).with_rates(rates));
+        let hub = Arc::new(
+            Hub::new(metrics)
+                .with_rates(rates)
+                .with_people(listener.people()),
+        );
+        if let Some(broadcasts) = listener.take_broadcasts() {
+            tasks.spawn(
+                "server broadcasts",
+                server_broadcast::run(broadcasts, Arc::clone(&hub), tasks.clone()),
+            );
+        }
         let messages = listener.take_messages();
         let messages_live = match &messages {
             Some(messages) => messages.watch_live(),

@@ -347,3 +347,70 @@ comment on function chat.unread_counts() is
 
 revoke all on function chat.unread_counts() from public;
 grant execute on function chat.unread_counts() to authenticated;
+
+-- What the server saw handed to people's sockets, many positions at once.
+create or replace function chat.note_delivered(conversation_ids uuid[], user_ids uuid[], seqs bigint[])
+returns int
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  moved int;
+begin
+  with reached as materialized (
+    select r.conversation_id, r.user_id, d.seq
+    from unnest(note_delivered.conversation_ids, note_delivered.user_ids, note_delivered.seqs) d (conversation_id, user_id, seq)
+    join public.conversation_receipts r on r.conversation_id = d.conversation_id and r.user_id = d.user_id
+    where r.last_delivered_seq < d.seq and chat.shares_receipts(r.user_id)
+    order by r.conversation_id, r.user_id
+    for no key update of r
+  )
+  update public.conversation_receipts r
+  set last_delivered_seq = m.seq,
+    last_delivered_message_id = m.id,
+    last_delivered_at = clock_timestamp()
+  from reached d
+  join public.user_messages m on m.conversation_id = d.conversation_id and m.seq = d.seq
+  where r.conversation_id = d.conversation_id and r.user_id = d.user_id and r.last_delivered_seq < m.seq;
+  get diagnostics moved = row_count;
+  return moved;
+end
+$$;
+
+comment on function chat.note_delivered(uuid[], uuid[], bigint[]) is
+  'Notes for many people how far messages reached them. Answers how many positions moved.';
+
+revoke all on function chat.note_delivered(uuid[], uuid[], bigint[]) from public;
+grant execute on function chat.note_delivered(uuid[], uuid[], bigint[]) to service_role;
+
+-- For the server, which tells people's devices; people ask chat.unread_counts().
+create or replace function chat.unread_totals(user_ids uuid[])
+returns table (user_id uuid, total bigint, conversations bigint, mentions bigint)
+language plpgsql
+stable
+security definer
+set search_path = ''
+as $$
+begin
+  return query
+  select
+    asked.id,
+    coalesce(sum(m.unread_count), 0)::bigint,
+    count(m.user_id),
+    coalesce(sum(m.mention_count), 0)::bigint
+  from unnest(unread_totals.user_ids) asked (id)
+  left join public.user_conversation_members m
+    on m.user_id = asked.id
+    and m.left_at is null
+    and (m.unread_count > 0 or m.marked_unread)
+    and not m.is_archived
+    and not (m.is_muted and coalesce(m.muted_until > now(), true))
+  group by asked.id;
+end
+$$;
+
+comment on function chat.unread_totals(uuid[]) is 'The totals of chat.unread_counts() for many people, one row each.';
+
+revoke all on function chat.unread_totals(uuid[]) from public;
+grant execute on function chat.unread_totals(uuid[]) to service_role;

@@ -8,8 +8,8 @@ pub mod presence_feed;
 pub mod rate;
 pub mod topic;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use dashmap::DashMap;
@@ -28,6 +28,7 @@ use super::protocol::{
 };
 use super::wire::frame::Frame;
 use super::wire::outbound::{Fanout, Gate, Outbound, Queued};
+use crate::bus::people::People;
 use crate::change::Action;
 use crate::observability::metrics::{DropReason, Limit, RealtimeMetrics};
 use crate::visibility::ChannelId;
@@ -90,6 +91,8 @@ pub struct Member {
     is_legacy: bool,
     /// It asked for a replay: what was replayed to it must not come again.
     is_replaying: bool,
+    /// Whom it acts for. A plain mutex: held to copy the id.
+    person: Mutex<Option<Uuid>>,
     gate: Gate,
     /// Whether it reads broadcasts, and presence. Policies may say otherwise of a private channel, and
     /// say another thing under another token.
@@ -144,6 +147,10 @@ impl Member {
     pub(super) fn seat(&self) -> &Seat {
         &self.seat
     }
+
+    fn lock_person(&self) -> MutexGuard<'_, Option<Uuid>> {
+        self.person.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// What fan-out has to know of a channel.
@@ -161,6 +168,8 @@ pub struct MemberSpec {
     pub awaits_state: bool,
     /// It asked for a replay.
     pub is_replaying: bool,
+    /// Whom it acts for, if that is a person.
+    pub person: Option<Uuid>,
 }
 
 /// The sockets and channels of this process.
@@ -177,6 +186,7 @@ pub struct Hub {
     is_stopping: AtomicBool,
     metrics: RealtimeMetrics,
     rates: Arc<Rates>,
+    people: People,
 }
 
 impl Hub {
@@ -192,7 +202,20 @@ impl Hub {
             is_stopping: AtomicBool::new(false),
             metrics,
             rates: Arc::new(Rates::unlimited()),
+            people: People::default(),
         }
+    }
+
+    /// Notes in `people` who has a socket here.
+    #[must_use]
+    pub fn with_people(mut self, people: People) -> Self {
+        self.people = people;
+        self
+    }
+
+    /// Where is noted who has a socket here.
+    pub fn people(&self) -> &People {
+        &self.people
     }
 
     /// Counts what is sent and delivered in `rates`.
@@ -278,6 +301,7 @@ impl Hub {
             join_ref: spec.join_ref,
             is_legacy: spec.is_legacy,
             is_replaying: spec.is_replaying,
+            person: Mutex::new(spec.person),
             gate: Gate::default(),
             reads_broadcasts: AtomicBool::new(spec.read.broadcast),
             reads_presence: AtomicBool::new(spec.read.presence),
@@ -302,6 +326,18 @@ impl Hub {
                 .store(read.broadcast, Ordering::SeqCst);
             member.reads_presence.store(read.presence, Ordering::SeqCst);
         }
+    }
+
+    /// The channel acts for somebody else from now on.
+    pub fn set_person(&self, channel: ChannelId, person: Option<Uuid>) {
+        if let Some(member) = self.member(channel) {
+            *member.lock_person() = person;
+        }
+    }
+
+    /// The person whom a channel acts for.
+    pub fn person(&self, channel: ChannelId) -> Option<Uuid> {
+        *self.member(channel)?.lock_person()
     }
 
     /// The reply to the channel's join is queued: deliveries go through.
@@ -398,6 +434,17 @@ impl Hub {
     /// A topic that somebody has joined.
     pub fn topic(&self, key: &TopicKey) -> Option<Arc<Topic>> {
         self.topics.get(key).map(|topic| Arc::clone(&topic))
+    }
+
+    /// The names of the private topics with members that begin so, without `realtime:`. Looks at all
+    /// topics.
+    pub fn private_topics(&self, prefix: &str) -> Vec<String> {
+        self.topics
+            .iter()
+            .map(|topic| topic.key().clone())
+            .filter(|key| key.is_private() && key.sub_topic().starts_with(prefix))
+            .map(|key| key.sub_topic().to_owned())
+            .collect()
     }
 
     pub(super) fn presence(&self) -> &PresenceFeed {
@@ -569,16 +616,23 @@ impl Deliveries<'_> {
         Ok(batch.audience.members().len())
     }
 
-    /// Sends a row change; `data` is shared by all who receive it.
-    pub fn change(&mut self, channel: ChannelId, ids: &[u32], action: Action, data: &Bytes) {
+    /// Sends a row change; `data` is shared by all who receive it. Tells whether it was handed to the
+    /// channel's socket.
+    pub fn change(
+        &mut self,
+        channel: ChannelId,
+        ids: &[u32],
+        action: Action,
+        data: &Bytes,
+    ) -> bool {
         // A channel that left while its change was being looked at is no fault.
         let Some(member) = self.hub.member(channel) else {
-            return;
+            return false;
         };
         let rate = &self.hub.rates.changes;
         if rate.is_over() {
             self.skip_change(&member, rate.excess());
-            return;
+            return false;
         }
         self.changes += 1;
         let (serializer, topic) = (member.serializer, member.topic.json());
@@ -587,7 +641,7 @@ impl Deliveries<'_> {
         } else {
             serializer.encode_change(topic, ids, data.clone())
         };
-        self.deliver(&member, frame);
+        self.deliver(&member, frame)
     }
 
     fn count_changes(&mut self) {
@@ -701,10 +755,11 @@ impl Deliveries<'_> {
         self.note(queued, 1);
     }
 
-    pub(super) fn deliver(&mut self, member: &Member, frame: Frame) {
+    pub(super) fn deliver(&mut self, member: &Member, frame: Frame) -> bool {
         self.settle();
         let queued = self.fanout.deliver(&member.outbound, &member.gate, frame);
         self.note(queued, 1);
+        matches!(queued, Queued::Written | Queued::ToFlush | Queued::Waits)
     }
 
     fn note(&mut self, queued: Queued, frames: u64) {

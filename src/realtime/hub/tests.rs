@@ -32,6 +32,7 @@ fn join(hub: &Hub, name: &str, is_private: bool, serializer: Serializer) -> Clie
         read: Permissions::ALL,
         awaits_state: false,
         is_replaying: false,
+        person: None,
     };
     hub.attach(client.channel, spec, serializer, &client.outbound);
     hub.open(client.channel);
@@ -136,6 +137,7 @@ fn what_was_replayed_does_not_come_again_whenever_the_row_comes() {
         read: Permissions::default(),
         awaits_state: false,
         is_replaying: true,
+        person: None,
     };
     hub.attach(channel, spec, Serializer::V2, &outbound);
     let client = Client { channel, outbound };
@@ -175,6 +177,7 @@ fn broadcasts_before_the_reply_to_a_join_come_after_it_in_their_order() {
         read: Permissions::ALL,
         awaits_state: false,
         is_replaying: false,
+        person: None,
     };
     hub.attach(late, spec, Serializer::V2, &outbound);
     send(&hub, "b", false, b'1', None);

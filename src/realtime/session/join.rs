@@ -194,6 +194,7 @@ impl Session {
                 // (protocol 5.3).
                 awaits_state: channel.presence,
                 is_replaying: replay.is_some(),
+                person: channel.holder.claims.person(),
             },
         ));
         self.channels.insert(Arc::clone(&topic), Box::new(channel));

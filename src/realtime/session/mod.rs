@@ -32,6 +32,7 @@ use super::protocol::{
     TOPIC_PREFIX,
 };
 use crate::auth::Verifier;
+use crate::bus::people::Device;
 use crate::config::RealtimeConfig;
 use crate::observability::metrics::DropReason;
 use crate::visibility::SubscribeError;
@@ -75,6 +76,8 @@ pub struct Session {
     without_channel: Option<UnixMillis>,
     /// Nothing happens by itself before this time.
     deadline: Option<UnixMillis>,
+    /// It counts as a device of whom one of its joined channels acts for.
+    device: Option<Device>,
 }
 
 impl Session {
@@ -96,6 +99,7 @@ impl Session {
             without_channel: Some(now),
             notices: broadcast::notices(now),
             deadline: None,
+            device: None,
         };
         session.find_deadline(now);
         session
@@ -218,6 +222,7 @@ impl Session {
 
     /// The socket is gone: so are its channels.
     pub fn end(&mut self, effects: &mut Vec<Effect>) {
+        self.device = None;
         if std::mem::take(&mut self.is_user) {
             self.shared.hub.remove_user();
         }
@@ -398,6 +403,8 @@ impl Session {
                     channel.refreshing = Some(Box::new(refreshing));
                 } else {
                     channel.take_over(holder);
+                    let person = channel.holder.claims.person();
+                    self.shared.hub.set_person(channel.id, person);
                     effects.extend(channel.subscribe());
                 }
             }
@@ -437,12 +444,32 @@ impl Session {
         Some(since.after(self.shared.config.no_channel_timeout))
     }
 
+    /// Whose device the socket is: it stays theirs as long as a joined channel acts for them.
+    fn find_person(&mut self) {
+        let current = self.device.as_ref().map(Device::person);
+        let mut found = None;
+        for channel in self.channels.values() {
+            if channel.joining.is_some() {
+                continue;
+            }
+            let person = channel.holder.claims.person();
+            if person.is_some() && person == current {
+                return;
+            }
+            found = found.or(person);
+        }
+        // The one before ends first: it may be the other's last.
+        self.device = None;
+        self.device = found.map(|person| self.shared.hub.people().enter(person));
+    }
+
     fn find_deadline(&mut self, now: UnixMillis) {
         if !self.channels.is_empty() {
             self.without_channel = None;
         } else if self.without_channel.is_none() {
             self.without_channel = Some(now);
         }
+        self.find_person();
         let warn_before = self.shared.config.expiry_warning;
         self.deadline = self
             .channels

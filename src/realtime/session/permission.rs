@@ -222,6 +222,8 @@ impl Session {
                     effects.push(Effect::PresenceState(channel.id));
                 }
                 channel.take_over(refreshing.holder);
+                let person = channel.holder.claims.person();
+                self.shared.hub.set_person(channel.id, person);
                 effects.extend(channel.subscribe());
                 self.receive_waiting(topic, now, effects);
             }

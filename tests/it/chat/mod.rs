@@ -2,6 +2,7 @@
 
 mod conversation_settings;
 mod conversations;
+mod events;
 mod idempotency;
 mod message_changes;
 mod messages;

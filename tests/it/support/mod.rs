@@ -9,3 +9,4 @@ pub(crate) mod eventually;
 pub(crate) mod log;
 pub(crate) mod socket;
 pub(crate) mod token;
+pub(crate) mod whole_server;

@@ -1,0 +1,277 @@
+//! Events on the topics of the chat, made of what the log says (chat API 2.7).
+//!
+//! They are derived from committed rows and never from requests: whoever wrote a row, over REST, over the data
+//! API or in SQL, its event is the same. Nothing is computed for topics that nobody is on.
+
+use std::collections::HashMap;
+
+use serde_json::{Map, Value, json};
+use uuid::Uuid;
+
+use super::typing::{self, Typing};
+use super::unread::{self, Unread};
+use crate::bus::Bus;
+use crate::bus::broadcasts::{Broadcasts, ServerBroadcast};
+use crate::bus::tables::TableEvent;
+use crate::change::{Action, ChangeEvent, ChangeTransaction, NamedRow, TableName};
+use crate::shutdown::Tasks;
+
+const MEMBERS: &str = "user_conversation_members";
+const MESSAGES: &str = "user_messages";
+const RECEIPTS: &str = "conversation_receipts";
+
+/// Events from the log that are worked on together: of several changes of one row only the last is told.
+const EVENTS_PER_TURN: usize = 256;
+
+/// What of a membership its owner's devices are told, and how it is written.
+const MEMBERSHIP: [(&str, Form); 11] = [
+    ("unread_count", Form::Number),
+    ("mention_count", Form::Number),
+    ("marked_unread", Form::Flag),
+    ("is_archived", Form::Flag),
+    ("is_pinned", Form::Flag),
+    ("is_muted", Form::Flag),
+    ("muted_until", Form::Time),
+    ("notification_level", Form::Text),
+    ("hidden", Form::Flag),
+    ("last_read_seq", Form::Number),
+    ("last_read_message_id", Form::Text),
+];
+
+/// The columns that unread totals depend on.
+const COUNTED: [&str; 7] = [
+    "unread_count",
+    "mention_count",
+    "marked_unread",
+    "is_archived",
+    "is_muted",
+    "muted_until",
+    "left_at",
+];
+
+#[derive(Clone, Copy)]
+enum Form {
+    Text,
+    Number,
+    Flag,
+    Time,
+}
+
+/// What makes events.
+pub(super) struct Events {
+    broadcasts: Broadcasts,
+    typing: Typing,
+    unread: Unread,
+    /// The stream was interrupted, or something was missed, since totals were last told to everybody.
+    owes_totals: bool,
+}
+
+impl Events {
+    pub(super) fn new(broadcasts: Broadcasts, typing: Typing, unread: Unread) -> Self {
+        Self {
+            broadcasts,
+            typing,
+            unread,
+            owes_totals: false,
+        }
+    }
+
+    /// Runs until the server stops.
+    pub(super) async fn run(mut self, bus: Bus, tasks: Tasks) {
+        let tables = [MEMBERS, MESSAGES, RECEIPTS].map(|name| TableName::new("public", name));
+        let mut listener = bus.listen_to_tables(tables.into());
+        let feed = async {
+            loop {
+                let mut turn = Turn::default();
+                let mut next = Some(listener.next().await);
+                let mut events = 0;
+                while let Some(event) = next.take() {
+                    self.take(&event, &mut turn);
+                    events += 1;
+                    if events < EVENTS_PER_TURN {
+                        next = listener.try_next();
+                    }
+                }
+                turn.end(&self.broadcasts);
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::select! {
+            () = feed => {}
+            () = tasks.token().cancelled() => {}
+        }
+    }
+
+    fn take(&mut self, event: &TableEvent, turn: &mut Turn) {
+        match event {
+            TableEvent::Changes(transaction) => self.take_changes(transaction, turn),
+            // What else was missed clients learn from /sync.
+            TableEvent::Missed => self.unread.everybody(),
+            TableEvent::Interrupted => self.owes_totals = true,
+            TableEvent::Live => {
+                if std::mem::take(&mut self.owes_totals) {
+                    self.unread.everybody();
+                }
+            }
+        }
+    }
+
+    fn take_changes(&self, transaction: &ChangeTransaction, turn: &mut Turn) {
+        for change in &transaction.changes {
+            let table = &change.relation.table;
+            if table.schema != "public" {
+                continue;
+            }
+            match table.name.as_str() {
+                RECEIPTS => self.take_receipt(change, turn),
+                MEMBERS => self.take_membership(change, transaction.xid, turn),
+                MESSAGES => self.take_message(change),
+                _ => {}
+            }
+        }
+    }
+
+    fn take_receipt(&self, change: &ChangeEvent, turn: &mut Turn) {
+        let row = change.image();
+        let (Some(conversation), Some(person)) = key(row) else {
+            return;
+        };
+        if change.action() == Action::Delete
+            || !self.broadcasts.has_members(&typing::topic(conversation))
+        {
+            return;
+        }
+        let before = change.before();
+        for column in ["last_read_seq", "last_delivered_seq"] {
+            let position = row.text(column);
+            let known = before.map_or(Some("0"), |before| before.text(column));
+            if position != known
+                && let Some(position) = position
+            {
+                let receipt = turn.receipts.entry((conversation, person)).or_default();
+                receipt.insert(column.to_owned(), value(position, Form::Number));
+            }
+        }
+    }
+
+    fn take_membership(&self, change: &ChangeEvent, xid: u32, turn: &mut Turn) {
+        let row = change.image();
+        let (Some(conversation), Some(person)) = key(row) else {
+            return;
+        };
+        if !self.broadcasts.has_members(&unread::topic(person)) {
+            return;
+        }
+        let before = change.before();
+        let is_same = |column: &&str| {
+            change.action() == Action::Update
+                && before.is_some_and(|before| before.text(column) == row.text(column))
+        };
+        if !COUNTED.iter().all(is_same) {
+            self.unread.changed(person, xid);
+        }
+        let is_told = |(column, _): &(&str, Form)| is_same(column);
+        if change.action() == Action::Delete
+            || row.text("left_at").is_some()
+            || MEMBERSHIP.iter().all(is_told)
+        {
+            return;
+        }
+        let mut membership = Map::new();
+        for (column, form) in MEMBERSHIP {
+            let text = row.text(column);
+            membership.insert(
+                column.to_owned(),
+                text.map_or(Value::Null, |text| value(text, form)),
+            );
+        }
+        turn.memberships.insert((conversation, person), membership);
+    }
+
+    fn take_message(&self, change: &ChangeEvent) {
+        let row = change.image();
+        if change.action() == Action::Insert
+            && let Some(conversation) = id(row, "conversation_id")
+            && let Some(sender) = id(row, "sender_id")
+        {
+            self.typing.sent(conversation, sender);
+        }
+    }
+}
+
+/// What is told of several changes together, by conversation and person.
+#[derive(Default)]
+struct Turn {
+    receipts: HashMap<(Uuid, Uuid), Map<String, Value>>,
+    memberships: HashMap<(Uuid, Uuid), Map<String, Value>>,
+}
+
+impl Turn {
+    fn end(self, broadcasts: &Broadcasts) {
+        for ((conversation, person), mut receipt) in self.receipts {
+            receipt.insert("conversation_id".to_owned(), json!(conversation));
+            receipt.insert("user_id".to_owned(), json!(person));
+            broadcasts.send(ServerBroadcast {
+                topic: typing::topic(conversation),
+                event: "receipt",
+                payload: Value::Object(receipt).to_string(),
+            });
+        }
+        for ((conversation, person), mut membership) in self.memberships {
+            membership.insert("conversation_id".to_owned(), json!(conversation));
+            broadcasts.send(ServerBroadcast {
+                topic: unread::topic(person),
+                event: "conversation.updated",
+                payload: Value::Object(membership).to_string(),
+            });
+        }
+    }
+}
+
+/// The conversation and the person of a row.
+fn key(row: NamedRow<'_>) -> (Option<Uuid>, Option<Uuid>) {
+    (id(row, "conversation_id"), id(row, "user_id"))
+}
+
+fn id(row: NamedRow<'_>, column: &str) -> Option<Uuid> {
+    row.text(column)?.parse().ok()
+}
+
+/// A value as REST answers have it, from PostgreSQL's text under the settings of the replication session.
+fn value(text: &str, form: Form) -> Value {
+    match form {
+        Form::Text => json!(text),
+        Form::Number => text.parse::<i64>().map_or(Value::Null, Value::from),
+        Form::Flag => json!(text == "t"),
+        // `2026-11-24 19:45:31.5+00`
+        Form::Time => match text.strip_suffix("+00") {
+            Some(time) => json!(format!("{}+00:00", time.replacen(' ', "T", 1))),
+            // `infinity`, which JSON has as the text it is
+            None => json!(text),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_written_as_rest_answers_have_them() {
+        let cases = [
+            ("12", Form::Number, json!(12)),
+            ("t", Form::Flag, json!(true)),
+            ("f", Form::Flag, json!(false)),
+            ("all", Form::Text, json!("all")),
+            (
+                "2026-11-24 19:45:31.5+00",
+                Form::Time,
+                json!("2026-11-24T19:45:31.5+00:00"),
+            ),
+            ("infinity", Form::Time, json!("infinity")),
+        ];
+        for (text, form, expected) in cases {
+            assert_eq!(value(text, form), expected, "{text}");
+        }
+    }
+}

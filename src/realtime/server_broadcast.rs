@@ -1,0 +1,59 @@
+//! Broadcasts of the server itself, from the bus to the members of their private topics.
+
+use std::sync::Arc;
+
+use super::hub::Hub;
+use super::hub::topic::TopicKey;
+use super::protocol::{Broadcast, UserPayload};
+use crate::bus::broadcasts::{Audiences, BroadcastListener};
+use crate::shutdown::Tasks;
+
+/// Frames handed over before other tasks of the worker thread get their turn, as for row changes.
+const FRAMES_PER_TURN: usize = 2_048;
+
+/// Runs until every sender is gone or the server stops.
+pub async fn run(mut listener: BroadcastListener, hub: Arc<Hub>, tasks: Tasks) {
+    let audiences: Arc<dyn Audiences> = Arc::clone(&hub) as _;
+    listener.answer_with(audiences);
+    let feed = async {
+        while let Some(first) = listener.next().await {
+            let mut deliveries = hub.deliveries();
+            let mut frames = 0;
+            let mut next = Some(first);
+            while let Some(broadcast) = next {
+                let message = Broadcast::User {
+                    event: broadcast.event,
+                    metadata: "",
+                    payload: UserPayload::Json(&broadcast.payload),
+                };
+                let key = TopicKey::new(&broadcast.topic, true);
+                match deliveries.broadcast(&key, &message, None) {
+                    Ok(members) => frames += members.max(1),
+                    Err(error) => {
+                        tracing::error!(topic = broadcast.topic, %error, "a broadcast of the server cannot be sent");
+                    }
+                }
+                if frames > FRAMES_PER_TURN {
+                    break;
+                }
+                next = listener.try_next();
+            }
+            drop(deliveries);
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        () = feed => {}
+        () = tasks.token().cancelled() => {}
+    }
+}
+
+impl Audiences for Hub {
+    fn has_members(&self, topic: &str) -> bool {
+        self.topic(&TopicKey::new(topic, true)).is_some()
+    }
+
+    fn topics(&self, prefix: &str) -> Vec<String> {
+        self.private_topics(prefix)
+    }
+}

@@ -1,0 +1,204 @@
+//! Events on the private topics of the chat: what one person does, seen by a device of another.
+
+use reqwest::Method;
+use serde_json::json;
+
+use crate::support::chat_server::Person::{Ana, Ben};
+use crate::support::database::TestDatabase;
+use crate::support::eventually::eventually;
+use crate::support::whole_server::{WholeServer, next_event};
+
+#[tokio::test]
+async fn reading_on_one_device_lowers_the_badge_on_another() {
+    let database = TestDatabase::new().await;
+    let server = WholeServer::start(database.url(), &[]).await.ready().await;
+    let mut device = server.listen(Ben, &format!("user:{}", Ben.id())).await;
+    let conversation = server.open(Ana, Ben).await;
+    let opened = next_event(&mut device, "conversation.updated").await;
+    assert_eq!(opened["unread_count"], 0, "{opened}");
+    let unread = next_event(&mut device, "unread.updated").await;
+    assert_eq!(unread["total"], 0);
+
+    let message = server.say(Ana, &conversation, "hello").await;
+    let updated = next_event(&mut device, "conversation.updated").await;
+    assert_eq!(
+        (&updated["conversation_id"], &updated["unread_count"]),
+        (&json!(conversation), &json!(1)),
+        "{updated}"
+    );
+    let unread = next_event(&mut device, "unread.updated").await;
+    assert_eq!(
+        unread,
+        json!({ "total": 1, "conversations": 1, "mentions": 0 })
+    );
+
+    let path = format!("/conversations/{conversation}/read");
+    server
+        .post(Ben, &path, json!({ "message_id": message["id"] }))
+        .await;
+    let updated = next_event(&mut device, "conversation.updated").await;
+    assert_eq!(updated["unread_count"], 0);
+    assert_eq!(updated["last_read_message_id"], message["id"]);
+    let unread = next_event(&mut device, "unread.updated").await;
+    assert_eq!(unread["total"], 0);
+
+    // A muted conversation is told of and not counted, whoever wrote that: here, the database's owner.
+    let owner = database.connect().await;
+    owner
+        .batch_execute(&format!(
+            "update public.user_conversation_members set is_muted = true, muted_until = '2100-01-01' \
+             where user_id = '{}'",
+            Ben.id()
+        ))
+        .await
+        .unwrap();
+    let updated = next_event(&mut device, "conversation.updated").await;
+    assert_eq!(
+        (&updated["is_muted"], &updated["muted_until"]),
+        (&json!(true), &json!("2100-01-01T00:00:00+00:00"))
+    );
+    server.say(Ana, &conversation, "unheard").await;
+    let updated = next_event(&mut device, "conversation.updated").await;
+    assert_eq!(updated["unread_count"], 1);
+    let unread = next_event(&mut device, "unread.updated").await;
+    assert_eq!(unread["total"], 0);
+}
+
+#[tokio::test]
+async fn receipts_tell_the_sender_of_delivery_and_of_reading() {
+    let database = TestDatabase::new().await;
+    let server = WholeServer::start(database.url(), &[]).await.ready().await;
+    let conversation = server.open(Ana, Ben).await;
+    let topic = format!("conversation:{conversation}");
+    let mut ana = server.listen(Ana, &topic).await;
+    let binding = json!({"event": "INSERT", "schema": "public", "table": "user_messages"});
+    let payload = json!({"config": {"postgres_changes": [binding]}});
+    let mut ben = server.join(Ben, "messages", payload).await;
+    ben.expect_system("realtime:messages").await;
+
+    server.say(Ana, &conversation, "hello").await;
+    let receipt = next_event(&mut ana, "receipt").await;
+    let expected = json!({
+        "conversation_id": conversation, "user_id": Ben.id(), "last_delivered_seq": 1,
+    });
+    assert_eq!(receipt, expected, "without a request of Ben's");
+
+    server
+        .post(
+            Ben,
+            &format!("/conversations/{conversation}/read"),
+            json!({}),
+        )
+        .await;
+    let receipt = next_event(&mut ana, "receipt").await;
+    let expected =
+        json!({ "conversation_id": conversation, "user_id": Ben.id(), "last_read_seq": 1 });
+    assert_eq!(receipt, expected);
+
+    // Whoever does not share receipts is shown nothing of: the next that comes is Ana's own.
+    let share = json!({ "share_read_receipts": false });
+    server.send(Ben, Method::PUT, "/preferences", share).await;
+    server.say(Ana, &conversation, "again").await;
+    for content in ["hello", "again"] {
+        let change = loop {
+            let message = ben.receive().await;
+            if message.event == "postgres_changes" {
+                break message.payload;
+            }
+        };
+        assert_eq!(change["data"]["record"]["content"], content);
+    }
+    server.say(Ben, &conversation, "yes").await;
+    server
+        .post(
+            Ana,
+            &format!("/conversations/{conversation}/read"),
+            json!({}),
+        )
+        .await;
+    let receipt = next_event(&mut ana, "receipt").await;
+    assert_eq!(receipt["user_id"], json!(Ana.id()));
+}
+
+#[tokio::test]
+async fn typing_reaches_the_other_and_ends_when_nothing_is_heard() {
+    let database = TestDatabase::new().await;
+    let owner = database.connect().await;
+    owner
+        .batch_execute("update chat.config set value = '2500' where key = 'typing_ttl_ms'")
+        .await
+        .unwrap();
+    let server = WholeServer::start(database.url(), &[]).await.ready().await;
+    let conversation = server.open(Ana, Ben).await;
+    let mut ben = server
+        .listen(Ben, &format!("conversation:{conversation}"))
+        .await;
+    let path = format!("/conversations/{conversation}/typing");
+    let written = async || -> i64 {
+        let row = owner
+            .query_one(
+                "select n_tup_ins + n_tup_upd from pg_stat_user_tables where relname = 'user_presence'",
+                &[],
+            )
+            .await
+            .unwrap();
+        row.get(0)
+    };
+    let before = written().await;
+
+    server.post(Ana, &path, json!({ "is_typing": true })).await;
+    let typing = next_event(&mut ben, "typing").await;
+    let expected = json!({
+        "conversation_id": conversation, "user_id": Ana.id(), "is_typing": true, "expires_in_ms": 2500,
+    });
+    assert_eq!(typing, expected);
+    let typing = next_event(&mut ben, "typing").await;
+    assert_eq!(typing["is_typing"], false, "Ana is not heard of any more");
+
+    server
+        .post(Ana, "/presence/typing", json!({ "typing_to": Ben.id() }))
+        .await;
+    assert_eq!(next_event(&mut ben, "typing").await["is_typing"], true);
+    server.say(Ana, &conversation, "typed").await;
+    assert_eq!(
+        next_event(&mut ben, "typing").await["is_typing"],
+        false,
+        "a message ends it"
+    );
+    assert_eq!(written().await, before, "nothing is written down");
+
+    let share = json!({ "share_typing": false });
+    server.send(Ana, Method::PUT, "/preferences", share).await;
+    server.post(Ana, &path, json!({ "is_typing": true })).await;
+    server.post(Ben, &path, json!({ "is_typing": true })).await;
+    assert_eq!(
+        next_event(&mut ben, "typing").await["user_id"],
+        json!(Ben.id()),
+        "who does not share typing types unseen"
+    );
+}
+
+#[tokio::test]
+async fn totals_are_told_again_after_an_interruption() {
+    let database = TestDatabase::new().await;
+    let server = WholeServer::start(database.url(), &[]).await.ready().await;
+    let mut device = server.listen(Ben, &format!("user:{}", Ben.id())).await;
+    let owner = database.connect().await;
+    eventually("the walsender is gone", async || {
+        let killed = owner
+            .query_one(
+                "select count(pg_terminate_backend(pid)) from pg_stat_replication r \
+                 join pg_replication_slots s on s.active_pid = r.pid where s.database = current_database()",
+                &[],
+            )
+            .await
+            .unwrap();
+        (killed.get::<_, i64>(0) > 0).then_some(())
+    })
+    .await;
+    let unread = next_event(&mut device, "unread.updated").await;
+    assert_eq!(
+        unread,
+        json!({ "total": 0, "conversations": 0, "mentions": 0 })
+    );
+}

@@ -1,0 +1,136 @@
+//! The whole server in this process, over a database with the people of the demonstration: routes of the chat, the
+//! change stream, sockets.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use rapport::app::App;
+use rapport::chat;
+use rapport::config::{Config, Inputs};
+use rapport::shutdown::Tasks;
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use super::chat_server::{Answer, Person, answer};
+use super::socket::{PhoenixSocket, Received, Version};
+use super::token::{JWT_SECRET, user_token};
+
+/// A running server. Its tasks end when it is dropped.
+pub(crate) struct WholeServer {
+    app: App,
+    tasks: Tasks,
+    client: reqwest::Client,
+}
+
+impl WholeServer {
+    /// Starts over this database, with these settings (`RAPPORT_<SECTION>_<KEY>`) on top.
+    pub(crate) async fn start(database_url: &str, settings: &[(&str, &str)]) -> Self {
+        let environment: BTreeMap<String, String> = [
+            ("DATABASE_URL", database_url),
+            ("SUPABASE_JWT_SECRET", JWT_SECRET),
+            ("RAPPORT_SERVER_PORT", "0"),
+        ]
+        .iter()
+        .chain(settings)
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+        .collect();
+        let config = Config::load(&Inputs {
+            file: None,
+            environment: &environment,
+            flags: Vec::new(),
+        })
+        .unwrap();
+        let tasks = Tasks::new();
+        let app = App::start(&config, &tasks).await.unwrap();
+        Self {
+            app,
+            tasks,
+            client: reqwest::Client::new(),
+        }
+    }
+
+    /// Waits until the database and the change stream are there.
+    pub(crate) async fn ready(self) -> Self {
+        let ready = self.app.readiness().wait_until_ready();
+        tokio::time::timeout(std::time::Duration::from_secs(30), ready)
+            .await
+            .unwrap();
+        self
+    }
+
+    /// Where it listens.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.app.local_address()
+    }
+
+    /// A request with a JSON body in somebody's name, which succeeds.
+    pub(crate) async fn send(
+        &self,
+        person: Person,
+        method: Method,
+        path: &str,
+        body: Value,
+    ) -> Answer {
+        let address = format!("http://{}{}{path}", self.address(), chat::BASE_PATH);
+        let request = self.client.request(method, address);
+        let answer = answer(request.bearer_auth(user_token(person.id())).json(&body)).await;
+        assert!(answer.status.is_success(), "{path}: {answer:?}");
+        answer
+    }
+
+    /// `POST` with a JSON body in somebody's name, which succeeds.
+    pub(crate) async fn post(&self, person: Person, path: &str, body: Value) -> Answer {
+        self.send(person, Method::POST, path, body).await
+    }
+
+    /// Opens the conversation of two people and returns its id.
+    pub(crate) async fn open(&self, person: Person, other: Person) -> String {
+        let body = json!({ "other_user_id": other.id() });
+        let opened = self.post(person, "/conversations", body).await;
+        opened.body["id"].as_str().unwrap().to_owned()
+    }
+
+    /// Sends a text and returns the message.
+    pub(crate) async fn say(&self, person: Person, conversation: &str, content: &str) -> Value {
+        let body = json!({ "conversation_id": conversation, "content": content });
+        self.post(person, "/messages", body).await.body
+    }
+
+    /// A socket of somebody that is joined to a private topic.
+    pub(crate) async fn listen(&self, person: Person, topic: &str) -> PhoenixSocket {
+        self.join(person, topic, json!({"config": {"private": true}}))
+            .await
+    }
+
+    /// A socket of somebody that is joined to a topic.
+    pub(crate) async fn join(&self, person: Person, topic: &str, payload: Value) -> PhoenixSocket {
+        let token = user_token(person.id());
+        let mut socket = PhoenixSocket::connect(self.address(), &token, Version::One).await;
+        socket
+            .join("1", &format!("realtime:{topic}"), payload)
+            .await;
+        socket.expect_reply("1", "ok").await;
+        socket
+    }
+}
+
+impl Drop for WholeServer {
+    fn drop(&mut self) {
+        self.tasks.stop();
+    }
+}
+
+/// The payload of the next broadcast of this event; others before it are passed by.
+pub(crate) async fn next_event(socket: &mut PhoenixSocket, event: &str) -> Value {
+    loop {
+        let Received {
+            event: kind,
+            payload,
+            ..
+        } = socket.receive().await;
+        if kind == "broadcast" && payload["event"] == event {
+            assert_eq!(payload["type"], "broadcast");
+            return payload["payload"].clone();
+        }
+    }
+}
