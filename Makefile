@@ -1,7 +1,7 @@
 # Every target in one line each: `make` alone prints them.
 
 .DEFAULT_GOAL := help
-.PHONY: help dev test lint compat fuzz bench schema-dump
+.PHONY: help dev test lint compat fuzz bench schema-dump openapi
 
 help: ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -30,3 +30,6 @@ bench: ## every benchmark, about 20 minutes; the figures go into docs/benchmarks
 
 schema-dump: ## write sql/install.sql and sql/schema.sql anew after a change below sql/
 	WRITE_GENERATED_SQL=1 cargo test --locked --test it schema_install::generated_
+
+openapi: ## write docs/openapi.json anew after a change of what routes take or answer
+	WRITE_SNAPSHOTS=1 cargo test --locked --test it openapi::

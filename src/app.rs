@@ -154,7 +154,7 @@ impl App {
                 tasks.clone(),
                 metrics_token.take(),
             );
-            let route = http::finish(route, metrics.http.clone());
+            let route = http::finish(route.into_parts().0, metrics.http.clone());
             let serving = serve(listener, route, HEAD_DEADLINE, tasks.token().clone());
             tasks.spawn("metrics server", serving);
             tracing::info!(%address, "metrics are shown");

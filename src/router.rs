@@ -3,9 +3,16 @@
 use std::sync::Arc;
 
 use axum::Router;
+use axum::extract::State;
+use axum::http::HeaderMap;
+use axum::response::Response;
+use serde_json::Value;
 
 use crate::chat::{self, ChatState};
 use crate::config::Secret;
+use crate::http::openapi::document::OPERATIONS;
+use crate::http::openapi::schema::{any_object, text};
+use crate::http::openapi::{ApiRouter, Document, Operation, input};
 use crate::http::{self, health, metrics};
 use crate::observability::metrics::Metrics;
 use crate::observability::readiness::Readiness;
@@ -34,13 +41,14 @@ pub struct Parts {
 /// | --- | --- |
 /// | `/health`, `/ready` | [`http::health`] |
 /// | `/metrics` | [`http::metrics`] |
+/// | `/openapi.json` | [`document`] |
 /// | `/api/supabase/user-chat/…` | [`chat`] |
 /// | `/realtime/v1/websocket`, `/socket/websocket` | [`crate::realtime`] |
 /// | `/realtime/v1/api/…`, `/api/broadcast…`, `/api/ping`, `/api/tenants/…`, `/healthcheck` | [`crate::realtime::api`] |
 pub fn router(parts: Parts) -> Router {
     let http_metrics = parts.metrics.http.clone();
-    let routes = Router::new()
-        .merge(health::routes(parts.readiness.clone()))
+    let document = Document::new(&document());
+    let (routes, _) = health::routes(parts.readiness.clone())
         .merge(metrics::routes(
             parts.metrics,
             parts.readiness.clone(),
@@ -52,6 +60,40 @@ pub fn router(parts: Parts) -> Router {
             parts.realtime.clone(),
             parts.readiness,
         ))
-        .merge(realtime::routes(parts.realtime));
+        .merge(realtime::routes(parts.realtime))
+        .merge(own().map(|routes| routes.with_state(document)))
+        .into_parts();
     http::finish(routes, http_metrics)
+}
+
+/// The OpenAPI document of every route, whether or not it is served as this process is
+/// configured: what is documented does not depend on where it is looked at.
+pub fn document() -> Value {
+    let described = chat::described()
+        .and(realtime::api::described())
+        .and(health::described())
+        .and(metrics::described())
+        .and(own().into_parts().1);
+    let mut tags = chat::tags().to_vec();
+    tags.push(realtime::api::reference::TAG);
+    tags.push((OPERATIONS, "For those who run the server."));
+    described.document(chat::row_schemas(), &tags)
+}
+
+fn own() -> ApiRouter<Document> {
+    let says = Operation::bare("show_openapi", OPERATIONS, "This document")
+        .header(input(
+            "If-None-Match",
+            text(),
+            "The tag of a copy that is at hand.",
+        ))
+        .answers(200, "OpenAPI 3.1.", any_object())
+        .with_header(200, "ETag", true)
+        .answers_nothing(304, "The copy is still true.")
+        .with_header(304, "ETag", true);
+    ApiRouter::new().get("/openapi.json", show_document, says)
+}
+
+async fn show_document(State(document): State<Document>, headers: HeaderMap) -> Response {
+    document.respond(&headers)
 }

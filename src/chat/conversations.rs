@@ -20,8 +20,8 @@ use crate::http::{ApiError, Caller};
 const TOTAL_UNREAD: HeaderName = HeaderName::from_static("x-total-unread");
 
 /// Rows of a page that names no limit, and at most.
-const DEFAULT_LIMIT: i32 = 30;
-const MAX_LIMIT: i32 = 100;
+pub(super) const DEFAULT_LIMIT: i32 = 30;
+pub(super) const MAX_LIMIT: i32 = 100;
 
 const LIST: &str = "\
     select r.row::text, r.rev, r.is_pinned, r.last_activity_at, r.conversation_id \

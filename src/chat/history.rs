@@ -14,8 +14,8 @@ use crate::http::pagination::{self, Page};
 use crate::http::{ApiError, Caller};
 
 /// Rows of a page that names no limit, and at most.
-const DEFAULT_LIMIT: i32 = 50;
-const MAX_LIMIT: i32 = 200;
+pub(super) const DEFAULT_LIMIT: i32 = 50;
+pub(super) const MAX_LIMIT: i32 = 200;
 
 /// Messages before one position, after another, or the newest. `$4` widens the second to take in
 /// the message at the position itself.

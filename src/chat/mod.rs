@@ -21,17 +21,16 @@ mod preferences;
 mod presence;
 mod reactions;
 mod reading;
+mod reference;
 mod reports;
 mod search;
 mod sync;
 mod typing;
 mod unread;
 
-use axum::Router;
 use axum::extract::{DefaultBodyLimit, FromRef};
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::Response;
-use axum::routing::{delete, get, post, put};
 use serde_json::json;
 use tokio_postgres::Row;
 use tokio_postgres::types::FromSql;
@@ -46,6 +45,8 @@ use crate::error_code::ErrorCode;
 use crate::http::conditional::conditional;
 use crate::http::input::{Fields, MAX_BODY_BYTES};
 use crate::http::middleware::method_not_allowed;
+use crate::http::openapi::schema::Schema;
+use crate::http::openapi::{ApiRouter, Described};
 use crate::http::origin::cors;
 use crate::http::pagination::json_text;
 use crate::http::{ApiError, Authentication, Caller};
@@ -131,99 +132,201 @@ impl FromRef<ChatState> for limits::Limits {
 }
 
 /// Every route of the chat with its full path, CORS and caching included.
-pub fn routes(state: ChatState) -> Router {
+pub fn routes(state: ChatState) -> ApiRouter {
     let cors = from_fn_with_state(state.authentication.origins().clone(), cors);
-    let routes = Router::new()
-        .route(
+    api()
+        .map(|routes| {
+            routes
+                .method_not_allowed_fallback(method_not_allowed)
+                // Inside the layers: without CORS a page would be told of a network error.
+                .fallback(async || ApiError::new(ErrorCode::NotFound))
+                .layer(from_fn(idempotency::keyed))
+                .layer(from_fn_with_state(state.clone(), admission::identify))
+                .layer(from_fn(conditional))
+                .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
+                .layer(cors)
+                .with_state(state)
+        })
+        .under(BASE_PATH)
+}
+
+/// What the routes take and answer.
+pub fn described() -> Described {
+    api().under(BASE_PATH).into_parts().1
+}
+
+/// The rows that the routes answer, by the names under which the document has them.
+pub fn row_schemas() -> Vec<(&'static str, Schema)> {
+    reference::schemas()
+}
+
+/// The groups of operations, with what is said of each.
+pub fn tags() -> &'static [(&'static str, &'static str)] {
+    &reference::TAGS
+}
+
+/// The routes, each with what [`reference`] says of it.
+fn api() -> ApiRouter<ChatState> {
+    use reference as says;
+
+    ApiRouter::new()
+        .get(
             "/conversations",
-            get(conversations::list_conversations).post(conversations::open_conversation),
+            conversations::list_conversations,
+            says::list_conversations(),
         )
-        .route(
+        .post(
+            "/conversations",
+            conversations::open_conversation,
+            says::open_conversation(),
+        )
+        .get(
             "/conversations/{id}",
-            get(conversations::get_conversation)
-                .patch(conversation_settings::set_conversation_settings)
-                .put(conversation_settings::set_conversation_settings)
-                .delete(conversation_settings::clear_conversation),
+            conversations::get_conversation,
+            says::get_conversation(),
         )
-        .route(
+        .patch(
+            "/conversations/{id}",
+            conversation_settings::set_conversation_settings,
+            says::set_conversation_settings(),
+        )
+        .put(
+            "/conversations/{id}",
+            conversation_settings::set_conversation_settings,
+            says::set_conversation_settings()
+                .repeated("put_conversation_settings", "PATCH /conversations/{id}"),
+        )
+        .delete(
+            "/conversations/{id}",
+            conversation_settings::clear_conversation,
+            says::clear_conversation(),
+        )
+        .post(
             "/conversations/{id}/read",
-            post(reading::mark_conversation_read),
+            reading::mark_conversation_read,
+            says::mark_conversation_read(),
         )
-        .route("/conversations/{id}/pins", get(pins::list_pins))
-        .route(
+        .post(
             "/conversations/{id}/unread",
-            post(conversation_settings::mark_conversation_unread),
+            conversation_settings::mark_conversation_unread,
+            says::mark_conversation_unread(),
         )
-        .route(
+        .post(
             "/conversations/{id}/typing",
-            post(presence::set_conversation_typing),
+            presence::set_conversation_typing,
+            says::set_conversation_typing(),
         )
-        .route(
+        .get(
+            "/conversations/{id}/pins",
+            pins::list_pins,
+            says::list_pins(),
+        )
+        .get("/messages", history::list_messages, says::list_messages())
+        .post("/messages", messages::send_message, says::send_message())
+        .patch(
             "/messages",
-            get(history::list_messages)
-                .post(messages::send_message)
-                .patch(reading::mark_messages_read)
-                .put(reading::mark_messages_read),
+            reading::mark_messages_read,
+            says::mark_messages_read(),
         )
-        .route("/messages/read", post(reading::mark_messages_read))
-        .route("/messages/mark-read", post(reading::mark_messages_read))
-        .route(
+        .put(
+            "/messages",
+            reading::mark_messages_read,
+            says::mark_messages_read().repeated("put_messages_read", "PATCH /messages"),
+        )
+        .post(
+            "/messages/read",
+            reading::mark_messages_read,
+            says::mark_messages_read().repeated("post_messages_read", "PATCH /messages"),
+        )
+        .post(
+            "/messages/mark-read",
+            reading::mark_messages_read,
+            says::mark_messages_read().repeated("post_messages_mark_read", "PATCH /messages"),
+        )
+        .get("/messages/{id}", messages::get_message, says::get_message())
+        .patch(
             "/messages/{id}",
-            get(messages::get_message)
-                .patch(message_changes::edit_message)
-                .put(message_changes::edit_message)
-                .delete(message_changes::delete_message),
+            message_changes::edit_message,
+            says::edit_message(),
         )
-        .route(
+        .put(
+            "/messages/{id}",
+            message_changes::edit_message,
+            says::edit_message().repeated("put_message", "PATCH /messages/{id}"),
+        )
+        .delete(
+            "/messages/{id}",
+            message_changes::delete_message,
+            says::delete_message(),
+        )
+        .get(
             "/messages/{id}/history",
-            get(message_changes::list_earlier_wordings),
+            message_changes::list_earlier_wordings,
+            says::list_earlier_wordings(),
         )
-        .route(
+        .put("/messages/{id}/pin", pins::pin_message, says::pin_message())
+        .delete(
             "/messages/{id}/pin",
-            put(pins::pin_message).delete(pins::unpin_message),
+            pins::unpin_message,
+            says::unpin_message(),
         )
-        .route("/messages/{id}/report", post(reports::report_message))
-        .route(
+        .post(
+            "/messages/{id}/report",
+            reports::report_message,
+            says::report_message(),
+        )
+        .get(
             "/messages/{id}/reactions",
-            get(reactions::list_reactions).post(reactions::react),
+            reactions::list_reactions,
+            says::list_reactions(),
         )
-        .route(
+        .post("/messages/{id}/reactions", reactions::react, says::react())
+        .put(
             "/messages/{id}/reactions/{reaction}",
-            put(reactions::add_reaction).delete(reactions::remove_reaction),
+            reactions::add_reaction,
+            says::add_reaction(),
         )
-        .route(
+        .delete(
+            "/messages/{id}/reactions/{reaction}",
+            reactions::remove_reaction,
+            says::remove_reaction(),
+        )
+        .get("/presence", presence::list_presence, says::list_presence())
+        .post("/presence", presence::set_presence, says::set_presence())
+        .put(
             "/presence",
-            get(presence::list_presence)
-                .post(presence::set_presence)
-                .put(presence::set_presence)
-                .delete(presence::end_presence),
+            presence::set_presence,
+            says::set_presence().repeated("put_presence", "POST /presence"),
         )
-        .route(
+        .delete("/presence", presence::end_presence, says::end_presence())
+        .post("/presence/typing", presence::set_typing, says::set_typing())
+        .put(
             "/presence/typing",
-            post(presence::set_typing).put(presence::set_typing),
+            presence::set_typing,
+            says::set_typing().repeated("put_typing", "POST /presence/typing"),
         )
-        .route("/blocks", get(blocks::list_blocks).post(blocks::block))
-        .route("/blocks/{user_id}", delete(blocks::unblock))
-        .route(
+        .get("/blocks", blocks::list_blocks, says::list_blocks())
+        .post("/blocks", blocks::block, says::block())
+        .delete("/blocks/{user_id}", blocks::unblock, says::unblock())
+        .get(
             "/preferences",
-            get(preferences::get_preferences)
-                .put(preferences::set_preferences)
-                .patch(preferences::set_preferences),
+            preferences::get_preferences,
+            says::get_preferences(),
         )
-        .route("/search", get(search::search))
-        .route("/sync", get(sync::sync))
-        .route("/unread-count", get(reading::count_unread))
-        .route("/config", get(limits::show_config))
-        .method_not_allowed_fallback(method_not_allowed)
-        // Inside the layers: without CORS a page would be told of a network error.
-        .fallback(async || ApiError::new(ErrorCode::NotFound))
-        .layer(from_fn(idempotency::keyed))
-        .layer(from_fn_with_state(state.clone(), admission::identify))
-        .layer(from_fn(conditional))
-        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
-        .layer(cors)
-        .with_state(state);
-    Router::new().nest(BASE_PATH, routes)
+        .patch(
+            "/preferences",
+            preferences::set_preferences,
+            says::set_preferences(),
+        )
+        .put(
+            "/preferences",
+            preferences::set_preferences,
+            says::set_preferences().repeated("put_preferences", "PATCH /preferences"),
+        )
+        .get("/search", search::search, says::search())
+        .get("/sync", sync::sync, says::sync())
+        .get("/unread-count", reading::count_unread, says::count_unread())
+        .get("/config", limits::show_config, says::show_config())
 }
 
 /// Names under which clients name the other person of a conversation, snake case first

@@ -15,8 +15,8 @@ use crate::http::pagination::{self, Page};
 use crate::http::{ApiError, Caller};
 
 /// Rows of a page that names no limit, and at most.
-const DEFAULT_LIMIT: i32 = 50;
-const MAX_LIMIT: i32 = 100;
+pub(super) const DEFAULT_LIMIT: i32 = 50;
+pub(super) const MAX_LIMIT: i32 = 100;
 
 const PIN: &str = "select chat.pin_message($1::uuid, $2::boolean)";
 

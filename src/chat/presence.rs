@@ -17,7 +17,7 @@ use crate::http::pagination::json_text;
 use crate::http::{ApiError, Caller};
 
 /// People that one request may ask about.
-const MAX_USER_IDS: usize = 200;
+pub(super) const MAX_USER_IDS: usize = 200;
 
 const LIST: &str = "select r.row::text from chat.presence_rows($1::uuid[], $2::boolean) r";
 

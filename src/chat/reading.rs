@@ -12,7 +12,7 @@ use crate::http::{ApiError, Caller};
 
 /// Messages that one request may name. More than anybody sees at a time; a whole conversation
 /// is marked by its id.
-const MAX_MESSAGE_IDS: usize = 1000;
+pub(super) const MAX_MESSAGE_IDS: usize = 1000;
 
 const MARK_CONVERSATION: &str = "\
     select \

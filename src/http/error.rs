@@ -150,7 +150,7 @@ impl From<TokenError> for ApiError {
 }
 
 /// The status of each code (chat API 2.2).
-fn status(code: ErrorCode) -> StatusCode {
+pub(super) fn status(code: ErrorCode) -> StatusCode {
     match code {
         ErrorCode::MalformedRequest => StatusCode::BAD_REQUEST,
         ErrorCode::Unauthorized | ErrorCode::TokenExpired => StatusCode::UNAUTHORIZED,
@@ -181,7 +181,7 @@ fn status(code: ErrorCode) -> StatusCode {
 }
 
 /// The text of each code. Those of 401, 403 and 500 are what dashboards compare with.
-fn text(code: ErrorCode) -> &'static str {
+pub(super) fn text(code: ErrorCode) -> &'static str {
     match code {
         ErrorCode::Unauthorized | ErrorCode::TokenExpired => "Unauthorized",
         ErrorCode::Forbidden => "Insufficient permissions",

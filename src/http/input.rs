@@ -18,6 +18,7 @@ use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use super::error::ApiError;
+use super::openapi::Declared;
 use crate::error_code::ErrorCode;
 
 /// The largest body that is read, in bytes. The longest message in escapes fits several times.
@@ -35,7 +36,11 @@ const MOMENT: &str = "a time such as 2026-01-31T12:00:00Z";
 
 /// The fields of a JSON body. An empty body has none.
 #[derive(Debug, Default)]
-pub struct Fields(Map<String, Value>);
+pub struct Fields {
+    values: Map<String, Value>,
+    /// What the route is documented to read; only in builds that check it.
+    declared: Option<Declared>,
+}
 
 /// The same, for routes that pages call while they are being closed: `navigator.sendBeacon`
 /// can only send `text/plain` without a preflight.
@@ -44,7 +49,11 @@ pub struct BeaconFields(pub Fields);
 
 /// The parameters of a query string. Of a repeated one the last counts.
 #[derive(Debug, Default)]
-pub struct Parameters(HashMap<String, String>);
+pub struct Parameters {
+    values: HashMap<String, String>,
+    /// As of [`Fields`].
+    declared: Option<Declared>,
+}
 
 impl Fields {
     /// A text. U+0000 in it is refused: PostgreSQL cannot store it.
@@ -132,7 +141,7 @@ impl Fields {
     /// 422 when there is a U+0000 in a text: PostgreSQL cannot store it.
     pub fn into_snake_case(self) -> Result<Value, ApiError> {
         let fields: Map<_, _> = self
-            .0
+            .values
             .into_iter()
             .map(|(name, value)| (snake_case(&name), value))
             .collect();
@@ -147,9 +156,10 @@ impl Fields {
 
     /// Whether the field is there with a null, which in some places means "no longer".
     pub fn is_null(&self, name: &str) -> bool {
+        self.check_declared(name);
         [name, &camel_case(name)]
             .iter()
-            .any(|name| self.0.get(*name).is_some_and(Value::is_null))
+            .any(|name| self.values.get(*name).is_some_and(Value::is_null))
     }
 
     fn typed<'a, T>(
@@ -158,15 +168,27 @@ impl Fields {
         kind: &str,
         read: impl FnOnce(&'a Value) -> Option<T>,
     ) -> Result<Option<T>, ApiError> {
+        self.check_declared(name);
         let found = [name, &camel_case(name)]
             .iter()
-            .filter_map(|name| self.0.get(*name))
+            .filter_map(|name| self.values.get(*name))
             .find(|value| !value.is_null());
         match found {
             None => Ok(None),
             Some(value) => read(value)
                 .map(Some)
                 .ok_or_else(|| ApiError::invalid(format!("{name} must be {kind}"))),
+        }
+    }
+
+    /// That the name is documented.
+    fn check_declared(&self, name: &str) {
+        if let Some(declared) = &self.declared {
+            debug_assert!(
+                declared.fields.contains(name),
+                "{} reads the field {name} and does not document it",
+                declared.operation
+            );
         }
     }
 
@@ -179,9 +201,13 @@ impl Fields {
             .headers()
             .get(CONTENT_TYPE)
             .map(|value| value.as_bytes().to_ascii_lowercase());
+        let declared = request.extensions().get().cloned();
         let bytes = body(request, state, BODY_DEADLINE).await?;
         if bytes.is_empty() {
-            return Ok(Self::default());
+            return Ok(Self {
+                values: Map::new(),
+                declared,
+            });
         }
         let media_type = media_type
             .and_then(|bytes| String::from_utf8(bytes).ok())
@@ -191,7 +217,7 @@ impl Fields {
             return Err(ApiError::new(ErrorCode::UnsupportedMediaType));
         }
         match serde_json::from_slice(&bytes) {
-            Ok(Value::Object(fields)) => Ok(Self(fields)),
+            Ok(Value::Object(values)) => Ok(Self { values, declared }),
             Ok(_) => Err(ApiError::invalid("The body must be a JSON object")),
             Err(error) => {
                 let hint = format!(
@@ -275,7 +301,10 @@ impl Parameters {
     /// 400 when they cannot be read.
     pub fn of(uri: &Uri) -> Result<Self, ApiError> {
         match Query::<Vec<(String, String)>>::try_from_uri(uri) {
-            Ok(Query(pairs)) => Ok(Self(pairs.into_iter().collect())),
+            Ok(Query(pairs)) => Ok(Self {
+                values: pairs.into_iter().collect(),
+                declared: None,
+            }),
             Err(_) => Err(ApiError::new(ErrorCode::MalformedRequest)
                 .with_hint("The query string cannot be read")),
         }
@@ -283,7 +312,17 @@ impl Parameters {
 
     /// A text; an empty one is absent.
     pub fn text(&self, name: &str) -> Option<&str> {
-        let found = self.0.get(name).or_else(|| self.0.get(&camel_case(name)));
+        if let Some(declared) = &self.declared {
+            debug_assert!(
+                declared.parameters.contains(name),
+                "{} reads the parameter {name} and does not document it",
+                declared.operation
+            );
+        }
+        let found = self
+            .values
+            .get(name)
+            .or_else(|| self.values.get(&camel_case(name)));
         found.map(String::as_str).filter(|value| !value.is_empty())
     }
 
@@ -355,7 +394,10 @@ impl<S: Send + Sync> FromRequestParts<S> for Parameters {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
-        Self::of(&parts.uri)
+        Ok(Self {
+            declared: parts.extensions.get().cloned(),
+            ..Self::of(&parts.uri)?
+        })
     }
 }
 
@@ -456,7 +498,10 @@ mod tests {
         }) else {
             panic!("an object")
         };
-        let fields = Fields(map);
+        let fields = Fields {
+            values: map,
+            declared: None,
+        };
         assert!(fields.uuid("conversation_id").expect("good").is_some());
         assert!(
             fields.uuid("reply_to_id").expect("good").is_some(),
@@ -531,7 +576,10 @@ mod tests {
         }) else {
             panic!("an object")
         };
-        let fields = Fields(map);
+        let fields = Fields {
+            values: map,
+            declared: None,
+        };
         assert!(fields.integer("exact").is_ok());
         for (error, name) in [
             (fields.text("text").err(), "text"),

@@ -3,15 +3,16 @@
 
 use std::sync::Arc;
 
-use axum::Router;
 use axum::extract::State;
 use axum::http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderValue};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
 use sha2::{Digest, Sha256};
 
 use super::error::ApiError;
+use super::openapi::document::OPERATIONS;
+use super::openapi::schema::text;
+use super::openapi::{ApiRouter, Described, Operation};
 use crate::config::Secret;
 use crate::error_code::ErrorCode;
 use crate::observability::metrics::Metrics;
@@ -19,8 +20,7 @@ use crate::observability::readiness::Readiness;
 use crate::shutdown::Tasks;
 
 /// What `prometheus-client` writes (`OpenMetrics` 1.0.0).
-const OPEN_METRICS: HeaderValue =
-    HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 #[derive(Clone)]
 struct Scrape {
@@ -37,11 +37,25 @@ pub fn routes(
     readiness: Readiness,
     tasks: Tasks,
     token: Option<Secret>,
-) -> Router {
+) -> ApiRouter {
     match token {
         Some(token) => alone(metrics, readiness, tasks, Some(token)),
-        None => Router::new(),
+        None => ApiRouter::new(),
     }
+}
+
+/// What it answers, where it is.
+pub fn described() -> Described {
+    api().into_parts().1
+}
+
+fn api() -> ApiRouter<Scrape> {
+    let says = Operation::bare("show_metrics", OPERATIONS, "Counters for a scraper")
+        .details("Only where `server.metrics_token` is set, or on a listener of its own.")
+        .secured_by(&["metrics"])
+        .answers_as(200, "OpenMetrics.", OPEN_METRICS, text())
+        .refuses(&[ErrorCode::Unauthorized, ErrorCode::Internal]);
+    ApiRouter::new().get("/metrics", show_metrics, says)
 }
 
 /// The route on a listener of its own, where a token may be asked for as well.
@@ -50,16 +64,14 @@ pub fn alone(
     readiness: Readiness,
     tasks: Tasks,
     token: Option<Secret>,
-) -> Router {
+) -> ApiRouter {
     let scrape = Scrape {
         metrics,
         readiness,
         tasks,
         token_hash: token.map(|token| Sha256::digest(token.expose()).into()),
     };
-    Router::new()
-        .route("/metrics", get(show_metrics))
-        .with_state(scrape)
+    api().map(|routes| routes.with_state(scrape))
 }
 
 async fn show_metrics(State(scrape): State<Scrape>, headers: HeaderMap) -> Response {
@@ -78,7 +90,7 @@ async fn show_metrics(State(scrape): State<Scrape>, headers: HeaderMap) -> Respo
         Ok(text) => {
             let mut response = text.into_response();
             let headers = response.headers_mut();
-            headers.insert(CONTENT_TYPE, OPEN_METRICS);
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static(OPEN_METRICS));
             headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
             response
         }

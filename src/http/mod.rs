@@ -11,6 +11,7 @@ pub mod health;
 pub mod input;
 pub mod metrics;
 pub mod middleware;
+pub mod openapi;
 pub mod origin;
 pub mod pagination;
 pub mod peer;

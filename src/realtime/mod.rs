@@ -44,6 +44,7 @@ use crate::auth::Verifier;
 use crate::bus::Listener;
 use crate::config::RealtimeConfig;
 use crate::db::connect::Connector;
+use crate::http::openapi::ApiRouter;
 use crate::http::peer::TrustedProxies;
 use crate::observability::metrics::RealtimeMetrics;
 use crate::shutdown::Tasks;
@@ -175,10 +176,14 @@ impl Realtime {
 
 /// The socket's two paths, the public one and the one behind a gateway that rewrites (protocol 1.1),
 /// and the routes to broadcast over HTTP.
-pub fn routes(realtime: Realtime) -> Router {
-    Router::new()
+#[expect(
+    clippy::disallowed_methods,
+    reason = "OpenAPI has no words for a socket; `docs/protocol.md` describes it"
+)]
+pub fn routes(realtime: Realtime) -> ApiRouter {
+    let sockets = Router::new()
         .route("/realtime/v1/websocket", any(handshake::upgrade))
         .route("/socket/websocket", any(handshake::upgrade))
-        .with_state(realtime.clone())
-        .merge(api::routes(realtime))
+        .with_state(realtime.clone());
+    api::routes(realtime).map(|routes| routes.merge(sockets))
 }

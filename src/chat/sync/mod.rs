@@ -26,11 +26,11 @@ use crate::http::{ApiError, Caller};
 
 /// Rows of a page that names no limit, and at most: of conversations, of removals and of messages
 /// each.
-const DEFAULT_LIMIT: i32 = 100;
-const MAX_LIMIT: i32 = 200;
+pub(super) const DEFAULT_LIMIT: i32 = 100;
+pub(super) const MAX_LIMIT: i32 = 200;
 
 /// Seconds that a request may wait for a change, at most: proxies commonly give up after 30.
-const MAX_WAIT: i64 = 25;
+pub(super) const MAX_WAIT: i64 = 25;
 
 /// First and longest pause before looking again for a commit that the log has shown and snapshots do not see yet.
 /// Usually that takes microseconds; a synchronous standby may take as long as it likes.

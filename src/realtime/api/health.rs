@@ -1,14 +1,14 @@
 //! The health of a tenant, which the health checks of Supabase's compose files ask for (protocol 1.6).
 
+use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
-use axum::{Json, Router};
 use serde_json::json;
 
 use super::super::Realtime;
-use super::access;
+use super::{access, reference};
+use crate::http::openapi::{ApiRouter, Described};
 use crate::observability::readiness::{Readiness, ReplicationState};
 
 #[derive(Clone)]
@@ -19,13 +19,26 @@ struct Health {
 
 /// `GET /api/tenants/{id}/health`. There is one tenant here, whatever it is called. Only in the family
 /// of paths behind a gateway: gateways keep tenants' routes from the outside.
-pub fn tenant_health(realtime: Realtime, readiness: Readiness) -> Router {
-    Router::new()
-        .route("/api/tenants/{id}/health", get(show_health))
-        .with_state(Health {
+pub fn tenant_health(realtime: Realtime, readiness: Readiness) -> ApiRouter {
+    api().map(|routes| {
+        routes.with_state(Health {
             realtime,
             readiness,
         })
+    })
+}
+
+/// What it answers.
+pub(super) fn described() -> Described {
+    api().into_parts().1
+}
+
+fn api() -> ApiRouter<Health> {
+    ApiRouter::new().get(
+        "/api/tenants/{id}/health",
+        show_health,
+        reference::show_tenant_health(),
+    )
 }
 
 /// Always 200 for those who may ask, as in the original: the process answers, and the body says what

@@ -8,14 +8,14 @@ mod access;
 mod answer;
 mod broadcast;
 mod health;
+pub mod reference;
 pub mod request;
 
+use axum::Json;
 use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
-use axum::routing::{get, post};
-use axum::{Json, Router};
 use serde_json::{Value, json};
 use tower_http::cors::{AllowHeaders, AllowMethods, Any, CorsLayer};
 
@@ -24,32 +24,54 @@ pub use self::health::tenant_health;
 use super::Realtime;
 use super::hub::rate::Rate;
 use crate::http::middleware::method_not_allowed;
+use crate::http::openapi::{ApiRouter, Described};
 
 /// Where the routes are found: as clients see them, and as a gateway that rewrites asks for them.
 const BASE_PATHS: [&str; 2] = ["/realtime/v1/api", "/api"];
 
 /// The routes in both families, answers to browsers' preflights included.
-pub(super) fn routes(realtime: Realtime) -> Router {
-    let routes = Router::new()
-        .route("/broadcast", post(broadcast::broadcast_batch))
-        .route(
-            "/broadcast/{topic}/events/{event}",
-            post(broadcast::broadcast_single),
+pub(super) fn routes(realtime: Realtime) -> ApiRouter {
+    api()
+        .map(|routes| {
+            routes
+                .layer(DefaultBodyLimit::max(
+                    realtime.shared.config.max_request_bytes,
+                ))
+                .layer(from_fn_with_state(realtime.clone(), within_rate))
+                // Inside the layer below: a preflight is a verb that no route has.
+                .method_not_allowed_fallback(method_not_allowed)
+                .layer(cors())
+                .with_state(realtime)
+        })
+        .under_each(&BASE_PATHS)
+        .merge(healthcheck())
+}
+
+/// What the routes take and answer.
+pub fn described() -> Described {
+    let routes = api().under_each(&BASE_PATHS).into_parts().1;
+    routes
+        .and(healthcheck::<()>().into_parts().1)
+        .and(health::described())
+}
+
+fn api() -> ApiRouter<Realtime> {
+    ApiRouter::new()
+        .post(
+            "/broadcast",
+            broadcast::broadcast_batch,
+            reference::broadcast_batch(),
         )
-        .route("/ping", get(ping))
-        .layer(DefaultBodyLimit::max(
-            realtime.shared.config.max_request_bytes,
-        ))
-        .layer(from_fn_with_state(realtime.clone(), within_rate))
-        // Inside the layer below: a preflight is a verb that no route has.
-        .method_not_allowed_fallback(method_not_allowed)
-        .layer(cors())
-        .with_state(realtime);
-    let mut router = Router::new().route("/healthcheck", get("ok"));
-    for path in BASE_PATHS {
-        router = router.nest(path, routes.clone());
-    }
-    router
+        .post(
+            "/broadcast/{topic}/events/{event}",
+            broadcast::broadcast_single,
+            reference::broadcast_single(),
+        )
+        .get("/ping", ping, reference::ping())
+}
+
+fn healthcheck<S: Clone + Send + Sync + 'static>() -> ApiRouter<S> {
+    ApiRouter::new().get("/healthcheck", async || "ok", reference::healthcheck())
 }
 
 /// Any page may use the routes and read their answers, with whatever headers it sends: a token in a

@@ -144,7 +144,10 @@ impl Server {
         let address = listener.local_addr().unwrap();
         let serving = serve(
             listener,
-            routes(realtime.clone()).merge(tenant_health(realtime, Readiness::new())),
+            routes(realtime.clone())
+                .merge(tenant_health(realtime, Readiness::new()))
+                .into_parts()
+                .0,
             HEAD_DEADLINE,
             tasks.token().clone(),
         );

@@ -19,6 +19,7 @@ use reqwest::{Method, RequestBuilder, StatusCode};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use super::contract;
 use super::database::TestDatabase;
 use super::token::{JWT_SECRET, user_token};
 
@@ -175,7 +176,7 @@ impl ChatServer {
             &tasks,
         ))
         .merge(health::routes(readiness.clone()));
-        let router = finish(router, Metrics::new().http);
+        let router = finish(router.into_parts().0, Metrics::new().http);
 
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let origin = format!("http://{}", listener.local_addr().unwrap());
@@ -262,9 +263,12 @@ impl Drop for ChatServer {
     }
 }
 
-/// Sends a request and reads the answer.
+/// Sends a request and reads the answer, which must be one that the OpenAPI document promises.
 pub(crate) async fn answer(request: RequestBuilder) -> Answer {
-    let response = request.send().await.unwrap();
+    let (client, request) = request.build_split();
+    let request = request.unwrap();
+    let (method, path) = (request.method().clone(), request.url().path().to_owned());
+    let response = client.execute(request).await.unwrap();
     let (status, headers) = (response.status(), response.headers().clone());
     let text = response.text().await.unwrap();
     let body = if text.is_empty() {
@@ -272,9 +276,11 @@ pub(crate) async fn answer(request: RequestBuilder) -> Answer {
     } else {
         serde_json::from_str(&text).unwrap()
     };
-    Answer {
+    let answer = Answer {
         status,
         headers,
         body,
-    }
+    };
+    contract::check(&method, &path, &answer);
+    answer
 }

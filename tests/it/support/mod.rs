@@ -4,6 +4,7 @@
 
 pub(crate) mod chaos;
 pub(crate) mod chat_server;
+pub(crate) mod contract;
 pub(crate) mod database;
 pub(crate) mod eventually;
 pub(crate) mod log;

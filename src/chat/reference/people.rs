@@ -1,0 +1,170 @@
+//! People and settings: `presence.rs`, `search.rs`, `blocks.rs`, `preferences.rs`, `limits.rs`, and counts.
+
+use super::super::presence;
+use super::rows::{EMAIL_MODES, STATUSES};
+use super::{MESSAGES, PEOPLE, SETTINGS, own_id};
+use crate::error_code::ErrorCode;
+use crate::http::openapi::schema::{
+    between, flag, list, moment, named, one_of, text, text_up_to, uuid,
+};
+use crate::http::openapi::{Operation, input};
+
+pub(in super::super) fn count_unread() -> Operation {
+    Operation::of_caller("count_unread", MESSAGES, "How much is unread")
+        .details("The totals leave out muted and archived conversations.")
+        .answers(200, "The counts.", named("UnreadCounts"))
+}
+
+pub(in super::super) fn list_presence() -> Operation {
+    Operation::of_caller("list_presence", PEOPLE, "Who is there")
+        .details("Of the people named, of everybody the caller may see, or the caller's own. Whom the caller may not see is left out.")
+        .query(input("user_ids", text(), format!("Ids separated by commas, at most {}.", presence::MAX_USER_IDS)))
+        .query(input("team", flag(), "Everybody the caller may see."))
+        .query(own_id("user_id"))
+        .answers(200, "A row for each.", list(named("Presence")))
+}
+
+pub(in super::super) fn set_presence() -> Operation {
+    let statuses: Vec<&str> = STATUSES.into_iter().chain(["dnd"]).collect();
+    Operation::of_caller("set_presence", PEOPLE, "Report presence, or choose a status")
+        .details("A report holds for the time that `/config` tells. A status that is chosen holds until `manual_until`, or until the next.")
+        .beacon([
+            input("status", one_of(&statuses), "`dnd` is `busy`. Not given: still here."),
+            input("current_page", text_up_to(2048), "Where in the application; only the caller is told."),
+            input("manual_until", moment(), "The status is the caller's choice until then."),
+            input("is_manual", flag(), "The status is the caller's choice, or with false no longer."),
+            input("status_text", text_up_to(100), "Null or empty: no text."),
+            input("status_emoji", text_up_to(32), ""),
+            own_id("user_id"),
+        ])
+        .answers(200, "The caller's presence.", named("Presence"))
+}
+
+pub(in super::super) fn end_presence() -> Operation {
+    Operation::of_caller("end_presence", PEOPLE, "Be offline")
+        .details("For signing out.")
+        .beacon([own_id("user_id")])
+        .answers_nothing(204, "Done.")
+}
+
+pub(in super::super) fn set_conversation_typing() -> Operation {
+    Operation::of_caller(
+        "set_conversation_typing",
+        PEOPLE,
+        "Type in a conversation, or no longer",
+    )
+    .beacon([
+        input("is_typing", flag(), "`true` if not given."),
+        own_id("user_id"),
+    ])
+    .answers_nothing(204, "Done.")
+    .refuses(&[ErrorCode::NotFound])
+}
+
+pub(in super::super) fn set_typing() -> Operation {
+    Operation::of_caller("set_typing", PEOPLE, "Type, or no longer")
+        .details("In a conversation, to a person, or with nobody named no longer at all.")
+        .beacon([
+            input("conversation_id", uuid(), ""),
+            input(
+                "typing_to",
+                uuid(),
+                "The person typed to; null: nobody any more.",
+            )
+            .or(&["typing_to_user_id", "is_typing_to"]),
+            input("is_typing", flag(), "`true` if not given."),
+            own_id("user_id"),
+        ])
+        .answers_nothing(204, "Done.")
+        .refuses(&[ErrorCode::NotFound])
+}
+
+pub(in super::super) fn search() -> Operation {
+    Operation::of_caller("search", PEOPLE, "Find people to talk to")
+        .details("By name or address, the most recently talked to first. Fewer than two characters find nobody.")
+        .query(input("q", text(), "Part of a name or address.").or(&["query", "search"]))
+        .query(input("type", one_of(&["users"]), ""))
+        .query(input("limit", between(1, 10), "A number out of range becomes the nearest in it."))
+        .query(input("team_id", text(), "Ignored: the caller's teams decide.").legacy())
+        .answers(200, "At most ten.", list(named("FoundPerson")))
+}
+
+pub(in super::super) fn list_blocks() -> Operation {
+    Operation::of_caller("list_blocks", PEOPLE, "Whom the caller blocked").answers(
+        200,
+        "The latest first.",
+        list(named("Block")),
+    )
+}
+
+pub(in super::super) fn block() -> Operation {
+    Operation::of_caller("block", PEOPLE, "Block somebody")
+        .details("Neither can write to the other any more. Nobody is told that they are blocked.")
+        .body([input("user_id", uuid(), "Whom.").or(&[
+            "other_user_id",
+            "participant_id",
+            "recipient_id",
+        ])])
+        .needs(&["user_id", "other_user_id", "participant_id", "recipient_id"])
+        .answers(201, "The block.", named("Block"))
+        .answers(200, "They are blocked already.", named("Block"))
+        .refuses(&[ErrorCode::NotFound])
+}
+
+pub(in super::super) fn unblock() -> Operation {
+    Operation::of_caller("unblock", PEOPLE, "Unblock somebody")
+        .answers(
+            200,
+            "Done, whether or not there was a block.",
+            named("Confirmation"),
+        )
+        .refuses(&[ErrorCode::NotFound])
+}
+
+pub(in super::super) fn get_preferences() -> Operation {
+    Operation::of_caller(
+        "get_preferences",
+        PEOPLE,
+        "How the caller wants to be told of things",
+    )
+    .answers(200, "The preferences.", named("Preferences"))
+}
+
+pub(in super::super) fn set_preferences() -> Operation {
+    Operation::of_caller("set_preferences", PEOPLE, "Set preferences")
+        .details("Sets what the body names and nothing else.")
+        .body([
+            input("browser_enabled", flag(), ""),
+            input("sound_enabled", flag(), ""),
+            input("show_preview", flag(), ""),
+            input("email_enabled", flag(), ""),
+            input("email_mode", one_of(&EMAIL_MODES), ""),
+            input("email_delay_seconds", between(30, 86_400), ""),
+            input("digest_hour", between(0, 23), ""),
+            input("timezone", text(), "A name of the IANA time zone database."),
+            input("dnd_until", moment(), "Null: no longer."),
+            input("quiet_start", text(), "A time of day. Null: never."),
+            input("quiet_end", text(), "A time of day. Null: never."),
+            input("share_read_receipts", flag(), ""),
+            input("share_typing", flag(), ""),
+            input("share_presence", flag(), ""),
+            own_id("user_id"),
+        ])
+        .answers(
+            200,
+            "The preferences as they are then.",
+            named("Preferences"),
+        )
+}
+
+pub(in super::super) fn show_config() -> Operation {
+    Operation::bare("show_config", SETTINGS, "Limits and switches")
+        .details("For composers. A change is seen some seconds later.")
+        .conditional()
+        .answers(200, "What is in force.", named("ChatConfig"))
+        .refuses(&[
+            ErrorCode::Internal,
+            ErrorCode::PoolExhausted,
+            ErrorCode::DatabaseUnavailable,
+        ])
+}

@@ -1,0 +1,600 @@
+//! What a route takes and answers, as it is registered with the route and written into the document.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use axum::http::StatusCode;
+use serde_json::{Map, Value, json};
+
+use super::schema::{self, Schema};
+use crate::error_code::ErrorCode;
+use crate::http::error::{status, text};
+
+/// A parameter of the address, a header of the request, or a field of its body.
+#[derive(Clone, Debug)]
+pub struct Input {
+    name: &'static str,
+    schema: Schema,
+    meaning: String,
+    synonyms: &'static [&'static str],
+    is_required: bool,
+    is_legacy: bool,
+}
+
+/// An input that may be left out.
+pub fn input(name: &'static str, schema: Schema, meaning: impl Into<String>) -> Input {
+    Input {
+        name,
+        schema,
+        meaning: meaning.into(),
+        synonyms: &[],
+        is_required: false,
+        is_legacy: false,
+    }
+}
+
+/// How many rows a page has; `default` if not given.
+pub fn limit(default: i32) -> Input {
+    input(
+        "limit",
+        json!({ "type": "integer", "default": default }),
+        "Rows of a page. A number out of range becomes the nearest in it.",
+    )
+}
+
+impl Input {
+    /// It must be there.
+    #[must_use]
+    pub fn required(mut self) -> Self {
+        self.is_required = true;
+        self
+    }
+
+    /// Other names under which it is read. Names in camel case need no mention.
+    #[must_use]
+    pub fn or(mut self, synonyms: &'static [&'static str]) -> Self {
+        self.synonyms = synonyms;
+        self
+    }
+
+    /// Kept for clients that know it; others have something better.
+    #[must_use]
+    pub fn legacy(mut self) -> Self {
+        self.is_legacy = true;
+        self
+    }
+
+    fn names(&self) -> impl Iterator<Item = &'static str> {
+        [self.name].into_iter().chain(self.synonyms.iter().copied())
+    }
+
+    /// As parameters of the document, one for each name.
+    fn parameters(&self, place: &str) -> Vec<Value> {
+        let one = |name: &str| {
+            let mut parameter = json!({
+                "name": name,
+                "in": place,
+                "schema": self.schema,
+                "description": self.meaning_of(name),
+            });
+            if self.is_required && self.synonyms.is_empty() {
+                parameter["required"] = true.into();
+            }
+            if self.is_legacy {
+                parameter["deprecated"] = true.into();
+            }
+            parameter
+        };
+        self.names().map(one).collect()
+    }
+
+    fn meaning_of(&self, name: &str) -> String {
+        if name == self.name {
+            self.meaning.clone()
+        } else {
+            format!("The same as `{}`, which wins.", self.name)
+        }
+    }
+}
+
+/// The names a route reads, as it is documented. In builds for development and tests every
+/// request carries them, and reading another one is a failed assertion.
+#[derive(Clone, Debug)]
+pub struct Declared {
+    /// The route, for who reads the failure.
+    pub operation: &'static str,
+    /// Parameters of the address.
+    pub parameters: Arc<BTreeSet<&'static str>>,
+    /// Fields of the body.
+    pub fields: Arc<BTreeSet<&'static str>>,
+}
+
+/// What a route takes and answers.
+#[derive(Clone, Debug)]
+pub struct Operation {
+    id: &'static str,
+    summary: &'static str,
+    details: String,
+    tag: &'static str,
+    security: Value,
+    path: Vec<Input>,
+    query: Vec<Input>,
+    headers: Vec<Input>,
+    fields: Vec<Input>,
+    /// Of each group one field has to be there.
+    needed: Vec<&'static [&'static str]>,
+    bodies: Vec<(&'static str, Option<Schema>)>,
+    is_body_required: bool,
+    answers: BTreeMap<u16, Value>,
+    refusals: BTreeMap<u16, Vec<ErrorCode>>,
+    is_conditional: bool,
+    is_of_caller: bool,
+}
+
+impl Operation {
+    /// A route of the chat, called by a person: takes a token, and answers as such routes do.
+    /// `id` is the handler's name.
+    pub fn of_caller(id: &'static str, tag: &'static str, summary: &'static str) -> Self {
+        let mut operation = Self::bare(id, tag, summary);
+        operation.security = json!([{ "bearer": [] }, { "cookie": [] }]);
+        operation.is_conditional = true;
+        operation.is_of_caller = true;
+        operation
+            .query(input(
+                "current_user_id",
+                schema::uuid(),
+                "May be given by clients that always name their caller; must be the token's subject.",
+            ))
+            .refuses(&[
+                ErrorCode::MalformedRequest,
+                ErrorCode::Unauthorized,
+                ErrorCode::TokenExpired,
+                ErrorCode::Forbidden,
+                ErrorCode::IdentityMismatch,
+                ErrorCode::ValidationFailed,
+                ErrorCode::Internal,
+                ErrorCode::PoolExhausted,
+                ErrorCode::DatabaseUnavailable,
+            ])
+    }
+
+    /// A route about which nothing is said by itself.
+    pub fn bare(id: &'static str, tag: &'static str, summary: &'static str) -> Self {
+        Self {
+            id,
+            summary,
+            details: String::new(),
+            tag,
+            security: json!([]),
+            path: Vec::new(),
+            query: Vec::new(),
+            headers: Vec::new(),
+            fields: Vec::new(),
+            needed: Vec::new(),
+            bodies: Vec::new(),
+            is_body_required: false,
+            answers: BTreeMap::new(),
+            refusals: BTreeMap::new(),
+            is_conditional: false,
+            is_of_caller: false,
+        }
+    }
+
+    /// What the summary leaves open.
+    #[must_use]
+    pub fn details(mut self, text: impl Into<String>) -> Self {
+        self.details = text.into();
+        self
+    }
+
+    /// The same handler under another verb or path: an id of its own, and which one it repeats.
+    #[must_use]
+    pub fn repeated(mut self, id: &'static str, original: &str) -> Self {
+        self.id = id;
+        self.details = format!("The same as `{original}`. {}", self.details);
+        self
+    }
+
+    /// The schemes of which one opens the route.
+    #[must_use]
+    pub fn secured_by(mut self, schemes: &[&str]) -> Self {
+        let schemes = schemes.iter().map(|scheme| json!({ *scheme: [] }));
+        self.security = schemes.collect();
+        self
+    }
+
+    /// Its answers carry caching headers and a tag that is compared with `If-None-Match`.
+    #[must_use]
+    pub fn conditional(mut self) -> Self {
+        self.is_conditional = true;
+        self
+    }
+
+    /// A part of the path. Without this a part is an id, and one that is not a UUID is not found.
+    #[must_use]
+    pub fn path(mut self, part: Input) -> Self {
+        self.path.push(part);
+        self
+    }
+
+    /// A parameter of the address.
+    #[must_use]
+    pub fn query(mut self, parameter: Input) -> Self {
+        self.query.push(parameter);
+        self
+    }
+
+    /// A header of the request.
+    #[must_use]
+    pub fn header(mut self, header: Input) -> Self {
+        self.headers.push(header);
+        self
+    }
+
+    /// A JSON object with these fields, all of which may be left out or null.
+    #[must_use]
+    pub fn body<const N: usize>(self, fields: [Input; N]) -> Self {
+        self.body_of(&["application/json"], fields)
+    }
+
+    /// The same for routes that `navigator.sendBeacon` calls, which can only send a text.
+    #[must_use]
+    pub fn beacon<const N: usize>(self, fields: [Input; N]) -> Self {
+        self.body_of(&["application/json", "text/plain"], fields)
+    }
+
+    fn body_of<const N: usize>(mut self, media_types: &[&'static str], fields: [Input; N]) -> Self {
+        self.bodies = media_types.iter().map(|kind| (*kind, None)).collect();
+        self.fields.extend(fields);
+        self.fields.push(input(
+            "current_user_id",
+            schema::uuid(),
+            "As the parameter of that name.",
+        ));
+        self.refuses(&[
+            ErrorCode::PayloadTooLarge,
+            ErrorCode::UnsupportedMediaType,
+            ErrorCode::ValidationFailed,
+        ])
+    }
+
+    /// A body of another kind.
+    #[must_use]
+    pub fn raw_body(mut self, media_type: &'static str, schema: Schema) -> Self {
+        self.bodies.push((media_type, Some(schema)));
+        self
+    }
+
+    /// One of these fields has to be there, and not null.
+    #[must_use]
+    pub fn needs(mut self, names: &'static [&'static str]) -> Self {
+        self.needed.push(names);
+        self.is_body_required = true;
+        self
+    }
+
+    /// An answer in JSON.
+    #[must_use]
+    pub fn answers(self, status: u16, meaning: &str, schema: Schema) -> Self {
+        self.answers_as(status, meaning, "application/json", schema)
+    }
+
+    /// An answer of another media type.
+    #[must_use]
+    pub fn answers_as(
+        mut self,
+        status: u16,
+        meaning: &str,
+        media_type: &str,
+        schema: Schema,
+    ) -> Self {
+        let answer = json!({
+            "description": meaning,
+            "content": { media_type: { "schema": schema } },
+        });
+        self.answers.insert(status, answer);
+        self
+    }
+
+    /// An answer without a body.
+    #[must_use]
+    pub fn answers_nothing(mut self, status: u16, meaning: &str) -> Self {
+        self.answers
+            .insert(status, json!({ "description": meaning }));
+        self
+    }
+
+    /// A header that an answer has, or with `is_required` always has.
+    #[must_use]
+    pub fn with_header(mut self, status: u16, name: &str, is_required: bool) -> Self {
+        if let Some(answer) = self.answers.get_mut(&status) {
+            answer["headers"][name] = header(name, is_required);
+        }
+        self
+    }
+
+    /// A page of rows in its two forms, and the parameters that all pages have.
+    #[must_use]
+    pub fn pages(self, default: i32, most: i32, row: Schema) -> Self {
+        let page = schema::object([
+            ("data", schema::list(row.clone()), "The rows."),
+            (
+                "next_cursor",
+                schema::nullable(schema::text()),
+                "Leads further in the direction asked for; null at the end.",
+            ),
+            (
+                "prev_cursor",
+                schema::nullable(schema::text()),
+                "Leads back.",
+            ),
+            ("has_more", schema::flag(), "Whether there is a next page."),
+            (
+                "rev",
+                schema::nullable(schema::count()),
+                "The newest revision the page knows of.",
+            ),
+            (
+                "server_time",
+                schema::moment(),
+                "When the page was made. It is no part of the tag.",
+            ),
+        ]);
+        let rows = schema::described(schema::list(row), "Without `format`.");
+        let page = schema::described(page, "With `format=page`.");
+        self.query(limit(default))
+        .details_behind(&format!("A page has at most {most} rows."))
+        .query(input(
+            "cursor",
+            schema::text(),
+            "From `next_cursor`, `prev_cursor` or `X-Next-Cursor` of another page of the same list.",
+        ))
+        .query(input(
+            "format",
+            schema::text(),
+            "`page` asks for an object instead of a bare list.",
+        ))
+        .answers(200, "A page.", json!({ "anyOf": [rows, page] }))
+        .with_header(200, "X-Next-Cursor", false)
+        .with_header(200, "Link", false)
+    }
+
+    /// `offset`, beside [`Operation::pages`].
+    #[must_use]
+    pub fn offset(self) -> Self {
+        let offset = schema::between(0, i32::MAX.into());
+        self.query(
+            input(
+                "offset",
+                offset,
+                "Rows to skip. Does not hold still while rows are added: use cursors.",
+            )
+            .legacy(),
+        )
+    }
+
+    /// More of it.
+    #[must_use]
+    pub fn details_behind(mut self, text: &str) -> Self {
+        if !self.details.is_empty() {
+            self.details.push(' ');
+        }
+        self.details.push_str(text);
+        self
+    }
+
+    /// Refusals, under the statuses that these codes have.
+    #[must_use]
+    pub fn refuses(mut self, codes: &[ErrorCode]) -> Self {
+        for code in codes {
+            self.refuse(status(*code), *code);
+        }
+        self
+    }
+
+    /// A refusal under another status than that of its code.
+    #[must_use]
+    pub fn refuses_as(mut self, status: StatusCode, code: ErrorCode) -> Self {
+        self.refuse(status, code);
+        self
+    }
+
+    fn refuse(&mut self, status: StatusCode, code: ErrorCode) {
+        let codes = self.refusals.entry(status.as_u16()).or_default();
+        if !codes.contains(&code) {
+            codes.push(code);
+        }
+    }
+
+    /// The names a handler may read.
+    pub(super) fn declared(&self) -> Declared {
+        let names = |inputs: &[Input]| Arc::new(inputs.iter().flat_map(Input::names).collect());
+        Declared {
+            operation: self.id,
+            parameters: names(&self.query),
+            fields: names(&self.fields),
+        }
+    }
+
+    /// The operation object of OpenAPI, of a route with this verb and path. Refusals are put
+    /// into `responses`, the shared ones of the document.
+    pub(super) fn object(
+        mut self,
+        verb: &str,
+        path: &str,
+        responses: &mut Map<String, Value>,
+    ) -> Value {
+        let mut parameters = self.path_parameters(path);
+        for (place, inputs) in [("query", &self.query), ("header", &self.headers)] {
+            parameters.extend(inputs.iter().flat_map(|input| input.parameters(place)));
+        }
+        if self.is_conditional && verb == "get" {
+            parameters.push(json!({ "$ref": "#/components/parameters/If-None-Match" }));
+            if let Some(answer) = self.answers.get_mut(&200) {
+                answer["headers"]["ETag"] = header("ETag", true);
+            }
+            let mut known = json!({ "description": "What `If-None-Match` names is still true." });
+            known["headers"]["ETag"] = header("ETag", true);
+            self.answers.insert(304, known);
+        }
+        if self.is_of_caller && verb != "get" {
+            self = self.idempotent();
+            parameters.push(json!({ "$ref": "#/components/parameters/Idempotency-Key" }));
+        }
+        let mut answers = Map::new();
+        for (status, mut answer) in std::mem::take(&mut self.answers) {
+            self.common_headers(&mut answer);
+            answers.insert(status.to_string(), answer);
+        }
+        for (status, codes) in &self.refusals {
+            let name = shared_name(*status, codes, self.is_conditional);
+            let mut refusal = refusal(*status, codes);
+            self.common_headers(&mut refusal);
+            responses.insert(name.clone(), refusal);
+            answers.insert(
+                status.to_string(),
+                json!({ "$ref": format!("#/components/responses/{name}") }),
+            );
+        }
+        let mut operation = json!({
+            "operationId": self.id,
+            "summary": self.summary,
+            "tags": [self.tag],
+            "security": self.security,
+            "parameters": parameters,
+            "responses": answers,
+        });
+        if !self.details.is_empty() {
+            operation["description"] = self.details.trim_end().into();
+        }
+        if !self.bodies.is_empty() {
+            operation["requestBody"] = self.request_body();
+        }
+        operation
+    }
+
+    /// What a write has that may bring an `Idempotency-Key`.
+    fn idempotent(mut self) -> Self {
+        for answer in self.answers.values_mut() {
+            answer["headers"]["Idempotency-Replayed"] = header("Idempotency-Replayed", false);
+        }
+        self.refuses(&[
+            ErrorCode::IdempotencyInFlight,
+            ErrorCode::IdempotencyKeyReused,
+        ])
+    }
+
+    fn common_headers(&self, answer: &mut Value) {
+        answer["headers"]["X-Request-Id"] = header("X-Request-Id", true);
+        if self.is_conditional {
+            answer["headers"]["Cache-Control"] = header("Cache-Control", true);
+            answer["headers"]["Vary"] = header("Vary", true);
+        }
+    }
+
+    fn path_parameters(&self, path: &str) -> Vec<Value> {
+        let names = path.split(['{', '}']).skip(1).step_by(2).map(str::to_owned);
+        names
+            .map(|name| {
+                let given = self.path.iter().find(|input| input.name == name);
+                let schema = given.map_or_else(schema::uuid, |input| input.schema.clone());
+                let meaning = given.map_or_else(|| meaning_of_id(path, &name), |input| &input.meaning);
+                json!({ "name": name, "in": "path", "required": true, "schema": schema, "description": meaning })
+            })
+            .collect()
+    }
+
+    fn request_body(&self) -> Value {
+        let mut properties = Map::new();
+        for field in &self.fields {
+            for name in field.names() {
+                let mut schema = schema::described(
+                    schema::nullable(field.schema.clone()),
+                    &field.meaning_of(name),
+                );
+                if field.is_legacy {
+                    schema["deprecated"] = true.into();
+                }
+                properties.insert(name.to_owned(), schema);
+            }
+        }
+        let mut object = json!({ "type": "object", "properties": properties });
+        let needed: Vec<Value> = self
+            .needed
+            .iter()
+            .map(|names| json!({ "anyOf": names.iter().map(|name| present(name)).collect::<Vec<_>>() }))
+            .collect();
+        if !needed.is_empty() {
+            object["allOf"] = needed.into();
+        }
+        let content: Map<String, Value> = self
+            .bodies
+            .iter()
+            .map(|(kind, schema)| {
+                let schema = schema.as_ref().unwrap_or(&object);
+                ((*kind).to_owned(), json!({ "schema": schema }))
+            })
+            .collect();
+        json!({ "required": self.is_body_required, "content": content })
+    }
+}
+
+/// That a field is there and not null.
+fn present(name: &str) -> Value {
+    json!({ "required": [name], "properties": { name: { "not": { "type": "null" } } } })
+}
+
+fn meaning_of_id(path: &str, name: &str) -> &'static str {
+    match name {
+        "user_id" => "A person.",
+        _ if path.contains("/conversations/") => "A conversation.",
+        _ if path.contains("/messages/") => "A message.",
+        _ => "",
+    }
+}
+
+/// A header of an answer; what it means stands once in the document.
+fn header(name: &str, is_required: bool) -> Value {
+    let component = if is_required {
+        name.to_owned()
+    } else {
+        format!("Optional-{name}")
+    };
+    json!({ "$ref": format!("#/components/headers/{component}") })
+}
+
+/// The name of an answer that several operations share.
+fn shared_name(status: u16, codes: &[ErrorCode], is_conditional: bool) -> String {
+    let codes: Vec<&str> = codes.iter().map(|code| code.as_str()).collect();
+    let kind = if is_conditional { "" } else { "-plain" };
+    format!("{status}-{}{kind}", codes.join("-or-"))
+}
+
+/// The answer with this status and one of these codes.
+fn refusal(status: u16, codes: &[ErrorCode]) -> Value {
+    let names: Vec<&str> = codes.iter().map(|code| code.as_str()).collect();
+    let texts: Vec<String> = codes
+        .iter()
+        .map(|code| format!("`{}`: {}.", code.as_str(), text(*code)))
+        .collect();
+    let mut answer = json!({
+        "description": texts.join(" "),
+        "content": { "application/json": { "schema": {
+            "allOf": [schema::named("Error"), { "properties": { "code": { "enum": names } } }],
+        } } },
+    });
+    if status == StatusCode::UNAUTHORIZED.as_u16() {
+        answer["headers"]["WWW-Authenticate"] = header("WWW-Authenticate", true);
+    }
+    if codes.contains(&ErrorCode::IdempotencyInFlight) {
+        answer["headers"]["Retry-After"] = header("Retry-After", false);
+    }
+    let waits = [
+        StatusCode::TOO_MANY_REQUESTS,
+        StatusCode::SERVICE_UNAVAILABLE,
+    ];
+    if waits.iter().any(|waits| waits.as_u16() == status) {
+        answer["headers"]["Retry-After"] = header("Retry-After", true);
+    }
+    answer
+}

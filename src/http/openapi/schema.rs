@@ -1,0 +1,193 @@
+//! JSON Schema (2020-12, which OpenAPI 3.1 takes as it is) in a few words.
+//!
+//! Objects that the server writes are closed: a field that is not declared makes an answer
+//! wrong, so that the tests find a column that was added and not documented.
+
+use serde_json::{Map, Value, json};
+
+/// A JSON Schema.
+pub type Schema = Value;
+
+/// Any text.
+pub fn text() -> Schema {
+    json!({ "type": "string" })
+}
+
+/// A text with at most this many code points.
+pub fn text_up_to(most: u32) -> Schema {
+    json!({ "type": "string", "maxLength": most })
+}
+
+/// A text with at least one and at most this many code points.
+pub fn text_of(most: u32) -> Schema {
+    json!({ "type": "string", "minLength": 1, "maxLength": most })
+}
+
+/// An id.
+pub fn uuid() -> Schema {
+    json!({ "type": "string", "format": "uuid" })
+}
+
+/// A moment as RFC 3339 writes it.
+pub fn moment() -> Schema {
+    json!({ "type": "string", "format": "date-time" })
+}
+
+/// An address.
+pub fn address() -> Schema {
+    json!({ "type": "string", "format": "uri-reference" })
+}
+
+/// True or false.
+pub fn flag() -> Schema {
+    json!({ "type": "boolean" })
+}
+
+/// Any number.
+pub fn number() -> Schema {
+    json!({ "type": "number" })
+}
+
+/// A whole number that every JSON reader keeps exactly.
+pub fn integer() -> Schema {
+    json!({ "type": "integer", "format": "int64", "minimum": -9_007_199_254_740_991_i64, "maximum": 9_007_199_254_740_991_i64 })
+}
+
+/// A whole number from 0 on that every JSON reader keeps exactly.
+pub fn count() -> Schema {
+    json!({ "type": "integer", "format": "int64", "minimum": 0, "maximum": 9_007_199_254_740_991_i64 })
+}
+
+/// A whole number between two others.
+pub fn between(least: i64, most: i64) -> Schema {
+    json!({ "type": "integer", "minimum": least, "maximum": most })
+}
+
+/// One of these texts.
+pub fn one_of(texts: &[&str]) -> Schema {
+    json!({ "type": "string", "enum": texts })
+}
+
+/// This value and no other.
+pub fn constant(value: impl Into<Value>) -> Schema {
+    json!({ "const": value.into() })
+}
+
+/// An object with anything in it.
+pub fn any_object() -> Schema {
+    json!({ "type": "object" })
+}
+
+/// A list.
+pub fn list(items: Schema) -> Schema {
+    json!({ "type": "array", "items": items })
+}
+
+/// A list with at most this many items.
+pub fn list_up_to(most: u32, items: Schema) -> Schema {
+    json!({ "type": "array", "maxItems": most, "items": items })
+}
+
+/// An object whose names are ids.
+pub fn by_id(values: Schema) -> Schema {
+    json!({ "type": "object", "propertyNames": { "format": "uuid" }, "additionalProperties": values })
+}
+
+/// An object with exactly these fields: name, schema, and what it means where that needs saying.
+pub fn object<const N: usize>(fields: [(&str, Schema, &str); N]) -> Schema {
+    let names: Vec<&str> = fields.iter().map(|(name, ..)| *name).collect();
+    let properties: Map<String, Value> = fields
+        .iter()
+        .map(|(name, schema, meaning)| ((*name).to_owned(), described(schema.clone(), meaning)))
+        .collect();
+    json!({ "type": "object", "required": names, "properties": properties, "additionalProperties": false })
+}
+
+/// An object of [`object`] with more fields.
+pub fn extended<const N: usize>(base: Schema, fields: [(&str, Schema, &str); N]) -> Schema {
+    let mut more = object(fields);
+    if let (Some(properties), Some(base)) = (
+        more["properties"].as_object_mut(),
+        base["properties"].as_object(),
+    ) {
+        properties.extend(base.clone());
+    }
+    if let (Some(required), Some(base)) =
+        (more["required"].as_array_mut(), base["required"].as_array())
+    {
+        required.splice(0..0, base.iter().cloned());
+    }
+    more
+}
+
+/// An object of [`object`] in which these fields may be missing.
+pub fn with_optional(mut object: Schema, names: &[&str]) -> Schema {
+    if let Some(required) = object["required"].as_array_mut() {
+        required.retain(|name| !name.as_str().is_some_and(|name| names.contains(&name)));
+    }
+    object
+}
+
+/// The same, or null.
+pub fn nullable(mut schema: Schema) -> Schema {
+    if let Some(texts) = schema.get_mut("enum").and_then(Value::as_array_mut) {
+        texts.push(Value::Null);
+    }
+    match schema.get("type").cloned() {
+        Some(kind @ Value::String(_)) => {
+            schema["type"] = json!([kind, "null"]);
+            schema
+        }
+        _ => json!({ "anyOf": [schema, { "type": "null" }] }),
+    }
+}
+
+/// A schema that stands under this name in the document.
+pub fn named(name: &str) -> Schema {
+    json!({ "$ref": format!("#/components/schemas/{name}") })
+}
+
+/// A schema with what it means, or as it is where `meaning` is empty.
+pub fn described(mut schema: Schema, meaning: &str) -> Schema {
+    if let Some(fields) = schema.as_object_mut().filter(|_| !meaning.is_empty()) {
+        fields.insert("description".to_owned(), meaning.into());
+    }
+    schema
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_nullable_schema_takes_null_beside_what_it_took() {
+        let cases = [
+            (
+                uuid(),
+                json!({ "type": ["string", "null"], "format": "uuid" }),
+            ),
+            (
+                one_of(&["a"]),
+                json!({ "type": ["string", "null"], "enum": ["a", null] }),
+            ),
+            (
+                named("Row"),
+                json!({ "anyOf": [{ "$ref": "#/components/schemas/Row" }, { "type": "null" }] }),
+            ),
+        ];
+        for (schema, expected) in cases {
+            assert_eq!(nullable(schema), expected);
+        }
+    }
+
+    #[test]
+    fn objects_are_closed_and_can_be_extended() {
+        let base = object([("a", text(), ""), ("b", flag(), "Whether.")]);
+        assert_eq!(base["additionalProperties"], false);
+        assert_eq!(base["properties"]["b"]["description"], "Whether.");
+        let more = with_optional(extended(base, [("c", text(), "")]), &["b"]);
+        assert_eq!(more["required"], json!(["a", "c"]));
+        assert_eq!(more["additionalProperties"], false);
+        assert!(more["properties"]["b"].is_object());
+    }
+}

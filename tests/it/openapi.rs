@@ -1,0 +1,101 @@
+//! The OpenAPI document: what it promises as a whole. Whether answers keep it is checked wherever
+//! tests call the chat's routes.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use rapport::config::source::{ProcessEnvironment, Source as _};
+use rapport::error_code::ErrorCode;
+use serde_json::Value;
+
+use crate::support::contract::DOCUMENT;
+
+/// Every value under a name, at any depth.
+fn all_under<'a>(name: &str, value: &'a Value, found: &mut Vec<&'a Value>) {
+    match value {
+        Value::Object(fields) => {
+            for (field, value) in fields {
+                if field == name {
+                    found.push(value);
+                }
+                all_under(name, value, found);
+            }
+        }
+        Value::Array(items) => items.iter().for_each(|item| all_under(name, item, found)),
+        _ => {}
+    }
+}
+
+#[test]
+fn the_committed_copy_is_fresh() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/openapi.json");
+    let fresh = format!("{:#}\n", *DOCUMENT);
+    if ProcessEnvironment.get("WRITE_SNAPSHOTS").is_some() {
+        std::fs::write(&path, &fresh).unwrap();
+    }
+    let committed = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(
+        committed == fresh,
+        "docs/openapi.json is stale: run `make openapi`"
+    );
+}
+
+#[test]
+fn every_reference_leads_somewhere_and_everything_shared_is_referred_to() {
+    let mut references = Vec::new();
+    all_under("$ref", &DOCUMENT, &mut references);
+    let references: BTreeSet<&str> = references.into_iter().filter_map(Value::as_str).collect();
+    let mut shared = BTreeSet::new();
+    for kind in ["schemas", "responses", "parameters", "headers"] {
+        for name in DOCUMENT["components"][kind].as_object().unwrap().keys() {
+            shared.insert(format!("#/components/{kind}/{name}"));
+        }
+    }
+    let shared: BTreeSet<&str> = shared.iter().map(String::as_str).collect();
+    assert_eq!(
+        references.difference(&shared).collect::<Vec<_>>(),
+        Vec::<&&str>::new()
+    );
+    let unused: Vec<_> = shared.difference(&references).collect();
+    assert!(unused.is_empty(), "nobody refers to {unused:?}");
+}
+
+#[test]
+fn operations_have_an_id_of_their_own_and_a_tag_that_is_explained() {
+    let tags: Vec<&str> = DOCUMENT["tags"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter_map(|tag| tag["name"].as_str())
+        .collect();
+    let mut ids = BTreeSet::new();
+    for (path, verbs) in DOCUMENT["paths"].as_object().unwrap() {
+        for (verb, operation) in verbs.as_object().unwrap() {
+            let id = operation["operationId"].as_str().unwrap();
+            assert!(ids.insert(id), "{verb} {path}: {id} is taken");
+            let tag = operation["tags"][0].as_str().unwrap();
+            assert!(tags.contains(&tag), "{verb} {path}: {tag}");
+            assert!(
+                operation["summary"]
+                    .as_str()
+                    .is_some_and(|text| !text.is_empty()),
+                "{id}"
+            );
+            let answers = operation["responses"].as_object().unwrap();
+            assert!(
+                answers.keys().any(|status| status.starts_with('2')),
+                "{id} never succeeds"
+            );
+        }
+    }
+    assert!(ids.len() > 50, "{} operations", ids.len());
+}
+
+#[test]
+fn the_codes_are_those_of_the_code() {
+    let codes: Vec<&str> = ErrorCode::ALL.iter().map(|code| code.as_str()).collect();
+    assert_eq!(
+        DOCUMENT["components"]["schemas"]["Error"]["properties"]["code"]["enum"],
+        serde_json::json!(codes)
+    );
+}
