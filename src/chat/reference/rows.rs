@@ -148,6 +148,11 @@ fn conversation() -> Schema {
         ),
         ("can_send", flag(), "Whether the caller may write here now."),
         ("last_seq", count(), "The `seq` of the newest message."),
+        (
+            "cleared_seq",
+            count(),
+            "Messages up to it are gone for the caller, who cleared the conversation.",
+        ),
         ("rev", count(), "Grows with every change of a message here."),
     ])
 }

@@ -50,6 +50,9 @@ impl Described {
             let object = operation.object(verb, &path, &mut responses);
             paths.entry(path).or_insert_with(|| json!({}))[verb] = object;
         }
+        let promised = format!("{paths:?}{responses:?}");
+        let is_used =
+            |header: &str| promised.contains(&format!("\"#/components/headers/{header}\""));
         let mut all: Map<String, Value> = schemas
             .into_iter()
             .map(|(name, schema)| (name.to_owned(), schema))
@@ -73,7 +76,7 @@ impl Described {
             "components": {
                 "schemas": all,
                 "responses": responses,
-                "headers": headers(),
+                "headers": headers(is_used),
                 "parameters": {
                     "If-None-Match": {
                         "name": "If-None-Match",
@@ -153,8 +156,8 @@ fn error() -> Schema {
     ])
 }
 
-/// Headers of answers, each as always there and as sometimes there.
-fn headers() -> Value {
+/// Headers of answers, each as always there and as sometimes there, as far as they are used.
+fn headers(is_used: impl Fn(&str) -> bool) -> Value {
     let all = [
         (
             "X-Request-Id",
@@ -192,6 +195,11 @@ fn headers() -> Value {
             "Unread messages of all conversations that are neither muted nor archived.",
         ),
         (
+            "Idempotency-Replayed",
+            schema::one_of(&["true"]),
+            "This was done before: the answer is to a repetition with the same `Idempotency-Key`.",
+        ),
+        (
             "Retry-After",
             schema::count(),
             "Seconds after which it is worth trying again.",
@@ -227,8 +235,11 @@ fn headers() -> Value {
         let header = json!({ "schema": schema, "description": meaning });
         let mut required = header.clone();
         required["required"] = true.into();
-        headers.insert(name.to_owned(), required);
-        headers.insert(format!("Optional-{name}"), header);
+        let kinds = [
+            (name.to_owned(), required),
+            (format!("Optional-{name}"), header),
+        ];
+        headers.extend(kinds.into_iter().filter(|(name, _)| is_used(name)));
     }
     headers.into()
 }

@@ -430,11 +430,11 @@ impl Operation {
         }
         if self.is_conditional && verb == "get" {
             parameters.push(json!({ "$ref": "#/components/parameters/If-None-Match" }));
+            let mut known = json!({ "description": "What `If-None-Match` names is still true." });
             if let Some(answer) = self.answers.get_mut(&200) {
                 answer["headers"]["ETag"] = header("ETag", true);
+                known["headers"] = answer["headers"].clone();
             }
-            let mut known = json!({ "description": "What `If-None-Match` names is still true." });
-            known["headers"]["ETag"] = header("ETag", true);
             self.answers.insert(304, known);
         }
         if self.is_of_caller && verb != "get" {
