@@ -1,5 +1,10 @@
 //! What happens around requests on a connection: slow heads, idle connections, a stop.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "routes of tests are nobody's interface"
+)]
+
 use std::time::Duration;
 
 use axum::Router;

@@ -1,7 +1,7 @@
 //! What the routes to broadcast take and answer, for the OpenAPI document. Refusals have the
 //! bodies of the original, see [`super::answer`].
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::http::openapi::document::OPERATIONS;
 use crate::http::openapi::schema::{
@@ -164,5 +164,5 @@ fn open(mut object: Schema) -> Schema {
     if let Some(fields) = object.as_object_mut() {
         fields.remove("additionalProperties");
     }
-    Value::from(object)
+    object
 }
