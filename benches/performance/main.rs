@@ -1,9 +1,10 @@
-//! The project's benchmarks: every row of the table in `docs/benchmarks.md`, and the soak.
+//! The project's benchmarks: every row of the table in `docs/benchmarks.md`, the soak, and people who chat.
 //!
 //!     cargo bench --bench performance                      every row
 //!     cargo bench --bench performance -- --row 1,5         these
 //!     cargo bench --bench performance -- --quick           whether all of it still works
 //!     cargo bench --bench performance -- soak --minutes 15
+//!     cargo bench --bench performance -- people --minutes 5
 //!     cargo bench --bench performance -- deciding          a part of row 12 alone
 //!
 //! Prints one JSON line for each row. Speed never decides how the program ends, only whether every
@@ -20,6 +21,7 @@ mod crowd;
 mod database;
 mod deciding;
 mod meter;
+mod people;
 mod population;
 mod process;
 mod publish;
@@ -38,6 +40,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
+use serde_json::Value;
 
 use database::Database;
 use row::{Laboratory, ROWS, Settings};
@@ -76,6 +79,16 @@ enum Command {
         #[arg(long, default_value_t = 1)]
         seed: u64,
     },
+    /// People who use the whole chat at once: what each of them sees in the end must be what the database has
+    People {
+        #[arg(long, default_value_t = 200)]
+        people: usize,
+        #[arg(long, default_value_t = 5.0)]
+        minutes: f64,
+        /// Repeats what each person does; in which order is up to the machine
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
     /// Who may see a row when PostgreSQL must be asked, without sockets and replication
     Deciding {
         /// Subscribers, two of whom share a room
@@ -104,18 +117,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let result = match &arguments.command {
-        Some(Command::Yardstick) => yardstick::serve().map_err(Failure::from),
-        Some(Command::Tied { program, arguments }) => Err(process::become_tied(program, arguments)),
-        Some(Command::Soak { minutes, seed }) => run_soak(*minutes, *seed),
-        Some(Command::Deciding {
-            people,
-            seconds,
-            connections,
-        }) => deciding::measure(*people, Duration::from_secs_f64(*seconds), *connections),
-        Some(Command::Publish { results, document }) => publish::publish(results, document),
-        None => measure_rows(&arguments),
-    };
+    let result = process::raise_file_limit().and_then(|()| run(&arguments));
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -125,12 +127,36 @@ fn main() -> ExitCode {
     }
 }
 
+fn run(arguments: &Arguments) -> Result<(), Failure> {
+    match &arguments.command {
+        Some(Command::Yardstick) => yardstick::serve().map_err(Failure::from),
+        Some(Command::Tied { program, arguments }) => Err(process::become_tied(program, arguments)),
+        Some(Command::Soak { minutes, seed }) => {
+            tell(soak::soak(Duration::from_secs_f64(60.0 * minutes), *seed))
+        }
+        Some(Command::People {
+            people,
+            minutes,
+            seed,
+        }) => {
+            let duration = Duration::from_secs_f64(60.0 * minutes);
+            tell(people::live_together(*people, duration, *seed))
+        }
+        Some(Command::Deciding {
+            people,
+            seconds,
+            connections,
+        }) => deciding::measure(*people, Duration::from_secs_f64(*seconds), *connections),
+        Some(Command::Publish { results, document }) => publish::publish(results, document),
+        None => measure_rows(arguments),
+    }
+}
+
 fn measure_rows(arguments: &Arguments) -> Result<(), Failure> {
     let known = |number: &&u32| ROWS.iter().any(|row| row.number == **number);
     if let Some(number) = arguments.row.iter().find(|number| !known(number)) {
         return Err(format!("there is no row {number}").into());
     }
-    process::raise_file_limit()?;
     let settings = Settings {
         runs: if arguments.quick { 1 } else { arguments.runs },
         window: Duration::from_secs_f64(if arguments.quick {
@@ -166,13 +192,13 @@ fn measure_rows(arguments: &Arguments) -> Result<(), Failure> {
     Ok(())
 }
 
-fn run_soak(minutes: f64, seed: u64) -> Result<(), Failure> {
-    process::raise_file_limit()?;
-    let (result, is_well) = soak::soak(Duration::from_secs_f64(60.0 * minutes), seed)?;
+/// Prints what came of something that must be well in the end.
+fn tell(outcome: Result<(Value, bool), Failure>) -> Result<(), Failure> {
+    let (result, is_well) = outcome?;
     println!("{result}");
     if is_well {
         Ok(())
     } else {
-        Err("not all is well after the soak".into())
+        Err("not all is well in the end".into())
     }
 }

@@ -30,17 +30,22 @@ pub(crate) struct Request {
     pub(crate) token: String,
     /// JSON, where there is one.
     pub(crate) body: Option<String>,
-    /// The status of a good answer.
-    pub(crate) expected: u16,
+}
+
+/// What came back.
+pub(crate) struct Answer<'a> {
+    pub(crate) status: u16,
+    pub(crate) body: &'a [u8],
 }
 
 /// Has `connections` clients ask one thing after the other for this long, and says how long each answer took in
-/// microseconds. `next` makes the next request.
+/// microseconds. `next` makes the next request, each of which must be answered with the expected status.
 pub(crate) fn ask(
     server: SocketAddr,
     connections: usize,
     duration: Duration,
     next: impl Fn() -> Request,
+    expected: u16,
 ) -> Result<Histogram<u64>, Failure> {
     let took = RefCell::new(microseconds()?);
     let client = || async {
@@ -49,7 +54,11 @@ pub(crate) fn ask(
         while begun.elapsed() < duration {
             let request = next();
             let sent = Instant::now();
-            tokio::time::timeout(PATIENCE, connection.ask(&request)).await??;
+            let answer = connection.ask(&request).await?;
+            if answer.status != expected {
+                let text = String::from_utf8_lossy(answer.body);
+                return Err(format!("{} {}: {text}", request.method, request.path).into());
+            }
             took.borrow_mut()
                 .saturating_record(sent.elapsed().as_micros() as u64);
         }
@@ -59,13 +68,14 @@ pub(crate) fn ask(
     Ok(took.into_inner())
 }
 
-struct Connection {
+/// A connection that is kept.
+pub(crate) struct Connection {
     stream: TcpStream,
     received: Vec<u8>,
 }
 
 impl Connection {
-    async fn open(server: SocketAddr) -> Result<Self, Failure> {
+    pub(crate) async fn open(server: SocketAddr) -> Result<Self, Failure> {
         let stream = TcpStream::connect(server).await?;
         stream.set_nodelay(true)?;
         Ok(Self {
@@ -74,8 +84,8 @@ impl Connection {
         })
     }
 
-    /// Waits for the whole answer, which must be a good one.
-    async fn ask(&mut self, request: &Request) -> Result<(), Failure> {
+    /// Sends a request and waits for the whole answer.
+    pub(crate) async fn ask(&mut self, request: &Request) -> Result<Answer<'_>, Failure> {
         let body = request.body.as_deref().unwrap_or_default();
         let head = format!(
             "{} {BASE}{} HTTP/1.1\r\nhost: rapport\r\nauthorization: Bearer {}\r\n\
@@ -85,48 +95,65 @@ impl Connection {
             request.token,
             body.len(),
         );
-        self.stream.write_all(head.as_bytes()).await?;
+        tokio::time::timeout(PATIENCE, self.exchange(&head)).await?
+    }
+
+    async fn exchange(&mut self, request: &str) -> Result<Answer<'_>, Failure> {
+        self.stream.write_all(request.as_bytes()).await?;
         self.received.clear();
-        let length = loop {
-            if self.stream.read_buf(&mut self.received).await? == 0 {
-                return Err("the server closed the connection".into());
-            }
-            if let Some(length) = answer_length(&self.received)? {
-                break length;
+        let head = loop {
+            self.read().await?;
+            if let Some(head) = Head::read(&self.received)? {
+                break head;
             }
         };
-        while self.received.len() < length.head + length.body {
-            if self.stream.read_buf(&mut self.received).await? == 0 {
-                return Err("the server closed the connection".into());
-            }
+        while self.received.len() < head.bytes + head.body_bytes {
+            self.read().await?;
         }
-        let status = std::str::from_utf8(&self.received[9..12])?.parse::<u16>()?;
-        if status != request.expected {
-            let text = String::from_utf8_lossy(&self.received);
-            return Err(format!("{} {}: {text}", request.method, request.path).into());
+        Ok(Answer {
+            status: head.status,
+            body: &self.received[head.bytes..],
+        })
+    }
+
+    async fn read(&mut self) -> Result<(), Failure> {
+        if self.stream.read_buf(&mut self.received).await? == 0 {
+            return Err("the server closed the connection".into());
         }
         Ok(())
     }
 }
 
-struct Length {
-    head: usize,
-    body: usize,
+/// What the head of an answer says.
+struct Head {
+    status: u16,
+    /// How long it is, the empty line included.
+    bytes: usize,
+    body_bytes: usize,
 }
 
-/// How long the answer is, as soon as its head is here.
-fn answer_length(received: &[u8]) -> Result<Option<Length>, Failure> {
-    let Some(end) = memchr::memmem::find(received, b"\r\n\r\n") else {
-        return Ok(None);
-    };
-    let head = std::str::from_utf8(&received[..end])?;
-    let length = head
-        .lines()
-        .filter_map(|line| line.split_once(':'))
-        .find(|(name, _)| name.eq_ignore_ascii_case("content-length"))
-        .ok_or("an answer without content-length")?;
-    Ok(Some(Length {
-        head: end + 4,
-        body: length.1.trim().parse()?,
-    }))
+impl Head {
+    /// The head, as soon as it is here.
+    fn read(received: &[u8]) -> Result<Option<Self>, Failure> {
+        let Some(end) = memchr::memmem::find(received, b"\r\n\r\n") else {
+            return Ok(None);
+        };
+        let head = std::str::from_utf8(&received[..end])?;
+        let status = head.split(' ').nth(1).ok_or("not an answer")?.parse()?;
+        let length = head
+            .lines()
+            .filter_map(|line| line.split_once(':'))
+            .find(|(name, _)| name.eq_ignore_ascii_case("content-length"));
+        let body_bytes = match length {
+            Some((_, length)) => length.trim().parse()?,
+            // No content (RFC 9110 15.3.5).
+            None if status == 204 => 0,
+            None => return Err("an answer without content-length".into()),
+        };
+        Ok(Some(Self {
+            status,
+            bytes: end + 4,
+            body_bytes,
+        }))
+    }
 }

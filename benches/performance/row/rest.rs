@@ -49,17 +49,16 @@ pub(super) fn sending(lab: &Laboratory) -> Result<Outcome, Failure> {
             path: "/messages".to_owned(),
             token: tokens[person].clone(),
             body: Some(body.to_string()),
-            expected: 201,
         }
     };
     let window = lab.settings.window.max(Duration::from_secs(1));
     // What a first request prepares is not measured.
-    rest::ask(server.address, SENDERS, window / 4, next)?;
+    rest::ask(server.address, SENDERS, window / 4, next, 201)?;
     let (mut ours, mut pgbench, mut costs) = (Vec::new(), Vec::new(), Vec::new());
     let mut latency = None;
     for _ in 0..lab.settings.runs {
         let meter = Meter::start(&server);
-        let took = rest::ask(server.address, SENDERS, window, next)?;
+        let took = rest::ask(server.address, SENDERS, window, next, 201)?;
         let cost = meter.stop();
         ours.push(took.len() as f64 / cost.seconds);
         costs.push(cost);
@@ -136,7 +135,6 @@ pub(super) fn history(lab: &Laboratory) -> Result<Outcome, Failure> {
             path: format!("/messages?conversation_id={conversation}&limit={PAGE}{before}"),
             token: token.clone(),
             body: None,
-            expected: 200,
         }
     };
     let server = Server::rapport(&lab.database)?;
@@ -156,6 +154,7 @@ pub(super) fn history(lab: &Laboratory) -> Result<Outcome, Failure> {
                 READERS,
                 lab.settings.window,
                 next,
+                200,
             )?);
         }
     }

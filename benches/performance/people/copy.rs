@@ -1,0 +1,300 @@
+//! What a device keeps of its owner's conversations: loaded, caught up with `/sync`, and followed over a socket.
+//!
+//! Written as an application would: rows are put in as they come, the later one wins.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+use tokio::time::Instant;
+
+/// Fields of a conversation that its owner sees, in the row of REST as in that of the members' table.
+const CONVERSATION_FIELDS: [&str; 6] = [
+    "is_archived",
+    "is_pinned",
+    "is_muted",
+    "marked_unread",
+    "mention_count",
+    "unread_count",
+];
+
+/// Fields of a message, in the row of REST as in that of the table.
+const MESSAGE_FIELDS: [&str; 11] = [
+    "content",
+    "created_at",
+    "edited_at",
+    "id",
+    "is_deleted",
+    "is_edited",
+    "mentions",
+    "reply_to_id",
+    "rev",
+    "sender_id",
+    "seq",
+];
+
+/// A device's copy.
+#[derive(Debug, Default)]
+pub(super) struct Copy {
+    owner: String,
+    conversations: BTreeMap<String, Conversation>,
+    messages: BTreeMap<String, Message>,
+    /// Messages that the owner deleted for themselves.
+    hidden: BTreeSet<String>,
+    /// Where somebody else is typing, and until when that holds.
+    typing: BTreeMap<String, Instant>,
+    /// The count on the badge.
+    pub(super) unread_total: Option<i64>,
+}
+
+#[derive(Debug, Default)]
+struct Conversation {
+    fields: Map<String, Value>,
+    /// Off the list until the next message.
+    is_gone: bool,
+    cleared_seq: i64,
+    /// How far everybody has read, the owner included.
+    read: BTreeMap<String, i64>,
+}
+
+#[derive(Debug)]
+struct Message {
+    conversation: String,
+    fields: Map<String, Value>,
+    /// Who reacted with what.
+    reactions: BTreeSet<(String, String)>,
+}
+
+impl Copy {
+    pub(super) fn new(owner: String) -> Self {
+        Self {
+            owner,
+            ..Self::default()
+        }
+    }
+
+    /// A page of `GET /sync`.
+    pub(super) fn catch_up(&mut self, page: &Value) {
+        for row in items(&page["conversations"]) {
+            let conversation = self.conversation(&row["id"]);
+            conversation.fields = chosen(row, &CONVERSATION_FIELDS);
+            conversation.is_gone = false;
+            conversation.cleared_seq = number(&row["cleared_seq"]);
+            let (owner, seq) = (self.owner.clone(), number(&row["last_read_seq"]));
+            self.conversation(&row["id"]).read.insert(owner, seq);
+        }
+        for row in items(&page["receipts"]) {
+            self.receipt(row);
+        }
+        for id in items(&page["removed_conversation_ids"]) {
+            self.conversation(id).is_gone = true;
+        }
+        for id in items(&page["removed_message_ids"]) {
+            self.hide(text(id));
+        }
+        for row in items(&page["messages"]) {
+            self.loaded_message(row);
+        }
+    }
+
+    /// A message as REST shows it.
+    pub(super) fn loaded_message(&mut self, row: &Value) {
+        let reactions = items(&row["reactions"])
+            .flat_map(|reaction| {
+                let kind = text(&reaction["reaction"]);
+                items(&reaction["user_ids"]).map(move |person| (kind.clone(), text(person)))
+            })
+            .collect();
+        let message = Message {
+            conversation: text(&row["conversation_id"]),
+            fields: chosen(row, &MESSAGE_FIELDS),
+            reactions,
+        };
+        self.messages.insert(text(&row["id"]), message);
+    }
+
+    /// A row change as it comes over the socket.
+    pub(super) fn change(&mut self, data: &Value) {
+        let (row, old) = (&data["record"], &data["old_record"]);
+        match (
+            data["table"].as_str().unwrap_or_default(),
+            data["type"].as_str().unwrap_or_default(),
+        ) {
+            ("user_conversation_members", "INSERT" | "UPDATE")
+                if text(&row["user_id"]) == self.owner =>
+            {
+                let owner = self.owner.clone();
+                let conversation = self.conversation(&row["conversation_id"]);
+                conversation.fields = chosen(row, &CONVERSATION_FIELDS);
+                conversation.is_gone = row["hidden"] == true || !row["left_at"].is_null();
+                conversation.cleared_seq = number(&row["cleared_seq"]);
+                conversation
+                    .read
+                    .insert(owner, number(&row["last_read_seq"]));
+            }
+            ("conversation_receipts", "INSERT" | "UPDATE") => self.receipt(row),
+            ("user_messages", "INSERT" | "UPDATE") => {
+                let fields = chosen(row, &MESSAGE_FIELDS);
+                let conversation = text(&row["conversation_id"]);
+                self.messages
+                    .entry(text(&row["id"]))
+                    .or_insert_with(|| Message {
+                        conversation,
+                        fields: Map::new(),
+                        reactions: BTreeSet::new(),
+                    })
+                    .fields = fields;
+            }
+            ("message_reactions", "INSERT") => {
+                if let Some(message) = self.messages.get_mut(&text(&row["message_id"])) {
+                    message
+                        .reactions
+                        .insert((text(&row["reaction"]), text(&row["user_id"])));
+                }
+            }
+            ("message_reactions", "DELETE") => {
+                if let Some(message) = self.messages.get_mut(&text(&old["message_id"])) {
+                    message
+                        .reactions
+                        .remove(&(text(&old["reaction"]), text(&old["user_id"])));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// The payload of a `typing` event.
+    pub(super) fn typing(&mut self, payload: &Value) {
+        if payload["user_id"] == self.owner.as_str() {
+            return;
+        }
+        let conversation = text(&payload["conversation_id"]);
+        if payload["is_typing"] == true {
+            let holds = Duration::from_millis(number(&payload["expires_in_ms"]).unsigned_abs());
+            self.typing.insert(conversation, Instant::now() + holds);
+        } else {
+            self.typing.remove(&conversation);
+        }
+    }
+
+    /// Whether anybody is shown as typing.
+    pub(super) fn shows_typing(&self) -> bool {
+        self.typing.values().any(|until| *until > Instant::now())
+    }
+
+    /// The connection is lost: who is typing is not known any more.
+    pub(super) fn disconnected(&mut self) {
+        self.typing.clear();
+    }
+
+    pub(super) fn hide(&mut self, message: String) {
+        self.hidden.insert(message);
+    }
+
+    /// Ids of the conversations on the list.
+    pub(super) fn listed(&self) -> Vec<String> {
+        let listed = self.conversations.iter().filter(|(_, c)| !c.is_gone);
+        listed.map(|(id, _)| id.clone()).collect()
+    }
+
+    /// Messages that are shown in a conversation, tombstones left out, oldest first: id, and whether it is the owner's.
+    pub(super) fn shown(&self, conversation: &str) -> Vec<(String, bool)> {
+        let cleared = self
+            .conversations
+            .get(conversation)
+            .map_or(0, |c| c.cleared_seq);
+        let mut shown: Vec<_> = self
+            .messages
+            .iter()
+            .filter(|(id, message)| {
+                message.conversation == conversation
+                    && number(&message.fields["seq"]) > cleared
+                    && message.fields["is_deleted"] == false
+                    && !self.hidden.contains(*id)
+            })
+            .map(|(id, message)| {
+                let is_own = message.fields["sender_id"] == self.owner.as_str();
+                (number(&message.fields["seq"]), id.clone(), is_own)
+            })
+            .collect();
+        shown.sort();
+        shown
+            .into_iter()
+            .map(|(_, id, is_own)| (id, is_own))
+            .collect()
+    }
+
+    /// Everything that the owner sees, the same for the same state.
+    pub(super) fn canonical(&self) -> Value {
+        let mut messages: BTreeMap<&str, BTreeMap<i64, Value>> = BTreeMap::new();
+        for (id, message) in &self.messages {
+            let Some(conversation) = self.conversations.get(&message.conversation) else {
+                continue;
+            };
+            let seq = number(&message.fields["seq"]);
+            if conversation.is_gone || seq <= conversation.cleared_seq || self.hidden.contains(id) {
+                continue;
+            }
+            let readers: Vec<&String> = conversation
+                .read
+                .iter()
+                .filter(|(person, read)| {
+                    **read >= seq && message.fields["sender_id"] != person.as_str()
+                })
+                .map(|(person, _)| person)
+                .collect();
+            let mut row = message.fields.clone();
+            row.insert("read_by".to_owned(), json!(readers));
+            row.insert("reactions".to_owned(), json!(message.reactions));
+            messages
+                .entry(&message.conversation)
+                .or_default()
+                .insert(seq, row.into());
+        }
+        let conversations: BTreeMap<_, _> = self
+            .conversations
+            .iter()
+            .filter(|(_, conversation)| !conversation.is_gone)
+            .map(|(id, conversation)| (id, &conversation.fields))
+            .collect();
+        let messages: BTreeMap<_, Vec<_>> = messages
+            .into_iter()
+            .map(|(id, rows)| (id, rows.into_values().collect()))
+            .collect();
+        json!({"conversations": conversations, "messages": messages})
+    }
+
+    fn receipt(&mut self, row: &Value) {
+        let person = text(&row["user_id"]);
+        // One's own position is in one's own row: a receipt does not follow "mark as unread".
+        if person != self.owner {
+            let seq = number(&row["last_read_seq"]);
+            self.conversation(&row["conversation_id"])
+                .read
+                .insert(person, seq);
+        }
+    }
+
+    fn conversation(&mut self, id: &Value) -> &mut Conversation {
+        self.conversations.entry(text(id)).or_default()
+    }
+}
+
+pub(super) fn items(list: &Value) -> impl Iterator<Item = &Value> {
+    list.as_array().into_iter().flatten()
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
+}
+
+fn number(value: &Value) -> i64 {
+    value.as_i64().unwrap_or_default()
+}
+
+fn chosen(row: &Value, fields: &[&str]) -> Map<String, Value> {
+    fields
+        .iter()
+        .map(|field| ((*field).to_owned(), row[*field].clone()))
+        .collect()
+}

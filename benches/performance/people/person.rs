@@ -1,0 +1,530 @@
+//! Somebody who sits before a chat: acts over REST, follows over a socket, and loses the connection now and then.
+
+use std::cell::RefCell;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use fastrand::Rng;
+use hdrhistogram::Histogram;
+use serde_json::{Value, json};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+
+use super::copy::{Copy, items};
+use super::socket::{News, Socket};
+use crate::Failure;
+use crate::crowd::window::microseconds;
+use crate::rest::{Connection, Request};
+
+/// The pause between two things that somebody does, on average.
+const THINKING: Duration = Duration::from_millis(1500);
+
+/// What is done between two losses of the connection, on average.
+const ACTS_PER_CONNECTION: usize = 25;
+
+/// The longest time somebody is away.
+const AWAY: Duration = Duration::from_secs(5);
+
+/// How often a device says that it is there.
+const HEARTBEAT: Duration = Duration::from_secs(20);
+
+/// How long the last changes may take to come.
+const SETTLING: Duration = Duration::from_secs(20);
+
+/// How often a device is compared with the database in the end.
+const LOOKING: Duration = Duration::from_millis(250);
+
+/// The largest page of a list.
+const PAGE: usize = 200;
+
+/// What somebody should see in the end, as the database has it.
+#[derive(Clone, Debug)]
+pub(super) struct Truth {
+    pub(super) copy: Value,
+    pub(super) unread_total: i64,
+}
+
+/// One person with one device.
+pub(super) struct Person {
+    pub(super) id: String,
+    token: String,
+    server: SocketAddr,
+    /// Others whom they may write to and have no conversation with yet.
+    strangers: RefCell<Vec<String>>,
+    copy: RefCell<Copy>,
+    tally: RefCell<Tally>,
+    random: RefCell<Rng>,
+}
+
+/// What happened.
+pub(super) struct Tally {
+    /// Requests by what was asked and how it was answered.
+    pub(super) answers: std::collections::BTreeMap<(&'static str, u16), u64>,
+    /// From the commit of another's message to its arrival.
+    pub(super) arrival_us: Histogram<u64>,
+    pub(super) events: std::collections::BTreeMap<String, u64>,
+    pub(super) disconnects: u64,
+    pub(super) faults: Vec<String>,
+}
+
+/// Why somebody stops acting.
+enum End {
+    Disconnected,
+    Finished,
+}
+
+impl Person {
+    pub(super) fn new(
+        id: String,
+        token: String,
+        server: SocketAddr,
+        strangers: Vec<String>,
+        seed: u64,
+    ) -> Result<Self, Failure> {
+        Ok(Self {
+            copy: RefCell::new(Copy::new(id.clone())),
+            id,
+            token,
+            server,
+            strangers: RefCell::new(strangers),
+            tally: RefCell::new(Tally {
+                answers: Default::default(),
+                arrival_us: microseconds()?,
+                events: Default::default(),
+                disconnects: 0,
+                faults: Vec::new(),
+            }),
+            random: RefCell::new(Rng::with_seed(seed)),
+        })
+    }
+
+    /// Lives until `end`, then waits for the truth and until the device shows it. Whether it does.
+    pub(super) async fn live(
+        &self,
+        end: Instant,
+        finished: &tokio::sync::Barrier,
+        truth: watch::Receiver<Option<Vec<Truth>>>,
+        place: usize,
+    ) -> Result<bool, Failure> {
+        let mut rest = Connection::open(self.server).await?;
+        let mut cursor = None;
+        loop {
+            let mut socket = Socket::open(self.server, &self.token).await?;
+            socket.listen(&format!("user:{}", self.id)).await?;
+            let mut listening = Vec::new();
+            self.catch_up(&mut rest, &mut cursor).await?;
+            let stay = self
+                .stay(&mut socket, &mut rest, &mut listening, end)
+                .await?;
+            match stay {
+                End::Disconnected => {
+                    drop(socket);
+                    self.copy.borrow_mut().disconnected();
+                    self.tally.borrow_mut().disconnects += 1;
+                    let away = AWAY.mul_f64(self.random.borrow_mut().f64());
+                    sleep(away).await;
+                }
+                End::Finished => {
+                    let waiting = async {
+                        finished.wait().await;
+                        let mut truth = truth.clone();
+                        let truths = truth.wait_for(Option::is_some).await?;
+                        Ok::<_, Failure>(truths.as_ref().map(|truths| truths[place].clone()))
+                    };
+                    let truth = self.follow(&mut socket, waiting).await??;
+                    return self.settle(&mut socket, truth).await;
+                }
+            }
+        }
+    }
+
+    /// What was seen and counted.
+    pub(super) fn into_tally(self) -> Tally {
+        self.tally.into_inner()
+    }
+
+    /// Everything anew over REST, as a page that is opened.
+    pub(super) async fn load_afresh(&self) -> Result<Value, Failure> {
+        let mut rest = Connection::open(self.server).await?;
+        let mut copy = Copy::new(self.id.clone());
+        let mut readers = std::collections::BTreeMap::new();
+        let mut path = "/conversations?archived=all&format=page&limit=100".to_owned();
+        let mut conversations = Vec::new();
+        loop {
+            let page = self.get(&mut rest, &path).await?;
+            copy.catch_up(&json!({"conversations": page["data"]}));
+            conversations.extend(items(&page["data"]).map(|row| row["id"].clone()));
+            match page["next_cursor"].as_str() {
+                Some(cursor) => {
+                    path =
+                        format!("/conversations?archived=all&format=page&limit=100&cursor={cursor}")
+                }
+                None => break,
+            }
+        }
+        for conversation in &conversations {
+            let conversation = conversation.as_str().unwrap_or_default();
+            let base = format!(
+                "/messages?conversation_id={conversation}&format=page&include_deleted=true&limit={PAGE}"
+            );
+            let mut path = base.clone();
+            loop {
+                let page = self.get(&mut rest, &path).await?;
+                for row in items(&page["data"]) {
+                    copy.loaded_message(row);
+                    readers.insert(row["id"].to_string(), row["read_by"].clone());
+                }
+                match page["next_cursor"].as_str() {
+                    Some(cursor) => path = format!("{base}&cursor={cursor}"),
+                    None => break,
+                }
+            }
+        }
+        // What the rows say of their readers, in place of what would follow from the positions.
+        let mut canonical = copy.canonical();
+        for list in canonical["messages"]
+            .as_object_mut()
+            .into_iter()
+            .flat_map(|all| all.values_mut())
+        {
+            for row in list.as_array_mut().into_iter().flatten() {
+                row["read_by"] = readers.remove(&row["id"].to_string()).unwrap_or_default();
+            }
+        }
+        Ok(canonical)
+    }
+
+    /// All that was missed, page after page.
+    async fn catch_up(
+        &self,
+        rest: &mut Connection,
+        cursor: &mut Option<String>,
+    ) -> Result<(), Failure> {
+        loop {
+            let path = match &cursor {
+                Some(cursor) => format!("/sync?since={cursor}"),
+                None => "/sync".to_owned(),
+            };
+            let page = self.get(rest, &path).await?;
+            self.copy.borrow_mut().catch_up(&page);
+            *cursor = page["cursor"].as_str().map(str::to_owned);
+            if page["has_more"] != true {
+                let counts = self.get(rest, "/unread-count").await?;
+                self.copy.borrow_mut().unread_total = counts["total"].as_i64();
+                return Ok(());
+            }
+        }
+    }
+
+    /// Follows the socket and acts at the same time.
+    async fn stay(
+        &self,
+        socket: &mut Socket,
+        rest: &mut Connection,
+        listening: &mut Vec<String>,
+        end: Instant,
+    ) -> Result<End, Failure> {
+        let acts = self.random.borrow_mut().usize(1..2 * ACTS_PER_CONNECTION);
+        let mut heart = Instant::now();
+        for _ in 0..acts {
+            // A conversation that is new is listened to as well.
+            let listed = self.copy.borrow().listed();
+            for conversation in listed {
+                if !listening.contains(&conversation) {
+                    listening.push(conversation.clone());
+                    socket
+                        .listen(&format!("conversation:{conversation}"))
+                        .await?;
+                }
+            }
+            if heart.elapsed() > HEARTBEAT {
+                heart = Instant::now();
+                socket.heartbeat().await?;
+            }
+            let pause = THINKING.mul_f64(-self.random.borrow_mut().f64().max(0.01).ln());
+            let until = Instant::now() + pause;
+            self.follow(socket, sleep_until(until.min(end))).await?;
+            if Instant::now() >= end {
+                return Ok(End::Finished);
+            }
+            self.follow(socket, self.act(rest)).await??;
+        }
+        Ok(End::Disconnected)
+    }
+
+    /// Takes in what the socket says until something else is done.
+    async fn follow<T>(
+        &self,
+        socket: &mut Socket,
+        doing: impl Future<Output = T>,
+    ) -> Result<T, Failure> {
+        let mut doing = std::pin::pin!(doing);
+        loop {
+            tokio::select! {
+                biased;
+                news = socket.news() => self.take_in(news?),
+                done = &mut doing => return Ok(done),
+            }
+        }
+    }
+
+    fn take_in(&self, news: News) {
+        let mut tally = self.tally.borrow_mut();
+        let mut copy = self.copy.borrow_mut();
+        match news {
+            News::Change(data) => {
+                if data["table"] == "user_messages" && data["type"] == "INSERT" {
+                    let sender = data["record"]["sender_id"].as_str();
+                    let committed = data["commit_timestamp"]
+                        .as_str()
+                        .and_then(|at| at.parse().ok());
+                    if let Some(committed) = committed.filter(|_| sender != Some(&self.id)) {
+                        let late = jiff::Timestamp::now().duration_since(committed);
+                        let late = u64::try_from(late.as_micros()).unwrap_or_default();
+                        tally.arrival_us.saturating_record(late);
+                    }
+                }
+                if !data["errors"].is_null() {
+                    tally.faults.push(format!("errors: {data}"));
+                }
+                copy.change(&data);
+            }
+            News::Event(event, payload) => {
+                match &*event {
+                    "typing" => copy.typing(&payload),
+                    "unread.updated" => copy.unread_total = payload["total"].as_i64(),
+                    _ => {}
+                }
+                *tally.events.entry(event).or_default() += 1;
+            }
+            News::Subscribed | News::Nothing => {}
+        }
+    }
+
+    /// Waits until the device shows the truth. Whether it does.
+    async fn settle(&self, socket: &mut Socket, truth: Option<Truth>) -> Result<bool, Failure> {
+        let Some(truth) = truth else {
+            return Err("nobody knows the truth".into());
+        };
+        let is_right = || {
+            let copy = self.copy.borrow();
+            copy.unread_total == Some(truth.unread_total)
+                && !copy.shows_typing()
+                && copy.canonical() == truth.copy
+        };
+        let following = async {
+            while !is_right() {
+                // Somebody who stopped typing without a word is shown until that expires.
+                self.follow(socket, sleep(LOOKING)).await?;
+            }
+            Ok::<_, Failure>(())
+        };
+        if let Ok(settled) = timeout(SETTLING, following).await {
+            settled?;
+            return Ok(true);
+        }
+        let copy = self.copy.borrow();
+        let difference = super::first_difference(&copy.canonical(), &truth.copy);
+        self.tally.borrow_mut().faults.push(format!(
+            "{}: {}; badge {:?} for {}; typing {}",
+            self.id,
+            difference.unwrap_or_default(),
+            copy.unread_total,
+            truth.unread_total,
+            copy.shows_typing(),
+        ));
+        Ok(false)
+    }
+
+    /// One thing that somebody does.
+    async fn act(&self, rest: &mut Connection) -> Result<(), Failure> {
+        let Some((conversation, own, any)) = self.choose() else {
+            return self.open(rest).await;
+        };
+        let (dice, coin, word) = {
+            let mut random = self.random.borrow_mut();
+            (random.usize(..100), random.bool(), random.u32(..))
+        };
+        let emoji = ["👍", "❤️", ":tada:"][word as usize % 3];
+        match (dice, own, any) {
+            (0..36, _, any) => {
+                let reply_to = any.filter(|_| word % 4 == 0);
+                let body = json!({
+                    "conversation_id": conversation, "content": format!("message {word}"),
+                    "client_message_id": uuid::Uuid::new_v4(), "reply_to_id": reply_to,
+                });
+                self.ask(
+                    rest,
+                    "send",
+                    "POST",
+                    "/messages".to_owned(),
+                    Some(body),
+                    &[201],
+                )
+                .await
+            }
+            (36..56, _, any) => {
+                let path = format!("/conversations/{conversation}/read");
+                let body = json!({"message_id": any.filter(|_| coin)});
+                // The message may have been deleted meanwhile.
+                self.ask(rest, "read", "POST", path, Some(body), &[200, 404])
+                    .await
+            }
+            (56..66, Some(own), _) => {
+                let body = json!({"content": format!("edited {word}")});
+                self.ask(
+                    rest,
+                    "edit",
+                    "PATCH",
+                    format!("/messages/{own}"),
+                    Some(body),
+                    &[200, 409],
+                )
+                .await
+            }
+            (66..70, Some(own), _) => {
+                self.ask(
+                    rest,
+                    "delete",
+                    "DELETE",
+                    format!("/messages/{own}"),
+                    None,
+                    &[200],
+                )
+                .await
+            }
+            (70..72, _, Some(any)) => {
+                let path = format!("/messages/{any}?for=me");
+                self.ask(rest, "hide", "DELETE", path, None, &[200]).await?;
+                self.copy.borrow_mut().hide(any);
+                Ok(())
+            }
+            (72..82, _, Some(any)) => {
+                let method = if coin { "PUT" } else { "DELETE" };
+                let path = format!("/messages/{any}/reactions/{}", escaped(emoji));
+                self.ask(rest, "react", method, path, None, &[200, 409])
+                    .await
+            }
+            (82..91, _, _) => {
+                let path = format!("/conversations/{conversation}/typing");
+                self.ask(
+                    rest,
+                    "type",
+                    "POST",
+                    path,
+                    Some(json!({"is_typing": word % 3 != 0})),
+                    &[204],
+                )
+                .await
+            }
+            (91..95, _, _) => {
+                let setting = ["is_archived", "is_pinned", "is_muted"][word as usize % 3];
+                let body = json!({setting: coin});
+                self.ask(
+                    rest,
+                    "arrange",
+                    "PATCH",
+                    format!("/conversations/{conversation}"),
+                    Some(body),
+                    &[200],
+                )
+                .await
+            }
+            (95..97, _, any) => {
+                let path = format!("/conversations/{conversation}/unread");
+                let body = json!({"message_id": any.filter(|_| coin)});
+                self.ask(rest, "mark unread", "POST", path, Some(body), &[200, 404])
+                    .await
+            }
+            (97, _, _) => {
+                self.ask(
+                    rest,
+                    "clear",
+                    "DELETE",
+                    format!("/conversations/{conversation}"),
+                    None,
+                    &[200],
+                )
+                .await
+            }
+            (98.., _, _) => self.open(rest).await,
+            _ => Ok(()),
+        }
+    }
+
+    /// A conversation of the list, and of its last messages one of the owner's and any.
+    fn choose(&self) -> Option<(String, Option<String>, Option<String>)> {
+        let copy = self.copy.borrow();
+        let mut random = self.random.borrow_mut();
+        let conversation = random.choice(copy.listed())?;
+        let shown = copy.shown(&conversation);
+        let recent = &shown[shown.len().saturating_sub(20)..];
+        let all_own: Vec<_> = recent.iter().filter(|(_, is_own)| *is_own).collect();
+        let own = random.choice(all_own).map(|(id, _)| id.clone());
+        let any = random.choice(recent).map(|(id, _)| id.clone());
+        Some((conversation, own, any))
+    }
+
+    /// Writes to somebody for the first time.
+    async fn open(&self, rest: &mut Connection) -> Result<(), Failure> {
+        let Some(stranger) = self.strangers.borrow_mut().pop() else {
+            return Ok(());
+        };
+        let body = json!({"other_user_id": stranger});
+        self.ask(
+            rest,
+            "open",
+            "POST",
+            "/conversations".to_owned(),
+            Some(body),
+            &[200, 201],
+        )
+        .await
+    }
+
+    async fn ask(
+        &self,
+        rest: &mut Connection,
+        what: &'static str,
+        method: &'static str,
+        path: String,
+        body: Option<Value>,
+        expected: &[u16],
+    ) -> Result<(), Failure> {
+        let request = Request {
+            method,
+            path,
+            token: self.token.clone(),
+            body: body.map(|body| body.to_string()),
+        };
+        let answer = rest.ask(&request).await?;
+        let mut tally = self.tally.borrow_mut();
+        *tally.answers.entry((what, answer.status)).or_default() += 1;
+        if !expected.contains(&answer.status) {
+            let text = String::from_utf8_lossy(answer.body);
+            tally
+                .faults
+                .push(format!("{method} {}: {text}", request.path));
+        }
+        Ok(())
+    }
+
+    async fn get(&self, rest: &mut Connection, path: &str) -> Result<Value, Failure> {
+        let request = Request {
+            method: "GET",
+            path: path.to_owned(),
+            token: self.token.clone(),
+            body: None,
+        };
+        let answer = rest.ask(&request).await?;
+        if answer.status != 200 {
+            return Err(format!("GET {path}: {}", String::from_utf8_lossy(answer.body)).into());
+        }
+        Ok(serde_json::from_slice(answer.body)?)
+    }
+}
+
+/// A text as one segment of a path.
+fn escaped(text: &str) -> String {
+    text.bytes().map(|byte| format!("%{byte:02X}")).collect()
+}
