@@ -39,15 +39,16 @@ begin
     (5, 'people', '3ed8881761c7f5df7c4f6bd1204c1c3ec8af2d3acb52f25af05c796c1d2afd3e'),
     (6, 'pins_and_reports', 'b4d81df5a74cbd4cd97ec3660fda456ad622f82c60ab2d426e65e3ce35bad4fc'),
     (7, 'idempotency_keys', 'c9101cf3eab963df9d472ce758617f7e6a2fba1803d94260dd5e21bcfcfb2dfa'),
-    (8, 'sync', '148d59681deb853640597fae268c1f77793c437c15bb7ea6bde59a2a7931b73d')
+    (8, 'sync', '148d59681deb853640597fae268c1f77793c437c15bb7ea6bde59a2a7931b73d'),
+    (9, 'message_search', '946edbb4737ab25de5fe2f98208779b9de46439460351b93b65c26c165420e97')
   ), applied as (
     select version, checksum from chat.schema_migrations
   )
   select coalesce(
     (
-      select format('The schema is at version %s and this script knows 8: use a newer one.', max(version))
+      select format('The schema is at version %s and this script knows 9: use a newer one.', max(version))
       from applied
-      having max(version) > 8
+      having max(version) > 9
     ),
     (
       select format('Migration %s is not in the ledger although a later one is.', min(k.version))
@@ -134,6 +135,14 @@ insert into chat.schema_migrations (version, name, checksum) values
 \ir migrations/0008_sync.sql
 \endif
 
+select not exists (select from chat.schema_migrations where version = 9) as pending \gset
+\if :pending
+\echo migrations/0009_message_search.sql
+insert into chat.schema_migrations (version, name, checksum) values
+  (9, 'message_search', '946edbb4737ab25de5fe2f98208779b9de46439460351b93b65c26c165420e97');
+\ir migrations/0009_message_search.sql
+\endif
+
 select not exists (
   select from chat.schema_definitions
   where path = 'auth/10_claims.sql' and checksum = '711d0d0ddaf6d6f12edbeef0dcdb14bbb7f3f993a26c83181dbd1bb1a70c890b'
@@ -196,13 +205,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/40_people.sql' and checksum = 'fce8375d7e3a2a899a4577ed152bc9bd3f055c4c9570a74ade02bc559712fe75'
+  where path = 'chat/40_people.sql' and checksum = '4f4398567b0411306b5b4d923fd239115df267fe11eee144e162f209c0909cd8'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/40_people.sql
 \ir definitions/chat/40_people.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/40_people.sql', 'fce8375d7e3a2a899a4577ed152bc9bd3f055c4c9570a74ade02bc559712fe75')
+  ('chat/40_people.sql', '4f4398567b0411306b5b4d923fd239115df267fe11eee144e162f209c0909cd8')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
@@ -364,13 +373,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/87_message_search.sql' and checksum = '7b5613769eb38ba0c8605c578555b538dd16a957776458f3d4748fea593aec01'
+  where path = 'chat/87_message_search.sql' and checksum = '52c097959a7e29d23d52afadbc419c2acef86d78918d22f985688e05ab811376'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/87_message_search.sql
 \ir definitions/chat/87_message_search.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/87_message_search.sql', '7b5613769eb38ba0c8605c578555b538dd16a957776458f3d4748fea593aec01')
+  ('chat/87_message_search.sql', '52c097959a7e29d23d52afadbc419c2acef86d78918d22f985688e05ab811376')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 

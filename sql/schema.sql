@@ -664,6 +664,57 @@ $$;
 
 COMMENT ON FUNCTION chat.clear_conversation(conversation_id uuid) IS 'Empties a conversation for the caller and takes it off their list until somebody writes in it. The others keep everything.';
 
+-- Name: containing(text); Type: FUNCTION; Schema: chat; Owner: -
+
+CREATE FUNCTION chat.containing(part text) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    SET search_path TO ''
+    AS $$
+begin
+  return '%' || replace(replace(replace(btrim(part), '\', '\\'), '%', '\%'), '_', '\_') || '%';
+end
+$$;
+
+-- Name: conversation_cards(uuid[]); Type: FUNCTION; Schema: chat; Owner: -
+
+CREATE FUNCTION chat.conversation_cards(conversation_ids uuid[]) RETURNS TABLE(conversation_id uuid, card json)
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    AS $$
+begin
+  return query
+  select
+    c.id,
+    json_build_object(
+      'id', c.id,
+      'kind', c.kind,
+      'title', c.title,
+      'participant_1_id', c.participant_1_id,
+      'participant_2_id', c.participant_2_id,
+      'is_archived', mine.is_archived,
+      'other_user', (
+        select json_build_object(
+          'id', p.user_id,
+          'full_name', p.full_name,
+          'email', p.email,
+          'avatar_url', p.avatar_url,
+          'status', p.status,
+          'last_seen', p.last_seen
+        )
+        from chat.conversation_people(array[c.id]) p
+        where c.kind = 'direct' and p.user_id <> mine.user_id
+      )
+    )
+  from public.user_conversation_members mine
+  join public.user_conversations c on c.id = mine.conversation_id
+  where mine.user_id = (select auth.uid()) and mine.conversation_id = any (conversation_cards.conversation_ids);
+end
+$$;
+
+-- Name: FUNCTION conversation_cards(conversation_ids uuid[]); Type: COMMENT; Schema: chat; Owner: -
+
+COMMENT ON FUNCTION chat.conversation_cards(conversation_ids uuid[]) IS 'What names each of the given conversations of the caller: far less than chat.conversation_rows().';
+
 -- Name: conversation_page(boolean, boolean, boolean, text, timestamp with time zone, integer, integer, boolean, timestamp with time zone, uuid, boolean); Type: FUNCTION; Schema: chat; Owner: -
 
 CREATE FUNCTION chat.conversation_page(archived boolean DEFAULT false, pinned boolean DEFAULT NULL::boolean, unread boolean DEFAULT NULL::boolean, search text DEFAULT NULL::text, updated_since timestamp with time zone DEFAULT NULL::timestamp with time zone, max_rows integer DEFAULT 30, skip_rows integer DEFAULT 0, from_is_pinned boolean DEFAULT NULL::boolean, from_activity_at timestamp with time zone DEFAULT NULL::timestamp with time zone, from_id uuid DEFAULT NULL::uuid, backwards boolean DEFAULT false) RETURNS TABLE(conversation_id uuid, is_pinned boolean, last_activity_at timestamp with time zone, rev bigint, "row" json)
@@ -1384,6 +1435,18 @@ $$;
 -- Name: FUNCTION is_my_conversation(conversation_id uuid); Type: COMMENT; Schema: chat; Owner: -
 
 COMMENT ON FUNCTION chat.is_my_conversation(conversation_id uuid) IS 'Is the caller a member? For functions; policies use chat.my_conversation_ids().';
+
+-- Name: is_unspaced(text); Type: FUNCTION; Schema: chat; Owner: -
+
+CREATE FUNCTION chat.is_unspaced(word text) RETURNS boolean
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    SET search_path TO ''
+    AS $$
+begin
+  return octet_length(word) <> char_length(word)
+    and word ~ '^[\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff\u2600-\u2bff\u3005-\u3007\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff\U0001f000-\U0001faff\U00020000-\U0003ffff]';
+end
+$$;
 
 -- Name: judge_message(); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -2249,6 +2312,62 @@ $$;
 
 COMMENT ON FUNCTION chat.my_conversation_ids() IS 'The caller''s conversations, for policies: one look-up per statement where a function per row would be one per row.';
 
+-- Name: named_conversations(text[]); Type: FUNCTION; Schema: chat; Owner: -
+
+CREATE FUNCTION chat.named_conversations(named text[]) RETURNS uuid[]
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+  caller constant uuid := auth.uid();
+  others constant uuid[] := array_remove(chat.named_people(named), caller);
+begin
+  return array(
+    select mine.conversation_id
+    from public.user_conversation_members mine
+    where mine.user_id = caller
+      and mine.left_at is null
+      and (
+        mine.conversation_id = any (others)
+        or exists (
+          select
+          from public.user_conversation_members other
+          where other.conversation_id = mine.conversation_id and other.user_id = any (others)
+        )
+        or exists (
+          select
+          from public.user_conversations c
+          join unnest(named) n (name) on c.title ilike chat.containing(n.name)
+          where c.id = mine.conversation_id
+        )
+      )
+  );
+end
+$$;
+
+-- Name: named_people(text[]); Type: FUNCTION; Schema: chat; Owner: -
+
+CREATE FUNCTION chat.named_people(named text[]) RETURNS uuid[]
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO ''
+    AS $_$
+begin
+  return array(
+    select auth.uid()
+    where 'me' = any (select lower(n.name) from unnest(named) n (name))
+    union
+    select n.name::uuid
+    from unnest(named) n (name)
+    where n.name ~* '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$'
+    union
+    select p.user_id
+    from chat.conversation_people(array(select chat.my_conversation_ids())) p
+    join unnest(named) n (name) on p.full_name ilike chat.containing(n.name) or p.email ilike chat.containing(n.name)
+    where lower(n.name) <> 'me'
+  );
+end
+$_$;
+
 -- Name: note_delivered(uuid[], uuid[], bigint[]); Type: FUNCTION; Schema: chat; Owner: -
 
 CREATE FUNCTION chat.note_delivered(conversation_ids uuid[], user_ids uuid[], seqs bigint[]) RETURNS integer
@@ -2929,86 +3048,366 @@ CREATE FUNCTION chat.role_expression(written text) RETURNS text
   )
 $_$;
 
--- Name: search_document(text, text); Type: FUNCTION; Schema: chat; Owner: -
+-- Name: search_entries(uuid, bigint, uuid, text, text, text); Type: FUNCTION; Schema: chat; Owner: -
 
-CREATE FUNCTION chat.search_document(content text, file_name text) RETURNS tsvector
+CREATE FUNCTION chat.search_entries(conversation_id uuid, seq bigint, sender_id uuid, message_type text, content text, file_name text) RETURNS tsvector
     LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
     SET search_path TO ''
     AS $$
 declare
-  written text := content || ' ' || coalesce(file_name, '');
-  -- kana, Han with its extensions, Hangul
-  unspaced constant text := '[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff]';
+  stretch constant text := chat.search_stretch(search_entries.conversation_id, search_entries.seq >> 11);
+  written constant text := chat.search_text(search_entries.content || ' ' || coalesce(search_entries.file_name, ''));
+  words text[] := string_to_array(written, ' ');
+  marks text[] := '{}';
 begin
-  if written !~ unspaced then
-    return to_tsvector('pg_catalog.simple', written);
+  if octet_length(written) <> char_length(written) then
+    -- of a run its pairs, and the last character, which begins none
+    words := array(
+      select case when chat.is_unspaced(w.word) then substr(w.word, n, 2) else w.word end
+      from unnest(words) w (word)
+      cross join lateral generate_series(1, case when chat.is_unspaced(w.word) then char_length(w.word) else 1 end) n
+    );
   end if;
-
-  return to_tsvector('pg_catalog.simple', written) || array_to_tsvector(array(
-    select distinct pair.left_half || pair.right_half
-    from regexp_matches(written, unspaced || '+', 'g') with ordinality run (found, run_number)
-    cross join lateral (
-      select letter as left_half, lead(letter) over (order by letter_number) as right_half
-      from unnest(string_to_array(run.found[1], null)) with ordinality l (letter, letter_number)
-    ) pair
-    where pair.right_half is not null
+  if message_type in ('image', 'file') then
+    marks := marks || '#file'::text;
+  end if;
+  if message_type = 'image' then
+    marks := marks || '#image'::text;
+  end if;
+  if content ~* 'https?://' then
+    marks := marks || '#link'::text;
+  end if;
+  if sender_id is not null then
+    marks := marks || ('@' || right(sender_id::text, 8));
+  end if;
+  return array_to_tsvector(array(
+    select stretch || '=' || left(w.word, 100) from unnest(words) w (word) where w.word <> ''
+    union all
+    select stretch || m.mark from unnest(marks) m (mark)
   ));
 end
 $$;
 
--- Name: search_messages(text, uuid, uuid, timestamp with time zone, timestamp with time zone, text, boolean, integer, timestamp with time zone, uuid); Type: FUNCTION; Schema: chat; Owner: -
+-- Name: search_lookup(text[], text[], uuid[]); Type: FUNCTION; Schema: chat; Owner: -
 
-CREATE FUNCTION chat.search_messages(query text, conversation_id uuid DEFAULT NULL::uuid, from_user_id uuid DEFAULT NULL::uuid, sent_from timestamp with time zone DEFAULT NULL::timestamp with time zone, sent_before timestamp with time zone DEFAULT NULL::timestamp with time zone, has text DEFAULT NULL::text, by_relevance boolean DEFAULT false, max_rows integer DEFAULT 20, before_created_at timestamp with time zone DEFAULT NULL::timestamp with time zone, before_id uuid DEFAULT NULL::uuid) RETURNS TABLE(message_id uuid, in_conversation_id uuid, created_at timestamp with time zone, score real)
+CREATE FUNCTION chat.search_lookup(words text[], marks text[], sender_ids uuid[]) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    SET search_path TO ''
+    AS $$
+begin
+  return (
+    select string_agg(condition, ' & ')
+    from (
+      select format('''~=%s'':*', left(w.word, 100)) as condition
+      from unnest(words) w (word)
+      where not chat.is_unspaced(w.word) or char_length(w.word) = 1
+      union
+      select format('''~=%s''', substr(w.word, n, 2))
+      from unnest(words) w (word)
+      cross join lateral generate_series(1, char_length(w.word) - 1) n
+      where chat.is_unspaced(w.word)
+      union
+      select format('''~#%s''', m.mark)
+      from unnest(marks) m (mark)
+      union
+      select '(' || string_agg(format('''~@%s''', right(s.sender_id::text, 8)), ' | ') || ')'
+      from unnest(sender_ids) s (sender_id)
+      having count(*) between 1 and 50
+    ) c
+  );
+end
+$$;
+
+-- Name: search_messages(text, text[], text[], text[], text[], text[], boolean, timestamp with time zone, timestamp with time zone, boolean, boolean, integer, real, timestamp with time zone, uuid); Type: FUNCTION; Schema: chat; Owner: -
+
+CREATE FUNCTION chat.search_messages(words text DEFAULT ''::text, phrases text[] DEFAULT '{}'::text[], unwanted text[] DEFAULT '{}'::text[], senders text[] DEFAULT NULL::text[], places text[] DEFAULT NULL::text[], has text[] DEFAULT '{}'::text[], unread boolean DEFAULT false, sent_from timestamp with time zone DEFAULT NULL::timestamp with time zone, sent_before timestamp with time zone DEFAULT NULL::timestamp with time zone, by_relevance boolean DEFAULT false, ascending boolean DEFAULT false, max_rows integer DEFAULT 20, from_score real DEFAULT NULL::real, from_created_at timestamp with time zone DEFAULT NULL::timestamp with time zone, from_id uuid DEFAULT NULL::uuid) RETURNS TABLE(message_id uuid, in_conversation_id uuid, created_at timestamp with time zone, score real)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO ''
-    SET plan_cache_mode TO 'force_custom_plan'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET jit TO 'off'
     AS $$
+#variable_conflict use_variable
 declare
   caller constant uuid := auth.uid();
-  wanted constant tsquery := chat.search_query(coalesce(search_messages.query, ''));
+  -- messages that are looked at one by one before the index is asked: where a word is common the newest have it
+  walk_length constant int := case when by_relevance then 800 else 200 end;
+  terms constant text[] := array(
+    select distinct t.term
+    from unnest(string_to_array(chat.search_text(coalesce(words, '') || ' ' || array_to_string(phrases, ' ')), ' ')) t (term)
+    where t.term <> ''
+  );
+  wanted_patterns constant text[] := array(
+    select chat.search_pattern(t.term) from unnest(terms) t (term)
+    union
+    select chat.search_pattern(p.phrase) from unnest(phrases) p (phrase) where chat.search_pattern(p.phrase) is not null
+  );
+  unwanted_patterns constant text[] := array(
+    select chat.search_pattern(u.part) from unnest(unwanted) u (part) where chat.search_pattern(u.part) is not null
+  );
+  sender_ids constant uuid[] := case when senders is not null then chat.named_people(senders) end;
+  place_ids constant uuid[] := case when places is not null then chat.named_conversations(places) end;
+  lookup constant text := chat.search_lookup(terms, array_remove(has, 'reaction'), sender_ids);
+  -- single words are exactly what the index tells; the rest it only narrows down
+  is_exact constant boolean := cardinality(phrases) = 0 and cardinality(unwanted_patterns) = 0
+    and not exists (select from unnest(terms) t (term) where char_length(t.term) > case when chat.is_unspaced(t.term) then 2 else 100 end);
+  wanted constant int := case when by_relevance then 200 else least(greatest(coalesce(max_rows, 20), 1), 101) end;
+  -- a position in a ranking says nothing about when its messages were sent
+  behind_at constant timestamptz := case when not by_relevance then from_created_at end;
+
+  conversation_ids uuid[];
+  seen_seqs bigint[];
+  last_seqs bigint[];
+  last_ats timestamptz[];
+  stretch_ids uuid[];
+  stretch_numbers bigint[];
+  stretch_seqs bigint[];
+  stretch_lows timestamptz[];
+  stretch_highs timestamptz[];
+  oldest_at timestamptz := coalesce(sent_from, '-infinity');
+  newest_at timestamptz := coalesce(sent_before, 'infinity');
+  walked_at timestamptz;
+  is_walk boolean := true;
+  first int := 1;
+  last int := 0;
+  found_ids uuid[] := '{}';
+  found_ats timestamptz[] := '{}';
 begin
-  if wanted is null then
+  if caller is null or (cardinality(terms) = 0 and (words <> '' or cardinality(phrases) > 0)) then
     return;
   end if;
 
-  return query
+  -- the caller's conversations, with the seq behind which they have something to find
   select
-    m.id,
-    m.conversation_id,
-    m.created_at,
-    ts_rank(chat.search_document(m.content, m.file_name), wanted)
-  from public.user_conversation_members mine
-  join public.user_messages m on m.conversation_id = mine.conversation_id
-  where mine.user_id = caller
-    and mine.left_at is null
-    and m.seq > mine.cleared_seq
-    and not m.is_deleted
-    and chat.search_document(m.content, m.file_name) @@ wanted
-    and (search_messages.conversation_id is null or m.conversation_id = search_messages.conversation_id)
-    and (from_user_id is null or m.sender_id = from_user_id)
-    and (sent_from is null or m.created_at >= sent_from)
-    and (sent_before is null or m.created_at < sent_before)
-    and (before_created_at is null or (m.created_at, m.id) < (before_created_at, before_id))
-    and case has
-      when 'file' then m.message_type in ('file', 'image')
-      when 'image' then m.message_type = 'image'
-      when 'link' then m.content ~* 'https?://'
-      when 'reaction' then exists (select from public.message_reactions r where r.message_id = m.id)
-      else true
-    end
-    and not exists (
+    array_agg(k.conversation_id order by k.last_message_at desc),
+    array_agg(k.seen_seq order by k.last_message_at desc),
+    array_agg(k.last_seq order by k.last_message_at desc),
+    array_agg(k.last_message_at order by k.last_message_at desc)
+  into conversation_ids, seen_seqs, last_seqs, last_ats
+  from (
+    select
+      mine.conversation_id,
+      case when unread then greatest(mine.cleared_seq, mine.last_read_seq) else mine.cleared_seq end as seen_seq,
+      c.last_seq,
+      coalesce(c.last_message_at, 'infinity') as last_message_at
+    from public.user_conversation_members mine
+    join public.user_conversations c on c.id = mine.conversation_id
+    where mine.user_id = caller
+      and mine.left_at is null
+      and (place_ids is null or mine.conversation_id = any (place_ids))
+  ) k
+  where k.last_seq > k.seen_seq and k.last_message_at >= oldest_at;
+  if conversation_ids is null then
+    return;
+  end if;
+
+  if ascending then
+    walked_at := newest_at;
+  else
+    -- The moment behind which about walk_length messages lie: in each of the busiest conversations its share of them,
+    -- and no message of the others.
+    walked_at := greatest(
+      oldest_at,
+      last_ats[101],
+      (
+        select max(e.reached_at)
+        from unnest(conversation_ids[1:100]) k (id)
+        cross join lateral (
+          select (
+            select m.created_at
+            from public.user_messages m
+            where m.conversation_id = k.id and m.created_at < newest_at and m.created_at <= coalesce(behind_at, 'infinity')
+            order by m.created_at desc
+            offset greatest(walk_length / least(cardinality(conversation_ids), 100), 3)
+            limit 1
+          ) as reached_at
+        ) e
+      )
+    );
+    stretch_ids := conversation_ids;
+    stretch_seqs := seen_seqs;
+    stretch_numbers := last_seqs;
+    stretch_lows := array_fill(walked_at, array[cardinality(conversation_ids)]);
+    stretch_highs := last_ats;
+    -- those that fell silent before have nothing there
+    last := (select count(*) from unnest(last_ats) l (last_at) where l.last_at >= walked_at);
+  end if;
+
+  loop
+    select array_agg(best.id), array_agg(best.created_at)
+    into found_ids, found_ats
+    from (
+      select h.id, h.created_at
+      from (
+        select f.id, f.created_at from unnest(found_ids, found_ats) f (id, created_at)
+        union all
+        select c.id, c.created_at
+        from (
+          select m.id, m.conversation_id, m.seq, k.seen_seq, m.created_at, m.sender_id, m.message_type, m.content, m.file_name
+          from unnest(stretch_ids[first:last], stretch_numbers[first:last], stretch_seqs[first:last]) k (id, number, seen_seq)
+          cross join lateral (
+            select *
+            from public.user_messages u
+            where chat.search_entries(u.conversation_id, u.seq, u.sender_id, u.message_type, u.content, u.file_name)
+                @@ replace(lookup, '~', chat.search_stretch(k.id, k.number))::tsquery
+              and not u.is_deleted
+              -- not an "=", which would have the planner read the conversation instead
+              and u.conversation_id is not distinct from k.id
+            -- keeps the conditions below from looking like a way to find the rows
+            offset 0
+          ) m
+          where lookup is not null and not is_walk
+          union all
+          select m.id, m.conversation_id, m.seq, k.seen_seq, m.created_at, m.sender_id, m.message_type, m.content, m.file_name
+          from unnest(stretch_ids[first:last], stretch_lows[first:last], stretch_highs[first:last], stretch_numbers[first:last], stretch_seqs[first:last]) k (id, low, high, number, seen_seq)
+          join public.user_messages m on m.conversation_id = k.id and m.created_at >= k.low and m.created_at <= k.high
+          where (lookup is null or is_walk) and (is_walk or m.seq >> 11 = k.number) and not m.is_deleted
+        ) c
+        where c.seq > c.seen_seq
+          and c.created_at >= oldest_at
+          and c.created_at < newest_at
+          and (
+            behind_at is null
+            or case when ascending then (c.created_at, c.id) > (behind_at, from_id) else (c.created_at, c.id) < (behind_at, from_id) end
+          )
+          and (sender_ids is null or c.sender_id = any (sender_ids))
+          and (not unread or c.sender_id is distinct from caller)
+          and ('file' <> all (has) or c.message_type in ('image', 'file'))
+          and ('image' <> all (has) or c.message_type = 'image')
+          and ('link' <> all (has) or c.content ~* 'https?://')
+          and ('reaction' <> all (has) or exists (select from public.message_reactions r where r.message_id = c.id))
+          and (
+            is_exact and not is_walk
+            or ' ' || chat.search_text(c.content || ' ' || coalesce(c.file_name, '')) like all (wanted_patterns)
+          )
+          and (
+            cardinality(unwanted_patterns) = 0
+            or not ' ' || chat.search_text(c.content || ' ' || coalesce(c.file_name, '')) like any (unwanted_patterns)
+          )
+          and not exists (select from public.message_hides d where d.user_id = caller and d.message_id = c.id)
+      ) h
+      order by
+        case when ascending then h.created_at end,
+        case when ascending then h.id end,
+        h.created_at desc,
+        h.id desc
+      limit wanted
+    ) best;
+    found_ids := coalesce(found_ids, '{}');
+    found_ats := coalesce(found_ats, '{}');
+
+    if is_walk then
+      exit when cardinality(found_ids) >= wanted or walked_at <= oldest_at;
+      is_walk := false;
+      newest_at := walked_at;
+      -- Everything else, a stretch at a time, each from its first message to the first one of the next.
       select
-      from public.message_hides h
-      where h.user_id = caller and h.message_id = m.id
-    )
-  order by case when by_relevance then ts_rank(chat.search_document(m.content, m.file_name), wanted) end desc nulls last, m.created_at desc, m.id desc
+        array_agg(s.id order by s.rank),
+        array_agg(s.number order by s.rank),
+        array_agg(s.seen_seq order by s.rank),
+        array_agg(s.low order by s.rank),
+        array_agg(s.high order by s.rank)
+      into stretch_ids, stretch_numbers, stretch_seqs, stretch_lows, stretch_highs
+      from (
+        select
+          b.*,
+          row_number() over (order by case when ascending then b.low end, case when not ascending then b.high end desc) as rank
+        from (
+          select
+            k.id,
+            n.number,
+            k.seen_seq,
+            coalesce(begun.created_at, '-infinity') as low,
+            case n.number
+              when k.last_seq >> 11 then k.last_at
+              else coalesce(lead(begun.created_at) over (partition by k.id order by n.number), 'infinity')
+            end as high
+          from unnest(conversation_ids, seen_seqs, last_seqs, last_ats) k (id, seen_seq, last_seq, last_at)
+          cross join lateral generate_series((k.seen_seq + 1) >> 11, k.last_seq >> 11) n (number)
+          left join lateral (
+            select m.created_at
+            from public.user_messages m
+            where m.conversation_id = k.id
+              and m.seq = greatest(n.number << 11, 1)
+              and (n.number > 0 or ascending)
+          ) begun on true
+        ) b
+        where b.low < newest_at
+          and b.high >= oldest_at
+          and (behind_at is null or case when ascending then b.high >= behind_at else b.low <= behind_at end)
+          and (
+            'reaction' <> all (has)
+            or exists (
+              select
+              from public.message_reactions r
+              join public.user_messages m on m.id = r.message_id
+              where r.conversation_id = b.id and m.seq >> 11 = b.number
+            )
+          )
+      ) s;
+      exit when stretch_ids is null;
+      first := 1;
+      last := 1;
+    else
+      exit when last >= cardinality(stretch_ids)
+        -- what follows begins where the page already ends
+        or (
+          cardinality(found_ids) >= wanted
+          and case
+            when ascending then found_ats[wanted] < stretch_lows[last + 1]
+            else found_ats[wanted] > stretch_highs[last + 1]
+          end
+        );
+      -- twice as many as so far, but never so many that a common word fetches most of a long conversation
+      first := last + 1;
+      last := least(last * 3, last + 8, cardinality(stretch_ids));
+    end if;
+  end loop;
+
+  return query
+  select r.id, r.conversation_id, r.created_at, r.score
+  from (
+    select m.id, m.conversation_id, m.created_at, chat.search_score(m.content || ' ' || coalesce(m.file_name, ''), terms) as score
+    from public.user_messages m
+    where m.id = any (found_ids)
+  ) r
+  where not by_relevance
+    or from_score is null
+    or case when ascending then (r.score, r.created_at, r.id) > (from_score, from_created_at, from_id) else (r.score, r.created_at, r.id) < (from_score, from_created_at, from_id) end
+  order by
+    case when ascending and by_relevance then r.score end,
+    case when ascending then r.created_at end,
+    case when ascending then r.id end,
+    case when by_relevance then r.score end desc,
+    r.created_at desc,
+    r.id desc
   limit least(greatest(coalesce(max_rows, 20), 1), 101);
 end
 $$;
 
--- Name: FUNCTION search_messages(query text, conversation_id uuid, from_user_id uuid, sent_from timestamp with time zone, sent_before timestamp with time zone, has text, by_relevance boolean, max_rows integer, before_created_at timestamp with time zone, before_id uuid); Type: COMMENT; Schema: chat; Owner: -
+-- Name: FUNCTION search_messages(words text, phrases text[], unwanted text[], senders text[], places text[], has text[], unread boolean, sent_from timestamp with time zone, sent_before timestamp with time zone, by_relevance boolean, ascending boolean, max_rows integer, from_score real, from_created_at timestamp with time zone, from_id uuid); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.search_messages(query text, conversation_id uuid, from_user_id uuid, sent_from timestamp with time zone, sent_before timestamp with time zone, has text, by_relevance boolean, max_rows integer, before_created_at timestamp with time zone, before_id uuid) IS 'Messages of the caller''s conversations that have every word, newest first or by relevance. The next page by date is asked for with created_at and id of the last row.';
+COMMENT ON FUNCTION chat.search_messages(words text, phrases text[], unwanted text[], senders text[], places text[], has text[], unread boolean, sent_from timestamp with time zone, sent_before timestamp with time zone, by_relevance boolean, ascending boolean, max_rows integer, from_score real, from_created_at timestamp with time zone, from_id uuid) IS 'Messages of the caller''s conversations that have every word and phrase and nothing unwanted, newest first or by relevance. The next page is asked for with score, created_at and id of the last row.';
+
+-- Name: search_pattern(text); Type: FUNCTION; Schema: chat; Owner: -
+
+CREATE FUNCTION chat.search_pattern(written text) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    SET search_path TO ''
+    AS $$
+declare
+  words constant text := chat.search_text(written);
+begin
+  -- none of the characters of a pattern is left in words
+  return case
+    when words = '' then null
+    when chat.is_unspaced(words) then '%' || words || '%'
+    else '% ' || words || '%'
+  end;
+end
+$$;
 
 -- Name: search_people(text, integer); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -3076,30 +3475,72 @@ $$;
 
 COMMENT ON FUNCTION chat.search_people(query text, max_rows integer) IS 'People the caller might open a conversation with, by name or address, the most recently talked to first. Fewer than two characters find nobody.';
 
--- Name: search_query(text); Type: FUNCTION; Schema: chat; Owner: -
+-- Name: search_score(text, text[]); Type: FUNCTION; Schema: chat; Owner: -
 
-CREATE FUNCTION chat.search_query(written text) RETURNS tsquery
+CREATE FUNCTION chat.search_score(written text, words text[]) RETURNS real
     LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
     SET search_path TO ''
     AS $$
 declare
-  unspaced constant text := '[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff]+';
-  words tsquery;
-  pairs text;
+  padded constant text := ' ' || chat.search_text(written) || ' ';
 begin
-  -- lexemes as the index has them, quoted again by the cast to text, each made a prefix
-  select string_agg(quote_literal(lexeme) || ':*', ' & ')::tsquery into words
-  from unnest(to_tsvector('pg_catalog.simple', regexp_replace(written, unspaced, ' ', 'g')));
+  return coalesce(
+    (
+      select sum(
+        ln(1 + (char_length(padded) - char_length(replace(padded, p.part, '')))::float8 / char_length(p.part))
+        + case when position(p.part || ' ' in padded) > 0 then 0.5 else 0 end
+      ) / ln(10 + char_length(padded)::float8)
+      from unnest(words) w (word)
+      cross join lateral (select case when chat.is_unspaced(w.word) then w.word else ' ' || w.word end as part) p
+    ),
+    0
+  );
+end
+$$;
 
-  select string_agg(distinct quote_literal(substr(run.found[1], n, 2)), ' & ') into pairs
-  from regexp_matches(left(written, 200), unspaced, 'g') run (found)
-  cross join lateral generate_series(1, char_length(run.found[1]) - 1) n;
+-- Name: search_stretch(uuid, bigint); Type: FUNCTION; Schema: chat; Owner: -
 
-  return case
-    when words is null then pairs::tsquery
-    when pairs is null then words
-    else words && pairs::tsquery
-  end;
+CREATE FUNCTION chat.search_stretch(conversation_id uuid, number bigint) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    SET search_path TO ''
+    AS $$
+begin
+  -- the end of the id, because the front of time-ordered ids is the same for many. Two that share it are told apart
+  -- when the messages are read.
+  return right(conversation_id::text, 8) || to_hex(number);
+end
+$$;
+
+-- Name: search_text(text); Type: FUNCTION; Schema: chat; Owner: -
+
+CREATE FUNCTION chat.search_text(written text) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    SET search_path TO ''
+    AS $$
+declare
+  -- combining marks, joiners, marks of direction, variation selectors, skin tones: nothing that people type to find
+  -- something. Vowel signs of Indic scripts are letters and stay.
+  ignored constant text := '[\u00ad\u0300-\u036f\u0483-\u0489\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7'
+    '\u0610-\u061a\u0640\u064b-\u065f\u0670\u06d6-\u06dc\u06df-\u06e8\u06ea-\u06ed\u180b-\u180e\u1ab0-\u1aff\u1dc0-\u1dff'
+    '\u200c-\u200f\u202a-\u202e\u2060-\u2064\u20d0-\u20ff\ufe00-\ufe0f\ufe20-\ufe2f\ufeff'
+    '\U0001f3fb-\U0001f3ff\U000e0100-\U000e01ef]+';
+  -- Thai, Lao, Tibetan, Myanmar, Khmer, kana, Han with its extensions, Hangul
+  unspaced constant text := '([\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3040-\u30fa\u30fc-\u30ff\u3400-\u9fff'
+    '\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff]+)';
+  emoji constant text := '([\u2600-\u27bf\u2b05-\u2b07\u2b1b\u2b1c\u2b50\u2b55\U0001f000-\U0001faff])';
+  separators constant text := '[\u0001-\u002f\u003a-\u0040\u005b-\u0060\u007b-\u00a9\u00ab-\u00b4\u00b6-\u00b9\u00bb-\u00bf\u00d7\u00f7'
+    '\u037e\u0387\u055a-\u055f\u0589\u058a\u05be\u05c0\u05c3\u05c6\u05f3\u05f4\u0600-\u060f\u061b-\u061f\u066a-\u066d\u06d4'
+    '\u0964\u0965\u0970\u2000-\u206f\u20a0-\u20cf\u2190-\u25ff\u2b00-\u2b04\u2b08-\u2b1a\u2b1d-\u2b4f\u2b51-\u2b54\u2b56-\u2bff'
+    '\u2e00-\u2e7f\u3000-\u3004\u3008-\u3030\u303d\u30fb\ue000-\uf8ff\ufd3e\ufd3f\ufff0-\uffff]+';
+  text text;
+begin
+  if octet_length(written) = char_length(written) then
+    return btrim(regexp_replace(lower(written), '[^a-z0-9]+', ' ', 'g'));
+  end if;
+  text := lower(normalize(written, nfkd));
+  text := translate(normalize(regexp_replace(text, ignored, '', 'g'), nfc), 'ς', 'σ');
+  text := regexp_replace(regexp_replace(text, unspaced, ' \1 ', 'g'), emoji, ' \1 ', 'g');
+  return btrim(regexp_replace(text, separators, ' ', 'g'));
 end
 $$;
 
@@ -5502,6 +5943,10 @@ CREATE INDEX message_pins_conversation_idx ON public.message_pins USING btree (c
 
 CREATE INDEX message_pins_pinned_by_idx ON public.message_pins USING btree (pinned_by);
 
+-- Name: message_reactions_conversation_idx; Type: INDEX; Schema: public; Owner: -
+
+CREATE INDEX message_reactions_conversation_idx ON public.message_reactions USING btree (conversation_id, message_id);
+
 -- Name: message_reactions_user_idx; Type: INDEX; Schema: public; Owner: -
 
 CREATE INDEX message_reactions_user_idx ON public.message_reactions USING btree (user_id);
@@ -5558,13 +6003,17 @@ CREATE INDEX user_messages_conversation_rev_idx ON public.user_messages USING bt
 
 CREATE UNIQUE INDEX user_messages_conversation_seq_key ON public.user_messages USING btree (conversation_id, seq DESC);
 
+-- Name: user_messages_files_idx; Type: INDEX; Schema: public; Owner: -
+
+CREATE INDEX user_messages_files_idx ON public.user_messages USING btree (conversation_id, seq DESC) WHERE ((message_type = ANY (ARRAY['image'::text, 'file'::text])) AND (NOT is_deleted));
+
 -- Name: user_messages_reply_idx; Type: INDEX; Schema: public; Owner: -
 
 CREATE INDEX user_messages_reply_idx ON public.user_messages USING btree (reply_to_id) WHERE (reply_to_id IS NOT NULL);
 
 -- Name: user_messages_search_idx; Type: INDEX; Schema: public; Owner: -
 
-CREATE INDEX user_messages_search_idx ON public.user_messages USING gin (chat.search_document(content, file_name));
+CREATE INDEX user_messages_search_idx ON public.user_messages USING gin (chat.search_entries(conversation_id, seq, sender_id, message_type, content, file_name)) WITH (fastupdate=off) WHERE (NOT is_deleted);
 
 -- Name: user_messages_sender_idx; Type: INDEX; Schema: public; Owner: -
 
@@ -6707,6 +7156,15 @@ REVOKE ALL ON FUNCTION chat.claims_mapping(OUT directory text, OUT memberships t
 REVOKE ALL ON FUNCTION chat.clear_conversation(conversation_id uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION chat.clear_conversation(conversation_id uuid) TO authenticated;
 
+-- Name: FUNCTION containing(part text); Type: ACL; Schema: chat; Owner: -
+
+REVOKE ALL ON FUNCTION chat.containing(part text) FROM PUBLIC;
+
+-- Name: FUNCTION conversation_cards(conversation_ids uuid[]); Type: ACL; Schema: chat; Owner: -
+
+REVOKE ALL ON FUNCTION chat.conversation_cards(conversation_ids uuid[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION chat.conversation_cards(conversation_ids uuid[]) TO authenticated;
+
 -- Name: FUNCTION conversation_page(archived boolean, pinned boolean, unread boolean, search text, updated_since timestamp with time zone, max_rows integer, skip_rows integer, from_is_pinned boolean, from_activity_at timestamp with time zone, from_id uuid, backwards boolean); Type: ACL; Schema: chat; Owner: -
 
 REVOKE ALL ON FUNCTION chat.conversation_page(archived boolean, pinned boolean, unread boolean, search text, updated_since timestamp with time zone, max_rows integer, skip_rows integer, from_is_pinned boolean, from_activity_at timestamp with time zone, from_id uuid, backwards boolean) FROM PUBLIC;
@@ -6797,6 +7255,12 @@ GRANT ALL ON FUNCTION chat.is_chat_topic(topic text) TO authenticated;
 
 REVOKE ALL ON FUNCTION chat.is_my_conversation(conversation_id uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION chat.is_my_conversation(conversation_id uuid) TO authenticated;
+
+-- Name: FUNCTION is_unspaced(word text); Type: ACL; Schema: chat; Owner: -
+
+REVOKE ALL ON FUNCTION chat.is_unspaced(word text) FROM PUBLIC;
+GRANT ALL ON FUNCTION chat.is_unspaced(word text) TO authenticated;
+GRANT ALL ON FUNCTION chat.is_unspaced(word text) TO service_role;
 
 -- Name: FUNCTION judge_message(); Type: ACL; Schema: chat; Owner: -
 
@@ -6891,6 +7355,14 @@ GRANT ALL ON FUNCTION chat.messages_taken_away(since pg_snapshot, until pg_snaps
 REVOKE ALL ON FUNCTION chat.my_conversation_ids() FROM PUBLIC;
 GRANT ALL ON FUNCTION chat.my_conversation_ids() TO authenticated;
 
+-- Name: FUNCTION named_conversations(named text[]); Type: ACL; Schema: chat; Owner: -
+
+REVOKE ALL ON FUNCTION chat.named_conversations(named text[]) FROM PUBLIC;
+
+-- Name: FUNCTION named_people(named text[]); Type: ACL; Schema: chat; Owner: -
+
+REVOKE ALL ON FUNCTION chat.named_people(named text[]) FROM PUBLIC;
+
 -- Name: FUNCTION note_delivered(conversation_ids uuid[], user_ids uuid[], seqs bigint[]); Type: ACL; Schema: chat; Owner: -
 
 REVOKE ALL ON FUNCTION chat.note_delivered(conversation_ids uuid[], user_ids uuid[], seqs bigint[]) FROM PUBLIC;
@@ -6981,25 +7453,45 @@ GRANT ALL ON FUNCTION chat.report_presence(user_id uuid, status text, device_cou
 
 REVOKE ALL ON FUNCTION chat.role_expression(written text) FROM PUBLIC;
 
--- Name: FUNCTION search_document(content text, file_name text); Type: ACL; Schema: chat; Owner: -
+-- Name: FUNCTION search_entries(conversation_id uuid, seq bigint, sender_id uuid, message_type text, content text, file_name text); Type: ACL; Schema: chat; Owner: -
 
-REVOKE ALL ON FUNCTION chat.search_document(content text, file_name text) FROM PUBLIC;
-GRANT ALL ON FUNCTION chat.search_document(content text, file_name text) TO authenticated;
-GRANT ALL ON FUNCTION chat.search_document(content text, file_name text) TO service_role;
+REVOKE ALL ON FUNCTION chat.search_entries(conversation_id uuid, seq bigint, sender_id uuid, message_type text, content text, file_name text) FROM PUBLIC;
+GRANT ALL ON FUNCTION chat.search_entries(conversation_id uuid, seq bigint, sender_id uuid, message_type text, content text, file_name text) TO authenticated;
+GRANT ALL ON FUNCTION chat.search_entries(conversation_id uuid, seq bigint, sender_id uuid, message_type text, content text, file_name text) TO service_role;
 
--- Name: FUNCTION search_messages(query text, conversation_id uuid, from_user_id uuid, sent_from timestamp with time zone, sent_before timestamp with time zone, has text, by_relevance boolean, max_rows integer, before_created_at timestamp with time zone, before_id uuid); Type: ACL; Schema: chat; Owner: -
+-- Name: FUNCTION search_lookup(words text[], marks text[], sender_ids uuid[]); Type: ACL; Schema: chat; Owner: -
 
-REVOKE ALL ON FUNCTION chat.search_messages(query text, conversation_id uuid, from_user_id uuid, sent_from timestamp with time zone, sent_before timestamp with time zone, has text, by_relevance boolean, max_rows integer, before_created_at timestamp with time zone, before_id uuid) FROM PUBLIC;
-GRANT ALL ON FUNCTION chat.search_messages(query text, conversation_id uuid, from_user_id uuid, sent_from timestamp with time zone, sent_before timestamp with time zone, has text, by_relevance boolean, max_rows integer, before_created_at timestamp with time zone, before_id uuid) TO authenticated;
+REVOKE ALL ON FUNCTION chat.search_lookup(words text[], marks text[], sender_ids uuid[]) FROM PUBLIC;
+
+-- Name: FUNCTION search_messages(words text, phrases text[], unwanted text[], senders text[], places text[], has text[], unread boolean, sent_from timestamp with time zone, sent_before timestamp with time zone, by_relevance boolean, ascending boolean, max_rows integer, from_score real, from_created_at timestamp with time zone, from_id uuid); Type: ACL; Schema: chat; Owner: -
+
+REVOKE ALL ON FUNCTION chat.search_messages(words text, phrases text[], unwanted text[], senders text[], places text[], has text[], unread boolean, sent_from timestamp with time zone, sent_before timestamp with time zone, by_relevance boolean, ascending boolean, max_rows integer, from_score real, from_created_at timestamp with time zone, from_id uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION chat.search_messages(words text, phrases text[], unwanted text[], senders text[], places text[], has text[], unread boolean, sent_from timestamp with time zone, sent_before timestamp with time zone, by_relevance boolean, ascending boolean, max_rows integer, from_score real, from_created_at timestamp with time zone, from_id uuid) TO authenticated;
+
+-- Name: FUNCTION search_pattern(written text); Type: ACL; Schema: chat; Owner: -
+
+REVOKE ALL ON FUNCTION chat.search_pattern(written text) FROM PUBLIC;
 
 -- Name: FUNCTION search_people(query text, max_rows integer); Type: ACL; Schema: chat; Owner: -
 
 REVOKE ALL ON FUNCTION chat.search_people(query text, max_rows integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION chat.search_people(query text, max_rows integer) TO authenticated;
 
--- Name: FUNCTION search_query(written text); Type: ACL; Schema: chat; Owner: -
+-- Name: FUNCTION search_score(written text, words text[]); Type: ACL; Schema: chat; Owner: -
 
-REVOKE ALL ON FUNCTION chat.search_query(written text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION chat.search_score(written text, words text[]) FROM PUBLIC;
+
+-- Name: FUNCTION search_stretch(conversation_id uuid, number bigint); Type: ACL; Schema: chat; Owner: -
+
+REVOKE ALL ON FUNCTION chat.search_stretch(conversation_id uuid, number bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION chat.search_stretch(conversation_id uuid, number bigint) TO authenticated;
+GRANT ALL ON FUNCTION chat.search_stretch(conversation_id uuid, number bigint) TO service_role;
+
+-- Name: FUNCTION search_text(written text); Type: ACL; Schema: chat; Owner: -
+
+REVOKE ALL ON FUNCTION chat.search_text(written text) FROM PUBLIC;
+GRANT ALL ON FUNCTION chat.search_text(written text) TO authenticated;
+GRANT ALL ON FUNCTION chat.search_text(written text) TO service_role;
 
 -- Name: FUNCTION send_message(conversation_id uuid, content text, message_type text, client_message_id text, request_hash text, reply_to_id uuid, mentions uuid[], metadata jsonb, file_url text, file_name text, file_size bigint, file_type text, OUT message_id uuid, OUT created boolean); Type: ACL; Schema: chat; Owner: -
 

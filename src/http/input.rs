@@ -438,7 +438,7 @@ impl<S: Send + Sync> FromRequestParts<S> for PathIdAndText {
 
 /// A date and time of RFC 3339. Without an offset it is UTC, without a time its day's beginning;
 /// none of the words that PostgreSQL takes for a time, such as `tomorrow`.
-fn moment(text: &str) -> Option<Timestamp> {
+pub fn moment(text: &str) -> Option<Timestamp> {
     text.parse().ok().or_else(|| {
         let civil: DateTime = text.parse().ok()?;
         Some(civil.to_zoned(TimeZone::UTC).ok()?.timestamp())

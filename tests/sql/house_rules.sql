@@ -43,7 +43,8 @@ where has_function_privilege('authenticated', f.oid, 'execute')
     'chat.changed_messages(pg_snapshot,pg_snapshot,uuid,xid8,uuid,integer)',
     'chat.sync(text,timestamp with time zone,text,text,text,boolean,timestamp with time zone,uuid,text,uuid,integer)',
     'chat.pin_page(uuid,integer,timestamp with time zone,uuid)',
-    'chat.search_messages(text,uuid,uuid,timestamp with time zone,timestamp with time zone,text,boolean,integer,timestamp with time zone,uuid)');
+    -- knows nothing but its arguments
+    'chat.search_entries(uuid,bigint,uuid,text,text,text)');
 
 -- the tables that are ours
 create view tests.tables as

@@ -3,50 +3,194 @@
 begin;
 \ir support.sql
 
+select tests.equals(chat.search_text(written), expected, written)
+from (values
+  ('', ''),
+  ('  ', ''),
+  ('Don''t PANIC!', 'don t panic'),
+  ('quarterly_report-v2.pdf', 'quarterly report v2 pdf'),
+  ('Café CAFÉ ﬁn', 'cafe cafe fin'),
+  (E'Cafe\u0301', 'cafe'),
+  ('Ёлка ЕЛКА', 'елка елка'),
+  (E'مُحَمَّد محمد', 'محمد محمد'),
+  ('ΣΊΣΥΦΟΣ Σίσυφος', 'σισυφοσ σισυφοσ'),
+  ('明日の会議は東京です。OK?', '明日の会議は東京です ok'),
+  (E'か\u3099 が ｶﾞ', 'が が ガ'),
+  (E'\u1112\u1161\u11ab', '한'),
+  (E'東京tower・人々', '東京 tower 人々'),
+  (E'yes👍🏽no 👩\u200d👧 ❤️', 'yes 👍 no 👩 👧 ❤'),
+  (E'می\u200cخواهم', 'میخواهم'),
+  ('<img onerror>', 'img onerror'),
+  ('สวัสดี', 'สวัสดี')
+) t (written, expected);
+
 select set_config('tests.c', tests.conversation('ana', 'ben')::text, true);
 select set_config('tests.d', tests.conversation('ana', 'ada')::text, true);
 select tests.message('ana', current_setting('tests.c')::uuid, 'The quarterly report is at https://example.com') as report \gset
 select tests.message('ben', current_setting('tests.c')::uuid, '明日の会議は東京です');
 select tests.message('ada', current_setting('tests.d')::uuid, 'Report this to nobody else');
+select tests.message('ben', current_setting('tests.c')::uuid, 'Чай и café 🎉 budget_2026.xlsx');
 
-create function tests.hits(query text, variadic filters text[] default '{}')
+-- The hits with these arguments, as the walk over the newest finds them. What the index finds is below.
+create function tests.hits(words text, variadic filters text[] default '{}')
 returns bigint
 language plpgsql
 as $$
 declare
   hits bigint;
 begin
-  execute format('select count(*) from chat.search_messages(%s)', array_to_string(quote_nullable(query) || filters, ', ')) into hits;
+  execute format('select count(*) from chat.search_messages(%s)', array_to_string(quote_nullable(words) || filters, ', ')) into hits;
   return hits;
 end
 $$;
 
-select tests.act_as('ana');
-select tests.equals(tests.hits('report'), 2::bigint, 'in every conversation');
-select tests.equals(tests.hits('REP'), 2::bigint, 'by the beginning of a word');
-select tests.equals(tests.hits('quarterly rep'), 1::bigint, 'every word');
-select tests.equals(tests.hits('report', format('conversation_id => %L', current_setting('tests.d'))), 1::bigint, 'in one');
-select tests.equals(tests.hits('report', format('from_user_id => %L', tests.id('ana'))), 1::bigint, 'from one');
-select tests.equals(tests.hits('report', 'has => ''link'''), 1::bigint, 'with a link');
-select tests.equals(tests.hits('report', 'sent_before => ''2000-01-01'''), 0::bigint, 'before');
-select tests.equals(tests.hits('会議'), 1::bigint, 'two characters');
-select tests.equals(tests.hits('東京で'), 1::bigint, 'three characters');
-select tests.equals(tests.hits('京東'), 0::bigint, 'in their order');
-select tests.equals(tests.hits(odd), 0::bigint, 'odd: ' || odd) from unnest(array['', ' ', ''' & | ! <-> :*', '\', '%']) odd;
-select tests.equals(tests.hits(null), 0::bigint, 'null');
+-- From here on there is more in between than is walked through.
+create function tests.bury()
+returns void
+language plpgsql
+as $$
+begin
+  perform tests.act_as('owner');
+  insert into public.user_messages (conversation_id, sender_id, content)
+  select current_setting('tests.' || c)::uuid, tests.id('ana'), 'filler ' || n
+  from generate_series(1, 2100) n
+  cross join unnest(array['c', 'd']) c;
+end
+$$;
 
--- nobody else's, nothing deleted, nothing hidden
+create function tests.check_everything(how text)
+returns void
+language plpgsql
+as $$
+declare
+  c constant text := current_setting('tests.c');
+  d constant text := current_setting('tests.d');
+begin
+  perform tests.act_as('ana');
+  perform tests.equals(tests.hits(t.words, variadic t.filters), t.expected::bigint, how || ': ' || t.words || ' ' || t.filters::text)
+  from (values
+    ('report', '{}'::text[], 2),
+    ('REP', '{}', 2),
+    ('eport', '{}', 0),
+    ('quarterly rep', '{}', 1),
+    ('report quarterly', '{}', 1),
+    ('quarterly nobody', '{}', 0),
+    ('', array['phrases => array[''quarterly report'']'], 1),
+    ('', array['phrases => array[''report quarterly'']'], 0),
+    ('', array['phrases => array[''uarterly report'']'], 0),
+    ('report', array['unwanted => array[''quarterly'']'], 1),
+    ('report', array['unwanted => array[''the quarterly'', ''nobody else'']'], 0),
+    ('report', array[format('places => array[%L]', d)], 1),
+    ('report', array['places => array[''ADA'']'], 1),
+    ('report', array[format('places => array[%L]', tests.id('ada'))], 1),
+    ('report', array['places => array[''me'']'], 0),
+    ('report', array['places => array[''nobody'']'], 0),
+    ('report', array['places => array[''ada'', ''ben'']'], 2),
+    ('report', array['senders => array[''me'']'], 1),
+    ('report', array['senders => array[''ada@example'']'], 1),
+    ('report', array[format('senders => array[%L]', tests.id('ada'))], 1),
+    ('report', array['senders => array[''zoe'']'], 0),
+    ('report', array['senders => array[''%'']'], 0),
+    ('report', array['has => array[''link'']'], 1),
+    ('', array['has => array[''link'']'], 1),
+    ('', array['has => array[''link'']', 'senders => array[''me'']'], 1),
+    ('', array['has => array[''link'']', 'senders => array[''ben'']'], 0),
+    ('', array['has => array[''image'']'], 0),
+    ('', array['senders => array[''ada'']'], 1),
+    ('', array['senders => array[''ada'']', 'ascending => true'], 1),
+    ('', array['senders => array[''ben'']', 'unread => true'], 2),
+    ('', array['senders => array[''ben'']', 'unread => true', 'unwanted => array[''🎉'']'], 1),
+    ('report', array['sent_before => ''2000-01-01'''], 0),
+    ('report', array['sent_from => ''2100-01-01'''], 0),
+    ('report', array['sent_from => ''2000-01-01''', 'sent_before => ''2100-01-01'''], 2),
+    ('report', array['by_relevance => true'], 2),
+    ('report', array['ascending => true'], 2),
+    ('会議', '{}', 1),
+    ('東京で', '{}', 1),
+    ('東', '{}', 1),
+    ('す', '{}', 1),
+    ('京東', '{}', 0),
+    ('ЧАЙ', '{}', 1),
+    ('cafe', '{}', 1),
+    ('CAFÉ', '{}', 1),
+    ('🎉', '{}', 1),
+    ('budget 2026', '{}', 1),
+    ('xlsx', '{}', 1),
+    ('', array['phrases => array[''café 🎉'']'], 1)
+  ) t (words, filters, expected);
+  perform tests.equals(tests.hits(odd), 0::bigint, how || ' odd: ' || odd) from unnest(array[' ', ''' & | ! <-> :*', '\', '%', '~', '''']) odd;
+end
+$$;
+
+select tests.check_everything('walked');
+select tests.bury();
+select tests.check_everything('looked up');
+
+-- page after page gives everything once, in order, whichever way
+select tests.act_as('owner');
+create function tests.walked(arguments text, continued text)
+returns text
+language plpgsql
+as $$
+declare
+  hit record;
+  seqs text := '';
+  behind text := '';
+begin
+  for n in 1..100 loop
+    execute format('select h.*, m.seq from chat.search_messages(%s, max_rows => 3 %s) h join public.user_messages m on m.id = h.message_id', arguments, behind) into hit;
+    exit when hit is null;
+    for hit in execute format('select h.*, m.seq from (select * from chat.search_messages(%s, max_rows => 3 %s) with ordinality h) h join public.user_messages m on m.id = h.message_id order by h.ordinality', arguments, behind) loop
+      seqs := seqs || ' ' || hit.seq;
+    end loop;
+    behind := format(continued, hit.score, hit.created_at, hit.message_id);
+  end loop;
+  return seqs;
+end
+$$;
+
+select tests.act_as('ana');
+select tests.equals(tests.walked(format('''filler 204'', places => array[%L]', current_setting('tests.c')), ', from_created_at => %2$L, from_id => %3$L'),
+  (select string_agg(' ' || m.seq, '' order by m.seq desc) from public.user_messages m where m.conversation_id = current_setting('tests.c')::uuid and m.content ~ '^filler 204'), 'newest first');
+select tests.equals(tests.walked(format('''filler 20'', ascending => true, places => array[%L]', current_setting('tests.c')), ', from_created_at => %2$L, from_id => %3$L'),
+  (select string_agg(' ' || m.seq, '' order by m.seq) from public.user_messages m where m.conversation_id = current_setting('tests.c')::uuid and m.content ~ '^filler 20'), 'oldest first');
+select tests.equals(tests.walked(format('''filler 204'', by_relevance => true, places => array[%L]', current_setting('tests.c')), ', from_score => %1$L, from_created_at => %2$L, from_id => %3$L'),
+  (select string_agg(' ' || m.seq, '' order by m.content = 'filler 204' desc, m.seq desc) from public.user_messages m where m.conversation_id = current_setting('tests.c')::uuid and m.content ~ '^filler 204'), 'whole words first');
+select tests.equals(tests.hits('filler', 'max_rows => 100'), 100::bigint, 'as many as asked for');
+select tests.equals((select string_agg(m.content || m.seq, ' ') from (select * from chat.search_messages('filler', max_rows => 4)) h join public.user_messages m on m.id = h.message_id),
+  (select string_agg(m.content || m.seq, ' ') from (select * from public.user_messages m where m.content ~ '^filler' order by m.created_at desc, m.id desc limit 4) m), 'across conversations');
+
+-- a reaction
+select chat.react(:'report', '👍');
+select tests.equals(tests.hits('', 'has => array[''reaction'']'), 1::bigint, 'with a reaction');
+
+-- nobody else's, nothing deleted, nothing hidden or cleared
 select tests.act_as('ben');
 select tests.equals(tests.hits('report'), 1::bigint, 'only one''s own conversations');
+select tests.equals(tests.hits('report', format('places => array[%L]', current_setting('tests.d'))), 0::bigint, 'not by naming another');
+select tests.equals(tests.hits('', format('senders => array[%L]', tests.id('ada'))), 0::bigint, 'not by naming who wrote it');
 select tests.act_as('zoe');
 select tests.equals(tests.hits('report'), 0::bigint, 'a stranger');
+select tests.equals(tests.hits('', 'senders => array[''ana'']'), 0::bigint, 'a stranger who names the sender');
 select tests.act_as('sue');
 select tests.equals(tests.hits('report'), 0::bigint, 'a super admin');
+select tests.act_as('anon');
+select tests.expect_error($$select chat.search_messages('report')$$, '42501');
 select tests.act_as('ben');
+insert into public.user_blocks (blocker_id, blocked_id) values (tests.id('ben'), tests.id('ana'));
+select tests.equals(tests.hits('report'), 1::bigint, 'what a blocked person wrote before stays');
 select chat.hide_message(:'report');
 select tests.equals(tests.hits('report'), 0::bigint, 'hidden');
 select tests.act_as('ana');
+select tests.equals(tests.hits('quarterly'), 1::bigint, 'hidden for oneself alone');
 select chat.delete_message(:'report');
 select tests.equals(tests.hits('quarterly'), 0::bigint, 'deleted');
+select tests.equals(tests.hits('', 'has => array[''link'']'), 0::bigint, 'nor by its link');
+select chat.clear_conversation(current_setting('tests.c')::uuid);
+select tests.equals(tests.hits('会議'), 0::bigint, 'cleared');
+select tests.act_as('owner');
+update public.user_conversation_members set left_at = now() where conversation_id = current_setting('tests.d')::uuid and user_id = tests.id('ana');
+select tests.act_as('ana');
+select tests.equals(tests.hits('nobody else'), 0::bigint, 'left');
 
 rollback;

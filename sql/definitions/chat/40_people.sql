@@ -132,6 +132,22 @@ comment on view chat.presence is 'Presence as it is to be shown: a manual status
 
 grant select on chat.presence to authenticated;
 
+-- The pattern for ilike by which a part of a name or an address finds it. The characters of a pattern are ordinary ones in
+-- a name.
+create or replace function chat.containing(part text)
+returns text
+language plpgsql
+immutable
+parallel safe
+set search_path = ''
+as $$
+begin
+  return '%' || replace(replace(replace(btrim(part), '\', '\\'), '%', '\%'), '_', '\_') || '%';
+end
+$$;
+
+revoke all on function chat.containing(text) from public;
+
 create or replace function chat.search_people(query text, max_rows int default 10)
 returns table (
   id uuid,

@@ -1,11 +1,13 @@
-//! People and settings: `presence.rs`, `search.rs`, `blocks.rs`, `preferences.rs`, `limits.rs`, and counts.
+//! People and settings: `presence.rs`, `search`, `blocks.rs`, `preferences.rs`, `limits.rs`, and counts.
 
-use super::super::presence;
+use serde_json::json;
+
+use super::super::{presence, search};
 use super::rows::{EMAIL_MODES, STATUSES};
 use super::{MESSAGES, PEOPLE, SETTINGS, own_id};
 use crate::error_code::ErrorCode;
 use crate::http::openapi::schema::{
-    between, flag, list, moment, named, one_of, text, text_up_to, uuid,
+    between, described, flag, list, moment, named, one_of, text, text_up_to, uuid,
 };
 use crate::http::openapi::{Operation, input};
 
@@ -80,13 +82,27 @@ pub(in super::super) fn set_typing() -> Operation {
 }
 
 pub(in super::super) fn search() -> Operation {
-    Operation::of_caller("search", PEOPLE, "Find people to talk to")
-        .details("By name or address, the most recently talked to first. Fewer than two characters find nobody.")
-        .query(input("q", text(), "Part of a name or address.").or(&["query", "search"]))
-        .query(input("type", one_of(&["users"]), ""))
-        .query(input("limit", between(1, 10), "A number out of range becomes the nearest in it."))
+    let rows = ["FoundPerson", "Conversation", "MessageHit"].map(named);
+    Operation::of_caller("search", PEOPLE, "Find people, conversations and messages")
+        .details("People by name or address: those the caller has a conversation with first, the latest in front, then their teams. Fewer \
+            than two characters find nobody. Conversations by title, or by the other person. Messages by words, each as the beginning of \
+            one and all of them; `\"a phrase\"`; `-word` for what must not be there; and the operators `from:`, `in:`, `before:`, `after:`, \
+            `has:` and `is:`, with or without words. Case, accents and vowel marks make no difference; of scripts without spaces two \
+            characters are enough, and any part is found. Other parts of words than their beginning are not.")
+        .query(input("q", text_up_to(400), "What to look for.").or(&["query", "search"]))
+        .query(input("type", one_of(&["users", "messages", "conversations", "all"]), "`users` if not given. Only messages have more than one page."))
+        .query(input("from", text(), "Who wrote it: an id, `me`, or part of a name or address. Several as `from:` in `q`: any of them."))
+        .query(input("in", text(), "Where: a conversation's id, or the other person as in `from`."))
+        .query(input("after", moment(), "Sent then or later."))
+        .query(input("before", moment(), "Sent earlier."))
+        .query(input("has", text(), "`file`, `image`, `link` or `reaction`; several, separated by commas: all of them."))
+        .query(input("is", text(), "`unread`."))
+        .query(input("sort", one_of(&["date", "relevance"]), "Of messages; `date` if not given. By relevance the 200 newest are ranked."))
+        .query(input("order", one_of(&["desc", "asc"]), "Of messages; `desc` if not given."))
         .query(input("team_id", text(), "Ignored: the caller's teams decide.").legacy())
-        .answers(200, "At most ten.", list(named("FoundPerson")))
+        .pages(search::DEFAULT_MESSAGES, search::MAX_MESSAGES, json!({ "anyOf": rows }))
+        .details_behind("At most ten people and thirty conversations are found.")
+        .or_answers(described(named("FoundOfAll"), "With `type=all`."))
 }
 
 pub(in super::super) fn list_blocks() -> Operation {

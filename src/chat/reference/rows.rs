@@ -3,7 +3,7 @@
 
 use crate::http::openapi::schema::{
     Schema, address, any_object, by_id, constant, count, described, extended, flag, integer, list,
-    list_up_to, moment, named, nullable, object, one_of, text, text_of, text_up_to, uuid,
+    list_up_to, moment, named, nullable, number, object, one_of, text, text_of, text_up_to, uuid,
     with_optional,
 };
 
@@ -55,6 +55,9 @@ pub(in super::super) fn schemas() -> Vec<(&'static str, Schema)> {
         ("Block", block()),
         ("Preferences", preferences()),
         ("FoundPerson", found_person()),
+        ("ConversationCard", conversation_card()),
+        ("MessageHit", message_hit()),
+        ("FoundOfAll", found_of_all()),
         ("Confirmation", confirmation()),
         ("ChatConfig", chat_config()),
     ]
@@ -481,6 +484,65 @@ fn found_person() -> Schema {
             "A team that the caller is in, if there is one.",
         ),
         ("role", one_of(&["user", "admin", "super_admin"]), ""),
+    ])
+}
+
+fn conversation_card() -> Schema {
+    object([
+        ("id", uuid(), ""),
+        ("kind", one_of(&["direct", "group"]), ""),
+        ("title", nullable(text_up_to(120)), "Of a group."),
+        ("participant_1_id", nullable(uuid()), ""),
+        ("participant_2_id", nullable(uuid()), ""),
+        ("is_archived", flag(), ""),
+        (
+            "other_user",
+            nullable(named("Participant")),
+            "Of a direct conversation.",
+        ),
+    ])
+}
+
+fn message_hit() -> Schema {
+    let range = list_up_to(2, count());
+    let fragment = object([
+        (
+            "field",
+            one_of(&["content", "file_name"]),
+            "Which text of the message it is from.",
+        ),
+        (
+            "text",
+            text(),
+            "As it was written: plain text, never markup.",
+        ),
+        (
+            "ranges",
+            list(range),
+            "Begin and end of each hit in UTF-16 code units, half-open.",
+        ),
+    ]);
+    object([
+        ("message", named("Message"), ""),
+        ("conversation", named("ConversationCard"), ""),
+        (
+            "score",
+            number(),
+            "How well it has the words; 0 without words.",
+        ),
+        (
+            "fragments",
+            list(fragment),
+            "Its texts around the hits; none without words.",
+        ),
+    ])
+}
+
+fn found_of_all() -> Schema {
+    object([
+        ("users", list(named("FoundPerson")), ""),
+        ("conversations", list(named("Conversation")), ""),
+        ("messages", list(named("MessageHit")), "The first page."),
     ])
 }
 

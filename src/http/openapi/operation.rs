@@ -359,6 +359,19 @@ impl Operation {
         .with_header(200, "Link", false)
     }
 
+    /// Another form that the answer may have, beside those of [`Operation::pages`].
+    #[must_use]
+    pub fn or_answers(mut self, form: Schema) -> Self {
+        let answer = self.answers.get_mut(&200);
+        let forms = answer
+            .map(|answer| &mut answer["content"]["application/json"]["schema"]["anyOf"])
+            .and_then(Value::as_array_mut);
+        if let Some(forms) = forms {
+            forms.push(form);
+        }
+        self
+    }
+
     /// `offset`, beside [`Operation::pages`].
     #[must_use]
     pub fn offset(self) -> Self {

@@ -12,4 +12,5 @@ mod presence;
 mod protocol;
 mod reactions;
 mod reading;
+mod search;
 mod sync;

@@ -1,0 +1,474 @@
+//! The parts of a text around what was found in it, with the places of the hits.
+//!
+//! Plain text as it was written and never markup: whoever shows it escapes it like any text.
+//! What counts as the same word is decided as `chat.search_text` in the database decides it.
+
+use serde::Serialize;
+use unicode_normalization::UnicodeNormalization as _;
+use unicode_normalization::char::is_combining_mark;
+
+/// A text up to this long, in characters, is shown whole.
+const WHOLE_CHARS: usize = 160;
+
+/// Characters shown on either side of a hit in a longer one.
+const CONTEXT_CHARS: usize = 50;
+
+/// Fragments of one text. More do not fit into a list of hits.
+const MAX_FRAGMENTS: usize = 3;
+
+/// Part of a text.
+#[derive(Debug, PartialEq, Serialize)]
+pub(super) struct Fragment {
+    /// Which text of the message it is from: `content` or `file_name`.
+    pub(super) field: &'static str,
+    /// The part.
+    pub(super) text: String,
+    /// Where the hits are: begin and end in UTF-16 code units, half-open, as JavaScript counts.
+    pub(super) ranges: Vec<[usize; 2]>,
+}
+
+/// What was looked for.
+pub(super) struct Terms {
+    /// Each as the words of one term, which stand in this order.
+    terms: Vec<Vec<Word>>,
+}
+
+/// How words of a script are told apart and found.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Kind {
+    /// Between separators, found by how it begins.
+    Spaced,
+    /// A run of a script that is written without spaces, found anywhere in it.
+    Unspaced,
+    /// By itself.
+    Emoji,
+}
+
+/// A word as it is compared, with the place of each of its characters in the text.
+#[derive(Debug)]
+struct Word {
+    kind: Kind,
+    letters: Vec<char>,
+    /// Begin and end, in bytes, of what each letter was written as. A letter and its accents, or
+    /// an emoji of several parts, are never torn apart.
+    places: Vec<(usize, usize)>,
+}
+
+impl Terms {
+    /// Single words, and phrases, as they were typed.
+    pub(super) fn new(words: &[String], phrases: &[String]) -> Self {
+        let single = words
+            .iter()
+            .flat_map(|word| split(word))
+            .map(|word| vec![word]);
+        let phrases = phrases.iter().map(|phrase| split(phrase));
+        Self {
+            terms: single
+                .chain(phrases)
+                .filter(|term| !term.is_empty())
+                .collect(),
+        }
+    }
+
+    /// The parts of `text` in which any of the terms is, none where none is.
+    pub(super) fn fragments(&self, field: &'static str, text: &str) -> Vec<Fragment> {
+        let hits = self.hits(text);
+        let mut fragments = Vec::new();
+        let mut rest = hits.as_slice();
+        let mut shown = 0;
+        let is_whole = text.chars().nth(WHOLE_CHARS).is_none();
+        while let Some(&(begin, end)) = rest.first().filter(|_| fragments.len() < MAX_FRAGMENTS) {
+            let (from, mut to) = if is_whole {
+                (0, text.len())
+            } else {
+                (before(text, begin).max(shown), after(text, end))
+            };
+            // What is hit within the context is shown with its own.
+            let mut count = 1;
+            while let Some(&(begin, end)) = rest.get(count).filter(|(begin, _)| *begin < to) {
+                if !is_whole && end > to {
+                    to = after(text, end.max(begin));
+                }
+                count += 1;
+            }
+            let ranges = rest[..count].iter().map(|(begin, end)| {
+                let units = |end: usize| text[from..end].encode_utf16().count();
+                [units(*begin), units(*end)]
+            });
+            fragments.push(Fragment {
+                field,
+                text: text[from..to].to_owned(),
+                ranges: ranges.collect(),
+            });
+            rest = &rest[count..];
+            shown = to;
+        }
+        fragments
+    }
+
+    /// The hits in bytes, in their order and apart from each other.
+    fn hits(&self, text: &str) -> Vec<(usize, usize)> {
+        let words = split(text);
+        let mut hits = Vec::new();
+        for term in &self.terms {
+            for start in 0..words.len() {
+                hits.extend(found_at(&words[start..], term));
+            }
+        }
+        hits.sort_unstable();
+        let mut apart: Vec<(usize, usize)> = Vec::with_capacity(hits.len());
+        for (begin, end) in hits {
+            match apart.last_mut() {
+                Some(last) if begin < last.1 => last.1 = last.1.max(end),
+                _ => apart.push((begin, end)),
+            }
+        }
+        apart
+    }
+}
+
+/// Where the words of a term are, if the first of `words` begins it.
+fn found_at(words: &[Word], term: &[Word]) -> Vec<(usize, usize)> {
+    let Some((first, others)) = term.split_first() else {
+        return Vec::new();
+    };
+    let Some(word) = words.first().filter(|word| word.kind == first.kind) else {
+        return Vec::new();
+    };
+    let length = first.letters.len();
+    if others.is_empty() {
+        return match first.kind {
+            Kind::Unspaced => (0..=word.letters.len().saturating_sub(length))
+                .filter(|start| word.letters[*start..].starts_with(&first.letters))
+                .filter_map(|start| word.part(start, start + length))
+                .collect(),
+            _ if word.letters.starts_with(&first.letters) => {
+                word.part(0, length).into_iter().collect()
+            }
+            _ => Vec::new(),
+        };
+    }
+    let is_begun = match first.kind {
+        Kind::Unspaced => word.letters.ends_with(&first.letters),
+        _ => word.letters == first.letters,
+    };
+    if !is_begun || words.len() < term.len() {
+        return Vec::new();
+    }
+    let mut places = vec![word.part(word.letters.len() - length, word.letters.len())];
+    for (index, wanted) in others.iter().enumerate() {
+        let word = &words[index + 1];
+        let is_last = index + 1 == others.len();
+        let is_there = if is_last {
+            word.letters.starts_with(&wanted.letters)
+        } else {
+            word.letters == wanted.letters
+        };
+        if word.kind != wanted.kind || !is_there {
+            return Vec::new();
+        }
+        places.push(word.part(0, wanted.letters.len()));
+    }
+    places.into_iter().flatten().collect()
+}
+
+impl Word {
+    /// Where some of its letters are.
+    fn part(&self, from: usize, to: usize) -> Option<(usize, usize)> {
+        let places = self.places.get(from..to)?;
+        Some((places.first()?.0, places.last()?.1))
+    }
+}
+
+/// The words of a text.
+fn split(text: &str) -> Vec<Word> {
+    let mut words: Vec<Word> = Vec::new();
+    let mut is_joined = false;
+    for (begin, end) in clusters(text) {
+        for letter in letters(&text[begin..end]) {
+            let kind = if is_separator(letter) {
+                is_joined = false;
+                continue;
+            } else if is_emoji(letter) {
+                Kind::Emoji
+            } else if is_unspaced(letter) {
+                Kind::Unspaced
+            } else {
+                Kind::Spaced
+            };
+            match words.last_mut() {
+                Some(word) if is_joined && word.kind == kind && kind != Kind::Emoji => {
+                    word.letters.push(letter);
+                    word.places.push((begin, end));
+                }
+                _ => words.push(Word {
+                    kind,
+                    letters: vec![letter],
+                    places: vec![(begin, end)],
+                }),
+            }
+            is_joined = true;
+        }
+    }
+    words
+}
+
+/// Begin and end, in bytes, of what people take for one character: with what combines with it,
+/// and joined emoji as one.
+fn clusters(text: &str) -> Vec<(usize, usize)> {
+    const ZERO_WIDTH_JOINER: char = '\u{200d}';
+    let mut clusters: Vec<(usize, usize)> = Vec::new();
+    let mut before = None;
+    for (begin, c) in text.char_indices() {
+        let end = begin + c.len_utf8();
+        // The vowels and final consonants of Hangul that is written in its parts.
+        let is_hangul_rest = matches!(c, '\u{1160}'..='\u{11ff}');
+        let continues = is_combining_mark(c)
+            || is_ignored(c)
+            || is_hangul_rest
+            || before == Some(ZERO_WIDTH_JOINER) && is_emoji(c);
+        match clusters.last_mut() {
+            Some(last) if continues => last.1 = end,
+            _ => clusters.push((begin, end)),
+        }
+        before = Some(c);
+    }
+    clusters
+}
+
+/// What a cluster is compared as.
+fn letters(cluster: &str) -> Vec<char> {
+    cluster
+        .nfkd()
+        .flat_map(char::to_lowercase)
+        .filter(|c| !is_ignored(*c))
+        .nfc()
+        .map(|c| if c == 'ς' { 'σ' } else { c })
+        .collect()
+}
+
+/// Where the context before a hit begins: between words where there is space for it.
+fn before(text: &str, begin: usize) -> usize {
+    let characters = clusters(&text[..begin]);
+    let Some(far) = characters.len().checked_sub(CONTEXT_CHARS) else {
+        return 0;
+    };
+    let far = characters[far].0;
+    text[far..begin]
+        .char_indices()
+        .find(|(_, c)| c.is_whitespace())
+        .map_or(far, |(at, c)| far + at + c.len_utf8())
+}
+
+/// Where the context behind a hit ends.
+fn after(text: &str, end: usize) -> usize {
+    let characters = clusters(&text[end..]);
+    let Some(far) = characters.get(CONTEXT_CHARS) else {
+        return text.len();
+    };
+    let far = end + far.0;
+    text[end..far]
+        .rfind(char::is_whitespace)
+        .map_or(far, |space| end + space)
+}
+
+/// What nobody types to find something; the same characters as in `chat.search_text`.
+fn is_ignored(c: char) -> bool {
+    matches!(c,
+        '\u{ad}' | '\u{300}'..='\u{36f}' | '\u{483}'..='\u{489}' | '\u{591}'..='\u{5bd}' | '\u{5bf}'
+        | '\u{5c1}' | '\u{5c2}' | '\u{5c4}' | '\u{5c5}' | '\u{5c7}' | '\u{610}'..='\u{61a}' | '\u{640}'
+        | '\u{64b}'..='\u{65f}' | '\u{670}' | '\u{6d6}'..='\u{6dc}' | '\u{6df}'..='\u{6e8}'
+        | '\u{6ea}'..='\u{6ed}' | '\u{180b}'..='\u{180e}' | '\u{1ab0}'..='\u{1aff}'
+        | '\u{1dc0}'..='\u{1dff}' | '\u{200c}'..='\u{200f}' | '\u{202a}'..='\u{202e}'
+        | '\u{2060}'..='\u{2064}' | '\u{20d0}'..='\u{20ff}' | '\u{fe00}'..='\u{fe0f}'
+        | '\u{fe20}'..='\u{fe2f}' | '\u{feff}' | '\u{1f3fb}'..='\u{1f3ff}' | '\u{e0100}'..='\u{e01ef}')
+}
+
+/// Thai, Lao, Tibetan, Myanmar, Khmer, kana, Han and Hangul, as in `chat.search_text`.
+fn is_unspaced(c: char) -> bool {
+    matches!(c,
+        '\u{e00}'..='\u{109f}' | '\u{1780}'..='\u{17ff}' | '\u{3005}'..='\u{3007}'
+        | '\u{3040}'..='\u{30fa}' | '\u{30fc}'..='\u{30ff}' | '\u{3400}'..='\u{9fff}'
+        | '\u{ac00}'..='\u{d7af}' | '\u{f900}'..='\u{faff}' | '\u{20000}'..='\u{3ffff}')
+}
+
+/// As in `chat.search_text`.
+fn is_emoji(c: char) -> bool {
+    matches!(c,
+        '\u{2600}'..='\u{27bf}' | '\u{2b05}'..='\u{2b07}' | '\u{2b1b}' | '\u{2b1c}' | '\u{2b50}'
+        | '\u{2b55}' | '\u{1f000}'..='\u{1faff}')
+}
+
+/// What stands between words, as in `chat.search_text`.
+fn is_separator(c: char) -> bool {
+    if is_emoji(c) {
+        return false;
+    }
+    matches!(c,
+        '\0'..='/' | ':'..='@' | '['..='`' | '{'..='\u{a9}' | '\u{ab}'..='\u{b4}'
+        | '\u{b6}'..='\u{b9}' | '\u{bb}'..='\u{bf}' | '\u{d7}' | '\u{f7}' | '\u{37e}' | '\u{387}'
+        | '\u{55a}'..='\u{55f}' | '\u{589}' | '\u{58a}' | '\u{5be}' | '\u{5c0}' | '\u{5c3}' | '\u{5c6}'
+        | '\u{5f3}' | '\u{5f4}' | '\u{600}'..='\u{60f}' | '\u{61b}'..='\u{61f}'
+        | '\u{66a}'..='\u{66d}' | '\u{6d4}' | '\u{964}' | '\u{965}' | '\u{970}'
+        | '\u{2000}'..='\u{206f}' | '\u{20a0}'..='\u{20cf}' | '\u{2190}'..='\u{25ff}'
+        | '\u{2b00}'..='\u{2bff}' | '\u{2e00}'..='\u{2e7f}' | '\u{3000}'..='\u{3004}'
+        | '\u{3008}'..='\u{3030}' | '\u{303d}' | '\u{30fb}' | '\u{e000}'..='\u{f8ff}'
+        | '\u{fd3e}' | '\u{fd3f}' | '\u{fff0}'..='\u{ffff}')
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn terms(words: &[&str], phrases: &[&str]) -> Terms {
+        let owned = |texts: &[&str]| texts.iter().map(|t| (*t).to_owned()).collect::<Vec<_>>();
+        Terms::new(&owned(words), &owned(phrases))
+    }
+
+    /// The text with its hits in brackets.
+    fn marked(fragment: &Fragment) -> String {
+        let units: Vec<u16> = fragment.text.encode_utf16().collect();
+        let part = |from: usize, to: usize| {
+            String::from_utf16(&units[from..to]).expect("whole characters")
+        };
+        let mut marked = String::new();
+        let mut reached = 0;
+        for [begin, end] in &fragment.ranges {
+            marked += &format!("{}[{}]", part(reached, *begin), part(*begin, *end));
+            reached = *end;
+        }
+        marked + &part(reached, units.len())
+    }
+
+    #[test]
+    fn hits_are_marked_where_they_were_written() {
+        let cases: &[(&[&str], &[&str], &str, &str)] = &[
+            (
+                &["rep"],
+                &[],
+                "The Report, reporter; prepare",
+                "The [Rep]ort, [rep]orter; prepare",
+            ),
+            (
+                &["img"],
+                &[],
+                "<img onerror=\"x\">",
+                "<[img] onerror=\"x\">",
+            ),
+            (&["a&b"], &[], "a b &amp;", "[a] [b] &[a]mp;"),
+            (&["don't"], &[], "I don\u{2019}t", "I [don]\u{2019}[t]"),
+            (&["cafe"], &[], "Cafe\u{301}s CAFÉ", "[Cafe\u{301}]s [CAFÉ]"),
+            (&["café"], &[], "cafe", "[cafe]"),
+            (&["елка"], &[], "Ёлка", "[Ёлка]"),
+            (&["محمد"], &[], "قال مُحَمَّد", "قال [مُحَمَّد]"),
+            (
+                &["会議"],
+                &[],
+                "明日の会議は会議室で",
+                "明日の[会議]は[会議]室で",
+            ),
+            (
+                &["한"],
+                &[],
+                "\u{1112}\u{1161}\u{11ab}하",
+                "[\u{1112}\u{1161}\u{11ab}]하",
+            ),
+            (&["東京tower"], &[], "東京 tower", "[東京] [tower]"),
+            (&["🎉"], &[], "go🎉🎉 on", "go[🎉][🎉] on"),
+            (&["x"], &[], "👍🏽x 👩\u{200d}👧x", "👍🏽[x] 👩\u{200d}👧[x]"),
+            (&["👍"], &[], "👍🏽 👍", "[👍🏽] [👍]"),
+            (&["👧"], &[], "👩\u{200d}👧!", "[👩\u{200d}👧]!"),
+            (&["fi"], &[], "ﬁne", "[ﬁ]ne"),
+            (&["f"], &[], "ﬁne", "[ﬁ]ne"),
+            (
+                &[],
+                &["plan b"],
+                "plan b, plan c, B plan",
+                "[plan] [b], plan c, B plan",
+            ),
+            (
+                &[],
+                &["the qu"],
+                "The quarterly the",
+                "[The] [qu]arterly the",
+            ),
+            (&[], &["京 tower"], "東京 tower", "東[京] [tower]"),
+            (&["re", "rep"], &[], "report", "[rep]ort"),
+            (
+                &["budget"],
+                &[],
+                "my_budget-2026.xlsx",
+                "my_[budget]-2026.xlsx",
+            ),
+        ];
+        for (words, phrases, text, expected) in cases {
+            let fragments = terms(words, phrases).fragments("content", text);
+            assert_eq!(fragments.len(), 1, "{text}");
+            assert_eq!(&marked(&fragments[0]), expected, "{text}");
+        }
+        for (words, text) in [
+            (&["x"][..], ""),
+            (&["port"], "report"),
+            (&[""], "a"),
+            (&["!"], "!"),
+            (&["京東"], "東京"),
+        ] {
+            assert_eq!(terms(words, &[]).fragments("content", text), [], "{text}");
+        }
+    }
+
+    #[test]
+    fn a_long_text_is_shown_around_its_hits() {
+        let filler = "lorem ipsum ".repeat(30);
+        let text =
+            format!("{filler}needle one {filler}needle two needle {filler}needle {filler}needle");
+        let fragments = terms(&["needle"], &[]).fragments("content", &text);
+        let shown: Vec<_> = fragments.iter().map(marked).collect();
+        let around = "ipsum lorem ipsum lorem ipsum lorem ipsum";
+        assert_eq!(shown.len(), MAX_FRAGMENTS);
+        assert!(shown[0].contains("[needle] one"), "{shown:?}");
+        assert!(shown[1].contains("[needle] two [needle]"), "{shown:?}");
+        for fragment in &shown {
+            assert!(
+                fragment.contains(around) && fragment.len() < 160,
+                "{fragment}"
+            );
+            assert!(
+                fragment.starts_with("lorem") || fragment.starts_with("ipsum"),
+                "{fragment}"
+            );
+        }
+        let unbroken = format!("{}会議{}", "東".repeat(500), "京".repeat(500));
+        let fragments = terms(&["会議"], &[]).fragments("content", &unbroken);
+        assert_eq!(fragments[0].ranges, [[50, 52]]);
+        assert_eq!(fragments[0].text.chars().count(), 102);
+    }
+
+    proptest! {
+        #[test]
+        fn ranges_cover_whole_characters_that_match(
+            text in "(a|b|é|e\u{301}|İ|ß|東|京|한|👩\u{200d}👧|👍🏽|ﬁ| |!|م|مَ|\u{200d}|\u{301}|x{60}|PC){0,40}",
+            word in "(a|b|e|é|i|東|京|👧|👍|f|م|x|p){1,3}",
+        ) {
+            let terms = terms(&[&word], &[]);
+            let wanted: Vec<Vec<char>> = split(&word).into_iter().map(|word| word.letters).collect();
+            for fragment in terms.fragments("content", &text) {
+                prop_assert!(text.contains(&fragment.text));
+                let units: Vec<u16> = fragment.text.encode_utf16().collect();
+                let mut reached = 0;
+                prop_assert!(!fragment.ranges.is_empty());
+                for [begin, end] in fragment.ranges {
+                    prop_assert!(reached <= begin && begin < end && end <= units.len());
+                    reached = end;
+                    let covered = String::from_utf16(&units[begin..end]);
+                    prop_assert!(covered.is_ok(), "a range tears a character apart");
+                    let folded: Vec<char> = split(&covered.unwrap_or_default()).into_iter().flat_map(|word| word.letters).collect();
+                    let has = wanted.iter().any(|wanted| folded.windows(wanted.len()).any(|part| part == wanted));
+                    prop_assert!(has, "{folded:?} has none of {wanted:?}");
+                }
+            }
+        }
+    }
+}

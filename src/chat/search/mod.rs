@@ -1,0 +1,271 @@
+//! Finding people, conversations and messages.
+
+mod fragments;
+mod query;
+
+use axum::extract::{OriginalUri, State};
+use axum::response::Response;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use tokio_postgres::Row;
+use uuid::Uuid;
+
+use self::fragments::Terms;
+use self::query::MessageQuery;
+use super::{column, only};
+use crate::db::Db;
+use crate::http::input::Parameters;
+use crate::http::pagination::{self, Page, json_text};
+use crate::http::{ApiError, Caller};
+
+/// People that one answer names. Few, so that a directory cannot be read out by its letters.
+const MAX_PEOPLE: i32 = 10;
+
+/// Messages of a page that names no limit, and at most.
+pub(super) const DEFAULT_MESSAGES: i32 = 20;
+pub(super) const MAX_MESSAGES: i32 = 100;
+
+/// Conversations that one answer names. Whoever wants all pages through `GET /conversations`.
+const MAX_CONVERSATIONS: i32 = 30;
+
+const FIND_PEOPLE: &str = "\
+    select coalesce(json_agg(p), '[]')::text \
+    from chat.search_people($1::text, $2::int) p";
+
+/// The archived too: whoever looks for one by name knows that it is there.
+const FIND_CONVERSATIONS: &str = "\
+    select r.row::text \
+    from chat.conversation_page(archived => null, search => $1::text, max_rows => $2::int) r";
+
+const FIND_MESSAGES: &str = "\
+    with hit as materialized ( \
+        select h.* \
+        from chat.search_messages( \
+            words => $1::text, phrases => $2::text[], unwanted => $3::text[], senders => $4::text[], \
+            places => $5::text[], has => $6::text[], unread => $7::boolean, sent_from => $8::timestamptz, \
+            sent_before => $9::timestamptz, by_relevance => $10::boolean, ascending => $11::boolean, max_rows => $12::int, \
+            from_score => $13::real, from_created_at => $14::timestamptz, from_id => $15::uuid \
+        ) with ordinality h (message_id, conversation_id, created_at, score, place) \
+    ) \
+    select r.row::text, c.card::text, h.score, h.created_at, h.message_id, m.content, m.file_name, r.rev \
+    from hit h \
+    join chat.message_rows(array(select message_id from hit)) r on r.message_id = h.message_id \
+    join chat.conversation_cards(array(select distinct conversation_id from hit)) c \
+        on c.conversation_id = h.conversation_id \
+    join public.user_messages m on m.id = h.message_id \
+    order by h.place";
+
+/// Behind which hit a page begins.
+#[derive(Serialize, Deserialize)]
+struct Position {
+    /// Bits of the score, so that it comes back as it was.
+    score_bits: u32,
+    /// In microseconds since the epoch, as exact as PostgreSQL is.
+    created_at_us: i64,
+    id: Uuid,
+    /// When the first page was asked for. What came later would move the ranking under its reader.
+    asked_at_us: i64,
+}
+
+/// In which order messages are listed.
+struct Order {
+    by_relevance: bool,
+    ascending: bool,
+}
+
+/// `GET /search`: users, unless another `type` is asked for. Whom it finds is decided by the
+/// caller's own teams, whatever `teamId` says.
+pub(super) async fn search(
+    caller: Caller,
+    State(db): State<Db>,
+    OriginalUri(uri): OriginalUri,
+    parameters: Parameters,
+) -> Result<Response, ApiError> {
+    let wanted = ["q", "query", "search"]
+        .iter()
+        .find_map(|name| parameters.text(name))
+        .unwrap_or_default();
+    if wanted.contains('\0') {
+        return Err(ApiError::invalid("q must be without U+0000"));
+    }
+    match parameters.text("type") {
+        None | Some("users") => {
+            let limit = pagination::limit(&parameters, MAX_PEOPLE, MAX_PEOPLE)?;
+            Ok(json_text(people(&caller, &db, wanted, limit).await?))
+        }
+        Some("conversations") => {
+            let limit = pagination::limit(&parameters, MAX_CONVERSATIONS, MAX_CONVERSATIONS)?;
+            let rows = conversations(&caller, &db, wanted, limit).await?;
+            Ok(Page {
+                rows,
+                ..Page::default()
+            }
+            .respond(&uri, &parameters))
+        }
+        Some("messages") => {
+            let query = MessageQuery::read(wanted, &parameters)?;
+            let page = messages(&caller, &db, &query, &parameters).await?;
+            Ok(page.respond(&uri, &parameters))
+        }
+        Some("all") => {
+            let query = MessageQuery::read(wanted, &parameters)?;
+            let text = query.plain_text();
+            let limit = pagination::limit(&parameters, MAX_PEOPLE, MAX_PEOPLE)?;
+            let people = people(&caller, &db, &text, limit).await?;
+            let conversations = conversations(&caller, &db, &text, limit).await?.join(",");
+            let messages = messages(&caller, &db, &query, &parameters)
+                .await?
+                .rows
+                .join(",");
+            Ok(json_text(format!(
+                r#"{{"users":{people},"conversations":[{conversations}],"messages":[{messages}]}}"#
+            )))
+        }
+        Some(_) => Err(ApiError::invalid(
+            "type is users, messages, conversations or all",
+        )),
+    }
+}
+
+/// The people whose name or address has the text, as a JSON array.
+async fn people(caller: &Caller, db: &Db, text: &str, limit: i32) -> Result<String, ApiError> {
+    only(
+        &db.query_as(&caller.claims, FIND_PEOPLE, &[&text, &limit])
+            .await?,
+    )
+}
+
+/// The caller's conversations whose title, or whose other person's name or address, has the text.
+async fn conversations(
+    caller: &Caller,
+    db: &Db,
+    text: &str,
+    limit: i32,
+) -> Result<Vec<String>, ApiError> {
+    if text.trim().is_empty() {
+        return Ok(Vec::new());
+    }
+    let rows = db
+        .query_as(&caller.claims, FIND_CONVERSATIONS, &[&text, &limit])
+        .await?;
+    rows.iter().map(|row| column(row, 0)).collect()
+}
+
+async fn messages(
+    caller: &Caller,
+    db: &Db,
+    query: &MessageQuery,
+    parameters: &Parameters,
+) -> Result<Page, ApiError> {
+    let order = order(parameters)?;
+    let limit = pagination::limit(parameters, DEFAULT_MESSAGES, MAX_MESSAGES)?;
+    let from: Option<Position> = parameters
+        .text("cursor")
+        .map(pagination::position)
+        .transpose()?;
+    if query.is_empty() {
+        return Ok(Page::default());
+    }
+    let asked_at_us = from.as_ref().map_or_else(
+        || Timestamp::now().as_microsecond(),
+        |from| from.asked_at_us,
+    );
+    let score = from.as_ref().map(|from| f32::from_bits(from.score_bits));
+    let id = from.as_ref().map(|from| from.id);
+    let created_at = from
+        .as_ref()
+        .map(|from| moment(from.created_at_us))
+        .transpose()?;
+    // Only later pages: the clock of the database may be behind this one's, or ahead of it.
+    let before = match from.filter(|_| order.by_relevance) {
+        Some(from) => {
+            let asked_at = moment(from.asked_at_us)?;
+            Some(query.before.map_or(asked_at, |before| before.min(asked_at)))
+        }
+        None => query.before,
+    };
+    let senders = Some(&query.senders).filter(|senders| !senders.is_empty());
+    let places = Some(&query.places).filter(|places| !places.is_empty());
+    let rows = db
+        .query_as(
+            &caller.claims,
+            FIND_MESSAGES,
+            &[
+                &query.words.join(" "),
+                &query.phrases,
+                &query.unwanted,
+                &senders,
+                &places,
+                &query.has,
+                &query.unread,
+                &query.after,
+                &before,
+                &order.by_relevance,
+                &order.ascending,
+                // One more than asked for tells whether there is another page.
+                &(limit + 1),
+                &score,
+                &created_at,
+                &id,
+            ],
+        )
+        .await?;
+
+    let limit = usize::try_from(limit).unwrap_or_default();
+    let terms = Terms::new(&query.words, &query.phrases);
+    let mut page = Page::default();
+    for row in rows.iter().take(limit) {
+        page.rows.push(hit(row, &terms)?);
+    }
+    if rows.len() > limit
+        && let Some(last) = rows.iter().take(limit).last()
+    {
+        let score: f32 = column(last, 2)?;
+        let created_at: Timestamp = column(last, 3)?;
+        page.next_cursor = Some(pagination::cursor(&Position {
+            score_bits: score.to_bits(),
+            created_at_us: created_at.as_microsecond(),
+            id: column(last, 4)?,
+            asked_at_us,
+        })?);
+    }
+    Ok(page)
+}
+
+/// A row of [`FIND_MESSAGES`] as it is answered.
+fn hit(row: &Row, terms: &Terms) -> Result<String, ApiError> {
+    let message: &str = column(row, 0)?;
+    let conversation: &str = column(row, 1)?;
+    let score: f32 = column(row, 2)?;
+    let mut fragments = terms.fragments("content", column(row, 5)?);
+    if let Some(name) = column::<Option<&str>>(row, 6)? {
+        fragments.extend(terms.fragments("file_name", name));
+    }
+    let fragments =
+        serde_json::to_string(&fragments).map_err(|error| ApiError::internal(error.to_string()))?;
+    Ok(format!(
+        r#"{{"message":{message},"conversation":{conversation},"score":{score},"fragments":{fragments}}}"#
+    ))
+}
+
+fn order(parameters: &Parameters) -> Result<Order, ApiError> {
+    let by_relevance = match parameters.text("sort") {
+        None | Some("date") => false,
+        Some("relevance") => true,
+        Some(_) => return Err(ApiError::invalid("sort is date or relevance")),
+    };
+    let ascending = match parameters.text("order") {
+        None | Some("desc") => false,
+        Some("asc") => true,
+        Some(_) => return Err(ApiError::invalid("order is asc or desc")),
+    };
+    Ok(Order {
+        by_relevance,
+        ascending,
+    })
+}
+
+/// A moment of a cursor.
+fn moment(microseconds: i64) -> Result<Timestamp, ApiError> {
+    Timestamp::from_microsecond(microseconds).map_err(|_| pagination::foreign_cursor())
+}
