@@ -164,6 +164,7 @@ impl App {
             authentication,
             db.clone(),
             bus,
+            config.chat_limits.clone(),
             metrics.chat.clone(),
             &front,
         );

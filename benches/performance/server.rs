@@ -56,7 +56,8 @@ impl Server {
         Ok(server)
     }
 
-    /// Starts Rapport with its defaults on this port, without waiting until it is ready.
+    /// Starts Rapport with its defaults on this port, but for what one person may ask for: few people do the work of
+    /// many here. Comes back without waiting until it is ready.
     pub(crate) fn launch(database: &Database, port: u16) -> Result<Self, Failure> {
         let log = database.directory().join("rapport.log");
         let errors = File::create(&log)?;
@@ -68,6 +69,14 @@ impl Server {
                 ("RAPPORT_DATABASE_REQUEST_URL", &database.request_url()),
                 ("RAPPORT_SERVER_METRICS_TOKEN", METRICS_TOKEN),
                 ("RAPPORT_AUTH_JWT_SECRET", &database.keys.jwt_secret),
+                ("RAPPORT_CHAT_LIMITS_SEND_PER_SECOND", "0"),
+                ("RAPPORT_CHAT_LIMITS_SEND_PER_MINUTE", "0"),
+                ("RAPPORT_CHAT_LIMITS_OPEN_PER_MINUTE", "0"),
+                ("RAPPORT_CHAT_LIMITS_MARK_READ_PER_SECOND", "0"),
+                ("RAPPORT_CHAT_LIMITS_TYPING_PER_SECOND", "0"),
+                ("RAPPORT_CHAT_LIMITS_SEARCH_PER_MINUTE", "0"),
+                ("RAPPORT_CHAT_LIMITS_WRITE_PER_SECOND", "0"),
+                ("RAPPORT_CHAT_LIMITS_READ_PER_SECOND", "0"),
             ],
             errors.try_clone()?.into(),
             errors,

@@ -18,6 +18,8 @@ use sha2::{Digest as _, Sha256};
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
+use super::admission::Allowance;
+use super::rate_limits::Class;
 use crate::db::{Db, DbError, Query};
 use crate::http::input::{BODY_DEADLINE, body};
 use crate::http::{ApiError, Caller, Identity};
@@ -79,6 +81,11 @@ pub(super) async fn keyed(request: Request, next: Next) -> Response {
     response
 }
 
+/// Whether an answer is to a repetition.
+pub(super) fn is_replay(response: &Response) -> bool {
+    response.headers().contains_key(REPLAYED)
+}
+
 /// The key among the headers. An empty one is none at all to the IETF's draft, and an error here: whoever sends it
 /// believes to be safe.
 fn key(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
@@ -112,10 +119,28 @@ fn hash(parts: &Parts, body: &[u8]) -> [u8; 32] {
 pub(super) struct Writer {
     pub(super) caller: Caller,
     pub(super) db: Db,
+    allowance: Option<Allowance>,
     claim: Option<Arc<Claim>>,
 }
 
 impl Writer {
+    /// Takes one of a class that the request turned out to be of, besides that of its route.
+    ///
+    /// # Errors
+    /// 429 `rate_limited`.
+    pub(super) fn take(&self, class: Class) -> Result<(), ApiError> {
+        self.allowance
+            .as_ref()
+            .map_or(Ok(()), |allowance| allowance.take(class))
+    }
+
+    /// Gives one back that was taken for what turned out to be nothing of the kind.
+    pub(super) fn give_back(&self, class: Class) {
+        if let Some(allowance) = &self.allowance {
+            allowance.give_back(class);
+        }
+    }
+
     /// Makes changes of which the answer tells nothing but that they are made.
     pub(super) async fn change(&self, changes: &[Query<'_>]) -> Result<(), ApiError> {
         self.write(changes, None).await.map(drop)
@@ -193,6 +218,7 @@ where
         Ok(Self {
             caller: Caller::from_request_parts(parts, state).await?,
             db: Db::from_ref(state),
+            allowance: parts.extensions.get::<Allowance>().cloned(),
             claim: parts.extensions.get::<Arc<Claim>>().cloned(),
         })
     }

@@ -11,6 +11,7 @@ use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
 use super::idempotency::Writer;
+use super::rate_limits::Class;
 use super::{OTHER_PERSON, check_identity, column, only};
 use crate::db::{Db, Query};
 use crate::error_code::ErrorCode;
@@ -24,7 +25,9 @@ pub(super) const GET: &str = "select r.row::text, r.rev from chat.message_rows(a
 /// Opens the conversation that a message is sent to. The ids that one statement finds and the
 /// next one needs stay in the transaction, so that all of them fit into one flight.
 const OPEN: &str = "\
-    select set_config('rapport.conversation_id', o.conversation_id::text, true) \
+    select \
+        set_config('rapport.conversation_id', o.conversation_id::text, true), \
+        set_config('rapport.opened', o.created::text, true) \
     from chat.open_conversation($1::uuid) o";
 
 const SEND: &str = "\
@@ -36,7 +39,10 @@ const SEND: &str = "\
         $9::text, $10::text, $11::bigint, $12::text) s";
 
 const GET_SENT: &str = "\
-    select r.row::text, (chat.outcome() ->> 'created')::boolean \
+    select \
+        r.row::text, \
+        (chat.outcome() ->> 'created')::boolean, \
+        coalesce(current_setting('rapport.opened', true) = 'true', false) \
     from chat.message_rows(array[(chat.outcome() ->> 'message_id')::uuid]) r";
 
 /// `GET /messages/{id}`. Its tag is its revision: what a client compares before it edits.
@@ -173,6 +179,7 @@ pub(super) async fn send_message(writer: Writer, fields: Fields) -> Result<Respo
                 sql: OPEN,
                 parameters: &[other],
             };
+            writer.take(Class::Open)?;
             writer.change_and_show(&[open, send], get).await?
         }
         (None, None) => {
@@ -185,6 +192,10 @@ pub(super) async fn send_message(writer: Writer, fields: Fields) -> Result<Respo
     let row = rows
         .first()
         .ok_or_else(|| ApiError::new(ErrorCode::NotFound))?;
+    if conversation.is_none() && !column(row, 2)? {
+        // It was there already.
+        writer.give_back(Class::Open);
+    }
     let mut response = json_text(column(row, 0)?);
     if column(row, 1)? {
         *response.status_mut() = StatusCode::CREATED;

@@ -7,6 +7,7 @@
 
 mod admission;
 mod blocks;
+mod client_errors;
 mod conversation_settings;
 mod conversations;
 mod delivery;
@@ -19,6 +20,7 @@ mod messages;
 mod pins;
 mod preferences;
 mod presence;
+mod rate_limits;
 mod reactions;
 mod reading;
 mod reference;
@@ -27,6 +29,8 @@ mod search;
 mod sync;
 mod typing;
 mod unread;
+
+use std::sync::Arc;
 
 use axum::extract::{DefaultBodyLimit, FromRef};
 use axum::middleware::{from_fn, from_fn_with_state};
@@ -40,6 +44,7 @@ use self::events::Events;
 use self::typing::Typing;
 use self::unread::Unread;
 use crate::bus::Bus;
+use crate::config::ChatLimitsConfig;
 use crate::db::Db;
 use crate::error_code::ErrorCode;
 use crate::http::conditional::conditional;
@@ -65,6 +70,8 @@ pub struct ChatState {
     typing: Typing,
     limits: limits::Limits,
     signals: sync::Signals,
+    rate_limits: Arc<rate_limits::RateLimits>,
+    metrics: ChatMetrics,
 }
 
 impl ChatState {
@@ -73,15 +80,18 @@ impl ChatState {
         authentication: Authentication,
         db: Db,
         bus: Bus,
+        limits: ChatLimitsConfig,
         metrics: ChatMetrics,
         tasks: &Tasks,
     ) -> Self {
         Self {
             authentication,
-            signals: sync::Signals::start(&bus, metrics, tasks),
+            signals: sync::Signals::start(&bus, metrics.clone(), tasks),
             typing: Typing::new(bus.broadcasts().clone()),
             bus,
             limits: limits::Limits::new(db.clone()),
+            rate_limits: Arc::new(rate_limits::RateLimits::new(limits)),
+            metrics,
             db,
         }
     }
@@ -125,6 +135,12 @@ impl FromRef<ChatState> for sync::Signals {
     }
 }
 
+impl FromRef<ChatState> for ChatMetrics {
+    fn from_ref(state: &ChatState) -> Self {
+        state.metrics.clone()
+    }
+}
+
 impl FromRef<ChatState> for limits::Limits {
     fn from_ref(state: &ChatState) -> Self {
         state.limits.clone()
@@ -141,7 +157,7 @@ pub fn routes(state: ChatState) -> ApiRouter {
                 // Inside the layers: without CORS a page would be told of a network error.
                 .fallback(async || ApiError::new(ErrorCode::NotFound))
                 .layer(from_fn(idempotency::keyed))
-                .layer(from_fn_with_state(state.clone(), admission::identify))
+                .layer(from_fn_with_state(state.clone(), admission::admit))
                 .layer(from_fn(conditional))
                 .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
                 .layer(cors)
@@ -327,6 +343,11 @@ fn api() -> ApiRouter<ChatState> {
         .get("/sync", sync::sync, says::sync())
         .get("/unread-count", reading::count_unread, says::count_unread())
         .get("/config", limits::show_config, says::show_config())
+        .post(
+            "/client-errors",
+            client_errors::report_client_error,
+            says::report_client_error(),
+        )
 }
 
 /// Names under which clients name the other person of a conversation, snake case first

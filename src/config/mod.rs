@@ -6,6 +6,7 @@
 
 mod auth;
 mod chat;
+mod chat_limits;
 mod database;
 mod dev;
 mod error;
@@ -23,6 +24,7 @@ mod visibility;
 
 pub use auth::AuthConfig;
 pub use chat::{ChatConfig, HostPreset};
+pub use chat_limits::ChatLimitsConfig;
 pub use database::DatabaseConfig;
 pub use dev::DevConfig;
 pub use error::{ConfigError, Problems};
@@ -59,6 +61,8 @@ pub struct Config {
     pub realtime: RealtimeConfig,
     /// The application around the chat.
     pub chat: ChatConfig,
+    /// How often the chat may be used.
+    pub chat_limits: ChatLimitsConfig,
     /// Logging.
     pub log: LogConfig,
     /// The development database.
@@ -84,6 +88,7 @@ impl Config {
             visibility: VisibilityConfig::read(reader),
             realtime: RealtimeConfig::read(reader),
             chat: ChatConfig::read(reader),
+            chat_limits: ChatLimitsConfig::read(reader),
             log: LogConfig::read(reader),
             dev: DevConfig::read(reader),
         }

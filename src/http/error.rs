@@ -48,6 +48,13 @@ impl ApiError {
         self
     }
 
+    /// Says after how many seconds the same request gets through.
+    #[must_use]
+    pub fn with_retry_after(mut self, seconds: u64) -> Self {
+        self.retry_after = Some(seconds);
+        self
+    }
+
     /// Input that is well formed and wrong; `hint` names the field and the rule.
     pub fn invalid(hint: impl Into<Arc<str>>) -> Self {
         Self::new(ErrorCode::ValidationFailed).with_hint(hint)

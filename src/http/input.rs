@@ -66,6 +66,19 @@ impl Fields {
         })
     }
 
+    /// Whatever is there as a text: of anything but a text its JSON. For what is only to be looked at.
+    pub fn lossy_text(&self, name: &str) -> Option<String> {
+        self.check_declared(name);
+        let found = [name, &camel_case(name)]
+            .iter()
+            .filter_map(|name| self.values.get(*name))
+            .find(|value| !value.is_null())?;
+        Some(match found {
+            Value::String(text) => text.clone(),
+            other => other.to_string(),
+        })
+    }
+
     /// A moment, see [`moment`].
     ///
     /// # Errors

@@ -316,6 +316,17 @@ impl BusMetrics {
 pub struct ChatMetrics {
     /// Requests to `/sync` that wait for something to change.
     pub sync_waiting: Gauge,
+    /// Requests refused because somebody made too many, by class.
+    pub rate_limited: Family<RateLimitLabels, Counter>,
+    /// Errors that clients reported.
+    pub client_errors: Counter,
+}
+
+/// The labels of [`ChatMetrics::rate_limited`].
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct RateLimitLabels {
+    /// What was asked for too often.
+    pub class: &'static str,
 }
 
 impl ChatMetrics {
@@ -324,6 +335,16 @@ impl ChatMetrics {
             "sync_waiting",
             "Requests that wait for something to change",
             self.sync_waiting.clone(),
+        );
+        registry.register(
+            "rate_limited",
+            "Requests refused because somebody made too many",
+            self.rate_limited.clone(),
+        );
+        registry.register(
+            "client_errors",
+            "Errors that clients reported",
+            self.client_errors.clone(),
         );
     }
 }

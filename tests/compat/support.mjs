@@ -30,6 +30,8 @@ export async function startServer(...args) {
   const file = join(folder, 'server.env')
   const child = spawn(binary, ['dev', '--ephemeral', '--port', '0', '--env-file', file, ...args], {
     stdio: ['ignore', 'pipe', 'pipe'],
+    // tests write faster than people
+    env: { RAPPORT_CHAT_LIMITS_SEND_PER_SECOND: '0', RAPPORT_CHAT_LIMITS_SEND_PER_MINUTE: '0', ...process.env },
   })
   const output = []
   child.stdout.on('data', (data) => output.push(data))

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use rapport::config::source::{ProcessEnvironment, Source as _};
 use rapport::config::{Config, Flag, Inputs, describe};
 use rapport::observability::metrics::{
-    CloseLabel, DropReason, Limit, Metrics, PermissionWay, RequestLabels,
+    CloseLabel, DropReason, Limit, Metrics, PermissionWay, RateLimitLabels, RequestLabels,
 };
 
 fn file(path: &str) -> PathBuf {
@@ -209,6 +209,8 @@ fn the_documentation_lists_every_metric() {
     // What has labels is printed once something was counted.
     metrics.realtime.dropped(DropReason::Malformed);
     metrics.realtime.limited(Limit::Sockets);
+    let class = RateLimitLabels { class: "send" };
+    metrics.chat.rate_limited.get_or_create(&class).inc();
     metrics.realtime.permission_asked(PermissionWay::Known);
     metrics.realtime.closed(CloseLabel::Client).inc();
     metrics

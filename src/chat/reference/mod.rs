@@ -26,7 +26,7 @@ pub(super) const TAGS: [(&str, &str); 4] = [
     (PEOPLE, "Presence, typing, search, blocks and preferences."),
     (
         SETTINGS,
-        "What a client needs to know before anybody is signed in.",
+        "What a client needs to know before anybody is signed in, and what it reports.",
     ),
 ];
 

@@ -173,6 +173,24 @@ pub(in super::super) fn set_preferences() -> Operation {
         )
 }
 
+pub(in super::super) fn report_client_error() -> Operation {
+    Operation::of_caller("report_client_error", SETTINGS, "Report an error of a client")
+        .details("For the server's log, without what looks like a token, a key or an address. Long texts are cut.")
+        .beacon([
+            input("message", text(), "What went wrong."),
+            input("code", text(), ""),
+            input("stack", text(), ""),
+            input("context", json!({}), "Anything that helps."),
+            input("url", text(), "The page; what stands behind `?` or `#` is left out."),
+            input("user_agent", text(), "Else the header of that name."),
+            input("sdk_version", text(), ""),
+            input("request_id", text(), "Of the answer that the error is about."),
+        ])
+        .needs(&["message"])
+        .answers_nothing(204, "It is logged.")
+        .without_key()
+}
+
 pub(in super::super) fn show_config() -> Operation {
     Operation::bare("show_config", SETTINGS, "Limits and switches")
         .details("For composers. A change is seen some seconds later.")

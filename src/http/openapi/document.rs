@@ -210,6 +210,21 @@ fn headers(is_used: impl Fn(&str) -> bool) -> Value {
             "`Bearer error=\"invalid_token\"` (RFC 6750).",
         ),
         (
+            "X-RateLimit-Limit",
+            schema::count(),
+            "Requests of this kind that the caller may make at once, where there is a limit.",
+        ),
+        (
+            "X-RateLimit-Remaining",
+            schema::count(),
+            "Of these, those that are left.",
+        ),
+        (
+            "X-RateLimit-Reset",
+            schema::count(),
+            "Seconds until all of them are there again.",
+        ),
+        (
             "X-Rate-Rolling",
             schema::count(),
             "Events per second at present, over all clients.",

@@ -128,7 +128,8 @@ pub struct Operation {
     answers: BTreeMap<u16, Value>,
     refusals: BTreeMap<u16, Vec<ErrorCode>>,
     is_conditional: bool,
-    is_of_caller: bool,
+    /// Writes may bring an `Idempotency-Key`.
+    is_keyed: bool,
 }
 
 impl Operation {
@@ -138,7 +139,7 @@ impl Operation {
         let mut operation = Self::bare(id, tag, summary);
         operation.security = json!([{ "bearer": [] }, { "cookie": [] }]);
         operation.is_conditional = true;
-        operation.is_of_caller = true;
+        operation.is_keyed = true;
         operation
             .query(input(
                 "current_user_id",
@@ -152,6 +153,7 @@ impl Operation {
                 ErrorCode::Forbidden,
                 ErrorCode::IdentityMismatch,
                 ErrorCode::ValidationFailed,
+                ErrorCode::RateLimited,
                 ErrorCode::Internal,
                 ErrorCode::PoolExhausted,
                 ErrorCode::DatabaseUnavailable,
@@ -176,7 +178,7 @@ impl Operation {
             answers: BTreeMap::new(),
             refusals: BTreeMap::new(),
             is_conditional: false,
-            is_of_caller: false,
+            is_keyed: false,
         }
     }
 
@@ -207,6 +209,13 @@ impl Operation {
     #[must_use]
     pub fn conditional(mut self) -> Self {
         self.is_conditional = true;
+        self
+    }
+
+    /// A write that an `Idempotency-Key` makes no difference to.
+    #[must_use]
+    pub fn without_key(mut self) -> Self {
+        self.is_keyed = false;
         self
     }
 
@@ -450,7 +459,7 @@ impl Operation {
             }
             self.answers.insert(304, known);
         }
-        if self.is_of_caller && verb != "get" {
+        if self.is_keyed && verb != "get" {
             self = self.idempotent();
             parameters.push(json!({ "$ref": "#/components/parameters/Idempotency-Key" }));
         }
@@ -502,6 +511,10 @@ impl Operation {
         if self.is_conditional {
             answer["headers"]["Cache-Control"] = header("Cache-Control", true);
             answer["headers"]["Vary"] = header("Vary", true);
+            for name in ["Limit", "Remaining", "Reset"] {
+                let name = format!("X-RateLimit-{name}");
+                answer["headers"][&name] = header(&name, false);
+            }
         }
     }
 

@@ -1,5 +1,6 @@
 //! The REST routes, over real HTTP against a real PostgreSQL.
 
+mod client_errors;
 mod conversation_settings;
 mod conversations;
 mod events;
@@ -10,6 +11,7 @@ mod people;
 mod pins;
 mod presence;
 mod protocol;
+mod rate_limits;
 mod reactions;
 mod reading;
 mod search;

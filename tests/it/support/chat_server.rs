@@ -11,7 +11,7 @@ use rapport::db::Db;
 use rapport::db::connect::Connector;
 use rapport::http::serve::{HEAD_DEADLINE, serve};
 use rapport::http::{Authentication, finish, health};
-use rapport::observability::metrics::{BusMetrics, ChatMetrics, Metrics};
+use rapport::observability::metrics::{BusMetrics, Metrics};
 use rapport::observability::readiness::Readiness;
 use rapport::shutdown::Tasks;
 use reqwest::header::HeaderMap;
@@ -52,6 +52,19 @@ impl Person {
     }
 }
 
+/// The rates that are off.
+const UNLIMITED: [&str; 9] = [
+    "SEND_PER_SECOND",
+    "SEND_PER_MINUTE",
+    "OPEN_PER_MINUTE",
+    "MARK_READ_PER_SECOND",
+    "TYPING_PER_SECOND",
+    "SEARCH_PER_MINUTE",
+    "WRITE_PER_SECOND",
+    "READ_PER_SECOND",
+    "CLIENT_ERRORS_PER_MINUTE",
+];
+
 /// A running server.
 pub(crate) struct ChatServer {
     /// `http://127.0.0.1:<port>`.
@@ -62,6 +75,8 @@ pub(crate) struct ChatServer {
     pub(crate) db: Db,
     /// What it reports.
     pub(crate) readiness: Readiness,
+    /// What it counts.
+    pub(crate) metrics: Metrics,
     client: reqwest::Client,
     tasks: Tasks,
 }
@@ -154,6 +169,12 @@ impl ChatServer {
         environment
             .entry("RAPPORT_DATABASE_REQUEST_POOL_SIZE".to_owned())
             .or_insert_with(|| "4".to_owned());
+        // Tests send as fast as they can; those about the limits set them.
+        for limit in UNLIMITED {
+            environment
+                .entry(format!("RAPPORT_CHAT_LIMITS_{limit}"))
+                .or_insert_with(|| "0".to_owned());
+        }
         let config = Config::load(&Inputs {
             file: None,
             environment: &environment,
@@ -168,15 +189,17 @@ impl ChatServer {
         let verifier = Verifier::from_config(&config.auth).unwrap();
         let authentication = Authentication::new(verifier, &config.server, &config.auth);
         let (bus, _) = Bus::new(1, BusMetrics::default());
+        let metrics = Metrics::new();
         let router = chat::routes(ChatState::new(
             authentication,
             db.clone(),
             bus,
-            ChatMetrics::default(),
+            config.chat_limits.clone(),
+            metrics.chat.clone(),
             &tasks,
         ))
         .merge(health::routes(readiness.clone()));
-        let router = finish(router.into_parts().0, Metrics::new().http);
+        let router = finish(router.into_parts().0, metrics.http.clone());
 
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let origin = format!("http://{}", listener.local_addr().unwrap());
@@ -188,6 +211,7 @@ impl ChatServer {
             db,
             readiness,
             client: reqwest::Client::new(),
+            metrics,
             tasks,
         }
     }
