@@ -40,15 +40,16 @@ begin
     (6, 'pins_and_reports', 'b4d81df5a74cbd4cd97ec3660fda456ad622f82c60ab2d426e65e3ce35bad4fc'),
     (7, 'idempotency_keys', 'c9101cf3eab963df9d472ce758617f7e6a2fba1803d94260dd5e21bcfcfb2dfa'),
     (8, 'sync', '148d59681deb853640597fae268c1f77793c437c15bb7ea6bde59a2a7931b73d'),
-    (9, 'message_search', '946edbb4737ab25de5fe2f98208779b9de46439460351b93b65c26c165420e97')
+    (9, 'message_search', '946edbb4737ab25de5fe2f98208779b9de46439460351b93b65c26c165420e97'),
+    (10, 'presence_of_sockets', 'ad6742d5dafe895c6da888631ae4b9d9367959bb42bf74b5af120b2d495823ba')
   ), applied as (
     select version, checksum from chat.schema_migrations
   )
   select coalesce(
     (
-      select format('The schema is at version %s and this script knows 9: use a newer one.', max(version))
+      select format('The schema is at version %s and this script knows 10: use a newer one.', max(version))
       from applied
-      having max(version) > 9
+      having max(version) > 10
     ),
     (
       select format('Migration %s is not in the ledger although a later one is.', min(k.version))
@@ -143,6 +144,14 @@ insert into chat.schema_migrations (version, name, checksum) values
 \ir migrations/0009_message_search.sql
 \endif
 
+select not exists (select from chat.schema_migrations where version = 10) as pending \gset
+\if :pending
+\echo migrations/0010_presence_of_sockets.sql
+insert into chat.schema_migrations (version, name, checksum) values
+  (10, 'presence_of_sockets', 'ad6742d5dafe895c6da888631ae4b9d9367959bb42bf74b5af120b2d495823ba');
+\ir migrations/0010_presence_of_sockets.sql
+\endif
+
 select not exists (
   select from chat.schema_definitions
   where path = 'auth/10_claims.sql' and checksum = '711d0d0ddaf6d6f12edbeef0dcdb14bbb7f3f993a26c83181dbd1bb1a70c890b'
@@ -193,25 +202,25 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/30_host_mapping.sql' and checksum = 'b9efb60359b5a78b233489b0e875d3fa9b80b2321c610748d2e6350220cc4330'
+  where path = 'chat/30_host_mapping.sql' and checksum = '1869d11e16ab80457ba805ed86b3f003d6c08d3d33c08354f287446490ed0761'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/30_host_mapping.sql
 \ir definitions/chat/30_host_mapping.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/30_host_mapping.sql', 'b9efb60359b5a78b233489b0e875d3fa9b80b2321c610748d2e6350220cc4330')
+  ('chat/30_host_mapping.sql', '1869d11e16ab80457ba805ed86b3f003d6c08d3d33c08354f287446490ed0761')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/40_people.sql' and checksum = '4f4398567b0411306b5b4d923fd239115df267fe11eee144e162f209c0909cd8'
+  where path = 'chat/40_people.sql' and checksum = 'a9383ce966178e910560390d0fe3a2a3600ebc38195092b40d54c3c403cdc5cf'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/40_people.sql
 \ir definitions/chat/40_people.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/40_people.sql', '4f4398567b0411306b5b4d923fd239115df267fe11eee144e162f209c0909cd8')
+  ('chat/40_people.sql', 'a9383ce966178e910560390d0fe3a2a3600ebc38195092b40d54c3c403cdc5cf')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
@@ -325,13 +334,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/80_presence.sql' and checksum = '6fc88facbd758ae40246042ac60e92a241e74125490915da8a8f755b5cc12620'
+  where path = 'chat/80_presence.sql' and checksum = '5776b819c7236e90a3e48700bad90c1310b31d30284c0237bde6ba90d6f629c3'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/80_presence.sql
 \ir definitions/chat/80_presence.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/80_presence.sql', '6fc88facbd758ae40246042ac60e92a241e74125490915da8a8f755b5cc12620')
+  ('chat/80_presence.sql', '5776b819c7236e90a3e48700bad90c1310b31d30284c0237bde6ba90d6f629c3')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
@@ -397,13 +406,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/90_policies.sql' and checksum = 'af5a1f8f256b2a1d13b616df41128ebd0421d5261d60563074285d6470040642'
+  where path = 'chat/90_policies.sql' and checksum = 'ca60bba4471704d003b425a45184b0bb901982615f9e45da97ecdb437bb691a6'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/90_policies.sql
 \ir definitions/chat/90_policies.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/90_policies.sql', 'af5a1f8f256b2a1d13b616df41128ebd0421d5261d60563074285d6470040642')
+  ('chat/90_policies.sql', 'ca60bba4471704d003b425a45184b0bb901982615f9e45da97ecdb437bb691a6')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 

@@ -1161,26 +1161,79 @@ $$;
 
 COMMENT ON FUNCTION chat.edit_message(message_id uuid, content text, expected_rev bigint) IS 'Changes the text of the caller''s own message; with expected_rev only if nothing happened to it meanwhile (stale_revision).';
 
+-- Name: end_presence(); Type: FUNCTION; Schema: chat; Owner: -
+
+CREATE FUNCTION chat.end_presence() RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+begin
+  -- sockets that linger vouch for nobody who has left; the next one that comes does
+  update public.user_presence p
+  set status = 'offline',
+    is_typing_to = null,
+    expires_at = null,
+    last_seen = clock_timestamp()
+  where p.user_id = auth.uid() and p.status <> 'offline';
+end
+$$;
+
+-- Name: FUNCTION end_presence(); Type: COMMENT; Schema: chat; Owner: -
+
+COMMENT ON FUNCTION chat.end_presence() IS 'The caller has signed out on this device and is offline, until another device reports or connects.';
+
 -- Name: expire_presence(); Type: FUNCTION; Schema: chat; Owner: -
 
 CREATE FUNCTION chat.expire_presence() RETURNS SETOF uuid
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
     AS $$
+declare
+  dead uuid[];
+  people uuid[];
 begin
-  return query
-  update public.user_presence p
-  set status = 'offline',
-    device_count = 0,
-    is_typing_to = null
-  where p.status <> 'offline' and p.expires_at <= clock_timestamp()
-  returning p.user_id;
+  -- one of all processes at a time; the others have nothing to add
+  if not pg_try_advisory_xact_lock(hashtextextended('rapport presence', 0)) then
+    return;
+  end if;
+
+  dead := array(
+    select a.process_id
+    from chat.presence_processes a
+    where a.lease_until <= clock_timestamp()
+    order by a.process_id
+    for update skip locked
+  );
+  if cardinality(dead) > 0 then
+    people := array(select distinct v.user_id from chat.presence_sessions v where v.process_id = any (dead));
+    delete from chat.presence_processes a where a.process_id = any (dead);
+    perform from public.user_presence p where p.user_id = any (people) order by p.user_id for no key update;
+    return query
+    select e.id from chat.settle_devices(people, '{}') e (id);
+  end if;
+
+  people := array(
+    select p.user_id
+    from public.user_presence p
+    where p.status <> 'offline' and p.expires_at <= clock_timestamp()
+    order by p.user_id
+    for no key update skip locked
+  );
+  if cardinality(people) > 0 then
+    return query
+    update public.user_presence p
+    set status = case when p.device_count > 0 then p.status else 'offline' end,
+      is_typing_to = case when p.device_count > 0 then p.is_typing_to end,
+      expires_at = case when p.device_count > 0 then null else p.expires_at end
+    where p.user_id = any (people)
+    returning p.user_id;
+  end if;
 end
 $$;
 
 -- Name: FUNCTION expire_presence(); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.expire_presence() IS 'Writes down that stale reports mean offline, so that those who watch the table hear of it. Answers whose they were.';
+COMMENT ON FUNCTION chat.expire_presence() IS 'Writes down that stale reports and processes that died mean offline, so that those who watch the table hear of it. Answers whose rows changed.';
 
 -- Name: fill_read_by(uuid, uuid, bigint); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -1225,6 +1278,25 @@ $$;
 -- Name: FUNCTION flag(setting text); Type: COMMENT; Schema: chat; Owner: -
 
 COMMENT ON FUNCTION chat.flag(setting text) IS 'A switch of chat.config.';
+
+-- Name: follow_presence_sharing(); Type: FUNCTION; Schema: chat; Owner: -
+
+CREATE FUNCTION chat.follow_presence_sharing() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+  person constant uuid := coalesce(new.user_id, old.user_id);
+begin
+  if not new.share_presence then
+    update public.user_presence p set status = 'offline' where p.user_id = person;
+  else
+    perform from public.user_presence p where p.user_id = person for no key update;
+    perform chat.settle_devices(array[person], array[person]);
+  end if;
+  return null;
+end
+$$;
 
 -- Name: hide_message(uuid); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -1580,6 +1652,71 @@ $$;
 
 COMMENT ON FUNCTION chat.keep_idempotency_key(key text, request_hash bytea) IS 'Behind a write: keeps the caller''s key with rapport.outcome, and removes a few keys of anybody''s that are too old.';
 
+-- Name: keep_presence(uuid, integer); Type: FUNCTION; Schema: chat; Owner: -
+
+CREATE FUNCTION chat.keep_presence(process_id uuid, lease_ms integer) RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+  had_lease boolean;
+  people uuid[];
+begin
+  update chat.presence_processes a
+  set lease_until = clock_timestamp() + make_interval(secs => keep_presence.lease_ms / 1000.0)
+  where a.process_id = keep_presence.process_id;
+  had_lease := found;
+  if not had_lease then
+    insert into chat.presence_processes (process_id, lease_until)
+    values (keep_presence.process_id, clock_timestamp() + make_interval(secs => keep_presence.lease_ms / 1000.0));
+    -- after a crash of the database no process is known whose end would be noticed
+    people := array(
+      select p.user_id
+      from public.user_presence p
+      where p.device_count > 0
+        and not exists (select from chat.presence_sessions v where v.user_id = p.user_id)
+      order by p.user_id
+      for no key update skip locked
+    );
+    if cardinality(people) > 0 then
+      perform chat.settle_devices(people, '{}');
+    end if;
+  end if;
+  perform chat.expire_presence();
+  return had_lease;
+end
+$$;
+
+-- Name: FUNCTION keep_presence(process_id uuid, lease_ms integer); Type: COMMENT; Schema: chat; Owner: -
+
+COMMENT ON FUNCTION chat.keep_presence(process_id uuid, lease_ms integer) IS 'Prolongs the lease of a process and ends those of others that ran out. False: it had none, and what it reported is forgotten.';
+
+-- Name: known_people_ids(); Type: FUNCTION; Schema: chat; Owner: -
+
+CREATE FUNCTION chat.known_people_ids() RETURNS SETOF uuid
+    LANGUAGE plpgsql STABLE SECURITY DEFINER ROWS 200
+    SET search_path TO ''
+    AS $$
+begin
+  return query
+  select auth.uid()
+  union
+  select theirs.user_id
+  from chat.memberships mine
+  join chat.memberships theirs on theirs.team_id = mine.team_id
+  where mine.user_id = (select auth.uid())
+  union
+  select other.user_id
+  from public.user_conversation_members mine
+  join public.user_conversation_members other on other.conversation_id = mine.conversation_id
+  where mine.user_id = (select auth.uid()) and mine.left_at is null and other.left_at is null;
+end
+$$;
+
+-- Name: FUNCTION known_people_ids(); Type: COMMENT; Schema: chat; Owner: -
+
+COMMENT ON FUNCTION chat.known_people_ids() IS 'Whose row of user_presence the caller may see, for its policy: of those who do not share their presence it says nothing.';
+
 -- Name: knows(uuid); Type: FUNCTION; Schema: chat; Owner: -
 
 CREATE FUNCTION chat.knows(other_user_id uuid) RETURNS boolean
@@ -1914,6 +2051,42 @@ $$;
 -- Name: FUNCTION mark_unread(conversation_id uuid, from_message_id uuid); Type: COMMENT; Schema: chat; Owner: -
 
 COMMENT ON FUNCTION chat.mark_unread(conversation_id uuid, from_message_id uuid) IS 'Marks a conversation as unread, from a message on if one is named. What others were shown as read stays read.';
+
+-- Name: mask_presence(); Type: FUNCTION; Schema: chat; Owner: -
+
+CREATE FUNCTION chat.mask_presence() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+begin
+  if not exists (
+    select from public.user_notification_preferences f where f.user_id = new.user_id and not f.share_presence
+  ) then
+    return new;
+  end if;
+  new.status := 'offline';
+  new.device_count := 0;
+  new.expires_at := null;
+  new.current_page := null;
+  new.is_typing_to := null;
+  new.typing_started_at := null;
+  new.manual_status := null;
+  new.manual_until := null;
+  new.status_text := null;
+  new.status_emoji := null;
+  new.last_active_at := null;
+  if tg_op = 'UPDATE' then
+    new.last_seen := old.last_seen;
+    if (old.status, old.device_count, old.last_active_at, old.status_text, old.manual_status, old.is_typing_to)
+      is not distinct from (new.status, new.device_count, new.last_active_at, new.status_text, new.manual_status, new.is_typing_to)
+    then
+      -- not written at all: the time of a change would tell
+      return null;
+    end if;
+  end if;
+  return new;
+end
+$$;
 
 -- Name: may_listen(text); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -2672,6 +2845,7 @@ begin
       ('chat.idempotency_keys', 'user_id', 'cascade'),
       ('public.user_presence', 'user_id', 'cascade'),
       ('public.user_presence', 'is_typing_to', 'set null'),
+      ('chat.presence_sessions', 'user_id', 'cascade'),
       ('public.user_blocks', 'blocker_id', 'cascade'),
       ('public.user_blocks', 'blocked_id', 'cascade'),
       ('public.user_notification_preferences', 'user_id', 'cascade')
@@ -2771,7 +2945,8 @@ begin
       'updated_at', p.updated_at
     )
   from chat.presence p
-  where wanted is null or p.user_id = any (wanted)
+  where (wanted is null or p.user_id = any (wanted))
+    and p.user_id in (select chat.visible_people_ids())
   order by p.user_id;
 end
 $$;
@@ -2960,6 +3135,59 @@ begin
 end
 $$;
 
+-- Name: report_devices(uuid, uuid[], integer[], boolean[]); Type: FUNCTION; Schema: chat; Owner: -
+
+CREATE FUNCTION chat.report_devices(process_id uuid, user_ids uuid[], devices integer[], came boolean[]) RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+  people uuid[];
+begin
+  -- held still until the end: whoever ends processes takes this lock first, too
+  perform from chat.presence_processes a where a.process_id = report_devices.process_id for key share;
+  if not found then
+    return false;
+  end if;
+
+  -- a token may outlive its person
+  people := array(
+    select d.user_id from chat.directory d where d.user_id = any (report_devices.user_ids) order by d.user_id
+  );
+  insert into public.user_presence (user_id)
+  select u.id from unnest(people) u (id)
+  on conflict on constraint user_presence_pkey do nothing;
+  -- two processes that report the same people do so one after the other, and the second counts what the first wrote
+  perform from public.user_presence p where p.user_id = any (people) order by p.user_id for no key update;
+
+  delete from chat.presence_sessions s
+  using unnest(report_devices.user_ids, report_devices.devices) r (user_id, devices)
+  where s.process_id = report_devices.process_id and s.user_id = r.user_id and r.devices = 0;
+
+  insert into chat.presence_sessions as s (user_id, process_id, devices)
+  select r.user_id, report_devices.process_id, r.devices
+  from unnest(report_devices.user_ids, report_devices.devices) r (user_id, devices)
+  where r.devices > 0 and r.user_id = any (people)
+  on conflict on constraint presence_sessions_pkey do update
+  set devices = excluded.devices
+  where s.devices <> excluded.devices;
+
+  perform chat.settle_devices(
+    people,
+    array(
+      select r.user_id
+      from unnest(report_devices.user_ids, report_devices.came) r (user_id, came)
+      where r.came
+    )
+  );
+  return true;
+end
+$$;
+
+-- Name: FUNCTION report_devices(process_id uuid, user_ids uuid[], devices integer[], came boolean[]); Type: COMMENT; Schema: chat; Owner: -
+
+COMMENT ON FUNCTION chat.report_devices(process_id uuid, user_ids uuid[], devices integer[], came boolean[]) IS 'How many sockets people have at a process now, and of whom one has just come. False: the process has no lease, and must report everybody again once it has one.';
+
 -- Name: report_message(uuid, text, text); Type: FUNCTION; Schema: chat; Owner: -
 
 CREATE FUNCTION chat.report_message(message_id uuid, reason text, note text DEFAULT NULL::text, OUT created boolean) RETURNS boolean
@@ -3001,36 +3229,6 @@ $$;
 -- Name: FUNCTION report_message(message_id uuid, reason text, note text, OUT created boolean); Type: COMMENT; Schema: chat; Owner: -
 
 COMMENT ON FUNCTION chat.report_message(message_id uuid, reason text, note text, OUT created boolean) IS 'Tells the moderators of a message, with what it says now. False: the caller has reported it before.';
-
--- Name: report_presence(uuid, text, integer, timestamp with time zone); Type: FUNCTION; Schema: chat; Owner: -
-
-CREATE FUNCTION chat.report_presence(user_id uuid, status text, device_count integer, expires_at timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS void
-    LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO ''
-    AS $$
-begin
-  insert into public.user_presence as p (user_id, status, device_count, expires_at, last_seen, last_active_at)
-  values (
-    report_presence.user_id,
-    report_presence.status,
-    report_presence.device_count,
-    report_presence.expires_at,
-    clock_timestamp(),
-    case when report_presence.status = 'online' then clock_timestamp() end
-  )
-  on conflict on constraint user_presence_pkey do update
-  set status = excluded.status,
-    device_count = excluded.device_count,
-    expires_at = excluded.expires_at,
-    last_seen = excluded.last_seen,
-    last_active_at = coalesce(excluded.last_active_at, p.last_active_at),
-    is_typing_to = case when excluded.status <> 'offline' then p.is_typing_to end;
-end
-$$;
-
--- Name: FUNCTION report_presence(user_id uuid, status text, device_count integer, expires_at timestamp with time zone); Type: COMMENT; Schema: chat; Owner: -
-
-COMMENT ON FUNCTION chat.report_presence(user_id uuid, status text, device_count integer, expires_at timestamp with time zone) IS 'What the server knows of a person''s sockets. Without expires_at the report holds until the next one.';
 
 -- Name: role_expression(text); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -3761,7 +3959,8 @@ begin
   )
   on conflict on constraint user_presence_pkey do update
   -- without a status only the words change: it is no sign of life
-  set status = case when reported is null then p.status else excluded.status end,
+  -- "offline" from one device says nothing of the others: while there are sockets, these tell
+  set status = case when reported is null or (reported = 'offline' and not chosen and p.device_count > 0) then p.status else excluded.status end,
     current_page = coalesce(excluded.current_page, p.current_page),
     manual_status = case when chosen then excluded.manual_status else p.manual_status end,
     manual_until = case when chosen then excluded.manual_until else p.manual_until end,
@@ -3769,11 +3968,7 @@ begin
     status_emoji = case when clear_status_text then null else coalesce(excluded.status_emoji, p.status_emoji) end,
     last_seen = case when reported is null then p.last_seen else excluded.last_seen end,
     last_active_at = coalesce(excluded.last_active_at, p.last_active_at),
-    -- while a socket vouches for somebody there is nothing to run out
-    expires_at = case
-      when reported is null or (p.expires_at is null and p.device_count > 0) then p.expires_at
-      else excluded.expires_at
-    end;
+    expires_at = case when reported is null then p.expires_at else excluded.expires_at end;
 
   return (select r."row" from chat.presence_rows(array[caller]) r);
 end
@@ -3810,8 +4005,14 @@ begin
   expires_in_ms := chat.amount('typing_ttl_ms', 6000);
 
   if is_shared and chat.flag('typing_in_table') then
-    insert into public.user_presence as p (user_id, status, is_typing_to)
-    values (caller, 'online', case when is_typing then others[1] end)
+    -- typing is a sign of life of somebody nothing else is known of
+    insert into public.user_presence as p (user_id, status, expires_at, is_typing_to)
+    values (
+      caller,
+      'online',
+      clock_timestamp() + make_interval(secs => chat.amount('presence_ttl_s', 60)),
+      case when is_typing then others[1] end
+    )
     on conflict on constraint user_presence_pkey do update
     set is_typing_to = excluded.is_typing_to,
       typing_started_at = case when excluded.is_typing_to is not distinct from p.is_typing_to then p.typing_started_at end
@@ -3823,6 +4024,43 @@ $$;
 -- Name: FUNCTION set_typing(conversation_id uuid, is_typing boolean, OUT others uuid[], OUT is_shared boolean, OUT expires_in_ms integer); Type: COMMENT; Schema: chat; Owner: -
 
 COMMENT ON FUNCTION chat.set_typing(conversation_id uuid, is_typing boolean, OUT others uuid[], OUT is_shared boolean, OUT expires_in_ms integer) IS 'Who else is in the conversation, and whether they are to be told that the caller types. Stores nothing unless typing_in_table is on.';
+
+-- Name: settle_devices(uuid[], uuid[]); Type: FUNCTION; Schema: chat; Owner: -
+
+CREATE FUNCTION chat.settle_devices(user_ids uuid[], came uuid[]) RETURNS SETOF uuid
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+begin
+  return query
+  update public.user_presence p
+  set status = s.status,
+    device_count = s.devices,
+    last_seen = case when s.status is distinct from p.status then clock_timestamp() else p.last_seen end,
+    last_active_at = case when s.status = 'online' and p.status <> 'online' then clock_timestamp() else p.last_active_at end,
+    is_typing_to = case when s.status <> 'offline' then p.is_typing_to end
+  from (
+    select
+      k.user_id,
+      d.devices,
+      case
+        when d.devices > 0 and k.status = 'offline' and k.user_id = any (settle_devices.came) then 'online'
+        when d.devices > 0 or k.expires_at > clock_timestamp() then k.status
+        else 'offline'
+      end as status
+    from public.user_presence k
+    cross join lateral (
+      select coalesce(sum(v.devices), 0)::int as devices
+      from chat.presence_sessions v
+      join chat.presence_processes a on a.process_id = v.process_id and a.lease_until > clock_timestamp()
+      where v.user_id = k.user_id
+    ) d
+    where k.user_id = any (settle_devices.user_ids)
+  ) s
+  where p.user_id = s.user_id and (p.status, p.device_count) is distinct from (s.status, s.devices)
+  returning p.user_id;
+end
+$$;
 
 -- Name: settle_member(); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -4337,21 +4575,9 @@ CREATE FUNCTION chat.visible_people_ids() RETURNS SETOF uuid
     AS $$
 begin
   return query
-  select auth.uid()
-  union
   select seen.user_id
-  from (
-    select theirs.user_id
-    from chat.memberships mine
-    join chat.memberships theirs on theirs.team_id = mine.team_id
-    where mine.user_id = (select auth.uid())
-    union
-    select other.user_id
-    from public.user_conversation_members mine
-    join public.user_conversation_members other on other.conversation_id = mine.conversation_id
-    where mine.user_id = (select auth.uid()) and mine.left_at is null and other.left_at is null
-  ) seen
-  where not exists (
+  from chat.known_people_ids() seen (user_id)
+  where seen.user_id = (select auth.uid()) or not exists (
     select
     from public.user_notification_preferences p
     where p.user_id = seen.user_id and not p.share_presence
@@ -4361,7 +4587,7 @@ $$;
 
 -- Name: FUNCTION visible_people_ids(); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.visible_people_ids() IS 'Whose presence the caller may see, for the policy on user_presence.';
+COMMENT ON FUNCTION chat.visible_people_ids() IS 'Whose presence the caller may see: of those they know, whoever shares it.';
 
 -- Name: get_or_create_conversation(uuid); Type: FUNCTION; Schema: public; Owner: -
 
@@ -4616,6 +4842,31 @@ CREATE TABLE chat.message_requests (
 
 COMMENT ON TABLE chat.message_requests IS 'What the first request for a client_message_id was, so that a repetition is told from a conflict. Private: the hash of a text betrays a short one.';
 
+-- Name: presence_processes; Type: TABLE; Schema: chat; Owner: -
+
+CREATE UNLOGGED TABLE chat.presence_processes (
+    process_id uuid NOT NULL,
+    lease_until timestamp with time zone NOT NULL
+)
+WITH (fillfactor='10');
+
+-- Name: TABLE presence_processes; Type: COMMENT; Schema: chat; Owner: -
+
+COMMENT ON TABLE chat.presence_processes IS 'Server processes that have sockets. Whoever is known by one whose lease ran out is not there.';
+
+-- Name: presence_sessions; Type: TABLE; Schema: chat; Owner: -
+
+CREATE UNLOGGED TABLE chat.presence_sessions (
+    user_id uuid NOT NULL,
+    process_id uuid NOT NULL,
+    devices integer NOT NULL,
+    CONSTRAINT presence_sessions_devices_are_some CHECK ((devices > 0))
+);
+
+-- Name: TABLE presence_sessions; Type: COMMENT; Schema: chat; Owner: -
+
+COMMENT ON TABLE chat.presence_sessions IS 'Who has sockets at which process. Written when somebody comes or goes, never in between.';
+
 -- Name: user_presence; Type: TABLE; Schema: public; Owner: -
 
 CREATE TABLE public.user_presence (
@@ -4653,25 +4904,34 @@ COMMENT ON TABLE public.user_presence IS 'Whether somebody is there. The view ch
 CREATE VIEW chat.presence WITH (security_invoker='true') AS
  SELECT p.user_id,
         CASE
-            WHEN ((p.manual_status IS NOT NULL) AND COALESCE((p.manual_until > now()), true) AND ((p.manual_status = 'offline'::text) OR ((p.status <> 'offline'::text) AND COALESCE((p.expires_at > now()), true)))) THEN p.manual_status
-            WHEN (p.expires_at <= now()) THEN 'offline'::text
-            ELSE p.status
+            WHEN ((p.manual_status IS NOT NULL) AND COALESCE((p.manual_until > now()), true) AND ((p.manual_status = 'offline'::text) OR ((p.status <> 'offline'::text) AND v.is_vouched_for))) THEN p.manual_status
+            WHEN v.is_vouched_for THEN p.status
+            ELSE 'offline'::text
         END AS status,
     p.last_seen,
     p.status_text,
     p.status_emoji,
     p.is_typing_to,
-    p.device_count,
+        CASE
+            WHEN v.has_sockets THEN p.device_count
+            ELSE 0
+        END AS device_count,
     p.current_page,
     p.manual_status,
     p.manual_until,
     p.last_active_at,
     p.updated_at
-   FROM public.user_presence p;
+   FROM ((public.user_presence p
+     CROSS JOIN LATERAL ( SELECT ((p.device_count > 0) AND (EXISTS ( SELECT
+                   FROM (chat.presence_sessions s
+                     JOIN chat.presence_processes a ON ((a.process_id = s.process_id)))
+                  WHERE ((s.user_id = p.user_id) AND (a.lease_until > now()))))) AS has_sockets) d)
+     CROSS JOIN LATERAL ( SELECT d.has_sockets,
+            (d.has_sockets OR COALESCE((p.expires_at > now()), false)) AS is_vouched_for) v);
 
 -- Name: VIEW presence; Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON VIEW chat.presence IS 'Presence as it is to be shown: a manual status while it holds, otherwise the reported one unless it went stale.';
+COMMENT ON VIEW chat.presence IS 'Presence as it is to be shown: a manual status while it holds, otherwise the reported one as long as a socket or a recent report vouches for it.';
 
 -- Name: removed_memberships; Type: TABLE; Schema: chat; Owner: -
 
@@ -5626,6 +5886,16 @@ ALTER TABLE ONLY chat.message_reports
 ALTER TABLE ONLY chat.message_requests
     ADD CONSTRAINT message_requests_pkey PRIMARY KEY (message_id);
 
+-- Name: presence_processes presence_processes_pkey; Type: CONSTRAINT; Schema: chat; Owner: -
+
+ALTER TABLE ONLY chat.presence_processes
+    ADD CONSTRAINT presence_processes_pkey PRIMARY KEY (process_id);
+
+-- Name: presence_sessions presence_sessions_pkey; Type: CONSTRAINT; Schema: chat; Owner: -
+
+ALTER TABLE ONLY chat.presence_sessions
+    ADD CONSTRAINT presence_sessions_pkey PRIMARY KEY (user_id, process_id);
+
 -- Name: removed_memberships removed_memberships_pkey; Type: CONSTRAINT; Schema: chat; Owner: -
 
 ALTER TABLE ONLY chat.removed_memberships
@@ -5906,6 +6176,10 @@ CREATE INDEX message_reports_reporter_idx ON chat.message_reports USING btree (r
 -- Name: message_reports_sender_idx; Type: INDEX; Schema: chat; Owner: -
 
 CREATE INDEX message_reports_sender_idx ON chat.message_reports USING btree (sender_id);
+
+-- Name: presence_sessions_process_idx; Type: INDEX; Schema: chat; Owner: -
+
+CREATE INDEX presence_sessions_process_idx ON chat.presence_sessions USING btree (process_id);
 
 -- Name: removed_memberships_removed_idx; Type: INDEX; Schema: chat; Owner: -
 
@@ -6443,6 +6717,18 @@ CREATE TRIGGER message_reactions_20_touch_message AFTER INSERT ON public.message
 
 CREATE TRIGGER message_reactions_20_untouch_message AFTER DELETE ON public.message_reactions REFERENCING OLD TABLE AS reactions FOR EACH STATEMENT EXECUTE FUNCTION chat.touch_reacted_messages();
 
+-- Name: user_notification_preferences preferences_10_presence_insert; Type: TRIGGER; Schema: public; Owner: -
+
+CREATE TRIGGER preferences_10_presence_insert AFTER INSERT ON public.user_notification_preferences FOR EACH ROW WHEN ((NOT new.share_presence)) EXECUTE FUNCTION chat.follow_presence_sharing();
+
+-- Name: user_notification_preferences preferences_20_presence_update; Type: TRIGGER; Schema: public; Owner: -
+
+CREATE TRIGGER preferences_20_presence_update AFTER UPDATE OF share_presence ON public.user_notification_preferences FOR EACH ROW WHEN ((new.share_presence IS DISTINCT FROM old.share_presence)) EXECUTE FUNCTION chat.follow_presence_sharing();
+
+-- Name: user_notification_preferences preferences_30_presence_delete; Type: TRIGGER; Schema: public; Owner: -
+
+CREATE TRIGGER preferences_30_presence_delete AFTER DELETE ON public.user_notification_preferences FOR EACH ROW WHEN ((NOT old.share_presence)) EXECUTE FUNCTION chat.follow_presence_sharing();
+
 -- Name: user_blocks user_blocks_20_tell; Type: TRIGGER; Schema: public; Owner: -
 
 CREATE TRIGGER user_blocks_20_tell AFTER INSERT OR DELETE ON public.user_blocks FOR EACH ROW EXECUTE FUNCTION chat.tell_of_block();
@@ -6515,6 +6801,10 @@ CREATE TRIGGER user_notification_preferences_20_tell_of_sharing AFTER UPDATE OF 
 
 CREATE TRIGGER user_presence_10_settle BEFORE INSERT OR UPDATE ON public.user_presence FOR EACH ROW EXECUTE FUNCTION chat.settle_presence();
 
+-- Name: user_presence user_presence_20_mask; Type: TRIGGER; Schema: public; Owner: -
+
+CREATE TRIGGER user_presence_20_mask BEFORE INSERT OR UPDATE ON public.user_presence FOR EACH ROW EXECUTE FUNCTION chat.mask_presence();
+
 -- Name: idempotency_keys idempotency_keys_user_id_fkey; Type: FK CONSTRAINT; Schema: chat; Owner: -
 
 ALTER TABLE ONLY chat.idempotency_keys
@@ -6544,6 +6834,16 @@ ALTER TABLE ONLY chat.message_reports
 
 ALTER TABLE ONLY chat.message_requests
     ADD CONSTRAINT message_requests_message_id_fkey FOREIGN KEY (message_id) REFERENCES public.user_messages(id) ON DELETE CASCADE;
+
+-- Name: presence_sessions presence_sessions_process_fkey; Type: FK CONSTRAINT; Schema: chat; Owner: -
+
+ALTER TABLE ONLY chat.presence_sessions
+    ADD CONSTRAINT presence_sessions_process_fkey FOREIGN KEY (process_id) REFERENCES chat.presence_processes(process_id) ON DELETE CASCADE;
+
+-- Name: presence_sessions presence_sessions_user_id_fkey; Type: FK CONSTRAINT; Schema: chat; Owner: -
+
+ALTER TABLE ONLY chat.presence_sessions
+    ADD CONSTRAINT presence_sessions_user_id_fkey FOREIGN KEY (user_id) REFERENCES auth.users(id) ON DELETE CASCADE;
 
 -- Name: removed_messages removed_messages_conversation_id_fkey; Type: FK CONSTRAINT; Schema: chat; Owner: -
 
@@ -6679,6 +6979,14 @@ ALTER TABLE ONLY public.user_presence
 
 ALTER TABLE auth.users ENABLE ROW LEVEL SECURITY;
 
+-- Name: presence_sessions people see the devices of those whose presence they see; Type: POLICY; Schema: chat; Owner: -
+
+CREATE POLICY "people see the devices of those whose presence they see" ON chat.presence_sessions FOR SELECT TO authenticated USING ((user_id IN ( SELECT chat.visible_people_ids() AS visible_people_ids)));
+
+-- Name: presence_sessions; Type: ROW SECURITY; Schema: chat; Owner: -
+
+ALTER TABLE chat.presence_sessions ENABLE ROW LEVEL SECURITY;
+
 -- Name: conversation_receipts; Type: ROW SECURITY; Schema: public; Owner: -
 
 ALTER TABLE public.conversation_receipts ENABLE ROW LEVEL SECURITY;
@@ -6761,7 +7069,7 @@ CREATE POLICY "people report their own presence" ON public.user_presence FOR INS
 
 -- Name: user_presence people see the presence of their teams and partners; Type: POLICY; Schema: public; Owner: -
 
-CREATE POLICY "people see the presence of their teams and partners" ON public.user_presence FOR SELECT TO authenticated USING ((user_id IN ( SELECT chat.visible_people_ids() AS visible_people_ids)));
+CREATE POLICY "people see the presence of their teams and partners" ON public.user_presence FOR SELECT TO authenticated USING ((user_id IN ( SELECT chat.known_people_ids() AS known_people_ids)));
 
 -- Name: message_drafts people see their own drafts; Type: POLICY; Schema: public; Owner: -
 
@@ -7206,6 +7514,11 @@ GRANT ALL ON FUNCTION chat.delete_message(message_id uuid, expected_rev bigint) 
 REVOKE ALL ON FUNCTION chat.edit_message(message_id uuid, content text, expected_rev bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION chat.edit_message(message_id uuid, content text, expected_rev bigint) TO authenticated;
 
+-- Name: FUNCTION end_presence(); Type: ACL; Schema: chat; Owner: -
+
+REVOKE ALL ON FUNCTION chat.end_presence() FROM PUBLIC;
+GRANT ALL ON FUNCTION chat.end_presence() TO authenticated;
+
 -- Name: FUNCTION expire_presence(); Type: ACL; Schema: chat; Owner: -
 
 REVOKE ALL ON FUNCTION chat.expire_presence() FROM PUBLIC;
@@ -7220,6 +7533,10 @@ REVOKE ALL ON FUNCTION chat.fill_read_by(conversation_id uuid, reader uuid, up_t
 REVOKE ALL ON FUNCTION chat.flag(setting text) FROM PUBLIC;
 GRANT ALL ON FUNCTION chat.flag(setting text) TO authenticated;
 GRANT ALL ON FUNCTION chat.flag(setting text) TO service_role;
+
+-- Name: FUNCTION follow_presence_sharing(); Type: ACL; Schema: chat; Owner: -
+
+REVOKE ALL ON FUNCTION chat.follow_presence_sharing() FROM PUBLIC;
 
 -- Name: FUNCTION hide_message(message_id uuid); Type: ACL; Schema: chat; Owner: -
 
@@ -7283,6 +7600,16 @@ REVOKE ALL ON FUNCTION chat.keep_conversation_identity() FROM PUBLIC;
 REVOKE ALL ON FUNCTION chat.keep_idempotency_key(key text, request_hash bytea) FROM PUBLIC;
 GRANT ALL ON FUNCTION chat.keep_idempotency_key(key text, request_hash bytea) TO authenticated;
 
+-- Name: FUNCTION keep_presence(process_id uuid, lease_ms integer); Type: ACL; Schema: chat; Owner: -
+
+REVOKE ALL ON FUNCTION chat.keep_presence(process_id uuid, lease_ms integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION chat.keep_presence(process_id uuid, lease_ms integer) TO service_role;
+
+-- Name: FUNCTION known_people_ids(); Type: ACL; Schema: chat; Owner: -
+
+REVOKE ALL ON FUNCTION chat.known_people_ids() FROM PUBLIC;
+GRANT ALL ON FUNCTION chat.known_people_ids() TO authenticated;
+
 -- Name: FUNCTION knows(other_user_id uuid); Type: ACL; Schema: chat; Owner: -
 
 REVOKE ALL ON FUNCTION chat.knows(other_user_id uuid) FROM PUBLIC;
@@ -7315,6 +7642,10 @@ GRANT ALL ON FUNCTION chat.mark_read_messages(message_ids uuid[]) TO authenticat
 
 REVOKE ALL ON FUNCTION chat.mark_unread(conversation_id uuid, from_message_id uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION chat.mark_unread(conversation_id uuid, from_message_id uuid) TO authenticated;
+
+-- Name: FUNCTION mask_presence(); Type: ACL; Schema: chat; Owner: -
+
+REVOKE ALL ON FUNCTION chat.mask_presence() FROM PUBLIC;
 
 -- Name: FUNCTION may_listen(topic text); Type: ACL; Schema: chat; Owner: -
 
@@ -7439,15 +7770,15 @@ REVOKE ALL ON FUNCTION chat.remember_removed_memberships() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION chat.replace_host_view(view_name text, query text, host_table regclass) FROM PUBLIC;
 
+-- Name: FUNCTION report_devices(process_id uuid, user_ids uuid[], devices integer[], came boolean[]); Type: ACL; Schema: chat; Owner: -
+
+REVOKE ALL ON FUNCTION chat.report_devices(process_id uuid, user_ids uuid[], devices integer[], came boolean[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION chat.report_devices(process_id uuid, user_ids uuid[], devices integer[], came boolean[]) TO service_role;
+
 -- Name: FUNCTION report_message(message_id uuid, reason text, note text, OUT created boolean); Type: ACL; Schema: chat; Owner: -
 
 REVOKE ALL ON FUNCTION chat.report_message(message_id uuid, reason text, note text, OUT created boolean) FROM PUBLIC;
 GRANT ALL ON FUNCTION chat.report_message(message_id uuid, reason text, note text, OUT created boolean) TO authenticated;
-
--- Name: FUNCTION report_presence(user_id uuid, status text, device_count integer, expires_at timestamp with time zone); Type: ACL; Schema: chat; Owner: -
-
-REVOKE ALL ON FUNCTION chat.report_presence(user_id uuid, status text, device_count integer, expires_at timestamp with time zone) FROM PUBLIC;
-GRANT ALL ON FUNCTION chat.report_presence(user_id uuid, status text, device_count integer, expires_at timestamp with time zone) TO service_role;
 
 -- Name: FUNCTION role_expression(written text); Type: ACL; Schema: chat; Owner: -
 
@@ -7517,6 +7848,10 @@ GRANT ALL ON FUNCTION chat.set_presence(status text, current_page text, manual_u
 
 REVOKE ALL ON FUNCTION chat.set_typing(conversation_id uuid, is_typing boolean, OUT others uuid[], OUT is_shared boolean, OUT expires_in_ms integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION chat.set_typing(conversation_id uuid, is_typing boolean, OUT others uuid[], OUT is_shared boolean, OUT expires_in_ms integer) TO authenticated;
+
+-- Name: FUNCTION settle_devices(user_ids uuid[], came uuid[]); Type: ACL; Schema: chat; Owner: -
+
+REVOKE ALL ON FUNCTION chat.settle_devices(user_ids uuid[], came uuid[]) FROM PUBLIC;
 
 -- Name: FUNCTION settle_member(); Type: ACL; Schema: chat; Owner: -
 
@@ -7628,6 +7963,16 @@ GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE chat.message_reports TO service_role;
 -- Name: TABLE message_requests; Type: ACL; Schema: chat; Owner: -
 
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE chat.message_requests TO service_role;
+
+-- Name: TABLE presence_processes; Type: ACL; Schema: chat; Owner: -
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE chat.presence_processes TO service_role;
+GRANT SELECT ON TABLE chat.presence_processes TO authenticated;
+
+-- Name: TABLE presence_sessions; Type: ACL; Schema: chat; Owner: -
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE chat.presence_sessions TO service_role;
+GRANT SELECT ON TABLE chat.presence_sessions TO authenticated;
 
 -- Name: TABLE user_presence; Type: ACL; Schema: public; Owner: -
 

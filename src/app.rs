@@ -168,7 +168,7 @@ impl App {
             metrics.chat.clone(),
             &front,
         );
-        chat.start(tasks);
+        chat.start(&config.chat, metrics.presence.clone(), tasks);
         let router = router(Parts {
             chat,
             realtime,

@@ -6,6 +6,7 @@
 //! topics of the chat, but for typing, which is not stored.
 
 mod admission;
+mod attendance;
 mod blocks;
 mod client_errors;
 mod conversation_settings;
@@ -40,11 +41,12 @@ use tokio_postgres::Row;
 use tokio_postgres::types::FromSql;
 use uuid::Uuid;
 
+use self::attendance::Attendance;
 use self::events::Events;
 use self::typing::Typing;
 use self::unread::Unread;
 use crate::bus::Bus;
-use crate::config::ChatLimitsConfig;
+use crate::config::{ChatConfig, ChatLimitsConfig};
 use crate::db::Db;
 use crate::error_code::ErrorCode;
 use crate::http::conditional::conditional;
@@ -55,7 +57,7 @@ use crate::http::openapi::{ApiRouter, Described};
 use crate::http::origin::cors;
 use crate::http::pagination::json_text;
 use crate::http::{ApiError, Authentication, Caller};
-use crate::observability::metrics::ChatMetrics;
+use crate::observability::metrics::{ChatMetrics, PresenceMetrics};
 use crate::shutdown::Tasks;
 
 /// Where the routes are found.
@@ -96,9 +98,9 @@ impl ChatState {
         }
     }
 
-    /// Starts what works beside requests: events on the topics of the chat, and what was delivered to
-    /// sockets. It ends with `tasks`.
-    pub fn start(&self, tasks: &Tasks) {
+    /// Starts what works beside requests: events on the topics of the chat, what was delivered to sockets, and
+    /// who is there because of sockets. It ends with `tasks`.
+    pub fn start(&self, config: &ChatConfig, metrics: PresenceMetrics, tasks: &Tasks) {
         let broadcasts = self.bus.broadcasts();
         let unread = Unread::new(broadcasts.clone());
         let events = Events::new(broadcasts.clone(), self.typing.clone(), unread.clone());
@@ -108,6 +110,9 @@ impl ChatState {
         let delivered = self.bus.delivered().clone();
         let writing = delivery::run(delivered, self.db.clone(), tasks.clone());
         tasks.spawn("deliveries", writing);
+        let people = self.bus.people().clone();
+        let attendance = Attendance::new(self.db.clone(), people, config, metrics);
+        tasks.spawn("attendance", attendance.run(tasks.clone()));
     }
 }
 

@@ -28,7 +28,7 @@ const SET: &str = "\
     select chat.set_presence( \
         $1::text, $2::text, $3::timestamptz, $4::text, $5::text, $6::boolean, $7::boolean)::text";
 
-const END: &str = "select chat.set_presence('offline')::text";
+const END: &str = "select chat.end_presence()::text";
 
 const TYPE_IN: &str = "\
     select $1::uuid, t.is_shared, t.expires_in_ms from chat.set_typing($1::uuid, $2::boolean) t";

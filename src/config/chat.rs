@@ -1,6 +1,8 @@
 //! How the chat meets the application around it. Its limits stand in the table `chat.config`,
 //! where the database's own rules read them, too.
 
+use std::time::Duration;
+
 use super::reader::Reader;
 
 /// `[chat]`.
@@ -8,6 +10,10 @@ use super::reader::Reader;
 pub struct ChatConfig {
     /// Where people and teams are found.
     pub host_preset: HostPreset,
+    /// How long after somebody's last socket they count as being there.
+    pub presence_grace: Duration,
+    /// How long this process's word about who is there holds.
+    pub presence_lease: Duration,
 }
 
 /// The presets of `chat.install_host_mapping`.
@@ -46,6 +52,8 @@ impl ChatConfig {
     pub(super) fn read(reader: &mut Reader) -> Self {
         Self {
             host_preset: reader.choice("chat.host_preset", HostPreset::CHOICES),
+            presence_grace: reader.milliseconds("chat.presence_grace_ms", 0..=600_000),
+            presence_lease: reader.milliseconds("chat.presence_lease_ms", 300..=600_000),
         }
     }
 }

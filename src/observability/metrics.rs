@@ -30,6 +30,8 @@ pub struct Metrics {
     pub visibility: VisibilityMetrics,
     /// Between the parts of the process.
     pub bus: BusMetrics,
+    /// Who is there because of sockets.
+    pub presence: PresenceMetrics,
     /// Sockets and channels.
     pub realtime: RealtimeMetrics,
     /// The chat's routes.
@@ -58,6 +60,8 @@ impl Metrics {
         visibility.register(registry.sub_registry_with_prefix("visibility"));
         let bus = BusMetrics::default();
         bus.register(registry.sub_registry_with_prefix("bus"));
+        let presence = PresenceMetrics::default();
+        presence.register(registry.sub_registry_with_prefix("presence"));
         let realtime = RealtimeMetrics::default();
         realtime.register(registry.sub_registry_with_prefix("realtime"));
         let chat = ChatMetrics::default();
@@ -70,6 +74,7 @@ impl Metrics {
         process.register(&mut registry);
         Self {
             bus,
+            presence,
             chat,
             database,
             process,
@@ -269,6 +274,37 @@ impl VisibilityMetrics {
             "batch_changes",
             "Changes resolved together",
             self.batch_changes.clone(),
+        );
+    }
+}
+
+/// Who is there because of sockets. Clones share their values.
+#[derive(Clone, Debug, Default)]
+pub struct PresenceMetrics {
+    /// People with sockets here, as the database was told.
+    pub people: Gauge,
+    /// Reports about people that were written.
+    pub reports: Counter,
+    /// Times the process took a lease: once at its start, and again after each that it lost.
+    pub leases: Counter,
+}
+
+impl PresenceMetrics {
+    fn register(&self, registry: &mut Registry) {
+        registry.register(
+            "people",
+            "People with sockets here, as the database was told",
+            self.people.clone(),
+        );
+        registry.register(
+            "reports",
+            "Reports about people that were written",
+            self.reports.clone(),
+        );
+        registry.register(
+            "leases",
+            "Times the process took a lease",
+            self.leases.clone(),
         );
     }
 }

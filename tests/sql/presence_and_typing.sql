@@ -54,20 +54,90 @@ select tests.act_as('owner');
 delete from public.user_notification_preferences;
 
 -- what was reported goes stale
+select tests.act_as('ana');
+select chat.set_presence('online');
+select tests.act_as('owner');
 update public.user_presence set expires_at = clock_timestamp() - interval '1 second' where user_id = tests.id('ana');
 select tests.act_as('ben');
 select tests.equals("row" ->> 'status', 'offline', 'stale') from chat.presence_rows(array[tests.id('ana')]);
 select tests.act_as('service_role');
 select tests.equals(array_agg(e), array[tests.id('ana')], 'swept') from chat.expire_presence() e;
-select chat.report_presence(tests.id('ana'), 'online', 2);
+
+-- sockets at two server processes
+\set one 11111111-0000-4000-8000-000000000000
+\set two 22222222-0000-4000-8000-000000000000
+select tests.equals(chat.report_devices(:'one', array[tests.id('ana')], array[1], array[true]), false, 'no lease, no report');
+select tests.equals(chat.keep_presence(:'one', 60000), false, 'a new lease');
+select tests.equals(chat.keep_presence(:'one', 60000), true, 'prolonged');
+select chat.keep_presence(:'two', 60000);
+select tests.equals(chat.report_devices(:'one', array[tests.id('ana'), gen_random_uuid()], array[1, 1], array[true, true]), true, 'reported, but for a stranger');
+select chat.report_devices(:'two', array[tests.id('ana')], array[2], array[true]);
 select tests.act_as('ben');
-select tests.equals(("row" ->> 'status', "row" ->> 'device_count')::text, '(online,2)', 'a socket vouches') from chat.presence_rows(array[tests.id('ana')]);
+select tests.equals(("row" ->> 'status', "row" ->> 'device_count')::text, '(online,3)', 'folded') from chat.presence_rows(array[tests.id('ana')]);
+select tests.act_as('service_role');
+select chat.report_devices(:'one', array[tests.id('ana')], array[0], array[false]);
+select tests.equals((status, device_count)::text, '(online,2)', 'one process is left') from public.user_presence where user_id = tests.id('ana');
+
+-- a page that closes does not speak for the other device; signing out does, until somebody connects
+select tests.act_as('ana');
+select tests.equals(chat.set_presence('offline') ->> 'status', 'online', 'another socket is there');
+select tests.equals(chat.set_presence('away') ->> 'status', 'away', 'a device says so');
+select chat.end_presence();
+select tests.equals("row" ->> 'status', 'offline', 'signed out') from chat.presence_rows();
+select tests.act_as('service_role');
+select chat.report_devices(:'two', array[tests.id('ana')], array[1], array[false]);
+select tests.equals(status, 'offline', 'a socket that lingers brings nobody back') from public.user_presence where user_id = tests.id('ana');
+select chat.report_devices(:'two', array[tests.id('ana')], array[1], array[true]);
+select tests.equals(status, 'online', 'one that comes does') from public.user_presence where user_id = tests.id('ana');
+
+-- what has not changed is not written
+select xmin as before from public.user_presence where user_id = tests.id('ana') \gset
+select chat.report_devices(:'two', array[tests.id('ana')], array[1], array[true]), chat.keep_presence(:'two', 60000);
+select tests.equals(xmin::text, :'before', 'untouched') from public.user_presence where user_id = tests.id('ana');
+
+-- whoever hides is told offline once, and then nothing
+select tests.act_as('ana');
+insert into public.user_notification_preferences (user_id, share_presence) values (tests.id('ana'), false);
+select tests.act_as('ben');
+select tests.equals((status, device_count, status_text is null)::text, '(offline,0,t)', 'masked, and seen to be') from public.user_presence where user_id = tests.id('ana');
+select tests.equals(count(*), 0::bigint, 'no word of the devices') from chat.presence_sessions where user_id = tests.id('ana');
+select updated_at as before from public.user_presence where user_id = tests.id('ana') \gset
+select tests.act_as('ana');
+select chat.set_presence('online', status_text => 'hidden');
+select tests.act_as('service_role');
+select chat.report_devices(:'two', array[tests.id('ana')], array[3], array[true]);
+select tests.equals((status, updated_at)::text, ('offline', :'before'::timestamptz)::text, 'stands still') from public.user_presence where user_id = tests.id('ana');
+select tests.act_as('ana');
+update public.user_notification_preferences set share_presence = true where user_id = tests.id('ana');
+select tests.act_as('ben');
+select tests.equals((status, device_count)::text, '(online,3)', 'shared again') from public.user_presence where user_id = tests.id('ana');
+
+-- a process that dies: first whoever reads knows, then the table says so
+select tests.act_as('owner');
+update chat.presence_processes set lease_until = now() - interval '1 second' where process_id = :'two';
+select tests.act_as('ben');
+select tests.equals(("row" ->> 'status', "row" ->> 'device_count')::text, '(offline,0)', 'nobody vouches') from chat.presence_rows(array[tests.id('ana')]);
+select tests.act_as('service_role');
+select tests.equals(chat.keep_presence(:'one', 60000), true, 'another process looks');
+select tests.equals((status, device_count)::text, '(offline,0)', 'written down') from public.user_presence where user_id = tests.id('ana');
+select tests.equals(chat.report_devices(:'two', array[tests.id('ana')], array[1], array[true]), false, 'the dead one has to begin again');
+
+-- a crash of the database empties what is unlogged
+select chat.report_devices(:'one', array[tests.id('ana')], array[1], array[true]);
+select tests.act_as('owner');
+delete from chat.presence_processes;
+select tests.act_as('service_role');
+select chat.keep_presence(:'one', 60000);
+select tests.equals((status, device_count)::text, '(offline,0)', 'nobody is left behind') from public.user_presence where user_id = tests.id('ana');
 
 -- a client that writes the table: its own row, with an end it does not choose
+select tests.act_as('ben');
 insert into public.user_presence (user_id, status, last_seen, current_page) values (tests.id('ben'), 'online', '2001-01-01', '/x');
 select tests.holds(last_seen > now() - interval '1 minute' and expires_at between now() and now() + interval '10 minutes', 'times are the server''s') from public.user_presence where user_id = tests.id('ben');
 select tests.expect_error($$insert into public.user_presence (user_id, status) values (tests.id('zoe'), 'online')$$, '42501');
-select tests.expect_error($$select chat.report_presence(tests.id('zoe'), 'online', 1)$$, '42501');
+select tests.act_as('ben');
+select tests.expect_error($$select chat.report_devices(gen_random_uuid(), array[tests.id('zoe')], array[1], array[true])$$, '42501');
+select tests.expect_error($$select chat.keep_presence(gen_random_uuid(), 1000)$$, '42501');
 
 -- typing is told to the others, and written down only where that is switched on
 select tests.act_as('owner');

@@ -1,5 +1,6 @@
 //! The rows of the table in `docs/benchmarks.md`: what is measured, and what must come out.
 
+mod attendance;
 mod broadcast;
 pub(crate) mod changes;
 mod database_broadcast;
@@ -124,6 +125,11 @@ pub(crate) const ROWS: &[Row] = &[
         number: 23,
         what: "broadcasts from the database to 100 receivers",
         measure: database_broadcast::measure,
+    },
+    Row {
+        number: 24,
+        what: "5,000 people come online and stay",
+        measure: attendance::measure,
     },
 ];
 

@@ -66,8 +66,8 @@ comment on function chat.my_conversation_ids() is
 revoke all on function chat.my_conversation_ids() from public;
 grant execute on function chat.my_conversation_ids() to authenticated;
 
--- The people whose presence the caller may see: themselves, their teams, and whoever they have a conversation with.
-create or replace function chat.visible_people_ids()
+-- The people the caller knows: themselves, their teams, and whoever they have a conversation with.
+create or replace function chat.known_people_ids()
 returns setof uuid
 language plpgsql
 stable
@@ -79,19 +79,37 @@ begin
   return query
   select auth.uid()
   union
+  select theirs.user_id
+  from chat.memberships mine
+  join chat.memberships theirs on theirs.team_id = mine.team_id
+  where mine.user_id = (select auth.uid())
+  union
+  select other.user_id
+  from public.user_conversation_members mine
+  join public.user_conversation_members other on other.conversation_id = mine.conversation_id
+  where mine.user_id = (select auth.uid()) and mine.left_at is null and other.left_at is null;
+end
+$$;
+
+comment on function chat.known_people_ids() is
+  'Whose row of user_presence the caller may see, for its policy: of those who do not share their presence it says nothing.';
+
+revoke all on function chat.known_people_ids() from public;
+grant execute on function chat.known_people_ids() to authenticated;
+
+create or replace function chat.visible_people_ids()
+returns setof uuid
+language plpgsql
+stable
+security definer
+rows 200
+set search_path = ''
+as $$
+begin
+  return query
   select seen.user_id
-  from (
-    select theirs.user_id
-    from chat.memberships mine
-    join chat.memberships theirs on theirs.team_id = mine.team_id
-    where mine.user_id = (select auth.uid())
-    union
-    select other.user_id
-    from public.user_conversation_members mine
-    join public.user_conversation_members other on other.conversation_id = mine.conversation_id
-    where mine.user_id = (select auth.uid()) and mine.left_at is null and other.left_at is null
-  ) seen
-  where not exists (
+  from chat.known_people_ids() seen (user_id)
+  where seen.user_id = (select auth.uid()) or not exists (
     select
     from public.user_notification_preferences p
     where p.user_id = seen.user_id and not p.share_presence
@@ -99,7 +117,7 @@ begin
 end
 $$;
 
-comment on function chat.visible_people_ids() is 'Whose presence the caller may see, for the policy on user_presence.';
+comment on function chat.visible_people_ids() is 'Whose presence the caller may see: of those they know, whoever shares it.';
 
 revoke all on function chat.visible_people_ids() from public;
 grant execute on function chat.visible_people_ids() to authenticated;
@@ -111,24 +129,36 @@ select
   case
     when p.manual_status is not null and coalesce(p.manual_until > now(), true)
       -- whoever chose to be busy is still gone when their devices are
-      and (p.manual_status = 'offline' or p.status <> 'offline' and coalesce(p.expires_at > now(), true))
+      and (p.manual_status = 'offline' or p.status <> 'offline' and v.is_vouched_for)
       then p.manual_status
-    when p.expires_at <= now() then 'offline'
-    else p.status
+    when v.is_vouched_for then p.status
+    else 'offline'
   end as status,
   p.last_seen,
   p.status_text,
   p.status_emoji,
   p.is_typing_to,
-  p.device_count,
+  case when v.has_sockets then p.device_count else 0 end as device_count,
   p.current_page,
   p.manual_status,
   p.manual_until,
   p.last_active_at,
   p.updated_at
-from public.user_presence p;
+from public.user_presence p
+cross join lateral (
+  -- a count that outlived the processes it came from counts for nothing
+  select p.device_count > 0 and exists (
+    select
+    from chat.presence_sessions s
+    join chat.presence_processes a on a.process_id = s.process_id
+    where s.user_id = p.user_id and a.lease_until > now()
+  ) as has_sockets
+) d
+cross join lateral (
+  select d.has_sockets, d.has_sockets or coalesce(p.expires_at > now(), false) as is_vouched_for
+) v;
 
-comment on view chat.presence is 'Presence as it is to be shown: a manual status while it holds, otherwise the reported one unless it went stale.';
+comment on view chat.presence is 'Presence as it is to be shown: a manual status while it holds, otherwise the reported one as long as a socket or a recent report vouches for it.';
 
 grant select on chat.presence to authenticated;
 

@@ -80,7 +80,8 @@ begin
   )
   on conflict on constraint user_presence_pkey do update
   -- without a status only the words change: it is no sign of life
-  set status = case when reported is null then p.status else excluded.status end,
+  -- "offline" from one device says nothing of the others: while there are sockets, these tell
+  set status = case when reported is null or (reported = 'offline' and not chosen and p.device_count > 0) then p.status else excluded.status end,
     current_page = coalesce(excluded.current_page, p.current_page),
     manual_status = case when chosen then excluded.manual_status else p.manual_status end,
     manual_until = case when chosen then excluded.manual_until else p.manual_until end,
@@ -88,11 +89,7 @@ begin
     status_emoji = case when clear_status_text then null else coalesce(excluded.status_emoji, p.status_emoji) end,
     last_seen = case when reported is null then p.last_seen else excluded.last_seen end,
     last_active_at = coalesce(excluded.last_active_at, p.last_active_at),
-    -- while a socket vouches for somebody there is nothing to run out
-    expires_at = case
-      when reported is null or (p.expires_at is null and p.device_count > 0) then p.expires_at
-      else excluded.expires_at
-    end;
+    expires_at = case when reported is null then p.expires_at else excluded.expires_at end;
 
   return (select r."row" from chat.presence_rows(array[caller]) r);
 end
@@ -104,39 +101,10 @@ comment on function chat.set_presence(text, text, timestamptz, text, text, boole
 revoke all on function chat.set_presence(text, text, timestamptz, text, text, boolean, boolean) from public;
 grant execute on function chat.set_presence(text, text, timestamptz, text, text, boolean, boolean) to authenticated;
 
-create or replace function chat.report_presence(user_id uuid, status text, device_count int, expires_at timestamptz default null)
-returns void
-language plpgsql
-security definer
-set search_path = ''
-as $$
-begin
-  insert into public.user_presence as p (user_id, status, device_count, expires_at, last_seen, last_active_at)
-  values (
-    report_presence.user_id,
-    report_presence.status,
-    report_presence.device_count,
-    report_presence.expires_at,
-    clock_timestamp(),
-    case when report_presence.status = 'online' then clock_timestamp() end
-  )
-  on conflict on constraint user_presence_pkey do update
-  set status = excluded.status,
-    device_count = excluded.device_count,
-    expires_at = excluded.expires_at,
-    last_seen = excluded.last_seen,
-    last_active_at = coalesce(excluded.last_active_at, p.last_active_at),
-    is_typing_to = case when excluded.status <> 'offline' then p.is_typing_to end;
-end
-$$;
-
-comment on function chat.report_presence(uuid, text, int, timestamptz) is
-  'What the server knows of a person''s sockets. Without expires_at the report holds until the next one.';
-
-revoke all on function chat.report_presence(uuid, text, int, timestamptz) from public;
-grant execute on function chat.report_presence(uuid, text, int, timestamptz) to service_role;
-
-create or replace function chat.expire_presence()
+-- What a person's row says follows from who vouches for them now: sockets at processes that are alive, and
+-- reports over REST that have not run out. The rows are locked by the caller, in the order of their keys. came: of
+-- whom a socket has just come, which ends an earlier "offline".
+create or replace function chat.settle_devices(user_ids uuid[], came uuid[])
 returns setof uuid
 language plpgsql
 security definer
@@ -145,18 +113,287 @@ as $$
 begin
   return query
   update public.user_presence p
-  set status = 'offline',
-    device_count = 0,
-    is_typing_to = null
-  where p.status <> 'offline' and p.expires_at <= clock_timestamp()
+  set status = s.status,
+    device_count = s.devices,
+    last_seen = case when s.status is distinct from p.status then clock_timestamp() else p.last_seen end,
+    last_active_at = case when s.status = 'online' and p.status <> 'online' then clock_timestamp() else p.last_active_at end,
+    is_typing_to = case when s.status <> 'offline' then p.is_typing_to end
+  from (
+    select
+      k.user_id,
+      d.devices,
+      case
+        when d.devices > 0 and k.status = 'offline' and k.user_id = any (settle_devices.came) then 'online'
+        when d.devices > 0 or k.expires_at > clock_timestamp() then k.status
+        else 'offline'
+      end as status
+    from public.user_presence k
+    cross join lateral (
+      select coalesce(sum(v.devices), 0)::int as devices
+      from chat.presence_sessions v
+      join chat.presence_processes a on a.process_id = v.process_id and a.lease_until > clock_timestamp()
+      where v.user_id = k.user_id
+    ) d
+    where k.user_id = any (settle_devices.user_ids)
+  ) s
+  where p.user_id = s.user_id and (p.status, p.device_count) is distinct from (s.status, s.devices)
   returning p.user_id;
 end
 $$;
 
-comment on function chat.expire_presence() is 'Writes down that stale reports mean offline, so that those who watch the table hear of it. Answers whose they were.';
+revoke all on function chat.settle_devices(uuid[], uuid[]) from public;
+
+create or replace function chat.report_devices(process_id uuid, user_ids uuid[], devices int[], came boolean[])
+returns boolean
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  people uuid[];
+begin
+  -- held still until the end: whoever ends processes takes this lock first, too
+  perform from chat.presence_processes a where a.process_id = report_devices.process_id for key share;
+  if not found then
+    return false;
+  end if;
+
+  -- a token may outlive its person
+  people := array(
+    select d.user_id from chat.directory d where d.user_id = any (report_devices.user_ids) order by d.user_id
+  );
+  insert into public.user_presence (user_id)
+  select u.id from unnest(people) u (id)
+  on conflict on constraint user_presence_pkey do nothing;
+  -- two processes that report the same people do so one after the other, and the second counts what the first wrote
+  perform from public.user_presence p where p.user_id = any (people) order by p.user_id for no key update;
+
+  delete from chat.presence_sessions s
+  using unnest(report_devices.user_ids, report_devices.devices) r (user_id, devices)
+  where s.process_id = report_devices.process_id and s.user_id = r.user_id and r.devices = 0;
+
+  insert into chat.presence_sessions as s (user_id, process_id, devices)
+  select r.user_id, report_devices.process_id, r.devices
+  from unnest(report_devices.user_ids, report_devices.devices) r (user_id, devices)
+  where r.devices > 0 and r.user_id = any (people)
+  on conflict on constraint presence_sessions_pkey do update
+  set devices = excluded.devices
+  where s.devices <> excluded.devices;
+
+  perform chat.settle_devices(
+    people,
+    array(
+      select r.user_id
+      from unnest(report_devices.user_ids, report_devices.came) r (user_id, came)
+      where r.came
+    )
+  );
+  return true;
+end
+$$;
+
+comment on function chat.report_devices(uuid, uuid[], int[], boolean[]) is
+  'How many sockets people have at a process now, and of whom one has just come. False: the process has no lease, and must report everybody again once it has one.';
+
+revoke all on function chat.report_devices(uuid, uuid[], int[], boolean[]) from public;
+grant execute on function chat.report_devices(uuid, uuid[], int[], boolean[]) to service_role;
+
+create or replace function chat.expire_presence()
+returns setof uuid
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  dead uuid[];
+  people uuid[];
+begin
+  -- one of all processes at a time; the others have nothing to add
+  if not pg_try_advisory_xact_lock(hashtextextended('rapport presence', 0)) then
+    return;
+  end if;
+
+  dead := array(
+    select a.process_id
+    from chat.presence_processes a
+    where a.lease_until <= clock_timestamp()
+    order by a.process_id
+    for update skip locked
+  );
+  if cardinality(dead) > 0 then
+    people := array(select distinct v.user_id from chat.presence_sessions v where v.process_id = any (dead));
+    delete from chat.presence_processes a where a.process_id = any (dead);
+    perform from public.user_presence p where p.user_id = any (people) order by p.user_id for no key update;
+    return query
+    select e.id from chat.settle_devices(people, '{}') e (id);
+  end if;
+
+  people := array(
+    select p.user_id
+    from public.user_presence p
+    where p.status <> 'offline' and p.expires_at <= clock_timestamp()
+    order by p.user_id
+    for no key update skip locked
+  );
+  if cardinality(people) > 0 then
+    return query
+    update public.user_presence p
+    set status = case when p.device_count > 0 then p.status else 'offline' end,
+      is_typing_to = case when p.device_count > 0 then p.is_typing_to end,
+      expires_at = case when p.device_count > 0 then null else p.expires_at end
+    where p.user_id = any (people)
+    returning p.user_id;
+  end if;
+end
+$$;
+
+comment on function chat.expire_presence() is
+  'Writes down that stale reports and processes that died mean offline, so that those who watch the table hear of it. Answers whose rows changed.';
 
 revoke all on function chat.expire_presence() from public;
 grant execute on function chat.expire_presence() to service_role;
+
+create or replace function chat.keep_presence(process_id uuid, lease_ms int)
+returns boolean
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  had_lease boolean;
+  people uuid[];
+begin
+  update chat.presence_processes a
+  set lease_until = clock_timestamp() + make_interval(secs => keep_presence.lease_ms / 1000.0)
+  where a.process_id = keep_presence.process_id;
+  had_lease := found;
+  if not had_lease then
+    insert into chat.presence_processes (process_id, lease_until)
+    values (keep_presence.process_id, clock_timestamp() + make_interval(secs => keep_presence.lease_ms / 1000.0));
+    -- after a crash of the database no process is known whose end would be noticed
+    people := array(
+      select p.user_id
+      from public.user_presence p
+      where p.device_count > 0
+        and not exists (select from chat.presence_sessions v where v.user_id = p.user_id)
+      order by p.user_id
+      for no key update skip locked
+    );
+    if cardinality(people) > 0 then
+      perform chat.settle_devices(people, '{}');
+    end if;
+  end if;
+  perform chat.expire_presence();
+  return had_lease;
+end
+$$;
+
+comment on function chat.keep_presence(uuid, int) is
+  'Prolongs the lease of a process and ends those of others that ran out. False: it had none, and what it reported is forgotten.';
+
+revoke all on function chat.keep_presence(uuid, int) from public;
+grant execute on function chat.keep_presence(uuid, int) to service_role;
+
+create or replace function chat.end_presence()
+returns void
+language plpgsql
+security definer
+set search_path = ''
+as $$
+begin
+  -- sockets that linger vouch for nobody who has left; the next one that comes does
+  update public.user_presence p
+  set status = 'offline',
+    is_typing_to = null,
+    expires_at = null,
+    last_seen = clock_timestamp()
+  where p.user_id = auth.uid() and p.status <> 'offline';
+end
+$$;
+
+comment on function chat.end_presence() is 'The caller has signed out on this device and is offline, until another device reports or connects.';
+
+revoke all on function chat.end_presence() from public;
+grant execute on function chat.end_presence() to authenticated;
+
+-- Whoever does not share their presence has a row that says nothing, and that does not change while they come and go:
+-- those who watch the table are told once that this person is offline.
+create or replace function chat.mask_presence()
+returns trigger
+language plpgsql
+security definer
+set search_path = ''
+as $$
+begin
+  if not exists (
+    select from public.user_notification_preferences f where f.user_id = new.user_id and not f.share_presence
+  ) then
+    return new;
+  end if;
+  new.status := 'offline';
+  new.device_count := 0;
+  new.expires_at := null;
+  new.current_page := null;
+  new.is_typing_to := null;
+  new.typing_started_at := null;
+  new.manual_status := null;
+  new.manual_until := null;
+  new.status_text := null;
+  new.status_emoji := null;
+  new.last_active_at := null;
+  if tg_op = 'UPDATE' then
+    new.last_seen := old.last_seen;
+    if (old.status, old.device_count, old.last_active_at, old.status_text, old.manual_status, old.is_typing_to)
+      is not distinct from (new.status, new.device_count, new.last_active_at, new.status_text, new.manual_status, new.is_typing_to)
+    then
+      -- not written at all: the time of a change would tell
+      return null;
+    end if;
+  end if;
+  return new;
+end
+$$;
+
+revoke all on function chat.mask_presence() from public;
+
+create or replace trigger user_presence_20_mask
+  before insert or update on public.user_presence
+  for each row execute function chat.mask_presence();
+
+create or replace function chat.follow_presence_sharing()
+returns trigger
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  person constant uuid := coalesce(new.user_id, old.user_id);
+begin
+  if not new.share_presence then
+    update public.user_presence p set status = 'offline' where p.user_id = person;
+  else
+    perform from public.user_presence p where p.user_id = person for no key update;
+    perform chat.settle_devices(array[person], array[person]);
+  end if;
+  return null;
+end
+$$;
+
+revoke all on function chat.follow_presence_sharing() from public;
+
+create or replace trigger preferences_10_presence_insert
+  after insert on public.user_notification_preferences
+  for each row when (not new.share_presence) execute function chat.follow_presence_sharing();
+
+create or replace trigger preferences_20_presence_update
+  after update of share_presence on public.user_notification_preferences
+  for each row when (new.share_presence is distinct from old.share_presence)
+  execute function chat.follow_presence_sharing();
+
+-- without a row the defaults hold
+create or replace trigger preferences_30_presence_delete
+  after delete on public.user_notification_preferences
+  for each row when (not old.share_presence) execute function chat.follow_presence_sharing();
 
 create or replace function chat.presence_rows(user_ids uuid[] default null, team boolean default false)
 returns table (user_id uuid, "row" json)
@@ -187,7 +424,8 @@ begin
       'updated_at', p.updated_at
     )
   from chat.presence p
-  where wanted is null or p.user_id = any (wanted)
+  where (wanted is null or p.user_id = any (wanted))
+    and p.user_id in (select chat.visible_people_ids())
   order by p.user_id;
 end
 $$;
@@ -230,8 +468,14 @@ begin
   expires_in_ms := chat.amount('typing_ttl_ms', 6000);
 
   if is_shared and chat.flag('typing_in_table') then
-    insert into public.user_presence as p (user_id, status, is_typing_to)
-    values (caller, 'online', case when is_typing then others[1] end)
+    -- typing is a sign of life of somebody nothing else is known of
+    insert into public.user_presence as p (user_id, status, expires_at, is_typing_to)
+    values (
+      caller,
+      'online',
+      clock_timestamp() + make_interval(secs => chat.amount('presence_ttl_s', 60)),
+      case when is_typing then others[1] end
+    )
     on conflict on constraint user_presence_pkey do update
     set is_typing_to = excluded.is_typing_to,
       typing_started_at = case when excluded.is_typing_to is not distinct from p.is_typing_to then p.typing_started_at end

@@ -29,6 +29,17 @@ begin
 end
 $$;
 
+-- who has sockets where: read through the view chat.presence, by those who may see the person's presence
+alter table chat.presence_sessions enable row level security;
+revoke all on chat.presence_processes, chat.presence_sessions from public, anon, authenticated;
+grant select, insert, update, delete on chat.presence_processes, chat.presence_sessions to service_role;
+grant select on chat.presence_processes, chat.presence_sessions to authenticated;
+
+drop policy if exists "people see the devices of those whose presence they see" on chat.presence_sessions;
+create policy "people see the devices of those whose presence they see" on chat.presence_sessions
+  for select to authenticated
+  using (user_id in (select chat.visible_people_ids()));
+
 -- of an identity column: nobody needs it to insert
 revoke all on sequence public.message_edits_id_seq from public, anon, authenticated;
 
@@ -173,7 +184,7 @@ grant update (user_id, status, last_seen, current_page, is_typing_to, typing_sta
 drop policy if exists "people see the presence of their teams and partners" on public.user_presence;
 create policy "people see the presence of their teams and partners" on public.user_presence
   for select to authenticated
-  using (user_id in (select chat.visible_people_ids()));
+  using (user_id in (select chat.known_people_ids()));
 
 drop policy if exists "people report their own presence" on public.user_presence;
 create policy "people report their own presence" on public.user_presence

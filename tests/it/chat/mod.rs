@@ -1,5 +1,6 @@
 //! The REST routes, over real HTTP against a real PostgreSQL.
 
+mod attendance;
 mod client_errors;
 mod conversation_settings;
 mod conversations;

@@ -29,6 +29,7 @@ impl WholeServer {
             ("DATABASE_URL", database_url),
             ("SUPABASE_JWT_SECRET", JWT_SECRET),
             ("RAPPORT_SERVER_PORT", "0"),
+            ("RAPPORT_SERVER_METRICS_TOKEN", "scrape"),
         ]
         .iter()
         .chain(settings)
@@ -61,6 +62,19 @@ impl WholeServer {
     /// Where it listens.
     pub(crate) fn address(&self) -> SocketAddr {
         self.app.local_address()
+    }
+
+    /// What `/metrics` shows.
+    pub(crate) async fn metrics(&self) -> String {
+        let address = format!("http://{}/metrics", self.address());
+        let answer = self
+            .client
+            .get(address)
+            .bearer_auth("scrape")
+            .send()
+            .await
+            .unwrap();
+        answer.text().await.unwrap()
     }
 
     /// A request with a JSON body in somebody's name, which succeeds.

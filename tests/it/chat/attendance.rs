@@ -1,0 +1,202 @@
+//! Presence kept from live sockets: who comes, who goes, and what is left of a process that dies.
+
+use std::time::Duration;
+
+use reqwest::Method;
+use serde_json::json;
+use tokio_postgres::Client;
+
+use crate::support::chaos::ChaosProxy;
+use crate::support::chat_server::Person;
+use crate::support::chat_server::Person::{Ana, Ben};
+use crate::support::database::TestDatabase;
+use crate::support::eventually::eventually;
+use crate::support::socket::PhoenixSocket;
+use crate::support::whole_server::WholeServer;
+
+/// A grace and a lease that a test can wait for.
+const FAST: [(&str, &str); 2] = [
+    ("RAPPORT_CHAT_PRESENCE_GRACE_MS", "300"),
+    ("RAPPORT_CHAT_PRESENCE_LEASE_MS", "1500"),
+];
+
+/// A grace that outlasts any test.
+const PATIENT: [(&str, &str); 2] = [
+    ("RAPPORT_CHAT_PRESENCE_GRACE_MS", "600000"),
+    ("RAPPORT_CHAT_PRESENCE_LEASE_MS", "1500"),
+];
+
+/// Somebody's status and devices as everybody who reads is shown them.
+async fn shown(owner: &Client, person: Person) -> (String, i32) {
+    let row = owner
+        .query_opt(
+            "select status, device_count from chat.presence where user_id = $1",
+            &[&person.id()],
+        )
+        .await
+        .unwrap();
+    row.map_or_else(|| ("offline".to_owned(), 0), |row| (row.get(0), row.get(1)))
+}
+
+async fn until_shown(owner: &Client, person: Person, status: &str, devices: i32) {
+    eventually(
+        &format!("{person:?} is {status} with {devices}"),
+        async || (shown(owner, person).await == (status.to_owned(), devices)).then_some(()),
+    )
+    .await;
+}
+
+async fn device(server: &WholeServer, person: Person) -> PhoenixSocket {
+    server
+        .join(person, "anything", json!({ "config": {} }))
+        .await
+}
+
+#[tokio::test]
+async fn somebody_is_there_as_long_as_one_of_their_devices_is() {
+    let database = TestDatabase::new().await;
+    let owner = database.connect().await;
+    let server = WholeServer::start(database.url(), &FAST)
+        .await
+        .ready()
+        .await;
+    // Ben watches the table, as clients written for it do.
+    let binding = json!({"event": "*", "schema": "public", "table": "user_presence",
+        "filter": format!("user_id=eq.{}", Ana.id())});
+    let payload = json!({"config": {"postgres_changes": [binding]}});
+    let mut ben = server.join(Ben, "user-presence", payload).await;
+    ben.expect_system("realtime:user-presence").await;
+
+    let first = device(&server, Ana).await;
+    until_shown(&owner, Ana, "online", 1).await;
+    let second = device(&server, Ana).await;
+    until_shown(&owner, Ana, "online", 2).await;
+    drop(first);
+    until_shown(&owner, Ana, "online", 1).await;
+    drop(second);
+    until_shown(&owner, Ana, "offline", 0).await;
+
+    let mut seen = Vec::new();
+    while seen.last() != Some(&("offline".to_owned(), 0)) || seen.len() < 4 {
+        let message = ben.receive().await;
+        if message.event == "postgres_changes" {
+            let record = &message.payload["data"]["record"];
+            seen.push((
+                record["status"].as_str().unwrap().to_owned(),
+                record["device_count"].as_i64().unwrap(),
+            ));
+        }
+    }
+    seen.dedup();
+    let expected = [("online", 1), ("online", 2), ("online", 1), ("offline", 0)];
+    let expected = expected.map(|(status, devices)| (status.to_owned(), devices));
+    assert!(seen.ends_with(&expected), "{seen:?}");
+}
+
+#[tokio::test]
+async fn idle_people_cost_nothing_and_a_page_that_is_loaded_again_is_not_seen_going() {
+    let database = TestDatabase::new().await;
+    let owner = database.connect().await;
+    let server = WholeServer::start(database.url(), &PATIENT)
+        .await
+        .ready()
+        .await;
+    let first = device(&server, Ana).await;
+    until_shown(&owner, Ana, "online", 1).await;
+    let version = async || -> String {
+        let query = "select xmin::text from public.user_presence where user_id = $1";
+        owner.query_one(query, &[&Ana.id()]).await.unwrap().get(0)
+    };
+    let lease = async || -> std::time::SystemTime {
+        let query = "select lease_until from chat.presence_processes";
+        owner.query_one(query, &[]).await.unwrap().get(0)
+    };
+    let before = version().await;
+    drop(first);
+    eventually("the socket is gone", async || {
+        let metrics = server.metrics().await;
+        metrics.contains("rapport_realtime_sockets 0").then_some(())
+    })
+    .await;
+    let _second = device(&server, Ana).await;
+    let renewed = lease().await;
+    eventually("the lease is renewed twice", async || {
+        let later = renewed + Duration::from_millis(900);
+        (lease().await >= later).then_some(())
+    })
+    .await;
+    assert_eq!(version().await, before, "nothing was written of Ana");
+    assert_eq!(shown(&owner, Ana).await, ("online".to_owned(), 1));
+}
+
+#[tokio::test]
+async fn signing_out_ends_it_while_the_socket_lingers() {
+    let database = TestDatabase::new().await;
+    let owner = database.connect().await;
+    let server = WholeServer::start(database.url(), &PATIENT)
+        .await
+        .ready()
+        .await;
+    let _lingers = device(&server, Ana).await;
+    until_shown(&owner, Ana, "online", 1).await;
+    server
+        .send(Ana, Method::DELETE, "/presence", json!({}))
+        .await;
+    until_shown(&owner, Ana, "offline", 1).await;
+    let _new = device(&server, Ana).await;
+    until_shown(&owner, Ana, "online", 2).await;
+
+    let share = json!({ "share_presence": false });
+    server.send(Ana, Method::PUT, "/preferences", share).await;
+    until_shown(&owner, Ana, "offline", 0).await;
+    let share = json!({ "share_presence": true });
+    server.send(Ana, Method::PUT, "/preferences", share).await;
+    until_shown(&owner, Ana, "online", 2).await;
+}
+
+#[tokio::test]
+async fn a_process_that_dies_leaves_nobody_online_for_ever() {
+    let database = TestDatabase::new().await;
+    let owner = database.connect().await;
+    let one = WholeServer::start(database.url(), &FAST)
+        .await
+        .ready()
+        .await;
+    // The slot is read by the first alone, so this one is never ready for changes; it has sockets all the same.
+    let two = WholeServer::start(database.url(), &FAST).await;
+    let _at_one = device(&one, Ana).await;
+    let _at_two = device(&two, Ana).await;
+    let _ben = device(&one, Ben).await;
+    until_shown(&owner, Ana, "online", 2).await;
+    until_shown(&owner, Ben, "online", 1).await;
+
+    // Nothing of it runs any more, and nothing has said good-bye: as after a SIGKILL.
+    drop(one);
+    until_shown(&owner, Ana, "online", 1).await;
+    until_shown(&owner, Ben, "offline", 0).await;
+    eventually("the other process has written it down", async || {
+        let query = "select status from public.user_presence where user_id = $1";
+        let status: String = owner.query_one(query, &[&Ben.id()]).await.unwrap().get(0);
+        (status == "offline").then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_happens_while_the_database_is_away_is_written_when_it_is_back() {
+    let database = TestDatabase::new().await;
+    let owner = database.connect().await;
+    let (proxy, through) = ChaosProxy::before(database.url()).await;
+    let server = WholeServer::start(&through, &FAST).await.ready().await;
+    let ana = device(&server, Ana).await;
+    until_shown(&owner, Ana, "online", 1).await;
+    proxy.refuse(true);
+    proxy.cut();
+    drop(ana);
+    let _ben = device(&server, Ben).await;
+    // Everybody the process vouched for is gone, for all that others know.
+    until_shown(&owner, Ana, "offline", 0).await;
+    proxy.refuse(false);
+    until_shown(&owner, Ben, "online", 1).await;
+    assert_eq!(shown(&owner, Ana).await.0, "offline");
+}
