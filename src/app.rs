@@ -176,6 +176,7 @@ impl App {
             metrics: Arc::clone(&metrics),
             tasks: tasks.clone(),
             metrics_token,
+            has_docs_page: config.server.docs_page,
         });
         probe_database(db.clone(), metrics.database.clone(), tasks);
         let server = front.spawn(

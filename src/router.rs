@@ -12,7 +12,7 @@ use crate::chat::{self, ChatState};
 use crate::config::Secret;
 use crate::http::openapi::document::OPERATIONS;
 use crate::http::openapi::schema::{any_object, text};
-use crate::http::openapi::{ApiRouter, Document, Operation, input};
+use crate::http::openapi::{ApiRouter, Document, Operation, input, page};
 use crate::http::{self, health, metrics};
 use crate::observability::metrics::Metrics;
 use crate::observability::readiness::Readiness;
@@ -33,6 +33,8 @@ pub struct Parts {
     pub tasks: Tasks,
     /// What opens `/metrics`; without it the route does not exist here.
     pub metrics_token: Option<Secret>,
+    /// Whether `/docs` exists.
+    pub has_docs_page: bool,
 }
 
 /// The whole router.
@@ -42,12 +44,18 @@ pub struct Parts {
 /// | `/health`, `/ready` | [`http::health`] |
 /// | `/metrics` | [`http::metrics`] |
 /// | `/openapi.json` | [`document`] |
+/// | `/docs` | [`http::openapi::page`] |
 /// | `/api/supabase/user-chat/…` | [`chat`] |
 /// | `/realtime/v1/websocket`, `/socket/websocket` | [`crate::realtime`] |
 /// | `/realtime/v1/api/…`, `/api/broadcast…`, `/api/ping`, `/api/tenants/…`, `/healthcheck` | [`crate::realtime::api`] |
 pub fn router(parts: Parts) -> Router {
     let http_metrics = parts.metrics.http.clone();
     let document = Document::new(&document());
+    let docs = if parts.has_docs_page {
+        page::routes()
+    } else {
+        ApiRouter::new()
+    };
     let (routes, _) = health::routes(parts.readiness.clone())
         .merge(metrics::routes(
             parts.metrics,
@@ -62,12 +70,13 @@ pub fn router(parts: Parts) -> Router {
         ))
         .merge(realtime::routes(parts.realtime))
         .merge(own().map(|routes| routes.with_state(document)))
+        .merge(docs)
         .into_parts();
     http::finish(routes, http_metrics)
 }
 
-/// The OpenAPI document of every route, whether or not it is served as this process is
-/// configured: what is documented does not depend on where it is looked at.
+/// The OpenAPI document of every route, whether or not this process is configured to have it: what
+/// is documented does not depend on where it is looked at. The page that shows it is left out.
 pub fn document() -> Value {
     let described = chat::described()
         .and(realtime::api::described())

@@ -141,10 +141,11 @@ pub(super) async fn set_typing(
 ) -> Result<StatusCode, ApiError> {
     check_identity(&writer.caller, &fields, &["user_id"])?;
     let is_typing = fields.flag("is_typing")?.unwrap_or(true);
+    let person = fields.uuid_of(&TYPING_TO)?;
     if let Some(conversation) = fields.uuid("conversation_id")? {
         return type_in(&writer, &typing, conversation, is_typing).await;
     }
-    if let Some(person) = fields.uuid_of(&TYPING_TO)? {
+    if let Some(person) = person {
         let type_to = Query {
             sql: TYPE_TO,
             parameters: &[&writer.caller.user_id, &person, &is_typing],

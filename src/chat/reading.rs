@@ -91,6 +91,8 @@ pub(super) async fn mark_messages_read(
     fields: Fields,
 ) -> Result<Response, ApiError> {
     check_identity(&writer.caller, &fields, &["user_id"])?;
+    let conversation = fields.uuid("conversation_id")?;
+    let up_to = fields.uuid_of(&["up_to_message_id", "message_id"])?;
     if let Some(messages) = fields.uuids("message_ids")? {
         if messages.len() > MAX_MESSAGE_IDS {
             return Err(ApiError::invalid(format!(
@@ -103,12 +105,11 @@ pub(super) async fn mark_messages_read(
         };
         return marked(&writer, mark).await;
     }
-    let Some(conversation) = fields.uuid("conversation_id")? else {
+    let Some(conversation) = conversation else {
         return Err(ApiError::invalid(
             "message_ids or conversation_id is missing",
         ));
     };
-    let up_to = fields.uuid_of(&["up_to_message_id", "message_id"])?;
     let mark = Query {
         sql: MARK_CONVERSATION,
         parameters: &[&conversation, &up_to],

@@ -159,6 +159,7 @@ fn flags(
         flag("auth.anon_key", &keys.anon_key),
         flag("auth.service_role_key", &keys.service_role_key),
         flag("server.allow_localhost_origins", "true"),
+        flag("server.docs_page", "true"),
     ];
     if let Some(port) = arguments.port {
         flags.push(Flag {
@@ -206,6 +207,7 @@ fn announce(
 Rapport is ready. Ctrl-C stops it.
 
   Chat routes       {api_url}/api/supabase/user-chat
+  Try the routes    {api_url}/docs
   Socket            {socket_url}/realtime/v1/websocket
   Database          {database_url}
   anon key          {anon_key}

@@ -18,6 +18,8 @@ pub struct ServerConfig {
     pub allowed_origins: Vec<String>,
     /// Whether pages from this machine may, too, on any port.
     pub allow_localhost_origins: bool,
+    /// Whether `/docs` shows a page on which the routes can be tried.
+    pub docs_page: bool,
     /// What opens `/metrics`; without it the route does not exist on the main listener.
     pub metrics_token: Option<Secret>,
     /// A listener for `/metrics` alone, which is then not on the main one.
@@ -59,6 +61,7 @@ impl ServerConfig {
             public_url: reader.web_url("server.public_url"),
             allowed_origins,
             allow_localhost_origins: reader.switch("server.allow_localhost_origins"),
+            docs_page: reader.switch("server.docs_page"),
             metrics_token: reader.secret("server.metrics_token"),
             metrics_listen: reader.socket_address("server.metrics_listen"),
             shutdown_deadline: reader.milliseconds("server.shutdown_deadline_ms", 0..=600_000),

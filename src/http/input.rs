@@ -125,17 +125,16 @@ impl Fields {
         self.typed(name, "a UUID", as_uuid)
     }
 
-    /// The id under the first of these names that is there.
+    /// The id under the first of these names that is there. Under the others there must be ids, too.
     ///
     /// # Errors
     /// 422 when it is not a UUID.
     pub fn uuid_of(&self, names: &[&str]) -> Result<Option<Uuid>, ApiError> {
+        let mut first = None;
         for name in names {
-            if let Some(id) = self.uuid(name)? {
-                return Ok(Some(id));
-            }
+            first = first.or(self.uuid(name)?);
         }
-        Ok(None)
+        Ok(first)
     }
 
     /// A list of ids.

@@ -54,7 +54,11 @@ fn api() -> ApiRouter<Scrape> {
         .details("Only where `server.metrics_token` is set, or on a listener of its own.")
         .secured_by(&["metrics"])
         .answers_as(200, "OpenMetrics.", OPEN_METRICS, text())
-        .refuses(&[ErrorCode::Unauthorized, ErrorCode::Internal]);
+        .refuses(&[
+            ErrorCode::Unauthorized,
+            ErrorCode::NotFound,
+            ErrorCode::Internal,
+        ]);
     ApiRouter::new().get("/metrics", show_metrics, says)
 }
 

@@ -9,6 +9,8 @@ use rapport::error_code::ErrorCode;
 use serde_json::Value;
 
 use crate::support::contract::DOCUMENT;
+use crate::support::database::TestDatabase;
+use crate::support::whole_server::WholeServer;
 
 /// Every value under a name, at any depth.
 fn all_under<'a>(name: &str, value: &'a Value, found: &mut Vec<&'a Value>) {
@@ -98,4 +100,53 @@ fn the_codes_are_those_of_the_code() {
         DOCUMENT["components"]["schemas"]["Error"]["properties"]["code"]["enum"],
         serde_json::json!(codes)
     );
+}
+
+/// The answer to a request without a token.
+async fn get(server: &WholeServer, path: &str) -> reqwest::Response {
+    let address = format!("http://{}{path}", server.address());
+    reqwest::get(address).await.unwrap()
+}
+
+#[tokio::test]
+async fn the_document_is_served_and_may_be_kept() {
+    let database = TestDatabase::new().await;
+    let server = WholeServer::start(database.url(), &[]).await;
+    let document = get(&server, "/openapi.json").await;
+    let tag = document.headers()["etag"].clone();
+    assert_eq!(document.json::<Value>().await.unwrap(), *DOCUMENT);
+    let again = reqwest::Client::new()
+        .get(format!("http://{}/openapi.json", server.address()))
+        .header("if-none-match", tag);
+    assert_eq!(again.send().await.unwrap().status(), 304);
+    assert_eq!(get(&server, "/docs").await.status(), 404);
+}
+
+/// Everything that the page loads is there, and its policy lets it load that and nothing else.
+#[tokio::test]
+async fn the_page_needs_nobody_else() {
+    let database = TestDatabase::new().await;
+    let settings = [("RAPPORT_SERVER_DOCS_PAGE", "true")];
+    let server = WholeServer::start(database.url(), &settings).await;
+    let page = get(&server, "/docs").await;
+    let policy = page.headers()["content-security-policy"].clone();
+    let policy = policy.to_str().unwrap();
+    assert!(policy.starts_with("default-src 'none'; script-src 'self'; style-src 'self';"));
+    assert!(
+        !policy.contains("unsafe") && !policy.contains("//"),
+        "{policy}"
+    );
+    let page = page.text().await.unwrap();
+    assert!(!page.contains("//") && !page.contains("style="), "{page}");
+    let named = page
+        .split(['"', '\''])
+        .filter(|text| text.starts_with("docs/"));
+    let mut parts = 0;
+    for part in named {
+        let part = get(&server, &format!("/{part}")).await;
+        assert_eq!(part.status(), 200);
+        assert!(!part.bytes().await.unwrap().is_empty());
+        parts += 1;
+    }
+    assert_eq!(parts, 3);
 }

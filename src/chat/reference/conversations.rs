@@ -16,7 +16,7 @@ pub(in super::super) fn list_conversations() -> Operation {
     .details("Pinned ones first, then the latest activity.")
     .query(input(
         "archived",
-        one_of(&["true", "false", "all"]),
+        one_of(&["true", "false", "1", "0", "all"]),
         "Which ones; `false` if not given.",
     ))
     .query(input(

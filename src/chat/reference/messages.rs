@@ -8,7 +8,7 @@ use super::{MESSAGES, own_id};
 use crate::error_code::ErrorCode;
 use crate::http::openapi::schema::{
     address, any_object, constant, count, flag, integer, list, list_up_to, named, object, one_of,
-    text, text_of, text_up_to, uuid,
+    text, text_of, text_up_to, uuid, whole_number,
 };
 use crate::http::openapi::{Operation, input, limit};
 
@@ -238,7 +238,7 @@ pub(in super::super) fn sync() -> Operation {
         ))
         .query(input(
             "wait",
-            integer(),
+            whole_number(),
             format!(
                 "Seconds to wait for a change when there is none; at most {}.",
                 syncing::MAX_WAIT

@@ -5,6 +5,7 @@
 
 pub mod document;
 pub mod operation;
+pub mod page;
 pub mod schema;
 
 use axum::handler::Handler;

@@ -53,6 +53,11 @@ pub fn integer() -> Schema {
     json!({ "type": "integer", "format": "int64", "minimum": -9_007_199_254_740_991_i64, "maximum": 9_007_199_254_740_991_i64 })
 }
 
+/// Any whole number.
+pub fn whole_number() -> Schema {
+    json!({ "type": "integer" })
+}
+
 /// A whole number from 0 on that every JSON reader keeps exactly.
 pub fn count() -> Schema {
     json!({ "type": "integer", "format": "int64", "minimum": 0, "maximum": 9_007_199_254_740_991_i64 })

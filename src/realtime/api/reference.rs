@@ -103,8 +103,8 @@ pub(super) fn broadcast_single() -> Operation {
     .path(input("event", text(), ""))
     .query(input(
         "private",
-        flag(),
-        "For members of the private channel of that name; its policies are asked.",
+        text(),
+        "`true`: for members of the private channel of that name; its policies are asked.",
     ))
     .raw_body("application/json", json!({}))
     .raw_body("application/octet-stream", json!({}))
