@@ -1,7 +1,7 @@
 # Every target in one line each: `make` alone prints them.
 
 .DEFAULT_GOAL := help
-.PHONY: help dev test lint compat fuzz bench schema-dump openapi
+.PHONY: help dev test lint compat fuzz bench schema-dump openapi schemathesis
 
 help: ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -24,6 +24,9 @@ compat: ## only the official JavaScript clients against a fresh build
 
 fuzz: ## look for inputs that break what reads bytes from outside, a minute for each target
 	scripts/fuzz --seconds 60
+
+schemathesis: ## call every route with invented requests, five minutes long
+	scripts/schemathesis --seconds 300
 
 bench: ## every benchmark, about 20 minutes; the figures go into docs/benchmarks.md
 	scripts/bench-all
