@@ -31,7 +31,7 @@ schemathesis: ## call every route with invented requests, five minutes long
 bench: ## every benchmark, about 20 minutes; the figures go into docs/benchmarks.md
 	scripts/bench-all
 
-schema-dump: ## write sql/install.sql and sql/schema.sql anew after a change below sql/
+schema-dump: ## write sql/install.sql, sql/schema.sql and docs/schema.md anew after a change below sql/
 	WRITE_GENERATED_SQL=1 cargo test --locked --test it schema_install::generated_
 
 openapi: ## write docs/openapi.json anew after a change of what routes take or answer

@@ -166,13 +166,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/10_refusals.sql' and checksum = '426af31e3f2758668751a6a9ad34ee890a80aebf1b624753aa3e3a8e698ca6f6'
+  where path = 'chat/10_refusals.sql' and checksum = 'bb4932ff0e6ca7d63996aae36ce7c65a714b95f60999ffd42c1327ef9fdd3ac0'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/10_refusals.sql
 \ir definitions/chat/10_refusals.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/10_refusals.sql', '426af31e3f2758668751a6a9ad34ee890a80aebf1b624753aa3e3a8e698ca6f6')
+  ('chat/10_refusals.sql', 'bb4932ff0e6ca7d63996aae36ce7c65a714b95f60999ffd42c1327ef9fdd3ac0')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
@@ -274,13 +274,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/62_message_change.sql' and checksum = 'd3ace0704b5adadb5b7eb58cd55ae919ea5c9ac2935b44d757ffb08df03dc91a'
+  where path = 'chat/62_message_change.sql' and checksum = 'a813e5e553cb87dabfcdd3c9a8c92d87931bfa04402ab41cc589d7e381db3f76'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/62_message_change.sql
 \ir definitions/chat/62_message_change.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/62_message_change.sql', 'd3ace0704b5adadb5b7eb58cd55ae919ea5c9ac2935b44d757ffb08df03dc91a')
+  ('chat/62_message_change.sql', 'a813e5e553cb87dabfcdd3c9a8c92d87931bfa04402ab41cc589d7e381db3f76')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
@@ -394,13 +394,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/88_sync.sql' and checksum = 'f41e3ee9e3e1f045ab58fd27e765ebb8492db7e62cffdff9e35b8c27c590814d'
+  where path = 'chat/88_sync.sql' and checksum = '5744d8fb17d3658edef3823adb124703c5563de47af4b5a06f4be4f2428609d3'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/88_sync.sql
 \ir definitions/chat/88_sync.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/88_sync.sql', 'f41e3ee9e3e1f045ab58fd27e765ebb8492db7e62cffdff9e35b8c27c590814d')
+  ('chat/88_sync.sql', '5744d8fb17d3658edef3823adb124703c5563de47af4b5a06f4be4f2428609d3')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
@@ -430,6 +430,18 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
+  where path = 'chat/96_comments.sql' and checksum = 'ffc9bd31cf60dbd2380e8778aae312ac1ba21e92efb7967785ddec8927862722'
+) as pending \gset
+\if :pending
+\echo definitions/chat/96_comments.sql
+\ir definitions/chat/96_comments.sql
+insert into chat.schema_definitions (path, checksum) values
+  ('chat/96_comments.sql', 'ffc9bd31cf60dbd2380e8778aae312ac1ba21e92efb7967785ddec8927862722')
+on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
+\endif
+
+select not exists (
+  select from chat.schema_definitions
   where path = 'realtime/10_messages.sql' and checksum = 'e212b6dd85c6e74f60a91d2a41e7af7100e88ea278b5fed384cb9aca8641882f'
 ) as pending \gset
 \if :pending
@@ -454,13 +466,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'realtime/30_policies.sql' and checksum = 'd25a3b7e0f10eaaddaf598180a3e0b5524cdcfb5921dda23a2e233b63addad2a'
+  where path = 'realtime/30_policies.sql' and checksum = 'b53f2ab5cd6159787f6e5709646b43f48ed58c3ab0df0337776b9d8ef1303f78'
 ) as pending \gset
 \if :pending
 \echo definitions/realtime/30_policies.sql
 \ir definitions/realtime/30_policies.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('realtime/30_policies.sql', 'd25a3b7e0f10eaaddaf598180a3e0b5524cdcfb5921dda23a2e233b63addad2a')
+  ('realtime/30_policies.sql', 'b53f2ab5cd6159787f6e5709646b43f48ed58c3ab0df0337776b9d8ef1303f78')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 

@@ -370,6 +370,10 @@ begin
 end
 $$;
 
+-- Name: FUNCTION changed_conversations(since pg_snapshot, until pg_snapshot, after_id uuid, max_rows integer); Type: COMMENT; Schema: chat; Owner: -
+
+COMMENT ON FUNCTION chat.changed_conversations(since pg_snapshot, until pg_snapshot, after_id uuid, max_rows integer) IS 'The caller''s conversations whose row or read positions changed between two snapshots, in the order of their ids.';
+
 -- Name: changed_messages(pg_snapshot, pg_snapshot, uuid, xid8, uuid, integer); Type: FUNCTION; Schema: chat; Owner: -
 
 CREATE FUNCTION chat.changed_messages(since pg_snapshot, until pg_snapshot, after_conversation_id uuid, after_xid xid8, after_id uuid, max_rows integer) RETURNS TABLE(message_id uuid, conversation_id uuid, changed_xid xid8)
@@ -413,6 +417,10 @@ begin
   limit max_rows;
 end
 $$;
+
+-- Name: FUNCTION changed_messages(since pg_snapshot, until pg_snapshot, after_conversation_id uuid, after_xid xid8, after_id uuid, max_rows integer); Type: COMMENT; Schema: chat; Owner: -
+
+COMMENT ON FUNCTION chat.changed_messages(since pg_snapshot, until pg_snapshot, after_conversation_id uuid, after_xid xid8, after_id uuid, max_rows integer) IS 'Messages of the caller''s conversations that changed between two snapshots, in the order of the index.';
 
 -- Name: user_messages; Type: TABLE; Schema: public; Owner: -
 
@@ -458,9 +466,65 @@ ALTER TABLE ONLY public.user_messages REPLICA IDENTITY FULL;
 
 COMMENT ON TABLE public.user_messages IS 'Messages. Deleting one leaves a tombstone: the row stays, without its content.';
 
+-- Name: COLUMN user_messages.sender_id; Type: COMMENT; Schema: public; Owner: -
+
+COMMENT ON COLUMN public.user_messages.sender_id IS 'Null: written by the system, or its sender was erased.';
+
+-- Name: COLUMN user_messages.content; Type: COMMENT; Schema: public; Owner: -
+
+COMMENT ON COLUMN public.user_messages.content IS 'Trimmed of white space at its ends. Empty once deleted.';
+
+-- Name: COLUMN user_messages.message_type; Type: COMMENT; Schema: public; Owner: -
+
+COMMENT ON COLUMN public.user_messages.message_type IS 'text, image, file; system is the server''s own.';
+
+-- Name: COLUMN user_messages.file_url; Type: COMMENT; Schema: public; Owner: -
+
+COMMENT ON COLUMN public.user_messages.file_url IS 'Below the address in the setting storage_url.';
+
+-- Name: COLUMN user_messages.file_size; Type: COMMENT; Schema: public; Owner: -
+
+COMMENT ON COLUMN public.user_messages.file_size IS 'In bytes.';
+
+-- Name: COLUMN user_messages.file_type; Type: COMMENT; Schema: public; Owner: -
+
+COMMENT ON COLUMN public.user_messages.file_type IS 'The file''s media type.';
+
+-- Name: COLUMN user_messages.created_at; Type: COMMENT; Schema: public; Owner: -
+
+COMMENT ON COLUMN public.user_messages.created_at IS 'Stamped under the conversation''s lock, so that it rises with seq.';
+
+-- Name: COLUMN user_messages.deleted_by; Type: COMMENT; Schema: public; Owner: -
+
+COMMENT ON COLUMN public.user_messages.deleted_by IS 'Who deleted it for everybody.';
+
+-- Name: COLUMN user_messages.read_by; Type: COMMENT; Schema: public; Owner: -
+
+COMMENT ON COLUMN public.user_messages.read_by IS 'Empty unless the setting fill_read_by is on. conversation_receipts is the truth.';
+
+-- Name: COLUMN user_messages.metadata; Type: COMMENT; Schema: public; Owner: -
+
+COMMENT ON COLUMN public.user_messages.metadata IS 'What the sender''s program put there; at most 8 KiB.';
+
+-- Name: COLUMN user_messages.seq; Type: COMMENT; Schema: public; Owner: -
+
+COMMENT ON COLUMN public.user_messages.seq IS 'Position in the conversation, given under its lock: without gaps, from 1 on.';
+
 -- Name: COLUMN user_messages.rev; Type: COMMENT; Schema: public; Owner: -
 
 COMMENT ON COLUMN public.user_messages.rev IS 'rev of the conversation at the last change of this message; clients fetch what is newer than the rev they know.';
+
+-- Name: COLUMN user_messages.client_message_id; Type: COMMENT; Schema: public; Owner: -
+
+COMMENT ON COLUMN public.user_messages.client_message_id IS 'Chosen by the sender''s device: the same one never makes a second message.';
+
+-- Name: COLUMN user_messages.mentions; Type: COMMENT; Schema: public; Owner: -
+
+COMMENT ON COLUMN public.user_messages.mentions IS 'Members of the conversation.';
+
+-- Name: COLUMN user_messages.changed_xid; Type: COMMENT; Schema: public; Owner: -
+
+COMMENT ON COLUMN public.user_messages.changed_xid IS 'The transaction that changed the row last, for /sync.';
 
 -- Name: check_edit_window(public.user_messages, public.user_messages); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -480,6 +544,10 @@ begin
   end if;
 end
 $$;
+
+-- Name: FUNCTION check_edit_window(before public.user_messages, after public.user_messages); Type: COMMENT; Schema: chat; Owner: -
+
+COMMENT ON FUNCTION chat.check_edit_window(before public.user_messages, after public.user_messages) IS 'Refuses another text when the time for editing has passed.';
 
 -- Name: check_personal_message(public.user_messages); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -1487,6 +1555,10 @@ begin
 end
 $_$;
 
+-- Name: FUNCTION is_chat_topic(topic text); Type: COMMENT; Schema: chat; Owner: -
+
+COMMENT ON FUNCTION chat.is_chat_topic(topic text) IS 'Is this a private channel of the chat?';
+
 -- Name: is_my_conversation(uuid); Type: FUNCTION; Schema: chat; Owner: -
 
 CREATE FUNCTION chat.is_my_conversation(conversation_id uuid) RETURNS boolean
@@ -1519,6 +1591,10 @@ begin
     and word ~ '^[\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff\u2600-\u2bff\u3005-\u3007\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff\U0001f000-\U0001faff\U00020000-\U0003ffff]';
 end
 $$;
+
+-- Name: FUNCTION is_unspaced(word text); Type: COMMENT; Schema: chat; Owner: -
+
+COMMENT ON FUNCTION chat.is_unspaced(word text) IS 'Is this word a run of a script without spaces, or an emoji: found anywhere in it?';
 
 -- Name: judge_message(); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -2467,6 +2543,10 @@ begin
 end
 $$;
 
+-- Name: FUNCTION messages_taken_away(since pg_snapshot, until pg_snapshot, after_xid xid8, after_id uuid, max_rows integer); Type: COMMENT; Schema: chat; Owner: -
+
+COMMENT ON FUNCTION chat.messages_taken_away(since pg_snapshot, until pg_snapshot, after_xid xid8, after_id uuid, max_rows integer) IS 'Messages that the caller hid between two snapshots, or that are gone for everybody since.';
+
 -- Name: my_conversation_ids(); Type: FUNCTION; Schema: chat; Owner: -
 
 CREATE FUNCTION chat.my_conversation_ids() RETURNS SETOF uuid
@@ -3075,6 +3155,10 @@ begin
 end
 $$;
 
+-- Name: FUNCTION refuse(code text, detail text); Type: COMMENT; Schema: chat; Owner: -
+
+COMMENT ON FUNCTION chat.refuse(code text, detail text) IS 'Raises the refusal with this code: docs/error-codes.md. PostgREST makes the same status of it as the REST routes.';
+
 -- Name: remember_removed_memberships(); Type: FUNCTION; Schema: chat; Owner: -
 
 CREATE FUNCTION chat.remember_removed_memberships() RETURNS trigger
@@ -3285,6 +3369,10 @@ begin
   ));
 end
 $$;
+
+-- Name: FUNCTION search_entries(conversation_id uuid, seq bigint, sender_id uuid, message_type text, content text, file_name text); Type: COMMENT; Schema: chat; Owner: -
+
+COMMENT ON FUNCTION chat.search_entries(conversation_id uuid, seq bigint, sender_id uuid, message_type text, content text, file_name text) IS 'The index entries of a message.';
 
 -- Name: search_lookup(text[], text[], uuid[]); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -3709,6 +3797,10 @@ begin
 end
 $$;
 
+-- Name: FUNCTION search_stretch(conversation_id uuid, number bigint); Type: COMMENT; Schema: chat; Owner: -
+
+COMMENT ON FUNCTION chat.search_stretch(conversation_id uuid, number bigint) IS 'The name of a stretch of 2048 messages of a conversation in the index.';
+
 -- Name: search_text(text); Type: FUNCTION; Schema: chat; Owner: -
 
 CREATE FUNCTION chat.search_text(written text) RETURNS text
@@ -3741,6 +3833,10 @@ begin
   return btrim(regexp_replace(text, separators, ' ', 'g'));
 end
 $$;
+
+-- Name: FUNCTION search_text(written text); Type: COMMENT; Schema: chat; Owner: -
+
+COMMENT ON FUNCTION chat.search_text(written text) IS 'A text as it is searched: lower case, without accents and vowel marks, one space between words.';
 
 -- Name: send_message(uuid, text, text, text, text, uuid, uuid[], jsonb, text, text, bigint, text); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -4318,6 +4414,10 @@ begin
   )), 16);
 end
 $$;
+
+-- Name: FUNCTION sync_identity(); Type: COMMENT; Schema: chat; Owner: -
+
+COMMENT ON FUNCTION chat.sync_identity() IS 'What a cursor belongs to: another one where transaction ids may have been given out twice.';
 
 -- Name: tell_of_block(); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -4899,6 +4999,30 @@ ALTER TABLE ONLY public.user_presence REPLICA IDENTITY FULL;
 
 COMMENT ON TABLE public.user_presence IS 'Whether somebody is there. The view chat.presence says what it amounts to now.';
 
+-- Name: COLUMN user_presence.status; Type: COMMENT; Schema: public; Owner: -
+
+COMMENT ON COLUMN public.user_presence.status IS 'online, away, busy or offline, as last reported. What it amounts to now is said by chat.presence.';
+
+-- Name: COLUMN user_presence.current_page; Type: COMMENT; Schema: public; Owner: -
+
+COMMENT ON COLUMN public.user_presence.current_page IS 'Where in the application. Blanked unless the setting share_current_page is on.';
+
+-- Name: COLUMN user_presence.is_typing_to; Type: COMMENT; Schema: public; Owner: -
+
+COMMENT ON COLUMN public.user_presence.is_typing_to IS 'Written by applications that watch this table, and with the setting typing_in_table.';
+
+-- Name: COLUMN user_presence.manual_status; Type: COMMENT; Schema: public; Owner: -
+
+COMMENT ON COLUMN public.user_presence.manual_status IS 'Chosen by the person; holds until manual_until, or until the next.';
+
+-- Name: COLUMN user_presence.device_count; Type: COMMENT; Schema: public; Owner: -
+
+COMMENT ON COLUMN public.user_presence.device_count IS 'Sockets.';
+
+-- Name: COLUMN user_presence.expires_at; Type: COMMENT; Schema: public; Owner: -
+
+COMMENT ON COLUMN public.user_presence.expires_at IS 'Until when a report holds that no socket vouches for.';
+
 -- Name: presence; Type: VIEW; Schema: chat; Owner: -
 
 CREATE VIEW chat.presence WITH (security_invoker='true') AS
@@ -5005,6 +5129,18 @@ ALTER TABLE ONLY public.conversation_receipts REPLICA IDENTITY FULL;
 
 COMMENT ON TABLE public.conversation_receipts IS 'How far each member has read and received, as shown to the others. Stands still while its owner does not share receipts.';
 
+-- Name: COLUMN conversation_receipts.last_read_seq; Type: COMMENT; Schema: public; Owner: -
+
+COMMENT ON COLUMN public.conversation_receipts.last_read_seq IS 'How far the member has read. Never moves back.';
+
+-- Name: COLUMN conversation_receipts.last_delivered_seq; Type: COMMENT; Schema: public; Owner: -
+
+COMMENT ON COLUMN public.conversation_receipts.last_delivered_seq IS 'How far messages have reached a device of the member.';
+
+-- Name: COLUMN conversation_receipts.changed_xid; Type: COMMENT; Schema: public; Owner: -
+
+COMMENT ON COLUMN public.conversation_receipts.changed_xid IS 'The transaction that changed the row last, for /sync.';
+
 -- Name: message_drafts; Type: TABLE; Schema: public; Owner: -
 
 CREATE TABLE public.message_drafts (
@@ -5034,6 +5170,14 @@ CREATE TABLE public.message_edits (
 -- Name: TABLE message_edits; Type: COMMENT; Schema: public; Owner: -
 
 COMMENT ON TABLE public.message_edits IS 'Earlier wordings of edited messages. Deleting a message deletes them.';
+
+-- Name: COLUMN message_edits.version; Type: COMMENT; Schema: public; Owner: -
+
+COMMENT ON COLUMN public.message_edits.version IS 'From 1 on, the oldest wording first.';
+
+-- Name: COLUMN message_edits.previous_content; Type: COMMENT; Schema: public; Owner: -
+
+COMMENT ON COLUMN public.message_edits.previous_content IS 'What the message said until edited_at.';
 
 -- Name: message_edits_id_seq; Type: SEQUENCE; Schema: public; Owner: -
 
@@ -5093,6 +5237,14 @@ ALTER TABLE ONLY public.message_reactions REPLICA IDENTITY FULL;
 
 COMMENT ON TABLE public.message_reactions IS 'Who reacted to what, with what. Changes the rev of the message.';
 
+-- Name: COLUMN message_reactions.reaction; Type: COMMENT; Schema: public; Owner: -
+
+COMMENT ON COLUMN public.message_reactions.reaction IS 'Up to 64 characters: an emoji, or a shortcode such as :white_check_mark:.';
+
+-- Name: COLUMN message_reactions.emoji; Type: COMMENT; Schema: public; Owner: -
+
+COMMENT ON COLUMN public.message_reactions.emoji IS 'The same as reaction, for readers of the older shape.';
+
 -- Name: user_blocks; Type: TABLE; Schema: public; Owner: -
 
 CREATE TABLE public.user_blocks (
@@ -5142,6 +5294,50 @@ ALTER TABLE ONLY public.user_conversation_members REPLICA IDENTITY FULL;
 
 COMMENT ON TABLE public.user_conversation_members IS 'What a member keeps to themselves about a conversation. Readable by its owner only: that a colleague muted me is not mine to learn.';
 
+-- Name: COLUMN user_conversation_members.last_read_seq; Type: COMMENT; Schema: public; Owner: -
+
+COMMENT ON COLUMN public.user_conversation_members.last_read_seq IS 'Everything up to this seq is read. Marking as unread moves it back, which receipts never follow.';
+
+-- Name: COLUMN user_conversation_members.unread_count; Type: COMMENT; Schema: public; Owner: -
+
+COMMENT ON COLUMN public.user_conversation_members.unread_count IS 'Messages of others behind last_read_seq that are neither deleted nor cleared. Kept by triggers.';
+
+-- Name: COLUMN user_conversation_members.mention_count; Type: COMMENT; Schema: public; Owner: -
+
+COMMENT ON COLUMN public.user_conversation_members.mention_count IS 'Of these, those that mention the member.';
+
+-- Name: COLUMN user_conversation_members.marked_unread; Type: COMMENT; Schema: public; Owner: -
+
+COMMENT ON COLUMN public.user_conversation_members.marked_unread IS 'Marked by hand, whatever was read.';
+
+-- Name: COLUMN user_conversation_members.is_muted; Type: COMMENT; Schema: public; Owner: -
+
+COMMENT ON COLUMN public.user_conversation_members.is_muted IS 'With muted_until: until then; without: until unmuted.';
+
+-- Name: COLUMN user_conversation_members.notification_level; Type: COMMENT; Schema: public; Owner: -
+
+COMMENT ON COLUMN public.user_conversation_members.notification_level IS 'all, mentions or none.';
+
+-- Name: COLUMN user_conversation_members.cleared_seq; Type: COMMENT; Schema: public; Owner: -
+
+COMMENT ON COLUMN public.user_conversation_members.cleared_seq IS 'Messages up to this seq are gone for the member, who cleared the conversation.';
+
+-- Name: COLUMN user_conversation_members.hidden; Type: COMMENT; Schema: public; Owner: -
+
+COMMENT ON COLUMN public.user_conversation_members.hidden IS 'Off the member''s list until the next message.';
+
+-- Name: COLUMN user_conversation_members.last_activity_at; Type: COMMENT; Schema: public; Owner: -
+
+COMMENT ON COLUMN public.user_conversation_members.last_activity_at IS 'The conversation''s updated_at, here so that one index serves the sorted list.';
+
+-- Name: COLUMN user_conversation_members.left_at; Type: COMMENT; Schema: public; Owner: -
+
+COMMENT ON COLUMN public.user_conversation_members.left_at IS 'Since when the member is none any more.';
+
+-- Name: COLUMN user_conversation_members.changed_xid; Type: COMMENT; Schema: public; Owner: -
+
+COMMENT ON COLUMN public.user_conversation_members.changed_xid IS 'The transaction that changed the row last, for /sync.';
+
 -- Name: user_conversations; Type: TABLE; Schema: public; Owner: -
 
 CREATE TABLE public.user_conversations (
@@ -5173,6 +5369,34 @@ ALTER TABLE ONLY public.user_conversations REPLICA IDENTITY FULL;
 
 COMMENT ON TABLE public.user_conversations IS 'A conversation as all its members see it.';
 
+-- Name: COLUMN user_conversations.kind; Type: COMMENT; Schema: public; Owner: -
+
+COMMENT ON COLUMN public.user_conversations.kind IS 'direct: of two people, one for each pair; group.';
+
+-- Name: COLUMN user_conversations.participant_1_id; Type: COMMENT; Schema: public; Owner: -
+
+COMMENT ON COLUMN public.user_conversations.participant_1_id IS 'The smaller id of the pair, so that a pair has one spelling. Null once that person was erased.';
+
+-- Name: COLUMN user_conversations.participant_2_id; Type: COMMENT; Schema: public; Owner: -
+
+COMMENT ON COLUMN public.user_conversations.participant_2_id IS 'The larger id of the pair. Null once that person was erased.';
+
+-- Name: COLUMN user_conversations.title; Type: COMMENT; Schema: public; Owner: -
+
+COMMENT ON COLUMN public.user_conversations.title IS 'Of a group.';
+
+-- Name: COLUMN user_conversations.updated_at; Type: COMMENT; Schema: public; Owner: -
+
+COMMENT ON COLUMN public.user_conversations.updated_at IS 'When the last message arrived. Lists sort by it, so reading and pinning do not move it.';
+
+-- Name: COLUMN user_conversations.last_message_id; Type: COMMENT; Schema: public; Owner: -
+
+COMMENT ON COLUMN public.user_conversations.last_message_id IS 'The newest message, deleted or not.';
+
+-- Name: COLUMN user_conversations.is_archived; Type: COMMENT; Schema: public; Owner: -
+
+COMMENT ON COLUMN public.user_conversations.is_archived IS 'For readers of the older shape, and never set: archiving is each member''s own affair.';
+
 -- Name: COLUMN user_conversations.last_seq; Type: COMMENT; Schema: public; Owner: -
 
 COMMENT ON COLUMN public.user_conversations.last_seq IS 'Sequence number of the newest message. Gapless within a conversation.';
@@ -5180,6 +5404,10 @@ COMMENT ON COLUMN public.user_conversations.last_seq IS 'Sequence number of the 
 -- Name: COLUMN user_conversations.rev; Type: COMMENT; Schema: public; Owner: -
 
 COMMENT ON COLUMN public.user_conversations.rev IS 'Number of the newest change to a message (sent, edited, deleted, reacted to). Gapless within a conversation.';
+
+-- Name: COLUMN user_conversations.changed_xid; Type: COMMENT; Schema: public; Owner: -
+
+COMMENT ON COLUMN public.user_conversations.changed_xid IS 'The transaction that changed the row last, for /sync.';
 
 -- Name: user_notification_preferences; Type: TABLE; Schema: public; Owner: -
 
@@ -5208,6 +5436,38 @@ CREATE TABLE public.user_notification_preferences (
 -- Name: TABLE user_notification_preferences; Type: COMMENT; Schema: public; Owner: -
 
 COMMENT ON TABLE public.user_notification_preferences IS 'How somebody wants to be told, and what they show of themselves. No row means the defaults.';
+
+-- Name: COLUMN user_notification_preferences.show_preview; Type: COMMENT; Schema: public; Owner: -
+
+COMMENT ON COLUMN public.user_notification_preferences.show_preview IS 'Whether notifications show what was written.';
+
+-- Name: COLUMN user_notification_preferences.email_mode; Type: COMMENT; Schema: public; Owner: -
+
+COMMENT ON COLUMN public.user_notification_preferences.email_mode IS 'offline, digest_hourly, digest_daily, digest_weekly or never.';
+
+-- Name: COLUMN user_notification_preferences.digest_hour; Type: COMMENT; Schema: public; Owner: -
+
+COMMENT ON COLUMN public.user_notification_preferences.digest_hour IS 'Of the day, in timezone.';
+
+-- Name: COLUMN user_notification_preferences.timezone; Type: COMMENT; Schema: public; Owner: -
+
+COMMENT ON COLUMN public.user_notification_preferences.timezone IS 'A name of the IANA time zone database.';
+
+-- Name: COLUMN user_notification_preferences.quiet_start; Type: COMMENT; Schema: public; Owner: -
+
+COMMENT ON COLUMN public.user_notification_preferences.quiet_start IS 'In timezone.';
+
+-- Name: COLUMN user_notification_preferences.quiet_end; Type: COMMENT; Schema: public; Owner: -
+
+COMMENT ON COLUMN public.user_notification_preferences.quiet_end IS 'In timezone.';
+
+-- Name: COLUMN user_notification_preferences.share_read_receipts; Type: COMMENT; Schema: public; Owner: -
+
+COMMENT ON COLUMN public.user_notification_preferences.share_read_receipts IS 'Off: others do not learn what I read or received, and I am not told either.';
+
+-- Name: COLUMN user_notification_preferences.share_presence; Type: COMMENT; Schema: public; Owner: -
+
+COMMENT ON COLUMN public.user_notification_preferences.share_presence IS 'Off: I look offline to everybody.';
 
 -- Name: messages; Type: TABLE; Schema: realtime; Owner: -
 

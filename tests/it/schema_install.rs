@@ -311,14 +311,18 @@ async fn a_failing_statement_leaves_nothing_behind_and_is_named() {
 
 /// Holds a generated file against what it is generated from, or writes it (`make schema-dump`).
 fn check_or_write(name: &str, fresh: &str) {
-    let path = sql_file(name);
+    check_or_write_file(&sql_file(name), fresh);
+}
+
+fn check_or_write_file(path: &Path, fresh: &str) {
     if ProcessEnvironment.get("WRITE_GENERATED_SQL").is_some() {
-        std::fs::write(&path, fresh).unwrap();
+        std::fs::write(path, fresh).unwrap();
     }
-    let committed = std::fs::read_to_string(&path).unwrap_or_default();
+    let committed = std::fs::read_to_string(path).unwrap_or_default();
     assert!(
         committed == fresh,
-        "sql/{name} is stale: run `make schema-dump`"
+        "{} is stale: run `make schema-dump`",
+        path.display()
     );
 }
 
@@ -342,4 +346,49 @@ async fn generated_dump_of_the_schema_is_fresh() {
         dump(database.url()).await
     );
     check_or_write("schema.sql", &fresh);
+}
+
+/// What `docs/schema.md` says of tables, policies and functions.
+const DOCUMENT: &str = include_str!("schema_document.sql");
+
+#[tokio::test]
+async fn generated_document_of_the_schema_is_fresh() {
+    if binaries().major() != DUMP_MAJOR {
+        return;
+    }
+    let database = TestDatabase::bare().await;
+    migrated(database.url()).await;
+    let client = connect(database.url()).await;
+    let lines = client.query(DOCUMENT, &[]).await.unwrap();
+    let lines: Vec<String> = lines.iter().map(|line| line.get("line")).collect();
+    assert!(lines.len() > 300, "{} lines", lines.len());
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/schema.md");
+    check_or_write_file(&path, &format!("{}\n", lines.join("\n")));
+}
+
+/// Whoever looks at a table in an editor is told what it is; so is whoever calls a function.
+#[tokio::test]
+async fn what_clients_can_use_is_commented() {
+    let database = TestDatabase::bare().await;
+    migrated(database.url()).await;
+    let rows = connect(database.url())
+        .await
+        .query(
+            "select c.oid::regclass::text
+             from pg_class c
+             where c.relnamespace in ('public'::regnamespace, 'chat'::regnamespace)
+               and c.relkind in ('r', 'v') and obj_description(c.oid, 'pg_class') is null
+             union all
+             select p.oid::regprocedure::text
+             from pg_proc p
+             where p.pronamespace in ('public'::regnamespace, 'chat'::regnamespace)
+               and p.prorettype <> 'trigger'::regtype
+               and has_function_privilege('authenticated', p.oid, 'execute')
+               and obj_description(p.oid, 'pg_proc') is null",
+            &[],
+        )
+        .await
+        .unwrap();
+    let without: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+    assert!(without.is_empty(), "without a comment: {without:?}");
 }

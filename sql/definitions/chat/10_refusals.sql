@@ -37,5 +37,8 @@ begin
 end
 $$;
 
+comment on function chat.refuse(text, text) is
+  'Raises the refusal with this code: docs/error-codes.md. PostgREST makes the same status of it as the REST routes.';
+
 revoke all on function chat.refuse(text, text) from public;
 grant execute on function chat.refuse(text, text) to authenticated, service_role;

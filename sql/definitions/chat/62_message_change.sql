@@ -40,6 +40,9 @@ begin
 end
 $$;
 
+comment on function chat.check_edit_window(public.user_messages, public.user_messages) is
+  'Refuses another text when the time for editing has passed.';
+
 revoke all on function chat.check_edit_window(public.user_messages, public.user_messages) from public;
 grant execute on function chat.check_edit_window(public.user_messages, public.user_messages) to authenticated;
 

@@ -27,6 +27,9 @@ begin
 end
 $$;
 
+comment on function chat.sync_identity() is
+  'What a cursor belongs to: another one where transaction ids may have been given out twice.';
+
 revoke all on function chat.sync_identity() from public;
 grant execute on function chat.sync_identity() to authenticated;
 
@@ -86,6 +89,9 @@ begin
 end
 $$;
 
+comment on function chat.changed_conversations(pg_snapshot, pg_snapshot, uuid, int) is
+  'The caller''s conversations whose row or read positions changed between two snapshots, in the order of their ids.';
+
 revoke all on function chat.changed_conversations(pg_snapshot, pg_snapshot, uuid, int) from public;
 grant execute on function chat.changed_conversations(pg_snapshot, pg_snapshot, uuid, int) to authenticated;
 
@@ -125,6 +131,9 @@ begin
   limit max_rows;
 end
 $$;
+
+comment on function chat.messages_taken_away(pg_snapshot, pg_snapshot, xid8, uuid, int) is
+  'Messages that the caller hid between two snapshots, or that are gone for everybody since.';
 
 revoke all on function chat.messages_taken_away(pg_snapshot, pg_snapshot, xid8, uuid, int) from public;
 grant execute on function chat.messages_taken_away(pg_snapshot, pg_snapshot, xid8, uuid, int) to authenticated;
@@ -182,6 +191,9 @@ begin
   limit max_rows;
 end
 $$;
+
+comment on function chat.changed_messages(pg_snapshot, pg_snapshot, uuid, xid8, uuid, int) is
+  'Messages of the caller''s conversations that changed between two snapshots, in the order of the index.';
 
 revoke all on function chat.changed_messages(pg_snapshot, pg_snapshot, uuid, xid8, uuid, int) from public;
 grant execute on function chat.changed_messages(pg_snapshot, pg_snapshot, uuid, xid8, uuid, int) to authenticated;

@@ -13,6 +13,8 @@ begin
 end
 $$;
 
+comment on function chat.is_chat_topic(text) is 'Is this a private channel of the chat?';
+
 revoke all on function chat.is_chat_topic(text) from public;
 -- anon's one right in this schema: a policy that shuts it out has to be evaluated
 grant execute on function chat.is_chat_topic(text) to anon, authenticated;
