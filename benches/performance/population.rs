@@ -5,6 +5,9 @@ use uuid::Uuid;
 use crate::Failure;
 use crate::database::Database;
 
+/// Words that the texts are made of.
+const WORDS: u64 = 20_000;
+
 /// Conversations that each person leads.
 const TALKS_PER_PERSON: usize = 10;
 
@@ -62,6 +65,18 @@ impl Population {
     pub(crate) fn apart(&self) -> (usize, [Uuid; 3]) {
         let first = self.people * TALKS_PER_PERSON;
         (self.people, [0, 1, 2].map(|nth| conversation(first + nth)))
+    }
+
+    /// A word that is said as often as the words of texts are: the lower the fraction (0..1), the more often.
+    pub(crate) fn word(fraction: f64) -> String {
+        let number = (WORDS as f64 * fraction.powi(4)) as u64 * 7919;
+        [number % 85, number / 85 % 85, number / 7225 % 85]
+            .map(|syllable| {
+                let consonant = &"bcdfghjklmnprstvz"[(syllable % 17) as usize..][..1];
+                let vowel = &"aeiou"[(syllable / 17 % 5) as usize..][..1];
+                format!("{consonant}{vowel}")
+            })
+            .concat()
     }
 }
 

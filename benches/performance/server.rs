@@ -17,6 +17,18 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Opens `/metrics`, which does not exist without.
 pub(crate) const METRICS_TOKEN: &str = "benchmark";
 
+/// Limits that are off.
+const WITHOUT_CHAT_LIMITS: [(&str, &str); 8] = [
+    ("RAPPORT_CHAT_LIMITS_SEND_PER_SECOND", "0"),
+    ("RAPPORT_CHAT_LIMITS_SEND_PER_MINUTE", "0"),
+    ("RAPPORT_CHAT_LIMITS_OPEN_PER_MINUTE", "0"),
+    ("RAPPORT_CHAT_LIMITS_MARK_READ_PER_SECOND", "0"),
+    ("RAPPORT_CHAT_LIMITS_TYPING_PER_SECOND", "0"),
+    ("RAPPORT_CHAT_LIMITS_SEARCH_PER_MINUTE", "0"),
+    ("RAPPORT_CHAT_LIMITS_WRITE_PER_SECOND", "0"),
+    ("RAPPORT_CHAT_LIMITS_READ_PER_SECOND", "0"),
+];
+
 /// A running server. Killed when dropped.
 pub(crate) struct Server {
     /// Its process, for its cost.
@@ -47,37 +59,45 @@ impl Server {
 
     /// Starts Rapport with its defaults on a free port and waits until it is ready.
     pub(crate) fn rapport(database: &Database) -> Result<Self, Failure> {
+        Self::ready(database, &[])
+    }
+
+    /// The same without limits on what one person may ask of the chat: few people do the work of many.
+    pub(crate) fn with_busy_people(database: &Database) -> Result<Self, Failure> {
+        Self::ready(database, &WITHOUT_CHAT_LIMITS)
+    }
+
+    fn ready(database: &Database, settings: &[(&str, &str)]) -> Result<Self, Failure> {
         // Free a moment ago, and the kernel gives a port away again only after all others.
         let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?
             .local_addr()?
             .port();
-        let mut server = Self::launch(database, port)?;
+        let mut server = Self::launch(database, port, settings)?;
         server.wait_until_ready()?;
         Ok(server)
     }
 
-    /// Starts Rapport with its defaults on this port, but for what one person may ask for: few people do the work of
-    /// many here. Comes back without waiting until it is ready.
-    pub(crate) fn launch(database: &Database, port: u16) -> Result<Self, Failure> {
+    /// Starts Rapport on this port, with its defaults where `settings` name nothing else, without waiting until it is
+    /// ready.
+    pub(crate) fn launch(
+        database: &Database,
+        port: u16,
+        settings: &[(&str, &str)],
+    ) -> Result<Self, Failure> {
         let log = database.directory().join("rapport.log");
         let errors = File::create(&log)?;
+        let (url, request_url) = (database.url(), database.request_url());
+        let mut environment = vec![
+            ("RAPPORT_DATABASE_URL", url.as_str()),
+            ("RAPPORT_DATABASE_REQUEST_URL", request_url.as_str()),
+            ("RAPPORT_SERVER_METRICS_TOKEN", METRICS_TOKEN),
+            ("RAPPORT_AUTH_JWT_SECRET", &database.keys.jwt_secret),
+        ];
+        environment.extend_from_slice(settings);
         let process = ChildProcess::start(
             Path::new(env!("CARGO_BIN_EXE_rapport")),
             &["serve", "--port", &port.to_string()],
-            &[
-                ("RAPPORT_DATABASE_URL", &database.url()),
-                ("RAPPORT_DATABASE_REQUEST_URL", &database.request_url()),
-                ("RAPPORT_SERVER_METRICS_TOKEN", METRICS_TOKEN),
-                ("RAPPORT_AUTH_JWT_SECRET", &database.keys.jwt_secret),
-                ("RAPPORT_CHAT_LIMITS_SEND_PER_SECOND", "0"),
-                ("RAPPORT_CHAT_LIMITS_SEND_PER_MINUTE", "0"),
-                ("RAPPORT_CHAT_LIMITS_OPEN_PER_MINUTE", "0"),
-                ("RAPPORT_CHAT_LIMITS_MARK_READ_PER_SECOND", "0"),
-                ("RAPPORT_CHAT_LIMITS_TYPING_PER_SECOND", "0"),
-                ("RAPPORT_CHAT_LIMITS_SEARCH_PER_MINUTE", "0"),
-                ("RAPPORT_CHAT_LIMITS_WRITE_PER_SECOND", "0"),
-                ("RAPPORT_CHAT_LIMITS_READ_PER_SECOND", "0"),
-            ],
+            &environment,
             errors.try_clone()?.into(),
             errors,
         )?;

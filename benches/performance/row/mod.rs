@@ -117,6 +117,11 @@ pub(crate) const ROWS: &[Row] = &[
         measure: rest::history,
     },
     Row {
+        number: 21,
+        what: "searching a million messages, of which the caller may see 300,000",
+        measure: rest::search,
+    },
+    Row {
         number: 22,
         what: "10,000 clients are back and joined after a restart",
         measure: restart::measure,

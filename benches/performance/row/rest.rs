@@ -1,4 +1,4 @@
-//! Rows 19 and 20: what the REST routes add to the work of PostgreSQL, and how it grows with what has been said.
+//! Rows 19 to 21: what the REST routes add to the work of PostgreSQL, and how it grows with what has been said.
 
 use std::process::Command;
 use std::time::Duration;
@@ -36,7 +36,7 @@ pub(super) fn sending(lab: &Laboratory) -> Result<Outcome, Failure> {
         .map(|person| lab.database.token(person))
         .collect::<Result<Vec<_>, _>>()?;
     // It reads the log behind both.
-    let server = Server::rapport(&lab.database)?;
+    let server = Server::with_busy_people(&lab.database)?;
     let next = || {
         let person = fastrand::usize(..population.people);
         let conversation = population.conversation(person);
@@ -137,7 +137,7 @@ pub(super) fn history(lab: &Laboratory) -> Result<Outcome, Failure> {
             body: None,
         }
     };
-    let server = Server::rapport(&lab.database)?;
+    let server = Server::with_busy_people(&lab.database)?;
     let sides: [(&str, &dyn Fn() -> Request); 4] = [
         ("of fifty, all of it", &|| page(short, None)),
         ("of a million, any page", &|| {
@@ -186,6 +186,44 @@ pub(super) fn history(lab: &Laboratory) -> Result<Outcome, Failure> {
         detail: json!({
             "p50_ms": of_each(0.5),
             "p99_ms": of_each(0.99),
+        }),
+        faults: Vec::new(),
+    })
+}
+
+/// Row 21: messages found by somebody who may read a fifth of a million.
+pub(super) fn search(lab: &Laboratory) -> Result<Outcome, Failure> {
+    let population = Population::new(lab.settings.is_quick);
+    population.settle(&lab.database)?;
+    let token = lab.database.token(0)?;
+    let server = Server::with_busy_people(&lab.database)?;
+    let next = || {
+        let word = Population::word(fastrand::f64());
+        Request {
+            method: "GET",
+            path: format!("/search?type=messages&q={word}"),
+            token: token.clone(),
+            body: None,
+        }
+    };
+    rest::ask(server.address, 1, lab.settings.window, next, 200)?;
+    let runs = (0..lab.settings.runs)
+        .map(|_| rest::ask(server.address, 1, lab.settings.window, next, 200))
+        .collect::<Result<Vec<_>, _>>()?;
+    server.stop()?;
+    let at = |quantile| median(runs.iter().map(|run| milliseconds(run, quantile)));
+    Ok(Outcome {
+        figures: vec![Figure {
+            name: "p95",
+            unit: "ms",
+            value: at(0.95),
+            better: Better::Lower,
+            floor: 50.0,
+            goal: 5.0,
+        }],
+        runs: runs.len(),
+        detail: json!({
+            "ms": {"p50": at(0.5), "p99": at(0.99), "max": at(1.0)},
         }),
         faults: Vec::new(),
     })

@@ -130,7 +130,7 @@ fn run(lab: &Laboratory, manner: Manner) -> Result<Run, Failure> {
     }
     server.wait_for_end()?;
     let stop_seconds = begun.elapsed().as_secs_f64();
-    let server = Server::launch(&lab.database, server.address.port())?;
+    let server = Server::launch(&lab.database, server.address.port(), &[])?;
     fleet.turn_until_back(&mut sockets, PATIENCE)?;
     let run = Run {
         seconds: begun.elapsed().as_secs_f64(),
