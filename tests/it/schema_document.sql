@@ -43,7 +43,7 @@ with
       (0, '', 3, '# The schema'),
       (0, '', 4, ''),
       (0, '', 5, 'What Rapport has in the database. `sql/schema.sql` has every statement, `sql/README.md` says how it is changed.'),
-      (0, '', 6, 'Clients use what is in `public`; `chat` is private and must not be exposed by PostgREST. Row-level security is on for every table.'),
+      (0, '', 6, 'Clients use what is in `public`, where row-level security is on for every table; `chat` is private and must not be exposed by PostgREST.'),
       (0, '', 7, ''),
       (1, '', 1, '## Tables and views'),
       (1, '', 2, ''),
