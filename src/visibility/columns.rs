@@ -18,9 +18,19 @@ pub struct VisibleColumns {
     pub columns: Vec<VisibleColumn>,
     /// The `columns` array of the wire, `[{"name":…,"type":…},…]`.
     pub header: Bytes,
-    /// Whether `old_record` of a DELETE holds the primary key alone: row-level security is
-    /// enabled on the table (protocol 6.5, item 4).
-    pub old_key_only: bool,
+    /// Of which changes `old_record` holds the primary key alone (protocol 6.5, item 4).
+    pub old_key_only: OldKeyOnly,
+}
+
+/// Of which changes of a table subscribers are told the primary key of the old row and no more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OldKeyOnly {
+    /// Of none: row-level security is not enabled.
+    Nothing,
+    /// Of deletions: nobody could ask any more who may see the row.
+    Deletes,
+    /// Of all: the settings say so.
+    Everything,
 }
 
 /// One column that may be sent.
@@ -85,6 +95,7 @@ pub(super) fn visible_columns(
     rights: &TableRights,
     select: Option<&[String]>,
     options: SubscribeOptions,
+    tables_without_old_rows: &[String],
 ) -> VisibleColumns {
     let mut columns = Vec::new();
     let mut header = b"[".to_vec();
@@ -120,7 +131,18 @@ pub(super) fn visible_columns(
     VisibleColumns {
         columns,
         header: header.into(),
-        old_key_only: table.has_row_security,
+        old_key_only: old_key_only(table, tables_without_old_rows),
+    }
+}
+
+fn old_key_only(table: &Table, tables_without_old_rows: &[String]) -> OldKeyOnly {
+    let name = format!("{}.{}", table.name.schema, table.name.name);
+    if tables_without_old_rows.contains(&name) {
+        OldKeyOnly::Everything
+    } else if table.has_row_security {
+        OldKeyOnly::Deletes
+    } else {
+        OldKeyOnly::Nothing
     }
 }
 

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use super::columns::{VisibleColumn, VisibleColumns};
+use super::columns::{OldKeyOnly, VisibleColumn, VisibleColumns};
 use crate::change::{ColumnValue, OldRow, Row, RowChange};
 
 /// How a value's text becomes JSON.
@@ -136,7 +136,11 @@ pub fn write_old_record(
     detail: RecordDetail,
 ) {
     let old = old_row(change);
-    let is_key_only = columns.old_key_only && matches!(change, RowChange::Delete { .. });
+    let is_key_only = match columns.old_key_only {
+        OldKeyOnly::Nothing => false,
+        OldKeyOnly::Deletes => matches!(change, RowChange::Delete { .. }),
+        OldKeyOnly::Everything => true,
+    };
     write_object(out, &columns.columns, detail, |column| {
         let old = old?;
         let is_known =

@@ -5,7 +5,7 @@ use std::sync::{Arc, PoisonError};
 
 use super::ask::Asker;
 use super::catalog::{Catalog, Table, TableRights};
-use super::columns::{ColumnsKey, VisibleColumns, visible_columns};
+use super::columns::{ColumnsKey, OldKeyOnly, VisibleColumns, visible_columns};
 use super::committed::Commits;
 use super::conditions::{Conditions, Waiting};
 use super::delivery::{Delivery, Payload, Recipient};
@@ -597,7 +597,8 @@ impl<'a> Resolution<'a> {
 fn says_anything(event: &ChangeEvent, columns: &VisibleColumns) -> bool {
     let is_full = old_row(&event.row).is_some_and(|old| old.is_full());
     columns.columns.iter().any(|column| {
-        (is_full || column.is_identity) && (column.is_primary_key || !columns.old_key_only)
+        (is_full || column.is_identity)
+            && (column.is_primary_key || columns.old_key_only == OldKeyOnly::Nothing)
     })
 }
 
@@ -641,6 +642,7 @@ impl ColumnSets {
                 facts.rights,
                 subscription.select.as_deref(),
                 subscription.options,
+                &resolution.resolver.config.tables_without_old_rows,
             )
         });
         let selection = (subscription.select.clone(), subscription.options);

@@ -56,6 +56,7 @@ fn visibility_config() -> VisibilityConfig {
         batch_max_rows: 500,
         statement_timeout: Duration::from_secs(5),
         delete_without_old_row: true,
+        tables_without_old_rows: Vec::new(),
     }
 }
 

@@ -98,6 +98,42 @@ async fn a_setting_silences_what_nobody_can_judge() {
 }
 
 #[tokio::test]
+async fn of_a_table_without_old_rows_an_update_tells_the_key_of_what_was() {
+    let config = VisibilityConfig {
+        tables_without_old_rows: vec!["public.notes".to_owned()],
+        ..strict()
+    };
+    for (config, told) in [
+        (config, r#"{"id":1}"#.to_owned()),
+        (
+            strict(),
+            format!(r#"{{"id":1,"owner":"{}","body":"text"}}"#, user(1)),
+        ),
+    ] {
+        let bench = notes(config, "alter table notes replica identity full;").await;
+        let relation = bench.relation("notes").await;
+        let row = bench.images(&relation, "true").await.remove(0);
+        let batch = [transaction(
+            &relation,
+            RowChange::Update {
+                old: Some(OldRow::Full(row.clone())),
+                new: row,
+            },
+        )];
+        let deliveries = bench.resolve(&batch).await;
+        assert!(!deliveries.is_empty());
+        for delivery in deliveries {
+            let Payload::Row(columns, detail) = &delivery.payload else {
+                panic!("a row was expected");
+            };
+            let mut out = Vec::new();
+            record::write_old_record(&mut out, &batch[0].changes[0].row, columns, *detail);
+            assert_eq!(String::from_utf8(out).unwrap(), told);
+        }
+    }
+}
+
+#[tokio::test]
 async fn with_the_old_row_only_those_hear_who_could_see_it() {
     let bench = notes(strict(), "alter table notes replica identity full;").await;
     let relation = bench.relation("notes").await;
