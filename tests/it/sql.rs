@@ -59,6 +59,7 @@ files!(
     access_grid,
     blocks_teams_and_suspension,
     chat_topics,
+    data_api,
     database_broadcasts,
     editing_and_deleting,
     erasing_people,

@@ -4,6 +4,7 @@ mod attendance;
 mod client_errors;
 mod conversation_settings;
 mod conversations;
+mod deleted_content;
 mod events;
 mod idempotency;
 mod message_changes;

@@ -1,0 +1,227 @@
+//! What was deleted is in no answer any more, whichever way one asks, and for no one (chat API 3, item 13).
+
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::support::chat_server::Person::{self, Ana, Ben};
+use crate::support::chat_server::{Answer, ChatServer, answer};
+
+/// A word that every wording of the deleted messages has, and nothing else.
+const WORD: &str = "zanzibar";
+
+/// Two messages of Ana's, one with an earlier wording, a pin, a reaction and a reply; the other the newest of the conversation.
+struct Scene {
+    server: ChatServer,
+    conversation: String,
+    quoted: String,
+    newest: String,
+    reply: String,
+    /// A cursor from before all of them.
+    cursor: String,
+}
+
+fn id(message: &Value) -> String {
+    message["id"].as_str().unwrap().to_owned()
+}
+
+async fn keyed(server: &ChatServer, key: &str, method: Method, path: &str, body: &Value) -> Answer {
+    let request = server.request(Ana, method, path);
+    answer(request.header("idempotency-key", key).json(body)).await
+}
+
+impl Scene {
+    async fn play() -> Self {
+        let server = ChatServer::start().await;
+        let conversation = server.open(Ana, Ben).await;
+        let cursor = server.get(Ben, "/sync").await.body["cursor"].clone();
+        let scene = Self {
+            cursor: cursor.as_str().unwrap().to_owned(),
+            quoted: String::new(),
+            newest: String::new(),
+            reply: String::new(),
+            conversation,
+            server,
+        };
+        let sent = scene.send_quoted().await;
+        assert_eq!(sent.status, 201);
+        let quoted = id(&sent.body);
+        let scene = Self { quoted, ..scene };
+        assert_eq!(scene.edit_quoted().await.status, 200);
+
+        let server = &scene.server;
+        let path = format!("/messages/{}", scene.quoted);
+        let pinned = server
+            .send(Ben, Method::PUT, &format!("{path}/pin"), json!({}))
+            .await;
+        assert_eq!(pinned.status, 204);
+        let reacted = server
+            .send(Ben, Method::PUT, &format!("{path}/reactions/x"), json!({}))
+            .await;
+        assert_eq!(reacted.status, 200);
+        let reported = json!({ "reason": "spam" });
+        assert_eq!(
+            server
+                .post(Ben, &format!("{path}/report"), reported)
+                .await
+                .status,
+            201
+        );
+        let answered = json!({
+            "conversation_id": scene.conversation, "content": "an answer", "reply_to_id": scene.quoted,
+        });
+        let reply = id(&server.post(Ben, "/messages", answered).await.body);
+        let newest = id(&server.say(Ana, &scene.conversation, "zanzibar again").await);
+        Self {
+            newest,
+            reply,
+            ..scene
+        }
+    }
+
+    /// Sends the first message, or asks for it again.
+    async fn send_quoted(&self) -> Answer {
+        let body = json!({
+            "conversation_id": self.conversation, "content": "zanzibar one", "client_message_id": "c",
+        });
+        keyed(&self.server, "send", Method::POST, "/messages", &body).await
+    }
+
+    async fn edit_quoted(&self) -> Answer {
+        let path = format!("/messages/{}", self.quoted);
+        let body = json!({ "content": "zanzibar two" });
+        keyed(&self.server, "edit", Method::PATCH, &path, &body).await
+    }
+
+    /// Everything that says what was written, by its request: whatever a person can ask for, the answers to
+    /// repeated writes, and writes that answer with a row.
+    async fn read(&self, person: Person) -> Vec<(String, String)> {
+        let Self {
+            conversation,
+            quoted,
+            newest,
+            reply,
+            cursor,
+            ..
+        } = self;
+        let messages = format!("/messages?conversation_id={conversation}");
+        let mut told = Vec::new();
+        for path in [
+            "/conversations".to_owned(),
+            "/conversations?format=page&archived=all".to_owned(),
+            format!("/conversations/{conversation}"),
+            messages.clone(),
+            format!("{messages}&include_deleted=true&format=page"),
+            format!("{messages}&include_deleted=true&before=99"),
+            format!("{messages}&include_deleted=true&after=0"),
+            format!("{messages}&include_deleted=true&around={quoted}"),
+            format!("{messages}&since_rev=0"),
+            format!("/messages/{quoted}"),
+            format!("/messages/{quoted}/history"),
+            format!("/messages/{newest}"),
+            format!("/messages/{reply}"),
+            format!("/conversations/{conversation}/pins"),
+            format!("/sync?since={cursor}"),
+            "/sync".to_owned(),
+            format!("/search?type=messages&q={WORD}"),
+            format!("/search?type=all&q={WORD}"),
+        ] {
+            let answer = self.server.get(person, &path).await;
+            assert_eq!(answer.status, 200, "{path}: {answer:?}");
+            told.push((path, answer.body.to_string()));
+        }
+        let opened = json!({ "other_user_id": if person == Ana { Ben.id() } else { Ana.id() } });
+        let settings = json!({ "is_pinned": true });
+        let writes = [
+            (Method::POST, "/conversations".to_owned(), opened),
+            (
+                Method::PATCH,
+                format!("/conversations/{conversation}"),
+                settings,
+            ),
+            (
+                Method::POST,
+                format!("/conversations/{conversation}/unread"),
+                json!({}),
+            ),
+        ];
+        for (method, path, body) in writes {
+            let answer = self.server.send(person, method, &path, body).await;
+            assert_eq!(answer.status, 200, "{path}: {answer:?}");
+            told.push((path, answer.body.to_string()));
+        }
+        if person == Ana {
+            for (what, answer) in [
+                ("sent again", self.send_quoted().await),
+                ("edited again", self.edit_quoted().await),
+            ] {
+                assert_eq!(
+                    answer.header("idempotency-replayed"),
+                    Some("true"),
+                    "{what}: {answer:?}"
+                );
+                told.push((what.to_owned(), answer.body.to_string()));
+            }
+            let body = json!({
+                "conversation_id": conversation, "content": "zanzibar one", "client_message_id": "c",
+            });
+            let answer = self.server.post(Ana, "/messages", body).await;
+            assert_eq!(answer.status, 200, "{answer:?}");
+            told.push((
+                "sent once more, without the key".to_owned(),
+                answer.body.to_string(),
+            ));
+        }
+        told
+    }
+}
+
+#[tokio::test]
+async fn what_was_deleted_is_in_no_answer() {
+    let scene = Scene::play().await;
+    for person in [Ana, Ben] {
+        for (request, answer) in scene.read(person).await {
+            assert!(
+                answer.contains(WORD),
+                "{person:?}, {request}, before: {answer}"
+            );
+        }
+    }
+
+    for message in [&scene.quoted, &scene.newest] {
+        let path = format!("/messages/{message}");
+        let deleted = scene
+            .server
+            .send(Ana, Method::DELETE, &path, json!({}))
+            .await;
+        assert_eq!(deleted.status, 200);
+        assert!(!deleted.body.to_string().contains(WORD), "{deleted:?}");
+        let edited = json!({ "content": "anything" });
+        let refused = scene.server.send(Ana, Method::PATCH, &path, edited).await;
+        refused.assert_refused(409, "message_deleted");
+        assert!(!refused.body.to_string().contains(WORD), "{refused:?}");
+    }
+    for person in [Ana, Ben] {
+        for (request, answer) in scene.read(person).await {
+            assert!(
+                !answer.contains(WORD),
+                "{person:?}, {request}, after: {answer}"
+            );
+        }
+    }
+
+    // Nor does a row of theirs keep it that a client of the data API might read.
+    let database = scene.server.database.connect().await;
+    let kept: Vec<String> = database
+        .query(
+            "select 'message: ' || m.content || m.metadata::text from public.user_messages m \
+             union all select 'wording: ' || e.previous_content from public.message_edits e \
+             union all select 'draft: ' || d.content from public.message_drafts d",
+            &[],
+        )
+        .await
+        .unwrap()
+        .iter()
+        .map(|row| row.get(0))
+        .collect();
+    assert!(!kept.iter().any(|text| text.contains(WORD)), "{kept:?}");
+}
