@@ -16,6 +16,7 @@ mod dev_cluster;
 mod exactly_once;
 mod fail_closed;
 mod house;
+mod nextjs_guide;
 mod openapi;
 mod operations;
 mod parked_connection;
