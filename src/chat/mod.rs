@@ -9,7 +9,6 @@ mod admission;
 mod attendance;
 mod blocks;
 mod client_errors;
-mod contacts;
 mod conversation_settings;
 mod conversations;
 mod delivery;
@@ -17,7 +16,6 @@ mod events;
 mod history;
 mod idempotency;
 mod limits;
-mod media;
 mod message_changes;
 mod messages;
 mod pins;
@@ -48,7 +46,6 @@ use self::events::Events;
 use self::typing::Typing;
 use self::unread::Unread;
 use crate::bus::Bus;
-use crate::bus::people::Delivered;
 use crate::config::{ChatConfig, ChatLimitsConfig};
 use crate::db::Db;
 use crate::error_code::ErrorCode;
@@ -131,12 +128,6 @@ impl FromRef<ChatState> for Db {
     }
 }
 
-impl FromRef<ChatState> for Delivered {
-    fn from_ref(state: &ChatState) -> Self {
-        state.bus.delivered().clone()
-    }
-}
-
 impl FromRef<ChatState> for Typing {
     fn from_ref(state: &ChatState) -> Self {
         state.typing.clone()
@@ -195,7 +186,7 @@ pub fn tags() -> &'static [(&'static str, &'static str)] {
     &reference::TAGS
 }
 
-/// The routes, each with what [`mod@reference`] says of it.
+/// The routes, each with what [`reference`] says of it.
 fn api() -> ApiRouter<ChatState> {
     use reference as says;
 
@@ -251,22 +242,6 @@ fn api() -> ApiRouter<ChatState> {
             pins::list_pins,
             says::list_pins(),
         )
-        .post(
-            "/conversations/{id}/delivered",
-            reading::mark_delivered,
-            says::mark_delivered(),
-        )
-        .get(
-            "/conversations/{id}/members",
-            contacts::list_members,
-            says::list_members(),
-        )
-        .get(
-            "/conversations/{id}/media",
-            media::list_media,
-            says::list_media(),
-        )
-        .get("/contacts", contacts::list_contacts, says::list_contacts())
         .get("/messages", history::list_messages, says::list_messages())
         .post("/messages", messages::send_message, says::send_message())
         .patch(
