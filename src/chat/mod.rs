@@ -186,7 +186,7 @@ pub fn tags() -> &'static [(&'static str, &'static str)] {
     &reference::TAGS
 }
 
-/// The routes, each with what [`reference`] says of it.
+/// The routes, each with what [`mod@reference`] says of it.
 fn api() -> ApiRouter<ChatState> {
     use reference as says;
 
