@@ -214,13 +214,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/40_people.sql' and checksum = 'a9383ce966178e910560390d0fe3a2a3600ebc38195092b40d54c3c403cdc5cf'
+  where path = 'chat/40_people.sql' and checksum = '9520d77de288687d47ad9d8b512cf3ca3b84d3c41776384e353f5d7ddcaedde7'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/40_people.sql
 \ir definitions/chat/40_people.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/40_people.sql', 'a9383ce966178e910560390d0fe3a2a3600ebc38195092b40d54c3c403cdc5cf')
+  ('chat/40_people.sql', '9520d77de288687d47ad9d8b512cf3ca3b84d3c41776384e353f5d7ddcaedde7')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
@@ -286,13 +286,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/70_reading.sql' and checksum = '1bf00ea163ce53d4ce4485f48eca69c45e0c3b76067f10a62c5c9869d4ccb9fb'
+  where path = 'chat/70_reading.sql' and checksum = '60e4c828a464334d0792cad5d5aac921ed6b18f970108e82ed6a0d404484ae29'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/70_reading.sql
 \ir definitions/chat/70_reading.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/70_reading.sql', '1bf00ea163ce53d4ce4485f48eca69c45e0c3b76067f10a62c5c9869d4ccb9fb')
+  ('chat/70_reading.sql', '60e4c828a464334d0792cad5d5aac921ed6b18f970108e82ed6a0d404484ae29')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
@@ -370,13 +370,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/86_message_rows.sql' and checksum = 'b733b98798cdbdacfa8349fc0da430d74c8d57dd57d2d0dd0751c5b999bba2dd'
+  where path = 'chat/86_message_rows.sql' and checksum = '88853234f17d6f2b3454bf603f37212daed9dc8976e827328322b3b9ef938bbe'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/86_message_rows.sql
 \ir definitions/chat/86_message_rows.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/86_message_rows.sql', 'b733b98798cdbdacfa8349fc0da430d74c8d57dd57d2d0dd0751c5b999bba2dd')
+  ('chat/86_message_rows.sql', '88853234f17d6f2b3454bf603f37212daed9dc8976e827328322b3b9ef938bbe')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
@@ -401,6 +401,18 @@ select not exists (
 \ir definitions/chat/88_sync.sql
 insert into chat.schema_definitions (path, checksum) values
   ('chat/88_sync.sql', '5744d8fb17d3658edef3823adb124703c5563de47af4b5a06f4be4f2428609d3')
+on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
+\endif
+
+select not exists (
+  select from chat.schema_definitions
+  where path = 'chat/89_people_lists.sql' and checksum = '983036a04aef2e26e3ffbaf1fe6a38ce3b7c13a61b75d98327233d6514bb751e'
+) as pending \gset
+\if :pending
+\echo definitions/chat/89_people_lists.sql
+\ir definitions/chat/89_people_lists.sql
+insert into chat.schema_definitions (path, checksum) values
+  ('chat/89_people_lists.sql', '983036a04aef2e26e3ffbaf1fe6a38ce3b7c13a61b75d98327233d6514bb751e')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 

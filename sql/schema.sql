@@ -732,6 +732,93 @@ $$;
 
 COMMENT ON FUNCTION chat.clear_conversation(conversation_id uuid) IS 'Empties a conversation for the caller and takes it off their list until somebody writes in it. The others keep everything.';
 
+-- Name: contact_page(integer, timestamp with time zone, text, uuid); Type: FUNCTION; Schema: chat; Owner: -
+
+CREATE FUNCTION chat.contact_page(max_rows integer DEFAULT 50, from_message_at timestamp with time zone DEFAULT NULL::timestamp with time zone, from_name text DEFAULT NULL::text, from_id uuid DEFAULT NULL::uuid) RETURNS TABLE(contact_id uuid, message_at timestamp with time zone, name text, "row" json)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO ''
+    SET "TimeZone" TO 'UTC'
+    AS $$
+declare
+  caller constant uuid := auth.uid();
+begin
+  if not exists (select from chat.directory d where d.user_id = caller and d.is_active) then
+    return;
+  end if;
+
+  return query
+  with talked_to as materialized (
+    select other.user_id, c.id as conversation_id, c.last_message_at
+    from public.user_conversation_members mine
+    join public.user_conversations c on c.id = mine.conversation_id and c.kind = 'direct'
+    join public.user_conversation_members other on other.conversation_id = c.id and other.user_id <> caller
+    where mine.user_id = caller and mine.left_at is null and other.left_at is null
+  ),
+  mates as materialized (
+    select theirs.user_id, min(theirs.team_id) as team_id
+    from chat.memberships mine
+    join chat.memberships theirs on theirs.team_id = mine.team_id
+    where mine.user_id = caller and theirs.user_id <> caller
+    group by theirs.user_id
+  ),
+  listed as materialized (
+    select
+      d.user_id,
+      d.display_name,
+      d.email,
+      d.avatar_url,
+      d.role,
+      mate.team_id,
+      t.conversation_id,
+      t.last_message_at,
+      coalesce(t.last_message_at, '-infinity') as sorted_at,
+      coalesce(d.display_name, '') as sorted_name
+    from talked_to t
+    full join mates mate on mate.user_id = t.user_id
+    join chat.directory d on d.user_id = coalesce(t.user_id, mate.user_id)
+    where d.is_active
+      and not exists (
+        select
+        from public.user_blocks b
+        where (b.blocker_id = caller and b.blocked_id = d.user_id)
+          or (b.blocker_id = d.user_id and b.blocked_id = caller)
+      )
+  )
+  select
+    l.user_id,
+    l.sorted_at,
+    l.sorted_name,
+    json_build_object(
+      'id', l.user_id,
+      'full_name', l.display_name,
+      'email', l.email,
+      'avatar_url', l.avatar_url,
+      'status', case when prefs.share_presence is false then 'offline' else coalesce(p.status, 'offline') end,
+      'last_seen', case when prefs.share_presence is not false then p.last_seen end,
+      'team_id', l.team_id,
+      'role', l.role,
+      'conversation_id', l.conversation_id,
+      'last_message_at', l.last_message_at
+    )
+  from (
+    select *
+    from listed
+    where from_id is null
+      or listed.sorted_at < from_message_at
+      or (listed.sorted_at = from_message_at and (listed.sorted_name, listed.user_id) > (from_name, from_id))
+    order by listed.sorted_at desc, listed.sorted_name, listed.user_id
+    limit least(greatest(coalesce(max_rows, 50), 1), 101)
+  ) l
+  left join chat.presence p on p.user_id = l.user_id
+  left join public.user_notification_preferences prefs on prefs.user_id = l.user_id
+  order by l.sorted_at desc, l.sorted_name, l.user_id;
+end
+$$;
+
+-- Name: FUNCTION contact_page(max_rows integer, from_message_at timestamp with time zone, from_name text, from_id uuid); Type: COMMENT; Schema: chat; Owner: -
+
+COMMENT ON FUNCTION chat.contact_page(max_rows integer, from_message_at timestamp with time zone, from_name text, from_id uuid) IS 'Whom the caller talks to, the latest first, and then their teams by name; nobody who blocked or is blocked, or is suspended.';
+
 -- Name: containing(text); Type: FUNCTION; Schema: chat; Owner: -
 
 CREATE FUNCTION chat.containing(part text) RETURNS text
@@ -1302,6 +1389,45 @@ $$;
 -- Name: FUNCTION expire_presence(); Type: COMMENT; Schema: chat; Owner: -
 
 COMMENT ON FUNCTION chat.expire_presence() IS 'Writes down that stale reports and processes that died mean offline, so that those who watch the table hear of it. Answers whose rows changed.';
+
+-- Name: file_page(uuid, text, integer, bigint); Type: FUNCTION; Schema: chat; Owner: -
+
+CREATE FUNCTION chat.file_page(conversation_id uuid, kind text DEFAULT NULL::text, max_rows integer DEFAULT 50, before_seq bigint DEFAULT NULL::bigint) RETURNS TABLE(message_id uuid, seq bigint, rev bigint, "row" json)
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    AS $$
+declare
+  cleared bigint;
+  page uuid[];
+begin
+  select m.cleared_seq into cleared
+  from public.user_conversation_members m
+  where m.conversation_id = file_page.conversation_id and m.user_id = auth.uid() and m.left_at is null;
+  if not found then
+    perform chat.refuse('not_found');
+  end if;
+
+  page := array(
+    select m.id
+    from public.user_messages m
+    where m.conversation_id = file_page.conversation_id
+      and m.message_type in ('image', 'file')
+      and not m.is_deleted
+      and (kind is null or m.message_type = kind)
+      and m.seq > cleared
+      and m.seq < coalesce(before_seq, 9223372036854775807)
+      and not exists (select from public.message_hides h where h.user_id = auth.uid() and h.message_id = m.id)
+    order by m.seq desc
+    limit least(greatest(coalesce(max_rows, 50), 1), 101)
+  );
+
+  return query select r.message_id, r.seq, r.rev, r."row" from chat.message_rows(page) r order by r.seq desc;
+end
+$$;
+
+-- Name: FUNCTION file_page(conversation_id uuid, kind text, max_rows integer, before_seq bigint); Type: COMMENT; Schema: chat; Owner: -
+
+COMMENT ON FUNCTION chat.file_page(conversation_id uuid, kind text, max_rows integer, before_seq bigint) IS 'The messages with a file in a conversation of the caller''s, the newest first, without what they cleared or hid.';
 
 -- Name: fill_read_by(uuid, uuid, bigint); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -1949,6 +2075,34 @@ $$;
 
 COMMENT ON FUNCTION chat.mark_delivered(conversation_id uuid, up_to_seq bigint) IS 'Notes that messages up to a position reached the caller. True if that moved what the others see.';
 
+-- Name: mark_message_delivered(uuid, uuid); Type: FUNCTION; Schema: chat; Owner: -
+
+CREATE FUNCTION chat.mark_message_delivered(conversation_id uuid, message_id uuid DEFAULT NULL::uuid) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+  up_to_seq bigint := 9223372036854775807;
+begin
+  if not chat.is_my_conversation(conversation_id) then
+    perform chat.refuse('not_found');
+  end if;
+  if message_id is not null then
+    select m.seq into up_to_seq
+    from public.user_messages m
+    where m.id = mark_message_delivered.message_id and m.conversation_id = mark_message_delivered.conversation_id;
+    if not found then
+      perform chat.refuse('not_found');
+    end if;
+  end if;
+  perform chat.mark_delivered(mark_message_delivered.conversation_id, up_to_seq);
+end
+$$;
+
+-- Name: FUNCTION mark_message_delivered(conversation_id uuid, message_id uuid); Type: COMMENT; Schema: chat; Owner: -
+
+COMMENT ON FUNCTION chat.mark_message_delivered(conversation_id uuid, message_id uuid) IS 'Notes that the messages of a conversation reached the caller, up to one of them or all. Nothing moves back, and nothing for those who do not share receipts.';
+
 -- Name: mark_read(uuid, uuid); Type: FUNCTION; Schema: chat; Owner: -
 
 CREATE FUNCTION chat.mark_read(conversation_id uuid, up_to_message_id uuid DEFAULT NULL::uuid, OUT updated integer, OUT unread_count integer, OUT last_read_at timestamp with time zone, OUT last_read_message_id uuid) RETURNS record
@@ -2220,6 +2374,54 @@ begin
   );
 end
 $$;
+
+-- Name: member_page(uuid, integer, uuid); Type: FUNCTION; Schema: chat; Owner: -
+
+CREATE FUNCTION chat.member_page(conversation_id uuid, max_rows integer DEFAULT 50, after_id uuid DEFAULT NULL::uuid) RETURNS TABLE(member_id uuid, "row" json)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO ''
+    SET "TimeZone" TO 'UTC'
+    AS $$
+declare
+  caller constant uuid := auth.uid();
+  -- whoever shows nothing is shown nothing
+  shares constant boolean := chat.i_share_receipts();
+begin
+  if not chat.is_my_conversation(conversation_id) then
+    perform chat.refuse('not_found');
+  end if;
+
+  return query
+  select
+    m.user_id,
+    json_build_object(
+      'id', m.user_id,
+      'full_name', p.full_name,
+      'email', p.email,
+      'avatar_url', p.avatar_url,
+      'status', p.status,
+      'last_seen', p.last_seen,
+      'member_role', m.member_role,
+      'joined_at', m.joined_at,
+      'last_read_message_id', case when m.user_id = caller then m.last_read_message_id when shares then r.last_read_message_id end,
+      'last_read_at', case when m.user_id = caller then m.last_read_at when shares then r.last_read_at end,
+      'last_delivered_message_id', case when m.user_id = caller or shares then r.last_delivered_message_id end,
+      'last_delivered_at', case when m.user_id = caller or shares then r.last_delivered_at end
+    )
+  from public.user_conversation_members m
+  join chat.conversation_people(array[member_page.conversation_id]) p on p.user_id = m.user_id
+  left join public.conversation_receipts r on r.conversation_id = m.conversation_id and r.user_id = m.user_id
+  where m.conversation_id = member_page.conversation_id
+    and m.left_at is null
+    and (after_id is null or m.user_id > after_id)
+  order by m.user_id
+  limit least(greatest(coalesce(max_rows, 50), 1), 101);
+end
+$$;
+
+-- Name: FUNCTION member_page(conversation_id uuid, max_rows integer, after_id uuid); Type: COMMENT; Schema: chat; Owner: -
+
+COMMENT ON FUNCTION chat.member_page(conversation_id uuid, max_rows integer, after_id uuid) IS 'Who is in a conversation of the caller''s, in the order of their ids, with how far they read as they show it; not_found for strangers.';
 
 -- Name: message_anchor(uuid, text); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -2634,7 +2836,17 @@ begin
     select r.conversation_id, r.user_id, d.seq
     from unnest(note_delivered.conversation_ids, note_delivered.user_ids, note_delivered.seqs) d (conversation_id, user_id, seq)
     join public.conversation_receipts r on r.conversation_id = d.conversation_id and r.user_id = d.user_id
-    where r.last_delivered_seq < d.seq and chat.shares_receipts(r.user_id)
+    where r.last_delivered_seq < d.seq
+      and chat.shares_receipts(r.user_id)
+      -- what somebody wrote needs no delivery to them, and fetching it moves nothing
+      and exists (
+        select
+        from public.user_messages m
+        where m.conversation_id = r.conversation_id
+          and m.seq > r.last_delivered_seq
+          and m.seq <= d.seq
+          and m.sender_id is distinct from r.user_id
+      )
     order by r.conversation_id, r.user_id
     for no key update of r
   )
@@ -3704,8 +3916,7 @@ CREATE FUNCTION chat.search_people(query text, max_rows integer DEFAULT 10) RETU
 declare
   caller constant uuid := auth.uid();
   wanted constant text := btrim(search_people.query);
-  -- the characters of a pattern are ordinary ones in a name
-  pattern constant text := replace(replace(replace(btrim(search_people.query), '\', '\\'), '%', '\%'), '_', '\_');
+  pattern constant text := chat.containing(search_people.query);
   caller_role text := (select d.role from chat.directory d where d.user_id = caller and d.is_active);
   everywhere boolean := coalesce(caller_role = 'super_admin' or (caller_role = 'admin' and chat.flag('admin_cross_team')), false);
 begin
@@ -3720,7 +3931,7 @@ begin
     d.email,
     d.avatar_url,
     case when prefs.share_presence is false then 'offline' else coalesce(p.status, 'offline') end,
-    team.team_id,
+    case when everywhere or team.is_shared then team.team_id end,
     d.role
   from chat.directory d
   left join lateral (
@@ -3736,12 +3947,23 @@ begin
     on c.kind = 'direct'
     and c.participant_1_id = least(caller, d.user_id)
     and c.participant_2_id = greatest(caller, d.user_id)
+  left join lateral (
+    select true as is_open
+    from public.user_conversation_members mine
+    join public.user_conversation_members other on other.conversation_id = mine.conversation_id
+    where mine.conversation_id = c.id
+      and mine.user_id = caller
+      and mine.left_at is null
+      and other.user_id = d.user_id
+      and other.left_at is null
+  ) conversation on true
   left join chat.presence p on p.user_id = d.user_id
   left join public.user_notification_preferences prefs on prefs.user_id = d.user_id
   where d.is_active
     and d.user_id <> caller
-    and (d.display_name ilike '%' || pattern || '%' or d.email ilike '%' || pattern || '%')
-    and (everywhere or team.is_shared)
+    and (d.display_name ilike pattern or d.email ilike pattern)
+    -- whom one has a conversation with is no secret, whatever their team is by now
+    and (everywhere or team.is_shared or conversation.is_open)
     and not exists (
       select
       from public.user_blocks b
@@ -3750,7 +3972,7 @@ begin
     )
   order by
     c.last_message_at desc nulls last,
-    d.display_name ilike pattern || '%' desc nulls last,
+    d.display_name ilike substr(pattern, 2) desc nulls last,
     d.display_name,
     d.user_id
   limit least(greatest(coalesce(search_people.max_rows, 10), 1), 50);
@@ -3759,7 +3981,7 @@ $$;
 
 -- Name: FUNCTION search_people(query text, max_rows integer); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.search_people(query text, max_rows integer) IS 'People the caller might open a conversation with, by name or address, the most recently talked to first. Fewer than two characters find nobody.';
+COMMENT ON FUNCTION chat.search_people(query text, max_rows integer) IS 'People the caller has a conversation with or might open one with, by name or address, the most recently talked to first. Fewer than two characters find nobody.';
 
 -- Name: search_score(text, text[]); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -6444,6 +6666,11 @@ REVOKE ALL ON FUNCTION chat.claims_mapping(OUT directory text, OUT memberships t
 REVOKE ALL ON FUNCTION chat.clear_conversation(conversation_id uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION chat.clear_conversation(conversation_id uuid) TO authenticated;
 
+-- Name: FUNCTION contact_page(max_rows integer, from_message_at timestamp with time zone, from_name text, from_id uuid); Type: ACL; Schema: chat; Owner: -
+
+REVOKE ALL ON FUNCTION chat.contact_page(max_rows integer, from_message_at timestamp with time zone, from_name text, from_id uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION chat.contact_page(max_rows integer, from_message_at timestamp with time zone, from_name text, from_id uuid) TO authenticated;
+
 -- Name: FUNCTION containing(part text); Type: ACL; Schema: chat; Owner: -
 
 REVOKE ALL ON FUNCTION chat.containing(part text) FROM PUBLIC;
@@ -6503,6 +6730,11 @@ GRANT ALL ON FUNCTION chat.end_presence() TO authenticated;
 
 REVOKE ALL ON FUNCTION chat.expire_presence() FROM PUBLIC;
 GRANT ALL ON FUNCTION chat.expire_presence() TO service_role;
+
+-- Name: FUNCTION file_page(conversation_id uuid, kind text, max_rows integer, before_seq bigint); Type: ACL; Schema: chat; Owner: -
+
+REVOKE ALL ON FUNCTION chat.file_page(conversation_id uuid, kind text, max_rows integer, before_seq bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION chat.file_page(conversation_id uuid, kind text, max_rows integer, before_seq bigint) TO authenticated;
 
 -- Name: FUNCTION fill_read_by(conversation_id uuid, reader uuid, up_to_seq bigint); Type: ACL; Schema: chat; Owner: -
 
@@ -6608,6 +6840,11 @@ GRANT ALL ON FUNCTION chat.maintain_message_partitions(days_ahead integer, days_
 REVOKE ALL ON FUNCTION chat.mark_delivered(conversation_id uuid, up_to_seq bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION chat.mark_delivered(conversation_id uuid, up_to_seq bigint) TO authenticated;
 
+-- Name: FUNCTION mark_message_delivered(conversation_id uuid, message_id uuid); Type: ACL; Schema: chat; Owner: -
+
+REVOKE ALL ON FUNCTION chat.mark_message_delivered(conversation_id uuid, message_id uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION chat.mark_message_delivered(conversation_id uuid, message_id uuid) TO authenticated;
+
 -- Name: FUNCTION mark_read(conversation_id uuid, up_to_message_id uuid, OUT updated integer, OUT unread_count integer, OUT last_read_at timestamp with time zone, OUT last_read_message_id uuid); Type: ACL; Schema: chat; Owner: -
 
 REVOKE ALL ON FUNCTION chat.mark_read(conversation_id uuid, up_to_message_id uuid, OUT updated integer, OUT unread_count integer, OUT last_read_at timestamp with time zone, OUT last_read_message_id uuid) FROM PUBLIC;
@@ -6635,6 +6872,11 @@ GRANT ALL ON FUNCTION chat.may_listen(topic text) TO authenticated;
 -- Name: FUNCTION may_message(writer uuid, reader uuid, answering boolean); Type: ACL; Schema: chat; Owner: -
 
 REVOKE ALL ON FUNCTION chat.may_message(writer uuid, reader uuid, answering boolean) FROM PUBLIC;
+
+-- Name: FUNCTION member_page(conversation_id uuid, max_rows integer, after_id uuid); Type: ACL; Schema: chat; Owner: -
+
+REVOKE ALL ON FUNCTION chat.member_page(conversation_id uuid, max_rows integer, after_id uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION chat.member_page(conversation_id uuid, max_rows integer, after_id uuid) TO authenticated;
 
 -- Name: FUNCTION message_anchor(conversation_id uuid, anchor text); Type: ACL; Schema: chat; Owner: -
 

@@ -8,6 +8,7 @@ use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
 use super::{column, only};
+use crate::bus::people::Delivered;
 use crate::db::{Db, Query};
 use crate::http::input::Parameters;
 use crate::http::pagination::{self, Page};
@@ -65,6 +66,8 @@ enum Position {
 /// A request for part of a conversation.
 struct History<'a> {
     db: &'a Db,
+    /// What is fetched has reached the caller. Written beside requests, and only where that moves.
+    delivered: &'a Delivered,
     caller: &'a Caller,
     conversation: Uuid,
     include_deleted: bool,
@@ -87,6 +90,7 @@ struct Side<'a> {
 pub(super) async fn list_messages(
     caller: Caller,
     State(db): State<Db>,
+    State(delivered): State<Delivered>,
     OriginalUri(uri): OriginalUri,
     parameters: Parameters,
 ) -> Result<Response, ApiError> {
@@ -96,6 +100,7 @@ pub(super) async fn list_messages(
     let position = asked_position(&parameters)?;
     let history = History {
         db: &db,
+        delivered: &delivered,
         caller: &caller,
         conversation,
         include_deleted: parameters.flag("include_deleted")?.unwrap_or(false),
@@ -170,6 +175,7 @@ impl History<'_> {
         let (Some(first), Some(last)) = (kept.first(), kept.last()) else {
             return Ok(page);
         };
+        self.note_delivered(last)?;
         let (older, newer) = (older_than(first)?, newer_than(last)?);
         let (next, prev) = match position {
             Position::Newest(0) => (older, None),
@@ -207,6 +213,9 @@ impl History<'_> {
             ..Page::default()
         };
         page.rows.extend(texts(newer)?);
+        if let Some(last) = newer.last().or(older.last()) {
+            self.note_delivered(last)?;
+        }
         if let Some(first) = older.first().or(newer.first()).filter(|_| has_older) {
             page.next_cursor = Some(older_than(first)?);
         }
@@ -235,12 +244,23 @@ impl History<'_> {
             rev: Some(only(&results[0])?),
             ..Page::default()
         };
+        for row in kept {
+            self.note_delivered(row)?;
+        }
         if let Some(last) = kept.last().filter(|_| has_more) {
             let reached: i64 = column(last, 2)?;
             page.rev = Some(reached);
             page.next_cursor = Some(pagination::cursor(&Cursor::Since(reached))?);
         }
         Ok(page)
+    }
+
+    /// The message of this row, and all before it, have reached the caller.
+    fn note_delivered(&self, row: &Row) -> Result<(), ApiError> {
+        let seq: i64 = column(row, 1)?;
+        self.delivered
+            .note(self.conversation, self.caller.user_id, seq);
+        Ok(())
     }
 
     /// The rows of each side, one more than its limit if there are more, and the revision.

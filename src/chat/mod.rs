@@ -9,6 +9,7 @@ mod admission;
 mod attendance;
 mod blocks;
 mod client_errors;
+mod contacts;
 mod conversation_settings;
 mod conversations;
 mod delivery;
@@ -16,6 +17,7 @@ mod events;
 mod history;
 mod idempotency;
 mod limits;
+mod media;
 mod message_changes;
 mod messages;
 mod pins;
@@ -46,6 +48,7 @@ use self::events::Events;
 use self::typing::Typing;
 use self::unread::Unread;
 use crate::bus::Bus;
+use crate::bus::people::Delivered;
 use crate::config::{ChatConfig, ChatLimitsConfig};
 use crate::db::Db;
 use crate::error_code::ErrorCode;
@@ -125,6 +128,12 @@ impl FromRef<ChatState> for Authentication {
 impl FromRef<ChatState> for Db {
     fn from_ref(state: &ChatState) -> Self {
         state.db.clone()
+    }
+}
+
+impl FromRef<ChatState> for Delivered {
+    fn from_ref(state: &ChatState) -> Self {
+        state.bus.delivered().clone()
     }
 }
 
@@ -242,6 +251,22 @@ fn api() -> ApiRouter<ChatState> {
             pins::list_pins,
             says::list_pins(),
         )
+        .post(
+            "/conversations/{id}/delivered",
+            reading::mark_delivered,
+            says::mark_delivered(),
+        )
+        .get(
+            "/conversations/{id}/members",
+            contacts::list_members,
+            says::list_members(),
+        )
+        .get(
+            "/conversations/{id}/media",
+            media::list_media,
+            says::list_media(),
+        )
+        .get("/contacts", contacts::list_contacts, says::list_contacts())
         .get("/messages", history::list_messages, says::list_messages())
         .post("/messages", messages::send_message, says::send_message())
         .patch(

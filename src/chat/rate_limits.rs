@@ -28,7 +28,7 @@ pub(super) enum Class {
     Send,
     /// Opening conversations that are new.
     Open,
-    /// Marking as read.
+    /// Marking as read or delivered.
     MarkRead,
     /// Saying that somebody types.
     Typing,
@@ -52,9 +52,13 @@ impl Class {
             ("POST", "/messages") => Self::Send,
             ("POST", "/conversations") => Self::Open,
             ("PATCH" | "PUT", "/messages")
-            | ("POST", "/messages/read" | "/messages/mark-read" | "/conversations/{id}/read") => {
-                Self::MarkRead
-            }
+            | (
+                "POST",
+                "/messages/read"
+                | "/messages/mark-read"
+                | "/conversations/{id}/read"
+                | "/conversations/{id}/delivered",
+            ) => Self::MarkRead,
             ("POST", "/conversations/{id}/typing") | ("POST" | "PUT", "/presence/typing") => {
                 Self::Typing
             }

@@ -1,6 +1,7 @@
 //! What was read, and what was not.
 
 use axum::extract::State;
+use axum::http::StatusCode;
 use axum::response::Response;
 
 use super::idempotency::Writer;
@@ -60,6 +61,8 @@ const POSITIONS: &str = "\
     where m.user_id = auth.uid() \
         and m.left_at is null \
         and m.conversation_id in (select c.id::uuid from jsonb_array_elements_text(chat.outcome() -> 'conversation_ids') c (id))";
+
+const MARK_DELIVERED: &str = "select chat.mark_message_delivered($1::uuid, $2::uuid)";
 
 const COUNT: &str = "\
     select json_build_object( \
@@ -133,4 +136,21 @@ pub(super) async fn count_unread(
 ) -> Result<Response, ApiError> {
     let rows = db.query_as(&caller.claims, COUNT, &[]).await?;
     Ok(json_text(only(&rows)?))
+}
+
+/// `POST /conversations/{id}/delivered`, for clients that are told of messages by other means than
+/// our socket, such as a push: up to a message, or all there are.
+pub(super) async fn mark_delivered(
+    writer: Writer,
+    PathId(id): PathId,
+    fields: Fields,
+) -> Result<StatusCode, ApiError> {
+    check_identity(&writer.caller, &fields, &["user_id"])?;
+    let up_to = fields.uuid_of(&["message_id", "up_to_message_id"])?;
+    let mark = Query {
+        sql: MARK_DELIVERED,
+        parameters: &[&id, &up_to],
+    };
+    writer.change(&[mark]).await?;
+    Ok(StatusCode::NO_CONTENT)
 }

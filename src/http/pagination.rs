@@ -105,12 +105,18 @@ impl Page {
         } else {
             json_text(rows)
         };
-        if let Some(next) = &self.next_cursor {
-            let link = format!("<{}>; rel=\"next\"", with_cursor(uri, next));
-            for (name, value) in [(LINK, link.as_str()), (NEXT_CURSOR, next)] {
-                if let Ok(value) = HeaderValue::from_str(value) {
-                    response.headers_mut().insert(name, value);
-                }
+        let links = [("next", &self.next_cursor), ("prev", &self.prev_cursor)];
+        let links: Vec<String> = links
+            .iter()
+            .filter_map(|(relation, cursor)| {
+                let address = with_cursor(uri, cursor.as_deref()?);
+                Some(format!("<{address}>; rel=\"{relation}\""))
+            })
+            .collect();
+        let link = (!links.is_empty()).then(|| links.join(", "));
+        for (name, value) in [(LINK, &link), (NEXT_CURSOR, &self.next_cursor)] {
+            if let Some(Ok(value)) = value.as_deref().map(HeaderValue::from_str) {
+                response.headers_mut().insert(name, value);
             }
         }
         response

@@ -37,9 +37,10 @@ from tests.functions f
 join pg_proc p on p.oid = f.oid
 where has_function_privilege('authenticated', f.oid, 'execute')
   and (select count(*) from unnest(p.proargtypes) t (oid) where t.oid = 'uuid'::regtype) > 1
-  and f.name not in ('get_or_create_conversation(uuid,uuid)', 'chat.mark_read(uuid,uuid)', 'chat.mark_unread(uuid,uuid)', 'mark_conversation_read(uuid,uuid)',
+  and f.name not in ('get_or_create_conversation(uuid,uuid)', 'chat.mark_read(uuid,uuid)', 'chat.mark_message_delivered(uuid,uuid)', 'chat.mark_unread(uuid,uuid)', 'mark_conversation_read(uuid,uuid)',
     'chat.send_message(uuid,text,text,text,text,uuid,uuid[],jsonb,text,text,bigint,text)',
     -- find nothing but the caller's own
+    'chat.member_page(uuid,integer,uuid)',
     'chat.changed_messages(pg_snapshot,pg_snapshot,uuid,xid8,uuid,integer)',
     'chat.sync(text,timestamp with time zone,text,text,text,boolean,timestamp with time zone,uuid,text,uuid,integer)',
     'chat.pin_page(uuid,integer,timestamp with time zone,uuid)',

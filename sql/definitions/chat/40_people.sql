@@ -196,8 +196,7 @@ as $$
 declare
   caller constant uuid := auth.uid();
   wanted constant text := btrim(search_people.query);
-  -- the characters of a pattern are ordinary ones in a name
-  pattern constant text := replace(replace(replace(btrim(search_people.query), '\', '\\'), '%', '\%'), '_', '\_');
+  pattern constant text := chat.containing(search_people.query);
   caller_role text := (select d.role from chat.directory d where d.user_id = caller and d.is_active);
   everywhere boolean := coalesce(caller_role = 'super_admin' or (caller_role = 'admin' and chat.flag('admin_cross_team')), false);
 begin
@@ -212,7 +211,7 @@ begin
     d.email,
     d.avatar_url,
     case when prefs.share_presence is false then 'offline' else coalesce(p.status, 'offline') end,
-    team.team_id,
+    case when everywhere or team.is_shared then team.team_id end,
     d.role
   from chat.directory d
   left join lateral (
@@ -228,12 +227,23 @@ begin
     on c.kind = 'direct'
     and c.participant_1_id = least(caller, d.user_id)
     and c.participant_2_id = greatest(caller, d.user_id)
+  left join lateral (
+    select true as is_open
+    from public.user_conversation_members mine
+    join public.user_conversation_members other on other.conversation_id = mine.conversation_id
+    where mine.conversation_id = c.id
+      and mine.user_id = caller
+      and mine.left_at is null
+      and other.user_id = d.user_id
+      and other.left_at is null
+  ) conversation on true
   left join chat.presence p on p.user_id = d.user_id
   left join public.user_notification_preferences prefs on prefs.user_id = d.user_id
   where d.is_active
     and d.user_id <> caller
-    and (d.display_name ilike '%' || pattern || '%' or d.email ilike '%' || pattern || '%')
-    and (everywhere or team.is_shared)
+    and (d.display_name ilike pattern or d.email ilike pattern)
+    -- whom one has a conversation with is no secret, whatever their team is by now
+    and (everywhere or team.is_shared or conversation.is_open)
     and not exists (
       select
       from public.user_blocks b
@@ -242,7 +252,7 @@ begin
     )
   order by
     c.last_message_at desc nulls last,
-    d.display_name ilike pattern || '%' desc nulls last,
+    d.display_name ilike substr(pattern, 2) desc nulls last,
     d.display_name,
     d.user_id
   limit least(greatest(coalesce(search_people.max_rows, 10), 1), 50);
@@ -250,7 +260,7 @@ end
 $$;
 
 comment on function chat.search_people(text, int) is
-  'People the caller might open a conversation with, by name or address, the most recently talked to first. Fewer than two characters find nobody.';
+  'People the caller has a conversation with or might open one with, by name or address, the most recently talked to first. Fewer than two characters find nobody.';
 
 revoke all on function chat.search_people(text, int) from public;
 grant execute on function chat.search_people(text, int) to authenticated;

@@ -320,6 +320,37 @@ comment on function chat.mark_delivered(uuid, bigint) is
 revoke all on function chat.mark_delivered(uuid, bigint) from public;
 grant execute on function chat.mark_delivered(uuid, bigint) to authenticated;
 
+-- For clients that learn of messages in other ways than over our socket: up to a message, or all there are.
+create or replace function chat.mark_message_delivered(conversation_id uuid, message_id uuid default null)
+returns void
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  up_to_seq bigint := 9223372036854775807;
+begin
+  if not chat.is_my_conversation(conversation_id) then
+    perform chat.refuse('not_found');
+  end if;
+  if message_id is not null then
+    select m.seq into up_to_seq
+    from public.user_messages m
+    where m.id = mark_message_delivered.message_id and m.conversation_id = mark_message_delivered.conversation_id;
+    if not found then
+      perform chat.refuse('not_found');
+    end if;
+  end if;
+  perform chat.mark_delivered(mark_message_delivered.conversation_id, up_to_seq);
+end
+$$;
+
+comment on function chat.mark_message_delivered(uuid, uuid) is
+  'Notes that the messages of a conversation reached the caller, up to one of them or all. Nothing moves back, and nothing for those who do not share receipts.';
+
+revoke all on function chat.mark_message_delivered(uuid, uuid) from public;
+grant execute on function chat.mark_message_delivered(uuid, uuid) to authenticated;
+
 create or replace function chat.unread_counts(out total int, out conversations int, out mentions int, out by_conversation jsonb)
 language plpgsql
 stable
@@ -348,7 +379,7 @@ comment on function chat.unread_counts() is
 revoke all on function chat.unread_counts() from public;
 grant execute on function chat.unread_counts() to authenticated;
 
--- What the server saw handed to people's sockets, many positions at once.
+-- What the server saw handed to people's sockets or fetched by them, many positions at once.
 create or replace function chat.note_delivered(conversation_ids uuid[], user_ids uuid[], seqs bigint[])
 returns int
 language plpgsql
@@ -362,7 +393,17 @@ begin
     select r.conversation_id, r.user_id, d.seq
     from unnest(note_delivered.conversation_ids, note_delivered.user_ids, note_delivered.seqs) d (conversation_id, user_id, seq)
     join public.conversation_receipts r on r.conversation_id = d.conversation_id and r.user_id = d.user_id
-    where r.last_delivered_seq < d.seq and chat.shares_receipts(r.user_id)
+    where r.last_delivered_seq < d.seq
+      and chat.shares_receipts(r.user_id)
+      -- what somebody wrote needs no delivery to them, and fetching it moves nothing
+      and exists (
+        select
+        from public.user_messages m
+        where m.conversation_id = r.conversation_id
+          and m.seq > r.last_delivered_seq
+          and m.seq <= d.seq
+          and m.sender_id is distinct from r.user_id
+      )
     order by r.conversation_id, r.user_id
     for no key update of r
   )

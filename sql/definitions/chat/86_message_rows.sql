@@ -322,3 +322,50 @@ comment on function chat.message_anchor(uuid, text) is
 
 revoke all on function chat.message_anchor(uuid, text) from public;
 grant execute on function chat.message_anchor(uuid, text) to authenticated;
+
+-- kind: image or file; null: both.
+create or replace function chat.file_page(
+  conversation_id uuid,
+  kind text default null,
+  max_rows int default 50,
+  before_seq bigint default null
+)
+returns table (message_id uuid, seq bigint, rev bigint, "row" json)
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  cleared bigint;
+  page uuid[];
+begin
+  select m.cleared_seq into cleared
+  from public.user_conversation_members m
+  where m.conversation_id = file_page.conversation_id and m.user_id = auth.uid() and m.left_at is null;
+  if not found then
+    perform chat.refuse('not_found');
+  end if;
+
+  page := array(
+    select m.id
+    from public.user_messages m
+    where m.conversation_id = file_page.conversation_id
+      and m.message_type in ('image', 'file')
+      and not m.is_deleted
+      and (kind is null or m.message_type = kind)
+      and m.seq > cleared
+      and m.seq < coalesce(before_seq, 9223372036854775807)
+      and not exists (select from public.message_hides h where h.user_id = auth.uid() and h.message_id = m.id)
+    order by m.seq desc
+    limit least(greatest(coalesce(max_rows, 50), 1), 101)
+  );
+
+  return query select r.message_id, r.seq, r.rev, r."row" from chat.message_rows(page) r order by r.seq desc;
+end
+$$;
+
+comment on function chat.file_page(uuid, text, int, bigint) is
+  'The messages with a file in a conversation of the caller''s, the newest first, without what they cleared or hid.';
+
+revoke all on function chat.file_page(uuid, text, int, bigint) from public;
+grant execute on function chat.file_page(uuid, text, int, bigint) to authenticated;

@@ -1,8 +1,8 @@
-//! Conversations: `conversations.rs`, `conversation_settings.rs`, and reading as a whole.
+//! Conversations: `conversations.rs`, `conversation_settings.rs`, `contacts.rs`, `media.rs`, and reading as a whole.
 
-use super::super::{OTHER_PERSON, conversations};
+use super::super::{OTHER_PERSON, contacts, conversations, media};
 use super::rows::LEVELS;
-use super::{CONVERSATIONS, own_id};
+use super::{CONVERSATIONS, PEOPLE, own_id};
 use crate::error_code::ErrorCode;
 use crate::http::openapi::schema::{flag, moment, named, one_of, text, text_up_to, uuid};
 use crate::http::openapi::{Operation, input};
@@ -132,4 +132,46 @@ pub(in super::super) fn mark_conversation_unread() -> Operation {
         .body([input("message_id", uuid(), "The first message that is to be unread."), own_id("user_id")])
         .answers(200, "The conversation as it is then.", named("Conversation"))
         .refuses(&[ErrorCode::NotFound])
+}
+
+pub(in super::super) fn mark_delivered() -> Operation {
+    Operation::of_caller("mark_delivered", CONVERSATIONS, "Mark as delivered")
+        .details("For clients that are told of messages by other means than the socket, such as a push. What was fetched from `/messages`, or \
+            handed to a socket of the caller, counts without it. Whoever does not share receipts moves nothing.")
+        .body([
+            input("message_id", uuid(), "The last message that arrived; all there are if not given.")
+                .or(&["up_to_message_id"]),
+            own_id("user_id"),
+        ])
+        .answers_nothing(204, "Done, now or before.")
+        .refuses(&[ErrorCode::NotFound])
+}
+
+pub(in super::super) fn list_members() -> Operation {
+    Operation::of_caller("list_members", CONVERSATIONS, "Who is in a conversation")
+        .details("In the order of their ids, the caller among them.")
+        .pages(
+            contacts::DEFAULT_LIMIT,
+            contacts::MAX_LIMIT,
+            named("Member"),
+        )
+        .refuses(&[ErrorCode::NotFound])
+}
+
+pub(in super::super) fn list_media() -> Operation {
+    Operation::of_caller("list_media", CONVERSATIONS, "The files of a conversation")
+        .details("The messages that have one, the newest first.")
+        .query(input(
+            "type",
+            one_of(&["image", "file"]),
+            "Both if not given.",
+        ))
+        .pages(media::DEFAULT_LIMIT, media::MAX_LIMIT, named("Message"))
+        .refuses(&[ErrorCode::NotFound])
+}
+
+pub(in super::super) fn list_contacts() -> Operation {
+    Operation::of_caller("list_contacts", PEOPLE, "Whom the caller may turn to")
+        .details("Those they have a conversation with, the latest first, then the others of their teams by name.")
+        .pages(contacts::DEFAULT_LIMIT, contacts::MAX_LIMIT, named("Contact"))
 }

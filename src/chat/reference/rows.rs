@@ -54,6 +54,8 @@ pub(in super::super) fn schemas() -> Vec<(&'static str, Schema)> {
         ("Presence", presence()),
         ("Block", block()),
         ("Preferences", preferences()),
+        ("Member", member()),
+        ("Contact", contact()),
         ("FoundPerson", found_person()),
         ("ConversationCard", conversation_card()),
         ("MessageHit", message_hit()),
@@ -485,6 +487,44 @@ fn found_person() -> Schema {
         ),
         ("role", one_of(&["user", "admin", "super_admin"]), ""),
     ])
+}
+
+fn member() -> Schema {
+    extended(
+        participant(),
+        [
+            ("member_role", one_of(&["member", "owner"]), ""),
+            ("joined_at", moment(), ""),
+            (
+                "last_read_message_id",
+                nullable(uuid()),
+                "As they show it; null where either side does not share receipts.",
+            ),
+            ("last_read_at", nullable(moment()), ""),
+            ("last_delivered_message_id", nullable(uuid()), ""),
+            ("last_delivered_at", nullable(moment()), ""),
+        ],
+    )
+}
+
+fn contact() -> Schema {
+    extended(
+        participant(),
+        [
+            ("team_id", nullable(text()), "A team that the caller is in."),
+            ("role", one_of(&["user", "admin", "super_admin"]), ""),
+            (
+                "conversation_id",
+                nullable(uuid()),
+                "The conversation of the two, if there is one.",
+            ),
+            (
+                "last_message_at",
+                nullable(moment()),
+                "Of that conversation.",
+            ),
+        ],
+    )
 }
 
 fn conversation_card() -> Schema {

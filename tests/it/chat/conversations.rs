@@ -330,15 +330,15 @@ async fn pages_follow_each_other_by_cursor_and_link() {
             page.header("x-next-cursor"),
             page.body["next_cursor"].as_str()
         );
-        let Some(link) = page.header("link") else {
+        let link = page.header("link").unwrap();
+        assert_eq!(
+            link.contains("rel=\"prev\""),
+            !page.body["prev_cursor"].is_null()
+        );
+        let Some((address, _)) = link.split_once(">; rel=\"next\"") else {
             break;
         };
-        let address = link
-            .strip_prefix('<')
-            .unwrap()
-            .split_once(">; rel=\"next\"")
-            .unwrap()
-            .0;
+        let address = address.strip_prefix('<').unwrap();
         path = address
             .strip_prefix(rapport::chat::BASE_PATH)
             .unwrap()

@@ -7,6 +7,7 @@ mod conversations;
 mod deleted_content;
 mod events;
 mod idempotency;
+mod lists;
 mod message_changes;
 mod messages;
 mod people;

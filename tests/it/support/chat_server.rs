@@ -79,6 +79,8 @@ pub(crate) struct ChatServer {
     pub(crate) metrics: Metrics,
     client: reqwest::Client,
     tasks: Tasks,
+    state: ChatState,
+    config: Config,
 }
 
 /// What came back.
@@ -190,15 +192,15 @@ impl ChatServer {
         let authentication = Authentication::new(verifier, &config.server, &config.auth);
         let (bus, _) = Bus::new(1, BusMetrics::default());
         let metrics = Metrics::new();
-        let router = chat::routes(ChatState::new(
+        let state = ChatState::new(
             authentication,
             db.clone(),
             bus,
             config.chat_limits.clone(),
             metrics.chat.clone(),
             &tasks,
-        ))
-        .merge(health::routes(readiness.clone()));
+        );
+        let router = chat::routes(state.clone()).merge(health::routes(readiness.clone()));
         let router = finish(router.into_parts().0, metrics.http.clone());
 
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -213,7 +215,15 @@ impl ChatServer {
             client: reqwest::Client::new(),
             metrics,
             tasks,
+            state,
+            config,
         }
+    }
+
+    /// Starts what works beside requests, which is off otherwise: it writes when it gets to it.
+    pub(crate) fn start_beside_requests(&self) {
+        let metrics = self.metrics.presence.clone();
+        self.state.start(&self.config.chat, metrics, &self.tasks);
     }
 
     /// The full address of a chat route.

@@ -1,0 +1,149 @@
+-- Who is in a conversation, and whom the caller may turn to.
+
+create or replace function chat.member_page(conversation_id uuid, max_rows int default 50, after_id uuid default null)
+returns table (member_id uuid, "row" json)
+language plpgsql
+stable
+security definer
+set search_path = ''
+set timezone = 'UTC'
+as $$
+declare
+  caller constant uuid := auth.uid();
+  -- whoever shows nothing is shown nothing
+  shares constant boolean := chat.i_share_receipts();
+begin
+  if not chat.is_my_conversation(conversation_id) then
+    perform chat.refuse('not_found');
+  end if;
+
+  return query
+  select
+    m.user_id,
+    json_build_object(
+      'id', m.user_id,
+      'full_name', p.full_name,
+      'email', p.email,
+      'avatar_url', p.avatar_url,
+      'status', p.status,
+      'last_seen', p.last_seen,
+      'member_role', m.member_role,
+      'joined_at', m.joined_at,
+      'last_read_message_id', case when m.user_id = caller then m.last_read_message_id when shares then r.last_read_message_id end,
+      'last_read_at', case when m.user_id = caller then m.last_read_at when shares then r.last_read_at end,
+      'last_delivered_message_id', case when m.user_id = caller or shares then r.last_delivered_message_id end,
+      'last_delivered_at', case when m.user_id = caller or shares then r.last_delivered_at end
+    )
+  from public.user_conversation_members m
+  join chat.conversation_people(array[member_page.conversation_id]) p on p.user_id = m.user_id
+  left join public.conversation_receipts r on r.conversation_id = m.conversation_id and r.user_id = m.user_id
+  where m.conversation_id = member_page.conversation_id
+    and m.left_at is null
+    and (after_id is null or m.user_id > after_id)
+  order by m.user_id
+  limit least(greatest(coalesce(max_rows, 50), 1), 101);
+end
+$$;
+
+comment on function chat.member_page(uuid, int, uuid) is
+  'Who is in a conversation of the caller''s, in the order of their ids, with how far they read as they show it; not_found for strangers.';
+
+revoke all on function chat.member_page(uuid, int, uuid) from public;
+grant execute on function chat.member_page(uuid, int, uuid) to authenticated;
+
+-- Those the caller has a conversation with, the latest first, then the others of their teams by name.
+-- from_*: the page behind the contact with this moment, name and id. No moment sorts as the earliest there is.
+create or replace function chat.contact_page(
+  max_rows int default 50,
+  from_message_at timestamptz default null,
+  from_name text default null,
+  from_id uuid default null
+)
+returns table (contact_id uuid, message_at timestamptz, name text, "row" json)
+language plpgsql
+stable
+security definer
+set search_path = ''
+set timezone = 'UTC'
+as $$
+declare
+  caller constant uuid := auth.uid();
+begin
+  if not exists (select from chat.directory d where d.user_id = caller and d.is_active) then
+    return;
+  end if;
+
+  return query
+  with talked_to as materialized (
+    select other.user_id, c.id as conversation_id, c.last_message_at
+    from public.user_conversation_members mine
+    join public.user_conversations c on c.id = mine.conversation_id and c.kind = 'direct'
+    join public.user_conversation_members other on other.conversation_id = c.id and other.user_id <> caller
+    where mine.user_id = caller and mine.left_at is null and other.left_at is null
+  ),
+  mates as materialized (
+    select theirs.user_id, min(theirs.team_id) as team_id
+    from chat.memberships mine
+    join chat.memberships theirs on theirs.team_id = mine.team_id
+    where mine.user_id = caller and theirs.user_id <> caller
+    group by theirs.user_id
+  ),
+  listed as materialized (
+    select
+      d.user_id,
+      d.display_name,
+      d.email,
+      d.avatar_url,
+      d.role,
+      mate.team_id,
+      t.conversation_id,
+      t.last_message_at,
+      coalesce(t.last_message_at, '-infinity') as sorted_at,
+      coalesce(d.display_name, '') as sorted_name
+    from talked_to t
+    full join mates mate on mate.user_id = t.user_id
+    join chat.directory d on d.user_id = coalesce(t.user_id, mate.user_id)
+    where d.is_active
+      and not exists (
+        select
+        from public.user_blocks b
+        where (b.blocker_id = caller and b.blocked_id = d.user_id)
+          or (b.blocker_id = d.user_id and b.blocked_id = caller)
+      )
+  )
+  select
+    l.user_id,
+    l.sorted_at,
+    l.sorted_name,
+    json_build_object(
+      'id', l.user_id,
+      'full_name', l.display_name,
+      'email', l.email,
+      'avatar_url', l.avatar_url,
+      'status', case when prefs.share_presence is false then 'offline' else coalesce(p.status, 'offline') end,
+      'last_seen', case when prefs.share_presence is not false then p.last_seen end,
+      'team_id', l.team_id,
+      'role', l.role,
+      'conversation_id', l.conversation_id,
+      'last_message_at', l.last_message_at
+    )
+  from (
+    select *
+    from listed
+    where from_id is null
+      or listed.sorted_at < from_message_at
+      or (listed.sorted_at = from_message_at and (listed.sorted_name, listed.user_id) > (from_name, from_id))
+    order by listed.sorted_at desc, listed.sorted_name, listed.user_id
+    limit least(greatest(coalesce(max_rows, 50), 1), 101)
+  ) l
+  left join chat.presence p on p.user_id = l.user_id
+  left join public.user_notification_preferences prefs on prefs.user_id = l.user_id
+  order by l.sorted_at desc, l.sorted_name, l.user_id;
+end
+$$;
+
+comment on function chat.contact_page(int, timestamptz, text, uuid) is
+  'Whom the caller talks to, the latest first, and then their teams by name; nobody who blocked or is blocked, or is suspended.';
+
+revoke all on function chat.contact_page(int, timestamptz, text, uuid) from public;
+grant execute on function chat.contact_page(int, timestamptz, text, uuid) to authenticated;

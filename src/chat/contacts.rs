@@ -1,0 +1,119 @@
+//! Who is in a conversation, and whom the caller may turn to.
+
+use axum::extract::{OriginalUri, State};
+use axum::response::Response;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::column;
+use crate::db::Db;
+use crate::http::input::{Parameters, PathId};
+use crate::http::pagination::{self, Page};
+use crate::http::{ApiError, Caller};
+
+/// Rows of a page that names no limit, and at most.
+pub(super) const DEFAULT_LIMIT: i32 = 50;
+pub(super) const MAX_LIMIT: i32 = 100;
+
+const MEMBERS: &str = "\
+    select r.row::text, r.member_id from chat.member_page($1::uuid, $2::int, $3::uuid) r";
+
+/// Contacts nobody wrote to have no moment: PostgreSQL has no such timestamp that a client could
+/// read, so it is told apart here.
+const CONTACTS: &str = "\
+    select r.row::text, nullif(r.message_at, '-infinity'), r.name, r.contact_id \
+    from chat.contact_page( \
+        $1::int, case when $4::uuid is not null then coalesce($2::timestamptz, '-infinity') end, $3::text, $4::uuid) r";
+
+/// Behind which contact a page begins.
+#[derive(Serialize, Deserialize)]
+struct Position {
+    /// In microseconds since the epoch, as exact as PostgreSQL is.
+    message_at_us: Option<i64>,
+    name: String,
+    id: Uuid,
+}
+
+/// `GET /conversations/{id}/members`, in the order of their ids.
+pub(super) async fn list_members(
+    caller: Caller,
+    State(db): State<Db>,
+    PathId(conversation): PathId,
+    OriginalUri(uri): OriginalUri,
+    parameters: Parameters,
+) -> Result<Response, ApiError> {
+    let limit = pagination::limit(&parameters, DEFAULT_LIMIT, MAX_LIMIT)?;
+    let from: Option<Uuid> = parameters
+        .text("cursor")
+        .map(pagination::position)
+        .transpose()?;
+    // One more than asked for tells whether there is another page.
+    let rows = db
+        .query_as(
+            &caller.claims,
+            MEMBERS,
+            &[&conversation, &(limit + 1), &from],
+        )
+        .await?;
+    let limit = usize::try_from(limit).unwrap_or_default();
+    let mut page = Page::default();
+    for row in rows.iter().take(limit) {
+        page.rows.push(column(row, 0)?);
+    }
+    if rows.len() > limit
+        && let Some(last) = rows.iter().take(limit).last()
+    {
+        let id: Uuid = column(last, 1)?;
+        page.next_cursor = Some(pagination::cursor(&id)?);
+    }
+    Ok(page.respond(&uri, &parameters))
+}
+
+/// `GET /contacts`: whom the caller talked to, the latest first, then the others of their teams.
+pub(super) async fn list_contacts(
+    caller: Caller,
+    State(db): State<Db>,
+    OriginalUri(uri): OriginalUri,
+    parameters: Parameters,
+) -> Result<Response, ApiError> {
+    let limit = pagination::limit(&parameters, DEFAULT_LIMIT, MAX_LIMIT)?;
+    let from: Option<Position> = parameters
+        .text("cursor")
+        .map(pagination::position)
+        .transpose()?;
+    let message_at = from
+        .as_ref()
+        .and_then(|from| from.message_at_us)
+        .map(Timestamp::from_microsecond)
+        .transpose()
+        .map_err(|_| pagination::foreign_cursor())?;
+    let name = from.as_ref().map(|from| from.name.as_str());
+    if name.is_some_and(|name| name.contains('\0')) {
+        return Err(pagination::foreign_cursor());
+    }
+    let id = from.as_ref().map(|from| from.id);
+    let rows = db
+        .query_as(
+            &caller.claims,
+            CONTACTS,
+            &[&(limit + 1), &message_at, &name, &id],
+        )
+        .await?;
+    let limit = usize::try_from(limit).unwrap_or_default();
+    let mut page = Page::default();
+    for row in rows.iter().take(limit) {
+        page.rows.push(column(row, 0)?);
+    }
+    if rows.len() > limit
+        && let Some(last) = rows.iter().take(limit).last()
+    {
+        let message_at: Option<Timestamp> = column(last, 1)?;
+        page.next_cursor = Some(pagination::cursor(&Position {
+            message_at_us: message_at.map(Timestamp::as_microsecond),
+            name: column(last, 2)?,
+            id: column(last, 3)?,
+        })?);
+    }
+    Ok(page.respond(&uri, &parameters))
+}

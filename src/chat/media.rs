@@ -1,0 +1,57 @@
+//! The files of a conversation.
+
+use axum::extract::{OriginalUri, State};
+use axum::response::Response;
+
+use super::column;
+use crate::db::Db;
+use crate::http::input::{Parameters, PathId};
+use crate::http::pagination::{self, Page};
+use crate::http::{ApiError, Caller};
+
+/// Rows of a page that names no limit, and at most.
+pub(super) const DEFAULT_LIMIT: i32 = 50;
+pub(super) const MAX_LIMIT: i32 = 100;
+
+const LIST: &str = "\
+    select r.row::text, r.seq, r.rev from chat.file_page($1::uuid, $2::text, $3::int, $4::bigint) r";
+
+/// `GET /conversations/{id}/media`: the messages with a file, the newest first.
+pub(super) async fn list_media(
+    caller: Caller,
+    State(db): State<Db>,
+    PathId(conversation): PathId,
+    OriginalUri(uri): OriginalUri,
+    parameters: Parameters,
+) -> Result<Response, ApiError> {
+    let kind = parameters.text("type");
+    if !matches!(kind, None | Some("image" | "file")) {
+        return Err(ApiError::invalid("type is image or file"));
+    }
+    let limit = pagination::limit(&parameters, DEFAULT_LIMIT, MAX_LIMIT)?;
+    let before: Option<i64> = parameters
+        .text("cursor")
+        .map(pagination::position)
+        .transpose()?;
+    // One more than asked for tells whether there is another page.
+    let rows = db
+        .query_as(
+            &caller.claims,
+            LIST,
+            &[&conversation, &kind, &(limit + 1), &before],
+        )
+        .await?;
+    let limit = usize::try_from(limit).unwrap_or_default();
+    let mut page = Page::default();
+    for row in rows.iter().take(limit) {
+        page.rows.push(column(row, 0)?);
+        page.rev = page.rev.max(Some(column(row, 2)?));
+    }
+    if rows.len() > limit
+        && let Some(last) = rows.iter().take(limit).last()
+    {
+        let seq: i64 = column(last, 1)?;
+        page.next_cursor = Some(pagination::cursor(&seq)?);
+    }
+    Ok(page.respond(&uri, &parameters))
+}
