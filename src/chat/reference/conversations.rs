@@ -136,7 +136,7 @@ pub(in super::super) fn mark_conversation_unread() -> Operation {
 
 pub(in super::super) fn mark_delivered() -> Operation {
     Operation::of_caller("mark_delivered", CONVERSATIONS, "Mark as delivered")
-        .details("For clients that are told of messages by other means than the socket, such as a push. What was fetched from `/messages`, or \
+        .details("For clients that are told of messages by other means than the socket, such as a push. What was fetched from `/messages` or `/sync`, or \
             handed to a socket of the caller, counts without it. Whoever does not share receipts moves nothing.")
         .body([
             input("message_id", uuid(), "The last message that arrived; all there are if not given.")

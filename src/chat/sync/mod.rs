@@ -12,6 +12,7 @@ use std::time::Duration;
 use axum::extract::State;
 use axum::response::Response;
 use jiff::Timestamp;
+use serde::Deserialize;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_postgres::Row;
 use uuid::Uuid;
@@ -19,6 +20,7 @@ use uuid::Uuid;
 use self::cursor::{Chain, Cursor, Position, Snapshot, xid};
 pub(super) use self::signals::Signals;
 use super::{column, only};
+use crate::bus::people::Delivered;
 use crate::db::Db;
 use crate::http::input::Parameters;
 use crate::http::pagination::{self, json_text};
@@ -51,6 +53,7 @@ pub(super) async fn sync(
     caller: Caller,
     State(db): State<Db>,
     State(signals): State<Signals>,
+    State(delivered): State<Delivered>,
     parameters: Parameters,
 ) -> Result<Response, ApiError> {
     let cursor: Option<Cursor> = parameters
@@ -75,6 +78,9 @@ pub(super) async fn sync(
         }
         _ => request.fetch().await?,
     };
+    for message in page.messages()? {
+        delivered.note(message.conversation_id, request.caller.user_id, message.seq);
+    }
     page.respond()
 }
 
@@ -84,6 +90,13 @@ struct SyncRequest {
     caller: Caller,
     cursor: Option<Cursor>,
     limit: i32,
+}
+
+/// What of a message says how far its conversation has reached the caller.
+#[derive(Deserialize)]
+struct Fetched {
+    conversation_id: Uuid,
+    seq: i64,
 }
 
 /// One page, its parts JSON as the database built them.
@@ -123,6 +136,10 @@ impl Page {
                 }),
             },
         })
+    }
+
+    fn messages(&self) -> Result<Vec<Fetched>, ApiError> {
+        serde_json::from_str(&self.messages).map_err(|error| ApiError::internal(error.to_string()))
     }
 
     /// Whether it tells nothing. A page inside a chain is one whose reader has to go on.

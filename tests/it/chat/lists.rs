@@ -311,6 +311,17 @@ async fn what_was_fetched_or_reported_is_delivered() {
         (status_of(&server, Ana, &third).await == "delivered").then_some(())
     })
     .await;
+
+    // So does catching up.
+    let start = server.get(Ben, "/sync").await;
+    let cursor = start.body["cursor"].as_str().unwrap();
+    let caught = server.say(Ana, &conversation, "caught").await;
+    assert_eq!(status_of(&server, Ana, &caught).await, "sent");
+    server.get(Ben, &format!("/sync?since={cursor}")).await;
+    eventually("the message caught up with is delivered", async || {
+        (status_of(&server, Ana, &caught).await == "delivered").then_some(())
+    })
+    .await;
     let database = server.database.connect().await;
     let own = "select last_delivered_seq from public.conversation_receipts where user_id = $1";
     let own: i64 = database.query_one(own, &[&Ana.id()]).await.unwrap().get(0);
