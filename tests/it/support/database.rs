@@ -76,13 +76,12 @@ impl TestDatabase {
 
 impl Drop for TestDatabase {
     fn drop(&mut self) {
-        let (done, dropped) = mpsc::channel();
+        // Nobody waits for it: that would stop this test's runtime, perhaps in the middle of a login, and PostgreSQL
+        // drops no database until every backend, one that waits for a password too, has taken notice. What the last
+        // test leaves behind is gone with the cluster, or dropped by the next run.
         keeper().ask(Request::Drop {
             name: self.name.clone(),
-            done,
         });
-        // Waiting keeps a server that `TEST_DATABASE_URL` names clean when this is the last test.
-        let _ = dropped.recv();
     }
 }
 
@@ -135,7 +134,6 @@ enum Request {
     },
     Drop {
         name: String,
-        done: mpsc::Sender<()>,
     },
 }
 
@@ -193,6 +191,7 @@ fn keeper() -> &'static Keeper {
 
 async fn keep(admin_url: &str, mut queue: tokio::sync::mpsc::Receiver<Request>) {
     let admin = connect(admin_url).await;
+    drop_orphans(&admin).await;
     let mut template = None;
     while let Some(request) = queue.recv().await {
         match request {
@@ -206,15 +205,16 @@ async fn keep(admin_url: &str, mut queue: tokio::sync::mpsc::Receiver<Request>) 
                         template.as_deref().unwrap_or_default()
                     }
                 };
+                claim(&admin, &name).await;
                 admin
                     .batch_execute(&format!("create database {name} template {from}"))
                     .await
                     .unwrap();
                 let _ = done.send(());
             }
-            Request::Drop { name, done } => {
+            Request::Drop { name } => {
                 drop_database(&admin, &name).await;
-                let _ = done.send(());
+                unclaim(&admin, &name).await;
             }
         }
     }
@@ -250,13 +250,8 @@ async fn drop_database(admin: &Client, name: &str) {
 /// Makes the database that [`TestDatabase::new`] copies: the demonstration application, the
 /// schema, and the demonstration's people.
 async fn make_template(admin: &Client, admin_url: &str) -> String {
-    drop_orphaned_templates(admin).await;
     let name = format!("rapport_template_{}", Uuid::new_v4().simple());
-    // Held as long as this process lives: others leave the template alone.
-    admin
-        .query("select pg_advisory_lock(hashtext($1))", &[&name])
-        .await
-        .unwrap();
+    claim(admin, &name).await;
     admin
         .batch_execute(&format!("create database {name} template template0"))
         .await
@@ -280,26 +275,35 @@ async fn make_template(admin: &Client, admin_url: &str) -> String {
     name
 }
 
-/// On a server that `TEST_DATABASE_URL` names, templates outlive the processes that made them.
-async fn drop_orphaned_templates(admin: &Client) {
-    let orphaned = admin
+/// Others leave a database alone as long as this process holds this lock.
+async fn claim(admin: &Client, name: &str) {
+    admin
+        .query("select pg_advisory_lock(hashtext($1))", &[&name])
+        .await
+        .unwrap();
+}
+
+async fn unclaim(admin: &Client, name: &str) {
+    admin
+        .query("select pg_advisory_unlock(hashtext($1))", &[&name])
+        .await
+        .unwrap();
+}
+
+/// On a server that `TEST_DATABASE_URL` names, databases may outlive the processes that made them.
+async fn drop_orphans(admin: &Client) {
+    let orphans = admin
         .query(
             "select datname::text from pg_database
-             where datname like 'rapport\\_template\\_%' and pg_try_advisory_lock(hashtext(datname))",
+             where datname ~ '^rapport_(template|test)_' and pg_try_advisory_lock(hashtext(datname))",
             &[],
         )
         .await
         .unwrap();
-    for row in orphaned {
+    for row in orphans {
         let name: String = row.get(0);
-        admin
-            .batch_execute(&format!("drop database {name} with (force)"))
-            .await
-            .unwrap();
-        admin
-            .query("select pg_advisory_unlock(hashtext($1))", &[&name])
-            .await
-            .unwrap();
+        drop_database(admin, &name).await;
+        unclaim(admin, &name).await;
     }
 }
 
