@@ -221,7 +221,6 @@ fn licences_of_all_dependencies_are_permissive() {
             "--format-version",
             "1",
             "--locked",
-            "--offline",
             "--filter-platform",
             &format!("{}-unknown-linux-gnu", std::env::consts::ARCH),
         ])
