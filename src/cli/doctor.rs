@@ -116,24 +116,33 @@ async fn examine(config: &DoctorConfig) -> Result<Report, CliError> {
         }
     };
     let seen = look(&mut client, config, &mut report).await;
-    if let Err(error) = seen {
-        let cause = error
-            .as_db_error()
-            .map_or_else(|| error.to_string(), |cause| cause.message().to_owned());
-        report.fail(
-            format!("database: a question was not answered ({cause})"),
-            "run this again; the checks behind it were left out",
-        );
-    }
+    unanswered(seen, &mut report);
     let requests = Connector::new(config.database.request_url.expose())?;
     match requests.connect("rapport doctor", &tasks).await {
-        Ok(_) => report.ok("login for people's requests: connects"),
+        Ok(client) => {
+            report.ok("login for people's requests: connects");
+            let seen = roles(&client, "database.request_url", &mut report).await;
+            unanswered(seen, &mut report);
+        }
         Err(error) => report.fail(
             format!("login for people's requests: {}", with_source(&error)),
             "check database.request_url",
         ),
     }
     Ok(report)
+}
+
+fn unanswered(seen: Result<(), tokio_postgres::Error>, report: &mut Report) {
+    let Err(error) = seen else {
+        return;
+    };
+    let cause = error
+        .as_db_error()
+        .map_or_else(|| error.to_string(), |cause| cause.message().to_owned());
+    report.fail(
+        format!("database: a question was not answered ({cause})"),
+        "run this again; the checks behind it were left out",
+    );
 }
 
 async fn look(
@@ -144,7 +153,8 @@ async fn look(
     server(client, report).await?;
     replication(client, &config.replication.slot_name, report).await?;
     publications(client, &config.replication.publication, report).await?;
-    roles(client, report).await?;
+    roles(client, "database.url", report).await?;
+    host_columns(client, report).await?;
     policy_functions(client, &config.replication.publication, report).await?;
     messages(client, report).await?;
     match schema::plan(client).await {
@@ -291,7 +301,12 @@ async fn publications(
     Ok(())
 }
 
-async fn roles(client: &Client, report: &mut Report) -> Result<(), tokio_postgres::Error> {
+/// Whether the login of this setting can act for everybody it has to.
+async fn roles(
+    client: &Client,
+    setting: &str,
+    report: &mut Report,
+) -> Result<(), tokio_postgres::Error> {
     let rows = client
         .query(
             "select wanted.name, r.oid is not null
@@ -308,8 +323,8 @@ async fn roles(client: &Client, report: &mut Report) -> Result<(), tokio_postgre
             report.fail(format!("role {name}: missing"), "run `rapport migrate`");
         } else if !row.try_get::<_, bool>(2)? {
             report.fail(
-                format!("role {name}: the login may not take it on"),
-                format!("`grant {name} to` the login of database.url"),
+                format!("role {name}: the login of {setting} may not take it on"),
+                format!("`grant {name} to` that login"),
             );
         } else if name == "service_role" && !row.try_get::<_, bool>(3)? {
             report.warn(
@@ -317,8 +332,46 @@ async fn roles(client: &Client, report: &mut Report) -> Result<(), tokio_postgre
                 "`alter role service_role bypassrls` by a superuser",
             );
         } else {
-            report.ok(format!("role {name}: the login may take it on"));
+            report.ok(format!(
+                "role {name}: the login of {setting} may take it on"
+            ));
         }
+    }
+    Ok(())
+}
+
+/// Whoever may write their own role or team may message everybody. What the views over the application's tables
+/// are made of tells which columns those are.
+async fn host_columns(client: &Client, report: &mut Report) -> Result<(), tokio_postgres::Error> {
+    const SQL: &str = "
+        select distinct c.oid::pg_catalog.regclass::text, a.attname::text
+          from pg_catalog.pg_rewrite as w
+          join pg_catalog.pg_depend as d
+            on d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass and d.objid = w.oid and d.refobjsubid > 0
+          join pg_catalog.pg_class as c on c.oid = d.refobjid and c.relkind in ('r', 'p')
+          join pg_catalog.pg_attribute as a on a.attrelid = c.oid and a.attnum = d.refobjsubid
+         where w.ev_class in (pg_catalog.to_regclass('chat.directory'), pg_catalog.to_regclass('chat.memberships'))
+           and a.attname ~ '(role|team|account|org)'
+           and pg_catalog.to_regrole('authenticated') is not null
+           and pg_catalog.has_column_privilege('authenticated', c.oid, a.attnum, 'UPDATE')
+           and (not c.relrowsecurity
+                or exists (select from pg_catalog.pg_policy as p
+                            where p.polrelid = c.oid and p.polpermissive and p.polcmd in ('w', '*')
+                              and (p.polroles = '{0}' or pg_catalog.to_regrole('authenticated') = any (p.polroles))))
+         order by 1, 2";
+    let rows = client.query(SQL, &[]).await?;
+    if rows.is_empty() {
+        report.ok("people: nobody may write the columns that roles and teams come from");
+    }
+    for row in rows {
+        let (table, column): (String, String) = (row.try_get(0)?, row.try_get(1)?);
+        report.warn(
+            format!("people: authenticated may write {table}.{column}, which roles or teams come from"),
+            format!(
+                "`revoke update on {table} from authenticated` and grant it on the columns that are theirs to write, \
+                 unless a policy or trigger keeps people from changing this one"
+            ),
+        );
     }
     Ok(())
 }

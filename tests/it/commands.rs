@@ -367,6 +367,34 @@ async fn doctor_names_what_is_missing_and_what_to_do() {
     let output = run(rapport(&["doctor"]).env("DATABASE_URL", database.url())).await;
     assert_eq!(output.status.code(), Some(1), "nothing catches that day");
 
+    // A table of the application whose rows people may change as they like, and a login for their requests that may
+    // not act for the server.
+    client
+        .batch_execute(
+            "create policy own_row on public.users for update to authenticated using (id = auth.uid());
+             grant update on public.users to authenticated;
+             create role doctored login password 'secret' in role anon, authenticated;",
+        )
+        .await
+        .unwrap();
+    let (_, address) = database.url().split_once('@').unwrap();
+    let requests = format!("postgres://doctored:secret@{address}");
+    let output = run(rapport(&["doctor"])
+        .env("DATABASE_URL", database.url())
+        .env("RAPPORT_DATABASE_REQUEST_URL", requests))
+    .await;
+    let report = text(&output.stdout);
+    for line in [
+        "warn  people: authenticated may write users.role",
+        "warn  people: authenticated may write users.team_id",
+        "ok    role authenticated: the login of database.request_url may take it on",
+        "fail  role service_role: the login of database.request_url may not take it on",
+    ] {
+        assert!(report.contains(line), "{line} is missing in\n{report}");
+    }
+    assert!(!report.contains("users.full_name"), "{report}");
+    client.batch_execute("drop role doctored").await.unwrap();
+
     // No database at all.
     let nowhere = "postgres://nobody@127.0.0.1:1/none";
     let output = run(rapport(&["doctor"]).env("DATABASE_URL", nowhere)).await;
