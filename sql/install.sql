@@ -41,15 +41,16 @@ begin
     (7, 'idempotency_keys', 'c9101cf3eab963df9d472ce758617f7e6a2fba1803d94260dd5e21bcfcfb2dfa'),
     (8, 'sync', '148d59681deb853640597fae268c1f77793c437c15bb7ea6bde59a2a7931b73d'),
     (9, 'message_search', '946edbb4737ab25de5fe2f98208779b9de46439460351b93b65c26c165420e97'),
-    (10, 'presence_of_sockets', 'ad6742d5dafe895c6da888631ae4b9d9367959bb42bf74b5af120b2d495823ba')
+    (10, 'presence_of_sockets', 'ad6742d5dafe895c6da888631ae4b9d9367959bb42bf74b5af120b2d495823ba'),
+    (11, 'presence_as_shown', '9aa3036ebe5bef78360d69b7fd657665b9274d8830d6e5c8b57da01768594960')
   ), applied as (
     select version, checksum from chat.schema_migrations
   )
   select coalesce(
     (
-      select format('The schema is at version %s and this script knows 10: use a newer one.', max(version))
+      select format('The schema is at version %s and this script knows 11: use a newer one.', max(version))
       from applied
-      having max(version) > 10
+      having max(version) > 11
     ),
     (
       select format('Migration %s is not in the ledger although a later one is.', min(k.version))
@@ -152,6 +153,14 @@ insert into chat.schema_migrations (version, name, checksum) values
 \ir migrations/0010_presence_of_sockets.sql
 \endif
 
+select not exists (select from chat.schema_migrations where version = 11) as pending \gset
+\if :pending
+\echo migrations/0011_presence_as_shown.sql
+insert into chat.schema_migrations (version, name, checksum) values
+  (11, 'presence_as_shown', '9aa3036ebe5bef78360d69b7fd657665b9274d8830d6e5c8b57da01768594960');
+\ir migrations/0011_presence_as_shown.sql
+\endif
+
 select not exists (
   select from chat.schema_definitions
   where path = 'auth/10_claims.sql' and checksum = '711d0d0ddaf6d6f12edbeef0dcdb14bbb7f3f993a26c83181dbd1bb1a70c890b'
@@ -214,13 +223,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/40_people.sql' and checksum = '9520d77de288687d47ad9d8b512cf3ca3b84d3c41776384e353f5d7ddcaedde7'
+  where path = 'chat/40_people.sql' and checksum = '78aec06860bfefdc4c58adb83bed03b24e085d944c61031288028a563b1ab0ca'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/40_people.sql
 \ir definitions/chat/40_people.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/40_people.sql', '9520d77de288687d47ad9d8b512cf3ca3b84d3c41776384e353f5d7ddcaedde7')
+  ('chat/40_people.sql', '78aec06860bfefdc4c58adb83bed03b24e085d944c61031288028a563b1ab0ca')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
@@ -334,13 +343,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/80_presence.sql' and checksum = '5776b819c7236e90a3e48700bad90c1310b31d30284c0237bde6ba90d6f629c3'
+  where path = 'chat/80_presence.sql' and checksum = '593a1a7d255fd84d5e511478e7d28331c1f0d508d9bc01d93ebf9d0335347208'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/80_presence.sql
 \ir definitions/chat/80_presence.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/80_presence.sql', '5776b819c7236e90a3e48700bad90c1310b31d30284c0237bde6ba90d6f629c3')
+  ('chat/80_presence.sql', '593a1a7d255fd84d5e511478e7d28331c1f0d508d9bc01d93ebf9d0335347208')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
@@ -358,13 +367,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/85_conversation_rows.sql' and checksum = 'ff7b75a3d642225a79e544352629b41eaf9430ea0176918a37801399a80cbe6e'
+  where path = 'chat/85_conversation_rows.sql' and checksum = '30d1ddcbc91b6776fd2a3e6c571526fc7b4ac5f3018aec4f5a6802d9f144fd0b'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/85_conversation_rows.sql
 \ir definitions/chat/85_conversation_rows.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/85_conversation_rows.sql', 'ff7b75a3d642225a79e544352629b41eaf9430ea0176918a37801399a80cbe6e')
+  ('chat/85_conversation_rows.sql', '30d1ddcbc91b6776fd2a3e6c571526fc7b4ac5f3018aec4f5a6802d9f144fd0b')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
@@ -406,25 +415,25 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/89_people_lists.sql' and checksum = '983036a04aef2e26e3ffbaf1fe6a38ce3b7c13a61b75d98327233d6514bb751e'
+  where path = 'chat/89_people_lists.sql' and checksum = 'd6bb97fec167e4b96a52958c37b5fec14037a7b57eba492c0f00ec0c34403e44'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/89_people_lists.sql
 \ir definitions/chat/89_people_lists.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/89_people_lists.sql', '983036a04aef2e26e3ffbaf1fe6a38ce3b7c13a61b75d98327233d6514bb751e')
+  ('chat/89_people_lists.sql', 'd6bb97fec167e4b96a52958c37b5fec14037a7b57eba492c0f00ec0c34403e44')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/90_policies.sql' and checksum = 'ca60bba4471704d003b425a45184b0bb901982615f9e45da97ecdb437bb691a6'
+  where path = 'chat/90_policies.sql' and checksum = '902f1860fc68dfa442de09f723dd21462497e08c2da5f6a7c0429d3008c789ce'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/90_policies.sql
 \ir definitions/chat/90_policies.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/90_policies.sql', 'ca60bba4471704d003b425a45184b0bb901982615f9e45da97ecdb437bb691a6')
+  ('chat/90_policies.sql', '902f1860fc68dfa442de09f723dd21462497e08c2da5f6a7c0429d3008c789ce')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
@@ -442,13 +451,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/96_comments.sql' and checksum = 'ffc9bd31cf60dbd2380e8778aae312ac1ba21e92efb7967785ddec8927862722'
+  where path = 'chat/96_comments.sql' and checksum = '646c88c9652dc239ff54d0a42c97c0ab19e2ca8309f3384e1e160097a0215910'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/96_comments.sql
 \ir definitions/chat/96_comments.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/96_comments.sql', 'ffc9bd31cf60dbd2380e8778aae312ac1ba21e92efb7967785ddec8927862722')
+  ('chat/96_comments.sql', '646c88c9652dc239ff54d0a42c97c0ab19e2ca8309f3384e1e160097a0215910')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 

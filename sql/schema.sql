@@ -809,7 +809,7 @@ begin
     order by listed.sorted_at desc, listed.sorted_name, listed.user_id
     limit least(greatest(coalesce(max_rows, 50), 1), 101)
   ) l
-  left join chat.presence p on p.user_id = l.user_id
+  left join public.user_presence p on p.user_id = l.user_id
   left join public.user_notification_preferences prefs on prefs.user_id = l.user_id
   order by l.sorted_at desc, l.sorted_name, l.user_id;
 end
@@ -960,7 +960,7 @@ begin
   from public.user_conversation_members mine
   join public.user_conversation_members other on other.conversation_id = mine.conversation_id
   left join chat.directory d on d.user_id = other.user_id
-  left join chat.presence p on p.user_id = other.user_id
+  left join public.user_presence p on p.user_id = other.user_id
   left join public.user_notification_preferences prefs on prefs.user_id = other.user_id
   where mine.conversation_id = any (conversation_people.conversation_ids)
     and mine.user_id = (select auth.uid())
@@ -1322,14 +1322,13 @@ CREATE FUNCTION chat.end_presence() RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
     AS $$
+declare
+  caller constant uuid := auth.uid();
 begin
+  perform from public.user_presence p where p.user_id = caller for no key update;
   -- sockets that linger vouch for nobody who has left; the next one that comes does
-  update public.user_presence p
-  set status = 'offline',
-    is_typing_to = null,
-    expires_at = null,
-    last_seen = clock_timestamp()
-  where p.user_id = auth.uid() and p.status <> 'offline';
+  update chat.presence_reports r set status = 'offline', expires_at = null where r.user_id = caller;
+  perform chat.show_presence(array[caller]);
 end
 $$;
 
@@ -1345,7 +1344,9 @@ CREATE FUNCTION chat.expire_presence() RETURNS SETOF uuid
     AS $$
 declare
   dead uuid[];
-  people uuid[];
+  people uuid[] := '{}';
+  -- twice as long as others are told that somebody types: a client that repeats itself is in time
+  typing_since constant timestamptz := clock_timestamp() - 2 * make_interval(secs => chat.amount('typing_ttl_ms', 6000) / 1000.0);
 begin
   -- one of all processes at a time; the others have nothing to add
   if not pg_try_advisory_xact_lock(hashtextextended('rapport presence', 0)) then
@@ -1361,34 +1362,51 @@ begin
   );
   if cardinality(dead) > 0 then
     people := array(select distinct v.user_id from chat.presence_sessions v where v.process_id = any (dead));
-    delete from chat.presence_processes a where a.process_id = any (dead);
     perform from public.user_presence p where p.user_id = any (people) order by p.user_id for no key update;
-    return query
-    select e.id from chat.settle_devices(people, '{}') e (id);
+    delete from chat.presence_processes a where a.process_id = any (dead);
   end if;
 
-  people := array(
+  -- whoever reports at this moment is looked at the next time
+  people := people || array(
     select p.user_id
     from public.user_presence p
-    where p.status <> 'offline' and p.expires_at <= clock_timestamp()
+    where p.user_id in (
+        select r.user_id from chat.presence_reports r where r.expires_at <= clock_timestamp()
+        union all
+        select r.user_id from chat.presence_reports r where r.manual_until <= clock_timestamp()
+        union all
+        select t.user_id from public.user_presence t where t.is_typing_to is not null and t.typing_started_at <= typing_since
+      )
     order by p.user_id
     for no key update skip locked
   );
-  if cardinality(people) > 0 then
-    return query
-    update public.user_presence p
-    set status = case when p.device_count > 0 then p.status else 'offline' end,
-      is_typing_to = case when p.device_count > 0 then p.is_typing_to end,
-      expires_at = case when p.device_count > 0 then null else p.expires_at end
-    where p.user_id = any (people)
-    returning p.user_id;
+  if cardinality(people) = 0 then
+    return;
   end if;
+
+  update chat.presence_reports r
+  set status = case
+      when r.expires_at <= clock_timestamp()
+        and not exists (select from chat.presence_sessions v where v.user_id = r.user_id)
+        then 'offline'
+      else r.status
+    end,
+    expires_at = case when r.expires_at > clock_timestamp() then r.expires_at end,
+    manual_status = case when r.manual_until <= clock_timestamp() then null else r.manual_status end,
+    manual_until = case when r.manual_until > clock_timestamp() then r.manual_until end
+  where r.user_id = any (people) and (r.expires_at <= clock_timestamp() or r.manual_until <= clock_timestamp());
+
+  update public.user_presence p
+  set is_typing_to = null
+  where p.user_id = any (people) and p.is_typing_to is not null and p.typing_started_at <= typing_since;
+
+  return query select s.id from chat.show_presence(people) s (id);
 end
 $$;
 
 -- Name: FUNCTION expire_presence(); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.expire_presence() IS 'Writes down that stale reports and processes that died mean offline, so that those who watch the table hear of it. Answers whose rows changed.';
+COMMENT ON FUNCTION chat.expire_presence() IS 'Writes down what came to its end by time: reports, chosen statuses, typing, and what processes vouched for that died. Answers who looks different now.';
 
 -- Name: file_page(uuid, text, integer, bigint); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -1486,7 +1504,7 @@ begin
     update public.user_presence p set status = 'offline' where p.user_id = person;
   else
     perform from public.user_presence p where p.user_id = person for no key update;
-    perform chat.settle_devices(array[person], array[person]);
+    perform chat.show_presence(array[person]);
   end if;
   return null;
 end
@@ -1880,9 +1898,7 @@ begin
       order by p.user_id
       for no key update skip locked
     );
-    if cardinality(people) > 0 then
-      perform chat.settle_devices(people, '{}');
-    end if;
+    perform chat.show_presence(people);
   end if;
   perform chat.expire_presence();
   return had_lease;
@@ -2296,7 +2312,6 @@ begin
   end if;
   new.status := 'offline';
   new.device_count := 0;
-  new.expires_at := null;
   new.current_page := null;
   new.is_typing_to := null;
   new.typing_started_at := null;
@@ -2767,6 +2782,24 @@ $$;
 
 COMMENT ON FUNCTION chat.my_conversation_ids() IS 'The caller''s conversations, for policies: one look-up per statement where a function per row would be one per row.';
 
+-- Name: my_presence_choice(); Type: FUNCTION; Schema: chat; Owner: -
+
+CREATE FUNCTION chat.my_presence_choice(OUT manual_status text, OUT manual_until timestamp with time zone) RETURNS record
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+begin
+  select r.manual_status, r.manual_until
+  into my_presence_choice.manual_status, my_presence_choice.manual_until
+  from chat.presence_reports r
+  where r.user_id = auth.uid() and r.manual_status is not null and coalesce(r.manual_until > clock_timestamp(), true);
+end
+$$;
+
+-- Name: FUNCTION my_presence_choice(OUT manual_status text, OUT manual_until timestamp with time zone); Type: COMMENT; Schema: chat; Owner: -
+
+COMMENT ON FUNCTION chat.my_presence_choice(OUT manual_status text, OUT manual_until timestamp with time zone) IS 'The status that the caller chose, while it holds.';
+
 -- Name: named_conversations(text[]); Type: FUNCTION; Schema: chat; Owner: -
 
 CREATE FUNCTION chat.named_conversations(named text[]) RETURNS uuid[]
@@ -3208,6 +3241,41 @@ begin
 end
 $$;
 
+-- Name: presence_now(uuid[]); Type: FUNCTION; Schema: chat; Owner: -
+
+CREATE FUNCTION chat.presence_now(user_ids uuid[]) RETURNS TABLE(user_id uuid, status text, manual_status text, manual_until timestamp with time zone, device_count integer)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+begin
+  return query
+  select
+    k.user_id,
+    f.status,
+    case when f.status <> 'offline' then s.chosen end,
+    case when f.status <> 'offline' and s.chosen is not null then r.manual_until end,
+    case when f.status <> 'offline' then d.devices else 0 end
+  from unnest(presence_now.user_ids) k (user_id)
+  left join chat.presence_reports r on r.user_id = k.user_id
+  cross join lateral (
+    -- a count that outlived the process it came from counts for nothing
+    select coalesce(sum(v.devices), 0)::int as devices
+    from chat.presence_sessions v
+    join chat.presence_processes a on a.process_id = v.process_id and a.lease_until > clock_timestamp()
+    where v.user_id = k.user_id
+  ) d
+  cross join lateral (
+    select
+      case when d.devices > 0 or r.expires_at > clock_timestamp() then coalesce(r.status, 'offline') else 'offline' end as reported,
+      case when coalesce(r.manual_until > clock_timestamp(), true) then r.manual_status end as chosen
+  ) s
+  cross join lateral (
+    -- whoever chose to be busy is still gone when their devices are
+    select case when s.reported = 'offline' or s.chosen = 'offline' then 'offline' else coalesce(s.chosen, s.reported) end as status
+  ) f;
+end
+$$;
+
 -- Name: presence_rows(uuid[], boolean); Type: FUNCTION; Schema: chat; Owner: -
 
 CREATE FUNCTION chat.presence_rows(user_ids uuid[] DEFAULT NULL::uuid[], team boolean DEFAULT false) RETURNS TABLE(user_id uuid, "row" json)
@@ -3231,12 +3299,13 @@ begin
       'is_typing_to', p.is_typing_to,
       'device_count', p.device_count,
       'current_page', case when p.user_id = caller then p.current_page end,
-      'manual_status', case when p.user_id = caller then p.manual_status end,
-      'manual_until', case when p.user_id = caller then p.manual_until end,
+      'manual_status', mine.manual_status,
+      'manual_until', mine.manual_until,
       'last_active_at', p.last_active_at,
       'updated_at', p.updated_at
     )
-  from chat.presence p
+  from public.user_presence p
+  left join chat.my_presence_choice() mine on p.user_id = caller
   where (wanted is null or p.user_id = any (wanted))
     and p.user_id in (select chat.visible_people_ids())
   order by p.user_id;
@@ -3431,6 +3500,40 @@ begin
 end
 $$;
 
+-- Name: report_by_table(boolean, text); Type: FUNCTION; Schema: chat; Owner: -
+
+CREATE FUNCTION chat.report_by_table(is_new boolean, reported text, OUT status text, OUT manual_status text, OUT manual_until timestamp with time zone, OUT device_count integer) RETURNS record
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+  caller constant uuid := auth.uid();
+  ttl constant interval := make_interval(secs => chat.amount('presence_table_ttl_s', 300));
+begin
+  perform from public.user_presence p where p.user_id = caller for no key update;
+  if is_new and found then
+    return;
+  end if;
+  if reported is not null then
+    insert into chat.presence_reports as r (user_id, status, expires_at)
+    values (caller, reported, clock_timestamp() + ttl)
+    on conflict on constraint presence_reports_pkey do update
+    set status = excluded.status, expires_at = excluded.expires_at;
+  else
+    update chat.presence_reports r
+    set expires_at = clock_timestamp() + ttl
+    where r.user_id = caller and r.status <> 'offline';
+  end if;
+  select n.status, n.manual_status, n.manual_until, n.device_count
+  into report_by_table.status, report_by_table.manual_status, report_by_table.manual_until, report_by_table.device_count
+  from chat.presence_now(array[caller]) n;
+end
+$$;
+
+-- Name: FUNCTION report_by_table(is_new boolean, reported text, OUT status text, OUT manual_status text, OUT manual_until timestamp with time zone, OUT device_count integer); Type: COMMENT; Schema: chat; Owner: -
+
+COMMENT ON FUNCTION chat.report_by_table(is_new boolean, reported text, OUT status text, OUT manual_status text, OUT manual_until timestamp with time zone, OUT device_count integer) IS 'What a client that writes its own row of user_presence reports by it. For the trigger of that table.';
+
 -- Name: report_devices(uuid, uuid[], integer[], boolean[]); Type: FUNCTION; Schema: chat; Owner: -
 
 CREATE FUNCTION chat.report_devices(process_id uuid, user_ids uuid[], devices integer[], came boolean[]) RETURNS boolean
@@ -3468,14 +3571,16 @@ begin
   set devices = excluded.devices
   where s.devices <> excluded.devices;
 
-  perform chat.settle_devices(
-    people,
-    array(
-      select r.user_id
-      from unnest(report_devices.user_ids, report_devices.came) r (user_id, came)
-      where r.came
-    )
-  );
+  -- a socket that comes ends an earlier "offline"
+  insert into chat.presence_reports as p (user_id, status)
+  select r.user_id, 'online'
+  from unnest(report_devices.user_ids, report_devices.came) r (user_id, came)
+  where r.came and r.user_id = any (people)
+  on conflict on constraint presence_reports_pkey do update
+  set status = excluded.status
+  where p.status = 'offline';
+
+  perform chat.show_presence(people);
   return true;
 end
 $$;
@@ -3957,7 +4062,7 @@ begin
       and other.user_id = d.user_id
       and other.left_at is null
   ) conversation on true
-  left join chat.presence p on p.user_id = d.user_id
+  left join public.user_presence p on p.user_id = d.user_id
   left join public.user_notification_preferences prefs on prefs.user_id = d.user_id
   where d.is_active
     and d.user_id <> caller
@@ -4249,6 +4354,8 @@ declare
   -- busy is a choice; what comes with an end is one, too; anything else is a device reporting
   chosen constant boolean := coalesce(set_presence.is_manual, reported = 'busy' or set_presence.manual_until is not null);
   ttl constant interval := make_interval(secs => chat.amount('presence_ttl_s', 60));
+  new_text constant text := nullif(chat.trimmed(set_presence.status_text), '');
+  new_emoji constant text := nullif(chat.trimmed(set_presence.status_emoji), '');
 begin
   if caller is null then
     perform chat.refuse('unauthorized');
@@ -4260,33 +4367,50 @@ begin
     perform chat.refuse('validation_failed', 'status_text has at most 100 characters, status_emoji 32');
   end if;
 
-  insert into public.user_presence as p (
-    user_id, status, current_page, manual_status, manual_until, status_text, status_emoji, last_seen, last_active_at, expires_at
-  ) values (
+  insert into public.user_presence (user_id) values (caller) on conflict on constraint user_presence_pkey do nothing;
+  perform from public.user_presence p where p.user_id = caller for no key update;
+
+  insert into chat.presence_reports as r (user_id, status, expires_at, manual_status, manual_until)
+  values (
     caller,
     -- a choice says nothing of the devices, except that one just spoke
     case when chosen then 'online' else coalesce(reported, 'online') end,
-    left(set_presence.current_page, 2048),
+    clock_timestamp() + ttl,
     case when chosen and reported <> 'online' then reported end,
-    case when chosen and reported <> 'online' then set_presence.manual_until end,
-    nullif(chat.trimmed(set_presence.status_text), ''),
-    nullif(chat.trimmed(set_presence.status_emoji), ''),
-    clock_timestamp(),
-    case when reported = 'online' then clock_timestamp() end,
-    clock_timestamp() + ttl
+    case when chosen and reported <> 'online' then set_presence.manual_until end
   )
-  on conflict on constraint user_presence_pkey do update
+  on conflict on constraint presence_reports_pkey do update
   -- without a status only the words change: it is no sign of life
-  -- "offline" from one device says nothing of the others: while there are sockets, these tell
-  set status = case when reported is null or (reported = 'offline' and not chosen and p.device_count > 0) then p.status else excluded.status end,
-    current_page = coalesce(excluded.current_page, p.current_page),
-    manual_status = case when chosen then excluded.manual_status else p.manual_status end,
-    manual_until = case when chosen then excluded.manual_until else p.manual_until end,
-    status_text = case when clear_status_text then null else coalesce(excluded.status_text, p.status_text) end,
-    status_emoji = case when clear_status_text then null else coalesce(excluded.status_emoji, p.status_emoji) end,
-    last_seen = case when reported is null then p.last_seen else excluded.last_seen end,
-    last_active_at = coalesce(excluded.last_active_at, p.last_active_at),
-    expires_at = case when reported is null then p.expires_at else excluded.expires_at end;
+  set status = case
+      when reported is null then r.status
+      -- from one device it says nothing of the others: while there are sockets, these tell
+      when reported = 'offline' and not chosen and exists (
+        select
+        from chat.presence_sessions v
+        join chat.presence_processes a on a.process_id = v.process_id and a.lease_until > clock_timestamp()
+        where v.user_id = caller
+      ) then r.status
+      else excluded.status
+    end,
+    expires_at = case when reported is null then r.expires_at else excluded.expires_at end,
+    manual_status = case when chosen then excluded.manual_status else r.manual_status end,
+    manual_until = case when chosen then excluded.manual_until else r.manual_until end;
+
+  update public.user_presence p
+  set status = n.status,
+    manual_status = n.manual_status,
+    manual_until = n.manual_until,
+    device_count = n.device_count,
+    current_page = coalesce(left(set_presence.current_page, 2048), p.current_page),
+    status_text = case when clear_status_text then null else coalesce(new_text, p.status_text) end,
+    status_emoji = case when clear_status_text then null else coalesce(new_emoji, p.status_emoji) end,
+    last_seen = case when reported is null and n.status = p.status then p.last_seen else clock_timestamp() end,
+    last_active_at = case when reported = 'online' and n.status <> 'offline' then clock_timestamp() else p.last_active_at end,
+    is_typing_to = case when n.status <> 'offline' then p.is_typing_to end
+  from chat.presence_now(array[caller]) n
+  where p.user_id = n.user_id
+    -- whoever is not to be seen leaves no trace of being there
+    and (n.status <> 'offline' or p.status <> 'offline' or new_text is not null or new_emoji is not null or clear_status_text);
 
   return (select r."row" from chat.presence_rows(array[caller]) r);
 end
@@ -4323,18 +4447,13 @@ begin
   expires_in_ms := chat.amount('typing_ttl_ms', 6000);
 
   if is_shared and chat.flag('typing_in_table') then
-    -- typing is a sign of life of somebody nothing else is known of
-    insert into public.user_presence as p (user_id, status, expires_at, is_typing_to)
-    values (
-      caller,
-      'online',
-      clock_timestamp() + make_interval(secs => chat.amount('presence_ttl_s', 60)),
-      case when is_typing then others[1] end
-    )
+    insert into public.user_presence as p (user_id, is_typing_to)
+    values (caller, case when is_typing then others[1] end)
     on conflict on constraint user_presence_pkey do update
-    set is_typing_to = excluded.is_typing_to,
-      typing_started_at = case when excluded.is_typing_to is not distinct from p.is_typing_to then p.typing_started_at end
-    where p.is_typing_to is distinct from excluded.is_typing_to;
+    set is_typing_to = excluded.is_typing_to, typing_started_at = null
+    where p.is_typing_to is distinct from excluded.is_typing_to
+      -- goes on, of which a write now and then has to do
+      or p.typing_started_at <= clock_timestamp() - make_interval(secs => expires_in_ms / 1000.0);
   end if;
 end
 $$;
@@ -4342,43 +4461,6 @@ $$;
 -- Name: FUNCTION set_typing(conversation_id uuid, is_typing boolean, OUT others uuid[], OUT is_shared boolean, OUT expires_in_ms integer); Type: COMMENT; Schema: chat; Owner: -
 
 COMMENT ON FUNCTION chat.set_typing(conversation_id uuid, is_typing boolean, OUT others uuid[], OUT is_shared boolean, OUT expires_in_ms integer) IS 'Who else is in the conversation, and whether they are to be told that the caller types. Stores nothing unless typing_in_table is on.';
-
--- Name: settle_devices(uuid[], uuid[]); Type: FUNCTION; Schema: chat; Owner: -
-
-CREATE FUNCTION chat.settle_devices(user_ids uuid[], came uuid[]) RETURNS SETOF uuid
-    LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO ''
-    AS $$
-begin
-  return query
-  update public.user_presence p
-  set status = s.status,
-    device_count = s.devices,
-    last_seen = case when s.status is distinct from p.status then clock_timestamp() else p.last_seen end,
-    last_active_at = case when s.status = 'online' and p.status <> 'online' then clock_timestamp() else p.last_active_at end,
-    is_typing_to = case when s.status <> 'offline' then p.is_typing_to end
-  from (
-    select
-      k.user_id,
-      d.devices,
-      case
-        when d.devices > 0 and k.status = 'offline' and k.user_id = any (settle_devices.came) then 'online'
-        when d.devices > 0 or k.expires_at > clock_timestamp() then k.status
-        else 'offline'
-      end as status
-    from public.user_presence k
-    cross join lateral (
-      select coalesce(sum(v.devices), 0)::int as devices
-      from chat.presence_sessions v
-      join chat.presence_processes a on a.process_id = v.process_id and a.lease_until > clock_timestamp()
-      where v.user_id = k.user_id
-    ) d
-    where k.user_id = any (settle_devices.user_ids)
-  ) s
-  where p.user_id = s.user_id and (p.status, p.device_count) is distinct from (s.status, s.devices)
-  returning p.user_id;
-end
-$$;
 
 -- Name: settle_member(); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -4410,14 +4492,32 @@ CREATE FUNCTION chat.settle_presence() RETURNS trigger
     LANGUAGE plpgsql
     SET search_path TO ''
     AS $$
+declare
+  shown record;
 begin
   if new.current_page is not null and not chat.flag('share_current_page') then
     new.current_page := null;
   end if;
-  if row_security_active('public.user_presence') then
-    -- a client says whether it is there; since when and until when is not for it to say
+  -- of somebody else's row the policy says no, behind this
+  if row_security_active('public.user_presence') and new.user_id = auth.uid() then
+    -- A status that the row has already is no news: it may be a chosen one. Nobody inserts a row to say "offline".
+    shown := chat.report_by_table(
+      tg_op = 'INSERT',
+      case when case tg_op when 'INSERT' then new.status <> 'offline' else new.status <> old.status end then new.status end
+    );
+    if shown.status is not null then
+      new.status := shown.status;
+      new.manual_status := shown.manual_status;
+      new.manual_until := shown.manual_until;
+      new.device_count := shown.device_count;
+    end if;
+    -- a client says whether it is there; since when is not for it to say
     new.last_seen := clock_timestamp();
-    new.expires_at := clock_timestamp() + make_interval(secs => chat.amount('presence_table_ttl_s', 300));
+    if tg_op = 'INSERT' then
+      new.typing_started_at := null;
+    elsif (new.is_typing_to, new.typing_started_at) is distinct from (old.is_typing_to, old.typing_started_at) then
+      new.typing_started_at := null;
+    end if;
   end if;
   if new.is_typing_to is null then
     new.typing_started_at := null;
@@ -4441,6 +4541,30 @@ begin
     (select p.share_read_receipts from public.user_notification_preferences p where p.user_id = shares_receipts.user_id),
     true
   );
+end
+$$;
+
+-- Name: show_presence(uuid[]); Type: FUNCTION; Schema: chat; Owner: -
+
+CREATE FUNCTION chat.show_presence(user_ids uuid[]) RETURNS SETOF uuid
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+begin
+  return query
+  update public.user_presence p
+  set status = n.status,
+    manual_status = n.manual_status,
+    manual_until = n.manual_until,
+    device_count = n.device_count,
+    last_seen = case when n.status <> p.status then clock_timestamp() else p.last_seen end,
+    last_active_at = case when n.status = 'online' and p.status <> 'online' then clock_timestamp() else p.last_active_at end,
+    is_typing_to = case when n.status <> 'offline' then p.is_typing_to end
+  from chat.presence_now(show_presence.user_ids) n
+  where p.user_id = n.user_id
+    and (p.status, p.manual_status, p.manual_until, p.device_count)
+      is distinct from (n.status, n.manual_status, n.manual_until, n.device_count)
+  returning p.user_id;
 end
 $$;
 
@@ -5176,6 +5300,22 @@ WITH (fillfactor='10');
 
 COMMENT ON TABLE chat.presence_processes IS 'Server processes that have sockets. Whoever is known by one whose lease ran out is not there.';
 
+-- Name: presence_reports; Type: TABLE; Schema: chat; Owner: -
+
+CREATE TABLE chat.presence_reports (
+    user_id uuid NOT NULL,
+    status text DEFAULT 'offline'::text NOT NULL,
+    expires_at timestamp with time zone,
+    manual_status text,
+    manual_until timestamp with time zone,
+    CONSTRAINT presence_reports_manual_status_is_known CHECK ((manual_status = ANY (ARRAY['online'::text, 'away'::text, 'busy'::text, 'offline'::text]))),
+    CONSTRAINT presence_reports_status_is_known CHECK ((status = ANY (ARRAY['online'::text, 'away'::text, 'busy'::text, 'offline'::text])))
+);
+
+-- Name: TABLE presence_reports; Type: COMMENT; Schema: chat; Owner: -
+
+COMMENT ON TABLE chat.presence_reports IS 'What people''s devices report and what people choose, which their row of user_presence follows from. Read by nobody.';
+
 -- Name: presence_sessions; Type: TABLE; Schema: chat; Owner: -
 
 CREATE UNLOGGED TABLE chat.presence_sessions (
@@ -5188,96 +5328,6 @@ CREATE UNLOGGED TABLE chat.presence_sessions (
 -- Name: TABLE presence_sessions; Type: COMMENT; Schema: chat; Owner: -
 
 COMMENT ON TABLE chat.presence_sessions IS 'Who has sockets at which process. Written when somebody comes or goes, never in between.';
-
--- Name: user_presence; Type: TABLE; Schema: public; Owner: -
-
-CREATE TABLE public.user_presence (
-    user_id uuid NOT NULL,
-    status text DEFAULT 'offline'::text NOT NULL,
-    last_seen timestamp with time zone DEFAULT now() NOT NULL,
-    current_page text,
-    is_typing_to uuid,
-    typing_started_at timestamp with time zone,
-    updated_at timestamp with time zone DEFAULT now() NOT NULL,
-    manual_status text,
-    manual_until timestamp with time zone,
-    status_text text,
-    status_emoji text,
-    last_active_at timestamp with time zone,
-    device_count integer DEFAULT 0 NOT NULL,
-    expires_at timestamp with time zone,
-    changed_xid xid8 DEFAULT pg_current_xact_id() NOT NULL,
-    CONSTRAINT user_presence_current_page_is_short CHECK ((char_length(current_page) <= 2048)),
-    CONSTRAINT user_presence_device_count_is_positive CHECK ((device_count >= 0)),
-    CONSTRAINT user_presence_manual_status_is_known CHECK ((manual_status = ANY (ARRAY['online'::text, 'away'::text, 'busy'::text, 'offline'::text]))),
-    CONSTRAINT user_presence_status_emoji_is_short CHECK ((char_length(status_emoji) <= 32)),
-    CONSTRAINT user_presence_status_is_known CHECK ((status = ANY (ARRAY['online'::text, 'away'::text, 'busy'::text, 'offline'::text]))),
-    CONSTRAINT user_presence_status_text_is_short CHECK ((char_length(status_text) <= 100))
-);
-
-ALTER TABLE ONLY public.user_presence REPLICA IDENTITY FULL;
-
--- Name: TABLE user_presence; Type: COMMENT; Schema: public; Owner: -
-
-COMMENT ON TABLE public.user_presence IS 'Whether somebody is there. The view chat.presence says what it amounts to now.';
-
--- Name: COLUMN user_presence.status; Type: COMMENT; Schema: public; Owner: -
-
-COMMENT ON COLUMN public.user_presence.status IS 'online, away, busy or offline, as last reported. What it amounts to now is said by chat.presence.';
-
--- Name: COLUMN user_presence.current_page; Type: COMMENT; Schema: public; Owner: -
-
-COMMENT ON COLUMN public.user_presence.current_page IS 'Where in the application. Blanked unless the setting share_current_page is on.';
-
--- Name: COLUMN user_presence.is_typing_to; Type: COMMENT; Schema: public; Owner: -
-
-COMMENT ON COLUMN public.user_presence.is_typing_to IS 'Written by applications that watch this table, and with the setting typing_in_table.';
-
--- Name: COLUMN user_presence.manual_status; Type: COMMENT; Schema: public; Owner: -
-
-COMMENT ON COLUMN public.user_presence.manual_status IS 'Chosen by the person; holds until manual_until, or until the next.';
-
--- Name: COLUMN user_presence.device_count; Type: COMMENT; Schema: public; Owner: -
-
-COMMENT ON COLUMN public.user_presence.device_count IS 'Sockets.';
-
--- Name: COLUMN user_presence.expires_at; Type: COMMENT; Schema: public; Owner: -
-
-COMMENT ON COLUMN public.user_presence.expires_at IS 'Until when a report holds that no socket vouches for.';
-
--- Name: presence; Type: VIEW; Schema: chat; Owner: -
-
-CREATE VIEW chat.presence WITH (security_invoker='true') AS
- SELECT p.user_id,
-        CASE
-            WHEN ((p.manual_status IS NOT NULL) AND COALESCE((p.manual_until > now()), true) AND ((p.manual_status = 'offline'::text) OR ((p.status <> 'offline'::text) AND v.is_vouched_for))) THEN p.manual_status
-            WHEN v.is_vouched_for THEN p.status
-            ELSE 'offline'::text
-        END AS status,
-    p.last_seen,
-    p.status_text,
-    p.status_emoji,
-    p.is_typing_to,
-        CASE
-            WHEN v.has_sockets THEN p.device_count
-            ELSE 0
-        END AS device_count,
-    p.current_page,
-    p.manual_status,
-    p.manual_until,
-    p.last_active_at,
-    p.updated_at
-   FROM ((public.user_presence p
-     CROSS JOIN LATERAL ( SELECT ((p.device_count > 0) AND (EXISTS ( SELECT
-                   FROM (chat.presence_sessions s
-                     JOIN chat.presence_processes a ON ((a.process_id = s.process_id)))
-                  WHERE ((s.user_id = p.user_id) AND (a.lease_until > now()))))) AS has_sockets) d)
-     CROSS JOIN LATERAL ( SELECT d.has_sockets,
-            (d.has_sockets OR COALESCE((p.expires_at > now()), false)) AS is_vouched_for) v);
-
--- Name: VIEW presence; Type: COMMENT; Schema: chat; Owner: -
-
-COMMENT ON VIEW chat.presence IS 'Presence as it is to be shown: a manual status while it holds, otherwise the reported one as long as a socket or a recent report vouches for it.';
 
 -- Name: removed_memberships; Type: TABLE; Schema: chat; Owner: -
 
@@ -5691,6 +5741,57 @@ COMMENT ON COLUMN public.user_notification_preferences.share_read_receipts IS 'O
 
 COMMENT ON COLUMN public.user_notification_preferences.share_presence IS 'Off: I look offline to everybody.';
 
+-- Name: user_presence; Type: TABLE; Schema: public; Owner: -
+
+CREATE TABLE public.user_presence (
+    user_id uuid NOT NULL,
+    status text DEFAULT 'offline'::text NOT NULL,
+    last_seen timestamp with time zone DEFAULT now() NOT NULL,
+    current_page text,
+    is_typing_to uuid,
+    typing_started_at timestamp with time zone,
+    updated_at timestamp with time zone DEFAULT now() NOT NULL,
+    manual_status text,
+    manual_until timestamp with time zone,
+    status_text text,
+    status_emoji text,
+    last_active_at timestamp with time zone,
+    device_count integer DEFAULT 0 NOT NULL,
+    changed_xid xid8 DEFAULT pg_current_xact_id() NOT NULL,
+    CONSTRAINT user_presence_current_page_is_short CHECK ((char_length(current_page) <= 2048)),
+    CONSTRAINT user_presence_device_count_is_positive CHECK ((device_count >= 0)),
+    CONSTRAINT user_presence_manual_status_is_known CHECK ((manual_status = ANY (ARRAY['online'::text, 'away'::text, 'busy'::text, 'offline'::text]))),
+    CONSTRAINT user_presence_status_emoji_is_short CHECK ((char_length(status_emoji) <= 32)),
+    CONSTRAINT user_presence_status_is_known CHECK ((status = ANY (ARRAY['online'::text, 'away'::text, 'busy'::text, 'offline'::text]))),
+    CONSTRAINT user_presence_status_text_is_short CHECK ((char_length(status_text) <= 100))
+);
+
+ALTER TABLE ONLY public.user_presence REPLICA IDENTITY FULL;
+
+-- Name: TABLE user_presence; Type: COMMENT; Schema: public; Owner: -
+
+COMMENT ON TABLE public.user_presence IS 'Whether somebody is there, as others are shown it.';
+
+-- Name: COLUMN user_presence.status; Type: COMMENT; Schema: public; Owner: -
+
+COMMENT ON COLUMN public.user_presence.status IS 'online, away, busy or offline, as others are shown it. A client that writes it reports itself.';
+
+-- Name: COLUMN user_presence.current_page; Type: COMMENT; Schema: public; Owner: -
+
+COMMENT ON COLUMN public.user_presence.current_page IS 'Where in the application. Blanked unless the setting share_current_page is on.';
+
+-- Name: COLUMN user_presence.is_typing_to; Type: COMMENT; Schema: public; Owner: -
+
+COMMENT ON COLUMN public.user_presence.is_typing_to IS 'Written by applications that watch this table, and with the setting typing_in_table.';
+
+-- Name: COLUMN user_presence.manual_status; Type: COMMENT; Schema: public; Owner: -
+
+COMMENT ON COLUMN public.user_presence.manual_status IS 'Chosen by the person, when that is what is shown; holds until manual_until, or until the next.';
+
+-- Name: COLUMN user_presence.device_count; Type: COMMENT; Schema: public; Owner: -
+
+COMMENT ON COLUMN public.user_presence.device_count IS 'Sockets.';
+
 -- Name: messages; Type: TABLE; Schema: realtime; Owner: -
 
 CREATE TABLE realtime.messages (
@@ -5764,6 +5865,11 @@ ALTER TABLE ONLY chat.message_requests
 
 ALTER TABLE ONLY chat.presence_processes
     ADD CONSTRAINT presence_processes_pkey PRIMARY KEY (process_id);
+
+-- Name: presence_reports presence_reports_pkey; Type: CONSTRAINT; Schema: chat; Owner: -
+
+ALTER TABLE ONLY chat.presence_reports
+    ADD CONSTRAINT presence_reports_pkey PRIMARY KEY (user_id);
 
 -- Name: presence_sessions presence_sessions_pkey; Type: CONSTRAINT; Schema: chat; Owner: -
 
@@ -5891,6 +5997,14 @@ CREATE INDEX message_reports_reporter_idx ON chat.message_reports USING btree (r
 
 CREATE INDEX message_reports_sender_idx ON chat.message_reports USING btree (sender_id);
 
+-- Name: presence_reports_expiry_idx; Type: INDEX; Schema: chat; Owner: -
+
+CREATE INDEX presence_reports_expiry_idx ON chat.presence_reports USING btree (expires_at) WHERE (expires_at IS NOT NULL);
+
+-- Name: presence_reports_manual_end_idx; Type: INDEX; Schema: chat; Owner: -
+
+CREATE INDEX presence_reports_manual_end_idx ON chat.presence_reports USING btree (manual_until) WHERE (manual_until IS NOT NULL);
+
 -- Name: presence_sessions_process_idx; Type: INDEX; Schema: chat; Owner: -
 
 CREATE INDEX presence_sessions_process_idx ON chat.presence_sessions USING btree (process_id);
@@ -6006,10 +6120,6 @@ CREATE INDEX user_messages_search_idx ON public.user_messages USING gin (chat.se
 -- Name: user_messages_sender_idx; Type: INDEX; Schema: public; Owner: -
 
 CREATE INDEX user_messages_sender_idx ON public.user_messages USING btree (sender_id, created_at DESC);
-
--- Name: user_presence_expiry_idx; Type: INDEX; Schema: public; Owner: -
-
-CREATE INDEX user_presence_expiry_idx ON public.user_presence USING btree (expires_at) WHERE (status <> 'offline'::text);
 
 -- Name: user_presence_typing_idx; Type: INDEX; Schema: public; Owner: -
 
@@ -6165,6 +6275,11 @@ ALTER TABLE ONLY chat.message_reports
 ALTER TABLE ONLY chat.message_requests
     ADD CONSTRAINT message_requests_message_id_fkey FOREIGN KEY (message_id) REFERENCES public.user_messages(id) ON DELETE CASCADE;
 
+-- Name: presence_reports presence_reports_user_fkey; Type: FK CONSTRAINT; Schema: chat; Owner: -
+
+ALTER TABLE ONLY chat.presence_reports
+    ADD CONSTRAINT presence_reports_user_fkey FOREIGN KEY (user_id) REFERENCES public.user_presence(user_id) ON DELETE CASCADE DEFERRABLE INITIALLY DEFERRED;
+
 -- Name: presence_sessions presence_sessions_process_fkey; Type: FK CONSTRAINT; Schema: chat; Owner: -
 
 ALTER TABLE ONLY chat.presence_sessions
@@ -6308,14 +6423,6 @@ ALTER TABLE ONLY public.user_presence
 -- Name: users; Type: ROW SECURITY; Schema: auth; Owner: -
 
 ALTER TABLE auth.users ENABLE ROW LEVEL SECURITY;
-
--- Name: presence_sessions people see the devices of those whose presence they see; Type: POLICY; Schema: chat; Owner: -
-
-CREATE POLICY "people see the devices of those whose presence they see" ON chat.presence_sessions FOR SELECT TO authenticated USING ((user_id IN ( SELECT chat.visible_people_ids() AS visible_people_ids)));
-
--- Name: presence_sessions; Type: ROW SECURITY; Schema: chat; Owner: -
-
-ALTER TABLE chat.presence_sessions ENABLE ROW LEVEL SECURITY;
 
 -- Name: conversation_receipts; Type: ROW SECURITY; Schema: public; Owner: -
 
@@ -6908,6 +7015,11 @@ GRANT ALL ON FUNCTION chat.messages_taken_away(since pg_snapshot, until pg_snaps
 REVOKE ALL ON FUNCTION chat.my_conversation_ids() FROM PUBLIC;
 GRANT ALL ON FUNCTION chat.my_conversation_ids() TO authenticated;
 
+-- Name: FUNCTION my_presence_choice(OUT manual_status text, OUT manual_until timestamp with time zone); Type: ACL; Schema: chat; Owner: -
+
+REVOKE ALL ON FUNCTION chat.my_presence_choice(OUT manual_status text, OUT manual_until timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION chat.my_presence_choice(OUT manual_status text, OUT manual_until timestamp with time zone) TO authenticated;
+
 -- Name: FUNCTION named_conversations(named text[]); Type: ACL; Schema: chat; Owner: -
 
 REVOKE ALL ON FUNCTION chat.named_conversations(named text[]) FROM PUBLIC;
@@ -6958,6 +7070,10 @@ GRANT ALL ON FUNCTION chat.preferences() TO authenticated;
 
 REVOKE ALL ON FUNCTION chat.prepare_conversation() FROM PUBLIC;
 
+-- Name: FUNCTION presence_now(user_ids uuid[]); Type: ACL; Schema: chat; Owner: -
+
+REVOKE ALL ON FUNCTION chat.presence_now(user_ids uuid[]) FROM PUBLIC;
+
 -- Name: FUNCTION presence_rows(user_ids uuid[], team boolean); Type: ACL; Schema: chat; Owner: -
 
 REVOKE ALL ON FUNCTION chat.presence_rows(user_ids uuid[], team boolean) FROM PUBLIC;
@@ -6991,6 +7107,11 @@ REVOKE ALL ON FUNCTION chat.remember_removed_memberships() FROM PUBLIC;
 -- Name: FUNCTION replace_host_view(view_name text, query text, host_table regclass); Type: ACL; Schema: chat; Owner: -
 
 REVOKE ALL ON FUNCTION chat.replace_host_view(view_name text, query text, host_table regclass) FROM PUBLIC;
+
+-- Name: FUNCTION report_by_table(is_new boolean, reported text, OUT status text, OUT manual_status text, OUT manual_until timestamp with time zone, OUT device_count integer); Type: ACL; Schema: chat; Owner: -
+
+REVOKE ALL ON FUNCTION chat.report_by_table(is_new boolean, reported text, OUT status text, OUT manual_status text, OUT manual_until timestamp with time zone, OUT device_count integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION chat.report_by_table(is_new boolean, reported text, OUT status text, OUT manual_status text, OUT manual_until timestamp with time zone, OUT device_count integer) TO authenticated;
 
 -- Name: FUNCTION report_devices(process_id uuid, user_ids uuid[], devices integer[], came boolean[]); Type: ACL; Schema: chat; Owner: -
 
@@ -7071,10 +7192,6 @@ GRANT ALL ON FUNCTION chat.set_presence(status text, current_page text, manual_u
 REVOKE ALL ON FUNCTION chat.set_typing(conversation_id uuid, is_typing boolean, OUT others uuid[], OUT is_shared boolean, OUT expires_in_ms integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION chat.set_typing(conversation_id uuid, is_typing boolean, OUT others uuid[], OUT is_shared boolean, OUT expires_in_ms integer) TO authenticated;
 
--- Name: FUNCTION settle_devices(user_ids uuid[], came uuid[]); Type: ACL; Schema: chat; Owner: -
-
-REVOKE ALL ON FUNCTION chat.settle_devices(user_ids uuid[], came uuid[]) FROM PUBLIC;
-
 -- Name: FUNCTION settle_member(); Type: ACL; Schema: chat; Owner: -
 
 REVOKE ALL ON FUNCTION chat.settle_member() FROM PUBLIC;
@@ -7086,6 +7203,10 @@ REVOKE ALL ON FUNCTION chat.settle_presence() FROM PUBLIC;
 -- Name: FUNCTION shares_receipts(user_id uuid); Type: ACL; Schema: chat; Owner: -
 
 REVOKE ALL ON FUNCTION chat.shares_receipts(user_id uuid) FROM PUBLIC;
+
+-- Name: FUNCTION show_presence(user_ids uuid[]); Type: ACL; Schema: chat; Owner: -
+
+REVOKE ALL ON FUNCTION chat.show_presence(user_ids uuid[]) FROM PUBLIC;
 
 -- Name: FUNCTION stamp_change(); Type: ACL; Schema: chat; Owner: -
 
@@ -7185,61 +7306,6 @@ GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE chat.message_reports TO service_role;
 -- Name: TABLE message_requests; Type: ACL; Schema: chat; Owner: -
 
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE chat.message_requests TO service_role;
-
--- Name: TABLE presence_processes; Type: ACL; Schema: chat; Owner: -
-
-GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE chat.presence_processes TO service_role;
-GRANT SELECT ON TABLE chat.presence_processes TO authenticated;
-
--- Name: TABLE presence_sessions; Type: ACL; Schema: chat; Owner: -
-
-GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE chat.presence_sessions TO service_role;
-GRANT SELECT ON TABLE chat.presence_sessions TO authenticated;
-
--- Name: TABLE user_presence; Type: ACL; Schema: public; Owner: -
-
-GRANT ALL ON TABLE public.user_presence TO service_role;
-GRANT SELECT ON TABLE public.user_presence TO authenticated;
-
--- Name: COLUMN user_presence.user_id; Type: ACL; Schema: public; Owner: -
-
-GRANT INSERT(user_id),UPDATE(user_id) ON TABLE public.user_presence TO authenticated;
-
--- Name: COLUMN user_presence.status; Type: ACL; Schema: public; Owner: -
-
-GRANT INSERT(status),UPDATE(status) ON TABLE public.user_presence TO authenticated;
-
--- Name: COLUMN user_presence.last_seen; Type: ACL; Schema: public; Owner: -
-
-GRANT INSERT(last_seen),UPDATE(last_seen) ON TABLE public.user_presence TO authenticated;
-
--- Name: COLUMN user_presence.current_page; Type: ACL; Schema: public; Owner: -
-
-GRANT INSERT(current_page),UPDATE(current_page) ON TABLE public.user_presence TO authenticated;
-
--- Name: COLUMN user_presence.is_typing_to; Type: ACL; Schema: public; Owner: -
-
-GRANT INSERT(is_typing_to),UPDATE(is_typing_to) ON TABLE public.user_presence TO authenticated;
-
--- Name: COLUMN user_presence.typing_started_at; Type: ACL; Schema: public; Owner: -
-
-GRANT INSERT(typing_started_at),UPDATE(typing_started_at) ON TABLE public.user_presence TO authenticated;
-
--- Name: COLUMN user_presence.updated_at; Type: ACL; Schema: public; Owner: -
-
-GRANT INSERT(updated_at),UPDATE(updated_at) ON TABLE public.user_presence TO authenticated;
-
--- Name: COLUMN user_presence.status_text; Type: ACL; Schema: public; Owner: -
-
-GRANT INSERT(status_text),UPDATE(status_text) ON TABLE public.user_presence TO authenticated;
-
--- Name: COLUMN user_presence.status_emoji; Type: ACL; Schema: public; Owner: -
-
-GRANT INSERT(status_emoji),UPDATE(status_emoji) ON TABLE public.user_presence TO authenticated;
-
--- Name: TABLE presence; Type: ACL; Schema: chat; Owner: -
-
-GRANT SELECT ON TABLE chat.presence TO authenticated;
 
 -- Name: TABLE removed_memberships; Type: ACL; Schema: chat; Owner: -
 
@@ -7362,6 +7428,47 @@ GRANT SELECT ON TABLE public.user_conversations TO authenticated;
 
 GRANT ALL ON TABLE public.user_notification_preferences TO service_role;
 GRANT SELECT,INSERT,UPDATE ON TABLE public.user_notification_preferences TO authenticated;
+
+-- Name: TABLE user_presence; Type: ACL; Schema: public; Owner: -
+
+GRANT ALL ON TABLE public.user_presence TO service_role;
+GRANT SELECT ON TABLE public.user_presence TO authenticated;
+
+-- Name: COLUMN user_presence.user_id; Type: ACL; Schema: public; Owner: -
+
+GRANT INSERT(user_id),UPDATE(user_id) ON TABLE public.user_presence TO authenticated;
+
+-- Name: COLUMN user_presence.status; Type: ACL; Schema: public; Owner: -
+
+GRANT INSERT(status),UPDATE(status) ON TABLE public.user_presence TO authenticated;
+
+-- Name: COLUMN user_presence.last_seen; Type: ACL; Schema: public; Owner: -
+
+GRANT INSERT(last_seen),UPDATE(last_seen) ON TABLE public.user_presence TO authenticated;
+
+-- Name: COLUMN user_presence.current_page; Type: ACL; Schema: public; Owner: -
+
+GRANT INSERT(current_page),UPDATE(current_page) ON TABLE public.user_presence TO authenticated;
+
+-- Name: COLUMN user_presence.is_typing_to; Type: ACL; Schema: public; Owner: -
+
+GRANT INSERT(is_typing_to),UPDATE(is_typing_to) ON TABLE public.user_presence TO authenticated;
+
+-- Name: COLUMN user_presence.typing_started_at; Type: ACL; Schema: public; Owner: -
+
+GRANT INSERT(typing_started_at),UPDATE(typing_started_at) ON TABLE public.user_presence TO authenticated;
+
+-- Name: COLUMN user_presence.updated_at; Type: ACL; Schema: public; Owner: -
+
+GRANT INSERT(updated_at),UPDATE(updated_at) ON TABLE public.user_presence TO authenticated;
+
+-- Name: COLUMN user_presence.status_text; Type: ACL; Schema: public; Owner: -
+
+GRANT INSERT(status_text),UPDATE(status_text) ON TABLE public.user_presence TO authenticated;
+
+-- Name: COLUMN user_presence.status_emoji; Type: ACL; Schema: public; Owner: -
+
+GRANT INSERT(status_emoji),UPDATE(status_emoji) ON TABLE public.user_presence TO authenticated;
 
 -- Name: TABLE messages; Type: ACL; Schema: realtime; Owner: -
 

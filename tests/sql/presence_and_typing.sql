@@ -8,7 +8,7 @@ select tests.act_as('ana');
 select tests.equals(chat.set_presence('online') ->> 'status', 'online', 'reported');
 select tests.equals(chat.set_presence('dnd', status_text => ' lunch ') ->> 'status', 'busy', 'chosen');
 select tests.equals(chat.set_presence('online') ->> 'status', 'busy', 'a heartbeat does not end it');
-select tests.equals(status_text, 'lunch', 'text') from chat.presence where user_id = tests.id('ana');
+select tests.equals(status_text, 'lunch', 'text') from public.user_presence where user_id = tests.id('ana');
 select tests.equals(chat.set_presence('away', manual_until => now() + interval '1 hour') ->> 'status', 'away', 'with an end');
 select tests.equals(chat.set_presence('away', manual_until => now() - interval '1 second') ->> 'status', 'online', 'past its end');
 select tests.equals(chat.set_presence('busy') ->> 'status', 'busy', 'again');
@@ -57,11 +57,23 @@ delete from public.user_notification_preferences;
 select tests.act_as('ana');
 select chat.set_presence('online');
 select tests.act_as('owner');
-update public.user_presence set expires_at = clock_timestamp() - interval '1 second' where user_id = tests.id('ana');
-select tests.act_as('ben');
-select tests.equals("row" ->> 'status', 'offline', 'stale') from chat.presence_rows(array[tests.id('ana')]);
+update chat.presence_reports set expires_at = clock_timestamp() - interval '1 second' where user_id = tests.id('ana');
 select tests.act_as('service_role');
 select tests.equals(array_agg(e), array[tests.id('ana')], 'swept') from chat.expire_presence() e;
+select tests.act_as('ben');
+select tests.equals("row" ->> 'status', 'offline', 'stale') from chat.presence_rows(array[tests.id('ana')]);
+
+-- those who watch the table see what was chosen, and that it ended
+select tests.act_as('ana');
+select chat.set_presence('online');
+select chat.set_presence('busy', manual_until => clock_timestamp() + interval '1 hour');
+select tests.act_as('ben');
+select tests.equals((status, manual_status)::text, '(busy,busy)', 'chosen, in the table') from public.user_presence where user_id = tests.id('ana');
+select tests.act_as('owner');
+update chat.presence_reports set manual_until = clock_timestamp() - interval '1 second' where user_id = tests.id('ana');
+select tests.act_as('service_role');
+select tests.equals(array_agg(e), array[tests.id('ana')], 'over') from chat.expire_presence() e;
+select tests.equals((status, manual_status, manual_until)::text, '(online,,)', 'what devices report') from public.user_presence where user_id = tests.id('ana');
 
 -- sockets at two server processes
 \set one 11111111-0000-4000-8000-000000000000
@@ -100,7 +112,9 @@ select tests.act_as('ana');
 insert into public.user_notification_preferences (user_id, share_presence) values (tests.id('ana'), false);
 select tests.act_as('ben');
 select tests.equals((status, device_count, status_text is null)::text, '(offline,0,t)', 'masked, and seen to be') from public.user_presence where user_id = tests.id('ana');
-select tests.equals(count(*), 0::bigint, 'no word of the devices') from chat.presence_sessions where user_id = tests.id('ana');
+select tests.expect_error('select from chat.presence_sessions', '42501');
+select tests.expect_error('select from chat.presence_reports', '42501');
+select tests.act_as('ben');
 select updated_at as before from public.user_presence where user_id = tests.id('ana') \gset
 select tests.act_as('ana');
 select chat.set_presence('online', status_text => 'hidden');
@@ -112,11 +126,28 @@ update public.user_notification_preferences set share_presence = true where user
 select tests.act_as('ben');
 select tests.equals((status, device_count)::text, '(online,3)', 'shared again') from public.user_presence where user_id = tests.id('ana');
 
--- a process that dies: first whoever reads knows, then the table says so
+-- whoever chose to look offline does: neither devices, nor heartbeats, nor typing are seen
+select tests.act_as('ana');
+select tests.equals((r ->> 'status', r ->> 'manual_status', r ->> 'device_count')::text, '(offline,offline,0)', 'invisible')
+  from chat.set_presence('offline', is_manual => true) r;
+select tests.act_as('ben');
+select tests.equals((status, manual_status, device_count)::text, '(offline,,0)', 'nothing tells') from public.user_presence where user_id = tests.id('ana');
+select updated_at as before from public.user_presence where user_id = tests.id('ana') \gset
+select tests.act_as('ana');
+select chat.set_presence('online', current_page => '/x');
+select tests.act_as('service_role');
+select chat.report_devices(:'two', array[tests.id('ana')], array[2], array[true]);
+select tests.equals(updated_at, :'before'::timestamptz, 'stands still') from public.user_presence where user_id = tests.id('ana');
+select tests.act_as('ana');
+update public.user_presence set status = 'online' where user_id = tests.id('ana');
+select tests.equals((status, device_count)::text, '(offline,0)', 'whatever an older client writes') from public.user_presence where user_id = tests.id('ana');
+select chat.set_presence('online', is_manual => true);
+select tests.equals((status, device_count)::text, '(online,2)', 'back') from public.user_presence where user_id = tests.id('ana');
+
+-- a process that dies
 select tests.act_as('owner');
 update chat.presence_processes set lease_until = now() - interval '1 second' where process_id = :'two';
-select tests.act_as('ben');
-select tests.equals(("row" ->> 'status', "row" ->> 'device_count')::text, '(offline,0)', 'nobody vouches') from chat.presence_rows(array[tests.id('ana')]);
+update chat.presence_reports set expires_at = null where user_id = tests.id('ana');
 select tests.act_as('service_role');
 select tests.equals(chat.keep_presence(:'one', 60000), true, 'another process looks');
 select tests.equals((status, device_count)::text, '(offline,0)', 'written down') from public.user_presence where user_id = tests.id('ana');
@@ -133,7 +164,19 @@ select tests.equals((status, device_count)::text, '(offline,0)', 'nobody is left
 -- a client that writes the table: its own row, with an end it does not choose
 select tests.act_as('ben');
 insert into public.user_presence (user_id, status, last_seen, current_page) values (tests.id('ben'), 'online', '2001-01-01', '/x');
-select tests.holds(last_seen > now() - interval '1 minute' and expires_at between now() and now() + interval '10 minutes', 'times are the server''s') from public.user_presence where user_id = tests.id('ben');
+select tests.holds(last_seen > now() - interval '1 minute', 'the time is the server''s') from public.user_presence where user_id = tests.id('ben');
+select tests.act_as('owner');
+select tests.holds(expires_at between now() and now() + interval '10 minutes', 'and so is the end') from chat.presence_reports where user_id = tests.id('ben');
+select tests.act_as('ben');
+update public.user_presence set status = 'away', last_seen = '2001-01-01' where user_id = tests.id('ben');
+select tests.equals(status, 'away', 'reported') from public.user_presence where user_id = tests.id('ben');
+select chat.set_presence('busy');
+update public.user_presence set is_typing_to = tests.id('ana'), typing_started_at = '2001-01-01' where user_id = tests.id('ben');
+select tests.holds(status = 'busy' and typing_started_at > now() - interval '1 minute', 'typing changes nothing else') from public.user_presence where user_id = tests.id('ben');
+insert into public.user_presence (user_id, is_typing_to) values (tests.id('ben'), null) on conflict (user_id) do update set is_typing_to = excluded.is_typing_to;
+update public.user_presence set status = 'online' where user_id = tests.id('ben');
+select tests.equals((status, manual_status)::text, '(busy,busy)', 'a chosen status holds against the table, too') from public.user_presence where user_id = tests.id('ben');
+select tests.equals(chat.set_presence('online', is_manual => true) ->> 'status', 'online', 'as the table reported');
 select tests.expect_error($$insert into public.user_presence (user_id, status) values (tests.id('zoe'), 'online')$$, '42501');
 select tests.act_as('ben');
 select tests.expect_error($$select chat.report_devices(gen_random_uuid(), array[tests.id('zoe')], array[1], array[true])$$, '42501');
@@ -153,6 +196,17 @@ update chat.config set value = 'true' where key = 'typing_in_table';
 select tests.act_as('ben');
 select chat.set_typing(:'c', true);
 select tests.equals((is_typing_to, typing_started_at is not null)::text, (tests.id('ana'), true)::text, 'mirrored') from public.user_presence where user_id = tests.id('ben');
+select tests.act_as('owner');
+update public.user_presence set typing_started_at = clock_timestamp() - interval '13 seconds' where user_id = tests.id('ben');
+select tests.act_as('ben');
+select chat.set_typing(:'c', true);
+select tests.holds(typing_started_at > now() - interval '1 minute', 'goes on') from public.user_presence where user_id = tests.id('ben');
+select tests.act_as('owner');
+update public.user_presence set typing_started_at = clock_timestamp() - interval '13 seconds' where user_id = tests.id('ben');
+select chat.expire_presence();
+select tests.equals(is_typing_to, null, 'not heard of any more') from public.user_presence where user_id = tests.id('ben');
+select tests.act_as('ben');
+select chat.set_typing(:'c', true);
 select chat.set_typing(:'c', false);
 select tests.equals((is_typing_to, typing_started_at)::text, '(,)', 'and taken back') from public.user_presence where user_id = tests.id('ben');
 insert into public.user_notification_preferences (user_id, share_typing) values (tests.id('ben'), false);

@@ -153,7 +153,7 @@ fn run(
 
 /// How many are shown online.
 fn online(lab: &Laboratory) -> Result<usize, Failure> {
-    let query = "select count(*) from chat.presence where status = 'online'";
+    let query = "select count(*) from public.user_presence where status = 'online'";
     Ok(usize::try_from(lab.database.number(query)?)?)
 }
 
@@ -189,7 +189,7 @@ fn during(
 fn counts(lab: &Laboratory) -> Result<(i64, i64), Failure> {
     let transactions = "select xact_commit + xact_rollback from pg_stat_database where datname = current_database()";
     let rows = "select sum(n_tup_ins + n_tup_upd + n_tup_del)::bigint from pg_stat_user_tables \
-                where relname in ('user_presence', 'presence_processes', 'presence_sessions')";
+                where relname in ('user_presence', 'presence_processes', 'presence_sessions', 'presence_reports')";
     Ok((
         lab.database.number(transactions)?,
         lab.database.number(rows)?,

@@ -122,46 +122,6 @@ comment on function chat.visible_people_ids() is 'Whose presence the caller may 
 revoke all on function chat.visible_people_ids() from public;
 grant execute on function chat.visible_people_ids() to authenticated;
 
--- What the presence rows amount to at this moment.
-create or replace view chat.presence with (security_invoker = true) as
-select
-  p.user_id,
-  case
-    when p.manual_status is not null and coalesce(p.manual_until > now(), true)
-      -- whoever chose to be busy is still gone when their devices are
-      and (p.manual_status = 'offline' or p.status <> 'offline' and v.is_vouched_for)
-      then p.manual_status
-    when v.is_vouched_for then p.status
-    else 'offline'
-  end as status,
-  p.last_seen,
-  p.status_text,
-  p.status_emoji,
-  p.is_typing_to,
-  case when v.has_sockets then p.device_count else 0 end as device_count,
-  p.current_page,
-  p.manual_status,
-  p.manual_until,
-  p.last_active_at,
-  p.updated_at
-from public.user_presence p
-cross join lateral (
-  -- a count that outlived the processes it came from counts for nothing
-  select p.device_count > 0 and exists (
-    select
-    from chat.presence_sessions s
-    join chat.presence_processes a on a.process_id = s.process_id
-    where s.user_id = p.user_id and a.lease_until > now()
-  ) as has_sockets
-) d
-cross join lateral (
-  select d.has_sockets, d.has_sockets or coalesce(p.expires_at > now(), false) as is_vouched_for
-) v;
-
-comment on view chat.presence is 'Presence as it is to be shown: a manual status while it holds, otherwise the reported one as long as a socket or a recent report vouches for it.';
-
-grant select on chat.presence to authenticated;
-
 -- The pattern for ilike by which a part of a name or an address finds it. The characters of a pattern are ordinary ones in
 -- a name.
 create or replace function chat.containing(part text)
@@ -237,7 +197,7 @@ begin
       and other.user_id = d.user_id
       and other.left_at is null
   ) conversation on true
-  left join chat.presence p on p.user_id = d.user_id
+  left join public.user_presence p on p.user_id = d.user_id
   left join public.user_notification_preferences prefs on prefs.user_id = d.user_id
   where d.is_active
     and d.user_id <> caller

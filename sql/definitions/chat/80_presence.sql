@@ -1,4 +1,118 @@
 -- Who is there, and who is typing.
+-- The row of user_presence is what others are shown of somebody. What it follows from is read by nobody: what devices
+-- reported and what the person chose (chat.presence_reports), sockets at server processes (chat.presence_sessions).
+-- Whoever changes that writes the row anew. Locks: rows of user_presence in the order of their keys, then the rest.
+
+-- What is to be shown of people at this moment.
+create or replace function chat.presence_now(user_ids uuid[])
+returns table (user_id uuid, status text, manual_status text, manual_until timestamptz, device_count int)
+language plpgsql
+stable
+security definer
+set search_path = ''
+as $$
+begin
+  return query
+  select
+    k.user_id,
+    f.status,
+    case when f.status <> 'offline' then s.chosen end,
+    case when f.status <> 'offline' and s.chosen is not null then r.manual_until end,
+    case when f.status <> 'offline' then d.devices else 0 end
+  from unnest(presence_now.user_ids) k (user_id)
+  left join chat.presence_reports r on r.user_id = k.user_id
+  cross join lateral (
+    -- a count that outlived the process it came from counts for nothing
+    select coalesce(sum(v.devices), 0)::int as devices
+    from chat.presence_sessions v
+    join chat.presence_processes a on a.process_id = v.process_id and a.lease_until > clock_timestamp()
+    where v.user_id = k.user_id
+  ) d
+  cross join lateral (
+    select
+      case when d.devices > 0 or r.expires_at > clock_timestamp() then coalesce(r.status, 'offline') else 'offline' end as reported,
+      case when coalesce(r.manual_until > clock_timestamp(), true) then r.manual_status end as chosen
+  ) s
+  cross join lateral (
+    -- whoever chose to be busy is still gone when their devices are
+    select case when s.reported = 'offline' or s.chosen = 'offline' then 'offline' else coalesce(s.chosen, s.reported) end as status
+  ) f;
+end
+$$;
+
+revoke all on function chat.presence_now(uuid[]) from public;
+
+-- Writes what is to be shown where that is something else. Answers of whom. The caller holds the rows' locks.
+create or replace function chat.show_presence(user_ids uuid[])
+returns setof uuid
+language plpgsql
+security definer
+set search_path = ''
+as $$
+begin
+  return query
+  update public.user_presence p
+  set status = n.status,
+    manual_status = n.manual_status,
+    manual_until = n.manual_until,
+    device_count = n.device_count,
+    last_seen = case when n.status <> p.status then clock_timestamp() else p.last_seen end,
+    last_active_at = case when n.status = 'online' and p.status <> 'online' then clock_timestamp() else p.last_active_at end,
+    is_typing_to = case when n.status <> 'offline' then p.is_typing_to end
+  from chat.presence_now(show_presence.user_ids) n
+  where p.user_id = n.user_id
+    and (p.status, p.manual_status, p.manual_until, p.device_count)
+      is distinct from (n.status, n.manual_status, n.manual_until, n.device_count)
+  returning p.user_id;
+end
+$$;
+
+revoke all on function chat.show_presence(uuid[]) from public;
+
+-- What a client that writes its row itself says of being there, and what is to be shown then. is_new: the row is
+-- being inserted. Where it is there already nothing is done, and the answer is null: an update follows, which says the
+-- same.
+create or replace function chat.report_by_table(
+  is_new boolean,
+  reported text,
+  out status text,
+  out manual_status text,
+  out manual_until timestamptz,
+  out device_count int
+)
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  caller constant uuid := auth.uid();
+  ttl constant interval := make_interval(secs => chat.amount('presence_table_ttl_s', 300));
+begin
+  perform from public.user_presence p where p.user_id = caller for no key update;
+  if is_new and found then
+    return;
+  end if;
+  if reported is not null then
+    insert into chat.presence_reports as r (user_id, status, expires_at)
+    values (caller, reported, clock_timestamp() + ttl)
+    on conflict on constraint presence_reports_pkey do update
+    set status = excluded.status, expires_at = excluded.expires_at;
+  else
+    update chat.presence_reports r
+    set expires_at = clock_timestamp() + ttl
+    where r.user_id = caller and r.status <> 'offline';
+  end if;
+  select n.status, n.manual_status, n.manual_until, n.device_count
+  into report_by_table.status, report_by_table.manual_status, report_by_table.manual_until, report_by_table.device_count
+  from chat.presence_now(array[caller]) n;
+end
+$$;
+
+comment on function chat.report_by_table(boolean, text) is
+  'What a client that writes its own row of user_presence reports by it. For the trigger of that table.';
+
+revoke all on function chat.report_by_table(boolean, text) from public;
+grant execute on function chat.report_by_table(boolean, text) to authenticated;
 
 -- Runs as whoever writes, so that it knows a client from the functions below and from the server.
 create or replace function chat.settle_presence()
@@ -6,14 +120,32 @@ returns trigger
 language plpgsql
 set search_path = ''
 as $$
+declare
+  shown record;
 begin
   if new.current_page is not null and not chat.flag('share_current_page') then
     new.current_page := null;
   end if;
-  if row_security_active('public.user_presence') then
-    -- a client says whether it is there; since when and until when is not for it to say
+  -- of somebody else's row the policy says no, behind this
+  if row_security_active('public.user_presence') and new.user_id = auth.uid() then
+    -- A status that the row has already is no news: it may be a chosen one. Nobody inserts a row to say "offline".
+    shown := chat.report_by_table(
+      tg_op = 'INSERT',
+      case when case tg_op when 'INSERT' then new.status <> 'offline' else new.status <> old.status end then new.status end
+    );
+    if shown.status is not null then
+      new.status := shown.status;
+      new.manual_status := shown.manual_status;
+      new.manual_until := shown.manual_until;
+      new.device_count := shown.device_count;
+    end if;
+    -- a client says whether it is there; since when is not for it to say
     new.last_seen := clock_timestamp();
-    new.expires_at := clock_timestamp() + make_interval(secs => chat.amount('presence_table_ttl_s', 300));
+    if tg_op = 'INSERT' then
+      new.typing_started_at := null;
+    elsif (new.is_typing_to, new.typing_started_at) is distinct from (old.is_typing_to, old.typing_started_at) then
+      new.typing_started_at := null;
+    end if;
   end if;
   if new.is_typing_to is null then
     new.typing_started_at := null;
@@ -52,6 +184,8 @@ declare
   -- busy is a choice; what comes with an end is one, too; anything else is a device reporting
   chosen constant boolean := coalesce(set_presence.is_manual, reported = 'busy' or set_presence.manual_until is not null);
   ttl constant interval := make_interval(secs => chat.amount('presence_ttl_s', 60));
+  new_text constant text := nullif(chat.trimmed(set_presence.status_text), '');
+  new_emoji constant text := nullif(chat.trimmed(set_presence.status_emoji), '');
 begin
   if caller is null then
     perform chat.refuse('unauthorized');
@@ -63,33 +197,50 @@ begin
     perform chat.refuse('validation_failed', 'status_text has at most 100 characters, status_emoji 32');
   end if;
 
-  insert into public.user_presence as p (
-    user_id, status, current_page, manual_status, manual_until, status_text, status_emoji, last_seen, last_active_at, expires_at
-  ) values (
+  insert into public.user_presence (user_id) values (caller) on conflict on constraint user_presence_pkey do nothing;
+  perform from public.user_presence p where p.user_id = caller for no key update;
+
+  insert into chat.presence_reports as r (user_id, status, expires_at, manual_status, manual_until)
+  values (
     caller,
     -- a choice says nothing of the devices, except that one just spoke
     case when chosen then 'online' else coalesce(reported, 'online') end,
-    left(set_presence.current_page, 2048),
+    clock_timestamp() + ttl,
     case when chosen and reported <> 'online' then reported end,
-    case when chosen and reported <> 'online' then set_presence.manual_until end,
-    nullif(chat.trimmed(set_presence.status_text), ''),
-    nullif(chat.trimmed(set_presence.status_emoji), ''),
-    clock_timestamp(),
-    case when reported = 'online' then clock_timestamp() end,
-    clock_timestamp() + ttl
+    case when chosen and reported <> 'online' then set_presence.manual_until end
   )
-  on conflict on constraint user_presence_pkey do update
+  on conflict on constraint presence_reports_pkey do update
   -- without a status only the words change: it is no sign of life
-  -- "offline" from one device says nothing of the others: while there are sockets, these tell
-  set status = case when reported is null or (reported = 'offline' and not chosen and p.device_count > 0) then p.status else excluded.status end,
-    current_page = coalesce(excluded.current_page, p.current_page),
-    manual_status = case when chosen then excluded.manual_status else p.manual_status end,
-    manual_until = case when chosen then excluded.manual_until else p.manual_until end,
-    status_text = case when clear_status_text then null else coalesce(excluded.status_text, p.status_text) end,
-    status_emoji = case when clear_status_text then null else coalesce(excluded.status_emoji, p.status_emoji) end,
-    last_seen = case when reported is null then p.last_seen else excluded.last_seen end,
-    last_active_at = coalesce(excluded.last_active_at, p.last_active_at),
-    expires_at = case when reported is null then p.expires_at else excluded.expires_at end;
+  set status = case
+      when reported is null then r.status
+      -- from one device it says nothing of the others: while there are sockets, these tell
+      when reported = 'offline' and not chosen and exists (
+        select
+        from chat.presence_sessions v
+        join chat.presence_processes a on a.process_id = v.process_id and a.lease_until > clock_timestamp()
+        where v.user_id = caller
+      ) then r.status
+      else excluded.status
+    end,
+    expires_at = case when reported is null then r.expires_at else excluded.expires_at end,
+    manual_status = case when chosen then excluded.manual_status else r.manual_status end,
+    manual_until = case when chosen then excluded.manual_until else r.manual_until end;
+
+  update public.user_presence p
+  set status = n.status,
+    manual_status = n.manual_status,
+    manual_until = n.manual_until,
+    device_count = n.device_count,
+    current_page = coalesce(left(set_presence.current_page, 2048), p.current_page),
+    status_text = case when clear_status_text then null else coalesce(new_text, p.status_text) end,
+    status_emoji = case when clear_status_text then null else coalesce(new_emoji, p.status_emoji) end,
+    last_seen = case when reported is null and n.status = p.status then p.last_seen else clock_timestamp() end,
+    last_active_at = case when reported = 'online' and n.status <> 'offline' then clock_timestamp() else p.last_active_at end,
+    is_typing_to = case when n.status <> 'offline' then p.is_typing_to end
+  from chat.presence_now(array[caller]) n
+  where p.user_id = n.user_id
+    -- whoever is not to be seen leaves no trace of being there
+    and (n.status <> 'offline' or p.status <> 'offline' or new_text is not null or new_emoji is not null or clear_status_text);
 
   return (select r."row" from chat.presence_rows(array[caller]) r);
 end
@@ -100,48 +251,6 @@ comment on function chat.set_presence(text, text, timestamptz, text, text, boole
 
 revoke all on function chat.set_presence(text, text, timestamptz, text, text, boolean, boolean) from public;
 grant execute on function chat.set_presence(text, text, timestamptz, text, text, boolean, boolean) to authenticated;
-
--- What a person's row says follows from who vouches for them now: sockets at processes that are alive, and
--- reports over REST that have not run out. The rows are locked by the caller, in the order of their keys. came: of
--- whom a socket has just come, which ends an earlier "offline".
-create or replace function chat.settle_devices(user_ids uuid[], came uuid[])
-returns setof uuid
-language plpgsql
-security definer
-set search_path = ''
-as $$
-begin
-  return query
-  update public.user_presence p
-  set status = s.status,
-    device_count = s.devices,
-    last_seen = case when s.status is distinct from p.status then clock_timestamp() else p.last_seen end,
-    last_active_at = case when s.status = 'online' and p.status <> 'online' then clock_timestamp() else p.last_active_at end,
-    is_typing_to = case when s.status <> 'offline' then p.is_typing_to end
-  from (
-    select
-      k.user_id,
-      d.devices,
-      case
-        when d.devices > 0 and k.status = 'offline' and k.user_id = any (settle_devices.came) then 'online'
-        when d.devices > 0 or k.expires_at > clock_timestamp() then k.status
-        else 'offline'
-      end as status
-    from public.user_presence k
-    cross join lateral (
-      select coalesce(sum(v.devices), 0)::int as devices
-      from chat.presence_sessions v
-      join chat.presence_processes a on a.process_id = v.process_id and a.lease_until > clock_timestamp()
-      where v.user_id = k.user_id
-    ) d
-    where k.user_id = any (settle_devices.user_ids)
-  ) s
-  where p.user_id = s.user_id and (p.status, p.device_count) is distinct from (s.status, s.devices)
-  returning p.user_id;
-end
-$$;
-
-revoke all on function chat.settle_devices(uuid[], uuid[]) from public;
 
 create or replace function chat.report_devices(process_id uuid, user_ids uuid[], devices int[], came boolean[])
 returns boolean
@@ -180,14 +289,16 @@ begin
   set devices = excluded.devices
   where s.devices <> excluded.devices;
 
-  perform chat.settle_devices(
-    people,
-    array(
-      select r.user_id
-      from unnest(report_devices.user_ids, report_devices.came) r (user_id, came)
-      where r.came
-    )
-  );
+  -- a socket that comes ends an earlier "offline"
+  insert into chat.presence_reports as p (user_id, status)
+  select r.user_id, 'online'
+  from unnest(report_devices.user_ids, report_devices.came) r (user_id, came)
+  where r.came and r.user_id = any (people)
+  on conflict on constraint presence_reports_pkey do update
+  set status = excluded.status
+  where p.status = 'offline';
+
+  perform chat.show_presence(people);
   return true;
 end
 $$;
@@ -206,7 +317,9 @@ set search_path = ''
 as $$
 declare
   dead uuid[];
-  people uuid[];
+  people uuid[] := '{}';
+  -- twice as long as others are told that somebody types: a client that repeats itself is in time
+  typing_since constant timestamptz := clock_timestamp() - 2 * make_interval(secs => chat.amount('typing_ttl_ms', 6000) / 1000.0);
 begin
   -- one of all processes at a time; the others have nothing to add
   if not pg_try_advisory_xact_lock(hashtextextended('rapport presence', 0)) then
@@ -222,33 +335,50 @@ begin
   );
   if cardinality(dead) > 0 then
     people := array(select distinct v.user_id from chat.presence_sessions v where v.process_id = any (dead));
-    delete from chat.presence_processes a where a.process_id = any (dead);
     perform from public.user_presence p where p.user_id = any (people) order by p.user_id for no key update;
-    return query
-    select e.id from chat.settle_devices(people, '{}') e (id);
+    delete from chat.presence_processes a where a.process_id = any (dead);
   end if;
 
-  people := array(
+  -- whoever reports at this moment is looked at the next time
+  people := people || array(
     select p.user_id
     from public.user_presence p
-    where p.status <> 'offline' and p.expires_at <= clock_timestamp()
+    where p.user_id in (
+        select r.user_id from chat.presence_reports r where r.expires_at <= clock_timestamp()
+        union all
+        select r.user_id from chat.presence_reports r where r.manual_until <= clock_timestamp()
+        union all
+        select t.user_id from public.user_presence t where t.is_typing_to is not null and t.typing_started_at <= typing_since
+      )
     order by p.user_id
     for no key update skip locked
   );
-  if cardinality(people) > 0 then
-    return query
-    update public.user_presence p
-    set status = case when p.device_count > 0 then p.status else 'offline' end,
-      is_typing_to = case when p.device_count > 0 then p.is_typing_to end,
-      expires_at = case when p.device_count > 0 then null else p.expires_at end
-    where p.user_id = any (people)
-    returning p.user_id;
+  if cardinality(people) = 0 then
+    return;
   end if;
+
+  update chat.presence_reports r
+  set status = case
+      when r.expires_at <= clock_timestamp()
+        and not exists (select from chat.presence_sessions v where v.user_id = r.user_id)
+        then 'offline'
+      else r.status
+    end,
+    expires_at = case when r.expires_at > clock_timestamp() then r.expires_at end,
+    manual_status = case when r.manual_until <= clock_timestamp() then null else r.manual_status end,
+    manual_until = case when r.manual_until > clock_timestamp() then r.manual_until end
+  where r.user_id = any (people) and (r.expires_at <= clock_timestamp() or r.manual_until <= clock_timestamp());
+
+  update public.user_presence p
+  set is_typing_to = null
+  where p.user_id = any (people) and p.is_typing_to is not null and p.typing_started_at <= typing_since;
+
+  return query select s.id from chat.show_presence(people) s (id);
 end
 $$;
 
 comment on function chat.expire_presence() is
-  'Writes down that stale reports and processes that died mean offline, so that those who watch the table hear of it. Answers whose rows changed.';
+  'Writes down what came to its end by time: reports, chosen statuses, typing, and what processes vouched for that died. Answers who looks different now.';
 
 revoke all on function chat.expire_presence() from public;
 grant execute on function chat.expire_presence() to service_role;
@@ -279,9 +409,7 @@ begin
       order by p.user_id
       for no key update skip locked
     );
-    if cardinality(people) > 0 then
-      perform chat.settle_devices(people, '{}');
-    end if;
+    perform chat.show_presence(people);
   end if;
   perform chat.expire_presence();
   return had_lease;
@@ -300,14 +428,13 @@ language plpgsql
 security definer
 set search_path = ''
 as $$
+declare
+  caller constant uuid := auth.uid();
 begin
+  perform from public.user_presence p where p.user_id = caller for no key update;
   -- sockets that linger vouch for nobody who has left; the next one that comes does
-  update public.user_presence p
-  set status = 'offline',
-    is_typing_to = null,
-    expires_at = null,
-    last_seen = clock_timestamp()
-  where p.user_id = auth.uid() and p.status <> 'offline';
+  update chat.presence_reports r set status = 'offline', expires_at = null where r.user_id = caller;
+  perform chat.show_presence(array[caller]);
 end
 $$;
 
@@ -332,7 +459,6 @@ begin
   end if;
   new.status := 'offline';
   new.device_count := 0;
-  new.expires_at := null;
   new.current_page := null;
   new.is_typing_to := null;
   new.typing_started_at := null;
@@ -373,7 +499,7 @@ begin
     update public.user_presence p set status = 'offline' where p.user_id = person;
   else
     perform from public.user_presence p where p.user_id = person for no key update;
-    perform chat.settle_devices(array[person], array[person]);
+    perform chat.show_presence(array[person]);
   end if;
   return null;
 end
@@ -394,6 +520,26 @@ create or replace trigger preferences_20_presence_update
 create or replace trigger preferences_30_presence_delete
   after delete on public.user_notification_preferences
   for each row when (not old.share_presence) execute function chat.follow_presence_sharing();
+
+-- Also one that nobody else is told of.
+create or replace function chat.my_presence_choice(out manual_status text, out manual_until timestamptz)
+language plpgsql
+stable
+security definer
+set search_path = ''
+as $$
+begin
+  select r.manual_status, r.manual_until
+  into my_presence_choice.manual_status, my_presence_choice.manual_until
+  from chat.presence_reports r
+  where r.user_id = auth.uid() and r.manual_status is not null and coalesce(r.manual_until > clock_timestamp(), true);
+end
+$$;
+
+comment on function chat.my_presence_choice() is 'The status that the caller chose, while it holds.';
+
+revoke all on function chat.my_presence_choice() from public;
+grant execute on function chat.my_presence_choice() to authenticated;
 
 create or replace function chat.presence_rows(user_ids uuid[] default null, team boolean default false)
 returns table (user_id uuid, "row" json)
@@ -418,12 +564,13 @@ begin
       'is_typing_to', p.is_typing_to,
       'device_count', p.device_count,
       'current_page', case when p.user_id = caller then p.current_page end,
-      'manual_status', case when p.user_id = caller then p.manual_status end,
-      'manual_until', case when p.user_id = caller then p.manual_until end,
+      'manual_status', mine.manual_status,
+      'manual_until', mine.manual_until,
       'last_active_at', p.last_active_at,
       'updated_at', p.updated_at
     )
-  from chat.presence p
+  from public.user_presence p
+  left join chat.my_presence_choice() mine on p.user_id = caller
   where (wanted is null or p.user_id = any (wanted))
     and p.user_id in (select chat.visible_people_ids())
   order by p.user_id;
@@ -468,18 +615,13 @@ begin
   expires_in_ms := chat.amount('typing_ttl_ms', 6000);
 
   if is_shared and chat.flag('typing_in_table') then
-    -- typing is a sign of life of somebody nothing else is known of
-    insert into public.user_presence as p (user_id, status, expires_at, is_typing_to)
-    values (
-      caller,
-      'online',
-      clock_timestamp() + make_interval(secs => chat.amount('presence_ttl_s', 60)),
-      case when is_typing then others[1] end
-    )
+    insert into public.user_presence as p (user_id, is_typing_to)
+    values (caller, case when is_typing then others[1] end)
     on conflict on constraint user_presence_pkey do update
-    set is_typing_to = excluded.is_typing_to,
-      typing_started_at = case when excluded.is_typing_to is not distinct from p.is_typing_to then p.typing_started_at end
-    where p.is_typing_to is distinct from excluded.is_typing_to;
+    set is_typing_to = excluded.is_typing_to, typing_started_at = null
+    where p.is_typing_to is distinct from excluded.is_typing_to
+      -- goes on, of which a write now and then has to do
+      or p.typing_started_at <= clock_timestamp() - make_interval(secs => expires_in_ms / 1000.0);
   end if;
 end
 $$;

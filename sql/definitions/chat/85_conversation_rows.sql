@@ -31,7 +31,7 @@ begin
   from public.user_conversation_members mine
   join public.user_conversation_members other on other.conversation_id = mine.conversation_id
   left join chat.directory d on d.user_id = other.user_id
-  left join chat.presence p on p.user_id = other.user_id
+  left join public.user_presence p on p.user_id = other.user_id
   left join public.user_notification_preferences prefs on prefs.user_id = other.user_id
   where mine.conversation_id = any (conversation_people.conversation_ids)
     and mine.user_id = (select auth.uid())

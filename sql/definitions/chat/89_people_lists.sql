@@ -136,7 +136,7 @@ begin
     order by listed.sorted_at desc, listed.sorted_name, listed.user_id
     limit least(greatest(coalesce(max_rows, 50), 1), 101)
   ) l
-  left join chat.presence p on p.user_id = l.user_id
+  left join public.user_presence p on p.user_id = l.user_id
   left join public.user_notification_preferences prefs on prefs.user_id = l.user_id
   order by l.sorted_at desc, l.sorted_name, l.user_id;
 end

@@ -29,22 +29,11 @@ begin
 end
 $$;
 
--- who has sockets where: read through the view chat.presence, by those who may see the person's presence
-alter table chat.presence_sessions enable row level security;
-revoke all on chat.presence_processes, chat.presence_sessions from public, anon, authenticated;
-grant select, insert, update, delete on chat.presence_processes, chat.presence_sessions to service_role;
-grant select on chat.presence_processes, chat.presence_sessions to authenticated;
-
-drop policy if exists "people see the devices of those whose presence they see" on chat.presence_sessions;
-create policy "people see the devices of those whose presence they see" on chat.presence_sessions
-  for select to authenticated
-  using (user_id in (select chat.visible_people_ids()));
-
 -- of an identity column: nobody needs it to insert
 revoke all on sequence public.message_edits_id_seq from public, anon, authenticated;
 
 revoke all on chat.config, chat.message_requests, chat.message_reports, chat.idempotency_keys, chat.removed_messages,
-  chat.removed_memberships, chat.schema_migrations, chat.schema_definitions
+  chat.removed_memberships, chat.presence_reports, chat.presence_processes, chat.presence_sessions, chat.schema_migrations, chat.schema_definitions
   from public, anon, authenticated;
 grant select, insert, update, delete
   on chat.config, chat.message_requests, chat.message_reports, chat.idempotency_keys, chat.removed_messages,

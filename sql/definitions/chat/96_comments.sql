@@ -46,12 +46,11 @@ comment on column public.message_edits.previous_content is 'What the message sai
 comment on column public.message_reactions.reaction is 'Up to 64 characters: an emoji, or a shortcode such as :white_check_mark:.';
 comment on column public.message_reactions.emoji is 'The same as reaction, for readers of the older shape.';
 
-comment on column public.user_presence.status is 'online, away, busy or offline, as last reported. What it amounts to now is said by chat.presence.';
+comment on column public.user_presence.status is 'online, away, busy or offline, as others are shown it. A client that writes it reports itself.';
 comment on column public.user_presence.current_page is 'Where in the application. Blanked unless the setting share_current_page is on.';
 comment on column public.user_presence.is_typing_to is 'Written by applications that watch this table, and with the setting typing_in_table.';
-comment on column public.user_presence.manual_status is 'Chosen by the person; holds until manual_until, or until the next.';
+comment on column public.user_presence.manual_status is 'Chosen by the person, when that is what is shown; holds until manual_until, or until the next.';
 comment on column public.user_presence.device_count is 'Sockets.';
-comment on column public.user_presence.expires_at is 'Until when a report holds that no socket vouches for.';
 
 comment on column public.user_notification_preferences.show_preview is 'Whether notifications show what was written.';
 comment on column public.user_notification_preferences.email_mode is 'offline, digest_hourly, digest_daily, digest_weekly or never.';
