@@ -223,13 +223,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/40_people.sql' and checksum = '78aec06860bfefdc4c58adb83bed03b24e085d944c61031288028a563b1ab0ca'
+  where path = 'chat/40_people.sql' and checksum = 'b4d8281e3bded2cde02b12d215c55c66d9cafa8c5fb0f1341448e5334511cd31'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/40_people.sql
 \ir definitions/chat/40_people.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/40_people.sql', '78aec06860bfefdc4c58adb83bed03b24e085d944c61031288028a563b1ab0ca')
+  ('chat/40_people.sql', 'b4d8281e3bded2cde02b12d215c55c66d9cafa8c5fb0f1341448e5334511cd31')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
@@ -259,73 +259,73 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/60_message_text.sql' and checksum = 'c54bcd5fd1e6462df9229de5a49a09cd548268d255fe031c31b4dbdd5b9aec6c'
+  where path = 'chat/60_message_text.sql' and checksum = '622a024221049496cc8c4d96ba15f7f65f2007fc822b7efa8a77ea898fd173d3'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/60_message_text.sql
 \ir definitions/chat/60_message_text.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/60_message_text.sql', 'c54bcd5fd1e6462df9229de5a49a09cd548268d255fe031c31b4dbdd5b9aec6c')
+  ('chat/60_message_text.sql', '622a024221049496cc8c4d96ba15f7f65f2007fc822b7efa8a77ea898fd173d3')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/61_message_insert.sql' and checksum = 'b948c8f49195f7edf6804d36f782eb84898268e4f6d97f7cd271ec3b2aa41080'
+  where path = 'chat/61_message_insert.sql' and checksum = 'a4f66f36ed49bdc014a1f7583257b64047f5d83071879eb3dcfa299dd44d45c0'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/61_message_insert.sql
 \ir definitions/chat/61_message_insert.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/61_message_insert.sql', 'b948c8f49195f7edf6804d36f782eb84898268e4f6d97f7cd271ec3b2aa41080')
+  ('chat/61_message_insert.sql', 'a4f66f36ed49bdc014a1f7583257b64047f5d83071879eb3dcfa299dd44d45c0')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/62_message_change.sql' and checksum = 'a813e5e553cb87dabfcdd3c9a8c92d87931bfa04402ab41cc589d7e381db3f76'
+  where path = 'chat/62_message_change.sql' and checksum = '393cc9bf6ef63505fe570e799e5f7c14a7b510a141515198b35198dc5cea5e49'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/62_message_change.sql
 \ir definitions/chat/62_message_change.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/62_message_change.sql', 'a813e5e553cb87dabfcdd3c9a8c92d87931bfa04402ab41cc589d7e381db3f76')
+  ('chat/62_message_change.sql', '393cc9bf6ef63505fe570e799e5f7c14a7b510a141515198b35198dc5cea5e49')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/70_reading.sql' and checksum = '60e4c828a464334d0792cad5d5aac921ed6b18f970108e82ed6a0d404484ae29'
+  where path = 'chat/70_reading.sql' and checksum = 'd3930d75ad546734bee98dc37390d32d1739c326da8aed5616b1271a592ca669'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/70_reading.sql
 \ir definitions/chat/70_reading.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/70_reading.sql', '60e4c828a464334d0792cad5d5aac921ed6b18f970108e82ed6a0d404484ae29')
+  ('chat/70_reading.sql', 'd3930d75ad546734bee98dc37390d32d1739c326da8aed5616b1271a592ca669')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/75_reactions.sql' and checksum = '863f1bde72c5c67659d02464eb8e3b20d79da443c775954516313671c573a9bb'
+  where path = 'chat/75_reactions.sql' and checksum = 'be12c2e219c959d79c0ed0a53794a8cc97a804e8e9838199c9baefbbe1d460bd'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/75_reactions.sql
 \ir definitions/chat/75_reactions.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/75_reactions.sql', '863f1bde72c5c67659d02464eb8e3b20d79da443c775954516313671c573a9bb')
+  ('chat/75_reactions.sql', 'be12c2e219c959d79c0ed0a53794a8cc97a804e8e9838199c9baefbbe1d460bd')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/76_pins.sql' and checksum = 'bf978a96f5a9d66dfdcabfcfd749821b338b6e42fa6d540ad673944aac82e83c'
+  where path = 'chat/76_pins.sql' and checksum = 'a86e45c4ad5bd64843fdee4f2ac64d00f0574f418106ecf8aab2588b333a3402'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/76_pins.sql
 \ir definitions/chat/76_pins.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/76_pins.sql', 'bf978a96f5a9d66dfdcabfcfd749821b338b6e42fa6d540ad673944aac82e83c')
+  ('chat/76_pins.sql', 'a86e45c4ad5bd64843fdee4f2ac64d00f0574f418106ecf8aab2588b333a3402')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
@@ -403,13 +403,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/88_sync.sql' and checksum = '5744d8fb17d3658edef3823adb124703c5563de47af4b5a06f4be4f2428609d3'
+  where path = 'chat/88_sync.sql' and checksum = '19668451642eddff3c24cd83dcd9a9c7395d3129a5a285325d10351960bf16e0'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/88_sync.sql
 \ir definitions/chat/88_sync.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/88_sync.sql', '5744d8fb17d3658edef3823adb124703c5563de47af4b5a06f4be4f2428609d3')
+  ('chat/88_sync.sql', '19668451642eddff3c24cd83dcd9a9c7395d3129a5a285325d10351960bf16e0')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 

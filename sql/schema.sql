@@ -341,6 +341,8 @@ begin
           select
           from public.conversation_receipts r
           where r.conversation_id = mine.conversation_id
+            -- the caller's own is nothing they are shown; their marker is in their own row
+            and r.user_id <> caller
             and not pg_visible_in_snapshot(r.changed_xid, since)
             and pg_visible_in_snapshot(r.changed_xid, until)
         )
@@ -1123,6 +1125,12 @@ begin
 
   if gone.seqs is not null then
     perform chat.uncount_messages(gone.ids, gone.conversation_ids, gone.seqs, gone.sender_ids, gone.mentioned);
+
+    -- They may say anything, too. One that is being taken away waits for the message, and must not be waited for.
+    delete from public.message_reactions r
+    where r.id in (
+      select given.id from public.message_reactions given where given.message_id = any (gone.ids) for update skip locked
+    );
   end if;
 
   -- Replies show what they quote. Any other rev asks the row trigger for the next one; what only has another rev is
@@ -1797,11 +1805,13 @@ begin
   end if;
   new.user_id := coalesce(new.user_id, auth.uid());
 
+  -- locked, so that none is left on a message that is deleted meanwhile
   select m.conversation_id, m.is_deleted into message
   from public.user_messages m
   where m.id = new.message_id
     -- the server may; a person only where they are a member, and nobody learns of messages elsewhere
-    and (auth.uid() is null or chat.is_my_conversation(m.conversation_id));
+    and (auth.uid() is null or (chat.my_message(m.id)).id is not null)
+  for no key update;
   if not found then
     perform chat.refuse('not_found');
   end if;
@@ -1968,12 +1978,9 @@ CREATE FUNCTION chat.lock_own_message(message_id uuid) RETURNS public.user_messa
     SET search_path TO ''
     AS $$
 declare
-  message public.user_messages;
+  message public.user_messages := chat.my_message(message_id);
 begin
-  select m.* into message
-  from public.user_messages m
-  where m.id = lock_own_message.message_id and m.conversation_id in (select chat.my_conversation_ids());
-  if not found then
+  if message.id is null then
     perform chat.refuse('not_found');
   end if;
   if message.sender_id is distinct from auth.uid() then
@@ -2230,8 +2237,7 @@ begin
   for newest in
     select distinct on (m.conversation_id) m.conversation_id, m.id
     from public.user_messages m
-    where m.id = any (mark_read_messages.message_ids)
-      and m.conversation_id in (select chat.my_conversation_ids())
+    where m.id = any (mark_read_messages.message_ids) and (chat.my_message(m.id)).id is not null
     order by m.conversation_id, m.seq desc
   loop
     return query
@@ -2782,6 +2788,32 @@ $$;
 
 COMMENT ON FUNCTION chat.my_conversation_ids() IS 'The caller''s conversations, for policies: one look-up per statement where a function per row would be one per row.';
 
+-- Name: my_message(uuid); Type: FUNCTION; Schema: chat; Owner: -
+
+CREATE FUNCTION chat.my_message(message_id uuid) RETURNS public.user_messages
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+  caller constant uuid := auth.uid();
+  message public.user_messages;
+begin
+  select m.* into message
+  from public.user_messages m
+  join public.user_conversation_members mine on mine.conversation_id = m.conversation_id
+  where m.id = my_message.message_id
+    and mine.user_id = caller
+    and mine.left_at is null
+    and m.seq > mine.cleared_seq
+    and not exists (select from public.message_hides h where h.user_id = caller and h.message_id = m.id);
+  return message;
+end
+$$;
+
+-- Name: FUNCTION my_message(message_id uuid); Type: COMMENT; Schema: chat; Owner: -
+
+COMMENT ON FUNCTION chat.my_message(message_id uuid) IS 'A message of the caller''s conversations that they neither cleared nor hid; null for any other.';
+
 -- Name: my_presence_choice(); Type: FUNCTION; Schema: chat; Owner: -
 
 CREATE FUNCTION chat.my_presence_choice(OUT manual_status text, OUT manual_until timestamp with time zone) RETURNS record
@@ -2988,7 +3020,7 @@ begin
   -- the message's own lock: whoever pins and whoever deletes come one after the other
   select m.id, m.conversation_id, m.is_deleted into message
   from public.user_messages m
-  where m.id = pin_message.message_id and m.conversation_id in (select chat.my_conversation_ids())
+  where m.id = pin_message.message_id and (chat.my_message(m.id)).id is not null
   for no key update;
   if not found then
     perform chat.refuse('not_found');
@@ -3328,7 +3360,7 @@ begin
     values (react.message_id, auth.uid(), react.reaction)
     on conflict on constraint message_reactions_message_user_reaction_key do nothing;
   else
-    if not exists (select from public.user_messages m where m.id = react.message_id) then
+    if (chat.my_message(message_id)).id is null then
       perform chat.refuse('not_found');
     end if;
     delete from public.message_reactions r
@@ -4036,7 +4068,7 @@ begin
     d.email,
     d.avatar_url,
     case when prefs.share_presence is false then 'offline' else coalesce(p.status, 'offline') end,
-    case when everywhere or team.is_shared then team.team_id end,
+    team.team_id,
     d.role
   from chat.directory d
   left join lateral (
@@ -4052,23 +4084,12 @@ begin
     on c.kind = 'direct'
     and c.participant_1_id = least(caller, d.user_id)
     and c.participant_2_id = greatest(caller, d.user_id)
-  left join lateral (
-    select true as is_open
-    from public.user_conversation_members mine
-    join public.user_conversation_members other on other.conversation_id = mine.conversation_id
-    where mine.conversation_id = c.id
-      and mine.user_id = caller
-      and mine.left_at is null
-      and other.user_id = d.user_id
-      and other.left_at is null
-  ) conversation on true
   left join public.user_presence p on p.user_id = d.user_id
   left join public.user_notification_preferences prefs on prefs.user_id = d.user_id
   where d.is_active
     and d.user_id <> caller
     and (d.display_name ilike pattern or d.email ilike pattern)
-    -- whom one has a conversation with is no secret, whatever their team is by now
-    and (everywhere or team.is_shared or conversation.is_open)
+    and (everywhere or team.is_shared)
     and not exists (
       select
       from public.user_blocks b
@@ -4086,7 +4107,7 @@ $$;
 
 -- Name: FUNCTION search_people(query text, max_rows integer); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.search_people(query text, max_rows integer) IS 'People the caller has a conversation with or might open one with, by name or address, the most recently talked to first. Fewer than two characters find nobody.';
+COMMENT ON FUNCTION chat.search_people(query text, max_rows integer) IS 'People the caller might open a conversation with, by name or address, the most recently talked to first. Fewer than two characters find nobody.';
 
 -- Name: search_score(text, text[]); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -4205,6 +4226,10 @@ begin
   end if;
   if coalesce(message_type, 'text') not in ('text', 'image', 'file') then
     perform chat.refuse('validation_failed', 'message_type is text, image or file');
+  end if;
+  -- nor is one that the caller hid or cleared there to be answered
+  if reply_to_id is not null and (chat.my_message(reply_to_id)).id is null then
+    perform chat.refuse('validation_failed', 'reply_to_id is not a message of this conversation');
   end if;
 
   insert into public.user_messages as m (
@@ -4833,14 +4858,14 @@ begin
   -- one order for everybody who reacts to several at once
   perform
   from public.user_messages m
-  where m.id in (select r.message_id from reactions r)
+  where m.id in (select r.message_id from reactions r) and not m.is_deleted
   order by m.id
   for no key update;
 
-  -- any other rev asks the trigger of user_messages for the next one
+  -- Any other rev asks the trigger of user_messages for the next one. A tombstone, whose reactions go with it, has it.
   update public.user_messages m
   set rev = m.rev + 1
-  where m.id in (select r.message_id from reactions r);
+  where m.id in (select r.message_id from reactions r) and not m.is_deleted;
   return null;
 end
 $$;
@@ -7014,6 +7039,11 @@ GRANT ALL ON FUNCTION chat.messages_taken_away(since pg_snapshot, until pg_snaps
 
 REVOKE ALL ON FUNCTION chat.my_conversation_ids() FROM PUBLIC;
 GRANT ALL ON FUNCTION chat.my_conversation_ids() TO authenticated;
+
+-- Name: FUNCTION my_message(message_id uuid); Type: ACL; Schema: chat; Owner: -
+
+REVOKE ALL ON FUNCTION chat.my_message(message_id uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION chat.my_message(message_id uuid) TO authenticated;
 
 -- Name: FUNCTION my_presence_choice(OUT manual_status text, OUT manual_until timestamp with time zone); Type: ACL; Schema: chat; Owner: -
 

@@ -142,6 +142,15 @@ impl<'a> NamedRow<'a> {
             ColumnValue::Null | ColumnValue::Unchanged => None,
         }
     }
+
+    /// Whether another image of the same table has the same values in all columns but this one.
+    pub fn is_same_but_for(self, column: &str, other: Self) -> bool {
+        let columns = &self.relation.columns;
+        columns.len() == other.relation.columns.len()
+            && columns.iter().enumerate().all(|(place, found)| {
+                found.name == column || self.row.0.get(place) == other.row.0.get(place)
+            })
+    }
 }
 
 /// The old image of a row that was updated or deleted.

@@ -19,8 +19,9 @@ use crate::http::input::{Fields, PathId};
 use crate::http::pagination::json_text;
 use crate::http::{ApiError, Caller};
 
-/// One message, if the caller may see it: the row and its revision.
-pub(super) const GET: &str = "select r.row::text, r.rev from chat.message_rows(array[$1::uuid]) r";
+/// One message, if it is there for the caller: the row and its revision.
+pub(super) const GET: &str = "\
+    select r.row::text, r.rev from chat.message_rows(array[(chat.my_message($1::uuid)).id]) r";
 
 /// Opens the conversation that a message is sent to. The ids that one statement finds and the
 /// next one needs stay in the transaction, so that all of them fit into one flight.

@@ -16,7 +16,7 @@ const LIST: &str = "select chat.reactions_of($1::uuid)::text";
 
 /// The same of a message that the caller still sees.
 const LIST_IF_SEEN: &str = "\
-    select chat.reactions_of(r.message_id)::text from chat.message_rows(array[$1::uuid]) r";
+    select chat.reactions_of(m.id)::text from chat.my_message($1::uuid) m where m.id is not null";
 
 const REACT: &str = "select chat.react($1::uuid, $2::text, $3::boolean)::text";
 

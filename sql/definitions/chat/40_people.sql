@@ -171,7 +171,7 @@ begin
     d.email,
     d.avatar_url,
     case when prefs.share_presence is false then 'offline' else coalesce(p.status, 'offline') end,
-    case when everywhere or team.is_shared then team.team_id end,
+    team.team_id,
     d.role
   from chat.directory d
   left join lateral (
@@ -187,23 +187,12 @@ begin
     on c.kind = 'direct'
     and c.participant_1_id = least(caller, d.user_id)
     and c.participant_2_id = greatest(caller, d.user_id)
-  left join lateral (
-    select true as is_open
-    from public.user_conversation_members mine
-    join public.user_conversation_members other on other.conversation_id = mine.conversation_id
-    where mine.conversation_id = c.id
-      and mine.user_id = caller
-      and mine.left_at is null
-      and other.user_id = d.user_id
-      and other.left_at is null
-  ) conversation on true
   left join public.user_presence p on p.user_id = d.user_id
   left join public.user_notification_preferences prefs on prefs.user_id = d.user_id
   where d.is_active
     and d.user_id <> caller
     and (d.display_name ilike pattern or d.email ilike pattern)
-    -- whom one has a conversation with is no secret, whatever their team is by now
-    and (everywhere or team.is_shared or conversation.is_open)
+    and (everywhere or team.is_shared)
     and not exists (
       select
       from public.user_blocks b
@@ -220,7 +209,7 @@ end
 $$;
 
 comment on function chat.search_people(text, int) is
-  'People the caller has a conversation with or might open one with, by name or address, the most recently talked to first. Fewer than two characters find nobody.';
+  'People the caller might open a conversation with, by name or address, the most recently talked to first. Fewer than two characters find nobody.';
 
 revoke all on function chat.search_people(text, int) from public;
 grant execute on function chat.search_people(text, int) to authenticated;

@@ -134,3 +134,32 @@ end
 $$;
 
 revoke all on function chat.check_personal_message(public.user_messages) from public;
+
+-- A message as it is there for the caller: of a conversation of theirs, and neither cleared nor hidden. Null otherwise.
+create or replace function chat.my_message(message_id uuid)
+returns public.user_messages
+language plpgsql
+stable
+security definer
+set search_path = ''
+as $$
+declare
+  caller constant uuid := auth.uid();
+  message public.user_messages;
+begin
+  select m.* into message
+  from public.user_messages m
+  join public.user_conversation_members mine on mine.conversation_id = m.conversation_id
+  where m.id = my_message.message_id
+    and mine.user_id = caller
+    and mine.left_at is null
+    and m.seq > mine.cleared_seq
+    and not exists (select from public.message_hides h where h.user_id = caller and h.message_id = m.id);
+  return message;
+end
+$$;
+
+comment on function chat.my_message(uuid) is 'A message of the caller''s conversations that they neither cleared nor hid; null for any other.';
+
+revoke all on function chat.my_message(uuid) from public;
+grant execute on function chat.my_message(uuid) to authenticated;

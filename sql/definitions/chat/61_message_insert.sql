@@ -237,6 +237,10 @@ begin
   if coalesce(message_type, 'text') not in ('text', 'image', 'file') then
     perform chat.refuse('validation_failed', 'message_type is text, image or file');
   end if;
+  -- nor is one that the caller hid or cleared there to be answered
+  if reply_to_id is not null and (chat.my_message(reply_to_id)).id is null then
+    perform chat.refuse('validation_failed', 'reply_to_id is not a message of this conversation');
+  end if;
 
   insert into public.user_messages as m (
     conversation_id, sender_id, content, message_type, client_message_id, reply_to_id,

@@ -238,6 +238,12 @@ begin
 
   if gone.seqs is not null then
     perform chat.uncount_messages(gone.ids, gone.conversation_ids, gone.seqs, gone.sender_ids, gone.mentioned);
+
+    -- They may say anything, too. One that is being taken away waits for the message, and must not be waited for.
+    delete from public.message_reactions r
+    where r.id in (
+      select given.id from public.message_reactions given where given.message_id = any (gone.ids) for update skip locked
+    );
   end if;
 
   -- Replies show what they quote. Any other rev asks the row trigger for the next one; what only has another rev is
@@ -323,12 +329,9 @@ security definer
 set search_path = ''
 as $$
 declare
-  message public.user_messages;
+  message public.user_messages := chat.my_message(message_id);
 begin
-  select m.* into message
-  from public.user_messages m
-  where m.id = lock_own_message.message_id and m.conversation_id in (select chat.my_conversation_ids());
-  if not found then
+  if message.id is null then
     perform chat.refuse('not_found');
   end if;
   if message.sender_id is distinct from auth.uid() then

@@ -197,8 +197,7 @@ begin
   for newest in
     select distinct on (m.conversation_id) m.conversation_id, m.id
     from public.user_messages m
-    where m.id = any (mark_read_messages.message_ids)
-      and m.conversation_id in (select chat.my_conversation_ids())
+    where m.id = any (mark_read_messages.message_ids) and (chat.my_message(m.id)).id is not null
     order by m.conversation_id, m.seq desc
   loop
     return query

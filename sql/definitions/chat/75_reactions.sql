@@ -17,11 +17,13 @@ begin
   end if;
   new.user_id := coalesce(new.user_id, auth.uid());
 
+  -- locked, so that none is left on a message that is deleted meanwhile
   select m.conversation_id, m.is_deleted into message
   from public.user_messages m
   where m.id = new.message_id
     -- the server may; a person only where they are a member, and nobody learns of messages elsewhere
-    and (auth.uid() is null or chat.is_my_conversation(m.conversation_id));
+    and (auth.uid() is null or (chat.my_message(m.id)).id is not null)
+  for no key update;
   if not found then
     perform chat.refuse('not_found');
   end if;
@@ -55,14 +57,14 @@ begin
   -- one order for everybody who reacts to several at once
   perform
   from public.user_messages m
-  where m.id in (select r.message_id from reactions r)
+  where m.id in (select r.message_id from reactions r) and not m.is_deleted
   order by m.id
   for no key update;
 
-  -- any other rev asks the trigger of user_messages for the next one
+  -- Any other rev asks the trigger of user_messages for the next one. A tombstone, whose reactions go with it, has it.
   update public.user_messages m
   set rev = m.rev + 1
-  where m.id in (select r.message_id from reactions r);
+  where m.id in (select r.message_id from reactions r) and not m.is_deleted;
   return null;
 end
 $$;
@@ -90,7 +92,7 @@ begin
     values (react.message_id, auth.uid(), react.reaction)
     on conflict on constraint message_reactions_message_user_reaction_key do nothing;
   else
-    if not exists (select from public.user_messages m where m.id = react.message_id) then
+    if (chat.my_message(message_id)).id is null then
       perform chat.refuse('not_found');
     end if;
     delete from public.message_reactions r

@@ -12,7 +12,7 @@ begin
   -- the message's own lock: whoever pins and whoever deletes come one after the other
   select m.id, m.conversation_id, m.is_deleted into message
   from public.user_messages m
-  where m.id = pin_message.message_id and m.conversation_id in (select chat.my_conversation_ids())
+  where m.id = pin_message.message_id and (chat.my_message(m.id)).id is not null
   for no key update;
   if not found then
     perform chat.refuse('not_found');

@@ -60,6 +60,8 @@ begin
           select
           from public.conversation_receipts r
           where r.conversation_id = mine.conversation_id
+            -- the caller's own is nothing they are shown; their marker is in their own row
+            and r.user_id <> caller
             and not pg_visible_in_snapshot(r.changed_xid, since)
             and pg_visible_in_snapshot(r.changed_xid, until)
         )

@@ -84,7 +84,7 @@ pub(in super::super) fn set_typing() -> Operation {
 pub(in super::super) fn search() -> Operation {
     let rows = ["FoundPerson", "Conversation", "MessageHit"].map(named);
     Operation::of_caller("search", PEOPLE, "Find people, conversations and messages")
-        .details("People by name or address: those the caller has a conversation with first, the latest in front, then their teams. Fewer \
+        .details("People of the caller's teams by name or address, those they have a conversation with first, the latest in front. Fewer \
             than two characters find nobody. Conversations by title, or by the other person. Messages by words, each as the beginning of \
             one and all of them; `\"a phrase\"`; `-word` for what must not be there; and the operators `from:`, `in:`, `before:`, `after:`, \
             `has:` and `is:`, with or without words. Case, accents and vowel marks make no difference; of scripts without spaces two \

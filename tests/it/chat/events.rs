@@ -42,6 +42,19 @@ async fn reading_on_one_device_lowers_the_badge_on_another() {
     let unread = next_event(&mut device, "unread.updated").await;
     assert_eq!(unread["total"], 0);
 
+    // A draft is kept elsewhere; that there is one is news of the conversation.
+    let draft = json!({ "draft": "begun" });
+    server
+        .send(
+            Ben,
+            Method::PATCH,
+            &format!("/conversations/{conversation}"),
+            draft,
+        )
+        .await;
+    let touched = next_event(&mut device, "conversation.updated").await;
+    assert_eq!(touched, updated);
+
     // A muted conversation is told of and not counted, whoever wrote that: here, the database's owner.
     let owner = database.connect().await;
     owner

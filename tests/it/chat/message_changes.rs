@@ -266,4 +266,76 @@ async fn a_message_can_be_deleted_for_oneself() {
     assert_eq!(server.get(Ben, "/unread-count").await.body["total"], 0);
     let others = server.get(Ana, &list).await;
     assert_eq!(others.rows()[0]["content"], "one");
+    is_not_there_for_ben(&server, &conversation, &id).await;
+}
+
+#[tokio::test]
+async fn what_was_cleared_is_not_there_by_its_id_either() {
+    let (server, conversation, id) = one_message().await;
+    let clear = format!("/conversations/{conversation}");
+    answer(server.request(Ben, Method::DELETE, &clear)).await;
+    is_not_there_for_ben(&server, &conversation, &id).await;
+}
+
+/// Ben hid the message or cleared it away, and Ana still has it.
+async fn is_not_there_for_ben(server: &ChatServer, conversation: &str, id: &str) {
+    let path = format!("/messages/{id}");
+    for (method, path, body) in [
+        (Method::GET, path.clone(), json!({})),
+        (Method::GET, format!("{path}/history"), json!({})),
+        (Method::GET, format!("{path}/reactions"), json!({})),
+        (Method::PUT, format!("{path}/reactions/x"), json!({})),
+        (Method::DELETE, format!("{path}/reactions/x"), json!({})),
+        (Method::PUT, format!("{path}/pin"), json!({})),
+    ] {
+        server
+            .send(Ben, method, &path, body)
+            .await
+            .assert_refused(404, "not_found");
+    }
+    let reply = json!({ "conversation_id": conversation, "content": "why", "reply_to_id": id });
+    server
+        .post(Ben, "/messages", reply)
+        .await
+        .assert_refused(422, "validation_failed");
+    let later = server.say(Ana, conversation, "later").await;
+    let read = json!({ "message_ids": [id] });
+    let read = server.send(Ben, Method::PUT, "/messages", read).await;
+    assert_eq!(
+        (read.status.as_u16(), &read.body["updated"]),
+        (200, &json!(0))
+    );
+    let read = json!({ "message_ids": [id, later["id"]] });
+    let read = server.send(Ben, Method::PUT, "/messages", read).await;
+    assert_eq!(read.body["updated"], 1, "{read:?}");
+    let others = server.get(Ana, &path).await;
+    assert_eq!(others.body["content"], "one");
+}
+
+#[tokio::test]
+async fn reactions_go_with_the_message_they_are_to() {
+    let (server, _, id) = one_message().await;
+    let path = format!("/messages/{id}");
+    for (person, reaction) in [(Ana, ":one:"), (Ben, ":one:"), (Ben, ":two:")] {
+        let react = format!("{path}/reactions/{reaction}");
+        let list = server.send(person, Method::PUT, &react, json!({})).await;
+        assert_eq!(list.status, 200, "{list:?}");
+    }
+    assert_eq!(
+        server.get(Ben, &path).await.body["reactions"]
+            .as_array()
+            .unwrap()
+            .len(),
+        2
+    );
+    answer(server.request(Ana, Method::DELETE, &path)).await;
+    let tombstone = server.get(Ben, &path).await;
+    assert_eq!(tombstone.body["reactions"], json!([]), "{tombstone:?}");
+    let owner = server.database.connect().await;
+    let left = "select from public.message_reactions";
+    assert!(owner.query(left, &[]).await.unwrap().is_empty());
+    server
+        .send(Ben, Method::PUT, &format!("{path}/reactions/x"), json!({}))
+        .await
+        .assert_refused(409, "message_deleted");
 }
