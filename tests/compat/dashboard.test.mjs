@@ -356,6 +356,12 @@ test('the feed of the guide catches up after its socket was away', async () => {
   await ok(ana.updateTypingStatus(id('ANA'), null))
   await until(({ typing }) => typing.length === 0, 'that she has stopped')
 
+  const reactions = () => feed.getState().messages.find((message) => message.id === own[0].id).reactions.map(({ reaction }) => reaction)
+  await call(server, token('ANA'), 'PUT', `/messages/${own[0].id}/reactions/🎉`)
+  await until(() => reactions().includes('🎉'), 'the reaction')
+  await call(server, token('ANA'), 'DELETE', `/messages/${own[0].id}/reactions/🎉`)
+  await until(() => reactions().length === 0, 'that it is taken back')
+
   wire.refuse(true)
   wire.cut()
   await until(({ status }) => status === 'offline', 'the loss to be noticed')

@@ -43,6 +43,8 @@ pub(super) struct Copy {
     hidden: BTreeSet<String>,
     /// Where somebody else is typing, and until when that holds.
     typing: BTreeMap<String, Instant>,
+    /// A message has another `rev` and is the same otherwise: its reactions are others, which a row does not show.
+    pub(super) is_stale: bool,
     /// The count on the badge.
     pub(super) unread_total: Option<i64>,
 }
@@ -115,7 +117,7 @@ impl Copy {
 
     /// A row change as it comes over the socket.
     pub(super) fn change(&mut self, data: &Value) {
-        let (row, old) = (&data["record"], &data["old_record"]);
+        let row = &data["record"];
         match (
             data["table"].as_str().unwrap_or_default(),
             data["type"].as_str().unwrap_or_default(),
@@ -136,28 +138,25 @@ impl Copy {
             ("user_messages", "INSERT" | "UPDATE") => {
                 let fields = chosen(row, &MESSAGE_FIELDS);
                 let conversation = text(&row["conversation_id"]);
-                self.messages
+                let message = self
+                    .messages
                     .entry(text(&row["id"]))
                     .or_insert_with(|| Message {
                         conversation,
                         fields: Map::new(),
                         reactions: BTreeSet::new(),
-                    })
-                    .fields = fields;
-            }
-            ("message_reactions", "INSERT") => {
-                if let Some(message) = self.messages.get_mut(&text(&row["message_id"])) {
-                    message
-                        .reactions
-                        .insert((text(&row["reaction"]), text(&row["user_id"])));
+                    });
+                if message.fields.get("rev").map_or(0, number) > number(&fields["rev"]) {
+                    // It was caught up with before it came.
+                    return;
                 }
-            }
-            ("message_reactions", "DELETE") => {
-                if let Some(message) = self.messages.get_mut(&text(&old["message_id"])) {
-                    message
-                        .reactions
-                        .remove(&(text(&old["reaction"]), text(&old["user_id"])));
+                let is_same =
+                    |name: &&str| *name == "rev" || message.fields.get(*name) == fields.get(*name);
+                self.is_stale |= !message.fields.is_empty() && MESSAGE_FIELDS.iter().all(is_same);
+                if fields["is_deleted"] == true {
+                    message.reactions.clear();
                 }
+                message.fields = fields;
             }
             _ => {}
         }

@@ -114,7 +114,7 @@ impl Person {
             let mut listening = Vec::new();
             self.catch_up(&mut rest, &mut cursor).await?;
             let stay = self
-                .stay(&mut socket, &mut rest, &mut listening, end)
+                .stay(&mut socket, &mut rest, &mut cursor, &mut listening, end)
                 .await?;
             match stay {
                 End::Disconnected => {
@@ -132,7 +132,9 @@ impl Person {
                         Ok::<_, Failure>(truths.as_ref().map(|truths| truths[place].clone()))
                     };
                     let truth = self.follow(&mut socket, waiting).await??;
-                    return self.settle(&mut socket, truth).await;
+                    return self
+                        .settle(&mut socket, &mut rest, &mut cursor, truth)
+                        .await;
                 }
             }
         }
@@ -221,6 +223,7 @@ impl Person {
         &self,
         socket: &mut Socket,
         rest: &mut Connection,
+        cursor: &mut Option<String>,
         listening: &mut Vec<String>,
         end: Instant,
     ) -> Result<End, Failure> {
@@ -248,8 +251,22 @@ impl Person {
                 return Ok(End::Finished);
             }
             self.follow(socket, self.act(rest)).await??;
+            self.refresh(socket, rest, cursor).await?;
         }
         Ok(End::Disconnected)
+    }
+
+    /// Catches up if reactions have changed.
+    async fn refresh(
+        &self,
+        socket: &mut Socket,
+        rest: &mut Connection,
+        cursor: &mut Option<String>,
+    ) -> Result<(), Failure> {
+        if std::mem::take(&mut self.copy.borrow_mut().is_stale) {
+            self.follow(socket, self.catch_up(rest, cursor)).await??;
+        }
+        Ok(())
     }
 
     /// Takes in what the socket says until something else is done.
@@ -302,7 +319,13 @@ impl Person {
     }
 
     /// Waits until the device shows the truth. Whether it does.
-    async fn settle(&self, socket: &mut Socket, truth: Option<Truth>) -> Result<bool, Failure> {
+    async fn settle(
+        &self,
+        socket: &mut Socket,
+        rest: &mut Connection,
+        cursor: &mut Option<String>,
+        truth: Option<Truth>,
+    ) -> Result<bool, Failure> {
         let Some(truth) = truth else {
             return Err("nobody knows the truth".into());
         };
@@ -316,6 +339,7 @@ impl Person {
             while !is_right() {
                 // Somebody who stopped typing without a word is shown until that expires.
                 self.follow(socket, sleep(LOOKING)).await?;
+                self.refresh(socket, rest, cursor).await?;
             }
             Ok::<_, Failure>(())
         };

@@ -15,11 +15,10 @@ use crate::client::phoenix::{self, HEARTBEAT, JoinConfig};
 const CHANGES: &str = "realtime:chat";
 
 /// Tables that a chat follows.
-const TABLES: [&str; 4] = [
+const TABLES: [&str; 3] = [
     "user_conversation_members",
     "conversation_receipts",
     "user_messages",
-    "message_reactions",
 ];
 
 /// What a server tells a device.

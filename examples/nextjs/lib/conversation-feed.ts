@@ -87,7 +87,7 @@ export class ConversationFeed {
     this.channel = channel
     channel
       .on('postgres_changes', { event: '*', ...messages }, ({ eventType, new: row }) => {
-        if (eventType !== 'DELETE') this.put(row as Message)
+        if (eventType !== 'DELETE') this.take(row as Message)
       })
       // Told after every join and new token, when changes are live again, and when some may have been missed.
       .on('system', {}, ({ extension }) => {
@@ -157,6 +157,14 @@ export class ConversationFeed {
     page.receipts.filter(({ conversation_id }) => conversation_id === this.conversationId).forEach((receipt) => this.tick(receipt))
     this.keep(({ id }) => !page.removed_message_ids.includes(id))
     page.messages.filter(({ conversation_id }) => conversation_id === this.conversationId).forEach((message) => this.put(message))
+  }
+
+  /** A row from the socket. One that is the same but for its rev has other reactions, or is pinned: the row does not say which. */
+  private take(row: Message): void {
+    const held = this.state.messages.find(({ id }) => id === row.id)
+    const isTouched = held && row.rev > held.rev && row.updated_at === held.updated_at && !row.is_deleted
+    if (isTouched) void this.catchUp()
+    else this.put(row)
   }
 
   /** One message, known or new. A row from the socket has no names and no reactions: those that are held stay. */
