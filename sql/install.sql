@@ -175,13 +175,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/10_refusals.sql' and checksum = 'bb4932ff0e6ca7d63996aae36ce7c65a714b95f60999ffd42c1327ef9fdd3ac0'
+  where path = 'chat/10_refusals.sql' and checksum = '214bd3fb2f5b3226c2587092c070ceb4bd559c10a25da122ff2bfb1390da8e6d'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/10_refusals.sql
 \ir definitions/chat/10_refusals.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/10_refusals.sql', 'bb4932ff0e6ca7d63996aae36ce7c65a714b95f60999ffd42c1327ef9fdd3ac0')
+  ('chat/10_refusals.sql', '214bd3fb2f5b3226c2587092c070ceb4bd559c10a25da122ff2bfb1390da8e6d')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 

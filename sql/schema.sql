@@ -3454,6 +3454,7 @@ begin
     ('idempotency_in_flight', 'PT409', 'A request with this Idempotency-Key is still running'),
     ('idempotency_key_reused', 'PT422', 'This Idempotency-Key was used for another request'),
     ('resync_required', 'PT410', 'Load everything anew'),
+    ('rate_limited', 'PT429', 'Too many requests'),
     ('message_empty', 'PT422', 'A message needs content'),
     ('message_too_long', 'PT422', 'The message is too long'),
     ('validation_failed', 'PT422', 'The request is not valid')

@@ -3,14 +3,14 @@
 use std::sync::{Arc, OnceLock};
 
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::{HeaderName, HeaderValue, StatusCode};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use uuid::Uuid;
 
 use super::ChatState;
-use super::idempotency::is_replay;
-use super::rate_limits::{Class, RateLimits, Standing};
+use super::idempotency::{IDEMPOTENCY_KEY, is_replay};
+use super::rate_limits::{Class, RateLimits, Refused, Standing};
 use crate::error_code::ErrorCode;
 use crate::http::{ApiError, Identity};
 use crate::observability::metrics::{ChatMetrics, RateLimitLabels};
@@ -25,30 +25,45 @@ pub(super) struct Allowance {
     person: Uuid,
     limits: Arc<RateLimits>,
     metrics: ChatMetrics,
+    /// Of the class of the route there was none left. The request was let in all the same: it may turn out to be a
+    /// repetition, which costs nothing. Only [`Writer`](super::idempotency::Writer) can tell.
+    debt: Option<Debt>,
     /// What is left of the limit that refused the request: what its headers are to tell.
     refused: Arc<OnceLock<Standing>>,
 }
 
+/// Something that could not be taken.
+#[derive(Clone, Copy)]
+pub(super) struct Debt {
+    pub(super) class: Class,
+    pub(super) refused: Refused,
+}
+
 impl Allowance {
     /// Takes one of a class.
-    ///
-    /// # Errors
-    /// 429 with the time after which there is one.
-    pub(super) fn take(&self, class: Class) -> Result<(), ApiError> {
+    pub(super) fn take(&self, class: Class) -> Result<(), Debt> {
         let taken = self.limits.take(self.person, class, self.limits.now());
-        taken.map_err(|refused| {
-            let _ = self.refused.set(refused.standing);
-            let labels = RateLimitLabels {
-                class: class.as_str(),
-            };
-            self.metrics.rate_limited.get_or_create(&labels).inc();
-            ApiError::new(ErrorCode::RateLimited).with_retry_after(refused.retry_after)
-        })
+        taken.map_err(|refused| Debt { class, refused })
     }
 
     /// Gives one back.
     pub(super) fn give_back(&self, class: Class) {
         self.limits.give_back(self.person, class);
+    }
+
+    /// What the request owes since it was let in.
+    pub(super) fn debt(&self) -> Option<Debt> {
+        self.debt
+    }
+
+    /// 429 with the time after which there is one.
+    pub(super) fn refuse(&self, debt: Debt) -> ApiError {
+        let _ = self.refused.set(debt.refused.standing);
+        let labels = RateLimitLabels {
+            class: debt.class.as_str(),
+        };
+        self.metrics.rate_limited.get_or_create(&labels).inc();
+        ApiError::new(ErrorCode::RateLimited).with_retry_after(debt.refused.retry_after)
     }
 
     fn standing(&self, class: Class) -> Option<Standing> {
@@ -74,24 +89,29 @@ pub(super) async fn admit(
     let (Some(person), Some(class)) = (person, Class::of(request.method(), route)) else {
         return next.run(request).await;
     };
-    let allowance = Allowance {
+    let mut allowance = Allowance {
         person,
         limits: state.rate_limits,
         metrics: state.metrics,
+        debt: None,
         refused: Arc::default(),
     };
-    let mut response = match allowance.take(class) {
-        Err(refused) => refused.into_response(),
-        Ok(()) => {
-            request.extensions_mut().insert(allowance.clone());
-            let response = next.run(request).await;
-            // Neither a repetition costs anything, nor a conversation that was there already.
-            let is_found = class == Class::Open && response.status() == StatusCode::OK;
-            if is_found || is_replay(&response) {
-                allowance.give_back(class);
-            }
-            response
+    allowance.debt = allowance.take(class).err();
+    let refused = allowance
+        .debt
+        .filter(|_| !may_be_repetition(class, request.headers()));
+    let mut response = if let Some(debt) = refused {
+        allowance.refuse(debt).into_response()
+    } else {
+        request.extensions_mut().insert(allowance.clone());
+        let response = next.run(request).await;
+        // Neither a repetition costs anything, nor a conversation or a message that was there already.
+        let is_found =
+            matches!(class, Class::Open | Class::Send) && response.status() == StatusCode::OK;
+        if allowance.debt.is_none() && (is_found || is_replay(&response)) {
+            allowance.give_back(class);
         }
+        response
     };
     if let Some(standing) = allowance.standing(class) {
         let headers = response.headers_mut();
@@ -100,4 +120,16 @@ pub(super) async fn admit(
         headers.insert(RESET, HeaderValue::from(standing.reset));
     }
     response
+}
+
+/// Whether a request can be one that was carried out before: by its key, or by a `client_message_id`, which only
+/// its handler reads. The classes are those whose handlers write through [`Writer`](super::idempotency::Writer) alone.
+fn may_be_repetition(class: Class, headers: &HeaderMap) -> bool {
+    match class {
+        Class::Send => true,
+        Class::Open | Class::MarkRead | Class::Typing | Class::Write => {
+            headers.contains_key(IDEMPOTENCY_KEY)
+        }
+        Class::Search | Class::Read | Class::ClientErrors => false,
+    }
 }

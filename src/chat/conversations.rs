@@ -200,9 +200,7 @@ pub(super) async fn open_conversation(
         parameters: &[&caller.user_id, &other],
     };
     let found = if prevent_creation {
-        // This reads, and a reading needs no key.
-        let db = &writer.db;
-        db.query_as(&caller.claims, get.sql, get.parameters).await?
+        writer.show(get).await?
     } else {
         let open = Query {
             sql: OPEN,

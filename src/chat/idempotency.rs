@@ -18,13 +18,14 @@ use sha2::{Digest as _, Sha256};
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
-use super::admission::Allowance;
+use super::admission::{Allowance, Debt};
 use super::rate_limits::Class;
 use crate::db::{Db, DbError, Query};
+use crate::error_code::ErrorCode;
 use crate::http::input::{BODY_DEADLINE, body};
 use crate::http::{ApiError, Caller, Identity};
 
-const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+pub(super) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// Says that an answer is to a repetition.
 const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
@@ -37,6 +38,9 @@ const CLAIM: &str = "select chat.claim_idempotency_key($1::text, $2::bytea)";
 const KEEP: &str = "select chat.keep_idempotency_key($1::text, $2::bytea)";
 
 const RECALL: &str = "select chat.recall_idempotency_key($1::text)";
+
+/// Behind the claim of a key whose write its caller has nothing left for: only a repetition does not get here.
+const REFUSE_WHAT_IS_NEW: &str = "select chat.refuse('rate_limited')";
 
 /// The key that a request brings, and what it is for.
 struct Claim {
@@ -118,37 +122,41 @@ fn hash(parts: &Parts, body: &[u8]) -> [u8; 32] {
 /// setting `rapport.outcome`, which `chat.outcome()` reads.
 pub(super) struct Writer {
     pub(super) caller: Caller,
-    pub(super) db: Db,
+    db: Db,
     allowance: Option<Allowance>,
+    /// What could not be taken, and has to be if this is no repetition.
+    debts: Vec<Debt>,
     claim: Option<Arc<Claim>>,
 }
 
 impl Writer {
-    /// Takes one of a class that the request turned out to be of, besides that of its route.
-    ///
-    /// # Errors
-    /// 429 `rate_limited`.
-    pub(super) fn take(&self, class: Class) -> Result<(), ApiError> {
-        self.allowance
+    /// Takes one of a class that the request turned out to be of, besides that of its route. Where there is none,
+    /// the write is refused unless it is a repetition.
+    pub(super) fn take(&mut self, class: Class) {
+        let taken = self
+            .allowance
             .as_ref()
-            .map_or(Ok(()), |allowance| allowance.take(class))
+            .map(|allowance| allowance.take(class));
+        self.debts.extend(taken.and_then(Result::err));
     }
 
-    /// Gives one back that was taken for what turned out to be nothing of the kind.
+    /// Gives one back that [`Writer::take`] took for what turned out to be nothing of the kind.
     pub(super) fn give_back(&self, class: Class) {
-        if let Some(allowance) = &self.allowance {
+        if let Some(allowance) = &self.allowance
+            && !self.debts.iter().any(|debt| debt.class == class)
+        {
             allowance.give_back(class);
         }
     }
 
     /// Makes changes of which the answer tells nothing but that they are made.
     pub(super) async fn change(&self, changes: &[Query<'_>]) -> Result<(), ApiError> {
-        self.write(changes, None).await.map(drop)
+        self.write(changes, None, None).await.map(drop)
     }
 
     /// Makes a change and returns what it answered: nothing, if it was made before.
     pub(super) async fn change_and_read(&self, change: Query<'_>) -> Result<Vec<Row>, ApiError> {
-        self.write(&[change], None).await
+        self.write(&[change], None, None).await
     }
 
     /// Makes changes and answers what `view` shows behind them.
@@ -157,8 +165,19 @@ impl Writer {
         changes: &[Query<'_>],
         view: Query<'_>,
     ) -> Result<Vec<Row>, ApiError> {
+        self.find_or_change(None, changes, view).await
+    }
+
+    /// The same where changes may find themselves made without a key: `refuse_new` is a statement that refuses those
+    /// which will not.
+    pub(super) async fn find_or_change(
+        &self,
+        refuse_new: Option<Query<'_>>,
+        changes: &[Query<'_>],
+        view: Query<'_>,
+    ) -> Result<Vec<Row>, ApiError> {
         let queries: Vec<_> = changes.iter().copied().chain([view]).collect();
-        self.write(&queries, Some(view)).await
+        self.write(&queries, Some(view), refuse_new).await
     }
 
     /// Makes a change that answers itself; if it was made before, `view` does.
@@ -167,11 +186,62 @@ impl Writer {
         change: Query<'_>,
         view: Query<'_>,
     ) -> Result<Vec<Row>, ApiError> {
-        self.write(&[change], Some(view)).await
+        self.write(&[change], Some(view), None).await
     }
 
-    /// The rows of the last of the statements, or of `again` if they ran before.
+    /// Changes nothing and answers what `view` shows: a reading needs no key.
+    pub(super) async fn show(&self, view: Query<'_>) -> Result<Vec<Row>, ApiError> {
+        if let Some((allowance, debt)) = self.owed() {
+            return Err(allowance.refuse(debt));
+        }
+        let claims = &self.caller.claims;
+        Ok(self.db.query_as(claims, view.sql, view.parameters).await?)
+    }
+
+    /// The rows of the last of the statements, or of `again` if they ran before. What cannot be paid for is
+    /// refused in their transaction, and before them, unless it is a repetition.
     async fn write(
+        &self,
+        queries: &[Query<'_>],
+        again: Option<Query<'_>>,
+        refuse_new: Option<Query<'_>>,
+    ) -> Result<Vec<Row>, ApiError> {
+        let Some((allowance, debt)) = self.owed() else {
+            return self.run(queries, again).await;
+        };
+        let by_key = self.claim.is_some().then_some(Query {
+            sql: REFUSE_WHAT_IS_NEW,
+            parameters: &[],
+        });
+        let Some(refuse_new) = refuse_new.or(by_key) else {
+            return Err(allowance.refuse(debt));
+        };
+        // Looking whether it was done before is a reading: a flood of new keys is no heavier than one of readings.
+        if allowance.take(Class::Read).is_err() {
+            return Err(allowance.refuse(debt));
+        }
+        let queries: Vec<_> = [refuse_new].iter().chain(queries).copied().collect();
+        let rows = self.run(&queries, again).await;
+        match rows {
+            Ok(_) => allowance.give_back(Class::Read),
+            Err(error) if error.code() == ErrorCode::RateLimited => {
+                return Err(allowance.refuse(debt));
+            }
+            Err(_) => {}
+        }
+        rows
+    }
+
+    /// What the caller has to wait for longest.
+    fn owed(&self) -> Option<(&Allowance, Debt)> {
+        let debt = self
+            .debts
+            .iter()
+            .max_by_key(|debt| debt.refused.retry_after);
+        self.allowance.as_ref().zip(debt.copied())
+    }
+
+    async fn run(
         &self,
         queries: &[Query<'_>],
         again: Option<Query<'_>>,
@@ -215,10 +285,12 @@ where
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let allowance = parts.extensions.get::<Allowance>().cloned();
         Ok(Self {
             caller: Caller::from_request_parts(parts, state).await?,
             db: Db::from_ref(state),
-            allowance: parts.extensions.get::<Allowance>().cloned(),
+            debts: allowance.iter().filter_map(Allowance::debt).collect(),
+            allowance,
             claim: parts.extensions.get::<Arc<Claim>>().cloned(),
         })
     }

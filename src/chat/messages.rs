@@ -39,6 +39,21 @@ const SEND: &str = "\
         $2::text, $3::text, $4::text, $5::text, $6::uuid, $7::uuid[], $8::jsonb, \
         $9::text, $10::text, $11::bigint, $12::text) s";
 
+/// Of a message that [`SEND`] will not find.
+const REFUSE_NEW: &str = "\
+    select chat.refuse('rate_limited') \
+    where not exists ( \
+        select \
+        from public.user_messages m \
+        where m.sender_id = auth.uid() \
+            and m.client_message_id = $3::text \
+            and m.conversation_id = coalesce($1::uuid, ( \
+                select c.id \
+                from public.user_conversations c \
+                where c.kind = 'direct' \
+                    and c.participant_1_id = least(auth.uid(), $2::uuid) \
+                    and c.participant_2_id = greatest(auth.uid(), $2::uuid))))";
+
 const GET_SENT: &str = "\
     select \
         r.row::text, \
@@ -145,7 +160,7 @@ impl<'a> Draft<'a> {
 }
 
 /// `POST /messages`: 201 with the message, or 200 when it was sent before.
-pub(super) async fn send_message(writer: Writer, fields: Fields) -> Result<Response, ApiError> {
+pub(super) async fn send_message(mut writer: Writer, fields: Fields) -> Result<Response, ApiError> {
     check_identity(&writer.caller, &fields, &["sender_id"])?;
     let conversation = fields.uuid("conversation_id")?;
     let other = fields.uuid_of(&OTHER_PERSON)?;
@@ -173,15 +188,26 @@ pub(super) async fn send_message(writer: Writer, fields: Fields) -> Result<Respo
         sql: GET_SENT,
         parameters: &[],
     };
+    let parameters: &[&(dyn ToSql + Sync)] = &[&conversation, &other, &draft.client_message_id];
+    let refuse_new = draft.client_message_id.map(|_| Query {
+        sql: REFUSE_NEW,
+        parameters,
+    });
     let rows = match (conversation, &other) {
-        (Some(_), _) => writer.change_and_show(&[send], get).await?,
+        (Some(_), Some(_)) => {
+            return Err(ApiError::invalid(
+                "conversation_id and other_user_id: name one of them",
+            ));
+        }
+        (Some(_), None) => writer.find_or_change(refuse_new, &[send], get).await?,
         (None, Some(other)) => {
             let open = Query {
                 sql: OPEN,
                 parameters: &[other],
             };
-            writer.take(Class::Open)?;
-            writer.change_and_show(&[open, send], get).await?
+            writer.take(Class::Open);
+            let changes = [open, send];
+            writer.find_or_change(refuse_new, &changes, get).await?
         }
         (None, None) => {
             return Err(ApiError::invalid(

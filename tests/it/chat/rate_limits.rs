@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use rapport::observability::metrics::RateLimitLabels;
 use reqwest::Method;
-use serde_json::json;
+use serde_json::{Value, json};
+use uuid::Uuid;
 
 use crate::support::chat_server::Person::{Ada, Ana, Ben};
 use crate::support::chat_server::{Answer, ChatServer, answer};
@@ -106,6 +108,182 @@ async fn a_replay_and_a_conversation_that_is_there_cost_nothing() {
         .post(Ana, "/conversations", json!({ "other_user_id": Ben.id() }))
         .await;
     retry_after(&refused);
+}
+
+/// Uses up what Ana has of a class, waits as told, and gets through.
+async fn uses_up_and_waits(
+    server: &ChatServer,
+    class: &'static str,
+    (method, path): (Method, &str),
+    (spent_on, then): (Value, Value),
+) {
+    let ask = async |body: &Value| server.send(Ana, method.clone(), path, body.clone()).await;
+    // More than any burst here and what comes back meanwhile.
+    let mut tries = 0..500;
+    let refused = loop {
+        let asked = ask(&spent_on).await;
+        if asked.status == 429 {
+            break asked;
+        }
+        assert!(
+            tries.next().is_some(),
+            "{class} is never refused: {asked:?}"
+        );
+    };
+    let seconds = retry_after(&refused);
+    assert_eq!(seconds, 1, "{class}");
+    let [limit, remaining, reset] = standing(&refused);
+    assert!(limit > 0 && remaining == 0 && reset > 0, "{class}");
+    let labels = RateLimitLabels { class };
+    let metrics = &server.metrics.chat;
+    assert_eq!(
+        metrics.rate_limited.get_or_create(&labels).get(),
+        1,
+        "{class}"
+    );
+    tokio::time::sleep(Duration::from_secs(seconds)).await;
+    let asked = ask(&then).await;
+    assert!(asked.status.is_success(), "{class}: {asked:?}");
+}
+
+#[tokio::test]
+async fn every_class_has_its_limit_and_whoever_waits_gets_through() {
+    let server = ChatServer::start_with(&[
+        // One comes back in a second.
+        ("RAPPORT_CHAT_LIMITS_OPEN_PER_MINUTE", "60"),
+        ("RAPPORT_CHAT_LIMITS_MARK_READ_BURST", "2"),
+        ("RAPPORT_CHAT_LIMITS_MARK_READ_PER_SECOND", "1"),
+        ("RAPPORT_CHAT_LIMITS_TYPING_BURST", "2"),
+        ("RAPPORT_CHAT_LIMITS_TYPING_PER_SECOND", "1"),
+        ("RAPPORT_CHAT_LIMITS_SEARCH_PER_MINUTE", "60"),
+        ("RAPPORT_CHAT_LIMITS_WRITE_BURST", "2"),
+        ("RAPPORT_CHAT_LIMITS_WRITE_PER_SECOND", "1"),
+        ("RAPPORT_CHAT_LIMITS_READ_BURST", "2"),
+        ("RAPPORT_CHAT_LIMITS_READ_PER_SECOND", "1"),
+        ("RAPPORT_CHAT_LIMITS_CLIENT_ERRORS_PER_MINUTE", "60"),
+    ])
+    .await;
+    let conversation = server.open(Ben, Ana).await;
+    let [read, typing] =
+        ["read", "typing"].map(|what| format!("/conversations/{conversation}/{what}"));
+    let cases = [
+        (
+            "open",
+            (Method::POST, "/conversations"),
+            (
+                json!({ "other_user_id": Uuid::new_v4() }),
+                json!({ "other_user_id": Ada.id() }),
+            ),
+        ),
+        ("mark_read", (Method::POST, read.as_str()), same(json!({}))),
+        ("typing", (Method::POST, typing.as_str()), same(json!({}))),
+        ("search", (Method::GET, "/search?q=be"), same(json!({}))),
+        (
+            "write",
+            (Method::PATCH, "/preferences"),
+            same(json!({ "digest_hour": 7 })),
+        ),
+        ("read", (Method::GET, "/conversations"), same(json!({}))),
+        (
+            "client_errors",
+            (Method::POST, "/client-errors"),
+            same(json!({ "message": "x" })),
+        ),
+    ];
+    join_all(cases.map(|(class, route, bodies)| uses_up_and_waits(&server, class, route, bodies)))
+        .await;
+}
+
+fn same(body: Value) -> (Value, Value) {
+    (body.clone(), body)
+}
+
+#[tokio::test]
+async fn a_repetition_is_answered_when_nothing_is_left_and_nothing_new_is() {
+    let server = ChatServer::start_with(&[
+        ("RAPPORT_CHAT_LIMITS_SEND_PER_MINUTE", "2"),
+        ("RAPPORT_CHAT_LIMITS_OPEN_PER_MINUTE", "1"),
+        ("RAPPORT_CHAT_LIMITS_READ_BURST", "20"),
+        ("RAPPORT_CHAT_LIMITS_READ_PER_SECOND", "1"),
+    ])
+    .await;
+    let conversation = server.open(Ben, Ana).await;
+    let keyed = async |key: &str, path: &str, body: Value| {
+        let request = server.request(Ana, Method::POST, path);
+        answer(request.header("idempotency-key", key).json(&body)).await
+    };
+    let message = |content: &str, id: &str| json!({ "conversation_id": conversation, "content": content, "client_message_id": id });
+    let send =
+        async |content: &str, id: &str| server.post(Ana, "/messages", message(content, id)).await;
+    let told = |answer: &Answer| (answer.status.as_u16(), standing(answer)[1]);
+
+    let first = send("a", "a").await;
+    assert_eq!(told(&first), (201, 1));
+    assert_eq!(told(&send("a", "a").await), (200, 1), "found again");
+    let by_key = json!({ "conversation_id": conversation, "content": "b" });
+    let second = keyed("k", "/messages", by_key.clone()).await;
+    assert_eq!(told(&second), (201, 0));
+    let with_ada = json!({ "other_user_id": Ada.id() });
+    let opened = keyed("open", "/conversations", with_ada.clone()).await;
+    assert_eq!(told(&opened), (201, 0));
+
+    // More of them than readings are left.
+    for _ in 0..25 {
+        let again = send("a", "a").await;
+        assert_eq!(
+            (told(&again), &again.body["id"]),
+            ((200, 0), &first.body["id"])
+        );
+    }
+    let to_ben = json!({ "other_user_id": Ben.id(), "content": "a", "client_message_id": "a" });
+    let again = server.post(Ana, "/messages", to_ben).await;
+    assert_eq!(
+        (told(&again), &again.body["id"]),
+        ((200, 0), &first.body["id"])
+    );
+    let again = keyed("k", "/messages", by_key).await;
+    assert_eq!(
+        (told(&again), &again.body["id"]),
+        ((201, 0), &second.body["id"])
+    );
+    assert_eq!(again.header("idempotency-replayed"), Some("true"));
+    let again = keyed("open", "/conversations", with_ada.clone()).await;
+    assert_eq!(
+        (told(&again), &again.body["id"]),
+        ((201, 0), &opened.body["id"])
+    );
+
+    let other = send("other", "a").await;
+    other.assert_refused(409, "client_message_id_conflict");
+    let looking = json!({ "other_user_id": Ada.id(), "prevent_creation": true });
+    let to_ada = json!({ "other_user_id": Ada.id(), "content": "a", "client_message_id": "a" });
+    for new in [
+        send("new", "new").await,
+        server.post(Ana, "/messages", to_ada).await,
+        keyed("new", "/messages", message("new", "new")).await,
+        keyed("new", "/conversations", with_ada).await,
+        keyed("new", "/conversations", looking).await,
+    ] {
+        assert!(retry_after(&new) > 1, "{new:?}");
+        assert_eq!(standing(&new)[1], 0);
+    }
+    // What is refused leaves nothing behind: neither a message nor a key.
+    let history = format!("/messages?conversation_id={conversation}");
+    assert_eq!(server.get(Ben, &history).await.rows().len(), 2);
+    let database = server.database.connect().await;
+    let keys = "select count(*) from chat.idempotency_keys";
+    let keys: i64 = database.query_one(keys, &[]).await.unwrap().get(0);
+    assert_eq!(keys, 2);
+
+    // To look for a repetition is a reading: a flood of what is new ends at that limit.
+    let mut readings = 0;
+    while server.get(Ana, "/unread-count").await.status == 200 {
+        readings += 1;
+        assert!(readings < 5, "the flood took nothing");
+        for n in 0..30 {
+            retry_after(&send("new", &format!("{readings} {n}")).await);
+        }
+    }
 }
 
 #[tokio::test]
