@@ -1,19 +1,19 @@
 //! Whom somebody wants nothing to do with. Nobody is told that they are blocked.
 
-use axum::extract::State;
+use axum::extract::{OriginalUri, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use tokio_postgres::types::ToSql;
 
 use super::idempotency::Writer;
-use super::{OTHER_PERSON, check_identity, column, confirmation, only};
+use super::{OTHER_PERSON, check_identity, column, confirmation, whole_list};
 use crate::db::{Db, Query};
 use crate::error_code::ErrorCode;
-use crate::http::input::{Fields, PathId};
+use crate::http::input::{Fields, Parameters, PathId};
 use crate::http::pagination::json_text;
 use crate::http::{ApiError, Caller};
 
-const LIST: &str = "select chat.blocked_people()::text";
+const LIST: &str = "select p.row::text from json_array_elements(chat.blocked_people()) p (row)";
 
 const BLOCK: &str = "\
     select set_config('rapport.outcome', json_build_object('created', b.created)::text, true) \
@@ -29,10 +29,11 @@ const UNBLOCK: &str = "select chat.unblock($1::uuid)";
 pub(super) async fn list_blocks(
     caller: Caller,
     State(db): State<Db>,
+    OriginalUri(uri): OriginalUri,
+    parameters: Parameters,
 ) -> Result<Response, ApiError> {
-    Ok(json_text(only(
-        &db.query_as(&caller.claims, LIST, &[]).await?,
-    )?))
+    let rows = db.query_as(&caller.claims, LIST, &[]).await?;
+    Ok(whole_list(&rows)?.respond(&uri, &parameters))
 }
 
 /// `POST /blocks`: 201, or 200 for somebody who is blocked already.

@@ -44,10 +44,7 @@ pub(super) async fn list_members(
     parameters: Parameters,
 ) -> Result<Response, ApiError> {
     let limit = pagination::limit(&parameters, DEFAULT_LIMIT, MAX_LIMIT)?;
-    let from: Option<Uuid> = parameters
-        .text("cursor")
-        .map(pagination::position)
-        .transpose()?;
+    let from: Option<Uuid> = pagination::position_in(conversation, &parameters)?;
     // One more than asked for tells whether there is another page.
     let rows = db
         .query_as(
@@ -65,7 +62,7 @@ pub(super) async fn list_members(
         && let Some(last) = rows.iter().take(limit).last()
     {
         let id: Uuid = column(last, 1)?;
-        page.next_cursor = Some(pagination::cursor(&id)?);
+        page.next_cursor = Some(pagination::cursor_in(conversation, &id)?);
     }
     Ok(page.respond(&uri, &parameters))
 }

@@ -97,7 +97,7 @@ pub(super) async fn list_messages(
     let conversation = parameters
         .uuid("conversation_id")?
         .ok_or_else(|| ApiError::invalid("conversation_id is missing"))?;
-    let position = asked_position(&parameters)?;
+    let position = asked_position(conversation, &parameters)?;
     let history = History {
         db: &db,
         delivered: &delivered,
@@ -117,9 +117,9 @@ pub(super) async fn list_messages(
 
 /// Which page is asked for. A cursor goes on from wherever the first page began, so clients may
 /// leave in what they asked for then; apart from it, two positions are a mistake.
-fn asked_position(parameters: &Parameters) -> Result<Position, ApiError> {
-    if let Some(cursor) = parameters.text("cursor") {
-        return Ok(match pagination::position(cursor)? {
+fn asked_position(conversation: Uuid, parameters: &Parameters) -> Result<Position, ApiError> {
+    if let Some(cursor) = pagination::position_in(conversation, parameters)? {
+        return Ok(match cursor {
             Cursor::Before(seq) => Position::Before(seq.to_string()),
             Cursor::After(seq) => Position::After(seq.to_string()),
             Cursor::Since(rev) => Position::Since(rev),
@@ -176,7 +176,7 @@ impl History<'_> {
             return Ok(page);
         };
         self.note_delivered(last)?;
-        let (older, newer) = (older_than(first)?, newer_than(last)?);
+        let (older, newer) = (self.older_than(first)?, self.newer_than(last)?);
         let (next, prev) = match position {
             Position::Newest(0) => (older, None),
             _ if goes_forward => (newer, Some(older)),
@@ -217,10 +217,10 @@ impl History<'_> {
             self.note_delivered(last)?;
         }
         if let Some(first) = older.first().or(newer.first()).filter(|_| has_older) {
-            page.next_cursor = Some(older_than(first)?);
+            page.next_cursor = Some(self.older_than(first)?);
         }
         if let Some(last) = newer.last().or(older.last()).filter(|_| has_newer) {
-            page.prev_cursor = Some(newer_than(last)?);
+            page.prev_cursor = Some(self.newer_than(last)?);
         }
         Ok(page)
     }
@@ -250,9 +250,21 @@ impl History<'_> {
         if let Some(last) = kept.last().filter(|_| has_more) {
             let reached: i64 = column(last, 2)?;
             page.rev = Some(reached);
-            page.next_cursor = Some(pagination::cursor(&Cursor::Since(reached))?);
+            page.next_cursor = Some(self.cursor(Cursor::Since(reached))?);
         }
         Ok(page)
+    }
+
+    fn older_than(&self, row: &Row) -> Result<String, ApiError> {
+        self.cursor(Cursor::Before(seq(row)?))
+    }
+
+    fn newer_than(&self, row: &Row) -> Result<String, ApiError> {
+        self.cursor(Cursor::After(seq(row)?))
+    }
+
+    fn cursor(&self, cursor: Cursor) -> Result<String, ApiError> {
+        pagination::cursor_in(self.conversation, &cursor)
     }
 
     /// The message of this row, and all before it, have reached the caller.
@@ -318,14 +330,6 @@ fn trimmed(rows: &[Row], limit: i32, goes_back: bool) -> (&[Row], bool) {
         &rows[..rows.len() - surplus]
     };
     (kept, surplus > 0)
-}
-
-fn older_than(row: &Row) -> Result<String, ApiError> {
-    pagination::cursor(&Cursor::Before(seq(row)?))
-}
-
-fn newer_than(row: &Row) -> Result<String, ApiError> {
-    pagination::cursor(&Cursor::After(seq(row)?))
 }
 
 fn texts(rows: &[Row]) -> Result<Vec<String>, ApiError> {

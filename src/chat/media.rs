@@ -29,10 +29,7 @@ pub(super) async fn list_media(
         return Err(ApiError::invalid("type is image or file"));
     }
     let limit = pagination::limit(&parameters, DEFAULT_LIMIT, MAX_LIMIT)?;
-    let before: Option<i64> = parameters
-        .text("cursor")
-        .map(pagination::position)
-        .transpose()?;
+    let before: Option<i64> = pagination::position_in(conversation, &parameters)?;
     // One more than asked for tells whether there is another page.
     let rows = db
         .query_as(
@@ -51,7 +48,7 @@ pub(super) async fn list_media(
         && let Some(last) = rows.iter().take(limit).last()
     {
         let seq: i64 = column(last, 1)?;
-        page.next_cursor = Some(pagination::cursor(&seq)?);
+        page.next_cursor = Some(pagination::cursor_in(conversation, &seq)?);
     }
     Ok(page.respond(&uri, &parameters))
 }

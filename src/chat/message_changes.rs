@@ -1,7 +1,7 @@
 //! What becomes of a message after it was sent: edited, deleted for everybody, hidden from oneself,
 //! and its earlier wordings.
 
-use axum::extract::State;
+use axum::extract::{OriginalUri, State};
 use axum::http::HeaderMap;
 use axum::http::header::IF_MATCH;
 use axum::response::Response;
@@ -27,15 +27,14 @@ const DELETE: &str = "\
 const HIDE: &str = "select chat.hide_message($1::uuid)";
 
 const HISTORY: &str = "\
-    select coalesce(json_agg( \
-        json_build_object( \
-            'version', e.version, \
-            'previous_content', e.previous_content, \
-            'edited_by', e.edited_by, \
-            'edited_at', e.edited_at) \
-        order by e.version), '[]')::text \
+    select json_build_object( \
+        'version', e.version, \
+        'previous_content', e.previous_content, \
+        'edited_by', e.edited_by, \
+        'edited_at', e.edited_at)::text \
     from public.message_edits e \
-    where e.message_id = $1::uuid";
+    where e.message_id = $1::uuid \
+    order by e.version";
 
 /// The revision that the client believes to change.
 struct Expected {
@@ -69,7 +68,8 @@ impl Expected {
 }
 
 /// The revisions whose tags are named. `None` where there is no condition, or one that every message meets.
-/// A weak tag never matches here (RFC 9110, section 8.8.3.2), and a foreign one neither.
+/// A foreign tag never matches. A weak one does, unlike in RFC 9110 (section 8.8.3.2): ours name revisions and not
+/// bytes, and proxies that compress weaken them.
 fn if_match(headers: &HeaderMap) -> Option<Vec<i64>> {
     let mut values = headers.get_all(IF_MATCH).iter().peekable();
     values.peek()?;
@@ -80,6 +80,8 @@ fn if_match(headers: &HeaderMap) -> Option<Vec<i64>> {
             return None;
         }
         let rev = tag
+            .strip_prefix("W/")
+            .unwrap_or(tag)
             .strip_prefix("\"m")
             .and_then(|tag| tag.strip_suffix('"'));
         revs.extend(rev.and_then(|rev| rev.parse::<i64>().ok()));
@@ -150,6 +152,9 @@ pub(super) async fn list_earlier_wordings(
     caller: Caller,
     State(db): State<Db>,
     PathId(id): PathId,
+    OriginalUri(uri): OriginalUri,
+    parameters: Parameters,
 ) -> Result<Response, ApiError> {
-    messages::about_message(&caller, &db, id, HISTORY).await
+    let wordings = messages::about_message(&caller, &db, id, HISTORY).await?;
+    Ok(wordings.respond(&uri, &parameters))
 }

@@ -12,11 +12,11 @@ use uuid::Uuid;
 
 use super::idempotency::Writer;
 use super::rate_limits::Class;
-use super::{OTHER_PERSON, check_identity, column, only};
+use super::{OTHER_PERSON, check_identity, column, whole_list};
 use crate::db::{Db, Query};
 use crate::error_code::ErrorCode;
 use crate::http::input::{Fields, PathId};
-use crate::http::pagination::json_text;
+use crate::http::pagination::{Page, json_text};
 use crate::http::{ApiError, Caller};
 
 /// One message, if it is there for the caller: the row and its revision.
@@ -83,20 +83,20 @@ pub(super) fn message_response(rows: &[Row]) -> Result<Response, ApiError> {
     Ok(response)
 }
 
-/// What `sql` says in JSON of a message, or 404 where the caller may not see the message itself.
+/// The rows that `sql` selects of a message, or 404 where the caller may not see the message itself.
 pub(super) async fn about_message(
     caller: &Caller,
     db: &Db,
     id: Uuid,
     sql: &'static str,
-) -> Result<Response, ApiError> {
+) -> Result<Page, ApiError> {
     let parameters: &[&(dyn ToSql + Sync)] = &[&id];
     let queries = [GET, sql].map(|sql| Query { sql, parameters });
     let results = db.run_as(&caller.claims, &queries).await?;
     if results[0].is_empty() {
         return Err(ApiError::new(ErrorCode::NotFound));
     }
-    Ok(json_text(only(&results[1])?))
+    whole_list(&results[1])
 }
 
 /// What `POST /messages` sends.

@@ -58,7 +58,7 @@ use crate::http::middleware::method_not_allowed;
 use crate::http::openapi::schema::Schema;
 use crate::http::openapi::{ApiRouter, Described};
 use crate::http::origin::cors;
-use crate::http::pagination::json_text;
+use crate::http::pagination::{Page, json_text};
 use crate::http::{ApiError, Authentication, Caller};
 use crate::observability::metrics::{ChatMetrics, PresenceMetrics};
 use crate::shutdown::Tasks;
@@ -405,6 +405,15 @@ fn only<'a, T: FromSql<'a>>(rows: &'a [Row]) -> Result<T, ApiError> {
         .first()
         .ok_or_else(|| ApiError::internal("a statement returned no row"))?;
     column(row, 0)
+}
+
+/// The list whose rows a statement selected whole, in its first column.
+fn whole_list(rows: &[Row]) -> Result<Page, ApiError> {
+    let rows = rows.iter().map(|row| column(row, 0));
+    Ok(Page {
+        rows: rows.collect::<Result<_, _>>()?,
+        ..Page::default()
+    })
 }
 
 /// A JSON object with more fields behind its own, without parsing it.

@@ -66,10 +66,7 @@ pub(super) async fn list_pins(
     parameters: Parameters,
 ) -> Result<Response, ApiError> {
     let limit = pagination::limit(&parameters, DEFAULT_LIMIT, MAX_LIMIT)?;
-    let from: Option<Position> = parameters
-        .text("cursor")
-        .map(pagination::position)
-        .transpose()?;
+    let from: Option<Position> = pagination::position_in(conversation, &parameters)?;
     let message_id = from.as_ref().map(|from| from.message_id);
     let pinned_at = from
         .map(|from| Timestamp::from_microsecond(from.pinned_at_us))
@@ -93,10 +90,11 @@ pub(super) async fn list_pins(
         && let Some(last) = rows.iter().take(limit).last()
     {
         let pinned_at: Timestamp = column(last, 1)?;
-        page.next_cursor = Some(pagination::cursor(&Position {
+        let position = Position {
             pinned_at_us: pinned_at.as_microsecond(),
             message_id: column(last, 2)?,
-        })?);
+        };
+        page.next_cursor = Some(pagination::cursor_in(conversation, &position)?);
     }
     Ok(page.respond(&uri, &parameters))
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use axum::extract::State;
+use axum::extract::{OriginalUri, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use tokio::time::Instant;
@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::idempotency::Writer;
 use super::typing::Typing;
-use super::{check_identity, column, only};
+use super::{check_identity, column, only, whole_list};
 use crate::db::{Db, Query};
 use crate::http::input::{BeaconFields, Parameters, PathId};
 use crate::http::pagination::json_text;
@@ -58,6 +58,7 @@ const STOP_TYPING: &str = "\
 pub(super) async fn list_presence(
     caller: Caller,
     State(db): State<Db>,
+    OriginalUri(uri): OriginalUri,
     parameters: Parameters,
 ) -> Result<Response, ApiError> {
     caller.must_be(parameters.uuid("user_id")?)?;
@@ -72,11 +73,7 @@ pub(super) async fn list_presence(
     }
     let team = parameters.flag("team")?.unwrap_or(false);
     let rows = db.query_as(&caller.claims, LIST, &[&people, &team]).await?;
-    let rows: Vec<String> = rows
-        .iter()
-        .map(|row| column(row, 0))
-        .collect::<Result<_, _>>()?;
-    Ok(json_text(format!("[{}]", rows.join(","))))
+    Ok(whole_list(&rows)?.respond(&uri, &parameters))
 }
 
 /// `POST` and `PUT /presence`: what a device reports, or what its owner chooses.

@@ -1,6 +1,6 @@
 //! Reactions to a message. Every answer is the list of all that it has now.
 
-use axum::extract::State;
+use axum::extract::{OriginalUri, State};
 use axum::response::Response;
 use uuid::Uuid;
 
@@ -8,13 +8,14 @@ use super::idempotency::Writer;
 use super::{check_identity, column, messages};
 use crate::db::{Db, Query};
 use crate::error_code::ErrorCode;
-use crate::http::input::{Fields, PathId, PathIdAndText};
+use crate::http::input::{Fields, Parameters, PathId, PathIdAndText};
 use crate::http::pagination::json_text;
 use crate::http::{ApiError, Caller};
 
-const LIST: &str = "select chat.reactions_of($1::uuid)::text";
+const LIST: &str =
+    "select r.row::text from json_array_elements(chat.reactions_of($1::uuid)) r (row)";
 
-/// The same of a message that the caller still sees.
+/// All of them at once, of a message that the caller still sees.
 const LIST_IF_SEEN: &str = "\
     select chat.reactions_of(m.id)::text from chat.my_message($1::uuid) m where m.id is not null";
 
@@ -32,8 +33,11 @@ pub(super) async fn list_reactions(
     caller: Caller,
     State(db): State<Db>,
     PathId(id): PathId,
+    OriginalUri(uri): OriginalUri,
+    parameters: Parameters,
 ) -> Result<Response, ApiError> {
-    messages::about_message(&caller, &db, id, LIST).await
+    let reactions = messages::about_message(&caller, &db, id, LIST).await?;
+    Ok(reactions.respond(&uri, &parameters))
 }
 
 /// `POST /messages/{id}/reactions`: adds one; with `toggle` takes it back when it is there.

@@ -4,6 +4,7 @@
 //! ignored; a null is an absent field.
 
 use std::collections::HashMap;
+use std::num::IntErrorKind;
 use std::time::Duration;
 
 use axum::body::Bytes;
@@ -356,6 +357,24 @@ impl Parameters {
     /// 422 when it is something else.
     pub fn integer(&self, name: &str) -> Result<Option<i64>, ApiError> {
         self.typed(name, "a whole number", |value| value.parse().ok())
+    }
+
+    /// A whole number, or the nearest to it within these bounds, however long it is.
+    ///
+    /// # Errors
+    /// 422 when it is something else.
+    pub fn clamped(&self, name: &str, least: i32, most: i32) -> Result<Option<i32>, ApiError> {
+        self.typed(name, "a whole number", |value| {
+            let parsed = value.parse::<i32>().map(|number| number.clamp(least, most));
+            parsed.map_or_else(
+                |error| match error.kind() {
+                    IntErrorKind::PosOverflow => Some(most),
+                    IntErrorKind::NegOverflow => Some(least),
+                    _ => None,
+                },
+                Some,
+            )
+        })
     }
 
     /// An id.

@@ -7,6 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use uuid::Uuid;
 
 use super::conditional::tag_of;
 use super::error::ApiError;
@@ -52,6 +53,33 @@ pub fn position<T: DeserializeOwned>(cursor: &str) -> Result<T, ApiError> {
     }
 }
 
+/// As [`cursor`], of a list that every conversation has.
+///
+/// # Errors
+/// As of [`cursor`].
+pub fn cursor_in<T: Serialize>(conversation: Uuid, position: &T) -> Result<String, ApiError> {
+    cursor(&(conversation, position))
+}
+
+/// Reads the position out of the cursor that a request for such a list brings, if it does.
+///
+/// # Errors
+/// 400 when it is not one of ours, or of another conversation's list.
+pub fn position_in<T: DeserializeOwned>(
+    conversation: Uuid,
+    parameters: &Parameters,
+) -> Result<Option<T>, ApiError> {
+    let Some(cursor) = parameters.text("cursor") else {
+        return Ok(None);
+    };
+    let (of, position): (Uuid, T) = position(cursor)?;
+    if of == conversation {
+        Ok(Some(position))
+    } else {
+        Err(foreign_cursor())
+    }
+}
+
 /// The refusal of a cursor that this program never wrote.
 pub fn foreign_cursor() -> ApiError {
     ApiError::new(ErrorCode::MalformedRequest)
@@ -63,10 +91,7 @@ pub fn foreign_cursor() -> ApiError {
 /// # Errors
 /// 422 when it is not a number.
 pub fn limit(parameters: &Parameters, default: i32, most: i32) -> Result<i32, ApiError> {
-    let asked = parameters
-        .integer("limit")?
-        .unwrap_or_else(|| default.into());
-    Ok(i32::try_from(asked.clamp(1, most.into())).unwrap_or(default))
+    Ok(parameters.clamped("limit", 1, most)?.unwrap_or(default))
 }
 
 /// How many rows are skipped: `offset`, which is kept for older clients and does not hold still

@@ -36,7 +36,7 @@ pub(in super::super) fn send_message() -> Operation {
              another message with that id is refused.",
         )
         .body([
-            input("conversation_id", uuid(), "Where to."),
+            input("conversation_id", uuid(), "Where to: this or whom to, not both."),
             input("other_user_id", uuid(), "Whom to: their conversation, opened if there is none yet.").or(&[OTHER_PERSON[1], OTHER_PERSON[2]]),
             input("content", text_up_to(20_000), "Trimmed of white space at its ends. How long it may be is said by `/config`. A text must show something; images and files need none."),
             input("message_type", one_of(&MESSAGE_TYPES), "`text` if not given."),
@@ -137,11 +137,11 @@ pub(in super::super) fn list_earlier_wordings() -> Operation {
         MESSAGES,
         "What a message said before it was edited",
     )
-    .answers(200, "Oldest first.", list(named("EarlierWording")))
+    .lists("Oldest first.", named("EarlierWording"))
     .refuses(&[ErrorCode::NotFound])
 }
 
-/// The reactions of a message after whatever was asked.
+/// The reactions of a message after they were changed.
 fn reactions(id: &'static str, summary: &'static str) -> Operation {
     Operation::of_caller(id, MESSAGES, summary)
         .answers(200, "All reactions it has then.", list(named("Reaction")))
@@ -149,7 +149,9 @@ fn reactions(id: &'static str, summary: &'static str) -> Operation {
 }
 
 pub(in super::super) fn list_reactions() -> Operation {
-    reactions("list_reactions", "The reactions to a message")
+    Operation::of_caller("list_reactions", MESSAGES, "The reactions to a message")
+        .lists("All reactions it has.", named("Reaction"))
+        .refuses(&[ErrorCode::NotFound])
 }
 
 pub(in super::super) fn react() -> Operation {

@@ -7,7 +7,7 @@ use super::rows::{EMAIL_MODES, STATUSES};
 use super::{MESSAGES, PEOPLE, SETTINGS, own_id};
 use crate::error_code::ErrorCode;
 use crate::http::openapi::schema::{
-    between, described, flag, list, moment, named, one_of, text, text_up_to, uuid,
+    between, described, flag, moment, named, one_of, text, text_up_to, uuid,
 };
 use crate::http::openapi::{Operation, input};
 
@@ -23,7 +23,7 @@ pub(in super::super) fn list_presence() -> Operation {
         .query(input("user_ids", text(), format!("Ids separated by commas, at most {}.", presence::MAX_USER_IDS)))
         .query(input("team", flag(), "Everybody the caller may see."))
         .query(own_id("user_id"))
-        .answers(200, "A row for each.", list(named("Presence")))
+        .lists("A row for each.", named("Presence"))
 }
 
 pub(in super::super) fn set_presence() -> Operation {
@@ -102,15 +102,12 @@ pub(in super::super) fn search() -> Operation {
         .query(input("team_id", text(), "Ignored: the caller's teams decide.").legacy())
         .pages(search::DEFAULT_MESSAGES, search::MAX_MESSAGES, json!({ "anyOf": rows }))
         .details_behind("At most ten people and thirty conversations are found.")
-        .or_answers(described(named("FoundOfAll"), "With `type=all`."))
+        .or_answers(described(named("FoundOfAll"), "With `type=all`, whatever `format` says."))
 }
 
 pub(in super::super) fn list_blocks() -> Operation {
-    Operation::of_caller("list_blocks", PEOPLE, "Whom the caller blocked").answers(
-        200,
-        "The latest first.",
-        list(named("Block")),
-    )
+    Operation::of_caller("list_blocks", PEOPLE, "Whom the caller blocked")
+        .lists("The latest first.", named("Block"))
 }
 
 pub(in super::super) fn block() -> Operation {

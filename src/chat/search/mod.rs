@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use self::fragments::Terms;
 use self::query::MessageQuery;
-use super::{column, only};
+use super::{column, whole_list};
 use crate::db::Db;
 use crate::http::input::Parameters;
 use crate::http::pagination::{self, Page, json_text};
@@ -28,9 +28,8 @@ pub(super) const MAX_MESSAGES: i32 = 100;
 /// Conversations that one answer names. Whoever wants all pages through `GET /conversations`.
 const MAX_CONVERSATIONS: i32 = 30;
 
-const FIND_PEOPLE: &str = "\
-    select coalesce(json_agg(p), '[]')::text \
-    from chat.search_people($1::text, $2::int) p";
+const FIND_PEOPLE: &str =
+    "select row_to_json(p)::text from chat.search_people($1::text, $2::int) p";
 
 /// The archived too: whoever looks for one by name knows that it is there.
 const FIND_CONVERSATIONS: &str = "\
@@ -91,16 +90,13 @@ pub(super) async fn search(
     match parameters.text("type") {
         None | Some("users") => {
             let limit = pagination::limit(&parameters, MAX_PEOPLE, MAX_PEOPLE)?;
-            Ok(json_text(people(&caller, &db, wanted, limit).await?))
+            let people = people(&caller, &db, wanted, limit).await?;
+            Ok(people.respond(&uri, &parameters))
         }
         Some("conversations") => {
             let limit = pagination::limit(&parameters, MAX_CONVERSATIONS, MAX_CONVERSATIONS)?;
-            let rows = conversations(&caller, &db, wanted, limit).await?;
-            Ok(Page {
-                rows,
-                ..Page::default()
-            }
-            .respond(&uri, &parameters))
+            let conversations = conversations(&caller, &db, wanted, limit).await?;
+            Ok(conversations.respond(&uri, &parameters))
         }
         Some("messages") => {
             let query = MessageQuery::read(wanted, &parameters)?;
@@ -112,13 +108,12 @@ pub(super) async fn search(
             let text = query.plain_text();
             let limit = pagination::limit(&parameters, MAX_PEOPLE, MAX_PEOPLE)?;
             let people = people(&caller, &db, &text, limit).await?;
-            let conversations = conversations(&caller, &db, &text, limit).await?.join(",");
-            let messages = messages(&caller, &db, &query, &parameters)
-                .await?
-                .rows
-                .join(",");
+            let conversations = conversations(&caller, &db, &text, limit).await?;
+            let messages = messages(&caller, &db, &query, &parameters).await?;
+            let [people, conversations, messages] =
+                [people, conversations, messages].map(|page| page.rows.join(","));
             Ok(json_text(format!(
-                r#"{{"users":{people},"conversations":[{conversations}],"messages":[{messages}]}}"#
+                r#"{{"users":[{people}],"conversations":[{conversations}],"messages":[{messages}]}}"#
             )))
         }
         Some(_) => Err(ApiError::invalid(
@@ -127,28 +122,23 @@ pub(super) async fn search(
     }
 }
 
-/// The people whose name or address has the text, as a JSON array.
-async fn people(caller: &Caller, db: &Db, text: &str, limit: i32) -> Result<String, ApiError> {
-    only(
-        &db.query_as(&caller.claims, FIND_PEOPLE, &[&text, &limit])
-            .await?,
-    )
+/// The people whose name or address has the text.
+async fn people(caller: &Caller, db: &Db, text: &str, limit: i32) -> Result<Page, ApiError> {
+    let rows = db
+        .query_as(&caller.claims, FIND_PEOPLE, &[&text, &limit])
+        .await?;
+    whole_list(&rows)
 }
 
 /// The caller's conversations whose title, or whose other person's name or address, has the text.
-async fn conversations(
-    caller: &Caller,
-    db: &Db,
-    text: &str,
-    limit: i32,
-) -> Result<Vec<String>, ApiError> {
+async fn conversations(caller: &Caller, db: &Db, text: &str, limit: i32) -> Result<Page, ApiError> {
     if text.trim().is_empty() {
-        return Ok(Vec::new());
+        return Ok(Page::default());
     }
     let rows = db
         .query_as(&caller.claims, FIND_CONVERSATIONS, &[&text, &limit])
         .await?;
-    rows.iter().map(|row| column(row, 0)).collect()
+    whole_list(&rows)
 }
 
 async fn messages(

@@ -322,9 +322,9 @@ impl Operation {
         self
     }
 
-    /// A page of rows in its two forms, and the parameters that all pages have.
+    /// Rows, in the two forms that every list has.
     #[must_use]
-    pub fn pages(self, default: i32, most: i32, row: Schema) -> Self {
+    pub fn lists(self, meaning: &str, row: Schema) -> Self {
         let page = schema::object([
             ("data", schema::list(row.clone()), "The rows."),
             (
@@ -351,6 +351,17 @@ impl Operation {
         ]);
         let rows = schema::described(schema::list(row), "Without `format`.");
         let page = schema::described(page, "With `format=page`.");
+        self.query(input(
+            "format",
+            schema::text(),
+            "`page` asks for an object instead of a bare list.",
+        ))
+        .answers(200, meaning, json!({ "anyOf": [rows, page] }))
+    }
+
+    /// The same page by page, with the parameters that all pages have.
+    #[must_use]
+    pub fn pages(self, default: i32, most: i32, row: Schema) -> Self {
         self.query(limit(default))
         .details_behind(&format!("A page has at most {most} rows."))
         .query(input(
@@ -358,17 +369,12 @@ impl Operation {
             schema::text(),
             "From `next_cursor`, `prev_cursor` or `X-Next-Cursor` of another page of the same list.",
         ))
-        .query(input(
-            "format",
-            schema::text(),
-            "`page` asks for an object instead of a bare list.",
-        ))
-        .answers(200, "A page.", json!({ "anyOf": [rows, page] }))
+        .lists("A page.", row)
         .with_header(200, "X-Next-Cursor", false)
         .with_header(200, "Link", false)
     }
 
-    /// Another form that the answer may have, beside those of [`Operation::pages`].
+    /// Another form that the answer may have, beside those of [`Operation::lists`].
     #[must_use]
     pub fn or_answers(mut self, form: Schema) -> Self {
         let answer = self.answers.get_mut(&200);

@@ -343,3 +343,94 @@ async fn what_was_fetched_or_reported_is_delivered() {
         .await;
     assert_eq!(status_of(&server, Ana, &third).await, "sent");
 }
+
+#[tokio::test]
+async fn every_list_comes_as_an_object_if_asked() {
+    let server = ChatServer::start().await;
+    let conversation = server.open(Ana, Ben).await;
+    let message = server.say(Ana, &conversation, "one").await;
+    let message = format!("/messages/{}", message["id"].as_str().unwrap());
+    let edited = json!({ "content": "two" });
+    server.send(Ana, Method::PATCH, &message, edited).await;
+    let reaction = format!("{message}/reactions/x");
+    server.send(Ana, Method::PUT, &reaction, json!({})).await;
+    server
+        .post(Ana, "/blocks", json!({ "user_id": Ada.id() }))
+        .await;
+    server
+        .post(Ben, "/presence", json!({ "status": "online" }))
+        .await;
+    for path in [
+        "/blocks?format=page".to_owned(),
+        "/presence?team=true&format=page".to_owned(),
+        "/search?q=be&format=page".to_owned(),
+        "/search?type=conversations&q=be&format=page".to_owned(),
+        "/contacts?format=page".to_owned(),
+        format!("/conversations/{conversation}/members?format=page"),
+        format!("{message}/history?format=page"),
+        format!("{message}/reactions?format=page"),
+    ] {
+        let page = server.get(Ana, &path).await;
+        let bare = server.get(Ana, &path.replace("format=page", "")).await;
+        assert!(!bare.rows().is_empty(), "{path}: {bare:?}");
+        assert_eq!(page.body["data"], bare.body, "{path}");
+        for (name, value) in [
+            ("next_cursor", Value::Null),
+            ("prev_cursor", Value::Null),
+            ("has_more", json!(false)),
+        ] {
+            assert_eq!(page.body[name], value, "{path}: {name}");
+        }
+        assert!(page.body["server_time"].is_string(), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_cursor_is_for_one_list_of_one_conversation() {
+    let server = ChatServer::start().await;
+    let [with_ben, with_ada] = [server.open(Ana, Ben).await, server.open(Ana, Ada).await];
+    let storage =
+        "update chat.config set value = '\"https://files.example\"' where key = 'storage_url'";
+    let database = server.database.connect().await;
+    database.execute(storage, &[]).await.unwrap();
+    for conversation in [&with_ben, &with_ada] {
+        for name in ["1", "2"] {
+            let body = json!({
+                "conversation_id": conversation, "message_type": "file", "file_url": format!("https://files.example/{name}"),
+            });
+            let sent = server.post(Ana, "/messages", body).await;
+            assert_eq!(sent.status, 201, "{sent:?}");
+            let pin = format!("/messages/{}/pin", sent.body["id"].as_str().unwrap());
+            server.send(Ana, Method::PUT, &pin, json!({})).await;
+        }
+    }
+    let lists = |conversation: &str| {
+        [
+            format!("/messages?conversation_id={conversation}"),
+            format!("/messages?conversation_id={conversation}&since_rev=0"),
+            format!("/conversations/{conversation}/members?"),
+            format!("/conversations/{conversation}/media?"),
+            format!("/conversations/{conversation}/pins?"),
+        ]
+    };
+    let mut cursors = Vec::new();
+    for list in lists(&with_ben) {
+        let first = server.get(Ana, &format!("{list}&limit=1")).await;
+        let cursor = first.header("x-next-cursor").unwrap().to_owned();
+        let second = server.get(Ana, &format!("{list}&cursor={cursor}")).await;
+        assert_eq!((second.status.as_u16(), second.rows().len()), (200, 1));
+        cursors.push(cursor);
+    }
+    for (list, own) in lists(&with_ada).iter().zip(0..) {
+        for (cursor, number) in cursors.iter().zip(0..) {
+            let asked = server.get(Ana, &format!("{list}&cursor={cursor}")).await;
+            asked.assert_refused(400, "malformed_request");
+            // Both of a history say for themselves where they go on.
+            if number != own && (own > 1 || number > 1) {
+                let list = &lists(&with_ben)[own];
+                let asked = server.get(Ana, &format!("{list}&cursor={cursor}")).await;
+                asked.assert_refused(400, "malformed_request");
+            }
+        }
+    }
+}

@@ -120,7 +120,12 @@ async fn a_change_can_depend_on_the_revision_it_is_made_from() {
         .header("etag")
         .unwrap()
         .to_owned();
-    for condition in [tag.clone(), format!("\"x\", {tag}"), "*".to_owned()] {
+    for condition in [
+        tag.clone(),
+        format!("\"x\", {tag}"),
+        format!("W/{tag}"),
+        "*".to_owned(),
+    ] {
         // Each is made from what the one before left: only the last revision matches.
         let current = server
             .get(Ana, &path)
@@ -135,6 +140,7 @@ async fn a_change_can_depend_on_the_revision_it_is_made_from() {
     for stale in [
         tag.clone(),
         format!("W/{tag}"),
+        "W/nonsense".to_owned(),
         "nonsense".to_owned(),
         "\"m-1\"".to_owned(),
     ] {

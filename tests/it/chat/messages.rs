@@ -244,6 +244,12 @@ async fn refusals() {
         (Ana, json!({ "metadata": [] }), 422, "validation_failed"),
         (
             Ana,
+            json!({ "recipientId": Ben.id() }),
+            422,
+            "validation_failed",
+        ),
+        (
+            Ana,
             json!({ "metadata": { "a": ["\0"] } }),
             422,
             "validation_failed",
@@ -390,6 +396,8 @@ async fn history_by_every_position() {
         ("&limit=3".into(), "7 8 9"),
         ("&limit=3&offset=2".into(), "5 6 7"),
         ("&limit=0".into(), "9"),
+        ("&limit=-99999999999999999999".into(), "9"),
+        ("&limit=99999999999999999999".into(), "1 2 3 4 5 6 7 8 9"),
         (format!("&before={}&limit=3", id(5)), "2 3 4"),
         ("&before=5&limit=3".into(), "2 3 4"),
         ("&before=1".into(), ""),
