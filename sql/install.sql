@@ -247,13 +247,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/50_conversations.sql' and checksum = 'b1eb26c5d57f94025f620a93a2a1a259ecefed68db631818e7ef02424b9edeea'
+  where path = 'chat/50_conversations.sql' and checksum = 'c68b1c83800b4a6a10cb8e3cdeff21b3d2342d5e0fe9c6747876e4c55168231f'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/50_conversations.sql
 \ir definitions/chat/50_conversations.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/50_conversations.sql', 'b1eb26c5d57f94025f620a93a2a1a259ecefed68db631818e7ef02424b9edeea')
+  ('chat/50_conversations.sql', 'c68b1c83800b4a6a10cb8e3cdeff21b3d2342d5e0fe9c6747876e4c55168231f')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 

@@ -2,6 +2,7 @@
 
 use axum::extract::State;
 use axum::response::Response;
+use jiff::civil::Time;
 
 use super::idempotency::Writer;
 use super::{check_identity, only};
@@ -24,9 +25,34 @@ pub(super) async fn get_preferences(
     )?))
 }
 
+/// When mails are sent.
+pub(super) const EMAIL_MODES: [&str; 5] = [
+    "offline",
+    "digest_hourly",
+    "digest_daily",
+    "digest_weekly",
+    "never",
+];
+
+/// Preferences that are true or false.
+const FLAGS: [&str; 7] = [
+    "browser_enabled",
+    "sound_enabled",
+    "show_preview",
+    "email_enabled",
+    "share_read_receipts",
+    "share_typing",
+    "share_presence",
+];
+
+/// Preferences that are whole numbers, and between which.
+const NUMBERS: [(&str, i64, i64); 2] =
+    [("email_delay_seconds", 30, 86_400), ("digest_hour", 0, 23)];
+
 /// `PUT /preferences`: sets what the body names, and nothing else.
 pub(super) async fn set_preferences(writer: Writer, fields: Fields) -> Result<Response, ApiError> {
     check_identity(&writer.caller, &fields, &["user_id"])?;
+    check(&fields)?;
     let preferences = fields.into_snake_case()?;
     let set = Query {
         sql: SET,
@@ -38,4 +64,52 @@ pub(super) async fn set_preferences(writer: Writer, fields: Fields) -> Result<Re
     };
     let rows = writer.change_or_show(set, get).await?;
     Ok(json_text(only(&rows)?))
+}
+
+/// Refuses what a preference cannot be, here and not in the database, which names no field. Names of time zones only
+/// the database knows.
+fn check(fields: &Fields) -> Result<(), ApiError> {
+    for name in FLAGS {
+        fields.flag(name)?;
+    }
+    for (name, least, most) in NUMBERS {
+        if fields
+            .integer(name)?
+            .is_some_and(|number| !(least..=most).contains(&number))
+        {
+            return Err(ApiError::invalid(format!(
+                "{name} must be from {least} to {most}"
+            )));
+        }
+    }
+    if fields
+        .text("email_mode")?
+        .is_some_and(|mode| !EMAIL_MODES.contains(&mode))
+    {
+        return Err(ApiError::invalid(format!(
+            "email_mode must be one of {}",
+            EMAIL_MODES.join(", ")
+        )));
+    }
+    fields.text("timezone")?;
+    fields.moment("dnd_until")?;
+    for name in ["quiet_start", "quiet_end"] {
+        if fields
+            .text(name)?
+            .is_some_and(|time| time.parse::<Time>().is_err())
+        {
+            return Err(ApiError::invalid(format!(
+                "{name} must be a time of day such as 07:30"
+            )));
+        }
+    }
+    let numbers = NUMBERS.iter().map(|(name, ..)| name);
+    let mut never_null = FLAGS
+        .iter()
+        .chain(numbers)
+        .chain(&["email_mode", "timezone"]);
+    match never_null.find(|name| fields.is_null(name)) {
+        Some(name) => Err(ApiError::invalid(format!("{name} must not be null"))),
+        None => Ok(()),
+    }
 }

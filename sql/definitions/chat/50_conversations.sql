@@ -318,9 +318,11 @@ begin
     from jsonb_each(settings) s
     where (s.key in ('is_archived', 'is_pinned', 'is_muted', 'marked_unread') and jsonb_typeof(s.value) <> 'boolean')
       or (s.key in ('muted_until', 'draft') and jsonb_typeof(s.value) not in ('string', 'null'))
-      or (s.key = 'notification_level' and coalesce(s.value #>> '{}', '') not in ('all', 'mentions', 'none'))
   ) then
     perform chat.refuse('validation_failed', 'A setting has a value it cannot have');
+  end if;
+  if settings ? 'notification_level' and coalesce(settings ->> 'notification_level', '') not in ('all', 'mentions', 'none') then
+    perform chat.refuse('validation_failed', 'notification_level is all, mentions or none');
   end if;
 
   -- a draft is kept elsewhere, and is news of the row all the same
@@ -346,7 +348,7 @@ begin
 
   if settings ? 'draft' then
     if char_length(draft) > 20000 then
-      perform chat.refuse('message_too_long');
+      perform chat.refuse('message_too_long', 'draft has at most 20000 characters');
     end if;
     delete from public.message_drafts d
     where d.conversation_id = set_conversation_settings.conversation_id and d.user_id = caller and draft = '';

@@ -2,8 +2,9 @@
 
 use serde_json::json;
 
+use super::super::preferences::EMAIL_MODES;
 use super::super::{presence, search};
-use super::rows::{EMAIL_MODES, STATUSES};
+use super::rows::STATUSES;
 use super::{MESSAGES, PEOPLE, SETTINGS, own_id};
 use crate::error_code::ErrorCode;
 use crate::http::openapi::schema::{

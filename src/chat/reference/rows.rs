@@ -1,6 +1,7 @@
 //! The rows that the database builds as JSON, as schemas. They are passed on unread, so that the
 //! tests hold every answer against these.
 
+use super::super::preferences::EMAIL_MODES;
 use crate::http::openapi::schema::{
     Schema, address, any_object, by_id, constant, count, described, extended, flag, integer, list,
     list_up_to, moment, named, nullable, number, object, one_of, text, text_of, text_up_to, uuid,
@@ -25,15 +26,6 @@ pub(super) const REASONS: [&str; 7] = [
     "sexual",
     "illegal",
     "other",
-];
-
-/// When somebody gets e-mail.
-pub(super) const EMAIL_MODES: [&str; 5] = [
-    "offline",
-    "digest_hourly",
-    "digest_daily",
-    "digest_weekly",
-    "never",
 ];
 
 /// Every row and answer that stands under a name in the document.

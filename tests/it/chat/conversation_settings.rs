@@ -4,7 +4,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::support::chat_server::Person::{self, Ana, Ben, Zoe};
-use crate::support::chat_server::{Answer, ChatServer, answer};
+use crate::support::chat_server::{Answer, ChatServer, answer, names_field};
 
 async fn set(server: &ChatServer, person: Person, id: &str, settings: Value) -> Answer {
     let path = format!("/conversations/{id}");
@@ -88,13 +88,14 @@ async fn a_setting_that_cannot_be_is_refused() {
         json!({ "muted_until": "tomorrow" }),
         json!({ "draft": 1 }),
     ] {
-        set(&server, Ana, &id, settings)
-            .await
-            .assert_refused(422, "validation_failed");
+        let refused = set(&server, Ana, &id, settings.clone()).await;
+        refused.assert_refused(422, "validation_failed");
+        names_field(&refused, &settings);
     }
-    set(&server, Ana, &id, json!({ "draft": "x".repeat(20_001) }))
-        .await
-        .assert_refused(422, "message_too_long");
+    let long = json!({ "draft": "x".repeat(20_001) });
+    let refused = set(&server, Ana, &id, long.clone()).await;
+    refused.assert_refused(422, "message_too_long");
+    names_field(&refused, &long);
     set(
         &server,
         Ana,

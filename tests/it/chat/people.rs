@@ -4,7 +4,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::support::chat_server::Person::{Ana, Ben, Sue, Zoe};
-use crate::support::chat_server::{Answer, ChatServer, answer};
+use crate::support::chat_server::{Answer, ChatServer, answer, names_field};
 
 async fn unblock(server: &ChatServer) -> Answer {
     let path = format!("/blocks/{}", Ben.id());
@@ -131,8 +131,14 @@ async fn preferences_begin_with_defaults_and_are_set_one_by_one() {
 #[tokio::test]
 async fn a_preference_that_cannot_be_is_refused() {
     let server = ChatServer::start().await;
-    for preferences in [
+    for wrong in [
         json!({ "email_mode": "always" }),
+        json!({ "emailMode": 1 }),
+        json!({ "email_mode": null }),
+        json!({ "digest_hour": 24 }),
+        json!({ "digest_hour": null }),
+        json!({ "timezone": 1 }),
+        json!({ "quiet_end": 7 }),
         json!({ "email_delay_seconds": 1 }),
         json!({ "share_typing": "perhaps" }),
         json!({ "share_typing": null }),
@@ -142,10 +148,11 @@ async fn a_preference_that_cannot_be_is_refused() {
         json!({ "quiet_start": "25:00" }),
         json!({ "dnd_until": [1] }),
     ] {
-        server
-            .send(Ana, Method::PUT, "/preferences", preferences)
-            .await
-            .assert_refused(422, "validation_failed");
+        let refused = server
+            .send(Ana, Method::PUT, "/preferences", wrong.clone())
+            .await;
+        refused.assert_refused(422, "validation_failed");
+        names_field(&refused, &wrong);
     }
     let other = json!({ "user_id": Ben.id(), "share_typing": false });
     server

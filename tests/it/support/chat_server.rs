@@ -140,6 +140,19 @@ impl Answer {
     }
 }
 
+/// Panics unless the hint of a refusal names the only field that was sent, and says more than that.
+pub(crate) fn names_field(refused: &Answer, sent: &Value) {
+    let field = sent.as_object().unwrap().keys().next().unwrap();
+    let mut name = field.clone();
+    name.retain(|letter| letter != '_');
+    let hint = refused.body["hint"].as_str().unwrap_or_default();
+    let first = hint.split(' ').next().unwrap_or_default().replace('_', "");
+    assert!(
+        first.eq_ignore_ascii_case(&name) && hint.contains(' '),
+        "{sent}: {hint}"
+    );
+}
+
 impl ChatServer {
     /// With default settings.
     pub(crate) async fn start() -> Self {
