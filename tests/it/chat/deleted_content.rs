@@ -6,15 +6,17 @@ use serde_json::{Value, json};
 use crate::support::chat_server::Person::{self, Ana, Ben};
 use crate::support::chat_server::{Answer, ChatServer, answer};
 
-/// A word that every wording of the deleted messages has, and nothing else.
+/// A word that every wording of the deleted messages has, and whatever else was sent with them, and nothing else.
 const WORD: &str = "zanzibar";
 
-/// Two messages of Ana's, one with an earlier wording, a pin, a reaction and a reply; the other the newest of the conversation.
+/// Three messages of Ana's: one with an earlier wording, a pin, a reaction and a reply; a file for Ben, which says it with its name
+/// alone; and the newest of the conversation.
 struct Scene {
     server: ChatServer,
     conversation: String,
     quoted: String,
     newest: String,
+    file: String,
     reply: String,
     /// A cursor from before all of them.
     cursor: String,
@@ -38,6 +40,7 @@ impl Scene {
             cursor: cursor.as_str().unwrap().to_owned(),
             quoted: String::new(),
             newest: String::new(),
+            file: String::new(),
             reply: String::new(),
             conversation,
             server,
@@ -70,9 +73,21 @@ impl Scene {
             "conversation_id": scene.conversation, "content": "an answer", "reply_to_id": scene.quoted,
         });
         let reply = id(&server.post(Ben, "/messages", answered).await.body);
+        let file = json!({
+            "conversation_id": scene.conversation, "message_type": "file", "content": "see there", "mentions": [Ben.id()],
+            "file_name": "zanzibar.pdf", "file_url": "https://files.example/zanzibar.pdf", "metadata": { "place": WORD },
+        });
+        let storage =
+            "update chat.config set value = '\"https://files.example\"' where key = 'storage_url'";
+        let database = server.database.connect().await;
+        database.execute(storage, &[]).await.unwrap();
+        let file = server.post(Ana, "/messages", file).await;
+        assert_eq!(file.status, 201, "{file:?}");
+        let file = id(&file.body);
         let newest = id(&server.say(Ana, &scene.conversation, "zanzibar again").await);
         Self {
             newest,
+            file,
             reply,
             ..scene
         }
@@ -99,6 +114,7 @@ impl Scene {
             conversation,
             quoted,
             newest,
+            file,
             reply,
             cursor,
             ..
@@ -118,11 +134,14 @@ impl Scene {
             format!("/messages/{quoted}"),
             format!("/messages/{quoted}/history"),
             format!("/messages/{newest}"),
+            format!("/messages/{file}"),
+            format!("/conversations/{conversation}/media"),
             format!("/messages/{reply}"),
             format!("/conversations/{conversation}/pins"),
             format!("/sync?since={cursor}"),
             "/sync".to_owned(),
             format!("/search?type=messages&q={WORD}"),
+            format!("/search?type=messages&q={WORD}&has=file"),
             format!("/search?type=all&q={WORD}"),
         ] {
             let answer = self.server.get(person, &path).await;
@@ -187,7 +206,7 @@ async fn what_was_deleted_is_in_no_answer() {
         }
     }
 
-    for message in [&scene.quoted, &scene.newest] {
+    for message in [&scene.quoted, &scene.file, &scene.newest] {
         let path = format!("/messages/{message}");
         let deleted = scene
             .server
@@ -209,11 +228,23 @@ async fn what_was_deleted_is_in_no_answer() {
         }
     }
 
+    for person in [Ana, Ben] {
+        let path = format!("/messages/{}", scene.file);
+        let file = scene.server.get(person, &path).await.body;
+        assert_eq!(
+            (&file["mentions"], &file["metadata"]),
+            (&json!([]), &json!({}))
+        );
+        for name in ["file_url", "file_name", "file_size", "file_type"] {
+            assert_eq!(file[name], Value::Null, "{name}");
+        }
+    }
+
     // Nor does a row of theirs keep it that a client of the data API might read.
     let database = scene.server.database.connect().await;
     let kept: Vec<String> = database
         .query(
-            "select 'message: ' || m.content || m.metadata::text from public.user_messages m \
+            "select 'message: ' || to_jsonb(m)::text from public.user_messages m \
              union all select 'wording: ' || e.previous_content from public.message_edits e \
              union all select 'draft: ' || d.content from public.message_drafts d",
             &[],

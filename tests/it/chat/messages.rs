@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use futures_util::future::join_all;
+use futures_util::stream::{self, StreamExt as _};
 use reqwest::Method;
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -365,26 +366,25 @@ async fn fifty_at_once_with_one_id_make_one_message() {
 #[tokio::test]
 async fn two_writers_leave_no_gap() {
     let (server, conversation, _) = with_history(0).await;
+    let (server, conversation) = (&server, &conversation);
     let write = async |person| {
-        for n in 0..100 {
-            server.say(person, &conversation, &n.to_string()).await;
-        }
+        // Several of each are under way at a time, as from several devices.
+        let sent = (0..500).map(async |n| server.say(person, conversation, &n.to_string()).await);
+        let sent: Vec<Value> = stream::iter(sent).buffer_unordered(8).collect().await;
+        assert_eq!(sent.len(), 500);
     };
     tokio::join!(write(Ana), write(Ben));
-    let history = server
-        .get(
-            Ana,
-            &format!("/messages?conversation_id={conversation}&limit=200"),
-        )
-        .await;
-    assert_eq!(seqs(history.rows()), (1..=200).collect::<Vec<_>>());
-    let times: Vec<&str> = history
-        .rows()
+    let mut rows = Vec::new();
+    for after in (0..1000).step_by(200) {
+        let path = format!("/messages?conversation_id={conversation}&limit=200&after={after}");
+        rows.extend_from_slice(server.get(Ana, &path).await.rows());
+    }
+    assert_eq!(seqs(&rows), (1..=1000).collect::<Vec<_>>());
+    let instants: Vec<jiff::Timestamp> = rows
         .iter()
-        .map(|row| row["created_at"].as_str().unwrap())
+        .map(|row| row["created_at"].as_str().unwrap().parse().unwrap())
         .collect();
-    let instants: Vec<jiff::Timestamp> = times.iter().map(|time| time.parse().unwrap()).collect();
-    assert!(instants.is_sorted(), "{times:?}");
+    assert!(instants.is_sorted(), "{instants:?}");
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! Marking as read, and counting what is not.
 
+use futures_util::future::join_all;
 use reqwest::Method;
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -148,6 +149,49 @@ async fn messages_are_read_by_their_ids_under_every_name() {
         (none.status.as_u16(), &none.body["updated"]),
         (200, &json!(0))
     );
+}
+
+#[tokio::test]
+async fn forty_readings_at_once_never_move_the_marker_back() {
+    let server = ChatServer::start().await;
+    let conversation = server.open(Ana, Ben).await;
+    let mut messages = Vec::new();
+    for n in 0..40 {
+        messages.push(server.say(Ana, &conversation, &n.to_string()).await);
+    }
+    // Whichever way it is written, a step back is an error, which the request that made it would answer.
+    let database = server.database.connect().await;
+    for table in ["user_conversation_members", "conversation_receipts"] {
+        let watch = format!(
+            "create function public.watch_{table}() returns trigger language plpgsql as \
+                 $$ begin raise exception 'back from % to %', old.last_read_seq, new.last_read_seq; end $$; \
+             create trigger zz_watch after update on public.{table} \
+                 for each row when (new.last_read_seq < old.last_read_seq) execute function public.watch_{table}()"
+        );
+        database.batch_execute(&watch).await.unwrap();
+    }
+    let path = format!("/conversations/{conversation}/read");
+    // 7 has no divisor in common with 40: every message, near and far ones in turn.
+    let readings = (0..40).map(|n| (n * 7 + 3) % 40).map(async |asked: usize| {
+        let up_to = json!({ "message_id": messages[asked]["id"] });
+        (asked, server.post(Ben, &path, up_to).await)
+    });
+    for (asked, read) in join_all(readings).await {
+        assert_eq!(read.status, 200, "{asked}: {read:?}");
+        let reached = messages
+            .iter()
+            .position(|message| message["id"] == read.body["last_read_message_id"]);
+        assert!(reached >= Some(asked), "{asked}: {read:?}");
+    }
+    let newest = &messages[39]["id"];
+    let path = format!("/conversations/{conversation}");
+    let row = server.get(Ben, &path).await.body;
+    assert_eq!(
+        (&row["last_read_message_id"], &row["unread_count"]),
+        (newest, &json!(0))
+    );
+    let row = server.get(Ana, &path).await.body;
+    assert_eq!(&row["peer_last_read_message_id"], newest);
 }
 
 #[tokio::test]
