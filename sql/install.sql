@@ -42,15 +42,16 @@ begin
     (8, 'sync', '148d59681deb853640597fae268c1f77793c437c15bb7ea6bde59a2a7931b73d'),
     (9, 'message_search', '946edbb4737ab25de5fe2f98208779b9de46439460351b93b65c26c165420e97'),
     (10, 'presence_of_sockets', 'ad6742d5dafe895c6da888631ae4b9d9367959bb42bf74b5af120b2d495823ba'),
-    (11, 'presence_as_shown', '9aa3036ebe5bef78360d69b7fd657665b9274d8830d6e5c8b57da01768594960')
+    (11, 'presence_as_shown', '9aa3036ebe5bef78360d69b7fd657665b9274d8830d6e5c8b57da01768594960'),
+    (12, 'presence_by_session', '18ff8455843cdc12c9a137ecd1fa9aad5e3e8cd5486b66185646646d3c050d44')
   ), applied as (
     select version, checksum from chat.schema_migrations
   )
   select coalesce(
     (
-      select format('The schema is at version %s and this script knows 11: use a newer one.', max(version))
+      select format('The schema is at version %s and this script knows 12: use a newer one.', max(version))
       from applied
-      having max(version) > 11
+      having max(version) > 12
     ),
     (
       select format('Migration %s is not in the ledger although a later one is.', min(k.version))
@@ -159,6 +160,14 @@ select not exists (select from chat.schema_migrations where version = 11) as pen
 insert into chat.schema_migrations (version, name, checksum) values
   (11, 'presence_as_shown', '9aa3036ebe5bef78360d69b7fd657665b9274d8830d6e5c8b57da01768594960');
 \ir migrations/0011_presence_as_shown.sql
+\endif
+
+select not exists (select from chat.schema_migrations where version = 12) as pending \gset
+\if :pending
+\echo migrations/0012_presence_by_session.sql
+insert into chat.schema_migrations (version, name, checksum) values
+  (12, 'presence_by_session', '18ff8455843cdc12c9a137ecd1fa9aad5e3e8cd5486b66185646646d3c050d44');
+\ir migrations/0012_presence_by_session.sql
 \endif
 
 select not exists (
@@ -343,13 +352,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/80_presence.sql' and checksum = '593a1a7d255fd84d5e511478e7d28331c1f0d508d9bc01d93ebf9d0335347208'
+  where path = 'chat/80_presence.sql' and checksum = 'e5aff378d31458691aa54322e4c434046043752a2e815f9ad7338484b534d9c2'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/80_presence.sql
 \ir definitions/chat/80_presence.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/80_presence.sql', '593a1a7d255fd84d5e511478e7d28331c1f0d508d9bc01d93ebf9d0335347208')
+  ('chat/80_presence.sql', 'e5aff378d31458691aa54322e4c434046043752a2e815f9ad7338484b534d9c2')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
@@ -427,13 +436,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/90_policies.sql' and checksum = '902f1860fc68dfa442de09f723dd21462497e08c2da5f6a7c0429d3008c789ce'
+  where path = 'chat/90_policies.sql' and checksum = 'b8195acf649cb6e2a86fb1165f40db271fb7397aba488dfb1c63f9cd8f327bdc'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/90_policies.sql
 \ir definitions/chat/90_policies.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/90_policies.sql', '902f1860fc68dfa442de09f723dd21462497e08c2da5f6a7c0429d3008c789ce')
+  ('chat/90_policies.sql', 'b8195acf649cb6e2a86fb1165f40db271fb7397aba488dfb1c63f9cd8f327bdc')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
@@ -451,13 +460,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/96_comments.sql' and checksum = '646c88c9652dc239ff54d0a42c97c0ab19e2ca8309f3384e1e160097a0215910'
+  where path = 'chat/96_comments.sql' and checksum = '6289b3207ec1467ab9c96fc1cb4a4bf4a826b81b520c15cb6821352fc3e653bf'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/96_comments.sql
 \ir definitions/chat/96_comments.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/96_comments.sql', '646c88c9652dc239ff54d0a42c97c0ab19e2ca8309f3384e1e160097a0215910')
+  ('chat/96_comments.sql', '6289b3207ec1467ab9c96fc1cb4a4bf4a826b81b520c15cb6821352fc3e653bf')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 

@@ -1324,25 +1324,30 @@ $$;
 
 COMMENT ON FUNCTION chat.edit_message(message_id uuid, content text, expected_rev bigint) IS 'Changes the text of the caller''s own message; with expected_rev only if nothing happened to it meanwhile (stale_revision).';
 
--- Name: end_presence(); Type: FUNCTION; Schema: chat; Owner: -
+-- Name: end_presence(text); Type: FUNCTION; Schema: chat; Owner: -
 
-CREATE FUNCTION chat.end_presence() RETURNS void
+CREATE FUNCTION chat.end_presence(session_id text DEFAULT NULL::text) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
     AS $$
 declare
   caller constant uuid := auth.uid();
 begin
+  if end_presence.session_id is not null then
+    perform chat.set_presence('offline', session_id => end_presence.session_id);
+    return;
+  end if;
   perform from public.user_presence p where p.user_id = caller for no key update;
+  delete from chat.presence_report_sessions v where v.user_id = caller;
   -- sockets that linger vouch for nobody who has left; the next one that comes does
   update chat.presence_reports r set status = 'offline', expires_at = null where r.user_id = caller;
   perform chat.show_presence(array[caller]);
 end
 $$;
 
--- Name: FUNCTION end_presence(); Type: COMMENT; Schema: chat; Owner: -
+-- Name: FUNCTION end_presence(session_id text); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.end_presence() IS 'The caller has signed out on this device and is offline, until another device reports or connects.';
+COMMENT ON FUNCTION chat.end_presence(session_id text) IS 'The caller has signed out: with a session_id on that device alone, without one everywhere, until a device reports or connects.';
 
 -- Name: expire_presence(); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -1383,6 +1388,8 @@ begin
         union all
         select r.user_id from chat.presence_reports r where r.manual_until <= clock_timestamp()
         union all
+        select v.user_id from chat.presence_report_sessions v where v.expires_at <= clock_timestamp()
+        union all
         select t.user_id from public.user_presence t where t.is_typing_to is not null and t.typing_started_at <= typing_since
       )
     order by p.user_id
@@ -1391,6 +1398,8 @@ begin
   if cardinality(people) = 0 then
     return;
   end if;
+
+  delete from chat.presence_report_sessions v where v.user_id = any (people) and v.expires_at <= clock_timestamp();
 
   update chat.presence_reports r
   set status = case
@@ -3286,7 +3295,7 @@ begin
     f.status,
     case when f.status <> 'offline' then s.chosen end,
     case when f.status <> 'offline' and s.chosen is not null then r.manual_until end,
-    case when f.status <> 'offline' then d.devices else 0 end
+    case when f.status <> 'offline' then greatest(d.devices, h.devices) else 0 end
   from unnest(presence_now.user_ids) k (user_id)
   left join chat.presence_reports r on r.user_id = k.user_id
   cross join lateral (
@@ -3297,8 +3306,16 @@ begin
     where v.user_id = k.user_id
   ) d
   cross join lateral (
+    -- of all devices the one that is most there; that is also the last in the alphabet: online, busy, away
     select
-      case when d.devices > 0 or r.expires_at > clock_timestamp() then coalesce(r.status, 'offline') else 'offline' end as reported,
+      greatest(max(v.status), case when r.expires_at > clock_timestamp() and r.status <> 'offline' then r.status end) as status,
+      count(*)::int as devices
+    from chat.presence_report_sessions v
+    where v.user_id = k.user_id and v.expires_at > clock_timestamp()
+  ) h
+  cross join lateral (
+    select
+      coalesce(h.status, case when d.devices > 0 then r.status end, 'offline') as reported,
       case when coalesce(r.manual_until > clock_timestamp(), true) then r.manual_status end as chosen
   ) s
   cross join lateral (
@@ -4370,9 +4387,9 @@ $$;
 
 COMMENT ON FUNCTION chat.set_preferences(preferences jsonb) IS 'Sets those of the caller''s preferences that the object names.';
 
--- Name: set_presence(text, text, timestamp with time zone, text, text, boolean, boolean); Type: FUNCTION; Schema: chat; Owner: -
+-- Name: set_presence(text, text, timestamp with time zone, text, text, boolean, boolean, text); Type: FUNCTION; Schema: chat; Owner: -
 
-CREATE FUNCTION chat.set_presence(status text DEFAULT NULL::text, current_page text DEFAULT NULL::text, manual_until timestamp with time zone DEFAULT NULL::timestamp with time zone, status_text text DEFAULT NULL::text, status_emoji text DEFAULT NULL::text, is_manual boolean DEFAULT NULL::boolean, clear_status_text boolean DEFAULT false) RETURNS json
+CREATE FUNCTION chat.set_presence(status text DEFAULT NULL::text, current_page text DEFAULT NULL::text, manual_until timestamp with time zone DEFAULT NULL::timestamp with time zone, status_text text DEFAULT NULL::text, status_emoji text DEFAULT NULL::text, is_manual boolean DEFAULT NULL::boolean, clear_status_text boolean DEFAULT false, session_id text DEFAULT NULL::text) RETURNS json
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
     AS $$
@@ -4381,6 +4398,8 @@ declare
   reported text := case set_presence.status when 'dnd' then 'busy' else set_presence.status end;
   -- busy is a choice; what comes with an end is one, too; anything else is a device reporting
   chosen constant boolean := coalesce(set_presence.is_manual, reported = 'busy' or set_presence.manual_until is not null);
+  -- a choice says nothing of the devices, except that one just spoke
+  said constant text := case when chosen and reported is not null then 'online' else reported end;
   ttl constant interval := make_interval(secs => chat.amount('presence_ttl_s', 60));
   new_text constant text := nullif(chat.trimmed(set_presence.status_text), '');
   new_emoji constant text := nullif(chat.trimmed(set_presence.status_emoji), '');
@@ -4395,34 +4414,59 @@ begin
     perform chat.refuse('validation_failed', 'status_text has at most 100 characters, status_emoji 32');
   end if;
 
+  if char_length(set_presence.session_id) not between 1 and 64 then
+    perform chat.refuse('validation_failed', 'session_id has 1 to 64 characters');
+  end if;
+
   insert into public.user_presence (user_id) values (caller) on conflict on constraint user_presence_pkey do nothing;
   perform from public.user_presence p where p.user_id = caller for no key update;
 
-  insert into chat.presence_reports as r (user_id, status, expires_at, manual_status, manual_until)
-  values (
-    caller,
-    -- a choice says nothing of the devices, except that one just spoke
-    case when chosen then 'online' else coalesce(reported, 'online') end,
-    clock_timestamp() + ttl,
-    case when chosen and reported <> 'online' then reported end,
-    case when chosen and reported <> 'online' then set_presence.manual_until end
-  )
-  on conflict on constraint presence_reports_pkey do update
+  if set_presence.session_id is not null and said = 'offline' then
+    delete from chat.presence_report_sessions v where v.user_id = caller and v.session_id = set_presence.session_id;
+  elsif set_presence.session_id is not null then
+    -- whatever a device says under its name, it is there
+    insert into chat.presence_report_sessions as v (user_id, session_id, status, expires_at)
+    values (caller, set_presence.session_id, coalesce(said, 'online'), clock_timestamp() + ttl)
+    on conflict on constraint presence_report_sessions_pkey do update
+    set status = coalesce(said, v.status), expires_at = excluded.expires_at;
+    -- a client that invents a name for each report must not fill the table; nobody has more devices and tabs
+    -- than these that would change what is shown
+    delete from chat.presence_report_sessions v
+    where v.user_id = caller and v.session_id in (
+      select o.session_id
+      from chat.presence_report_sessions o
+      where o.user_id = caller
+      order by o.expires_at desc
+      offset 20
+    );
   -- without a status only the words change: it is no sign of life
-  set status = case
-      when reported is null then r.status
-      -- from one device it says nothing of the others: while there are sockets, these tell
-      when reported = 'offline' and not chosen and exists (
-        select
-        from chat.presence_sessions v
-        join chat.presence_processes a on a.process_id = v.process_id and a.lease_until > clock_timestamp()
-        where v.user_id = caller
-      ) then r.status
-      else excluded.status
-    end,
-    expires_at = case when reported is null then r.expires_at else excluded.expires_at end,
-    manual_status = case when chosen then excluded.manual_status else r.manual_status end,
-    manual_until = case when chosen then excluded.manual_until else r.manual_until end;
+  elsif said is not null then
+    insert into chat.presence_reports as r (user_id, status, expires_at)
+    values (caller, said, case when said <> 'offline' then clock_timestamp() + ttl end)
+    on conflict on constraint presence_reports_pkey do update
+    set status = case
+        -- from one device it says nothing of the others: while there are sockets, these tell
+        when said = 'offline' and exists (
+          select
+          from chat.presence_sessions v
+          join chat.presence_processes a on a.process_id = v.process_id and a.lease_until > clock_timestamp()
+          where v.user_id = caller
+        ) then r.status
+        else said
+      end,
+      expires_at = excluded.expires_at;
+  end if;
+
+  if chosen then
+    insert into chat.presence_reports as r (user_id, manual_status, manual_until)
+    values (
+      caller,
+      case when reported <> 'online' then reported end,
+      case when reported <> 'online' then set_presence.manual_until end
+    )
+    on conflict on constraint presence_reports_pkey do update
+    set manual_status = excluded.manual_status, manual_until = excluded.manual_until;
+  end if;
 
   update public.user_presence p
   set status = n.status,
@@ -4432,7 +4476,10 @@ begin
     current_page = coalesce(left(set_presence.current_page, 2048), p.current_page),
     status_text = case when clear_status_text then null else coalesce(new_text, p.status_text) end,
     status_emoji = case when clear_status_text then null else coalesce(new_emoji, p.status_emoji) end,
-    last_seen = case when reported is null and n.status = p.status then p.last_seen else clock_timestamp() end,
+    last_seen = case
+      when coalesce(reported, set_presence.session_id) is null and n.status = p.status then p.last_seen
+      else clock_timestamp()
+    end,
     last_active_at = case when reported = 'online' and n.status <> 'offline' then clock_timestamp() else p.last_active_at end,
     is_typing_to = case when n.status <> 'offline' then p.is_typing_to end
   from chat.presence_now(array[caller]) n
@@ -4444,9 +4491,9 @@ begin
 end
 $$;
 
--- Name: FUNCTION set_presence(status text, current_page text, manual_until timestamp with time zone, status_text text, status_emoji text, is_manual boolean, clear_status_text boolean); Type: COMMENT; Schema: chat; Owner: -
+-- Name: FUNCTION set_presence(status text, current_page text, manual_until timestamp with time zone, status_text text, status_emoji text, is_manual boolean, clear_status_text boolean, session_id text); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.set_presence(status text, current_page text, manual_until timestamp with time zone, status_text text, status_emoji text, is_manual boolean, clear_status_text boolean) IS 'The caller''s own presence. busy, or any status with manual_until or is_manual, holds against what devices report; online with is_manual ends it. Answers the row.';
+COMMENT ON FUNCTION chat.set_presence(status text, current_page text, manual_until timestamp with time zone, status_text text, status_emoji text, is_manual boolean, clear_status_text boolean, session_id text) IS 'The caller''s own presence. busy, or any status with manual_until or is_manual, holds against what devices report; online with is_manual ends it. Devices with a session_id report side by side. Answers the row.';
 
 -- Name: set_typing(uuid, boolean); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -5328,6 +5375,21 @@ WITH (fillfactor='10');
 
 COMMENT ON TABLE chat.presence_processes IS 'Server processes that have sockets. Whoever is known by one whose lease ran out is not there.';
 
+-- Name: presence_report_sessions; Type: TABLE; Schema: chat; Owner: -
+
+CREATE UNLOGGED TABLE chat.presence_report_sessions (
+    user_id uuid NOT NULL,
+    session_id text NOT NULL,
+    status text NOT NULL,
+    expires_at timestamp with time zone NOT NULL,
+    CONSTRAINT presence_report_sessions_id_is_short CHECK (((char_length(session_id) >= 1) AND (char_length(session_id) <= 64))),
+    CONSTRAINT presence_report_sessions_status_is_known CHECK ((status = ANY (ARRAY['online'::text, 'away'::text, 'busy'::text])))
+);
+
+-- Name: TABLE presence_report_sessions; Type: COMMENT; Schema: chat; Owner: -
+
+COMMENT ON TABLE chat.presence_report_sessions IS 'What devices report that name themselves by a session_id. Read by nobody.';
+
 -- Name: presence_reports; Type: TABLE; Schema: chat; Owner: -
 
 CREATE TABLE chat.presence_reports (
@@ -5818,7 +5880,7 @@ COMMENT ON COLUMN public.user_presence.manual_status IS 'Chosen by the person, w
 
 -- Name: COLUMN user_presence.device_count; Type: COMMENT; Schema: public; Owner: -
 
-COMMENT ON COLUMN public.user_presence.device_count IS 'Sockets.';
+COMMENT ON COLUMN public.user_presence.device_count IS 'Sockets, or devices that report over REST under a name, whichever are more.';
 
 -- Name: messages; Type: TABLE; Schema: realtime; Owner: -
 
@@ -5893,6 +5955,11 @@ ALTER TABLE ONLY chat.message_requests
 
 ALTER TABLE ONLY chat.presence_processes
     ADD CONSTRAINT presence_processes_pkey PRIMARY KEY (process_id);
+
+-- Name: presence_report_sessions presence_report_sessions_pkey; Type: CONSTRAINT; Schema: chat; Owner: -
+
+ALTER TABLE ONLY chat.presence_report_sessions
+    ADD CONSTRAINT presence_report_sessions_pkey PRIMARY KEY (user_id, session_id);
 
 -- Name: presence_reports presence_reports_pkey; Type: CONSTRAINT; Schema: chat; Owner: -
 
@@ -6024,6 +6091,10 @@ CREATE INDEX message_reports_reporter_idx ON chat.message_reports USING btree (r
 -- Name: message_reports_sender_idx; Type: INDEX; Schema: chat; Owner: -
 
 CREATE INDEX message_reports_sender_idx ON chat.message_reports USING btree (sender_id);
+
+-- Name: presence_report_sessions_expiry_idx; Type: INDEX; Schema: chat; Owner: -
+
+CREATE INDEX presence_report_sessions_expiry_idx ON chat.presence_report_sessions USING btree (expires_at);
 
 -- Name: presence_reports_expiry_idx; Type: INDEX; Schema: chat; Owner: -
 
@@ -6302,6 +6373,11 @@ ALTER TABLE ONLY chat.message_reports
 
 ALTER TABLE ONLY chat.message_requests
     ADD CONSTRAINT message_requests_message_id_fkey FOREIGN KEY (message_id) REFERENCES public.user_messages(id) ON DELETE CASCADE;
+
+-- Name: presence_report_sessions presence_report_sessions_user_fkey; Type: FK CONSTRAINT; Schema: chat; Owner: -
+
+ALTER TABLE ONLY chat.presence_report_sessions
+    ADD CONSTRAINT presence_report_sessions_user_fkey FOREIGN KEY (user_id) REFERENCES public.user_presence(user_id) ON DELETE CASCADE;
 
 -- Name: presence_reports presence_reports_user_fkey; Type: FK CONSTRAINT; Schema: chat; Owner: -
 
@@ -6856,10 +6932,10 @@ GRANT ALL ON FUNCTION chat.delete_message(message_id uuid, expected_rev bigint) 
 REVOKE ALL ON FUNCTION chat.edit_message(message_id uuid, content text, expected_rev bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION chat.edit_message(message_id uuid, content text, expected_rev bigint) TO authenticated;
 
--- Name: FUNCTION end_presence(); Type: ACL; Schema: chat; Owner: -
+-- Name: FUNCTION end_presence(session_id text); Type: ACL; Schema: chat; Owner: -
 
-REVOKE ALL ON FUNCTION chat.end_presence() FROM PUBLIC;
-GRANT ALL ON FUNCTION chat.end_presence() TO authenticated;
+REVOKE ALL ON FUNCTION chat.end_presence(session_id text) FROM PUBLIC;
+GRANT ALL ON FUNCTION chat.end_presence(session_id text) TO authenticated;
 
 -- Name: FUNCTION expire_presence(); Type: ACL; Schema: chat; Owner: -
 
@@ -7215,10 +7291,10 @@ GRANT ALL ON FUNCTION chat.set_conversation_settings(conversation_id uuid, setti
 REVOKE ALL ON FUNCTION chat.set_preferences(preferences jsonb) FROM PUBLIC;
 GRANT ALL ON FUNCTION chat.set_preferences(preferences jsonb) TO authenticated;
 
--- Name: FUNCTION set_presence(status text, current_page text, manual_until timestamp with time zone, status_text text, status_emoji text, is_manual boolean, clear_status_text boolean); Type: ACL; Schema: chat; Owner: -
+-- Name: FUNCTION set_presence(status text, current_page text, manual_until timestamp with time zone, status_text text, status_emoji text, is_manual boolean, clear_status_text boolean, session_id text); Type: ACL; Schema: chat; Owner: -
 
-REVOKE ALL ON FUNCTION chat.set_presence(status text, current_page text, manual_until timestamp with time zone, status_text text, status_emoji text, is_manual boolean, clear_status_text boolean) FROM PUBLIC;
-GRANT ALL ON FUNCTION chat.set_presence(status text, current_page text, manual_until timestamp with time zone, status_text text, status_emoji text, is_manual boolean, clear_status_text boolean) TO authenticated;
+REVOKE ALL ON FUNCTION chat.set_presence(status text, current_page text, manual_until timestamp with time zone, status_text text, status_emoji text, is_manual boolean, clear_status_text boolean, session_id text) FROM PUBLIC;
+GRANT ALL ON FUNCTION chat.set_presence(status text, current_page text, manual_until timestamp with time zone, status_text text, status_emoji text, is_manual boolean, clear_status_text boolean, session_id text) TO authenticated;
 
 -- Name: FUNCTION set_typing(conversation_id uuid, is_typing boolean, OUT others uuid[], OUT is_shared boolean, OUT expires_in_ms integer); Type: ACL; Schema: chat; Owner: -
 

@@ -26,9 +26,9 @@ const GET: &str = "select r.row::text from chat.presence_rows() r";
 
 const SET: &str = "\
     select chat.set_presence( \
-        $1::text, $2::text, $3::timestamptz, $4::text, $5::text, $6::boolean, $7::boolean)::text";
+        $1::text, $2::text, $3::timestamptz, $4::text, $5::text, $6::boolean, $7::boolean, $8::text)::text";
 
-const END: &str = "select chat.end_presence()::text";
+const END: &str = "select chat.end_presence($1::text)::text";
 
 const TYPE_IN: &str = "\
     select $1::uuid, t.is_shared, t.expires_in_ms from chat.set_typing($1::uuid, $2::boolean) t";
@@ -85,6 +85,10 @@ pub(super) async fn set_presence(
     let status_text = fields.text("status_text")?;
     let clear =
         fields.is_null("status_text") || status_text.is_some_and(|text| text.trim().is_empty());
+    // An end that is null and said so: the caller means a choice, of no end or taken back.
+    let is_manual = fields
+        .flag("is_manual")?
+        .or(fields.is_null("manual_until").then_some(true));
     let set = Query {
         sql: SET,
         parameters: &[
@@ -93,8 +97,9 @@ pub(super) async fn set_presence(
             &fields.moment("manual_until")?,
             &status_text,
             &fields.text("status_emoji")?,
-            &fields.flag("is_manual")?,
+            &is_manual,
             &clear,
+            &fields.text("session_id")?,
         ],
     };
     let get = Query {
@@ -113,7 +118,7 @@ pub(super) async fn end_presence(
     check_identity(&writer.caller, &fields, &["user_id"])?;
     let end = Query {
         sql: END,
-        parameters: &[],
+        parameters: &[&fields.text("session_id")?],
     };
     changed(&writer, end).await
 }

@@ -63,6 +63,54 @@ select tests.equals(array_agg(e), array[tests.id('ana')], 'swept') from chat.exp
 select tests.act_as('ben');
 select tests.equals("row" ->> 'status', 'offline', 'stale') from chat.presence_rows(array[tests.id('ana')]);
 
+-- devices that name themselves: whoever is there on one of them is there
+select tests.act_as('ana');
+select tests.equals(chat.set_presence('away', session_id => 'a') ->> 'status', 'away', 'one is idle');
+select tests.equals((r ->> 'status', r ->> 'device_count')::text, '(online,2)', 'the other is not') from chat.set_presence('online', session_id => 'b') r;
+select tests.equals(chat.set_presence('busy', is_manual => false, session_id => 'b') ->> 'status', 'busy', 'rather than away');
+select tests.equals(chat.set_presence('online', session_id => 'a') ->> 'status', 'online', 'rather than busy');
+select tests.equals(chat.set_presence('online') ->> 'status', 'online', 'one without a name');
+select chat.set_presence('away', session_id => 'a'), chat.set_presence('away', session_id => 'b');
+select tests.equals("row" ->> 'status', 'online', 'counts, too') from chat.presence_rows();
+select tests.equals(chat.set_presence('offline') ->> 'status', 'away', 'and says nothing of the others when it goes');
+select tests.equals((r ->> 'status', r ->> 'device_count')::text, '(away,1)', 'one of two closes') from chat.set_presence('offline', session_id => 'a') r;
+select tests.equals(chat.set_presence(session_id => 'a') ->> 'device_count', '2', 'without a status it is there');
+select tests.equals("row" ->> 'status', 'online', 'as a new one is') from chat.presence_rows();
+select chat.set_presence('away', session_id => 'a'), chat.set_presence(session_id => 'a', status_text => 'idle');
+select tests.equals("row" ->> 'status', 'away', 'or as it was') from chat.presence_rows();
+select chat.end_presence('a');
+select tests.equals(("row" ->> 'status', "row" ->> 'device_count')::text, '(away,1)', 'one signs out') from chat.presence_rows();
+select chat.end_presence('a'), chat.end_presence('b');
+select tests.equals(("row" ->> 'status', "row" ->> 'device_count')::text, '(offline,0)', 'the last one, too') from chat.presence_rows();
+-- a choice is one for all of them
+select tests.equals(chat.set_presence('busy', session_id => 'a') ->> 'status', 'busy', 'chosen on one');
+select tests.equals(chat.set_presence('online', session_id => 'b') ->> 'status', 'busy', 'holds on the other');
+select tests.equals(chat.set_presence('offline', session_id => 'a') ->> 'status', 'busy', 'when that one is gone');
+select tests.equals(chat.set_presence('offline', session_id => 'b') ->> 'status', 'offline', 'and not when all are');
+select tests.equals(chat.set_presence('online', is_manual => true, session_id => 'b') ->> 'status', 'online', 'taken back');
+-- signing out without a name is for all
+select chat.set_presence('online', session_id => 'a'), chat.end_presence();
+select tests.equals("row" ->> 'status', 'offline', 'everywhere') from chat.presence_rows();
+select tests.expect_error($$select chat.set_presence('online', session_id => '')$$, 'validation_failed');
+select tests.expect_error($$select chat.set_presence('online', session_id => repeat('x', 65))$$, 'validation_failed');
+select tests.expect_error($$select chat.end_presence(repeat('x', 65))$$, 'validation_failed');
+select tests.equals(chat.set_presence('online', session_id => repeat('é', 64)) ->> 'status', 'online', 'the longest name');
+-- names that are invented push out the oldest
+select chat.set_presence('away', session_id => 'n' || n) from generate_series(1, 20) n;
+select tests.equals(("row" ->> 'status', "row" ->> 'device_count')::text, '(away,20)', 'bounded') from chat.presence_rows();
+-- each comes to an end of its own
+select tests.act_as('owner');
+update chat.presence_report_sessions set expires_at = clock_timestamp() - interval '1 second' where user_id = tests.id('ana') and session_id <> 'n1';
+select tests.act_as('service_role');
+select tests.equals(array_agg(e), array[tests.id('ana')], 'swept') from chat.expire_presence() e;
+select tests.equals((status, device_count)::text, '(away,1)', 'the one that is left') from public.user_presence where user_id = tests.id('ana');
+select tests.act_as('owner');
+select tests.equals(count(*), 1::bigint, 'nothing is kept of the others') from chat.presence_report_sessions;
+update chat.presence_report_sessions set expires_at = clock_timestamp() - interval '1 second';
+select tests.act_as('service_role');
+select chat.expire_presence();
+select tests.equals((status, device_count)::text, '(offline,0)', 'none') from public.user_presence where user_id = tests.id('ana');
+
 -- those who watch the table see what was chosen, and that it ended
 select tests.act_as('ana');
 select chat.set_presence('online');
@@ -93,6 +141,13 @@ select tests.equals((status, device_count)::text, '(online,2)', 'one process is 
 -- a page that closes does not speak for the other device; signing out does, until somebody connects
 select tests.act_as('ana');
 select tests.equals(chat.set_presence('offline') ->> 'status', 'online', 'another socket is there');
+select tests.act_as('owner');
+select tests.equals(expires_at, null, 'and alone vouches from now on') from chat.presence_reports where user_id = tests.id('ana');
+select tests.act_as('ana');
+-- sockets and sessions are the same devices seen from two sides; what a session says wins, as it knows of idling
+select tests.equals((r ->> 'status', r ->> 'device_count')::text, '(away,2)', 'two sockets, of which one reports') from chat.set_presence('away', session_id => 'a') r;
+select chat.end_presence('a');
+select tests.equals(("row" ->> 'status', "row" ->> 'device_count')::text, '(online,2)', 'the sockets are left') from chat.presence_rows();
 select tests.equals(chat.set_presence('away') ->> 'status', 'away', 'a device says so');
 select chat.end_presence();
 select tests.equals("row" ->> 'status', 'offline', 'signed out') from chat.presence_rows();
@@ -114,7 +169,7 @@ select tests.act_as('ben');
 select tests.equals((status, device_count, status_text is null)::text, '(offline,0,t)', 'masked, and seen to be') from public.user_presence where user_id = tests.id('ana');
 select tests.expect_error('select from chat.presence_sessions', '42501');
 select tests.expect_error('select from chat.presence_reports', '42501');
-select tests.act_as('ben');
+select tests.expect_error('select from chat.presence_report_sessions', '42501');
 select updated_at as before from public.user_presence where user_id = tests.id('ana') \gset
 select tests.act_as('ana');
 select chat.set_presence('online', status_text => 'hidden');

@@ -189,7 +189,7 @@ fn during(
 fn counts(lab: &Laboratory) -> Result<(i64, i64), Failure> {
     let transactions = "select xact_commit + xact_rollback from pg_stat_database where datname = current_database()";
     let rows = "select sum(n_tup_ins + n_tup_upd + n_tup_del)::bigint from pg_stat_user_tables \
-                where relname in ('user_presence', 'presence_processes', 'presence_sessions', 'presence_reports')";
+                where relname in ('user_presence', 'presence_processes', 'presence_sessions', 'presence_reports', 'presence_report_sessions')";
     Ok((
         lab.database.number(transactions)?,
         lab.database.number(rows)?,

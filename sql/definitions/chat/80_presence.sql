@@ -1,6 +1,7 @@
 -- Who is there, and who is typing.
 -- The row of user_presence is what others are shown of somebody. What it follows from is read by nobody: what devices
--- reported and what the person chose (chat.presence_reports), sockets at server processes (chat.presence_sessions).
+-- reported (each under its name in chat.presence_report_sessions, or without one) and what the person chose
+-- (chat.presence_reports), sockets at server processes (chat.presence_sessions).
 -- Whoever changes that writes the row anew. Locks: rows of user_presence in the order of their keys, then the rest.
 
 -- What is to be shown of people at this moment.
@@ -18,7 +19,7 @@ begin
     f.status,
     case when f.status <> 'offline' then s.chosen end,
     case when f.status <> 'offline' and s.chosen is not null then r.manual_until end,
-    case when f.status <> 'offline' then d.devices else 0 end
+    case when f.status <> 'offline' then greatest(d.devices, h.devices) else 0 end
   from unnest(presence_now.user_ids) k (user_id)
   left join chat.presence_reports r on r.user_id = k.user_id
   cross join lateral (
@@ -29,8 +30,16 @@ begin
     where v.user_id = k.user_id
   ) d
   cross join lateral (
+    -- of all devices the one that is most there; that is also the last in the alphabet: online, busy, away
     select
-      case when d.devices > 0 or r.expires_at > clock_timestamp() then coalesce(r.status, 'offline') else 'offline' end as reported,
+      greatest(max(v.status), case when r.expires_at > clock_timestamp() and r.status <> 'offline' then r.status end) as status,
+      count(*)::int as devices
+    from chat.presence_report_sessions v
+    where v.user_id = k.user_id and v.expires_at > clock_timestamp()
+  ) h
+  cross join lateral (
+    select
+      coalesce(h.status, case when d.devices > 0 then r.status end, 'offline') as reported,
       case when coalesce(r.manual_until > clock_timestamp(), true) then r.manual_status end as chosen
   ) s
   cross join lateral (
@@ -171,7 +180,8 @@ create or replace function chat.set_presence(
   status_text text default null,
   status_emoji text default null,
   is_manual boolean default null,
-  clear_status_text boolean default false
+  clear_status_text boolean default false,
+  session_id text default null
 )
 returns json
 language plpgsql
@@ -183,6 +193,8 @@ declare
   reported text := case set_presence.status when 'dnd' then 'busy' else set_presence.status end;
   -- busy is a choice; what comes with an end is one, too; anything else is a device reporting
   chosen constant boolean := coalesce(set_presence.is_manual, reported = 'busy' or set_presence.manual_until is not null);
+  -- a choice says nothing of the devices, except that one just spoke
+  said constant text := case when chosen and reported is not null then 'online' else reported end;
   ttl constant interval := make_interval(secs => chat.amount('presence_ttl_s', 60));
   new_text constant text := nullif(chat.trimmed(set_presence.status_text), '');
   new_emoji constant text := nullif(chat.trimmed(set_presence.status_emoji), '');
@@ -197,34 +209,59 @@ begin
     perform chat.refuse('validation_failed', 'status_text has at most 100 characters, status_emoji 32');
   end if;
 
+  if char_length(set_presence.session_id) not between 1 and 64 then
+    perform chat.refuse('validation_failed', 'session_id has 1 to 64 characters');
+  end if;
+
   insert into public.user_presence (user_id) values (caller) on conflict on constraint user_presence_pkey do nothing;
   perform from public.user_presence p where p.user_id = caller for no key update;
 
-  insert into chat.presence_reports as r (user_id, status, expires_at, manual_status, manual_until)
-  values (
-    caller,
-    -- a choice says nothing of the devices, except that one just spoke
-    case when chosen then 'online' else coalesce(reported, 'online') end,
-    clock_timestamp() + ttl,
-    case when chosen and reported <> 'online' then reported end,
-    case when chosen and reported <> 'online' then set_presence.manual_until end
-  )
-  on conflict on constraint presence_reports_pkey do update
+  if set_presence.session_id is not null and said = 'offline' then
+    delete from chat.presence_report_sessions v where v.user_id = caller and v.session_id = set_presence.session_id;
+  elsif set_presence.session_id is not null then
+    -- whatever a device says under its name, it is there
+    insert into chat.presence_report_sessions as v (user_id, session_id, status, expires_at)
+    values (caller, set_presence.session_id, coalesce(said, 'online'), clock_timestamp() + ttl)
+    on conflict on constraint presence_report_sessions_pkey do update
+    set status = coalesce(said, v.status), expires_at = excluded.expires_at;
+    -- a client that invents a name for each report must not fill the table; nobody has more devices and tabs
+    -- than these that would change what is shown
+    delete from chat.presence_report_sessions v
+    where v.user_id = caller and v.session_id in (
+      select o.session_id
+      from chat.presence_report_sessions o
+      where o.user_id = caller
+      order by o.expires_at desc
+      offset 20
+    );
   -- without a status only the words change: it is no sign of life
-  set status = case
-      when reported is null then r.status
-      -- from one device it says nothing of the others: while there are sockets, these tell
-      when reported = 'offline' and not chosen and exists (
-        select
-        from chat.presence_sessions v
-        join chat.presence_processes a on a.process_id = v.process_id and a.lease_until > clock_timestamp()
-        where v.user_id = caller
-      ) then r.status
-      else excluded.status
-    end,
-    expires_at = case when reported is null then r.expires_at else excluded.expires_at end,
-    manual_status = case when chosen then excluded.manual_status else r.manual_status end,
-    manual_until = case when chosen then excluded.manual_until else r.manual_until end;
+  elsif said is not null then
+    insert into chat.presence_reports as r (user_id, status, expires_at)
+    values (caller, said, case when said <> 'offline' then clock_timestamp() + ttl end)
+    on conflict on constraint presence_reports_pkey do update
+    set status = case
+        -- from one device it says nothing of the others: while there are sockets, these tell
+        when said = 'offline' and exists (
+          select
+          from chat.presence_sessions v
+          join chat.presence_processes a on a.process_id = v.process_id and a.lease_until > clock_timestamp()
+          where v.user_id = caller
+        ) then r.status
+        else said
+      end,
+      expires_at = excluded.expires_at;
+  end if;
+
+  if chosen then
+    insert into chat.presence_reports as r (user_id, manual_status, manual_until)
+    values (
+      caller,
+      case when reported <> 'online' then reported end,
+      case when reported <> 'online' then set_presence.manual_until end
+    )
+    on conflict on constraint presence_reports_pkey do update
+    set manual_status = excluded.manual_status, manual_until = excluded.manual_until;
+  end if;
 
   update public.user_presence p
   set status = n.status,
@@ -234,7 +271,10 @@ begin
     current_page = coalesce(left(set_presence.current_page, 2048), p.current_page),
     status_text = case when clear_status_text then null else coalesce(new_text, p.status_text) end,
     status_emoji = case when clear_status_text then null else coalesce(new_emoji, p.status_emoji) end,
-    last_seen = case when reported is null and n.status = p.status then p.last_seen else clock_timestamp() end,
+    last_seen = case
+      when coalesce(reported, set_presence.session_id) is null and n.status = p.status then p.last_seen
+      else clock_timestamp()
+    end,
     last_active_at = case when reported = 'online' and n.status <> 'offline' then clock_timestamp() else p.last_active_at end,
     is_typing_to = case when n.status <> 'offline' then p.is_typing_to end
   from chat.presence_now(array[caller]) n
@@ -246,11 +286,11 @@ begin
 end
 $$;
 
-comment on function chat.set_presence(text, text, timestamptz, text, text, boolean, boolean) is
-  'The caller''s own presence. busy, or any status with manual_until or is_manual, holds against what devices report; online with is_manual ends it. Answers the row.';
+comment on function chat.set_presence(text, text, timestamptz, text, text, boolean, boolean, text) is
+  'The caller''s own presence. busy, or any status with manual_until or is_manual, holds against what devices report; online with is_manual ends it. Devices with a session_id report side by side. Answers the row.';
 
-revoke all on function chat.set_presence(text, text, timestamptz, text, text, boolean, boolean) from public;
-grant execute on function chat.set_presence(text, text, timestamptz, text, text, boolean, boolean) to authenticated;
+revoke all on function chat.set_presence(text, text, timestamptz, text, text, boolean, boolean, text) from public;
+grant execute on function chat.set_presence(text, text, timestamptz, text, text, boolean, boolean, text) to authenticated;
 
 create or replace function chat.report_devices(process_id uuid, user_ids uuid[], devices int[], came boolean[])
 returns boolean
@@ -348,6 +388,8 @@ begin
         union all
         select r.user_id from chat.presence_reports r where r.manual_until <= clock_timestamp()
         union all
+        select v.user_id from chat.presence_report_sessions v where v.expires_at <= clock_timestamp()
+        union all
         select t.user_id from public.user_presence t where t.is_typing_to is not null and t.typing_started_at <= typing_since
       )
     order by p.user_id
@@ -356,6 +398,8 @@ begin
   if cardinality(people) = 0 then
     return;
   end if;
+
+  delete from chat.presence_report_sessions v where v.user_id = any (people) and v.expires_at <= clock_timestamp();
 
   update chat.presence_reports r
   set status = case
@@ -422,7 +466,7 @@ comment on function chat.keep_presence(uuid, int) is
 revoke all on function chat.keep_presence(uuid, int) from public;
 grant execute on function chat.keep_presence(uuid, int) to service_role;
 
-create or replace function chat.end_presence()
+create or replace function chat.end_presence(session_id text default null)
 returns void
 language plpgsql
 security definer
@@ -431,17 +475,23 @@ as $$
 declare
   caller constant uuid := auth.uid();
 begin
+  if end_presence.session_id is not null then
+    perform chat.set_presence('offline', session_id => end_presence.session_id);
+    return;
+  end if;
   perform from public.user_presence p where p.user_id = caller for no key update;
+  delete from chat.presence_report_sessions v where v.user_id = caller;
   -- sockets that linger vouch for nobody who has left; the next one that comes does
   update chat.presence_reports r set status = 'offline', expires_at = null where r.user_id = caller;
   perform chat.show_presence(array[caller]);
 end
 $$;
 
-comment on function chat.end_presence() is 'The caller has signed out on this device and is offline, until another device reports or connects.';
+comment on function chat.end_presence(text) is
+  'The caller has signed out: with a session_id on that device alone, without one everywhere, until a device reports or connects.';
 
-revoke all on function chat.end_presence() from public;
-grant execute on function chat.end_presence() to authenticated;
+revoke all on function chat.end_presence(text) from public;
+grant execute on function chat.end_presence(text) to authenticated;
 
 -- Whoever does not share their presence has a row that says nothing, and that does not change while they come and go:
 -- those who watch the table are told once that this person is offline.

@@ -50,7 +50,7 @@ comment on column public.user_presence.status is 'online, away, busy or offline,
 comment on column public.user_presence.current_page is 'Where in the application. Blanked unless the setting share_current_page is on.';
 comment on column public.user_presence.is_typing_to is 'Written by applications that watch this table, and with the setting typing_in_table.';
 comment on column public.user_presence.manual_status is 'Chosen by the person, when that is what is shown; holds until manual_until, or until the next.';
-comment on column public.user_presence.device_count is 'Sockets.';
+comment on column public.user_presence.device_count is 'Sockets, or devices that report over REST under a name, whichever are more.';
 
 comment on column public.user_notification_preferences.show_preview is 'Whether notifications show what was written.';
 comment on column public.user_notification_preferences.email_mode is 'offline, digest_hourly, digest_daily, digest_weekly or never.';

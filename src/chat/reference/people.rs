@@ -8,7 +8,7 @@ use super::rows::STATUSES;
 use super::{MESSAGES, PEOPLE, SETTINGS, own_id};
 use crate::error_code::ErrorCode;
 use crate::http::openapi::schema::{
-    between, described, flag, moment, named, one_of, text, text_up_to, uuid,
+    between, described, flag, moment, named, one_of, text, text_of, text_up_to, uuid,
 };
 use crate::http::openapi::{Operation, input};
 
@@ -30,12 +30,14 @@ pub(in super::super) fn list_presence() -> Operation {
 pub(in super::super) fn set_presence() -> Operation {
     let statuses: Vec<&str> = STATUSES.into_iter().chain(["dnd"]).collect();
     Operation::of_caller("set_presence", PEOPLE, "Report presence, or choose a status")
-        .details("A report holds for the time that `/config` tells. A status that is chosen holds until `manual_until`, or until the next.")
+        .details("A report holds for the time that `/config` tells. A status that is chosen holds until `manual_until`, or until the next. Devices \
+            that name themselves by `session_id` report side by side: whoever is online on one of them is online.")
         .beacon([
-            input("status", one_of(&statuses), "`dnd` is `busy`. Not given: still here."),
+            input("status", one_of(&statuses), "`dnd` is `busy`. Not given: that of the session stays as it is; without a session nothing is reported."),
             input("current_page", text_up_to(2048), "Where in the application; only the caller is told."),
-            input("manual_until", moment(), "The status is the caller's choice until then."),
-            input("is_manual", flag(), "The status is the caller's choice, or with false no longer."),
+            input("manual_until", moment(), "The status is the caller's choice until then. Null: until the next; with `online` or no status nothing is chosen any more."),
+            input("is_manual", flag(), "Whether the status is the caller's choice. Not given: it is if it is `busy`, or if `manual_until` is there."),
+            input("session_id", text_of(64), "The client's name for a tab or a device. `offline` ends that one alone."),
             input("status_text", text_up_to(100), "Null or empty: no text."),
             input("status_emoji", text_up_to(32), ""),
             own_id("user_id"),
@@ -45,8 +47,17 @@ pub(in super::super) fn set_presence() -> Operation {
 
 pub(in super::super) fn end_presence() -> Operation {
     Operation::of_caller("end_presence", PEOPLE, "Be offline")
-        .details("For signing out.")
-        .beacon([own_id("user_id")])
+        .details(
+            "For signing out: on one device, or everywhere, until one reports or connects again.",
+        )
+        .beacon([
+            input(
+                "session_id",
+                text_of(64),
+                "The device as it named itself. Not given: all of them.",
+            ),
+            own_id("user_id"),
+        ])
         .answers_nothing(204, "Done.")
 }
 

@@ -392,7 +392,11 @@ fn presence() -> Schema {
             nullable(uuid()),
             "Only where an application writes it.",
         ),
-        ("device_count", count(), "Sockets."),
+        (
+            "device_count",
+            count(),
+            "Sockets, or sessions that report, whichever are more.",
+        ),
         (
             "current_page",
             nullable(text_up_to(2048)),

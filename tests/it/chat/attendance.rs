@@ -52,6 +52,16 @@ async fn device(server: &WholeServer, person: Person) -> PhoenixSocket {
         .await
 }
 
+/// Ben, who watches Ana's row, as clients written for the table do.
+async fn watcher(server: &WholeServer) -> PhoenixSocket {
+    let binding = json!({"event": "*", "schema": "public", "table": "user_presence",
+        "filter": format!("user_id=eq.{}", Ana.id())});
+    let payload = json!({"config": {"postgres_changes": [binding]}});
+    let mut ben = server.join(Ben, "user-presence", payload).await;
+    ben.expect_system("realtime:user-presence").await;
+    ben
+}
+
 #[tokio::test]
 async fn somebody_is_there_as_long_as_one_of_their_devices_is() {
     let database = TestDatabase::new().await;
@@ -60,12 +70,7 @@ async fn somebody_is_there_as_long_as_one_of_their_devices_is() {
         .await
         .ready()
         .await;
-    // Ben watches the table, as clients written for it do.
-    let binding = json!({"event": "*", "schema": "public", "table": "user_presence",
-        "filter": format!("user_id=eq.{}", Ana.id())});
-    let payload = json!({"config": {"postgres_changes": [binding]}});
-    let mut ben = server.join(Ben, "user-presence", payload).await;
-    ben.expect_system("realtime:user-presence").await;
+    let mut ben = watcher(&server).await;
 
     let first = device(&server, Ana).await;
     until_shown(&owner, Ana, "online", 1).await;
@@ -152,6 +157,37 @@ async fn signing_out_ends_it_while_the_socket_lingers() {
     let share = json!({ "share_presence": true });
     server.send(Ana, Method::PUT, "/preferences", share).await;
     until_shown(&owner, Ana, "online", 2).await;
+}
+
+#[tokio::test]
+async fn a_status_chosen_over_rest_is_what_a_watcher_of_the_table_is_told() {
+    let database = TestDatabase::new().await;
+    let owner = database.connect().await;
+    let server = WholeServer::start(database.url(), &PATIENT)
+        .await
+        .ready()
+        .await;
+    let _device = device(&server, Ana).await;
+    until_shown(&owner, Ana, "online", 1).await;
+    let mut ben = watcher(&server).await;
+    for (body, status, chosen) in [
+        (json!({ "status": "busy" }), "busy", json!("busy")),
+        (
+            json!({ "status": "online", "manual_until": null }),
+            "online",
+            json!(null),
+        ),
+    ] {
+        server.send(Ana, Method::POST, "/presence", body).await;
+        // That she came may be told first.
+        loop {
+            let told = ben.receive().await;
+            let record = &told.payload["data"]["record"];
+            if record["status"] == status && record["manual_status"] == chosen {
+                break;
+            }
+        }
+    }
 }
 
 #[tokio::test]

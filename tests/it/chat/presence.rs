@@ -13,7 +13,7 @@ async fn presence_is_set_shown_and_ended() {
         .post(
             Ana,
             "/presence",
-            json!({ "status": "away", "currentPage": "/x", "session_id": "s" }),
+            json!({ "status": "away", "currentPage": "/x" }),
         )
         .await;
     assert_eq!(
@@ -92,6 +92,105 @@ async fn presence_is_set_shown_and_ended() {
 }
 
 #[tokio::test]
+async fn a_choice_without_an_end_holds_until_it_is_taken_back() {
+    let server = ChatServer::start().await;
+    let far = "2100-01-01T00:00:00+00:00";
+    for (body, status, until) in [
+        (
+            json!({ "status": "busy", "manual_until": far }),
+            "busy",
+            Some(far),
+        ),
+        (json!({ "status": "online" }), "busy", Some(far)),
+        (
+            json!({ "status": "busy", "manual_until": null }),
+            "busy",
+            None,
+        ),
+        (
+            json!({ "status": "online", "manual_until": null }),
+            "online",
+            None,
+        ),
+        (
+            json!({ "status": "away", "manualUntil": null }),
+            "away",
+            None,
+        ),
+        (json!({ "status": "online" }), "away", None),
+        (json!({ "status_text": "in a meeting" }), "away", None),
+        (json!({ "manual_until": null }), "online", None),
+        (json!({ "status": "away", "is_manual": true }), "away", None),
+        // What a device says of itself, from a client that always sends every field.
+        (
+            json!({ "status": "online", "is_manual": false, "manual_until": null }),
+            "away",
+            None,
+        ),
+        (
+            json!({ "status": "online", "is_manual": true }),
+            "online",
+            None,
+        ),
+        (
+            json!({ "status": "offline", "manual_until": null }),
+            "offline",
+            None,
+        ),
+        (json!({ "manual_until": null }), "online", None),
+    ] {
+        let set = server.post(Ana, "/presence", body.clone()).await;
+        let chosen = (status != "online").then_some(status);
+        assert_eq!(
+            (
+                &set.body["status"],
+                set.body["manual_status"].as_str(),
+                set.body["manual_until"].as_str()
+            ),
+            (&json!(status), chosen, until),
+            "{body}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn devices_that_name_themselves_report_side_by_side() {
+    let server = ChatServer::start().await;
+    let shown = async || {
+        let row = &server
+            .get(Ben, &format!("/presence?user_ids={}", Ana.id()))
+            .await
+            .rows()[0]
+            .clone();
+        (row["status"].clone(), row["device_count"].clone())
+    };
+    for (session, status) in [("a", "online"), ("b", "away")] {
+        let body = json!({ "status": status, "sessionId": session });
+        let set = server.post(Ana, "/presence", body).await;
+        assert_eq!(set.status, 200, "{set:?}");
+    }
+    assert_eq!(shown().await, (json!("online"), json!(2)));
+
+    let end = async |body: Value| {
+        let ended = server.send(Ana, Method::DELETE, "/presence", body).await;
+        assert_eq!(ended.status, 204, "{ended:?}");
+    };
+    end(json!({ "session_id": "a" })).await;
+    assert_eq!(shown().await, (json!("away"), json!(1)));
+    let put = json!({ "status": "offline", "session_id": "b" });
+    server.send(Ana, Method::PUT, "/presence", put).await;
+    assert_eq!(shown().await, (json!("offline"), json!(0)));
+
+    for session in ["a", "b"] {
+        let body = json!({ "session_id": session });
+        server.post(Ana, "/presence", body).await;
+    }
+    assert_eq!(shown().await, (json!("online"), json!(2)));
+    end(json!({})).await;
+    assert_eq!(shown().await, (json!("offline"), json!(0)));
+}
+
+#[tokio::test]
 async fn refusals() {
     let server = ChatServer::start().await;
     let conversation = server.open(Ana, Ben).await;
@@ -117,12 +216,24 @@ async fn refusals() {
         ),
         (json!({ "status_text": "a\0" }), 422, "validation_failed"),
         (json!({ "user_id": Ben.id() }), 403, "identity_mismatch"),
+        (json!({ "session_id": "" }), 422, "validation_failed"),
+        (json!({ "session_id": 1 }), 422, "validation_failed"),
+        (
+            json!({ "session_id": "x".repeat(65) }),
+            422,
+            "validation_failed",
+        ),
     ] {
         server
             .post(Ana, "/presence", body)
             .await
             .assert_refused(status, code);
     }
+    let end = json!({ "session_id": "x".repeat(65) });
+    server
+        .send(Ana, Method::DELETE, "/presence", end)
+        .await
+        .assert_refused(422, "validation_failed");
     server
         .get(Ana, "/presence?user_ids=x")
         .await
