@@ -352,13 +352,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/80_presence.sql' and checksum = 'e5aff378d31458691aa54322e4c434046043752a2e815f9ad7338484b534d9c2'
+  where path = 'chat/80_presence.sql' and checksum = 'd9121e1e5b9933332a31316a975a6c002a7dd78c4a00cddd1dde638dec2be48b'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/80_presence.sql
 \ir definitions/chat/80_presence.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/80_presence.sql', 'e5aff378d31458691aa54322e4c434046043752a2e815f9ad7338484b534d9c2')
+  ('chat/80_presence.sql', 'd9121e1e5b9933332a31316a975a6c002a7dd78c4a00cddd1dde638dec2be48b')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 

@@ -3347,7 +3347,7 @@ begin
       'status_emoji', p.status_emoji,
       'is_typing_to', p.is_typing_to,
       'device_count', p.device_count,
-      'current_page', case when p.user_id = caller then p.current_page end,
+      'current_page', case when p.current_page is not null and p.user_id in (select chat.supervised_people_ids()) then p.current_page end,
       'manual_status', mine.manual_status,
       'manual_until', mine.manual_until,
       'last_active_at', p.last_active_at,
@@ -4654,6 +4654,35 @@ begin
   return new;
 end
 $$;
+
+-- Name: supervised_people_ids(); Type: FUNCTION; Schema: chat; Owner: -
+
+CREATE FUNCTION chat.supervised_people_ids() RETURNS SETOF uuid
+    LANGUAGE plpgsql STABLE SECURITY DEFINER ROWS 200
+    SET search_path TO ''
+    AS $$
+declare
+  caller constant uuid := auth.uid();
+  caller_role constant text := (select d.role from chat.directory d where d.user_id = caller and d.is_active);
+  everywhere constant boolean := coalesce(caller_role = 'super_admin' or (caller_role = 'admin' and chat.flag('admin_cross_team')), false);
+begin
+  return query
+  select seen.user_id
+  from chat.visible_people_ids() seen (user_id)
+  where seen.user_id = caller
+    or everywhere
+    or (caller_role = 'admin' and seen.user_id in (
+      select theirs.user_id
+      from chat.memberships mine
+      join chat.memberships theirs on theirs.team_id = mine.team_id
+      where mine.user_id = caller
+    ));
+end
+$$;
+
+-- Name: FUNCTION supervised_people_ids(); Type: COMMENT; Schema: chat; Owner: -
+
+COMMENT ON FUNCTION chat.supervised_people_ids() IS 'Of whom the caller is told which page they look at: themselves, and of those whose presence they see whoever they are an admin of.';
 
 -- Name: sync(text, timestamp with time zone, text, text, text, boolean, timestamp with time zone, uuid, text, uuid, integer); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -7320,6 +7349,11 @@ REVOKE ALL ON FUNCTION chat.show_presence(user_ids uuid[]) FROM PUBLIC;
 -- Name: FUNCTION stamp_change(); Type: ACL; Schema: chat; Owner: -
 
 REVOKE ALL ON FUNCTION chat.stamp_change() FROM PUBLIC;
+
+-- Name: FUNCTION supervised_people_ids(); Type: ACL; Schema: chat; Owner: -
+
+REVOKE ALL ON FUNCTION chat.supervised_people_ids() FROM PUBLIC;
+GRANT ALL ON FUNCTION chat.supervised_people_ids() TO authenticated;
 
 -- Name: FUNCTION sync(of_database text, taken_at timestamp with time zone, since text, until text, part text, after_is_pinned boolean, after_activity_at timestamp with time zone, after_conversation_id uuid, after_xid text, after_id uuid, max_rows integer); Type: ACL; Schema: chat; Owner: -
 

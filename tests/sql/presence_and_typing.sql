@@ -32,8 +32,12 @@ select tests.act_as('ana');
 select tests.equals(chat.set_presence('online', current_page => '/payroll') ->> 'current_page', '/payroll', 'own page');
 select tests.act_as('ben');
 select tests.equals("row" ->> 'current_page', null, 'somebody else''s page') from chat.presence_rows(array[tests.id('ana')]);
+select tests.act_as('ada');
+select tests.equals((select "row" ->> 'current_page' from chat.presence_rows(array[tests.id('ana')])), '/payroll', 'an admin of the team');
+select tests.equals((select "row" ->> 'current_page' from chat.presence_rows(team => true) where user_id = tests.id('ana')), '/payroll', 'in a list, too');
 
 -- seen by the team and by whoever one talks to, and by nobody when not shared
+select tests.act_as('ben');
 select tests.equals(count(*), 1::bigint, 'team') from chat.presence_rows(array[tests.id('ana')]);
 select tests.equals(count(*), 1::bigint, 'the whole team') from chat.presence_rows(team => true);
 select tests.act_as('zoe');
@@ -44,6 +48,19 @@ select tests.act_as('owner');
 select tests.conversation('sue', 'ana');
 select tests.act_as('sue');
 select tests.equals(count(*), 1::bigint, 'a partner') from chat.presence_rows(array[tests.id('ana')]);
+select tests.equals((select "row" ->> 'current_page' from chat.presence_rows(array[tests.id('ana')])), '/payroll', 'a super admin, of whom they see');
+
+-- an admin of another team who talks to her sees her, and her page only where admins are everybody's
+select tests.act_as('owner');
+select tests.add_person('max', '00000000-0000-4000-8000-00000000007b', 'admin');
+update chat.config set value = 'true' where key = 'admin_cross_team';
+select tests.conversation('max', 'ana');
+select tests.act_as('max');
+select tests.equals((select "row" ->> 'current_page' from chat.presence_rows(array[tests.id('ana')])), '/payroll', 'everybody''s admin');
+select tests.act_as('owner');
+update chat.config set value = 'false' where key = 'admin_cross_team';
+select tests.act_as('max');
+select tests.equals((select ("row" ->> 'status', "row" ->> 'current_page')::text from chat.presence_rows(array[tests.id('ana')])), '(online,)', 'another team''s');
 select tests.act_as('ana');
 insert into public.user_notification_preferences (user_id, share_presence) values (tests.id('ana'), false);
 select tests.equals(count(*), 1::bigint, 'oneself') from chat.presence_rows();

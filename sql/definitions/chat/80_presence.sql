@@ -591,6 +591,39 @@ comment on function chat.my_presence_choice() is 'The status that the caller cho
 revoke all on function chat.my_presence_choice() from public;
 grant execute on function chat.my_presence_choice() to authenticated;
 
+create or replace function chat.supervised_people_ids()
+returns setof uuid
+language plpgsql
+stable
+security definer
+rows 200
+set search_path = ''
+as $$
+declare
+  caller constant uuid := auth.uid();
+  caller_role constant text := (select d.role from chat.directory d where d.user_id = caller and d.is_active);
+  everywhere constant boolean := coalesce(caller_role = 'super_admin' or (caller_role = 'admin' and chat.flag('admin_cross_team')), false);
+begin
+  return query
+  select seen.user_id
+  from chat.visible_people_ids() seen (user_id)
+  where seen.user_id = caller
+    or everywhere
+    or (caller_role = 'admin' and seen.user_id in (
+      select theirs.user_id
+      from chat.memberships mine
+      join chat.memberships theirs on theirs.team_id = mine.team_id
+      where mine.user_id = caller
+    ));
+end
+$$;
+
+comment on function chat.supervised_people_ids() is
+  'Of whom the caller is told which page they look at: themselves, and of those whose presence they see whoever they are an admin of.';
+
+revoke all on function chat.supervised_people_ids() from public;
+grant execute on function chat.supervised_people_ids() to authenticated;
+
 create or replace function chat.presence_rows(user_ids uuid[] default null, team boolean default false)
 returns table (user_id uuid, "row" json)
 language plpgsql
@@ -613,7 +646,7 @@ begin
       'status_emoji', p.status_emoji,
       'is_typing_to', p.is_typing_to,
       'device_count', p.device_count,
-      'current_page', case when p.user_id = caller then p.current_page end,
+      'current_page', case when p.current_page is not null and p.user_id in (select chat.supervised_people_ids()) then p.current_page end,
       'manual_status', mine.manual_status,
       'manual_until', mine.manual_until,
       'last_active_at', p.last_active_at,

@@ -34,7 +34,7 @@ pub(in super::super) fn set_presence() -> Operation {
             that name themselves by `session_id` report side by side: whoever is online on one of them is online.")
         .beacon([
             input("status", one_of(&statuses), "`dnd` is `busy`. Not given: that of the session stays as it is; without a session nothing is reported."),
-            input("current_page", text_up_to(2048), "Where in the application; only the caller is told."),
+            input("current_page", text_up_to(2048), "Where in the application. Kept only with the setting `share_current_page`; the caller and their admins are told."),
             input("manual_until", moment(), "The status is the caller's choice until then. Null: until the next; with `online` or no status nothing is chosen any more."),
             input("is_manual", flag(), "Whether the status is the caller's choice. Not given: it is if it is `busy`, or if `manual_until` is there."),
             input("session_id", text_of(64), "The client's name for a tab or a device. `offline` ends that one alone."),

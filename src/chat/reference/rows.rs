@@ -400,7 +400,7 @@ fn presence() -> Schema {
         (
             "current_page",
             nullable(text_up_to(2048)),
-            "The caller's own only.",
+            "The caller's own, and for admins that of their people.",
         ),
         (
             "manual_status",

@@ -92,6 +92,29 @@ async fn presence_is_set_shown_and_ended() {
 }
 
 #[tokio::test]
+async fn the_page_is_shown_to_oneself_and_to_admins_where_it_is_kept() {
+    let server = ChatServer::start().await;
+    let report = json!({ "status": "online", "current_page": "/payroll" });
+    let page = async |person| {
+        let path = format!("/presence?user_ids={}", Ana.id());
+        server.get(person, &path).await.rows()[0]["current_page"].clone()
+    };
+    server.post(Ana, "/presence", report.clone()).await;
+    assert_eq!(page(Ana).await, Value::Null);
+    assert_eq!(page(Ada).await, Value::Null);
+
+    let client = server.database.connect().await;
+    client
+        .batch_execute("update chat.config set value = 'true' where key = 'share_current_page'")
+        .await
+        .unwrap();
+    server.post(Ana, "/presence", report).await;
+    assert_eq!(page(Ana).await, "/payroll");
+    assert_eq!(page(Ada).await, "/payroll");
+    assert_eq!(page(Ben).await, Value::Null);
+}
+
+#[tokio::test]
 async fn a_choice_without_an_end_holds_until_it_is_taken_back() {
     let server = ChatServer::start().await;
     let far = "2100-01-01T00:00:00+00:00";
