@@ -83,6 +83,10 @@ CREATE FUNCTION chat.accepted_content(content text, message_type text, has_file 
 declare
   stored constant text := coalesce(chat.trimmed(accepted_content.content), '');
 begin
+  -- Here already, however high the limit is set: the constraint of the table would have the text written to the log.
+  if char_length(stored) > 20000 then
+    perform chat.refuse('message_too_long', 'At most 20000 characters');
+  end if;
   if not chat.is_blank(stored) then
     return stored;
   end if;
@@ -174,6 +178,8 @@ begin
     new.deleted_by := coalesce(auth.uid(), new.deleted_by);
     delete from public.message_edits e where e.message_id = old.id;
     delete from public.message_pins p where p.message_id = old.id;
+    -- the hash of what was said is not left to be guessed at
+    delete from chat.message_requests r where r.message_id = old.id;
   elsif new.content is distinct from old.content or new.metadata is distinct from old.metadata then
     new.content := chat.accepted_content(new.content, new.message_type, new.file_url is not null);
     if new.sender_id is not null and new.message_type <> 'system' then
@@ -1831,6 +1837,18 @@ begin
     perform chat.refuse('not_allowed_recipient');
   end if;
 
+  -- as many as there is a use for: every row of the message carries them all
+  if auth.uid() is not null
+    and (select count(*) from public.message_reactions r where r.message_id = new.message_id and r.user_id = new.user_id) >= 20
+    and not exists (
+      select
+      from public.message_reactions r
+      where r.message_id = new.message_id and r.user_id = new.user_id and r.reaction = new.reaction
+    )
+  then
+    perform chat.refuse('validation_failed', 'At most 20 reactions of one person to a message');
+  end if;
+
   new.conversation_id := message.conversation_id;
   new.created_at := clock_timestamp();
   new.changed_xid := pg_current_xact_id();
@@ -2083,7 +2101,7 @@ CREATE FUNCTION chat.mark_delivered(conversation_id uuid, up_to_seq bigint) RETU
 declare
   caller constant uuid := auth.uid();
 begin
-  if not chat.is_my_conversation(conversation_id) or not chat.shares_receipts(caller) then
+  if not chat.is_my_conversation(conversation_id) or not chat.shows_receipts(conversation_id, caller) then
     return false;
   end if;
 
@@ -2143,7 +2161,7 @@ CREATE FUNCTION chat.mark_read(conversation_id uuid, up_to_message_id uuid DEFAU
     AS $$
 declare
   caller constant uuid := auth.uid();
-  shares constant boolean := chat.shares_receipts(caller);
+  shares constant boolean := chat.shows_receipts(mark_read.conversation_id, caller);
   member record;
   target_id uuid;
   target_seq bigint;
@@ -2347,6 +2365,24 @@ begin
   return new;
 end
 $$;
+
+-- Name: may_appear(text); Type: FUNCTION; Schema: chat; Owner: -
+
+CREATE FUNCTION chat.may_appear(topic text) RETURNS boolean
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+begin
+  if not coalesce(chat.is_chat_topic(topic), false) or topic not like 'conversation:%' then
+    return false;
+  end if;
+  return chat.can_send(split_part(topic, ':', 2)::uuid);
+end
+$$;
+
+-- Name: FUNCTION may_appear(topic text); Type: COMMENT; Schema: chat; Owner: -
+
+COMMENT ON FUNCTION chat.may_appear(topic text) IS 'May the caller show their presence on this topic of the chat? False for every other topic.';
 
 -- Name: may_listen(text); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -2911,7 +2947,7 @@ begin
     from unnest(note_delivered.conversation_ids, note_delivered.user_ids, note_delivered.seqs) d (conversation_id, user_id, seq)
     join public.conversation_receipts r on r.conversation_id = d.conversation_id and r.user_id = d.user_id
     where r.last_delivered_seq < d.seq
-      and chat.shares_receipts(r.user_id)
+      and chat.shows_receipts(r.conversation_id, r.user_id)
       -- what somebody wrote needs no delivery to them, and fetching it moves nothing
       and exists (
         select
@@ -3741,15 +3777,15 @@ $$;
 
 COMMENT ON FUNCTION chat.search_entries(conversation_id uuid, seq bigint, sender_id uuid, message_type text, content text, file_name text) IS 'The index entries of a message.';
 
--- Name: search_lookup(text[], text[], uuid[]); Type: FUNCTION; Schema: chat; Owner: -
+-- Name: search_lookup(text[], text[], uuid[], text[]); Type: FUNCTION; Schema: chat; Owner: -
 
-CREATE FUNCTION chat.search_lookup(words text[], marks text[], sender_ids uuid[]) RETURNS text
+CREATE FUNCTION chat.search_lookup(words text[], marks text[], sender_ids uuid[], unwanted text[]) RETURNS text
     LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
     SET search_path TO ''
     AS $$
 begin
   return (
-    select string_agg(condition, ' & ')
+    select string_agg(condition, ' & ') || coalesce((select string_agg(format(' & !''~=%s'':*', u.word), '') from unnest(unwanted) u (word)), '')
     from (
       select format('''~=%s'':*', left(w.word, 100)) as condition
       from unnest(words) w (word)
@@ -3800,11 +3836,18 @@ declare
   unwanted_patterns constant text[] := array(
     select chat.search_pattern(u.part) from unnest(unwanted) u (part) where chat.search_pattern(u.part) is not null
   );
+  -- single words, whose absence the index tells
+  unwanted_words constant text[] := array(
+    select w.word
+    from unnest(unwanted) u (part)
+    cross join lateral (select chat.search_text(u.part) as word) w
+    where w.word <> '' and position(' ' in w.word) = 0 and char_length(w.word) <= 100 and not chat.is_unspaced(w.word)
+  );
   sender_ids constant uuid[] := case when senders is not null then chat.named_people(senders) end;
   place_ids constant uuid[] := case when places is not null then chat.named_conversations(places) end;
-  lookup constant text := chat.search_lookup(terms, array_remove(has, 'reaction'), sender_ids);
+  lookup constant text := chat.search_lookup(terms, array_remove(has, 'reaction'), sender_ids, unwanted_words);
   -- single words are exactly what the index tells; the rest it only narrows down
-  is_exact constant boolean := cardinality(phrases) = 0 and cardinality(unwanted_patterns) = 0
+  is_exact constant boolean := cardinality(phrases) = 0 and cardinality(unwanted_patterns) = cardinality(unwanted_words)
     and not exists (select from unnest(terms) t (term) where char_length(t.term) > case when chat.is_unspaced(t.term) then 2 else 100 end);
   wanted constant int := case when by_relevance then 200 else least(greatest(coalesce(max_rows, 20), 1), 101) end;
   -- a position in a ranking says nothing about when its messages were sent
@@ -3937,6 +3980,7 @@ begin
           )
           and (
             cardinality(unwanted_patterns) = 0
+            or is_exact and lookup is not null and not is_walk
             or not ' ' || chat.search_text(c.content || ' ' || coalesce(c.file_name, '')) like any (unwanted_patterns)
           )
           and not exists (select from public.message_hides d where d.user_id = caller and d.message_id = c.id)
@@ -4643,6 +4687,26 @@ begin
 end
 $$;
 
+-- Name: shows_receipts(uuid, uuid); Type: FUNCTION; Schema: chat; Owner: -
+
+CREATE FUNCTION chat.shows_receipts(conversation_id uuid, user_id uuid) RETURNS boolean
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+begin
+  return chat.shares_receipts(user_id) and not exists (
+    select
+    from public.user_conversations c
+    join public.user_conversation_members other on other.conversation_id = c.id
+    join public.user_notification_preferences p on p.user_id = other.user_id
+    where c.id = shows_receipts.conversation_id
+      and c.kind = 'direct'
+      and other.user_id <> shows_receipts.user_id
+      and not p.share_read_receipts
+  );
+end
+$$;
+
 -- Name: stamp_change(); Type: FUNCTION; Schema: chat; Owner: -
 
 CREATE FUNCTION chat.stamp_change() RETURNS trigger
@@ -4885,6 +4949,8 @@ begin
     and c.participant_1_id = least(pair[1], pair[2])
     and c.participant_2_id = greatest(pair[1], pair[2]);
   if found then
+    -- conversations are locked before members, here as by whoever sends
+    perform from public.user_conversations c where c.id = between_them for no key update;
     perform chat.touch_memberships(least(pair[1], pair[2]), between_them);
     perform chat.touch_memberships(greatest(pair[1], pair[2]), between_them);
   end if;
@@ -6699,7 +6765,7 @@ ALTER TABLE public.user_presence ENABLE ROW LEVEL SECURITY;
 
 -- Name: messages members show themselves in their conversations; Type: POLICY; Schema: realtime; Owner: -
 
-CREATE POLICY "members show themselves in their conversations" ON realtime.messages FOR INSERT TO authenticated WITH CHECK (((extension = 'presence'::text) AND (( SELECT realtime.topic() AS topic) ~~ 'conversation:%'::text) AND chat.may_listen(( SELECT realtime.topic() AS topic))));
+CREATE POLICY "members show themselves in their conversations" ON realtime.messages FOR INSERT TO authenticated WITH CHECK (((extension = 'presence'::text) AND chat.may_appear(( SELECT realtime.topic() AS topic))));
 
 -- Name: messages; Type: ROW SECURITY; Schema: realtime; Owner: -
 
@@ -6715,7 +6781,7 @@ CREATE POLICY "nobody without a name uses chat topics" ON realtime.messages AS R
 
 -- Name: messages only the server sends on chat topics; Type: POLICY; Schema: realtime; Owner: -
 
-CREATE POLICY "only the server sends on chat topics" ON realtime.messages AS RESTRICTIVE FOR INSERT TO authenticated WITH CHECK (((NOT COALESCE(chat.is_chat_topic(( SELECT realtime.topic() AS topic)), false)) OR ((extension = 'presence'::text) AND chat.may_listen(( SELECT realtime.topic() AS topic)))));
+CREATE POLICY "only the server sends on chat topics" ON realtime.messages AS RESTRICTIVE FOR INSERT TO authenticated WITH CHECK (((NOT COALESCE(chat.is_chat_topic(( SELECT realtime.topic() AS topic)), false)) OR ((extension = 'presence'::text) AND chat.may_appear(( SELECT realtime.topic() AS topic)))));
 
 -- Name: messages others do not listen to chat topics; Type: POLICY; Schema: realtime; Owner: -
 
@@ -7104,6 +7170,11 @@ GRANT ALL ON FUNCTION chat.mark_unread(conversation_id uuid, from_message_id uui
 
 REVOKE ALL ON FUNCTION chat.mask_presence() FROM PUBLIC;
 
+-- Name: FUNCTION may_appear(topic text); Type: ACL; Schema: chat; Owner: -
+
+REVOKE ALL ON FUNCTION chat.may_appear(topic text) FROM PUBLIC;
+GRANT ALL ON FUNCTION chat.may_appear(topic text) TO authenticated;
+
 -- Name: FUNCTION may_listen(topic text); Type: ACL; Schema: chat; Owner: -
 
 REVOKE ALL ON FUNCTION chat.may_listen(topic text) FROM PUBLIC;
@@ -7271,9 +7342,9 @@ REVOKE ALL ON FUNCTION chat.search_entries(conversation_id uuid, seq bigint, sen
 GRANT ALL ON FUNCTION chat.search_entries(conversation_id uuid, seq bigint, sender_id uuid, message_type text, content text, file_name text) TO authenticated;
 GRANT ALL ON FUNCTION chat.search_entries(conversation_id uuid, seq bigint, sender_id uuid, message_type text, content text, file_name text) TO service_role;
 
--- Name: FUNCTION search_lookup(words text[], marks text[], sender_ids uuid[]); Type: ACL; Schema: chat; Owner: -
+-- Name: FUNCTION search_lookup(words text[], marks text[], sender_ids uuid[], unwanted text[]); Type: ACL; Schema: chat; Owner: -
 
-REVOKE ALL ON FUNCTION chat.search_lookup(words text[], marks text[], sender_ids uuid[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION chat.search_lookup(words text[], marks text[], sender_ids uuid[], unwanted text[]) FROM PUBLIC;
 
 -- Name: FUNCTION search_messages(words text, phrases text[], unwanted text[], senders text[], places text[], has text[], unread boolean, sent_from timestamp with time zone, sent_before timestamp with time zone, by_relevance boolean, ascending boolean, max_rows integer, from_score real, from_created_at timestamp with time zone, from_id uuid); Type: ACL; Schema: chat; Owner: -
 
@@ -7345,6 +7416,10 @@ REVOKE ALL ON FUNCTION chat.shares_receipts(user_id uuid) FROM PUBLIC;
 -- Name: FUNCTION show_presence(user_ids uuid[]); Type: ACL; Schema: chat; Owner: -
 
 REVOKE ALL ON FUNCTION chat.show_presence(user_ids uuid[]) FROM PUBLIC;
+
+-- Name: FUNCTION shows_receipts(conversation_id uuid, user_id uuid); Type: ACL; Schema: chat; Owner: -
+
+REVOKE ALL ON FUNCTION chat.shows_receipts(conversation_id uuid, user_id uuid) FROM PUBLIC;
 
 -- Name: FUNCTION stamp_change(); Type: ACL; Schema: chat; Owner: -
 

@@ -143,12 +143,13 @@ impl<'a> NamedRow<'a> {
         }
     }
 
-    /// Whether another image of the same table has the same values in all columns but this one.
-    pub fn is_same_but_for(self, column: &str, other: Self) -> bool {
+    /// Whether another image of the same table has the same values in all columns but these.
+    pub fn is_same_but_for(self, changing: &[&str], other: Self) -> bool {
         let columns = &self.relation.columns;
         columns.len() == other.relation.columns.len()
             && columns.iter().enumerate().all(|(place, found)| {
-                found.name == column || self.row.0.get(place) == other.row.0.get(place)
+                changing.contains(&found.name.as_str())
+                    || self.row.0.get(place) == other.row.0.get(place)
             })
     }
 }

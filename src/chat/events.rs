@@ -171,9 +171,10 @@ impl Events {
             self.unread.changed(person, xid);
         }
         let is_told = |(column, _): &(&str, Form)| is_same(column);
-        // What is kept elsewhere and shown with the membership moves nothing but this: a draft, a block.
+        // What is kept elsewhere and shown with the membership moves nothing but these: a draft, a block.
         let is_touched = change.action() == Action::Update
-            && before.is_some_and(|before| row.is_same_but_for("changed_xid", before));
+            && before
+                .is_some_and(|before| row.is_same_but_for(&["changed_xid", "updated_at"], before));
         if change.action() == Action::Delete
             || row.text("left_at").is_some()
             || (MEMBERSHIP.iter().all(is_told) && !is_touched)

@@ -6,6 +6,7 @@
 //! topics of the chat, but for typing, which is not stored.
 
 mod admission;
+mod at_once;
 mod attendance;
 mod blocks;
 mod client_errors;
@@ -75,6 +76,7 @@ pub struct ChatState {
     typing: Typing,
     limits: limits::Limits,
     signals: sync::Signals,
+    searches: search::Searches,
     rate_limits: Arc<rate_limits::RateLimits>,
     metrics: ChatMetrics,
 }
@@ -92,6 +94,7 @@ impl ChatState {
         Self {
             authentication,
             signals: sync::Signals::start(&bus, metrics.clone(), tasks),
+            searches: search::Searches::new(),
             typing: Typing::new(bus.broadcasts().clone()),
             bus,
             limits: limits::Limits::new(db.clone()),
@@ -140,6 +143,12 @@ impl FromRef<ChatState> for Delivered {
 impl FromRef<ChatState> for Typing {
     fn from_ref(state: &ChatState) -> Self {
         state.typing.clone()
+    }
+}
+
+impl FromRef<ChatState> for search::Searches {
+    fn from_ref(state: &ChatState) -> Self {
+        state.searches.clone()
     }
 }
 

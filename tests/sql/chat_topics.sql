@@ -60,6 +60,18 @@ values ('zoe', 'room:1', 'write', 'broadcast', true), ('zoe', 'conversation:1', 
 
 select tests.equals(tests.may(t.actor, t.topic, t.what, t.extension), t.expected, format('%s %s %s %s', t.actor, t.what, t.extension, t.topic)) from tests.topics t;
 
+-- what somebody shows of themselves is for those they may write to
+select tests.act_as('ana');
+select chat.block(tests.id('ben'));
+select tests.equals(
+  array[
+    tests.may('ben', 'conversation:' || current_setting('tests.c'), 'write', 'presence'),
+    tests.may('ana', 'conversation:' || current_setting('tests.c'), 'write', 'presence'),
+    tests.may('ben', 'conversation:' || current_setting('tests.c'), 'read', 'broadcast')
+  ],
+  array[false, false, true],
+  'after a block');
+
 -- what the database sends arrives in a partition of its day, with an id
 select tests.act_as('owner');
 select realtime.send('{"a": 1}', 'e', 'room:1');

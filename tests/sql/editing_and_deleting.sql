@@ -16,6 +16,7 @@ select tests.equals((content, is_edited, rev)::text, '(first,t,3)', 'edited') fr
 select tests.equals((version, previous_content)::text, '(1,frist)', 'history') from public.message_edits;
 select tests.expect_error($$select chat.edit_message(tests.m(), U&'\200B')$$, 'message_empty');
 select tests.expect_error($$select chat.edit_message(tests.m(), repeat('x', 4001))$$, 'message_too_long');
+select tests.expect_error($$select chat.edit_message(tests.m(), repeat('x', 20001))$$, 'message_too_long');
 select tests.expect_error($$update public.user_messages set content = repeat('x', 4001) where id = tests.m()$$, 'message_too_long');
 select tests.expect_error($$update public.user_messages set content = ' ' where id = tests.m()$$, 'message_empty');
 select tests.expect_error($$update public.user_messages set metadata = '[]' where id = tests.m()$$, 'validation_failed');

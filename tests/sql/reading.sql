@@ -79,8 +79,11 @@ select tests.act_as('ben');
 select tests.equals("row" ->> 'delivery_status', 'sent', 'Ben is not told either') from chat.message_page(tests.c(), max_rows => 1);
 select tests.equals("row" ->> 'peer_last_read_seq', null, 'nor in the list') from chat.conversation_page();
 
--- read_by is filled only where somebody asked for it
 select tests.act_as('owner');
+select tests.equals(last_read_seq, 0::bigint, 'nor over a socket') from public.conversation_receipts where user_id = tests.id('ana');
+delete from public.user_notification_preferences;
+
+-- read_by is filled only where somebody asked for it
 select tests.equals(count(*), 0::bigint, 'read_by') from public.user_messages where read_by <> '{}';
 update chat.config set value = 'true' where key = 'fill_read_by';
 select tests.message('ben', tests.c(), 'tick me') as ticked \gset

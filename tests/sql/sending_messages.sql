@@ -20,6 +20,7 @@ select tests.expect_error($$select chat.send_message(tests.c(), '', 'image')$$, 
 -- length is counted in code points, after trimming
 select chat.send_message(tests.c(), repeat('é', 4000) || '   ');
 select tests.expect_error($$select chat.send_message(tests.c(), repeat('x', 4001))$$, 'message_too_long');
+select tests.expect_error($$select chat.send_message(tests.c(), repeat('x', 20001))$$, 'message_too_long');
 select tests.expect_error($$insert into public.user_messages (conversation_id, content) values (tests.c(), repeat('x', 4001))$$, 'message_too_long');
 
 -- the rest of a message

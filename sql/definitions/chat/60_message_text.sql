@@ -58,6 +58,10 @@ as $$
 declare
   stored constant text := coalesce(chat.trimmed(accepted_content.content), '');
 begin
+  -- Here already, however high the limit is set: the constraint of the table would have the text written to the log.
+  if char_length(stored) > 20000 then
+    perform chat.refuse('message_too_long', 'At most 20000 characters');
+  end if;
   if not chat.is_blank(stored) then
     return stored;
   end if;

@@ -94,6 +94,8 @@ begin
     new.deleted_by := coalesce(auth.uid(), new.deleted_by);
     delete from public.message_edits e where e.message_id = old.id;
     delete from public.message_pins p where p.message_id = old.id;
+    -- the hash of what was said is not left to be guessed at
+    delete from chat.message_requests r where r.message_id = old.id;
   elsif new.content is distinct from old.content or new.metadata is distinct from old.metadata then
     new.content := chat.accepted_content(new.content, new.message_type, new.file_url is not null);
     if new.sender_id is not null and new.message_type <> 'system' then

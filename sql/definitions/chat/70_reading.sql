@@ -18,6 +18,31 @@ $$;
 
 revoke all on function chat.shares_receipts(uuid) from public;
 
+-- Whether somebody's positions move for the other to see. Whoever shows nothing is shown nothing: what is told on the
+-- conversation's topic is told to both, so that it is not written to begin with.
+create or replace function chat.shows_receipts(conversation_id uuid, user_id uuid)
+returns boolean
+language plpgsql
+stable
+security definer
+set search_path = ''
+as $$
+begin
+  return chat.shares_receipts(user_id) and not exists (
+    select
+    from public.user_conversations c
+    join public.user_conversation_members other on other.conversation_id = c.id
+    join public.user_notification_preferences p on p.user_id = other.user_id
+    where c.id = shows_receipts.conversation_id
+      and c.kind = 'direct'
+      and other.user_id <> shows_receipts.user_id
+      and not p.share_read_receipts
+  );
+end
+$$;
+
+revoke all on function chat.shows_receipts(uuid, uuid) from public;
+
 -- The messages after a position that somebody has yet to read, and how many of them mention them.
 create or replace function chat.count_unread(conversation_id uuid, user_id uuid, after_seq bigint, up_to_seq bigint, out unread int, out mentions int)
 language plpgsql
@@ -86,7 +111,7 @@ set search_path = ''
 as $$
 declare
   caller constant uuid := auth.uid();
-  shares constant boolean := chat.shares_receipts(caller);
+  shares constant boolean := chat.shows_receipts(mark_read.conversation_id, caller);
   member record;
   target_id uuid;
   target_seq bigint;
@@ -293,7 +318,7 @@ as $$
 declare
   caller constant uuid := auth.uid();
 begin
-  if not chat.is_my_conversation(conversation_id) or not chat.shares_receipts(caller) then
+  if not chat.is_my_conversation(conversation_id) or not chat.shows_receipts(conversation_id, caller) then
     return false;
   end if;
 
@@ -393,7 +418,7 @@ begin
     from unnest(note_delivered.conversation_ids, note_delivered.user_ids, note_delivered.seqs) d (conversation_id, user_id, seq)
     join public.conversation_receipts r on r.conversation_id = d.conversation_id and r.user_id = d.user_id
     where r.last_delivered_seq < d.seq
-      and chat.shares_receipts(r.user_id)
+      and chat.shows_receipts(r.conversation_id, r.user_id)
       -- what somebody wrote needs no delivery to them, and fetching it moves nothing
       and exists (
         select

@@ -34,6 +34,18 @@ begin
     perform chat.refuse('not_allowed_recipient');
   end if;
 
+  -- as many as there is a use for: every row of the message carries them all
+  if auth.uid() is not null
+    and (select count(*) from public.message_reactions r where r.message_id = new.message_id and r.user_id = new.user_id) >= 20
+    and not exists (
+      select
+      from public.message_reactions r
+      where r.message_id = new.message_id and r.user_id = new.user_id and r.reaction = new.reaction
+    )
+  then
+    perform chat.refuse('validation_failed', 'At most 20 reactions of one person to a message');
+  end if;
+
   new.conversation_id := message.conversation_id;
   new.created_at := clock_timestamp();
   new.changed_xid := pg_current_xact_id();

@@ -24,8 +24,9 @@ $$;
 
 revoke all on function chat.search_pattern(text) from public;
 
--- The index entries that messages with all these words have, as a query for the stretch that takes the place of "~".
-create or replace function chat.search_lookup(words text[], marks text[], sender_ids uuid[])
+-- The index entries that messages with all these words, and none of the unwanted, have, as a query for the stretch that
+-- takes the place of "~". Null without any: unwanted words alone find nothing.
+create or replace function chat.search_lookup(words text[], marks text[], sender_ids uuid[], unwanted text[])
 returns text
 language plpgsql
 immutable
@@ -34,7 +35,7 @@ set search_path = ''
 as $$
 begin
   return (
-    select string_agg(condition, ' & ')
+    select string_agg(condition, ' & ') || coalesce((select string_agg(format(' & !''~=%s'':*', u.word), '') from unnest(unwanted) u (word)), '')
     from (
       select format('''~=%s'':*', left(w.word, 100)) as condition
       from unnest(words) w (word)
@@ -56,7 +57,7 @@ begin
 end
 $$;
 
-revoke all on function chat.search_lookup(text[], text[], uuid[]) from public;
+revoke all on function chat.search_lookup(text[], text[], uuid[], text[]) from public;
 
 -- How well a message has the words, for sorting: more occurrences, whole words and shorter messages count for more.
 create or replace function chat.search_score(written text, words text[])
@@ -200,11 +201,18 @@ declare
   unwanted_patterns constant text[] := array(
     select chat.search_pattern(u.part) from unnest(unwanted) u (part) where chat.search_pattern(u.part) is not null
   );
+  -- single words, whose absence the index tells
+  unwanted_words constant text[] := array(
+    select w.word
+    from unnest(unwanted) u (part)
+    cross join lateral (select chat.search_text(u.part) as word) w
+    where w.word <> '' and position(' ' in w.word) = 0 and char_length(w.word) <= 100 and not chat.is_unspaced(w.word)
+  );
   sender_ids constant uuid[] := case when senders is not null then chat.named_people(senders) end;
   place_ids constant uuid[] := case when places is not null then chat.named_conversations(places) end;
-  lookup constant text := chat.search_lookup(terms, array_remove(has, 'reaction'), sender_ids);
+  lookup constant text := chat.search_lookup(terms, array_remove(has, 'reaction'), sender_ids, unwanted_words);
   -- single words are exactly what the index tells; the rest it only narrows down
-  is_exact constant boolean := cardinality(phrases) = 0 and cardinality(unwanted_patterns) = 0
+  is_exact constant boolean := cardinality(phrases) = 0 and cardinality(unwanted_patterns) = cardinality(unwanted_words)
     and not exists (select from unnest(terms) t (term) where char_length(t.term) > case when chat.is_unspaced(t.term) then 2 else 100 end);
   wanted constant int := case when by_relevance then 200 else least(greatest(coalesce(max_rows, 20), 1), 101) end;
   -- a position in a ranking says nothing about when its messages were sent
@@ -337,6 +345,7 @@ begin
           )
           and (
             cardinality(unwanted_patterns) = 0
+            or is_exact and lookup is not null and not is_walk
             or not ' ' || chat.search_text(c.content || ' ' || coalesce(c.file_name, '')) like any (unwanted_patterns)
           )
           and not exists (select from public.message_hides d where d.user_id = caller and d.message_id = c.id)

@@ -466,6 +466,8 @@ begin
     and c.participant_1_id = least(pair[1], pair[2])
     and c.participant_2_id = greatest(pair[1], pair[2]);
   if found then
+    -- conversations are locked before members, here as by whoever sends
+    perform from public.user_conversations c where c.id = between_them for no key update;
     perform chat.touch_memberships(least(pair[1], pair[2]), between_them);
     perform chat.touch_memberships(greatest(pair[1], pair[2]), between_them);
   end if;

@@ -37,6 +37,27 @@ begin
 end
 $$;
 
+-- Presence is whatever its sender writes into it, so that it is for those who may write.
+create or replace function chat.may_appear(topic text)
+returns boolean
+language plpgsql
+stable
+security definer
+set search_path = ''
+as $$
+begin
+  if not coalesce(chat.is_chat_topic(topic), false) or topic not like 'conversation:%' then
+    return false;
+  end if;
+  return chat.can_send(split_part(topic, ':', 2)::uuid);
+end
+$$;
+
+comment on function chat.may_appear(text) is 'May the caller show their presence on this topic of the chat? False for every other topic.';
+
+revoke all on function chat.may_appear(text) from public;
+grant execute on function chat.may_appear(text) to authenticated;
+
 comment on function chat.may_listen(text) is 'May the caller listen to this topic of the chat? False for every other topic.';
 
 revoke all on function chat.may_listen(text) from public;
@@ -52,11 +73,7 @@ begin
   drop policy if exists "members show themselves in their conversations" on realtime.messages;
   create policy "members show themselves in their conversations" on realtime.messages
     for insert to authenticated
-    with check (
-      extension = 'presence'
-      and (select realtime.topic()) like 'conversation:%'
-      and chat.may_listen((select realtime.topic()))
-    );
+    with check (extension = 'presence' and chat.may_appear((select realtime.topic())));
 
   -- whatever the application allows on its own topics does not open these
   drop policy if exists "others do not listen to chat topics" on realtime.messages;
@@ -72,7 +89,7 @@ begin
     as restrictive for insert to authenticated
     with check (
       not coalesce(chat.is_chat_topic((select realtime.topic())), false)
-      or (extension = 'presence' and chat.may_listen((select realtime.topic())))
+      or (extension = 'presence' and chat.may_appear((select realtime.topic())))
     );
 
   drop policy if exists "nobody without a name uses chat topics" on realtime.messages;

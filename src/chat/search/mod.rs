@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use self::fragments::Terms;
 use self::query::MessageQuery;
+use super::at_once::AtOnce;
 use super::{column, whole_list};
 use crate::db::Db;
 use crate::http::input::Parameters;
@@ -20,6 +21,10 @@ use crate::http::{ApiError, Caller};
 
 /// People that one answer names. Few, so that a directory cannot be read out by its letters.
 const MAX_PEOPLE: i32 = 10;
+
+/// Searches that one person may have under way. A long one holds a connection of everybody's; nobody reads the answers of
+/// more than this.
+const MAX_AT_ONCE: usize = 2;
 
 /// Messages of a page that names no limit, and at most.
 pub(super) const DEFAULT_MESSAGES: i32 = 20;
@@ -54,6 +59,16 @@ const FIND_MESSAGES: &str = "\
     join public.user_messages m on m.id = h.message_id \
     order by h.place";
 
+/// The searches under way. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(super) struct Searches(AtOnce);
+
+impl Searches {
+    pub(super) fn new() -> Self {
+        Self(AtOnce::new(MAX_AT_ONCE))
+    }
+}
+
 /// Behind which hit a page begins.
 #[derive(Serialize, Deserialize)]
 struct Position {
@@ -77,6 +92,7 @@ struct Order {
 pub(super) async fn search(
     caller: Caller,
     State(db): State<Db>,
+    State(searches): State<Searches>,
     OriginalUri(uri): OriginalUri,
     parameters: Parameters,
 ) -> Result<Response, ApiError> {
@@ -87,6 +103,7 @@ pub(super) async fn search(
     if wanted.contains('\0') {
         return Err(ApiError::invalid("q must be without U+0000"));
     }
+    let _under_way = searches.0.begin(caller.user_id)?;
     match parameters.text("type") {
         None | Some("users") => {
             let limit = pagination::limit(&parameters, MAX_PEOPLE, MAX_PEOPLE)?;

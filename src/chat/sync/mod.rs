@@ -214,7 +214,12 @@ impl SyncRequest {
     /// that page or signalled. A commit may be signalled before it can be seen, and is then looked for.
     async fn wait_for_news(&self, signals: &Signals, end: Instant) -> Result<Page, ApiError> {
         let mut page = self.fetch().await?;
-        if !page.is_empty() || self.cursor.is_none() {
+        // Inside a chain there is nothing to wait for: what comes is behind its end.
+        let is_whole = self
+            .cursor
+            .as_ref()
+            .is_some_and(|cursor| cursor.chain.is_none());
+        if !page.is_empty() || !is_whole {
             return Ok(page);
         }
         let rows = self
@@ -222,11 +227,13 @@ impl SyncRequest {
             .query_as(&self.caller.claims, MY_CONVERSATIONS, &[])
             .await?;
         let conversations: Vec<Uuid> = only(&rows)?;
-        let waiting = signals.enter(self.caller.user_id, &conversations);
+        let waiting = signals.enter(self.caller.user_id, &conversations)?;
         let mut unseen: Vec<u32> = Vec::new();
         let mut pause = FIRST_PAUSE;
         loop {
+            let turn = signals.turn().await;
             page = self.fetch().await?;
+            drop(turn);
             if !page.is_empty() || Instant::now() >= end || signals.has_stopped() {
                 return Ok(page);
             }

@@ -7,13 +7,15 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::bus::Bus;
 use crate::bus::tables::{TableEvent, TableListener};
 use crate::change::{ChangeEvent, ChangeTransaction, TableName};
+use crate::chat::at_once::{AtOnce, GoingOn};
+use crate::http::ApiError;
 use crate::observability::metrics::ChatMetrics;
 use crate::shutdown::Tasks;
 
@@ -32,6 +34,13 @@ const MAX_COMMITS: usize = 256;
 /// Over how long those who wait are told that something was missed: all of them then ask the database.
 const SPREAD_MS: std::ops::Range<u64> = 0..1000;
 
+/// Requests of one person that may wait: their tabs and devices.
+const MAX_WAITING: usize = 8;
+
+/// Requests that were told something and may ask the database at once. The others come in turn: a pool for everybody
+/// is not theirs alone.
+const MAX_LOOKING: usize = 4;
+
 /// Whom a change concerns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Subject {
@@ -45,6 +54,8 @@ pub(in crate::chat) struct Signals {
     registry: Arc<Registry>,
     metrics: ChatMetrics,
     stop: CancellationToken,
+    people: AtOnce,
+    looking: Arc<Semaphore>,
 }
 
 /// A request that waits, until it is dropped.
@@ -53,6 +64,7 @@ pub(super) struct Waiting {
     metrics: ChatMetrics,
     subjects: Vec<Subject>,
     slot: Arc<Slot>,
+    _going_on: GoingOn,
 }
 
 #[derive(Default)]
@@ -81,6 +93,8 @@ impl Signals {
             registry: Arc::default(),
             metrics,
             stop: tasks.token().clone(),
+            people: AtOnce::new(MAX_WAITING),
+            looking: Arc::new(Semaphore::new(MAX_LOOKING)),
         };
         let tables = TABLES.map(|(name, _)| TableName::new("public", name));
         let listener = bus.listen_to_tables(tables.into());
@@ -92,8 +106,10 @@ impl Signals {
         signals
     }
 
-    /// From now on whoever calls is told of changes in these conversations and in what concerns them alone.
-    pub(super) fn enter(&self, person: Uuid, conversations: &[Uuid]) -> Waiting {
+    /// From now on whoever calls is told of changes in these conversations and in what concerns them alone; or has too
+    /// many requests that wait, which is refused.
+    pub(super) fn enter(&self, person: Uuid, conversations: &[Uuid]) -> Result<Waiting, ApiError> {
+        let going_on = self.people.begin(person)?;
         let conversations = conversations.iter().copied().map(Subject::Conversation);
         let subjects: Vec<Subject> = std::iter::once(Subject::Person(person))
             .chain(conversations)
@@ -105,11 +121,20 @@ impl Signals {
         }
         drop(slots);
         self.metrics.sync_waiting.inc();
-        Waiting {
+        Ok(Waiting {
             registry: Arc::clone(&self.registry),
             metrics: self.metrics.clone(),
             subjects,
             slot,
+            _going_on: going_on,
+        })
+    }
+
+    /// Waits for a turn to ask the database, which ends when this is dropped. None when the server stops.
+    pub(super) async fn turn(&self) -> Option<SemaphorePermit<'_>> {
+        tokio::select! {
+            permit = self.looking.acquire() => permit.ok(),
+            () = self.stop.cancelled() => None,
         }
     }
 
@@ -274,8 +299,8 @@ mod tests {
         let tasks = Tasks::new();
         let signals = Signals::start(&bus, ChatMetrics::default(), &tasks);
         let [ana, ben, shared, other] = [1, 2, 3, 4].map(Uuid::from_u128);
-        let of_ana = signals.enter(ana, &[shared]);
-        let of_ben = signals.enter(ben, &[shared, other]);
+        let of_ana = signals.enter(ana, &[shared]).expect("room");
+        let of_ben = signals.enter(ben, &[shared, other]).expect("room");
         for (xid, table, column, id) in [
             (7, "user_conversation_members", "user_id", ben),
             (8, "user_conversations", "id", other),
@@ -303,7 +328,7 @@ mod tests {
         drop((of_ana, of_ben));
         assert!(signals.registry.lock().is_empty());
 
-        let waiting = signals.enter(ana, &[shared]);
+        let waiting = signals.enter(ana, &[shared]).expect("room");
         let sent = bus.change_sink().send(StreamEvent::Gap).await;
         sent.expect("there is room");
         listener.next().await.expect("an event");

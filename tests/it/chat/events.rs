@@ -108,7 +108,7 @@ async fn receipts_tell_the_sender_of_delivery_and_of_reading() {
         json!({ "conversation_id": conversation, "user_id": Ben.id(), "last_read_seq": 1 });
     assert_eq!(receipt, expected);
 
-    // Whoever does not share receipts is shown nothing of: the next that comes is Ana's own.
+    // Whoever does not share receipts shows none and is shown none: the next that comes is from after that.
     let share = json!({ "share_read_receipts": false });
     server.send(Ben, Method::PUT, "/preferences", share).await;
     server.say(Ana, &conversation, "again").await;
@@ -121,16 +121,16 @@ async fn receipts_tell_the_sender_of_delivery_and_of_reading() {
         };
         assert_eq!(change["data"]["record"]["content"], content);
     }
+    let read = format!("/conversations/{conversation}/read");
     server.say(Ben, &conversation, "yes").await;
-    server
-        .post(
-            Ana,
-            &format!("/conversations/{conversation}/read"),
-            json!({}),
-        )
-        .await;
+    server.post(Ana, &read, json!({})).await;
+    let share = json!({ "share_read_receipts": true });
+    server.send(Ben, Method::PUT, "/preferences", share).await;
+    server.say(Ben, &conversation, "now").await;
+    server.post(Ana, &read, json!({})).await;
     let receipt = next_event(&mut ana, "receipt").await;
-    assert_eq!(receipt["user_id"], json!(Ana.id()));
+    let expected = json!({ "conversation_id": conversation, "user_id": Ana.id(), "last_read_seq": 4, "last_delivered_seq": 4 });
+    assert_eq!(receipt, expected);
 }
 
 #[tokio::test]

@@ -319,6 +319,25 @@ async fn is_not_there_for_ben(server: &ChatServer, conversation: &str, id: &str)
 }
 
 #[tokio::test]
+async fn one_person_has_so_many_reactions_to_a_message_and_no_more() {
+    let (server, _, id) = one_message().await;
+    for n in 0..=20 {
+        let path = format!("/messages/{id}/reactions/{n}");
+        let reacted = server.send(Ben, Method::PUT, &path, json!({})).await;
+        if n < 20 {
+            assert_eq!(reacted.status, 200, "{reacted:?}");
+        } else {
+            reacted.assert_refused(422, "validation_failed");
+        }
+    }
+    for (person, reaction) in [(Ben, "0"), (Ana, "20")] {
+        let path = format!("/messages/{id}/reactions/{reaction}");
+        let reacted = server.send(person, Method::PUT, &path, json!({})).await;
+        assert_eq!(reacted.status, 200, "{reacted:?}");
+    }
+}
+
+#[tokio::test]
 async fn reactions_go_with_the_message_they_are_to() {
     let (server, _, id) = one_message().await;
     let path = format!("/messages/{id}");

@@ -208,6 +208,27 @@ async fn whatever_changes_wakes_those_whom_it_concerns_and_no_others() {
 }
 
 #[tokio::test]
+async fn one_person_has_so_many_requests_that_wait_and_no_more() {
+    let server = Whole::start().await;
+    let cursor = server.get(Ana, "/sync").await["cursor"].clone();
+    let mut waiting = Vec::new();
+    for _ in 0..8 {
+        waiting.push(server.wait(Ana, &cursor).await);
+    }
+    let address = server.address(&format!("/sync?wait=25&since={}", cursor.as_str().unwrap()));
+    let refused = server.client.get(address).bearer_auth(user_token(Ana.id()));
+    let refused = refused.send().await.unwrap();
+    assert_eq!(refused.status(), 429);
+    assert_eq!(refused.headers()["retry-after"], "1");
+    let others = server.get(Ben, "/sync").await["cursor"].clone();
+    let others = server.wait(Ben, &others).await;
+    assert!(timeout(SOON, server.app.stop()).await.unwrap());
+    for waiting in waiting.into_iter().chain([others]) {
+        assert_eq!(waiting.await.unwrap()["has_more"], false);
+    }
+}
+
+#[tokio::test]
 async fn a_stop_ends_the_waiting() {
     let server = Whole::start().await;
     let cursor = server.get(Ana, "/sync").await["cursor"].clone();
