@@ -43,15 +43,16 @@ begin
     (9, 'message_search', '946edbb4737ab25de5fe2f98208779b9de46439460351b93b65c26c165420e97'),
     (10, 'presence_of_sockets', 'ad6742d5dafe895c6da888631ae4b9d9367959bb42bf74b5af120b2d495823ba'),
     (11, 'presence_as_shown', '9aa3036ebe5bef78360d69b7fd657665b9274d8830d6e5c8b57da01768594960'),
-    (12, 'presence_by_session', '18ff8455843cdc12c9a137ecd1fa9aad5e3e8cd5486b66185646646d3c050d44')
+    (12, 'presence_by_session', '18ff8455843cdc12c9a137ecd1fa9aad5e3e8cd5486b66185646646d3c050d44'),
+    (13, 'search_without_words', '22af881e7bdfc5a361ad12215729774d485d25877ad8be4a2896770ec9c1844a')
   ), applied as (
     select version, checksum from chat.schema_migrations
   )
   select coalesce(
     (
-      select format('The schema is at version %s and this script knows 12: use a newer one.', max(version))
+      select format('The schema is at version %s and this script knows 13: use a newer one.', max(version))
       from applied
-      having max(version) > 12
+      having max(version) > 13
     ),
     (
       select format('Migration %s is not in the ledger although a later one is.', min(k.version))
@@ -170,6 +171,14 @@ insert into chat.schema_migrations (version, name, checksum) values
 \ir migrations/0012_presence_by_session.sql
 \endif
 
+select not exists (select from chat.schema_migrations where version = 13) as pending \gset
+\if :pending
+\echo migrations/0013_search_without_words.sql
+insert into chat.schema_migrations (version, name, checksum) values
+  (13, 'search_without_words', '22af881e7bdfc5a361ad12215729774d485d25877ad8be4a2896770ec9c1844a');
+\ir migrations/0013_search_without_words.sql
+\endif
+
 select not exists (
   select from chat.schema_definitions
   where path = 'auth/10_claims.sql' and checksum = '711d0d0ddaf6d6f12edbeef0dcdb14bbb7f3f993a26c83181dbd1bb1a70c890b'
@@ -268,13 +277,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/60_message_text.sql' and checksum = '622a024221049496cc8c4d96ba15f7f65f2007fc822b7efa8a77ea898fd173d3'
+  where path = 'chat/60_message_text.sql' and checksum = '482bb6cb99cf2a6edb27336139213c3f6ca9310216a618eb8178f93baddedcd3'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/60_message_text.sql
 \ir definitions/chat/60_message_text.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/60_message_text.sql', '622a024221049496cc8c4d96ba15f7f65f2007fc822b7efa8a77ea898fd173d3')
+  ('chat/60_message_text.sql', '482bb6cb99cf2a6edb27336139213c3f6ca9310216a618eb8178f93baddedcd3')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
@@ -292,37 +301,37 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/62_message_change.sql' and checksum = '393cc9bf6ef63505fe570e799e5f7c14a7b510a141515198b35198dc5cea5e49'
+  where path = 'chat/62_message_change.sql' and checksum = '0999f971ea4bb12d5c5764ad23497551ebab451556751f240fc882acf22a3795'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/62_message_change.sql
 \ir definitions/chat/62_message_change.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/62_message_change.sql', '393cc9bf6ef63505fe570e799e5f7c14a7b510a141515198b35198dc5cea5e49')
+  ('chat/62_message_change.sql', '0999f971ea4bb12d5c5764ad23497551ebab451556751f240fc882acf22a3795')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/70_reading.sql' and checksum = 'd3930d75ad546734bee98dc37390d32d1739c326da8aed5616b1271a592ca669'
+  where path = 'chat/70_reading.sql' and checksum = '08cb16abc8938b6c39b13a008e8c6cf1a912ac2e463865baa3e56966cc956891'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/70_reading.sql
 \ir definitions/chat/70_reading.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/70_reading.sql', 'd3930d75ad546734bee98dc37390d32d1739c326da8aed5616b1271a592ca669')
+  ('chat/70_reading.sql', '08cb16abc8938b6c39b13a008e8c6cf1a912ac2e463865baa3e56966cc956891')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/75_reactions.sql' and checksum = 'be12c2e219c959d79c0ed0a53794a8cc97a804e8e9838199c9baefbbe1d460bd'
+  where path = 'chat/75_reactions.sql' and checksum = '2e3420b11340630c61767022ad51f99ae3501f73012104c99ebfaf434261c504'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/75_reactions.sql
 \ir definitions/chat/75_reactions.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/75_reactions.sql', 'be12c2e219c959d79c0ed0a53794a8cc97a804e8e9838199c9baefbbe1d460bd')
+  ('chat/75_reactions.sql', '2e3420b11340630c61767022ad51f99ae3501f73012104c99ebfaf434261c504')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
@@ -400,25 +409,25 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/87_message_search.sql' and checksum = '52c097959a7e29d23d52afadbc419c2acef86d78918d22f985688e05ab811376'
+  where path = 'chat/87_message_search.sql' and checksum = 'f6b6f42635f4cc887aeff9edd354d39920e38b8b5058eacf8d036f65f495a0c3'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/87_message_search.sql
 \ir definitions/chat/87_message_search.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/87_message_search.sql', '52c097959a7e29d23d52afadbc419c2acef86d78918d22f985688e05ab811376')
+  ('chat/87_message_search.sql', 'f6b6f42635f4cc887aeff9edd354d39920e38b8b5058eacf8d036f65f495a0c3')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/88_sync.sql' and checksum = '19668451642eddff3c24cd83dcd9a9c7395d3129a5a285325d10351960bf16e0'
+  where path = 'chat/88_sync.sql' and checksum = 'ea344de308d23ad636bde488cd9ac7a983fad1b7465e0e4308b03fcff6dcb805'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/88_sync.sql
 \ir definitions/chat/88_sync.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/88_sync.sql', '19668451642eddff3c24cd83dcd9a9c7395d3129a5a285325d10351960bf16e0')
+  ('chat/88_sync.sql', 'ea344de308d23ad636bde488cd9ac7a983fad1b7465e0e4308b03fcff6dcb805')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
@@ -496,13 +505,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'realtime/30_policies.sql' and checksum = 'b53f2ab5cd6159787f6e5709646b43f48ed58c3ab0df0337776b9d8ef1303f78'
+  where path = 'realtime/30_policies.sql' and checksum = '67b49135cb59f8af66f67efbf39c8351fc8467f1a905c9ce39af82cde9f315d8'
 ) as pending \gset
 \if :pending
 \echo definitions/realtime/30_policies.sql
 \ir definitions/realtime/30_policies.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('realtime/30_policies.sql', 'b53f2ab5cd6159787f6e5709646b43f48ed58c3ab0df0337776b9d8ef1303f78')
+  ('realtime/30_policies.sql', '67b49135cb59f8af66f67efbf39c8351fc8467f1a905c9ce39af82cde9f315d8')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 

@@ -128,7 +128,13 @@ async fn receipts_tell_the_sender_of_delivery_and_of_reading() {
     server.send(Ben, Method::PUT, "/preferences", share).await;
     server.say(Ben, &conversation, "now").await;
     server.post(Ana, &read, json!({})).await;
-    let receipt = next_event(&mut ana, "receipt").await;
+    // What has reached Ben may be told again as soon as he shares.
+    let receipt = loop {
+        let receipt = next_event(&mut ana, "receipt").await;
+        if receipt["user_id"] == json!(Ana.id()) {
+            break receipt;
+        }
+    };
     let expected = json!({ "conversation_id": conversation, "user_id": Ana.id(), "last_read_seq": 4, "last_delivered_seq": 4 });
     assert_eq!(receipt, expected);
 }
