@@ -105,10 +105,14 @@ pub(super) async fn admit(
     } else {
         request.extensions_mut().insert(allowance.clone());
         let response = next.run(request).await;
-        // Neither a repetition costs anything, nor a conversation or a message that was there already.
+        // A repetition costs no more than reading does, nor does a conversation or a message that was there already. Whoever
+        // has read more than they may pays for it after all: none of it is without limit.
         let is_found =
             matches!(class, Class::Open | Class::Send) && response.status() == StatusCode::OK;
-        if allowance.debt.is_none() && (is_found || is_replay(&response)) {
+        if allowance.debt.is_none()
+            && (is_found || is_replay(&response))
+            && allowance.take(Class::Read).is_ok()
+        {
             allowance.give_back(class);
         }
         response
