@@ -361,13 +361,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/80_presence.sql' and checksum = 'd9121e1e5b9933332a31316a975a6c002a7dd78c4a00cddd1dde638dec2be48b'
+  where path = 'chat/80_presence.sql' and checksum = 'a509956e0a956085bce85d2a4c8e1ad51dd2aa6fecfa0d5321b336b6cbd27b04'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/80_presence.sql
 \ir definitions/chat/80_presence.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/80_presence.sql', 'd9121e1e5b9933332a31316a975a6c002a7dd78c4a00cddd1dde638dec2be48b')
+  ('chat/80_presence.sql', 'a509956e0a956085bce85d2a4c8e1ad51dd2aa6fecfa0d5321b336b6cbd27b04')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 

@@ -183,7 +183,7 @@ select tests.equals(xmin::text, :'before', 'untouched') from public.user_presenc
 select tests.act_as('ana');
 insert into public.user_notification_preferences (user_id, share_presence) values (tests.id('ana'), false);
 select tests.act_as('ben');
-select tests.equals((status, device_count, status_text is null)::text, '(offline,0,t)', 'masked, and seen to be') from public.user_presence where user_id = tests.id('ana');
+select tests.equals((status, device_count, status_text is null and status_emoji is null)::text, '(offline,0,t)', 'masked, and seen to be') from public.user_presence where user_id = tests.id('ana');
 select tests.expect_error('select from chat.presence_sessions', '42501');
 select tests.expect_error('select from chat.presence_reports', '42501');
 select tests.expect_error('select from chat.presence_report_sessions', '42501');
@@ -211,8 +211,9 @@ select tests.act_as('service_role');
 select chat.report_devices(:'two', array[tests.id('ana')], array[2], array[true]);
 select tests.equals(updated_at, :'before'::timestamptz, 'stands still') from public.user_presence where user_id = tests.id('ana');
 select tests.act_as('ana');
-update public.user_presence set status = 'online' where user_id = tests.id('ana');
-select tests.equals((status, device_count)::text, '(offline,0)', 'whatever an older client writes') from public.user_presence where user_id = tests.id('ana');
+insert into public.user_presence (user_id, status, is_typing_to) values (tests.id('ana'), 'online', tests.id('sue'))
+  on conflict (user_id) do update set status = excluded.status, is_typing_to = excluded.is_typing_to;
+select tests.equals((status, device_count, is_typing_to, updated_at)::text, ('offline', 0, null, :'before'::timestamptz)::text, 'whatever an older client writes') from public.user_presence where user_id = tests.id('ana');
 select chat.set_presence('online', is_manual => true);
 select tests.equals((status, device_count)::text, '(online,2)', 'back') from public.user_presence where user_id = tests.id('ana');
 
@@ -243,6 +244,18 @@ select tests.act_as('ben');
 update public.user_presence set status = 'away', last_seen = '2001-01-01' where user_id = tests.id('ben');
 select tests.equals(status, 'away', 'reported') from public.user_presence where user_id = tests.id('ben');
 select chat.set_presence('busy');
+update public.user_presence set is_typing_to = tests.id('ana') where user_id = tests.id('ben');
+select tests.equals(is_typing_to, null, 'they have no conversation') from public.user_presence where user_id = tests.id('ben');
+select tests.act_as('owner');
+select tests.conversation('ana', 'ben') as c \gset
+select tests.act_as('ana');
+select chat.block(tests.id('ben'));
+select tests.act_as('ben');
+update public.user_presence set is_typing_to = tests.id('ana') where user_id = tests.id('ben');
+select tests.equals(is_typing_to, null, 'nor after a block') from public.user_presence where user_id = tests.id('ben');
+select tests.act_as('ana');
+select chat.unblock(tests.id('ben'));
+select tests.act_as('ben');
 update public.user_presence set is_typing_to = tests.id('ana'), typing_started_at = '2001-01-01' where user_id = tests.id('ben');
 select tests.holds(status = 'busy' and typing_started_at > now() - interval '1 minute', 'typing changes nothing else') from public.user_presence where user_id = tests.id('ben');
 insert into public.user_presence (user_id, is_typing_to) values (tests.id('ben'), null) on conflict (user_id) do update set is_typing_to = excluded.is_typing_to;
@@ -255,9 +268,6 @@ select tests.expect_error($$select chat.report_devices(gen_random_uuid(), array[
 select tests.expect_error($$select chat.keep_presence(gen_random_uuid(), 1000)$$, '42501');
 
 -- typing is told to the others, and written down only where that is switched on
-select tests.act_as('owner');
-select tests.conversation('ana', 'ben') as c \gset
-select tests.act_as('ben');
 select updated_at as before from public.user_presence where user_id = tests.id('ben') \gset
 select tests.equals((others, is_shared, expires_in_ms)::text, (array[tests.id('ana')], true, 6000)::text, 'typing') from chat.set_typing(:'c', true);
 select tests.equals(updated_at, :'before'::timestamptz, 'nothing was written') from public.user_presence where user_id = tests.id('ben');

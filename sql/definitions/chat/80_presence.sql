@@ -123,6 +123,35 @@ comment on function chat.report_by_table(boolean, text) is
 revoke all on function chat.report_by_table(boolean, text) from public;
 grant execute on function chat.report_by_table(boolean, text) to authenticated;
 
+-- For clients that write the table: those who may not write to somebody are not seen typing to them either.
+create or replace function chat.may_be_seen_typing_to(other_user_id uuid)
+returns boolean
+language plpgsql
+stable
+security definer
+set search_path = ''
+as $$
+declare
+  caller constant uuid := auth.uid();
+begin
+  return not exists (select from public.user_notification_preferences p where p.user_id = caller and not p.share_typing)
+    and exists (
+      select
+      from public.user_conversations c
+      where c.kind = 'direct'
+        and c.participant_1_id = least(caller, other_user_id)
+        and c.participant_2_id = greatest(caller, other_user_id)
+        and chat.can_send(c.id)
+    );
+end
+$$;
+
+comment on function chat.may_be_seen_typing_to(uuid) is
+  'May somebody be shown that the caller types to them? They have a conversation, in which the caller may write and shares typing.';
+
+revoke all on function chat.may_be_seen_typing_to(uuid) from public;
+grant execute on function chat.may_be_seen_typing_to(uuid) to authenticated;
+
 -- Runs as whoever writes, so that it knows a client from the functions below and from the server.
 create or replace function chat.settle_presence()
 returns trigger
@@ -150,10 +179,22 @@ begin
     end if;
     -- a client says whether it is there; since when is not for it to say
     new.last_seen := clock_timestamp();
+    if new.is_typing_to is not null and not chat.may_be_seen_typing_to(new.is_typing_to) then
+      new.is_typing_to := null;
+    end if;
     if tg_op = 'INSERT' then
       new.typing_started_at := null;
     elsif (new.is_typing_to, new.typing_started_at) is distinct from (old.is_typing_to, old.typing_started_at) then
       new.typing_started_at := null;
+    end if;
+    -- whoever is not to be seen leaves no trace of being there
+    if tg_op = 'UPDATE' and old.status = 'offline' and new.status = 'offline' then
+      new.last_seen := old.last_seen;
+      new.current_page := old.current_page;
+      new.is_typing_to := null;
+      if (new.status_text, new.status_emoji) is not distinct from (old.status_text, old.status_emoji) then
+        return null;
+      end if;
     end if;
   end if;
   if new.is_typing_to is null then
@@ -519,9 +560,13 @@ begin
   new.last_active_at := null;
   if tg_op = 'UPDATE' then
     new.last_seen := old.last_seen;
-    if (old.status, old.device_count, old.last_active_at, old.status_text, old.manual_status, old.is_typing_to)
-      is not distinct from (new.status, new.device_count, new.last_active_at, new.status_text, new.manual_status, new.is_typing_to)
-    then
+    if (
+      old.status, old.device_count, old.last_active_at, old.current_page, old.status_text, old.status_emoji, old.manual_status,
+      old.manual_until, old.is_typing_to
+    ) is not distinct from (
+      new.status, new.device_count, new.last_active_at, new.current_page, new.status_text, new.status_emoji, new.manual_status,
+      new.manual_until, new.is_typing_to
+    ) then
       -- not written at all: the time of a change would tell
       return null;
     end if;
