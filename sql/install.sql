@@ -505,13 +505,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'realtime/30_policies.sql' and checksum = '67b49135cb59f8af66f67efbf39c8351fc8467f1a905c9ce39af82cde9f315d8'
+  where path = 'realtime/30_policies.sql' and checksum = '750f9d78ab0e34c65dc54e7a35ca5f54ec20286955290b13edd16371ab746712'
 ) as pending \gset
 \if :pending
 \echo definitions/realtime/30_policies.sql
 \ir definitions/realtime/30_policies.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('realtime/30_policies.sql', '67b49135cb59f8af66f67efbf39c8351fc8467f1a905c9ce39af82cde9f315d8')
+  ('realtime/30_policies.sql', '750f9d78ab0e34c65dc54e7a35ca5f54ec20286955290b13edd16371ab746712')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 

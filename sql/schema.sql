@@ -2377,10 +2377,11 @@ CREATE FUNCTION chat.may_appear(topic text) RETURNS boolean
     SET search_path TO ''
     AS $$
 begin
-  if not coalesce(chat.is_chat_topic(topic), false) or topic not like 'conversation:%' then
+  if not chat.may_listen(topic) then
     return false;
   end if;
-  return chat.can_send(split_part(topic, ':', 2)::uuid);
+  -- on one's own topic nobody else is there to see it
+  return topic like 'user:%' or chat.can_send(split_part(topic, ':', 2)::uuid);
 end
 $$;
 
@@ -6806,7 +6807,7 @@ ALTER TABLE public.user_presence ENABLE ROW LEVEL SECURITY;
 
 -- Name: messages members show themselves in their conversations; Type: POLICY; Schema: realtime; Owner: -
 
-CREATE POLICY "members show themselves in their conversations" ON realtime.messages FOR INSERT TO authenticated WITH CHECK (((extension = 'presence'::text) AND chat.may_appear(( SELECT realtime.topic() AS topic))));
+CREATE POLICY "members show themselves in their conversations" ON realtime.messages FOR INSERT TO authenticated WITH CHECK (((extension = 'presence'::text) AND (( SELECT realtime.topic() AS topic) ~~ 'conversation:%'::text) AND chat.may_appear(( SELECT realtime.topic() AS topic))));
 
 -- Name: messages; Type: ROW SECURITY; Schema: realtime; Owner: -
 

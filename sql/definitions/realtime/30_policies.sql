@@ -46,10 +46,11 @@ security definer
 set search_path = ''
 as $$
 begin
-  if not coalesce(chat.is_chat_topic(topic), false) or topic not like 'conversation:%' then
+  if not chat.may_listen(topic) then
     return false;
   end if;
-  return chat.can_send(split_part(topic, ':', 2)::uuid);
+  -- on one's own topic nobody else is there to see it
+  return topic like 'user:%' or chat.can_send(split_part(topic, ':', 2)::uuid);
 end
 $$;
 
@@ -73,7 +74,11 @@ begin
   drop policy if exists "members show themselves in their conversations" on realtime.messages;
   create policy "members show themselves in their conversations" on realtime.messages
     for insert to authenticated
-    with check (extension = 'presence' and chat.may_appear((select realtime.topic())));
+    with check (
+      extension = 'presence'
+      and (select realtime.topic()) like 'conversation:%'
+      and chat.may_appear((select realtime.topic()))
+    );
 
   -- whatever the application allows on its own topics does not open these
   drop policy if exists "others do not listen to chat topics" on realtime.messages;
