@@ -361,13 +361,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/80_presence.sql' and checksum = 'a509956e0a956085bce85d2a4c8e1ad51dd2aa6fecfa0d5321b336b6cbd27b04'
+  where path = 'chat/80_presence.sql' and checksum = '70097004b7dceab49c4f57eed8402fe4f3c77b54b4bfdddafbb0a12d8b51a5e6'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/80_presence.sql
 \ir definitions/chat/80_presence.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/80_presence.sql', 'a509956e0a956085bce85d2a4c8e1ad51dd2aa6fecfa0d5321b336b6cbd27b04')
+  ('chat/80_presence.sql', '70097004b7dceab49c4f57eed8402fe4f3c77b54b4bfdddafbb0a12d8b51a5e6')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 

@@ -39,7 +39,8 @@ begin
   ) h
   cross join lateral (
     select
-      coalesce(h.status, case when d.devices > 0 then r.status end, 'offline') as reported,
+      -- whoever has a socket and has said nothing is online
+      coalesce(h.status, case when d.devices > 0 then coalesce(r.status, 'online') end, 'offline') as reported,
       case when coalesce(r.manual_until > clock_timestamp(), true) then r.manual_status end as chosen
   ) s
   cross join lateral (
@@ -371,13 +372,10 @@ begin
   where s.devices <> excluded.devices;
 
   -- a socket that comes ends an earlier "offline"
-  insert into chat.presence_reports as p (user_id, status)
-  select r.user_id, 'online'
+  update chat.presence_reports p
+  set status = 'online'
   from unnest(report_devices.user_ids, report_devices.came) r (user_id, came)
-  where r.came and r.user_id = any (people)
-  on conflict on constraint presence_reports_pkey do update
-  set status = excluded.status
-  where p.status = 'offline';
+  where p.user_id = r.user_id and r.came and p.status = 'offline';
 
   perform chat.show_presence(people);
   return true;
@@ -521,9 +519,14 @@ begin
     return;
   end if;
   perform from public.user_presence p where p.user_id = caller for no key update;
+  if not found then
+    return;
+  end if;
   delete from chat.presence_report_sessions v where v.user_id = caller;
   -- sockets that linger vouch for nobody who has left; the next one that comes does
-  update chat.presence_reports r set status = 'offline', expires_at = null where r.user_id = caller;
+  insert into chat.presence_reports as r (user_id, status)
+  values (caller, 'offline')
+  on conflict on constraint presence_reports_pkey do update set status = excluded.status, expires_at = null;
   perform chat.show_presence(array[caller]);
 end
 $$;
