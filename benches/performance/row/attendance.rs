@@ -57,7 +57,8 @@ pub(super) fn measure(lab: &Laboratory) -> Result<Outcome, Failure> {
     let mut faults = Vec::new();
     let mut runs = Vec::new();
     for _ in 0..lab.settings.runs.min(2) {
-        lab.database.execute("truncate public.user_presence cascade")?;
+        lab.database
+            .execute("truncate public.user_presence cascade")?;
         runs.push(run(lab, people, stay, &mut faults)?);
     }
     let minute = STAY.as_secs_f64() / stay.as_secs_f64();
