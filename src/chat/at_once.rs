@@ -9,14 +9,18 @@ use uuid::Uuid;
 
 use crate::error_code::ErrorCode;
 use crate::http::ApiError;
+use crate::observability::metrics::{ChatMetrics, RateLimitLabels};
 
 /// Seconds after which somebody over the limit may try again.
 const RETRY_AFTER: u64 = 1;
 
 /// Counts what people have going on. Cheap to clone.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) struct AtOnce {
     limit: usize,
+    /// What refusals are counted as.
+    class: &'static str,
+    metrics: ChatMetrics,
     people: Arc<DashMap<Uuid, usize>>,
 }
 
@@ -28,9 +32,11 @@ pub(super) struct GoingOn {
 }
 
 impl AtOnce {
-    pub(super) fn new(limit: usize) -> Self {
+    pub(super) fn new(limit: usize, class: &'static str, metrics: ChatMetrics) -> Self {
         Self {
             limit,
+            class,
+            metrics,
             people: Arc::default(),
         }
     }
@@ -39,6 +45,8 @@ impl AtOnce {
     pub(super) fn begin(&self, person: Uuid) -> Result<GoingOn, ApiError> {
         let mut count = self.people.entry(person).or_default();
         if *count >= self.limit {
+            let labels = RateLimitLabels { class: self.class };
+            self.metrics.rate_limited.get_or_create(&labels).inc();
             return Err(ApiError::new(ErrorCode::RateLimited).with_retry_after(RETRY_AFTER));
         }
         *count += 1;
@@ -67,7 +75,8 @@ mod tests {
 
     #[test]
     fn each_person_has_their_own_and_what_ends_makes_room() {
-        let at_once = AtOnce::new(2);
+        let metrics = ChatMetrics::default();
+        let at_once = AtOnce::new(2, "searching", metrics.clone());
         let [ana, ben] = [1, 2].map(Uuid::from_u128);
         let first = at_once.begin(ana).expect("the first");
         let second = at_once.begin(ana).expect("the second");
@@ -78,5 +87,7 @@ mod tests {
         assert!(at_once.begin(ana).is_err());
         drop((second, third, other));
         assert!(at_once.people.is_empty());
+        let labels = RateLimitLabels { class: "searching" };
+        assert_eq!(metrics.rate_limited.get_or_create(&labels).get(), 2);
     }
 }

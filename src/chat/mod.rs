@@ -94,7 +94,7 @@ impl ChatState {
         Self {
             authentication,
             signals: sync::Signals::start(&bus, metrics.clone(), tasks),
-            searches: search::Searches::new(),
+            searches: search::Searches::new(metrics.clone()),
             typing: Typing::new(bus.broadcasts().clone()),
             bus,
             limits: limits::Limits::new(db.clone()),

@@ -18,6 +18,7 @@ use crate::db::Db;
 use crate::http::input::Parameters;
 use crate::http::pagination::{self, Page, json_text};
 use crate::http::{ApiError, Caller};
+use crate::observability::metrics::ChatMetrics;
 
 /// People that one answer names. Few, so that a directory cannot be read out by its letters.
 const MAX_PEOPLE: i32 = 10;
@@ -60,12 +61,12 @@ const FIND_MESSAGES: &str = "\
     order by h.place";
 
 /// The searches under way. Cheap to clone.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) struct Searches(AtOnce);
 
 impl Searches {
-    pub(super) fn new() -> Self {
-        Self(AtOnce::new(MAX_AT_ONCE))
+    pub(super) fn new(metrics: ChatMetrics) -> Self {
+        Self(AtOnce::new(MAX_AT_ONCE, "searches_at_once", metrics))
     }
 }
 

@@ -91,9 +91,9 @@ impl Signals {
     pub(in crate::chat) fn start(bus: &Bus, metrics: ChatMetrics, tasks: &Tasks) -> Self {
         let signals = Self {
             registry: Arc::default(),
-            metrics,
             stop: tasks.token().clone(),
-            people: AtOnce::new(MAX_WAITING),
+            people: AtOnce::new(MAX_WAITING, "sync_waiting", metrics.clone()),
+            metrics,
             looking: Arc::new(Semaphore::new(MAX_LOOKING)),
         };
         let tables = TABLES.map(|(name, _)| TableName::new("public", name));
