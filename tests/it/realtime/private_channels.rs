@@ -46,6 +46,14 @@ create policy everybody on realtime.messages for select to authenticated using (
 create policy broken on realtime.messages for select to anon using (topic::int = 1);
 ";
 
+/// The same table in partitions, of which there is none.
+pub(super) fn partitioned_messages() -> String {
+    MESSAGES.replace(
+        "primary key (id, inserted_at)\n);",
+        "primary key (id, inserted_at)\n) partition by range (inserted_at);",
+    )
+}
+
 const CANNOT_READ: &str = "You do not have permissions to read from this Channel topic: ";
 const CANNOT_WRITE: &str = "You do not have permissions to write to this Channel topic: ";
 const UNREACHABLE: &str =
@@ -380,7 +388,10 @@ async fn failures_have_their_reasons_and_delay_nothing_else() {
                inserted_at timestamp not null default now(), id uuid not null default gen_random_uuid(),
                primary key (id, inserted_at)
              ) partition by range (inserted_at);
-             grant select, insert on realtime.messages to authenticated;",
+             grant select, insert on realtime.messages to authenticated;
+             -- with a trigger only an insertion can tell
+             create function keep() returns trigger language plpgsql as 'begin return new; end';
+             create trigger keep before insert on realtime.messages for each row execute function keep();",
         )
         .await
         .unwrap();
@@ -392,6 +403,24 @@ async fn failures_have_their_reasons_and_delay_nothing_else() {
         response["reason"],
         "MissingPartition: Realtime was unable to find the expected messages partition"
     );
+}
+
+/// The server that makes the partitions may never have been started: nothing is stored to ask the policies.
+#[tokio::test]
+async fn policies_decide_without_a_partition() {
+    let database = TestDatabase::bare().await;
+    let admin = database.connect().await;
+    admin.batch_execute(&partitioned_messages()).await.unwrap();
+    let server = Server::start_over(config(), database.url()).await;
+    let ann = uuid::Uuid::new_v4();
+    let token = user_token(ann);
+    let mut client = server.client(Version::Two).await;
+    let own = format!("realtime:{ann}");
+    client.join("1", &own, private(false, Some(&token))).await;
+    client.expect_reply("1", "ok").await;
+    let other = format!("realtime:{}", uuid::Uuid::new_v4());
+    client.join("2", &other, private(false, Some(&token))).await;
+    client.expect_reply("2", "error").await;
 }
 
 #[tokio::test]

@@ -3,8 +3,7 @@
 //!
 //! A [`Reading`] is as true as its fingerprint, which every flight of questions reads again before it
 //! asks: an answer never comes from policies, grants or roles that were changed before it was asked
-//! for. What can be older, by [`STRUCTURE_TTL`], is the rest of the table: partitions,
-//! triggers, constraints.
+//! for. What can be older, by [`STRUCTURE_TTL`], is the rest of the table: triggers and constraints.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -12,19 +11,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::time::Instant;
 use tokio_postgres::{Client, Row};
 
 use super::error::AuthorizeError;
 use super::{Permissions, Question};
 use crate::visibility::fingerprint;
 
-/// How old what is known of the table's partitions, triggers and constraints may be.
+/// How old what is known of the table's triggers and constraints may be.
 pub(super) const STRUCTURE_TTL: Duration = Duration::from_secs(5);
-
-/// How near to the end of the present partition messages are inserted to ask about them: the
-/// clocks of two machines are read on either side of it.
-const PARTITION_MARGIN: Duration = Duration::from_secs(5);
 
 /// Roles whose rights are kept. Names come from tokens; a project has a handful.
 const MAX_ROLES: usize = 256;
@@ -45,9 +39,8 @@ pub(super) fn fingerprint() -> String {
     fingerprint::statement(MESSAGES, &[])
 }
 
-/// The table: whether an insertion does more than to look for a partition and to ask the policies,
-/// and for how many milliseconds there is a partition. `more` names what can make an insertion
-/// fail or change the row: triggers, rules, constraints, unique keys without the id, expressions in
+/// The table: whether an insertion does more than to look for a partition and to ask the policies.
+/// `more` names what can make an insertion fail or change the row: triggers, rules, constraints, unique keys without the id, expressions in
 /// indexes, computed columns, columns that must be given, defaults that are not plainly constant.
 /// One index predicate and one constraint are the original's own, and nothing that is asked about meets them.
 const TABLE: &str = r"
@@ -63,19 +56,6 @@ with relation as (
 ), given (name, types) as (
   values ('id', '{2950}'::pg_catalog.oid[]), ('topic', '{25}'), ('extension', '{25}'),
     ('inserted_at', '{1114,1184}'), ('updated_at', '{1114,1184}')
-), partitioning as (
-  select t.partdefid <> 0 as has_default,
-    t.partstrat = 'r' and t.partnatts = 1 and t.partattrs[0] = (
-      select a.attnum from pg_catalog.pg_attribute a where a.attrelid = r.oid and a.attname = 'inserted_at'
-    ) as is_by_time
-  from relation r join pg_catalog.pg_partitioned_table t on t.partrelid = r.oid
-), bound as (
-  select pg_catalog.regexp_match(
-    pg_catalog.pg_get_expr(c.relpartbound, c.oid),
-    '^FOR VALUES FROM \(''([^'']+)''\) TO \(''([^'']+)''\)$') as ends
-  from relation r
-  join pg_catalog.pg_inherits i on i.inhparent = r.oid
-  join pg_catalog.pg_class c on c.oid = i.inhrelid
 )
 select r.oid, r.relrowsecurity,
   r.relkind not in ('r', 'p')
@@ -106,16 +86,7 @@ select r.oid, r.relrowsecurity,
         else pg_catalog.pg_get_expr(d.adbin, d.adrelid) !~
           '^(true|false|-?[0-9]+|''[^'']*''::[a-z ]+|now\(\)|gen_random_uuid\(\)|CURRENT_TIMESTAMP)$'
       end)
-  as more,
-  case
-    when r.relkind = 'r' or (select has_default from partitioning) then 86400000
-    when (select is_by_time from partitioning) then (
-      select pg_catalog.floor(extract(epoch from
-        least(ends[2]::pg_catalog.timestamptz, pg_catalog.now() + interval '1 day') - pg_catalog.now()) * 1000)
-      from bound
-      where ends[1]::pg_catalog.timestamptz <= pg_catalog.now() and pg_catalog.now() < ends[2]::pg_catalog.timestamptz
-      limit 1)
-  end::int8
+  as more
 from relation r";
 
 const COLUMNS: &str = "
@@ -229,8 +200,6 @@ impl Evaluation {
 pub(super) struct Reading {
     pub(super) fingerprint: String,
     table: Table,
-    /// When the present partition ends; `None` if there is none. A plain mutex: held to copy.
-    covered_until: Mutex<Option<Instant>>,
     policies: Vec<Policy>,
     /// Rights by role. A plain mutex: held for a look-up or an insertion.
     roles: Mutex<HashMap<String, Option<Arc<Rights>>>>,
@@ -294,19 +263,9 @@ impl Reading {
         previous: Option<Arc<Self>>,
     ) -> Result<Arc<Self>, tokio_postgres::Error> {
         let fingerprint: String = client.query_one(&fingerprint(), &[]).await?.try_get(0)?;
-        let read_at = Instant::now();
         let Some(row) = client.query_opt(TABLE, &[]).await? else {
-            return Ok(Arc::new(Self::of(
-                fingerprint,
-                Table::absent(),
-                Vec::new(),
-                None,
-            )));
+            return Ok(Arc::new(Self::of(fingerprint, Table::absent(), Vec::new())));
         };
-        let covered_until = row
-            .try_get::<_, Option<i64>>(3)?
-            .and_then(|millis| u64::try_from(millis).ok())
-            .map(|millis| read_at + Duration::from_millis(millis));
         let mut table = Table {
             oid: row.try_get(0)?,
             has_row_security: row.try_get(1)?,
@@ -330,31 +289,16 @@ impl Reading {
             && previous.policies == policies
             && previous.table == table
         {
-            *previous
-                .covered_until
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner) = covered_until;
             return Ok(previous);
         }
-        Ok(Arc::new(Self::of(
-            fingerprint,
-            table,
-            policies,
-            covered_until,
-        )))
+        Ok(Arc::new(Self::of(fingerprint, table, policies)))
     }
 
-    fn of(
-        fingerprint: String,
-        table: Table,
-        policies: Vec<Policy>,
-        covered_until: Option<Instant>,
-    ) -> Self {
+    fn of(fingerprint: String, table: Table, policies: Vec<Policy>) -> Self {
         Self {
             fingerprint,
             table,
             policies,
-            covered_until: Mutex::new(covered_until),
             roles: Mutex::default(),
             evaluations: Mutex::default(),
         }
@@ -400,12 +344,7 @@ impl Reading {
 
     /// How a question in the name of `role` is answered. Its rights must be known.
     pub(super) fn way(&self, role: &str, question: Question) -> Way {
-        let is_covered = self
-            .covered_until
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .is_some_and(|until| Instant::now() + PARTITION_MARGIN < until);
-        if self.table.must_insert || !is_covered {
+        if self.table.must_insert {
             return Way::Insert;
         }
         let rights = {
