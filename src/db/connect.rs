@@ -2,13 +2,17 @@
 
 use std::sync::Arc;
 
+use futures_util::future::poll_fn;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use thiserror::Error;
-use tokio_postgres::Client;
+use tokio_postgres::config::Host;
+use tokio_postgres::error::DbError;
+use tokio_postgres::tls::MakeTlsConnect;
+use tokio_postgres::{AsyncMessage, Client, Socket};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::shutdown::Tasks;
@@ -46,7 +50,7 @@ pub enum CertificateCheck {
 #[derive(Clone)]
 pub struct Connector {
     config: Arc<tokio_postgres::Config>,
-    tls: MakeRustlsConnect,
+    tls: Tls,
     check: CertificateCheck,
     root_certificate: Option<Arc<str>>,
 }
@@ -65,13 +69,25 @@ impl Connector {
             Some(other) => return Err(ConnectError::SslMode(other.to_owned())),
         };
         let mut config: tokio_postgres::Config = url.parse().map_err(ConnectError::Url)?;
+        if config.get_hosts().is_empty() {
+            // Addresses alone: they are also what a certificate is checked for.
+            for address in config.get_hostaddrs().to_vec() {
+                config.host(address.to_string());
+            }
+        }
+        let are_sockets = !config.get_hosts().is_empty()
+            && (config.get_hosts().iter()).all(|host| matches!(host, Host::Unix(_)));
         config.ssl_mode(match options.mode.as_deref() {
+            // PostgreSQL speaks no TLS on a Unix socket, and libpq ignores sslmode there.
+            _ if are_sockets => tokio_postgres::config::SslMode::Disable,
             Some("disable") => tokio_postgres::config::SslMode::Disable,
             None | Some("allow" | "prefer") => tokio_postgres::config::SslMode::Prefer,
             Some(_) => tokio_postgres::config::SslMode::Require,
         });
-        let tls =
-            MakeRustlsConnect::new(client_config(check, options.root_certificate.as_deref())?);
+        let tls = Tls(MakeRustlsConnect::new(client_config(
+            check,
+            options.root_certificate.as_deref(),
+        )?));
         let root_certificate = options.root_certificate.map(Into::into);
         Ok(Self {
             config: Arc::new(config),
@@ -86,8 +102,8 @@ impl Connector {
         &self.config
     }
 
-    /// The TLS side of a connection, for a pool.
-    pub fn tls(&self) -> MakeRustlsConnect {
+    /// The TLS side of a connection, for cancelling a statement of it.
+    pub fn tls(&self) -> Tls {
         self.tls.clone()
     }
 
@@ -111,19 +127,60 @@ impl Connector {
         application_name: &str,
         tasks: &Tasks,
     ) -> Result<Client, ConnectError> {
+        self.connect_with_notices(application_name, tasks, |_| {})
+            .await
+    }
+
+    /// As [`Self::connect`], with the server's notices and warnings (PostgreSQL manual, 55.2.6), each before the
+    /// answer to the statement that raised it.
+    ///
+    /// # Errors
+    /// As [`Self::connect`].
+    pub async fn connect_with_notices(
+        &self,
+        application_name: &str,
+        tasks: &Tasks,
+        mut on_notice: impl FnMut(DbError) + Send + 'static,
+    ) -> Result<Client, ConnectError> {
         let mut config = (*self.config).clone();
         config.application_name(application_name);
-        let (client, connection) = config
+        let (client, mut connection) = config
             .connect(self.tls.clone())
             .await
             .map_err(ConnectError::Connect)?;
         tasks.spawn("database connection", async move {
-            // Statements in flight get the error; the connection itself has nobody to tell.
-            if let Err(error) = connection.await {
-                tracing::debug!(error = %error, "database connection ended");
+            while let Some(message) = poll_fn(|context| connection.poll_message(context)).await {
+                match message {
+                    Ok(AsyncMessage::Notice(notice)) => on_notice(notice),
+                    Ok(_) => {}
+                    // Statements in flight get the error; the connection itself has nobody to tell.
+                    Err(error) => {
+                        tracing::debug!(error = %error, "database connection ended");
+                        break;
+                    }
+                }
             }
         });
         Ok(client)
+    }
+}
+
+/// TLS for hosts with a name or an address, and none for Unix sockets.
+#[derive(Clone)]
+pub struct Tls(MakeRustlsConnect);
+
+/// Stands in for the name that a Unix socket lacks. No TLS session begins with it: the driver asks for a connector
+/// before it looks at the mode, and refuses a handshake without a host name by itself.
+const SOCKET_NAME: &str = "localhost";
+
+impl MakeTlsConnect<Socket> for Tls {
+    type Stream = <MakeRustlsConnect as MakeTlsConnect<Socket>>::Stream;
+    type TlsConnect = <MakeRustlsConnect as MakeTlsConnect<Socket>>::TlsConnect;
+    type Error = <MakeRustlsConnect as MakeTlsConnect<Socket>>::Error;
+
+    fn make_tls_connect(&mut self, host: &str) -> Result<Self::TlsConnect, Self::Error> {
+        let name = if host.is_empty() { SOCKET_NAME } else { host };
+        MakeTlsConnect::<Socket>::make_tls_connect(&mut self.0, name)
     }
 }
 
@@ -269,6 +326,41 @@ mod tests {
                 "{url}"
             );
         }
+    }
+
+    #[test]
+    fn a_socket_directory_is_reached_without_tls() {
+        use tokio_postgres::config::SslMode;
+        let cases = [
+            (
+                "postgres://u@%2Frun%2Fpg/d?sslmode=require",
+                SslMode::Disable,
+            ),
+            (
+                "postgres://u@/d?host=/run/pg&sslmode=verify-full",
+                SslMode::Disable,
+            ),
+            ("postgres://u@/d?host=/run/pg", SslMode::Disable),
+            ("postgres://u@h/d?sslmode=require", SslMode::Require),
+            // A host of the list that can speak TLS has to.
+            (
+                "postgres://u@/d?host=/run/pg,h&sslmode=require",
+                SslMode::Require,
+            ),
+        ];
+        for (url, expected) in cases {
+            let connector = Connector::new(url).unwrap();
+            assert_eq!(connector.config().get_ssl_mode(), expected, "{url}");
+        }
+    }
+
+    #[test]
+    fn an_address_without_a_name_is_its_own_name() {
+        let connector = Connector::new("postgres://u@/d?hostaddr=127.0.0.1").unwrap();
+        assert_eq!(
+            connector.config().get_hosts(),
+            [Host::Tcp("127.0.0.1".to_owned())]
+        );
     }
 
     #[test]

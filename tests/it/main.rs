@@ -25,4 +25,5 @@ mod replication;
 mod schema_install;
 mod serving;
 mod sql;
+mod unix_socket;
 mod visibility;

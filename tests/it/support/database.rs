@@ -87,7 +87,24 @@ impl Drop for TestDatabase {
 
 /// A cluster for one test alone, for tests that stop the database.
 pub(crate) async fn own_cluster() -> Cluster {
-    tokio::task::spawn_blocking(start_cluster).await.unwrap()
+    own_cluster_with(&[]).await
+}
+
+/// A cluster for one test alone, with these settings of PostgreSQL.
+pub(crate) async fn own_cluster_with(settings: &'static [(&'static str, &'static str)]) -> Cluster {
+    tokio::task::spawn_blocking(|| start_cluster_with(settings))
+        .await
+        .unwrap()
+}
+
+/// Makes the demonstration application, the schema and the demonstration's people in an empty database.
+pub(crate) async fn install_demonstration(url: &str) {
+    let mut client = connect(url).await;
+    client.batch_execute(schema::DEV_HOST).await.unwrap();
+    if let Err(error) = schema::install(&mut client, &InstallOptions::default()).await {
+        panic!("{error}");
+    }
+    client.batch_execute(schema::DEV_PEOPLE).await.unwrap();
 }
 
 /// A connection to any database by its connection string.
@@ -109,12 +126,16 @@ pub(crate) fn binaries() -> Binaries {
 }
 
 fn start_cluster() -> Cluster {
+    start_cluster_with(&[])
+}
+
+fn start_cluster_with(settings: &[(&'static str, &'static str)]) -> Cluster {
     Cluster::start(ClusterOptions {
         binaries: binaries(),
         // A killed run's is taken over, so leftovers do not pile up.
         storage: Storage::Scratch(scratch_root("tests", effective_user())),
         port: None,
-        settings: FAST_SETTINGS.to_vec(),
+        settings: [FAST_SETTINGS, settings].concat(),
     })
     .unwrap()
 }
@@ -256,13 +277,7 @@ async fn make_template(admin: &Client, admin_url: &str) -> String {
         .batch_execute(&format!("create database {name} template template0"))
         .await
         .unwrap();
-    let mut client = connect(&with_database(admin_url, &name)).await;
-    client.batch_execute(schema::DEV_HOST).await.unwrap();
-    if let Err(error) = schema::install(&mut client, &InstallOptions::default()).await {
-        panic!("{error}");
-    }
-    client.batch_execute(schema::DEV_PEOPLE).await.unwrap();
-    drop(client);
+    install_demonstration(&with_database(admin_url, &name)).await;
     // A database can be copied only while nobody is connected to it.
     eventually("nobody is connected to the template", async || {
         let connected = admin
