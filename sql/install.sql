@@ -44,15 +44,16 @@ begin
     (10, 'presence_of_sockets', 'ad6742d5dafe895c6da888631ae4b9d9367959bb42bf74b5af120b2d495823ba'),
     (11, 'presence_as_shown', '9aa3036ebe5bef78360d69b7fd657665b9274d8830d6e5c8b57da01768594960'),
     (12, 'presence_by_session', '18ff8455843cdc12c9a137ecd1fa9aad5e3e8cd5486b66185646646d3c050d44'),
-    (13, 'search_without_words', '22af881e7bdfc5a361ad12215729774d485d25877ad8be4a2896770ec9c1844a')
+    (13, 'search_without_words', '22af881e7bdfc5a361ad12215729774d485d25877ad8be4a2896770ec9c1844a'),
+    (14, 'foreign_key_indexes', 'ff116d82e49dc75ed7a2ca4a9b99f56c1985554f505593aecaa1b28895afaa4d')
   ), applied as (
     select version, checksum from chat.schema_migrations
   )
   select coalesce(
     (
-      select format('The schema is at version %s and this script knows 13: use a newer one.', max(version))
+      select format('The schema is at version %s and this script knows 14: use a newer one.', max(version))
       from applied
-      having max(version) > 13
+      having max(version) > 14
     ),
     (
       select format('Migration %s is not in the ledger although a later one is.', min(k.version))
@@ -179,6 +180,14 @@ insert into chat.schema_migrations (version, name, checksum) values
 \ir migrations/0013_search_without_words.sql
 \endif
 
+select not exists (select from chat.schema_migrations where version = 14) as pending \gset
+\if :pending
+\echo migrations/0014_foreign_key_indexes.sql
+insert into chat.schema_migrations (version, name, checksum) values
+  (14, 'foreign_key_indexes', 'ff116d82e49dc75ed7a2ca4a9b99f56c1985554f505593aecaa1b28895afaa4d');
+\ir migrations/0014_foreign_key_indexes.sql
+\endif
+
 select not exists (
   select from chat.schema_definitions
   where path = 'auth/10_claims.sql' and checksum = '711d0d0ddaf6d6f12edbeef0dcdb14bbb7f3f993a26c83181dbd1bb1a70c890b'
@@ -188,6 +197,18 @@ select not exists (
 \ir definitions/auth/10_claims.sql
 insert into chat.schema_definitions (path, checksum) values
   ('auth/10_claims.sql', '711d0d0ddaf6d6f12edbeef0dcdb14bbb7f3f993a26c83181dbd1bb1a70c890b')
+on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
+\endif
+
+select not exists (
+  select from chat.schema_definitions
+  where path = 'chat/05_roles.sql' and checksum = '2bdee8800ab2dc1311ce80f11d1546b954ac7e48036ea5f246ad0353273a0f1b'
+) as pending \gset
+\if :pending
+\echo definitions/chat/05_roles.sql
+\ir definitions/chat/05_roles.sql
+insert into chat.schema_definitions (path, checksum) values
+  ('chat/05_roles.sql', '2bdee8800ab2dc1311ce80f11d1546b954ac7e48036ea5f246ad0353273a0f1b')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
@@ -229,13 +250,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/30_host_mapping.sql' and checksum = '1869d11e16ab80457ba805ed86b3f003d6c08d3d33c08354f287446490ed0761'
+  where path = 'chat/30_host_mapping.sql' and checksum = '002969e4530883b836331c33057284df0792f2adb040fc653c8a0bf9efb5df71'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/30_host_mapping.sql
 \ir definitions/chat/30_host_mapping.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/30_host_mapping.sql', '1869d11e16ab80457ba805ed86b3f003d6c08d3d33c08354f287446490ed0761')
+  ('chat/30_host_mapping.sql', '002969e4530883b836331c33057284df0792f2adb040fc653c8a0bf9efb5df71')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
@@ -265,13 +286,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/50_conversations.sql' and checksum = 'c68b1c83800b4a6a10cb8e3cdeff21b3d2342d5e0fe9c6747876e4c55168231f'
+  where path = 'chat/50_conversations.sql' and checksum = 'cc298721af3ff9e7882aa5d926d1582809de8052fad68dd332e5bbe3243a73ef'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/50_conversations.sql
 \ir definitions/chat/50_conversations.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/50_conversations.sql', 'c68b1c83800b4a6a10cb8e3cdeff21b3d2342d5e0fe9c6747876e4c55168231f')
+  ('chat/50_conversations.sql', 'cc298721af3ff9e7882aa5d926d1582809de8052fad68dd332e5bbe3243a73ef')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
@@ -313,13 +334,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/70_reading.sql' and checksum = '08cb16abc8938b6c39b13a008e8c6cf1a912ac2e463865baa3e56966cc956891'
+  where path = 'chat/70_reading.sql' and checksum = 'ec80e230a2facf0b19e69307889ade07b292730b64c0070e55b8c936b676d18a'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/70_reading.sql
 \ir definitions/chat/70_reading.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/70_reading.sql', '08cb16abc8938b6c39b13a008e8c6cf1a912ac2e463865baa3e56966cc956891')
+  ('chat/70_reading.sql', 'ec80e230a2facf0b19e69307889ade07b292730b64c0070e55b8c936b676d18a')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
@@ -527,6 +548,7 @@ insert into chat.schema_definitions (path, checksum) values
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
+select chat.grant_roles_to_installer() \g /dev/null
 select chat.install_host_mapping(:'preset') as host_preset \gset
 commit;
 \echo 'The schema is installed; people and teams are found by' :host_preset

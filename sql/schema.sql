@@ -1300,6 +1300,57 @@ $$;
 
 COMMENT ON FUNCTION chat.delete_message(message_id uuid, expected_rev bigint) IS 'Deletes the caller''s own message for everybody, leaving a tombstone. A second time does nothing.';
 
+-- Name: detect_host_preset(); Type: FUNCTION; Schema: chat; Owner: -
+
+CREATE FUNCTION chat.detect_host_preset() RETURNS text
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+declare
+  presets constant text[] := array['users_table', 'claims', 'one_team'];
+  recorded constant text := (select c.value ->> 'preset' from chat.config c where c.key = 'host_mapping');
+  best_by_tables constant text := case when (select m.people from chat.host_mapping('users_table') m) is null then 'claims' else 'users_table' end;
+  preset text;
+  mapping record;
+  has_people boolean;
+  has_teams boolean;
+  people_count bigint;
+  member_count bigint;
+  candidates text := '';
+begin
+  -- A choice that was made once stays: a table that appears later must not move everybody to other teams.
+  foreach preset in array array_remove(array[recorded, best_by_tables], null) loop
+    select m.* into mapping from chat.host_mapping(preset) m;
+    continue when mapping.people is null;
+
+    execute format('select exists (%s), exists (%s)', mapping.directory, mapping.memberships) into has_people, has_teams;
+    if has_teams then
+      return preset;
+    end if;
+    if not has_people then
+      raise warning 'Nobody has an account yet, so that host mapping "%" is chosen by the tables alone. People may write to each other once they have a team (%).',
+        preset, chat.host_team_source(preset);
+      return preset;
+    end if;
+  end loop;
+
+  foreach preset in array presets loop
+    select m.* into mapping from chat.host_mapping(preset) m;
+    continue when mapping.people is null;
+
+    execute format('select count(*), (select count(distinct m.user_id) from (%s) m) from (%s) d', mapping.memberships, mapping.directory)
+    into people_count, member_count;
+    candidates := candidates || format(
+      E'\n  %s: %s people in %s, %s with a team (%s)', preset, people_count, mapping.people, member_count, chat.host_team_source(preset)
+    );
+  end loop;
+  raise exception using
+    errcode = 'RP001',
+    message = 'Nobody would have a team, so that nobody could write to anybody. Give people teams, or choose where people and teams '
+      || 'are found: chat.host_preset in the configuration, or "-v preset=NAME" with psql. What fits this database:' || candidates;
+end
+$$;
+
 -- Name: edit_message(uuid, text, bigint); Type: FUNCTION; Schema: chat; Owner: -
 
 CREATE FUNCTION chat.edit_message(message_id uuid, content text, expected_rev bigint DEFAULT NULL::bigint) RETURNS void
@@ -1538,6 +1589,38 @@ begin
 end
 $$;
 
+-- Name: grant_roles_to_installer(); Type: FUNCTION; Schema: chat; Owner: -
+
+CREATE FUNCTION chat.grant_roles_to_installer() RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+declare
+  has_set_option constant boolean := current_setting('server_version_num')::int >= 160000;
+  role_name text;
+begin
+  foreach role_name in array array['rapport_request', 'anon', 'authenticated', 'service_role'] loop
+    continue when pg_has_role(current_user, role_name, case when has_set_option then 'SET' else 'MEMBER' end);
+    begin
+      -- Without INHERIT the login has no right of the role until it takes the role on.
+      execute format('grant %I to %I', role_name, current_user)
+        || case when has_set_option then ' with set true, inherit false' else '' end;
+    exception
+      -- The other installer of the cluster granted it at this moment.
+      when unique_violation then
+        null;
+      when insufficient_privilege or invalid_grant_operation then
+        raise warning 'Could not grant % to %: the server cannot run as %. Have the grant made by a role with ADMIN on %.',
+          role_name, current_user, current_user, role_name;
+    end;
+  end loop;
+end
+$$;
+
+-- Name: FUNCTION grant_roles_to_installer(); Type: COMMENT; Schema: chat; Owner: -
+
+COMMENT ON FUNCTION chat.grant_roles_to_installer() IS 'Lets the caller, who installs and usually runs the server, "set role" to each role that the server takes on. Does nothing when nothing is missing.';
+
 -- Name: hide_message(uuid); Type: FUNCTION; Schema: chat; Owner: -
 
 CREATE FUNCTION chat.hide_message(message_id uuid) RETURNS void
@@ -1601,6 +1684,52 @@ CREATE FUNCTION chat.host_columns(host_table regclass, wanted text[]) RETURNS te
   where a.attnum > 0 and not a.attisdropped
 $$;
 
+-- Name: host_mapping(text); Type: FUNCTION; Schema: chat; Owner: -
+
+CREATE FUNCTION chat.host_mapping(preset text, OUT people regclass, OUT directory text, OUT memberships text) RETURNS record
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    AS $$
+begin
+  case preset
+    when 'users_table' then
+      if cardinality(chat.host_columns(to_regclass('public.users'), array['id', 'team_id', 'role'])) = 3 then
+        people := to_regclass('public.users');
+        select m.directory, m.memberships into directory, memberships from chat.users_table_mapping() m;
+      end if;
+    when 'claims' then
+      people := to_regclass('auth.users');
+      select m.directory, m.memberships into directory, memberships from chat.claims_mapping() m;
+    when 'one_team' then
+      people := to_regclass('auth.users');
+      select m.directory into directory from chat.claims_mapping() m;
+      memberships := format(
+        'select u.id as user_id, %L::text as team_id from auth.users u',
+        coalesce(
+          nullif(current_setting('rapport.team', true), ''),
+          (select c.value #>> '{}' from chat.config c where c.key = 'team'),
+          'everyone'
+        )
+      );
+    else
+      raise exception 'Unknown host mapping "%": use auto, users_table, claims or one_team.', preset;
+  end case;
+end
+$$;
+
+-- Name: host_team_source(text); Type: FUNCTION; Schema: chat; Owner: -
+
+CREATE FUNCTION chat.host_team_source(preset text) RETURNS text
+    LANGUAGE sql IMMUTABLE
+    SET search_path TO ''
+    AS $$
+  select case preset
+    when 'users_table' then 'column team_id of public.users'
+    when 'claims' then 'team_id or team_ids in raw_app_meta_data of auth.users'
+    when 'one_team' then 'everybody is in one team'
+  end
+$$;
+
 -- Name: i_share_receipts(); Type: FUNCTION; Schema: chat; Owner: -
 
 CREATE FUNCTION chat.i_share_receipts() RETURNS boolean
@@ -1627,47 +1756,20 @@ CREATE FUNCTION chat.install_host_mapping(preset text DEFAULT 'auto'::text) RETU
     SET search_path TO ''
     AS $$
 declare
-  chosen text := preset;
-  people regclass;
+  chosen constant text := case preset when 'auto' then chat.detect_host_preset() else preset end;
   mapping record;
   wanted jsonb;
 begin
-  if chosen = 'auto' then
-    chosen := case
-      when cardinality(chat.host_columns(to_regclass('public.users'), array['id', 'team_id', 'role'])) = 3 then 'users_table'
-      else 'claims'
-    end;
+  select m.* into mapping from chat.host_mapping(chosen) m;
+  if mapping.people is null then
+    raise exception 'Host mapping % needs %.', chosen,
+      case chosen when 'users_table' then 'a table public.users with id, team_id and role' else 'the table auth.users' end;
   end if;
-
-  case chosen
-    when 'users_table' then
-      people := to_regclass('public.users');
-      if people is null then
-        raise exception 'Host mapping users_table needs a table public.users with id, team_id and role.';
-      end if;
-      mapping := chat.users_table_mapping();
-    when 'claims' then
-      people := 'auth.users'::regclass;
-      mapping := chat.claims_mapping();
-    when 'one_team' then
-      people := 'auth.users'::regclass;
-      mapping := chat.claims_mapping();
-      mapping.memberships := format(
-        'select u.id as user_id, %L::text as team_id from auth.users u',
-        coalesce(
-          nullif(current_setting('rapport.team', true), ''),
-          (select c.value #>> '{}' from chat.config c where c.key = 'team'),
-          'everyone'
-        )
-      );
-    else
-      raise exception 'Unknown host mapping "%": use auto, users_table, claims or one_team.', preset;
-  end case;
 
   -- the catalogue's names are in the two texts, so a changed host gives another mapping; nothing changed, no DDL
   wanted := jsonb_build_object(
     'preset', chosen,
-    'people', people::text,
+    'people', mapping.people::text,
     'text', md5(mapping.directory || mapping.memberships)
   );
   if wanted = (select c.value from chat.config c where c.key = 'host_mapping')
@@ -1675,13 +1777,13 @@ begin
     and to_regclass('chat.memberships') is not null
   then
     -- tables that a later migration brought
-    perform chat.point_people_at(people);
+    perform chat.point_people_at(mapping.people);
     return chosen;
   end if;
 
-  perform chat.replace_host_view('directory', mapping.directory, people);
-  perform chat.replace_host_view('memberships', mapping.memberships, people);
-  perform chat.point_people_at(people);
+  perform chat.replace_host_view('directory', mapping.directory, mapping.people);
+  perform chat.replace_host_view('memberships', mapping.memberships, mapping.people);
+  perform chat.point_people_at(mapping.people);
 
   insert into chat.config (key, value) values ('host_mapping', wanted)
   on conflict (key) do update set value = excluded.value;
@@ -1691,7 +1793,7 @@ $$;
 
 -- Name: FUNCTION install_host_mapping(preset text); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.install_host_mapping(preset text) IS 'Writes chat.directory and chat.memberships for a preset and points the foreign keys at its people: auto, users_table (public.users with team_id and role), claims (auth.users with app metadata), one_team. Returns the preset in force. Does nothing when nothing changed.';
+COMMENT ON FUNCTION chat.install_host_mapping(preset text) IS 'Writes chat.directory and chat.memberships for a preset and points the foreign keys at its people: auto, users_table (public.users with id, team_id and role), claims (auth.users with app metadata), one_team. Returns the preset in force. Does nothing when nothing changed. auto keeps the preset that is in force, else takes the one that fits the tables; where people have accounts and none would have a team, it fails with SQLSTATE RP001 and lists the presets.';
 
 -- Name: is_blank(text); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -5253,7 +5355,7 @@ COMMENT ON FUNCTION chat.visible_people_ids() IS 'Whose presence the caller may 
 -- Name: get_or_create_conversation(uuid); Type: FUNCTION; Schema: public; Owner: -
 
 CREATE FUNCTION public.get_or_create_conversation(other_user_id uuid) RETURNS uuid
-    LANGUAGE plpgsql SECURITY DEFINER
+    LANGUAGE plpgsql
     SET search_path TO ''
     AS $$
 begin
@@ -5268,7 +5370,7 @@ COMMENT ON FUNCTION public.get_or_create_conversation(other_user_id uuid) IS 'ch
 -- Name: get_or_create_conversation(uuid, uuid); Type: FUNCTION; Schema: public; Owner: -
 
 CREATE FUNCTION public.get_or_create_conversation(user1_id uuid, user2_id uuid) RETURNS uuid
-    LANGUAGE plpgsql SECURITY DEFINER
+    LANGUAGE plpgsql
     SET search_path TO ''
     AS $$
 declare
@@ -5291,7 +5393,7 @@ COMMENT ON FUNCTION public.get_or_create_conversation(user1_id uuid, user2_id uu
 -- Name: mark_conversation_read(uuid, uuid); Type: FUNCTION; Schema: public; Owner: -
 
 CREATE FUNCTION public.mark_conversation_read(p_conversation_id uuid, p_up_to uuid DEFAULT NULL::uuid) RETURNS integer
-    LANGUAGE plpgsql SECURITY DEFINER
+    LANGUAGE plpgsql
     SET search_path TO ''
     AS $$
 begin
@@ -6268,6 +6370,10 @@ CREATE INDEX conversation_receipts_user_idx ON public.conversation_receipts USIN
 
 CREATE INDEX message_drafts_conversation_idx ON public.message_drafts USING btree (conversation_id);
 
+-- Name: message_edits_message_idx; Type: INDEX; Schema: public; Owner: -
+
+CREATE INDEX message_edits_message_idx ON public.message_edits USING btree (message_id, conversation_id);
+
 -- Name: message_hides_changed_idx; Type: INDEX; Schema: public; Owner: -
 
 CREATE INDEX message_hides_changed_idx ON public.message_hides USING btree (user_id, changed_xid);
@@ -6280,6 +6386,10 @@ CREATE INDEX message_hides_message_idx ON public.message_hides USING btree (mess
 
 CREATE INDEX message_pins_conversation_idx ON public.message_pins USING btree (conversation_id, created_at DESC);
 
+-- Name: message_pins_message_idx; Type: INDEX; Schema: public; Owner: -
+
+CREATE INDEX message_pins_message_idx ON public.message_pins USING btree (message_id, conversation_id);
+
 -- Name: message_pins_pinned_by_idx; Type: INDEX; Schema: public; Owner: -
 
 CREATE INDEX message_pins_pinned_by_idx ON public.message_pins USING btree (pinned_by);
@@ -6287,6 +6397,10 @@ CREATE INDEX message_pins_pinned_by_idx ON public.message_pins USING btree (pinn
 -- Name: message_reactions_conversation_idx; Type: INDEX; Schema: public; Owner: -
 
 CREATE INDEX message_reactions_conversation_idx ON public.message_reactions USING btree (conversation_id, message_id);
+
+-- Name: message_reactions_message_idx; Type: INDEX; Schema: public; Owner: -
+
+CREATE INDEX message_reactions_message_idx ON public.message_reactions USING btree (message_id, conversation_id);
 
 -- Name: message_reactions_user_idx; Type: INDEX; Schema: public; Owner: -
 
@@ -6307,6 +6421,10 @@ CREATE INDEX user_conversation_members_list_idx ON public.user_conversation_memb
 -- Name: user_conversation_members_user_idx; Type: INDEX; Schema: public; Owner: -
 
 CREATE INDEX user_conversation_members_user_idx ON public.user_conversation_members USING btree (user_id) INCLUDE (conversation_id) WHERE (left_at IS NULL);
+
+-- Name: user_conversations_created_by_idx; Type: INDEX; Schema: public; Owner: -
+
+CREATE INDEX user_conversations_created_by_idx ON public.user_conversations USING btree (created_by);
 
 -- Name: user_conversations_last_message_idx; Type: INDEX; Schema: public; Owner: -
 
@@ -6348,9 +6466,9 @@ CREATE UNIQUE INDEX user_messages_conversation_seq_key ON public.user_messages U
 
 CREATE INDEX user_messages_files_idx ON public.user_messages USING btree (conversation_id, seq DESC) WHERE ((message_type = ANY (ARRAY['image'::text, 'file'::text])) AND (NOT is_deleted));
 
--- Name: user_messages_reply_idx; Type: INDEX; Schema: public; Owner: -
+-- Name: user_messages_reply_in_conversation_idx; Type: INDEX; Schema: public; Owner: -
 
-CREATE INDEX user_messages_reply_idx ON public.user_messages USING btree (reply_to_id) WHERE (reply_to_id IS NOT NULL);
+CREATE INDEX user_messages_reply_in_conversation_idx ON public.user_messages USING btree (reply_to_id, conversation_id) WHERE (reply_to_id IS NOT NULL);
 
 -- Name: user_messages_search_idx; Type: INDEX; Schema: public; Owner: -
 
@@ -7067,6 +7185,10 @@ REVOKE ALL ON FUNCTION chat.count_unread(conversation_id uuid, user_id uuid, aft
 REVOKE ALL ON FUNCTION chat.delete_message(message_id uuid, expected_rev bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION chat.delete_message(message_id uuid, expected_rev bigint) TO authenticated;
 
+-- Name: FUNCTION detect_host_preset(); Type: ACL; Schema: chat; Owner: -
+
+REVOKE ALL ON FUNCTION chat.detect_host_preset() FROM PUBLIC;
+
 -- Name: FUNCTION edit_message(message_id uuid, content text, expected_rev bigint); Type: ACL; Schema: chat; Owner: -
 
 REVOKE ALL ON FUNCTION chat.edit_message(message_id uuid, content text, expected_rev bigint) FROM PUBLIC;
@@ -7101,6 +7223,10 @@ GRANT ALL ON FUNCTION chat.flag(setting text) TO service_role;
 
 REVOKE ALL ON FUNCTION chat.follow_presence_sharing() FROM PUBLIC;
 
+-- Name: FUNCTION grant_roles_to_installer(); Type: ACL; Schema: chat; Owner: -
+
+REVOKE ALL ON FUNCTION chat.grant_roles_to_installer() FROM PUBLIC;
+
 -- Name: FUNCTION hide_message(message_id uuid); Type: ACL; Schema: chat; Owner: -
 
 REVOKE ALL ON FUNCTION chat.hide_message(message_id uuid) FROM PUBLIC;
@@ -7109,6 +7235,14 @@ GRANT ALL ON FUNCTION chat.hide_message(message_id uuid) TO authenticated;
 -- Name: FUNCTION host_columns(host_table regclass, wanted text[]); Type: ACL; Schema: chat; Owner: -
 
 REVOKE ALL ON FUNCTION chat.host_columns(host_table regclass, wanted text[]) FROM PUBLIC;
+
+-- Name: FUNCTION host_mapping(preset text, OUT people regclass, OUT directory text, OUT memberships text); Type: ACL; Schema: chat; Owner: -
+
+REVOKE ALL ON FUNCTION chat.host_mapping(preset text, OUT people regclass, OUT directory text, OUT memberships text) FROM PUBLIC;
+
+-- Name: FUNCTION host_team_source(preset text); Type: ACL; Schema: chat; Owner: -
+
+REVOKE ALL ON FUNCTION chat.host_team_source(preset text) FROM PUBLIC;
 
 -- Name: FUNCTION i_share_receipts(); Type: ACL; Schema: chat; Owner: -
 

@@ -7,12 +7,16 @@ use tokio_postgres::Client;
 
 use super::{CliError, print, runtime, with_source};
 use crate::config::{DoctorConfig, Inputs};
+use crate::db::PARKED_ROLE;
 use crate::db::connect::Connector;
 use crate::schema;
 use crate::shutdown::Tasks;
 
 /// The oldest PostgreSQL that the schema is written for.
 const OLDEST_VERSION: i32 = 15;
+
+/// The roles that the server takes on: its connections rest as the first and act as the others.
+const ASSUMED_ROLES: &[&str] = &[PARKED_ROLE, "anon", "authenticated", "service_role"];
 
 /// The publication by which broadcasts from the database are read (`replication`).
 const MESSAGES_PUBLICATION: &str = "supabase_realtime_messages_publication";
@@ -119,9 +123,9 @@ async fn examine(config: &DoctorConfig) -> Result<Report, CliError> {
     unanswered(seen, &mut report);
     let requests = Connector::new(config.database.request_url.expose())?;
     match requests.connect("rapport doctor", &tasks).await {
-        Ok(client) => {
+        Ok(mut client) => {
             report.ok("login for people's requests: connects");
-            let seen = roles(&client, "database.request_url", &mut report).await;
+            let seen = roles(&mut client, "database.request_url", &mut report).await;
             unanswered(seen, &mut report);
         }
         Err(error) => report.fail(
@@ -154,6 +158,7 @@ async fn look(
     replication(client, &config.replication.slot_name, report).await?;
     publications(client, &config.replication.publication, report).await?;
     roles(client, "database.url", report).await?;
+    people(client, report).await?;
     host_columns(client, report).await?;
     policy_functions(client, &config.replication.publication, report).await?;
     messages(client, report).await?;
@@ -256,15 +261,27 @@ async fn publications(
     changes: &str,
     report: &mut Report,
 ) -> Result<(), tokio_postgres::Error> {
+    // What PostgreSQL lists lacks a partitioned table without partitions, which is a member all the same.
     const TABLES: &str = "
-        select count(t.relid)
-             , coalesce(bool_or(n.nspname = 'realtime' and c.relname like 'messages%'), false)
+        select count(member.oid)
           from pg_catalog.pg_publication as p
-          left join lateral pg_catalog.pg_get_publication_tables(p.pubname) as t on true
-          left join pg_catalog.pg_class as c on c.oid = t.relid
-          left join pg_catalog.pg_namespace as n on n.oid = c.relnamespace
+          left join lateral (
+            select t.relid as oid from pg_catalog.pg_get_publication_tables(p.pubname) as t
+            union
+            select r.prrelid from pg_catalog.pg_publication_rel as r where r.prpubid = p.oid
+          ) as member on true
          where p.pubname = $1
          group by p.oid";
+    const HAS_MESSAGES: &str = "
+        select exists (
+          select
+            from pg_catalog.pg_publication as p
+            join pg_catalog.pg_class as c on c.oid = pg_catalog.to_regclass('realtime.messages')
+           where p.pubname = $1
+             and (p.puballtables
+               or exists (select from pg_catalog.pg_publication_rel as r where r.prpubid = p.oid and r.prrelid = c.oid)
+               or exists (select from pg_catalog.pg_publication_namespace as s
+                           where s.pnpubid = p.oid and s.pnnspid = c.relnamespace)))";
     match client.query_opt(TABLES, &[&changes]).await? {
         None => report.fail(
             format!("publication {changes}: missing"),
@@ -280,11 +297,10 @@ async fn publications(
             tables => report.ok(format!("publication {changes}: {tables} tables")),
         },
     }
-    let messages = client.query_opt(TABLES, &[&MESSAGES_PUBLICATION]).await?;
-    let is_good = match messages {
-        Some(row) => row.try_get(1)?,
-        None => false,
-    };
+    let is_good: bool = client
+        .query_one(HAS_MESSAGES, &[&MESSAGES_PUBLICATION])
+        .await?
+        .try_get(0)?;
     if is_good {
         report.ok(format!(
             "publication {MESSAGES_PUBLICATION}: realtime.messages"
@@ -301,41 +317,97 @@ async fn publications(
     Ok(())
 }
 
-/// Whether the login of this setting can act for everybody it has to.
+/// Whether the login of this setting can take on each role that the server does.
 async fn roles(
-    client: &Client,
+    client: &mut Client,
     setting: &str,
     report: &mut Report,
 ) -> Result<(), tokio_postgres::Error> {
-    let rows = client
-        .query(
-            "select wanted.name, r.oid is not null
-                  , coalesce(pg_catalog.pg_has_role(current_user, r.oid, 'MEMBER'), false)
-                  , coalesce(r.rolbypassrls or r.rolsuper, false)
-               from unnest(array['anon', 'authenticated', 'service_role']) as wanted (name)
-               left join pg_catalog.pg_roles as r on r.rolname = wanted.name",
-            &[],
-        )
-        .await?;
-    for row in rows {
-        let name: String = row.try_get(0)?;
-        if !row.try_get::<_, bool>(1)? {
+    const SQL: &str = "
+        select wanted.name, r.oid is not null, coalesce(r.rolbypassrls or r.rolsuper, false), current_user::text
+             , current_setting('server_version_num')::int >= 160000
+          from unnest($1::text[]) as wanted (name)
+          left join pg_catalog.pg_roles as r on r.rolname = wanted.name";
+    for row in client.query(SQL, &[&ASSUMED_ROLES]).await? {
+        let (name, exists, bypasses): (&str, bool, bool) =
+            (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+        let (login, has_set_option): (&str, bool) = (row.try_get(3)?, row.try_get(4)?);
+        if !exists {
             report.fail(format!("role {name}: missing"), "run `rapport migrate`");
-        } else if !row.try_get::<_, bool>(2)? {
-            report.fail(
-                format!("role {name}: the login of {setting} may not take it on"),
-                format!("`grant {name} to` that login"),
-            );
-        } else if name == "service_role" && !row.try_get::<_, bool>(3)? {
-            report.warn(
+            continue;
+        }
+        match try_role(client, name).await? {
+            Ok(()) if name == "service_role" && !bypasses => report.warn(
                 "role service_role: does not bypass row-level security",
                 "`alter role service_role bypassrls` by a superuser",
-            );
-        } else {
-            report.ok(format!(
-                "role {name}: the login of {setting} may take it on"
-            ));
+            ),
+            Ok(()) => report.ok(format!(
+                "role {name}: the login of {setting} can take it on"
+            )),
+            Err(refusal) => report.fail(
+                format!("role {name}: the login of {setting} cannot take it on ({refusal})"),
+                format!(
+                    "`grant {name} to \"{login}\"{}`",
+                    // Since PostgreSQL 16 a membership may lack SET, as the one of a role's creator does.
+                    if has_set_option {
+                        " with set true, inherit false"
+                    } else {
+                        ""
+                    }
+                ),
+            ),
         }
+    }
+    Ok(())
+}
+
+/// Takes the role on in a transaction that is rolled back. The catalogue alone does not tell: a membership may be
+/// without SET, and extensions refuse roles of their own.
+async fn try_role(
+    client: &mut Client,
+    name: &str,
+) -> Result<Result<(), String>, tokio_postgres::Error> {
+    let transaction = client.transaction().await?;
+    // Names of `ASSUMED_ROLES` need no quotes.
+    let tried = transaction
+        .batch_execute(&format!("set local role {name}"))
+        .await;
+    let answer = match tried {
+        Ok(()) => Ok(()),
+        Err(error) => match error.as_db_error() {
+            Some(refusal) => Err(refusal.message().to_owned()),
+            None => return Err(error),
+        },
+    };
+    transaction.rollback().await?;
+    Ok(answer)
+}
+
+/// Whether people are found, and anybody has a team: without teams nobody may write to anybody.
+async fn people(client: &Client, report: &mut Report) -> Result<(), tokio_postgres::Error> {
+    const INSTALLED: &str = "
+        select coalesce(pg_catalog.has_table_privilege(pg_catalog.to_regclass('chat.directory'), 'SELECT')
+                    and pg_catalog.has_table_privilege(pg_catalog.to_regclass('chat.memberships'), 'SELECT'), false)";
+    const SQL: &str = "
+        select exists (select from chat.directory), exists (select from chat.memberships)
+             , (select value ->> 'preset' from chat.config where key = 'host_mapping')";
+    // Without the schema, which has a line of its own, there is nothing to look at.
+    if !client.query_one(INSTALLED, &[]).await?.try_get(0)? {
+        return Ok(());
+    }
+    let row = client.query_one(SQL, &[]).await?;
+    let preset: Option<&str> = row.try_get(2)?;
+    let preset = preset.unwrap_or("none");
+    match (row.try_get(0)?, row.try_get(1)?) {
+        (true, true) => report.ok(format!("people: found by host mapping {preset}")),
+        (false, _) => report.warn(
+            format!("people: nobody is found by host mapping {preset}"),
+            "people appear when they get an account; if they have one, choose another chat.host_preset",
+        ),
+        (true, false) => report.warn(
+            format!("people: nobody has a team under host mapping {preset}, so that nobody may write to anybody"),
+            "give people teams, or choose another chat.host_preset and run `rapport migrate`",
+        ),
     }
     Ok(())
 }
@@ -420,6 +492,7 @@ async fn messages(client: &Client, report: &mut Report) -> Result<(), tokio_post
              , coalesce(pg_catalog.obj_description(c.oid, 'pg_class') like 'Made by Rapport%', false)
              , pg_catalog.row_security_active(c.oid)
              , pg_catalog.has_table_privilege(c.oid, 'INSERT')
+             , pg_catalog.pg_get_userbyid(c.relowner)::text
           from pg_catalog.pg_class as c
          where c.oid = pg_catalog.to_regclass('realtime.messages')";
     let Some(row) = client.query_opt(TABLE, &[]).await? else {
@@ -441,47 +514,52 @@ async fn messages(client: &Client, report: &mut Report) -> Result<(), tokio_post
         report.ok("realtime.messages: the login may read and write past its policies");
     }
     if is_partitioned {
-        partitions(client, is_ours, report).await?;
+        let owner: String = row.try_get(4)?;
+        partitions(client, (!is_ours).then_some(owner), report).await?;
     }
     Ok(())
 }
 
-/// A day without a partition loses what is sent on it, but for a default partition.
+/// A day without a partition loses what is stored on it, but for a default partition. `stranger` is the table's
+/// owner where Rapport did not make the table, and so makes no partitions.
 async fn partitions(
     client: &Client,
-    is_ours: bool,
+    stranger: Option<String>,
     report: &mut Report,
 ) -> Result<(), tokio_postgres::Error> {
     const SQL: &str = "
-        select (select array_agg(day.label order by day.label)
-                  from (select to_char((now() at time zone 'utc') + n * interval '1 day', 'YYYY_MM_DD')
-                          from generate_series(0, 1) as n) as day (label)
-                 where not exists (select from pg_catalog.pg_inherits as i
-                                     join pg_catalog.pg_class as c on c.oid = i.inhrelid
-                                    where i.inhparent = 'realtime.messages'::regclass
-                                      and c.relname = 'messages_' || day.label))
+        select array(select to_char(day, 'YYYY-MM-DD')
+                       from (select (now() at time zone 'utc') + n * interval '1 day' as day
+                               from generate_series(0, 1) as n) as days
+                      where not exists (select from pg_catalog.pg_inherits as i
+                                          join pg_catalog.pg_class as c on c.oid = i.inhrelid
+                                         where i.inhparent = 'realtime.messages'::regclass
+                                           and c.relname = 'messages_' || to_char(day, 'YYYY_MM_DD'))
+                      order by day)
              , exists (select from pg_catalog.pg_partitioned_table as t
                         where t.partrelid = 'realtime.messages'::regclass and t.partdefid <> 0)";
     let row = client.query_one(SQL, &[]).await?;
-    let missing: Option<Vec<String>> = row.try_get(0)?;
-    let Some(missing) = missing else {
+    let missing: Vec<String> = row.try_get(0)?;
+    if missing.is_empty() {
         report.ok("partitions of realtime.messages: today and tomorrow");
         return Ok(());
-    };
-    let text = format!(
-        "partitions of realtime.messages: none for {}",
-        missing.join(" and ").replace('_', "-")
-    );
-    let remedy = if is_ours {
-        "run the server, or `select chat.maintain_message_partitions()`"
-    } else {
-        "Supabase's own server makes them, also when it is only started for a moment; until then \
-         what is sent on that day is lost, and private channels cannot be joined"
-    };
-    if row.try_get(1)? {
-        report.warn(text, remedy);
-    } else {
-        report.fail(text, remedy);
+    }
+    let days = missing.join(" and ");
+    match (stranger, row.try_get(1)?) {
+        (Some(owner), _) => report.warn(
+            format!("partitions of realtime.messages: none for {days}, and the table belongs to {owner}"),
+            "chat, row changes, private channels and broadcasts between clients work without it; broadcasts from \
+             the database and replay do not, until Supabase's own Realtime server makes the partition",
+        ),
+        (None, has_default) => {
+            let text = format!("partitions of realtime.messages: none for {days}");
+            let remedy = "run the server, or `select chat.maintain_message_partitions()`";
+            if has_default {
+                report.warn(text, remedy);
+            } else {
+                report.fail(text, remedy);
+            }
+        }
     }
     Ok(())
 }

@@ -2,6 +2,7 @@
 
 use clap::Args;
 use tokio_postgres::Client;
+use tokio_postgres::error::{DbError, Severity};
 
 use super::{CliError, print, runtime};
 use crate::config::{Inputs, MigrateConfig};
@@ -51,7 +52,15 @@ pub(super) async fn migrate(config: &MigrateConfig, tasks: &Tasks) -> Result<Ins
 
 async fn connect(config: &MigrateConfig, tasks: &Tasks) -> Result<Client, CliError> {
     let connector = Connector::new(config.database.url.expose())?;
-    Ok(connector.connect("rapport migrate", tasks).await?)
+    // What the installation could not do is said by warnings; notices are routine ("does not exist, skipping").
+    let warn = |notice: DbError| {
+        if notice.parsed_severity() == Some(Severity::Warning) {
+            tracing::warn!("{}", notice.message());
+        }
+    };
+    Ok(connector
+        .connect_with_notices("rapport migrate", tasks, warn)
+        .await?)
 }
 
 fn options(config: &MigrateConfig) -> InstallOptions {

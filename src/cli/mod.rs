@@ -97,6 +97,18 @@ enum CliError {
     CutOff,
 }
 
+/// The exit code of a command that needs a decision first and has changed nothing.
+const NEEDS_CHOICE: u8 = 3;
+
+impl CliError {
+    fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::Schema(SchemaError::HostUndecided(_)) => NEEDS_CHOICE.into(),
+            _ => ExitCode::FAILURE,
+        }
+    }
+}
+
 /// A connection error with the driver's reason: the error itself names only what was tried.
 fn with_source(error: &ConnectError) -> String {
     let mut text = error.to_string();
@@ -130,7 +142,7 @@ pub fn run() -> ExitCode {
         Err(error) => {
             // There is nobody left to tell when standard error is closed.
             let _ = writeln!(io::stderr(), "rapport: {error}");
-            ExitCode::FAILURE
+            error.exit_code()
         }
     }
 }

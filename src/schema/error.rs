@@ -54,6 +54,10 @@ pub enum SchemaError {
         /// What was being done.
         what: String,
     },
+    /// The host mapping `auto` would leave everybody without a team. The text is the database's, and lists the
+    /// presets that fit.
+    #[error("{0}")]
+    HostUndecided(String),
     /// A statement failed.
     #[error("{what} failed: {}", describe(source))]
     Statement {
@@ -64,11 +68,19 @@ pub enum SchemaError {
     },
 }
 
+/// The SQLSTATE by which `chat.detect_host_preset()` leaves the choice to a person.
+const HOST_UNDECIDED: &str = "RP001";
+
 impl SchemaError {
     pub(super) fn statement(what: impl Into<String>, source: tokio_postgres::Error) -> Self {
         let what = what.into();
         if source.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) {
             return Self::Busy { what };
+        }
+        if let Some(answer) = source.as_db_error()
+            && answer.code().code() == HOST_UNDECIDED
+        {
+            return Self::HostUndecided(answer.message().to_owned());
         }
         Self::Statement { what, source }
     }

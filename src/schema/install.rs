@@ -88,6 +88,7 @@ pub async fn install(
         .await?;
         installed.definitions.push(definition.path());
     }
+    execute(&tx, "Granting the server's roles", GRANT_ROLES, &[]).await?;
     installed.host_preset = map_host(&tx, &options.host_preset).await?;
     if let Some(url) = &options.storage_url {
         execute(&tx, "Setting the storage address", SET_STORAGE_URL, &[url]).await?;
@@ -146,7 +147,7 @@ pub async fn pending_sql(
         add("ledger", &super::script::insert_definition(definition));
     }
     sql.push_str(&format!(
-        "\nselect chat.install_host_mapping({});\n",
+        "\n{GRANT_ROLES};\nselect chat.install_host_mapping({});\n",
         quoted(&options.host_preset)
     ));
     if let Some(url) = &options.storage_url {
@@ -158,6 +159,9 @@ pub async fn pending_sql(
     sql.push_str("commit;\n");
     Ok(sql)
 }
+
+/// At each installation and not only when its definition changed: the login may be another one.
+pub(super) const GRANT_ROLES: &str = "select chat.grant_roles_to_installer()";
 
 /// Somebody's own choice is not overwritten.
 const SET_STORAGE_URL: &str = "update chat.config set value = to_jsonb($1::text) \

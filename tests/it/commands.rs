@@ -387,8 +387,9 @@ async fn doctor_names_what_is_missing_and_what_to_do() {
     for line in [
         "warn  people: authenticated may write users.role",
         "warn  people: authenticated may write users.team_id",
-        "ok    role authenticated: the login of database.request_url may take it on",
-        "fail  role service_role: the login of database.request_url may not take it on",
+        "ok    role authenticated: the login of database.request_url can take it on",
+        "fail  role service_role: the login of database.request_url cannot take it on",
+        "fail  role rapport_request: the login of database.request_url cannot take it on",
     ] {
         assert!(report.contains(line), "{line} is missing in\n{report}");
     }
@@ -400,4 +401,51 @@ async fn doctor_names_what_is_missing_and_what_to_do() {
     let output = run(rapport(&["doctor"]).env("DATABASE_URL", nowhere)).await;
     assert_eq!(output.status.code(), Some(1));
     assert!(text(&output.stdout).starts_with("fail  database: "));
+}
+
+#[tokio::test]
+async fn migrate_stops_when_nobody_would_have_a_team() {
+    let database = TestDatabase::bare().await;
+    let migrate = |preset: &'static str| {
+        let mut command = rapport(&["migrate"]);
+        command
+            .env("DATABASE_URL", database.url())
+            .env("RAPPORT_CHAT_HOST_PRESET", preset);
+        command
+    };
+    // Nobody has an account yet: it goes on, and says what it took.
+    let output = run(&mut migrate("auto")).await;
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    assert!(text(&output.stderr).contains("Nobody has an account yet"));
+
+    let client = database.connect().await;
+    client
+        .batch_execute("insert into auth.users (email) values ('a@example.com'), ('b@example.com')")
+        .await
+        .unwrap();
+    let output = run(&mut migrate("auto")).await;
+    let refusal = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(3), "{refusal}");
+    for line in [
+        "claims: 2 people in auth.users, 0 with a team",
+        "one_team: 2 people in auth.users, 2 with a team",
+    ] {
+        assert!(refusal.contains(line), "{line} is missing in\n{refusal}");
+    }
+    let report = text(
+        &run(rapport(&["doctor"]).env("DATABASE_URL", database.url()))
+            .await
+            .stdout,
+    );
+    assert!(
+        report.contains("warn  people: nobody has a team under host mapping claims"),
+        "{report}"
+    );
+
+    // What somebody chooses holds, and stays with the next "auto".
+    for preset in ["one_team", "auto"] {
+        let output = run(&mut migrate(preset)).await;
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+        assert!(text(&output.stdout).ends_with("are found by: one_team\n"));
+    }
 }

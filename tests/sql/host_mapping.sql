@@ -76,9 +76,38 @@ select chat.install_host_mapping('one_team');
 select tests.equals(team_id, 'acme', 'its name') from chat.memberships where user_id = tests.id('ana');
 
 select tests.expect_error($$select chat.install_host_mapping('basejump')$$, 'P0001');
+-- a choice that was made stays, whatever tables there are
 set constraints all immediate;
+select tests.equals(chat.install_host_mapping('auto'), 'one_team', 'recorded');
+select tests.equals(chat.install_host_mapping('users_table'), 'users_table', 'chosen');
+
+-- its tables are gone: another one is looked for
 drop table public.users cascade;
 select tests.equals(chat.install_host_mapping('auto'), 'claims', 'without a table of people');
 select tests.expect_error($$select chat.install_host_mapping('users_table')$$, 'P0001');
+
+-- people without a team: nothing is chosen, neither for the first time nor again
+update auth.users set raw_app_meta_data = '{"role": "admin"}';
+select tests.expect_error($$select chat.install_host_mapping('auto')$$, 'RP001');
+delete from chat.config where key = 'host_mapping';
+select tests.expect_error($$select chat.install_host_mapping('auto')$$, 'RP001');
+create table public.users (id uuid primary key, role text, team_id uuid);
+insert into public.users (id) select id from auth.users;
+select tests.expect_error($$select chat.install_host_mapping('auto')$$, 'RP001');
+select tests.equals(chat.install_host_mapping('users_table'), 'users_table', 'chosen all the same');
+delete from chat.config where key = 'host_mapping';
+update public.users set team_id = tests.id('ana') where id = tests.id('ana');
+select tests.equals(chat.install_host_mapping('auto'), 'users_table', 'one team is enough');
+
+-- nobody has an account yet: the tables decide
+delete from chat.config where key = 'host_mapping';
+delete from public.users;
+set constraints all immediate;
+select tests.equals(chat.install_host_mapping('auto'), 'users_table', 'nobody yet, with a table of people');
+delete from chat.config where key = 'host_mapping';
+drop table public.users cascade;
+delete from auth.users;
+set constraints all immediate;
+select tests.equals(chat.install_host_mapping('auto'), 'claims', 'nobody yet, with accounts only');
 
 rollback;

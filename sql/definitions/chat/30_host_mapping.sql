@@ -233,38 +233,26 @@ $$;
 
 revoke all on function chat.point_people_at(regclass) from public;
 
-create or replace function chat.install_host_mapping(preset text default 'auto')
-returns text
+-- The table of people and the texts of the two views for a preset. All null where the database lacks what it needs.
+create or replace function chat.host_mapping(preset text, out people regclass, out directory text, out memberships text)
 language plpgsql
+stable
 set search_path = ''
 as $$
-declare
-  chosen text := preset;
-  people regclass;
-  mapping record;
-  wanted jsonb;
 begin
-  if chosen = 'auto' then
-    chosen := case
-      when cardinality(chat.host_columns(to_regclass('public.users'), array['id', 'team_id', 'role'])) = 3 then 'users_table'
-      else 'claims'
-    end;
-  end if;
-
-  case chosen
+  case preset
     when 'users_table' then
-      people := to_regclass('public.users');
-      if people is null then
-        raise exception 'Host mapping users_table needs a table public.users with id, team_id and role.';
+      if cardinality(chat.host_columns(to_regclass('public.users'), array['id', 'team_id', 'role'])) = 3 then
+        people := to_regclass('public.users');
+        select m.directory, m.memberships into directory, memberships from chat.users_table_mapping() m;
       end if;
-      mapping := chat.users_table_mapping();
     when 'claims' then
-      people := 'auth.users'::regclass;
-      mapping := chat.claims_mapping();
+      people := to_regclass('auth.users');
+      select m.directory, m.memberships into directory, memberships from chat.claims_mapping() m;
     when 'one_team' then
-      people := 'auth.users'::regclass;
-      mapping := chat.claims_mapping();
-      mapping.memberships := format(
+      people := to_regclass('auth.users');
+      select m.directory into directory from chat.claims_mapping() m;
+      memberships := format(
         'select u.id as user_id, %L::text as team_id from auth.users u',
         coalesce(
           nullif(current_setting('rapport.team', true), ''),
@@ -275,11 +263,102 @@ begin
     else
       raise exception 'Unknown host mapping "%": use auto, users_table, claims or one_team.', preset;
   end case;
+end
+$$;
+
+revoke all on function chat.host_mapping(text) from public;
+
+-- The preset that "auto" stands for. A database that nobody has signed up to yet is judged by its tables alone. Once
+-- there are people, a preset must give at least one of them a team: without teams nobody may write to anybody, and
+-- an installation that ends like this looks as if it had succeeded.
+create or replace function chat.detect_host_preset()
+returns text
+language plpgsql
+set search_path = ''
+as $$
+declare
+  presets constant text[] := array['users_table', 'claims', 'one_team'];
+  recorded constant text := (select c.value ->> 'preset' from chat.config c where c.key = 'host_mapping');
+  best_by_tables constant text := case when (select m.people from chat.host_mapping('users_table') m) is null then 'claims' else 'users_table' end;
+  preset text;
+  mapping record;
+  has_people boolean;
+  has_teams boolean;
+  people_count bigint;
+  member_count bigint;
+  candidates text := '';
+begin
+  -- A choice that was made once stays: a table that appears later must not move everybody to other teams.
+  foreach preset in array array_remove(array[recorded, best_by_tables], null) loop
+    select m.* into mapping from chat.host_mapping(preset) m;
+    continue when mapping.people is null;
+
+    execute format('select exists (%s), exists (%s)', mapping.directory, mapping.memberships) into has_people, has_teams;
+    if has_teams then
+      return preset;
+    end if;
+    if not has_people then
+      raise warning 'Nobody has an account yet, so that host mapping "%" is chosen by the tables alone. People may write to each other once they have a team (%).',
+        preset, chat.host_team_source(preset);
+      return preset;
+    end if;
+  end loop;
+
+  foreach preset in array presets loop
+    select m.* into mapping from chat.host_mapping(preset) m;
+    continue when mapping.people is null;
+
+    execute format('select count(*), (select count(distinct m.user_id) from (%s) m) from (%s) d', mapping.memberships, mapping.directory)
+    into people_count, member_count;
+    candidates := candidates || format(
+      E'\n  %s: %s people in %s, %s with a team (%s)', preset, people_count, mapping.people, member_count, chat.host_team_source(preset)
+    );
+  end loop;
+  raise exception using
+    errcode = 'RP001',
+    message = 'Nobody would have a team, so that nobody could write to anybody. Give people teams, or choose where people and teams '
+      || 'are found: chat.host_preset in the configuration, or "-v preset=NAME" with psql. What fits this database:' || candidates;
+end
+$$;
+
+revoke all on function chat.detect_host_preset() from public;
+
+-- Where a preset reads teams from, for a person to read.
+create or replace function chat.host_team_source(preset text)
+returns text
+language sql
+immutable
+set search_path = ''
+as $$
+  select case preset
+    when 'users_table' then 'column team_id of public.users'
+    when 'claims' then 'team_id or team_ids in raw_app_meta_data of auth.users'
+    when 'one_team' then 'everybody is in one team'
+  end
+$$;
+
+revoke all on function chat.host_team_source(text) from public;
+
+create or replace function chat.install_host_mapping(preset text default 'auto')
+returns text
+language plpgsql
+set search_path = ''
+as $$
+declare
+  chosen constant text := case preset when 'auto' then chat.detect_host_preset() else preset end;
+  mapping record;
+  wanted jsonb;
+begin
+  select m.* into mapping from chat.host_mapping(chosen) m;
+  if mapping.people is null then
+    raise exception 'Host mapping % needs %.', chosen,
+      case chosen when 'users_table' then 'a table public.users with id, team_id and role' else 'the table auth.users' end;
+  end if;
 
   -- the catalogue's names are in the two texts, so a changed host gives another mapping; nothing changed, no DDL
   wanted := jsonb_build_object(
     'preset', chosen,
-    'people', people::text,
+    'people', mapping.people::text,
     'text', md5(mapping.directory || mapping.memberships)
   );
   if wanted = (select c.value from chat.config c where c.key = 'host_mapping')
@@ -287,13 +366,13 @@ begin
     and to_regclass('chat.memberships') is not null
   then
     -- tables that a later migration brought
-    perform chat.point_people_at(people);
+    perform chat.point_people_at(mapping.people);
     return chosen;
   end if;
 
-  perform chat.replace_host_view('directory', mapping.directory, people);
-  perform chat.replace_host_view('memberships', mapping.memberships, people);
-  perform chat.point_people_at(people);
+  perform chat.replace_host_view('directory', mapping.directory, mapping.people);
+  perform chat.replace_host_view('memberships', mapping.memberships, mapping.people);
+  perform chat.point_people_at(mapping.people);
 
   insert into chat.config (key, value) values ('host_mapping', wanted)
   on conflict (key) do update set value = excluded.value;
@@ -302,6 +381,6 @@ end
 $$;
 
 comment on function chat.install_host_mapping(text) is
-  'Writes chat.directory and chat.memberships for a preset and points the foreign keys at its people: auto, users_table (public.users with team_id and role), claims (auth.users with app metadata), one_team. Returns the preset in force. Does nothing when nothing changed.';
+  'Writes chat.directory and chat.memberships for a preset and points the foreign keys at its people: auto, users_table (public.users with id, team_id and role), claims (auth.users with app metadata), one_team. Returns the preset in force. Does nothing when nothing changed. auto keeps the preset that is in force, else takes the one that fits the tables; where people have accounts and none would have a team, it fails with SQLSTATE RP001 and lists the presets.';
 
 revoke all on function chat.install_host_mapping(text) from public;

@@ -241,7 +241,7 @@ grant execute on function chat.mark_read_messages(uuid[]) to authenticated;
 create or replace function public.mark_conversation_read(p_conversation_id uuid, p_up_to uuid default null)
 returns int
 language plpgsql
-security definer
+security invoker
 set search_path = ''
 as $$
 begin
