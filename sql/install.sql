@@ -14,7 +14,7 @@
 begin;
 set local lock_timeout = '60s';
 set local statement_timeout = 0;
-set local search_path = '';
+set local search_path = pg_catalog, pg_temp;
 select pg_catalog.pg_advisory_xact_lock(32195282895598196) as locked \gset
 set local lock_timeout = '5s';
 
@@ -45,15 +45,16 @@ begin
     (11, 'presence_as_shown', '9aa3036ebe5bef78360d69b7fd657665b9274d8830d6e5c8b57da01768594960'),
     (12, 'presence_by_session', '18ff8455843cdc12c9a137ecd1fa9aad5e3e8cd5486b66185646646d3c050d44'),
     (13, 'search_without_words', '22af881e7bdfc5a361ad12215729774d485d25877ad8be4a2896770ec9c1844a'),
-    (14, 'foreign_key_indexes', 'ff116d82e49dc75ed7a2ca4a9b99f56c1985554f505593aecaa1b28895afaa4d')
+    (14, 'foreign_key_indexes', 'ff116d82e49dc75ed7a2ca4a9b99f56c1985554f505593aecaa1b28895afaa4d'),
+    (15, 'search_paths', 'fefaa78fb4810875e3b9c91baa5699764efe27e48ecca8ca8e534489dff74dbf')
   ), applied as (
     select version, checksum from chat.schema_migrations
   )
   select coalesce(
     (
-      select format('The schema is at version %s and this script knows 14: use a newer one.', max(version))
+      select format('The schema is at version %s and this script knows 15: use a newer one.', max(version))
       from applied
-      having max(version) > 14
+      having max(version) > 15
     ),
     (
       select format('Migration %s is not in the ledger although a later one is.', min(k.version))
@@ -188,6 +189,14 @@ insert into chat.schema_migrations (version, name, checksum) values
 \ir migrations/0014_foreign_key_indexes.sql
 \endif
 
+select not exists (select from chat.schema_migrations where version = 15) as pending \gset
+\if :pending
+\echo migrations/0015_search_paths.sql
+insert into chat.schema_migrations (version, name, checksum) values
+  (15, 'search_paths', 'fefaa78fb4810875e3b9c91baa5699764efe27e48ecca8ca8e534489dff74dbf');
+\ir migrations/0015_search_paths.sql
+\endif
+
 select not exists (
   select from chat.schema_definitions
   where path = 'auth/10_claims.sql' and checksum = '711d0d0ddaf6d6f12edbeef0dcdb14bbb7f3f993a26c83181dbd1bb1a70c890b'
@@ -202,265 +211,265 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/05_roles.sql' and checksum = '2bdee8800ab2dc1311ce80f11d1546b954ac7e48036ea5f246ad0353273a0f1b'
+  where path = 'chat/05_roles.sql' and checksum = 'f5b721b404cb7594862fa215c154317167a32e914839ca4fd70be993b62ac7dd'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/05_roles.sql
 \ir definitions/chat/05_roles.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/05_roles.sql', '2bdee8800ab2dc1311ce80f11d1546b954ac7e48036ea5f246ad0353273a0f1b')
+  ('chat/05_roles.sql', 'f5b721b404cb7594862fa215c154317167a32e914839ca4fd70be993b62ac7dd')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/10_refusals.sql' and checksum = '214bd3fb2f5b3226c2587092c070ceb4bd559c10a25da122ff2bfb1390da8e6d'
+  where path = 'chat/10_refusals.sql' and checksum = '7df5aae515670506d3888fdf48c2f6e3de19a1f806f2679b415af9af57e8579e'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/10_refusals.sql
 \ir definitions/chat/10_refusals.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/10_refusals.sql', '214bd3fb2f5b3226c2587092c070ceb4bd559c10a25da122ff2bfb1390da8e6d')
+  ('chat/10_refusals.sql', '7df5aae515670506d3888fdf48c2f6e3de19a1f806f2679b415af9af57e8579e')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/20_settings.sql' and checksum = '2c96f349f13650eb442bb6d029803050ba781b4d12abf765805cb00ecadce502'
+  where path = 'chat/20_settings.sql' and checksum = '8cd92ed70b02861543ca7517832e866b6e507f36115dce20a52e3d813a0b200a'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/20_settings.sql
 \ir definitions/chat/20_settings.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/20_settings.sql', '2c96f349f13650eb442bb6d029803050ba781b4d12abf765805cb00ecadce502')
+  ('chat/20_settings.sql', '8cd92ed70b02861543ca7517832e866b6e507f36115dce20a52e3d813a0b200a')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/25_idempotency.sql' and checksum = '21b474ca5cc40d66625dac1d276e4c223e9d6c60343d2f77463b9f3fc463e8ac'
+  where path = 'chat/25_idempotency.sql' and checksum = 'fc8caaf5c61c5f281125323aa17cb8e7a61450c48179e6899487a0ec7cb3960f'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/25_idempotency.sql
 \ir definitions/chat/25_idempotency.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/25_idempotency.sql', '21b474ca5cc40d66625dac1d276e4c223e9d6c60343d2f77463b9f3fc463e8ac')
+  ('chat/25_idempotency.sql', 'fc8caaf5c61c5f281125323aa17cb8e7a61450c48179e6899487a0ec7cb3960f')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/30_host_mapping.sql' and checksum = '002969e4530883b836331c33057284df0792f2adb040fc653c8a0bf9efb5df71'
+  where path = 'chat/30_host_mapping.sql' and checksum = '5091b1646d263cd30c2329a50acca934c051c071b62e82fb66a94c6f8e9939fa'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/30_host_mapping.sql
 \ir definitions/chat/30_host_mapping.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/30_host_mapping.sql', '002969e4530883b836331c33057284df0792f2adb040fc653c8a0bf9efb5df71')
+  ('chat/30_host_mapping.sql', '5091b1646d263cd30c2329a50acca934c051c071b62e82fb66a94c6f8e9939fa')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/40_people.sql' and checksum = 'b4d8281e3bded2cde02b12d215c55c66d9cafa8c5fb0f1341448e5334511cd31'
+  where path = 'chat/40_people.sql' and checksum = 'b8a28b2c82b76955acd7466a3ffc256e3b040cfc7b6bf32accfe81098954c322'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/40_people.sql
 \ir definitions/chat/40_people.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/40_people.sql', 'b4d8281e3bded2cde02b12d215c55c66d9cafa8c5fb0f1341448e5334511cd31')
+  ('chat/40_people.sql', 'b8a28b2c82b76955acd7466a3ffc256e3b040cfc7b6bf32accfe81098954c322')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/45_blocks.sql' and checksum = 'a98996b889f967edb923057f45a067cafcd32d3693877cdc5764fcdba1244912'
+  where path = 'chat/45_blocks.sql' and checksum = 'bb334abb8acad14ee7ec77e7fcbb9036c39d6e67dd864e087680b2c02be2b1ca'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/45_blocks.sql
 \ir definitions/chat/45_blocks.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/45_blocks.sql', 'a98996b889f967edb923057f45a067cafcd32d3693877cdc5764fcdba1244912')
+  ('chat/45_blocks.sql', 'bb334abb8acad14ee7ec77e7fcbb9036c39d6e67dd864e087680b2c02be2b1ca')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/50_conversations.sql' and checksum = 'cc298721af3ff9e7882aa5d926d1582809de8052fad68dd332e5bbe3243a73ef'
+  where path = 'chat/50_conversations.sql' and checksum = 'db3e5f47577e38bc86d9d59b13ff349ded1573640fc517d4fbadedfdf5abbc5b'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/50_conversations.sql
 \ir definitions/chat/50_conversations.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/50_conversations.sql', 'cc298721af3ff9e7882aa5d926d1582809de8052fad68dd332e5bbe3243a73ef')
+  ('chat/50_conversations.sql', 'db3e5f47577e38bc86d9d59b13ff349ded1573640fc517d4fbadedfdf5abbc5b')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/60_message_text.sql' and checksum = '482bb6cb99cf2a6edb27336139213c3f6ca9310216a618eb8178f93baddedcd3'
+  where path = 'chat/60_message_text.sql' and checksum = '0ce91c52630c6a4f9a94aeee500968030d6dd64863f508e240dfa3b56a59c97f'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/60_message_text.sql
 \ir definitions/chat/60_message_text.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/60_message_text.sql', '482bb6cb99cf2a6edb27336139213c3f6ca9310216a618eb8178f93baddedcd3')
+  ('chat/60_message_text.sql', '0ce91c52630c6a4f9a94aeee500968030d6dd64863f508e240dfa3b56a59c97f')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/61_message_insert.sql' and checksum = 'a4f66f36ed49bdc014a1f7583257b64047f5d83071879eb3dcfa299dd44d45c0'
+  where path = 'chat/61_message_insert.sql' and checksum = '677a7c436694b2f70f7db152dd947345c1ed6d6063bf278b323b5c7300d60e73'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/61_message_insert.sql
 \ir definitions/chat/61_message_insert.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/61_message_insert.sql', 'a4f66f36ed49bdc014a1f7583257b64047f5d83071879eb3dcfa299dd44d45c0')
+  ('chat/61_message_insert.sql', '677a7c436694b2f70f7db152dd947345c1ed6d6063bf278b323b5c7300d60e73')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/62_message_change.sql' and checksum = '0999f971ea4bb12d5c5764ad23497551ebab451556751f240fc882acf22a3795'
+  where path = 'chat/62_message_change.sql' and checksum = '67bb4e94ab537d78efa9fb9bae566832c5bbfe889cdd848366d232562e1f4247'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/62_message_change.sql
 \ir definitions/chat/62_message_change.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/62_message_change.sql', '0999f971ea4bb12d5c5764ad23497551ebab451556751f240fc882acf22a3795')
+  ('chat/62_message_change.sql', '67bb4e94ab537d78efa9fb9bae566832c5bbfe889cdd848366d232562e1f4247')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/70_reading.sql' and checksum = 'ec80e230a2facf0b19e69307889ade07b292730b64c0070e55b8c936b676d18a'
+  where path = 'chat/70_reading.sql' and checksum = '4ee70a29d2b22550703932937a420e39c1ed521d76b038dc0a416ae4c59ee312'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/70_reading.sql
 \ir definitions/chat/70_reading.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/70_reading.sql', 'ec80e230a2facf0b19e69307889ade07b292730b64c0070e55b8c936b676d18a')
+  ('chat/70_reading.sql', '4ee70a29d2b22550703932937a420e39c1ed521d76b038dc0a416ae4c59ee312')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/75_reactions.sql' and checksum = '2e3420b11340630c61767022ad51f99ae3501f73012104c99ebfaf434261c504'
+  where path = 'chat/75_reactions.sql' and checksum = '0793fec26a5e2dc84492d3c63c97ed130082bccb680f82efa30ab0643408756f'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/75_reactions.sql
 \ir definitions/chat/75_reactions.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/75_reactions.sql', '2e3420b11340630c61767022ad51f99ae3501f73012104c99ebfaf434261c504')
+  ('chat/75_reactions.sql', '0793fec26a5e2dc84492d3c63c97ed130082bccb680f82efa30ab0643408756f')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/76_pins.sql' and checksum = 'a86e45c4ad5bd64843fdee4f2ac64d00f0574f418106ecf8aab2588b333a3402'
+  where path = 'chat/76_pins.sql' and checksum = '2561f098156f9d6c8980c4bb0387e7b0e5826f65f88d3d22754a3ed010312f41'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/76_pins.sql
 \ir definitions/chat/76_pins.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/76_pins.sql', 'a86e45c4ad5bd64843fdee4f2ac64d00f0574f418106ecf8aab2588b333a3402')
+  ('chat/76_pins.sql', '2561f098156f9d6c8980c4bb0387e7b0e5826f65f88d3d22754a3ed010312f41')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/77_reports.sql' and checksum = '6e2cd6ab35601dc3026a7f93cc865666ea1ee232cdbae732b1e6eb064a754722'
+  where path = 'chat/77_reports.sql' and checksum = '2205637df2ad090c7ae058a1286e2955016bb1cd317647d32826de3e1242bbf7'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/77_reports.sql
 \ir definitions/chat/77_reports.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/77_reports.sql', '6e2cd6ab35601dc3026a7f93cc865666ea1ee232cdbae732b1e6eb064a754722')
+  ('chat/77_reports.sql', '2205637df2ad090c7ae058a1286e2955016bb1cd317647d32826de3e1242bbf7')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/80_presence.sql' and checksum = '70097004b7dceab49c4f57eed8402fe4f3c77b54b4bfdddafbb0a12d8b51a5e6'
+  where path = 'chat/80_presence.sql' and checksum = 'df28d1e52ad8e7a6615a387c78d06c0cb2b7b36a00c4feb921aa4fba17f4c83a'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/80_presence.sql
 \ir definitions/chat/80_presence.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/80_presence.sql', '70097004b7dceab49c4f57eed8402fe4f3c77b54b4bfdddafbb0a12d8b51a5e6')
+  ('chat/80_presence.sql', 'df28d1e52ad8e7a6615a387c78d06c0cb2b7b36a00c4feb921aa4fba17f4c83a')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/81_preferences.sql' and checksum = '0e85a2e2f44b07fb578ca0a81e01ca2f4ef94bbd5e653eb9888510f0dcb4a416'
+  where path = 'chat/81_preferences.sql' and checksum = 'be7458923d47b5d05844a3e7095860b649f40513821e782b3f53fa13d34f43b4'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/81_preferences.sql
 \ir definitions/chat/81_preferences.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/81_preferences.sql', '0e85a2e2f44b07fb578ca0a81e01ca2f4ef94bbd5e653eb9888510f0dcb4a416')
+  ('chat/81_preferences.sql', 'be7458923d47b5d05844a3e7095860b649f40513821e782b3f53fa13d34f43b4')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/85_conversation_rows.sql' and checksum = '30d1ddcbc91b6776fd2a3e6c571526fc7b4ac5f3018aec4f5a6802d9f144fd0b'
+  where path = 'chat/85_conversation_rows.sql' and checksum = 'b02c60237a48f5dc17e7467e0c97446c1a979721f9501a46848372de2c00fa2c'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/85_conversation_rows.sql
 \ir definitions/chat/85_conversation_rows.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/85_conversation_rows.sql', '30d1ddcbc91b6776fd2a3e6c571526fc7b4ac5f3018aec4f5a6802d9f144fd0b')
+  ('chat/85_conversation_rows.sql', 'b02c60237a48f5dc17e7467e0c97446c1a979721f9501a46848372de2c00fa2c')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/86_message_rows.sql' and checksum = '88853234f17d6f2b3454bf603f37212daed9dc8976e827328322b3b9ef938bbe'
+  where path = 'chat/86_message_rows.sql' and checksum = '306f5e80ea4ea4ce1d5c8fb9015f6806d2f1ee41cbc3490f4869c81e575437d2'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/86_message_rows.sql
 \ir definitions/chat/86_message_rows.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/86_message_rows.sql', '88853234f17d6f2b3454bf603f37212daed9dc8976e827328322b3b9ef938bbe')
+  ('chat/86_message_rows.sql', '306f5e80ea4ea4ce1d5c8fb9015f6806d2f1ee41cbc3490f4869c81e575437d2')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/87_message_search.sql' and checksum = 'f6b6f42635f4cc887aeff9edd354d39920e38b8b5058eacf8d036f65f495a0c3'
+  where path = 'chat/87_message_search.sql' and checksum = '6584b16d1446597677a943b63500410d642ff272f802bfe2adc8ecfd638f3f8d'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/87_message_search.sql
 \ir definitions/chat/87_message_search.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/87_message_search.sql', 'f6b6f42635f4cc887aeff9edd354d39920e38b8b5058eacf8d036f65f495a0c3')
+  ('chat/87_message_search.sql', '6584b16d1446597677a943b63500410d642ff272f802bfe2adc8ecfd638f3f8d')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/88_sync.sql' and checksum = 'ea344de308d23ad636bde488cd9ac7a983fad1b7465e0e4308b03fcff6dcb805'
+  where path = 'chat/88_sync.sql' and checksum = '4687b7306b42f4469f9b804474eb9c5ea8194cc08c2050048c550a3f4aeae7d6'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/88_sync.sql
 \ir definitions/chat/88_sync.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/88_sync.sql', 'ea344de308d23ad636bde488cd9ac7a983fad1b7465e0e4308b03fcff6dcb805')
+  ('chat/88_sync.sql', '4687b7306b42f4469f9b804474eb9c5ea8194cc08c2050048c550a3f4aeae7d6')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/89_people_lists.sql' and checksum = 'd6bb97fec167e4b96a52958c37b5fec14037a7b57eba492c0f00ec0c34403e44'
+  where path = 'chat/89_people_lists.sql' and checksum = 'aceec082f7fcc3f3f361f927619a95e161ae900c7024890b0da72bf0967597fd'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/89_people_lists.sql
 \ir definitions/chat/89_people_lists.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/89_people_lists.sql', 'd6bb97fec167e4b96a52958c37b5fec14037a7b57eba492c0f00ec0c34403e44')
+  ('chat/89_people_lists.sql', 'aceec082f7fcc3f3f361f927619a95e161ae900c7024890b0da72bf0967597fd')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
@@ -514,25 +523,25 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'realtime/20_partitions.sql' and checksum = '205e2857ba30b723d595b5a3b7779dae884a6d8e4a86f129529a82323cdb105b'
+  where path = 'realtime/20_partitions.sql' and checksum = '9e01ea36bf166929712a22187abe3b2147b5f98679fddca981f121e1e5395ba5'
 ) as pending \gset
 \if :pending
 \echo definitions/realtime/20_partitions.sql
 \ir definitions/realtime/20_partitions.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('realtime/20_partitions.sql', '205e2857ba30b723d595b5a3b7779dae884a6d8e4a86f129529a82323cdb105b')
+  ('realtime/20_partitions.sql', '9e01ea36bf166929712a22187abe3b2147b5f98679fddca981f121e1e5395ba5')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'realtime/30_policies.sql' and checksum = '750f9d78ab0e34c65dc54e7a35ca5f54ec20286955290b13edd16371ab746712'
+  where path = 'realtime/30_policies.sql' and checksum = 'f78bf7564e35d5e55252ad4350219bc6c13aeaf6380dc376fa63514f1e2e521f'
 ) as pending \gset
 \if :pending
 \echo definitions/realtime/30_policies.sql
 \ir definitions/realtime/30_policies.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('realtime/30_policies.sql', '750f9d78ab0e34c65dc54e7a35ca5f54ec20286955290b13edd16371ab746712')
+  ('realtime/30_policies.sql', 'f78bf7564e35d5e55252ad4350219bc6c13aeaf6380dc376fa63514f1e2e521f')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 

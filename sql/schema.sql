@@ -78,7 +78,7 @@ $$;
 
 CREATE FUNCTION chat.accepted_content(content text, message_type text, has_file boolean) RETURNS text
     LANGUAGE plpgsql IMMUTABLE
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
   stored constant text := coalesce(chat.trimmed(accepted_content.content), '');
@@ -101,7 +101,7 @@ $$;
 
 CREATE FUNCTION chat.add_members() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
   insert into public.user_conversation_members (conversation_id, user_id, last_activity_at)
@@ -124,7 +124,7 @@ $$;
 
 CREATE FUNCTION chat.amount(setting text, fallback integer) RETURNS integer
     LANGUAGE plpgsql STABLE SECURITY DEFINER
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
   return coalesce((select c.value::int from chat.config c where c.key = amount.setting), amount.fallback);
@@ -139,7 +139,7 @@ COMMENT ON FUNCTION chat.amount(setting text, fallback integer) IS 'A number of 
 
 CREATE FUNCTION chat.apply_message_change() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
     SET enable_bitmapscan TO 'off'
     SET enable_sort TO 'off'
@@ -243,7 +243,7 @@ $$;
 
 CREATE FUNCTION chat.block(other_user_id uuid, OUT created boolean) RETURNS boolean
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
   if other_user_id = auth.uid() then
@@ -268,7 +268,7 @@ COMMENT ON FUNCTION chat.block(other_user_id uuid, OUT created boolean) IS 'Bloc
 
 CREATE FUNCTION chat.blocked_people(other_user_id uuid DEFAULT NULL::uuid) RETURNS json
     LANGUAGE plpgsql STABLE SECURITY DEFINER
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     SET "TimeZone" TO 'UTC'
     AS $$
 begin
@@ -302,7 +302,7 @@ COMMENT ON FUNCTION chat.blocked_people(other_user_id uuid) IS 'Whom the caller 
 
 CREATE FUNCTION chat.can_send(conversation_id uuid) RETURNS boolean
     LANGUAGE plpgsql STABLE SECURITY DEFINER
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
   caller constant uuid := auth.uid();
@@ -326,7 +326,7 @@ COMMENT ON FUNCTION chat.can_send(conversation_id uuid) IS 'May the caller write
 
 CREATE FUNCTION chat.changed_conversations(since pg_snapshot, until pg_snapshot, after_id uuid, max_rows integer) RETURNS TABLE(conversation_id uuid, is_gone boolean)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan'
     AS $$
 declare
@@ -386,7 +386,7 @@ COMMENT ON FUNCTION chat.changed_conversations(since pg_snapshot, until pg_snaps
 
 CREATE FUNCTION chat.changed_messages(since pg_snapshot, until pg_snapshot, after_conversation_id uuid, after_xid xid8, after_id uuid, max_rows integer) RETURNS TABLE(message_id uuid, conversation_id uuid, changed_xid xid8)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan'
     AS $$
 declare
@@ -538,7 +538,7 @@ COMMENT ON COLUMN public.user_messages.changed_xid IS 'The transaction that chan
 
 CREATE FUNCTION chat.check_edit_window(before public.user_messages, after public.user_messages) RETURNS void
     LANGUAGE plpgsql STABLE SECURITY DEFINER
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
   window_s constant int := chat.amount('edit_window_s', 0);
@@ -561,7 +561,7 @@ COMMENT ON FUNCTION chat.check_edit_window(before public.user_messages, after pu
 
 CREATE FUNCTION chat.check_personal_message(message public.user_messages) RETURNS void
     LANGUAGE plpgsql STABLE SECURITY DEFINER
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $_$
 declare
   storage_url text;
@@ -622,7 +622,7 @@ $_$;
 
 CREATE FUNCTION chat.claim_idempotency_key(key text, request_hash bytea) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
   caller constant uuid := auth.uid();
@@ -659,7 +659,7 @@ COMMENT ON FUNCTION chat.claim_idempotency_key(key text, request_hash bytea) IS 
 
 CREATE FUNCTION chat.claims_mapping(OUT directory text, OUT memberships text) RETURNS record
     LANGUAGE plpgsql STABLE
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $_$
 declare
   accounts constant regclass := to_regclass('auth.users');
@@ -707,7 +707,7 @@ $_$;
 
 CREATE FUNCTION chat.clear_conversation(conversation_id uuid) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
   caller constant uuid := auth.uid();
@@ -744,7 +744,7 @@ COMMENT ON FUNCTION chat.clear_conversation(conversation_id uuid) IS 'Empties a 
 
 CREATE FUNCTION chat.contact_page(max_rows integer DEFAULT 50, from_message_at timestamp with time zone DEFAULT NULL::timestamp with time zone, from_name text DEFAULT NULL::text, from_id uuid DEFAULT NULL::uuid) RETURNS TABLE(contact_id uuid, message_at timestamp with time zone, name text, "row" json)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     SET "TimeZone" TO 'UTC'
     AS $$
 declare
@@ -831,7 +831,7 @@ COMMENT ON FUNCTION chat.contact_page(max_rows integer, from_message_at timestam
 
 CREATE FUNCTION chat.containing(part text) RETURNS text
     LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
   return '%' || replace(replace(replace(btrim(part), '\', '\\'), '%', '\%'), '_', '\_') || '%';
@@ -842,7 +842,7 @@ $$;
 
 CREATE FUNCTION chat.conversation_cards(conversation_ids uuid[]) RETURNS TABLE(conversation_id uuid, card json)
     LANGUAGE plpgsql STABLE
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
   return query
@@ -882,7 +882,7 @@ COMMENT ON FUNCTION chat.conversation_cards(conversation_ids uuid[]) IS 'What na
 
 CREATE FUNCTION chat.conversation_page(archived boolean DEFAULT false, pinned boolean DEFAULT NULL::boolean, unread boolean DEFAULT NULL::boolean, search text DEFAULT NULL::text, updated_since timestamp with time zone DEFAULT NULL::timestamp with time zone, max_rows integer DEFAULT 30, skip_rows integer DEFAULT 0, from_is_pinned boolean DEFAULT NULL::boolean, from_activity_at timestamp with time zone DEFAULT NULL::timestamp with time zone, from_id uuid DEFAULT NULL::uuid, backwards boolean DEFAULT false) RETURNS TABLE(conversation_id uuid, is_pinned boolean, last_activity_at timestamp with time zone, rev bigint, "row" json)
     LANGUAGE plpgsql STABLE
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan'
     AS $$
 declare
@@ -952,7 +952,7 @@ COMMENT ON FUNCTION chat.conversation_page(archived boolean, pinned boolean, unr
 
 CREATE FUNCTION chat.conversation_people(conversation_ids uuid[]) RETURNS TABLE(conversation_id uuid, user_id uuid, full_name text, email text, avatar_url text, status text, last_seen timestamp with time zone)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan'
     AS $$
 begin
@@ -984,7 +984,7 @@ COMMENT ON FUNCTION chat.conversation_people(conversation_ids uuid[]) IS 'Everyb
 
 CREATE FUNCTION chat.conversation_rows(conversation_ids uuid[]) RETURNS TABLE(conversation_id uuid, is_pinned boolean, last_activity_at timestamp with time zone, rev bigint, "row" json)
     LANGUAGE plpgsql STABLE
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     SET "TimeZone" TO 'UTC'
     SET plan_cache_mode TO 'force_generic_plan'
     AS $$
@@ -1099,7 +1099,7 @@ COMMENT ON FUNCTION chat.conversation_rows(conversation_ids uuid[]) IS 'The call
 
 CREATE FUNCTION chat.count_message_changes() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
   max_length constant int := chat.amount('max_message_length', 4000);
@@ -1161,7 +1161,7 @@ $$;
 
 CREATE FUNCTION chat.count_messages() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
   unarchive constant boolean := chat.flag('unarchive_on_message');
@@ -1217,7 +1217,7 @@ $$;
 
 CREATE FUNCTION chat.count_removed_messages() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
   gone record;
@@ -1259,7 +1259,7 @@ $$;
 
 CREATE FUNCTION chat.count_unread(conversation_id uuid, user_id uuid, after_seq bigint, up_to_seq bigint, OUT unread integer, OUT mentions integer) RETURNS record
     LANGUAGE plpgsql STABLE SECURITY DEFINER
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
   select count(*), count(*) filter (where count_unread.user_id = any (m.mentions)) into unread, mentions
@@ -1281,7 +1281,7 @@ $$;
 
 CREATE FUNCTION chat.delete_message(message_id uuid, expected_rev bigint DEFAULT NULL::bigint) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
   message constant public.user_messages := chat.lock_own_message(message_id);
@@ -1304,7 +1304,7 @@ COMMENT ON FUNCTION chat.delete_message(message_id uuid, expected_rev bigint) IS
 
 CREATE FUNCTION chat.detect_host_preset() RETURNS text
     LANGUAGE plpgsql
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
   presets constant text[] := array['users_table', 'claims', 'one_team'];
@@ -1355,7 +1355,7 @@ $$;
 
 CREATE FUNCTION chat.edit_message(message_id uuid, content text, expected_rev bigint DEFAULT NULL::bigint) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
   message constant public.user_messages := chat.lock_own_message(message_id);
@@ -1385,7 +1385,7 @@ COMMENT ON FUNCTION chat.edit_message(message_id uuid, content text, expected_re
 
 CREATE FUNCTION chat.end_presence(session_id text DEFAULT NULL::text) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
   caller constant uuid := auth.uid();
@@ -1415,7 +1415,7 @@ COMMENT ON FUNCTION chat.end_presence(session_id text) IS 'The caller has signed
 
 CREATE FUNCTION chat.expire_presence() RETURNS SETOF uuid
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
   dead uuid[];
@@ -1491,7 +1491,7 @@ COMMENT ON FUNCTION chat.expire_presence() IS 'Writes down what came to its end 
 
 CREATE FUNCTION chat.file_page(conversation_id uuid, kind text DEFAULT NULL::text, max_rows integer DEFAULT 50, before_seq bigint DEFAULT NULL::bigint) RETURNS TABLE(message_id uuid, seq bigint, rev bigint, "row" json)
     LANGUAGE plpgsql STABLE
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
   cleared bigint;
@@ -1530,7 +1530,7 @@ COMMENT ON FUNCTION chat.file_page(conversation_id uuid, kind text, max_rows int
 
 CREATE FUNCTION chat.fill_read_by(conversation_id uuid, reader uuid, up_to_seq bigint) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
   -- messages are locked before members, here as when one is deleted
@@ -1556,7 +1556,7 @@ $$;
 
 CREATE FUNCTION chat.flag(setting text) RETURNS boolean
     LANGUAGE plpgsql STABLE SECURITY DEFINER
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
   return coalesce(
@@ -1574,7 +1574,7 @@ COMMENT ON FUNCTION chat.flag(setting text) IS 'A switch of chat.config.';
 
 CREATE FUNCTION chat.follow_presence_sharing() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
   person constant uuid := coalesce(new.user_id, old.user_id);
@@ -1593,7 +1593,7 @@ $$;
 
 CREATE FUNCTION chat.grant_roles_to_installer() RETURNS void
     LANGUAGE plpgsql
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
   has_set_option constant boolean := current_setting('server_version_num')::int >= 160000;
@@ -1625,7 +1625,7 @@ COMMENT ON FUNCTION chat.grant_roles_to_installer() IS 'Lets the caller, who ins
 
 CREATE FUNCTION chat.hide_message(message_id uuid) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
   caller constant uuid := auth.uid();
@@ -1676,7 +1676,7 @@ COMMENT ON FUNCTION chat.hide_message(message_id uuid) IS 'Deletes a message for
 
 CREATE FUNCTION chat.host_columns(host_table regclass, wanted text[]) RETURNS text[]
     LANGUAGE sql STABLE
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
   select coalesce(array_agg(format('u.%I::text', a.attname) order by w.preference), '{}')
   from unnest(wanted) with ordinality w (name, preference)
@@ -1688,7 +1688,7 @@ $$;
 
 CREATE FUNCTION chat.host_mapping(preset text, OUT people regclass, OUT directory text, OUT memberships text) RETURNS record
     LANGUAGE plpgsql STABLE
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
   case preset
@@ -1721,7 +1721,7 @@ $$;
 
 CREATE FUNCTION chat.host_team_source(preset text) RETURNS text
     LANGUAGE sql IMMUTABLE
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
   select case preset
     when 'users_table' then 'column team_id of public.users'
@@ -1734,7 +1734,7 @@ $$;
 
 CREATE FUNCTION chat.i_share_receipts() RETURNS boolean
     LANGUAGE plpgsql STABLE
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
   -- their own row is all the caller sees of this table
@@ -1753,7 +1753,7 @@ COMMENT ON FUNCTION chat.i_share_receipts() IS 'Does the caller show others what
 
 CREATE FUNCTION chat.install_host_mapping(preset text DEFAULT 'auto'::text) RETURNS text
     LANGUAGE plpgsql
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
   chosen constant text := case preset when 'auto' then chat.detect_host_preset() else preset end;
@@ -1799,7 +1799,7 @@ COMMENT ON FUNCTION chat.install_host_mapping(preset text) IS 'Writes chat.direc
 
 CREATE FUNCTION chat.is_blank(content text) RETURNS boolean
     LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
   -- trimming a text of everything invisible leaves nothing exactly when nothing in it is visible.
@@ -1822,7 +1822,7 @@ COMMENT ON FUNCTION chat.is_blank(content text) IS 'Is there nothing to see in t
 
 CREATE FUNCTION chat.is_chat_topic(topic text) RETURNS boolean
     LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $_$
 begin
   return topic ~ '^(conversation|user):[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$';
@@ -1837,7 +1837,7 @@ COMMENT ON FUNCTION chat.is_chat_topic(topic text) IS 'Is this a private channel
 
 CREATE FUNCTION chat.is_my_conversation(conversation_id uuid) RETURNS boolean
     LANGUAGE plpgsql STABLE SECURITY DEFINER
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
   return exists (
@@ -1858,7 +1858,7 @@ COMMENT ON FUNCTION chat.is_my_conversation(conversation_id uuid) IS 'Is the cal
 
 CREATE FUNCTION chat.is_unspaced(word text) RETURNS boolean
     LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
   return octet_length(word) <> char_length(word)
@@ -1874,7 +1874,7 @@ COMMENT ON FUNCTION chat.is_unspaced(word text) IS 'Is this word a run of a scri
 
 CREATE FUNCTION chat.judge_message() RETURNS trigger
     LANGUAGE plpgsql
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
   if not row_security_active('public.user_messages') then
@@ -1896,7 +1896,7 @@ $$;
 
 CREATE FUNCTION chat.judge_message_change() RETURNS trigger
     LANGUAGE plpgsql
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
   if row_security_active('public.user_messages') then
@@ -1914,7 +1914,7 @@ $$;
 
 CREATE FUNCTION chat.judge_reaction() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
   message record;
@@ -1967,7 +1967,7 @@ $$;
 
 CREATE FUNCTION chat.keep_conversation_identity() RETURNS trigger
     LANGUAGE plpgsql
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
   if (new.id, new.kind, new.created_at) is distinct from (old.id, old.kind, old.created_at)
@@ -1986,7 +1986,7 @@ $$;
 
 CREATE FUNCTION chat.keep_idempotency_key(key text, request_hash bytea) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
   oldest constant timestamptz := now() - make_interval(secs => chat.amount('idempotency_key_ttl_s', 86400));
@@ -2020,7 +2020,7 @@ COMMENT ON FUNCTION chat.keep_idempotency_key(key text, request_hash bytea) IS '
 
 CREATE FUNCTION chat.keep_presence(process_id uuid, lease_ms integer) RETURNS boolean
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
   had_lease boolean;
@@ -2057,7 +2057,7 @@ COMMENT ON FUNCTION chat.keep_presence(process_id uuid, lease_ms integer) IS 'Pr
 
 CREATE FUNCTION chat.known_people_ids() RETURNS SETOF uuid
     LANGUAGE plpgsql STABLE SECURITY DEFINER ROWS 200
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
   return query
@@ -2083,7 +2083,7 @@ COMMENT ON FUNCTION chat.known_people_ids() IS 'Whose row of user_presence the c
 
 CREATE FUNCTION chat.knows(other_user_id uuid) RETURNS boolean
     LANGUAGE plpgsql STABLE SECURITY DEFINER
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
   caller constant uuid := auth.uid();
@@ -2109,7 +2109,7 @@ $$;
 
 CREATE FUNCTION chat.lock_own_message(message_id uuid) RETURNS public.user_messages
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
   message public.user_messages := chat.my_message(message_id);
@@ -2133,7 +2133,7 @@ $$;
 
 CREATE FUNCTION chat.maintain_message_partitions(days_ahead integer DEFAULT 30, days_kept integer DEFAULT 3) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $_$
 declare
   day date;
@@ -2203,7 +2203,7 @@ COMMENT ON FUNCTION chat.maintain_message_partitions(days_ahead integer, days_ke
 
 CREATE FUNCTION chat.mark_delivered(conversation_id uuid, up_to_seq bigint) RETURNS boolean
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
   caller constant uuid := auth.uid();
@@ -2236,7 +2236,7 @@ COMMENT ON FUNCTION chat.mark_delivered(conversation_id uuid, up_to_seq bigint) 
 
 CREATE FUNCTION chat.mark_message_delivered(conversation_id uuid, message_id uuid DEFAULT NULL::uuid) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
   up_to_seq bigint := 9223372036854775807;
@@ -2264,7 +2264,7 @@ COMMENT ON FUNCTION chat.mark_message_delivered(conversation_id uuid, message_id
 
 CREATE FUNCTION chat.mark_read(conversation_id uuid, up_to_message_id uuid DEFAULT NULL::uuid, OUT updated integer, OUT unread_count integer, OUT last_read_at timestamp with time zone, OUT last_read_message_id uuid) RETURNS record
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
   caller constant uuid := auth.uid();
@@ -2362,7 +2362,7 @@ COMMENT ON FUNCTION chat.mark_read(conversation_id uuid, up_to_message_id uuid, 
 
 CREATE FUNCTION chat.mark_read_messages(message_ids uuid[]) RETURNS TABLE(conversation_id uuid, updated integer, unread_count integer, last_read_at timestamp with time zone, last_read_message_id uuid)
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
   newest record;
@@ -2389,7 +2389,7 @@ COMMENT ON FUNCTION chat.mark_read_messages(message_ids uuid[]) IS 'Reads up to 
 
 CREATE FUNCTION chat.mark_unread(conversation_id uuid, from_message_id uuid DEFAULT NULL::uuid) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
   caller constant uuid := auth.uid();
@@ -2442,7 +2442,7 @@ COMMENT ON FUNCTION chat.mark_unread(conversation_id uuid, from_message_id uuid)
 
 CREATE FUNCTION chat.mask_presence() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
   if not exists (
@@ -2481,7 +2481,7 @@ $$;
 
 CREATE FUNCTION chat.may_appear(topic text) RETURNS boolean
     LANGUAGE plpgsql STABLE SECURITY DEFINER
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
   if not chat.may_listen(topic) then
@@ -2500,7 +2500,7 @@ COMMENT ON FUNCTION chat.may_appear(topic text) IS 'May the caller show their pr
 
 CREATE FUNCTION chat.may_be_seen_typing_to(other_user_id uuid) RETURNS boolean
     LANGUAGE plpgsql STABLE SECURITY DEFINER
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
   caller constant uuid := auth.uid();
@@ -2525,7 +2525,7 @@ COMMENT ON FUNCTION chat.may_be_seen_typing_to(other_user_id uuid) IS 'May someb
 
 CREATE FUNCTION chat.may_listen(topic text) RETURNS boolean
     LANGUAGE plpgsql STABLE SECURITY DEFINER
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
   if not coalesce(chat.is_chat_topic(topic), false) then
@@ -2546,7 +2546,7 @@ COMMENT ON FUNCTION chat.may_listen(topic text) IS 'May the caller listen to thi
 
 CREATE FUNCTION chat.may_message(writer uuid, reader uuid, answering boolean) RETURNS boolean
     LANGUAGE plpgsql STABLE SECURITY DEFINER
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
   return exists (
@@ -2582,7 +2582,7 @@ $$;
 
 CREATE FUNCTION chat.member_page(conversation_id uuid, max_rows integer DEFAULT 50, after_id uuid DEFAULT NULL::uuid) RETURNS TABLE(member_id uuid, "row" json)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     SET "TimeZone" TO 'UTC'
     AS $$
 declare
@@ -2630,7 +2630,7 @@ COMMENT ON FUNCTION chat.member_page(conversation_id uuid, max_rows integer, aft
 
 CREATE FUNCTION chat.message_anchor(conversation_id uuid, anchor text) RETURNS bigint
     LANGUAGE plpgsql STABLE
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $_$
 declare
   found_seq bigint;
@@ -2685,7 +2685,7 @@ COMMENT ON FUNCTION chat.message_anchor(conversation_id uuid, anchor text) IS 'T
 
 CREATE FUNCTION chat.message_changes(conversation_id uuid, since_rev bigint, max_rows integer DEFAULT 200) RETURNS TABLE(message_id uuid, seq bigint, rev bigint, "row" json)
     LANGUAGE plpgsql STABLE
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan'
     SET enable_sort TO 'off'
     AS $$
@@ -2724,7 +2724,7 @@ COMMENT ON FUNCTION chat.message_changes(conversation_id uuid, since_rev bigint,
 
 CREATE FUNCTION chat.message_page(conversation_id uuid, before_seq bigint DEFAULT NULL::bigint, after_seq bigint DEFAULT NULL::bigint, max_rows integer DEFAULT 50, include_deleted boolean DEFAULT false, skip_rows integer DEFAULT 0) RETURNS TABLE(message_id uuid, seq bigint, rev bigint, "row" json)
     LANGUAGE plpgsql STABLE
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan'
     SET enable_sort TO 'off'
     AS $$
@@ -2785,7 +2785,7 @@ COMMENT ON FUNCTION chat.message_page(conversation_id uuid, before_seq bigint, a
 
 CREATE FUNCTION chat.message_rows(message_ids uuid[]) RETURNS TABLE(message_id uuid, conversation_id uuid, seq bigint, rev bigint, "row" json)
     LANGUAGE plpgsql STABLE
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     SET "TimeZone" TO 'UTC'
     SET plan_cache_mode TO 'force_generic_plan'
     SET enable_sort TO 'on'
@@ -2917,7 +2917,7 @@ COMMENT ON FUNCTION chat.message_rows(message_ids uuid[]) IS 'The given messages
 
 CREATE FUNCTION chat.messages_taken_away(since pg_snapshot, until pg_snapshot, after_xid xid8, after_id uuid, max_rows integer) RETURNS TABLE(message_id uuid, changed_xid xid8)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan'
     AS $$
 declare
@@ -2956,7 +2956,7 @@ COMMENT ON FUNCTION chat.messages_taken_away(since pg_snapshot, until pg_snapsho
 
 CREATE FUNCTION chat.my_conversation_ids() RETURNS SETOF uuid
     LANGUAGE plpgsql STABLE SECURITY DEFINER ROWS 100
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
   return query
@@ -2974,7 +2974,7 @@ COMMENT ON FUNCTION chat.my_conversation_ids() IS 'The caller''s conversations, 
 
 CREATE FUNCTION chat.my_message(message_id uuid) RETURNS public.user_messages
     LANGUAGE plpgsql STABLE SECURITY DEFINER
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
   caller constant uuid := auth.uid();
@@ -3000,7 +3000,7 @@ COMMENT ON FUNCTION chat.my_message(message_id uuid) IS 'A message of the caller
 
 CREATE FUNCTION chat.my_presence_choice(OUT manual_status text, OUT manual_until timestamp with time zone) RETURNS record
     LANGUAGE plpgsql STABLE SECURITY DEFINER
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
   select r.manual_status, r.manual_until
@@ -3018,7 +3018,7 @@ COMMENT ON FUNCTION chat.my_presence_choice(OUT manual_status text, OUT manual_u
 
 CREATE FUNCTION chat.named_conversations(named text[]) RETURNS uuid[]
     LANGUAGE plpgsql STABLE SECURITY DEFINER
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
   caller constant uuid := auth.uid();
@@ -3051,7 +3051,7 @@ $$;
 
 CREATE FUNCTION chat.named_people(named text[]) RETURNS uuid[]
     LANGUAGE plpgsql STABLE SECURITY DEFINER
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $_$
 begin
   return array(
@@ -3074,7 +3074,7 @@ $_$;
 
 CREATE FUNCTION chat.note_delivered(conversation_ids uuid[], user_ids uuid[], seqs bigint[]) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
   moved int;
@@ -3117,7 +3117,7 @@ COMMENT ON FUNCTION chat.note_delivered(conversation_ids uuid[], user_ids uuid[]
 
 CREATE FUNCTION chat.open_conversation(other_user_id uuid, OUT conversation_id uuid, OUT created boolean) RETURNS record
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
   caller constant uuid := auth.uid();
@@ -3181,7 +3181,7 @@ COMMENT ON FUNCTION chat.open_conversation(other_user_id uuid, OUT conversation_
 
 CREATE FUNCTION chat.outcome() RETURNS jsonb
     LANGUAGE sql STABLE
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
   select nullif(current_setting('rapport.outcome', true), '')::jsonb
 $$;
@@ -3194,7 +3194,7 @@ COMMENT ON FUNCTION chat.outcome() IS 'What the statements of this transaction, 
 
 CREATE FUNCTION chat.pin_message(message_id uuid, present boolean DEFAULT true) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
   message record;
@@ -3236,7 +3236,7 @@ COMMENT ON FUNCTION chat.pin_message(message_id uuid, present boolean) IS 'Holds
 
 CREATE FUNCTION chat.pin_page(conversation_id uuid, max_rows integer DEFAULT 50, before_pinned_at timestamp with time zone DEFAULT NULL::timestamp with time zone, before_id uuid DEFAULT NULL::uuid) RETURNS TABLE(message_id uuid, pinned_at timestamp with time zone, rev bigint, "row" json)
     LANGUAGE plpgsql STABLE
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     SET "TimeZone" TO 'UTC'
     AS $$
 declare
@@ -3278,7 +3278,7 @@ COMMENT ON FUNCTION chat.pin_page(conversation_id uuid, max_rows integer, before
 
 CREATE FUNCTION chat.place_message() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
     SET enable_bitmapscan TO 'off'
     SET enable_sort TO 'off'
@@ -3356,7 +3356,7 @@ $$;
 
 CREATE FUNCTION chat.point_people_at(people regclass) RETURNS void
     LANGUAGE plpgsql
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
   reference record;
@@ -3417,7 +3417,7 @@ $$;
 
 CREATE FUNCTION chat.preferences() RETURNS json
     LANGUAGE plpgsql
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     SET "TimeZone" TO 'UTC'
     AS $$
 begin
@@ -3440,7 +3440,7 @@ COMMENT ON FUNCTION chat.preferences() IS 'The caller''s preferences.';
 
 CREATE FUNCTION chat.prepare_conversation() RETURNS trigger
     LANGUAGE plpgsql
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
   if new.kind = 'direct' and new.participant_1_id > new.participant_2_id then
@@ -3459,7 +3459,7 @@ $$;
 
 CREATE FUNCTION chat.presence_now(user_ids uuid[]) RETURNS TABLE(user_id uuid, status text, manual_status text, manual_until timestamp with time zone, device_count integer)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
   return query
@@ -3503,7 +3503,7 @@ $$;
 
 CREATE FUNCTION chat.presence_rows(user_ids uuid[] DEFAULT NULL::uuid[], team boolean DEFAULT false) RETURNS TABLE(user_id uuid, "row" json)
     LANGUAGE plpgsql STABLE
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     SET "TimeZone" TO 'UTC'
     AS $$
 declare
@@ -3543,7 +3543,7 @@ COMMENT ON FUNCTION chat.presence_rows(user_ids uuid[], team boolean) IS 'Presen
 
 CREATE FUNCTION chat.react(message_id uuid, reaction text, present boolean DEFAULT true) RETURNS json
     LANGUAGE plpgsql
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
   if present then
@@ -3569,7 +3569,7 @@ COMMENT ON FUNCTION chat.react(message_id uuid, reaction text, present boolean) 
 
 CREATE FUNCTION chat.reactions_of(message_id uuid) RETURNS json
     LANGUAGE plpgsql STABLE
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     SET "TimeZone" TO 'UTC'
     AS $$
 begin
@@ -3608,7 +3608,7 @@ COMMENT ON FUNCTION chat.reactions_of(message_id uuid) IS 'The reactions of one 
 
 CREATE FUNCTION chat.recall_idempotency_key(key text) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
   perform set_config('rapport.outcome', coalesce(k.outcome::text, ''), true)
@@ -3625,7 +3625,7 @@ COMMENT ON FUNCTION chat.recall_idempotency_key(key text) IS 'Sets rapport.outco
 
 CREATE FUNCTION chat.refuse(code text, detail text DEFAULT NULL::text) RETURNS void
     LANGUAGE plpgsql
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
   -- the texts are part of the contract: everything that keeps two people apart reads the same
@@ -3668,7 +3668,7 @@ COMMENT ON FUNCTION chat.refuse(code text, detail text) IS 'Raises the refusal w
 
 CREATE FUNCTION chat.remember_removed_memberships() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
   insert into chat.removed_memberships as r (user_id, conversation_id)
@@ -3689,7 +3689,7 @@ $$;
 
 CREATE FUNCTION chat.replace_host_view(view_name text, query text, host_table regclass) RETURNS void
     LANGUAGE plpgsql
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
   host_owner name := (select pg_get_userbyid(c.relowner) from pg_catalog.pg_class c where c.oid = host_table);
@@ -3728,7 +3728,7 @@ $$;
 
 CREATE FUNCTION chat.report_by_table(is_new boolean, reported text, OUT status text, OUT manual_status text, OUT manual_until timestamp with time zone, OUT device_count integer) RETURNS record
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
   caller constant uuid := auth.uid();
@@ -3762,7 +3762,7 @@ COMMENT ON FUNCTION chat.report_by_table(is_new boolean, reported text, OUT stat
 
 CREATE FUNCTION chat.report_devices(process_id uuid, user_ids uuid[], devices integer[], came boolean[]) RETURNS boolean
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
   people uuid[];
@@ -3814,7 +3814,7 @@ COMMENT ON FUNCTION chat.report_devices(process_id uuid, user_ids uuid[], device
 
 CREATE FUNCTION chat.report_message(message_id uuid, reason text, note text DEFAULT NULL::text, OUT created boolean) RETURNS boolean
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
   message record;
@@ -3856,7 +3856,7 @@ COMMENT ON FUNCTION chat.report_message(message_id uuid, reason text, note text,
 
 CREATE FUNCTION chat.role_expression(written text) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $_$
   select format(
     $case$case
@@ -3872,7 +3872,7 @@ $_$;
 
 CREATE FUNCTION chat.search_entries(conversation_id uuid, seq bigint, sender_id uuid, message_type text, content text, file_name text) RETURNS tsvector
     LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
   stretch constant text := chat.search_stretch(search_entries.conversation_id, search_entries.seq >> 11);
@@ -3916,7 +3916,7 @@ COMMENT ON FUNCTION chat.search_entries(conversation_id uuid, seq bigint, sender
 
 CREATE FUNCTION chat.search_lookup(words text[], marks text[], sender_ids uuid[], unwanted text[]) RETURNS text
     LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
   return (
@@ -3946,7 +3946,7 @@ $$;
 
 CREATE FUNCTION chat.search_messages(words text DEFAULT ''::text, phrases text[] DEFAULT '{}'::text[], unwanted text[] DEFAULT '{}'::text[], senders text[] DEFAULT NULL::text[], places text[] DEFAULT NULL::text[], has text[] DEFAULT '{}'::text[], unread boolean DEFAULT false, sent_from timestamp with time zone DEFAULT NULL::timestamp with time zone, sent_before timestamp with time zone DEFAULT NULL::timestamp with time zone, by_relevance boolean DEFAULT false, ascending boolean DEFAULT false, max_rows integer DEFAULT 20, from_score real DEFAULT NULL::real, from_created_at timestamp with time zone DEFAULT NULL::timestamp with time zone, from_id uuid DEFAULT NULL::uuid) RETURNS TABLE(message_id uuid, in_conversation_id uuid, created_at timestamp with time zone, score real)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan'
     SET enable_seqscan TO 'off'
     SET enable_hashjoin TO 'off'
@@ -4227,7 +4227,7 @@ COMMENT ON FUNCTION chat.search_messages(words text, phrases text[], unwanted te
 
 CREATE FUNCTION chat.search_pattern(written text) RETURNS text
     LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
   words constant text := chat.search_text(written);
@@ -4245,7 +4245,7 @@ $$;
 
 CREATE FUNCTION chat.search_people(query text, max_rows integer DEFAULT 10) RETURNS TABLE(id uuid, full_name text, email text, avatar_url text, status text, team_id text, role text)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
   caller constant uuid := auth.uid();
@@ -4310,7 +4310,7 @@ COMMENT ON FUNCTION chat.search_people(query text, max_rows integer) IS 'People 
 
 CREATE FUNCTION chat.search_score(written text, words text[]) RETURNS real
     LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
   padded constant text := ' ' || chat.search_text(written) || ' ';
@@ -4333,7 +4333,7 @@ $$;
 
 CREATE FUNCTION chat.search_stretch(conversation_id uuid, number bigint) RETURNS text
     LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
   -- the end of the id, because the front of time-ordered ids is the same for many. Two that share it are told apart
@@ -4350,7 +4350,7 @@ COMMENT ON FUNCTION chat.search_stretch(conversation_id uuid, number bigint) IS 
 
 CREATE FUNCTION chat.search_text(written text) RETURNS text
     LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
   -- combining marks, joiners, marks of direction, variation selectors, skin tones: nothing that people type to find
@@ -4387,7 +4387,7 @@ COMMENT ON FUNCTION chat.search_text(written text) IS 'A text as it is searched:
 
 CREATE FUNCTION chat.send_message(conversation_id uuid, content text DEFAULT ''::text, message_type text DEFAULT 'text'::text, client_message_id text DEFAULT NULL::text, request_hash text DEFAULT NULL::text, reply_to_id uuid DEFAULT NULL::uuid, mentions uuid[] DEFAULT '{}'::uuid[], metadata jsonb DEFAULT '{}'::jsonb, file_url text DEFAULT NULL::text, file_name text DEFAULT NULL::text, file_size bigint DEFAULT NULL::bigint, file_type text DEFAULT NULL::text, OUT message_id uuid, OUT created boolean) RETURNS record
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
   caller constant uuid := auth.uid();
@@ -4455,7 +4455,7 @@ COMMENT ON FUNCTION chat.send_message(conversation_id uuid, content text, messag
 
 CREATE FUNCTION chat.set_conversation_settings(conversation_id uuid, settings jsonb) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
   caller constant uuid := auth.uid();
@@ -4523,7 +4523,7 @@ COMMENT ON FUNCTION chat.set_conversation_settings(conversation_id uuid, setting
 
 CREATE FUNCTION chat.set_preferences(preferences jsonb) RETURNS json
     LANGUAGE plpgsql
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
   wanted public.user_notification_preferences;
@@ -4570,7 +4570,7 @@ COMMENT ON FUNCTION chat.set_preferences(preferences jsonb) IS 'Sets those of th
 
 CREATE FUNCTION chat.set_presence(status text DEFAULT NULL::text, current_page text DEFAULT NULL::text, manual_until timestamp with time zone DEFAULT NULL::timestamp with time zone, status_text text DEFAULT NULL::text, status_emoji text DEFAULT NULL::text, is_manual boolean DEFAULT NULL::boolean, clear_status_text boolean DEFAULT false, session_id text DEFAULT NULL::text) RETURNS json
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
   caller constant uuid := auth.uid();
@@ -4678,7 +4678,7 @@ COMMENT ON FUNCTION chat.set_presence(status text, current_page text, manual_unt
 
 CREATE FUNCTION chat.set_typing(conversation_id uuid, is_typing boolean, OUT others uuid[], OUT is_shared boolean, OUT expires_in_ms integer) RETURNS record
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
   caller constant uuid := auth.uid();
@@ -4720,7 +4720,7 @@ COMMENT ON FUNCTION chat.set_typing(conversation_id uuid, is_typing boolean, OUT
 
 CREATE FUNCTION chat.settle_member() RETURNS trigger
     LANGUAGE plpgsql
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
   if (new.conversation_id, new.user_id) is distinct from (old.conversation_id, old.user_id) then
@@ -4744,7 +4744,7 @@ $$;
 
 CREATE FUNCTION chat.settle_presence() RETURNS trigger
     LANGUAGE plpgsql
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
   shown record;
@@ -4800,7 +4800,7 @@ $$;
 
 CREATE FUNCTION chat.shares_receipts(user_id uuid) RETURNS boolean
     LANGUAGE plpgsql STABLE SECURITY DEFINER
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
   return coalesce(
@@ -4814,7 +4814,7 @@ $$;
 
 CREATE FUNCTION chat.show_presence(user_ids uuid[]) RETURNS SETOF uuid
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
   return query
@@ -4838,7 +4838,7 @@ $$;
 
 CREATE FUNCTION chat.shows_receipts(conversation_id uuid, user_id uuid) RETURNS boolean
     LANGUAGE plpgsql STABLE SECURITY DEFINER
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
   return chat.shares_receipts(user_id) and not exists (
@@ -4858,7 +4858,7 @@ $$;
 
 CREATE FUNCTION chat.stamp_change() RETURNS trigger
     LANGUAGE plpgsql
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
   new.changed_xid := pg_current_xact_id();
@@ -4870,7 +4870,7 @@ $$;
 
 CREATE FUNCTION chat.supervised_people_ids() RETURNS SETOF uuid
     LANGUAGE plpgsql STABLE SECURITY DEFINER ROWS 200
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
   caller constant uuid := auth.uid();
@@ -4899,7 +4899,7 @@ COMMENT ON FUNCTION chat.supervised_people_ids() IS 'Of whom the caller is told 
 
 CREATE FUNCTION chat.sync(of_database text DEFAULT NULL::text, taken_at timestamp with time zone DEFAULT NULL::timestamp with time zone, since text DEFAULT NULL::text, until text DEFAULT NULL::text, part text DEFAULT NULL::text, after_is_pinned boolean DEFAULT NULL::boolean, after_activity_at timestamp with time zone DEFAULT NULL::timestamp with time zone, after_conversation_id uuid DEFAULT NULL::uuid, after_xid text DEFAULT NULL::text, after_id uuid DEFAULT NULL::uuid, max_rows integer DEFAULT 100) RETURNS TABLE(database_identity text, reached text, reached_at timestamp with time zone, conversations json, receipts json, removed_conversation_ids json, removed_message_ids json, messages json, next_part text, next_is_pinned boolean, next_activity_at timestamp with time zone, next_conversation_id uuid, next_xid text, next_id uuid)
     LANGUAGE plpgsql STABLE
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     SET "TimeZone" TO 'UTC'
     SET plan_cache_mode TO 'force_generic_plan'
     AS $$
@@ -5061,7 +5061,7 @@ COMMENT ON FUNCTION chat.sync(of_database text, taken_at timestamp with time zon
 
 CREATE FUNCTION chat.sync_identity() RETURNS text
     LANGUAGE plpgsql STABLE SECURITY DEFINER
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
   return left(md5(concat_ws(
@@ -5084,7 +5084,7 @@ COMMENT ON FUNCTION chat.sync_identity() IS 'What a cursor belongs to: another o
 
 CREATE FUNCTION chat.tell_of_block() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
   pair constant uuid[] := array[coalesce(new.blocker_id, old.blocker_id), coalesce(new.blocked_id, old.blocked_id)];
@@ -5109,7 +5109,7 @@ $$;
 
 CREATE FUNCTION chat.tell_of_sharing() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
   perform chat.touch_memberships(new.user_id);
@@ -5121,7 +5121,7 @@ $$;
 
 CREATE FUNCTION chat.touch_memberships(of_user_id uuid, in_conversation_id uuid DEFAULT NULL::uuid) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
   perform
@@ -5144,7 +5144,7 @@ $$;
 
 CREATE FUNCTION chat.touch_reacted_messages() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
   -- one order for everybody who reacts to several at once
@@ -5166,7 +5166,7 @@ $$;
 
 CREATE FUNCTION chat.trimmed(content text) RETURNS text
     LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
   -- White_Space, as Unicode has it: btrim alone knows only the ordinary space
@@ -5185,7 +5185,7 @@ COMMENT ON FUNCTION chat.trimmed(content text) IS 'The text without White_Space 
 
 CREATE FUNCTION chat.unblock(other_user_id uuid) RETURNS void
     LANGUAGE plpgsql
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
   delete from public.user_blocks b where b.blocker_id = auth.uid() and b.blocked_id = other_user_id;
@@ -5200,7 +5200,7 @@ COMMENT ON FUNCTION chat.unblock(other_user_id uuid) IS 'Lifts a block of the ca
 
 CREATE FUNCTION chat.uncount_messages(ids uuid[], conversation_ids uuid[], seqs bigint[], sender_ids uuid[], mentioned text[]) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
   -- locked in one order first, so that the counting below sees read positions that no longer move
@@ -5240,7 +5240,7 @@ $$;
 
 CREATE FUNCTION chat.unread_counts(OUT total integer, OUT conversations integer, OUT mentions integer, OUT by_conversation jsonb) RETURNS record
     LANGUAGE plpgsql STABLE
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
   select
@@ -5267,7 +5267,7 @@ COMMENT ON FUNCTION chat.unread_counts(OUT total integer, OUT conversations inte
 
 CREATE FUNCTION chat.unread_totals(user_ids uuid[]) RETURNS TABLE(user_id uuid, total bigint, conversations bigint, mentions bigint)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
   return query
@@ -5295,7 +5295,7 @@ COMMENT ON FUNCTION chat.unread_totals(user_ids uuid[]) IS 'The totals of chat.u
 
 CREATE FUNCTION chat.users_table_mapping(OUT directory text, OUT memberships text) RETURNS record
     LANGUAGE plpgsql STABLE
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
   people constant regclass := to_regclass('public.users');
@@ -5334,7 +5334,7 @@ $$;
 
 CREATE FUNCTION chat.visible_people_ids() RETURNS SETOF uuid
     LANGUAGE plpgsql STABLE SECURITY DEFINER ROWS 200
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
   return query
@@ -5356,7 +5356,7 @@ COMMENT ON FUNCTION chat.visible_people_ids() IS 'Whose presence the caller may 
 
 CREATE FUNCTION public.get_or_create_conversation(other_user_id uuid) RETURNS uuid
     LANGUAGE plpgsql
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
   return (select o.conversation_id from chat.open_conversation(get_or_create_conversation.other_user_id) o);
@@ -5371,7 +5371,7 @@ COMMENT ON FUNCTION public.get_or_create_conversation(other_user_id uuid) IS 'ch
 
 CREATE FUNCTION public.get_or_create_conversation(user1_id uuid, user2_id uuid) RETURNS uuid
     LANGUAGE plpgsql
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
   caller constant uuid := auth.uid();
@@ -5394,7 +5394,7 @@ COMMENT ON FUNCTION public.get_or_create_conversation(user1_id uuid, user2_id uu
 
 CREATE FUNCTION public.mark_conversation_read(p_conversation_id uuid, p_up_to uuid DEFAULT NULL::uuid) RETURNS integer
     LANGUAGE plpgsql
-    SET search_path TO ''
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
   return (select r.unread_count from chat.mark_read(p_conversation_id, p_up_to) r);

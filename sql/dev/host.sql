@@ -42,7 +42,7 @@ returns uuid
 language sql
 stable
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select u.team_id
   from public.users u

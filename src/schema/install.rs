@@ -15,7 +15,7 @@ use super::script::quoted;
 pub(super) const PREPARE: &[&str] = &[
     "set local lock_timeout = '60s'",
     "set local statement_timeout = 0",
-    "set local search_path = ''",
+    "set local search_path = pg_catalog, pg_temp",
     "select pg_catalog.pg_advisory_xact_lock(32195282895598196)",
     "set local lock_timeout = '5s'",
 ];

@@ -5,7 +5,7 @@
 create or replace function chat.grant_roles_to_installer()
 returns void
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   has_set_option constant boolean := current_setting('server_version_num')::int >= 160000;

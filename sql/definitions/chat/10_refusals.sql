@@ -3,7 +3,7 @@
 create or replace function chat.refuse(code text, detail text default null)
 returns void
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   -- the texts are part of the contract: everything that keeps two people apart reads the same

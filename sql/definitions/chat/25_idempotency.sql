@@ -8,7 +8,7 @@ create or replace function chat.outcome()
 returns jsonb
 language sql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select nullif(current_setting('rapport.outcome', true), '')::jsonb
 $$;
@@ -22,7 +22,7 @@ create or replace function chat.claim_idempotency_key(key text, request_hash byt
 returns void
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   caller constant uuid := auth.uid();
@@ -61,7 +61,7 @@ create or replace function chat.keep_idempotency_key(key text, request_hash byte
 returns void
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   oldest constant timestamptz := now() - make_interval(secs => chat.amount('idempotency_key_ttl_s', 86400));
@@ -97,7 +97,7 @@ create or replace function chat.recall_idempotency_key(key text)
 returns void
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   perform set_config('rapport.outcome', coalesce(k.outcome::text, ''), true)

@@ -7,7 +7,7 @@ returns text
 language sql
 immutable
 parallel safe
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select format(
     $case$case
@@ -26,7 +26,7 @@ create or replace function chat.host_columns(host_table regclass, wanted text[])
 returns text[]
 language sql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select coalesce(array_agg(format('u.%I::text', a.attname) order by w.preference), '{}')
   from unnest(wanted) with ordinality w (name, preference)
@@ -40,7 +40,7 @@ revoke all on function chat.host_columns(regclass, text[]) from public;
 create or replace function chat.users_table_mapping(out directory text, out memberships text)
 language plpgsql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   people constant regclass := to_regclass('public.users');
@@ -82,7 +82,7 @@ revoke all on function chat.users_table_mapping() from public;
 create or replace function chat.claims_mapping(out directory text, out memberships text)
 language plpgsql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   accounts constant regclass := to_regclass('auth.users');
@@ -133,7 +133,7 @@ revoke all on function chat.claims_mapping() from public;
 create or replace function chat.replace_host_view(view_name text, query text, host_table regclass)
 returns void
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   host_owner name := (select pg_get_userbyid(c.relowner) from pg_catalog.pg_class c where c.oid = host_table);
@@ -174,7 +174,7 @@ revoke all on function chat.replace_host_view(text, text, regclass) from public;
 create or replace function chat.point_people_at(people regclass)
 returns void
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   reference record;
@@ -237,7 +237,7 @@ revoke all on function chat.point_people_at(regclass) from public;
 create or replace function chat.host_mapping(preset text, out people regclass, out directory text, out memberships text)
 language plpgsql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   case preset
@@ -274,7 +274,7 @@ revoke all on function chat.host_mapping(text) from public;
 create or replace function chat.detect_host_preset()
 returns text
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   presets constant text[] := array['users_table', 'claims', 'one_team'];
@@ -328,7 +328,7 @@ create or replace function chat.host_team_source(preset text)
 returns text
 language sql
 immutable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select case preset
     when 'users_table' then 'column team_id of public.users'
@@ -342,7 +342,7 @@ revoke all on function chat.host_team_source(text) from public;
 create or replace function chat.install_host_mapping(preset text default 'auto')
 returns text
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   chosen constant text := case preset when 'auto' then chat.detect_host_preset() else preset end;

@@ -6,7 +6,7 @@ returns boolean
 language plpgsql
 stable
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   caller constant uuid := auth.uid();
@@ -33,7 +33,7 @@ revoke all on function chat.knows(uuid) from public;
 create or replace function chat.block(other_user_id uuid, out created boolean)
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   if other_user_id = auth.uid() then
@@ -58,7 +58,7 @@ grant execute on function chat.block(uuid) to authenticated;
 create or replace function chat.unblock(other_user_id uuid)
 returns void
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   delete from public.user_blocks b where b.blocker_id = auth.uid() and b.blocked_id = other_user_id;
@@ -75,7 +75,7 @@ returns json
 language plpgsql
 stable
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set timezone = 'UTC'
 as $$
 begin

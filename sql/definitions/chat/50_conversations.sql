@@ -6,7 +6,7 @@
 create or replace function chat.stamp_change()
 returns trigger
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   new.changed_xid := pg_current_xact_id();
@@ -32,7 +32,7 @@ create or replace trigger conversation_receipts_90_stamp
 create or replace function chat.prepare_conversation()
 returns trigger
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   if new.kind = 'direct' and new.participant_1_id > new.participant_2_id then
@@ -56,7 +56,7 @@ create or replace trigger user_conversations_10_prepare
 create or replace function chat.keep_conversation_identity()
 returns trigger
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   if (new.id, new.kind, new.created_at) is distinct from (old.id, old.kind, old.created_at)
@@ -83,7 +83,7 @@ create or replace function chat.add_members()
 returns trigger
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   insert into public.user_conversation_members (conversation_id, user_id, last_activity_at)
@@ -113,7 +113,7 @@ create or replace trigger user_conversations_20_add_members
 create or replace function chat.settle_member()
 returns trigger
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   if (new.conversation_id, new.user_id) is distinct from (old.conversation_id, old.user_id) then
@@ -146,7 +146,7 @@ returns boolean
 language plpgsql
 stable
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   return exists (
@@ -169,7 +169,7 @@ returns boolean
 language plpgsql
 stable
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   caller constant uuid := auth.uid();
@@ -194,7 +194,7 @@ grant execute on function chat.can_send(uuid) to authenticated;
 create or replace function chat.open_conversation(other_user_id uuid, out conversation_id uuid, out created boolean)
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   caller constant uuid := auth.uid();
@@ -262,7 +262,7 @@ create or replace function public.get_or_create_conversation(user1_id uuid, user
 returns uuid
 language plpgsql
 security invoker
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   caller constant uuid := auth.uid();
@@ -286,7 +286,7 @@ create or replace function public.get_or_create_conversation(other_user_id uuid)
 returns uuid
 language plpgsql
 security invoker
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   return (select o.conversation_id from chat.open_conversation(get_or_create_conversation.other_user_id) o);
@@ -303,7 +303,7 @@ create or replace function chat.set_conversation_settings(conversation_id uuid, 
 returns void
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   caller constant uuid := auth.uid();
@@ -373,7 +373,7 @@ create or replace function chat.clear_conversation(conversation_id uuid)
 returns void
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   caller constant uuid := auth.uid();

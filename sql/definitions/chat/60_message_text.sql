@@ -6,7 +6,7 @@ returns text
 language plpgsql
 immutable
 parallel safe
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   -- White_Space, as Unicode has it: btrim alone knows only the ordinary space
@@ -27,7 +27,7 @@ returns boolean
 language plpgsql
 immutable
 parallel safe
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   -- trimming a text of everything invisible leaves nothing exactly when nothing in it is visible.
@@ -53,7 +53,7 @@ create or replace function chat.accepted_content(content text, message_type text
 returns text
 language plpgsql
 immutable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   stored constant text := coalesce(chat.trimmed(accepted_content.content), '');
@@ -80,7 +80,7 @@ returns void
 language plpgsql
 stable
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   storage_url text;
@@ -145,7 +145,7 @@ returns public.user_messages
 language plpgsql
 stable
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   caller constant uuid := auth.uid();

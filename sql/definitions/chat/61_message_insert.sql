@@ -9,7 +9,7 @@
 create or replace function chat.judge_message()
 returns trigger
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   if not row_security_active('public.user_messages') then
@@ -39,7 +39,7 @@ create or replace function chat.place_message()
 returns trigger
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
 set enable_bitmapscan = off
 set enable_sort = off
@@ -123,7 +123,7 @@ create or replace function chat.count_messages()
 returns trigger
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   unarchive constant boolean := chat.flag('unarchive_on_message');
@@ -200,7 +200,7 @@ create or replace function chat.send_message(
 )
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   caller constant uuid := auth.uid();

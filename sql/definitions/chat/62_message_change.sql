@@ -4,7 +4,7 @@
 create or replace function chat.judge_message_change()
 returns trigger
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   if row_security_active('public.user_messages') then
@@ -25,7 +25,7 @@ returns void
 language plpgsql
 stable
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   window_s constant int := chat.amount('edit_window_s', 0);
@@ -55,7 +55,7 @@ create or replace function chat.apply_message_change()
 returns trigger
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
 set enable_bitmapscan = off
 set enable_sort = off
@@ -166,7 +166,7 @@ create or replace function chat.uncount_messages(ids uuid[], conversation_ids uu
 returns void
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   -- locked in one order first, so that the counting below sees read positions that no longer move
@@ -208,7 +208,7 @@ create or replace function chat.count_message_changes()
 returns trigger
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   max_length constant int := chat.amount('max_message_length', 4000);
@@ -278,7 +278,7 @@ create or replace function chat.count_removed_messages()
 returns trigger
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   gone record;
@@ -328,7 +328,7 @@ create or replace function chat.lock_own_message(message_id uuid)
 returns public.user_messages
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   message public.user_messages := chat.my_message(message_id);
@@ -354,7 +354,7 @@ create or replace function chat.edit_message(message_id uuid, content text, expe
 returns void
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   message constant public.user_messages := chat.lock_own_message(message_id);
@@ -386,7 +386,7 @@ create or replace function chat.delete_message(message_id uuid, expected_rev big
 returns void
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   message constant public.user_messages := chat.lock_own_message(message_id);
@@ -410,7 +410,7 @@ create or replace function chat.hide_message(message_id uuid)
 returns void
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   caller constant uuid := auth.uid();

@@ -6,7 +6,7 @@ returns boolean
 language plpgsql
 stable
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   return coalesce(
@@ -25,7 +25,7 @@ returns boolean
 language plpgsql
 stable
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   return chat.shares_receipts(user_id) and not exists (
@@ -48,7 +48,7 @@ create or replace function chat.count_unread(conversation_id uuid, user_id uuid,
 language plpgsql
 stable
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   select count(*), count(*) filter (where count_unread.user_id = any (m.mentions)) into unread, mentions
@@ -73,7 +73,7 @@ create or replace function chat.fill_read_by(conversation_id uuid, reader uuid, 
 returns void
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   -- messages are locked before members, here as when one is deleted
@@ -107,7 +107,7 @@ create or replace function chat.mark_read(
 )
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   caller constant uuid := auth.uid();
@@ -213,7 +213,7 @@ returns table (
 )
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   newest record;
@@ -242,7 +242,7 @@ create or replace function public.mark_conversation_read(p_conversation_id uuid,
 returns int
 language plpgsql
 security invoker
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   return (select r.unread_count from chat.mark_read(p_conversation_id, p_up_to) r);
@@ -258,7 +258,7 @@ create or replace function chat.mark_unread(conversation_id uuid, from_message_i
 returns void
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   caller constant uuid := auth.uid();
@@ -313,7 +313,7 @@ create or replace function chat.mark_delivered(conversation_id uuid, up_to_seq b
 returns boolean
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   caller constant uuid := auth.uid();
@@ -349,7 +349,7 @@ create or replace function chat.mark_message_delivered(conversation_id uuid, mes
 returns void
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   up_to_seq bigint := 9223372036854775807;
@@ -378,7 +378,7 @@ grant execute on function chat.mark_message_delivered(uuid, uuid) to authenticat
 create or replace function chat.unread_counts(out total int, out conversations int, out mentions int, out by_conversation jsonb)
 language plpgsql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   select
@@ -408,7 +408,7 @@ create or replace function chat.note_delivered(conversation_ids uuid[], user_ids
 returns int
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   moved int;
@@ -455,7 +455,7 @@ returns table (user_id uuid, total bigint, conversations bigint, mentions bigint
 language plpgsql
 stable
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   return query

@@ -4,7 +4,7 @@ create or replace function chat.judge_reaction()
 returns trigger
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   message record;
@@ -63,7 +63,7 @@ create or replace function chat.touch_reacted_messages()
 returns trigger
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   -- one order for everybody who reacts to several at once
@@ -96,7 +96,7 @@ create or replace trigger message_reactions_20_untouch_message
 create or replace function chat.react(message_id uuid, reaction text, present boolean default true)
 returns json
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   if present then
@@ -124,7 +124,7 @@ create or replace function chat.reactions_of(message_id uuid)
 returns json
 language plpgsql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set timezone = 'UTC'
 as $$
 begin

@@ -4,7 +4,7 @@ create or replace function chat.pin_message(message_id uuid, present boolean def
 returns void
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   message record;
@@ -54,7 +54,7 @@ create or replace function chat.pin_page(
 returns table (message_id uuid, pinned_at timestamptz, rev bigint, "row" json)
 language plpgsql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set timezone = 'UTC'
 as $$
 declare

@@ -3,7 +3,7 @@
 create or replace function chat.report_message(message_id uuid, reason text, note text default null, out created boolean)
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   message record;

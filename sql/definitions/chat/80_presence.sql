@@ -10,7 +10,7 @@ returns table (user_id uuid, status text, manual_status text, manual_until times
 language plpgsql
 stable
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   return query
@@ -57,7 +57,7 @@ create or replace function chat.show_presence(user_ids uuid[])
 returns setof uuid
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   return query
@@ -92,7 +92,7 @@ create or replace function chat.report_by_table(
 )
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   caller constant uuid := auth.uid();
@@ -130,7 +130,7 @@ returns boolean
 language plpgsql
 stable
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   caller constant uuid := auth.uid();
@@ -157,7 +157,7 @@ grant execute on function chat.may_be_seen_typing_to(uuid) to authenticated;
 create or replace function chat.settle_presence()
 returns trigger
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   shown record;
@@ -228,7 +228,7 @@ create or replace function chat.set_presence(
 returns json
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   caller constant uuid := auth.uid();
@@ -338,7 +338,7 @@ create or replace function chat.report_devices(process_id uuid, user_ids uuid[],
 returns boolean
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   people uuid[];
@@ -392,7 +392,7 @@ create or replace function chat.expire_presence()
 returns setof uuid
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   dead uuid[];
@@ -470,7 +470,7 @@ create or replace function chat.keep_presence(process_id uuid, lease_ms int)
 returns boolean
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   had_lease boolean;
@@ -509,7 +509,7 @@ create or replace function chat.end_presence(session_id text default null)
 returns void
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   caller constant uuid := auth.uid();
@@ -543,7 +543,7 @@ create or replace function chat.mask_presence()
 returns trigger
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   if not exists (
@@ -588,7 +588,7 @@ create or replace function chat.follow_presence_sharing()
 returns trigger
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   person constant uuid := coalesce(new.user_id, old.user_id);
@@ -624,7 +624,7 @@ create or replace function chat.my_presence_choice(out manual_status text, out m
 language plpgsql
 stable
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   select r.manual_status, r.manual_until
@@ -645,7 +645,7 @@ language plpgsql
 stable
 security definer
 rows 200
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   caller constant uuid := auth.uid();
@@ -676,7 +676,7 @@ create or replace function chat.presence_rows(user_ids uuid[] default null, team
 returns table (user_id uuid, "row" json)
 language plpgsql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set timezone = 'UTC'
 as $$
 declare
@@ -723,7 +723,7 @@ create or replace function chat.set_typing(
 )
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   caller constant uuid := auth.uid();

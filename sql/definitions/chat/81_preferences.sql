@@ -3,7 +3,7 @@
 create or replace function chat.preferences()
 returns json
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set timezone = 'UTC'
 as $$
 begin
@@ -27,7 +27,7 @@ grant execute on function chat.preferences() to authenticated;
 create or replace function chat.set_preferences(preferences jsonb)
 returns json
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   wanted public.user_notification_preferences;

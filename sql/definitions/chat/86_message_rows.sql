@@ -10,7 +10,7 @@ returns table (
 )
 language plpgsql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set timezone = 'UTC'
 set plan_cache_mode = force_generic_plan
 -- whatever its caller needs: here nothing else puts the rows in order
@@ -159,7 +159,7 @@ returns table (
 )
 language plpgsql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan
 -- A plan for any conversation expects a short one, where sorting costs nothing. In a long one it would read all of it.
 set enable_sort = off
@@ -228,7 +228,7 @@ returns table (
 )
 language plpgsql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan
 -- as in message_page()
 set enable_sort = off
@@ -270,7 +270,7 @@ create or replace function chat.message_anchor(conversation_id uuid, anchor text
 returns bigint
 language plpgsql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   found_seq bigint;
@@ -333,7 +333,7 @@ create or replace function chat.file_page(
 returns table (message_id uuid, seq bigint, rev bigint, "row" json)
 language plpgsql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   cleared bigint;

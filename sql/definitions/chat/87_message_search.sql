@@ -8,7 +8,7 @@ returns text
 language plpgsql
 immutable
 parallel safe
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   words constant text := chat.search_text(written);
@@ -31,7 +31,7 @@ returns text
 language plpgsql
 immutable
 parallel safe
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   return (
@@ -65,7 +65,7 @@ returns real
 language plpgsql
 immutable
 parallel safe
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   padded constant text := ' ' || chat.search_text(written) || ' ';
@@ -93,7 +93,7 @@ returns uuid[]
 language plpgsql
 stable
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   return array(
@@ -120,7 +120,7 @@ returns uuid[]
 language plpgsql
 stable
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   caller constant uuid := auth.uid();
@@ -175,7 +175,7 @@ returns table (message_id uuid, in_conversation_id uuid, created_at timestamptz,
 language plpgsql
 stable
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 -- One plan, which looks up a stretch at a time. A planner that estimates how rare a word is errs where it costs most.
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
@@ -460,7 +460,7 @@ create or replace function chat.conversation_cards(conversation_ids uuid[])
 returns table (conversation_id uuid, card json)
 language plpgsql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   return query

@@ -12,7 +12,7 @@ returns text
 language plpgsql
 stable
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   return left(md5(concat_ws(
@@ -39,7 +39,7 @@ returns table (conversation_id uuid, is_gone boolean)
 language plpgsql
 stable
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan
 as $$
 declare
@@ -103,7 +103,7 @@ returns table (message_id uuid, changed_xid xid8)
 language plpgsql
 stable
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan
 as $$
 declare
@@ -154,7 +154,7 @@ returns table (message_id uuid, conversation_id uuid, changed_xid xid8)
 language plpgsql
 stable
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan
 as $$
 declare
@@ -235,7 +235,7 @@ returns table (
 )
 language plpgsql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set timezone = 'UTC'
 set plan_cache_mode = force_generic_plan
 as $$
@@ -402,7 +402,7 @@ create or replace function chat.touch_memberships(of_user_id uuid, in_conversati
 returns void
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   perform
@@ -427,7 +427,7 @@ create or replace function chat.tell_of_sharing()
 returns trigger
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   perform chat.touch_memberships(new.user_id);
@@ -454,7 +454,7 @@ create or replace function chat.tell_of_block()
 returns trigger
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   pair constant uuid[] := array[coalesce(new.blocker_id, old.blocker_id), coalesce(new.blocked_id, old.blocked_id)];
@@ -485,7 +485,7 @@ create or replace function chat.remember_removed_memberships()
 returns trigger
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   insert into chat.removed_memberships as r (user_id, conversation_id)

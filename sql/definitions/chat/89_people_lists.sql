@@ -5,7 +5,7 @@ returns table (member_id uuid, "row" json)
 language plpgsql
 stable
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set timezone = 'UTC'
 as $$
 declare
@@ -63,7 +63,7 @@ returns table (contact_id uuid, message_at timestamptz, name text, "row" json)
 language plpgsql
 stable
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set timezone = 'UTC'
 as $$
 declare

@@ -4,7 +4,7 @@ create or replace function chat.maintain_message_partitions(days_ahead int defau
 returns int
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   day date;
