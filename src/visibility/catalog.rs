@@ -14,6 +14,7 @@ use super::ask::Question;
 use super::columns::{ColumnsCache, ColumnsKey, VisibleColumns};
 use super::error::AskError;
 use super::fingerprint;
+use super::published::PUBLISHED;
 use super::record::ValueEncoding;
 use crate::change::{Relation, TableName};
 use crate::db::connect::Connector;
@@ -31,12 +32,6 @@ const READ_TIMEOUT: Duration = Duration::from_secs(15);
 
 const BEGIN: &str = "begin isolation level repeatable read read only";
 
-/// The published tables.
-const PUBLISHED: &str = "
-  select t.relid as oid
-  from pg_catalog.pg_publication p, lateral pg_catalog.pg_get_publication_tables(p.pubname) t
-  where p.pubname = $1";
-
 /// What [`Catalog`] is made of besides all that a [`fingerprint`] covers: primary keys, and the row types that
 /// columns may hold.
 const KEYS_AND_ROW_TYPES: &[&str] = &[
@@ -46,17 +41,22 @@ const KEYS_AND_ROW_TYPES: &[&str] = &[
    from pg_catalog.pg_class c where c.relkind = 'c'",
 ];
 
+/// What is read of each published table.
+///
 /// Not among them, whatever is published: `realtime.messages` and its partitions, as
 /// [`TableName::is_messages`] knows them. Its rows are broadcasts to those who may listen to their
 /// topic, and its policies speak of a topic that nobody who asks for row changes has joined.
-const TABLES: &str = "
+fn read_tables() -> String {
+    format!(
+        "
 select c.oid, n.nspname::text, c.relname::text, c.relrowsecurity
-from pg_catalog.pg_publication p, lateral pg_catalog.pg_get_publication_tables(p.pubname) t
-join pg_catalog.pg_class c on c.oid = t.relid
+from ({PUBLISHED}) as published
+join pg_catalog.pg_class c on c.oid = published.oid
 join pg_catalog.pg_namespace n on n.oid = c.relnamespace
-where p.pubname = $1
-  and not (n.nspname = 'realtime'
-    and c.relname ~ '^messages(_default|_[0-9]{4}_[0-9]{2}_[0-9]{2})?$')";
+where not (n.nspname = 'realtime'
+    and c.relname ~ '^messages(_default|_[0-9]{{4}}_[0-9]{{2}}_[0-9]{{2}})?$')"
+    )
+}
 
 const COLUMNS: &str = "
 select a.attrelid, a.attnum, a.attname::text, a.atttypid, a.atttypmod,
@@ -521,7 +521,7 @@ async fn load(
     roles: &[&str],
 ) -> Result<Catalog, AskError> {
     let mut tables = HashMap::new();
-    for row in client.query(TABLES, &[&publication]).await? {
+    for row in client.query(&read_tables(), &[&publication]).await? {
         let oid: u32 = row.try_get(0)?;
         let schema: String = row.try_get(1)?;
         let name: String = row.try_get(2)?;

@@ -37,6 +37,7 @@ pub(crate) mod fingerprint;
 pub mod fuzz;
 mod inquiry;
 mod predicate;
+mod published;
 pub mod record;
 mod request;
 mod resolution;

@@ -10,6 +10,7 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use super::bench::{Bench, identity, rows, strict, user};
+use crate::support::database::connect;
 
 const T: &str = "
 create table t (id int primary key, owner uuid, body text);
@@ -293,4 +294,97 @@ async fn wildcards_cover_tables_of_today_and_tomorrow() {
             .await,
         [rows(&[1, 2])]
     );
+}
+
+/// PostgreSQL's own function names the published tables, and locks them to do so. Whatever a publication is made of,
+/// the tables that can be subscribed to are the ones that it names.
+#[tokio::test]
+async fn tables_are_published_as_postgres_says() {
+    let bench = Bench::new(
+        "create schema archive;
+         create table plain (id int primary key);
+         create table archive.plain (id int primary key);
+         create unlogged table fleeting (id int primary key);
+         create view shown as select id from plain;
+         create table parent (id int primary key);
+         create table child () inherits (parent);
+         create table parts (id int, part int, primary key (id, part)) partition by list (part);
+         create table parts_1 partition of parts for values in (1);
+         create table archive.parts_2 partition of parts for values in (2, 3) partition by list (part);
+         create table archive.parts_2_2 partition of archive.parts_2 for values in (2);
+         create table parts_2_3 partition of archive.parts_2 for values in (3);",
+    )
+    .await;
+    let someone = identity("authenticated", 1);
+    for contents in [
+        "",
+        "for all tables",
+        "for table plain, parent",
+        "for table only parent, archive.plain",
+        "for table parts",
+        "for table archive.parts_2, plain",
+        "for table parts, parts_1, parts_2_3",
+        "for tables in schema archive",
+        "for tables in schema public",
+        "for tables in schema archive, table parts",
+        "for tables in schema archive, public",
+    ] {
+        for via_root in [false, true] {
+            bench
+                .run(&format!(
+                    "drop publication supabase_realtime;
+                     create publication supabase_realtime {contents}
+                       with (publish_via_partition_root = {via_root})"
+                ))
+                .await;
+            let tables = bench
+                .admin
+                .query(
+                    "select n.nspname::text, c.relname::text, c.oid in
+                       (select t.relid from pg_get_publication_tables('supabase_realtime') t)
+                     from pg_class c join pg_namespace n on n.oid = c.relnamespace
+                     where n.nspname in ('public', 'archive') and c.relkind in ('r', 'p', 'v')",
+                    &[],
+                )
+                .await
+                .unwrap();
+            assert!(tables.len() > 10, "{}", tables.len());
+            for table in tables {
+                let (schema, name): (String, String) = (table.get(0), table.get(1));
+                let params = json!({"schema": schema, "table": name});
+                let subscribed = bench.subscribe(1, &someone, params).await;
+                assert_eq!(
+                    subscribed.is_ok(),
+                    table.get::<_, bool>(2),
+                    "{contents} (publish_via_partition_root = {via_root}): {schema}.{name}"
+                );
+            }
+        }
+    }
+}
+
+/// An `ALTER TABLE` that is not committed yet concerns its own table alone.
+#[tokio::test]
+async fn a_locked_table_holds_up_no_other() {
+    let bench = Bench::new(&format!(
+        "{T} create table busy (id int primary key);
+         alter publication supabase_realtime add table busy"
+    ))
+    .await;
+    bench.watch(1, &identity("authenticated", 1), "t").await;
+    let loads = bench.metrics.catalog_loads.get();
+    let url = bench.database.as_ref().unwrap().url().to_owned();
+    let other = connect(&url).await;
+    other
+        .batch_execute("begin; alter table busy add column text text")
+        .await
+        .unwrap();
+    let insert = format!("insert into t values (1, '{}')", user(1));
+    assert_eq!(bench.insert("t", &insert, "id = 1").await, [rows(&[1])]);
+    // The same when the catalogue has changed elsewhere and is read in full.
+    bench.run("create type pair as (a int, b int)").await;
+    let insert = format!("insert into t values (2, '{}')", user(1));
+    assert_eq!(bench.insert("t", &insert, "id = 2").await, [rows(&[1])]);
+    assert!(bench.metrics.catalog_loads.get() > loads);
+    other.batch_execute("rollback").await.unwrap();
 }
