@@ -7,7 +7,7 @@ use rapport::change::{Column, Relation, RowChange};
 use rapport::config::VisibilityConfig;
 use rapport::visibility::SubscribeError;
 use serde_json::json;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::bench::{Bench, identity, rows, strict, user};
 use crate::support::database::connect;
@@ -379,12 +379,17 @@ async fn a_locked_table_holds_up_no_other() {
         .batch_execute("begin; alter table busy add column text text")
         .await
         .unwrap();
-    let insert = format!("insert into t values (1, '{}')", user(1));
-    assert_eq!(bench.insert("t", &insert, "id = 1").await, [rows(&[1])]);
+    let insert = async |id: u32| {
+        let sql = format!("insert into t values ({id}, '{}')", user(1));
+        let condition = format!("id = {id}");
+        let seen = bench.insert("t", &sql, &condition);
+        // Whoever waits for the lock waits for ever.
+        timeout(Duration::from_secs(30), seen).await.unwrap()
+    };
+    assert_eq!(insert(1).await, [rows(&[1])]);
     // The same when the catalogue has changed elsewhere and is read in full.
     bench.run("create type pair as (a int, b int)").await;
-    let insert = format!("insert into t values (2, '{}')", user(1));
-    assert_eq!(bench.insert("t", &insert, "id = 2").await, [rows(&[1])]);
+    assert_eq!(insert(2).await, [rows(&[1])]);
     assert!(bench.metrics.catalog_loads.get() > loads);
     other.batch_execute("rollback").await.unwrap();
 }
