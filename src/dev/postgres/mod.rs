@@ -26,8 +26,8 @@ use initialise::{check_version, initialise};
 use server::{Server, launch, launch_on_a_port, wait_for_earlier_server};
 use user::ServerUser;
 
-/// The superuser `initdb` makes; the name every tool tries first.
-const SUPERUSER: &str = "postgres";
+/// The usual superuser: the name every tool tries first.
+pub const SUPERUSER: &str = "postgres";
 
 /// Where a cluster's files live and how long.
 #[derive(Clone, Debug)]
@@ -44,6 +44,8 @@ pub enum Storage {
 pub struct ClusterOptions {
     /// The programs to run.
     pub binaries: Binaries,
+    /// The name of the superuser that `initdb` creates, usually [`SUPERUSER`].
+    pub superuser: &'static str,
     /// Where the files live.
     pub storage: Storage,
     /// The port to listen on; `None` takes the one used before if it is free, else any.
@@ -86,7 +88,7 @@ impl Cluster {
         }
         let password = kept_secret(&layout.password_file())?;
         if !layout.data().exists() {
-            initialise(&options.binaries, &layout, user.as_ref(), &password)?;
+            initialise(&options, &layout, user.as_ref(), &password)?;
         }
         check_version(&options.binaries, &layout)?;
 
@@ -120,8 +122,8 @@ impl Cluster {
     /// The connection string of the superuser for `database`. Contains the password.
     pub fn url_for(&self, database: &str) -> String {
         format!(
-            "postgresql://{SUPERUSER}:{}@127.0.0.1:{}/{database}",
-            self.password, self.port
+            "postgresql://{}:{}@127.0.0.1:{}/{database}",
+            self.options.superuser, self.password, self.port
         )
     }
 

@@ -10,7 +10,7 @@ use std::thread;
 use rapport::config::source::{ProcessEnvironment, Source as _};
 use rapport::dev::binaries::Binaries;
 use rapport::dev::directory::scratch_root;
-use rapport::dev::postgres::{Cluster, ClusterOptions, Storage, effective_user};
+use rapport::dev::postgres::{Cluster, ClusterOptions, SUPERUSER, Storage, effective_user};
 use rapport::schema::{self, InstallOptions};
 use rapport::shutdown::Tasks;
 use tokio::sync::oneshot;
@@ -125,6 +125,13 @@ pub(crate) fn binaries() -> Binaries {
     Binaries::find(configured.as_deref()).unwrap()
 }
 
+/// A client program of PostgreSQL's: the one beside the server, or the installed one, which may be of another
+/// version. Some distributions have only the server.
+pub(crate) fn client_program(name: &str) -> PathBuf {
+    let beside = binaries().program(name);
+    if beside.exists() { beside } else { name.into() }
+}
+
 fn start_cluster() -> Cluster {
     start_cluster_with(&[])
 }
@@ -132,6 +139,7 @@ fn start_cluster() -> Cluster {
 fn start_cluster_with(settings: &[(&'static str, &'static str)]) -> Cluster {
     Cluster::start(ClusterOptions {
         binaries: binaries(),
+        superuser: SUPERUSER,
         // A killed run's is taken over, so leftovers do not pile up.
         storage: Storage::Scratch(scratch_root("tests", effective_user())),
         port: None,
