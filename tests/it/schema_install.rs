@@ -106,7 +106,7 @@ async fn ledger(url: &str) -> Vec<(String, String)> {
 
 /// Makes every DDL command of this database fail, and remembers the objects of the whole cluster,
 /// which event triggers do not see.
-async fn forbid_ddl(url: &str) -> Vec<String> {
+pub(crate) async fn forbid_ddl(url: &str) -> Vec<String> {
     connect(url)
         .await
         .batch_execute(
@@ -132,7 +132,7 @@ async fn allow_ddl(url: &str) {
 }
 
 /// Rows of the catalogues that all databases share, with the transaction that wrote them.
-async fn shared_objects(url: &str) -> Vec<String> {
+pub(crate) async fn shared_objects(url: &str) -> Vec<String> {
     let rows = connect(url)
         .await
         .query(

@@ -92,7 +92,14 @@ pub(crate) async fn own_cluster() -> Cluster {
 
 /// A cluster for one test alone, with these settings of PostgreSQL.
 pub(crate) async fn own_cluster_with(settings: &'static [(&'static str, &'static str)]) -> Cluster {
-    tokio::task::spawn_blocking(|| start_cluster_with(settings))
+    tokio::task::spawn_blocking(|| start_cluster_with(SUPERUSER, settings))
+        .await
+        .unwrap()
+}
+
+/// A cluster for one test alone, whose superuser has this name.
+pub(crate) async fn own_cluster_of(superuser: &'static str) -> Cluster {
+    tokio::task::spawn_blocking(|| start_cluster_with(superuser, &[]))
         .await
         .unwrap()
 }
@@ -133,13 +140,16 @@ pub(crate) fn client_program(name: &str) -> PathBuf {
 }
 
 fn start_cluster() -> Cluster {
-    start_cluster_with(&[])
+    start_cluster_with(SUPERUSER, &[])
 }
 
-fn start_cluster_with(settings: &[(&'static str, &'static str)]) -> Cluster {
+fn start_cluster_with(
+    superuser: &'static str,
+    settings: &[(&'static str, &'static str)],
+) -> Cluster {
     Cluster::start(ClusterOptions {
         binaries: binaries(),
-        superuser: SUPERUSER,
+        superuser,
         // A killed run's is taken over, so leftovers do not pile up.
         storage: Storage::Scratch(scratch_root("tests", effective_user())),
         port: None,
