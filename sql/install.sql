@@ -46,15 +46,16 @@ begin
     (12, 'presence_by_session', '18ff8455843cdc12c9a137ecd1fa9aad5e3e8cd5486b66185646646d3c050d44'),
     (13, 'search_without_words', '22af881e7bdfc5a361ad12215729774d485d25877ad8be4a2896770ec9c1844a'),
     (14, 'foreign_key_indexes', 'ff116d82e49dc75ed7a2ca4a9b99f56c1985554f505593aecaa1b28895afaa4d'),
-    (15, 'search_paths', 'fefaa78fb4810875e3b9c91baa5699764efe27e48ecca8ca8e534489dff74dbf')
+    (15, 'search_paths', 'fefaa78fb4810875e3b9c91baa5699764efe27e48ecca8ca8e534489dff74dbf'),
+    (16, 'memberships_by_person', 'a9522a1410165fae98e0e4be660e73440f54991dcb1364844d7ab9a2f4200eef')
   ), applied as (
     select version, checksum from chat.schema_migrations
   )
   select coalesce(
     (
-      select format('The schema is at version %s and this script knows 15: use a newer one.', max(version))
+      select format('The schema is at version %s and this script knows 16: use a newer one.', max(version))
       from applied
-      having max(version) > 15
+      having max(version) > 16
     ),
     (
       select format('Migration %s is not in the ledger although a later one is.', min(k.version))
@@ -195,6 +196,14 @@ select not exists (select from chat.schema_migrations where version = 15) as pen
 insert into chat.schema_migrations (version, name, checksum) values
   (15, 'search_paths', 'fefaa78fb4810875e3b9c91baa5699764efe27e48ecca8ca8e534489dff74dbf');
 \ir migrations/0015_search_paths.sql
+\endif
+
+select not exists (select from chat.schema_migrations where version = 16) as pending \gset
+\if :pending
+\echo migrations/0016_memberships_by_person.sql
+insert into chat.schema_migrations (version, name, checksum) values
+  (16, 'memberships_by_person', 'a9522a1410165fae98e0e4be660e73440f54991dcb1364844d7ab9a2f4200eef');
+\ir migrations/0016_memberships_by_person.sql
 \endif
 
 select not exists (

@@ -1,6 +1,8 @@
 //! From an empty project to a message on somebody's socket, by the program's commands alone: on a hosted Supabase
 //! project as `shape.sql` makes it, where nobody is a superuser, and on a plain cluster.
 
+mod lints;
+
 use std::net::SocketAddr;
 
 use rapport::chat;
