@@ -163,6 +163,15 @@ pub enum OldRow {
     Full(Row),
 }
 
+impl OldRow {
+    /// The image.
+    pub fn row(&self) -> &Row {
+        match self {
+            Self::Key(row) | Self::Full(row) => row,
+        }
+    }
+}
+
 /// What happened to the row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RowChange {
@@ -230,9 +239,7 @@ impl ChangeEvent {
     pub fn image(&self) -> NamedRow<'_> {
         let row = match &self.row {
             RowChange::Insert { new } | RowChange::Update { new, .. } => new,
-            RowChange::Delete {
-                old: OldRow::Key(old) | OldRow::Full(old),
-            } => old,
+            RowChange::Delete { old } => old.row(),
         };
         NamedRow {
             relation: &self.relation,

@@ -14,6 +14,7 @@ use super::ask::Question;
 use super::columns::{ColumnsCache, ColumnsKey, VisibleColumns};
 use super::error::AskError;
 use super::fingerprint;
+use super::log_coverage;
 use super::published::PUBLISHED;
 use super::record::ValueEncoding;
 use crate::change::{Relation, TableName};
@@ -32,9 +33,10 @@ const READ_TIMEOUT: Duration = Duration::from_secs(15);
 
 const BEGIN: &str = "begin isolation level repeatable read read only";
 
-/// What [`Catalog`] is made of besides all that a [`fingerprint`] covers: primary keys, and the row types that
-/// columns may hold.
+/// What [`Catalog`] is made of besides all that a [`fingerprint`] covers: what the log holds, primary keys, and the row
+/// types that columns may hold.
 const KEYS_AND_ROW_TYPES: &[&str] = &[
+    log_coverage::FINGERPRINT,
     "select pg_catalog.string_agg(pg_catalog.concat_ws(':', i.indexrelid, i.xmin), ',' order by i.indexrelid)
    from relation r join pg_catalog.pg_index i on i.indrelid = r.oid where i.indisprimary",
     "select pg_catalog.string_agg(pg_catalog.concat_ws(':', c.oid, c.xmin), ',' order by c.oid)
@@ -190,6 +192,10 @@ pub(super) struct Table {
     pub(super) columns: Vec<TableColumn>,
     pub(super) has_row_security: bool,
     pub(super) policies: Vec<Policy>,
+    /// Whether its rows are stored in partitions, each with a replica identity of its own.
+    pub(super) is_partitioned: bool,
+    /// Whether an old image that is said to be full is so.
+    pub(super) has_whole_old_rows: bool,
 }
 
 /// A column of a published table.
@@ -211,6 +217,8 @@ pub(super) struct TableColumn {
     pub(super) base_type_name: String,
     pub(super) is_enum: bool,
     pub(super) is_primary_key: bool,
+    /// Whether it is part of the replica identity of everything that stores rows of the table.
+    pub(super) is_identity: bool,
     /// A collation other than the type's own, as SQL.
     pub(super) collation: Option<String>,
     /// Whether equal texts are equal bytes.
@@ -531,6 +539,8 @@ async fn load(
             columns: Vec::new(),
             has_row_security: row.try_get(3)?,
             policies: Vec::new(),
+            is_partitioned: false,
+            has_whole_old_rows: false,
         };
         tables.insert(oid, table);
     }
@@ -542,6 +552,7 @@ async fn load(
             table.columns.push(column);
         }
     }
+    log_coverage::read(client, &mut tables).await?;
     for row in client.query(POLICIES, &[&oids]).await? {
         let policy = read_policy(&row)?;
         if let Some(table) = tables.get_mut(&row.try_get::<_, u32>(0)?) {
@@ -611,6 +622,7 @@ fn read_column(row: &Row, types: &Types) -> Result<TableColumn, AskError> {
         base_type_name: types.name(base_type).to_owned(),
         is_enum: types.0.get(&base_type).is_some_and(|known| known.is_enum),
         is_primary_key: row.try_get(6)?,
+        is_identity: false,
         collation: row.try_get(7)?,
         is_deterministic: row.try_get(8)?,
         encoding: Arc::new(types.column_encoding(type_oid)),

@@ -21,8 +21,8 @@
 //!   after the commit: a membership that was revoked in between no longer counts.
 //! - An image without a value that a policy needs (an unchanged large value, a generated column)
 //!   is judged by the stored row, under the same role.
-//! - A DELETE leaves no row. With `replica identity full` the old row is judged; otherwise
-//!   everyone for whom some policy applies hears of the primary key, unless a setting forbids it.
+//! - A DELETE leaves no row. With `replica identity full` the old row is judged; otherwise everyone for whom
+//!   some policy applies is told what the log has of the primary key, unless a setting forbids it.
 
 mod ask;
 mod catalog;
@@ -36,6 +36,7 @@ pub(crate) mod fingerprint;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 mod inquiry;
+mod log_coverage;
 mod predicate;
 mod published;
 pub mod record;

@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use super::ask::Asker;
 use super::predicate::Predicate;
-use super::record::{new_value, old_row};
+use super::record::{new_value, old_value};
 use super::request::EventSelector;
 use super::{Binding, ChannelId, Identity, SubscribeOptions};
 use crate::change::{ChangeEvent, ColumnValue, Relation, RowChange, TableName};
@@ -404,8 +404,9 @@ impl Subscriptions {
                 continue;
             };
             for (place, change) in changes.iter().enumerate() {
+                // Only texts are filed, and a text of an old image is known whether the image is full or not.
                 if let Some(ColumnValue::Text(text)) =
-                    filtered_value(relation, &change.row, place_in_row)
+                    filtered_value(&change.row, place_in_row, false)
                     && let Some(set) = by_text.get(text)
                 {
                     push(place, set, &mut candidates);
@@ -435,18 +436,14 @@ impl Subscriptions {
 
 /// The value that filters look at: of the new row, or of what is known of a deleted one. `None`
 /// if the image does not hold it.
-pub(super) fn filtered_value<'a>(
-    relation: &Relation,
-    change: &'a RowChange,
+pub(super) fn filtered_value(
+    change: &RowChange,
     index: usize,
-) -> Option<&'a ColumnValue> {
+    has_whole_old_rows: bool,
+) -> Option<&ColumnValue> {
     match change {
         RowChange::Insert { .. } | RowChange::Update { .. } => new_value(change, index),
-        RowChange::Delete { .. } => {
-            let old = old_row(change)?;
-            let is_held = old.is_full() || relation.columns.get(index)?.is_identity;
-            is_held.then(|| old.row().0.get(index)).flatten()
-        }
+        RowChange::Delete { .. } => old_value(change, index, false, has_whole_old_rows),
     }
 }
 

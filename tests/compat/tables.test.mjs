@@ -171,7 +171,7 @@ test('each binding of a channel gets what it asked for', async () => {
   ])
   assert.deepEqual(changes[3].items.map((change) => [change.new, change.old]), [
     [{ a: 1, b: 'k', c: 'v' }, {}],
-    [{ a: 1, b: 'k', c: 'w' }, {}],
+    [{ a: 1, b: 'k', c: 'w' }, { a: 1, b: 'k' }],
     [{}, { a: 1, b: 'k' }],
   ])
   await ana.removeChannel(channel)
@@ -211,6 +211,7 @@ test('old rows, unchanged large values, rows that are too large, tables without 
   assert.deepEqual([kinds.items[2].old.t, kinds.items[2].new], ['y', {}])
   assert.equal(large.items[0].new.big.length, 100_000)
   assert.deepEqual(large.items[1].new, { id: 1, small: 't' })
+  assert.equal(large.items[1].old.id, 1)
   assert.deepEqual(large.items[2].errors, ['Error 413: Payload Too Large'])
   assert.deepEqual(large.items[2].new, { id: 2, small: 's' })
   assert.deepEqual(keyless.items[0].errors, ['Error 400: Bad Request, no primary key'])

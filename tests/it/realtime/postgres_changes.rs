@@ -107,6 +107,12 @@ impl Stack {
     pub(super) async fn run(&self, sql: &str) {
         self.admin.batch_execute(sql).await.unwrap();
     }
+
+    /// Runs what PostgreSQL refuses; its words.
+    pub(super) async fn refused(&self, sql: &str) -> String {
+        let refused = self.admin.batch_execute(sql).await.unwrap_err();
+        refused.as_db_error().unwrap().message().to_owned()
+    }
 }
 
 fn replication_config() -> ReplicationConfig {

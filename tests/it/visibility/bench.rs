@@ -191,7 +191,8 @@ impl Bench {
                  from pg_class c
                  join pg_namespace n on n.oid = c.relnamespace
                  join pg_attribute a on a.attrelid = c.oid
-                 left join pg_index i on i.indrelid = c.oid and i.indisprimary
+                 left join pg_index i on i.indrelid = c.oid
+                   and case c.relreplident when 'i' then i.indisreplident when 'd' then i.indisprimary else false end
                  where n.nspname = $1 and c.relname = $2 and a.attnum > 0 and not a.attisdropped
                    and a.attgenerated = ''
                  order by a.attnum",
@@ -199,22 +200,23 @@ impl Bench {
             )
             .await
             .unwrap();
-        let is_full = rows[0].get::<_, String>(1) == "f";
+        let identity = match &*rows[0].get::<_, String>(1) {
+            "f" => ReplicaIdentity::Full,
+            "i" => ReplicaIdentity::Index,
+            "n" => ReplicaIdentity::Nothing,
+            _ => ReplicaIdentity::Default,
+        };
         Arc::new(Relation {
             oid: rows[0].get(0),
             table: TableName::new(schema, table),
-            identity: if is_full {
-                ReplicaIdentity::Full
-            } else {
-                ReplicaIdentity::Default
-            },
+            identity,
             columns: rows
                 .iter()
                 .map(|row| Column {
                     name: row.get(2),
                     type_oid: row.get(3),
                     type_modifier: row.get(4),
-                    is_identity: is_full || row.get(5),
+                    is_identity: identity == ReplicaIdentity::Full || row.get(5),
                 })
                 .collect(),
         })
