@@ -264,6 +264,8 @@ async fn publications(
     // What PostgreSQL lists lacks a partitioned table without partitions, which is a member all the same.
     const TABLES: &str = "
         select count(member.oid)
+             , pg_catalog.concat_ws(', ', case when not p.pubinsert then 'insert' end
+                 , case when not p.pubupdate then 'update' end, case when not p.pubdelete then 'delete' end)
           from pg_catalog.pg_publication as p
           left join lateral (
             select t.relid as oid from pg_catalog.pg_get_publication_tables(p.pubname) as t
@@ -287,15 +289,27 @@ async fn publications(
             format!("publication {changes}: missing"),
             format!("`create publication {changes}`, or run `rapport migrate` as who may"),
         ),
-        Some(row) => match row.try_get::<_, i64>(0)? {
-            0 => report.warn(
-                format!("publication {changes}: no table is in it"),
-                format!(
-                    "`alter publication {changes} add table …`: nobody can subscribe to others"
+        Some(row) => {
+            match row.try_get::<_, i64>(0)? {
+                0 => report.warn(
+                    format!("publication {changes}: no table is in it"),
+                    format!(
+                        "`alter publication {changes} add table …`: nobody can subscribe to others"
+                    ),
                 ),
-            ),
-            tables => report.ok(format!("publication {changes}: {tables} tables")),
-        },
+                tables => report.ok(format!("publication {changes}: {tables} tables")),
+            }
+            let unpublished: String = row.try_get(1)?;
+            if !unpublished.is_empty() {
+                report.warn(
+                    format!("publication {changes}: does not publish {unpublished}"),
+                    format!(
+                        "`alter publication {changes} set (publish = 'insert, update, delete')`: \
+                         subscribers are told nothing of such changes"
+                    ),
+                );
+            }
+        }
     }
     let is_good: bool = client
         .query_one(HAS_MESSAGES, &[&MESSAGES_PUBLICATION])

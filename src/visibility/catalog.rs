@@ -14,6 +14,7 @@ use super::ask::Question;
 use super::columns::{ColumnsCache, ColumnsKey, VisibleColumns};
 use super::error::AskError;
 use super::fingerprint;
+use super::generated::{Completions, Generation};
 use super::log_coverage;
 use super::published::PUBLISHED;
 use super::record::ValueEncoding;
@@ -36,7 +37,9 @@ const BEGIN: &str = "begin isolation level repeatable read read only";
 /// What [`Catalog`] is made of besides all that a [`fingerprint`] covers: what the log holds, primary keys, and the row
 /// types that columns may hold.
 const KEYS_AND_ROW_TYPES: &[&str] = &[
-    log_coverage::FINGERPRINT,
+    log_coverage::COLUMNS,
+    log_coverage::EXPRESSIONS,
+    log_coverage::PARTITIONS,
     "select pg_catalog.string_agg(pg_catalog.concat_ws(':', i.indexrelid, i.xmin), ',' order by i.indexrelid)
    from relation r join pg_catalog.pg_index i on i.indrelid = r.oid where i.indisprimary",
     "select pg_catalog.string_agg(pg_catalog.concat_ws(':', c.oid, c.xmin), ',' order by c.oid)
@@ -160,6 +163,9 @@ pub(super) struct Catalog {
     columns: Mutex<ColumnsCache>,
     /// Prepared questions, by what distinguishes them. A std lock for the same reason.
     questions: Mutex<HashMap<QuestionKey, Arc<Question>>>,
+    /// Whether some column is to be worked out because the log does not carry it.
+    pub(super) has_generated_columns: bool,
+    pub(super) completions: Completions,
 }
 
 /// What a question to PostgreSQL depends on, within one reading of the catalogue.
@@ -181,6 +187,8 @@ pub(super) enum QuestionKind {
     Key,
     /// One filter condition: column number, comparison, text of the comparison.
     Condition(i16, String),
+    /// The values of a generated column, by its number.
+    Generated(i16),
 }
 
 /// A published table.
@@ -217,6 +225,10 @@ pub(super) struct TableColumn {
     pub(super) base_type_name: String,
     pub(super) is_enum: bool,
     pub(super) is_primary_key: bool,
+    /// Whether the log carries its values.
+    pub(super) is_logged: bool,
+    /// How its values are worked out otherwise.
+    pub(super) generation: Option<Generation>,
     /// Whether it is part of the replica identity of everything that stores rows of the table.
     pub(super) is_identity: bool,
     /// A collation other than the type's own, as SQL.
@@ -261,6 +273,16 @@ impl Table {
     /// The columns of the primary key; empty when there is none.
     pub(super) fn primary_key(&self) -> impl Iterator<Item = &TableColumn> {
         self.columns.iter().filter(|column| column.is_primary_key)
+    }
+
+    /// The columns with these numbers.
+    pub(super) fn numbered<'a>(
+        &'a self,
+        numbers: &'a [i16],
+    ) -> impl Iterator<Item = &'a TableColumn> {
+        self.columns
+            .iter()
+            .filter(|column| numbers.contains(&column.number))
     }
 
     /// The policies that apply to a role with these rights.
@@ -403,6 +425,12 @@ impl CatalogCache {
         self.renew(&mut connection, roles, asked_at).await
     }
 
+    /// The latest reading, however old.
+    pub(super) fn at_hand(&self) -> Option<Arc<Catalog>> {
+        let latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
+        latest.as_ref().map(|latest| Arc::clone(&latest.catalog))
+    }
+
     /// The latest reading, if it knows `roles` and is older than the time limit, so that it may not
     /// be used before it is verified.
     pub(super) fn expired(&self, roles: &[&str]) -> Option<Arc<Catalog>> {
@@ -449,10 +477,7 @@ impl CatalogCache {
             return Err(AskError::Unavailable(None));
         }
         let at = Instant::now();
-        let previous = {
-            let latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
-            latest.as_ref().map(|latest| Arc::clone(&latest.catalog))
-        };
+        let previous = self.at_hand();
         // Taken out: a reading that is dropped half-way leaves a connection nobody uses again.
         let client = connection.take();
         let reading = async {
@@ -552,7 +577,7 @@ async fn load(
             table.columns.push(column);
         }
     }
-    log_coverage::read(client, &mut tables).await?;
+    log_coverage::read(client, publication, &mut tables).await?;
     for row in client.query(POLICIES, &[&oids]).await? {
         let policy = read_policy(&row)?;
         if let Some(table) = tables.get_mut(&row.try_get::<_, u32>(0)?) {
@@ -562,6 +587,11 @@ async fn load(
     let roles = load_rights(client, roles, &oids).await?;
     Ok(Catalog {
         fingerprint,
+        has_generated_columns: tables
+            .values()
+            .flat_map(|table| &table.columns)
+            .any(|column| column.generation.is_some()),
+        completions: Completions::default(),
         by_name: tables
             .values()
             .map(|table| (table.name.clone(), table.oid))
@@ -622,6 +652,8 @@ fn read_column(row: &Row, types: &Types) -> Result<TableColumn, AskError> {
         base_type_name: types.name(base_type).to_owned(),
         is_enum: types.0.get(&base_type).is_some_and(|known| known.is_enum),
         is_primary_key: row.try_get(6)?,
+        is_logged: false,
+        generation: None,
         is_identity: false,
         collation: row.try_get(7)?,
         is_deterministic: row.try_get(8)?,

@@ -6,6 +6,7 @@
 //! a check that failed is reported to the channel it failed for.
 //!
 //! How a change is judged, in this order:
+//! 0. `generated` adds what the log lacks of its images.
 //! 1. `subscription` finds the bindings it may concern; filters on equality are looked up.
 //! 2. `predicate` decides filters whose types are reproduced exactly.
 //! 3. `row_access` looks at rights and policies in the `catalog`. No row-level security, no
@@ -19,8 +20,8 @@
 //! - Policies, grants and roles may be as old as `visibility.catalog_ttl_ms`.
 //! - Tables that a policy reads besides its own are read as they are when it is asked, which is
 //!   after the commit: a membership that was revoked in between no longer counts.
-//! - An image without a value that a policy needs (an unchanged large value, a generated column)
-//!   is judged by the stored row, under the same role.
+//! - An image without a value that a policy needs (an unchanged large value, or a generated column that
+//!   cannot be worked out) is judged by the stored row, under the same role.
 //! - A DELETE leaves no row. With `replica identity full` the old row is judged; otherwise everyone for whom
 //!   some policy applies is told what the log has of the primary key, unless a setting forbids it.
 
@@ -35,6 +36,7 @@ mod filter;
 pub(crate) mod fingerprint;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
+mod generated;
 mod inquiry;
 mod log_coverage;
 mod predicate;
@@ -63,7 +65,7 @@ use slow_filters::SlowFilters;
 use subscription::Subscriptions;
 
 pub use columns::{VisibleColumn, VisibleColumns};
-pub use delivery::{Delivery, Payload, Recipient};
+pub use delivery::{Delivery, Payload, Recipient, Resolved};
 pub use error::SubscribeError;
 pub use filter::{Condition, Operator};
 pub use record::{RecordDetail, ValueEncoding};
@@ -186,7 +188,7 @@ impl Visibility {
     ///
     /// Waits for as long as the database is unreachable. Dropping the future is safe: nothing
     /// has been delivered.
-    pub async fn resolve(&self, batch: &[Arc<ChangeTransaction>]) -> Vec<Delivery> {
+    pub async fn resolve<'b>(&self, batch: &'b [Arc<ChangeTransaction>]) -> Resolved<'b> {
         self.resolver.resolve(batch).await
     }
 

@@ -1,5 +1,6 @@
 //! From committed changes to deliveries: gathers a batch by table and keeps at it until it is decided.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -7,7 +8,7 @@ use std::time::Instant;
 use super::ask::AskPool;
 use super::catalog::{Catalog, CatalogCache};
 use super::committed::{CommitWatch, Commits};
-use super::delivery::{Delivery, Payload, Recipient};
+use super::delivery::{Delivery, Payload, Recipient, Resolved};
 use super::error::{AskError, SubscribeError};
 use super::inquiry::{Item, Outcome, Patience, Stale, settle};
 use super::resolution::Resolution;
@@ -44,20 +45,58 @@ pub(super) struct Run<'a> {
     outdated: Vec<Outdated>,
 }
 
+/// A batch is to be completed under this reading of the catalogue first.
+struct Incomplete(Arc<Catalog>);
+
 impl Resolver {
     /// See [`super::Visibility::resolve`].
-    pub(super) async fn resolve(&self, batch: &[Arc<ChangeTransaction>]) -> Vec<Delivery> {
+    pub(super) async fn resolve<'b>(&self, batch: &'b [Arc<ChangeTransaction>]) -> Resolved<'b> {
+        let Some(mut catalog) = self.catalog.at_hand() else {
+            // Nobody has subscribed yet.
+            return Resolved {
+                batch: Cow::Borrowed(batch),
+                deliveries: Vec::new(),
+            };
+        };
+        loop {
+            let completed = self.complete(&catalog, batch).await;
+            match self.decide(&catalog, &completed).await {
+                Ok(deliveries) => {
+                    return Resolved {
+                        batch: completed,
+                        deliveries,
+                    };
+                }
+                Err(Incomplete(renewed)) => catalog = renewed,
+            }
+        }
+    }
+
+    /// The deliveries of a batch that was completed under a reading of the catalogue.
+    ///
+    /// # Errors
+    /// When there is another reading by now, under which the batch may have to be completed differently.
+    async fn decide(
+        &self,
+        completed_under: &Arc<Catalog>,
+        batch: &[Arc<ChangeTransaction>],
+    ) -> Result<Vec<Delivery>, Incomplete> {
         let mut runs = self.runs(batch);
         if runs.is_empty() {
-            return Vec::new();
+            return Ok(Vec::new());
         }
         let commits = self
             .commits
             .commits(batch.iter().map(|changes| changes.xid));
         if let Some(deliveries) = self.resolve_ahead(&runs, &commits).await {
-            return deliveries;
+            return Ok(deliveries);
         }
         let mut catalog = self.catalog_for(&runs, &commits).await;
+        let is_completed = Arc::ptr_eq(&catalog, completed_under)
+            || !(catalog.has_generated_columns || completed_under.has_generated_columns);
+        if !is_completed {
+            return Err(Incomplete(catalog));
+        }
         let mut deliveries = Vec::new();
         if runs
             .iter()
@@ -89,7 +128,7 @@ impl Resolver {
         self.metrics
             .ask_seconds
             .observe(begun.elapsed().as_secs_f64());
-        in_order(deliveries)
+        Ok(in_order(deliveries))
     }
 
     /// Resolves under a reading of the catalogue that is too old while it is being verified, which

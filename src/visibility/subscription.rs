@@ -105,7 +105,7 @@ struct Registered {
     subscriptions: Vec<Arc<Subscription>>,
 }
 
-/// A channel with a filter whose column has another type now than when the filter was checked.
+/// A channel with a filter whose column is gone, or has another type than when the filter was checked.
 pub(super) struct Outdated {
     pub(super) channel: ChannelId,
     pub(super) asker: Arc<Asker>,
@@ -209,7 +209,7 @@ impl Subscriptions {
         is_same
     }
 
-    /// Channels with a filter on a column of this table that has another type here.
+    /// Channels with a filter on a column of this table that is not here, or has another type.
     pub(super) fn outdated(&self, relation: &Relation) -> Vec<Outdated> {
         let Some(table) = self.tables.get(&relation.table) else {
             return Vec::new();
@@ -218,10 +218,8 @@ impl Subscriptions {
             .typed
             .iter()
             .filter(|((column, type_oid), _)| {
-                relation
-                    .columns
-                    .iter()
-                    .any(|now| *now.name == **column && now.type_oid != *type_oid)
+                let mut columns = relation.columns.iter();
+                !columns.any(|now| *now.name == **column && now.type_oid == *type_oid)
             })
             .flat_map(|(_, channels)| channels.values().copied())
             .collect();
@@ -363,6 +361,12 @@ impl Subscriptions {
     /// Channels registered.
     pub(super) fn channels(&self) -> usize {
         self.channels.len()
+    }
+
+    /// Whether anybody asked for a table.
+    pub(super) fn concern(&self, table: &TableName) -> bool {
+        let mut patterns = self.patterns.values();
+        self.tables.contains_key(table) || patterns.any(|it| it.target.accepts(table))
     }
 
     /// Those whom changes of one table, all of the same shape, may concern.

@@ -323,7 +323,8 @@ async fn doctor_names_what_is_missing_and_what_to_do() {
             "do $$ begin
                execute 'drop table realtime.messages_' || to_char((now() at time zone 'utc') + interval '1 day', 'YYYY_MM_DD');
              end $$;
-             drop publication supabase_realtime_messages_publication;",
+             drop publication supabase_realtime_messages_publication;
+             alter publication supabase_realtime set (publish = 'insert, delete');",
         )
         .await
         .unwrap();
@@ -334,7 +335,8 @@ async fn doctor_names_what_is_missing_and_what_to_do() {
         .lines()
         .filter(|line| line.starts_with("warn"))
         .count();
-    assert_eq!(warnings, 2, "{report}");
+    assert_eq!(warnings, 3, "{report}");
+    assert!(report.contains("publication supabase_realtime: does not publish update"));
     assert!(report.contains("run the server, or `select chat.maintain_message_partitions()`"));
     client
         .batch_execute("drop table realtime.messages_default")

@@ -108,6 +108,12 @@ impl Stack {
         self.admin.batch_execute(sql).await.unwrap();
     }
 
+    /// The server's major version.
+    pub(super) async fn version(&self) -> i32 {
+        let sql = "select current_setting('server_version_num')::int / 10000";
+        self.admin.query_one(sql, &[]).await.unwrap().get(0)
+    }
+
     /// Runs what PostgreSQL refuses; its words.
     pub(super) async fn refused(&self, sql: &str) -> String {
         let refused = self.admin.batch_execute(sql).await.unwrap_err();

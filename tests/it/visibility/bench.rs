@@ -254,7 +254,7 @@ impl Bench {
     }
 
     pub(crate) async fn resolve(&self, transactions: &[Arc<ChangeTransaction>]) -> Vec<Delivery> {
-        self.visibility.resolve(transactions).await
+        self.visibility.resolve(transactions).await.deliveries
     }
 
     /// Resolves each change as a transaction of its own; for each of them who receives it as what.
