@@ -63,10 +63,13 @@ struct GeneratedColumn {
     inputs: Vec<usize>,
 }
 
-/// Completions already made, by table, with the shape that each is for. Lives and dies with a reading of
-/// the catalogue. A std lock: held for a look-up or an insertion only.
+/// Completions already made, by table. Lives and dies with a reading of the catalogue. A std lock: held for a look-up
+/// or an insertion only.
 #[derive(Default)]
-pub(super) struct Completions(Mutex<HashMap<u32, (Arc<Relation>, Option<Arc<Completion>>)>>);
+pub(super) struct Completions(Mutex<HashMap<u32, Known>>);
+
+/// The shape of a table in the log, and the completion of images of it if there is one.
+type Known = (Arc<Relation>, Option<Arc<Completion>>);
 
 impl Completions {
     fn get_or_make(
@@ -91,6 +94,13 @@ impl Completions {
     }
 }
 
+/// The changes of a batch that one completion is for.
+struct Incomplete {
+    completion: Arc<Completion>,
+    /// Transaction and change.
+    places: Vec<(usize, usize)>,
+}
+
 /// What a column's value in a row image is worked out from; `None` where the image lacks a part of it.
 type Inputs = Option<Vec<Option<Bytes>>>;
 
@@ -109,7 +119,8 @@ impl Resolver {
         if !catalog.has_generated_columns {
             return batch;
         }
-        for (completion, places) in self.incomplete(catalog, &batch) {
+        for part in self.incomplete(catalog, &batch) {
+            let Incomplete { completion, places } = part;
             let images = completion.images(&batch, &places);
             let columns = completion.generated.iter().enumerate();
             let made = join_all(columns.map(|(at, column)| {
@@ -129,13 +140,9 @@ impl Resolver {
         batch
     }
 
-    /// What is to be completed, with the places of its changes: transaction and change.
-    fn incomplete(
-        &self,
-        catalog: &Catalog,
-        batch: &[Arc<ChangeTransaction>],
-    ) -> Vec<(Arc<Completion>, Vec<(usize, usize)>)> {
-        let mut found: Vec<(Arc<Completion>, Vec<(usize, usize)>)> = Vec::new();
+    /// What is to be completed.
+    fn incomplete(&self, catalog: &Catalog, batch: &[Arc<ChangeTransaction>]) -> Vec<Incomplete> {
+        let mut found: Vec<Incomplete> = Vec::new();
         // A relation is one shared value until its shape changes.
         let mut by_relation: HashMap<*const Relation, Option<usize>> = HashMap::new();
         for (transaction, changes) in batch.iter().enumerate() {
@@ -144,11 +151,14 @@ impl Resolver {
                     .entry(Arc::as_ptr(&event.relation))
                     .or_insert_with(|| {
                         let completion = self.completion(catalog, &event.relation)?;
-                        found.push((completion, Vec::new()));
+                        found.push(Incomplete {
+                            completion,
+                            places: Vec::new(),
+                        });
                         Some(found.len() - 1)
                     });
                 if let Some(place) = place {
-                    found[place].1.push((transaction, change));
+                    found[place].places.push((transaction, change));
                 }
             }
         }

@@ -46,7 +46,7 @@ pub(super) struct Run<'a> {
 }
 
 /// A batch is to be completed under this reading of the catalogue first.
-struct Incomplete(Arc<Catalog>);
+struct OtherReading(Arc<Catalog>);
 
 impl Resolver {
     /// See [`super::Visibility::resolve`].
@@ -67,7 +67,7 @@ impl Resolver {
                         deliveries,
                     };
                 }
-                Err(Incomplete(renewed)) => catalog = renewed,
+                Err(OtherReading(renewed)) => catalog = renewed,
             }
         }
     }
@@ -80,7 +80,7 @@ impl Resolver {
         &self,
         completed_under: &Arc<Catalog>,
         batch: &[Arc<ChangeTransaction>],
-    ) -> Result<Vec<Delivery>, Incomplete> {
+    ) -> Result<Vec<Delivery>, OtherReading> {
         let mut runs = self.runs(batch);
         if runs.is_empty() {
             return Ok(Vec::new());
@@ -95,7 +95,7 @@ impl Resolver {
         let is_completed = Arc::ptr_eq(&catalog, completed_under)
             || !(catalog.has_generated_columns || completed_under.has_generated_columns);
         if !is_completed {
-            return Err(Incomplete(catalog));
+            return Err(OtherReading(catalog));
         }
         let mut deliveries = Vec::new();
         if runs
