@@ -10,9 +10,12 @@ use serde_json::{Value, json};
 
 use super::bench::{Bench, identity, key_image, rows, strict, transaction, user};
 
-/// `record` and `old_record` of each delivery, with the receiving channels.
+/// `record` and `old_record` of each delivery, with the receiving channels, by change and channel.
 async fn written(bench: &Bench, batch: &[Arc<ChangeTransaction>]) -> Vec<(Vec<u64>, Value, Value)> {
-    let resolved = bench.visibility.resolve(batch).await;
+    let mut resolved = bench.visibility.resolve(batch).await;
+    resolved
+        .deliveries
+        .sort_by_key(|it| (it.transaction, it.recipients[0].channel));
     let deliveries = resolved.deliveries.iter().map(|delivery| {
         let change = &resolved.batch[delivery.transaction].changes[delivery.change].row;
         let Payload::Row(columns, detail) = &delivery.payload else {
@@ -172,8 +175,7 @@ async fn filters_select_and_policies_see_generated_columns() {
             new: images[1].clone(),
         },
     )];
-    let mut found = written(&bench, &batch).await;
-    found.sort_by_key(|(channels, ..)| channels[0]);
+    let found = written(&bench, &batch).await;
     let records: Vec<_> = found.into_iter().map(|(_, record, _)| record).collect();
     assert_eq!(
         records,
