@@ -47,7 +47,7 @@ comment on column public.message_reactions.reaction is 'Up to 64 characters: an 
 comment on column public.message_reactions.emoji is 'The same as reaction, for readers of the older shape.';
 
 comment on column public.user_presence.status is 'online, away, busy or offline, as others are shown it. A client that writes it reports itself.';
-comment on column public.user_presence.current_page is 'Where in the application. Blanked unless the setting share_current_page is on.';
+comment on column public.user_presence.current_page is 'Where in the application. For writing only: always null to readers. With the setting share_current_page, GET /presence tells the person and their admins.';
 comment on column public.user_presence.is_typing_to is 'Written by applications that watch this table, and with the setting typing_in_table.';
 comment on column public.user_presence.manual_status is 'Chosen by the person, when that is what is shown; holds until manual_until, or until the next.';
 comment on column public.user_presence.device_count is 'Sockets, or devices that report over REST under a name, whichever are more.';
