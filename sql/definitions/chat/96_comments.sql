@@ -63,8 +63,8 @@ comment on column public.user_notification_preferences.share_presence is 'Off: I
 
 -- Functions that a migration made, because indexes hold what they return.
 
-comment on function chat.search_text(text) is
-  'A text as it is searched: lower case, without accents and vowel marks, one space between words.';
+comment on function chat.folded_text(text) is
+  'A text as it is searched: lower case, without accents and vowel marks, letters as they are typed without them, one space between words.';
 comment on function chat.is_unspaced(text) is 'Is this word a run of a script without spaces, or an emoji: found anywhere in it?';
 comment on function chat.search_stretch(uuid, bigint) is 'The name of a stretch of 2048 messages of a conversation in the index.';
-comment on function chat.search_entries(uuid, bigint, uuid, text, text, text) is 'The index entries of a message.';
+comment on function chat.search_keys(uuid, bigint, uuid, text, text, text) is 'The index entries of a message.';
