@@ -624,11 +624,52 @@ async fn a_join_that_gave_up_leaves_nothing_registered() {
     // The join is refused before the catalogue can have been read.
     let waits = join(json!({ "wait": true, "timeout": 0 }));
     client.join("1", "realtime:gave-up", waits).await;
-    client.expect_reply("1", "error").await;
+    let refusal = client.expect_reply("1", "error").await;
+    assert_eq!(
+        refusal["reason"],
+        "PostgresChangesSubscribeTimeout: Timed out after 0ms waiting for the postgres_changes subscription"
+    );
     // This one is registered after it: the catalogue is read for one at a time.
     client.join("2", "realtime:stays", join(json!({}))).await;
     client.expect_reply("2", "ok").await;
     let (_, message) = client.expect_system("realtime:stays").await;
     assert!(message.contains("not live yet"), "{message}");
     assert_eq!(server.visibility.subscribed_channels(), 1);
+}
+
+#[tokio::test]
+async fn a_join_that_waits_for_what_is_not_to_be_had_is_refused() {
+    let stack = Stack::start("").await;
+    let mut client = stack.server.client(Version::Two).await;
+    let notes = json!({ "event": "*", "schema": "public", "table": "notes" });
+    let unpublished = json!({ "event": "*", "schema": "public", "table": "unpublished" });
+    let unreadable =
+        json!({ "event": "*", "schema": "public", "table": "notes", "filter": "nothing=eq.1" });
+    for (reference, bindings) in [
+        ("1", json!([unpublished])),
+        ("2", json!([notes, unpublished])),
+        ("3", json!([unreadable])),
+    ] {
+        let payload = json!({ "config": {
+            "postgres_changes": bindings,
+            "postgres_changes_options": { "wait": true },
+        }});
+        client.join(reference, "realtime:waits", payload).await;
+        let refusal = client.expect_reply(reference, "error").await;
+        let reason = refusal["reason"].as_str().unwrap();
+        assert!(
+            reason.starts_with(
+                "RealtimeDisabledForConfiguration: Unable to subscribe to changes with given parameters"
+            ),
+            "{reason}"
+        );
+    }
+    assert_eq!(stack.server.visibility.subscribed_channels(), 0);
+    // Without `wait` the join is good, and the reason is told behind it.
+    let payload = json!({ "config": { "postgres_changes": [unpublished] }});
+    client.join("4", "realtime:waits", payload).await;
+    client.expect_reply("4", "ok").await;
+    let (status, text) = client.expect_system("realtime:waits").await;
+    assert_eq!(status, "error");
+    assert!(text.starts_with("Unable to subscribe to changes"), "{text}");
 }
