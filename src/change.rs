@@ -95,6 +95,10 @@ pub struct Column {
 ///
 /// A change of its columns arrives in the stream as a new `Relation` before the
 /// first row that needs it, so a holder of this value never sees a row that does not fit.
+///
+/// PostgreSQL also describes a table again when its policies, its owner or the rights on it have
+/// changed. Each description is an `Arc` of its own, so rows behind such a change are told from
+/// those before it by `Arc::ptr_eq`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Relation {
     /// `pg_class.oid`.

@@ -191,6 +191,8 @@ pub struct VisibilityMetrics {
     pub retries: Counter,
     /// Looks at which a committed transaction was not yet visible, and its changes waited.
     pub commit_waits: Counter,
+    /// Times the catalogue was compared with what is known of it.
+    pub catalog_checks: Counter,
     /// Times the catalogue was read anew because it had changed.
     pub catalog_loads: Counter,
     /// Seconds that the questions of one batch took.
@@ -209,6 +211,7 @@ impl Default for VisibilityMetrics {
             bisections: Counter::default(),
             retries: Counter::default(),
             commit_waits: Counter::default(),
+            catalog_checks: Counter::default(),
             catalog_loads: Counter::default(),
             // 0.2 ms to 13 s
             ask_seconds: Histogram::new(exponential_buckets(0.0002, 3.0, 11)),
@@ -255,6 +258,11 @@ impl VisibilityMetrics {
                 "commit_waits",
                 "Looks at which a committed transaction was not yet visible",
                 &self.commit_waits,
+            ),
+            (
+                "catalog_checks",
+                "Comparisons of the catalogue with what is known of it",
+                &self.catalog_checks,
             ),
             (
                 "catalog_loads",

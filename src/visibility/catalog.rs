@@ -1,8 +1,8 @@
 //! What PostgreSQL's catalogue says about the published tables: columns, keys, policies, rights.
 //!
 //! One reading is an immutable [`Catalog`], taken in one snapshot. Before a decision whose
-//! reading is older than the time limit a fingerprint of everything in it is compared; so a
-//! changed policy or grant is in force here after that limit at the latest.
+//! reading is too old a fingerprint of everything in it is compared, and it is read again where
+//! that differs. How old it may be depends on the tables: see [`super::descriptions`].
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -200,7 +200,8 @@ pub(super) struct Table {
     pub(super) columns: Vec<TableColumn>,
     pub(super) has_row_security: bool,
     pub(super) policies: Vec<Policy>,
-    /// Whether its rows are stored in partitions, each with a replica identity of its own.
+    /// Whether its rows are stored in partitions, in whose place it is published. Each has a replica identity of its
+    /// own, and the stream describes the table with them, so not when only its own policies or rights have changed.
     pub(super) is_partitioned: bool,
     /// Whether an old image that is said to be full is so.
     pub(super) has_whole_old_rows: bool,
@@ -409,35 +410,17 @@ impl CatalogCache {
         }
     }
 
-    /// A reading that was true within the time limit and knows `roles`.
+    /// How old a reading may be where nothing says that it has become untrue.
+    pub(super) fn ttl(&self) -> Duration {
+        self.ttl
+    }
+
+    /// A reading that was true within the usual time limit and knows `roles`.
     ///
     /// # Errors
     /// When the database cannot be reached or does not let us read.
     pub(super) async fn current(&self, roles: &[&str]) -> Result<Arc<Catalog>, AskError> {
-        if let Some(catalog) = self.fresh(roles, self.ttl) {
-            return Ok(catalog);
-        }
-        let asked_at = Instant::now();
-        let mut connection = self.connection.lock().await;
-        if let Some(catalog) = self.fresh(roles, self.ttl) {
-            return Ok(catalog);
-        }
-        self.renew(&mut connection, roles, asked_at).await
-    }
-
-    /// The latest reading, however old.
-    pub(super) fn at_hand(&self) -> Option<Arc<Catalog>> {
-        let latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
-        latest.as_ref().map(|latest| Arc::clone(&latest.catalog))
-    }
-
-    /// The latest reading, if it knows `roles` and is older than the time limit, so that it may not
-    /// be used before it is verified.
-    pub(super) fn expired(&self, roles: &[&str]) -> Option<Arc<Catalog>> {
-        let latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
-        let latest = latest.as_ref()?;
-        (latest.at.elapsed() >= self.ttl && latest.catalog.knows(roles))
-            .then(|| Arc::clone(&latest.catalog))
+        self.within(roles, self.ttl).await
     }
 
     /// A reading begun after this call.
@@ -445,13 +428,43 @@ impl CatalogCache {
     /// # Errors
     /// As [`Self::current`].
     pub(super) async fn renewed(&self, roles: &[&str]) -> Result<Arc<Catalog>, AskError> {
+        self.within(roles, Duration::ZERO).await
+    }
+
+    /// A reading that was true within `limit`, or since this call, and knows `roles`.
+    ///
+    /// # Errors
+    /// As [`Self::current`].
+    pub(super) async fn within(
+        &self,
+        roles: &[&str],
+        limit: Duration,
+    ) -> Result<Arc<Catalog>, AskError> {
+        if let Some(catalog) = self.fresh(roles, limit) {
+            return Ok(catalog);
+        }
         let asked_at = Instant::now();
         let mut connection = self.connection.lock().await;
         // Somebody else may have read it while this one waited for its turn.
-        if let Some(catalog) = self.fresh(roles, asked_at.elapsed()) {
+        if let Some(catalog) = self.fresh(roles, limit.max(asked_at.elapsed())) {
             return Ok(catalog);
         }
         self.renew(&mut connection, roles, asked_at).await
+    }
+
+    /// The latest reading, however old.
+    pub(super) fn latest(&self) -> Option<Arc<Catalog>> {
+        let latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
+        latest.as_ref().map(|latest| Arc::clone(&latest.catalog))
+    }
+
+    /// The latest reading, if it knows `roles` and is older than `limit`, so that it may not be
+    /// used before it is verified.
+    pub(super) fn unverified(&self, roles: &[&str], limit: Duration) -> Option<Arc<Catalog>> {
+        let latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
+        let latest = latest.as_ref()?;
+        (latest.at.elapsed() >= limit && latest.catalog.knows(roles))
+            .then(|| Arc::clone(&latest.catalog))
     }
 
     fn fresh(&self, roles: &[&str], limit: Duration) -> Option<Arc<Catalog>> {
@@ -477,7 +490,7 @@ impl CatalogCache {
             return Err(AskError::Unavailable(None));
         }
         let at = Instant::now();
-        let previous = self.at_hand();
+        let previous = self.latest();
         // Taken out: a reading that is dropped half-way leaves a connection nobody uses again.
         let client = connection.take();
         let reading = async {
@@ -522,6 +535,7 @@ impl CatalogCache {
         roles: &[&str],
     ) -> Result<Arc<Catalog>, AskError> {
         client.batch_execute(BEGIN).await?;
+        self.metrics.catalog_checks.inc();
         let fingerprint: String = client
             .query_one(&self.fingerprint, &[&self.publication])
             .await?

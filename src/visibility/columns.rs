@@ -74,9 +74,11 @@ impl ColumnsCache {
         relation: &Arc<Relation>,
         make: impl FnOnce() -> VisibleColumns,
     ) -> Arc<VisibleColumns> {
-        if let Some((known, columns)) = self.0.get(&key)
+        if let Some((known, columns)) = self.0.get_mut(&key)
             && (Arc::ptr_eq(known, relation) || known == relation)
         {
+            // The next look-up need not compare it column by column.
+            known.clone_from(relation);
             return Arc::clone(columns);
         }
         if self.0.len() >= MAX_CACHED {

@@ -78,8 +78,10 @@ impl Completions {
         make: impl FnOnce() -> Option<Completion>,
     ) -> Option<Arc<Completion>> {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // An equal description is a new one all the same, and completed rows must show it: it is the sign that rights or
+        // policies may have changed (`descriptions`).
         if let Some((shape, completion)) = known.get(&relation.oid)
-            && (Arc::ptr_eq(shape, relation) || shape == relation)
+            && Arc::ptr_eq(shape, relation)
         {
             return completion.clone();
         }

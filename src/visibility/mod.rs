@@ -17,7 +17,9 @@
 //! 6. `columns` takes out what the role may not select; `record` writes JSON.
 //!
 //! What to know about the limits of this:
-//! - Policies, grants and roles may be as old as `visibility.catalog_ttl_ms`.
+//! - Policies and rights are never older than the row where the stream describes the table again
+//!   after their change (`descriptions`). Roles, and what else it says nothing of, may be as old as
+//!   `visibility.catalog_ttl_ms`. Rules may be newer than the row: they are those of the time of judging.
 //! - Tables that a policy reads besides its own are read as they are when it is asked, which is
 //!   after the commit: a membership that was revoked in between no longer counts.
 //! - An image without a value that a policy needs (an unchanged large value, or a generated column that
@@ -31,6 +33,7 @@ mod columns;
 mod committed;
 mod conditions;
 mod delivery;
+mod descriptions;
 mod error;
 mod filter;
 pub(crate) mod fingerprint;
@@ -60,6 +63,7 @@ use crate::shutdown::Tasks;
 use ask::AskPool;
 use catalog::CatalogCache;
 use committed::CommitWatch;
+use descriptions::Descriptions;
 use resolve::Resolver;
 use slow_filters::SlowFilters;
 use subscription::Subscriptions;
@@ -136,7 +140,7 @@ impl Visibility {
                 metrics,
                 config: config.clone(),
                 max_record_bytes,
-                disagreeing: Mutex::default(),
+                descriptions: Descriptions::default(),
                 slow_filters: SlowFilters::default(),
             }),
         }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use rapport::change::StreamEvent;
-use rapport::config::{RealtimeConfig, ReplicationConfig};
+use rapport::config::{RealtimeConfig, ReplicationConfig, VisibilityConfig};
 use rapport::db::connect::Connector;
 use rapport::observability::metrics::{CloseLabel, Limit, ReplicationMetrics};
 use rapport::observability::readiness::Readiness;
@@ -11,7 +11,7 @@ use rapport::replication::Replication;
 use serde_json::{Value, json};
 use tokio_postgres::Client;
 
-use super::{PUBLICATION, Server, config};
+use super::{PUBLICATION, Server, config, visibility_config};
 use crate::support::chaos::ChaosProxy;
 use crate::support::database::TestDatabase;
 use crate::support::eventually::eventually;
@@ -54,7 +54,7 @@ create policy own on notes for select to authenticated using (owner = auth.uid()
 /// A server over a database of its own, with a live change stream.
 pub(super) struct Stack {
     pub(super) server: Server,
-    admin: Client,
+    pub(super) admin: Client,
     _replication: Replication,
     _database: TestDatabase,
 }
@@ -78,10 +78,27 @@ impl Stack {
         url: &str,
         sql: &str,
     ) -> Self {
+        Self::start_judging(config, &visibility_config(), database, url, sql).await
+    }
+
+    /// Over a database of its own, with other settings about who may see a row.
+    pub(super) async fn start_with_visibility(visibility: &VisibilityConfig, sql: &str) -> Self {
+        let database = TestDatabase::bare().await;
+        let url = database.url().to_owned();
+        Self::start_judging(config(), visibility, database, &url, sql).await
+    }
+
+    async fn start_judging(
+        config: RealtimeConfig,
+        visibility: &VisibilityConfig,
+        database: TestDatabase,
+        url: &str,
+        sql: &str,
+    ) -> Self {
         let admin = database.connect().await;
         admin.batch_execute(SETUP).await.unwrap();
         admin.batch_execute(sql).await.unwrap();
-        let server = Server::start_over(config, url).await;
+        let server = Server::start_judging(config, visibility, url).await;
         let readiness = Readiness::new();
         readiness.set_database_reachable(true);
         let replication = Replication::start(

@@ -9,7 +9,7 @@ use rapport::visibility::SubscribeError;
 use serde_json::json;
 use tokio::time::{Instant, timeout};
 
-use super::bench::{Bench, identity, rows, strict, user};
+use super::bench::{Bench, Seen, identity, rows, strict, transaction, user};
 use crate::support::database::connect;
 
 const T: &str = "
@@ -392,4 +392,89 @@ async fn a_locked_table_holds_up_no_other() {
     assert_eq!(insert(2).await, [rows(&[1])]);
     assert!(bench.metrics.catalog_loads.get() > loads);
     other.batch_execute("rollback").await.unwrap();
+}
+
+fn unauthorized(channel: u32) -> Seen {
+    Seen {
+        refused: [(channel, "Error 401: Unauthorized")].into(),
+        ..Seen::default()
+    }
+}
+
+/// A catalogue that is never compared again by itself.
+fn trusting() -> VisibilityConfig {
+    VisibilityConfig {
+        catalog_ttl: Duration::from_secs(3600),
+        ..strict()
+    }
+}
+
+/// What `VACUUM` or a new connection brings: tables are described again, and nothing has changed.
+#[tokio::test]
+async fn descriptions_of_one_batch_cost_one_comparison_and_known_ones_none() {
+    let bench = Bench::with(
+        trusting(),
+        &format!("{T} create table u (id int primary key); grant select on u to authenticated; alter publication supabase_realtime add table u"),
+    )
+    .await;
+    let someone = identity("authenticated", 1);
+    bench.watch(1, &someone, "t").await;
+    bench.watch(2, &someone, "u").await;
+    bench
+        .run(&format!(
+            "insert into t values (1, '{}'); insert into u values (1)",
+            user(1)
+        ))
+        .await;
+    let mut batch = Vec::new();
+    for table in ["t", "u"] {
+        for _ in 0..2 {
+            let relation = bench.description("public", table).await;
+            let new = bench.images(&relation, "true").await.remove(0);
+            batch.push(transaction(&relation, RowChange::Insert { new }));
+        }
+    }
+    let relations: Vec<_> = batch
+        .iter()
+        .map(|transaction| &transaction.changes[0].relation)
+        .collect();
+    let [checks, loads] = [
+        bench.metrics.catalog_checks.get(),
+        bench.metrics.catalog_loads.get(),
+    ];
+    assert_eq!(bench.resolve(&batch).await.len(), 4);
+    assert_eq!(bench.metrics.catalog_checks.get(), checks + 1);
+    let latest = [relations[1], relations[3]];
+    bench.settle(&latest).await;
+    let checks = bench.metrics.catalog_checks.get();
+    for _ in 0..10 {
+        assert_eq!(bench.resolve(&batch[3..]).await.len(), 1);
+    }
+    assert_eq!(bench.metrics.catalog_checks.get(), checks);
+    assert_eq!(bench.metrics.catalog_loads.get(), loads);
+}
+
+/// The stream says that a table has changed, not what: so nothing that was known of it is used.
+#[tokio::test]
+async fn an_equal_description_makes_the_rules_be_read_again() {
+    let bench = Bench::with(trusting(), T).await;
+    bench.watch(1, &identity("authenticated", 1), "t").await;
+    bench
+        .run(&format!("insert into t values (1, '{}')", user(1)))
+        .await;
+    let before = bench.relation("t").await;
+    bench.settle(&[&before]).await;
+    let new = bench.images(&before, "true").await.remove(0);
+    let insert = || vec![RowChange::Insert { new: new.clone() }];
+    for (change, seen) in [
+        ("alter policy own on t using (false)", rows(&[])),
+        ("alter table t disable row level security", rows(&[1])),
+        ("revoke select on t from authenticated", unauthorized(1)),
+        ("grant select on t to authenticated", rows(&[1])),
+    ] {
+        bench.run(change).await;
+        let after = bench.description("public", "t").await;
+        assert_eq!(after, before);
+        assert_eq!(bench.seen(&after, insert()).await, [seen], "{change}");
+    }
 }
