@@ -153,6 +153,7 @@ where r.rolname = any($1) and c.oid = any($2)";
 const ROLES: &str = "select rolname::text from pg_catalog.pg_roles where rolname = any($1)";
 
 /// One reading.
+#[derive(Default)]
 pub(super) struct Catalog {
     fingerprint: String,
     tables: HashMap<u32, Arc<Table>>,

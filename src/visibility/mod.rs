@@ -51,9 +51,10 @@ mod resolve;
 mod row_access;
 mod slow_filters;
 mod subscription;
+mod unpublished;
 mod validate;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use crate::change::ChangeTransaction;
 use crate::config::VisibilityConfig;
@@ -74,6 +75,7 @@ pub use error::SubscribeError;
 pub use filter::{Condition, Operator};
 pub use record::{RecordDetail, ValueEncoding};
 pub use request::{EventSelector, Selector, SubscriptionRequest};
+pub use unpublished::PublicationNews;
 
 /// Who asks: a role with its claims. Subscribers with equal identities are judged once.
 #[derive(Debug, PartialEq, Eq, Hash)]
@@ -149,7 +151,8 @@ impl Visibility {
     /// Checks all bindings of a channel against the catalogue and registers them, all or none,
     /// in place of what the channel had. A row committed after this has returned is delivered.
     /// Nothing stays of a channel whose bindings are refused: what it had was another identity's.
-    /// While the database cannot be asked it keeps what it had.
+    /// If no table is published that it asks for, it is registered when there is one
+    /// ([`Self::publication_news`]). While the database cannot be asked it keeps what it had.
     ///
     /// One call at a time for a channel, and none under way when it is unsubscribed.
     ///
@@ -162,19 +165,31 @@ impl Visibility {
         bindings: Vec<Binding>,
         options: SubscribeOptions,
     ) -> Result<(), SubscribeError> {
-        let drafts = self.resolver.drafts(&identity, &bindings).await;
-        self.subscriptions(|subscriptions| match drafts {
-            Ok(drafts) => {
-                subscriptions.replace(channel, identity, bindings.into(), drafts, options);
+        let checked = self.resolver.drafts(&identity, &bindings).await;
+        self.subscriptions(|subscriptions| match checked {
+            Ok(checked) => {
+                subscriptions.replace(channel, identity, bindings.into(), checked, options);
                 Ok(())
             }
             Err(error) => {
                 if !error.is_retryable() {
                     subscriptions.remove(channel);
                 }
+                if let SubscribeError::NotPublished { .. } = error {
+                    let waiting = &mut subscriptions.waiting;
+                    waiting.add(channel, identity, bindings.into(), options);
+                }
                 Err(error)
             }
         })
+    }
+
+    /// Waits until tables that channels asked for have left the publication, or have come back.
+    /// Channels that were subscribed are not any more, with the error that a new subscription would
+    /// get; those that have had this error are subscribed. For one caller, who calls it again
+    /// and again; dropping the future is safe.
+    pub async fn publication_news(&self) -> Vec<PublicationNews> {
+        self.resolver.publication_news().await
     }
 
     /// Forgets what a channel had.
@@ -197,12 +212,6 @@ impl Visibility {
     }
 
     fn subscriptions<T>(&self, change: impl FnOnce(&mut Subscriptions) -> T) -> T {
-        change(
-            &mut self
-                .resolver
-                .subscriptions
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner),
-        )
+        self.resolver.with_subscriptions(change)
     }
 }

@@ -14,7 +14,7 @@ use super::error::{AskError, SubscribeError};
 use super::inquiry::{Item, Outcome, Patience, Stale, settle};
 use super::resolution::Resolution;
 use super::slow_filters::SlowFilters;
-use super::subscription::{Candidates, Draft, Outdated, Subscriptions};
+use super::subscription::{Candidates, Checked, Draft, Outdated, Subscriptions};
 use crate::change::{ChangeEvent, ChangeTransaction, Relation};
 use crate::config::VisibilityConfig;
 use crate::observability::metrics::VisibilityMetrics;
@@ -201,16 +201,18 @@ impl Resolver {
         let mut refused = Vec::new();
         for run in runs.iter().filter(|run| agrees(catalog, run)) {
             for outdated in &run.outdated {
-                let drafts = self.check_again(catalog, outdated).await;
-                let (drafts, error) = match drafts {
-                    Ok(drafts) => (Some(drafts), None),
+                let (checked, error) = match self.check_again(catalog, outdated).await {
+                    Ok(drafts) => {
+                        let catalog = Arc::clone(catalog);
+                        (Some(Checked { catalog, drafts }), None)
+                    }
                     Err(error) => (None, Some(error)),
                 };
                 let is_renewed = self
                     .subscriptions
                     .lock()
                     .unwrap_or_else(PoisonError::into_inner)
-                    .renew(outdated, drafts);
+                    .renew(outdated, checked);
                 if let (true, Some(error), Some((transaction, change))) =
                     (is_renewed, error, run.places.first())
                 {

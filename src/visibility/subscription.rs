@@ -9,9 +9,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::ask::Asker;
+use super::catalog::Catalog;
+use super::error::SubscribeError;
 use super::predicate::Predicate;
 use super::record::{new_value, old_value};
 use super::request::EventSelector;
+use super::unpublished::{WaitingChannels, not_published, unpublished};
 use super::{Binding, ChannelId, Identity, SubscribeOptions};
 use crate::change::{ChangeEvent, ColumnValue, Relation, RowChange, TableName};
 
@@ -82,6 +85,12 @@ pub(super) struct Draft {
     pub(super) filing: Filing,
 }
 
+/// What the bindings of a channel amount to, and under which reading of the catalogue.
+pub(super) struct Checked {
+    pub(super) catalog: Arc<Catalog>,
+    pub(super) drafts: Vec<Draft>,
+}
+
 type Set = HashMap<u64, Arc<Subscription>>;
 
 /// A column and its type when a condition on it was checked.
@@ -103,6 +112,8 @@ struct TableSubscriptions {
 struct Registered {
     bindings: Arc<[Binding]>,
     subscriptions: Vec<Arc<Subscription>>,
+    /// The last reading in which its tables were found to be published.
+    found_in: Arc<Catalog>,
 }
 
 /// A channel with a filter whose column is gone, or has another type than when the filter was checked.
@@ -124,6 +135,8 @@ pub(super) struct Subscriptions {
     patterns: Set,
     /// One asker per identity, with the number of channels that have it.
     askers: HashMap<Arc<Identity>, (Arc<Asker>, usize)>,
+    /// Channels that have nothing registered until their tables are published.
+    pub(super) waiting: WaitingChannels,
 }
 
 /// What a run of changes of one table concerns.
@@ -151,7 +164,7 @@ impl Subscriptions {
         channel: ChannelId,
         identity: Arc<Identity>,
         bindings: Arc<[Binding]>,
-        drafts: Vec<Draft>,
+        Checked { catalog, drafts }: Checked,
         options: SubscribeOptions,
     ) {
         self.remove(channel);
@@ -185,28 +198,61 @@ impl Subscriptions {
         let registered = Registered {
             bindings,
             subscriptions: registered,
+            found_in: catalog,
         };
         self.channels.insert(channel, registered);
     }
 
     /// Registers what became of an outdated channel, or forgets it, unless it has registered
     /// something else meanwhile; whether it has not.
-    pub(super) fn renew(&mut self, outdated: &Outdated, drafts: Option<Vec<Draft>>) -> bool {
+    pub(super) fn renew(&mut self, outdated: &Outdated, checked: Option<Checked>) -> bool {
         let is_same = self
             .channels
             .get(&outdated.channel)
             .and_then(|registered| registered.subscriptions.first())
             .is_some_and(|first| first.number == outdated.number);
-        if is_same {
-            self.replace(
+        match checked {
+            Some(checked) if is_same => self.replace(
                 outdated.channel,
                 Arc::clone(&outdated.asker.identity),
                 Arc::clone(&outdated.bindings),
-                drafts.unwrap_or_default(),
+                checked,
                 outdated.options,
-            );
+            ),
+            None if is_same => self.remove(outdated.channel),
+            _ => {}
         }
         is_same
+    }
+
+    /// Lets every channel wait that asked for a table which is not published any more; they are
+    /// returned with why.
+    pub(super) fn withdraw(&mut self, catalog: &Arc<Catalog>) -> Vec<(ChannelId, SubscribeError)> {
+        let mut withdrawn = Vec::new();
+        for (channel, registered) in &mut self.channels {
+            if Arc::ptr_eq(&registered.found_in, catalog) {
+                continue;
+            }
+            match unpublished(catalog, &registered.bindings) {
+                Some(request) => withdrawn.push((*channel, not_published(request))),
+                None => registered.found_in = Arc::clone(catalog),
+            }
+        }
+        for (channel, _) in &withdrawn {
+            if let Some(Registered {
+                bindings,
+                subscriptions,
+                ..
+            }) = self.channels.get(channel)
+                && let Some(first) = subscriptions.first()
+            {
+                let (bindings, options) = (Arc::clone(bindings), first.options);
+                let identity = Arc::clone(&first.asker.identity);
+                self.remove(*channel);
+                self.waiting.add(*channel, identity, bindings, options);
+            }
+        }
+        withdrawn
     }
 
     /// Channels with a filter on a column of this table that is not here, or has another type.
@@ -241,6 +287,7 @@ impl Subscriptions {
 
     /// Forgets a channel.
     pub(super) fn remove(&mut self, channel: ChannelId) {
+        self.waiting.remove(channel);
         let Some(Registered { subscriptions, .. }) = self.channels.remove(&channel) else {
             return;
         };
@@ -356,6 +403,11 @@ impl Subscriptions {
         if table.open.is_empty() && table.scanned.is_empty() && table.values.is_empty() {
             self.tables.remove(name);
         }
+    }
+
+    /// Whether no channel is registered or waits.
+    pub(super) fn is_empty(&self) -> bool {
+        self.channels.is_empty() && self.waiting.is_empty()
     }
 
     /// Channels registered.
@@ -502,6 +554,11 @@ mod tests {
         })
     }
 
+    fn checked(drafts: Vec<Draft>) -> Checked {
+        let catalog = Arc::default();
+        Checked { catalog, drafts }
+    }
+
     fn insert(relation: &Arc<Relation>, room: &'static str) -> ChangeEvent {
         ChangeEvent {
             relation: Arc::clone(relation),
@@ -521,7 +578,7 @@ mod tests {
                 ChannelId(n),
                 identity("r", n),
                 Arc::default(),
-                drafts,
+                checked(drafts),
                 options,
             );
         }
@@ -531,7 +588,7 @@ mod tests {
             ChannelId(10_000),
             identity("r", 1),
             Arc::default(),
-            open,
+            checked(open),
             options,
         );
 
@@ -573,14 +630,14 @@ mod tests {
                 ChannelId(n),
                 identity("r", 2),
                 Arc::default(),
-                Vec::new(),
+                checked(Vec::new()),
                 options,
             );
             subscriptions.replace(
                 ChannelId(n),
                 Arc::clone(&same),
                 Arc::default(),
-                drafts,
+                checked(drafts),
                 options,
             );
         }

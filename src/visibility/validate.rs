@@ -15,7 +15,8 @@ use super::predicate::{MAX_LIST, Predicate, Test, TypedCondition, pattern_operat
 use super::request::{Selector, SubscriptionRequest};
 use super::resolve::Resolver;
 use super::row_access::condition_question;
-use super::subscription::{Draft, Filing, Target};
+use super::subscription::{Checked, Draft, Filing, Target};
+use super::unpublished::not_published;
 use super::{Binding, Identity};
 
 /// A table expression under whose settings the output functions of types print as in the replication session. What is to
@@ -45,7 +46,7 @@ impl Resolver {
         &self,
         identity: &Arc<Identity>,
         bindings: &[Binding],
-    ) -> Result<Vec<Draft>, SubscribeError> {
+    ) -> Result<Checked, SubscribeError> {
         let roles = [identity.role.as_str()];
         if let (true, Some(binding)) = (identity.role.contains('\0'), bindings.first()) {
             // It could not even be asked for.
@@ -54,12 +55,13 @@ impl Resolver {
         let asker = Arc::new(Asker::new(Arc::clone(identity)));
         let catalog = self.catalog.current(&roles).await.map_err(unavailable)?;
         match self.check(&catalog, &asker, bindings).await {
-            Ok(drafts) => Ok(drafts),
+            Ok(drafts) => Ok(Checked { catalog, drafts }),
             Err(SubscribeError::Unavailable) => Err(SubscribeError::Unavailable),
             Err(_) => {
                 // What is missing may have been made since the catalogue was read.
                 let catalog = self.catalog.renewed(&roles).await.map_err(unavailable)?;
-                self.check(&catalog, &asker, bindings).await
+                let drafts = self.check(&catalog, &asker, bindings).await?;
+                Ok(Checked { catalog, drafts })
             }
         }
     }
@@ -125,9 +127,7 @@ impl Check<'_> {
                 .collect(),
         };
         if tables.is_empty() {
-            return Err(SubscribeError::NotPublished {
-                params: request.describe(),
-            });
+            return Err(not_published(request));
         }
         let select = self.select(&tables).await?;
         let draft = |target, predicate, filing| Draft {

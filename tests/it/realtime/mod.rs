@@ -10,6 +10,7 @@ mod permissions;
 mod postgres_changes;
 mod presence;
 mod private_channels;
+mod publication;
 mod replay;
 mod rights;
 mod table_shapes;
