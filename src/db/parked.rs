@@ -45,6 +45,9 @@ pub struct Caller<'a> {
     pub settings: Vec<&'a str>,
 }
 
+/// What ends a turn of a [`Flight`] where the next transaction is to be like the one before.
+pub const NEXT_TURN: &str = "rollback and chain";
+
 /// A parked connection. After any error but those of a [`Flight`]'s turns its role is uncertain, and it
 /// must be dropped; so it must when a future of it is dropped half-way.
 pub struct ParkedConnection {
@@ -168,14 +171,15 @@ impl ParkedConnection {
     }
 
     /// Writes a whole flight to the socket before any of it is answered: the opening, which begins a
-    /// transaction; then each turn, which takes on a caller, asks in his name and rolls back; then
-    /// the end.
+    /// transaction; then each turn, which takes on a caller, asks in his name and ends with `next`,
+    /// which rolls back and begins the next transaction; then the end.
     ///
     /// Each future must write all that it has to say when it is first polled, as those of
     /// `tokio_postgres` do when their statements are prepared.
     pub async fn fly<'a, B, T, A>(
         &'a self,
         opening: impl Future<Output = Result<B, tokio_postgres::Error>> + Send + 'a,
+        next: &'a str,
         turns: impl Iterator<Item = (Caller<'a>, A)>,
     ) -> Flight<'a, B, T>
     where
@@ -186,7 +190,7 @@ impl ParkedConnection {
         let opening = send(opening).await;
         let mut sent = VecDeque::new();
         for (caller, question) in turns {
-            sent.push_back(send(self.turn(caller, question)).await);
+            sent.push_back(send(self.turn(caller, question, next)).await);
         }
         let end = send(self.client.batch_execute("rollback")).await;
         Flight {
@@ -202,11 +206,12 @@ impl ParkedConnection {
         &self,
         caller: Caller<'_>,
         question: impl Future<Output = Result<T, tokio_postgres::Error>>,
+        next: &str,
     ) -> Turn<T> {
         let (taken_on, answer, end) = join3(
             self.become_caller(&caller),
             question,
-            self.client.batch_execute("rollback and chain"),
+            self.client.batch_execute(next),
         )
         .await;
         Turn {

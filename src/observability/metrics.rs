@@ -183,6 +183,8 @@ pub struct VisibilityMetrics {
     pub asked_by_image: Counter,
     /// Decisions for which the row was selected by key because its image is incomplete.
     pub asked_by_key: Counter,
+    /// Decisions about a deleted row for which PostgreSQL evaluated policies on the state before.
+    pub asked_before: Counter,
     /// Decisions that could not be made; the row was not delivered.
     pub unanswered: Counter,
     /// Executions repeated on a half because one row among many failed.
@@ -207,6 +209,7 @@ impl Default for VisibilityMetrics {
             decided_locally: Counter::default(),
             asked_by_image: Counter::default(),
             asked_by_key: Counter::default(),
+            asked_before: Counter::default(),
             unanswered: Counter::default(),
             bisections: Counter::default(),
             retries: Counter::default(),
@@ -238,6 +241,11 @@ impl VisibilityMetrics {
                 "asked_by_key",
                 "Decisions by selecting the row, its image being incomplete",
                 &self.asked_by_key,
+            ),
+            (
+                "asked_before",
+                "Decisions about deleted rows by the state before their deletion",
+                &self.asked_before,
             ),
             (
                 "unanswered",

@@ -54,7 +54,7 @@ const KEYS_AND_ROW_TYPES: &[&str] = &[
 fn read_tables() -> String {
     format!(
         "
-select c.oid, n.nspname::text, c.relname::text, c.relrowsecurity
+select c.oid, n.nspname::text, c.relname::text, c.relrowsecurity, c.relreplident = 'f'
 from ({PUBLISHED}) as published
 join pg_catalog.pg_class c on c.oid = published.oid
 join pg_catalog.pg_namespace n on n.oid = c.relnamespace
@@ -127,7 +127,17 @@ select p.polrelid, p.oid, p.polpermissive,
   p.polqual::text ~ ':varattno 0 ',
   exists (select from pg_catalog.pg_depend d join pg_catalog.pg_proc f on f.oid = d.refobjid
     where d.classid = 'pg_catalog.pg_policy'::pg_catalog.regclass and d.objid = p.oid
-      and d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass and f.provolatile = 'i')
+      and d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass and f.provolatile = 'i'),
+  -- A range table entry of kind 0 is a table, and a function may read one; those of Supabase that tell
+  -- who asks do not.
+  p.polqual::text ~ ':rtekind 0 '
+  or exists (select from pg_catalog.pg_depend d
+    join pg_catalog.pg_proc f on f.oid = d.refobjid
+    join pg_catalog.pg_namespace n on n.oid = f.pronamespace
+    where d.classid = 'pg_catalog.pg_policy'::pg_catalog.regclass and d.objid = p.oid
+      and d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass and f.provolatile <> 'i'
+      and (n.nspname, f.proname) not in
+        (('auth', 'uid'), ('auth', 'role'), ('auth', 'email'), ('auth', 'jwt')))
 from pg_catalog.pg_policy p
 where p.polrelid = any($1) and p.polcmd in ('r', '*') and p.polqual is not null
 order by p.polrelid, p.polname";
@@ -200,6 +210,8 @@ pub(super) struct Table {
     /// In the order of their numbers, without dropped ones.
     pub(super) columns: Vec<TableColumn>,
     pub(super) has_row_security: bool,
+    /// Whether the log holds deleted rows whole (`replica identity full`).
+    pub(super) keeps_deleted_rows: bool,
     pub(super) policies: Vec<Policy>,
     /// Whether its rows are stored in partitions, in whose place it is published. Each has a replica identity of its
     /// own, and the stream describes the table with them, so not when only its own policies or rights have changed.
@@ -253,6 +265,8 @@ pub(super) struct Policy {
     /// Whether it calls functions of users that are declared immutable: if that is a lie, a
     /// plan would carry one caller's answer to the next.
     pub(super) uses_immutable_function: bool,
+    /// Whether it looks at other rows than the one that it is about, or may do so.
+    pub(super) looks_elsewhere: bool,
 }
 
 /// What a role may do with a table.
@@ -295,6 +309,13 @@ impl Table {
         self.policies
             .iter()
             .filter(|policy| rights.policies.contains(&policy.oid))
+    }
+
+    /// Whether it may have to be known who could see a row before the transaction that deleted it.
+    pub(super) fn needs_past(&self) -> bool {
+        self.keeps_deleted_rows
+            && self.has_row_security
+            && self.policies.iter().any(|policy| policy.looks_elsewhere)
     }
 
     /// Whether the columns of row images are columns of this reading, type for type.
@@ -578,6 +599,7 @@ async fn load(
             name: TableName::new(schema, name),
             columns: Vec::new(),
             has_row_security: row.try_get(3)?,
+            keeps_deleted_rows: row.try_get(4)?,
             policies: Vec::new(),
             is_partitioned: false,
             has_whole_old_rows: false,
@@ -688,6 +710,7 @@ fn read_policy(row: &Row) -> Result<Policy, AskError> {
             .collect(),
         uses_whole_row: row.try_get(5)?,
         uses_immutable_function: row.try_get(6)?,
+        looks_elsewhere: row.try_get(7)?,
     })
 }
 

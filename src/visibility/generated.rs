@@ -17,7 +17,7 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 
 use super::Identity;
-use super::ask::{Answer, Asker, Asking, Question, TextArray, Way};
+use super::ask::{Answer, Asker, Asking, Question, State, TextArray, Way};
 use super::catalog::{Catalog, QuestionKey, QuestionKind, Table, TableColumn};
 use super::error::AskError;
 use super::inquiry::Patience;
@@ -247,7 +247,7 @@ impl Resolver {
             way: Way::Prepared,
             parameters,
         };
-        let answer = self.pool.ask(&[asking]).await.pop();
+        let answer = self.pool.ask(&[asking], &State::Now).await.pop();
         let row = answer
             .unwrap_or(Err(AskError::Unavailable(None)))
             .and_then(Answer::row)?;

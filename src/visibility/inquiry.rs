@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::ask::{Answer, AskPool, Asker, Asking, Question, TextArray, Way};
+use super::ask::{Answer, AskPool, Asker, Asking, Question, State, TextArray, Way};
 use super::error::AskError;
 use crate::observability::metrics::VisibilityMetrics;
 
@@ -98,7 +98,8 @@ struct Part {
 
 /// Asks everything until there is an answer: waits while the database is away, and narrows a
 /// failure down to the inputs that cause it. One execution is about `max_inputs` at most: that
-/// bounds what one statement's time limit covers.
+/// bounds what one statement's time limit covers. A state of the past does not come back after
+/// an outage, so what could not be asked about it has no answer.
 ///
 /// # Errors
 /// [`Stale`] with `may_be_stale` when a statement itself fails, and at any time when a
@@ -108,6 +109,7 @@ pub(super) async fn settle(
     metrics: &VisibilityMetrics,
     max_inputs: usize,
     items: &[Item],
+    state: &State,
     may_be_stale: bool,
 ) -> Result<Vec<Outcome>, Stale> {
     let mut outcomes: Vec<Outcome> = items.iter().map(|_| Outcome::default()).collect();
@@ -133,7 +135,7 @@ pub(super) async fn settle(
     while !open.is_empty() {
         let parts: Vec<Part> = open.drain(..).collect();
         let askings = askings(items, &parts);
-        let answers = pool.ask(&askings).await;
+        let answers = pool.ask(&askings, state).await;
         let mut away = None;
         let mut is_impossible = false;
         let ways: Vec<Way> = askings.iter().map(|asking| asking.way).collect();
@@ -158,6 +160,7 @@ pub(super) async fn settle(
                     });
                     outcomes[part.item].visible.extend(numbers);
                 }
+                Err(AskError::Unavailable(_)) if matches!(state, State::At(_)) => {}
                 Err(error @ AskError::Unavailable(_)) => {
                     away = Some(error);
                     open.push_back(part);

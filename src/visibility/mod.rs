@@ -24,8 +24,9 @@
 //!   after the commit: a membership that was revoked in between no longer counts.
 //! - An image without a value that a policy needs (an unchanged large value, or a generated column that
 //!   cannot be worked out) is judged by the stored row, under the same role.
-//! - A DELETE leaves no row. With `replica identity full` the old row is judged; otherwise everyone for whom
-//!   some policy applies is told what the log has of the primary key, unless a setting forbids it.
+//! - A DELETE leaves no row. With `replica identity full` the old row is judged, after the commit and
+//!   where policies look at other rows also by the state before (`past`); otherwise everyone for
+//!   whom some policy applies is told what the log has of the primary key, unless a setting forbids it.
 
 mod ask;
 mod catalog;
@@ -42,6 +43,7 @@ pub mod fuzz;
 mod generated;
 mod inquiry;
 mod log_coverage;
+mod past;
 mod predicate;
 mod published;
 pub mod record;
@@ -65,6 +67,7 @@ use ask::AskPool;
 use catalog::CatalogCache;
 use committed::CommitWatch;
 use descriptions::Descriptions;
+use past::Past;
 use resolve::Resolver;
 use slow_filters::SlowFilters;
 use subscription::Subscriptions;
@@ -132,12 +135,14 @@ impl Visibility {
             tasks,
         );
         let commits = CommitWatch::new(connector.clone(), metrics.clone(), tasks);
+        let past = Past::new(connector.clone(), tasks);
         let pool = AskPool::new(connector, config.pool_size, config.statement_timeout, tasks);
         Self {
             resolver: Arc::new(Resolver {
                 subscriptions: Mutex::default(),
                 catalog,
                 commits,
+                past: Arc::new(past),
                 pool,
                 metrics,
                 config: config.clone(),
@@ -166,7 +171,7 @@ impl Visibility {
         options: SubscribeOptions,
     ) -> Result<(), SubscribeError> {
         let checked = self.resolver.drafts(&identity, &bindings).await;
-        self.subscriptions(|subscriptions| match checked {
+        let result = self.subscriptions(|subscriptions| match checked {
             Ok(checked) => {
                 subscriptions.replace(channel, identity, bindings.into(), checked, options);
                 Ok(())
@@ -181,7 +186,11 @@ impl Visibility {
                 }
                 Err(error)
             }
-        })
+        });
+        if result.is_ok() {
+            self.resolver.keep_past().await;
+        }
+        result
     }
 
     /// Waits until tables that channels asked for have left the publication, or have come back.

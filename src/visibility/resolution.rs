@@ -3,13 +3,14 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, PoisonError};
 
-use super::ask::Asker;
+use super::ask::{Asker, State};
 use super::catalog::{Catalog, Table, TableRights};
 use super::columns::{ColumnsKey, VisibleColumns, visible_columns};
 use super::committed::Commits;
 use super::conditions::{Conditions, Waiting};
 use super::delivery::{Delivery, Payload, Recipient};
 use super::inquiry::{Inputs, Item, Outcome, Stale};
+use super::past::Moment;
 use super::predicate::{Test, is_true};
 use super::record::{RecordDetail, change_bytes, new_value, old_row, old_value};
 use super::resolve::{Resolver, Run};
@@ -58,10 +59,8 @@ struct Matched<'a> {
 enum Decider {
     Visible,
     Hidden,
-    /// The policies on this input.
-    Image(u32),
-    /// The row itself, by this key.
-    Key(u32),
+    /// The answer to a question of this kind about this input.
+    Asked(usize, u32),
     /// Nothing can tell.
     Unknown,
 }
@@ -69,35 +68,34 @@ enum Decider {
 /// What decides about each change of a run, for one role.
 struct Deciders {
     by_change: Vec<Decider>,
-    /// Inputs of images and of keys.
-    inputs: [Arc<Inputs>; 2],
+    /// Inputs, for each kind of question.
+    inputs: Vec<Arc<Inputs>>,
     /// For each of the inputs the changes that it decides about.
-    changes_of: [Vec<Vec<usize>>; 2],
+    changes_of: Vec<Vec<Vec<usize>>>,
     /// Changes that are visible without a question.
     always: Vec<usize>,
     /// Changes nobody can tell about.
     unknown: Vec<usize>,
 }
 
-/// Numbers of inputs, of images and of keys.
-type Numbers = [Arc<[u32]>; 2];
+/// Numbers of inputs, for each kind of question.
+type Numbers = Arc<[Arc<[u32]>]>;
 
 impl Deciders {
-    /// The inputs that decide about these changes, of images and of keys.
+    /// The inputs that decide about these changes.
     fn numbers(&self, changes: impl Iterator<Item = usize>) -> Numbers {
-        let mut numbers = [Vec::new(), Vec::new()];
+        let mut numbers = vec![Vec::new(); self.inputs.len()];
         for change in changes {
-            match self.by_change[change] {
-                Decider::Image(number) => numbers[IMAGE].push(number),
-                Decider::Key(number) => numbers[KEY].push(number),
-                Decider::Visible | Decider::Hidden | Decider::Unknown => {}
+            if let Decider::Asked(kind, number) = self.by_change[change] {
+                numbers[kind].push(number);
             }
         }
-        numbers.map(|mut numbers| {
+        let sorted = numbers.into_iter().map(|mut numbers: Vec<u32>| {
             numbers.sort_unstable();
             numbers.dedup();
             numbers.into()
-        })
+        });
+        sorted.collect()
     }
 }
 
@@ -112,9 +110,22 @@ impl Person<'_> {
     }
 }
 
-/// Places of the two kinds of question about a row.
+/// The kinds of question about a row, by their places: the policies on its image, and the row
+/// itself by its key.
 const IMAGE: usize = 0;
 const KEY: usize = 1;
+
+/// From here on: the policies on the image of a deleted row, one kind for each moment that is asked
+/// about where the policies hide it now.
+const DELETED: usize = 2;
+
+/// Moments before the transactions of deleted rows.
+#[derive(Default)]
+struct Moments {
+    moments: Vec<Arc<Moment>>,
+    /// The place of its own, by the index of its transaction.
+    places: HashMap<usize, Option<usize>>,
+}
 
 /// Per change of the run: groups of recipients by payload.
 pub(super) type Groups = Vec<Vec<Group>>;
@@ -159,30 +170,41 @@ impl<'a> Resolution<'a> {
             return Ok(self.deliveries(groups));
         }
         let people = self.people(table, &roles);
+        let mut moments = Moments::default();
         let mut deciders: HashMap<&str, Deciders> = HashMap::new();
         for person in &people {
             let role = person.asker.identity.role.as_str();
             if let (false, Some(facts)) = (deciders.contains_key(role), roles.get(role)) {
-                deciders.insert(role, self.deciders(table, facts));
+                deciders.insert(role, self.deciders(table, facts, &mut moments));
             }
         }
         let (items, owners) = self.items(&people, &roles, &deciders);
-        let outcomes = self.ask(&items, may_be_stale).await?;
+        let mut outcomes = self.ask(&items, may_be_stale).await?;
+        for (place, moment) in moments.moments.into_iter().enumerate() {
+            let of_moment = owners.iter().map(|(_, kind)| *kind == DELETED + place);
+            self.ask_before(&items, &mut outcomes, of_moment, moment)
+                .await?;
+        }
         let mut answers: HashMap<(usize, usize), Outcome> =
             owners.into_iter().zip(outcomes).collect();
         let mut conditions = Conditions::default();
+        // Of one person, by kind. One place for all, because there may be thousands.
+        let mut own: Vec<Outcome> = Vec::new();
         for (position, person) in people.iter().enumerate() {
             let role = person.asker.identity.role.as_str();
             let (Some(facts), Some(deciders)) = (roles.get(role), deciders.get(role)) else {
                 continue;
             };
-            let answers =
-                [IMAGE, KEY].map(|kind| answers.remove(&(position, kind)).unwrap_or_default());
+            own.clear();
+            own.extend(
+                (0..deciders.inputs.len())
+                    .map(|kind| answers.remove(&(position, kind)).unwrap_or_default()),
+            );
             let mut out = Out {
                 groups: &mut groups,
                 conditions: &mut conditions,
             };
-            self.hand_out(table, facts, person, deciders, &answers, &mut out);
+            self.hand_out(table, facts, person, deciders, &own, &mut out);
         }
         conditions
             .decide(self, table, may_be_stale, &mut groups)
@@ -203,7 +225,59 @@ impl<'a> Resolution<'a> {
             return Ok(Vec::new());
         }
         self.commits.seen().await;
-        self.resolver.settle(items, may_be_stale).await
+        let xids = self.run.batch.iter().map(|transaction| transaction.xid);
+        let resolver = self.resolver;
+        let (found, ()) = tokio::join!(
+            resolver.settle(items, &State::Now, may_be_stale),
+            resolver.past.catch_up(xids)
+        );
+        found
+    }
+
+    /// Asks about a moment before what the policies hide now, and adds what they showed then.
+    ///
+    /// # Errors
+    /// As [`super::inquiry::settle`].
+    async fn ask_before(
+        &self,
+        items: &[Item],
+        outcomes: &mut [Outcome],
+        is_concerned: impl Iterator<Item = bool>,
+        moment: Arc<Moment>,
+    ) -> Result<(), Stale> {
+        let mut asked = Vec::new();
+        let mut places = Vec::new();
+        // Those who are asked about the same inputs share them, so that one call asks for all.
+        let mut shared: HashSet<Arc<[u32]>> = HashSet::new();
+        for (place, _) in is_concerned.enumerate().filter(|(_, it)| *it) {
+            let (item, outcome) = (&items[place], &outcomes[place]);
+            let failed = outcome.failed.iter().map(|(number, _)| number);
+            let answered: HashSet<&u32> = outcome.visible.iter().chain(failed).collect();
+            let hidden = item.numbers.iter().filter(|it| !answered.contains(it));
+            let hidden: Vec<u32> = hidden.copied().collect();
+            if hidden.is_empty() {
+                continue;
+            }
+            let numbers = shared.get(hidden.as_slice()).map(Arc::clone);
+            let numbers = numbers.unwrap_or_else(|| {
+                let numbers: Arc<[u32]> = hidden.into();
+                shared.insert(Arc::clone(&numbers));
+                numbers
+            });
+            asked.push(Item {
+                numbers,
+                ..item.clone()
+            });
+            places.push(place);
+        }
+        let numbers = asked.iter().map(|item| item.numbers.len() as u64).sum();
+        self.resolver.metrics.asked_before.inc_by(numbers);
+        let state = State::At(moment);
+        let found = self.resolver.settle(&asked, &state, false).await?;
+        for (place, found) in places.into_iter().zip(found) {
+            outcomes[place].visible.extend(found.visible);
+        }
+        Ok(())
     }
 
     /// What is to be asked in whose name, with the place of the person and the kind of question.
@@ -233,18 +307,27 @@ impl<'a> Resolution<'a> {
             } else {
                 deciders.numbers(self.wanted(person))
             };
-            for (kind, numbers) in numbers.into_iter().enumerate() {
-                let inquiry = [&inquiry.image, &inquiry.key][kind];
+            for (kind, numbers) in numbers.iter().enumerate() {
+                let inquiry = if kind == KEY {
+                    &inquiry.key
+                } else {
+                    &inquiry.image
+                };
                 let (Some(inquiry), false) = (inquiry, numbers.is_empty()) else {
                     continue;
                 };
                 let metrics = &self.resolver.metrics;
-                [&metrics.asked_by_image, &metrics.asked_by_key][kind].inc_by(numbers.len() as u64);
+                let counter = if kind == KEY {
+                    &metrics.asked_by_key
+                } else {
+                    &metrics.asked_by_image
+                };
+                counter.inc_by(numbers.len() as u64);
                 items.push(Item {
                     asker: Arc::clone(&person.asker),
                     question: Arc::clone(&inquiry.question),
                     inputs: Arc::clone(&deciders.inputs[kind]),
-                    numbers,
+                    numbers: Arc::clone(numbers),
                     operand: None,
                 });
                 owners.push((position, kind));
@@ -394,29 +477,26 @@ impl<'a> Resolution<'a> {
     }
 
     /// What decides about each change for everyone with the same role.
-    fn deciders(&self, table: &Table, facts: &RoleFacts<'_>) -> Deciders {
-        let mut inputs = [Inputs::default(), Inputs::default()];
-        let by_change: Vec<Decider> = self
-            .run
-            .changes
-            .iter()
-            .map(|event| self.decider(table, facts, event, &mut inputs))
+    fn deciders(&self, table: &Table, facts: &RoleFacts<'_>, moments: &mut Moments) -> Deciders {
+        let mut inputs: Vec<Inputs> = Vec::new();
+        let by_change: Vec<Decider> = (0..self.run.changes.len())
+            .map(|change| self.decider(table, facts, change, moments, &mut inputs))
             .collect();
+        let changes_of = inputs.iter().map(|inputs| vec![Vec::new(); inputs.len()]);
         let mut deciders = Deciders {
-            changes_of: [IMAGE, KEY].map(|kind| vec![Vec::new(); inputs[kind].len()]),
+            changes_of: changes_of.collect(),
             always: Vec::new(),
             unknown: Vec::new(),
-            inputs: inputs.map(Arc::new),
+            inputs: inputs.into_iter().map(Arc::new).collect(),
             by_change,
         };
         for (change, decider) in deciders.by_change.iter().enumerate() {
             match decider {
                 Decider::Visible => deciders.always.push(change),
                 Decider::Unknown => deciders.unknown.push(change),
-                Decider::Image(number) => {
-                    deciders.changes_of[IMAGE][*number as usize].push(change);
+                Decider::Asked(kind, number) => {
+                    deciders.changes_of[*kind][*number as usize].push(change);
                 }
-                Decider::Key(number) => deciders.changes_of[KEY][*number as usize].push(change),
                 Decider::Hidden => {}
             }
         }
@@ -427,9 +507,17 @@ impl<'a> Resolution<'a> {
         &self,
         table: &Table,
         facts: &RoleFacts<'_>,
-        event: &ChangeEvent,
-        inputs: &mut [Inputs; 2],
+        change: usize,
+        moments: &mut Moments,
+        inputs: &mut Vec<Inputs>,
     ) -> Decider {
+        let event = self.run.changes[change];
+        let mut asked = |kind: usize, input| {
+            if inputs.len() <= kind {
+                inputs.resize_with(kind + 1, Inputs::default);
+            }
+            Decider::Asked(kind, inputs[kind].number(input))
+        };
         let is_delete = event.action() == Action::Delete;
         if !is_delete && facts.refusal.is_some() {
             return Decider::Hidden;
@@ -447,19 +535,40 @@ impl<'a> Resolution<'a> {
             let input =
                 image.and_then(|image| image.input(|index| old_value(row, index, false, is_whole)));
             return match input {
-                Some(input) => Decider::Image(inputs[IMAGE].number(input)),
+                Some(input) => {
+                    let moment = inquiry
+                        .looks_elsewhere
+                        .then(|| self.moment(change, moments));
+                    let kind = moment.flatten().map_or(IMAGE, |place| DELETED + place);
+                    asked(kind, input)
+                }
                 None if self.resolver.config.delete_without_old_row => Decider::Visible,
                 None => Decider::Hidden,
             };
         }
         let value = |index| new_value(row, index);
         if let Some(input) = inquiry.image.as_ref().and_then(|image| image.input(value)) {
-            return Decider::Image(inputs[IMAGE].number(input));
+            return asked(IMAGE, input);
         }
         match inquiry.key.as_ref().and_then(|key| key.input(value)) {
-            Some(input) => Decider::Key(inputs[KEY].number(input)),
+            Some(input) => asked(KEY, input),
             None => Decider::Unknown,
         }
+    }
+
+    /// The place of the moment before the transaction of a change, if one is held.
+    fn moment(&self, change: usize, moments: &mut Moments) -> Option<usize> {
+        let (transaction, _) = self.run.places[change];
+        let Moments { moments, places } = moments;
+        *places.entry(transaction).or_insert_with(|| {
+            let xid = self.run.batch.get(transaction)?.xid;
+            let moment = self.resolver.past.before(xid)?;
+            let known = moments.iter().position(|known| Arc::ptr_eq(known, &moment));
+            Some(known.unwrap_or_else(|| {
+                moments.push(moment);
+                moments.len() - 1
+            }))
+        })
     }
 
     /// Changes that some subscription of a person accepts, ascending or not, repeated or not.
@@ -486,7 +595,7 @@ impl<'a> Resolution<'a> {
         facts: &RoleFacts<'_>,
         person: &Person<'a>,
         deciders: &Deciders,
-        answers: &[Outcome; 2],
+        answers: &[Outcome],
         out: &mut Out<'_, 'a>,
     ) {
         let mut matched: HashMap<usize, Vec<&Matched<'a>>> = HashMap::new();

@@ -5,13 +5,14 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::ask::AskPool;
+use super::ask::{AskPool, State};
 use super::catalog::{Catalog, CatalogCache};
 use super::committed::{CommitWatch, Commits};
 use super::delivery::{Delivery, Payload, Recipient, Resolved};
 use super::descriptions::Descriptions;
 use super::error::{AskError, SubscribeError};
 use super::inquiry::{Item, Outcome, Patience, Stale, settle};
+use super::past::Past;
 use super::resolution::Resolution;
 use super::slow_filters::SlowFilters;
 use super::subscription::{Candidates, Checked, Draft, Outdated, Subscriptions};
@@ -24,6 +25,7 @@ pub(super) struct Resolver {
     pub(super) subscriptions: Mutex<Subscriptions>,
     pub(super) catalog: CatalogCache,
     pub(super) commits: CommitWatch,
+    pub(super) past: Arc<Past>,
     pub(super) pool: AskPool,
     pub(super) metrics: VisibilityMetrics,
     pub(super) config: VisibilityConfig,
@@ -40,6 +42,7 @@ pub(super) struct Run<'a> {
     pub(super) changes: Vec<&'a ChangeEvent>,
     /// Index of transaction and change, for each of `changes`.
     pub(super) places: Vec<(usize, usize)>,
+    pub(super) batch: &'a [Arc<ChangeTransaction>],
     pub(super) candidates: Candidates,
     /// Channels whose filters were checked for another shape of the table.
     outdated: Vec<Outdated>,
@@ -263,6 +266,7 @@ impl Resolver {
                             relation: &event.relation,
                             changes: Vec::new(),
                             places: Vec::new(),
+                            batch,
                             candidates: Candidates::default(),
                             outdated: Vec::new(),
                         });
@@ -288,10 +292,30 @@ impl Resolver {
     pub(super) async fn settle(
         &self,
         items: &[Item],
+        state: &State,
         may_be_stale: bool,
     ) -> Result<Vec<Outcome>, Stale> {
         let max_inputs = self.config.batch_max_rows;
-        settle(&self.pool, &self.metrics, max_inputs, items, may_be_stale).await
+        let (pool, metrics) = (&self.pool, &self.metrics);
+        settle(pool, metrics, max_inputs, items, state, may_be_stale).await
+    }
+
+    /// Whether somebody may have to be told of the deletion of a row that only the state before
+    /// it shows.
+    pub(super) fn needs_past(&self) -> bool {
+        let Some(catalog) = self.catalog.latest() else {
+            return false;
+        };
+        let mut tables = catalog.tables().filter(|table| table.needs_past());
+        tables.any(|table| self.with_subscriptions(|subscriptions| subscriptions.has(&table.name)))
+    }
+
+    /// Begins to hold snapshots if they may be needed. One of now is held then.
+    pub(super) async fn keep_past(self: &Arc<Self>) {
+        if self.needs_past() {
+            let resolver = Arc::clone(self);
+            self.past.keep(move || resolver.needs_past()).await;
+        }
     }
 
     /// A reading of the catalogue that is no older than this, waited for as long as it takes.

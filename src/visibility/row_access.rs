@@ -34,6 +34,8 @@ pub(super) struct Inquiry {
     pub(super) image: Option<ImageInquiry>,
     /// The row itself, for images that are not complete; absent without a primary key.
     pub(super) key: Option<ImageInquiry>,
+    /// Whether the policies look at other rows, so that the answer depends on when they are asked.
+    pub(super) looks_elsewhere: bool,
 }
 
 /// A question and what of an image it needs.
@@ -125,6 +127,7 @@ pub(super) fn access(
     Access::Asked(Inquiry {
         image: image.filter(|image| image.question.way() != Way::Impossible),
         key: key_inquiry(catalog, table, relation, role),
+        looks_elsewhere: policies().any(|policy| policy.looks_elsewhere),
     })
 }
 

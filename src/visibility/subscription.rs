@@ -410,6 +410,12 @@ impl Subscriptions {
         self.channels.is_empty() && self.waiting.is_empty()
     }
 
+    /// Whether somebody asks for a table.
+    pub(super) fn has(&self, table: &TableName) -> bool {
+        let mut patterns = self.patterns.values();
+        self.tables.contains_key(table) || patterns.any(|it| it.target.accepts(table))
+    }
+
     /// Channels registered.
     pub(super) fn channels(&self) -> usize {
         self.channels.len()

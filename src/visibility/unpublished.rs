@@ -108,7 +108,7 @@ pub(super) fn unpublished<'a>(
 
 impl Resolver {
     /// See [`super::Visibility::publication_news`].
-    pub(super) async fn publication_news(&self) -> Vec<PublicationNews> {
+    pub(super) async fn publication_news(self: &Arc<Self>) -> Vec<PublicationNews> {
         let pause = self.catalog.ttl().clamp(SHORTEST_PAUSE, LONGEST_PAUSE);
         loop {
             tokio::time::sleep(pause).await;
@@ -117,6 +117,8 @@ impl Resolver {
             }
             match self.catalog.within(&[], pause).await {
                 Ok(catalog) => {
+                    // A policy, or what the log keeps, may have changed.
+                    self.keep_past().await;
                     let news = self.look(&catalog).await;
                     if !news.is_empty() {
                         return news;

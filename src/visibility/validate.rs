@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use tokio_postgres::Row;
 
-use super::ask::{Answer, Asker, Asking, Question, TextArray, Way};
+use super::ask::{Answer, Asker, Asking, Question, State, TextArray, Way};
 use super::catalog::{Catalog, QuestionKey, QuestionKind, Table, TableColumn, TableRights};
 use super::error::{AskError, SubscribeError};
 use super::filter::{Condition, Operator};
@@ -360,7 +360,7 @@ impl Check<'_> {
             way: Way::Prepared,
             parameters,
         };
-        let answer = self.resolver.pool.ask(&[asking]).await.pop();
+        let answer = self.resolver.pool.ask(&[asking], &State::Now).await.pop();
         answer
             .unwrap_or(Err(AskError::Unavailable(None)))
             .and_then(Answer::row)

@@ -3,7 +3,7 @@
 //! The login is a superuser's: a question that ran as the login would be answered.
 
 use rapport::db::connect::Connector;
-use rapport::db::parked::{Caller, ParkedConnection, ParkedError};
+use rapport::db::parked::{Caller, NEXT_TURN, ParkedConnection, ParkedError};
 use rapport::shutdown::Tasks;
 use tokio_postgres::SimpleQueryMessage;
 
@@ -57,7 +57,7 @@ async fn fly(connection: &ParkedConnection, opening: &str, turns: &[(&str, &str,
         (caller, client.simple_query(sql))
     });
     let opening = client.batch_execute(opening);
-    let mut flight = connection.fly(opening, turns).await;
+    let mut flight = connection.fly(opening, NEXT_TURN, turns).await;
     let is_opened = flight.opening().await.is_ok();
     let mut answers = Vec::new();
     while let Some(answer) = flight.next().await {
@@ -200,7 +200,9 @@ async fn statements_are_prepared_with_the_rights_of_the_login() {
         settings: vec!["ann"],
     };
     let turns = std::iter::once((caller, client.query_one(statement, &[])));
-    let mut flight = connection.fly(client.batch_execute("begin"), turns).await;
+    let mut flight = connection
+        .fly(client.batch_execute("begin"), NEXT_TURN, turns)
+        .await;
     flight.opening().await.unwrap();
     let row = flight.next().await.unwrap().unwrap();
     assert_eq!(row.get::<_, &str>(0), "authenticated");

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::connection::everyone;
 use super::question::{Answer, Asking};
+use super::state::State;
 use crate::db::PARKED_ROLE;
 use crate::db::parked::{ParkedConnection, ParkedError};
 use crate::visibility::error::AskError;
@@ -19,6 +20,7 @@ use crate::visibility::error::AskError;
 pub(super) async fn ask(
     connection: &ParkedConnection,
     flight: &[&Asking],
+    state: &State,
     statement_timeout: &str,
 ) -> Result<Vec<Result<Answer, AskError>>, AskError> {
     let Some(first) = flight.first() else {
@@ -29,7 +31,10 @@ pub(super) async fn ask(
     let arguments: Vec<_> = (1..=first.question.parameters)
         .map(|n| format!("${n}"))
         .collect();
-    client.batch_execute("begin; set local role none").await?;
+    let begin = state.begin("read write");
+    client
+        .batch_execute(&format!("{begin}; set local role none"))
+        .await?;
     let made = client
         .batch_execute(&format!(
             "create function pg_temp.rapport_ask({lists}) returns pg_catalog.int8[] \

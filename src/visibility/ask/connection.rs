@@ -9,6 +9,7 @@ use tokio_postgres::Client;
 use super::ask_function;
 use super::ask_loop::AskLoop;
 use super::question::{Answer, Asking, SETTINGS};
+use super::state::State;
 use crate::db::parked::{ParkedConnection, ParkedError};
 use crate::visibility::error::AskError;
 
@@ -80,17 +81,19 @@ impl Connection {
         &mut self,
         kind: Flight,
         flight: &[&Asking],
+        state: &State,
     ) -> Result<Landed, AskError> {
         let mut landed = match kind {
             Flight::Function => {
-                let answers = ask_function::ask(&self.parked, flight, &self.statement_timeout);
+                let timeout = &self.statement_timeout;
+                let answers = ask_function::ask(&self.parked, flight, state, timeout);
                 return Ok(Landed::sound(answers.await?));
             }
-            Flight::Loop => Landed::sound(self.ask_in_one_call(flight).await?),
-            Flight::Statements => self.ask_one_by_one(flight).await?,
+            Flight::Loop => Landed::sound(self.ask_in_one_call(flight, state).await?),
+            Flight::Statements => self.ask_one_by_one(flight, state).await?,
         };
         if landed.is_sound {
-            self.repeat_stale(flight, &mut landed).await?;
+            self.repeat_stale(flight, state, &mut landed).await?;
         }
         Ok(landed)
     }
@@ -103,6 +106,7 @@ impl Connection {
     async fn repeat_stale(
         &mut self,
         flight: &[&Asking],
+        state: &State,
         landed: &mut Landed,
     ) -> Result<(), AskError> {
         let is_stale = |error: &AskError| {
@@ -122,7 +126,7 @@ impl Connection {
             self.loops.remove(&asking.question.id);
             self.parked.forget(asking.question.id);
         }
-        let repeated = self.ask_one_by_one(&again).await?;
+        let repeated = self.ask_one_by_one(&again, state).await?;
         for (place, answer) in stale.into_iter().zip(repeated.answers) {
             landed.answers[place] = answer;
         }
@@ -131,7 +135,11 @@ impl Connection {
     }
 
     /// Asks each as a prepared statement. One that cannot be prepared is an answer of its own.
-    async fn ask_one_by_one(&mut self, flight: &[&Asking]) -> Result<Landed, AskError> {
+    async fn ask_one_by_one(
+        &mut self,
+        flight: &[&Asking],
+        state: &State,
+    ) -> Result<Landed, AskError> {
         let refused = self.prepare(flight).await?;
         let client = self.parked.client();
         let turns = flight.iter().filter_map(|asking| {
@@ -139,8 +147,9 @@ impl Connection {
             let question = async move { client.query_one(statement, &asking.parameters()).await };
             Some((asking.caller(&self.statement_timeout), question))
         });
-        let opening = client.batch_execute("begin read only");
-        let mut sent = self.parked.fly(opening, turns).await;
+        let (begin, next) = (state.begin("read only"), state.next_turn());
+        let opening = client.batch_execute(&begin);
+        let mut sent = self.parked.fly(opening, &next, turns).await;
         sent.opening().await?;
         let mut answers = Vec::with_capacity(flight.len());
         for asking in flight {
@@ -160,16 +169,17 @@ impl Connection {
     async fn ask_in_one_call(
         &mut self,
         flight: &[&Asking],
+        state: &State,
     ) -> Result<Vec<Result<Answer, AskError>>, AskError> {
         let Some(first) = flight.first() else {
             return Ok(Vec::new());
         };
         let id = first.question.id;
         let found = match self.loops.get(&id) {
-            Some(call) => call.run(self.parked.client(), flight).await,
+            Some(call) => self.run(call, flight, state).await,
             None => match self.make_call(first).await {
                 Ok(call) => {
-                    let found = call.run(self.parked.client(), flight).await;
+                    let found = self.run(&call, flight, state).await;
                     self.loops.insert(id, call);
                     found
                 }
@@ -190,6 +200,23 @@ impl Connection {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// Makes a call, in a transaction of its own where the state is not that of now.
+    async fn run(
+        &self,
+        call: &AskLoop,
+        flight: &[&Asking],
+        state: &State,
+    ) -> Result<Vec<Result<Vec<i64>, AskError>>, AskError> {
+        let client = self.parked.client();
+        if state.is_now() {
+            return call.run(client, flight).await;
+        }
+        client.batch_execute(&state.begin("read only")).await?;
+        let found = call.run(client, flight).await;
+        client.batch_execute("rollback").await?;
+        found
     }
 
     /// Makes the call for the question of `asking`.

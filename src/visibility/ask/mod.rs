@@ -14,6 +14,7 @@ mod ask_function;
 mod ask_loop;
 mod connection;
 mod question;
+mod state;
 mod text_array;
 
 use std::collections::HashMap;
@@ -25,6 +26,7 @@ use tokio::sync::Semaphore;
 
 use self::connection::{Connection, Flight, everyone};
 pub(super) use self::question::{Answer, Asker, Asking, Question, Way};
+pub(super) use self::state::State;
 pub(super) use self::text_array::TextArray;
 use super::error::AskError;
 use crate::db::connect::Connector;
@@ -79,12 +81,17 @@ impl AskPool {
         }
     }
 
-    /// Asks everything, spread over the connections; one answer for each, in the same order.
-    pub(super) async fn ask(&self, askings: &[Asking]) -> Vec<Result<Answer, AskError>> {
+    /// Asks everything about one state, spread over the connections; one answer for each, in the
+    /// same order.
+    pub(super) async fn ask(
+        &self,
+        askings: &[Asking],
+        state: &State,
+    ) -> Vec<Result<Answer, AskError>> {
         let mut flights = Vec::new();
         for (kind, places) in self.flights(askings) {
             let flight: Vec<&Asking> = places.iter().map(|place| &askings[*place]).collect();
-            flights.push(self.fly(kind, flight, places));
+            flights.push(self.fly(kind, flight, state, places));
         }
         let mut answers: Vec<Result<Answer, AskError>> = askings
             .iter()
@@ -140,13 +147,19 @@ impl AskPool {
         &self,
         kind: Flight,
         flight: Vec<&Asking>,
+        state: &State,
         places: P,
     ) -> (P, Vec<Result<Answer, AskError>>) {
-        (places, self.put(kind, &flight).await)
+        (places, self.put(kind, &flight, state).await)
     }
 
     /// One flight. A connection with any doubt about its state is closed instead of kept.
-    async fn put(&self, kind: Flight, flight: &[&Asking]) -> Vec<Result<Answer, AskError>> {
+    async fn put(
+        &self,
+        kind: Flight,
+        flight: &[&Asking],
+        state: &State,
+    ) -> Vec<Result<Answer, AskError>> {
         let unavailable = || everyone(flight, || AskError::Unavailable(None));
         // Closed only by dropping the pool.
         let Ok(_permit) = self.permits.acquire().await else {
@@ -165,7 +178,7 @@ impl AskPool {
                     }
                 },
             };
-            let landed = match connection.answer(kind, flight).await {
+            let landed = match connection.answer(kind, flight, state).await {
                 Ok(landed) => landed,
                 // The connection's state is uncertain now.
                 Err(error) => {

@@ -3,6 +3,7 @@
 mod api;
 mod broadcast;
 mod database_broadcast;
+mod deletes;
 mod handshake;
 mod join;
 mod limits;

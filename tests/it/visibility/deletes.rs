@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use rapport::change::{ChangeTransaction, ColumnValue, OldRow, Row, RowChange};
 use rapport::config::VisibilityConfig;
-use rapport::visibility::{Delivery, Payload, RecordDetail, record};
+use rapport::visibility::{ChannelId, Delivery, Payload, RecordDetail, record};
 use serde_json::json;
 
 use super::bench::{Bench, identity, key_image, rows, strict, transaction, user};
+use crate::support::eventually::eventually;
 
 const NOTES: &str = "
 create table notes (id int primary key, owner uuid, body text);
@@ -283,4 +284,134 @@ fn old_record(batch: &[Arc<ChangeTransaction>], delivery: &Delivery) -> String {
     let mut out = Vec::new();
     record::write_old_record(&mut out, change, columns, *detail);
     String::from_utf8(out).unwrap()
+}
+
+const POSTS: &str = "
+create table members (room int, who uuid);
+create table posts (id int primary key, room int);
+alter table posts replica identity full;
+alter table posts enable row level security;
+create policy members on posts for select to authenticated
+  using (exists (select from members m where m.room = posts.room and m.who = auth.uid()));
+grant select on members, posts to authenticated;
+alter publication supabase_realtime add table posts;
+";
+
+/// A deletion of the only post, in a transaction that runs `also`, as the stream brings it.
+async fn deletion(bench: &Bench, also: &str) -> [Arc<ChangeTransaction>; 1] {
+    let relation = bench.relation("posts").await;
+    bench.run("begin").await;
+    let old = OldRow::Full(bench.images(&relation, "true").await.remove(0));
+    bench.run(&format!("delete from posts; {also}")).await;
+    let xid = bench
+        .admin
+        .query_one("select pg_current_xact_id()::text::int8", &[])
+        .await
+        .unwrap();
+    bench.run("commit").await;
+    [Arc::new(ChangeTransaction {
+        xid: u32::try_from(xid.get::<_, i64>(0)).unwrap(),
+        ..(*transaction(&relation, RowChange::Delete { old })).clone()
+    })]
+}
+
+async fn recipients(bench: &Bench, batch: &[Arc<ChangeTransaction>]) -> Vec<u64> {
+    let deliveries = bench.resolve(batch).await;
+    let recipients = deliveries.iter().flat_map(|it| &it.recipients);
+    let mut channels: Vec<u64> = recipients.map(|recipient| recipient.channel.0).collect();
+    channels.sort_unstable();
+    channels
+}
+
+/// Enough of them that they are asked about in one call, with one outsider.
+async fn members(people: u32) -> Bench {
+    let bench = Bench::new(POSTS).await;
+    for n in 1..=people {
+        bench
+            .run(&format!("insert into members values (1, '{}')", user(n)))
+            .await;
+    }
+    for n in 1..=people + 1 {
+        bench.watch(n, &identity("authenticated", n), "posts").await;
+    }
+    bench.run("insert into posts values (1, 1)").await;
+    bench
+}
+
+#[tokio::test]
+async fn a_deletion_that_the_stream_brings_late_is_judged_by_the_state_before_it() {
+    for people in [1, 7] {
+        let bench = members(people).await;
+        // The snapshots of now, of which the first one sees the post.
+        let batch = deletion(&bench, "delete from members").await;
+        for n in 0..20 {
+            // Snapshots are taken meanwhile, and see the deletion.
+            bench
+                .run(&format!("insert into members values (2, '{}')", user(n)))
+                .await;
+            bench
+                .watch(100, &identity("authenticated", 100), "posts")
+                .await;
+        }
+        let everybody: Vec<u64> = (1..=u64::from(people)).collect();
+        assert_eq!(recipients(&bench, &batch).await, everybody);
+        assert!(bench.metrics.asked_before.get() > 0);
+    }
+}
+
+/// Connections that hold snapshots.
+async fn holders(bench: &Bench) -> Vec<i32> {
+    let rows = bench.admin.query(
+        "select pid from pg_stat_activity
+         where datname = current_database() and application_name = 'rapport visibility past'",
+        &[],
+    );
+    let rows = rows.await.unwrap();
+    rows.iter().map(|row| row.get(0)).collect()
+}
+
+#[tokio::test]
+async fn without_a_state_before_a_deletion_only_those_hear_who_can_see_it_still() {
+    let bench = members(1).await;
+    let batch = deletion(&bench, "delete from members").await;
+    let before = holders(&bench).await;
+    assert!(!before.is_empty());
+    bench
+        .run(&format!(
+            "select pg_terminate_backend(pid) from unnest(array{before:?}) as pid"
+        ))
+        .await;
+    eventually("others hold snapshots", async || {
+        let now = holders(&bench).await;
+        let is_new = !now.is_empty() && now.iter().all(|pid| !before.contains(pid));
+        is_new.then_some(())
+    })
+    .await;
+    assert_eq!(recipients(&bench, &batch).await, [0; 0]);
+    // The next ones are told again.
+    bench
+        .run(&format!(
+            "insert into members values (1, '{}'); insert into posts values (1, 1)",
+            user(1)
+        ))
+        .await;
+    bench
+        .watch(100, &identity("authenticated", 100), "posts")
+        .await;
+    let batch = deletion(&bench, "delete from members").await;
+    assert_eq!(recipients(&bench, &batch).await, [1]);
+}
+
+#[tokio::test]
+async fn nothing_is_held_where_no_policy_looks_elsewhere_or_nobody_asks() {
+    let bench = notes(strict(), "alter table notes replica identity full;").await;
+    bench.run(POSTS).await;
+    assert!(holders(&bench).await.is_empty());
+    bench.watch(9, &identity("authenticated", 1), "posts").await;
+    assert_eq!(holders(&bench).await.len(), 1);
+    bench.visibility.unsubscribe(ChannelId(9));
+    eventually("nothing is held", async || {
+        holders(&bench).await.is_empty().then_some(())
+    })
+    .await;
 }

@@ -13,7 +13,7 @@ use super::catalog::{self, Evaluation};
 use super::error::AuthorizeError;
 use super::{Permissions, Subject};
 use crate::db::connect::Connector;
-use crate::db::parked::{self, Caller, ParkedConnection, ParkedError};
+use crate::db::parked::{self, Caller, NEXT_TURN, ParkedConnection, ParkedError};
 use crate::shutdown::Tasks;
 
 /// A policy may be a slow query; it is stopped on the server before nobody waits for it any more.
@@ -102,7 +102,7 @@ impl Evaluator {
             };
             Some((caller(subject, evaluation), question))
         });
-        Flight(self.connection.fly(opening, turns).await)
+        Flight(self.connection.fly(opening, NEXT_TURN, turns).await)
     }
 
     /// Forgets a statement that the schema has left behind.
