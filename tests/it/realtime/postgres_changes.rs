@@ -55,6 +55,8 @@ create policy own on notes for select to authenticated using (owner = auth.uid()
 pub(super) struct Stack {
     pub(super) server: Server,
     pub(super) admin: Client,
+    /// How others reach the database.
+    pub(super) url: String,
     _replication: Replication,
     _database: TestDatabase,
 }
@@ -116,6 +118,7 @@ impl Stack {
         Self {
             server,
             admin,
+            url: database.url().to_owned(),
             _replication: replication,
             _database: database,
         }

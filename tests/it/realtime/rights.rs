@@ -2,16 +2,22 @@
 //! the catalogue is taken as known.
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 use rapport::config::VisibilityConfig;
+use rapport::shutdown::Tasks;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::postgres_changes::{Stack, asking, subscribe};
 use super::visibility_config;
+use crate::support::database::connect;
+use crate::support::eventually::eventually;
 use crate::support::socket::{PhoenixSocket, Version};
 use crate::support::token::{anon_key, service_role_key, user_claims, user_token};
 use crate::visibility::bench::cases;
@@ -250,6 +256,70 @@ async fn a_table_without_a_key_or_of_another_name_is_taken_as_it_is_now() {
             everybody
         );
     }
+}
+
+/// Rows are written all the time, so that statements about rights and rows are committed together.
+#[tokio::test(flavor = "multi_thread")]
+async fn under_load_no_row_that_begins_behind_a_change_is_judged_by_what_was_before() {
+    const ROUNDS: usize = 16;
+    const ROWS: u64 = 25;
+    let stack = Stack::start_with_visibility(&trusting(), TABLES).await;
+    let mut client = stack.server.client(Version::Two).await;
+    let docs = json!([{"event": "*", "schema": "app", "table": "docs"},
+                      {"event": "*", "schema": "app", "table": "fence"}]);
+    subscribe(&mut client, "1", TOPIC, asking(&docs)).await;
+
+    let begun = Arc::new(AtomicU64::new(0));
+    let tasks = Tasks::new();
+    let writing = {
+        let (begun, token) = (Arc::clone(&begun), tasks.token().clone());
+        let writer = connect(&stack.url).await;
+        tasks.spawn("writer", async move {
+            let fast = "set synchronous_commit = on";
+            writer.batch_execute(fast).await.unwrap();
+            while !token.is_cancelled() {
+                let id = begun.fetch_add(1, Ordering::SeqCst) + 1;
+                let insert = format!("insert into app.docs values ({id})");
+                writer.batch_execute(&insert).await.unwrap();
+            }
+        })
+    };
+    for round in 0..ROUNDS {
+        let (change, may_see) = [
+            ("revoke select on app.docs from anon", false),
+            ("grant select on app.docs to anon", true),
+            ("alter table app.docs enable row level security", false),
+            ("alter table app.docs disable row level security", true),
+        ][round % 4];
+        stack.run(change).await;
+        let from = begun.load(Ordering::SeqCst) + 1;
+        let to = eventually("rows are written", async || {
+            let to = begun.load(Ordering::SeqCst);
+            (to >= from + ROWS).then_some(to)
+        })
+        .await;
+        // Rules may be newer than the rows: so these are to be judged before the next change. The
+        // last of them may not be committed yet.
+        stack
+            .run(&format!("insert into app.fence values ({round})"))
+            .await;
+        let mut seen = BTreeSet::new();
+        loop {
+            let message = client.expect(TOPIC, "postgres_changes").await;
+            let data = &message.payload["data"];
+            if data["table"] == "fence" {
+                break;
+            }
+            if data["errors"].is_null() {
+                seen.insert(data["record"]["id"].as_u64().unwrap());
+            }
+        }
+        let found = seen.range(from..to).count() as u64;
+        let expected = if may_see { to - from } else { 0 };
+        assert_eq!(found, expected, "{change}: {from} to {to}, {seen:?}");
+    }
+    tasks.stop();
+    writing.await.unwrap();
 }
 
 /// Every change leaves what the others need.
