@@ -75,4 +75,5 @@ files!(
     searching_messages,
     searching_people,
     sending_messages,
+    temporary_objects,
 );

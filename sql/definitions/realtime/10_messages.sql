@@ -1,7 +1,9 @@
 -- Broadcasts from the database. Only where Rapport made the table; what Supabase made stays as it is.
 --
--- The three that send run as their caller, with the caller's search path: they are called from triggers, and the
--- policies of realtime.messages, which they meet, may call functions that name tables without a schema.
+-- These functions run as their caller, with the caller's search path: they are called from triggers, and the policies
+-- of realtime.messages, which they meet, may call functions that name tables without a schema. Types in their bodies
+-- are qualified: called by a definer function with an empty path, an unqualified name would mean a temporary type of
+-- the person who called that function.
 
 do $$
 begin
@@ -14,7 +16,7 @@ begin
   language sql
   stable
   as $body$
-select nullif(current_setting('realtime.topic', true), '')::text;
+select nullif(current_setting('realtime.topic', true), '')::pg_catalog.text;
 $body$;
 
   -- callers may send from triggers of their own, hence security invoker: the policies of realtime.messages decide
@@ -23,7 +25,7 @@ $body$;
   language plpgsql
   as $body$
   declare
-    message_id constant uuid := gen_random_uuid();
+    message_id constant pg_catalog.uuid := gen_random_uuid();
   begin
     begin
       -- policies may ask for realtime.topic()
