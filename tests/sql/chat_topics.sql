@@ -60,6 +60,81 @@ values ('zoe', 'room:1', 'write', 'broadcast', true), ('zoe', 'conversation:1', 
 
 select tests.equals(tests.may(t.actor, t.topic, t.what, t.extension), t.expected, format('%s %s %s %s', t.actor, t.what, t.extension, t.topic)) from tests.topics t;
 
+-- A row is judged by its own topic, whatever the setting says: somebody who may run SQL sets it to a topic of theirs.
+create role tests_custom_role nologin;
+grant usage on schema realtime, tests to tests_custom_role;
+grant select, insert, update on realtime.messages to tests_custom_role;
+insert into realtime.messages (topic, extension, event, payload, private)
+select t.topic, 'broadcast', 'stored', '{"secret": true}', true
+from (values ('conversation:' || current_setting('tests.c')), ('user:' || tests.id('ana')), ('user:' || tests.id('zoe')), ('room:1')) t (topic);
+
+create function tests.attempt_with(actor text, setting text, statement text) returns text language plpgsql as $$
+declare
+  outcome text;
+begin
+  if actor = 'tests_custom_role' then
+    perform set_config('role', actor, true);
+  else
+    perform tests.act_as(actor);
+  end if;
+  perform set_config('realtime.topic', setting, true);
+  outcome := tests.attempt(statement);
+  perform set_config('realtime.topic', '', true);
+  perform tests.act_as('owner');
+  return outcome;
+end
+$$;
+
+-- "everybody everywhere" above allows all of it as far as the host is concerned
+create table tests.forgeries (actor text, setting text, topic text, extension text, inserted text, seen text, rewritten text);
+insert into tests.forgeries
+select f.actor, replace(f.setting, '$c', current_setting('tests.c')), replace(replace(f.topic, '$c', current_setting('tests.c')), '$zoe', tests.id('zoe')::text),
+  f.extension, f.inserted, f.seen, f.rewritten
+from (values
+  -- of the setting's own topic
+  ('ana', 'conversation:$c', 'conversation:$c', 'broadcast', 'refused', '1', '0'),
+  ('ana', 'conversation:$c', 'conversation:$c', 'presence', '1', '1', '0'),
+  ('ana', 'room:1', 'room:1', 'broadcast', '1', '1', '1'),
+  -- of another topic than the setting's
+  ('ana', 'conversation:$c', 'user:$zoe', 'presence', 'refused', '0', '0'),
+  ('ana', 'conversation:$c', 'user:$zoe', 'broadcast', 'refused', '0', '0'),
+  ('ana', 'conversation:$c', 'room:1', 'presence', 'refused', '0', '0'),
+  ('ana', 'room:1', 'conversation:$c', 'broadcast', 'refused', '0', '0'),
+  ('ana', 'room:1', 'conversation:$c', 'presence', 'refused', '0', '0'),
+  ('ana', 'room:1', 'user:$zoe', 'broadcast', 'refused', '0', '0'),
+  ('ana', 'room:2', 'room:1', 'broadcast', 'refused', '0', '0'),
+  ('zoe', 'user:$zoe', 'conversation:$c', 'broadcast', 'refused', '0', '0'),
+  ('anon', 'room:1', 'conversation:$c', 'broadcast', 'refused', '0', '0'),
+  ('anon', 'room:1', 'room:1', 'broadcast', '1', '1', '1'),
+  -- without the setting: the host's topics stay the host's affair
+  ('ana', '', 'room:1', 'broadcast', '1', '1', '1'),
+  ('ana', '', 'conversation:$c', 'broadcast', 'refused', '1', '0'),
+  ('ana', '', 'user:$zoe', 'presence', 'refused', '0', '0'),
+  ('zoe', '', 'conversation:$c', 'broadcast', 'refused', '0', '0'),
+  ('anon', '', 'user:$zoe', 'broadcast', 'refused', '0', '0'),
+  -- a role of the host's, which its policy for everybody covers too
+  ('tests_custom_role', '', 'conversation:$c', 'broadcast', 'refused', '0', '0'),
+  ('tests_custom_role', 'conversation:$c', 'conversation:$c', 'presence', 'refused', '0', '0'),
+  ('tests_custom_role', '', 'room:1', 'broadcast', '1', '1', '1'),
+  ('service_role', 'room:1', 'conversation:$c', 'broadcast', '1', '1', '1')
+) f (actor, setting, topic, extension, inserted, seen, rewritten);
+update tests.forgeries set setting = replace(setting, '$zoe', tests.id('zoe')::text);
+drop policy "everybody everywhere" on realtime.messages;
+create policy "everybody everywhere" on realtime.messages for all to public using (true) with check (true);
+
+select tests.equals(
+  array[
+    tests.attempt_with(f.actor, f.setting, format('insert into realtime.messages (topic, extension, event, payload, private) values (%L, %L, %L, %L, true)', f.topic, f.extension, 'e', '{}')),
+    tests.attempt_with(f.actor, f.setting, format('select from realtime.messages where topic = %L', f.topic)),
+    tests.attempt_with(f.actor, f.setting, format('update realtime.messages set event = %L where topic = %L', 'rewritten', f.topic))
+  ],
+  array[f.inserted, f.seen, f.rewritten],
+  format('%s with %s on %s, %s', f.actor, f.setting, f.topic, f.extension))
+from tests.forgeries f;
+-- nor does a message of the host's become one of the chat's, which would be replayed
+select tests.equals(tests.attempt_with('ana', '', format('update realtime.messages set topic = %L where topic = %L', 'user:' || tests.id('zoe'), 'room:1')), 'refused', 'moved');
+delete from realtime.messages;
+
 -- what somebody shows of themselves is for those they may write to
 select tests.act_as('ana');
 select chat.block(tests.id('ben'));

@@ -2,7 +2,9 @@
 //!
 //! Guarantees: rows are handed over in commit order, each once, and wait for nothing but the bus:
 //! the database has decided already who may write them, and the members of a private topic were
-//! judged when they joined. A row that cannot be broadcast is counted and logged.
+//! judged when they joined. Only rows of extension `broadcast` are: policies admit rows of other
+//! extensions for other reasons, to let people track presence for instance, and such a row must not
+//! become an event. A broadcast that cannot be sent is counted and logged.
 
 use std::sync::Arc;
 
@@ -21,6 +23,9 @@ const FRAMES_PER_TURN: usize = 2_048;
 
 /// The name under which operators of the original know these log lines (protocol 4.6).
 const CODE: &str = "UnableToBroadcastChanges";
+
+/// The extension of rows that are broadcasts.
+const BROADCAST: &str = "broadcast";
 
 /// Runs until every publisher is gone or the server stops. Payloads of more than `max_bytes` are
 /// not broadcast.
@@ -89,10 +94,11 @@ impl<'a> Turn<'a> {
     fn take(&mut self, relation: &Relation, row: &Row) {
         let metrics = self.hub.metrics();
         match self.hand_over(relation, row) {
-            Ok(members) => {
+            Ok(Some(members)) => {
                 metrics.database_broadcasts.inc();
                 self.frames += members.max(1);
             }
+            Ok(None) => {}
             Err(error) => {
                 metrics.database_broadcasts_refused.inc();
                 // The first of a turn is told in full: many at once are one mistake as a rule.
@@ -106,8 +112,11 @@ impl<'a> Turn<'a> {
         }
     }
 
-    /// Broadcasts a row; tells how many members its topic has.
-    fn hand_over(&mut self, relation: &Relation, row: &Row) -> Result<usize, RowError> {
+    /// Broadcasts a row; tells how many members its topic has. `None` for a row that is no broadcast.
+    fn hand_over(&mut self, relation: &Relation, row: &Row) -> Result<Option<usize>, RowError> {
+        if required(relation, row, "extension")? != BROADCAST {
+            return Ok(None);
+        }
         let message = Message::read(relation, row)?;
         let bytes = message.payload.bytes();
         if bytes > self.max_bytes {
@@ -130,7 +139,7 @@ impl<'a> Turn<'a> {
             },
         };
         let key = TopicKey::new(message.topic, message.is_private);
-        Ok(self.deliveries.row(&key, &broadcast, message.id)?)
+        Ok(Some(self.deliveries.row(&key, &broadcast, message.id)?))
     }
 
     /// Writes what has gathered, and tells of what was refused besides the first.

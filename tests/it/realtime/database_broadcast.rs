@@ -242,6 +242,48 @@ async fn a_member_that_may_only_see_who_is_there_hears_nothing() {
     looks.expect_quiet().await;
 }
 
+/// A policy of the chat admits Ana's row, because she may track presence in her conversation.
+#[tokio::test]
+async fn a_row_of_another_extension_is_no_event() {
+    const ANA: &str = "00000000-0000-4000-8000-00000000000a";
+    const BEN: &str = "00000000-0000-4000-8000-00000000000b";
+    let stack = Stack::start(config()).await;
+    let conversation: Uuid = stack
+        .admin
+        .query_one(
+            &format!(
+                "insert into user_conversations (participant_1_id, participant_2_id) values ('{ANA}', '{BEN}') returning id"
+            ),
+            &[],
+        )
+        .await
+        .unwrap()
+        .get(0);
+    let topic = format!("realtime:conversation:{conversation}");
+    let mut ben = stack.server.client(Version::Two).await;
+    let payload = json!({
+        "config": { "private": true, "presence": { "enabled": false } },
+        "access_token": user_token(BEN.parse().unwrap()),
+    });
+    ben.join("1", &topic, payload).await;
+    ben.expect_reply("1", "ok").await;
+    let claims = json!({"sub": ANA, "role": "authenticated"});
+    stack
+        .run(&format!(
+            "begin;
+             set local role authenticated;
+             select set_config('request.jwt.claims', '{claims}', true),
+               set_config('realtime.topic', 'conversation:{conversation}', true);
+             insert into realtime.messages (topic, extension, event, payload, private)
+             values ('conversation:{conversation}', 'presence', 'forged', '{{}}', true);
+             commit;
+             select realtime.send('{{}}', 'genuine', 'conversation:{conversation}');"
+        ))
+        .await;
+    let got = row(&mut ben, Version::Two, &topic).await;
+    assert_eq!(got.event, "genuine");
+}
+
 #[tokio::test]
 async fn a_trigger_of_a_persons_statement_sends_what_the_policies_let_that_person_send() {
     let stack = Stack::start(config()).await;

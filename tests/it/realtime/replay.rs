@@ -198,7 +198,15 @@ async fn a_live_row_that_was_replayed_does_not_come_again() {
 
 /// Rows as replication hands them over.
 fn inserted(ids: &[String]) -> InsertedMessages {
-    let names = ["id", "topic", "event", "private", "inserted_at", "payload"];
+    let names = [
+        "id",
+        "topic",
+        "extension",
+        "event",
+        "private",
+        "inserted_at",
+        "payload",
+    ];
     let relation = Arc::new(Relation {
         oid: 1,
         table: TableName::new("realtime", "messages"),
@@ -216,7 +224,8 @@ fn inserted(ids: &[String]) -> InsertedMessages {
     let rows = ids
         .iter()
         .map(|id| {
-            let values = [id, "room:1", "e", "t", "2026-11-24 10:00:00", "{}"].map(value);
+            let at = "2026-11-24 10:00:00";
+            let values = [id, "room:1", "broadcast", "e", "t", at, "{}"].map(value);
             (Arc::clone(&relation), Row(values.into()))
         })
         .collect();
