@@ -89,6 +89,7 @@ pub async fn install(
         installed.definitions.push(definition.path());
     }
     execute(&tx, "Granting the server's roles", GRANT_ROLES, &[]).await?;
+    execute(&tx, "Granting columns", GRANT_COLUMNS, &[]).await?;
     installed.host_preset = map_host(&tx, &options.host_preset).await?;
     if let Some(url) = &options.storage_url {
         execute(&tx, "Setting the storage address", SET_STORAGE_URL, &[url]).await?;
@@ -147,7 +148,7 @@ pub async fn pending_sql(
         add("ledger", &super::script::insert_definition(definition));
     }
     sql.push_str(&format!(
-        "\n{GRANT_ROLES};\nselect chat.install_host_mapping({});\n",
+        "\n{GRANT_ROLES};\n{GRANT_COLUMNS};\nselect chat.install_host_mapping({});\n",
         quoted(&options.host_preset)
     ));
     if let Some(url) = &options.storage_url {
@@ -162,6 +163,9 @@ pub async fn pending_sql(
 
 /// At each installation and not only when its definition changed: the login may be another one.
 pub(super) const GRANT_ROLES: &str = "select chat.grant_roles_to_installer()";
+
+/// At each installation too: the application may have added a column.
+pub(super) const GRANT_COLUMNS: &str = "select chat.grant_shared_columns()";
 
 /// Somebody's own choice is not overwritten.
 const SET_STORAGE_URL: &str = "update chat.config set value = to_jsonb($1::text) \

@@ -86,6 +86,7 @@ where n.nspname = 'chat' and c.relname in ('schema_migrations', 'schema_definiti
 
 const TAIL: &str = r"
 select chat.grant_roles_to_installer() \g /dev/null
+select chat.grant_shared_columns() \g /dev/null
 select chat.install_host_mapping(:'preset') as host_preset \gset
 commit;
 \echo 'The schema is installed; people and teams are found by' :host_preset

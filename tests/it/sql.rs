@@ -76,4 +76,5 @@ files!(
     searching_people,
     sending_messages,
     temporary_objects,
+    unseen,
 );

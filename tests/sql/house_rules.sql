@@ -72,6 +72,16 @@ from tests.tables t, unnest(array['anon', 'rapport_request']) r (name)
 where t.relkind in ('r', 'v')
   and (has_table_privilege(r.name, t.oid, 'select, insert, update, delete, truncate, references, trigger') or has_any_column_privilege(r.name, t.oid, 'select, insert, update'));
 
+-- system columns tell of every lock: a grant on the table is for tables of which people see their own rows alone
+select tests.none('granted to people as a whole although rows of others are seen', array_agg(t.name))
+from tests.tables t
+where has_table_privilege('authenticated', t.oid, 'select')
+  and t.name not in ('user_conversation_members', 'message_hides', 'message_drafts', 'user_blocks', 'user_notification_preferences');
+select tests.none('columns that "select *" would fail on', array_agg(t.name || '.' || a.attname))
+from tests.tables t
+join pg_attribute a on a.attrelid = t.oid and a.attnum > 0 and not a.attisdropped
+where has_any_column_privilege('authenticated', t.oid, 'select') and not has_column_privilege('authenticated', t.oid, a.attnum, 'select');
+
 select tests.none('sequences open to clients', array_agg(t.name || ' to ' || r.name))
 from tests.tables t, unnest(array['anon', 'authenticated', 'rapport_request']) r (name)
 where t.relkind = 'S' and has_sequence_privilege(r.name, t.oid, 'usage, select, update');

@@ -209,6 +209,7 @@ from unnest(array[
 order by s.number;
 select tests.act_as('owner');
 select tests.run('select chat.grant_roles_to_installer()');
+select tests.run('select chat.grant_shared_columns()');
 select tests.run('update public.user_conversations set kind = kind');
 select tests.run('select chat.install_host_mapping(''claims'')');
 select tests.run('select chat.install_host_mapping(''auto'')');

@@ -202,7 +202,8 @@ begin
       ('chat.idempotency_keys', 'user_id', 'cascade'),
       ('public.user_presence', 'user_id', 'cascade'),
       ('public.user_presence', 'is_typing_to', 'set null'),
-      ('chat.presence_sessions', 'user_id', 'cascade'),
+      -- and by it what devices and sockets report, which refers to this table: a report must lock nothing that is seen
+      ('chat.presence_reports', 'user_id', 'cascade'),
       ('public.user_blocks', 'blocker_id', 'cascade'),
       ('public.user_blocks', 'blocked_id', 'cascade'),
       ('public.user_notification_preferences', 'user_id', 'cascade')

@@ -3,7 +3,53 @@
 -- reported (each under its name in chat.presence_report_sessions, or without one) and what the person chose
 -- (chat.presence_reports), sockets at server processes (chat.presence_sessions). Nor is the page that somebody looks at
 -- (chat.presence_pages), but through chat.pages_of().
--- Whoever changes that writes the row anew. Locks: rows of user_presence in the order of their keys, then the rest.
+-- Whoever changes that writes the row anew, if it looks different then. Locks: rows of presence_reports in the order of
+-- their keys, then the rest. Not the rows of user_presence, and nothing that refers to them or to people: a lock shows in
+-- xmax, and would tell when somebody reports who is not to be seen.
+
+-- Locks people's rows of presence_reports, and makes those that are missing. A token may outlive its person.
+create or replace function chat.lock_presence(user_ids uuid[])
+returns void
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  insert into chat.presence_reports (user_id)
+  select d.user_id
+  from chat.directory d
+  where d.user_id = any (lock_presence.user_ids)
+    and not exists (select from chat.presence_reports r where r.user_id = d.user_id)
+  order by d.user_id
+  on conflict on constraint presence_reports_pkey do nothing;
+
+  perform
+  from chat.presence_reports r
+  where r.user_id = any (lock_presence.user_ids)
+  order by r.user_id
+  for no key update;
+end
+$$;
+
+revoke all on function chat.lock_presence(uuid[]) from public;
+
+create or replace function chat.shares_presence(user_id uuid)
+returns boolean
+language plpgsql
+stable
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return not exists (
+    select
+    from public.user_notification_preferences f
+    where f.user_id = shares_presence.user_id and not f.share_presence
+  );
+end
+$$;
+
+revoke all on function chat.shares_presence(uuid) from public;
 
 -- What is to be shown of people at this moment.
 create or replace function chat.presence_now(user_ids uuid[])
@@ -23,6 +69,7 @@ begin
     case when f.status <> 'offline' then greatest(d.devices, h.devices) else 0 end
   from unnest(presence_now.user_ids) k (user_id)
   left join chat.presence_reports r on r.user_id = k.user_id
+  left join public.user_notification_preferences hiding on hiding.user_id = k.user_id and not hiding.share_presence
   cross join lateral (
     -- a count that outlived the process it came from counts for nothing
     select coalesce(sum(v.devices), 0)::int as devices
@@ -46,14 +93,17 @@ begin
   ) s
   cross join lateral (
     -- whoever chose to be busy is still gone when their devices are
-    select case when s.reported = 'offline' or s.chosen = 'offline' then 'offline' else coalesce(s.chosen, s.reported) end as status
+    select case
+      when hiding.user_id is not null or s.reported = 'offline' or s.chosen = 'offline' then 'offline'
+      else coalesce(s.chosen, s.reported)
+    end as status
   ) f;
 end
 $$;
 
 revoke all on function chat.presence_now(uuid[]) from public;
 
--- Writes what is to be shown where that is something else. Answers of whom. The caller holds the rows' locks.
+-- Writes what is to be shown where that is something else. Answers of whom. The caller has called chat.lock_presence().
 create or replace function chat.show_presence(user_ids uuid[])
 returns setof uuid
 language plpgsql
@@ -82,7 +132,8 @@ revoke all on function chat.show_presence(uuid[]) from public;
 
 -- What a client that writes its row itself says of being there, and what is to be shown then. is_new: the row is
 -- being inserted. Where it is there already nothing is done, and the answer is null: an update follows, which says the
--- same.
+-- same. None follows for a person who hides: the trigger inserts nothing for them. The trigger for the statement has
+-- locked the row of presence_reports.
 create or replace function chat.report_by_table(
   is_new boolean,
   reported text,
@@ -99,8 +150,10 @@ declare
   caller constant uuid := auth.uid();
   ttl constant interval := make_interval(secs => chat.amount('presence_table_ttl_s', 300));
 begin
-  perform from public.user_presence p where p.user_id = caller for no key update;
-  if is_new and found then
+  if is_new
+    and exists (select from public.user_presence p where p.user_id = caller)
+    and chat.shares_presence(caller)
+  then
     return;
   end if;
   if reported is not null then
@@ -154,6 +207,42 @@ comment on function chat.may_be_seen_typing_to(uuid) is
 revoke all on function chat.may_be_seen_typing_to(uuid) from public;
 grant execute on function chat.may_be_seen_typing_to(uuid) to authenticated;
 
+create or replace function chat.lock_own_presence()
+returns void
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform chat.lock_presence(array[auth.uid()]);
+end
+$$;
+
+comment on function chat.lock_own_presence() is 'Lets the caller''s reports come one after the other. For the trigger of user_presence.';
+
+revoke all on function chat.lock_own_presence() from public;
+grant execute on function chat.lock_own_presence() to authenticated;
+
+-- For the statement: a trigger for each row runs when PostgreSQL has locked that row, which is the wrong way round.
+create or replace function chat.begin_presence_by_table()
+returns trigger
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if row_security_active('public.user_presence') then
+    perform chat.lock_own_presence();
+  end if;
+  return null;
+end
+$$;
+
+revoke all on function chat.begin_presence_by_table() from public;
+
+create or replace trigger user_presence_05_begin
+  before insert or update on public.user_presence
+  for each statement execute function chat.begin_presence_by_table();
+
 -- Runs as whoever writes, so that it knows a client from the functions below and from the server.
 create or replace function chat.settle_presence()
 returns trigger
@@ -170,6 +259,13 @@ begin
       tg_op = 'INSERT',
       case when case tg_op when 'INSERT' then new.status <> 'offline' else new.status <> old.status end then new.status end
     );
+    -- A row that is made at the first report tells when that was. Others than oneself are not asked about here: whether
+    -- they hide is not for the caller to learn.
+    if tg_op = 'INSERT' and exists (
+      select from public.user_notification_preferences f where f.user_id = new.user_id and not f.share_presence
+    ) then
+      return null;
+    end if;
     if shown.status is not null then
       new.status := shown.status;
       new.manual_status := shown.manual_status;
@@ -300,6 +396,7 @@ declare
   ttl constant interval := make_interval(secs => chat.amount('presence_ttl_s', 60));
   new_text constant text := nullif(chat.trimmed(set_presence.status_text), '');
   new_emoji constant text := nullif(chat.trimmed(set_presence.status_emoji), '');
+  shares constant boolean := chat.shares_presence(caller);
 begin
   if caller is null then
     perform chat.refuse('unauthorized');
@@ -315,8 +412,13 @@ begin
     perform chat.refuse('validation_failed', 'session_id has 1 to 64 characters');
   end if;
 
-  insert into public.user_presence (user_id) values (caller) on conflict on constraint user_presence_pkey do nothing;
-  perform from public.user_presence p where p.user_id = caller for no key update;
+  perform chat.lock_presence(array[caller]);
+  if shares then
+    insert into public.user_presence (user_id)
+    select caller
+    where not exists (select from public.user_presence p where p.user_id = caller)
+    on conflict on constraint user_presence_pkey do nothing;
+  end if;
 
   if set_presence.session_id is not null and said = 'offline' then
     delete from chat.presence_report_sessions v where v.user_id = caller and v.session_id = set_presence.session_id;
@@ -380,6 +482,7 @@ begin
     is_typing_to = case when n.status <> 'offline' then p.is_typing_to end
   from chat.presence_now(array[caller]) n
   where p.user_id = n.user_id
+    and shares
     -- whoever is not to be seen leaves no trace of being there
     and (n.status <> 'offline' or p.status <> 'offline' or new_text is not null or new_emoji is not null or clear_status_text);
   if found and set_presence.current_page is not null then
@@ -415,11 +518,15 @@ begin
   people := array(
     select d.user_id from chat.directory d where d.user_id = any (report_devices.user_ids) order by d.user_id
   );
-  insert into public.user_presence (user_id)
-  select u.id from unnest(people) u (id)
-  on conflict on constraint user_presence_pkey do nothing;
   -- two processes that report the same people do so one after the other, and the second counts what the first wrote
-  perform from public.user_presence p where p.user_id = any (people) order by p.user_id for no key update;
+  perform chat.lock_presence(people);
+  insert into public.user_presence (user_id)
+  select u.id
+  from unnest(people) u (id)
+  where not exists (select from public.user_presence p where p.user_id = u.id)
+    and not exists (select from public.user_notification_preferences f where f.user_id = u.id and not f.share_presence)
+  order by u.id
+  on conflict on constraint user_presence_pkey do nothing;
 
   delete from chat.presence_sessions s
   using unnest(report_devices.user_ids, report_devices.devices) r (user_id, devices)
@@ -476,15 +583,15 @@ begin
   );
   if cardinality(dead) > 0 then
     people := array(select distinct v.user_id from chat.presence_sessions v where v.process_id = any (dead));
-    perform from public.user_presence p where p.user_id = any (people) order by p.user_id for no key update;
+    perform chat.lock_presence(people);
     delete from chat.presence_processes a where a.process_id = any (dead);
   end if;
 
   -- whoever reports at this moment is looked at the next time
   people := people || array(
-    select p.user_id
-    from public.user_presence p
-    where p.user_id in (
+    select l.user_id
+    from chat.presence_reports l
+    where l.user_id in (
         select r.user_id from chat.presence_reports r where r.expires_at <= clock_timestamp()
         union all
         select r.user_id from chat.presence_reports r where r.manual_until <= clock_timestamp()
@@ -493,7 +600,7 @@ begin
         union all
         select t.user_id from public.user_presence t where t.is_typing_to is not null and t.typing_started_at <= typing_since
       )
-    order by p.user_id
+    order by l.user_id
     for no key update skip locked
   );
   if cardinality(people) = 0 then
@@ -547,12 +654,13 @@ begin
     values (keep_presence.process_id, clock_timestamp() + make_interval(secs => keep_presence.lease_ms / 1000.0));
     -- after a crash of the database no process is known whose end would be noticed
     people := array(
-      select p.user_id
-      from public.user_presence p
+      select l.user_id
+      from chat.presence_reports l
+      join public.user_presence p on p.user_id = l.user_id
       where p.device_count > 0
         and not exists (select from chat.presence_sessions v where v.user_id = p.user_id)
-      order by p.user_id
-      for no key update skip locked
+      order by l.user_id
+      for no key update of l skip locked
     );
     perform chat.show_presence(people);
   end if;
@@ -580,7 +688,7 @@ begin
     perform chat.set_presence('offline', session_id => end_presence.session_id);
     return;
   end if;
-  perform from public.user_presence p where p.user_id = caller for no key update;
+  perform from chat.presence_reports r where r.user_id = caller for no key update;
   if not found then
     return;
   end if;
@@ -608,9 +716,7 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  if not exists (
-    select from public.user_notification_preferences f where f.user_id = new.user_id and not f.share_presence
-  ) then
+  if chat.shares_presence(new.user_id) then
     return new;
   end if;
   new.status := 'offline';
@@ -645,6 +751,27 @@ create or replace trigger user_presence_20_mask
   before insert or update on public.user_presence
   for each row execute function chat.mask_presence();
 
+-- Behind the policies and not before the row is written: for a person who does not exist it fails.
+create or replace function chat.complete_presence()
+returns trigger
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  insert into chat.presence_reports (user_id)
+  values (new.user_id)
+  on conflict on constraint presence_reports_pkey do nothing;
+  return null;
+end
+$$;
+
+revoke all on function chat.complete_presence() from public;
+
+create or replace trigger user_presence_30_complete
+  after insert on public.user_presence
+  for each row execute function chat.complete_presence();
+
 create or replace function chat.follow_presence_sharing()
 returns trigger
 language plpgsql
@@ -654,11 +781,17 @@ as $$
 declare
   person constant uuid := coalesce(new.user_id, old.user_id);
 begin
+  -- Makes the row that is locked from now on: made at the first report instead, its foreign key would lock the row of
+  -- the person then, and tell the time.
+  perform chat.lock_presence(array[person]);
   if not new.share_presence then
     delete from chat.presence_pages g where g.user_id = person;
     update public.user_presence p set status = 'offline' where p.user_id = person;
   else
-    perform from public.user_presence p where p.user_id = person for no key update;
+    insert into public.user_presence (user_id)
+    select person
+    where not exists (select from public.user_presence p where p.user_id = person)
+    on conflict on constraint user_presence_pkey do nothing;
     perform chat.show_presence(array[person]);
   end if;
   return null;
@@ -788,7 +921,17 @@ begin
       'last_active_at', p.last_active_at,
       'updated_at', p.updated_at
     )
-  from public.user_presence p
+  from (
+    select o.user_id, o.status, o.last_seen, o.status_text, o.status_emoji, o.is_typing_to, o.device_count, o.current_page, o.last_active_at, o.updated_at
+    from public.user_presence o
+    union all
+    -- whoever hides may have no row, and looks offline to themselves as well
+    select f.user_id, 'offline', null, null, null, null, 0, null, null, f.updated_at
+    from public.user_notification_preferences f
+    where f.user_id = caller
+      and not f.share_presence
+      and not exists (select from public.user_presence own where own.user_id = caller)
+  ) p
   left join chat.my_presence_choice() mine on p.user_id = caller
   left join chat.pages_of(wanted) g on g.user_id = p.user_id
   where (wanted is null or p.user_id = any (wanted))
@@ -834,7 +977,13 @@ begin
   );
   expires_in_ms := chat.amount('typing_ttl_ms', 6000);
 
-  if is_shared and chat.flag('typing_in_table') then
+  -- whoever hides or chose to look offline is not seen typing by everybody who watches the table
+  if is_shared
+    and chat.flag('typing_in_table')
+    and chat.shares_presence(caller)
+    and (select c.manual_status from chat.my_presence_choice() c) is distinct from 'offline'
+  then
+    perform chat.lock_presence(array[caller]);
     insert into public.user_presence as p (user_id, is_typing_to)
     values (caller, case when is_typing then others[1] end)
     on conflict on constraint user_presence_pkey do update

@@ -1,6 +1,45 @@
 -- Who may touch which row. Members are found by "in (select chat.my_conversation_ids())", one look-up per
--- statement. anon has no rights anywhere. Columns are narrowed for writing only: hiding one from reading would
--- break "select *".
+-- statement. anon has no rights anywhere. Every column may be read: hiding one would break "select *". System columns
+-- may not, where a row is shared with others.
+
+-- Reading is granted column by column. A grant on the table would include xmin, xmax and ctid, which tell of what others
+-- do in private: xmax moves with every lock, and hiding, reporting or drafting a message, clearing a conversation, or
+-- reporting presence while one hides lock rows that others see. Tables of which people see their own rows alone are
+-- granted as a whole.
+create or replace function chat.grant_shared_columns()
+returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  shared record;
+begin
+  for shared in
+    select a.attrelid::regclass as name, string_agg(quote_ident(a.attname), ', ' order by a.attnum) as columns
+    from pg_catalog.pg_attribute a
+    where a.attrelid in (
+        'public.user_conversations'::regclass,
+        'public.conversation_receipts'::regclass,
+        'public.user_messages'::regclass,
+        'public.message_edits'::regclass,
+        'public.message_reactions'::regclass,
+        'public.message_pins'::regclass,
+        'public.user_presence'::regclass
+      )
+      and a.attnum > 0
+      and not a.attisdropped
+      and not has_column_privilege('authenticated', a.attrelid, a.attnum, 'select')
+    group by a.attrelid
+  loop
+    execute format('grant select (%s) on %s to authenticated', shared.columns, shared.name);
+  end loop;
+end
+$$;
+
+comment on function chat.grant_shared_columns() is
+  'Lets people read every column of the chat''s shared tables, and no system column. Runs at each installation: a column that was added since is granted then. Does nothing when nothing is missing.';
+
+revoke all on function chat.grant_shared_columns() from public;
 
 do $$
 declare
@@ -29,6 +68,12 @@ begin
 end
 $$;
 
+do $$
+begin
+  perform chat.grant_shared_columns();
+end
+$$;
+
 -- of an identity column: nobody needs it to insert
 revoke all on sequence public.message_edits_id_seq from public, anon, authenticated;
 
@@ -45,8 +90,6 @@ grant select on chat.schema_migrations, chat.schema_definitions to service_role;
 
 -- ----------------------------------------------------------------------------------- user_conversations
 -- opened by chat.open_conversation() and moved by messages: nobody writes here
-
-grant select on public.user_conversations to authenticated;
 
 drop policy if exists "members see their conversations" on public.user_conversations;
 create policy "members see their conversations" on public.user_conversations
@@ -73,8 +116,6 @@ create policy "people arrange their own memberships" on public.user_conversation
 -- -------------------------------------------------------------------------------- conversation_receipts
 -- moved by chat.mark_read() and chat.mark_delivered()
 
-grant select on public.conversation_receipts to authenticated;
-
 drop policy if exists "members see the receipts of their conversations" on public.conversation_receipts;
 create policy "members see the receipts of their conversations" on public.conversation_receipts
   for select to authenticated
@@ -82,7 +123,6 @@ create policy "members see the receipts of their conversations" on public.conver
 
 -- ---------------------------------------------------------------------------------------- user_messages
 
-grant select on public.user_messages to authenticated;
 grant insert (
   id, conversation_id, sender_id, content, message_type, file_url, file_name, file_size, file_type,
   metadata, client_message_id, reply_to_id, mentions
@@ -111,8 +151,6 @@ create policy "senders change their own messages" on public.user_messages
 
 -- ---------------------------------------------------------------------------------------- message_edits
 
-grant select on public.message_edits to authenticated;
-
 drop policy if exists "members read earlier wordings" on public.message_edits;
 create policy "members read earlier wordings" on public.message_edits
   for select to authenticated
@@ -135,7 +173,7 @@ create policy "people see their own drafts" on public.message_drafts
 
 -- ------------------------------------------------------------------------------------ message_reactions
 
-grant select, delete on public.message_reactions to authenticated;
+grant delete on public.message_reactions to authenticated;
 grant insert (id, message_id, conversation_id, user_id, reaction, emoji) on public.message_reactions to authenticated;
 
 drop policy if exists "members see the reactions of their conversations" on public.message_reactions;
@@ -156,8 +194,6 @@ create policy "people take back their own reactions" on public.message_reactions
 -- ----------------------------------------------------------------------------------------- message_pins
 -- pinned by chat.pin_message()
 
-grant select on public.message_pins to authenticated;
-
 drop policy if exists "members see the pins of their conversations" on public.message_pins;
 create policy "members see the pins of their conversations" on public.message_pins
   for select to authenticated
@@ -165,7 +201,6 @@ create policy "members see the pins of their conversations" on public.message_pi
 
 -- ---------------------------------------------------------------------------------------- user_presence
 
-grant select on public.user_presence to authenticated;
 grant insert (user_id, status, last_seen, current_page, is_typing_to, typing_started_at, updated_at, status_text, status_emoji)
   on public.user_presence to authenticated;
 -- user_id too: an upsert through the data API sets every column it names, and the policy holds it still

@@ -1,0 +1,167 @@
+-- What people do in private moves nothing that others see: no row, no version of one, and no system column.
+
+begin;
+\ir support.sql
+
+update chat.config set value = 'true' where key in ('typing_in_table', 'share_current_page');
+select tests.add_person('bob');
+select tests.conversation('ana', 'ben') as c \gset
+select tests.conversation('bob', 'ben') as bobs \gset
+select tests.message('ben', :'c', 'hello') as m \gset
+select tests.message('bob', :'bobs', 'hello');
+
+-- A lock sets xmax, a write makes another version. Seen by the owner here: whoever else is granted whole tables sees it.
+create view tests.traces as
+select 'presence of ' || n.name as what, (p.xmin, p.xmax, p.ctid, p.*)::text as trace from public.user_presence p join tests.people n on n.id = p.user_id
+union all
+select 'person ' || n.name, (u.xmin, u.xmax, u.ctid, u.*)::text from public.users u join tests.people n on n.id = u.id;
+create table tests.before (what text, trace text);
+create function tests.remember() returns void language sql as $$
+  delete from tests.before;
+  insert into tests.before select t.what, t.trace from tests.traces t;
+$$;
+create function tests.unmoved(after text) returns void language plpgsql as $$
+begin
+  perform tests.act_as('owner');
+  perform tests.equals(array_agg(coalesce(b.what, t.what) order by 1), null, format('moved by %s', after))
+  from tests.before b
+  full join tests.traces t on t.what = b.what
+  where (b.trace, b.what) is distinct from (t.trace, t.what);
+end
+$$;
+
+-- Ana has a row and hides; Bob hides and was never there; Ben is there and chose to look offline
+select tests.act_as('ana');
+select chat.set_presence('online', session_id => 'a');
+select chat.set_preferences('{"share_presence": false}');
+select tests.act_as('bob');
+select chat.set_preferences('{"share_presence": false}');
+select tests.act_as('ben');
+select chat.set_presence('online', session_id => 'a');
+select chat.set_presence('offline', is_manual => true);
+select tests.act_as('owner');
+-- another version of each row, which nobody has locked
+update public.users set full_name = full_name;
+alter table public.user_presence disable trigger user;
+update public.user_presence set user_id = user_id;
+alter table public.user_presence enable trigger user;
+select tests.remember();
+
+create function tests.reports(statement text) returns void language plpgsql as $$
+declare
+  actor text;
+begin
+  foreach actor in array array['ana', 'ben', 'bob'] loop
+    perform tests.act_as(actor);
+    execute statement;
+    perform tests.unmoved(format('%s: %s', actor, statement));
+  end loop;
+end
+$$;
+select tests.reports(s.statement)
+from unnest(array[
+  'select chat.set_presence(''online'')',
+  'select chat.set_presence(''away'', session_id => ''b'', current_page => ''/x'')',
+  'select chat.set_presence(''busy'', session_id => ''c'', is_manual => false)',
+  'select chat.set_presence(''offline'', session_id => ''b'')',
+  'select chat.set_presence(''offline'')',
+  format('select chat.set_typing(%L, true) where chat.is_my_conversation(%L)', :'c', :'c'),
+  format('select chat.set_typing(%L, true) where chat.is_my_conversation(%L)', :'bobs', :'bobs'),
+  'select chat.end_presence(''a'')',
+  'select chat.end_presence()',
+  'select chat.set_presence(''online'')'
+]) with ordinality s (statement, number)
+order by s.number;
+
+-- sockets that come and go, and what ends by time
+select gen_random_uuid() as one \gset
+select tests.act_as('service_role');
+select chat.keep_presence(:'one', 60000);
+select chat.report_devices(:'one', array[tests.id('ana'), tests.id('ben'), tests.id('bob')], array[1, 1, 2], array[true, true, true]);
+select tests.unmoved('sockets that come');
+select tests.act_as('service_role');
+select chat.report_devices(:'one', array[tests.id('ana'), tests.id('ben'), tests.id('bob')], array[0, 2, 1], array[false, true, false]);
+select tests.unmoved('sockets that go');
+update chat.presence_reports set expires_at = clock_timestamp() - interval '1 second';
+update chat.presence_report_sessions set expires_at = clock_timestamp() - interval '1 second';
+update chat.presence_processes set lease_until = clock_timestamp() - interval '1 second';
+select tests.act_as('service_role');
+select chat.expire_presence();
+select tests.unmoved('what came to its end');
+
+-- A client that writes the table: nothing is inserted, and no other version is written. PostgreSQL locks a row that is
+-- named in an update before any trigger runs, which nobody is granted to see.
+create function tests.versions() returns text language sql as $$
+  select string_agg((p.xmin, p.ctid, p.*)::text, ' ' order by p.user_id) from public.user_presence p
+$$;
+select tests.versions() as before \gset
+select tests.act_as('bob');
+insert into public.user_presence (user_id, status) values (tests.id('bob'), 'online');
+insert into public.user_presence (user_id, status) values (tests.id('bob'), 'away') on conflict (user_id) do update set status = excluded.status;
+update public.user_presence set status = 'busy' where user_id = tests.id('bob');
+select tests.act_as('ana');
+insert into public.user_presence (user_id, status) values (tests.id('ana'), 'online') on conflict (user_id) do update set status = excluded.status;
+update public.user_presence set status = 'busy' where user_id = tests.id('ana');
+select tests.act_as('owner');
+select tests.equals(tests.versions(), :'before', 'by the table');
+-- it was heard all the same
+select tests.equals(string_agg(r.status, ',' order by r.user_id = tests.id('bob')), 'busy,away', 'reported')
+from chat.presence_reports r where r.user_id in (tests.id('ana'), tests.id('bob'));
+
+-- to themselves they look offline, with and without a row
+select tests.act_as('bob');
+select tests.equals((r."row" ->> 'status', r."row" ->> 'last_seen', r."row" ->> 'device_count')::text, '(offline,,0)', 'oneself') from chat.presence_rows() r;
+select tests.equals(chat.set_presence('online') ->> 'status', 'offline', 'an answer there is');
+-- nor does the row of somebody else tell whether they hide
+select tests.act_as('ben');
+select tests.expect_error(format('insert into public.user_presence (user_id, status) values (%L, %L)', p.id, 'online'), '42501')
+from (values (tests.id('bob')), (tests.id('ada')), (gen_random_uuid())) p (id);
+
+-- back in sight they are as they reported meanwhile
+select tests.act_as('bob');
+select chat.set_preferences('{"share_presence": true}');
+select tests.act_as('ben');
+select tests.equals(p.status, 'online', 'seen again') from public.user_presence p where p.user_id = tests.id('bob');
+select tests.holds(count(*) = 1, 'a row') from public.user_presence p where p.user_id = tests.id('bob');
+
+-- What others see is granted column by column.
+select tests.act_as('owner');
+create table tests.shared (name text);
+insert into tests.shared values
+  ('user_conversations'), ('conversation_receipts'), ('user_messages'), ('message_edits'), ('message_reactions'), ('message_pins'), ('user_presence');
+grant select on tests.shared to public;
+select tests.act_as('ben');
+select tests.expect_error(format('select %s from public.%I', c.name, s.name), '42501')
+from tests.shared s, unnest(array['xmin', 'xmax', 'cmin', 'cmax', 'ctid', 'tableoid']) c (name);
+select tests.expect_error(format('select from public.%I where ctid = %L', s.name, '(0,1)'), '42501') from tests.shared s;
+-- as clients, the data API and its embeds ask
+do $$
+declare
+  shared text;
+begin
+  for shared in select s.name from tests.shared s loop
+    execute format('select * from public.%I', shared);
+    execute format('select count(*) from public.%I', shared);
+    execute format('select row_to_json(s), to_jsonb(s), s from public.%I s', shared);
+    execute format('select coalesce(json_agg(e), %L) from (select s.* from public.%I s) e', '[]', shared);
+    execute format('select exists (select from public.%I)', shared);
+    execute format('with w as (select s.* from public.%I s limit 1) select pg_catalog.count(w) from w', shared);
+  end loop;
+end
+$$;
+insert into public.message_reactions (message_id, user_id, reaction) values (:'m', tests.id('ben'), '👍') returning *;
+select tests.equals(count(*), 1::bigint, 'embeds')
+from public.user_messages m join lateral (select row_to_json(r.*) from public.message_reactions r where r.message_id = m.id) r on true;
+
+-- a column that the application adds is granted with the next installation
+select tests.act_as('owner');
+alter table public.user_messages add column tests_added int;
+select tests.act_as('ben');
+select tests.expect_error('select * from public.user_messages', '42501');
+select tests.act_as('owner');
+select chat.grant_shared_columns();
+select tests.act_as('ben');
+select tests.equals(count(m), 2::bigint, 'granted') from public.user_messages m;
+select tests.expect_error('select xmax from public.user_messages', '42501');
+
+rollback;
