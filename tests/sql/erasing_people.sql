@@ -26,6 +26,22 @@ select tests.equals(("row" ->> 'can_send', "row" ->> 'other_user')::text, '(fals
 select tests.equals(count(*), 2::bigint, 'history') from chat.message_page(current_setting('tests.c')::uuid);
 select tests.expect_error($$select chat.send_message(current_setting('tests.c')::uuid, 'x')$$, 'not_allowed_recipient');
 
+-- a person who hides, with and without a row that others see: nothing of their presence stays, and none comes back
+select tests.act_as('service_role');
+select gen_random_uuid() as process \gset
+select chat.keep_presence(:'process', 60000);
+select chat.report_devices(:'process', array[tests.id('zoe')], array[1], array[true]);
+select tests.act_as('zoe');
+select chat.set_preferences('{"share_presence": false}'), chat.set_presence('busy', session_id => 's');
+select tests.act_as('sue');
+select chat.set_preferences('{"share_presence": false}'), chat.set_presence('busy', session_id => 's');
+select tests.act_as('owner');
+delete from public.users where id in (tests.id('zoe'), tests.id('sue'));
+select tests.equals(
+  (select count(*) from public.user_presence) + (select count(*) from chat.presence_reports) + (select count(*) from chat.presence_report_sessions)
+    + (select count(*) from chat.presence_sessions),
+  0::bigint, 'presence left behind');
+
 -- removing rows, as retention does, keeps the counts and the preview right
 select tests.act_as('owner');
 select set_config('tests.d', tests.conversation('ana', 'ada')::text, true);

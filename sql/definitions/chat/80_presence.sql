@@ -788,9 +788,11 @@ begin
     delete from chat.presence_pages g where g.user_id = person;
     update public.user_presence p set status = 'offline' where p.user_id = person;
   else
+    -- preferences go with an erased person, too
     insert into public.user_presence (user_id)
-    select person
-    where not exists (select from public.user_presence p where p.user_id = person)
+    select d.user_id
+    from chat.directory d
+    where d.user_id = person and not exists (select from public.user_presence p where p.user_id = person)
     on conflict on constraint user_presence_pkey do nothing;
     perform chat.show_presence(array[person]);
   end if;
