@@ -69,6 +69,7 @@ files!(
     listing,
     many_at_once,
     opening_conversations,
+    planner,
     presence_and_typing,
     reactions,
     reading,

@@ -62,6 +62,7 @@ select tests.equals(tests.may(t.actor, t.topic, t.what, t.extension), t.expected
 
 -- A row is judged by its own topic, whatever the setting says: somebody who may run SQL sets it to a topic of theirs.
 create role tests_custom_role nologin;
+grant tests_custom_role to current_user;
 grant usage on schema realtime, tests to tests_custom_role;
 grant select, insert, update on realtime.messages to tests_custom_role;
 insert into realtime.messages (topic, extension, event, payload, private)

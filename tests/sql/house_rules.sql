@@ -82,6 +82,24 @@ from tests.tables t
 join pg_attribute a on a.attrelid = t.oid and a.attnum > 0 and not a.attisdropped
 where has_any_column_privilege('authenticated', t.oid, 'select') and not has_column_privilege('authenticated', t.oid, a.attnum, 'select');
 
+-- what the planner samples, "explain" tells everybody
+select tests.none('sampled although people write it', array_agg(a.attrelid::regclass || '.' || a.attname))
+from pg_attribute a
+where a.attnum > 0
+  and not a.attisdropped
+  and a.atttypid in ('text'::regtype, 'jsonb'::regtype, 'uuid[]'::regtype, 'text[]'::regtype)
+  and coalesce(a.attstattarget, -1) <> 0
+  and (
+    a.attrelid in (select t.oid from tests.tables t where t.relkind = 'r' and has_any_column_privilege('authenticated', t.oid, 'select'))
+    or a.attrelid in (select p.relid from pg_partition_tree('realtime.messages') p)
+  )
+  -- one of a few values that the schema lists
+  and (a.attrelid::regclass::text, a.attname) not in (
+    ('user_conversations', 'kind'), ('user_conversation_members', 'member_role'), ('user_conversation_members', 'notification_level'),
+    ('user_messages', 'message_type'), ('user_presence', 'status'), ('user_presence', 'manual_status'), ('user_notification_preferences', 'email_mode')
+  )
+  and a.attname <> 'extension';
+
 select tests.none('sequences open to clients', array_agg(t.name || ' to ' || r.name))
 from tests.tables t, unnest(array['anon', 'authenticated', 'rapport_request']) r (name)
 where t.relkind = 'S' and has_sequence_privilege(r.name, t.oid, 'usage, select, update');
