@@ -50,15 +50,17 @@ begin
     (16, 'memberships_by_person', 'a9522a1410165fae98e0e4be660e73440f54991dcb1364844d7ab9a2f4200eef'),
     (17, 'presence_pages', 'bdfb39f74aa186b944b001657e25e2ef3a339093b6d09ca279cc8840a59366f0'),
     (18, 'search_folding', '117e853175d02ac8b857764fec8d02e918b0f5cbd21302309eec447607f2df62'),
-    (19, 'search_index', '7400ff6680c3cae0487b4db79ffdacc8d8fe54cd3815d3be0bff9f3b362b23fa')
+    (19, 'search_index', '7400ff6680c3cae0487b4db79ffdacc8d8fe54cd3815d3be0bff9f3b362b23fa'),
+    (20, 'presence_unseen', '1e5c5d567489763ec2b251f264f3286dff569c23dd1d0fbfe72cf3e294a797d4'),
+    (21, 'unsampled_text', 'da4415d40f5dec0ed9f0d8f7220f4c66feb9e5f009c5c613d194812b252cb29a')
   ), applied as (
     select version, checksum from chat.schema_migrations
   )
   select coalesce(
     (
-      select format('The schema is at version %s and this script knows 19: use a newer one.', max(version))
+      select format('The schema is at version %s and this script knows 21: use a newer one.', max(version))
       from applied
-      having max(version) > 19
+      having max(version) > 21
     ),
     (
       select format('Migration %s is not in the ledger although a later one is.', min(k.version))
@@ -233,6 +235,22 @@ insert into chat.schema_migrations (version, name, checksum) values
 \ir migrations/0019_search_index.sql
 \endif
 
+select not exists (select from chat.schema_migrations where version = 20) as pending \gset
+\if :pending
+\echo migrations/0020_presence_unseen.sql
+insert into chat.schema_migrations (version, name, checksum) values
+  (20, 'presence_unseen', '1e5c5d567489763ec2b251f264f3286dff569c23dd1d0fbfe72cf3e294a797d4');
+\ir migrations/0020_presence_unseen.sql
+\endif
+
+select not exists (select from chat.schema_migrations where version = 21) as pending \gset
+\if :pending
+\echo migrations/0021_unsampled_text.sql
+insert into chat.schema_migrations (version, name, checksum) values
+  (21, 'unsampled_text', 'da4415d40f5dec0ed9f0d8f7220f4c66feb9e5f009c5c613d194812b252cb29a');
+\ir migrations/0021_unsampled_text.sql
+\endif
+
 select not exists (
   select from chat.schema_definitions
   where path = 'auth/10_claims.sql' and checksum = '711d0d0ddaf6d6f12edbeef0dcdb14bbb7f3f993a26c83181dbd1bb1a70c890b'
@@ -295,13 +313,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/30_host_mapping.sql' and checksum = '5091b1646d263cd30c2329a50acca934c051c071b62e82fb66a94c6f8e9939fa'
+  where path = 'chat/30_host_mapping.sql' and checksum = '70fcbbd3abdc938e501b470d48c8966c0b9790bc9498ed187a22304ed7685ca9'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/30_host_mapping.sql
 \ir definitions/chat/30_host_mapping.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/30_host_mapping.sql', '5091b1646d263cd30c2329a50acca934c051c071b62e82fb66a94c6f8e9939fa')
+  ('chat/30_host_mapping.sql', '70fcbbd3abdc938e501b470d48c8966c0b9790bc9498ed187a22304ed7685ca9')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
@@ -427,13 +445,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/80_presence.sql' and checksum = 'a973e2dc15014014f7420a0a594fe90982d4b684195fad9ac77a3c84433d1f54'
+  where path = 'chat/80_presence.sql' and checksum = '665b92cbd6eed47f042932f24dcc65649ad3e3c1361f4e980d30195ee763a854'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/80_presence.sql
 \ir definitions/chat/80_presence.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/80_presence.sql', 'a973e2dc15014014f7420a0a594fe90982d4b684195fad9ac77a3c84433d1f54')
+  ('chat/80_presence.sql', '665b92cbd6eed47f042932f24dcc65649ad3e3c1361f4e980d30195ee763a854')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
@@ -511,13 +529,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/90_policies.sql' and checksum = 'c63f54813e69ddc4e2908eb1b24afebdbfba7057625348c69b3b4af85eb2b368'
+  where path = 'chat/90_policies.sql' and checksum = '2f1c9a8f420b08b43999d1eb13f9c8db21f2aac4c8d8dc4bd95e30c7b3629172'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/90_policies.sql
 \ir definitions/chat/90_policies.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/90_policies.sql', 'c63f54813e69ddc4e2908eb1b24afebdbfba7057625348c69b3b4af85eb2b368')
+  ('chat/90_policies.sql', '2f1c9a8f420b08b43999d1eb13f9c8db21f2aac4c8d8dc4bd95e30c7b3629172')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
@@ -547,37 +565,37 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'realtime/10_messages.sql' and checksum = 'e212b6dd85c6e74f60a91d2a41e7af7100e88ea278b5fed384cb9aca8641882f'
+  where path = 'realtime/10_messages.sql' and checksum = '1a31aa3137c231476f48707a932e30b4628e0ce0f0a60064e71d2833e8e32cb0'
 ) as pending \gset
 \if :pending
 \echo definitions/realtime/10_messages.sql
 \ir definitions/realtime/10_messages.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('realtime/10_messages.sql', 'e212b6dd85c6e74f60a91d2a41e7af7100e88ea278b5fed384cb9aca8641882f')
+  ('realtime/10_messages.sql', '1a31aa3137c231476f48707a932e30b4628e0ce0f0a60064e71d2833e8e32cb0')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'realtime/20_partitions.sql' and checksum = '9e01ea36bf166929712a22187abe3b2147b5f98679fddca981f121e1e5395ba5'
+  where path = 'realtime/20_partitions.sql' and checksum = 'e58c2841fb17c1c858abe62747625b4c5e1c225172a38d2fc77fbef94ac79e66'
 ) as pending \gset
 \if :pending
 \echo definitions/realtime/20_partitions.sql
 \ir definitions/realtime/20_partitions.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('realtime/20_partitions.sql', '9e01ea36bf166929712a22187abe3b2147b5f98679fddca981f121e1e5395ba5')
+  ('realtime/20_partitions.sql', 'e58c2841fb17c1c858abe62747625b4c5e1c225172a38d2fc77fbef94ac79e66')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'realtime/30_policies.sql' and checksum = 'f78bf7564e35d5e55252ad4350219bc6c13aeaf6380dc376fa63514f1e2e521f'
+  where path = 'realtime/30_policies.sql' and checksum = 'c4a5392373d8a5a6b08531f797376e6f35af6a7d3b9984f22b84efcf1a46da4a'
 ) as pending \gset
 \if :pending
 \echo definitions/realtime/30_policies.sql
 \ir definitions/realtime/30_policies.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('realtime/30_policies.sql', 'f78bf7564e35d5e55252ad4350219bc6c13aeaf6380dc376fa63514f1e2e521f')
+  ('realtime/30_policies.sql', 'c4a5392373d8a5a6b08531f797376e6f35af6a7d3b9984f22b84efcf1a46da4a')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
@@ -594,6 +612,7 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 \endif
 
 select chat.grant_roles_to_installer() \g /dev/null
+select chat.grant_shared_columns() \g /dev/null
 select chat.install_host_mapping(:'preset') as host_preset \gset
 commit;
 \echo 'The schema is installed; people and teams are found by' :host_preset

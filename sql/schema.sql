@@ -239,6 +239,20 @@ begin
 end
 $$;
 
+-- Name: begin_presence_by_table(); Type: FUNCTION; Schema: chat; Owner: -
+
+CREATE FUNCTION chat.begin_presence_by_table() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  if row_security_active('public.user_presence') then
+    perform chat.lock_own_presence();
+  end if;
+  return null;
+end
+$$;
+
 -- Name: block(uuid); Type: FUNCTION; Schema: chat; Owner: -
 
 CREATE FUNCTION chat.block(other_user_id uuid, OUT created boolean) RETURNS boolean
@@ -467,6 +481,14 @@ CREATE TABLE public.user_messages (
     CONSTRAINT user_messages_text_is_not_empty CHECK ((is_deleted OR (message_type <> 'text'::text) OR (content <> ''::text))),
     CONSTRAINT user_messages_type_is_known CHECK ((message_type = ANY (ARRAY['text'::text, 'image'::text, 'file'::text, 'system'::text])))
 );
+ALTER TABLE ONLY public.user_messages ALTER COLUMN content SET STATISTICS 0;
+ALTER TABLE ONLY public.user_messages ALTER COLUMN file_url SET STATISTICS 0;
+ALTER TABLE ONLY public.user_messages ALTER COLUMN file_name SET STATISTICS 0;
+ALTER TABLE ONLY public.user_messages ALTER COLUMN file_type SET STATISTICS 0;
+ALTER TABLE ONLY public.user_messages ALTER COLUMN read_by SET STATISTICS 0;
+ALTER TABLE ONLY public.user_messages ALTER COLUMN metadata SET STATISTICS 0;
+ALTER TABLE ONLY public.user_messages ALTER COLUMN client_message_id SET STATISTICS 0;
+ALTER TABLE ONLY public.user_messages ALTER COLUMN mentions SET STATISTICS 0;
 
 ALTER TABLE ONLY public.user_messages REPLICA IDENTITY FULL;
 
@@ -739,6 +761,20 @@ $$;
 -- Name: FUNCTION clear_conversation(conversation_id uuid); Type: COMMENT; Schema: chat; Owner: -
 
 COMMENT ON FUNCTION chat.clear_conversation(conversation_id uuid) IS 'Empties a conversation for the caller and takes it off their list until somebody writes in it. The others keep everything.';
+
+-- Name: complete_presence(); Type: FUNCTION; Schema: chat; Owner: -
+
+CREATE FUNCTION chat.complete_presence() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  insert into chat.presence_reports (user_id)
+  values (new.user_id)
+  on conflict on constraint presence_reports_pkey do nothing;
+  return null;
+end
+$$;
 
 -- Name: contact_page(integer, timestamp with time zone, text, uuid); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -1399,7 +1435,7 @@ begin
     perform chat.set_presence('offline', session_id => end_presence.session_id);
     return;
   end if;
-  perform from public.user_presence p where p.user_id = caller for no key update;
+  perform from chat.presence_reports r where r.user_id = caller for no key update;
   if not found then
     return;
   end if;
@@ -1442,15 +1478,15 @@ begin
   );
   if cardinality(dead) > 0 then
     people := array(select distinct v.user_id from chat.presence_sessions v where v.process_id = any (dead));
-    perform from public.user_presence p where p.user_id = any (people) order by p.user_id for no key update;
+    perform chat.lock_presence(people);
     delete from chat.presence_processes a where a.process_id = any (dead);
   end if;
 
   -- whoever reports at this moment is looked at the next time
   people := people || array(
-    select p.user_id
-    from public.user_presence p
-    where p.user_id in (
+    select l.user_id
+    from chat.presence_reports l
+    where l.user_id in (
         select r.user_id from chat.presence_reports r where r.expires_at <= clock_timestamp()
         union all
         select r.user_id from chat.presence_reports r where r.manual_until <= clock_timestamp()
@@ -1459,7 +1495,7 @@ begin
         union all
         select t.user_id from public.user_presence t where t.is_typing_to is not null and t.typing_started_at <= typing_since
       )
-    order by p.user_id
+    order by l.user_id
     for no key update skip locked
   );
   if cardinality(people) = 0 then
@@ -1646,11 +1682,19 @@ CREATE FUNCTION chat.follow_presence_sharing() RETURNS trigger
 declare
   person constant uuid := coalesce(new.user_id, old.user_id);
 begin
+  -- Makes the row that is locked from now on: made at the first report instead, its foreign key would lock the row of
+  -- the person then, and tell the time.
+  perform chat.lock_presence(array[person]);
   if not new.share_presence then
     delete from chat.presence_pages g where g.user_id = person;
     update public.user_presence p set status = 'offline' where p.user_id = person;
   else
-    perform from public.user_presence p where p.user_id = person for no key update;
+    -- preferences go with an erased person, too
+    insert into public.user_presence (user_id)
+    select d.user_id
+    from chat.directory d
+    where d.user_id = person and not exists (select from public.user_presence p where p.user_id = person)
+    on conflict on constraint user_presence_pkey do nothing;
     perform chat.show_presence(array[person]);
   end if;
   return null;
@@ -1688,6 +1732,41 @@ $$;
 -- Name: FUNCTION grant_roles_to_installer(); Type: COMMENT; Schema: chat; Owner: -
 
 COMMENT ON FUNCTION chat.grant_roles_to_installer() IS 'Lets the caller, who installs and usually runs the server, "set role" to each role that the server takes on. Does nothing when nothing is missing.';
+
+-- Name: grant_shared_columns(); Type: FUNCTION; Schema: chat; Owner: -
+
+CREATE FUNCTION chat.grant_shared_columns() RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  shared record;
+begin
+  for shared in
+    select a.attrelid::regclass as name, string_agg(quote_ident(a.attname), ', ' order by a.attnum) as columns
+    from pg_catalog.pg_attribute a
+    where a.attrelid in (
+        'public.user_conversations'::regclass,
+        'public.conversation_receipts'::regclass,
+        'public.user_messages'::regclass,
+        'public.message_edits'::regclass,
+        'public.message_reactions'::regclass,
+        'public.message_pins'::regclass,
+        'public.user_presence'::regclass
+      )
+      and a.attnum > 0
+      and not a.attisdropped
+      and not has_column_privilege('authenticated', a.attrelid, a.attnum, 'select')
+    group by a.attrelid
+  loop
+    execute format('grant select (%s) on %s to authenticated', shared.columns, shared.name);
+  end loop;
+end
+$$;
+
+-- Name: FUNCTION grant_shared_columns(); Type: COMMENT; Schema: chat; Owner: -
+
+COMMENT ON FUNCTION chat.grant_shared_columns() IS 'Lets people read every column of the chat''s shared tables, and no system column. Runs at each installation: a column that was added since is granted then. Does nothing when nothing is missing.';
 
 -- Name: hide_message(uuid); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -2127,12 +2206,13 @@ begin
     values (keep_presence.process_id, clock_timestamp() + make_interval(secs => keep_presence.lease_ms / 1000.0));
     -- after a crash of the database no process is known whose end would be noticed
     people := array(
-      select p.user_id
-      from public.user_presence p
+      select l.user_id
+      from chat.presence_reports l
+      join public.user_presence p on p.user_id = l.user_id
       where p.device_count > 0
         and not exists (select from chat.presence_sessions v where v.user_id = p.user_id)
-      order by p.user_id
-      for no key update skip locked
+      order by l.user_id
+      for no key update of l skip locked
     );
     perform chat.show_presence(people);
   end if;
@@ -2221,6 +2301,44 @@ begin
 end
 $$;
 
+-- Name: lock_own_presence(); Type: FUNCTION; Schema: chat; Owner: -
+
+CREATE FUNCTION chat.lock_own_presence() RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  perform chat.lock_presence(array[auth.uid()]);
+end
+$$;
+
+-- Name: FUNCTION lock_own_presence(); Type: COMMENT; Schema: chat; Owner: -
+
+COMMENT ON FUNCTION chat.lock_own_presence() IS 'Lets the caller''s reports come one after the other. For the trigger of user_presence.';
+
+-- Name: lock_presence(uuid[]); Type: FUNCTION; Schema: chat; Owner: -
+
+CREATE FUNCTION chat.lock_presence(user_ids uuid[]) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  insert into chat.presence_reports (user_id)
+  select d.user_id
+  from chat.directory d
+  where d.user_id = any (lock_presence.user_ids)
+    and not exists (select from chat.presence_reports r where r.user_id = d.user_id)
+  order by d.user_id
+  on conflict on constraint presence_reports_pkey do nothing;
+
+  perform
+  from chat.presence_reports r
+  where r.user_id = any (lock_presence.user_ids)
+  order by r.user_id
+  for no key update;
+end
+$$;
+
 -- Name: maintain_message_partitions(integer, integer); Type: FUNCTION; Schema: chat; Owner: -
 
 CREATE FUNCTION chat.maintain_message_partitions(days_ahead integer DEFAULT 30, days_kept integer DEFAULT 3) RETURNS integer
@@ -2265,6 +2383,11 @@ begin
       execute format('create table realtime.%I partition of realtime.messages for values from (%L) to (%L)', partition_name, day, day + 1);
     end if;
     execute format('alter table realtime.%I enable row level security', partition_name);
+    -- "explain" tells everybody what the planner has sampled
+    execute format(
+      'alter table realtime.%I alter column topic set statistics 0, alter column event set statistics 0, alter column payload set statistics 0',
+      partition_name
+    );
     execute format('alter table realtime.%I owner to %I', partition_name, (
       select pg_get_userbyid(c.relowner) from pg_catalog.pg_class c where c.oid = 'realtime.messages'::regclass
     ));
@@ -2537,9 +2660,7 @@ CREATE FUNCTION chat.mask_presence() RETURNS trigger
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
-  if not exists (
-    select from public.user_notification_preferences f where f.user_id = new.user_id and not f.share_presence
-  ) then
+  if chat.shares_presence(new.user_id) then
     return new;
   end if;
   new.status := 'offline';
@@ -3502,7 +3623,8 @@ begin
       ('chat.idempotency_keys', 'user_id', 'cascade'),
       ('public.user_presence', 'user_id', 'cascade'),
       ('public.user_presence', 'is_typing_to', 'set null'),
-      ('chat.presence_sessions', 'user_id', 'cascade'),
+      -- and by it what devices and sockets report, which refers to this table: a report must lock nothing that is seen
+      ('chat.presence_reports', 'user_id', 'cascade'),
       ('public.user_blocks', 'blocker_id', 'cascade'),
       ('public.user_blocks', 'blocked_id', 'cascade'),
       ('public.user_notification_preferences', 'user_id', 'cascade')
@@ -3589,6 +3711,7 @@ begin
     case when f.status <> 'offline' then greatest(d.devices, h.devices) else 0 end
   from unnest(presence_now.user_ids) k (user_id)
   left join chat.presence_reports r on r.user_id = k.user_id
+  left join public.user_notification_preferences hiding on hiding.user_id = k.user_id and not hiding.share_presence
   cross join lateral (
     -- a count that outlived the process it came from counts for nothing
     select coalesce(sum(v.devices), 0)::int as devices
@@ -3612,7 +3735,10 @@ begin
   ) s
   cross join lateral (
     -- whoever chose to be busy is still gone when their devices are
-    select case when s.reported = 'offline' or s.chosen = 'offline' then 'offline' else coalesce(s.chosen, s.reported) end as status
+    select case
+      when hiding.user_id is not null or s.reported = 'offline' or s.chosen = 'offline' then 'offline'
+      else coalesce(s.chosen, s.reported)
+    end as status
   ) f;
 end
 $$;
@@ -3645,7 +3771,17 @@ begin
       'last_active_at', p.last_active_at,
       'updated_at', p.updated_at
     )
-  from public.user_presence p
+  from (
+    select o.user_id, o.status, o.last_seen, o.status_text, o.status_emoji, o.is_typing_to, o.device_count, o.current_page, o.last_active_at, o.updated_at
+    from public.user_presence o
+    union all
+    -- whoever hides may have no row, and looks offline to themselves as well
+    select f.user_id, 'offline', null, null, null, null, 0, null, null, f.updated_at
+    from public.user_notification_preferences f
+    where f.user_id = caller
+      and not f.share_presence
+      and not exists (select from public.user_presence own where own.user_id = caller)
+  ) p
   left join chat.my_presence_choice() mine on p.user_id = caller
   left join chat.pages_of(wanted) g on g.user_id = p.user_id
   where (wanted is null or p.user_id = any (wanted))
@@ -3853,8 +3989,10 @@ declare
   caller constant uuid := auth.uid();
   ttl constant interval := make_interval(secs => chat.amount('presence_table_ttl_s', 300));
 begin
-  perform from public.user_presence p where p.user_id = caller for no key update;
-  if is_new and found then
+  if is_new
+    and exists (select from public.user_presence p where p.user_id = caller)
+    and chat.shares_presence(caller)
+  then
     return;
   end if;
   if reported is not null then
@@ -3896,11 +4034,15 @@ begin
   people := array(
     select d.user_id from chat.directory d where d.user_id = any (report_devices.user_ids) order by d.user_id
   );
-  insert into public.user_presence (user_id)
-  select u.id from unnest(people) u (id)
-  on conflict on constraint user_presence_pkey do nothing;
   -- two processes that report the same people do so one after the other, and the second counts what the first wrote
-  perform from public.user_presence p where p.user_id = any (people) order by p.user_id for no key update;
+  perform chat.lock_presence(people);
+  insert into public.user_presence (user_id)
+  select u.id
+  from unnest(people) u (id)
+  where not exists (select from public.user_presence p where p.user_id = u.id)
+    and not exists (select from public.user_notification_preferences f where f.user_id = u.id and not f.share_presence)
+  order by u.id
+  on conflict on constraint user_presence_pkey do nothing;
 
   delete from chat.presence_sessions s
   using unnest(report_devices.user_ids, report_devices.devices) r (user_id, devices)
@@ -4674,6 +4816,7 @@ declare
   ttl constant interval := make_interval(secs => chat.amount('presence_ttl_s', 60));
   new_text constant text := nullif(chat.trimmed(set_presence.status_text), '');
   new_emoji constant text := nullif(chat.trimmed(set_presence.status_emoji), '');
+  shares constant boolean := chat.shares_presence(caller);
 begin
   if caller is null then
     perform chat.refuse('unauthorized');
@@ -4689,8 +4832,13 @@ begin
     perform chat.refuse('validation_failed', 'session_id has 1 to 64 characters');
   end if;
 
-  insert into public.user_presence (user_id) values (caller) on conflict on constraint user_presence_pkey do nothing;
-  perform from public.user_presence p where p.user_id = caller for no key update;
+  perform chat.lock_presence(array[caller]);
+  if shares then
+    insert into public.user_presence (user_id)
+    select caller
+    where not exists (select from public.user_presence p where p.user_id = caller)
+    on conflict on constraint user_presence_pkey do nothing;
+  end if;
 
   if set_presence.session_id is not null and said = 'offline' then
     delete from chat.presence_report_sessions v where v.user_id = caller and v.session_id = set_presence.session_id;
@@ -4754,6 +4902,7 @@ begin
     is_typing_to = case when n.status <> 'offline' then p.is_typing_to end
   from chat.presence_now(array[caller]) n
   where p.user_id = n.user_id
+    and shares
     -- whoever is not to be seen leaves no trace of being there
     and (n.status <> 'offline' or p.status <> 'offline' or new_text is not null or new_emoji is not null or clear_status_text);
   if found and set_presence.current_page is not null then
@@ -4794,7 +4943,13 @@ begin
   );
   expires_in_ms := chat.amount('typing_ttl_ms', 6000);
 
-  if is_shared and chat.flag('typing_in_table') then
+  -- whoever hides or chose to look offline is not seen typing by everybody who watches the table
+  if is_shared
+    and chat.flag('typing_in_table')
+    and chat.shares_presence(caller)
+    and (select c.manual_status from chat.my_presence_choice() c) is distinct from 'offline'
+  then
+    perform chat.lock_presence(array[caller]);
     insert into public.user_presence as p (user_id, is_typing_to)
     values (caller, case when is_typing then others[1] end)
     on conflict on constraint user_presence_pkey do update
@@ -4850,6 +5005,13 @@ begin
       tg_op = 'INSERT',
       case when case tg_op when 'INSERT' then new.status <> 'offline' else new.status <> old.status end then new.status end
     );
+    -- A row that is made at the first report tells when that was. Others than oneself are not asked about here: whether
+    -- they hide is not for the caller to learn.
+    if tg_op = 'INSERT' and exists (
+      select from public.user_notification_preferences f where f.user_id = new.user_id and not f.share_presence
+    ) then
+      return null;
+    end if;
     if shown.status is not null then
       new.status := shown.status;
       new.manual_status := shown.manual_status;
@@ -4883,6 +5045,21 @@ begin
   new.updated_at := clock_timestamp();
   new.changed_xid := pg_current_xact_id();
   return new;
+end
+$$;
+
+-- Name: shares_presence(uuid); Type: FUNCTION; Schema: chat; Owner: -
+
+CREATE FUNCTION chat.shares_presence(user_id uuid) RETURNS boolean
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  return not exists (
+    select
+    from public.user_notification_preferences f
+    where f.user_id = shares_presence.user_id and not f.share_presence
+  );
 end
 $$;
 
@@ -5557,7 +5734,7 @@ CREATE FUNCTION realtime.send(payload jsonb, event text, topic text, private boo
     LANGUAGE plpgsql
     AS $$
   declare
-    message_id constant uuid := gen_random_uuid();
+    message_id constant pg_catalog.uuid := gen_random_uuid();
   begin
     begin
       -- policies may ask for realtime.topic()
@@ -5603,7 +5780,7 @@ CREATE FUNCTION realtime.send_binary(payload bytea, event text, topic text, priv
 CREATE FUNCTION realtime.topic() RETURNS text
     LANGUAGE sql STABLE
     AS $$
-select nullif(current_setting('realtime.topic', true), '')::text;
+select nullif(current_setting('realtime.topic', true), '')::pg_catalog.text;
 $$;
 
 -- Name: users; Type: TABLE; Schema: auth; Owner: -
@@ -5883,6 +6060,7 @@ CREATE TABLE public.message_drafts (
     updated_at timestamp with time zone DEFAULT now() NOT NULL,
     CONSTRAINT message_drafts_content_is_bounded CHECK (((char_length(content) >= 1) AND (char_length(content) <= 20000)))
 );
+ALTER TABLE ONLY public.message_drafts ALTER COLUMN content SET STATISTICS 0;
 
 -- Name: TABLE message_drafts; Type: COMMENT; Schema: public; Owner: -
 
@@ -5899,6 +6077,7 @@ CREATE TABLE public.message_edits (
     edited_by uuid,
     edited_at timestamp with time zone DEFAULT now() NOT NULL
 );
+ALTER TABLE ONLY public.message_edits ALTER COLUMN previous_content SET STATISTICS 0;
 
 -- Name: TABLE message_edits; Type: COMMENT; Schema: public; Owner: -
 
@@ -5963,6 +6142,8 @@ CREATE TABLE public.message_reactions (
     CONSTRAINT message_reactions_emoji_is_reaction CHECK ((emoji = reaction)),
     CONSTRAINT message_reactions_reaction_is_short CHECK (((char_length(reaction) >= 1) AND (char_length(reaction) <= 64)))
 );
+ALTER TABLE ONLY public.message_reactions ALTER COLUMN reaction SET STATISTICS 0;
+ALTER TABLE ONLY public.message_reactions ALTER COLUMN emoji SET STATISTICS 0;
 
 ALTER TABLE ONLY public.message_reactions REPLICA IDENTITY FULL;
 
@@ -6095,6 +6276,9 @@ CREATE TABLE public.user_conversations (
     CONSTRAINT user_conversations_pair_is_ordered CHECK (((kind <> 'direct'::text) OR (participant_1_id < participant_2_id))),
     CONSTRAINT user_conversations_title_is_short CHECK ((char_length(title) <= 120))
 );
+ALTER TABLE ONLY public.user_conversations ALTER COLUMN title SET STATISTICS 0;
+ALTER TABLE ONLY public.user_conversations ALTER COLUMN team_id SET STATISTICS 0;
+ALTER TABLE ONLY public.user_conversations ALTER COLUMN metadata SET STATISTICS 0;
 
 ALTER TABLE ONLY public.user_conversations REPLICA IDENTITY FULL;
 
@@ -6165,6 +6349,7 @@ CREATE TABLE public.user_notification_preferences (
     CONSTRAINT user_notification_preferences_email_mode_is_known CHECK ((email_mode = ANY (ARRAY['offline'::text, 'digest_hourly'::text, 'digest_daily'::text, 'digest_weekly'::text, 'never'::text]))),
     CONSTRAINT user_notification_preferences_hour_is_real CHECK (((digest_hour >= 0) AND (digest_hour <= 23)))
 );
+ALTER TABLE ONLY public.user_notification_preferences ALTER COLUMN timezone SET STATISTICS 0;
 
 -- Name: TABLE user_notification_preferences; Type: COMMENT; Schema: public; Owner: -
 
@@ -6226,6 +6411,9 @@ CREATE TABLE public.user_presence (
     CONSTRAINT user_presence_status_is_known CHECK ((status = ANY (ARRAY['online'::text, 'away'::text, 'busy'::text, 'offline'::text]))),
     CONSTRAINT user_presence_status_text_is_short CHECK ((char_length(status_text) <= 100))
 );
+ALTER TABLE ONLY public.user_presence ALTER COLUMN current_page SET STATISTICS 0;
+ALTER TABLE ONLY public.user_presence ALTER COLUMN status_text SET STATISTICS 0;
+ALTER TABLE ONLY public.user_presence ALTER COLUMN status_emoji SET STATISTICS 0;
 
 ALTER TABLE ONLY public.user_presence REPLICA IDENTITY FULL;
 
@@ -6268,6 +6456,9 @@ CREATE TABLE realtime.messages (
     CONSTRAINT messages_payload_exclusive CHECK (((payload IS NULL) OR (binary_payload IS NULL)))
 )
 PARTITION BY RANGE (inserted_at);
+ALTER TABLE ONLY realtime.messages ALTER COLUMN topic SET STATISTICS 0;
+ALTER TABLE ONLY realtime.messages ALTER COLUMN payload SET STATISTICS 0;
+ALTER TABLE ONLY realtime.messages ALTER COLUMN event SET STATISTICS 0;
 
 -- Name: TABLE messages; Type: COMMENT; Schema: realtime; Owner: -
 
@@ -6287,6 +6478,9 @@ CREATE TABLE realtime.messages_default (
     binary_payload bytea,
     CONSTRAINT messages_payload_exclusive CHECK (((payload IS NULL) OR (binary_payload IS NULL)))
 );
+ALTER TABLE ONLY realtime.messages_default ALTER COLUMN topic SET STATISTICS 0;
+ALTER TABLE ONLY realtime.messages_default ALTER COLUMN payload SET STATISTICS 0;
+ALTER TABLE ONLY realtime.messages_default ALTER COLUMN event SET STATISTICS 0;
 
 -- Name: messages_default; Type: TABLE ATTACH; Schema: realtime; Owner: -
 
@@ -6724,6 +6918,10 @@ CREATE TRIGGER user_notification_preferences_20_tell_of_not_sharing AFTER INSERT
 
 CREATE TRIGGER user_notification_preferences_20_tell_of_sharing AFTER UPDATE OF share_read_receipts ON public.user_notification_preferences FOR EACH ROW WHEN ((new.share_read_receipts <> old.share_read_receipts)) EXECUTE FUNCTION chat.tell_of_sharing();
 
+-- Name: user_presence user_presence_05_begin; Type: TRIGGER; Schema: public; Owner: -
+
+CREATE TRIGGER user_presence_05_begin BEFORE INSERT OR UPDATE ON public.user_presence FOR EACH STATEMENT EXECUTE FUNCTION chat.begin_presence_by_table();
+
 -- Name: user_presence user_presence_10_settle; Type: TRIGGER; Schema: public; Owner: -
 
 CREATE TRIGGER user_presence_10_settle BEFORE INSERT OR UPDATE ON public.user_presence FOR EACH ROW EXECUTE FUNCTION chat.settle_presence();
@@ -6731,6 +6929,10 @@ CREATE TRIGGER user_presence_10_settle BEFORE INSERT OR UPDATE ON public.user_pr
 -- Name: user_presence user_presence_20_mask; Type: TRIGGER; Schema: public; Owner: -
 
 CREATE TRIGGER user_presence_20_mask BEFORE INSERT OR UPDATE ON public.user_presence FOR EACH ROW EXECUTE FUNCTION chat.mask_presence();
+
+-- Name: user_presence user_presence_30_complete; Type: TRIGGER; Schema: public; Owner: -
+
+CREATE TRIGGER user_presence_30_complete AFTER INSERT ON public.user_presence FOR EACH ROW EXECUTE FUNCTION chat.complete_presence();
 
 -- Name: user_presence user_presence_30_page; Type: TRIGGER; Schema: public; Owner: -
 
@@ -6774,22 +6976,22 @@ ALTER TABLE ONLY chat.presence_pages
 -- Name: presence_report_sessions presence_report_sessions_user_fkey; Type: FK CONSTRAINT; Schema: chat; Owner: -
 
 ALTER TABLE ONLY chat.presence_report_sessions
-    ADD CONSTRAINT presence_report_sessions_user_fkey FOREIGN KEY (user_id) REFERENCES public.user_presence(user_id) ON DELETE CASCADE;
+    ADD CONSTRAINT presence_report_sessions_user_fkey FOREIGN KEY (user_id) REFERENCES chat.presence_reports(user_id) ON DELETE CASCADE;
 
--- Name: presence_reports presence_reports_user_fkey; Type: FK CONSTRAINT; Schema: chat; Owner: -
+-- Name: presence_reports presence_reports_user_id_fkey; Type: FK CONSTRAINT; Schema: chat; Owner: -
 
 ALTER TABLE ONLY chat.presence_reports
-    ADD CONSTRAINT presence_reports_user_fkey FOREIGN KEY (user_id) REFERENCES public.user_presence(user_id) ON DELETE CASCADE DEFERRABLE INITIALLY DEFERRED;
+    ADD CONSTRAINT presence_reports_user_id_fkey FOREIGN KEY (user_id) REFERENCES auth.users(id) ON DELETE CASCADE;
 
 -- Name: presence_sessions presence_sessions_process_fkey; Type: FK CONSTRAINT; Schema: chat; Owner: -
 
 ALTER TABLE ONLY chat.presence_sessions
     ADD CONSTRAINT presence_sessions_process_fkey FOREIGN KEY (process_id) REFERENCES chat.presence_processes(process_id) ON DELETE CASCADE;
 
--- Name: presence_sessions presence_sessions_user_id_fkey; Type: FK CONSTRAINT; Schema: chat; Owner: -
+-- Name: presence_sessions presence_sessions_user_fkey; Type: FK CONSTRAINT; Schema: chat; Owner: -
 
 ALTER TABLE ONLY chat.presence_sessions
-    ADD CONSTRAINT presence_sessions_user_id_fkey FOREIGN KEY (user_id) REFERENCES auth.users(id) ON DELETE CASCADE;
+    ADD CONSTRAINT presence_sessions_user_fkey FOREIGN KEY (user_id) REFERENCES chat.presence_reports(user_id) ON DELETE CASCADE;
 
 -- Name: removed_messages removed_messages_conversation_id_fkey; Type: FK CONSTRAINT; Schema: chat; Owner: -
 
@@ -7067,31 +7269,39 @@ ALTER TABLE public.user_presence ENABLE ROW LEVEL SECURITY;
 
 -- Name: messages members show themselves in their conversations; Type: POLICY; Schema: realtime; Owner: -
 
-CREATE POLICY "members show themselves in their conversations" ON realtime.messages FOR INSERT TO authenticated WITH CHECK (((extension = 'presence'::text) AND (( SELECT realtime.topic() AS topic) ~~ 'conversation:%'::text) AND chat.may_appear(( SELECT realtime.topic() AS topic))));
+CREATE POLICY "members show themselves in their conversations" ON realtime.messages FOR INSERT TO authenticated WITH CHECK (((extension = 'presence'::text) AND (topic ~~ 'conversation:%'::text) AND chat.may_appear(topic)));
 
 -- Name: messages; Type: ROW SECURITY; Schema: realtime; Owner: -
 
 ALTER TABLE realtime.messages ENABLE ROW LEVEL SECURITY;
 
+-- Name: messages messages are of the topic that was asked about; Type: POLICY; Schema: realtime; Owner: -
+
+CREATE POLICY "messages are of the topic that was asked about" ON realtime.messages AS RESTRICTIVE USING (COALESCE((topic = realtime.topic()), true)) WITH CHECK (COALESCE((topic = realtime.topic()), true));
+
 -- Name: messages_default; Type: ROW SECURITY; Schema: realtime; Owner: -
 
 ALTER TABLE realtime.messages_default ENABLE ROW LEVEL SECURITY;
 
--- Name: messages nobody without a name uses chat topics; Type: POLICY; Schema: realtime; Owner: -
+-- Name: messages nobody rewrites messages of chat topics; Type: POLICY; Schema: realtime; Owner: -
 
-CREATE POLICY "nobody without a name uses chat topics" ON realtime.messages AS RESTRICTIVE TO anon USING ((NOT COALESCE(chat.is_chat_topic(( SELECT realtime.topic() AS topic)), false))) WITH CHECK ((NOT COALESCE(chat.is_chat_topic(( SELECT realtime.topic() AS topic)), false)));
+CREATE POLICY "nobody rewrites messages of chat topics" ON realtime.messages AS RESTRICTIVE FOR UPDATE TO authenticated USING ((NOT chat.is_chat_topic(topic))) WITH CHECK ((NOT chat.is_chat_topic(topic)));
+
+-- Name: messages only people and the server use chat topics; Type: POLICY; Schema: realtime; Owner: -
+
+CREATE POLICY "only people and the server use chat topics" ON realtime.messages AS RESTRICTIVE USING ((pg_has_role('authenticated'::name, 'usage'::text) OR pg_has_role('service_role'::name, 'usage'::text) OR (NOT chat.is_chat_topic(topic)))) WITH CHECK ((pg_has_role('authenticated'::name, 'usage'::text) OR pg_has_role('service_role'::name, 'usage'::text) OR (NOT chat.is_chat_topic(topic))));
 
 -- Name: messages only the server sends on chat topics; Type: POLICY; Schema: realtime; Owner: -
 
-CREATE POLICY "only the server sends on chat topics" ON realtime.messages AS RESTRICTIVE FOR INSERT TO authenticated WITH CHECK (((NOT COALESCE(chat.is_chat_topic(( SELECT realtime.topic() AS topic)), false)) OR ((extension = 'presence'::text) AND chat.may_appear(( SELECT realtime.topic() AS topic)))));
+CREATE POLICY "only the server sends on chat topics" ON realtime.messages AS RESTRICTIVE FOR INSERT TO authenticated WITH CHECK (((NOT chat.is_chat_topic(topic)) OR ((extension = 'presence'::text) AND chat.may_appear(topic))));
 
 -- Name: messages others do not listen to chat topics; Type: POLICY; Schema: realtime; Owner: -
 
-CREATE POLICY "others do not listen to chat topics" ON realtime.messages AS RESTRICTIVE FOR SELECT TO authenticated USING (((NOT COALESCE(chat.is_chat_topic(( SELECT realtime.topic() AS topic)), false)) OR chat.may_listen(( SELECT realtime.topic() AS topic))));
+CREATE POLICY "others do not listen to chat topics" ON realtime.messages AS RESTRICTIVE FOR SELECT TO authenticated USING (((NOT chat.is_chat_topic(topic)) OR chat.may_listen(topic)));
 
 -- Name: messages people listen to their own chat topics; Type: POLICY; Schema: realtime; Owner: -
 
-CREATE POLICY "people listen to their own chat topics" ON realtime.messages FOR SELECT TO authenticated USING (((extension = ANY (ARRAY['broadcast'::text, 'presence'::text])) AND chat.may_listen(( SELECT realtime.topic() AS topic))));
+CREATE POLICY "people listen to their own chat topics" ON realtime.messages FOR SELECT TO authenticated USING (((extension = ANY (ARRAY['broadcast'::text, 'presence'::text])) AND chat.may_listen(topic)));
 
 -- Name: supabase_realtime; Type: PUBLICATION; Schema: -; Owner: -
 
@@ -7165,6 +7375,10 @@ GRANT ALL ON FUNCTION chat.amount(setting text, fallback integer) TO service_rol
 
 REVOKE ALL ON FUNCTION chat.apply_message_change() FROM PUBLIC;
 
+-- Name: FUNCTION begin_presence_by_table(); Type: ACL; Schema: chat; Owner: -
+
+REVOKE ALL ON FUNCTION chat.begin_presence_by_table() FROM PUBLIC;
+
 -- Name: FUNCTION block(other_user_id uuid, OUT created boolean); Type: ACL; Schema: chat; Owner: -
 
 REVOKE ALL ON FUNCTION chat.block(other_user_id uuid, OUT created boolean) FROM PUBLIC;
@@ -7193,63 +7407,102 @@ GRANT ALL ON FUNCTION chat.changed_messages(since pg_snapshot, until pg_snapshot
 -- Name: TABLE user_messages; Type: ACL; Schema: public; Owner: -
 
 GRANT ALL ON TABLE public.user_messages TO service_role;
-GRANT SELECT ON TABLE public.user_messages TO authenticated;
 
 -- Name: COLUMN user_messages.id; Type: ACL; Schema: public; Owner: -
 
-GRANT INSERT(id) ON TABLE public.user_messages TO authenticated;
+GRANT SELECT(id),INSERT(id) ON TABLE public.user_messages TO authenticated;
 
 -- Name: COLUMN user_messages.conversation_id; Type: ACL; Schema: public; Owner: -
 
-GRANT INSERT(conversation_id) ON TABLE public.user_messages TO authenticated;
+GRANT SELECT(conversation_id),INSERT(conversation_id) ON TABLE public.user_messages TO authenticated;
 
 -- Name: COLUMN user_messages.sender_id; Type: ACL; Schema: public; Owner: -
 
-GRANT INSERT(sender_id) ON TABLE public.user_messages TO authenticated;
+GRANT SELECT(sender_id),INSERT(sender_id) ON TABLE public.user_messages TO authenticated;
 
 -- Name: COLUMN user_messages.content; Type: ACL; Schema: public; Owner: -
 
-GRANT INSERT(content),UPDATE(content) ON TABLE public.user_messages TO authenticated;
+GRANT SELECT(content),INSERT(content),UPDATE(content) ON TABLE public.user_messages TO authenticated;
 
 -- Name: COLUMN user_messages.message_type; Type: ACL; Schema: public; Owner: -
 
-GRANT INSERT(message_type) ON TABLE public.user_messages TO authenticated;
+GRANT SELECT(message_type),INSERT(message_type) ON TABLE public.user_messages TO authenticated;
 
 -- Name: COLUMN user_messages.file_url; Type: ACL; Schema: public; Owner: -
 
-GRANT INSERT(file_url) ON TABLE public.user_messages TO authenticated;
+GRANT SELECT(file_url),INSERT(file_url) ON TABLE public.user_messages TO authenticated;
 
 -- Name: COLUMN user_messages.file_name; Type: ACL; Schema: public; Owner: -
 
-GRANT INSERT(file_name) ON TABLE public.user_messages TO authenticated;
+GRANT SELECT(file_name),INSERT(file_name) ON TABLE public.user_messages TO authenticated;
 
 -- Name: COLUMN user_messages.file_size; Type: ACL; Schema: public; Owner: -
 
-GRANT INSERT(file_size) ON TABLE public.user_messages TO authenticated;
+GRANT SELECT(file_size),INSERT(file_size) ON TABLE public.user_messages TO authenticated;
 
 -- Name: COLUMN user_messages.file_type; Type: ACL; Schema: public; Owner: -
 
-GRANT INSERT(file_type) ON TABLE public.user_messages TO authenticated;
+GRANT SELECT(file_type),INSERT(file_type) ON TABLE public.user_messages TO authenticated;
+
+-- Name: COLUMN user_messages.created_at; Type: ACL; Schema: public; Owner: -
+
+GRANT SELECT(created_at) ON TABLE public.user_messages TO authenticated;
+
+-- Name: COLUMN user_messages.updated_at; Type: ACL; Schema: public; Owner: -
+
+GRANT SELECT(updated_at) ON TABLE public.user_messages TO authenticated;
+
+-- Name: COLUMN user_messages.is_edited; Type: ACL; Schema: public; Owner: -
+
+GRANT SELECT(is_edited) ON TABLE public.user_messages TO authenticated;
+
+-- Name: COLUMN user_messages.edited_at; Type: ACL; Schema: public; Owner: -
+
+GRANT SELECT(edited_at) ON TABLE public.user_messages TO authenticated;
 
 -- Name: COLUMN user_messages.is_deleted; Type: ACL; Schema: public; Owner: -
 
-GRANT UPDATE(is_deleted) ON TABLE public.user_messages TO authenticated;
+GRANT SELECT(is_deleted),UPDATE(is_deleted) ON TABLE public.user_messages TO authenticated;
+
+-- Name: COLUMN user_messages.deleted_at; Type: ACL; Schema: public; Owner: -
+
+GRANT SELECT(deleted_at) ON TABLE public.user_messages TO authenticated;
+
+-- Name: COLUMN user_messages.deleted_by; Type: ACL; Schema: public; Owner: -
+
+GRANT SELECT(deleted_by) ON TABLE public.user_messages TO authenticated;
+
+-- Name: COLUMN user_messages.read_by; Type: ACL; Schema: public; Owner: -
+
+GRANT SELECT(read_by) ON TABLE public.user_messages TO authenticated;
 
 -- Name: COLUMN user_messages.metadata; Type: ACL; Schema: public; Owner: -
 
-GRANT INSERT(metadata),UPDATE(metadata) ON TABLE public.user_messages TO authenticated;
+GRANT SELECT(metadata),INSERT(metadata),UPDATE(metadata) ON TABLE public.user_messages TO authenticated;
+
+-- Name: COLUMN user_messages.seq; Type: ACL; Schema: public; Owner: -
+
+GRANT SELECT(seq) ON TABLE public.user_messages TO authenticated;
+
+-- Name: COLUMN user_messages.rev; Type: ACL; Schema: public; Owner: -
+
+GRANT SELECT(rev) ON TABLE public.user_messages TO authenticated;
 
 -- Name: COLUMN user_messages.client_message_id; Type: ACL; Schema: public; Owner: -
 
-GRANT INSERT(client_message_id) ON TABLE public.user_messages TO authenticated;
+GRANT SELECT(client_message_id),INSERT(client_message_id) ON TABLE public.user_messages TO authenticated;
 
 -- Name: COLUMN user_messages.reply_to_id; Type: ACL; Schema: public; Owner: -
 
-GRANT INSERT(reply_to_id) ON TABLE public.user_messages TO authenticated;
+GRANT SELECT(reply_to_id),INSERT(reply_to_id) ON TABLE public.user_messages TO authenticated;
 
 -- Name: COLUMN user_messages.mentions; Type: ACL; Schema: public; Owner: -
 
-GRANT INSERT(mentions) ON TABLE public.user_messages TO authenticated;
+GRANT SELECT(mentions),INSERT(mentions) ON TABLE public.user_messages TO authenticated;
+
+-- Name: COLUMN user_messages.changed_xid; Type: ACL; Schema: public; Owner: -
+
+GRANT SELECT(changed_xid) ON TABLE public.user_messages TO authenticated;
 
 -- Name: FUNCTION check_edit_window(before public.user_messages, after public.user_messages); Type: ACL; Schema: chat; Owner: -
 
@@ -7273,6 +7526,10 @@ REVOKE ALL ON FUNCTION chat.claims_mapping(OUT directory text, OUT memberships t
 
 REVOKE ALL ON FUNCTION chat.clear_conversation(conversation_id uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION chat.clear_conversation(conversation_id uuid) TO authenticated;
+
+-- Name: FUNCTION complete_presence(); Type: ACL; Schema: chat; Owner: -
+
+REVOKE ALL ON FUNCTION chat.complete_presence() FROM PUBLIC;
 
 -- Name: FUNCTION contact_page(max_rows integer, from_message_at timestamp with time zone, from_name text, from_id uuid); Type: ACL; Schema: chat; Owner: -
 
@@ -7372,6 +7629,10 @@ REVOKE ALL ON FUNCTION chat.follow_presence_sharing() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION chat.grant_roles_to_installer() FROM PUBLIC;
 
+-- Name: FUNCTION grant_shared_columns(); Type: ACL; Schema: chat; Owner: -
+
+REVOKE ALL ON FUNCTION chat.grant_shared_columns() FROM PUBLIC;
+
 -- Name: FUNCTION hide_message(message_id uuid); Type: ACL; Schema: chat; Owner: -
 
 REVOKE ALL ON FUNCTION chat.hide_message(message_id uuid) FROM PUBLIC;
@@ -7403,12 +7664,6 @@ REVOKE ALL ON FUNCTION chat.install_host_mapping(preset text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION chat.is_blank(content text) FROM PUBLIC;
 GRANT ALL ON FUNCTION chat.is_blank(content text) TO authenticated;
 GRANT ALL ON FUNCTION chat.is_blank(content text) TO service_role;
-
--- Name: FUNCTION is_chat_topic(topic text); Type: ACL; Schema: chat; Owner: -
-
-REVOKE ALL ON FUNCTION chat.is_chat_topic(topic text) FROM PUBLIC;
-GRANT ALL ON FUNCTION chat.is_chat_topic(topic text) TO anon;
-GRANT ALL ON FUNCTION chat.is_chat_topic(topic text) TO authenticated;
 
 -- Name: FUNCTION is_my_conversation(conversation_id uuid); Type: ACL; Schema: chat; Owner: -
 
@@ -7463,6 +7718,15 @@ REVOKE ALL ON FUNCTION chat.knows(other_user_id uuid) FROM PUBLIC;
 -- Name: FUNCTION lock_own_message(message_id uuid); Type: ACL; Schema: chat; Owner: -
 
 REVOKE ALL ON FUNCTION chat.lock_own_message(message_id uuid) FROM PUBLIC;
+
+-- Name: FUNCTION lock_own_presence(); Type: ACL; Schema: chat; Owner: -
+
+REVOKE ALL ON FUNCTION chat.lock_own_presence() FROM PUBLIC;
+GRANT ALL ON FUNCTION chat.lock_own_presence() TO authenticated;
+
+-- Name: FUNCTION lock_presence(user_ids uuid[]); Type: ACL; Schema: chat; Owner: -
+
+REVOKE ALL ON FUNCTION chat.lock_presence(user_ids uuid[]) FROM PUBLIC;
 
 -- Name: FUNCTION maintain_message_partitions(days_ahead integer, days_kept integer); Type: ACL; Schema: chat; Owner: -
 
@@ -7741,6 +8005,10 @@ REVOKE ALL ON FUNCTION chat.settle_member() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION chat.settle_presence() FROM PUBLIC;
 
+-- Name: FUNCTION shares_presence(user_id uuid); Type: ACL; Schema: chat; Owner: -
+
+REVOKE ALL ON FUNCTION chat.shares_presence(user_id uuid) FROM PUBLIC;
+
 -- Name: FUNCTION shares_receipts(user_id uuid); Type: ACL; Schema: chat; Owner: -
 
 REVOKE ALL ON FUNCTION chat.shares_receipts(user_id uuid) FROM PUBLIC;
@@ -7880,7 +8148,42 @@ GRANT SELECT ON TABLE chat.schema_migrations TO service_role;
 -- Name: TABLE conversation_receipts; Type: ACL; Schema: public; Owner: -
 
 GRANT ALL ON TABLE public.conversation_receipts TO service_role;
-GRANT SELECT ON TABLE public.conversation_receipts TO authenticated;
+
+-- Name: COLUMN conversation_receipts.conversation_id; Type: ACL; Schema: public; Owner: -
+
+GRANT SELECT(conversation_id) ON TABLE public.conversation_receipts TO authenticated;
+
+-- Name: COLUMN conversation_receipts.user_id; Type: ACL; Schema: public; Owner: -
+
+GRANT SELECT(user_id) ON TABLE public.conversation_receipts TO authenticated;
+
+-- Name: COLUMN conversation_receipts.last_read_seq; Type: ACL; Schema: public; Owner: -
+
+GRANT SELECT(last_read_seq) ON TABLE public.conversation_receipts TO authenticated;
+
+-- Name: COLUMN conversation_receipts.last_read_message_id; Type: ACL; Schema: public; Owner: -
+
+GRANT SELECT(last_read_message_id) ON TABLE public.conversation_receipts TO authenticated;
+
+-- Name: COLUMN conversation_receipts.last_read_at; Type: ACL; Schema: public; Owner: -
+
+GRANT SELECT(last_read_at) ON TABLE public.conversation_receipts TO authenticated;
+
+-- Name: COLUMN conversation_receipts.last_delivered_seq; Type: ACL; Schema: public; Owner: -
+
+GRANT SELECT(last_delivered_seq) ON TABLE public.conversation_receipts TO authenticated;
+
+-- Name: COLUMN conversation_receipts.last_delivered_message_id; Type: ACL; Schema: public; Owner: -
+
+GRANT SELECT(last_delivered_message_id) ON TABLE public.conversation_receipts TO authenticated;
+
+-- Name: COLUMN conversation_receipts.last_delivered_at; Type: ACL; Schema: public; Owner: -
+
+GRANT SELECT(last_delivered_at) ON TABLE public.conversation_receipts TO authenticated;
+
+-- Name: COLUMN conversation_receipts.changed_xid; Type: ACL; Schema: public; Owner: -
+
+GRANT SELECT(changed_xid) ON TABLE public.conversation_receipts TO authenticated;
 
 -- Name: TABLE message_drafts; Type: ACL; Schema: public; Owner: -
 
@@ -7890,7 +8193,34 @@ GRANT SELECT ON TABLE public.message_drafts TO authenticated;
 -- Name: TABLE message_edits; Type: ACL; Schema: public; Owner: -
 
 GRANT ALL ON TABLE public.message_edits TO service_role;
-GRANT SELECT ON TABLE public.message_edits TO authenticated;
+
+-- Name: COLUMN message_edits.id; Type: ACL; Schema: public; Owner: -
+
+GRANT SELECT(id) ON TABLE public.message_edits TO authenticated;
+
+-- Name: COLUMN message_edits.message_id; Type: ACL; Schema: public; Owner: -
+
+GRANT SELECT(message_id) ON TABLE public.message_edits TO authenticated;
+
+-- Name: COLUMN message_edits.conversation_id; Type: ACL; Schema: public; Owner: -
+
+GRANT SELECT(conversation_id) ON TABLE public.message_edits TO authenticated;
+
+-- Name: COLUMN message_edits.version; Type: ACL; Schema: public; Owner: -
+
+GRANT SELECT(version) ON TABLE public.message_edits TO authenticated;
+
+-- Name: COLUMN message_edits.previous_content; Type: ACL; Schema: public; Owner: -
+
+GRANT SELECT(previous_content) ON TABLE public.message_edits TO authenticated;
+
+-- Name: COLUMN message_edits.edited_by; Type: ACL; Schema: public; Owner: -
+
+GRANT SELECT(edited_by) ON TABLE public.message_edits TO authenticated;
+
+-- Name: COLUMN message_edits.edited_at; Type: ACL; Schema: public; Owner: -
+
+GRANT SELECT(edited_at) ON TABLE public.message_edits TO authenticated;
 
 -- Name: TABLE message_hides; Type: ACL; Schema: public; Owner: -
 
@@ -7900,36 +8230,59 @@ GRANT SELECT ON TABLE public.message_hides TO authenticated;
 -- Name: TABLE message_pins; Type: ACL; Schema: public; Owner: -
 
 GRANT ALL ON TABLE public.message_pins TO service_role;
-GRANT SELECT ON TABLE public.message_pins TO authenticated;
+
+-- Name: COLUMN message_pins.message_id; Type: ACL; Schema: public; Owner: -
+
+GRANT SELECT(message_id) ON TABLE public.message_pins TO authenticated;
+
+-- Name: COLUMN message_pins.conversation_id; Type: ACL; Schema: public; Owner: -
+
+GRANT SELECT(conversation_id) ON TABLE public.message_pins TO authenticated;
+
+-- Name: COLUMN message_pins.pinned_by; Type: ACL; Schema: public; Owner: -
+
+GRANT SELECT(pinned_by) ON TABLE public.message_pins TO authenticated;
+
+-- Name: COLUMN message_pins.created_at; Type: ACL; Schema: public; Owner: -
+
+GRANT SELECT(created_at) ON TABLE public.message_pins TO authenticated;
 
 -- Name: TABLE message_reactions; Type: ACL; Schema: public; Owner: -
 
 GRANT ALL ON TABLE public.message_reactions TO service_role;
-GRANT SELECT,DELETE ON TABLE public.message_reactions TO authenticated;
+GRANT DELETE ON TABLE public.message_reactions TO authenticated;
 
 -- Name: COLUMN message_reactions.id; Type: ACL; Schema: public; Owner: -
 
-GRANT INSERT(id) ON TABLE public.message_reactions TO authenticated;
+GRANT SELECT(id),INSERT(id) ON TABLE public.message_reactions TO authenticated;
 
 -- Name: COLUMN message_reactions.message_id; Type: ACL; Schema: public; Owner: -
 
-GRANT INSERT(message_id) ON TABLE public.message_reactions TO authenticated;
+GRANT SELECT(message_id),INSERT(message_id) ON TABLE public.message_reactions TO authenticated;
 
 -- Name: COLUMN message_reactions.conversation_id; Type: ACL; Schema: public; Owner: -
 
-GRANT INSERT(conversation_id) ON TABLE public.message_reactions TO authenticated;
+GRANT SELECT(conversation_id),INSERT(conversation_id) ON TABLE public.message_reactions TO authenticated;
 
 -- Name: COLUMN message_reactions.user_id; Type: ACL; Schema: public; Owner: -
 
-GRANT INSERT(user_id) ON TABLE public.message_reactions TO authenticated;
+GRANT SELECT(user_id),INSERT(user_id) ON TABLE public.message_reactions TO authenticated;
 
 -- Name: COLUMN message_reactions.reaction; Type: ACL; Schema: public; Owner: -
 
-GRANT INSERT(reaction) ON TABLE public.message_reactions TO authenticated;
+GRANT SELECT(reaction),INSERT(reaction) ON TABLE public.message_reactions TO authenticated;
 
 -- Name: COLUMN message_reactions.emoji; Type: ACL; Schema: public; Owner: -
 
-GRANT INSERT(emoji) ON TABLE public.message_reactions TO authenticated;
+GRANT SELECT(emoji),INSERT(emoji) ON TABLE public.message_reactions TO authenticated;
+
+-- Name: COLUMN message_reactions.created_at; Type: ACL; Schema: public; Owner: -
+
+GRANT SELECT(created_at) ON TABLE public.message_reactions TO authenticated;
+
+-- Name: COLUMN message_reactions.changed_xid; Type: ACL; Schema: public; Owner: -
+
+GRANT SELECT(changed_xid) ON TABLE public.message_reactions TO authenticated;
 
 -- Name: TABLE user_blocks; Type: ACL; Schema: public; Owner: -
 
@@ -7976,7 +8329,70 @@ GRANT UPDATE(notification_level) ON TABLE public.user_conversation_members TO au
 -- Name: TABLE user_conversations; Type: ACL; Schema: public; Owner: -
 
 GRANT ALL ON TABLE public.user_conversations TO service_role;
-GRANT SELECT ON TABLE public.user_conversations TO authenticated;
+
+-- Name: COLUMN user_conversations.id; Type: ACL; Schema: public; Owner: -
+
+GRANT SELECT(id) ON TABLE public.user_conversations TO authenticated;
+
+-- Name: COLUMN user_conversations.kind; Type: ACL; Schema: public; Owner: -
+
+GRANT SELECT(kind) ON TABLE public.user_conversations TO authenticated;
+
+-- Name: COLUMN user_conversations.participant_1_id; Type: ACL; Schema: public; Owner: -
+
+GRANT SELECT(participant_1_id) ON TABLE public.user_conversations TO authenticated;
+
+-- Name: COLUMN user_conversations.participant_2_id; Type: ACL; Schema: public; Owner: -
+
+GRANT SELECT(participant_2_id) ON TABLE public.user_conversations TO authenticated;
+
+-- Name: COLUMN user_conversations.title; Type: ACL; Schema: public; Owner: -
+
+GRANT SELECT(title) ON TABLE public.user_conversations TO authenticated;
+
+-- Name: COLUMN user_conversations.team_id; Type: ACL; Schema: public; Owner: -
+
+GRANT SELECT(team_id) ON TABLE public.user_conversations TO authenticated;
+
+-- Name: COLUMN user_conversations.created_by; Type: ACL; Schema: public; Owner: -
+
+GRANT SELECT(created_by) ON TABLE public.user_conversations TO authenticated;
+
+-- Name: COLUMN user_conversations.created_at; Type: ACL; Schema: public; Owner: -
+
+GRANT SELECT(created_at) ON TABLE public.user_conversations TO authenticated;
+
+-- Name: COLUMN user_conversations.updated_at; Type: ACL; Schema: public; Owner: -
+
+GRANT SELECT(updated_at) ON TABLE public.user_conversations TO authenticated;
+
+-- Name: COLUMN user_conversations.last_message_at; Type: ACL; Schema: public; Owner: -
+
+GRANT SELECT(last_message_at) ON TABLE public.user_conversations TO authenticated;
+
+-- Name: COLUMN user_conversations.last_message_id; Type: ACL; Schema: public; Owner: -
+
+GRANT SELECT(last_message_id) ON TABLE public.user_conversations TO authenticated;
+
+-- Name: COLUMN user_conversations.is_archived; Type: ACL; Schema: public; Owner: -
+
+GRANT SELECT(is_archived) ON TABLE public.user_conversations TO authenticated;
+
+-- Name: COLUMN user_conversations.last_seq; Type: ACL; Schema: public; Owner: -
+
+GRANT SELECT(last_seq) ON TABLE public.user_conversations TO authenticated;
+
+-- Name: COLUMN user_conversations.rev; Type: ACL; Schema: public; Owner: -
+
+GRANT SELECT(rev) ON TABLE public.user_conversations TO authenticated;
+
+-- Name: COLUMN user_conversations.metadata; Type: ACL; Schema: public; Owner: -
+
+GRANT SELECT(metadata) ON TABLE public.user_conversations TO authenticated;
+
+-- Name: COLUMN user_conversations.changed_xid; Type: ACL; Schema: public; Owner: -
+
+GRANT SELECT(changed_xid) ON TABLE public.user_conversations TO authenticated;
 
 -- Name: TABLE user_notification_preferences; Type: ACL; Schema: public; Owner: -
 
@@ -7986,43 +8402,62 @@ GRANT SELECT,INSERT,UPDATE ON TABLE public.user_notification_preferences TO auth
 -- Name: TABLE user_presence; Type: ACL; Schema: public; Owner: -
 
 GRANT ALL ON TABLE public.user_presence TO service_role;
-GRANT SELECT ON TABLE public.user_presence TO authenticated;
 
 -- Name: COLUMN user_presence.user_id; Type: ACL; Schema: public; Owner: -
 
-GRANT INSERT(user_id),UPDATE(user_id) ON TABLE public.user_presence TO authenticated;
+GRANT SELECT(user_id),INSERT(user_id),UPDATE(user_id) ON TABLE public.user_presence TO authenticated;
 
 -- Name: COLUMN user_presence.status; Type: ACL; Schema: public; Owner: -
 
-GRANT INSERT(status),UPDATE(status) ON TABLE public.user_presence TO authenticated;
+GRANT SELECT(status),INSERT(status),UPDATE(status) ON TABLE public.user_presence TO authenticated;
 
 -- Name: COLUMN user_presence.last_seen; Type: ACL; Schema: public; Owner: -
 
-GRANT INSERT(last_seen),UPDATE(last_seen) ON TABLE public.user_presence TO authenticated;
+GRANT SELECT(last_seen),INSERT(last_seen),UPDATE(last_seen) ON TABLE public.user_presence TO authenticated;
 
 -- Name: COLUMN user_presence.current_page; Type: ACL; Schema: public; Owner: -
 
-GRANT INSERT(current_page),UPDATE(current_page) ON TABLE public.user_presence TO authenticated;
+GRANT SELECT(current_page),INSERT(current_page),UPDATE(current_page) ON TABLE public.user_presence TO authenticated;
 
 -- Name: COLUMN user_presence.is_typing_to; Type: ACL; Schema: public; Owner: -
 
-GRANT INSERT(is_typing_to),UPDATE(is_typing_to) ON TABLE public.user_presence TO authenticated;
+GRANT SELECT(is_typing_to),INSERT(is_typing_to),UPDATE(is_typing_to) ON TABLE public.user_presence TO authenticated;
 
 -- Name: COLUMN user_presence.typing_started_at; Type: ACL; Schema: public; Owner: -
 
-GRANT INSERT(typing_started_at),UPDATE(typing_started_at) ON TABLE public.user_presence TO authenticated;
+GRANT SELECT(typing_started_at),INSERT(typing_started_at),UPDATE(typing_started_at) ON TABLE public.user_presence TO authenticated;
 
 -- Name: COLUMN user_presence.updated_at; Type: ACL; Schema: public; Owner: -
 
-GRANT INSERT(updated_at),UPDATE(updated_at) ON TABLE public.user_presence TO authenticated;
+GRANT SELECT(updated_at),INSERT(updated_at),UPDATE(updated_at) ON TABLE public.user_presence TO authenticated;
+
+-- Name: COLUMN user_presence.manual_status; Type: ACL; Schema: public; Owner: -
+
+GRANT SELECT(manual_status) ON TABLE public.user_presence TO authenticated;
+
+-- Name: COLUMN user_presence.manual_until; Type: ACL; Schema: public; Owner: -
+
+GRANT SELECT(manual_until) ON TABLE public.user_presence TO authenticated;
 
 -- Name: COLUMN user_presence.status_text; Type: ACL; Schema: public; Owner: -
 
-GRANT INSERT(status_text),UPDATE(status_text) ON TABLE public.user_presence TO authenticated;
+GRANT SELECT(status_text),INSERT(status_text),UPDATE(status_text) ON TABLE public.user_presence TO authenticated;
 
 -- Name: COLUMN user_presence.status_emoji; Type: ACL; Schema: public; Owner: -
 
-GRANT INSERT(status_emoji),UPDATE(status_emoji) ON TABLE public.user_presence TO authenticated;
+GRANT SELECT(status_emoji),INSERT(status_emoji),UPDATE(status_emoji) ON TABLE public.user_presence TO authenticated;
+
+-- Name: COLUMN user_presence.last_active_at; Type: ACL; Schema: public; Owner: -
+
+GRANT SELECT(last_active_at) ON TABLE public.user_presence TO authenticated;
+
+-- Name: COLUMN user_presence.device_count; Type: ACL; Schema: public; Owner: -
+
+GRANT SELECT(device_count) ON TABLE public.user_presence TO authenticated;
+
+-- Name: COLUMN user_presence.changed_xid; Type: ACL; Schema: public; Owner: -
+
+GRANT SELECT(changed_xid) ON TABLE public.user_presence TO authenticated;
 
 -- Name: TABLE messages; Type: ACL; Schema: realtime; Owner: -
 
