@@ -10,6 +10,12 @@ const PRESETS: &[(&str, ())] = &[("rapport", ()), (super::raw::SUPABASE, ())];
 /// A week.
 const MAX_NO_CHANNEL_MS: u64 = 7 * 24 * 3_600 * 1_000;
 
+/// The most memory that can be asked for, in bytes: 1 TiB.
+const MAX_MEMORY: usize = 1 << 40;
+
+/// A frame that arrives takes up to so many times its size: its buffer doubles as it grows.
+const FRAME_GROWTH: usize = 2;
+
 /// The highest rate that can be asked for: no machine reaches it.
 const MAX_RATE: u64 = 1_000_000_000_000;
 
@@ -36,12 +42,24 @@ pub struct RealtimeConfig {
     pub max_request_bytes: usize,
     /// The largest frame a client may send.
     pub max_frame_bytes: usize,
+    /// The largest frame of a socket that has not joined a channel; no more than the one above.
+    pub max_frame_bytes_before_join: usize,
+    /// How long a message may take from its first byte to its last.
+    pub frame_timeout: Duration,
+    /// Memory of all frames that are begun and not finished.
+    pub all_frames_max_bytes: usize,
     /// The largest payload of a broadcast.
     pub max_broadcast_bytes: usize,
     /// Frames that may wait for one client.
     pub queue_max_frames: usize,
     /// Bytes that may wait for one client; room for the largest frame at least.
     pub queue_max_bytes: usize,
+    /// Memory of what waits for all clients together.
+    pub all_queues_max_bytes: usize,
+    /// Memory of the channels of all clients together.
+    pub all_channels_max_bytes: usize,
+    /// Memory of the bodies of all requests to broadcast that arrive.
+    pub all_requests_max_bytes: usize,
     /// Silence after which a socket is closed.
     pub idle_timeout: Duration,
     /// Over how long the ends of sockets are spread when the server stops.
@@ -89,6 +107,25 @@ impl RealtimeConfig {
                  sent who is present",
             );
         }
+        let all_frames_max_bytes =
+            reader.whole("realtime.all_frames_max_bytes", 2_048..=MAX_MEMORY);
+        if all_frames_max_bytes / FRAME_GROWTH < max_frame_bytes {
+            reader.problem(
+                "realtime.all_frames_max_bytes",
+                "must be twice `realtime.max_frame_bytes` at least: a frame of that size could \
+                 never arrive",
+            );
+        }
+        let all_queues_max_bytes =
+            reader.whole("realtime.all_queues_max_bytes", 1_024..=MAX_MEMORY);
+        if all_queues_max_bytes < queue_max_bytes {
+            reader.problem(
+                "realtime.all_queues_max_bytes",
+                "must not be below `realtime.queue_max_bytes`, which it bounds for all clients",
+            );
+        }
+        let before_join: usize =
+            reader.whole("realtime.max_frame_bytes_before_join", 1_024..=1 << 28);
         let expiry_warning_s: u64 = reader.whole("realtime.expiry_warning_s", 0..=86_400);
         // The written settings have been laid over those of the preset already.
         reader.choice("realtime.limits_preset", PRESETS);
@@ -106,9 +143,16 @@ impl RealtimeConfig {
                 .whole("realtime.connection_burst_per_address", 1..=1_000_000),
             max_request_bytes: reader.whole("realtime.max_request_bytes", 1_024..=1 << 30),
             max_frame_bytes,
+            max_frame_bytes_before_join: before_join.min(max_frame_bytes),
+            frame_timeout: reader.milliseconds("realtime.frame_timeout_ms", 1..=3_600_000),
+            all_frames_max_bytes,
             max_broadcast_bytes: reader.whole("realtime.max_broadcast_bytes", 1..=1 << 28),
             queue_max_frames: reader.whole("realtime.queue_max_frames", 1..=10_000_000),
             queue_max_bytes,
+            all_queues_max_bytes,
+            all_channels_max_bytes: reader
+                .whole("realtime.all_channels_max_bytes", 1_024..=MAX_MEMORY),
+            all_requests_max_bytes: reader.whole("realtime.all_requests_max_bytes", 0..=MAX_MEMORY),
             idle_timeout: reader.milliseconds("realtime.idle_timeout_ms", 1..=86_400_000),
             drain_window: reader.milliseconds("realtime.drain_window_ms", 0..=600_000),
             no_channel_timeout: reader

@@ -430,6 +430,8 @@ pub struct RealtimeMetrics {
     pub permissions_asked: Family<PermissionLabels, Counter>,
     /// Times something was refused because of a limit, by its setting.
     pub limits_reached: Family<LimitLabels, Counter>,
+    /// Memory that all sockets hold together, in bytes, by what it is.
+    pub held: Family<HeldLabels, Gauge<i64, AtomicI64>>,
     /// Rows of `realtime.messages` handed to the members of their topic.
     pub database_broadcasts: Counter,
     /// Rows of `realtime.messages` that cannot be broadcast.
@@ -461,6 +463,18 @@ pub enum Limit {
     PresenceState,
     /// Bytes of a frame.
     Frame,
+    /// Bytes of a frame of a socket that has not joined a channel.
+    FrameBeforeJoin,
+    /// How long a message may take from its first byte on.
+    FrameTime,
+    /// Unfinished frames of all sockets.
+    AllFrames,
+    /// What waits for all sockets.
+    AllQueues,
+    /// Channels of all sockets.
+    AllChannels,
+    /// Bodies of all requests that arrive.
+    AllRequests,
     /// Bytes of a broadcast's payload.
     Broadcast,
     /// Bytes of a request's body.
@@ -481,6 +495,12 @@ impl EncodeLabelValue for Limit {
             Self::PresenceEvents => "max_presence_events_per_second",
             Self::PresenceState => "max_presence_state_bytes",
             Self::Frame => "max_frame_bytes",
+            Self::FrameBeforeJoin => "max_frame_bytes_before_join",
+            Self::FrameTime => "frame_timeout_ms",
+            Self::AllFrames => "all_frames_max_bytes",
+            Self::AllQueues => "all_queues_max_bytes",
+            Self::AllChannels => "all_channels_max_bytes",
+            Self::AllRequests => "all_requests_max_bytes",
             Self::Broadcast => "max_broadcast_bytes",
             Self::Request => "max_request_bytes",
         })
@@ -492,6 +512,53 @@ impl EncodeLabelValue for Limit {
 pub struct LimitLabels {
     /// Which.
     pub limit: Limit,
+}
+
+/// What clients make the server hold for them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Held {
+    /// Frames and fragmented messages that are begun and not finished.
+    Frames,
+    /// Frames that wait to be written.
+    Queues,
+    /// Channels: their topics, their subscriptions, what they track, and messages that wait for them.
+    Channels,
+}
+
+impl Held {
+    /// All kinds, in the order of their declaration.
+    pub const ALL: [Self; 3] = [Self::Frames, Self::Queues, Self::Channels];
+
+    /// The label's text, also in the log.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Frames => "frames",
+            Self::Queues => "queues",
+            Self::Channels => "channels",
+        }
+    }
+
+    /// The limit of all sockets together.
+    pub fn limit(self) -> Limit {
+        match self {
+            Self::Frames => Limit::AllFrames,
+            Self::Queues => Limit::AllQueues,
+            Self::Channels => Limit::AllChannels,
+        }
+    }
+}
+
+impl EncodeLabelValue for Held {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), fmt::Error> {
+        encoder.write_str(self.as_str())
+    }
+}
+
+/// The labels of [`RealtimeMetrics::held`].
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct HeldLabels {
+    /// What is held.
+    pub held: Held,
 }
 
 /// How a question about the permissions of a private channel was answered.
@@ -580,6 +647,8 @@ pub enum CloseLabel {
     Fault,
     /// The client read too slowly.
     SlowConsumer,
+    /// All sockets together held too much memory, and it held most.
+    Memory,
     /// The server stops.
     Restarting,
 }
@@ -594,6 +663,7 @@ impl CloseLabel {
             Self::NoChannel => "no_channel",
             Self::Fault => "fault",
             Self::SlowConsumer => "slow_consumer",
+            Self::Memory => "memory",
             Self::Restarting => "restarting",
         }
     }
@@ -652,6 +722,11 @@ impl RealtimeMetrics {
             "limits_reached",
             "Refusals because of a limit, by its setting",
             self.limits_reached.clone(),
+        );
+        registry.register(
+            "held_bytes",
+            "Memory that all sockets hold together",
+            self.held.clone(),
         );
         registry.register(
             "channels",

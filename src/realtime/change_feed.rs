@@ -9,11 +9,11 @@ use std::collections::VecDeque;
 use std::pin::pin;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use uuid::Uuid;
 
 use super::hub::{GAP, Hub, StreamState};
 use super::protocol::{ChangeData, RowData, SystemNotice};
+use super::wire::body::Body;
 use crate::bus::Listener;
 use crate::bus::people::Delivered;
 use crate::change::{Action, ChangeEvent, ChangeTransaction, StreamEvent};
@@ -224,7 +224,7 @@ impl Message {
 
 /// What the receivers of a delivery get.
 enum Encoded {
-    Data(Bytes),
+    Data(Body),
     Notice(SystemNotice),
 }
 

@@ -13,7 +13,7 @@ use super::channel::authorize::AuthorizeError;
 use super::protocol::{BroadcastError, Reply};
 use super::wire::frame::FrameError;
 use crate::auth::{Claims, TokenError};
-use crate::observability::metrics::{CloseLabel, DropReason, Limit, RealtimeMetrics};
+use crate::observability::metrics::{CloseLabel, DropReason, Held, Limit, RealtimeMetrics};
 
 /// What a token error reads as, where only the text is told. An absent token is a malformed one
 /// here: only the handshake knows the difference.
@@ -354,8 +354,12 @@ pub enum CloseReason {
     NoChannel,
     /// What came is not the WebSocket protocol, or too large.
     Frame(FrameError),
+    /// A message was begun and not finished in time.
+    Unfinished,
     /// It does not read what it is sent fast enough.
     SlowConsumer,
+    /// All sockets together hold too much of this, and this one is among those that hold most.
+    Memory(Held),
     /// The server is stopping.
     Restarting,
 }
@@ -367,10 +371,16 @@ impl CloseReason {
             Self::Peer(_) => CloseLabel::Client,
             Self::Idle => CloseLabel::Idle,
             Self::NoChannel => CloseLabel::NoChannel,
-            Self::Frame(_) => CloseLabel::Fault,
+            Self::Frame(_) | Self::Unfinished => CloseLabel::Fault,
             Self::SlowConsumer => CloseLabel::SlowConsumer,
+            Self::Memory(_) => CloseLabel::Memory,
             Self::Restarting => CloseLabel::Restarting,
         }
+    }
+
+    /// Whether what waits for the socket is dropped.
+    pub fn drops_queue(self) -> bool {
+        matches!(self, Self::SlowConsumer | Self::Memory(Held::Queues))
     }
 
     /// Close code and reason text (RFC 6455, 7.4.1); 1012 and 1013 are registered with IANA.
@@ -387,10 +397,17 @@ impl CloseReason {
                     FrameError::TooBig => "Message too big",
                 },
             ),
-            Self::SlowConsumer => (
+            Self::Unfinished => (1008, "A message was not finished in time"),
+            Self::SlowConsumer | Self::Memory(Held::Queues) => (
                 1013,
                 "Too slow: messages were dropped, reconnect and read what is missing",
             ),
+            Self::Memory(Held::Frames) => {
+                (1009, "Too much is begun and not finished on this server")
+            }
+            Self::Memory(Held::Channels) => {
+                (1008, "Too much is held for this socket on a full server")
+            }
             Self::Restarting => (1012, "Server is restarting"),
         })
     }

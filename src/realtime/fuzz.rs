@@ -9,6 +9,7 @@
 )]
 
 use std::collections::{BTreeMap, HashSet};
+use std::ops::ControlFlow;
 use std::sync::{Arc, LazyLock};
 
 use serde_json::Value;
@@ -72,10 +73,10 @@ enum Message {
 
 /// Reads `bytes` in pieces of `step`.
 fn read(bytes: &[u8], step: usize) -> (Vec<Message>, Option<FrameError>) {
-    let mut reader = FrameReader::new(LIMIT);
+    let mut reader = FrameReader::default();
     let mut found = Vec::new();
     for piece in bytes.chunks(step.max(1)) {
-        let result = reader.read(&mut piece.to_vec(), |received| {
+        let result = reader.read(&mut piece.to_vec(), LIMIT, |received| {
             found.push(match received {
                 Received::Text(text) => Message::Text(text.into_owned()),
                 Received::Binary(data) => Message::Binary(data.into_owned()),
@@ -83,7 +84,7 @@ fn read(bytes: &[u8], step: usize) -> (Vec<Message>, Option<FrameError>) {
                 Received::Pong => Message::Pong,
                 Received::Close(code) => Message::Close(code),
             });
-            true
+            ControlFlow::Continue(LIMIT)
         });
         if let Err(error) = result {
             return (found, Some(error));

@@ -40,6 +40,7 @@ use self::messages::replay::Replayer;
 use self::session::Shared;
 use self::socket::admission::Admission;
 use self::socket::{drain, handshake};
+use self::wire::sockets::Sockets;
 use self::work::Workshop;
 use crate::auth::Verifier;
 use crate::bus::Listener;
@@ -75,8 +76,10 @@ impl Realtime {
         let rates = Arc::new(Rates::new(&config));
         let keeping = rate::keep(Arc::clone(&rates), tasks.token().clone());
         tasks.spawn("rates", keeping);
+        let sockets = Sockets::new(&config, &metrics);
         let hub = Arc::new(
             Hub::new(metrics)
+                .with_sockets(sockets)
                 .with_rates(rates)
                 .with_people(listener.people()),
         );

@@ -143,13 +143,14 @@ async fn refusals<'a>(
 ) -> HashMap<&'a str, &'static str> {
     let mut asked: HashMap<&str, Option<&'static str>> = HashMap::new();
     let mut outage = None;
+    let headers = access::policy_headers(&admitted.headers).into();
     for message in messages.iter().filter(|message| message.is_private) {
         if asked.contains_key(&*message.topic) {
             continue;
         }
         let refusal = match outage {
             Some(reason) => Some(reason),
-            None => match authorize(realtime, &message.topic, admitted).await {
+            None => match authorize(realtime, &message.topic, admitted, &headers).await {
                 Ok(()) => None,
                 Err(refusal) => {
                     let reason = refusal.short();
@@ -167,13 +168,17 @@ async fn refusals<'a>(
 }
 
 /// Whether the caller may send to a private topic.
-async fn authorize(realtime: &Realtime, topic: &str, admitted: &Admitted) -> Result<(), Refusal> {
+async fn authorize(
+    realtime: &Realtime,
+    topic: &str,
+    admitted: &Admitted,
+    headers: &Arc<str>,
+) -> Result<(), Refusal> {
     let Some(authorizer) = &realtime.workshop.authorizer else {
         return Err(Refusal::Forbidden);
     };
-    let headers = access::policy_headers(&admitted.headers);
     let permissions = authorizer
-        .ask(Question::Write, topic, &admitted.claims, &headers)
+        .ask(Question::Write, topic, &admitted.claims, headers)
         .await
         .map_err(Refusal::Unasked)?;
     if permissions.broadcast {
@@ -231,7 +236,8 @@ async fn single(
         .check(key.topic())
         .map_err(Refusal::Inexpressible)?;
     if admitted.is_private {
-        authorize(realtime, topic, &admitted).await?;
+        let headers = access::policy_headers(&admitted.headers).into();
+        authorize(realtime, topic, &admitted, &headers).await?;
     }
     hub.deliveries()
         .broadcast(&key, &broadcast, None)

@@ -78,6 +78,8 @@ pub struct Channel {
     pub ack: bool,
     /// Its own broadcasts come back to it.
     pub echo: bool,
+    /// Memory that its join makes the server hold, roughly: see [`join_bytes`].
+    pub bytes: usize,
     /// Its join asked for presence: a state, then diffs.
     pub presence: bool,
     /// What it tracks there.
@@ -100,6 +102,29 @@ pub struct Channel {
     pub refreshing: Option<Box<Refreshing>>,
     /// Messages of the topic that wait for the end of what is under way.
     pub waiting: Option<Box<Waiting>>,
+}
+
+/// Memory of a channel whose join asks for nothing and has a short topic: what the session, the hub
+/// and the topic keep of it.
+const CHANNEL_BYTES: usize = 1_024;
+
+/// How often a topic's name is kept: by itself and as JSON, where a character takes up to six.
+const TOPIC_COPIES: usize = 7;
+
+/// What each byte of bindings in the reply to a join takes: they are short names, parsed into texts of
+/// their own, and kept by the channel and by visibility.
+const BINDING_COPIES: usize = 8;
+
+/// What each tracked byte takes: as it is, in the state that newcomers are sent, and in what is told.
+const TRACKED_COPIES: usize = 3;
+
+/// Memory that a join makes the server hold, roughly: by its topic, its key of presence and its
+/// bindings as the reply shows them.
+pub fn join_bytes(topic: &str, key: Option<&str>, reply: &str) -> usize {
+    CHANNEL_BYTES
+        + TOPIC_COPIES * topic.len()
+        + key.map_or(0, str::len)
+        + BINDING_COPIES * reply.len()
 }
 
 /// What a channel may write (protocol 4.3): asked when it writes for the first time, and anew
@@ -199,6 +224,12 @@ pub struct Wait {
 }
 
 impl Channel {
+    /// Memory that it makes the server hold, roughly.
+    pub fn held_bytes(&self) -> usize {
+        let waiting = self.waiting.as_ref().map_or(0, |waiting| waiting.bytes());
+        self.bytes + TRACKED_COPIES * self.tracking.bytes + waiting
+    }
+
     /// What pushes of the channel carry as `join_ref`.
     pub fn push_ref(&self) -> Option<Ref> {
         self.join_ref

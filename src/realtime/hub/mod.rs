@@ -11,7 +11,6 @@ pub mod topic;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use bytes::Bytes;
 use dashmap::DashMap;
 use tokio::sync::watch;
 use uuid::Uuid;
@@ -26,8 +25,11 @@ use super::protocol::{
     Broadcast, BroadcastError, Ref, Serializer, ServerMessage, SystemNotice, UserPayload,
     push_replayed,
 };
+use super::wire::body::Body;
 use super::wire::frame::Frame;
 use super::wire::outbound::{Fanout, Gate, Outbound, Queued};
+pub use super::wire::sockets::SocketId;
+use super::wire::sockets::Sockets;
 use crate::bus::people::People;
 use crate::change::Action;
 use crate::observability::metrics::{DropReason, Limit, RealtimeMetrics};
@@ -45,16 +47,6 @@ pub const GAP: &str = "Changes may have been missed: read again what you need";
 /// What it hears once while there are more changes than `realtime.max_events_per_second`.
 pub const TOO_MANY_CHANGES: &str =
     "Too many changes per second: some are left out, read again what you need";
-
-/// Names an open socket, also in the log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct SocketId(u64);
-
-impl std::fmt::Display for SocketId {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.0.fmt(f)
-    }
-}
 
 /// Where the change stream stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -178,7 +170,7 @@ pub struct Hub {
     members: DashMap<ChannelId, Arc<Member>>,
     /// Topics with members. A topic is filled and removed under the lock of its place here.
     topics: DashMap<TopicKey, Arc<Topic>>,
-    sockets: DashMap<SocketId, Arc<Outbound>>,
+    sockets: Arc<Sockets>,
     presence: PresenceFeed,
     /// Ids are never given twice, so a late answer cannot hit another channel.
     next_id: AtomicU64,
@@ -190,12 +182,12 @@ pub struct Hub {
 }
 
 impl Hub {
-    /// An empty hub, in which no rate is too high.
+    /// An empty hub, in which no rate is too high and nothing takes too much memory.
     pub fn new(metrics: RealtimeMetrics) -> Self {
         Self {
             members: DashMap::new(),
             topics: DashMap::new(),
-            sockets: DashMap::new(),
+            sockets: Arc::new(Sockets::unlimited(&metrics)),
             presence: PresenceFeed::default(),
             next_id: AtomicU64::new(1),
             stream: watch::Sender::new(StreamState::NotYet),
@@ -216,6 +208,18 @@ impl Hub {
     /// Where is noted who has a socket here.
     pub fn people(&self) -> &People {
         &self.people
+    }
+
+    /// Bounds what all sockets hold together.
+    #[must_use]
+    pub fn with_sockets(mut self, sockets: Sockets) -> Self {
+        self.sockets = Arc::new(sockets);
+        self
+    }
+
+    /// The open sockets.
+    pub fn sockets(&self) -> &Arc<Sockets> {
+        &self.sockets
     }
 
     /// Counts what is sent and delivered in `rates`.
@@ -243,7 +247,7 @@ impl Hub {
     /// Registers an open socket.
     pub fn add_socket(&self, outbound: &Arc<Outbound>) -> SocketId {
         let id = SocketId(self.next_id.fetch_add(1, Ordering::Relaxed));
-        self.sockets.insert(id, Arc::clone(outbound));
+        self.sockets.insert(id, outbound);
         self.metrics.sockets.inc();
         // Whoever comes while everybody is told to go is told so as well.
         if self.is_stopping() {
@@ -254,7 +258,7 @@ impl Hub {
 
     /// Forgets a socket.
     pub fn remove_socket(&self, id: SocketId) {
-        if self.sockets.remove(&id).is_some() {
+        if self.sockets.remove(id) {
             self.metrics.sockets.dec();
         }
     }
@@ -425,15 +429,9 @@ impl Hub {
         self.is_stopping.store(true, Ordering::SeqCst);
     }
 
-    /// Every open socket.
-    pub fn sockets(&self) -> Vec<Arc<Outbound>> {
-        let sockets = self.sockets.iter();
-        sockets.map(|socket| Arc::clone(&socket)).collect()
-    }
-
     /// Closes every socket.
     pub fn close_all(&self) {
-        for socket in &self.sockets {
+        for socket in self.sockets.all() {
             socket.close(CloseReason::Restarting);
         }
     }
@@ -625,13 +623,7 @@ impl Deliveries<'_> {
 
     /// Sends a row change; `data` is shared by all who receive it. Tells whether it was handed to the
     /// channel's socket.
-    pub fn change(
-        &mut self,
-        channel: ChannelId,
-        ids: &[u32],
-        action: Action,
-        data: &Bytes,
-    ) -> bool {
+    pub fn change(&mut self, channel: ChannelId, ids: &[u32], action: Action, data: &Body) -> bool {
         // A channel that left while its change was being looked at is no fault.
         let Some(member) = self.hub.member(channel) else {
             return false;
@@ -708,7 +700,7 @@ impl Deliveries<'_> {
     }
 
     fn hand_over(&mut self, batch: Batch) {
-        let (v1, v2) = (Bytes::from(batch.v1), Bytes::from(batch.v2));
+        let (v1, v2) = (Body::from(batch.v1), Body::from(batch.v2));
         let frames = |member: &Member| match member.serializer {
             Serializer::V1 => &v1,
             Serializer::V2 => &v2,
@@ -757,7 +749,7 @@ impl Deliveries<'_> {
     }
 
     /// Sends a whole frame that many share.
-    pub(super) fn share(&mut self, member: &Member, frame: &Bytes) {
+    pub(super) fn share(&mut self, member: &Member, frame: &Body) {
         let queued = self.fanout.write(&member.outbound, &member.gate, frame);
         self.note(queued, 1);
     }

@@ -10,9 +10,8 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use bytes::Bytes;
-
 use super::super::protocol::{Meta, PhxRef, TrackPayload, presence_diff, presence_state};
+use super::super::wire::body::Body;
 use crate::visibility::ChannelId;
 
 /// Metas by presence key, in the order in which they joined.
@@ -56,9 +55,9 @@ enum Pending {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PresenceState {
     /// The payload of the `presence_state`.
-    pub state: Bytes,
+    pub state: Body,
     /// The payload of a `presence_diff` that belongs behind it, where it cannot say all.
-    pub rest: Option<Bytes>,
+    pub rest: Option<Body>,
 }
 
 /// What a track came to.
@@ -125,7 +124,7 @@ impl PresenceSet {
 
     /// Makes what is tracked now known: the payload of the `presence_diff` that takes members from
     /// what they knew to that, or `None` when it is the same.
-    pub fn publish(&mut self) -> Option<Bytes> {
+    pub fn publish(&mut self) -> Option<Vec<u8>> {
         let mut joins = Presences::new();
         let mut leaves = Presences::new();
         for channel in std::mem::take(&mut self.pending) {
@@ -158,7 +157,7 @@ impl PresenceSet {
         self.apply(&joins, &leaves);
         self.version += 1;
         self.state = None;
-        Some(presence_diff(entries(&joins), entries(&leaves)).into())
+        Some(presence_diff(entries(&joins), entries(&leaves)))
     }
 
     /// Changes the published set as clients change theirs: what joins goes behind what is there,
@@ -191,7 +190,7 @@ impl PresenceSet {
                 let (state, rest) = presence_state(entries(published));
                 PresenceState {
                     state: state.into(),
-                    rest: rest.map(Bytes::from),
+                    rest: rest.map(Body::from),
                 }
             })
             .clone()

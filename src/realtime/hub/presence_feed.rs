@@ -16,12 +16,12 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::super::protocol::{PhxRefs, Serializer, TrackPayload};
+use super::super::wire::body::Body;
 use super::super::wire::frame::Frame;
 use super::presence::Tracked;
 use super::topic::Topic;
@@ -176,7 +176,7 @@ async fn publish(hub: &Hub, topic: &Topic) {
     let audience = topic.audience();
     let frames = |serializer| match audience.speaks(serializer) {
         true => diff_frame(serializer, topic, &diff),
-        false => Bytes::new(),
+        false => Body::default(),
     };
     let (v1, v2) = (frames(Serializer::V1), frames(Serializer::V2));
     for members in audience.members().chunks(MEMBERS_PER_TURN) {
@@ -196,7 +196,7 @@ async fn publish(hub: &Hub, topic: &Topic) {
 }
 
 /// The whole frame of a diff.
-fn diff_frame(serializer: Serializer, topic: &Topic, diff: &[u8]) -> Bytes {
+fn diff_frame(serializer: Serializer, topic: &Topic, diff: &[u8]) -> Body {
     let mut frame = Vec::new();
     serializer.push_presence_diff(topic.json(), diff, &mut frame);
     frame.into()

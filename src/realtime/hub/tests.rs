@@ -23,7 +23,7 @@ struct Client {
 fn join(hub: &Hub, name: &str, is_private: bool, serializer: Serializer) -> Client {
     let client = Client {
         channel: hub.next_channel(),
-        outbound: Arc::new(Outbound::new(None, LIMITS)),
+        outbound: Arc::new(Outbound::new(None, LIMITS, hub.sockets())),
     };
     let spec = MemberSpec {
         topic: TopicKey::new(name, is_private),
@@ -129,7 +129,10 @@ fn send_row(hub: &Hub, byte: u8) {
 fn what_was_replayed_does_not_come_again_whenever_the_row_comes() {
     let hub = Hub::new(RealtimeMetrics::default());
     let plain = join(&hub, "a", true, Serializer::V2);
-    let (channel, outbound) = (hub.next_channel(), Arc::new(Outbound::new(None, LIMITS)));
+    let (channel, outbound) = (
+        hub.next_channel(),
+        Arc::new(Outbound::new(None, LIMITS, hub.sockets())),
+    );
     let spec = MemberSpec {
         topic: TopicKey::new("a", true),
         join_ref: None,

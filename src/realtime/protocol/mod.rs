@@ -27,8 +27,7 @@ pub use presence::{
     presence_state,
 };
 
-use bytes::Bytes;
-
+use super::wire::body::Body;
 use super::wire::frame::Frame;
 
 /// What every channel topic starts with; the rest is the sub-topic, which SQL and REST know.
@@ -90,14 +89,14 @@ impl Serializer {
                 Self::V1 => v1::encode(message, out),
                 Self::V2 => v2::encode(message, out),
             },
-            Bytes::new(),
+            Body::default(),
             b"",
         )
     }
 
     /// The frame for a row change (6.4): `data` is shared by all receivers, only the envelope is written
     /// here. `topic` is the topic as JSON text, `ids` those of the channel's matching bindings.
-    pub fn encode_change(self, topic: &str, ids: &[u32], data: Bytes) -> Frame {
+    pub fn encode_change(self, topic: &str, ids: &[u32], data: Body) -> Frame {
         match self {
             Self::V1 => Frame::text(
                 |out| v1::change_head(topic, ids, out),
@@ -114,7 +113,7 @@ impl Serializer {
 
     /// The same for a channel that joined without a `config` (3.1): the event is the kind of the
     /// change, `data` the payload itself.
-    pub fn encode_legacy_change(self, topic: &str, event: &str, data: Bytes) -> Frame {
+    pub fn encode_legacy_change(self, topic: &str, event: &str, data: Body) -> Frame {
         match self {
             Self::V1 => Frame::text(
                 |out| v1::legacy_change_head(topic, event, out),

@@ -9,13 +9,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use bytes::Bytes;
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::Value;
 use serde_json::value::RawValue;
 use thiserror::Error;
 
+use super::super::wire::body::Body;
 use super::super::wire::frame::{Frame, FrameKind, push_frame};
 use super::message::Ref;
 use super::{Serializer, push_ref, push_string};
@@ -265,7 +265,7 @@ impl Meta {
 impl Serializer {
     /// The `presence_state` for one channel; `state` is shared by all who are sent it. `topic` is the
     /// topic as JSON text.
-    pub fn encode_presence_state(self, join_ref: Option<&Ref>, topic: &str, state: Bytes) -> Frame {
+    pub fn encode_presence_state(self, join_ref: Option<&Ref>, topic: &str, state: Body) -> Frame {
         let head = |out: &mut Vec<u8>| match self {
             Self::V1 => {
                 out.extend_from_slice(b"{\"topic\":");
@@ -483,8 +483,11 @@ mod tests {
             ),
         ] {
             let topic = r#""realtime:a""#;
-            let frame =
-                serializer.encode_presence_state(join_ref.as_ref(), topic, Bytes::from("{}"));
+            let frame = serializer.encode_presence_state(
+                join_ref.as_ref(),
+                topic,
+                Body::from(b"{}".to_vec()),
+            );
             assert_eq!(text(&frame.parts().concat()), state);
             let mut frame = Vec::new();
             serializer.push_presence_diff(topic, br#"{"joins":{}}"#, &mut frame);

@@ -249,7 +249,7 @@ fn the_change_of_the_examples() {
         |out| out.extend_from_slice(br#"{"id":6,"title":"x"}"#),
         |_| panic!("an INSERT has no old record"),
     );
-    let data = Bytes::from(data);
+    let data = Body::from(data);
     let topic = json_string("realtime:room");
     let expected_data = r#"{"schema":"public","table":"todos","commit_timestamp":"2026-01-02T03:04:05.678Z","type":"INSERT","columns":[{"name":"id","type":"int8"},{"name":"title","type":"text"}],"record":{"id":6,"title":"x"},"errors":null}"#;
     assert_eq!(

@@ -6,7 +6,9 @@ use serde_json::value::RawValue;
 
 use super::super::channel::authorize::Permissions;
 use super::super::channel::postgres_changes::{self, Subscription};
-use super::super::channel::{Channel, Holder, Joining, Tracking, Wait, WritePermission};
+use super::super::channel::{
+    Channel, Holder, Joining, Tracking, Wait, WritePermission, join_bytes,
+};
 use super::super::error::{JoinRefusal, expiry};
 use super::super::hub::MemberSpec;
 use super::super::limits::{UnixMillis, Window};
@@ -148,6 +150,8 @@ impl Session {
                 failures: 0,
             })
         });
+        let reply = postgres_changes::echo(params, &ids);
+        let presence_key = join.and_then(|join| join.presence.key.as_deref());
         let channel = Channel {
             id: self.shared.hub.next_channel(),
             topic: Arc::clone(&topic),
@@ -156,11 +160,10 @@ impl Session {
             holder,
             ack: join.is_some_and(|join| join.broadcast.ack),
             echo: join.is_some_and(|join| join.broadcast.echo),
+            bytes: join_bytes(&topic, presence_key, &reply),
             presence: join.is_some_and(|join| join.presence.enabled),
             tracking: Tracking {
-                key: join
-                    .and_then(|join| join.presence.key.as_deref())
-                    .map(Arc::from),
+                key: presence_key.map(Arc::from),
                 bytes: 0,
                 calls: Window::new(now),
             },
@@ -175,7 +178,7 @@ impl Session {
             is_warned: false,
             subscription,
             joining: Some(Box::new(Joining {
-                reply: postgres_changes::echo(params, &ids),
+                reply,
                 replaced: None,
                 wait,
                 replay,

@@ -78,6 +78,8 @@ pub struct Session {
     deadline: Option<UnixMillis>,
     /// It counts as a device of whom one of its joined channels acts for.
     device: Option<Device>,
+    /// Memory that its channels make the server hold, roughly.
+    held_bytes: usize,
 }
 
 impl Session {
@@ -100,6 +102,7 @@ impl Session {
             notices: broadcast::notices(now),
             deadline: None,
             device: None,
+            held_bytes: 0,
         };
         session.find_deadline(now);
         session
@@ -108,6 +111,22 @@ impl Session {
     /// When [`Session::tick`] is to be called next.
     pub fn deadline(&self) -> Option<UnixMillis> {
         self.deadline
+    }
+
+    /// Memory that it makes the server hold, roughly: the headers it was opened with, its channels, and
+    /// what waits for them.
+    pub fn held_bytes(&self) -> usize {
+        self.held_bytes
+    }
+
+    /// Whether it has joined a channel since it was opened.
+    pub fn has_joined(&self) -> bool {
+        self.is_user
+    }
+
+    fn count_held(&mut self) {
+        let channels = self.channels.values().map(|channel| channel.held_bytes());
+        self.held_bytes = self.headers.len() + channels.sum::<usize>();
     }
 
     /// A message from the client.
@@ -471,6 +490,7 @@ impl Session {
             self.without_channel = Some(now);
         }
         self.find_person();
+        self.count_held();
         let warn_before = self.shared.config.expiry_warning;
         self.deadline = self
             .channels

@@ -102,6 +102,7 @@ impl Session {
         let kept = channel.waiting.get_or_insert_default();
         if kept.has_room(bytes, !is_joining) && waiting + bytes <= MAX_WAITING_BYTES_OF_SESSION {
             kept.push(owned);
+            self.count_held();
             return;
         }
         self.shared.hub.metrics().dropped(DropReason::RateLimited);

@@ -33,7 +33,9 @@ impl Session {
         {
             return;
         }
-        if let Err(refusal) = self.carry_out(message, call, now, effects)
+        let carried_out = self.carry_out(message, call, now, effects);
+        self.count_held();
+        if let Err(refusal) = carried_out
             && let Some(channel) = self.channels.get(&*message.topic)
         {
             refusal.count(self.shared.hub.metrics());

@@ -18,7 +18,7 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(10);
 /// `window`. Returns when all are told; they end by themselves.
 pub async fn drain(hub: &Hub, window: Duration) {
     hub.refuse_joins();
-    let mut sockets = hub.sockets();
+    let mut sockets = hub.sockets().all();
     // In the order in which they came, the clients of one page would all go together.
     fastrand::shuffle(&mut sockets);
     let pause = pause(sockets.len(), window);

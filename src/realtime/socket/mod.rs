@@ -11,6 +11,7 @@ pub mod handshake;
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io::{self, ErrorKind};
+use std::ops::ControlFlow;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -37,7 +38,7 @@ use super::session::{Effect, Session, Shared, TrackOrder};
 use super::wire::frame::{Frame, FrameError, FrameReader, Received};
 use super::wire::outbound::{Outbound, QueueLimits};
 use super::work::{Work, Workshop};
-use crate::observability::metrics::{CloseLabel, DropReason, Limit};
+use crate::observability::metrics::{CloseLabel, DropReason, Held, Limit};
 
 /// The buffer a worker thread lends for reading: as much as one system call usually finds.
 const READ_BUFFER_BYTES: usize = 64 * 1024;
@@ -139,6 +140,8 @@ struct Socket {
     /// The deadline that the timer was last set for.
     timer_for: Option<UnixMillis>,
     last_received: Instant,
+    /// What the client has begun and not finished.
+    unfinished: Option<Unfinished>,
     effects: Vec<Effect>,
     /// Frames that were handed to sockets in this turn.
     handed_over: u64,
@@ -152,6 +155,15 @@ impl Drop for Socket {
     fn drop(&mut self) {
         self.retire();
     }
+}
+
+/// A frame, or a message in fragments, whose end has not come.
+#[derive(Clone, Copy, Debug)]
+struct Unfinished {
+    /// Its name, see [`FrameReader::unfinished`].
+    frame: u64,
+    /// When it must have come.
+    ends: Instant,
 }
 
 /// What ended the reading and writing.
@@ -176,18 +188,19 @@ impl Socket {
             frames: config.queue_max_frames,
             bytes: config.queue_max_bytes,
         };
-        let outbound = Arc::new(Outbound::new(write, limits));
+        let outbound = Arc::new(Outbound::new(write, limits, shared.hub.sockets()));
         let now = Instant::now();
         Self {
             workshop: Arc::clone(&realtime.workshop),
             serializer,
             stream,
-            reader: FrameReader::new(config.max_frame_bytes),
+            reader: FrameReader::default(),
             session,
             work: None,
             timer: Box::pin(tokio::time::sleep_until(now + config.idle_timeout)),
             timer_for: None,
             last_received: now,
+            unfinished: None,
             effects: Vec::new(),
             handed_over: 0,
             id: shared.hub.add_socket(&outbound),
@@ -222,6 +235,8 @@ impl Socket {
         self.session.end(&mut self.effects);
         self.work = None;
         self.carry_out();
+        self.reader = FrameReader::default();
+        self.outbound.let_go();
         self.shared.hub.remove_socket(self.id);
     }
 
@@ -239,6 +254,9 @@ impl Socket {
             }
             self.poll_work(cx);
             self.poll_timer(cx);
+            if self.shared.hub.sockets().is_congested() {
+                break;
+            }
             match ready!(self.poll_read(cx)) {
                 Ok(0) => return Poll::Ready(End::Broken),
                 Ok(_) => {}
@@ -313,7 +331,13 @@ impl Socket {
                 self.outbound.close(CloseReason::Idle);
                 return;
             }
-            self.timer.as_mut().reset(idle_at);
+            if self.unfinished.is_some_and(|it| it.ends <= now) {
+                self.shared.hub.metrics().limited(Limit::FrameTime);
+                self.outbound.close(CloseReason::Unfinished);
+                return;
+            }
+            let ends = self.unfinished.map_or(idle_at, |it| it.ends);
+            self.timer.as_mut().reset(idle_at.min(ends));
             self.timer_for = None;
             let time = UnixMillis::now();
             if self.session.deadline().is_some_and(|at| at <= time) {
@@ -336,7 +360,10 @@ impl Socket {
         };
         // One millisecond more, because the clock of the day is read in whole ones.
         let wait = deadline.since(UnixMillis::now()) + Duration::from_millis(1);
-        let at = Instant::now() + wait;
+        self.wake_by(Instant::now() + wait);
+    }
+
+    fn wake_by(&mut self, at: Instant) {
         if at < self.timer.deadline() {
             self.timer.as_mut().reset(at);
         }
@@ -359,17 +386,43 @@ impl Socket {
         }
         self.last_received = Instant::now();
         let now = UnixMillis::now();
-        let mut reader = std::mem::replace(&mut self.reader, FrameReader::new(0));
-        let result = reader.read(bytes, |received| self.handle(received, now));
+        let limit = self.frame_limit();
+        let mut reader = std::mem::take(&mut self.reader);
+        let result = reader.read(bytes, limit, |received| self.handle(received, now));
         self.reader = reader;
+        self.note_unfinished();
         self.carry_out();
         if let Err(error) = result {
             self.fault(error);
         }
     }
 
-    /// Handles one message; whether to go on.
-    fn handle(&mut self, received: Received<'_>, now: UnixMillis) -> bool {
+    /// Keeps account of what the client has begun and not finished.
+    fn note_unfinished(&mut self) {
+        self.outbound
+            .note_held(Held::Frames, self.reader.held_bytes());
+        let frame = self.reader.unfinished();
+        if frame != self.unfinished.map(|it| it.frame) {
+            let ends = self.last_received + self.shared.config.frame_timeout;
+            self.unfinished = frame.map(|frame| Unfinished { frame, ends });
+            if frame.is_some() {
+                self.wake_by(ends);
+            }
+        }
+    }
+
+    /// The largest message that the client may send now.
+    fn frame_limit(&self) -> usize {
+        let config = &self.shared.config;
+        if self.session.has_joined() {
+            config.max_frame_bytes
+        } else {
+            config.max_frame_bytes_before_join
+        }
+    }
+
+    /// Handles one message. Goes on with the largest that may come after it.
+    fn handle(&mut self, received: Received<'_>, now: UnixMillis) -> ControlFlow<(), usize> {
         let metrics = self.shared.hub.metrics();
         metrics.frames_received.inc();
         let message = match &received {
@@ -377,13 +430,13 @@ impl Socket {
             Received::Binary(data) => self.serializer.decode_binary(data),
             Received::Ping(payload) => {
                 self.queue(Frame::pong(payload));
-                return true;
+                return ControlFlow::Continue(self.frame_limit());
             }
-            Received::Pong => return true,
+            Received::Pong => return ControlFlow::Continue(self.frame_limit()),
             Received::Close(code) => {
                 self.carry_out();
                 self.outbound.close(CloseReason::Peer(*code));
-                return false;
+                return ControlFlow::Break(());
             }
         };
         match message {
@@ -391,12 +444,16 @@ impl Socket {
             // Dropped without a word, as the original does (protocol 2.3).
             Err(_) => metrics.dropped(DropReason::Malformed),
         }
-        true
+        ControlFlow::Continue(self.frame_limit())
     }
 
     fn fault(&self, error: FrameError) {
         if error == FrameError::TooBig {
-            self.shared.hub.metrics().limited(Limit::Frame);
+            let is_joined = self.session.has_joined();
+            self.shared.hub.metrics().limited(match is_joined {
+                true => Limit::Frame,
+                false => Limit::FrameBeforeJoin,
+            });
         }
         self.outbound.close(CloseReason::Frame(error));
     }
@@ -409,6 +466,8 @@ impl Socket {
     /// Does what the session decided. What it says is written at the end, in one system call.
     fn carry_out(&mut self) {
         self.set_timer();
+        self.outbound
+            .note_held(Held::Channels, self.session.held_bytes());
         if self.effects.is_empty() {
             return;
         }
@@ -496,6 +555,9 @@ impl Socket {
     /// Writes the close frame and waits until the peer closes.
     fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.outbound.register(cx.waker());
+        if self.outbound.is_cut() {
+            return Poll::Ready(());
+        }
         match self.poll_write(cx) {
             Poll::Pending => return Poll::Pending,
             Poll::Ready(Err(_)) => return Poll::Ready(()),

@@ -4,10 +4,12 @@
 
 use std::borrow::Cow;
 use std::io::Cursor;
+use std::ops::ControlFlow;
 
-use bytes::Bytes;
 use tungstenite::protocol::frame::FrameHeader;
 use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
+
+use super::body::Body;
 
 /// The longest header of a frame that is not masked.
 const MAX_HEADER_BYTES: usize = 10;
@@ -22,13 +24,17 @@ pub struct Frame {
     head: Vec<u8>,
     /// Where the header begins in `head`: its length is known only after the rest was written.
     start: u8,
-    body: Bytes,
+    body: Body,
     tail: &'static [u8],
 }
 
 impl Frame {
+    /// Memory of a waiting frame beside what it holds: its place in a queue, the free place that a
+    /// growing queue has beside it, and what the allocator adds to the head.
+    pub const OVERHEAD_BYTES: usize = 2 * size_of::<Self>() + 16;
+
     /// A text frame of what `write_head` appends, then `body`, then `tail`.
-    pub fn text(write_head: impl FnOnce(&mut Vec<u8>), body: Bytes, tail: &'static [u8]) -> Self {
+    pub fn text(write_head: impl FnOnce(&mut Vec<u8>), body: Body, tail: &'static [u8]) -> Self {
         Self::build(OpCode::Data(Data::Text), write_head, body, tail)
     }
 
@@ -38,7 +44,7 @@ impl Frame {
         Self::build(
             OpCode::Control(Control::Pong),
             |out| out.extend_from_slice(payload),
-            Bytes::new(),
+            Body::default(),
             b"",
         )
     }
@@ -55,22 +61,27 @@ impl Frame {
                 out.extend_from_slice(&code.to_be_bytes());
                 out.extend_from_slice(&reason.as_bytes()[..end]);
             },
-            Bytes::new(),
+            Body::default(),
             b"",
         )
     }
 
     /// A close frame without a code, in answer to one.
     pub fn close_without_code() -> Self {
-        Self::build(OpCode::Control(Control::Close), |_| {}, Bytes::new(), b"")
+        Self::build(
+            OpCode::Control(Control::Close),
+            |_| {},
+            Body::default(),
+            b"",
+        )
     }
 
     /// One or more whole frames that [`push_frame`] wrote, shared by many queues.
-    pub fn shared(bytes: Bytes) -> Self {
+    pub fn shared(frames: Body) -> Self {
         Self {
             head: Vec::new(),
             start: 0,
-            body: bytes,
+            body: frames,
             tail: b"",
         }
     }
@@ -78,7 +89,7 @@ impl Frame {
     fn build(
         opcode: OpCode,
         write_head: impl FnOnce(&mut Vec<u8>),
-        body: Bytes,
+        body: Body,
         tail: &'static [u8],
     ) -> Self {
         let mut head = Vec::with_capacity(128);
@@ -99,6 +110,16 @@ impl Frame {
     /// The bytes, in three parts.
     pub fn parts(&self) -> [&[u8]; 3] {
         [&self.head[usize::from(self.start)..], &self.body, self.tail]
+    }
+
+    /// What it may share with other frames.
+    pub fn body(&self) -> &Body {
+        &self.body
+    }
+
+    /// Memory that it takes while it waits, without its body.
+    pub fn own_bytes(&self) -> usize {
+        Self::OVERHEAD_BYTES + self.head.capacity()
     }
 
     /// How many bytes it is on the wire.
@@ -196,62 +217,72 @@ impl FrameError {
 
 /// Takes messages out of received bytes. Holds what is not complete yet and owns nothing
 /// between complete messages.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct FrameReader {
     /// Bytes of a frame that is not complete.
     partial: Vec<u8>,
     /// A message whose last fragment has not come.
     message: Option<Fragments>,
-    /// The largest message, in bytes.
-    limit: usize,
+    /// Frames that were complete.
+    frames: u64,
 }
 
 #[derive(Debug)]
 struct Fragments {
     is_text: bool,
     data: Vec<u8>,
+    /// The number of its first frame.
+    first: u64,
 }
 
 impl FrameReader {
-    /// A reader that refuses messages above `limit` bytes.
-    pub fn new(limit: usize) -> Self {
-        Self {
-            partial: Vec::new(),
-            message: None,
-            limit,
-        }
-    }
-
-    /// Takes `received` bytes and hands every message they complete to `handle`, in order, until
-    /// it returns `false`. The bytes are unmasked in place.
+    /// Takes `received` bytes and hands every message they complete to `handle`, in order. The
+    /// next message may have as many bytes as `handle` says, the first `limit`; it is the last
+    /// when `handle` breaks. The bytes are unmasked in place.
     ///
     /// # Errors
     /// [`FrameError`] at the first fault; messages before it have been handed over.
     pub fn read(
         &mut self,
         received: &mut [u8],
-        mut handle: impl FnMut(Received<'_>) -> bool,
+        limit: usize,
+        mut handle: impl FnMut(Received<'_>) -> ControlFlow<(), usize>,
     ) -> Result<(), FrameError> {
         if self.partial.is_empty() {
-            let used = self.read_frames(received, &mut handle)?;
+            let used = self.read_frames(received, limit, &mut handle)?;
             self.partial.extend_from_slice(&received[used..]);
             return Ok(());
         }
         let mut gathered = std::mem::take(&mut self.partial);
         gathered.extend_from_slice(received);
-        let used = self.read_frames(&mut gathered, &mut handle)?;
-        if used < gathered.len() {
-            gathered.drain(..used);
-            self.partial = gathered;
+        let used = self.read_frames(&mut gathered, limit, &mut handle)?;
+        match used {
+            0 => self.partial = gathered,
+            // A copy: the frame that is complete may have been much larger than the next one is.
+            used => self.partial.extend_from_slice(&gathered[used..]),
         }
         Ok(())
+    }
+
+    /// Memory that unfinished frames and messages take.
+    pub fn held_bytes(&self) -> usize {
+        let message = self.message.as_ref();
+        self.partial.capacity() + message.map_or(0, |message| message.data.capacity())
+    }
+
+    /// Names what was begun first of all that is unfinished, by the number of its frame: as long as
+    /// this stays the same, the client has not finished it.
+    pub fn unfinished(&self) -> Option<u64> {
+        let message = self.message.as_ref().map(|message| message.first);
+        message.or((!self.partial.is_empty()).then_some(self.frames))
     }
 
     /// Handles the complete frames at the front; how many bytes they were.
     fn read_frames(
         &mut self,
         bytes: &mut [u8],
-        handle: &mut impl FnMut(Received<'_>) -> bool,
+        mut limit: usize,
+        handle: &mut impl FnMut(Received<'_>) -> ControlFlow<(), usize>,
     ) -> Result<usize, FrameError> {
         let mut used = 0;
         while used < bytes.len() {
@@ -263,24 +294,32 @@ impl FrameReader {
             };
             let header_bytes = usize::try_from(cursor.position()).unwrap_or(usize::MAX);
             let length = usize::try_from(length).map_err(|_| FrameError::TooBig)?;
-            let mask = self.check(&header, length)?;
+            let mask = self.check(&header, length, limit)?;
             let (start, end) = (used + header_bytes, used + header_bytes + length);
             let Some(payload) = bytes.get_mut(start..end) else {
                 break;
             };
             unmask(payload, mask);
             used = end;
-            if let Some(received) = self.accept(&header, payload)?
-                && !handle(received)
-            {
-                break;
+            let received = self.accept(&header, payload)?;
+            self.frames += 1;
+            if let Some(received) = received {
+                match handle(received) {
+                    ControlFlow::Continue(next) => limit = next,
+                    ControlFlow::Break(()) => break,
+                }
             }
         }
         Ok(used)
     }
 
     /// What can be said before the payload is there. Clients must mask (RFC 6455, 5.1).
-    fn check(&self, header: &FrameHeader, length: usize) -> Result<[u8; 4], FrameError> {
+    fn check(
+        &self,
+        header: &FrameHeader,
+        length: usize,
+        limit: usize,
+    ) -> Result<[u8; 4], FrameError> {
         let mask = header.mask.ok_or(FrameError::Protocol)?;
         if header.rsv1 || header.rsv2 || header.rsv3 {
             // No extension was negotiated.
@@ -302,7 +341,7 @@ impl FrameReader {
             (Some(message), OpCode::Data(_)) => message.data.len(),
             _ => 0,
         };
-        if gathered.saturating_add(length) > self.limit.max(MAX_CONTROL_BYTES) {
+        if gathered.saturating_add(length) > limit.max(MAX_CONTROL_BYTES) {
             return Err(FrameError::TooBig);
         }
         Ok(mask)
@@ -340,6 +379,7 @@ impl FrameReader {
                     self.message = Some(Fragments {
                         is_text,
                         data: payload.to_vec(),
+                        first: self.frames,
                     });
                     return Ok(None);
                 }
@@ -359,11 +399,22 @@ fn close_code(payload: &[u8]) -> Result<Option<u16>, FrameError> {
     match payload {
         [] => Ok(None),
         [high, low, reason @ ..] => {
+            let code = u16::from_be_bytes([*high, *low]);
+            if !may_be_sent(code) {
+                return Err(FrameError::Protocol);
+            }
             std::str::from_utf8(reason).map_err(|_| FrameError::NotUtf8)?;
-            Ok(Some(u16::from_be_bytes([*high, *low])))
+            Ok(Some(code))
         }
         _ => Err(FrameError::Protocol),
     }
+}
+
+/// Whether a close frame may carry this code (RFC 6455, 7.4). Codes below 1000 are not used. Up to
+/// 2999 the protocol defines them: 1004 is reserved, 1005, 1006 and 1015 stand for what no frame
+/// said, and nothing is defined above. Libraries have 3000 to 3999, applications 4000 to 4999.
+fn may_be_sent(code: u16) -> bool {
+    matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999)
 }
 
 fn unmask(payload: &mut [u8], mask: [u8; 4]) {

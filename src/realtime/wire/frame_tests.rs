@@ -32,13 +32,13 @@ fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
 
 /// Reads `bytes` in pieces of `step`; what came of it, printed.
 fn read(bytes: &[u8], step: usize, limit: usize) -> (Vec<String>, Result<(), FrameError>) {
-    let mut reader = FrameReader::new(limit);
+    let mut reader = FrameReader::default();
     let mut found = Vec::new();
     for piece in bytes.chunks(step.max(1)) {
         let mut piece = piece.to_vec();
-        let result = reader.read(&mut piece, |received| {
+        let result = reader.read(&mut piece, limit, |received| {
             found.push(format!("{received:?}"));
-            true
+            ControlFlow::Continue(limit)
         });
         if result.is_err() {
             return (found, result);
@@ -74,15 +74,15 @@ fn messages_fragments_and_control_frames() {
 
 #[test]
 fn a_reader_owns_nothing_between_messages() {
-    let mut reader = FrameReader::new(1000);
+    let mut reader = FrameReader::default();
     let bytes = frame(0x81, b"hello");
     let (mut first, mut second) = (bytes[..3].to_vec(), bytes[3..].to_vec());
     let mut count = 0;
     for piece in [&mut first, &mut second] {
         reader
-            .read(piece, |_| {
+            .read(piece, 1000, |_| {
                 count += 1;
-                true
+                ControlFlow::Continue(1000)
             })
             .unwrap();
     }
@@ -106,6 +106,9 @@ fn faults_of_the_peer() {
         (frame(0x09, b"fragmented ping"), FrameError::Protocol),
         (frame(0x89, &[0; 126]), FrameError::Protocol),
         (frame(0x88, b"\x03"), FrameError::Protocol),
+        (frame(0x88, &[0; 126]), FrameError::Protocol),
+        (frame(0x08, b"\x03\xe8"), FrameError::Protocol),
+        (frame(0x88, b"\x03\xe8\xff"), FrameError::NotUtf8),
         (frame(0x81, b"\xff\xfe"), FrameError::NotUtf8),
         (
             [frame(0x01, b"\xc3"), frame(0x80, b"\x28")].concat(),
@@ -130,6 +133,90 @@ fn faults_of_the_peer() {
 }
 
 #[test]
+fn only_codes_that_a_close_frame_may_carry_are_taken() {
+    let taken = |code: &u16| {
+        let bytes = frame(0x88, &[&code.to_be_bytes()[..], b"why"].concat());
+        match read(&bytes, bytes.len(), 1000) {
+            (found, Ok(())) => found == [format!("Close(Some({code}))")],
+            (_, error) => {
+                assert_eq!(error, Err(FrameError::Protocol), "{code}");
+                false
+            }
+        }
+    };
+    let expected = (1000..=1003).chain(1007..=1014).chain(3000..=4999);
+    assert!((0..=u16::MAX).filter(taken).eq(expected));
+}
+
+#[test]
+fn nothing_is_read_behind_a_close_frame() {
+    let mut bytes = [frame(0x88, b"\x03\xe8"), frame(0x81, b"late")].concat();
+    let mut found = Vec::new();
+    let result = FrameReader::default().read(&mut bytes, 1000, |received| {
+        found.push(format!("{received:?}"));
+        ControlFlow::Break(())
+    });
+    assert_eq!(
+        (result, found),
+        (Ok(()), vec!["Close(Some(1000))".to_owned()])
+    );
+}
+
+#[test]
+fn the_limit_is_the_one_that_the_message_before_left() {
+    let bytes = [frame(0x81, b"join"), frame(0x81, &[b'x'; 500])].concat();
+    for (next, expected) in [(499, Err(FrameError::TooBig)), (500, Ok(()))] {
+        let result =
+            FrameReader::default().read(&mut bytes.clone(), 10, |_| ControlFlow::Continue(next));
+        assert_eq!(result, expected, "{next}");
+    }
+}
+
+#[test]
+fn what_is_unfinished_keeps_its_name_until_it_is_finished() {
+    let mut reader = FrameReader::default();
+    let mut unfinished = |bytes: &[u8]| {
+        reader
+            .read(&mut bytes.to_vec(), 1000, |_| ControlFlow::Continue(1000))
+            .unwrap();
+        reader.unfinished()
+    };
+    let (text, ping) = (frame(0x81, b"text"), frame(0x89, b"ping"));
+    assert_eq!(unfinished(&text), None);
+    let begun = unfinished(&text[..3]);
+    assert!(begun.is_some());
+    assert_eq!(unfinished(&text[3..5]), begun);
+    let next = unfinished(&[&text[5..], &text[..1]].concat());
+    assert!(next.is_some() && next != begun, "another frame");
+    assert_eq!(unfinished(&text[1..]), None);
+    // A message stays the same whatever fragments and control frames come.
+    let message = unfinished(&frame(0x01, b"in "));
+    for bytes in [&ping[..], &frame(0x00, b"three "), &ping[..1]] {
+        assert!(message.is_some());
+        assert_eq!(unfinished(bytes), message);
+    }
+    assert_eq!(
+        unfinished(&[&ping[1..], &frame(0x80, b"parts")].concat()),
+        None
+    );
+}
+
+#[test]
+fn a_large_frame_leaves_nothing_behind_for_a_small_one() {
+    let mut reader = FrameReader::default();
+    let large = frame(0x82, &[b'x'; 100_000]);
+    for mut piece in [
+        large[..50_000].to_vec(),
+        [&large[50_000..], &frame(0x82, b"small")[..3]].concat(),
+    ] {
+        reader
+            .read(&mut piece, 200_000, |_| ControlFlow::Continue(200_000))
+            .unwrap();
+    }
+    assert!((3..100).contains(&reader.held_bytes()));
+}
+
+#[test]
 fn a_code_point_may_be_split_between_fragments() {
     let bytes = [frame(0x01, b"\xc3"), frame(0x80, b"\xa4")].concat();
     assert_eq!(read(&bytes, 7, 100).0, ["Text(\"ä\")"]);
@@ -138,7 +225,7 @@ fn a_code_point_may_be_split_between_fragments() {
 #[test]
 fn headers_of_every_length() {
     for length in [0, 1, 125, 126, 65_535, 65_536] {
-        let body = Bytes::from(vec![b'x'; length]);
+        let body = Body::from(vec![b'x'; length]);
         let frame = Frame::text(|_| {}, body, b"");
         let bytes = frame.parts().concat();
         assert_eq!(bytes.len(), frame.wire_len());

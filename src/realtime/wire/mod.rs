@@ -1,4 +1,7 @@
-//! What goes over a socket's wire: WebSocket frames, and the bounded queue of those that wait to be written.
+//! What goes over a socket's wire: WebSocket frames, the bounded queue of those that wait to be written, and the
+//! memory that all sockets may take.
 
+pub mod body;
 pub mod frame;
 pub mod outbound;
+pub mod sockets;

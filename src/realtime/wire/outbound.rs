@@ -11,14 +11,16 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
-use bytes::Bytes;
 use futures_util::task::AtomicWaker;
 use socket2::SockRef;
 use tokio::net::tcp::OwnedWriteHalf;
 use uuid::Uuid;
 
 use super::super::error::CloseReason;
+use super::body::Body;
 use super::frame::Frame;
+use super::sockets::{Holdings, Sockets};
+use crate::observability::metrics::Held;
 
 /// Buffers handed to one vectored write: a frame has up to three. Linux takes at most 1024.
 const MAX_SLICES: usize = 192;
@@ -26,6 +28,10 @@ const MAX_SLICES: usize = 192;
 /// Frames that gather on a list of deliveries before they are written without waiting for its
 /// end, so that a large transaction does not look like a slow reader.
 const EAGER_FLUSH_FRAMES: usize = MAX_SLICES / 3;
+
+/// Bytes of a begun frame that a socket closed for its memory may still take. More would stay until
+/// the peer reads it or [`CLOSE_TIMEOUT`](super::super::socket) is over, so the connection is cut instead.
+const MAX_FAREWELL_BYTES: usize = 64 * 1024;
 
 /// How much may wait.
 #[derive(Clone, Copy, Debug)]
@@ -49,6 +55,10 @@ pub struct Outbound {
     queue: Mutex<Queue>,
     /// Wakes the socket's task when something is left for it to do.
     task: AtomicWaker,
+    /// What the socket holds, and all sockets, which are told when that changes. They hold this one
+    /// while it is open.
+    holdings: Holdings,
+    sockets: Arc<Sockets>,
 }
 
 #[derive(Debug, Default)]
@@ -59,7 +69,16 @@ struct Queue {
     /// Bytes of the first frame that are written already.
     written: usize,
     /// What the gates of all channels hold: it is bounded together with what waits here.
-    held: Held,
+    held: HeldBack,
+    /// Frames at the front that count in the budget of all queues, as does all that gates hold. Those
+    /// behind are about to be written.
+    counted: usize,
+    /// What the budget is to be told when the lock is let go.
+    owed: i64,
+    /// What the socket's task is to let go of, where the socket was closed for it.
+    leaving: Option<(Held, i64)>,
+    /// Nothing is written any more, not even a close frame.
+    is_cut: bool,
     /// The socket takes no more for now: the socket's task writes when it does again.
     is_blocked: bool,
     /// On the list of a [`Fanout`], which will flush it.
@@ -70,7 +89,7 @@ struct Queue {
 
 /// Deliveries that are held.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Held {
+struct HeldBack {
     frames: usize,
     bytes: usize,
 }
@@ -135,13 +154,69 @@ pub struct Fanout {
 
 impl Outbound {
     /// A way out over `stream`, or one that only the socket's task writes to.
-    pub fn new(stream: Option<OwnedWriteHalf>, limits: QueueLimits) -> Self {
+    pub fn new(
+        stream: Option<OwnedWriteHalf>,
+        limits: QueueLimits,
+        sockets: &Arc<Sockets>,
+    ) -> Self {
         Self {
             stream,
             limits,
             queue: Mutex::default(),
             task: AtomicWaker::new(),
+            holdings: Holdings::default(),
+            sockets: Arc::clone(sockets),
         }
+    }
+
+    /// What the socket holds.
+    pub fn holdings(&self) -> &Holdings {
+        &self.holdings
+    }
+
+    /// The socket's task holds so many bytes of a kind from here on.
+    pub fn note_held(&self, held: Held, bytes: usize) {
+        if self.holdings.get(held) != bytes {
+            let before = self.holdings.set(held, bytes);
+            self.sockets.change(held, signed(bytes) - signed(before));
+        }
+    }
+
+    /// The socket's task holds nothing any more.
+    pub fn let_go(&self) {
+        self.note_held(Held::Frames, 0);
+        self.note_held(Held::Channels, 0);
+        if let Some((held, bytes)) = self.lock().leaving.take() {
+            self.sockets.has_left(held, bytes);
+        }
+    }
+
+    /// Ends the socket because all of them hold too much of a kind. Returns the bytes that its task is
+    /// going to let go of; `None` where it has been told to go before.
+    pub(super) fn evict(&self, held: Held) -> Option<i64> {
+        let mut queue = self.lock();
+        let was_closing = queue.closing.is_some();
+        let mut leaving = 0;
+        if held == Held::Queues {
+            queue.begin_close(CloseReason::Memory(held));
+            if was_closing || queue.bytes > MAX_FAREWELL_BYTES {
+                queue.cut();
+            }
+        } else if was_closing {
+            return None;
+        } else {
+            leaving = signed(self.holdings.get(held));
+            queue.leaving = Some((held, leaving));
+            queue.begin_close(CloseReason::Memory(held));
+        }
+        self.book(queue);
+        self.task.wake();
+        Some(leaving)
+    }
+
+    /// Whether the connection is to be cut without another word.
+    pub fn is_cut(&self) -> bool {
+        self.lock().is_cut
     }
 
     /// Wakes this task from now on when there is something to do for it.
@@ -159,7 +234,7 @@ impl Outbound {
     pub fn close(&self, reason: CloseReason) {
         let mut queue = self.lock();
         queue.begin_close(reason);
-        drop(queue);
+        self.book(queue);
         self.task.wake();
     }
 
@@ -173,8 +248,7 @@ impl Outbound {
             queue.release(&held);
             for (id, frame) in held {
                 if queue.closing.is_none() && !inside.take_replayed(id) {
-                    queue.bytes += frame.wire_len();
-                    queue.frames.push_back(frame);
+                    queue.push(frame);
                 }
             }
         }
@@ -188,6 +262,7 @@ impl Outbound {
         gate.state.store(Gate::SHUT, Ordering::Relaxed);
         let inside = std::mem::take(&mut *gate.lock());
         queue.release(&inside.held);
+        self.book(queue);
     }
 
     /// These were replayed to the channel: as rows they are held back.
@@ -213,6 +288,7 @@ impl Outbound {
         let mut queue = self.lock();
         queue.is_listed = false;
         if queue.frames.is_empty() {
+            self.book(queue);
             return;
         }
         if let Some(stream) = &self.stream
@@ -223,7 +299,8 @@ impl Outbound {
         }
         let has_rest = !queue.frames.is_empty();
         queue.is_blocked = has_rest;
-        drop(queue);
+        queue.count();
+        self.book(queue);
         if has_rest {
             self.task.wake();
         }
@@ -238,6 +315,8 @@ impl Outbound {
         let mut queue = self.lock();
         let result = queue.write(write);
         queue.is_blocked = !queue.frames.is_empty();
+        queue.count();
+        self.book(queue);
         match result {
             Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(()),
             result => result,
@@ -245,7 +324,7 @@ impl Outbound {
     }
 
     /// Writes `frames` at once if nothing waits and the socket takes them; queues them otherwise.
-    fn write(&self, gate: &Gate, frames: &Bytes) -> Queued {
+    fn write(&self, gate: &Gate, frames: &Body) -> Queued {
         let mut queue = self.lock();
         if queue.closing.is_none()
             && queue.frames.is_empty()
@@ -260,11 +339,12 @@ impl Outbound {
             if written == frames.len() {
                 return Queued::Written;
             }
-            queue.frames.push_back(Frame::shared(frames.clone()));
-            queue.bytes = frames.len() - written;
+            queue.push(Frame::shared(frames.clone()));
+            queue.bytes -= written;
             queue.written = written;
             queue.is_blocked = true;
-            drop(queue);
+            queue.count();
+            self.book(queue);
             self.task.wake();
             return Queued::Waits;
         }
@@ -290,21 +370,25 @@ impl Outbound {
         if queue.is_full(&frame, self.limits) {
             return self.overflow(queue);
         }
-        queue.bytes += frame.wire_len();
-        queue.frames.push_back(frame);
+        queue.push(frame);
         if queue.is_blocked {
+            queue.count();
+            self.book(queue);
             return Queued::Waits;
         }
         if queue.frames.len() >= EAGER_FLUSH_FRAMES
             && let Some(stream) = &self.stream
         {
             let _ = queue.write(|slices| stream.try_write_vectored(slices));
+            queue.count();
         }
-        if std::mem::replace(&mut queue.is_listed, true) {
+        let queued = if std::mem::replace(&mut queue.is_listed, true) {
             Queued::Waits
         } else {
             Queued::ToFlush
-        }
+        };
+        self.book(queue);
+        queued
     }
 
     fn hold(
@@ -319,15 +403,27 @@ impl Outbound {
         }
         queue.held.frames += 1;
         queue.held.bytes += frame.wire_len();
+        queue.owed += wait(&frame);
         gate.lock().held.push((id, frame));
+        self.book(queue);
         Queued::Waits
     }
 
     fn overflow(&self, mut queue: MutexGuard<'_, Queue>) -> Queued {
         queue.begin_close(CloseReason::SlowConsumer);
-        drop(queue);
+        self.book(queue);
         self.task.wake();
         Queued::Overflowed
+    }
+
+    /// Lets go of the queue and tells the budget what has changed, if anything has that counts there.
+    fn book(&self, mut queue: MutexGuard<'_, Queue>) {
+        let owed = std::mem::take(&mut queue.owed);
+        if owed != 0 {
+            self.holdings.set(Held::Queues, queue.waiting_bytes());
+            drop(queue);
+            self.sockets.change(Held::Queues, owed);
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Queue> {
@@ -335,6 +431,30 @@ impl Outbound {
         // is complete before anything that can panic.
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+impl Drop for Outbound {
+    fn drop(&mut self) {
+        let queue = self.queue.get_mut();
+        let queue = queue.unwrap_or_else(PoisonError::into_inner);
+        queue.truncate(0);
+        self.sockets.change(Held::Queues, queue.owed);
+    }
+}
+
+/// A frame counts as waiting from here on; the memory that this adds.
+fn wait(frame: &Frame) -> i64 {
+    signed(frame.own_bytes() + frame.body().wait())
+}
+
+/// A frame that counted as waiting does so no longer; the memory that this frees.
+fn released(frame: &Frame) -> i64 {
+    signed(frame.own_bytes() + frame.body().release())
+}
+
+/// As the budgets count. No memory has as many bytes as do not fit.
+fn signed(bytes: usize) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
 }
 
 impl Gate {
@@ -353,11 +473,51 @@ impl Queue {
 
     /// These are held no longer.
     fn release(&mut self, held: &[(Option<Uuid>, Frame)]) {
-        self.held.frames -= held.len();
-        self.held.bytes -= held
-            .iter()
-            .map(|(_, frame)| frame.wire_len())
-            .sum::<usize>();
+        for (_, frame) in held {
+            self.held.frames -= 1;
+            self.held.bytes -= frame.wire_len();
+            self.owed -= released(frame);
+        }
+    }
+
+    fn push(&mut self, frame: Frame) {
+        self.bytes += frame.wire_len();
+        self.frames.push_back(frame);
+    }
+
+    /// Counts all frames from here on: the socket has not taken them.
+    fn count(&mut self) {
+        for frame in self.frames.range(self.counted..) {
+            self.owed += wait(frame);
+        }
+        self.counted = self.frames.len();
+    }
+
+    /// Drops all frames but the first `left`, of which no more than one may have been begun.
+    fn truncate(&mut self, left: usize) {
+        while self.frames.len() > left
+            && let Some(frame) = self.frames.pop_back()
+        {
+            if self.counted > self.frames.len() {
+                self.counted -= 1;
+                self.owed -= released(&frame);
+            }
+        }
+        let begun = self.frames.front().map_or(0, Frame::wire_len);
+        self.bytes = begun.saturating_sub(self.written);
+    }
+
+    /// Drops everything: nothing is written any more.
+    fn cut(&mut self) {
+        self.truncate(0);
+        (self.bytes, self.written) = (0, 0);
+        self.is_cut = true;
+    }
+
+    /// What all that waits takes, shared or not, roughly: by this the largest are found.
+    fn waiting_bytes(&self) -> usize {
+        let frames = self.frames.len() + self.held.frames;
+        self.bytes + self.held.bytes + frames * Frame::OVERHEAD_BYTES
     }
 
     fn begin_close(&mut self, reason: CloseReason) {
@@ -365,18 +525,17 @@ impl Queue {
             return;
         }
         self.closing = Some(reason);
-        if reason == CloseReason::SlowConsumer {
+        if reason.drops_queue() {
             // A frame that was begun must be finished: the peer would read the close frame as
             // its continuation.
-            self.frames.truncate(usize::from(self.written > 0));
-            self.bytes = self.frames.front().map_or(0, Frame::wire_len) - self.written;
+            self.truncate(usize::from(self.written > 0));
         }
         let frame = match reason.frame_parts() {
             Some((code, text)) => Frame::close(code, text),
             None => Frame::close_without_code(),
         };
-        self.bytes += frame.wire_len();
-        self.frames.push_back(frame);
+        self.push(frame);
+        self.count();
         // The socket's task writes it: it has to see the end through anyway.
         self.is_blocked = true;
     }
@@ -422,6 +581,10 @@ impl Queue {
                 break;
             }
             self.written -= length;
+            if self.counted > 0 {
+                self.counted -= 1;
+                self.owed -= released(first);
+            }
             self.frames.pop_front();
         }
         // An idle socket owns no buffers.
@@ -455,7 +618,7 @@ impl Fanout {
     }
 
     /// Writes `frames` for a channel now; queues them where other frames wait already.
-    pub fn write(&mut self, outbound: &Arc<Outbound>, gate: &Gate, frames: &Bytes) -> Queued {
+    pub fn write(&mut self, outbound: &Arc<Outbound>, gate: &Gate, frames: &Body) -> Queued {
         self.note(outbound, outbound.write(gate, frames))
     }
 

@@ -1,8 +1,8 @@
 //! The queue of a socket, over streams that take as much as the test says.
 
-use bytes::Bytes;
-
+use super::super::sockets::SocketId;
 use super::*;
+use crate::observability::metrics::RealtimeMetrics;
 
 const LIMITS: QueueLimits = QueueLimits {
     frames: 4,
@@ -10,11 +10,15 @@ const LIMITS: QueueLimits = QueueLimits {
 };
 
 fn frame(text: &'static str) -> Frame {
-    Frame::text(|_| {}, Bytes::from_static(text.as_bytes()), b"")
+    Frame::text(|_| {}, Body::from(text.as_bytes().to_vec()), b"")
 }
 
 fn outbound() -> Arc<Outbound> {
-    Arc::new(Outbound::new(None, LIMITS))
+    Arc::new(Outbound::new(None, LIMITS, &sockets()))
+}
+
+fn sockets() -> Arc<Sockets> {
+    Arc::new(Sockets::unlimited(&RealtimeMetrics::default()))
 }
 
 /// Everything that waits, taken `step` bytes at a time, as the texts of the frames.
@@ -69,6 +73,7 @@ fn an_empty_queue_owns_nothing() {
             frames: 1_000,
             bytes: 1_000_000,
         },
+        &sockets(),
     ));
     let mut fanout = Fanout::default();
     for _ in 0..500 {
@@ -122,7 +127,7 @@ fn a_full_queue_closes_the_socket_and_keeps_what_was_begun() {
 #[test]
 fn bytes_are_bounded_but_one_large_frame_may_pass() {
     let outbound = outbound();
-    let large = Frame::text(|_| {}, Bytes::from(vec![b'x'; 500]), b"");
+    let large = Frame::text(|_| {}, Body::from(vec![b'x'; 500]), b"");
     let mut fanout = Fanout::default();
     assert_eq!(fanout.send(&outbound, large), Queued::ToFlush);
     assert_eq!(
@@ -163,7 +168,7 @@ fn what_channels_hold_is_bounded_together_with_what_waits() {
     let outbound = outbound();
     let gates: [Gate; 3] = Default::default();
     let mut fanout = Fanout::default();
-    let large = || Frame::text(|_| {}, Bytes::from(vec![b'x'; 30]), b"");
+    let large = || Frame::text(|_| {}, Body::from(vec![b'x'; 30]), b"");
     for gate in &gates[..2] {
         assert_eq!(fanout.deliver(&outbound, gate, large()), Queued::Waits);
     }
@@ -192,4 +197,162 @@ fn closing_lets_what_waits_out_first_and_only_once() {
         drained(&outbound, 1_000),
         ["one", "close Server is restarting"]
     );
+}
+
+/// All sockets with these limits, and so many of them, that only their own task writes to.
+fn crowd(limits: impl Fn(Held) -> usize, count: u64) -> (Arc<Sockets>, Vec<Arc<Outbound>>) {
+    let metrics = RealtimeMetrics::default();
+    let sockets = Arc::new(Sockets::with_limits(&metrics, limits));
+    let wide = QueueLimits {
+        frames: 1_000,
+        bytes: 10_000_000,
+    };
+    let open = (0..count).map(|id| {
+        let outbound = Arc::new(Outbound::new(None, wide, &sockets));
+        sockets.insert(SocketId(id), &outbound);
+        outbound
+    });
+    let open = open.collect();
+    (sockets, open)
+}
+
+/// Takes everything that waits; how many bytes it was.
+fn emptied(outbound: &Outbound) -> usize {
+    let mut count = 0;
+    let take = |slices: &[IoSlice<'_>]| {
+        let taken: usize = slices.iter().map(|slice| slice.len()).sum();
+        count += taken;
+        Ok(taken)
+    };
+    outbound.drain(take).unwrap();
+    count
+}
+
+fn large(bytes: usize) -> Frame {
+    Frame::shared(Body::from(vec![b'x'; bytes]))
+}
+
+#[test]
+fn over_the_budget_of_queues_the_longest_are_closed_and_let_go_at_once() {
+    let (sockets, open) = crowd(|_| 1_000_000, 20);
+    let mut fanout = Fanout::default();
+    // Those with an odd number want ten times as much.
+    for step in 0..20 {
+        for (outbound, weight) in open.iter().zip([1_000, 10_000].iter().cycle()) {
+            fanout.send(outbound, large(*weight));
+            fanout.flush();
+            assert!(sockets.in_use(Held::Queues) <= 1_000_000, "step {step}");
+        }
+    }
+    for (number, outbound) in open.iter().enumerate() {
+        let expected = (number % 2 == 1).then_some(CloseReason::Memory(Held::Queues));
+        if expected.is_none() || outbound.closing().is_some() {
+            assert_eq!(outbound.closing(), expected, "{number}");
+        }
+    }
+    let closed = open.iter().filter(|it| it.closing().is_some()).count();
+    assert!((1..=10).contains(&closed), "{closed}");
+    // Nothing is lost or counted twice on the way.
+    for outbound in &open {
+        match (outbound.closing(), emptied(outbound)) {
+            (None, bytes) => assert!([20_000, 200_000].contains(&bytes), "{bytes}"),
+            (Some(_), bytes) => assert!((4..130).contains(&bytes), "a close frame: {bytes}"),
+        }
+    }
+    assert_eq!(sockets.in_use(Held::Queues), 0);
+}
+
+#[test]
+fn what_several_wait_for_counts_once() {
+    let (sockets, open) = crowd(|_| 200_000, 50);
+    let shared = Body::from(vec![b'x'; 100_000]);
+    let mut fanout = Fanout::default();
+    for outbound in &open {
+        fanout.send(outbound, Frame::shared(shared.clone()));
+    }
+    fanout.flush();
+    let in_use = sockets.in_use(Held::Queues);
+    assert!((100_000..120_000).contains(&in_use), "{in_use}");
+    assert!(open.iter().all(|outbound| outbound.closing().is_none()));
+    drop((fanout, open));
+    for id in 0..50 {
+        assert!(sockets.remove(SocketId(id)));
+    }
+    assert_eq!(sockets.in_use(Held::Queues), 0);
+}
+
+#[test]
+fn what_a_socket_takes_at_once_never_counts() {
+    let (sockets, open) = crowd(|_| 0, 1);
+    let mut fanout = Fanout::default();
+    for _ in 0..10 {
+        fanout.send(&open[0], frame("soon written"));
+        assert_eq!(sockets.in_use(Held::Queues), 0);
+    }
+    assert_eq!(open[0].closing(), None);
+}
+
+#[test]
+fn gates_count_what_they_hold_until_it_is_let_through_or_dropped() {
+    let (sockets, open) = crowd(|_| 1_000_000, 1);
+    let gates: [Gate; 2] = Default::default();
+    let mut fanout = Fanout::default();
+    for gate in &gates {
+        fanout.deliver(&open[0], gate, large(1_000));
+    }
+    assert!(sockets.in_use(Held::Queues) >= 2_000);
+    open[0].shut(&gates[0]);
+    assert!((1_000..2_000).contains(&sockets.in_use(Held::Queues)));
+    open[0].open(&gates[1]);
+    assert!((1_000..2_000).contains(&sockets.in_use(Held::Queues)));
+    assert_eq!(emptied(&open[0]), 1_000);
+    assert_eq!(sockets.in_use(Held::Queues), 0);
+}
+
+#[test]
+fn a_large_frame_that_was_begun_does_not_stay_for_a_farewell() {
+    let (sockets, open) = crowd(|_| 1_000_000, 2);
+    let mut fanout = Fanout::default();
+    for (outbound, bytes) in [(&open[0], 900_000), (&open[1], 1_000)] {
+        fanout.send(outbound, large(bytes));
+        fanout.flush();
+        let mut is_begun = false;
+        let begin = |_: &[IoSlice<'_>]| match std::mem::replace(&mut is_begun, true) {
+            false => Ok(10),
+            true => Err(ErrorKind::WouldBlock.into()),
+        };
+        outbound.drain(begin).unwrap();
+    }
+    fanout.send(&open[1], large(200_000));
+    fanout.flush();
+    assert!(open[0].is_cut() && open[0].is_empty());
+    assert_eq!(open[1].closing(), None);
+    assert!(sockets.in_use(Held::Queues) < 250_000);
+}
+
+#[test]
+fn what_tasks_hold_counts_until_they_let_go_and_others_wait_for_that() {
+    let (sockets, open) = crowd(|_| 1_000, 3);
+    for held in [Held::Frames, Held::Channels] {
+        open[0].note_held(held, 100);
+        open[1].note_held(held, 600);
+        assert!(!sockets.is_congested());
+        open[2].note_held(held, 500);
+        assert!(sockets.is_congested());
+        let closing: Vec<_> = open.iter().map(|outbound| outbound.closing()).collect();
+        if held == Held::Frames {
+            assert_eq!(closing, [None, Some(CloseReason::Memory(held)), None]);
+            assert_eq!(sockets.in_use(held), 1_200);
+            open[1].let_go();
+            assert_eq!(sockets.in_use(held), 600);
+            assert!(!sockets.is_congested());
+            for outbound in &open {
+                outbound.let_go();
+            }
+            assert_eq!(sockets.in_use(held), 0);
+        } else {
+            // The largest has been told to go already, and holds on.
+            assert_eq!(closing[2], Some(CloseReason::Memory(held)));
+        }
+    }
 }

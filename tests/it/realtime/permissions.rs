@@ -406,7 +406,9 @@ async fn a_schema_made_by_anybody_makes_nobody_insert() {
     let question = Question::Read { presence: false };
     let caller = claims("authenticated", 1);
     for round in 1..4 {
-        let answer = authorizer.ask(question, "lobby", &caller, "{}").await;
+        let answer = authorizer
+            .ask(question, "lobby", &caller, &"{}".into())
+            .await;
         assert!(answer.unwrap().broadcast);
         assert_eq!(count(&metrics, PermissionWay::Evaluated), round);
         admin
@@ -472,7 +474,7 @@ fn permissions_equal_what_is_inserted_and_seen() {
             // All at once, so that callers share connections and flights.
             let answers = futures_util::future::join_all(questions.iter().map(
                 |(question, topic, claims, headers)| {
-                    authorizer.ask(*question, topic, claims, headers)
+                    authorizer.ask(*question, topic, claims, &headers)
                 },
             ))
             .await;

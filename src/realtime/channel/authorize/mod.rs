@@ -255,13 +255,14 @@ impl Authorizer {
         question: Question,
         topic: &str,
         claims: &Claims,
-        headers: &str,
+        headers: &Arc<str>,
     ) -> Result<Permissions, AuthorizeError> {
         let subject = Subject {
             question,
             topic: topic.into(),
             claims: claims.clone(),
-            headers: headers.into(),
+            // Shared: there may be thousands of questions, and a client chooses how long its headers are.
+            headers: Arc::clone(headers),
         };
         let answer = self.inner.ask(subject).await;
         if let Err(error) = &answer {
