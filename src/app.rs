@@ -16,8 +16,10 @@ use crate::chat::ChatState;
 use crate::config::Config;
 use crate::db::connect::{ConnectError, Connector};
 use crate::db::{Db, DbError};
+use crate::http::heads::{HEAD_DEADLINE, Heads};
 use crate::http::peer::TrustedProxies;
-use crate::http::serve::{self, HEAD_DEADLINE, serve};
+use crate::http::serve::{self, serve};
+use crate::http::strangers::Strangers;
 use crate::http::{self, Authentication, metrics as metrics_route};
 use crate::observability::metrics::{DatabaseMetrics, Metrics};
 use crate::observability::readiness::Readiness;
@@ -112,6 +114,7 @@ impl App {
             metrics.visibility.clone(),
             tasks,
         );
+        let strangers = Strangers::new(verifier.clone(), &config.server, metrics.http.clone());
         let realtime = Realtime::start(
             verifier.clone(),
             visibility,
@@ -121,7 +124,8 @@ impl App {
             &front,
         )
         .with_private_channels(owner.clone())
-        .behind(TrustedProxies::new(&config.server.trusted_proxies));
+        .behind(TrustedProxies::new(&config.server.trusted_proxies))
+        .limiting(strangers.clone());
         let sockets = realtime.clone();
         tasks.spawn(
             "message partitions",
@@ -146,6 +150,11 @@ impl App {
             tasks,
         )?;
 
+        let heads = Heads::new(
+            HEAD_DEADLINE,
+            config.server.all_heads_max_bytes,
+            &metrics.http,
+        );
         let mut metrics_token = config.server.metrics_token.clone();
         if let Some((listener, address)) = metrics_listener {
             let route = metrics_route::alone(
@@ -154,8 +163,12 @@ impl App {
                 tasks.clone(),
                 metrics_token.take(),
             );
-            let route = http::finish(route.into_parts().0, metrics.http.clone());
-            let serving = serve(listener, route, HEAD_DEADLINE, tasks.token().clone());
+            let route = http::finish(
+                route.into_parts().0,
+                metrics.http.clone(),
+                strangers.clone(),
+            );
+            let serving = serve(listener, route, heads.clone(), tasks.token().clone());
             tasks.spawn("metrics server", serving);
             tracing::info!(%address, "metrics are shown");
         }
@@ -167,7 +180,8 @@ impl App {
             config.chat_limits.clone(),
             metrics.chat.clone(),
             &front,
-        );
+        )
+        .limiting(strangers.clone());
         chat.start(&config.chat, metrics.presence.clone(), tasks);
         let router = router(Parts {
             chat,
@@ -175,13 +189,14 @@ impl App {
             readiness: readiness.clone(),
             metrics: Arc::clone(&metrics),
             tasks: tasks.clone(),
+            strangers,
             metrics_token,
             has_docs_page: config.server.docs_page,
         });
         probe_database(db.clone(), metrics.database.clone(), tasks);
         let server = front.spawn(
             "http server",
-            serve(listener, router, HEAD_DEADLINE, front.token().clone()),
+            serve(listener, router, heads, front.token().clone()),
         );
         tracing::info!(%local_address, "listening");
         Ok(Self {

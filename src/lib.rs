@@ -7,6 +7,7 @@
 // Vocabulary: nouns without behaviour of their own.
 pub mod change;
 pub mod error_code;
+pub mod limits;
 pub mod shutdown;
 
 // Base: settings, and what the process tells about itself.

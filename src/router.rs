@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::State;
 use axum::http::HeaderMap;
+use axum::middleware::from_fn_with_state;
 use axum::response::Response;
 use serde_json::Value;
 
@@ -13,7 +14,8 @@ use crate::config::Secret;
 use crate::http::openapi::document::OPERATIONS;
 use crate::http::openapi::schema::{any_object, text};
 use crate::http::openapi::{ApiRouter, Document, Operation, input, page};
-use crate::http::{self, health, metrics};
+use crate::http::strangers::Strangers;
+use crate::http::{self, health, metrics, strangers};
 use crate::observability::metrics::Metrics;
 use crate::observability::readiness::Readiness;
 use crate::realtime::{self, Realtime};
@@ -31,6 +33,8 @@ pub struct Parts {
     pub metrics: Arc<Metrics>,
     /// What `/metrics` counts.
     pub tasks: Tasks,
+    /// What those may send who are not signed in.
+    pub strangers: Strangers,
     /// What opens `/metrics`; without it the route does not exist here.
     pub metrics_token: Option<Secret>,
     /// Whether `/docs` exists.
@@ -51,6 +55,7 @@ pub struct Parts {
 pub fn router(parts: Parts) -> Router {
     let http_metrics = parts.metrics.http.clone();
     let document = Document::new(&document());
+    let strangers = from_fn_with_state(parts.strangers.clone(), strangers::admit);
     let docs = if parts.has_docs_page {
         page::routes()
     } else {
@@ -69,10 +74,14 @@ pub fn router(parts: Parts) -> Router {
             parts.readiness,
         ))
         .merge(realtime::routes(parts.realtime))
-        .merge(own().map(|routes| routes.with_state(document)))
-        .merge(docs)
+        .merge(
+            own()
+                .map(|routes| routes.with_state(document))
+                .merge(docs)
+                .map(|routes| routes.layer(strangers)),
+        )
         .into_parts();
-    http::finish(routes, http_metrics)
+    http::finish(routes, http_metrics, parts.strangers)
 }
 
 /// The OpenAPI document of every route, whether or not this process is configured to have it: what

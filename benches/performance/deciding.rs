@@ -112,6 +112,7 @@ async fn subscribe(
         batch_max_rows: 500,
         statement_timeout: Duration::from_secs(5),
         delete_without_old_row: true,
+        tell_unauthorized: true,
         tables_without_old_rows: Vec::new(),
     };
     let visibility = Visibility::new(

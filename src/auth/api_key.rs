@@ -12,7 +12,7 @@ use super::is_opaque_key;
 use crate::config::AuthConfig;
 
 /// The role of the public key, which everybody has.
-const PUBLIC_ROLE: &str = "anon";
+pub const PUBLIC_ROLE: &str = "anon";
 
 /// The role of the server-side key, which bypasses row-level security.
 const SERVICE_ROLE: &str = "service_role";

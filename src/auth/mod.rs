@@ -12,6 +12,7 @@ mod keys;
 mod mint;
 mod verifier;
 
+pub use api_key::PUBLIC_ROLE;
 pub use claims::Claims;
 pub use error::{KeyError, TokenError};
 pub use keys::KeySet;

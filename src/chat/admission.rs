@@ -80,8 +80,8 @@ impl Allowance {
     }
 }
 
-/// Middleware that finds out whose a request is and takes it from what they may ask for. It refuses no stranger: some
-/// routes are open, and a path that does not exist is told to everybody.
+/// Middleware that finds out whose a request is and takes it from what they may ask for. A stranger is refused only for
+/// sending too many: some routes are open, and a path that does not exist is told to everybody.
 pub(super) async fn admit(
     State(state): State<ChatState>,
     mut request: Request,
@@ -91,6 +91,11 @@ pub(super) async fn admit(
         .authentication
         .caller(request.method(), request.headers());
     let person = identity.as_ref().map(|caller| caller.user_id).ok();
+    if person.is_none()
+        && let Err(refusal) = state.strangers.admit(&request)
+    {
+        return refusal.into_response();
+    }
     request.extensions_mut().insert(Identity(identity));
     let route = request.extensions().get::<MatchedPath>();
     let route = route.map_or("", MatchedPath::as_str);

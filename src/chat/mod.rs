@@ -60,6 +60,7 @@ use crate::http::openapi::schema::Schema;
 use crate::http::openapi::{ApiRouter, Described};
 use crate::http::origin::cors;
 use crate::http::pagination::{Page, json_text};
+use crate::http::strangers::Strangers;
 use crate::http::{ApiError, Authentication, Caller};
 use crate::observability::metrics::{ChatMetrics, PresenceMetrics};
 use crate::shutdown::Tasks;
@@ -78,6 +79,7 @@ pub struct ChatState {
     signals: sync::Signals,
     searches: search::Searches,
     rate_limits: Arc<rate_limits::RateLimits>,
+    strangers: Strangers,
     metrics: ChatMetrics,
 }
 
@@ -99,9 +101,17 @@ impl ChatState {
             bus,
             limits: limits::Limits::new(db.clone()),
             rate_limits: Arc::new(rate_limits::RateLimits::new(limits)),
+            strangers: Strangers::default(),
             metrics,
             db,
         }
+    }
+
+    /// Limits what people may send who are not signed in.
+    #[must_use]
+    pub fn limiting(mut self, strangers: Strangers) -> Self {
+        self.strangers = strangers;
+        self
     }
 
     /// Starts what works beside requests: events on the topics of the chat, what was delivered to sockets, and

@@ -42,7 +42,7 @@ pub struct RealtimeConfig {
     pub max_request_bytes: usize,
     /// The largest frame a client may send.
     pub max_frame_bytes: usize,
-    /// The largest frame of a socket that has not joined a channel; no more than the one above.
+    /// The largest frame of a socket that has not joined a channel, if that is smaller.
     pub max_frame_bytes_before_join: usize,
     /// How long a message may take from its first byte to its last.
     pub frame_timeout: Duration,
@@ -124,8 +124,6 @@ impl RealtimeConfig {
                 "must not be below `realtime.queue_max_bytes`, which it bounds for all clients",
             );
         }
-        let before_join: usize =
-            reader.whole("realtime.max_frame_bytes_before_join", 1_024..=1 << 28);
         let expiry_warning_s: u64 = reader.whole("realtime.expiry_warning_s", 0..=86_400);
         // The written settings have been laid over those of the preset already.
         reader.choice("realtime.limits_preset", PRESETS);
@@ -143,7 +141,8 @@ impl RealtimeConfig {
                 .whole("realtime.connection_burst_per_address", 1..=1_000_000),
             max_request_bytes: reader.whole("realtime.max_request_bytes", 1_024..=1 << 30),
             max_frame_bytes,
-            max_frame_bytes_before_join: before_join.min(max_frame_bytes),
+            max_frame_bytes_before_join: reader
+                .whole("realtime.max_frame_bytes_before_join", 1_024..=1 << 28),
             frame_timeout: reader.milliseconds("realtime.frame_timeout_ms", 1..=3_600_000),
             all_frames_max_bytes,
             max_broadcast_bytes: reader.whole("realtime.max_broadcast_bytes", 1..=1 << 28),

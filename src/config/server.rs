@@ -26,6 +26,12 @@ pub struct ServerConfig {
     pub metrics_listen: Option<SocketAddr>,
     /// How long a stop waits before it cuts what is still open.
     pub shutdown_deadline: Duration,
+    /// Memory of the request heads that are not whole.
+    pub all_heads_max_bytes: usize,
+    /// Requests without a sign-in from one address per second, on average; 0 for no limit.
+    pub anonymous_requests_per_second: u32,
+    /// Requests without a sign-in from one address at once.
+    pub anonymous_request_burst: u32,
     /// Proxies that are believed whom they forward for.
     pub trusted_proxies: Vec<Network>,
 }
@@ -65,6 +71,10 @@ impl ServerConfig {
             metrics_token: reader.secret("server.metrics_token"),
             metrics_listen: reader.socket_address("server.metrics_listen"),
             shutdown_deadline: reader.milliseconds("server.shutdown_deadline_ms", 0..=600_000),
+            all_heads_max_bytes: reader.whole("server.all_heads_max_bytes", 0..=1 << 40),
+            anonymous_requests_per_second: reader
+                .whole("server.anonymous_requests_per_second", 0..=1_000_000),
+            anonymous_request_burst: reader.whole("server.anonymous_request_burst", 1..=1_000_000),
             trusted_proxies,
         }
     }

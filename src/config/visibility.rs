@@ -18,6 +18,8 @@ pub struct VisibilityConfig {
     /// Whether a DELETE under row-level security reaches those for whom nobody can tell any
     /// more whether they could see the row; they get its primary key alone.
     pub delete_without_old_row: bool,
+    /// Whether those whose role may not select a table are told that rows of it were inserted and updated, without the rows.
+    pub tell_unauthorized: bool,
     /// Tables, as `schema.table`, of whose old rows subscribers are told the primary key alone.
     pub tables_without_old_rows: Vec<String>,
 }
@@ -30,6 +32,7 @@ impl VisibilityConfig {
             batch_max_rows: reader.whole("visibility.batch_max_rows", 1..=100_000),
             statement_timeout: reader.milliseconds("visibility.statement_timeout_ms", 1..=600_000),
             delete_without_old_row: reader.switch("visibility.delete_without_old_row"),
+            tell_unauthorized: reader.switch("visibility.tell_unauthorized"),
             tables_without_old_rows: reader.list("visibility.tables_without_old_rows"),
         }
     }

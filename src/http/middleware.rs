@@ -13,6 +13,7 @@ use tracing::Instrument as _;
 use uuid::Uuid;
 
 use super::error::ApiError;
+use super::strangers::{Strangers, admit_lost};
 use crate::error_code::ErrorCode;
 use crate::observability::metrics::{HttpMetrics, RequestLabels};
 
@@ -28,9 +29,10 @@ pub struct RequestId(pub String);
 
 /// Wraps the finished router: unknown paths and verbs are refused with our body, and every
 /// request gets an id and a line in the log. To be called once, on the whole of it.
-pub fn finish(router: Router, metrics: HttpMetrics) -> Router {
+pub fn finish(router: Router, metrics: HttpMetrics, strangers: Strangers) -> Router {
     router
         .fallback(async || ApiError::new(ErrorCode::NotFound))
+        .layer(from_fn_with_state(strangers, admit_lost))
         .method_not_allowed_fallback(method_not_allowed)
         .layer(from_fn_with_state(metrics, around))
 }

@@ -1,11 +1,13 @@
-//! Accepts connections and answers the requests on them.
+//! Accepts connections and answers the requests on them, which speak HTTP/1.1.
 //!
 //! Guarantees: a connection on which no whole request head arrives in time is closed, whether it
-//! is new or waits for its next request; a stop lets requests that are under way be answered.
+//! is new or waits for its next request; what all of these take is bounded; a stop lets requests that are under way be
+//! answered.
 
 use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -13,18 +15,15 @@ use axum::body::Body;
 use axum::extract::ConnectInfo;
 use hyper::Request;
 use hyper::body::Incoming;
+use hyper::server::conn::http1::Builder;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto::Builder;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tower::Service as _;
 
-/// How long a request's head may take, counted from the end of the request before. Longer than
-/// balancers keep an idle connection (60 seconds at nginx and at AWS): the side that sends must
-/// be the one that closes, or a request meets a closed connection.
-pub const HEAD_DEADLINE: Duration = Duration::from_secs(90);
+use super::heads::{Connection, Head, Heads, MAX_HEAD_BYTES};
 
 /// The pause after a failed accept. What fails is most likely that no file descriptor is left,
 /// and then the next attempt fails at once, too.
@@ -48,12 +47,7 @@ pub async fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 
 /// Serves `router` until `stop`, and returns when the last connection has ended. Handlers find
 /// the peer's address as [`ConnectInfo`].
-pub async fn serve(
-    listener: TcpListener,
-    router: Router,
-    head_deadline: Duration,
-    stop: CancellationToken,
-) {
+pub async fn serve(listener: TcpListener, router: Router, heads: Heads, stop: CancellationToken) {
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {
@@ -70,7 +64,7 @@ pub async fn serve(
                     stream,
                     peer,
                     router.clone(),
-                    head_deadline,
+                    heads.clone(),
                     stop.child_token(),
                 );
                 connections.spawn(connection);
@@ -93,54 +87,48 @@ pub async fn serve(
     }
 }
 
-/// The requests of one connection. hyper keeps the deadline of every head but the first: before
-/// that it waits, without one, to tell the versions of HTTP apart.
+/// The requests of one connection.
 async fn connection(
     stream: TcpStream,
     peer: SocketAddr,
     router: Router,
-    head_deadline: Duration,
+    heads: Heads,
     stop: CancellationToken,
 ) {
     // Small frames must not wait for an acknowledgement of the ones before (Nagle's algorithm).
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "a socket without TCP_NODELAY");
     }
-    let first_head = CancellationToken::new();
-    let arrived = first_head.clone();
+    let mut builder = Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(heads.deadline())
+        .max_buf_size(MAX_HEAD_BYTES);
+    let head = Head::new(&heads);
+    let connection = TokioIo::new(Connection::new(stream, &head));
     let service = service_fn(move |request: Request<Incoming>| {
-        arrived.cancel();
+        head.end();
+        let head = Arc::clone(&head);
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(ConnectInfo(peer));
-        router.clone().call(request)
-    });
-    let mut builder = Builder::new(TokioExecutor::new());
-    builder
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(head_deadline);
-    let mut serving = pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), service));
-    let silence = async {
-        if tokio::time::timeout(head_deadline, first_head.cancelled())
-            .await
-            .is_ok()
-        {
-            std::future::pending::<()>().await;
+        let answer = router.clone().call(request);
+        async move {
+            let answer = answer.await;
+            head.begin();
+            answer
         }
-    };
+    });
+    let serving = builder.serve_connection(connection, service);
+    let mut serving = pin!(serving.with_upgrades());
     let served = tokio::select! {
         served = serving.as_mut() => served,
-        () = silence => {
-            tracing::debug!("a connection brought no request");
-            return;
-        }
         () = stop.cancelled() => {
             serving.as_mut().graceful_shutdown();
             serving.await
         }
     };
     if let Err(error) = served {
-        tracing::debug!(error, "a connection ended early");
+        tracing::debug!(%error, "a connection ended early");
     }
 }
 

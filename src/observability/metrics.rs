@@ -432,6 +432,8 @@ pub struct RealtimeMetrics {
     pub limits_reached: Family<LimitLabels, Counter>,
     /// Memory that all sockets hold together, in bytes, by what it is.
     pub held: Family<HeldLabels, Gauge<i64, AtomicI64>>,
+    /// Bytes of the bodies of requests to broadcast that arrive or are worked on.
+    pub requests_bytes: Gauge<i64, AtomicI64>,
     /// Rows of `realtime.messages` handed to the members of their topic.
     pub database_broadcasts: Counter,
     /// Rows of `realtime.messages` that cannot be broadcast.
@@ -729,6 +731,11 @@ impl RealtimeMetrics {
             self.held.clone(),
         );
         registry.register(
+            "requests_bytes",
+            "Bodies of requests to broadcast that arrive or are worked on",
+            self.requests_bytes.clone(),
+        );
+        registry.register(
             "channels",
             "Channels that are joined",
             self.channels.clone(),
@@ -800,6 +807,12 @@ pub struct HttpMetrics {
     pub request_seconds: Histogram,
     /// Requests answered 503 because every connection was busy.
     pub pool_exhausted: Counter<u64, AtomicU64>,
+    /// Bytes of request heads that are not whole.
+    pub heads_bytes: Gauge<i64, AtomicI64>,
+    /// Connections cut because there were too many of these.
+    pub heads_refused: Counter,
+    /// Requests without a sign-in refused because their address sent too many.
+    pub rate_limited: Counter,
 }
 
 /// The labels of [`HttpMetrics::requests`].
@@ -820,6 +833,9 @@ impl Default for HttpMetrics {
             // From 0.5 ms to 16 s: below lies the clock's own noise, above a proxy gives up.
             request_seconds: Histogram::new(exponential_buckets(0.0005, 2.0, 16)),
             pool_exhausted: Counter::default(),
+            heads_bytes: Gauge::default(),
+            heads_refused: Counter::default(),
+            rate_limited: Counter::default(),
         }
     }
 }
@@ -836,6 +852,21 @@ impl HttpMetrics {
             "pool_exhausted",
             "Requests answered 503 because every connection was busy",
             self.pool_exhausted.clone(),
+        );
+        registry.register(
+            "heads_bytes",
+            "Request heads that have begun to arrive and are not whole",
+            self.heads_bytes.clone(),
+        );
+        registry.register(
+            "heads_refused",
+            "Connections cut because such heads took too much memory",
+            self.heads_refused.clone(),
+        );
+        registry.register(
+            "rate_limited",
+            "Requests without a sign-in refused because their address sent too many",
+            self.rate_limited.clone(),
         );
     }
 }

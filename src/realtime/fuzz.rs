@@ -18,7 +18,6 @@ use serde_json::value::RawValue;
 use super::api::request as body;
 use super::channel::{Holder, TokenMarks, postgres_changes};
 use super::hub::Hub;
-use super::limits::UnixMillis;
 use super::protocol::{
     AccessToken, Broadcast, ClientEvent, ClientMessage, JoinPayload, Ref, Reply, Serializer,
     ServerMessage, SystemNotice, UserPayload, json_string,
@@ -27,6 +26,7 @@ use super::session::{Effect, Session, Shared};
 use super::wire::frame::{Frame, FrameError, FrameReader, Received};
 use crate::auth::{Claims, KeySet, Requirements, Verifier};
 use crate::config::{Config, Inputs, RealtimeConfig};
+use crate::limits::UnixMillis;
 use crate::observability::metrics::RealtimeMetrics;
 
 /// The largest message in these properties, in bytes.

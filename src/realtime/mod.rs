@@ -14,7 +14,6 @@ pub mod error;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 pub mod hub;
-pub mod limits;
 pub mod messages;
 pub mod protocol;
 pub mod publication_feed;
@@ -31,6 +30,7 @@ use axum::Router;
 use axum::routing::any;
 use tokio::sync::watch;
 
+use self::api::bodies::MODEST_BODY_BYTES;
 use self::channel::TokenMarks;
 use self::channel::authorize::Authorizer;
 use self::hub::rate::{self, Rates};
@@ -38,7 +38,6 @@ use self::hub::{Hub, presence_feed};
 use self::messages::database_broadcast;
 use self::messages::replay::Replayer;
 use self::session::Shared;
-use self::socket::admission::Admission;
 use self::socket::{drain, handshake};
 use self::wire::sockets::Sockets;
 use self::work::Workshop;
@@ -46,8 +45,11 @@ use crate::auth::Verifier;
 use crate::bus::Listener;
 use crate::config::RealtimeConfig;
 use crate::db::connect::Connector;
+use crate::http::admission::Admission;
+use crate::http::budget::Budget;
 use crate::http::openapi::ApiRouter;
 use crate::http::peer::TrustedProxies;
+use crate::http::strangers::Strangers;
 use crate::observability::metrics::RealtimeMetrics;
 use crate::shutdown::Tasks;
 use crate::visibility::Visibility;
@@ -59,6 +61,9 @@ pub struct Realtime {
     workshop: Arc<Workshop>,
     admission: Arc<Admission>,
     proxies: TrustedProxies,
+    strangers: Strangers,
+    /// What the bodies of requests to broadcast may take that arrive.
+    bodies: Budget,
     tasks: Tasks,
 }
 
@@ -76,6 +81,11 @@ impl Realtime {
         let rates = Arc::new(Rates::new(&config));
         let keeping = rate::keep(Arc::clone(&rates), tasks.token().clone());
         tasks.spawn("rates", keeping);
+        let bodies = Budget::new(
+            config.all_requests_max_bytes,
+            MODEST_BODY_BYTES,
+            &metrics.requests_bytes,
+        );
         let sockets = Sockets::new(&config, &metrics);
         let hub = Arc::new(
             Hub::new(metrics)
@@ -135,6 +145,8 @@ impl Realtime {
         Self {
             admission: Arc::new(admission),
             proxies: TrustedProxies::default(),
+            strangers: Strangers::default(),
+            bodies,
             workshop: Arc::new(Workshop {
                 visibility,
                 authorizer: None,
@@ -156,6 +168,13 @@ impl Realtime {
     #[must_use]
     pub fn behind(mut self, proxies: TrustedProxies) -> Self {
         self.proxies = proxies;
+        self
+    }
+
+    /// Limits what people may send over HTTP who are not signed in.
+    #[must_use]
+    pub fn limiting(mut self, strangers: Strangers) -> Self {
+        self.strangers = strangers;
         self
     }
 

@@ -366,9 +366,11 @@ impl<'a> Resolution<'a> {
 
     /// Tells everyone whose role cannot receive inserted and updated rows; filters do not count.
     fn refuse(&self, roles: &HashMap<&str, RoleFacts<'_>>, groups: &mut Groups) {
+        let tells_unauthorized = self.resolver.config.tell_unauthorized;
+        let is_told = |refusal| tells_unauthorized || refusal != UNAUTHORIZED;
         let refused: HashSet<&str> = roles
             .iter()
-            .filter(|(_, facts)| facts.refusal.is_some())
+            .filter(|(_, facts)| facts.refusal.is_some_and(is_told))
             .map(|(role, _)| *role)
             .collect();
         if refused.is_empty() {

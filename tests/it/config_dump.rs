@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use rapport::config::source::{ProcessEnvironment, Source as _};
 use rapport::config::{Config, Flag, Inputs, describe};
 use rapport::observability::metrics::{
-    CloseLabel, DropReason, Limit, Metrics, PermissionWay, RateLimitLabels, RequestLabels,
+    CloseLabel, DropReason, Held, HeldLabels, Limit, Metrics, PermissionWay, RateLimitLabels,
+    RequestLabels,
 };
 
 fn file(path: &str) -> PathBuf {
@@ -209,6 +210,8 @@ fn the_documentation_lists_every_metric() {
     // What has labels is printed once something was counted.
     metrics.realtime.dropped(DropReason::Malformed);
     metrics.realtime.limited(Limit::Sockets);
+    let held = HeldLabels { held: Held::Frames };
+    metrics.realtime.held.get_or_create(&held).set(1);
     let class = RateLimitLabels { class: "send" };
     metrics.chat.rate_limited.get_or_create(&class).inc();
     metrics.realtime.permission_asked(PermissionWay::Known);

@@ -23,6 +23,7 @@ mod parked_connection;
 mod realtime;
 mod replication;
 mod schema_install;
+mod security;
 mod serving;
 mod sql;
 mod supabase;

@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::routing::get;
-use rapport::http::serve::{HEAD_DEADLINE, serve};
+use rapport::http::heads::{HEAD_DEADLINE, Heads};
+use rapport::http::serve::serve;
+use rapport::observability::metrics::HttpMetrics;
 use rapport::shutdown::Tasks;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -24,7 +26,8 @@ async fn start(router: Router, head_deadline: Duration) -> (Tasks, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let tasks = Tasks::new();
-    let serving = serve(listener, router, head_deadline, tasks.token().clone());
+    let heads = Heads::new(head_deadline, usize::MAX, &HttpMetrics::default());
+    let serving = serve(listener, router, heads, tasks.token().clone());
     tasks.spawn("test server", serving);
     (tasks, TcpStream::connect(address).await.unwrap())
 }

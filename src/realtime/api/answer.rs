@@ -37,6 +37,8 @@ pub(super) enum Refusal {
     MediaType,
     /// The body did not come, or not all of it.
     Body(BodyError),
+    /// Too many bodies arrive, and this is not a small one.
+    TooManyBodies,
     /// The body is not what it must be.
     Unreadable(Unreadable),
     /// No frame can hold the message.
@@ -77,6 +79,7 @@ impl Refusal {
         match self {
             Self::TooManyRequests | Self::OverRate | Self::BatchOverRate => Some(Limit::Events),
             Self::Body(BodyError::TooLarge) => Some(Limit::Request),
+            Self::TooManyBodies => Some(Limit::AllRequests),
             Self::Unreadable(error) if error.is_too_large() => Some(Limit::Broadcast),
             _ => None,
         }
@@ -106,7 +109,9 @@ impl Refusal {
         match self {
             Self::Unauthorized => (StatusCode::UNAUTHORIZED, message("Unauthorized")),
             Self::Forbidden => (StatusCode::FORBIDDEN, message("Unauthorized")),
-            Self::TooManyRequests => (StatusCode::TOO_MANY_REQUESTS, message("Too many requests")),
+            Self::TooManyRequests | Self::TooManyBodies => {
+                (StatusCode::TOO_MANY_REQUESTS, message("Too many requests"))
+            }
             Self::OverRate => (
                 StatusCode::TOO_MANY_REQUESTS,
                 message("You have exceeded your rate limit"),

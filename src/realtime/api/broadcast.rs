@@ -2,9 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
-use axum::body::Bytes;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Query, Request, State};
 use axum::http::header::CONTENT_TYPE;
@@ -17,13 +15,10 @@ use super::super::hub::topic::TopicKey;
 use super::super::protocol::{Broadcast, UserPayload};
 use super::access;
 use super::answer::{Refusal, refused_list};
+use super::bodies::{self, Arrived};
 use super::request::{self, BatchMessage, PayloadKind};
 use crate::auth::Claims;
-use crate::http::input::body;
 use crate::observability::metrics::DropReason;
-
-/// How long a body may take to arrive. The largest one needs it at 140 kB/s.
-const BODY_DEADLINE: Duration = Duration::from_secs(60);
 
 /// Names the messages of a batch that were not sent. The answer is 202 all the same, as in the
 /// original: the others were.
@@ -57,7 +52,7 @@ struct Admitted {
     claims: Arc<Claims>,
     headers: HeaderMap,
     is_private: bool,
-    body: Bytes,
+    body: Arrived,
 }
 
 /// Lets a request in: who asks is known before anything of the body is read.
@@ -67,7 +62,7 @@ async fn admit(realtime: &Realtime, request: Request) -> Result<Admitted, Refusa
     let verifier = &realtime.shared.verifier;
     let claims = access::caller(verifier, &headers, parameters.apikey.as_deref())
         .ok_or(Refusal::Unauthorized)?;
-    let body = body(request, &(), BODY_DEADLINE).await?;
+    let body = bodies::receive(realtime, request).await?;
     // Reading may have taken long.
     if realtime.shared.hub.rates().events.is_over() {
         return Err(Refusal::OverRate);
@@ -105,7 +100,7 @@ async fn batch(
 ) -> Result<Vec<(usize, &'static str)>, Refusal> {
     let admitted = admit(realtime, request).await?;
     let max_payload = realtime.shared.config.max_broadcast_bytes;
-    let messages = request::batch(&admitted.body, max_payload)?;
+    let messages = request::batch(&admitted.body.bytes, max_payload)?;
     let events = &realtime.shared.hub.rates().events;
     if events.average() + messages.len() as u64 > events.limit() {
         return Err(Refusal::BatchOverRate);
@@ -215,14 +210,14 @@ async fn single(
     let admitted = admit(realtime, request).await?;
     let kind = kind.ok_or(Refusal::MediaType)?;
     let hub = &realtime.shared.hub;
-    if admitted.body.len() > realtime.shared.config.max_broadcast_bytes {
+    if admitted.body.bytes.len() > realtime.shared.config.max_broadcast_bytes {
         return Err(request::payload_too_large().into());
     }
     let text;
     let payload = match kind {
-        PayloadKind::Binary => UserPayload::Binary(&admitted.body),
+        PayloadKind::Binary => UserPayload::Binary(&admitted.body.bytes),
         PayloadKind::Json => {
-            text = request::json_payload(&admitted.body)?;
+            text = request::json_payload(&admitted.body.bytes)?;
             UserPayload::Json(&text)
         }
     };

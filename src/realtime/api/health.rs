@@ -3,12 +3,14 @@
 use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
+use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
 use super::super::Realtime;
 use super::{access, reference};
 use crate::http::openapi::{ApiRouter, Described};
+use crate::http::strangers;
 use crate::observability::readiness::{Readiness, ReplicationState};
 
 #[derive(Clone)]
@@ -20,8 +22,9 @@ struct Health {
 /// `GET /api/tenants/{id}/health`. There is one tenant here, whatever it is called. Only in the family
 /// of paths behind a gateway: gateways keep tenants' routes from the outside.
 pub fn tenant_health(realtime: Realtime, readiness: Readiness) -> ApiRouter {
+    let strangers = from_fn_with_state(realtime.strangers.clone(), strangers::admit);
     api().map(|routes| {
-        routes.with_state(Health {
+        routes.layer(strangers).with_state(Health {
             realtime,
             readiness,
         })

@@ -6,6 +6,7 @@
 
 mod access;
 mod answer;
+pub(super) mod bodies;
 mod broadcast;
 mod health;
 pub mod reference;
@@ -25,6 +26,7 @@ use super::Realtime;
 use super::hub::rate::Rate;
 use crate::http::middleware::method_not_allowed;
 use crate::http::openapi::{ApiRouter, Described};
+use crate::http::strangers;
 
 /// Where the routes are found: as clients see them, and as a gateway that rewrites asks for them.
 const BASE_PATHS: [&str; 2] = ["/realtime/v1/api", "/api"];
@@ -96,7 +98,7 @@ async fn within_rate(State(realtime): State<Realtime>, request: Request, next: N
     let mut response = if hub.rates().events.is_over() {
         Refusal::TooManyRequests.respond(hub.metrics())
     } else {
-        next.run(request).await
+        strangers::admit(State(realtime.strangers.clone()), request, next).await
     };
     tell_rate(&hub.rates().events, response.headers_mut());
     response

@@ -11,12 +11,12 @@ use authorize::{AuthorizeError, Permissions};
 use postgres_changes::Subscription;
 
 use super::hub::topic::TopicKey;
-use super::limits::{UnixMillis, Window};
 use super::messages::replay::{ReplayParams, ReplayedMessage};
 use super::protocol::{
     ClientEvent, ClientMessage, PayloadEncoding, Ref, Reply, ServerMessage, SystemNotice,
 };
 use crate::auth::Claims;
+use crate::limits::{UnixMillis, Window};
 use crate::visibility::{ChannelId, Identity};
 use serde_json::value::RawValue;
 

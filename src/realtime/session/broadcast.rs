@@ -6,13 +6,13 @@ use serde_json::value::RawValue;
 
 use super::super::channel::Channel;
 use super::super::error::BroadcastRefusal;
-use super::super::limits::{Bucket, UnixMillis};
 use super::super::protocol::{
     Broadcast, ClientMessage, PayloadEncoding, Reply, Status, SystemNotice, UserPayload,
 };
 use super::Session;
 use super::effect::{BroadcastOrder, Effect};
 use super::permission::Writing;
+use crate::limits::{Bucket, UnixMillis};
 use crate::observability::metrics::{DropReason, Limit};
 
 /// Notices about refused pushes that a socket hears in a row, and then per second. All of them are

@@ -11,7 +11,6 @@ use super::super::channel::{
 };
 use super::super::error::{JoinRefusal, expiry};
 use super::super::hub::MemberSpec;
-use super::super::limits::{UnixMillis, Window};
 use super::super::messages::replay::{ReplayParams, ReplayedMessage};
 use super::super::protocol::{
     ClientMessage, JoinPayload, Ref, ReplayConfig, Reply, ServerMessage, sub_topic,
@@ -19,6 +18,7 @@ use super::super::protocol::{
 use super::Session;
 use super::effect::{Effect, ReplayOrder};
 use crate::config::RealtimeConfig;
+use crate::limits::{UnixMillis, Window};
 use crate::observability::metrics::{DropReason, Limit};
 use crate::visibility::SubscribeOptions;
 

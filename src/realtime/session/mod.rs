@@ -26,7 +26,6 @@ use self::join::join_burst;
 use super::channel::{Channel, Holder, Refreshing, TokenMarks, WritePermission};
 use super::error::{CloseReason, JoinRefusal, MESSAGES_LATE, MESSAGES_LIVE, expiry, token_text};
 use super::hub::{Hub, StreamState};
-use super::limits::{Bucket, UnixMillis};
 use super::protocol::{
     AccessToken, ClientEvent, ClientMessage, Reply, ServerMessage, Status, SystemNotice,
     TOPIC_PREFIX,
@@ -34,6 +33,7 @@ use super::protocol::{
 use crate::auth::Verifier;
 use crate::bus::people::Device;
 use crate::config::RealtimeConfig;
+use crate::limits::{Bucket, UnixMillis};
 use crate::observability::metrics::DropReason;
 use crate::visibility::SubscribeError;
 

@@ -9,10 +9,10 @@ use std::sync::Arc;
 use super::super::channel::authorize::{AuthorizeError, Permissions, Question};
 use super::super::channel::{Channel, Holder, OwnedMessage, TokenMark, WritePermission};
 use super::super::error::{JoinRefusal, no_longer_permitted, no_permission, write_refusal};
-use super::super::limits::UnixMillis;
 use super::super::protocol::{ClientMessage, Reply, Status, SystemNotice};
 use super::Session;
 use super::effect::{AuthorizeOrder, Effect};
+use crate::limits::UnixMillis;
 use crate::observability::metrics::DropReason;
 
 /// Bytes of payloads that wait in all channels of a socket together: at least the largest frame

@@ -7,11 +7,11 @@ use uuid::Uuid;
 
 use super::super::channel::Tracking;
 use super::super::error::PresenceRefusal;
-use super::super::limits::UnixMillis;
 use super::super::protocol::{ClientMessage, PresenceCall, Reply, TrackPayload, is_hostile_key};
 use super::Session;
 use super::effect::{Effect, TrackOrder};
 use super::permission::Writing;
+use crate::limits::UnixMillis;
 
 /// Bytes of keys and payloads that one socket may have tracked on all its channels. A payload may
 /// be as large as a broadcast, but unlike that it stays in memory as long as its channel.

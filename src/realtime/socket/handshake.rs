@@ -17,10 +17,10 @@ use tungstenite::handshake::derive_accept_key;
 use super::super::Realtime;
 use super::super::channel::Holder;
 use super::super::error::HandshakeRefusal;
-use super::super::limits::UnixMillis;
 use super::super::protocol::Serializer;
 use crate::auth::TokenError;
 use crate::http::middleware::RequestId;
+use crate::limits::UnixMillis;
 
 /// The parameters of the socket's URL. Others are ignored, and of two with one name the last
 /// counts: an endpoint may bring its own in front of the client's.
@@ -112,7 +112,8 @@ fn handshake(
     let client = realtime
         .proxies
         .client(request.extensions(), request.headers());
-    if client.is_some_and(|client| !realtime.admission.admit(client, UnixMillis::now())) {
+    let admit = |client| realtime.admission.admit(client, UnixMillis::now());
+    if client.is_some_and(|client| admit(client).is_err()) {
         return Err(HandshakeRefusal::TooManyFromAddress);
     }
     if request.method() != Method::GET {

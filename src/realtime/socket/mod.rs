@@ -4,7 +4,6 @@
 //! buffer while it waits: bytes are read into one that the worker thread lends, and what is
 //! kept of them is an unfinished frame.
 
-pub mod admission;
 pub mod drain;
 pub mod handshake;
 
@@ -20,7 +19,6 @@ use std::time::Duration;
 use futures_util::stream::{FuturesUnordered, Stream as _};
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
-use hyper_util::server::conn::auto::upgrade::downcast;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -32,12 +30,13 @@ use super::channel::Holder;
 use super::error::{CloseReason, PresenceRefusal};
 use super::hub::SocketId;
 use super::hub::presence::Tracked;
-use super::limits::UnixMillis;
 use super::protocol::{Serializer, ServerMessage};
 use super::session::{Effect, Session, Shared, TrackOrder};
 use super::wire::frame::{Frame, FrameError, FrameReader, Received};
 use super::wire::outbound::{Outbound, QueueLimits};
 use super::work::{Work, Workshop};
+use crate::http::heads::Connection;
+use crate::limits::UnixMillis;
 use crate::observability::metrics::{CloseLabel, DropReason, Held, Limit};
 
 /// The buffer a worker thread lends for reading: as much as one system call usually finds.
@@ -68,9 +67,9 @@ pub fn open(
     request_id: Box<str>,
     upgraded: Upgraded,
 ) -> impl Future<Output = ()> + Send + use<> {
-    let (stream, write, received) = match downcast::<TokioIo<TcpStream>>(upgraded) {
+    let (stream, write, received) = match upgraded.downcast::<TokioIo<Connection>>() {
         Ok(parts) => {
-            let stream = parts.io.into_inner();
+            let stream = parts.io.into_inner().into_stream();
             // Small messages are the rule, and each is to arrive at once.
             if let Err(error) = stream.set_nodelay(true) {
                 tracing::debug!(%error, "TCP_NODELAY cannot be set");
@@ -414,10 +413,11 @@ impl Socket {
     /// The largest message that the client may send now.
     fn frame_limit(&self) -> usize {
         let config = &self.shared.config;
+        let limit = config.max_frame_bytes;
         if self.session.has_joined() {
-            config.max_frame_bytes
+            limit
         } else {
-            config.max_frame_bytes_before_join
+            limit.min(config.max_frame_bytes_before_join)
         }
     }
 

@@ -15,7 +15,7 @@ use crate::support::token::anon_key;
 
 impl Server {
     /// How often a limit was the reason of a refusal.
-    pub(super) fn limited(&self, limit: Limit) -> u64 {
+    pub(crate) fn limited(&self, limit: Limit) -> u64 {
         let labels = LimitLabels { limit };
         self.metrics.limits_reached.get_or_create(&labels).get()
     }

@@ -26,8 +26,11 @@ use rapport::bus::Bus;
 use rapport::change::StreamEvent;
 use rapport::config::{AuthConfig, RealtimeConfig, Secret, VisibilityConfig};
 use rapport::db::connect::Connector;
-use rapport::http::serve::{HEAD_DEADLINE, serve};
-use rapport::observability::metrics::{BusMetrics, RealtimeMetrics, VisibilityMetrics};
+use rapport::http::heads::{HEAD_DEADLINE, Heads};
+use rapport::http::serve::serve;
+use rapport::observability::metrics::{
+    BusMetrics, HttpMetrics, RealtimeMetrics, VisibilityMetrics,
+};
 use rapport::observability::readiness::Readiness;
 use rapport::realtime::api::tenant_health;
 use rapport::realtime::{Realtime, routes};
@@ -40,10 +43,10 @@ use crate::support::socket::{PhoenixSocket, Version};
 use crate::support::token::{JWT_SECRET, anon_key};
 
 /// The realtime part alone behind a listener of its own. Stops when it is dropped.
-struct Server {
-    address: SocketAddr,
+pub(crate) struct Server {
+    pub(crate) address: SocketAddr,
     sinks: Sinks,
-    metrics: RealtimeMetrics,
+    pub(crate) metrics: RealtimeMetrics,
     visibility: Visibility,
     tasks: Tasks,
 }
@@ -59,6 +62,7 @@ fn visibility_config() -> VisibilityConfig {
         batch_max_rows: 500,
         statement_timeout: Duration::from_secs(5),
         delete_without_old_row: true,
+        tell_unauthorized: true,
         tables_without_old_rows: Vec::new(),
     }
 }
@@ -81,7 +85,7 @@ fn auth_config() -> AuthConfig {
 }
 
 /// What ships, for tests that change one of them.
-fn config() -> RealtimeConfig {
+pub(crate) fn config() -> RealtimeConfig {
     RealtimeConfig {
         max_sockets: 1_000,
         max_channels_per_socket: 200,
@@ -120,7 +124,7 @@ fn config() -> RealtimeConfig {
 
 impl Server {
     /// A server whose change stream is live and whose database cannot be reached.
-    async fn start(config: RealtimeConfig) -> Self {
+    pub(crate) async fn start(config: RealtimeConfig) -> Self {
         // Port 1 is reserved and nobody listens there.
         let server = Self::start_over(config, "postgres://nobody@127.0.0.1:1/none").await;
         server.sinks.changes.send(StreamEvent::Live).await.unwrap();
@@ -167,7 +171,7 @@ impl Server {
                 .merge(tenant_health(realtime, Readiness::new()))
                 .into_parts()
                 .0,
-            HEAD_DEADLINE,
+            Heads::new(HEAD_DEADLINE, usize::MAX, &HttpMetrics::default()),
             tasks.token().clone(),
         );
         tasks.spawn("server", serving);
@@ -185,7 +189,7 @@ impl Server {
     }
 
     /// A client with the public key.
-    async fn client(&self, version: Version) -> PhoenixSocket {
+    pub(crate) async fn client(&self, version: Version) -> PhoenixSocket {
         PhoenixSocket::connect(self.address, &anon_key(), version).await
     }
 }
@@ -197,6 +201,6 @@ impl Drop for Server {
 }
 
 /// The payload of a join that asks for nothing: presence has to be refused by name.
-fn plain_join() -> Value {
+pub(crate) fn plain_join() -> Value {
     json!({ "config": { "presence": { "enabled": false } } })
 }

@@ -2,6 +2,7 @@
 //! with messages that are inserted, looked for and rolled back.
 
 use std::cell::Cell;
+use std::sync::Arc;
 
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
@@ -462,7 +463,7 @@ fn permissions_equal_what_is_inserted_and_seen() {
                 Question::Read { presence: false },
                 Question::Write,
             ] {
-                questions.push((question, topic, claims.clone(), headers));
+                questions.push((question, topic, claims.clone(), Arc::from(headers)));
             }
         }
     }
@@ -474,7 +475,7 @@ fn permissions_equal_what_is_inserted_and_seen() {
             // All at once, so that callers share connections and flights.
             let answers = futures_util::future::join_all(questions.iter().map(
                 |(question, topic, claims, headers)| {
-                    authorizer.ask(*question, topic, claims, &headers)
+                    authorizer.ask(*question, topic, claims, headers)
                 },
             ))
             .await;

@@ -9,7 +9,9 @@ use rapport::chat::{self, ChatState};
 use rapport::config::{Config, Inputs};
 use rapport::db::Db;
 use rapport::db::connect::Connector;
-use rapport::http::serve::{HEAD_DEADLINE, serve};
+use rapport::http::heads::{HEAD_DEADLINE, Heads};
+use rapport::http::serve::serve;
+use rapport::http::strangers::Strangers;
 use rapport::http::{Authentication, finish, health};
 use rapport::observability::metrics::{BusMetrics, Metrics};
 use rapport::observability::readiness::Readiness;
@@ -198,13 +200,14 @@ impl ChatServer {
         .unwrap();
 
         let tasks = Tasks::new();
+        let metrics = Metrics::new();
         let readiness = Readiness::new();
         let connector = Connector::new(config.database.request_url.expose()).unwrap();
         let db = Db::new(connector, &config.database, readiness.clone(), &tasks).unwrap();
         let verifier = Verifier::from_config(&config.auth).unwrap();
+        let strangers = Strangers::new(verifier.clone(), &config.server, metrics.http.clone());
         let authentication = Authentication::new(verifier, &config.server, &config.auth);
         let (bus, _) = Bus::new(1, BusMetrics::default());
-        let metrics = Metrics::new();
         let state = ChatState::new(
             authentication,
             db.clone(),
@@ -212,13 +215,15 @@ impl ChatServer {
             config.chat_limits.clone(),
             metrics.chat.clone(),
             &tasks,
-        );
+        )
+        .limiting(strangers.clone());
         let router = chat::routes(state.clone()).merge(health::routes(readiness.clone()));
-        let router = finish(router.into_parts().0, metrics.http.clone());
+        let router = finish(router.into_parts().0, metrics.http.clone(), strangers);
 
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let origin = format!("http://{}", listener.local_addr().unwrap());
-        let serving = serve(listener, router, HEAD_DEADLINE, tasks.token().clone());
+        let heads = Heads::new(HEAD_DEADLINE, usize::MAX, &metrics.http);
+        let serving = serve(listener, router, heads, tasks.token().clone());
         tasks.spawn("test server", serving);
         Self {
             origin,

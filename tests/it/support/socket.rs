@@ -200,6 +200,18 @@ impl PhoenixSocket {
         }
     }
 
+    /// Reads until the server ends the connection; the code of its close frame, if one came.
+    pub(crate) async fn last_code(&mut self) -> Option<u16> {
+        loop {
+            match tokio::time::timeout(PATIENCE, self.stream.next()).await {
+                Ok(Some(Ok(Message::Close(Some(frame))))) => return Some(frame.code.into()),
+                Ok(Some(Ok(_))) => {}
+                Ok(Some(Err(_)) | None) => return None,
+                Err(_) => panic!("the server does not end the connection"),
+            }
+        }
+    }
+
     /// Proves that nothing is under way: a heartbeat is answered, and nothing comes before it.
     pub(crate) async fn expect_quiet(&mut self) {
         self.heartbeat("quiet").await;

@@ -118,6 +118,45 @@ async fn a_table_without_row_security_is_for_all_who_may_select() {
 }
 
 #[tokio::test]
+async fn those_who_may_select_nothing_are_told_nothing_where_that_is_configured() {
+    const SCHEMA: &str = "create table closed (id int primary key);
+         grant select on closed to authenticated;
+         alter publication supabase_realtime add table closed;
+         create table keyless (id int);
+         grant select on keyless to authenticated;
+         alter publication supabase_realtime add table keyless;";
+    for tell_unauthorized in [true, false] {
+        let config = VisibilityConfig {
+            tell_unauthorized,
+            ..strict()
+        };
+        let bench = Bench::with(config, SCHEMA).await;
+        for table in ["closed", "keyless"] {
+            let base = if table == "closed" { 0 } else { 10 };
+            bench
+                .watch(base + 1, &identity("authenticated", 1), table)
+                .await;
+            bench.watch(base + 2, &identity("anon", 1), table).await;
+        }
+        let seen = bench
+            .insert("closed", "insert into closed values (1)", "true")
+            .await;
+        assert_eq!(seen[0].rows, [1].into());
+        let told: &[_] = match tell_unauthorized {
+            true => &[(2, "Error 401: Unauthorized")],
+            false => &[],
+        };
+        assert_eq!(seen[0].refused, told.iter().copied().collect());
+        // It is about rights alone: a table without a primary key is told of as ever.
+        let seen = bench
+            .insert("keyless", "insert into keyless values (1)", "true")
+            .await;
+        let why = "Error 400: Bad Request, no primary key";
+        assert_eq!(seen[0].refused, [(11, why), (12, why)].into());
+    }
+}
+
+#[tokio::test]
 async fn without_usage_on_the_schema_nothing_is_visible() {
     let bench = Bench::new(
         "create schema hidden; create table hidden.t (id int primary key);

@@ -1,4 +1,4 @@
-//! Rates a client cannot exceed, and the time they are measured in.
+//! Rates that a client cannot exceed, and the time they are measured in.
 //!
 //! Pure: the time is an argument.
 
@@ -77,6 +77,12 @@ impl Bucket {
         self.available = rest;
         true
     }
+
+    /// How long it takes, from when it was last asked, until it has a permit.
+    pub fn wait(&self, per_second: u32) -> Duration {
+        let missing = 1000_u32.saturating_sub(self.available);
+        Duration::from_millis(missing.div_ceil(per_second.max(1)).into())
+    }
 }
 
 /// So many calls from the first on, then none until the window is over; the next call opens
@@ -135,8 +141,9 @@ mod tests {
     fn a_bucket_allows_a_burst_and_then_the_rate() {
         let start = UnixMillis(1_000_000);
         let mut bucket = Bucket::full(3, start);
-        let mut taken = |millis: i64| bucket.take(3, 2, UnixMillis(start.0 + millis));
         // (milliseconds after the start, allowed)
+        assert_eq!(bucket.wait(2), Duration::ZERO);
+        let mut taken = |millis: i64| bucket.take(3, 2, UnixMillis(start.0 + millis));
         for (at, expected) in [
             (0, true),
             (0, true),
@@ -155,6 +162,8 @@ mod tests {
         ] {
             assert_eq!(taken(at), expected, "at {at} ms");
         }
+        assert!(!taken(100));
+        assert_eq!(bucket.wait(2), Duration::from_millis(500));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! How many sockets one address may open.
+//! How often one address may do something that needs no sign-in: open a socket, or send a request.
 //!
 //! Memory is bounded by construction: a table of token buckets of fixed size, in which an address has
 //! its place by a hash that is seeded anew in every process. Addresses that share a place share its
@@ -7,8 +7,9 @@
 use std::hash::{BuildHasher as _, RandomState};
 use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
-use super::super::limits::{Bucket, UnixMillis};
+use crate::limits::{Bucket, UnixMillis};
 
 /// Places of the table: 100 kB of them.
 const PLACES: usize = 4096;
@@ -24,7 +25,7 @@ pub struct Admission {
 }
 
 impl Admission {
-    /// `burst` sockets at once and `per_second` in the long run.
+    /// `burst` times at once and `per_second` in the long run.
     pub fn new(burst: u32, per_second: u32) -> Self {
         // The time they were last filled at does not matter for full ones.
         let full = || Mutex::new(Bucket::full(burst, UnixMillis(0)));
@@ -36,14 +37,19 @@ impl Admission {
         }
     }
 
-    /// Whether `address` may open another socket now.
-    pub fn admit(&self, address: IpAddr, now: UnixMillis) -> bool {
+    /// Lets `address` do it once more.
+    ///
+    /// # Errors
+    /// How long it has to wait, when it may not now.
+    pub fn admit(&self, address: IpAddr, now: UnixMillis) -> Result<(), Duration> {
         let hash = self.seed.hash_one(holder(address));
         let place = usize::try_from(hash % PLACES as u64).unwrap_or(0);
-        self.places[place]
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take(self.burst, self.per_second, now)
+        let place = self.places[place].lock();
+        let mut bucket = place.unwrap_or_else(PoisonError::into_inner);
+        if bucket.take(self.burst, self.per_second, now) {
+            return Ok(());
+        }
+        Err(bucket.wait(self.per_second))
     }
 }
 
@@ -64,8 +70,11 @@ mod tests {
     fn each_subscriber_has_permits_of_its_own() {
         let admission = Admission::new(2, 1);
         let (start, address) = (UnixMillis(1_000_000), |text: &str| text.parse().unwrap());
-        let admit =
-            |text: &str, millis: i64| admission.admit(address(text), UnixMillis(start.0 + millis));
+        let admit = |text: &str, millis: i64| {
+            admission
+                .admit(address(text), UnixMillis(start.0 + millis))
+                .is_ok()
+        };
         // (address, milliseconds after the start, admitted)
         let cases = [
             ("10.0.0.1", 0, true),

@@ -1,0 +1,118 @@
+//! Requests of people who are not signed in: how many one address may send.
+//!
+//! Whoever has the public key, or none, is known by nothing but an address. Those who are signed in have
+//! limits of their own, by person.
+
+use std::sync::Arc;
+
+use axum::extract::{MatchedPath, Query, Request, State};
+use axum::http::header::AUTHORIZATION;
+use axum::http::{HeaderMap, HeaderName, Uri};
+use axum::middleware::Next;
+use axum::response::{IntoResponse as _, Response};
+
+use super::admission::Admission;
+use super::error::ApiError;
+use super::peer::TrustedProxies;
+use crate::auth::{PUBLIC_ROLE, Verifier};
+use crate::config::ServerConfig;
+use crate::error_code::ErrorCode;
+use crate::limits::UnixMillis;
+use crate::observability::metrics::HttpMetrics;
+
+const API_KEY: HeaderName = HeaderName::from_static("apikey");
+
+/// What strangers may do. Cheap to clone; by default they may do as much as they want.
+#[derive(Clone, Default)]
+pub struct Strangers(Option<Arc<Inner>>);
+
+struct Inner {
+    admission: Admission,
+    proxies: TrustedProxies,
+    verifier: Verifier,
+    metrics: HttpMetrics,
+}
+
+impl Strangers {
+    /// As configured.
+    pub fn new(verifier: Verifier, config: &ServerConfig, metrics: HttpMetrics) -> Self {
+        let per_second = config.anonymous_requests_per_second;
+        Self((per_second > 0).then(|| {
+            Arc::new(Inner {
+                admission: Admission::new(config.anonymous_request_burst, per_second),
+                proxies: TrustedProxies::new(&config.trusted_proxies),
+                verifier,
+                metrics,
+            })
+        }))
+    }
+
+    /// Counts a request of nobody who is known.
+    ///
+    /// # Errors
+    /// 429, with the time after which there is another.
+    pub fn admit(&self, request: &Request) -> Result<(), ApiError> {
+        let Some(inner) = &self.0 else {
+            return Ok(());
+        };
+        let headers = request.headers();
+        // Before the address: looking at a token changes nothing.
+        if inner.is_known(request.uri(), headers) {
+            return Ok(());
+        }
+        let client = inner.proxies.client(request.extensions(), headers);
+        let admitted = client.map_or(Ok(()), |client| {
+            inner.admission.admit(client, UnixMillis::now())
+        });
+        admitted.map_err(|wait| {
+            inner.metrics.rate_limited.inc();
+            let seconds = wait.as_millis().div_ceil(1_000);
+            let seconds = u64::try_from(seconds).unwrap_or(u64::MAX).max(1);
+            ApiError::new(ErrorCode::RateLimited).with_retry_after(seconds)
+        })
+    }
+}
+
+impl Inner {
+    /// Whether a request carries the token of a person or a service anywhere that some route looks for
+    /// one. Which of them counts, and whether it is enough, is for the route to say.
+    fn is_known(&self, uri: &Uri, headers: &HeaderMap) -> bool {
+        let bearer = headers
+            .get(AUTHORIZATION)
+            .and_then(|value| value.to_str().ok())
+            .and_then(|value| value.trim().split_once(' '))
+            .map(|(_, token)| token.trim());
+        let key = headers.get(API_KEY).and_then(|value| value.to_str().ok());
+        let is_known = |token: &str| {
+            let claims = self.verifier.verify_api_key(token.trim());
+            claims.is_ok_and(|claims| claims.role != PUBLIC_ROLE)
+        };
+        bearer.is_some_and(is_known)
+            || key.is_some_and(is_known)
+            || Query::<Vec<(String, String)>>::try_from_uri(uri).is_ok_and(|Query(pairs)| {
+                pairs
+                    .iter()
+                    .any(|(name, value)| name == "apikey" && is_known(value))
+            })
+    }
+}
+
+/// Middleware for routes that know no callers.
+pub async fn admit(State(strangers): State<Strangers>, request: Request, next: Next) -> Response {
+    match strangers.admit(&request) {
+        Ok(()) => next.run(request).await,
+        Err(refusal) => refusal.into_response(),
+    }
+}
+
+/// Middleware around all routes, for requests that match none of them.
+pub async fn admit_lost(
+    State(strangers): State<Strangers>,
+    request: Request,
+    next: Next,
+) -> Response {
+    if request.extensions().get::<MatchedPath>().is_some() {
+        return next.run(request).await;
+    }
+    admit(State(strangers), request, next).await
+}

@@ -1,0 +1,302 @@
+//! Memory that sockets hold: bounded over all of them, and those who hold little stay.
+
+use std::time::Duration;
+
+use futures_util::future::select_all;
+use rapport::observability::metrics::{CloseLabel, Held, HeldLabels, Limit};
+use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt as _;
+
+use crate::realtime::{Server, config, plain_join};
+use crate::support::eventually::eventually;
+use crate::support::socket::{PhoenixSocket, Version};
+use crate::support::token::anon_key;
+
+/// Hostile sockets of a test. A thousand are let loose by the benchmark `hostile`.
+const HOSTILE: usize = 30;
+
+/// What one of them sends, so that all are far above [`BUDGET`].
+const PORTION: usize = 150_000;
+
+/// What all may hold in these tests.
+const BUDGET: usize = 1_000_000;
+
+impl Server {
+    fn held(&self, held: Held) -> usize {
+        let labels = HeldLabels { held };
+        let bytes = self.metrics.held.get_or_create(&labels).get();
+        usize::try_from(bytes).unwrap()
+    }
+
+    fn closed_for_memory(&self) -> u64 {
+        self.metrics.closed(CloseLabel::Memory).get()
+    }
+
+    /// Two people who talk.
+    async fn couple(&self) -> [PhoenixSocket; 2] {
+        let mut couple = [
+            self.client(Version::Two).await,
+            self.client(Version::Two).await,
+        ];
+        for client in &mut couple {
+            client.join("1", "realtime:couple", plain_join()).await;
+            client.expect_reply("1", "ok").await;
+        }
+        couple
+    }
+}
+
+/// One says something, and the other hears exactly that.
+async fn talk([first, second]: &mut [PhoenixSocket; 2], number: usize) {
+    let payload = json!({"type": "broadcast", "event": "e", "payload": {"number": number}});
+    first
+        .push(json!("1"), "2", "realtime:couple", "broadcast", payload)
+        .await;
+    let heard = second.expect("realtime:couple", "broadcast").await;
+    assert_eq!(heard.payload["payload"]["number"], number);
+    first.expect_quiet().await;
+}
+
+/// The head of a frame of a client, masked with zeros.
+fn head(first: u8, length: usize) -> Vec<u8> {
+    let mut head = vec![first, 0xff];
+    head.extend((length as u64).to_be_bytes());
+    head.extend([0; 4]);
+    head
+}
+
+fn text_frame(text: &str) -> Vec<u8> {
+    [&head(0x81, text.len()), text.as_bytes()].concat()
+}
+
+#[tokio::test]
+async fn frames_that_are_begun_and_never_ended_are_bounded_over_all_sockets() {
+    let text = r#"[null,"1","phoenix","heartbeat",{}]"#;
+    let whole = text_frame(text);
+    // What is begun: a frame, and a message in fragments of which the last never comes.
+    let (mut frame, mut message) = (head(0x81, 2 * PORTION), head(0x01, PORTION));
+    frame.extend(vec![b'x'; PORTION]);
+    message.extend(vec![b'x'; PORTION]);
+    for begun in [frame, message] {
+        let mut config = config();
+        (config.max_frame_bytes, config.all_frames_max_bytes) = (400_000, BUDGET);
+        config.max_frame_bytes_before_join = 400_000;
+        let server = Server::start(config).await;
+        let mut couple = server.couple().await;
+        // Somebody honest is in the middle of a frame as well.
+        let mut slow = server.client(Version::Two).await;
+        slow.tcp().write_all(&whole[..20]).await.unwrap();
+        let mut hostile = Vec::new();
+        for number in 0..HOSTILE {
+            let mut socket = server.client(Version::Two).await;
+            // The server may have closed it by now.
+            let _ = socket.tcp().write_all(&begun).await;
+            hostile.push(socket);
+            talk(&mut couple, number).await;
+            assert!(server.held(Held::Frames) <= 2 * BUDGET);
+        }
+        let least = (HOSTILE * PORTION - BUDGET) / (2 * PORTION);
+        eventually("the largest are closed", async || {
+            let closed = usize::try_from(server.closed_for_memory()).unwrap();
+            (closed >= least && server.held(Held::Frames) <= BUDGET).then_some(())
+        })
+        .await;
+        assert_eq!(server.closed_for_memory(), server.limited(Limit::AllFrames));
+        assert_eq!(hostile[0].expect_close().await.0, 1009);
+        slow.tcp().write_all(&whole[20..]).await.unwrap();
+        assert_eq!(slow.expect_reply("1", "ok").await, json!({}));
+        talk(&mut couple, HOSTILE).await;
+        drop(hostile);
+        eventually("nothing is held", async || {
+            (server.held(Held::Frames) == 0).then_some(())
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn what_waits_for_those_who_never_read_is_bounded_over_all_sockets() {
+    let mut config = config();
+    config.queue_max_bytes = BUDGET;
+    config.all_queues_max_bytes = BUDGET;
+    let server = Server::start(config).await;
+    let mut couple = server.couple().await;
+    let mut hostile = Vec::new();
+    let mut join = plain_join();
+    join["config"]["broadcast"] = json!({"self": true});
+    for number in 0..HOSTILE {
+        let mut socket =
+            PhoenixSocket::with_receive_buffer(server.address, &anon_key(), Version::Two, 4_096)
+                .await;
+        let topic = format!("realtime:hostile {number}");
+        socket.join("1", &topic, join.clone()).await;
+        socket.expect_reply("1", "ok").await;
+        hostile.push(socket);
+    }
+    // Kernels take megabytes for each before anything waits here. None gets so much that its own queue is full.
+    let payload = json!({"type": "broadcast", "event": "e", "payload": {"x": "y".repeat(50_000)}});
+    let mut number = 0;
+    while server.limited(Limit::AllQueues) < 5 {
+        for (place, socket) in hostile.iter_mut().enumerate() {
+            let topic = format!("realtime:hostile {place}");
+            let text = json!(["1", "2", topic, "broadcast", payload]).to_string();
+            let _ = socket.tcp().write_all(&text_frame(&text)).await;
+        }
+        number += 1;
+        talk(&mut couple, number).await;
+        assert!(server.held(Held::Queues) <= 2 * BUDGET);
+    }
+    assert_eq!(server.metrics.closed(CloseLabel::SlowConsumer).get(), 0);
+    // One that is in the middle of a long frame is cut off without a code.
+    let ends = hostile
+        .iter_mut()
+        .map(|socket| Box::pin(socket.last_code()));
+    let (code, _, _) = select_all(ends).await;
+    assert!(matches!(code, Some(1013) | None), "{code:?}");
+    drop(hostile);
+    talk(&mut couple, number + 1).await;
+    eventually("nothing is held", async || {
+        (server.held(Held::Queues) == 0).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_message_must_end_in_time_however_many_bytes_it_sends() {
+    let mut config = config();
+    config.frame_timeout = Duration::from_millis(300);
+    let server = Server::start(config).await;
+    let mut couple = server.couple().await;
+    for (first, rest) in [
+        (head(0x81, 100_000), vec![b'x']),
+        (head(0x01, 0), head(0, 0)),
+    ] {
+        let mut hostile = server.client(Version::Two).await;
+        hostile.tcp().write_all(&first).await.unwrap();
+        // A byte now and then is what is tested here, or a fragment: it is the client's clock.
+        let mut ticks = tokio::time::interval(Duration::from_millis(20));
+        let code = loop {
+            ticks.tick().await;
+            talk(&mut couple, 1).await;
+            if hostile.tcp().write_all(&rest).await.is_err() || server.limited(Limit::FrameTime) > 0
+            {
+                break hostile.expect_close().await.0;
+            }
+        };
+        assert_eq!(code, 1008);
+        let counter = server.limited(Limit::FrameTime);
+        assert!(counter >= 1);
+        server.metrics.limits_reached.clear();
+    }
+}
+
+#[tokio::test]
+async fn frames_are_small_until_a_channel_is_joined() {
+    let mut config = config();
+    config.max_frame_bytes_before_join = 2_000;
+    let server = Server::start(config).await;
+    let long = json!([null, "1", "phoenix", "heartbeat", {"x": "y".repeat(2_000)}]).to_string();
+    let mut hostile = server.client(Version::Two).await;
+    hostile.tcp().write_all(&text_frame(&long)).await.unwrap();
+    assert_eq!(hostile.expect_close().await.0, 1009);
+    assert_eq!(server.limited(Limit::FrameBeforeJoin), 1);
+    // Both at once, so that they are read together.
+    let join = json!(["1", "1", "realtime:room", "phx_join", plain_join()]).to_string();
+    let bytes = [text_frame(&join), text_frame(&long)].concat();
+    let mut honest = server.client(Version::Two).await;
+    honest.tcp().write_all(&bytes).await.unwrap();
+    honest.expect_reply("1", "ok").await;
+    honest.expect_reply("1", "ok").await;
+}
+
+/// What makes a server hold much for a channel: the topic, and the payload of the join.
+fn large_joins() -> Vec<(String, Value)> {
+    let long = "x".repeat(PORTION / 3);
+    let bindings: Vec<Value> = (0..200)
+        .map(|number| json!({"event": "*", "schema": "public", "table": format!("t{number}")}))
+        .collect();
+    vec![
+        (format!("realtime:{long}"), plain_join()),
+        (
+            "realtime:key".to_owned(),
+            json!({"config": {"presence": {"enabled": true, "key": long}}}),
+        ),
+        (
+            "realtime:bindings".to_owned(),
+            json!({"config": {"presence": {"enabled": false}, "postgres_changes": bindings}}),
+        ),
+    ]
+}
+
+#[tokio::test]
+async fn channels_are_bounded_over_all_sockets() {
+    for (topic, payload) in large_joins() {
+        let mut config = config();
+        config.all_channels_max_bytes = BUDGET;
+        let server = Server::start(config).await;
+        let mut couple = server.couple().await;
+        let mut number = 0;
+        let mut hostile = server.client(Version::Two).await;
+        let (code, _) = loop {
+            number += 1;
+            let topic = format!("{topic}{number}");
+            hostile
+                .join(&number.to_string(), &topic, payload.clone())
+                .await;
+            talk(&mut couple, number).await;
+            if let Err(closed) = until_reply(&mut hostile, &number.to_string()).await {
+                break closed;
+            }
+            assert!(number < 200, "{topic} is never too much");
+        };
+        assert_eq!(code, 1008, "{topic}");
+        assert_eq!(server.limited(Limit::AllChannels), 1);
+        eventually("the channels are gone", async || {
+            (server.metrics.channels.get() == 2 && server.held(Held::Channels) < 10_000)
+                .then_some(())
+        })
+        .await;
+        talk(&mut couple, 0).await;
+    }
+}
+
+#[tokio::test]
+async fn what_is_tracked_is_bounded_over_all_sockets() {
+    let mut config = config();
+    config.all_channels_max_bytes = BUDGET;
+    let server = Server::start(config).await;
+    let mut couple = server.couple().await;
+    let mut hostile = server.client(Version::Two).await;
+    let payload =
+        json!({"type": "presence", "event": "track", "payload": {"x": "y".repeat(PORTION)}});
+    let mut number = 0;
+    let (code, _) = loop {
+        number += 1;
+        assert!(number < 50, "it is never too much");
+        let (join, track) = (format!("{number}"), format!("track {number}"));
+        let topic = format!("realtime:{number}");
+        hostile.join(&join, &topic, plain_join()).await;
+        if let Err(closed) = until_reply(&mut hostile, &join).await {
+            break closed;
+        }
+        hostile
+            .push(json!(join), &track, &topic, "presence", payload.clone())
+            .await;
+        if let Err(closed) = until_reply(&mut hostile, &track).await {
+            break closed;
+        }
+        talk(&mut couple, number).await;
+    };
+    assert_eq!(code, 1008);
+    eventually("nobody is present", async || {
+        (server.metrics.presences.get() == 0 && server.held(Held::Channels) < 10_000).then_some(())
+    })
+    .await;
+    talk(&mut couple, 0).await;
+}
+
+/// Reads until this push is answered, or the socket is closed.
+async fn until_reply(socket: &mut PhoenixSocket, reference: &str) -> Result<(), (u16, String)> {
+    while socket.event().await?.reference != reference {}
+    Ok(())
+}
