@@ -5,6 +5,7 @@
 //!     cargo bench --bench performance -- --quick           whether all of it still works
 //!     cargo bench --bench performance -- soak --minutes 15
 //!     cargo bench --bench performance -- people --minutes 5
+//!     cargo bench --bench performance -- hostile           people who only have the public key
 //!     cargo bench --bench performance -- deciding          a part of row 12 alone
 //!
 //! Prints one JSON line for each row. Speed never decides how the program ends, only whether every
@@ -20,6 +21,7 @@ mod client;
 mod crowd;
 mod database;
 mod deciding;
+mod hostile;
 mod meter;
 mod people;
 mod population;
@@ -89,6 +91,15 @@ enum Command {
         #[arg(long, default_value_t = 1)]
         seed: u64,
     },
+    /// Sockets that make the server hold as much as they can, beside honest ones that must not notice
+    Hostile {
+        /// Hostile sockets of each kind
+        #[arg(long, default_value_t = 1000)]
+        sockets: usize,
+        /// How long each phase takes
+        #[arg(long, default_value_t = 60.0)]
+        seconds: f64,
+    },
     /// Who may see a row when PostgreSQL must be asked, without sockets and replication
     Deciding {
         /// Subscribers, two of whom share a room
@@ -141,6 +152,9 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
         }) => {
             let duration = Duration::from_secs_f64(60.0 * minutes);
             tell(people::live_together(*people, duration, *seed))
+        }
+        Some(Command::Hostile { sockets, seconds }) => {
+            tell(hostile::attack(*sockets, Duration::from_secs_f64(*seconds)))
         }
         Some(Command::Deciding {
             people,

@@ -34,9 +34,7 @@ async fn a_close_frame_with_a_code_that_none_may_carry_is_a_protocol_error() {
     ] {
         assert_eq!(answer(&server, &close(code, b"")).await, 1002, "{code}");
     }
-    for code in [
-        1000, 1001, 1003, 1007, 1011, 1012, 3000, 3999, 4000, 4999,
-    ] {
+    for code in [1000, 1001, 1003, 1007, 1011, 1012, 3000, 3999, 4000, 4999] {
         assert_eq!(answer(&server, &close(code, b"why")).await, code);
     }
 }
