@@ -7,7 +7,7 @@ use std::fs;
 use std::panic::catch_unwind;
 use std::path::{Path, PathBuf};
 
-use crate::{realtime, replication, visibility};
+use crate::{auth, realtime, replication, visibility};
 
 /// What a target checks of any bytes, with a panic.
 type Property = fn(&[u8]);
@@ -17,6 +17,7 @@ const TARGETS: &[(&str, Property)] = &[
     ("filter", visibility::fuzz::filter),
     ("frames", realtime::fuzz::frames),
     ("join", realtime::fuzz::join),
+    ("joined", realtime::fuzz::joined),
     ("messages", realtime::fuzz::messages),
     ("pgoutput", replication::fuzz::pgoutput),
     ("record", visibility::fuzz::record),
@@ -24,6 +25,7 @@ const TARGETS: &[(&str, Property)] = &[
     ("session", realtime::fuzz::session),
     ("stream", replication::fuzz::stream),
     ("subscription", visibility::fuzz::subscription),
+    ("token", auth::fuzz::token),
 ];
 
 fn folder(name: &str) -> PathBuf {

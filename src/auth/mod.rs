@@ -8,6 +8,8 @@ mod api_key;
 mod cache;
 mod claims;
 mod error;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod keys;
 mod mint;
 mod verifier;

@@ -407,7 +407,12 @@ pub fn join(data: &[u8]) {
 const SECRET: &str = "a-secret-that-no-client-knows-0123456789";
 
 /// What ships, with few channels.
-fn config() -> RealtimeConfig {
+fn config() -> &'static RealtimeConfig {
+    static CONFIG: LazyLock<RealtimeConfig> = LazyLock::new(read_config);
+    &CONFIG
+}
+
+fn read_config() -> RealtimeConfig {
     let environment: BTreeMap<String, String> = [
         ("DATABASE_URL", "postgres://nobody@127.0.0.1:1/none"),
         ("SUPABASE_JWT_SECRET", SECRET),
@@ -423,15 +428,8 @@ fn config() -> RealtimeConfig {
     Config::load(&inputs).unwrap().realtime
 }
 
-/// A whole session: any messages, in any order, leave no more channels than are allowed and no
-/// more attached than joined, and everything that is said is a message.
-///
-/// The bytes are messages, a byte before each: its lowest bit is set for binary ones, the others are
-/// seconds that pass before it. A line feed ends a text, and a binary message is the rest.
-pub fn session(data: &[u8]) {
-    static CONFIG: LazyLock<RealtimeConfig> = LazyLock::new(config);
-    let config = CONFIG.clone();
-    let limit = config.max_channels_per_socket;
+/// A session of nobody, a while before its token expires.
+fn new_session() -> (Session, UnixMillis) {
     let keys = KeySet::new(Some(SECRET), None, None).unwrap();
     let marks = TokenMarks::default();
     let connection = Holder {
@@ -443,12 +441,82 @@ pub fn session(data: &[u8]) {
     };
     let shared = Arc::new(Shared {
         verifier: Verifier::new(keys, Requirements::default()),
-        config,
+        config: config().clone(),
         hub: Arc::new(Hub::new(RealtimeMetrics::default())),
         marks,
     });
-    let mut now = UnixMillis::from_seconds(1_999_999_000);
-    let mut session = Session::new(shared, connection, "{}".into(), now);
+    let now = UnixMillis::from_seconds(1_999_999_000);
+    (Session::new(shared, connection, "{}".into(), now), now)
+}
+
+/// Binary frames on the wire of a socket that has joined a channel: none of them joins, leaves or ends anything, and what is
+/// broadcast is what was sent, on the topic that was joined.
+///
+/// Each message has two bytes before it, its length; the last one is the rest. The first byte chooses the size of fragments.
+pub fn joined(data: &[u8]) {
+    const TOPIC: &str = "realtime:a";
+    const JOIN: &str = r#"["1","1","realtime:a","phx_join",{"config":{"broadcast":{"ack":true,"self":true},"presence":{"enabled":false}}}]"#;
+    let Some((&step, mut rest)) = data.split_first() else {
+        return;
+    };
+    let (mut session, now) = new_session();
+    let mut effects = Vec::new();
+    session.receive(
+        &Serializer::V2.decode_text(JOIN).unwrap(),
+        now,
+        &mut effects,
+    );
+    assert!(session.has_joined());
+    let held = session.held_bytes();
+    let mut reader = FrameReader::default();
+    while let Some((&[high, low], after)) = rest.split_first_chunk() {
+        let length = usize::from(u16::from_be_bytes([high, low])) % LIMIT;
+        let (message, after) = after.split_at(length.min(after.len()));
+        rest = after;
+        let mut effects = Vec::new();
+        let mut sent = fragments(message, usize::from(step));
+        let read = reader.read(&mut sent, LIMIT, |received| {
+            let Received::Binary(data) = received else {
+                panic!("a binary message became {received:?}");
+            };
+            assert_eq!(*data, *message);
+            if let Ok(message) = Serializer::V2.decode_binary(&data) {
+                session.receive(&message, now, &mut effects);
+            }
+            ControlFlow::Continue(LIMIT)
+        });
+        assert_eq!((read, reader.unfinished()), (Ok(()), None));
+        for effect in effects {
+            match effect {
+                Effect::Send(message) => {
+                    check_json(Serializer::V1, &message);
+                    check_json(Serializer::V2, &message);
+                }
+                Effect::Broadcast(order) => {
+                    assert_eq!(&**order.topic.topic(), TOPIC);
+                    assert!(order.except.is_none() && order.reply.is_some());
+                    let Broadcast::User { event, payload, .. } = order.message.borrow() else {
+                        panic!("a binary push became a text");
+                    };
+                    assert!(message.ends_with(payload.bytes()));
+                    assert!(order.message.borrow().check(TOPIC).is_ok());
+                    check_delivery(TOPIC, event, payload);
+                }
+                other => panic!("a binary frame led to {other:?}"),
+            }
+        }
+        assert_eq!(session.held_bytes(), held);
+    }
+}
+
+/// A whole session: any messages, in any order, leave no more channels than are allowed and no
+/// more attached than joined, and everything that is said is a message.
+///
+/// The bytes are messages, a byte before each: its lowest bit is set for binary ones, the others are
+/// seconds that pass before it. A line feed ends a text, and a binary message is the rest.
+pub fn session(data: &[u8]) {
+    let (mut session, mut now) = new_session();
+    let limit = config().max_channels_per_socket;
     let mut attached = HashSet::new();
     let mut rest = data;
     while let Some((&first, after)) = rest.split_first() {

@@ -1,0 +1,94 @@
+//! What must hold of tokens, whatever their header, claims and signature say: the properties that fuzzing tries to break.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::missing_panics_doc,
+    reason = "a property that does not hold is a panic"
+)]
+
+use std::sync::LazyLock;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jsonwebtoken::{Algorithm, EncodingKey, crypto};
+use serde_json::{Map, Value};
+use uuid::Uuid;
+
+use super::{Claims, KeySet, Requirements, TokenError, Verifier};
+
+/// What good tokens are signed with.
+const SECRET: &str = "a-secret-that-no-client-knows-0123456789";
+
+/// A public key (RFC 8037, appendix A.2): no text that anybody knows may pass for a shared secret.
+const KEYS: &str = r#"{"keys":[{"kty":"OKP","crv":"Ed25519","kid":"ed","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
+
+static VERIFIER: LazyLock<Verifier> = LazyLock::new(|| {
+    let keys = KeySet::new(Some(SECRET), None, Some(KEYS)).unwrap();
+    Verifier::new(keys, Requirements::default())
+});
+
+/// Tokens: nobody passes who was not given a signature, and what passes has the claims that were signed.
+///
+/// The bytes are taken as a token. They are also taken as a header and, behind the first line feed, claims, which
+/// are signed with HS256 whatever the header says.
+pub fn token(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    assert!(passes(&text).is_none(), "nobody signed this");
+
+    let end = data.iter().position(|byte| *byte == b'\n');
+    let (header, claims) = data.split_at(end.unwrap_or(data.len()));
+    let claims = claims.strip_prefix(b"\n").unwrap_or(claims);
+    let signed = format!(
+        "{}.{}",
+        URL_SAFE_NO_PAD.encode(header),
+        URL_SAFE_NO_PAD.encode(claims)
+    );
+    let key = EncodingKey::from_secret(SECRET.as_bytes());
+    let signature = crypto::sign(signed.as_bytes(), &key, Algorithm::HS256).unwrap();
+    let good = format!("{signed}.{signature}");
+    let found = passes(&good);
+    // As clients paste and escape them.
+    let escaped = good.replace('.', "%2E");
+    assert_eq!(passes(&format!(" {escaped}\n")), found);
+    // One bit of the signature, and the signature of other claims, are no signature.
+    let mut bad = URL_SAFE_NO_PAD.decode(&signature).unwrap();
+    bad[0] ^= 1;
+    assert!(passes(&format!("{signed}.{}", URL_SAFE_NO_PAD.encode(&bad))).is_none());
+    assert!(passes(&format!("{signed}e30.{signature}")).is_none());
+    assert!(passes(&format!("{signed}.")).is_none());
+
+    let Some(found) = found else {
+        return;
+    };
+    let header: Map<String, Value> = serde_json::from_slice(header).unwrap();
+    assert_eq!(header["alg"], "HS256");
+    let written: Map<String, Value> = serde_json::from_slice(claims).unwrap();
+    assert_eq!(written["role"], found.role);
+    assert_eq!(
+        serde_json::from_str::<Value>(&found.json).unwrap(),
+        Value::Object(written.clone())
+    );
+    if let Ok(person) = VERIFIER.verify_caller(&good) {
+        assert_eq!(person, found.into());
+        assert_eq!(written["role"], "authenticated");
+        let subject = written["sub"].as_str().unwrap();
+        assert!(Uuid::try_parse(subject).is_ok());
+        let audience = &written["aud"];
+        let audiences = audience
+            .as_array()
+            .map_or(std::slice::from_ref(audience), Vec::as_slice);
+        assert!(audiences.iter().any(|audience| audience == "authenticated"));
+    }
+}
+
+/// The claims, where the token passes as that of a socket. Whoever passes as a person passes here.
+fn passes(token: &str) -> Option<Claims> {
+    let found = VERIFIER.verify_socket(token).ok();
+    if found.is_none() {
+        // But for the clocks, which may differ a little on the routes of the chat.
+        let error = VERIFIER.verify_socket(token).err();
+        let is_expired = matches!(error, Some(TokenError::Expired { .. }));
+        assert!(is_expired || VERIFIER.verify_caller(token).is_err());
+    }
+    found.map(|claims| (*claims).clone())
+}
