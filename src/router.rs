@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use crate::chat::{self, ChatState};
 use crate::config::Secret;
+use crate::error_code::ErrorCode;
 use crate::http::openapi::document::OPERATIONS;
 use crate::http::openapi::schema::{any_object, text};
 use crate::http::openapi::{ApiRouter, Document, Operation, input, page};
@@ -108,7 +109,8 @@ fn own() -> ApiRouter<Document> {
         .answers(200, "OpenAPI 3.1.", any_object())
         .with_header(200, "ETag", true)
         .answers_nothing(304, "The copy is still true.")
-        .with_header(304, "ETag", true);
+        .with_header(304, "ETag", true)
+        .refuses(&[ErrorCode::RateLimited]);
     ApiRouter::new().get("/openapi.json", show_document, says)
 }
 

@@ -206,6 +206,7 @@ pub(in super::super) fn show_config() -> Operation {
         .conditional()
         .answers(200, "What is in force.", named("ChatConfig"))
         .refuses(&[
+            ErrorCode::RateLimited,
             ErrorCode::Internal,
             ErrorCode::PoolExhausted,
             ErrorCode::DatabaseUnavailable,

@@ -3,9 +3,10 @@
 
 use serde_json::json;
 
+use crate::error_code::ErrorCode;
 use crate::http::openapi::document::OPERATIONS;
 use crate::http::openapi::schema::{
-    Schema, any_object, constant, count, flag, list, nullable, object, text, with_optional,
+    Schema, any_object, constant, count, flag, list, named, nullable, object, text, with_optional,
 };
 use crate::http::openapi::{Operation, input};
 
@@ -22,9 +23,10 @@ const REALTIME: &str = "Realtime";
 fn within_rate(operation: Operation) -> Operation {
     let mut operation = operation.answers(
         429,
-        "The server is over its rate of events, or would be.",
-        told(),
+        "The server is over its rate of events, or would be; or this address sent too many requests without a sign-in.",
+        json!({ "anyOf": [told(), named("Error")] }),
     );
+    operation = operation.with_header(429, "Retry-After", false);
     for status in [200, 202, 400, 401, 403, 408, 413, 415, 422, 429, 500] {
         for name in ["X-Rate-Rolling", "X-Rate-Limit", "X-Rate-Limit-Remaining"] {
             operation = operation.with_header(status, name, true);
@@ -157,6 +159,7 @@ pub(super) fn show_tenant_health() -> Operation {
     .path(input("id", text(), "Anything: there is one tenant."))
     .answers(200, "What works.", object([("data", health, "")]))
     .answers_nothing(403, "No token, or no good one.")
+    .refuses(&[ErrorCode::RateLimited])
 }
 
 /// An object in which other fields are ignored.

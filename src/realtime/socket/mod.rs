@@ -149,10 +149,11 @@ struct Socket {
 }
 
 /// Whatever ends the task, a panic or the end of the process among it: nobody stays listed who is
-/// not there.
+/// not there. A socket whose end is waited for is listed, because what waits for it still takes memory.
 impl Drop for Socket {
     fn drop(&mut self) {
         self.retire();
+        self.shared.hub.remove_socket(self.id);
     }
 }
 
@@ -229,14 +230,13 @@ impl Socket {
         }
     }
 
-    /// Ends the channels and lets the hub forget the socket. The second time nothing is left to do.
+    /// Ends the channels and lets go of everything but what waits to be written. The second time nothing is left to do.
     fn retire(&mut self) {
         self.session.end(&mut self.effects);
         self.work = None;
         self.carry_out();
         self.reader = FrameReader::default();
         self.outbound.let_go();
-        self.shared.hub.remove_socket(self.id);
     }
 
     /// Everything that happens on an open socket.

@@ -331,6 +331,24 @@ fn a_large_frame_that_was_begun_does_not_stay_for_a_farewell() {
 }
 
 #[test]
+fn what_waits_for_a_socket_that_closes_is_let_go_as_well() {
+    let (sockets, open) = crowd(|_| 1_000_000, 2);
+    let mut fanout = Fanout::default();
+    fanout.send(&open[0], large(900_000));
+    fanout.flush();
+    open[0].close(CloseReason::Peer(Some(1000)));
+    assert!(
+        sockets.in_use(Held::Queues) >= 900_000,
+        "it is still written"
+    );
+    fanout.send(&open[1], large(200_000));
+    fanout.flush();
+    assert!(open[0].is_cut() && open[0].is_empty());
+    assert_eq!(open[0].closing(), Some(CloseReason::Peer(Some(1000))));
+    assert_eq!(open[1].closing(), None);
+}
+
+#[test]
 fn what_tasks_hold_counts_until_they_let_go_and_others_wait_for_that() {
     let (sockets, open) = crowd(|_| 1_000, 3);
     for held in [Held::Frames, Held::Channels] {

@@ -162,6 +162,33 @@ async fn what_waits_for_those_who_never_read_is_bounded_over_all_sockets() {
 }
 
 #[tokio::test]
+async fn a_socket_whose_end_is_waited_for_is_listed_with_what_waits_for_it() {
+    let server = Server::start(config()).await;
+    let mut hostile =
+        PhoenixSocket::with_receive_buffer(server.address, &anon_key(), Version::Two, 4_096).await;
+    let mut join = plain_join();
+    join["config"]["broadcast"] = json!({"self": true});
+    hostile.join("1", "realtime:hostile", join).await;
+    hostile.expect_reply("1", "ok").await;
+    let payload = json!({"type": "broadcast", "event": "e", "payload": {"x": "y".repeat(50_000)}});
+    let text = json!(["1", "2", "realtime:hostile", "broadcast", payload]).to_string();
+    while server.held(Held::Queues) < BUDGET {
+        hostile.tcp().write_all(&text_frame(&text)).await.unwrap();
+    }
+    let close = [0x88, 0x82, 0, 0, 0, 0, 0x03, 0xe8];
+    hostile.tcp().write_all(&close).await.unwrap();
+    eventually("it has closed, and its queue is there", async || {
+        let is_closed = server.metrics.closed(CloseLabel::Client).get() == 1;
+        (is_closed && server.metrics.sockets.get() == 1).then_some(())
+    })
+    .await;
+    eventually("it is gone with its queue", async || {
+        (server.metrics.sockets.get() == 0 && server.held(Held::Queues) == 0).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_message_must_end_in_time_however_many_bytes_it_sends() {
     let mut config = config();
     config.frame_timeout = Duration::from_millis(300);
