@@ -4,4 +4,5 @@
 pub mod body;
 pub mod frame;
 pub mod outbound;
+mod queue;
 pub mod sockets;
