@@ -1,7 +1,7 @@
 # Every target in one line each: `make` alone prints them.
 
 .DEFAULT_GOAL := help
-.PHONY: help dev test lint compat fuzz bench schema-dump openapi schemathesis
+.PHONY: help dev test lint compat fuzz bench schema-dump openapi schemathesis supabase
 
 help: ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -21,6 +21,9 @@ compat: ## only the official JavaScript clients against a fresh build
 	cargo build --locked
 	cd tests/compat && npm ci --no-audit --no-fund --loglevel=error
 	cd tests/compat && COMPAT_SERVER="$(abspath $(or $(CARGO_TARGET_DIR),target))/debug/rapport" npm test
+
+supabase: ## a message on hosted Supabase's shape and its advisor's lints, on PostgreSQL 15 to 18
+	scripts/test-supabase
 
 fuzz: ## look for inputs that break what reads bytes from outside, a minute for each target
 	scripts/fuzz --seconds 60
