@@ -41,7 +41,7 @@ impl Database {
             // what is measured.
             settings: vec![("fsync", "off")],
         })?;
-        let keys = Keys::of_directory(cluster.directory())?;
+        let keys = Keys::load(cluster.directory())?;
         let runtime = current_thread()?;
         let client = runtime.block_on(async {
             let mut client = connect(&cluster.url_for(DATABASE)).await?;

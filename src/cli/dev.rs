@@ -65,7 +65,7 @@ pub(super) fn run<'a>(
         port: None,
         settings: Vec::new(),
     })?;
-    let keys = Keys::of_directory(cluster.directory())?;
+    let keys = Keys::load(cluster.directory())?;
     let database_url = cluster.url_for(DATABASE);
     let request_url = format!(
         "postgresql://{REQUEST_LOGIN}:{}@127.0.0.1:{}/{DATABASE}",
@@ -128,7 +128,7 @@ fn storage(arguments: &DevArguments, dev: &DevConfig) -> Result<Storage, CliErro
             .map_err(|error| CliError::File(directory.display().to_string(), error))?,
         None => user_data()?.join("dev"),
     };
-    Ok(Storage::Kept(directory))
+    Ok(Storage::Persistent(directory))
 }
 
 fn user_data() -> Result<PathBuf, CliError> {
@@ -188,7 +188,7 @@ fn announce(
     ];
     let mut people = String::new();
     for person in &PEOPLE {
-        let token = keys.token_of(person)?;
+        let token = keys.user_token(person)?;
         let name = person.name.to_uppercase();
         variables.push((format!("USER_ID_{name}"), person.id.to_owned()));
         people.push_str(&format!(
@@ -242,8 +242,8 @@ Ben's browser receives it:
         anon_key = keys.anon_key,
         service_role_key = keys.service_role_key,
         jwt_secret = keys.jwt_secret,
-        ana_token = keys.token_of(ana)?,
+        ana_token = keys.user_token(ana)?,
         ben_id = ben.id,
-        ben_token = keys.token_of(ben)?,
+        ben_token = keys.user_token(ben)?,
     ))
 }

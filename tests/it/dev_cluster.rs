@@ -8,7 +8,7 @@ use crate::support::database::{TestDatabase, binaries, connect, own_cluster};
 fn kept(directory: &std::path::Path) -> ClusterOptions {
     ClusterOptions {
         binaries: binaries(),
-        storage: Storage::Kept(directory.to_owned()),
+        storage: Storage::Persistent(directory.to_owned()),
         port: None,
         settings: vec![("fsync", "off")],
     }
