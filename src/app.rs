@@ -148,7 +148,7 @@ impl App {
 
         let mut metrics_token = config.server.metrics_token.clone();
         if let Some((listener, address)) = metrics_listener {
-            let route = metrics_route::alone(
+            let route = metrics_route::separate_routes(
                 Arc::clone(&metrics),
                 readiness.clone(),
                 tasks.clone(),

@@ -1,7 +1,7 @@
-//! Accepts connections and answers the requests on them.
+//! Accepts connections and serves the requests on them.
 //!
-//! Guarantees: a connection on which no whole request head arrives in time is closed, whether it
-//! is new or waits for its next request; a stop lets requests that are under way be answered.
+//! Guarantees: a connection without a complete request head in time is closed, whether it is new or
+//! idle between requests. A shutdown lets requests in progress finish.
 
 use std::io;
 use std::net::SocketAddr;
@@ -21,33 +21,35 @@ use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tower::Service as _;
 
-/// How long a request's head may take, counted from the end of the request before. Longer than
-/// balancers keep an idle connection (60 seconds at nginx and at AWS): the side that sends must
-/// be the one that closes, or a request meets a closed connection.
+/// Timeout for a request head, counted from the end of the previous request. It exceeds the time
+/// for which load balancers keep an idle connection (60 seconds at nginx and AWS). The balancer
+/// must be the side that closes, otherwise it may send a request on a connection that was just
+/// closed.
 pub const HEAD_DEADLINE: Duration = Duration::from_secs(90);
 
-/// The pause after a failed accept. What fails is most likely that no file descriptor is left,
-/// and then the next attempt fails at once, too.
+/// Pause after a failed accept. The usual cause is that no file descriptor is left, and then an
+/// immediate retry fails as well.
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 
-/// Connections that may wait to be accepted. When everybody comes back in the same second after a
-/// restart, those that find no place are not refused: their kernel tries again a second later, then
-/// after two, four, …. The kernel bounds this by `net.core.somaxconn` (listen(2)), 4,096 on Linux.
+/// Maximum connections waiting to be accepted. After a restart all clients may reconnect within the
+/// same second. If the queue is full, a connection is not refused: the client's kernel retries
+/// after one second, then after two, four, …. The kernel caps the value at `net.core.somaxconn`
+/// (listen(2)), 4,096 on Linux.
 const ACCEPT_QUEUE: i32 = 4096;
 
 /// Listens on `address`.
 ///
 /// # Errors
-/// When the address is not this machine's, not permitted, or taken.
+/// Fails if the address is not local, not permitted, or in use.
 pub async fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let listener = TcpListener::bind(address).await?;
-    // The queue of `bind` has 128 places. Listening again only changes its size.
+    // `bind` creates a queue of 128 entries. Calling `listen` again only changes its size.
     rustix::net::listen(&listener, ACCEPT_QUEUE)?;
     Ok(listener)
 }
 
-/// Serves `router` until `stop`, and returns when the last connection has ended. Handlers find
-/// the peer's address as [`ConnectInfo`].
+/// Serves `router` until `stop`, and returns once the last connection has ended. Handlers find the
+/// peer address as [`ConnectInfo`].
 pub async fn serve(
     listener: TcpListener,
     router: Router,
@@ -59,7 +61,7 @@ pub async fn serve(
         let accepted = tokio::select! {
             () = stop.cancelled() => break,
             Some(ended) = connections.join_next() => {
-                note(ended);
+                log_failure(ended);
                 continue;
             }
             accepted = listener.accept() => accepted,
@@ -75,11 +77,11 @@ pub async fn serve(
                 );
                 connections.spawn(connection);
             }
-            Err(error) if is_of_one_connection(&error) => {
-                tracing::debug!(%error, "a connection was gone before it was accepted");
+            Err(error) if affects_one_connection(&error) => {
+                tracing::debug!(%error, "connection closed before it was accepted");
             }
             Err(error) => {
-                tracing::error!(%error, "no connection can be accepted");
+                tracing::error!(%error, "accepting connections failed; retrying after a pause");
                 tokio::select! {
                     () = stop.cancelled() => break,
                     () = tokio::time::sleep(ACCEPT_PAUSE) => {}
@@ -89,12 +91,13 @@ pub async fn serve(
     }
     drop(listener);
     while let Some(ended) = connections.join_next().await {
-        note(ended);
+        log_failure(ended);
     }
 }
 
-/// The requests of one connection. hyper keeps the deadline of every head but the first: before
-/// that it waits, without one, to tell the versions of HTTP apart.
+/// Serves the requests of one connection. hyper applies the head timeout only after it has detected
+/// the HTTP version, for which it waits without a timeout. The timeout for the first head is
+/// therefore enforced here.
 async fn connection(
     stream: TcpStream,
     peer: SocketAddr,
@@ -102,9 +105,9 @@ async fn connection(
     head_deadline: Duration,
     stop: CancellationToken,
 ) {
-    // Small frames must not wait for an acknowledgement of the ones before (Nagle's algorithm).
+    // Nagle's algorithm would delay small frames until earlier ones are acknowledged.
     if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "a socket without TCP_NODELAY");
+        tracing::debug!(%error, "TCP_NODELAY could not be set");
     }
     let first_head = CancellationToken::new();
     let arrived = first_head.clone();
@@ -131,7 +134,7 @@ async fn connection(
     let served = tokio::select! {
         served = serving.as_mut() => served,
         () = silence => {
-            tracing::debug!("a connection brought no request");
+            tracing::debug!("connection sent no request in time; closing it");
             return;
         }
         () = stop.cancelled() => {
@@ -140,18 +143,18 @@ async fn connection(
         }
     };
     if let Err(error) = served {
-        tracing::debug!(error, "a connection ended early");
+        tracing::debug!(error, "connection ended with an error");
     }
 }
 
-fn note(ended: Result<(), JoinError>) {
+fn log_failure(ended: Result<(), JoinError>) {
     if let Err(error) = ended {
-        tracing::error!(%error, "a connection's task has failed");
+        tracing::error!(%error, "connection task failed");
     }
 }
 
-/// Whether accepting failed for a peer that is gone, which says nothing of the next one.
-fn is_of_one_connection(error: &io::Error) -> bool {
+/// Whether accepting failed only for this connection, because its peer is gone.
+fn affects_one_connection(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::ConnectionRefused

@@ -41,9 +41,7 @@ pub enum ClusterError {
         user: String,
     },
     /// This process runs as root, and no user to run the server was found.
-    #[error(
-        "PostgreSQL does not run as root, and neither user `postgres` nor `nobody` exists."
-    )]
+    #[error("PostgreSQL does not run as root, and neither user `postgres` nor `nobody` exists.")]
     NoUser,
     /// The data directory was created by another major version.
     #[error(
