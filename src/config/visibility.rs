@@ -25,9 +25,9 @@ pub struct VisibilityConfig {
 impl VisibilityConfig {
     pub(super) fn read(reader: &mut Reader) -> Self {
         Self {
-            pool_size: reader.whole("visibility.pool_size", 1..=1_000),
+            pool_size: reader.integer("visibility.pool_size", 1..=1_000),
             catalog_ttl: reader.milliseconds("visibility.catalog_ttl_ms", 0..=3_600_000),
-            batch_max_rows: reader.whole("visibility.batch_max_rows", 1..=100_000),
+            batch_max_rows: reader.integer("visibility.batch_max_rows", 1..=100_000),
             statement_timeout: reader.milliseconds("visibility.statement_timeout_ms", 1..=600_000),
             delete_without_old_row: reader.switch("visibility.delete_without_old_row"),
             tables_without_old_rows: reader.list("visibility.tables_without_old_rows"),
