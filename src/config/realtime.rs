@@ -98,7 +98,8 @@ impl RealtimeConfig {
             max_concurrent_users: reader.integer("realtime.max_concurrent_users", 1..=10_000_000),
             max_events_per_second: reader.integer("realtime.max_events_per_second", 1..=MAX_RATE),
             max_joins_per_second: reader.integer("realtime.max_joins_per_second", 1..=MAX_RATE),
-            max_channels_per_socket: reader.integer("realtime.max_channels_per_socket", 1..=100_000),
+            max_channels_per_socket: reader
+                .integer("realtime.max_channels_per_socket", 1..=100_000),
             max_joins_per_second_per_socket: reader
                 .integer("realtime.max_joins_per_second_per_socket", 1..=1_000_000),
             connections_per_second_per_address: reader
