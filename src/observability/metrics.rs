@@ -302,18 +302,14 @@ impl PresenceMetrics {
             "Reports about users written to the database",
             self.reports.clone(),
         );
-        registry.register(
-            "leases",
-            "Leases taken by the process",
-            self.leases.clone(),
-        );
+        registry.register("leases", "Leases taken by the process", self.leases.clone());
     }
 }
 
 /// Queues between the parts of the process. Clones share their values.
 #[derive(Clone, Debug, Default)]
 pub struct BusMetrics {
-    /// Row changes dropped because a subscriber to some tables was too slow.
+    /// Row changes dropped because a listener to some tables was too slow.
     pub changes_missed: Counter,
     /// Broadcasts sent by the server itself.
     pub broadcasts: Counter,
@@ -327,7 +323,7 @@ impl BusMetrics {
     fn register(&self, registry: &mut Registry) {
         registry.register(
             "changes_missed",
-            "Row changes dropped because an internal subscriber was too slow",
+            "Row changes dropped because an internal listener was too slow",
             self.changes_missed.clone(),
         );
         registry.register(
@@ -638,11 +634,7 @@ impl RealtimeMetrics {
             "Refusals because of a limit, by its setting",
             self.limits_reached.clone(),
         );
-        registry.register(
-            "channels",
-            "Joined channels",
-            self.channels.clone(),
-        );
+        registry.register("channels", "Joined channels", self.channels.clone());
         registry.register(
             "frames_received",
             "Frames read from clients",
@@ -673,11 +665,7 @@ impl RealtimeMetrics {
             "Permission checks of private channels",
             self.permissions_asked.clone(),
         );
-        registry.register(
-            "joins_refused",
-            "Refused joins",
-            self.joins_refused.clone(),
-        );
+        registry.register("joins_refused", "Refused joins", self.joins_refused.clone());
         registry.register(
             "presences",
             "Channels listed in the presence of their topic",

@@ -1,7 +1,7 @@
 //! `sql/install.sql`: the installer as a script for `psql`.
 //!
-//! The script includes the files with `\ir` instead of repeating them, so there is no second copy
-//! that could differ. It leaves the same schema and the same ledger as [`super::install()`].
+//! The script includes the files with `\ir` instead of repeating them, so no second copy
+//! can differ from them. It leaves the same schema and the same ledger as [`super::install()`].
 
 use super::error::SchemaError;
 use super::files::{Definition, Migration, definitions, migrations};
