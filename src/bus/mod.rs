@@ -1,12 +1,12 @@
 //! The bus: carries events between parts of the process that must not depend on each other.
 //!
-//! Within the process these are bounded queues. A publisher that is faster than the listener
-//! waits, so a slow visibility check slows the reading of the WAL instead of filling memory. Row
-//! changes and rows of `realtime.messages` have separate queues: visibility checks of the former
-//! must not delay the latter, as long as the queue of changes has room. Other parts can listen to
-//! the changes of some tables ([`tables`]); nothing ever waits for them. In the other direction, the
-//! bus carries broadcasts of the server ([`broadcasts`]), the users with sockets, and the deliveries
-//! to them ([`people`]).
+//! Within the process these are bounded queues. A publisher that is faster than the listener waits,
+//! so a slow visibility check slows the reading of the WAL instead of filling memory. Row changes
+//! and rows of `realtime.messages` have separate queues: visibility checks of the former must not
+//! delay the latter, as long as the queue of changes has room. Other parts can listen to the
+//! changes of some tables ([`tables`]); nothing ever waits for them. In the other direction, the
+//! bus carries broadcasts of the server ([`broadcasts`]), the users with sockets, and the
+//! deliveries to them ([`people`]).
 
 pub mod broadcasts;
 pub mod people;
