@@ -348,7 +348,7 @@ mod tests {
             ("postgres://u@h/d?sslmode=require", SslMode::Require),
             // A host in the list that supports TLS must use it.
             (
-                "postgres://u@/d?host=/run/pg,h&sslmode=require",
+                "postgres://u@/d?host=h,/run/pg&sslmode=require",
                 SslMode::Require,
             ),
         ];
