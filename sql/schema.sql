@@ -6410,17 +6410,13 @@ CREATE INDEX message_reactions_user_idx ON public.message_reactions USING btree 
 
 CREATE INDEX user_blocks_blocked_idx ON public.user_blocks USING btree (blocked_id);
 
--- Name: user_conversation_members_left_idx; Type: INDEX; Schema: public; Owner: -
-
-CREATE INDEX user_conversation_members_left_idx ON public.user_conversation_members USING btree (user_id) WHERE (left_at IS NOT NULL);
-
 -- Name: user_conversation_members_list_idx; Type: INDEX; Schema: public; Owner: -
 
 CREATE INDEX user_conversation_members_list_idx ON public.user_conversation_members USING btree (user_id, is_pinned, last_activity_at, conversation_id) WHERE ((left_at IS NULL) AND (NOT hidden));
 
--- Name: user_conversation_members_user_idx; Type: INDEX; Schema: public; Owner: -
+-- Name: user_conversation_members_person_idx; Type: INDEX; Schema: public; Owner: -
 
-CREATE INDEX user_conversation_members_user_idx ON public.user_conversation_members USING btree (user_id) INCLUDE (conversation_id) WHERE (left_at IS NULL);
+CREATE INDEX user_conversation_members_person_idx ON public.user_conversation_members USING btree (user_id, left_at) INCLUDE (conversation_id);
 
 -- Name: user_conversations_created_by_idx; Type: INDEX; Schema: public; Owner: -
 

@@ -95,6 +95,10 @@ pub struct Column {
 ///
 /// When the columns of a table change, the stream contains a new `Relation` before the first row
 /// that needs it. A row therefore always matches its `Relation`.
+///
+/// PostgreSQL also sends a new description when the policies, the owner or the privileges of a table
+/// have changed. Each description is a separate `Arc`, so `Arc::ptr_eq` distinguishes rows after
+/// such a change from rows before it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Relation {
     /// `pg_class.oid`.
@@ -164,6 +168,15 @@ pub enum OldRow {
     Full(Row),
 }
 
+impl OldRow {
+    /// The image.
+    pub fn row(&self) -> &Row {
+        match self {
+            Self::Key(row) | Self::Full(row) => row,
+        }
+    }
+}
+
 /// The operation on a row, with its images.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RowChange {
@@ -231,9 +244,7 @@ impl ChangeEvent {
     pub fn image(&self) -> NamedRow<'_> {
         let row = match &self.row {
             RowChange::Insert { new } | RowChange::Update { new, .. } => new,
-            RowChange::Delete {
-                old: OldRow::Key(old) | OldRow::Full(old),
-            } => old,
+            RowChange::Delete { old } => old.row(),
         };
         NamedRow {
             relation: &self.relation,

@@ -6,7 +6,7 @@ use rapport::dev::binaries::Binaries;
 use rapport::dev::demonstration::{self, REQUEST_LOGIN};
 use rapport::dev::directory::scratch_root;
 use rapport::dev::keys::Keys;
-use rapport::dev::postgres::{Cluster, ClusterOptions, Storage, effective_user};
+use rapport::dev::postgres::{Cluster, ClusterOptions, SUPERUSER, Storage, effective_user};
 use rapport::shutdown::Tasks;
 use serde_json::json;
 use tokio::runtime::Runtime;
@@ -35,6 +35,7 @@ impl Database {
     pub(crate) fn start() -> Result<Self, Failure> {
         let cluster = Cluster::start(ClusterOptions {
             binaries: Binaries::find(None)?,
+            superuser: SUPERUSER,
             storage: Storage::Scratch(scratch_root("bench", effective_user())),
             port: None,
             // A commit still waits for the WAL to be written, but not for the disk, which is not

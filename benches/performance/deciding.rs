@@ -75,7 +75,7 @@ async fn resolve_batches(
                 .collect();
             id += size;
             rows += batch.len();
-            let deliveries = visibility.resolve(&batch).await;
+            let deliveries = visibility.resolve(&batch).await.deliveries;
             received += deliveries
                 .iter()
                 .map(|delivery| delivery.recipients.len())

@@ -373,6 +373,76 @@ fn what_is_not_a_token() {
 }
 
 #[test]
+fn headers_that_change_what_a_token_means_are_refused() {
+    let refused = [
+        // extensions, which a recipient that does not know them must not ignore
+        r#"{"alg":"HS256","crit":["exp2"],"exp2":1}"#,
+        r#"{"alg":"HS256","crit":["b64"],"b64":true}"#,
+        r#"{"alg":"HS256","\u0063rit":["exp2"],"exp2":1}"#,
+        r#"{"alg":"HS256","crit":[]}"#,
+        r#"{"alg":"HS256","crit":null}"#,
+        r#"{"alg":"HS256","crit":"exp2"}"#,
+        r#"{"alg":"HS256","crit":[1]}"#,
+        r#"{"alg":"HS256","crit":["exp2"],"crit":null}"#,
+        // a payload that is not base64url
+        r#"{"alg":"HS256","b64":false}"#,
+        r#"{"alg":"HS256","b64":null}"#,
+        r#"{"alg":"HS256","b64":"true"}"#,
+        r#"{"alg":"HS256","b64":false,"b64":true}"#,
+        // other kinds of tokens
+        r#"{"alg":"HS256","typ":"logout+jwt"}"#,
+        r#"{"alg":"HS256","typ":"dpop+jwt"}"#,
+        r#"{"alg":"HS256","typ":""}"#,
+        r#"{"alg":"HS256","typ":1}"#,
+        // members of which two parsers may take different ones
+        r#"{"alg":"HS256","alg":"HS256"}"#,
+        r#"{"alg":"none","alg":"HS256"}"#,
+        r#"{"alg":"HS256","kid":"a","kid":"b"}"#,
+        r#"{"alg":"HS256","typ":"JWT","typ":"JWT"}"#,
+        // an array in the order of the fields
+        r#"["HS256",null,"JWT",[],true]"#,
+    ];
+    let accepted = [
+        r#"{"alg":"HS256"}"#,
+        r#"{"alg":"HS256","typ":"JWT"}"#,
+        r#"{"alg":"HS256","typ":"jwt"}"#,
+        r#"{"alg":"HS256","typ":"application/at+JWT"}"#,
+        r#"{"alg":"HS256","typ":null,"kid":null,"cty":"x"}"#,
+        r#"{"alg":"HS256","b64":true}"#,
+        r#"{"x":1,"alg":"HS256","x":2}"#,
+    ];
+    let key = EncodingKey::from_secret(SECRET.as_bytes());
+    let with_header = |header: &str| {
+        let head = format!(
+            "{}.{}",
+            URL_SAFE_NO_PAD.encode(header),
+            URL_SAFE_NO_PAD.encode(claims().to_string())
+        );
+        let signature = crypto::sign(head.as_bytes(), &key, Algorithm::HS256).expect("signs");
+        format!("{head}.{signature}")
+    };
+    for header in refused {
+        let token = with_header(header);
+        let expected = Err(TokenError::Malformed);
+        assert_eq!(
+            verifier().verify_socket_at(&token, NOW),
+            expected,
+            "{header}"
+        );
+        assert_eq!(
+            verifier().verify_caller_at(&token, NOW),
+            expected,
+            "{header}"
+        );
+    }
+    for header in accepted {
+        let token = with_header(header);
+        assert!(verifier().verify_socket_at(&token, NOW).is_ok(), "{header}");
+        assert!(verifier().verify_caller_at(&token, NOW).is_ok(), "{header}");
+    }
+}
+
+#[test]
 fn claims_decide_by_profile() {
     let expired = |seconds_ago| Err(TokenError::Expired { seconds_ago });
     let invalid = |claim| Err(TokenError::InvalidClaim { claim });

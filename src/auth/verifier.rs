@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use serde::Deserialize;
+use serde::de::IgnoredAny;
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
@@ -61,11 +62,50 @@ struct SignedToken {
     not_before: Option<i64>,
 }
 
-/// The part of a JOSE header that decides anything.
+/// The members of a JOSE header that decide whether a token is accepted. One that is given twice
+/// makes the header unreadable, so two parsers cannot disagree about it (RFC 7515, section 4).
 #[derive(Deserialize)]
 struct Header {
     alg: String,
     kid: Option<String>,
+    typ: Option<String>,
+    #[serde(default, rename = "crit", deserialize_with = "is_present")]
+    has_critical: bool,
+    #[serde(default = "is_encoded_by_default")]
+    b64: bool,
+}
+
+impl Header {
+    /// Refuses tokens that do not mean what their payload says.
+    ///
+    /// `crit` names extensions that a recipient must understand (RFC 7515, section 4.1.11). No
+    /// extension is implemented, and an empty list is an error by itself, so `crit` is always refused.
+    /// `b64: false` is not allowed in a JWT (RFC 7797, section 7).
+    fn check(&self) -> Result<(), TokenError> {
+        let is_token = self.typ.as_deref().is_none_or(is_access_token_type);
+        if self.has_critical || !self.b64 || !is_token {
+            return Err(TokenError::Malformed);
+        }
+        Ok(())
+    }
+}
+
+/// Whether a `typ` is that of a token for access. An issuer that uses one key for several kinds of
+/// tokens tells them apart by `typ`, for example `logout+jwt` (RFC 8725, section 3.11).
+fn is_access_token_type(typ: &str) -> bool {
+    // The prefix may be left out, and media types ignore case (RFC 7515, section 4.1.9).
+    let typ = typ.to_ascii_lowercase();
+    let name = typ.strip_prefix("application/").unwrap_or(&typ);
+    matches!(name, "jwt" | "at+jwt")
+}
+
+/// True for any value: `null` as well, which an `Option` would take for an absent member.
+fn is_present<'de, D: Deserializer<'de>>(value: D) -> Result<bool, D::Error> {
+    IgnoredAny::deserialize(value).map(|_| true)
+}
+
+fn is_encoded_by_default() -> bool {
+    true
 }
 
 impl Verifier {
@@ -253,21 +293,28 @@ fn check_signature(token: &str, keys: &KeySet) -> Result<SignedToken, TokenError
     if payload.contains('.') {
         return Err(TokenError::Malformed);
     }
-    let header: Header = serde_json::from_slice(&decode(header)?).map_err(malformed)?;
-    let payload = decode(payload)?;
-    // Looked through, and not built: as values, JSON can take a hundred times the memory of its
-    // text, and anybody may send what nobody signed.
-    let claims: &RawValue = serde_json::from_slice(&payload).map_err(malformed)?;
-    if !claims.get().starts_with('{') {
-        return Err(TokenError::Malformed);
-    }
+    let (header, payload) = (decode(header)?, decode(payload)?);
+    let header: Header = serde_json::from_str(object(&header)?).map_err(malformed)?;
+    header.check()?;
+    let claims = object(&payload)?;
     keys.verify(
         &header.alg,
         header.kid.as_deref(),
         signed.as_bytes(),
         signature,
     )?;
-    read_claims(claims.get())
+    read_claims(claims)
+}
+
+/// The text of one JSON object. It is looked through, and not built: as values, JSON can take a
+/// hundred times the memory of its text, and anybody may send what nobody signed.
+fn object(json: &[u8]) -> Result<&str, TokenError> {
+    let value: &RawValue = serde_json::from_slice(json).map_err(malformed)?;
+    let text = value.get();
+    // Serde reads an array as a struct, too, by the order of its fields.
+    text.starts_with('{')
+        .then_some(text)
+        .ok_or(TokenError::Malformed)
 }
 
 fn decode(part: &str) -> Result<Vec<u8>, TokenError> {

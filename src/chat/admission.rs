@@ -1,5 +1,6 @@
 //! What is found out about a request before its handler: whose it is, and whether they may ask so often.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use axum::extract::{MatchedPath, Request, State};
@@ -26,8 +27,10 @@ pub(super) struct Allowance {
     limits: Arc<RateLimits>,
     metrics: ChatMetrics,
     /// Of the class of the route there was none left. The request was let in all the same: it may turn out to be a
-    /// repetition, which costs nothing. Only [`Writer`](super::idempotency::Writer) can tell.
+    /// repetition, or to find what it asks for, which costs nothing. Only [`Writer`](super::idempotency::Writer) can tell.
     debt: Option<Debt>,
+    /// The request turned out to read, whatever its route counts as.
+    is_reading: Arc<AtomicBool>,
     /// What is left of the limit that refused the request: what its headers are to tell.
     refused: Arc<OnceLock<Standing>>,
 }
@@ -49,6 +52,11 @@ impl Allowance {
     /// Gives one back.
     pub(super) fn give_back(&self, class: Class) {
         self.limits.give_back(self.person, class);
+    }
+
+    /// Makes the request count as a reading.
+    pub(super) fn mark_as_reading(&self) {
+        self.is_reading.store(true, Ordering::Relaxed);
     }
 
     /// What the request owes since it was let in.
@@ -94,12 +102,13 @@ pub(super) async fn admit(
         limits: state.rate_limits,
         metrics: state.metrics,
         debt: None,
+        is_reading: Arc::default(),
         refused: Arc::default(),
     };
     allowance.debt = allowance.take(class).err();
     let refused = allowance
         .debt
-        .filter(|_| !may_be_repetition(class, request.headers()));
+        .filter(|_| !may_be_free(class, request.headers()));
     let mut response = if let Some(debt) = refused {
         allowance.refuse(debt).into_response()
     } else {
@@ -107,8 +116,8 @@ pub(super) async fn admit(
         let response = next.run(request).await;
         // A repetition costs no more than reading does, nor does a conversation or a message that was there already. Whoever
         // has read more than they may pays for it after all: none of it is without limit.
-        let is_found =
-            matches!(class, Class::Open | Class::Send) && response.status() == StatusCode::OK;
+        let is_found = allowance.is_reading.load(Ordering::Relaxed)
+            || matches!(class, Class::Open | Class::Send) && response.status() == StatusCode::OK;
         if allowance.debt.is_none()
             && (is_found || is_replay(&response))
             && allowance.take(Class::Read).is_ok()
@@ -126,14 +135,13 @@ pub(super) async fn admit(
     response
 }
 
-/// Whether a request can be one that was carried out before: by its key, or by a `client_message_id`, which only
-/// its handler reads. The classes are those whose handlers write through [`Writer`](super::idempotency::Writer) alone.
-fn may_be_repetition(class: Class, headers: &HeaderMap) -> bool {
+/// Whether a request may turn out to cost nothing of its class: a repetition, by its key or by a `client_message_id`, or
+/// a conversation that is there already. Only its handler can tell. The classes are those whose handlers write through
+/// [`Writer`](super::idempotency::Writer) alone.
+fn may_be_free(class: Class, headers: &HeaderMap) -> bool {
     match class {
-        Class::Send => true,
-        Class::Open | Class::MarkRead | Class::Typing | Class::Write => {
-            headers.contains_key(IDEMPOTENCY_KEY)
-        }
+        Class::Send | Class::Open => true,
+        Class::MarkRead | Class::Typing | Class::Write => headers.contains_key(IDEMPOTENCY_KEY),
         Class::Search | Class::Read | Class::ClientErrors => false,
     }
 }

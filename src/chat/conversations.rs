@@ -9,6 +9,7 @@ use tokio_postgres::Row;
 use uuid::Uuid;
 
 use super::idempotency::Writer;
+use super::rate_limits::Class;
 use super::{OTHER_PERSON, check_identity, column, extended, only};
 use crate::db::{Db, Query};
 use crate::error_code::ErrorCode;
@@ -37,6 +38,16 @@ pub(super) const GET: &str = "select r.row::text from chat.conversation_rows(arr
 const OPEN: &str = "\
     select set_config('rapport.outcome', json_build_object('created', o.created)::text, true) \
     from chat.open_conversation($1::uuid) o";
+
+/// Refuses a conversation with somebody that is not there yet.
+pub(super) const REFUSE_OPENING: &str = "\
+    select chat.refuse('rate_limited') \
+    where not exists ( \
+        select \
+        from public.user_conversations c \
+        where c.kind = 'direct' \
+            and c.participant_1_id = least(auth.uid(), $1::uuid) \
+            and c.participant_2_id = greatest(auth.uid(), $1::uuid))";
 
 /// A statement of its own: what [`OPEN`] wrote is visible only to statements after it.
 const GET_WITH: &str = "\
@@ -206,7 +217,13 @@ pub(super) async fn open_conversation(
             sql: OPEN,
             parameters: &[&other],
         };
-        writer.change_and_show(&[open], get).await?
+        let refuse_new = Query {
+            sql: REFUSE_OPENING,
+            parameters: &[&other],
+        };
+        writer
+            .find_or_change(&[(Class::Open, refuse_new)], &[open], get)
+            .await?
     };
     let row = found
         .first()

@@ -151,12 +151,12 @@ impl Writer {
 
     /// Makes changes of which the answer tells nothing but that they are made.
     pub(super) async fn change(&self, changes: &[Query<'_>]) -> Result<(), ApiError> {
-        self.write(changes, None, None).await.map(drop)
+        self.write(changes, None, &[]).await.map(drop)
     }
 
     /// Makes a change and returns what it answered: nothing, if it was made before.
     pub(super) async fn change_and_read(&self, change: Query<'_>) -> Result<Vec<Row>, ApiError> {
-        self.write(&[change], None, None).await
+        self.write(&[change], None, &[]).await
     }
 
     /// Makes changes and answers what `view` shows behind them.
@@ -165,14 +165,14 @@ impl Writer {
         changes: &[Query<'_>],
         view: Query<'_>,
     ) -> Result<Vec<Row>, ApiError> {
-        self.find_or_change(None, changes, view).await
+        self.find_or_change(&[], changes, view).await
     }
 
-    /// The same where changes may find themselves made without a key: `refuse_new` is a statement that refuses those
-    /// which will not.
+    /// The same where changes may find what they make without a key. For each class `refuse_new` has a statement that
+    /// refuses changes which count as one of it.
     pub(super) async fn find_or_change(
         &self,
-        refuse_new: Option<Query<'_>>,
+        refuse_new: &[(Class, Query<'_>)],
         changes: &[Query<'_>],
         view: Query<'_>,
     ) -> Result<Vec<Row>, ApiError> {
@@ -186,13 +186,17 @@ impl Writer {
         change: Query<'_>,
         view: Query<'_>,
     ) -> Result<Vec<Row>, ApiError> {
-        self.write(&[change], Some(view), None).await
+        self.write(&[change], Some(view), &[]).await
     }
 
-    /// Changes nothing and answers what `view` shows: a reading needs no key.
+    /// Changes nothing and answers what `view` shows. A reading needs no key, and counts as one.
     pub(super) async fn show(&self, view: Query<'_>) -> Result<Vec<Row>, ApiError> {
-        if let Some((allowance, debt)) = self.owed() {
-            return Err(allowance.refuse(debt));
+        if let Some(allowance) = &self.allowance {
+            allowance.mark_as_reading();
+            if allowance.debt().is_some() {
+                let taken = allowance.take(Class::Read);
+                taken.map_err(|debt| allowance.refuse(debt))?;
+            }
         }
         let claims = &self.caller.claims;
         Ok(self.db.query_as(claims, view.sql, view.parameters).await?)
@@ -204,7 +208,7 @@ impl Writer {
         &self,
         queries: &[Query<'_>],
         again: Option<Query<'_>>,
-        refuse_new: Option<Query<'_>>,
+        refuse_new: &[(Class, Query<'_>)],
     ) -> Result<Vec<Row>, ApiError> {
         let Some((allowance, debt)) = self.owed() else {
             return self.run(queries, again).await;
@@ -213,23 +217,41 @@ impl Writer {
             sql: REFUSE_WHAT_IS_NEW,
             parameters: &[],
         });
-        let Some(refuse_new) = refuse_new.or(by_key) else {
+        let refuse = |class| {
+            let of_class = refuse_new.iter().find(|(refused, _)| *refused == class);
+            of_class.map(|(_, query)| *query).or(by_key)
+        };
+        let refusals = self.debts.iter().map(|debt| refuse(debt.class));
+        let Some(mut flight) = refusals.collect::<Option<Vec<_>>>() else {
             return Err(allowance.refuse(debt));
         };
         // Looking whether it was done before is a reading: a flood of new keys is no heavier than one of readings.
         if allowance.take(Class::Read).is_err() {
             return Err(allowance.refuse(debt));
         }
-        let queries: Vec<_> = [refuse_new].iter().chain(queries).copied().collect();
-        let rows = self.run(&queries, again).await;
+        flight.extend_from_slice(queries);
+        let rows = self.run(&flight, again).await;
         match rows {
-            Ok(_) => allowance.give_back(Class::Read),
+            // A conversation that was found costs this reading: nothing else pays for it.
+            Ok(_)
+                if allowance
+                    .debt()
+                    .is_none_or(|debt| debt.class != Class::Open)
+                    || self.is_replay() =>
+            {
+                allowance.give_back(Class::Read);
+            }
             Err(error) if error.code() == ErrorCode::RateLimited => {
                 return Err(allowance.refuse(debt));
             }
-            Err(_) => {}
+            Ok(_) | Err(_) => {}
         }
         rows
+    }
+
+    fn is_replay(&self) -> bool {
+        let claim = self.claim.as_ref();
+        claim.is_some_and(|claim| claim.is_replay.load(Ordering::Relaxed))
     }
 
     /// What the caller has to wait for longest.

@@ -24,7 +24,11 @@ const DELETE: &str = "\
     select chat.delete_message($1::uuid, case when $2::bigint[] is not null then coalesce( \
         (select m.rev from public.user_messages m where m.id = $1::uuid and m.rev = any ($2::bigint[])), -1) end)";
 
-const HIDE: &str = "select chat.hide_message($1::uuid)";
+/// The check comes second, so that a message that the caller cannot see is not found.
+const HIDE: &str = "\
+    select chat.hide_message($1::uuid), ( \
+        select chat.refuse('stale_revision') from public.user_messages m \
+        where m.id = $1::uuid and not m.rev = any ($2::bigint[]))";
 
 const HISTORY: &str = "\
     select json_build_object( \
@@ -36,28 +40,34 @@ const HISTORY: &str = "\
     where e.message_id = $1::uuid \
     order by e.version";
 
-/// The revision that the client believes to change.
+/// The revisions of a message that the client allows to be changed.
 struct Expected {
+    /// `None` if it allows every one.
     revs: Option<Vec<i64>>,
-    /// It was named by `If-Match` and not by `expected_rev`.
+    /// `If-Match` names revisions, alone or together with `expected_rev`.
     is_precondition: bool,
 }
 
 impl Expected {
+    /// Reads `If-Match` and `expected_rev`. If both are given, both must hold.
     fn read(headers: &HeaderMap, fields: &Fields) -> Result<Self, ApiError> {
-        if let Some(revs) = if_match(headers) {
-            return Ok(Self {
-                revs: Some(revs),
-                is_precondition: true,
-            });
-        }
+        let matching = if_match(headers);
+        let expected = fields.integer("expected_rev")?;
+        let is_precondition = matching.is_some();
+        let revs = match (matching, expected) {
+            (Some(mut revs), Some(expected)) => {
+                revs.retain(|rev| *rev == expected);
+                Some(revs)
+            }
+            (matching, expected) => matching.or(expected.map(|rev| vec![rev])),
+        };
         Ok(Self {
-            revs: fields.integer("expected_rev")?.map(|rev| vec![rev]),
-            is_precondition: false,
+            revs,
+            is_precondition,
         })
     }
 
-    /// Another revision than that of `If-Match` is a failed precondition (RFC 9110, section 13.1.1).
+    /// A stale revision is a failed precondition if `If-Match` was given (RFC 9110, section 13.1.1).
     fn judge(&self, error: ApiError) -> ApiError {
         if self.is_precondition && error.code() == ErrorCode::StaleRevision {
             error.as_failed_precondition()
@@ -123,27 +133,20 @@ pub(super) async fn delete_message(
     headers: HeaderMap,
     fields: Fields,
 ) -> Result<Response, ApiError> {
-    match parameters.text("for") {
-        Some("me") => {
-            let hide = Query {
-                sql: HIDE,
-                parameters: &[&id],
-            };
-            writer.change(&[hide]).await?;
-        }
-        None | Some("everyone") => {
-            let expected = Expected::read(&headers, &fields)?;
-            let delete = Query {
-                sql: DELETE,
-                parameters: &[&id, &expected.revs],
-            };
-            writer
-                .change(&[delete])
-                .await
-                .map_err(|error| expected.judge(error))?;
-        }
+    let sql = match parameters.text("for") {
+        Some("me") => HIDE,
+        None | Some("everyone") => DELETE,
         Some(_) => return Err(ApiError::invalid("for must be me or everyone")),
-    }
+    };
+    let expected = Expected::read(&headers, &fields)?;
+    let delete = Query {
+        sql,
+        parameters: &[&id, &expected.revs],
+    };
+    writer
+        .change(&[delete])
+        .await
+        .map_err(|error| expected.judge(error))?;
     Ok(confirmation("Message deleted successfully", id))
 }
 

@@ -10,6 +10,7 @@ use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
+use super::conversations::REFUSE_OPENING;
 use super::idempotency::Writer;
 use super::rate_limits::Class;
 use super::{OTHER_PERSON, check_identity, column, whole_list};
@@ -159,6 +160,11 @@ impl<'a> Draft<'a> {
     }
 }
 
+/// Whether a row of [`GET_SENT`] says that its conversation was opened.
+fn is_opened(rows: &[Row]) -> Result<bool, ApiError> {
+    rows.first().map_or(Ok(false), |row| column(row, 2))
+}
+
 /// `POST /messages`: 201 with the message, or 200 when it was sent before.
 pub(super) async fn send_message(mut writer: Writer, fields: Fields) -> Result<Response, ApiError> {
     check_identity(&writer.caller, &fields, &["sender_id"])?;
@@ -189,25 +195,47 @@ pub(super) async fn send_message(mut writer: Writer, fields: Fields) -> Result<R
         parameters: &[],
     };
     let parameters: &[&(dyn ToSql + Sync)] = &[&conversation, &other, &draft.client_message_id];
-    let refuse_new = draft.client_message_id.map(|_| Query {
+    let refuse_sending = Query {
         sql: REFUSE_NEW,
         parameters,
-    });
+    };
+    let refuse_new = draft
+        .client_message_id
+        .map(|_| (Class::Send, refuse_sending));
     let rows = match (conversation, &other) {
         (Some(_), Some(_)) => {
             return Err(ApiError::invalid(
                 "conversation_id and other_user_id: name one of them",
             ));
         }
-        (Some(_), None) => writer.find_or_change(refuse_new, &[send], get).await?,
+        (Some(_), None) => {
+            let refuse_new: Vec<_> = refuse_new.into_iter().collect();
+            writer.find_or_change(&refuse_new, &[send], get).await?
+        }
         (None, Some(other)) => {
             let open = Query {
                 sql: OPEN,
                 parameters: &[other],
             };
+            let refuse_opening = Query {
+                sql: REFUSE_OPENING,
+                parameters: &[other],
+            };
+            let refuse_new: Vec<_> = refuse_new
+                .into_iter()
+                .chain([(Class::Open, refuse_opening)])
+                .collect();
             writer.take(Class::Open);
-            let changes = [open, send];
-            writer.find_or_change(refuse_new, &changes, get).await?
+            let found = writer.find_or_change(&refuse_new, &[open, send], get).await;
+            let is_opened = match &found {
+                Ok(rows) => is_opened(rows)?,
+                // The conversation went with the transaction.
+                Err(_) => false,
+            };
+            if !is_opened {
+                writer.give_back(Class::Open);
+            }
+            found?
         }
         (None, None) => {
             return Err(ApiError::invalid(
@@ -219,10 +247,6 @@ pub(super) async fn send_message(mut writer: Writer, fields: Fields) -> Result<R
     let row = rows
         .first()
         .ok_or_else(|| ApiError::new(ErrorCode::NotFound))?;
-    if conversation.is_none() && !column(row, 2)? {
-        // It was there already.
-        writer.give_back(Class::Open);
-    }
     let mut response = json_text(column(row, 0)?);
     if column(row, 1)? {
         *response.status_mut() = StatusCode::CREATED;

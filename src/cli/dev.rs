@@ -15,7 +15,7 @@ use crate::dev::binaries::Binaries;
 use crate::dev::demonstration::{self, PEOPLE, REQUEST_LOGIN};
 use crate::dev::directory::{data_root, scratch_root};
 use crate::dev::keys::Keys;
-use crate::dev::postgres::{Cluster, ClusterOptions, Storage, effective_user};
+use crate::dev::postgres::{Cluster, ClusterOptions, SUPERUSER, Storage, effective_user};
 use crate::dev::{env_file, npm};
 use crate::observability::logging;
 use crate::shutdown::Tasks;
@@ -61,6 +61,7 @@ pub(super) fn run<'a>(
     );
     let cluster = Cluster::start(ClusterOptions {
         binaries,
+        superuser: SUPERUSER,
         storage: storage(arguments, &dev)?,
         port: None,
         settings: Vec::new(),

@@ -262,6 +262,8 @@ async fn check_publications(
     // member.
     const TABLES: &str = "
         select count(member.oid)
+             , pg_catalog.concat_ws(', ', case when not p.pubinsert then 'insert' end
+                 , case when not p.pubupdate then 'update' end, case when not p.pubdelete then 'delete' end)
           from pg_catalog.pg_publication as p
           left join lateral (
             select t.relid as oid from pg_catalog.pg_get_publication_tables(p.pubname) as t
@@ -285,15 +287,27 @@ async fn check_publications(
             format!("publication {changes}: missing"),
             format!("run `create publication {changes}`, or `rapport migrate` with a login that may create it"),
         ),
-        Some(row) => match row.try_get::<_, i64>(0)? {
-            0 => report.warn(
-                format!("publication {changes}: contains no tables"),
-                format!(
-                    "clients can subscribe only to its tables; run `alter publication {changes} add table …`"
+        Some(row) => {
+            match row.try_get::<_, i64>(0)? {
+                0 => report.warn(
+                    format!("publication {changes}: contains no tables"),
+                    format!(
+                        "clients can subscribe only to its tables; run `alter publication {changes} add table …`"
+                    ),
                 ),
-            ),
-            tables => report.ok(format!("publication {changes}: {tables} tables")),
-        },
+                tables => report.ok(format!("publication {changes}: {tables} tables")),
+            }
+            let unpublished: String = row.try_get(1)?;
+            if !unpublished.is_empty() {
+                report.warn(
+                    format!("publication {changes}: does not publish {unpublished}"),
+                    format!(
+                        "subscribers do not receive such changes; run \
+                         `alter publication {changes} set (publish = 'insert, update, delete')`"
+                    ),
+                );
+            }
+        }
     }
     let is_good: bool = client
         .query_one(HAS_MESSAGES, &[&MESSAGES_PUBLICATION])

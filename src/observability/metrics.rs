@@ -192,6 +192,8 @@ pub struct VisibilityMetrics {
     pub retries: Counter,
     /// Polls that found a committed transaction not yet visible, so that its changes had to wait.
     pub commit_waits: Counter,
+    /// Comparisons of the catalogue with the cached information.
+    pub catalog_checks: Counter,
     /// Times the catalogue was reloaded after a change.
     pub catalog_loads: Counter,
     /// Seconds spent on the checks of one batch.
@@ -210,6 +212,7 @@ impl Default for VisibilityMetrics {
             bisections: Counter::default(),
             retries: Counter::default(),
             commit_waits: Counter::default(),
+            catalog_checks: Counter::default(),
             catalog_loads: Counter::default(),
             // 0.2 ms to 13 s
             ask_seconds: Histogram::new(exponential_buckets(0.0002, 3.0, 11)),
@@ -256,6 +259,11 @@ impl VisibilityMetrics {
                 "commit_waits",
                 "Polls that found a committed transaction not yet visible",
                 &self.commit_waits,
+            ),
+            (
+                "catalog_checks",
+                "Comparisons of the catalogue with the cached information",
+                &self.catalog_checks,
             ),
             (
                 "catalog_loads",

@@ -43,7 +43,7 @@ pub async fn run(listener: Listener, visibility: Visibility, hub: Arc<Hub>, task
             let batch = gathering.take_changes();
             if !batch.is_empty() {
                 let resolved = gathering.during(visibility.resolve(&batch)).await;
-                deliver(&batch, &resolved, &hub, &delivered).await;
+                deliver(&resolved.batch, &resolved.deliveries, &hub, &delivered).await;
             }
             match gathering.take_event() {
                 Some(StreamEvent::Live) => hub.set_stream(StreamState::Live),

@@ -132,6 +132,8 @@ pub enum JoinRefusal {
     TooLarge(usize),
     /// The client asked to wait for its subscription, which is refused; holds the reason.
     Subscription(String),
+    /// The client asked to wait for its subscription, and it was not made in so many milliseconds.
+    SubscriptionLate(u64),
 }
 
 impl JoinRefusal {
@@ -180,7 +182,14 @@ impl JoinRefusal {
             Self::TooLarge(limit) => {
                 format!("The join is too large: at most {limit} bytes of topic and payload").into()
             }
-            Self::Subscription(reason) => reason.clone().into(),
+            Self::Subscription(reason) => {
+                format!("RealtimeDisabledForConfiguration: {reason}").into()
+            }
+            Self::SubscriptionLate(millis) => format!(
+                "PostgresChangesSubscribeTimeout: Timed out after {millis}ms waiting for the \
+                 postgres_changes subscription"
+            )
+            .into(),
         }
     }
 }

@@ -17,6 +17,7 @@ pub mod hub;
 pub mod limits;
 pub mod messages;
 pub mod protocol;
+pub mod publication_feed;
 pub mod server_broadcast;
 pub mod session;
 pub mod socket;
@@ -109,6 +110,10 @@ impl Realtime {
                 Arc::clone(&hub),
                 tasks.clone(),
             ),
+        );
+        tasks.spawn(
+            "publication feed",
+            publication_feed::run(visibility.clone(), Arc::clone(&hub), tasks.clone()),
         );
         tasks.spawn(
             "presence feed",

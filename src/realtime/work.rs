@@ -172,7 +172,12 @@ impl Workshop {
         channel: ChannelId,
         until_live: bool,
     ) -> Result<StreamState, SubscribeError> {
-        result?;
+        if let Err(error) = result {
+            if !error.is_retryable() {
+                self.hub.unmark_subscribed(channel);
+            }
+            return Err(error);
+        }
         let mut state = self.hub.mark_subscribed(channel);
         // A channel that has left meanwhile waits for nothing: what was registered is forgotten when
         // its session hears of it, which it never would if the socket ended before.

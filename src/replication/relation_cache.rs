@@ -1,15 +1,18 @@
 //! Relation id to the table as it was last described.
 //!
-//! PostgreSQL sends a relation message before the first change that needs it, in every
-//! connection anew and after every change of the table. Pure.
+//! PostgreSQL sends a relation message before the first change that needs it: once per
+//! connection, and again after everything that may have changed the table, its policies or the
+//! rights on it. Pure.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::change::Relation;
 
-/// The tables seen so far. It outlives connections: a relation that is described again without
-/// a difference keeps its `Arc`, so that what is derived from it further on can be kept too.
+/// The tables seen so far. It outlives connections.
+///
+/// Every description is a value of its own, even if it equals the one before: a policy is not
+/// part of a description, so the message itself is the only sign that one has changed.
 #[derive(Debug, Default)]
 pub(super) struct RelationCache {
     relations: HashMap<u32, Arc<Relation>>,
@@ -18,13 +21,7 @@ pub(super) struct RelationCache {
 impl RelationCache {
     /// Takes a relation message; it replaces what was known of the same id.
     pub(super) fn insert(&mut self, relation: Relation) {
-        match self.relations.get_mut(&relation.oid) {
-            Some(known) if **known == relation => {}
-            Some(known) => *known = Arc::new(relation),
-            None => {
-                self.relations.insert(relation.oid, Arc::new(relation));
-            }
-        }
+        self.relations.insert(relation.oid, Arc::new(relation));
     }
 
     /// The table with this id, as of the last relation message.
@@ -53,14 +50,16 @@ mod tests {
     }
 
     #[test]
-    fn a_later_description_replaces_and_an_equal_one_keeps_the_value() {
+    fn a_later_description_replaces_the_value_even_if_it_is_equal() {
         let mut cache = RelationCache::default();
         assert!(cache.get(1).is_none());
 
         cache.insert(relation(1, "a"));
         let first = cache.get(1).expect("inserted");
         cache.insert(relation(1, "a"));
-        assert!(Arc::ptr_eq(&first, &cache.get(1).expect("kept")));
+        let second = cache.get(1).expect("described again");
+        assert_eq!(first, second);
+        assert!(!Arc::ptr_eq(&first, &second), "a sign of its own");
 
         cache.insert(relation(1, "b"));
         assert_eq!(cache.get(1).expect("replaced").table.name, "b");

@@ -1,8 +1,8 @@
 //! What PostgreSQL's catalogue says about the published tables: columns, keys, policies, rights.
 //!
 //! One reading is an immutable [`Catalog`], taken in one snapshot. Before a decision whose
-//! reading is older than the time limit a fingerprint of everything in it is compared; so a
-//! changed policy or grant is in force here after that limit at the latest.
+//! reading is too old a fingerprint of everything in it is compared, and it is read again where
+//! that differs. How old it may be depends on the tables: see [`super::descriptions`].
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,6 +14,9 @@ use super::ask::Question;
 use super::columns::{ColumnsCache, ColumnsKey, VisibleColumns};
 use super::error::AskError;
 use super::fingerprint;
+use super::generated::{Completions, Generation};
+use super::log_coverage;
+use super::published::PUBLISHED;
 use super::record::ValueEncoding;
 use crate::change::{Relation, TableName};
 use crate::db::connect::Connector;
@@ -31,32 +34,34 @@ const READ_TIMEOUT: Duration = Duration::from_secs(15);
 
 const BEGIN: &str = "begin isolation level repeatable read read only";
 
-/// The published tables.
-const PUBLISHED: &str = "
-  select t.relid as oid
-  from pg_catalog.pg_publication p, lateral pg_catalog.pg_get_publication_tables(p.pubname) t
-  where p.pubname = $1";
-
-/// What [`Catalog`] is made of besides all that a [`fingerprint`] covers: primary keys, and the row types that
-/// columns may hold.
+/// What [`Catalog`] is made of besides all that a [`fingerprint`] covers: what the log holds, primary keys, and the row
+/// types that columns may hold.
 const KEYS_AND_ROW_TYPES: &[&str] = &[
+    log_coverage::COLUMNS,
+    log_coverage::EXPRESSIONS,
+    log_coverage::PARTITIONS,
     "select pg_catalog.string_agg(pg_catalog.concat_ws(':', i.indexrelid, i.xmin), ',' order by i.indexrelid)
    from relation r join pg_catalog.pg_index i on i.indrelid = r.oid where i.indisprimary",
     "select pg_catalog.string_agg(pg_catalog.concat_ws(':', c.oid, c.xmin), ',' order by c.oid)
    from pg_catalog.pg_class c where c.relkind = 'c'",
 ];
 
+/// What is read of each published table.
+///
 /// Not among them, whatever is published: `realtime.messages` and its partitions, as
 /// [`TableName::is_messages`] knows them. Its rows are broadcasts to those who may listen to their
 /// topic, and its policies speak of a topic that nobody who asks for row changes has joined.
-const TABLES: &str = "
+fn read_tables() -> String {
+    format!(
+        "
 select c.oid, n.nspname::text, c.relname::text, c.relrowsecurity
-from pg_catalog.pg_publication p, lateral pg_catalog.pg_get_publication_tables(p.pubname) t
-join pg_catalog.pg_class c on c.oid = t.relid
+from ({PUBLISHED}) as published
+join pg_catalog.pg_class c on c.oid = published.oid
 join pg_catalog.pg_namespace n on n.oid = c.relnamespace
-where p.pubname = $1
-  and not (n.nspname = 'realtime'
-    and c.relname ~ '^messages(_default|_[0-9]{4}_[0-9]{2}_[0-9]{2})?$')";
+where not (n.nspname = 'realtime'
+    and c.relname ~ '^messages(_default|_[0-9]{{4}}_[0-9]{{2}}_[0-9]{{2}})?$')"
+    )
+}
 
 const COLUMNS: &str = "
 select a.attrelid, a.attnum, a.attname::text, a.atttypid, a.atttypmod,
@@ -148,6 +153,7 @@ where r.rolname = any($1) and c.oid = any($2)";
 const ROLES: &str = "select rolname::text from pg_catalog.pg_roles where rolname = any($1)";
 
 /// One reading.
+#[derive(Default)]
 pub(super) struct Catalog {
     fingerprint: String,
     tables: HashMap<u32, Arc<Table>>,
@@ -158,6 +164,9 @@ pub(super) struct Catalog {
     columns: Mutex<ColumnsCache>,
     /// Prepared questions, by what distinguishes them. A std lock for the same reason.
     questions: Mutex<HashMap<QuestionKey, Arc<Question>>>,
+    /// Whether some column is to be worked out because the log does not carry it.
+    pub(super) has_generated_columns: bool,
+    pub(super) completions: Completions,
 }
 
 /// What a question to PostgreSQL depends on, within one reading of the catalogue.
@@ -179,6 +188,8 @@ pub(super) enum QuestionKind {
     Key,
     /// One filter condition: column number, comparison, text of the comparison.
     Condition(i16, String),
+    /// The values of a generated column, by its number.
+    Generated(i16),
 }
 
 /// A published table.
@@ -190,6 +201,11 @@ pub(super) struct Table {
     pub(super) columns: Vec<TableColumn>,
     pub(super) has_row_security: bool,
     pub(super) policies: Vec<Policy>,
+    /// Whether its rows are stored in partitions, in whose place it is published. Each has a replica identity of its
+    /// own, and the stream describes the table with them, so not when only its own policies or rights have changed.
+    pub(super) is_partitioned: bool,
+    /// Whether an old image that is said to be full is so.
+    pub(super) has_whole_old_rows: bool,
 }
 
 /// A column of a published table.
@@ -211,6 +227,12 @@ pub(super) struct TableColumn {
     pub(super) base_type_name: String,
     pub(super) is_enum: bool,
     pub(super) is_primary_key: bool,
+    /// Whether the log carries its values.
+    pub(super) is_logged: bool,
+    /// How its values are worked out otherwise.
+    pub(super) generation: Option<Generation>,
+    /// Whether it is part of the replica identity of everything that stores rows of the table.
+    pub(super) is_identity: bool,
     /// A collation other than the type's own, as SQL.
     pub(super) collation: Option<String>,
     /// Whether equal texts are equal bytes.
@@ -253,6 +275,16 @@ impl Table {
     /// The columns of the primary key; empty when there is none.
     pub(super) fn primary_key(&self) -> impl Iterator<Item = &TableColumn> {
         self.columns.iter().filter(|column| column.is_primary_key)
+    }
+
+    /// The columns with these numbers.
+    pub(super) fn numbered<'a>(
+        &'a self,
+        numbers: &'a [i16],
+    ) -> impl Iterator<Item = &'a TableColumn> {
+        self.columns
+            .iter()
+            .filter(|column| numbers.contains(&column.number))
     }
 
     /// The policies that apply to a role with these rights.
@@ -379,29 +411,17 @@ impl CatalogCache {
         }
     }
 
-    /// A reading that was true within the time limit and knows `roles`.
+    /// How old a reading may be where nothing says that it has become untrue.
+    pub(super) fn ttl(&self) -> Duration {
+        self.ttl
+    }
+
+    /// A reading that was true within the usual time limit and knows `roles`.
     ///
     /// # Errors
     /// When the database cannot be reached or does not let us read.
     pub(super) async fn current(&self, roles: &[&str]) -> Result<Arc<Catalog>, AskError> {
-        if let Some(catalog) = self.fresh(roles, self.ttl) {
-            return Ok(catalog);
-        }
-        let asked_at = Instant::now();
-        let mut connection = self.connection.lock().await;
-        if let Some(catalog) = self.fresh(roles, self.ttl) {
-            return Ok(catalog);
-        }
-        self.renew(&mut connection, roles, asked_at).await
-    }
-
-    /// The latest reading, if it knows `roles` and is older than the time limit, so that it may not
-    /// be used before it is verified.
-    pub(super) fn expired(&self, roles: &[&str]) -> Option<Arc<Catalog>> {
-        let latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
-        let latest = latest.as_ref()?;
-        (latest.at.elapsed() >= self.ttl && latest.catalog.knows(roles))
-            .then(|| Arc::clone(&latest.catalog))
+        self.within(roles, self.ttl).await
     }
 
     /// A reading begun after this call.
@@ -409,13 +429,43 @@ impl CatalogCache {
     /// # Errors
     /// As [`Self::current`].
     pub(super) async fn renewed(&self, roles: &[&str]) -> Result<Arc<Catalog>, AskError> {
+        self.within(roles, Duration::ZERO).await
+    }
+
+    /// A reading that was true within `limit`, or since this call, and knows `roles`.
+    ///
+    /// # Errors
+    /// As [`Self::current`].
+    pub(super) async fn within(
+        &self,
+        roles: &[&str],
+        limit: Duration,
+    ) -> Result<Arc<Catalog>, AskError> {
+        if let Some(catalog) = self.fresh(roles, limit) {
+            return Ok(catalog);
+        }
         let asked_at = Instant::now();
         let mut connection = self.connection.lock().await;
         // Somebody else may have read it while this one waited for its turn.
-        if let Some(catalog) = self.fresh(roles, asked_at.elapsed()) {
+        if let Some(catalog) = self.fresh(roles, limit.max(asked_at.elapsed())) {
             return Ok(catalog);
         }
         self.renew(&mut connection, roles, asked_at).await
+    }
+
+    /// The latest reading, however old.
+    pub(super) fn latest(&self) -> Option<Arc<Catalog>> {
+        let latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
+        latest.as_ref().map(|latest| Arc::clone(&latest.catalog))
+    }
+
+    /// The latest reading, if it knows `roles` and is older than `limit`, so that it may not be
+    /// used before it is verified.
+    pub(super) fn unverified(&self, roles: &[&str], limit: Duration) -> Option<Arc<Catalog>> {
+        let latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
+        let latest = latest.as_ref()?;
+        (latest.at.elapsed() >= limit && latest.catalog.knows(roles))
+            .then(|| Arc::clone(&latest.catalog))
     }
 
     fn fresh(&self, roles: &[&str], limit: Duration) -> Option<Arc<Catalog>> {
@@ -441,10 +491,7 @@ impl CatalogCache {
             return Err(AskError::Unavailable(None));
         }
         let at = Instant::now();
-        let previous = {
-            let latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
-            latest.as_ref().map(|latest| Arc::clone(&latest.catalog))
-        };
+        let previous = self.latest();
         // Taken out: a reading that is dropped half-way leaves a connection nobody uses again.
         let client = connection.take();
         let reading = async {
@@ -489,6 +536,7 @@ impl CatalogCache {
         roles: &[&str],
     ) -> Result<Arc<Catalog>, AskError> {
         client.batch_execute(BEGIN).await?;
+        self.metrics.catalog_checks.inc();
         let fingerprint: String = client
             .query_one(&self.fingerprint, &[&self.publication])
             .await?
@@ -521,7 +569,7 @@ async fn load(
     roles: &[&str],
 ) -> Result<Catalog, AskError> {
     let mut tables = HashMap::new();
-    for row in client.query(TABLES, &[&publication]).await? {
+    for row in client.query(&read_tables(), &[&publication]).await? {
         let oid: u32 = row.try_get(0)?;
         let schema: String = row.try_get(1)?;
         let name: String = row.try_get(2)?;
@@ -531,6 +579,8 @@ async fn load(
             columns: Vec::new(),
             has_row_security: row.try_get(3)?,
             policies: Vec::new(),
+            is_partitioned: false,
+            has_whole_old_rows: false,
         };
         tables.insert(oid, table);
     }
@@ -542,6 +592,7 @@ async fn load(
             table.columns.push(column);
         }
     }
+    log_coverage::read(client, publication, &mut tables).await?;
     for row in client.query(POLICIES, &[&oids]).await? {
         let policy = read_policy(&row)?;
         if let Some(table) = tables.get_mut(&row.try_get::<_, u32>(0)?) {
@@ -551,6 +602,11 @@ async fn load(
     let roles = load_rights(client, roles, &oids).await?;
     Ok(Catalog {
         fingerprint,
+        has_generated_columns: tables
+            .values()
+            .flat_map(|table| &table.columns)
+            .any(|column| column.generation.is_some()),
+        completions: Completions::default(),
         by_name: tables
             .values()
             .map(|table| (table.name.clone(), table.oid))
@@ -611,6 +667,9 @@ fn read_column(row: &Row, types: &Types) -> Result<TableColumn, AskError> {
         base_type_name: types.name(base_type).to_owned(),
         is_enum: types.0.get(&base_type).is_some_and(|known| known.is_enum),
         is_primary_key: row.try_get(6)?,
+        is_logged: false,
+        generation: None,
+        is_identity: false,
         collation: row.try_get(7)?,
         is_deterministic: row.try_get(8)?,
         encoding: Arc::new(types.column_encoding(type_oid)),

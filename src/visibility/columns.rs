@@ -20,6 +20,8 @@ pub struct VisibleColumns {
     pub header: Bytes,
     /// Of which changes `old_record` holds the primary key alone (protocol 6.5, item 4).
     pub old_key_only: OldKeyOnly,
+    /// Whether an old image that is said to be full is so: the partitions of a table decide that, each for its own rows.
+    pub has_whole_old_rows: bool,
 }
 
 /// Of which changes of a table subscribers are told the primary key of the old row and no more.
@@ -44,7 +46,7 @@ pub struct VisibleColumn {
     pub encoding: Arc<ValueEncoding>,
     /// Whether it belongs to the primary key.
     pub is_primary_key: bool,
-    /// Whether an old image that is not complete holds it.
+    /// Whether it belongs to the replica identity, so that it has not changed where the log holds no old image.
     pub is_identity: bool,
 }
 
@@ -72,9 +74,11 @@ impl ColumnsCache {
         relation: &Arc<Relation>,
         make: impl FnOnce() -> VisibleColumns,
     ) -> Arc<VisibleColumns> {
-        if let Some((known, columns)) = self.0.get(&key)
+        if let Some((known, columns)) = self.0.get_mut(&key)
             && (Arc::ptr_eq(known, relation) || known == relation)
         {
+            // The next look-up need not compare it column by column.
+            known.clone_from(relation);
             return Arc::clone(columns);
         }
         if self.0.len() >= MAX_CACHED {
@@ -124,7 +128,11 @@ pub(super) fn visible_columns(
             name_json: name_json.into(),
             encoding: encoding(column, options),
             is_primary_key: column.is_primary_key,
-            is_identity: image_column.is_identity,
+            is_identity: if table.is_partitioned {
+                column.is_identity
+            } else {
+                image_column.is_identity
+            },
         });
     }
     header.push(b']');
@@ -132,6 +140,7 @@ pub(super) fn visible_columns(
         columns,
         header: header.into(),
         old_key_only: old_key_only(table, tables_without_old_rows),
+        has_whole_old_rows: table.has_whole_old_rows,
     }
 }
 

@@ -1,10 +1,21 @@
 //! The answer to "who receives what": payloads of changes and the channels they go to.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::ChannelId;
 use super::columns::VisibleColumns;
 use super::record::RecordDetail;
+use crate::change::ChangeTransaction;
+
+/// A batch that was decided.
+#[derive(Debug)]
+pub struct Resolved<'b> {
+    /// The batch, whose images now hold what records are written from.
+    pub batch: Cow<'b, [Arc<ChangeTransaction>]>,
+    /// Who receives what of it, in commit order.
+    pub deliveries: Vec<Delivery>,
+}
 
 /// One payload of one change, for the channels that receive exactly it.
 #[derive(Debug)]

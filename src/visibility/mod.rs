@@ -6,6 +6,7 @@
 //! a check that failed is reported to the channel it failed for.
 //!
 //! How a change is judged, in this order:
+//! 0. `generated` adds what the log lacks of its images.
 //! 1. `subscription` finds the bindings it may concern; filters on equality are looked up.
 //! 2. `predicate` decides filters whose types are reproduced exactly.
 //! 3. `row_access` looks at rights and policies in the `catalog`. No row-level security, no
@@ -16,13 +17,15 @@
 //! 6. `columns` takes out what the role may not select; `record` writes JSON.
 //!
 //! What to know about the limits of this:
-//! - Policies, grants and roles may be as old as `visibility.catalog_ttl_ms`.
+//! - Policies and rights are never older than the row where the stream describes the table again
+//!   after their change (`descriptions`). Roles, and what else it says nothing of, may be as old as
+//!   `visibility.catalog_ttl_ms`. Rules may be newer than the row: they are those of the time of judging.
 //! - Tables that a policy reads besides its own are read as they are when it is asked, which is
 //!   after the commit: a membership that was revoked in between no longer counts.
-//! - An image without a value that a policy needs (an unchanged large value, a generated column)
-//!   is judged by the stored row, under the same role.
-//! - A DELETE leaves no row. With `replica identity full` the old row is judged; otherwise
-//!   everyone for whom some policy applies hears of the primary key, unless a setting forbids it.
+//! - An image without a value that a policy needs (an unchanged large value, or a generated column that
+//!   cannot be worked out) is judged by the stored row, under the same role.
+//! - A DELETE leaves no row. With `replica identity full` the old row is judged; otherwise everyone for whom
+//!   some policy applies is told what the log has of the primary key, unless a setting forbids it.
 
 mod ask;
 mod catalog;
@@ -30,13 +33,17 @@ mod columns;
 mod committed;
 mod conditions;
 mod delivery;
+mod descriptions;
 mod error;
 mod filter;
 pub(crate) mod fingerprint;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
+mod generated;
 mod inquiry;
+mod log_coverage;
 mod predicate;
+mod published;
 pub mod record;
 mod request;
 mod resolution;
@@ -44,9 +51,10 @@ mod resolve;
 mod row_access;
 mod slow_filters;
 mod subscription;
+mod unpublished;
 mod validate;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use crate::change::ChangeTransaction;
 use crate::config::VisibilityConfig;
@@ -56,16 +64,18 @@ use crate::shutdown::Tasks;
 use ask::AskPool;
 use catalog::CatalogCache;
 use committed::CommitWatch;
+use descriptions::Descriptions;
 use resolve::Resolver;
 use slow_filters::SlowFilters;
 use subscription::Subscriptions;
 
 pub use columns::{VisibleColumn, VisibleColumns};
-pub use delivery::{Delivery, Payload, Recipient};
+pub use delivery::{Delivery, Payload, Recipient, Resolved};
 pub use error::SubscribeError;
 pub use filter::{Condition, Operator};
 pub use record::{RecordDetail, ValueEncoding};
 pub use request::{EventSelector, Selector, SubscriptionRequest};
+pub use unpublished::PublicationNews;
 
 /// Who asks: a role with its claims. Subscribers with equal identities are judged once.
 #[derive(Debug, PartialEq, Eq, Hash)]
@@ -132,7 +142,7 @@ impl Visibility {
                 metrics,
                 config: config.clone(),
                 max_record_bytes,
-                disagreeing: Mutex::default(),
+                descriptions: Descriptions::default(),
                 slow_filters: SlowFilters::default(),
             }),
         }
@@ -141,7 +151,8 @@ impl Visibility {
     /// Checks all bindings of a channel against the catalogue and registers them, all or none,
     /// in place of what the channel had. A row committed after this has returned is delivered.
     /// Nothing stays of a channel whose bindings are refused: what it had was another identity's.
-    /// While the database cannot be asked it keeps what it had.
+    /// If no table is published that it asks for, it is registered when there is one
+    /// ([`Self::publication_news`]). While the database cannot be asked it keeps what it had.
     ///
     /// One call at a time for a channel, and none under way when it is unsubscribed.
     ///
@@ -154,19 +165,31 @@ impl Visibility {
         bindings: Vec<Binding>,
         options: SubscribeOptions,
     ) -> Result<(), SubscribeError> {
-        let drafts = self.resolver.drafts(&identity, &bindings).await;
-        self.subscriptions(|subscriptions| match drafts {
-            Ok(drafts) => {
-                subscriptions.replace(channel, identity, bindings.into(), drafts, options);
+        let checked = self.resolver.drafts(&identity, &bindings).await;
+        self.subscriptions(|subscriptions| match checked {
+            Ok(checked) => {
+                subscriptions.replace(channel, identity, bindings.into(), checked, options);
                 Ok(())
             }
             Err(error) => {
                 if !error.is_retryable() {
                     subscriptions.remove(channel);
                 }
+                if let SubscribeError::NotPublished { .. } = error {
+                    let waiting = &mut subscriptions.waiting;
+                    waiting.add(channel, identity, bindings.into(), options);
+                }
                 Err(error)
             }
         })
+    }
+
+    /// Waits until tables that channels asked for have left the publication, or have come back.
+    /// Channels that were subscribed are not any more, with the error that a new subscription would
+    /// get; those that have had this error are subscribed. For one caller, who calls it again
+    /// and again; dropping the future is safe.
+    pub async fn publication_news(&self) -> Vec<PublicationNews> {
+        self.resolver.publication_news().await
     }
 
     /// Forgets what a channel had.
@@ -184,17 +207,11 @@ impl Visibility {
     ///
     /// Waits for as long as the database is unreachable. Dropping the future is safe: nothing
     /// has been delivered.
-    pub async fn resolve(&self, batch: &[Arc<ChangeTransaction>]) -> Vec<Delivery> {
+    pub async fn resolve<'b>(&self, batch: &'b [Arc<ChangeTransaction>]) -> Resolved<'b> {
         self.resolver.resolve(batch).await
     }
 
     fn subscriptions<T>(&self, change: impl FnOnce(&mut Subscriptions) -> T) -> T {
-        change(
-            &mut self
-                .resolver
-                .subscriptions
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner),
-        )
+        self.resolver.with_subscriptions(change)
     }
 }

@@ -75,28 +75,10 @@ pub(crate) fn new_row(change: &RowChange) -> Option<&Row> {
 }
 
 /// The image before the change, as far as the log keeps one.
-pub(crate) fn old_row(change: &RowChange) -> Option<OldImage<'_>> {
+pub(crate) fn old_row(change: &RowChange) -> Option<&OldRow> {
     match change {
         RowChange::Insert { .. } | RowChange::Update { old: None, .. } => None,
-        RowChange::Update { old: Some(old), .. } | RowChange::Delete { old } => Some(OldImage(old)),
-    }
-}
-
-/// An old image together with how complete it is.
-#[derive(Clone, Copy)]
-pub(crate) struct OldImage<'a>(&'a OldRow);
-
-impl<'a> OldImage<'a> {
-    /// The image.
-    pub(crate) fn row(self) -> &'a Row {
-        match self.0 {
-            OldRow::Key(row) | OldRow::Full(row) => row,
-        }
-    }
-
-    /// Whether every column is in it, not only those of the replica identity.
-    pub(crate) fn is_full(self) -> bool {
-        matches!(self.0, OldRow::Full(_))
+        RowChange::Update { old: Some(old), .. } | RowChange::Delete { old } => Some(old),
     }
 }
 
@@ -107,11 +89,37 @@ pub(crate) fn new_value(change: &RowChange, index: usize) -> Option<&ColumnValue
     if *value != ColumnValue::Unchanged {
         return Some(value);
     }
-    let old = old_row(change).filter(|old| old.is_full())?;
-    old.row()
+    // A value that is stored out of line is not null, so a null here stands for no value.
+    old_row(change)?
+        .row()
         .0
         .get(index)
-        .filter(|value| **value != ColumnValue::Unchanged)
+        .filter(|value| matches!(value, ColumnValue::Text(_)))
+}
+
+/// The value of a column before the change, as far as the log tells it: of the old image, or where
+/// there is none of the new row, because then the columns of the replica identity have not changed.
+///
+/// A null of an image of the key stands for a value that the log does not hold: the columns of a
+/// replica identity are never null. `has_whole_rows` tells whether a full image can be trusted to be full.
+pub(crate) fn old_value(
+    change: &RowChange,
+    index: usize,
+    is_identity: bool,
+    has_whole_rows: bool,
+) -> Option<&ColumnValue> {
+    let (row, has_nulls) = match change {
+        RowChange::Insert { .. } => return None,
+        RowChange::Update { old: None, new } => (is_identity.then_some(new)?, false),
+        RowChange::Update { old: Some(old), .. } | RowChange::Delete { old } => {
+            (old.row(), has_whole_rows && matches!(old, OldRow::Full(_)))
+        }
+    };
+    row.0.get(index).filter(|value| match value {
+        ColumnValue::Text(_) => true,
+        ColumnValue::Null => has_nulls,
+        ColumnValue::Unchanged => false,
+    })
 }
 
 /// Writes the `record` object of an INSERT or UPDATE; of a DELETE an empty object. A column
@@ -127,31 +135,28 @@ pub fn write_record(
     });
 }
 
-/// Writes the `old_record` object of an UPDATE or DELETE: what the log has of the old row.
-/// `is_identity` tells which columns an incomplete image holds.
+/// Writes the `old_record` object of an UPDATE or DELETE: what is known of the old row.
 pub fn write_old_record(
     out: &mut Vec<u8>,
     change: &RowChange,
     columns: &VisibleColumns,
     detail: RecordDetail,
 ) {
-    let old = old_row(change);
     let is_key_only = match columns.old_key_only {
         OldKeyOnly::Nothing => false,
         OldKeyOnly::Deletes => matches!(change, RowChange::Delete { .. }),
         OldKeyOnly::Everything => true,
     };
     write_object(out, &columns.columns, detail, |column| {
-        let old = old?;
-        let is_known =
-            (old.is_full() || column.is_identity) && (column.is_primary_key || !is_key_only);
-        if !is_known {
+        if is_key_only && !column.is_primary_key {
             return None;
         }
-        old.row()
-            .0
-            .get(column.index)
-            .filter(|value| **value != ColumnValue::Unchanged)
+        old_value(
+            change,
+            column.index,
+            column.is_identity,
+            columns.has_whole_old_rows,
+        )
     });
 }
 

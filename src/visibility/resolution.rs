@@ -5,18 +5,18 @@ use std::sync::{Arc, PoisonError};
 
 use super::ask::Asker;
 use super::catalog::{Catalog, Table, TableRights};
-use super::columns::{ColumnsKey, OldKeyOnly, VisibleColumns, visible_columns};
+use super::columns::{ColumnsKey, VisibleColumns, visible_columns};
 use super::committed::Commits;
 use super::conditions::{Conditions, Waiting};
 use super::delivery::{Delivery, Payload, Recipient};
 use super::inquiry::{Inputs, Item, Outcome, Stale};
 use super::predicate::{Test, is_true};
-use super::record::{RecordDetail, change_bytes, new_value, old_row};
+use super::record::{RecordDetail, change_bytes, new_value, old_row, old_value};
 use super::resolve::{Resolver, Run};
 use super::row_access::{Access, access};
 use super::subscription::{Subscription, filtered_value};
 use super::{ChannelId, SubscribeOptions};
-use crate::change::{Action, ChangeEvent, ColumnValue};
+use crate::change::{Action, ChangeEvent, ColumnValue, OldRow};
 
 /// What the client is told when nobody may see rows of a table over this protocol (protocol 6.5).
 const NO_PRIMARY_KEY: &str = "Error 400: Bad Request, no primary key";
@@ -163,7 +163,7 @@ impl<'a> Resolution<'a> {
         for person in &people {
             let role = person.asker.identity.role.as_str();
             if let (false, Some(facts)) = (deciders.contains_key(role), roles.get(role)) {
-                deciders.insert(role, self.deciders(facts));
+                deciders.insert(role, self.deciders(table, facts));
             }
         }
         let (items, owners) = self.items(&people, &roles, &deciders);
@@ -375,7 +375,8 @@ impl<'a> Resolution<'a> {
             if !rights.selectable.contains(&column.number) {
                 return None;
             }
-            let value = filtered_value(relation, &self.run.changes[change].row, index)?;
+            let row = &self.run.changes[change].row;
+            let value = filtered_value(row, index, table.has_whole_old_rows)?;
             match &condition.test {
                 Test::Local {
                     comparison,
@@ -393,13 +394,13 @@ impl<'a> Resolution<'a> {
     }
 
     /// What decides about each change for everyone with the same role.
-    fn deciders(&self, facts: &RoleFacts<'_>) -> Deciders {
+    fn deciders(&self, table: &Table, facts: &RoleFacts<'_>) -> Deciders {
         let mut inputs = [Inputs::default(), Inputs::default()];
         let by_change: Vec<Decider> = self
             .run
             .changes
             .iter()
-            .map(|event| self.decider(facts, event, &mut inputs))
+            .map(|event| self.decider(table, facts, event, &mut inputs))
             .collect();
         let mut deciders = Deciders {
             changes_of: [IMAGE, KEY].map(|kind| vec![Vec::new(); inputs[kind].len()]),
@@ -424,6 +425,7 @@ impl<'a> Resolution<'a> {
 
     fn decider(
         &self,
+        table: &Table,
         facts: &RoleFacts<'_>,
         event: &ChangeEvent,
         inputs: &mut [Inputs; 2],
@@ -439,12 +441,11 @@ impl<'a> Resolution<'a> {
         };
         let row = &event.row;
         if is_delete {
-            let old = old_row(row).filter(|old| old.is_full());
-            let input = inquiry
-                .image
-                .as_ref()
-                .zip(old)
-                .and_then(|(image, old)| image.input(|index| old.row().0.get(index)));
+            let is_whole =
+                table.has_whole_old_rows && matches!(old_row(row), Some(OldRow::Full(_)));
+            let image = inquiry.image.as_ref().filter(|_| is_whole);
+            let input =
+                image.and_then(|image| image.input(|index| old_value(row, index, false, is_whole)));
             return match input {
                 Some(input) => Decider::Image(inputs[IMAGE].number(input)),
                 None if self.resolver.config.delete_without_old_row => Decider::Visible,
@@ -514,7 +515,8 @@ impl<'a> Resolution<'a> {
                     }
                     None => {
                         let columns = column_sets.of(self, table, facts, subscription);
-                        if action == Action::Delete && !says_anything(event, &columns) {
+                        if action == Action::Delete && columns.columns.is_empty() {
+                            // A role without any right on the table: the others learn at least that a row is gone.
                             continue;
                         }
                         Payload::Row(columns, self.detail(event))
@@ -591,15 +593,6 @@ impl<'a> Resolution<'a> {
         }
         deliveries
     }
-}
-
-/// Whether a DELETE with these columns tells a client anything about the row that is gone.
-fn says_anything(event: &ChangeEvent, columns: &VisibleColumns) -> bool {
-    let is_full = old_row(&event.row).is_some_and(|old| old.is_full());
-    columns.columns.iter().any(|column| {
-        (is_full || column.is_identity)
-            && (column.is_primary_key || columns.old_key_only == OldKeyOnly::Nothing)
-    })
 }
 
 /// What a client is told of a row whose check failed. It names the kind of failure and no value.

@@ -1,18 +1,20 @@
 //! From committed changes to deliveries: gathers a batch by table and keeps at it until it is decided.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::ask::AskPool;
 use super::catalog::{Catalog, CatalogCache};
 use super::committed::{CommitWatch, Commits};
-use super::delivery::{Delivery, Payload, Recipient};
+use super::delivery::{Delivery, Payload, Recipient, Resolved};
+use super::descriptions::Descriptions;
 use super::error::{AskError, SubscribeError};
 use super::inquiry::{Item, Outcome, Patience, Stale, settle};
 use super::resolution::Resolution;
 use super::slow_filters::SlowFilters;
-use super::subscription::{Candidates, Draft, Outdated, Subscriptions};
+use super::subscription::{Candidates, Checked, Draft, Outdated, Subscriptions};
 use crate::change::{ChangeEvent, ChangeTransaction, Relation};
 use crate::config::VisibilityConfig;
 use crate::observability::metrics::VisibilityMetrics;
@@ -26,14 +28,13 @@ pub(super) struct Resolver {
     pub(super) metrics: VisibilityMetrics,
     pub(super) config: VisibilityConfig,
     pub(super) max_record_bytes: usize,
-    /// Table shapes that did not agree with the catalogue even when it had just been read:
-    /// the stream is behind it. A std lock: held for a look-up.
-    pub(super) disagreeing: Mutex<HashMap<u32, Arc<Relation>>>,
+    /// How the stream described each table last.
+    pub(super) descriptions: Descriptions,
     /// Whose filters are not applied for now.
     pub(super) slow_filters: SlowFilters,
 }
 
-/// The changes of one table in a batch that have the same shape, and whom they may concern.
+/// The changes of one table in a batch under one description, and whom they may concern.
 pub(super) struct Run<'a> {
     pub(super) relation: &'a Arc<Relation>,
     pub(super) changes: Vec<&'a ChangeEvent>,
@@ -44,20 +45,70 @@ pub(super) struct Run<'a> {
     outdated: Vec<Outdated>,
 }
 
+/// A batch is to be completed under this reading of the catalogue first.
+struct OtherReading(Arc<Catalog>);
+
 impl Resolver {
     /// See [`super::Visibility::resolve`].
-    pub(super) async fn resolve(&self, batch: &[Arc<ChangeTransaction>]) -> Vec<Delivery> {
+    pub(super) async fn resolve<'b>(&self, batch: &'b [Arc<ChangeTransaction>]) -> Resolved<'b> {
+        let Some(mut catalog) = self.catalog.latest() else {
+            // Nobody has subscribed yet.
+            return Resolved {
+                batch: Cow::Borrowed(batch),
+                deliveries: Vec::new(),
+            };
+        };
+        loop {
+            let completed = self.complete(&catalog, batch).await;
+            match self.decide(&catalog, &completed).await {
+                Ok(deliveries) => {
+                    return Resolved {
+                        batch: completed,
+                        deliveries,
+                    };
+                }
+                Err(OtherReading(renewed)) => catalog = renewed,
+            }
+        }
+    }
+
+    /// The deliveries of a batch that was completed under a reading of the catalogue.
+    ///
+    /// # Errors
+    /// When there is another reading by now, under which the batch may have to be completed differently.
+    async fn decide(
+        &self,
+        completed_under: &Arc<Catalog>,
+        batch: &[Arc<ChangeTransaction>],
+    ) -> Result<Vec<Delivery>, OtherReading> {
         let mut runs = self.runs(batch);
         if runs.is_empty() {
-            return Vec::new();
+            return Ok(Vec::new());
+        }
+        for run in &runs {
+            self.metrics.batch_changes.observe(run.changes.len() as f64);
         }
         let commits = self
             .commits
             .commits(batch.iter().map(|changes| changes.xid));
-        if let Some(deliveries) = self.resolve_ahead(&runs, &commits).await {
-            return deliveries;
+        let begun = Instant::now();
+        let (ahead, mut catalog) = tokio::join!(
+            self.resolve_ahead(&runs, &commits),
+            self.catalog_for(&runs, &commits)
+        );
+        let is_completed = Arc::ptr_eq(&catalog, completed_under)
+            || !(catalog.has_generated_columns || completed_under.has_generated_columns);
+        if !is_completed {
+            return Err(OtherReading(catalog));
         }
-        let mut catalog = self.catalog_for(&runs, &commits).await;
+        if let Some((reading, deliveries)) = ahead
+            && Arc::ptr_eq(&reading, &catalog)
+        {
+            self.metrics
+                .ask_seconds
+                .observe(begun.elapsed().as_secs_f64());
+            return Ok(deliveries);
+        }
         let mut deliveries = Vec::new();
         if runs
             .iter()
@@ -70,7 +121,6 @@ impl Resolver {
         let roles = roles(&runs);
         let begun = Instant::now();
         for run in &runs {
-            self.metrics.batch_changes.observe(run.changes.len() as f64);
             // The first attempt may meet statements that the catalogue has left behind. A later
             // one ends early only if it found a question impossible, which it finds but once.
             let mut may_be_stale = true;
@@ -81,7 +131,7 @@ impl Resolver {
                         deliveries.extend(found);
                         break;
                     }
-                    Err(Stale) => catalog = self.renewed(&roles).await,
+                    Err(Stale) => catalog = self.reading(&roles, Duration::ZERO).await,
                 }
                 may_be_stale = false;
             }
@@ -89,53 +139,59 @@ impl Resolver {
         self.metrics
             .ask_seconds
             .observe(begun.elapsed().as_secs_f64());
-        in_order(deliveries)
+        Ok(in_order(deliveries))
     }
 
     /// Resolves under a reading of the catalogue that is too old while it is being verified, which
-    /// would otherwise be waited for. `None` where that came to nothing: the reading is not true any
-    /// more, or there is none, or it is not too old.
+    /// would otherwise be waited for. What comes of it counts if the reading turns out to be true
+    /// still. `None` where there is no such reading.
     async fn resolve_ahead(
         &self,
         runs: &[Run<'_>],
         commits: &Commits<'_>,
-    ) -> Option<Vec<Delivery>> {
-        let roles = roles(runs);
-        let catalog = self.catalog.expired(&roles)?;
-        if runs.iter().any(|run| !run.outdated.is_empty()) || self.disagrees(&catalog, runs) {
+    ) -> Option<(Arc<Catalog>, Vec<Delivery>)> {
+        let catalog = self
+            .catalog
+            .unverified(&roles(runs), self.age_limit(runs))?;
+        if runs
+            .iter()
+            .any(|run| !run.outdated.is_empty() || !agrees(&catalog, run))
+        {
             return None;
         }
-        let begun = Instant::now();
-        let ahead = async {
-            let mut deliveries = Vec::new();
-            for run in runs {
-                let resolution = Resolution::new(self, &catalog, run, commits);
-                deliveries.extend(resolution.deliver(true).await.ok()?);
-            }
-            Some(deliveries)
-        };
-        let (deliveries, verified) = tokio::join!(ahead, self.current(&roles));
-        let deliveries = deliveries.filter(|_| Arc::ptr_eq(&verified, &catalog))?;
+        let mut deliveries = Vec::new();
         for run in runs {
-            self.metrics.batch_changes.observe(run.changes.len() as f64);
+            let resolution = Resolution::new(self, &catalog, run, commits);
+            deliveries.extend(resolution.deliver(true).await.ok()?);
         }
-        self.metrics
-            .ask_seconds
-            .observe(begun.elapsed().as_secs_f64());
-        Some(in_order(deliveries))
+        Some((catalog, in_order(deliveries)))
     }
 
-    /// A reading of the catalogue for these runs: where the stream shows another shape of a
-    /// table, one from now on.
+    /// A reading of the catalogue for these runs: one from now on, in which their commits are
+    /// seen, where the stream says that a table may have changed.
     async fn catalog_for(&self, runs: &[Run<'_>], commits: &Commits<'_>) -> Arc<Catalog> {
-        let roles = roles(runs);
-        let mut catalog = self.current(&roles).await;
-        if self.disagrees(&catalog, runs) {
+        let limit = self.age_limit(runs);
+        if limit.is_zero() {
             commits.seen().await;
-            catalog = self.renewed(&roles).await;
-            self.note_disagreement(&catalog, runs);
+            self.descriptions.note(runs.iter().map(|run| run.relation));
         }
-        catalog
+        self.reading(&roles(runs), limit).await
+    }
+
+    /// How old a reading of the catalogue may be for these runs.
+    fn age_limit(&self, runs: &[Run<'_>]) -> Duration {
+        let latest = self.catalog.latest();
+        let is_silent = |run: &Run<'_>| {
+            let table = latest.as_ref()?.table(run.relation.oid)?;
+            Some(table.is_partitioned)
+        };
+        if runs.iter().any(|run| is_silent(run) == Some(true)) {
+            return Duration::ZERO;
+        }
+        let relations = runs.iter().map(|run| run.relation);
+        self.descriptions
+            .age_limit(relations)
+            .min(self.catalog.ttl())
     }
 
     /// Checks the bindings of outdated channels again, for the types that columns have now. A
@@ -145,16 +201,18 @@ impl Resolver {
         let mut refused = Vec::new();
         for run in runs.iter().filter(|run| agrees(catalog, run)) {
             for outdated in &run.outdated {
-                let drafts = self.check_again(catalog, outdated).await;
-                let (drafts, error) = match drafts {
-                    Ok(drafts) => (Some(drafts), None),
+                let (checked, error) = match self.check_again(catalog, outdated).await {
+                    Ok(drafts) => {
+                        let catalog = Arc::clone(catalog);
+                        (Some(Checked { catalog, drafts }), None)
+                    }
                     Err(error) => (None, Some(error)),
                 };
                 let is_renewed = self
                     .subscriptions
                     .lock()
                     .unwrap_or_else(PoisonError::into_inner)
-                    .renew(outdated, drafts);
+                    .renew(outdated, checked);
                 if let (true, Some(error), Some((transaction, change))) =
                     (is_renewed, error, run.places.first())
                 {
@@ -194,7 +252,7 @@ impl Resolver {
 
     fn runs<'a>(&self, batch: &'a [Arc<ChangeTransaction>]) -> Vec<Run<'a>> {
         let mut runs: Vec<Run<'a>> = Vec::new();
-        // A relation is one shared value until its shape changes.
+        // A relation is one shared value until it is described again.
         let mut by_relation: HashMap<*const Relation, usize> = HashMap::new();
         for (transaction, changes) in batch.iter().enumerate() {
             for (change, event) in changes.changes.iter().enumerate() {
@@ -236,48 +294,13 @@ impl Resolver {
         settle(&self.pool, &self.metrics, max_inputs, items, may_be_stale).await
     }
 
-    /// A reading of the catalogue that is not too old, waited for as long as it takes.
-    async fn current(&self, roles: &[&str]) -> Arc<Catalog> {
+    /// A reading of the catalogue that is no older than this, waited for as long as it takes.
+    async fn reading(&self, roles: &[&str], limit: Duration) -> Arc<Catalog> {
         let mut patience = Patience::new(&self.metrics);
         loop {
-            match self.catalog.current(roles).await {
+            match self.catalog.within(roles, limit).await {
                 Ok(catalog) => return catalog,
                 Err(error) => patience.wait(&error).await,
-            }
-        }
-    }
-
-    /// A reading of the catalogue from now on, waited for as long as it takes.
-    async fn renewed(&self, roles: &[&str]) -> Arc<Catalog> {
-        let mut patience = Patience::new(&self.metrics);
-        loop {
-            match self.catalog.renewed(roles).await {
-                Ok(catalog) => return catalog,
-                Err(error) => patience.wait(&error).await,
-            }
-        }
-    }
-
-    /// Whether some shape in the stream is not the catalogue's, and that is news.
-    fn disagrees(&self, catalog: &Catalog, runs: &[Run<'_>]) -> bool {
-        let known = self
-            .disagreeing
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        runs.iter()
-            .any(|run| !agrees(catalog, run) && known.get(&run.relation.oid) != Some(run.relation))
-    }
-
-    fn note_disagreement(&self, catalog: &Catalog, runs: &[Run<'_>]) {
-        let mut known = self
-            .disagreeing
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        for run in runs {
-            if agrees(catalog, run) {
-                known.remove(&run.relation.oid);
-            } else {
-                known.insert(run.relation.oid, Arc::clone(run.relation));
             }
         }
     }

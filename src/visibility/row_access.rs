@@ -216,7 +216,7 @@ fn unnested(columns: usize) -> String {
 
 /// A sub-select that is named as the table and has the needed columns with their types, so
 /// that qualified and unqualified names of a policy mean the image.
-fn image_source(table: &Table, columns: &[&TableColumn]) -> String {
+pub(super) fn image_source(table: &Table, columns: &[&TableColumn]) -> String {
     let mut list = format!("{INPUT}.{ORDINAL}");
     for (position, column) in columns.iter().enumerate() {
         // Writing to a String cannot fail.

@@ -9,9 +9,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::ask::Asker;
+use super::catalog::Catalog;
+use super::error::SubscribeError;
 use super::predicate::Predicate;
-use super::record::{new_value, old_row};
+use super::record::{new_value, old_value};
 use super::request::EventSelector;
+use super::unpublished::{WaitingChannels, not_published, unpublished};
 use super::{Binding, ChannelId, Identity, SubscribeOptions};
 use crate::change::{ChangeEvent, ColumnValue, Relation, RowChange, TableName};
 
@@ -82,6 +85,12 @@ pub(super) struct Draft {
     pub(super) filing: Filing,
 }
 
+/// What the bindings of a channel amount to, and under which reading of the catalogue.
+pub(super) struct Checked {
+    pub(super) catalog: Arc<Catalog>,
+    pub(super) drafts: Vec<Draft>,
+}
+
 type Set = HashMap<u64, Arc<Subscription>>;
 
 /// A column and its type when a condition on it was checked.
@@ -103,9 +112,11 @@ struct TableSubscriptions {
 struct Registered {
     bindings: Arc<[Binding]>,
     subscriptions: Vec<Arc<Subscription>>,
+    /// The last reading in which its tables were found to be published.
+    found_in: Arc<Catalog>,
 }
 
-/// A channel with a filter whose column has another type now than when the filter was checked.
+/// A channel with a filter whose column is gone, or has another type than when the filter was checked.
 pub(super) struct Outdated {
     pub(super) channel: ChannelId,
     pub(super) asker: Arc<Asker>,
@@ -124,6 +135,8 @@ pub(super) struct Subscriptions {
     patterns: Set,
     /// One asker per identity, with the number of channels that have it.
     askers: HashMap<Arc<Identity>, (Arc<Asker>, usize)>,
+    /// Channels that have nothing registered until their tables are published.
+    pub(super) waiting: WaitingChannels,
 }
 
 /// What a run of changes of one table concerns.
@@ -151,7 +164,7 @@ impl Subscriptions {
         channel: ChannelId,
         identity: Arc<Identity>,
         bindings: Arc<[Binding]>,
-        drafts: Vec<Draft>,
+        Checked { catalog, drafts }: Checked,
         options: SubscribeOptions,
     ) {
         self.remove(channel);
@@ -185,31 +198,64 @@ impl Subscriptions {
         let registered = Registered {
             bindings,
             subscriptions: registered,
+            found_in: catalog,
         };
         self.channels.insert(channel, registered);
     }
 
     /// Registers what became of an outdated channel, or forgets it, unless it has registered
     /// something else meanwhile; whether it has not.
-    pub(super) fn renew(&mut self, outdated: &Outdated, drafts: Option<Vec<Draft>>) -> bool {
+    pub(super) fn renew(&mut self, outdated: &Outdated, checked: Option<Checked>) -> bool {
         let is_same = self
             .channels
             .get(&outdated.channel)
             .and_then(|registered| registered.subscriptions.first())
             .is_some_and(|first| first.number == outdated.number);
-        if is_same {
-            self.replace(
+        match checked {
+            Some(checked) if is_same => self.replace(
                 outdated.channel,
                 Arc::clone(&outdated.asker.identity),
                 Arc::clone(&outdated.bindings),
-                drafts.unwrap_or_default(),
+                checked,
                 outdated.options,
-            );
+            ),
+            None if is_same => self.remove(outdated.channel),
+            _ => {}
         }
         is_same
     }
 
-    /// Channels with a filter on a column of this table that has another type here.
+    /// Lets every channel wait that asked for a table which is not published any more; they are
+    /// returned with why.
+    pub(super) fn withdraw(&mut self, catalog: &Arc<Catalog>) -> Vec<(ChannelId, SubscribeError)> {
+        let mut withdrawn = Vec::new();
+        for (channel, registered) in &mut self.channels {
+            if Arc::ptr_eq(&registered.found_in, catalog) {
+                continue;
+            }
+            match unpublished(catalog, &registered.bindings) {
+                Some(request) => withdrawn.push((*channel, not_published(request))),
+                None => registered.found_in = Arc::clone(catalog),
+            }
+        }
+        for (channel, _) in &withdrawn {
+            if let Some(Registered {
+                bindings,
+                subscriptions,
+                ..
+            }) = self.channels.get(channel)
+                && let Some(first) = subscriptions.first()
+            {
+                let (bindings, options) = (Arc::clone(bindings), first.options);
+                let identity = Arc::clone(&first.asker.identity);
+                self.remove(*channel);
+                self.waiting.add(*channel, identity, bindings, options);
+            }
+        }
+        withdrawn
+    }
+
+    /// Channels with a filter on a column of this table that is not here, or has another type.
     pub(super) fn outdated(&self, relation: &Relation) -> Vec<Outdated> {
         let Some(table) = self.tables.get(&relation.table) else {
             return Vec::new();
@@ -218,10 +264,8 @@ impl Subscriptions {
             .typed
             .iter()
             .filter(|((column, type_oid), _)| {
-                relation
-                    .columns
-                    .iter()
-                    .any(|now| *now.name == **column && now.type_oid != *type_oid)
+                let mut columns = relation.columns.iter();
+                !columns.any(|now| *now.name == **column && now.type_oid == *type_oid)
             })
             .flat_map(|(_, channels)| channels.values().copied())
             .collect();
@@ -243,6 +287,7 @@ impl Subscriptions {
 
     /// Forgets a channel.
     pub(super) fn remove(&mut self, channel: ChannelId) {
+        self.waiting.remove(channel);
         let Some(Registered { subscriptions, .. }) = self.channels.remove(&channel) else {
             return;
         };
@@ -360,9 +405,20 @@ impl Subscriptions {
         }
     }
 
+    /// Whether no channel is registered or waits.
+    pub(super) fn is_empty(&self) -> bool {
+        self.channels.is_empty() && self.waiting.is_empty()
+    }
+
     /// Channels registered.
     pub(super) fn channels(&self) -> usize {
         self.channels.len()
+    }
+
+    /// Whether anybody asked for a table.
+    pub(super) fn concern(&self, table: &TableName) -> bool {
+        let mut patterns = self.patterns.values();
+        self.tables.contains_key(table) || patterns.any(|it| it.target.accepts(table))
     }
 
     /// Those whom changes of one table, all of the same shape, may concern.
@@ -404,8 +460,9 @@ impl Subscriptions {
                 continue;
             };
             for (place, change) in changes.iter().enumerate() {
+                // Only texts are filed, and a text of an old image is known whether the image is full or not.
                 if let Some(ColumnValue::Text(text)) =
-                    filtered_value(relation, &change.row, place_in_row)
+                    filtered_value(&change.row, place_in_row, false)
                     && let Some(set) = by_text.get(text)
                 {
                     push(place, set, &mut candidates);
@@ -435,18 +492,14 @@ impl Subscriptions {
 
 /// The value that filters look at: of the new row, or of what is known of a deleted one. `None`
 /// if the image does not hold it.
-pub(super) fn filtered_value<'a>(
-    relation: &Relation,
-    change: &'a RowChange,
+pub(super) fn filtered_value(
+    change: &RowChange,
     index: usize,
-) -> Option<&'a ColumnValue> {
+    has_whole_old_rows: bool,
+) -> Option<&ColumnValue> {
     match change {
         RowChange::Insert { .. } | RowChange::Update { .. } => new_value(change, index),
-        RowChange::Delete { .. } => {
-            let old = old_row(change)?;
-            let is_held = old.is_full() || relation.columns.get(index)?.is_identity;
-            is_held.then(|| old.row().0.get(index)).flatten()
-        }
+        RowChange::Delete { .. } => old_value(change, index, false, has_whole_old_rows),
     }
 }
 
@@ -501,6 +554,11 @@ mod tests {
         })
     }
 
+    fn checked(drafts: Vec<Draft>) -> Checked {
+        let catalog = Arc::default();
+        Checked { catalog, drafts }
+    }
+
     fn insert(relation: &Arc<Relation>, room: &'static str) -> ChangeEvent {
         ChangeEvent {
             relation: Arc::clone(relation),
@@ -520,7 +578,7 @@ mod tests {
                 ChannelId(n),
                 identity("r", n),
                 Arc::default(),
-                drafts,
+                checked(drafts),
                 options,
             );
         }
@@ -530,7 +588,7 @@ mod tests {
             ChannelId(10_000),
             identity("r", 1),
             Arc::default(),
-            open,
+            checked(open),
             options,
         );
 
@@ -572,14 +630,14 @@ mod tests {
                 ChannelId(n),
                 identity("r", 2),
                 Arc::default(),
-                Vec::new(),
+                checked(Vec::new()),
                 options,
             );
             subscriptions.replace(
                 ChannelId(n),
                 Arc::clone(&same),
                 Arc::default(),
-                drafts,
+                checked(drafts),
                 options,
             );
         }

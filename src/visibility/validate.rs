@@ -15,8 +15,18 @@ use super::predicate::{MAX_LIST, Predicate, Test, TypedCondition, pattern_operat
 use super::request::{Selector, SubscriptionRequest};
 use super::resolve::Resolver;
 use super::row_access::condition_question;
-use super::subscription::{Draft, Filing, Target};
+use super::subscription::{Checked, Draft, Filing, Target};
+use super::unpublished::not_published;
 use super::{Binding, Identity};
+
+/// A table expression under whose settings the output functions of types print as in the replication session. What is to
+/// come after them is made to depend on the text `nothing`, which is empty.
+pub(super) const OUTPUT_SETTINGS: &str = "settings as materialized ( \
+     select pg_catalog.left(pg_catalog.set_config('timezone', 'UTC', true) \
+       || pg_catalog.set_config('datestyle', 'ISO, MDY', true) \
+       || pg_catalog.set_config('intervalstyle', 'postgres', true) \
+       || pg_catalog.set_config('bytea_output', 'hex', true) \
+       || pg_catalog.set_config('extra_float_digits', '3', true), 0) as nothing)";
 
 /// SQLSTATE of the exceptions that the protocol's original raises for bad bindings.
 const RAISED: &str = "P0001";
@@ -36,7 +46,7 @@ impl Resolver {
         &self,
         identity: &Arc<Identity>,
         bindings: &[Binding],
-    ) -> Result<Vec<Draft>, SubscribeError> {
+    ) -> Result<Checked, SubscribeError> {
         let roles = [identity.role.as_str()];
         if let (true, Some(binding)) = (identity.role.contains('\0'), bindings.first()) {
             // It could not even be asked for.
@@ -45,12 +55,13 @@ impl Resolver {
         let asker = Arc::new(Asker::new(Arc::clone(identity)));
         let catalog = self.catalog.current(&roles).await.map_err(unavailable)?;
         match self.check(&catalog, &asker, bindings).await {
-            Ok(drafts) => Ok(drafts),
+            Ok(drafts) => Ok(Checked { catalog, drafts }),
             Err(SubscribeError::Unavailable) => Err(SubscribeError::Unavailable),
             Err(_) => {
                 // What is missing may have been made since the catalogue was read.
                 let catalog = self.catalog.renewed(&roles).await.map_err(unavailable)?;
-                self.check(&catalog, &asker, bindings).await
+                let drafts = self.check(&catalog, &asker, bindings).await?;
+                Ok(Checked { catalog, drafts })
             }
         }
     }
@@ -116,11 +127,9 @@ impl Check<'_> {
                 .collect(),
         };
         if tables.is_empty() {
-            return Err(SubscribeError::NotPublished {
-                params: request.describe(),
-            });
+            return Err(not_published(request));
         }
-        let select = self.select(&tables)?;
+        let select = self.select(&tables).await?;
         let draft = |target, predicate, filing| Draft {
             binding: id,
             event: request.event,
@@ -172,24 +181,34 @@ impl Check<'_> {
         self.catalog.rights(&self.asker.identity.role, table.oid)
     }
 
-    /// A column that exists and that the role may select.
-    fn column<'t>(&self, table: &'t Table, name: &str) -> Option<&'t TableColumn> {
-        let rights = self.rights(table)?;
-        table
-            .column(name)
-            .filter(|column| rights.selectable.contains(&column.number))
+    /// A column that exists, that the role may select and whose values row images have.
+    async fn column<'t>(
+        &self,
+        table: &'t Table,
+        name: &str,
+    ) -> Result<Option<&'t TableColumn>, SubscribeError> {
+        let rights = self.rights(table);
+        let Some(column) = table.column(name).filter(|column| {
+            rights.is_some_and(|rights| rights.selectable.contains(&column.number))
+        }) else {
+            return Ok(None);
+        };
+        let is_known = self.resolver.is_in_images(self.catalog, table, column);
+        Ok(is_known.await.map_err(unavailable)?.then_some(column))
     }
 
-    fn select(&self, tables: &[&Arc<Table>]) -> Result<Option<Arc<[String]>>, SubscribeError> {
+    async fn select(
+        &self,
+        tables: &[&Arc<Table>],
+    ) -> Result<Option<Arc<[String]>>, SubscribeError> {
         let Some(names) = &self.request.select else {
             return Ok(None);
         };
         for name in names {
-            if tables
-                .iter()
-                .any(|table| self.column(table, name).is_none())
-            {
-                return Err(self.invalid(RAISED, format!("invalid column for select {name}")));
+            for table in tables {
+                if self.column(table, name).await?.is_none() {
+                    return Err(self.invalid(RAISED, format!("invalid column for select {name}")));
+                }
             }
         }
         let mut names = names.clone();
@@ -204,7 +223,7 @@ impl Check<'_> {
         table: &Table,
         condition: &Condition,
     ) -> Result<(TypedCondition, Option<Filing>), SubscribeError> {
-        let Some(column) = self.column(table, &condition.column) else {
+        let Some(column) = self.column(table, &condition.column).await? else {
             return Err(self.invalid(
                 RAISED,
                 format!("invalid column for filter {}", condition.column),
@@ -406,16 +425,11 @@ fn operand_question(type_sql: &str, is_list: bool) -> String {
     // print a boolean in words. Elements are taken apart for a list only: an array is one operand.
     let values = if is_list {
         format!(
-            "array(select case when element.value is not null then pg_catalog.format('%s', element.value) end \
+            "array(select case when element.value is distinct from null then pg_catalog.format('%s', element.value) end \
              from pg_catalog.unnest({operand}::{type_sql}[]) as element (value))"
         )
     } else {
         format!("array[pg_catalog.format('%s', {operand}::{type_sql})]")
     };
-    format!(
-        "with settings as materialized ( \
-           select pg_catalog.left(pg_catalog.set_config('timezone', 'UTC', true) \
-             || pg_catalog.set_config('datestyle', 'ISO, YMD', true), 0) as nothing) \
-         select {values} from settings"
-    )
+    format!("with {OUTPUT_SETTINGS} select {values} from settings")
 }

@@ -251,7 +251,7 @@ test('a deletion tells nobody on a socket what it deleted', async () => {
 })
 
 test('typing and presence in the table, for dashboards that watch it', async () => {
-  await db.query(`update chat.config set value = 'true' where key = 'typing_in_table'`)
+  await db.query(`update chat.config set value = 'true' where key in ('typing_in_table', 'share_current_page')`)
   // Of Ada alone nothing here has a socket, which would speak for her as well.
   const ada = apiOf('ADA')
   await ok(ada.getOrCreateConversation(id('ADA'), id('ANA')))
@@ -278,7 +278,7 @@ test('typing and presence in the table, for dashboards that watch it', async () 
   await ok(apiOf('ZOE').updatePresence(id('ZOE'), 'away'))
   await atZoe.until((items) => items.at(-1)?.new.status === 'away', 'her own presence')
   assert.deepEqual([...new Set(atZoe.items.map(({ new: row }) => row.user_id))], [id('ZOE')])
-  await db.query(`update chat.config set value = 'false' where key = 'typing_in_table'`)
+  await db.query(`update chat.config set value = 'false' where key in ('typing_in_table', 'share_current_page')`)
 })
 
 test('a token refreshed in time misses nothing; one that is not ends the channel and not the socket', async () => {

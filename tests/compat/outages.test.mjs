@@ -84,7 +84,7 @@ test('a join can wait until changes are live', async () => {
     .on('postgres_changes', { event: '*', schema: 'public', table: 'nothing' }, () => {})
     .subscribe((status, error) => statuses.push({ status, error: error?.message }))
   const refused = await statuses.find(({ status }) => status === 'CHANNEL_ERROR', 'the refusal')
-  assert.match(refused.error, /^Unable to subscribe to changes with given parameters/)
+  assert.match(refused.error, /^RealtimeDisabledForConfiguration: Unable to subscribe to changes with given parameters/)
   await ana.removeAllChannels()
 })
 

@@ -30,12 +30,13 @@ before(async () => {
     create table public.parts_a partition of public.parts for values in ('a');
     create table public.large(id int primary key, small text, big text);
     alter table public.large alter column big set storage external;
+    create table public.made(id int primary key, n int, twice int generated always as (n * 2) stored);
     create table public.altered(id int primary key, kind text, body text);
     grant usage on schema "My Schema" to anon, authenticated;
     grant select on public.marks, public.kinds, public.keyless, public.pairs, "My Schema"."Mixed Case", public.parts,
-      public.parts_a, public.large, public.altered to anon, authenticated, service_role;
+      public.parts_a, public.large, public.made, public.altered to anon, authenticated, service_role;
     alter publication supabase_realtime add table public.marks, public.kinds, public.keyless, public.pairs,
-      "My Schema"."Mixed Case", public.parts, public.large, public.altered;
+      "My Schema"."Mixed Case", public.parts, public.large, public.made, public.altered;
   `)
   ana = await clientFor(server, token('ANA'))
   ;[marks] = (await listen(ana, 'marks', { table: 'marks' })).changes
@@ -171,7 +172,7 @@ test('each binding of a channel gets what it asked for', async () => {
   ])
   assert.deepEqual(changes[3].items.map((change) => [change.new, change.old]), [
     [{ a: 1, b: 'k', c: 'v' }, {}],
-    [{ a: 1, b: 'k', c: 'w' }, {}],
+    [{ a: 1, b: 'k', c: 'w' }, { a: 1, b: 'k' }],
     [{}, { a: 1, b: 'k' }],
   ])
   await ana.removeChannel(channel)
@@ -211,10 +212,24 @@ test('old rows, unchanged large values, rows that are too large, tables without 
   assert.deepEqual([kinds.items[2].old.t, kinds.items[2].new], ['y', {}])
   assert.equal(large.items[0].new.big.length, 100_000)
   assert.deepEqual(large.items[1].new, { id: 1, small: 't' })
+  assert.equal(large.items[1].old.id, 1)
   assert.deepEqual(large.items[2].errors, ['Error 413: Payload Too Large'])
   assert.deepEqual(large.items[2].new, { id: 2, small: 's' })
   assert.deepEqual(keyless.items[0].errors, ['Error 400: Bad Request, no primary key'])
   assert.deepEqual(parts.items.map((change) => change.new), [{ id: 1, k: 'a' }])
+  await ana.removeChannel(channel)
+})
+
+test('generated columns are in the record and in filters', async () => {
+  const { changes, channel } = await listen(ana, 'made', { table: 'made', filter: 'twice=eq.4' })
+  await db.query('insert into public.made values (1, 1), (2, 2)')
+  await db.query('update public.made set n = 2')
+  await settled()
+  assert.deepEqual(changes[0].items.map(({ eventType, new: row, old }) => [eventType, row, old]), [
+    ['INSERT', { id: 2, n: 2, twice: 4 }, {}],
+    ['UPDATE', { id: 1, n: 2, twice: 4 }, { id: 1 }],
+    ['UPDATE', { id: 2, n: 2, twice: 4 }, { id: 2 }],
+  ])
   await ana.removeChannel(channel)
 })
 

@@ -2,42 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::{ExitStatus, Output, Stdio};
+use std::process::{ExitStatus, Stdio};
 
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode};
 use tempfile::TempDir;
 use tokio::net::TcpStream;
-use tokio::process::{Child, Command};
-use tokio::time::{Duration, timeout};
+use tokio::process::Child;
+use tokio::time::timeout;
 
 use crate::support::database::{TestDatabase, connect};
 use crate::support::eventually::eventually;
+use crate::support::process::{PATIENCE, rapport, run, text};
 use crate::support::token::JWT_SECRET;
-
-/// How long a stop may take: far above what an idle server needs.
-const PATIENCE: Duration = Duration::from_secs(30);
-
-fn rapport(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_rapport"));
-    command
-        .args(arguments)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    command.kill_on_drop(true);
-    command
-}
-
-async fn run(command: &mut Command) -> Output {
-    timeout(PATIENCE, command.output())
-        .await
-        .expect("the command ends")
-        .unwrap()
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
 
 /// A directory that the user PostgreSQL runs as may pass through.
 fn open_directory() -> TempDir {
@@ -347,7 +323,8 @@ async fn doctor_names_what_is_missing_and_what_to_do() {
             "do $$ begin
                execute 'drop table realtime.messages_' || to_char((now() at time zone 'utc') + interval '1 day', 'YYYY_MM_DD');
              end $$;
-             drop publication supabase_realtime_messages_publication;",
+             drop publication supabase_realtime_messages_publication;
+             alter publication supabase_realtime set (publish = 'insert, delete');",
         )
         .await
         .unwrap();
@@ -358,7 +335,8 @@ async fn doctor_names_what_is_missing_and_what_to_do() {
         .lines()
         .filter(|line| line.starts_with("warn"))
         .count();
-    assert_eq!(warnings, 2, "{report}");
+    assert_eq!(warnings, 3, "{report}");
+    assert!(report.contains("publication supabase_realtime: does not publish update"));
     assert!(report.contains("run the server, or `select chat.maintain_message_partitions()`"));
     client
         .batch_execute("drop table realtime.messages_default")

@@ -1,13 +1,14 @@
 //! The private PostgreSQL: what tests and `rapport dev` rely on.
 
 use pgwire_replication::{ReplicationClient, ReplicationConfig};
-use rapport::dev::postgres::{Cluster, ClusterError, ClusterOptions, Storage};
+use rapport::dev::postgres::{Cluster, ClusterError, ClusterOptions, SUPERUSER, Storage};
 
 use crate::support::database::{TestDatabase, binaries, connect, own_cluster};
 
 fn kept(directory: &std::path::Path) -> ClusterOptions {
     ClusterOptions {
         binaries: binaries(),
+        superuser: SUPERUSER,
         storage: Storage::Persistent(directory.to_owned()),
         port: None,
         settings: vec![("fsync", "off")],

@@ -25,5 +25,6 @@ mod replication;
 mod schema_install;
 mod serving;
 mod sql;
+mod supabase;
 mod unix_socket;
 mod visibility;

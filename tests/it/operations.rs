@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use rapport::app::App;
@@ -11,10 +10,8 @@ use rapport::shutdown::Tasks;
 use reqwest::StatusCode;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
-use tokio::process::{Child, Command};
-use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 use tokio_tungstenite::tungstenite::Error;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
@@ -23,6 +20,7 @@ use uuid::Uuid;
 use crate::support::chaos::ChaosProxy;
 use crate::support::database::TestDatabase;
 use crate::support::eventually::eventually;
+use crate::support::process::{Process, free_port};
 use crate::support::socket::{PhoenixSocket, Version, refused_handshake, url};
 use crate::support::token::{JWT_SECRET, anon_key, mint_with, user_token};
 
@@ -47,12 +45,6 @@ async fn start(database_url: &str, settings: &[(&str, &str)]) -> App {
     })
     .unwrap();
     App::start(&config, &Tasks::new()).await.unwrap()
-}
-
-/// A port that nobody listens on.
-fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    listener.local_addr().unwrap().port()
 }
 
 async fn get(address: SocketAddr, path: &str) -> (StatusCode, String) {
@@ -251,100 +243,11 @@ async fn end_of(mut client: PhoenixSocket) -> EndOfSocket {
     }
 }
 
-/// `rapport serve` as a process of its own, and all that it logs.
-struct Process {
-    child: Child,
-    address: SocketAddr,
-    log: JoinHandle<String>,
-}
-
-impl Process {
-    async fn start(database: &TestDatabase, settings: &[(&str, &str)]) -> Self {
-        let mut log = String::new();
-        // A port that was free may be somebody's a moment later.
-        for _ in 0..5 {
-            match Self::try_start(database, settings).await {
-                Ok(process) => return process,
-                Err(ended) => log = ended,
-            }
-        }
-        panic!("the server ended:\n{log}");
-    }
-
-    /// The log when it ends before it is ready.
-    async fn try_start(database: &TestDatabase, settings: &[(&str, &str)]) -> Result<Self, String> {
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
-        let mut child = Command::new(env!("CARGO_BIN_EXE_rapport"))
-            .arg("serve")
-            .env("DATABASE_URL", database.url())
-            .env("SUPABASE_JWT_SECRET", JWT_SECRET)
-            .env("RAPPORT_SERVER_PORT", address.port().to_string())
-            .envs(settings.iter().copied())
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .unwrap();
-        let mut stderr = child.stderr.take().unwrap();
-        let log = Tasks::new().spawn("log of a process", async move {
-            let mut text = String::new();
-            stderr.read_to_string(&mut text).await.unwrap();
-            text
-        });
-        let is_ready = eventually("the server is ready, or has ended", async || {
-            if child.try_wait().unwrap().is_some() {
-                return Some(false);
-            }
-            let answer = reqwest::get(format!("http://{address}/ready")).await.ok()?;
-            answer.status().is_success().then_some(true)
-        })
-        .await;
-        if !is_ready {
-            return Err(log.await.unwrap());
-        }
-        Ok(Self {
-            child,
-            address,
-            log,
-        })
-    }
-
-    fn pid(&self) -> u32 {
-        self.child.id().unwrap()
-    }
-
-    /// Memory that is in use now, in KiB.
-    fn resident_kib(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
-        let line = status
-            .lines()
-            .find_map(|line| line.strip_prefix("VmRSS:"))
-            .unwrap();
-        line.trim_end_matches("kB").trim().parse().unwrap()
-    }
-
-    /// Sends SIGTERM and waits for the end; how it ended, how long that took, and the log.
-    async fn stop(mut self) -> (ExitStatus, Duration, String) {
-        let begin = Instant::now();
-        let pid = self.pid().to_string();
-        let sent = std::process::Command::new("kill")
-            .args(["-s", "TERM", &pid])
-            .status();
-        assert!(sent.unwrap().success());
-        let status = timeout(PATIENCE, self.child.wait())
-            .await
-            .expect("it ends")
-            .unwrap();
-        (status, begin.elapsed(), self.log.await.unwrap())
-    }
-}
-
 #[tokio::test]
 async fn a_stop_waits_for_nobody_beyond_its_deadline() {
     let database = TestDatabase::new().await;
     let server = Process::start(
-        &database,
+        database.url(),
         &[("RAPPORT_SERVER_SHUTDOWN_DEADLINE_MS", "8000")],
     )
     .await;
@@ -359,7 +262,7 @@ async fn a_stop_waits_for_nobody_beyond_its_deadline() {
     drop(stuck);
 
     let server = Process::start(
-        &database,
+        database.url(),
         &[("RAPPORT_SERVER_SHUTDOWN_DEADLINE_MS", "1000")],
     )
     .await;
@@ -381,7 +284,7 @@ async fn a_stop_waits_for_nobody_beyond_its_deadline() {
 async fn no_secret_reaches_the_log_at_any_level() {
     let database = TestDatabase::new().await;
     let server = Process::start(
-        &database,
+        database.url(),
         &[
             ("RAPPORT_LOG_LEVEL", "trace"),
             ("RAPPORT_SERVER_METRICS_TOKEN", "metrics-token-to-hide"),
@@ -504,7 +407,7 @@ async fn a_thousand_stuck_readers_cost_no_memory_and_hold_up_nobody() {
 
     let database = TestDatabase::new().await;
     let server = Process::start(
-        &database,
+        database.url(),
         &[
             ("RAPPORT_SERVER_METRICS_TOKEN", "scrape"),
             ("RAPPORT_REALTIME_MAX_FRAME_BYTES", "65536"),

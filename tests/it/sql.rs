@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use rapport::dev::demonstration;
 use tokio::process::Command;
 
-use crate::support::database::{TestDatabase, binaries};
+use crate::support::database::{TestDatabase, client_program};
 
 /// What the files include; it tests nothing itself.
 const SUPPORT: &str = "support.sql";
@@ -20,8 +20,7 @@ async fn run(file: &str) {
     demonstration::install(&mut database.connect().await)
         .await
         .unwrap();
-    let psql = binaries().program("psql");
-    let output = Command::new(if psql.exists() { psql } else { "psql".into() })
+    let output = Command::new(client_program("psql"))
         .args(["-X", "-v", "ON_ERROR_STOP=1", "-d", database.url(), "-f"])
         .arg(folder().join(file))
         .output()

@@ -123,6 +123,10 @@ insert into tests.grid values
 ('own presence, given away',    'update', 'update user_presence set user_id = tests.id(''zoe'') where user_id = $me',                        'refused', '0',       '0',       '0',       '0',       'refused', '0',       '0',       '1'),
 ('presence',                    'delete', 'delete from user_presence',                                                                       'refused', 'refused', 'refused', 'refused', 'refused', 'refused', 'refused', 'refused', '1'),
 
+('pages',                        'select', 'select from chat.presence_pages', 'refused', 'refused', 'refused', 'refused', 'refused', 'refused', 'refused', 'refused', 'refused'),
+('pages',                        'insert', 'insert into chat.presence_pages (user_id, page) values ($me, ''/x'')', 'refused', 'refused', 'refused', 'refused', 'refused', 'refused', 'refused', 'refused', 'refused'),
+('pages',                        'update', 'update chat.presence_pages set page = ''/x''', 'refused', 'refused', 'refused', 'refused', 'refused', 'refused', 'refused', 'refused', 'refused'),
+('pages',                        'delete', 'delete from chat.presence_pages', 'refused', 'refused', 'refused', 'refused', 'refused', 'refused', 'refused', 'refused', 'refused'),
 ('devices'' reports',           'select', 'select from chat.presence_reports',                                                               'refused', 'refused', 'refused', 'refused', 'refused', 'refused', 'refused', 'refused', 'refused'),
 ('devices'' reports',           'insert', 'insert into chat.presence_reports (user_id) values ($me)',                                        'refused', 'refused', 'refused', 'refused', 'refused', 'refused', 'refused', 'refused', 'refused'),
 ('devices'' reports',           'update', 'update chat.presence_reports set status = ''online''',                                            'refused', 'refused', 'refused', 'refused', 'refused', 'refused', 'refused', 'refused', 'refused'),

@@ -46,7 +46,7 @@ where has_function_privilege('authenticated', f.oid, 'execute')
     'chat.sync(text,timestamp with time zone,text,text,text,boolean,timestamp with time zone,uuid,text,uuid,integer)',
     'chat.pin_page(uuid,integer,timestamp with time zone,uuid)',
     -- knows nothing but its arguments
-    'chat.search_entries(uuid,bigint,uuid,text,text,text)');
+    'chat.search_keys(uuid,bigint,uuid,text,text,text)');
 
 -- the tables that are ours
 create view tests.tables as

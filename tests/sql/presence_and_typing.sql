@@ -36,6 +36,62 @@ select tests.act_as('ada');
 select tests.equals((select "row" ->> 'current_page' from chat.presence_rows(array[tests.id('ana')])), '/payroll', 'an admin of the team');
 select tests.equals((select "row" ->> 'current_page' from chat.presence_rows(team => true) where user_id = tests.id('ana')), '/payroll', 'in a list, too');
 
+-- nobody reads it in the table: neither the team, nor an admin, nor the server, nor whoever writes it there
+select tests.act_as('ben');
+select tests.equals((select p.current_page from public.user_presence p where p.user_id = tests.id('ana')), null, 'the table, to the team');
+select tests.equals((select count(*) from chat.pages_of(null)), 0::bigint, 'pages, to the team');
+select tests.act_as('ada');
+select tests.equals((select p.current_page from public.user_presence p where p.user_id = tests.id('ana')), null, 'the table, to an admin');
+select tests.equals((select string_agg(page, ',') from chat.pages_of(null)), '/payroll', 'pages, to an admin');
+select tests.act_as('ana');
+create function pg_temp.written(page text)
+returns text
+language sql
+as $f$
+  insert into public.user_presence (user_id, status, current_page)
+  values (tests.id('ana'), 'online', page)
+  on conflict (user_id) do update set status = excluded.status, current_page = excluded.current_page
+  returning coalesce(current_page, '');
+$f$;
+select tests.equals(pg_temp.written('/salaries'), '', 'an upsert returns none');
+select tests.equals("row" ->> 'current_page', '/salaries', 'kept from the table') from chat.presence_rows();
+update public.user_presence set status_text = 'busy' where user_id = tests.id('ana');
+select tests.equals("row" ->> 'current_page', '/salaries', 'a statement without the column leaves it') from chat.presence_rows();
+update public.user_presence set current_page = null, status_text = null where user_id = tests.id('ana');
+select tests.equals("row" ->> 'current_page', null, 'taken back') from chat.presence_rows();
+select chat.set_presence('offline');
+select pg_temp.written('/payroll');
+-- of somebody else
+select tests.act_as('ben');
+select chat.set_presence('online');
+select tests.act_as('ana');
+update public.user_presence set current_page = '/theirs' where user_id = tests.id('ben');
+select tests.equals("row" ->> 'current_page', '/payroll', 'back again') from chat.presence_rows();
+select tests.act_as('owner');
+update public.user_presence set current_page = '/server' where user_id = tests.id('ben');
+select tests.equals(count(*), 0::bigint, 'nothing in the table') from public.user_presence where current_page is not null;
+select tests.equals((select string_agg(page, ',' order by page) from chat.presence_pages), '/payroll,/server', 'each their own');
+delete from public.user_presence where user_id = tests.id('ben');
+select tests.equals((select string_agg(page, ',') from chat.presence_pages), '/payroll', 'gone with its row');
+-- whoever looks offline leaves no trace
+select tests.act_as('ana');
+select chat.set_presence('offline', is_manual => true);
+select chat.set_presence('online', current_page => '/hidden');
+update public.user_presence set current_page = '/hidden' where user_id = tests.id('ana');
+select tests.equals("row" ->> 'current_page', '/payroll', 'unseen') from chat.presence_rows();
+select chat.set_presence('online', is_manual => true);
+-- where it is switched off again nothing that was kept is told, and what is reported is forgotten
+select tests.act_as('owner');
+update chat.config set value = 'false' where key = 'share_current_page';
+select tests.act_as('ana');
+select tests.equals("row" ->> 'current_page', null, 'switched off') from chat.presence_rows();
+select chat.set_presence('online', current_page => '/payroll');
+select tests.act_as('owner');
+select tests.equals(count(*), 0::bigint, 'forgotten') from chat.presence_pages where user_id = tests.id('ana');
+update chat.config set value = 'true' where key = 'share_current_page';
+select tests.act_as('ana');
+select chat.set_presence('online', current_page => '/payroll');
+
 -- seen by the team and by whoever one talks to, and by nobody when not shared
 select tests.act_as('ben');
 select tests.equals(count(*), 1::bigint, 'team') from chat.presence_rows(array[tests.id('ana')]);
@@ -64,6 +120,10 @@ select tests.equals((select ("row" ->> 'status', "row" ->> 'current_page')::text
 select tests.act_as('ana');
 insert into public.user_notification_preferences (user_id, share_presence) values (tests.id('ana'), false);
 select tests.equals(count(*), 1::bigint, 'oneself') from chat.presence_rows();
+select tests.equals("row" ->> 'current_page', null, 'whoever is not seen looks at nothing') from chat.presence_rows();
+select chat.set_presence('online', current_page => '/payroll');
+select tests.act_as('owner');
+select tests.equals(count(*), 0::bigint, 'nothing is kept') from chat.presence_pages where user_id = tests.id('ana');
 select tests.act_as('sue');
 select tests.equals(count(*), 0::bigint, 'not shared') from chat.presence_rows(array[tests.id('ana')]);
 select tests.equals("row" -> 'other_user' ->> 'status', 'offline', 'nor in the list') from chat.conversation_page();

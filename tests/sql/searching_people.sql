@@ -22,6 +22,17 @@ select tests.equals(tests.found('%%'), '', 'a pattern is text');
 select tests.equals(tests.found('__'), '', 'a pattern is text');
 select tests.equals(count(*), 1::bigint, 'as many as asked for') from chat.search_people('an', 1);
 
+-- letters as they are typed without their marks, either way
+select tests.act_as('owner');
+select tests.add_person('łukasz œrsted');
+select tests.act_as('ana');
+select tests.equals(tests.found('LUKASZ'), 'Łukasz Œrsted', 'without marks');
+select tests.equals(tests.found('sz oers'), 'Łukasz Œrsted', 'two letters for one');
+select tests.equals(tests.found('ánton'), 'Anton', 'marks that are not there');
+select tests.equals(tests.found('l!'), '', 'one character and a mark');
+select tests.act_as('owner');
+update public.users set status = 'suspended' where id = tests.id('łukasz œrsted');
+
 -- everybody, for a super admin; across teams for an admin only when switched on
 select tests.act_as('sue');
 select tests.equals(tests.found('an'), 'Ana Alvarez, Anton, Ben Brandt, Tania, Zoe Zhang', 'everywhere');

@@ -157,6 +157,9 @@ declare
   caller constant uuid := auth.uid();
   wanted constant text := btrim(search_people.query);
   pattern constant text := chat.containing(search_people.query);
+  -- as the search for messages folds a text: "lodz" is in "Łódź". Of what is left two characters are needed, too.
+  folded constant text := chat.folded_text(search_people.query);
+  folded_pattern constant text := case when char_length(folded) >= 2 then '%' || folded || '%' end;
   caller_role text := (select d.role from chat.directory d where d.user_id = caller and d.is_active);
   everywhere boolean := coalesce(caller_role = 'super_admin' or (caller_role = 'admin' and chat.flag('admin_cross_team')), false);
 begin
@@ -191,7 +194,11 @@ begin
   left join public.user_notification_preferences prefs on prefs.user_id = d.user_id
   where d.is_active
     and d.user_id <> caller
-    and (d.display_name ilike pattern or d.email ilike pattern)
+    and (
+      d.display_name ilike pattern
+      or d.email ilike pattern
+      or (folded_pattern is not null and chat.folded_text(d.display_name) like folded_pattern)
+    )
     and (everywhere or team.is_shared)
     and not exists (
       select
@@ -201,7 +208,10 @@ begin
     )
   order by
     c.last_message_at desc nulls last,
-    d.display_name ilike substr(pattern, 2) desc nulls last,
+    (
+      d.display_name ilike substr(pattern, 2)
+      or (folded_pattern is not null and chat.folded_text(d.display_name) like substr(folded_pattern, 2))
+    ) desc nulls last,
     d.display_name,
     d.user_id
   limit least(greatest(coalesce(search_people.max_rows, 10), 1), 50);

@@ -1,7 +1,8 @@
 -- Who is there, and who is typing.
 -- The row of user_presence is what others are shown of somebody. What it follows from is read by nobody: what devices
 -- reported (each under its name in chat.presence_report_sessions, or without one) and what the person chose
--- (chat.presence_reports), sockets at server processes (chat.presence_sessions).
+-- (chat.presence_reports), sockets at server processes (chat.presence_sessions). Nor is the page that somebody looks at
+-- (chat.presence_pages), but through chat.pages_of().
 -- Whoever changes that writes the row anew. Locks: rows of user_presence in the order of their keys, then the rest.
 
 -- What is to be shown of people at this moment.
@@ -162,9 +163,6 @@ as $$
 declare
   shown record;
 begin
-  if new.current_page is not null and not chat.flag('share_current_page') then
-    new.current_page := null;
-  end if;
   -- of somebody else's row the policy says no, behind this
   if row_security_active('public.user_presence') and new.user_id = auth.uid() then
     -- A status that the row has already is no news: it may be a chosen one. Nobody inserts a row to say "offline".
@@ -191,7 +189,6 @@ begin
     -- whoever is not to be seen leaves no trace of being there
     if tg_op = 'UPDATE' and old.status = 'offline' and new.status = 'offline' then
       new.last_seen := old.last_seen;
-      new.current_page := old.current_page;
       new.is_typing_to := null;
       if (new.status_text, new.status_emoji) is not distinct from (old.status_text, old.status_emoji) then
         return null;
@@ -214,6 +211,69 @@ revoke all on function chat.settle_presence() from public;
 create or replace trigger user_presence_10_settle
   before insert or update on public.user_presence
   for each row execute function chat.settle_presence();
+
+-- Keeps or forgets the page of somebody. The caller has locked their row of user_presence, or inserts it.
+create or replace function chat.keep_page(user_id uuid, page text)
+returns void
+language plpgsql
+security definer
+set search_path = ''
+as $$
+begin
+  if page is null
+    or not chat.flag('share_current_page')
+    or exists (
+      select from public.user_notification_preferences f where f.user_id = keep_page.user_id and not f.share_presence
+    )
+  then
+    delete from chat.presence_pages g where g.user_id = keep_page.user_id;
+    return;
+  end if;
+  insert into chat.presence_pages as g (user_id, page)
+  values (keep_page.user_id, left(keep_page.page, 2048))
+  on conflict on constraint presence_pages_pkey do update
+  set page = excluded.page
+  where g.page <> excluded.page;
+end
+$$;
+
+revoke all on function chat.keep_page(uuid, text) from public;
+
+-- Takes the page out of a row, whoever writes it: nothing of it is stored here, published, or returned by an upsert.
+-- What the policies refuse takes back what is kept here, too.
+create or replace function chat.take_page_out()
+returns trigger
+language plpgsql
+security definer
+set search_path = ''
+as $$
+begin
+  if tg_op = 'INSERT' then
+    if new.current_page is null then
+      return new;
+    end if;
+    -- The lock holds the row until the end: if there is one, nothing is inserted. The update that may follow takes the
+    -- page from "excluded", which is this row.
+    perform from public.user_presence p where p.user_id = new.user_id for no key update;
+    if found then
+      return new;
+    end if;
+    perform chat.keep_page(new.user_id, new.current_page);
+  -- whoever is not to be seen leaves no trace of being there
+  elsif new.status <> 'offline' or old.status <> 'offline' then
+    perform chat.keep_page(new.user_id, new.current_page);
+  end if;
+  new.current_page := null;
+  return new;
+end
+$$;
+
+revoke all on function chat.take_page_out() from public;
+
+-- behind the others, which decide whether there is anything to be seen, and only if the statement names the column
+create or replace trigger user_presence_30_page
+  before insert or update of current_page on public.user_presence
+  for each row execute function chat.take_page_out();
 
 create or replace function chat.set_presence(
   status text default null,
@@ -310,7 +370,6 @@ begin
     manual_status = n.manual_status,
     manual_until = n.manual_until,
     device_count = n.device_count,
-    current_page = coalesce(left(set_presence.current_page, 2048), p.current_page),
     status_text = case when clear_status_text then null else coalesce(new_text, p.status_text) end,
     status_emoji = case when clear_status_text then null else coalesce(new_emoji, p.status_emoji) end,
     last_seen = case
@@ -323,6 +382,9 @@ begin
   where p.user_id = n.user_id
     -- whoever is not to be seen leaves no trace of being there
     and (n.status <> 'offline' or p.status <> 'offline' or new_text is not null or new_emoji is not null or clear_status_text);
+  if found and set_presence.current_page is not null then
+    perform chat.keep_page(caller, set_presence.current_page);
+  end if;
 
   return (select r."row" from chat.presence_rows(array[caller]) r);
 end
@@ -553,7 +615,6 @@ begin
   end if;
   new.status := 'offline';
   new.device_count := 0;
-  new.current_page := null;
   new.is_typing_to := null;
   new.typing_started_at := null;
   new.manual_status := null;
@@ -564,10 +625,10 @@ begin
   if tg_op = 'UPDATE' then
     new.last_seen := old.last_seen;
     if (
-      old.status, old.device_count, old.last_active_at, old.current_page, old.status_text, old.status_emoji, old.manual_status,
+      old.status, old.device_count, old.last_active_at, old.status_text, old.status_emoji, old.manual_status,
       old.manual_until, old.is_typing_to
     ) is not distinct from (
-      new.status, new.device_count, new.last_active_at, new.current_page, new.status_text, new.status_emoji, new.manual_status,
+      new.status, new.device_count, new.last_active_at, new.status_text, new.status_emoji, new.manual_status,
       new.manual_until, new.is_typing_to
     ) then
       -- not written at all: the time of a change would tell
@@ -594,6 +655,7 @@ declare
   person constant uuid := coalesce(new.user_id, old.user_id);
 begin
   if not new.share_presence then
+    delete from chat.presence_pages g where g.user_id = person;
     update public.user_presence p set status = 'offline' where p.user_id = person;
   else
     perform from public.user_presence p where p.user_id = person for no key update;
@@ -672,6 +734,32 @@ comment on function chat.supervised_people_ids() is
 revoke all on function chat.supervised_people_ids() from public;
 grant execute on function chat.supervised_people_ids() to authenticated;
 
+create or replace function chat.pages_of(user_ids uuid[])
+returns table (user_id uuid, page text)
+language plpgsql
+stable
+security definer
+rows 10
+set search_path = ''
+as $$
+begin
+  if not chat.flag('share_current_page') then
+    return;
+  end if;
+  return query
+  select g.user_id, g.page
+  from chat.presence_pages g
+  where (pages_of.user_ids is null or g.user_id = any (pages_of.user_ids))
+    and g.user_id in (select chat.supervised_people_ids());
+end
+$$;
+
+comment on function chat.pages_of(uuid[]) is
+  'Which page people look at: of those asked about, or of everybody, as far as the caller is told.';
+
+revoke all on function chat.pages_of(uuid[]) from public;
+grant execute on function chat.pages_of(uuid[]) to authenticated;
+
 create or replace function chat.presence_rows(user_ids uuid[] default null, team boolean default false)
 returns table (user_id uuid, "row" json)
 language plpgsql
@@ -694,7 +782,7 @@ begin
       'status_emoji', p.status_emoji,
       'is_typing_to', p.is_typing_to,
       'device_count', p.device_count,
-      'current_page', case when p.current_page is not null and p.user_id in (select chat.supervised_people_ids()) then p.current_page end,
+      'current_page', g.page,
       'manual_status', mine.manual_status,
       'manual_until', mine.manual_until,
       'last_active_at', p.last_active_at,
@@ -702,6 +790,7 @@ begin
     )
   from public.user_presence p
   left join chat.my_presence_choice() mine on p.user_id = caller
+  left join chat.pages_of(wanted) g on g.user_id = p.user_id
   where (wanted is null or p.user_id = any (wanted))
     and p.user_id in (select chat.visible_people_ids())
   order by p.user_id;

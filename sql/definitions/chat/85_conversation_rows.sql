@@ -217,6 +217,8 @@ set plan_cache_mode = force_generic_plan
 as $$
 declare
   pattern constant text := '%' || replace(replace(replace(btrim(conversation_page.search), '\', '\\'), '%', '\%'), '_', '\_') || '%';
+  -- as the search for messages folds a text; null where nothing is left
+  folded constant text := '%' || nullif(chat.folded_text(conversation_page.search), '') || '%';
   named uuid[];
   page uuid[];
 begin
@@ -224,9 +226,12 @@ begin
     named := array(
       select p.conversation_id
       from chat.conversation_people(array(select chat.my_conversation_ids())) p
-      where p.user_id <> auth.uid() and (p.full_name ilike pattern or p.email ilike pattern)
+      where p.user_id <> auth.uid()
+        and (p.full_name ilike pattern or p.email ilike pattern or (folded is not null and chat.folded_text(p.full_name) like folded))
       union
-      select c.id from public.user_conversations c where c.title ilike pattern
+      select c.id
+      from public.user_conversations c
+      where c.title ilike pattern or (folded is not null and chat.folded_text(c.title) like folded)
     );
   end if;
 

@@ -1,7 +1,7 @@
 -- Full-text search. Definer, since row-level security would keep the planner from the index: @@ is not leakproof.
 -- Every row is therefore bound to the caller's conversations here.
 
--- A part of a message that must be there, as a pattern for " " || chat.search_text(…): words by their beginning, in this
+-- A part of a message that must be there, as a pattern for " " || chat.folded_text(…): words by their beginning, in this
 -- order; runs of scripts without spaces anywhere. Null where nothing is left to look for.
 create or replace function chat.search_pattern(written text)
 returns text
@@ -11,7 +11,7 @@ parallel safe
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  words constant text := chat.search_text(written);
+  words constant text := chat.folded_text(written);
 begin
   -- none of the characters of a pattern is left in words
   return case
@@ -68,7 +68,7 @@ parallel safe
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  padded constant text := ' ' || chat.search_text(written) || ' ';
+  padded constant text := ' ' || chat.folded_text(written) || ' ';
 begin
   return coalesce(
     (
@@ -106,7 +106,10 @@ begin
     union
     select p.user_id
     from chat.conversation_people(array(select chat.my_conversation_ids())) p
-    join unnest(named) n (name) on p.full_name ilike chat.containing(n.name) or p.email ilike chat.containing(n.name)
+    join unnest(named) n (name)
+      on p.full_name ilike chat.containing(n.name)
+      or p.email ilike chat.containing(n.name)
+      or chat.folded_text(p.full_name) like '%' || nullif(chat.folded_text(n.name), '') || '%'
     where lower(n.name) <> 'me'
   );
 end
@@ -141,7 +144,9 @@ begin
         or exists (
           select
           from public.user_conversations c
-          join unnest(named) n (name) on c.title ilike chat.containing(n.name)
+          join unnest(named) n (name)
+            on c.title ilike chat.containing(n.name)
+            or chat.folded_text(c.title) like '%' || nullif(chat.folded_text(n.name), '') || '%'
           where c.id = mine.conversation_id
         )
       )
@@ -190,7 +195,7 @@ declare
   walk_length constant int := case when by_relevance then 800 else 200 end;
   terms constant text[] := array(
     select distinct t.term
-    from unnest(string_to_array(chat.search_text(coalesce(words, '') || ' ' || array_to_string(phrases, ' ')), ' ')) t (term)
+    from unnest(string_to_array(chat.folded_text(coalesce(words, '') || ' ' || array_to_string(phrases, ' ')), ' ')) t (term)
     where t.term <> ''
   );
   wanted_patterns constant text[] := array(
@@ -205,7 +210,7 @@ declare
   unwanted_words constant text[] := array(
     select w.word
     from unnest(unwanted) u (part)
-    cross join lateral (select chat.search_text(u.part) as word) w
+    cross join lateral (select chat.folded_text(u.part) as word) w
     where w.word <> '' and position(' ' in w.word) = 0 and char_length(w.word) <= 100 and not chat.is_unspaced(w.word)
   );
   sender_ids constant uuid[] := case when senders is not null then chat.named_people(senders) end;
@@ -311,7 +316,7 @@ begin
           cross join lateral (
             select *
             from public.user_messages u
-            where chat.search_entries(u.conversation_id, u.seq, u.sender_id, u.message_type, u.content, u.file_name)
+            where chat.search_keys(u.conversation_id, u.seq, u.sender_id, u.message_type, u.content, u.file_name)
                 @@ replace(lookup, '~', chat.search_stretch(k.id, k.number))::tsquery
               and not u.is_deleted
               -- not an "=", which would have the planner read the conversation instead
@@ -341,12 +346,12 @@ begin
           and ('reaction' <> all (has) or exists (select from public.message_reactions r where r.message_id = c.id))
           and (
             is_exact and not is_walk
-            or ' ' || chat.search_text(c.content || ' ' || coalesce(c.file_name, '')) like all (wanted_patterns)
+            or ' ' || chat.folded_text(c.content || ' ' || coalesce(c.file_name, '')) like all (wanted_patterns)
           )
           and (
             cardinality(unwanted_patterns) = 0
             or is_exact and lookup is not null and not is_walk
-            or not ' ' || chat.search_text(c.content || ' ' || coalesce(c.file_name, '')) like any (unwanted_patterns)
+            or not ' ' || chat.folded_text(c.content || ' ' || coalesce(c.file_name, '')) like any (unwanted_patterns)
           )
           and not exists (select from public.message_hides d where d.user_id = caller and d.message_id = c.id)
       ) h

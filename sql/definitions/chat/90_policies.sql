@@ -34,6 +34,7 @@ revoke all on sequence public.message_edits_id_seq from public, anon, authentica
 
 revoke all on chat.config, chat.message_requests, chat.message_reports, chat.idempotency_keys, chat.removed_messages,
   chat.removed_memberships, chat.presence_reports, chat.presence_report_sessions, chat.presence_processes, chat.presence_sessions,
+  chat.presence_pages,
   chat.schema_migrations, chat.schema_definitions
   from public, anon, authenticated;
 grant select, insert, update, delete

@@ -47,7 +47,7 @@ comment on column public.message_reactions.reaction is 'Up to 64 characters: an 
 comment on column public.message_reactions.emoji is 'The same as reaction, for readers of the older shape.';
 
 comment on column public.user_presence.status is 'online, away, busy or offline, as others are shown it. A client that writes it reports itself.';
-comment on column public.user_presence.current_page is 'Where in the application. Blanked unless the setting share_current_page is on.';
+comment on column public.user_presence.current_page is 'Where in the application. For writing only: always null to readers. With the setting share_current_page, GET /presence tells the person and their admins.';
 comment on column public.user_presence.is_typing_to is 'Written by applications that watch this table, and with the setting typing_in_table.';
 comment on column public.user_presence.manual_status is 'Chosen by the person, when that is what is shown; holds until manual_until, or until the next.';
 comment on column public.user_presence.device_count is 'Sockets, or devices that report over REST under a name, whichever are more.';
@@ -63,8 +63,8 @@ comment on column public.user_notification_preferences.share_presence is 'Off: I
 
 -- Functions that a migration made, because indexes hold what they return.
 
-comment on function chat.search_text(text) is
-  'A text as it is searched: lower case, without accents and vowel marks, one space between words.';
+comment on function chat.folded_text(text) is
+  'A text as it is searched: lower case, without accents and vowel marks, letters as they are typed without them, one space between words.';
 comment on function chat.is_unspaced(text) is 'Is this word a run of a script without spaces, or an emoji: found anywhere in it?';
 comment on function chat.search_stretch(uuid, bigint) is 'The name of a stretch of 2048 messages of a conversation in the index.';
-comment on function chat.search_entries(uuid, bigint, uuid, text, text, text) is 'The index entries of a message.';
+comment on function chat.search_keys(uuid, bigint, uuid, text, text, text) is 'The index entries of a message.';

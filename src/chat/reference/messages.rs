@@ -90,7 +90,7 @@ fn expecting(operation: Operation) -> Operation {
         .header(input(
             "If-Match",
             text(),
-            "The tag of the message that is to be changed; another one is refused with 412.",
+            "The tag of the message that is to be changed; another one is refused with 412, also if `expected_rev` is given as well.",
         ))
         .refuses(&[ErrorCode::StaleRevision])
         .refuses_as(StatusCode::PRECONDITION_FAILED, ErrorCode::StaleRevision)

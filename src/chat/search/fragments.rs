@@ -1,11 +1,12 @@
 //! The parts of a text around what was found in it, with the places of the hits.
 //!
 //! Plain text as it was written and never markup: whoever shows it escapes it like any text.
-//! What counts as the same word is decided as `chat.search_text` in the database decides it.
+//! What counts as the same word is decided by [`folding`](super::folding).
 
 use serde::Serialize;
-use unicode_normalization::UnicodeNormalization as _;
 use unicode_normalization::char::is_combining_mark;
+
+use super::folding::{is_emoji, is_ignored, is_separator, is_unspaced, letters};
 
 /// A text up to this long, in characters, is shown whole.
 const WHOLE_CHARS: usize = 160;
@@ -236,17 +237,6 @@ fn clusters(text: &str) -> Vec<(usize, usize)> {
     clusters
 }
 
-/// What a cluster is compared as.
-fn letters(cluster: &str) -> Vec<char> {
-    cluster
-        .nfkd()
-        .flat_map(char::to_lowercase)
-        .filter(|c| !is_ignored(*c))
-        .nfc()
-        .map(|c| if c == 'ς' { 'σ' } else { c })
-        .collect()
-}
-
 /// Where the context before a hit begins: between words where there is space for it.
 fn before(text: &str, begin: usize) -> usize {
     let characters = clusters(&text[..begin]);
@@ -270,50 +260,6 @@ fn after(text: &str, end: usize) -> usize {
     text[end..far]
         .rfind(char::is_whitespace)
         .map_or(far, |space| end + space)
-}
-
-/// What nobody types to find something; the same characters as in `chat.search_text`.
-fn is_ignored(c: char) -> bool {
-    matches!(c,
-        '\u{ad}' | '\u{300}'..='\u{36f}' | '\u{483}'..='\u{489}' | '\u{591}'..='\u{5bd}' | '\u{5bf}'
-        | '\u{5c1}' | '\u{5c2}' | '\u{5c4}' | '\u{5c5}' | '\u{5c7}' | '\u{610}'..='\u{61a}' | '\u{640}'
-        | '\u{64b}'..='\u{65f}' | '\u{670}' | '\u{6d6}'..='\u{6dc}' | '\u{6df}'..='\u{6e8}'
-        | '\u{6ea}'..='\u{6ed}' | '\u{180b}'..='\u{180e}' | '\u{1ab0}'..='\u{1aff}'
-        | '\u{1dc0}'..='\u{1dff}' | '\u{200c}'..='\u{200f}' | '\u{202a}'..='\u{202e}'
-        | '\u{2060}'..='\u{2064}' | '\u{20d0}'..='\u{20ff}' | '\u{fe00}'..='\u{fe0f}'
-        | '\u{fe20}'..='\u{fe2f}' | '\u{feff}' | '\u{1f3fb}'..='\u{1f3ff}' | '\u{e0100}'..='\u{e01ef}')
-}
-
-/// Thai, Lao, Tibetan, Myanmar, Khmer, kana, Han and Hangul, as in `chat.search_text`.
-fn is_unspaced(c: char) -> bool {
-    matches!(c,
-        '\u{e00}'..='\u{109f}' | '\u{1780}'..='\u{17ff}' | '\u{3005}'..='\u{3007}'
-        | '\u{3040}'..='\u{30fa}' | '\u{30fc}'..='\u{30ff}' | '\u{3400}'..='\u{9fff}'
-        | '\u{ac00}'..='\u{d7af}' | '\u{f900}'..='\u{faff}' | '\u{20000}'..='\u{3ffff}')
-}
-
-/// As in `chat.search_text`.
-fn is_emoji(c: char) -> bool {
-    matches!(c,
-        '\u{2600}'..='\u{27bf}' | '\u{2b05}'..='\u{2b07}' | '\u{2b1b}' | '\u{2b1c}' | '\u{2b50}'
-        | '\u{2b55}' | '\u{1f000}'..='\u{1faff}')
-}
-
-/// What stands between words, as in `chat.search_text`.
-fn is_separator(c: char) -> bool {
-    if is_emoji(c) {
-        return false;
-    }
-    matches!(c,
-        '\0'..='/' | ':'..='@' | '['..='`' | '{'..='\u{a9}' | '\u{ab}'..='\u{b4}'
-        | '\u{b6}'..='\u{b9}' | '\u{bb}'..='\u{bf}' | '\u{d7}' | '\u{f7}' | '\u{37e}' | '\u{387}'
-        | '\u{55a}'..='\u{55f}' | '\u{589}' | '\u{58a}' | '\u{5be}' | '\u{5c0}' | '\u{5c3}' | '\u{5c6}'
-        | '\u{5f3}' | '\u{5f4}' | '\u{600}'..='\u{60f}' | '\u{61b}'..='\u{61f}'
-        | '\u{66a}'..='\u{66d}' | '\u{6d4}' | '\u{964}' | '\u{965}' | '\u{970}'
-        | '\u{2000}'..='\u{206f}' | '\u{20a0}'..='\u{20cf}' | '\u{2190}'..='\u{25ff}'
-        | '\u{2b00}'..='\u{2bff}' | '\u{2e00}'..='\u{2e7f}' | '\u{3000}'..='\u{3004}'
-        | '\u{3008}'..='\u{3030}' | '\u{303d}' | '\u{30fb}' | '\u{e000}'..='\u{f8ff}'
-        | '\u{fd3e}' | '\u{fd3f}' | '\u{fff0}'..='\u{ffff}')
 }
 
 #[cfg(test)]
@@ -380,6 +326,15 @@ mod tests {
             (&["x"], &[], "👍🏽x 👩\u{200d}👧x", "👍🏽[x] 👩\u{200d}👧[x]"),
             (&["👍"], &[], "👍🏽 👍", "[👍🏽] [👍]"),
             (&["👧"], &[], "👩\u{200d}👧!", "[👩\u{200d}👧]!"),
+            (&["lodz"], &[], "do Łodzi, Łódź!", "do [Łodz]i, [Łódź]!"),
+            (&["łódź"], &[], "lodz", "[lodz]"),
+            (&["oeuvre"], &[], "l\u{2019}œuvre", "l\u{2019}[œuvre]"),
+            (&["œ"], &[], "oeuvre", "[oe]uvre"),
+            (&["o"], &[], "Œuvre", "[Œ]uvre"),
+            (&["stras"], &[], "Straße", "[Straß]e"),
+            (&["500"], &[], "₹500 1½", "₹[500] 1½"),
+            (&["1"], &[], "1½", "[1][½]"),
+            (&[], &["lodz w"], "Łódź w maju", "[Łódź] [w] maju"),
             (&["fi"], &[], "ﬁne", "[ﬁ]ne"),
             (&["f"], &[], "ﬁne", "[ﬁ]ne"),
             (
@@ -449,8 +404,8 @@ mod tests {
     proptest! {
         #[test]
         fn ranges_cover_whole_characters_that_match(
-            text in "(a|b|é|e\u{301}|İ|ß|東|京|한|👩\u{200d}👧|👍🏽|ﬁ| |!|م|مَ|\u{200d}|\u{301}|x{60}|PC){0,40}",
-            word in "(a|b|e|é|i|東|京|👧|👍|f|م|x|p){1,3}",
+            text in "(a|b|é|e\u{301}|İ|ß|Ł|œ|½|₹|東|京|한|👩\u{200d}👧|👍🏽|ﬁ| |!|م|مَ|\u{200d}|\u{301}|x{60}|PC){0,40}",
+            word in "(a|b|e|é|i|l|oe|ł|s|1|r|東|京|👧|👍|f|م|x|p){1,3}",
         ) {
             let terms = terms(&[&word], &[]);
             let wanted: Vec<Vec<char>> = split(&word).into_iter().map(|word| word.letters).collect();

@@ -1,5 +1,6 @@
 //! Finding people, conversations and messages.
 
+mod folding;
 mod fragments;
 mod query;
 

@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::DirBuilderExt as _;
 
-use super::SUPERUSER;
+use super::ClusterOptions;
 use super::error::ClusterError;
 use super::files::{Layout, remove_directory, write_private};
 use super::server::{last_lines, server_command};
@@ -10,7 +10,7 @@ use super::user::ServerUser;
 use crate::dev::binaries::Binaries;
 
 pub(super) fn initialise(
-    binaries: &Binaries,
+    options: &ClusterOptions,
     layout: &Layout,
     user: Option<&ServerUser>,
     password: &str,
@@ -30,13 +30,13 @@ pub(super) fn initialise(
     let password_file = layout.directory.join("initdb.password");
     write_private(&password_file, password.as_bytes(), user)?;
 
-    let mut command = server_command(&binaries.program("initdb"), user);
+    let mut command = server_command(&options.binaries.program("initdb"), user);
     command
         .arg("--pgdata")
         .arg(&data)
         .arg("--pwfile")
         .arg(&password_file)
-        .args(["--username", SUPERUSER, "--auth", "scram-sha-256"])
+        .args(["--username", options.superuser, "--auth", "scram-sha-256"])
         // `C.UTF-8` knows upper and lower case of every script and is the same on every machine.
         .args(["--encoding", "UTF8", "--locale", "C.UTF-8"])
         // A crash during `initdb` costs an unfinished directory, which the next start recreates.

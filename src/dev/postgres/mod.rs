@@ -27,8 +27,8 @@ use initialise::{check_version, initialise};
 use server::{Server, launch, launch_on_free_port, wait_for_earlier_server};
 use user::ServerUser;
 
-/// The superuser that `initdb` creates: the default user name of common tools.
-const SUPERUSER: &str = "postgres";
+/// The usual superuser: the default user name of common tools.
+pub const SUPERUSER: &str = "postgres";
 
 /// Location and lifetime of a cluster's files.
 #[derive(Clone, Debug)]
@@ -45,6 +45,8 @@ pub enum Storage {
 pub struct ClusterOptions {
     /// The programs to run.
     pub binaries: Binaries,
+    /// The name of the superuser that `initdb` creates, usually [`SUPERUSER`].
+    pub superuser: &'static str,
     /// Location and lifetime of the files.
     pub storage: Storage,
     /// The port to listen on. `None` uses the previous port if it is free, otherwise any free port.
@@ -87,7 +89,7 @@ impl Cluster {
         }
         let password = load_or_create_secret(&layout.password_file())?;
         if !layout.data().exists() {
-            initialise(&options.binaries, &layout, user.as_ref(), &password)?;
+            initialise(&options, &layout, user.as_ref(), &password)?;
         }
         check_version(&options.binaries, &layout)?;
 
@@ -121,8 +123,8 @@ impl Cluster {
     /// The connection string of the superuser for `database`. Contains the password.
     pub fn url_for(&self, database: &str) -> String {
         format!(
-            "postgresql://{SUPERUSER}:{}@127.0.0.1:{}/{database}",
-            self.password, self.port
+            "postgresql://{}:{}@127.0.0.1:{}/{database}",
+            self.options.superuser, self.password, self.port
         )
     }
 

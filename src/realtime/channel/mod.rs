@@ -179,14 +179,23 @@ pub struct Joining {
     /// The channel of the same topic that this join replaces: its `join_ref`. It is told to be
     /// over after the join is answered.
     pub replaced: Option<Option<Ref>>,
-    /// The reply waits until changes are live, at most until then.
-    pub wait_until: Option<UnixMillis>,
+    /// The reply waits until changes are live.
+    pub wait: Option<Wait>,
     /// Stored messages that are wanted.
     pub replay: Option<ReplayParams>,
     /// They, when they are read.
     pub replayed: Vec<ReplayedMessage>,
     /// The client wants to hear when broadcasts from the database are live.
     pub awaits_messages: bool,
+}
+
+/// How long a reply waits until changes are live.
+#[derive(Clone, Copy, Debug)]
+pub struct Wait {
+    /// At most until then.
+    pub until: UnixMillis,
+    /// The same in milliseconds since the join.
+    pub millis: u64,
 }
 
 impl Channel {

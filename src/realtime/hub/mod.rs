@@ -368,6 +368,13 @@ impl Hub {
         *self.stream.borrow()
     }
 
+    /// None of the channel's bindings is registered: the change stream does not concern it.
+    pub fn unmark_subscribed(&self, channel: ChannelId) {
+        if let Some(member) = self.member(channel) {
+            member.is_subscribed.store(false, Ordering::SeqCst);
+        }
+    }
+
     /// Where the change stream stands, and when that changes.
     pub fn watch_stream(&self) -> watch::Receiver<StreamState> {
         self.stream.subscribe()

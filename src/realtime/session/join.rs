@@ -6,7 +6,7 @@ use serde_json::value::RawValue;
 
 use super::super::channel::authorize::Permissions;
 use super::super::channel::postgres_changes::{self, Subscription};
-use super::super::channel::{Channel, Holder, Joining, Tracking, WritePermission};
+use super::super::channel::{Channel, Holder, Joining, Tracking, Wait, WritePermission};
 use super::super::error::{JoinRefusal, expiry};
 use super::super::hub::MemberSpec;
 use super::super::limits::{UnixMillis, Window};
@@ -127,12 +127,15 @@ impl Session {
         let options = join
             .map(|join| join.postgres_changes_options)
             .unwrap_or_default();
-        let wait_until = (options.wait && !params.is_empty()).then(|| {
+        let wait = (options.wait && !params.is_empty()).then(|| {
             let millis = options
                 .timeout_ms
                 .unwrap_or(WAIT_DEFAULT_MS)
                 .min(WAIT_MAX_MS);
-            UnixMillis(now.0 + i64::try_from(millis).unwrap_or(0))
+            Wait {
+                until: UnixMillis(now.0 + i64::try_from(millis).unwrap_or(0)),
+                millis,
+            }
         });
         let subscription = (!params.is_empty()).then(|| {
             Box::new(Subscription {
@@ -174,7 +177,7 @@ impl Session {
             joining: Some(Box::new(Joining {
                 reply: postgres_changes::echo(params, &ids),
                 replaced: None,
-                wait_until,
+                wait,
                 replay,
                 replayed: Vec::new(),
                 awaits_messages: broadcast.replication_ready,

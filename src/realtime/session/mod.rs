@@ -197,8 +197,9 @@ impl Session {
                 continue;
             };
             if let Some(joining) = &channel.joining {
-                if joining.wait_until.is_some_and(|until| until <= now) {
-                    self.refuse_joining(&topic, &JoinRefusal::DatabaseUnavailable, now, effects);
+                if let Some(wait) = joining.wait.filter(|wait| wait.until <= now) {
+                    let refusal = JoinRefusal::SubscriptionLate(wait.millis);
+                    self.refuse_joining(&topic, &refusal, now, effects);
                 }
                 continue;
             }
@@ -322,7 +323,7 @@ impl Session {
         let is_waited_for = channel
             .joining
             .as_ref()
-            .is_some_and(|joining| joining.wait_until.is_some());
+            .is_some_and(|joining| joining.wait.is_some());
         let Some(subscription) = &mut channel.subscription else {
             return;
         };
@@ -475,7 +476,7 @@ impl Session {
             .channels
             .values()
             .filter_map(|channel| match &channel.joining {
-                Some(joining) => joining.wait_until,
+                Some(joining) => joining.wait.map(|wait| wait.until),
                 None if channel.is_warned => Some(channel.holder.expires_at()),
                 None => Some(channel.holder.expires_at().before(warn_before)),
             })
@@ -503,7 +504,7 @@ impl Channel {
     fn is_joining_without_wait(&self) -> bool {
         self.joining
             .as_ref()
-            .is_some_and(|joining| joining.wait_until.is_none())
+            .is_some_and(|joining| joining.wait.is_none())
     }
 
     /// Acts for somebody else from here on.
@@ -519,7 +520,7 @@ impl Channel {
         let until_live = self
             .joining
             .as_ref()
-            .is_some_and(|joining| joining.wait_until.is_some());
+            .is_some_and(|joining| joining.wait.is_some());
         let identity = self.holder.identity();
         let subscription = self.subscription.as_mut()?;
         let bindings = subscription.bindings.as_ref().ok()?.clone();

@@ -516,7 +516,7 @@ fn a_join_that_waits_is_answered_when_changes_are_live_or_refused() {
     let mut script = Script::new();
     script.join("1", "realtime:a", &payload);
     let begin = script.now;
-    let reason = "UnableToConnectToProject: Realtime was unable to connect to the project database";
+    let reason = "PostgresChangesSubscribeTimeout: Timed out after 5000ms waiting for the postgres_changes subscription";
     assert_eq!(
         script.wait(),
         ["detach 1".to_owned(), refused("1", "a", reason)]
@@ -541,7 +541,7 @@ fn a_join_that_waits_is_answered_when_changes_are_live_or_refused() {
     );
     assert_eq!(effects[0], "detach 1");
     assert!(
-        effects[1].contains("Column selection is not supported"),
+        effects[1].contains("RealtimeDisabledForConfiguration: Column selection is not supported"),
         "{effects:?}"
     );
 }

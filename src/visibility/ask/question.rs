@@ -95,6 +95,11 @@ impl Question {
         }
     }
 
+    /// Puts it no more: the server does not accept it.
+    pub(crate) fn give_up(&self) {
+        self.way.store(Way::Impossible as u8, Ordering::Relaxed);
+    }
+
     /// Takes another way after an error of `asked` that the other may not meet.
     /// `is_systematic` says that it fails without any input too. Returns whether to ask again.
     pub(crate) fn give_way(&self, asked: Way, error: &AskError, is_systematic: bool) -> bool {

@@ -186,6 +186,72 @@ async fn a_change_can_depend_on_the_revision_it_is_made_from() {
 }
 
 #[tokio::test]
+async fn both_conditions_of_a_change_must_hold() {
+    let (server, _, id) = one_message().await;
+    let path = format!("/messages/{id}");
+    let rev = server.get(Ana, &path).await.body["rev"].as_i64().unwrap();
+    let (current, other) = (format!("\"m{rev}\""), format!("\"m{}\"", rev + 1));
+    let either = format!("{other}, {current}");
+    let changes = [
+        (Method::PATCH, path.clone()),
+        (Method::PUT, path.clone()),
+        (Method::DELETE, format!("{path}?for=me")),
+        (Method::DELETE, path.clone()),
+    ];
+    let change = async |(method, path): &(Method, String), tag: &str, expected: Value| {
+        let request = server
+            .request(Ana, method.clone(), path)
+            .header("if-match", tag);
+        let body = json!({ "content": "changed", "expected_rev": expected });
+        answer(request.json(&body)).await
+    };
+    for route in &changes {
+        for (tag, expected) in [(&current, rev + 1), (&either, rev + 1), (&other, rev)] {
+            change(route, tag, json!(expected))
+                .await
+                .assert_refused(412, "stale_revision");
+        }
+        change(route, "*", json!(rev + 1))
+            .await
+            .assert_refused(409, "stale_revision");
+        change(route, &current, json!("x"))
+            .await
+            .assert_refused(422, "validation_failed");
+    }
+    assert_eq!(server.get(Ana, &path).await.body["content"], "one");
+
+    let edited = change(&changes[0], &either, json!(rev)).await;
+    assert_eq!(edited.body["content"], "changed", "{edited:?}");
+}
+
+#[tokio::test]
+async fn hiding_a_message_obeys_the_condition() {
+    let (server, _, id) = one_message().await;
+    let path = format!("/messages/{id}?for=me");
+    let hide_if = async |tag: &str| {
+        let request = server
+            .request(Ben, Method::DELETE, &path)
+            .header("if-match", tag);
+        answer(request).await
+    };
+    hide_if("\"m0\"")
+        .await
+        .assert_refused(412, "stale_revision");
+    let shown = server.get(Ben, &format!("/messages/{id}")).await;
+    assert_eq!(shown.status, 200, "{shown:?}");
+    let tag = shown.header("etag").unwrap().to_owned();
+    assert_eq!(hide_if(&tag).await.status, 200);
+    server
+        .get(Ben, &format!("/messages/{id}"))
+        .await
+        .assert_refused(404, "not_found");
+    let elsewhere = server
+        .request(Zoe, Method::DELETE, &path)
+        .header("if-match", "\"m0\"");
+    answer(elsewhere).await.assert_refused(404, "not_found");
+}
+
+#[tokio::test]
 async fn a_deleted_message_is_gone_for_everybody() {
     let (server, conversation, id) = one_message().await;
     let path = format!("/messages/{id}");

@@ -5,6 +5,8 @@ use serde_json::{Value, json};
 
 use crate::support::chat_server::Person::{Ada, Ana, Ben, Sue, Zoe};
 use crate::support::chat_server::{ChatServer, answer};
+use crate::support::database::TestDatabase;
+use crate::support::whole_server::WholeServer;
 
 #[tokio::test]
 async fn presence_is_set_shown_and_ended() {
@@ -112,6 +114,50 @@ async fn the_page_is_shown_to_oneself_and_to_admins_where_it_is_kept() {
     assert_eq!(page(Ana).await, "/payroll");
     assert_eq!(page(Ada).await, "/payroll");
     assert_eq!(page(Ben).await, Value::Null);
+}
+
+#[tokio::test]
+async fn no_socket_is_told_which_page_somebody_looks_at() {
+    let database = TestDatabase::new().await;
+    let owner = database.connect().await;
+    owner
+        .batch_execute("update chat.config set value = 'true' where key = 'share_current_page'")
+        .await
+        .unwrap();
+    let server = WholeServer::start(database.url(), &[]).await.ready().await;
+    let payload = json!({ "config": { "postgres_changes": [
+        { "event": "*", "schema": "public", "table": "user_presence", "filter": format!("user_id=eq.{}", Ana.id()) }
+    ] } });
+    let mut watchers = Vec::new();
+    for person in [Ana, Ben, Ada] {
+        let mut watcher = server.join(person, "presence", payload.clone()).await;
+        while watcher.receive().await.event != "system" {}
+        watchers.push(watcher);
+    }
+
+    let report = json!({ "status": "away", "current_page": "/payroll" });
+    let shown = server.post(Ana, "/presence", report).await.body;
+    assert_eq!(shown["current_page"], "/payroll");
+    let by_hand = format!(
+        "update public.user_presence set current_page = '/salaries', status_text = 'last' where user_id = '{}'",
+        Ana.id()
+    );
+    owner.batch_execute(&by_hand).await.unwrap();
+    for watcher in &mut watchers {
+        loop {
+            let text = watcher.receive().await.payload.to_string();
+            assert!(
+                !text.contains("/payroll") && !text.contains("/salaries"),
+                "{text}"
+            );
+            if text.contains("last") {
+                break;
+            }
+        }
+    }
+    let path = format!("/presence?user_ids={}", Ana.id());
+    let seen = server.send(Ada, Method::GET, &path, json!({})).await;
+    assert_eq!(seen.rows()[0]["current_page"], "/salaries");
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::support::chat_server::Person::{Ada, Ana, Ben};
+use crate::support::chat_server::Person::{self, Ada, Ana, Ben, Zoe};
 use crate::support::chat_server::{Answer, ChatServer, answer};
 
 /// Limit, remaining and reset.
@@ -104,10 +104,73 @@ async fn a_replay_and_a_conversation_that_is_there_cost_nothing() {
     let refused = server.post(Ana, "/messages", body).await;
     assert!((1..=30).contains(&retry_after(&refused)));
     assert_eq!(standing(&refused)[..2], [2, 0]);
-    let refused = server
+    let found = server
         .post(Ana, "/conversations", json!({ "other_user_id": Ben.id() }))
         .await;
-    retry_after(&refused);
+    assert_eq!((found.status.as_u16(), standing(&found)[1]), (200, 0));
+}
+
+#[tokio::test]
+async fn only_a_new_conversation_counts_as_one() {
+    let server = ChatServer::start_with(&[
+        ("RAPPORT_CHAT_LIMITS_OPEN_PER_MINUTE", "1"),
+        ("RAPPORT_CHAT_LIMITS_READ_BURST", "30"),
+        ("RAPPORT_CHAT_LIMITS_READ_PER_SECOND", "1"),
+    ])
+    .await;
+    let keyed = async |key: &str, path: &str, body: Value| {
+        let request = server.request(Ana, Method::POST, path);
+        answer(request.header("idempotency-key", key).json(&body)).await
+    };
+    let post = async |person, path: &str, body: &Value| {
+        let answer = server.post(person, path, body.clone()).await;
+        answer.status.as_u16()
+    };
+    let with = |person: Person| json!({ "other_user_id": person.id() });
+    let look = |person: Person| json!({ "other_user_id": person.id(), "prevent_creation": true });
+    let say = |person: Person| json!({ "other_user_id": person.id(), "content": "x" });
+    let say_once = |person: Person| json!({ "other_user_id": person.id(), "content": "x", "client_message_id": "once" });
+
+    // To look for one, and what is refused after it was opened, opens none.
+    let empty = json!({ "other_user_id": Ben.id(), "content": " " });
+    for _ in 0..3 {
+        assert_eq!(post(Ana, "/conversations", &look(Ben)).await, 404);
+        assert_eq!(post(Ana, "/messages", &empty).await, 422);
+    }
+    assert_eq!(post(Ana, "/messages", &say(Ben)).await, 201);
+
+    // Now that nothing is left, everything goes on with somebody whom Ana talks to already.
+    let found = server.post(Ana, "/conversations", with(Ben)).await;
+    assert_eq!((found.status.as_u16(), standing(&found)[1]), (200, 0));
+    assert_eq!(post(Ana, "/conversations", &look(Ben)).await, 200);
+    assert_eq!(keyed("a", "/conversations", with(Ben)).await.status, 200);
+    assert_eq!(post(Ana, "/messages", &say(Ben)).await, 201);
+    assert_eq!(post(Ana, "/messages", &say_once(Ben)).await, 201);
+    assert_eq!(post(Ana, "/messages", &say_once(Ben)).await, 200);
+    for _ in 0..2 {
+        assert_eq!(keyed("b", "/messages", say(Ben)).await.status, 201);
+    }
+
+    // With somebody else nothing begins.
+    for refused in [
+        server.post(Ana, "/conversations", with(Ada)).await,
+        keyed("c", "/conversations", with(Ada)).await,
+        server.post(Ana, "/messages", say(Ada)).await,
+        server.post(Ana, "/messages", say_once(Ada)).await,
+        keyed("d", "/messages", say(Ada)).await,
+    ] {
+        assert!(retry_after(&refused) > 1, "{refused:?}");
+    }
+    assert_eq!(post(Ana, "/conversations", &look(Ada)).await, 404);
+
+    // To find one is a reading: more of them than readings are refused.
+    let mut found = 0;
+    while post(Ana, "/conversations", &with(Ben)).await == 200 {
+        found += 1;
+        assert!(found < 100, "a flood of them has no end");
+    }
+    assert_eq!(post(Ana, "/conversations", &look(Ben)).await, 429);
+    assert_eq!(post(Ana, "/messages", &say(Ben)).await, 429);
 }
 
 /// Uses up what Ana has of a class, waits as told, and gets through.
@@ -255,14 +318,13 @@ async fn a_repetition_is_answered_when_nothing_is_left_and_nothing_new_is() {
 
     let other = send("other", "a").await;
     other.assert_refused(409, "client_message_id_conflict");
-    let looking = json!({ "other_user_id": Ada.id(), "prevent_creation": true });
+    let with_zoe = json!({ "other_user_id": Zoe.id() });
     let to_ada = json!({ "other_user_id": Ada.id(), "content": "a", "client_message_id": "a" });
     for new in [
         send("new", "new").await,
         server.post(Ana, "/messages", to_ada).await,
         keyed("new", "/messages", message("new", "new")).await,
-        keyed("new", "/conversations", with_ada).await,
-        keyed("new", "/conversations", looking).await,
+        keyed("new", "/conversations", with_zoe).await,
     ] {
         assert!(retry_after(&new) > 1, "{new:?}");
         assert_eq!(standing(&new)[1], 0);

@@ -56,6 +56,18 @@ async fn a_hit_is_the_message_its_conversation_and_what_was_found() {
         json!([{ "field": "content", "text": "🎉 <img onerror> at the Café", "ranges": [[4, 7], [24, 28]] }])
     );
     assert!(hit["score"].as_f64().unwrap() > 0.0);
+    server
+        .say(Ana, &conversation, "🎉 Łódź, l\u{2019}œuvre!")
+        .await;
+    for (q, range) in [("lodz", [3, 7]), ("OEUVRE", [11, 16]), ("łód", [3, 6])] {
+        let list = search(&server, Ben, &[("q", q)]).await;
+        assert_eq!(found(&list), ["🎉 Łódź, l\u{2019}œuvre!"], "{q}");
+        assert_eq!(
+            list.rows()[0]["fragments"][0]["ranges"],
+            json!([range]),
+            "{q}"
+        );
+    }
     let list = search(&server, Ana, &[("q", "会議")]).await;
     assert_eq!(list.rows()[0]["fragments"][0]["ranges"], json!([[3, 5]]));
     for nothing in ["", " ", "!!!", "\"\"", "onerr img-x", "uncafe"] {

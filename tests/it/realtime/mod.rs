@@ -10,7 +10,9 @@ mod permissions;
 mod postgres_changes;
 mod presence;
 mod private_channels;
+mod publication;
 mod replay;
+mod rights;
 mod table_shapes;
 mod token;
 mod wire;
@@ -120,10 +122,19 @@ impl Server {
 
     /// A server over a database, without a change stream.
     async fn start_over(config: RealtimeConfig, url: &str) -> Self {
+        Self::start_judging(config, &visibility_config(), url).await
+    }
+
+    /// With other settings about who may see a row, too.
+    async fn start_judging(
+        config: RealtimeConfig,
+        visibility_config: &VisibilityConfig,
+        url: &str,
+    ) -> Self {
         let tasks = Tasks::new();
         let visibility = Visibility::new(
             Connector::new(url).unwrap(),
-            &visibility_config(),
+            visibility_config,
             PUBLICATION,
             config.max_record_bytes,
             VisibilityMetrics::default(),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use rapport::change::StreamEvent;
-use rapport::config::{RealtimeConfig, ReplicationConfig};
+use rapport::config::{RealtimeConfig, ReplicationConfig, VisibilityConfig};
 use rapport::db::connect::Connector;
 use rapport::observability::metrics::{CloseLabel, Limit, ReplicationMetrics};
 use rapport::observability::readiness::Readiness;
@@ -11,7 +11,7 @@ use rapport::replication::Replication;
 use serde_json::{Value, json};
 use tokio_postgres::Client;
 
-use super::{PUBLICATION, Server, config};
+use super::{PUBLICATION, Server, config, visibility_config};
 use crate::support::chaos::ChaosProxy;
 use crate::support::database::TestDatabase;
 use crate::support::eventually::eventually;
@@ -54,7 +54,7 @@ create policy own on notes for select to authenticated using (owner = auth.uid()
 /// A server over a database of its own, with a live change stream.
 pub(super) struct Stack {
     pub(super) server: Server,
-    admin: Client,
+    pub(super) admin: Client,
     _replication: Replication,
     _database: TestDatabase,
 }
@@ -78,10 +78,27 @@ impl Stack {
         url: &str,
         sql: &str,
     ) -> Self {
+        Self::start_judging(config, &visibility_config(), database, url, sql).await
+    }
+
+    /// Over a database of its own, with other settings about who may see a row.
+    pub(super) async fn start_with_visibility(visibility: &VisibilityConfig, sql: &str) -> Self {
+        let database = TestDatabase::bare().await;
+        let url = database.url().to_owned();
+        Self::start_judging(config(), visibility, database, &url, sql).await
+    }
+
+    async fn start_judging(
+        config: RealtimeConfig,
+        visibility: &VisibilityConfig,
+        database: TestDatabase,
+        url: &str,
+        sql: &str,
+    ) -> Self {
         let admin = database.connect().await;
         admin.batch_execute(SETUP).await.unwrap();
         admin.batch_execute(sql).await.unwrap();
-        let server = Server::start_over(config, url).await;
+        let server = Server::start_judging(config, visibility, url).await;
         let readiness = Readiness::new();
         readiness.set_database_reachable(true);
         let replication = Replication::start(
@@ -106,6 +123,18 @@ impl Stack {
 
     pub(super) async fn run(&self, sql: &str) {
         self.admin.batch_execute(sql).await.unwrap();
+    }
+
+    /// The server's major version.
+    pub(super) async fn version(&self) -> i32 {
+        let sql = "select current_setting('server_version_num')::int / 10000";
+        self.admin.query_one(sql, &[]).await.unwrap().get(0)
+    }
+
+    /// Runs what PostgreSQL refuses; its words.
+    pub(super) async fn refused(&self, sql: &str) -> String {
+        let refused = self.admin.batch_execute(sql).await.unwrap_err();
+        refused.as_db_error().unwrap().message().to_owned()
     }
 }
 
@@ -612,11 +641,52 @@ async fn a_join_that_gave_up_leaves_nothing_registered() {
     // The join is refused before the catalogue can have been read.
     let waits = join(json!({ "wait": true, "timeout": 0 }));
     client.join("1", "realtime:gave-up", waits).await;
-    client.expect_reply("1", "error").await;
+    let refusal = client.expect_reply("1", "error").await;
+    assert_eq!(
+        refusal["reason"],
+        "PostgresChangesSubscribeTimeout: Timed out after 0ms waiting for the postgres_changes subscription"
+    );
     // This one is registered after it: the catalogue is read for one at a time.
     client.join("2", "realtime:stays", join(json!({}))).await;
     client.expect_reply("2", "ok").await;
     let (_, message) = client.expect_system("realtime:stays").await;
     assert!(message.contains("not live yet"), "{message}");
     assert_eq!(server.visibility.subscribed_channels(), 1);
+}
+
+#[tokio::test]
+async fn a_join_that_waits_for_what_is_not_to_be_had_is_refused() {
+    let stack = Stack::start("").await;
+    let mut client = stack.server.client(Version::Two).await;
+    let notes = json!({ "event": "*", "schema": "public", "table": "notes" });
+    let unpublished = json!({ "event": "*", "schema": "public", "table": "unpublished" });
+    let unreadable =
+        json!({ "event": "*", "schema": "public", "table": "notes", "filter": "nothing=eq.1" });
+    for (reference, bindings) in [
+        ("1", json!([unpublished])),
+        ("2", json!([notes, unpublished])),
+        ("3", json!([unreadable])),
+    ] {
+        let payload = json!({ "config": {
+            "postgres_changes": bindings,
+            "postgres_changes_options": { "wait": true },
+        }});
+        client.join(reference, "realtime:waits", payload).await;
+        let refusal = client.expect_reply(reference, "error").await;
+        let reason = refusal["reason"].as_str().unwrap();
+        assert!(
+            reason.starts_with(
+                "RealtimeDisabledForConfiguration: Unable to subscribe to changes with given parameters"
+            ),
+            "{reason}"
+        );
+    }
+    assert_eq!(stack.server.visibility.subscribed_channels(), 0);
+    // Without `wait` the join is good, and the reason is told behind it.
+    let payload = json!({ "config": { "postgres_changes": [unpublished] }});
+    client.join("4", "realtime:waits", payload).await;
+    client.expect_reply("4", "ok").await;
+    let (status, text) = client.expect_system("realtime:waits").await;
+    assert_eq!(status, "error");
+    assert!(text.starts_with("Unable to subscribe to changes"), "{text}");
 }

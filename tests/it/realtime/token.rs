@@ -5,8 +5,10 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::{Server, config, plain_join};
-use crate::support::socket::{VERSIONS, Version};
-use crate::support::token::{mint, now_s, user_token};
+use crate::support::socket::{VERSIONS, Version, refused_handshake, url};
+use crate::support::token::{
+    CRITICAL_HEADER, anon_key, mint, mint_under, now_s, user_claims, user_token,
+};
 
 fn token_for(seconds: u64) -> String {
     mint(&json!({ "role": "authenticated", "exp": now_s() + seconds }))
@@ -138,4 +140,45 @@ async fn an_expired_token_does_not_join() {
         reason.starts_with("InvalidJWTToken: Token has expired 1"),
         "{reason}"
     );
+}
+
+#[tokio::test]
+async fn a_token_with_an_extension_that_nobody_knows_is_refused_everywhere() {
+    let server = Server::start(config()).await;
+    let token = mint_under(CRITICAL_HEADER, &user_claims(uuid::Uuid::new_v4()));
+    let text = "The token provided is not a valid JWT";
+
+    let (status, _, body) = refused_handshake(&url(server.address, &token, None)).await;
+    assert_eq!(status, 401);
+    assert!(body.contains(text), "{body}");
+
+    let mut client = server.client(Version::Two).await;
+    let mut payload = plain_join();
+    payload["access_token"] = token.clone().into();
+    client.join("1", "realtime:room", payload).await;
+    let refusal = client.expect_reply("1", "error").await;
+    assert_eq!(refusal["reason"], format!("MalformedJWT: {text}"));
+
+    client.join("2", "realtime:room", plain_join()).await;
+    client.expect_reply("2", "ok").await;
+    let refresh = json!({"access_token": token});
+    client
+        .push(json!("2"), "3", "realtime:room", "access_token", refresh)
+        .await;
+    let notice = client.expect_system("realtime:room").await;
+    assert_eq!(notice, ("error".to_owned(), text.to_owned()));
+    client.expect("realtime:room", "phx_close").await;
+
+    let single = "/api/broadcast/room/events/hi";
+    let batch = "/api/broadcast";
+    let body = json!({"messages": [{"topic": "room", "event": "hi", "payload": {}}]});
+    for path in [single, batch] {
+        let request = reqwest::Client::new()
+            .post(format!("http://{}{path}", server.address))
+            .header("apikey", anon_key())
+            .bearer_auth(&token)
+            .json(&body);
+        let response = request.send().await.unwrap();
+        assert_eq!(response.status(), 401, "{path}");
+    }
 }

@@ -10,7 +10,7 @@ use std::thread;
 use rapport::config::source::{ProcessEnvironment, Source as _};
 use rapport::dev::binaries::Binaries;
 use rapport::dev::directory::scratch_root;
-use rapport::dev::postgres::{Cluster, ClusterOptions, Storage, effective_user};
+use rapport::dev::postgres::{Cluster, ClusterOptions, SUPERUSER, Storage, effective_user};
 use rapport::schema::{self, InstallOptions};
 use rapport::shutdown::Tasks;
 use tokio::sync::oneshot;
@@ -92,7 +92,14 @@ pub(crate) async fn own_cluster() -> Cluster {
 
 /// A cluster for one test alone, with these settings of PostgreSQL.
 pub(crate) async fn own_cluster_with(settings: &'static [(&'static str, &'static str)]) -> Cluster {
-    tokio::task::spawn_blocking(|| start_cluster_with(settings))
+    tokio::task::spawn_blocking(|| start_cluster_with(SUPERUSER, settings))
+        .await
+        .unwrap()
+}
+
+/// A cluster for one test alone, whose superuser has this name.
+pub(crate) async fn own_cluster_of(superuser: &'static str) -> Cluster {
+    tokio::task::spawn_blocking(|| start_cluster_with(superuser, &[]))
         .await
         .unwrap()
 }
@@ -125,13 +132,24 @@ pub(crate) fn binaries() -> Binaries {
     Binaries::find(configured.as_deref()).unwrap()
 }
 
-fn start_cluster() -> Cluster {
-    start_cluster_with(&[])
+/// A client program of PostgreSQL's: the one beside the server, or the installed one, which may be of another
+/// version. Some distributions have only the server.
+pub(crate) fn client_program(name: &str) -> PathBuf {
+    let beside = binaries().program(name);
+    if beside.exists() { beside } else { name.into() }
 }
 
-fn start_cluster_with(settings: &[(&'static str, &'static str)]) -> Cluster {
+fn start_cluster() -> Cluster {
+    start_cluster_with(SUPERUSER, &[])
+}
+
+fn start_cluster_with(
+    superuser: &'static str,
+    settings: &[(&'static str, &'static str)],
+) -> Cluster {
     Cluster::start(ClusterOptions {
         binaries: binaries(),
+        superuser,
         // A killed run's is taken over, so leftovers do not pile up.
         storage: Storage::Scratch(scratch_root("tests", effective_user())),
         port: None,

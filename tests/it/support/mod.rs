@@ -8,6 +8,7 @@ pub(crate) mod contract;
 pub(crate) mod database;
 pub(crate) mod eventually;
 pub(crate) mod log;
+pub(crate) mod process;
 pub(crate) mod socket;
 pub(crate) mod token;
 pub(crate) mod whole_server;

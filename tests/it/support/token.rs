@@ -2,7 +2,9 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use jsonwebtoken::{EncodingKey, Header, encode};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jsonwebtoken::{Algorithm, EncodingKey, Header, crypto, encode};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -31,6 +33,18 @@ pub(crate) fn mint_with(claims: &Value, secret: &str) -> String {
     )
     .unwrap()
 }
+
+/// Signs `claims` under a JOSE header of the test's choice, with HS256 and [`JWT_SECRET`].
+pub(crate) fn mint_under(header: &str, claims: &Value) -> String {
+    let part = |text: &str| URL_SAFE_NO_PAD.encode(text);
+    let signed = format!("{}.{}", part(header), part(&claims.to_string()));
+    let key = EncodingKey::from_secret(JWT_SECRET.as_bytes());
+    let signature = crypto::sign(signed.as_bytes(), &key, Algorithm::HS256).unwrap();
+    format!("{signed}.{signature}")
+}
+
+/// A JOSE header with an extension that recipients must understand, and that none knows.
+pub(crate) const CRITICAL_HEADER: &str = r#"{"alg":"HS256","crit":["x-limit"],"x-limit":1}"#;
 
 /// The claims of a signed-in person, good for an hour: a start for tests that change one of them.
 pub(crate) fn user_claims(user_id: Uuid) -> Value {

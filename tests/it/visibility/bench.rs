@@ -2,7 +2,7 @@
 //! made by hand from the rows that are in it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use proptest::prelude::{Strategy, prop_oneof};
@@ -22,6 +22,7 @@ use serde_json::{Value, json};
 use tokio_postgres::Client;
 
 use crate::support::database::TestDatabase;
+use crate::support::eventually::eventually;
 
 /// Roles belong to the cluster and tests run side by side, so each is made if it is not there.
 const SETUP: &str = r"
@@ -60,6 +61,8 @@ pub(crate) struct Bench {
     pub(crate) visibility: Visibility,
     pub(crate) metrics: VisibilityMetrics,
     pub(crate) database: Option<TestDatabase>,
+    /// Descriptions of tables, each until it differs.
+    relations: Mutex<BTreeMap<TableName, Arc<Relation>>>,
     tasks: Tasks,
 }
 
@@ -144,6 +147,7 @@ impl Bench {
             visibility,
             metrics,
             database: None,
+            relations: Mutex::default(),
             tasks,
         }
     }
@@ -177,12 +181,25 @@ impl Bench {
             .unwrap();
     }
 
-    /// The table as the replication stream would describe it.
+    /// The table as the replication stream has described it: anew only where that differs.
     pub(crate) async fn relation(&self, table: &str) -> Arc<Relation> {
         self.relation_in("public", table).await
     }
 
     pub(crate) async fn relation_in(&self, schema: &str, table: &str) -> Arc<Relation> {
+        let relation = self.description(schema, table).await;
+        let mut relations = self.relations.lock().unwrap();
+        let known = relations
+            .entry(relation.table.clone())
+            .or_insert_with(|| Arc::clone(&relation));
+        if *known != relation {
+            *known = relation;
+        }
+        Arc::clone(known)
+    }
+
+    /// A description of the table, with which the stream says that something may have changed.
+    pub(crate) async fn description(&self, schema: &str, table: &str) -> Arc<Relation> {
         let rows = self
             .admin
             .query(
@@ -191,7 +208,8 @@ impl Bench {
                  from pg_class c
                  join pg_namespace n on n.oid = c.relnamespace
                  join pg_attribute a on a.attrelid = c.oid
-                 left join pg_index i on i.indrelid = c.oid and i.indisprimary
+                 left join pg_index i on i.indrelid = c.oid
+                   and case c.relreplident when 'i' then i.indisreplident when 'd' then i.indisprimary else false end
                  where n.nspname = $1 and c.relname = $2 and a.attnum > 0 and not a.attisdropped
                    and a.attgenerated = ''
                  order by a.attnum",
@@ -199,22 +217,23 @@ impl Bench {
             )
             .await
             .unwrap();
-        let is_full = rows[0].get::<_, String>(1) == "f";
+        let identity = match &*rows[0].get::<_, String>(1) {
+            "f" => ReplicaIdentity::Full,
+            "i" => ReplicaIdentity::Index,
+            "n" => ReplicaIdentity::Nothing,
+            _ => ReplicaIdentity::Default,
+        };
         Arc::new(Relation {
             oid: rows[0].get(0),
             table: TableName::new(schema, table),
-            identity: if is_full {
-                ReplicaIdentity::Full
-            } else {
-                ReplicaIdentity::Default
-            },
+            identity,
             columns: rows
                 .iter()
                 .map(|row| Column {
                     name: row.get(2),
                     type_oid: row.get(3),
                     type_modifier: row.get(4),
-                    is_identity: is_full || row.get(5),
+                    is_identity: identity == ReplicaIdentity::Full || row.get(5),
                 })
                 .collect(),
         })
@@ -251,8 +270,27 @@ impl Bench {
             .collect()
     }
 
+    /// Waits until these descriptions are no news any more: the catalogue is not read for them by
+    /// itself. Not for settings under which nothing old is ever used.
+    pub(crate) async fn settle(&self, relations: &[&Arc<Relation>]) {
+        eventually("the descriptions are old", async || {
+            let checks = self.metrics.catalog_checks.get();
+            for relation in relations {
+                let batch = [transaction(
+                    relation,
+                    RowChange::Delete {
+                        old: OldRow::Key(Row(Vec::new())),
+                    },
+                )];
+                self.resolve(&batch).await;
+            }
+            (self.metrics.catalog_checks.get() == checks).then_some(())
+        })
+        .await;
+    }
+
     pub(crate) async fn resolve(&self, transactions: &[Arc<ChangeTransaction>]) -> Vec<Delivery> {
-        self.visibility.resolve(transactions).await
+        self.visibility.resolve(transactions).await.deliveries
     }
 
     /// Resolves each change as a transaction of its own; for each of them who receives it as what.

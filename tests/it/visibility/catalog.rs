@@ -7,9 +7,10 @@ use rapport::change::{Column, Relation, RowChange};
 use rapport::config::VisibilityConfig;
 use rapport::visibility::SubscribeError;
 use serde_json::json;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
-use super::bench::{Bench, identity, rows, strict, user};
+use super::bench::{Bench, Seen, identity, rows, strict, transaction, user};
+use crate::support::database::connect;
 
 const T: &str = "
 create table t (id int primary key, owner uuid, body text);
@@ -293,4 +294,187 @@ async fn wildcards_cover_tables_of_today_and_tomorrow() {
             .await,
         [rows(&[1, 2])]
     );
+}
+
+/// PostgreSQL's own function names the published tables, and locks them to do so. Whatever a publication is made of,
+/// the tables that can be subscribed to are the ones that it names.
+#[tokio::test]
+async fn tables_are_published_as_postgres_says() {
+    let bench = Bench::new(
+        "create schema archive;
+         create table plain (id int primary key);
+         create table archive.plain (id int primary key);
+         create unlogged table fleeting (id int primary key);
+         create view shown as select id from plain;
+         create table parent (id int primary key);
+         create table child () inherits (parent);
+         create table parts (id int, part int, primary key (id, part)) partition by list (part);
+         create table parts_1 partition of parts for values in (1);
+         create table archive.parts_2 partition of parts for values in (2, 3) partition by list (part);
+         create table archive.parts_2_2 partition of archive.parts_2 for values in (2);
+         create table parts_2_3 partition of archive.parts_2 for values in (3);",
+    )
+    .await;
+    let someone = identity("authenticated", 1);
+    for contents in [
+        "",
+        "for all tables",
+        "for table plain, parent",
+        "for table only parent, archive.plain",
+        "for table parts",
+        "for table archive.parts_2, plain",
+        "for table parts, parts_1, parts_2_3",
+        "for tables in schema archive",
+        "for tables in schema public",
+        "for tables in schema archive, table parts",
+        "for tables in schema archive, public",
+    ] {
+        for via_root in [false, true] {
+            bench
+                .run(&format!(
+                    "drop publication supabase_realtime;
+                     create publication supabase_realtime {contents}
+                       with (publish_via_partition_root = {via_root})"
+                ))
+                .await;
+            let tables = bench
+                .admin
+                .query(
+                    "select n.nspname::text, c.relname::text, c.oid in
+                       (select t.relid from pg_get_publication_tables('supabase_realtime') t)
+                     from pg_class c join pg_namespace n on n.oid = c.relnamespace
+                     where n.nspname in ('public', 'archive') and c.relkind in ('r', 'p', 'v')",
+                    &[],
+                )
+                .await
+                .unwrap();
+            assert!(tables.len() > 10, "{}", tables.len());
+            for table in tables {
+                let (schema, name): (String, String) = (table.get(0), table.get(1));
+                let params = json!({"schema": schema, "table": name});
+                let subscribed = bench.subscribe(1, &someone, params).await;
+                assert_eq!(
+                    subscribed.is_ok(),
+                    table.get::<_, bool>(2),
+                    "{contents} (publish_via_partition_root = {via_root}): {schema}.{name}"
+                );
+            }
+        }
+    }
+}
+
+/// An `ALTER TABLE` that is not committed yet concerns its own table alone.
+#[tokio::test]
+async fn a_locked_table_holds_up_no_other() {
+    let bench = Bench::new(&format!(
+        "{T} create table busy (id int primary key);
+         alter publication supabase_realtime add table busy"
+    ))
+    .await;
+    bench.watch(1, &identity("authenticated", 1), "t").await;
+    let loads = bench.metrics.catalog_loads.get();
+    let url = bench.database.as_ref().unwrap().url().to_owned();
+    let other = connect(&url).await;
+    other
+        .batch_execute("begin; alter table busy add column text text")
+        .await
+        .unwrap();
+    let insert = async |id: u32| {
+        let sql = format!("insert into t values ({id}, '{}')", user(1));
+        let condition = format!("id = {id}");
+        let seen = bench.insert("t", &sql, &condition);
+        // Whoever waits for the lock waits for ever.
+        timeout(Duration::from_secs(30), seen).await.unwrap()
+    };
+    assert_eq!(insert(1).await, [rows(&[1])]);
+    // The same when the catalogue has changed elsewhere and is read in full.
+    bench.run("create type pair as (a int, b int)").await;
+    assert_eq!(insert(2).await, [rows(&[1])]);
+    assert!(bench.metrics.catalog_loads.get() > loads);
+    other.batch_execute("rollback").await.unwrap();
+}
+
+fn unauthorized(channel: u32) -> Seen {
+    Seen {
+        refused: [(channel, "Error 401: Unauthorized")].into(),
+        ..Seen::default()
+    }
+}
+
+/// A catalogue that is never compared again by itself.
+fn trusting() -> VisibilityConfig {
+    VisibilityConfig {
+        catalog_ttl: Duration::from_secs(3600),
+        ..strict()
+    }
+}
+
+/// What `VACUUM` or a new connection brings: tables are described again, and nothing has changed.
+#[tokio::test]
+async fn descriptions_of_one_batch_cost_one_comparison_and_known_ones_none() {
+    let bench = Bench::with(
+        trusting(),
+        &format!("{T} create table u (id int primary key); grant select on u to authenticated; alter publication supabase_realtime add table u"),
+    )
+    .await;
+    let someone = identity("authenticated", 1);
+    bench.watch(1, &someone, "t").await;
+    bench.watch(2, &someone, "u").await;
+    bench
+        .run(&format!(
+            "insert into t values (1, '{}'); insert into u values (1)",
+            user(1)
+        ))
+        .await;
+    let mut batch = Vec::new();
+    for table in ["t", "u"] {
+        for _ in 0..2 {
+            let relation = bench.description("public", table).await;
+            let new = bench.images(&relation, "true").await.remove(0);
+            batch.push(transaction(&relation, RowChange::Insert { new }));
+        }
+    }
+    let relations: Vec<_> = batch
+        .iter()
+        .map(|transaction| &transaction.changes[0].relation)
+        .collect();
+    let [checks, loads] = [
+        bench.metrics.catalog_checks.get(),
+        bench.metrics.catalog_loads.get(),
+    ];
+    assert_eq!(bench.resolve(&batch).await.len(), 4);
+    assert_eq!(bench.metrics.catalog_checks.get(), checks + 1);
+    let latest = [relations[1], relations[3]];
+    bench.settle(&latest).await;
+    let checks = bench.metrics.catalog_checks.get();
+    for _ in 0..10 {
+        assert_eq!(bench.resolve(&batch[3..]).await.len(), 1);
+    }
+    assert_eq!(bench.metrics.catalog_checks.get(), checks);
+    assert_eq!(bench.metrics.catalog_loads.get(), loads);
+}
+
+/// The stream says that a table has changed, not what: so nothing that was known of it is used.
+#[tokio::test]
+async fn an_equal_description_makes_the_rules_be_read_again() {
+    let bench = Bench::with(trusting(), T).await;
+    bench.watch(1, &identity("authenticated", 1), "t").await;
+    bench
+        .run(&format!("insert into t values (1, '{}')", user(1)))
+        .await;
+    let before = bench.relation("t").await;
+    bench.settle(&[&before]).await;
+    let new = bench.images(&before, "true").await.remove(0);
+    let insert = || vec![RowChange::Insert { new: new.clone() }];
+    for (change, seen) in [
+        ("alter policy own on t using (false)", rows(&[])),
+        ("alter table t disable row level security", rows(&[1])),
+        ("revoke select on t from authenticated", unauthorized(1)),
+        ("grant select on t to authenticated", rows(&[1])),
+    ] {
+        bench.run(change).await;
+        let after = bench.description("public", "t").await;
+        assert_eq!(after, before);
+        assert_eq!(bench.seen(&after, insert()).await, [seen], "{change}");
+    }
 }

@@ -103,7 +103,9 @@ async fn a_commit_that_nobody_sees_yet_is_waited_for() {
     .await;
 
     let visibility = bench.visibility.clone();
-    let resolved = Tasks::new().spawn("resolve", async move { visibility.resolve(&batch).await });
+    let resolved = Tasks::new().spawn("resolve", async move {
+        visibility.resolve(&batch).await.deliveries
+    });
     eventually("the changes wait for the commit", async || {
         (bench.metrics.commit_waits.get() > 0).then_some(())
     })
@@ -167,6 +169,6 @@ async fn a_commit_of_another_history_is_not_waited_for() {
         xid: u32::try_from(xid.get::<_, i64>(0)).unwrap() + 1_000_000,
         ..(*alone).clone()
     };
-    let told = bench.visibility.resolve(&[Arc::new(future)]).await;
+    let told = bench.resolve(&[Arc::new(future)]).await;
     assert_eq!(told.len(), 1);
 }

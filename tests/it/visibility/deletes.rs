@@ -1,8 +1,10 @@
 //! A DELETE leaves no row to ask about: the key under row-level security, and the old image where the log has it.
 
-use rapport::change::{OldRow, RowChange};
+use std::sync::Arc;
+
+use rapport::change::{ChangeTransaction, ColumnValue, OldRow, Row, RowChange};
 use rapport::config::VisibilityConfig;
-use rapport::visibility::{Payload, RecordDetail, record};
+use rapport::visibility::{Delivery, Payload, RecordDetail, record};
 use serde_json::json;
 
 use super::bench::{Bench, identity, key_image, rows, strict, transaction, user};
@@ -166,7 +168,86 @@ async fn with_the_old_row_only_those_hear_who_could_see_it() {
 }
 
 #[tokio::test]
-async fn without_a_right_on_the_key_a_delete_says_nothing() {
+async fn an_identity_without_the_primary_key_silences_no_deletion() {
+    for (delete_without_old_row, expected) in [(true, rows(&[1, 2, 4])), (false, rows(&[4]))] {
+        let config = VisibilityConfig {
+            delete_without_old_row,
+            ..strict()
+        };
+        let bench = notes(
+            config,
+            "alter table notes alter body set not null;
+             create unique index by_body on notes (body);
+             alter table notes replica identity using index by_body;",
+        )
+        .await;
+        let relation = bench.relation("notes").await;
+        let row = bench.images(&relation, "true").await.remove(0);
+        let old = key_image(&relation, &row);
+        let batch = [transaction(
+            &relation,
+            RowChange::Delete { old: old.clone() },
+        )];
+        assert_eq!(
+            bench.seen(&relation, vec![RowChange::Delete { old }]).await,
+            [expected]
+        );
+        for delivery in bench.resolve(&batch).await {
+            assert_eq!(
+                old_record(&batch, &delivery),
+                "{}",
+                "only the key may be told"
+            );
+        }
+    }
+}
+
+/// The log calls the old image of a partition full when the root's identity is, whatever it holds.
+#[tokio::test]
+async fn a_full_image_of_a_partition_that_keeps_less_does_not_decide() {
+    let config = VisibilityConfig {
+        delete_without_old_row: false,
+        ..strict()
+    };
+    let bench = Bench::with(
+        config,
+        "create table notes (id int primary key, body text) partition by list (id);
+         create table notes_1 partition of notes for values in (1);
+         alter table notes replica identity full;
+         alter table notes enable row level security;
+         create policy blank on notes for select to authenticated using (body is null);
+         grant select on notes to authenticated, service_role;
+         alter publication supabase_realtime set (publish_via_partition_root);
+         alter publication supabase_realtime add table notes;",
+    )
+    .await;
+    bench.watch(1, &identity("authenticated", 1), "notes").await;
+    bench.watch(2, &identity("service_role", 1), "notes").await;
+    let blank = json!({"schema": "public", "table": "notes", "filter": "body=is.null"});
+    bench
+        .subscribe(3, &identity("service_role", 1), blank)
+        .await
+        .unwrap();
+    let relation = bench.relation("notes").await;
+    let old = OldRow::Full(Row(vec![ColumnValue::Text("1".into()), ColumnValue::Null]));
+    let batch = [transaction(
+        &relation,
+        RowChange::Delete { old: old.clone() },
+    )];
+    let seen = bench
+        .seen(&relation, vec![RowChange::Delete { old: old.clone() }])
+        .await;
+    assert_eq!(seen, [rows(&[2])], "nobody knows what the body was");
+    let deliveries = bench.resolve(&batch).await;
+    assert_eq!(old_record(&batch, &deliveries[0]), r#"{"id":1}"#);
+
+    bench.run("alter table notes_1 replica identity full").await;
+    let seen = bench.seen(&relation, vec![RowChange::Delete { old }]).await;
+    assert_eq!(seen, [rows(&[1, 2, 3])]);
+}
+
+#[tokio::test]
+async fn a_role_that_may_select_nothing_hears_of_no_deletion() {
     let bench = Bench::new(
         "create table t (id int primary key, a int); grant select (a) on t to authenticated;
          grant select on t to anon; alter publication supabase_realtime add table t;
@@ -179,6 +260,27 @@ async fn without_a_right_on_the_key_a_delete_says_nothing() {
     let relation = bench.relation("t").await;
     let row = bench.images(&relation, "true").await.remove(0);
     let old = key_image(&relation, &row);
+    let batch = [transaction(
+        &relation,
+        RowChange::Delete { old: old.clone() },
+    )];
     let seen = bench.seen(&relation, vec![RowChange::Delete { old }]).await;
-    assert_eq!(seen, [rows(&[2])]);
+    assert_eq!(seen, [rows(&[1, 2])]);
+    for delivery in bench.resolve(&batch).await {
+        let expected = match delivery.recipients[0].channel.0 {
+            1 => "{}",
+            _ => r#"{"id":1}"#,
+        };
+        assert_eq!(old_record(&batch, &delivery), expected);
+    }
+}
+
+fn old_record(batch: &[Arc<ChangeTransaction>], delivery: &Delivery) -> String {
+    let Payload::Row(columns, detail) = &delivery.payload else {
+        panic!("a row was expected, not {:?}", delivery.payload);
+    };
+    let change = &batch[delivery.transaction].changes[delivery.change].row;
+    let mut out = Vec::new();
+    record::write_old_record(&mut out, change, columns, *detail);
+    String::from_utf8(out).unwrap()
 }

@@ -325,6 +325,7 @@ async fn plans_of_all_connections_may_have_to_be_made_anew() {
     let (_, second) = insertion("notes", 2).await;
     let (gated, row) = insertion("gated", 1).await;
     // Two questions at once, so one on each connection.
+    bench.settle(&[&notes, &gated]).await;
     assert_eq!(bench.seen(&notes, first).await, [rows(&[10, 11])]);
     bench
         .run("create schema passing; drop schema passing")

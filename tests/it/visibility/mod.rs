@@ -7,6 +7,7 @@ mod committed;
 mod deletes;
 mod differential;
 mod filters;
+mod generated;
 mod login;
 mod many;
 mod outage;

@@ -44,6 +44,7 @@ async fn an_outage_during_a_question_loses_nothing() {
         visibility
             .resolve(&batch)
             .await
+            .deliveries
             .into_iter()
             .flat_map(|delivery| delivery.recipients)
             .map(|recipient| recipient.channel.0)

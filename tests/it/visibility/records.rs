@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use rapport::change::{ChangeTransaction, ColumnValue, OldRow, RowChange};
+use rapport::change::{ChangeTransaction, ColumnValue, OldRow, ReplicaIdentity, RowChange};
 use rapport::visibility::{
     Binding, ChannelId, Payload, RecordDetail, SubscribeOptions, SubscriptionRequest, record,
 };
@@ -434,6 +434,13 @@ async fn large_rows_come_in_short_and_unknown_values_not_at_all() {
     let images = bench.images(&relation, "true").await;
     let mut partial = images[1].clone();
     partial.0[2] = ColumnValue::Unchanged;
+    // The same table before its identity was the whole row.
+    let mut by_key = (*relation).clone();
+    by_key.identity = ReplicaIdentity::Default;
+    for column in &mut by_key.columns {
+        column.is_identity = column.name == "id";
+    }
+    let by_key = Arc::new(by_key);
     let batch = [
         transaction(
             &relation,
@@ -449,7 +456,7 @@ async fn large_rows_come_in_short_and_unknown_values_not_at_all() {
             },
         ),
         transaction(
-            &relation,
+            &by_key,
             RowChange::Update {
                 old: None,
                 new: partial,
@@ -476,7 +483,7 @@ async fn large_rows_come_in_short_and_unknown_values_not_at_all() {
                 text(r#"{"id":2,"short":"b","long":"y"}"#),
                 text(r#"{"id":2,"short":"b","long":"y"}"#)
             ),
-            (text(r#"{"id":2,"short":"b"}"#), text("{}")),
+            (text(r#"{"id":2,"short":"b"}"#), text(r#"{"id":2}"#)),
         ]
     );
     let details: Vec<_> = deliveries

@@ -1,0 +1,142 @@
+//! What the log holds of the rows of the published tables.
+//!
+//! A change of a partition that is published as one of its root (`publish_via_partition_root`) has the root's replica
+//! identity on its label and what the partition's own identity keeps inside. Nothing passes the one
+//! on to the other, and the change does not name the partition: what all partitions have in common is known.
+
+use std::collections::HashMap;
+
+use tokio_postgres::Client;
+
+use super::catalog::Table;
+use super::error::AskError;
+use super::generated::Generation;
+use super::published::PUBLISHED;
+
+/// What is read here, as parts of the catalogue's fingerprint: which columns are published,
+pub(super) const COLUMNS: &str = "
+select pg_catalog.string_agg(pg_catalog.concat_ws(':', r.oid, r.attrs, r.has_generated), ',' order by r.oid)
+  from relation r";
+
+/// how generated ones are made,
+pub(super) const EXPRESSIONS: &str = "
+with recursive part as (
+    select oid from relation
+    union
+    select i.inhrelid from part join pg_catalog.pg_class c on c.oid = part.oid and c.relkind = 'p'
+      join pg_catalog.pg_inherits i on i.inhparent = part.oid
+  )
+  select pg_catalog.string_agg(pg_catalog.concat_ws(':', e.oid, e.xmin, f.oid, f.xmin), ',' order by e.oid, f.oid)
+  from part
+  join pg_catalog.pg_attribute a on a.attrelid = part.oid and a.attgenerated <> ''
+  join pg_catalog.pg_attrdef e on e.adrelid = a.attrelid and e.adnum = a.attnum
+  left join pg_catalog.pg_depend d on d.classid = 'pg_catalog.pg_attrdef'::pg_catalog.regclass and d.objid = e.oid
+    and d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass
+  left join pg_catalog.pg_proc f on f.oid = d.refobjid";
+
+/// and what old images of partitions hold.
+pub(super) const PARTITIONS: &str = "
+with recursive part as (
+    select c.oid from relation r join pg_catalog.pg_class c on c.oid = r.oid where c.relkind = 'p'
+    union
+    select i.inhrelid from part join pg_catalog.pg_inherits i on i.inhparent = part.oid
+  )
+  select pg_catalog.string_agg(pg_catalog.concat_ws(':', c.oid, c.relreplident, i.indexrelid, i.xmin), ','
+    order by c.oid, i.indexrelid)
+  from part join pg_catalog.pg_class c on c.oid = part.oid
+  left join pg_catalog.pg_index i on i.indrelid = c.oid and (i.indisprimary or i.indisreplident)";
+
+/// For each column of a published table: its table and name; whether the table is partitioned, whether old images are
+/// full in all relations that store its rows, and whether the column is part of the replica identity of all
+/// of them; whether the log carries it, and the expression of a generated one that it does not, with
+/// what that reads. A list that somebody
+/// wrote says what is to leave the database, so nothing is added to it. Partitions may each have
+/// an expression of their own.
+fn coverage() -> String {
+    format!(
+        "
+with recursive published as ({PUBLISHED}),
+part as (
+  select oid as root, oid from published
+  union
+  select part.root, i.inhrelid from part join pg_catalog.pg_inherits i on i.inhparent = part.oid
+    join pg_catalog.pg_class c on c.oid = part.oid and c.relkind = 'p'
+),
+stored as (
+  select part.root, c.oid, c.relreplident
+  from part join pg_catalog.pg_class c on c.oid = part.oid
+  where c.relkind = 'r'
+),
+identity_column as (
+  select stored.oid, a.attname
+  from stored
+  join pg_catalog.pg_attribute a on a.attrelid = stored.oid and a.attnum > 0 and not a.attisdropped
+  left join pg_catalog.pg_index i on i.indrelid = stored.oid and case stored.relreplident
+    when 'd' then i.indisprimary and i.indimmediate
+    when 'i' then i.indisreplident
+    else false end
+  where stored.relreplident = 'f' or a.attnum = any((i.indkey::pg_catalog.int2[])[0:i.indnkeyatts - 1])
+),
+generation as (
+  select part.root, a.attrelid, a.attname, e.oid, pg_catalog.pg_get_expr(e.adbin, e.adrelid) as expression
+  from part
+  join pg_catalog.pg_attribute a on a.attrelid = part.oid and a.attgenerated <> '' and not a.attisdropped
+  join pg_catalog.pg_attrdef e on e.adrelid = a.attrelid and e.adnum = a.attnum
+)
+select c.oid, a.attname::text,
+  c.relkind = 'p',
+  not exists (select from stored where stored.root = c.oid and stored.relreplident <> 'f'),
+  not exists (select from stored where stored.root = c.oid and not exists (
+    select from identity_column
+    where identity_column.oid = stored.oid and identity_column.attname = a.attname)),
+  case when published.attrs is null then a.attgenerated = '' or a.attgenerated = 's' and published.has_generated
+    else a.attnum = any(published.attrs::pg_catalog.int2[]) end,
+  case when published.attrs is null and not exists (
+    select from generation other
+    where other.root = c.oid and other.attname = a.attname and other.expression <> g.expression)
+  then g.expression end,
+  array(select d.refobjsubid::pg_catalog.int2 from pg_catalog.pg_depend d
+    where d.classid = 'pg_catalog.pg_attrdef'::pg_catalog.regclass and d.objid = g.oid
+      and d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass and d.refobjid = c.oid
+      and d.refobjsubid > 0 and d.refobjsubid <> a.attnum)
+from published
+join pg_catalog.pg_class c on c.oid = published.oid
+join pg_catalog.pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
+left join generation g on g.attrelid = c.oid and g.root = c.oid and g.attname = a.attname
+order by c.oid, a.attnum"
+    )
+}
+
+/// Completes the tables of a reading of the catalogue, in its snapshot.
+///
+/// # Errors
+/// When the database cannot be reached or does not let us read.
+pub(super) async fn read(
+    client: &Client,
+    publication: &str,
+    tables: &mut HashMap<u32, Table>,
+) -> Result<(), AskError> {
+    for row in client.query(&coverage(), &[&publication]).await? {
+        let Some(table) = tables.get_mut(&row.try_get::<_, u32>(0)?) else {
+            continue;
+        };
+        table.is_partitioned = row.try_get(2)?;
+        // A full image of a table that stores its own rows is what it says.
+        table.has_whole_old_rows = !table.is_partitioned || row.try_get(3)?;
+        let name: &str = row.try_get(1)?;
+        let Some(column) = table.columns.iter_mut().find(|known| known.name == name) else {
+            continue;
+        };
+        column.is_identity = row.try_get(4)?;
+        column.is_logged = row.try_get(5)?;
+        let expression: Option<String> = row.try_get(6)?;
+        let columns: Vec<i16> = row.try_get(7)?;
+        column.generation = expression
+            .filter(|_| !column.is_logged)
+            .map(|expression| Generation {
+                expression,
+                columns,
+            });
+    }
+    Ok(())
+}

@@ -1,0 +1,56 @@
+//! Which tables a publication publishes, read without a lock on any of them.
+//!
+//! `pg_get_publication_tables()` gives the same answer. Since PostgreSQL 16 it opens each table
+//! to list its columns, so it waits for an `ALTER TABLE` in any open transaction, and the changes of
+//! every other table would wait with it.
+
+/// The tables in the publication `$1`: the identifier `oid`; `attrs`, the numbers of a column list
+/// that somebody wrote for the table; `has_generated`, whether the log carries stored generated
+/// columns of tables without a list (`publish_generated_columns`, PostgreSQL 18).
+///
+/// With `publish_via_partition_root` a partition is published under the topmost published
+/// table above it. Without it a partitioned table stands for its leaves (PostgreSQL manual,
+/// CREATE PUBLICATION). Temporary and unlogged tables and the system's own (below 16384, the first
+/// identifier that `initdb` leaves to others) are never published.
+pub(super) const PUBLISHED: &str = "
+  with recursive publication as (
+    select p.oid, p.puballtables, p.pubviaroot,
+      -- by name, because the column is missing before PostgreSQL 18
+      coalesce(pg_catalog.to_jsonb(p) ->> 'pubgencols', 'n') = 's' as has_generated
+    from pg_catalog.pg_publication p
+    where p.pubname = $1
+  ),
+  named as (
+    select m.prrelid as oid
+    from publication p join pg_catalog.pg_publication_rel m on m.prpubid = p.oid
+    union
+    select c.oid
+    from publication p
+    join pg_catalog.pg_publication_namespace n on n.pnpubid = p.oid
+    join pg_catalog.pg_class c on c.relnamespace = n.pnnspid
+    where c.relkind in ('r', 'p') and c.relpersistence = 'p'
+    union
+    select c.oid
+    from publication p cross join pg_catalog.pg_class c
+    where p.puballtables and c.relkind in ('r', 'p') and c.relpersistence = 'p' and c.oid >= 16384
+  ),
+  partition as (
+    select i.inhrelid as oid
+    from named t
+    join pg_catalog.pg_partitioned_table parent on parent.partrelid = t.oid
+    join pg_catalog.pg_inherits i on i.inhparent = parent.partrelid
+    union
+    select i.inhrelid
+    from partition t
+    join pg_catalog.pg_partitioned_table parent on parent.partrelid = t.oid
+    join pg_catalog.pg_inherits i on i.inhparent = parent.partrelid
+  )
+  select t.oid, m.prattrs as attrs, p.has_generated
+  from publication p
+  cross join (select n.oid from named n union select l.oid from partition l) as t
+  join pg_catalog.pg_class c on c.oid = t.oid
+  left join pg_catalog.pg_publication_rel m on m.prpubid = p.oid and m.prrelid = t.oid
+  where case
+    when p.pubviaroot then t.oid not in (select l.oid from partition l)
+    else c.relkind = 'r'
+  end";

@@ -1,0 +1,185 @@
+//! Tables that leave the publication, and come back: their subscribers are told, whatever
+//! becomes of the stream.
+
+use serde_json::{Value, json};
+
+use super::postgres_changes::{Stack, asking, subscribe};
+use crate::support::socket::{PhoenixSocket, Version};
+
+const TOPIC: &str = "realtime:notes";
+
+fn notes() -> Value {
+    json!([{"event": "*", "schema": "public", "table": "notes"}])
+}
+
+/// What a join gets for a table that is not published.
+const REFUSED: &str = "Unable to subscribe to changes with given parameters. Please check Realtime is enabled for \
+                       the given connect parameters: [event: *, schema: public, table: notes, filters: [], select: nil]";
+
+async fn expect_refused(client: &mut PhoenixSocket) {
+    let (status, text) = client.expect_system(TOPIC).await;
+    assert_eq!((&*status, &*text), ("error", REFUSED));
+}
+
+async fn expect_live(client: &mut PhoenixSocket) {
+    let (status, text) = client.expect_system(TOPIC).await;
+    assert_eq!((&*status, &*text), ("ok", "Subscribed to PostgreSQL"));
+}
+
+async fn expect_note(client: &mut PhoenixSocket, id: i64) {
+    let message = client.expect(TOPIC, "postgres_changes").await;
+    assert_eq!(message.payload["data"]["record"]["id"], id, "{message:?}");
+}
+
+/// Ways for a table to leave, each with the way back.
+const WAYS: &[(&str, &str)] = &[
+    (
+        "alter publication supabase_realtime drop table notes",
+        "alter publication supabase_realtime add table notes",
+    ),
+    (
+        "create table others (id int primary key); alter publication supabase_realtime set table others",
+        "alter publication supabase_realtime add table notes; drop table others",
+    ),
+    (
+        "alter table notes rename to papers",
+        "alter table papers rename to notes",
+    ),
+    (
+        "create schema attic; alter table notes set schema attic",
+        "alter table attic.notes set schema public; drop schema attic",
+    ),
+    (
+        "drop table notes",
+        "create table notes (id int8 primary key, owner uuid, text text);
+         grant select on notes to anon, authenticated;
+         alter publication supabase_realtime add table notes",
+    ),
+    (
+        "drop publication supabase_realtime",
+        "create publication supabase_realtime for table notes",
+    ),
+];
+
+#[tokio::test]
+async fn subscribers_of_a_table_that_leaves_are_told_and_hear_when_it_is_back() {
+    let stack = Stack::start("").await;
+    let mut client = stack.server.client(Version::Two).await;
+    subscribe(&mut client, "1", TOPIC, asking(&notes())).await;
+    for (id, (leave, come_back)) in (1..).zip(WAYS) {
+        // No row comes meanwhile.
+        stack.run(leave).await;
+        expect_refused(&mut client).await;
+        // Whoever joins now gets the same, and waits as well.
+        let mut late = stack.server.client(Version::Two).await;
+        late.join("1", TOPIC, asking(&notes())).await;
+        late.expect_reply("1", "ok").await;
+        expect_refused(&mut late).await;
+
+        stack.run(come_back).await;
+        expect_live(&mut client).await;
+        expect_live(&mut late).await;
+        if leave.contains("drop publication") {
+            // What was written before the stream reads the new one is not in it; nothing else
+            // says from when on it is.
+            continue;
+        }
+        stack.run(&format!("insert into notes values ({id})")).await;
+        expect_note(&mut client, id).await;
+        expect_note(&mut late, id).await;
+    }
+}
+
+#[tokio::test]
+async fn all_bindings_of_a_channel_wait_for_the_one_whose_table_is_gone() {
+    let stack = Stack::start(
+        "create table tasks (id int8 primary key); grant select on tasks to anon;
+         alter publication supabase_realtime add table tasks",
+    )
+    .await;
+    let mut client = stack.server.client(Version::Two).await;
+    let both = json!([
+        {"event": "*", "schema": "public", "table": "tasks"},
+        {"event": "*", "schema": "public", "table": "notes"},
+    ]);
+    subscribe(&mut client, "1", TOPIC, asking(&both)).await;
+    let everything = json!([{"event": "*", "schema": "public"}]);
+    let all = "realtime:all";
+    subscribe(&mut client, "2", all, asking(&everything)).await;
+    stack
+        .run("alter publication supabase_realtime drop table notes")
+        .await;
+    expect_refused(&mut client).await;
+    // As after a join that is refused; a pattern goes on with what is left.
+    stack.run("insert into tasks values (1)").await;
+    let message = client.expect(all, "postgres_changes").await;
+    assert_eq!(message.payload["data"]["record"]["id"], 1);
+    client.expect_quiet().await;
+    stack
+        .run("alter publication supabase_realtime drop table tasks")
+        .await;
+    let (status, text) = client.expect_system(all).await;
+    assert_eq!(status, "error");
+    assert!(
+        text.contains("[event: *, schema: public, table: *,"),
+        "{text}"
+    );
+
+    stack
+        .run("alter publication supabase_realtime add table tasks")
+        .await;
+    let (status, _) = client.expect_system(all).await;
+    assert_eq!(status, "ok");
+    stack
+        .run("alter publication supabase_realtime add table notes")
+        .await;
+    expect_live(&mut client).await;
+    stack.run("insert into notes values (2)").await;
+    let mut heard = vec![client.receive().await.topic, client.receive().await.topic];
+    heard.sort();
+    assert_eq!(heard, [all, TOPIC]);
+}
+
+#[tokio::test]
+async fn a_channel_that_waits_is_told_nothing_of_the_stream_and_leaves_for_good() {
+    let stack = Stack::start(
+        "create table tasks (id int8 primary key); grant select on tasks to anon;
+         alter publication supabase_realtime add table tasks",
+    )
+    .await;
+    let mut client = stack.server.client(Version::Two).await;
+    subscribe(&mut client, "1", TOPIC, asking(&notes())).await;
+    stack
+        .run("alter publication supabase_realtime drop table notes")
+        .await;
+    expect_refused(&mut client).await;
+    let tasks = json!([{"event": "*", "schema": "public", "table": "tasks"}]);
+    subscribe(&mut client, "2", "realtime:tasks", asking(&tasks)).await;
+    stack
+        .run(
+            "select pg_terminate_backend(active_pid) from pg_replication_slots
+             where database = current_database() and active_pid is not null",
+        )
+        .await;
+    for expected in ["error", "ok"] {
+        let (status, text) = client.expect_system("realtime:tasks").await;
+        assert_eq!(status, expected, "{text}");
+    }
+    client.expect_quiet().await;
+
+    client
+        .push(json!("1"), "3", TOPIC, "phx_leave", json!({}))
+        .await;
+    client.expect_reply("3", "ok").await;
+    client.expect(TOPIC, "phx_close").await;
+    let mut other = stack.server.client(Version::Two).await;
+    other.join("1", TOPIC, asking(&notes())).await;
+    other.expect_reply("1", "ok").await;
+    expect_refused(&mut other).await;
+    stack
+        .run("alter publication supabase_realtime add table notes")
+        .await;
+    expect_live(&mut other).await;
+    assert_eq!(stack.server.visibility.subscribed_channels(), 2);
+    client.expect_quiet().await;
+}

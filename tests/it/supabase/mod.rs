@@ -1,0 +1,235 @@
+//! From an empty project to a message on somebody's socket, by the program's commands alone: on a hosted Supabase
+//! project as `shape.sql` makes it, where nobody is a superuser, and on a plain cluster.
+
+mod lints;
+
+use std::net::SocketAddr;
+
+use rapport::chat;
+use rapport::dev::postgres::Cluster;
+use rapport::schema::{DEV_HOST, DEV_PEOPLE};
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::schema_install::{forbid_ddl, shared_objects};
+use crate::support::chat_server::{Person, answer};
+use crate::support::database::{connect, own_cluster, own_cluster_of};
+use crate::support::process::{Process, rapport, run, text};
+use crate::support::socket::{PhoenixSocket, Version};
+use crate::support::token::user_token;
+use crate::support::whole_server::next_event;
+
+/// What Supabase has made of the cluster before the application comes.
+const SHAPE: &str = include_str!("shape.sql");
+
+/// The policies of the private channels. Supabase lets `postgres` write them by an extension that is not here, so
+/// the superuser does it in its place.
+const PRIVATE_CHANNELS: &str = include_str!("../../../sql/definitions/realtime/30_policies.sql");
+
+/// Two accounts with a team, as Auth makes them for a project that has no tables of its own.
+const ACCOUNTS: &str = r#"
+    set role supabase_auth_admin;
+    insert into auth.users (id, aud, role, email, raw_app_meta_data, raw_user_meta_data)
+    select id::uuid, 'authenticated', 'authenticated', name || '@example.com', '{"team_id": "support"}',
+      jsonb_build_object('full_name', name)
+    from (values ('00000000-0000-4000-8000-00000000000a', 'ana'), ('00000000-0000-4000-8000-00000000000b', 'ben'))
+      as people (id, name);
+    reset role;"#;
+
+/// A database with accounts in it, and nothing of ours yet.
+struct Project {
+    cluster: Cluster,
+    /// The login that the application is given.
+    url: String,
+}
+
+impl Project {
+    /// A hosted project.
+    async fn hosted() -> Self {
+        let cluster = own_cluster_of("supabase_admin").await;
+        let admin = connect(&cluster.url_for("postgres")).await;
+        admin.batch_execute(SHAPE).await.unwrap();
+        admin
+            .batch_execute("alter role postgres password 'secret'")
+            .await
+            .unwrap();
+        let url = format!(
+            "postgresql://postgres:secret@127.0.0.1:{}/postgres",
+            cluster.port()
+        );
+        Self { cluster, url }
+    }
+
+    /// A plain cluster, installed and served by its superuser.
+    async fn plain() -> Self {
+        let cluster = own_cluster().await;
+        let url = cluster.url_for("postgres");
+        Self { cluster, url }
+    }
+
+    /// The connection string of the superuser.
+    fn admin_url(&self) -> String {
+        self.cluster.url_for("postgres")
+    }
+
+    async fn run_as_superuser(&self, sql: &str) {
+        connect(&self.admin_url())
+            .await
+            .batch_execute(sql)
+            .await
+            .unwrap();
+    }
+
+    async fn migrate(&self) -> String {
+        let output = run(rapport(&["migrate"]).env("DATABASE_URL", &self.url)).await;
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        text(&output.stdout)
+    }
+
+    async fn doctor(&self) {
+        let output = run(rapport(&["doctor"]).env("DATABASE_URL", &self.url)).await;
+        let report = text(&output.stdout);
+        assert_eq!(output.status.code(), Some(0), "{report}");
+    }
+
+    async fn end(self) {
+        tokio::task::spawn_blocking(|| drop(self.cluster))
+            .await
+            .unwrap();
+    }
+}
+
+/// An answer of the chat to somebody, which is a success.
+async fn ask(
+    address: SocketAddr,
+    person: Person,
+    method: Method,
+    path: &str,
+    body: Value,
+) -> Value {
+    let url = format!("http://{address}{}{path}", chat::BASE_PATH);
+    let request = reqwest::Client::new()
+        .request(method, url)
+        .bearer_auth(user_token(person.id()));
+    let answer = answer(if body.is_null() {
+        request
+    } else {
+        request.json(&body)
+    })
+    .await;
+    assert!(answer.status.is_success(), "{path}: {answer:?}");
+    answer.body
+}
+
+/// A socket of somebody that is joined to a topic.
+async fn joined(address: SocketAddr, person: Person, topic: &str, config: Value) -> PhoenixSocket {
+    let token = user_token(person.id());
+    let mut socket = PhoenixSocket::connect(address, &token, Version::One).await;
+    socket.join("1", topic, json!({"config": config})).await;
+    socket.expect_reply("1", "ok").await;
+    socket
+}
+
+/// Somebody's socket that follows the messages.
+async fn follower(address: SocketAddr, person: Person) -> PhoenixSocket {
+    let binding = json!({"event": "INSERT", "schema": "public", "table": "user_messages"});
+    let config = json!({"postgres_changes": [binding]});
+    let mut socket = joined(address, person, "realtime:messages", config).await;
+    let (status, said) = socket.expect_system("realtime:messages").await;
+    assert_eq!((&*status, &*said), ("ok", "Subscribed to PostgreSQL"));
+    socket
+}
+
+/// Ana says something to Ben, who finds it on his sockets and in the history. Returns the conversation and all that
+/// was ever said in it.
+async fn talk(address: SocketAddr, content: &str) -> (String, Vec<String>) {
+    let (ana, ben) = (Person::Ana, Person::Ben);
+    let mut rows = follower(address, ben).await;
+    let topic = format!("realtime:user:{}", ben.id());
+    let mut events = joined(address, ben, &topic, json!({"private": true})).await;
+
+    let with_ben = json!({"other_user_id": ben.id()});
+    let opened = ask(address, ana, Method::POST, "/conversations", with_ben).await;
+    let conversation = opened["id"].as_str().unwrap().to_owned();
+    let message = json!({"conversation_id": conversation, "content": content});
+    ask(address, ana, Method::POST, "/messages", message).await;
+
+    let row = loop {
+        // The state of presence comes with a join.
+        let message = rows.receive().await;
+        if message.event == "postgres_changes" {
+            break message;
+        }
+    };
+    let record = &row.payload["data"]["record"];
+    assert_eq!(
+        (&record["content"], &record["sender_id"]),
+        (&json!(content), &json!(ana.id()))
+    );
+    let event = next_event(&mut events, "conversation.updated").await;
+    assert_eq!(event["conversation_id"], conversation.as_str());
+
+    let path = format!("/messages?conversation_id={conversation}");
+    let history = ask(address, ben, Method::GET, &path, Value::Null).await;
+    let said = history.as_array().unwrap().iter();
+    let said = said.map(|message| message["content"].as_str().unwrap().to_owned());
+    (conversation, said.collect())
+}
+
+/// Everything that has to work, in the order in which somebody tries it. `more` is what the superuser does behind the
+/// installation.
+async fn works(project: Project, more: &str) {
+    let applied = project.migrate().await;
+    assert!(applied.contains("applied: migrations/0001_"), "{applied}");
+    project.run_as_superuser(more).await;
+    project.doctor().await;
+
+    let server = Process::start(&project.url, &[]).await;
+    let (first, said) = talk(server.address, "first").await;
+    assert_eq!(said, ["first"]);
+    let (status, _, log) = server.stop().await;
+    assert!(status.success(), "{status}\n{log}");
+
+    // With whatever the first one left behind: its slot, its sessions, its partitions.
+    let server = Process::start(&project.url, &[]).await;
+    let (again, mut said) = talk(server.address, "second").await;
+    said.sort_unstable();
+    assert_eq!(
+        (again, said),
+        (first, vec!["first".to_owned(), "second".to_owned()])
+    );
+    let (status, _, log) = server.stop().await;
+    assert!(status.success(), "{status}\n{log}");
+
+    let shared = forbid_ddl(&project.admin_url()).await;
+    let applied = project.migrate().await;
+    assert!(applied.contains("up to date"), "{applied}");
+    assert_eq!(shared_objects(&project.admin_url()).await, shared);
+    project.end().await;
+}
+
+#[tokio::test]
+async fn a_message_travels_on_hosted_supabase_between_accounts() {
+    let project = Project::hosted().await;
+    project.run_as_superuser(ACCOUNTS).await;
+    works(project, PRIVATE_CHANNELS).await;
+}
+
+#[tokio::test]
+async fn a_message_travels_on_hosted_supabase_between_people_of_the_application() {
+    let project = Project::hosted().await;
+    // The application's tables are its login's; accounts are made by Auth, for which the superuser stands.
+    let application = connect(&project.url).await;
+    application.batch_execute(DEV_HOST).await.unwrap();
+    project.run_as_superuser(DEV_PEOPLE).await;
+    works(project, PRIVATE_CHANNELS).await;
+}
+
+#[tokio::test]
+async fn a_message_travels_on_a_plain_cluster() {
+    let project = Project::plain().await;
+    let application = connect(&project.url).await;
+    application.batch_execute(DEV_HOST).await.unwrap();
+    // The table of accounts comes with the migrations.
+    works(project, DEV_PEOPLE).await;
+}
