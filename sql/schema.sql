@@ -887,6 +887,8 @@ CREATE FUNCTION chat.conversation_page(archived boolean DEFAULT false, pinned bo
     AS $$
 declare
   pattern constant text := '%' || replace(replace(replace(btrim(conversation_page.search), '\', '\\'), '%', '\%'), '_', '\_') || '%';
+  -- as the search for messages folds a text; null where nothing is left
+  folded constant text := '%' || nullif(chat.folded_text(conversation_page.search), '') || '%';
   named uuid[];
   page uuid[];
 begin
@@ -894,9 +896,12 @@ begin
     named := array(
       select p.conversation_id
       from chat.conversation_people(array(select chat.my_conversation_ids())) p
-      where p.user_id <> auth.uid() and (p.full_name ilike pattern or p.email ilike pattern)
+      where p.user_id <> auth.uid()
+        and (p.full_name ilike pattern or p.email ilike pattern or (folded is not null and chat.folded_text(p.full_name) like folded))
       union
-      select c.id from public.user_conversations c where c.title ilike pattern
+      select c.id
+      from public.user_conversations c
+      where c.title ilike pattern or (folded is not null and chat.folded_text(c.title) like folded)
     );
   end if;
 
@@ -1570,6 +1575,68 @@ $$;
 
 COMMENT ON FUNCTION chat.flag(setting text) IS 'A switch of chat.config.';
 
+-- Name: folded_text(text); Type: FUNCTION; Schema: chat; Owner: -
+
+CREATE FUNCTION chat.folded_text(written text) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  -- combining marks, joiners, marks of direction, variation selectors, skin tones: nothing that people type to find
+  -- something. Vowel signs of Indic scripts are letters and stay.
+  ignored constant text := '[\u00ad\u0300-\u036f\u0483-\u0489\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7'
+    '\u0610-\u061a\u0640\u064b-\u065f\u0670\u06d6-\u06dc\u06df-\u06e8\u06ea-\u06ed\u180b-\u180e\u1ab0-\u1aff\u1dc0-\u1dff'
+    '\u200c-\u200f\u202a-\u202e\u2060-\u2064\u20d0-\u20ff\ufe00-\ufe0f\ufe20-\ufe2f\ufeff'
+    '\U0001f3fb-\U0001f3ff\U000e0100-\U000e01ef]+';
+  -- Thai, Lao, Tibetan, Myanmar, Khmer, kana, Han with its extensions, Hangul
+  unspaced constant text := '([\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3040-\u30fa\u30fc-\u30ff\u3400-\u9fff'
+    '\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff]+)';
+  emoji constant text := '([\u2600-\u27bf\u2b05-\u2b07\u2b1b\u2b1c\u2b50\u2b55\U0001f000-\U0001faff])';
+  separators constant text := '[\u0001-\u002f\u003a-\u0040\u005b-\u0060\u007b-\u00a9\u00ab-\u00b4\u00b6-\u00b9\u00bb-\u00bf\u00d7\u00f7'
+    '\u02b9-\u02bd\u02c2-\u02c4\u02c6\u02c8\u02cb\u02d0\u02d6\u02d7\u037e\u0387\u055a-\u055f\u0589\u058a\u05be\u05c0\u05c3\u05c6\u05f3\u05f4\u0600-\u060f\u061b-\u061f\u066a-\u066d\u06d4'
+    '\u0964\u0965\u0970\u2000-\u206f\u20a0-\u20cf\u2190-\u25ff\u2b00-\u2b04\u2b08-\u2b1a\u2b1d-\u2b4f\u2b51-\u2b54\u2b56-\u2bff'
+    '\u2985\u2986\u2e00-\u2e7f\u3000-\u3004\u3008-\u3030\u303d\u30fb\ue000-\uf8ff\ufd3e\ufd3f\ufff0-\uffff]+';
+  -- what the letters below are written as; each is one letter
+  rare_letters constant text := 'ĸŋŧƀɓƃƈɖɗƌɛƒɠɩɨƙƚɲƞƥƫƭʈʋƴƶǥȡȥȴȵȶȷⱥȼⱦȿɀʉɇɉɍɏɕɟɡɢɦɧɪɫɬɭɱɳɴɼɽɾʀ'
+    'ʂʏʐʑʙʛʜʝʟʠᴀᴃᴄᴅᴆᴇᴊᴋᴌᴍᴏᴘᴛᴜᴠᴡᴢᵬᵭᵮᵯᵰᵱᵲᵳᵴᵵᵶᵻᵽᵾᶀᶁᶂᶃᶄᶅᶆᶇᶈᶉᶊᶌᶍᶎᶏᶑᶒᶓᶖ'
+    'ᶙẜẝỽỿⱡⱨⱪⱬⱱⱳⱴⱸⱺꜰꜱꝁꝃꝅꝇꝉꝋꝍꝑꝓꝕꝗꝙꝟꝱꝲꝳꝴꝵꝶꝷꝺꝼꞇꞑꞓꞡꞣꞥꞧꞩ';
+  rare_bases constant text := 'qntbbbcdddefgiiklnnptttvyzgdzlntjactszuejrycjgghhilllmnnrrrr'
+    'syzzbghjlqabcddejklmoptuvwzbdfmnprrstzipubdfgklmnprsvxzadeei'
+    'ussvylhkzvwveofskkklloopppqqvdlmnrrtdftncgknrs';
+  -- a letter or a symbol, and what it stands for. A symbol is a word of its own: "_" separates words.
+  rare_groups constant text := 'þth ƕhv ƣoi ȸdb ȹqp ɶoe ʣdz ʥdz ʦts ʪls ʫlz ᴁae ᵫue ᵺth ỻll ꜳaa ꜵao ꜷau ꜹav ꜻav ꜽay ꝏoo ꝡvy ꝥth ꝧth '
+    '©_c_ ®_r_ ₠_ce_ ₢_cr_ ₣_fr_ ₤_l_ ₧_pts_ ₹_rs_ ₺_tl_ ℗_p_ ℘_p_ ℞_rx_';
+  -- one of those above; few texts have any, and to look for each takes long
+  has_rare constant text := '[\u00a9\u00ae\u00fe\u0138\u014b\u0167\u0180-\u02ab\u1d00-\u1d99\u1e9c-\u1eff\u20a0\u20a2-\u20a4\u20a7\u20b9'
+    '\u20ba\u2117\u2118\u211e\u2c61-\u2c7a\ua730-\ua7a9]';
+  rare_group text;
+  text text := written;
+begin
+  if octet_length(written) = char_length(written) then
+    return btrim(regexp_replace(lower(written), '[^a-z0-9]+', ' ', 'g'));
+  end if;
+  -- what normalization would take apart in another way
+  if text ~ '[\u00bc-\u00be\u013f\u0140\u1e9a\u2150-\u215f\u2189]' then
+    text := translate(regexp_replace(text, '([\u00bc-\u00be\u2150-\u215f\u2189])', ' \1', 'g'), 'Ŀŀẚ', 'Lla');
+  end if;
+  text := lower(normalize(text, nfkd));
+  text := translate(normalize(regexp_replace(text, ignored, '', 'g'), nfc), 'ςđłøħıð', 'σdlohid');
+  text := replace(replace(replace(text, 'ß', 'ss'), 'æ', 'ae'), 'œ', 'oe');
+  if text ~ has_rare then
+    text := translate(text, rare_letters, rare_bases);
+    foreach rare_group in array string_to_array(rare_groups, ' ') loop
+      text := replace(text, left(rare_group, 1), substr(rare_group, 2));
+    end loop;
+  end if;
+  text := regexp_replace(regexp_replace(text, unspaced, ' \1 ', 'g'), emoji, ' \1 ', 'g');
+  return btrim(regexp_replace(text, separators, ' ', 'g'));
+end
+$$;
+
+-- Name: FUNCTION folded_text(written text); Type: COMMENT; Schema: chat; Owner: -
+
+COMMENT ON FUNCTION chat.folded_text(written text) IS 'A text as it is searched: lower case, without accents and vowel marks, letters as they are typed without them, one space between words.';
+
 -- Name: follow_presence_sharing(); Type: FUNCTION; Schema: chat; Owner: -
 
 CREATE FUNCTION chat.follow_presence_sharing() RETURNS trigger
@@ -1580,6 +1647,7 @@ declare
   person constant uuid := coalesce(new.user_id, old.user_id);
 begin
   if not new.share_presence then
+    delete from chat.presence_pages g where g.user_id = person;
     update public.user_presence p set status = 'offline' where p.user_id = person;
   else
     perform from public.user_presence p where p.user_id = person for no key update;
@@ -2015,6 +2083,30 @@ $$;
 -- Name: FUNCTION keep_idempotency_key(key text, request_hash bytea); Type: COMMENT; Schema: chat; Owner: -
 
 COMMENT ON FUNCTION chat.keep_idempotency_key(key text, request_hash bytea) IS 'Behind a write: keeps the caller''s key with rapport.outcome, and removes a few keys of anybody''s that are too old.';
+
+-- Name: keep_page(uuid, text); Type: FUNCTION; Schema: chat; Owner: -
+
+CREATE FUNCTION chat.keep_page(user_id uuid, page text) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  if page is null
+    or not chat.flag('share_current_page')
+    or exists (
+      select from public.user_notification_preferences f where f.user_id = keep_page.user_id and not f.share_presence
+    )
+  then
+    delete from chat.presence_pages g where g.user_id = keep_page.user_id;
+    return;
+  end if;
+  insert into chat.presence_pages as g (user_id, page)
+  values (keep_page.user_id, left(keep_page.page, 2048))
+  on conflict on constraint presence_pages_pkey do update
+  set page = excluded.page
+  where g.page <> excluded.page;
+end
+$$;
 
 -- Name: keep_presence(uuid, integer); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -2452,7 +2544,6 @@ begin
   end if;
   new.status := 'offline';
   new.device_count := 0;
-  new.current_page := null;
   new.is_typing_to := null;
   new.typing_started_at := null;
   new.manual_status := null;
@@ -2463,10 +2554,10 @@ begin
   if tg_op = 'UPDATE' then
     new.last_seen := old.last_seen;
     if (
-      old.status, old.device_count, old.last_active_at, old.current_page, old.status_text, old.status_emoji, old.manual_status,
+      old.status, old.device_count, old.last_active_at, old.status_text, old.status_emoji, old.manual_status,
       old.manual_until, old.is_typing_to
     ) is not distinct from (
-      new.status, new.device_count, new.last_active_at, new.current_page, new.status_text, new.status_emoji, new.manual_status,
+      new.status, new.device_count, new.last_active_at, new.status_text, new.status_emoji, new.manual_status,
       new.manual_until, new.is_typing_to
     ) then
       -- not written at all: the time of a change would tell
@@ -3039,7 +3130,9 @@ begin
         or exists (
           select
           from public.user_conversations c
-          join unnest(named) n (name) on c.title ilike chat.containing(n.name)
+          join unnest(named) n (name)
+            on c.title ilike chat.containing(n.name)
+            or chat.folded_text(c.title) like '%' || nullif(chat.folded_text(n.name), '') || '%'
           where c.id = mine.conversation_id
         )
       )
@@ -3064,7 +3157,10 @@ begin
     union
     select p.user_id
     from chat.conversation_people(array(select chat.my_conversation_ids())) p
-    join unnest(named) n (name) on p.full_name ilike chat.containing(n.name) or p.email ilike chat.containing(n.name)
+    join unnest(named) n (name)
+      on p.full_name ilike chat.containing(n.name)
+      or p.email ilike chat.containing(n.name)
+      or chat.folded_text(p.full_name) like '%' || nullif(chat.folded_text(n.name), '') || '%'
     where lower(n.name) <> 'me'
   );
 end
@@ -3189,6 +3285,28 @@ $$;
 -- Name: FUNCTION outcome(); Type: COMMENT; Schema: chat; Owner: -
 
 COMMENT ON FUNCTION chat.outcome() IS 'What the statements of this transaction, or of the one it repeats, left for the answer.';
+
+-- Name: pages_of(uuid[]); Type: FUNCTION; Schema: chat; Owner: -
+
+CREATE FUNCTION chat.pages_of(user_ids uuid[]) RETURNS TABLE(user_id uuid, page text)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER ROWS 10
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  if not chat.flag('share_current_page') then
+    return;
+  end if;
+  return query
+  select g.user_id, g.page
+  from chat.presence_pages g
+  where (pages_of.user_ids is null or g.user_id = any (pages_of.user_ids))
+    and g.user_id in (select chat.supervised_people_ids());
+end
+$$;
+
+-- Name: FUNCTION pages_of(user_ids uuid[]); Type: COMMENT; Schema: chat; Owner: -
+
+COMMENT ON FUNCTION chat.pages_of(user_ids uuid[]) IS 'Which page people look at: of those asked about, or of everybody, as far as the caller is told.';
 
 -- Name: pin_message(uuid, boolean); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -3521,7 +3639,7 @@ begin
       'status_emoji', p.status_emoji,
       'is_typing_to', p.is_typing_to,
       'device_count', p.device_count,
-      'current_page', case when p.current_page is not null and p.user_id in (select chat.supervised_people_ids()) then p.current_page end,
+      'current_page', g.page,
       'manual_status', mine.manual_status,
       'manual_until', mine.manual_until,
       'last_active_at', p.last_active_at,
@@ -3529,6 +3647,7 @@ begin
     )
   from public.user_presence p
   left join chat.my_presence_choice() mine on p.user_id = caller
+  left join chat.pages_of(wanted) g on g.user_id = p.user_id
   where (wanted is null or p.user_id = any (wanted))
     and p.user_id in (select chat.visible_people_ids())
   order by p.user_id;
@@ -3868,15 +3987,15 @@ CREATE FUNCTION chat.role_expression(written text) RETURNS text
   )
 $_$;
 
--- Name: search_entries(uuid, bigint, uuid, text, text, text); Type: FUNCTION; Schema: chat; Owner: -
+-- Name: search_keys(uuid, bigint, uuid, text, text, text); Type: FUNCTION; Schema: chat; Owner: -
 
-CREATE FUNCTION chat.search_entries(conversation_id uuid, seq bigint, sender_id uuid, message_type text, content text, file_name text) RETURNS tsvector
+CREATE FUNCTION chat.search_keys(conversation_id uuid, seq bigint, sender_id uuid, message_type text, content text, file_name text) RETURNS tsvector
     LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
-  stretch constant text := chat.search_stretch(search_entries.conversation_id, search_entries.seq >> 11);
-  written constant text := chat.search_text(search_entries.content || ' ' || coalesce(search_entries.file_name, ''));
+  stretch constant text := chat.search_stretch(search_keys.conversation_id, search_keys.seq >> 11);
+  written constant text := chat.folded_text(search_keys.content || ' ' || coalesce(search_keys.file_name, ''));
   words text[] := string_to_array(written, ' ');
   marks text[] := '{}';
 begin
@@ -3908,9 +4027,9 @@ begin
 end
 $$;
 
--- Name: FUNCTION search_entries(conversation_id uuid, seq bigint, sender_id uuid, message_type text, content text, file_name text); Type: COMMENT; Schema: chat; Owner: -
+-- Name: FUNCTION search_keys(conversation_id uuid, seq bigint, sender_id uuid, message_type text, content text, file_name text); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.search_entries(conversation_id uuid, seq bigint, sender_id uuid, message_type text, content text, file_name text) IS 'The index entries of a message.';
+COMMENT ON FUNCTION chat.search_keys(conversation_id uuid, seq bigint, sender_id uuid, message_type text, content text, file_name text) IS 'The index entries of a message.';
 
 -- Name: search_lookup(text[], text[], uuid[], text[]); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -3960,7 +4079,7 @@ declare
   walk_length constant int := case when by_relevance then 800 else 200 end;
   terms constant text[] := array(
     select distinct t.term
-    from unnest(string_to_array(chat.search_text(coalesce(words, '') || ' ' || array_to_string(phrases, ' ')), ' ')) t (term)
+    from unnest(string_to_array(chat.folded_text(coalesce(words, '') || ' ' || array_to_string(phrases, ' ')), ' ')) t (term)
     where t.term <> ''
   );
   wanted_patterns constant text[] := array(
@@ -3975,7 +4094,7 @@ declare
   unwanted_words constant text[] := array(
     select w.word
     from unnest(unwanted) u (part)
-    cross join lateral (select chat.search_text(u.part) as word) w
+    cross join lateral (select chat.folded_text(u.part) as word) w
     where w.word <> '' and position(' ' in w.word) = 0 and char_length(w.word) <= 100 and not chat.is_unspaced(w.word)
   );
   sender_ids constant uuid[] := case when senders is not null then chat.named_people(senders) end;
@@ -4081,7 +4200,7 @@ begin
           cross join lateral (
             select *
             from public.user_messages u
-            where chat.search_entries(u.conversation_id, u.seq, u.sender_id, u.message_type, u.content, u.file_name)
+            where chat.search_keys(u.conversation_id, u.seq, u.sender_id, u.message_type, u.content, u.file_name)
                 @@ replace(lookup, '~', chat.search_stretch(k.id, k.number))::tsquery
               and not u.is_deleted
               -- not an "=", which would have the planner read the conversation instead
@@ -4111,12 +4230,12 @@ begin
           and ('reaction' <> all (has) or exists (select from public.message_reactions r where r.message_id = c.id))
           and (
             is_exact and not is_walk
-            or ' ' || chat.search_text(c.content || ' ' || coalesce(c.file_name, '')) like all (wanted_patterns)
+            or ' ' || chat.folded_text(c.content || ' ' || coalesce(c.file_name, '')) like all (wanted_patterns)
           )
           and (
             cardinality(unwanted_patterns) = 0
             or is_exact and lookup is not null and not is_walk
-            or not ' ' || chat.search_text(c.content || ' ' || coalesce(c.file_name, '')) like any (unwanted_patterns)
+            or not ' ' || chat.folded_text(c.content || ' ' || coalesce(c.file_name, '')) like any (unwanted_patterns)
           )
           and not exists (select from public.message_hides d where d.user_id = caller and d.message_id = c.id)
       ) h
@@ -4230,7 +4349,7 @@ CREATE FUNCTION chat.search_pattern(written text) RETURNS text
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
-  words constant text := chat.search_text(written);
+  words constant text := chat.folded_text(written);
 begin
   -- none of the characters of a pattern is left in words
   return case
@@ -4251,6 +4370,9 @@ declare
   caller constant uuid := auth.uid();
   wanted constant text := btrim(search_people.query);
   pattern constant text := chat.containing(search_people.query);
+  -- as the search for messages folds a text: "lodz" is in "Łódź". Of what is left two characters are needed, too.
+  folded constant text := chat.folded_text(search_people.query);
+  folded_pattern constant text := case when char_length(folded) >= 2 then '%' || folded || '%' end;
   caller_role text := (select d.role from chat.directory d where d.user_id = caller and d.is_active);
   everywhere boolean := coalesce(caller_role = 'super_admin' or (caller_role = 'admin' and chat.flag('admin_cross_team')), false);
 begin
@@ -4285,7 +4407,11 @@ begin
   left join public.user_notification_preferences prefs on prefs.user_id = d.user_id
   where d.is_active
     and d.user_id <> caller
-    and (d.display_name ilike pattern or d.email ilike pattern)
+    and (
+      d.display_name ilike pattern
+      or d.email ilike pattern
+      or (folded_pattern is not null and chat.folded_text(d.display_name) like folded_pattern)
+    )
     and (everywhere or team.is_shared)
     and not exists (
       select
@@ -4295,7 +4421,10 @@ begin
     )
   order by
     c.last_message_at desc nulls last,
-    d.display_name ilike substr(pattern, 2) desc nulls last,
+    (
+      d.display_name ilike substr(pattern, 2)
+      or (folded_pattern is not null and chat.folded_text(d.display_name) like substr(folded_pattern, 2))
+    ) desc nulls last,
     d.display_name,
     d.user_id
   limit least(greatest(coalesce(search_people.max_rows, 10), 1), 50);
@@ -4313,7 +4442,7 @@ CREATE FUNCTION chat.search_score(written text, words text[]) RETURNS real
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
-  padded constant text := ' ' || chat.search_text(written) || ' ';
+  padded constant text := ' ' || chat.folded_text(written) || ' ';
 begin
   return coalesce(
     (
@@ -4345,43 +4474,6 @@ $$;
 -- Name: FUNCTION search_stretch(conversation_id uuid, number bigint); Type: COMMENT; Schema: chat; Owner: -
 
 COMMENT ON FUNCTION chat.search_stretch(conversation_id uuid, number bigint) IS 'The name of a stretch of 2048 messages of a conversation in the index.';
-
--- Name: search_text(text); Type: FUNCTION; Schema: chat; Owner: -
-
-CREATE FUNCTION chat.search_text(written text) RETURNS text
-    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
-declare
-  -- combining marks, joiners, marks of direction, variation selectors, skin tones: nothing that people type to find
-  -- something. Vowel signs of Indic scripts are letters and stay.
-  ignored constant text := '[\u00ad\u0300-\u036f\u0483-\u0489\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7'
-    '\u0610-\u061a\u0640\u064b-\u065f\u0670\u06d6-\u06dc\u06df-\u06e8\u06ea-\u06ed\u180b-\u180e\u1ab0-\u1aff\u1dc0-\u1dff'
-    '\u200c-\u200f\u202a-\u202e\u2060-\u2064\u20d0-\u20ff\ufe00-\ufe0f\ufe20-\ufe2f\ufeff'
-    '\U0001f3fb-\U0001f3ff\U000e0100-\U000e01ef]+';
-  -- Thai, Lao, Tibetan, Myanmar, Khmer, kana, Han with its extensions, Hangul
-  unspaced constant text := '([\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3040-\u30fa\u30fc-\u30ff\u3400-\u9fff'
-    '\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff]+)';
-  emoji constant text := '([\u2600-\u27bf\u2b05-\u2b07\u2b1b\u2b1c\u2b50\u2b55\U0001f000-\U0001faff])';
-  separators constant text := '[\u0001-\u002f\u003a-\u0040\u005b-\u0060\u007b-\u00a9\u00ab-\u00b4\u00b6-\u00b9\u00bb-\u00bf\u00d7\u00f7'
-    '\u037e\u0387\u055a-\u055f\u0589\u058a\u05be\u05c0\u05c3\u05c6\u05f3\u05f4\u0600-\u060f\u061b-\u061f\u066a-\u066d\u06d4'
-    '\u0964\u0965\u0970\u2000-\u206f\u20a0-\u20cf\u2190-\u25ff\u2b00-\u2b04\u2b08-\u2b1a\u2b1d-\u2b4f\u2b51-\u2b54\u2b56-\u2bff'
-    '\u2e00-\u2e7f\u3000-\u3004\u3008-\u3030\u303d\u30fb\ue000-\uf8ff\ufd3e\ufd3f\ufff0-\uffff]+';
-  text text;
-begin
-  if octet_length(written) = char_length(written) then
-    return btrim(regexp_replace(lower(written), '[^a-z0-9]+', ' ', 'g'));
-  end if;
-  text := lower(normalize(written, nfkd));
-  text := translate(normalize(regexp_replace(text, ignored, '', 'g'), nfc), 'ς', 'σ');
-  text := regexp_replace(regexp_replace(text, unspaced, ' \1 ', 'g'), emoji, ' \1 ', 'g');
-  return btrim(regexp_replace(text, separators, ' ', 'g'));
-end
-$$;
-
--- Name: FUNCTION search_text(written text); Type: COMMENT; Schema: chat; Owner: -
-
-COMMENT ON FUNCTION chat.search_text(written text) IS 'A text as it is searched: lower case, without accents and vowel marks, one space between words.';
 
 -- Name: send_message(uuid, text, text, text, text, uuid, uuid[], jsonb, text, text, bigint, text); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -4652,7 +4744,6 @@ begin
     manual_status = n.manual_status,
     manual_until = n.manual_until,
     device_count = n.device_count,
-    current_page = coalesce(left(set_presence.current_page, 2048), p.current_page),
     status_text = case when clear_status_text then null else coalesce(new_text, p.status_text) end,
     status_emoji = case when clear_status_text then null else coalesce(new_emoji, p.status_emoji) end,
     last_seen = case
@@ -4665,6 +4756,9 @@ begin
   where p.user_id = n.user_id
     -- whoever is not to be seen leaves no trace of being there
     and (n.status <> 'offline' or p.status <> 'offline' or new_text is not null or new_emoji is not null or clear_status_text);
+  if found and set_presence.current_page is not null then
+    perform chat.keep_page(caller, set_presence.current_page);
+  end if;
 
   return (select r."row" from chat.presence_rows(array[caller]) r);
 end
@@ -4749,9 +4843,6 @@ CREATE FUNCTION chat.settle_presence() RETURNS trigger
 declare
   shown record;
 begin
-  if new.current_page is not null and not chat.flag('share_current_page') then
-    new.current_page := null;
-  end if;
   -- of somebody else's row the policy says no, behind this
   if row_security_active('public.user_presence') and new.user_id = auth.uid() then
     -- A status that the row has already is no news: it may be a chosen one. Nobody inserts a row to say "offline".
@@ -4778,7 +4869,6 @@ begin
     -- whoever is not to be seen leaves no trace of being there
     if tg_op = 'UPDATE' and old.status = 'offline' and new.status = 'offline' then
       new.last_seen := old.last_seen;
-      new.current_page := old.current_page;
       new.is_typing_to := null;
       if (new.status_text, new.status_emoji) is not distinct from (old.status_text, old.status_emoji) then
         return null;
@@ -5079,6 +5169,33 @@ $$;
 -- Name: FUNCTION sync_identity(); Type: COMMENT; Schema: chat; Owner: -
 
 COMMENT ON FUNCTION chat.sync_identity() IS 'What a cursor belongs to: another one where transaction ids may have been given out twice.';
+
+-- Name: take_page_out(); Type: FUNCTION; Schema: chat; Owner: -
+
+CREATE FUNCTION chat.take_page_out() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  if tg_op = 'INSERT' then
+    if new.current_page is null then
+      return new;
+    end if;
+    -- The lock holds the row until the end: if there is one, nothing is inserted. The update that may follow takes the
+    -- page from "excluded", which is this row.
+    perform from public.user_presence p where p.user_id = new.user_id for no key update;
+    if found then
+      return new;
+    end if;
+    perform chat.keep_page(new.user_id, new.current_page);
+  -- whoever is not to be seen leaves no trace of being there
+  elsif new.status <> 'offline' or old.status <> 'offline' then
+    perform chat.keep_page(new.user_id, new.current_page);
+  end if;
+  new.current_page := null;
+  return new;
+end
+$$;
 
 -- Name: tell_of_block(); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -5605,6 +5722,18 @@ CREATE TABLE chat.message_requests (
 
 COMMENT ON TABLE chat.message_requests IS 'What the first request for a client_message_id was, so that a repetition is told from a conflict. Private: the hash of a text betrays a short one.';
 
+-- Name: presence_pages; Type: TABLE; Schema: chat; Owner: -
+
+CREATE TABLE chat.presence_pages (
+    user_id uuid NOT NULL,
+    page text NOT NULL,
+    CONSTRAINT presence_pages_page_is_short CHECK ((char_length(page) <= 2048))
+);
+
+-- Name: TABLE presence_pages; Type: COMMENT; Schema: chat; Owner: -
+
+COMMENT ON TABLE chat.presence_pages IS 'Where in the application people are, with the setting share_current_page. Read through chat.pages_of() alone.';
+
 -- Name: presence_processes; Type: TABLE; Schema: chat; Owner: -
 
 CREATE UNLOGGED TABLE chat.presence_processes (
@@ -6110,7 +6239,7 @@ COMMENT ON COLUMN public.user_presence.status IS 'online, away, busy or offline,
 
 -- Name: COLUMN user_presence.current_page; Type: COMMENT; Schema: public; Owner: -
 
-COMMENT ON COLUMN public.user_presence.current_page IS 'Where in the application. Blanked unless the setting share_current_page is on.';
+COMMENT ON COLUMN public.user_presence.current_page IS 'Where in the application. For writing only: always null to readers. With the setting share_current_page, GET /presence tells the person and their admins.';
 
 -- Name: COLUMN user_presence.is_typing_to; Type: COMMENT; Schema: public; Owner: -
 
@@ -6192,6 +6321,11 @@ ALTER TABLE ONLY chat.message_reports
 
 ALTER TABLE ONLY chat.message_requests
     ADD CONSTRAINT message_requests_pkey PRIMARY KEY (message_id);
+
+-- Name: presence_pages presence_pages_pkey; Type: CONSTRAINT; Schema: chat; Owner: -
+
+ALTER TABLE ONLY chat.presence_pages
+    ADD CONSTRAINT presence_pages_pkey PRIMARY KEY (user_id);
 
 -- Name: presence_processes presence_processes_pkey; Type: CONSTRAINT; Schema: chat; Owner: -
 
@@ -6466,13 +6600,13 @@ CREATE INDEX user_messages_files_idx ON public.user_messages USING btree (conver
 
 CREATE INDEX user_messages_reply_in_conversation_idx ON public.user_messages USING btree (reply_to_id, conversation_id) WHERE (reply_to_id IS NOT NULL);
 
--- Name: user_messages_search_idx; Type: INDEX; Schema: public; Owner: -
-
-CREATE INDEX user_messages_search_idx ON public.user_messages USING gin (chat.search_entries(conversation_id, seq, sender_id, message_type, content, file_name)) WITH (fastupdate=off) WHERE (NOT is_deleted);
-
 -- Name: user_messages_sender_idx; Type: INDEX; Schema: public; Owner: -
 
 CREATE INDEX user_messages_sender_idx ON public.user_messages USING btree (sender_id, created_at DESC);
+
+-- Name: user_messages_words_idx; Type: INDEX; Schema: public; Owner: -
+
+CREATE INDEX user_messages_words_idx ON public.user_messages USING gin (chat.search_keys(conversation_id, seq, sender_id, message_type, content, file_name)) WITH (fastupdate=off) WHERE (NOT is_deleted);
 
 -- Name: user_presence_typing_idx; Type: INDEX; Schema: public; Owner: -
 
@@ -6598,6 +6732,10 @@ CREATE TRIGGER user_presence_10_settle BEFORE INSERT OR UPDATE ON public.user_pr
 
 CREATE TRIGGER user_presence_20_mask BEFORE INSERT OR UPDATE ON public.user_presence FOR EACH ROW EXECUTE FUNCTION chat.mask_presence();
 
+-- Name: user_presence user_presence_30_page; Type: TRIGGER; Schema: public; Owner: -
+
+CREATE TRIGGER user_presence_30_page BEFORE INSERT OR UPDATE OF current_page ON public.user_presence FOR EACH ROW EXECUTE FUNCTION chat.take_page_out();
+
 -- Name: idempotency_keys idempotency_keys_user_id_fkey; Type: FK CONSTRAINT; Schema: chat; Owner: -
 
 ALTER TABLE ONLY chat.idempotency_keys
@@ -6627,6 +6765,11 @@ ALTER TABLE ONLY chat.message_reports
 
 ALTER TABLE ONLY chat.message_requests
     ADD CONSTRAINT message_requests_message_id_fkey FOREIGN KEY (message_id) REFERENCES public.user_messages(id) ON DELETE CASCADE;
+
+-- Name: presence_pages presence_pages_user_fkey; Type: FK CONSTRAINT; Schema: chat; Owner: -
+
+ALTER TABLE ONLY chat.presence_pages
+    ADD CONSTRAINT presence_pages_user_fkey FOREIGN KEY (user_id) REFERENCES public.user_presence(user_id) ON DELETE CASCADE DEFERRABLE INITIALLY DEFERRED;
 
 -- Name: presence_report_sessions presence_report_sessions_user_fkey; Type: FK CONSTRAINT; Schema: chat; Owner: -
 
@@ -7215,6 +7358,12 @@ REVOKE ALL ON FUNCTION chat.flag(setting text) FROM PUBLIC;
 GRANT ALL ON FUNCTION chat.flag(setting text) TO authenticated;
 GRANT ALL ON FUNCTION chat.flag(setting text) TO service_role;
 
+-- Name: FUNCTION folded_text(written text); Type: ACL; Schema: chat; Owner: -
+
+REVOKE ALL ON FUNCTION chat.folded_text(written text) FROM PUBLIC;
+GRANT ALL ON FUNCTION chat.folded_text(written text) TO authenticated;
+GRANT ALL ON FUNCTION chat.folded_text(written text) TO service_role;
+
 -- Name: FUNCTION follow_presence_sharing(); Type: ACL; Schema: chat; Owner: -
 
 REVOKE ALL ON FUNCTION chat.follow_presence_sharing() FROM PUBLIC;
@@ -7292,6 +7441,10 @@ REVOKE ALL ON FUNCTION chat.keep_conversation_identity() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION chat.keep_idempotency_key(key text, request_hash bytea) FROM PUBLIC;
 GRANT ALL ON FUNCTION chat.keep_idempotency_key(key text, request_hash bytea) TO authenticated;
+
+-- Name: FUNCTION keep_page(user_id uuid, page text); Type: ACL; Schema: chat; Owner: -
+
+REVOKE ALL ON FUNCTION chat.keep_page(user_id uuid, page text) FROM PUBLIC;
 
 -- Name: FUNCTION keep_presence(process_id uuid, lease_ms integer); Type: ACL; Schema: chat; Owner: -
 
@@ -7432,6 +7585,11 @@ GRANT ALL ON FUNCTION chat.open_conversation(other_user_id uuid, OUT conversatio
 REVOKE ALL ON FUNCTION chat.outcome() FROM PUBLIC;
 GRANT ALL ON FUNCTION chat.outcome() TO authenticated;
 
+-- Name: FUNCTION pages_of(user_ids uuid[]); Type: ACL; Schema: chat; Owner: -
+
+REVOKE ALL ON FUNCTION chat.pages_of(user_ids uuid[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION chat.pages_of(user_ids uuid[]) TO authenticated;
+
 -- Name: FUNCTION pin_message(message_id uuid, present boolean); Type: ACL; Schema: chat; Owner: -
 
 REVOKE ALL ON FUNCTION chat.pin_message(message_id uuid, present boolean) FROM PUBLIC;
@@ -7516,11 +7674,11 @@ GRANT ALL ON FUNCTION chat.report_message(message_id uuid, reason text, note tex
 
 REVOKE ALL ON FUNCTION chat.role_expression(written text) FROM PUBLIC;
 
--- Name: FUNCTION search_entries(conversation_id uuid, seq bigint, sender_id uuid, message_type text, content text, file_name text); Type: ACL; Schema: chat; Owner: -
+-- Name: FUNCTION search_keys(conversation_id uuid, seq bigint, sender_id uuid, message_type text, content text, file_name text); Type: ACL; Schema: chat; Owner: -
 
-REVOKE ALL ON FUNCTION chat.search_entries(conversation_id uuid, seq bigint, sender_id uuid, message_type text, content text, file_name text) FROM PUBLIC;
-GRANT ALL ON FUNCTION chat.search_entries(conversation_id uuid, seq bigint, sender_id uuid, message_type text, content text, file_name text) TO authenticated;
-GRANT ALL ON FUNCTION chat.search_entries(conversation_id uuid, seq bigint, sender_id uuid, message_type text, content text, file_name text) TO service_role;
+REVOKE ALL ON FUNCTION chat.search_keys(conversation_id uuid, seq bigint, sender_id uuid, message_type text, content text, file_name text) FROM PUBLIC;
+GRANT ALL ON FUNCTION chat.search_keys(conversation_id uuid, seq bigint, sender_id uuid, message_type text, content text, file_name text) TO authenticated;
+GRANT ALL ON FUNCTION chat.search_keys(conversation_id uuid, seq bigint, sender_id uuid, message_type text, content text, file_name text) TO service_role;
 
 -- Name: FUNCTION search_lookup(words text[], marks text[], sender_ids uuid[], unwanted text[]); Type: ACL; Schema: chat; Owner: -
 
@@ -7549,12 +7707,6 @@ REVOKE ALL ON FUNCTION chat.search_score(written text, words text[]) FROM PUBLIC
 REVOKE ALL ON FUNCTION chat.search_stretch(conversation_id uuid, number bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION chat.search_stretch(conversation_id uuid, number bigint) TO authenticated;
 GRANT ALL ON FUNCTION chat.search_stretch(conversation_id uuid, number bigint) TO service_role;
-
--- Name: FUNCTION search_text(written text); Type: ACL; Schema: chat; Owner: -
-
-REVOKE ALL ON FUNCTION chat.search_text(written text) FROM PUBLIC;
-GRANT ALL ON FUNCTION chat.search_text(written text) TO authenticated;
-GRANT ALL ON FUNCTION chat.search_text(written text) TO service_role;
 
 -- Name: FUNCTION send_message(conversation_id uuid, content text, message_type text, client_message_id text, request_hash text, reply_to_id uuid, mentions uuid[], metadata jsonb, file_url text, file_name text, file_size bigint, file_type text, OUT message_id uuid, OUT created boolean); Type: ACL; Schema: chat; Owner: -
 
@@ -7619,6 +7771,10 @@ GRANT ALL ON FUNCTION chat.sync(of_database text, taken_at timestamp with time z
 
 REVOKE ALL ON FUNCTION chat.sync_identity() FROM PUBLIC;
 GRANT ALL ON FUNCTION chat.sync_identity() TO authenticated;
+
+-- Name: FUNCTION take_page_out(); Type: ACL; Schema: chat; Owner: -
+
+REVOKE ALL ON FUNCTION chat.take_page_out() FROM PUBLIC;
 
 -- Name: FUNCTION tell_of_block(); Type: ACL; Schema: chat; Owner: -
 

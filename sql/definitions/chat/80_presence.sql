@@ -217,7 +217,7 @@ create or replace function chat.keep_page(user_id uuid, page text)
 returns void
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   if page is null
@@ -245,7 +245,7 @@ create or replace function chat.take_page_out()
 returns trigger
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   if tg_op = 'INSERT' then
@@ -740,7 +740,7 @@ language plpgsql
 stable
 security definer
 rows 10
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   if not chat.flag('share_current_page') then

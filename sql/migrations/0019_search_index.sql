@@ -1,4 +1,4 @@
--- The index of messages by what 0015 folds. While it is built, for about two minutes with a million messages, messages can
+-- The index of messages by what 0018 folds. While it is built, for about two minutes with a million messages, messages can
 -- be read and not written. Whoever cannot wait builds it beforehand, with "concurrently" (docs/operations.md): then
 -- nothing is left to do here.
 

@@ -11,7 +11,7 @@ returns text
 language plpgsql
 immutable
 parallel safe
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   -- combining marks, joiners, marks of direction, variation selectors, skin tones: nothing that people type to find
@@ -82,7 +82,7 @@ returns tsvector
 language plpgsql
 immutable
 parallel safe
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   stretch constant text := chat.search_stretch(search_keys.conversation_id, search_keys.seq >> 11);
