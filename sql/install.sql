@@ -46,15 +46,19 @@ begin
     (12, 'presence_by_session', '18ff8455843cdc12c9a137ecd1fa9aad5e3e8cd5486b66185646646d3c050d44'),
     (13, 'search_without_words', '22af881e7bdfc5a361ad12215729774d485d25877ad8be4a2896770ec9c1844a'),
     (14, 'foreign_key_indexes', 'ff116d82e49dc75ed7a2ca4a9b99f56c1985554f505593aecaa1b28895afaa4d'),
-    (15, 'search_paths', 'fefaa78fb4810875e3b9c91baa5699764efe27e48ecca8ca8e534489dff74dbf')
+    (15, 'search_paths', 'fefaa78fb4810875e3b9c91baa5699764efe27e48ecca8ca8e534489dff74dbf'),
+    (16, 'memberships_by_person', 'a9522a1410165fae98e0e4be660e73440f54991dcb1364844d7ab9a2f4200eef'),
+    (17, 'presence_pages', 'bdfb39f74aa186b944b001657e25e2ef3a339093b6d09ca279cc8840a59366f0'),
+    (18, 'search_folding', '117e853175d02ac8b857764fec8d02e918b0f5cbd21302309eec447607f2df62'),
+    (19, 'search_index', '7400ff6680c3cae0487b4db79ffdacc8d8fe54cd3815d3be0bff9f3b362b23fa')
   ), applied as (
     select version, checksum from chat.schema_migrations
   )
   select coalesce(
     (
-      select format('The schema is at version %s, but this script knows only version 15: use a newer script.', max(version))
+      select format('The schema is at version %s, but this script knows only version 19: use a newer script.', max(version))
       from applied
-      having max(version) > 15
+      having max(version) > 19
     ),
     (
       select format('Migration %s is not in the ledger although a later one is.', min(k.version))
@@ -197,6 +201,38 @@ insert into chat.schema_migrations (version, name, checksum) values
 \ir migrations/0015_search_paths.sql
 \endif
 
+select not exists (select from chat.schema_migrations where version = 16) as pending \gset
+\if :pending
+\echo migrations/0016_memberships_by_person.sql
+insert into chat.schema_migrations (version, name, checksum) values
+  (16, 'memberships_by_person', 'a9522a1410165fae98e0e4be660e73440f54991dcb1364844d7ab9a2f4200eef');
+\ir migrations/0016_memberships_by_person.sql
+\endif
+
+select not exists (select from chat.schema_migrations where version = 17) as pending \gset
+\if :pending
+\echo migrations/0017_presence_pages.sql
+insert into chat.schema_migrations (version, name, checksum) values
+  (17, 'presence_pages', 'bdfb39f74aa186b944b001657e25e2ef3a339093b6d09ca279cc8840a59366f0');
+\ir migrations/0017_presence_pages.sql
+\endif
+
+select not exists (select from chat.schema_migrations where version = 18) as pending \gset
+\if :pending
+\echo migrations/0018_search_folding.sql
+insert into chat.schema_migrations (version, name, checksum) values
+  (18, 'search_folding', '117e853175d02ac8b857764fec8d02e918b0f5cbd21302309eec447607f2df62');
+\ir migrations/0018_search_folding.sql
+\endif
+
+select not exists (select from chat.schema_migrations where version = 19) as pending \gset
+\if :pending
+\echo migrations/0019_search_index.sql
+insert into chat.schema_migrations (version, name, checksum) values
+  (19, 'search_index', '7400ff6680c3cae0487b4db79ffdacc8d8fe54cd3815d3be0bff9f3b362b23fa');
+\ir migrations/0019_search_index.sql
+\endif
+
 select not exists (
   select from chat.schema_definitions
   where path = 'auth/10_claims.sql' and checksum = '711d0d0ddaf6d6f12edbeef0dcdb14bbb7f3f993a26c83181dbd1bb1a70c890b'
@@ -271,13 +307,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/40_people.sql' and checksum = 'b8a28b2c82b76955acd7466a3ffc256e3b040cfc7b6bf32accfe81098954c322'
+  where path = 'chat/40_people.sql' and checksum = 'd986b8e749ad1797ec1ba6376e5fc98e082a9c56c64fc0c5646f8d17aa7a071a'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/40_people.sql
 \ir definitions/chat/40_people.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/40_people.sql', 'b8a28b2c82b76955acd7466a3ffc256e3b040cfc7b6bf32accfe81098954c322')
+  ('chat/40_people.sql', 'd986b8e749ad1797ec1ba6376e5fc98e082a9c56c64fc0c5646f8d17aa7a071a')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
@@ -391,13 +427,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/80_presence.sql' and checksum = 'df28d1e52ad8e7a6615a387c78d06c0cb2b7b36a00c4feb921aa4fba17f4c83a'
+  where path = 'chat/80_presence.sql' and checksum = 'a973e2dc15014014f7420a0a594fe90982d4b684195fad9ac77a3c84433d1f54'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/80_presence.sql
 \ir definitions/chat/80_presence.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/80_presence.sql', 'df28d1e52ad8e7a6615a387c78d06c0cb2b7b36a00c4feb921aa4fba17f4c83a')
+  ('chat/80_presence.sql', 'a973e2dc15014014f7420a0a594fe90982d4b684195fad9ac77a3c84433d1f54')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
@@ -415,13 +451,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/85_conversation_rows.sql' and checksum = 'b02c60237a48f5dc17e7467e0c97446c1a979721f9501a46848372de2c00fa2c'
+  where path = 'chat/85_conversation_rows.sql' and checksum = 'e66ea02085a80b7a685a54f95e888c2bd1e73908f426051698ba850b405d4204'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/85_conversation_rows.sql
 \ir definitions/chat/85_conversation_rows.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/85_conversation_rows.sql', 'b02c60237a48f5dc17e7467e0c97446c1a979721f9501a46848372de2c00fa2c')
+  ('chat/85_conversation_rows.sql', 'e66ea02085a80b7a685a54f95e888c2bd1e73908f426051698ba850b405d4204')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
@@ -439,13 +475,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/87_message_search.sql' and checksum = '6584b16d1446597677a943b63500410d642ff272f802bfe2adc8ecfd638f3f8d'
+  where path = 'chat/87_message_search.sql' and checksum = 'd496d823342195f3b36f2d559889b9c7616a977257ae23b85cead5671909c404'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/87_message_search.sql
 \ir definitions/chat/87_message_search.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/87_message_search.sql', '6584b16d1446597677a943b63500410d642ff272f802bfe2adc8ecfd638f3f8d')
+  ('chat/87_message_search.sql', 'd496d823342195f3b36f2d559889b9c7616a977257ae23b85cead5671909c404')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
@@ -475,13 +511,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/90_policies.sql' and checksum = 'b8195acf649cb6e2a86fb1165f40db271fb7397aba488dfb1c63f9cd8f327bdc'
+  where path = 'chat/90_policies.sql' and checksum = 'c63f54813e69ddc4e2908eb1b24afebdbfba7057625348c69b3b4af85eb2b368'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/90_policies.sql
 \ir definitions/chat/90_policies.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/90_policies.sql', 'b8195acf649cb6e2a86fb1165f40db271fb7397aba488dfb1c63f9cd8f327bdc')
+  ('chat/90_policies.sql', 'c63f54813e69ddc4e2908eb1b24afebdbfba7057625348c69b3b4af85eb2b368')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
@@ -499,13 +535,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/96_comments.sql' and checksum = '6289b3207ec1467ab9c96fc1cb4a4bf4a826b81b520c15cb6821352fc3e653bf'
+  where path = 'chat/96_comments.sql' and checksum = '6e16aed4fe4d51574396478576d670d9663888dd6b5e29179b2d3aaec11ea052'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/96_comments.sql
 \ir definitions/chat/96_comments.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/96_comments.sql', '6289b3207ec1467ab9c96fc1cb4a4bf4a826b81b520c15cb6821352fc3e653bf')
+  ('chat/96_comments.sql', '6e16aed4fe4d51574396478576d670d9663888dd6b5e29179b2d3aaec11ea052')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
