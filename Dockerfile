@@ -1,4 +1,4 @@
-# Builds the server and leaves the program, root certificates and nothing else.
+# Builds the server. The image contains only the program and root certificates.
 #
 #   docker build -t rapport .
 #   docker run -p 4000:4000 -e DATABASE_URL=… -e SUPABASE_JWT_SECRET=… rapport
@@ -6,9 +6,9 @@
 FROM rust:1.95-slim-bookworm AS build
 WORKDIR /rapport
 COPY Cargo.toml Cargo.lock build.rs ./
-# The manifest names the benchmarks, and the program has the settings and the SQL compiled in.
+# The manifest refers to the benchmarks. Settings and SQL are compiled into the program.
 COPY benches benches
-# A member of the workspace, which cargo wants to see although it builds none of it.
+# Cargo requires every member of the workspace to exist, even if it is not built.
 COPY fuzz fuzz
 COPY config config
 COPY sql sql
@@ -23,9 +23,9 @@ RUN apt-get update \
     && useradd --system --no-create-home rapport
 COPY --from=build /rapport/target/release/rapport /usr/local/bin/rapport
 USER rapport
-# In a container the network in front of it decides who reaches it.
+# In a container the surrounding network restricts access.
 ENV RAPPORT_SERVER_ADDRESS=0.0.0.0
 EXPOSE 4000
-# Stops on SIGTERM within server.shutdown_deadline_ms; /health and /ready tell how it is.
+# Stops on SIGTERM within server.shutdown_deadline_ms. /health and /ready report its state.
 ENTRYPOINT ["rapport"]
 CMD ["serve"]

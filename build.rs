@@ -1,5 +1,5 @@
-//! Tells cargo that the SQL files are part of the program: they are embedded through a macro that
-//! cargo does not see, and without this a changed file would not be picked up.
+//! Declares the SQL files as inputs of the build. A macro embeds them in a way that Cargo does not
+//! track, so without this a changed file would not trigger a rebuild.
 
 fn main() {
     println!("cargo::rerun-if-changed=sql");

@@ -1,16 +1,17 @@
-# Installs what is missing to build, run and test Rapport on Debian or Ubuntu, after saying so.
+# Installs the packages that are missing to build, run and test Rapport on Debian or Ubuntu, and
+# prints their names first.
 # Sourced by scripts/dev and scripts/test:   need COMMAND PACKAGE [PACKAGE ...]
 
 missing=()
 
-# Remembers PACKAGES for installation where COMMAND is not there.
+# Marks PACKAGES for installation if COMMAND does not exist.
 need() {
   local command=$1
   shift
   command -v "$command" >/dev/null 2>&1 || missing+=("$@")
 }
 
-# PostgreSQL's server programs are not on the PATH on Debian.
+# On Debian, PostgreSQL's server programs are not on the PATH.
 need_postgres() {
   command -v postgres >/dev/null 2>&1 || compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null ||
     missing+=(postgresql)
@@ -18,7 +19,7 @@ need_postgres() {
 
 install_missing() {
   if ! command -v cargo >/dev/null 2>&1; then
-    echo "Rapport is built with Rust 1.95 or newer, which is not here: see https://rustup.rs" >&2
+    echo "Building Rapport requires Rust 1.95 or newer, which was not found. See https://rustup.rs" >&2
     exit 1
   fi
   [ ${#missing[@]} -eq 0 ] && return

@@ -1,4 +1,4 @@
-//! The composition root: which parts there are, in which order they start and stop.
+//! The composition root: which parts exist, and in which order they start and stop.
 
 use std::io;
 use std::net::SocketAddr;
@@ -30,41 +30,42 @@ use crate::router::{Parts, router};
 use crate::shutdown::Tasks;
 use crate::visibility::Visibility;
 
-/// Events on the way from replication to the change feed, which takes them out at once and does
-/// its own gathering. Each is bounded in bytes itself (`replication.chunk_max_bytes`), so that this
-/// many of them are bounded, too.
+/// Events between replication and the change feed, which takes them out immediately and does its
+/// own batching. Each event is limited in bytes (`replication.chunk_max_bytes`), so this also
+/// limits the total.
 const BUS_CAPACITY: usize = 32;
 
-/// How often the database is asked whether it answers, for `/ready`. Twice within the ten
-/// seconds at which balancers commonly look.
+/// Interval of database checks for `/ready`: at least two within the ten seconds at which load
+/// balancers commonly check.
 const PROBE_INTERVAL: Duration = Duration::from_secs(4);
 
-/// What a stop keeps of its deadline for what comes after the last request: acknowledging, dropping the slot
-/// and closing connections. An idle database needs some ten milliseconds for that.
+/// Part of the shutdown deadline that is reserved for the work after the last request:
+/// acknowledging, dropping the slot and closing connections. An idle database needs about ten
+/// milliseconds for it.
 const RELEASE_TIME: Duration = Duration::from_secs(5);
 
-/// Why the server cannot start. Nothing that waits for a database is here: a database that is
-/// down is waited for, and said by `/ready`.
+/// Why the server cannot start. An unavailable database is not an error: the server waits for it,
+/// and `/ready` reports it.
 #[derive(Debug, Error)]
 pub enum StartError {
-    /// A connection string is wrong.
+    /// A connection string is invalid.
     #[error(transparent)]
     Connect(#[from] ConnectError),
-    /// The pool cannot be made.
+    /// The pool could not be created.
     #[error(transparent)]
     Pool(#[from] DbError),
-    /// The keys for tokens cannot be used.
+    /// The keys for tokens are unusable.
     #[error(transparent)]
     Keys(#[from] KeyError),
-    /// The settings for replication can never work.
+    /// Replication can never work with these settings.
     #[error(transparent)]
     Replication(#[from] ReplicationError),
-    /// The address is taken or not ours.
+    /// The address is in use or not local.
     #[error("Cannot listen on {address}: {source}")]
     Listen {
-        /// Where.
+        /// The configured address.
         address: SocketAddr,
-        /// Why not.
+        /// The cause.
         source: io::Error,
     },
 }
@@ -74,7 +75,7 @@ pub struct App {
     local_address: SocketAddr,
     readiness: Readiness,
     sockets: Realtime,
-    /// Listener and sockets: what has to end first.
+    /// The listener and the sockets, which must end first.
     front: Tasks,
     server: JoinHandle<()>,
     replication: Replication,
@@ -84,15 +85,15 @@ pub struct App {
 }
 
 impl App {
-    /// Starts every part and returns as soon as the listener accepts; [`App::readiness`] tells when
-    /// the database and the change stream are there.
+    /// Starts every part and returns once the listener accepts connections. [`App::readiness`]
+    /// reports when the database and the change stream are available.
     ///
     /// # Errors
-    /// [`StartError`] for what can never work.
+    /// [`StartError`] for problems that waiting cannot solve.
     pub async fn start(config: &Config, tasks: &Tasks) -> Result<Self, StartError> {
         let metrics = Arc::new(Metrics::new());
         let readiness = Readiness::new();
-        let front = tasks.part();
+        let front = tasks.child();
 
         let owner = Connector::new(config.database.url.expose())?;
         let requests = Connector::new(config.database.request_url.expose())?;
@@ -136,7 +137,8 @@ impl App {
                 tasks.clone(),
             ),
         );
-        // After its listener: a full bus would stop it at once.
+        // Replication starts after the listener of the bus, because a full bus would block it
+        // immediately.
         let replication = Replication::start(
             &owner,
             &config.replication,
@@ -157,7 +159,7 @@ impl App {
         );
         let mut metrics_token = config.server.metrics_token.clone();
         if let Some((listener, address)) = metrics_listener {
-            let route = metrics_route::alone(
+            let route = metrics_route::separate_routes(
                 Arc::clone(&metrics),
                 readiness.clone(),
                 tasks.clone(),
@@ -170,7 +172,7 @@ impl App {
             );
             let serving = serve(listener, route, heads.clone(), tasks.token().clone());
             tasks.spawn("metrics server", serving);
-            tracing::info!(%address, "metrics are shown");
+            tracing::info!(%address, "serving metrics");
         }
         let authentication = Authentication::new(verifier, &config.server, &config.auth);
         let chat = ChatState::new(
@@ -212,29 +214,30 @@ impl App {
         })
     }
 
-    /// Where it listens: the port that was found, when any would do.
+    /// The address of the listener, with the actual port if port 0 was configured.
     pub fn local_address(&self) -> SocketAddr {
         self.local_address
     }
 
-    /// Whether the parts can do their work.
+    /// The readiness of all parts.
     pub fn readiness(&self) -> &Readiness {
         &self.readiness
     }
 
-    /// Stops in the reverse order: joins are refused and sockets told to go, requests end, the
-    /// position in the log is acknowledged, connections close. `/ready` says so from the
-    /// beginning, and until the sockets are told, requests are answered as ever: a balancer needs a
-    /// moment to notice. `false` when something had to be cut off at the configured deadline.
+    /// Stops the parts in reverse order: joins are refused and sockets closed, requests end, the
+    /// position in the WAL is acknowledged, connections close. `/ready` reports the shutdown from
+    /// the beginning. Until the sockets are closed, requests are still answered, because load
+    /// balancers need a moment to notice. Returns `false` if something had to be aborted at the
+    /// configured deadline.
     pub async fn stop(self) -> bool {
         let end = Instant::now() + self.deadline;
         let front_end = end - RELEASE_TIME.min(self.deadline / 4);
         self.readiness.set_draining();
-        tracing::info!(deadline = ?self.deadline, "stopping");
+        tracing::info!(deadline = ?self.deadline, "shutting down");
         let (sockets, server) = (self.sockets, self.server);
         let front = async {
             sockets.drain(self.deadline / 2).await;
-            // Connections to the database end when nobody holds them any more.
+            // Database connections close when their last owner is dropped.
             drop(sockets);
             self.front.stop();
             server.await
@@ -243,12 +246,12 @@ impl App {
         self.front.stop();
         match &drained {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::error!(%error, "the http server has failed"),
-            Err(_) => tracing::warn!("requests were still open at the deadline"),
+            Ok(Err(error)) => tracing::error!(%error, "HTTP server failed"),
+            Err(_) => tracing::warn!("requests were still open at the deadline; closing them"),
         }
         let released = timeout_at(end, self.replication.stop()).await;
         if released.is_err() {
-            tracing::warn!("the replication slot was not released by the deadline");
+            tracing::warn!("replication slot was not released by the deadline");
         }
         self.db.close();
         self.tasks.stop();
@@ -261,7 +264,7 @@ impl App {
     }
 }
 
-/// A listener, and where it listens: the port that was found, when any would do.
+/// A listener and its address, with the actual port if port 0 was configured.
 async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
     let error = |source| StartError::Listen { address, source };
     let listener = serve::listen(address).await.map_err(error)?;
@@ -269,8 +272,8 @@ async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartE
     Ok((listener, local_address))
 }
 
-/// Keeps `/ready` true while nobody uses the pool: asking reports what came out. The pool is looked
-/// at on the way.
+/// Keeps `/ready` accurate while the pool is idle: each ping reports its result. Also updates the
+/// pool metrics.
 fn probe_database(db: Db, metrics: DatabaseMetrics, tasks: &Tasks) {
     let stop = tasks.token().clone();
     tasks.spawn("database probe", async move {
@@ -281,7 +284,7 @@ fn probe_database(db: Db, metrics: DatabaseMetrics, tasks: &Tasks) {
                 _ = interval.tick() => {}
             }
             if let Err(error) = db.ping().await {
-                tracing::debug!(%error, "the database was asked and did not answer");
+                tracing::debug!(%error, "database check failed");
             }
             let status = db.status();
             let gauge = |count| i64::try_from(count).unwrap_or(i64::MAX);

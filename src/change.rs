@@ -1,8 +1,8 @@
-//! The nouns of a row change, as they travel from replication to subscribers.
+//! The data types of row changes, from replication to subscribers.
 //!
-//! Pure values: nothing here does I/O. Texts of column values are PostgreSQL's own
-//! output format under the fixed settings of the replication session (ISO dates,
-//! UTC, hex bytea), shared without a copy.
+//! All are plain values; nothing here performs I/O. Column values are in PostgreSQL's text output
+//! format under the fixed settings of the replication session (ISO dates, UTC, hex bytea) and are
+//! shared without copying.
 
 use std::fmt;
 use std::sync::Arc;
@@ -19,12 +19,12 @@ impl fmt::Display for Lsn {
     }
 }
 
-/// A table by schema and name, both exact (no patterns, no quoting).
+/// A table by schema and name. Both are exact: no patterns, no quoting.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TableName {
-    /// Schema name as stored in `pg_namespace`.
+    /// The schema name as stored in `pg_namespace`.
     pub schema: String,
-    /// Relation name as stored in `pg_class`.
+    /// The relation name as stored in `pg_class`.
     pub name: String,
 }
 
@@ -39,8 +39,8 @@ impl TableName {
 }
 
 impl TableName {
-    /// Whether it is `realtime.messages`, whose rows are broadcasts, or one of its partitions: they
-    /// are called `messages_YYYY_MM_DD` and `messages_default`, and the log names them instead of
+    /// Whether this is `realtime.messages`, whose rows are broadcasts, or one of its partitions,
+    /// called `messages_YYYY_MM_DD` and `messages_default`. The WAL names the partition instead of
     /// the table unless the publication says otherwise (PostgreSQL manual, CREATE PUBLICATION,
     /// `publish_via_partition_root`).
     pub fn is_messages(&self) -> bool {
@@ -65,7 +65,7 @@ impl fmt::Display for TableName {
     }
 }
 
-/// What an UPDATE or DELETE carries of the old row (`pg_class.relreplident`).
+/// What an UPDATE or DELETE contains of the old row (`pg_class.relreplident`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReplicaIdentity {
     /// The primary key, if there is one.
@@ -83,42 +83,43 @@ pub enum ReplicaIdentity {
 pub struct Column {
     /// Column name.
     pub name: String,
-    /// `pg_type.oid` of its type.
+    /// The `pg_type.oid` of its type.
     pub type_oid: u32,
-    /// `pg_attribute.atttypmod`, −1 when the type takes none.
+    /// The `pg_attribute.atttypmod`; −1 if the type has no modifier.
     pub type_modifier: i32,
     /// Whether it is part of the replica identity.
     pub is_identity: bool,
 }
 
-/// A table as it was when the changes that refer to it were made.
+/// A table definition as of the changes that refer to it.
 ///
-/// A change of its columns arrives in the stream as a new `Relation` before the
-/// first row that needs it, so a holder of this value never sees a row that does not fit.
+/// When the columns of a table change, the stream contains a new `Relation` before the first row
+/// that needs it. A row therefore always matches its `Relation`.
 ///
-/// PostgreSQL also describes a table again when its policies, its owner or the rights on it have
-/// changed. Each description is an `Arc` of its own, so rows behind such a change are told from
-/// those before it by `Arc::ptr_eq`.
+/// PostgreSQL also sends a new description when the policies, the owner or the privileges of a table
+/// have changed. Each description is a separate `Arc`, so `Arc::ptr_eq` distinguishes rows after
+/// such a change from rows before it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Relation {
     /// `pg_class.oid`.
     pub oid: u32,
     /// Schema and name.
     pub table: TableName,
-    /// What old images hold.
+    /// What old row images contain.
     pub identity: ReplicaIdentity,
-    /// Published columns in the order of the row images.
+    /// The published columns, in the order of the row images.
     pub columns: Vec<Column>,
 }
 
-/// One column's value in a row image.
+/// The value of one column in a row image.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum ColumnValue {
-    /// SQL null; also a column that an old image of key columns leaves out.
+    /// SQL null. Also a column that an old image of key columns omits.
     Null,
-    /// A value stored out of line (TOAST) that the change did not touch and the log does not repeat.
+    /// A value stored out of line (TOAST) that the change did not touch and the WAL does not
+    /// repeat.
     Unchanged,
-    /// The value in its type's text output format, UTF-8.
+    /// The value in the text output format of its type, in UTF-8.
     Text(Bytes),
 }
 
@@ -126,18 +127,18 @@ pub enum ColumnValue {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Row(pub Vec<ColumnValue>);
 
-/// A row image whose values are found by their columns' names.
+/// A row image with access to values by column name.
 #[derive(Clone, Copy, Debug)]
 pub struct NamedRow<'a> {
-    /// The table as of the image.
+    /// The table definition of the image.
     pub relation: &'a Relation,
     /// The image.
     pub row: &'a Row,
 }
 
 impl<'a> NamedRow<'a> {
-    /// A column's value as text. `None` where it is null or unchanged out of line, or where the table has
-    /// no such column.
+    /// The text value of a column. `None` if it is null, unchanged out of line, or not a column of
+    /// the table.
     pub fn text(self, column: &str) -> Option<&'a str> {
         let columns = &self.relation.columns;
         let place = columns.iter().position(|found| found.name == column)?;
@@ -147,8 +148,8 @@ impl<'a> NamedRow<'a> {
         }
     }
 
-    /// Whether another image of the same table has the same values in all columns but these.
-    pub fn is_same_but_for(self, changing: &[&str], other: Self) -> bool {
+    /// Whether another image of the same table has equal values in all columns except these.
+    pub fn equals_except(self, changing: &[&str], other: Self) -> bool {
         let columns = &self.relation.columns;
         columns.len() == other.relation.columns.len()
             && columns.iter().enumerate().all(|(place, found)| {
@@ -158,12 +159,12 @@ impl<'a> NamedRow<'a> {
     }
 }
 
-/// The old image of a row that was updated or deleted.
+/// The old image of an updated or deleted row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OldRow {
-    /// Only the replica identity's columns are filled in, the others read `Null`.
+    /// Only the columns of the replica identity are set; all others are `Null`.
     Key(Row),
-    /// Every column (`REPLICA IDENTITY FULL`).
+    /// All columns (`REPLICA IDENTITY FULL`).
     Full(Row),
 }
 
@@ -176,7 +177,7 @@ impl OldRow {
     }
 }
 
-/// What happened to the row.
+/// The operation on a row, with its images.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RowChange {
     /// A new row.
@@ -186,19 +187,19 @@ pub enum RowChange {
     },
     /// A changed row.
     Update {
-        /// The row before; absent where the identity did not change and is not FULL.
+        /// The row before. Absent if the identity did not change and is not FULL.
         old: Option<OldRow>,
         /// The row after.
         new: Row,
     },
     /// A removed row.
     Delete {
-        /// What the log keeps of it.
+        /// What the WAL contains of the deleted row.
         old: OldRow,
     },
 }
 
-/// The kind of a change, without its images.
+/// The operation without its images.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Action {
     /// A new row.
@@ -210,7 +211,7 @@ pub enum Action {
 }
 
 impl Action {
-    /// The name on the wire: `INSERT`, `UPDATE` or `DELETE`.
+    /// The name in the protocol: `INSERT`, `UPDATE` or `DELETE`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Insert => "INSERT",
@@ -220,17 +221,17 @@ impl Action {
     }
 }
 
-/// One changed row of one committed transaction.
+/// One changed row of a committed transaction.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChangeEvent {
-    /// The table as of this change.
+    /// The table definition as of this change.
     pub relation: Arc<Relation>,
-    /// Images before and after.
+    /// The operation with its images.
     pub row: RowChange,
 }
 
 impl ChangeEvent {
-    /// The kind of this change.
+    /// The operation.
     pub fn action(&self) -> Action {
         match self.row {
             RowChange::Insert { .. } => Action::Insert,
@@ -239,7 +240,7 @@ impl ChangeEvent {
         }
     }
 
-    /// The row after the change, or the one that was deleted.
+    /// The row after the change, or the deleted row.
     pub fn image(&self) -> NamedRow<'_> {
         let row = match &self.row {
             RowChange::Insert { new } | RowChange::Update { new, .. } => new,
@@ -251,7 +252,7 @@ impl ChangeEvent {
         }
     }
 
-    /// The row before the change, where the log holds all of it.
+    /// The complete row before the change, if the WAL contains it.
     pub fn before(&self) -> Option<NamedRow<'_>> {
         match &self.row {
             RowChange::Update {
@@ -273,49 +274,49 @@ impl ChangeEvent {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct TimestampMicros(pub i64);
 
-/// A run of changes of one committed transaction, in order: all of it, or a bounded
-/// piece of a large one. Only committed data gets here (pgoutput protocol version 1).
+/// Consecutive changes of one committed transaction, in order: all of them, or a bounded chunk of a
+/// large transaction. It contains only committed data (pgoutput protocol version 1).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChangeTransaction {
-    /// The commit record's position: transactions arrive in its order.
+    /// The position of the commit record. Transactions arrive in this order.
     pub commit_lsn: Lsn,
-    /// Its number, by which the database tells whether a snapshot sees it.
+    /// The transaction id, which determines whether a snapshot sees the transaction.
     pub xid: u32,
-    /// When it was committed.
+    /// The commit time.
     pub committed_at: TimestampMicros,
-    /// Position among the transaction's row changes of `changes[0]`, counted from 0. With
-    /// `commit_lsn` it names a change uniquely and for ever.
+    /// The index of `changes[0]` among the row changes of the transaction, counted from 0. Together
+    /// with `commit_lsn` it identifies a change uniquely and permanently.
     pub first_ordinal: u64,
     /// The changes, in the order in which they were made.
     pub changes: Vec<ChangeEvent>,
-    /// Whether the transaction ends with this piece.
+    /// Whether this is the last chunk of the transaction.
     pub is_last: bool,
-    /// Bytes of memory that `changes` takes, nearly: what queues of pieces are bounded by.
+    /// Approximate memory size of `changes` in bytes. Queues of chunks are limited by it.
     pub bytes: usize,
 }
 
-/// Rows that one committed transaction, or a bounded piece of it, inserted into
-/// `realtime.messages`, in order. They are broadcasts and never row changes: they are in no
+/// Rows that one committed transaction, or a bounded chunk of it, inserted into
+/// `realtime.messages`, in order. They are broadcasts, not row changes, and are never part of a
 /// [`ChangeTransaction`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InsertedMessages {
-    /// When they were committed.
+    /// The commit time.
     pub committed_at: TimestampMicros,
-    /// Each row with its table as of then.
+    /// Each row with its table definition.
     pub rows: Vec<(Arc<Relation>, Row)>,
 }
 
-/// What the change stream tells its listeners.
+/// An event of the change stream.
 #[derive(Clone, Debug)]
 pub enum StreamEvent {
     /// Committed changes.
     Changes(Arc<ChangeTransaction>),
-    /// Streaming has begun, for the first time or again: what is committed from here
-    /// on will be delivered.
+    /// Streaming has started, for the first time or again. Whatever is committed from now on will
+    /// be delivered.
     Live,
-    /// The connection is down; nothing is lost, what is committed meanwhile comes later.
+    /// The connection is down. Nothing is lost; changes committed during the outage follow later.
     Interrupted,
-    /// The slot was lost: changes between the last one delivered and the next may be missing.
+    /// The slot was lost. Changes between the last delivered one and the next may be missing.
     Gap,
 }
 
@@ -324,7 +325,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn messages_are_known_by_their_table_and_its_partitions() {
+    fn messages_are_recognized_by_table_and_partition_names() {
         let cases = [
             ("realtime", "messages", true),
             ("realtime", "messages_2026_11_24", true),

@@ -1,34 +1,34 @@
-//! The closed list of codes that a client may be told.
+//! The closed list of error codes for clients.
 //!
-//! A client branches on the code, never on a text. A code is never renamed; each one
-//! stands in `docs/error-codes.md` with its remedy, which a test checks.
+//! Clients branch on the code, never on a text. A code is never renamed. `docs/error-codes.md`
+//! lists each code with its remedy, which a test checks.
 
 /// A stable, client-visible reason for a refusal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ErrorCode {
-    /// No token, or one that does not verify.
+    /// No token, or an invalid one.
     Unauthorized,
-    /// The token was good and has expired.
+    /// The token has expired.
     TokenExpired,
-    /// The caller is known and may not do this.
+    /// The caller is authenticated but lacks permission.
     Forbidden,
-    /// A body or query names another person as the caller.
+    /// A body or query names another user as the caller.
     IdentityMismatch,
-    /// This person cannot be messaged by the caller, for a reason that is not told.
+    /// The caller may not message this user. The reason is not disclosed.
     NotAllowedRecipient,
-    /// Unknown, or not visible to the caller.
+    /// Nonexistent, or not visible to the caller.
     NotFound,
-    /// The input is well formed and wrong.
+    /// The input is well formed but invalid.
     ValidationFailed,
-    /// The body or a parameter cannot be read.
+    /// The body or a parameter is malformed.
     MalformedRequest,
     /// A message without visible content.
     MessageEmpty,
-    /// A message above the length limit.
+    /// A message that exceeds the length limit.
     MessageTooLong,
     /// The message was deleted.
     MessageDeleted,
-    /// The time for editing has passed.
+    /// The time window for editing has passed.
     EditWindowPassed,
     /// The row changed since the caller read it.
     StaleRevision,
@@ -38,23 +38,23 @@ pub enum ErrorCode {
     IdempotencyInFlight,
     /// The `Idempotency-Key` was used for another request.
     IdempotencyKeyReused,
-    /// The body is larger than allowed.
+    /// The body exceeds the size limit.
     PayloadTooLarge,
-    /// The body's media type is not understood here.
+    /// The body has an unsupported media type.
     UnsupportedMediaType,
-    /// The path exists, this verb on it does not.
+    /// The path exists but does not support this method.
     MethodNotAllowed,
-    /// Too many requests.
+    /// The caller exceeded a rate limit.
     RateLimited,
     /// The cursor is too old to continue from.
     ResyncRequired,
     /// Every database connection is busy.
     PoolExhausted,
-    /// The database cannot be reached.
+    /// The database is unavailable.
     DatabaseUnavailable,
-    /// A server behind this one cannot be reached.
+    /// An upstream server is unreachable.
     UpstreamUnavailable,
-    /// A fault of ours; details are in the log under the request id.
+    /// A server fault. The log has details under the request id.
     Internal,
 }
 
@@ -88,7 +88,7 @@ impl ErrorCode {
         Self::Internal,
     ];
 
-    /// The code as clients read it.
+    /// The code as sent to clients.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Unauthorized => "unauthorized",
@@ -119,7 +119,7 @@ impl ErrorCode {
         }
     }
 
-    /// The code with this name: how a name raised in the database becomes an answer.
+    /// The code with this name, for codes raised in the database.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|code| code.as_str() == name)
     }

@@ -1,6 +1,6 @@
-//! The properties that fuzzing tries to break hold of all that is in `fuzz/seeds`.
+//! Checks the fuzzing properties on all inputs in `fuzz/seeds`.
 //!
-//! Here and not among the integration tests because the properties are not part of the library that ships.
+//! This is not an integration test, because the properties are not part of the published library.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -9,10 +9,10 @@ use std::path::{Path, PathBuf};
 
 use crate::{auth, realtime, replication, visibility};
 
-/// What a target checks of any bytes, with a panic.
+/// The check of a fuzz target on arbitrary bytes. It panics on failure.
 type Property = fn(&[u8]);
 
-/// The targets, each with its property: as in `fuzz/targets`, and in `fuzz/seeds`.
+/// The targets and their properties. The names match `fuzz/targets` and `fuzz/seeds`.
 const TARGETS: &[(&str, Property)] = &[
     ("filter", visibility::fuzz::filter),
     ("frames", realtime::fuzz::frames),
@@ -41,21 +41,21 @@ fn entries(folder: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
-/// The names in a folder, without endings.
+/// The file names in a folder, without extensions.
 fn names(folder: &Path) -> BTreeSet<String> {
     let name = |path: PathBuf| path.file_stem().unwrap().to_string_lossy().into_owned();
     entries(folder).into_iter().map(name).collect()
 }
 
 #[test]
-fn every_target_has_its_seeds_and_no_seed_lacks_a_target() {
+fn targets_and_seeds_match() {
     let known: BTreeSet<String> = TARGETS.iter().map(|(name, _)| (*name).to_owned()).collect();
     assert_eq!(names(&folder("targets")), known);
     assert_eq!(names(&folder("seeds")), known);
 }
 
 #[test]
-fn the_seeds_of_every_target_hold() {
+fn the_properties_hold_for_all_seeds() {
     let mut broken = Vec::new();
     for (target, property) in TARGETS {
         let seeds = entries(&folder("seeds").join(target));

@@ -1,16 +1,15 @@
 //! Rapport: real-time user-to-user chat beside Supabase or plain Postgres.
 //!
-//! The modules in reading order, from the words everything is made of to what
-//! puts the parts together. Who may use whom is the table in `ARCHITECTURE.md`,
-//! which a test holds against the imports.
+//! The modules are listed in reading order, from the vocabulary to the assembly. A table in
+//! `ARCHITECTURE.md` defines which module may use which; a test checks the imports against it.
 
-// Vocabulary: nouns without behaviour of their own.
+// Vocabulary: data types without behaviour.
 pub mod change;
 pub mod error_code;
 pub mod limits;
 pub mod shutdown;
 
-// Base: settings, and what the process tells about itself.
+// Base: settings and observability.
 pub mod config;
 pub mod observability;
 
@@ -34,9 +33,9 @@ pub mod app;
 pub mod dev;
 pub mod router;
 
-// Entry: what a command of the program does.
+// Entry: the commands.
 pub mod cli;
 
-// What fuzzing looks at, run over its seeds by `cargo test`.
+// The properties that fuzzing checks, run on its seeds by `cargo test`.
 #[cfg(test)]
 mod fuzz_seeds;

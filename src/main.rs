@@ -1,4 +1,4 @@
-//! The `rapport` program: parse, run, exit code.
+//! The `rapport` program.
 
 use std::process::ExitCode;
 

@@ -1,4 +1,4 @@
-//! Every HTTP route of the process, and what is wrapped around all of them.
+//! All HTTP routes of the process, and the layers around them.
 
 use std::sync::Arc;
 
@@ -22,27 +22,27 @@ use crate::observability::readiness::Readiness;
 use crate::realtime::{self, Realtime};
 use crate::shutdown::Tasks;
 
-/// What the routes work with.
+/// The state of the routes.
 pub struct Parts {
-    /// The chat's handlers.
+    /// The state of the chat's handlers.
     pub chat: ChatState,
     /// The sockets.
     pub realtime: Realtime,
-    /// What `/ready` reads.
+    /// The state behind `/ready`.
     pub readiness: Readiness,
-    /// What `/metrics` reads, and where requests are counted.
+    /// The metrics behind `/metrics`, which also count requests.
     pub metrics: Arc<Metrics>,
-    /// What `/metrics` counts.
+    /// The tasks counted by `/metrics`.
     pub tasks: Tasks,
     /// What those may send who are not signed in.
     pub strangers: Strangers,
-    /// What opens `/metrics`; without it the route does not exist here.
+    /// The token for `/metrics`. Without one the route does not exist here.
     pub metrics_token: Option<Secret>,
     /// Whether `/docs` exists.
     pub has_docs_page: bool,
 }
 
-/// The whole router.
+/// The complete router.
 ///
 /// | path | module |
 /// | --- | --- |
@@ -76,7 +76,7 @@ pub fn router(parts: Parts) -> Router {
         ))
         .merge(realtime::routes(parts.realtime))
         .merge(
-            own()
+            openapi_route()
                 .map(|routes| routes.with_state(document))
                 .merge(docs)
                 .map(|routes| routes.layer(strangers)),
@@ -85,33 +85,34 @@ pub fn router(parts: Parts) -> Router {
     http::finish(routes, http_metrics, parts.strangers)
 }
 
-/// The OpenAPI document of every route, whether or not this process is configured to have it: what
-/// is documented does not depend on where it is looked at. The page that shows it is left out.
+/// The OpenAPI document of all routes, including those that this process is not configured to
+/// serve, so that the document does not depend on the configuration. The page at `/docs` is not
+/// part of it.
 pub fn document() -> Value {
     let described = chat::described()
         .and(realtime::api::described())
         .and(health::described())
         .and(metrics::described())
-        .and(own().into_parts().1);
+        .and(openapi_route().into_parts().1);
     let mut tags = chat::tags().to_vec();
     tags.push(realtime::api::reference::TAG);
-    tags.push((OPERATIONS, "For those who run the server."));
+    tags.push((OPERATIONS, "For operators of the server."));
     described.document(chat::row_schemas(), &tags)
 }
 
-fn own() -> ApiRouter<Document> {
-    let says = Operation::bare("show_openapi", OPERATIONS, "This document")
+fn openapi_route() -> ApiRouter<Document> {
+    let operation = Operation::bare("show_openapi", OPERATIONS, "This document")
         .header(input(
             "If-None-Match",
             text(),
-            "The tag of a copy that is at hand.",
+            "The entity tag of a cached copy.",
         ))
-        .answers(200, "OpenAPI 3.1.", any_object())
+        .answers(200, "The document, in OpenAPI 3.1.", any_object())
         .with_header(200, "ETag", true)
-        .answers_nothing(304, "The copy is still true.")
+        .answers_nothing(304, "The cached copy is still current.")
         .with_header(304, "ETag", true)
         .refuses(&[ErrorCode::RateLimited]);
-    ApiRouter::new().get("/openapi.json", show_document, says)
+    ApiRouter::new().get("/openapi.json", show_document, operation)
 }
 
 async fn show_document(State(document): State<Document>, headers: HeaderMap) -> Response {

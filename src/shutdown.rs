@@ -1,7 +1,7 @@
-//! The one signal to stop, and the tracker through which every task is spawned.
+//! The stop signal, and the tracker that spawns every task.
 //!
-//! Bare `tokio::spawn` is banned by lint: a task nobody waits for can be cut off in
-//! the middle of a write, and nobody can say who started it.
+//! A lint forbids plain `tokio::spawn`: a task that is not awaited can be cut off in the middle of
+//! a write, and its origin is unknown.
 
 use std::future::Future;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// Spawns tasks by name and stops them together. Clones share one state.
+/// Spawns named tasks and stops them together. Clones share their state.
 #[derive(Clone, Debug, Default)]
 pub struct Tasks {
     token: CancellationToken,
@@ -18,28 +18,28 @@ pub struct Tasks {
 }
 
 impl Tasks {
-    /// A tracker with nothing running.
+    /// A tracker without tasks.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// A part that can be stopped earlier than the whole; stopping the whole stops it too,
-    /// and waiting for the whole waits for it.
+    /// A child that can be stopped before its parent. Stopping the parent stops the child, and
+    /// waiting for the parent waits for the child.
     #[must_use]
-    pub fn part(&self) -> Self {
+    pub fn child(&self) -> Self {
         Self {
             token: self.token.child_token(),
             tracker: self.tracker.clone(),
         }
     }
 
-    /// The signal: long-running loops end when it is cancelled.
+    /// The stop signal. Long-running loops end when it is cancelled.
     pub fn token(&self) -> &CancellationToken {
         &self.token
     }
 
-    /// Starts a task that [`Tasks::finished`] waits for. It is not cancelled by force: it
-    /// watches [`Tasks::token`]. `name` is what the log calls it.
+    /// Spawns a task that [`Tasks::finished`] waits for. The task is not aborted; it must watch
+    /// [`Tasks::token`]. `name` appears in the log.
     pub fn spawn<F>(&self, name: &'static str, future: F) -> JoinHandle<F::Output>
     where
         F: Future + Send + 'static,
@@ -49,7 +49,7 @@ impl Tasks {
         self.tracker.spawn(future)
     }
 
-    /// How many tasks are running: of the whole, whichever part is asked.
+    /// The number of running tasks of the whole tree, on any of its nodes.
     pub fn running(&self) -> usize {
         self.tracker.len()
     }
@@ -59,7 +59,8 @@ impl Tasks {
         self.token.cancel();
     }
 
-    /// Waits until every task has ended. `false` if some were still running after `deadline`.
+    /// Waits until every task has ended. Returns `false` if some were still running after
+    /// `deadline`.
     pub async fn finished(&self, deadline: Duration) -> bool {
         self.tracker.close();
         tokio::time::timeout(deadline, self.tracker.wait())

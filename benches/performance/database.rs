@@ -15,34 +15,34 @@ use uuid::Uuid;
 
 use crate::Failure;
 
-/// The database everything is in.
+/// The database for everything.
 const DATABASE: &str = "postgres";
 
-/// How long tokens are good: longer than any benchmark.
+/// Lifetime of tokens: longer than any benchmark.
 const TOKEN_SECONDS: i64 = 24 * 60 * 60;
 
-/// A cluster of its own, gone at the end.
+/// A private cluster, removed at the end.
 pub(crate) struct Database {
     cluster: Cluster,
-    /// What tokens are signed with.
+    /// The keys that sign tokens.
     pub(crate) keys: Keys,
     runtime: Runtime,
     client: Client,
 }
 
 impl Database {
-    /// Starts the cluster and installs everything.
+    /// Starts the cluster and installs application and schema.
     pub(crate) fn start() -> Result<Self, Failure> {
         let cluster = Cluster::start(ClusterOptions {
             binaries: Binaries::find(None)?,
             superuser: SUPERUSER,
             storage: Storage::Scratch(scratch_root("bench", effective_user())),
             port: None,
-            // A commit still waits for the log to be written, but not for the disk, which is not
-            // what is measured.
+            // A commit still waits for the WAL to be written, but not for the disk, which is not
+            // being measured.
             settings: vec![("fsync", "off")],
         })?;
-        let keys = Keys::of_directory(cluster.directory())?;
+        let keys = Keys::load(cluster.directory())?;
         let runtime = current_thread()?;
         let client = runtime.block_on(async {
             let mut client = connect(&cluster.url_for(DATABASE)).await?;
@@ -63,14 +63,14 @@ impl Database {
         self.cluster.url_for(DATABASE)
     }
 
-    /// The connection string of people's requests.
+    /// The connection string for user requests.
     pub(crate) fn request_url(&self) -> String {
         let password = &self.keys.request_password;
         let port = self.cluster.port();
         format!("postgresql://{REQUEST_LOGIN}:{password}@127.0.0.1:{port}/{DATABASE}")
     }
 
-    /// A directory that goes with the cluster.
+    /// A directory that is removed with the cluster.
     pub(crate) fn directory(&self) -> &Path {
         self.cluster.directory()
     }
@@ -82,13 +82,13 @@ impl Database {
             .block_on(self.client.batch_execute(statements))?)
     }
 
-    /// The one number that a query returns.
+    /// The single number that a query returns.
     pub(crate) fn number(&self, query: &str) -> Result<i64, Failure> {
         let row = self.runtime.block_on(self.client.query_one(query, &[]))?;
         Ok(row.try_get(0)?)
     }
 
-    /// A token for the person of this number.
+    /// A token for the user with this number.
     pub(crate) fn token(&self, person: usize) -> Result<String, Failure> {
         let claims = json!({
             "sub": person_id(person), "role": "authenticated", "aud": "authenticated",
@@ -98,22 +98,22 @@ impl Database {
     }
 }
 
-/// The id of the person of this number, as SQL can compute it, too.
+/// The id of the user with this number; SQL computes it in the same way.
 pub(crate) fn person_id(number: usize) -> Uuid {
     Uuid::from_u64_pair(0x5000_0000_0000_4000, 0x8000_0000_0000_0000 | number as u64)
 }
 
-/// A connection that lives as long as its client, on the current runtime.
+/// A connection on the current runtime that lives as long as its client.
 pub(crate) async fn connect(url: &str) -> Result<Client, tokio_postgres::Error> {
     let (client, connection) = tokio_postgres::connect(url, NoTls).await?;
-    // The connection ends with its client; an error of its own reaches the client's caller.
+    // The connection ends with its client. The caller of the client receives its errors.
     Tasks::new().spawn("benchmark connection", async move {
         let _ = connection.await;
     });
     Ok(client)
 }
 
-/// A runtime for statements, which the calling thread drives.
+/// A runtime for statements, driven by the calling thread.
 pub(crate) fn current_thread() -> std::io::Result<Runtime> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()

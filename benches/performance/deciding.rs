@@ -1,7 +1,7 @@
-//! Deciding who may see a row when PostgreSQL must be asked, without sockets and replication.
+//! Visibility checks that require PostgreSQL, without sockets and replication.
 //!
-//! Batches of one-row transactions are resolved one after the other, as they would have gathered
-//! while the last one was under way. The table, its policy and its people are those of row 12.
+//! Batches of one-row transactions are resolved one after the other, as if they had accumulated
+//! during the previous check. Table, policy and users are those of row 12.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -26,16 +26,16 @@ use crate::report::rounded;
 use crate::row::changes;
 use crate::writer::{PEOPLE_PER_ROOM, place_of};
 
-/// Rows that gathered while the last question was under way.
+/// Numbers of rows that accumulated during the previous check.
 const BATCHES: [u64; 4] = [1, 10, 100, 500];
 
-/// Prints one line of JSON for each size of batch.
+/// Prints one JSON line for each batch size.
 pub(crate) fn measure(
     people: usize,
     duration: Duration,
     connections: usize,
 ) -> Result<(), Failure> {
-    // Nobody is alone in a room, so that every row is for two.
+    // Every room is full, so each row is for two users.
     let people = people.next_multiple_of(PEOPLE_PER_ROOM);
     let database = Database::start()?;
     changes::prepare(&database, people)?;
@@ -99,7 +99,7 @@ async fn resolve_batches(
     Ok(())
 }
 
-/// Visibility with everybody subscribed to the whole table.
+/// A visibility component where all users are subscribed to the whole table.
 async fn subscribe(
     database: &Database,
     people: usize,
@@ -144,7 +144,7 @@ async fn subscribe(
     Ok(visibility)
 }
 
-/// The table as the log describes it.
+/// The table as a relation message describes it.
 fn relation(oid: u32) -> Arc<Relation> {
     // Types: bigint, integer, text.
     let column = |name: &str, type_oid, is_identity| Column {
@@ -165,7 +165,7 @@ fn relation(oid: u32) -> Arc<Relation> {
     })
 }
 
-/// A new row, alone in its transaction.
+/// An insert in its own transaction.
 fn transaction(relation: &Arc<Relation>, id: u64, rooms: u64) -> Arc<ChangeTransaction> {
     let text = |text: String| ColumnValue::Text(text.into());
     let new = Row(vec![
@@ -176,7 +176,7 @@ fn transaction(relation: &Arc<Relation>, id: u64, rooms: u64) -> Arc<ChangeTrans
     Arc::new(ChangeTransaction {
         commit_lsn: Lsn(id + 1),
         committed_at: TimestampMicros(0),
-        // The first of all: every snapshot sees it.
+        // The first transaction id of all, which every snapshot sees.
         xid: 3,
         first_ordinal: 0,
         changes: vec![ChangeEvent {

@@ -1,15 +1,17 @@
-//! The project's benchmarks: every row of the table in `docs/benchmarks.md`, the soak, and people who chat.
+//! The benchmarks: every row of the table in `docs/benchmarks.md`, the soak test, and simulated
+//! users.
 //!
 //!     cargo bench --bench performance                      every row
-//!     cargo bench --bench performance -- --row 1,5         these
-//!     cargo bench --bench performance -- --quick           whether all of it still works
+//!     cargo bench --bench performance -- --row 1,5         these rows
+//!     cargo bench --bench performance -- --quick           check that everything still works
 //!     cargo bench --bench performance -- soak --minutes 15
 //!     cargo bench --bench performance -- people --minutes 5
-//!     cargo bench --bench performance -- hostile           people who only have the public key
-//!     cargo bench --bench performance -- deciding          a part of row 12 alone
+//!     cargo bench --bench performance -- hostile           clients that only have the public key
+//!     cargo bench --bench performance -- deciding          only a part of row 12
 //!
-//! Prints one JSON line for each row. Speed never decides how the program ends, only whether every
-//! message arrived once and nowhere else: figures move with the machine and what else it does.
+//! Prints one JSON line for each row. The exit status depends only on whether every message arrived
+//! once and only at its receivers, never on speed, because speed depends on the machine and its
+//! load.
 
 #![allow(
     clippy::print_stdout,
@@ -47,51 +49,51 @@ use serde_json::Value;
 use database::Database;
 use row::{Laboratory, ROWS, Settings};
 
-/// What a benchmark may fail with: its text is printed.
+/// Any error of a benchmark; its text is printed.
 pub(crate) type Failure = Box<dyn Error + Send + Sync>;
 
 #[derive(Parser)]
 struct Arguments {
     #[command(subcommand)]
     command: Option<Command>,
-    /// Rows to measure, separated by commas; all of them without
+    /// Rows to measure, separated by commas; all rows by default
     #[arg(long, value_delimiter = ',')]
     row: Vec<u32>,
-    /// Measurements of each side, whose medians are taken
+    /// Measurements of each side; the median is reported
     #[arg(long, default_value_t = 3)]
     runs: usize,
-    /// How long one measurement takes
+    /// Duration of one measurement
     #[arg(long, default_value_t = 4.0)]
     seconds: f64,
-    /// Few clients, one short run: whether everything still works
+    /// Few clients and one short run, to check that everything still works
     #[arg(long)]
     quick: bool,
-    /// Given by `cargo bench`, without meaning here
+    /// Passed by `cargo bench`; ignored
     #[arg(long, hide = true, global = true)]
     bench: bool,
 }
 
 #[derive(Subcommand)]
 enum Command {
-    /// Joins, leaves, broadcasts, presence, row changes and lost connections at random
+    /// Random joins, leaves, broadcasts, presence, row changes and lost connections
     Soak {
         #[arg(long, default_value_t = 15.0)]
         minutes: f64,
-        /// Repeats the order of what happens
+        /// Repeats the order of events
         #[arg(long, default_value_t = 1)]
         seed: u64,
     },
-    /// People who use the whole chat at once: what each of them sees in the end must be what the database has
+    /// Users of the whole chat; at the end the state on each device must equal the database
     People {
         #[arg(long, default_value_t = 200)]
         people: usize,
         #[arg(long, default_value_t = 5.0)]
         minutes: f64,
-        /// Repeats what each person does; in which order is up to the machine
+        /// Repeats the actions of each user; their order depends on the machine
         #[arg(long, default_value_t = 1)]
         seed: u64,
     },
-    /// Sockets that make the server hold as much as they can, beside honest ones that must not notice
+    /// Hostile sockets that occupy as much memory as they can, beside honest ones
     Hostile {
         /// Hostile sockets of each kind
         #[arg(long, default_value_t = 1000)]
@@ -100,24 +102,24 @@ enum Command {
         #[arg(long, default_value_t = 60.0)]
         seconds: f64,
     },
-    /// Who may see a row when PostgreSQL must be asked, without sockets and replication
+    /// Visibility checks that require PostgreSQL, without sockets and replication
     Deciding {
-        /// Subscribers, two of whom share a room
+        /// Subscribers; two share a room
         #[arg(long, default_value_t = 200)]
         people: usize,
-        /// How long each size of batch is tried
+        /// Duration for each batch size
         #[arg(long, default_value_t = 2.0)]
         seconds: f64,
-        /// Connections that ask
+        /// Connections for visibility checks
         #[arg(long, default_value_t = 4)]
         connections: usize,
     },
-    /// Write the lines of a full run into the document
+    /// Write the results of a full run into the document
     Publish { results: PathBuf, document: PathBuf },
-    /// The least that a server can do, on a free port that is printed
+    /// A minimal server on a free port, which is printed
     #[command(hide = true)]
     Yardstick,
-    /// Becomes another program that ends with its parent
+    /// Replaces this process with a program that ends with its parent
     #[command(hide = true)]
     Tied {
         program: OsString,
@@ -143,7 +145,7 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
         Some(Command::Yardstick) => yardstick::serve().map_err(Failure::from),
         Some(Command::Tied { program, arguments }) => Err(process::become_tied(program, arguments)),
         Some(Command::Soak { minutes, seed }) => {
-            tell(soak::soak(Duration::from_secs_f64(60.0 * minutes), *seed))
+            report(soak::soak(Duration::from_secs_f64(60.0 * minutes), *seed))
         }
         Some(Command::People {
             people,
@@ -151,10 +153,10 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
             seed,
         }) => {
             let duration = Duration::from_secs_f64(60.0 * minutes);
-            tell(people::live_together(*people, duration, *seed))
+            report(people::run(*people, duration, *seed))
         }
         Some(Command::Hostile { sockets, seconds }) => {
-            tell(hostile::attack(*sockets, Duration::from_secs_f64(*seconds)))
+            report(hostile::attack(*sockets, Duration::from_secs_f64(*seconds)))
         }
         Some(Command::Deciding {
             people,
@@ -169,7 +171,7 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
 fn measure_rows(arguments: &Arguments) -> Result<(), Failure> {
     let known = |number: &&u32| ROWS.iter().any(|row| row.number == **number);
     if let Some(number) = arguments.row.iter().find(|number| !known(number)) {
-        return Err(format!("there is no row {number}").into());
+        return Err(format!("row {number} does not exist").into());
     }
     let settings = Settings {
         runs: if arguments.quick { 1 } else { arguments.runs },
@@ -192,7 +194,7 @@ fn measure_rows(arguments: &Arguments) -> Result<(), Failure> {
                     has_failed |= !outcome.faults.is_empty();
                     println!("{}", outcome.line(row.number, row.what));
                 }
-                // The other rows are worth having all the same.
+                // A failed row does not prevent the others.
                 Err(error) => {
                     has_failed = true;
                     eprintln!("row {}: {error}", row.number);
@@ -201,18 +203,18 @@ fn measure_rows(arguments: &Arguments) -> Result<(), Failure> {
         }
     }
     if has_failed {
-        return Err("not everything arrived once and where it belongs".into());
+        return Err("some messages were lost, repeated or misdelivered".into());
     }
     Ok(())
 }
 
-/// Prints what came of something that must be well in the end.
-fn tell(outcome: Result<(Value, bool), Failure>) -> Result<(), Failure> {
+/// Prints the result of a run that must end in a correct state.
+fn report(outcome: Result<(Value, bool), Failure>) -> Result<(), Failure> {
     let (result, is_well) = outcome?;
     println!("{result}");
     if is_well {
         Ok(())
     } else {
-        Err("not all is well in the end".into())
+        Err("the run ended in an incorrect state".into())
     }
 }

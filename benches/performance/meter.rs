@@ -1,4 +1,4 @@
-//! What a stretch of time cost: seconds of the clock, and CPU seconds by who spent them.
+//! The cost of a period: elapsed seconds, and CPU seconds of each process.
 
 use std::time::Instant;
 
@@ -8,11 +8,11 @@ use crate::process::{database_cpu_seconds, own_cpu_seconds};
 use crate::report::{median, rounded};
 use crate::server::Server;
 
-/// Seconds.
+/// All values in seconds.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Cost {
     pub(crate) seconds: f64,
-    /// CPU time of the server's process alone.
+    /// CPU time of the server process.
     pub(crate) server_cpu: f64,
     /// CPU time of all PostgreSQL processes.
     pub(crate) database_cpu: f64,
@@ -21,7 +21,7 @@ pub(crate) struct Cost {
 }
 
 impl Cost {
-    /// Who kept how many cores busy: medians.
+    /// Median numbers of busy cores per process.
     pub(crate) fn medians<'a>(costs: impl Iterator<Item = &'a Self> + Clone) -> Value {
         let of = |spent: fn(&Self) -> f64| {
             let cores = costs.clone().map(|cost| spent(cost) / cost.seconds);
@@ -35,7 +35,7 @@ impl Cost {
     }
 }
 
-/// A stretch that has begun.
+/// A measurement in progress.
 pub(crate) struct Meter<'a> {
     server: &'a Server,
     begun: Instant,
@@ -45,7 +45,7 @@ pub(crate) struct Meter<'a> {
 }
 
 impl<'a> Meter<'a> {
-    /// Begins now.
+    /// Starts the measurement.
     pub(crate) fn start(server: &'a Server) -> Self {
         Self {
             server,
@@ -56,7 +56,7 @@ impl<'a> Meter<'a> {
         }
     }
 
-    /// Ends now.
+    /// Ends the measurement.
     pub(crate) fn stop(self) -> Cost {
         let seconds = self.begun.elapsed().as_secs_f64();
         Cost {

@@ -1,17 +1,18 @@
-//! A database that has been lived in: a million messages in a believable shape, for the rows about REST.
+//! A database with a realistic history: a million messages with plausible proportions, for the rows
+//! about REST.
 
 use uuid::Uuid;
 
 use crate::Failure;
 use crate::database::Database;
 
-/// Words that the texts are made of.
+/// Number of different words in the texts.
 const WORDS: u64 = 20_000;
 
-/// Conversations that each person leads.
+/// Conversations started by each user.
 const TALKS_PER_PERSON: usize = 10;
 
-/// How many people there are and how much they have said.
+/// Number of users and messages.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Population {
     pub(crate) people: usize,
@@ -19,7 +20,8 @@ pub(crate) struct Population {
 }
 
 impl Population {
-    /// A million messages of two thousand people, and a million in one conversation; or a few.
+    /// A million messages between two thousand users, and another million in one conversation; or a
+    /// few.
     pub(crate) fn new(is_quick: bool) -> Self {
         if is_quick {
             Self {
@@ -34,8 +36,8 @@ impl Population {
         }
     }
 
-    /// Writes all of it, unless it is there already.
-    pub(crate) fn settle(&self, database: &Database) -> Result<(), Failure> {
+    /// Fills the database, unless it is already filled.
+    pub(crate) fn fill(&self, database: &Database) -> Result<(), Failure> {
         let there = "select count(*) from public.teams where name = 'Population'";
         if database.number(there)? > 0 {
             return Ok(());
@@ -56,18 +58,20 @@ impl Population {
         Ok(())
     }
 
-    /// The longest of the conversations that a person leads.
+    /// The longest of the conversations that a user started.
     pub(crate) fn conversation(&self, person: usize) -> Uuid {
         conversation(person * TALKS_PER_PERSON)
     }
 
-    /// Somebody apart, with a conversation as long as all others together, one of fifty messages, and an empty one.
+    /// A separate user with three conversations: one as long as all others together, one of fifty
+    /// messages, and an empty one.
     pub(crate) fn apart(&self) -> (usize, [Uuid; 3]) {
         let first = self.people * TALKS_PER_PERSON;
         (self.people, [0, 1, 2].map(|nth| conversation(first + nth)))
     }
 
-    /// A word that is said as often as the words of texts are: the lower the fraction (0..1), the more often.
+    /// A word with the frequency of words in the texts: the lower the fraction (0..1), the more
+    /// frequent.
     pub(crate) fn word(fraction: f64) -> String {
         let number = (WORDS as f64 * fraction.powi(4)) as u64 * 7919;
         [number % 85, number / 85 % 85, number / 7225 % 85]
@@ -80,7 +84,7 @@ impl Population {
     }
 }
 
-/// The id of the conversation of this number, as SQL computes it, too.
+/// The id of the conversation with this number; SQL computes it in the same way.
 fn conversation(number: usize) -> Uuid {
     Uuid::from_u64_pair(0x6000_0000_0000_4000, 0x8000_0000_0000_0000 | number as u64)
 }

@@ -1,6 +1,7 @@
--- Fills a database with people who have been talking for a while: most conversations are short, a few are huge, and
--- they grew at the same time, so that neighbours in the table are seldom of one conversation. Everything goes through
--- the triggers, as an import would. {people}, {messages} and {long} are numbers.
+-- Fills a database with users who have been chatting for a while. Most conversations are short, a
+-- few are huge, and all grew at the same time, so that adjacent rows of the table rarely belong to
+-- one conversation. Everything goes through the triggers, as in an import. {people}, {messages} and
+-- {long} are numbers.
 
 select setseed(0.5);
 
@@ -16,7 +17,7 @@ language sql
 immutable
 as $$ select ('60000000-0000-4000-8000-' || lpad(to_hex(number), 12, '0'))::uuid $$;
 
--- Three syllables; the same number is the same word, here and in the benchmark.
+-- Three syllables. Here and in the benchmark the same number yields the same word.
 create function pg_temp.word(number bigint)
 returns text
 language sql
@@ -36,7 +37,8 @@ insert into public.users (id, email, full_name, team_id)
 select pg_temp.person(n), format('person-%s@population.example', n), 'Person ' || n, '50000000-0000-4000-8000-0000000000ff'
 from generate_series(0, {people} + 3) n;
 
--- Texts of one to some forty words. As in any language a few words are everywhere and most are rare.
+-- Texts of one to about forty words. As in any language, a few words are frequent and most are
+-- rare.
 create temporary table texts as
 select
   t as number,
@@ -49,7 +51,8 @@ from generate_series(0, 49999) t;
 create index on texts (number);
 analyze texts;
 
--- Ten conversations for each person, of which the first person has the longest. The nth is an nth as long as the first.
+-- Ten conversations for each user, the longest one for the first user. The nth has 1/n of the
+-- length of the first.
 create temporary table talks as
 select
   n as number,
@@ -59,7 +62,8 @@ select
   greatest(1, ({messages} / ln({people} * 10) / (n + 1))::int) as messages
 from generate_series(0, {people} * 10 - 1) n;
 
--- And one person apart, with a conversation as long as all the others together, one of a page and an empty one.
+-- A separate user with three conversations: one as long as all others together, one of a page, and
+-- an empty one.
 insert into talks
 values
   (-1, pg_temp.conversation({people} * 10), pg_temp.person({people}), pg_temp.person({people} + 1), 0),

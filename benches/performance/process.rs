@@ -1,5 +1,4 @@
-//! Processes under measurement: started so that none outlives the benchmark, and what the operating
-//! system says of their cost.
+//! Measured processes: none outlives the benchmark, and the operating system reports their cost.
 //!
 //! Linux only: everything is read from `/proc` (proc(5)).
 
@@ -18,16 +17,17 @@ use rustix::process::{
 
 use crate::Failure;
 
-/// How long a process may take to end after it was asked to.
+/// How long a process may take to end after SIGTERM.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A child process. Killed when dropped, and by the kernel when this process ends in any way.
+/// A child process. It is killed when dropped, and by the kernel when this process ends for any
+/// reason.
 pub(crate) struct ChildProcess {
     child: Child,
 }
 
 impl ChildProcess {
-    /// Starts `program` with nothing but these variables, by way of [`become_tied`].
+    /// Starts `program` with only these variables, through [`become_tied`].
     pub(crate) fn start(
         program: &Path,
         arguments: &[&str],
@@ -48,28 +48,28 @@ impl ChildProcess {
         Ok(Self { child })
     }
 
-    /// The process's number.
+    /// The process id.
     pub(crate) fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// What it prints.
+    /// The standard output.
     pub(crate) fn output(&mut self) -> Option<ChildStdout> {
         self.child.stdout.take()
     }
 
-    /// How it has ended, if it has.
+    /// The exit status, if the process has ended.
     pub(crate) fn ended(&mut self) -> io::Result<Option<String>> {
         Ok(self.child.try_wait()?.map(|status| status.to_string()))
     }
 
-    /// Asks it to end as a service manager would (SIGTERM), without waiting.
+    /// Sends SIGTERM, as a service manager would, without waiting.
     pub(crate) fn ask_to_end(&self) -> Result<(), Failure> {
-        let id = Pid::from_raw(i32::try_from(self.id())?).ok_or("no process has the number 0")?;
+        let id = Pid::from_raw(i32::try_from(self.id())?).ok_or("process id 0 is not valid")?;
         Ok(kill_process(id, Signal::TERM)?)
     }
 
-    /// Waits for its end, which must be a clean one.
+    /// Waits for the end of the process, which must be successful.
     pub(crate) fn wait_for_end(&mut self) -> Result<(), Failure> {
         let begun = Instant::now();
         loop {
@@ -84,12 +84,12 @@ impl ChildProcess {
         }
     }
 
-    /// User and system time of all its threads so far, in seconds.
+    /// User and system time of all threads so far, in seconds.
     pub(crate) fn cpu_seconds(&self) -> f64 {
         Stat::read(self.id()).map_or(0.0, |stat| stat.own_seconds)
     }
 
-    /// Memory that is its own, with its share of what it shares, in KiB.
+    /// Memory of the process, including its proportion of shared memory, in KiB.
     pub(crate) fn memory_kib(&self) -> f64 {
         let text = fs::read_to_string(format!("/proc/{}/smaps_rollup", self.id()));
         let line = |text: &str| -> Option<f64> {
@@ -99,7 +99,7 @@ impl ChildProcess {
         text.ok().as_deref().and_then(line).unwrap_or(0.0)
     }
 
-    /// Files and sockets that it has open.
+    /// Number of open files and sockets.
     pub(crate) fn descriptors(&self) -> usize {
         fs::read_dir(format!("/proc/{}/fd", self.id())).map_or(0, Iterator::count)
     }
@@ -107,14 +107,14 @@ impl ChildProcess {
 
 impl Drop for ChildProcess {
     fn drop(&mut self) {
-        // It may have ended already, which is as good.
+        // An error means that the process has already ended.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// Becomes `program`, to be ended by the kernel when the process that started this one ends.
-/// Returns only when that fails.
+/// Replaces this process with `program`, which the kernel ends when its parent ends. Returns only
+/// on failure.
 pub(crate) fn become_tied(program: &OsStr, arguments: &[OsString]) -> Failure {
     match set_parent_process_death_signal(Some(Signal::TERM)) {
         Ok(()) => Command::new(program).args(arguments).exec().into(),
@@ -122,7 +122,7 @@ pub(crate) fn become_tied(program: &OsStr, arguments: &[OsString]) -> Failure {
     }
 }
 
-/// CPU seconds of all PostgreSQL processes below this one, those that have ended included.
+/// CPU seconds of all descendant PostgreSQL processes, including those that have ended.
 pub(crate) fn database_cpu_seconds() -> f64 {
     let mut family = vec![std::process::id()];
     let all: Vec<(u32, Stat)> = fs::read_dir("/proc")
@@ -153,26 +153,27 @@ pub(crate) fn own_cpu_seconds() -> f64 {
     Stat::read(std::process::id()).map_or(0.0, |stat| stat.own_seconds)
 }
 
-/// Raises the soft limit of open files to the hard one: a socket is a file here and in every child.
+/// Raises the soft limit of open files to the hard limit: every socket is a file here and in every
+/// child process.
 pub(crate) fn raise_file_limit() -> Result<(), Failure> {
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
     Ok(setrlimit(Resource::Nofile, limit)?)
 }
 
-/// A line of `/proc/PID/stat`.
+/// The relevant fields of `/proc/PID/stat`.
 struct Stat {
     command: String,
     parent: u32,
     own_seconds: f64,
-    /// Of children that have ended and were waited for.
+    /// CPU time of children that have ended and were reaped.
     children_seconds: f64,
 }
 
 impl Stat {
     fn read(id: u32) -> Option<Self> {
         let text = fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
-        // The command's name may hold spaces and brackets: it ends at the last one.
+        // The command may contain spaces and brackets; it ends at the last bracket.
         let (head, rest) = text.rsplit_once(')')?;
         let (_, command) = head.split_once('(')?;
         let fields: Vec<&str> = rest.split_whitespace().collect();

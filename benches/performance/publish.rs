@@ -1,4 +1,4 @@
-//! Writes the figures of a full run into `docs/benchmarks.md`, between its two marks.
+//! Writes the figures of a full run into `docs/benchmarks.md`, between two markers.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -8,14 +8,14 @@ use serde_json::Value;
 
 use crate::Failure;
 
-/// Where the figures begin and end in the document.
+/// The markers around the figures.
 const BEGIN: &str = "<!-- figures: written by scripts/bench-all -->\n";
 const END: &str = "<!-- end of figures -->\n";
 
-/// Replaces the figures in `document` by those in the lines of `results`.
+/// Replaces the figures in `document` by those in `results`.
 pub(crate) fn publish(results: &Path, document: &Path) -> Result<(), Failure> {
     let text = fs::read_to_string(document)?;
-    let marks = "the document has no marks for the figures";
+    let marks = "the document has no markers for the figures";
     let (before, rest) = text.split_once(BEGIN).ok_or(marks)?;
     let (_, after) = rest.split_once(END).ok_or(marks)?;
     let figures = figures(&fs::read_to_string(results)?)?;
@@ -54,7 +54,7 @@ fn figures(lines: &str) -> Result<String, Failure> {
     Ok(out)
 }
 
-/// A share as a percentage, anything else with its unit; thousands are set apart.
+/// A share as a percentage, anything else with its unit. Thousands are separated.
 fn with_unit(value: Option<f64>, unit: &str) -> String {
     let Some(value) = value else {
         return "–".to_owned();
@@ -76,7 +76,7 @@ fn with_unit(value: Option<f64>, unit: &str) -> String {
     format!("{grouped} {unit}")
 }
 
-/// The machine in one sentence, and the day.
+/// A sentence that describes the machine and the date.
 fn machine() -> String {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
     let field = |text: &str, name: &str| -> String {

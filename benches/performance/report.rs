@@ -1,15 +1,15 @@
-//! What a benchmark says: one line of JSON for each row.
+//! The output of a benchmark: one JSON line for each row.
 
 use serde_json::{Value, json};
 
-/// Which way is better.
+/// The better direction of a figure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Better {
     Higher,
     Lower,
 }
 
-/// One figure with what must hold and what is aimed at.
+/// A figure with its required floor and its goal.
 #[derive(Clone, Debug)]
 pub(crate) struct Figure {
     pub(crate) name: &'static str,
@@ -37,20 +37,20 @@ impl Figure {
     }
 }
 
-/// What came out of one row.
+/// The result of a row.
 #[derive(Debug)]
 pub(crate) struct Outcome {
     pub(crate) figures: Vec<Figure>,
-    /// How often each side was measured.
+    /// Number of measurements of each side.
     pub(crate) runs: usize,
-    /// What else was measured.
+    /// Other measurements.
     pub(crate) detail: Value,
-    /// What went wrong besides speed: messages lost or repeated, for instance.
+    /// Failures other than low speed, for instance lost or repeated messages.
     pub(crate) faults: Vec<String>,
 }
 
 impl Outcome {
-    /// The line that is printed.
+    /// The line to print.
     pub(crate) fn line(&self, row: u32, what: &str) -> Value {
         json!({
             "row": row, "what": what, "runs": self.runs,
@@ -62,7 +62,7 @@ impl Outcome {
     }
 }
 
-/// The middle of what was measured; 0 when nothing was.
+/// The median, or 0 without values.
 pub(crate) fn median(values: impl IntoIterator<Item = f64>) -> f64 {
     let mut values: Vec<f64> = values.into_iter().collect();
     values.sort_by(f64::total_cmp);
@@ -74,7 +74,7 @@ pub(crate) fn median(values: impl IntoIterator<Item = f64>) -> f64 {
     }
 }
 
-/// Four significant digits: more would be noise.
+/// Rounds to four significant digits; more would be noise.
 pub(crate) fn rounded(value: f64) -> f64 {
     if value == 0.0 || !value.is_finite() {
         return value;

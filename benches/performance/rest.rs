@@ -1,7 +1,7 @@
 //! Clients of the REST routes: a few connections on one thread, each with one request at a time.
 //!
-//! Only as much of HTTP/1.1 as the routes answer with: keep-alive and `content-length`. A client library would
-//! cost as much as the server it measures.
+//! They support only what the routes use of HTTP/1.1: keep-alive and `content-length`. A client
+//! library would cost as much as the server that it measures.
 
 use std::cell::RefCell;
 use std::net::SocketAddr;
@@ -16,30 +16,31 @@ use crate::Failure;
 use crate::crowd::window::microseconds;
 use crate::database::current_thread;
 
-/// Where the chat's routes are.
+/// The base path of the chat's routes.
 const BASE: &str = rapport::chat::BASE_PATH;
 
-/// Longer than any answer takes; what takes longer is a fault.
+/// Timeout: longer than any response takes.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// One request.
 pub(crate) struct Request {
     pub(crate) method: &'static str,
-    /// Behind the base path, with the query.
+    /// Path below the base path, with the query.
     pub(crate) path: String,
     pub(crate) token: String,
-    /// JSON, where there is one.
+    /// The JSON body, if any.
     pub(crate) body: Option<String>,
 }
 
-/// What came back.
+/// A response.
 pub(crate) struct Answer<'a> {
     pub(crate) status: u16,
     pub(crate) body: &'a [u8],
 }
 
-/// Has `connections` clients ask one thing after the other for this long, and says how long each answer took in
-/// microseconds. `next` makes the next request, each of which must be answered with the expected status.
+/// Sends requests over `connections` clients for this duration and returns the response times in
+/// microseconds. `next` creates the next request, and each must be answered with the expected
+/// status.
 pub(crate) fn ask(
     server: SocketAddr,
     connections: usize,
@@ -68,7 +69,7 @@ pub(crate) fn ask(
     Ok(took.into_inner())
 }
 
-/// A connection that is kept.
+/// A persistent connection.
 pub(crate) struct Connection {
     stream: TcpStream,
     received: Vec<u8>,
@@ -84,7 +85,7 @@ impl Connection {
         })
     }
 
-    /// Sends a request and waits for the whole answer.
+    /// Sends a request and waits for the complete response.
     pub(crate) async fn ask(&mut self, request: &Request) -> Result<Answer<'_>, Failure> {
         let body = request.body.as_deref().unwrap_or_default();
         let head = format!(
@@ -124,16 +125,16 @@ impl Connection {
     }
 }
 
-/// What the head of an answer says.
+/// The relevant parts of a response head.
 struct Head {
     status: u16,
-    /// How long it is, the empty line included.
+    /// Length of the head, including the empty line.
     bytes: usize,
     body_bytes: usize,
 }
 
 impl Head {
-    /// The head, as soon as it is here.
+    /// Parses the head once it is complete.
     fn read(received: &[u8]) -> Result<Option<Self>, Failure> {
         let Some(end) = memchr::memmem::find(received, b"\r\n\r\n") else {
             return Ok(None);
@@ -146,9 +147,9 @@ impl Head {
             .find(|(name, _)| name.eq_ignore_ascii_case("content-length"));
         let body_bytes = match length {
             Some((_, length)) => length.trim().parse()?,
-            // No content (RFC 9110 15.3.5).
+            // No content (RFC 9110, section 15.3.5).
             None if status == 204 => 0,
-            None => return Err("an answer without content-length".into()),
+            None => return Err("a response without content-length".into()),
         };
         Ok(Some(Self {
             status,

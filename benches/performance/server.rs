@@ -1,4 +1,4 @@
-//! The two servers that are measured, each in a process of its own.
+//! The two measured servers, each in a separate process.
 
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -14,10 +14,10 @@ use crate::process::ChildProcess;
 /// How long a server may take until it is ready.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Opens `/metrics`, which does not exist without.
+/// The token for `/metrics`, which does not exist without one.
 pub(crate) const METRICS_TOKEN: &str = "benchmark";
 
-/// Limits that are off.
+/// Settings that disable the limits of the chat.
 const WITHOUT_CHAT_LIMITS: [(&str, &str); 8] = [
     ("RAPPORT_CHAT_LIMITS_SEND_PER_SECOND", "0"),
     ("RAPPORT_CHAT_LIMITS_SEND_PER_MINUTE", "0"),
@@ -31,9 +31,9 @@ const WITHOUT_CHAT_LIMITS: [(&str, &str); 8] = [
 
 /// A running server. Killed when dropped.
 pub(crate) struct Server {
-    /// Its process, for its cost.
+    /// The process, to measure its cost.
     pub(crate) process: ChildProcess,
-    /// Where it listens.
+    /// The address of its listener.
     pub(crate) address: SocketAddr,
     log: PathBuf,
 }
@@ -62,13 +62,13 @@ impl Server {
         Self::ready(database, &[])
     }
 
-    /// The same without limits on what one person may ask of the chat: few people do the work of many.
+    /// The same without the chat's limits per user, because few users do the work of many.
     pub(crate) fn with_busy_people(database: &Database) -> Result<Self, Failure> {
         Self::ready(database, &WITHOUT_CHAT_LIMITS)
     }
 
     fn ready(database: &Database, settings: &[(&str, &str)]) -> Result<Self, Failure> {
-        // Free a moment ago, and the kernel gives a port away again only after all others.
+        // The port was free a moment ago, and the kernel reassigns a port only after all others.
         let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?
             .local_addr()?
             .port();
@@ -77,8 +77,8 @@ impl Server {
         Ok(server)
     }
 
-    /// Starts Rapport on this port, with its defaults where `settings` name nothing else, without waiting until it is
-    /// ready.
+    /// Starts Rapport on this port, with its defaults except for `settings`, without waiting until
+    /// it is ready.
     pub(crate) fn launch(
         database: &Database,
         port: u16,
@@ -122,20 +122,20 @@ impl Server {
         Ok(())
     }
 
-    /// Stops it as a service manager would. Dropping is enough for the yardstick.
+    /// Stops the server as a service manager would. For the yardstick, dropping is sufficient.
     pub(crate) fn stop(mut self) -> Result<(), Failure> {
         self.process.ask_to_end()?;
         self.wait_for_end()
     }
 
-    /// Waits for its end, which must be a clean one.
+    /// Waits for the end of the process, which must be successful.
     pub(crate) fn wait_for_end(&mut self) -> Result<(), Failure> {
         self.process
             .wait_for_end()
             .map_err(|error| format!("{error}: {}", self.log_end()).into())
     }
 
-    /// The last lines of its log, for a message.
+    /// The last lines of the log, for error messages.
     fn log_end(&self) -> String {
         let text = fs::read_to_string(&self.log).unwrap_or_default();
         let lines: Vec<&str> = text.lines().collect();

@@ -1,4 +1,5 @@
-//! Statements whose effect comes back to the clients: on threads of their own, marked as one lane.
+//! Writes rows on a separate thread whose events come back to the clients. All rows are marked as
+//! one lane.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -10,52 +11,52 @@ use crate::client::marker::Marker;
 use crate::crowd::Crowd;
 use crate::database::{connect, current_thread};
 
-/// Bytes beside the marker in each body: a chat message.
+/// Bytes in each body beside the marker, as in a chat message.
 const PADDING: usize = 180;
 
-/// How long a row may take before it counts as lost: longer than any queue that is allowed to form.
+/// Time after which a row counts as lost: longer than the largest queue that may form.
 const LOST_AFTER: Duration = Duration::from_secs(60);
 
-/// How long a writer that may not go on looks away.
+/// Pause of a writer that has reached its limit.
 const PAUSE: Duration = Duration::from_micros(300);
 
-/// What is written, and how fast.
+/// What to write, and how fast.
 #[derive(Clone)]
 pub(crate) struct Order {
     /// The superuser's connection string.
     pub(crate) url: String,
     /// Takes `$1 int[]` (places) and `$2 text[]` (bodies, each with a marker).
     pub(crate) statement: String,
-    /// Places in a scattered but repeatable order: rooms, for instance.
+    /// Number of places, such as rooms, used in a scattered but repeatable order.
     pub(crate) places: u64,
-    /// Rows of one statement, which is one transaction.
+    /// Rows per statement, each of which is one transaction.
     pub(crate) rows_per_statement: u64,
-    /// Rows per second in all; without, as many as `in_flight` allows.
+    /// Total rows per second. `None` writes as many as `in_flight` allows.
     pub(crate) per_second: Option<f64>,
-    /// Rows written that have not come back, at most.
+    /// Maximum rows that were written and have not come back.
     pub(crate) in_flight: u64,
-    /// What markers count from.
+    /// The epoch of the markers.
     pub(crate) epoch: Instant,
 }
 
-/// What the writer and its observer tell each other.
+/// Shared between the writer and its observer.
 #[derive(Default)]
 struct Progress {
     stop: AtomicBool,
-    /// Rows whose statement has been begun.
+    /// Rows whose statement was sent.
     begun: AtomicU64,
-    /// Rows that have come back.
+    /// Rows that came back.
     returned: AtomicU64,
 }
 
-/// A thread that writes.
+/// A writer thread.
 pub(crate) struct Writer {
     progress: Arc<Progress>,
     thread: Option<JoinHandle<Result<(), String>>>,
 }
 
 impl Writer {
-    /// Begins to write.
+    /// Starts the thread.
     pub(crate) fn start(order: Order) -> Result<Self, Failure> {
         let progress = Arc::new(Progress::default());
         let shared = Arc::clone(&progress);
@@ -72,8 +73,8 @@ impl Writer {
         })
     }
 
-    /// Has the crowd receive for a while, and lets the writer go on as rows come back. Returns how
-    /// many rows were given up.
+    /// Lets the crowd receive for a while, and the writer continue as rows come back. Returns the
+    /// number of expired rows.
     pub(crate) fn follow(&self, crowd: &mut Crowd, duration: Duration) -> Result<u64, Failure> {
         let end = Instant::now() + duration;
         let mut lost = 0;
@@ -89,7 +90,7 @@ impl Writer {
         Ok(lost)
     }
 
-    /// Stops writing and receives what is still under way. Returns how many rows did not come.
+    /// Stops writing and receives outstanding rows. Returns the number of rows that did not arrive.
     pub(crate) fn drain(mut self, crowd: &mut Crowd) -> Result<u64, Failure> {
         self.progress.stop.store(true, Ordering::Relaxed);
         let begun = Instant::now();
@@ -116,10 +117,10 @@ impl Drop for Writer {
     }
 }
 
-/// People who share a room, and so see each row of it: 2n and 2n + 1.
+/// Users who share a room and therefore see each row of it: 2n and 2n + 1.
 pub(crate) const PEOPLE_PER_ROOM: usize = 2;
 
-/// The place of a row: multiplication by a prime scatters without a table.
+/// The place of a row. Multiplication by a prime scatters rows without a lookup table.
 pub(crate) fn place_of(row: u64, places: u64) -> u64 {
     row.wrapping_mul(2_654_435_761) % places
 }
@@ -140,7 +141,7 @@ async fn write(order: &Order, progress: &Progress) -> Result<(), tokio_postgres:
             let due = Duration::from_secs_f64(row as f64 / rate);
             let wait = due.saturating_sub(begun.elapsed());
             if !wait.is_zero() {
-                // Looks at the order to stop now and then.
+                // Wakes up regularly to check for the stop signal.
                 tokio::time::sleep(wait.min(Duration::from_millis(50))).await;
                 continue;
             }

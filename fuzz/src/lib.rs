@@ -1,18 +1,18 @@
-//! What all targets have in common: memory is bounded by the size of the input.
+//! Common code of all fuzz targets: checks that the size of the input bounds the memory used.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Bytes of memory that a check may need for each byte of its input. The largest legitimate use is
-/// JSON like `[{"":0},…`, of which every few bytes become a map of several hundred; the checks hold a
-/// few copies of that. What this finds is a length in the input that is believed before its
-/// bytes are there.
+/// Bytes of memory that a check may use per byte of input. The largest legitimate use is JSON like
+/// `[{"":0},…`, in which every few bytes become a map of several hundred bytes, and the checks hold
+/// a few copies of it. This limit detects a length in the input that is trusted before its bytes
+/// have arrived.
 const BYTES_PER_BYTE: usize = 2_000;
 
-/// Bytes that a check may need for no input at all.
+/// Bytes that a check may use for empty input.
 const BASE_BYTES: usize = 256 << 10;
 
-/// Counts what is allocated; [`System`] does the work.
+/// Counts allocated bytes; [`System`] allocates them.
 struct Counting;
 
 static IN_USE: AtomicUsize = AtomicUsize::new(0);
@@ -26,17 +26,17 @@ fn grown(bytes: usize) {
     PEAK.fetch_max(in_use, Ordering::Relaxed);
 }
 
-// SAFETY: every call goes to `System` as it came; counting does not allocate.
+// SAFETY: every call is passed to `System` unchanged, and counting does not allocate.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         grown(layout.size());
-        // SAFETY: as promised by the caller.
+        // SAFETY: guaranteed by the caller.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
         IN_USE.fetch_sub(layout.size(), Ordering::Relaxed);
-        // SAFETY: as promised by the caller.
+        // SAFETY: guaranteed by the caller.
         unsafe { System.dealloc(pointer, layout) }
     }
 }
@@ -44,7 +44,7 @@ unsafe impl GlobalAlloc for Counting {
 /// Runs `check` on `data`.
 ///
 /// # Panics
-/// When it takes more memory than an input of that size may.
+/// Panics if it uses more memory than allowed for an input of that size.
 pub fn within_memory(data: &[u8], check: fn(&[u8])) {
     let before = IN_USE.load(Ordering::Relaxed);
     PEAK.store(before, Ordering::Relaxed);

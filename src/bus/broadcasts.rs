@@ -1,7 +1,7 @@
-//! Broadcasts that the server itself sends on private topics, and who would hear them.
+//! Broadcasts that the server itself sends on private topics, and whether a topic has members.
 //!
-//! Guarantees: whoever sends waits for nothing. What finds no room is dropped and counted: these are
-//! hints, and what they say can be read.
+//! Guarantees: sending never blocks. If the queue is full, the broadcast is dropped and counted.
+//! Broadcasts are hints; clients can read the same information through the API.
 
 use std::fmt;
 use std::sync::{Arc, OnceLock};
@@ -10,31 +10,31 @@ use tokio::sync::mpsc;
 
 use crate::observability::metrics::BusMetrics;
 
-/// Broadcasts that may wait for their delivery. Each is a few hundred bytes and takes some microseconds, more
-/// with many members, so this is a burst of one tick.
+/// Capacity of the queue. Each broadcast is a few hundred bytes and takes some microseconds, more
+/// with many members, so this is the burst of one tick.
 const CAPACITY: usize = 8_192;
 
-/// A broadcast on the private topic of a name.
+/// A broadcast on a private topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerBroadcast {
-    /// The topic's name, without `realtime:`.
+    /// The topic's name without the prefix `realtime:`.
     pub topic: String,
-    /// The event, as clients listen for it.
+    /// The event name that clients subscribe to.
     pub event: &'static str,
-    /// The text of a JSON object.
+    /// A JSON object in text form.
     pub payload: String,
 }
 
-/// Who is on private topics of this process.
+/// Looks up the members of private topics in this process.
 pub trait Audiences: fmt::Debug + Send + Sync {
-    /// Whether anybody is on this one. Cheap: asked before anything is computed for it.
+    /// Whether the topic has members. Cheap, and called before anything is computed for the topic.
     fn has_members(&self, topic: &str) -> bool;
 
-    /// Those with members whose names begin so. Looks at all topics.
+    /// Topics with members whose names start with `prefix`. Iterates over all topics.
     fn topics(&self, prefix: &str) -> Vec<String>;
 }
 
-/// The sending end.
+/// The sending end of the queue.
 #[derive(Clone, Debug)]
 pub struct Broadcasts {
     queue: mpsc::Sender<ServerBroadcast>,
@@ -42,7 +42,7 @@ pub struct Broadcasts {
     metrics: BusMetrics,
 }
 
-/// The receiving end, of which there is one.
+/// The receiving end of the queue. There is only one.
 #[derive(Debug)]
 pub struct BroadcastListener {
     queue: mpsc::Receiver<ServerBroadcast>,
@@ -65,14 +65,14 @@ impl Broadcasts {
         (broadcasts, listener)
     }
 
-    /// Whether anybody of this process is on the private topic.
+    /// Whether the private topic has members in this process.
     pub fn has_members(&self, topic: &str) -> bool {
         self.audiences
             .get()
             .is_some_and(|audiences| audiences.has_members(topic))
     }
 
-    /// The private topics with members whose names begin so.
+    /// Private topics with members whose names start with `prefix`.
     pub fn topics(&self, prefix: &str) -> Vec<String> {
         self.audiences
             .get()
@@ -80,7 +80,7 @@ impl Broadcasts {
             .unwrap_or_default()
     }
 
-    /// Sends; drops what there is no room for.
+    /// Queues a broadcast, or drops it if the queue is full.
     pub fn send(&self, broadcast: ServerBroadcast) {
         match self.queue.try_send(broadcast) {
             Ok(()) => {
@@ -94,20 +94,21 @@ impl Broadcasts {
 }
 
 impl BroadcastListener {
-    /// Says who is on topics, from now on. The first word counts: one part of the process knows.
-    pub fn answer_with(&self, audiences: Arc<dyn Audiences>) {
+    /// Sets the lookup of topic members. Only the first call takes effect, because one part of the
+    /// process owns the topics.
+    pub fn set_audiences(&self, audiences: Arc<dyn Audiences>) {
         if self.audiences.set(audiences).is_err() {
-            tracing::error!("two parts of the process claim to know who is on topics");
+            tracing::error!("topic lookup is already set; ignoring the second one");
         }
     }
 
-    /// Waits for the next broadcast; `None` when every sender is gone. Nothing is lost when the future
-    /// is dropped before it is done.
+    /// Waits for the next broadcast; `None` once every sender is gone. Cancel-safe: dropping the
+    /// future loses nothing.
     pub async fn next(&mut self) -> Option<ServerBroadcast> {
         self.queue.recv().await
     }
 
-    /// The next broadcast, if one waits.
+    /// The next broadcast, if one is queued.
     pub fn try_next(&mut self) -> Option<ServerBroadcast> {
         self.queue.try_recv().ok()
     }
@@ -139,17 +140,17 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_there_until_somebody_says_so() {
+    fn topics_have_no_members_until_a_lookup_is_set() {
         let (broadcasts, listener) = Broadcasts::new(BusMetrics::default());
         assert!(!broadcasts.has_members("user:1"));
         assert!(broadcasts.topics("user:").is_empty());
-        listener.answer_with(Arc::new(Everybody));
+        listener.set_audiences(Arc::new(Everybody));
         assert!(broadcasts.has_members("user:1") && !broadcasts.has_members("user:2"));
         assert_eq!(broadcasts.topics("user:"), ["user:1"]);
     }
 
     #[test]
-    fn what_finds_no_room_is_counted() {
+    fn dropped_broadcasts_are_counted() {
         let metrics = BusMetrics::default();
         let (broadcasts, mut listener) = Broadcasts::new(metrics.clone());
         for _ in 0..CAPACITY + 2 {

@@ -1,11 +1,12 @@
-//! What carries events between the parts of this process that must not know each other.
+//! The bus: carries events between parts of the process that must not depend on each other.
 //!
-//! In one process it is bounded queues: whoever publishes faster than the listener works
-//! waits, so that a slow database check slows the reading of the log instead of filling memory.
-//! Row changes and the rows of `realtime.messages` have a queue each: what has to be decided about
-//! the former must not delay the latter, as long as the queue of changes has room. Others may listen to
-//! the changes of some tables ([`tables`]): nobody ever waits for them. The other way pass broadcasts of the
-//! server ([`broadcasts`]), and which people have sockets and what was delivered to them ([`people`]).
+//! Within the process these are bounded queues. A publisher that is faster than the listener waits,
+//! so a slow visibility check slows the reading of the WAL instead of filling memory. Row changes
+//! and rows of `realtime.messages` have separate queues: visibility checks of the former must not
+//! delay the latter, as long as the queue of changes has room. Other parts can listen to the
+//! changes of some tables ([`tables`]); nothing ever waits for them. In the other direction, the
+//! bus carries broadcasts of the server ([`broadcasts`]), the users with sockets, and the
+//! deliveries to them ([`people`]).
 
 pub mod broadcasts;
 pub mod people;
@@ -33,14 +34,15 @@ pub struct Bus {
     delivered: Delivered,
 }
 
-/// The receiving end, of which there is one: changes are worked on in commit order.
+/// The receiving end for row changes. There is only one, because changes are processed in commit
+/// order.
 #[derive(Debug)]
 pub struct Listener {
     changes: mpsc::Receiver<StreamEvent>,
     tables: Arc<Tables>,
-    /// Until it is taken out.
+    /// `None` once taken.
     messages: Option<MessageListener>,
-    /// Until it is taken out.
+    /// `None` once taken.
     broadcasts: Option<BroadcastListener>,
     people: People,
     delivered: Delivered,
@@ -54,7 +56,7 @@ pub struct MessageListener {
 }
 
 impl Bus {
-    /// A bus that holds at most `capacity` events of each kind that the listener has not taken yet.
+    /// A bus that queues at most `capacity` events of each kind.
     pub fn new(capacity: usize, metrics: BusMetrics) -> (Self, Listener) {
         let (changes, change_receiver) = mpsc::channel(capacity);
         let (messages, message_receiver) = mpsc::channel(capacity);
@@ -86,93 +88,96 @@ impl Bus {
         (bus, listener)
     }
 
-    /// Where the change stream is handed over.
+    /// The sending end for the change stream.
     pub fn change_sink(&self) -> mpsc::Sender<StreamEvent> {
         self.changes.clone()
     }
 
-    /// Where rows of `realtime.messages` are handed over.
+    /// The sending end for rows of `realtime.messages`.
     pub fn message_sink(&self) -> mpsc::Sender<InsertedMessages> {
         self.messages.clone()
     }
 
-    /// Where is said whether such rows are handed over as they are committed.
+    /// Reports whether rows of `realtime.messages` are delivered as they are committed.
     pub fn messages_live(&self) -> watch::Sender<bool> {
         self.messages_live.clone()
     }
 
-    /// Listens to the changes of these tables from now on, beside the one listener whom replication
-    /// waits for. They are told as that one takes them: when it is held up for long, so is the log.
+    /// Listens to the changes of these tables from now on. Listeners receive an event when the
+    /// main listener, which replication waits for, takes it. If the main listener is blocked for
+    /// long, these events are delayed as well.
     pub fn listen_to_tables(&self, tables: Vec<TableName>) -> TableListener {
         self.tables.listen(tables)
     }
 
-    /// Where the server's own broadcasts are sent.
+    /// The sending end for the server's own broadcasts.
     pub fn broadcasts(&self) -> &Broadcasts {
         &self.broadcasts
     }
 
-    /// Which people have sockets.
+    /// The users with sockets in this process.
     pub fn people(&self) -> &People {
         &self.people
     }
 
-    /// How far messages were delivered.
+    /// The delivered positions of messages.
     pub fn delivered(&self) -> &Delivered {
         &self.delivered
     }
 }
 
 impl Listener {
-    /// Waits for the next event; `None` when every publisher is gone. Nothing is lost when the
-    /// future is dropped before it is done.
+    /// Waits for the next event; `None` once every publisher is gone. Cancel-safe: dropping the
+    /// future loses nothing.
     pub async fn next(&mut self) -> Option<StreamEvent> {
         let event = self.changes.recv().await?;
-        self.tables.tell(&event);
+        self.tables.publish(&event);
         Some(event)
     }
 
-    /// The next event, if one waits.
+    /// The next event, if one is queued.
     pub fn try_next(&mut self) -> Option<StreamEvent> {
         let event = self.changes.try_recv().ok()?;
-        self.tables.tell(&event);
+        self.tables.publish(&event);
         Some(event)
     }
 
-    /// The end for rows of `realtime.messages`, of which there is one: `None` when it was taken.
+    /// The receiving end for rows of `realtime.messages`. There is only one: `None` if it was taken
+    /// before.
     pub fn take_messages(&mut self) -> Option<MessageListener> {
         self.messages.take()
     }
 
-    /// The end for the server's own broadcasts, of which there is one: `None` when it was taken.
+    /// The receiving end for the server's own broadcasts. There is only one: `None` if it was taken
+    /// before.
     pub fn take_broadcasts(&mut self) -> Option<BroadcastListener> {
         self.broadcasts.take()
     }
 
-    /// Where is said which people have sockets.
+    /// The registry of users with sockets.
     pub fn people(&self) -> People {
         self.people.clone()
     }
 
-    /// Where is said what was delivered.
+    /// The record of delivered messages.
     pub fn delivered(&self) -> Delivered {
         self.delivered.clone()
     }
 }
 
 impl MessageListener {
-    /// Waits for the next rows; `None` when every publisher is gone. Nothing is lost when the
-    /// future is dropped before it is done.
+    /// Waits for the next rows; `None` once every publisher is gone. Cancel-safe: dropping the
+    /// future loses nothing.
     pub async fn next(&mut self) -> Option<InsertedMessages> {
         self.messages.recv().await
     }
 
-    /// The next rows, if some wait.
+    /// The next rows, if some are queued.
     pub fn try_next(&mut self) -> Option<InsertedMessages> {
         self.messages.try_recv().ok()
     }
 
-    /// Whether rows come as they are committed, and when that changes.
+    /// Watches whether rows are delivered as they are committed.
     pub fn watch_live(&self) -> watch::Receiver<bool> {
         self.live.clone()
     }

@@ -1,8 +1,8 @@
-//! Which people have sockets here, and what was handed to them: what one part of the process knows and
-//! another writes down.
+//! The users with sockets in this process, and the messages delivered to them. One part of the
+//! process knows both; another writes them to the database.
 //!
-//! Both are states, not queues: whoever writes them down takes what has changed since the last time, and
-//! puts back what could not be written.
+//! Both are states, not queues. The writer takes what has changed since the last time and puts back
+//! what it could not write.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,11 +12,11 @@ use uuid::Uuid;
 
 use crate::observability::metrics::BusMetrics;
 
-/// Conversations and people for whom a delivery may wait to be written down. While the database is away more
-/// may come; they are dropped and counted, and made good by the next message that is delivered.
+/// Maximum pairs of conversation and user with a delivery that waits to be written. Further ones
+/// during a database outage are dropped and counted; the next delivered message makes up for them.
 const MAX_DELIVERIES: usize = 65_536;
 
-/// The people with sockets in this process.
+/// The users with sockets in this process.
 #[derive(Clone, Debug, Default)]
 pub struct People {
     inner: Arc<PeopleInner>,
@@ -24,19 +24,20 @@ pub struct People {
 
 #[derive(Debug, Default)]
 struct PeopleInner {
-    /// A plain mutex: held to change one entry, or to take what has changed. Bounded by the sockets.
+    /// A standard mutex, held to change one entry or to take the changes. The number of sockets
+    /// limits its size.
     state: Mutex<Attendance>,
-    news: Notify,
+    notify: Notify,
 }
 
 #[derive(Debug, Default)]
 struct Attendance {
     devices: HashMap<Uuid, usize>,
-    /// Whoever came or left since the last look; true where somebody came.
+    /// Users whose devices changed since the last call; `true` if a device was added.
     changed: HashMap<Uuid, bool>,
 }
 
-/// A socket of somebody. Dropping it ends it.
+/// A user's device, which counts until it is dropped.
 #[derive(Debug)]
 pub struct Device {
     person: Uuid,
@@ -44,40 +45,40 @@ pub struct Device {
 }
 
 impl People {
-    /// A socket of this person is here, for as long as the answer lives.
+    /// Registers a device of this user for as long as the returned value lives.
     pub fn enter(&self, person: Uuid) -> Device {
         let mut state = self.lock();
         *state.devices.entry(person).or_default() += 1;
         state.changed.insert(person, true);
         drop(state);
-        self.inner.news.notify_one();
+        self.inner.notify.notify_one();
         Device {
             person,
             people: self.clone(),
         }
     }
 
-    /// Waits until somebody has come or left since [`People::take_changed`].
+    /// Waits until a device was added or removed since [`People::take_changed`].
     pub async fn changed(&self) {
         loop {
             if !self.lock().changed.is_empty() {
                 return;
             }
-            self.inner.news.notified().await;
+            self.inner.notify.notified().await;
         }
     }
 
-    /// Whoever came or left since the last time, and whether it was somebody who came.
+    /// The users whose devices changed since the last call, and whether a device was added.
     pub fn take_changed(&self) -> HashMap<Uuid, bool> {
         std::mem::take(&mut self.lock().changed)
     }
 
-    /// How many sockets somebody has.
+    /// The number of devices of a user.
     pub fn devices(&self, person: Uuid) -> usize {
         self.lock().devices.get(&person).copied().unwrap_or(0)
     }
 
-    /// Everybody with a socket.
+    /// All users with a device.
     pub fn everybody(&self) -> Vec<Uuid> {
         self.lock().devices.keys().copied().collect()
     }
@@ -91,7 +92,7 @@ impl People {
 }
 
 impl Device {
-    /// Whose it is.
+    /// The user.
     pub fn person(&self) -> Uuid {
         self.person
     }
@@ -108,11 +109,11 @@ impl Drop for Device {
         }
         state.changed.entry(self.person).or_default();
         drop(state);
-        self.people.inner.news.notify_one();
+        self.people.inner.notify.notify_one();
     }
 }
 
-/// How far messages were handed to their recipients' sockets.
+/// The positions up to which messages were delivered to the sockets of their recipients.
 #[derive(Clone, Debug, Default)]
 pub struct Delivered {
     inner: Arc<DeliveredInner>,
@@ -120,9 +121,9 @@ pub struct Delivered {
 
 #[derive(Debug, Default)]
 struct DeliveredInner {
-    /// A plain mutex: held to move one position, or to take them all.
+    /// A standard mutex, held to change one position or to take all of them.
     positions: Mutex<HashMap<(Uuid, Uuid), i64>>,
-    news: Notify,
+    notify: Notify,
     metrics: BusMetrics,
 }
 
@@ -136,7 +137,7 @@ impl Delivered {
         }
     }
 
-    /// A message of a conversation, by its `seq`, was handed to a socket of this person.
+    /// Records that a message with this `seq` was delivered to a socket of this user.
     pub fn note(&self, conversation: Uuid, person: Uuid, seq: i64) {
         let mut positions = self.lock();
         let key = (conversation, person);
@@ -152,21 +153,21 @@ impl Delivered {
         positions.insert(key, seq);
         drop(positions);
         if is_first {
-            self.inner.news.notify_one();
+            self.inner.notify.notify_one();
         }
     }
 
-    /// Waits until there is a position that was not taken.
-    pub async fn noted(&self) {
+    /// Waits until there is a position to take.
+    pub async fn recorded(&self) {
         loop {
             if !self.lock().is_empty() {
                 return;
             }
-            self.inner.news.notified().await;
+            self.inner.notify.notified().await;
         }
     }
 
-    /// The positions noted since the last time, each by its conversation and person.
+    /// The positions recorded since the last call, keyed by conversation and user.
     pub fn take(&self) -> HashMap<(Uuid, Uuid), i64> {
         std::mem::take(&mut *self.lock())
     }
@@ -187,7 +188,7 @@ mod tests {
     const BEN: Uuid = Uuid::from_u128(2);
 
     #[test]
-    fn a_person_is_here_as_long_as_one_of_their_sockets_is() {
+    fn a_user_is_present_while_one_device_remains() {
         let people = People::default();
         let first = people.enter(ANA);
         let second = people.enter(ANA);
@@ -210,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn positions_move_forward_only_and_are_bounded() {
+    fn positions_only_move_forward_and_are_bounded() {
         let metrics = BusMetrics::default();
         let delivered = Delivered::new(metrics.clone());
         delivered.note(ANA, BEN, 2);

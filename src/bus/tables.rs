@@ -1,8 +1,9 @@
-//! Committed changes of some tables, for those who must not hold up the delivery of row changes.
+//! Committed changes of some tables, for listeners that must not delay the delivery of row
+//! changes.
 //!
-//! Guarantees: what a listener gets is in commit order, each change once, and whoever hands it over
-//! waits for nobody. A listener that falls behind loses what waits for it, all at once, and is told so in
-//! its place: it has to read again anyway, and what is old would only keep it behind.
+//! Guarantees: a listener receives changes in commit order, each once, and the publisher never
+//! waits. If a listener falls behind, its queue is cleared and it receives `Missed` instead. It
+//! has to read the tables again anyway, and old events would only keep it behind.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -12,31 +13,33 @@ use tokio::sync::Notify;
 use crate::change::{ChangeTransaction, StreamEvent, TableName};
 use crate::observability::metrics::BusMetrics;
 
-/// Events that may wait for one listener, and the bytes of their changes. A listener takes microseconds for an
-/// event as long as it does not wait for the database, so this is some seconds of a busy log.
+/// Limits of one listener's queue, in events and in bytes of their changes. A listener takes
+/// microseconds per event unless it waits for the database, so this covers some seconds of a busy
+/// WAL.
 const MAX_EVENTS: usize = 4_096;
 const MAX_BYTES: usize = 16 * 1024 * 1024;
 
-/// What a listener is told.
+/// An event for listeners.
 #[derive(Clone, Debug)]
 pub enum TableEvent {
-    /// Changes of one transaction, or of a piece of it: at least one is of a table that is listened to,
-    /// others may be of any. The log shows them a moment before others see them
-    /// ([`crate::db::Snapshot`]).
+    /// Changes of one transaction or of a chunk of it. At least one is of a table that is listened
+    /// to; others may be of any table. The WAL shows them shortly before other sessions can see
+    /// them ([`crate::db::Snapshot`]).
     Changes(Arc<ChangeTransaction>),
-    /// Changes were missed: the log had a gap, or the listener was too slow. What it needs it has to read
-    /// from the tables.
+    /// Changes were missed, because the WAL had a gap or the listener was too slow. The
+    /// listener must read what it needs from the tables.
     Missed,
-    /// What is committed is told from here on.
+    /// Changes committed from now on are delivered.
     Live,
-    /// The connection to the log is down; nothing is lost, what is committed meanwhile is told later.
+    /// The replication connection is down. Nothing is lost; changes committed during the outage
+    /// follow later.
     Interrupted,
 }
 
-/// Everybody who listens.
+/// All listeners.
 #[derive(Debug)]
 pub(super) struct Tables {
-    /// A plain mutex: held to hand an event over, which waits for nothing.
+    /// A standard mutex, held while an event is queued for the listeners, which never blocks.
     state: Mutex<State>,
     metrics: BusMetrics,
 }
@@ -56,9 +59,9 @@ pub struct TableListener {
 #[derive(Debug)]
 struct Queue {
     tables: Vec<TableName>,
-    /// A plain mutex: held to add or to take one event.
+    /// A standard mutex, held to add or take one event.
     waiting: Mutex<Waiting>,
-    news: Notify,
+    notify: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -75,12 +78,12 @@ impl Tables {
         }
     }
 
-    /// A listener that is told of these tables from now on.
+    /// A listener to these tables from now on.
     pub(super) fn listen(&self, tables: Vec<TableName>) -> TableListener {
         let queue = Arc::new(Queue {
             tables,
             waiting: Mutex::default(),
-            news: Notify::new(),
+            notify: Notify::new(),
         });
         let mut state = self.lock();
         if state.is_live {
@@ -90,8 +93,8 @@ impl Tables {
         TableListener { queue }
     }
 
-    /// Tells the listeners of what came from the log.
-    pub(super) fn tell(&self, event: &StreamEvent) {
+    /// Queues an event of the change stream for the listeners.
+    pub(super) fn publish(&self, event: &StreamEvent) {
         let mut state = self.lock();
         let event = match event {
             StreamEvent::Changes(transaction) => TableEvent::Changes(Arc::clone(transaction)),
@@ -108,7 +111,7 @@ impl Tables {
             let Some(queue) = listener.upgrade() else {
                 return false;
             };
-            if queue.is_concerned(&event) {
+            if queue.matches(&event) {
                 self.metrics
                     .changes_missed
                     .inc_by(queue.push(event.clone()));
@@ -118,19 +121,19 @@ impl Tables {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // A panic while it was held leaves a list that is whole.
+        // A panic while the mutex is held leaves the list complete.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Queue {
-    fn is_concerned(&self, event: &TableEvent) -> bool {
+    fn matches(&self, event: &TableEvent) -> bool {
         let TableEvent::Changes(transaction) = event else {
             return true;
         };
         let mut last: Option<&Arc<_>> = None;
         transaction.changes.iter().any(|change| {
-            // Most changes of a transaction are of the table that the one before was of.
+            // Most changes of a transaction are of the same table as the previous one.
             if last.is_some_and(|last| Arc::ptr_eq(last, &change.relation)) {
                 return false;
             }
@@ -139,7 +142,7 @@ impl Queue {
         })
     }
 
-    /// Adds an event; tells how many changes are lost by it.
+    /// Adds an event. Returns how many changes were dropped to make room.
     fn push(&self, event: TableEvent) -> u64 {
         let mut missed = 0;
         let mut waiting = self.lock();
@@ -160,7 +163,7 @@ impl Queue {
         waiting.bytes += bytes;
         waiting.events.push_back(event);
         drop(waiting);
-        self.news.notify_one();
+        self.notify.notify_one();
         missed
     }
 
@@ -186,17 +189,17 @@ impl TableEvent {
 }
 
 impl TableListener {
-    /// Waits for the next event. Nothing is lost when the future is dropped before it is done.
+    /// Waits for the next event. Cancel-safe: dropping the future loses nothing.
     pub async fn next(&mut self) -> TableEvent {
         loop {
             if let Some(event) = self.try_next() {
                 return event;
             }
-            self.queue.news.notified().await;
+            self.queue.notify.notified().await;
         }
     }
 
-    /// The next event, if one waits.
+    /// The next event, if one is queued.
     pub fn try_next(&mut self) -> Option<TableEvent> {
         let mut waiting = self.queue.lock();
         let event = waiting.events.pop_front()?;
@@ -235,7 +238,8 @@ mod tests {
         }))
     }
 
-    /// What waits, in short: the number of a transaction, or the first letter of what else it is.
+    /// The queued events in short form: the number of a transaction, or the first letter of another
+    /// event.
     fn waiting(listener: &mut TableListener) -> String {
         let mut found = Vec::new();
         while let Some(event) = listener.try_next() {
@@ -257,49 +261,49 @@ mod tests {
     }
 
     #[test]
-    fn listeners_hear_of_their_tables_and_of_the_stream_in_order() {
+    fn listeners_receive_their_tables_and_stream_events_in_order() {
         let tables = Tables::new(BusMetrics::default());
         let mut early = tables.listen(listened(&["a"]));
-        tables.tell(&StreamEvent::Live);
+        tables.publish(&StreamEvent::Live);
         let mut late = tables.listen(listened(&["a", "b"]));
-        tables.tell(&transaction(1, "a", 10));
-        tables.tell(&transaction(2, "b", 10));
-        tables.tell(&StreamEvent::Interrupted);
-        tables.tell(&StreamEvent::Gap);
-        tables.tell(&StreamEvent::Live);
-        tables.tell(&transaction(3, "a", 10));
+        tables.publish(&transaction(1, "a", 10));
+        tables.publish(&transaction(2, "b", 10));
+        tables.publish(&StreamEvent::Interrupted);
+        tables.publish(&StreamEvent::Gap);
+        tables.publish(&StreamEvent::Live);
+        tables.publish(&transaction(3, "a", 10));
         assert_eq!(waiting(&mut early), "live 1 interrupted missed live 3");
         assert_eq!(waiting(&mut late), "live 1 2 interrupted missed live 3");
     }
 
     #[test]
-    fn a_slow_listener_is_told_that_it_missed_something_and_the_others_lose_nothing() {
+    fn a_slow_listener_receives_missed_and_the_others_lose_nothing() {
         let metrics = BusMetrics::default();
         let tables = Tables::new(metrics.clone());
         let mut slow = tables.listen(listened(&["a"]));
-        tables.tell(&StreamEvent::Live);
+        tables.publish(&StreamEvent::Live);
         let capacity = u32::try_from(MAX_EVENTS).unwrap();
         for xid in 1..=capacity {
-            tables.tell(&transaction(xid, "a", 10));
+            tables.publish(&transaction(xid, "a", 10));
         }
         assert_eq!(waiting(&mut slow), format!("missed live {capacity}"));
         assert_eq!(metrics.changes_missed.get(), u64::from(capacity) - 1);
 
         let mut bytes = tables.listen(listened(&["a"]));
-        tables.tell(&transaction(1, "a", MAX_BYTES - 1));
-        tables.tell(&transaction(2, "a", 1));
-        tables.tell(&transaction(3, "a", 1));
+        tables.publish(&transaction(1, "a", MAX_BYTES - 1));
+        tables.publish(&transaction(2, "a", 1));
+        tables.publish(&transaction(3, "a", 1));
         assert_eq!(waiting(&mut bytes), "missed live 3");
-        // One that is larger than all that may wait comes alone.
-        tables.tell(&transaction(4, "a", 2 * MAX_BYTES));
+        // An event larger than the byte limit is still delivered, alone.
+        tables.publish(&transaction(4, "a", 2 * MAX_BYTES));
         assert_eq!(waiting(&mut bytes), "4");
     }
 
     #[test]
-    fn nobody_is_told_who_listens_no_more() {
+    fn a_dropped_listener_receives_nothing() {
         let tables = Tables::new(BusMetrics::default());
         drop(tables.listen(listened(&["a"])));
-        tables.tell(&transaction(1, "a", 10));
+        tables.publish(&transaction(1, "a", 10));
         assert!(tables.lock().listeners.is_empty());
     }
 }

@@ -26,7 +26,7 @@ const NOTE: &str = "select chat.note_delivered($1::uuid[], $2::uuid[], $3::bigin
 pub(super) async fn run(delivered: Delivered, db: Db, tasks: Tasks) {
     let writing = async {
         loop {
-            delivered.noted().await;
+            delivered.recorded().await;
             tokio::time::sleep(GATHERING).await;
             let positions: Vec<_> = delivered.take().into_iter().collect();
             let mut is_failing = false;

@@ -174,7 +174,7 @@ impl Events {
         // What is kept elsewhere and shown with the membership moves nothing but these: a draft, a block.
         let is_touched = change.action() == Action::Update
             && before
-                .is_some_and(|before| row.is_same_but_for(&["changed_xid", "updated_at"], before));
+                .is_some_and(|before| row.equals_except(&["changed_xid", "updated_at"], before));
         if change.action() == Action::Delete
             || row.text("left_at").is_some()
             || (MEMBERSHIP.iter().all(is_told) && !is_touched)

@@ -263,7 +263,7 @@ mod tests {
     fn start() -> (Typing, BroadcastListener) {
         let (bus, mut listener) = Bus::new(1, BusMetrics::default());
         let broadcasts = listener.take_broadcasts().unwrap();
-        broadcasts.answer_with(Arc::new(Everybody));
+        broadcasts.set_audiences(Arc::new(Everybody));
         (Typing::new(bus.broadcasts().clone()), broadcasts)
     }
 

@@ -1,9 +1,9 @@
-//! `rapport check-config`: what the settings come to.
+//! `rapport check-config`: prints the resolved settings.
 
 use super::{CliError, print};
 use crate::config::{Inputs, describe};
 
-/// Prints the settings in force.
+/// Prints the effective settings.
 pub(super) fn run(inputs: &Inputs<'_>) -> Result<(), CliError> {
     print(&describe(inputs)?)
 }

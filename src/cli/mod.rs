@@ -1,4 +1,4 @@
-//! The command line: parse, put the parts together, run until told to stop.
+//! The command line: parses arguments and runs the commands.
 
 mod check_config;
 mod dev;
@@ -35,7 +35,7 @@ struct Arguments {
         long,
         value_name = "FILE",
         global = true,
-        help = "Configuration file (TOML); RAPPORT_CONFIG names one, too"
+        help = "Configuration file (TOML) [env: RAPPORT_CONFIG]"
     )]
     config: Option<PathBuf>,
     #[command(subcommand)]
@@ -44,21 +44,21 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run with a PostgreSQL of its own, the schema, keys and five people to try it with
+    /// Run with a private PostgreSQL, the schema, keys and five demonstration users
     Dev(dev::DevArguments),
     /// Run beside the configured database
     Serve(serve::ServeArguments),
-    /// Bring the configured database to this version's schema
+    /// Update the configured database to this version's schema
     Migrate(migrate::MigrateArguments),
-    /// Look at the configured database: whether it has what the server needs
+    /// Check that the configured database has what the server needs
     Doctor,
     /// Print a token signed with the configured secret
     Token(token::TokenArguments),
-    /// Print the settings in force, secrets masked, and where each is from
+    /// Print the effective settings with their sources, secrets masked
     CheckConfig,
 }
 
-/// Why a command ended without success.
+/// Why a command failed.
 #[derive(Debug, thiserror::Error)]
 enum CliError {
     #[error(transparent)]
@@ -83,21 +83,23 @@ enum CliError {
     Start(#[from] StartError),
     #[error("{0}: {1}")]
     File(String, #[source] io::Error),
-    #[error("The process cannot be set up: {0}")]
+    #[error("The process could not be set up: {0}")]
     Process(#[source] io::Error),
-    #[error("There is no home directory to keep the database in: name one with --data-dir.")]
+    #[error("There is no home directory for the database. Name a directory with --data-dir.")]
     NoHome,
-    #[error("A token is signed with `auth.jwt_secret`, which is not set: set SUPABASE_JWT_SECRET.")]
+    #[error(
+        "Signing a token requires `auth.jwt_secret`, which is not set. Set SUPABASE_JWT_SECRET."
+    )]
     NoSecret,
-    #[error("The server was not ready within {0} s; the log above says why.")]
+    #[error("The server was not ready within {0} s; see the log above.")]
     NotReady(u64),
     #[error("{0} of the checks above failed.")]
-    Unsound(usize),
-    #[error("Something was still running and was cut off.")]
-    CutOff,
+    ChecksFailed(usize),
+    #[error("The shutdown was forced while tasks were still running.")]
+    ForcedStop,
 }
 
-/// The exit code of a command that needs a decision first and has changed nothing.
+/// The exit code of a command that needs a decision by the operator and has changed nothing.
 const NEEDS_CHOICE: u8 = 3;
 
 impl CliError {
@@ -109,7 +111,7 @@ impl CliError {
     }
 }
 
-/// A connection error with the driver's reason: the error itself names only what was tried.
+/// A connection error with the driver's reason. The error alone names only what was tried.
 fn with_source(error: &ConnectError) -> String {
     let mut text = error.to_string();
     let mut source = std::error::Error::source(error);
@@ -120,7 +122,7 @@ fn with_source(error: &ConnectError) -> String {
     text
 }
 
-/// Runs the command that the process was started with.
+/// Runs the command given on the command line.
 pub fn run() -> ExitCode {
     let arguments = Arguments::parse();
     let environment = ProcessEnvironment;
@@ -140,14 +142,15 @@ pub fn run() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // There is nobody left to tell when standard error is closed.
+            // An error here means that standard error is closed; there is nothing left to report
+            // to.
             let _ = writeln!(io::stderr(), "rapport: {error}");
             error.exit_code()
         }
     }
 }
 
-/// Prints a text. A reader that has gone away (`rapport token | head -c0`) is no failure.
+/// Prints `text`. A closed pipe (`rapport token | head -c0`) is not an error.
 fn print(text: &str) -> Result<(), CliError> {
     let mut output = io::stdout().lock();
     match output
@@ -161,7 +164,7 @@ fn print(text: &str) -> Result<(), CliError> {
     }
 }
 
-/// The runtime all asynchronous work runs on.
+/// The Tokio runtime for all asynchronous work.
 fn runtime() -> Result<tokio::runtime::Runtime, CliError> {
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()

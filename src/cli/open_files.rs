@@ -1,36 +1,36 @@
-//! The number of files this process may have open: each socket is one.
+//! The limit of open files of this process. Every socket is an open file.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Files besides sockets: connections to the database, the listeners, the runtime's own, and requests
-/// under way.
+/// Open files other than sockets: database connections, listeners, the runtime's own files, and
+/// requests in progress.
 const BESIDES_SOCKETS: u64 = 1_024;
 
-/// Raises the limit as far as it goes without anybody's permission, and says so when that is not
-/// enough for `sockets`. Shells and systemd start programs with 1,024, because `select` takes no
-/// more; nothing here uses that.
+/// Raises the soft limit to the hard limit, which needs no privilege, and warns if that is not
+/// enough for `sockets`. Shells and systemd start programs with a limit of 1,024, because `select`
+/// supports no more; Rapport does not use `select`.
 pub(super) fn raise_limit(sockets: usize) {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit {
         current: limit.maximum,
         maximum: limit.maximum,
     };
-    let in_force = match setrlimit(Resource::Nofile, raised) {
+    let effective = match setrlimit(Resource::Nofile, raised) {
         Ok(()) => raised.current,
         Err(error) => {
-            tracing::warn!(%error, "the limit of open files cannot be raised");
+            tracing::warn!(%error, "raising the limit of open files failed");
             limit.current
         }
     };
     let needed = u64::try_from(sockets)
         .unwrap_or(u64::MAX)
         .saturating_add(BESIDES_SOCKETS);
-    // Without a number there is no limit.
-    if let Some(files) = in_force.filter(|files| *files < needed) {
+    // `None` means unlimited.
+    if let Some(files) = effective.filter(|files| *files < needed) {
         tracing::warn!(
             files,
             needed,
-            "fewer files may be open than realtime.max_sockets needs: raise LimitNOFILE or ulimit -Hn"
+            "limit of open files is too low for realtime.max_sockets; raise LimitNOFILE or ulimit -Hn"
         );
     }
 }

@@ -1,4 +1,4 @@
-//! `rapport serve`: the server beside a database that is there already.
+//! `rapport serve`: runs the server beside an existing database.
 
 use std::net::IpAddr;
 
@@ -18,15 +18,15 @@ pub(super) struct ServeArguments {
     /// Address to listen on
     #[arg(long)]
     address: Option<IpAddr>,
-    /// Port to listen on; 0 takes any free one
+    /// Port to listen on; 0 selects any free one
     #[arg(long)]
     port: Option<u16>,
-    /// Bring the database to this version's schema first
+    /// Update the database to this version's schema first
     #[arg(long)]
     migrate: bool,
 }
 
-/// Serves until asked to stop.
+/// Serves until a stop signal arrives.
 pub(super) fn run<'a>(
     arguments: &ServeArguments,
     inputs: impl Fn(Vec<Flag>) -> Inputs<'a>,
@@ -54,7 +54,7 @@ pub(super) fn run<'a>(
                 migrations = installed.migrations.len(),
                 definitions = installed.definitions.len(),
                 host_preset = installed.host_preset,
-                "the schema is up to date"
+                "schema is up to date"
             );
         }
         let app = App::start(&config, &tasks).await?;

@@ -1,4 +1,4 @@
-//! The signals that ask the process to stop, and stopping.
+//! Stop signals and the shutdown.
 
 use std::io;
 
@@ -7,15 +7,15 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::CliError;
 use crate::app::App;
 
-/// Ctrl-C and SIGTERM. From its creation on they no longer end the process by themselves, so
-/// nothing is left half done between a start and the wait for the end.
+/// Receives SIGINT (Ctrl-C) and SIGTERM. While it exists, these signals no longer terminate the
+/// process by themselves, so a start in progress is never interrupted halfway.
 pub(super) struct StopSignals {
     interrupt: Signal,
     terminate: Signal,
 }
 
 impl StopSignals {
-    /// Begins to listen.
+    /// Installs the signal handlers.
     pub(super) fn listen() -> io::Result<Self> {
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
@@ -23,7 +23,7 @@ impl StopSignals {
         })
     }
 
-    /// Waits for the next of them.
+    /// Waits for the next stop signal.
     pub(super) async fn wait(&mut self) {
         tokio::select! {
             _ = self.interrupt.recv() => {}
@@ -32,7 +32,7 @@ impl StopSignals {
     }
 }
 
-/// Stops the server in order; a second signal cuts that short.
+/// Shuts down the server. A second signal forces the stop.
 pub(super) async fn stop(app: App, mut signals: StopSignals) -> Result<(), CliError> {
     let in_order = tokio::select! {
         in_order = app.stop() => in_order,
@@ -41,6 +41,6 @@ pub(super) async fn stop(app: App, mut signals: StopSignals) -> Result<(), CliEr
     if in_order {
         Ok(())
     } else {
-        Err(CliError::CutOff)
+        Err(CliError::ForcedStop)
     }
 }

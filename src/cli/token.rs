@@ -1,4 +1,4 @@
-//! `rapport token`: a token signed with the configured secret, for trying things.
+//! `rapport token`: prints a token signed with the configured secret, for testing.
 
 use clap::Args;
 use serde_json::{Map, Value};
@@ -10,16 +10,16 @@ use crate::dev::keys::now_s;
 
 #[derive(Debug, Args)]
 pub(super) struct TokenArguments {
-    /// Whose token it is: the person's id
+    /// The user's id, which becomes the token's subject
     #[arg(long, value_name = "UUID", required_if_eq("role", "authenticated"))]
     sub: Option<uuid::Uuid>,
     #[arg(
         long,
         default_value = "authenticated",
-        help = "The role it acts with: authenticated, anon or service_role"
+        help = "Role of the token: authenticated, anon or service_role"
     )]
     role: String,
-    /// How many seconds it is good for
+    /// Lifetime in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 3600)]
     expires_in: u64,
 }
@@ -39,7 +39,8 @@ pub(super) fn run(arguments: &TokenArguments, inputs: &Inputs<'_>) -> Result<(),
         "exp".to_owned(),
         Value::from(now.saturating_add(arguments.expires_in)),
     );
-    // What the server asks for; the chat routes want `authenticated` where nothing is configured.
+    // The audience that the server requires. If none is configured, the chat routes require
+    // `authenticated`.
     let audience = auth.audience.or_else(|| Some("authenticated".to_owned()));
     for (name, value) in [("aud", audience), ("iss", auth.issuer)] {
         if let Some(value) = value {

@@ -1,22 +1,22 @@
-//! Which tokens are accepted.
+//! Token verification settings.
 
 use super::reader::Reader;
 use super::secret::Secret;
 
-/// `[auth]`. At least one of the secret and the key set is there.
+/// `[auth]`. At least one of the secret and the key set is present.
 #[derive(Clone, Debug)]
 pub struct AuthConfig {
-    /// The secret of HS256 tokens.
+    /// The secret that signs HS256 tokens.
     pub jwt_secret: Option<Secret>,
-    /// The other secret while one replaces the other.
+    /// The second secret during a rotation.
     pub jwt_secret_next: Option<Secret>,
-    /// A JSON Web Key Set, as text: a path has been read.
+    /// A JSON Web Key Set as text. A configured path has already been read.
     pub jwks: Option<String>,
-    /// The audience a token must name.
+    /// The required audience of a token.
     pub audience: Option<String>,
-    /// The issuer a token must have.
+    /// The required issuer of a token.
     pub issuer: Option<String>,
-    /// Names of the cookies that sessions are read from; none: any that looks like Supabase's.
+    /// Names of session cookies. If empty, any cookie named like a Supabase session is used.
     pub cookie_names: Vec<String>,
     /// The project's public key.
     pub anon_key: Option<Secret>,
@@ -33,7 +33,7 @@ impl AuthConfig {
         if jwt_secret.is_none() && jwks.is_none() {
             reader.problem(
                 "auth.jwt_secret",
-                "is not set, and neither is `auth.jwks`: set SUPABASE_JWT_SECRET, or no token can be verified",
+                "is not set, and neither is `auth.jwks`: set SUPABASE_JWT_SECRET, otherwise no token can be verified",
             );
         }
         Self {
@@ -49,7 +49,8 @@ impl AuthConfig {
     }
 }
 
-/// The key set itself: a JSON object is taken as it is, anything else is a path.
+/// The text of the key set. A value that starts with `{` is the key set itself, anything else a
+/// path.
 fn key_set(written: &str, reader: &mut Reader) -> String {
     if written.starts_with('{') {
         return written.to_owned();

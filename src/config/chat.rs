@@ -1,5 +1,5 @@
-//! How the chat meets the application around it. Its limits stand in the table `chat.config`,
-//! where the database's own rules read them, too.
+//! Settings that connect the chat to the application around it. The chat's limits are in the table
+//! `chat.config`, because rules in the database read them, too.
 
 use std::time::Duration;
 
@@ -8,24 +8,24 @@ use super::reader::Reader;
 /// `[chat]`.
 #[derive(Clone, Debug)]
 pub struct ChatConfig {
-    /// Where people and teams are found.
+    /// Where users and teams are looked up.
     pub host_preset: HostPreset,
-    /// How long after somebody's last socket they count as being there.
+    /// How long a user stays online after the last socket closed.
     pub presence_grace: Duration,
-    /// How long this process's word about who is there holds.
+    /// How long this process's presence records stay valid without renewal.
     pub presence_lease: Duration,
 }
 
 /// The presets of `chat.install_host_mapping`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HostPreset {
-    /// Whichever fits the tables that are there.
+    /// The preset that fits the existing tables.
     Auto,
-    /// `public.users` with a team and a role.
+    /// `public.users`, with a team and a role.
     UsersTable,
-    /// `auth.users` with a team and a role in the app metadata.
+    /// `auth.users`, with a team and a role in the app metadata.
     Claims,
-    /// Everybody is in one team.
+    /// All users are in one team.
     OneTeam,
 }
 
@@ -37,7 +37,7 @@ impl HostPreset {
         ("one_team", Self::OneTeam),
     ];
 
-    /// The preset as the database function knows it.
+    /// The preset's name in the database.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Auto => "auto",

@@ -1,35 +1,36 @@
-//! How often somebody may use the chat routes. Per process: several behind one balancer allow as many times as much.
+//! Rate limits of the chat routes, per user and process. Several processes behind one load balancer
+//! allow a multiple of them.
 
 use super::reader::Reader;
 
-/// `[chat_limits]`. A rate of 0 is no limit.
+/// `[chat_limits]`. A rate of 0 disables the limit.
 #[derive(Clone, Debug)]
 pub struct ChatLimitsConfig {
-    /// Messages that one person may send at once.
+    /// Burst of messages.
     pub send_burst: u32,
-    /// Messages per second in the long run.
+    /// Sustained messages per second.
     pub send_per_second: u32,
-    /// Messages per minute, besides.
+    /// Messages per minute, in addition.
     pub send_per_minute: u32,
     /// New conversations per minute.
     pub open_per_minute: u32,
-    /// Requests to mark as read at once.
+    /// Burst of requests to mark as read.
     pub mark_read_burst: u32,
-    /// The same per second in the long run.
+    /// Sustained requests to mark as read per second.
     pub mark_read_per_second: u32,
-    /// Typing notices at once.
+    /// Burst of typing notices.
     pub typing_burst: u32,
-    /// The same per second in the long run.
+    /// Sustained typing notices per second.
     pub typing_per_second: u32,
     /// Searches per minute.
     pub search_per_minute: u32,
-    /// Other writes at once.
+    /// Burst of other writes.
     pub write_burst: u32,
-    /// The same per second in the long run.
+    /// Sustained other writes per second.
     pub write_per_second: u32,
-    /// Other reads at once.
+    /// Burst of other reads.
     pub read_burst: u32,
-    /// The same per second in the long run.
+    /// Sustained other reads per second.
     pub read_per_second: u32,
     /// Error reports per minute.
     pub client_errors_per_minute: u32,
@@ -37,7 +38,7 @@ pub struct ChatLimitsConfig {
 
 impl ChatLimitsConfig {
     pub(super) fn read(reader: &mut Reader) -> Self {
-        let mut burst = |key| reader.whole(key, 1..=1_000_000);
+        let mut burst = |key| reader.integer(key, 1..=1_000_000);
         let (send_burst, mark_read_burst, typing_burst, write_burst, read_burst) = (
             burst("chat_limits.send_burst"),
             burst("chat_limits.mark_read_burst"),
@@ -45,7 +46,7 @@ impl ChatLimitsConfig {
             burst("chat_limits.write_burst"),
             burst("chat_limits.read_burst"),
         );
-        let mut rate = |key| reader.whole(key, 0..=1_000_000);
+        let mut rate = |key| reader.integer(key, 0..=1_000_000);
         Self {
             send_burst,
             send_per_second: rate("chat_limits.send_per_second"),

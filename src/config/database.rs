@@ -1,4 +1,4 @@
-//! The database: who we are there, and how long things may take.
+//! Database logins, pool size and timeouts.
 
 use std::time::Duration;
 
@@ -10,15 +10,15 @@ use super::secret::Secret;
 pub struct DatabaseConfig {
     /// The owner's connection string: migrations, replication, catalogue, visibility.
     pub url: Secret,
-    /// The connection string for people's requests; the owner's unless another is given.
+    /// The connection string for user requests; the owner's if none is configured.
     pub request_url: Secret,
-    /// Connections for people's requests at most.
+    /// Maximum connections for user requests.
     pub request_pool_size: usize,
     /// How long a request waits for a free connection.
     pub pool_wait: Duration,
-    /// How long one statement of a request may run.
+    /// Timeout of one statement of a request.
     pub statement_timeout: Duration,
-    /// How long opening a connection may take.
+    /// Timeout of opening a connection.
     pub connect_timeout: Duration,
 }
 
@@ -36,7 +36,7 @@ impl DatabaseConfig {
                 .connection_url("database.request_url")
                 .unwrap_or_else(|| url.clone()),
             url,
-            request_pool_size: reader.whole("database.request_pool_size", 1..=1_000),
+            request_pool_size: reader.integer("database.request_pool_size", 1..=1_000),
             pool_wait: reader.milliseconds("database.pool_wait_ms", 1..=60_000),
             statement_timeout: reader.milliseconds("database.statement_timeout_ms", 1..=600_000),
             connect_timeout: reader.milliseconds("database.connect_timeout_ms", 1..=60_000),

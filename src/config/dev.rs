@@ -1,4 +1,4 @@
-//! What `rapport dev` starts.
+//! Settings of `rapport dev`.
 
 use std::path::PathBuf;
 
@@ -7,9 +7,9 @@ use super::reader::Reader;
 /// `[dev]`.
 #[derive(Clone, Debug)]
 pub struct DevConfig {
-    /// The directory of PostgreSQL's programs.
+    /// The directory of the PostgreSQL programs.
     pub postgres_bin: Option<PathBuf>,
-    /// Where the database and the keys are kept.
+    /// The directory for the database and the keys.
     pub data_dir: Option<PathBuf>,
 }
 

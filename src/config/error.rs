@@ -1,36 +1,37 @@
-//! What is wrong with the written settings, all of it at once.
+//! Configuration errors. All mistakes are reported at once.
 
 use std::fmt;
 use std::path::PathBuf;
 
-/// Why there is no configuration.
+/// Why the configuration could not be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file cannot be read.
     #[error("The configuration file {} cannot be read: {source}", path.display())]
     Unreadable {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The cause.
         source: std::io::Error,
     },
     /// The file is not TOML.
     #[error("The configuration file {} is not valid TOML: {source}", path.display())]
     Syntax {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// Where and why.
+        /// The position and the cause.
         source: Box<toml::de::Error>,
     },
-    /// The compiled-in defaults are broken; a test keeps this from happening.
+    /// The compiled-in defaults are broken. A test prevents this.
     #[error("The compiled-in defaults are not valid TOML: {0}")]
     Defaults(#[source] Box<toml::de::Error>),
-    /// Keys or values that do not fit.
-    #[error("The configuration is not usable:\n{0}")]
+    /// Unknown keys or invalid values.
+    #[error("The configuration is invalid:\n{0}")]
     Problems(Problems),
 }
 
-/// One line per mistake, so that a person mends them in one go. Never contains a secret's text.
+/// One line per mistake, so that all can be corrected in one go. Never contains the text of a
+/// secret.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Problems(pub(super) Vec<String>);
 

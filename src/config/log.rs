@@ -1,4 +1,4 @@
-//! What is logged, and in which form.
+//! Logging settings.
 
 use super::reader::Reader;
 
@@ -7,14 +7,14 @@ use super::reader::Reader;
 pub struct LogConfig {
     /// A level, or a list of levels per module (`tracing_subscriber::EnvFilter`).
     pub level: String,
-    /// The form of a line.
+    /// The format of log lines.
     pub format: LogFormat,
 }
 
-/// The form of a log line.
+/// The format of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
-    /// For people.
+    /// Plain text for people.
     Text,
     /// One JSON object per line.
     Json,

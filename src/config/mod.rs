@@ -1,8 +1,9 @@
-//! Settings: what file, environment and flags say, and the resolved values the program runs with.
+//! Resolves the configuration from file, environment and flags.
 //!
-//! `raw` holds what was written, [`Config`] what results: valid by construction, so nothing
-//! asks "is it set?" after the start. Later ones win: `config/default.toml` (compiled in), the
-//! file, the environment, the flags. Nothing else reads the environment.
+//! `raw` holds the values as written, [`Config`] the result. A [`Config`] is valid by construction,
+//! so no code checks after the start whether a setting is present. Precedence, lowest first:
+//! `config/default.toml` (compiled in), the file, the environment, the flags. No other module reads
+//! the environment.
 
 mod auth;
 mod chat;
@@ -42,26 +43,26 @@ use raw::{FILE_VARIABLE, Raw};
 use reader::Reader;
 use source::Source;
 
-/// Everything the program runs with. Subsystems are given their section only.
+/// The complete configuration. Each subsystem receives only its own section.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// The HTTP listener.
     pub server: ServerConfig,
     /// The database.
     pub database: DatabaseConfig,
-    /// The Supabase project beside us.
+    /// The Supabase project.
     pub supabase: SupabaseConfig,
-    /// Which tokens are accepted.
+    /// Token verification.
     pub auth: AuthConfig,
-    /// How changes are read.
+    /// Reading of row changes.
     pub replication: ReplicationConfig,
-    /// Who may see a change.
+    /// Visibility checks.
     pub visibility: VisibilityConfig,
-    /// The sockets' limits.
+    /// Limits of the sockets.
     pub realtime: RealtimeConfig,
-    /// The application around the chat.
+    /// Integration of the chat with the application.
     pub chat: ChatConfig,
-    /// How often the chat may be used.
+    /// Rate limits of the chat routes.
     pub chat_limits: ChatLimitsConfig,
     /// Logging.
     pub log: LogConfig,
@@ -70,10 +71,10 @@ pub struct Config {
 }
 
 impl Config {
-    /// Reads and checks everything.
+    /// Reads and validates all sections.
     ///
     /// # Errors
-    /// Lists every mistake, each with the place it was written at.
+    /// Lists every mistake, each with the place where it was written.
     pub fn load(inputs: &Inputs<'_>) -> Result<Self, ConfigError> {
         resolve(inputs, Self::read).map(|(config, _)| config)
     }
@@ -95,24 +96,24 @@ impl Config {
     }
 }
 
-/// What a command needs that serves nobody: `migrate`.
+/// The sections for `migrate`, which serves no clients.
 #[derive(Clone, Debug)]
 pub struct MigrateConfig {
     /// The database.
     pub database: DatabaseConfig,
-    /// The Supabase project beside us.
+    /// The Supabase project.
     pub supabase: SupabaseConfig,
-    /// The application around the chat.
+    /// Integration of the chat with the application.
     pub chat: ChatConfig,
     /// Logging.
     pub log: LogConfig,
 }
 
 impl MigrateConfig {
-    /// Reads and checks these sections; the others may lack what only a server needs.
+    /// Reads and validates these sections. Sections that only a server needs may be incomplete.
     ///
     /// # Errors
-    /// As [`Config::load`].
+    /// Same as [`Config::load`].
     pub fn load(inputs: &Inputs<'_>) -> Result<Self, ConfigError> {
         let read = |reader: &mut Reader| Self {
             database: DatabaseConfig::read(reader),
@@ -124,20 +125,20 @@ impl MigrateConfig {
     }
 }
 
-/// What `doctor` looks at.
+/// The sections that `doctor` checks.
 #[derive(Clone, Debug)]
 pub struct DoctorConfig {
     /// The database.
     pub database: DatabaseConfig,
-    /// How changes are read.
+    /// Reading of row changes.
     pub replication: ReplicationConfig,
 }
 
 impl DoctorConfig {
-    /// Reads and checks these sections; the others may lack what only a server needs.
+    /// Reads and validates these sections. Sections that only a server needs may be incomplete.
     ///
     /// # Errors
-    /// As [`Config::load`].
+    /// Same as [`Config::load`].
     pub fn load(inputs: &Inputs<'_>) -> Result<Self, ConfigError> {
         let read = |reader: &mut Reader| Self {
             database: DatabaseConfig::read(reader),
@@ -147,33 +148,33 @@ impl DoctorConfig {
     }
 }
 
-/// Reads and checks `[auth]` alone, for `token`.
+/// Reads and validates only `[auth]`, for `token`.
 ///
 /// # Errors
-/// As [`Config::load`].
+/// Same as [`Config::load`].
 pub fn load_auth(inputs: &Inputs<'_>) -> Result<AuthConfig, ConfigError> {
     resolve(inputs, AuthConfig::read).map(|(config, _)| config)
 }
 
-/// Reads and checks `[dev]` and `[log]` alone: what `dev` must know before it can supply the rest.
+/// Reads and validates only `[dev]` and `[log]`: what `dev` needs before it can supply the rest.
 ///
 /// # Errors
-/// As [`Config::load`].
+/// Same as [`Config::load`].
 pub fn load_dev(inputs: &Inputs<'_>) -> Result<(DevConfig, LogConfig), ConfigError> {
     let read = |reader: &mut Reader| (DevConfig::read(reader), LogConfig::read(reader));
     resolve(inputs, read).map(|(config, _)| config)
 }
 
-/// The resolved settings as TOML: secrets masked, and where each value is from unless it is the
-/// default.
+/// The resolved settings as TOML, with secrets masked. Each value that is not the default is
+/// annotated with its source.
 ///
 /// # Errors
-/// As [`Config::load`].
+/// Same as [`Config::load`].
 pub fn describe(inputs: &Inputs<'_>) -> Result<String, ConfigError> {
     resolve(inputs, Config::read).map(|(_, reader)| reader.describe())
 }
 
-/// The configuration file that the environment names.
+/// The configuration file named by the environment.
 pub fn file_from(environment: &dyn Source) -> Option<std::path::PathBuf> {
     environment
         .get(FILE_VARIABLE)

@@ -1,8 +1,8 @@
-//! A network of addresses, as in `10.0.0.0/8`.
+//! An IP network, such as `10.0.0.0/8`.
 
 use std::net::IpAddr;
 
-/// An address with the number of its leading bits that count.
+/// An IP address and the length of its significant prefix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Network {
     bits: u128,
@@ -10,14 +10,15 @@ pub struct Network {
 }
 
 impl Network {
-    /// An address alone, or one with a prefix length (RFC 4632, 3.1). `None` for anything else.
+    /// Parses an address with or without a prefix length (RFC 4632, section 3.1). `None` for
+    /// anything else.
     pub fn parse(text: &str) -> Option<Self> {
         let (address, prefix) = match text.split_once('/') {
             Some((address, prefix)) => (address, Some(prefix)),
             None => (text, None),
         };
         let address: IpAddr = address.trim().parse().ok()?;
-        // IPv4 is looked at as the IPv6 addresses it is mapped to (RFC 4291, 2.5.5.2).
+        // IPv4 addresses are compared as IPv4-mapped IPv6 addresses (RFC 4291, section 2.5.5.2).
         let (most, offset) = if address.is_ipv4() {
             (32, 96)
         } else {
@@ -37,7 +38,7 @@ impl Network {
         })
     }
 
-    /// Whether the network holds this address.
+    /// Whether the network contains this address.
     pub fn contains(&self, address: IpAddr) -> bool {
         let differing = self.bits ^ as_bits(address);
         differing.leading_zeros() >= self.prefix
@@ -56,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_network_holds_the_addresses_with_its_prefix() {
+    fn a_network_contains_the_addresses_with_its_prefix() {
         let cases = [
             ("10.0.0.0/8", "10.255.0.1", true),
             ("10.0.0.0/8", "11.0.0.1", false),

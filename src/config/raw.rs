@@ -1,6 +1,7 @@
-//! What file, environment and flags say: every known key with its value and where it is from.
+//! Collects the settings from file, environment and flags: every known key with its value and
+//! source.
 //!
-//! The known keys are those of `config/default.toml`, and a key's type is its default's type.
+//! The known keys are those of `config/default.toml`. The type of a key is the type of its default.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,26 +12,26 @@ use toml::{Table, Value};
 use super::error::ConfigError;
 use super::source::Source;
 
-/// The defaults, and with them the list of keys.
+/// The default settings, which also define the known keys.
 pub(super) const DEFAULTS: &str = include_str!("../../config/default.toml");
 
-/// The key that chooses a set of limits.
+/// The key that selects a preset of limits.
 const PRESET_KEY: &str = "realtime.limits_preset";
 
-/// The set of the original's limits. The other one is that of the defaults.
+/// The preset with the limits of Supabase Realtime. The other preset consists of the defaults.
 pub(super) const SUPABASE: &str = "supabase";
 
-/// Its values, where they differ from the defaults.
+/// The values of that preset that differ from the defaults.
 pub(super) const SUPABASE_LIMITS: &str = include_str!("../../config/limits.supabase.toml");
 
-/// The variable that names the configuration file; it is not a setting itself.
+/// The variable that names the configuration file. It is not a setting itself.
 pub(super) const FILE_VARIABLE: &str = "RAPPORT_CONFIG";
 
-/// What every variable of ours begins with.
+/// The prefix of all Rapport variables.
 const PREFIX: &str = "RAPPORT_";
 
-/// Variables that other programs' users have set already, and the keys they stand for. Ours
-/// wins where both are set.
+/// Variables of other programs that may already be set, and the keys that they correspond to. A
+/// Rapport variable takes precedence.
 const SYNONYMS: &[(&str, &str)] = &[
     (
         "CLIENT_PRESENCE_MAX_CALLS",
@@ -64,18 +65,17 @@ const SYNONYMS: &[(&str, &str)] = &[
 /// A setting given on the command line.
 #[derive(Clone, Debug)]
 pub struct Flag {
-    /// How the flag is written, for messages.
+    /// The flag as written on the command line, for messages.
     pub name: &'static str,
     /// `section.key`.
     pub key: &'static str,
-    /// The value as written.
+    /// The value as text.
     pub value: String,
 }
 
-/// Everything that is read, in the order of precedence: the file, then the environment, then
-/// the flags.
+/// All sources, in order of precedence: the file, then the environment, then the flags.
 pub struct Inputs<'a> {
-    /// The configuration file, when one is named.
+    /// The configuration file, if one is named.
     pub file: Option<PathBuf>,
     /// The environment.
     pub environment: &'a dyn Source,
@@ -83,11 +83,11 @@ pub struct Inputs<'a> {
     pub flags: Vec<Flag>,
 }
 
-/// Where a value is from.
+/// The source of a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Origin {
     Default,
-    /// A set of limits that was chosen.
+    /// The selected preset of limits.
     Preset(&'static str),
     File(PathBuf),
     Variable(String),
@@ -95,7 +95,7 @@ pub(super) enum Origin {
 }
 
 impl Origin {
-    /// How a message names `key` as it was written here.
+    /// How error messages refer to `key` in this source.
     pub(super) fn naming(&self, key: &str) -> String {
         match self {
             Self::Default => format!("`{key}`"),
@@ -119,14 +119,14 @@ impl fmt::Display for Origin {
     }
 }
 
-/// One setting as it is in force.
+/// The effective value of a setting and its source.
 #[derive(Clone, Debug)]
 pub(super) struct Setting {
     pub(super) value: Value,
     pub(super) origin: Origin,
 }
 
-/// Every known key, as `section.key`, with the value that is in force.
+/// Every known key (`section.key`) with its effective value.
 #[derive(Debug)]
 pub(super) struct Raw {
     pub(super) settings: BTreeMap<String, Setting>,
@@ -134,8 +134,8 @@ pub(super) struct Raw {
 }
 
 impl Raw {
-    /// Lays the inputs over the defaults. Keys that are not known and values of the wrong type
-    /// are collected as problems.
+    /// Applies the inputs to the defaults. Unknown keys and values of the wrong type are collected
+    /// as problems.
     pub(super) fn read(inputs: &Inputs<'_>) -> Result<Self, ConfigError> {
         let defaults: Table = DEFAULTS
             .parse()
@@ -166,7 +166,7 @@ impl Raw {
         Ok(raw)
     }
 
-    /// Lays the chosen set of limits under what was written: only defaults are replaced.
+    /// Applies the selected preset. Only values that are still defaults are replaced.
     fn add_preset(&mut self) -> Result<(), ConfigError> {
         let chosen = self.settings.get(PRESET_KEY).map(|setting| &setting.value);
         if chosen.and_then(Value::as_str) != Some(SUPABASE) {
@@ -218,7 +218,7 @@ impl Raw {
 
     fn add_environment(&mut self, environment: &dyn Source) {
         for (variable, key) in SYNONYMS {
-            // Set to nothing is how a shell or a compose file says "not set".
+            // An empty variable counts as unset, as in shells and Compose files.
             if let Some(text) = environment.get(variable).filter(|text| !text.is_empty()) {
                 self.set_text(key, &text, Origin::Variable((*variable).to_owned()));
             }
@@ -233,7 +233,7 @@ impl Raw {
                 continue;
             }
             let Some(key) = known.get(&variable) else {
-                if !names_a_section(&variable, self.settings.keys()) {
+                if !has_section_prefix(&variable, self.settings.keys()) {
                     continue;
                 }
                 let nearest = nearest(&variable, known.keys().map(String::as_str));
@@ -265,22 +265,23 @@ impl Raw {
     }
 }
 
-/// Whether a variable means one of our sections. What only begins like ours, as `RAPPORT_BIN` of a
-/// script around us, is somebody else's; a misspelt key of a section is a mistake worth an end.
-fn names_a_section<'a>(variable: &str, mut keys: impl Iterator<Item = &'a String>) -> bool {
+/// Whether a variable starts like those of one of our sections. Other variables with the prefix,
+/// such as `RAPPORT_BIN` of a wrapper script, belong to other programs and are ignored. A misspelt
+/// key of a section is an error.
+fn has_section_prefix<'a>(variable: &str, mut keys: impl Iterator<Item = &'a String>) -> bool {
     keys.any(|key| {
         let section = key.split('.').next().unwrap_or_default();
         variable.starts_with(&variable_for(&format!("{section}.")))
     })
 }
 
-/// The variable of a key: `server.port` is `RAPPORT_SERVER_PORT`.
+/// The variable of a key: `server.port` becomes `RAPPORT_SERVER_PORT`.
 pub(super) fn variable_for(key: &str) -> String {
     format!("{PREFIX}{}", key.replace('.', "_").to_ascii_uppercase())
 }
 
-/// `section.key` for every value; a value outside of a section keeps its bare name, which is no
-/// known key.
+/// Flattens the sections into `section.key`. A value outside a section keeps its bare name, which
+/// is never a known key.
 fn flatten(table: Table) -> impl Iterator<Item = (String, Value)> {
     table.into_iter().flat_map(|(section, value)| match value {
         Value::Table(keys) => keys
@@ -291,7 +292,7 @@ fn flatten(table: Table) -> impl Iterator<Item = (String, Value)> {
     })
 }
 
-/// A text as a value of the type that `default` has.
+/// Parses `text` as the type of `default`.
 fn parse_like(default: &Value, text: &str) -> Option<Value> {
     let text = text.trim();
     match default {
@@ -318,20 +319,21 @@ fn type_name(value: &Value) -> &'static str {
     match value {
         Value::Integer(_) => "a whole number",
         Value::Boolean(_) => "true or false",
-        Value::Array(_) => "a list of texts",
-        _ => "a text",
+        Value::Array(_) => "a list of strings",
+        _ => "a string",
     }
 }
 
-/// The known name with the fewest edits between it and `written`.
+/// The known name with the smallest edit distance to `written`.
 fn nearest<'a>(written: &str, known: impl Iterator<Item = &'a str>) -> &'a str {
     known
-        .min_by_key(|name| edits(written, name))
+        .min_by_key(|name| edit_distance(written, name))
         .unwrap_or_default()
 }
 
-/// Levenshtein's distance: insertions, deletions and replacements that turn one into the other.
-fn edits(left: &str, right: &str) -> usize {
+/// The Levenshtein distance: the number of insertions, deletions and replacements that turn one
+/// string into the other.
+fn edit_distance(left: &str, right: &str) -> usize {
     let right: Vec<char> = right.chars().collect();
     let mut row: Vec<usize> = (0..=right.len()).collect();
     for (index, from) in left.chars().enumerate() {
@@ -351,7 +353,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn edits_are_counted() {
+    fn counts_edits() {
         for (left, right, expected) in [
             ("", "", 0),
             ("port", "port", 0),
@@ -359,7 +361,7 @@ mod tests {
             ("por", "port", 1),
             ("a", "xyz", 3),
         ] {
-            assert_eq!(edits(left, right), expected, "{left} {right}");
+            assert_eq!(edit_distance(left, right), expected, "{left} {right}");
         }
     }
 }

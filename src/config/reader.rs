@@ -1,7 +1,7 @@
-//! Typed access to the written settings; every mistake is collected, not only the first.
+//! Typed access to the written settings. All mistakes are collected, not only the first.
 //!
-//! After a problem a reading function returns some value of its type: the whole result is
-//! thrown away then, so it is never used.
+//! After a problem, a reading function returns an arbitrary value of its type. That value is never
+//! used, because the whole configuration is then discarded.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -13,7 +13,7 @@ use toml::Value;
 use super::raw::{Origin, Raw, Setting};
 use super::secret::{MASK, Secret, mask_url};
 
-/// How a value is shown by `rapport check-config`.
+/// How `rapport check-config` displays a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Shown {
     Plain,
@@ -21,27 +21,27 @@ enum Shown {
     UrlWithoutPassword,
 }
 
-/// Hands out settings by key and remembers which were asked for.
+/// Reads settings by key and records which keys were read.
 #[derive(Debug)]
 pub(super) struct Reader {
     raw: Raw,
-    asked: BTreeMap<&'static str, Shown>,
+    read_keys: BTreeMap<&'static str, Shown>,
 }
 
 impl Reader {
     pub(super) fn new(raw: Raw) -> Self {
         Self {
             raw,
-            asked: BTreeMap::new(),
+            read_keys: BTreeMap::new(),
         }
     }
 
-    /// A text; `None` when it is empty.
+    /// A string; `None` if empty.
     pub(super) fn text(&mut self, key: &'static str) -> Option<String> {
         self.text_shown(key, Shown::Plain)
     }
 
-    /// A text that must not be empty.
+    /// A string that must not be empty.
     pub(super) fn required_text(&mut self, key: &'static str) -> String {
         let text = self.text(key);
         text.unwrap_or_else(|| {
@@ -50,7 +50,7 @@ impl Reader {
         })
     }
 
-    /// An IP address with a port; `None` when it is empty.
+    /// An IP address with a port; `None` if empty.
     pub(super) fn socket_address(&mut self, key: &'static str) -> Option<SocketAddr> {
         let text = self.text(key)?;
         let address = text.parse().ok();
@@ -63,12 +63,12 @@ impl Reader {
         address
     }
 
-    /// A secret; `None` when it is empty.
+    /// A secret; `None` if empty.
     pub(super) fn secret(&mut self, key: &'static str) -> Option<Secret> {
         self.text_shown(key, Shown::Hidden).map(Secret::new)
     }
 
-    /// A connection string, of which only the password is hidden.
+    /// A connection string; only its password is masked.
     pub(super) fn connection_url(&mut self, key: &'static str) -> Option<Secret> {
         let url = self.text_shown(key, Shown::UrlWithoutPassword)?;
         if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
@@ -80,7 +80,7 @@ impl Reader {
         Some(Secret::new(url))
     }
 
-    /// The address of a web server, without its trailing slash.
+    /// The URL of a web server, without a trailing slash.
     pub(super) fn web_url(&mut self, key: &'static str) -> Option<String> {
         let url = self.text(key)?;
         if !url.starts_with("http://") && !url.starts_with("https://") {
@@ -89,12 +89,12 @@ impl Reader {
         Some(url.trim_end_matches('/').to_owned())
     }
 
-    /// A switch.
+    /// A boolean.
     pub(super) fn switch(&mut self, key: &'static str) -> bool {
         matches!(self.value(key, Shown::Plain), Some(Value::Boolean(true)))
     }
 
-    /// A list of texts.
+    /// A list of strings.
     pub(super) fn list(&mut self, key: &'static str) -> Vec<String> {
         let Some(Value::Array(parts)) = self.value(key, Shown::Plain) else {
             return Vec::new();
@@ -104,13 +104,13 @@ impl Reader {
             .map(|part| part.as_str().map(str::to_owned))
             .collect();
         texts.unwrap_or_else(|| {
-            self.problem(key, "must be a list of texts");
+            self.problem(key, "must be a list of strings");
             Vec::new()
         })
     }
 
-    /// A whole number within `range`.
-    pub(super) fn whole<T>(&mut self, key: &'static str, range: RangeInclusive<T>) -> T
+    /// An integer within `range`.
+    pub(super) fn integer<T>(&mut self, key: &'static str, range: RangeInclusive<T>) -> T
     where
         T: Copy + PartialOrd + TryFrom<i64> + std::fmt::Display,
     {
@@ -129,16 +129,16 @@ impl Reader {
             })
     }
 
-    /// A number of milliseconds within `range`.
+    /// A duration in milliseconds within `range`.
     pub(super) fn milliseconds(
         &mut self,
         key: &'static str,
         range: RangeInclusive<u64>,
     ) -> Duration {
-        Duration::from_millis(self.whole(key, range))
+        Duration::from_millis(self.integer(key, range))
     }
 
-    /// One of a few names. `choices` must not be empty.
+    /// One of several names. `choices` must not be empty.
     pub(super) fn choice<T: Copy>(&mut self, key: &'static str, choices: &[(&str, T)]) -> T {
         let written = self.text(key).unwrap_or_default();
         match choices.iter().find(|(name, _)| *name == written) {
@@ -151,7 +151,7 @@ impl Reader {
         }
     }
 
-    /// Records that the value of `key` does not do, naming the place it was written at.
+    /// Records a problem with the value of `key` and names the place where it was written.
     pub(super) fn problem(&mut self, key: &str, message: &str) {
         let origin = self
             .raw
@@ -163,17 +163,17 @@ impl Reader {
             .push(format!("{} {message}", origin.naming(key)));
     }
 
-    /// Everything that was found wrong.
+    /// All problems found.
     pub(super) fn into_problems(self) -> Vec<String> {
         self.raw.problems
     }
 
-    /// Whether anything was found wrong.
+    /// Whether any problem was found.
     pub(super) fn has_problems(&self) -> bool {
         !self.raw.problems.is_empty()
     }
 
-    /// The settings in force as TOML, with secrets masked, each with where it is from.
+    /// The effective settings as TOML with secrets masked, each annotated with its source.
     pub(super) fn describe(&self) -> String {
         let mut text = String::new();
         let mut section = "";
@@ -186,9 +186,9 @@ impl Reader {
                 text.push_str(&format!("[{name}]\n"));
                 section = name;
             }
-            // What nobody asked for may be a secret.
+            // A value that no section read may be a secret.
             let shown = self
-                .asked
+                .read_keys
                 .get(key.as_str())
                 .copied()
                 .unwrap_or(Shown::Hidden);
@@ -201,14 +201,14 @@ impl Reader {
         text
     }
 
-    /// Known keys that no section asked for.
+    /// Known keys that no section has read.
     #[cfg(test)]
-    pub(super) fn unasked(&self) -> Vec<&str> {
+    pub(super) fn unread_keys(&self) -> Vec<&str> {
         self.raw
             .settings
             .keys()
             .map(String::as_str)
-            .filter(|key| !self.asked.contains_key(key))
+            .filter(|key| !self.read_keys.contains_key(key))
             .collect()
     }
 
@@ -220,7 +220,7 @@ impl Reader {
     }
 
     fn value(&mut self, key: &'static str, shown: Shown) -> Option<Value> {
-        self.asked.insert(key, shown);
+        self.read_keys.insert(key, shown);
         let value = self
             .raw
             .settings

@@ -1,17 +1,17 @@
-//! A text that must not be printed.
+//! A string that must not be printed.
 
 use std::fmt;
 
-/// What stands in place of a secret.
+/// Printed instead of a secret.
 pub(super) const MASK: &str = "***";
 
-/// A password, key or connection string. `Debug` and `Display` show `***`; only
-/// [`Secret::expose`] gives the text, so every use can be found by that word.
+/// A password, key or connection string. `Debug` and `Display` print `***`. Only [`Secret::expose`]
+/// returns the text, so every use can be found by that name.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
 impl Secret {
-    /// Wraps a text.
+    /// Wraps a string.
     pub fn new(text: impl Into<String>) -> Self {
         Self(text.into())
     }
@@ -34,7 +34,7 @@ impl fmt::Display for Secret {
     }
 }
 
-/// A connection string with its password masked; all of it when it has another form.
+/// A connection string with its password masked. If the format is unknown, everything is masked.
 pub(super) fn mask_url(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else {
         return MASK.to_owned();
@@ -43,7 +43,7 @@ pub(super) fn mask_url(url: &str) -> String {
         Some((address, parameters)) => (address, Some(parameters)),
         None => (rest, None),
     };
-    // The last `@`: an unescaped one in a password is a mistake people make.
+    // The last `@` separates the login, because passwords are often written with an unescaped `@`.
     let address = match address.rsplit_once('@') {
         Some((login, host)) => match login.split_once(':') {
             Some((user, _)) => format!("{user}:{MASK}@{host}"),
@@ -71,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_secret_is_not_shown() {
+    fn a_secret_is_not_printed() {
         let secret = Secret::new("hunter2");
         assert_eq!(format!("{secret} {secret:?}"), "*** ***");
     }

@@ -1,4 +1,4 @@
-//! The HTTP listener and who may call it from a browser.
+//! The HTTP listener and the web origins that may use it.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -10,21 +10,21 @@ use super::secret::Secret;
 /// `[server]`.
 #[derive(Clone, Debug)]
 pub struct ServerConfig {
-    /// Where to listen; port 0 takes any free one.
+    /// The address to listen on. Port 0 selects any free port.
     pub listen: SocketAddr,
-    /// Under which address clients reach us, without a trailing slash, when it is known.
+    /// The URL under which clients reach this server, without a trailing slash, if known.
     pub public_url: Option<String>,
     /// Origins whose pages may call the chat routes.
     pub allowed_origins: Vec<String>,
-    /// Whether pages from this machine may, too, on any port.
+    /// Whether pages from localhost may call them, too, on any port.
     pub allow_localhost_origins: bool,
-    /// Whether `/docs` shows a page on which the routes can be tried.
+    /// Whether `/docs` serves a page to try the routes.
     pub docs_page: bool,
-    /// What opens `/metrics`; without it the route does not exist on the main listener.
+    /// The token for `/metrics`. Without one, the main listener does not serve that route.
     pub metrics_token: Option<Secret>,
-    /// A listener for `/metrics` alone, which is then not on the main one.
+    /// A separate listener for `/metrics`. If set, the main listener does not serve that route.
     pub metrics_listen: Option<SocketAddr>,
-    /// How long a stop waits before it cuts what is still open.
+    /// How long a shutdown waits before it closes what is still open.
     pub shutdown_deadline: Duration,
     /// Memory of the request heads that are not whole.
     pub all_heads_max_bytes: usize,
@@ -32,7 +32,7 @@ pub struct ServerConfig {
     pub anonymous_requests_per_second: u32,
     /// Requests without a sign-in from one address at once.
     pub anonymous_request_burst: u32,
-    /// Proxies that are believed whom they forward for.
+    /// Proxies whose `X-Forwarded-For` is trusted.
     pub trusted_proxies: Vec<Network>,
 }
 
@@ -43,11 +43,11 @@ impl ServerConfig {
             reader.problem("server.address", "must be an IP address");
             Ipv4Addr::LOCALHOST.into()
         });
-        let port = reader.whole("server.port", 0..=u16::MAX);
+        let port = reader.integer("server.port", 0..=u16::MAX);
         let allowed_origins = reader.list("server.allowed_origins");
         if let Some(wrong) = allowed_origins.iter().find(|origin| !is_origin(origin)) {
             let message = format!(
-                "holds `{wrong}`, which is not an origin: scheme, host and port without a path, \
+                "contains `{wrong}`, which is not an origin: scheme, host and port without a path, \
                  as in https://app.example.com"
             );
             reader.problem("server.allowed_origins", &message);
@@ -56,7 +56,7 @@ impl ServerConfig {
         let trusted_proxies = written.iter().filter_map(|text| {
             let network = Network::parse(text);
             if network.is_none() {
-                let message = format!("holds `{text}`, which is no address or network");
+                let message = format!("contains `{text}`, which is not an address or network");
                 reader.problem("server.trusted_proxies", &message);
             }
             network
@@ -71,16 +71,17 @@ impl ServerConfig {
             metrics_token: reader.secret("server.metrics_token"),
             metrics_listen: reader.socket_address("server.metrics_listen"),
             shutdown_deadline: reader.milliseconds("server.shutdown_deadline_ms", 0..=600_000),
-            all_heads_max_bytes: reader.whole("server.all_heads_max_bytes", 0..=1 << 40),
+            all_heads_max_bytes: reader.integer("server.all_heads_max_bytes", 0..=1 << 40),
             anonymous_requests_per_second: reader
-                .whole("server.anonymous_requests_per_second", 0..=1_000_000),
-            anonymous_request_burst: reader.whole("server.anonymous_request_burst", 1..=1_000_000),
+                .integer("server.anonymous_requests_per_second", 0..=1_000_000),
+            anonymous_request_burst: reader.integer("server.anonymous_request_burst", 1..=1_000_000),
             trusted_proxies,
         }
     }
 }
 
-/// The serialised origin of RFC 6454, 6.2: what a browser sends, compared as it is.
+/// A serialized origin (RFC 6454, section 6.2), as browsers send it. Origins are compared as they
+/// are.
 fn is_origin(text: &str) -> bool {
     let host = text
         .strip_prefix("https://")

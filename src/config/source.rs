@@ -1,26 +1,26 @@
-//! Where written settings come from: the process environment, or a map in tests.
+//! The source of written settings: the process environment, or a map in tests.
 //!
-//! The only file that reads the environment.
+//! No other file reads the environment.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 
-/// A set of named texts. Tests pass a map, the program passes [`ProcessEnvironment`].
+/// A set of named strings. Tests pass a map, the program passes [`ProcessEnvironment`].
 pub trait Source {
-    /// The value of `name`; `None` when it is absent.
+    /// The value of `name`; `None` if absent.
     fn get(&self, name: &str) -> Option<String>;
-    /// Every name present, so that a misspelt one can be reported.
+    /// All names, so that misspelt ones can be reported.
     fn names(&self) -> Vec<String>;
 }
 
-/// The variables this process was started with. A value that is not UTF-8 counts as absent.
+/// The environment variables of this process. A value that is not UTF-8 counts as absent.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ProcessEnvironment;
 
 impl Source for ProcessEnvironment {
     #[allow(
         clippy::disallowed_methods,
-        reason = "this is the one place that reads the environment"
+        reason = "this is the only place that reads the environment"
     )]
     fn get(&self, name: &str) -> Option<String> {
         std::env::var(name).ok()
@@ -43,10 +43,10 @@ impl Source for BTreeMap<String, String> {
     }
 }
 
-/// The directories in which the shell looks for programs (`PATH`), as raw text.
+/// The directories in which the shell looks for programs (`PATH`), unparsed.
 #[allow(
     clippy::disallowed_methods,
-    reason = "this is the one place that reads the environment"
+    reason = "this is the only place that reads the environment"
 )]
 pub fn program_path() -> OsString {
     std::env::var_os("PATH").unwrap_or_default()

@@ -1,11 +1,11 @@
-//! The Supabase project this server stands beside.
+//! The Supabase project beside this server.
 
 use super::reader::Reader;
 
 /// `[supabase]`.
 #[derive(Clone, Debug)]
 pub struct SupabaseConfig {
-    /// The project's address without a trailing slash.
+    /// The project's URL without a trailing slash.
     pub url: Option<String>,
 }
 

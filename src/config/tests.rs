@@ -1,4 +1,4 @@
-//! What written settings resolve to, and what is said about wrong ones.
+//! Tests of how written settings resolve, and of the errors for invalid ones.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -6,7 +6,7 @@ use std::io::Write as _;
 use super::raw::{DEFAULTS, SUPABASE_LIMITS};
 use super::*;
 
-/// The least that must be set.
+/// The settings without a usable default.
 const REQUIRED: &[(&str, &str)] = &[
     ("DATABASE_URL", "postgres://ana:pw@db/chat"),
     ("SUPABASE_JWT_SECRET", "s3cret"),
@@ -42,14 +42,14 @@ fn load(pairs: &[(&str, &str)], text: &str, flags: Vec<Flag>) -> Result<Config, 
 }
 
 #[test]
-fn the_defaults_and_the_two_required_values_are_enough() {
+fn defaults_and_the_two_required_values_suffice() {
     let config = load(&[], "", vec![]).unwrap();
     assert_eq!(config.server.listen.to_string(), "127.0.0.1:4000");
     assert_eq!(config.database.request_url, config.database.url);
 }
 
 #[test]
-fn later_sources_win() {
+fn later_sources_take_precedence() {
     let text = "[server]\nport = 1";
     let flag = || Flag {
         name: "--port",
@@ -74,7 +74,7 @@ fn later_sources_win() {
 }
 
 #[test]
-fn variables_of_no_section_are_left_to_others() {
+fn variables_outside_our_sections_are_ignored() {
     let config = load(
         &[("RAPPORT_BIN", "/x"), ("RAPPORT_SERVER_PORT", "3")],
         "",
@@ -85,7 +85,7 @@ fn variables_of_no_section_are_left_to_others() {
 }
 
 #[test]
-fn what_kubernetes_sets_for_a_service_of_our_name_is_no_mistake() {
+fn variables_that_kubernetes_sets_for_a_service_named_rapport_are_ignored() {
     let links = [
         ("RAPPORT_SERVICE_HOST", "10.0.0.1"),
         ("RAPPORT_SERVICE_PORT", "4000"),
@@ -98,7 +98,7 @@ fn what_kubernetes_sets_for_a_service_of_our_name_is_no_mistake() {
 }
 
 #[test]
-fn every_mistake_is_named_with_its_place() {
+fn every_mistake_is_reported_with_its_place() {
     type Case = (
         &'static [(&'static str, &'static str)],
         &'static str,
@@ -141,7 +141,7 @@ fn every_mistake_is_named_with_its_place() {
         (
             &[("RAPPORT_REPLICATION_SLOT_NAME", "My Slot")],
             "",
-            "may hold lower-case letters",
+            "may contain only lower-case letters",
         ),
         (
             &[("RAPPORT_CHAT_HOST_PRESET", "x")],
@@ -166,7 +166,7 @@ fn every_mistake_is_named_with_its_place() {
         (
             &[("RAPPORT_SERVER_TRUSTED_PROXIES", "10.0.0.0/8,proxy")],
             "",
-            "RAPPORT_SERVER_TRUSTED_PROXIES holds `proxy`, which is no address or network",
+            "RAPPORT_SERVER_TRUSTED_PROXIES contains `proxy`, which is not an address or network",
         ),
         (
             &[("RAPPORT_REALTIME_LIMITS_PRESET", "x")],
@@ -194,7 +194,7 @@ fn every_mistake_is_named_with_its_place() {
 }
 
 #[test]
-fn what_must_be_set_is_asked_for_by_name() {
+fn missing_required_settings_are_reported_by_name() {
     let nothing = BTreeMap::new();
     let inputs = Inputs {
         file: None,
@@ -209,7 +209,7 @@ fn what_must_be_set_is_asked_for_by_name() {
 }
 
 #[test]
-fn no_message_and_no_debug_output_shows_a_secret() {
+fn messages_and_debug_output_show_no_secret() {
     let secrets = &[
         ("RAPPORT_AUTH_JWT_SECRET", "hush-1"),
         ("RAPPORT_AUTH_SERVICE_ROLE_KEY", "hush-2"),
@@ -243,11 +243,11 @@ fn every_default_is_read_by_a_section() {
         flags: vec![],
     };
     let (_, reader) = resolve(&inputs, Config::read).unwrap();
-    assert_eq!(reader.unasked(), Vec::<&str>::new());
+    assert_eq!(reader.unread_keys(), Vec::<&str>::new());
 }
 
 #[test]
-fn every_default_has_its_comment() {
+fn every_default_has_a_comment() {
     let lines: Vec<&str> = DEFAULTS.lines().collect();
     for (number, line) in lines
         .iter()
@@ -264,7 +264,7 @@ fn every_default_has_its_comment() {
 }
 
 #[test]
-fn a_preset_replaces_defaults_and_nothing_that_was_written() {
+fn a_preset_replaces_only_defaults() {
     let supabase = [("RAPPORT_REALTIME_LIMITS_PRESET", "supabase")];
     let limits = |pairs: &[(&str, &str)], text: &str| {
         let realtime = load(pairs, text, vec![]).unwrap().realtime;
@@ -283,7 +283,7 @@ fn a_preset_replaces_defaults_and_nothing_that_was_written() {
 }
 
 #[test]
-fn a_preset_holds_known_keys_of_the_right_type_that_differ_from_the_defaults() {
+fn a_preset_contains_known_keys_of_the_right_type_that_differ_from_the_defaults() {
     let table = |text: &str| text.parse::<toml::Table>().unwrap()["realtime"].clone();
     let (defaults, preset) = (table(DEFAULTS), table(SUPABASE_LIMITS));
     for (key, value) in preset.as_table().unwrap() {

@@ -1,4 +1,4 @@
-//! How it is decided who may see a changed row.
+//! Settings of the checks that decide who may see a changed row.
 
 use std::time::Duration;
 
@@ -7,29 +7,29 @@ use super::reader::Reader;
 /// `[visibility]`.
 #[derive(Clone, Debug)]
 pub struct VisibilityConfig {
-    /// Connections that ask.
+    /// Connections for visibility checks.
     pub pool_size: usize,
-    /// How long the catalogue is taken as known.
+    /// How long the cached catalogue is used.
     pub catalog_ttl: Duration,
-    /// Rows in one question at most.
+    /// Maximum rows in one check.
     pub batch_max_rows: usize,
-    /// How long one question may take.
+    /// Timeout of one check.
     pub statement_timeout: Duration,
-    /// Whether a DELETE under row-level security reaches those for whom nobody can tell any
-    /// more whether they could see the row; they get its primary key alone.
+    /// Whether a DELETE event under row-level security is delivered with only the primary key if
+    /// the old row is unknown, so that nothing can show who could see it.
     pub delete_without_old_row: bool,
     /// Whether those whose role may not select a table are told that rows of it were inserted and updated, without the rows.
     pub tell_unauthorized: bool,
-    /// Tables, as `schema.table`, of whose old rows subscribers are told the primary key alone.
+    /// Tables, as `schema.table`, whose events contain only the primary key of the old row.
     pub tables_without_old_rows: Vec<String>,
 }
 
 impl VisibilityConfig {
     pub(super) fn read(reader: &mut Reader) -> Self {
         Self {
-            pool_size: reader.whole("visibility.pool_size", 1..=1_000),
+            pool_size: reader.integer("visibility.pool_size", 1..=1_000),
             catalog_ttl: reader.milliseconds("visibility.catalog_ttl_ms", 0..=3_600_000),
-            batch_max_rows: reader.whole("visibility.batch_max_rows", 1..=100_000),
+            batch_max_rows: reader.integer("visibility.batch_max_rows", 1..=100_000),
             statement_timeout: reader.milliseconds("visibility.statement_timeout_ms", 1..=600_000),
             delete_without_old_row: reader.switch("visibility.delete_without_old_row"),
             tell_unauthorized: reader.switch("visibility.tell_unauthorized"),

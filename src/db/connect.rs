@@ -1,4 +1,4 @@
-//! Makes single connections from a connection URL, with TLS as libpq would.
+//! Opens single connections from a connection URL, with the same TLS behaviour as libpq.
 
 use std::sync::Arc;
 
@@ -17,36 +17,38 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::shutdown::Tasks;
 
-/// Why no connection could be prepared or made. Texts never hold the URL: it has a password in it.
+/// Why a connection could not be prepared or opened. The texts never contain the URL, which
+/// includes a password.
 #[derive(Debug, Error)]
 pub enum ConnectError {
-    /// The URL is not a connection string that PostgreSQL knows.
-    #[error("The database URL cannot be read: {0}")]
+    /// The URL is not a valid connection string.
+    #[error("The database URL is invalid: {0}")]
     Url(#[source] tokio_postgres::Error),
-    /// `sslmode` is not one of libpq's.
+    /// `sslmode` has a value that libpq does not define.
     #[error("The database URL has an unknown sslmode `{0}`")]
     SslMode(String),
-    /// The root certificates cannot be loaded.
-    #[error("The root certificates for the database connection cannot be loaded: {0}")]
+    /// The root certificates could not be loaded.
+    #[error("The root certificates for the database connection could not be loaded: {0}")]
     RootCertificates(String),
-    /// TLS itself cannot be set up.
-    #[error("TLS cannot be set up")]
+    /// TLS could not be set up.
+    #[error("TLS could not be set up")]
     Tls(#[from] rustls::Error),
-    /// PostgreSQL cannot be reached or refused the login.
-    #[error("The database cannot be reached")]
+    /// PostgreSQL is unreachable or refused the login.
+    #[error("Connecting to the database failed")]
     Connect(#[source] tokio_postgres::Error),
 }
 
-/// How far the server's certificate is checked (PostgreSQL manual, "SSL Support", table of `sslmode`).
+/// How the server's certificate is verified (PostgreSQL manual, "SSL Support", table of `sslmode`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CertificateCheck {
-    /// `disable`, `allow`, `prefer`, `require`: encrypted at most, the peer is not verified.
+    /// `disable`, `allow`, `prefer`, `require`: the connection may be encrypted, but the peer is
+    /// not verified.
     None,
-    /// `verify-ca`, `verify-full`: chain and host name must be right.
+    /// `verify-ca`, `verify-full`: the certificate chain and the host name are verified.
     Full,
 }
 
-/// A parsed connection URL and what TLS it asks for. Cheap to clone.
+/// A parsed connection URL with its TLS options. Cheap to clone.
 #[derive(Clone)]
 pub struct Connector {
     config: Arc<tokio_postgres::Config>,
@@ -56,13 +58,13 @@ pub struct Connector {
 }
 
 impl Connector {
-    /// Parses `url` (`postgres://…`). `sslmode` and `sslrootcert` are understood as in libpq, with
-    /// `prefer` as the default.
+    /// Parses `url` (`postgres://…`). `sslmode` and `sslrootcert` work as in libpq; the default is
+    /// `prefer`.
     ///
     /// # Errors
-    /// [`ConnectError::Url`], [`ConnectError::SslMode`] or a fault in loading certificates.
+    /// [`ConnectError::Url`], [`ConnectError::SslMode`], or an error while loading certificates.
     pub fn new(url: &str) -> Result<Self, ConnectError> {
-        let (url, options) = take_ssl_options(url);
+        let (url, options) = extract_ssl_options(url);
         let check = match options.mode.as_deref() {
             None | Some("disable" | "allow" | "prefer" | "require") => CertificateCheck::None,
             Some("verify-ca" | "verify-full") => CertificateCheck::Full,
@@ -70,7 +72,8 @@ impl Connector {
         };
         let mut config: tokio_postgres::Config = url.parse().map_err(ConnectError::Url)?;
         if config.get_hosts().is_empty() {
-            // Addresses alone: they are also what a certificate is checked for.
+            // Only addresses are given. They then also serve as the names to verify certificates
+            // against.
             for address in config.get_hostaddrs().to_vec() {
                 config.host(address.to_string());
             }
@@ -78,7 +81,7 @@ impl Connector {
         let are_sockets = !config.get_hosts().is_empty()
             && (config.get_hosts().iter()).all(|host| matches!(host, Host::Unix(_)));
         config.ssl_mode(match options.mode.as_deref() {
-            // PostgreSQL speaks no TLS on a Unix socket, and libpq ignores sslmode there.
+            // PostgreSQL does not support TLS on Unix sockets, and libpq ignores sslmode there.
             _ if are_sockets => tokio_postgres::config::SslMode::Disable,
             Some("disable") => tokio_postgres::config::SslMode::Disable,
             None | Some("allow" | "prefer") => tokio_postgres::config::SslMode::Prefer,
@@ -102,7 +105,7 @@ impl Connector {
         &self.config
     }
 
-    /// The TLS side of a connection, for cancelling a statement of it.
+    /// The TLS connector, which cancelling a statement needs.
     pub fn tls(&self) -> Tls {
         self.tls.clone()
     }
@@ -117,11 +120,11 @@ impl Connector {
         self.root_certificate.as_deref()
     }
 
-    /// Opens a connection of its own. `application_name` is what `pg_stat_activity` shows. The
-    /// task that drives the connection ends with the client.
+    /// Opens a connection. `application_name` appears in `pg_stat_activity`. The task that drives
+    /// the connection ends when the client is dropped.
     ///
     /// # Errors
-    /// [`ConnectError::Connect`] when the server cannot be reached or refuses.
+    /// [`ConnectError::Connect`] if the server is unreachable or refuses the connection.
     pub async fn connect(
         &self,
         application_name: &str,
@@ -131,11 +134,11 @@ impl Connector {
             .await
     }
 
-    /// As [`Self::connect`], with the server's notices and warnings (PostgreSQL manual, 55.2.6), each before the
-    /// answer to the statement that raised it.
+    /// Like [`Self::connect`], and also passes on the server's notices and warnings (PostgreSQL
+    /// manual, section 55.2.6). Each arrives before the result of the statement that raised it.
     ///
     /// # Errors
-    /// As [`Self::connect`].
+    /// Same as [`Self::connect`].
     pub async fn connect_with_notices(
         &self,
         application_name: &str,
@@ -153,9 +156,9 @@ impl Connector {
                 match message {
                     Ok(AsyncMessage::Notice(notice)) => on_notice(notice),
                     Ok(_) => {}
-                    // Statements in flight get the error; the connection itself has nobody to tell.
+                    // Statements in progress receive the error. Nothing else needs it.
                     Err(error) => {
-                        tracing::debug!(error = %error, "database connection ended");
+                        tracing::debug!(error = %error, "database connection closed with an error");
                         break;
                     }
                 }
@@ -165,12 +168,12 @@ impl Connector {
     }
 }
 
-/// TLS for hosts with a name or an address, and none for Unix sockets.
+/// A TLS connector for hosts with a name or an address. Unix sockets do not use TLS.
 #[derive(Clone)]
 pub struct Tls(MakeRustlsConnect);
 
-/// Stands in for the name that a Unix socket lacks. No TLS session begins with it: the driver asks for a connector
-/// before it looks at the mode, and refuses a handshake without a host name by itself.
+/// Replaces the host name that a Unix socket lacks. No TLS session ever uses it: the driver
+/// requests a connector before it checks the mode, and refuses a handshake without a host name.
 const SOCKET_NAME: &str = "localhost";
 
 impl MakeTlsConnect<Socket> for Tls {
@@ -190,8 +193,9 @@ struct SslOptions {
     root_certificate: Option<String>,
 }
 
-/// Takes `sslmode` and `sslrootcert` out of the URL's query: the parser behind it knows only part of their values.
-fn take_ssl_options(url: &str) -> (String, SslOptions) {
+/// Removes `sslmode` and `sslrootcert` from the URL's query, because `tokio_postgres` supports only
+/// some of their values.
+fn extract_ssl_options(url: &str) -> (String, SslOptions) {
     let mut options = SslOptions::default();
     let Some((base, query)) = url.split_once('?') else {
         return (url.to_owned(), options);
@@ -241,13 +245,13 @@ fn root_store(root_certificate: Option<&str>) -> Result<RootCertStore, ConnectEr
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     }
     if roots.is_empty() {
-        return Err(ConnectError::RootCertificates("none was found".to_owned()));
+        return Err(ConnectError::RootCertificates("none were found".to_owned()));
     }
     Ok(roots)
 }
 
-/// Accepts any certificate, as libpq does below `verify-ca`; signatures are still checked, so that
-/// the peer at least holds the key of the certificate it shows.
+/// Accepts any certificate, as libpq does below `verify-ca`. Signatures are still verified, so the
+/// peer at least has the private key of the certificate that it presents.
 #[derive(Debug)]
 struct Unverified(Arc<CryptoProvider>);
 
@@ -301,7 +305,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ssl_options_are_taken_out_and_the_rest_is_kept() {
+    fn ssl_options_are_extracted_and_the_rest_is_kept() {
         let cases = [
             ("postgres://h/db", "postgres://h/db", None, None),
             (
@@ -318,7 +322,7 @@ mod tests {
             ),
         ];
         for (url, kept, mode, root) in cases {
-            let (rest, options) = take_ssl_options(url);
+            let (rest, options) = extract_ssl_options(url);
             assert_eq!(rest, kept);
             assert_eq!(
                 (options.mode.as_deref(), options.root_certificate.as_deref()),
@@ -329,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn a_socket_directory_is_reached_without_tls() {
+    fn a_unix_socket_is_used_without_tls() {
         use tokio_postgres::config::SslMode;
         let cases = [
             (
@@ -342,9 +346,9 @@ mod tests {
             ),
             ("postgres://u@/d?host=/run/pg", SslMode::Disable),
             ("postgres://u@h/d?sslmode=require", SslMode::Require),
-            // A host of the list that can speak TLS has to.
+            // A host in the list that supports TLS must use it.
             (
-                "postgres://u@/d?host=/run/pg,h&sslmode=require",
+                "postgres://u@/d?host=h,/run/pg&sslmode=require",
                 SslMode::Require,
             ),
         ];
@@ -355,7 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_without_a_name_is_its_own_name() {
+    fn an_address_without_a_name_serves_as_the_name() {
         let connector = Connector::new("postgres://u@/d?hostaddr=127.0.0.1").unwrap();
         assert_eq!(
             connector.config().get_hosts(),

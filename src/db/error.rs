@@ -1,7 +1,7 @@
-//! What the database says, in terms of what a client may be told.
+//! Maps database errors to what a client may see.
 //!
-//! SQLSTATEs are translated in one table. A refusal that our own SQL raises carries our code
-//! in the error's constraint field.
+//! One table maps SQLSTATEs. A refusal raised by our own SQL carries our error code in the
+//! constraint field of the error.
 
 use std::error::Error as StdError;
 
@@ -10,55 +10,56 @@ use tokio_postgres::error::DbError as ServerError;
 
 use crate::error_code::ErrorCode;
 
-/// Seconds after which to try again while every connection is busy: requests take
-/// milliseconds, so a second is a new situation.
+/// Seconds before a retry when every connection is busy. Requests take milliseconds, so a second
+/// later the load is different.
 const BUSY_RETRY_AFTER: u64 = 1;
 
-/// Seconds after which to try again while the database is away: a restart takes about that.
-const AWAY_RETRY_AFTER: u64 = 5;
+/// Seconds before a retry when the database is unavailable: about the duration of a restart.
+const UNAVAILABLE_RETRY_AFTER: u64 = 5;
 
-/// Why a statement has no answer.
+/// Why a statement failed.
 #[derive(Debug, Error)]
 pub enum DbError {
-    /// Every connection stayed busy.
+    /// Every connection stayed busy until the timeout.
     #[error("Every database connection is busy")]
     PoolExhausted,
-    /// The database cannot be reached, is starting or stopping, or gave up on the statement.
+    /// The database is unreachable, is starting or shutting down, or cancelled the statement.
     #[error("The database is not available")]
     Unavailable(#[source] Option<Box<dyn StdError + Send + Sync>>),
-    /// The statement lost against others, for example in a deadlock, and was rolled back.
-    #[error("The transaction lost against others")]
+    /// The transaction lost a conflict with others, for example a deadlock, and was rolled back.
+    #[error("The transaction lost a conflict with other transactions")]
     Contended(#[source] tokio_postgres::Error),
     /// The statement was prepared before the schema changed.
     #[error("The schema changed under a prepared statement")]
     StaleStatement(#[source] tokio_postgres::Error),
-    /// A statement found that all of it was done before, so nothing was done again (SQLSTATE PT208).
-    #[error("It was done before")]
+    /// A statement found that the whole write was done before, so nothing was written (SQLSTATE
+    /// PT208).
+    #[error("The write was done before")]
     DoneBefore,
-    /// The database refused what the caller asked for.
+    /// The database refused the caller's request.
     #[error("The database refused: {}", .0.code.as_str())]
     Refused(Box<Refusal>),
-    /// A fault of ours.
-    #[error("The database answered unexpectedly")]
+    /// A server fault.
+    #[error("The database returned an unexpected result")]
     Unexpected(#[source] Box<dyn StdError + Send + Sync>),
 }
 
-/// What was refused and why.
+/// A refusal and its reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
-    /// What the client is told.
+    /// The error code for the client.
     pub code: ErrorCode,
-    /// The SQLSTATE behind it.
+    /// The SQLSTATE of the refusal.
     pub sqlstate: String,
-    /// The constraint that was broken, where it was one.
+    /// The violated constraint, if any.
     pub constraint: Option<String>,
-    /// What our own SQL adds for the client, such as the field at fault. `None` for errors that
-    /// PostgreSQL or the application's triggers raised: those texts are not for strangers.
+    /// Details that our own SQL adds for the client, such as the invalid field. `None` for errors
+    /// raised by PostgreSQL or the application's triggers, whose texts must not reach clients.
     pub detail: Option<String>,
 }
 
-/// The beginning of a SQLSTATE (PostgreSQL manual, appendix A) and what it means here; longer
-/// beginnings stand before shorter ones. What is missing is a fault of ours.
+/// Prefixes of SQLSTATEs (PostgreSQL manual, appendix A) and their meaning. Longer prefixes come
+/// before shorter ones. A SQLSTATE that is not listed counts as a server fault.
 const TABLE: &[(&str, Meaning)] = &[
     ("PT208", Meaning::DoneBefore),
     ("PT400", Meaning::Refused(ErrorCode::MalformedRequest)),
@@ -67,26 +68,26 @@ const TABLE: &[(&str, Meaning)] = &[
     ("PT404", Meaning::Refused(ErrorCode::NotFound)),
     ("PT410", Meaning::Refused(ErrorCode::ResyncRequired)),
     ("PT422", Meaning::Refused(ErrorCode::ValidationFailed)),
-    // A row-level security check said no, or a grant is missing.
+    // A row-level security check failed, or a grant is missing.
     ("42501", Meaning::Refused(ErrorCode::Forbidden)),
-    // What the row refers to is not there.
+    // The row that a foreign key refers to does not exist.
     ("23503", Meaning::Refused(ErrorCode::NotFound)),
     ("23", Meaning::Refused(ErrorCode::ValidationFailed)),
     ("22", Meaning::Refused(ErrorCode::ValidationFailed)),
-    // "cached plan must not change result type", and a statement the server does not know.
+    // "cached plan must not change result type", and a statement unknown to the server.
     ("0A000", Meaning::Stale),
     ("26000", Meaning::Stale),
     // Serialization failure and deadlock.
     ("40001", Meaning::Contended),
     ("40P01", Meaning::Contended),
-    // A lock was not to be had in time.
-    ("55P03", Meaning::Away),
-    // A standby, or a database set read-only: somebody is switching over.
-    ("25006", Meaning::Away),
-    ("08", Meaning::Away),
-    ("53", Meaning::Away),
-    ("57", Meaning::Away),
-    ("58", Meaning::Away),
+    // A lock could not be acquired in time.
+    ("55P03", Meaning::Unavailable),
+    // A standby, or a read-only database: a failover is in progress.
+    ("25006", Meaning::Unavailable),
+    ("08", Meaning::Unavailable),
+    ("53", Meaning::Unavailable),
+    ("57", Meaning::Unavailable),
+    ("58", Meaning::Unavailable),
 ];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,12 +96,12 @@ enum Meaning {
     Refused(ErrorCode),
     Contended,
     Stale,
-    Away,
+    Unavailable,
     Fault,
 }
 
 impl DbError {
-    /// What the client is told.
+    /// The error code for the client.
     pub fn code(&self) -> ErrorCode {
         match self {
             Self::PoolExhausted => ErrorCode::PoolExhausted,
@@ -108,18 +109,18 @@ impl DbError {
                 ErrorCode::DatabaseUnavailable
             }
             Self::Refused(refusal) => refusal.code,
-            // Whoever runs such a statement knows what to answer.
+            // The code that runs such a statement handles this case itself.
             Self::DoneBefore | Self::Unexpected(_) => ErrorCode::Internal,
         }
     }
 
-    /// Seconds after which it is worth trying again.
+    /// Seconds to wait before a retry, if a retry may help.
     pub fn retry_after(&self) -> Option<u64> {
         match self {
             Self::PoolExhausted | Self::Contended(_) | Self::StaleStatement(_) => {
                 Some(BUSY_RETRY_AFTER)
             }
-            Self::Unavailable(_) => Some(AWAY_RETRY_AFTER),
+            Self::Unavailable(_) => Some(UNAVAILABLE_RETRY_AFTER),
             Self::Refused(refusal) if refusal.code == ErrorCode::IdempotencyInFlight => {
                 Some(BUSY_RETRY_AFTER)
             }
@@ -135,8 +136,8 @@ impl DbError {
         }
     }
 
-    /// What the log says: every cause, without the values of rows that PostgreSQL puts into the
-    /// detail of an error.
+    /// The text for the log: every cause, without the row values that PostgreSQL includes in error
+    /// details.
     pub fn log_text(&self) -> String {
         let mut text = self.to_string();
         let mut next = self.source();
@@ -158,45 +159,45 @@ impl DbError {
         text
     }
 
-    /// Whether everything was rolled back for a reason that the next attempt need not meet.
-    pub(super) fn may_pass_on_repetition(&self) -> bool {
+    /// Whether the transaction was rolled back for a reason that a retry may not meet again.
+    pub(super) fn is_retryable(&self) -> bool {
         matches!(self, Self::Contended(_) | Self::StaleStatement(_))
     }
 
-    /// An error of a statement that does what the caller asked for.
+    /// Converts an error of a statement that performs the caller's request.
     pub(super) fn in_statement(error: tokio_postgres::Error) -> Self {
         let Some(server) = error.as_db_error() else {
-            return Self::of_the_connection(error);
+            return Self::from_driver(error);
         };
         match meaning(server.code().code()) {
             Meaning::DoneBefore => Self::DoneBefore,
             Meaning::Refused(code) => Self::Refused(Box::new(refusal(code, server))),
-            // A conflict without a code of ours, and whatever else is not in the table.
+            // A conflict without one of our codes, or a SQLSTATE that is not in the table.
             Meaning::Fault => match named_code(server) {
                 Some(code) => Self::Refused(Box::new(refusal(code, server))),
                 None => Self::Unexpected(error.into()),
             },
             Meaning::Contended => Self::Contended(error),
             Meaning::Stale => Self::StaleStatement(error),
-            Meaning::Away => Self::Unavailable(Some(error.into())),
+            Meaning::Unavailable => Self::Unavailable(Some(error.into())),
         }
     }
 
-    /// An error of what stands around the caller's statements. It is never the caller's fault,
-    /// so it is never told as a refusal.
+    /// Converts an error of a statement around the caller's statements, such as BEGIN. It is never
+    /// the caller's fault, so it is never reported as a refusal.
     pub(super) fn outside_statement(error: tokio_postgres::Error) -> Self {
         let Some(server) = error.as_db_error() else {
-            return Self::of_the_connection(error);
+            return Self::from_driver(error);
         };
         match meaning(server.code().code()) {
-            Meaning::Away => Self::Unavailable(Some(error.into())),
+            Meaning::Unavailable => Self::Unavailable(Some(error.into())),
             _ => Self::Unexpected(error.into()),
         }
     }
 
-    /// An error that the server did not send: the connection broke, or a value does not fit the
-    /// type that a statement wants.
-    fn of_the_connection(error: tokio_postgres::Error) -> Self {
+    /// Converts an error that the server did not send: the connection broke, or a value does not
+    /// match the type of a parameter.
+    fn from_driver(error: tokio_postgres::Error) -> Self {
         let broke = error.is_closed()
             || error
                 .source()
@@ -216,7 +217,7 @@ fn meaning(sqlstate: &str) -> Meaning {
         .map_or(Meaning::Fault, |(_, meaning)| *meaning)
 }
 
-/// The code of ours that our SQL put where a constraint's name would be.
+/// The error code that our SQL puts in the place of a constraint name.
 fn named_code(server: &ServerError) -> Option<ErrorCode> {
     if !server.code().code().starts_with("PT") {
         return None;
@@ -243,7 +244,7 @@ mod tests {
     use crate::error_code::ErrorCode;
 
     #[test]
-    fn states_have_their_meaning() {
+    fn sqlstates_map_to_their_meaning() {
         let cases = [
             ("PT208", Meaning::DoneBefore),
             ("PT404", Meaning::Refused(ErrorCode::NotFound)),
@@ -255,9 +256,9 @@ mod tests {
             ("22P02", Meaning::Refused(ErrorCode::ValidationFailed)),
             ("40P01", Meaning::Contended),
             ("40003", Meaning::Fault),
-            ("57014", Meaning::Away),
-            ("57P01", Meaning::Away),
-            ("53300", Meaning::Away),
+            ("57014", Meaning::Unavailable),
+            ("57P01", Meaning::Unavailable),
+            ("53300", Meaning::Unavailable),
             ("P0001", Meaning::Fault),
         ];
         for (sqlstate, expected) in cases {
@@ -266,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn no_line_of_the_table_hides_another() {
+    fn no_entry_of_the_table_shadows_another() {
         for (position, (beginning, _)) in TABLE.iter().enumerate() {
             let reached = TABLE
                 .iter()

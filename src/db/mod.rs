@@ -1,6 +1,6 @@
-//! Connections to PostgreSQL: how they are made, pooled, and used in a caller's name.
+//! Connections to PostgreSQL: opening, pooling, and running statements as a caller.
 //!
-//! Takes claims as a value and never verifies a token.
+//! Claims are passed in as values; this module never verifies a token.
 
 pub mod connect;
 mod error;

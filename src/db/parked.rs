@@ -1,14 +1,15 @@
-//! A connection that asks in many callers' names, and prepares as the login what it asks.
+//! A connection that evaluates statements as many callers, and prepares them as the login.
 //!
-//! Each question has a transaction of its own under its caller's role and settings, which is always
-//! rolled back: whatever a policy's functions set or remember is gone before the next one's turn.
-//! Between transactions the connection is parked on [`PARKED_ROLE`], which may do nothing, so a
-//! question whose role did not take meets no power; its answer does not count besides.
+//! Each evaluation runs in its own transaction under the caller's role and settings. The
+//! transaction is always rolled back, so whatever a policy's functions set or cache is gone before
+//! the next evaluation. Between transactions the connection is parked on [`PARKED_ROLE`], which has
+//! no rights. If switching to a caller's role fails, the statement therefore runs without rights,
+//! and its result is discarded.
 //!
 //! Statements are *prepared* as the login and *executed* as the caller. PostgreSQL checks USAGE on
-//! the schema of a function when it resolves the name, and the names in a policy were resolved when it was
-//! made, so a caller need not have it; EXECUTE on functions and rights on tables are checked at
-//! execution, as the caller's role.
+//! a function's schema when it resolves the name. The names in a policy were resolved when the
+//! policy was created, so a caller need not have USAGE. EXECUTE on functions and privileges on
+//! tables are checked at execution, as the caller's role.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt::Write as _;
@@ -22,47 +23,49 @@ use tokio_postgres::{Client, Statement};
 
 use super::pool::PARKED_ROLE;
 
-/// Prepared statements kept for each connection. Each is one of a role and of what is asked; beyond
-/// this all are forgotten and made anew as needed.
+/// Maximum prepared statements per connection, one per role and query. Beyond this all are dropped
+/// and prepared again as needed.
 const MAX_STATEMENTS: usize = 512;
 
-/// Why a question has no answer.
+/// Why an evaluation has no result.
 #[derive(Debug, Error)]
 pub enum ParkedError {
-    /// The session is not in the state it should be in: nothing that it says counts.
-    #[error("The connection is not in the state it should be in")]
+    /// The session is not in the expected state, so none of its results count.
+    #[error("The connection is not in the expected state")]
     Doubtful,
-    /// The database refused something, or the connection broke.
+    /// The database refused a statement, or the connection broke.
     #[error(transparent)]
     Database(#[from] tokio_postgres::Error),
 }
 
-/// In whose name something is asked.
+/// The identity that a statement runs as.
 pub struct Caller<'a> {
-    /// The role. `none`, by which PostgreSQL means the login's own, is not taken on.
+    /// The role. The connection never switches to `none`, which PostgreSQL reads as the login's own
+    /// role.
     pub role: &'a str,
-    /// Values of the settings that the connection was parked with, in their order.
+    /// Values of the settings named when the connection was parked, in the same order.
     pub settings: Vec<&'a str>,
 }
 
 /// What ends a turn of a [`Flight`] where the next transaction is to be like the one before.
 pub const NEXT_TURN: &str = "rollback and chain";
 
-/// A parked connection. After any error but those of a [`Flight`]'s turns its role is uncertain, and it
-/// must be dropped; so it must when a future of it is dropped half-way.
+/// A parked connection. After any error, except errors of a [`Flight`]'s turns, its role is unknown
+/// and it must be dropped. The same applies if one of its futures is dropped before completion.
 pub struct ParkedConnection {
     client: Client,
     become_caller: Statement,
-    /// By the number of what is asked.
+    /// Keyed by the number of the query.
     statements: HashMap<u64, Statement>,
 }
 
 impl ParkedConnection {
-    /// Parks a new connection after the statements `session`. `settings` are the names of what is set
-    /// for each caller besides the role.
+    /// Runs the statements in `session` on a new connection and parks it. `settings` names what is
+    /// set for each caller in addition to the role.
     ///
     /// # Errors
-    /// When the server refuses any of it, for instance because the login may not be parked.
+    /// Fails if the server refuses any of this, for instance because the login may not switch to
+    /// the parked role.
     pub async fn park(
         client: Client,
         session: &str,
@@ -79,33 +82,34 @@ impl ParkedConnection {
         Ok(connection)
     }
 
-    /// The connection itself, for what the parked role may do.
+    /// The connection itself, for statements that the parked role may run.
     pub fn client(&self) -> &Client {
         &self.client
     }
 
-    /// Takes on the rights of the login, until [`Self::return_to_parked`].
+    /// Switches to the rights of the login until [`Self::return_to_parked`].
     ///
     /// # Errors
-    /// When the server refuses it or is gone.
+    /// Fails if the server refuses or the connection is lost.
     pub async fn become_login(&self) -> Result<(), tokio_postgres::Error> {
         self.client.batch_execute("reset role").await
     }
 
-    /// Gives up the rights of the login.
+    /// Returns from the rights of the login to the parked role.
     ///
     /// # Errors
-    /// As [`Self::become_login`].
+    /// Same as [`Self::become_login`].
     pub async fn return_to_parked(&self) -> Result<(), tokio_postgres::Error> {
         self.client
             .batch_execute(&format!("set role {PARKED_ROLE}"))
             .await
     }
 
-    /// Takes on role and settings of `caller` until the end of the transaction. Writes its message when first polled.
+    /// Switches to the role and settings of `caller` until the end of the transaction. Sends its
+    /// message when first polled.
     ///
     /// # Errors
-    /// [`ParkedError::Doubtful`] when the session has another role afterwards.
+    /// [`ParkedError::Doubtful`] if the session has another role afterwards.
     pub async fn become_caller(&self, caller: &Caller<'_>) -> Result<(), ParkedError> {
         let mut parameters: Vec<&(dyn ToSql + Sync)> = vec![&caller.role];
         for value in &caller.settings {
@@ -121,11 +125,11 @@ impl ParkedConnection {
         }
     }
 
-    /// Prepares those of the numbered statements that are not prepared yet. Returns what the server says
-    /// of those that it does not accept.
+    /// Prepares those of the numbered statements that are not prepared yet. Returns the server's
+    /// errors for the statements that it refuses.
     ///
     /// # Errors
-    /// When anything else fails.
+    /// Fails on any other error.
     pub async fn prepare(
         &mut self,
         wanted: impl Iterator<Item = (u64, &str)>,
@@ -160,22 +164,22 @@ impl ParkedConnection {
         Ok(refused)
     }
 
-    /// A statement that is prepared.
+    /// A prepared statement.
     pub fn statement(&self, number: u64) -> Option<&Statement> {
         self.statements.get(&number)
     }
 
-    /// Forgets a statement that the schema has left behind.
+    /// Drops a prepared statement that a schema change made invalid.
     pub fn forget(&mut self, number: u64) {
         self.statements.remove(&number);
     }
 
-    /// Writes a whole flight to the socket before any of it is answered: the opening, which begins a
-    /// transaction; then each turn, which takes on a caller, asks in his name and ends with `next`,
-    /// which rolls back and begins the next transaction; then the end.
+    /// Sends a whole flight before reading any result. A flight consists of the opening, which
+    /// begins a transaction; then the turns, each of which switches to a caller, runs its query and
+    /// ends with `next`, which rolls back and begins the next transaction; and the end.
     ///
-    /// Each future must write all that it has to say when it is first polled, as those of
-    /// `tokio_postgres` do when their statements are prepared.
+    /// Each future must send all its messages when first polled, as the futures of `tokio_postgres`
+    /// do if their statements are prepared.
     pub async fn fly<'a, B, T, A>(
         &'a self,
         opening: impl Future<Output = Result<B, tokio_postgres::Error>> + Send + 'a,
@@ -201,28 +205,28 @@ impl ParkedConnection {
         }
     }
 
-    /// One turn, all of which is written at once.
+    /// One turn, whose messages are all sent at once.
     async fn turn<T>(
         &self,
         caller: Caller<'_>,
         question: impl Future<Output = Result<T, tokio_postgres::Error>>,
         next: &str,
     ) -> Turn<T> {
-        let (taken_on, answer, end) = join3(
+        let (switched, answer, end) = join3(
             self.become_caller(&caller),
             question,
             self.client.batch_execute(next),
         )
         .await;
         Turn {
-            answer: taken_on.and(answer.map_err(ParkedError::from)),
+            answer: switched.and(answer.map_err(ParkedError::from)),
             is_rolled_back: end.is_ok(),
         }
     }
 }
 
-/// The statement that takes on a caller, whose role is `$1`. Its last answer is the role that the session
-/// has now; one that is not parked does not get the caller's.
+/// The statement that switches to a caller, whose role is `$1`. Its last column is the resulting
+/// role. A session that is not parked does not switch to the caller's role.
 fn become_caller(settings: &[&'static str]) -> String {
     let mut sql = "select ".to_owned();
     for (name, place) in settings.iter().zip(2..) {
@@ -238,39 +242,39 @@ fn become_caller(settings: &[&'static str]) -> String {
     sql
 }
 
-/// A flight on its way, with `B` as the answer to its opening and `T` as those of its turns. They must
-/// be awaited in their order: the driver reads on when the answer before has been taken.
+/// A flight in progress. `B` is the result of its opening, `T` that of each turn. Results must be
+/// awaited in order, because the driver continues reading only after the previous result was taken.
 pub struct Flight<'a, B, T> {
     opening: Sent<'a, Result<B, tokio_postgres::Error>>,
     turns: VecDeque<Sent<'a, Turn<T>>>,
     end: Sent<'a, Result<(), tokio_postgres::Error>>,
-    /// Whether the session is known to be in the state it should be in: nothing counts before the opening has
-    /// succeeded, nor while something is waited for that might be dropped.
+    /// Whether the session is known to be in the expected state. Results do not count before the
+    /// opening has succeeded, nor while a result is awaited whose future may be dropped.
     is_sound: bool,
 }
 
-/// What came of a turn.
+/// The result of a turn.
 struct Turn<T> {
     answer: Result<T, ParkedError>,
     is_rolled_back: bool,
 }
 
-/// What has been written, perhaps with its answer.
+/// A sent message, possibly with its result.
 type Sent<'a, T> = MaybeDone<BoxFuture<'a, T>>;
 
 impl<B, T> Flight<'_, B, T> {
-    /// The answer to the opening, which comes first.
+    /// The result of the opening, which comes first.
     ///
     /// # Errors
-    /// When it failed: then no answer counts.
+    /// Fails if the opening failed. In that case no later result counts.
     pub async fn opening(&mut self) -> Result<B, ParkedError> {
         let opened = wait(&mut self.opening).await.ok_or(ParkedError::Doubtful)?;
         self.is_sound = opened.is_ok();
         Ok(opened?)
     }
 
-    /// The answer to the next turn, in the order in which they were sent; `None` behind the last. It
-    /// counts if the opening and every rollback before it succeeded and the role was taken on.
+    /// The result of the next turn in sending order; `None` after the last. It counts only if the
+    /// opening and every earlier rollback succeeded and the switch to the role worked.
     pub async fn next(&mut self) -> Option<Result<T, ParkedError>> {
         let mut turn = self.turns.pop_front()?;
         let was_sound = std::mem::replace(&mut self.is_sound, false);
@@ -282,7 +286,8 @@ impl<B, T> Flight<'_, B, T> {
         Some(turn.answer)
     }
 
-    /// Waits for what is left, which nobody asks for any more. Whether the connection can be used again.
+    /// Waits for the remaining results and discards them. Returns whether the connection can be
+    /// reused.
     pub async fn land(mut self) -> bool {
         while self.next().await.is_some() {}
         let ended = wait(&mut self.end).await;
@@ -290,14 +295,14 @@ impl<B, T> Flight<'_, B, T> {
     }
 }
 
-/// Writes what `future` has to say, which it does when it is first polled, without waiting for the answer.
+/// Sends the messages of `future` by polling it once, without waiting for the result.
 async fn send<'a, T>(future: impl Future<Output = T> + Send + 'a) -> Sent<'a, T> {
     let mut sent = maybe_done(Box::pin(future) as BoxFuture<'a, T>);
     let _ = poll!(Pin::new(&mut sent));
     sent
 }
 
-/// The answer, the first time.
+/// The result, on the first call.
 async fn wait<T>(sent: &mut Sent<'_, T>) -> Option<T> {
     Pin::new(&mut *sent).await;
     Pin::new(sent).take_output()

@@ -1,12 +1,12 @@
-//! A bounded pool of connections that may do nothing until they act for somebody.
+//! A bounded pool of connections that have no rights until they act for a caller.
 //!
-//! Every connection is parked at its creation on [`PARKED_ROLE`], a role without rights, for
-//! the whole session. A caller's role is set for one transaction only ([`super::rls`]). So
-//! whatever fails in between, a lost `BEGIN` or a setting that did not take, the statement
-//! behind it meets a role that may neither read nor write.
+//! When a connection is opened it is parked on [`PARKED_ROLE`], a role without rights, for the
+//! whole session. A caller's role is set for one transaction only ([`super::rls`]). Whatever fails
+//! in between, such as a lost `BEGIN` or a setting that was not applied, the next statement runs as
+//! a role that may neither read nor write.
 //!
-//! Needs a direct connection or a session-mode pooler: in transaction mode the parked role
-//! and the prepared statements would be another client's.
+//! Requires a direct connection or a session-mode pooler. In transaction mode the parked role and
+//! the prepared statements would belong to another client.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -26,38 +26,38 @@ use crate::config::DatabaseConfig;
 use crate::observability::readiness::Readiness;
 use crate::shutdown::Tasks;
 
-/// The role a connection has while it acts for nobody. The migrations make it; it may not log
-/// in, is granted to the login, and is never granted anything itself.
+/// The role of a connection that acts for no caller. A migration creates it. It cannot log in, is
+/// granted to the login, and must never be granted any privilege.
 pub const PARKED_ROLE: &str = "rapport_request";
 
-/// How long a connection with a doubtful state has to prove that it is clean before it is
-/// thrown away. A check is one round trip; what takes longer is a statement that an
-/// impatient client left running.
+/// How long a connection in an uncertain state has to prove that it is clean before it is closed. A
+/// check is one round trip. A longer time means that a statement is still running after its client
+/// has gone.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What is added to the server's own limit for a statement before we stop waiting for it. It
-/// only matters when the network swallows packets: otherwise the server answers first.
+/// Added to the server's statement timeout before we stop waiting for the result. It matters only
+/// if the network drops packets; otherwise the server responds first.
 const NETWORK_ALLOWANCE: Duration = Duration::from_secs(2);
 
-/// Waiting requests per connection before new ones are turned away at once: beyond this the
-/// wait would outlast its limit anyway.
+/// Maximum waiting requests per connection. Further requests are refused immediately, because their
+/// wait would exceed its timeout anyway.
 const MAX_WAITING_PER_CONNECTION: usize = 64;
 
-/// Whether the session is outside of a transaction and on the parked role. It goes out as a
-/// simple query, in which the two clock readings differ only inside an older transaction.
+/// Checks that the session is outside a transaction and on the parked role. It must be sent as a
+/// simple query: then the two clock readings differ only inside an older transaction.
 const CHECK: &str = "select current_user = 'rapport_request' and now() = statement_timestamp()";
 
-/// The pool. Cheap to clone; clones share the connections.
+/// The connection pool. Cheap to clone; clones share the connections.
 #[derive(Clone)]
 pub struct Db {
     pool: managed::Pool<Connections>,
     max_waiting: usize,
-    /// How long one statement may take until its answer is here.
+    /// How long to wait for the result of one statement.
     pub(super) answer_timeout: Duration,
     reachability: Arc<Reachability>,
 }
 
-/// Opens, checks and counts the connections.
+/// Opens, checks and counts connections.
 pub(super) struct Connections {
     connector: Connector,
     tasks: Tasks,
@@ -65,26 +65,26 @@ pub(super) struct Connections {
     reachability: Arc<Reachability>,
 }
 
-/// A connection with the statements that were prepared on it.
+/// A connection with its prepared statements.
 pub(super) struct Connection {
     pub(super) client: Client,
-    /// The statement that turns the session into the caller's for one transaction.
+    /// The statement that switches the session to the caller for one transaction.
     pub(super) become_caller: Statement,
-    /// By their text: all statements of this program are constants.
+    /// Keyed by text. All statements of this program are constants.
     pub(super) statements: HashMap<&'static str, Statement>,
-    /// Set while something is under way and left standing when it fails or its request is
-    /// dropped: the connection is then checked before anybody else gets it.
-    pub(super) is_doubtful: bool,
+    /// Set while a transaction is in progress. It stays set if the transaction fails or its request
+    /// is dropped, and the connection is then checked before its next use.
+    pub(super) needs_check: bool,
 }
 
-/// A connection on loan.
+/// A connection borrowed from the pool.
 pub(super) type Lease = managed::Object<Connections>;
 
 impl Db {
-    /// A pool over `connector`. Opens nothing yet.
+    /// Creates a pool over `connector`, without opening a connection.
     ///
     /// # Errors
-    /// When the settings describe no pool.
+    /// Fails if the settings are not valid for a pool.
     pub fn new(
         connector: Connector,
         config: &DatabaseConfig,
@@ -105,7 +105,7 @@ impl Db {
             .max_size(config.request_pool_size.max(1))
             .wait_timeout(Some(config.pool_wait))
             .create_timeout(Some(config.connect_timeout))
-            // The connection used last has the warmest caches on both sides.
+            // The most recently used connection has the warmest caches on both sides.
             .queue_mode(QueueMode::Lifo)
             .runtime(Runtime::Tokio1)
             .build()
@@ -119,29 +119,29 @@ impl Db {
         })
     }
 
-    /// Whether the database answers and the parked role is there. What comes out is also
-    /// reported as readiness.
+    /// Checks that the database responds and the parked role exists. The result is also reported as
+    /// readiness.
     ///
     /// # Errors
     /// [`DbError::PoolExhausted`] and [`DbError::Unavailable`].
     pub async fn ping(&self) -> Result<(), DbError> {
         let mut lease = self.lease().await?;
         if lease.check().await {
-            self.reachability.note(true, &"");
+            self.reachability.record(true, &"");
             return Ok(());
         }
         self.reachability
-            .note(false, &"a connection does not answer");
+            .record(false, &"a connection does not respond");
         drop(managed::Object::take(lease));
         Err(DbError::Unavailable(None))
     }
 
-    /// Connections open, on loan and being waited for.
+    /// Open, borrowed and awaited connections.
     pub fn status(&self) -> deadpool::Status {
         self.pool.status()
     }
 
-    /// Closes idle connections, and the others as they come back. Waiting requests get an error.
+    /// Closes idle connections now, and the others when they are returned. Waiting requests fail.
     pub fn close(&self) {
         self.pool.close();
     }
@@ -151,14 +151,14 @@ impl Db {
             return Err(DbError::PoolExhausted);
         }
         self.pool.get().await.map_err(|error| match error {
-            // With no connection to be had, the wait is a symptom and not the cause.
-            PoolError::Timeout(TimeoutType::Wait) if self.reachability.last() => {
+            // If no connection can be opened, the wait is only a symptom.
+            PoolError::Timeout(TimeoutType::Wait) if self.reachability.was_reachable() => {
                 DbError::PoolExhausted
             }
             PoolError::Backend(error) => DbError::Unavailable(Some(Box::new(error))),
             PoolError::Timeout(TimeoutType::Create) => {
                 self.reachability
-                    .note(false, &"opening a connection took too long");
+                    .record(false, &"opening a connection timed out");
                 DbError::Unavailable(None)
             }
             PoolError::Timeout(_) | PoolError::Closed => DbError::Unavailable(None),
@@ -184,7 +184,7 @@ impl Connections {
             client,
             become_caller,
             statements: HashMap::new(),
-            is_doubtful: false,
+            needs_check: false,
         })
     }
 }
@@ -194,11 +194,12 @@ impl managed::Manager for Connections {
     type Error = ConnectError;
 
     async fn create(&self) -> Result<Connection, ConnectError> {
-        // Boxed: a TLS handshake's state is large, and most uses of the pool never open anything.
+        // Boxed because the state of a TLS handshake is large and most uses of the pool open no
+        // connection.
         let opened = Box::pin(self.open()).await;
         match &opened {
-            Ok(_) => self.reachability.note(true, &""),
-            Err(error) => self.reachability.note(false, &cause(error)),
+            Ok(_) => self.reachability.record(true, &""),
+            Err(error) => self.reachability.record(false, &cause(error)),
         }
         opened
     }
@@ -208,16 +209,16 @@ impl managed::Manager for Connections {
         connection: &mut Connection,
         _: &Metrics,
     ) -> RecycleResult<ConnectError> {
-        if connection.client.is_closed() || (connection.is_doubtful && !connection.check().await) {
-            return Err(RecycleError::message("the connection is not clean"));
+        if connection.client.is_closed() || (connection.needs_check && !connection.check().await) {
+            return Err(RecycleError::message("connection is not clean"));
         }
-        connection.is_doubtful = false;
+        connection.needs_check = false;
         Ok(())
     }
 }
 
 impl Connection {
-    /// Waits for what is still under way and looks at the state it left behind.
+    /// Waits for statements still in progress and checks the resulting state.
     async fn check(&mut self) -> bool {
         let answer = tokio::time::timeout(CHECK_TIMEOUT, self.client.simple_query(CHECK)).await;
         let Ok(Ok(messages)) = answer else {
@@ -229,11 +230,12 @@ impl Connection {
     }
 }
 
-/// What every session starts with. The role comes last: it may do nothing afterwards.
+/// The statements that start every session. The role is set last, because the session has no rights
+/// afterwards.
 ///
-/// `search_path` is what PostgREST sets, for functions and policies of the application that
-/// rely on it; our own statements name every schema. UTC and ISO are how JSON built in the
-/// database prints times.
+/// `search_path` is the one that PostgREST sets, for functions and policies of the application that
+/// rely on it; our own statements qualify every name. UTC and ISO determine how JSON built in the
+/// database formats times.
 fn session_settings(statement_timeout: Duration) -> String {
     let statement_timeout = statement_timeout.as_millis();
     format!(
@@ -246,30 +248,30 @@ fn session_settings(statement_timeout: Duration) -> String {
     )
 }
 
-/// Whether the last connection that was needed could be opened.
+/// Whether the most recent attempt to open a connection succeeded.
 struct Reachability {
-    /// True at first, so that a database that is away from the start is logged, too.
+    /// Initially true, so that a database that is unavailable from the start is logged, too.
     last: AtomicBool,
     readiness: Readiness,
 }
 
 impl Reachability {
-    fn last(&self) -> bool {
+    fn was_reachable(&self) -> bool {
         self.last.load(Ordering::Relaxed)
     }
 
-    /// Reports how it went, and logs the change from one to the other, once each.
-    fn note(&self, now: bool, cause: &dyn std::fmt::Display) {
+    /// Reports the result of an attempt. Logs only transitions between reachable and unreachable.
+    fn record(&self, now: bool, cause: &dyn std::fmt::Display) {
         self.readiness.set_database_reachable(now);
         match (self.last.swap(now, Ordering::Relaxed), now) {
-            (true, false) => tracing::error!(%cause, "the database cannot be used"),
-            (false, true) => tracing::info!("the database can be used again"),
+            (true, false) => tracing::error!(%cause, "database is unavailable"),
+            (false, true) => tracing::info!("database is available again"),
             _ => {}
         }
     }
 }
 
-/// The innermost text of an error: the outer ones say only that there was one.
+/// The text of the innermost error. The outer ones only state that an error occurred.
 fn cause(error: &dyn std::error::Error) -> String {
     let mut innermost = error;
     while let Some(source) = innermost.source() {

@@ -1,12 +1,12 @@
-//! Statements in a caller's name, under row-level security.
+//! Runs statements as a caller, under row-level security.
 //!
-//! One flight: `BEGIN`, the caller's role and claims, the statements and `COMMIT` are written
-//! to the socket together and answered together, so a request costs one round trip. This
-//! is safe because of what each message meets when one before it fails: an error inside the
-//! transaction turns `COMMIT` into a rollback; a lost `BEGIN` leaves the statements to
-//! [`super::pool::PARKED_ROLE`], which may do nothing.
+//! `BEGIN`, the caller's role and claims, the statements and `COMMIT` are sent together in one
+//! flight and their results read together, so a request costs one round trip. This is safe because
+//! of what happens to each message if an earlier one fails. An error inside the transaction turns
+//! `COMMIT` into a rollback. A lost `BEGIN` leaves the statements to [`super::pool::PARKED_ROLE`],
+//! which has no rights.
 //!
-//! A request that is dropped half-way has its flight completed by the server: all of it was
+//! If a request is dropped halfway, the server still completes its flight, because everything was
 //! already sent.
 
 use std::time::Duration;
@@ -19,11 +19,11 @@ use super::error::DbError;
 use super::pool::{Connection, Db, Lease};
 use crate::auth::Claims;
 
-/// Makes the session the caller's for one transaction, in the manner of PostgREST: the claims
-/// for policies written against either of its two conventions, then the role.
+/// Switches the session to the caller for one transaction, as PostgREST does: it sets the claims
+/// for policies written in either of its two conventions, then the role.
 ///
-/// A session that is not parked does not get the caller's role: it would keep it, or whatever
-/// it had, after a lost `BEGIN`.
+/// A session that is not parked does not switch to the caller's role. After a lost `BEGIN` it would
+/// otherwise keep that role, or the one it had.
 pub(super) const BECOME_CALLER: &str = "\
     select \
         set_config('request.jwt.claims', $1, true), \
@@ -31,29 +31,31 @@ pub(super) const BECOME_CALLER: &str = "\
         set_config('request.jwt.claim.role', $3, true), \
         set_config('role', case current_user when 'rapport_request' then $3 else 'rapport_request' end, true)";
 
-/// Position of the role among the answers of [`BECOME_CALLER`].
+/// Index of the role among the columns of [`BECOME_CALLER`].
 const ROLE_ANSWER: usize = 3;
 
-/// Attempts at a flight that was rolled back whole for a reason that passes: a deadlock, or a
-/// statement prepared before a change of the schema. Its input is at hand, so repeating it is
-/// safe; more than once more would only add to the contention that caused it.
+/// Attempts at a flight that was rolled back completely for a transient reason: a deadlock, or a
+/// statement prepared before a schema change. All input is at hand, so a retry is safe. More than
+/// one retry would only add to the contention.
 const ATTEMPTS: usize = 2;
 
-/// Milliseconds before the repetition, drawn at random. Whoever survived a deadlock is still
-/// waking up when its loser is told: without a pause the loser takes the lock from under it.
+/// Random delay in milliseconds before the retry. After a deadlock the surviving transaction is
+/// still waking up when the other one is notified; without a delay the loser would take the lock
+/// first again.
 const PAUSE_MS: std::ops::Range<u64> = 20..60;
 
-/// One statement with its parameters. The text is a constant: what callers send is a parameter.
+/// A statement with its parameters. The text is a constant; input from callers goes only into
+/// parameters.
 #[derive(Clone, Copy)]
 pub struct Query<'a> {
-    /// The statement, with `$1`, `$2`, …
+    /// The statement, with placeholders `$1`, `$2`, …
     pub sql: &'static str,
-    /// Their values.
+    /// The values of the placeholders.
     pub parameters: &'a [&'a (dyn ToSql + Sync)],
 }
 
 impl Db {
-    /// Runs `sql` as the caller in a transaction of its own and returns its rows.
+    /// Runs `sql` as the caller in a separate transaction and returns its rows.
     ///
     /// # Errors
     /// See [`DbError`].
@@ -67,11 +69,12 @@ impl Db {
         Ok(results.pop().unwrap_or_default())
     }
 
-    /// Runs `queries` in order as the caller, in one transaction; one list of rows for each.
+    /// Runs `queries` in order as the caller, in one transaction. Returns one list of rows per
+    /// query.
     ///
     /// # Errors
-    /// See [`DbError`]. After an error nothing of it has happened, unless the connection was
-    /// lost, when nobody can tell.
+    /// See [`DbError`]. After an error nothing was written, unless the connection was lost, in
+    /// which case the outcome is unknown.
     pub async fn run_as(
         &self,
         caller: &Claims,
@@ -79,8 +82,8 @@ impl Db {
     ) -> Result<Vec<Vec<Row>>, DbError> {
         for _ in 1..ATTEMPTS {
             match self.attempt(caller, queries).await {
-                Err(error) if error.may_pass_on_repetition() => {
-                    tracing::debug!(%error, "repeating a transaction that was rolled back");
+                Err(error) if error.is_retryable() => {
+                    tracing::debug!(%error, "transaction was rolled back; retrying");
                     tokio::time::sleep(Duration::from_millis(fastrand::u64(PAUSE_MS))).await;
                 }
                 result => return result,
@@ -95,7 +98,7 @@ impl Db {
         queries: &[Query<'_>],
     ) -> Result<Vec<Vec<Row>>, DbError> {
         let mut lease = self.lease().await?;
-        lease.is_doubtful = true;
+        lease.needs_check = true;
         let limit = self.answer_timeout * u32::try_from(queries.len()).unwrap_or(1).max(1);
         let flight = async {
             lease.prepare(caller, queries).await?;
@@ -106,8 +109,8 @@ impl Db {
             Err(elapsed) => Err(DbError::Unavailable(Some(elapsed.into()))),
         };
         match &result {
-            Ok(_) => lease.is_doubtful = false,
-            // What the database refused leaves a connection that proves itself at its next use.
+            Ok(_) => lease.needs_check = false,
+            // The connection is still usable after a refusal. It is checked before its next use.
             Err(DbError::Refused(_) | DbError::DoneBefore | DbError::Contended(_)) => {}
             Err(_) => discard(lease),
         }
@@ -115,14 +118,15 @@ impl Db {
     }
 }
 
-/// Closes a connection instead of giving it back.
+/// Closes a connection instead of returning it to the pool.
 fn discard(lease: Lease) {
     drop(deadpool::managed::Object::take(lease));
 }
 
 impl Connection {
-    /// Prepares those of the statements that this connection does not know yet, as the caller:
-    /// resolving names needs rights on their schemas, which the parked role has not.
+    /// Prepares the statements that are not prepared on this connection yet. This happens as the
+    /// caller, because resolving names needs privileges on their schemas, which the parked role
+    /// lacks.
     async fn prepare(&mut self, caller: &Claims, queries: &[Query<'_>]) -> Result<(), DbError> {
         if queries
             .iter()
@@ -151,8 +155,8 @@ impl Connection {
             .map_err(DbError::outside_statement)
     }
 
-    /// The flight. Each future writes its message when it is first polled, and they are polled
-    /// in order: this holds because every statement is prepared already.
+    /// Sends the flight and reads its results. Each future sends its message when first polled, and
+    /// they are polled in order. This relies on every statement being prepared already.
     async fn fly(&self, caller: &Claims, queries: &[Query<'_>]) -> Result<Vec<Vec<Row>>, DbError> {
         let mut prepared = Vec::with_capacity(queries.len());
         for query in queries {
@@ -173,7 +177,8 @@ impl Connection {
             self.client.batch_execute("COMMIT"),
         )
         .await;
-        // In the order in which the server met them: the first error is the cause of the others.
+        // In the order in which the server processed them, because the first error causes the
+        // others.
         begin.map_err(DbError::outside_statement)?;
         become_caller?;
         let results = results
@@ -201,7 +206,7 @@ impl Connection {
             return Ok(());
         }
         Err(DbError::Unexpected(
-            "the session did not take the caller's role".into(),
+            "the session did not switch to the caller's role".into(),
         ))
     }
 }

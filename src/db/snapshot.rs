@@ -1,21 +1,22 @@
-//! What a snapshot of the database sees of what the log says is committed.
+//! Determines whether a transaction that is committed in the WAL is visible in a snapshot.
 //!
-//! A commit record is written, and may be sent to us, before the transaction ends for everyone else: PostgreSQL takes
-//! it off the list of running transactions after that, and with synchronous replication only when the standby has
-//! answered (PostgreSQL manual 27.2.8).
+//! A commit record is written, and may reach us, before the transaction ends for everyone else.
+//! PostgreSQL removes the transaction from the list of running ones only afterwards, and with
+//! synchronous replication only after the standby has confirmed (PostgreSQL manual, section
+//! 27.2.8).
 
-/// A `pg_snapshot` (PostgreSQL manual 9.27, table 9.85), as far as it tells about transactions of
-/// which the log holds the lower half of the number.
+/// A `pg_snapshot` (PostgreSQL manual, section 9.27, table 9.85), reduced to what is needed for
+/// transaction ids of which the WAL contains only the lower 32 bits.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Snapshot {
-    /// The first that had not begun.
+    /// The first transaction id that had not started.
     xmax: u64,
-    /// Those that were running.
+    /// The transaction ids that were running.
     running: Vec<u64>,
 }
 
 impl Snapshot {
-    /// Reads `xmin:xmax:xip,xip,…`, of 64 bits each.
+    /// Parses `xmin:xmax:xip,xip,…`, each with 64 bits.
     pub fn parse(text: &str) -> Option<Self> {
         let mut parts = text.split(':').skip(1);
         let xmax = parts.next()?.parse().ok()?;
@@ -30,13 +31,14 @@ impl Snapshot {
 
     /// Whether a committed transaction had ended when the snapshot was taken.
     pub fn sees(&self, xid: u32) -> bool {
-        let xid = self.whole(xid);
+        let xid = self.full_xid(xid);
         xid < self.xmax && !self.running.contains(&xid)
     }
 
-    /// All 64 bits of a number of which the log has the lower half: of those with that half the nearest one, since
-    /// the lower halves in use are less than half their circle apart (PostgreSQL manual 25.1.5).
-    pub fn whole(&self, xid: u32) -> u64 {
+    /// The 64-bit transaction id for the lower 32 bits in the WAL: the nearest one to the snapshot.
+    /// This is unique, because the ids in use span less than half of the 32-bit range (PostgreSQL
+    /// manual, section 25.1.5).
+    pub fn full_xid(&self, xid: u32) -> u64 {
         const HALF: u64 = 1 << 31;
         const CIRCLE: u64 = 1 << 32;
         let here = (self.xmax & !(CIRCLE - 1)) | u64::from(xid);
@@ -55,8 +57,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_snapshot_sees_what_had_ended_when_it_was_taken() {
-        // Snapshot, transaction, whether it is seen.
+    fn a_snapshot_sees_transactions_that_had_ended() {
+        // Snapshot, transaction, whether the snapshot sees it.
         let cases = [
             ("10:10:", 9, true),
             ("10:10:", 10, false),
@@ -67,7 +69,7 @@ mod tests {
             ("10:15:10,12", 12, false),
             ("10:15:10,12", 14, true),
             ("10:15:10,12", 15, false),
-            // Around the end of a cycle: 2^32 + 2 comes after 2^32 - 1.
+            // Around a wraparound: 2^32 + 2 comes after 2^32 - 1.
             (
                 "4294967290:4294967298:4294967295,4294967297",
                 u32::MAX - 1,

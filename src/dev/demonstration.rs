@@ -1,23 +1,23 @@
-//! The demonstration application of `sql/dev` and the people in it.
+//! The demonstration application of `sql/dev` and its users.
 
 use tokio_postgres::Client;
 
 use crate::schema::{self, DEV_HOST, DEV_PEOPLE, InstallOptions, SchemaError};
 
-/// Somebody to try the chat as.
+/// A user of the demonstration application.
 #[derive(Clone, Copy, Debug)]
 pub struct Person {
-    /// How they are called here and in variables.
+    /// First name, also used in variable names.
     pub name: &'static str,
-    /// Their id, as in `sql/dev/people.sql`.
+    /// The user's id, as in `sql/dev/people.sql`.
     pub id: &'static str,
-    /// Their email address.
+    /// The user's email address.
     pub email: &'static str,
-    /// Who they are in the application.
+    /// The user's role and team.
     pub description: &'static str,
 }
 
-/// Everybody, in the order of `sql/dev/people.sql`.
+/// All users, in the order of `sql/dev/people.sql`.
 pub const PEOPLE: [Person; 5] = [
     Person {
         name: "Ana",
@@ -51,15 +51,15 @@ pub const PEOPLE: [Person; 5] = [
     },
 ];
 
-/// The login of people's requests: the role that PostgREST uses on Supabase. It may become the
-/// roles of the API and is nothing by itself, so that no mistake of ours is made as a superuser.
+/// The login role for user requests, the one that PostgREST uses on Supabase. It may switch to the
+/// API roles and has no rights of its own, so a bug in a request never runs as a superuser.
 pub const REQUEST_LOGIN: &str = "authenticator";
 
-/// Brings an empty or an earlier demonstration database to the application, the schema and the
-/// people.
+/// Installs the application, the schema and the users into an empty database, or updates an earlier
+/// demonstration database.
 ///
 /// # Errors
-/// When a statement fails.
+/// Fails if a statement fails.
 pub async fn install(client: &mut Client) -> Result<(), SchemaError> {
     let failed = |what| {
         move |source| SchemaError::Statement {
@@ -75,7 +75,8 @@ pub async fn install(client: &mut Client) -> Result<(), SchemaError> {
         .try_get(0)
         .map_err(failed("Looking for the demonstration application"))?
     {
-        // Sent as one batch, which PostgreSQL runs as one transaction: all of it or nothing.
+        // PostgreSQL runs a batch as one transaction, so the script is applied completely or not at
+        // all.
         client
             .batch_execute(DEV_HOST)
             .await
@@ -88,16 +89,17 @@ pub async fn install(client: &mut Client) -> Result<(), SchemaError> {
         .map_err(failed("dev/people.sql"))
 }
 
-/// Lets [`REQUEST_LOGIN`] log in with this password. For a database that [`install`] has been at.
+/// Sets the password of [`REQUEST_LOGIN`] and lets it log in. The database must have been prepared
+/// by [`install`].
 ///
 /// # Errors
-/// When a statement fails.
+/// Fails if a statement fails.
 pub async fn allow_requests(client: &Client, password: &str) -> Result<(), SchemaError> {
     let failed = |source| SchemaError::Statement {
-        what: String::from("Giving the requests' login its password"),
+        what: String::from("Setting the password of the request login"),
         source,
     };
-    // A statement about roles takes no parameters; the server quotes what goes into it.
+    // `ALTER ROLE` takes no parameters, so the server quotes the values with `format`.
     let row = client
         .query_one(
             "select format('alter role %I with login password %L', $1::text, $2::text)",
@@ -114,7 +116,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn everybody_stands_in_the_sql_file() {
+    fn every_user_is_in_the_sql_file() {
         for person in PEOPLE {
             assert!(DEV_PEOPLE.contains(&format!("('{}', '{}'", person.id, person.email)));
         }

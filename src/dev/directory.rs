@@ -1,15 +1,15 @@
-//! Where things are kept when nobody says where.
+//! Default locations for the data of development servers.
 
 use std::path::{Path, PathBuf};
 
 use crate::config::source::Source;
 
-/// Root's, in the place for data of system services: `/root` is closed to the user PostgreSQL
-/// runs as.
+/// The location for root, following the convention for data of system services. PostgreSQL runs as
+/// another user, which cannot enter `/root`.
 const ROOT_DATA: &str = "/var/lib/rapport";
 
-/// The directory of everything `rapport dev` keeps for this user: `$XDG_DATA_HOME/rapport`, which
-/// is `~/.local/share/rapport` by default (XDG Base Directory Specification). `None` without a
+/// The directory for everything that `rapport dev` keeps for this user: `$XDG_DATA_HOME/rapport`,
+/// by default `~/.local/share/rapport` (XDG Base Directory Specification). `None` if there is no
 /// home directory.
 pub fn data_root(environment: &dyn Source, is_root: bool) -> Option<PathBuf> {
     if is_root {
@@ -26,7 +26,7 @@ pub fn data_root(environment: &dyn Source, is_root: bool) -> Option<PathBuf> {
     Some(data.join("rapport"))
 }
 
-/// Where scratch clusters lie: a directory of this user's below the system's temporary one.
+/// The parent directory of this user's scratch clusters, below the system's temporary directory.
 pub fn scratch_root(purpose: &str, user_id: u32) -> PathBuf {
     let parent = std::env::temp_dir();
     Path::new(&parent).join(format!("rapport-{purpose}-{user_id}"))
@@ -39,7 +39,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn data_is_kept_where_the_user_keeps_data() {
+    fn data_root_follows_the_xdg_specification() {
         type Case = (
             &'static [(&'static str, &'static str)],
             bool,

@@ -1,18 +1,19 @@
-//! A file of variables in the form of `supabase status -o env`, for scripts and tests.
+//! Writes a file of variables in the format of `supabase status -o env`, for scripts and tests.
 
 use std::fs::OpenOptions;
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-/// Writes `variables` to `path` in one step: a reader sees no file or a whole one. Only the
-/// owner may read it, because keys are in it.
+/// Replaces `path` with `variables` atomically: a reader sees either no file or a complete one. The
+/// file is readable only by its owner because it contains keys.
 ///
 /// # Errors
-/// When the directory cannot be written to.
+/// Fails if the directory is not writable.
 pub fn write(path: &Path, variables: &[(String, String)]) -> io::Result<()> {
     let mut unfinished = PathBuf::from(path).into_os_string();
-    // The number keeps two servers that are given the same file from writing into one another.
+    // The process id keeps two servers with the same target file from writing to one temporary
+    // file.
     unfinished.push(format!(".{}", std::process::id()));
     let unfinished = PathBuf::from(unfinished);
     let mut file = OpenOptions::new()
@@ -26,14 +27,14 @@ pub fn write(path: &Path, variables: &[(String, String)]) -> io::Result<()> {
         .and_then(|()| file.sync_all())
         .and_then(|()| std::fs::rename(&unfinished, path));
     if written.is_err() {
-        // The first error is the one to tell.
+        // The first error is the one to report.
         let _ = std::fs::remove_file(&unfinished);
     }
     written
 }
 
-/// One `NAME="value"` per line, quoted for a shell: inside double quotes these four characters
-/// have a meaning (POSIX Shell Command Language, 2.2.3).
+/// Renders one `NAME="value"` per line, quoted for a shell. These four characters are special
+/// inside double quotes (POSIX Shell Command Language, 2.2.3).
 fn render(variables: &[(String, String)]) -> String {
     let mut text = String::new();
     for (name, value) in variables {

@@ -1,5 +1,5 @@
-//! The keys of a development server, one set per data directory: a secret with the tokens signed
-//! by it, and the password of the requests' login.
+//! The keys of a development server, one set per data directory: a signing secret with the tokens
+//! that it signs, and the password of the request login.
 
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -7,20 +7,20 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde_json::json;
 
 use super::demonstration::Person;
-use super::postgres::{ClusterError, kept_secret};
+use super::postgres::{ClusterError, load_or_create_secret};
 use crate::auth::{KeyError, mint};
 
-/// When the two project keys expire: the year 2100. A fixed moment, so that the same secret gives
-/// the same keys at every start and a configured client keeps working.
+/// Expiry of the two project keys: the year 2100. The moment is fixed so that the same secret
+/// yields the same keys at every start, and a configured client keeps working.
 const KEYS_EXPIRE_AT: u64 = 4_102_444_800;
 
-/// How long a person's token is good: a working day and the night after it.
+/// Lifetime of a user's token: a working day and the night after it.
 pub const PERSON_TOKEN_LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Why there are no keys.
+/// Why the keys are not available.
 #[derive(Debug, thiserror::Error)]
 pub enum KeysError {
-    /// The secret's file cannot be read or written.
+    /// The file of a secret cannot be read or written.
     #[error(transparent)]
     Secret(#[from] ClusterError),
     /// A token cannot be signed.
@@ -28,25 +28,25 @@ pub enum KeysError {
     Sign(#[from] KeyError),
 }
 
-/// The secret and the two keys a Supabase project has, and what its API logs in with.
+/// The signing secret, the two keys of a Supabase project, and the password for user requests.
 pub struct Keys {
     /// Signs every token (HS256).
     pub jwt_secret: String,
     /// For browsers: a token with the role `anon`.
     pub anon_key: String,
-    /// For servers: a token with the role `service_role`, which passes by every policy.
+    /// For servers: a token with the role `service_role`, which bypasses every policy.
     pub service_role_key: String,
     /// The password of [`super::demonstration::REQUEST_LOGIN`].
     pub request_password: String,
 }
 
 impl Keys {
-    /// The keys of `directory`; its secrets are made at the first start.
+    /// Loads the keys of `directory`. The first call creates its secrets.
     ///
     /// # Errors
-    /// When a secret cannot be read or kept.
-    pub fn of_directory(directory: &Path) -> Result<Self, KeysError> {
-        let jwt_secret = kept_secret(&directory.join("jwt.secret"))?;
+    /// Fails if a secret cannot be read or written, or if a token cannot be signed.
+    pub fn load(directory: &Path) -> Result<Self, KeysError> {
+        let jwt_secret = load_or_create_secret(&directory.join("jwt.secret"))?;
         let key = |role| {
             let claims = json!({ "iss": "rapport-dev", "role": role, "exp": KEYS_EXPIRE_AT });
             mint(&jwt_secret, &claims)
@@ -54,16 +54,16 @@ impl Keys {
         Ok(Self {
             anon_key: key("anon")?,
             service_role_key: key("service_role")?,
-            request_password: kept_secret(&directory.join("authenticator.password"))?,
+            request_password: load_or_create_secret(&directory.join("authenticator.password"))?,
             jwt_secret,
         })
     }
 
-    /// A token of `person`, as a sign-in would give.
+    /// A token for `person`, as a sign-in would issue it.
     ///
     /// # Errors
-    /// When it cannot be signed.
-    pub fn token_of(&self, person: &Person) -> Result<String, KeyError> {
+    /// Fails if the token cannot be signed.
+    pub fn user_token(&self, person: &Person) -> Result<String, KeyError> {
         let now = now_s();
         mint(
             &self.jwt_secret,
@@ -80,7 +80,7 @@ impl Keys {
     }
 }
 
-/// Seconds since the epoch, as tokens count; 0 on a machine whose clock stands before it.
+/// Seconds since the Unix epoch, the unit of token claims. 0 if the clock is set before the epoch.
 pub fn now_s() -> u64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
@@ -92,14 +92,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_same_directory_has_the_same_keys() {
+    fn a_directory_keeps_its_keys() {
         let directory = tempfile::tempdir().unwrap();
-        let first = Keys::of_directory(directory.path()).unwrap();
-        let second = Keys::of_directory(directory.path()).unwrap();
+        let first = Keys::load(directory.path()).unwrap();
+        let second = Keys::load(directory.path()).unwrap();
         assert_eq!(first.anon_key, second.anon_key);
         assert_eq!(first.service_role_key, second.service_role_key);
         assert_eq!(first.request_password, second.request_password);
-        let other = Keys::of_directory(tempfile::tempdir().unwrap().path()).unwrap();
+        let other = Keys::load(tempfile::tempdir().unwrap().path()).unwrap();
         assert_ne!(first.anon_key, other.anon_key);
         assert_ne!(first.request_password, other.request_password);
     }

@@ -1,7 +1,7 @@
-//! What people and tests need beside the server: a private PostgreSQL with the schema, keys, and
-//! a demonstration application with five people in it.
+//! Support for development and tests: a private PostgreSQL with the schema, keys, and a
+//! demonstration application with five users.
 //!
-//! Nothing in `app` may assume that any of it is there.
+//! `app` must not depend on any of it.
 
 pub mod binaries;
 pub mod demonstration;

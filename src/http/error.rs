@@ -1,7 +1,7 @@
-//! The one translation from a refusal to a status and a body.
+//! Maps every refusal to its status and body.
 //!
-//! A client reads fixed texts and a code; what failed inside is logged under the request id
-//! and never sent.
+//! Clients receive only fixed texts and a code. Internal causes are logged under the request id and
+//! never sent.
 
 use std::sync::Arc;
 
@@ -14,10 +14,10 @@ use crate::auth::TokenError;
 use crate::db::DbError;
 use crate::error_code::ErrorCode;
 
-/// A refusal on its way to the client.
+/// A refusal to be sent to the client.
 ///
-/// As a response it has only a status and headers; [`super::middleware`] adds the body, because
-/// that names the request. Cheap to clone, since it travels as a response extension.
+/// As a response it has only a status and headers. [`super::middleware`] adds the body, which
+/// contains the request id. Cheap to clone, because it travels as a response extension.
 #[derive(Clone, Debug)]
 pub struct ApiError {
     code: ErrorCode,
@@ -41,33 +41,34 @@ impl ApiError {
         }
     }
 
-    /// Adds what the client can do about it.
+    /// Adds a hint about what the client can do.
     #[must_use]
     pub fn with_hint(mut self, hint: impl Into<Arc<str>>) -> Self {
         self.hint = Some(hint.into());
         self
     }
 
-    /// Says after how many seconds the same request gets through.
+    /// Adds the number of seconds after which the same request can succeed.
     #[must_use]
     pub fn with_retry_after(mut self, seconds: u64) -> Self {
         self.retry_after = Some(seconds);
         self
     }
 
-    /// Input that is well formed and wrong; `hint` names the field and the rule.
+    /// A refusal of well-formed but invalid input. `hint` names the field and the rule.
     pub fn invalid(hint: impl Into<Arc<str>>) -> Self {
         Self::new(ErrorCode::ValidationFailed).with_hint(hint)
     }
 
-    /// Says that a condition in the request's headers does not hold: 412 (RFC 9110, section 15.5.13).
+    /// Marks the refusal as caused by a failed condition in the request headers: 412 (RFC 9110,
+    /// section 15.5.13).
     #[must_use]
     pub fn as_failed_precondition(mut self) -> Self {
         self.is_failed_precondition = true;
         self
     }
 
-    /// A fault of ours. `cause` goes to the log only.
+    /// A server fault. `cause` is only logged.
     pub fn internal(cause: impl Into<Arc<str>>) -> Self {
         Self {
             cause: Some(cause.into()),
@@ -75,17 +76,17 @@ impl ApiError {
         }
     }
 
-    /// The stable code.
+    /// The stable error code.
     pub fn code(&self) -> ErrorCode {
         self.code
     }
 
-    /// What happened inside, for the log.
+    /// The internal cause, for the log.
     pub(super) fn cause(&self) -> Option<&str> {
         self.cause.as_deref()
     }
 
-    /// The body (chat API 2.3): `error` stays a text, because dashboards render it as it is.
+    /// The body (chat API 2.3). `error` stays a string, because dashboards display it unchanged.
     pub(super) fn body(&self, request_id: &str) -> Value {
         let text = text(self.code);
         json!({
@@ -134,7 +135,7 @@ impl From<DbError> for ApiError {
                 .map(Into::into),
             sqlstate: refusal.map(|refusal| refusal.sqlstate.as_str().into()),
             retry_after: error.retry_after(),
-            // What the client is told as a refusal it can act on is no news for the log.
+            // A refusal that the client can act on is not logged as a fault.
             cause: (refusal.is_none() || error.code() == ErrorCode::Internal)
                 .then(|| error.log_text().into()),
             is_failed_precondition: false,
@@ -150,13 +151,13 @@ impl From<TokenError> for ApiError {
             TokenError::Missing => {
                 Self::new(ErrorCode::Unauthorized).with_hint("Sign in, and send the access token")
             }
-            // These texts hold nothing but what the client sent.
+            // These texts contain only what the client sent.
             other => Self::new(ErrorCode::Unauthorized).with_hint(other.to_string()),
         }
     }
 }
 
-/// The status of each code (chat API 2.2).
+/// The HTTP status of each code (chat API 2.2).
 pub(super) fn status(code: ErrorCode) -> StatusCode {
     match code {
         ErrorCode::MalformedRequest => StatusCode::BAD_REQUEST,
@@ -187,7 +188,7 @@ pub(super) fn status(code: ErrorCode) -> StatusCode {
     }
 }
 
-/// The text of each code. Those of 401, 403 and 500 are what dashboards compare with.
+/// The text of each code. Dashboards match on those of 401, 403 and 500.
 pub(super) fn text(code: ErrorCode) -> &'static str {
     match code {
         ErrorCode::Unauthorized | ErrorCode::TokenExpired => "Unauthorized",
@@ -211,7 +212,7 @@ pub(super) fn text(code: ErrorCode) -> &'static str {
         ErrorCode::UnsupportedMediaType => "Send application/json",
         ErrorCode::MethodNotAllowed => "Method not allowed",
         ErrorCode::RateLimited => "Too many requests",
-        ErrorCode::ResyncRequired => "The cursor is too old: load everything anew",
+        ErrorCode::ResyncRequired => "The cursor is too old: reload everything",
         ErrorCode::PoolExhausted => "The server is busy, try again",
         ErrorCode::DatabaseUnavailable => "The database is not available, try again",
         ErrorCode::UpstreamUnavailable => "A server behind this one is not available",
@@ -223,7 +224,7 @@ pub(super) fn text(code: ErrorCode) -> &'static str {
 mod tests {
     use super::*;
 
-    /// Code, status and the number of filled cells of each row of the table for people.
+    /// Code, status and number of non-empty cells of each row in `docs/error-codes.md`.
     fn documented() -> Vec<(String, String, usize)> {
         include_str!("../../docs/error-codes.md")
             .lines()
@@ -277,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn what_failed_inside_is_not_told() {
+    fn the_internal_cause_is_not_sent() {
         let error = ApiError::internal("relation secrets does not exist");
         assert!(!error.body("r").to_string().contains("secrets"));
         let error = ApiError::from(DbError::Unavailable(Some("10.0.0.7 refused".into())));

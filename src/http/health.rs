@@ -1,4 +1,4 @@
-//! Whether the process lives, and whether it can do its work.
+//! Liveness (`/health`) and readiness (`/ready`).
 
 use axum::Json;
 use axum::extract::State;
@@ -12,7 +12,7 @@ use super::openapi::schema::{Schema, constant, count, flag, nullable, number, ob
 use super::openapi::{ApiRouter, Described, Operation};
 use crate::observability::readiness::Readiness;
 
-/// Seconds until a balancer should look again: reconnecting takes about that.
+/// Seconds after which a load balancer should check again: about the time that a reconnect takes.
 const RETRY_AFTER_SECONDS: u64 = 5;
 
 /// `GET /health` and `GET /ready`, without a token.
@@ -20,23 +20,27 @@ pub fn routes(readiness: Readiness) -> ApiRouter {
     api().map(|routes| routes.with_state(readiness))
 }
 
-/// What they answer.
+/// The documentation of these routes.
 pub fn described() -> Described {
     api().into_parts().1
 }
 
 fn api() -> ApiRouter<Readiness> {
     let alive = object([("status", constant("ok"), "")]);
-    let says_health = Operation::bare("health", OPERATIONS, "Whether the process lives")
-        .details("Says nothing of the database.")
-        .answers(200, "It does.", alive);
-    let says_ready = Operation::bare("ready", OPERATIONS, "Whether new work is welcome")
-        .answers(200, "It is.", report("ready"))
-        .answers(503, "It is not, and this is why.", report("not_ready"))
+    let health_operation = Operation::bare("health", OPERATIONS, "Whether the process is alive")
+        .details("Does not check the database.")
+        .answers(200, "The process is alive.", alive);
+    let ready_operation = Operation::bare("ready", OPERATIONS, "Whether the server accepts work")
+        .answers(200, "The server is ready.", report("ready"))
+        .answers(
+            503,
+            "The server is not ready; the body shows why.",
+            report("not_ready"),
+        )
         .with_header(503, "Retry-After", true);
     ApiRouter::new()
-        .get("/health", health, says_health)
-        .get("/ready", ready, says_ready)
+        .get("/health", health, health_operation)
+        .get("/ready", ready, ready_operation)
 }
 
 /// The body of `/ready`: [`Report`](crate::observability::readiness::Report).
@@ -45,22 +49,22 @@ fn report(status: &str) -> Schema {
         (
             "state",
             one_of(&["active", "taken", "inactive", "lost"]),
-            "Who reads it: this process, another one, nobody, or nobody ever again.",
+            "`active`: read by this process; `taken`: by another one; `inactive`: by none; `lost`: no longer usable.",
         ),
         (
             "lag_bytes",
             count(),
-            "Log that is written and not acknowledged.",
+            "WAL written but not yet acknowledged, in bytes.",
         ),
         (
             "lag_seconds",
             nullable(number()),
-            "From writing to acknowledging, lately.",
+            "Recent delay from write to acknowledgement, in seconds.",
         ),
         (
             "wal_held_bytes",
             count(),
-            "Log that the database holds back for the slot.",
+            "WAL that the database retains for the slot, in bytes.",
         ),
     ]);
     object([
@@ -69,23 +73,24 @@ fn report(status: &str) -> Schema {
         (
             "replication",
             one_of(&["connecting", "streaming", "failing"]),
-            "Reading of row changes.",
+            "State of the replication stream of row changes.",
         ),
         (
             "replication_slot",
             nullable(slot),
-            "Null while there is no connection that reads it.",
+            "Null while no connection reads the slot.",
         ),
-        ("draining", flag(), "The process is stopping."),
+        ("draining", flag(), "Whether the process is shutting down."),
     ])
 }
 
-/// The process answers. It says nothing of the database: restarting us would not bring it back.
+/// Liveness. It does not check the database, because restarting this process would not bring the
+/// database back.
 async fn health() -> Response {
     uncached(Json(json!({ "status": "ok" })).into_response())
 }
 
-/// Whether new work is welcome, with the parts that decide it.
+/// Readiness, with the state of each part that determines it.
 async fn ready(State(readiness): State<Readiness>) -> Response {
     let report = readiness.report();
     let status = if report.is_ready() {

@@ -1,7 +1,7 @@
-//! Reading what a request says: JSON bodies and query parameters.
+//! Reads request input: JSON bodies and query parameters.
 //!
-//! A field `conversation_id` is also found as `conversationId`. What is not asked for is
-//! ignored; a null is an absent field.
+//! A field `conversation_id` is also found as `conversationId`. Unknown fields are ignored, and a
+//! null field counts as absent.
 
 use std::collections::HashMap;
 use std::num::IntErrorKind;
@@ -22,52 +22,53 @@ use super::error::ApiError;
 use super::openapi::Declared;
 use crate::error_code::ErrorCode;
 
-/// The largest body that is read, in bytes. The longest message in escapes fits several times.
+/// Maximum body size in bytes: several times the longest message with every character escaped.
 pub const MAX_BODY_BYTES: usize = 1024 * 1024;
 
-/// How long a body may take to arrive. The largest one needs it at 35 kB/s; whoever is slower, or
-/// stops half-way, would hold a connection for nothing.
+/// Timeout for receiving a body. The largest body meets it at 35 kB/s; a slower or stalled client
+/// would occupy a connection for nothing.
 pub const BODY_DEADLINE: Duration = Duration::from_secs(30);
 
-/// The largest number up to which every whole number has a double of its own (RFC 8259, section 6).
+/// The largest integer up to which every integer has an exact double (RFC 8259, section 6).
 const MAX_EXACT_INTEGER: u64 = (1 << 53) - 1;
 
-/// What [`moment`] reads, for those who sent something else.
+/// Describes in hints what [`moment`] accepts.
 const MOMENT: &str = "a time such as 2026-01-31T12:00:00Z";
 
-/// The fields of a JSON body. An empty body has none.
+/// The fields of a JSON body. An empty body has no fields.
 #[derive(Debug, Default)]
 pub struct Fields {
     values: Map<String, Value>,
-    /// What the route is documented to read; only in builds that check it.
+    /// The names that the route documents. Present only in builds that check them.
     declared: Option<Declared>,
 }
 
-/// The same, for routes that pages call while they are being closed: `navigator.sendBeacon`
-/// can only send `text/plain` without a preflight.
+/// [`Fields`] for routes that pages call while they close: `navigator.sendBeacon` can send only
+/// `text/plain` without a preflight request.
 #[derive(Debug, Default)]
 pub struct BeaconFields(pub Fields);
 
-/// The parameters of a query string. Of a repeated one the last counts.
+/// The parameters of a query string. If a parameter appears twice, the last one wins.
 #[derive(Debug, Default)]
 pub struct Parameters {
     values: HashMap<String, String>,
-    /// As of [`Fields`].
+    /// As in [`Fields`].
     declared: Option<Declared>,
 }
 
 impl Fields {
-    /// A text. U+0000 in it is refused: PostgreSQL cannot store it.
+    /// A string. U+0000 is refused, because PostgreSQL cannot store it.
     ///
     /// # Errors
-    /// 422 when it is something else.
+    /// 422 if the field has another type.
     pub fn text(&self, name: &str) -> Result<Option<&str>, ApiError> {
         self.typed(name, "a text without U+0000", |value| {
             value.as_str().filter(|text| !text.contains('\0'))
         })
     }
 
-    /// Whatever is there as a text: of anything but a text its JSON. For what is only to be looked at.
+    /// The field as a string. A value of another type is returned as its JSON. Only for values that
+    /// people look at.
     pub fn lossy_text(&self, name: &str) -> Option<String> {
         self.check_declared(name);
         let found = [name, &camel_case(name)]
@@ -83,23 +84,23 @@ impl Fields {
     /// A moment, see [`moment`].
     ///
     /// # Errors
-    /// 422 when it is something else.
+    /// 422 if the field is not a moment.
     pub fn moment(&self, name: &str) -> Result<Option<Timestamp>, ApiError> {
         self.typed(name, MOMENT, |value| moment(value.as_str()?))
     }
 
-    /// A truth value.
+    /// A boolean.
     ///
     /// # Errors
-    /// 422 when it is something else.
+    /// 422 if the field has another type.
     pub fn flag(&self, name: &str) -> Result<Option<bool>, ApiError> {
         self.typed(name, "true or false", Value::as_bool)
     }
 
-    /// A whole number that survives every JSON reader.
+    /// An integer that every JSON parser reads exactly.
     ///
     /// # Errors
-    /// 422 when it is something else.
+    /// 422 if the field is not such an integer.
     pub fn integer(&self, name: &str) -> Result<Option<i64>, ApiError> {
         self.typed(name, "a whole number below 2^53", |value| {
             value
@@ -108,10 +109,10 @@ impl Fields {
         })
     }
 
-    /// An object. U+0000 in it is refused as in a text.
+    /// An object. U+0000 is refused as in [`Fields::text`].
     ///
     /// # Errors
-    /// 422 when it is something else.
+    /// 422 if the field has another type.
     pub fn object(&self, name: &str) -> Result<Option<&Value>, ApiError> {
         self.typed(name, "an object without U+0000", |value| {
             (value.is_object() && !has_nul(value)).then_some(value)
@@ -121,15 +122,16 @@ impl Fields {
     /// An id.
     ///
     /// # Errors
-    /// 422 when it is not a UUID.
+    /// 422 if the field is not a UUID.
     pub fn uuid(&self, name: &str) -> Result<Option<Uuid>, ApiError> {
         self.typed(name, "a UUID", as_uuid)
     }
 
-    /// The id under the first of these names that is there. Under the others there must be ids, too.
+    /// The id under the first of these names that is present. All the others that are present must
+    /// be ids, too.
     ///
     /// # Errors
-    /// 422 when it is not a UUID.
+    /// 422 if any of the fields is not a UUID.
     pub fn uuid_of(&self, names: &[&str]) -> Result<Option<Uuid>, ApiError> {
         let mut first = None;
         for name in names {
@@ -141,17 +143,17 @@ impl Fields {
     /// A list of ids.
     ///
     /// # Errors
-    /// 422 when it is something else.
+    /// 422 if the field is not a list of UUIDs.
     pub fn uuids(&self, name: &str) -> Result<Option<Vec<Uuid>>, ApiError> {
         self.typed(name, "a list of UUIDs", |value| {
             value.as_array()?.iter().map(as_uuid).collect()
         })
     }
 
-    /// All fields, nulls included, under the names that columns have.
+    /// All fields, including nulls, under their column names.
     ///
     /// # Errors
-    /// 422 when there is a U+0000 in a text: PostgreSQL cannot store it.
+    /// 422 if any text contains U+0000, because PostgreSQL cannot store it.
     pub fn into_snake_case(self) -> Result<Value, ApiError> {
         let fields: Map<_, _> = self
             .values
@@ -162,12 +164,12 @@ impl Fields {
             .iter()
             .any(|(name, value)| name.contains('\0') || has_nul(value))
         {
-            return Err(ApiError::invalid("A text must be without U+0000"));
+            return Err(ApiError::invalid("Texts must not contain U+0000"));
         }
         Ok(Value::Object(fields))
     }
 
-    /// Whether the field is there with a null, which in some places means "no longer".
+    /// Whether the field is present and null, which for some fields means "remove".
     pub fn is_null(&self, name: &str) -> bool {
         self.check_declared(name);
         [name, &camel_case(name)]
@@ -194,12 +196,12 @@ impl Fields {
         }
     }
 
-    /// That the name is documented.
+    /// Asserts that the operation documents this name.
     fn check_declared(&self, name: &str) {
         if let Some(declared) = &self.declared {
             debug_assert!(
                 declared.fields.contains(name),
-                "{} reads the field {name} and does not document it",
+                "{} reads the undocumented field {name}",
                 declared.operation
             );
         }
@@ -244,21 +246,22 @@ impl Fields {
     }
 }
 
-/// Why there is no body.
+/// Why a body was not read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BodyError {
-    /// It is larger than the route takes.
+    /// The body exceeds the limit of the route.
     TooLarge,
-    /// It broke off.
+    /// The connection broke while the body was being sent.
     Broken,
-    /// It did not arrive in time.
+    /// The body did not arrive in time.
     Late,
 }
 
-/// The whole body, if it arrives within `deadline`. How large it may be is the route's
-/// `DefaultBodyLimit`.
+/// Reads the whole body, waiting at most `deadline`. The route's `DefaultBodyLimit` limits its
+/// size.
 ///
 /// # Errors
+/// [`BodyError`].
 /// [`BodyError`].
 pub async fn body<S: Send + Sync>(
     request: Request,
@@ -279,7 +282,7 @@ impl From<BodyError> for ApiError {
     fn from(error: BodyError) -> Self {
         match error {
             BodyError::TooLarge => {
-                Self::new(ErrorCode::PayloadTooLarge).with_hint("A body has at most 1 MiB")
+                Self::new(ErrorCode::PayloadTooLarge).with_hint("A body may have at most 1 MiB")
             }
             BodyError::Broken => Self::new(ErrorCode::MalformedRequest),
             BodyError::Late => {
@@ -308,10 +311,10 @@ impl<S: Send + Sync> FromRequest<S> for BeaconFields {
 }
 
 impl Parameters {
-    /// Those of an address.
+    /// The query parameters of a URI.
     ///
     /// # Errors
-    /// 400 when they cannot be read.
+    /// 400 if the query string is malformed.
     pub fn of(uri: &Uri) -> Result<Self, ApiError> {
         match Query::<Vec<(String, String)>>::try_from_uri(uri) {
             Ok(Query(pairs)) => Ok(Self {
@@ -319,16 +322,16 @@ impl Parameters {
                 declared: None,
             }),
             Err(_) => Err(ApiError::new(ErrorCode::MalformedRequest)
-                .with_hint("The query string cannot be read")),
+                .with_hint("The query string is malformed")),
         }
     }
 
-    /// A text; an empty one is absent.
+    /// A string. An empty parameter counts as absent.
     pub fn text(&self, name: &str) -> Option<&str> {
         if let Some(declared) = &self.declared {
             debug_assert!(
                 declared.parameters.contains(name),
-                "{} reads the parameter {name} and does not document it",
+                "{} reads the undocumented parameter {name}",
                 declared.operation
             );
         }
@@ -339,10 +342,10 @@ impl Parameters {
         found.map(String::as_str).filter(|value| !value.is_empty())
     }
 
-    /// `true` or `false`.
+    /// A boolean: `true`, `false`, `1` or `0`.
     ///
     /// # Errors
-    /// 422 when it is something else.
+    /// 422 if the parameter has another value.
     pub fn flag(&self, name: &str) -> Result<Option<bool>, ApiError> {
         self.typed(name, "true or false", |value| match value {
             "true" | "1" => Some(true),
@@ -351,18 +354,18 @@ impl Parameters {
         })
     }
 
-    /// A whole number.
+    /// An integer.
     ///
     /// # Errors
-    /// 422 when it is something else.
+    /// 422 if the parameter is not an integer.
     pub fn integer(&self, name: &str) -> Result<Option<i64>, ApiError> {
         self.typed(name, "a whole number", |value| value.parse().ok())
     }
 
-    /// A whole number, or the nearest to it within these bounds, however long it is.
+    /// An integer, clamped to these bounds. Numbers that exceed any integer type are clamped, too.
     ///
     /// # Errors
-    /// 422 when it is something else.
+    /// 422 if the parameter is not an integer.
     pub fn clamped(&self, name: &str, least: i32, most: i32) -> Result<Option<i32>, ApiError> {
         self.typed(name, "a whole number", |value| {
             let parsed = value.parse::<i32>().map(|number| number.clamp(least, most));
@@ -380,26 +383,26 @@ impl Parameters {
     /// An id.
     ///
     /// # Errors
-    /// 422 when it is not a UUID.
+    /// 422 if the parameter is not a UUID.
     pub fn uuid(&self, name: &str) -> Result<Option<Uuid>, ApiError> {
         self.typed(name, "a UUID", |value| Uuid::try_parse(value).ok())
     }
 
-    /// A moment, see [`moment`]. A space stands for the `+` before the offset: that is what a
-    /// client sends that does not escape a moment of ours.
+    /// A moment, see [`moment`]. A space is read as the `+` of the offset, because a client that
+    /// does not escape a moment from a response sends it that way.
     ///
     /// # Errors
-    /// 422 when it is something else.
+    /// 422 if the parameter is not a moment.
     pub fn moment(&self, name: &str) -> Result<Option<Timestamp>, ApiError> {
         self.typed(name, MOMENT, |value| {
             moment(value).or_else(|| moment(&value.replace(' ', "+")))
         })
     }
 
-    /// A list of ids, separated by commas.
+    /// A comma-separated list of ids.
     ///
     /// # Errors
-    /// 422 when one of them is not a UUID.
+    /// 422 if any of them is not a UUID.
     pub fn uuids(&self, name: &str) -> Result<Option<Vec<Uuid>>, ApiError> {
         self.typed(name, "a list of UUIDs, separated by commas", |value| {
             let ids = value.split(',').map(str::trim).filter(|id| !id.is_empty());
@@ -432,7 +435,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Parameters {
     }
 }
 
-/// The id in a path. One that is not a UUID names nothing, so it is not found.
+/// The id in a path. A segment that is not a UUID cannot name anything, so it yields 404.
 #[derive(Clone, Copy, Debug)]
 pub struct PathId(pub Uuid);
 
@@ -448,8 +451,8 @@ impl<S: Send + Sync> FromRequestParts<S> for PathId {
     }
 }
 
-/// The id and the text behind it in a path such as `/messages/{id}/reactions/{reaction}`. As with
-/// [`PathId`], what is not an id is not found.
+/// The id and the following text in a path such as `/messages/{id}/reactions/{reaction}`. As with
+/// [`PathId`], an invalid id yields 404.
 #[derive(Debug)]
 pub struct PathIdAndText(pub Uuid, pub String);
 
@@ -461,14 +464,14 @@ impl<S: Send + Sync> FromRequestParts<S> for PathIdAndText {
         segments
             .ok()
             .and_then(|Path((id, text))| Some(Self(Uuid::try_parse(&id).ok()?, text)))
-            // U+0000, which no text in PostgreSQL has.
+            // PostgreSQL cannot store U+0000, so no stored text can match.
             .filter(|Self(_, text)| !text.contains('\0'))
             .ok_or_else(|| ApiError::new(ErrorCode::NotFound))
     }
 }
 
-/// A date and time of RFC 3339. Without an offset it is UTC, without a time its day's beginning;
-/// none of the words that PostgreSQL takes for a time, such as `tomorrow`.
+/// Parses a date and time in RFC 3339 format. Without an offset it is UTC; without a time it is the
+/// start of the day. Words that PostgreSQL accepts as times, such as `tomorrow`, are refused.
 pub fn moment(text: &str) -> Option<Timestamp> {
     text.parse().ok().or_else(|| {
         let civil: DateTime = text.parse().ok()?;
@@ -480,7 +483,7 @@ fn as_uuid(value: &Value) -> Option<Uuid> {
     value.as_str().and_then(|text| Uuid::try_parse(text).ok())
 }
 
-/// Whether U+0000 is in any text of it.
+/// Whether any string in the value contains U+0000.
 fn has_nul(value: &Value) -> bool {
     match value {
         Value::String(text) => text.contains('\0'),
@@ -536,7 +539,7 @@ mod tests {
         assert!(fields.uuid("conversation_id").expect("good").is_some());
         assert!(
             fields.uuid("reply_to_id").expect("good").is_some(),
-            "a null hides nothing"
+            "a null does not hide the other spelling"
         );
         assert_eq!(fields.flag("is_typing").expect("good"), Some(true));
         assert_eq!(fields.text("gone").expect("absent"), None);
@@ -562,7 +565,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_body_that_stops_half_way_is_given_up() {
+    async fn a_stalled_body_times_out() {
         let rest = futures_util::stream::pending::<Result<Bytes, std::convert::Infallible>>();
         let request = Request::new(axum::body::Body::from_stream(rest));
         let error = body(request, &(), Duration::from_millis(1)).await;
@@ -572,7 +575,7 @@ mod tests {
     }
 
     #[test]
-    fn moments_are_those_of_rfc_3339() {
+    fn moments_follow_rfc_3339() {
         let noon = "2026-01-31T12:00:00Z".parse().ok();
         let cases = [
             ("2026-01-31T12:00:00Z", noon),
@@ -601,7 +604,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_survive_is_refused_by_name() {
+    fn the_hint_names_a_field_that_cannot_be_stored() {
         let Value::Object(map) = json!({
             "text": "a\u{0}", "exact": 9_007_199_254_740_991_i64, "rounded": 9_007_199_254_740_992_i64,
         }) else {

@@ -1,5 +1,5 @@
-//! `GET /metrics`: the process's counters, for a scraper that knows the token or reaches a listener of
-//! its own.
+//! `GET /metrics`: the metrics of the process. The route requires a token, or a separate listener
+//! that only the scraper can reach.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ use crate::observability::metrics::Metrics;
 use crate::observability::readiness::Readiness;
 use crate::shutdown::Tasks;
 
-/// What `prometheus-client` writes (`OpenMetrics` 1.0.0).
+/// The format that `prometheus-client` writes (`OpenMetrics` 1.0.0).
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 #[derive(Clone)]
@@ -27,11 +27,13 @@ struct Scrape {
     metrics: Arc<Metrics>,
     readiness: Readiness,
     tasks: Tasks,
-    /// Hashes are compared, so that the time of a comparison says nothing about the token.
+    /// The hash of the token. Comparing hashes keeps the time of the comparison from revealing the
+    /// token.
     token_hash: Option<[u8; 32]>,
 }
 
-/// The route beside others, or none at all without a token: counters tell how busy people are.
+/// The route on the public listener. Without a token there is no route, because metrics reveal how
+/// busy the service is.
 pub fn routes(
     metrics: Arc<Metrics>,
     readiness: Readiness,
@@ -39,31 +41,31 @@ pub fn routes(
     token: Option<Secret>,
 ) -> ApiRouter {
     match token {
-        Some(token) => alone(metrics, readiness, tasks, Some(token)),
+        Some(token) => separate_routes(metrics, readiness, tasks, Some(token)),
         None => ApiRouter::new(),
     }
 }
 
-/// What it answers, where it is.
+/// The documentation of the route.
 pub fn described() -> Described {
     api().into_parts().1
 }
 
 fn api() -> ApiRouter<Scrape> {
-    let says = Operation::bare("show_metrics", OPERATIONS, "Counters for a scraper")
-        .details("Only where `server.metrics_token` is set, or on a listener of its own.")
+    let operation = Operation::bare("show_metrics", OPERATIONS, "Metrics for a scraper")
+        .details("Available if `server.metrics_token` is set, or on a separate listener.")
         .secured_by(&["metrics"])
-        .answers_as(200, "OpenMetrics.", OPEN_METRICS, text())
+        .answers_as(200, "Metrics in OpenMetrics format.", OPEN_METRICS, text())
         .refuses(&[
             ErrorCode::Unauthorized,
             ErrorCode::NotFound,
             ErrorCode::Internal,
         ]);
-    ApiRouter::new().get("/metrics", show_metrics, says)
+    ApiRouter::new().get("/metrics", show_metrics, operation)
 }
 
-/// The route on a listener of its own, where a token may be asked for as well.
-pub fn alone(
+/// The route on a separate listener. A token is optional there.
+pub fn separate_routes(
     metrics: Arc<Metrics>,
     readiness: Readiness,
     tasks: Tasks,

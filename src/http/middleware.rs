@@ -1,4 +1,4 @@
-//! What happens around every request: its id, its line in the log, the body of a refusal.
+//! Wraps every request: request id, log line, and the body of a refusal.
 
 use std::time::Instant;
 
@@ -17,18 +17,18 @@ use super::strangers::{Strangers, admit_lost};
 use crate::error_code::ErrorCode;
 use crate::observability::metrics::{HttpMetrics, RequestLabels};
 
-/// The header a request's id comes in and goes out by.
+/// The header that carries the request id in requests and responses.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// The longest id of a client's that is taken over, in characters: it goes into the log.
+/// Maximum length in characters of a client's request id, because the id is written to the log.
 const MAX_REQUEST_ID: usize = 128;
 
-/// The id of a request, as a request extension.
+/// The request id, stored as a request extension.
 #[derive(Clone, Debug)]
 pub struct RequestId(pub String);
 
-/// Wraps the finished router: unknown paths and verbs are refused with our body, and every
-/// request gets an id and a line in the log. To be called once, on the whole of it.
+/// Wraps the finished router: unknown paths and methods get our error body, and every request gets
+/// an id and a log line. Call it once, on the complete router.
 pub fn finish(router: Router, metrics: HttpMetrics, strangers: Strangers) -> Router {
     router
         .fallback(async || ApiError::new(ErrorCode::NotFound))
@@ -37,9 +37,9 @@ pub fn finish(router: Router, metrics: HttpMetrics, strangers: Strangers) -> Rou
         .layer(from_fn_with_state(metrics, around))
 }
 
-/// The answer to a verb that a path does not have. The router adds `Allow`, which is all that
-/// OPTIONS asks for. A router with layers of its own sets it before them: a browser's
-/// preflight is such a request, and the layers are to answer it.
+/// Answers a method that the path does not support. The router adds `Allow`, which is all that
+/// OPTIONS asks for. A router with its own layers must set this fallback before adding them: a
+/// preflight request takes this path, and the CORS layer must see it.
 pub async fn method_not_allowed(method: Method) -> Response {
     if method == Method::OPTIONS {
         return StatusCode::NO_CONTENT.into_response();
@@ -54,7 +54,7 @@ async fn around(State(metrics): State<HttpMetrics>, mut request: Request, next: 
     let id = request_id(request.headers());
     request.extensions_mut().insert(RequestId(id.clone()));
 
-    // What handlers say carries the id as well.
+    // Log lines of handlers carry the request id through this span.
     let span = tracing::info_span!("request", %id);
     let mut response = next.run(request).instrument(span).await;
     let error = response.extensions_mut().remove::<ApiError>();
@@ -91,7 +91,8 @@ async fn around(State(metrics): State<HttpMetrics>, mut request: Request, next: 
         if status >= 500 && status != StatusCode::SERVICE_UNAVAILABLE.as_u16() {
             tracing::error!(request_id = id, code, cause, "request failed");
         } else {
-            // An outage is reported once, where it is noticed; these are its many effects.
+            // An outage is logged once as an error where it is detected. These requests are its
+            // consequences.
             tracing::warn!(request_id = id, code, cause, "request failed");
         }
     }
@@ -99,7 +100,8 @@ async fn around(State(metrics): State<HttpMetrics>, mut request: Request, next: 
     response
 }
 
-/// The method's name, as long as it is one of HTTP's own: a label has few values.
+/// The method's name if it is a standard one. Otherwise clients could create any number of label
+/// values.
 fn known_method(method: &Method) -> &'static str {
     match *method {
         Method::GET => "GET",
@@ -113,7 +115,7 @@ fn known_method(method: &Method) -> &'static str {
     }
 }
 
-/// The client's id where it is fit for a log, else a new one.
+/// The client's request id if it is safe to log, otherwise a new id.
 fn request_id(headers: &HeaderMap) -> String {
     let given = headers
         .get(REQUEST_ID)
@@ -131,7 +133,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_plain_ids_are_taken_over() {
+    fn only_plain_ids_are_accepted() {
         let of = |value: &'static str| {
             let mut headers = HeaderMap::new();
             headers.insert(REQUEST_ID, HeaderValue::from_static(value));

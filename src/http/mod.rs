@@ -1,7 +1,7 @@
-//! What every HTTP route shares: errors, callers, input, pages, headers.
+//! What all HTTP routes share: errors, callers, input, pagination, headers.
 //!
-//! Knows no feature. [`finish`] wraps the whole router once; [`origin::Origins`] decides which
-//! web pages may talk to it.
+//! This module knows no feature. [`finish`] wraps the complete router once; [`origin::Origins`]
+//! decides which web pages may use it.
 
 pub mod admission;
 pub mod budget;

@@ -1,4 +1,4 @@
-//! Which web pages may use the routes: for CORS, and against forged requests.
+//! Decides which web pages may use the routes: for CORS, and against cross-site request forgery.
 
 use std::sync::Arc;
 
@@ -12,24 +12,24 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
-/// Seconds for which a browser may remember a preflight's answer. Chromium's own limit is two
-/// hours; an hour keeps a change of the configured origins from being felt for long.
+/// Seconds for which a browser may cache a preflight response. Chromium caps it at two hours; one
+/// hour makes a change of the configured origins take effect sooner.
 const PREFLIGHT_MAX_AGE: &str = "3600";
 
-/// Verbs a page may use.
+/// Methods that a page may use.
 const ALLOWED_METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE";
 
 /// Headers a page may send (chat API 2.2).
 const ALLOWED_HEADERS: &str = "authorization, apikey, x-client-info, content-type, idempotency-key, if-match, if-none-match, prefer";
 
-/// Headers a page may read (chat API 2.2). Named one by one: with credentials a browser takes
-/// a wildcard for a header of that name.
+/// Headers a page may read (chat API 2.2). They are listed individually: in responses with
+/// credentials a browser reads a wildcard as a header named `*`.
 const EXPOSED_HEADERS: &str = "x-next-cursor, link, etag, retry-after, x-request-id, idempotency-replayed, \
     x-total-unread, x-ratelimit-limit, x-ratelimit-remaining, x-ratelimit-reset";
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// The web pages that may use the routes with a person's session. Cheap to clone.
+/// The origins of web pages that may use the routes with a user's session. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct Origins {
     exact: Arc<[String]>,
@@ -37,8 +37,8 @@ pub struct Origins {
 }
 
 impl Origins {
-    /// These origins (`https://app.example`, no path), and every `localhost` one if
-    /// `any_localhost`, which is for development.
+    /// Allows these origins (`https://app.example`, no path). With `any_localhost`, which is for
+    /// development, every `localhost` origin is allowed, too.
     pub fn new(exact: &[String], any_localhost: bool) -> Self {
         let exact = exact
             .iter()
@@ -56,10 +56,10 @@ impl Origins {
         self.exact.contains(&origin) || (self.any_localhost && is_localhost(&origin))
     }
 
-    /// Whether a request that a browser signed with a cookie comes from a page that may send
-    /// it. A browser adds the cookie to anybody's request, so a write needs this proof; what
-    /// says nothing about where it comes from has none.
-    pub fn vouches_for(&self, headers: &HeaderMap) -> bool {
+    /// Whether a write authenticated by cookie comes from a page that may send it. A browser
+    /// attaches the cookie to requests from any page, so a write needs this proof. A request
+    /// without any information about its origin fails.
+    pub fn permits_cookie_write(&self, headers: &HeaderMap) -> bool {
         let text = |name: &HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
         let origin = text(&ORIGIN);
         if origin.is_some_and(|origin| self.allows(origin)) {
@@ -68,7 +68,7 @@ impl Origins {
         if let Some(site) = text(&SEC_FETCH_SITE) {
             return site == "same-origin";
         }
-        // Browsers without fetch metadata: the page's host is the one the request went to.
+        // Browsers without fetch metadata: the page must be on the host that received the request.
         let page = origin
             .and_then(|origin| origin.split_once("://"))
             .map(|(_, host)| host);
@@ -76,9 +76,9 @@ impl Origins {
     }
 }
 
-/// Middleware that answers preflights and marks the answers that a listed origin may read
-/// (Fetch standard, CORS protocol). Other origins get no such header at all, not even the one
-/// about credentials.
+/// Middleware that answers preflight requests and adds CORS headers to responses for allowed
+/// origins (Fetch standard, CORS protocol). Other origins get none of these headers, including the
+/// one about credentials.
 pub async fn cors(State(origins): State<Origins>, request: Request, next: Next) -> Response {
     let origin = request.headers().get(ORIGIN).cloned();
     let allowed =
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn a_write_by_cookie_needs_to_come_from_a_known_page() {
+    fn a_write_by_cookie_must_come_from_an_allowed_page() {
         let origins = Origins::new(&["https://app.example".to_owned()], false);
         let cases: [(&[(&str, &str)], bool); 10] = [
             (&[("sec-fetch-site", "same-origin")], true),
@@ -205,7 +205,7 @@ mod tests {
                 ],
                 false,
             ),
-            // A page cannot set the host, but it can be the same host on another port.
+            // A page cannot set `Host`, but it may be on another port of the same host.
             (
                 &[
                     ("origin", "https://chat.example"),
@@ -224,7 +224,11 @@ mod tests {
                     HeaderValue::from_static(value),
                 );
             }
-            assert_eq!(origins.vouches_for(&headers), expected, "{pairs:?}");
+            assert_eq!(
+                origins.permits_cookie_write(&headers),
+                expected,
+                "{pairs:?}"
+            );
         }
     }
 }

@@ -17,29 +17,29 @@ use crate::error_code::ErrorCode;
 /// The cursor of the next page, for clients that do not read `Link`.
 pub const NEXT_CURSOR: HeaderName = HeaderName::from_static("x-next-cursor");
 
-/// The first element of a cursor. A change of what follows gets another number, so that an
-/// old cursor is refused and not misread.
+/// The first element of a cursor. A change of the format gets another number, so that an old cursor
+/// is refused instead of misread.
 const CURSOR_VERSION: u8 = 1;
 
-/// Parameters that say where a page begins. The address of the next page has a cursor instead.
+/// Parameters that determine where a page begins. The URL of the next page has a cursor instead.
 const POSITION_PARAMETERS: [&str; 6] =
     ["cursor", "offset", "before", "after", "around", "since_rev"];
 
-/// Writes a position as an opaque cursor.
+/// Encodes a position as an opaque cursor.
 ///
 /// # Errors
-/// 500 when it cannot be written as JSON.
+/// 500 if the position cannot be serialized.
 pub fn cursor<T: Serialize>(position: &T) -> Result<String, ApiError> {
     let json = serde_json::to_vec(&(CURSOR_VERSION, position))
         .map_err(|error| ApiError::internal(error.to_string()))?;
     Ok(URL_SAFE_NO_PAD.encode(json))
 }
 
-/// Reads the position out of a cursor. It is not signed: it can only move a page within what
-/// its reader may see.
+/// Decodes the position of a cursor. Cursors are not signed: a cursor can only select rows that the
+/// caller may see anyway.
 ///
 /// # Errors
-/// 400 when it is not one of ours.
+/// 400 if the cursor was not issued by this server.
 pub fn position<T: DeserializeOwned>(cursor: &str) -> Result<T, ApiError> {
     let json = URL_SAFE_NO_PAD
         .decode(cursor)
@@ -53,18 +53,18 @@ pub fn position<T: DeserializeOwned>(cursor: &str) -> Result<T, ApiError> {
     }
 }
 
-/// As [`cursor`], of a list that every conversation has.
+/// Like [`cursor`], for a list that belongs to a conversation.
 ///
 /// # Errors
-/// As of [`cursor`].
+/// Same as [`cursor`].
 pub fn cursor_in<T: Serialize>(conversation: Uuid, position: &T) -> Result<String, ApiError> {
     cursor(&(conversation, position))
 }
 
-/// Reads the position out of the cursor that a request for such a list brings, if it does.
+/// Decodes the position in the `cursor` parameter of a request for such a list, if present.
 ///
 /// # Errors
-/// 400 when it is not one of ours, or of another conversation's list.
+/// 400 if the cursor was not issued by this server, or belongs to another conversation.
 pub fn position_in<T: DeserializeOwned>(
     conversation: Uuid,
     parameters: &Parameters,
@@ -80,49 +80,48 @@ pub fn position_in<T: DeserializeOwned>(
     }
 }
 
-/// The refusal of a cursor that this program never wrote.
+/// The refusal of an invalid cursor.
 pub fn foreign_cursor() -> ApiError {
-    ApiError::new(ErrorCode::MalformedRequest)
-        .with_hint("cursor is not one that was given out here")
+    ApiError::new(ErrorCode::MalformedRequest).with_hint("cursor is not a valid cursor")
 }
 
-/// How many rows are asked for: `limit` within 1 and `most`, or `default`.
+/// The number of rows to return: `limit`, clamped to 1 and `most`, or `default`.
 ///
 /// # Errors
-/// 422 when it is not a number.
+/// 422 if `limit` is not a number.
 pub fn limit(parameters: &Parameters, default: i32, most: i32) -> Result<i32, ApiError> {
     Ok(parameters.clamped("limit", 1, most)?.unwrap_or(default))
 }
 
-/// How many rows are skipped: `offset`, which is kept for older clients and does not hold still
-/// while rows are added.
+/// The number of rows to skip: `offset`, which is kept for older clients and is unstable while rows
+/// are added.
 ///
 /// # Errors
-/// 422 when it is not a number from 0 on.
+/// 422 if `offset` is not a non-negative number.
 pub fn offset(parameters: &Parameters) -> Result<i32, ApiError> {
     let asked = parameters.integer("offset")?.unwrap_or_default();
     i32::try_from(asked)
         .ok()
         .filter(|offset| *offset >= 0)
-        .ok_or_else(|| ApiError::invalid("offset must be a number from 0 on"))
+        .ok_or_else(|| ApiError::invalid("offset must be between 0 and 2147483647"))
 }
 
-/// Some rows of a list, each of them JSON as the database built it.
+/// Rows of a list, each of them JSON as the database built it.
 #[derive(Debug, Default)]
 pub struct Page {
     /// The rows.
     pub rows: Vec<String>,
-    /// Leads further in the direction asked for; none at the end.
+    /// Cursor of the next page in the requested direction; `None` at the end.
     pub next_cursor: Option<String>,
-    /// Leads back.
+    /// Cursor of the previous page.
     pub prev_cursor: Option<String>,
-    /// The newest revision the page knows of, where rows have one.
+    /// The newest revision that the page covers, if its rows have revisions.
     pub rev: Option<i64>,
 }
 
 impl Page {
-    /// The page as it was asked for at `uri`: a bare list, or with `format=page` an object that
-    /// also says where it goes on.
+    /// Renders the page in the form requested at `uri`: a plain list, or with `format=page` an
+    /// object with cursors.
     pub fn respond(&self, uri: &Uri, parameters: &Parameters) -> Response {
         let rows = format!("[{}]", self.rows.join(","));
         let mut response = if is_wrapped(parameters) {
@@ -147,7 +146,8 @@ impl Page {
         response
     }
 
-    /// The page as an object. Its tag leaves out the time, or no two answers were the same.
+    /// Renders the page as an object. The tag excludes the time; otherwise no two responses would
+    /// match.
     fn wrapped(&self, rows: &str) -> Response {
         let quoted = |cursor: &Option<String>| {
             cursor
@@ -170,12 +170,12 @@ impl Page {
     }
 }
 
-/// Whether a page is asked for as an object. Only then is [`Page::rev`] told.
+/// Whether the request asks for a page as an object. Only that form contains [`Page::rev`].
 pub fn is_wrapped(parameters: &Parameters) -> bool {
     parameters.text("format") == Some("page")
 }
 
-/// An answer whose body is JSON already.
+/// A response whose body is already JSON.
 pub fn json_text(body: String) -> Response {
     (
         [(CONTENT_TYPE, HeaderValue::from_static("application/json"))],
@@ -184,14 +184,14 @@ pub fn json_text(body: String) -> Response {
         .into_response()
 }
 
-/// The time as PostgREST prints it: UTC, six digits, `+00:00`.
+/// The current time in the format of PostgREST: UTC, six fractional digits, `+00:00`.
 fn now() -> String {
     jiff::Timestamp::now()
         .strftime("%Y-%m-%dT%H:%M:%S.%6f+00:00")
         .to_string()
 }
 
-/// The address of another page of the same list, relative to the host.
+/// The URL of another page of the same list, relative to the host.
 fn with_cursor(uri: &Uri, cursor: &str) -> String {
     let kept = uri.query().unwrap_or_default().split('&').filter(|pair| {
         let name = pair.split('=').next().unwrap_or_default();
@@ -208,7 +208,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn cursors_come_back_and_others_are_refused() {
+    fn issued_cursors_are_read_and_others_refused() {
         let written = cursor(&(true, "2026-01-02T03:04:05Z", 7)).expect("writes");
         assert_eq!(
             position::<(bool, String, i64)>(&written).expect("ours"),
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn the_next_address_keeps_everything_but_the_position() {
+    fn the_next_url_keeps_everything_but_the_position() {
         let uri: Uri = "/a/messages?conversation_id=c&limit=5&before=9&cursor=old&format=page"
             .parse()
             .expect("an address");

@@ -1,4 +1,4 @@
-//! Which client a request is from, where proxies stand in front of the server.
+//! Determines the client address of a request behind proxies.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -10,25 +10,26 @@ use crate::config::Network;
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// The proxies whose word is taken. Cheap to clone.
+/// The proxies whose `X-Forwarded-For` is trusted. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct TrustedProxies {
     networks: Arc<[Network]>,
 }
 
 impl TrustedProxies {
-    /// These; without any, nobody's word is taken.
+    /// Trusts these networks. If empty, `X-Forwarded-For` is ignored.
     pub fn new(networks: &[Network]) -> Self {
         Self {
             networks: networks.into(),
         }
     }
 
-    /// The address of the client behind a request: the connection's, or, where that is a trusted
-    /// proxy's, the last of `X-Forwarded-For` that is not. Each proxy appends whom it was called
-    /// by, so what stands further left may be anybody's invention.
+    /// The address of the client behind a request. This is the peer address of the connection. If
+    /// the peer is a trusted proxy, it is the last address in `X-Forwarded-For` that is not a
+    /// trusted proxy. Each proxy appends the address of its own peer, so a client can forge
+    /// everything further left.
     ///
-    /// `None` only where the listener does not tell the peer.
+    /// `None` only if the listener does not report the peer address.
     pub fn client(&self, extensions: &Extensions, headers: &HeaderMap) -> Option<IpAddr> {
         let ConnectInfo(peer) = extensions.get::<ConnectInfo<SocketAddr>>()?;
         let mut client = peer.ip().to_canonical();
@@ -42,7 +43,7 @@ impl TrustedProxies {
             .filter_map(|value| value.to_str().ok())
             .flat_map(|value| value.rsplit(','));
         for hop in hops {
-            // What cannot be read was written by the hop before, which then is the client.
+            // The previous hop sent this unreadable entry, so that hop counts as the client.
             let Some(address) = address(hop) else {
                 break;
             };
@@ -77,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_trusted_proxies_are_believed() {
+    fn only_trusted_proxies_are_honoured() {
         let networks = ["10.0.0.0/8", "::1"].map(|text| Network::parse(text).unwrap());
         let proxies = TrustedProxies::new(&networks);
         // (peer, X-Forwarded-For, client)

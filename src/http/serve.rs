@@ -1,8 +1,8 @@
-//! Accepts connections and answers the requests on them, which speak HTTP/1.1.
+//! Accepts connections and serves the requests on them, which use HTTP/1.1.
 //!
-//! Guarantees: a connection on which no whole request head arrives in time is closed, whether it
-//! is new or waits for its next request; what all of these take is bounded; a stop lets requests that are under way be
-//! answered.
+//! Guarantees: a connection without a complete request head in time is closed, whether it is new or
+//! idle between requests. The memory of incomplete heads is bounded. A shutdown lets requests in
+//! progress finish.
 
 use std::io;
 use std::net::SocketAddr;
@@ -25,35 +25,36 @@ use tower::Service as _;
 
 use super::heads::{Connection, Head, Heads, MAX_HEAD_BYTES};
 
-/// The pause after a failed accept. What fails is most likely that no file descriptor is left,
-/// and then the next attempt fails at once, too.
+/// Pause after a failed accept. The usual cause is that no file descriptor is left, and then an
+/// immediate retry fails as well.
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 
-/// Connections that may wait to be accepted. When everybody comes back in the same second after a
-/// restart, those that find no place are not refused: their kernel tries again a second later, then
-/// after two, four, …. The kernel bounds this by `net.core.somaxconn` (listen(2)), 4,096 on Linux.
+/// Maximum connections waiting to be accepted. After a restart all clients may reconnect within the
+/// same second. If the queue is full, a connection is not refused: the client's kernel retries
+/// after one second, then after two, four, …. The kernel caps the value at `net.core.somaxconn`
+/// (listen(2)), 4,096 on Linux.
 const ACCEPT_QUEUE: i32 = 4096;
 
 /// Listens on `address`.
 ///
 /// # Errors
-/// When the address is not this machine's, not permitted, or taken.
+/// Fails if the address is not local, not permitted, or in use.
 pub async fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let listener = TcpListener::bind(address).await?;
-    // The queue of `bind` has 128 places. Listening again only changes its size.
+    // `bind` creates a queue of 128 entries. Calling `listen` again only changes its size.
     rustix::net::listen(&listener, ACCEPT_QUEUE)?;
     Ok(listener)
 }
 
-/// Serves `router` until `stop`, and returns when the last connection has ended. Handlers find
-/// the peer's address as [`ConnectInfo`].
+/// Serves `router` until `stop`, and returns once the last connection has ended. Handlers find the
+/// peer address as [`ConnectInfo`].
 pub async fn serve(listener: TcpListener, router: Router, heads: Heads, stop: CancellationToken) {
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {
             () = stop.cancelled() => break,
             Some(ended) = connections.join_next() => {
-                note(ended);
+                log_failure(ended);
                 continue;
             }
             accepted = listener.accept() => accepted,
@@ -69,11 +70,11 @@ pub async fn serve(listener: TcpListener, router: Router, heads: Heads, stop: Ca
                 );
                 connections.spawn(connection);
             }
-            Err(error) if is_of_one_connection(&error) => {
-                tracing::debug!(%error, "a connection was gone before it was accepted");
+            Err(error) if affects_one_connection(&error) => {
+                tracing::debug!(%error, "connection closed before it was accepted");
             }
             Err(error) => {
-                tracing::error!(%error, "no connection can be accepted");
+                tracing::error!(%error, "accepting connections failed; retrying after a pause");
                 tokio::select! {
                     () = stop.cancelled() => break,
                     () = tokio::time::sleep(ACCEPT_PAUSE) => {}
@@ -83,11 +84,11 @@ pub async fn serve(listener: TcpListener, router: Router, heads: Heads, stop: Ca
     }
     drop(listener);
     while let Some(ended) = connections.join_next().await {
-        note(ended);
+        log_failure(ended);
     }
 }
 
-/// The requests of one connection.
+/// Serves the requests of one connection.
 async fn connection(
     stream: TcpStream,
     peer: SocketAddr,
@@ -95,9 +96,9 @@ async fn connection(
     heads: Heads,
     stop: CancellationToken,
 ) {
-    // Small frames must not wait for an acknowledgement of the ones before (Nagle's algorithm).
+    // Nagle's algorithm would delay small frames until earlier ones are acknowledged.
     if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "a socket without TCP_NODELAY");
+        tracing::debug!(%error, "TCP_NODELAY could not be set");
     }
     let mut builder = Builder::new();
     builder
@@ -128,18 +129,18 @@ async fn connection(
         }
     };
     if let Err(error) = served {
-        tracing::debug!(%error, "a connection ended early");
+        tracing::debug!(%error, "connection ended with an error");
     }
 }
 
-fn note(ended: Result<(), JoinError>) {
+fn log_failure(ended: Result<(), JoinError>) {
     if let Err(error) = ended {
-        tracing::error!(%error, "a connection's task has failed");
+        tracing::error!(%error, "connection task failed");
     }
 }
 
-/// Whether accepting failed for a peer that is gone, which says nothing of the next one.
-fn is_of_one_connection(error: &io::Error) -> bool {
+/// Whether accepting failed only for this connection, because its peer is gone.
+fn affects_one_connection(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::ConnectionRefused

@@ -1,8 +1,9 @@
-//! The counters and gauges of the process, each name declared once.
+//! The metrics of the process. Each name is declared once.
 //!
-//! Subsystems hold clones of their section; `/metrics` reads the registry. Every name stands in
-//! `docs/metrics.md`, which a test checks. Labels have few values by construction: no user, topic
-//! or address ever becomes one, because each combination is kept for the life of the process.
+//! Subsystems hold clones of their section; `/metrics` reads the registry. `docs/metrics.md` lists
+//! every name, which a test checks. Labels have few values by construction: no user, topic or
+//! address ever becomes a label value, because each combination is kept for the lifetime of the
+//! process.
 
 use std::fmt::{self, Write as _};
 use std::sync::atomic::{AtomicI64, AtomicU64};
@@ -17,20 +18,20 @@ use prometheus_client::registry::Registry;
 
 use super::readiness::{ReplicationState, Report};
 
-/// What every name begins with.
+/// The prefix of every name.
 const PREFIX: &str = "rapport";
 
-/// All sections and the registry that prints them.
+/// All sections, and the registry that exports them.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
     /// Reading row changes.
     pub replication: ReplicationMetrics,
-    /// Who may see row changes.
+    /// Visibility checks of row changes.
     pub visibility: VisibilityMetrics,
-    /// Between the parts of the process.
+    /// Queues between the parts of the process.
     pub bus: BusMetrics,
-    /// Who is there because of sockets.
+    /// Presence that follows from open sockets.
     pub presence: PresenceMetrics,
     /// Sockets and channels.
     pub realtime: RealtimeMetrics,
@@ -38,9 +39,9 @@ pub struct Metrics {
     pub chat: ChatMetrics,
     /// HTTP requests.
     pub http: HttpMetrics,
-    /// Connections for people's requests.
+    /// Connections for user requests.
     pub database: DatabaseMetrics,
-    /// What decides whether the process is ready.
+    /// Readiness of the process.
     pub process: ProcessMetrics,
 }
 
@@ -51,7 +52,7 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// Every section at zero.
+    /// All metrics at zero.
     pub fn new() -> Self {
         let mut registry = Registry::with_prefix(PREFIX);
         let replication = ReplicationMetrics::default();
@@ -86,15 +87,15 @@ impl Metrics {
         }
     }
 
-    /// Where a subsystem that declares its own section registers it, before the start.
+    /// The registry, for subsystems that declare their own section. Use it before the start.
     pub fn registry_mut(&mut self) -> &mut Registry {
         &mut self.registry
     }
 
-    /// The text that `/metrics` answers (`application/openmetrics-text; version=1.0.0`).
+    /// The response body of `/metrics` (`application/openmetrics-text; version=1.0.0`).
     ///
     /// # Errors
-    /// Only when a metric of its own encoding fails, which none here does.
+    /// Fails only if a metric with a custom encoding fails; none of these has one.
     pub fn encode(&self) -> Result<String, fmt::Error> {
         let mut encoded = String::new();
         text::encode(&mut encoded, &self.registry)?;
@@ -113,17 +114,17 @@ pub struct ReplicationMetrics {
     pub messages: Counter,
     /// Bytes of the messages they came in.
     pub bytes: Counter,
-    /// Tables emptied by TRUNCATE, of which subscribers are not told.
+    /// Tables emptied by TRUNCATE. Subscribers are not notified.
     pub truncated_tables: Counter,
-    /// Times the connection was opened again after it was lost.
+    /// Reconnects after a lost connection.
     pub reconnects: Counter,
-    /// Times the slot was made anew, so that changes may have been missed.
+    /// Times the slot was recreated, so that changes may have been missed.
     pub slot_recreated: Counter,
-    /// Log that the database holds back for us, in bytes, when last measured.
+    /// WAL that the database retains for the slot, in bytes, at the last check.
     pub wal_held_bytes: Gauge<i64, AtomicI64>,
-    /// Log that is written and not acknowledged, in bytes, when last measured.
+    /// WAL written but not yet acknowledged, in bytes, at the last check.
     pub lag_bytes: Gauge<i64, AtomicI64>,
-    /// Time from writing log to its acknowledgement, in seconds, when last measured.
+    /// Time from the write of WAL to its acknowledgement, in seconds, at the last check.
     pub lag_seconds: Gauge<f64, AtomicU64>,
 }
 
@@ -143,61 +144,61 @@ impl ReplicationMetrics {
         registry.register("bytes", "Bytes of change messages read", self.bytes.clone());
         registry.register(
             "truncated_tables",
-            "Tables emptied by TRUNCATE, of which subscribers are not told",
+            "Tables emptied by TRUNCATE, about which subscribers are not notified",
             self.truncated_tables.clone(),
         );
         registry.register(
             "reconnects",
-            "Times the replication connection was opened again after it was lost",
+            "Reconnects of the replication connection after it was lost",
             self.reconnects.clone(),
         );
         registry.register(
             "slot_recreated",
-            "Times the slot was made anew and changes may have been missed",
+            "Times the slot was recreated and changes may have been missed",
             self.slot_recreated.clone(),
         );
         registry.register(
             "wal_held_bytes",
-            "Log the database holds back for the slot, when last measured",
+            "WAL in bytes that the database retains for the slot, at the last check",
             self.wal_held_bytes.clone(),
         );
         registry.register(
             "lag_bytes",
-            "Log that is written and not acknowledged, when last measured",
+            "WAL in bytes written but not yet acknowledged, at the last check",
             self.lag_bytes.clone(),
         );
         registry.register(
             "lag_seconds",
-            "Time from writing log to its acknowledgement, when last measured",
+            "Seconds from the write of WAL to its acknowledgement, at the last check",
             self.lag_seconds.clone(),
         );
     }
 }
 
-/// Who may see row changes. Clones share their values.
+/// Visibility checks of row changes. Clones share their values.
 #[derive(Clone, Debug)]
 pub struct VisibilityMetrics {
-    /// Decisions (identity and change) made without SQL.
+    /// Decisions (one per identity and change) made without SQL.
     pub decided_locally: Counter,
-    /// Decisions for which PostgreSQL evaluated policies on the row image.
+    /// Decisions made by evaluating policies in PostgreSQL on the row image.
     pub asked_by_image: Counter,
-    /// Decisions for which the row was selected by key because its image is incomplete.
+    /// Decisions made by selecting the row by key, because its image is incomplete.
     pub asked_by_key: Counter,
     /// Decisions about a deleted row for which PostgreSQL evaluated policies on the state before.
     pub asked_before: Counter,
-    /// Decisions that could not be made; the row was not delivered.
+    /// Decisions that could not be made. The row was not delivered.
     pub unanswered: Counter,
-    /// Executions repeated on a half because one row among many failed.
+    /// Checks that were split in half because one of many rows failed.
     pub bisections: Counter,
-    /// Questions asked again because the database was away.
+    /// Checks repeated because the database was unavailable.
     pub retries: Counter,
-    /// Looks at which a committed transaction was not yet visible, and its changes waited.
+    /// Polls that found a committed transaction not yet visible, so that its changes had to wait.
     pub commit_waits: Counter,
-    /// Times the catalogue was compared with what is known of it.
+    /// Comparisons of the catalogue with the cached information.
     pub catalog_checks: Counter,
-    /// Times the catalogue was read anew because it had changed.
+    /// Times the catalogue was reloaded after a change.
     pub catalog_loads: Counter,
-    /// Seconds that the questions of one batch took.
+    /// Seconds spent on the checks of one batch.
     pub ask_seconds: Histogram,
     /// Changes resolved together.
     pub batch_changes: Histogram,
@@ -234,12 +235,12 @@ impl VisibilityMetrics {
             ),
             (
                 "asked_by_image",
-                "Decisions by evaluating policies on the row image",
+                "Decisions made by evaluating policies on the row image",
                 &self.asked_by_image,
             ),
             (
                 "asked_by_key",
-                "Decisions by selecting the row, its image being incomplete",
+                "Decisions made by selecting the row, because its image is incomplete",
                 &self.asked_by_key,
             ),
             (
@@ -254,27 +255,27 @@ impl VisibilityMetrics {
             ),
             (
                 "bisections",
-                "Questions split because one row failed",
+                "Checks split because one row failed",
                 &self.bisections,
             ),
             (
                 "retries",
-                "Questions repeated because the database was away",
+                "Checks repeated because the database was unavailable",
                 &self.retries,
             ),
             (
                 "commit_waits",
-                "Looks at which a committed transaction was not yet visible",
+                "Polls that found a committed transaction not yet visible",
                 &self.commit_waits,
             ),
             (
                 "catalog_checks",
-                "Comparisons of the catalogue with what is known of it",
+                "Comparisons of the catalogue with the cached information",
                 &self.catalog_checks,
             ),
             (
                 "catalog_loads",
-                "Catalogue readings after a change",
+                "Reloads of the catalogue after a change",
                 &self.catalog_loads,
             ),
         ];
@@ -283,7 +284,7 @@ impl VisibilityMetrics {
         }
         registry.register(
             "ask_seconds",
-            "Seconds that the questions of a batch took",
+            "Seconds spent on the checks of one batch",
             self.ask_seconds.clone(),
         );
         registry.register(
@@ -294,14 +295,14 @@ impl VisibilityMetrics {
     }
 }
 
-/// Who is there because of sockets. Clones share their values.
+/// Presence that follows from open sockets. Clones share their values.
 #[derive(Clone, Debug, Default)]
 pub struct PresenceMetrics {
-    /// People with sockets here, as the database was told.
+    /// Users with sockets of this process, as reported to the database.
     pub people: Gauge,
-    /// Reports about people that were written.
+    /// Reports about users written to the database.
     pub reports: Counter,
-    /// Times the process took a lease: once at its start, and again after each that it lost.
+    /// Leases taken by the process: one at start, and one after each lost lease.
     pub leases: Counter,
 }
 
@@ -309,32 +310,28 @@ impl PresenceMetrics {
     fn register(&self, registry: &mut Registry) {
         registry.register(
             "people",
-            "People with sockets here, as the database was told",
+            "Users with sockets of this process, as reported to the database",
             self.people.clone(),
         );
         registry.register(
             "reports",
-            "Reports about people that were written",
+            "Reports about users written to the database",
             self.reports.clone(),
         );
-        registry.register(
-            "leases",
-            "Times the process took a lease",
-            self.leases.clone(),
-        );
+        registry.register("leases", "Leases taken by the process", self.leases.clone());
     }
 }
 
-/// What passes between the parts of the process. Clones share their values.
+/// Queues between the parts of the process. Clones share their values.
 #[derive(Clone, Debug, Default)]
 pub struct BusMetrics {
-    /// Row changes that a listener of some tables lost because it was too slow.
+    /// Row changes dropped because a listener to some tables was too slow.
     pub changes_missed: Counter,
-    /// Broadcasts that the server itself sent.
+    /// Broadcasts sent by the server itself.
     pub broadcasts: Counter,
-    /// Those that found no room.
+    /// Broadcasts of the server dropped because the queue was full.
     pub broadcasts_dropped: Counter,
-    /// Deliveries that were not noted because too many waited to be written.
+    /// Deliveries not recorded because too many were waiting to be written.
     pub deliveries_missed: Counter,
 }
 
@@ -342,22 +339,22 @@ impl BusMetrics {
     fn register(&self, registry: &mut Registry) {
         registry.register(
             "changes_missed",
-            "Row changes that a slow listener lost, and was told so",
+            "Row changes dropped because an internal listener was too slow",
             self.changes_missed.clone(),
         );
         registry.register(
             "broadcasts",
-            "Broadcasts that the server itself sent",
+            "Broadcasts sent by the server itself",
             self.broadcasts.clone(),
         );
         registry.register(
             "broadcasts_dropped",
-            "Broadcasts of the server that found no room",
+            "Broadcasts of the server dropped because the queue was full",
             self.broadcasts_dropped.clone(),
         );
         registry.register(
             "deliveries_missed",
-            "Deliveries of messages that were not noted for their sender",
+            "Deliveries of messages that were not recorded",
             self.deliveries_missed.clone(),
         );
     }
@@ -366,18 +363,18 @@ impl BusMetrics {
 /// The chat's routes. Clones share their values.
 #[derive(Clone, Debug, Default)]
 pub struct ChatMetrics {
-    /// Requests to `/sync` that wait for something to change.
+    /// `/sync` requests that are waiting for a change.
     pub sync_waiting: Gauge,
-    /// Requests refused because somebody made too many, by class.
+    /// Requests refused by a rate limit, by class.
     pub rate_limited: Family<RateLimitLabels, Counter>,
-    /// Errors that clients reported.
+    /// Errors reported by clients.
     pub client_errors: Counter,
 }
 
 /// The labels of [`ChatMetrics::rate_limited`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct RateLimitLabels {
-    /// What was asked for too often.
+    /// The kind of request that was limited.
     pub class: &'static str,
 }
 
@@ -385,65 +382,65 @@ impl ChatMetrics {
     fn register(&self, registry: &mut Registry) {
         registry.register(
             "sync_waiting",
-            "Requests that wait for something to change",
+            "Requests to /sync that are waiting for a change",
             self.sync_waiting.clone(),
         );
         registry.register(
             "rate_limited",
-            "Requests refused because somebody made too many",
+            "Requests refused by a rate limit",
             self.rate_limited.clone(),
         );
         registry.register(
             "client_errors",
-            "Errors that clients reported",
+            "Errors reported by clients",
             self.client_errors.clone(),
         );
     }
 }
 
-/// Sockets, channels, and what did not reach them. Clones share their values.
+/// Sockets, channels and dropped frames. Clones share their values.
 #[derive(Clone, Debug, Default)]
 pub struct RealtimeMetrics {
-    /// Sockets that are open.
+    /// Open sockets.
     pub sockets: Gauge<i64, AtomicI64>,
-    /// Those that have joined a channel since they were opened.
+    /// Open sockets that have joined a channel.
     pub sockets_joined: Gauge<i64, AtomicI64>,
-    /// Channels that are joined.
+    /// Joined channels.
     pub channels: Gauge<i64, AtomicI64>,
     /// Frames read from clients.
     pub frames_received: Counter,
     /// Frames queued for clients.
     pub frames_sent: Counter,
-    /// Frames from or for a client that were dropped, by the reason.
+    /// Dropped frames from or to a client, by reason.
     pub frames_dropped: Family<DropLabels, Counter>,
-    /// Sockets that ended, by the reason.
+    /// Closed sockets, by reason.
     pub sockets_closed: Family<CloseLabels, Counter>,
-    /// Sockets refused, because there are as many as allowed or the key was not good.
+    /// Sockets refused because of a limit or an invalid key.
     pub sockets_refused: Counter,
-    /// Joins that were refused.
+    /// Refused joins.
     pub joins_refused: Counter,
-    /// What is tracked: one for each channel that is listed in the presence of its topic.
+    /// Channels listed in the presence of their topic.
     pub presences: Gauge<i64, AtomicI64>,
-    /// Diffs of presence that were made; each goes to all members of its topic.
+    /// Presence diffs created. Each goes to all members of its topic.
     pub presence_diffs: Counter,
-    /// Questions about the permissions of private channels, by the way they were answered.
+    /// Permission checks of private channels, by the way they were answered.
     pub permissions_asked: Family<PermissionLabels, Counter>,
-    /// Times something was refused because of a limit, by its setting.
+    /// Refusals because of a limit, by its setting.
     pub limits_reached: Family<LimitLabels, Counter>,
     /// Memory that all sockets hold together, in bytes, by what it is.
     pub held: Family<HeldLabels, Gauge<i64, AtomicI64>>,
     /// Bytes of the bodies of requests to broadcast that arrive or are worked on.
     pub requests_bytes: Gauge<i64, AtomicI64>,
-    /// Rows of `realtime.messages` handed to the members of their topic.
+    /// Rows of `realtime.messages` sent to the members of their topic.
     pub database_broadcasts: Counter,
-    /// Rows of `realtime.messages` that cannot be broadcast.
+    /// Rows of `realtime.messages` that could not be broadcast.
     pub database_broadcasts_refused: Counter,
 }
 
-/// A limit, named as the setting of `[realtime]` that raises it.
+/// A limit, named after the setting in `[realtime]` that raises it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Limit {
-    /// Sockets that are open.
+    /// Open sockets.
     Sockets,
     /// Sockets that have joined a channel.
     Users,
@@ -457,9 +454,9 @@ pub enum Limit {
     Channels,
     /// Sockets opened from one address.
     Address,
-    /// Pushes of presence on one channel.
+    /// Presence pushes on one channel.
     PresenceCalls,
-    /// Pushes of presence, and diffs delivered.
+    /// Presence pushes, and delivered diffs.
     PresenceEvents,
     /// Everything tracked on one topic.
     PresenceState,
@@ -512,7 +509,7 @@ impl EncodeLabelValue for Limit {
 /// The labels of [`RealtimeMetrics::limits_reached`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct LimitLabels {
-    /// Which.
+    /// The limit.
     pub limit: Limit,
 }
 
@@ -563,14 +560,14 @@ pub struct HeldLabels {
     pub held: Held,
 }
 
-/// How a question about the permissions of a private channel was answered.
+/// How a permission check of a private channel was answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum PermissionWay {
-    /// From the catalogue alone.
+    /// From the catalogue, without a further query.
     Known,
-    /// Its policies were evaluated without writing.
+    /// By evaluating its policies without writing.
     Evaluated,
-    /// A message was inserted and rolled back.
+    /// By inserting a message and rolling back.
     Inserted,
 }
 
@@ -587,7 +584,7 @@ impl EncodeLabelValue for PermissionWay {
 /// The labels of [`RealtimeMetrics::permissions_asked`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct PermissionLabels {
-    /// How.
+    /// How the check was answered.
     pub way: PermissionWay,
 }
 
@@ -596,19 +593,19 @@ pub struct PermissionLabels {
 pub enum DropReason {
     /// It could not be parsed.
     Malformed,
-    /// Its channel is not joined.
+    /// The sender has not joined its channel.
     NotJoined,
-    /// The sender may not send there.
+    /// The sender lacks permission.
     Forbidden,
-    /// Its payload is above the limit.
+    /// Its payload exceeds the limit.
     TooLarge,
-    /// The sender sends too much.
+    /// The sender exceeds a rate limit.
     RateLimited,
     /// The receiver's queue was full.
     QueueFull,
-    /// The receiver speaks a version of the protocol that has no such frame.
+    /// The receiver's protocol version cannot express the frame.
     NotExpressible,
-    /// A row change that visibility could not decide.
+    /// A row change whose visibility could not be decided.
     Undecided,
 }
 
@@ -630,33 +627,33 @@ impl EncodeLabelValue for DropReason {
 /// The labels of [`RealtimeMetrics::frames_dropped`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct DropLabels {
-    /// Why.
+    /// The reason.
     pub reason: DropReason,
 }
 
-/// Why a socket ended.
+/// Why a socket was closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum CloseLabel {
     /// The client closed it.
     Client,
-    /// The connection broke without a word.
+    /// The connection broke without a close frame.
     Broken,
-    /// Nothing was heard for too long.
+    /// The client sent nothing for too long.
     Idle,
     /// No channel was joined for too long.
     NoChannel,
-    /// What came was not the protocol, or too large.
+    /// The client violated the protocol or exceeded a size limit.
     Fault,
     /// The client read too slowly.
     SlowConsumer,
     /// All sockets together held too much memory, and it held most.
     Memory,
-    /// The server stops.
+    /// The server is shutting down.
     Restarting,
 }
 
 impl CloseLabel {
-    /// The label's text, also in the log.
+    /// The label value, also used in the log.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Client => "client",
@@ -680,12 +677,12 @@ impl EncodeLabelValue for CloseLabel {
 /// The labels of [`RealtimeMetrics::sockets_closed`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct CloseLabels {
-    /// Why.
+    /// The reason.
     pub reason: CloseLabel,
 }
 
 impl RealtimeMetrics {
-    /// The counter of sockets that ended for this reason.
+    /// The counter of sockets closed for this reason.
     pub fn closed(&self, reason: CloseLabel) -> Counter {
         self.sockets_closed
             .get_or_create(&CloseLabels { reason })
@@ -706,7 +703,7 @@ impl RealtimeMetrics {
             .inc();
     }
 
-    /// Counts one answer about permissions.
+    /// Counts one permission check.
     pub fn permission_asked(&self, way: PermissionWay) {
         self.permissions_asked
             .get_or_create(&PermissionLabels { way })
@@ -714,7 +711,7 @@ impl RealtimeMetrics {
     }
 
     fn register(&self, registry: &mut Registry) {
-        registry.register("sockets", "Sockets that are open", self.sockets.clone());
+        registry.register("sockets", "Open sockets", self.sockets.clone());
         registry.register(
             "sockets_joined",
             "Open sockets that have joined a channel",
@@ -735,11 +732,7 @@ impl RealtimeMetrics {
             "Bodies of requests to broadcast that arrive or are worked on",
             self.requests_bytes.clone(),
         );
-        registry.register(
-            "channels",
-            "Channels that are joined",
-            self.channels.clone(),
-        );
+        registry.register("channels", "Joined channels", self.channels.clone());
         registry.register(
             "frames_received",
             "Frames read from clients",
@@ -752,47 +745,43 @@ impl RealtimeMetrics {
         );
         registry.register(
             "frames_dropped",
-            "Frames from or for a client that were dropped",
+            "Dropped frames from or to a client",
             self.frames_dropped.clone(),
         );
         registry.register(
             "sockets_closed",
-            "Sockets that ended",
+            "Closed sockets",
             self.sockets_closed.clone(),
         );
         registry.register(
             "sockets_refused",
-            "Sockets that were refused",
+            "Refused sockets",
             self.sockets_refused.clone(),
         );
         registry.register(
             "permissions_asked",
-            "Questions about the permissions of private channels",
+            "Permission checks of private channels",
             self.permissions_asked.clone(),
         );
-        registry.register(
-            "joins_refused",
-            "Joins that were refused",
-            self.joins_refused.clone(),
-        );
+        registry.register("joins_refused", "Refused joins", self.joins_refused.clone());
         registry.register(
             "presences",
-            "Channels that are listed in the presence of their topic",
+            "Channels listed in the presence of their topic",
             self.presences.clone(),
         );
         registry.register(
             "presence_diffs",
-            "Diffs of presence that were made",
+            "Presence diffs created",
             self.presence_diffs.clone(),
         );
         registry.register(
             "database_broadcasts",
-            "Rows of realtime.messages handed to the members of their topic",
+            "Rows of realtime.messages sent to the members of their topic",
             self.database_broadcasts.clone(),
         );
         registry.register(
             "database_broadcasts_refused",
-            "Rows of realtime.messages that cannot be broadcast",
+            "Rows of realtime.messages that could not be broadcast",
             self.database_broadcasts_refused.clone(),
         );
     }
@@ -803,9 +792,9 @@ impl RealtimeMetrics {
 pub struct HttpMetrics {
     /// Requests answered.
     pub requests: Family<RequestLabels, Counter>,
-    /// Seconds from the request's head to the answer's head.
+    /// Seconds from the request head to the response head.
     pub request_seconds: Histogram,
-    /// Requests answered 503 because every connection was busy.
+    /// Requests answered with 503 because every connection was busy.
     pub pool_exhausted: Counter<u64, AtomicU64>,
     /// Bytes of request heads that are not whole.
     pub heads_bytes: Gauge<i64, AtomicI64>,
@@ -818,11 +807,11 @@ pub struct HttpMetrics {
 /// The labels of [`HttpMetrics::requests`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct RequestLabels {
-    /// The method; one that is not among HTTP's own is `OTHER`.
+    /// The method, or `OTHER` for a non-standard one.
     pub method: &'static str,
-    /// The route's pattern, never a path: a path has ids in it.
+    /// The route's pattern, never the path, which contains ids.
     pub route: String,
-    /// The answer's status.
+    /// The response status.
     pub status: u16,
 }
 
@@ -830,7 +819,8 @@ impl Default for HttpMetrics {
     fn default() -> Self {
         Self {
             requests: Family::default(),
-            // From 0.5 ms to 16 s: below lies the clock's own noise, above a proxy gives up.
+            // From 0.5 ms to 16 s: shorter times are dominated by clock noise, and after longer
+            // ones proxies give up.
             request_seconds: Histogram::new(exponential_buckets(0.0005, 2.0, 16)),
             pool_exhausted: Counter::default(),
             heads_bytes: Gauge::default(),
@@ -845,12 +835,12 @@ impl HttpMetrics {
         registry.register("requests", "Requests answered", self.requests.clone());
         registry.register(
             "request_seconds",
-            "Seconds from a request's head to its answer's head",
+            "Seconds from the request head to the response head",
             self.request_seconds.clone(),
         );
         registry.register(
             "pool_exhausted",
-            "Requests answered 503 because every connection was busy",
+            "Requests answered with 503 because every connection was busy",
             self.pool_exhausted.clone(),
         );
         registry.register(
@@ -871,14 +861,14 @@ impl HttpMetrics {
     }
 }
 
-/// Connections for people's requests, when last looked at. Clones share their values.
+/// Connections for user requests, at the last check. Clones share their values.
 #[derive(Clone, Debug, Default)]
 pub struct DatabaseMetrics {
-    /// Connections that are open.
+    /// Open connections.
     pub connections: Gauge<i64, AtomicI64>,
-    /// Of these, idle ones.
+    /// Open connections that are idle.
     pub connections_idle: Gauge<i64, AtomicI64>,
-    /// Requests that wait for one.
+    /// Requests waiting for a connection.
     pub requests_waiting: Gauge<i64, AtomicI64>,
 }
 
@@ -886,39 +876,40 @@ impl DatabaseMetrics {
     fn register(&self, registry: &mut Registry) {
         registry.register(
             "connections",
-            "Connections for requests that are open, when last looked at",
+            "Open connections for requests, at the last check",
             self.connections.clone(),
         );
         registry.register(
             "connections_idle",
-            "Connections for requests that are idle, when last looked at",
+            "Idle connections for requests, at the last check",
             self.connections_idle.clone(),
         );
         registry.register(
             "requests_waiting",
-            "Requests that wait for a connection, when last looked at",
+            "Requests waiting for a connection, at the last check",
             self.requests_waiting.clone(),
         );
     }
 }
 
-/// What decides whether the process is ready, each 1 or 0, and what it does. Clones share their values.
+/// Readiness of the process, each value 1 or 0, and its tasks. Clones share their values.
 #[derive(Clone, Debug, Default)]
 pub struct ProcessMetrics {
-    /// New work is welcome: what `/ready` answers.
+    /// Whether the process accepts work, as `/ready` reports.
     pub ready: Gauge<i64, AtomicI64>,
-    /// The database answered when it was last asked.
+    /// Whether the database answered the last check.
     pub database_reachable: Gauge<i64, AtomicI64>,
-    /// Changes are delivered as they are committed.
+    /// Whether changes are delivered as they are committed.
     pub streaming: Gauge<i64, AtomicI64>,
-    /// The process is stopping.
+    /// Whether the process is shutting down.
     pub draining: Gauge<i64, AtomicI64>,
-    /// Tasks that are running.
+    /// Running tasks.
     pub tasks: Gauge<i64, AtomicI64>,
 }
 
 impl ProcessMetrics {
-    /// Takes over a report and the number of running tasks. Called before the metrics are printed.
+    /// Copies a readiness report and the number of running tasks. Called before the metrics are
+    /// exported.
     pub fn set(&self, report: Report, tasks: usize) {
         self.ready.set(report.is_ready().into());
         self.database_reachable
@@ -931,15 +922,15 @@ impl ProcessMetrics {
 
     fn register(&self, registry: &mut Registry) {
         let version = ("version", env!("CARGO_PKG_VERSION"));
-        registry.register("build", "The program that runs", Info::new(vec![version]));
+        registry.register("build", "The running program", Info::new(vec![version]));
         registry.register(
             "ready",
-            "Whether new work is welcome, as /ready says",
+            "Whether the process accepts work, as /ready reports",
             self.ready.clone(),
         );
         registry.register(
             "database_reachable",
-            "Whether the database answered when it was last asked",
+            "Whether the database answered the last check",
             self.database_reachable.clone(),
         );
         registry.register(
@@ -949,10 +940,10 @@ impl ProcessMetrics {
         );
         registry.register(
             "draining",
-            "Whether the process is stopping",
+            "Whether the process is shutting down",
             self.draining.clone(),
         );
-        registry.register("tasks", "Tasks that are running", self.tasks.clone());
+        registry.register("tasks", "Running tasks", self.tasks.clone());
     }
 }
 
@@ -961,7 +952,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_counted_event_is_printed_with_its_labels() {
+    fn a_counted_event_is_exported_with_its_labels() {
         let metrics = Metrics::new();
         metrics.realtime.dropped(DropReason::QueueFull);
         metrics

@@ -1,4 +1,4 @@
-//! What the process tells about itself: log lines, metrics, and whether it is ready.
+//! Logging, metrics and readiness of the process.
 
 pub mod logging;
 pub mod metrics;

@@ -1,21 +1,21 @@
-//! Whether the process can do its work, as the subsystems report it.
+//! Readiness of the process, as reported by its subsystems.
 //!
-//! Readiness flows upward as data: subsystems report into a handle, `/ready` only reads it, and
-//! so no route needs to know the subsystems.
+//! Readiness flows upward as data: subsystems report into a handle and `/ready` only reads it, so
+//! no route depends on the subsystems.
 
 use serde::Serialize;
 use tokio::sync::watch;
 
-/// Where reading row changes stands.
+/// The state of the replication stream.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ReplicationState {
-    /// Not connected, for the first time or again.
+    /// Connecting, at start or after a lost connection.
     #[default]
     Connecting,
     /// Changes are delivered as they are committed.
     Streaming,
-    /// Given up until the next attempt, because the database refused.
+    /// Waiting for the next attempt, because the database refused.
     Failing,
 }
 
@@ -27,47 +27,47 @@ pub enum SlotState {
     Active,
     /// Another process.
     Taken,
-    /// Nobody.
+    /// No process.
     Inactive,
-    /// Nobody can any more: PostgreSQL removed log that it needs.
+    /// No process can read it any more: PostgreSQL removed WAL that it needs.
     Lost,
 }
 
-/// The replication slot, as it was when last looked at over the connection that reads it.
+/// The replication slot at the last check, which uses the connection that reads the slot.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct SlotReport {
-    /// Who reads it.
+    /// Who reads the slot.
     pub state: SlotState,
-    /// Log that is written and not acknowledged, in bytes.
+    /// WAL written but not yet acknowledged, in bytes.
     pub lag_bytes: u64,
-    /// Time from writing log to its acknowledgement, in seconds, as PostgreSQL measured it
-    /// lately; `None` when there was nothing to measure.
+    /// Recent time from the write of WAL to its acknowledgement, in seconds, as measured by
+    /// PostgreSQL. `None` if there was nothing to measure.
     pub lag_seconds: Option<f64>,
-    /// Log that the database holds back for the slot, in bytes.
+    /// WAL that the database retains for the slot, in bytes.
     pub wal_held_bytes: u64,
 }
 
-/// What was last reported.
+/// The last reported state of all parts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct Report {
-    /// Whether the database answered when it was last asked.
+    /// Whether the database answered the last check.
     pub database_reachable: bool,
-    /// Where reading row changes stands.
+    /// The state of the replication stream.
     pub replication: ReplicationState,
-    /// The replication slot; `None` while there is no connection that reads it.
+    /// The replication slot; `None` while no connection reads it.
     pub slot: Option<SlotReport>,
-    /// Whether the process is stopping and wants no new work.
+    /// Whether the process is shutting down and accepts no new work.
     pub draining: bool,
 }
 
 impl Report {
-    /// Whether new work is welcome: requests are answered and changes are delivered.
+    /// Whether the process accepts work: it can answer requests and delivers changes.
     pub fn is_ready(self) -> bool {
         self.database_reachable && self.replication == ReplicationState::Streaming && !self.draining
     }
 }
 
-/// The handle. Cheap to clone; clones share one report.
+/// A handle to the shared report. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Readiness {
     report: watch::Sender<Report>,
@@ -82,18 +82,18 @@ impl Default for Readiness {
 }
 
 impl Readiness {
-    /// Nothing reported yet: not ready.
+    /// A report without any state yet, which counts as not ready.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Reports whether the database answered.
+    /// Reports whether the database answers.
     pub fn set_database_reachable(&self, reachable: bool) {
         self.change(|report| report.database_reachable = reachable);
     }
 
-    /// Reports where reading row changes stands. What was known of the slot is known no more when it
-    /// is not read.
+    /// Reports the state of the replication stream. Unless it is streaming, the information about
+    /// the slot is outdated and therefore removed.
     pub fn set_replication(&self, state: ReplicationState) {
         self.change(|report| {
             report.replication = state;
@@ -103,29 +103,29 @@ impl Readiness {
         });
     }
 
-    /// Reports a look at the replication slot.
+    /// Reports the result of a slot check.
     pub fn set_slot(&self, slot: SlotReport) {
         self.change(|report| report.slot = Some(slot));
     }
 
-    /// Reports that the process is stopping. It does not become ready again.
+    /// Reports that the process is shutting down, which is final.
     pub fn set_draining(&self) {
         self.change(|report| report.draining = true);
     }
 
-    /// What was last reported.
+    /// The last reported state.
     pub fn report(&self) -> Report {
         *self.report.borrow()
     }
 
-    /// Waits until everything is ready; at once if it is.
+    /// Waits until the process is ready.
     pub async fn wait_until_ready(&self) {
         let mut reports = self.report.subscribe();
-        // The sender lives in `self`, so waiting ends only with the condition.
+        // `self` owns the sender, so the wait ends only when the condition holds.
         let _ = reports.wait_for(|report| report.is_ready()).await;
     }
 
-    /// Only a change wakes those who wait.
+    /// Applies a change. Waiting tasks wake up only if it changed the report.
     fn change(&self, set: impl FnOnce(&mut Report)) {
         self.report.send_if_modified(|report| {
             let before = *report;
@@ -140,7 +140,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn it_is_ready_when_all_parts_are_and_not_while_stopping() {
+    async fn ready_requires_all_parts_and_no_shutdown() {
         let readiness = Readiness::new();
         assert!(!readiness.report().is_ready());
         readiness.set_database_reachable(true);

@@ -14,7 +14,7 @@ const FRAMES_PER_TURN: usize = 2_048;
 /// Runs until every sender is gone or the server stops.
 pub async fn run(mut listener: BroadcastListener, hub: Arc<Hub>, tasks: Tasks) {
     let audiences: Arc<dyn Audiences> = Arc::clone(&hub) as _;
-    listener.answer_with(audiences);
+    listener.set_audiences(audiences);
     let feed = async {
         while let Some(first) = listener.next().await {
             let mut deliveries = hub.deliveries();

@@ -1,26 +1,26 @@
-//! Why a database was not brought to this program's schema.
+//! Why the schema could not be installed.
 
 use std::fmt::Write as _;
 
 use tokio_postgres::error::{DbError, ErrorPosition, SqlState};
 
-/// Nothing was changed when one of these is returned.
+/// None of these errors leaves a change in the database.
 #[derive(Debug, thiserror::Error)]
 pub enum SchemaError {
-    /// The embedded files are not numbered one after the other; a test keeps this from happening.
+    /// The embedded files are not numbered consecutively. A test prevents this.
     #[error("The migrations of this program are not numbered without gaps: {0}")]
     Files(String),
-    /// The ledger is there and may not be read. Never taken for a fresh database: that would run
-    /// every migration again.
+    /// The ledger exists but is not readable. It must not be mistaken for a fresh database, because
+    /// that would run every migration again.
     #[error(
-        "The login may not read the ledger chat.schema_migrations: migrate as the role that \
-         installed the schema, which is usually the database's owner."
+        "The login may not read the ledger chat.schema_migrations. Run the migration as the role \
+         that installed the schema, which is usually the database's owner."
     )]
     LedgerUnreadable,
-    /// The database was migrated by a newer program.
+    /// A newer program has migrated the database.
     #[error(
-        "The schema is at version {found} and this program knows {known}: a newer program has \
-         migrated the database. Update this one."
+        "The schema is at version {found}, but this program knows only version {known}: a newer \
+         program has migrated the database. Update this one."
     )]
     Newer {
         /// The highest applied version.
@@ -28,16 +28,16 @@ pub enum SchemaError {
         /// The highest version of this program.
         known: i32,
     },
-    /// The ledger lacks a version below one it has.
+    /// The ledger lacks a version below its newest one.
     #[error("Migration {missing} is not in the ledger although a later one is.")]
     Gap {
         /// The first missing version.
         missing: i32,
     },
-    /// An applied migration has another text now.
+    /// The text of an applied migration has changed.
     #[error(
         "Migration {version} ({name}) has changed since it was applied. Migrations are never \
-         edited: put the text back and write a new one."
+         edited: restore the text and write a new migration."
     )]
     Edited {
         /// Its version.
@@ -45,30 +45,30 @@ pub enum SchemaError {
         /// Its name.
         name: String,
     },
-    /// Another installer, or somebody's open transaction, holds a lock.
+    /// Another installer, or another open transaction, holds a lock.
     #[error(
-        "{what} waited too long for a lock: another migration runs, or an open transaction uses \
-         these tables. Try again."
+        "{what} timed out waiting for a lock: another migration is running, or an open transaction \
+         uses these tables. Try again."
     )]
     Busy {
-        /// What was being done.
+        /// The step that timed out.
         what: String,
     },
-    /// The host mapping `auto` would leave everybody without a team. The text is the database's, and lists the
-    /// presets that fit.
+    /// With the host mapping `auto` no user would have a team. The text comes from the database and
+    /// lists the presets that fit.
     #[error("{0}")]
     HostUndecided(String),
     /// A statement failed.
     #[error("{what} failed: {}", describe(source))]
     Statement {
-        /// The file, or what was being done.
+        /// The file or step.
         what: String,
-        /// PostgreSQL's answer.
+        /// PostgreSQL's error.
         source: tokio_postgres::Error,
     },
 }
 
-/// The SQLSTATE by which `chat.detect_host_preset()` leaves the choice to a person.
+/// The SQLSTATE with which `chat.detect_host_preset()` asks the operator to choose a preset.
 const HOST_UNDECIDED: &str = "RP001";
 
 impl SchemaError {
@@ -86,7 +86,7 @@ impl SchemaError {
     }
 }
 
-/// PostgreSQL's own words, as `psql` would show them.
+/// Formats PostgreSQL's error as `psql` would show it.
 fn describe(error: &tokio_postgres::Error) -> String {
     let Some(answer) = error.as_db_error() else {
         return error.to_string();
@@ -117,7 +117,7 @@ fn describe(error: &tokio_postgres::Error) -> String {
     text
 }
 
-/// Whether PostgreSQL refused for lack of rights.
+/// Whether PostgreSQL refused the statement for lack of privileges.
 pub(super) fn is_denied(error: &tokio_postgres::Error) -> bool {
     error.as_db_error().map(DbError::code) == Some(&SqlState::INSUFFICIENT_PRIVILEGE)
 }

@@ -1,17 +1,17 @@
-//! The SQL that is embedded: migrations in the order of their numbers, definitions in path order.
+//! The embedded SQL files: migrations in numerical order, definitions in path order.
 
 use include_dir::{Dir, include_dir};
 use sha2::{Digest as _, Sha256};
 
 use super::error::SchemaError;
 
-/// Makes the two tables that remember what was applied.
+/// Creates the two tables that record what was applied.
 pub(super) const LEDGER: &str = include_str!("../../sql/ledger.sql");
 
 static MIGRATIONS: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/sql/migrations");
 static DEFINITIONS: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/sql/definitions");
 
-/// A file that is applied once.
+/// A file that is applied only once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Migration {
     pub(super) version: i32,
@@ -21,7 +21,7 @@ pub(super) struct Migration {
 }
 
 impl Migration {
-    /// Its path below `sql/`.
+    /// The path below `sql/`.
     pub(super) fn path(&self) -> String {
         format!("migrations/{:04}_{}.sql", self.version, self.name)
     }
@@ -30,20 +30,20 @@ impl Migration {
 /// A file that is applied again whenever its text changes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Definition {
-    /// Below `sql/definitions/`, as it stands in the ledger.
+    /// The path below `sql/definitions/`, which is also its name in the ledger.
     pub(super) name: String,
     pub(super) text: &'static str,
     pub(super) checksum: String,
 }
 
 impl Definition {
-    /// Its path below `sql/`.
+    /// The path below `sql/`.
     pub(super) fn path(&self) -> String {
         format!("definitions/{}", self.name)
     }
 }
 
-/// Every migration, numbered from 1 without gaps.
+/// All migrations, numbered from 1 without gaps.
 pub(super) fn migrations() -> Result<Vec<Migration>, SchemaError> {
     let mut migrations = Vec::new();
     for (path, text) in sql_files(&MIGRATIONS) {
@@ -65,7 +65,7 @@ pub(super) fn migrations() -> Result<Vec<Migration>, SchemaError> {
     for (expected, migration) in (1..).zip(&migrations) {
         if migration.version != expected {
             return Err(SchemaError::Files(format!(
-                "{} stands where {expected} is due",
+                "{} found where number {expected} was expected",
                 migration.path()
             )));
         }
@@ -73,7 +73,7 @@ pub(super) fn migrations() -> Result<Vec<Migration>, SchemaError> {
     Ok(migrations)
 }
 
-/// Every definition.
+/// All definitions.
 pub(super) fn definitions() -> Vec<Definition> {
     sql_files(&DEFINITIONS)
         .into_iter()
@@ -85,7 +85,7 @@ pub(super) fn definitions() -> Vec<Definition> {
         .collect()
 }
 
-/// Every SQL file below `folder`, in the order of their paths.
+/// All SQL files below `folder`, sorted by path.
 fn sql_files(folder: &'static Dir<'static>) -> Vec<(String, &'static str)> {
     fn walk(folder: &'static Dir<'static>, found: &mut Vec<(String, &'static str)>) {
         for file in folder.files() {
@@ -117,7 +117,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_embedded_files_are_well_numbered_and_sorted() {
+    fn embedded_files_are_numbered_and_sorted() {
         assert!(!migrations().unwrap().is_empty());
         let names: Vec<String> = definitions().into_iter().map(|file| file.name).collect();
         assert!(names.iter().any(|name| name.starts_with("chat/")));

@@ -1,4 +1,4 @@
-//! Applies what is pending, in one transaction.
+//! Applies pending files in one transaction.
 
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Transaction};
@@ -8,9 +8,9 @@ use super::files::LEDGER;
 use super::ledger::Pending;
 use super::script::quoted;
 
-/// What both installers set for their transaction. Several servers may start at once and wait
-/// for the first to finish; after that a lock that an open transaction holds is not waited for
-/// long, because everybody who wants those tables queues up behind us. The advisory lock's number
+/// Settings of both installers' transactions. Several servers may start at the same time and wait
+/// here for the first one to finish. After that, waits for locks of other transactions are short,
+/// because every other user of those tables queues behind this one. The number of the advisory lock
 /// is `rapport` in ASCII.
 pub(super) const PREPARE: &[&str] = &[
     "set local lock_timeout = '60s'",
@@ -20,12 +20,12 @@ pub(super) const PREPARE: &[&str] = &[
     "set local lock_timeout = '5s'",
 ];
 
-/// What depends on the application around the chat.
+/// Options that depend on the application around the chat.
 #[derive(Clone, Debug)]
 pub struct InstallOptions {
-    /// Where people and teams are found: a preset of `chat.install_host_mapping`.
+    /// Where users and teams are looked up: a preset of `chat.install_host_mapping`.
     pub host_preset: String,
-    /// The address below which files in messages may lie, used where `chat.config` has none.
+    /// The URL below which files in messages must be, used if `chat.config` has none.
     pub storage_url: Option<String>,
 }
 
@@ -38,21 +38,21 @@ impl Default for InstallOptions {
     }
 }
 
-/// What was applied.
+/// The files that were applied.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Installed {
-    /// Files of `sql/migrations`.
+    /// The applied files of `sql/migrations`.
     pub migrations: Vec<String>,
-    /// Files of `sql/definitions`.
+    /// The applied files of `sql/definitions`.
     pub definitions: Vec<String>,
     /// The host preset in force.
     pub host_preset: String,
 }
 
-/// Brings the database to this program's schema. Does nothing when it is there.
+/// Updates the database to this program's schema. Does nothing if the schema is up to date.
 ///
 /// # Errors
-/// Nothing is changed then. See [`SchemaError`].
+/// See [`SchemaError`]. On an error nothing is changed.
 pub async fn install(
     client: &mut Client,
     options: &InstallOptions,
@@ -64,7 +64,7 @@ pub async fn install(
     }
     let mut installed = Installed::default();
     for migration in &pending.migrations {
-        // The row first: two installers that slipped past the lock collide before any DDL.
+        // The row comes first: if two installers pass the lock, they collide before any DDL.
         execute(
             &tx,
             "Writing the ledger",
@@ -120,8 +120,8 @@ pub async fn plan(client: &mut Client) -> Result<Vec<String>, SchemaError> {
         .collect())
 }
 
-/// The statements that [`install`] would execute, as plain SQL for an editor that knows no
-/// `psql` commands. Changes nothing.
+/// The statements that [`install`] would execute, as plain SQL for an editor without `psql`
+/// commands. Changes nothing.
 ///
 /// # Errors
 /// See [`SchemaError`].
@@ -161,18 +161,18 @@ pub async fn pending_sql(
     Ok(sql)
 }
 
-/// At each installation and not only when its definition changed: the login may be another one.
+/// Runs at every installation, not only when its definition changes, because the login may differ.
 pub(super) const GRANT_ROLES: &str = "select chat.grant_roles_to_installer()";
 
 /// At each installation too: the application may have added a column.
 pub(super) const GRANT_COLUMNS: &str = "select chat.grant_shared_columns()";
 
-/// Somebody's own choice is not overwritten.
+/// Does not overwrite a value that the operator has set.
 const SET_STORAGE_URL: &str = "update chat.config set value = to_jsonb($1::text) \
      where key = 'storage_url' and value = 'null'";
 
 async fn begin(client: &mut Client) -> Result<Transaction<'_>, SchemaError> {
-    let failed = |error| SchemaError::statement("Taking the installers' lock", error);
+    let failed = |error| SchemaError::statement("Acquiring the installation lock", error);
     let tx = client.transaction().await.map_err(failed)?;
     tx.batch_execute(&PREPARE.join(";\n"))
         .await
@@ -181,7 +181,7 @@ async fn begin(client: &mut Client) -> Result<Transaction<'_>, SchemaError> {
 }
 
 async fn map_host(tx: &Transaction<'_>, preset: &str) -> Result<String, SchemaError> {
-    let failed = |error| SchemaError::statement("Mapping people and teams", error);
+    let failed = |error| SchemaError::statement("Mapping users and teams", error);
     let row = tx
         .query_one("select chat.install_host_mapping($1)", &[&preset])
         .await

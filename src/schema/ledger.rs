@@ -1,4 +1,4 @@
-//! What was applied to a database, and what of this program is still to be applied.
+//! Compares what was applied to a database with the files of this program.
 
 use std::collections::BTreeMap;
 
@@ -7,16 +7,16 @@ use tokio_postgres::Transaction;
 use super::error::{SchemaError, is_denied};
 use super::files::{Definition, Migration, definitions, migrations};
 
-/// What the two tables say.
+/// The content of the two ledger tables.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Ledger {
-    /// Version and checksum.
+    /// Version to checksum.
     pub(super) migrations: BTreeMap<i32, String>,
-    /// Path and checksum.
+    /// Path to checksum.
     pub(super) definitions: BTreeMap<String, String>,
 }
 
-/// What is to be applied, in this order.
+/// The files to apply, in this order.
 #[derive(Debug)]
 pub(super) struct Pending {
     /// Whether one of the ledger's tables is missing.
@@ -41,8 +41,8 @@ impl Pending {
 }
 
 impl Ledger {
-    /// `None` when one of the tables is missing. Whether they are is read from the catalogue,
-    /// which everybody may: a ledger that only cannot be read is an error.
+    /// `None` if one of the tables is missing. Existence is read from the catalogue, which every
+    /// login may read; a ledger that exists but is not readable is an error.
     async fn read(tx: &Transaction<'_>) -> Result<Option<Self>, SchemaError> {
         let reading = |error| SchemaError::statement("Reading the catalogue", error);
         let row = tx
@@ -90,7 +90,7 @@ impl Ledger {
     }
 }
 
-/// What of the files is not in the ledger, after checking that the two agree so far.
+/// The files that are not in the ledger, after checking that ledger and files agree otherwise.
 fn pending(
     ledger: &Ledger,
     migrations: Vec<Migration>,
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_in_the_ledger_is_pending() {
+    fn files_missing_from_the_ledger_are_pending() {
         for (applied, expected) in [
             (vec![], vec![1, 2, 3]),
             (vec![1, 2], vec![3]),
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ledger_that_does_not_fit_is_refused() {
+    fn an_inconsistent_ledger_is_refused() {
         let files = || (1..=3).map(migration).collect::<Vec<_>>();
         let newer = pending(&ledger(&[1, 2, 3, 4]), files(), vec![]);
         assert!(

@@ -1,8 +1,9 @@
-//! Brings a database to the schema this program is written for.
+//! Updates a database to the schema of this program.
 //!
-//! Guarantees: all or nothing, in one transaction; one installer at a time; a second run executes
-//! no DDL; an applied migration that was edited, a gap, and a schema newer than the program are
-//! refused before anything is written. Definitions are those of the program that migrated last.
+//! Guarantees: the installation is one transaction. Only one installer runs at a time. A second run
+//! executes no DDL. An edited migration, a gap, and a schema newer than the program are refused
+//! before anything is written. The definitions in force are those of the program that migrated
+//! last.
 
 mod error;
 mod files;
@@ -17,5 +18,5 @@ pub use script::install_script;
 /// A demonstration application around the chat, applied to an empty database before the schema.
 pub const DEV_HOST: &str = include_str!("../../sql/dev/host.sql");
 
-/// The demonstration's people, applied after the schema.
+/// The users of the demonstration, applied after the schema.
 pub const DEV_PEOPLE: &str = include_str!("../../sql/dev/people.sql");

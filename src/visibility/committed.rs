@@ -119,7 +119,7 @@ impl CommitWatch {
                 .ok_or(AskError::Unavailable(None))?;
             let mut has_ended = true;
             for xid in xids.iter().filter(|xid| !snapshot.sees(**xid)) {
-                if has_begun(&client, snapshot.whole(*xid)).await? {
+                if has_begun(&client, snapshot.full_xid(*xid)).await? {
                     has_ended = false;
                     break;
                 }

@@ -287,7 +287,7 @@ async fn doctor_names_what_is_missing_and_what_to_do() {
     let report = text(&output.stdout);
     assert_eq!(output.status.code(), Some(1), "{report}");
     for line in [
-        "ok    log: wal_level is logical",
+        "ok    WAL: wal_level is logical",
         "fail  publication supabase_realtime: missing",
         "fail  realtime.messages: missing: run `rapport migrate`",
         "fail  schema: ",
@@ -363,11 +363,11 @@ async fn doctor_names_what_is_missing_and_what_to_do() {
     .await;
     let report = text(&output.stdout);
     for line in [
-        "warn  people: authenticated may write users.role",
-        "warn  people: authenticated may write users.team_id",
-        "ok    role authenticated: the login of database.request_url can take it on",
-        "fail  role service_role: the login of database.request_url cannot take it on",
-        "fail  role rapport_request: the login of database.request_url cannot take it on",
+        "warn  users: authenticated may write users.role",
+        "warn  users: authenticated may write users.team_id",
+        "ok    role authenticated: the login of database.request_url can switch to it",
+        "fail  role service_role: the login of database.request_url cannot switch to it",
+        "fail  role rapport_request: the login of database.request_url cannot switch to it",
     ] {
         assert!(report.contains(line), "{line} is missing in\n{report}");
     }
@@ -416,7 +416,7 @@ async fn migrate_stops_when_nobody_would_have_a_team() {
             .stdout,
     );
     assert!(
-        report.contains("warn  people: nobody has a team under host mapping claims"),
+        report.contains("warn  users: none has a team under host mapping claims"),
         "{report}"
     );
 

@@ -9,7 +9,7 @@ fn kept(directory: &std::path::Path) -> ClusterOptions {
     ClusterOptions {
         binaries: binaries(),
         superuser: SUPERUSER,
-        storage: Storage::Kept(directory.to_owned()),
+        storage: Storage::Persistent(directory.to_owned()),
         port: None,
         settings: vec![("fsync", "off")],
     }

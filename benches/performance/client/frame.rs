@@ -1,4 +1,5 @@
-//! The part of RFC 6455 that a measuring client needs: the request, masked frames out, frames in.
+//! The part of RFC 6455 that a measuring client needs: the upgrade request, masked outgoing frames,
+//! incoming frames.
 
 use std::fmt::Write as _;
 
@@ -13,8 +14,8 @@ pub(crate) const PING: u8 = 9;
 /// Opcode of a pong.
 pub(crate) const PONG: u8 = 10;
 
-/// The request that opens a socket. Its key is always the same one: only a cache between the two
-/// could be misled by that, and there is none.
+/// The request that opens a socket. The key is constant: only an intermediate cache could mistake
+/// one response for another, and there is none.
 pub(crate) fn upgrade_request(host: &str, path: &str) -> Vec<u8> {
     format!(
         "GET {path} HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
@@ -23,7 +24,7 @@ pub(crate) fn upgrade_request(host: &str, path: &str) -> Vec<u8> {
     .into_bytes()
 }
 
-/// Appends one whole frame as a client sends it: masked (section 5.3).
+/// Appends a complete frame as clients send it: masked (section 5.3).
 pub(crate) fn push_masked(out: &mut Vec<u8>, opcode: u8, payload: &[u8]) {
     push_head(out, opcode, payload.len(), MASKED);
     let mask = fastrand::u32(..).to_ne_bytes();
@@ -31,13 +32,13 @@ pub(crate) fn push_masked(out: &mut Vec<u8>, opcode: u8, payload: &[u8]) {
     out.extend(payload.iter().zip(mask.iter().cycle()).map(|(a, b)| a ^ b));
 }
 
-/// Appends one whole frame as a server sends it: bare.
+/// Appends a complete frame as servers send it: unmasked.
 pub(crate) fn push_unmasked(out: &mut Vec<u8>, opcode: u8, payload: &[u8]) {
     push_head(out, opcode, payload.len(), 0);
     out.extend_from_slice(payload);
 }
 
-/// The bit of the second byte that says "masked".
+/// The mask bit in the second byte.
 const MASKED: u8 = 0x80;
 
 fn push_head(out: &mut Vec<u8>, opcode: u8, length: usize, masked: u8) {
@@ -55,19 +56,19 @@ fn push_head(out: &mut Vec<u8>, opcode: u8, length: usize, masked: u8) {
     }
 }
 
-/// Where the first frame of a buffer ends, and where its payload begins.
+/// The position of the first frame in a buffer and of its payload.
 pub(crate) struct Extent {
-    /// Kind of frame.
+    /// Opcode of the frame.
     pub(crate) opcode: u8,
-    /// The mask, on frames of a client.
+    /// The mask, for frames of clients.
     pub(crate) mask: Option<[u8; 4]>,
     /// Offset of the payload.
     pub(crate) payload: usize,
-    /// Offset behind the frame.
+    /// Offset of the end of the frame.
     pub(crate) end: usize,
 }
 
-/// Measures the frame at the start of `buffer`; `None` until all of it is there.
+/// Measures the frame at the start of `buffer`; `None` if it is incomplete.
 #[inline]
 pub(crate) fn measure(buffer: &[u8]) -> Option<Extent> {
     let &[first, second, ..] = buffer else {
@@ -99,7 +100,7 @@ pub(crate) fn measure(buffer: &[u8]) -> Option<Extent> {
     })
 }
 
-/// What a close frame says: code and reason (section 5.5.1).
+/// Code and reason of a close frame as text (section 5.5.1).
 pub(crate) fn close_reason(payload: &[u8]) -> String {
     let mut text = String::from("closed with ");
     match payload.split_first_chunk::<2>() {

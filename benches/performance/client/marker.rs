@@ -1,25 +1,25 @@
-//! What every measured message carries: when it was sent, in which lane, and its number there.
+//! The marker in every measured message: send time, lane, and sequence number within the lane.
 //!
-//! A fixed text that no JSON encoder changes, so that receivers find it without parsing.
+//! It is a fixed-length text that no JSON encoder changes, so receivers find it without parsing.
 
 use memchr::memmem::Finder;
 
 /// `@@`, then 16 hexadecimal digits of nanoseconds, 4 of the lane, 8 of the sequence number.
 pub(crate) const LENGTH: usize = 30;
 
-/// One message of one lane.
+/// The identity of a message in a lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Marker {
-    /// Nanoseconds from the epoch of the run to the moment of sending.
+    /// Send time in nanoseconds since the epoch of the run.
     pub(crate) sent_ns: u64,
-    /// Whose sequence numbers these are: a topic's, or a writer's.
+    /// The lane that the sequence number belongs to: a topic or a writer.
     pub(crate) lane: usize,
-    /// Number within the lane, from 0.
+    /// Sequence number within the lane, starting at 0.
     pub(crate) sequence: u32,
 }
 
 impl Marker {
-    /// The text that goes into the message.
+    /// The marker as text.
     pub(crate) fn text(self) -> String {
         let Self {
             sent_ns,
@@ -29,7 +29,7 @@ impl Marker {
         format!("@@{sent_ns:016x}{lane:04x}{sequence:08x}")
     }
 
-    /// Every marker in `payload`, in order.
+    /// All markers in `payload`, in order.
     #[inline]
     pub(crate) fn all_in<'a>(
         finder: &'a Finder<'static>,
@@ -46,12 +46,12 @@ impl Marker {
     }
 }
 
-/// Finds where markers begin.
+/// Searches for the start of markers.
 pub(crate) fn finder() -> Finder<'static> {
     Finder::new(b"@@")
 }
 
-/// The value of lower-case digits.
+/// Parses lower-case hexadecimal digits.
 #[inline]
 fn hexadecimal(digits: &[u8]) -> u64 {
     digits.iter().fold(0, |value, digit| {

@@ -1,7 +1,9 @@
-//! Thousands of WebSocket clients on one thread: one epoll set, one read buffer, no task per socket.
+//! Thousands of WebSocket clients on one thread: one epoll set, one read buffer, no task per
+//! socket.
 //!
-//! What the clients say and what they make of an answer is the [`Handler`]'s. Received bytes are
-//! copied only where a frame is cut in two, so that a client costs less than any server it measures.
+//! The [`Handler`] decides what clients send and how they process messages. Received bytes are
+//! copied only if a frame arrives in parts, so that a client costs less than any server it
+//! measures.
 
 pub(crate) mod frame;
 pub(crate) mod marker;
@@ -15,35 +17,35 @@ use memchr::memmem;
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 
-/// Room for one read: more than the kernel holds for one socket by default.
+/// Buffer size of one read: more than the kernel buffers for one socket by default.
 const READ_BYTES: usize = 1 << 20;
 
-/// Place of a socket among all.
+/// Index of a socket.
 pub(crate) type SocketId = usize;
 
-/// What is done with what happens on the sockets.
+/// Handles the events of all sockets.
 pub(crate) trait Handler {
-    /// The server has accepted the upgrade.
+    /// The server accepted the upgrade.
     fn opened(&mut self, sockets: &mut Sockets, id: SocketId);
-    /// A text or binary frame has come.
+    /// A text or binary frame arrived.
     fn message(&mut self, sockets: &mut Sockets, id: SocketId, opcode: u8, payload: &[u8]);
-    /// The socket is gone, and not by [`Sockets::close`].
+    /// The socket was closed, but not through [`Sockets::close`].
     fn closed(&mut self, id: SocketId, reason: &str);
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    /// The request is not answered yet.
+    /// The upgrade request is not answered yet.
     Upgrading,
     Open,
     Closed,
 }
 
 struct Socket {
-    /// Dropped on closing, so that its descriptor is free at once.
+    /// Dropped on closing, which releases its descriptor immediately.
     stream: Option<TcpStream>,
     state: State,
-    /// The beginning of a frame whose end has not come yet.
+    /// The start of an incomplete frame.
     unread: Vec<u8>,
     unsent: Vec<u8>,
 }
@@ -66,13 +68,13 @@ pub(crate) struct Sockets {
     all: Vec<Socket>,
     buffer: Vec<u8>,
     server: SocketAddr,
-    /// Bytes and reads since the beginning.
+    /// Bytes received and reads performed in total.
     pub(crate) bytes: u64,
     pub(crate) reads: u64,
 }
 
 impl Sockets {
-    /// No socket yet.
+    /// Prepares for sockets to `server`, without opening one.
     pub(crate) fn to(server: SocketAddr) -> io::Result<Self> {
         Ok(Self {
             poll: Poll::new()?,
@@ -85,14 +87,14 @@ impl Sockets {
         })
     }
 
-    /// Begins to open a socket for this path and query.
+    /// Starts to open a socket with this path and query.
     pub(crate) fn open(&mut self, path: &str) -> io::Result<SocketId> {
         let id = self.all.len();
         self.open_at(id, path)?;
         Ok(id)
     }
 
-    /// Begins to open a socket in this place, where none has been, or one that is closed.
+    /// Starts to open a socket at this index, which must be unused or closed.
     pub(crate) fn open_at(&mut self, id: SocketId, path: &str) -> io::Result<()> {
         if id >= self.all.len() {
             self.all.resize_with(id + 1, Socket::none);
@@ -112,11 +114,11 @@ impl Sockets {
         Ok(())
     }
 
-    /// Closes a socket without a word, as a client that loses its network.
+    /// Closes a socket without a close frame, like a client that loses its network.
     pub(crate) fn close(&mut self, id: SocketId) {
         let socket = std::mem::replace(&mut self.all[id], Socket::none());
         if let Some(mut stream) = socket.stream {
-            // A descriptor leaves the epoll set when it is closed in any case.
+            // Closing a descriptor removes it from the epoll set anyway.
             let _ = self.poll.registry().deregister(&mut stream);
         }
     }
@@ -127,14 +129,14 @@ impl Sockets {
         self.flush(id, handler);
     }
 
-    /// Puts one frame behind those that wait; [`Sockets::flush`] sends all with one write.
+    /// Queues one frame. [`Sockets::flush`] sends all queued frames with one write.
     pub(crate) fn queue(&mut self, id: SocketId, opcode: u8, payload: &[u8]) {
         if self.all[id].state != State::Closed {
             frame::push_masked(&mut self.all[id].unsent, opcode, payload);
         }
     }
 
-    /// Writes what waits, as far as the kernel takes it.
+    /// Writes queued bytes until the kernel accepts no more.
     pub(crate) fn flush(&mut self, id: SocketId, handler: &mut impl Handler) {
         let socket = &mut self.all[id];
         let Some(stream) = &mut socket.stream else {
@@ -143,14 +145,14 @@ impl Sockets {
         while !socket.unsent.is_empty() {
             match stream.write(&socket.unsent) {
                 Ok(written) => drop(socket.unsent.drain(..written)),
-                // Not connected yet, or the peer does not read: an event will say when.
-                Err(error) if is_later(&error) => return,
+                // Not connected yet, or the peer does not read. An event signals when to continue.
+                Err(error) if would_block(&error) => return,
                 Err(error) => return self.lose(id, &error.to_string(), handler),
             }
         }
     }
 
-    /// Waits at most `timeout` for the kernel, then handles everything that it has.
+    /// Waits for events for at most `timeout`, then handles all of them.
     pub(crate) fn turn(&mut self, timeout: Duration, handler: &mut impl Handler) -> io::Result<()> {
         let mut events = std::mem::replace(&mut self.events, Events::with_capacity(0));
         let polled = match self.poll.poll(&mut events, Some(timeout)) {
@@ -176,7 +178,8 @@ impl Sockets {
     }
 
     fn read(&mut self, id: SocketId, handler: &mut impl Handler) {
-        // Taken out, so that the handler may write to sockets while it looks at a payload in it.
+        // Taken out so that the handler may write to sockets while it reads a payload in the
+        // buffer.
         let mut buffer = std::mem::take(&mut self.buffer);
         loop {
             let socket = &mut self.all[id];
@@ -202,12 +205,12 @@ impl Sockets {
                     let unread = &mut self.all[id].unread;
                     unread.clear();
                     unread.extend_from_slice(&have[used..]);
-                    // A short read of a stream socket means that nothing is left.
+                    // A short read from a stream socket means that the kernel has no more data.
                     if got < room {
                         break;
                     }
                 }
-                Err(error) if is_later(&error) => break,
+                Err(error) if would_block(&error) => break,
                 Err(error) => {
                     self.lose(id, &error.to_string(), handler);
                     break;
@@ -217,7 +220,8 @@ impl Sockets {
         self.buffer = buffer;
     }
 
-    /// Hands on the whole frames of `have` and returns how many bytes they took.
+    /// Passes the complete frames in `have` to the handler and returns the number of bytes
+    /// consumed.
     fn consume(&mut self, id: SocketId, have: &[u8], handler: &mut impl Handler) -> usize {
         let mut at = 0;
         if self.all[id].state == State::Upgrading {
@@ -253,8 +257,8 @@ impl Sockets {
     }
 }
 
-/// Whether a call is to be made again when an event says so.
-fn is_later(error: &io::Error) -> bool {
+/// Whether the call should be repeated after the next event.
+fn would_block(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         ErrorKind::WouldBlock | ErrorKind::NotConnected

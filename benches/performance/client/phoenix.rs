@@ -1,39 +1,39 @@
-//! Messages of the protocol as the current clients write them: version 2.0.0, broadcasts in binary.
+//! Messages as current clients send them: protocol version 2.0.0, broadcasts in binary.
 
 use serde_json::{Value, json};
 
-/// The reference of every join, so that its reply is told from others.
+/// The reference of every join, which identifies its reply.
 pub(crate) const JOIN_REF: &str = "1";
 
-/// Heartbeat of version 2.0.0.
+/// A heartbeat in version 2.0.0.
 pub(crate) const HEARTBEAT: &str = r#"[null,"7","phoenix","heartbeat",{}]"#;
 
-/// How often the clients send one (client-side default).
+/// Interval of heartbeats, the default of the official clients.
 pub(crate) const HEARTBEAT_SECONDS: f64 = 25.0;
 
-/// Path and query of a socket for the bearer of `token`.
+/// Path and query of a socket with `token`.
 pub(crate) fn path(token: &str) -> String {
     format!("/realtime/v1/websocket?vsn=2.0.0&apikey={token}")
 }
 
-/// What a join asks for.
+/// Options of a join.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct JoinConfig {
-    /// Policies of `realtime.messages` decide.
+    /// Whether the channel is private, so that policies on `realtime.messages` apply.
     pub(crate) is_private: bool,
-    /// The key under which to be present, if presence is wanted.
+    /// The presence key, if presence is enabled.
     pub(crate) presence_key: Option<String>,
-    /// What of `postgres_changes` is asked for.
+    /// The `postgres_changes` bindings.
     pub(crate) bindings: Vec<Value>,
 }
 
-/// Joins `topic` (with its prefix `realtime:`).
+/// A message that joins `topic` (including its prefix `realtime:`).
 pub(crate) fn join(topic: &str, token: &str, config: &JoinConfig) -> String {
     let payload = join_payload(token, config);
     json!([JOIN_REF, JOIN_REF, topic, "phx_join", payload]).to_string()
 }
 
-/// The payload of a join, the same in both versions.
+/// The payload of a join, which is the same in both versions.
 pub(crate) fn join_payload(token: &str, config: &JoinConfig) -> Value {
     json!({
         "config": {
@@ -49,15 +49,15 @@ pub(crate) fn join_payload(token: &str, config: &JoinConfig) -> Value {
     })
 }
 
-/// A user broadcast with a JSON payload as a binary frame of kind 3: the lengths, then the reference of the join, that
-/// of the message, topic, event, (no) metadata and the payload.
+/// A user broadcast with a JSON payload as a binary frame of kind 3: the lengths, then join
+/// reference, message reference, topic, event, (empty) metadata and payload.
 pub(crate) fn broadcast(join_ref: &str, topic: &str, payload: &str) -> Vec<u8> {
     const REF: &str = "9";
     const EVENT: &str = "message";
     const JSON: u8 = 1;
     let mut out = vec![3];
     for name in [join_ref, REF, topic, EVENT, ""] {
-        // Longer names do not exist here; the server would refuse the frame.
+        // The benchmarks use no longer names; the server would refuse the frame.
         out.push(u8::try_from(name.len()).unwrap_or(u8::MAX));
     }
     out.push(JSON);
@@ -67,7 +67,7 @@ pub(crate) fn broadcast(join_ref: &str, topic: &str, payload: &str) -> Vec<u8> {
     out
 }
 
-/// Becomes present with one marker.
+/// A message that tracks presence with one marker.
 pub(crate) fn track(topic: &str, marker: &str) -> String {
     let payload = json!({
         "type": "presence", "event": "track",
@@ -76,23 +76,23 @@ pub(crate) fn track(topic: &str, marker: &str) -> String {
     json!([JOIN_REF, "8", topic, "presence", payload]).to_string()
 }
 
-/// What a text frame of version 2.0.0 means to a client that measures.
+/// The meaning of a text frame of version 2.0.0 for a measuring client.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Control {
     /// The join was accepted.
     Joined,
     /// Row changes are live.
     Subscribed,
-    /// Something was refused, or the channel has failed: the whole message.
+    /// Something was refused, or the channel failed. Contains the whole message.
     Refused(String),
-    /// The channel was closed for good.
+    /// The channel was closed permanently.
     Closed(String),
-    /// The server says that something is wrong; the channel stays.
+    /// The server reported an error; the channel stays open.
     Warned(String),
     Other,
 }
 
-/// Reads a frame that carries no marker.
+/// Interprets a frame without a marker.
 pub(crate) fn control(payload: &[u8]) -> Control {
     let Ok([_, reference, _, event, body]) = serde_json::from_slice::<[Value; 5]>(payload) else {
         return Control::Other;

@@ -1,13 +1,13 @@
-//! The messages of one topic, or of one writer, that are not yet at every receiver.
+//! The messages of one topic or writer that have not reached every receiver yet.
 
 use std::collections::{HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
-/// How far ahead of what is known a receipt may be when another thread sends. Beyond, it is of
-/// another run.
+/// Maximum distance of a receipt ahead of the known messages if another thread sends. A larger
+/// distance means that the message belongs to another run.
 const AHEAD: u32 = 100_000;
 
-/// One message under way.
+/// A message in flight.
 struct Pending {
     receipts: u32,
     sent: Instant,
@@ -19,32 +19,33 @@ pub(crate) struct Lane {
     receivers: u32,
     /// The number of the next message.
     pub(crate) next: u32,
-    /// Messages that have not reached everybody.
+    /// Messages that have not reached every receiver.
     pub(crate) outstanding: usize,
     /// The number of the first message in `pending`.
     base: u32,
     pending: VecDeque<Pending>,
-    /// Messages that were given up, and may still come.
-    given_up: HashSet<u32>,
-    /// Another thread sends, so a receipt may come before [`Lane::reach`] was told of its message.
+    /// Expired messages, which may still arrive.
+    expired: HashSet<u32>,
+    /// Whether another thread sends, so that a receipt may come before [`Lane::reach`] reports its
+    /// message.
     follows: bool,
 }
 
-/// What a receipt was.
+/// The classification of a receipt.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Receipt {
-    /// One of several.
+    /// An expected receipt, but not the last one of its message.
     Counted,
-    /// The last one of its message.
+    /// The last expected receipt of its message.
     Completed,
-    /// One too many.
+    /// One receipt too many.
     Repeated,
-    /// Of a message that was given up.
+    /// A receipt of an expired message.
     Late,
 }
 
 impl Lane {
-    /// Messages that the caller sends, each to this many receivers.
+    /// A lane for messages that the caller sends, each to `receivers` receivers.
     pub(crate) fn new(receivers: u32) -> Self {
         Self {
             receivers,
@@ -52,12 +53,12 @@ impl Lane {
             outstanding: 0,
             base: 0,
             pending: VecDeque::new(),
-            given_up: HashSet::new(),
+            expired: HashSet::new(),
             follows: false,
         }
     }
 
-    /// Messages that another thread sends.
+    /// A lane for messages that another thread sends.
     pub(crate) fn following(receivers: u32) -> Self {
         Self {
             follows: true,
@@ -65,7 +66,7 @@ impl Lane {
         }
     }
 
-    /// One more message is on its way; returns its number.
+    /// Records that the next message was sent. Returns its number.
     pub(crate) fn sent(&mut self, now: Instant) -> u32 {
         let sequence = self.next;
         self.next += 1;
@@ -78,14 +79,14 @@ impl Lane {
         sequence
     }
 
-    /// All messages below `next` are on their way.
+    /// Records that all messages below `next` were sent.
     pub(crate) fn reach(&mut self, next: u32, now: Instant) {
         while self.next < next {
             self.sent(now);
         }
     }
 
-    /// A receiver has got this message.
+    /// Records that a receiver got this message.
     #[inline]
     pub(crate) fn received(&mut self, sequence: u32) -> Receipt {
         if self.follows && sequence >= self.next && sequence - self.next < AHEAD {
@@ -93,7 +94,7 @@ impl Lane {
         }
         let place = sequence.wrapping_sub(self.base) as usize;
         let Some(pending) = self.pending.get_mut(place) else {
-            return match self.given_up.contains(&sequence) {
+            return match self.expired.contains(&sequence) {
                 true => Receipt::Late,
                 false => Receipt::Repeated,
             };
@@ -110,14 +111,14 @@ impl Lane {
         Receipt::Completed
     }
 
-    /// Gives up on messages older than `age` and returns how many there were.
+    /// Expires messages older than `age`. Returns their number.
     pub(crate) fn expire(&mut self, now: Instant, age: Duration) -> u64 {
         let mut lost = 0;
         self.drop_completed();
         while let Some(pending) = self.pending.front()
             && now.saturating_duration_since(pending.sent) > age
         {
-            self.given_up.insert(self.base);
+            self.expired.insert(self.base);
             self.drop_first();
             self.outstanding -= 1;
             lost += 1;

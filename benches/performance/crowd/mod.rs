@@ -1,6 +1,6 @@
-//! Clients of one server that join topics, receive marked messages and count them.
+//! Clients of one server that join topics, and receive and count marked messages.
 //!
-//! Everything happens in [`Crowd::turn`], on the caller's thread. Heartbeats are sent as the official
+//! All work happens in [`Crowd::turn`], on the caller's thread. Heartbeats are sent as the official
 //! clients send them, spread evenly over the interval.
 
 pub(crate) mod lane;
@@ -22,30 +22,30 @@ use crate::writer::{PEOPLE_PER_ROOM, place_of};
 use lane::{Lane, Receipt};
 use window::{Window, microseconds};
 
-/// Refusals that are kept for the report; more would only repeat them.
+/// Maximum number of failure messages in the report; more would only repeat them.
 const MAX_COMPLAINTS: usize = 5;
 
-/// Which frames deliver.
+/// The frames that count as deliveries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Counted {
-    /// Binary frames of kind 4 alone: a client that sends kind 3 reads no other broadcasts.
+    /// Binary frames of kind 4 only: clients that send kind 3 receive broadcasts in no other form.
     Broadcasts,
-    /// People who joined: one that is listed as left, because it is tracked anew, does not count.
+    /// Joins in presence diffs. A leave that only precedes another track does not count.
     Presences,
     /// Row changes.
     Changes,
 }
 
-/// One client: what it joins and as whom.
+/// A client: its topic and its user.
 #[derive(Clone, Debug)]
 pub(crate) struct Seat {
-    /// Index into the topics.
+    /// Index of the topic.
     pub(crate) topic: usize,
-    /// Its token; the yardstick asks for none.
+    /// The token. The yardstick requires none.
     pub(crate) token: String,
-    /// What its join asks for.
+    /// The options of its join.
     pub(crate) config: JoinConfig,
-    /// It sends, and what it receives is counted for no lane.
+    /// Whether this client sends. Its own receipts do not count for a lane.
     pub(crate) publishes: bool,
 }
 
@@ -57,32 +57,32 @@ enum State {
     Lost,
 }
 
-/// Where each client is, and what has been received.
+/// The state of each client, and what was received.
 pub(crate) struct Ledger {
     counted: Counted,
     topics: Vec<String>,
     seats: Vec<Seat>,
     states: Vec<(State, Instant)>,
     finder: Finder<'static>,
-    /// The moment that markers count from.
+    /// The epoch of the markers.
     pub(crate) epoch: Instant,
-    /// One for each topic, or one for a writer.
+    /// One per topic, or one for a writer.
     pub(crate) lanes: Vec<Lane>,
-    /// How many rooms rows are written to, where each is only for the people of its room.
+    /// Number of rooms that rows are written to, if each row is only for the users of its room.
     pub(crate) rooms: Option<u64>,
-    /// What has been received since it was last taken.
+    /// What was received since the window was last taken.
     pub(crate) window: Window,
-    /// From the first byte to the upgrade.
+    /// Time from the connect to the upgrade.
     pub(crate) connect_us: Histogram<u64>,
-    /// From the join to its reply.
+    /// Time from the join to its reply.
     pub(crate) join_us: Histogram<u64>,
-    /// Clients whose join was accepted.
+    /// Clients that have joined.
     pub(crate) joined: usize,
-    /// Clients that were told that their row changes are live.
+    /// Clients whose row changes are live.
     pub(crate) subscribed: usize,
-    /// Clients that were refused or closed.
+    /// Clients that were refused or disconnected.
     pub(crate) lost: usize,
-    /// The first reasons why.
+    /// The first failure messages.
     pub(crate) complaints: Vec<String>,
 }
 
@@ -90,12 +90,12 @@ pub(crate) struct Ledger {
 pub(crate) struct Crowd {
     pub(crate) sockets: Sockets,
     pub(crate) ledger: Ledger,
-    /// When heartbeats began, and how many have been sent.
+    /// When heartbeats started, and the number sent.
     heart: (Instant, u64),
 }
 
 impl Crowd {
-    /// Clients that have not connected yet. Topics carry their prefix `realtime:`.
+    /// Clients that are not connected yet. Topics include their prefix `realtime:`.
     pub(crate) fn new(
         server: SocketAddr,
         counted: Counted,
@@ -130,10 +130,11 @@ impl Crowd {
         })
     }
 
-    /// Connects everybody and has them join, this many at a time. Returns when all have an answer.
+    /// Connects and joins all clients, at most `at_once` at a time. Returns once all have an
+    /// answer.
     ///
     /// # Errors
-    /// When somebody is refused, or not answered within `patience`.
+    /// Fails if a client is refused, or not answered within `patience`.
     pub(crate) fn gather(&mut self, at_once: usize, patience: Duration) -> Result<(), Failure> {
         let begun = Instant::now();
         let all = self.ledger.seats.len();
@@ -149,7 +150,7 @@ impl Crowd {
                 .turn(Duration::from_millis(1), &mut self.ledger)?;
             if begun.elapsed() > patience {
                 self.ledger
-                    .complain(format!("not all have joined in {patience:?}"));
+                    .complain(format!("not all clients joined within {patience:?}"));
                 break;
             }
         }
@@ -158,24 +159,24 @@ impl Crowd {
             return Ok(());
         }
         Err(format!(
-            "{} of {all} have joined: {}",
+            "{} of {all} clients joined: {}",
             self.ledger.joined,
             self.ledger.complaints.join("; ")
         )
         .into())
     }
 
-    /// Waits until everybody's row changes are live.
+    /// Waits until the row changes of all clients are live.
     ///
     /// # Errors
-    /// When somebody is not told so within `patience`.
+    /// Fails if that takes longer than `patience`.
     pub(crate) fn subscribe(&mut self, patience: Duration) -> Result<(), Failure> {
         let begun = Instant::now();
         while self.ledger.subscribed < self.ledger.joined {
             self.turn(Duration::from_millis(10))?;
             if begun.elapsed() > patience || self.ledger.lost > 0 {
                 return Err(format!(
-                    "{} of {} are subscribed: {}",
+                    "{} of {} clients are subscribed: {}",
                     self.ledger.subscribed,
                     self.ledger.joined,
                     self.ledger.complaints.join("; ")
@@ -186,7 +187,7 @@ impl Crowd {
         Ok(())
     }
 
-    /// Does nothing but what clients always do.
+    /// Only sends heartbeats and receives for a while.
     pub(crate) fn idle(&mut self, duration: Duration) -> Result<(), Failure> {
         let end = Instant::now() + duration;
         while let Some(left) = end.checked_duration_since(Instant::now()) {
@@ -195,7 +196,7 @@ impl Crowd {
         Ok(())
     }
 
-    /// Sends the heartbeats that are due, waits at most `timeout`, and handles what has come.
+    /// Sends due heartbeats, waits at most `timeout`, and handles what arrived.
     pub(crate) fn turn(&mut self, timeout: Duration) -> Result<(), Failure> {
         let all = self.ledger.states.len() as u64;
         let (begun, sent) = &mut self.heart;
@@ -208,17 +209,17 @@ impl Crowd {
         Ok(self.sockets.turn(timeout, &mut self.ledger)?)
     }
 
-    /// Has this client send one text frame.
-    pub(crate) fn say(&mut self, id: SocketId, text: &str) {
+    /// Sends one text frame from this client.
+    pub(crate) fn send(&mut self, id: SocketId, text: &str) {
         self.sockets.send_text(id, text, &mut self.ledger);
     }
 
-    /// Has this client become present in its topic, marked as its lane's next message.
+    /// Tracks presence from this client, marked as the next message of its lane.
     pub(crate) fn track(&mut self, id: SocketId) {
         let lane = self.ledger.seats[id].topic;
         let marker = self.ledger.mark(lane);
         let text = phoenix::track(&self.ledger.topics[lane], &marker);
-        self.say(id, &text);
+        self.send(id, &text);
     }
 }
 
@@ -242,30 +243,30 @@ impl Ledger {
         marker.text()
     }
 
-    /// Messages that are not at every receiver yet.
+    /// Messages that have not reached every receiver.
     pub(crate) fn outstanding(&self) -> usize {
         self.lanes.iter().map(|lane| lane.outstanding).sum()
     }
 
-    /// Remembers why something went wrong.
+    /// Records a failure message.
     pub(crate) fn complain(&mut self, reason: String) {
         if self.complaints.len() < MAX_COMPLAINTS {
             self.complaints.push(reason);
         }
     }
 
-    /// What went wrong in a run besides speed, given its window and how many messages were lost.
+    /// Failures other than low speed, given the window of a run and the number of lost messages.
     pub(crate) fn faults(&mut self, window: &Window, lost: u64) -> Vec<String> {
         let rest = &self.window;
         let mut faults = std::mem::take(&mut self.complaints);
         for (count, fault) in [
-            (lost, "did not reach everybody they are for in time"),
-            (window.repeated + rest.repeated, "came twice"),
+            (lost, "did not reach all their receivers in time"),
+            (window.repeated + rest.repeated, "arrived twice"),
             (
                 window.misdelivered + rest.misdelivered,
-                "came to somebody they are not for",
+                "reached a client they are not for",
             ),
-            (window.late + rest.late, "came after they had been given up"),
+            (window.late + rest.late, "arrived after they had expired"),
         ] {
             if count > 0 {
                 faults.push(format!("{count} messages {fault}"));
@@ -365,7 +366,7 @@ impl Handler for Ledger {
     }
 }
 
-/// The part of a `presence_diff` that lists who has come.
+/// The joins in a `presence_diff`.
 fn joins_of(payload: &[u8]) -> &[u8] {
     let (joins, leaves) = (
         memmem::find(payload, b"\"joins\""),

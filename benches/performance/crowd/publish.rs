@@ -1,4 +1,4 @@
-//! Broadcasts from clients: as fast as they arrive, or at a rate.
+//! Broadcasts from clients: as fast as they arrive, or at a fixed rate.
 
 use std::time::{Duration, Instant};
 
@@ -7,35 +7,35 @@ use crate::Failure;
 use crate::client::frame::BINARY;
 use crate::client::phoenix::{self, JOIN_REF};
 
-/// Bytes beside the marker in each payload: a chat message with its names and times.
+/// Bytes in each payload beside the marker, as in a chat message with names and times.
 const PADDING: usize = 180;
 
 /// How long a message may take before it counts as lost.
 const LOST_AFTER: Duration = Duration::from_secs(5);
 
-/// When the next broadcast is sent.
+/// When to send the next broadcast.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Pace {
-    /// This many with one write in each topic, the next ones when all receivers have them.
+    /// This many per topic with one write, and the next ones once all receivers have them.
     InFlight(u32),
-    /// This many a second, whether or not those before have arrived.
+    /// This many per second, whether or not the previous ones have arrived.
     PerSecond(f64),
 }
 
-/// Sends broadcasts from the clients that publish, the same number for each topic.
+/// Sends broadcasts from the publishing clients, the same number for each topic.
 pub(crate) struct Publisher {
     pace: Pace,
     padding: String,
-    /// Client that publishes, by topic.
+    /// The publishing client of each topic.
     senders: Vec<usize>,
     begun: Instant,
-    /// Messages sent, and messages that did not reach everybody.
+    /// Messages sent, and messages that did not reach every receiver.
     pub(crate) sent: u64,
     pub(crate) lost: u64,
 }
 
 impl Publisher {
-    /// Begins now.
+    /// Starts the clock.
     pub(crate) fn new(crowd: &Crowd, pace: Pace) -> Self {
         let mut senders = vec![0; crowd.ledger.topics.len()];
         for (id, seat) in crowd.ledger.seats.iter().enumerate() {
@@ -66,7 +66,7 @@ impl Publisher {
         Ok(())
     }
 
-    /// Receives what is still under way; what does not come is lost.
+    /// Receives outstanding messages. Those that do not arrive count as lost.
     pub(crate) fn drain(&mut self, crowd: &mut Crowd) -> Result<(), Failure> {
         let begun = Instant::now();
         while crowd.ledger.outstanding() > 0 && begun.elapsed() < LOST_AFTER {
@@ -76,7 +76,7 @@ impl Publisher {
         Ok(())
     }
 
-    /// Returns how long the kernel may be waited for.
+    /// Sends due broadcasts and returns how long to wait for events.
     fn send_due(&mut self, crowd: &mut Crowd) -> Duration {
         match self.pace {
             Pace::InFlight(burst) => {

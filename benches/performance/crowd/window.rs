@@ -1,27 +1,27 @@
-//! What was received during one stretch of time.
+//! What was received during a period.
 
 use hdrhistogram::{CreationError, Histogram};
 use serde_json::{Value, json};
 
-/// Receipts, and how long they took.
+/// Receipts and their latencies.
 pub(crate) struct Window {
-    /// Messages that reached one receiver.
+    /// Deliveries: one per message and receiver.
     pub(crate) deliveries: u64,
-    /// Frames that they came in.
+    /// Frames that contained them.
     pub(crate) frames: u64,
     /// Messages that reached their last receiver.
     pub(crate) completed: u64,
-    /// Receipts beyond one for each receiver.
+    /// Receipts beyond one per receiver.
     pub(crate) repeated: u64,
-    /// Receipts of messages that had been given up.
+    /// Receipts of expired messages.
     pub(crate) late: u64,
-    /// Receipts by somebody whom the message is not for.
+    /// Receipts by clients that the message is not for.
     pub(crate) misdelivered: u64,
     latency_us: Histogram<u64>,
 }
 
 impl Window {
-    /// Nothing received yet.
+    /// An empty window.
     pub(crate) fn new(latency_us: Histogram<u64>) -> Self {
         Self {
             deliveries: 0,
@@ -34,21 +34,20 @@ impl Window {
         }
     }
 
-    /// Ends this window and begins the next one in its place.
+    /// Returns this window and starts a new one in its place.
     pub(crate) fn take(&mut self) -> Self {
         let next = Self::new(Histogram::new_from(&self.latency_us));
         std::mem::replace(self, next)
     }
 
-    /// One receipt, so many nanoseconds after the message was sent.
+    /// Records one receipt with its latency in nanoseconds.
     #[inline]
     pub(crate) fn record(&mut self, nanoseconds: u64) {
         self.deliveries += 1;
         self.latency_us.saturating_record(nanoseconds / 1000);
     }
 
-    /// A quantile of the time from sending to receipt, in milliseconds; not a number when nothing
-    /// was received.
+    /// A quantile of the time from send to receipt, in milliseconds. NaN if nothing was received.
     pub(crate) fn latency_ms(&self, quantile: f64) -> f64 {
         if self.latency_us.is_empty() {
             return f64::NAN;
@@ -57,12 +56,12 @@ impl Window {
     }
 }
 
-/// A histogram from a microsecond to ten minutes, three digits exact.
+/// A histogram from one microsecond to ten minutes, with three significant digits.
 pub(crate) fn microseconds() -> Result<Histogram<u64>, CreationError> {
     Histogram::new_with_bounds(1, 600_000_000, 3)
 }
 
-/// A quantile in milliseconds, to the microsecond.
+/// A quantile in milliseconds, with microsecond resolution.
 pub(crate) fn milliseconds(histogram: &Histogram<u64>, quantile: f64) -> f64 {
     histogram.value_at_quantile(quantile) as f64 / 1000.0
 }

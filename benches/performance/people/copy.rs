@@ -1,6 +1,7 @@
-//! What a device keeps of its owner's conversations: loaded, caught up with `/sync`, and followed over a socket.
+//! A device's copy of its owner's conversations: loaded, caught up with `/sync`, and updated over a
+//! socket.
 //!
-//! Written as an application would: rows are put in as they come, the later one wins.
+//! It works like an application: rows are applied as they arrive, and the latest one wins.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -8,7 +9,7 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
-/// Fields of a conversation that its owner sees, in the row of REST as in that of the members' table.
+/// Fields of a conversation that its owner sees, in the row of REST and of the members' table.
 const CONVERSATION_FIELDS: [&str; 6] = [
     "is_archived",
     "is_pinned",
@@ -18,7 +19,7 @@ const CONVERSATION_FIELDS: [&str; 6] = [
     "unread_count",
 ];
 
-/// Fields of a message, in the row of REST as in that of the table.
+/// Fields of a message, in the row of REST and of the table.
 const MESSAGE_FIELDS: [&str; 11] = [
     "content",
     "created_at",
@@ -33,29 +34,30 @@ const MESSAGE_FIELDS: [&str; 11] = [
     "seq",
 ];
 
-/// A device's copy.
+/// The copy on a device.
 #[derive(Debug, Default)]
 pub(super) struct Copy {
     owner: String,
     conversations: BTreeMap<String, Conversation>,
     messages: BTreeMap<String, Message>,
-    /// Messages that the owner deleted for themselves.
+    /// Messages that the owner deleted only for themselves.
     hidden: BTreeSet<String>,
-    /// Where somebody else is typing, and until when that holds.
+    /// Conversations in which another user is typing, with the time when that expires.
     typing: BTreeMap<String, Instant>,
-    /// A message has another `rev` and is the same otherwise: its reactions are others, which a row does not show.
+    /// Set if a message has a new `rev` but is otherwise unchanged: its reactions have changed,
+    /// which the row does not show.
     pub(super) is_stale: bool,
-    /// The count on the badge.
+    /// The unread count on the badge.
     pub(super) unread_total: Option<i64>,
 }
 
 #[derive(Debug, Default)]
 struct Conversation {
     fields: Map<String, Value>,
-    /// Off the list until the next message.
+    /// Hidden from the list until the next message.
     is_gone: bool,
     cleared_seq: i64,
-    /// How far everybody has read, the owner included.
+    /// Read positions of all members, including the owner.
     read: BTreeMap<String, i64>,
 }
 
@@ -63,7 +65,7 @@ struct Conversation {
 struct Message {
     conversation: String,
     fields: Map<String, Value>,
-    /// Who reacted with what.
+    /// Pairs of reaction and user.
     reactions: BTreeSet<(String, String)>,
 }
 
@@ -75,7 +77,7 @@ impl Copy {
         }
     }
 
-    /// A page of `GET /sync`.
+    /// Applies a page of `GET /sync`.
     pub(super) fn catch_up(&mut self, page: &Value) {
         for row in items(&page["conversations"]) {
             let conversation = self.conversation(&row["id"]);
@@ -99,7 +101,7 @@ impl Copy {
         }
     }
 
-    /// A message as REST shows it.
+    /// Applies a message as returned by REST.
     pub(super) fn loaded_message(&mut self, row: &Value) {
         let reactions = items(&row["reactions"])
             .flat_map(|reaction| {
@@ -115,7 +117,7 @@ impl Copy {
         self.messages.insert(text(&row["id"]), message);
     }
 
-    /// A row change as it comes over the socket.
+    /// Applies a row change from the socket.
     pub(super) fn change(&mut self, data: &Value) {
         let row = &data["record"];
         match (
@@ -147,7 +149,7 @@ impl Copy {
                         reactions: BTreeSet::new(),
                     });
                 if message.fields.get("rev").map_or(0, number) > number(&fields["rev"]) {
-                    // It was caught up with before it came.
+                    // `/sync` has already returned a newer revision.
                     return;
                 }
                 let is_same =
@@ -162,7 +164,7 @@ impl Copy {
         }
     }
 
-    /// The payload of a `typing` event.
+    /// Applies the payload of a `typing` event.
     pub(super) fn typing(&mut self, payload: &Value) {
         if payload["user_id"] == self.owner.as_str() {
             return;
@@ -176,12 +178,12 @@ impl Copy {
         }
     }
 
-    /// Whether anybody is shown as typing.
+    /// Whether any user is shown as typing.
     pub(super) fn shows_typing(&self) -> bool {
         self.typing.values().any(|until| *until > Instant::now())
     }
 
-    /// The connection is lost: who is typing is not known any more.
+    /// Handles a lost connection: typing states are unknown.
     pub(super) fn disconnected(&mut self) {
         self.typing.clear();
     }
@@ -190,13 +192,14 @@ impl Copy {
         self.hidden.insert(message);
     }
 
-    /// Ids of the conversations on the list.
+    /// Ids of the listed conversations.
     pub(super) fn listed(&self) -> Vec<String> {
         let listed = self.conversations.iter().filter(|(_, c)| !c.is_gone);
         listed.map(|(id, _)| id.clone()).collect()
     }
 
-    /// Messages that are shown in a conversation, tombstones left out, oldest first: id, and whether it is the owner's.
+    /// Visible messages of a conversation without tombstones, oldest first: id, and whether it is
+    /// the owner's.
     pub(super) fn shown(&self, conversation: &str) -> Vec<(String, bool)> {
         let cleared = self
             .conversations
@@ -223,7 +226,7 @@ impl Copy {
             .collect()
     }
 
-    /// Everything that the owner sees, the same for the same state.
+    /// Everything that the owner sees, in a canonical form.
     pub(super) fn canonical(&self) -> Value {
         let mut messages: BTreeMap<&str, BTreeMap<i64, Value>> = BTreeMap::new();
         for (id, message) in &self.messages {
@@ -265,7 +268,8 @@ impl Copy {
 
     fn receipt(&mut self, row: &Value) {
         let person = text(&row["user_id"]);
-        // One's own position is in one's own row: a receipt does not follow "mark as unread".
+        // The owner's position is in the owner's membership row: a receipt does not reflect "mark
+        // as unread".
         if person != self.owner {
             let seq = number(&row["last_read_seq"]);
             self.conversation(&row["conversation_id"])

@@ -1,8 +1,8 @@
-//! People who use the whole chat at once, over its routes and sockets: they write, read, edit, react, type, arrange
-//! their lists, open conversations, and lose their connections.
+//! Simulated users of the whole chat, over its routes and sockets. They write, read, edit, react,
+//! type, arrange their lists, open conversations, and lose their connections.
 //!
-//! In the end every device must show what the database has, and so must a fresh load. Nothing may be refused that was
-//! allowed, and no two transactions may have locked each other out.
+//! At the end every device and every fresh load must show the state of the database. No allowed
+//! request may be refused, and no deadlock may occur.
 
 mod copy;
 mod person;
@@ -23,19 +23,19 @@ use crate::report::rounded;
 use crate::server::Server;
 use person::{Person, Truth};
 
-/// Conversations that each person has at first, half of them opened by others.
+/// Initial conversations of each user, half of them opened by others.
 const CONVERSATIONS: usize = 6;
 
-/// People whom each person writes to for the first time in the course of things.
+/// Users to whom each user writes for the first time during the run.
 const STRANGERS: usize = 3;
 
-/// How many start anew in the end.
+/// Number of users whose state is loaded afresh at the end.
 const FRESH: usize = 50;
 
-/// How soon a message is at the other person's device, in milliseconds, for 95 of 100.
+/// Time in milliseconds within which 95 of 100 messages must reach the other user's device.
 const SOON: f64 = 100.0;
 
-/// Teammates, and for each of them conversations with those who come next.
+/// Team members with conversations between each of them and the next ones.
 const SETTING: &str = "
     insert into public.teams (id, name) values ('50000000-0000-4000-8000-0000000000ff', 'Everybody');
     insert into public.users (id, email, full_name, team_id)
@@ -48,15 +48,11 @@ const SETTING: &str = "
     from generate_series(0, {people} - 1) n, generate_series(1, {steps}) step
     on conflict do nothing;";
 
-/// What somebody should see.
+/// The expected state of a user.
 const TRUTH: &str = include_str!("truth.sql");
 
-/// Has so many people live together, and prints what came of it. Whether all is well.
-pub(crate) fn live_together(
-    people: usize,
-    duration: Duration,
-    seed: u64,
-) -> Result<(Value, bool), Failure> {
+/// Simulates `people` users. Returns the result, and whether it is correct.
+pub(crate) fn run(people: usize, duration: Duration, seed: u64) -> Result<(Value, bool), Failure> {
     let database = Database::start()?;
     database.execute(
         &SETTING
@@ -115,14 +111,14 @@ pub(crate) fn live_together(
     Ok((result, is_well))
 }
 
-/// What became of the copies.
-struct Lived {
+/// The number of correct copies, and the faults.
+struct Outcome {
     right: usize,
     fresh_right: usize,
     faults: Vec<String>,
 }
 
-async fn live(everybody: &[Person], url: &str, duration: Duration) -> Result<Lived, Failure> {
+async fn live(everybody: &[Person], url: &str, duration: Duration) -> Result<Outcome, Failure> {
     let client = connect(url).await?;
     let end = Instant::now() + duration;
     let finished = Barrier::new(everybody.len() + 1);
@@ -146,10 +142,10 @@ async fn live(everybody: &[Person], url: &str, duration: Duration) -> Result<Liv
     for (person, truth) in everybody.iter().zip(&truths).step_by(step) {
         match first_difference(&person.load_afresh().await?, &truth.copy) {
             None => fresh_right += 1,
-            Some(difference) => faults.push(format!("{} anew: {difference}", person.id)),
+            Some(difference) => faults.push(format!("{} loaded afresh: {difference}", person.id)),
         }
     }
-    Ok(Lived {
+    Ok(Outcome {
         right: right.into_iter().filter(|is_right| *is_right).count(),
         fresh_right,
         faults,
@@ -165,7 +161,7 @@ async fn truth_of(client: &Client, person: &Person) -> Result<Truth, Failure> {
     })
 }
 
-/// Where two values differ first: the way there, and both sides.
+/// The first difference between two values: its path, and both sides.
 fn first_difference(found: &Value, expected: &Value) -> Option<String> {
     let under = |name: String, difference: String| format!("{name}.{difference}");
     match (found, expected) {
@@ -188,6 +184,6 @@ fn first_difference(found: &Value, expected: &Value) -> Option<String> {
                 first_difference(found, expected).map(|d| under(place.to_string(), d))
             }),
         _ if found == expected => None,
-        _ => Some(format!(" {found} for {expected}")),
+        _ => Some(format!(" {found} instead of {expected}")),
     }
 }

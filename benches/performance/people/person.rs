@@ -1,4 +1,5 @@
-//! Somebody who sits before a chat: acts over REST, follows over a socket, and loses the connection now and then.
+//! A simulated user of the chat: acts over REST, receives over a socket, and loses the connection
+//! now and then.
 
 use std::cell::RefCell;
 use std::net::SocketAddr;
@@ -16,58 +17,58 @@ use crate::Failure;
 use crate::crowd::window::microseconds;
 use crate::rest::{Connection, Request};
 
-/// The pause between two things that somebody does, on average.
+/// Mean pause between two actions.
 const THINKING: Duration = Duration::from_millis(1500);
 
-/// What is done between two losses of the connection, on average.
+/// Mean number of actions between two connection losses.
 const ACTS_PER_CONNECTION: usize = 25;
 
-/// The longest time somebody is away.
+/// Maximum time without a connection.
 const AWAY: Duration = Duration::from_secs(5);
 
-/// How often a device says that it is there.
+/// Interval of heartbeats.
 const HEARTBEAT: Duration = Duration::from_secs(20);
 
-/// How long the last changes may take to come.
+/// Maximum time for the last changes to arrive.
 const SETTLING: Duration = Duration::from_secs(20);
 
-/// How often a device is compared with the database in the end.
+/// Interval of comparisons with the database at the end.
 const LOOKING: Duration = Duration::from_millis(250);
 
-/// The largest page of a list.
+/// The largest page size of a list.
 const PAGE: usize = 200;
 
-/// What somebody should see in the end, as the database has it.
+/// The expected final state, from the database.
 #[derive(Clone, Debug)]
 pub(super) struct Truth {
     pub(super) copy: Value,
     pub(super) unread_total: i64,
 }
 
-/// One person with one device.
+/// A user with one device.
 pub(super) struct Person {
     pub(super) id: String,
     token: String,
     server: SocketAddr,
-    /// Others whom they may write to and have no conversation with yet.
+    /// Users without a conversation with this user yet, to whom this user may write.
     strangers: RefCell<Vec<String>>,
     copy: RefCell<Copy>,
     tally: RefCell<Tally>,
     random: RefCell<Rng>,
 }
 
-/// What happened.
+/// What happened to a user.
 pub(super) struct Tally {
-    /// Requests by what was asked and how it was answered.
+    /// Number of requests by action and status.
     pub(super) answers: std::collections::BTreeMap<(&'static str, u16), u64>,
-    /// From the commit of another's message to its arrival.
+    /// Time from the commit of another user's message to its arrival.
     pub(super) arrival_us: Histogram<u64>,
     pub(super) events: std::collections::BTreeMap<String, u64>,
     pub(super) disconnects: u64,
     pub(super) faults: Vec<String>,
 }
 
-/// Why somebody stops acting.
+/// Why a user stops acting.
 enum End {
     Disconnected,
     Finished,
@@ -98,7 +99,8 @@ impl Person {
         })
     }
 
-    /// Lives until `end`, then waits for the truth and until the device shows it. Whether it does.
+    /// Acts until `end`, then waits for the expected state and until the device shows it. Returns
+    /// whether it does.
     pub(super) async fn live(
         &self,
         end: Instant,
@@ -133,19 +135,19 @@ impl Person {
                     };
                     let truth = self.follow(&mut socket, waiting).await??;
                     return self
-                        .settle(&mut socket, &mut rest, &mut cursor, truth)
+                        .wait_until_correct(&mut socket, &mut rest, &mut cursor, truth)
                         .await;
                 }
             }
         }
     }
 
-    /// What was seen and counted.
+    /// The recorded events.
     pub(super) fn into_tally(self) -> Tally {
         self.tally.into_inner()
     }
 
-    /// Everything anew over REST, as a page that is opened.
+    /// Loads everything over REST, like a newly opened page.
     pub(super) async fn load_afresh(&self) -> Result<Value, Failure> {
         let mut rest = Connection::open(self.server).await?;
         let mut copy = Copy::new(self.id.clone());
@@ -182,7 +184,7 @@ impl Person {
                 }
             }
         }
-        // What the rows say of their readers, in place of what would follow from the positions.
+        // The readers named in the rows replace those derived from the positions.
         let mut canonical = copy.canonical();
         for list in canonical["messages"]
             .as_object_mut()
@@ -196,7 +198,7 @@ impl Person {
         Ok(canonical)
     }
 
-    /// All that was missed, page after page.
+    /// Loads all missed changes, page by page.
     async fn catch_up(
         &self,
         rest: &mut Connection,
@@ -218,7 +220,7 @@ impl Person {
         }
     }
 
-    /// Follows the socket and acts at the same time.
+    /// Receives over the socket and acts at the same time.
     async fn stay(
         &self,
         socket: &mut Socket,
@@ -230,7 +232,7 @@ impl Person {
         let acts = self.random.borrow_mut().usize(1..2 * ACTS_PER_CONNECTION);
         let mut heart = Instant::now();
         for _ in 0..acts {
-            // A conversation that is new is listened to as well.
+            // Also listens to new conversations.
             let listed = self.copy.borrow().listed();
             for conversation in listed {
                 if !listening.contains(&conversation) {
@@ -269,7 +271,7 @@ impl Person {
         Ok(())
     }
 
-    /// Takes in what the socket says until something else is done.
+    /// Applies events from the socket until `doing` completes.
     async fn follow<T>(
         &self,
         socket: &mut Socket,
@@ -279,13 +281,13 @@ impl Person {
         loop {
             tokio::select! {
                 biased;
-                news = socket.news() => self.take_in(news?),
+                news = socket.news() => self.apply(news?),
                 done = &mut doing => return Ok(done),
             }
         }
     }
 
-    fn take_in(&self, news: News) {
+    fn apply(&self, news: News) {
         let mut tally = self.tally.borrow_mut();
         let mut copy = self.copy.borrow_mut();
         match news {
@@ -318,8 +320,8 @@ impl Person {
         }
     }
 
-    /// Waits until the device shows the truth. Whether it does.
-    async fn settle(
+    /// Waits until the device shows the expected state. Returns whether it does.
+    async fn wait_until_correct(
         &self,
         socket: &mut Socket,
         rest: &mut Connection,
@@ -327,7 +329,7 @@ impl Person {
         truth: Option<Truth>,
     ) -> Result<bool, Failure> {
         let Some(truth) = truth else {
-            return Err("nobody knows the truth".into());
+            return Err("the expected state is missing".into());
         };
         let is_right = || {
             let copy = self.copy.borrow();
@@ -337,7 +339,7 @@ impl Person {
         };
         let following = async {
             while !is_right() {
-                // Somebody who stopped typing without a word is shown until that expires.
+                // A user who stopped typing without a notice is shown until the notice expires.
                 self.follow(socket, sleep(LOOKING)).await?;
                 self.refresh(socket, rest, cursor).await?;
             }
@@ -350,7 +352,7 @@ impl Person {
         let copy = self.copy.borrow();
         let difference = super::first_difference(&copy.canonical(), &truth.copy);
         self.tally.borrow_mut().faults.push(format!(
-            "{}: {}; badge {:?} for {}; typing {}",
+            "{}: {}; badge {:?} instead of {}; typing {}",
             self.id,
             difference.unwrap_or_default(),
             copy.unread_total,
@@ -360,7 +362,7 @@ impl Person {
         Ok(false)
     }
 
-    /// One thing that somebody does.
+    /// Performs one random action.
     async fn act(&self, rest: &mut Connection) -> Result<(), Failure> {
         let Some((conversation, own, any)) = self.choose() else {
             return self.open(rest).await;
@@ -390,7 +392,7 @@ impl Person {
             (36..56, _, any) => {
                 let path = format!("/conversations/{conversation}/read");
                 let body = json!({"message_id": any.filter(|_| coin)});
-                // The message may have been deleted meanwhile.
+                // The message may have been deleted in the meantime.
                 self.ask(rest, "read", "POST", path, Some(body), &[200, 404])
                     .await
             }
@@ -476,7 +478,7 @@ impl Person {
         }
     }
 
-    /// A conversation of the list, and of its last messages one of the owner's and any.
+    /// A listed conversation, and from its recent messages one by the owner and one by anyone.
     fn choose(&self) -> Option<(String, Option<String>, Option<String>)> {
         let copy = self.copy.borrow();
         let mut random = self.random.borrow_mut();
@@ -489,7 +491,7 @@ impl Person {
         Some((conversation, own, any))
     }
 
-    /// Writes to somebody for the first time.
+    /// Writes to another user for the first time.
     async fn open(&self, rest: &mut Connection) -> Result<(), Failure> {
         let Some(stranger) = self.strangers.borrow_mut().pop() else {
             return Ok(());
@@ -548,7 +550,7 @@ impl Person {
     }
 }
 
-/// A text as one segment of a path.
+/// Percent-encodes a text as one path segment.
 fn escaped(text: &str) -> String {
     text.bytes().map(|byte| format!("%{byte:02X}")).collect()
 }

@@ -1,4 +1,4 @@
-//! One device's socket: the protocol of current clients, one frame after the other.
+//! The socket of one device, in the protocol of current clients, reading frame by frame.
 
 use std::net::SocketAddr;
 
@@ -11,22 +11,22 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 use crate::Failure;
 use crate::client::phoenix::{self, HEARTBEAT, JoinConfig};
 
-/// The channel of the row changes.
+/// The channel for row changes.
 const CHANGES: &str = "realtime:chat";
 
-/// Tables that a chat follows.
+/// Tables that a chat subscribes to.
 const TABLES: [&str; 3] = [
     "user_conversation_members",
     "conversation_receipts",
     "user_messages",
 ];
 
-/// What a server tells a device.
+/// An event from the server.
 #[derive(Debug)]
 pub(super) enum News {
     /// A row change: the `data` of `postgres_changes`.
     Change(Value),
-    /// A broadcast of the server: its event and its payload.
+    /// A broadcast by the server: event and payload.
     Event(String, Value),
     /// Row changes are live.
     Subscribed,
@@ -40,7 +40,7 @@ pub(super) struct Socket {
 }
 
 impl Socket {
-    /// Connects, asks for row changes, and waits until they are live.
+    /// Connects, subscribes to row changes, and waits until they are live.
     pub(super) async fn open(server: SocketAddr, token: &str) -> Result<Self, Failure> {
         let url = format!("ws://{server}{}", phoenix::path(token));
         let (stream, _) = tokio_tungstenite::connect_async(url).await?;
@@ -73,7 +73,7 @@ impl Socket {
         Ok(self.stream.send(Message::text(HEARTBEAT)).await?)
     }
 
-    /// The next thing that is said. Nothing is lost when the future is dropped before it is done.
+    /// The next event. Cancel-safe: dropping the future loses nothing.
     pub(super) async fn news(&mut self) -> Result<News, Failure> {
         let message = self.stream.next().await.ok_or("the socket ended")??;
         match message {
@@ -100,7 +100,7 @@ impl Socket {
                     }
                     "phx_reply" if payload["status"] == "ok" => Ok(News::Nothing),
                     "system" | "phx_reply" | "phx_error" | "phx_close" => {
-                        Err(format!("the server said {text}").into())
+                        Err(format!("the server sent {text}").into())
                     }
                     _ => Ok(News::Nothing),
                 }
@@ -119,7 +119,8 @@ impl Socket {
     }
 }
 
-/// A frame of kind 4: the lengths of topic, event and metadata, the encoding, the three texts, the payload.
+/// A frame of kind 4: the lengths of topic, event and metadata, the encoding, the three texts, the
+/// payload.
 fn server_broadcast(frame: &[u8]) -> Option<News> {
     let [4, topic, event, metadata, _, rest @ ..] = frame else {
         return None;

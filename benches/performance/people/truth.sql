@@ -1,4 +1,5 @@
--- What $1 should see, in the form of Copy::canonical(), from the tables and past all policies.
+-- The state that user $1 should see, in the form of Copy::canonical(), read from the tables and
+-- bypassing all policies.
 with mine as (
   select m.*
   from public.user_conversation_members m

@@ -1,4 +1,4 @@
-//! Row 24: what people who come online, stay and do nothing cost PostgreSQL.
+//! Row 24: the cost in PostgreSQL of users who come online and stay idle.
 
 use std::time::{Duration, Instant};
 
@@ -11,17 +11,17 @@ use crate::meter::Meter;
 use crate::report::{Better, Figure, Outcome, median, rounded};
 use crate::server::Server;
 
-/// Numbers of these people, behind those of all others.
+/// The number of the first of these users, after those of all other rows.
 const FIRST: usize = 100_000;
 
-/// How long they stay.
+/// How long the users stay.
 const STAY: Duration = Duration::from_mins(1);
 
-/// How long until PostgreSQL has counted what its sessions did: they report once a second, and before they wait
-/// for long (PostgreSQL manual 28.2).
+/// Time until PostgreSQL has counted the work of its sessions, which report once per second and
+/// before they wait for long (PostgreSQL manual, section 28.2).
 const COUNTED: Duration = Duration::from_secs(12);
 
-/// What PostgreSQL has done since it was started.
+/// Work of PostgreSQL during a period.
 #[derive(Clone, Copy)]
 struct Work {
     transactions: i64,
@@ -29,7 +29,8 @@ struct Work {
     cpu: f64,
 }
 
-/// One run: what people cost as they come, and what the server does while all are idle and while nobody is there.
+/// One run: the cost of users who come online, and the work of the server while all are idle and
+/// while there are none.
 struct Run {
     rows_each: f64,
     cpu_each_ms: f64,
@@ -65,7 +66,7 @@ pub(super) fn measure(lab: &Laboratory) -> Result<Outcome, Failure> {
     let medians = |of: fn(&Run) -> f64| median(runs.iter().map(of));
     let figures = vec![
         Figure {
-            name: "rows written for each who comes",
+            name: "rows written per arriving user",
             unit: "rows",
             value: medians(|run| run.rows_each),
             better: Better::Lower,
@@ -73,7 +74,7 @@ pub(super) fn measure(lab: &Laboratory) -> Result<Outcome, Failure> {
             goal: 3.1,
         },
         Figure {
-            name: "rows written in a minute of everybody idle",
+            name: "rows written per minute with all users idle",
             unit: "rows",
             value: minute * medians(|run| run.idle.rows as f64),
             better: Better::Lower,
@@ -81,7 +82,7 @@ pub(super) fn measure(lab: &Laboratory) -> Result<Outcome, Failure> {
             goal: 15.0,
         },
         Figure {
-            name: "transactions in a minute of everybody idle",
+            name: "transactions per minute with all users idle",
             unit: "transactions",
             value: minute * medians(|run| run.idle.transactions as f64),
             better: Better::Lower,
@@ -112,8 +113,8 @@ fn run(
     faults: &mut Vec<String>,
 ) -> Result<Run, Failure> {
     let server = Server::rapport(&lab.database)?;
-    let mut nobody = Crowd::new(server.address, Counted::Broadcasts, Vec::new(), Vec::new())?;
-    let empty = during(lab, &server, || nobody.idle(stay))?;
+    let mut no_users = Crowd::new(server.address, Counted::Broadcasts, Vec::new(), Vec::new())?;
+    let empty = during(lab, &server, || no_users.idle(stay))?;
     let seats = (FIRST..FIRST + people)
         .map(|person| {
             Ok(Seat {
@@ -139,7 +140,7 @@ fn run(
     })?;
     let idle = during(lab, &server, || crowd.idle(stay))?;
     if online(lab)? < people {
-        faults.push("somebody did not stay online".to_owned());
+        faults.push("a user did not stay online".to_owned());
     }
     faults.append(&mut crowd.ledger.complaints);
     drop(crowd);
@@ -152,13 +153,13 @@ fn run(
     })
 }
 
-/// How many are shown online.
+/// Number of users shown as online.
 fn online(lab: &Laboratory) -> Result<usize, Failure> {
     let query = "select count(*) from public.user_presence where status = 'online'";
     Ok(usize::try_from(lab.database.number(query)?)?)
 }
 
-/// What PostgreSQL does during `work`.
+/// Measures the work of PostgreSQL during `work`.
 fn during(
     lab: &Laboratory,
     server: &Server,
@@ -168,7 +169,7 @@ fn during(
     let meter = Meter::start(server);
     work()?;
     let cost = meter.stop();
-    // The sessions' own counts come late.
+    // The sessions report their counts with a delay.
     let pause = if lab.settings.is_quick {
         lab.settings.pause()
     } else {
@@ -176,7 +177,7 @@ fn during(
     };
     std::thread::sleep(pause);
     let after = counts(lab)?;
-    // Counted over the pause as well, which is as idle or empty.
+    // The counts include the pause, which is equally idle or empty.
     let share = cost.seconds / (cost.seconds + pause.as_secs_f64());
     let scaled = |count: i64| (count as f64 * share).round() as i64;
     Ok(Work {
@@ -186,7 +187,7 @@ fn during(
     })
 }
 
-/// Transactions, and rows written to tables of people's presence.
+/// Transactions, and rows written to the presence tables.
 fn counts(lab: &Laboratory) -> Result<(i64, i64), Failure> {
     let transactions = "select xact_commit + xact_rollback from pg_stat_database where datname = current_database()";
     let rows = "select sum(n_tup_ins + n_tup_upd + n_tup_del)::bigint from pg_stat_user_tables \

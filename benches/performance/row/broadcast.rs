@@ -1,6 +1,6 @@
-//! Rows 1 to 7: broadcasts from a client to the others of its topic, as binary frames.
+//! Rows 1 to 7: broadcasts from a client to the others in its topic, as binary frames.
 //!
-//! The yardstick and Rapport are measured in turn, each time in a fresh process.
+//! The yardstick and Rapport are measured alternately, each time in a new process.
 
 use std::time::Instant;
 
@@ -14,7 +14,7 @@ use crate::meter::{Cost, Meter};
 use crate::report::{Better, Figure, Outcome, median, rounded};
 use crate::server::Server;
 
-/// Who receives, and how it is sent.
+/// The receivers, and how broadcasts are sent.
 #[derive(Clone, Copy)]
 struct Case {
     receivers: usize,
@@ -73,7 +73,7 @@ pub(super) fn paced(lab: &Laboratory) -> Result<Outcome, Failure> {
     let sides = Sides::measure(lab, case)?;
     let p99 = |runs: &[Run]| median(runs.iter().map(|run| run.p99_ms));
     let figure = Figure {
-        name: "p99 against the yardstick's",
+        name: "p99 relative to the yardstick",
         unit: "times",
         value: p99(&sides.rapport) / p99(&sides.yardstick),
         better: Better::Lower,
@@ -101,11 +101,11 @@ pub(super) fn latency(lab: &Laboratory) -> Result<Outcome, Failure> {
     Ok(sides.outcome(figures))
 }
 
-/// Deliveries per CPU second of the server, as a share of the yardstick's.
+/// Deliveries per CPU second of the server, relative to the yardstick.
 fn share(lab: &Laboratory, case: Case, floor: f64, goal: f64) -> Result<Outcome, Failure> {
     let sides = Sides::measure(lab, case)?;
     let figure = Figure {
-        name: "deliveries per server CPU second, share of the yardstick",
+        name: "deliveries per server CPU second, relative to the yardstick",
         unit: "share",
         value: per_cpu_second(&sides.rapport) / per_cpu_second(&sides.yardstick),
         better: Better::Higher,
@@ -115,7 +115,7 @@ fn share(lab: &Laboratory, case: Case, floor: f64, goal: f64) -> Result<Outcome,
     Ok(sides.outcome(vec![figure]))
 }
 
-/// What one run of one side gave.
+/// The results of one run of one side.
 struct Run {
     per_cpu_second: f64,
     per_second: f64,
@@ -135,7 +135,7 @@ struct Sides {
 }
 
 impl Sides {
-    /// Both sides in turn.
+    /// Measures both sides alternately.
     fn measure(lab: &Laboratory, case: Case) -> Result<Self, Failure> {
         let mut sides = Self {
             yardstick: Vec::new(),

@@ -1,7 +1,7 @@
 //! Rows 11 to 13 and 16: row changes under row-level security.
 //!
-//! The policy looks a person up among the members of the row's room, so that PostgreSQL must be
-//! asked. Every person subscribes to the whole table, and each row is for two of them.
+//! The policy looks up the user among the members of the row's room, so PostgreSQL must evaluate
+//! it. Every user subscribes to the whole table, and each row is for two users.
 
 use std::time::{Duration, Instant};
 
@@ -18,10 +18,10 @@ use crate::report::{Better, Figure, Outcome, median, rounded};
 use crate::server::Server;
 use crate::writer::{Order, PEOPLE_PER_ROOM, Writer};
 
-/// How long a row behind many others may take.
+/// Timeout of a row that is queued behind many others.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The table, its policy, and a table that nobody subscribes to.
+/// The table, its policy, and a table without subscribers.
 const SCHEMA: &str = "
     create schema if not exists private;
     create table if not exists private.bench_members (
@@ -74,7 +74,7 @@ pub(super) fn latency(lab: &Laboratory) -> Result<Outcome, Failure> {
     Ok(outcome(figures, vec![("people_2", runs)]))
 }
 
-/// Row 12: as many rows as come through to 50 and to 200 subscribers.
+/// Row 12: maximum throughput of rows to 50 and to 200 subscribers.
 pub(super) fn throughput(lab: &Laboratory) -> Result<Outcome, Failure> {
     let few = Load::saturating(50).measure(lab)?;
     let many = Load::saturating(200).measure(lab)?;
@@ -96,11 +96,11 @@ pub(super) fn throughput(lab: &Laboratory) -> Result<Outcome, Failure> {
     ))
 }
 
-/// Row 13: the same with 5,000 subscribers. The goal means one core of the database; how many it used is
-/// in the detail.
+/// Row 13: the same with 5,000 subscribers. The goal assumes one core of the database; the detail
+/// shows how many were used.
 pub(super) fn crowded(lab: &Laboratory) -> Result<Outcome, Failure> {
     let load = Load {
-        // Few enough that a batch takes seconds, of which several are measured.
+        // Few enough that a batch takes seconds and several batches are measured.
         in_flight: 200,
         at_least: Duration::from_secs(20),
         ..Load::saturating(5000)
@@ -117,12 +117,12 @@ pub(super) fn crowded(lab: &Laboratory) -> Result<Outcome, Failure> {
     Ok(outcome(vec![figure], vec![("people_5000", runs)]))
 }
 
-/// Row 16: changes of a table that nobody subscribes to, while somebody does to another.
+/// Row 16: changes of a table without subscribers, while another table has some.
 pub(super) fn unheard(lab: &Laboratory) -> Result<Outcome, Failure> {
     let changes = lab.settings.clients(200_000);
     let (mut imported, mut single) = (Vec::new(), Vec::new());
     for _ in 0..lab.settings.runs {
-        // Transactions of a thousand, as an import writes them, and of one, one right behind the other.
+        // Transactions of a thousand rows, as in an import, and of one row, back to back.
         imported.push(unheard_rate(lab, changes, 1000)?);
         single.push(unheard_rate(lab, changes, 1)?);
     }
@@ -137,10 +137,13 @@ pub(super) fn unheard(lab: &Laboratory) -> Result<Outcome, Failure> {
     Ok(Outcome {
         figures: vec![
             figure(
-                "changes per server CPU second, 1,000 in a transaction",
+                "changes per server CPU second, 1,000 per transaction",
                 &imported,
             ),
-            figure("changes per server CPU second, each a transaction", &single),
+            figure(
+                "changes per server CPU second, one per transaction",
+                &single,
+            ),
         ],
         runs: imported.len(),
         detail: json!({
@@ -152,7 +155,7 @@ pub(super) fn unheard(lab: &Laboratory) -> Result<Outcome, Failure> {
     })
 }
 
-/// Changes per CPU second of a new server.
+/// Changes per CPU second of a newly started server.
 fn unheard_rate(lab: &Laboratory, changes: usize, per_transaction: usize) -> Result<f64, Failure> {
     let server = Server::rapport(&lab.database)?;
     let mut crowd = subscribers(lab, &server, PEOPLE_PER_ROOM)?;
@@ -165,7 +168,7 @@ fn unheard_rate(lab: &Laboratory, changes: usize, per_transaction: usize) -> Res
              commit;
          end loop; end $$"
     ))?;
-    // A row that somebody hears of, written after all others, comes when they have been read.
+    // A row with a subscriber, written last, arrives after all others have been read.
     let mark = crowd.ledger.mark(0);
     lab.database.execute(&format!(
         "insert into public.bench_items (room, body) values (0, '{mark}')"
@@ -174,7 +177,7 @@ fn unheard_rate(lab: &Laboratory, changes: usize, per_transaction: usize) -> Res
     while crowd.ledger.outstanding() > 0 {
         crowd.turn(Duration::from_millis(5))?;
         if begun.elapsed() > PATIENCE {
-            return Err("the row behind the changes did not come".into());
+            return Err("the row after the changes did not arrive".into());
         }
     }
     let rate = changes as f64 / (server.process.cpu_seconds() - cpu);
@@ -182,7 +185,7 @@ fn unheard_rate(lab: &Laboratory, changes: usize, per_transaction: usize) -> Res
     Ok(rate)
 }
 
-/// How many subscribers, and how rows are written.
+/// The number of subscribers, and how rows are written.
 struct Load {
     people: usize,
     rows_per_statement: u64,
@@ -192,7 +195,7 @@ struct Load {
 }
 
 impl Load {
-    /// As fast as rows come through: ten with one transaction, so that writing is not the limit.
+    /// Maximum throughput. Ten rows per transaction keep writing from being the bottleneck.
     fn saturating(people: usize) -> Self {
         Self {
             people,
@@ -249,7 +252,7 @@ impl Load {
     }
 }
 
-/// What one run gave.
+/// The results of one run.
 struct Run {
     rows_per_second: f64,
     rows_per_database_second: f64,
@@ -260,7 +263,7 @@ struct Run {
     faults: Vec<String>,
 }
 
-/// Makes the tables, empty, and two people the members of each room.
+/// Creates the tables, empty, and makes two users the members of each room.
 pub(crate) fn prepare(database: &Database, people: usize) -> Result<(), Failure> {
     database.execute(SCHEMA)?;
     let members: Vec<String> = (0..people)
@@ -272,7 +275,7 @@ pub(crate) fn prepare(database: &Database, people: usize) -> Result<(), Failure>
     ))
 }
 
-/// Connects this many people, two in each room, all subscribed to the whole table.
+/// Connects this many users, two per room, each subscribed to the whole table.
 fn subscribers(lab: &Laboratory, server: &Server, people: usize) -> Result<Crowd, Failure> {
     prepare(&lab.database, people)?;
     let binding = json!({"event": "INSERT", "schema": "public", "table": "bench_items"});

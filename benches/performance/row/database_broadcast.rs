@@ -1,4 +1,4 @@
-//! Row 23: broadcasts that SQL sends (`realtime.send`), to a public channel of 100.
+//! Row 23: broadcasts sent by SQL (`realtime.send`) to a public channel of 100 clients.
 
 use serde_json::{Value, json};
 
@@ -11,7 +11,7 @@ use crate::report::{Better, Figure, Outcome, median, rounded};
 use crate::server::Server;
 use crate::writer::{Order, Writer};
 
-/// The place has no meaning here: there is one topic.
+/// The place is ignored, because there is only one topic.
 const SEND: &str = "select realtime.send(jsonb_build_object('m', body), 'message', 'room', false)
     from unnest($1::int[], $2::text[]) as messages (place, body)";
 

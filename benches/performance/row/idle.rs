@@ -1,4 +1,4 @@
-//! Rows 8 and 18: what sockets cost that are joined and say nothing but that they are still there.
+//! Rows 8 and 18: the cost of joined sockets that send only heartbeats.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use crate::crowd::{Counted, Crowd};
 use crate::report::{Better, Figure, Outcome, median, rounded};
 use crate::server::Server;
 
-/// Members of one topic here: neither everybody alone nor everybody together.
+/// Members of one topic: a case between one member and all members.
 const PER_TOPIC: usize = 100;
 
 /// Row 8: memory of the process per socket.
@@ -20,7 +20,7 @@ pub(super) fn memory(lab: &Laboratory) -> Result<Outcome, Failure> {
     let mut faults = Vec::new();
     for _ in 0..lab.settings.runs {
         let server = Server::rapport(&lab.database)?;
-        // The first sockets also pay for what is made once.
+        // The first sockets include one-time allocations.
         let mut first = crowd(lab, &server, PER_TOPIC)?;
         first.idle(lab.settings.pause())?;
         let before = server.process.memory_kib();
@@ -48,7 +48,7 @@ pub(super) fn memory(lab: &Laboratory) -> Result<Outcome, Failure> {
     })
 }
 
-/// Row 18: CPU time of heartbeats. One measurement takes as long as everybody needs for one.
+/// Row 18: CPU time of heartbeats. A measurement takes one heartbeat interval.
 pub(super) fn heartbeats(lab: &Laboratory) -> Result<Outcome, Failure> {
     let server = Server::rapport(&lab.database)?;
     let mut crowd = crowd(lab, &server, 5000)?;
@@ -69,7 +69,7 @@ pub(super) fn heartbeats(lab: &Laboratory) -> Result<Outcome, Failure> {
     drop(crowd);
     server.stop()?;
     let figure = Figure {
-        name: "one core's time",
+        name: "CPU time of one core",
         unit: "%",
         value: median(runs.iter().copied()),
         better: Better::Lower,
@@ -84,7 +84,7 @@ pub(super) fn heartbeats(lab: &Laboratory) -> Result<Outcome, Failure> {
     })
 }
 
-/// Clients in topics of [`PER_TOPIC`], all joined.
+/// Clients in topics of [`PER_TOPIC`], all of them joined.
 fn crowd(lab: &Laboratory, server: &Server, clients: usize) -> Result<Crowd, Failure> {
     let clients = lab.settings.clients(clients);
     let topics = clients.div_ceil(PER_TOPIC);

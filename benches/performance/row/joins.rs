@@ -11,10 +11,10 @@ use crate::meter::{Cost, Meter};
 use crate::report::{Better, Figure, Outcome, median, rounded};
 use crate::server::Server;
 
-/// Members of one topic here.
+/// Members of one topic.
 const PER_TOPIC: usize = 100;
 
-/// Policies as an application writes them: everybody who is signed in may read and write the rooms.
+/// Typical policies of an application: every signed-in user may read and write the rooms.
 pub(crate) const POLICIES: &str = "
     drop policy if exists \"Bench rooms are read\" on realtime.messages;
     drop policy if exists \"Bench rooms are written\" on realtime.messages;
@@ -23,7 +23,7 @@ pub(crate) const POLICIES: &str = "
     create policy \"Bench rooms are written\" on realtime.messages for insert to authenticated
         with check (realtime.topic() ~ '^(room|soak)-' and (select auth.uid()) is not null);";
 
-/// Row 9: sockets opened and joined to public channels for each CPU second of the server.
+/// Row 9: sockets opened and joined to public channels per CPU second of the server.
 pub(super) fn public(lab: &Laboratory) -> Result<Outcome, Failure> {
     let runs = measure(lab, false)?;
     let figure = Figure {
@@ -37,7 +37,7 @@ pub(super) fn public(lab: &Laboratory) -> Result<Outcome, Failure> {
     Ok(outcome(figure, runs))
 }
 
-/// Row 10: sockets opened and joined to private channels for each second of the clock.
+/// Row 10: sockets opened and joined to private channels per elapsed second.
 pub(super) fn private(lab: &Laboratory) -> Result<Outcome, Failure> {
     lab.database.execute(POLICIES)?;
     let runs = measure(lab, true)?;

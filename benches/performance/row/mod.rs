@@ -1,4 +1,4 @@
-//! The rows of the table in `docs/benchmarks.md`: what is measured, and what must come out.
+//! The rows of the table in `docs/benchmarks.md`: what is measured, with floors and goals.
 
 mod attendance;
 mod broadcast;
@@ -24,7 +24,7 @@ pub(crate) struct Row {
     pub(crate) measure: fn(&Laboratory) -> Result<Outcome, Failure>,
 }
 
-/// Every row, in the order of the table.
+/// All rows, in the order of the table.
 pub(crate) const ROWS: &[Row] = &[
     Row {
         number: 1,
@@ -53,7 +53,7 @@ pub(crate) const ROWS: &[Row] = &[
     },
     Row {
         number: 6,
-        what: "p99 at 20,000 deliveries/s to 1,000 receivers, against the yardstick's",
+        what: "p99 at 20,000 deliveries/s to 1,000 receivers, relative to the yardstick",
         measure: broadcast::paced,
     },
     Row {
@@ -78,32 +78,32 @@ pub(crate) const ROWS: &[Row] = &[
     },
     Row {
         number: 11,
-        what: "from the statement that writes a row to the client, on an idle server",
+        what: "latency from the statement that writes a row to the client, on an idle server",
         measure: changes::latency,
     },
     Row {
         number: 12,
-        what: "rows under a policy that PostgreSQL must be asked about, each for two people",
+        what: "row changes under a policy that PostgreSQL must evaluate, each for two users",
         measure: changes::throughput,
     },
     Row {
         number: 13,
-        what: "the same with 5,000 people subscribed to the whole table",
+        what: "the same with 5,000 users subscribed to the whole table",
         measure: changes::crowded,
     },
     Row {
         number: 16,
-        what: "row changes that nobody subscribes to",
+        what: "row changes without subscribers",
         measure: changes::unheard,
     },
     Row {
         number: 17,
-        what: "300 people of one channel become present at once",
+        what: "300 users of one channel track presence at once",
         measure: presence::storm,
     },
     Row {
         number: 18,
-        what: "5,000 sockets that send heartbeats",
+        what: "heartbeats of 5,000 sockets",
         measure: idle::heartbeats,
     },
     Row {
@@ -113,7 +113,7 @@ pub(crate) const ROWS: &[Row] = &[
     },
     Row {
         number: 20,
-        what: "a page of 50 messages of a conversation of a million",
+        what: "a page of 50 messages from a conversation of a million",
         measure: rest::history,
     },
     Row {
@@ -123,7 +123,7 @@ pub(crate) const ROWS: &[Row] = &[
     },
     Row {
         number: 22,
-        what: "10,000 clients are back and joined after a restart",
+        what: "10,000 clients reconnect and join after a restart",
         measure: restart::measure,
     },
     Row {
@@ -133,42 +133,42 @@ pub(crate) const ROWS: &[Row] = &[
     },
     Row {
         number: 24,
-        what: "5,000 people come online and stay",
+        what: "5,000 users come online and stay",
         measure: attendance::measure,
     },
 ];
 
-/// What every row is measured with.
+/// The environment of every measurement.
 pub(crate) struct Laboratory {
     pub(crate) database: Database,
     pub(crate) settings: Settings,
 }
 
-/// How long and how large.
+/// Duration and size of measurements.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Settings {
-    /// Measurements of each side, in turn.
+    /// Measurements of each side, alternating.
     pub(crate) runs: usize,
-    /// How long one measurement takes.
+    /// Duration of one measurement.
     pub(crate) window: Duration,
-    /// Only whether everything works: few sockets, and no figure means anything.
+    /// Only checks that everything works: few sockets, and meaningless figures.
     pub(crate) is_quick: bool,
 }
 
 impl Settings {
-    /// So many clients, or a few.
+    /// The number of clients, reduced for a quick run.
     pub(crate) fn clients(&self, many: usize) -> usize {
         if self.is_quick { many.min(20) } else { many }
     }
 
-    /// A pause before a measurement, so that what came before it has ended.
+    /// A pause before a measurement, which lets earlier work finish.
     pub(crate) fn pause(&self) -> Duration {
         self.window.min(Duration::from_secs(1)) / 2
     }
 }
 
 impl Laboratory {
-    /// Clients that join these topics in turn, each as a person of their own.
+    /// Clients distributed evenly over the topics, each with its own user.
     pub(crate) fn seats(&self, clients: usize, topics: usize) -> Result<Vec<Seat>, Failure> {
         (0..clients)
             .map(|person| {
@@ -183,9 +183,8 @@ impl Laboratory {
     }
 }
 
-/// Joins that are under way at once while a crowd gathers: fewer than connections may wait to be
-/// accepted by the yardstick (128).
+/// Concurrent joins while a crowd connects: below the accept queue of the yardstick (128).
 pub(crate) const JOINS_AT_ONCE: usize = 100;
 
-/// How long a crowd may take to gather.
+/// Timeout for a crowd to connect.
 pub(crate) const JOIN_PATIENCE: Duration = Duration::from_secs(120);

@@ -1,4 +1,5 @@
-//! Row 17: everybody in one channel becomes present at once, and everybody must hear of everybody.
+//! Row 17: all users in one channel track presence at once, and every user must receive every
+//! presence.
 
 use std::time::{Duration, Instant};
 
@@ -11,10 +12,10 @@ use crate::crowd::{Counted, Crowd, Seat};
 use crate::report::{Better, Figure, Outcome, median, rounded};
 use crate::server::Server;
 
-/// How long the storm may take before it counts as stuck.
+/// Time after which the run counts as stuck.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Time without any frame after which no further one is expected: several ticks.
+/// Time without frames after which no further frame is expected: several ticks.
 const QUIET: Duration = Duration::from_millis(300);
 
 struct Run {
@@ -53,7 +54,7 @@ pub(super) fn storm(lab: &Laboratory) -> Result<Outcome, Failure> {
     }
     let of = |value: fn(&Run) -> f64| rounded(median(runs.iter().map(value)));
     let figure = Figure {
-        name: "until everybody has heard of everybody",
+        name: "until every user has received every presence",
         unit: "s",
         value: median(runs.iter().map(|run| run.seconds)),
         better: Better::Lower,
@@ -96,7 +97,7 @@ fn run(
     let window = crowd.ledger.window.take();
     if window.deliveries != expected || window.repeated > 0 {
         faults.push(format!(
-            "{} presences were heard of instead of {expected}",
+            "{} presences were received instead of {expected}",
             window.deliveries
         ));
     }

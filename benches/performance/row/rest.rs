@@ -1,4 +1,5 @@
-//! Rows 19 to 21: what the REST routes add to the work of PostgreSQL, and how it grows with what has been said.
+//! Rows 19 to 21: the overhead of the REST routes over PostgreSQL, and how it scales with the
+//! number of messages.
 
 use std::process::Command;
 use std::time::Duration;
@@ -16,26 +17,26 @@ use crate::report::{Better, Figure, Outcome, median, rounded};
 use crate::rest::{self, Request};
 use crate::server::Server;
 
-/// Requests that are under way at once: as many as there are connections to the database, so that none waits for one.
+/// Concurrent requests: equal to the number of database connections, so that none waits for one.
 const SENDERS: usize = 10;
 
-/// Readers at once: enough that the server is never idle, few enough that they do not queue for a core.
+/// Concurrent readers: enough to keep the server busy, few enough not to queue for a core.
 const READERS: usize = 2;
 
-/// Messages of a page, which is what a client asks for that says nothing.
+/// Messages per page: the default page size.
 const PAGE: i64 = 50;
 
-/// The transaction of `POST /messages`, statement by statement, for pgbench.
+/// The transaction of `POST /messages` as a pgbench script.
 const SEND: &str = include_str!("send.pgbench.sql");
 
-/// Row 19: messages sent over REST, against the same transactions sent by pgbench.
+/// Row 19: messages sent over REST, relative to the same transactions sent by pgbench.
 pub(super) fn sending(lab: &Laboratory) -> Result<Outcome, Failure> {
     let population = Population::new(lab.settings.is_quick);
-    population.settle(&lab.database)?;
+    population.fill(&lab.database)?;
     let tokens = (0..population.people)
         .map(|person| lab.database.token(person))
         .collect::<Result<Vec<_>, _>>()?;
-    // It reads the log behind both.
+    // The server reads the WAL during both measurements.
     let server = Server::with_busy_people(&lab.database)?;
     let next = || {
         let person = fastrand::usize(..population.people);
@@ -52,7 +53,7 @@ pub(super) fn sending(lab: &Laboratory) -> Result<Outcome, Failure> {
         }
     };
     let window = lab.settings.window.max(Duration::from_secs(1));
-    // What a first request prepares is not measured.
+    // Warm-up: prepares the statements.
     rest::ask(server.address, SENDERS, window / 4, next, 201)?;
     let (mut ours, mut pgbench, mut costs) = (Vec::new(), Vec::new(), Vec::new());
     let mut latency = None;
@@ -69,7 +70,7 @@ pub(super) fn sending(lab: &Laboratory) -> Result<Outcome, Failure> {
     let (ours, pgbench) = (median(ours), median(pgbench));
     Ok(Outcome {
         figures: vec![Figure {
-            name: "messages per second, share of the same transaction in pgbench",
+            name: "messages per second, relative to the same transaction in pgbench",
             unit: "%",
             value: 100.0 * ours / pgbench,
             better: Better::Higher,
@@ -93,7 +94,7 @@ fn run_pgbench(lab: &Laboratory, people: usize, window: Duration) -> Result<f64,
     std::fs::write(&script, SEND)?;
     let output = Command::new(Binaries::find(None)?.program("pgbench"))
         .env_clear()
-        // It prepares the statements before the transaction gives it rights.
+        // pgbench prepares the statements before the transaction sets a role.
         .env("PGOPTIONS", "-c role=authenticated")
         .args(["--no-vacuum", "--protocol=prepared", "--jobs=1"])
         .arg(format!("--client={SENDERS}"))
@@ -118,11 +119,11 @@ fn run_pgbench(lab: &Laboratory, people: usize, window: Duration) -> Result<f64,
     Ok(speed.parse()?)
 }
 
-/// Row 20: a page of the history of a conversation that holds a million messages, against one that holds no more than
-/// the page.
+/// Row 20: a page of a conversation with a million messages, relative to a conversation with only
+/// one page.
 pub(super) fn history(lab: &Laboratory) -> Result<Outcome, Failure> {
     let population = Population::new(lab.settings.is_quick);
-    population.settle(&lab.database)?;
+    population.fill(&lab.database)?;
     let (person, [long, short, empty]) = population.apart();
     let token = lab.database.token(person)?;
     let length = lab.database.number(&format!(
@@ -159,7 +160,7 @@ pub(super) fn history(lab: &Laboratory) -> Result<Outcome, Failure> {
         }
     }
     server.stop()?;
-    // The first run prepared what the others use.
+    // The first run is a warm-up.
     let at = |side: usize, quantile| {
         median(
             took[side][1..]
@@ -175,7 +176,7 @@ pub(super) fn history(lab: &Laboratory) -> Result<Outcome, Failure> {
     };
     Ok(Outcome {
         figures: vec![Figure {
-            name: "p99 of any page, against that of a conversation of one page",
+            name: "p99 of a random page, relative to a conversation of one page",
             unit: "times",
             value: at(1, 0.99) / at(0, 0.99),
             better: Better::Lower,
@@ -191,10 +192,10 @@ pub(super) fn history(lab: &Laboratory) -> Result<Outcome, Failure> {
     })
 }
 
-/// Row 21: messages found by somebody who may read a fifth of a million.
+/// Row 21: a search by a user who may read a fifth of a million messages.
 pub(super) fn search(lab: &Laboratory) -> Result<Outcome, Failure> {
     let population = Population::new(lab.settings.is_quick);
-    population.settle(&lab.database)?;
+    population.fill(&lab.database)?;
     let token = lab.database.token(0)?;
     let server = Server::with_busy_people(&lab.database)?;
     let next = || {

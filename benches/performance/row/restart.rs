@@ -1,7 +1,8 @@
-//! Row 22: the server is stopped and started again, and all its clients come back.
+//! Row 22: the server is restarted, and all its clients reconnect.
 //!
-//! A third each is in public channels, in private ones, and subscribed to row changes. They come back
-//! once as the official clients do, and once as fast as they can, to show what is the server's part.
+//! One third of the clients is in public channels, one third in private channels, and one third
+//! subscribes to row changes. They reconnect once like the official clients, and once as fast as
+//! possible, which shows the server's part.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -17,22 +18,22 @@ use crate::process::database_cpu_seconds;
 use crate::report::{Better, Figure, Outcome, median, rounded};
 use crate::server::Server;
 
-/// Members of one topic here.
+/// Members of one topic.
 const PER_TOPIC: usize = 100;
 
-/// How long everybody may take to come, and to come back.
+/// Timeout for all clients to connect, and to reconnect.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Sockets that are being opened at once by clients that come as fast as they can: as many as wait
-/// in a usual queue of the kernel without being turned away.
+/// Concurrent connection attempts of eager clients: as many as a typical accept queue of the kernel
+/// holds.
 const OPENING_AT_ONCE: usize = 500;
 
-/// How clients come back.
+/// How clients reconnect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Manner {
-    /// After 1, 2, 5, then 10 seconds, without any spread: realtime-js.
+    /// After 1, 2, 5, then every 10 seconds, without jitter: realtime-js.
     Official,
-    /// Again and again.
+    /// Repeatedly, almost without a delay.
     Eager,
 }
 
@@ -67,12 +68,12 @@ pub(super) fn measure(lab: &Laboratory) -> Result<Outcome, Failure> {
     Ok(Outcome {
         figures: vec![
             figure(
-                "from the order to stop until all official clients are back",
+                "from the stop signal until all clients like realtime-js are back",
                 &official,
                 |run| run.seconds,
             ),
             figure(
-                "from the new start until all are back who try at once",
+                "from the new start until all eager clients are back",
                 &eager,
                 |run| run.seconds - run.stop_seconds,
             ),
@@ -125,7 +126,7 @@ fn run(lab: &Laboratory, manner: Manner) -> Result<Run, Failure> {
     while server.process.ended()?.is_none() {
         fleet.turn(&mut sockets)?;
         if begun.elapsed() > PATIENCE {
-            return Err("the server did not end".into());
+            return Err("the server did not stop".into());
         }
     }
     server.wait_for_end()?;
@@ -139,7 +140,7 @@ fn run(lab: &Laboratory, manner: Manner) -> Result<Run, Failure> {
         joins_refused: (fleet.refused - refused) as f64,
         server_cpu_seconds: server.process.cpu_seconds(),
         database_cpu_seconds: database_cpu_seconds() - database_cpu,
-        // What the database counts is told about a second later.
+        // The database reports its counts about a second later.
         transactions: {
             fleet.idle(&mut sockets, Duration::from_secs(1))?;
             (transactions_ended(lab)? - transactions) as f64
@@ -152,7 +153,7 @@ fn run(lab: &Laboratory, manner: Manner) -> Result<Run, Failure> {
     Ok(run)
 }
 
-/// Transactions that the database has ended so far.
+/// Number of transactions that the database has completed.
 fn transactions_ended(lab: &Laboratory) -> Result<i64, Failure> {
     lab.database.number(
         "select xact_commit + xact_rollback from pg_stat_database
@@ -165,9 +166,9 @@ enum State {
     Away,
     Opening,
     Joining,
-    /// The join was refused; the socket is open.
+    /// The join was refused; the socket stays open.
     Refused,
-    /// Joined, and where row changes were asked for, told that they are live.
+    /// Joined, and if subscribed to row changes, notified that they are live.
     Back,
 }
 
@@ -176,20 +177,20 @@ struct Client {
     join: String,
     has_bindings: bool,
     state: State,
-    /// Attempts since it was last back.
+    /// Attempts since the client was last back.
     attempts: usize,
 }
 
-/// Clients that come back whenever they are closed.
+/// Clients that reconnect whenever they are disconnected.
 struct Fleet {
     manner: Manner,
     clients: Vec<Client>,
-    /// When somebody tries again.
+    /// When each client tries again.
     due: BinaryHeap<Reverse<(Instant, SocketId)>>,
     opening: usize,
     back: usize,
     attempts_made: u64,
-    /// Joins that were refused.
+    /// Refused joins.
     refused: u64,
     heart: (Instant, u64),
     last_reason: String,
@@ -240,9 +241,9 @@ impl Fleet {
         })
     }
 
-    /// Opens what is due, sends heartbeats that are due, and handles what has come.
+    /// Opens due sockets, sends due heartbeats, and handles what arrived.
     fn turn(&mut self, sockets: &mut Sockets) -> Result<(), Failure> {
-        // The first time they come in any order and speed that the server likes.
+        // The initial connections may take any order and time.
         let at_once =
             if self.manner == Manner::Official && self.attempts_made >= self.clients.len() as u64 {
                 usize::MAX
@@ -303,7 +304,8 @@ impl Fleet {
         Ok(())
     }
 
-    /// Clients join again after a refusal, and connect again after a close, with the same pauses.
+    /// Schedules another join after a refusal, or another connection after a close, with the same
+    /// delays.
     fn try_again(&mut self, id: SocketId, state: State) {
         let client = &mut self.clients[id];
         client.state = state;
@@ -340,7 +342,7 @@ impl Handler for Fleet {
                     self.try_again(id, State::Refused);
                 }
             }
-            // A warned client stays joined and is told when its row changes are live after all.
+            // A warned client stays joined and is notified later when its row changes are live.
             Control::Warned(reason) | Control::Closed(reason) => self.last_reason = reason,
             Control::Joined | Control::Other => {}
         }
@@ -351,7 +353,7 @@ impl Handler for Fleet {
         match client.state {
             State::Back => self.back -= 1,
             State::Opening => self.opening -= 1,
-            // It is on the list already, and opens a socket first.
+            // The client is already scheduled; it will open a socket first.
             State::Refused => {
                 client.state = State::Away;
                 return;

@@ -1,58 +1,58 @@
-//! Who must receive which message, and who has.
+//! Tracks which client must receive which message, and which has.
 
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
-/// How long a message may take on a machine that is busy with other things.
+/// Time after which a message counts as lost, generous for a busy machine.
 const LOST_AFTER: Duration = Duration::from_secs(20);
 
-/// How long a message is remembered, so that a second copy of it is noticed.
+/// How long a message is remembered, to detect duplicates.
 const REMEMBERED: Duration = Duration::from_secs(60);
 
-/// A sender that goes away this soon after it sent may have taken the message with it: a socket that is
-/// closed with something unread is reset, and what it sent last is thrown away.
+/// Time after sending within which the loss of the sender's connection may also lose the message.
+/// Closing a socket with unread data resets it, and the last sent data is discarded.
 const SAFE_AFTER: Duration = Duration::from_secs(2);
 
 /// Lane and sequence number of a message.
 pub(super) type Key = (usize, u32);
 
-/// Place of a client.
+/// Index of a client.
 pub(super) type ClientId = usize;
 
 struct Pending {
     sent: Instant,
     sender: Option<ClientId>,
-    /// Who was joined when it was sent, has been since, and has not received it.
+    /// Clients that were joined when it was sent, have been since, and have not received it yet.
     awaited: HashSet<ClientId>,
     received: HashSet<ClientId>,
 }
 
-/// What went wrong, by kind.
+/// Numbers of delivery failures by kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Wrongs {
-    /// Deliveries that did not come.
+    /// Missing deliveries.
     pub(super) lost: u64,
-    /// Deliveries that came again.
+    /// Duplicate deliveries.
     pub(super) repeated: u64,
-    /// Deliveries to somebody who was not joined, or must not see the row.
+    /// Deliveries to clients that were not joined or must not see the row.
     pub(super) misdelivered: u64,
     /// Deliveries after [`REMEMBERED`].
     pub(super) late: u64,
 }
 
-/// All messages under way.
+/// All messages in flight.
 #[derive(Default)]
 pub(super) struct Account {
     pending: HashMap<Key, Pending>,
     pub(super) wrongs: Wrongs,
-    /// Messages sent, deliveries that had to come, and deliveries that came.
+    /// Messages sent, required deliveries, and actual deliveries.
     pub(super) sent: u64,
     pub(super) awaited: u64,
     pub(super) delivered: u64,
 }
 
 impl Account {
-    /// A message is about to be sent to these.
+    /// Records that a message is about to be sent to these clients.
     pub(super) fn expect(&mut self, key: Key, sender: Option<ClientId>, to: HashSet<ClientId>) {
         self.sent += 1;
         self.awaited += to.len() as u64;
@@ -65,7 +65,8 @@ impl Account {
         self.pending.insert(key, pending);
     }
 
-    /// A message has come. `is_entitled`: the receiver is joined, or was while it was under way.
+    /// Records a receipt. `is_entitled`: the receiver is joined, or was while the message was in
+    /// flight.
     pub(super) fn receive(&mut self, key: Key, client: ClientId, is_entitled: bool) {
         self.delivered += 1;
         let Some(pending) = self.pending.get_mut(&key) else {
@@ -80,7 +81,7 @@ impl Account {
         }
     }
 
-    /// This client leaves this lane: what is under way may reach it or not.
+    /// Records that this client leaves this lane. Messages in flight may or may not reach it.
     pub(super) fn excuse(&mut self, client: ClientId, lane: usize) {
         for (key, pending) in &mut self.pending {
             if key.0 == lane && pending.awaited.remove(&client) {
@@ -89,7 +90,8 @@ impl Account {
         }
     }
 
-    /// This client loses its connection: what it sent a moment ago may be lost with it.
+    /// Records that this client loses its connection, possibly with the messages that it has just
+    /// sent.
     pub(super) fn excuse_sender(&mut self, client: ClientId) {
         let now = Instant::now();
         for pending in self.pending.values_mut() {
@@ -100,7 +102,7 @@ impl Account {
         }
     }
 
-    /// Counts what should have come by now as lost and forgets what is long done.
+    /// Counts overdue deliveries as lost and removes old messages.
     pub(super) fn expire(&mut self) {
         let now = Instant::now();
         let lost = &mut self.wrongs.lost;
@@ -114,7 +116,7 @@ impl Account {
         });
     }
 
-    /// Deliveries that are still to come.
+    /// Required deliveries that have not arrived yet.
     pub(super) fn outstanding(&self) -> usize {
         self.pending
             .values()
@@ -122,7 +124,7 @@ impl Account {
             .sum()
     }
 
-    /// Counts everything that has not come as lost.
+    /// Counts all missing deliveries as lost.
     pub(super) fn close(&mut self) {
         self.wrongs.lost += self.outstanding() as u64;
         self.pending.clear();

@@ -1,4 +1,4 @@
-//! The clients of the soak: what they have joined, what they hear, and who they believe is present.
+//! The clients of the soak test: their channels, what they receive, and their view of presence.
 
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
@@ -12,13 +12,13 @@ use crate::client::frame::BINARY;
 use crate::client::marker::{self, Marker};
 use crate::client::{Handler, SocketId, Sockets};
 
-/// The lane of row changes; those of broadcasts are their topics.
+/// The lane of row changes. Broadcasts use the index of their topic.
 pub(super) const ROWS: usize = 0xffff;
 
-/// Reasons that are kept for the report.
+/// Maximum number of failure messages in the report.
 const MAX_COMPLAINTS: usize = 10;
 
-/// How far a channel is.
+/// The stage of a channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stage {
     Out,
@@ -27,23 +27,23 @@ pub(super) enum Stage {
     Leaving,
 }
 
-/// One client's membership of one topic.
+/// The membership of one client in one topic.
 pub(super) struct Channel {
     pub(super) topic: usize,
     pub(super) stage: Stage,
-    /// The reference of its last join: each has one of its own.
+    /// The reference of its last join. References are unique.
     pub(super) join_ref: String,
-    /// Row changes were asked for, and are live.
+    /// Whether row changes were requested and are live.
     pub(super) has_bindings: bool,
     pub(super) is_subscribed: bool,
-    /// It was told to be present, and has not been told otherwise.
+    /// Whether it tracked its presence and has not untracked since.
     pub(super) is_tracked: bool,
-    /// Who is present as far as the server has told: keys with the references of their entries.
+    /// The presence state as received from the server: keys with the references of their entries.
     pub(super) present: HashMap<String, HashSet<String>>,
 }
 
 impl Channel {
-    /// Forgets everything that ends with the membership.
+    /// Clears everything that ends with the membership.
     pub(super) fn reset(&mut self, stage: Stage) {
         self.stage = stage;
         self.is_subscribed = false;
@@ -52,24 +52,24 @@ impl Channel {
     }
 }
 
-/// One person with one socket.
+/// A user with one socket.
 pub(super) struct Client {
     pub(super) version: Version,
     pub(super) token: String,
     pub(super) is_open: bool,
     pub(super) channels: Vec<Channel>,
-    /// When it may connect again.
+    /// When it may reconnect.
     pub(super) returns: Option<Instant>,
 }
 
 impl Client {
-    /// The key under which it is present.
+    /// The presence key of a client.
     pub(super) fn presence_key(id: ClientId) -> String {
         format!("person-{id}")
     }
 }
 
-/// Everybody, and what was promised to them.
+/// All clients, and the deliveries they are owed.
 pub(super) struct Clients {
     pub(super) all: Vec<Client>,
     pub(super) account: Account,
@@ -97,7 +97,7 @@ impl Clients {
         self.of_channels(|channel| channel.topic == topic && channel.stage == Stage::In)
     }
 
-    /// Those of a room whose row changes are live. Two people share a room.
+    /// The members of a room whose row changes are live. Two users share a room.
     pub(super) fn subscribers(&self, room: usize) -> HashSet<ClientId> {
         let mut found =
             self.of_channels(|channel| channel.is_subscribed && channel.stage == Stage::In);
@@ -113,14 +113,14 @@ impl Clients {
             .collect()
     }
 
-    /// Remembers why something went wrong.
+    /// Records a failure message.
     pub(super) fn complain(&mut self, reason: String) {
         if self.complaints.len() < MAX_COMPLAINTS {
             self.complaints.push(reason);
         }
     }
 
-    /// Who is present in a topic by what the clients did.
+    /// The presence keys of a topic according to what the clients did.
     pub(super) fn tracked(&self, topic: usize) -> HashSet<String> {
         let tracked = self.of_channels(|channel| channel.topic == topic && channel.is_tracked);
         tracked.into_iter().map(Client::presence_key).collect()
@@ -129,7 +129,7 @@ impl Clients {
     fn delivered(&mut self, id: ClientId, topic: Option<&str>, payload: &[u8]) {
         for marker in Marker::all_in(&self.finder, payload) {
             let client = &self.all[id];
-            // What was under way when a leave was sent may still come.
+            // Messages that were in flight when a leave was sent may still arrive.
             let is_member = |channel: &Channel| channel.stage != Stage::Out;
             let is_entitled = if marker.lane == ROWS {
                 let room = usize::try_from(marker.sent_ns).unwrap_or(usize::MAX);
@@ -181,7 +181,7 @@ impl Handler for Clients {
             return self.delivered(id, topic.as_deref(), payload);
         }
         let Some((topic, event, reference, body)) = self.all[id].version.read(payload) else {
-            self.complain(format!("client {id} cannot read what it was sent"));
+            self.complain(format!("client {id} received an unreadable message"));
             return;
         };
         match event.as_str() {
@@ -217,7 +217,7 @@ impl Handler for Clients {
 }
 
 impl Clients {
-    /// Its connection is gone: nothing more is promised to it.
+    /// Handles a lost connection: the client is owed nothing more.
     pub(super) fn gone(&mut self, id: ClientId, returns_after: Duration) {
         self.account.excuse_sender(id);
         self.account.excuse(id, ROWS);
@@ -231,7 +231,7 @@ impl Clients {
     }
 }
 
-/// Entries of presence: `{key: {"metas": [{"phx_ref": …}]}}`.
+/// Presence entries: `{key: {"metas": [{"phx_ref": …}]}}`.
 fn entries(people: &Value) -> impl Iterator<Item = (&String, &str)> {
     let people = people.as_object().into_iter().flatten();
     people.flat_map(|(key, presence)| {

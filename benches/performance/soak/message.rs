@@ -1,16 +1,16 @@
-//! Both versions of the protocol, as far as the soak speaks them.
+//! Both protocol versions, as far as the soak test uses them.
 
 use serde_json::{Value, json};
 
 use crate::client::frame::{BINARY, TEXT};
 use crate::client::phoenix::{self, JoinConfig};
 
-/// How a client writes and reads.
+/// The protocol version of a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Version {
-    /// Objects, text only.
+    /// JSON objects, text frames only.
     V1,
-    /// Arrays, broadcasts in binary.
+    /// JSON arrays, broadcasts in binary frames.
     V2,
 }
 
@@ -77,7 +77,7 @@ impl Version {
         }
     }
 
-    /// Becomes present, or is no longer.
+    /// Tracks or untracks presence.
     pub(super) fn presence(self, join_ref: &str, topic: &str, is_present: bool) -> String {
         let event = if is_present { "track" } else { "untrack" };
         let payload = json!({"type": "presence", "event": event, "payload": {"status": "online"}});

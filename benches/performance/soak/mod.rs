@@ -1,9 +1,9 @@
-//! Hours of ordinary life in minutes: joins, leaves, broadcasts from clients and from the database,
-//! presence, row changes and lost connections, at random, in public and private channels, on sockets of
-//! both versions.
+//! A soak test that compresses hours of normal use into minutes: random joins, leaves, broadcasts
+//! from clients and from the database, presence, row changes and lost connections, in public and
+//! private channels, on sockets of both versions.
 //!
-//! Every message is accounted for: it reaches each member that was joined all the time once, and nobody
-//! else. Afterwards the server must hold no more than before.
+//! Every message is accounted for: it reaches each member that was joined throughout once, and no
+//! other client. Afterwards the server must not hold more than before.
 
 mod account;
 mod client;
@@ -31,25 +31,25 @@ use vitals::{Holdings, Memory};
 
 const CLIENTS: usize = 120;
 const TOPICS: usize = 12;
-/// Topics of one client. It asks for row changes in the first.
+/// Topics per client. The client subscribes to row changes in the first one.
 const TOPICS_PER_CLIENT: usize = 3;
 
-/// What happens per second, on average.
+/// Mean number of events per second.
 const BROADCASTS: f64 = 100.0;
 const DATABASE_BROADCASTS: f64 = 10.0;
 const ROW_CHANGES: f64 = 20.0;
 const JOINS_AND_LEAVES: f64 = 10.0;
-/// Few enough for the limit of the original, 5 in 30 seconds for each channel.
+/// Low enough for the limit of Supabase Realtime: 5 in 30 seconds per channel.
 const TRACKS: f64 = 4.0;
 const DISCONNECTS: f64 = 1.0;
 
-/// How long what is under way may take at the end.
+/// How long outstanding deliveries may take at the end.
 const QUIET: Duration = Duration::from_secs(20);
 
-/// How fast memory may grow when all is well, in percent per minute: what sampling noise can look like.
+/// Maximum memory growth without a leak, in percent per minute: the range of sampling noise.
 const MAX_GROWTH: f64 = 1.0;
 
-/// Runs for `duration` and prints what came of it.
+/// Runs for `duration` and returns the result, and whether it is correct.
 pub(crate) fn soak(duration: Duration, seed: u64) -> Result<(Value, bool), Failure> {
     let database = Database::start()?;
     changes::prepare(&database, CLIENTS)?;
@@ -57,20 +57,20 @@ pub(crate) fn soak(duration: Duration, seed: u64) -> Result<(Value, bool), Failu
     let server = Server::rapport(&database)?;
     let mut soak = Soak::new(&database, &server, seed)?;
 
-    // Everybody comes and goes once, so that what is made once is there.
+    // A warm-up with every client causes all one-time allocations.
     soak.live(Duration::from_secs(5).min(duration))?;
-    soak.everybody_leaves()?;
-    let before = soak.holdings_at_rest(&Holdings::default())?;
+    soak.leave_all_topics()?;
+    let before = soak.resources_at_rest(&Holdings::default())?;
     let mut memory = Memory::new();
     let end = Instant::now() + duration;
     while Instant::now() < end {
         soak.live(Duration::from_millis(500))?;
         memory.sample(&server);
     }
-    soak.be_quiet()?;
+    soak.drain()?;
     let presences_wrong = soak.presences_wrong();
-    soak.everybody_leaves()?;
-    let after = soak.holdings_at_rest(&before)?;
+    soak.leave_all_topics()?;
+    let after = soak.resources_at_rest(&before)?;
     let Soak {
         mut clients,
         writer,
@@ -106,7 +106,7 @@ pub(crate) fn soak(duration: Duration, seed: u64) -> Result<(Value, bool), Failu
     Ok((result, is_well))
 }
 
-/// One thing that happens.
+/// One random event.
 type Act<'a> = fn(&mut Soak<'a>);
 
 struct Soak<'a> {
@@ -116,7 +116,7 @@ struct Soak<'a> {
     clients: Clients,
     writer: Writer,
     random: Rng,
-    /// Sequence numbers, by topic; the last is the rows'.
+    /// Next sequence numbers by topic. The last one belongs to the rows.
     sequences: Vec<u32>,
     joins: u64,
     heart: (Instant, u64),
@@ -166,7 +166,7 @@ impl<'a> Soak<'a> {
         })
     }
 
-    /// Ordinary life for a while.
+    /// Simulates normal use for a while.
     fn live(&mut self, duration: Duration) -> Result<(), Failure> {
         let begun = Instant::now();
         let mut done = 0.0;
@@ -213,7 +213,7 @@ impl<'a> Soak<'a> {
             .turn(Duration::from_millis(2), &mut self.clients)?)
     }
 
-    /// Opens the sockets of those whose time it is.
+    /// Reconnects the clients that are due.
     fn come_back(&mut self) -> Result<(), Failure> {
         for id in 0..CLIENTS {
             let client = &mut self.clients.all[id];
@@ -226,7 +226,7 @@ impl<'a> Soak<'a> {
         Ok(())
     }
 
-    /// Any channel of any open client.
+    /// A random channel of a random connected client.
     fn any_channel(&mut self) -> Option<(ClientId, usize)> {
         let id = self.random.usize(0..CLIENTS);
         let channel = self.random.usize(0..TOPICS_PER_CLIENT);
@@ -292,7 +292,7 @@ impl<'a> Soak<'a> {
             lane: ROWS,
             sequence,
         };
-        // Promised only when it is certain to be written.
+        // The delivery is owed only once the write is certain.
         let write = Write::Row {
             room,
             body: marker.text(),
@@ -329,7 +329,7 @@ impl<'a> Soak<'a> {
                 let join_ref = &channel.join_ref;
                 client.version.join(join_ref, &name, &client.token, &config)
             }
-            // Mostly, people stay.
+            // Most of the time, clients stay.
             Stage::In if self.random.u8(0..4) == 0 => {
                 let (topic, has_bindings) = (channel.topic, channel.has_bindings);
                 channel.reset(Stage::Leaving);
@@ -371,10 +371,10 @@ impl<'a> Soak<'a> {
         self.clients.gone(id, pause);
     }
 
-    /// Nobody does anything more, until all has come that was promised.
-    fn be_quiet(&mut self) -> Result<(), Failure> {
+    /// Stops all activity and waits until every owed delivery has arrived.
+    fn drain(&mut self) -> Result<(), Failure> {
         let begun = Instant::now();
-        // Presence and joins that are under way have no promise of their own.
+        // Presence and joins in flight are not tracked as owed deliveries.
         let at_least = Duration::from_secs(3);
         while begun.elapsed() < at_least
             || (self.clients.account.outstanding() > 0 && begun.elapsed() < QUIET)
@@ -384,22 +384,22 @@ impl<'a> Soak<'a> {
         Ok(())
     }
 
-    /// Channels whose client believes something else of who is present than what the clients did.
+    /// Number of channels whose view of presence differs from what the clients did.
     fn presences_wrong(&mut self) -> usize {
         let mut wrong = Vec::new();
         for topic in 0..TOPICS {
             let tracked = self.clients.tracked(topic);
             for (id, client) in self.clients.all.iter().enumerate() {
                 for channel in &client.channels {
-                    let believed = channel.present.keys();
+                    let seen = channel.present.keys();
                     if channel.topic == topic
                         && channel.stage == Stage::In
                         && !(channel.present.len() == tracked.len()
-                            && believed.clone().all(|key| tracked.contains(key)))
+                            && seen.clone().all(|key| tracked.contains(key)))
                     {
                         wrong.push(format!(
-                            "client {id} believes that {:?} are present in topic {topic}, not {tracked:?}",
-                            believed.collect::<Vec<_>>()
+                            "client {id} sees {:?} present in topic {topic} instead of {tracked:?}",
+                            seen.collect::<Vec<_>>()
                         ));
                     }
                 }
@@ -412,8 +412,8 @@ impl<'a> Soak<'a> {
         count
     }
 
-    fn everybody_leaves(&mut self) -> Result<(), Failure> {
-        self.be_quiet()?;
+    fn leave_all_topics(&mut self) -> Result<(), Failure> {
+        self.drain()?;
         for id in 0..CLIENTS {
             self.sockets.close(id);
             self.clients.gone(id, Duration::ZERO);
@@ -421,8 +421,8 @@ impl<'a> Soak<'a> {
         Ok(())
     }
 
-    /// What the server holds once it has noticed that everybody is gone.
-    fn holdings_at_rest(&self, wanted: &Holdings) -> Result<Holdings, Failure> {
+    /// The server's resources once it has noticed that all clients are gone.
+    fn resources_at_rest(&self, wanted: &Holdings) -> Result<Holdings, Failure> {
         let begun = Instant::now();
         loop {
             let holdings = Holdings::take(self.server, self.database)?;
@@ -432,7 +432,8 @@ impl<'a> Soak<'a> {
             } else {
                 holdings.leftovers(wanted).is_empty()
             };
-            // A first look waits, so that tasks of closed sockets have ended, too.
+            // The pause also comes before the first check, so that tasks of closed sockets have
+            // ended.
             let is_long = begun.elapsed() > Duration::from_secs(2);
             if (is_at_rest && (is_long || !is_first)) || begun.elapsed() > QUIET {
                 return Ok(holdings);
@@ -442,18 +443,18 @@ impl<'a> Soak<'a> {
     }
 }
 
-/// Every third topic is private; its policies let everybody in.
+/// Every third topic is private; its policies allow all users.
 fn is_private(topic: usize) -> bool {
     topic.is_multiple_of(3)
 }
 
-/// What is done in the database.
+/// A write to the database.
 enum Write {
     Row { room: usize, body: String },
     Broadcast { topic: usize, marker: String },
 }
 
-/// A thread that writes, each time in a transaction of its own.
+/// A thread that performs each write in a separate transaction.
 struct Writer {
     orders: SyncSender<Write>,
     thread: JoinHandle<Result<(), String>>,
@@ -468,7 +469,7 @@ impl Writer {
         Ok(Self { orders, thread })
     }
 
-    /// False when the database is too far behind.
+    /// Queues a write. Returns false if the database is too far behind.
     fn write(&self, write: Write) -> bool {
         self.orders.try_send(write).is_ok()
     }

@@ -1,4 +1,4 @@
-//! What a server must have no more of after a long time than before.
+//! Resources of which a server must not hold more after a long run than before.
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -9,16 +9,16 @@ use crate::database::Database;
 use crate::report::rounded;
 use crate::server::{METRICS_TOKEN, Server};
 
-/// Until then the server grows to its size: caches, pools, pages of the heap.
+/// Warm-up during which the server grows to its normal size: caches, pools, heap pages.
 const WARM_UP: Duration = Duration::from_secs(120);
 
-/// How often memory is looked at.
+/// Interval of memory samples.
 const SAMPLE_EVERY: Duration = Duration::from_secs(5);
 
 /// Memory over time.
 pub(super) struct Memory {
     begun: Instant,
-    /// Minutes and KiB.
+    /// Pairs of minutes and KiB.
     samples: Vec<(f64, f64)>,
 }
 
@@ -30,7 +30,7 @@ impl Memory {
         }
     }
 
-    /// Looks at it, when it is time again.
+    /// Takes a sample if one is due.
     pub(super) fn sample(&mut self, server: &Server) {
         let next = SAMPLE_EVERY * u32::try_from(self.samples.len()).unwrap_or(u32::MAX);
         if self.begun.elapsed() >= next {
@@ -39,13 +39,13 @@ impl Memory {
         }
     }
 
-    /// The first and the last.
+    /// The first and the last sample.
     pub(super) fn ends(&self) -> (f64, f64) {
         let kib = |sample: Option<&(f64, f64)>| sample.map_or(0.0, |(_, kib)| *kib);
         (kib(self.samples.first()), kib(self.samples.last()))
     }
 
-    /// Growth after the warm-up by least squares, in percent of the mean per minute. None when
+    /// Growth after the warm-up by least squares, in percent of the mean per minute. `None` if
     /// there are too few samples.
     pub(super) fn slope(&self) -> Option<f64> {
         let warm = WARM_UP.as_secs_f64() / 60.0;
@@ -65,7 +65,7 @@ impl Memory {
     }
 }
 
-/// What is open and running at one moment.
+/// Open and running resources at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Holdings {
     pub(super) descriptors: i64,
@@ -76,7 +76,7 @@ pub(super) struct Holdings {
 }
 
 impl Holdings {
-    /// Looks at everything.
+    /// Reads all values.
     pub(super) fn take(server: &Server, database: &Database) -> Result<Self, Failure> {
         let metrics = metrics(server.address)?;
         let gauge = |name: &str| -> Result<i64, Failure> {
@@ -97,9 +97,9 @@ impl Holdings {
         })
     }
 
-    /// What is there now beyond `before`, in words.
+    /// Descriptions of what exceeds `before`.
     pub(super) fn leftovers(&self, before: &Self) -> Vec<String> {
-        // A connection of a pool is a descriptor, and a task that drives it; pools stay open.
+        // A pooled connection has a descriptor and a task. Pools keep their connections open.
         let pooled = self.backends - before.backends;
         let mut left = Vec::new();
         let mut compare = |what: &str, now: i64, then: i64| {
@@ -120,10 +120,10 @@ impl Holdings {
     }
 }
 
-/// Connections that the pools may have opened meanwhile: their sizes as shipped.
+/// Connections that the pools may have opened in the meantime: their default sizes.
 const POOLED: i64 = 10 + 4;
 
-/// The text of `GET /metrics`.
+/// The response body of `GET /metrics`.
 fn metrics(address: SocketAddr) -> Result<String, Failure> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;

@@ -9,11 +9,11 @@ use super::message;
 use super::room::Rooms;
 use crate::client::frame;
 
-/// A socket and what of it is unfinished.
+/// A socket and its unfinished input and output.
 pub(super) struct Connection {
     stream: TcpStream,
     is_upgraded: bool,
-    /// The room it has joined.
+    /// The room that it has joined.
     pub(super) room: Option<usize>,
     unread: Vec<u8>,
     unsent: Vec<u8>,
@@ -30,7 +30,8 @@ impl Connection {
         }
     }
 
-    /// Writes, or keeps what the kernel does not take. A dead peer is noticed when it is read.
+    /// Writes, and buffers what the kernel does not accept. A dead peer is detected on the next
+    /// read.
     pub(super) fn write(&mut self, bytes: &[u8]) {
         let mut done = 0;
         if self.unsent.is_empty() {
@@ -43,7 +44,7 @@ impl Connection {
         self.unsent.extend_from_slice(&bytes[done..]);
     }
 
-    /// Writes what was kept.
+    /// Writes the buffered bytes.
     pub(super) fn flush(&mut self) {
         let unsent = std::mem::take(&mut self.unsent);
         if !unsent.is_empty() {
@@ -51,7 +52,7 @@ impl Connection {
         }
     }
 
-    /// Reads and handles what there is; false when the client is gone.
+    /// Reads and handles available data. Returns false if the client is gone.
     pub(super) fn read(&mut self, id: usize, rooms: &mut Rooms, buffer: &mut [u8]) -> bool {
         loop {
             let got = match self.stream.read(buffer) {
@@ -69,7 +70,7 @@ impl Connection {
         }
     }
 
-    /// Accepts the upgrade once its request is whole.
+    /// Accepts the upgrade once its request is complete.
     fn upgrade(&mut self) -> bool {
         let request = String::from_utf8_lossy(&self.unread);
         let Some(end) = request.find("\r\n\r\n") else {

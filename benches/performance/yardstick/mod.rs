@@ -1,8 +1,9 @@
-//! The least that a fan-out server can do: the physical limit that Rapport is held against.
+//! A minimal fan-out server: the physical limit that Rapport is compared with.
 //!
-//! One thread, one epoll set. A message is framed once, and the same bytes are written to every
-//! member, with one write for all that is queued. It speaks just enough of the protocol to be
-//! measured: join, heartbeat, and binary broadcasts. No check, no limit, no authentication.
+//! It has one thread and one epoll set. A message is framed once, and the same bytes are written to
+//! every member, with one write for everything queued. It supports just enough of the protocol to
+//! be measured: join, heartbeat, and binary broadcasts. It has no checks, no limits and no
+//! authentication.
 
 mod connection;
 mod message;
@@ -19,10 +20,10 @@ use room::Rooms;
 
 const LISTENER: Token = Token(usize::MAX);
 
-/// Room for one read: more than clients send at once.
+/// Buffer size of one read: more than clients send at once.
 const READ_BYTES: usize = 1 << 18;
 
-/// Serves for ever on a free port of the loopback interface, which it prints.
+/// Serves forever on a free port of the loopback interface, which it prints.
 pub(crate) fn serve() -> io::Result<()> {
     let mut poll = Poll::new()?;
     let mut listener = TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;

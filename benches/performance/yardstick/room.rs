@@ -1,4 +1,4 @@
-//! Who is where, and what is queued for them.
+//! Members of rooms, and the frames queued for them.
 
 use std::collections::HashMap;
 
@@ -8,9 +8,9 @@ use crate::client::frame;
 #[derive(Default)]
 struct Room {
     members: Vec<usize>,
-    /// Whole frames, as they go to every member.
+    /// Complete frames, as sent to every member.
     queued: Vec<u8>,
-    /// Who sent what is queued, and must not have it back.
+    /// Senders of queued frames, who must not receive their own.
     sender: Option<usize>,
 }
 
@@ -24,7 +24,7 @@ pub(super) struct Rooms {
 }
 
 impl Rooms {
-    /// Makes `member` one of the room of this name.
+    /// Adds a member to the room with this name.
     pub(super) fn enter(&mut self, name: &str, member: usize) -> usize {
         let id = *self.names.entry(name.to_owned()).or_insert_with(|| {
             self.all.push(Room::default());
@@ -34,14 +34,14 @@ impl Rooms {
         id
     }
 
-    /// Forgets a member that is gone.
+    /// Removes a disconnected member.
     pub(super) fn leave(&mut self, member: usize, room: Option<usize>) {
         if let Some(room) = room {
             self.all[room].members.retain(|other| *other != member);
         }
     }
 
-    /// Queues one binary frame for everybody in the room but its sender.
+    /// Queues one binary frame for all members of the room except its sender.
     pub(super) fn queue(&mut self, name: &str, payload: &[u8], sender: usize) {
         let Some(&id) = self.names.get(name) else {
             return;
@@ -54,7 +54,7 @@ impl Rooms {
         room.sender = Some(sender);
     }
 
-    /// Writes what is queued: one write for each member.
+    /// Writes the queued frames: one write per member.
     pub(super) fn flush(&mut self, connections: &mut [Option<Connection>]) {
         for id in self.dirty.drain(..) {
             let room = &mut self.all[id];

@@ -1,14 +1,17 @@
-// The client whose channels are Rapport's. Sign-in and tables stay with the Supabase client that is there.
+// A client for Rapport's channels. The existing Supabase client still handles sign-in and tables.
 
 import { createClient, type SupabaseClient } from '@supabase/supabase-js'
 
-/** `address`: where the socket is, as `wss://chat.example.com`. `anonKey`: the project's public key. */
+/**
+ * `address`: the URL of the socket, as in `wss://chat.example.com`. `anonKey`: the project's public
+ * key.
+ */
 export async function connectChat(supabase: SupabaseClient, address: string, anonKey: string): Promise<SupabaseClient> {
   const accessToken = async () => (await supabase.auth.getSession()).data.session?.access_token ?? null
   const chat = createClient(address.replace(/^ws/, 'http'), anonKey, { accessToken })
-  // Before the first channel, which would otherwise join as nobody.
+  // The token must be set before the first channel, which would otherwise join without a user.
   await chat.realtime.setAuth()
-  // A new token reaches the channels at once, and they go on.
+  // Passes a new token to the channels, which stay joined.
   supabase.auth.onAuthStateChange((event) => {
     if (event === 'TOKEN_REFRESHED' || event === 'SIGNED_IN') void chat.realtime.setAuth()
   })

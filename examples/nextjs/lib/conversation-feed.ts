@@ -1,22 +1,23 @@
-// One conversation on the screen: history, what is written meanwhile, and what was missed while the socket was away.
+// The state of one displayed conversation: history, live changes, and changes missed while
+// disconnected.
 
 import type { RealtimeChannel, SupabaseClient } from '@supabase/supabase-js'
 import type { ChatError, Message, Sync, UserChatAPI } from './user-chat-api'
 
 export interface FeedMessage extends Message {
-  /** Only of what was sent from here and is not confirmed. */
+  /** Set only for messages sent from here that are not confirmed yet. */
   state?: 'sending' | 'failed'
 }
 
 export interface FeedState {
   messages: FeedMessage[]
-  /** Who is typing. */
+  /** Ids of the users who are typing. */
   typing: string[]
   status: 'connecting' | 'live' | 'offline'
   error: ChatError | null
 }
 
-/** What failed is tried again after this long. */
+/** Delay before a retry. */
 const RETRY_MS = 2_000
 
 export class ConversationFeed {
@@ -37,7 +38,7 @@ export class ConversationFeed {
     private readonly userId: string,
   ) {}
 
-  /** These two are what React's useSyncExternalStore takes. */
+  /** The interface that React's useSyncExternalStore expects. */
   readonly getState = (): FeedState => this.state
   readonly subscribe = (listener: () => void): (() => void) => {
     this.listeners.add(listener)
@@ -57,10 +58,13 @@ export class ConversationFeed {
     this.channel = null
   }
 
-  /** Shows the message at once; the stored row takes its place, whichever way it comes first. */
+  /**
+   * Shows the message immediately. The stored row replaces it, whether it arrives by REST or by
+   * socket first.
+   */
   async send(content: string, clientMessageId: string = crypto.randomUUID()): Promise<void> {
     const now = new Date().toISOString()
-    this.put({
+    this.upsert({
       id: clientMessageId,
       conversation_id: this.conversationId,
       sender_id: this.userId,
@@ -77,7 +81,7 @@ export class ConversationFeed {
       state: 'sending',
     })
     const { data, error } = await this.api.sendMessage(this.conversationId, this.userId, content, 'text', clientMessageId)
-    if (data) this.put(data)
+    if (data) this.upsert(data)
     else this.fail(clientMessageId, error)
   }
 
@@ -87,28 +91,29 @@ export class ConversationFeed {
     this.channel = channel
     channel
       .on('postgres_changes', { event: '*', ...messages }, ({ eventType, new: row }) => {
-        if (eventType !== 'DELETE') this.take(row as Message)
+        if (eventType !== 'DELETE') this.applyRow(row as Message)
       })
-      // Told after every join and new token, when changes are live again, and when some may have been missed.
+      // Sent after every join and new token, when changes are live again, and when some may have
+      // been missed.
       .on('system', {}, ({ extension }) => {
         if (extension === 'postgres_changes') void this.catchUp()
       })
-      .on('broadcast', { event: 'receipt' }, ({ payload }) => this.tick(payload))
+      .on('broadcast', { event: 'receipt' }, ({ payload }) => this.applyReceipt(payload))
       .on('broadcast', { event: 'typing' }, ({ payload }) => this.setTyping(payload))
       .subscribe((status) => {
         if (this.isStopped || this.channel !== channel) return
         if (status !== 'SUBSCRIBED') this.change({ status: 'offline', typing: [] })
-        // After a close no client joins again by itself: the token had expired.
-        if (status === 'CLOSED') this.later(() => this.chat.realtime.setAuth().then(() => this.isStopped || this.join()))
+        // A close means that the token expired. The client library does not rejoin by itself.
+        if (status === 'CLOSED') this.retryLater(() => this.chat.realtime.setAuth().then(() => this.isStopped || this.join()))
       })
   }
 
-  private later(action: () => void): void {
+  private retryLater(action: () => void): void {
     clearTimeout(this.retry)
     this.retry = setTimeout(() => this.isStopped || action(), RETRY_MS)
   }
 
-  /** What is asked while an answer is awaited is asked once more behind it. */
+  /** A call during a running load causes exactly one more load after it. */
   private catchUp(): Promise<void> {
     this.isStale = true
     this.catchingUp ??= (async () => {
@@ -120,7 +125,10 @@ export class ConversationFeed {
     return this.catchingUp
   }
 
-  /** The first time a cursor and the history, afterwards what changed since. */
+  /**
+   * Loads a cursor and the history on the first call, and the changes since the cursor on later
+   * calls.
+   */
   private async load(): Promise<void> {
     const isFirst = this.cursor === undefined
     let error: ChatError | null = await this.followChanges()
@@ -131,11 +139,11 @@ export class ConversationFeed {
     }
     if (isFirst && !error) {
       const history = await this.api.getMessages(this.conversationId)
-      history.data?.forEach((message) => this.put(message))
+      history.data?.forEach((message) => this.upsert(message))
       error = history.error
       if (error) this.cursor = undefined
     }
-    if (error) this.later(() => this.catchUp())
+    if (error) this.retryLater(() => this.catchUp())
     this.change({ status: error ? 'offline' : 'live', error })
   }
 
@@ -149,26 +157,32 @@ export class ConversationFeed {
     }
   }
 
-  /** In the order of docs/sync.md. */
+  /** Applies a page in the order that docs/sync.md requires. */
   private apply(page: Sync): void {
     if (page.removed_conversation_ids.includes(this.conversationId)) this.change({ messages: [] })
     for (const { id, cleared_seq } of page.conversations)
-      if (id === this.conversationId) this.keep(({ seq }) => seq > cleared_seq)
-    page.receipts.filter(({ conversation_id }) => conversation_id === this.conversationId).forEach((receipt) => this.tick(receipt))
-    this.keep(({ id }) => !page.removed_message_ids.includes(id))
-    page.messages.filter(({ conversation_id }) => conversation_id === this.conversationId).forEach((message) => this.put(message))
+      if (id === this.conversationId) this.retain(({ seq }) => seq > cleared_seq)
+    page.receipts.filter(({ conversation_id }) => conversation_id === this.conversationId).forEach((receipt) => this.applyReceipt(receipt))
+    this.retain(({ id }) => !page.removed_message_ids.includes(id))
+    page.messages.filter(({ conversation_id }) => conversation_id === this.conversationId).forEach((message) => this.upsert(message))
   }
 
-  /** A row from the socket. One that is the same but for its rev has other reactions, or is pinned: the row does not say which. */
-  private take(row: Message): void {
+  /**
+   * Applies a row from the socket. If only `rev` differs, reactions or the pin changed, which the
+   * row does not contain.
+   */
+  private applyRow(row: Message): void {
     const held = this.state.messages.find(({ id }) => id === row.id)
     const isTouched = held && row.rev > held.rev && row.updated_at === held.updated_at && !row.is_deleted
     if (isTouched) void this.catchUp()
-    else this.put(row)
+    else this.upsert(row)
   }
 
-  /** One message, known or new. A row from the socket has no names and no reactions: those that are held stay. */
-  private put(row: FeedMessage): void {
+  /**
+   * Adds or updates a message. Rows from the socket lack names and reactions, so existing ones are
+   * kept.
+   */
+  private upsert(row: FeedMessage): void {
     const isSame = (held: FeedMessage) =>
       held.id === row.id || (row.client_message_id !== null && held.client_message_id === row.client_message_id && held.sender_id === row.sender_id)
     const held = this.state.messages.find(isSame)
@@ -180,12 +194,12 @@ export class ConversationFeed {
     this.change({ messages: [...others, merged].sort((a, b) => a.seq - b.seq || a.created_at.localeCompare(b.created_at)) })
   }
 
-  private keep(isKept: (message: FeedMessage) => boolean): void {
+  private retain(isKept: (message: FeedMessage) => boolean): void {
     this.change({ messages: this.state.messages.filter(isKept) })
   }
 
-  /** Somebody has read up to here. */
-  private tick(receipt: { user_id: string; last_read_seq?: number }): void {
+  /** Applies a receipt: the user has read up to this position. */
+  private applyReceipt(receipt: { user_id: string; last_read_seq?: number }): void {
     const { user_id, last_read_seq = 0 } = receipt
     const isRead = ({ seq, sender_id, read_by }: FeedMessage) =>
       seq <= last_read_seq && sender_id !== user_id && !read_by.includes(user_id)
@@ -196,7 +210,7 @@ export class ConversationFeed {
     })
   }
 
-  /** Whoever is not heard of again has stopped. */
+  /** Typing ends by itself if no further event arrives. */
   private setTyping({ user_id, is_typing, expires_in_ms }: { user_id: string; is_typing: boolean; expires_in_ms: number }): void {
     clearTimeout(this.expiries.get(user_id))
     const others = this.state.typing.filter((person) => person !== user_id)

@@ -5,7 +5,7 @@ import type { SupabaseClient } from '@supabase/supabase-js'
 import { ConversationFeed } from './conversation-feed'
 import type { UserChatAPI } from './user-chat-api'
 
-/** A conversation that is on the screen, and how to write in it. */
+/** The state of a displayed conversation, and a function to send messages. */
 export function useConversation(api: UserChatAPI, chat: SupabaseClient, conversationId: string, userId: string) {
   const feed = useMemo(() => new ConversationFeed(api, chat, conversationId, userId), [api, chat, conversationId, userId])
   useEffect(() => {

@@ -1,4 +1,4 @@
-// The chat routes as a class that answers `{ data, error }`, as supabase-js does. It never throws.
+// The chat routes as a class that returns `{ data, error }`, like supabase-js. It never throws.
 
 export interface Person {
   id: string
@@ -19,10 +19,10 @@ export interface Message {
   updated_at: string
   is_edited: boolean
   is_deleted: boolean
-  /** Everybody but the sender who has read it: the second tick. */
+  /** All users except the sender who have read it: the second tick. */
   read_by: string[]
   client_message_id: string | null
-  /** The order in the conversation: 1, 2, 3, … without gaps. */
+  /** The position in the conversation: 1, 2, 3, … without gaps. */
   seq: number
   rev: number
   sender?: Person | null
@@ -65,7 +65,7 @@ export interface Sync {
   has_more: boolean
 }
 
-/** What went wrong: a text to show, a code to decide by, the HTTP status (0: there was no answer). */
+/** A failed request: a text to show, a code to branch on, and the HTTP status (0: no response). */
 export class ChatError extends Error {
   constructor(
     message: string,
@@ -82,9 +82,9 @@ export class ChatError extends Error {
 export type Result<T> = Promise<{ data: T; error: null } | { data: null; error: ChatError }>
 
 export interface UserChatOptions {
-  /** Where the routes are; the default is right for a page behind a rewrite. */
+  /** The base URL of the routes. The default fits a page behind a rewrite. */
   baseUrl?: string
-  /** The session's access token. Left out, the browser's session cookie says who is asking. */
+  /** The session's access token. If omitted, the browser's session cookie identifies the caller. */
   accessToken?: () => Promise<string | null | undefined>
   fetch?: typeof fetch
 }
@@ -92,22 +92,22 @@ export interface UserChatOptions {
 export class UserChatAPI {
   constructor(private readonly options: UserChatOptions = {}) {}
 
-  /** The caller's conversations, pinned ones first, then the latest. */
+  /** The caller's conversations, pinned ones first, then by most recent activity. */
   getConversations(userId: string): Result<Conversation[]> {
     return this.request('GET', '/conversations', { query: { currentUserId: userId, limit: 100 } })
   }
 
-  /** One of the two is the caller; which one does not matter. */
+  /** Either of the two users must be the caller. */
   getOrCreateConversation(user1Id: string, user2Id: string): Result<Conversation & { created: boolean }> {
     return this.request('POST', '/conversations', { body: { user1_id: user1Id, user2_id: user2Id } })
   }
 
-  /** Oldest first, without deleted ones. `offset` counts back from the newest. */
+  /** Oldest first, without deleted messages. `offset` counts back from the newest. */
   getMessages(conversationId: string, limit = 50, offset = 0): Result<Message[]> {
     return this.request('GET', '/messages', { query: { conversationId, limit, offset } })
   }
 
-  /** Sending again with the same `clientMessageId` answers the same message: a retry never sends twice. */
+  /** A retry with the same `clientMessageId` returns the same message and never sends it twice. */
   sendMessage(
     conversationId: string,
     senderId: string,
@@ -126,32 +126,35 @@ export class UserChatAPI {
     })
   }
 
-  /** Everything up to the newest of these is read then. */
+  /** Marks everything up to the newest of these messages as read. */
   markAsRead(messageIds: string[], userId: string): Result<{ success: true; updated: number; unread_count: number }> {
     return this.request('PUT', '/messages', { body: { message_ids: messageIds, user_id: userId } })
   }
 
-  /** To be repeated every three seconds while somebody types; `null` ends it. */
+  /** Call it every three seconds while the user types; `null` ends typing. */
   updateTypingStatus(userId: string, typingToUserId: string | null): Result<null> {
     return this.request('PUT', '/presence/typing', { body: { user_id: userId, typing_to_user_id: typingToUserId } })
   }
 
-  /** To be repeated every 30 seconds: a report holds for a minute. */
+  /** Call it every 30 seconds: a report is valid for one minute. */
   updatePresence(userId: string, status: PresenceStatus, currentPage?: string): Result<Presence> {
     return this.request('PUT', '/presence', { body: { user_id: userId, status, current_page: currentPage } })
   }
 
-  /** At most ten people whom the caller may write to; fewer than two characters find nobody. */
+  /** At most ten users whom the caller may message. Fewer than two characters find none. */
   searchUsers(query: string, currentUserId: string, teamId?: string | null): Result<Person[]> {
     return this.request('GET', '/search', { query: { q: query, type: 'users', currentUserId, teamId } })
   }
 
-  /** The badge. Muted and archived conversations are left out of the total. */
+  /** The unread count for the badge. The total excludes muted and archived conversations. */
   getUnreadCount(): Result<{ total: number; by_conversation: Record<string, number> }> {
     return this.request('GET', '/unread-count', {})
   }
 
-  /** A page of what changed since a cursor; without one, the list of conversations and a cursor. */
+  /**
+   * A page of changes since a cursor. Without a cursor, the list of conversations and a first
+   * cursor.
+   */
   sync(since?: string): Result<Sync> {
     return this.request('GET', '/sync', { query: { since } })
   }
@@ -183,7 +186,7 @@ export class UserChatAPI {
   }
 }
 
-/** Whatever stands in front of the routes may answer as well, and not in JSON. */
+/** Proxies in front of the routes may respond as well, and not in JSON. */
 function refusal(response: Response, text: string): ChatError {
   try {
     const { error, code, hint, retry_after } = JSON.parse(text)

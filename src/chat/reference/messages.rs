@@ -234,7 +234,7 @@ pub(in super::super) fn sync() -> Operation {
             "The cursor of the last answer; without it, the first load.",
         ))
         .query(limit(syncing::DEFAULT_LIMIT))
-        .details_behind(&format!(
+        .append_details(&format!(
             "A page has at most {} rows of each list.",
             syncing::MAX_LIMIT
         ))

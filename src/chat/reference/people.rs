@@ -113,7 +113,7 @@ pub(in super::super) fn search() -> Operation {
         .query(input("order", one_of(&["desc", "asc"]), "Of messages; `desc` if not given."))
         .query(input("team_id", text(), "Ignored: the caller's teams decide.").legacy())
         .pages(search::DEFAULT_MESSAGES, search::MAX_MESSAGES, json!({ "anyOf": rows }))
-        .details_behind("At most ten people and thirty conversations are found.")
+        .append_details("At most ten people and thirty conversations are found.")
         .or_answers(described(named("FoundOfAll"), "With `type=all`, whatever `format` says."))
 }
 

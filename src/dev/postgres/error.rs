@@ -1,4 +1,4 @@
-//! Why a private cluster is not there, in sentences for the person who wanted it.
+//! Errors of a private cluster, worded for the user of `rapport dev`.
 
 use std::io;
 use std::path::PathBuf;
@@ -7,12 +7,12 @@ use std::process::ExitStatus;
 use super::files::SCRATCH_LIMIT;
 use super::server::START_DEADLINE;
 
-/// Why a cluster could not be made, started or stopped.
+/// Why a cluster could not be created, started or stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum ClusterError {
-    /// Another process holds the directory.
+    /// Another process holds the lock of the directory.
     #[error(
-        "{} is in use by another process: stop the other `rapport dev`, or choose another \
+        "{} is in use by another process. Stop the other `rapport dev`, or choose another \
          directory with --data-dir.",
         directory.display()
     )]
@@ -20,68 +20,66 @@ pub enum ClusterError {
         /// The directory.
         directory: PathBuf,
     },
-    /// A server that is still shutting down, or that somebody else started, did not go away.
-    #[error("The PostgreSQL server {pid} still runs in {}.", directory.display())]
+    /// An earlier server, still shutting down or started by other means, did not exit in time.
+    #[error("PostgreSQL server {pid} is still running in {}.", directory.display())]
     StillRunning {
         /// Its process id, from `postmaster.pid`.
         pid: i32,
         /// Its data directory.
         directory: PathBuf,
     },
-    /// The server's user cannot reach the directory.
+    /// The server's user cannot enter a directory on the path.
     #[error(
-        "The user `{user}`, as whom PostgreSQL runs when started by root, cannot enter {}: \
-         choose another directory.",
+        "The user `{user}`, which runs PostgreSQL when root starts it, cannot enter {}. \
+         Choose another directory.",
         directory.display()
     )]
     NotTraversable {
-        /// The first directory that refuses.
+        /// The first directory without search permission.
         directory: PathBuf,
-        /// Who is refused.
+        /// The user that runs the server.
         user: String,
     },
-    /// Root without a user to run the server as.
-    #[error(
-        "PostgreSQL does not run as root, and there is neither a user `postgres` nor `nobody`."
-    )]
+    /// This process runs as root, and no user to run the server was found.
+    #[error("PostgreSQL does not run as root, and neither user `postgres` nor `nobody` exists.")]
     NoUser,
-    /// The files were made by another major version.
+    /// The data directory was created by another major version.
     #[error(
-        "The data in {} is of PostgreSQL {found}, the programs are of {major}: use the same \
-         version, or remove the directory to start anew.",
+        "The data in {} was created by PostgreSQL {found}, but the programs are version {major}. \
+         Use the same version, or remove the directory to start over.",
         directory.display()
     )]
     OtherVersion {
         /// The data directory.
         directory: PathBuf,
-        /// The version that made it.
+        /// The version that created it.
         found: String,
         /// The version of the programs.
         major: u32,
     },
-    /// A program ended with an error; its last words follow.
+    /// A program failed. The error contains the end of its output.
     #[error("`{program}` failed ({status}):\n{output}")]
     Failed {
-        /// Which program.
+        /// The program.
         program: &'static str,
-        /// How it ended.
+        /// Its exit status.
         status: ExitStatus,
-        /// The end of what it printed.
+        /// The end of its output.
         output: String,
     },
-    /// The server neither became ready nor ended.
+    /// The server neither became ready nor exited in time.
     #[error("PostgreSQL was not ready within {} s; see {}.", START_DEADLINE.as_secs(), log.display())]
     NotReady {
         /// Its log file.
         log: PathBuf,
     },
-    /// Every scratch directory is taken.
+    /// Every scratch directory is in use.
     #[error("All {SCRATCH_LIMIT} scratch directories below {} are in use.", parent.display())]
     NoScratch {
-        /// The directory they lie in.
+        /// Their parent directory.
         parent: PathBuf,
     },
-    /// A scratch directory belongs to somebody else.
+    /// A scratch directory belongs to another user.
     #[error("{} belongs to another user.", directory.display())]
     Foreign {
         /// The directory.
@@ -90,9 +88,9 @@ pub enum ClusterError {
     /// A file could not be read or written.
     #[error("{}: {source}", path.display())]
     File {
-        /// Which file or directory.
+        /// The file or directory.
         path: PathBuf,
-        /// What went wrong.
+        /// The cause.
         source: io::Error,
     },
     /// A process or thread could not be started.

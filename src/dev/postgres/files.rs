@@ -1,4 +1,4 @@
-//! The files of a cluster: where each is, who may read it, and who holds the directory.
+//! The files of a cluster: their locations, their permissions, and the lock on the directory.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
@@ -10,10 +10,10 @@ use uuid::Uuid;
 use super::error::ClusterError;
 use super::user::{ServerUser, effective_user};
 
-/// Scratch directories looked at before giving up: as many processes at once on one machine.
+/// Number of scratch directories to try, which limits the processes that use one at the same time.
 pub(super) const SCRATCH_LIMIT: u32 = 256;
 
-/// The file whose lock says that a directory is in use.
+/// The file whose lock marks a directory as in use.
 const LOCK: &str = "lock";
 
 /// The files of one cluster.
@@ -32,8 +32,8 @@ impl Layout {
         self.directory.join("postgres")
     }
 
-    /// Where `initdb` works; renamed to [`Layout::data`] when it has succeeded, so that an
-    /// interrupted one is not mistaken for a cluster.
+    /// The directory that `initdb` writes to. It is renamed to [`Layout::data`] on success, so an
+    /// interrupted `initdb` is never taken for a complete cluster.
     pub(super) fn unfinished_data(&self) -> PathBuf {
         self.directory.join("postgres.unfinished")
     }
@@ -55,7 +55,7 @@ impl Layout {
         self.directory.join("postgres.password")
     }
 
-    /// Removes everything but the lock, which another process may be looking at.
+    /// Removes everything except the lock file, which another process may have open.
     pub(super) fn clear(&self) -> Result<(), ClusterError> {
         let failed = |path: &Path, source| ClusterError::File {
             path: path.to_owned(),
@@ -79,11 +79,12 @@ impl Layout {
     }
 }
 
-/// The secret in the file `path`: made once, then kept, readable by its owner only.
+/// Reads the secret in the file `path`. The first call creates a random secret that only the owner
+/// can read.
 ///
 /// # Errors
-/// When the file cannot be read or written.
-pub fn kept_secret(path: &Path) -> Result<String, ClusterError> {
+/// Fails if the file cannot be read or written.
+pub fn load_or_create_secret(path: &Path) -> Result<String, ClusterError> {
     match std::fs::read_to_string(path) {
         Ok(text) => Ok(text.trim().to_owned()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -98,15 +99,16 @@ pub fn kept_secret(path: &Path) -> Result<String, ClusterError> {
     }
 }
 
-/// A random text of 244 bits, fit for a password or a signing key.
+/// A random text with 244 bits of entropy, suitable as a password or a signing key.
 fn random_secret() -> String {
     format!("{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple())
 }
 
-/// Takes the lock of `directory`, making the directory if need be. The kernel releases it when
-/// this process ends, however it ends, so there is no stale lock to recover from.
-pub(super) fn claim(directory: &Path) -> Result<File, ClusterError> {
-    // Others may pass through (the server's user must), only we may list or write.
+/// Locks `directory`, creating it if necessary. The kernel releases the lock when this process ends
+/// for whatever reason, so a stale lock cannot occur.
+pub(super) fn lock_directory(directory: &Path) -> Result<File, ClusterError> {
+    // Other users may enter the directory (the server's user must), but only the owner may list or
+    // write it.
     std::fs::DirBuilder::new()
         .recursive(true)
         .mode(0o711)
@@ -135,12 +137,12 @@ pub(super) fn claim(directory: &Path) -> Result<File, ClusterError> {
     }
 }
 
-pub(super) fn claim_scratch(parent: &Path) -> Result<(PathBuf, File), ClusterError> {
+pub(super) fn lock_scratch(parent: &Path) -> Result<(PathBuf, File), ClusterError> {
     for number in 0..SCRATCH_LIMIT {
         let directory = parent.join(number.to_string());
-        match claim(&directory) {
+        match lock_directory(&directory) {
             Ok(lock) => {
-                // The parent may lie in a directory that everybody can write to.
+                // The parent may be in a directory that any user can write to, such as `/tmp`.
                 for path in [parent, &directory] {
                     let owner = std::fs::metadata(path)
                         .map_err(|source| ClusterError::File {
@@ -165,8 +167,8 @@ pub(super) fn claim_scratch(parent: &Path) -> Result<(PathBuf, File), ClusterErr
     })
 }
 
-/// Writes a file that only its owner may read; never through a file that is there already,
-/// whose mode or owner may be another.
+/// Writes a file that only its owner can read. An existing file is removed first, because its mode
+/// or owner may differ.
 pub(super) fn write_private(
     path: &Path,
     content: &[u8],
@@ -183,7 +185,7 @@ pub(super) fn write_private(
             .mode(0o600)
             .open(path)?;
         file.write_all(content)?;
-        ServerUser::give(user, path)
+        ServerUser::own(user, path)
     };
     write().map_err(|source| ClusterError::File {
         path: path.to_owned(),
@@ -206,15 +208,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_directory_is_used_by_one_process_at_a_time() {
+    fn only_one_process_can_lock_a_directory() {
         let directory = tempfile::tempdir().unwrap();
-        let lock = claim(directory.path()).unwrap();
+        let lock = lock_directory(directory.path()).unwrap();
         assert!(matches!(
-            claim(directory.path()),
+            lock_directory(directory.path()),
             Err(ClusterError::InUse { .. })
         ));
         drop(lock);
-        claim(directory.path()).unwrap();
+        lock_directory(directory.path()).unwrap();
     }
 
     #[test]

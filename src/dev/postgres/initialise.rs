@@ -1,4 +1,4 @@
-//! Makes a cluster's data directory with `initdb`.
+//! Creates the data directory of a cluster with `initdb`.
 
 use std::os::unix::fs::DirBuilderExt as _;
 
@@ -20,12 +20,13 @@ pub(super) fn initialise(
     std::fs::DirBuilder::new()
         .mode(0o700)
         .create(&data)
-        .and_then(|()| ServerUser::give(user, &data))
+        .and_then(|()| ServerUser::own(user, &data))
         .map_err(|source| ClusterError::File {
             path: data.clone(),
             source,
         })?;
-    // A file, because the standard input of the parent cannot be opened anew by another user.
+    // The password goes through a file, because the server's user cannot reopen the standard input
+    // of this process.
     let password_file = layout.directory.join("initdb.password");
     write_private(&password_file, password.as_bytes(), user)?;
 
@@ -36,9 +37,9 @@ pub(super) fn initialise(
         .arg("--pwfile")
         .arg(&password_file)
         .args(["--username", options.superuser, "--auth", "scram-sha-256"])
-        // Upper and lower case of every script, the same on each machine.
+        // `C.UTF-8` knows upper and lower case of every script and is the same on every machine.
         .args(["--encoding", "UTF8", "--locale", "C.UTF-8"])
-        // A crash in these seconds costs an unfinished directory, which is made anew.
+        // A crash during `initdb` costs an unfinished directory, which the next start recreates.
         .arg("--no-sync");
     let output = command.output().map_err(ClusterError::Spawn);
     let removed = std::fs::remove_file(&password_file);

@@ -1,9 +1,10 @@
-//! A private PostgreSQL cluster: made, started, stopped, and never left behind.
+//! Creates, starts and stops a private PostgreSQL cluster.
 //!
-//! Guarantees: it listens on the loopback interface only and asks for a password; one process
-//! at a time uses a directory; when this process ends in any way, `kill -9` included, the
-//! kernel tells the server to shut down (on Linux).
-//! Everything here blocks; asynchronous callers go through `spawn_blocking`.
+//! Guarantees: the server listens only on the loopback interface and requires a password. Only one
+//! process at a time uses a directory. On Linux the kernel shuts the server down when this process
+//! ends, even after `kill -9`.
+//!
+//! Every function blocks; asynchronous callers use `spawn_blocking`.
 
 mod error;
 mod files;
@@ -17,44 +18,44 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 pub use error::ClusterError;
-pub use files::kept_secret;
+pub use files::load_or_create_secret;
 pub use user::effective_user;
 
 use super::binaries::Binaries;
-use files::{Layout, claim, claim_scratch};
+use files::{Layout, lock_directory, lock_scratch};
 use initialise::{check_version, initialise};
-use server::{Server, launch, launch_on_a_port, wait_for_earlier_server};
+use server::{Server, launch, launch_on_free_port, wait_for_earlier_server};
 use user::ServerUser;
 
-/// The usual superuser: the name every tool tries first.
+/// The usual superuser: the default user name of common tools.
 pub const SUPERUSER: &str = "postgres";
 
-/// Where a cluster's files live and how long.
+/// Location and lifetime of a cluster's files.
 #[derive(Clone, Debug)]
 pub enum Storage {
-    /// This directory, kept between starts, together with its password and its port.
-    Kept(PathBuf),
-    /// The first unused numbered directory below this one: emptied before, removed on stop.
-    /// One left behind by a killed process is taken over, so that leftovers do not pile up.
+    /// This directory. Data, password and port persist between starts.
+    Persistent(PathBuf),
+    /// The first unlocked numbered directory below this one, emptied at start and removed on stop.
+    /// A directory left by a killed process is reused, so leftovers do not accumulate.
     Scratch(PathBuf),
 }
 
-/// What to start.
+/// Options for a cluster.
 #[derive(Clone, Debug)]
 pub struct ClusterOptions {
     /// The programs to run.
     pub binaries: Binaries,
     /// The name of the superuser that `initdb` creates, usually [`SUPERUSER`].
     pub superuser: &'static str,
-    /// Where the files live.
+    /// Location and lifetime of the files.
     pub storage: Storage,
-    /// The port to listen on; `None` takes the one used before if it is free, else any.
+    /// The port to listen on. `None` uses the previous port if it is free, otherwise any free port.
     pub port: Option<u16>,
-    /// Settings that replace those of `config/postgresql.dev.conf`: name and value.
+    /// Settings (name and value) that override those of `config/postgresql.dev.conf`.
     pub settings: Vec<(&'static str, &'static str)>,
 }
 
-/// A running cluster. Stopped when dropped.
+/// A running cluster. Dropping it stops the server.
 #[derive(Debug)]
 pub struct Cluster {
     layout: Layout,
@@ -62,21 +63,21 @@ pub struct Cluster {
     user: Option<ServerUser>,
     password: String,
     port: u16,
-    /// A standard mutex: it is held while a server starts or stops, which only callers that
-    /// want the same wait for, and never across an await.
+    /// A standard mutex. It is held while a server starts or stops, where a concurrent caller has
+    /// to wait anyway, and never across an await.
     server: Mutex<Option<Server>>,
-    /// Held from before the first file is touched until after the server has ended. The last
-    /// field, so that it is released last.
+    /// Held from before the first file access until the server has ended. Fields drop in
+    /// declaration order, so the lock must stay the last one.
     _lock: File,
 }
 
 impl Cluster {
-    /// Makes the cluster if there is none, starts it, and returns when it takes connections.
+    /// Creates the cluster if necessary, starts it, and returns once it accepts connections.
     pub fn start(options: ClusterOptions) -> Result<Self, ClusterError> {
         let user = ServerUser::for_this_process()?;
         let (directory, lock) = match &options.storage {
-            Storage::Kept(directory) => (directory.clone(), claim(directory)?),
-            Storage::Scratch(parent) => claim_scratch(parent)?,
+            Storage::Persistent(directory) => (directory.clone(), lock_directory(directory)?),
+            Storage::Scratch(parent) => lock_scratch(parent)?,
         };
         let layout = Layout::new(directory);
         if let Some(user) = &user {
@@ -86,13 +87,13 @@ impl Cluster {
         if matches!(options.storage, Storage::Scratch(_)) {
             layout.clear()?;
         }
-        let password = kept_secret(&layout.password_file())?;
+        let password = load_or_create_secret(&layout.password_file())?;
         if !layout.data().exists() {
             initialise(&options, &layout, user.as_ref(), &password)?;
         }
         check_version(&options.binaries, &layout)?;
 
-        let (port, server) = launch_on_a_port(&options, &layout, user.as_ref())?;
+        let (port, server) = launch_on_free_port(&options, &layout, user.as_ref())?;
         Ok(Self {
             layout,
             options,
@@ -104,17 +105,17 @@ impl Cluster {
         })
     }
 
-    /// The TCP port on the loopback interface; the same for the cluster's whole life.
+    /// The TCP port on the loopback interface. It stays the same for the lifetime of the cluster.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// The directory that holds the cluster's files, its password and its log.
+    /// The directory with the cluster's files, password and log.
     pub fn directory(&self) -> &Path {
         &self.layout.directory
     }
 
-    /// The programs the cluster runs on.
+    /// The programs that run the cluster.
     pub fn binaries(&self) -> &Binaries {
         &self.options.binaries
     }
@@ -127,8 +128,8 @@ impl Cluster {
         )
     }
 
-    /// Stops the server as `pg_ctl stop -m fast` does: sessions are cut, everything is written.
-    /// Nothing happens when it is stopped already.
+    /// Stops the server like `pg_ctl stop -m fast`: it terminates sessions and writes all data.
+    /// Does nothing if the server is already stopped.
     pub fn stop(&self) -> Result<(), ClusterError> {
         let mut server = self.server.lock().unwrap_or_else(PoisonError::into_inner);
         match server.take() {
@@ -161,12 +162,12 @@ impl Cluster {
 impl Drop for Cluster {
     fn drop(&mut self) {
         if let Err(error) = self.stop() {
-            tracing::warn!(%error, "the private PostgreSQL did not stop");
+            tracing::warn!(%error, "private PostgreSQL did not stop");
         }
         if matches!(self.options.storage, Storage::Scratch(_))
             && let Err(error) = self.layout.clear()
         {
-            tracing::warn!(%error, "the scratch directory was not removed");
+            tracing::warn!(%error, "scratch directory was not removed");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The server process: its settings, its start on a free port, its end.
+//! The server process: settings, start on a free port, shutdown.
 
 use std::fs::OpenOptions;
 use std::io;
@@ -18,28 +18,29 @@ use super::files::{Layout, write_private};
 use super::system_call;
 use super::user::ServerUser;
 
-/// Written into the cluster at every start, so that a newer program brings its newer settings.
+/// Written at every start, so that a newer program also applies its newer settings.
 const SETTINGS: &str = include_str!("../../../config/postgresql.dev.conf");
 
-/// How long a start may take. Recovery after a crash of a development database takes seconds;
-/// a minute covers a busy machine.
+/// Timeout of a start. Crash recovery of a development database takes seconds; a minute leaves room
+/// for a busy machine.
 pub(super) const START_DEADLINE: Duration = Duration::from_secs(60);
 
-/// How long a fast shutdown may take before the server is told to quit at once. The longest
-/// wait in it is for a replication reader, which is dropped after `wal_sender_timeout` (10 s).
+/// Timeout of a fast shutdown; an immediate shutdown follows. The longest wait in a fast shutdown
+/// is for a replication client, which the server drops after `wal_sender_timeout` (10 s).
 const STOP_DEADLINE: Duration = Duration::from_secs(20);
 
 /// How often the lock file is read while the server starts or an earlier one ends.
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
-/// Attempts to find a free port. Between choosing and binding another program may take it.
+/// Attempts to find a free port. Another program may bind the port between the check and the start.
 const PORT_ATTEMPTS: u32 = 5;
 
-/// After a `kill -9` of the process that held the directory its server is still shutting down.
+/// Waits for the server of an earlier process. After a `kill -9` of that process its server may
+/// still be shutting down.
 pub(super) fn wait_for_earlier_server(layout: &Layout) -> Result<(), ClusterError> {
     let deadline = Instant::now() + STOP_DEADLINE;
     while let Some(pid) = LockFile::read(layout).map(|lock| lock.pid) {
-        // A lock file without its server is stale, and PostgreSQL removes it.
+        // A lock file without a running server is stale. PostgreSQL removes it.
         if !is_server_of(pid, layout) {
             break;
         }
@@ -54,8 +55,8 @@ pub(super) fn wait_for_earlier_server(layout: &Layout) -> Result<(), ClusterErro
     Ok(())
 }
 
-/// Whether process `pid` is the server of this data directory, and not one that was given the
-/// number since: a server's current directory is its data directory.
+/// Whether process `pid` is the server of this data directory and not a later process with the same
+/// id. The working directory of a server is its data directory.
 fn is_server_of(pid: i32, layout: &Layout) -> bool {
     if !system_call::is_running(pid) {
         return false;
@@ -65,12 +66,12 @@ fn is_server_of(pid: i32, layout: &Layout) -> bool {
         layout.data().canonicalize(),
     ) {
         (Ok(current), Ok(data)) => current == data,
-        // Without /proc the number alone has to do.
+        // Without `/proc` only the process id can be checked.
         _ => true,
     }
 }
 
-pub(super) fn launch_on_a_port(
+pub(super) fn launch_on_free_port(
     options: &ClusterOptions,
     layout: &Layout,
     user: Option<&ServerUser>,
@@ -89,7 +90,7 @@ pub(super) fn launch_on_a_port(
     let mut attempt = 1;
     let server = loop {
         match launch(options, layout, user, port) {
-            // Another program bound the port in between; its port is no longer free.
+            // Another program bound the port in the meantime.
             Err(ClusterError::Failed { .. }) if attempt < PORT_ATTEMPTS && !is_free(port) => {
                 port = any_free_port()?;
                 attempt += 1;
@@ -113,7 +114,7 @@ fn any_free_port() -> Result<u16, ClusterError> {
         .map_err(ClusterError::Spawn)
 }
 
-/// Starts the server and waits until it takes connections.
+/// Starts the server and waits until it accepts connections.
 pub(super) fn launch(
     options: &ClusterOptions,
     layout: &Layout,
@@ -151,7 +152,7 @@ pub(super) fn launch(
     let server = Server::spawn(command)?;
     let deadline = Instant::now() + START_DEADLINE;
     loop {
-        // Waiting for the end doubles as the pause between two looks at the lock file.
+        // Waiting for an exit doubles as the pause between two reads of the lock file.
         match server.ended.recv_timeout(POLL_INTERVAL) {
             Ok(status) => {
                 let text = std::fs::read(layout.log()).unwrap_or_default();
@@ -177,8 +178,8 @@ pub(super) fn launch(
     }
 }
 
-/// `postmaster.pid`, whose lines are described in PostgreSQL's `utils/pidfile.h`: the process id
-/// is the first, the status the eighth.
+/// `postmaster.pid`. PostgreSQL's `utils/pidfile.h` describes its lines: the first is the process
+/// id, the eighth the status.
 struct LockFile {
     pid: i32,
     ready: bool,
@@ -196,14 +197,14 @@ impl LockFile {
     }
 }
 
-/// A running `postgres` process and the thread that started it.
+/// A running `postgres` process, owned by a dedicated thread.
 ///
-/// The signal that the kernel sends when a parent dies is tied to the *thread* that spawned the
-/// child, so a thread of its own spawns it and stays until it has ended.
+/// The kernel sends the parent-death signal when the *thread* that spawned the child ends. A
+/// dedicated thread therefore spawns the child and lives until the child has ended.
 #[derive(Debug)]
 pub(super) struct Server {
-    /// `None` once it has ended: from then on the number may belong to another process. A
-    /// standard mutex, held for one system call.
+    /// `None` once the process has ended, because its id may then be reused. A standard mutex, held
+    /// for one system call.
     pid: Arc<Mutex<Option<i32>>>,
     ended: Receiver<ExitStatus>,
 }
@@ -216,7 +217,7 @@ impl Server {
         let shared = Arc::clone(&pid);
         thread::Builder::new()
             .name("private-postgres".to_owned())
-            .spawn(move || own_process(&mut command, &shared, &started, &end))
+            .spawn(move || run_to_end(&mut command, &shared, &started, &end))
             .map_err(ClusterError::Spawn)?;
         match has_started.recv() {
             Ok(Ok(())) => Ok(Self { pid, ended }),
@@ -229,7 +230,7 @@ impl Server {
         *self.pid.lock().unwrap_or_else(PoisonError::into_inner) == Some(pid)
     }
 
-    /// Sends `signal` unless the process has ended.
+    /// Sends `signal` if the process is still running.
     fn signal(&self, signal: i32) {
         let pid = self.pid.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(pid) = *pid {
@@ -237,12 +238,13 @@ impl Server {
         }
     }
 
-    /// A fast shutdown, and an immediate one when that takes too long.
+    /// Requests a fast shutdown, then an immediate one if the fast one times out.
     pub(super) fn stop(&self, layout: &Layout) -> Result<(), ClusterError> {
         for signal in [libc::SIGINT, libc::SIGQUIT] {
             self.signal(signal);
             match self.ended.recv_timeout(STOP_DEADLINE) {
-                // Disconnected: it had ended before, and its end was received then.
+                // Disconnected: the process ended earlier, and its exit status was already
+                // received.
                 Ok(_) | Err(RecvTimeoutError::Disconnected) => return Ok(()),
                 Err(RecvTimeoutError::Timeout) => {}
             }
@@ -259,8 +261,8 @@ impl Server {
     }
 }
 
-/// Runs `command` to its end. The body of the thread described at [`Server`].
-fn own_process(
+/// Spawns `command` and waits until it ends. Runs on the dedicated thread described at [`Server`].
+fn run_to_end(
     command: &mut Command,
     pid: &Mutex<Option<i32>>,
     started: &SyncSender<io::Result<()>>,
@@ -269,7 +271,7 @@ fn own_process(
     let mut child = match command.spawn() {
         Ok(child) => child,
         Err(error) => {
-            // The receiver waits for exactly this word, so sending cannot fail.
+            // `spawn` waits for exactly this message, so sending cannot fail.
             let _ = started.send(Err(error));
             return;
         }
@@ -278,7 +280,7 @@ fn own_process(
     *pid.lock().unwrap_or_else(PoisonError::into_inner) = id;
     let _ = started.send(Ok(()));
     if let Some(id) = id {
-        // Without collecting it yet: its number stays its own until the lock is held.
+        // The child is not reaped yet, so its id stays reserved until the lock is held.
         system_call::wait_until_ended(id);
     }
     let mut pid = pid.lock().unwrap_or_else(PoisonError::into_inner);
@@ -290,23 +292,23 @@ fn own_process(
     }
 }
 
-/// A command that runs as `user`, in a session of its own (so that Ctrl-C in the terminal
-/// reaches only us and we stop it in order), and is told to shut down when we die.
+/// A command that runs as `user` and shuts down when this process dies. It runs in its own session,
+/// so Ctrl-C in the terminal reaches only this process, which then stops the server in order.
 pub(super) fn server_command(program: &Path, user: Option<&ServerUser>) -> Command {
     let mut command = Command::new(program);
-    // The current directory may be one that the user cannot enter.
+    // The user may not be able to enter the current directory.
     command
         .current_dir("/")
         .env("LC_ALL", "C")
         .stdin(Stdio::null());
-    // Variables that would change what `initdb` makes or where the server looks.
+    // These variables would change what `initdb` creates or where the server looks for its files.
     for name in ["PGDATA", "PGPORT", "PGHOST", "PGOPTIONS"] {
         command.env_remove(name);
     }
     if let Some(user) = user {
         command.uid(user.uid).gid(user.gid);
     }
-    system_call::tie_to_this_thread(&mut command);
+    system_call::end_with_this_thread(&mut command);
     command
 }
 

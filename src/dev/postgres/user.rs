@@ -1,4 +1,4 @@
-//! Who the server runs as: PostgreSQL refuses to be root.
+//! The user that runs the server. PostgreSQL refuses to run as root.
 
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
@@ -7,12 +7,12 @@ use std::path::Path;
 use super::error::ClusterError;
 use super::system_call;
 
-/// The number of the user this process acts as; root's is 0.
+/// The effective user id of this process; 0 for root.
 pub fn effective_user() -> u32 {
     system_call::effective_user()
 }
 
-/// The user PostgreSQL runs as when we are root, which it refuses to be.
+/// The user that runs PostgreSQL when this process is root.
 #[derive(Debug)]
 pub(super) struct ServerUser {
     name: String,
@@ -21,7 +21,7 @@ pub(super) struct ServerUser {
 }
 
 impl ServerUser {
-    /// `None` when this process is an ordinary user and the server may run as the same one.
+    /// `None` if this process is an ordinary user, which can run the server itself.
     pub(super) fn for_this_process() -> Result<Option<Self>, ClusterError> {
         if effective_user() != 0 {
             return Ok(None);
@@ -38,7 +38,7 @@ impl ServerUser {
             .ok_or(ClusterError::NoUser)
     }
 
-    /// A line of passwd(5): `name:password:uid:gid:…`.
+    /// Finds `name` in the format of passwd(5): `name:password:uid:gid:…`.
     fn in_passwd(text: &str, name: &str) -> Option<Self> {
         text.lines().find_map(|line| {
             let mut fields = line.split(':');
@@ -55,7 +55,7 @@ impl ServerUser {
         })
     }
 
-    /// Whether every directory down to `directory` lets this user pass.
+    /// Checks that this user can enter every directory down to `directory`.
     pub(super) fn check_path(&self, directory: &Path) -> Result<(), ClusterError> {
         let directory = directory
             .canonicalize()
@@ -85,8 +85,8 @@ impl ServerUser {
         Ok(())
     }
 
-    /// Makes `path` the server's own, when it runs as another user than we do.
-    pub(super) fn give(user: Option<&Self>, path: &Path) -> io::Result<()> {
+    /// Makes `user` the owner of `path`. Does nothing if the server runs as the current user.
+    pub(super) fn own(user: Option<&Self>, path: &Path) -> io::Result<()> {
         match user {
             Some(user) => std::os::unix::fs::chown(path, Some(user.uid), Some(user.gid)),
             None => Ok(()),
@@ -99,7 +99,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_user_is_read_from_passwd() {
+    fn finds_a_user_in_passwd() {
         let text = "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65533::/:/bin/false\nbroken\n";
         let user = ServerUser::in_passwd(text, "nobody").unwrap();
         assert_eq!((user.uid, user.gid), (65534, 65533));
@@ -107,14 +107,14 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_closed_to_the_servers_user_is_named() {
+    fn the_error_names_a_directory_that_the_user_cannot_enter() {
         use std::os::unix::fs::PermissionsExt as _;
 
         let outer = tempfile::tempdir().unwrap();
         let inner = outer.path().join("inner");
         std::fs::create_dir(&inner).unwrap();
         std::fs::set_permissions(outer.path(), std::fs::Permissions::from_mode(0o700)).unwrap();
-        // A user id that owns nothing here.
+        // A user id that owns none of these directories.
         let user = ServerUser {
             name: "stranger".to_owned(),
             uid: u32::MAX - 1,

@@ -1,4 +1,4 @@
-//! The OpenAPI 3.1 document of the routes that were registered.
+//! The OpenAPI 3.1 document of all registered routes.
 
 use axum::body::Bytes;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH};
@@ -11,13 +11,13 @@ use super::schema::{self, Schema};
 use crate::error_code::ErrorCode;
 use crate::http::conditional::tag_of;
 
-/// What this API is, at the head of the document.
+/// The description of the API at the top of the document.
 const INTRODUCTION: &str = include_str!("introduction.md");
 
-/// The group of what those who run the server look at.
+/// The tag of routes for operators.
 pub const OPERATIONS: &str = "Operations";
 
-/// What registered routes take and answer.
+/// The documentation of registered routes.
 #[derive(Clone, Debug, Default)]
 pub struct Described {
     routes: Vec<(&'static str, String, Operation)>,
@@ -35,24 +35,23 @@ impl Described {
         self
     }
 
-    /// Both routers' routes.
+    /// The documentation of both.
     #[must_use]
     pub fn and(mut self, other: Self) -> Self {
         self.routes.extend(other.routes);
         self
     }
 
-    /// The document: these routes, with the schemas they name and the tags they stand under, in
-    /// this order.
+    /// The document: these routes, the schemas that they reference, and the tags in this order.
     pub fn document(self, schemas: Vec<(&str, Schema)>, tags: &[(&str, &str)]) -> Value {
         let (mut paths, mut responses) = (Map::new(), Map::new());
         for (verb, path, operation) in self.routes {
             let object = operation.object(verb, &path, &mut responses);
             paths.entry(path).or_insert_with(|| json!({}))[verb] = object;
         }
-        let promised = format!("{paths:?}{responses:?}");
+        let referenced = format!("{paths:?}{responses:?}");
         let is_used =
-            |header: &str| promised.contains(&format!("\"#/components/headers/{header}\""));
+            |header: &str| referenced.contains(&format!("\"#/components/headers/{header}\""));
         let mut all: Map<String, Value> = schemas
             .into_iter()
             .map(|(name, schema)| (name.to_owned(), schema))
@@ -82,13 +81,13 @@ impl Described {
                         "name": "If-None-Match",
                         "in": "header",
                         "schema": schema::text(),
-                        "description": "The tag of an answer that is at hand: 304 if it is still true.",
+                        "description": "The entity tag of a cached response. The answer is 304 if it is still current.",
                     },
                     "Idempotency-Key": {
                         "name": "Idempotency-Key",
                         "in": "header",
                         "schema": { "type": "string", "pattern": "^[ -~]{1,255}$" },
-                        "description": "Makes the write once: a repetition with the same key within 24 hours gets the same status with the resource as it is then. Best a UUID.",
+                        "description": "Applies the write only once. A retry with the same key within 24 hours gets the same status and the resource in its current state. A UUID is recommended.",
                     },
                 },
                 "securitySchemes": {
@@ -96,18 +95,18 @@ impl Described {
                         "type": "http",
                         "scheme": "bearer",
                         "bearerFormat": "JWT",
-                        "description": "A person's access token.",
+                        "description": "A user's access token.",
                     },
                     "cookie": {
                         "type": "apiKey",
                         "in": "cookie",
                         "name": "sb-project-auth-token",
-                        "description": "The session cookie of the Supabase client libraries, `sb-<project>-auth-token`, whole or in pieces (`.0`, `.1`, …). A write by cookie must come from an allowed origin.",
+                        "description": "The session cookie of the Supabase client libraries, `sb-<project>-auth-token`, unsplit or split (`.0`, `.1`, …). A write by cookie must come from an allowed origin.",
                     },
                     "token": {
                         "type": "http",
                         "scheme": "bearer",
-                        "description": "A token that opens sockets: a person's, or a key of the project.",
+                        "description": "A token that the socket accepts: a user's access token or a key of the project.",
                     },
                     "apikey": { "type": "apiKey", "in": "header", "name": "apikey", "description": "The same as `token`." },
                     "metrics": { "type": "http", "scheme": "bearer", "description": "`server.metrics_token`." },
@@ -117,67 +116,68 @@ impl Described {
     }
 }
 
-/// The body that all refusals have. Its codes are those of [`ErrorCode::ALL`].
+/// The body of all refusals. Its codes are those of [`ErrorCode::ALL`].
 fn error() -> Schema {
     let codes: Vec<&str> = ErrorCode::ALL.iter().map(|code| code.as_str()).collect();
     let details = schema::object([(
         "sqlstate",
         schema::text(),
-        "The SQLSTATE behind the refusal.",
+        "The SQLSTATE with which the database refused the request.",
     )]);
     schema::object([
         (
             "error",
             schema::text(),
-            "A fixed text for the code. Always a text, never an object.",
+            "The fixed text of the code. Always a string, never an object.",
         ),
         (
             "code",
             schema::one_of(&codes),
-            "The reason, for programs. The list is closed, and a code is never renamed.",
+            "The reason in machine-readable form. The list is closed, and codes are never renamed.",
         ),
         ("message", schema::text(), "The same as `error`."),
         ("details", schema::nullable(details), ""),
         (
             "hint",
             schema::nullable(schema::text()),
-            "What the client can do about it.",
+            "What the client can do about the refusal.",
         ),
         (
             "request_id",
             schema::text(),
-            "The same as `X-Request-Id`: by it the server's log names the request.",
+            "The same as `X-Request-Id`. The server's log contains it.",
         ),
         (
             "retry_after",
             schema::nullable(schema::count()),
-            "Seconds after which it is worth trying again.",
+            "Seconds to wait before a retry.",
         ),
     ])
 }
 
-/// Headers of answers, each as always there and as sometimes there, as far as they are used.
+/// Response headers. Each exists in a variant that is always present and an optional one; only the
+/// used variants are included.
 fn headers(is_used: impl Fn(&str) -> bool) -> Value {
     let all = [
         (
             "X-Request-Id",
             schema::text(),
-            "The request's id, as sent by the client or made by the server.",
+            "The request's id, from the client or generated by the server.",
         ),
         (
             "ETag",
             schema::text(),
-            "The answer's tag: a hash of its body, or `\"m<rev>\"` of a single message.",
+            "The entity tag: a hash of the body, or `\"m<rev>\"` for a single message.",
         ),
         (
             "Cache-Control",
             schema::text(),
-            "`private, no-cache`: keep it, and ask each time whether it is still true.",
+            "`private, no-cache`: the response may be stored, but must be revalidated before each use.",
         ),
         (
             "Vary",
             schema::text(),
-            "Which headers of a request the answer depends on.",
+            "The request headers that the response depends on.",
         ),
         (
             "X-Next-Cursor",
@@ -187,22 +187,22 @@ fn headers(is_used: impl Fn(&str) -> bool) -> Value {
         (
             "Link",
             schema::text(),
-            "The address of the next page, if there is one, with `rel=\"next\"`.",
+            "The URL of the next page, if there is one, with `rel=\"next\"`.",
         ),
         (
             "X-Total-Unread",
             schema::count(),
-            "Unread messages of all conversations that are neither muted nor archived.",
+            "Unread messages in all conversations that are neither muted nor archived.",
         ),
         (
             "Idempotency-Replayed",
             schema::one_of(&["true"]),
-            "This was done before: the answer is to a repetition with the same `Idempotency-Key`.",
+            "Present if the write was applied earlier and this request was a retry with the same `Idempotency-Key`.",
         ),
         (
             "Retry-After",
             schema::count(),
-            "Seconds after which it is worth trying again.",
+            "Seconds to wait before a retry.",
         ),
         (
             "WWW-Authenticate",
@@ -212,37 +212,37 @@ fn headers(is_used: impl Fn(&str) -> bool) -> Value {
         (
             "X-RateLimit-Limit",
             schema::count(),
-            "Requests of this kind that the caller may make at once, where there is a limit.",
+            "Maximum burst of requests of this kind, if they are limited.",
         ),
         (
             "X-RateLimit-Remaining",
             schema::count(),
-            "Of these, those that are left.",
+            "Requests of this kind that the caller may still make now.",
         ),
         (
             "X-RateLimit-Reset",
             schema::count(),
-            "Seconds until all of them are there again.",
+            "Seconds until the full burst is available again.",
         ),
         (
             "X-Rate-Rolling",
             schema::count(),
-            "Events per second at present, over all clients.",
+            "Current events per second of all clients.",
         ),
         (
             "X-Rate-Limit",
             schema::count(),
-            "Events per second at which requests are refused.",
+            "Events per second above which requests are refused.",
         ),
         (
             "X-Rate-Limit-Remaining",
             schema::count(),
-            "What is left of it.",
+            "Events per second that remain.",
         ),
         (
             "X-Broadcast-Refused",
             schema::text(),
-            "Which messages of the batch were not sent, counted from 0, and why: `0-2;reason=forbidden, 7;reason=policy_error`.",
+            "The messages of the batch that were not sent, counted from 0, with the reason: `0-2;reason=forbidden, 7;reason=policy_error`.",
         ),
     ];
     let mut headers = Map::new();
@@ -259,7 +259,7 @@ fn headers(is_used: impl Fn(&str) -> bool) -> Value {
     headers.into()
 }
 
-/// The document as it is served: written once.
+/// The document in its serialized form, written once at start.
 #[derive(Clone, Debug)]
 pub struct Document {
     text: Bytes,
@@ -267,14 +267,14 @@ pub struct Document {
 }
 
 impl Document {
-    /// Of this document.
+    /// Serializes `document`.
     pub fn new(document: &Value) -> Self {
         let text = Bytes::from(document.to_string());
         let tag = tag_of(&text).unwrap_or_else(|| HeaderValue::from_static("\"\""));
         Self { text, tag }
     }
 
-    /// The answer to a request for it. It is the same for everybody and may be kept.
+    /// Responds to a request for the document. It is the same for every caller and may be cached.
     pub fn respond(&self, headers: &HeaderMap) -> Response {
         let common = [
             (ETAG, self.tag.clone()),

@@ -1,7 +1,8 @@
-//! Routes and their documentation in one: a route is registered together with what it takes and
-//! answers, and the OpenAPI document is put together from what was registered.
+//! Registers routes together with their documentation. The OpenAPI document is built from what was
+//! registered.
 //!
-//! What clients can call is registered through [`ApiRouter`] alone; a lint refuses axum's own way.
+//! All routes for clients must be registered through [`ApiRouter`]; a lint refuses axum's own
+//! methods.
 
 pub mod document;
 pub mod operation;
@@ -15,7 +16,7 @@ use axum::{Extension, Router};
 pub use self::document::{Described, Document};
 pub use self::operation::{Declared, Input, Operation, input, limit};
 
-/// A router whose routes are documented.
+/// A router whose routes are all documented.
 #[must_use]
 pub struct ApiRouter<S = ()> {
     router: Router<S>,
@@ -28,7 +29,7 @@ impl<S: Clone + Send + Sync + 'static> Default for ApiRouter<S> {
     }
 }
 
-/// A method for each verb.
+/// Defines a method for each HTTP method.
 macro_rules! verbs {
     ($($name:ident $filter:ident $doc:literal)*) => {
         $(
@@ -45,7 +46,7 @@ macro_rules! verbs {
 }
 
 impl<S: Clone + Send + Sync + 'static> ApiRouter<S> {
-    /// Without routes.
+    /// A router without routes.
     pub fn new() -> Self {
         Self {
             router: Router::new(),
@@ -63,7 +64,7 @@ impl<S: Clone + Send + Sync + 'static> ApiRouter<S> {
 
     #[expect(
         clippy::disallowed_methods,
-        reason = "what is registered here is documented"
+        reason = "routes registered here are documented"
     )]
     fn route(
         mut self,
@@ -80,7 +81,7 @@ impl<S: Clone + Send + Sync + 'static> ApiRouter<S> {
         self
     }
 
-    /// The router changed as a whole: layers, fallbacks, state.
+    /// Transforms the inner router as a whole: layers, fallbacks, state.
     pub fn map<S2>(self, change: impl FnOnce(Router<S>) -> Router<S2>) -> ApiRouter<S2> {
         ApiRouter {
             router: change(self.router),
@@ -88,7 +89,7 @@ impl<S: Clone + Send + Sync + 'static> ApiRouter<S> {
         }
     }
 
-    /// Its routes under a path.
+    /// Nests all routes under a path.
     pub fn under(self, base: &str) -> Self {
         Self {
             router: Router::new().nest(base, self.router),
@@ -96,8 +97,7 @@ impl<S: Clone + Send + Sync + 'static> ApiRouter<S> {
         }
     }
 
-    /// Its routes under several paths, of which the first is the one that is documented: under the
-    /// others a gateway finds them.
+    /// Nests all routes under several paths. Only the first is documented; gateways use the others.
     pub fn under_each(self, bases: &[&str]) -> Self {
         let mut router = Router::new();
         for base in bases {
@@ -109,14 +109,14 @@ impl<S: Clone + Send + Sync + 'static> ApiRouter<S> {
         }
     }
 
-    /// Both routers' routes.
+    /// Adds the routes of another router.
     pub fn merge(mut self, other: Self) -> Self {
         self.router = self.router.merge(other.router);
         self.described = self.described.and(other.described);
         self
     }
 
-    /// The router, and what its routes take and answer.
+    /// The router and the documentation of its routes.
     pub fn into_parts(self) -> (Router<S>, Described) {
         (self.router, self.described)
     }

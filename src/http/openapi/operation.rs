@@ -1,4 +1,5 @@
-//! What a route takes and answers, as it is registered with the route and written into the document.
+//! The documentation of a route: what it accepts and returns. It is registered with the route and
+//! rendered into the document.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use super::schema::{self, Schema};
 use crate::error_code::ErrorCode;
 use crate::http::error::{status, text};
 
-/// A parameter of the address, a header of the request, or a field of its body.
+/// A query parameter, a request header, or a body field.
 #[derive(Clone, Debug)]
 pub struct Input {
     name: &'static str,
@@ -21,7 +22,7 @@ pub struct Input {
     is_legacy: bool,
 }
 
-/// An input that may be left out.
+/// An optional input.
 pub fn input(name: &'static str, schema: Schema, meaning: impl Into<String>) -> Input {
     Input {
         name,
@@ -33,31 +34,32 @@ pub fn input(name: &'static str, schema: Schema, meaning: impl Into<String>) -> 
     }
 }
 
-/// How many rows a page has; `default` if not given.
+/// The page size parameter, with its default.
 pub fn limit(default: i32) -> Input {
     input(
         "limit",
         json!({ "type": "integer", "default": default }),
-        "Rows of a page. A number out of range becomes the nearest in it.",
+        "Rows per page. A number out of range is clamped.",
     )
 }
 
 impl Input {
-    /// It must be there.
+    /// Makes the input required.
     #[must_use]
     pub fn required(mut self) -> Self {
         self.is_required = true;
         self
     }
 
-    /// Other names under which it is read. Names in camel case need no mention.
+    /// Other accepted names. Camel case needs no mention.
     #[must_use]
     pub fn or(mut self, synonyms: &'static [&'static str]) -> Self {
         self.synonyms = synonyms;
         self
     }
 
-    /// Kept for clients that know it; others have something better.
+    /// Marks the input as supported only for existing clients; new clients have a better
+    /// alternative.
     #[must_use]
     pub fn legacy(mut self) -> Self {
         self.is_legacy = true;
@@ -68,7 +70,7 @@ impl Input {
         [self.name].into_iter().chain(self.synonyms.iter().copied())
     }
 
-    /// As parameters of the document, one for each name.
+    /// Renders the input as OpenAPI parameters, one per name.
     fn parameters(&self, place: &str) -> Vec<Value> {
         let one = |name: &str| {
             let mut parameter = json!({
@@ -92,24 +94,24 @@ impl Input {
         if name == self.name {
             self.meaning.clone()
         } else {
-            format!("The same as `{}`, which wins.", self.name)
+            format!("The same as `{}`, which takes precedence.", self.name)
         }
     }
 }
 
-/// The names a route reads, as it is documented. In builds for development and tests every
-/// request carries them, and reading another one is a failed assertion.
+/// The names that a route documents. In builds for development and tests every request carries
+/// them, and a handler that reads another name fails an assertion.
 #[derive(Clone, Debug)]
 pub struct Declared {
-    /// The route, for who reads the failure.
+    /// The operation id, for the failure message.
     pub operation: &'static str,
-    /// Parameters of the address.
+    /// Documented query parameters.
     pub parameters: Arc<BTreeSet<&'static str>>,
-    /// Fields of the body.
+    /// Documented body fields.
     pub fields: Arc<BTreeSet<&'static str>>,
 }
 
-/// What a route takes and answers.
+/// The documentation of one route.
 #[derive(Clone, Debug)]
 pub struct Operation {
     id: &'static str,
@@ -121,20 +123,20 @@ pub struct Operation {
     query: Vec<Input>,
     headers: Vec<Input>,
     fields: Vec<Input>,
-    /// Of each group one field has to be there.
+    /// At least one field of each group is required.
     needed: Vec<&'static [&'static str]>,
     bodies: Vec<(&'static str, Option<Schema>)>,
     is_body_required: bool,
     answers: BTreeMap<u16, Value>,
     refusals: BTreeMap<u16, Vec<ErrorCode>>,
     is_conditional: bool,
-    /// Writes may bring an `Idempotency-Key`.
+    /// Whether writes accept an `Idempotency-Key`.
     is_keyed: bool,
 }
 
 impl Operation {
-    /// A route of the chat, called by a person: takes a token, and answers as such routes do.
-    /// `id` is the handler's name.
+    /// A chat route called by a user: requires a token and documents the answers that all such
+    /// routes share. `id` is the handler's name.
     pub fn of_caller(id: &'static str, tag: &'static str, summary: &'static str) -> Self {
         let mut operation = Self::bare(id, tag, summary);
         operation.security = json!([{ "bearer": [] }, { "cookie": [] }]);
@@ -144,7 +146,7 @@ impl Operation {
             .query(input(
                 "current_user_id",
                 schema::uuid(),
-                "May be given by clients that always name their caller; must be the token's subject.",
+                "Optional, for clients that always name their caller. Must be the token's subject.",
             ))
             .refuses(&[
                 ErrorCode::MalformedRequest,
@@ -160,7 +162,7 @@ impl Operation {
             ])
     }
 
-    /// A route about which nothing is said by itself.
+    /// A route without any default documentation.
     pub fn bare(id: &'static str, tag: &'static str, summary: &'static str) -> Self {
         Self {
             id,
@@ -182,14 +184,15 @@ impl Operation {
         }
     }
 
-    /// What the summary leaves open.
+    /// Text that supplements the summary.
     #[must_use]
     pub fn details(mut self, text: impl Into<String>) -> Self {
         self.details = text.into();
         self
     }
 
-    /// The same handler under another verb or path: an id of its own, and which one it repeats.
+    /// Documents the same handler under another method or path, with an id of its own and a
+    /// reference to the original.
     #[must_use]
     pub fn repeated(mut self, id: &'static str, original: &str) -> Self {
         self.id = id;
@@ -197,7 +200,7 @@ impl Operation {
         self
     }
 
-    /// The schemes of which one opens the route.
+    /// Security schemes, any one of which grants access.
     #[must_use]
     pub fn secured_by(mut self, schemes: &[&str]) -> Self {
         let schemes = schemes.iter().map(|scheme| json!({ *scheme: [] }));
@@ -205,48 +208,51 @@ impl Operation {
         self
     }
 
-    /// Its answers carry caching headers and a tag that is compared with `If-None-Match`.
+    /// Marks the responses as cacheable: they have caching headers and a tag that is compared with
+    /// `If-None-Match`.
     #[must_use]
     pub fn conditional(mut self) -> Self {
         self.is_conditional = true;
         self
     }
 
-    /// A write that an `Idempotency-Key` makes no difference to.
+    /// Marks a write that ignores `Idempotency-Key`.
     #[must_use]
     pub fn without_key(mut self) -> Self {
         self.is_keyed = false;
         self
     }
 
-    /// A part of the path. Without this a part is an id, and one that is not a UUID is not found.
+    /// Documents a path parameter. By default a path parameter is an id, and an invalid UUID yields
+    /// 404.
     #[must_use]
     pub fn path(mut self, part: Input) -> Self {
         self.path.push(part);
         self
     }
 
-    /// A parameter of the address.
+    /// Adds a query parameter.
     #[must_use]
     pub fn query(mut self, parameter: Input) -> Self {
         self.query.push(parameter);
         self
     }
 
-    /// A header of the request.
+    /// Adds a request header.
     #[must_use]
     pub fn header(mut self, header: Input) -> Self {
         self.headers.push(header);
         self
     }
 
-    /// A JSON object with these fields, all of which may be left out or null.
+    /// Adds a JSON object as the body. All fields may be absent or null.
     #[must_use]
     pub fn body<const N: usize>(self, fields: [Input; N]) -> Self {
         self.body_of(&["application/json"], fields)
     }
 
-    /// The same for routes that `navigator.sendBeacon` calls, which can only send a text.
+    /// Like [`Operation::body`], for routes called by `navigator.sendBeacon`, which can only send
+    /// text.
     #[must_use]
     pub fn beacon<const N: usize>(self, fields: [Input; N]) -> Self {
         self.body_of(&["application/json", "text/plain"], fields)
@@ -258,7 +264,7 @@ impl Operation {
         self.fields.push(input(
             "current_user_id",
             schema::uuid(),
-            "As the parameter of that name.",
+            "Same as the parameter of that name.",
         ));
         self.refuses(&[
             ErrorCode::PayloadTooLarge,
@@ -267,14 +273,14 @@ impl Operation {
         ])
     }
 
-    /// A body of another kind.
+    /// Adds a body of another media type.
     #[must_use]
     pub fn raw_body(mut self, media_type: &'static str, schema: Schema) -> Self {
         self.bodies.push((media_type, Some(schema)));
         self
     }
 
-    /// One of these fields has to be there, and not null.
+    /// Requires at least one of these fields to be present and not null.
     #[must_use]
     pub fn needs(mut self, names: &'static [&'static str]) -> Self {
         self.needed.push(names);
@@ -282,13 +288,13 @@ impl Operation {
         self
     }
 
-    /// An answer in JSON.
+    /// Adds a JSON response.
     #[must_use]
     pub fn answers(self, status: u16, meaning: &str, schema: Schema) -> Self {
         self.answers_as(status, meaning, "application/json", schema)
     }
 
-    /// An answer of another media type.
+    /// Adds a response of another media type.
     #[must_use]
     pub fn answers_as(
         mut self,
@@ -305,7 +311,7 @@ impl Operation {
         self
     }
 
-    /// An answer without a body.
+    /// Adds a response without a body.
     #[must_use]
     pub fn answers_nothing(mut self, status: u16, meaning: &str) -> Self {
         self.answers
@@ -313,7 +319,7 @@ impl Operation {
         self
     }
 
-    /// A header that an answer has, or with `is_required` always has.
+    /// Adds a response header. With `is_required` it is always present.
     #[must_use]
     pub fn with_header(mut self, status: u16, name: &str, is_required: bool) -> Self {
         if let Some(answer) = self.answers.get_mut(&status) {
@@ -322,7 +328,7 @@ impl Operation {
         self
     }
 
-    /// Rows, in the two forms that every list has.
+    /// Adds a response with rows, in the two forms of every list.
     #[must_use]
     pub fn lists(self, meaning: &str, row: Schema) -> Self {
         let page = schema::object([
@@ -330,23 +336,23 @@ impl Operation {
             (
                 "next_cursor",
                 schema::nullable(schema::text()),
-                "Leads further in the direction asked for; null at the end.",
+                "Cursor of the next page in the requested direction; null at the end.",
             ),
             (
                 "prev_cursor",
                 schema::nullable(schema::text()),
-                "Leads back.",
+                "Cursor of the previous page.",
             ),
             ("has_more", schema::flag(), "Whether there is a next page."),
             (
                 "rev",
                 schema::nullable(schema::count()),
-                "The newest revision the page knows of.",
+                "The newest revision that the page covers.",
             ),
             (
                 "server_time",
                 schema::moment(),
-                "When the page was made. It is no part of the tag.",
+                "When the page was built. Not part of the entity tag.",
             ),
         ]);
         let rows = schema::described(schema::list(row), "Without `format`.");
@@ -354,27 +360,27 @@ impl Operation {
         self.query(input(
             "format",
             schema::text(),
-            "`page` asks for an object instead of a bare list.",
+            "`page` returns an object instead of a plain list.",
         ))
         .answers(200, meaning, json!({ "anyOf": [rows, page] }))
     }
 
-    /// The same page by page, with the parameters that all pages have.
+    /// Like [`Operation::lists`], with the parameters of all paginated routes.
     #[must_use]
     pub fn pages(self, default: i32, most: i32, row: Schema) -> Self {
         self.query(limit(default))
-        .details_behind(&format!("A page has at most {most} rows."))
+        .append_details(&format!("A page has at most {most} rows."))
         .query(input(
             "cursor",
             schema::text(),
-            "From `next_cursor`, `prev_cursor` or `X-Next-Cursor` of another page of the same list.",
+            "The `next_cursor`, `prev_cursor` or `X-Next-Cursor` of another page of the same list.",
         ))
         .lists("A page.", row)
         .with_header(200, "X-Next-Cursor", false)
         .with_header(200, "Link", false)
     }
 
-    /// Another form that the answer may have, beside those of [`Operation::lists`].
+    /// Adds another form of the response, beside those of [`Operation::lists`].
     #[must_use]
     pub fn or_answers(mut self, form: Schema) -> Self {
         let answer = self.answers.get_mut(&200);
@@ -387,7 +393,7 @@ impl Operation {
         self
     }
 
-    /// `offset`, beside [`Operation::pages`].
+    /// Adds `offset`, beside [`Operation::pages`].
     #[must_use]
     pub fn offset(self) -> Self {
         let offset = schema::between(0, i32::MAX.into());
@@ -395,15 +401,15 @@ impl Operation {
             input(
                 "offset",
                 offset,
-                "Rows to skip. Does not hold still while rows are added: use cursors.",
+                "Rows to skip. Unstable while rows are added; use cursors instead.",
             )
             .legacy(),
         )
     }
 
-    /// More of it.
+    /// Appends to the details.
     #[must_use]
-    pub fn details_behind(mut self, text: &str) -> Self {
+    pub fn append_details(mut self, text: &str) -> Self {
         if !self.details.is_empty() {
             self.details.push(' ');
         }
@@ -411,7 +417,7 @@ impl Operation {
         self
     }
 
-    /// Refusals, under the statuses that these codes have.
+    /// Adds refusals, each under the status of its code.
     #[must_use]
     pub fn refuses(mut self, codes: &[ErrorCode]) -> Self {
         for code in codes {
@@ -420,7 +426,7 @@ impl Operation {
         self
     }
 
-    /// A refusal under another status than that of its code.
+    /// Adds a refusal under a status other than that of its code.
     #[must_use]
     pub fn refuses_as(mut self, status: StatusCode, code: ErrorCode) -> Self {
         self.refuse(status, code);
@@ -434,7 +440,7 @@ impl Operation {
         }
     }
 
-    /// The names a handler may read.
+    /// The names that the handler may read.
     pub(super) fn declared(&self) -> Declared {
         let names = |inputs: &[Input]| Arc::new(inputs.iter().flat_map(Input::names).collect());
         Declared {
@@ -444,8 +450,8 @@ impl Operation {
         }
     }
 
-    /// The operation object of OpenAPI, of a route with this verb and path. Refusals are put
-    /// into `responses`, the shared ones of the document.
+    /// Renders the OpenAPI operation object for this method and path. Refusals go into `responses`,
+    /// which all operations of the document share.
     pub(super) fn object(
         mut self,
         verb: &str,
@@ -458,7 +464,8 @@ impl Operation {
         }
         if self.is_conditional && verb == "get" {
             parameters.push(json!({ "$ref": "#/components/parameters/If-None-Match" }));
-            let mut known = json!({ "description": "What `If-None-Match` names is still true." });
+            let mut known =
+                json!({ "description": "The response named by `If-None-Match` is still current." });
             if let Some(answer) = self.answers.get_mut(&200) {
                 answer["headers"]["ETag"] = header("ETag", true);
                 known["headers"] = answer["headers"].clone();
@@ -466,7 +473,7 @@ impl Operation {
             self.answers.insert(304, known);
         }
         if self.is_keyed && verb != "get" {
-            self = self.idempotent();
+            self = self.with_idempotency_key();
             parameters.push(json!({ "$ref": "#/components/parameters/Idempotency-Key" }));
         }
         let mut answers = Map::new();
@@ -501,8 +508,8 @@ impl Operation {
         operation
     }
 
-    /// What a write has that may bring an `Idempotency-Key`.
-    fn idempotent(mut self) -> Self {
+    /// Adds what every write with an optional `Idempotency-Key` has.
+    fn with_idempotency_key(mut self) -> Self {
         for answer in self.answers.values_mut() {
             answer["headers"]["Idempotency-Replayed"] = header("Idempotency-Replayed", false);
         }
@@ -571,21 +578,21 @@ impl Operation {
     }
 }
 
-/// That a field is there and not null.
+/// A schema that requires a field to be present and not null.
 fn present(name: &str) -> Value {
     json!({ "required": [name], "properties": { name: { "not": { "type": "null" } } } })
 }
 
 fn meaning_of_id(path: &str, name: &str) -> &'static str {
     match name {
-        "user_id" => "A person.",
+        "user_id" => "A user.",
         _ if path.contains("/conversations/") => "A conversation.",
         _ if path.contains("/messages/") => "A message.",
         _ => "",
     }
 }
 
-/// A header of an answer; what it means stands once in the document.
+/// A reference to a response header, which the document describes once.
 fn header(name: &str, is_required: bool) -> Value {
     let component = if is_required {
         name.to_owned()
@@ -595,14 +602,14 @@ fn header(name: &str, is_required: bool) -> Value {
     json!({ "$ref": format!("#/components/headers/{component}") })
 }
 
-/// The name of an answer that several operations share.
+/// The name of a refusal in the shared `responses`.
 fn shared_name(status: u16, codes: &[ErrorCode], is_conditional: bool) -> String {
     let codes: Vec<&str> = codes.iter().map(|code| code.as_str()).collect();
     let kind = if is_conditional { "" } else { "-plain" };
     format!("{status}-{}{kind}", codes.join("-or-"))
 }
 
-/// The answer with this status and one of these codes.
+/// The response with this status and one of these codes.
 fn refusal(status: u16, codes: &[ErrorCode]) -> Value {
     let names: Vec<&str> = codes.iter().map(|code| code.as_str()).collect();
     let texts: Vec<String> = codes

@@ -1,24 +1,24 @@
-//! JSON Schema (2020-12, which OpenAPI 3.1 takes as it is) in a few words.
+//! Short builders for JSON Schema 2020-12, which OpenAPI 3.1 uses unchanged.
 //!
-//! Objects that the server writes are closed: a field that is not declared makes an answer
-//! wrong, so that the tests find a column that was added and not documented.
+//! Objects in responses are closed: an undeclared field makes a response invalid. The tests
+//! therefore find a column that was added without documentation.
 
 use serde_json::{Map, Value, json};
 
 /// A JSON Schema.
 pub type Schema = Value;
 
-/// Any text.
+/// Any string.
 pub fn text() -> Schema {
     json!({ "type": "string" })
 }
 
-/// A text with at most this many code points.
+/// A string with at most this many code points.
 pub fn text_up_to(most: u32) -> Schema {
     json!({ "type": "string", "maxLength": most })
 }
 
-/// A text with at least one and at most this many code points.
+/// A string with at least one and at most this many code points.
 pub fn text_of(most: u32) -> Schema {
     json!({ "type": "string", "minLength": 1, "maxLength": most })
 }
@@ -28,17 +28,17 @@ pub fn uuid() -> Schema {
     json!({ "type": "string", "format": "uuid" })
 }
 
-/// A moment as RFC 3339 writes it.
+/// A moment in RFC 3339 format.
 pub fn moment() -> Schema {
     json!({ "type": "string", "format": "date-time" })
 }
 
-/// An address.
+/// A URL.
 pub fn address() -> Schema {
     json!({ "type": "string", "format": "uri-reference" })
 }
 
-/// True or false.
+/// A boolean.
 pub fn flag() -> Schema {
     json!({ "type": "boolean" })
 }
@@ -48,37 +48,37 @@ pub fn number() -> Schema {
     json!({ "type": "number" })
 }
 
-/// A whole number that every JSON reader keeps exactly.
+/// An integer that every JSON parser reads exactly.
 pub fn integer() -> Schema {
     json!({ "type": "integer", "format": "int64", "minimum": -9_007_199_254_740_991_i64, "maximum": 9_007_199_254_740_991_i64 })
 }
 
-/// Any whole number.
+/// Any integer.
 pub fn whole_number() -> Schema {
     json!({ "type": "integer" })
 }
 
-/// A whole number from 0 on that every JSON reader keeps exactly.
+/// A non-negative integer that every JSON parser reads exactly.
 pub fn count() -> Schema {
     json!({ "type": "integer", "format": "int64", "minimum": 0, "maximum": 9_007_199_254_740_991_i64 })
 }
 
-/// A whole number between two others.
+/// An integer within these bounds.
 pub fn between(least: i64, most: i64) -> Schema {
     json!({ "type": "integer", "minimum": least, "maximum": most })
 }
 
-/// One of these texts.
+/// One of these strings.
 pub fn one_of(texts: &[&str]) -> Schema {
     json!({ "type": "string", "enum": texts })
 }
 
-/// This value and no other.
+/// Exactly this value.
 pub fn constant(value: impl Into<Value>) -> Schema {
     json!({ "const": value.into() })
 }
 
-/// An object with anything in it.
+/// An object with any content.
 pub fn any_object() -> Schema {
     json!({ "type": "object" })
 }
@@ -93,12 +93,12 @@ pub fn list_up_to(most: u32, items: Schema) -> Schema {
     json!({ "type": "array", "maxItems": most, "items": items })
 }
 
-/// An object whose names are ids.
+/// An object keyed by ids.
 pub fn by_id(values: Schema) -> Schema {
     json!({ "type": "object", "propertyNames": { "format": "uuid" }, "additionalProperties": values })
 }
 
-/// An object with exactly these fields: name, schema, and what it means where that needs saying.
+/// An object with exactly these fields: name, schema, and description if needed.
 pub fn object<const N: usize>(fields: [(&str, Schema, &str); N]) -> Schema {
     let names: Vec<&str> = fields.iter().map(|(name, ..)| *name).collect();
     let properties: Map<String, Value> = fields
@@ -108,7 +108,7 @@ pub fn object<const N: usize>(fields: [(&str, Schema, &str); N]) -> Schema {
     json!({ "type": "object", "required": names, "properties": properties, "additionalProperties": false })
 }
 
-/// An object of [`object`] with more fields.
+/// An object built by [`object`], with additional fields.
 pub fn extended<const N: usize>(base: Schema, fields: [(&str, Schema, &str); N]) -> Schema {
     let mut more = object(fields);
     if let (Some(properties), Some(base)) = (
@@ -125,7 +125,7 @@ pub fn extended<const N: usize>(base: Schema, fields: [(&str, Schema, &str); N])
     more
 }
 
-/// An object of [`object`] in which these fields may be missing.
+/// An object built by [`object`] in which these fields are optional.
 pub fn with_optional(mut object: Schema, names: &[&str]) -> Schema {
     if let Some(required) = object["required"].as_array_mut() {
         required.retain(|name| !name.as_str().is_some_and(|name| names.contains(&name)));
@@ -133,7 +133,7 @@ pub fn with_optional(mut object: Schema, names: &[&str]) -> Schema {
     object
 }
 
-/// The same, or null.
+/// The schema or null.
 pub fn nullable(mut schema: Schema) -> Schema {
     if let Some(texts) = schema.get_mut("enum").and_then(Value::as_array_mut) {
         texts.push(Value::Null);
@@ -147,12 +147,12 @@ pub fn nullable(mut schema: Schema) -> Schema {
     }
 }
 
-/// A schema that stands under this name in the document.
+/// A reference to a schema of the document.
 pub fn named(name: &str) -> Schema {
     json!({ "$ref": format!("#/components/schemas/{name}") })
 }
 
-/// A schema with what it means, or as it is where `meaning` is empty.
+/// Adds a description, unless `meaning` is empty.
 pub fn described(mut schema: Schema, meaning: &str) -> Schema {
     if let Some(fields) = schema.as_object_mut().filter(|_| !meaning.is_empty()) {
         fields.insert("description".to_owned(), meaning.into());
@@ -165,7 +165,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_nullable_schema_takes_null_beside_what_it_took() {
+    fn a_nullable_schema_also_accepts_null() {
         let cases = [
             (
                 uuid(),
