@@ -90,6 +90,12 @@ pub struct RealtimeConfig {
 }
 
 impl RealtimeConfig {
+    /// The longest time for which a client can have a message kept, in seconds: as long as every message is.
+    pub fn max_message_ttl_seconds(&self) -> i32 {
+        const SECONDS_PER_DAY: i32 = 86_400;
+        self.message_days_kept.saturating_mul(SECONDS_PER_DAY)
+    }
+
     pub(super) fn read(reader: &mut Reader) -> Self {
         let max_frame_bytes = reader.integer("realtime.max_frame_bytes", 1_024..=1 << 28);
         let queue_max_bytes = reader.integer("realtime.queue_max_bytes", 1_024..=1 << 32);
@@ -153,7 +159,8 @@ impl RealtimeConfig {
             all_queues_max_bytes,
             all_channels_max_bytes: reader
                 .integer("realtime.all_channels_max_bytes", 1_024..=MAX_MEMORY),
-            all_requests_max_bytes: reader.integer("realtime.all_requests_max_bytes", 0..=MAX_MEMORY),
+            all_requests_max_bytes: reader
+                .integer("realtime.all_requests_max_bytes", 0..=MAX_MEMORY),
             idle_timeout: reader.milliseconds("realtime.idle_timeout_ms", 1..=86_400_000),
             drain_window: reader.milliseconds("realtime.drain_window_ms", 0..=600_000),
             no_channel_timeout: reader

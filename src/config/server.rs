@@ -74,7 +74,8 @@ impl ServerConfig {
             all_heads_max_bytes: reader.integer("server.all_heads_max_bytes", 0..=1 << 40),
             anonymous_requests_per_second: reader
                 .integer("server.anonymous_requests_per_second", 0..=1_000_000),
-            anonymous_request_burst: reader.integer("server.anonymous_request_burst", 1..=1_000_000),
+            anonymous_request_burst: reader
+                .integer("server.anonymous_request_burst", 1..=1_000_000),
             trusted_proxies,
         }
     }

@@ -435,6 +435,10 @@ pub struct RealtimeMetrics {
     pub database_broadcasts: Counter,
     /// Rows of `realtime.messages` that could not be broadcast.
     pub database_broadcasts_refused: Counter,
+    /// Broadcasts of clients that were stored, and sent.
+    pub broadcasts_stored: Counter,
+    /// Broadcasts of clients that were to be stored and were neither stored nor sent.
+    pub broadcasts_not_stored: Counter,
 }
 
 /// A limit, named after the setting in `[realtime]` that raises it.
@@ -783,6 +787,16 @@ impl RealtimeMetrics {
             "database_broadcasts_refused",
             "Rows of realtime.messages that could not be broadcast",
             self.database_broadcasts_refused.clone(),
+        );
+        registry.register(
+            "broadcasts_stored",
+            "Broadcasts of clients that were stored, and sent",
+            self.broadcasts_stored.clone(),
+        );
+        registry.register(
+            "broadcasts_not_stored",
+            "Broadcasts of clients that were to be stored and were neither stored nor sent",
+            self.broadcasts_not_stored.clone(),
         );
     }
 }

@@ -10,7 +10,8 @@ use axum::http::StatusCode;
 use thiserror::Error;
 
 use super::channel::authorize::AuthorizeError;
-use super::protocol::{BroadcastError, Reply};
+use super::messages::store::StoreError;
+use super::protocol::{BroadcastError, PersistError, Reply};
 use super::wire::frame::FrameError;
 use crate::auth::{Claims, TokenError};
 use crate::observability::metrics::{CloseLabel, DropReason, Held, Limit, RealtimeMetrics};
@@ -203,6 +204,9 @@ pub enum BroadcastRefusal {
     /// There is no frame for it.
     #[error(transparent)]
     Invalid(#[from] BroadcastError),
+    /// It cannot be stored as its sender asks.
+    #[error("`persist` {0}")]
+    Persist(#[from] PersistError),
 }
 
 impl BroadcastRefusal {
@@ -211,6 +215,7 @@ impl BroadcastRefusal {
         match self {
             Self::TooLarge(_) => Reply::PayloadSizeExceeded,
             Self::Invalid(_) => Reply::Error(self.to_string().into()),
+            Self::Persist(_) => Reply::NotStored(self.to_string().into()),
         }
     }
 
@@ -218,7 +223,7 @@ impl BroadcastRefusal {
     pub fn limit(&self) -> Option<Limit> {
         match self {
             Self::TooLarge(_) => Some(Limit::Broadcast),
-            Self::Invalid(_) => None,
+            Self::Invalid(_) | Self::Persist(_) => None,
         }
     }
 
@@ -226,7 +231,7 @@ impl BroadcastRefusal {
     pub fn drop_reason(&self) -> DropReason {
         match self {
             Self::TooLarge(_) => DropReason::TooLarge,
-            Self::Invalid(_) => DropReason::Malformed,
+            Self::Invalid(_) | Self::Persist(_) => DropReason::Malformed,
         }
     }
 }
@@ -318,6 +323,24 @@ pub fn write_refusal(error: Option<&AuthorizeError>, sub_topic: &str) -> Cow<'st
         }
         Some(AuthorizeError::Unavailable) => JoinRefusal::DatabaseUnavailable.reason(),
         Some(error) => undecided(error),
+    }
+}
+
+/// What the sender of a broadcast is told that was neither stored nor sent (4.8).
+pub fn store_refusal(error: &StoreError, sub_topic: &str) -> Cow<'static, str> {
+    match error {
+        StoreError::Forbidden | StoreError::Unasked(AuthorizeError::Policy { .. }) => format!(
+            "You do not have permissions to store messages of this Channel topic: {sub_topic}"
+        )
+        .into(),
+        StoreError::Payload { .. } => "The payload of the broadcast cannot be stored".into(),
+        StoreError::Unsupported => {
+            "The table realtime.messages has no column for what is to be stored".into()
+        }
+        StoreError::Unasked(AuthorizeError::Unavailable) => {
+            JoinRefusal::DatabaseUnavailable.reason()
+        }
+        StoreError::Unasked(error) => undecided(error),
     }
 }
 

@@ -37,6 +37,7 @@ use self::hub::rate::{self, Rates};
 use self::hub::{Hub, presence_feed};
 use self::messages::database_broadcast;
 use self::messages::replay::Replayer;
+use self::messages::store::Store;
 use self::session::Shared;
 use self::socket::{drain, handshake};
 use self::wire::sockets::Sockets;
@@ -150,6 +151,7 @@ impl Realtime {
             workshop: Arc::new(Workshop {
                 visibility,
                 authorizer: None,
+                store: None,
                 replayer: None,
                 hub: Arc::clone(&hub),
                 messages_live,
@@ -187,13 +189,15 @@ impl Realtime {
     }
 
     /// Lets private channels be joined by those whom the policies of `realtime.messages` let read,
-    /// and replays what is stored there. Without this they are refused. The login of `connector`
+    /// stores broadcasts there in their senders' names, and replays what is stored. Without this they are refused. The login of `connector`
     /// must own that table, or be allowed to insert into it and bypass its policies, and be allowed
     /// to take on the roles of tokens.
     #[must_use]
     pub fn with_private_channels(mut self, connector: Connector) -> Self {
         let mut workshop = (*self.workshop).clone();
         let metrics = workshop.hub.metrics().clone();
+        let hub = Arc::clone(&workshop.hub);
+        workshop.store = Some(Store::new(connector.clone(), hub, &self.tasks));
         workshop.replayer = Some(Replayer::new(connector.clone(), &self.tasks));
         workshop.authorizer = Some(Authorizer::new(connector, metrics, &self.tasks));
         self.workshop = Arc::new(workshop);

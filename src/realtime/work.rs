@@ -14,8 +14,11 @@ use tokio::sync::watch;
 use super::channel::authorize::{Authorizer, Permissions};
 use super::hub::{Hub, StreamState};
 use super::messages::replay::Replayer;
+use super::messages::store::{Store, StoreError};
 use super::protocol::sub_topic;
-use super::session::{AuthorizeOrder, Outcome, ReplayOrder, SubscribeOrder, WorkResult};
+use super::session::{
+    AuthorizeOrder, Outcome, PersistOrder, ReplayOrder, SubscribeOrder, WorkResult,
+};
 use crate::visibility::{ChannelId, SubscribeError, Visibility};
 
 /// Pause before the second attempt to register bindings that met no database.
@@ -46,6 +49,8 @@ pub struct Workshop {
     pub visibility: Visibility,
     /// Asks for permissions, where there is somebody to ask.
     pub authorizer: Option<Authorizer>,
+    /// Stores broadcasts, where they can be.
+    pub store: Option<Store>,
     /// Reads stored messages, where there are some.
     pub replayer: Option<Replayer>,
     /// Knows where the change stream stands.
@@ -126,6 +131,28 @@ impl Workshop {
                     channel: order.channel,
                     topic: order.topic,
                     result: WorkResult::Stored(messages),
+                },
+                rest: None,
+            }
+        })
+    }
+
+    /// Stores a broadcast and sends it. Where nothing can be stored, nobody may.
+    pub fn persist(&self, order: PersistOrder) -> Work {
+        let store = self.store.clone();
+        Box::pin(async move {
+            let result = match &store {
+                Some(store) => store.send(order.store).await,
+                None => Err(StoreError::Forbidden),
+            };
+            Done {
+                outcome: Outcome {
+                    channel: order.channel,
+                    topic: order.topic,
+                    result: WorkResult::Persisted {
+                        reference: order.reference,
+                        result,
+                    },
                 },
                 rest: None,
             }

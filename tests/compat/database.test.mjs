@@ -56,6 +56,52 @@ const sendBytes = (bytes, event, topic, isPrivate = true) =>
 
 const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/
 
+test('what a client has stored comes once, and is replayed to those who join later', async () => {
+  await db.query(`
+    create policy "people talk" on realtime.messages for insert to authenticated
+      with check (realtime.topic() like 'topic:persist%' and extension = 'broadcast')`)
+  const current = 'supabase-js 2.119'
+  const [sender, other] = await Promise.all(
+    ['topic:persist', 'topic:persist'].map((topic) => member(current, topic, { broadcast: { ack: true } })),
+  )
+  const say = (event, persist) => sender.channel.send({ type: 'broadcast', event, payload: { event }, persist })
+  assert.equal(await say('kept', true), 'ok')
+  assert.equal(await say('kept for a minute', { ttl: 60 }), 'ok')
+  assert.equal(await say('fleeting'), 'ok')
+  assert.deepEqual(await sender.channel.httpSend('over http', { event: 'over http' }, { persist: { ttl: 60 } }), {
+    success: true,
+  })
+  // What the database sends comes behind everything that the log had to say.
+  await send({ is: 'a mark' }, 'mark', 'topic:persist')
+  await other.heard.find(({ event }) => event === 'mark', 'the mark')
+  const events = (inbox) => inbox.items.map(({ event }) => event)
+  assert.deepEqual(events(other.heard), ['kept', 'kept for a minute', 'fleeting', 'over http', 'mark'])
+  await sender.heard.find(({ event }) => event === 'mark', 'the mark at its sender')
+  assert.deepEqual(events(sender.heard), ['over http', 'mark'], 'not its own, which came over the socket')
+
+  const late = await member(current, 'topic:persist', { broadcast: { replay: { since: 0 } } })
+  await late.heard.until((items) => items.length === 4, 'the replay')
+  assert.deepEqual(events(late.heard), ['kept', 'kept for a minute', 'over http', 'mark'])
+  const ids = (inbox) => inbox.items.filter(({ meta }) => meta).map(({ meta }) => meta.id)
+  assert.deepEqual(ids(late.heard), ids(other.heard))
+  assert.ok(late.heard.items.every(({ meta }) => meta.replayed === true))
+
+  assert.equal(await say('for ever', { ttl: 1e9 }), '`persist` must have a ttl from 1 to 259200 seconds')
+  await assert.rejects(
+    sender.channel.httpSend('for ever', {}, { persist: { ttl: 1e9 } }),
+    /persist: must have a ttl from 1 to 259200 seconds/,
+  )
+  await db.query(`drop policy "people talk" on realtime.messages`)
+  assert.equal(
+    await say('forbidden', true),
+    'You do not have permissions to store messages of this Channel topic: topic:persist',
+  )
+  await assert.rejects(sender.channel.httpSend('forbidden', {}, { persist: true }), /Unauthorized/)
+  await send({ is: 'another' }, 'mark 2', 'topic:persist')
+  await other.heard.find(({ event }) => event === 'mark 2', 'another mark')
+  assert.equal(other.heard.items.length, 6, 'nothing of what was refused')
+})
+
 test('realtime.send reaches every client of its topic, with the id of its row', async () => {
   const members = await everybody('topic:send')
   await send({ text: 'héllo 😀', n: [1, null] }, 'e', 'topic:send')

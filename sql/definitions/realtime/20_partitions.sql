@@ -67,6 +67,13 @@ begin
   end loop;
   -- rows of a day that never had a partition, or was given one too late
   delete from realtime.messages_default m where m.inserted_at < (now() at time zone 'utc')::date - days_kept;
+  if exists (
+    select
+    from pg_catalog.pg_attribute a
+    where a.attrelid = 'realtime.messages'::regclass and a.attname = 'expires_at' and not a.attisdropped
+  ) then
+    delete from realtime.messages m where m.expires_at <= (now() at time zone 'utc');
+  end if;
   return made;
 end
 $$;

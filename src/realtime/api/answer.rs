@@ -8,7 +8,9 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
 use super::super::channel::authorize::AuthorizeError;
-use super::super::protocol::BroadcastError;
+use super::super::error::store_refusal;
+use super::super::messages::store::StoreError;
+use super::super::protocol::{BroadcastError, PersistError};
 use super::request::Unreadable;
 use crate::http::input::BodyError;
 use crate::observability::metrics::{Limit, RealtimeMetrics};
@@ -47,6 +49,26 @@ pub(super) enum Refusal {
     Forbidden,
     /// The policies could not be asked.
     Unasked(AuthorizeError),
+    /// It cannot be stored as its sender asks.
+    Persist(PersistError),
+    /// It was not stored, and not sent; why, as the sender on a socket is told.
+    NotStored(StoreError),
+}
+
+impl From<PersistError> for Refusal {
+    fn from(error: PersistError) -> Self {
+        Self::Persist(error)
+    }
+}
+
+impl From<StoreError> for Refusal {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Forbidden => Self::Forbidden,
+            StoreError::Unasked(error) => Self::Unasked(error),
+            error => Self::NotStored(error),
+        }
+    }
 }
 
 impl From<BodyError> for Refusal {
@@ -161,8 +183,22 @@ impl Refusal {
                 let (status, text) = unasked(&error);
                 (status, message(text))
             }
+            Self::Persist(error) => of_field("persist", &error.to_string()),
+            Self::NotStored(error) => {
+                let name = match error {
+                    StoreError::Unsupported => "persist",
+                    _ => "payload",
+                };
+                of_field(name, &store_refusal(&error, ""))
+            }
         }
     }
+}
+
+/// The protocol's answer where something of a request is wrong. Clients show the message.
+fn of_field(name: &str, text: &str) -> (StatusCode, Value) {
+    let body = json!({ "message": format!("{name}: {text}"), "errors": { name: [text] } });
+    (StatusCode::UNPROCESSABLE_ENTITY, body)
 }
 
 /// The protocol's answer where a permission is not known. What the database said stays inside.

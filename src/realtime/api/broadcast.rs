@@ -12,12 +12,14 @@ use axum::response::{IntoResponse, Response};
 use super::super::Realtime;
 use super::super::channel::authorize::Question;
 use super::super::hub::topic::TopicKey;
-use super::super::protocol::{Broadcast, UserPayload};
+use super::super::messages::store::{StoreOrder, StorePayload};
+use super::super::protocol::{Broadcast, Persist, PersistError, UserPayload};
 use super::access;
 use super::answer::{Refusal, refused_list};
 use super::bodies::{self, Arrived};
 use super::request::{self, BatchMessage, PayloadKind};
 use crate::auth::Claims;
+use crate::config::RealtimeConfig;
 use crate::observability::metrics::DropReason;
 
 /// Names the messages of a batch that were not sent. The answer is 202 all the same, as in the
@@ -29,10 +31,12 @@ const REFUSED: HeaderName = HeaderName::from_static("x-broadcast-refused");
 struct Parameters {
     apikey: Option<String>,
     is_private: bool,
+    persist: Option<String>,
+    persist_ttl: Option<String>,
 }
 
 impl Parameters {
-    /// Of two with one name the last counts. `persist` and others are ignored.
+    /// Of two with one name the last counts. Others are ignored.
     fn of(uri: &Uri) -> Self {
         let mut parameters = Self::default();
         let pairs = Query::<Vec<(String, String)>>::try_from_uri(uri);
@@ -40,10 +44,25 @@ impl Parameters {
             match &*name {
                 "apikey" => parameters.apikey = Some(value),
                 "private" => parameters.is_private = value == "true",
+                "persist" => parameters.persist = Some(value),
+                "persist[ttl]" => parameters.persist_ttl = Some(value),
                 _ => {}
             }
         }
         parameters
+    }
+
+    /// Whether the message is to be stored. Only the members of a private topic can be asked for.
+    fn persist(&self, config: &RealtimeConfig) -> Result<Option<Persist>, PersistError> {
+        let persist = Persist::of_query(
+            self.persist.as_deref(),
+            self.persist_ttl.as_deref(),
+            config.max_message_ttl_seconds(),
+        )?;
+        if persist.is_some() && !self.is_private {
+            return Err(PersistError::Public);
+        }
+        Ok(persist)
     }
 }
 
@@ -51,7 +70,7 @@ impl Parameters {
 struct Admitted {
     claims: Arc<Claims>,
     headers: HeaderMap,
-    is_private: bool,
+    parameters: Parameters,
     body: Arrived,
 }
 
@@ -70,7 +89,7 @@ async fn admit(realtime: &Realtime, request: Request) -> Result<Admitted, Refusa
     Ok(Admitted {
         claims,
         headers,
-        is_private: parameters.is_private,
+        parameters,
         body,
     })
 }
@@ -221,7 +240,9 @@ async fn single(
             UserPayload::Json(&text)
         }
     };
-    let key = TopicKey::new(topic, admitted.is_private);
+    let persist = admitted.parameters.persist(&realtime.shared.config)?;
+    let is_private = admitted.parameters.is_private;
+    let key = TopicKey::new(topic, is_private);
     let broadcast = Broadcast::User {
         event,
         metadata: "",
@@ -230,9 +251,26 @@ async fn single(
     broadcast
         .check(key.topic())
         .map_err(Refusal::Inexpressible)?;
-    if admitted.is_private {
-        let headers = access::policy_headers(&admitted.headers).into();
+    let headers: Arc<str> = access::policy_headers(&admitted.headers).into();
+    if is_private {
         authorize(realtime, topic, &admitted, &headers).await?;
+    }
+    if let Some(persist) = persist {
+        let store = realtime.workshop.store.as_ref().ok_or(Refusal::Forbidden)?;
+        let order = StoreOrder {
+            topic: key,
+            event: event.into(),
+            payload: match payload {
+                UserPayload::Json(text) => StorePayload::Json(text.into()),
+                UserPayload::Binary(bytes) => StorePayload::Binary(bytes.into()),
+            },
+            persist,
+            except: None,
+            headers,
+            claims: admitted.claims,
+        };
+        store.send(order).await?;
+        return Ok(());
     }
     hub.deliveries()
         .broadcast(&key, &broadcast, None)

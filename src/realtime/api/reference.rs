@@ -41,7 +41,7 @@ fn told() -> Schema {
 }
 
 fn sending(id: &'static str, summary: &'static str) -> Operation {
-    let field_errors = json!({ "type": "object", "properties": { "errors": any_object() }, "required": ["errors"], "additionalProperties": false });
+    let field_errors = json!({ "type": "object", "properties": { "errors": any_object(), "message": text() }, "required": ["errors"], "additionalProperties": false });
     Operation::bare(id, REALTIME, summary)
         .secured_by(&["token", "apikey"])
         .query(
@@ -107,6 +107,16 @@ pub(super) fn broadcast_single() -> Operation {
         "private",
         text(),
         "`true`: for members of the private channel of that name; its policies are asked.",
+    ))
+    .query(input(
+        "persist",
+        text(),
+        "`true`: stored for replay before it is sent. Private topics only.",
+    ))
+    .query(input(
+        "persist[ttl]",
+        text(),
+        "The same, for so many seconds.",
     ))
     .raw_body("application/json", json!({}))
     .raw_body("application/octet-stream", json!({}))

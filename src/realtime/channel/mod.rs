@@ -92,6 +92,8 @@ pub struct Channel {
     pub is_presence_asked: bool,
     /// What may be written.
     pub write: WritePermission,
+    /// A broadcast of it is being stored.
+    pub is_storing: bool,
     /// Whether the coming expiry was announced.
     pub is_warned: bool,
     /// What it asked of `postgres_changes`; boxed because most channels ask nothing.

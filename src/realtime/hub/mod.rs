@@ -20,6 +20,7 @@ use self::rate::Rates;
 use self::topic::{Audience, Seat, Topic, TopicKey};
 use super::channel::authorize::Permissions;
 use super::error::CloseReason;
+use super::messages::own_ids::OwnIds;
 use super::messages::replay::{ReplayedMessage, ReplayedPayload};
 use super::protocol::{
     Broadcast, BroadcastError, Ref, Serializer, ServerMessage, SystemNotice, UserPayload,
@@ -179,6 +180,7 @@ pub struct Hub {
     metrics: RealtimeMetrics,
     rates: Arc<Rates>,
     people: People,
+    own_ids: OwnIds,
 }
 
 impl Hub {
@@ -195,6 +197,7 @@ impl Hub {
             metrics,
             rates: Arc::new(Rates::unlimited()),
             people: People::default(),
+            own_ids: OwnIds::default(),
         }
     }
 
@@ -407,6 +410,11 @@ impl Hub {
         }
     }
 
+    /// The ids of messages that this process stores and sends itself.
+    pub fn own_ids(&self) -> &OwnIds {
+        &self.own_ids
+    }
+
     /// Starts a turn of deliveries.
     pub fn deliveries(&self) -> Deliveries<'_> {
         Deliveries {
@@ -513,8 +521,8 @@ impl Deliveries<'_> {
     }
 
     /// Sends a row of `realtime.messages`, whose id is in the metadata, to every member of its topic
-    /// that reads broadcasts and to whom it was not replayed (protocol 4.7). Returns how many
-    /// members the topic has.
+    /// that reads broadcasts and to whom it was not replayed (protocol 4.7), but `except`. Returns how
+    /// many members the topic has.
     ///
     /// # Errors
     /// As [`Deliveries::broadcast`].
@@ -523,14 +531,15 @@ impl Deliveries<'_> {
         key: &TopicKey,
         broadcast: &Broadcast<'_>,
         id: Uuid,
+        except: Option<ChannelId>,
     ) -> Result<usize, BroadcastError> {
-        let members = self.gather(key, broadcast, None, true)?;
+        let members = self.gather(key, broadcast, except, true)?;
         let Some(batch) = &self.batch else {
             return Ok(members);
         };
         let (topic, audience) = (Arc::clone(&batch.topic), Arc::clone(&batch.audience));
         for member in audience.replaying() {
-            if !member.reads_broadcasts.load(Ordering::Relaxed) {
+            if !member.reads_broadcasts.load(Ordering::Relaxed) || except == Some(member.id) {
                 continue;
             }
             let mut frame = Vec::new();

@@ -121,7 +121,7 @@ fn send_row(hub: &Hub, byte: u8) {
     };
     let id = Uuid::from_u128(u128::from(byte));
     hub.deliveries()
-        .row(&TopicKey::new("a", true), &broadcast, id)
+        .row(&TopicKey::new("a", true), &broadcast, id, None)
         .unwrap();
 }
 

@@ -112,12 +112,16 @@ impl<'a> Turn<'a> {
         }
     }
 
-    /// Broadcasts a row; tells how many members its topic has. `None` for a row that is no broadcast.
+    /// Broadcasts a row; tells how many members its topic has. `None` for a row that is no broadcast, and for one that this
+    /// process has sent when it stored it.
     fn hand_over(&mut self, relation: &Relation, row: &Row) -> Result<Option<usize>, RowError> {
         if required(relation, row, "extension")? != BROADCAST {
             return Ok(None);
         }
         let message = Message::read(relation, row)?;
+        if self.hub.own_ids().has(message.id) {
+            return Ok(None);
+        }
         let bytes = message.payload.bytes();
         if bytes > self.max_bytes {
             return Err(RowError::TooLarge {
@@ -139,7 +143,9 @@ impl<'a> Turn<'a> {
             },
         };
         let key = TopicKey::new(message.topic, message.is_private);
-        Ok(Some(self.deliveries.row(&key, &broadcast, message.id)?))
+        Ok(Some(
+            self.deliveries.row(&key, &broadcast, message.id, None)?,
+        ))
     }
 
     /// Writes what has gathered, and tells of what was refused besides the first.

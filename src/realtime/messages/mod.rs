@@ -1,6 +1,8 @@
-//! What the database broadcasts: rows of `realtime.messages` as they are written, those that are
-//! stored, and the partitions that they are stored in.
+//! Rows of `realtime.messages`: those that the database broadcasts, those that clients have stored, their
+//! replay, and the partitions that they are stored in.
 
 pub mod database_broadcast;
+pub mod own_ids;
 pub mod partitions;
 pub mod replay;
+pub mod store;

@@ -1,7 +1,7 @@
 //! Messages of a private topic that are stored, for a channel that joins (protocol 4.7).
 //!
-//! Only rows of `realtime.messages` can be replayed: what clients send, over sockets or REST, is
-//! never stored. Who may have them is decided before this is asked.
+//! Only rows of `realtime.messages` can be replayed: what the database sent, and what clients had
+//! stored. Who may have them is decided before this is asked.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -26,11 +26,12 @@ const TIMEOUT: Duration = Duration::from_secs(4);
 const SESSION: &str = "set row_security = off; set statement_timeout = '4s'; \
                        set timezone = 'UTC'; set bytea_output = hex";
 
-/// Whether the table has binary payloads: one that Supabase made some time ago has not.
-const HAS_BINARY: &str = "\
-    select exists (select from pg_catalog.pg_attribute \
-        where attrelid = 'realtime.messages'::regclass \
-            and attname = 'binary_payload' and not attisdropped)";
+/// Whether the table has binary payloads, which one that Supabase made some time ago has not, and
+/// messages that are kept for a time of their own, which one that Supabase made has not.
+const COLUMNS: &str = "\
+    select coalesce(bool_or(attname = 'binary_payload'), false), coalesce(bool_or(attname = 'expires_at'), false) \
+    from pg_catalog.pg_attribute \
+    where attrelid = 'realtime.messages'::regclass and not attisdropped";
 
 /// The newest messages since a time, within a number of rows and of bytes, oldest first. Times of
 /// the table are UTC without saying so. The minute's grace is for clocks that differ (4.7). Messages
@@ -43,6 +44,7 @@ const NEWEST: &str = "\
         where topic = $1 and private is true and extension = 'broadcast' and event is not null \
             and inserted_at >= timestamp 'epoch' + $2 * interval '1 millisecond' \
             and inserted_at < (now() at time zone 'utc') + interval '1 minute' \
+            and (expires_at is null or expires_at > (now() at time zone 'utc')) \
         order by inserted_at desc, ctid desc \
         limit $3), \
     measured as ( \
@@ -196,14 +198,18 @@ impl Inner {
             .connect("rapport replay", &self.tasks)
             .await?;
         client.batch_execute(SESSION).await?;
-        let has_binary: bool = client.query_one(HAS_BINARY, &[]).await?.try_get(0)?;
-        let newest = if has_binary {
-            client.prepare(NEWEST).await?
-        } else {
+        let columns = client.query_one(COLUMNS, &[]).await?;
+        let mut newest = NEWEST.to_owned();
+        if !columns.try_get::<_, bool>(0)? {
             let column = "payload::text as payload, binary_payload";
             let absent = "payload::text as payload, null::bytea as binary_payload";
-            client.prepare(&NEWEST.replace(column, absent)).await?
-        };
+            newest = newest.replace(column, absent);
+        }
+        if !columns.try_get::<_, bool>(1)? {
+            let column = "and (expires_at is null or expires_at > (now() at time zone 'utc')) ";
+            newest = newest.replace(column, "");
+        }
+        let newest = client.prepare(&newest).await?;
         Ok(Connection { client, newest })
     }
 

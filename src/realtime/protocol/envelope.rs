@@ -82,6 +82,16 @@ fn push_reply(reply: &Reply, out: &mut Vec<u8>) {
             push_string(out, reason);
             out.extend_from_slice(b"}}");
         }
+        Reply::Stored(id) => {
+            out.extend_from_slice(b"{\"status\":\"ok\",\"response\":{\"id\":");
+            push_string(out, &id.to_string());
+            out.extend_from_slice(b"}}");
+        }
+        Reply::NotStored(error) => {
+            out.extend_from_slice(b"{\"status\":\"error\",\"response\":{\"error\":");
+            push_string(out, error);
+            out.extend_from_slice(b"}}");
+        }
         Reply::Refused => out.extend_from_slice(b"{\"status\":\"error\",\"response\":{}}"),
         Reply::PayloadSizeExceeded => {
             out.extend_from_slice(b"{\"status\":\"error\",\"response\":\"payload_size_exceeded\"}")

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde_json::value::RawValue;
 use thiserror::Error;
+use uuid::Uuid;
 
 use super::TOPIC_PREFIX;
 
@@ -142,6 +143,10 @@ pub enum Reply {
     Error(Cow<'static, str>),
     /// `error` without a reason (5.1).
     Refused,
+    /// `ok` to a broadcast that was stored; holds the id of its row (4.8).
+    Stored(Uuid),
+    /// `error` to a broadcast that was not: the text stands under another name than a reason (4.8).
+    NotStored(Cow<'static, str>),
     /// `error` to a broadcast above the limit: the response is a text of its own, not an object (4.2).
     PayloadSizeExceeded,
 }

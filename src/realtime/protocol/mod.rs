@@ -8,6 +8,7 @@ mod change;
 mod envelope;
 mod message;
 mod payload;
+mod persist;
 mod presence;
 mod v1;
 mod v2;
@@ -22,6 +23,7 @@ pub use payload::{
     AccessToken, BindingParams, BroadcastConfig, JoinConfig, JoinPayload, PostgresChangesOptions,
     PresenceConfig, ReplayConfig,
 };
+pub use persist::{Persist, PersistError};
 pub use presence::{
     Meta, NotAnObject, PhxRef, PhxRefs, PresenceCall, TrackPayload, is_hostile_key, presence_diff,
     presence_state,

@@ -7,11 +7,13 @@ use serde_json::value::RawValue;
 use super::super::channel::Channel;
 use super::super::error::BroadcastRefusal;
 use super::super::protocol::{
-    Broadcast, ClientMessage, PayloadEncoding, Reply, Status, SystemNotice, UserPayload,
+    Broadcast, ClientMessage, PayloadEncoding, Persist, PersistError, Reply, Status, SystemNotice,
+    UserPayload,
 };
 use super::Session;
 use super::effect::{BroadcastOrder, Effect};
 use super::permission::Writing;
+use crate::config::RealtimeConfig;
 use crate::limits::{Bucket, UnixMillis};
 use crate::observability::metrics::{DropReason, Limit};
 
@@ -28,8 +30,8 @@ pub(super) fn notices(now: UnixMillis) -> Bucket {
     Bucket::full(NOTICES_AT_ONCE, now)
 }
 
-/// What is to be sent. The metadata of a binary push are left out: the original passes none on,
-/// whatever they ask for.
+/// What is to be sent. The metadata of a binary push are not passed on, as in the original; they say
+/// whether it is to be stored.
 pub(super) enum Push<'a> {
     /// A text push.
     Text(&'a RawValue),
@@ -37,6 +39,8 @@ pub(super) enum Push<'a> {
     User {
         /// The user's own event name.
         event: &'a str,
+        /// The text of a JSON object, or empty.
+        metadata: &'a str,
         /// How to read `payload`.
         encoding: PayloadEncoding,
         /// The user's payload.
@@ -60,8 +64,7 @@ impl Session {
             self.end_of_rate(message, now, effects);
             return;
         }
-        let limit = self.shared.config.max_broadcast_bytes;
-        let accepted = accept(channel, push, limit);
+        let accepted = accept(channel, push, &self.shared.config);
         if accepted.is_ok() && !self.may_write(message, Writing::Broadcast, now, effects) {
             return;
         }
@@ -69,7 +72,8 @@ impl Session {
             return;
         };
         match accepted {
-            Ok(broadcast) => effects.push(Effect::Broadcast(BroadcastOrder {
+            Ok((broadcast, Some(persist))) => self.store(message, &broadcast, persist, effects),
+            Ok((broadcast, None)) => effects.push(Effect::Broadcast(BroadcastOrder {
                 topic: channel.key(),
                 message: broadcast.into(),
                 except: (!channel.echo).then_some(channel.id),
@@ -128,12 +132,14 @@ impl Session {
     }
 }
 
-/// The broadcast that a push asks for, if it may be sent.
+/// The broadcast that a push asks for, if it may be sent, and whether it is to be stored.
 fn accept<'a>(
     channel: &Channel,
     push: &Push<'a>,
-    limit: usize,
-) -> Result<Broadcast<'a>, BroadcastRefusal> {
+    config: &RealtimeConfig,
+) -> Result<(Broadcast<'a>, Option<Persist>), BroadcastRefusal> {
+    let limit = config.max_broadcast_bytes;
+    let mut persist = None;
     let within = |bytes: usize| match bytes {
         bytes if bytes > limit => Err(BroadcastRefusal::TooLarge(limit)),
         _ => Ok(()),
@@ -145,10 +151,15 @@ fn accept<'a>(
         }
         Push::User {
             event,
+            metadata,
             encoding,
             payload,
         } => {
             within(payload.len())?;
+            persist = Persist::of_metadata(metadata, config.max_message_ttl_seconds())?;
+            if persist.is_some() && !channel.is_private {
+                return Err(PersistError::Public.into());
+            }
             Broadcast::User {
                 event,
                 metadata: "",
@@ -160,5 +171,5 @@ fn accept<'a>(
         }
     };
     broadcast.check(&channel.topic)?;
-    Ok(broadcast)
+    Ok((broadcast, persist))
 }

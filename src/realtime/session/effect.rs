@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::value::RawValue;
+use uuid::Uuid;
 
 use super::super::channel::TokenMark;
 use super::super::channel::authorize::{AuthorizeError, Permissions, Question};
@@ -11,7 +12,8 @@ use super::super::error::CloseReason;
 use super::super::hub::topic::TopicKey;
 use super::super::hub::{MemberSpec, StreamState};
 use super::super::messages::replay::{ReplayParams, ReplayedMessage};
-use super::super::protocol::{Broadcast, ServerMessage, TrackPayload, UserPayload};
+use super::super::messages::store::{StoreError, StoreOrder};
+use super::super::protocol::{Broadcast, Ref, ServerMessage, TrackPayload, UserPayload};
 use crate::auth::Claims;
 use crate::visibility::{Binding, ChannelId, Identity, SubscribeError, SubscribeOptions};
 
@@ -46,6 +48,8 @@ pub enum Effect {
     ReadStored(ReplayOrder),
     /// Queue stored messages for a channel whose join was answered.
     Replay(ChannelId, Vec<ReplayedMessage>),
+    /// Store a broadcast and send it, aside.
+    Persist(PersistOrder),
     /// Wait until broadcasts from the database are live, aside.
     AwaitMessages(ChannelId, Arc<str>),
 }
@@ -175,6 +179,19 @@ pub struct AuthorizeOrder {
     pub failures: u32,
 }
 
+/// A broadcast to be stored and sent.
+#[derive(Debug)]
+pub struct PersistOrder {
+    /// Of this channel.
+    pub channel: ChannelId,
+    /// Its topic, by which the outcome finds it.
+    pub topic: Arc<str>,
+    /// The push, for its answer.
+    pub reference: Option<Ref>,
+    /// What is to be done.
+    pub store: StoreOrder,
+}
+
 /// Stored messages to be read.
 #[derive(Debug, PartialEq)]
 pub struct ReplayOrder {
@@ -214,6 +231,13 @@ pub enum WorkResult {
         mark: TokenMark,
         /// The answer.
         answer: Result<Permissions, AuthorizeError>,
+    },
+    /// A broadcast was stored and sent, or neither.
+    Persisted {
+        /// The push.
+        reference: Option<Ref>,
+        /// The id of its row.
+        result: Result<Uuid, StoreError>,
     },
     /// Stored messages were read; `None` when they cannot be.
     Stored(Option<Vec<ReplayedMessage>>),

@@ -175,6 +175,7 @@ impl Session {
             },
             is_presence_asked: join.is_some_and(|join| join.presence.enabled),
             write: WritePermission::NotAsked,
+            is_storing: false,
             is_warned: false,
             subscription,
             joining: Some(Box::new(Joining {

@@ -9,6 +9,7 @@ mod broadcast;
 mod effect;
 mod join;
 mod permission;
+mod persist;
 mod presence;
 
 use std::collections::HashMap;
@@ -19,8 +20,8 @@ use serde_json::value::RawValue;
 
 use self::broadcast::Push;
 pub use self::effect::{
-    AuthorizeOrder, BroadcastOrder, Effect, Outcome, OwnedBroadcast, ReplayOrder, SubscribeOrder,
-    TrackOrder, WorkResult,
+    AuthorizeOrder, BroadcastOrder, Effect, Outcome, OwnedBroadcast, PersistOrder, ReplayOrder,
+    SubscribeOrder, TrackOrder, WorkResult,
 };
 use self::join::join_burst;
 use super::channel::{Channel, Holder, Refreshing, TokenMarks, WritePermission};
@@ -191,6 +192,9 @@ impl Session {
                 mark,
                 answer,
             } => self.authorized(&outcome.topic, question, mark, answer, now, effects),
+            WorkResult::Persisted { reference, result } => {
+                self.stored_broadcast(&outcome.topic, reference, result, now, effects);
+            }
             WorkResult::Stored(messages) => self.stored(&outcome.topic, messages, now, effects),
             WorkResult::MessagesLive(true) => {
                 let notice = SystemNotice::channel(Status::Ok, MESSAGES_LIVE);
@@ -307,12 +311,13 @@ impl Session {
             }
             ClientEvent::UserBroadcast {
                 event,
+                metadata,
                 encoding,
                 payload,
-                ..
             } => {
                 let push = Push::User {
                     event,
+                    metadata,
                     encoding: *encoding,
                     payload,
                 };

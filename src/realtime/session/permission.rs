@@ -283,11 +283,13 @@ impl Session {
 }
 
 impl Channel {
-    /// Whether messages of the topic wait: for the answer to the join, for permission to write, or for the
-    /// first judgement of a new token, under which whatever was sent behind it is to be judged.
+    /// Whether messages of the topic wait: for the answer to the join, for permission to write, for a broadcast
+    /// that is being stored, or for the first judgement of a new token, under which whatever was sent behind it is
+    /// to be judged.
     pub(super) fn is_holding(&self) -> bool {
         self.joining.is_some()
             || self.write == WritePermission::Asking
+            || self.is_storing
             || self
                 .refreshing
                 .as_ref()

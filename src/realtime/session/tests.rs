@@ -1,5 +1,6 @@
 //! Sessions as scripts: what comes in, and the effects in their order.
 
+mod persist;
 mod presence;
 
 use serde_json::{Value, json};
@@ -243,6 +244,16 @@ fn printed(effects: Vec<Effect>) -> Vec<String> {
             Effect::Replay(channel, messages) => {
                 format!("replay {} to {}", messages.len(), channel.0)
             }
+            Effect::Persist(order) => format!(
+                "store {} {:?} {:?} in {} as {} for {:?}, except {:?}",
+                order.store.event,
+                order.store.payload,
+                order.reference,
+                order.store.topic.topic(),
+                order.store.claims.subject.as_deref().unwrap_or_default(),
+                order.store.persist.ttl_seconds,
+                order.store.except,
+            ),
             Effect::AwaitMessages(channel, _) => format!("await messages for {}", channel.0),
             Effect::Permit(channel, read) => format!(
                 "permit {}: broadcast {}, presence {}",
@@ -1011,8 +1022,8 @@ fn the_end_of_a_session_ends_its_channels() {
 
 /// A binary push with JSON to the topic `realtime:a`; its effects, printed.
 fn push_binary(script: &mut Script, event: &str, payload: &[u8]) -> Vec<String> {
-    let mut bytes = vec![3, 1, 1, 10, u8::try_from(event.len()).unwrap(), 16, 1];
-    bytes.extend(format!("12realtime:a{event}{{\"persist\":true}}").as_bytes());
+    let mut bytes = vec![3, 1, 1, 10, u8::try_from(event.len()).unwrap(), 14, 1];
+    bytes.extend(format!("12realtime:a{event}{{\"other\":true}}").as_bytes());
     bytes.extend(payload);
     let message = Serializer::V2.decode_binary(&bytes).unwrap();
     let mut effects = Vec::new();

@@ -522,6 +522,10 @@ impl Socket {
                     self.do_aside(work);
                 }
                 Effect::Replay(channel, messages) => deliveries.replay(channel, &messages),
+                Effect::Persist(order) => {
+                    let work = self.workshop.persist(order);
+                    self.do_aside(work);
+                }
                 Effect::AwaitMessages(channel, topic) => {
                     let work = self.workshop.await_messages(channel, topic);
                     self.do_aside(work);

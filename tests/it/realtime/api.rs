@@ -111,7 +111,7 @@ async fn a_single_message_is_a_user_broadcast() {
     for family in FAMILIES {
         let mut old = server.joined(Version::One, topic).await;
         let mut new = server.joined(Version::Two, topic).await;
-        let query = format!("apikey={}&vsn=2.0.0&persist[ttl]=60", anon_key());
+        let query = format!("apikey={}&vsn=2.0.0&other=60", anon_key());
         let path = format!("{family}/broadcast/r%C3%A4ume%2F1%20%3F/events/a%2Fb?{query}");
         let cases: [Sent; 6] = [
             (

@@ -72,9 +72,9 @@ async fn a_binary_push_reaches_each_version_in_its_own_form() {
 
     // The payload comes out as it went in, white space and all; metadata are left out.
     let payload = br#"{ "a":1.0, "b":"\u00e4" }"#;
-    let persist = r#"{"persist":true}"#;
+    let metadata = r#"{"other":true}"#;
     sender
-        .send(Message::binary(push("2", "hi", persist, 1, payload)))
+        .send(Message::binary(push("2", "hi", metadata, 1, payload)))
         .await;
     assert_eq!(two.frame().await, delivered("hi", 1, payload));
     let text = json!({"type": "broadcast", "event": "hi", "payload": {"a": 1.0, "b": "ä"}});

@@ -8,6 +8,7 @@ mod handshake;
 mod join;
 mod limits;
 mod permissions;
+mod persist;
 mod postgres_changes;
 mod presence;
 mod private_channels;

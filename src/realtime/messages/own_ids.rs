@@ -1,0 +1,56 @@
+//! The ids of messages that this process stores itself, known again when their rows come through
+//! the log.
+//!
+//! Such a message has been handed to the members of its topic when it was stored, so its row must not
+//! be. The mark is in the id: no list of ids grows while the log lags. Another process does not
+//! know the mark, and broadcasts the row to its own sockets.
+
+use std::hash::{BuildHasher as _, RandomState};
+
+use uuid::Uuid;
+
+/// The variant of a UUID, in its second half; the version is in the first.
+const VARIANT: u64 = 0b11 << 62;
+const VARIANT_RFC_9562: u64 = 0b10 << 62;
+
+/// Makes ids and recognizes them. The keys are random and never leave the process.
+#[derive(Debug, Default)]
+pub struct OwnIds(RandomState);
+
+impl OwnIds {
+    /// A new id: a random UUID whose second half is a keyed hash of the first.
+    pub fn next(&self) -> Uuid {
+        let (random, _) = Uuid::new_v4().as_u64_pair();
+        Uuid::from_u64_pair(random, self.mark(random))
+    }
+
+    /// Whether [`OwnIds::next`] made it. An id of somebody else is taken for one with a probability
+    /// of 2⁻⁶².
+    pub fn has(&self, id: Uuid) -> bool {
+        let (random, mark) = id.as_u64_pair();
+        mark == self.mark(random)
+    }
+
+    fn mark(&self, random: u64) -> u64 {
+        self.0.hash_one(random) & !VARIANT | VARIANT_RFC_9562
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_process_that_made_an_id_recognizes_it() {
+        let (own, other) = (OwnIds::default(), OwnIds::default());
+        for _ in 0..1_000 {
+            let id = own.next();
+            assert!(own.has(id) && !other.has(id), "{id}");
+            assert_eq!(
+                (id.get_version_num(), id.get_variant()),
+                (4, uuid::Variant::RFC4122)
+            );
+            assert!(!own.has(Uuid::new_v4()));
+        }
+    }
+}

@@ -1,0 +1,357 @@
+//! Stores broadcasts of clients in `realtime.messages`, in their sender's name, and then sends them
+//! (protocol 4.8).
+//!
+//! Guarantees: a message is stored under the sender's role, claims and policies, or it is not sent
+//! either. What was begun is finished, even if the sender's connection ends meanwhile. Whoever joins
+//! finds the message among the stored ones or gets it live, and never both. Memory and connections
+//! are bounded: see [`MAX_ROOM_KIB`].
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures_util::future::join;
+use thiserror::Error;
+use tokio::sync::Semaphore;
+use tokio_postgres::Client;
+use tokio_postgres::types::{ToSql, Type};
+use uuid::Uuid;
+
+use super::super::channel::authorize::AuthorizeError;
+use super::super::hub::Hub;
+use super::super::hub::topic::TopicKey;
+use super::super::protocol::{Broadcast, Persist, UserPayload};
+use crate::auth::Claims;
+use crate::db::connect::Connector;
+use crate::shutdown::Tasks;
+use crate::visibility::ChannelId;
+
+/// Connections at most. One stores a few hundred messages per second: it waits for the disk each time.
+const MAX_CONNECTIONS: usize = 4;
+
+/// Memory for messages that are being stored or wait for a connection, in KiB. Each takes its payload
+/// and one KiB. What comes while there is no room is refused.
+const MAX_ROOM_KIB: usize = 64 << 10;
+
+/// How long a message waits for a connection. With the statements behind it this stays below the
+/// ten seconds after which clients give up.
+const QUEUE_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// A statement that a policy holds up is stopped on the server; a commit is never cut off here, since
+/// nobody would know what became of it.
+const SESSION: &str = "set statement_timeout = '3s'; set timezone = 'UTC'; set datestyle = 'ISO'; \
+                       set idle_in_transaction_session_timeout = '30s'";
+
+/// Takes on a role and its claims, in both conventions of PostgREST, for one transaction. Tells
+/// whether a policy speaks of the right to store, as those written for the original do.
+const BECOME: &str = "\
+    select \
+        exists ( \
+            select from pg_catalog.pg_policy p \
+            where p.polrelid = 'realtime.messages'::regclass and p.polcmd in ('a', '*') \
+                and pg_get_expr(coalesce(p.polwithcheck, p.polqual), p.polrelid) like '%''persistence''%'), \
+        set_config('realtime.topic', $1, true), \
+        set_config('request.jwt.claims', $2, true), \
+        set_config('request.jwt.claim.sub', $3, true), \
+        set_config('request.jwt.claim.role', $4, true), \
+        set_config('request.headers', $5, true), \
+        set_config('role', $4, true)";
+
+/// Asks for the right to store where policies speak of it. Rolled back.
+const ASK: &str = "\
+    insert into realtime.messages (id, topic, extension, inserted_at, updated_at) \
+    values ($1, $2, 'persistence', now(), now())";
+
+/// The role is compared once more, so that nothing is ever written with the rights of the login.
+const INSERT: &str = "\
+    insert into realtime.messages (id, topic, extension, event, private, {columns}) \
+    select $1, $2, 'broadcast', $3, true, {values} \
+    where current_user = $4";
+
+/// `set_config` takes this for the end of a role, which would be the login's own.
+const NO_ROLE: &str = "none";
+
+/// What PostgreSQL says of a row that `with check` does not let in, and of a missing grant.
+const INSUFFICIENT_PRIVILEGE: &str = "42501";
+
+/// What it says of a column that a table does not have.
+const UNDEFINED_COLUMN: &str = "42703";
+
+/// A broadcast to be stored and sent.
+#[derive(Debug)]
+pub struct StoreOrder {
+    /// The private topic.
+    pub topic: TopicKey,
+    /// The user's own event name.
+    pub event: Box<str>,
+    /// What is sent.
+    pub payload: StorePayload,
+    /// How long it is to be kept.
+    pub persist: Persist,
+    /// The sender's channel, where it does not want its own messages.
+    pub except: Option<ChannelId>,
+    /// In whose name it is stored.
+    pub claims: Arc<Claims>,
+    /// What policies read as `request.headers`; the text of a JSON object.
+    pub headers: Arc<str>,
+}
+
+/// See [`StoreOrder`].
+#[derive(Debug)]
+pub enum StorePayload {
+    /// One JSON value.
+    Json(Box<str>),
+    /// Anything else.
+    Binary(Box<[u8]>),
+}
+
+/// Why a broadcast is neither stored nor sent.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum StoreError {
+    /// The policies do not let this caller store a message of the topic.
+    #[error("The policies do not let the sender store it")]
+    Forbidden,
+    /// `jsonb` has no form for the payload.
+    #[error("The payload cannot be stored: {sqlstate}")]
+    Payload {
+        /// What PostgreSQL called it.
+        sqlstate: String,
+    },
+    /// The table has no column for what was asked: it was made before that was known.
+    #[error("The table of messages has no column for it")]
+    Unsupported,
+    /// The database could not be asked.
+    #[error(transparent)]
+    Unasked(#[from] AuthorizeError),
+}
+
+impl From<tokio_postgres::Error> for StoreError {
+    fn from(error: tokio_postgres::Error) -> Self {
+        let sqlstate = error.as_db_error().map(|error| error.code().code());
+        match sqlstate {
+            Some(INSUFFICIENT_PRIVILEGE) => Self::Forbidden,
+            _ => Self::Unasked(error.into()),
+        }
+    }
+}
+
+/// Stores broadcasts. Clones share their connections.
+#[derive(Clone)]
+pub struct Store {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    connector: Connector,
+    tasks: Tasks,
+    hub: Arc<Hub>,
+    room: Arc<Semaphore>,
+    permits: Semaphore,
+    /// Connections that nobody uses. A plain mutex: held for a push or a pop.
+    idle: Mutex<Vec<Client>>,
+}
+
+impl Store {
+    /// Opens nothing yet. The login of `connector` must be allowed to take on the roles of tokens.
+    pub fn new(connector: Connector, hub: Arc<Hub>, tasks: &Tasks) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                connector,
+                tasks: tasks.clone(),
+                hub,
+                room: Arc::new(Semaphore::new(MAX_ROOM_KIB)),
+                permits: Semaphore::new(MAX_CONNECTIONS),
+                idle: Mutex::default(),
+            }),
+        }
+    }
+
+    /// Stores a broadcast and sends it to the members of its topic. Returns the id of its row.
+    ///
+    /// # Errors
+    /// See [`StoreError`]: then it is not sent.
+    pub async fn send(&self, order: StoreOrder) -> Result<Uuid, StoreError> {
+        let metrics = self.inner.hub.metrics();
+        let result = self.begin(order).await;
+        match &result {
+            Ok(_) => {
+                metrics.broadcasts_stored.inc();
+            }
+            Err(error) => {
+                metrics.broadcasts_not_stored.inc();
+                if let StoreError::Unasked(error) = error {
+                    tracing::warn!(%error, "broadcast was neither stored nor sent");
+                }
+            }
+        }
+        result
+    }
+
+    async fn begin(&self, order: StoreOrder) -> Result<Uuid, StoreError> {
+        let kib = u32::try_from(order.payload.bytes() / 1024 + 1).unwrap_or(u32::MAX);
+        let room = Arc::clone(&self.inner.room)
+            .try_acquire_many_owned(kib)
+            .map_err(|_| AuthorizeError::PoolExhausted)?;
+        let inner = Arc::clone(&self.inner);
+        // A task of its own: a sender that leaves must not leave a message that is stored and not sent.
+        let storing = self.inner.tasks.spawn("stored broadcast", async move {
+            let result = inner.store_and_send(&order).await;
+            drop(room);
+            result
+        });
+        storing
+            .await
+            .unwrap_or(Err(AuthorizeError::Unavailable.into()))
+    }
+}
+
+impl Inner {
+    async fn store_and_send(&self, order: &StoreOrder) -> Result<Uuid, StoreError> {
+        if order.claims.role == NO_ROLE {
+            return Err(StoreError::Forbidden);
+        }
+        // Never closed: an error can only be the time.
+        let _permit = tokio::time::timeout(QUEUE_TIMEOUT, self.permits.acquire())
+            .await
+            .map_err(|_| AuthorizeError::PoolExhausted)?;
+        let idle = self.lock_idle().pop();
+        let client = match idle.filter(|client| !client.is_closed()) {
+            Some(client) => client,
+            None => self.open().await?,
+        };
+        let id = self.hub.own_ids().next();
+        let stored = store(&client, id, order).await;
+        // Ends the transaction of what was refused. After a commit it only warns on the server, so it
+        // is not sent then.
+        let is_ended = stored.is_ok() || client.batch_execute("rollback").await.is_ok();
+        if is_ended {
+            self.lock_idle().push(client);
+        }
+        stored?;
+        self.hand_over(id, order);
+        Ok(id)
+    }
+
+    async fn open(&self) -> Result<Client, AuthorizeError> {
+        let client = self
+            .connector
+            .connect("rapport stored broadcasts", &self.tasks)
+            .await?;
+        client.batch_execute(SESSION).await?;
+        Ok(client)
+    }
+
+    /// Hands a message that is stored to the members of its topic.
+    fn hand_over(&self, id: Uuid, order: &StoreOrder) {
+        let metadata = format!("{{\"id\":\"{id}\"}}");
+        let broadcast = Broadcast::User {
+            event: &order.event,
+            metadata: &metadata,
+            payload: match &order.payload {
+                StorePayload::Json(text) => UserPayload::Json(text),
+                StorePayload::Binary(bytes) => UserPayload::Binary(bytes),
+            },
+        };
+        let mut deliveries = self.hub.deliveries();
+        if let Err(error) = deliveries.row(&order.topic, &broadcast, id, order.except) {
+            // Whoever gave the order has checked it: this is a fault of the server.
+            tracing::error!(%error, "a broadcast that was stored cannot be sent");
+        }
+    }
+
+    fn lock_idle(&self) -> MutexGuard<'_, Vec<Client>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Stores a message in its sender's name. The transaction is open and the role is taken on for certain
+/// before anything is written.
+async fn store(client: &Client, id: Uuid, order: &StoreOrder) -> Result<(), StoreError> {
+    let claims = &order.claims;
+    let topic = order.topic.sub_topic();
+    let (begun, became) = join(
+        client.batch_execute("begin"),
+        client.query_typed_one(
+            BECOME,
+            &[
+                (&topic, Type::TEXT),
+                (&&*claims.json, Type::TEXT),
+                (&claims.subject.as_deref().unwrap_or_default(), Type::TEXT),
+                (&claims.role, Type::TEXT),
+                (&&*order.headers, Type::TEXT),
+            ],
+        ),
+    )
+    .await;
+    begun?;
+    let is_right_of_its_own: bool = became?.try_get(0)?;
+    if is_right_of_its_own {
+        client.batch_execute("savepoint asked").await?;
+        let parameters: [(&(dyn ToSql + Sync), Type); 2] =
+            [(&Uuid::new_v4(), Type::UUID), (&topic, Type::TEXT)];
+        client.execute_typed(ASK, &parameters).await?;
+        client.batch_execute("rollback to savepoint asked").await?;
+    }
+    if insert(client, id, order).await? != 1 {
+        return Err(AuthorizeError::Unavailable.into());
+    }
+    client.batch_execute("commit").await?;
+    Ok(())
+}
+
+/// Inserts the row; how many were.
+async fn insert(client: &Client, id: Uuid, order: &StoreOrder) -> Result<u64, StoreError> {
+    let topic = order.topic.sub_topic();
+    let mut parameters: Vec<(&(dyn ToSql + Sync), Type)> = vec![
+        (&id, Type::UUID),
+        (&topic, Type::TEXT),
+        (&order.event, Type::TEXT),
+        (&order.claims.role, Type::TEXT),
+    ];
+    let (json, bytes);
+    let (mut columns, mut values) = match &order.payload {
+        StorePayload::Json(text) => {
+            json = &**text;
+            parameters.push((&json, Type::TEXT));
+            ("payload".to_owned(), "$5::jsonb".to_owned())
+        }
+        StorePayload::Binary(payload) => {
+            bytes = &**payload;
+            parameters.push((&bytes, Type::BYTEA));
+            ("binary_payload".to_owned(), "$5".to_owned())
+        }
+    };
+    if let Some(seconds) = &order.persist.ttl_seconds {
+        parameters.push((seconds, Type::INT4));
+        columns.push_str(", expires_at");
+        values.push_str(", (now() at time zone 'utc') + $6 * interval '1 second'");
+    }
+    let sql = INSERT
+        .replace("{columns}", &columns)
+        .replace("{values}", &values);
+    client
+        .execute_typed(&sql, &parameters)
+        .await
+        .map_err(|error| {
+            let sqlstate = error.as_db_error().map(|error| error.code().code());
+            match sqlstate {
+                Some(UNDEFINED_COLUMN) => StoreError::Unsupported,
+                // Values that a type does not take: U+0000 and halves of surrogate pairs, numbers beyond
+                // every range, too much depth.
+                Some(sqlstate) if sqlstate.starts_with("22") || sqlstate.starts_with("54") => {
+                    StoreError::Payload {
+                        sqlstate: sqlstate.to_owned(),
+                    }
+                }
+                _ => error.into(),
+            }
+        })
+}
+
+impl StorePayload {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Json(text) => text.len(),
+            Self::Binary(bytes) => bytes.len(),
+        }
+    }
+}

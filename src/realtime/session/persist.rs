@@ -1,0 +1,86 @@
+//! Broadcasts that are stored before they are sent (protocol 4.8).
+//!
+//! One at a time for each channel: whatever the channel sends meanwhile waits, so that the messages
+//! of one sender keep their order, among the stored ones as well.
+
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use super::super::error::store_refusal;
+use super::super::messages::store::{StoreError, StoreOrder, StorePayload};
+use super::super::protocol::{Broadcast, ClientMessage, Persist, Ref, Reply, UserPayload};
+use super::Session;
+use super::effect::{Effect, PersistOrder};
+use crate::limits::UnixMillis;
+use crate::observability::metrics::DropReason;
+
+impl Session {
+    /// Has a broadcast stored that was accepted and may be sent.
+    pub(super) fn store(
+        &mut self,
+        message: &ClientMessage<'_>,
+        broadcast: &Broadcast<'_>,
+        persist: Persist,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(channel) = self.channels.get_mut(&*message.topic) else {
+            return;
+        };
+        // A text push holds whatever its sender wrote and has no metadata.
+        let Broadcast::User { event, payload, .. } = broadcast else {
+            return;
+        };
+        channel.is_storing = true;
+        effects.push(Effect::Persist(PersistOrder {
+            channel: channel.id,
+            topic: Arc::clone(&channel.topic),
+            reference: message.reference.clone(),
+            store: StoreOrder {
+                topic: channel.key(),
+                event: (*event).into(),
+                payload: match payload {
+                    UserPayload::Json(text) => StorePayload::Json((*text).into()),
+                    UserPayload::Binary(bytes) => StorePayload::Binary((*bytes).into()),
+                },
+                persist,
+                except: (!channel.echo).then_some(channel.id),
+                claims: Arc::clone(&channel.holder.claims),
+                headers: Arc::clone(&self.headers),
+            },
+        }));
+    }
+
+    /// A broadcast was stored and sent, or neither.
+    pub(super) fn stored_broadcast(
+        &mut self,
+        topic: &Arc<str>,
+        reference: Option<Ref>,
+        result: Result<Uuid, StoreError>,
+        now: UnixMillis,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(channel) = self.channels.get_mut(topic) else {
+            return;
+        };
+        channel.is_storing = false;
+        match result {
+            Ok(id) => {
+                if channel.ack {
+                    effects.push(Effect::Send(channel.reply(reference, Reply::Stored(id))));
+                }
+            }
+            Err(error) => {
+                let text = store_refusal(&error, channel.sub_topic());
+                self.shared.hub.metrics().dropped(DropReason::Forbidden);
+                if channel.ack {
+                    let reply = channel.reply(reference, Reply::NotStored(text));
+                    effects.push(Effect::Send(reply));
+                } else {
+                    self.notice(topic, text, now, effects);
+                }
+            }
+        }
+        self.receive_waiting(topic, now, effects);
+    }
+}
