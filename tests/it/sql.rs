@@ -76,6 +76,7 @@ files!(
     searching_messages,
     searching_people,
     sending_messages,
+    strangers,
     temporary_objects,
     unseen,
 );

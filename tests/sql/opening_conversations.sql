@@ -21,7 +21,7 @@ select tests.expect_error($$select chat.open_conversation(tests.id('zoe'))$$, 'n
 select tests.expect_error($$select chat.open_conversation(tests.id('sue'))$$, 'not_allowed_recipient');
 select tests.expect_error($$select chat.open_conversation(tests.id('ana'))$$, 'validation_failed');
 select tests.expect_error($$select chat.open_conversation(null)$$, 'validation_failed');
-select tests.expect_error($$select chat.open_conversation(gen_random_uuid())$$, 'not_found');
+select tests.expect_error($$select chat.open_conversation(gen_random_uuid())$$, 'not_allowed_recipient');
 select tests.act_as('ada');
 select tests.expect_error($$select chat.open_conversation(tests.id('zoe'))$$, 'not_allowed_recipient');
 select tests.act_as('sue');
@@ -43,7 +43,7 @@ update chat.config set value = 'true' where key = 'admin_cross_team';
 select tests.act_as('ada');
 select tests.equals(created, true, 'an admin writes across teams') from chat.open_conversation(tests.id('zoe'));
 select tests.act_as('zoe');
-select tests.expect_error($$select chat.open_conversation(gen_random_uuid())$$, 'not_found');
+select tests.expect_error($$select chat.open_conversation(gen_random_uuid())$$, 'not_allowed_recipient');
 select tests.holds(chat.can_send((select o.conversation_id from chat.open_conversation(tests.id('ada')) o)), 'and is answered');
 select tests.act_as('owner');
 update chat.config set value = 'false' where key = 'admin_cross_team';

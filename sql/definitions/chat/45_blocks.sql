@@ -28,7 +28,11 @@ begin
 end
 $$;
 
+comment on function chat.knows(uuid) is
+  'Does the caller know this person? For the policy of user_blocks: false for a stranger and for a person who does not exist.';
+
 revoke all on function chat.knows(uuid) from public;
+grant execute on function chat.knows(uuid) to authenticated;
 
 create or replace function chat.block(other_user_id uuid, out created boolean)
 language plpgsql

@@ -217,9 +217,7 @@ begin
   where c.kind = 'direct' and c.participant_1_id = first_id and c.participant_2_id = second_id;
 
   if conversation_id is null then
-    if not exists (select from chat.directory d where d.user_id = other_user_id) then
-      perform chat.refuse('not_found', 'No such person');
-    end if;
+    -- the same refusal, found in the same way, for a stranger and for a person who does not exist
     if not chat.may_message(caller, other_user_id, false) then
       perform chat.refuse('not_allowed_recipient');
     end if;

@@ -233,10 +233,11 @@ create policy "people see whom they blocked" on public.user_blocks
   for select to authenticated
   using (blocker_id = (select auth.uid()));
 
+-- whom they know: the foreign key would tell a stranger from a person who does not exist
 drop policy if exists "people block for themselves" on public.user_blocks;
 create policy "people block for themselves" on public.user_blocks
   for insert to authenticated
-  with check (blocker_id = (select auth.uid()));
+  with check (blocker_id = (select auth.uid()) and chat.knows(blocked_id));
 
 drop policy if exists "people lift their own blocks" on public.user_blocks;
 create policy "people lift their own blocks" on public.user_blocks

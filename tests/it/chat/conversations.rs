@@ -140,9 +140,16 @@ async fn refusals() {
     open(Ana, json!({}))
         .await
         .assert_refused(422, "validation_failed");
-    open(Ana, json!({ "other_user_id": uuid::Uuid::new_v4() }))
-        .await
-        .assert_refused(404, "not_found");
+    // A stranger cannot be told from nobody.
+    let [mut stranger, mut nobody] = [
+        open(Ana, json!({ "other_user_id": Zoe.id() })).await,
+        open(Ana, json!({ "other_user_id": uuid::Uuid::new_v4() })).await,
+    ];
+    for refusal in [&mut stranger, &mut nobody] {
+        refusal.assert_refused(403, "not_allowed_recipient");
+        refusal.body["request_id"].take();
+    }
+    assert_eq!(stranger.body, nobody.body);
     open(Zoe, json!({ "user1_id": Ana.id(), "user2_id": Ben.id() }))
         .await
         .assert_refused(403, "identity_mismatch");

@@ -1,0 +1,111 @@
+-- A stranger cannot be told from a person who does not exist, whatever is asked about them.
+
+begin;
+\ir support.sql
+
+select set_config('tests.c', tests.conversation('ana', 'ben')::text, true);
+select tests.message('ana', current_setting('tests.c')::uuid, 'hello') as m \gset
+-- Zoe is in another team; Dan is, too, and hides, is blocked by Ana, has blocked her and is suspended
+select tests.add_person('dan', '00000000-0000-4000-8000-00000000007b');
+update public.users set status = 'suspended' where id = tests.id('dan');
+insert into public.user_notification_preferences (user_id, share_presence, share_typing) values (tests.id('dan'), false, false);
+insert into public.user_presence (user_id, status) values (tests.id('zoe'), 'online'), (tests.id('dan'), 'online');
+insert into public.user_blocks (blocker_id, blocked_id) values (tests.id('dan'), tests.id('ana'));
+
+-- All that a client is told: the rows, or every field of the error.
+create function tests.answer(statement text) returns text language plpgsql as $$
+declare
+  answer text;
+  state text;
+  message text;
+  detail text;
+  hint text;
+  named text;
+begin
+  begin
+    execute format('with asked as (%s) select coalesce(json_agg(asked)::text, %L) from asked', statement, 'none') into answer;
+    raise exception using errcode = 'TS000';
+  exception
+    when sqlstate 'TS000' then
+      return answer;
+    when others then
+      get stacked diagnostics state = returned_sqlstate, message = message_text, detail = pg_exception_detail, hint = pg_exception_hint, named = constraint_name;
+      return concat_ws(' / ', state, message, detail, hint, named);
+  end;
+end
+$$;
+
+create table tests.questions (statement text);
+insert into tests.questions values
+  ('select chat.open_conversation($who)'),
+  ('select public.get_or_create_conversation($who)'),
+  ('select public.get_or_create_conversation(auth.uid(), $who)'),
+  ('select public.get_or_create_conversation($who, auth.uid())'),
+  ('select public.get_or_create_conversation($who, tests.id(''ben''))'),
+  ('select chat.block($who)'),
+  ('select chat.unblock($who)'),
+  ('select chat.knows($who)'),
+  ('select chat.blocked_people($who)'),
+  ('select chat.may_be_seen_typing_to($who)'),
+  ('select * from chat.presence_rows(array[$who])'),
+  ('select * from chat.search_messages(senders => array[$who::text])'),
+  ('select * from chat.search_people(''%'' || $who::text)'),
+  ('select chat.may_listen(''user:'' || $who::text), chat.may_appear(''user:'' || $who::text)'),
+  ('select chat.send_message(current_setting(''tests.c'')::uuid, ''x'', mentions => array[$who])'),
+  ('insert into public.user_blocks (blocker_id, blocked_id) values (auth.uid(), $who) returning blocker_id'),
+  ('insert into public.user_blocks (blocker_id, blocked_id) values (auth.uid(), $who) on conflict do nothing returning blocker_id'),
+  ('insert into public.user_blocks (blocker_id, blocked_id) values ($who, auth.uid()) returning blocker_id'),
+  ('delete from public.user_blocks where blocked_id = $who returning blocker_id'),
+  ('insert into public.user_messages (conversation_id, content, mentions) values (current_setting(''tests.c'')::uuid, ''x'', array[$who]) returning content'),
+  ('insert into public.user_messages (conversation_id, content, sender_id) values (current_setting(''tests.c'')::uuid, ''x'', $who) returning content'),
+  ('insert into public.message_reactions (message_id, user_id, reaction) select m.id, $who, ''x'' from public.user_messages m returning reaction'),
+  ('insert into public.user_presence (user_id, status) values ($who, ''online'') returning status'),
+  ('insert into public.user_presence (user_id, status) values ($who, ''online'') on conflict (user_id) do update set status = excluded.status returning status'),
+  ('update public.user_presence set status = ''online'' where user_id = $who returning status'),
+  ('update public.user_presence set user_id = $who where user_id = auth.uid() returning status'),
+  ('update public.user_presence set is_typing_to = $who where user_id = auth.uid() returning is_typing_to'),
+  ('insert into public.user_presence (user_id, is_typing_to) values (auth.uid(), $who) on conflict (user_id) do update set is_typing_to = excluded.is_typing_to returning is_typing_to'),
+  ('insert into public.user_notification_preferences (user_id) values ($who) returning email_mode'),
+  ('update public.user_notification_preferences set user_id = $who returning email_mode'),
+  ('select * from public.user_presence where user_id = $who'),
+  ('select * from public.user_conversations where $who in (participant_1_id, participant_2_id)'),
+  ('insert into realtime.messages (topic, extension) values (''user:'' || $who::text, ''presence'') returning topic');
+grant select on tests.questions to public;
+
+-- every function that clients may call with a person among its arguments is asked about above, or takes none
+select tests.equals(array_agg(p.oid::regprocedure::text order by 1), null, 'functions of people that are not asked about')
+from pg_proc p
+where has_function_privilege('authenticated', p.oid, 'execute')
+  and (p.pronamespace = 'chat'::regnamespace or (p.pronamespace = 'public'::regnamespace and p.prosrc like '%chat.%'))
+  and array_to_string(p.proargnames[1:p.pronargs], ' ') ~ '(user|person|people|sender|member|other|mention)'
+  and not exists (select from tests.questions q where q.statement ~ ('\m' || p.proname || '\('))
+  -- the caller's own: user_ids of a page, or a message of theirs
+  and p.proname not in ('member_page', 'contact_page', 'search_entries');
+
+create function tests.compare(actor text) returns void language plpgsql as $$
+declare
+  question text;
+  nobody constant uuid := '00000000-0000-4000-8000-0000000000ff';
+  stranger record;
+  expected text;
+  found text;
+begin
+  for question in select q.statement from tests.questions q loop
+    perform tests.act_as(actor);
+    expected := tests.answer(replace(question, '$who', quote_literal(nobody) || '::uuid'));
+    for stranger in select p.name, p.id from tests.people p where p.name in ('zoe', 'dan') loop
+      found := tests.answer(replace(question, '$who', quote_literal(stranger.id) || '::uuid'));
+      perform tests.equals(replace(found, stranger.id::text, nobody::text), expected, format('%s of %s: %s', actor, stranger.name, question));
+    end loop;
+  end loop;
+  perform tests.act_as('owner');
+end
+$$;
+
+select tests.act_as('ana');
+select chat.set_presence('online'), chat.preferences();
+select tests.act_as('ada');
+select chat.set_presence('online'), chat.preferences();
+select tests.compare('ana'), tests.compare('ada');
+
+rollback;
