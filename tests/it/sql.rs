@@ -56,6 +56,7 @@ macro_rules! files {
 
 files!(
     access_grid,
+    access_rules,
     blocks_teams_and_suspension,
     chat_topics,
     data_api,
