@@ -2277,6 +2277,10 @@ begin
 end
 $$;
 
+-- Name: FUNCTION knows(other_user_id uuid); Type: COMMENT; Schema: chat; Owner: -
+
+COMMENT ON FUNCTION chat.knows(other_user_id uuid) IS 'Does the caller know this person? For the policy of user_blocks: false for a stranger and for a person who does not exist.';
+
 -- Name: lock_own_message(uuid); Type: FUNCTION; Schema: chat; Owner: -
 
 CREATE FUNCTION chat.lock_own_message(message_id uuid) RETURNS public.user_messages
@@ -2406,6 +2410,13 @@ begin
   end loop;
   -- rows of a day that never had a partition, or was given one too late
   delete from realtime.messages_default m where m.inserted_at < (now() at time zone 'utc')::date - days_kept;
+  if exists (
+    select
+    from pg_catalog.pg_attribute a
+    where a.attrelid = 'realtime.messages'::regclass and a.attname = 'expires_at' and not a.attisdropped
+  ) then
+    delete from realtime.messages m where m.expires_at <= (now() at time zone 'utc');
+  end if;
   return made;
 end
 $_$;
@@ -3357,9 +3368,7 @@ begin
   where c.kind = 'direct' and c.participant_1_id = first_id and c.participant_2_id = second_id;
 
   if conversation_id is null then
-    if not exists (select from chat.directory d where d.user_id = other_user_id) then
-      perform chat.refuse('not_found', 'No such person');
-    end if;
+    -- the same refusal, found in the same way, for a stranger and for a person who does not exist
     if not chat.may_message(caller, other_user_id, false) then
       perform chat.refuse('not_allowed_recipient');
     end if;
@@ -6453,6 +6462,7 @@ CREATE TABLE realtime.messages (
     inserted_at timestamp without time zone DEFAULT now() NOT NULL,
     id uuid DEFAULT gen_random_uuid() NOT NULL,
     binary_payload bytea,
+    expires_at timestamp without time zone,
     CONSTRAINT messages_payload_exclusive CHECK (((payload IS NULL) OR (binary_payload IS NULL)))
 )
 PARTITION BY RANGE (inserted_at);
@@ -6463,6 +6473,10 @@ ALTER TABLE ONLY realtime.messages ALTER COLUMN event SET STATISTICS 0;
 -- Name: TABLE messages; Type: COMMENT; Schema: realtime; Owner: -
 
 COMMENT ON TABLE realtime.messages IS 'Made by Rapport: broadcasts sent from the database, one partition a day. Policies on it decide who may use a private channel.';
+
+-- Name: COLUMN messages.expires_at; Type: COMMENT; Schema: realtime; Owner: -
+
+COMMENT ON COLUMN realtime.messages.expires_at IS 'Not replayed from then on, and removed soon after. Null: kept as long as its partition.';
 
 -- Name: messages_default; Type: TABLE; Schema: realtime; Owner: -
 
@@ -6476,6 +6490,7 @@ CREATE TABLE realtime.messages_default (
     inserted_at timestamp without time zone DEFAULT now() NOT NULL,
     id uuid DEFAULT gen_random_uuid() NOT NULL,
     binary_payload bytea,
+    expires_at timestamp without time zone,
     CONSTRAINT messages_payload_exclusive CHECK (((payload IS NULL) OR (binary_payload IS NULL)))
 );
 ALTER TABLE ONLY realtime.messages_default ALTER COLUMN topic SET STATISTICS 0;
@@ -6806,6 +6821,14 @@ CREATE INDEX user_messages_words_idx ON public.user_messages USING gin (chat.sea
 
 CREATE INDEX user_presence_typing_idx ON public.user_presence USING btree (is_typing_to) WHERE (is_typing_to IS NOT NULL);
 
+-- Name: messages_expires_at_index; Type: INDEX; Schema: realtime; Owner: -
+
+CREATE INDEX messages_expires_at_index ON ONLY realtime.messages USING btree (expires_at) WHERE (expires_at IS NOT NULL);
+
+-- Name: messages_default_expires_at_idx; Type: INDEX; Schema: realtime; Owner: -
+
+CREATE INDEX messages_default_expires_at_idx ON realtime.messages_default USING btree (expires_at) WHERE (expires_at IS NOT NULL);
+
 -- Name: messages_inserted_at_topic_index; Type: INDEX; Schema: realtime; Owner: -
 
 CREATE INDEX messages_inserted_at_topic_index ON ONLY realtime.messages USING btree (inserted_at DESC, topic) WHERE ((extension = 'broadcast'::text) AND (private IS TRUE));
@@ -6813,6 +6836,10 @@ CREATE INDEX messages_inserted_at_topic_index ON ONLY realtime.messages USING bt
 -- Name: messages_default_inserted_at_topic_idx; Type: INDEX; Schema: realtime; Owner: -
 
 CREATE INDEX messages_default_inserted_at_topic_idx ON realtime.messages_default USING btree (inserted_at DESC, topic) WHERE ((extension = 'broadcast'::text) AND (private IS TRUE));
+
+-- Name: messages_default_expires_at_idx; Type: INDEX ATTACH; Schema: realtime; Owner: -
+
+ALTER INDEX realtime.messages_expires_at_index ATTACH PARTITION realtime.messages_default_expires_at_idx;
 
 -- Name: messages_default_inserted_at_topic_idx; Type: INDEX ATTACH; Schema: realtime; Owner: -
 
@@ -7189,7 +7216,7 @@ CREATE POLICY "people arrange their own memberships" ON public.user_conversation
 
 -- Name: user_blocks people block for themselves; Type: POLICY; Schema: public; Owner: -
 
-CREATE POLICY "people block for themselves" ON public.user_blocks FOR INSERT TO authenticated WITH CHECK ((blocker_id = ( SELECT auth.uid() AS uid)));
+CREATE POLICY "people block for themselves" ON public.user_blocks FOR INSERT TO authenticated WITH CHECK (((blocker_id = ( SELECT auth.uid() AS uid)) AND chat.knows(blocked_id)));
 
 -- Name: user_notification_preferences people change their own preferences; Type: POLICY; Schema: public; Owner: -
 
@@ -7714,6 +7741,7 @@ GRANT ALL ON FUNCTION chat.known_people_ids() TO authenticated;
 -- Name: FUNCTION knows(other_user_id uuid); Type: ACL; Schema: chat; Owner: -
 
 REVOKE ALL ON FUNCTION chat.knows(other_user_id uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION chat.knows(other_user_id uuid) TO authenticated;
 
 -- Name: FUNCTION lock_own_message(message_id uuid); Type: ACL; Schema: chat; Owner: -
 
