@@ -42,7 +42,9 @@ pub async fn run(listener: Listener, visibility: Visibility, hub: Arc<Hub>, task
         while gathering.wait().await {
             let batch = gathering.take_changes();
             if !batch.is_empty() {
-                let resolved = gathering.during(visibility.resolve(&batch)).await;
+                // Boxed: its state is large, and would be part of this task.
+                let resolving = Box::pin(visibility.resolve(&batch));
+                let resolved = gathering.during(resolving).await;
                 deliver(&resolved.batch, &resolved.deliveries, &hub, &delivered).await;
             }
             match gathering.take_event() {

@@ -194,7 +194,7 @@ impl Past {
 
     /// The present term. At its end the one before it ends, whose connection is given back unless
     /// somebody still asks about a moment of it.
-    fn present(&self) -> Result<Arc<Term>, Option<Client>> {
+    fn present(&self) -> Result<Arc<Term>, Option<Box<Client>>> {
         let mut moments = self.lock();
         let present = moments.last().map(|newest| Arc::clone(&newest.term));
         let Some(present) = present.filter(|present| !present.client.is_closed()) else {
@@ -212,14 +212,15 @@ impl Past {
         let oldest = moments.first().filter(|oldest| !is_of_present(oldest));
         let ended = oldest.map(|oldest| Arc::clone(&oldest.term));
         moments.retain(is_of_present);
-        Err(ended.and_then(Arc::into_inner).map(|ended| ended.client))
+        let ended = ended.and_then(Arc::into_inner);
+        Err(ended.map(|ended| Box::new(ended.client)))
     }
 
-    async fn begin(&self, idle: Option<Client>) -> Result<Arc<Term>, AskError> {
+    async fn begin(&self, idle: Option<Box<Client>>) -> Result<Arc<Term>, AskError> {
         let client = match idle.filter(|client| !client.is_closed()) {
             Some(client) => {
                 client.batch_execute("rollback").await?;
-                client
+                *client
             }
             None => {
                 // Boxed: the handshake's state is large, and would be part of every resolution.

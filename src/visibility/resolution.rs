@@ -300,10 +300,10 @@ impl<'a> Resolution<'a> {
                 continue;
             };
             let numbers = if person.matched.is_empty() {
-                shared
+                let known = shared
                     .entry((role, person.actions()))
-                    .or_insert_with(|| deciders.numbers(self.wanted(person)))
-                    .clone()
+                    .or_insert_with(|| deciders.numbers(self.wanted(person)));
+                Arc::clone(known)
             } else {
                 deciders.numbers(self.wanted(person))
             };

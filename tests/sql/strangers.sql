@@ -48,6 +48,7 @@ insert into tests.questions values
   ('select chat.blocked_people($who)'),
   ('select chat.may_be_seen_typing_to($who)'),
   ('select * from chat.presence_rows(array[$who])'),
+  ('select * from chat.pages_of(array[$who])'),
   ('select * from chat.search_messages(senders => array[$who::text])'),
   ('select * from chat.search_people(''%'' || $who::text)'),
   ('select chat.may_listen(''user:'' || $who::text), chat.may_appear(''user:'' || $who::text)'),
@@ -79,8 +80,8 @@ where has_function_privilege('authenticated', p.oid, 'execute')
   and (p.pronamespace = 'chat'::regnamespace or (p.pronamespace = 'public'::regnamespace and p.prosrc like '%chat.%'))
   and array_to_string(p.proargnames[1:p.pronargs], ' ') ~ '(user|person|people|sender|member|other|mention)'
   and not exists (select from tests.questions q where q.statement ~ ('\m' || p.proname || '\('))
-  -- the caller's own: user_ids of a page, or a message of theirs
-  and p.proname not in ('member_page', 'contact_page', 'search_entries');
+  -- the caller's own: user_ids of a page, or a message of theirs; or nothing but what the arguments say
+  and p.proname not in ('member_page', 'contact_page', 'search_entries', 'search_keys');
 
 create function tests.compare(actor text) returns void language plpgsql as $$
 declare

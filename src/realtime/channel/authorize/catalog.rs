@@ -42,7 +42,8 @@ pub(super) fn fingerprint() -> String {
 /// The table: whether an insertion does more than to look for a partition and to ask the policies.
 /// `more` names what can make an insertion fail or change the row: triggers, rules, constraints, unique keys without the id, expressions in
 /// indexes, computed columns, columns that must be given, defaults that are not plainly constant.
-/// One index predicate and one constraint are the original's own, and nothing that is asked about meets them.
+/// Two index predicates and one constraint belong to the table as the original and Rapport create it. No message that is
+/// asked about meets them.
 const TABLE: &str = r"
 with relation as (
   select c.oid, c.relkind, c.relrowsecurity
@@ -68,7 +69,8 @@ select r.oid, r.relrowsecurity,
       and not (k.contype = 'c' and pg_catalog.pg_get_expr(k.conbin, k.conrelid) = '((payload IS NULL) OR (binary_payload IS NULL))'))
   or exists (select from tree t join pg_catalog.pg_index i on i.indrelid = t.oid
     where i.indexprs is not null
-      or pg_catalog.pg_get_expr(i.indpred, i.indrelid) <> '((extension = ''broadcast''::text) AND (private IS TRUE))'
+      or pg_catalog.pg_get_expr(i.indpred, i.indrelid) not in (
+        '((extension = ''broadcast''::text) AND (private IS TRUE))', '(expires_at IS NOT NULL)')
       or (i.indisunique or i.indisexclusion) and not exists (
         select from pg_catalog.pg_attribute a
         where a.attrelid = i.indrelid and a.attname = 'id' and a.attnum = any((i.indkey::int2[])[0:i.indnkeyatts - 1])))
