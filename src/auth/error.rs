@@ -63,7 +63,9 @@ impl TokenError {
             Self::Malformed | Self::Missing => Some("MalformedJWT"),
             Self::BadSignature => Some("JwtSignatureError"),
             Self::Signer { .. } => Some("JwtSignerError"),
-            Self::Expired { .. } | Self::MissingClaims => Some("InvalidJWTToken"),
+            Self::Expired { .. } | Self::MissingClaims | Self::NotYetValid => {
+                Some("InvalidJWTToken")
+            }
             _ => None,
         }
     }

@@ -467,9 +467,13 @@ fn claims_decide_by_profile() {
         (json!({ "iat": null }), both(Ok(()))),
         (
             json!({ "nbf": NOW + 31 }),
-            only_caller(TokenError::NotYetValid),
+            both(Err(TokenError::NotYetValid)),
         ),
+        (json!({ "nbf": 1e300 }), both(Err(TokenError::NotYetValid))),
         (json!({ "nbf": NOW + 30 }), both(Ok(()))),
+        (json!({ "nbf": 1_800_000_000.4 }), both(Ok(()))),
+        (json!({ "nbf": null }), both(Ok(()))),
+        (json!({ "nbf": "later" }), both(invalid("nbf"))),
         (
             json!({ "role": "anon" }),
             only_caller(TokenError::WrongRole),
@@ -538,6 +542,15 @@ fn configured_audience_and_issuer_bind_both_profiles() {
             "{changes}"
         );
     }
+}
+
+#[test]
+fn a_token_that_was_too_early_is_good_later() {
+    let verifier = verifier();
+    let token = mint(SECRET, &claims_with(json!({ "nbf": NOW + 40 }))).expect("signs");
+    let early = Err(TokenError::NotYetValid);
+    assert_eq!(verifier.verify_socket_at(&token, NOW).map(drop), early);
+    assert!(verifier.verify_socket_at(&token, NOW + 10).is_ok());
 }
 
 #[test]

@@ -21,9 +21,10 @@ use super::is_opaque_key;
 use super::keys::KeySet;
 use crate::config::AuthConfig;
 
-/// How far the clocks of the issuer and ours may differ on the chat routes, in seconds. The
-/// socket has no leeway, as in the original: its clients refresh well before the expiry.
-const CALLER_LEEWAY_SECONDS: i64 = 30;
+/// How far the clocks of the issuer and ours may differ, in seconds. It applies to `nbf` everywhere:
+/// issuers set that to the moment of issue, and a client uses the token at once. It applies to `exp`
+/// on the chat routes only, as in the original: clients of the socket refresh well before the expiry.
+const LEEWAY_SECONDS: i64 = 30;
 
 /// The role of people who are signed in. Any other role is an API key or a service.
 const PEOPLE_ROLE: &str = "authenticated";
@@ -161,7 +162,7 @@ impl Verifier {
 
     /// The rules of the socket and the broadcast API, which are the original's (protocol
     /// specification 1.4): signature, `exp` without leeway, `role`; audience and issuer only
-    /// where configured.
+    /// where configured. `nbf` is checked as well, with 30 seconds of leeway.
     ///
     /// # Errors
     /// See [`TokenError`].
@@ -170,7 +171,7 @@ impl Verifier {
     }
 
     /// The rules of the chat routes: also a person in `sub`, the role and the audience of
-    /// people who are signed in, `nbf`, and 30 seconds of leeway.
+    /// people who are signed in, and 30 seconds of leeway for `exp`, too.
     ///
     /// # Errors
     /// See [`TokenError`].
@@ -182,6 +183,7 @@ impl Verifier {
         let token = self.signed(token)?;
         let requirements = &self.inner.requirements;
         not_expired(&token.claims, now, 0)?;
+        token.begun(now)?;
         if let Some(audience) = &requirements.audience {
             token.meant_for(audience)?;
         }
@@ -192,13 +194,8 @@ impl Verifier {
     fn verify_caller_at(&self, token: &str, now: i64) -> Result<Arc<Claims>, TokenError> {
         let token = self.signed(token)?;
         let requirements = &self.inner.requirements;
-        not_expired(&token.claims, now, CALLER_LEEWAY_SECONDS)?;
-        if token
-            .not_before
-            .is_some_and(|not_before| not_before > now + CALLER_LEEWAY_SECONDS)
-        {
-            return Err(TokenError::NotYetValid);
-        }
+        not_expired(&token.claims, now, LEEWAY_SECONDS)?;
+        token.begun(now)?;
         if token.claims.role != PEOPLE_ROLE {
             return Err(TokenError::WrongRole);
         }
@@ -228,6 +225,16 @@ impl Verifier {
 }
 
 impl SignedToken {
+    /// Whether the time of `nbf` has come.
+    fn begun(&self, now: i64) -> Result<(), TokenError> {
+        match self.not_before {
+            Some(not_before) if not_before > now.saturating_add(LEEWAY_SECONDS) => {
+                Err(TokenError::NotYetValid)
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn meant_for(&self, audience: &str) -> Result<(), TokenError> {
         if self.audiences.iter().any(|named| named == audience) {
             Ok(())
@@ -335,7 +342,7 @@ fn read_claims(text: &str) -> Result<SignedToken, TokenError> {
     let json = serde_json::to_string(&written).map_err(malformed)?.into();
     number(&claims, "iat")?;
     let expires_at = number(&claims, "exp")?;
-    let not_before = number(&claims, "nbf").unwrap_or(None);
+    let not_before = number(&claims, "nbf")?;
     let role = match claims.get("role") {
         Some(Value::String(role)) if !role.is_empty() => Some(role.clone()),
         None | Some(Value::Null) => None,

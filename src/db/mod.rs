@@ -7,6 +7,7 @@ mod error;
 pub mod parked;
 mod pool;
 mod rls;
+pub mod roles;
 mod snapshot;
 
 pub use error::{DbError, Refusal};

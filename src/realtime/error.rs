@@ -71,7 +71,8 @@ impl HandshakeRefusal {
                 | TokenError::Malformed
                 | TokenError::BadSignature
                 | TokenError::Signer { .. }
-                | TokenError::MissingClaims),
+                | TokenError::MissingClaims
+                | TokenError::NotYetValid),
             ) => (StatusCode::UNAUTHORIZED, Some(error.to_string())),
             // Other failures of validation, in the protocol's words.
             Self::Token(_) => (
@@ -452,6 +453,10 @@ mod tests {
                 "InvalidJWTToken: Fields `role` and `exp` are required in JWT",
             ),
             (
+                JoinRefusal::Token(TokenError::NotYetValid),
+                "InvalidJWTToken: Token is not valid yet",
+            ),
+            (
                 JoinRefusal::Token(TokenError::Missing),
                 "MalformedJWT: The token provided is not a valid JWT",
             ),
@@ -547,6 +552,11 @@ mod tests {
                 HandshakeRefusal::Token(TokenError::Expired { seconds_ago: 3 }),
                 401,
                 Some("Token has expired"),
+            ),
+            (
+                HandshakeRefusal::Token(TokenError::NotYetValid),
+                401,
+                Some("Token is not valid yet"),
             ),
             (
                 HandshakeRefusal::Token(TokenError::WrongIssuer),

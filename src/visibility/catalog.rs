@@ -20,6 +20,7 @@ use super::published::PUBLISHED;
 use super::record::ValueEncoding;
 use crate::change::{Relation, TableName};
 use crate::db::connect::Connector;
+use crate::db::roles::MAY_BE_A_CALLERS;
 use crate::observability::metrics::VisibilityMetrics;
 use crate::shutdown::Tasks;
 
@@ -143,7 +144,9 @@ where p.polrelid = any($1) and p.polcmd in ('r', '*') and p.polqual is not null
 order by p.polrelid, p.polname";
 
 /// Rights of roles on tables. Without USAGE on its schema nothing of a table can be selected.
-const RIGHTS: &str = "
+fn rights_statement() -> String {
+    format!(
+        "
 select r.rolname::text, c.oid,
   r.rolsuper or r.rolbypassrls
     or (pg_catalog.pg_has_role(r.oid, c.relowner, 'USAGE') and not c.relforcerowsecurity),
@@ -151,16 +154,24 @@ select r.rolname::text, c.oid,
     array(select a.attnum from pg_catalog.pg_attribute a
       where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
         and pg_catalog.has_column_privilege(r.oid, c.oid, a.attnum, 'SELECT'))
-  else '{}' end,
+  else '{{}}' end,
   array(select p.oid from pg_catalog.pg_policy p
     where p.polrelid = c.oid and p.polcmd in ('r', '*')
       and exists (select from pg_catalog.unnest(p.polroles) as member (oid)
         where member.oid = 0 or pg_catalog.pg_has_role(r.oid, member.oid, 'USAGE')))
 from pg_catalog.pg_roles r
 cross join pg_catalog.pg_class c
-where r.rolname = any($1) and c.oid = any($2)";
+where r.rolname = any($1) and c.oid = any($2) and {MAY_BE_A_CALLERS}"
+    )
+}
 
-const ROLES: &str = "select rolname::text from pg_catalog.pg_roles where rolname = any($1)";
+/// Those of some roles that exist and may be a caller's.
+fn roles_statement() -> String {
+    format!(
+        "select r.rolname::text from pg_catalog.pg_roles r \
+         where r.rolname = any($1) and {MAY_BE_A_CALLERS}"
+    )
+}
 
 /// One reading.
 #[derive(Default)]
@@ -168,7 +179,7 @@ pub(super) struct Catalog {
     fingerprint: String,
     tables: HashMap<u32, Arc<Table>>,
     by_name: HashMap<TableName, u32>,
-    /// Rights by role; `None` for a role that does not exist.
+    /// Rights by role; `None` for a role that does not exist or may not be a caller's.
     roles: HashMap<String, Option<HashMap<u32, Arc<TableRights>>>>,
     /// Prepared column sets. A std lock: held for a look-up or an insertion only.
     columns: Mutex<ColumnsCache>,
@@ -345,7 +356,7 @@ impl Catalog {
         self.tables.values()
     }
 
-    /// Whether the role exists. It must be among those the catalogue was asked for.
+    /// Whether the role exists and may be a caller's. It must be among those the catalogue was asked for.
     pub(super) fn has_role(&self, role: &str) -> bool {
         matches!(self.roles.get(role), Some(Some(_)))
     }
@@ -652,10 +663,10 @@ async fn load_rights(
         .iter()
         .map(|role| ((*role).to_owned(), None))
         .collect();
-    for row in client.query(ROLES, &[&roles]).await? {
+    for row in client.query(&roles_statement(), &[&roles]).await? {
         rights.insert(row.try_get(0)?, Some(HashMap::new()));
     }
-    for row in client.query(RIGHTS, &[&roles, &oids]).await? {
+    for row in client.query(&rights_statement(), &[&roles, &oids]).await? {
         let role: &str = row.try_get(0)?;
         let table: u32 = row.try_get(1)?;
         let selectable: Vec<i16> = row.try_get(3)?;

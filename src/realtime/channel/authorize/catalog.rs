@@ -15,6 +15,7 @@ use tokio_postgres::{Client, Row};
 
 use super::error::AuthorizeError;
 use super::{Permissions, Question};
+use crate::db::roles::MAY_BE_A_CALLERS;
 use crate::visibility::fingerprint;
 
 /// How old what is known of the table's triggers and constraints may be.
@@ -133,10 +134,12 @@ where p.polrelid = $1 and p.polcmd in ('r', 'a', '*')
 order by p.polname";
 
 /// What roles may do. `set role` needs a membership, which PostgreSQL 16 and later tell apart from
-/// that of inherited rights.
-const ROLES: &str = "
+/// that of inherited rights; not every role is a caller's, whoever may take it on.
+fn roles_statement() -> String {
+    format!(
+        "
 select r.rolname::text,
-  case when pg_catalog.current_setting('server_version_num')::int4 >= 160000
+  {MAY_BE_A_CALLERS} and case when pg_catalog.current_setting('server_version_num')::int4 >= 160000
     then pg_catalog.pg_has_role(session_user, r.oid, 'SET')
     else pg_catalog.pg_has_role(session_user, r.oid, 'MEMBER') end,
   r.rolsuper or r.rolbypassrls
@@ -151,7 +154,9 @@ select r.rolname::text,
         where member.oid = 0 or pg_catalog.pg_has_role(r.oid, member.oid, 'USAGE')))
 from pg_catalog.pg_roles r
 cross join pg_catalog.pg_class c
-where r.rolname = any($1) and c.oid = $2";
+where r.rolname = any($1) and c.oid = $2"
+    )
+}
 
 const INVALID_PARAMETER_VALUE: &str = "22023";
 const INSUFFICIENT_PRIVILEGE: &str = "42501";
@@ -325,7 +330,10 @@ impl Reading {
             .iter()
             .map(|role| ((*role).to_owned(), None))
             .collect();
-        for row in client.query(ROLES, &[&roles, &self.table.oid]).await? {
+        for row in client
+            .query(&roles_statement(), &[&roles, &self.table.oid])
+            .await?
+        {
             let role = Rights {
                 may_be_taken_on: row.try_get(1)?,
                 bypasses_row_security: row.try_get(2)?,

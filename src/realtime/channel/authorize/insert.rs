@@ -12,6 +12,7 @@ use uuid::Uuid;
 use super::error::AuthorizeError;
 use super::{BROADCAST, PRESENCE, Permissions, Question, Subject};
 use crate::db::connect::Connector;
+use crate::db::roles::MAY_BE_A_CALLERS;
 use crate::shutdown::Tasks;
 
 /// A policy may be a slow query; it is stopped on the server before nobody waits for it any more.
@@ -26,15 +27,21 @@ const INSERT: &str = "\
 
 const LOOK: &str = "select id from realtime.messages where id = any ($1)";
 
-/// Takes on a role and its claims, in both conventions of PostgREST, for one transaction.
-const BECOME: &str = "\
-    select \
-        set_config('realtime.topic', $1, true), \
-        set_config('request.jwt.claims', $2, true), \
-        set_config('request.jwt.claim.sub', $3, true), \
-        set_config('request.jwt.claim.role', $4, true), \
-        set_config('request.headers', $5, true), \
-        set_config('role', $4, true)";
+/// Takes on a role and its claims, in both conventions of PostgREST, for one transaction. There is no
+/// role with an empty name: where the claim names none that is a caller's, the statement fails.
+fn become_statement() -> String {
+    format!(
+        "select \
+            set_config('realtime.topic', $1, true), \
+            set_config('request.jwt.claims', $2, true), \
+            set_config('request.jwt.claim.sub', $3, true), \
+            set_config('request.jwt.claim.role', $4, true), \
+            set_config('request.headers', $5, true), \
+            set_config('role', \
+                coalesce((select r.rolname::text from pg_catalog.pg_roles r \
+                    where r.rolname = $4 and {MAY_BE_A_CALLERS}), ''), true)"
+    )
+}
 
 /// What PostgreSQL says of a row that `with check` does not let in, and of a missing grant.
 const INSUFFICIENT_PRIVILEGE: &str = "42501";
@@ -143,7 +150,7 @@ impl Prober {
         let claims = &subject.claims;
         self.client
             .query_typed_one(
-                BECOME,
+                &become_statement(),
                 &[
                     (&&*subject.topic, Type::TEXT),
                     (&&*claims.json, Type::TEXT),
