@@ -602,7 +602,7 @@ async fn a_binding_means_the_table_that_has_the_name_now() {
         assert_eq!(next(&mut watcher).await.2, expected);
     }
 
-    // Under another name it is another table, and one that takes the name is meant.
+    // Under another name it is another table. Whoever named the old one hears that it is gone.
     hear(
         &stack,
         &mut client,
@@ -610,11 +610,19 @@ async fn a_binding_means_the_table_that_has_the_name_now() {
         &[insert("u", row(5))],
     )
     .await;
+    assert_eq!(watcher.expect_system(TOPIC).await.0, "error");
+    // A table that takes the name is meant from then on.
+    stack
+        .run(
+            "create table t (id int primary key, a text); grant select on t to anon;
+             alter publication supabase_realtime add table t",
+        )
+        .await;
+    assert_eq!(watcher.expect_system(TOPIC).await.0, "ok");
     hear(
         &stack,
         &mut client,
-        "create table t (id int primary key, a text); grant select on t to anon;
-         alter publication supabase_realtime add table t; insert into t values (6, 'x')",
+        "insert into t values (6, 'x')",
         &[insert("t", row(6))],
     )
     .await;
