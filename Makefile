@@ -22,7 +22,7 @@ compat: ## run only the tests with the official JavaScript clients, against a ne
 	cd tests/compat && npm ci --no-audit --no-fund --loglevel=error
 	cd tests/compat && COMPAT_SERVER="$(abspath $(or $(CARGO_TARGET_DIR),target))/debug/rapport" npm test
 
-supabase: ## run a message through a hosted project's shape, and the advisor's lints, on PostgreSQL 15 to 18
+supabase: ## test the path of a message in a hosted project, and the lints of Supabase's advisor, on PostgreSQL 15 to 18
 	scripts/test-supabase
 
 fuzz: ## fuzz everything that reads untrusted bytes, one minute per target

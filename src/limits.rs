@@ -1,6 +1,6 @@
-//! Rates that a client cannot exceed, and the time they are measured in.
+//! Rate limits of clients, and the time type that they use.
 //!
-//! Pure: the time is an argument.
+//! All functions are pure: the time is an argument.
 
 use std::time::Duration;
 
@@ -9,12 +9,12 @@ use std::time::Duration;
 pub struct UnixMillis(pub i64);
 
 impl UnixMillis {
-    /// The time of day.
+    /// The current time.
     pub fn now() -> Self {
         Self(jiff::Timestamp::now().as_millisecond())
     }
 
-    /// A time given in whole seconds, as tokens do.
+    /// A time given in whole seconds, as in tokens.
     pub fn from_seconds(seconds: i64) -> Self {
         Self(seconds.saturating_mul(1000))
     }
@@ -24,19 +24,19 @@ impl UnixMillis {
         self.0.div_euclid(1000)
     }
 
-    /// How long it is from `earlier` to this time; zero when it is not later.
+    /// The duration since `earlier`; zero if `earlier` is not earlier.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
     }
 
-    /// This time and a duration.
+    /// This time plus a duration.
     #[must_use]
     pub fn after(self, duration: Duration) -> Self {
         let millis = i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
         Self(self.0.saturating_add(millis))
     }
 
-    /// This time less a duration.
+    /// This time minus a duration.
     #[must_use]
     pub fn before(self, duration: Duration) -> Self {
         let millis = i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
@@ -44,11 +44,11 @@ impl UnixMillis {
     }
 }
 
-/// A token bucket: `burst` at once, `per_second` in the long run. Sixteen bytes, because every
-/// socket has one.
+/// A token bucket that allows bursts of `burst`, and `per_second` on average. It has only sixteen
+/// bytes, because every socket has one.
 #[derive(Clone, Copy, Debug)]
 pub struct Bucket {
-    /// Thousandths of a permit.
+    /// Available permits in thousandths.
     available: u32,
     refilled: UnixMillis,
 }
@@ -62,9 +62,9 @@ impl Bucket {
         }
     }
 
-    /// Takes one permit, if there is one.
+    /// Takes one permit, if available.
     pub fn take(&mut self, burst: u32, per_second: u32, now: UnixMillis) -> bool {
-        // A permit per second is one thousandth of a permit per millisecond.
+        // One permit per second is one thousandth of a permit per millisecond.
         let elapsed = u32::try_from(now.since(self.refilled).as_millis()).unwrap_or(u32::MAX);
         self.available = self
             .available
@@ -78,15 +78,15 @@ impl Bucket {
         true
     }
 
-    /// How long it takes, from when it was last asked, until it has a permit.
+    /// The time from the last call until the next permit is available.
     pub fn wait(&self, per_second: u32) -> Duration {
         let missing = 1000_u32.saturating_sub(self.available);
         Duration::from_millis(missing.div_ceil(per_second.max(1)).into())
     }
 }
 
-/// So many calls from the first on, then none until the window is over; the next call opens
-/// another.
+/// A fixed window: allows `max` calls, counted from the first one, until its end. The next call
+/// opens a new window.
 #[derive(Clone, Copy, Debug)]
 pub struct Window {
     opened: UnixMillis,
@@ -94,7 +94,7 @@ pub struct Window {
 }
 
 impl Window {
-    /// A window that nobody has called in.
+    /// A window without calls.
     pub fn new(now: UnixMillis) -> Self {
         Self {
             opened: now,
@@ -102,7 +102,7 @@ impl Window {
         }
     }
 
-    /// Counts one call, if it may be made.
+    /// Counts one call. Returns whether it is allowed.
     pub fn take(&mut self, max: u32, length: Duration, now: UnixMillis) -> bool {
         // A clock that was set back must not keep a window open.
         if self.calls == 0 || now < self.opened || now.since(self.opened) >= length {
@@ -119,7 +119,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_window_takes_so_many_and_opens_anew() {
+    fn a_window_limits_calls_and_opens_again() {
         let mut window = Window::new(UnixMillis(0));
         let length = Duration::from_millis(100);
         for (at, expected) in [
@@ -157,7 +157,7 @@ mod tests {
             (60_000, true),
             (60_000, true),
             (60_000, false),
-            // A clock that was set back gives nothing and takes nothing.
+            // A clock that was set back neither adds nor removes permits.
             (10, false),
         ] {
             assert_eq!(taken(at), expected, "at {at} ms");

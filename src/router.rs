@@ -34,7 +34,7 @@ pub struct Parts {
     pub metrics: Arc<Metrics>,
     /// The tasks counted by `/metrics`.
     pub tasks: Tasks,
-    /// What those may send who are not signed in.
+    /// The limiter for requests without a sign-in.
     pub strangers: Strangers,
     /// The token for `/metrics`. Without one the route does not exist here.
     pub metrics_token: Option<Secret>,

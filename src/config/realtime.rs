@@ -10,10 +10,11 @@ const PRESETS: &[(&str, ())] = &[("rapport", ()), (super::raw::SUPABASE, ())];
 /// One week.
 const MAX_NO_CHANNEL_MS: u64 = 7 * 24 * 3_600 * 1_000;
 
-/// The most memory that can be asked for, in bytes: 1 TiB.
+/// The highest configurable memory limit in bytes: 1 TiB.
 const MAX_MEMORY: usize = 1 << 40;
 
-/// A frame that arrives takes up to so many times its size: its buffer doubles as it grows.
+/// Factor by which the memory of an incoming frame can exceed its size, because its buffer doubles as
+/// it grows.
 const FRAME_GROWTH: usize = 2;
 
 /// The highest configurable rate; no machine reaches it.
@@ -42,11 +43,11 @@ pub struct RealtimeConfig {
     pub max_request_bytes: usize,
     /// Maximum size of a frame from a client.
     pub max_frame_bytes: usize,
-    /// The largest frame of a socket that has not joined a channel, if that is smaller.
+    /// Maximum size of a frame from a client that has not joined a channel, if that is smaller.
     pub max_frame_bytes_before_join: usize,
-    /// How long a message may take from its first byte to its last.
+    /// Timeout for a message, from its first byte to its last.
     pub frame_timeout: Duration,
-    /// Memory of all frames that are begun and not finished.
+    /// Maximum memory of all incomplete frames.
     pub all_frames_max_bytes: usize,
     /// Maximum payload size of a broadcast.
     pub max_broadcast_bytes: usize,
@@ -54,11 +55,11 @@ pub struct RealtimeConfig {
     pub queue_max_frames: usize,
     /// Maximum bytes queued for one client. Large enough for the largest frame.
     pub queue_max_bytes: usize,
-    /// Memory of what waits for all clients together.
+    /// Maximum memory of the queues of all clients.
     pub all_queues_max_bytes: usize,
-    /// Memory of the channels of all clients together.
+    /// Maximum memory of the channels of all clients.
     pub all_channels_max_bytes: usize,
-    /// Memory of the bodies of all requests to broadcast that arrive.
+    /// Maximum memory of the bodies of all incoming broadcast requests.
     pub all_requests_max_bytes: usize,
     /// Time without any message from the client after which a socket is closed.
     pub idle_timeout: Duration,
@@ -90,7 +91,7 @@ pub struct RealtimeConfig {
 }
 
 impl RealtimeConfig {
-    /// The longest time for which a client can have a message kept, in seconds: as long as every message is.
+    /// Maximum time in seconds for which a client can have a message kept: that of every message.
     pub fn max_message_ttl_seconds(&self) -> i32 {
         const SECONDS_PER_DAY: i32 = 86_400;
         self.message_days_kept.saturating_mul(SECONDS_PER_DAY)
@@ -119,8 +120,8 @@ impl RealtimeConfig {
         if all_frames_max_bytes / FRAME_GROWTH < max_frame_bytes {
             reader.problem(
                 "realtime.all_frames_max_bytes",
-                "must be twice `realtime.max_frame_bytes` at least: a frame of that size could \
-                 never arrive",
+                "must be at least twice `realtime.max_frame_bytes`: a frame of that size could \
+                 never be received",
             );
         }
         let all_queues_max_bytes =
@@ -128,7 +129,7 @@ impl RealtimeConfig {
         if all_queues_max_bytes < queue_max_bytes {
             reader.problem(
                 "realtime.all_queues_max_bytes",
-                "must not be below `realtime.queue_max_bytes`, which it bounds for all clients",
+                "must not be below `realtime.queue_max_bytes`, the limit of a single client",
             );
         }
         let expiry_warning_s: u64 = reader.integer("realtime.expiry_warning_s", 0..=86_400);

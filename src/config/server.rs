@@ -26,11 +26,11 @@ pub struct ServerConfig {
     pub metrics_listen: Option<SocketAddr>,
     /// How long a shutdown waits before it closes what is still open.
     pub shutdown_deadline: Duration,
-    /// Memory of the request heads that are not whole.
+    /// Maximum memory of incomplete request heads.
     pub all_heads_max_bytes: usize,
-    /// Requests without a sign-in from one address per second, on average; 0 for no limit.
+    /// Requests without a sign-in per second from one address, on average. 0 disables the limit.
     pub anonymous_requests_per_second: u32,
-    /// Requests without a sign-in from one address at once.
+    /// Burst of requests without a sign-in from one address.
     pub anonymous_request_burst: u32,
     /// Proxies whose `X-Forwarded-For` is trusted.
     pub trusted_proxies: Vec<Network>,

@@ -47,7 +47,7 @@ pub struct Caller<'a> {
     pub settings: Vec<&'a str>,
 }
 
-/// What ends a turn of a [`Flight`] where the next transaction is to be like the one before.
+/// Ends a turn of a [`Flight`] whose next transaction has the same properties.
 pub const NEXT_TURN: &str = "rollback and chain";
 
 /// A parked connection. After any error, except errors of a [`Flight`]'s turns, its role is unknown

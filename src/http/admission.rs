@@ -1,8 +1,9 @@
-//! How often one address may do something that needs no sign-in: open a socket, or send a request.
+//! Limits how often one address may do something that needs no sign-in: open a socket, or send a
+//! request.
 //!
-//! Memory is bounded by construction: a table of token buckets of fixed size, in which an address has
-//! its place by a hash that is seeded anew in every process. Addresses that share a place share its
-//! permits; nobody can choose whose place to share.
+//! The memory is fixed: a table of token buckets, in which the position of an address is a hash
+//! with a new seed in every process. Addresses with the same position share its permits, and a
+//! client cannot choose with whom it shares.
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::net::IpAddr;
@@ -11,23 +12,23 @@ use std::time::Duration;
 
 use crate::limits::{Bucket, UnixMillis};
 
-/// Places of the table: 100 kB of them.
+/// Number of buckets, which take 100 kB.
 const PLACES: usize = 4096;
 
-/// What each address may do.
+/// The limit per address.
 #[derive(Debug)]
 pub struct Admission {
     burst: u32,
     per_second: u32,
     seed: RandomState,
-    /// A plain mutex per place: it is held for a few additions.
+    /// A standard mutex per bucket, held for a few additions.
     places: Box<[Mutex<Bucket>]>,
 }
 
 impl Admission {
-    /// `burst` times at once and `per_second` in the long run.
+    /// Allows bursts of `burst`, and `per_second` on average.
     pub fn new(burst: u32, per_second: u32) -> Self {
-        // The time they were last filled at does not matter for full ones.
+        // The refill time does not matter for full buckets.
         let full = || Mutex::new(Bucket::full(burst, UnixMillis(0)));
         Self {
             burst,
@@ -37,10 +38,10 @@ impl Admission {
         }
     }
 
-    /// Lets `address` do it once more.
+    /// Takes one permit of `address`.
     ///
     /// # Errors
-    /// How long it has to wait, when it may not now.
+    /// The time until the next permit, if there is none now.
     pub fn admit(&self, address: IpAddr, now: UnixMillis) -> Result<(), Duration> {
         let hash = self.seed.hash_one(holder(address));
         let place = usize::try_from(hash % PLACES as u64).unwrap_or(0);
@@ -53,8 +54,8 @@ impl Admission {
     }
 }
 
-/// Who an address belongs to, as far as that can be told: an IPv4 address is one subscriber's, of an
-/// IPv6 address the first 64 bits, behind which a subscriber has all of them (RFC 6177).
+/// The subscriber line behind an address, as far as it can be determined: an IPv4 address belongs
+/// to one subscriber, as do all IPv6 addresses with the same first 64 bits (RFC 6177).
 fn holder(address: IpAddr) -> u128 {
     match address.to_canonical() {
         IpAddr::V4(address) => address.to_bits().into(),
@@ -67,7 +68,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_subscriber_has_permits_of_its_own() {
+    fn each_subscriber_has_its_own_permits() {
         let admission = Admission::new(2, 1);
         let (start, address) = (UnixMillis(1_000_000), |text: &str| text.parse().unwrap());
         let admit = |text: &str, millis: i64| {
@@ -89,7 +90,7 @@ mod tests {
         for (text, millis, expected) in cases {
             assert_eq!(admit(text, millis), expected, "{text} {millis}");
         }
-        // Enough others that one of them, at least, has a place of its own.
+        // Enough other addresses that at least one has its own bucket.
         let others = (0..20).filter(|last| admit(&format!("10.0.1.{last}"), 0));
         assert!(others.count() > 10);
     }

@@ -1,7 +1,8 @@
-//! Memory of what arrives and is not whole: heads and bodies of requests.
+//! Limits the memory of incomplete request heads and bodies.
 //!
-//! Anybody may begin a request and send the rest byte by byte. All that is begun has a budget. Beyond it
-//! only a modest part may be taken each, so that small requests pass whatever others do.
+//! Any client may start a request and send the rest byte by byte. All incomplete parts share a
+//! budget. Once it is used up, each part may take only a modest size, so that small requests
+//! succeed regardless of other clients.
 
 use std::io;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -9,16 +10,16 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use prometheus_client::metrics::gauge::Gauge;
 use thiserror::Error;
 
-/// What all may take together. Cheap to clone.
+/// The shared budget. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Budget {
     max_bytes: i64,
     modest_bytes: i64,
-    /// The metric itself, so that counting is one addition.
+    /// The metric itself, so that counting is a single addition.
     in_use: Gauge<i64, AtomicI64>,
 }
 
-/// Too much is under way, and this is not a modest part of it.
+/// The budget is used up, and this part exceeds the modest size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("too many unfinished requests")]
 pub struct Exhausted;
@@ -30,7 +31,8 @@ impl From<Exhausted> for io::Error {
 }
 
 impl Budget {
-    /// `max_bytes` for all, and beyond that `modest_bytes` for each, counted in `in_use`.
+    /// A budget of `max_bytes` for all parts, and beyond that `modest_bytes` for each. `in_use`
+    /// counts the bytes.
     pub fn new(max_bytes: usize, modest_bytes: usize, in_use: &Gauge<i64, AtomicI64>) -> Self {
         Self {
             max_bytes: signed(max_bytes),
@@ -39,7 +41,7 @@ impl Budget {
         }
     }
 
-    /// Something that takes nothing yet.
+    /// An empty share.
     pub fn share(&self) -> Share {
         Share {
             budget: self.clone(),
@@ -48,7 +50,7 @@ impl Budget {
     }
 }
 
-/// What one of them takes; given back when it is dropped.
+/// The bytes of one part. They are released on drop.
 #[derive(Debug)]
 pub struct Share {
     budget: Budget,
@@ -56,10 +58,10 @@ pub struct Share {
 }
 
 impl Share {
-    /// Takes so many bytes more.
+    /// Takes `count` more bytes.
     ///
     /// # Errors
-    /// [`Exhausted`]; they are counted all the same, because they have arrived.
+    /// [`Exhausted`]. The bytes are counted anyway, because they have already arrived.
     pub fn take(&self, count: usize) -> Result<(), Exhausted> {
         let count = signed(count);
         let bytes = self.bytes.fetch_add(count, Ordering::Relaxed) + count;
@@ -70,7 +72,7 @@ impl Share {
         Ok(())
     }
 
-    /// Gives everything back.
+    /// Releases all bytes.
     pub fn clear(&self) {
         self.budget
             .in_use
@@ -84,7 +86,7 @@ impl Drop for Share {
     }
 }
 
-/// As is counted. No memory has as many bytes as do not fit.
+/// Converts to the type of the metric. No machine has enough memory for an overflow.
 fn signed(bytes: usize) -> i64 {
     i64::try_from(bytes).unwrap_or(i64::MAX)
 }
@@ -94,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn modest_shares_pass_however_much_others_take() {
+    fn modest_shares_are_allowed_when_the_budget_is_used_up() {
         let in_use = Gauge::default();
         let budget = Budget::new(20_000, 8_000, &in_use);
         let large: Vec<_> = (0..4).map(|_| budget.share()).collect();

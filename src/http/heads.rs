@@ -1,7 +1,6 @@
-//! Request heads that have begun to arrive and are not whole: how long one may take, and how much memory all of them
-//! may.
+//! Limits the time and the total memory of incomplete request heads.
 //!
-//! Anybody may open a connection and send a head byte by byte, before any token is looked at.
+//! Any client may open a connection and send a head byte by byte, before any token is checked.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -17,20 +16,21 @@ use tokio::net::TcpStream;
 use super::budget::{Budget, Share};
 use crate::observability::metrics::HttpMetrics;
 
-/// How long a request's head may take, counted from the end of the request before. Longer than
-/// balancers keep an idle connection (60 seconds at nginx and at AWS): the side that sends must
-/// be the one that closes, or a request meets a closed connection.
+/// Timeout for a request head, counted from the end of the previous request. It exceeds the time
+/// for which load balancers keep an idle connection (60 seconds at nginx and AWS). The balancer
+/// must be the side that closes, otherwise it may send a request on a connection that was just
+/// closed.
 pub const HEAD_DEADLINE: Duration = Duration::from_secs(90);
 
-/// Bytes of a head beyond which no more of it is read: as much as AWS's balancers pass on. A larger one is answered 431,
-/// unless the rest came with the last read, which brings as much again at most.
+/// Maximum size of a head that is still read further: what AWS's load balancers forward. A larger
+/// head gets 431, unless its end arrived with the last read, which is at most the same size.
 pub(super) const MAX_HEAD_BYTES: usize = 64 * 1024;
 
-/// Bytes that a head may have however many others are unfinished: those of honest clients have less. The buffer
-/// of a connection has this size from its first byte on.
+/// Size of a head that is allowed regardless of how many others are incomplete; heads of ordinary
+/// clients are smaller. The buffer of a connection has this size from its first byte on.
 const MODEST_HEAD_BYTES: usize = 8 * 1024;
 
-/// What all connections share. Cheap to clone.
+/// The limits of all connections. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Heads {
     deadline: Duration,
@@ -39,7 +39,7 @@ pub struct Heads {
 }
 
 impl Heads {
-    /// Each may take `deadline`, and all of them `max_bytes` of memory.
+    /// Each head may take `deadline`, and all incomplete heads together `max_bytes` of memory.
     pub fn new(deadline: Duration, max_bytes: usize, metrics: &HttpMetrics) -> Self {
         Self {
             deadline,
@@ -48,7 +48,7 @@ impl Heads {
         }
     }
 
-    /// How long a head may take.
+    /// The timeout of a head.
     pub(super) fn deadline(&self) -> Duration {
         self.deadline
     }
@@ -59,7 +59,7 @@ impl Heads {
 pub(super) struct Head {
     share: Share,
     refused: Counter,
-    /// It is whole and its request under way: what arrives is the request's body.
+    /// Set while the request is in progress: arriving bytes then belong to its body.
     is_whole: AtomicBool,
 }
 
@@ -72,18 +72,18 @@ impl Head {
         })
     }
 
-    /// The request's head is there.
+    /// The head is complete.
     pub(super) fn end(&self) {
         self.is_whole.store(true, Ordering::Relaxed);
         self.share.clear();
     }
 
-    /// The request is answered: what arrives is the next one's head.
+    /// The request is answered: arriving bytes belong to the next head.
     pub(super) fn begin(&self) {
         self.is_whole.store(false, Ordering::Relaxed);
     }
 
-    /// So many bytes have arrived.
+    /// Counts bytes that have arrived.
     fn add(&self, count: usize) -> io::Result<()> {
         if self.is_whole.load(Ordering::Relaxed) {
             return Ok(());
@@ -95,7 +95,7 @@ impl Head {
     }
 }
 
-/// A connection, which counts the bytes of heads.
+/// A connection that counts the bytes of heads.
 #[derive(Debug)]
 pub struct Connection {
     stream: TcpStream,
@@ -110,7 +110,7 @@ impl Connection {
         }
     }
 
-    /// The stream, when no more requests come.
+    /// The stream, once no more requests follow.
     pub fn into_stream(self) -> TcpStream {
         self.stream
     }

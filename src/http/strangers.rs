@@ -1,7 +1,7 @@
-//! Requests of people who are not signed in: how many one address may send.
+//! Limits how many requests one address may send without signing in.
 //!
-//! Whoever has the public key, or none, is known by nothing but an address. Those who are signed in have
-//! limits of their own, by person.
+//! A client with the public key, or with none, can be identified only by its address. Signed-in
+//! users have separate limits per user.
 
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ use crate::observability::metrics::HttpMetrics;
 
 const API_KEY: HeaderName = HeaderName::from_static("apikey");
 
-/// What strangers may do. Cheap to clone; by default they may do as much as they want.
+/// The limiter. Cheap to clone. By default it does not limit anything.
 #[derive(Clone, Default)]
 pub struct Strangers(Option<Arc<Inner>>);
 
@@ -34,7 +34,7 @@ struct Inner {
 }
 
 impl Strangers {
-    /// As configured.
+    /// Builds the limiter from the configuration.
     pub fn new(verifier: Verifier, config: &ServerConfig, metrics: HttpMetrics) -> Self {
         let per_second = config.anonymous_requests_per_second;
         Self((per_second > 0).then(|| {
@@ -47,16 +47,16 @@ impl Strangers {
         }))
     }
 
-    /// Counts a request of nobody who is known.
+    /// Counts a request without a sign-in.
     ///
     /// # Errors
-    /// 429, with the time after which there is another.
+    /// 429 with the time until the next permit.
     pub fn admit(&self, request: &Request) -> Result<(), ApiError> {
         let Some(inner) = &self.0 else {
             return Ok(());
         };
         let headers = request.headers();
-        // Before the address: looking at a token changes nothing.
+        // Checked before the address is counted: verifying a token changes no state.
         if inner.is_known(request.uri(), headers) {
             return Ok(());
         }
@@ -74,8 +74,8 @@ impl Strangers {
 }
 
 impl Inner {
-    /// Whether a request carries the token of a person or a service anywhere that some route looks for
-    /// one. Which of them counts, and whether it is enough, is for the route to say.
+    /// Whether a request contains the token of a user or service in any place where some route
+    /// looks for one. The route itself decides which token counts and whether it suffices.
     fn is_known(&self, uri: &Uri, headers: &HeaderMap) -> bool {
         let bearer = headers
             .get(AUTHORIZATION)
@@ -97,7 +97,7 @@ impl Inner {
     }
 }
 
-/// Middleware for routes that know no callers.
+/// Middleware for routes that do not authenticate callers.
 pub async fn admit(State(strangers): State<Strangers>, request: Request, next: Next) -> Response {
     match strangers.admit(&request) {
         Ok(()) => next.run(request).await,

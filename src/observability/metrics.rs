@@ -184,7 +184,7 @@ pub struct VisibilityMetrics {
     pub asked_by_image: Counter,
     /// Decisions made by selecting the row by key, because its image is incomplete.
     pub asked_by_key: Counter,
-    /// Decisions about a deleted row for which PostgreSQL evaluated policies on the state before.
+    /// Decisions about a deleted row made by evaluating policies on the state before its deletion.
     pub asked_before: Counter,
     /// Decisions that could not be made. The row was not delivered.
     pub unanswered: Counter,
@@ -245,7 +245,7 @@ impl VisibilityMetrics {
             ),
             (
                 "asked_before",
-                "Decisions about deleted rows by the state before their deletion",
+                "Decisions about deleted rows made on the state before their deletion",
                 &self.asked_before,
             ),
             (
@@ -427,17 +427,17 @@ pub struct RealtimeMetrics {
     pub permissions_asked: Family<PermissionLabels, Counter>,
     /// Refusals because of a limit, by its setting.
     pub limits_reached: Family<LimitLabels, Counter>,
-    /// Memory that all sockets hold together, in bytes, by what it is.
+    /// Memory that the server holds for all sockets, in bytes, by kind.
     pub held: Family<HeldLabels, Gauge<i64, AtomicI64>>,
-    /// Bytes of the bodies of requests to broadcast that arrive or are worked on.
+    /// Bytes of the bodies of broadcast requests that are arriving or being processed.
     pub requests_bytes: Gauge<i64, AtomicI64>,
     /// Rows of `realtime.messages` sent to the members of their topic.
     pub database_broadcasts: Counter,
     /// Rows of `realtime.messages` that could not be broadcast.
     pub database_broadcasts_refused: Counter,
-    /// Broadcasts of clients that were stored, and sent.
+    /// Broadcasts of clients that were stored and sent.
     pub broadcasts_stored: Counter,
-    /// Broadcasts of clients that were to be stored and were neither stored nor sent.
+    /// Broadcasts of clients that could not be stored and were therefore not sent.
     pub broadcasts_not_stored: Counter,
 }
 
@@ -466,17 +466,17 @@ pub enum Limit {
     PresenceState,
     /// Bytes of a frame.
     Frame,
-    /// Bytes of a frame of a socket that has not joined a channel.
+    /// Bytes of a frame from a client that has not joined a channel.
     FrameBeforeJoin,
-    /// How long a message may take from its first byte on.
+    /// Time of a message from its first byte to its last.
     FrameTime,
-    /// Unfinished frames of all sockets.
+    /// Incomplete frames of all sockets.
     AllFrames,
-    /// What waits for all sockets.
+    /// Queues of all sockets.
     AllQueues,
     /// Channels of all sockets.
     AllChannels,
-    /// Bodies of all requests that arrive.
+    /// Bodies of all incoming requests.
     AllRequests,
     /// Bytes of a broadcast's payload.
     Broadcast,
@@ -517,14 +517,14 @@ pub struct LimitLabels {
     pub limit: Limit,
 }
 
-/// What clients make the server hold for them.
+/// Kinds of memory that the server holds for clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Held {
-    /// Frames and fragmented messages that are begun and not finished.
+    /// Incomplete frames and fragmented messages.
     Frames,
-    /// Frames that wait to be written.
+    /// Frames waiting to be written.
     Queues,
-    /// Channels: their topics, their subscriptions, what they track, and messages that wait for them.
+    /// Channels: topics, subscriptions, tracked presence, and messages that wait for them.
     Channels,
 }
 
@@ -532,7 +532,7 @@ impl Held {
     /// All kinds, in the order of their declaration.
     pub const ALL: [Self; 3] = [Self::Frames, Self::Queues, Self::Channels];
 
-    /// The label's text, also in the log.
+    /// The label value, also used in the log.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Frames => "frames",
@@ -541,7 +541,7 @@ impl Held {
         }
     }
 
-    /// The limit of all sockets together.
+    /// The limit for all sockets.
     pub fn limit(self) -> Limit {
         match self {
             Self::Frames => Limit::AllFrames,
@@ -560,7 +560,7 @@ impl EncodeLabelValue for Held {
 /// The labels of [`RealtimeMetrics::held`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct HeldLabels {
-    /// What is held.
+    /// The kind of memory.
     pub held: Held,
 }
 
@@ -650,7 +650,7 @@ pub enum CloseLabel {
     Fault,
     /// The client read too slowly.
     SlowConsumer,
-    /// All sockets together held too much memory, and it held most.
+    /// The sockets together held too much memory, and this one held the most.
     Memory,
     /// The server is shutting down.
     Restarting,
@@ -728,12 +728,12 @@ impl RealtimeMetrics {
         );
         registry.register(
             "held_bytes",
-            "Memory that all sockets hold together",
+            "Memory in bytes that the server holds for all sockets",
             self.held.clone(),
         );
         registry.register(
             "requests_bytes",
-            "Bodies of requests to broadcast that arrive or are worked on",
+            "Bytes of the bodies of broadcast requests that are arriving or being processed",
             self.requests_bytes.clone(),
         );
         registry.register("channels", "Joined channels", self.channels.clone());
@@ -790,12 +790,12 @@ impl RealtimeMetrics {
         );
         registry.register(
             "broadcasts_stored",
-            "Broadcasts of clients that were stored, and sent",
+            "Broadcasts of clients that were stored and sent",
             self.broadcasts_stored.clone(),
         );
         registry.register(
             "broadcasts_not_stored",
-            "Broadcasts of clients that were to be stored and were neither stored nor sent",
+            "Broadcasts of clients that could not be stored and were not sent",
             self.broadcasts_not_stored.clone(),
         );
     }
@@ -810,11 +810,11 @@ pub struct HttpMetrics {
     pub request_seconds: Histogram,
     /// Requests answered with 503 because every connection was busy.
     pub pool_exhausted: Counter<u64, AtomicU64>,
-    /// Bytes of request heads that are not whole.
+    /// Bytes of incomplete request heads.
     pub heads_bytes: Gauge<i64, AtomicI64>,
-    /// Connections cut because there were too many of these.
+    /// Connections closed because incomplete heads took too much memory.
     pub heads_refused: Counter,
-    /// Requests without a sign-in refused because their address sent too many.
+    /// Requests without a sign-in that were refused because their address sent too many.
     pub rate_limited: Counter,
 }
 
@@ -859,17 +859,17 @@ impl HttpMetrics {
         );
         registry.register(
             "heads_bytes",
-            "Request heads that have begun to arrive and are not whole",
+            "Bytes of incomplete request heads",
             self.heads_bytes.clone(),
         );
         registry.register(
             "heads_refused",
-            "Connections cut because such heads took too much memory",
+            "Connections closed because incomplete request heads took too much memory",
             self.heads_refused.clone(),
         );
         registry.register(
             "rate_limited",
-            "Requests without a sign-in refused because their address sent too many",
+            "Requests without a sign-in that were refused because their address sent too many",
             self.rate_limited.clone(),
         );
     }

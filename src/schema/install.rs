@@ -164,7 +164,7 @@ pub async fn pending_sql(
 /// Runs at every installation, not only when its definition changes, because the login may differ.
 pub(super) const GRANT_ROLES: &str = "select chat.grant_roles_to_installer()";
 
-/// At each installation too: the application may have added a column.
+/// Runs at every installation, because the application may have added a column.
 pub(super) const GRANT_COLUMNS: &str = "select chat.grant_shared_columns()";
 
 /// Does not overwrite a value that the operator has set.

@@ -1,4 +1,4 @@
-//! Sockets that make a server hold as much as they can, on a thread of their own.
+//! Sockets that make a server hold as much memory as possible, on a separate thread.
 
 use std::io::{self, ErrorKind, Write as _};
 use std::net::SocketAddr;
@@ -15,18 +15,18 @@ use crate::Failure;
 use crate::client::frame::{TEXT, push_masked, upgrade_request};
 use crate::client::phoenix;
 
-/// What hostile sockets do.
+/// Kinds of hostile sockets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// A frame of almost the largest size, whose last byte never comes.
+    /// A frame of almost the maximum size whose last byte never arrives.
     Frames,
-    /// The same as a message in fragments.
+    /// The same as a fragmented message.
     Fragments,
-    /// Broadcasts to oneself that are never read.
+    /// Broadcasts to the sender itself that are never read.
     Queues,
-    /// Channels with the longest topics that are taken.
+    /// Channels with the longest allowed topics.
     Channels,
-    /// Heads of requests that never end.
+    /// Request heads that never end.
     Heads,
 }
 
@@ -49,7 +49,7 @@ impl Kind {
         }
     }
 
-    /// All that one of them sends, after which it sends a byte now and then.
+    /// Everything that a socket of this kind sends, after which it sends single bytes now and then.
     fn script(self, host: &str, key: &str) -> Vec<u8> {
         const FRAME: usize = 4_900_000;
         let mut out = Vec::new();
@@ -77,7 +77,7 @@ impl Kind {
             Self::Fragments => {
                 let mut fragment = Vec::new();
                 push_masked(&mut fragment, TEXT, &[b'x'; 49_000]);
-                // Not the last one; those behind the first continue it.
+                // Without FIN; the fragments after the first are continuations.
                 fragment[0] = TEXT;
                 for _ in 0..FRAME / 49_000 {
                     out.extend(&fragment);
@@ -103,12 +103,12 @@ impl Kind {
     }
 }
 
-/// Bytes that one kind sends per second: so many that all are sent within a phase, and so few that the generator
-/// leaves the processors to others.
+/// Bytes sent per second by one kind: enough to send everything within a phase, and few enough that
+/// the generator leaves CPU time to others.
 const BYTES_PER_SECOND: usize = 60_000_000;
 const TICK: Duration = Duration::from_millis(10);
 
-/// Sockets looked at in a tick that have sent everything.
+/// Sockets per tick that are checked after they have sent everything.
 const SILENT_PER_TICK: usize = 5;
 
 struct Hostile {
@@ -116,7 +116,7 @@ struct Hostile {
     sent: usize,
 }
 
-/// Sockets of one kind.
+/// All sockets of one kind.
 pub(super) struct Attack {
     kind: Kind,
     stop: Arc<AtomicBool>,
@@ -151,7 +151,7 @@ impl Attack {
         })
     }
 
-    /// Ends all of them; what they did.
+    /// Stops all of them and returns what they did.
     pub(super) fn stop(self) -> Value {
         self.stop.store(true, Ordering::Relaxed);
         let error = match self.thread.join() {
@@ -200,7 +200,7 @@ fn run(
                     bytes.fetch_add(written as u64, Ordering::Relaxed);
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                // Closed by the server: here it is again.
+                // Closed by the server: the socket reconnects.
                 Err(_) => {
                     *socket = open(server)?;
                     opened.fetch_add(1, Ordering::Relaxed);
@@ -212,7 +212,7 @@ fn run(
     Ok(())
 }
 
-/// A connection that takes little before somebody reads.
+/// A connection with a small receive buffer.
 fn open(server: SocketAddr) -> io::Result<Hostile> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
     socket.set_recv_buffer_size(4_096)?;

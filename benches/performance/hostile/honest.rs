@@ -1,4 +1,4 @@
-//! A hundred people who talk in rooms of ten, and follow the rows of a table.
+//! A hundred users who chat in rooms of ten and subscribe to the rows of a table.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -18,18 +18,18 @@ use crate::crowd::window::{microseconds, quantiles};
 use crate::database::{Database, connect, current_thread};
 use crate::server::Server;
 
-/// How many.
+/// Number of users.
 pub(super) const CLIENTS: usize = 100;
 const PER_ROOM: usize = 10;
 
-/// What each says per second, and how many rows are written.
+/// Messages per second and user, and rows written per second.
 const BROADCASTS_PER_SECOND: f64 = 1.0;
 const ROWS_EVERY: Duration = Duration::from_millis(100);
 
 /// The lane of rows.
 const ROWS: usize = 0xffff;
 
-/// How long what is under way may take at the end of a phase.
+/// How long outstanding deliveries may take at the end of a phase.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 const SCHEMA: &str = "
@@ -37,7 +37,7 @@ const SCHEMA: &str = "
     grant select on public.bench_seen to authenticated;
     alter publication supabase_realtime add table public.bench_seen;";
 
-/// What they have seen.
+/// What the users have received.
 struct Seen {
     tokens: Vec<String>,
     finder: Finder<'static>,
@@ -51,7 +51,7 @@ struct Seen {
 pub(super) struct Honest {
     sockets: Sockets,
     seen: Seen,
-    /// When the phase began, and how much has been said in it, and how many rows were written before it.
+    /// Start of the phase, messages sent in it, and rows written before it.
     begun: Instant,
     said: u64,
     beats: u64,
@@ -67,7 +67,7 @@ fn room(client: usize) -> String {
 }
 
 impl Honest {
-    /// Connects everybody.
+    /// Connects all users.
     pub(super) fn gather(database: &Database, server: &Server) -> Result<Self, Failure> {
         database.execute(SCHEMA)?;
         let epoch = Instant::now();
@@ -112,13 +112,15 @@ impl Honest {
                 .sockets
                 .turn(Duration::from_millis(10), &mut honest.seen)?;
             if epoch.elapsed() > PATIENCE || !honest.seen.faults.is_empty() {
-                return Err(format!("not all are there: {:?}", honest.seen.faults).into());
+                return Err(
+                    format!("not all users are connected: {:?}", honest.seen.faults).into(),
+                );
             }
         }
         Ok(honest)
     }
 
-    /// A phase begins.
+    /// Starts a phase.
     pub(super) fn begin(&mut self) {
         self.seen.broadcasts_us.reset();
         self.seen.rows_us.reset();
@@ -127,7 +129,7 @@ impl Honest {
         self.is_writing.store(true, Ordering::Relaxed);
     }
 
-    /// Says what is due, and listens for a moment.
+    /// Sends due messages and receives for a moment.
     pub(super) fn turn(&mut self) -> Result<(), Failure> {
         let due = |rate: f64, begun: Instant| (begun.elapsed().as_secs_f64() * rate) as u64;
         while self.said < due(BROADCASTS_PER_SECOND * CLIENTS as f64, self.begun) {
@@ -149,7 +151,7 @@ impl Honest {
             .turn(Duration::from_millis(1), &mut self.seen)?)
     }
 
-    /// A phase ends: waits until everything that was sent has come, and says how long it took.
+    /// Ends a phase: waits until everything sent has arrived, and returns the latencies.
     pub(super) fn end(&mut self) -> Result<Value, Failure> {
         self.is_writing.store(false, Ordering::Relaxed);
         let begun = Instant::now();
@@ -164,7 +166,7 @@ impl Honest {
         }
         if lost_broadcasts + lost_rows > 0 {
             let fault = format!(
-                "{lost_broadcasts} broadcasts and {lost_rows} rows did not come, or came twice"
+                "{lost_broadcasts} broadcasts and {lost_rows} rows did not arrive, or arrived twice"
             );
             self.seen.faults.push(fault);
         }
@@ -174,7 +176,7 @@ impl Honest {
         }))
     }
 
-    /// What went wrong in all.
+    /// All faults so far.
     pub(super) fn faults(&mut self) -> Vec<String> {
         self.stop.store(true, Ordering::Relaxed);
         if let Some(Ok(Err(error))) = self.writer.take().map(JoinHandle::join) {
@@ -206,7 +208,7 @@ async fn write(
         ticks.tick().await;
         if is_writing.load(Ordering::Relaxed) {
             let body = mark(epoch, ROWS, rows.load(Ordering::Relaxed));
-            // Counted first: it may be everywhere before the statement returns.
+            // Counted first, because it may reach all clients before the statement returns.
             rows.fetch_add(1, Ordering::Relaxed);
             client
                 .execute("insert into public.bench_seen (body) values ($1)", &[&body])

@@ -1,7 +1,9 @@
-//! A thousand hostile sockets of each kind beside a hundred honest ones: what the server holds, and what the honest notice.
+//! A thousand hostile sockets of each kind beside a hundred honest ones: the memory of the server,
+//! and the effect on the honest ones.
 //!
-//! The hostile have the public key and nothing else. Whoever of them is closed comes back. The honest talk in rooms of ten and
-//! subscribe to row changes; nothing that is sent to them may be lost, and how long it takes is told for each phase.
+//! The hostile sockets have only the public key and reconnect when closed. The honest users chat in
+//! rooms of ten and subscribe to row changes. Nothing sent to them may be lost, and the latency is
+//! reported for each phase.
 
 mod attack;
 mod honest;
@@ -17,14 +19,14 @@ use crate::server::Server;
 use attack::{Attack, Kind};
 use honest::Honest;
 
-/// How often the server's memory is looked at.
+/// Interval of memory samples.
 const LOOK: Duration = Duration::from_millis(200);
 
-/// How much memory the server may take, in MiB, whatever the hostile do.
+/// Maximum memory of the server in MiB, whatever the hostile sockets do.
 const MAX_MEMORY: f64 = 256.0;
 
-/// Lets so many sockets of each kind loose, each kind for `duration`, then all of them; prints what came of it. Whether all is
-/// well.
+/// Runs this many sockets of each kind for `duration`, then all kinds together. Returns the result,
+/// and whether it is correct.
 pub(crate) fn attack(hostile: usize, duration: Duration) -> Result<(Value, bool), Failure> {
     let database = Database::start()?;
     let server = Server::rapport(&database)?;
@@ -116,7 +118,7 @@ fn phase(
     Ok(value)
 }
 
-/// What everybody has.
+/// The public key, which every client has.
 fn public_key(database: &Database) -> Result<String, Failure> {
     let exp = jiff::Timestamp::now().as_second() + 86_400;
     let claims = json!({ "role": "anon", "exp": exp });
