@@ -3,7 +3,7 @@
 //!
 //! The memory is fixed: a table of token buckets, in which the position of an address is a hash
 //! with a new seed in every process. Addresses with the same position share its permits, and a
-//! client cannot choose with whom it shares.
+//! client cannot choose which position it gets.
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::net::IpAddr;
