@@ -382,25 +382,25 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/61_message_insert.sql' and checksum = '677a7c436694b2f70f7db152dd947345c1ed6d6063bf278b323b5c7300d60e73'
+  where path = 'chat/61_message_insert.sql' and checksum = '5798f8973701374c2b2b0714b3dc02b5eebc89b042d8c730a529eb4a2b14fd92'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/61_message_insert.sql
 \ir definitions/chat/61_message_insert.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/61_message_insert.sql', '677a7c436694b2f70f7db152dd947345c1ed6d6063bf278b323b5c7300d60e73')
+  ('chat/61_message_insert.sql', '5798f8973701374c2b2b0714b3dc02b5eebc89b042d8c730a529eb4a2b14fd92')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/62_message_change.sql' and checksum = '67bb4e94ab537d78efa9fb9bae566832c5bbfe889cdd848366d232562e1f4247'
+  where path = 'chat/62_message_change.sql' and checksum = 'f414025f18b10557f4e0531589e67802d9b4cc4baad7a9298ee6fa430e7f4f47'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/62_message_change.sql
 \ir definitions/chat/62_message_change.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/62_message_change.sql', '67bb4e94ab537d78efa9fb9bae566832c5bbfe889cdd848366d232562e1f4247')
+  ('chat/62_message_change.sql', 'f414025f18b10557f4e0531589e67802d9b4cc4baad7a9298ee6fa430e7f4f47')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
@@ -490,13 +490,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/86_message_rows.sql' and checksum = '306f5e80ea4ea4ce1d5c8fb9015f6806d2f1ee41cbc3490f4869c81e575437d2'
+  where path = 'chat/86_message_rows.sql' and checksum = 'b9ba442e3a69dc57c1cb1d5c6cec1c69d13c329ea488325af5f05011121279a8'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/86_message_rows.sql
 \ir definitions/chat/86_message_rows.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/86_message_rows.sql', '306f5e80ea4ea4ce1d5c8fb9015f6806d2f1ee41cbc3490f4869c81e575437d2')
+  ('chat/86_message_rows.sql', 'b9ba442e3a69dc57c1cb1d5c6cec1c69d13c329ea488325af5f05011121279a8')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 

@@ -143,6 +143,7 @@ CREATE FUNCTION chat.apply_message_change() RETURNS trigger
     SET enable_seqscan TO 'off'
     SET enable_bitmapscan TO 'off'
     SET enable_sort TO 'off'
+    SET jit TO 'off'
     AS $$
 declare
   -- a reaction or a pin asks for a new rev by moving the old one
@@ -2911,6 +2912,7 @@ CREATE FUNCTION chat.message_changes(conversation_id uuid, since_rev bigint, max
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan'
     SET enable_sort TO 'off'
+    SET jit TO 'off'
     AS $$
 declare
   caller constant uuid := auth.uid();
@@ -2950,6 +2952,7 @@ CREATE FUNCTION chat.message_page(conversation_id uuid, before_seq bigint DEFAUL
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan'
     SET enable_sort TO 'off'
+    SET jit TO 'off'
     AS $$
 declare
   caller constant uuid := auth.uid();
@@ -3530,6 +3533,7 @@ CREATE FUNCTION chat.place_message() RETURNS trigger
     SET enable_seqscan TO 'off'
     SET enable_bitmapscan TO 'off'
     SET enable_sort TO 'off'
+    SET jit TO 'off'
     AS $$
 declare
   earliest timestamptz;
