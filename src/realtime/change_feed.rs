@@ -1,9 +1,9 @@
-//! Row changes from the bus, through visibility, to the channels that may see them.
+//! Delivers row changes from the bus to the channels that may see them, as visibility decides.
 //!
-//! Guarantees: changes are delivered in commit order, and what becomes of the stream (live,
-//! interrupted, a gap) is told in its place among them. While the database cannot be asked who
-//! may see a change, this waits, the bus fills, and replication stops reading: nothing is lost
-//! and nothing is shown on a guess.
+//! Guarantees: changes are delivered in commit order, and changes of the stream's state (live,
+//! interrupted, a gap) are reported in order with them. While the database cannot be asked
+//! who may see a change, this task waits, the bus fills, and replication stops reading. Nothing is
+//! lost, and nothing is delivered without a decision.
 
 use std::collections::VecDeque;
 use std::pin::pin;
@@ -22,35 +22,35 @@ use crate::shutdown::Tasks;
 use crate::visibility::record::{PAYLOAD_TOO_LARGE, write_old_record, write_record};
 use crate::visibility::{Delivery, Payload, RecordDetail, Visibility};
 
-/// Changes that may gather while the database is asked about those before. A question costs little
-/// more for many rows than for a few, so the batch grows with the load until it keeps up; beyond
-/// this the first row of a batch would wait too long for the last.
-const GATHERED_CHANGES: usize = 4_096;
+/// Changes that may accumulate while the database is queried about the previous batch. A query
+/// costs little more for many rows than for a few, so batches grow with the load until they keep
+/// up. Above this limit the first row of a batch would wait too long for the last.
+const MAX_BACKLOG_CHANGES: usize = 4_096;
 
-/// Bytes of them, after which replication waits.
-const GATHERED_BYTES: usize = 32 * 1024 * 1024;
+/// Bytes of accumulated changes. Above this limit replication waits.
+const MAX_BACKLOG_BYTES: usize = 32 * 1024 * 1024;
 
 /// Frames queued before other tasks of the worker thread get their turn. Queueing and writing a
-/// frame takes a few microseconds, so this is a pause of a few milliseconds for the others.
+/// frame takes a few microseconds, so this delays other tasks by a few milliseconds.
 const FRAMES_PER_TURN: usize = 2_048;
 
 /// Runs until every publisher is gone or the server stops.
 pub async fn run(listener: Listener, visibility: Visibility, hub: Arc<Hub>, tasks: Tasks) {
     let delivered = listener.delivered();
     let feed = async {
-        let mut gathering = Gathering::new(listener);
-        while gathering.wait().await {
-            let batch = gathering.take_changes();
+        let mut backlog = Backlog::new(listener);
+        while backlog.wait_for_event().await {
+            let batch = backlog.take_changes();
             if !batch.is_empty() {
-                // Boxed: its state is large, and would be part of this task.
+                // Boxed: its state is large and would otherwise be part of this task.
                 let resolving = Box::pin(visibility.resolve(&batch));
-                let resolved = gathering.during(resolving).await;
+                let resolved = backlog.accumulate_during(resolving).await;
                 deliver(&resolved.batch, &resolved.deliveries, &hub, &delivered).await;
             }
-            match gathering.take_event() {
+            match backlog.take_event() {
                 Some(StreamEvent::Live) => hub.set_stream(StreamState::Live),
                 Some(StreamEvent::Interrupted) => hub.set_stream(StreamState::Interrupted),
-                Some(StreamEvent::Gap) => hub.tell_subscribed(&SystemNotice::changes_error(GAP)),
+                Some(StreamEvent::Gap) => hub.notify_subscribed(&SystemNotice::changes_error(GAP)),
                 Some(StreamEvent::Changes(_)) | None => {}
             }
         }
@@ -61,8 +61,8 @@ pub async fn run(listener: Listener, visibility: Visibility, hub: Arc<Hub>, task
     }
 }
 
-/// What has come from the bus and has not been worked on.
-struct Gathering {
+/// Events from the bus that have not been processed.
+struct Backlog {
     listener: Listener,
     events: VecDeque<StreamEvent>,
     changes: usize,
@@ -70,7 +70,7 @@ struct Gathering {
     is_open: bool,
 }
 
-impl Gathering {
+impl Backlog {
     fn new(listener: Listener) -> Self {
         Self {
             listener,
@@ -81,8 +81,8 @@ impl Gathering {
         }
     }
 
-    /// Waits until there is something to work on; `false` when nothing will come any more.
-    async fn wait(&mut self) -> bool {
+    /// Waits for an event; `false` when no further event can arrive.
+    async fn wait_for_event(&mut self) -> bool {
         if self.events.is_empty() {
             match self.listener.next().await {
                 Some(event) => self.add(event),
@@ -97,15 +97,15 @@ impl Gathering {
         !self.events.is_empty()
     }
 
-    /// Goes on gathering, as far as there is room, while `work` is under way.
-    async fn during<T>(&mut self, work: impl Future<Output = T>) -> T {
+    /// Runs `work` while accumulating events, up to the limits.
+    async fn accumulate_during<T>(&mut self, work: impl Future<Output = T>) -> T {
         let mut work = pin!(work);
         loop {
-            let can_gather = self.is_open && self.has_room();
+            let can_accumulate = self.is_open && self.has_room();
             tokio::select! {
                 biased;
                 done = &mut work => return done,
-                event = self.listener.next(), if can_gather => match event {
+                event = self.listener.next(), if can_accumulate => match event {
                     Some(event) => self.add(event),
                     None => self.is_open = false,
                 },
@@ -113,7 +113,7 @@ impl Gathering {
         }
     }
 
-    /// The changes before the next event of another kind, in their order.
+    /// Takes the changes before the next event of another kind, in order.
     fn take_changes(&mut self) -> Vec<Arc<ChangeTransaction>> {
         let mut batch = Vec::new();
         while let Some(StreamEvent::Changes(transaction)) = self
@@ -127,14 +127,14 @@ impl Gathering {
         batch
     }
 
-    /// The next event, if it is not a change.
+    /// Takes the next event if it is not a change.
     fn take_event(&mut self) -> Option<StreamEvent> {
         self.events
             .pop_front_if(|event| !matches!(event, StreamEvent::Changes(_)))
     }
 
     fn has_room(&self) -> bool {
-        self.changes < GATHERED_CHANGES && self.bytes < GATHERED_BYTES
+        self.changes < MAX_BACKLOG_CHANGES && self.bytes < MAX_BACKLOG_BYTES
     }
 
     fn add(&mut self, event: StreamEvent) {
@@ -146,7 +146,7 @@ impl Gathering {
     }
 }
 
-/// Hands a resolved batch to the channels that receive of it.
+/// Delivers a resolved batch to its recipients.
 async fn deliver(
     batch: &[Arc<ChangeTransaction>],
     resolved: &[Delivery],
@@ -166,21 +166,21 @@ async fn deliver(
             .get(delivery.transaction)
             .and_then(|transaction| Some((transaction, transaction.changes.get(delivery.change)?)))
         else {
-            tracing::error!("a delivery refers to a change that is not in its batch");
+            tracing::error!("delivery refers to a change outside its batch; dropping it");
             continue;
         };
         match encode(transaction, change, delivery) {
             Encoded::Data(data) => {
-                let message = Message::read(change);
+                let message = ChatMessage::read(change);
                 for recipient in &delivery.recipients {
-                    let is_handed_over = deliveries.change(
+                    let is_queued = deliveries.change(
                         recipient.channel,
                         &recipient.ids,
                         change.action(),
                         &data,
                     );
                     if let Some(message) = &message
-                        && is_handed_over
+                        && is_queued
                         && let Some(person) = hub.person(recipient.channel)
                         && message.sender != Some(person)
                     {
@@ -198,15 +198,15 @@ async fn deliver(
     }
 }
 
-/// A message of the chat, as far as its sender is told that it was delivered.
-struct Message {
+/// A new chat message: the fields needed to report to its sender that it was delivered.
+struct ChatMessage {
     conversation: Uuid,
     sender: Option<Uuid>,
     seq: i64,
 }
 
-impl Message {
-    /// The new message that a change is, if it is one.
+impl ChatMessage {
+    /// Reads the change as a new message, if it is one.
     fn read(change: &ChangeEvent) -> Option<Self> {
         let table = &change.relation.table;
         if change.action() != Action::Insert
@@ -224,7 +224,7 @@ impl Message {
     }
 }
 
-/// What the receivers of a delivery get.
+/// What the recipients of a delivery receive.
 enum Encoded {
     Data(Body),
     Notice(SystemNotice),

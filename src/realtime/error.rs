@@ -1,7 +1,7 @@
-//! Why a handshake, a join or a socket ends, and what the client is told of it.
+//! Why a handshake, a join or a socket ends, and the text that the client receives.
 //!
-//! The only place where a reason becomes a status, a reply or a close code. Texts marked with a
-//! section number are the protocol's own.
+//! Only this file maps reasons to statuses, replies and close codes. Texts marked with a section
+//! number belong to the protocol.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -16,8 +16,8 @@ use super::wire::frame::FrameError;
 use crate::auth::{Claims, TokenError};
 use crate::observability::metrics::{CloseLabel, DropReason, Held, Limit, RealtimeMetrics};
 
-/// What a token error reads as, where only the text is told. An absent token is a malformed one
-/// here: only the handshake knows the difference.
+/// The text of a token error for places that report only text. A missing token is reported as
+/// malformed here: only the handshake distinguishes the two.
 pub fn token_text(error: &TokenError) -> String {
     match error {
         TokenError::Missing => TokenError::Malformed.to_string(),
@@ -25,8 +25,8 @@ pub fn token_text(error: &TokenError) -> String {
     }
 }
 
-/// The error of claims that were good once, if they have expired by `now` (unix seconds). A token
-/// is good before its `exp` (1.4).
+/// The error for claims that were valid and have expired by `now` (unix seconds). A token is valid
+/// until just before its `exp` (1.4).
 pub fn expiry(claims: &Claims, now: i64) -> Option<TokenError> {
     (claims.expires_at <= now).then(|| TokenError::Expired {
         seconds_ago: now.saturating_sub(claims.expires_at),
@@ -36,32 +36,32 @@ pub fn expiry(claims: &Claims, now: i64) -> Option<TokenError> {
 /// Why a handshake is refused (1.3).
 #[derive(Debug, PartialEq, Eq)]
 pub enum HandshakeRefusal {
-    /// A protocol version that is not spoken here.
+    /// The protocol version is not supported.
     Version,
     /// Not a WebSocket handshake.
     NotAnUpgrade,
-    /// The API key is missing or no good.
+    /// The API key is missing or invalid.
     Token(TokenError),
-    /// The address has opened too many sockets lately.
+    /// The address has recently opened too many sockets.
     TooManyFromAddress,
-    /// The server has as many sockets as it may.
+    /// The server has reached its limit of open sockets.
     TooManySockets,
-    /// As many sockets as may have joined a channel.
+    /// The limit of sockets that have joined a channel is reached.
     TooManyUsers,
-    /// Too many joins on the whole server lately.
+    /// There were too many joins on the whole server recently.
     TooManyJoins,
     /// The server is stopping.
     Restarting,
 }
 
 impl HandshakeRefusal {
-    /// Status and error text; some refusals have an empty body.
-    pub fn answer(&self) -> (StatusCode, Option<String>) {
+    /// Status and error text. Some refusals have an empty body.
+    pub fn response(&self) -> (StatusCode, Option<String>) {
         let too_many = |text: &str| (StatusCode::TOO_MANY_REQUESTS, Some(text.to_owned()));
         match self {
             Self::Version => (StatusCode::FORBIDDEN, None),
             Self::NotAnUpgrade => (StatusCode::BAD_REQUEST, None),
-            // The handshake does not say how long ago.
+            // The handshake does not report how long ago the token expired.
             Self::Token(TokenError::Expired { .. }) => (
                 StatusCode::UNAUTHORIZED,
                 Some("Token has expired".to_owned()),
@@ -74,16 +74,16 @@ impl HandshakeRefusal {
                 | TokenError::MissingClaims
                 | TokenError::NotYetValid),
             ) => (StatusCode::UNAUTHORIZED, Some(error.to_string())),
-            // Other failures of validation, in the protocol's words.
+            // Other validation failures, with the protocol's text.
             Self::Token(_) => (
                 StatusCode::INTERNAL_SERVER_ERROR,
                 Some("Error connecting to Realtime".to_owned()),
             ),
             Self::TooManyFromAddress => too_many("Too many connections from this address"),
-            // The original counts the users alone.
+            // Supabase Realtime only counts users.
             Self::TooManySockets | Self::TooManyUsers => too_many("Too many connected users"),
             Self::TooManyJoins => too_many("Too many joins per second"),
-            // The original still accepts them and closes them a moment later.
+            // Supabase Realtime accepts these sockets and closes them a moment later.
             Self::Restarting => (
                 StatusCode::SERVICE_UNAVAILABLE,
                 Some("Realtime is restarting, please standby".to_owned()),
@@ -91,7 +91,7 @@ impl HandshakeRefusal {
         }
     }
 
-    /// The limit that was reached, if it was one.
+    /// The limit that was reached, if any.
     pub fn limit(&self) -> Option<Limit> {
         match self {
             Self::TooManyFromAddress => Some(Limit::Address),
@@ -106,45 +106,46 @@ impl HandshakeRefusal {
 /// Why a join is refused (3.4).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum JoinRefusal {
-    /// The topic is `realtime:` and nothing more.
+    /// The topic is only `realtime:`.
     TopicNameRequired,
     /// The server is stopping.
     Restarting,
     /// Only private channels are allowed.
     PrivateOnly,
-    /// A limit was reached: of sockets with channels, of joins, of channels.
+    /// A limit was reached: sockets with channels, joins, or channels.
     Limit(Limit),
-    /// The token is no good.
+    /// The token is invalid.
     Token(TokenError),
-    /// The policies do not let this caller read the topic; holds the sub-topic.
+    /// The policies do not let this caller read the topic. Contains the sub-topic.
     Unauthorized(String),
-    /// The database could not be asked.
+    /// The database could not be queried.
     DatabaseUnavailable,
-    /// The question for permissions has no answer.
-    Undecided(AuthorizeError),
-    /// Replay of a public channel.
+    /// The permission check failed.
+    CheckFailed(AuthorizeError),
+    /// Replay was requested for a public channel.
     ReplayOfPublicChannel,
-    /// What is to be replayed cannot be read from the join.
+    /// The replay parameters are invalid.
     ReplayParams,
-    /// Replay is not to be had.
+    /// Replay is not available.
     ReplayUnavailable,
-    /// More bindings than this.
+    /// There are more bindings than this limit.
     TooManyBindings(usize),
-    /// Topic and payload have more bytes than this.
+    /// Topic and payload are larger than this limit in bytes.
     TooLarge(usize),
-    /// The client asked to wait for its subscription, which is refused; holds the reason.
+    /// The client asked to wait for its subscription, and it was refused. Contains the reason.
     Subscription(String),
-    /// The client asked to wait for its subscription, and it was not made in so many milliseconds.
+    /// The client asked to wait for its subscription, and it was not ready within this many
+    /// milliseconds.
     SubscriptionLate(u64),
 }
 
 impl JoinRefusal {
-    /// The refusal of a private join whose question for permissions failed (4.3).
-    pub fn of_question(error: AuthorizeError, sub_topic: String) -> Self {
+    /// The refusal of a private join whose permission check failed (4.3).
+    pub fn from_check_error(error: AuthorizeError, sub_topic: String) -> Self {
         match error {
             AuthorizeError::Policy { .. } => Self::Unauthorized(sub_topic),
             AuthorizeError::Unavailable => Self::DatabaseUnavailable,
-            error => Self::Undecided(error),
+            error => Self::CheckFailed(error),
         }
     }
 
@@ -170,7 +171,7 @@ impl JoinRefusal {
                                           to the project database"
                     .into()
             }
-            Self::Undecided(error) => undecided(error),
+            Self::CheckFailed(error) => check_failed(error),
             Self::ReplayOfPublicChannel => {
                 "UnableToReplayMessages: Replay is not allowed for public channels".into()
             }
@@ -196,22 +197,22 @@ impl JoinRefusal {
     }
 }
 
-/// Why a broadcast of a client is not sent. The text is what the client is told.
+/// Why a client's broadcast is not sent. The text is sent to the client.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum BroadcastRefusal {
-    /// The payload has more bytes than this (4.2).
+    /// The payload is larger than this limit in bytes (4.2).
     #[error("The payload of a broadcast is too large: at most {0} bytes")]
     TooLarge(usize),
-    /// There is no frame for it.
+    /// It cannot be encoded as a frame.
     #[error(transparent)]
     Invalid(#[from] BroadcastError),
-    /// It cannot be stored as its sender asks.
+    /// It cannot be stored as requested.
     #[error("`persist` {0}")]
     Persist(#[from] PersistError),
 }
 
 impl BroadcastRefusal {
-    /// The answer where the channel wants one.
+    /// The reply, if the channel asked for acknowledgements.
     pub fn reply(&self) -> Reply {
         match self {
             Self::TooLarge(_) => Reply::PayloadSizeExceeded,
@@ -220,7 +221,7 @@ impl BroadcastRefusal {
         }
     }
 
-    /// The limit that was reached, if it was one.
+    /// The limit that was reached, if any.
     pub fn limit(&self) -> Option<Limit> {
         match self {
             Self::TooLarge(_) => Some(Limit::Broadcast),
@@ -228,7 +229,7 @@ impl BroadcastRefusal {
         }
     }
 
-    /// What it is counted as.
+    /// The reason under which it is counted.
     pub fn drop_reason(&self) -> DropReason {
         match self {
             Self::TooLarge(_) => DropReason::TooLarge,
@@ -237,35 +238,35 @@ impl BroadcastRefusal {
     }
 }
 
-/// Why a push of presence is refused (5.1, 5.4). The text is what the client is told, but where it is
-/// told no more than that.
+/// Why a presence push is refused (5.1, 5.4). The text is sent to the client, except for
+/// `UnknownEvent`.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum PresenceRefusal {
-    /// Too many pushes and deliveries of presence on the whole server lately.
+    /// There were too many presence pushes and deliveries on the whole server recently.
     #[error("Too many presence messages per second")]
     TooManyEvents,
-    /// Too many pushes on this channel lately.
+    /// There were too many pushes on this channel recently.
     #[error("Client presence rate limit exceeded")]
     TooManyCalls,
-    /// The payload is above the limit, or all that the socket tracks is.
+    /// The payload is too large, or everything that the socket tracks is.
     #[error("Track message size exceeded")]
     TooLarge,
     /// The payload is not a JSON object.
     #[error("Presence track payload must be a map")]
     NotAMap,
-    /// A name that every JavaScript object has; holds the key.
-    #[error("The presence key `{0}` cannot be tracked: some clients cannot read it")]
+    /// The key is the name of a property that every JavaScript object has. Contains the key.
+    #[error("The presence key `{0}` is not allowed: it breaks some clients")]
     HostileKey(Arc<str>),
-    /// The state of the topic may not have more bytes than this.
-    #[error("The presence of this topic is full: its state may have {0} bytes")]
-    TopicFull(usize),
+    /// The presence state of the topic would exceed this limit in bytes.
+    #[error("The presence state of this topic is full (limit: {0} bytes)")]
+    PresenceFull(usize),
     /// The event is neither `track` nor `untrack`.
-    #[error("The presence event is not known")]
+    #[error("Unknown presence event")]
     UnknownEvent,
 }
 
 impl PresenceRefusal {
-    /// The answer.
+    /// The reply.
     pub fn reply(&self) -> Reply {
         match self {
             Self::UnknownEvent => Reply::Refused,
@@ -273,7 +274,7 @@ impl PresenceRefusal {
         }
     }
 
-    /// Counts it.
+    /// Counts the refusal in the metrics.
     pub fn count(&self, metrics: &RealtimeMetrics) {
         metrics.dropped(self.drop_reason());
         if let Some(limit) = self.limit() {
@@ -281,41 +282,44 @@ impl PresenceRefusal {
         }
     }
 
-    /// The setting that would have allowed it, if it is one of presence.
+    /// The limit that was reached, if it is one of presence.
     fn limit(&self) -> Option<Limit> {
         match self {
             Self::TooManyCalls => Some(Limit::PresenceCalls),
             Self::TooManyEvents => Some(Limit::PresenceEvents),
-            Self::TopicFull(_) => Some(Limit::PresenceState),
+            Self::PresenceFull(_) => Some(Limit::PresenceState),
             _ => None,
         }
     }
 
-    /// Why it was dropped.
+    /// The reason under which the push is counted.
     fn drop_reason(&self) -> DropReason {
         match self {
             Self::TooManyCalls | Self::TooManyEvents => DropReason::RateLimited,
-            Self::TooLarge | Self::TopicFull(_) => DropReason::TooLarge,
+            Self::TooLarge | Self::PresenceFull(_) => DropReason::TooLarge,
             Self::NotAMap | Self::HostileKey(_) | Self::UnknownEvent => DropReason::Malformed,
         }
     }
 }
-/// What a channel hears once broadcasts from the database reach it (3.5).
+
+/// Sent when a channel starts to receive broadcasts from the database (3.5).
 pub const MESSAGES_LIVE: &str = "Replication connection established";
-/// What it hears before it is closed because they do not.
+
+/// Sent before a channel is closed because broadcasts from the database are unavailable.
 pub const MESSAGES_LATE: &str = "Replication connection was not established in time";
 
-/// What a channel without permission to read is told (3.4, 3.5).
+/// The text for a channel without permission to read (3.4, 3.5).
 pub fn no_permission(sub_topic: &str) -> String {
     format!("You do not have permissions to read from this Channel topic: {sub_topic}")
 }
 
-/// What a channel is told that loses something it could read (3.5).
+/// The text for a channel that loses permission to read (3.5).
 pub fn no_longer_permitted(sub_topic: &str) -> String {
     format!("You no longer have permission to read from this Channel topic: {sub_topic}")
 }
 
-/// What the sender on a private channel is told: that it may not, or why nobody knows (3.4).
+/// The text for a client that sent on a private channel: it has no permission, or the check failed
+/// (3.4).
 pub fn write_refusal(error: Option<&AuthorizeError>, sub_topic: &str) -> Cow<'static, str> {
     match error {
         None | Some(AuthorizeError::Policy { .. }) => {
@@ -323,29 +327,29 @@ pub fn write_refusal(error: Option<&AuthorizeError>, sub_topic: &str) -> Cow<'st
                 .into()
         }
         Some(AuthorizeError::Unavailable) => JoinRefusal::DatabaseUnavailable.reason(),
-        Some(error) => undecided(error),
+        Some(error) => check_failed(error),
     }
 }
 
-/// What the sender of a broadcast is told that was neither stored nor sent (4.8).
+/// The text for a client whose broadcast was neither stored nor sent (4.8).
 pub fn store_refusal(error: &StoreError, sub_topic: &str) -> Cow<'static, str> {
     match error {
-        StoreError::Forbidden | StoreError::Unasked(AuthorizeError::Policy { .. }) => format!(
+        StoreError::Forbidden | StoreError::CheckFailed(AuthorizeError::Policy { .. }) => format!(
             "You do not have permissions to store messages of this Channel topic: {sub_topic}"
         )
         .into(),
         StoreError::Payload { .. } => "The payload of the broadcast cannot be stored".into(),
         StoreError::Unsupported => {
-            "The table realtime.messages has no column for what is to be stored".into()
+            "The table realtime.messages lacks a column that is needed to store this message".into()
         }
-        StoreError::Unasked(AuthorizeError::Unavailable) => {
+        StoreError::CheckFailed(AuthorizeError::Unavailable) => {
             JoinRefusal::DatabaseUnavailable.reason()
         }
-        StoreError::Unasked(error) => undecided(error),
+        StoreError::CheckFailed(error) => check_failed(error),
     }
 }
 
-fn undecided(error: &AuthorizeError) -> Cow<'static, str> {
+fn check_failed(error: &AuthorizeError) -> Cow<'static, str> {
     match error {
         AuthorizeError::Canceled(text) => format!("QueryCanceled: {text}").into(),
         AuthorizeError::MissingPartition => {
@@ -367,29 +371,30 @@ fn undecided(error: &AuthorizeError) -> Cow<'static, str> {
     }
 }
 
-/// Why a socket is closed by the server.
+/// Why the server closes a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CloseReason {
-    /// The peer closed; holds its code, which is echoed.
+    /// The peer closed. Contains its code, which is echoed.
     Peer(Option<u16>),
-    /// Nothing was heard for too long.
+    /// No data was received for too long.
     Idle,
     /// No channel was joined for too long.
     NoChannel,
-    /// What came is not the WebSocket protocol, or too large.
+    /// The received bytes violate the WebSocket protocol, or are too large.
     Frame(FrameError),
-    /// A message was begun and not finished in time.
+    /// A message was started and not finished in time.
     Unfinished,
-    /// It does not read what it is sent fast enough.
+    /// The client reads too slowly.
     SlowConsumer,
-    /// All sockets together hold too much of this, and this one is among those that hold most.
+    /// All sockets together hold too much memory of this kind, and this socket is one of the
+    /// largest.
     Memory(Held),
     /// The server is stopping.
     Restarting,
 }
 
 impl CloseReason {
-    /// How it is counted.
+    /// The label under which the close is counted.
     pub fn label(self) -> CloseLabel {
         match self {
             Self::Peer(_) => CloseLabel::Client,
@@ -402,7 +407,7 @@ impl CloseReason {
         }
     }
 
-    /// Whether what waits for the socket is dropped.
+    /// Whether queued frames are dropped.
     pub fn drops_queue(self) -> bool {
         matches!(self, Self::SlowConsumer | Self::Memory(Held::Queues))
     }
@@ -424,14 +429,16 @@ impl CloseReason {
             Self::Unfinished => (1008, "A message was not finished in time"),
             Self::SlowConsumer | Self::Memory(Held::Queues) => (
                 1013,
-                "Too slow: messages were dropped, reconnect and read what is missing",
+                "Too slow: messages were dropped; reconnect and load what is missing",
             ),
-            Self::Memory(Held::Frames) => {
-                (1009, "Too much is begun and not finished on this server")
-            }
-            Self::Memory(Held::Channels) => {
-                (1008, "Too much is held for this socket on a full server")
-            }
+            Self::Memory(Held::Frames) => (
+                1009,
+                "The server is short of memory, and this socket holds too many unfinished messages",
+            ),
+            Self::Memory(Held::Channels) => (
+                1008,
+                "The server is short of memory, and the channels of this socket hold too much",
+            ),
             Self::Restarting => (1012, "Server is restarting"),
         })
     }
@@ -442,7 +449,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn refused_joins_have_the_protocols_reasons() {
+    fn join_refusals_have_the_texts_of_the_protocol() {
         let cases = [
             (
                 JoinRefusal::Token(TokenError::Expired { seconds_ago: 7 }),
@@ -496,7 +503,7 @@ mod tests {
                 "Unauthorized: You do not have permissions to read from this Channel topic: room",
             ),
             (
-                JoinRefusal::of_question(
+                JoinRefusal::from_check_error(
                     AuthorizeError::Policy {
                         sqlstate: "22P02".to_owned(),
                     },
@@ -505,29 +512,29 @@ mod tests {
                 "Unauthorized: You do not have permissions to read from this Channel topic: room",
             ),
             (
-                JoinRefusal::of_question(AuthorizeError::Unavailable, "room".to_owned()),
+                JoinRefusal::from_check_error(AuthorizeError::Unavailable, "room".to_owned()),
                 "UnableToConnectToProject: Realtime was unable to connect to the project database",
             ),
             (
-                JoinRefusal::Undecided(AuthorizeError::Canceled(
+                JoinRefusal::CheckFailed(AuthorizeError::Canceled(
                     "canceling statement due to statement timeout".to_owned(),
                 )),
                 "QueryCanceled: canceling statement due to statement timeout",
             ),
             (
-                JoinRefusal::Undecided(AuthorizeError::MissingPartition),
+                JoinRefusal::CheckFailed(AuthorizeError::MissingPartition),
                 "MissingPartition: Realtime was unable to find the expected messages partition",
             ),
             (
-                JoinRefusal::Undecided(AuthorizeError::PoolExhausted),
+                JoinRefusal::CheckFailed(AuthorizeError::PoolExhausted),
                 "IncreaseConnectionPool: Please increase your connection pool size",
             ),
             (
-                JoinRefusal::Undecided(AuthorizeError::TooManyConnections),
+                JoinRefusal::CheckFailed(AuthorizeError::TooManyConnections),
                 "DatabaseLackOfConnections: Database can't accept more connections, Realtime won't connect",
             ),
             (
-                JoinRefusal::Undecided(AuthorizeError::Failed {
+                JoinRefusal::CheckFailed(AuthorizeError::Failed {
                     sqlstate: "40001".to_owned(),
                 }),
                 "Realtime was unable to connect to the project database",
@@ -539,7 +546,7 @@ mod tests {
     }
 
     #[test]
-    fn refused_handshakes_have_the_protocols_answers() {
+    fn handshake_refusals_have_the_responses_of_the_protocol() {
         let cases = [
             (HandshakeRefusal::Version, 403, None),
             (HandshakeRefusal::NotAnUpgrade, 400, None),
@@ -590,8 +597,8 @@ mod tests {
             ),
         ];
         for (refusal, status, text) in cases {
-            let answer = refusal.answer();
-            assert_eq!((answer.0.as_u16(), answer.1.as_deref()), (status, text));
+            let response = refusal.response();
+            assert_eq!((response.0.as_u16(), response.1.as_deref()), (status, text));
         }
     }
 }

@@ -80,7 +80,7 @@ impl Realtime {
         tasks: &Tasks,
     ) -> Self {
         let rates = Arc::new(Rates::new(&config));
-        let keeping = rate::keep(Arc::clone(&rates), tasks.token().clone());
+        let keeping = rate::run(Arc::clone(&rates), tasks.token().clone());
         tasks.spawn("rates", keeping);
         let bodies = Budget::new(
             config.all_requests_max_bytes,

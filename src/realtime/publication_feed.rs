@@ -1,4 +1,5 @@
-//! Tells channels that a table which they asked for is not published any more, and when it is again.
+//! Notifies channels when a table that they subscribed to is no longer published, and when it is
+//! published again.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! Broadcasts of the server itself, from the bus to the members of their private topics.
+//! Sends the server's own broadcasts from the bus to the members of their private topics.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use super::protocol::{Broadcast, UserPayload};
 use crate::bus::broadcasts::{Audiences, BroadcastListener};
 use crate::shutdown::Tasks;
 
-/// Frames handed over before other tasks of the worker thread get their turn, as for row changes.
+/// Frames queued before other tasks of the worker thread get their turn; see `change_feed`.
 const FRAMES_PER_TURN: usize = 2_048;
 
 /// Runs until every sender is gone or the server stops.
@@ -30,7 +30,7 @@ pub async fn run(mut listener: BroadcastListener, hub: Arc<Hub>, tasks: Tasks) {
                 match deliveries.broadcast(&key, &message, None) {
                     Ok(members) => frames += members.max(1),
                     Err(error) => {
-                        tracing::error!(topic = broadcast.topic, %error, "a broadcast of the server cannot be sent");
+                        tracing::error!(topic = broadcast.topic, %error, "cannot encode a broadcast of the server; dropping it");
                     }
                 }
                 if frames > FRAMES_PER_TURN {

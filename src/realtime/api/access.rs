@@ -1,4 +1,5 @@
-//! Who broadcasts over HTTP, and what policies may know of the request (protocol 1.5, 4.3).
+//! The caller of a broadcast over HTTP, and the request headers that policies may read (protocol
+//! 1.5, 4.3).
 
 use std::sync::Arc;
 
@@ -10,12 +11,12 @@ use crate::auth::{Claims, Verifier, is_opaque_key};
 
 const API_KEY: HeaderName = HeaderName::from_static("apikey");
 
-/// The key as gateways put it into requests to the socket.
+/// The key, under the name that gateways use in requests to the socket.
 const GATEWAY_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
-/// Headers that policies do not see, because they hold secrets. The original shows all to them;
-/// nothing is lost: what a token says is in `request.jwt.claims`, and a database writes the
-/// parameters of its statements into logs.
+/// Headers with secrets, which policies do not see. Supabase Realtime shows them all. Policies lose
+/// nothing: the claims of a token are in `request.jwt.claims`. A database, however, writes the
+/// parameters of statements to logs.
 const SECRET_HEADERS: [HeaderName; 5] = [
     AUTHORIZATION,
     PROXY_AUTHORIZATION,
@@ -24,12 +25,12 @@ const SECRET_HEADERS: [HeaderName; 5] = [
     GATEWAY_KEY,
 ];
 
-/// What the caller may do: the token of `Authorization: Bearer`, else the header `apikey`, else
-/// the parameter of that name, which clients leave on the address. `None` when the first of them
-/// that is there is no good.
+/// The caller's claims. The token of `Authorization: Bearer` wins over the header `apikey`, which
+/// wins over the query parameter of that name that some clients keep in the URL. `None` if the
+/// first one present is invalid.
 ///
-/// An opaque key as bearer token is what clients send while nobody is signed in: it is looked at
-/// last, as the key it is.
+/// Clients send an opaque key as bearer token while no user is signed in. Such a key is used last,
+/// as an API key.
 pub(super) fn caller(
     verifier: &Verifier,
     headers: &HeaderMap,
@@ -46,15 +47,15 @@ pub(super) fn caller(
     verifier.verify_api_key(key.trim()).ok()
 }
 
-/// The token of an `Authorization` header. Another scheme than `Bearer` is none of ours.
+/// The token of an `Authorization` header. Schemes other than `Bearer` are ignored.
 fn bearer(headers: &HeaderMap) -> Option<&str> {
     let value = headers.get(AUTHORIZATION)?.to_str().ok()?;
     let (scheme, token) = value.trim().split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
-/// What policies read as `request.headers`: a JSON object of all headers but the secret ones, a
-/// repeated one joined by commas (RFC 9110, 5.3).
+/// The value of `request.headers` in policies: a JSON object of all headers without secrets.
+/// Repeated headers are joined by commas (RFC 9110, 5.3).
 pub(super) fn policy_headers(headers: &HeaderMap) -> String {
     let object: Map<String, Value> = headers
         .keys()
@@ -89,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn the_token_counts_more_than_the_key_and_the_header_more_than_the_address() {
+    fn the_token_wins_over_the_key_and_the_header_over_the_query() {
         let secret = "a-test-secret-of-at-least-32-characters";
         let keys = KeySet::new(Some(secret), None, None).unwrap();
         let verifier = Verifier::new(keys, Requirements::default());
@@ -135,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn policies_see_every_header_that_is_no_secret() {
+    fn policies_see_all_headers_without_secrets() {
         let mut all = headers(&[
             ("authorization", "Bearer x"),
             ("apikey", "x"),

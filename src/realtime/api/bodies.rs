@@ -1,4 +1,4 @@
-//! Bodies of requests to broadcast that arrive, and the memory that all of them may take.
+//! Request bodies that are arriving, and the memory limit for all of them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,24 +9,28 @@ use axum::extract::Request;
 use futures_util::TryStreamExt as _;
 
 use super::super::Realtime;
-use super::answer::Refusal;
+use super::refusal::Refusal;
 use crate::http::budget::Share;
 use crate::http::input::body;
 
-/// How long a body may take to arrive. The largest one needs it at 140 kB/s.
+/// Maximum time for a body to arrive. The largest body needs it at 140 kB/s.
 const BODY_DEADLINE: Duration = Duration::from_secs(60);
 
-/// Bytes that a body may have however many others arrive: a message of a chat fits.
+/// Size that a body may have even when the budget for all bodies is used up, in bytes. A chat
+/// message fits.
 pub(in super::super) const MODEST_BODY_BYTES: usize = 16 * 1024;
 
-/// A body, which counts among all others as long as it is there.
-pub(super) struct Arrived {
+/// A received body, which counts towards the budget until it is dropped.
+pub(super) struct ReceivedBody {
     pub(super) bytes: Bytes,
     _share: Arc<Share>,
 }
 
-/// The whole body of a request.
-pub(super) async fn receive(realtime: &Realtime, request: Request) -> Result<Arrived, Refusal> {
+/// Reads the whole body of a request.
+pub(super) async fn receive(
+    realtime: &Realtime,
+    request: Request,
+) -> Result<ReceivedBody, Refusal> {
     let share = Arc::new(realtime.bodies.share());
     let is_refused = Arc::new(AtomicBool::new(false));
     let request = request.map(|body| {
@@ -42,7 +46,7 @@ pub(super) async fn receive(realtime: &Realtime, request: Request) -> Result<Arr
         Body::from_stream(counted)
     });
     match body(request, &(), BODY_DEADLINE).await {
-        Ok(bytes) => Ok(Arrived {
+        Ok(bytes) => Ok(ReceivedBody {
             bytes,
             _share: share,
         }),

@@ -15,18 +15,18 @@ use super::super::hub::topic::TopicKey;
 use super::super::messages::store::{StoreOrder, StorePayload};
 use super::super::protocol::{Broadcast, Persist, PersistError, UserPayload};
 use super::access;
-use super::answer::{Refusal, refused_list};
-use super::bodies::{self, Arrived};
+use super::bodies::{self, ReceivedBody};
+use super::refusal::{Refusal, refused_list};
 use super::request::{self, BatchMessage, PayloadKind};
 use crate::auth::Claims;
 use crate::config::RealtimeConfig;
 use crate::observability::metrics::DropReason;
 
-/// Names the messages of a batch that were not sent. The answer is 202 all the same, as in the
-/// original: the others were.
+/// Lists the messages of a batch that were not sent. As in Supabase Realtime the status is still
+/// 202, because the others were sent.
 const REFUSED: HeaderName = HeaderName::from_static("x-broadcast-refused");
 
-/// Parameters of the address.
+/// Query parameters.
 #[derive(Default)]
 struct Parameters {
     apikey: Option<String>,
@@ -36,8 +36,8 @@ struct Parameters {
 }
 
 impl Parameters {
-    /// Of two with one name the last counts. Others are ignored.
-    fn of(uri: &Uri) -> Self {
+    /// If a parameter appears twice, the last one wins. Unknown parameters are ignored.
+    fn from_uri(uri: &Uri) -> Self {
         let mut parameters = Self::default();
         let pairs = Query::<Vec<(String, String)>>::try_from_uri(uri);
         for (name, value) in pairs.map(|Query(pairs)| pairs).unwrap_or_default() {
@@ -52,9 +52,9 @@ impl Parameters {
         parameters
     }
 
-    /// Whether the message is to be stored. Only the members of a private topic can be asked for.
+    /// Whether to store the message. Only messages to private topics can be stored.
     fn persist(&self, config: &RealtimeConfig) -> Result<Option<Persist>, PersistError> {
-        let persist = Persist::of_query(
+        let persist = Persist::from_query(
             self.persist.as_deref(),
             self.persist_ttl.as_deref(),
             config.max_message_ttl_seconds(),
@@ -66,17 +66,17 @@ impl Parameters {
     }
 }
 
-/// A request whose caller is known and whose body is there.
+/// A request with a known caller and a complete body.
 struct Admitted {
     claims: Arc<Claims>,
     headers: HeaderMap,
     parameters: Parameters,
-    body: Arrived,
+    body: ReceivedBody,
 }
 
-/// Lets a request in: who asks is known before anything of the body is read.
+/// Identifies the caller, then reads the body.
 async fn admit(realtime: &Realtime, request: Request) -> Result<Admitted, Refusal> {
-    let parameters = Parameters::of(request.uri());
+    let parameters = Parameters::from_uri(request.uri());
     let headers = request.headers().clone();
     let verifier = &realtime.shared.verifier;
     let claims = access::caller(verifier, &headers, parameters.apikey.as_deref())
@@ -94,7 +94,7 @@ async fn admit(realtime: &Realtime, request: Request) -> Result<Admitted, Refusa
     })
 }
 
-/// `POST …/api/broadcast`: several messages, each a text broadcast.
+/// `POST …/api/broadcast`: several messages, each sent as a text broadcast.
 pub(super) async fn broadcast_batch(
     State(realtime): State<Realtime>,
     request: Request,
@@ -112,7 +112,7 @@ pub(super) async fn broadcast_batch(
     }
 }
 
-/// Sends what may be sent; the positions of the others, each with a reason.
+/// Sends the permitted messages. Returns the positions of the others, each with a reason.
 async fn batch(
     realtime: &Realtime,
     request: Request,
@@ -125,7 +125,7 @@ async fn batch(
         return Err(Refusal::BatchOverRate);
     }
     let refusals = refusals(realtime, &admitted, &messages).await;
-    // Nothing below waits: the messages of a batch leave together, in order.
+    // There is no await below, so the messages of a batch are sent together and in order.
     let hub = &realtime.shared.hub;
     let mut deliveries = hub.deliveries();
     let mut refused = Vec::new();
@@ -142,24 +142,25 @@ async fn batch(
         };
         deliveries
             .broadcast(&key, &broadcast, None)
-            .map_err(Refusal::Inexpressible)?;
+            .map_err(Refusal::NotEncodable)?;
     }
     Ok(refused)
 }
 
-/// The private topics of a batch that this caller may not send to, each with the reason. Every
-/// topic is asked about once, one after the other: a batch must not take every connection. When the
-/// database cannot answer, the rest is not asked: it would wait as long for as little.
+/// The private topics of a batch that this caller may not send to, each with a reason. Topics are
+/// checked once each, one after the other, so that a batch does not use all connections. After a
+/// failure of the database the remaining topics are not checked: they would wait just as long and
+/// fail too.
 async fn refusals<'a>(
     realtime: &Realtime,
     admitted: &Admitted,
     messages: &'a [BatchMessage],
 ) -> HashMap<&'a str, &'static str> {
-    let mut asked: HashMap<&str, Option<&'static str>> = HashMap::new();
+    let mut checked: HashMap<&str, Option<&'static str>> = HashMap::new();
     let mut outage = None;
     let headers = access::policy_headers(&admitted.headers).into();
     for message in messages.iter().filter(|message| message.is_private) {
-        if asked.contains_key(&*message.topic) {
+        if checked.contains_key(&*message.topic) {
             continue;
         }
         let refusal = match outage {
@@ -167,21 +168,21 @@ async fn refusals<'a>(
             None => match authorize(realtime, &message.topic, admitted, &headers).await {
                 Ok(()) => None,
                 Err(refusal) => {
-                    let reason = refusal.short();
-                    outage = (!refusal.is_of_policy()).then_some(reason);
+                    let reason = refusal.reason();
+                    outage = (!refusal.is_policy_decision()).then_some(reason);
                     Some(reason)
                 }
             },
         };
-        asked.insert(&message.topic, refusal);
+        checked.insert(&message.topic, refusal);
     }
-    asked
+    checked
         .into_iter()
         .filter_map(|(topic, refusal)| Some((topic, refusal?)))
         .collect()
 }
 
-/// Whether the caller may send to a private topic.
+/// Checks whether the caller may send to a private topic.
 async fn authorize(
     realtime: &Realtime,
     topic: &str,
@@ -194,7 +195,7 @@ async fn authorize(
     let permissions = authorizer
         .ask(Question::Write, topic, &admitted.claims, headers)
         .await
-        .map_err(Refusal::Unasked)?;
+        .map_err(Refusal::CheckFailed)?;
     if permissions.broadcast {
         Ok(())
     } else {
@@ -250,7 +251,7 @@ async fn single(
     };
     broadcast
         .check(key.topic())
-        .map_err(Refusal::Inexpressible)?;
+        .map_err(Refusal::NotEncodable)?;
     let headers: Arc<str> = access::policy_headers(&admitted.headers).into();
     if is_private {
         authorize(realtime, topic, &admitted, &headers).await?;
@@ -274,6 +275,6 @@ async fn single(
     }
     hub.deliveries()
         .broadcast(&key, &broadcast, None)
-        .map_err(Refusal::Inexpressible)?;
+        .map_err(Refusal::NotEncodable)?;
     Ok(())
 }

@@ -1,4 +1,5 @@
-//! The health of a tenant, which the health checks of Supabase's compose files ask for (protocol 1.6).
+//! The health of a tenant, as queried by the health checks in Supabase's compose files (protocol
+//! 1.6).
 
 use axum::Json;
 use axum::extract::State;
@@ -19,8 +20,8 @@ struct Health {
     readiness: Readiness,
 }
 
-/// `GET /api/tenants/{id}/health`. There is one tenant here, whatever it is called. Only in the family
-/// of paths behind a gateway: gateways keep tenants' routes from the outside.
+/// `GET /api/tenants/{id}/health`. There is one tenant, under any name. The route exists only under
+/// the paths behind a gateway: gateways do not expose the routes of tenants.
 pub fn tenant_health(realtime: Realtime, readiness: Readiness) -> ApiRouter {
     let strangers = from_fn_with_state(realtime.strangers.clone(), strangers::admit);
     api().map(|routes| {
@@ -31,7 +32,7 @@ pub fn tenant_health(realtime: Realtime, readiness: Readiness) -> ApiRouter {
     })
 }
 
-/// What it answers.
+/// The documentation of the route.
 pub(super) fn described() -> Described {
     api().into_parts().1
 }
@@ -44,8 +45,7 @@ fn api() -> ApiRouter<Health> {
     )
 }
 
-/// Always 200 for those who may ask, as in the original: the process answers, and the body says what
-/// of it works.
+/// Always 200 for authorized callers, as in Supabase Realtime. The body reports which parts work.
 async fn show_health(State(health): State<Health>, headers: HeaderMap) -> Response {
     let shared = &health.realtime.shared;
     if access::caller(&shared.verifier, &headers, None).is_none() {

@@ -1,15 +1,16 @@
-//! Broadcasting over HTTP, and what else of the original's HTTP interface clients and health checks
-//! use (protocol 1.5, 1.6).
+//! Broadcasting over HTTP, and the other parts of Supabase Realtime's HTTP interface that clients
+//! and health checks use (protocol 1.5, 1.6).
 //!
-//! Messages enter the same fan-out as those of sockets, so who listens cannot tell them apart. Public
-//! topics need no database.
+//! Messages enter the same fan-out as those from sockets, so receivers cannot distinguish them.
+//! Public topics need no database.
 
 mod access;
-mod answer;
+
 pub(super) mod bodies;
 mod broadcast;
 mod health;
 pub mod reference;
+mod refusal;
 pub mod request;
 
 use axum::Json;
@@ -20,18 +21,19 @@ use axum::response::Response;
 use serde_json::{Value, json};
 use tower_http::cors::{AllowHeaders, AllowMethods, Any, CorsLayer};
 
-use self::answer::Refusal;
 pub use self::health::tenant_health;
+use self::refusal::Refusal;
 use super::Realtime;
 use super::hub::rate::Rate;
 use crate::http::middleware::method_not_allowed;
 use crate::http::openapi::{ApiRouter, Described};
 use crate::http::strangers;
 
-/// Where the routes are found: as clients see them, and as a gateway that rewrites asks for them.
+/// The base paths of the routes: as clients see them, and as a gateway that rewrites paths requests
+/// them.
 const BASE_PATHS: [&str; 2] = ["/realtime/v1/api", "/api"];
 
-/// The routes in both families, answers to browsers' preflights included.
+/// The routes under both base paths, including responses to CORS preflights.
 pub(super) fn routes(realtime: Realtime) -> ApiRouter {
     api()
         .map(|routes| {
@@ -39,8 +41,8 @@ pub(super) fn routes(realtime: Realtime) -> ApiRouter {
                 .layer(DefaultBodyLimit::max(
                     realtime.shared.config.max_request_bytes,
                 ))
-                .layer(from_fn_with_state(realtime.clone(), within_rate))
-                // Inside the layer below: a preflight is a verb that no route has.
+                .layer(from_fn_with_state(realtime.clone(), check_rate))
+                // Inside the CORS layer: a preflight uses a method that no route has.
                 .method_not_allowed_fallback(method_not_allowed)
                 .layer(cors())
                 .with_state(realtime)
@@ -49,7 +51,7 @@ pub(super) fn routes(realtime: Realtime) -> ApiRouter {
         .merge(healthcheck())
 }
 
-/// What the routes take and answer.
+/// The documentation of the routes.
 pub fn described() -> Described {
     let routes = api().under_each(&BASE_PATHS).into_parts().1;
     routes
@@ -76,8 +78,9 @@ fn healthcheck<S: Clone + Send + Sync + 'static>() -> ApiRouter<S> {
     ApiRouter::new().get("/healthcheck", async || "ok", reference::healthcheck())
 }
 
-/// Any page may use the routes and read their answers, with whatever headers it sends: a token in a
-/// header is the only way in, and no browser adds one by itself. No credentials, therefore.
+/// Any page may use the routes and read their responses, with any headers. Callers authenticate
+/// only with a token in a header, which no browser adds on its own. For this reason credentials are
+/// not allowed.
 fn cors() -> CorsLayer {
     CorsLayer::new()
         .allow_origin(Any)
@@ -86,25 +89,25 @@ fn cors() -> CorsLayer {
         .expose_headers(Any)
 }
 
-/// `GET …/api/ping`: the server answers.
+/// `GET …/api/ping`: shows that the server responds.
 async fn ping() -> Json<Value> {
     Json(json!({ "message": "Success" }))
 }
 
-/// Refuses requests while the server is over its rate of events, and tells everybody how far from
-/// that it is. Before the token is looked at, as in the original.
-async fn within_rate(State(realtime): State<Realtime>, request: Request, next: Next) -> Response {
+/// Refuses requests while the server exceeds its rate of events, and reports the rate in headers.
+/// As in Supabase Realtime this happens before the token is checked.
+async fn check_rate(State(realtime): State<Realtime>, request: Request, next: Next) -> Response {
     let hub = &realtime.shared.hub;
     let mut response = if hub.rates().events.is_over() {
         Refusal::TooManyRequests.respond(hub.metrics())
     } else {
         strangers::admit(State(realtime.strangers.clone()), request, next).await
     };
-    tell_rate(&hub.rates().events, response.headers_mut());
+    add_rate_headers(&hub.rates().events, response.headers_mut());
     response
 }
 
-fn tell_rate(rate: &Rate, headers: &mut HeaderMap) {
+fn add_rate_headers(rate: &Rate, headers: &mut HeaderMap) {
     let (average, limit) = (rate.average(), rate.limit());
     for (name, number) in [
         ("x-rate-rolling", average),

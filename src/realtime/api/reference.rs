@@ -1,5 +1,5 @@
-//! What the routes to broadcast take and answer, for the OpenAPI document. Refusals have the
-//! bodies of the original, see [`super::answer`].
+//! The OpenAPI documentation of the broadcast routes. Refusals have the bodies of Supabase
+//! Realtime, see [`super::refusal`].
 
 use serde_json::json;
 
@@ -10,21 +10,21 @@ use crate::http::openapi::schema::{
 };
 use crate::http::openapi::{Operation, input};
 
-/// The group of these operations, with what is said of it.
+/// The group of these operations and its description.
 pub const TAG: (&str, &str) = (
     REALTIME,
-    "Broadcasting over HTTP, as Supabase Realtime has it. The socket itself is at `/realtime/v1/websocket` and is described in \
+    "Broadcasting over HTTP, compatible with Supabase Realtime. The socket is at `/realtime/v1/websocket` and is described in \
      `docs/protocol.md`.",
 );
 
 const REALTIME: &str = "Realtime";
 
-/// What every route here may answer: headers that tell the rate, and the refusal of those over it.
-fn within_rate(operation: Operation) -> Operation {
+/// Adds what every route here may respond: headers with the rate, and the refusal above it.
+fn with_rate(operation: Operation) -> Operation {
     let mut operation = operation.answers(
         429,
-        "The server is over its rate of events, or would be; or this address sent too many requests without a sign-in.",
-        json!({ "anyOf": [told(), named("Error")] }),
+        "The server exceeds its rate of events, or would with this request; or this address sent too many unauthenticated requests.",
+        json!({ "anyOf": [message_body(), named("Error")] }),
     );
     operation = operation.with_header(429, "Retry-After", false);
     for status in [200, 202, 400, 401, 403, 408, 413, 415, 422, 429, 500] {
@@ -35,12 +35,12 @@ fn within_rate(operation: Operation) -> Operation {
     operation
 }
 
-/// A refusal in the original's form.
-fn told() -> Schema {
+/// A refusal in the form of Supabase Realtime.
+fn message_body() -> Schema {
     object([("message", text(), "")])
 }
 
-fn sending(id: &'static str, summary: &'static str) -> Operation {
+fn broadcast_operation(id: &'static str, summary: &'static str) -> Operation {
     let field_errors = json!({ "type": "object", "properties": { "errors": any_object(), "message": text() }, "required": ["errors"], "additionalProperties": false });
     Operation::bare(id, REALTIME, summary)
         .secured_by(&["token", "apikey"])
@@ -48,107 +48,108 @@ fn sending(id: &'static str, summary: &'static str) -> Operation {
             input(
                 "apikey",
                 text(),
-                "A key of the project, for clients that leave it on the address.",
+                "An API key of the project, for clients that send it in the URL.",
             )
             .legacy(),
         )
         .answers_nothing(202, "Sent.")
-        .answers(400, "The request cannot be read.", told())
-        .answers(401, "No token, or no good one.", told())
-        .answers(408, "The body did not arrive in time.", told())
-        .answers(413, "The body is too large.", told())
+        .answers(400, "The request is malformed.", message_body())
+        .answers(401, "The token is missing or invalid.", message_body())
+        .answers(408, "The body did not arrive in time.", message_body())
+        .answers(413, "The body is too large.", message_body())
         .answers(
             422,
-            "What is wrong, by field; or why the policies could not be asked.",
-            json!({ "anyOf": [field_errors, told()] }),
+            "Errors by field, or the reason why the permission check failed.",
+            json!({ "anyOf": [field_errors, message_body()] }),
         )
-        .answers(500, "The policies failed.", told())
+        .answers(500, "The permission check failed.", message_body())
 }
 
 pub(super) fn broadcast_batch() -> Operation {
     let message = with_optional(
         object([
-            (
-                "topic",
-                text(),
-                "The name of the channel, without `realtime:`.",
-            ),
+            ("topic", text(), "Name of the channel, without `realtime:`."),
             ("event", text(), ""),
             ("payload", any_object(), ""),
             (
                 "private",
                 nullable(flag()),
-                "For members of the private channel of that name; its policies are asked.",
+                "Send to the private channel with this name, subject to its policies.",
             ),
-            ("id", nullable(text()), "Passed on as `meta.id`."),
+            ("id", nullable(text()), "Forwarded as `meta.id`."),
         ]),
         &["private", "id"],
     );
     let body = json!({ "type": "object", "required": ["messages"], "properties": { "messages": list(open(message)) } });
-    let operation = sending("broadcast_batch", "Broadcast several messages")
-        .details("They leave together and in order. Those that the policies refuse are left out, and named in a header.")
+    let operation = broadcast_operation("broadcast_batch", "Broadcast several messages")
+        .details("The messages are sent together and in order. Messages that the policies refuse are omitted and listed in a header.")
         .raw_body("application/json", body)
         .with_header(202, "X-Broadcast-Refused", false);
-    within_rate(operation)
+    with_rate(operation)
 }
 
 pub(super) fn broadcast_single() -> Operation {
-    let operation = sending(
+    let operation = broadcast_operation(
         "broadcast_single",
         "Broadcast one message, whose payload is the body",
     )
     .path(input(
         "topic",
         text(),
-        "The name of the channel, without `realtime:`.",
+        "Name of the channel, without `realtime:`.",
     ))
     .path(input("event", text(), ""))
     .query(input(
         "private",
         text(),
-        "`true`: for members of the private channel of that name; its policies are asked.",
+        "`true`: send to the private channel with this name, subject to its policies.",
     ))
     .query(input(
         "persist",
         text(),
-        "`true`: stored for replay before it is sent. Private topics only.",
+        "`true`: store the message for replay before sending it. Private topics only.",
     ))
     .query(input(
         "persist[ttl]",
         text(),
-        "The same, for so many seconds.",
+        "Store the message for this many seconds.",
     ))
     .raw_body("application/json", json!({}))
     .raw_body("application/octet-stream", json!({}))
     .answers(
         403,
-        "The policies do not let the caller send there.",
-        told(),
+        "The policies do not let the caller send to this topic.",
+        message_body(),
     )
     .answers(
         415,
-        "The body is of another media type.",
+        "The media type of the body is not supported.",
         object([("error", text(), "")]),
     );
-    within_rate(operation)
+    with_rate(operation)
 }
 
 pub(super) fn ping() -> Operation {
-    let operation = Operation::bare("ping", REALTIME, "Whether the server answers").answers(
+    let operation = Operation::bare("ping", REALTIME, "Check that the server responds").answers(
         200,
-        "It does.",
+        "The server responds.",
         object([("message", constant("Success"), "")]),
     );
-    within_rate(operation)
+    with_rate(operation)
 }
 
 pub(super) fn healthcheck() -> Operation {
     Operation::bare(
         "healthcheck",
         OPERATIONS,
-        "Whether the process lives, as Realtime's health checks ask",
+        "Liveness check for Supabase Realtime's health checks",
     )
-    .answers_as(200, "It does.", "text/plain; charset=utf-8", constant("ok"))
+    .answers_as(
+        200,
+        "The process is running.",
+        "text/plain; charset=utf-8",
+        constant("ok"),
+    )
 }
 
 pub(super) fn show_tenant_health() -> Operation {
@@ -156,23 +157,27 @@ pub(super) fn show_tenant_health() -> Operation {
         ("healthy", flag(), ""),
         ("db_connected", flag(), ""),
         ("replication_connected", flag(), ""),
-        ("connected_cluster", count(), "Sockets."),
+        ("connected_cluster", count(), "Number of open sockets."),
         ("region", json!({ "type": "null" }), ""),
         ("node", text(), ""),
     ]);
     Operation::bare(
         "show_tenant_health",
         OPERATIONS,
-        "What works, as Realtime's health checks ask",
+        "Report for Supabase Realtime's health checks",
     )
     .secured_by(&["token", "apikey"])
-    .path(input("id", text(), "Anything: there is one tenant."))
-    .answers(200, "What works.", object([("data", health, "")]))
-    .answers_nothing(403, "No token, or no good one.")
+    .path(input("id", text(), "Ignored: there is one tenant."))
+    .answers(
+        200,
+        "The state of the server.",
+        object([("data", health, "")]),
+    )
+    .answers_nothing(403, "The token is missing or invalid.")
     .refuses(&[ErrorCode::RateLimited])
 }
 
-/// An object in which other fields are ignored.
+/// An object whose unknown fields are ignored.
 fn open(mut object: Schema) -> Schema {
     if let Some(fields) = object.as_object_mut() {
         fields.remove("additionalProperties");

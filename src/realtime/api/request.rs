@@ -1,7 +1,7 @@
-//! What a request to broadcast says (protocol 1.5). Pure.
+//! Parses requests to broadcast (protocol 1.5). Pure.
 //!
-//! Payloads are passed on as they were written, never decoded and encoded again: numbers keep their
-//! digits, and large payloads cost a copy at most.
+//! Payloads are forwarded as they were written, without decoding and encoding. Numbers keep their
+//! digits, and a large payload is copied at most once.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -13,18 +13,18 @@ use serde_json::{Map, Value, json};
 
 use super::super::protocol::json_string;
 
-/// What a required field is told that is absent, null or white space.
+/// The error of a required field that is absent, null or white space.
 const BLANK: &str = "can't be blank";
-/// What a field of the wrong type is told.
+/// The error of a field with the mistakes type.
 const INVALID: &str = "is invalid";
-/// What a payload is told that is too large.
+/// The error of a payload that is too large.
 const TOO_LARGE: &str = "Payload size exceeds tenant limit";
 
-/// Messages of one batch at most. What is wrong is told for each of them, which takes hundreds of
-/// times the two bytes of an empty one; the original's default rate admits a hundred.
+/// Maximum number of messages per batch. Errors are reported for each message, which takes hundreds
+/// of times the two bytes of an empty one. The default rate of Supabase Realtime admits a hundred.
 const MAX_MESSAGES: usize = 10_000;
 
-/// The names that mean something, in a body or a message of it.
+/// The names that are read, in a body or in one of its messages.
 const NAMES: [&str; 6] = ["messages", "topic", "event", "payload", "private", "id"];
 
 /// One message of a batch.
@@ -32,9 +32,9 @@ const NAMES: [&str; 6] = ["messages", "topic", "event", "payload", "private", "i
 pub struct BatchMessage {
     /// The sub-topic.
     pub topic: String,
-    /// For members of the private channel of that name.
+    /// For members of the private channel with this name.
     pub is_private: bool,
-    /// The payload of the text broadcast, complete.
+    /// The complete payload of the text broadcast.
     pub payload: Box<RawValue>,
 }
 
@@ -43,14 +43,14 @@ pub struct BatchMessage {
 pub enum Unreadable {
     /// The body is not JSON.
     NotJson,
-    /// There are more messages than one request may have.
+    /// There are too many messages in the request.
     TooManyMessages,
-    /// A field is missing, wrong or too large; holds the `errors` of the answer.
+    /// A field is missing, invalid or too large. Contains the `errors` of the response.
     Fields(Value),
 }
 
 impl Unreadable {
-    /// Whether a payload was above the limit.
+    /// Whether a payload was too large.
     pub fn is_too_large(&self) -> bool {
         match self {
             Self::NotJson | Self::TooManyMessages => false,
@@ -64,10 +64,10 @@ impl Unreadable {
     }
 }
 
-/// The messages of a batch, none of whose payloads may have more than `max_payload` bytes.
+/// Parses a batch. `max_payload` limits each payload, in bytes.
 ///
 /// # Errors
-/// [`Unreadable`]; every message is looked at, so that one answer names all mistakes.
+/// [`Unreadable`]. All messages are checked, so that one response reports all mistakes.
 pub fn batch(body: &[u8], max_payload: usize) -> Result<Vec<BatchMessage>, Unreadable> {
     let list_error = |text| Unreadable::Fields(json!({ "messages": [text] }));
     let raw: &RawValue = match body {
@@ -89,21 +89,21 @@ pub fn batch(body: &[u8], max_payload: usize) -> Result<Vec<BatchMessage>, Unrea
     let list: Option<Vec<_>> = list.into_iter().map(fields).collect();
     let list = list.ok_or_else(|| list_error(INVALID))?;
     let (mut messages, mut errors) = (Vec::with_capacity(list.len()), Vec::new());
-    let mut is_good = true;
+    let mut is_valid = true;
     for fields in list {
-        let mut wrong = Map::new();
-        messages.extend(message(&fields, max_payload, &mut wrong));
-        is_good &= wrong.is_empty();
-        errors.push(Value::Object(wrong));
+        let mut mistakes = Map::new();
+        messages.extend(message(&fields, max_payload, &mut mistakes));
+        is_valid &= mistakes.is_empty();
+        errors.push(Value::Object(mistakes));
     }
-    if is_good {
+    if is_valid {
         Ok(messages)
     } else {
         Err(Unreadable::Fields(json!({ "messages": errors })))
     }
 }
 
-/// One message of a batch, or what is wrong with it in `errors`.
+/// Parses one message of a batch. Adds its mistakes to `errors`.
 fn message(
     fields: &HashMap<&'static str, &RawValue>,
     max_payload: usize,
@@ -131,12 +131,12 @@ fn message(
     Some(BatchMessage {
         topic,
         is_private,
-        // Put together from JSON texts, so it is one.
+        // Built from JSON texts, so it is valid JSON.
         payload: RawValue::from_string(whole).ok()?,
     })
 }
 
-/// Reads fields as the original does: null, an empty text and white space count as absent.
+/// Reads fields like Supabase Realtime: null, an empty string and white space count as absent.
 struct Fields<'f, 'a> {
     fields: &'f HashMap<&'static str, &'a RawValue>,
     errors: &'f mut Map<String, Value>,
@@ -177,15 +177,15 @@ impl<'a> Fields<'_, 'a> {
     }
 }
 
-/// The members of an object that mean something; of a name given twice the last counts. `None` for
-/// anything else.
+/// The known members of an object; `None` for other values. If a name appears twice, the last one
+/// wins.
 fn fields(raw: &RawValue) -> Option<HashMap<&'static str, &RawValue>> {
     serde_json::from_str::<Known<'_>>(raw.get())
         .ok()
         .map(|known| known.0)
 }
 
-/// See [`fields`]. Others are not kept: a body has room for a million of them.
+/// See [`fields`]. Unknown members are not kept: a body has room for a million of them.
 struct Known<'a>(HashMap<&'static str, &'a RawValue>);
 
 impl<'de: 'a, 'a> Deserialize<'de> for Known<'a> {
@@ -240,8 +240,8 @@ pub enum PayloadKind {
 }
 
 impl PayloadKind {
-    /// The kind that a `Content-Type` names. Without one it is JSON: the original takes the message
-    /// and loses its payload. `None` for any other.
+    /// The kind for a `Content-Type`; `None` for other types. Without the header it is JSON.
+    /// Supabase Realtime accepts such a message and loses its payload.
     pub fn of(content_type: Option<&[u8]>) -> Option<Self> {
         let Some(content_type) = content_type else {
             return Some(Self::Json);
@@ -256,11 +256,11 @@ impl PayloadKind {
     }
 }
 
-/// The JSON payload of a single message: the whole body, `{}` for none, and what is not an object
-/// in one of its own.
+/// The JSON payload of a single message: the whole body, or `{}` if it is empty. A value that is
+/// not an object is wrapped in one.
 ///
 /// # Errors
-/// When the body is not JSON.
+/// If the body is not JSON.
 pub fn json_payload(body: &[u8]) -> Result<String, Unreadable> {
     if body.is_empty() {
         return Ok("{}".to_owned());

@@ -1,9 +1,9 @@
-//! Bodies against what they are read as, and the words of what is wrong with them.
+//! Parsing of bodies, and the texts for their mistakes.
 
 use super::*;
 
 #[test]
-fn a_good_batch_becomes_text_broadcasts() {
+fn a_valid_batch_becomes_text_broadcasts() {
     let body = r#" {"messages": [
         {"topic": "room", "event": "hi \"x\"", "payload": {"n": 12345678901234567890.10}},
         {"topic": " a:b ", "event": "e", "payload": {}, "private": true, "id": "7", "more": 1},
@@ -43,7 +43,7 @@ fn a_good_batch_becomes_text_broadcasts() {
 }
 
 #[test]
-fn a_bad_batch_is_told_what_is_wrong_with_each_message() {
+fn the_mistakes_of_every_message_are_reported() {
     let blank = json!({"messages": ["can't be blank"]});
     let invalid = json!({"messages": ["is invalid"]});
     let cases = [
@@ -100,10 +100,13 @@ fn a_bad_batch_is_told_what_is_wrong_with_each_message() {
 }
 
 #[test]
-fn a_batch_has_no_more_messages_than_can_be_answered() {
+fn the_number_of_messages_is_limited() {
     let of = |count: usize| format!(r#"{{"messages":[{}]}}"#, vec!["{}"; count].join(","));
     let errors = batch(of(MAX_MESSAGES).as_bytes(), 16).unwrap_err();
-    assert!(matches!(errors, Unreadable::Fields(_)), "each is told");
+    assert!(
+        matches!(errors, Unreadable::Fields(_)),
+        "mistakes of each message"
+    );
     let errors = batch(of(MAX_MESSAGES + 1).as_bytes(), 16).unwrap_err();
     assert_eq!(errors, Unreadable::TooManyMessages);
 }

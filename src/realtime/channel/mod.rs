@@ -241,7 +241,7 @@ impl Channel {
 
     /// What it is joined to.
     pub fn key(&self) -> TopicKey {
-        TopicKey::of_channel(Arc::clone(&self.topic), self.is_private)
+        TopicKey::from_full_name(Arc::clone(&self.topic), self.is_private)
     }
 
     /// The topic without `realtime:`.

@@ -350,14 +350,14 @@ impl Hub {
     /// The reply to the channel's join is queued: deliveries go through.
     pub fn open(&self, channel: ChannelId) {
         if let Some(member) = self.member(channel) {
-            member.outbound.open(&member.gate);
+            member.outbound.open_gate(&member.gate);
         }
     }
 
     /// Forgets a channel. Nothing is delivered to it after this returned.
     pub fn detach(&self, channel: ChannelId) {
         if let Some((_, member)) = self.members.remove(&channel) {
-            member.outbound.shut(&member.gate);
+            member.outbound.close_gate(&member.gate);
             self.untrack_member(&member);
             member.topic.leave(&member);
             self.topics
@@ -391,12 +391,12 @@ impl Hub {
     pub fn set_stream(&self, state: StreamState) {
         let before = self.stream.send_replace(state);
         if before != state || state == StreamState::Live {
-            self.tell_subscribed(&state.notice());
+            self.notify_subscribed(&state.notice());
         }
     }
 
     /// Tells every channel with bindings.
-    pub fn tell_subscribed(&self, notice: &SystemNotice) {
+    pub fn notify_subscribed(&self, notice: &SystemNotice) {
         // Gathered first, so that no shard stays locked while frames are written.
         let members: Vec<_> = self
             .members
@@ -549,7 +549,7 @@ impl Deliveries<'_> {
                 let queued = self
                     .fanout
                     .deliver_once(&member.outbound, &member.gate, id, frame);
-                if matches!(queued, Queued::ToFlush | Queued::Waits) {
+                if matches!(queued, Queued::ToFlush | Queued::Pending) {
                     self.hub.rates.events.add(1);
                 }
                 self.note(queued, 1);
@@ -564,7 +564,7 @@ impl Deliveries<'_> {
         let Some(member) = self.hub.member(channel) else {
             return;
         };
-        self.settle();
+        self.flush_batch();
         let mut frames = Vec::new();
         for message in messages {
             replayed_frame(
@@ -600,7 +600,7 @@ impl Deliveries<'_> {
                 && batch.v1.len().max(batch.v2.len()) < MAX_BATCH_BYTES
         });
         if !continues {
-            self.settle();
+            self.flush_batch();
             let Some(topic) = self.hub.topic(key) else {
                 self.hub.rates.events.add(1);
                 return Ok(0);
@@ -623,7 +623,7 @@ impl Deliveries<'_> {
             (Serializer::V1, &mut batch.v1),
             (Serializer::V2, &mut batch.v2),
         ] {
-            if batch.audience.speaks(serializer) {
+            if batch.audience.has_version(serializer) {
                 broadcast.push_frame(serializer, key.topic(), batch.topic.json(), frames);
             }
         }
@@ -689,7 +689,7 @@ impl Deliveries<'_> {
     /// Writes what has gathered.
     pub fn flush(&mut self) {
         self.count_changes();
-        self.settle();
+        self.flush_batch();
         self.fanout.flush();
     }
 
@@ -699,7 +699,7 @@ impl Deliveries<'_> {
     }
 
     /// Hands gathered broadcasts over, so that what comes next comes after them.
-    pub fn settle(&mut self) {
+    pub fn flush_batch(&mut self) {
         if let Some(batch) = self.batch.take() {
             self.hand_over(batch);
         }
@@ -729,7 +729,7 @@ impl Deliveries<'_> {
                     .fanout
                     .write(&member.outbound, &member.gate, frames(member))
                 {
-                    Queued::Written | Queued::ToFlush | Queued::Waits => sent += batch.count,
+                    Queued::Written | Queued::ToFlush | Queued::Pending => sent += batch.count,
                     queued => self.note(queued, batch.count),
                 }
             }
@@ -764,16 +764,16 @@ impl Deliveries<'_> {
     }
 
     pub(super) fn deliver(&mut self, member: &Member, frame: Frame) -> bool {
-        self.settle();
+        self.flush_batch();
         let queued = self.fanout.deliver(&member.outbound, &member.gate, frame);
         self.note(queued, 1);
-        matches!(queued, Queued::Written | Queued::ToFlush | Queued::Waits)
+        matches!(queued, Queued::Written | Queued::ToFlush | Queued::Pending)
     }
 
     fn note(&mut self, queued: Queued, frames: u64) {
         let metrics = &self.hub.metrics;
         match queued {
-            Queued::Written | Queued::ToFlush | Queued::Waits => {
+            Queued::Written | Queued::ToFlush | Queued::Pending => {
                 self.frames += frames;
                 metrics.frames_sent.inc_by(frames);
             }
@@ -782,7 +782,7 @@ impl Deliveries<'_> {
             }
             // The socket is closing, or the channel has left: nobody is there to miss it. Or the
             // channel has it already.
-            Queued::Refused | Queued::Repeated => {}
+            Queued::Refused | Queued::AlreadyReplayed => {}
         }
     }
 }
@@ -821,7 +821,7 @@ fn replayed_frame(
 impl Drop for Deliveries<'_> {
     fn drop(&mut self) {
         self.count_changes();
-        self.settle();
+        self.flush_batch();
     }
 }
 

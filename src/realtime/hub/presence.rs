@@ -1,11 +1,11 @@
-//! Who is present on one topic, and what its members are told of it. Pure: no lock, no clock.
+//! The presence of one topic, and the part of it that members know. Pure: no lock, no clock.
 //!
-//! There are two sets: what is tracked now, and what members have been told. A change goes into
-//! the first at once and into the second when [`PresenceSet::publish`] is called, a moment later
-//! and together with all other changes since. A newcomer gets the second, so that state and the
-//! diffs that follow it never lack or repeat a meta. It is also why any number of changes of one
-//! channel between two calls amounts to at most one meta that joins and one that leaves, and why
-//! whoever came and went in between is never heard of.
+//! There are two sets: what is tracked now, and what has been published to members. A change enters
+//! the first set immediately. It enters the second when [`PresenceSet::publish`] is called a moment
+//! later, together with all other changes since. A new member receives the second set, so that its
+//! state and the following diffs never omit or repeat a meta. For the same reason, any number of
+//! changes of one channel between two calls results in at most one meta that joins and one that
+//! leaves, and a channel that joins and leaves between two calls is never published.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -17,26 +17,26 @@ use crate::visibility::ChannelId;
 /// Metas by presence key, in the order in which they joined.
 type Presences = BTreeMap<Arc<str>, Vec<Arc<Meta>>>;
 
-/// The presence of one topic. A channel tracks one payload at most, under one key; several
-/// channels may have the same key.
+/// The presence of one topic. A channel tracks at most one payload, under one key. Several channels
+/// may have the same key.
 #[derive(Debug, Default)]
 pub struct PresenceSet {
     slots: HashMap<ChannelId, Slot>,
-    /// Channels with something pending, each once, in the order of their first change.
+    /// Channels with a pending change, each once, in the order of their first change.
     pending: Vec<ChannelId>,
-    /// What members have been told.
+    /// What members know.
     published: Presences,
-    /// Metas in it.
+    /// Number of metas in `published`.
     metas: usize,
-    /// Counts what was published.
+    /// Number of published diffs.
     version: u64,
-    /// The published set, encoded; `None` after it changed.
+    /// The encoded published set; `None` after a change.
     state: Option<PresenceState>,
-    /// Bytes that a state of everything tracked now would have, roughly.
+    /// Approximate size of a state with everything tracked now, in bytes.
     bytes: usize,
 }
 
-/// What one channel tracks.
+/// The presence of one channel.
 #[derive(Debug)]
 struct Slot {
     key: Arc<str>,
@@ -44,36 +44,37 @@ struct Slot {
     pending: Option<Pending>,
 }
 
-/// What is to become of a channel's meta.
+/// The pending change of a channel's meta.
 #[derive(Debug)]
 enum Pending {
     Track(PhxRef, TrackPayload),
     Untrack,
 }
 
-/// The published set, encoded and shared by all who are sent it.
+/// The encoded published set, shared by all receivers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PresenceState {
     /// The payload of the `presence_state`.
     pub state: Body,
-    /// The payload of a `presence_diff` that belongs behind it, where it cannot say all.
+    /// The payload of a `presence_diff` to send directly after the state, if the state cannot
+    /// contain all keys.
     pub rest: Option<Body>,
 }
 
-/// What a track came to.
+/// The result of a track.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tracked {
-    /// Members will hear of it.
+    /// The change will be published.
     Changed,
-    /// The same is tracked already.
+    /// The channel tracks the same payload already.
     Unchanged,
-    /// The state of the topic would become too large; nothing was changed.
+    /// The state of the topic would become too large. Nothing was changed.
     Full,
 }
 
 impl PresenceSet {
-    /// A channel tracks `payload` from now on, instead of what it tracked before. `phx_ref` names
-    /// the meta, unless nothing changes by it. The state may have `max_bytes`, roughly.
+    /// Replaces the payload that a channel tracks. `phx_ref` becomes the reference of the meta,
+    /// unless the payload is unchanged. `max_bytes` limits the approximate size of the state.
     pub fn track(
         &mut self,
         channel: ChannelId,
@@ -89,7 +90,7 @@ impl PresenceSet {
         }
         let before = slot.map_or(0, Slot::bytes);
         let bytes = self.bytes - before + entry_bytes(key, &payload);
-        // Whoever takes up less than before is let, whatever the others do.
+        // A payload smaller than the previous one is always accepted, even if the topic is full.
         if bytes > max_bytes && bytes > self.bytes {
             return Tracked::Full;
         }
@@ -106,7 +107,7 @@ impl PresenceSet {
         Tracked::Changed
     }
 
-    /// A channel tracks nothing any more. Whether it did.
+    /// Removes the payload of a channel. Returns whether there was one.
     pub fn untrack(&mut self, channel: ChannelId) -> bool {
         let Some(slot) = self.slots.get_mut(&channel) else {
             return false;
@@ -122,8 +123,8 @@ impl PresenceSet {
         true
     }
 
-    /// Makes what is tracked now known: the payload of the `presence_diff` that takes members from
-    /// what they knew to that, or `None` when it is the same.
+    /// Publishes what is tracked now. Returns the payload of the `presence_diff` that updates
+    /// members, or `None` if nothing changed.
     pub fn publish(&mut self) -> Option<Vec<u8>> {
         let mut joins = Presences::new();
         let mut leaves = Presences::new();
@@ -160,8 +161,8 @@ impl PresenceSet {
         Some(presence_diff(entries(&joins), entries(&leaves)))
     }
 
-    /// Changes the published set as clients change theirs: what joins goes behind what is there,
-    /// then what leaves is taken out.
+    /// Changes the published set in the same order as clients do: first metas that join are
+    /// appended, then metas that leave are removed.
     fn apply(&mut self, joins: &Presences, leaves: &Presences) {
         for (key, metas) in joins {
             let present = self.published.entry(Arc::clone(key)).or_default();
@@ -182,7 +183,7 @@ impl PresenceSet {
         }
     }
 
-    /// What a newcomer is sent: everything published. Encoded once until that changes.
+    /// The state for a new member: everything published. It is encoded once per change.
     pub fn state(&mut self) -> PresenceState {
         let published = &self.published;
         self.state
@@ -196,29 +197,29 @@ impl PresenceSet {
             .clone()
     }
 
-    /// How many diffs were published: a diff is for those whose state is older than it.
+    /// Number of published diffs. A diff is for members whose state has a lower version.
     pub fn version(&self) -> u64 {
         self.version
     }
 
-    /// How many metas members know of.
+    /// Number of published metas.
     pub fn len(&self) -> usize {
         self.metas
     }
 
-    /// Whether members know of nobody.
+    /// Whether no meta is published.
     pub fn is_empty(&self) -> bool {
         self.metas == 0
     }
 
-    /// Whether there is something to publish.
+    /// Whether there are unpublished changes.
     pub fn has_pending(&self) -> bool {
         !self.pending.is_empty()
     }
 }
 
 impl Slot {
-    /// What is tracked now.
+    /// The payload tracked now.
     fn payload(&self) -> Option<&TrackPayload> {
         match &self.pending {
             Some(Pending::Track(_, payload)) => Some(payload),
@@ -227,7 +228,7 @@ impl Slot {
         }
     }
 
-    /// Bytes of it in a state; zero when nothing is tracked.
+    /// Approximate size in a state, in bytes; zero if nothing is tracked.
     fn bytes(&self) -> usize {
         self.payload()
             .map_or(0, |payload| entry_bytes(&self.key, payload))

@@ -1,16 +1,15 @@
-//! What members of a topic are told of its presence: a state once, then diffs.
+//! Sends presence to the members of a topic: a state once, then diffs.
 //!
-//! Lifecycle: one task per process, which sleeps until a topic's presence changes.
+//! Lifecycle: one task per process, which sleeps until the presence of a topic changes.
 //!
-//! Guarantees: a member is queued a state before any diff, then every diff that is newer than the
-//! state and none that is older, in order. This is how: the state is taken, its version noted at
-//! the member and the frame queued under the topic's presence lock, and diffs are made under the
-//! same lock; a diff is delivered to members whose version is older than it. So a diff that was made
-//! before the state is not for that member, and one that was made after it is queued after it. All
-//! diffs are delivered by the one task, one after the other.
+//! Guarantees: a member is queued a state before any diff, then every diff newer than the state and
+//! none that is older, in order. Under the topic's presence lock the state is read, its version is
+//! noted at the member, and the frame is queued. Diffs are made under the same lock, and a diff is
+//! delivered to members with a lower version. So a diff made before the state is not for that
+//! member, and a diff made after it is queued after it. One task delivers all diffs one by one.
 //!
-//! The lock is the topic's own and for presence alone: a broadcast never takes it, and it is not
-//! held while a diff is handed to members.
+//! The lock belongs to the topic and protects only presence. A broadcast never takes it, and it is
+//! not held while a diff is delivered.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -28,28 +27,28 @@ use super::topic::Topic;
 use super::{Deliveries, Hub, Member};
 use crate::visibility::ChannelId;
 
-/// How long changes gather after a diff. A change that comes alone is told at once; of many that
-/// come together the first is, and the others a moment later with one diff instead of a diff
-/// each. A person cannot see this pause: it is little more than one picture of a screen. The
-/// original tells every change by itself.
+/// How long changes accumulate after a diff. A single change is sent immediately. Of many
+/// simultaneous changes, the first is sent immediately and the others a moment later in one diff.
+/// Users cannot notice this delay: it is little more than one frame of a screen. Supabase Realtime
+/// sends every change separately.
 const TICK: Duration = Duration::from_millis(20);
 
-/// Members a diff is handed to before other tasks of the thread get their turn.
+/// Members that receive a diff before other tasks of the thread get their turn.
 const MEMBERS_PER_TURN: usize = 256;
 
-/// The topics whose presence changed, and what their metas are named by.
+/// The topics whose presence changed, and the source of references.
 #[derive(Debug, Default)]
 pub struct PresenceFeed {
     refs: PhxRefs,
-    /// Each topic once. A plain mutex: held for a push or a take.
+    /// Each topic once. A plain mutex, held for a push or a take.
     changed: Mutex<Vec<Arc<Topic>>>,
     wake: Notify,
 }
 
 impl PresenceFeed {
-    /// The topic has something to tell. Called with the topic's presence locked, so that what is
-    /// told includes what was changed.
-    fn mark(&self, topic: &Arc<Topic>) {
+    /// Notes that the presence of a topic changed. Called with the presence of the topic locked, so
+    /// that the next diff includes the change.
+    fn mark_changed(&self, topic: &Arc<Topic>) {
         if !topic.presence_is_marked.swap(true, Ordering::Relaxed) {
             self.lock().push(Arc::clone(topic));
             self.wake.notify_one();
@@ -66,8 +65,8 @@ impl PresenceFeed {
 }
 
 impl Hub {
-    /// A channel is listed in its topic under `key`, with `payload`. The state of the topic may
-    /// have `max_bytes`, roughly.
+    /// Lists a channel in its topic under `key`. `max_bytes` limits the approximate size of the
+    /// topic's state.
     pub fn track(
         &self,
         channel: ChannelId,
@@ -84,33 +83,34 @@ impl Hub {
         let mut set = topic.presence();
         let tracked = set.track(channel, key, payload, phx_ref, max_bytes);
         if tracked == Tracked::Changed {
-            self.presence().mark(topic);
+            self.presence().mark_changed(topic);
         }
         tracked
     }
 
-    /// A channel is listed no more.
+    /// Stops listing a channel.
     pub fn untrack(&self, channel: ChannelId) {
         if let Some(member) = self.member(channel) {
             self.untrack_member(&member);
         }
     }
 
-    /// The same for a channel that leaves.
+    /// Stops listing a channel that leaves.
     pub(super) fn untrack_member(&self, member: &Member) {
         let topic = member.topic();
         let mut set = topic.presence();
         if set.untrack(member.id()) {
-            self.presence().mark(topic);
+            self.presence().mark_changed(topic);
         }
     }
 }
 
 impl Deliveries<'_> {
-    /// Sends a channel the presence of its topic. Diffs are for it from here on.
+    /// Sends the presence of its topic to a channel, which receives diffs from now on.
     pub fn presence_state(&mut self, channel: ChannelId) {
-        // Broadcasts that have gathered are older; nothing is written under the lock but this.
-        self.settle();
+        // Accumulated broadcasts are older, so they are flushed first. Nothing else is written
+        // under the lock.
+        self.flush_batch();
         let Some(member) = self.member(channel) else {
             return;
         };
@@ -130,7 +130,7 @@ impl Deliveries<'_> {
     }
 }
 
-/// Tells members what changed, until `stop`.
+/// Sends diffs to members until `stop`.
 pub async fn run(hub: Arc<Hub>, stop: CancellationToken) {
     let stopped = stop.cancelled();
     let mut stopped = std::pin::pin!(stopped);
@@ -142,13 +142,13 @@ pub async fn run(hub: Arc<Hub>, stop: CancellationToken) {
                 () = hub.presence().wake.notified() => continue,
             }
         }
-        let begin = Instant::now();
+        let started = Instant::now();
         for topic in topics {
             publish(&hub, &topic).await;
         }
-        // A turn that took long is followed by a pause as long: whatever happens, presence leaves
-        // half of a processor to others, and what comes meanwhile is told together.
-        let pause = TICK.max(begin.elapsed());
+        // A long turn is followed by an equally long pause. So presence uses at most half of a
+        // processor, and changes in the meantime are sent together.
+        let pause = TICK.max(started.elapsed());
         tokio::select! {
             () = &mut stopped => return,
             () = tokio::time::sleep(pause) => {}
@@ -156,12 +156,12 @@ pub async fn run(hub: Arc<Hub>, stop: CancellationToken) {
     }
 }
 
-/// Tells the members of one topic.
+/// Sends a diff to the members of one topic.
 async fn publish(hub: &Hub, topic: &Topic) {
     let metrics = hub.metrics();
     let (diff, version) = {
         let mut set = topic.presence();
-        // Under the lock: whoever changes the set from here on marks the topic again.
+        // Cleared under the lock: any later change of the set marks the topic again.
         topic.presence_is_marked.store(false, Ordering::Relaxed);
         let before = set.len();
         let diff = set.publish();
@@ -174,7 +174,7 @@ async fn publish(hub: &Hub, topic: &Topic) {
     };
     metrics.presence_diffs.inc();
     let audience = topic.audience();
-    let frames = |serializer| match audience.speaks(serializer) {
+    let frames = |serializer| match audience.has_version(serializer) {
         true => diff_frame(serializer, topic, &diff),
         false => Body::default(),
     };

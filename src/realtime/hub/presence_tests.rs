@@ -1,4 +1,4 @@
-//! The set of a topic, and clients that follow it by the rules of phoenix.js.
+//! The presence set of a topic, and clients that follow it by the rules of phoenix.js.
 
 use proptest::prelude::*;
 use serde_json::value::RawValue;
@@ -43,7 +43,7 @@ impl Topic {
     }
 }
 
-/// What everybody tracks under a key, without references.
+/// The tracked payloads under a key, without references.
 fn tracked(metas: &Value) -> Vec<Value> {
     let metas = metas["metas"].as_array().cloned().unwrap_or_default();
     metas
@@ -58,7 +58,7 @@ fn tracked(metas: &Value) -> Vec<Value> {
 }
 
 #[test]
-fn channels_of_one_key_have_a_meta_each() {
+fn channels_with_the_same_key_have_a_meta_each() {
     let mut topic = Topic::default();
     topic.track(1, "ann", &json!({"at": "desk"}));
     topic.track(2, "ann", &json!({"at": "phone"}));
@@ -80,7 +80,7 @@ fn channels_of_one_key_have_a_meta_each() {
 }
 
 #[test]
-fn an_update_joins_and_leaves_and_names_what_it_replaces() {
+fn an_update_joins_and_leaves_and_refers_to_the_replaced_meta() {
     let mut topic = Topic::default();
     topic.track(1, "ann", &json!({"n": 1}));
     let first = topic.publish().unwrap()["joins"]["ann"]["metas"][0].clone();
@@ -89,10 +89,10 @@ fn an_update_joins_and_leaves_and_names_what_it_replaces() {
     topic.track(1, "ann", &json!({"n": 3}));
     let diff = topic.publish().unwrap();
     let second = &diff["joins"]["ann"]["metas"][0];
-    assert_eq!(second["n"], 3, "the last of an interval counts");
+    assert_eq!(second["n"], 3, "the last payload of an interval wins");
     assert_eq!(
         second["phx_ref_prev"], first["phx_ref"],
-        "what clients know"
+        "the reference that clients know"
     );
     assert_ne!(second["phx_ref"], first["phx_ref"]);
     assert_eq!(diff["leaves"]["ann"]["metas"], json!([first]));
@@ -100,12 +100,12 @@ fn an_update_joins_and_leaves_and_names_what_it_replaces() {
 }
 
 #[test]
-fn what_changes_nothing_is_not_told() {
+fn unchanged_presence_is_not_published() {
     let mut topic = Topic::default();
     assert!(!topic.untrack(1));
     topic.track(1, "ann", &json!({"a": 1, "b": 2}));
     topic.untrack(1);
-    assert_eq!(topic.publish(), None, "came and went");
+    assert_eq!(topic.publish(), None, "tracked and untracked");
     assert!(!topic.untrack(1), "gone");
     topic.track(1, "ann", &json!({"a": 1, "b": 2}));
     topic.publish().unwrap();
@@ -120,7 +120,7 @@ fn what_changes_nothing_is_not_told() {
 }
 
 #[test]
-fn whoever_goes_and_comes_back_is_seen_to() {
+fn a_channel_that_leaves_and_returns_gets_a_new_meta() {
     let mut topic = Topic::default();
     topic.track(1, "ann", &json!({}));
     topic.publish();
@@ -132,15 +132,15 @@ fn whoever_goes_and_comes_back_is_seen_to() {
     topic.track(1, "ann", &json!({"n": 1}));
     topic.untrack(1);
     let diff = topic.publish().unwrap();
-    assert_eq!(diff["joins"], json!({}), "left after all");
+    assert_eq!(diff["joins"], json!({}), "untracked again");
     assert_eq!(topic.state(), json!({}));
 }
 
 #[test]
-fn a_newcomer_gets_what_the_others_know() {
+fn a_new_member_receives_the_published_state() {
     let mut topic = Topic::default();
     topic.track(1, "ann", &json!({}));
-    assert_eq!(topic.state(), json!({}), "nobody was told yet");
+    assert_eq!(topic.state(), json!({}), "nothing is published yet");
     topic.publish();
     let first = topic.set.state().state;
     topic.track(2, "bob", &json!({}));
@@ -151,7 +151,7 @@ fn a_newcomer_gets_what_the_others_know() {
 }
 
 #[test]
-fn a_state_has_a_largest_size() {
+fn the_size_of_a_state_is_limited() {
     let mut topic = Topic::default();
     let (small, large) = (json!({"a": 1}), json!({"a": "x".repeat(500)}));
     let limit = 1_000;
@@ -170,16 +170,17 @@ fn a_state_has_a_largest_size() {
     assert_eq!(
         topic.track_within(2, "b", &small, 0),
         Tracked::Changed,
-        "less is always allowed"
+        "a smaller payload is always allowed"
     );
     topic.untrack(2);
     assert_eq!(topic.set.bytes, 0);
 }
 
-/// A client that follows a topic as the official one does, and notes what it may not see.
+/// A client that follows a topic like the official one, and fails on diffs that it must not
+/// receive.
 struct Follower {
     state: Map<String, Value>,
-    /// References that joined and left, each once.
+    /// References that have joined or left, each once.
     joined: HashSet<String>,
     left: HashSet<String>,
 }
@@ -201,7 +202,7 @@ impl Follower {
         follower
     }
 
-    /// `syncState` of phoenix.js: the difference to what is known, as a diff.
+    /// `syncState` of phoenix.js: computes a diff from the known state.
     fn sync_state(&mut self, new: &Value) {
         let new = new.as_object().unwrap();
         let (mut joins, mut leaves) = (Map::new(), Map::new());
@@ -232,14 +233,15 @@ impl Follower {
         self.sync_diff(&json!({"joins": joins, "leaves": leaves}));
     }
 
-    /// `syncDiff` of phoenix.js: joins first, then what leaves is taken out by its reference.
+    /// `syncDiff` of phoenix.js: first applies joins, then removes metas that leave, by their
+    /// references.
     fn sync_diff(&mut self, diff: &Value) {
         for (key, presence) in diff["joins"].as_object().unwrap() {
             let mut metas = Vec::new();
             if let Some(current) = self.state.get(key) {
                 let known = refs(current);
                 for name in refs(presence) {
-                    assert!(!known.contains(&name), "joins while it is there");
+                    assert!(!known.contains(&name), "joins while it is present");
                 }
                 metas = current["metas"].as_array().unwrap().clone();
             }
@@ -250,9 +252,9 @@ impl Follower {
             self.state.insert(key.clone(), json!({ "metas": metas }));
         }
         for (key, presence) in diff["leaves"].as_object().unwrap() {
-            let current = self.state.get_mut(key).expect("leaves without being there");
+            let current = self.state.get_mut(key).expect("leaves while it is absent");
             for name in refs(presence) {
-                assert!(refs(current).contains(&name), "leaves without being there");
+                assert!(refs(current).contains(&name), "leaves while it is absent");
                 assert!(self.left.insert(name), "leaves twice");
             }
             let gone = refs(presence);
@@ -270,9 +272,9 @@ enum Step {
     Track(u64, u8),
     Untrack(u64),
     Publish,
-    /// Somebody new follows.
+    /// A new client follows.
     Join,
-    /// Somebody who follows is sent the state again.
+    /// A client that follows receives the state again.
     Rejoin(usize),
 }
 
@@ -287,13 +289,13 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
-    /// Whatever happens, everybody who follows knows the set after every diff, and hears of
-    /// nothing twice.
+    /// After every diff, each client that follows knows the current set, and no meta was sent
+    /// twice.
     #[test]
-    fn whoever_follows_knows_the_set(steps in proptest::collection::vec(step(), 0..60)) {
+    fn clients_that_follow_know_the_set(steps in proptest::collection::vec(step(), 0..60)) {
         let mut topic = Topic::default();
         let mut followers = Vec::new();
-        // What each channel tracks; two channels share a key.
+        // The payload of each channel. Two channels share a key.
         let mut model: HashMap<u64, u8> = HashMap::new();
         for step in steps.into_iter().chain([Step::Publish]) {
             match step {
@@ -337,7 +339,7 @@ proptest! {
                 }
             }
         }
-        prop_assert_eq!(topic.set.slots.len(), model.len(), "nothing stays of those who left");
+        prop_assert_eq!(topic.set.slots.len(), model.len(), "no slots remain of channels that left");
         prop_assert_eq!(topic.set.len(), model.len());
         prop_assert_eq!(topic.set.bytes == 0, model.is_empty());
     }

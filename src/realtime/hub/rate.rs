@@ -1,8 +1,8 @@
-//! Rates of the whole server: events, row changes, joins and presence per second, averaged over a minute
-//! (protocol 4.4).
+//! Rates of the whole server: events, row changes, joins and presence per second, averaged over a
+//! minute (protocol 4.4).
 //!
-//! Counting is one addition to a shared number: no lock and no clock, because every broadcast and
-//! every join does it. Once a second a task takes the number and works out the average.
+//! Counting is one addition to a shared number, without lock or clock, because every broadcast and
+//! every join counts. Once a second a task takes the number and computes the average.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -14,42 +14,42 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::RealtimeConfig;
 
-/// How often averages are worked out. The original does it every five seconds; a shorter time only
-/// means that an excess is noticed, and over, sooner.
+/// How often averages are computed. Supabase Realtime does it every five seconds. With a shorter
+/// interval an excess is only noticed earlier, and ends earlier.
 const TICK: Duration = Duration::from_secs(1);
 
-/// Seconds that an average spans, as in the original.
+/// Seconds that an average covers, as in Supabase Realtime.
 const SPAN_SECONDS: usize = 60;
 
-/// Seconds that an average spans at least: one second after the start a burst would otherwise be
-/// taken for a rate. In the original this is the length of the first bucket.
-const LEAST_SECONDS: u64 = 5;
+/// Minimum number of seconds that an average covers. Without it, a burst one second after the start
+/// would look like a rate. In Supabase Realtime this is the length of the first bucket.
+const MIN_SPAN_SECONDS: u64 = 5;
 
 /// One rate and its limit.
 #[derive(Debug)]
 pub struct Rate {
-    /// How the log calls it.
+    /// The name in the log.
     name: &'static str,
     limit: u64,
-    /// Counted since the last tick. Relaxed: nothing else is ordered by it.
+    /// Count since the last tick. Relaxed, because it orders nothing else.
     current: AtomicU64,
     average: AtomicU64,
     is_over: AtomicBool,
-    /// Times that it went over.
+    /// Number of times that the limit was reached.
     excesses: AtomicU32,
 }
 
 /// All rates.
 #[derive(Debug)]
 pub struct Rates {
-    /// Messages sent, and messages delivered.
+    /// Messages sent and messages delivered.
     pub events: Rate,
-    /// Row changes delivered. A rate of its own under the limit of events, as in the original: a bulk
-    /// load does not keep people from talking.
+    /// Row changes delivered. As in Supabase Realtime this is a separate rate with the limit of
+    /// events, so that a bulk load does not prevent users from sending.
     pub changes: Rate,
-    /// Joins that were let through this check.
+    /// Joins that this check let through.
     pub joins: Rate,
-    /// Pushes of presence, and states and diffs delivered.
+    /// Presence pushes, and presence states and diffs delivered.
     pub presence: Rate,
 }
 
@@ -65,22 +65,22 @@ impl Rate {
         }
     }
 
-    /// Counts `count`.
+    /// Adds to the count.
     pub fn add(&self, count: u64) {
         self.current.fetch_add(count, Ordering::Relaxed);
     }
 
-    /// Whether the average had reached the limit when it was last worked out.
+    /// Whether the last computed average had reached the limit.
     pub fn is_over(&self) -> bool {
         self.is_over.load(Ordering::Acquire)
     }
 
-    /// The number of the present or last time that it was over, from 1.
+    /// The number of the current or last excess, starting at 1.
     pub fn excess(&self) -> u32 {
         self.excesses.load(Ordering::Relaxed)
     }
 
-    /// The average per second when it was last worked out, rounded down.
+    /// The last computed average per second, rounded down.
     pub fn average(&self) -> u64 {
         self.average.load(Ordering::Relaxed)
     }
@@ -90,28 +90,24 @@ impl Rate {
         self.limit
     }
 
-    /// Moves what was counted into `window`, which now is `seconds` further on.
+    /// Moves the count into `window`, which advances by `seconds`.
     fn tick(&self, window: &mut Window, seconds: usize) {
         window.push(self.current.swap(0, Ordering::Relaxed), seconds);
-        let span = LEAST_SECONDS.max(window.counts.len() as u64);
+        let span = MIN_SPAN_SECONDS.max(window.counts.len() as u64);
         self.average.store(window.sum / span, Ordering::Relaxed);
         let is_over = window.sum >= self.limit.saturating_mul(span);
         let (rate, limit, average) = (self.name, self.limit, window.sum / span);
         if is_over && !self.is_over() {
-            tracing::warn!(
-                rate,
-                limit,
-                average,
-                "a rate of the server is over its limit"
-            );
-            // Before the flag, so that whoever sees that knows the number.
+            tracing::warn!(rate, limit, average, "rate limit of the server reached");
+            // Incremented before the flag is set, so that a reader that sees the flag also sees the
+            // number.
             self.excesses.fetch_add(1, Ordering::Relaxed);
         } else if !is_over && self.is_over() {
             tracing::info!(
                 rate,
                 limit,
                 average,
-                "a rate of the server is below its limit again"
+                "rate of the server is below its limit again"
             );
         }
         self.is_over.store(is_over, Ordering::Release);
@@ -119,7 +115,7 @@ impl Rate {
 }
 
 impl Rates {
-    /// Rates that nobody exceeds.
+    /// Rates without limits.
     pub fn unlimited() -> Self {
         Self {
             events: Rate::new("events", u64::MAX),
@@ -129,7 +125,7 @@ impl Rates {
         }
     }
 
-    /// As configured.
+    /// Rates with the configured limits.
     pub fn new(config: &RealtimeConfig) -> Self {
         Self {
             events: Rate::new("events", config.max_events_per_second),
@@ -140,11 +136,11 @@ impl Rates {
     }
 }
 
-/// Works out the averages until `stop`.
-pub async fn keep(rates: Arc<Rates>, stop: CancellationToken) {
+/// Computes the averages until `stop`.
+pub async fn run(rates: Arc<Rates>, stop: CancellationToken) {
     let mut windows = <[Window; 4]>::default();
     let mut ticks = tokio::time::interval(TICK);
-    // A tick that comes late covers more seconds; ticks made up for would make one of them look
+    // A late tick covers more seconds. If missed ticks were made up for, one of them would look
     // like a burst.
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut last = ticks.tick().await;
@@ -154,7 +150,7 @@ pub async fn keep(rates: Arc<Rates>, stop: CancellationToken) {
             _ = ticks.tick() => {}
         }
         let now = Instant::now();
-        // Rounded, and what the rounding leaves over is left to the next tick.
+        // Rounded. The remainder is left to the next tick.
         let seconds = (now - last + TICK / 2).as_secs().max(1);
         last += Duration::from_secs(seconds);
         let seconds = usize::try_from(seconds).unwrap_or(SPAN_SECONDS);
@@ -165,7 +161,7 @@ pub async fn keep(rates: Arc<Rates>, stop: CancellationToken) {
     }
 }
 
-/// What was counted in each of the last seconds.
+/// Counts of each of the last seconds.
 #[derive(Debug, Default)]
 struct Window {
     counts: VecDeque<u64>,
@@ -173,7 +169,7 @@ struct Window {
 }
 
 impl Window {
-    /// Appends a count that took `seconds` to come together.
+    /// Appends a count that covers `seconds`.
     fn push(&mut self, count: u64, seconds: usize) {
         for _ in 1..seconds.min(SPAN_SECONDS) {
             self.counts.push_back(0);
@@ -191,7 +187,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_average_spans_a_minute_and_five_seconds_at_least() {
+    fn an_average_covers_a_minute_and_at_least_five_seconds() {
         let rate = Rate::new("events", 10);
         let mut window = Window::default();
         // (counted, seconds, average after it, over the limit)
@@ -202,7 +198,7 @@ mod tests {
             (0, 1, 8, false),
             (499, 49, 9, false),
             (51, 5, 10, true),
-            // The first is a minute old now.
+            // The first count is a minute old now.
             (0, 1, 9, false),
             (0, 1_000, 0, false),
             (600, 1, 10, true),

@@ -1,8 +1,8 @@
-//! A topic and who is in it.
+//! A topic and its members.
 //!
-//! Fan-out takes the members as a list that never changes and holds no lock while it hands frames
-//! to them. Joining and leaving change one place of a dense list; the shared copy is made by the
-//! next fan-out after that.
+//! Fan-out reads the members from an immutable list and holds no lock while it queues frames for
+//! them. Joining and leaving change one slot of a dense list; the next fan-out makes a new shared
+//! copy.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,22 +11,23 @@ use super::super::protocol::{Serializer, TOPIC_PREFIX, json_string, sub_topic};
 use super::Member;
 use super::presence::PresenceSet;
 
-/// Names a topic. The public and the private topic of one name are different topics (protocol 4.1).
+/// Identifies a topic. The public and the private topic with the same name are different topics
+/// (protocol 4.1).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct TopicKey {
     topic: Arc<str>,
-    /// Policies decide who may take part.
+    /// Policies decide who may join.
     is_private: bool,
 }
 
 impl TopicKey {
-    /// The topic that REST and SQL know by its name alone, without `realtime:`.
+    /// The topic with this sub-topic, the name without `realtime:` that REST and SQL use.
     pub fn new(sub_topic: &str, is_private: bool) -> Self {
-        Self::of_channel(format!("{TOPIC_PREFIX}{sub_topic}").into(), is_private)
+        Self::from_full_name(format!("{TOPIC_PREFIX}{sub_topic}").into(), is_private)
     }
 
-    /// The topic that a channel is joined to by its full name.
-    pub fn of_channel(topic: Arc<str>, is_private: bool) -> Self {
+    /// The topic with this full name, as a channel joins it.
+    pub fn from_full_name(topic: Arc<str>, is_private: bool) -> Self {
         Self { topic, is_private }
     }
 
@@ -40,7 +41,7 @@ impl TopicKey {
         sub_topic(&self.topic)
     }
 
-    /// Whether policies decide who may take part.
+    /// Whether policies decide who may join.
     pub fn is_private(&self) -> bool {
         self.is_private
     }
@@ -52,24 +53,24 @@ pub struct Topic {
     key: TopicKey,
     /// The full name as JSON text, ready to be copied into every message.
     json: Box<str>,
-    /// A plain mutex: it is held for a change of one place, or for the copy that a fan-out after
-    /// such a change makes; never while frames are queued or written.
+    /// A plain mutex. It is held to change one slot, or to copy the list for the first fan-out
+    /// after a change; never while frames are queued or written.
     members: Mutex<Members>,
-    /// Who is present. A plain mutex: it is held to change one entry, to make a diff of what changed
-    /// since the last one, or to queue a state; never by a broadcast.
+    /// The presence of the topic. A plain mutex. It is held to change one entry, to make a diff of
+    /// the changes since the last one, or to queue a state; never by a broadcast.
     presence: Mutex<PresenceSet>,
-    /// The presence feed has the topic on its list; changed under the lock of `presence`.
+    /// Whether the topic is on the list of the presence feed. Changed under the lock of `presence`.
     pub(super) presence_is_marked: AtomicBool,
 }
 
 #[derive(Debug, Default)]
 struct Members {
     list: Vec<Arc<Member>>,
-    /// The same, shared with those who read it. Dropped when the list changes.
+    /// An immutable copy of `list`, shared with readers. Dropped when the list changes.
     shared: Option<Arc<Audience>>,
 }
 
-/// Where a member stands in the list of its topic; read and written under the topic's lock only.
+/// The index of a member in the list of its topic. Read and written only under the topic's lock.
 #[derive(Debug, Default)]
 pub struct Seat(AtomicUsize);
 
@@ -79,25 +80,25 @@ pub struct Audience {
     members: Box<[Arc<Member>]>,
     has_v1: bool,
     has_v2: bool,
-    /// Some of them had messages replayed to them.
+    /// Some members are in `replaying`.
     has_replaying: bool,
 }
 
 impl Audience {
-    /// The members, in no order.
+    /// The members, unordered.
     pub fn members(&self) -> &[Arc<Member>] {
         &self.members
     }
 
-    /// Whether any of them speaks this version.
-    pub fn speaks(&self, serializer: Serializer) -> bool {
+    /// Whether any member uses this protocol version.
+    pub fn has_version(&self, serializer: Serializer) -> bool {
         match serializer {
             Serializer::V1 => self.has_v1,
             Serializer::V2 => self.has_v2,
         }
     }
 
-    /// Those to whom messages are replayed, or were.
+    /// Members to which messages are or were replayed.
     pub(super) fn replaying(&self) -> impl Iterator<Item = &Arc<Member>> {
         let members = if self.has_replaying {
             &*self.members
@@ -130,7 +131,7 @@ impl Topic {
         &self.json
     }
 
-    /// Takes a member in.
+    /// Adds a member.
     pub(super) fn enter(&self, member: Arc<Member>) {
         let mut members = self.lock();
         member.seat().0.store(members.list.len(), Ordering::Relaxed);
@@ -138,7 +139,7 @@ impl Topic {
         members.shared = None;
     }
 
-    /// Lets a member go that was taken in. The last one takes its place in the list.
+    /// Removes a member. The last member moves to its slot in the list.
     pub(super) fn leave(&self, member: &Member) {
         let mut members = self.lock();
         let seat = member.seat().0.load(Ordering::Relaxed);
@@ -149,29 +150,30 @@ impl Topic {
         members.shared = None;
     }
 
-    /// Whether nobody is in it.
+    /// Whether the topic has no members.
     pub fn is_empty(&self) -> bool {
         self.lock().list.is_empty()
     }
 
-    /// Everybody who is in it now.
+    /// The current members.
     pub fn audience(&self) -> Arc<Audience> {
         let Members { list, shared } = &mut *self.lock();
         let audience = shared.get_or_insert_with(|| {
-            let speaks = |serializer| list.iter().any(|member| member.serializer() == serializer);
+            let has_version =
+                |serializer| list.iter().any(|member| member.serializer() == serializer);
             Arc::new(Audience {
                 members: list.as_slice().into(),
-                has_v1: speaks(Serializer::V1),
-                has_v2: speaks(Serializer::V2),
+                has_v1: has_version(Serializer::V1),
+                has_v2: has_version(Serializer::V2),
                 has_replaying: list.iter().any(|member| member.is_replaying()),
             })
         });
         Arc::clone(audience)
     }
 
-    /// Who is present, locked.
+    /// The presence of the topic, locked.
     pub(super) fn presence(&self) -> MutexGuard<'_, PresenceSet> {
-        // A panic while it was held leaves at worst a change that is told with the next.
+        // A panic while the lock was held delays a change until the next diff at worst.
         self.presence.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -1,10 +1,11 @@
-//! Rows of `realtime.messages`, from the bus to the members of their topics (protocol 4.6).
+//! Broadcasts rows of `realtime.messages` from the bus to the members of their topics (protocol
+//! 4.6).
 //!
-//! Guarantees: rows are handed over in commit order, each once, and wait for nothing but the bus:
-//! the database has decided already who may write them, and the members of a private topic were
-//! judged when they joined. Only rows of extension `broadcast` are: policies admit rows of other
-//! extensions for other reasons, to let people track presence for instance, and such a row must not
-//! become an event. A broadcast that cannot be sent is counted and logged.
+//! Guarantees: rows are sent in commit order, each once, and wait only for the bus. The database
+//! has already decided who may write them, and the members of a private topic were checked when
+//! they joined. Only rows with extension `broadcast` are sent: policies may admit rows of other
+//! extensions for other purposes, such as tracking presence, and these must not become events. A
+//! broadcast that cannot be sent is counted and logged.
 
 use std::sync::Arc;
 
@@ -18,17 +19,17 @@ use crate::bus::MessageListener;
 use crate::change::{ColumnValue, Relation, Row};
 use crate::shutdown::Tasks;
 
-/// Frames handed over before other tasks of the worker thread get their turn, as for row changes.
+/// Frames queued before other tasks of the worker thread get their turn, as for row changes.
 const FRAMES_PER_TURN: usize = 2_048;
 
-/// The name under which operators of the original know these log lines (protocol 4.6).
+/// The code under which operators of Supabase Realtime know these log lines (protocol 4.6).
 const CODE: &str = "UnableToBroadcastChanges";
 
 /// The extension of rows that are broadcasts.
 const BROADCAST: &str = "broadcast";
 
-/// Runs until every publisher is gone or the server stops. Payloads of more than `max_bytes` are
-/// not broadcast.
+/// Runs until every publisher is gone or the server stops. Payloads larger than `max_bytes` are not
+/// broadcast.
 pub async fn run(mut listener: MessageListener, hub: Arc<Hub>, max_bytes: usize, tasks: Tasks) {
     let feed = async {
         while let Some(first) = listener.next().await {
@@ -36,16 +37,16 @@ pub async fn run(mut listener: MessageListener, hub: Arc<Hub>, max_bytes: usize,
             let mut turn = Turn::new(&hub, max_bytes);
             while let Some(inserted) = next {
                 for (relation, row) in &inserted.rows {
-                    turn.take(relation, row);
+                    turn.send(relation, row);
                     if turn.frames > FRAMES_PER_TURN {
-                        turn.end();
+                        turn.finish();
                         tokio::task::yield_now().await;
                         turn = Turn::new(&hub, max_bytes);
                     }
                 }
                 next = listener.try_next();
             }
-            turn.end();
+            turn.finish();
         }
     };
     tokio::select! {
@@ -60,18 +61,18 @@ enum RowError {
     /// The table lacks a column that a message needs.
     #[error("the table has no column `{0}`")]
     NoColumn(&'static str),
-    /// A column that a message needs is null, or not what it should be.
-    #[error("`{0}` is null or cannot be read")]
+    /// A column that a message needs is null or invalid.
+    #[error("`{0}` is null or invalid")]
     Unreadable(&'static str),
     /// The payload is larger than allowed.
     #[error("the payload has {bytes} bytes, more than the {limit} allowed")]
     TooLarge { bytes: usize, limit: usize },
-    /// There is no frame for it.
+    /// It cannot be encoded as a frame.
     #[error(transparent)]
     Invalid(#[from] BroadcastError),
 }
 
-/// Rows handed over together.
+/// Rows that are sent together.
 struct Turn<'a> {
     deliveries: super::super::hub::Deliveries<'a>,
     hub: &'a Hub,
@@ -91,9 +92,9 @@ impl<'a> Turn<'a> {
         }
     }
 
-    fn take(&mut self, relation: &Relation, row: &Row) {
+    fn send(&mut self, relation: &Relation, row: &Row) {
         let metrics = self.hub.metrics();
-        match self.hand_over(relation, row) {
+        match self.broadcast(relation, row) {
             Ok(Some(members)) => {
                 metrics.database_broadcasts.inc();
                 self.frames += members.max(1);
@@ -101,25 +102,26 @@ impl<'a> Turn<'a> {
             Ok(None) => {}
             Err(error) => {
                 metrics.database_broadcasts_refused.inc();
-                // The first of a turn is told in full: many at once are one mistake as a rule.
+                // Only the first refusal of a turn is logged in full: many at once usually have one
+                // cause.
                 if self.refused == 0 {
                     let id = value(relation, row, "id").ok().flatten();
                     let id = id.map(|id| String::from_utf8_lossy(id).into_owned());
-                    tracing::warn!(code = CODE, id, %error, "a row of realtime.messages is not broadcast");
+                    tracing::warn!(code = CODE, id, %error, "row of realtime.messages was not broadcast");
                 }
                 self.refused += 1;
             }
         }
     }
 
-    /// Broadcasts a row; tells how many members its topic has. `None` for a row that is no broadcast, and for one that this
-    /// process has sent when it stored it.
-    fn hand_over(&mut self, relation: &Relation, row: &Row) -> Result<Option<usize>, RowError> {
+    /// Broadcasts a row and returns the number of members of its topic. Returns `None` for a row
+    /// that is not a broadcast, and for one that this process sent when it stored it.
+    fn broadcast(&mut self, relation: &Relation, row: &Row) -> Result<Option<usize>, RowError> {
         if required(relation, row, "extension")? != BROADCAST {
             return Ok(None);
         }
         let message = Message::read(relation, row)?;
-        if self.hub.own_ids().has(message.id) {
+        if self.hub.own_ids().contains(message.id) {
             return Ok(None);
         }
         let bytes = message.payload.bytes();
@@ -148,14 +150,14 @@ impl<'a> Turn<'a> {
         ))
     }
 
-    /// Writes what has gathered, and tells of what was refused besides the first.
-    fn end(self) {
+    /// Writes queued frames, and logs the number of refused rows if there are several.
+    fn finish(self) {
         drop(self.deliveries);
         if self.refused > 1 {
             tracing::warn!(
                 code = CODE,
                 rows = self.refused,
-                "rows of realtime.messages are not broadcast"
+                "rows of realtime.messages were not broadcast"
             );
         }
     }
@@ -171,17 +173,17 @@ struct Message<'a> {
     payload: Payload<'a>,
 }
 
-/// What is sent, as PostgreSQL writes it.
+/// The payload as PostgreSQL writes it.
 #[derive(Debug, PartialEq, Eq)]
 enum Payload<'a> {
     /// `jsonb`, which is one JSON value.
     Json(&'a str),
-    /// `bytea` without the `\x` in front (the session fixes `bytea_output`).
+    /// `bytea` without the leading `\x` (the session fixes `bytea_output`).
     Hex(&'a str),
 }
 
 impl Payload<'_> {
-    /// Bytes of it.
+    /// Length in bytes.
     fn bytes(&self) -> usize {
         match self {
             Self::Json(text) => text.len(),
@@ -191,8 +193,8 @@ impl Payload<'_> {
 }
 
 impl<'a> Message<'a> {
-    /// Reads a row: everything but the payload must be there (protocol 4.6). A row without any
-    /// payload says `null`.
+    /// Reads a row. All columns except the payload are required (protocol 4.6). A row without a
+    /// payload has the payload `null`.
     fn read(relation: &Relation, row: &'a Row) -> Result<Self, RowError> {
         let text = |name| required(relation, row, name);
         text("inserted_at")?;
@@ -202,7 +204,7 @@ impl<'a> Message<'a> {
                 .and_then(|text| text.strip_prefix("\\x"))
                 .map(Payload::Hex)
                 .ok_or(RowError::Unreadable("binary_payload"))?,
-            // Tables made before there were binary payloads lack the column.
+            // Tables created before binary payloads existed lack the column.
             Ok(None) | Err(_) => match value(relation, row, "payload")? {
                 Some(bytes) => std::str::from_utf8(bytes)
                     .map(Payload::Json)
@@ -222,7 +224,7 @@ impl<'a> Message<'a> {
     }
 }
 
-/// A value that must be there.
+/// A required value.
 fn required<'a>(
     relation: &Relation,
     row: &'a Row,
@@ -233,7 +235,7 @@ fn required<'a>(
         .ok_or(RowError::Unreadable(name))
 }
 
-/// A column's value; `None` for null.
+/// The value of a column; `None` for null.
 fn value<'a>(
     relation: &Relation,
     row: &'a Row,
@@ -250,7 +252,7 @@ fn value<'a>(
     })
 }
 
-/// Bytes from hexadecimal digits.
+/// Decodes hexadecimal digits.
 fn unhex(digits: &str) -> Option<Vec<u8>> {
     let digit = |byte: u8| char::from(byte).to_digit(16);
     let (pairs, rest) = digits.as_bytes().as_chunks::<2>();
@@ -306,10 +308,10 @@ mod tests {
     }
 
     #[test]
-    fn a_row_is_a_message_when_all_but_its_payload_is_there() {
+    fn every_column_of_a_message_but_its_payload_is_required() {
         let now = "2026-11-24 10:00:00";
         let json = "{\"a\": 1}";
-        // (row, what comes of it)
+        // (row, expected result)
         let cases = [
             (
                 [ID, "room", "hi", "t", now, json, "~"],
@@ -325,27 +327,27 @@ mod tests {
             ),
             (
                 [ID, "room", "~", "t", now, json, "~"],
-                Err("`event` is null or cannot be read"),
+                Err("`event` is null or invalid"),
             ),
             (
                 [ID, "room", "hi", "~", now, json, "~"],
-                Err("`private` is null or cannot be read"),
+                Err("`private` is null or invalid"),
             ),
             (
                 [ID, "~", "hi", "t", now, json, "~"],
-                Err("`topic` is null or cannot be read"),
+                Err("`topic` is null or invalid"),
             ),
             (
                 ["x", "room", "hi", "t", now, json, "~"],
-                Err("`id` is null or cannot be read"),
+                Err("`id` is null or invalid"),
             ),
             (
                 [ID, "room", "hi", "t", "~", json, "~"],
-                Err("`inserted_at` is null or cannot be read"),
+                Err("`inserted_at` is null or invalid"),
             ),
             (
                 [ID, "room", "hi", "t", now, "~", "00"],
-                Err("`binary_payload` is null or cannot be read"),
+                Err("`binary_payload` is null or invalid"),
             ),
         ];
         let relation = relation(&COLUMNS);
@@ -369,7 +371,7 @@ mod tests {
     }
 
     #[test]
-    fn a_table_of_another_age_is_read_as_far_as_it_goes() {
+    fn tables_without_newer_columns_are_read() {
         let row = row([ID, "room", "hi", "t", "now", "1", "~"]);
         let older = relation(&COLUMNS[..6]);
         let message = Message::read(&older, &row).unwrap();
@@ -379,7 +381,7 @@ mod tests {
     }
 
     #[test]
-    fn hexadecimal_is_read_whole_or_not_at_all() {
+    fn invalid_hexadecimal_is_refused() {
         let cases: [(&str, Option<&[u8]>); 4] = [
             ("", Some(b"")),
             ("00fFa1", Some(b"\x00\xff\xa1")),

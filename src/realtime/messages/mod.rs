@@ -1,5 +1,5 @@
-//! Rows of `realtime.messages`: those that the database broadcasts, those that clients have stored, their
-//! replay, and the partitions that they are stored in.
+//! Rows of `realtime.messages`: broadcasts from the database, broadcasts stored for clients, their
+//! replay, and the partitions of the table.
 
 pub mod database_broadcast;
 pub mod own_ids;

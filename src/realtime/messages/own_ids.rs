@@ -1,19 +1,19 @@
-//! The ids of messages that this process stores itself, known again when their rows come through
-//! the log.
+//! Ids of messages that this process stores. They are recognized when the rows return through the
+//! log.
 //!
-//! Such a message has been handed to the members of its topic when it was stored, so its row must not
-//! be. The mark is in the id: no list of ids grows while the log lags. Another process does not
-//! know the mark, and broadcasts the row to its own sockets.
+//! Such a message was sent to the members of its topic when it was stored, so its row must not be
+//! sent again. The mark is part of the id, so no list of ids grows while the log lags. Other
+//! processes do not recognize the mark and broadcast the row to their own sockets.
 
 use std::hash::{BuildHasher as _, RandomState};
 
 use uuid::Uuid;
 
-/// The variant of a UUID, in its second half; the version is in the first.
+/// The bits of a UUID's variant, in its second half. The version is in the first half.
 const VARIANT: u64 = 0b11 << 62;
 const VARIANT_RFC_9562: u64 = 0b10 << 62;
 
-/// Makes ids and recognizes them. The keys are random and never leave the process.
+/// Generates ids and recognizes them. The keys are random and never leave the process.
 #[derive(Debug, Default)]
 pub struct OwnIds(RandomState);
 
@@ -24,9 +24,9 @@ impl OwnIds {
         Uuid::from_u64_pair(random, self.mark(random))
     }
 
-    /// Whether [`OwnIds::next`] made it. An id of somebody else is taken for one with a probability
-    /// of 2⁻⁶².
-    pub fn has(&self, id: Uuid) -> bool {
+    /// Whether [`OwnIds::next`] generated the id. A foreign id is mistaken for an own one with a
+    /// probability of 2⁻⁶².
+    pub fn contains(&self, id: Uuid) -> bool {
         let (random, mark) = id.as_u64_pair();
         mark == self.mark(random)
     }
@@ -41,16 +41,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_process_that_made_an_id_recognizes_it() {
+    fn only_the_process_that_generated_an_id_recognizes_it() {
         let (own, other) = (OwnIds::default(), OwnIds::default());
         for _ in 0..1_000 {
             let id = own.next();
-            assert!(own.has(id) && !other.has(id), "{id}");
+            assert!(own.contains(id) && !other.contains(id), "{id}");
             assert_eq!(
                 (id.get_version_num(), id.get_variant()),
                 (4, uuid::Variant::RFC4122)
             );
-            assert!(!own.has(Uuid::new_v4()));
+            assert!(!own.contains(Uuid::new_v4()));
         }
     }
 }

@@ -1,6 +1,6 @@
-//! Keeps the daily partitions of `realtime.messages`, where the schema made that table: days ahead
-//! are made, days past keeping are dropped. What Supabase made is left alone: the function that
-//! this calls does nothing there.
+//! Maintains the daily partitions of `realtime.messages`, if this schema created the table: creates
+//! days ahead and drops expired days. A table created by Supabase is left alone: the SQL function
+//! that this calls does nothing there.
 
 use std::time::Duration;
 
@@ -9,31 +9,32 @@ use thiserror::Error;
 use crate::db::connect::{ConnectError, Connector};
 use crate::shutdown::Tasks;
 
-/// How often it is looked after. The original does so every four hours and keeps three days ahead;
-/// with the days we keep ahead, weeks of failures lose nothing.
+/// How often partitions are maintained. Supabase Realtime does it every four hours and keeps three
+/// days ahead. With the days that Rapport keeps ahead, weeks of failures lose nothing.
 const INTERVAL: Duration = Duration::from_secs(4 * 60 * 60);
 
-/// The pause after a failure: the database was away, or somebody held the table.
+/// The pause after a failure: the database was unavailable, or the table was locked.
 const RETRY: Duration = Duration::from_secs(60);
 
-/// How long the table's locks are waited for. Whoever writes to the table queues up behind us, so
-/// it is better to come again.
+/// Limits the wait for locks. Writers to the table queue behind this session, so it is better to
+/// retry later.
 const SESSION: &str = "set lock_timeout = '2s'; set statement_timeout = '5min'";
 
-/// How long it may take in all, so that a network that swallows packets does not end the care.
+/// Maximum time for one run, so that a network that drops packets does not stop the maintenance.
 const TIMEOUT: Duration = Duration::from_secs(360);
 
 #[derive(Debug, Error)]
 enum MaintenanceError {
     #[error(transparent)]
     Connect(#[from] ConnectError),
-    #[error("The partitions of realtime.messages cannot be looked after")]
+    #[error("The partitions of realtime.messages cannot be maintained")]
     Query(#[from] tokio_postgres::Error),
-    #[error("Looking after the partitions of realtime.messages took too long")]
+    #[error("Maintaining the partitions of realtime.messages took too long")]
     Late,
 }
 
-/// Runs until the server stops. `days_ahead` are made beyond today, `days_kept` stay behind it.
+/// Runs until the server stops. Creates `days_ahead` days after today and keeps `days_kept` days
+/// before it.
 pub async fn run(connector: Connector, days_ahead: i32, days_kept: i32, tasks: Tasks) {
     let stop = tasks.token().clone();
     let mut is_failing = false;
@@ -46,18 +47,18 @@ pub async fn run(connector: Connector, days_ahead: i32, days_kept: i32, tasks: T
             }
         };
         let pause = match result {
-            Ok(made) => {
-                if made > 0 {
-                    tracing::info!(made, "partitions of realtime.messages made");
+            Ok(created) => {
+                if created > 0 {
+                    tracing::info!(created, "created partitions of realtime.messages");
                 }
                 is_failing = false;
                 INTERVAL
             }
             Err(error) => {
-                // Said once: a database that is away is reported elsewhere, again and again.
+                // Logged once: an unavailable database is reported elsewhere, repeatedly.
                 if !is_failing {
                     let cause = std::error::Error::source(&error).map(ToString::to_string);
-                    tracing::warn!(%error, cause, "the partitions of realtime.messages wait");
+                    tracing::warn!(%error, cause, "maintenance of the partitions of realtime.messages failed; retrying");
                 }
                 is_failing = true;
                 RETRY
@@ -70,8 +71,8 @@ pub async fn run(connector: Connector, days_ahead: i32, days_kept: i32, tasks: T
     }
 }
 
-/// Answers how many partitions were made; none where the table is not ours or the schema is not
-/// installed.
+/// Returns the number of created partitions; zero if Supabase created the table, or the schema is
+/// not installed.
 async fn maintain(
     connector: &Connector,
     days_ahead: i32,
@@ -81,14 +82,14 @@ async fn maintain(
     let connecting = Box::pin(connector.connect("rapport partitions", tasks));
     let client = connecting.await?;
     client.batch_execute(SESSION).await?;
-    let is_there: bool = client
+    let is_installed: bool = client
         .query_one(
             "select to_regprocedure('chat.maintain_message_partitions(int, int)') is not null",
             &[],
         )
         .await?
         .try_get(0)?;
-    if !is_there {
+    if !is_installed {
         return Ok(0);
     }
     let row = client

@@ -1,7 +1,7 @@
-//! Messages of a private topic that are stored, for a channel that joins (protocol 4.7).
+//! Reads the stored messages of a private topic for a channel that joins (protocol 4.7).
 //!
-//! Only rows of `realtime.messages` can be replayed: what the database sent, and what clients had
-//! stored. Who may have them is decided before this is asked.
+//! Only rows of `realtime.messages` can be replayed: broadcasts from the database, and broadcasts
+//! that clients have stored. The caller's permission is checked beforehand.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -14,29 +14,29 @@ use uuid::Uuid;
 use crate::db::connect::{ConnectError, Connector};
 use crate::shutdown::Tasks;
 
-/// Connections at most. Replays come in crowds only when everybody reconnects.
+/// Maximum number of connections. Many replays at once happen only when all clients reconnect.
 const MAX_CONNECTIONS: usize = 2;
 
-/// How long a replay may take, waiting for its turn included. Clients give up on a join after ten
-/// seconds, and the question for permissions comes before.
+/// Maximum time for a replay, including the wait for its turn. Clients give up on a join after ten
+/// seconds, and the permission check comes first.
 const TIMEOUT: Duration = Duration::from_secs(4);
 
-/// Rights are checked before; a login that row-level security would hide rows from is to fail
-/// instead of replaying less than there is.
+/// Rights are checked beforehand. If row-level security would hide rows from the login, the query
+/// must fail instead of replaying only some.
 const SESSION: &str = "set row_security = off; set statement_timeout = '4s'; \
                        set timezone = 'UTC'; set bytea_output = hex";
 
-/// Whether the table has binary payloads, which one that Supabase made some time ago has not, and
-/// messages that are kept for a time of their own, which one that Supabase made has not.
+/// Whether the table has binary payloads, which older tables of Supabase lack, and messages with
+/// their own lifetime, which all tables of Supabase lack.
 const COLUMNS: &str = "\
     select coalesce(bool_or(attname = 'binary_payload'), false), coalesce(bool_or(attname = 'expires_at'), false) \
     from pg_catalog.pg_attribute \
     where attrelid = 'realtime.messages'::regclass and not attisdropped";
 
-/// The newest messages since a time, within a number of rows and of bytes, oldest first. Times of
-/// the table are UTC without saying so. The minute's grace is for clocks that differ (4.7). Messages
-/// of one transaction have one time; the place in the table is where they were written, which is in
-/// their order as a rule.
+/// The newest messages since a time, limited by number and bytes, oldest first. The table stores
+/// UTC without a time zone. One minute of tolerance allows for clock differences (4.7). Messages of
+/// one transaction have the same time; their position in the table usually follows the order of
+/// insertion.
 const NEWEST: &str = "\
     with newest as materialized ( \
         select id, event, inserted_at, ctid as place, payload::text as payload, binary_payload \
@@ -53,12 +53,12 @@ const NEWEST: &str = "\
         from newest) \
     select id, event, payload, binary_payload from measured where bytes <= $4 order by inserted_at, place";
 
-/// What a join asks for.
+/// The parameters of a replay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReplayParams {
     /// Milliseconds since 1970.
     pub since_ms: i64,
-    /// Messages at most.
+    /// Maximum number of messages.
     pub limit: i64,
 }
 
@@ -69,7 +69,7 @@ pub struct ReplayedMessage {
     pub id: Uuid,
     /// The user's own event name.
     pub event: String,
-    /// What was sent.
+    /// The payload.
     pub payload: ReplayedPayload,
 }
 
@@ -78,20 +78,20 @@ pub struct ReplayedMessage {
 pub enum ReplayedPayload {
     /// One JSON value.
     Json(String),
-    /// Anything else.
+    /// Arbitrary bytes.
     Binary(Vec<u8>),
 }
 
-/// Why there is no replay.
+/// Why a replay fails.
 #[derive(Debug, Error)]
 pub enum ReplayError {
-    /// No connection.
+    /// There is no connection to the database.
     #[error("The database cannot be reached")]
     Connect(#[from] ConnectError),
-    /// The database refused, or the connection broke.
+    /// The database refused the query, or the connection broke.
     #[error("Stored messages cannot be read")]
     Query(#[from] tokio_postgres::Error),
-    /// It took too long.
+    /// The replay took too long.
     #[error("Reading stored messages took too long")]
     Late,
 }
@@ -106,7 +106,7 @@ struct Inner {
     connector: Connector,
     tasks: Tasks,
     permits: Semaphore,
-    /// Connections nobody uses. A plain mutex: held for a push or a pop.
+    /// Unused connections. A plain mutex, held for a push or a pop.
     idle: Mutex<Vec<Connection>>,
 }
 
@@ -116,7 +116,7 @@ struct Connection {
 }
 
 impl Replayer {
-    /// Opens nothing yet. The login of `connector` must own `realtime.messages`, or bypass its
+    /// Opens no connection yet. The login of `connector` must own `realtime.messages` or bypass its
     /// policies.
     pub fn new(connector: Connector, tasks: &Tasks) -> Self {
         Self {
@@ -129,8 +129,8 @@ impl Replayer {
         }
     }
 
-    /// The newest messages of a topic, which is named without `realtime:`, oldest first. Those that
-    /// would make them more than `max_bytes` together are left out, the oldest of all.
+    /// The newest messages of a topic, given without `realtime:`, oldest first. The oldest messages
+    /// are omitted if all together are larger than `max_bytes`.
     ///
     /// # Errors
     /// See [`ReplayError`].
@@ -154,7 +154,7 @@ impl Inner {
         params: ReplayParams,
         max_bytes: i64,
     ) -> Result<Vec<ReplayedMessage>, ReplayError> {
-        // Never closed: an error cannot be.
+        // The semaphore is never closed, so this cannot fail.
         let _permit = self
             .permits
             .acquire()
@@ -165,7 +165,7 @@ impl Inner {
             Some(connection) => connection,
             None => Box::pin(self.open()).await?,
         };
-        // 9999-12-31: beyond it lies no time that PostgreSQL prints as others do.
+        // 9999-12-31. Later times are printed by PostgreSQL in another format.
         let since = params.since_ms.clamp(0, 253_402_214_400_000) as f64;
         let rows = connection
             .client
@@ -174,7 +174,7 @@ impl Inner {
                 &[&topic, &since, &params.limit, &max_bytes],
             )
             .await?;
-        // After an error or half-way a connection is not used again.
+        // A connection is not reused after an error or an unfinished query.
         self.idle().push(connection);
         rows.iter()
             .map(|row| {

@@ -1,10 +1,10 @@
-//! Stores broadcasts of clients in `realtime.messages`, in their sender's name, and then sends them
-//! (protocol 4.8).
+//! Stores broadcasts of clients in `realtime.messages` on behalf of their sender, and then sends
+//! them (protocol 4.8).
 //!
-//! Guarantees: a message is stored under the sender's role, claims and policies, or it is not sent
-//! either. What was begun is finished, even if the sender's connection ends meanwhile. Whoever joins
-//! finds the message among the stored ones or gets it live, and never both. Memory and connections
-//! are bounded: see [`MAX_ROOM_KIB`].
+//! Guarantees: a message is stored under the sender's role, claims and policies, or not sent at
+//! all. A store that has started is finished, even if the sender's connection ends. A client that
+//! joins receives the message either by replay or live, never both. Memory and connections are
+//! bounded: see [`MAX_PENDING_KIB`].
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -25,25 +25,26 @@ use crate::db::connect::Connector;
 use crate::shutdown::Tasks;
 use crate::visibility::ChannelId;
 
-/// Connections at most. One stores a few hundred messages per second: it waits for the disk each time.
+/// Maximum number of connections. One stores a few hundred messages per second, because it waits
+/// for the disk each time.
 const MAX_CONNECTIONS: usize = 4;
 
-/// Memory for messages that are being stored or wait for a connection, in KiB. Each takes its payload
-/// and one KiB. What comes while there is no room is refused.
-const MAX_ROOM_KIB: usize = 64 << 10;
+/// Memory for messages that are being stored or wait for a connection, in KiB. Each message takes
+/// its payload and one KiB. Messages above this limit are refused.
+const MAX_PENDING_KIB: usize = 64 << 10;
 
-/// How long a message waits for a connection. With the statements behind it this stays below the
-/// ten seconds after which clients give up.
+/// Maximum time that a message waits for a connection. Together with its statements this stays
+/// below the ten seconds after which clients give up.
 const QUEUE_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// A statement that a policy holds up is stopped on the server; a commit is never cut off here, since
-/// nobody would know what became of it.
+/// The server stops a statement that a policy delays. A commit is never interrupted here, because
+/// its result would be unknown.
 const SESSION: &str = "set statement_timeout = '3s'; set timezone = 'UTC'; set datestyle = 'ISO'; \
                        set idle_in_transaction_session_timeout = '30s'";
 
-/// Takes on a role and its claims, in both conventions of PostgREST, for one transaction. Tells
-/// whether a policy speaks of the right to store, as those written for the original do.
-const BECOME: &str = "\
+/// Assumes a role and its claims, in both conventions of PostgREST, for one transaction. Returns
+/// whether a policy mentions the right to store, as policies written for Supabase Realtime do.
+const ASSUME_ROLE: &str = "\
     select \
         exists ( \
             select from pg_catalog.pg_policy p \
@@ -56,8 +57,8 @@ const BECOME: &str = "\
         set_config('request.headers', $5, true), \
         set_config('role', $4, true)";
 
-/// Asks for the right to store where policies speak of it. Rolled back.
-const ASK: &str = "\
+/// Checks the right to store, if a policy mentions it. Rolled back.
+const CHECK_RIGHT: &str = "\
     insert into realtime.messages (id, topic, extension, inserted_at, updated_at) \
     values ($1, $2, 'persistence', now(), now())";
 
@@ -67,13 +68,13 @@ const INSERT: &str = "\
     select $1, $2, 'broadcast', $3, true, {values} \
     where current_user = $4";
 
-/// `set_config` takes this for the end of a role, which would be the login's own.
+/// `set_config` treats this as resetting the role, which would leave the rights of the login.
 const NO_ROLE: &str = "none";
 
-/// What PostgreSQL says of a row that `with check` does not let in, and of a missing grant.
+/// The SQLSTATE for a row that violates `with check`, and for a missing grant.
 const INSUFFICIENT_PRIVILEGE: &str = "42501";
 
-/// What it says of a column that a table does not have.
+/// The SQLSTATE for a column that a table does not have.
 const UNDEFINED_COLUMN: &str = "42703";
 
 /// A broadcast to be stored and sent.
@@ -83,15 +84,15 @@ pub struct StoreOrder {
     pub topic: TopicKey,
     /// The user's own event name.
     pub event: Box<str>,
-    /// What is sent.
+    /// The payload.
     pub payload: StorePayload,
-    /// How long it is to be kept.
+    /// How long to keep the message.
     pub persist: Persist,
-    /// The sender's channel, where it does not want its own messages.
+    /// The sender's channel, if it does not want its own messages.
     pub except: Option<ChannelId>,
-    /// In whose name it is stored.
+    /// The claims of the sender.
     pub claims: Arc<Claims>,
-    /// What policies read as `request.headers`; the text of a JSON object.
+    /// The value of `request.headers` in policies: the text of a JSON object.
     pub headers: Arc<str>,
 }
 
@@ -100,7 +101,7 @@ pub struct StoreOrder {
 pub enum StorePayload {
     /// One JSON value.
     Json(Box<str>),
-    /// Anything else.
+    /// Arbitrary bytes.
     Binary(Box<[u8]>),
 }
 
@@ -108,20 +109,20 @@ pub enum StorePayload {
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum StoreError {
     /// The policies do not let this caller store a message of the topic.
-    #[error("The policies do not let the sender store it")]
+    #[error("The policies do not let the sender store the message")]
     Forbidden,
-    /// `jsonb` has no form for the payload.
+    /// `jsonb` cannot represent the payload.
     #[error("The payload cannot be stored: {sqlstate}")]
     Payload {
-        /// What PostgreSQL called it.
+        /// The SQLSTATE of PostgreSQL.
         sqlstate: String,
     },
-    /// The table has no column for what was asked: it was made before that was known.
-    #[error("The table of messages has no column for it")]
+    /// The table lacks a column for this, because an older version created it.
+    #[error("The table of messages lacks a required column")]
     Unsupported,
-    /// The database could not be asked.
+    /// The database could not be queried.
     #[error(transparent)]
-    Unasked(#[from] AuthorizeError),
+    CheckFailed(#[from] AuthorizeError),
 }
 
 impl From<tokio_postgres::Error> for StoreError {
@@ -129,7 +130,7 @@ impl From<tokio_postgres::Error> for StoreError {
         let sqlstate = error.as_db_error().map(|error| error.code().code());
         match sqlstate {
             Some(INSUFFICIENT_PRIVILEGE) => Self::Forbidden,
-            _ => Self::Unasked(error.into()),
+            _ => Self::CheckFailed(error.into()),
         }
     }
 }
@@ -144,21 +145,22 @@ struct Inner {
     connector: Connector,
     tasks: Tasks,
     hub: Arc<Hub>,
-    room: Arc<Semaphore>,
+    memory: Arc<Semaphore>,
     permits: Semaphore,
-    /// Connections that nobody uses. A plain mutex: held for a push or a pop.
+    /// Unused connections. A plain mutex, held for a push or a pop.
     idle: Mutex<Vec<Client>>,
 }
 
 impl Store {
-    /// Opens nothing yet. The login of `connector` must be allowed to take on the roles of tokens.
+    /// Opens no connection yet. The login of `connector` must be allowed to assume the roles of
+    /// tokens.
     pub fn new(connector: Connector, hub: Arc<Hub>, tasks: &Tasks) -> Self {
         Self {
             inner: Arc::new(Inner {
                 connector,
                 tasks: tasks.clone(),
                 hub,
-                room: Arc::new(Semaphore::new(MAX_ROOM_KIB)),
+                memory: Arc::new(Semaphore::new(MAX_PENDING_KIB)),
                 permits: Semaphore::new(MAX_CONNECTIONS),
                 idle: Mutex::default(),
             }),
@@ -168,17 +170,17 @@ impl Store {
     /// Stores a broadcast and sends it to the members of its topic. Returns the id of its row.
     ///
     /// # Errors
-    /// See [`StoreError`]: then it is not sent.
+    /// See [`StoreError`]. On an error the broadcast is not sent.
     pub async fn send(&self, order: StoreOrder) -> Result<Uuid, StoreError> {
         let metrics = self.inner.hub.metrics();
-        let result = self.begin(order).await;
+        let result = self.store_in_task(order).await;
         match &result {
             Ok(_) => {
                 metrics.broadcasts_stored.inc();
             }
             Err(error) => {
                 metrics.broadcasts_not_stored.inc();
-                if let StoreError::Unasked(error) = error {
+                if let StoreError::CheckFailed(error) = error {
                     tracing::warn!(%error, "broadcast was neither stored nor sent");
                 }
             }
@@ -186,20 +188,20 @@ impl Store {
         result
     }
 
-    async fn begin(&self, order: StoreOrder) -> Result<Uuid, StoreError> {
+    async fn store_in_task(&self, order: StoreOrder) -> Result<Uuid, StoreError> {
         let kib = u32::try_from(order.payload.bytes() / 1024 + 1).unwrap_or(u32::MAX);
-        let room = Arc::clone(&self.inner.room)
+        let memory = Arc::clone(&self.inner.memory)
             .try_acquire_many_owned(kib)
             .map_err(|_| AuthorizeError::PoolExhausted)?;
         let inner = Arc::clone(&self.inner);
-        // A task of its own: a sender that leaves must not leave a message that is stored and not sent.
-        let storing = self.inner.tasks.spawn("stored broadcast", async move {
+        // Runs in its own task: if the sender disconnects, a message must not be stored without
+        // being sent.
+        let task = self.inner.tasks.spawn("stored broadcast", async move {
             let result = inner.store_and_send(&order).await;
-            drop(room);
+            drop(memory);
             result
         });
-        storing
-            .await
+        task.await
             .unwrap_or(Err(AuthorizeError::Unavailable.into()))
     }
 }
@@ -209,7 +211,7 @@ impl Inner {
         if order.claims.role == NO_ROLE {
             return Err(StoreError::Forbidden);
         }
-        // Never closed: an error can only be the time.
+        // The semaphore is never closed, so the only error is the timeout.
         let _permit = tokio::time::timeout(QUEUE_TIMEOUT, self.permits.acquire())
             .await
             .map_err(|_| AuthorizeError::PoolExhausted)?;
@@ -220,14 +222,14 @@ impl Inner {
         };
         let id = self.hub.own_ids().next();
         let stored = store(&client, id, order).await;
-        // Ends the transaction of what was refused. After a commit it only warns on the server, so it
-        // is not sent then.
+        // Ends the transaction of a refused message. After a commit this would only cause a warning
+        // on the server, so it is not sent.
         let is_ended = stored.is_ok() || client.batch_execute("rollback").await.is_ok();
         if is_ended {
             self.lock_idle().push(client);
         }
         stored?;
-        self.hand_over(id, order);
+        self.deliver(id, order);
         Ok(id)
     }
 
@@ -240,8 +242,8 @@ impl Inner {
         Ok(client)
     }
 
-    /// Hands a message that is stored to the members of its topic.
-    fn hand_over(&self, id: Uuid, order: &StoreOrder) {
+    /// Sends a stored message to the members of its topic.
+    fn deliver(&self, id: Uuid, order: &StoreOrder) {
         let metadata = format!("{{\"id\":\"{id}\"}}");
         let broadcast = Broadcast::User {
             event: &order.event,
@@ -253,8 +255,8 @@ impl Inner {
         };
         let mut deliveries = self.hub.deliveries();
         if let Err(error) = deliveries.row(&order.topic, &broadcast, id, order.except) {
-            // Whoever gave the order has checked it: this is a fault of the server.
-            tracing::error!(%error, "a broadcast that was stored cannot be sent");
+            // The caller has checked it, so this is a bug in the server.
+            tracing::error!(%error, "cannot encode a stored broadcast; dropping it");
         }
     }
 
@@ -263,15 +265,15 @@ impl Inner {
     }
 }
 
-/// Stores a message in its sender's name. The transaction is open and the role is taken on for certain
-/// before anything is written.
+/// Stores a message on behalf of its sender. Before anything is written, the transaction is
+/// certainly open and the role assumed.
 async fn store(client: &Client, id: Uuid, order: &StoreOrder) -> Result<(), StoreError> {
     let claims = &order.claims;
     let topic = order.topic.sub_topic();
-    let (begun, became) = join(
+    let (began, assumed) = join(
         client.batch_execute("begin"),
         client.query_typed_one(
-            BECOME,
+            ASSUME_ROLE,
             &[
                 (&topic, Type::TEXT),
                 (&&*claims.json, Type::TEXT),
@@ -282,14 +284,16 @@ async fn store(client: &Client, id: Uuid, order: &StoreOrder) -> Result<(), Stor
         ),
     )
     .await;
-    begun?;
-    let is_right_of_its_own: bool = became?.try_get(0)?;
-    if is_right_of_its_own {
-        client.batch_execute("savepoint asked").await?;
+    began?;
+    let must_check_right: bool = assumed?.try_get(0)?;
+    if must_check_right {
+        client.batch_execute("savepoint right_check").await?;
         let parameters: [(&(dyn ToSql + Sync), Type); 2] =
             [(&Uuid::new_v4(), Type::UUID), (&topic, Type::TEXT)];
-        client.execute_typed(ASK, &parameters).await?;
-        client.batch_execute("rollback to savepoint asked").await?;
+        client.execute_typed(CHECK_RIGHT, &parameters).await?;
+        client
+            .batch_execute("rollback to savepoint right_check")
+            .await?;
     }
     if insert(client, id, order).await? != 1 {
         return Err(AuthorizeError::Unavailable.into());
@@ -298,7 +302,7 @@ async fn store(client: &Client, id: Uuid, order: &StoreOrder) -> Result<(), Stor
     Ok(())
 }
 
-/// Inserts the row; how many were.
+/// Inserts the row. Returns the number of inserted rows.
 async fn insert(client: &Client, id: Uuid, order: &StoreOrder) -> Result<u64, StoreError> {
     let topic = order.topic.sub_topic();
     let mut parameters: Vec<(&(dyn ToSql + Sync), Type)> = vec![
@@ -335,8 +339,8 @@ async fn insert(client: &Client, id: Uuid, order: &StoreOrder) -> Result<u64, St
             let sqlstate = error.as_db_error().map(|error| error.code().code());
             match sqlstate {
                 Some(UNDEFINED_COLUMN) => StoreError::Unsupported,
-                // Values that a type does not take: U+0000 and halves of surrogate pairs, numbers beyond
-                // every range, too much depth.
+                // Values that the type does not accept: U+0000, halves of surrogate pairs, numbers
+                // beyond every range, or too many levels of nesting.
                 Some(sqlstate) if sqlstate.starts_with("22") || sqlstate.starts_with("54") => {
                     StoreError::Payload {
                         sqlstate: sqlstate.to_owned(),

@@ -1,7 +1,6 @@
-//! Broadcasts (4): what is handed to every member of a topic, as whole WebSocket frames.
+//! Broadcasts (4), encoded as whole WebSocket frames for the members of a topic.
 //!
-//! The payload is copied as it came, never decoded: what a client sent is, byte for byte, what the
-//! others get.
+//! The payload is copied unchanged, never decoded: members receive the client's bytes.
 
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
@@ -13,23 +12,24 @@ use super::{Ref, Serializer, json_string, push_ref};
 /// First byte of a binary frame: a broadcast to a member.
 const KIND_USER_BROADCAST: u8 = 4;
 
-/// The longest topic, event or metadata of a binary frame: their lengths are one byte each (2.4).
+/// Maximum length of a topic, event or metadata in a binary frame: each length is one byte (2.4).
 const MAX_NAME_BYTES: usize = 255;
 
 /// One message to the members of a topic.
 #[derive(Clone, Copy, Debug)]
 pub enum Broadcast<'a> {
-    /// A binary push, a single message over REST, a row of `realtime.messages`: a binary frame to
-    /// version 2 and a text to version 1. A payload that is not JSON does not reach version 1.
+    /// A binary push, a single message over REST, or a row of `realtime.messages`. Sent as a binary
+    /// frame to version 2 and as text to version 1. Version 1 does not receive payloads that are
+    /// not JSON.
     User {
         /// The user's own event name.
         event: &'a str,
         /// The text of a JSON object, or empty.
         metadata: &'a str,
-        /// What is sent.
+        /// The payload.
         payload: UserPayload<'a>,
     },
-    /// A text push or one of a batch over REST: a text to everybody.
+    /// A text push, or one of a batch over REST. Sent as text to all members.
     Text {
         /// The payload of the push, a JSON object.
         payload: &'a RawValue,
@@ -39,13 +39,14 @@ pub enum Broadcast<'a> {
 /// The payload of a [`Broadcast::User`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UserPayload<'a> {
-    /// One JSON value. It goes into text frames and is parsed by clients: see [`UserPayload::json`].
+    /// One JSON value. It is inserted into text frames and parsed by clients: see
+    /// [`UserPayload::json`].
     Json(&'a str),
-    /// Anything.
+    /// Arbitrary bytes.
     Binary(&'a [u8]),
 }
 
-/// Why a broadcast is not handed to anybody. Whether it is does not depend on who listens.
+/// Why a broadcast is not sent. This never depends on the members of the topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum BroadcastError {
     /// The full topic does not fit into a binary frame.
@@ -54,33 +55,33 @@ pub enum BroadcastError {
     /// The event does not fit into a binary frame.
     #[error("The event of a broadcast is too long: at most {MAX_NAME_BYTES} bytes")]
     EventTooLong,
-    /// The metadata do not fit into a binary frame.
-    #[error("The metadata of a broadcast are too long: at most {MAX_NAME_BYTES} bytes")]
+    /// The metadata does not fit into a binary frame.
+    #[error("The metadata of a broadcast is too long: at most {MAX_NAME_BYTES} bytes")]
     MetadataTooLong,
-    /// The payload of a text push is not an object: clients fail on anything else.
+    /// The payload of a text push is not an object. Clients fail on anything else.
     #[error("The payload of a broadcast must be a JSON object")]
     NotAnObject,
-    /// The payload is said to be JSON and is not.
+    /// The payload is declared as JSON and is not.
     #[error("The payload of a broadcast is not JSON")]
     NotJson,
 }
 
 impl<'a> UserPayload<'a> {
-    /// Bytes that a client says are JSON. They are looked through once, however many receive
-    /// them: version 1 gets them inside a text frame, which must stay UTF-8 and one JSON value,
-    /// and clients of version 2 parse them without expecting to fail. Whether a message is
-    /// refused does not depend on who listens.
+    /// Checks bytes that a client declares as JSON, once for all receivers. Version 1 receives them
+    /// inside a text frame, which must stay UTF-8 and a single JSON value. Clients of version 2
+    /// parse them without expecting to fail. Whether a message is refused never depends on its
+    /// receivers.
     ///
     /// # Errors
-    /// When they are not one JSON value in UTF-8.
+    /// If the bytes are not one JSON value in UTF-8.
     pub fn json(bytes: &'a [u8]) -> Result<Self, BroadcastError> {
         let text = std::str::from_utf8(bytes).map_err(|_| BroadcastError::NotJson)?;
-        // Values are skipped, not built, and their depth costs no stack.
+        // Values are skipped, not built, and nesting does not use the stack.
         serde_json::from_str::<IgnoredAny>(text).map_err(|_| BroadcastError::NotJson)?;
         Ok(Self::Json(text))
     }
 
-    /// The bytes, whatever they are.
+    /// The raw bytes.
     pub fn bytes(self) -> &'a [u8] {
         match self {
             Self::Json(text) => text.as_bytes(),
@@ -90,10 +91,10 @@ impl<'a> UserPayload<'a> {
 }
 
 impl Broadcast<'_> {
-    /// Whether it can be sent to the members of `topic`, the full one.
+    /// Checks whether it can be sent to the members of `topic`, which is the full topic.
     ///
     /// # Errors
-    /// Why not.
+    /// See [`BroadcastError`].
     pub fn check(&self, topic: &str) -> Result<(), BroadcastError> {
         match self {
             Self::User {
@@ -114,9 +115,9 @@ impl Broadcast<'_> {
         }
     }
 
-    /// Appends the frame for members that speak this version; nothing where the version has no
-    /// such frame. `topic` is the full one, `topic_json` the same as JSON text. The lengths have
-    /// been checked: [`Broadcast::check`].
+    /// Appends the frame for members with this version; nothing if the version has no such frame.
+    /// `topic` is the full topic and `topic_json` the same as JSON text. [`Broadcast::check`] must
+    /// have accepted the lengths.
     pub fn push_frame(
         &self,
         serializer: Serializer,
@@ -135,7 +136,7 @@ impl Broadcast<'_> {
                 },
             ) => {
                 let is_json = matches!(payload, UserPayload::Json(_));
-                // Lengths that were checked: none is cut here.
+                // The lengths have been checked, so none is cut here.
                 let length = |name: &str| u8::try_from(name.len()).unwrap_or(u8::MAX);
                 let head = [
                     KIND_USER_BROADCAST,
@@ -212,8 +213,8 @@ impl Broadcast<'_> {
     }
 }
 
-/// Appends the frame of a stored JSON message (4.7): a push of one channel, named by its topic as
-/// JSON text and its join, of a message's event, payload and metadata, both JSON texts.
+/// Appends the frame of a stored JSON message (4.7): a push on one channel, given as its topic in
+/// JSON and its join. `payload` and `metadata` are JSON texts.
 pub fn push_replayed(
     serializer: Serializer,
     (topic_json, join_ref): (&str, Option<&Ref>),
@@ -271,7 +272,7 @@ mod tests {
         }
     }
 
-    /// A frame with a short header around `payload`.
+    /// A frame with a short header and this payload.
     fn framed(first: u8, payload: &[u8]) -> Vec<u8> {
         let mut bytes = vec![first];
         match u8::try_from(payload.len()) {
@@ -329,11 +330,11 @@ mod tests {
     }
 
     #[test]
-    fn text_broadcasts_are_text_for_everybody() {
+    fn text_broadcasts_are_text_for_both_versions() {
         let payload = r#"{"type": "broadcast","event":"hi","payload":{"n":1e400}}"#;
         let raw = RawValue::from_string(payload.to_owned()).unwrap();
         let broadcast = Broadcast::Text { payload: &raw };
-        // The topic of a text may be any; in JSON it is escaped.
+        // A text frame may have any topic; JSON escapes it.
         let topic = format!("realtime:\"{}", "x".repeat(300));
         let json = json_string(&topic);
         for (serializer, text) in [
@@ -356,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn stored_messages_are_pushes_of_the_channel() {
+    fn stored_messages_are_pushes_on_the_channel() {
         let join_ref = Ref::from_text("7");
         let message = ("h\"i", "{\"a\": 1}", "{\"replayed\":true,\"id\":\"x\"}");
         let payload = r#"{"event":"h\"i","payload":{"a": 1},"type":"broadcast","meta":{"replayed":true,"id":"x"}}"#;
@@ -380,7 +381,7 @@ mod tests {
     }
 
     #[test]
-    fn frames_of_every_length_have_their_header() {
+    fn frames_of_every_length_have_the_right_header() {
         for (length, header) in [
             (110, vec![0x82, 125]),
             (111, vec![0x82, 126, 0, 126]),
@@ -396,7 +397,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_frame_holds_is_refused() {
+    fn broadcasts_that_fit_no_frame_are_refused() {
         let long = "x".repeat(256);
         let fits = "x".repeat(255);
         let json = UserPayload::Json("{}");
@@ -437,7 +438,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_said_to_be_json_is_looked_at() {
+    fn payloads_declared_as_json_are_checked() {
         let deep = "[".repeat(100_000) + &"]".repeat(100_000);
         let good: [&[u8]; 6] = [
             b"{\"a\":1}",

@@ -1,40 +1,41 @@
-//! The `data` of a row change (6.4): written once, shared by every channel that receives it.
+//! The `data` of a row change (6.4). It is written once and shared by every channel that receives
+//! it.
 
 use jiff::Timestamp;
 
 use super::push_string;
 use crate::change::{Action, TableName, TimestampMicros};
 
-/// One row change as it goes over the wire, but for its row images.
+/// A row change on the wire, without its row images.
 #[derive(Clone, Copy, Debug)]
 pub struct ChangeData<'a> {
     /// The table.
     pub table: &'a TableName,
     /// The kind of the change.
     pub action: Action,
-    /// What is told of the row.
+    /// What receivers learn about the row.
     pub row: RowData<'a>,
 }
 
-/// What a receiver is told of a changed row.
+/// What receivers learn about a changed row.
 #[derive(Clone, Copy, Debug)]
 pub enum RowData<'a> {
     /// The row.
     Visible {
-        /// When it was committed; written in milliseconds.
+        /// The time of the commit, written in milliseconds.
         committed_at: TimestampMicros,
         /// The array of columns as JSON text.
         columns: &'a [u8],
-        /// What is wrong with the images, when they are not whole (6.5, item 8).
+        /// Why the images are incomplete, if they are (6.5, item 8).
         error: Option<&'static str>,
     },
-    /// Only that something happened, and why no more is told (6.5).
+    /// Only the fact of a change, with the reason why the row is withheld (6.5).
     Refused(&'static str),
 }
 
 impl ChangeData<'_> {
-    /// Writes the JSON object. `record` and `old_record` write the image after and before as JSON
-    /// objects; which of them is asked depends on the kind of the change.
+    /// Writes the JSON object. `record` and `old_record` write the images after and before the
+    /// change as JSON objects; each is called only if the kind of change has that image.
     pub fn write(
         &self,
         out: &mut Vec<u8>,
@@ -89,8 +90,8 @@ impl ChangeData<'_> {
     }
 }
 
-/// A time as `2026-01-02T03:04:05.678Z`. A time outside of the years −9999 to 9999, which only a
-/// broken clock writes into the log, is shown as the epoch.
+/// Formats a time as `2026-01-02T03:04:05.678Z`. A time outside the years −9999 to 9999, which only
+/// a broken clock writes to the log, is written as the epoch.
 fn milliseconds(time: TimestampMicros) -> String {
     let timestamp = Timestamp::from_microsecond(time.0).unwrap_or(Timestamp::UNIX_EPOCH);
     timestamp.strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string()

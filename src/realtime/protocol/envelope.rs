@@ -1,9 +1,10 @@
-//! What a message of the server consists of in either version: the envelope's parts and the payload.
+//! The parts of a server message that are common to both versions: the fields of the envelope, and
+//! the payload.
 
 use super::message::{Ref, Reply, ServerMessage, sub_topic};
 use super::push_string;
 
-/// What stands around a payload.
+/// The fields around a payload.
 pub(super) struct Envelope<'a> {
     pub(super) join_ref: Option<&'a Ref>,
     pub(super) reference: Option<&'a Ref>,
@@ -11,7 +12,7 @@ pub(super) struct Envelope<'a> {
     pub(super) event: &'static str,
 }
 
-/// The envelope of a message (table of 2.2). Version 1 leaves `join_ref` out of it.
+/// The envelope of a message (table of 2.2). Version 1 omits `join_ref`.
 pub(super) fn envelope(message: &ServerMessage) -> Envelope<'_> {
     match message {
         ServerMessage::Heartbeat { reference } => Envelope {
@@ -31,7 +32,7 @@ pub(super) fn envelope(message: &ServerMessage) -> Envelope<'_> {
             topic,
             event: "phx_reply",
         },
-        // The reference of a close is the join's: clients ignore one with any other.
+        // The `ref` of a close is that of the join: clients ignore a close with any other.
         ServerMessage::Close { join_ref, topic } => Envelope {
             join_ref: join_ref.as_ref(),
             reference: join_ref.as_ref(),

@@ -1,4 +1,4 @@
-//! What clients and the server say to one another, independent of the version.
+//! The messages of clients and server, independent of the protocol version.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -9,22 +9,23 @@ use uuid::Uuid;
 
 use super::TOPIC_PREFIX;
 
-/// A frame that is no message of the protocol (2.3). What is wrong with it is not told: the
-/// original says nothing either, and a log line per frame would be a way to fill a disk.
+/// A frame that is not a message of the protocol (2.3). The fault is neither reported nor logged:
+/// Supabase Realtime reports nothing either, and a log line per frame would let clients fill a
+/// disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("The frame is not a message of this protocol version")]
 pub struct MalformedMessage;
 
-/// A `ref` or `join_ref`, kept as the JSON text the client sent, because it is echoed (2.2).
+/// A `ref` or `join_ref`. Kept as the JSON text that the client sent, because it is echoed (2.2).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ref(Arc<str>);
 
 impl Ref {
-    /// Official clients count from 1 in a string; this only stops a reference from being used
-    /// as a way to be sent large answers.
+    /// Official clients count from 1 and send a string. The limit only prevents clients from
+    /// causing large replies with a reference.
     const MAX_BYTES: usize = 255;
 
-    /// A reference from JSON: `None` for `null`.
+    /// Reads a reference from JSON: `None` for `null`.
     pub(super) fn from_json(value: &RawValue) -> Result<Option<Self>, MalformedMessage> {
         let text = value.get();
         match text.as_bytes() {
@@ -35,7 +36,7 @@ impl Ref {
         }
     }
 
-    /// A reference from the header of a binary frame: `None` when empty.
+    /// Reads a reference from the header of a binary frame: `None` if empty.
     pub(super) fn from_text(text: &str) -> Option<Self> {
         (!text.is_empty()).then(|| Self(super::json_string(text).into()))
     }
@@ -46,23 +47,23 @@ impl Ref {
     }
 }
 
-/// A message from a client. Borrows from the frame it came in.
+/// A message from a client. Borrows from its frame.
 #[derive(Clone, Debug)]
 pub struct ClientMessage<'a> {
-    /// The join that the sender thinks it belongs to.
+    /// The join that the sender assigns the message to.
     pub join_ref: Option<Ref>,
-    /// What a reply repeats.
+    /// The `ref` that a reply repeats.
     pub reference: Option<Ref>,
     /// The full topic.
     pub topic: Cow<'a, str>,
-    /// What is wanted.
+    /// The requested action.
     pub event: ClientEvent<'a>,
 }
 
-/// What a client message asks for (2.5). Payloads are left unread until somebody needs them.
+/// The action that a client message requests (2.5). Payloads are parsed only where they are needed.
 #[derive(Clone, Debug)]
 pub enum ClientEvent<'a> {
-    /// `heartbeat`, which counts on the topic `phoenix` only.
+    /// `heartbeat`, valid only on the topic `phoenix`.
     Heartbeat,
     /// `phx_join`
     Join(&'a RawValue),
@@ -70,9 +71,9 @@ pub enum ClientEvent<'a> {
     Leave,
     /// `access_token`
     AccessToken(&'a RawValue),
-    /// `broadcast` as text: the payload is forwarded as it is.
+    /// `broadcast` in a text frame. The payload is forwarded unchanged.
     Broadcast(&'a RawValue),
-    /// A broadcast as binary frame (kind 3).
+    /// A broadcast in a binary frame (kind 3).
     UserBroadcast {
         /// The user's own event name.
         event: &'a str,
@@ -80,12 +81,12 @@ pub enum ClientEvent<'a> {
         metadata: &'a str,
         /// How to read `payload`.
         encoding: PayloadEncoding,
-        /// The user's payload, never looked into.
+        /// The user's payload, which is not parsed.
         payload: &'a [u8],
     },
     /// `presence`
     Presence(&'a RawValue),
-    /// Anything else, by name.
+    /// Any other event, by name.
     Other(Cow<'a, str>),
 }
 
@@ -104,7 +105,7 @@ impl<'a> ClientEvent<'a> {
     }
 }
 
-/// How the payload of a user broadcast is to be read (2.4).
+/// How to read the payload of a user broadcast (2.4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PayloadEncoding {
     /// Opaque bytes.
@@ -116,9 +117,9 @@ pub enum PayloadEncoding {
 /// `ok` or `error`, in replies and `system` messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
-    /// It worked.
+    /// Success.
     Ok,
-    /// It did not.
+    /// Failure.
     Error,
 }
 
@@ -132,26 +133,28 @@ impl Status {
     }
 }
 
-/// The answer to a push.
+/// The reply to a push.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reply {
     /// `ok` with an empty response.
     Ok,
-    /// `ok` to a join; holds the array of bindings with their ids as JSON text (3.3).
+    /// `ok` to a join. Contains the array of bindings with their ids, as JSON text (3.3).
     Joined(String),
     /// `error` with a reason.
     Error(Cow<'static, str>),
     /// `error` without a reason (5.1).
     Refused,
-    /// `ok` to a broadcast that was stored; holds the id of its row (4.8).
+    /// `ok` to a stored broadcast. Contains the id of its row (4.8).
     Stored(Uuid),
-    /// `error` to a broadcast that was not: the text stands under another name than a reason (4.8).
+    /// `error` to a broadcast that was not stored: the response has `error` instead of `reason`
+    /// (4.8).
     NotStored(Cow<'static, str>),
-    /// `error` to a broadcast above the limit: the response is a text of its own, not an object (4.2).
+    /// `error` to a broadcast above the size limit: the response is a string instead of an object
+    /// (4.2).
     PayloadSizeExceeded,
 }
 
-/// Which part of the server a `system` message is about.
+/// The part of the server that a `system` message is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Extension {
     /// The channel's `postgres_changes`.
@@ -173,16 +176,16 @@ impl Extension {
 /// The payload of a `system` message without the channel's name (3.5).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SystemNotice {
-    /// What it is about.
+    /// The part of the server that it is about.
     pub extension: Extension,
-    /// Good news or bad.
+    /// Success or failure.
     pub status: Status,
-    /// The text, part of the protocol where it comes from the original.
+    /// The text. Texts taken over from Supabase Realtime are part of the protocol.
     pub message: Cow<'static, str>,
 }
 
 impl SystemNotice {
-    /// Good news about the channel's changes.
+    /// A success of the channel's `postgres_changes`.
     pub fn changes_ok(message: impl Into<Cow<'static, str>>) -> Self {
         Self {
             extension: Extension::PostgresChanges,
@@ -191,7 +194,7 @@ impl SystemNotice {
         }
     }
 
-    /// Bad news about the channel's changes.
+    /// An error of the channel's `postgres_changes`.
     pub fn changes_error(message: impl Into<Cow<'static, str>>) -> Self {
         Self {
             extension: Extension::PostgresChanges,
@@ -200,7 +203,7 @@ impl SystemNotice {
         }
     }
 
-    /// News about the channel itself.
+    /// A notice about the channel itself.
     pub fn channel(status: Status, message: impl Into<Cow<'static, str>>) -> Self {
         Self {
             extension: Extension::System,
@@ -210,8 +213,8 @@ impl SystemNotice {
     }
 }
 
-/// A message to one socket. Row changes and broadcasts, whose bytes are shared by many, are
-/// encoded by functions of their own.
+/// A message to one socket. Row changes and broadcasts share their bytes between sockets and are
+/// encoded by separate functions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ServerMessage {
     /// `phx_reply` to a heartbeat.
@@ -221,18 +224,18 @@ pub enum ServerMessage {
     },
     /// `phx_reply`.
     Reply {
-        /// The channel's join; `None` where there is no channel.
+        /// The channel's join; `None` if there is no channel.
         join_ref: Option<Ref>,
-        /// The `ref` of the push that is answered.
+        /// The `ref` of the push that this replies to.
         reference: Option<Ref>,
         /// The full topic.
         topic: Arc<str>,
-        /// The answer.
+        /// The reply.
         reply: Reply,
     },
-    /// `phx_close`: the channel is over, the socket stays.
+    /// `phx_close`: the channel has ended; the socket stays open.
     Close {
-        /// The join that is over.
+        /// The join of the channel.
         join_ref: Option<Ref>,
         /// The full topic.
         topic: Arc<str>,
@@ -243,13 +246,13 @@ pub enum ServerMessage {
         join_ref: Option<Ref>,
         /// The full topic.
         topic: Arc<str>,
-        /// What is said.
+        /// The notice.
         notice: SystemNotice,
     },
 }
 
 impl ServerMessage {
-    /// Answers something else, if it is a reply.
+    /// Replaces the reply, if this is one.
     pub fn replace_reply(&mut self, other: Reply) {
         if let Self::Reply { reply, .. } = self {
             *reply = other;
@@ -257,7 +260,7 @@ impl ServerMessage {
     }
 }
 
-/// The part of a topic behind `realtime:`.
+/// The part of a topic after `realtime:`.
 pub fn sub_topic(topic: &str) -> &str {
     topic.strip_prefix(TOPIC_PREFIX).unwrap_or(topic)
 }

@@ -1,7 +1,7 @@
-//! The wire format: the Phoenix messages of both versions, as two enums and two encodings.
+//! The wire format: the Phoenix messages of both protocol versions, as two enums and two encodings.
 //!
-//! Pure, and the only place where the names and shapes of the wire stand. Section numbers in
-//! this module are those of the protocol's description, `docs/protocol.md`.
+//! Pure. Only this module contains the names and shapes of the wire format. Section numbers refer
+//! to the description of the protocol, `docs/protocol.md`.
 
 mod broadcast;
 mod change;
@@ -32,10 +32,11 @@ pub use presence::{
 use super::wire::body::Body;
 use super::wire::frame::Frame;
 
-/// What every channel topic starts with; the rest is the sub-topic, which SQL and REST know.
+/// The prefix of every channel topic. The rest is the sub-topic, which is the name used in SQL and
+/// REST.
 pub const TOPIC_PREFIX: &str = "realtime:";
 
-/// The protocol version a socket speaks, chosen by the `vsn` parameter of its URL (1.3).
+/// The protocol version that a socket uses, chosen by the `vsn` parameter of its URL (1.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Serializer {
     /// `1.0.0`: JSON objects, never a binary frame.
@@ -45,8 +46,8 @@ pub enum Serializer {
 }
 
 impl Serializer {
-    /// The serializer for a `vsn`: 1.0.x or 2.0.x as semantic versions, 1.0.0 when absent.
-    /// `None` for everything else.
+    /// The serializer for a `vsn`: 1.0.x or 2.0.x as semantic versions, 1.0.0 if absent, `None`
+    /// otherwise.
     pub fn negotiate(vsn: Option<&str>) -> Option<Self> {
         let Some(vsn) = vsn else {
             return Some(Self::V1);
@@ -65,7 +66,8 @@ impl Serializer {
     /// Reads a text frame.
     ///
     /// # Errors
-    /// When it is not a message of this version (2.3): it is dropped and counted, the socket stays.
+    /// If the frame is not a message of this version (2.3). The caller drops and counts it; the
+    /// socket stays open.
     pub fn decode_text(self, text: &str) -> Result<ClientMessage<'_>, MalformedMessage> {
         match self {
             Self::V1 => v1::decode(text),
@@ -76,7 +78,7 @@ impl Serializer {
     /// Reads a binary frame (2.4).
     ///
     /// # Errors
-    /// When it is not a push of this version; 1.0.0 has no binary frames at all.
+    /// If the frame is not a push of this version. Version 1.0.0 has no binary frames.
     pub fn decode_binary(self, data: &[u8]) -> Result<ClientMessage<'_>, MalformedMessage> {
         match self {
             Self::V1 => Err(MalformedMessage),
@@ -84,7 +86,7 @@ impl Serializer {
         }
     }
 
-    /// The frame for a message to one socket.
+    /// Encodes a message to one socket as a frame.
     pub fn encode(self, message: &ServerMessage) -> Frame {
         Frame::text(
             |out| match self {
@@ -96,8 +98,8 @@ impl Serializer {
         )
     }
 
-    /// The frame for a row change (6.4): `data` is shared by all receivers, only the envelope is written
-    /// here. `topic` is the topic as JSON text, `ids` those of the channel's matching bindings.
+    /// Encodes a row change (6.4). All receivers share `data`; only the envelope is written here.
+    /// `topic` is the topic as JSON text, and `ids` are the ids of the channel's matching bindings.
     pub fn encode_change(self, topic: &str, ids: &[u32], data: Body) -> Frame {
         match self {
             Self::V1 => Frame::text(
@@ -113,8 +115,8 @@ impl Serializer {
         }
     }
 
-    /// The same for a channel that joined without a `config` (3.1): the event is the kind of the
-    /// change, `data` the payload itself.
+    /// Encodes a row change for a channel that joined without a `config` (3.1): the event is the
+    /// kind of the change, and `data` is the payload.
     pub fn encode_legacy_change(self, topic: &str, event: &str, data: Body) -> Frame {
         match self {
             Self::V1 => Frame::text(
@@ -131,7 +133,7 @@ impl Serializer {
     }
 }
 
-/// A text as a JSON string.
+/// Encodes a text as a JSON string.
 pub fn json_string(text: &str) -> Box<str> {
     let mut out = Vec::with_capacity(text.len() + 2);
     push_string(&mut out, text);
@@ -140,7 +142,7 @@ pub fn json_string(text: &str) -> Box<str> {
 
 /// Appends `text` as a JSON string.
 fn push_string(out: &mut Vec<u8>, text: &str) {
-    // Writing a string into a vector cannot fail.
+    // Writing a string to a vector cannot fail.
     let _ = serde_json::to_writer(out, text);
 }
 
@@ -161,7 +163,7 @@ fn push_ids(out: &mut Vec<u8>, ids: &[u32]) {
 
 /// Appends a number in decimal.
 fn push_number(out: &mut Vec<u8>, number: u64) {
-    // Writing a number into a vector cannot fail.
+    // Writing a number to a vector cannot fail.
     let _ = serde_json::to_writer(out, &number);
 }
 

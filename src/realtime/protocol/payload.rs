@@ -1,6 +1,6 @@
 //! The payloads of `phx_join` and `access_token` (3.1, 3.6).
 //!
-//! Lenient, as the original is: what cannot be read counts as absent, and a join is never refused
+//! Lenient like Supabase Realtime: unreadable parts count as absent, and a join is never refused
 //! for the shape of its payload.
 
 use serde_json::value::RawValue;
@@ -11,56 +11,56 @@ use super::message::MalformedMessage;
 /// A join's payload.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct JoinPayload {
-    /// The token to use instead of the connection's. Already `None` for an opaque API key
-    /// (`sb_…`), which means the connection's.
+    /// The token to use instead of the connection's token. Already `None` for an opaque API key
+    /// (`sb_…`), which stands for the connection's token.
     pub access_token: Option<String>,
-    /// What is asked for; `None` is a join from before there was a `config`.
+    /// The requested configuration. `None` is a join of the older form, without `config`.
     pub config: Option<JoinConfig>,
 }
 
 /// The `config` of a join.
 #[derive(Clone, Debug, PartialEq)]
 pub struct JoinConfig {
-    /// How broadcasts are to be handled.
+    /// How to handle broadcasts.
     pub broadcast: BroadcastConfig,
-    /// How presence is to be handled.
+    /// How to handle presence.
     pub presence: PresenceConfig,
-    /// The changes that are wanted, in the order of the request.
+    /// The requested row changes, in the order of the request.
     pub postgres_changes: Vec<BindingParams>,
-    /// How they are wanted.
+    /// Options for the row changes.
     pub postgres_changes_options: PostgresChangesOptions,
-    /// Whether policies decide who may take part.
+    /// Whether policies decide who may join.
     pub private: bool,
 }
 
 /// `config.broadcast`
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct BroadcastConfig {
-    /// Every broadcast is answered.
+    /// Acknowledge every broadcast.
     pub ack: bool,
-    /// Own broadcasts come back.
+    /// Send the client its own broadcasts.
     pub echo: bool,
-    /// The client wants to hear when broadcasts from the database are live.
+    /// Notify the client when broadcasts from the database are live.
     pub replication_ready: bool,
-    /// Whether stored messages are wanted.
+    /// Which stored messages to replay.
     pub replay: ReplayConfig,
 }
 
 /// `config.broadcast.replay` (4.7)
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ReplayConfig {
-    /// It is not there.
+    /// Not present.
     #[default]
     Absent,
-    /// It is there and no object: ignored, but for a public channel.
+    /// Present but not an object: ignored, except on a public channel.
     NotAnObject,
-    /// `since` is missing, or one of the two is not an integer.
+    /// `since` is missing, or `since` or `limit` is not an integer.
     Invalid,
-    /// It is good.
+    /// Valid.
     Since {
         /// Milliseconds since 1970.
         since_ms: i64,
-        /// How many at most; `None` leaves it to the server.
+        /// The maximum number of messages; `None` leaves it to the server.
         limit: Option<i64>,
     },
 }
@@ -84,21 +84,21 @@ impl ReplayConfig {
 /// `config.presence`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PresenceConfig {
-    /// Presence is wanted. Absent counts as yes: clients before 2.12 do not send it and never
-    /// see anybody join without it.
+    /// Whether the client uses presence. Defaults to yes: clients before 2.12 do not send it and
+    /// would not see any joins without it.
     pub enabled: bool,
-    /// The key to be listed under; `None` asks the server for one.
+    /// The key under which to list the client; `None` lets the server choose one.
     pub key: Option<String>,
 }
 
 /// `config.postgres_changes_options`
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PostgresChangesOptions {
-    /// The reply is to wait until changes are live.
+    /// Delay the reply until changes are live.
     pub wait: bool,
-    /// How long it may wait, in milliseconds.
+    /// Maximum delay, in milliseconds.
     pub timeout_ms: Option<u64>,
-    /// 64-bit integers and numerics are to be written as strings.
+    /// Write 64-bit integers and numerics as strings.
     pub bigint_as_string: bool,
 }
 
@@ -107,7 +107,7 @@ pub struct PostgresChangesOptions {
 pub struct BindingParams {
     /// The parameters.
     pub params: Value,
-    /// The same as the client wrote them: they are echoed, and clients compare.
+    /// The parameters as the client wrote them: they are echoed, and clients compare them.
     text: String,
 }
 
@@ -115,16 +115,16 @@ impl JoinPayload {
     /// Reads a join's payload.
     ///
     /// # Errors
-    /// When it is JSON only by its shape: a number beyond every range, half of a surrogate pair.
-    /// Such a message is dropped (2.3); read as if it had asked for nothing, it would join another
-    /// channel than the one that was meant.
+    /// If the payload is not valid JSON in full: a number beyond every range, or half of a
+    /// surrogate pair. Such a message is dropped (2.3). Treated as an empty payload, it would join
+    /// a different channel than the client meant.
     pub fn parse(payload: &RawValue) -> Result<Self, MalformedMessage> {
         let value = serde_json::from_str(payload.get()).map_err(|_| MalformedMessage)?;
         let Value::Object(object) = value else {
             return Ok(Self::default());
         };
         let raw: RawJoin<'_> = serde_json::from_str(payload.get()).unwrap_or_default();
-        // `user_token` is the older name and wins where both are given.
+        // `user_token` is the older name and wins if both are present.
         let token = match (object.get("user_token"), object.get("access_token")) {
             (Some(Value::String(token)), _) | (_, Some(Value::String(token))) => Some(token),
             _ => None,
@@ -219,13 +219,13 @@ impl BindingParams {
         Self { params, text }
     }
 
-    /// Appends the parameters as the client wrote them, with the `id` it is to know them by (3.3).
+    /// Appends the parameters as the client wrote them, with the binding's `id` (3.3).
     pub fn push_echo(&self, id: u32, out: &mut String) {
         use std::fmt::Write as _;
         let mut text = self.text.trim_end();
         let rewritten;
         if let Some(object) = self.params.as_object().filter(|it| it.contains_key("id")) {
-            // The client's own `id` would stand beside ours.
+            // The client's own `id` would duplicate the binding's.
             let mut object = object.clone();
             object.remove("id");
             rewritten = Value::Object(object).to_string();
@@ -245,7 +245,8 @@ impl BindingParams {
 /// The payload of `access_token`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AccessToken {
-    /// Nothing to do: `null`, not a text, or an opaque API key, which means the connection's token.
+    /// No action: `null`, not a string, or an opaque API key, which stands for the connection's
+    /// token.
     Ignored,
     /// A token, to be verified.
     Token(String),
@@ -254,7 +255,7 @@ pub enum AccessToken {
 impl AccessToken {
     /// Reads the payload.
     pub fn parse(payload: &RawValue) -> Self {
-        /// What is no text is not read at all: it could be large.
+        /// Only a string is parsed: other values could be large.
         #[derive(serde::Deserialize)]
         struct Payload<'a> {
             #[serde(borrow)]
@@ -269,12 +270,12 @@ impl AccessToken {
     }
 }
 
-/// An API key of the newer kind, which says nothing about a person.
+/// Whether the token is an API key of the newer kind, which does not identify a user.
 fn is_opaque_key(token: &str) -> bool {
     crate::auth::is_opaque_key(token)
 }
 
-/// A boolean, also as the string that some clients send.
+/// A boolean. Some clients send it as a string.
 fn boolean(value: Option<&Value>) -> Option<bool> {
     match value? {
         Value::Bool(value) => Some(*value),
@@ -284,12 +285,12 @@ fn boolean(value: Option<&Value>) -> Option<bool> {
     }
 }
 
-/// Elixir's idea of truth: everything but `null` and `false`.
+/// Truth in Elixir: every value except `null` and `false`.
 fn is_truthy(value: &Value) -> bool {
     !matches!(value, Value::Null | Value::Bool(false))
 }
 
-/// A presence key may be any JSON value and is used as a text.
+/// A presence key may be any JSON value. It is used as text.
 fn presence_key(value: &Value) -> Option<String> {
     match value {
         Value::Null => None,

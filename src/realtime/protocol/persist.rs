@@ -1,35 +1,35 @@
-//! What a client asks for with `persist` (4.8): that a broadcast is stored and can be replayed.
+//! The `persist` option of broadcasts (4.8): the broadcast is stored and can be replayed.
 
 use serde_json::{Map, Value};
 use thiserror::Error;
 
-/// How long a broadcast is to be kept.
+/// How long to keep a broadcast.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Persist {
-    /// Seconds; as long as messages are kept at all if the client named none.
+    /// Seconds. `None` keeps it as long as any stored message.
     pub ttl_seconds: Option<i32>,
 }
 
-/// Why `persist` cannot be followed. The text is what the client is told.
+/// Why `persist` is refused. The text is sent to the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum PersistError {
-    /// Neither a boolean nor an object that may have a `ttl`.
+    /// Neither a boolean nor an object with an optional `ttl`.
     #[error("must be true, or an object whose ttl is a whole number of seconds")]
     Unreadable,
-    /// Not a time for which messages are kept; holds the longest.
+    /// The `ttl` is out of range. Contains the maximum.
     #[error("must have a ttl from 1 to {0} seconds")]
     Ttl(i32),
-    /// The channel is public: nobody decides who may read what is stored.
+    /// The channel is public: no policy would decide who may read the stored message.
     #[error("can only be used on private channels")]
     Public,
 }
 
 impl Persist {
-    /// Reads the metadata of a binary push. Whatever else they hold is ignored, as in the original.
+    /// Reads the metadata of a binary push. Other keys are ignored, as in Supabase Realtime.
     ///
     /// # Errors
-    /// See [`PersistError`]; `max_ttl` is the longest time in seconds.
-    pub fn of_metadata(metadata: &str, max_ttl: i32) -> Result<Option<Self>, PersistError> {
+    /// See [`PersistError`]. `max_ttl` is the maximum in seconds.
+    pub fn from_metadata(metadata: &str, max_ttl: i32) -> Result<Option<Self>, PersistError> {
         if metadata.is_empty() {
             return Ok(None);
         }
@@ -46,11 +46,11 @@ impl Persist {
         }
     }
 
-    /// Reads the parameters `persist` and `persist[ttl]` of an address.
+    /// Reads the query parameters `persist` and `persist[ttl]`.
     ///
     /// # Errors
-    /// As [`Persist::of_metadata`].
-    pub fn of_query(
+    /// As [`Persist::from_metadata`].
+    pub fn from_query(
         persist: Option<&str>,
         ttl: Option<&str>,
         max_ttl: i32,
@@ -63,7 +63,7 @@ impl Persist {
         }
     }
 
-    /// A `ttl` that is a whole number, if it is one that can be followed.
+    /// Checks that a `ttl` is a whole number within the limits.
     fn within(ttl: Option<i64>, max_ttl: i32) -> Result<Option<Self>, PersistError> {
         let ttl = ttl.ok_or(PersistError::Unreadable)?;
         match i32::try_from(ttl) {
@@ -81,7 +81,8 @@ mod tests {
 
     const DAY: i32 = 86_400;
 
-    const FOREVER: Result<Option<Persist>, PersistError> = Ok(Some(Persist { ttl_seconds: None }));
+    const WITHOUT_TTL: Result<Option<Persist>, PersistError> =
+        Ok(Some(Persist { ttl_seconds: None }));
 
     fn seconds(ttl: i32) -> Result<Option<Persist>, PersistError> {
         Ok(Some(Persist {
@@ -90,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn metadata_ask_for_it_in_the_forms_of_clients() {
+    fn every_form_in_metadata_is_read() {
         let cases = [
             ("", Ok(None)),
             ("{}", Ok(None)),
@@ -99,9 +100,9 @@ mod tests {
             ("nonsense", Ok(None)),
             (r#"{"persist":false}"#, Ok(None)),
             (r#"{"persist":null}"#, Ok(None)),
-            (r#"{"persist":true}"#, FOREVER),
-            (r#"{"persist":{}}"#, FOREVER),
-            (r#"{"persist":{"ttl":null}}"#, FOREVER),
+            (r#"{"persist":true}"#, WITHOUT_TTL),
+            (r#"{"persist":{}}"#, WITHOUT_TTL),
+            (r#"{"persist":{"ttl":null}}"#, WITHOUT_TTL),
             (r#"{"persist":{"ttl":60}}"#, seconds(60)),
             (r#"{"persist":{"ttl":86400}}"#, seconds(DAY)),
             (r#"{"persist":{"ttl":86401}}"#, Err(PersistError::Ttl(DAY))),
@@ -114,16 +115,20 @@ mod tests {
             (r#"{"persist":1}"#, Err(PersistError::Unreadable)),
         ];
         for (metadata, expected) in cases {
-            assert_eq!(Persist::of_metadata(metadata, DAY), expected, "{metadata}");
+            assert_eq!(
+                Persist::from_metadata(metadata, DAY),
+                expected,
+                "{metadata}"
+            );
         }
     }
 
     #[test]
-    fn addresses_ask_for_it_in_the_forms_of_clients() {
+    fn every_form_in_queries_is_read() {
         let cases = [
             (None, None, Ok(None)),
             (Some("false"), None, Ok(None)),
-            (Some("true"), None, FOREVER),
+            (Some("true"), None, WITHOUT_TTL),
             (None, Some("60"), seconds(60)),
             (Some("true"), Some("60"), seconds(60)),
             (None, Some("86401"), Err(PersistError::Ttl(DAY))),
@@ -133,7 +138,7 @@ mod tests {
             (Some("1"), None, Err(PersistError::Unreadable)),
         ];
         for (persist, ttl, expected) in cases {
-            let got = Persist::of_query(persist, ttl, DAY);
+            let got = Persist::from_query(persist, ttl, DAY);
             assert_eq!(got, expected, "{persist:?} {ttl:?}");
         }
     }

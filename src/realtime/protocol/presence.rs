@@ -1,4 +1,4 @@
-//! The shapes of presence (5): what a client tracks, and the maps that clients follow.
+//! The shapes of presence (5): the pushes of clients, and the maps that the server sends.
 //!
 //! Pure. A tracked payload is never decoded: its fields are copied into the meta as the client
 //! wrote them.
@@ -20,42 +20,44 @@ use super::super::wire::frame::{Frame, FrameKind, push_frame};
 use super::message::Ref;
 use super::{Serializer, push_ref, push_string};
 
-/// The keys of a meta that are the server's. A payload that brings them loses them: a meta with
-/// a key twice would be read differently by every client.
+/// The keys of a meta that belong to the server. They are removed from a client's payload: clients
+/// would disagree about a meta with a repeated key.
 const SERVER_KEYS: [&str; 2] = ["phx_ref", "phx_ref_prev"];
 
-/// The key that a state must not have at its top: clients take every payload with an `ids` for
-/// a row change and never see the state.
-const HIDING_KEY: &str = "ids";
+/// The key that a state must not have at its top level. Clients treat every payload with `ids` as a
+/// row change and would never see the state.
+const KEY_OF_CHANGES: &str = "ids";
 
-/// Bytes of a meta around its payload, roughly: what a payload of nothing costs all the same.
+/// Approximate size of a meta without its payload, in bytes. An empty payload costs this much.
 const META_OVERHEAD_BYTES: usize = 64;
 
-/// Bytes of a payload that is compared as JSON at most. As values it can take a hundred times the
-/// memory of its text, and a payload may be as large as a broadcast; what people track is small.
+/// Maximum size of a payload that is compared as JSON, in bytes. Parsed values can take a hundred
+/// times the memory of their text, and a payload may be as large as a broadcast. Payloads are small
+/// in practice.
 const MAX_COMPARED_BYTES: usize = 16 << 10;
 
-/// What a push of event `presence` asks for (5.1).
+/// The action that a `presence` push requests (5.1).
 #[derive(Clone, Copy, Debug)]
 pub enum PresenceCall<'a> {
-    /// Be listed with this payload; an absent one is an empty object.
+    /// List the client with this payload; an absent payload is an empty object.
     Track(Option<&'a RawValue>),
-    /// Be listed no more.
+    /// Stop listing the client.
     Untrack,
-    /// An event that there is not.
+    /// An unknown event.
     Unknown,
-    /// No event at all.
-    Nothing,
+    /// No event.
+    Missing,
 }
 
 impl<'a> PresenceCall<'a> {
-    /// Reads a push. Of a key given twice the last counts.
+    /// Reads a push. If a key appears twice, the last one wins.
     pub fn parse(push: &'a RawValue) -> Self {
         let Ok(Fields(fields)) = serde_json::from_str::<Fields<'_>>(push.get()) else {
-            // What is no object has no event; an object that cannot be read may have had one.
+            // A payload that is not an object has no event. An object that cannot be read may have
+            // had one.
             return match push.get().starts_with('{') {
                 true => Self::Unknown,
-                false => Self::Nothing,
+                false => Self::Missing,
             };
         };
         let last = |name| {
@@ -63,7 +65,7 @@ impl<'a> PresenceCall<'a> {
             field.map(|(_, value)| *value)
         };
         let Some(event) = last("event") else {
-            return Self::Nothing;
+            return Self::Missing;
         };
         let event: String = serde_json::from_str(event.get()).unwrap_or_default();
         if event.eq_ignore_ascii_case("track") {
@@ -76,9 +78,9 @@ impl<'a> PresenceCall<'a> {
     }
 }
 
-/// Whether a presence key is a name that every JavaScript object has. Clients before 2.100 look
-/// such a key up in an object of that kind, and fail on each state and diff with it: one person
-/// would end presence for everybody.
+/// Whether a presence key is the name of a property that every JavaScript object has. Clients
+/// before 2.100 look keys up in such an object and fail on each state and diff that contains one: a
+/// single client would break presence for all others.
 pub fn is_hostile_key(key: &str) -> bool {
     const NAMES: [&str; 12] = [
         "__defineGetter__",
@@ -97,15 +99,15 @@ pub fn is_hostile_key(key: &str) -> bool {
     NAMES.binary_search(&key).is_ok()
 }
 
-/// Names one meta: clients tell a person's devices apart, and old from new, by nothing else
-/// (5.2). Written as 16 characters of URL-safe base64.
+/// Identifies a meta. Clients use only this to distinguish a user's devices, and old metas from new
+/// ones (5.2). Written as 16 characters of URL-safe base64.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct PhxRef([u8; 12]);
 
 impl PhxRef {
     fn write(self, out: &mut Vec<u8>) {
         let mut text = [0; 16];
-        // Twelve bytes are sixteen characters: there is always room.
+        // Twelve bytes are sixteen characters, so there is always room.
         let _ = URL_SAFE_NO_PAD.encode_slice(self.0, &mut text);
         out.extend_from_slice(&text);
     }
@@ -117,8 +119,8 @@ impl fmt::Debug for PhxRef {
     }
 }
 
-/// Where references come from. One process never gives one twice; two processes begin at random
-/// places of 96 bits, because a client that comes back compares the references of both.
+/// Generates references. A process never generates one twice. Processes start at random values of
+/// 96 bits, because a client that reconnects compares the references of both.
 #[derive(Debug)]
 pub struct PhxRefs {
     seed: [u8; 4],
@@ -135,7 +137,7 @@ impl Default for PhxRefs {
 }
 
 impl PhxRefs {
-    /// A reference that nobody had.
+    /// Returns a reference that has not been used.
     pub fn next(&self) -> PhxRef {
         let mut bytes = [0; 12];
         bytes[..4].copy_from_slice(&self.seed);
@@ -146,7 +148,7 @@ impl PhxRefs {
 
 /// A track payload that is not a JSON object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-#[error("A track payload is not a JSON object")]
+#[error("The track payload is not a JSON object")]
 pub struct NotAnObject;
 
 /// What a client tracks: the fields of a JSON object as JSON text, without braces and without
@@ -179,7 +181,7 @@ impl TrackPayload {
         Ok(Self(String::from_utf8_lossy(&out).into()))
     }
 
-    /// Bytes that its meta takes in a state, roughly.
+    /// Approximate size of the meta in a state, in bytes.
     pub fn meta_bytes(&self) -> usize {
         META_OVERHEAD_BYTES + self.0.len()
     }
@@ -189,8 +191,8 @@ impl TrackPayload {
     }
 }
 
-/// Equal as JSON, whatever the order of the keys. What cannot be read, or is large, is equal to its
-/// own text alone.
+/// Equal as JSON, in any order of the keys. Payloads that are invalid or large are compared as
+/// text.
 impl PartialEq for TrackPayload {
     fn eq(&self, other: &Self) -> bool {
         let is_small = self.0.len().max(other.0.len()) <= MAX_COMPARED_BYTES;
@@ -202,12 +204,12 @@ impl PartialEq for TrackPayload {
     }
 }
 
-/// The fields of a JSON object in order, names unescaped.
+/// The fields of a JSON object in order, with unescaped names.
 struct Fields<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
 
 impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        /// Borrowed from the text where it has no escapes.
+        /// Borrowed from the text if it has no escapes.
         #[derive(Deserialize, PartialEq, Eq, Hash)]
         struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
 
@@ -233,14 +235,14 @@ impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
     }
 }
 
-/// One entry of a presence: what somebody tracks, and how clients tell it from another.
+/// One entry of a presence: a tracked payload and its reference.
 #[derive(Debug)]
 pub struct Meta {
     /// Its own reference.
     pub phx_ref: PhxRef,
-    /// The reference that clients know and that it replaces.
+    /// The reference, known to clients, that this meta replaces.
     pub replaces: Option<PhxRef>,
-    /// What is tracked.
+    /// The tracked payload.
     pub payload: TrackPayload,
 }
 
@@ -263,8 +265,8 @@ impl Meta {
 }
 
 impl Serializer {
-    /// The `presence_state` for one channel; `state` is shared by all who are sent it. `topic` is the
-    /// topic as JSON text.
+    /// The `presence_state` for one channel. All receivers share `state`. `topic` is the topic as
+    /// JSON text.
     pub fn encode_presence_state(self, join_ref: Option<&Ref>, topic: &str, state: Body) -> Frame {
         let head = |out: &mut Vec<u8>| match self {
             Self::V1 => {
@@ -293,7 +295,7 @@ impl Serializer {
         push_frame(FrameKind::Text, &parts, out);
     }
 
-    /// What stands behind the payload of a message without a reference.
+    /// The part after the payload of a message without a reference.
     fn tail(self) -> &'static [u8] {
         match self {
             Self::V1 => b",\"ref\":null}",
@@ -302,8 +304,8 @@ impl Serializer {
     }
 }
 
-/// The payload of a `presence_state`, and where one is needed that of a `presence_diff` to be
-/// sent right behind it: the key `ids` can only come in a diff.
+/// The payload of a `presence_state` and, if needed, of a `presence_diff` to be sent directly after
+/// it: the key `ids` can only be sent in a diff.
 pub fn presence_state<'a, M>(
     presences: impl Iterator<Item = (&'a str, M)> + Clone,
 ) -> (Vec<u8>, Option<Vec<u8>>)
@@ -312,18 +314,20 @@ where
 {
     let mut state = Vec::new();
     push_presences(
-        presences.clone().filter(|(key, _)| *key != HIDING_KEY),
+        presences.clone().filter(|(key, _)| *key != KEY_OF_CHANGES),
         &mut state,
     );
-    let mut hidden = presences.filter(|(key, _)| *key == HIDING_KEY).peekable();
+    let mut hidden = presences
+        .filter(|(key, _)| *key == KEY_OF_CHANGES)
+        .peekable();
     let rest = hidden.peek().is_some().then(|| {
-        let nobody = std::iter::empty::<(&str, [&Meta; 0])>();
-        presence_diff(hidden, nobody)
+        let empty = std::iter::empty::<(&str, [&Meta; 0])>();
+        presence_diff(hidden, empty)
     });
     (state, rest)
 }
 
-/// The payload of a `presence_diff`. Clients insist on both maps.
+/// The payload of a `presence_diff`. Clients require both maps.
 pub fn presence_diff<'a, J, L>(
     joins: impl Iterator<Item = (&'a str, J)>,
     leaves: impl Iterator<Item = (&'a str, L)>,
@@ -371,7 +375,7 @@ mod tests {
     }
 
     #[test]
-    fn payloads_are_copied_but_for_the_servers_keys() {
+    fn payloads_are_copied_without_the_keys_of_the_server() {
         let cases = [
             ("{}", Some("")),
             ("{ }", Some("")),
@@ -423,7 +427,7 @@ mod tests {
                 r#"{"type":"presence","event":"track","payload":{"a":1}}"#,
                 "track {\"a\":1}",
             ),
-            (r#"{"event":"TRACK"}"#, "track nothing"),
+            (r#"{"event":"TRACK"}"#, "track without payload"),
             (r#"{"event":"Track","payload":null}"#, "track null"),
             (r#"{"event":"untrack","payload":3}"#, "untrack"),
             (r#"{"event":"x","event":"unTrack"}"#, "untrack"),
@@ -431,26 +435,26 @@ mod tests {
             (r#"{"event":3}"#, "unknown"),
             (r#"{"event":null}"#, "unknown"),
             (r#"{"\ud800":1,"event":"track"}"#, "unknown"),
-            (r#"{"type":"presence"}"#, "nothing"),
-            ("{}", "nothing"),
-            ("[]", "nothing"),
-            (r#""track""#, "nothing"),
+            (r#"{"type":"presence"}"#, "missing"),
+            ("{}", "missing"),
+            ("[]", "missing"),
+            (r#""track""#, "missing"),
         ];
         for (text, expected) in cases {
             let push = RawValue::from_string(text.to_owned()).unwrap();
             let call = match PresenceCall::parse(&push) {
-                PresenceCall::Track(None) => "track nothing".to_owned(),
+                PresenceCall::Track(None) => "track without payload".to_owned(),
                 PresenceCall::Track(Some(payload)) => format!("track {payload}"),
                 PresenceCall::Untrack => "untrack".to_owned(),
                 PresenceCall::Unknown => "unknown".to_owned(),
-                PresenceCall::Nothing => "nothing".to_owned(),
+                PresenceCall::Missing => "missing".to_owned(),
             };
             assert_eq!(call, expected, "{text}");
         }
     }
 
     #[test]
-    fn names_of_every_object_are_known() {
+    fn property_names_of_javascript_objects_are_recognised() {
         for (key, expected) in [
             ("__proto__", true),
             ("valueOf", true),
@@ -496,7 +500,7 @@ mod tests {
     }
 
     #[test]
-    fn references_are_sixteen_characters_and_never_the_same() {
+    fn references_are_unique_and_have_sixteen_characters() {
         let refs = PhxRefs::default();
         let (first, second) = (refs.next(), refs.next());
         assert_ne!(first, second);
@@ -507,7 +511,7 @@ mod tests {
     }
 
     #[test]
-    fn a_state_never_has_the_key_that_hides_it() {
+    fn the_key_of_changes_is_sent_in_a_diff() {
         let refs = PhxRefs::default();
         let meta = Meta {
             phx_ref: refs.next(),
@@ -529,7 +533,7 @@ mod tests {
             (read(&state), rest),
             (serde_json::json!({"a": entry}), None)
         );
-        let nobody = std::iter::empty::<(&str, [&Meta; 0])>();
-        assert_eq!(presence_state(nobody), (b"{}".to_vec(), None));
+        let empty = std::iter::empty::<(&str, [&Meta; 0])>();
+        assert_eq!(presence_state(empty), (b"{}".to_vec(), None));
     }
 }

@@ -1,4 +1,4 @@
-//! The frames of the protocol's examples, in both versions, and input that is none.
+//! The frames of the protocol's examples in both versions, and invalid input.
 
 use std::sync::Arc;
 
@@ -34,7 +34,7 @@ fn text_of(frame: &Frame) -> String {
 }
 
 #[test]
-fn vsn_is_matched_as_a_version() {
+fn vsn_is_matched_as_a_semantic_version() {
     let cases = [
         (None, Some(Serializer::V1)),
         (Some("1.0.0"), Some(Serializer::V1)),
@@ -115,7 +115,7 @@ fn client_messages_of_both_versions() {
 }
 
 #[test]
-fn frames_that_are_no_messages() {
+fn malformed_frames_are_refused() {
     let cases = [
         (Serializer::V2, ""),
         (Serializer::V2, "[]"),
@@ -277,7 +277,7 @@ fn the_change_of_the_examples() {
 }
 
 #[test]
-fn a_change_that_may_not_be_told_keeps_its_shape() {
+fn a_withheld_change_has_the_same_shape() {
     let table = TableName::new("public", "t");
     let mut data = Vec::new();
     ChangeData {
@@ -354,7 +354,7 @@ fn join_payloads_are_read_leniently() {
 }
 
 #[test]
-fn a_replay_is_read_as_far_as_it_can_be() {
+fn invalid_replay_options_are_distinguished_from_absent_ones() {
     let since = |since_ms, limit| ReplayConfig::Since { since_ms, limit };
     let cases = [
         (json!({"since": 5}), since(5, None)),
@@ -403,7 +403,7 @@ fn bindings_are_echoed_as_written() {
 }
 
 #[test]
-fn only_a_new_token_of_a_person_is_a_token() {
+fn access_token_ignores_everything_but_user_tokens() {
     let cases = [
         (
             json!({"access_token": "t"}),
@@ -437,14 +437,14 @@ proptest! {
     }
 
     #[test]
-    fn any_json_payload_is_a_join(payload in json_value()) {
+    fn any_json_payload_can_be_parsed_as_a_join(payload in json_value()) {
         let _ = JoinPayload::parse(&raw(&json!({"config": payload})));
         let _ = JoinPayload::parse(&raw(&payload));
         let _ = AccessToken::parse(&raw(&payload));
     }
 
     #[test]
-    fn what_is_sent_can_be_read(topic in ".{0,40}", event in "[a-z]{1,8}", join in ".{0,20}") {
+    fn messages_survive_a_round_trip(topic in ".{0,40}", event in "[a-z]{1,8}", join in ".{0,20}") {
         let text = json!([join, null, topic, event, {}]).to_string();
         let message = Serializer::V2.decode_text(&text).unwrap();
         prop_assert_eq!(&message.topic, &topic);
@@ -478,7 +478,7 @@ fn json_value() -> impl Strategy<Value = Value> {
 }
 
 #[test]
-fn a_join_that_cannot_be_read_is_no_join_of_another_kind() {
+fn a_join_with_invalid_json_is_dropped() {
     for config in [
         r#"{"private":true,"presence":{"key":"\ud800"}}"#,
         r#"{"private":true,"broadcast":{"replay":{"since":1e999}}}"#,

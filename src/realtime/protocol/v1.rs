@@ -9,12 +9,12 @@ use super::envelope::{envelope, push_payload};
 use super::message::{ClientEvent, ClientMessage, MalformedMessage, Ref, ServerMessage};
 use super::{push_ids, push_ref, push_string};
 
-/// What follows the data of a change.
+/// Follows the data of a change.
 pub(super) const CHANGE_TAIL: &[u8] = b"},\"ref\":null}";
-/// What follows the data of a change on a channel that joined without a `config`.
+/// Follows the data of a change on a channel that joined without a `config`.
 pub(super) const LEGACY_CHANGE_TAIL: &[u8] = b",\"ref\":null}";
 
-/// All keys but `join_ref` must be present; `null` is a value.
+/// All keys except `join_ref` must be present. They may be `null`.
 #[derive(Deserialize)]
 struct Object<'a> {
     #[serde(borrow)]
@@ -57,7 +57,7 @@ pub(super) fn encode(message: &ServerMessage, out: &mut Vec<u8>) {
     out.push(b'}');
 }
 
-/// What stands before the data of a change.
+/// Writes the part before the data of a change.
 pub(super) fn change_head(topic: &str, ids: &[u32], out: &mut Vec<u8>) {
     out.extend_from_slice(b"{\"topic\":");
     out.extend_from_slice(topic.as_bytes());
@@ -66,7 +66,7 @@ pub(super) fn change_head(topic: &str, ids: &[u32], out: &mut Vec<u8>) {
     out.extend_from_slice(b"],\"data\":");
 }
 
-/// The same for a channel that joined without a `config`.
+/// Writes the part before the data of a change, for a channel that joined without a `config`.
 pub(super) fn legacy_change_head(topic: &str, event: &str, out: &mut Vec<u8>) {
     out.extend_from_slice(b"{\"topic\":");
     out.extend_from_slice(topic.as_bytes());

@@ -1,4 +1,5 @@
-//! Version 2.0.0: JSON arrays `[join_ref, ref, topic, event, payload]` (2.2) and binary pushes (2.4).
+//! Version 2.0.0: JSON arrays `[join_ref, ref, topic, event, payload]` (2.2) and binary pushes
+//! (2.4).
 
 use std::borrow::Cow;
 use std::fmt;
@@ -13,17 +14,17 @@ use super::message::{
 };
 use super::{push_ids, push_ref, push_string};
 
-/// What follows the data of a change.
+/// Follows the data of a change.
 pub(super) const CHANGE_TAIL: &[u8] = b"}]";
-/// What follows the data of a change on a channel that joined without a `config`.
+/// Follows the data of a change on a channel that joined without a `config`.
 pub(super) const LEGACY_CHANGE_TAIL: &[u8] = b"]";
 
 /// First byte of a binary frame: an ordinary push.
 const KIND_PUSH: u8 = 0;
-/// First byte of a binary frame: a broadcast whose payload is the user's alone.
+/// First byte of a binary frame: a broadcast that contains only the user's payload.
 const KIND_USER_BROADCAST_PUSH: u8 = 3;
 
-/// The five elements; further ones are ignored.
+/// The five elements. Further elements are ignored.
 struct Array<'a> {
     join_ref: &'a RawValue,
     reference: &'a RawValue,
@@ -32,7 +33,7 @@ struct Array<'a> {
     payload: &'a RawValue,
 }
 
-/// A string that is borrowed from the frame where it has no escapes.
+/// A string, borrowed from the frame if it has no escapes.
 #[derive(Deserialize)]
 struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
@@ -112,7 +113,7 @@ pub(super) fn decode_binary(data: &[u8]) -> Result<ClientMessage<'_>, MalformedM
                 event: ClientEvent::UserBroadcast {
                     event: parts.take(*event)?,
                     metadata: parts.take(*metadata)?,
-                    // Every value but 0 is taken as JSON, as in the original.
+                    // As in Supabase Realtime, every value except 0 means JSON.
                     encoding: match encoding {
                         0 => PayloadEncoding::Binary,
                         _ => PayloadEncoding::Json,
@@ -125,7 +126,7 @@ pub(super) fn decode_binary(data: &[u8]) -> Result<ClientMessage<'_>, MalformedM
     }
 }
 
-/// What is left of a binary frame.
+/// The unread rest of a binary frame.
 struct Parts<'a>(&'a [u8]);
 
 impl<'a> Parts<'a> {
@@ -155,7 +156,7 @@ pub(super) fn encode(message: &ServerMessage, out: &mut Vec<u8>) {
     out.push(b']');
 }
 
-/// What stands before the data of a change.
+/// Writes the part before the data of a change.
 pub(super) fn change_head(topic: &str, ids: &[u32], out: &mut Vec<u8>) {
     out.extend_from_slice(b"[null,null,");
     out.extend_from_slice(topic.as_bytes());
@@ -164,7 +165,7 @@ pub(super) fn change_head(topic: &str, ids: &[u32], out: &mut Vec<u8>) {
     out.extend_from_slice(b"],\"data\":");
 }
 
-/// The same for a channel that joined without a `config`.
+/// Writes the part before the data of a change, for a channel that joined without a `config`.
 pub(super) fn legacy_change_head(topic: &str, event: &str, out: &mut Vec<u8>) {
     out.extend_from_slice(b"[null,null,");
     out.extend_from_slice(topic.as_bytes());

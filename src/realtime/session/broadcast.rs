@@ -1,4 +1,5 @@
-//! Broadcasts of a client: which are handed on, and what the sender hears of the others (protocol 4).
+//! Broadcasts sent by a client: which are forwarded, and what the sender learns about refused ones
+//! (protocol 4).
 
 use std::borrow::Cow;
 
@@ -17,21 +18,22 @@ use crate::config::RealtimeConfig;
 use crate::limits::{Bucket, UnixMillis};
 use crate::observability::metrics::{DropReason, Limit};
 
-/// Notices about refused pushes that a socket hears in a row, and then per second. All of them are
-/// counted; a client that sends a thousand is not helped by a thousand notices.
-pub(super) const NOTICES_AT_ONCE: u32 = 5;
+/// Notices about refused pushes that a socket may receive in a burst, and per second after that.
+/// All refusals are counted in the metrics; a client that sends a thousand pushes does not need a
+/// thousand notices.
+pub(super) const NOTICE_BURST: u32 = 5;
 const NOTICES_PER_SECOND: u32 = 1;
 
-/// What a channel is told that sends while the server is over its rate of events (3.5).
+/// The text for a channel that sends while the server exceeds its rate of events (3.5).
 const TOO_MANY_EVENTS: &str = "Too many messages per second";
 
-/// The notices that a new session may hear.
+/// The budget of notices for a new session.
 pub(super) fn notices(now: UnixMillis) -> Bucket {
-    Bucket::full(NOTICES_AT_ONCE, now)
+    Bucket::full(NOTICE_BURST, now)
 }
 
-/// What is to be sent. The metadata of a binary push are not passed on, as in the original; they say
-/// whether it is to be stored.
+/// A push to broadcast. As in Supabase Realtime, the metadata of a binary push is not forwarded. It
+/// says whether to store the message.
 pub(super) enum Push<'a> {
     /// A text push.
     Text(&'a RawValue),
@@ -49,7 +51,7 @@ pub(super) enum Push<'a> {
 }
 
 impl Session {
-    /// A push of event `broadcast`, as text or binary, on a joined channel.
+    /// Handles a `broadcast` push, text or binary, on a joined channel.
     pub(super) fn broadcast(
         &mut self,
         message: &ClientMessage<'_>,
@@ -61,7 +63,7 @@ impl Session {
             return;
         };
         if self.shared.hub.rates().events.is_over() {
-            self.end_of_rate(message, now, effects);
+            self.close_over_rate(message, now, effects);
             return;
         }
         let accepted = accept(channel, push, &self.shared.config);
@@ -97,8 +99,8 @@ impl Session {
         }
     }
 
-    /// Ends a channel that sends while the server is over its rate of events (protocol 4.4).
-    fn end_of_rate(
+    /// Closes a channel that sends while the server exceeds its rate of events (protocol 4.4).
+    fn close_over_rate(
         &mut self,
         message: &ClientMessage<'_>,
         now: UnixMillis,
@@ -117,8 +119,8 @@ impl Session {
         self.close_channel(&message.topic, TOO_MANY_EVENTS.to_owned(), now, effects);
     }
 
-    /// Tells a channel why a push was refused that is not answered, unless there were many such
-    /// notices lately.
+    /// Notifies a channel why a push without acknowledgement was refused, unless the socket has
+    /// received too many such notices recently.
     pub(super) fn notice(
         &mut self,
         topic: &str,
@@ -126,13 +128,13 @@ impl Session {
         now: UnixMillis,
         effects: &mut Vec<Effect>,
     ) {
-        if self.notices.take(NOTICES_AT_ONCE, NOTICES_PER_SECOND, now) {
+        if self.notices.take(NOTICE_BURST, NOTICES_PER_SECOND, now) {
             self.tell(topic, SystemNotice::channel(Status::Error, text), effects);
         }
     }
 }
 
-/// The broadcast that a push asks for, if it may be sent, and whether it is to be stored.
+/// The broadcast that a push requests, and whether to store it; or why it is refused.
 fn accept<'a>(
     channel: &Channel,
     push: &Push<'a>,
@@ -140,13 +142,13 @@ fn accept<'a>(
 ) -> Result<(Broadcast<'a>, Option<Persist>), BroadcastRefusal> {
     let limit = config.max_broadcast_bytes;
     let mut persist = None;
-    let within = |bytes: usize| match bytes {
+    let check_size = |bytes: usize| match bytes {
         bytes if bytes > limit => Err(BroadcastRefusal::TooLarge(limit)),
         _ => Ok(()),
     };
     let broadcast = match push {
         Push::Text(payload) => {
-            within(payload.get().len())?;
+            check_size(payload.get().len())?;
             Broadcast::Text { payload }
         }
         Push::User {
@@ -155,8 +157,8 @@ fn accept<'a>(
             encoding,
             payload,
         } => {
-            within(payload.len())?;
-            persist = Persist::of_metadata(metadata, config.max_message_ttl_seconds())?;
+            check_size(payload.len())?;
+            persist = Persist::from_metadata(metadata, config.max_message_ttl_seconds())?;
             if persist.is_some() && !channel.is_private {
                 return Err(PersistError::Public.into());
             }

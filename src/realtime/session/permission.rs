@@ -187,7 +187,7 @@ impl Session {
             }
             Ok(_) => self.refuse_joining(topic, &JoinRefusal::Unauthorized(name), now, effects),
             Err(error) => {
-                let refusal = JoinRefusal::of_question(error, name);
+                let refusal = JoinRefusal::from_check_error(error, name);
                 self.refuse_joining(topic, &refusal, now, effects);
             }
         }

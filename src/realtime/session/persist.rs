@@ -1,7 +1,7 @@
 //! Broadcasts that are stored before they are sent (protocol 4.8).
 //!
-//! One at a time for each channel: whatever the channel sends meanwhile waits, so that the messages
-//! of one sender keep their order, among the stored ones as well.
+//! A channel stores one broadcast at a time, and its further messages wait. This preserves the
+//! order of a sender's messages, stored or not.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use crate::limits::UnixMillis;
 use crate::observability::metrics::DropReason;
 
 impl Session {
-    /// Has a broadcast stored that was accepted and may be sent.
+    /// Starts to store a broadcast that was accepted and may be sent.
     pub(super) fn store(
         &mut self,
         message: &ClientMessage<'_>,
@@ -27,7 +27,7 @@ impl Session {
         let Some(channel) = self.channels.get_mut(&*message.topic) else {
             return;
         };
-        // A text push holds whatever its sender wrote and has no metadata.
+        // The payload of a text push is arbitrary, and it has no metadata.
         let Broadcast::User { event, payload, .. } = broadcast else {
             return;
         };
@@ -51,7 +51,7 @@ impl Session {
         }));
     }
 
-    /// A broadcast was stored and sent, or neither.
+    /// Handles the result: the broadcast was stored and sent, or neither.
     pub(super) fn stored_broadcast(
         &mut self,
         topic: &Arc<str>,

@@ -61,7 +61,7 @@ impl Session {
         let Some(channel) = self.channels.get_mut(&*message.topic) else {
             return Ok(());
         };
-        let is_counted = !matches!(call, PresenceCall::Nothing);
+        let is_counted = !matches!(call, PresenceCall::Missing);
         let hub = &self.shared.hub;
         let (calls, window) = (config.max_presence_calls_per_window, config.presence_window);
         if is_counted && !channel.tracking.calls.take(calls, window, now) {
@@ -73,7 +73,7 @@ impl Session {
         hub.rates().presence.add(u64::from(is_counted));
         let reply = |reply| channel.reply(message.reference.clone(), reply);
         match call {
-            PresenceCall::Nothing => effects.push(Effect::Send(reply(Reply::Ok))),
+            PresenceCall::Missing => effects.push(Effect::Send(reply(Reply::Ok))),
             PresenceCall::Unknown => return Err(PresenceRefusal::UnknownEvent),
             PresenceCall::Untrack => {
                 effects.push(Effect::Untrack(channel.id));

@@ -902,7 +902,7 @@ fn a_refusal_that_nobody_waits_for_is_told_now_and_then() {
     for _ in 0..10 {
         heard.extend(script.push(&broadcast("3")));
     }
-    assert_eq!(heard.len(), broadcast::NOTICES_AT_ONCE as usize);
+    assert_eq!(heard.len(), broadcast::NOTICE_BURST as usize);
     assert!(
         heard
             .iter()
@@ -1074,7 +1074,7 @@ fn a_refused_broadcast_is_told_but_not_without_end() {
     script.join("1", "realtime:a", &broadcasting(true, false));
     let notice = r#"["1",null,"realtime:a","system",{"extension":"system","status":"error","message":"The payload of a broadcast is too large: at most 10 bytes","channel":"a"}]"#;
     let large = b"{\"x\":12345}";
-    for _ in 0..super::broadcast::NOTICES_AT_ONCE {
+    for _ in 0..super::broadcast::NOTICE_BURST {
         assert_eq!(push_binary(&mut script, "hi", large), [notice]);
     }
     assert!(push_binary(&mut script, "hi", large).is_empty());

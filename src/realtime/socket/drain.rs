@@ -1,7 +1,7 @@
-//! Emptying the server before it stops.
+//! Closes all sockets before the server stops.
 //!
-//! Every client comes back at once, to this server's successor or to another, and joins all its
-//! channels again. Told one after the other, they come one after the other.
+//! Every client reconnects immediately, to this server's successor or to another server, and
+//! rejoins all its channels. Closing sockets one by one spreads these reconnects.
 
 use std::time::Duration;
 
@@ -10,16 +10,16 @@ use tokio::time::Instant;
 use super::super::error::CloseReason;
 use super::super::hub::Hub;
 
-/// The pause between two sockets at most: a few need not be spread, since a hundred reconnects in a
-/// second are no burden.
-const LONGEST_PAUSE: Duration = Duration::from_millis(10);
+/// The longest pause between two sockets. A few sockets need not be spread out: a hundred
+/// reconnects per second are a small load.
+const MAX_PAUSE: Duration = Duration::from_millis(10);
 
-/// Refuses joins and handshakes, then tells every socket to go, one after the other, in no longer than
-/// `window`. Returns when all are told; they end by themselves.
+/// Refuses joins and handshakes, then closes every socket, one by one, within `window`. Returns
+/// when all have been told to close; their tasks finish on their own.
 pub async fn drain(hub: &Hub, window: Duration) {
     hub.refuse_joins();
     let mut sockets = hub.sockets().all();
-    // In the order in which they came, the clients of one page would all go together.
+    // In the order of connection, the clients of one page would all be closed together.
     fastrand::shuffle(&mut sockets);
     let pause = pause(sockets.len(), window);
     let begin = Instant::now();
@@ -31,14 +31,14 @@ pub async fn drain(hub: &Hub, window: Duration) {
         }
         socket.close(CloseReason::Restarting);
     }
-    // Whoever was accepted at the last moment.
+    // Sockets that were accepted at the last moment.
     hub.close_all();
 }
 
 /// The pause between two sockets.
 fn pause(sockets: usize, window: Duration) -> Duration {
     let count = u32::try_from(sockets).unwrap_or(u32::MAX).max(1);
-    (window / count).min(LONGEST_PAUSE)
+    (window / count).min(MAX_PAUSE)
 }
 
 #[cfg(test)]
@@ -46,12 +46,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ends_are_spread_over_the_window_and_a_few_need_no_window() {
+    fn closes_are_spread_over_the_window_and_few_sockets_need_less() {
         const WINDOW: Duration = Duration::from_secs(3);
         for (sockets, expected) in [
-            (0, LONGEST_PAUSE),
-            (1, LONGEST_PAUSE),
-            (300, LONGEST_PAUSE),
+            (0, MAX_PAUSE),
+            (1, MAX_PAUSE),
+            (300, MAX_PAUSE),
             (3_000, Duration::from_millis(1)),
             (100_000, Duration::from_micros(30)),
         ] {

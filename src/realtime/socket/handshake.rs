@@ -1,7 +1,8 @@
-//! Who gets a socket: the checks before the upgrade, and what the others are told (protocol 1.3).
+//! The checks before a connection becomes a socket, and the responses to refused handshakes
+//! (protocol 1.3).
 //!
-//! A refusal is answered at once. What holds back abuse is a limit, never a pause that a proxy or a
-//! client would have to sit through.
+//! Refusals are sent immediately. Abuse is held back by limits, never by a delay that a proxy or
+//! client would have to wait out.
 
 use std::sync::Arc;
 
@@ -22,8 +23,8 @@ use crate::auth::TokenError;
 use crate::http::middleware::RequestId;
 use crate::limits::UnixMillis;
 
-/// The parameters of the socket's URL. Others are ignored, and of two with one name the last
-/// counts: an endpoint may bring its own in front of the client's.
+/// The parameters of the socket's URL. Other parameters are ignored. If a parameter appears twice,
+/// the last one wins: an endpoint may put its own before the client's.
 #[derive(Debug, Default)]
 struct Parameters {
     apikey: Option<String>,
@@ -44,7 +45,7 @@ impl Parameters {
     }
 }
 
-/// `GET /socket/websocket`: checks the key and takes the connection over.
+/// `GET /socket/websocket`: checks the key and takes over the connection.
 pub async fn upgrade(
     State(realtime): State<Realtime>,
     query: Result<Query<Vec<(String, String)>>, QueryRejection>,
@@ -55,10 +56,10 @@ pub async fn upgrade(
         .unwrap_or_default();
     match handshake(&realtime, &parameters, &mut request) {
         Ok(handshake) => {
-            let answer = switching_protocols(&handshake.accept);
+            let response = switching_protocols(&handshake.accept);
             let tasks = realtime.tasks.clone();
             tasks.spawn("handshake", async move {
-                // An error means that the connection broke before it was ours.
+                // An error means that the connection broke before the upgrade was complete.
                 if let Ok(upgraded) = handshake.on_upgrade.await {
                     let Handshake {
                         serializer,
@@ -69,12 +70,12 @@ pub async fn upgrade(
                     } = handshake;
                     let socket =
                         super::open(&realtime, serializer, holder, headers, request_id, upgraded);
-                    // A task of its own: this one's memory is given back, and there is one for
-                    // each idle socket.
+                    // Runs in a separate task, so that the memory of this one is freed: there is
+                    // one per idle socket.
                     realtime.tasks.spawn("socket", socket);
                 }
             });
-            answer
+            response
         }
         Err(refusal) => {
             let metrics = realtime.shared.hub.metrics();
@@ -82,24 +83,24 @@ pub async fn upgrade(
             if let Some(limit) = refusal.limit() {
                 metrics.limited(limit);
             }
-            refused(&refusal)
+            refusal_response(&refusal)
         }
     }
 }
 
-/// A handshake that was accepted.
+/// An accepted handshake.
 struct Handshake {
     serializer: Serializer,
     holder: Holder,
-    /// What policies read as `request.headers`.
+    /// The value of `request.headers` in policies.
     headers: Arc<str>,
-    /// What the log calls the request.
+    /// The request's id in the log.
     request_id: Box<str>,
     accept: String,
     on_upgrade: OnUpgrade,
 }
 
-/// The checks in the order of protocol 1.3, behind that of the address. A refusal is answered at once.
+/// Checks the address, then the rest in the order of protocol 1.3.
 fn handshake(
     realtime: &Realtime,
     parameters: &Parameters,
@@ -108,7 +109,7 @@ fn handshake(
     if realtime.shared.hub.is_stopping() {
         return Err(HandshakeRefusal::Restarting);
     }
-    // Before anything that costs more than this.
+    // Checked before anything more expensive.
     let client = realtime
         .proxies
         .client(request.extensions(), request.headers());
@@ -122,7 +123,7 @@ fn handshake(
     let serializer =
         Serializer::negotiate(parameters.vsn.as_deref()).ok_or(HandshakeRefusal::Version)?;
     let headers = request.headers();
-    // A gateway puts the key into the header, which therefore counts more.
+    // A gateway puts the key into the header, so the header wins.
     let key = match headers.get("x-api-key") {
         Some(value) => value
             .to_str()
@@ -168,26 +169,27 @@ fn handshake(
     })
 }
 
-/// The answer to the client's key, if the headers are those of a WebSocket handshake (RFC 6455, 4.2.1).
+/// The value for `Sec-WebSocket-Accept`, if the headers are those of a WebSocket handshake (RFC
+/// 6455, 4.2.1).
 fn websocket_accept(headers: &HeaderMap) -> Option<String> {
-    let has_word = |name, word: &str| {
+    let has_token = |name, token: &str| {
         headers
             .get_all(name)
             .iter()
             .filter_map(|value| value.to_str().ok())
             .flat_map(|value| value.split(','))
-            .any(|part| part.trim().eq_ignore_ascii_case(word))
+            .any(|part| part.trim().eq_ignore_ascii_case(token))
     };
     let is_version_13 = headers
         .get("sec-websocket-version")
         .is_some_and(|version| version == "13");
     let key = headers.get("sec-websocket-key")?;
-    (has_word(CONNECTION, "upgrade") && has_word(UPGRADE, "websocket") && is_version_13)
+    (has_token(CONNECTION, "upgrade") && has_token(UPGRADE, "websocket") && is_version_13)
         .then(|| derive_accept_key(key.as_bytes()))
 }
 
-/// The `x-` headers as a JSON object, which the policies of private channels may look at (protocol
-/// 4.3). The key is a secret and not among them.
+/// The `x-` headers as a JSON object that the policies of private channels can read (protocol 4.3).
+/// The key is a secret and is left out.
 fn policy_headers(headers: &HeaderMap) -> Arc<str> {
     let object: serde_json::Map<String, serde_json::Value> = headers
         .iter()
@@ -211,8 +213,8 @@ fn switching_protocols(accept: &str) -> Response {
     response
 }
 
-fn refused(refusal: &HandshakeRefusal) -> Response {
-    let (status, text) = refusal.answer();
+fn refusal_response(refusal: &HandshakeRefusal) -> Response {
+    let (status, text) = refusal.response();
     match text {
         None => status.into_response(),
         Some(text) => {

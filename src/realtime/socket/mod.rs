@@ -1,8 +1,8 @@
-//! The only file that reads and writes a WebSocket: the task of a socket.
+//! The task of a socket: the only file that reads and writes a WebSocket.
 //!
-//! Lifecycle: one task per socket, from the upgrade to the end of the TCP connection. It owns no
-//! buffer while it waits: bytes are read into one that the worker thread lends, and what is
-//! kept of them is an unfinished frame.
+//! Lifecycle: one task per socket, from the upgrade to the end of the TCP connection. The task owns
+//! no buffer while it waits: bytes are read into a buffer of the worker thread, and only an
+//! unfinished frame is kept.
 
 pub mod drain;
 pub mod handshake;
@@ -39,18 +39,18 @@ use crate::http::heads::Connection;
 use crate::limits::UnixMillis;
 use crate::observability::metrics::{CloseLabel, DropReason, Held, Limit};
 
-/// The buffer a worker thread lends for reading: as much as one system call usually finds.
+/// The buffer of a worker thread for reading: as large as what one system call usually returns.
 const READ_BUFFER_BYTES: usize = 64 * 1024;
 
-/// Reads in a row before other tasks of the thread get their turn.
+/// Consecutive reads before other tasks of the thread get their turn.
 const MAX_READS_PER_TURN: usize = 16;
 
-/// Frames handed to sockets, for what was read, before other tasks of the thread get their turn:
-/// writing that many takes some ten milliseconds.
+/// Frames queued for sockets, as a result of what was read, before other tasks of the thread get
+/// their turn. Writing that many takes about ten milliseconds.
 const MAX_FRAMES_PER_TURN: u64 = 2_048;
 
-/// How long the end of a socket may take: writing what is left, and waiting for the peer to
-/// close its side. Closing at once would discard the close frame when the peer is still sending.
+/// Maximum time for closing a socket: writing queued frames, and waiting for the peer to close its
+/// side. Closing immediately would discard the close frame if the peer is still sending.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
 
 thread_local! {
@@ -58,7 +58,7 @@ thread_local! {
         RefCell::new(vec![0; READ_BUFFER_BYTES].into_boxed_slice());
 }
 
-/// Takes the stream out of hyper. The future is the socket, from here to its end.
+/// Takes the stream out of hyper. The returned future runs the socket until its end.
 pub fn open(
     realtime: &Realtime,
     serializer: Serializer,
@@ -70,9 +70,9 @@ pub fn open(
     let (stream, write, received) = match upgraded.downcast::<TokioIo<Connection>>() {
         Ok(parts) => {
             let stream = parts.io.into_inner().into_stream();
-            // Small messages are the rule, and each is to arrive at once.
+            // Most messages are small, and each should arrive immediately.
             if let Err(error) = stream.set_nodelay(true) {
-                tracing::debug!(%error, "TCP_NODELAY cannot be set");
+                tracing::debug!(%error, "cannot set TCP_NODELAY");
             }
             let (read, write) = stream.into_split();
             (Stream::Tcp(read), Some(write), parts.read_buf)
@@ -87,30 +87,29 @@ pub fn open(
     let session = Session::new(Arc::clone(&realtime.shared), holder, headers, now);
     let mut socket = Socket::new(realtime, serializer, session, (stream, write));
     let id = socket.id;
-    // Only where somebody looks closely: a span that is kept takes memory, and there is one for
-    // each idle socket.
+    // Only at level debug: a span takes memory, and there is one per idle socket.
     let span = tracing::debug_span!("socket", %id, %request_id);
     if !received.is_empty() {
         socket.receive(&mut received.to_vec());
     }
-    // Even when it is empty it keeps the read buffer of the handshake alive, 16 KiB of it.
+    // Even when it is empty, it keeps the read buffer of the handshake alive, which has 16 KiB.
     drop(received);
-    // The socket stays in the one place that this block has for it; a function that took it by
-    // value would have two, for as long as the socket lives.
+    // The socket stays in this block. A function that took it by value would store it twice for the
+    // life of the socket.
     async move { socket.run(&request_id).await }.instrument(span)
 }
 
-/// What the socket is read from.
+/// The stream that the socket reads from.
 enum Stream {
-    /// A TCP connection: any task may write to it, over the other half.
+    /// A TCP connection. Any task may write to it, over the other half.
     Tcp(OwnedReadHalf),
-    /// Any other: only this task reads and writes.
+    /// Any other stream. Only this task reads and writes.
     Other(Box<dyn Io>),
 }
 
 impl Stream {
-    /// Reads once. A read that does not fill the buffer is known to have emptied the socket: there
-    /// is no second system call to find that out.
+    /// Reads once. A read that does not fill the buffer has emptied the socket, so no second system
+    /// call is needed to find out.
     fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         let mut read = ReadBuf::new(buffer);
         ready!(match self {
@@ -133,36 +132,36 @@ struct Socket {
     outbound: Arc<Outbound>,
     reader: FrameReader,
     session: Session,
-    /// Work done aside; only there while there is some.
+    /// Work that runs beside the socket, such as database queries; `None` if there is none.
     work: Option<FuturesUnordered<Work>>,
     timer: Pin<Box<Sleep>>,
-    /// The deadline that the timer was last set for.
+    /// The deadline for which the timer was last set.
     timer_for: Option<UnixMillis>,
     last_received: Instant,
-    /// What the client has begun and not finished.
+    /// The frame or message that the client has not finished.
     unfinished: Option<Unfinished>,
     effects: Vec<Effect>,
-    /// Frames that were handed to sockets in this turn.
-    handed_over: u64,
-    /// Its name in the hub, which knows it from the first moment on.
+    /// Frames queued for sockets in this turn.
+    queued_frames: u64,
+    /// The id of the socket, under which the hub lists it from the start.
     id: SocketId,
 }
 
-/// Whatever ends the task, a panic or the end of the process among it: nobody stays listed who is
-/// not there. A socket whose end is waited for is listed, because what waits for it still takes memory.
+/// Runs however the task ends, even by a panic, so that no socket stays listed after its end. A
+/// socket that waits for its peer to close is still listed, because its queue takes memory.
 impl Drop for Socket {
     fn drop(&mut self) {
-        self.retire();
+        self.end_session();
         self.shared.hub.remove_socket(self.id);
     }
 }
 
-/// A frame, or a message in fragments, whose end has not come.
+/// A frame, or a message in fragments, whose end has not arrived.
 #[derive(Clone, Copy, Debug)]
 struct Unfinished {
-    /// Its name, see [`FrameReader::unfinished`].
+    /// Its number, see [`FrameReader::unfinished`].
     frame: u64,
-    /// When it must have come.
+    /// The time by which it must be finished.
     ends: Instant,
 }
 
@@ -202,20 +201,21 @@ impl Socket {
             last_received: now,
             unfinished: None,
             effects: Vec::new(),
-            handed_over: 0,
+            queued_frames: 0,
             id: shared.hub.add_socket(&outbound),
             outbound,
             shared,
         }
     }
 
-    /// From here to the end. The request's id leads from the log's line about the end to that
-    /// about the handshake.
+    /// Runs the socket until its end. The request id connects the log line about the end with the
+    /// one about the handshake.
     async fn run(&mut self, request_id: &str) {
         let opened = Instant::now();
         let end = poll_fn(|cx| self.poll(cx)).await;
-        // Channels go first: nobody fills the queue of a socket that only waits to be closed.
-        self.retire();
+        // Channels end first, so that no more frames are queued for a socket that only waits to be
+        // closed.
+        self.end_session();
         let reason = match (end, self.outbound.closing()) {
             (End::Closing, Some(reason)) => reason.label(),
             _ => CloseLabel::Broken,
@@ -224,28 +224,28 @@ impl Socket {
         let (socket, seconds) = (self.id, opened.elapsed().as_secs_f64());
         tracing::info!(%socket, %request_id, reason = reason.as_str(), seconds, "socket closed");
         if end == End::Closing {
-            let farewell = poll_fn(|cx| self.poll_close(cx));
-            // A peer that does not close its side in time is cut off.
-            let _ = Box::pin(tokio::time::timeout(CLOSE_TIMEOUT, farewell)).await;
+            let closed = poll_fn(|cx| self.poll_close(cx));
+            // A peer that does not close its side in time is disconnected.
+            let _ = Box::pin(tokio::time::timeout(CLOSE_TIMEOUT, closed)).await;
         }
     }
 
-    /// Ends the channels and lets go of everything but what waits to be written. The second time nothing is left to do.
-    fn retire(&mut self) {
+    /// Ends the channels and releases everything except queued frames. A second call does nothing.
+    fn end_session(&mut self) {
         self.session.end(&mut self.effects);
         self.work = None;
-        self.carry_out();
+        self.run_effects();
         self.reader = FrameReader::default();
-        self.outbound.let_go();
+        self.outbound.release_all();
     }
 
-    /// Everything that happens on an open socket.
+    /// Handles all events of an open socket.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         self.outbound.register(cx.waker());
-        self.handed_over = 0;
+        self.queued_frames = 0;
         for _ in 0..MAX_READS_PER_TURN {
             if let Poll::Ready(Err(error)) = self.poll_write(cx) {
-                tracing::debug!(%error, "a socket cannot be written to");
+                tracing::debug!(%error, "cannot write to the socket");
                 return Poll::Ready(End::Broken);
             }
             if self.outbound.closing().is_some() {
@@ -260,11 +260,11 @@ impl Socket {
                 Ok(0) => return Poll::Ready(End::Broken),
                 Ok(_) => {}
                 Err(error) => {
-                    tracing::debug!(%error, "a socket cannot be read");
+                    tracing::debug!(%error, "cannot read from the socket");
                     return Poll::Ready(End::Broken);
                 }
             }
-            if self.handed_over > MAX_FRAMES_PER_TURN {
+            if self.queued_frames > MAX_FRAMES_PER_TURN {
                 break;
             }
         }
@@ -272,7 +272,7 @@ impl Socket {
         Poll::Pending
     }
 
-    /// Writes what others left to this task.
+    /// Writes frames that other tasks left to this one.
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.outbound.is_blocked() {
             match &mut self.stream {
@@ -312,11 +312,11 @@ impl Socket {
                 Poll::Ready(None) => self.work = None,
                 Poll::Ready(Some(done)) => {
                     if let Some(rest) = done.rest {
-                        self.do_aside(rest);
+                        self.add_work(rest);
                     }
                     self.session
                         .complete(done.outcome, UnixMillis::now(), &mut self.effects);
-                    self.carry_out();
+                    self.run_effects();
                 }
             }
         }
@@ -341,14 +341,14 @@ impl Socket {
             let time = UnixMillis::now();
             if self.session.deadline().is_some_and(|at| at <= time) {
                 self.session.tick(time, &mut self.effects);
-                self.carry_out();
+                self.run_effects();
             }
             self.set_timer();
         }
     }
 
-    /// Makes sure that the timer does not fire too late. It may fire too early: that is cheaper
-    /// than moving it with every message.
+    /// Ensures that the timer does not fire too late. It may fire too early: that is cheaper than
+    /// resetting it with every message.
     fn set_timer(&mut self) {
         let deadline = self.session.deadline();
         if deadline == std::mem::replace(&mut self.timer_for, deadline) {
@@ -357,7 +357,7 @@ impl Socket {
         let Some(deadline) = deadline else {
             return;
         };
-        // One millisecond more, because the clock of the day is read in whole ones.
+        // One extra millisecond, because the wall clock is read in whole milliseconds.
         let wait = deadline.since(UnixMillis::now()) + Duration::from_millis(1);
         self.wake_by(Instant::now() + wait);
     }
@@ -368,7 +368,7 @@ impl Socket {
         }
     }
 
-    /// Reads once and handles what came. The number of bytes; 0 at the end of the stream.
+    /// Reads once and handles the bytes. Returns their number; 0 at the end of the stream.
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         READ_BUFFER.with_borrow_mut(|buffer| {
             let count = ready!(self.stream.poll_read(cx, buffer))?;
@@ -377,8 +377,8 @@ impl Socket {
         })
     }
 
-    /// Handles received bytes: every message they complete, then everything that follows from
-    /// them is written together.
+    /// Handles received bytes: every message that they complete. The resulting frames are then
+    /// written together.
     fn receive(&mut self, bytes: &mut [u8]) {
         if bytes.is_empty() {
             return;
@@ -390,16 +390,16 @@ impl Socket {
         let result = reader.read(bytes, limit, |received| self.handle(received, now));
         self.reader = reader;
         self.note_unfinished();
-        self.carry_out();
+        self.run_effects();
         if let Err(error) = result {
-            self.fault(error);
+            self.close_for_error(error);
         }
     }
 
-    /// Keeps account of what the client has begun and not finished.
+    /// Records the memory and the deadline of an unfinished frame.
     fn note_unfinished(&mut self) {
         self.outbound
-            .note_held(Held::Frames, self.reader.held_bytes());
+            .set_held(Held::Frames, self.reader.held_bytes());
         let frame = self.reader.unfinished();
         if frame != self.unfinished.map(|it| it.frame) {
             let ends = self.last_received + self.shared.config.frame_timeout;
@@ -421,7 +421,7 @@ impl Socket {
         }
     }
 
-    /// Handles one message. Goes on with the largest that may come after it.
+    /// Handles one message. Returns the largest size for the next one.
     fn handle(&mut self, received: Received<'_>, now: UnixMillis) -> ControlFlow<(), usize> {
         let metrics = self.shared.hub.metrics();
         metrics.frames_received.inc();
@@ -434,20 +434,20 @@ impl Socket {
             }
             Received::Pong => return ControlFlow::Continue(self.frame_limit()),
             Received::Close(code) => {
-                self.carry_out();
+                self.run_effects();
                 self.outbound.close(CloseReason::Peer(*code));
                 return ControlFlow::Break(());
             }
         };
         match message {
             Ok(message) => self.session.receive(&message, now, &mut self.effects),
-            // Dropped without a word, as the original does (protocol 2.3).
+            // Dropped silently, as in Supabase Realtime (protocol 2.3).
             Err(_) => metrics.dropped(DropReason::Malformed),
         }
         ControlFlow::Continue(self.frame_limit())
     }
 
-    fn fault(&self, error: FrameError) {
+    fn close_for_error(&self, error: FrameError) {
         if error == FrameError::TooBig {
             let is_joined = self.session.has_joined();
             self.shared.hub.metrics().limited(match is_joined {
@@ -463,21 +463,22 @@ impl Socket {
         hub.deliveries().send(&self.outbound, frame);
     }
 
-    /// Does what the session decided. What it says is written at the end, in one system call.
-    fn carry_out(&mut self) {
+    /// Executes the session's effects. Frames for this socket are written at the end, in one system
+    /// call.
+    fn run_effects(&mut self) {
         self.set_timer();
         self.outbound
-            .note_held(Held::Channels, self.session.held_bytes());
+            .set_held(Held::Channels, self.session.held_bytes());
         if self.effects.is_empty() {
             return;
         }
         let hub = Arc::clone(&self.shared.hub);
         let mut deliveries = hub.deliveries();
-        // Their places are not kept: an idle socket owns no buffers.
+        // Taken with its capacity: an idle socket owns no buffers.
         for effect in std::mem::take(&mut self.effects) {
-            // Broadcasts in a row are handed over together; everything else keeps its place.
+            // Consecutive broadcasts are delivered together. All other effects keep their order.
             if !matches!(effect, Effect::Broadcast(_)) {
-                deliveries.settle();
+                deliveries.flush_batch();
             }
             match effect {
                 Effect::Send(message) => {
@@ -487,8 +488,8 @@ impl Socket {
                 Effect::Broadcast(order) => {
                     let (message, except) = (order.message.borrow(), order.except);
                     if let Err(error) = deliveries.broadcast(&order.topic, &message, except) {
-                        // The session has checked it: this is a fault of the server.
-                        tracing::error!(%error, "a broadcast that was accepted cannot be sent");
+                        // The session has checked it, so this is a bug in the server.
+                        tracing::error!(%error, "cannot encode an accepted broadcast; dropping it");
                     }
                     if let Some(reply) = order.reply {
                         deliveries.acknowledge(&self.outbound, self.serializer.encode(&reply));
@@ -511,48 +512,48 @@ impl Socket {
                 }
                 Effect::Subscribe(order) => {
                     let work = self.workshop.subscribe(order);
-                    self.do_aside(work);
+                    self.add_work(work);
                 }
                 Effect::Authorize(order) => {
                     let work = self.workshop.authorize(order);
-                    self.do_aside(work);
+                    self.add_work(work);
                 }
                 Effect::ReadStored(order) => {
                     let work = self.workshop.read_stored(order);
-                    self.do_aside(work);
+                    self.add_work(work);
                 }
                 Effect::Replay(channel, messages) => deliveries.replay(channel, &messages),
                 Effect::Persist(order) => {
                     let work = self.workshop.persist(order);
-                    self.do_aside(work);
+                    self.add_work(work);
                 }
                 Effect::AwaitMessages(channel, topic) => {
                     let work = self.workshop.await_messages(channel, topic);
-                    self.do_aside(work);
+                    self.add_work(work);
                 }
             }
         }
         deliveries.flush();
-        self.handed_over += deliveries.frames();
+        self.queued_frames += deliveries.frames();
     }
 
-    /// Lists a channel, and what it is answered.
+    /// Lists a channel in presence and returns the reply.
     fn track(&self, order: TrackOrder) -> ServerMessage {
         let hub = &self.shared.hub;
         let limit = self.shared.config.max_presence_state_bytes;
-        let mut answer = order.reply;
+        let mut reply = order.reply;
         match hub.track(order.channel, &order.key, order.payload, limit) {
             Tracked::Changed | Tracked::Unchanged => {}
             Tracked::Full => {
-                let refusal = PresenceRefusal::TopicFull(limit);
+                let refusal = PresenceRefusal::PresenceFull(limit);
                 refusal.count(hub.metrics());
-                answer.replace_reply(refusal.reply());
+                reply.replace_reply(refusal.reply());
             }
         }
-        answer
+        reply
     }
 
-    fn do_aside(&mut self, work: Work) {
+    fn add_work(&mut self, work: Work) {
         self.work.get_or_insert_default().push(work);
     }
 
@@ -568,7 +569,7 @@ impl Socket {
             Poll::Ready(Ok(())) => {}
         }
         if let Some(CloseReason::Peer(_)) = self.outbound.closing() {
-            // The peer began, so its side is done.
+            // The peer closed first, so its side is done.
             return Poll::Ready(());
         }
         READ_BUFFER.with_borrow_mut(|buffer| {

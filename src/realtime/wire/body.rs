@@ -1,36 +1,36 @@
-//! The part of a frame that the queues of many sockets may share.
+//! The part of a frame that many sockets' queues can share.
 
 use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Bytes that many frames may share. They take memory once, and so they count once among all that
-/// waits: from the first frame with them that waits to the last. Cheap to clone.
+/// Bytes that several frames can share. They occupy memory once, so they are counted once: from the
+/// first frame that is queued with them until the last one is released. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct Body(Option<Arc<Shared>>);
 
 #[derive(Debug)]
 struct Shared {
     bytes: Vec<u8>,
-    /// Frames with these bytes that wait.
-    waiting: AtomicUsize,
+    /// Queued frames that contain these bytes.
+    queued: AtomicUsize,
 }
 
 impl Body {
-    /// Another frame with these bytes waits. Returns the memory that waits because of it: none
-    /// where they wait already.
-    pub fn wait(&self) -> usize {
+    /// Counts one more queued frame with these bytes. Returns the memory that this adds: zero if
+    /// another queued frame already contains them.
+    pub fn retain(&self) -> usize {
         match &self.0 {
-            Some(shared) if shared.waiting.fetch_add(1, Ordering::Relaxed) == 0 => shared.memory(),
+            Some(shared) if shared.queued.fetch_add(1, Ordering::Relaxed) == 0 => shared.memory(),
             _ => 0,
         }
     }
 
-    /// A frame for which [`Body::wait`] was called waits no longer. Returns the memory that is let
-    /// go with it: none while others wait.
+    /// Uncounts a frame for which [`Body::retain`] was called. Returns the memory that this frees:
+    /// zero if other queued frames still contain the bytes.
     pub fn release(&self) -> usize {
         match &self.0 {
-            Some(shared) if shared.waiting.fetch_sub(1, Ordering::Relaxed) == 1 => shared.memory(),
+            Some(shared) if shared.queued.fetch_sub(1, Ordering::Relaxed) == 1 => shared.memory(),
             _ => 0,
         }
     }
@@ -44,8 +44,8 @@ impl Shared {
 
 impl From<Vec<u8>> for Body {
     fn from(bytes: Vec<u8>) -> Self {
-        let waiting = AtomicUsize::new(0);
-        Self((!bytes.is_empty()).then(|| Arc::new(Shared { bytes, waiting })))
+        let queued = AtomicUsize::new(0);
+        Self((!bytes.is_empty()).then(|| Arc::new(Shared { bytes, queued })))
     }
 }
 
@@ -73,17 +73,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bytes_count_once_however_many_frames_wait() {
+    fn shared_bytes_count_once_for_any_number_of_queued_frames() {
         let body = Body::from(vec![b'x'; 1_000]);
         let (first, second) = (body.clone(), body.clone());
-        let counted = first.wait();
+        let counted = first.retain();
         assert!(counted >= 1_000);
-        assert_eq!((second.wait(), first.release()), (0, 0));
+        assert_eq!((second.retain(), first.release()), (0, 0));
         assert_eq!(second.release(), counted);
-        assert_eq!((body.wait(), body.release()), (counted, counted));
+        assert_eq!((body.retain(), body.release()), (counted, counted));
         let nothing = Body::default();
         assert_eq!(
-            (nothing.wait(), nothing.release(), &*nothing),
+            (nothing.retain(), nothing.release(), &*nothing),
             (0, 0, &[][..])
         );
     }

@@ -1,6 +1,7 @@
-//! WebSocket frames (RFC 6455) without a socket: prepared ones to send, and a reader for received bytes.
+//! WebSocket frames (RFC 6455) without a socket: prepared frames to send, and a reader for received
+//! bytes.
 //!
-//! Pure. Frames of a server are not masked, so the same bytes serve every receiver.
+//! Pure. A server's frames are not masked, so the same bytes can be sent to every receiver.
 
 use std::borrow::Cow;
 use std::io::Cursor;
@@ -17,28 +18,28 @@ const MAX_HEADER_BYTES: usize = 10;
 /// The longest payload of a control frame (RFC 6455, 5.5).
 const MAX_CONTROL_BYTES: usize = 125;
 
-/// A whole frame, ready to be written: a head of its own, a body that may be shared with other
-/// frames, and a constant tail.
+/// A whole frame, ready to be written: its own head, a body that other frames may share, and a
+/// constant tail.
 #[derive(Debug)]
 pub struct Frame {
     head: Vec<u8>,
-    /// Where the header begins in `head`: its length is known only after the rest was written.
+    /// Where the header begins in `head`. Its length is known only after the rest has been written.
     start: u8,
     body: Body,
     tail: &'static [u8],
 }
 
 impl Frame {
-    /// Memory of a waiting frame beside what it holds: its place in a queue, the free place that a
-    /// growing queue has beside it, and what the allocator adds to the head.
+    /// Memory of a queued frame in addition to its contents: its slot in a queue, a spare slot that
+    /// a growing queue allocates, and the allocator's overhead for the head.
     pub const OVERHEAD_BYTES: usize = 2 * size_of::<Self>() + 16;
 
-    /// A text frame of what `write_head` appends, then `body`, then `tail`.
+    /// A text frame that consists of what `write_head` appends, then `body`, then `tail`.
     pub fn text(write_head: impl FnOnce(&mut Vec<u8>), body: Body, tail: &'static [u8]) -> Self {
         Self::build(OpCode::Data(Data::Text), write_head, body, tail)
     }
 
-    /// The answer to a ping.
+    /// The reply to a ping.
     pub fn pong(payload: &[u8]) -> Self {
         let payload = &payload[..payload.len().min(MAX_CONTROL_BYTES)];
         Self::build(
@@ -49,7 +50,7 @@ impl Frame {
         )
     }
 
-    /// A close frame. The reason is cut to what a control frame holds.
+    /// A close frame. The reason is cut to the maximum of a control frame.
     pub fn close(code: u16, reason: &str) -> Self {
         let mut end = reason.len().min(MAX_CONTROL_BYTES - 2);
         while !reason.is_char_boundary(end) {
@@ -66,7 +67,7 @@ impl Frame {
         )
     }
 
-    /// A close frame without a code, in answer to one.
+    /// A close frame without a code, as reply to one without a code.
     pub fn close_without_code() -> Self {
         Self::build(
             OpCode::Control(Control::Close),
@@ -76,7 +77,7 @@ impl Frame {
         )
     }
 
-    /// One or more whole frames that [`push_frame`] wrote, shared by many queues.
+    /// One or more whole frames written by [`push_frame`], shared by many queues.
     pub fn shared(frames: Body) -> Self {
         Self {
             head: Vec::new(),
@@ -112,17 +113,17 @@ impl Frame {
         [&self.head[usize::from(self.start)..], &self.body, self.tail]
     }
 
-    /// What it may share with other frames.
+    /// The body, which may be shared with other frames.
     pub fn body(&self) -> &Body {
         &self.body
     }
 
-    /// Memory that it takes while it waits, without its body.
+    /// Memory of the queued frame without its body.
     pub fn own_bytes(&self) -> usize {
         Self::OVERHEAD_BYTES + self.head.capacity()
     }
 
-    /// How many bytes it is on the wire.
+    /// The length on the wire, in bytes.
     pub fn wire_len(&self) -> usize {
         self.parts().iter().map(|part| part.len()).sum()
     }
@@ -137,7 +138,7 @@ pub enum FrameKind {
     Binary,
 }
 
-/// Appends a whole frame of these parts.
+/// Appends a whole frame that contains these parts.
 pub fn push_frame(kind: FrameKind, parts: &[&[u8]], out: &mut Vec<u8>) {
     let payload = parts.iter().map(|part| part.len()).sum();
     let opcode = OpCode::Data(match kind {
@@ -152,7 +153,7 @@ pub fn push_frame(kind: FrameKind, parts: &[&[u8]], out: &mut Vec<u8>) {
     }
 }
 
-/// The header of a final frame that is not masked, and how many of its bytes count.
+/// The header of a final, unmasked frame, and its length.
 fn header(opcode: OpCode, payload: usize) -> ([u8; MAX_HEADER_BYTES], usize) {
     let mut header = [0; MAX_HEADER_BYTES];
     header[0] = 0x80 | u8::from(opcode);
@@ -175,7 +176,7 @@ fn header(opcode: OpCode, payload: usize) -> ([u8; MAX_HEADER_BYTES], usize) {
     (header, length)
 }
 
-/// What was read.
+/// A received message or control frame.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Received<'a> {
     /// A complete text message.
@@ -184,13 +185,13 @@ pub enum Received<'a> {
     Binary(Cow<'a, [u8]>),
     /// A ping, to be answered with the same payload.
     Ping(&'a [u8]),
-    /// An unasked pong: a sign of life.
+    /// An unsolicited pong, which shows that the peer is alive.
     Pong,
-    /// The peer wants to close; holds its code, if it gave one.
+    /// The peer wants to close. Contains the peer's code, if it sent one.
     Close(Option<u16>),
 }
 
-/// Why the bytes of a peer are no use any more.
+/// Why no further bytes of a peer can be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FrameError {
     /// Not the WebSocket protocol.
@@ -215,15 +216,15 @@ impl FrameError {
     }
 }
 
-/// Takes messages out of received bytes. Holds what is not complete yet and owns nothing
-/// between complete messages.
+/// Extracts messages from received bytes. Holds incomplete messages, and no memory between complete
+/// ones.
 #[derive(Debug, Default)]
 pub struct FrameReader {
-    /// Bytes of a frame that is not complete.
+    /// Bytes of an incomplete frame.
     partial: Vec<u8>,
-    /// A message whose last fragment has not come.
+    /// A message whose last fragment has not arrived.
     message: Option<Fragments>,
-    /// Frames that were complete.
+    /// Number of complete frames so far.
     frames: u64,
 }
 
@@ -236,12 +237,11 @@ struct Fragments {
 }
 
 impl FrameReader {
-    /// Takes `received` bytes and hands every message they complete to `handle`, in order. The
-    /// next message may have as many bytes as `handle` says, the first `limit`; it is the last
-    /// when `handle` breaks. The bytes are unmasked in place.
-    ///
+    /// Processes `received` bytes and passes every completed message to `handle`, in order. The
+    /// first message may have `limit` bytes; each call of `handle` returns the limit for the next
+    /// message, or breaks to stop reading. The bytes are unmasked in place.
     /// # Errors
-    /// [`FrameError`] at the first fault; messages before it have been handed over.
+    /// [`FrameError`] at the first fault. Messages before it have been passed to `handle`.
     pub fn read(
         &mut self,
         received: &mut [u8],
@@ -258,26 +258,27 @@ impl FrameReader {
         let used = self.read_frames(&mut gathered, limit, &mut handle)?;
         match used {
             0 => self.partial = gathered,
-            // A copy: the frame that is complete may have been much larger than the next one is.
+            // This copies, because the complete frame may have been much larger than the next one
+            // will be.
             used => self.partial.extend_from_slice(&gathered[used..]),
         }
         Ok(())
     }
 
-    /// Memory that unfinished frames and messages take.
+    /// Memory held for unfinished frames and messages.
     pub fn held_bytes(&self) -> usize {
         let message = self.message.as_ref();
         self.partial.capacity() + message.map_or(0, |message| message.data.capacity())
     }
 
-    /// Names what was begun first of all that is unfinished, by the number of its frame: as long as
-    /// this stays the same, the client has not finished it.
+    /// Identifies the oldest unfinished message or frame by the number of its frame. While this
+    /// value stays the same, the client has not finished it.
     pub fn unfinished(&self) -> Option<u64> {
         let message = self.message.as_ref().map(|message| message.first);
         message.or((!self.partial.is_empty()).then_some(self.frames))
     }
 
-    /// Handles the complete frames at the front; how many bytes they were.
+    /// Handles the complete frames at the front. Returns their length in bytes.
     fn read_frames(
         &mut self,
         bytes: &mut [u8],
@@ -313,7 +314,7 @@ impl FrameReader {
         Ok(used)
     }
 
-    /// What can be said before the payload is there. Clients must mask (RFC 6455, 5.1).
+    /// Checks that do not need the payload. Clients must mask (RFC 6455, 5.1).
     fn check(
         &self,
         header: &FrameHeader,
@@ -347,7 +348,7 @@ impl FrameReader {
         Ok(mask)
     }
 
-    /// What an unmasked frame completes.
+    /// Returns the message that an unmasked frame completes, if any.
     fn accept<'a>(
         &mut self,
         header: &FrameHeader,
@@ -394,7 +395,7 @@ impl FrameReader {
     }
 }
 
-/// The code of a close frame: absent, or two bytes in front of a reason in UTF-8.
+/// The code of a close frame: absent, or two bytes before a reason in UTF-8.
 fn close_code(payload: &[u8]) -> Result<Option<u16>, FrameError> {
     match payload {
         [] => Ok(None),
@@ -410,9 +411,10 @@ fn close_code(payload: &[u8]) -> Result<Option<u16>, FrameError> {
     }
 }
 
-/// Whether a close frame may carry this code (RFC 6455, 7.4). Codes below 1000 are not used. Up to
-/// 2999 the protocol defines them: 1004 is reserved, 1005, 1006 and 1015 stand for what no frame
-/// said, and nothing is defined above. Libraries have 3000 to 3999, applications 4000 to 4999.
+/// Whether a close frame may contain this code (RFC 6455, 7.4). Codes below 1000 are not used. The
+/// protocol defines those up to 2999: 1004 is reserved; 1005, 1006 and 1015 stand for closes
+/// without a code from the peer; the rest is undefined. Codes from 3000 to 3999 belong to
+/// libraries, 4000 to 4999 to applications.
 fn may_be_sent(code: u16) -> bool {
     matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999)
 }

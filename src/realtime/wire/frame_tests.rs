@@ -1,4 +1,4 @@
-//! Frames against the rules of RFC 6455, and against bytes cut anywhere.
+//! Frames checked against the rules of RFC 6455, with input cut at any byte.
 
 use proptest::prelude::*;
 
@@ -30,7 +30,7 @@ fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     out
 }
 
-/// Reads `bytes` in pieces of `step`; what came of it, printed.
+/// Reads `bytes` in pieces of `step`. Returns the messages, printed, and the result.
 fn read(bytes: &[u8], step: usize, limit: usize) -> (Vec<String>, Result<(), FrameError>) {
     let mut reader = FrameReader::default();
     let mut found = Vec::new();
@@ -73,7 +73,7 @@ fn messages_fragments_and_control_frames() {
 }
 
 #[test]
-fn a_reader_owns_nothing_between_messages() {
+fn a_reader_owns_no_memory_between_messages() {
     let mut reader = FrameReader::default();
     let bytes = frame(0x81, b"hello");
     let (mut first, mut second) = (bytes[..3].to_vec(), bytes[3..].to_vec());
@@ -92,7 +92,7 @@ fn a_reader_owns_nothing_between_messages() {
 }
 
 #[test]
-fn faults_of_the_peer() {
+fn invalid_frames_are_refused() {
     let unmasked = vec![0x81, 0x01, b'x'];
     let cases = [
         (unmasked, FrameError::Protocol),
@@ -133,7 +133,7 @@ fn faults_of_the_peer() {
 }
 
 #[test]
-fn only_codes_that_a_close_frame_may_carry_are_taken() {
+fn only_valid_close_codes_are_accepted() {
     let taken = |code: &u16| {
         let bytes = frame(0x88, &[&code.to_be_bytes()[..], b"why"].concat());
         match read(&bytes, bytes.len(), 1000) {
@@ -149,7 +149,7 @@ fn only_codes_that_a_close_frame_may_carry_are_taken() {
 }
 
 #[test]
-fn nothing_is_read_behind_a_close_frame() {
+fn nothing_is_read_after_a_close_frame() {
     let mut bytes = [frame(0x88, b"\x03\xe8"), frame(0x81, b"late")].concat();
     let mut found = Vec::new();
     let result = FrameReader::default().read(&mut bytes, 1000, |received| {
@@ -163,7 +163,7 @@ fn nothing_is_read_behind_a_close_frame() {
 }
 
 #[test]
-fn the_limit_is_the_one_that_the_message_before_left() {
+fn the_handler_sets_the_limit_for_the_next_message() {
     let bytes = [frame(0x81, b"join"), frame(0x81, &[b'x'; 500])].concat();
     for (next, expected) in [(499, Err(FrameError::TooBig)), (500, Ok(()))] {
         let result =
@@ -173,7 +173,7 @@ fn the_limit_is_the_one_that_the_message_before_left() {
 }
 
 #[test]
-fn what_is_unfinished_keeps_its_name_until_it_is_finished() {
+fn an_unfinished_message_keeps_its_number_until_it_is_finished() {
     let mut reader = FrameReader::default();
     let mut unfinished = |bytes: &[u8]| {
         reader
@@ -189,7 +189,7 @@ fn what_is_unfinished_keeps_its_name_until_it_is_finished() {
     let next = unfinished(&[&text[5..], &text[..1]].concat());
     assert!(next.is_some() && next != begun, "another frame");
     assert_eq!(unfinished(&text[1..]), None);
-    // A message stays the same whatever fragments and control frames come.
+    // Further fragments and control frames do not change which message is unfinished.
     let message = unfinished(&frame(0x01, b"in "));
     for bytes in [&ping[..], &frame(0x00, b"three "), &ping[..1]] {
         assert!(message.is_some());
@@ -202,7 +202,7 @@ fn what_is_unfinished_keeps_its_name_until_it_is_finished() {
 }
 
 #[test]
-fn a_large_frame_leaves_nothing_behind_for_a_small_one() {
+fn no_large_buffer_is_kept_for_a_small_frame() {
     let mut reader = FrameReader::default();
     let large = frame(0x82, &[b'x'; 100_000]);
     for mut piece in [
@@ -248,7 +248,7 @@ fn a_close_reason_is_cut_at_a_character() {
 
 proptest! {
     #[test]
-    fn reading_never_panics_and_does_not_depend_on_the_cuts(
+    fn reading_never_panics_and_is_independent_of_chunk_sizes(
         bytes in proptest::collection::vec(any::<u8>(), 0..300), step in 1_usize..40,
     ) {
         let whole = read(&bytes, bytes.len(), 200);
@@ -257,7 +257,7 @@ proptest! {
     }
 
     #[test]
-    fn payloads_come_back(payload in proptest::collection::vec(any::<u8>(), 0..300), step in 1_usize..40) {
+    fn payloads_survive_a_round_trip(payload in proptest::collection::vec(any::<u8>(), 0..300), step in 1_usize..40) {
         let (found, result) = read(&frame(0x82, &payload), step, 1000);
         prop_assert_eq!(result, Ok(()));
         prop_assert_eq!(found, vec![format!("Binary({payload:?})")]);

@@ -1,5 +1,5 @@
-//! What goes over a socket's wire: WebSocket frames, the bounded queue of those that wait to be written, and the
-//! memory that all sockets may take.
+//! The wire of a socket: WebSocket frames, the bounded queue of frames to be written, and the
+//! memory limits for all sockets together.
 
 pub mod body;
 pub mod frame;

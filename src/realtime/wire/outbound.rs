@@ -1,9 +1,9 @@
-//! What waits to be written to one socket, and the writing of it.
+//! The outgoing side of one socket: the queue of frames and the writing of them.
 //!
-//! Guarantees: frames leave in the order in which they were queued, whole; the queue is bounded,
-//! and a socket that does not read in time is closed instead of filling memory. A frame is
-//! written by whoever queued it while the socket takes it; what it does not take is left to
-//! the socket's own task.
+//! Guarantees: frames are written whole and in the order in which they were queued. The queue is
+//! bounded, and a socket that does not read in time is closed instead of filling memory. A frame is
+//! written by the task that queued it if the socket accepts it; the socket's own task writes the
+//! rest.
 
 use std::io::{self, ErrorKind, IoSlice};
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -19,66 +19,65 @@ use super::super::error::CloseReason;
 use super::body::Body;
 use super::frame::Frame;
 pub use super::queue::QueueLimits;
-use super::queue::{EAGER_FLUSH_FRAMES, MAX_FAREWELL_BYTES, Queue, signed, wait};
+use super::queue::{EAGER_FLUSH_FRAMES, MAX_CLOSING_BYTES, Queue, retain, signed};
 use super::sockets::{Holdings, Sockets};
 use crate::observability::metrics::Held;
 
-/// One socket's way out.
+/// The outgoing side of one socket.
 #[derive(Debug)]
 pub struct Outbound {
-    /// The stream, where it can be written to from any task; otherwise only the socket's own
-    /// task writes.
+    /// The stream, if every task may write to it. Otherwise only the socket's own task writes.
     stream: Option<OwnedWriteHalf>,
     limits: QueueLimits,
-    /// A plain mutex: it is held for a push or one non-blocking system call, never across an
-    /// await. The call is made under it because the order of bytes on the wire is the order in
-    /// which this lock is taken; two writers outside of it could interleave their frames.
+    /// A plain mutex: it is held for a push or one non-blocking system call, never across an await.
+    /// The call is made under the lock because the bytes on the wire must have the order in which
+    /// the lock was taken; two writers outside of it could interleave their frames.
     queue: Mutex<Queue>,
-    /// Wakes the socket's task when something is left for it to do.
+    /// Wakes the socket's task when there is work left for it.
     task: AtomicWaker,
-    /// What the socket holds, and all sockets, which are told when that changes. They hold this one
-    /// while it is open.
+    /// The memory that this socket holds, and the registry of all sockets, which is updated when
+    /// that changes. The registry contains this socket while it is open.
     holdings: Holdings,
     sockets: Arc<Sockets>,
 }
 
-/// What became of a frame.
+/// The result of queueing a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Queued {
-    /// It is written.
+    /// The frame has been written.
     Written,
-    /// It waits, and whoever queued it is to flush.
+    /// The frame is queued, and the caller must flush.
     ToFlush,
-    /// It waits, and somebody else is going to flush.
-    Waits,
-    /// The channel had it already, by replay.
-    Repeated,
-    /// The socket is closing.
+    /// The frame is queued, and another task will flush.
+    Pending,
+    /// The frame was dropped: the channel received it by replay.
+    AlreadyReplayed,
+    /// The frame was dropped: the socket is closing.
     Refused,
-    /// It was one too many: the socket is now closing.
+    /// The queue was full: the socket is now closing.
     Overflowed,
 }
 
-/// Whether a channel's deliveries go through. Its state changes only under the lock of the
-/// [`Outbound`] it belongs to, which is what puts a change after the reply to its join.
+/// Whether deliveries to a channel are let through. The state only changes under the lock of the
+/// [`Outbound`] that the gate belongs to, so deliveries always follow the reply to the join.
 #[derive(Debug, Default)]
 pub struct Gate {
     state: AtomicU8,
-    /// Taken under the lock of the outbound, so never contended.
-    inside: Mutex<Inside>,
+    /// Locked only while the lock of the outbound is held, so it is never contended.
+    contents: Mutex<GateContents>,
 }
 
 #[derive(Debug, Default)]
-struct Inside {
-    /// Deliveries made before the join was answered; those of rows with their id.
+struct GateContents {
+    /// Deliveries made before the join was answered. Deliveries of rows have the row's id.
     held: Vec<(Option<Uuid>, Frame)>,
-    /// Ids of messages that were replayed and have not come as rows. In no order: there are some
-    /// hundred at most, and only while they may still come.
+    /// Ids of messages that were replayed and have not arrived as rows. Unordered: there are at
+    /// most some hundreds, and only while their rows may still arrive.
     replayed: Vec<Uuid>,
 }
 
-impl Inside {
-    /// Whether the row was replayed. It comes once, so this forgets it.
+impl GateContents {
+    /// Whether the row was replayed. A row arrives once, so its id is then removed.
     fn take_replayed(&mut self, id: Option<Uuid>) -> bool {
         let place = id.and_then(|id| self.replayed.iter().position(|replayed| *replayed == id));
         place
@@ -90,18 +89,18 @@ impl Inside {
 impl Gate {
     const HELD: u8 = 0;
     const OPEN: u8 = 1;
-    const SHUT: u8 = 2;
+    const CLOSED: u8 = 2;
 }
 
-/// Deliveries of one turn: they are queued first and written once per socket when the turn
-/// ends, all that has gathered for a socket in one system call. Dropping it flushes.
+/// The deliveries of one turn. They are queued first; at the end of the turn each socket is written
+/// to once, with everything queued for it in one system call. Dropping this value flushes.
 #[derive(Debug, Default)]
 pub struct Fanout {
     listed: Vec<Arc<Outbound>>,
 }
 
 impl Outbound {
-    /// A way out over `stream`, or one that only the socket's task writes to.
+    /// Writes to `stream`, or only through the socket's task if there is none.
     pub fn new(
         stream: Option<OwnedWriteHalf>,
         limits: QueueLimits,
@@ -117,57 +116,57 @@ impl Outbound {
         }
     }
 
-    /// What the socket holds.
+    /// The memory that the socket holds.
     pub fn holdings(&self) -> &Holdings {
         &self.holdings
     }
 
-    /// The socket's task holds so many bytes of a kind from here on.
-    pub fn note_held(&self, held: Held, bytes: usize) {
+    /// Sets the memory of a kind that the socket's task holds.
+    pub fn set_held(&self, held: Held, bytes: usize) {
         if self.holdings.get(held) != bytes {
             let before = self.holdings.set(held, bytes);
-            self.sockets.change(held, signed(bytes) - signed(before));
+            self.sockets.adjust(held, signed(bytes) - signed(before));
         }
     }
 
-    /// The socket's task holds nothing any more.
-    pub fn let_go(&self) {
-        self.note_held(Held::Frames, 0);
-        self.note_held(Held::Channels, 0);
-        if let Some((held, bytes)) = self.lock().leaving.take() {
-            self.sockets.has_left(held, bytes);
+    /// Notes that the socket's task has released all its memory.
+    pub fn release_all(&self) {
+        self.set_held(Held::Frames, 0);
+        self.set_held(Held::Channels, 0);
+        if let Some((held, bytes)) = self.lock().pending_release.take() {
+            self.sockets.note_released(held, bytes);
         }
     }
 
-    /// Ends the socket because all of them hold too much of a kind. Returns the bytes that its task is
-    /// going to let go of; `None` where it has been told to go before.
+    /// Closes the socket because all sockets together hold too much of a kind. Returns the bytes
+    /// that its task will release; `None` if the socket was already closing.
     pub(super) fn evict(&self, held: Held) -> Option<i64> {
         let mut queue = self.lock();
         let was_closing = queue.closing.is_some();
-        let mut leaving = 0;
+        let mut pending_release = 0;
         if held == Held::Queues {
             queue.begin_close(CloseReason::Memory(held));
-            if was_closing || queue.bytes > MAX_FAREWELL_BYTES {
+            if was_closing || queue.bytes > MAX_CLOSING_BYTES {
                 queue.cut();
             }
         } else if was_closing {
             return None;
         } else {
-            leaving = signed(self.holdings.get(held));
-            queue.leaving = Some((held, leaving));
+            pending_release = signed(self.holdings.get(held));
+            queue.pending_release = Some((held, pending_release));
             queue.begin_close(CloseReason::Memory(held));
         }
-        self.book(queue);
+        self.unlock_and_report(queue);
         self.task.wake();
-        Some(leaving)
+        Some(pending_release)
     }
 
-    /// Whether the connection is to be cut without another word.
+    /// Whether the connection is to be cut without sending anything more.
     pub fn is_cut(&self) -> bool {
         self.lock().is_cut
     }
 
-    /// Wakes this task from now on when there is something to do for it.
+    /// Registers the task to wake when there is work for it.
     pub fn register(&self, waker: &Waker) {
         self.task.register(waker);
     }
@@ -177,25 +176,25 @@ impl Outbound {
         self.lock().closing
     }
 
-    /// Ends the socket. What waits is dropped for a slow reader and still written otherwise;
-    /// then comes the close frame. Only the first reason counts.
+    /// Closes the socket with a close frame. Queued frames are dropped for a slow reader and
+    /// written first otherwise. Only the first reason counts.
     pub fn close(&self, reason: CloseReason) {
         let mut queue = self.lock();
         queue.begin_close(reason);
-        self.book(queue);
+        self.unlock_and_report(queue);
         self.task.wake();
     }
 
-    /// Lets the deliveries of a channel through from now on, those that were held first.
-    pub fn open(&self, gate: &Gate) {
+    /// Lets a channel's deliveries through from now on, beginning with those that were held back.
+    pub fn open_gate(&self, gate: &Gate) {
         let mut queue = self.lock();
         if gate.state.load(Ordering::Relaxed) == Gate::HELD {
             gate.state.store(Gate::OPEN, Ordering::Relaxed);
-            let mut inside = gate.lock();
-            let held = std::mem::take(&mut inside.held);
+            let mut contents = gate.lock();
+            let held = std::mem::take(&mut contents.held);
             queue.release(&held);
             for (id, frame) in held {
-                if queue.closing.is_none() && !inside.take_replayed(id) {
+                if queue.closing.is_none() && !contents.take_replayed(id) {
                     queue.push(frame);
                 }
             }
@@ -204,58 +203,59 @@ impl Outbound {
         self.flush();
     }
 
-    /// Lets nothing of a channel through any more.
-    pub fn shut(&self, gate: &Gate) {
+    /// Drops all further deliveries to a channel.
+    pub fn close_gate(&self, gate: &Gate) {
         let mut queue = self.lock();
-        gate.state.store(Gate::SHUT, Ordering::Relaxed);
-        let inside = std::mem::take(&mut *gate.lock());
-        queue.release(&inside.held);
-        self.book(queue);
+        gate.state.store(Gate::CLOSED, Ordering::Relaxed);
+        let contents = std::mem::take(&mut *gate.lock());
+        queue.release(&contents.held);
+        self.unlock_and_report(queue);
     }
 
-    /// These were replayed to the channel: as rows they are held back.
+    /// Records the ids of messages replayed to a channel, so that it does not receive them again as
+    /// rows.
     pub fn note_replayed(&self, gate: &Gate, ids: Vec<Uuid>) {
         let _order = self.lock();
         gate.lock().replayed = ids;
     }
 
-    /// Whether anything waits that the socket did not take.
+    /// Whether there are queued frames that the socket did not accept.
     pub fn is_blocked(&self) -> bool {
         let queue = self.lock();
         queue.is_blocked && !queue.frames.is_empty()
     }
 
-    /// Whether nothing waits.
+    /// Whether the queue is empty.
     pub fn is_empty(&self) -> bool {
         self.lock().frames.is_empty()
     }
 
-    /// Writes what waits, as far as the socket takes it now. What is left is the socket's
-    /// task's to write.
+    /// Writes queued frames as far as the socket accepts them now. The socket's task writes the
+    /// rest.
     pub fn flush(&self) {
         let mut queue = self.lock();
         queue.is_listed = false;
         if queue.frames.is_empty() {
-            self.book(queue);
+            self.unlock_and_report(queue);
             return;
         }
         if let Some(stream) = &self.stream
             && !queue.is_blocked
         {
-            // An error shows itself to the socket's task as well, which ends the socket.
+            // The socket's task receives the same error and ends the socket.
             let _ = queue.write(|slices| stream.try_write_vectored(slices));
         }
-        let has_rest = !queue.frames.is_empty();
-        queue.is_blocked = has_rest;
+        let has_remainder = !queue.frames.is_empty();
+        queue.is_blocked = has_remainder;
         queue.count();
-        self.book(queue);
-        if has_rest {
+        self.unlock_and_report(queue);
+        if has_remainder {
             self.task.wake();
         }
     }
 
-    /// Writes what waits with `write`, which returns `WouldBlock` when the socket takes no more.
-    /// For the socket's own task, once the socket is writable.
+    /// Writes queued frames with `write`, which returns `WouldBlock` when the socket accepts no
+    /// more. Called by the socket's own task once the socket is writable.
     ///
     /// # Errors
     /// Those of the stream.
@@ -264,14 +264,15 @@ impl Outbound {
         let result = queue.write(write);
         queue.is_blocked = !queue.frames.is_empty();
         queue.count();
-        self.book(queue);
+        self.unlock_and_report(queue);
         match result {
             Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(()),
             result => result,
         }
     }
 
-    /// Writes `frames` at once if nothing waits and the socket takes them; queues them otherwise.
+    /// Writes `frames` immediately if the queue is empty and the socket accepts them. Queues them
+    /// otherwise.
     fn write(&self, gate: &Gate, frames: &Body) -> Queued {
         let mut queue = self.lock();
         if queue.closing.is_none()
@@ -279,10 +280,9 @@ impl Outbound {
             && gate.state.load(Ordering::Relaxed) == Gate::OPEN
             && let Some(stream) = &self.stream
         {
-            // Past the runtime's own record of whether the socket is writable: looking that up
-            // misses the cache once per receiver, 5 % of a broadcast to a thousand, and the
-            // kernel knows. An error shows itself to the socket's task as well, which ends the
-            // socket.
+            // This bypasses the runtime's record of whether the socket is writable. Reading that
+            // record misses the cache once per receiver, which is 5 % of a broadcast to a thousand,
+            // and the kernel knows. The socket's task receives the same error and ends the socket.
             let written = SockRef::from(stream.as_ref()).send(frames).unwrap_or(0);
             if written == frames.len() {
                 return Queued::Written;
@@ -292,9 +292,9 @@ impl Outbound {
             queue.written = written;
             queue.is_blocked = true;
             queue.count();
-            self.book(queue);
+            self.unlock_and_report(queue);
             self.task.wake();
-            return Queued::Waits;
+            return Queued::Pending;
         }
         drop(queue);
         self.enqueue(Some((gate, None)), Frame::shared(frames.clone()))
@@ -308,10 +308,10 @@ impl Outbound {
         if let Some((gate, id)) = gate {
             match gate.state.load(Ordering::Relaxed) {
                 Gate::OPEN if id.is_some() && gate.lock().take_replayed(id) => {
-                    return Queued::Repeated;
+                    return Queued::AlreadyReplayed;
                 }
                 Gate::OPEN => {}
-                Gate::HELD => return self.hold(gate, id, frame, queue),
+                Gate::HELD => return self.hold_back(gate, id, frame, queue),
                 _ => return Queued::Refused,
             }
         }
@@ -321,8 +321,8 @@ impl Outbound {
         queue.push(frame);
         if queue.is_blocked {
             queue.count();
-            self.book(queue);
-            return Queued::Waits;
+            self.unlock_and_report(queue);
+            return Queued::Pending;
         }
         if queue.frames.len() >= EAGER_FLUSH_FRAMES
             && let Some(stream) = &self.stream
@@ -331,15 +331,15 @@ impl Outbound {
             queue.count();
         }
         let queued = if std::mem::replace(&mut queue.is_listed, true) {
-            Queued::Waits
+            Queued::Pending
         } else {
             Queued::ToFlush
         };
-        self.book(queue);
+        self.unlock_and_report(queue);
         queued
     }
 
-    fn hold(
+    fn hold_back(
         &self,
         gate: &Gate,
         id: Option<Uuid>,
@@ -351,32 +351,33 @@ impl Outbound {
         }
         queue.held.frames += 1;
         queue.held.bytes += frame.wire_len();
-        queue.owed += wait(&frame);
+        queue.budget_delta += retain(&frame);
         gate.lock().held.push((id, frame));
-        self.book(queue);
-        Queued::Waits
+        self.unlock_and_report(queue);
+        Queued::Pending
     }
 
     fn overflow(&self, mut queue: MutexGuard<'_, Queue>) -> Queued {
         queue.begin_close(CloseReason::SlowConsumer);
-        self.book(queue);
+        self.unlock_and_report(queue);
         self.task.wake();
         Queued::Overflowed
     }
 
-    /// Lets go of the queue and tells the budget what has changed, if anything has that counts there.
-    fn book(&self, mut queue: MutexGuard<'_, Queue>) {
-        let owed = std::mem::take(&mut queue.owed);
-        if owed != 0 {
+    /// Releases the lock of the queue and reports the change in memory to the budget, if there is
+    /// any.
+    fn unlock_and_report(&self, mut queue: MutexGuard<'_, Queue>) {
+        let budget_delta = std::mem::take(&mut queue.budget_delta);
+        if budget_delta != 0 {
             self.holdings.set(Held::Queues, queue.waiting_bytes());
             drop(queue);
-            self.sockets.change(Held::Queues, owed);
+            self.sockets.adjust(Held::Queues, budget_delta);
         }
     }
 
     fn lock(&self) -> MutexGuard<'_, Queue> {
-        // A panic while it was held leaves a queue that is still in order: every change to it
-        // is complete before anything that can panic.
+        // A panic while the lock was held leaves a consistent queue: every change to it is complete
+        // before anything that can panic.
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -386,29 +387,29 @@ impl Drop for Outbound {
         let queue = self.queue.get_mut();
         let queue = queue.unwrap_or_else(PoisonError::into_inner);
         queue.truncate(0);
-        self.sockets.change(Held::Queues, queue.owed);
+        self.sockets.adjust(Held::Queues, queue.budget_delta);
     }
 }
 
 impl Gate {
-    fn lock(&self) -> MutexGuard<'_, Inside> {
-        self.inside.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, GateContents> {
+        self.contents.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Fanout {
     /// Queues `frame` for a socket.
     pub fn send(&mut self, outbound: &Arc<Outbound>, frame: Frame) -> Queued {
-        self.note(outbound, outbound.enqueue(None, frame))
+        self.schedule_flush(outbound, outbound.enqueue(None, frame))
     }
 
-    /// Queues `frame` for a channel: held while its join is not answered, dropped when it has
+    /// Queues `frame` for a channel: held back until its join is answered, dropped after it has
     /// left.
     pub fn deliver(&mut self, outbound: &Arc<Outbound>, gate: &Gate, frame: Frame) -> Queued {
-        self.note(outbound, outbound.enqueue(Some((gate, None)), frame))
+        self.schedule_flush(outbound, outbound.enqueue(Some((gate, None)), frame))
     }
 
-    /// Queues the frame of a row for a channel, unless the row was replayed to it.
+    /// Queues the frame of a row for a channel, unless the row was replayed to that channel.
     pub fn deliver_once(
         &mut self,
         outbound: &Arc<Outbound>,
@@ -416,22 +417,23 @@ impl Fanout {
         id: Uuid,
         frame: Frame,
     ) -> Queued {
-        self.note(outbound, outbound.enqueue(Some((gate, Some(id))), frame))
+        self.schedule_flush(outbound, outbound.enqueue(Some((gate, Some(id))), frame))
     }
 
-    /// Writes `frames` for a channel now; queues them where other frames wait already.
+    /// Writes `frames` for a channel immediately, or queues them if other frames are queued
+    /// already.
     pub fn write(&mut self, outbound: &Arc<Outbound>, gate: &Gate, frames: &Body) -> Queued {
-        self.note(outbound, outbound.write(gate, frames))
+        self.schedule_flush(outbound, outbound.write(gate, frames))
     }
 
-    fn note(&mut self, outbound: &Arc<Outbound>, queued: Queued) -> Queued {
+    fn schedule_flush(&mut self, outbound: &Arc<Outbound>, queued: Queued) -> Queued {
         if queued == Queued::ToFlush {
             self.listed.push(Arc::clone(outbound));
         }
         queued
     }
 
-    /// Writes what was queued.
+    /// Writes all queued frames.
     pub fn flush(&mut self) {
         for outbound in self.listed.drain(..) {
             outbound.flush();

@@ -1,4 +1,4 @@
-//! The queue of a socket, over streams that take as much as the test says.
+//! The queue of a socket, with streams that accept as many bytes as the test chooses.
 
 use super::super::sockets::SocketId;
 use super::*;
@@ -21,7 +21,7 @@ fn sockets() -> Arc<Sockets> {
     Arc::new(Sockets::unlimited(&RealtimeMetrics::default()))
 }
 
-/// Everything that waits, taken `step` bytes at a time, as the texts of the frames.
+/// Takes everything queued, `step` bytes at a time, and returns the texts of the frames.
 fn drained(outbound: &Outbound, step: usize) -> Vec<String> {
     let mut bytes = Vec::new();
     while !outbound.is_empty() {
@@ -51,7 +51,7 @@ fn drained(outbound: &Outbound, step: usize) -> Vec<String> {
 }
 
 #[test]
-fn frames_leave_whole_and_in_order_however_little_is_taken() {
+fn frames_are_written_whole_and_in_order_in_steps_of_any_size() {
     for step in 1..20 {
         let outbound = outbound();
         let mut fanout = Fanout::default();
@@ -59,14 +59,14 @@ fn frames_leave_whole_and_in_order_however_little_is_taken() {
             fanout.send(&outbound, frame(text));
         }
         drop(fanout);
-        assert!(outbound.is_blocked(), "only the socket's task writes here");
+        assert!(outbound.is_blocked(), "only the socket's task writes");
         assert_eq!(drained(&outbound, step), ["one", "two", "three"]);
         assert!(!outbound.is_blocked());
     }
 }
 
 #[test]
-fn an_empty_queue_owns_nothing() {
+fn an_empty_queue_owns_no_memory() {
     let outbound = Arc::new(Outbound::new(
         None,
         QueueLimits {
@@ -85,7 +85,7 @@ fn an_empty_queue_owns_nothing() {
 }
 
 #[test]
-fn a_full_queue_closes_the_socket_and_keeps_what_was_begun() {
+fn a_full_queue_closes_the_socket_after_finishing_the_current_frame() {
     let outbound = outbound();
     let mut fanout = Fanout::default();
     for text in ["one", "two", "three", "four"] {
@@ -94,7 +94,7 @@ fn a_full_queue_closes_the_socket_and_keeps_what_was_begun() {
             text == "one"
         );
     }
-    // Three bytes of the first frame are on the wire.
+    // Three bytes of the first frame have been written.
     let mut begun = Vec::new();
     let result = outbound.drain(|slices| {
         if begun.is_empty() {
@@ -116,16 +116,12 @@ fn a_full_queue_closes_the_socket_and_keeps_what_was_begun() {
         .unwrap();
     let whole = [begun, rest].concat();
     assert_eq!(&whole[..5], b"\x81\x03one");
-    assert_eq!(
-        &whole[5..6],
-        b"\x88",
-        "then the close frame and nothing else"
-    );
+    assert_eq!(&whole[5..6], b"\x88", "only the close frame follows");
     assert_eq!(&whole[7..9], 1013_u16.to_be_bytes());
 }
 
 #[test]
-fn bytes_are_bounded_but_one_large_frame_may_pass() {
+fn bytes_are_bounded_but_a_single_large_frame_fits() {
     let outbound = outbound();
     let large = Frame::text(|_| {}, Body::from(vec![b'x'; 500]), b"");
     let mut fanout = Fanout::default();
@@ -137,21 +133,21 @@ fn bytes_are_bounded_but_one_large_frame_may_pass() {
 }
 
 #[test]
-fn deliveries_wait_for_the_reply_and_stop_with_the_channel() {
+fn deliveries_start_after_the_join_reply_and_stop_when_the_channel_closes() {
     let outbound = outbound();
     let gate = Gate::default();
     let mut fanout = Fanout::default();
     fanout.deliver(&outbound, &gate, frame("change 1"));
     fanout.deliver(&outbound, &gate, frame("change 2"));
     fanout.send(&outbound, frame("reply"));
-    outbound.open(&gate);
+    outbound.open_gate(&gate);
     fanout.deliver(&outbound, &gate, frame("change 3"));
-    outbound.shut(&gate);
+    outbound.close_gate(&gate);
     assert_eq!(
         fanout.deliver(&outbound, &gate, frame("late")),
         Queued::Refused
     );
-    outbound.open(&gate);
+    outbound.open_gate(&gate);
     assert_eq!(
         fanout.deliver(&outbound, &gate, frame("later")),
         Queued::Refused
@@ -164,19 +160,22 @@ fn deliveries_wait_for_the_reply_and_stop_with_the_channel() {
 }
 
 #[test]
-fn what_channels_hold_is_bounded_together_with_what_waits() {
+fn held_back_frames_share_the_limits_of_the_queue() {
     let outbound = outbound();
     let gates: [Gate; 3] = Default::default();
     let mut fanout = Fanout::default();
     let large = || Frame::text(|_| {}, Body::from(vec![b'x'; 30]), b"");
     for gate in &gates[..2] {
-        assert_eq!(fanout.deliver(&outbound, gate, large()), Queued::Waits);
+        assert_eq!(fanout.deliver(&outbound, gate, large()), Queued::Pending);
     }
-    // What a channel held is gone with it, and what it was let out counts where it waits.
-    outbound.shut(&gates[0]);
-    outbound.open(&gates[1]);
-    assert_eq!(fanout.deliver(&outbound, &gates[2], large()), Queued::Waits);
-    assert_eq!(fanout.send(&outbound, frame("reply")), Queued::Waits);
+    // Frames of a closed gate are dropped. Frames of an opened gate still count, now in the queue.
+    outbound.close_gate(&gates[0]);
+    outbound.open_gate(&gates[1]);
+    assert_eq!(
+        fanout.deliver(&outbound, &gates[2], large()),
+        Queued::Pending
+    );
+    assert_eq!(fanout.send(&outbound, frame("reply")), Queued::Pending);
     assert_eq!(
         fanout.deliver(&outbound, &gates[2], large()),
         Queued::Overflowed
@@ -185,7 +184,7 @@ fn what_channels_hold_is_bounded_together_with_what_waits() {
 }
 
 #[test]
-fn closing_lets_what_waits_out_first_and_only_once() {
+fn closing_writes_queued_frames_first_and_happens_once() {
     let outbound = outbound();
     let mut fanout = Fanout::default();
     fanout.send(&outbound, frame("one"));
@@ -199,8 +198,8 @@ fn closing_lets_what_waits_out_first_and_only_once() {
     );
 }
 
-/// All sockets with these limits, and so many of them, that only their own task writes to.
-fn crowd(limits: impl Fn(Held) -> usize, count: u64) -> (Arc<Sockets>, Vec<Arc<Outbound>>) {
+/// `count` sockets with these memory limits. Only their own tasks write to them.
+fn open_sockets(limits: impl Fn(Held) -> usize, count: u64) -> (Arc<Sockets>, Vec<Arc<Outbound>>) {
     let metrics = RealtimeMetrics::default();
     let sockets = Arc::new(Sockets::with_limits(&metrics, limits));
     let wide = QueueLimits {
@@ -216,8 +215,8 @@ fn crowd(limits: impl Fn(Held) -> usize, count: u64) -> (Arc<Sockets>, Vec<Arc<O
     (sockets, open)
 }
 
-/// Takes everything that waits; how many bytes it was.
-fn emptied(outbound: &Outbound) -> usize {
+/// Takes everything queued and returns its length in bytes.
+fn drain_all(outbound: &Outbound) -> usize {
     let mut count = 0;
     let take = |slices: &[IoSlice<'_>]| {
         let taken: usize = slices.iter().map(|slice| slice.len()).sum();
@@ -233,10 +232,10 @@ fn large(bytes: usize) -> Frame {
 }
 
 #[test]
-fn over_the_budget_of_queues_the_longest_are_closed_and_let_go_at_once() {
-    let (sockets, open) = crowd(|_| 1_000_000, 20);
+fn exceeding_the_queue_budget_closes_the_longest_queues_and_frees_them_immediately() {
+    let (sockets, open) = open_sockets(|_| 1_000_000, 20);
     let mut fanout = Fanout::default();
-    // Those with an odd number want ten times as much.
+    // Sockets with an odd number are sent ten times as much.
     for step in 0..20 {
         for (outbound, weight) in open.iter().zip([1_000, 10_000].iter().cycle()) {
             fanout.send(outbound, large(*weight));
@@ -252,9 +251,9 @@ fn over_the_budget_of_queues_the_longest_are_closed_and_let_go_at_once() {
     }
     let closed = open.iter().filter(|it| it.closing().is_some()).count();
     assert!((1..=10).contains(&closed), "{closed}");
-    // Nothing is lost or counted twice on the way.
+    // No bytes are lost or counted twice.
     for outbound in &open {
-        match (outbound.closing(), emptied(outbound)) {
+        match (outbound.closing(), drain_all(outbound)) {
             (None, bytes) => assert!([20_000, 200_000].contains(&bytes), "{bytes}"),
             (Some(_), bytes) => assert!((4..130).contains(&bytes), "a close frame: {bytes}"),
         }
@@ -263,8 +262,8 @@ fn over_the_budget_of_queues_the_longest_are_closed_and_let_go_at_once() {
 }
 
 #[test]
-fn what_several_wait_for_counts_once() {
-    let (sockets, open) = crowd(|_| 200_000, 50);
+fn a_body_queued_for_several_sockets_counts_once() {
+    let (sockets, open) = open_sockets(|_| 200_000, 50);
     let shared = Body::from(vec![b'x'; 100_000]);
     let mut fanout = Fanout::default();
     for outbound in &open {
@@ -282,8 +281,8 @@ fn what_several_wait_for_counts_once() {
 }
 
 #[test]
-fn what_a_socket_takes_at_once_never_counts() {
-    let (sockets, open) = crowd(|_| 0, 1);
+fn frames_that_a_socket_accepts_immediately_never_count() {
+    let (sockets, open) = open_sockets(|_| 0, 1);
     let mut fanout = Fanout::default();
     for _ in 0..10 {
         fanout.send(&open[0], frame("soon written"));
@@ -293,25 +292,25 @@ fn what_a_socket_takes_at_once_never_counts() {
 }
 
 #[test]
-fn gates_count_what_they_hold_until_it_is_let_through_or_dropped() {
-    let (sockets, open) = crowd(|_| 1_000_000, 1);
+fn held_back_frames_count_until_they_are_delivered_or_dropped() {
+    let (sockets, open) = open_sockets(|_| 1_000_000, 1);
     let gates: [Gate; 2] = Default::default();
     let mut fanout = Fanout::default();
     for gate in &gates {
         fanout.deliver(&open[0], gate, large(1_000));
     }
     assert!(sockets.in_use(Held::Queues) >= 2_000);
-    open[0].shut(&gates[0]);
+    open[0].close_gate(&gates[0]);
     assert!((1_000..2_000).contains(&sockets.in_use(Held::Queues)));
-    open[0].open(&gates[1]);
+    open[0].open_gate(&gates[1]);
     assert!((1_000..2_000).contains(&sockets.in_use(Held::Queues)));
-    assert_eq!(emptied(&open[0]), 1_000);
+    assert_eq!(drain_all(&open[0]), 1_000);
     assert_eq!(sockets.in_use(Held::Queues), 0);
 }
 
 #[test]
-fn a_large_frame_that_was_begun_does_not_stay_for_a_farewell() {
-    let (sockets, open) = crowd(|_| 1_000_000, 2);
+fn a_large_partly_written_frame_is_dropped_when_its_socket_is_evicted() {
+    let (sockets, open) = open_sockets(|_| 1_000_000, 2);
     let mut fanout = Fanout::default();
     for (outbound, bytes) in [(&open[0], 900_000), (&open[1], 1_000)] {
         fanout.send(outbound, large(bytes));
@@ -331,15 +330,15 @@ fn a_large_frame_that_was_begun_does_not_stay_for_a_farewell() {
 }
 
 #[test]
-fn what_waits_for_a_socket_that_closes_is_let_go_as_well() {
-    let (sockets, open) = crowd(|_| 1_000_000, 2);
+fn the_queue_of_a_closing_socket_can_be_evicted() {
+    let (sockets, open) = open_sockets(|_| 1_000_000, 2);
     let mut fanout = Fanout::default();
     fanout.send(&open[0], large(900_000));
     fanout.flush();
     open[0].close(CloseReason::Peer(Some(1000)));
     assert!(
         sockets.in_use(Held::Queues) >= 900_000,
-        "it is still written"
+        "queued frames are still written"
     );
     fanout.send(&open[1], large(200_000));
     fanout.flush();
@@ -349,27 +348,28 @@ fn what_waits_for_a_socket_that_closes_is_let_go_as_well() {
 }
 
 #[test]
-fn what_tasks_hold_counts_until_they_let_go_and_others_wait_for_that() {
-    let (sockets, open) = crowd(|_| 1_000, 3);
+fn memory_of_evicted_sockets_counts_until_their_tasks_release_it() {
+    let (sockets, open) = open_sockets(|_| 1_000, 3);
     for held in [Held::Frames, Held::Channels] {
-        open[0].note_held(held, 100);
-        open[1].note_held(held, 600);
+        open[0].set_held(held, 100);
+        open[1].set_held(held, 600);
         assert!(!sockets.is_congested());
-        open[2].note_held(held, 500);
+        open[2].set_held(held, 500);
         assert!(sockets.is_congested());
         let closing: Vec<_> = open.iter().map(|outbound| outbound.closing()).collect();
         if held == Held::Frames {
             assert_eq!(closing, [None, Some(CloseReason::Memory(held)), None]);
             assert_eq!(sockets.in_use(held), 1_200);
-            open[1].let_go();
+            open[1].release_all();
             assert_eq!(sockets.in_use(held), 600);
             assert!(!sockets.is_congested());
             for outbound in &open {
-                outbound.let_go();
+                outbound.release_all();
             }
             assert_eq!(sockets.in_use(held), 0);
         } else {
-            // The largest has been told to go already, and holds on.
+            // The largest socket is closing already and still holds its memory, so the next one
+            // closes.
             assert_eq!(closing[2], Some(CloseReason::Memory(held)));
         }
     }

@@ -1,5 +1,5 @@
-//! What waits to be written to one socket: whole frames in order, bounded, and what of it counts in the budget of all
-//! queues. Pure: writing is a function of the caller's.
+//! The queue of frames to be written to one socket, in order and bounded, and the part of it that
+//! counts towards the budget for all queues. Pure: the caller passes a function that writes.
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, IoSlice};
@@ -10,74 +10,78 @@ use super::super::error::CloseReason;
 use super::frame::Frame;
 use crate::observability::metrics::Held;
 
-/// Buffers handed to one vectored write: a frame has up to three. Linux takes at most 1024.
+/// Buffers per vectored write: a frame has up to three. Linux accepts at most 1024.
 const MAX_SLICES: usize = 192;
 
-/// Frames that gather on a list of deliveries before they are written without waiting for its
-/// end, so that a large transaction does not look like a slow reader.
+/// Maximum number of frames that accumulate while a list of deliveries is queued. At this number
+/// they are written without waiting for the end of the list. Otherwise a large transaction would
+/// make the client look like a slow reader.
 pub(super) const EAGER_FLUSH_FRAMES: usize = MAX_SLICES / 3;
 
-/// Bytes of a begun frame that a socket closed for its memory may still take. More would stay until
-/// the peer reads it or the time for a farewell is over, so the connection is cut instead.
-pub(super) const MAX_FAREWELL_BYTES: usize = 64 * 1024;
+/// Maximum remaining bytes of a partly written frame when its socket is closed for memory. A longer
+/// rest would occupy memory until the peer reads it or the time for the close handshake is over, so
+/// the connection is cut instead.
+pub(super) const MAX_CLOSING_BYTES: usize = 64 * 1024;
 
-/// How much may wait.
+/// Maximum size of a queue.
 #[derive(Clone, Copy, Debug)]
 pub struct QueueLimits {
     /// Frames.
     pub frames: usize,
-    /// Bytes; one frame may be larger when it waits alone.
+    /// Bytes. A single frame may be larger if the queue is otherwise empty.
     pub bytes: usize,
 }
 
-/// The queue. Its lock is the [`Outbound`](super::outbound::Outbound)'s, which also tells the budget what it owes.
+/// The queue. It is protected by the lock of [`Outbound`](super::outbound::Outbound), which also
+/// reports `budget_delta` to the budget.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
     pub(super) frames: VecDeque<Frame>,
-    /// Bytes in `frames`, without what was written of the first.
+    /// Bytes in `frames`, without the written part of the first frame.
     pub(super) bytes: usize,
-    /// Bytes of the first frame that are written already.
+    /// Bytes of the first frame that have been written.
     pub(super) written: usize,
-    /// What the gates of all channels hold: it is bounded together with what waits here.
-    pub(super) held: HeldBack,
-    /// Frames at the front that count in the budget of all queues, as does all that gates hold. Those
-    /// behind are about to be written.
+    /// Frames that the gates of all channels hold back. They share the limits of this queue.
+    pub(super) held: HeldFrames,
+    /// Frames at the front that count towards the budget for all queues. Frames behind them are
+    /// about to be written. Frames held back by gates always count.
     pub(super) counted: usize,
-    /// What the budget is to be told when the lock is let go.
-    pub(super) owed: i64,
-    /// What the socket's task is to let go of, where the socket was closed for it.
-    pub(super) leaving: Option<(Held, i64)>,
-    /// Nothing is written any more, not even a close frame.
+    /// Bytes to report to the budget when the lock is released.
+    pub(super) budget_delta: i64,
+    /// Set when the socket is closed for memory that its task holds: the kind and the bytes that
+    /// the task will release.
+    pub(super) pending_release: Option<(Held, i64)>,
+    /// Nothing more is written, not even a close frame.
     pub(super) is_cut: bool,
-    /// The socket takes no more for now: the socket's task writes when it does again.
+    /// The socket currently accepts no more bytes. The socket's task writes when it does again.
     pub(super) is_blocked: bool,
     /// On the list of a [`Fanout`](super::outbound::Fanout), which will flush it.
     pub(super) is_listed: bool,
-    /// Set once: nothing is accepted any more but the close frame.
+    /// Set once. From then on only the close frame is accepted.
     pub(super) closing: Option<CloseReason>,
 }
 
-/// Deliveries that are held.
+/// Size of the deliveries that gates hold back.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct HeldBack {
+pub(super) struct HeldFrames {
     pub(super) frames: usize,
     pub(super) bytes: usize,
 }
 
 impl Queue {
-    /// Whether there is no room for another frame. One that would be alone may have any size.
+    /// Whether another frame does not fit. A frame of any size fits into an empty queue.
     pub(super) fn is_full(&self, frame: &Frame, limits: QueueLimits) -> bool {
         let frames = self.frames.len() + self.held.frames;
         let bytes = self.bytes + self.held.bytes + frame.wire_len();
         frames > 0 && (frames >= limits.frames || bytes > limits.bytes)
     }
 
-    /// These are held no longer.
+    /// Subtracts deliveries that a gate no longer holds back.
     pub(super) fn release(&mut self, held: &[(Option<Uuid>, Frame)]) {
         for (_, frame) in held {
             self.held.frames -= 1;
             self.held.bytes -= frame.wire_len();
-            self.owed -= released(frame);
+            self.budget_delta -= release(frame);
         }
     }
 
@@ -86,36 +90,38 @@ impl Queue {
         self.frames.push_back(frame);
     }
 
-    /// Counts all frames from here on: the socket has not taken them.
+    /// Counts the frames that are not counted yet: the socket has not accepted them.
     pub(super) fn count(&mut self) {
         for frame in self.frames.range(self.counted..) {
-            self.owed += wait(frame);
+            self.budget_delta += retain(frame);
         }
         self.counted = self.frames.len();
     }
 
-    /// Drops all frames but the first `left`, of which no more than one may have been begun.
+    /// Drops all frames but the first `left`. At most one of the remaining frames may be partly
+    /// written.
     pub(super) fn truncate(&mut self, left: usize) {
         while self.frames.len() > left
             && let Some(frame) = self.frames.pop_back()
         {
             if self.counted > self.frames.len() {
                 self.counted -= 1;
-                self.owed -= released(&frame);
+                self.budget_delta -= release(&frame);
             }
         }
         let begun = self.frames.front().map_or(0, Frame::wire_len);
         self.bytes = begun.saturating_sub(self.written);
     }
 
-    /// Drops everything: nothing is written any more.
+    /// Drops all frames and stops all writing.
     pub(super) fn cut(&mut self) {
         self.truncate(0);
         (self.bytes, self.written) = (0, 0);
         self.is_cut = true;
     }
 
-    /// What all that waits takes, shared or not, roughly: by this the largest are found.
+    /// Approximate memory of everything queued, including shared bytes. The largest sockets are
+    /// found by it.
     pub(super) fn waiting_bytes(&self) -> usize {
         let frames = self.frames.len() + self.held.frames;
         self.bytes + self.held.bytes + frames * Frame::OVERHEAD_BYTES
@@ -127,8 +133,8 @@ impl Queue {
         }
         self.closing = Some(reason);
         if reason.drops_queue() {
-            // A frame that was begun must be finished: the peer would read the close frame as
-            // its continuation.
+            // A partly written frame must be finished. Otherwise the peer would read the close
+            // frame as its continuation.
             self.truncate(usize::from(self.written > 0));
         }
         let frame = match reason.frame_parts() {
@@ -137,11 +143,11 @@ impl Queue {
         };
         self.push(frame);
         self.count();
-        // The socket's task writes it: it has to see the end through anyway.
+        // The socket's task writes it, because that task handles the end of the socket anyway.
         self.is_blocked = true;
     }
 
-    /// Writes until everything is written or `write` fails.
+    /// Writes until the queue is empty or `write` fails.
     pub(super) fn write(
         &mut self,
         mut write: impl FnMut(&[IoSlice<'_>]) -> io::Result<usize>,
@@ -172,7 +178,7 @@ impl Queue {
         Ok(())
     }
 
-    /// Takes `wrote` bytes off the front.
+    /// Removes `wrote` bytes from the front.
     fn advance(&mut self, wrote: usize) {
         self.bytes = self.bytes.saturating_sub(wrote);
         self.written += wrote;
@@ -184,7 +190,7 @@ impl Queue {
             self.written -= length;
             if self.counted > 0 {
                 self.counted -= 1;
-                self.owed -= released(first);
+                self.budget_delta -= release(first);
             }
             self.frames.pop_front();
         }
@@ -195,17 +201,17 @@ impl Queue {
     }
 }
 
-/// A frame counts as waiting from here on; the memory that this adds.
-pub(super) fn wait(frame: &Frame) -> i64 {
-    signed(frame.own_bytes() + frame.body().wait())
+/// Counts a frame as queued. Returns the memory that this adds.
+pub(super) fn retain(frame: &Frame) -> i64 {
+    signed(frame.own_bytes() + frame.body().retain())
 }
 
-/// A frame that counted as waiting does so no longer; the memory that this frees.
-fn released(frame: &Frame) -> i64 {
+/// Uncounts a queued frame. Returns the memory that this frees.
+fn release(frame: &Frame) -> i64 {
     signed(frame.own_bytes() + frame.body().release())
 }
 
-/// As the budgets count. No memory has as many bytes as do not fit.
+/// The signed type that the budgets use. No machine has more memory than fits into it.
 pub(super) fn signed(bytes: usize) -> i64 {
     i64::try_from(bytes).unwrap_or(i64::MAX)
 }

@@ -1,13 +1,14 @@
-//! Every open socket, and how much memory all of them together may make the server hold.
+//! All open sockets, and the memory budgets for all of them together.
 //!
-//! Anybody with the public key may open sockets, so a limit for each bounds nothing. What they hold
-//! is counted by kind, and each kind has a budget. Over it the sockets that hold most are closed, so
-//! that the many who hold little are not disturbed.
+//! Anyone with the public key can open sockets, so a limit per socket does not bound the total. The
+//! memory that sockets hold is counted by kind, and each kind has a budget. When a budget is
+//! exceeded, the sockets that hold most are closed, so that the many small ones are not affected.
 //!
-//! A queue lets go of its memory when its socket is told to close. What a socket's task owns goes
-//! when that task runs, and until then no socket reads any more: see [`Sockets::is_congested`].
+//! A queue releases its memory as soon as its socket starts to close. Memory that a socket's task
+//! owns is released when that task runs. Until then no socket reads any more: see
+//! [`Sockets::is_congested`].
 //!
-//! Nothing here is touched by a frame that a socket takes at once.
+//! A frame that a socket accepts immediately does not touch this module.
 
 use std::fmt;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
@@ -20,7 +21,7 @@ use super::outbound::Outbound;
 use crate::config::RealtimeConfig;
 use crate::observability::metrics::{Held, HeldLabels, RealtimeMetrics};
 
-/// Names an open socket, also in the log.
+/// Identifies an open socket, also in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SocketId(pub(in super::super) u64);
 
@@ -30,32 +31,34 @@ impl fmt::Display for SocketId {
     }
 }
 
-/// What part of a budget is made free at least when it is exceeded. All sockets are looked through
-/// for the largest; with this pause between two looks they cost little for each byte received.
-const FREED_PART: i64 = 8;
+/// When a budget is exceeded, at least this fraction (1/n) of it is freed. Finding the largest
+/// sockets scans all of them; with this distance between two scans the cost per received byte is
+/// small.
+const FREED_FRACTION: i64 = 8;
 
 /// All open sockets.
 #[derive(Debug)]
 pub struct Sockets {
     open: DashMap<SocketId, Arc<Outbound>>,
     budgets: [Budget; 3],
-    /// Held by the one who looks for the largest. Others go on: the sizes that they add are seen.
-    looking: Mutex<()>,
+    /// Held while searching for the largest sockets. Tasks that find it locked skip their own
+    /// search.
+    search: Mutex<()>,
     metrics: RealtimeMetrics,
 }
 
-/// What all sockets may hold of one kind.
+/// The memory budget of one kind for all sockets.
 #[derive(Debug)]
 struct Budget {
     /// Bytes.
     limit: i64,
-    /// Bytes that are held; the metric itself, so that counting is one addition.
+    /// Bytes held. This is the metric itself, so that counting is one addition.
     in_use: Gauge<i64, AtomicI64>,
-    /// Of these, what sockets hold that have been told to go and have not yet let go.
-    leaving: AtomicI64,
+    /// The part of `in_use` that belongs to sockets which are closing and have not released it yet.
+    pending_release: AtomicI64,
 }
 
-/// What one socket holds of each kind, in bytes: how the largest are found.
+/// Memory that one socket holds, in bytes per kind. The largest sockets are found by it.
 #[derive(Debug, Default)]
 pub struct Holdings([AtomicUsize; 3]);
 
@@ -65,14 +68,14 @@ impl Holdings {
         self.0[held as usize].load(Ordering::Relaxed)
     }
 
-    /// Sets the bytes of a kind and returns what they were.
+    /// Sets the bytes of a kind and returns the previous value.
     pub fn set(&self, held: Held, bytes: usize) -> usize {
         self.0[held as usize].swap(bytes, Ordering::Relaxed)
     }
 }
 
 impl Sockets {
-    /// No sockets yet.
+    /// Creates the registry without sockets.
     pub fn new(config: &RealtimeConfig, metrics: &RealtimeMetrics) -> Self {
         Self::with_limits(metrics, |held| match held {
             Held::Frames => config.all_frames_max_bytes,
@@ -81,31 +84,31 @@ impl Sockets {
         })
     }
 
-    /// The same, with as much memory as they want.
+    /// Creates a registry without memory limits.
     pub fn unlimited(metrics: &RealtimeMetrics) -> Self {
         Self::with_limits(metrics, |_| usize::MAX)
     }
 
-    /// The same, with a limit for each kind.
+    /// Creates a registry with a limit for each kind.
     pub fn with_limits(metrics: &RealtimeMetrics, limit: impl Fn(Held) -> usize) -> Self {
         Self {
             open: DashMap::new(),
             budgets: Held::ALL.map(|held| Budget {
                 limit: i64::try_from(limit(held)).unwrap_or(i64::MAX),
                 in_use: metrics.held.get_or_create(&HeldLabels { held }).clone(),
-                leaving: AtomicI64::new(0),
+                pending_release: AtomicI64::new(0),
             }),
-            looking: Mutex::default(),
+            search: Mutex::default(),
             metrics: metrics.clone(),
         }
     }
 
-    /// A socket is open from now on.
+    /// Adds an open socket.
     pub fn insert(&self, id: SocketId, socket: &Arc<Outbound>) {
         self.open.insert(id, Arc::clone(socket));
     }
 
-    /// A socket is gone. Whether it was there.
+    /// Removes a socket. Returns whether it was registered.
     pub fn remove(&self, id: SocketId) -> bool {
         self.open.remove(&id).is_some()
     }
@@ -116,34 +119,35 @@ impl Sockets {
         sockets.map(|socket| Arc::clone(&socket)).collect()
     }
 
-    /// Bytes of a kind that are held.
+    /// Bytes of a kind that all sockets hold.
     pub fn in_use(&self, held: Held) -> i64 {
         self.budget(held).in_use.get()
     }
 
-    /// Whether sockets that were told to go still hold what others have taken since. Whoever is about
-    /// to read lets them run first; they only have to be woken, so it does not last.
+    /// Whether closing sockets still hold memory that others have used since. A socket that is
+    /// about to read lets their tasks run first. These tasks only have to be woken, so the state
+    /// is short.
     pub fn is_congested(&self) -> bool {
         self.budgets.iter().any(|budget| {
-            budget.leaving.load(Ordering::Relaxed) > 0 && budget.in_use.get() > budget.limit
+            budget.pending_release.load(Ordering::Relaxed) > 0 && budget.in_use.get() > budget.limit
         })
     }
 
-    /// A socket holds so many bytes more, or less. Closes the largest when that is too much. Not to be
-    /// called with a lock of a queue or of the map of sockets held.
-    pub(super) fn change(&self, held: Held, by: i64) {
+    /// Adds `by` bytes (negative: subtracts them) and closes the largest sockets if that exceeds
+    /// the budget. The caller must not hold the lock of a queue or of the map of sockets.
+    pub(super) fn adjust(&self, held: Held, by: i64) {
         let budget = self.budget(held);
         let now = budget.in_use.inc_by(by).saturating_add(by);
-        let leaving = budget.leaving.load(Ordering::Relaxed);
-        if by > 0 && now.saturating_sub(leaving) > budget.limit {
+        let pending_release = budget.pending_release.load(Ordering::Relaxed);
+        if by > 0 && now.saturating_sub(pending_release) > budget.limit {
             self.close_largest(held);
         }
     }
 
-    /// A socket that was told to go has let go of so many bytes.
-    pub(super) fn has_left(&self, held: Held, bytes: i64) {
+    /// Notes that the task of a closing socket has released its memory.
+    pub(super) fn note_released(&self, held: Held, bytes: i64) {
         self.budget(held)
-            .leaving
+            .pending_release
             .fetch_sub(bytes, Ordering::Relaxed);
     }
 
@@ -152,11 +156,11 @@ impl Sockets {
     }
 
     fn close_largest(&self, held: Held) {
-        let Ok(_looking) = self.looking.try_lock() else {
+        let Ok(_search) = self.search.try_lock() else {
             return;
         };
         let budget = self.budget(held);
-        let target = budget.limit - budget.limit / FREED_PART;
+        let target = budget.limit - budget.limit / FREED_FRACTION;
         let mut sockets: Vec<(usize, Arc<Outbound>)> = self
             .open
             .iter()
@@ -166,11 +170,13 @@ impl Sockets {
         sockets.sort_unstable_by_key(|(bytes, _)| std::cmp::Reverse(*bytes));
         let mut closed = 0;
         for (_, socket) in sockets {
-            if budget.in_use.get() - budget.leaving.load(Ordering::Relaxed) <= target {
+            if budget.in_use.get() - budget.pending_release.load(Ordering::Relaxed) <= target {
                 break;
             }
-            if let Some(leaving) = socket.evict(held) {
-                budget.leaving.fetch_add(leaving, Ordering::Relaxed);
+            if let Some(pending_release) = socket.evict(held) {
+                budget
+                    .pending_release
+                    .fetch_add(pending_release, Ordering::Relaxed);
                 self.metrics.limited(held.limit());
                 closed += 1;
             }
@@ -181,7 +187,7 @@ impl Sockets {
                 held,
                 limit,
                 closed,
-                "sockets held too much memory together; the largest are closed"
+                "memory budget for all sockets exceeded; closed the largest sockets"
             );
         }
     }

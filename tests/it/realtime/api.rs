@@ -1,4 +1,4 @@
-//! Broadcasting over HTTP: every answer, in both families of paths, and what sockets get.
+//! Broadcasting over HTTP: every response under both base paths, and what sockets receive.
 
 use reqwest::{Method, RequestBuilder, Response};
 use serde_json::{Value, json};
@@ -48,7 +48,7 @@ fn header<'a>(response: &'a Response, name: &str) -> Option<&'a str> {
         .map(|value| value.to_str().unwrap())
 }
 
-/// A kind 4 frame (protocol 2.4), with `encoding` 1 for JSON.
+/// A frame of kind 4 (protocol 2.4), with `encoding` 1 for JSON.
 fn user_broadcast(topic: &str, event: &str, encoding: u8, payload: &[u8]) -> Message {
     let length = |text: &str| u8::try_from(text.len()).unwrap();
     let mut frame = vec![4, length(topic), length(event), 0, encoding];
@@ -95,7 +95,7 @@ async fn a_batch_reaches_the_members_of_each_topic_in_order() {
     }
 }
 
-/// Content type, body, payload as version 1 gets it, payload as version 2 does, its encoding.
+/// Content type, body, payload in version 1, payload in version 2, encoding.
 type Sent = (
     Option<&'static str>,
     &'static [u8],
@@ -160,7 +160,7 @@ async fn a_single_message_is_a_user_broadcast() {
 }
 
 #[tokio::test]
-async fn who_asks_is_told_by_token_then_key_then_address() {
+async fn the_caller_is_identified_by_token_then_key_then_query() {
     let server = Server::start(config()).await;
     let expired = mint(&json!({"role": "anon", "exp": now_s() - 1}));
     let (key, opaque) = (anon_key(), OPAQUE_PUBLIC_KEY);
@@ -219,7 +219,7 @@ async fn who_asks_is_told_by_token_then_key_then_address() {
 }
 
 #[tokio::test]
-async fn wrong_requests_are_refused_in_the_protocols_words() {
+async fn invalid_requests_are_refused_with_the_texts_of_the_protocol() {
     let mut config = config();
     config.max_broadcast_bytes = 1_000;
     config.max_request_bytes = 2_000;
@@ -337,7 +337,7 @@ async fn wrong_requests_are_refused_in_the_protocols_words() {
             json_type,
             "{}",
             400,
-            json!({"message": "The address cannot be read"}),
+            json!({"message": "The path of the request is not valid UTF-8"}),
         ),
     ];
     for (path, kind, body, status, answer) in &cases {
@@ -356,7 +356,7 @@ async fn wrong_requests_are_refused_in_the_protocols_words() {
 }
 
 #[tokio::test]
-async fn any_page_may_call_and_none_with_credentials() {
+async fn any_page_may_call_without_credentials() {
     let server = Server::start(config()).await;
     for family in FAMILIES {
         for path in ["/broadcast", "/broadcast/t/events/e", "/ping"] {
@@ -380,7 +380,7 @@ async fn any_page_may_call_and_none_with_credentials() {
             );
             assert_eq!(header(&response, "access-control-allow-credentials"), None);
         }
-        // Refusals are for the page to read, too.
+        // The page can read refusals, too.
         let request = server
             .request(Method::POST, &format!("{family}/broadcast"))
             .header("origin", "https://page.example");
@@ -392,7 +392,7 @@ async fn any_page_may_call_and_none_with_credentials() {
 }
 
 #[tokio::test]
-async fn the_server_says_that_it_lives() {
+async fn health_checks_are_answered() {
     let server = Server::start(config()).await;
     let ping = json!({"message": "Success"}).to_string();
     let bearer = format!("Bearer {}", anon_key());
@@ -416,7 +416,7 @@ async fn the_server_says_that_it_lives() {
         let (status, body) = refusal(request).await;
         assert_eq!(status, 200);
         if method == Method::GET {
-            // Nothing of the database has been reported to this server.
+            // No database report has reached this server.
             assert_eq!(
                 body,
                 json!({"data": {
@@ -433,7 +433,7 @@ async fn the_server_says_that_it_lives() {
 }
 
 #[tokio::test]
-async fn rates_are_told_and_an_excess_is_refused() {
+async fn rates_are_reported_and_an_excess_is_refused() {
     let mut config = config();
     config.max_events_per_second = 4;
     let server = Server::start(config).await;
@@ -454,7 +454,7 @@ async fn rates_are_told_and_an_excess_is_refused() {
     }
     let too_many = "Too many messages to broadcast, please reduce the batch size";
     assert_eq!(refusal(post(5)).await, (429, json!({"message": too_many})));
-    // 4 a second over at least five seconds: the twentieth message is one too many.
+    // 4 per second over at least five seconds: the twentieth message exceeds the limit.
     let single = || server.post("/realtime/v1/api/broadcast/t/events/e");
     let refused = eventually("the rate is exceeded", async || {
         let response = single().send().await.unwrap();
@@ -466,7 +466,7 @@ async fn rates_are_told_and_an_excess_is_refused() {
     assert_eq!(header(&refused, "x-rate-limit-remaining"), Some("0"));
     let body: Value = refused.json().await.unwrap();
     assert_eq!(body, json!({"message": "Too many requests"}));
-    // Before anybody asks who is there.
+    // Refused before authentication.
     let nobody = server.request(Method::POST, "/api/broadcast");
     assert_eq!(
         refusal(nobody).await,
@@ -474,7 +474,7 @@ async fn rates_are_told_and_an_excess_is_refused() {
     );
 }
 
-/// Who may send where, and what goes wrong when asking. Whoever is signed in may read everything.
+/// Permissions per topic, and ways for the check to fail. Signed-in users may read every topic.
 const WRITERS: &str = r"
 create function fail_with(state text) returns boolean language plpgsql as
   $$ begin raise exception using errcode = state, message = 'as the test wants it'; end $$;
@@ -531,7 +531,7 @@ async fn policies_decide_about_single_private_messages() {
     assert_eq!(outcome(request).await, (202, String::new()));
     assert_eq!(inside.frame().await, frame);
     outside.expect_quiet().await;
-    // Only this one spelling is private.
+    // Only this spelling means private.
     for query in [
         "private=True",
         "private=1",
@@ -571,7 +571,7 @@ async fn policies_decide_about_single_private_messages() {
 }
 
 #[tokio::test]
-async fn a_batch_names_the_private_messages_it_could_not_send() {
+async fn a_batch_lists_the_private_messages_that_were_not_sent() {
     let (_database, server) = private_server().await;
     let token = user_token(uuid::Uuid::new_v4());
     let mut inside = server.private_member(&token, "realtime:team:1").await;
@@ -594,7 +594,7 @@ async fn a_batch_names_the_private_messages_it_could_not_send() {
     assert_eq!(response.status(), 202);
     assert_eq!(
         header(&response, "x-broadcast-refused"),
-        // The last is not asked about any more: the database did not answer.
+        // The last topic is not checked, because the database has failed.
         Some("0-1;reason=forbidden, 4;reason=policy_error, 5-6;reason=query_canceled")
     );
     assert_eq!(response.text().await.unwrap(), "");
@@ -602,7 +602,7 @@ async fn a_batch_names_the_private_messages_it_could_not_send() {
     outside.expect("realtime:elsewhere", "broadcast").await;
     inside.expect_quiet().await;
     outside.expect_quiet().await;
-    // Where all went out there is no such header.
+    // If everything was sent, there is no such header.
     let body = json!({"messages": [message("team:1", true)]});
     let request = server
         .post("/api/broadcast")
@@ -614,11 +614,11 @@ async fn a_batch_names_the_private_messages_it_could_not_send() {
 }
 
 #[tokio::test]
-async fn a_day_without_its_partition_is_told() {
+async fn a_missing_partition_is_reported() {
     let database = TestDatabase::bare().await;
     let admin = database.connect().await;
     admin.batch_execute(&partitioned_messages()).await.unwrap();
-    // With a trigger only an insertion can tell what the policies say.
+    // With a trigger, only an insert can evaluate the policies.
     admin
         .batch_execute(
             "create function keep() returns trigger language plpgsql as 'begin return new; end';
@@ -635,7 +635,7 @@ async fn a_day_without_its_partition_is_told() {
 }
 
 #[tokio::test]
-async fn when_every_connection_is_busy_the_next_is_told_so() {
+async fn a_check_without_a_free_connection_is_refused() {
     let (database, server) = private_server().await;
     let admin = database.connect().await;
     admin
@@ -644,13 +644,13 @@ async fn when_every_connection_is_busy_the_next_is_told_so() {
         .unwrap();
     let mut answers = tokio::task::JoinSet::new();
     for _ in 0..5 {
-        // Somebody else each time: one question for all would take but one connection.
+        // A different user each time: a single check for all would use only one connection.
         let request = server
             .request(Method::POST, "/api/broadcast/slow/events/e?private=true")
             .bearer_auth(user_token(uuid::Uuid::new_v4()));
         answers.spawn(refusal(request));
     }
-    // Four wait for the lock, and one for a connection.
+    // Four checks wait for the lock, and one waits for a connection.
     assert_eq!(
         answers.join_next().await.unwrap().unwrap(),
         (429, json!({"message": "Connection pool exhausted"}))

@@ -24,7 +24,7 @@ fn push(reference: &str, event: &str, metadata: &str, encoding: u8, payload: &[u
     bytes
 }
 
-/// What comes of it (kind 4).
+/// The frame that members receive for it (kind 4).
 fn delivered(event: &str, encoding: u8, payload: &[u8]) -> Message {
     let length = |text: &str| u8::try_from(text.len()).unwrap();
     let mut bytes = vec![4, length(TOPIC), length(event), 0, encoding];
@@ -40,7 +40,7 @@ fn join(echo: bool, ack: bool) -> Value {
     } })
 }
 
-/// A client in the room.
+/// A client that has joined the room.
 async fn member(server: &Server, version: Version, payload: Value) -> PhoenixSocket {
     let mut client = server.client(version).await;
     client.join("1", TOPIC, payload).await;
@@ -48,7 +48,7 @@ async fn member(server: &Server, version: Version, payload: Value) -> PhoenixSoc
     client
 }
 
-/// The text form of a broadcast, as the next message.
+/// Expects the text form of a broadcast as the next message.
 async fn expect_text(client: &mut PhoenixSocket, payload: &Value) {
     let message = client.expect(TOPIC, "broadcast").await;
     assert_eq!(&message.payload, payload);
@@ -70,7 +70,7 @@ async fn a_binary_push_reaches_each_version_in_its_own_form() {
         .await;
     elsewhere.expect_reply("1", "ok").await;
 
-    // The payload comes out as it went in, white space and all; metadata are left out.
+    // The payload is unchanged, including white space; metadata is omitted.
     let payload = br#"{ "a":1.0, "b":"\u00e4" }"#;
     let metadata = r#"{"other":true}"#;
     sender
@@ -80,7 +80,7 @@ async fn a_binary_push_reaches_each_version_in_its_own_form() {
     let text = json!({"type": "broadcast", "event": "hi", "payload": {"a": 1.0, "b": "ä"}});
     expect_text(&mut one, &text).await;
 
-    // Anything goes to version 2; version 1 has no form for it.
+    // Version 2 receives any payload. Version 1 has no form for binary ones.
     let payload = b"\x00\xff\x80[";
     sender
         .send(Message::binary(push("3", "raw", "", 0, payload)))
@@ -92,7 +92,7 @@ async fn a_binary_push_reaches_each_version_in_its_own_form() {
 }
 
 #[tokio::test]
-async fn a_text_push_is_text_for_everybody() {
+async fn a_text_push_is_text_for_both_versions() {
     let server = Server::start(config()).await;
     for version in VERSIONS {
         let mut sender = member(&server, version, join(true, false)).await;
@@ -110,16 +110,16 @@ async fn a_text_push_is_text_for_everybody() {
 }
 
 #[tokio::test]
-async fn own_broadcasts_come_back_to_the_channel_that_asks_for_them() {
+async fn own_broadcasts_are_sent_to_channels_that_ask_for_them() {
     let server = Server::start(config()).await;
     let mut sender = member(&server, Version::Two, join(true, true)).await;
-    // The same person on another socket is somebody else here.
+    // The same user on another socket counts as another member.
     let mut other = member(&server, Version::Two, join(false, true)).await;
     sender
         .send(Message::binary(push("2", "hi", "", 1, b"{}")))
         .await;
     assert_eq!(other.frame().await, delivered("hi", 1, b"{}"));
-    // The acknowledgement and the message, in any order.
+    // The acknowledgement and the message arrive in either order.
     let mut frames = [sender.frame().await, sender.frame().await];
     frames.sort_by_key(Message::is_text);
     assert_eq!(frames[0], delivered("hi", 1, b"{}"));
@@ -133,7 +133,7 @@ async fn own_broadcasts_come_back_to_the_channel_that_asks_for_them() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_sent_is_told_to_its_sender_and_reaches_nobody() {
+async fn refused_broadcasts_are_reported_to_the_sender_and_not_sent() {
     let mut config = config();
     config.max_broadcast_bytes = 100;
     let server = Server::start(config).await;
@@ -162,7 +162,7 @@ async fn what_cannot_be_sent_is_told_to_its_sender_and_reaches_nobody() {
             None => assert!(text.contains("at most 100 bytes"), "{text}"),
         }
     }
-    // A text push is held to the same, and must be an object.
+    // A text push has the same limits, and must be an object.
     let large = json!({ "payload": "x".repeat(100) });
     let cases = [
         (large, json!("payload_size_exceeded")),
@@ -177,7 +177,7 @@ async fn what_cannot_be_sent_is_told_to_its_sender_and_reaches_nobody() {
             .await;
         assert_eq!(acked.expect_reply("3", "error").await, response);
     }
-    // Notices end where they would be a flood; what is dropped is still counted.
+    // Notices are limited, while all dropped pushes are counted.
     for _ in 0..100 {
         silent
             .send(Message::binary(push("2", "hi", "", 1, b"{")))
@@ -197,13 +197,13 @@ async fn what_cannot_be_sent_is_told_to_its_sender_and_reaches_nobody() {
 }
 
 #[tokio::test]
-async fn one_senders_messages_keep_their_order_however_they_come() {
+async fn messages_of_one_sender_keep_their_order_in_any_encoding() {
     let server = Server::start(config()).await;
     let mut sender = member(&server, Version::Two, join(true, true)).await;
     let mut two = member(&server, Version::Two, join(false, false)).await;
     let mut one = member(&server, Version::One, join(false, false)).await;
     let number = |at: usize| format!("{{\"n\":{at}}}");
-    // Many in one segment, text and binary in turns, and a leave at the end.
+    // Many messages in one segment, alternating between text and binary, and a leave at the end.
     let mut bytes = Vec::new();
     let mut add = |first: u8, payload: &[u8]| {
         bytes.extend([first, 0x80 | 126]);
@@ -247,7 +247,7 @@ async fn one_senders_messages_keep_their_order_however_they_come() {
     assert_eq!(
         (echoes, replies),
         (COUNT, COUNT),
-        "all before the end of the channel"
+        "all messages precede the end of the channel"
     );
     for at in 0..COUNT {
         let message = one.expect(TOPIC, "broadcast").await;
@@ -262,7 +262,7 @@ async fn one_senders_messages_keep_their_order_however_they_come() {
 }
 
 #[tokio::test]
-async fn who_left_receives_nothing_and_who_comes_back_does() {
+async fn a_client_receives_nothing_between_leaving_and_rejoining() {
     let server = Server::start(config()).await;
     let mut sender = member(&server, Version::Two, join(false, true)).await;
     let mut member = member(&server, Version::Two, join(true, false)).await;
@@ -278,7 +278,7 @@ async fn who_left_receives_nothing_and_who_comes_back_does() {
             .await;
         sender.expect_reply("2", "ok").await;
         member.expect_quiet().await;
-        // A push to a topic that is not joined is answered as any other.
+        // A push to a topic that is not joined is answered like any other.
         member
             .send(Message::binary(push("9", "hi", "", 1, b"{}")))
             .await;
@@ -294,7 +294,7 @@ async fn who_left_receives_nothing_and_who_comes_back_does() {
 }
 
 #[tokio::test]
-async fn a_member_that_does_not_read_is_closed_and_the_others_go_on() {
+async fn a_member_that_does_not_read_is_closed_without_affecting_others() {
     let mut config = config();
     config.queue_max_bytes = 1 << 20;
     let server = Server::start(config).await;
@@ -319,9 +319,9 @@ async fn a_member_that_does_not_read_is_closed_and_the_others_go_on() {
 }
 
 #[tokio::test]
-async fn a_private_topic_is_not_the_public_one_of_its_name() {
-    // Who may read a private topic takes a database; that nobody gets in without one is what
-    // counts here.
+async fn the_private_and_the_public_topic_of_one_name_are_separate() {
+    // Reading a private topic requires a database. Here it matters that no client gets in without
+    // one.
     let server = Server::start(config()).await;
     let mut public = member(&server, Version::Two, join(true, false)).await;
     let mut private = server.client(Version::Two).await;

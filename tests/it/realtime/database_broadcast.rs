@@ -1,4 +1,5 @@
-//! Broadcasts from the database: functions, triggers and plain inserts, on their way to sockets of both versions.
+//! Broadcasts from the database, by functions, triggers and plain inserts, to sockets of both
+//! versions.
 
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ use crate::support::eventually::eventually;
 use crate::support::socket::{PhoenixSocket, VERSIONS, Version};
 use crate::support::token::user_token;
 
-/// Who may do what, by the name of the topic.
+/// Permissions by the name of the topic.
 const POLICIES: &str = "
 create policy \"people listen\" on realtime.messages for select to authenticated
   using (realtime.topic() like 'room:%' and (extension = 'broadcast' or realtime.topic() = 'room:presence'));
@@ -29,7 +30,7 @@ create policy \"people send\" on realtime.messages for insert to authenticated
   with check (realtime.topic() = 'room:1');
 ";
 
-/// A server over a database of its own with the schema, whose messages are live.
+/// A server over a separate database with the schema, whose messages are live.
 pub(super) struct Stack {
     pub server: Server,
     pub admin: Client,
@@ -80,7 +81,7 @@ impl Stack {
         self.admin.batch_execute(sql).await.unwrap();
     }
 
-    /// A member of a topic, as somebody.
+    /// A person that has joined a topic.
     pub(super) async fn member(
         &self,
         version: Version,
@@ -101,7 +102,7 @@ pub(super) fn join(private: bool) -> Value {
     })
 }
 
-/// A row as a member gets it: id, event and payload.
+/// A row as a member receives it: id, event and payload.
 #[derive(Debug, PartialEq)]
 pub(super) struct Got {
     pub id: String,
@@ -109,7 +110,7 @@ pub(super) struct Got {
     pub payload: Value,
 }
 
-/// The next message, which is a row of the database: kind 4 on version 2, a text on version 1.
+/// The next message, which must be a row of the database: kind 4 in version 2, text in version 1.
 pub(super) async fn row(client: &mut PhoenixSocket, version: Version, topic: &str) -> Got {
     match version {
         Version::One => {
@@ -179,7 +180,7 @@ async fn rows_reach_the_members_of_their_topic_in_the_form_of_their_version() {
         let got = row(&mut public, version, "realtime:room:1").await;
         assert_eq!(got.event, "hi");
         assert_eq!(got.payload, json!({"a": 1, "id": got.id}));
-        // Private is what the function says when nothing else is said.
+        // The function defaults to private.
         stack
             .run("select realtime.send('{\"id\": 7}', 'hi', 'room:1')")
             .await;
@@ -221,7 +222,7 @@ async fn rows_reach_the_members_of_their_topic_in_the_form_of_their_version() {
 }
 
 #[tokio::test]
-async fn a_member_that_may_only_see_who_is_there_hears_nothing() {
+async fn a_member_with_permission_for_presence_only_receives_no_broadcasts() {
     let stack = Stack::start(config()).await;
     let mut looks = stack.server.client(Version::Two).await;
     let payload = json!({
@@ -244,7 +245,7 @@ async fn a_member_that_may_only_see_who_is_there_hears_nothing() {
 
 /// A policy of the chat admits Ana's row, because she may track presence in her conversation.
 #[tokio::test]
-async fn a_row_of_another_extension_is_no_event() {
+async fn rows_of_other_extensions_are_not_broadcast() {
     const ANA: &str = "00000000-0000-4000-8000-00000000000a";
     const BEN: &str = "00000000-0000-4000-8000-00000000000b";
     let stack = Stack::start(config()).await;
@@ -285,7 +286,7 @@ async fn a_row_of_another_extension_is_no_event() {
 }
 
 #[tokio::test]
-async fn a_trigger_of_a_persons_statement_sends_what_the_policies_let_that_person_send() {
+async fn a_trigger_sends_what_the_policies_allow_the_user_of_the_statement() {
     let stack = Stack::start(config()).await;
     stack
         .run(
@@ -340,7 +341,7 @@ async fn a_trigger_of_a_persons_statement_sends_what_the_policies_let_that_perso
 }
 
 #[tokio::test]
-async fn a_thousand_of_one_transaction_come_in_order_and_none_of_one_that_was_rolled_back() {
+async fn rows_of_a_transaction_arrive_in_order_and_none_after_a_rollback() {
     let stack = Stack::start(config()).await;
     let topic = "realtime:room:1";
     let mut one = stack.member(Version::One, topic, true).await;
@@ -363,7 +364,7 @@ async fn a_thousand_of_one_transaction_come_in_order_and_none_of_one_that_was_ro
 }
 
 #[tokio::test]
-async fn rows_that_cannot_be_broadcast_are_counted_and_the_next_is_broadcast() {
+async fn rows_that_cannot_be_broadcast_are_counted_and_skipped() {
     let stack = Stack::start(RealtimeConfig {
         max_broadcast_bytes: 1_000,
         ..config()
@@ -390,9 +391,9 @@ async fn rows_that_cannot_be_broadcast_are_counted_and_the_next_is_broadcast() {
 }
 
 #[tokio::test]
-async fn a_broadcast_does_not_wait_for_a_question_about_a_row() {
+async fn a_broadcast_does_not_wait_for_a_check_of_a_row_change() {
     let stack = Stack::start(config()).await;
-    // The answer comes when this test lets go of the lock.
+    // The response arrives when this test releases the lock.
     stack
         .run(
             "create table gate (open bool);
@@ -437,7 +438,7 @@ async fn a_broadcast_does_not_wait_for_a_question_about_a_row() {
 }
 
 #[tokio::test]
-async fn rows_come_once_though_walsenders_die() {
+async fn rows_arrive_once_although_walsenders_are_killed() {
     let stack = Stack::start(config()).await;
     let topic = "realtime:room:1";
     let mut client = stack.member(Version::Two, topic, false).await;
@@ -470,7 +471,7 @@ async fn rows_come_once_though_walsenders_die() {
 }
 
 #[tokio::test]
-async fn the_table_of_messages_has_no_row_changes_whatever_is_published() {
+async fn the_table_of_messages_never_causes_row_changes() {
     let stack = Stack::start(config()).await;
     stack
         .run("alter publication supabase_realtime add table realtime.messages")
@@ -493,7 +494,7 @@ async fn the_table_of_messages_has_no_row_changes_whatever_is_published() {
 }
 
 #[tokio::test]
-async fn a_channel_that_asks_hears_when_messages_are_live() {
+async fn a_channel_can_ask_for_a_notice_when_messages_are_live() {
     let database = TestDatabase::new().await;
     let server = Server::start_over(config(), database.url()).await;
     server.sinks.changes.send(StreamEvent::Live).await.unwrap();

@@ -1,15 +1,16 @@
-//! Who hears of a deleted row when what its policy looks at is deleted with it.
+//! Subscribers that receive a deleted row when the rows its policy reads are deleted with it.
 
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::postgres_changes::{Stack, asking, subscribe};
+use super::postgres_changes::{Stack, subscribe, with_bindings};
 use crate::support::socket::{PhoenixSocket, Version};
 use crate::support::token::{anon_key, service_role_key, user_token};
 
 const TOPIC: &str = "realtime:posts";
 
-/// Only the posts are published, and a fence whose rows say that everything before them has come.
+/// Only the posts are published, and a fence table: its rows show that everything before them has
+/// arrived.
 const TABLES: &str = "
 set synchronous_commit = on;
 create table rooms (id int8 primary key);
@@ -29,7 +30,7 @@ create policy members on posts for select to authenticated using (exists (
   select from room_members m where m.room_id = posts.room_id and m.user_id = auth.uid() and m.left_at is null));
 ";
 
-/// What it reads is not known to anybody but itself.
+/// A function whose reads cannot be analysed.
 const BY_FUNCTION: &str = "
 create function is_member(room int8) returns boolean language plpgsql stable security definer set search_path = '' as
   $$ begin
@@ -57,32 +58,32 @@ impl Listener {
             posts["filter"] = json!(filter);
         }
         let fence = json!({"event": "*", "schema": "public", "table": "fence"});
-        let mut join = asking(&json!([posts, fence]));
+        let mut join = with_bindings(&json!([posts, fence]));
         join["access_token"] = json!(token);
         subscribe(&mut client, "1", TOPIC, join).await;
         Self { name, client }
     }
 
-    /// What comes before the fence: kind and record.
-    async fn heard(&mut self) -> Vec<(String, Value)> {
-        let mut heard = Vec::new();
+    /// Kind and record of the changes before the fence.
+    async fn received_before_fence(&mut self) -> Vec<(String, Value)> {
+        let mut received = Vec::new();
         loop {
             let message = self.client.expect(TOPIC, "postgres_changes").await;
             let data = &message.payload["data"];
             if data["table"] == "fence" {
-                return heard;
+                return received;
             }
             let kind = data["type"].as_str().unwrap().to_owned();
             let record = match &*kind {
                 "DELETE" => "old_record",
                 _ => "record",
             };
-            heard.push((kind, data[record].clone()));
+            received.push((kind, data[record].clone()));
         }
     }
 }
 
-/// Members of room 1, one of them with a filter, an outsider, and one who sees everything.
+/// Members of room 1, one of them with a filter, a user outside, and one that sees everything.
 async fn start(policy: &str) -> (Stack, Vec<Listener>) {
     let stack = Stack::start(&format!("{TABLES}{policy}")).await;
     let mut listeners = Vec::new();
@@ -106,7 +107,7 @@ async fn start(policy: &str) -> (Stack, Vec<Listener>) {
     (stack, listeners)
 }
 
-/// Rooms 1 and 2 with a post each, of which user 1 is a member of the first.
+/// Rooms 1 and 2 with a post each. User 1 is a member of room 1.
 fn rooms() -> String {
     format!(
         "insert into rooms values (1), (2);
@@ -117,7 +118,7 @@ fn rooms() -> String {
     )
 }
 
-/// Runs statements, and checks who hears of which deleted posts.
+/// Runs statements, and checks which subscribers receive which deleted posts.
 async fn deletes(
     stack: &Stack,
     listeners: &mut [Listener],
@@ -133,28 +134,31 @@ async fn deletes(
             .iter()
             .map(|id| ("DELETE".to_owned(), json!({ "id": id })))
             .collect();
-        let heard = listener.heard().await;
-        assert_eq!(heard, expected, "{}: {sql}", listener.name);
+        let received = listener.received_before_fence().await;
+        assert_eq!(received, expected, "{}: {sql}", listener.name);
     }
 }
 
-async fn hear(stack: &Stack, listeners: &mut [Listener], sql: &str) {
+async fn run_and_receive(stack: &Stack, listeners: &mut [Listener], sql: &str) {
     stack.run(sql).await;
     stack.run("insert into fence default values").await;
     for listener in listeners {
-        let heard = listener.heard().await;
-        assert!(heard.iter().all(|(kind, _)| kind == "INSERT"), "{heard:?}");
+        let received = listener.received_before_fence().await;
+        assert!(
+            received.iter().all(|(kind, _)| kind == "INSERT"),
+            "{received:?}"
+        );
         let count = match listener.name {
             "service" => 2,
             "member" | "member of room 1" => 1,
             _ => 0,
         };
-        assert_eq!(heard.len(), count, "{}: {heard:?}", listener.name);
+        assert_eq!(received.len(), count, "{}: {received:?}", listener.name);
     }
 }
 
 #[tokio::test]
-async fn who_could_see_a_row_hears_that_it_was_deleted_together_with_what_made_it_visible() {
+async fn a_deletion_is_delivered_although_the_rows_that_made_it_visible_are_deleted() {
     for policy in [BY_SUBSELECT, BY_FUNCTION] {
         let (stack, mut listeners) = start(policy).await;
         for sql in [
@@ -162,11 +166,11 @@ async fn who_could_see_a_row_hears_that_it_was_deleted_together_with_what_made_i
             "begin; delete from room_members; delete from posts; delete from rooms; commit",
             "begin; delete from posts; delete from room_members; commit; delete from rooms",
             "begin; update room_members set left_at = now(); delete from posts; commit; delete from rooms",
-            // And where nothing is gone but the row.
+            // The same with only the row deleted.
             "delete from posts; delete from rooms",
         ] {
-            // What they hear tells them that they could delete it now.
-            hear(&stack, &mut listeners, &rooms()).await;
+            // They are notified because they could delete the row now.
+            run_and_receive(&stack, &mut listeners, &rooms()).await;
             let told = [
                 ("member", &[10][..]),
                 ("member of room 1", &[10]),
@@ -179,16 +183,21 @@ async fn who_could_see_a_row_hears_that_it_was_deleted_together_with_what_made_i
 }
 
 #[tokio::test]
-async fn who_could_not_see_a_row_any_more_does_not_hear_that_it_was_deleted() {
+async fn a_deletion_is_not_delivered_after_the_row_became_invisible() {
     let (stack, mut listeners) = start(BY_SUBSELECT).await;
-    hear(&stack, &mut listeners, &rooms()).await;
+    run_and_receive(&stack, &mut listeners, &rooms()).await;
     stack
         .run("delete from room_members where room_id = 1; insert into posts values (11, 1, 'eleven')")
         .await;
     stack.run("insert into fence default values").await;
     for listener in &mut listeners {
         let count = usize::from(listener.name == "service");
-        assert_eq!(listener.heard().await.len(), count, "{}", listener.name);
+        assert_eq!(
+            listener.received_before_fence().await.len(),
+            count,
+            "{}",
+            listener.name
+        );
     }
     let told = [("service", &[10, 11, 20][..])];
     deletes(&stack, &mut listeners, "delete from rooms", &told).await;

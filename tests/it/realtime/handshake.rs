@@ -1,4 +1,4 @@
-//! Who gets a socket, and what the others are told.
+//! Accepted and refused handshakes.
 
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -9,7 +9,7 @@ use crate::support::socket::{PhoenixSocket, Version, refused_handshake, url};
 use crate::support::token::{anon_key, mint, mint_with, now_s};
 
 #[tokio::test]
-async fn refusals_have_the_protocols_status_and_body() {
+async fn refusals_have_the_status_and_body_of_the_protocol() {
     let server = Server::start(config()).await;
     let now = now_s();
     let good = anon_key();
@@ -82,13 +82,13 @@ async fn refusals_have_the_protocols_status_and_body() {
 }
 
 #[tokio::test]
-async fn both_paths_and_the_header_lead_to_a_socket() {
+async fn both_paths_and_the_header_are_accepted() {
     let server = Server::start(config()).await;
     let path = format!(
         "ws://{}/socket/websocket?vsn=2.0.0&eventsPerSecond=10",
         server.address
     );
-    // The header counts more than the parameter: this one would be refused.
+    // The header wins over the parameter: this parameter would be refused.
     let request = {
         use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
         let mut request = format!("{path}&apikey=nonsense")
@@ -105,7 +105,7 @@ async fn both_paths_and_the_header_lead_to_a_socket() {
 }
 
 #[tokio::test]
-async fn of_two_parameters_with_one_name_the_last_counts() {
+async fn the_last_of_two_equal_parameters_wins() {
     let server = Server::start(config()).await;
     let url = format!(
         "ws://{}/realtime/v1/websocket?apikey=nonsense&vsn=9.9.9&apikey={}&vsn=2.0.0",
@@ -116,7 +116,7 @@ async fn of_two_parameters_with_one_name_the_last_counts() {
 }
 
 #[tokio::test]
-async fn without_a_version_the_first_is_spoken() {
+async fn version_1_is_the_default() {
     let server = Server::start(config()).await;
     let (stream, _) = tokio_tungstenite::connect_async(url(server.address, &anon_key(), None))
         .await
@@ -128,7 +128,7 @@ async fn without_a_version_the_first_is_spoken() {
 }
 
 #[tokio::test]
-async fn requests_that_are_no_handshake_are_told_so() {
+async fn requests_without_a_handshake_are_refused() {
     let server = Server::start(config()).await;
     let key = anon_key();
     for head in [
@@ -147,7 +147,7 @@ async fn requests_that_are_no_handshake_are_told_so() {
 }
 
 #[tokio::test]
-async fn there_are_no_more_sockets_than_allowed() {
+async fn the_number_of_sockets_is_limited() {
     let mut config = config();
     config.max_sockets = 1;
     let server = Server::start(config).await;
@@ -161,7 +161,7 @@ async fn there_are_no_more_sockets_than_allowed() {
 }
 
 #[tokio::test]
-async fn a_frame_that_comes_with_the_handshake_is_not_lost() {
+async fn a_frame_sent_with_the_handshake_is_not_lost() {
     let server = Server::start(config()).await;
     let mut stream = TcpStream::connect(server.address).await.unwrap();
     let heartbeat = br#"[null,"1","phoenix","heartbeat",{}]"#;
@@ -172,7 +172,7 @@ async fn a_frame_that_comes_with_the_handshake_is_not_lost() {
         anon_key()
     )
     .into_bytes();
-    // Masked with zeros: the payload reads as it is.
+    // Masked with zeros, so the payload stays readable.
     bytes.extend([
         0x81,
         0x80 | u8::try_from(heartbeat.len()).unwrap(),

@@ -1,4 +1,4 @@
-//! Joining, leaving and joining again.
+//! Joining, leaving and rejoining.
 
 use serde_json::{Value, json};
 
@@ -37,10 +37,10 @@ async fn join_heartbeat_and_leave() {
 }
 
 #[tokio::test]
-async fn the_presence_of_nobody_comes_after_the_reply() {
+async fn an_empty_presence_state_follows_the_reply() {
     let server = Server::start(config()).await;
     for version in VERSIONS {
-        // Clients before 2.12 do not ask for presence and show nobody without it.
+        // Clients before 2.12 do not mention presence and show no presence without it.
         for payload in [
             json!({"config": {}}),
             json!({"config": {"presence": {"enabled": true}}}),
@@ -64,8 +64,8 @@ async fn a_second_join_replaces_the_first() {
         client.join("2", "realtime:room", plain_join()).await;
         client.expect_reply("2", "ok").await;
         let close = client.expect("realtime:room", "phx_close").await;
-        assert_eq!(close.reference, json!("1"), "the close of the first");
-        // The leave of the first comes late and must not end the second.
+        assert_eq!(close.reference, json!("1"), "the close of the first join");
+        // The leave of the first join is late and must not end the second.
         client
             .push(json!("1"), "3", "realtime:room", "phx_leave", json!({}))
             .await;
@@ -80,7 +80,7 @@ async fn a_second_join_replaces_the_first() {
 }
 
 #[tokio::test]
-async fn a_join_without_references_can_be_left_by_anybody() {
+async fn a_join_without_references_can_be_left_with_any_reference() {
     let server = Server::start(config()).await;
     let mut client = server.client(Version::One).await;
     client
@@ -96,7 +96,7 @@ async fn a_join_without_references_can_be_left_by_anybody() {
 }
 
 #[tokio::test]
-async fn pushes_need_no_right_join_reference_but_leaves_do() {
+async fn leaves_need_the_right_join_reference_but_pushes_do_not() {
     let server = Server::start(config()).await;
     let mut client = server.client(Version::Two).await;
     client
@@ -122,13 +122,13 @@ async fn pushes_need_no_right_join_reference_but_leaves_do() {
 }
 
 #[tokio::test]
-async fn what_nobody_waits_for_is_not_answered() {
+async fn messages_without_a_reply_are_not_answered() {
     let server = Server::start(config()).await;
     for version in VERSIONS {
         let mut client = server.client(version).await;
         client.join("1", "realtime:room", plain_join()).await;
         client.expect_reply("1", "ok").await;
-        // Without `ack` nobody waits for an answer; unknown events have none either.
+        // Without `ack` the client expects no reply, nor does it for an unknown event.
         client
             .push(json!("1"), "3", "realtime:room", "broadcast", json!({}))
             .await;
@@ -140,7 +140,7 @@ async fn what_nobody_waits_for_is_not_answered() {
 }
 
 #[tokio::test]
-async fn refused_joins_are_answered_at_once_and_with_the_reason() {
+async fn refused_joins_are_answered_immediately_with_the_reason() {
     let mut config = config();
     config.max_channels_per_socket = 1;
     let server = Server::start(config).await;
@@ -182,7 +182,7 @@ async fn refused_joins_are_answered_at_once_and_with_the_reason() {
             response,
             json!({"reason": "ChannelRateLimitReached: Too many channels"})
         );
-        // Joining again takes no second place.
+        // Rejoining does not use a second slot.
         client.join("4", "realtime:first", plain_join()).await;
         client.expect_reply("4", "ok").await;
         client.expect("realtime:first", "phx_close").await;
@@ -190,7 +190,7 @@ async fn refused_joins_are_answered_at_once_and_with_the_reason() {
 }
 
 #[tokio::test]
-async fn leaving_what_was_never_joined_is_harmless() {
+async fn leaving_a_topic_that_was_never_joined_is_harmless() {
     let server = Server::start(config()).await;
     for version in VERSIONS {
         let mut client = server.client(version).await;
@@ -198,7 +198,7 @@ async fn leaving_what_was_never_joined_is_harmless() {
             .push(Value::Null, "1", "realtime:room", "phx_leave", json!({}))
             .await;
         assert_eq!(client.expect_reply("1", "ok").await, json!({}));
-        // Of a channel that the server has closed meanwhile the client still has a reference.
+        // The client may still have a reference of a channel that the server has closed.
         client
             .push(json!("7"), "8", "realtime:room", "phx_leave", json!({}))
             .await;
@@ -214,7 +214,7 @@ async fn leaving_what_was_never_joined_is_harmless() {
 }
 
 #[tokio::test]
-async fn a_server_that_stops_says_so() {
+async fn a_stopping_server_refuses_joins_and_closes_sockets() {
     let server = Server::start(config()).await;
     let mut client: PhoenixSocket = server.client(Version::Two).await;
     client.join("1", "realtime:room", plain_join()).await;

@@ -1,4 +1,4 @@
-//! What a client cannot exceed.
+//! Limits on clients.
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ use crate::support::socket::{PhoenixSocket, VERSIONS, Version, refused_handshake
 use crate::support::token::anon_key;
 
 impl Server {
-    /// How often a limit was the reason of a refusal.
+    /// Number of refusals because of a limit.
     pub(crate) fn limited(&self, limit: Limit) -> u64 {
         let labels = LimitLabels { limit };
         self.metrics.limits_reached.get_or_create(&labels).get()
@@ -22,7 +22,7 @@ impl Server {
 }
 
 #[tokio::test]
-async fn a_silent_socket_is_closed_and_one_that_is_not_stays() {
+async fn only_silent_sockets_are_closed() {
     let mut config = config();
     config.idle_timeout = Duration::from_millis(400);
     let server = Server::start(config).await;
@@ -30,7 +30,7 @@ async fn a_silent_socket_is_closed_and_one_that_is_not_stays() {
     let mut lively = server.client(Version::Two).await;
     let begin = Instant::now();
     let mut reference = 0;
-    // Pinging every so often is what is tested here: it is the client's clock.
+    // Pinging at an interval is part of the test: it is the client's clock.
     let mut ticks = tokio::time::interval(Duration::from_millis(100));
     while begin.elapsed() < Duration::from_secs(1) {
         ticks.tick().await;
@@ -68,7 +68,7 @@ async fn joins_beyond_the_rate_are_refused() {
 }
 
 #[tokio::test]
-async fn a_socket_has_no_more_channels_than_allowed() {
+async fn the_channels_of_a_socket_are_limited() {
     let mut config = config();
     config.max_channels_per_socket = 2;
     let server = Server::start(config).await;
@@ -86,7 +86,7 @@ async fn a_socket_has_no_more_channels_than_allowed() {
         }
     }
     assert_eq!(server.limited(Limit::Channels), 2);
-    // One that leaves makes room.
+    // A channel that leaves frees a slot.
     client
         .push(json!("1"), "5", "realtime:1", "phx_leave", json!({}))
         .await;
@@ -97,11 +97,11 @@ async fn a_socket_has_no_more_channels_than_allowed() {
 }
 
 #[tokio::test]
-async fn no_more_sockets_join_than_allowed() {
+async fn the_number_of_sockets_with_channels_is_limited() {
     let mut config = config();
     config.max_concurrent_users = 1;
     let server = Server::start(config).await;
-    // Open before the limit is reached, so only its join can be refused.
+    // Opened before the limit is reached, so only its join can be refused.
     let mut late = server.client(Version::Two).await;
     late.heartbeat("1").await;
     let mut first = server.client(Version::Two).await;
@@ -124,7 +124,7 @@ async fn no_more_sockets_join_than_allowed() {
     );
     assert_eq!(server.limited(Limit::Users), 2);
     drop(first);
-    eventually("the first has left", async || {
+    eventually("the first socket has left", async || {
         (server.metrics.sockets_joined.get() == 0).then_some(())
     })
     .await;
@@ -138,7 +138,7 @@ async fn joins_of_the_whole_server_are_limited() {
     config.max_joins_per_second = 2;
     let server = Server::start(config).await;
     let mut client = server.client(Version::Two).await;
-    // Two a second over at least five seconds.
+    // Two per second over at least five seconds.
     let mut reference = 0;
     let response = eventually("a join is refused", async || {
         reference += 1;
@@ -153,7 +153,7 @@ async fn joins_of_the_whole_server_are_limited() {
         response,
         json!({"reason": "ClientJoinRateLimitReached: Too many joins per second"})
     );
-    // The socket stays, and others are told before they have one.
+    // The socket stays open, and further sockets are refused at the handshake.
     client.expect_quiet().await;
     let (status, _, body) =
         refused_handshake(&url(server.address, &anon_key(), Some("2.0.0"))).await;
@@ -165,7 +165,7 @@ async fn joins_of_the_whole_server_are_limited() {
 }
 
 #[tokio::test]
-async fn a_channel_that_sends_over_the_rate_of_events_is_closed() {
+async fn a_channel_that_sends_above_the_event_rate_is_closed() {
     let mut config = config();
     config.max_events_per_second = 2;
     let server = Server::start(config).await;
@@ -203,7 +203,8 @@ async fn a_channel_that_sends_over_the_rate_of_events_is_closed() {
             ("error", "Too many messages per second")
         );
         sender.expect("realtime:room", "phx_close").await;
-        // The socket stays, and so do those who only listen; they miss nothing that was accepted.
+        // The socket stays open, and so do channels that only receive. They miss no accepted
+        // message.
         sender.expect_quiet().await;
         for _ in 0..sent {
             listener.expect("realtime:room", "broadcast").await;
@@ -214,7 +215,7 @@ async fn a_channel_that_sends_over_the_rate_of_events_is_closed() {
 }
 
 #[tokio::test]
-async fn an_address_opens_no_more_sockets_than_allowed() {
+async fn the_sockets_per_address_are_limited() {
     let mut config = config();
     config.connection_burst_per_address = 2;
     config.connections_per_second_per_address = 1;
@@ -246,7 +247,7 @@ async fn a_client_that_does_not_read_is_closed_with_1013() {
     config.queue_max_frames = 50;
     let server = Server::start(config).await;
     let mut client = server.client(Version::Two).await;
-    // Each answer repeats a long topic; nothing is read until the server has had enough.
+    // Each reply repeats a long topic. Nothing is read until the server closes the socket.
     let topic = "x".repeat(60_000);
     let text = json!([null, "1", topic, "nothing", {}]).to_string();
     let mut frame = vec![0x81, 0xff];
@@ -262,7 +263,7 @@ async fn a_client_that_does_not_read_is_closed_with_1013() {
 }
 
 #[tokio::test]
-async fn a_client_that_vanished_without_a_word_is_gone_after_the_idle_timeout() {
+async fn a_client_that_vanished_is_removed_after_the_idle_timeout() {
     let mut config = config();
     config.idle_timeout = Duration::from_millis(300);
     let server = Server::start(config).await;
@@ -270,7 +271,7 @@ async fn a_client_that_vanished_without_a_word_is_gone_after_the_idle_timeout() 
     let mut client = PhoenixSocket::connect(proxy.address(), &anon_key(), Version::Two).await;
     client.join("1", "realtime:room", plain_join()).await;
     client.expect_reply("1", "ok").await;
-    // Nothing passes any more, and neither side is told: a network that is gone.
+    // The network goes down: no more bytes pass, and neither side is notified.
     proxy.pause();
     client.try_join("2", "realtime:never arrives").await;
     eventually("the socket and its channels are gone", async || {
@@ -303,7 +304,7 @@ async fn a_socket_without_a_channel_is_closed() {
 }
 
 #[tokio::test]
-async fn sizes_that_are_refused_are_counted() {
+async fn refusals_for_size_are_counted() {
     let mut config = config();
     config.max_frame_bytes = 1_000;
     config.max_broadcast_bytes = 100;

@@ -43,7 +43,7 @@ use serde_json::{Value, json};
 use crate::support::socket::{PhoenixSocket, Version};
 use crate::support::token::{JWT_SECRET, anon_key};
 
-/// The realtime part alone behind a listener of its own. Stops when it is dropped.
+/// Only the realtime part, behind its own listener. Stops when it is dropped.
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
     sinks: Sinks,
@@ -55,7 +55,7 @@ pub(crate) struct Server {
 /// The publication of the tests' tables.
 const PUBLICATION: &str = "supabase_realtime";
 
-/// Settings under which nothing old is ever used.
+/// Settings that disable all caching.
 fn visibility_config() -> VisibilityConfig {
     VisibilityConfig {
         pool_size: 4,
@@ -68,7 +68,7 @@ fn visibility_config() -> VisibilityConfig {
     }
 }
 
-/// The project's keys of the newer kind.
+/// The project's API keys of the newer kind.
 const OPAQUE_PUBLIC_KEY: &str = "sb_publishable_for_tests";
 const OPAQUE_SERVICE_KEY: &str = "sb_secret_for_tests";
 
@@ -85,7 +85,7 @@ fn auth_config() -> AuthConfig {
     }
 }
 
-/// What ships, for tests that change one of them.
+/// The default settings, for tests that change some of them.
 pub(crate) fn config() -> RealtimeConfig {
     RealtimeConfig {
         max_sockets: 1_000,
@@ -124,9 +124,9 @@ pub(crate) fn config() -> RealtimeConfig {
 }
 
 impl Server {
-    /// A server whose change stream is live and whose database cannot be reached.
+    /// A server with a live change stream and an unreachable database.
     pub(crate) async fn start(config: RealtimeConfig) -> Self {
-        // Port 1 is reserved and nobody listens there.
+        // Port 1 is reserved and has no listener.
         let server = Self::start_over(config, "postgres://nobody@127.0.0.1:1/none").await;
         server.sinks.changes.send(StreamEvent::Live).await.unwrap();
         server
@@ -134,11 +134,11 @@ impl Server {
 
     /// A server over a database, without a change stream.
     async fn start_over(config: RealtimeConfig, url: &str) -> Self {
-        Self::start_judging(config, &visibility_config(), url).await
+        Self::start_with_settings(config, &visibility_config(), url).await
     }
 
-    /// With other settings about who may see a row, too.
-    async fn start_judging(
+    /// With custom visibility settings.
+    async fn start_with_settings(
         config: RealtimeConfig,
         visibility_config: &VisibilityConfig,
         url: &str,
@@ -201,7 +201,7 @@ impl Drop for Server {
     }
 }
 
-/// The payload of a join that asks for nothing: presence has to be refused by name.
+/// The payload of a join without options. Presence must be disabled explicitly.
 pub(crate) fn plain_join() -> Value {
     json!({ "config": { "presence": { "enabled": false } } })
 }

@@ -1,5 +1,5 @@
-//! For random policies, grants and callers, what a private channel may do equals what PostgreSQL does
-//! with messages that are inserted, looked for and rolled back.
+//! For random policies, grants and callers, the permissions of a private channel equal what
+//! PostgreSQL allows for messages that are inserted, selected and rolled back.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use super::private_channels::MESSAGES;
 use crate::support::database::TestDatabase;
 use crate::visibility::bench::{cases, combined};
 
-/// What the random policies refer to.
+/// Objects that the random policies refer to.
 const SURROUNDINGS: &str = r"
 do $$
 declare wanted text[];
@@ -113,7 +113,7 @@ const ATOMS: &[&str] = &[
     "1 / length(topic) >= 0",
 ];
 
-/// Those that a message must be in the table for.
+/// Expressions that require the message to be in the table.
 const STORED: &[&str] = &[
     "messages_there(topic) > 0",
     "exists (select 1 from realtime.messages m where m.topic = messages.topic)",
@@ -238,7 +238,7 @@ impl Case {
             let clauses = match (policy.command, &policy.with_check) {
                 ("select", _) => format!("using ({})", policy.using),
                 ("insert", _) => format!("with check ({})", policy.using),
-                // Writing alone, which has no USING.
+                // A policy only for writes, which has no USING.
                 ("update", _) => format!("with check ({})", policy.using),
                 (_, None) => format!("using ({})", policy.using),
                 (_, Some(with_check)) => {
@@ -271,7 +271,7 @@ fn claims(role: &str, n: u32) -> Claims {
     }
 }
 
-/// What the original does, statement by statement.
+/// The statements of Supabase Realtime.
 async fn inserted(
     admin: &Client,
     question: Question,
@@ -307,7 +307,7 @@ async fn read(
                 .map_err(|error| sqlstate(&error))?;
         }
     }
-    become_caller(admin, topic, claims, headers).await?;
+    assume_role(admin, topic, claims, headers).await?;
     let rows = admin
         .query(
             "select id from realtime.messages where id = any ($1)",
@@ -328,7 +328,7 @@ async fn write(
     claims: &Claims,
     headers: &str,
 ) -> Result<Permissions, String> {
-    become_caller(admin, topic, claims, headers).await?;
+    assume_role(admin, topic, claims, headers).await?;
     let mut answers = [false; 2];
     for (answer, extension) in answers.iter_mut().zip(["broadcast", "presence"]) {
         admin.batch_execute("savepoint extension").await.unwrap();
@@ -351,7 +351,7 @@ async fn write(
     })
 }
 
-async fn become_caller(
+async fn assume_role(
     admin: &Client,
     topic: &str,
     claims: &Claims,
@@ -379,16 +379,16 @@ fn sqlstate(error: &tokio_postgres::Error) -> String {
     error.code().unwrap().code().to_owned()
 }
 
-/// Questions that were answered in this way.
+/// Number of checks answered in this way.
 fn count(metrics: &RealtimeMetrics, way: PermissionWay) -> u64 {
     let labels = PermissionLabels { way };
     metrics.permissions_asked.get_or_create(&labels).get()
 }
 
-/// The server makes plans anew then, under the role that happens to run them, which cannot resolve
-/// names in a schema that it has no right to use.
+/// The server then replans under the role that happens to run the statement. Such a role cannot
+/// resolve names in a schema without usage rights.
 #[tokio::test]
-async fn a_schema_made_by_anybody_makes_nobody_insert() {
+async fn creating_a_schema_does_not_cause_checks_by_insert() {
     let database = TestDatabase::bare().await;
     let admin = database.connect().await;
     admin.batch_execute(MESSAGES).await.unwrap();
@@ -422,7 +422,7 @@ async fn a_schema_made_by_anybody_makes_nobody_insert() {
 }
 
 #[test]
-fn permissions_equal_what_is_inserted_and_seen() {
+fn permissions_equal_the_result_of_inserting_and_selecting() {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -472,7 +472,7 @@ fn permissions_equal_what_is_inserted_and_seen() {
     let result = runner.run(&case(), |case| {
         runtime.block_on(async {
             admin.batch_execute(&case.sql()).await.unwrap();
-            // All at once, so that callers share connections and flights.
+            // Simultaneously, so that callers share connections and round trips.
             let answers = futures_util::future::join_all(questions.iter().map(
                 |(question, topic, claims, headers)| {
                     authorizer.ask(*question, topic, claims, headers)
@@ -481,7 +481,7 @@ fn permissions_equal_what_is_inserted_and_seen() {
             .await;
             for ((question, topic, claims, headers), answer) in questions.iter().zip(answers) {
                 if claims.role == "none" {
-                    // PostgreSQL would take it for the login's own.
+                    // PostgreSQL would treat it as the login's own role.
                     prop_assert!(answer.is_err());
                     continue;
                 }
@@ -495,8 +495,8 @@ fn permissions_equal_what_is_inserted_and_seen() {
                         let count = if expected.any() { &allowed } else { &refused };
                         count.set(count.get() + 1);
                     }
-                    // Of several faults another may be met first, and the order in which conditions are
-                    // looked at may spare one that fails. Either way nothing is allowed.
+                    // Of several errors a different one may be reported, and the order of
+                    // evaluation may skip a failing condition. In either case nothing is allowed.
                     Err(sqlstate) => {
                         prop_assert!(
                             matches!(answer, Err(AuthorizeError::Policy { .. }))

@@ -1,4 +1,4 @@
-//! Broadcasts that clients have stored: by a socket and over HTTP, live once and replayed.
+//! Broadcasts that clients store, by socket and over HTTP: sent live once, and replayed.
 
 use rapport::config::RealtimeConfig;
 use reqwest::RequestBuilder;
@@ -17,7 +17,7 @@ const TOPIC: &str = "realtime:room:1";
 
 const PERSIST: &str = r#"{"persist":true}"#;
 
-/// A member of a topic, as somebody.
+/// A person that has joined a topic.
 async fn member(stack: &Stack, version: Version, topic: &str, broadcast: Value) -> PhoenixSocket {
     let mut client = stack.server.client(version).await;
     let payload = json!({
@@ -50,7 +50,8 @@ fn json_push(reference: &str, event: &str, metadata: &str) -> Message {
     push(reference, TOPIC, event, metadata, (1, br#"{"n": 1}"#))
 }
 
-/// The event and id of the next message of a version 2 client; the id is null of one that is not stored.
+/// The event and id of the next message of a version 2 client. The id of a message that is not
+/// stored is null.
 async fn next(client: &mut PhoenixSocket) -> (String, Value) {
     event_and_id(client.frame().await)
 }
@@ -73,13 +74,14 @@ fn event_and_id(frame: Message) -> (String, Value) {
     (event, metadata["id"].clone())
 }
 
-/// How many messages are stored, whatever the topic.
+/// Number of stored messages in all topics.
 async fn stored(admin: &Client) -> i64 {
     let count = "select count(*) from realtime.messages where event is not null";
     admin.query_one(count, &[]).await.unwrap().get(0)
 }
 
-/// A message from the database: whatever the log had to say before has been heard when it comes.
+/// A message from the database. Everything that was in the log before it has been received when it
+/// arrives.
 async fn mark(stack: &Stack, members: &mut [&mut PhoenixSocket]) {
     stack
         .run("select realtime.send('{}', 'mark', 'room:1')")
@@ -89,7 +91,7 @@ async fn mark(stack: &Stack, members: &mut [&mut PhoenixSocket]) {
     }
 }
 
-/// The event and id of each message that is replayed to somebody who joins.
+/// Event and id of each message that is replayed to a new member.
 async fn replayed(stack: &Stack) -> Vec<(String, Value)> {
     let replay = json!({ "replay": { "since": 0 } });
     let mut client = member(stack, Version::Two, TOPIC, replay).await;
@@ -116,7 +118,7 @@ async fn replayed(stack: &Stack) -> Vec<(String, Value)> {
 }
 
 #[tokio::test]
-async fn a_stored_broadcast_comes_once_and_is_replayed() {
+async fn a_stored_broadcast_is_sent_once_and_replayed() {
     let stack = Stack::start(config()).await;
     let mut sender = member(&stack, Version::Two, TOPIC, json!({ "ack": true })).await;
     let mut other = member(&stack, Version::Two, TOPIC, json!({})).await;
@@ -129,18 +131,18 @@ async fn a_stored_broadcast_comes_once_and_is_replayed() {
     let expected = json!({ "event": "kept", "payload": { "n": 1 }, "type": "broadcast", "meta": { "id": id } });
     assert_eq!(message.payload, expected);
 
-    // Bytes are stored as such.
+    // Bytes are stored as bytes.
     sender
         .send(push("3", TOPIC, "raw", PERSIST, (0, b"\x00\xff")))
         .await;
     let raw = sender.expect_reply("3", "ok").await["id"].clone();
     assert_eq!(next(&mut other).await, ("raw".to_owned(), raw.clone()));
-    // What is not to be stored is not, and has no id.
+    // A message without `persist` is not stored and has no id.
     sender.send(json_push("4", "fleeting", "")).await;
     assert_eq!(sender.expect_reply("4", "ok").await, json!({}));
     assert_eq!(next(&mut other).await, ("fleeting".to_owned(), Value::Null));
 
-    // The rows have come through the log by now, and nobody heard of them again.
+    // The rows have returned through the log by now, and were not sent again.
     mark(&stack, &mut [&mut sender, &mut other]).await;
     let row =
         "select topic, extension, event, private, payload = '{\"n\": 1}', binary_payload, id::text
@@ -161,7 +163,7 @@ async fn a_stored_broadcast_comes_once_and_is_replayed() {
     assert_eq!(replayed, expected);
     let metrics = &stack.server.metrics;
     assert_eq!(metrics.broadcasts_stored.get(), 2);
-    assert_eq!(metrics.database_broadcasts.get(), 1, "the mark alone");
+    assert_eq!(metrics.database_broadcasts.get(), 1, "only the mark");
 }
 
 #[tokio::test]
@@ -188,11 +190,11 @@ async fn the_messages_of_one_sender_keep_their_order() {
 }
 
 #[tokio::test]
-async fn what_was_begun_is_finished_without_its_sender() {
+async fn a_started_store_is_finished_without_its_sender() {
     let stack = Stack::start(config()).await;
     let mut other = member(&stack, Version::Two, TOPIC, json!({})).await;
     let mut sender = member(&stack, Version::Two, TOPIC, json!({ "ack": true })).await;
-    // The policies are asked first; then the message is under way.
+    // The policies are checked first; then the message is being stored.
     sender.send(json_push("2", "first", "")).await;
     sender.expect_reply("2", "ok").await;
     assert_eq!(next(&mut other).await.0, "first");
@@ -213,7 +215,7 @@ async fn what_was_begun_is_finished_without_its_sender() {
 }
 
 #[tokio::test]
-async fn a_time_of_its_own_ends_the_replay() {
+async fn a_message_is_not_replayed_after_its_ttl() {
     let short = RealtimeConfig {
         message_days_kept: 2,
         ..config()
@@ -254,7 +256,7 @@ async fn a_time_of_its_own_ends_the_replay() {
 }
 
 #[tokio::test]
-async fn what_is_not_stored_is_not_sent() {
+async fn a_broadcast_that_cannot_be_stored_is_not_sent() {
     let stack = Stack::start(config()).await;
     stack
         .run(
@@ -279,20 +281,20 @@ async fn what_is_not_stored_is_not_sent() {
             .await;
         let refused = sender.expect_reply("2", "error").await;
         assert_eq!(refused, json!({ "error": error }));
-        // The connection is as good as before.
+        // The connection is still usable.
         sender.send(json_push("3", "loud", "")).await;
         sender.expect_reply("3", "ok").await;
         assert_eq!(next(&mut other).await, ("loud".to_owned(), Value::Null));
     }
     assert_eq!(stored(&stack.admin).await, 0);
 
-    // A channel without acknowledgements is told as well.
+    // A channel without acknowledgements receives a notice.
     let mut silent = member(&stack, Version::Two, TOPIC, json!({})).await;
     silent.send(json_push("2", "loud", PERSIST)).await;
     let notice = silent.expect_system(TOPIC).await;
     assert_eq!(notice, ("error".to_owned(), forbidden.to_owned()));
 
-    // Nobody decides who may read what is stored of a public channel.
+    // No policy decides who may read stored messages of a public channel.
     let mut public = stack.member(Version::Two, TOPIC, false).await;
     public.send(json_push("2", "hi", PERSIST)).await;
     let (status, text) = public.expect_system(TOPIC).await;
@@ -303,7 +305,7 @@ async fn what_is_not_stored_is_not_sent() {
 }
 
 #[tokio::test]
-async fn a_right_to_store_of_its_own_is_asked_for_where_policies_speak_of_it() {
+async fn the_right_to_store_is_checked_if_policies_mention_it() {
     let stack = Stack::start(config()).await;
     let ann = Uuid::new_v4();
     stack
@@ -334,7 +336,7 @@ async fn outcome(request: RequestBuilder) -> (u16, Value) {
 }
 
 #[tokio::test]
-async fn a_broadcast_over_http_is_stored_too() {
+async fn a_broadcast_over_http_can_be_stored() {
     let stack = Stack::start(config()).await;
     let mut member = member(&stack, Version::Two, TOPIC, json!({})).await;
     let post = |topic: &str, query: &str| {
@@ -374,7 +376,7 @@ async fn a_broadcast_over_http_is_stored_too() {
             422,
             persist(ttl),
         ),
-        // Not hers to send to, and nobody's who is not signed in.
+        // She may not send to it, and neither may anonymous callers.
         (
             signed_in(post("room:2", "private=true&persist=true")),
             403,

@@ -1,4 +1,4 @@
-//! Rows on their way from the database to those who may see them.
+//! Row changes, from the database to the clients that may see them.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use crate::support::eventually::eventually;
 use crate::support::socket::{PhoenixSocket, VERSIONS, Version};
 use crate::support::token::{mint, user_claims, user_token};
 
-/// Roles belong to the cluster, and tests run side by side.
+/// Roles belong to the cluster, and tests run in parallel.
 const SETUP: &str = r"
 do $$
 declare wanted record;
@@ -45,17 +45,17 @@ grant select on notes to anon, authenticated;
 alter publication supabase_realtime add table notes;
 ";
 
-/// Notes are seen by their owner alone.
+/// Only their owner sees notes.
 const OWN_NOTES: &str = "
 alter table notes enable row level security;
 create policy own on notes for select to authenticated using (owner = auth.uid());
 ";
 
-/// A server over a database of its own, with a live change stream.
+/// A server over a separate database, with a live change stream.
 pub(super) struct Stack {
     pub(super) server: Server,
     pub(super) admin: Client,
-    /// How others reach the database.
+    /// The connection string of the database.
     pub(super) url: String,
     _replication: Replication,
     _database: TestDatabase,
@@ -68,29 +68,29 @@ impl Stack {
         Self::start_through(database, &url, sql).await
     }
 
-    /// With a server that reaches the database through `url`.
+    /// With a server that connects to the database through `url`.
     async fn start_through(database: TestDatabase, url: &str, sql: &str) -> Self {
         Self::start_with(config(), database, url, sql).await
     }
 
-    /// With other limits, too.
+    /// With custom limits.
     async fn start_with(
         config: RealtimeConfig,
         database: TestDatabase,
         url: &str,
         sql: &str,
     ) -> Self {
-        Self::start_judging(config, &visibility_config(), database, url, sql).await
+        Self::start_with_settings(config, &visibility_config(), database, url, sql).await
     }
 
-    /// Over a database of its own, with other settings about who may see a row.
+    /// With custom visibility settings.
     pub(super) async fn start_with_visibility(visibility: &VisibilityConfig, sql: &str) -> Self {
         let database = TestDatabase::bare().await;
         let url = database.url().to_owned();
-        Self::start_judging(config(), visibility, database, &url, sql).await
+        Self::start_with_settings(config(), visibility, database, &url, sql).await
     }
 
-    async fn start_judging(
+    async fn start_with_settings(
         config: RealtimeConfig,
         visibility: &VisibilityConfig,
         database: TestDatabase,
@@ -100,7 +100,7 @@ impl Stack {
         let admin = database.connect().await;
         admin.batch_execute(SETUP).await.unwrap();
         admin.batch_execute(sql).await.unwrap();
-        let server = Server::start_judging(config, visibility, url).await;
+        let server = Server::start_with_settings(config, visibility, url).await;
         let readiness = Readiness::new();
         readiness.set_database_reachable(true);
         let replication = Replication::start(
@@ -134,7 +134,7 @@ impl Stack {
         self.admin.query_one(sql, &[]).await.unwrap().get(0)
     }
 
-    /// Runs what PostgreSQL refuses; its words.
+    /// Runs a statement that PostgreSQL refuses, and returns the error text.
     pub(super) async fn refused(&self, sql: &str) -> String {
         let refused = self.admin.batch_execute(sql).await.unwrap_err();
         refused.as_db_error().unwrap().message().to_owned()
@@ -156,8 +156,8 @@ fn replication_config() -> ReplicationConfig {
     }
 }
 
-/// A join that asks for these bindings and nothing else.
-pub(super) fn asking(bindings: &Value) -> Value {
+/// A join that requests only these bindings.
+pub(super) fn with_bindings(bindings: &Value) -> Value {
     json!({"config": {"presence": {"enabled": false}, "postgres_changes": bindings}})
 }
 
@@ -172,7 +172,7 @@ async fn expect_live(client: &mut PhoenixSocket, topic: &str) {
     assert_eq!((&*status, &*text), LIVE);
 }
 
-/// Joins with bindings and waits until it is told that changes are live; the ids.
+/// Joins with bindings and waits for the notice that changes are live. Returns the ids.
 pub(super) async fn subscribe(
     client: &mut PhoenixSocket,
     reference: &str,
@@ -200,9 +200,11 @@ async fn rows_committed_after_the_reply_arrive_in_commit_order() {
             {"event": "DELETE", "schema": "public", "table": "other"},
             {"event": "*", "schema": "public", "table": "notes", "filter": "id=eq.2"},
         ]);
-        client.join("1", "realtime:notes", asking(&bindings)).await;
+        client
+            .join("1", "realtime:notes", with_bindings(&bindings))
+            .await;
         let response = client.expect_reply("1", "ok").await;
-        // One binding names no published table: none is registered.
+        // One binding names no published table, so none is registered.
         let (status, text) = client.expect_system("realtime:notes").await;
         assert_eq!(status, "error");
         assert!(
@@ -214,11 +216,13 @@ async fn rows_committed_after_the_reply_arrive_in_commit_order() {
             let id = binding.as_object_mut().unwrap().remove("id").unwrap();
             assert!(id.as_u64().unwrap() > 0);
         }
-        assert_eq!(echoed, bindings, "echoed as they were sent");
+        assert_eq!(echoed, bindings, "bindings are echoed unchanged");
 
         let mut bindings = bindings;
         bindings.as_array_mut().unwrap().remove(2);
-        client.join("2", "realtime:notes", asking(&bindings)).await;
+        client
+            .join("2", "realtime:notes", with_bindings(&bindings))
+            .await;
         let response = client.expect_reply("2", "ok").await;
         // Committed before the client knows that it is subscribed.
         stack
@@ -271,11 +275,11 @@ async fn rows_committed_after_the_reply_arrive_in_commit_order() {
 }
 
 #[tokio::test]
-async fn a_row_reaches_those_who_may_see_it_and_a_new_token_changes_who_that_is() {
+async fn rows_reach_the_clients_that_may_see_them_after_a_new_token_too() {
     let stack = Stack::start(OWN_NOTES).await;
     let (ann, bob) = (uuid::Uuid::new_v4(), uuid::Uuid::new_v4());
     let mut client = stack.server.client(Version::Two).await;
-    let mut payload = asking(&all_notes());
+    let mut payload = with_bindings(&all_notes());
     payload["access_token"] = user_token(ann).into();
     subscribe(&mut client, "1", "realtime:notes", payload).await;
     stack
@@ -314,10 +318,10 @@ async fn a_row_reaches_those_who_may_see_it_and_a_new_token_changes_who_that_is(
 }
 
 #[tokio::test]
-async fn a_new_token_that_cannot_subscribe_ends_what_the_old_one_had() {
+async fn a_new_token_that_cannot_subscribe_ends_the_subscription() {
     let stack = Stack::start(OWN_NOTES).await;
     let ann = uuid::Uuid::new_v4();
-    let mut payload = asking(&all_notes());
+    let mut payload = with_bindings(&all_notes());
     payload["access_token"] = user_token(ann).into();
     let mut witness = stack.server.client(Version::Two).await;
     subscribe(&mut witness, "1", "realtime:notes", payload.clone()).await;
@@ -345,13 +349,13 @@ async fn a_new_token_that_cannot_subscribe_ends_what_the_old_one_had() {
 }
 
 #[tokio::test]
-async fn a_filter_follows_its_column_to_another_type() {
+async fn a_filter_follows_a_change_of_its_columns_type() {
     let stack = Stack::start("").await;
     let mut client = stack.server.client(Version::Two).await;
     let binding =
         json!({"event": "*", "schema": "public", "table": "notes", "filter": "text=eq.a"});
     let topic = "realtime:notes";
-    subscribe(&mut client, "1", topic, asking(&json!([binding]))).await;
+    subscribe(&mut client, "1", topic, with_bindings(&json!([binding]))).await;
     for (number, column_type) in (1..).zip(["varchar(9)", "char(3)", "text"]) {
         stack
             .run(&format!(
@@ -362,7 +366,7 @@ async fn a_filter_follows_its_column_to_another_type() {
         let message = client.expect(topic, "postgres_changes").await;
         assert_eq!(message.payload["data"]["record"]["id"], number);
     }
-    // Where the filter no longer fits, that is said.
+    // A filter that no longer fits is reported.
     stack
         .run(
             "alter table notes drop column text;
@@ -401,10 +405,10 @@ async fn a_join_without_config_gets_the_old_shape() {
 }
 
 #[tokio::test]
-async fn large_integers_are_strings_for_those_who_ask() {
+async fn large_integers_are_strings_on_request() {
     let stack = Stack::start("").await;
     let mut client = stack.server.client(Version::Two).await;
-    let mut payload = asking(&all_notes());
+    let mut payload = with_bindings(&all_notes());
     payload["config"]["postgres_changes_options"] = json!({"bigint": "string"});
     subscribe(&mut client, "1", "realtime:exact", payload).await;
     stack
@@ -415,10 +419,16 @@ async fn large_integers_are_strings_for_those_who_ask() {
 }
 
 #[tokio::test]
-async fn what_becomes_of_the_stream_is_told_in_its_place() {
+async fn changes_of_the_streams_state_are_reported_in_order() {
     let stack = Stack::start("").await;
     let mut client = stack.server.client(Version::Two).await;
-    subscribe(&mut client, "1", "realtime:notes", asking(&all_notes())).await;
+    subscribe(
+        &mut client,
+        "1",
+        "realtime:notes",
+        with_bindings(&all_notes()),
+    )
+    .await;
     client
         .join("2", "realtime:plain", super::plain_join())
         .await;
@@ -439,23 +449,23 @@ async fn what_becomes_of_the_stream_is_told_in_its_place() {
 }
 
 #[tokio::test]
-async fn a_join_before_the_stream_is_live_is_told_when_it_is() {
+async fn a_join_before_the_stream_is_live_is_notified_later() {
     let database = TestDatabase::bare().await;
     database.connect().await.batch_execute(SETUP).await.unwrap();
     let server = Server::start_over(config(), database.url()).await;
     let mut client = server.client(Version::Two).await;
     client
-        .join("1", "realtime:notes", asking(&all_notes()))
+        .join("1", "realtime:notes", with_bindings(&all_notes()))
         .await;
     client.expect_reply("1", "ok").await;
     let (status, _) = client.expect_system("realtime:notes").await;
     assert_eq!(status, "error");
-    let mut waiting = asking(&all_notes());
+    let mut waiting = with_bindings(&all_notes());
     waiting["config"]["postgres_changes_options"] = json!({"wait": true});
     client.join("2", "realtime:waiting", waiting).await;
     client.expect_quiet().await;
     server.sinks.changes.send(StreamEvent::Live).await.unwrap();
-    // In whichever order the two topics hear of it.
+    // The two topics are notified in either order.
     let mut heard = Vec::new();
     while heard.len() < 3 {
         let message = client.receive().await;
@@ -481,7 +491,7 @@ async fn a_join_before_the_stream_is_live_is_told_when_it_is() {
 }
 
 #[tokio::test]
-async fn a_join_while_the_database_is_away_heals_when_it_is_back() {
+async fn a_join_during_an_outage_is_subscribed_after_it() {
     let database = TestDatabase::bare().await;
     let (proxy, url) = ChaosProxy::before(database.url()).await;
     let stack = Stack::start_through(database, &url, "").await;
@@ -489,18 +499,18 @@ async fn a_join_while_the_database_is_away_heals_when_it_is_back() {
     proxy.cut();
     let mut client = stack.server.client(Version::Two).await;
     client
-        .join("1", "realtime:notes", asking(&all_notes()))
+        .join("1", "realtime:notes", with_bindings(&all_notes()))
         .await;
     client.expect_reply("1", "ok").await;
     let (status, _) = client.expect_system("realtime:notes").await;
     assert_eq!(status, "error");
-    // What needs no database works meanwhile.
+    // Public channels work during the outage.
     client
         .join("2", "realtime:plain", super::plain_join())
         .await;
     client.expect_reply("2", "ok").await;
     proxy.refuse(false);
-    // A last bad word may come before the good one.
+    // A last error notice may precede the success notice.
     while client.expect_system("realtime:notes").await.0 != "ok" {}
     stack.run("insert into notes values (1, null, 'x')").await;
     loop {
@@ -514,14 +524,14 @@ async fn a_join_while_the_database_is_away_heals_when_it_is_back() {
 }
 
 #[tokio::test]
-async fn a_network_that_swallows_everything_does_not_hold_up_a_socket() {
+async fn a_dead_network_does_not_block_a_socket() {
     let database = TestDatabase::bare().await;
     let (proxy, url) = ChaosProxy::before(database.url()).await;
     let stack = Stack::start_through(database, &url, "").await;
     proxy.pause();
     let mut client = stack.server.client(Version::Two).await;
     client
-        .join("1", "realtime:notes", asking(&all_notes()))
+        .join("1", "realtime:notes", with_bindings(&all_notes()))
         .await;
     client
         .push(json!("1"), "2", "realtime:notes", "presence", json!({}))
@@ -531,7 +541,8 @@ async fn a_network_that_swallows_everything_does_not_hold_up_a_socket() {
         .await;
     client.expect_reply("3", "ok").await;
     client.expect_quiet().await;
-    // The join itself is answered within the patience of clients, then what waited for it.
+    // The reply to the join arrives before clients give up; the failed subscription is reported
+    // after it.
     client.expect_reply("1", "ok").await;
     let (status, _) = client.expect_system("realtime:notes").await;
     assert_eq!(status, "error");
@@ -541,10 +552,16 @@ async fn a_network_that_swallows_everything_does_not_hold_up_a_socket() {
 }
 
 #[tokio::test]
-async fn a_transaction_larger_than_the_queue_reaches_a_reader() {
+async fn a_transaction_larger_than_the_queue_reaches_a_client_that_reads() {
     let stack = Stack::start("").await;
     let mut client = stack.server.client(Version::Two).await;
-    subscribe(&mut client, "1", "realtime:notes", asking(&all_notes())).await;
+    subscribe(
+        &mut client,
+        "1",
+        "realtime:notes",
+        with_bindings(&all_notes()),
+    )
+    .await;
     stack
         .run("insert into notes select n, null, 'x' from generate_series(1, 5000) n")
         .await;
@@ -555,12 +572,12 @@ async fn a_transaction_larger_than_the_queue_reaches_a_reader() {
 }
 
 #[tokio::test]
-async fn a_reader_that_stops_is_closed_and_holds_up_nobody() {
+async fn a_client_that_stops_reading_is_closed_without_delaying_others() {
     let stack = Stack::start("").await;
     let mut slow = stack.server.client(Version::Two).await;
     let mut quick = stack.server.client(Version::Two).await;
     for client in [&mut slow, &mut quick] {
-        subscribe(client, "1", "realtime:notes", asking(&all_notes())).await;
+        subscribe(client, "1", "realtime:notes", with_bindings(&all_notes())).await;
     }
     let mut number = 0;
     while stack.server.metrics.closed(CloseLabel::SlowConsumer).get() == 0 {
@@ -577,7 +594,7 @@ async fn a_reader_that_stops_is_closed_and_holds_up_nobody() {
     assert_eq!(code, 1013);
     assert!(!reason.is_empty());
     quick.expect_quiet().await;
-    // What waits is bounded by the setting, and a kernel's buffers hold a few megabytes more.
+    // The setting bounds the queue, and kernel buffers hold a few megabytes more.
     let waited = number * 500_000;
     assert!(
         waited < 64 << 20,
@@ -586,7 +603,7 @@ async fn a_reader_that_stops_is_closed_and_holds_up_nobody() {
 }
 
 #[tokio::test]
-async fn changes_over_the_rate_are_left_out_and_every_channel_is_told_once() {
+async fn changes_above_the_rate_are_dropped_with_one_notice_per_channel() {
     let mut config = config();
     config.max_events_per_second = 2;
     let database = TestDatabase::bare().await;
@@ -594,10 +611,10 @@ async fn changes_over_the_rate_are_left_out_and_every_channel_is_told_once() {
     let stack = Stack::start_with(config, database, &url, "").await;
     let topic = "realtime:notes";
     let mut client = stack.server.client(Version::Two).await;
-    subscribe(&mut client, "1", topic, asking(&all_notes())).await;
-    // Two a second over at least five seconds.
+    subscribe(&mut client, "1", topic, with_bindings(&all_notes())).await;
+    // Two per second over at least five seconds.
     let mut id = 0;
-    eventually("two changes are left out", async || {
+    eventually("two changes are dropped", async || {
         id += 1;
         stack
             .run(&format!("insert into notes values ({id}, null, '')"))
@@ -628,11 +645,11 @@ async fn changes_over_the_rate_are_left_out_and_every_channel_is_told_once() {
 }
 
 #[tokio::test]
-async fn a_join_that_gave_up_leaves_nothing_registered() {
+async fn a_join_that_timed_out_leaves_no_subscription() {
     let database = TestDatabase::bare().await;
     let admin = database.connect().await;
     admin.batch_execute(SETUP).await.unwrap();
-    // No change stream: whoever waits for one waits for ever.
+    // There is no change stream, so a wait for it never ends.
     let server = Server::start_over(config(), database.url()).await;
     let mut client = server.client(Version::Two).await;
     let join = |options: Value| {
@@ -641,7 +658,7 @@ async fn a_join_that_gave_up_leaves_nothing_registered() {
             "postgres_changes_options": options,
         }})
     };
-    // The join is refused before the catalogue can have been read.
+    // The join is refused before the catalog can have been read.
     let waits = join(json!({ "wait": true, "timeout": 0 }));
     client.join("1", "realtime:gave-up", waits).await;
     let refusal = client.expect_reply("1", "error").await;
@@ -649,7 +666,7 @@ async fn a_join_that_gave_up_leaves_nothing_registered() {
         refusal["reason"],
         "PostgresChangesSubscribeTimeout: Timed out after 0ms waiting for the postgres_changes subscription"
     );
-    // This one is registered after it: the catalogue is read for one at a time.
+    // This join is registered later, because the catalog is read for one at a time.
     client.join("2", "realtime:stays", join(json!({}))).await;
     client.expect_reply("2", "ok").await;
     let (_, message) = client.expect_system("realtime:stays").await;
@@ -658,7 +675,7 @@ async fn a_join_that_gave_up_leaves_nothing_registered() {
 }
 
 #[tokio::test]
-async fn a_join_that_waits_for_what_is_not_to_be_had_is_refused() {
+async fn a_join_that_waits_for_an_impossible_subscription_is_refused() {
     let stack = Stack::start("").await;
     let mut client = stack.server.client(Version::Two).await;
     let notes = json!({ "event": "*", "schema": "public", "table": "notes" });
@@ -685,7 +702,7 @@ async fn a_join_that_waits_for_what_is_not_to_be_had_is_refused() {
         );
     }
     assert_eq!(stack.server.visibility.subscribed_channels(), 0);
-    // Without `wait` the join is good, and the reason is told behind it.
+    // Without `wait` the join succeeds, and the reason follows it.
     let payload = json!({ "config": { "postgres_changes": [unpublished] }});
     client.join("4", "realtime:waits", payload).await;
     client.expect_reply("4", "ok").await;

@@ -1,4 +1,4 @@
-//! Who is present, seen by clients of both versions over real sockets.
+//! Presence, as clients of both versions see it over real sockets.
 
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
@@ -14,8 +14,8 @@ use crate::support::token::{anon_key, mint, now_s};
 
 const ROOM: &str = "realtime:room";
 
-/// A client that follows the presence of [`ROOM`] as phoenix.js does, and fails where that would
-/// call its application back for something that it was told before.
+/// A client that follows the presence of [`ROOM`] like phoenix.js. It fails if phoenix.js would
+/// call the application back for a change that it already reported.
 struct Person {
     socket: PhoenixSocket,
     /// References by key.
@@ -41,7 +41,7 @@ fn metas(presence: &Value) -> Vec<(String, Value)> {
 }
 
 impl Person {
-    /// Joins, and reads the state.
+    /// Joins and reads the state.
     async fn join(socket: PhoenixSocket, key: &str) -> Self {
         let mut person = Self {
             socket,
@@ -67,20 +67,20 @@ impl Person {
         reference
     }
 
-    /// Tracks, and waits for the answer.
+    /// Tracks a payload and waits for the reply.
     async fn track(&mut self, payload: Value) {
         let push = json!({"type": "presence", "event": "track", "payload": payload});
         let reference = self.push(push).await;
-        self.answered(&reference).await;
+        self.read_until_reply(&reference).await;
     }
 
     async fn untrack(&mut self) {
         let reference = self.push(json!({"event": "untrack"})).await;
-        self.answered(&reference).await;
+        self.read_until_reply(&reference).await;
     }
 
-    /// Reads up to the answer, diffs among it; the order of the two is not fixed.
-    async fn answered(&mut self, reference: &str) {
+    /// Reads until the reply, including diffs, which may arrive before or after it.
+    async fn read_until_reply(&mut self, reference: &str) {
         loop {
             let message = self.socket.receive().await;
             if message.event == "phx_reply" {
@@ -111,7 +111,7 @@ impl Person {
         }
     }
 
-    /// Reads diffs until exactly this is known.
+    /// Reads diffs until exactly this state is known.
     async fn until(&mut self, expected: &Value) {
         while self.listed() != *expected {
             let message = self.socket.receive().await;
@@ -119,7 +119,7 @@ impl Person {
         }
     }
 
-    /// What is known, as lists of what is tracked, sorted.
+    /// The known state as sorted lists of payloads.
     fn listed(&self) -> Value {
         let list = |presence: &HashMap<String, Value>| {
             let mut metas: Vec<_> = presence.values().cloned().collect();
@@ -132,7 +132,7 @@ impl Person {
 }
 
 #[tokio::test]
-async fn people_of_both_versions_see_each_other_come_change_and_go() {
+async fn clients_of_both_versions_see_joins_changes_and_leaves() {
     let server = Server::start(config()).await;
     let mut ann = Person::join(server.client(Version::One).await, "ann").await;
     ann.track(json!({"at": "desk", "phx_ref": "mine"})).await;
@@ -154,7 +154,7 @@ async fn people_of_both_versions_see_each_other_come_change_and_go() {
         person.until(&all).await;
     }
 
-    // The same again is no news.
+    // The same payload again causes no diff.
     ann.track(json!({"at": "door"})).await;
     let leave = json!({});
     ann.socket
@@ -167,14 +167,14 @@ async fn people_of_both_versions_see_each_other_come_change_and_go() {
         person.apply(&message.event, &message.payload);
         assert_eq!(person.listed(), json!({"ann": [{"at": "phone"}]}));
     }
-    eventually("a gauge that follows", async || {
+    eventually("the gauge is updated", async || {
         (server.metrics.presences.get() == 1).then_some(())
     })
     .await;
 }
 
 #[tokio::test]
-async fn whoever_rejoins_is_listed_anew_and_never_twice() {
+async fn a_client_that_rejoins_is_listed_once() {
     let server = Server::start(config()).await;
     for version in VERSIONS {
         let mut ann = Person::join(server.client(version).await, "ann").await;
@@ -182,7 +182,7 @@ async fn whoever_rejoins_is_listed_anew_and_never_twice() {
         let mut bob = Person::join(server.client(version).await, "bob").await;
         bob.until(&json!({"ann": [{"n": 1}]})).await;
 
-        // The old channel ends with its presence; the new one has tracked nothing.
+        // The presence of the old channel ends with it. The new channel has tracked nothing.
         ann.socket.join("7", ROOM, keyed("ann")).await;
         bob.until(&json!({})).await;
         let push = json!({"event": "track", "payload": {"n": 2}});
@@ -194,7 +194,7 @@ async fn whoever_rejoins_is_listed_anew_and_never_twice() {
 }
 
 #[tokio::test]
-async fn whoever_loses_the_connection_is_listed_no_more() {
+async fn a_client_that_loses_the_connection_is_no_longer_listed() {
     let server = Server::start(config()).await;
     let mut bob = Person::join(server.client(Version::Two).await, "bob").await;
     let proxy = ChaosProxy::start(server.address).await;
@@ -204,15 +204,15 @@ async fn whoever_loses_the_connection_is_listed_no_more() {
     bob.until(&json!({"ann": [{}]})).await;
     proxy.cut();
     bob.until(&json!({})).await;
-    eventually("nobody is left", async || {
+    eventually("no presence is left", async || {
         (server.metrics.presences.get() == 0).then_some(())
     })
     .await;
 }
 
-/// The tasks of sockets are cut off where they stand, as by a panic or the end of a process.
+/// The tasks of sockets are cancelled, as by a panic or the end of the process.
 #[test]
-fn a_socket_whose_task_is_cut_off_leaves_nothing_behind() {
+fn a_socket_whose_task_is_cancelled_leaves_no_state() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let (server, people) = runtime.block_on(async {
         let server = Server::start(config()).await;
@@ -235,7 +235,7 @@ fn a_socket_whose_task_is_cut_off_leaves_nothing_behind() {
 }
 
 #[tokio::test]
-async fn too_much_presence_on_the_whole_server_is_refused_by_name() {
+async fn presence_above_the_rate_of_the_server_is_refused() {
     let mut config = config();
     config.max_presence_events_per_second = 1;
     let server = Server::start(config).await;
@@ -257,9 +257,9 @@ async fn too_much_presence_on_the_whole_server_is_refused_by_name() {
     })
     .await;
     assert_eq!(reason, "Too many presence messages per second");
-    // The channel stays.
+    // The channel stays open.
     let reference = ann.push(json!({})).await;
-    ann.answered(&reference).await;
+    ann.read_until_reply(&reference).await;
 }
 
 #[tokio::test]
@@ -279,7 +279,7 @@ async fn an_expired_token_ends_a_presence() {
 }
 
 #[tokio::test]
-async fn a_storm_in_one_channel_costs_few_frames_and_loses_nobody() {
+async fn many_changes_at_once_cause_few_frames_and_lose_none() {
     const PEOPLE: usize = 300;
     let server = Server::start(config()).await;
     let join = async |number: usize| {
@@ -300,7 +300,7 @@ async fn a_storm_in_one_channel_costs_few_frames_and_loses_nobody() {
     let diffs = server.metrics.presence_diffs.get() - before;
     assert!(diffs < PEOPLE as u64 / 2, "{diffs} diffs");
 
-    // Everybody but one goes at once, by a broken connection.
+    // All but one leave at once, because their connections break.
     let mut last = people.pop().unwrap();
     drop(people);
     let name = (PEOPLE - 1).to_string();
@@ -309,7 +309,7 @@ async fn a_storm_in_one_channel_costs_few_frames_and_loses_nobody() {
 }
 
 #[tokio::test]
-async fn members_of_a_public_topic_get_diffs_without_asking_and_a_state_only_then() {
+async fn members_receive_diffs_without_asking_but_a_state_only_on_request() {
     let server = Server::start(config()).await;
     for version in VERSIONS {
         let mut silent = server.client(version).await;
@@ -320,7 +320,7 @@ async fn members_of_a_public_topic_get_diffs_without_asking_and_a_state_only_the
         let diff = silent.expect(ROOM, "presence_diff").await;
         assert_eq!(metas(&diff.payload["joins"]["ann"])[0].1, json!({"a": 1}));
         assert_eq!(diff.payload["leaves"], json!({}));
-        // Tracking takes part, and is answered by no state.
+        // Tracking alone receives diffs, but no state.
         let push = json!({"event": "TRACK", "payload": {"b": 2}});
         silent.push(json!("1"), "2", ROOM, "presence", push).await;
         let mut events = HashSet::new();
@@ -340,7 +340,7 @@ async fn members_of_a_public_topic_get_diffs_without_asking_and_a_state_only_the
 }
 
 #[tokio::test]
-async fn the_key_that_would_hide_a_state_comes_in_a_diff() {
+async fn the_key_of_row_changes_is_sent_in_a_diff() {
     let server = Server::start(config()).await;
     let mut ids = Person::join(server.client(Version::Two).await, "ids").await;
     ids.track(json!({"n": 1})).await;
@@ -355,7 +355,7 @@ async fn the_key_that_would_hide_a_state_comes_in_a_diff() {
 }
 
 #[tokio::test]
-async fn a_refused_push_is_told_why_and_the_channel_stays() {
+async fn refused_pushes_get_a_reason_and_the_channel_stays_open() {
     let mut config = config();
     config.max_presence_calls_per_window = 4;
     config.max_presence_state_bytes = 2_000;
@@ -370,7 +370,7 @@ async fn a_refused_push_is_told_why_and_the_channel_stays() {
         (large(6_000), "Track message size exceeded"),
         (
             large(3_000),
-            "The presence of this topic is full: its state may have 2000 bytes",
+            "The presence state of this topic is full (limit: 2000 bytes)",
         ),
         (
             json!({"event": "track", "payload": 3}),

@@ -1,4 +1,4 @@
-//! Private channels: the policies of `realtime.messages` decide who may join.
+//! Private channels: the policies of `realtime.messages` decide which clients may join.
 
 use rapport::observability::metrics::{PermissionLabels, PermissionWay};
 use serde_json::{Value, json};
@@ -11,7 +11,7 @@ use crate::support::eventually::eventually;
 use crate::support::socket::{PhoenixSocket, VERSIONS, Version};
 use crate::support::token::{anon_key, mint, now_s, service_role_key, user_claims, user_token};
 
-/// The table as the original has it, in one partition.
+/// The table as Supabase Realtime creates it, with one partition.
 pub(super) const MESSAGES: &str = r"
 do $$
 declare wanted text;
@@ -46,7 +46,7 @@ create policy everybody on realtime.messages for select to authenticated using (
 create policy broken on realtime.messages for select to anon using (topic::int = 1);
 ";
 
-/// The same table in partitions, of which there is none.
+/// The same table, partitioned but without a partition.
 pub(super) fn partitioned_messages() -> String {
     MESSAGES.replace(
         "primary key (id, inserted_at)\n);",
@@ -59,7 +59,7 @@ const CANNOT_WRITE: &str = "You do not have permissions to write to this Channel
 const UNREACHABLE: &str =
     "UnableToConnectToProject: Realtime was unable to connect to the project database";
 
-/// A server over a database that has [`MESSAGES`], with more policies.
+/// A server over a database that has [`MESSAGES`] and additional policies.
 async fn with_policies(policies: &str) -> (TestDatabase, Client, Server) {
     let database = TestDatabase::bare().await;
     let admin = database.connect().await;
@@ -78,13 +78,13 @@ fn private(presence: bool, token: Option<&str>) -> Value {
 }
 
 #[tokio::test]
-async fn policies_decide_who_joins_and_nothing_is_left_behind() {
+async fn policies_decide_joins_and_no_rows_are_left() {
     let (_database, admin, server) = with_policies("").await;
     let ann = uuid::Uuid::new_v4();
     let (token, other) = (user_token(ann), user_token(uuid::Uuid::new_v4()));
     let nobody = mint(&json!({"role": "no_such_role", "exp": now_s() + 100}));
     let own = ann.to_string();
-    // (topic, presence asked for, token, allowed)
+    // (topic, presence requested, token, allowed)
     let cases = [
         (own.as_str(), false, Some(&token), true),
         (own.as_str(), false, Some(&other), false),
@@ -94,7 +94,7 @@ async fn policies_decide_who_joins_and_nothing_is_left_behind() {
         // A policy that fails, and a role that does not exist.
         ("lobby", true, None, false),
         ("lobby", true, Some(&nobody), false),
-        // And after those the connection is as good as before.
+        // The connection is still usable after those.
         (own.as_str(), false, Some(&token), true),
     ];
     for version in VERSIONS {
@@ -120,7 +120,7 @@ async fn policies_decide_who_joins_and_nothing_is_left_behind() {
 }
 
 #[tokio::test]
-async fn policies_see_the_extension_headers_of_the_handshake_and_no_key() {
+async fn policies_see_the_x_headers_of_the_handshake_without_the_key() {
     use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
     let (_database, _, server) = with_policies(
         "drop policy broken on realtime.messages;
@@ -142,7 +142,7 @@ async fn policies_see_the_extension_headers_of_the_handshake_and_no_key() {
     }
 }
 
-/// Rights by the name of the topic: its letters say what `authenticated` may do there.
+/// Permissions by the name of the topic: its letters define what `authenticated` may do.
 const BY_TOPIC: &str = r"
 create policy read_broadcasts on realtime.messages for select to authenticated
   using (realtime.topic() ~ '^rights:[^:]*b' and extension = 'broadcast');
@@ -155,10 +155,10 @@ create policy write_presence on realtime.messages for insert to authenticated
 ";
 
 #[tokio::test]
-async fn every_permission_counts_for_itself() {
+async fn permissions_are_independent() {
     let (_database, _, server) = with_policies(BY_TOPIC).await;
     let token = user_token(uuid::Uuid::new_v4());
-    // (topic, may join, may send, may show himself)
+    // (topic, may join, may send, may track presence)
     let cases = [
         ("rights:b", true, false, false),
         ("rights:p", true, false, false),
@@ -201,7 +201,7 @@ async fn every_permission_counts_for_itself() {
 }
 
 #[tokio::test]
-async fn broadcasts_reach_those_who_may_read_them() {
+async fn broadcasts_reach_members_that_may_read_them() {
     let (_database, _, server) = with_policies(
         "create policy by_claim on realtime.messages for select to authenticated using (
            current_setting('request.jwt.claims')::json ->> 'reads' like '%' || extension || '%');
@@ -234,12 +234,12 @@ async fn broadcasts_reach_those_who_may_read_them() {
         public.expect_quiet().await;
         if round == 0 {
             onlooker.expect_quiet().await;
-            // A new token lets him read broadcasts as well.
+            // A new token permits reading broadcasts as well.
             let payload = json!({ "access_token": token("broadcast,presence") });
             onlooker
                 .push(json!("1"), "2", topic, "access_token", payload)
                 .await;
-            // What it sends behind the token comes when the token has been judged.
+            // A message sent after the token is processed after the token has been checked.
             let payload = json!({"type": "broadcast", "event": "mine", "payload": {}});
             onlooker
                 .push(json!("1"), "3", topic, "broadcast", payload.clone())
@@ -254,7 +254,7 @@ async fn broadcasts_reach_those_who_may_read_them() {
 }
 
 #[tokio::test]
-async fn presence_is_seen_by_those_who_may_read_it() {
+async fn presence_reaches_members_that_may_read_it() {
     let (_database, _, server) = with_policies(
         "create policy by_claim on realtime.messages for select to authenticated using (
            current_setting('request.jwt.claims')::json ->> 'reads' like '%' || extension || '%');
@@ -293,7 +293,7 @@ async fn presence_is_seen_by_those_who_may_read_it() {
     ann.expect_reply("2", "ok").await;
     let diff = ann.expect(topic, "presence_diff").await.payload;
     assert_eq!(joined(&diff, "ann"), 1);
-    // Whoever joined without presence hears of it from the first track on, without a state.
+    // A client that joined without presence receives it from its first track on, without a state.
     late.expect_quiet().await;
     track(&mut late, 2).await;
     late.expect_reply("2", "ok").await;
@@ -301,7 +301,7 @@ async fn presence_is_seen_by_those_who_may_read_it() {
         let diff = client.expect(topic, "presence_diff").await.payload;
         assert_eq!(joined(&diff, "late"), 2);
     }
-    // Another topic of the same name, and somebody who may not look.
+    // Another topic with the same name, and a user without permission.
     public.expect_quiet().await;
     track(&mut blind, 3).await;
     blind.expect_reply("2", "ok").await;
@@ -310,7 +310,7 @@ async fn presence_is_seen_by_those_who_may_read_it() {
         assert_eq!(joined(&diff, "blind"), 3);
     }
     blind.expect_quiet().await;
-    // A new token lets him look.
+    // A new token permits reading presence.
     let payload = json!({ "access_token": both });
     blind
         .push(json!("1"), "4", topic, "access_token", payload)
@@ -327,7 +327,7 @@ async fn presence_is_seen_by_those_who_may_read_it() {
 }
 
 #[tokio::test]
-async fn failures_have_their_reasons_and_delay_nothing_else() {
+async fn failed_checks_have_reasons_and_delay_no_other_topics() {
     let (_database, admin, server) = with_policies(
         "create policy slow on realtime.messages for select to authenticated
            using (realtime.topic() = 'slow' and pg_sleep(60)::text = 'x');
@@ -347,7 +347,7 @@ async fn failures_have_their_reasons_and_delay_nothing_else() {
         .await;
     client.join("3", &own, private(false, Some(&token))).await;
     client.join("4", "realtime:open", super::plain_join()).await;
-    // What comes behind the slow join is answered before it.
+    // A message after the slow join is answered before it.
     let mut answered = std::collections::HashMap::new();
     for _ in 0..3 {
         let reply = client.receive().await;
@@ -362,7 +362,7 @@ async fn failures_have_their_reasons_and_delay_nothing_else() {
         ]
         .into()
     );
-    // A policy that fails is a refusal, told to whoever did not ask for an answer as well.
+    // A policy that fails is a refusal. Clients that requested no reply are notified, too.
     let broadcast = json!({"type": "broadcast", "event": "e", "payload": {}});
     for reference in ["5", "6"] {
         client
@@ -405,7 +405,7 @@ async fn failures_have_their_reasons_and_delay_nothing_else() {
     );
 }
 
-/// The server that makes the partitions may never have been started: nothing is stored to ask the policies.
+/// The server that creates partitions may never have run. Evaluating the policies stores nothing.
 #[tokio::test]
 async fn policies_decide_without_a_partition() {
     let database = TestDatabase::bare().await;
@@ -424,7 +424,7 @@ async fn policies_decide_without_a_partition() {
 }
 
 #[tokio::test]
-async fn a_new_token_can_gain_and_lose() {
+async fn a_new_token_can_gain_and_lose_permissions() {
     let (_database, _, server) = with_policies(
         "create policy by_claim on realtime.messages for select to authenticated using (
            current_setting('request.jwt.claims')::json ->> 'reads' like '%' || extension || '%');
@@ -446,7 +446,8 @@ async fn a_new_token_can_gain_and_lose() {
     client.join("1", topic, payload).await;
     client.expect_reply("1", "ok").await;
     let broadcast = json!({"type": "broadcast", "event": "e", "payload": {}});
-    // (new token, whether presence may be read by now, whether what is sent behind it may be)
+    // (new token, whether presence may be read afterwards, whether the message after it may be
+    // sent)
     let cases = [
         (token("broadcast", "presence"), false, false),
         (token("broadcast", "broadcast"), false, true),
@@ -480,7 +481,7 @@ async fn a_new_token_can_gain_and_lose() {
 }
 
 #[tokio::test]
-async fn who_bypasses_row_security_may_do_everything() {
+async fn roles_that_bypass_row_security_may_do_everything() {
     let server_database = TestDatabase::new().await;
     let server = Server::start_over(config(), server_database.url()).await;
     let mut client = server.client(Version::Two).await;
@@ -527,7 +528,7 @@ async fn a_new_token_without_permission_ends_the_channel() {
 }
 
 #[tokio::test]
-async fn without_a_database_nobody_is_let_in_and_public_channels_work() {
+async fn without_a_database_private_joins_fail_and_public_channels_work() {
     let server = Server::start(config()).await;
     let mut client = server.client(Version::Two).await;
     client
@@ -547,7 +548,7 @@ async fn without_a_database_nobody_is_let_in_and_public_channels_work() {
 }
 
 #[tokio::test]
-async fn a_new_token_during_an_outage_is_judged_when_the_database_is_back() {
+async fn a_new_token_during_an_outage_is_checked_after_it() {
     let database = TestDatabase::bare().await;
     database
         .connect()
@@ -578,7 +579,7 @@ async fn a_new_token_during_an_outage_is_judged_when_the_database_is_back() {
     let (status, text) = client.expect_system(&topic).await;
     assert_eq!(status, "error");
     assert!(text.contains("trying again"), "{text}");
-    // The channel is still there, and so is what decides about it.
+    // The channel still exists, and so do its permissions.
     client.expect_quiet().await;
     refresh(&mut client, user_token(uuid::Uuid::new_v4())).await;
     let (_, text) = client.expect_system(&topic).await;
@@ -590,7 +591,7 @@ async fn a_new_token_during_an_outage_is_judged_when_the_database_is_back() {
 }
 
 #[tokio::test]
-async fn while_the_database_is_away_joins_are_refused_at_once_and_later_let_in() {
+async fn during_an_outage_private_joins_are_refused_immediately() {
     let database = TestDatabase::bare().await;
     let admin = database.connect().await;
     admin.batch_execute(MESSAGES).await.unwrap();
@@ -603,7 +604,7 @@ async fn while_the_database_is_away_joins_are_refused_at_once_and_later_let_in()
     client.join("1", &own, private(false, Some(&token))).await;
     client.expect_reply("1", "ok").await;
     for is_silent in [false, true] {
-        // A server that refuses, and a network that swallows everything.
+        // A server that refuses connections, and a dead network.
         if is_silent {
             proxy.pause();
         } else {
@@ -614,7 +615,7 @@ async fn while_the_database_is_away_joins_are_refused_at_once_and_later_let_in()
             .join("2", "realtime:a", private(false, Some(&token)))
             .await;
         client.join("3", "realtime:open", super::plain_join()).await;
-        // Public channels wait for nothing.
+        // Public channels do not wait.
         let mut refused = None;
         loop {
             let reply = client.receive().await;
@@ -637,7 +638,7 @@ async fn while_the_database_is_away_joins_are_refused_at_once_and_later_let_in()
             refused = Some(response["reason"].clone());
         }
         assert_eq!(refused.unwrap(), UNREACHABLE);
-        // What is known is not found out again by everybody.
+        // A known outage is not detected again by every join.
         let known = std::time::Instant::now();
         for number in 0..40 {
             let topic = format!("realtime:b{number}");
@@ -647,7 +648,7 @@ async fn while_the_database_is_away_joins_are_refused_at_once_and_later_let_in()
             let response = client.expect_reply("4", "error").await;
             assert_eq!(response["reason"], UNREACHABLE);
         }
-        // Far less than forty times the time that a connection may take.
+        // Far less than forty times the connect timeout.
         assert!(known.elapsed() < std::time::Duration::from_secs(15));
         if is_silent {
             proxy.resume();
@@ -661,7 +662,7 @@ async fn while_the_database_is_away_joins_are_refused_at_once_and_later_let_in()
             (reply.payload["status"] == "ok").then_some(())
         })
         .await;
-        // Leaves, so that the next round joins anew.
+        // Leaves, so that the next round joins again.
         client
             .push(json!("3"), "5", "realtime:open", "phx_leave", json!({}))
             .await;
@@ -671,10 +672,10 @@ async fn while_the_database_is_away_joins_are_refused_at_once_and_later_let_in()
 }
 
 #[tokio::test]
-async fn what_changes_in_the_database_counts_from_the_next_question_on() {
+async fn changes_in_the_database_apply_to_the_next_check() {
     let (_database, admin, server) = with_policies("").await;
     let token = user_token(uuid::Uuid::new_v4());
-    // (change, whether the topic can be joined from then on)
+    // (change, whether the topic can be joined afterwards)
     let changes = [
         ("select 1", false),
         (
@@ -716,7 +717,7 @@ async fn what_changes_in_the_database_counts_from_the_next_question_on() {
         ("drop policy no on realtime.messages", true),
         ("revoke usage on schema realtime from authenticated", false),
         ("grant usage on schema realtime to authenticated", true),
-        // The name of the function means another one.
+        // The name of the function refers to a different one.
         (
             "alter function public.may rename to might;
              create function public.may(topic text) returns boolean language sql stable as $$ select false $$;
@@ -732,7 +733,7 @@ async fn what_changes_in_the_database_counts_from_the_next_question_on() {
         client
             .join(&reference, "realtime:a", private(false, Some(&token)))
             .await;
-        // A join of a joined topic closes the former channel after its answer.
+        // Rejoining a topic closes the previous channel after the reply.
         let reply = loop {
             let message = client.receive().await;
             if message.event == "phx_reply" {
@@ -745,7 +746,7 @@ async fn what_changes_in_the_database_counts_from_the_next_question_on() {
 }
 
 #[tokio::test]
-async fn the_topics_of_the_chat_are_for_members_and_only_the_server_sends() {
+async fn chat_topics_are_for_members_and_only_the_server_sends() {
     use crate::support::chat_server::Person::{Ada, Ana, Ben, Zoe};
     let database = TestDatabase::new().await;
     let admin = database.connect().await;
@@ -760,7 +761,7 @@ async fn the_topics_of_the_chat_are_for_members_and_only_the_server_sends() {
         .unwrap();
     let conversation = format!("conversation:{}", row.get::<_, String>(0));
     let user = format!("user:{}", Ana.id());
-    // Whatever the application allows elsewhere does not open these.
+    // Broad policies of the application do not affect these topics.
     admin
         .batch_execute(
             "create policy everything on realtime.messages for all to anon, authenticated
@@ -770,7 +771,7 @@ async fn the_topics_of_the_chat_are_for_members_and_only_the_server_sends() {
         .unwrap();
     let server = Server::start_over(config(), database.url()).await;
     let by = |person: crate::support::chat_server::Person| user_token(person.id());
-    // (topic, whose token, may join, may send, may show himself)
+    // (topic, user of the token, may join, may send, may track presence)
     let cases = [
         (&conversation, by(Ana), true, false, true),
         (&conversation, by(Ben), true, false, true),
@@ -778,12 +779,12 @@ async fn the_topics_of_the_chat_are_for_members_and_only_the_server_sends() {
         (&conversation, by(Ada), false, false, false),
         (&conversation, anon_key(), false, false, false),
         (&conversation, service_role_key(), true, true, true),
-        // On her own topic nobody else could see her: there the application's word counts.
+        // No one else could see her on her own topic, so the policy of the application applies.
         (&user, by(Ana), true, false, true),
         (&user, by(Ben), false, false, false),
         (&user, anon_key(), false, false, false),
         (&user, service_role_key(), true, true, true),
-        // The application's own are as it says.
+        // For its own topics, the policies of the application apply.
         (&"elsewhere".to_owned(), by(Zoe), true, true, true),
     ];
     for (topic, token, may_join, may_send, may_track) in &cases {
@@ -822,7 +823,7 @@ async fn the_topics_of_the_chat_are_for_members_and_only_the_server_sends() {
             assert_eq!(reply.payload, expected, "{event} to {topic}");
         }
     }
-    // The table that ships is one that need not be written to.
+    // With the table of the schema, checks write nothing.
     let way = PermissionWay::Inserted;
     let inserted = server
         .metrics

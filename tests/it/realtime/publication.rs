@@ -1,9 +1,9 @@
-//! Tables that leave the publication, and come back: their subscribers are told, whatever
-//! becomes of the stream.
+//! Tables that leave the publication and return: subscribers are notified, whatever the state of
+//! the stream.
 
 use serde_json::{Value, json};
 
-use super::postgres_changes::{Stack, asking, subscribe};
+use super::postgres_changes::{Stack, subscribe, with_bindings};
 use crate::support::socket::{PhoenixSocket, Version};
 
 const TOPIC: &str = "realtime:notes";
@@ -12,7 +12,7 @@ fn notes() -> Value {
     json!([{"event": "*", "schema": "public", "table": "notes"}])
 }
 
-/// What a join gets for a table that is not published.
+/// Expects the notice for a table that is not published.
 const REFUSED: &str = "Unable to subscribe to changes with given parameters. Please check Realtime is enabled for \
                        the given connect parameters: [event: *, schema: public, table: notes, filters: [], select: nil]";
 
@@ -31,7 +31,7 @@ async fn expect_note(client: &mut PhoenixSocket, id: i64) {
     assert_eq!(message.payload["data"]["record"]["id"], id, "{message:?}");
 }
 
-/// Ways for a table to leave, each with the way back.
+/// Ways for a table to leave the publication, each with its reversal.
 const WAYS: &[(&str, &str)] = &[
     (
         "alter publication supabase_realtime drop table notes",
@@ -62,17 +62,17 @@ const WAYS: &[(&str, &str)] = &[
 ];
 
 #[tokio::test]
-async fn subscribers_of_a_table_that_leaves_are_told_and_hear_when_it_is_back() {
+async fn subscribers_are_notified_when_a_table_leaves_and_returns() {
     let stack = Stack::start("").await;
     let mut client = stack.server.client(Version::Two).await;
-    subscribe(&mut client, "1", TOPIC, asking(&notes())).await;
+    subscribe(&mut client, "1", TOPIC, with_bindings(&notes())).await;
     for (id, (leave, come_back)) in (1..).zip(WAYS) {
-        // No row comes meanwhile.
+        // No row changes in the meantime.
         stack.run(leave).await;
         expect_refused(&mut client).await;
-        // Whoever joins now gets the same, and waits as well.
+        // A new join receives the same notice and waits, too.
         let mut late = stack.server.client(Version::Two).await;
-        late.join("1", TOPIC, asking(&notes())).await;
+        late.join("1", TOPIC, with_bindings(&notes())).await;
         late.expect_reply("1", "ok").await;
         expect_refused(&mut late).await;
 
@@ -80,8 +80,8 @@ async fn subscribers_of_a_table_that_leaves_are_told_and_hear_when_it_is_back() 
         expect_live(&mut client).await;
         expect_live(&mut late).await;
         if leave.contains("drop publication") {
-            // What was written before the stream reads the new one is not in it; nothing else
-            // says from when on it is.
+            // Rows written before the stream reads the new publication are not in it. There is no
+            // signal for that moment.
             continue;
         }
         stack.run(&format!("insert into notes values ({id})")).await;
@@ -91,7 +91,7 @@ async fn subscribers_of_a_table_that_leaves_are_told_and_hear_when_it_is_back() 
 }
 
 #[tokio::test]
-async fn all_bindings_of_a_channel_wait_for_the_one_whose_table_is_gone() {
+async fn a_missing_table_suspends_all_bindings_of_a_channel() {
     let stack = Stack::start(
         "create table tasks (id int8 primary key); grant select on tasks to anon;
          alter publication supabase_realtime add table tasks",
@@ -102,15 +102,15 @@ async fn all_bindings_of_a_channel_wait_for_the_one_whose_table_is_gone() {
         {"event": "*", "schema": "public", "table": "tasks"},
         {"event": "*", "schema": "public", "table": "notes"},
     ]);
-    subscribe(&mut client, "1", TOPIC, asking(&both)).await;
+    subscribe(&mut client, "1", TOPIC, with_bindings(&both)).await;
     let everything = json!([{"event": "*", "schema": "public"}]);
     let all = "realtime:all";
-    subscribe(&mut client, "2", all, asking(&everything)).await;
+    subscribe(&mut client, "2", all, with_bindings(&everything)).await;
     stack
         .run("alter publication supabase_realtime drop table notes")
         .await;
     expect_refused(&mut client).await;
-    // As after a join that is refused; a pattern goes on with what is left.
+    // As after a refused join. A pattern continues with the remaining tables.
     stack.run("insert into tasks values (1)").await;
     let message = client.expect(all, "postgres_changes").await;
     assert_eq!(message.payload["data"]["record"]["id"], 1);
@@ -141,20 +141,20 @@ async fn all_bindings_of_a_channel_wait_for_the_one_whose_table_is_gone() {
 }
 
 #[tokio::test]
-async fn a_channel_that_waits_is_told_nothing_of_the_stream_and_leaves_for_good() {
+async fn a_waiting_channel_gets_no_stream_notices_and_can_leave() {
     let stack = Stack::start(
         "create table tasks (id int8 primary key); grant select on tasks to anon;
          alter publication supabase_realtime add table tasks",
     )
     .await;
     let mut client = stack.server.client(Version::Two).await;
-    subscribe(&mut client, "1", TOPIC, asking(&notes())).await;
+    subscribe(&mut client, "1", TOPIC, with_bindings(&notes())).await;
     stack
         .run("alter publication supabase_realtime drop table notes")
         .await;
     expect_refused(&mut client).await;
     let tasks = json!([{"event": "*", "schema": "public", "table": "tasks"}]);
-    subscribe(&mut client, "2", "realtime:tasks", asking(&tasks)).await;
+    subscribe(&mut client, "2", "realtime:tasks", with_bindings(&tasks)).await;
     stack
         .run(
             "select pg_terminate_backend(active_pid) from pg_replication_slots
@@ -173,7 +173,7 @@ async fn a_channel_that_waits_is_told_nothing_of_the_stream_and_leaves_for_good(
     client.expect_reply("3", "ok").await;
     client.expect(TOPIC, "phx_close").await;
     let mut other = stack.server.client(Version::Two).await;
-    other.join("1", TOPIC, asking(&notes())).await;
+    other.join("1", TOPIC, with_bindings(&notes())).await;
     other.expect_reply("1", "ok").await;
     expect_refused(&mut other).await;
     stack

@@ -1,4 +1,4 @@
-//! Stored messages, replayed to a channel that joins.
+//! Replay of stored messages to a channel that joins.
 
 use std::sync::Arc;
 
@@ -19,14 +19,14 @@ use crate::support::token::user_token;
 
 const TOPIC: &str = "realtime:room:1";
 
-/// Everybody signed in listens to rooms, and sees who is there in halls.
+/// Signed-in users may read rooms, and only presence in halls.
 const POLICIES: &str = "
 create policy \"people listen\" on realtime.messages for select to authenticated
   using (realtime.topic() like 'room:%' and extension = 'broadcast'
     or realtime.topic() like 'hall:%' and extension = 'presence');
 ";
 
-/// Messages of a day, one a second, oldest first: the last is 10 s old.
+/// Messages stored one second apart, oldest first. The last one is 10 s old.
 async fn store(admin: &Client, count: i32) {
     admin
         .execute(
@@ -40,7 +40,7 @@ async fn store(admin: &Client, count: i32) {
         .unwrap();
 }
 
-/// A server whose messages come from the test.
+/// A server that receives messages from the test.
 async fn start(config: RealtimeConfig) -> (Server, TestDatabase, Client) {
     let database = TestDatabase::new().await;
     let admin = database.connect().await;
@@ -66,7 +66,7 @@ async fn member(server: &Server, version: Version, replay: Value) -> PhoenixSock
     client
 }
 
-/// The `n` and id of the next message, which is replayed.
+/// The `n` and id of the next message, which must be a replay.
 async fn replayed(client: &mut PhoenixSocket, version: Version) -> (i64, String) {
     let message = client.expect(TOPIC, "broadcast").await;
     let join_ref = match version {
@@ -90,20 +90,21 @@ async fn replayed(client: &mut PhoenixSocket, version: Version) -> (i64, String)
     )
 }
 
-/// What comes after the replay: in a room nobody's presence may be seen.
+/// Expects the end of the replay: no presence may be read in a room.
 async fn expect_end(client: &mut PhoenixSocket) {
     client.expect_quiet().await;
 }
 
 #[tokio::test]
-async fn the_newest_messages_come_oldest_first_after_the_reply() {
+async fn the_newest_messages_follow_the_reply_oldest_first() {
     let small = RealtimeConfig {
         replay_max_messages: 60,
         ..config()
     };
     let (server, _database, admin) = start(small).await;
     store(&admin, 100).await;
-    // Not among them: public, of another topic, of another extension, without an event, of the future.
+    // Not included: public messages, other topics, other extensions, rows without an event, and
+    // rows from the future.
     admin
         .batch_execute(
             "insert into realtime.messages (topic, extension, event, private, inserted_at) values
@@ -122,7 +123,7 @@ async fn the_newest_messages_come_oldest_first_after_the_reply() {
         .unwrap()
         .get(0);
     let since_50 = since_50.floor() as i64;
-    // (what is asked for, the first that comes)
+    // (requested replay, first replayed message)
     let cases = [
         (json!({"since": 0}), 76),
         (json!({"since": 0, "limit": 3}), 98),
@@ -146,7 +147,7 @@ async fn the_newest_messages_come_oldest_first_after_the_reply() {
 }
 
 #[tokio::test]
-async fn bytes_come_as_bytes_to_version_2_alone() {
+async fn binary_payloads_are_replayed_only_to_version_2() {
     let (server, _database, admin) = start(config()).await;
     admin
         .batch_execute(
@@ -169,7 +170,7 @@ async fn bytes_come_as_bytes_to_version_2_alone() {
 }
 
 #[tokio::test]
-async fn a_live_row_that_was_replayed_does_not_come_again() {
+async fn a_replayed_row_is_not_sent_again_live() {
     let (server, _database, admin) = start(config()).await;
     store(&admin, 3).await;
     for version in VERSIONS {
@@ -196,7 +197,7 @@ async fn a_live_row_that_was_replayed_does_not_come_again() {
     }
 }
 
-/// Rows as replication hands them over.
+/// Rows as replication delivers them.
 fn inserted(ids: &[String]) -> InsertedMessages {
     let names = [
         "id",
@@ -236,9 +237,9 @@ fn inserted(ids: &[String]) -> InsertedMessages {
 }
 
 #[tokio::test]
-async fn nothing_is_lost_or_repeated_between_the_replay_and_the_stream() {
+async fn no_message_is_lost_or_repeated_between_replay_and_stream() {
     let stack = Stack::start(config()).await;
-    // Somebody sends all the time, and clients join in the middle of it.
+    // Messages are sent continuously while clients join.
     let sender = stack.database.connect().await;
     let sending = async {
         for n in 1..=300 {
@@ -287,7 +288,7 @@ async fn nothing_is_lost_or_repeated_between_the_replay_and_the_stream() {
 }
 
 #[tokio::test]
-async fn who_may_not_have_a_replay_is_told_why() {
+async fn refused_replays_have_a_reason() {
     let (server, _database, admin) = start(config()).await;
     store(&admin, 1).await;
     let unable = |why| format!("UnableToReplayMessages: {why}");
@@ -329,12 +330,12 @@ async fn who_may_not_have_a_replay_is_told_why() {
                 json!({"reason": reason})
             );
         }
-        // Something that is no object counts for nothing on a private channel.
+        // On a private channel a value that is not an object is ignored.
         client.join("2", TOPIC, join(true, json!(true))).await;
         client.expect_reply("2", "ok").await;
         expect_end(&mut client).await;
     }
-    // Not the table that this server knows: permissions can be asked for, messages not be read.
+    // A different table than expected: permissions can be checked, but messages cannot be read.
     admin
         .batch_execute("alter table realtime.messages rename column event to occasion")
         .await
@@ -350,7 +351,7 @@ async fn who_may_not_have_a_replay_is_told_why() {
 }
 
 #[tokio::test]
-async fn a_table_from_before_binary_payloads_is_replayed() {
+async fn a_table_without_binary_payloads_is_replayed() {
     let (server, _database, admin) = start(config()).await;
     admin
         .batch_execute("alter table realtime.messages drop column binary_payload cascade")
@@ -364,13 +365,13 @@ async fn a_table_from_before_binary_payloads_is_replayed() {
 }
 
 #[tokio::test]
-async fn a_replay_leaves_room_in_the_queue_of_the_socket() {
+async fn a_replay_uses_only_part_of_the_sockets_queue() {
     let (server, _database, admin) = start(RealtimeConfig {
         queue_max_bytes: 5_000_000,
         ..config()
     })
     .await;
-    // 20 messages of 100 kB: 12 of them are within a quarter of the queue.
+    // 20 messages of 100 kB, of which 12 fit into a quarter of the queue.
     admin
         .batch_execute(
             "insert into realtime.messages (topic, extension, event, payload, private, inserted_at)

@@ -1,5 +1,5 @@
-//! Rules that have changed hold for every row behind the change, in both directions, however long
-//! the catalogue is taken as known.
+//! Changed rules apply to every row after the change, in both directions, however long the catalog
+//! is cached.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
@@ -14,7 +14,7 @@ use rapport::shutdown::Tasks;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::postgres_changes::{Stack, asking, subscribe};
+use super::postgres_changes::{Stack, subscribe, with_bindings};
 use super::visibility_config;
 use crate::support::database::connect;
 use crate::support::eventually::eventually;
@@ -24,8 +24,8 @@ use crate::visibility::bench::cases;
 
 const TOPIC: &str = "realtime:rights";
 
-/// A plain table, one that is published in place of its partitions, and a table whose rows say
-/// that everything before them has come.
+/// A plain table, a table published in place of its partitions, and a fence table whose rows show
+/// that everything before them has arrived.
 const TABLES: &str = "
 set synchronous_commit = on;
 create schema app;
@@ -47,8 +47,8 @@ fn ben() -> Uuid {
     Uuid::from_u128(2)
 }
 
-/// A catalogue that is never read again by itself.
-fn trusting() -> VisibilityConfig {
+/// A catalog that is never reread on its own.
+fn cached_forever() -> VisibilityConfig {
     VisibilityConfig {
         catalog_ttl: Duration::from_secs(3_600),
         ..visibility_config()
@@ -62,7 +62,7 @@ struct Person {
     client: PhoenixSocket,
 }
 
-/// People who listen to everything, and what they hear of it.
+/// Users who subscribe to everything, and the rows that they receive.
 struct Audience {
     stack: Stack,
     people: Vec<Person>,
@@ -78,7 +78,8 @@ enum Commits {
 
 impl Audience {
     async fn start(sql: &str) -> Self {
-        let stack = Stack::start_with_visibility(&trusting(), &format!("{TABLES}{sql}")).await;
+        let stack =
+            Stack::start_with_visibility(&cached_forever(), &format!("{TABLES}{sql}")).await;
         let token = |user| (user_token(user), user_claims(user));
         let mut people = Vec::new();
         for (name, role, (token, claims)) in [
@@ -93,7 +94,7 @@ impl Audience {
         ] {
             let mut client =
                 PhoenixSocket::connect(stack.server.address, &anon_key(), Version::Two).await;
-            let mut join = asking(&json!([{"event": "*", "schema": "app"}]));
+            let mut join = with_bindings(&json!([{"event": "*", "schema": "app"}]));
             join["access_token"] = json!(token);
             subscribe(&mut client, "1", TOPIC, join).await;
             people.push(Person {
@@ -110,9 +111,14 @@ impl Audience {
         }
     }
 
-    /// Who received the row that is inserted into a table behind a change of the rules. Checks that
-    /// it is whoever can select it then.
-    async fn hears(&mut self, table: &str, change: &str, commits: Commits) -> Vec<&'static str> {
+    /// The users who received the row inserted after a change of the rules. Checks that they are
+    /// the ones who can select it.
+    async fn receivers(
+        &mut self,
+        table: &str,
+        change: &str,
+        commits: Commits,
+    ) -> Vec<&'static str> {
         self.rows += 1;
         let id = self.rows;
         let insert = format!("insert into {table} values ({id}, '{}', 'text')", ben());
@@ -173,20 +179,22 @@ impl Audience {
             .query(&format!("select from {table} where id = {id}"), &[])
             .await;
         admin.batch_execute("rollback").await.unwrap();
-        // Without the rights it fails, and shows nothing.
+        // Without rights the query fails and returns nothing.
         found.is_ok_and(|rows| !rows.is_empty())
     }
 }
 
 #[tokio::test]
-async fn a_table_that_is_put_under_row_security_is_closed_for_the_next_row() {
+async fn enabling_row_security_applies_to_the_next_row() {
     let mut audience = Audience::start("").await;
     let everybody = ["anon", "Ana", "Ben", "service"];
     let own = "alter table app.docs enable row level security;
                create policy own on app.docs for select to authenticated using (owner = auth.uid())";
-    let insert = audience.hears("app.docs", "select", Commits::Apart).await;
+    let insert = audience
+        .receivers("app.docs", "select", Commits::Apart)
+        .await;
     assert_eq!(insert, everybody);
-    let closed = audience.hears("app.docs", own, Commits::Apart).await;
+    let closed = audience.receivers("app.docs", own, Commits::Apart).await;
     assert_eq!(closed, ["Ben", "service"]);
     for (change, expected) in [
         (
@@ -212,17 +220,17 @@ async fn a_table_that_is_put_under_row_security_is_closed_for_the_next_row() {
         ("grant select on app.docs to authenticated", &everybody),
     ] {
         for commits in [Commits::Apart, Commits::Together] {
-            let heard = audience.hears("app.docs", change, commits).await;
+            let heard = audience.receivers("app.docs", change, commits).await;
             assert_eq!(heard, expected, "{change}");
         }
     }
 }
 
 #[tokio::test]
-async fn a_table_without_a_key_or_of_another_name_is_taken_as_it_is_now() {
+async fn changes_of_key_and_name_apply_to_the_next_row() {
     let mut audience = Audience::start("").await;
     let everybody = ["anon", "Ana", "Ben", "service"];
-    // Nobody receives rows of a table without primary key, which `select` knows nothing of.
+    // No user receives rows of a table without a primary key; `select` does not depend on it.
     audience
         .stack
         .run("alter table app.docs drop constraint docs_pkey")
@@ -252,22 +260,22 @@ async fn a_table_without_a_key_or_of_another_name_is_taken_as_it_is_now() {
         "alter schema app rename to other; alter schema other rename to app",
     ] {
         assert_eq!(
-            audience.hears("app.docs", change, Commits::Apart).await,
+            audience.receivers("app.docs", change, Commits::Apart).await,
             everybody
         );
     }
 }
 
-/// Rows are written all the time, so that statements about rights and rows are committed together.
+/// Rows are written continuously, so that changes of rights and rows are committed together.
 #[tokio::test(flavor = "multi_thread")]
-async fn under_load_no_row_that_begins_behind_a_change_is_judged_by_what_was_before() {
+async fn under_load_no_row_after_a_change_is_checked_by_earlier_rules() {
     const ROUNDS: usize = 16;
     const ROWS: u64 = 25;
-    let stack = Stack::start_with_visibility(&trusting(), TABLES).await;
+    let stack = Stack::start_with_visibility(&cached_forever(), TABLES).await;
     let mut client = stack.server.client(Version::Two).await;
     let docs = json!([{"event": "*", "schema": "app", "table": "docs"},
                       {"event": "*", "schema": "app", "table": "fence"}]);
-    subscribe(&mut client, "1", TOPIC, asking(&docs)).await;
+    subscribe(&mut client, "1", TOPIC, with_bindings(&docs)).await;
 
     let begun = Arc::new(AtomicU64::new(0));
     let tasks = Tasks::new();
@@ -298,8 +306,8 @@ async fn under_load_no_row_that_begins_behind_a_change_is_judged_by_what_was_bef
             (to >= from + ROWS).then_some(to)
         })
         .await;
-        // Rules may be newer than the rows: so these are to be judged before the next change. The
-        // last of them may not be committed yet.
+        // Rules may be newer than the rows, so these rows must be checked before the next change.
+        // The last of them may not be committed yet.
         stack
             .run(&format!("insert into app.fence values ({round})"))
             .await;
@@ -322,7 +330,7 @@ async fn under_load_no_row_that_begins_behind_a_change_is_judged_by_what_was_bef
     writing.await.unwrap();
 }
 
-/// Every change leaves what the others need.
+/// No change removes what the others need.
 const CHANGES: &[&str] = &[
     "alter table {t} enable row level security",
     "alter table {t} disable row level security",
@@ -354,7 +362,7 @@ const CHANGES: &[&str] = &[
     "analyze {t}",
 ];
 
-/// What they begin from.
+/// The initial state.
 const BASE: &str = "
 alter table {t} owner to current_user;
 alter table {t} no force row level security;
@@ -366,7 +374,7 @@ create policy other on {t} using (false);
 grant select on {t} to anon, authenticated, service_role";
 
 #[test]
-fn whatever_changes_whoever_can_select_the_row_receives_it() {
+fn after_any_change_users_receive_the_rows_that_they_can_select() {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -389,7 +397,7 @@ fn whatever_changes_whoever_can_select_the_row_receives_it() {
             }
             for (table, change, commits) in steps {
                 let change = change.replace("{t}", table);
-                let heard = runtime.block_on(audience.hears(table, &change, commits));
+                let heard = runtime.block_on(audience.receivers(table, &change, commits));
                 received.set(received.get() + heard.len());
                 withheld.set(withheld.get() + audience.people.len() - heard.len());
             }

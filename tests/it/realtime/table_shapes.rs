@@ -1,8 +1,9 @@
-//! What a client hears of tables of every shape, and of tables that change while it listens.
+//! Changes that clients receive for tables of every shape, and for tables that change while
+//! subscribed.
 
 use serde_json::{Value, json};
 
-use super::postgres_changes::{Stack, asking, subscribe};
+use super::postgres_changes::{Stack, subscribe, with_bindings};
 use crate::support::socket::{PhoenixSocket, Version};
 use crate::support::token::service_role_key;
 
@@ -21,15 +22,15 @@ async fn next(client: &mut PhoenixSocket) -> (String, String, Value, Value) {
     )
 }
 
-/// Runs statements and compares what comes of them, all of it.
-async fn hear(
+/// Runs statements and compares all resulting changes.
+async fn run_and_receive(
     stack: &Stack,
     client: &mut PhoenixSocket,
     sql: &str,
     expected: &[(&str, &str, Value, Value)],
 ) {
     stack.run(sql).await;
-    // Ends what came of the statements.
+    // Marks the end of the changes.
     stack
         .run("insert into fence default values; delete from fence")
         .await;
@@ -45,7 +46,7 @@ async fn hear(
     }
 }
 
-/// Subscribed to everything of the schema, without naming a table.
+/// A client subscribed to the whole schema without naming a table.
 async fn start(sql: &str) -> (Stack, PhoenixSocket) {
     let stack = Stack::start(&format!(
         "create table fence (id int generated always as identity primary key);
@@ -56,12 +57,12 @@ async fn start(sql: &str) -> (Stack, PhoenixSocket) {
     .await;
     let mut client = stack.server.client(Version::Two).await;
     let everything = json!([{"event": "*", "schema": "public"}]);
-    subscribe(&mut client, "1", TOPIC, asking(&everything)).await;
+    subscribe(&mut client, "1", TOPIC, with_bindings(&everything)).await;
     (stack, client)
 }
 
 #[tokio::test]
-async fn old_records_hold_what_the_replica_identity_keeps() {
+async fn old_records_contain_what_the_replica_identity_keeps() {
     let (stack, mut client) = start(
         "create table d (id int primary key, a text);
          create table two (a int, b int, c int, primary key (b, a));
@@ -76,7 +77,7 @@ async fn old_records_hold_what_the_replica_identity_keeps() {
     )
     .await;
     let null = Value::Null;
-    hear(
+    run_and_receive(
         &stack,
         &mut client,
         "insert into d values (1, 'a'); update d set a = 'b'; update d set id = 2; delete from d",
@@ -88,7 +89,7 @@ async fn old_records_hold_what_the_replica_identity_keeps() {
         ],
     )
     .await;
-    hear(
+    run_and_receive(
         &stack,
         &mut client,
         "insert into two values (1, 2, 3); update two set c = 4; update two set a = 5",
@@ -114,7 +115,7 @@ async fn old_records_hold_what_the_replica_identity_keeps() {
         ],
     )
     .await;
-    hear(
+    run_and_receive(
         &stack,
         &mut client,
         "insert into f values (1, 'a'); update f set a = null; delete from f",
@@ -130,8 +131,8 @@ async fn old_records_hold_what_the_replica_identity_keeps() {
         ],
     )
     .await;
-    // The identity says nothing about the primary key, which may have changed.
-    hear(
+    // The identity does not contain the primary key, which may have changed.
+    run_and_receive(
         &stack,
         &mut client,
         "insert into i values (1, 'a', 1); update i set b = 2; update i set id = 2; update i set a = 'b';
@@ -165,7 +166,7 @@ async fn old_records_hold_what_the_replica_identity_keeps() {
         ],
     )
     .await;
-    // PostgreSQL refuses to update or delete what it could not name.
+    // PostgreSQL refuses to update or delete a row without an identity.
     for sql in ["update n set a = 'b'", "delete from n"] {
         let refused = stack.refused(sql).await;
         assert!(
@@ -173,7 +174,7 @@ async fn old_records_hold_what_the_replica_identity_keeps() {
             "{refused}"
         );
     }
-    hear(
+    run_and_receive(
         &stack,
         &mut client,
         "insert into n values (1, 'a'); truncate n",
@@ -183,7 +184,7 @@ async fn old_records_hold_what_the_replica_identity_keeps() {
 }
 
 #[tokio::test]
-async fn without_a_primary_key_deletions_are_told_and_other_changes_refused() {
+async fn without_a_primary_key_only_deletions_are_delivered() {
     let (stack, mut client) = start(
         "create table d (a int, b int);
          create table f (a int, b int);
@@ -215,7 +216,7 @@ async fn without_a_primary_key_deletions_are_told_and_other_changes_refused() {
     );
 }
 
-/// A table under row-level security whose identity by an index lacks the primary key.
+/// A table under row-level security whose identity is an index that lacks the primary key.
 fn indexed(name: &str) -> String {
     format!(
         "create table {name} (id int primary key, a int not null, b int not null, c int, unique (a, b));
@@ -227,7 +228,7 @@ fn indexed(name: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_deletion_is_told_under_row_security_whatever_the_identity() {
+async fn deletions_under_row_security_are_delivered_for_any_identity() {
     let (stack, mut client) = start(&format!(
         "{}{} create policy own on seen for select to anon using (c = 1);
          create table bare (a int);
@@ -242,7 +243,7 @@ async fn a_deletion_is_told_under_row_security_whatever_the_identity() {
     .await;
     let mut service = stack.server.client(Version::Two).await;
     let everything = json!([{"event": "*", "schema": "public"}]);
-    let mut as_service = asking(&everything);
+    let mut as_service = with_bindings(&everything);
     as_service["access_token"] = json!(service_role_key());
     subscribe(&mut service, "1", TOPIC, as_service).await;
 
@@ -269,7 +270,7 @@ async fn a_deletion_is_told_under_row_security_whatever_the_identity() {
     for expected in &of_everything {
         assert_eq!(next(&mut service).await, *expected);
     }
-    // Without any policy nothing is told, not even that a row is gone.
+    // Without any policy nothing is delivered, not even that a row was deleted.
     for expected in [&of_everything[0], &update, &deletion] {
         assert_eq!(next(&mut client).await, *expected);
     }
@@ -285,7 +286,7 @@ async fn a_deletion_is_told_under_row_security_whatever_the_identity() {
 }
 
 #[tokio::test]
-async fn an_identity_that_the_role_may_not_select_is_left_out() {
+async fn identity_columns_that_the_role_may_not_select_are_omitted() {
     let (stack, mut client) = start(
         "create table i (id int primary key, secret text not null unique, a int);
          alter table i replica identity using index i_secret_key;
@@ -300,7 +301,7 @@ async fn an_identity_that_the_role_may_not_select_is_left_out() {
     )
     .await;
     let null = Value::Null;
-    hear(
+    run_and_receive(
         &stack,
         &mut client,
         "insert into i values (1, 's', 1); update i set a = 2; update i set secret = 't'; delete from i",
@@ -312,7 +313,7 @@ async fn an_identity_that_the_role_may_not_select_is_left_out() {
         ],
     )
     .await;
-    hear(
+    run_and_receive(
         &stack,
         &mut client,
         "insert into f values (1, 's'); update f set secret = 't'; delete from f",
@@ -323,7 +324,8 @@ async fn an_identity_that_the_role_may_not_select_is_left_out() {
         ],
     )
     .await;
-    // A role that may select something learns that a row is gone, one that may not does not.
+    // A role that may select some columns learns that a row was deleted. A role without rights does
+    // not.
     stack
         .run(
             "insert into keyless values (1, 1); insert into hidden values (1);
@@ -342,7 +344,7 @@ async fn an_identity_that_the_role_may_not_select_is_left_out() {
 }
 
 #[tokio::test]
-async fn a_large_value_of_the_identity_is_known_from_its_old_image() {
+async fn a_large_identity_value_is_taken_from_the_old_image() {
     let (stack, mut client) = start(
         "create table t (id int primary key, code text not null unique, n int);
          alter table t alter code set storage external;
@@ -351,10 +353,10 @@ async fn a_large_value_of_the_identity_is_known_from_its_old_image() {
          alter publication supabase_realtime add table t;",
     )
     .await;
-    // Long enough to be stored out of line, short enough for an index.
+    // Long enough to be stored out of line, and short enough for an index.
     let code = "x".repeat(2_400);
     let row = |n: i32| json!({"id": 1, "code": code, "n": n});
-    hear(
+    run_and_receive(
         &stack,
         &mut client,
         "insert into t values (1, repeat('x', 2400), 1); update t set n = 2; delete from t",
@@ -367,9 +369,10 @@ async fn a_large_value_of_the_identity_is_known_from_its_old_image() {
     .await;
 }
 
-/// A change of a partition comes under the identity of its root and holds what its own identity keeps.
+/// A change of a partition is delivered under the name of its root, and contains what the
+/// partition's own identity keeps.
 #[tokio::test]
-async fn a_partition_told_as_its_root_has_the_old_values_that_its_own_identity_keeps() {
+async fn a_partition_published_as_its_root_keeps_its_own_identity() {
     let (stack, mut client) = start(
         "alter publication supabase_realtime set (publish_via_partition_root);
          create table plain (id int, part int, a text, primary key (id, part)) partition by list (part);
@@ -409,7 +412,7 @@ async fn a_partition_told_as_its_root_has_the_old_values_that_its_own_identity_k
         ),
     ] {
         let [changed, moved, deleted] = olds;
-        hear(
+        run_and_receive(
             &stack,
             &mut client,
             &format!(
@@ -425,9 +428,9 @@ async fn a_partition_told_as_its_root_has_the_old_values_that_its_own_identity_k
         )
         .await;
     }
-    // The partition's identity is another one: what is known changes with it.
+    // A different identity of the partition changes the known values.
     stack.run("alter table half_1 replica identity full").await;
-    hear(
+    run_and_receive(
         &stack,
         &mut client,
         "insert into half values (1, 1, null); update half set a = 'b'",
@@ -450,7 +453,7 @@ async fn a_partition_told_as_its_root_has_the_old_values_that_its_own_identity_k
 }
 
 #[tokio::test]
-async fn a_large_value_that_did_not_change_is_absent_or_taken_from_the_old_row() {
+async fn an_unchanged_large_value_is_absent_or_taken_from_the_old_row() {
     let (stack, mut client) = start(
         "create table d (id int primary key, n int, long text);
          create table f (id int primary key, n int, long text);
@@ -463,7 +466,7 @@ async fn a_large_value_that_did_not_change_is_absent_or_taken_from_the_old_row()
     .await;
     let long = "x".repeat(5_000);
     let row = |n: i32| json!({"id": 1, "n": n, "long": long});
-    hear(
+    run_and_receive(
         &stack,
         &mut client,
         "insert into d values (1, 1, repeat('x', 5000)); update d set n = 2",
@@ -473,7 +476,7 @@ async fn a_large_value_that_did_not_change_is_absent_or_taken_from_the_old_row()
         ],
     )
     .await;
-    hear(
+    run_and_receive(
         &stack,
         &mut client,
         "insert into f values (1, 1, repeat('x', 5000)); update f set n = 2",
@@ -486,7 +489,7 @@ async fn a_large_value_that_did_not_change_is_absent_or_taken_from_the_old_row()
 }
 
 #[tokio::test]
-async fn a_publication_says_which_columns_and_rows_there_are_and_what_a_partition_is_called() {
+async fn a_publication_selects_columns_and_rows_and_names_partitions() {
     let (stack, mut client) = start(
         "create table listed (id int primary key, secret text, shown text);
          create table picked (id int primary key, room int not null);
@@ -498,7 +501,7 @@ async fn a_publication_says_which_columns_and_rows_there_are_and_what_a_partitio
     )
     .await;
     let null = Value::Null;
-    hear(
+    run_and_receive(
         &stack,
         &mut client,
         "insert into listed values (1, 'secret', 'shown'); update listed set shown = 'more'",
@@ -518,8 +521,8 @@ async fn a_publication_says_which_columns_and_rows_there_are_and_what_a_partitio
         ],
     )
     .await;
-    // A row that comes into the publication or leaves it is told as PostgreSQL tells it.
-    hear(
+    // A row that enters or leaves the publication is delivered as PostgreSQL reports it.
+    run_and_receive(
         &stack,
         &mut client,
         "insert into picked values (1, 1), (2, 2); update picked set room = 3 - room; delete from picked",
@@ -531,7 +534,7 @@ async fn a_publication_says_which_columns_and_rows_there_are_and_what_a_partitio
         ],
     )
     .await;
-    hear(
+    run_and_receive(
         &stack,
         &mut client,
         "insert into parts values (1, 1, 'a')",
@@ -546,7 +549,7 @@ async fn a_publication_says_which_columns_and_rows_there_are_and_what_a_partitio
     stack
         .run("alter publication supabase_realtime set (publish_via_partition_root)")
         .await;
-    hear(
+    run_and_receive(
         &stack,
         &mut client,
         "insert into parts values (2, 1, 'b')",
@@ -561,7 +564,7 @@ async fn a_publication_says_which_columns_and_rows_there_are_and_what_a_partitio
 }
 
 #[tokio::test]
-async fn a_binding_means_the_table_that_has_the_name_now() {
+async fn a_binding_refers_to_the_table_that_currently_has_the_name() {
     let (stack, mut client) = start(
         "create table t (id int primary key, a text);
          grant select on t to anon;
@@ -570,11 +573,11 @@ async fn a_binding_means_the_table_that_has_the_name_now() {
     .await;
     let named = json!([{"event": "*", "schema": "public", "table": "t"}]);
     let mut watcher = stack.server.client(Version::Two).await;
-    subscribe(&mut watcher, "1", TOPIC, asking(&named)).await;
+    subscribe(&mut watcher, "1", TOPIC, with_bindings(&named)).await;
     let row = |id: i32| json!({"id": id, "a": "x"});
     let insert = |table: &'static str, record: Value| (table, "INSERT", record, Value::Null);
 
-    hear(
+    run_and_receive(
         &stack,
         &mut client,
         "insert into t values (1, 'x')",
@@ -583,7 +586,7 @@ async fn a_binding_means_the_table_that_has_the_name_now() {
     .await;
     assert_eq!(next(&mut watcher).await.2, row(1));
 
-    // Columns are called what they are called when the row is written.
+    // Columns have the names that they had when the row was written.
     for (sql, expected) in [
         (
             "alter table t rename a to b; insert into t values (2, 'x')",
@@ -598,12 +601,13 @@ async fn a_binding_means_the_table_that_has_the_name_now() {
             row(4),
         ),
     ] {
-        hear(&stack, &mut client, sql, &[insert("t", expected.clone())]).await;
+        run_and_receive(&stack, &mut client, sql, &[insert("t", expected.clone())]).await;
         assert_eq!(next(&mut watcher).await.2, expected);
     }
 
-    // Under another name it is another table. Whoever named the old one hears that it is gone.
-    hear(
+    // Under a different name it is a different table. Subscribers of the old name are notified that
+    // it is gone.
+    run_and_receive(
         &stack,
         &mut client,
         "alter table t rename to u; insert into u values (5, 'x')",
@@ -611,7 +615,7 @@ async fn a_binding_means_the_table_that_has_the_name_now() {
     )
     .await;
     assert_eq!(watcher.expect_system(TOPIC).await.0, "error");
-    // A table that takes the name is meant from then on.
+    // A table that takes over the name is used from then on.
     stack
         .run(
             "create table t (id int primary key, a text); grant select on t to anon;
@@ -619,7 +623,7 @@ async fn a_binding_means_the_table_that_has_the_name_now() {
         )
         .await;
     assert_eq!(watcher.expect_system(TOPIC).await.0, "ok");
-    hear(
+    run_and_receive(
         &stack,
         &mut client,
         "insert into t values (6, 'x')",
@@ -627,7 +631,7 @@ async fn a_binding_means_the_table_that_has_the_name_now() {
     )
     .await;
     assert_eq!(next(&mut watcher).await.2, row(6));
-    hear(
+    run_and_receive(
         &stack,
         &mut client,
         "drop table t; create table t (a text, id int primary key); grant select on t to anon;
@@ -639,7 +643,7 @@ async fn a_binding_means_the_table_that_has_the_name_now() {
 }
 
 #[tokio::test]
-async fn generated_columns_are_told_as_the_row_was_written() {
+async fn generated_columns_have_the_values_of_the_written_row() {
     let (stack, mut client) = start(
         "create table made (gone int, double int generated always as (a * 2) stored, id int primary key, a int);
          alter table made drop column gone;
@@ -649,7 +653,8 @@ async fn generated_columns_are_told_as_the_row_was_written() {
     )
     .await;
     if stack.version().await >= 18 {
-        // An identity that is not published is refused there: the log has the values, and nothing else differs.
+        // There, an identity that is not published is refused. The log contains the values, and
+        // nothing else differs.
         stack
             .run("alter publication supabase_realtime set (publish_generated_columns = stored)")
             .await;
@@ -657,7 +662,7 @@ async fn generated_columns_are_told_as_the_row_was_written() {
     let filtered =
         json!([{"event": "*", "schema": "public", "table": "made", "filter": "double=gt.4"}]);
     let mut watcher = stack.server.client(Version::Two).await;
-    subscribe(&mut watcher, "1", TOPIC, asking(&filtered)).await;
+    subscribe(&mut watcher, "1", TOPIC, with_bindings(&filtered)).await;
     let row = |a: i32| json!({"id": 1, "a": a, "double": a * 2});
     let null = Value::Null;
     let changes = [
@@ -665,9 +670,9 @@ async fn generated_columns_are_told_as_the_row_was_written() {
         ("made", "UPDATE", row(3), row(2)),
         ("made", "DELETE", null, row(3)),
     ];
-    // In one transaction: by the time it is seen, there is no row any more.
+    // In one transaction, so that the row no longer exists when the change is processed.
     let sql = "begin; insert into made values (default, 1, 2); update made set a = 3; delete from made; commit";
-    hear(&stack, &mut client, sql, &changes).await;
+    run_and_receive(&stack, &mut client, sql, &changes).await;
     for (_, kind, record, old_record) in &changes[1..] {
         let (_, heard_kind, heard_record, heard_old) = next(&mut watcher).await;
         assert_eq!(heard_kind, *kind);
@@ -689,7 +694,7 @@ async fn a_generated_primary_key_is_in_the_record() {
     .await;
     let null = Value::Null;
     let row = |n: i32, a: &str| json!({"n": n, "a": a, "key": format!("k{n}")});
-    hear(
+    run_and_receive(
         &stack,
         &mut client,
         "insert into keyed values (1, 'a')",
@@ -697,7 +702,7 @@ async fn a_generated_primary_key_is_in_the_record() {
     )
     .await;
     let part = |a: &str| json!({"id": 1, "a": a, "b": format!("{a}!")});
-    hear(
+    run_and_receive(
         &stack,
         &mut client,
         "insert into parts values (1, 'a'); update parts set a = 'b'",
@@ -709,7 +714,7 @@ async fn a_generated_primary_key_is_in_the_record() {
     .await;
     let is_logged = stack.version().await >= 18;
     if is_logged {
-        // PostgreSQL 18 refuses the others while an identity is not published.
+        // PostgreSQL 18 refuses the other statements while an identity is not published.
         let refused = stack.refused("update keyed set a = 'b'").await;
         assert!(refused.contains("cannot update table"), "{refused}");
         stack
@@ -717,7 +722,7 @@ async fn a_generated_primary_key_is_in_the_record() {
             .await;
     }
     let told = |key: Value| if is_logged { key } else { json!({}) };
-    hear(
+    run_and_receive(
         &stack,
         &mut client,
         "update keyed set a = 'b'; update keyed set n = 2; delete from keyed",
@@ -730,7 +735,7 @@ async fn a_generated_primary_key_is_in_the_record() {
     .await;
 }
 
-/// What there is since PostgreSQL 18.
+/// Available since PostgreSQL 18.
 #[tokio::test]
 async fn virtual_columns_and_those_of_partitions_with_other_expressions() {
     let (stack, mut client) = start("").await;
@@ -754,7 +759,7 @@ async fn virtual_columns_and_those_of_partitions_with_other_expressions() {
     let filtered =
         json!([{"event": "*", "schema": "public", "table": "made", "filter": "twice=eq.4"}]);
     let mut watcher = stack.server.client(Version::Two).await;
-    subscribe(&mut watcher, "1", TOPIC, asking(&filtered)).await;
+    subscribe(&mut watcher, "1", TOPIC, with_bindings(&filtered)).await;
     let row = json!({"id": 1, "a": 2, "twice": 4, "thrice": 6});
     for published in ["none", "stored"] {
         stack
@@ -762,7 +767,7 @@ async fn virtual_columns_and_those_of_partitions_with_other_expressions() {
                 "alter publication supabase_realtime set (publish_generated_columns = {published})"
             ))
             .await;
-        hear(
+        run_and_receive(
             &stack,
             &mut client,
             "insert into made values (1, 2); delete from made",
@@ -773,12 +778,12 @@ async fn virtual_columns_and_those_of_partitions_with_other_expressions() {
         )
         .await;
         assert_eq!(next(&mut watcher).await.2, row);
-        // Nobody knows which partition the row was stored in, unless the log has the value.
+        // Unless the log contains the value, the partition of the row is unknown.
         let told = match published {
             "none" => json!({"id": 1, "a": "a", "c": "a."}),
             _ => json!({"id": 1, "a": "a", "b": "a?", "c": "a."}),
         };
-        hear(
+        run_and_receive(
             &stack,
             &mut client,
             "insert into parts values (1, 'a'); delete from parts",

@@ -1,4 +1,4 @@
-//! Tokens that expire, are refreshed, or are no good.
+//! Tokens that expire, are refreshed, or are invalid.
 
 use std::time::Duration;
 
@@ -72,8 +72,8 @@ async fn a_refreshed_token_keeps_the_channel() {
             )
             .await;
     }
-    // Another channel with a token as short outlives nothing: when it is closed, the first
-    // one's would have expired as well.
+    // Another channel with a token of the same lifetime. When it is closed, the first one's old
+    // token would have expired as well.
     let mut payload = plain_join();
     payload["access_token"] = token_for(2).into();
     client.join("3", "realtime:witness", payload).await;
@@ -87,7 +87,7 @@ async fn a_refreshed_token_keeps_the_channel() {
 }
 
 #[tokio::test]
-async fn a_bad_token_ends_the_channel() {
+async fn an_invalid_token_ends_the_channel() {
     let server = Server::start(config()).await;
     for version in VERSIONS {
         let mut client = server.client(version).await;
@@ -123,7 +123,7 @@ async fn a_bad_token_ends_the_channel() {
 }
 
 #[tokio::test]
-async fn an_expired_token_does_not_join() {
+async fn an_expired_token_cannot_join() {
     let server = Server::start(config()).await;
     let mut client = server.client(Version::Two).await;
     let expired = mint(&json!({ "role": "authenticated", "exp": now_s() - 10 }));
@@ -143,7 +143,7 @@ async fn an_expired_token_does_not_join() {
 }
 
 #[tokio::test]
-async fn a_token_with_an_extension_that_nobody_knows_is_refused_everywhere() {
+async fn a_token_with_an_unknown_critical_extension_is_refused_everywhere() {
     let server = Server::start(config()).await;
     let token = mint_under(CRITICAL_HEADER, &user_claims(uuid::Uuid::new_v4()));
     let text = "The token provided is not a valid JWT";

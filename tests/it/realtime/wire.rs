@@ -1,4 +1,4 @@
-//! WebSocket frames as clients may send them.
+//! WebSocket frames in the forms that clients may send.
 
 use serde_json::json;
 use tokio::io::AsyncWriteExt as _;
@@ -38,7 +38,7 @@ async fn a_message_may_come_in_fragments_with_a_ping_between() {
 }
 
 #[tokio::test]
-async fn what_is_no_message_is_dropped_and_counted() {
+async fn malformed_messages_are_dropped_and_counted() {
     let server = Server::start(config()).await;
     for version in VERSIONS {
         let mut client = server.client(version).await;
@@ -72,7 +72,7 @@ async fn many_messages_in_one_segment_are_answered_in_order() {
 }
 
 #[tokio::test]
-async fn a_message_of_the_largest_size_is_taken_and_a_larger_one_ends_the_socket() {
+async fn only_messages_up_to_the_limit_are_accepted() {
     let mut config = config();
     config.max_frame_bytes = 200_000;
     let server = Server::start(config).await;
@@ -91,9 +91,9 @@ async fn a_message_of_the_largest_size_is_taken_and_a_larger_one_ends_the_socket
 }
 
 #[tokio::test]
-async fn faults_close_with_their_code() {
+async fn protocol_errors_close_with_the_right_code() {
     let server = Server::start(config()).await;
-    // (bytes, code): a frame that is not masked; text that is not UTF-8; a reserved opcode.
+    // (bytes, code): a frame without a mask; text that is not UTF-8; a reserved opcode.
     let cases: [(&[u8], u16); 3] = [
         (&[0x81, 0x01, b'x'], 1002),
         (&[0x81, 0x82, 0, 0, 0, 0, 0xff, 0xfe], 1007),
@@ -107,7 +107,7 @@ async fn faults_close_with_their_code() {
 }
 
 #[tokio::test]
-async fn a_close_is_answered_and_the_channels_go() {
+async fn a_close_is_answered_and_ends_the_channels() {
     let server = Server::start(config()).await;
     let mut client = server.client(Version::Two).await;
     client.join("1", "realtime:room", plain_join()).await;

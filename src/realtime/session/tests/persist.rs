@@ -78,7 +78,7 @@ fn a_channel_without_acknowledgements_hears_of_failures_alone() {
     push(&mut script, "a", r#"{"persist":true}"#);
     assert!(done(&mut script, Ok(ID)).is_empty());
     push(&mut script, "a", r#"{"persist":true}"#);
-    let error = StoreError::Unasked(AuthorizeError::Unavailable);
+    let error = StoreError::CheckFailed(AuthorizeError::Unavailable);
     let text = "UnableToConnectToProject: Realtime was unable to connect to the project database";
     assert_eq!(done(&mut script, Err(error)), [channel_error(text)]);
 }

@@ -120,7 +120,7 @@ fn a_key_may_be_any_value_and_is_chosen_where_there_is_none() {
     assert_eq!(
         script.track(&json!({})),
         [error(
-            "The presence key `constructor` cannot be tracked: some clients cannot read it"
+            "The presence key `constructor` is not allowed: it breaks some clients"
         )]
     );
 }

@@ -1,4 +1,4 @@
-//! Why a broadcast over HTTP is refused: the one place with statuses and bodies (protocol 1.5).
+//! Why a broadcast over HTTP is refused: the only file with statuses and bodies (protocol 1.5).
 
 use std::fmt::Write as _;
 
@@ -15,43 +15,43 @@ use super::request::Unreadable;
 use crate::http::input::BodyError;
 use crate::observability::metrics::{Limit, RealtimeMetrics};
 
-/// Items of the header that names refused messages, at most. What goes on behind them is said by
-/// [`MORE`]; a proxy's limit for a head is commonly 4 to 8 KiB.
+/// Maximum number of items in the header that lists refused messages. A longer list ends with
+/// [`MORE`]; proxies commonly limit a head to 4 to 8 KiB.
 const MAX_ITEMS: usize = 50;
 
-/// Ends a list that is not complete.
+/// Ends an incomplete list.
 const MORE: &str = "more";
 
 /// Why nothing is sent.
 #[derive(Debug)]
 pub(super) enum Refusal {
-    /// No token, or no good one.
+    /// The token is missing or invalid.
     Unauthorized,
-    /// The server is over its rate of events.
+    /// The server exceeds its rate of events.
     TooManyRequests,
-    /// It went over its rate while the body was read.
+    /// The server exceeded its rate while the body was read.
     OverRate,
-    /// The messages of this batch would take it over its rate.
+    /// The messages of this batch would exceed the rate.
     BatchOverRate,
-    /// The address is not UTF-8.
+    /// The path is not UTF-8.
     Address,
-    /// The body is of a kind that is not taken.
+    /// The media type of the body is not supported.
     MediaType,
-    /// The body did not come, or not all of it.
+    /// The body did not arrive completely.
     Body(BodyError),
-    /// Too many bodies arrive, and this is not a small one.
+    /// Too many bodies are arriving, and this one is not small.
     TooManyBodies,
-    /// The body is not what it must be.
+    /// The body is invalid.
     Unreadable(Unreadable),
-    /// No frame can hold the message.
-    Inexpressible(BroadcastError),
+    /// The message cannot be encoded as a frame.
+    NotEncodable(BroadcastError),
     /// The policies do not let this caller send to the topic.
     Forbidden,
-    /// The policies could not be asked.
-    Unasked(AuthorizeError),
-    /// It cannot be stored as its sender asks.
+    /// The permission check failed.
+    CheckFailed(AuthorizeError),
+    /// It cannot be stored as requested.
     Persist(PersistError),
-    /// It was not stored, and not sent; why, as the sender on a socket is told.
+    /// It was neither stored nor sent. The text is the same as for the sender on a socket.
     NotStored(StoreError),
 }
 
@@ -65,7 +65,7 @@ impl From<StoreError> for Refusal {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::Forbidden => Self::Forbidden,
-            StoreError::Unasked(error) => Self::Unasked(error),
+            StoreError::CheckFailed(error) => Self::CheckFailed(error),
             error => Self::NotStored(error),
         }
     }
@@ -87,16 +87,16 @@ impl From<Unreadable> for Refusal {
 }
 
 impl Refusal {
-    /// The answer; a limit that was reached is counted.
+    /// The response. Counts the limit that was reached, if any.
     pub(super) fn respond(self, metrics: &RealtimeMetrics) -> Response {
         if let Some(limit) = self.limit() {
             metrics.limited(limit);
         }
-        let (status, body) = self.answer();
+        let (status, body) = self.status_and_body();
         (status, Json(body)).into_response()
     }
 
-    /// The limit that was reached, if it was one.
+    /// The limit that was reached, if any.
     fn limit(&self) -> Option<Limit> {
         match self {
             Self::TooManyRequests | Self::OverRate | Self::BatchOverRate => Some(Limit::Events),
@@ -107,26 +107,26 @@ impl Refusal {
         }
     }
 
-    /// One word for it, in the header that names refused messages.
-    pub(super) fn short(&self) -> &'static str {
+    /// The reason in one word, for the header that lists refused messages.
+    pub(super) fn reason(&self) -> &'static str {
         match self {
-            Self::Unasked(AuthorizeError::Policy { .. }) => "policy_error",
-            Self::Unasked(AuthorizeError::Canceled(_)) => "query_canceled",
-            Self::Unasked(AuthorizeError::MissingPartition) => "missing_partition",
-            Self::Unasked(_) => "database_unavailable",
+            Self::CheckFailed(AuthorizeError::Policy { .. }) => "policy_error",
+            Self::CheckFailed(AuthorizeError::Canceled(_)) => "query_canceled",
+            Self::CheckFailed(AuthorizeError::MissingPartition) => "missing_partition",
+            Self::CheckFailed(_) => "database_unavailable",
             _ => "forbidden",
         }
     }
 
-    /// Whether policies have decided, which says nothing of other topics.
-    pub(super) fn is_of_policy(&self) -> bool {
+    /// Whether the policies decided. Otherwise the failure affects other topics as well.
+    pub(super) fn is_policy_decision(&self) -> bool {
         match self {
-            Self::Unasked(error) => error.is_refusal(),
+            Self::CheckFailed(error) => error.is_refusal(),
             _ => true,
         }
     }
 
-    fn answer(self) -> (StatusCode, Value) {
+    fn status_and_body(self) -> (StatusCode, Value) {
         let message = |text: &str| json!({ "message": text });
         match self {
             Self::Unauthorized => (StatusCode::UNAUTHORIZED, message("Unauthorized")),
@@ -144,7 +144,7 @@ impl Refusal {
             ),
             Self::Address => (
                 StatusCode::BAD_REQUEST,
-                message("The address cannot be read"),
+                message("The path of the request is not valid UTF-8"),
             ),
             Self::MediaType => (
                 StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -154,9 +154,10 @@ impl Refusal {
                 StatusCode::PAYLOAD_TOO_LARGE,
                 message("The body is too large"),
             ),
-            Self::Body(BodyError::Broken) => {
-                (StatusCode::BAD_REQUEST, message("The body broke off"))
-            }
+            Self::Body(BodyError::Broken) => (
+                StatusCode::BAD_REQUEST,
+                message("The request body was cut off"),
+            ),
             Self::Body(BodyError::Late) => (
                 StatusCode::REQUEST_TIMEOUT,
                 message("The body did not arrive in time"),
@@ -164,13 +165,13 @@ impl Refusal {
             Self::Unreadable(Unreadable::NotJson) => {
                 (StatusCode::BAD_REQUEST, message("The body is not JSON"))
             }
-            Self::Unreadable(Unreadable::TooManyMessages) => Self::BatchOverRate.answer(),
+            Self::Unreadable(Unreadable::TooManyMessages) => Self::BatchOverRate.status_and_body(),
             Self::Unreadable(Unreadable::Fields(errors)) => (
                 StatusCode::UNPROCESSABLE_ENTITY,
                 json!({ "errors": errors }),
             ),
-            Self::Inexpressible(error) => {
-                // The payload was checked before: these are left.
+            Self::NotEncodable(error) => {
+                // Other errors of the payload were refused earlier.
                 let name = match error {
                     BroadcastError::TopicTooLong => "topic",
                     BroadcastError::EventTooLong => "event",
@@ -179,30 +180,31 @@ impl Refusal {
                 let errors = json!({ "errors": { name: [error.to_string()] } });
                 (StatusCode::UNPROCESSABLE_ENTITY, errors)
             }
-            Self::Unasked(error) => {
-                let (status, text) = unasked(&error);
+            Self::CheckFailed(error) => {
+                let (status, text) = check_failed(&error);
                 (status, message(text))
             }
-            Self::Persist(error) => of_field("persist", &error.to_string()),
+            Self::Persist(error) => field_error("persist", &error.to_string()),
             Self::NotStored(error) => {
                 let name = match error {
                     StoreError::Unsupported => "persist",
                     _ => "payload",
                 };
-                of_field(name, &store_refusal(&error, ""))
+                field_error(name, &store_refusal(&error, ""))
             }
         }
     }
 }
 
-/// The protocol's answer where something of a request is wrong. Clients show the message.
-fn of_field(name: &str, text: &str) -> (StatusCode, Value) {
+/// The protocol's response to an invalid field. Clients show the message.
+fn field_error(name: &str, text: &str) -> (StatusCode, Value) {
     let body = json!({ "message": format!("{name}: {text}"), "errors": { name: [text] } });
     (StatusCode::UNPROCESSABLE_ENTITY, body)
 }
 
-/// The protocol's answer where a permission is not known. What the database said stays inside.
-fn unasked(error: &AuthorizeError) -> (StatusCode, &'static str) {
+/// The protocol's response to a failed permission check. Error details of the database are not
+/// sent.
+fn check_failed(error: &AuthorizeError) -> (StatusCode, &'static str) {
     let unprocessable = StatusCode::UNPROCESSABLE_ENTITY;
     match error {
         AuthorizeError::Policy { .. } => (unprocessable, "RLS policy error"),
@@ -222,8 +224,9 @@ fn unasked(error: &AuthorizeError) -> (StatusCode, &'static str) {
     }
 }
 
-/// Which messages of a batch were refused, for a header: `0-2;reason=forbidden, 7;reason=database`,
-/// positions counted from 0. `None` when there is none. The original drops them without a word.
+/// The header that lists refused messages of a batch: `0-2;reason=forbidden, 7;reason=database`,
+/// with positions counted from 0. `None` if there are none. Supabase Realtime drops refused
+/// messages silently.
 pub(super) fn refused_list(refused: &[(usize, &'static str)]) -> Option<String> {
     let mut ranges: Vec<(usize, usize, &str)> = Vec::new();
     for &(at, reason) in refused {
@@ -235,7 +238,7 @@ pub(super) fn refused_list(refused: &[(usize, &'static str)]) -> Option<String> 
     let mut list = String::new();
     for (number, (first, last, reason)) in ranges.iter().enumerate() {
         let comma = if number > 0 { ", " } else { "" };
-        // Writing into a text cannot fail.
+        // Writing to a string cannot fail.
         let _ = match (number, first, last) {
             (MAX_ITEMS, ..) => {
                 list.push_str(comma);
@@ -254,7 +257,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn refused_messages_are_named_by_position() {
+    fn refused_messages_are_listed_by_position() {
         let many: Vec<_> = (0..100).map(|at| (at * 2, "forbidden")).collect();
         assert_eq!(refused_list(&[]), None);
         assert_eq!(
