@@ -1,4 +1,5 @@
-//! What is found out about a request before its handler: whose it is, and whether they may ask so often.
+//! Identifies the caller of a request before its handler runs, and applies the caller's rate
+//! limits.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -11,7 +12,7 @@ use uuid::Uuid;
 
 use super::ChatState;
 use super::idempotency::{IDEMPOTENCY_KEY, is_replay};
-use super::rate_limits::{Class, RateLimits, Refused, Standing};
+use super::rate_limits::{Class, LimitExceeded, LimitStatus, RateLimits};
 use crate::error_code::ErrorCode;
 use crate::http::{ApiError, Identity};
 use crate::observability::metrics::{ChatMetrics, RateLimitLabels};
@@ -20,68 +21,70 @@ const LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
 const REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
 const RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
 
-/// What a request takes from its caller's limits, as a request extension. Cheap to clone.
+/// The caller's rate limits as a request extension. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Allowance {
     person: Uuid,
     limits: Arc<RateLimits>,
     metrics: ChatMetrics,
-    /// Of the class of the route there was none left. The request was let in all the same: it may turn out to be a
-    /// repetition, or to find what it asks for, which costs nothing. Only [`Writer`](super::idempotency::Writer) can tell.
+    /// Set if the route's class had no token left. The request was admitted anyway: it may turn out
+    /// to be a repetition, or to find an existing resource, and either is free. Only
+    /// [`Writer`](super::idempotency::Writer) can tell.
     debt: Option<Debt>,
-    /// The request turned out to read, whatever its route counts as.
-    is_reading: Arc<AtomicBool>,
-    /// What is left of the limit that refused the request: what its headers are to tell.
-    refused: Arc<OnceLock<Standing>>,
+    /// Set if the request turned out to only read, whatever the class of its route.
+    is_read_request: Arc<AtomicBool>,
+    /// The status of the limit that refused the request, for the response headers.
+    exceeded: Arc<OnceLock<LimitStatus>>,
 }
 
-/// Something that could not be taken.
+/// A token that could not be taken.
 #[derive(Clone, Copy)]
 pub(super) struct Debt {
     pub(super) class: Class,
-    pub(super) refused: Refused,
+    pub(super) exceeded: LimitExceeded,
 }
 
 impl Allowance {
-    /// Takes one of a class.
+    /// Takes a token of a class.
     pub(super) fn take(&self, class: Class) -> Result<(), Debt> {
         let taken = self.limits.take(self.person, class, self.limits.now());
-        taken.map_err(|refused| Debt { class, refused })
+        taken.map_err(|exceeded| Debt { class, exceeded })
     }
 
-    /// Gives one back.
-    pub(super) fn give_back(&self, class: Class) {
-        self.limits.give_back(self.person, class);
+    /// Puts a token of a class back.
+    pub(super) fn refund(&self, class: Class) {
+        self.limits.refund(self.person, class);
     }
 
-    /// Makes the request count as a reading.
-    pub(super) fn mark_as_reading(&self) {
-        self.is_reading.store(true, Ordering::Relaxed);
+    /// Counts the request as a read.
+    pub(super) fn count_as_read_request(&self) {
+        self.is_read_request.store(true, Ordering::Relaxed);
     }
 
-    /// What the request owes since it was let in.
+    /// The token that the request owes since it was admitted.
     pub(super) fn debt(&self) -> Option<Debt> {
         self.debt
     }
 
-    /// 429 with the time after which there is one.
+    /// 429 with the time after which a token is available.
     pub(super) fn refuse(&self, debt: Debt) -> ApiError {
-        let _ = self.refused.set(debt.refused.standing);
+        let _ = self.exceeded.set(debt.exceeded.status);
         let labels = RateLimitLabels {
             class: debt.class.as_str(),
         };
         self.metrics.rate_limited.get_or_create(&labels).inc();
-        ApiError::new(ErrorCode::RateLimited).with_retry_after(debt.refused.retry_after)
+        ApiError::new(ErrorCode::RateLimited).with_retry_after(debt.exceeded.retry_after)
     }
 
-    fn standing(&self, class: Class) -> Option<Standing> {
-        let refused = self.refused.get().copied();
-        refused.or_else(|| self.limits.standing(self.person, class, self.limits.now()))
+    fn status(&self, class: Class) -> Option<LimitStatus> {
+        let exceeded = self.exceeded.get().copied();
+        exceeded.or_else(|| self.limits.status(self.person, class, self.limits.now()))
     }
 }
 
-/// Middleware that finds out whose a request is and takes it from what they may ask for. A stranger is refused only for
-/// sending too many: some routes are open, and a path that does not exist is told to everybody.
+/// Middleware that identifies the caller and takes a token of the caller's rate limits. An
+/// unauthenticated request is refused here only if its address sends too many: some routes are
+/// public, and an unknown path is 404 for everyone.
 pub(super) async fn admit(
     State(state): State<ChatState>,
     mut request: Request,
@@ -107,8 +110,8 @@ pub(super) async fn admit(
         limits: state.rate_limits,
         metrics: state.metrics,
         debt: None,
-        is_reading: Arc::default(),
-        refused: Arc::default(),
+        is_read_request: Arc::default(),
+        exceeded: Arc::default(),
     };
     allowance.debt = allowance.take(class).err();
     let refused = allowance
@@ -119,30 +122,31 @@ pub(super) async fn admit(
     } else {
         request.extensions_mut().insert(allowance.clone());
         let response = next.run(request).await;
-        // A repetition costs no more than reading does, nor does a conversation or a message that was there already. Whoever
-        // has read more than they may pays for it after all: none of it is without limit.
-        let is_found = allowance.is_reading.load(Ordering::Relaxed)
+        // A repetition costs one read token, like a conversation or message that already existed.
+        // If no read token is left, the request keeps the token of its own class, so that nothing
+        // is unlimited.
+        let is_existing = allowance.is_read_request.load(Ordering::Relaxed)
             || matches!(class, Class::Open | Class::Send) && response.status() == StatusCode::OK;
         if allowance.debt.is_none()
-            && (is_found || is_replay(&response))
+            && (is_existing || is_replay(&response))
             && allowance.take(Class::Read).is_ok()
         {
-            allowance.give_back(class);
+            allowance.refund(class);
         }
         response
     };
-    if let Some(standing) = allowance.standing(class) {
+    if let Some(status) = allowance.status(class) {
         let headers = response.headers_mut();
-        headers.insert(LIMIT, HeaderValue::from(standing.limit));
-        headers.insert(REMAINING, HeaderValue::from(standing.remaining));
-        headers.insert(RESET, HeaderValue::from(standing.reset));
+        headers.insert(LIMIT, HeaderValue::from(status.limit));
+        headers.insert(REMAINING, HeaderValue::from(status.remaining));
+        headers.insert(RESET, HeaderValue::from(status.reset));
     }
     response
 }
 
-/// Whether a request may turn out to cost nothing of its class: a repetition, by its key or by a `client_message_id`, or
-/// a conversation that is there already. Only its handler can tell. The classes are those whose handlers write through
-/// [`Writer`](super::idempotency::Writer) alone.
+/// Whether a request may turn out to be free in its class: a repetition (by its key or by a
+/// `client_message_id`), or a conversation that already exists. Only the handler can tell. These
+/// are the classes whose handlers write only through [`Writer`](super::idempotency::Writer).
 fn may_be_free(class: Class, headers: &HeaderMap) -> bool {
     match class {
         Class::Send | Class::Open => true,

@@ -1,4 +1,4 @@
-//! Whom somebody wants nothing to do with. Nobody is told that they are blocked.
+//! Users that the caller has blocked. Blocked users are not notified.
 
 use axum::extract::{OriginalUri, State};
 use axum::http::StatusCode;
@@ -36,7 +36,7 @@ pub(super) async fn list_blocks(
     Ok(whole_list(&rows)?.respond(&uri, &parameters))
 }
 
-/// `POST /blocks`: 201, or 200 for somebody who is blocked already.
+/// `POST /blocks`: 201, or 200 if the user is already blocked.
 pub(super) async fn block(writer: Writer, fields: Fields) -> Result<Response, ApiError> {
     check_identity(&writer.caller, &fields, &[])?;
     let other = match fields.uuid("user_id")? {
@@ -48,7 +48,7 @@ pub(super) async fn block(writer: Writer, fields: Fields) -> Result<Response, Ap
     };
     let parameters: &[&(dyn ToSql + Sync)] = &[&other];
     let [block, get] = [BLOCK, GET].map(|sql| Query { sql, parameters });
-    let rows = writer.change_and_show(&[block], get).await?;
+    let rows = writer.change_then_read(&[block], get).await?;
     let row = rows
         .first()
         .ok_or_else(|| ApiError::new(ErrorCode::NotFound))?;
@@ -59,7 +59,7 @@ pub(super) async fn block(writer: Writer, fields: Fields) -> Result<Response, Ap
     Ok(response)
 }
 
-/// `DELETE /blocks/{user_id}`, whether or not there is such a block.
+/// `DELETE /blocks/{user_id}`. Succeeds even if there is no such block.
 pub(super) async fn unblock(writer: Writer, PathId(other): PathId) -> Result<Response, ApiError> {
     let unblock = Query {
         sql: UNBLOCK,

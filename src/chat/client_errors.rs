@@ -1,8 +1,9 @@
-//! What goes wrong in clients, for the log: `POST /client-errors`.
+//! Logs errors that clients report: `POST /client-errors`.
 //!
-//! Only from people who are signed in: the project's public key is in every page, so that whoever has it could fill the log,
-//! and a limit for each person needs a person. A report says nothing that its sender could not make up; no line of the
-//! log depends on it but its own. What looks like a secret or an address is taken out before anything is written.
+//! Only for signed-in users: the project's public key is in every page, so anyone with it could
+//! fill the log, and a rate limit per user requires a user. The contents of a report are untrusted;
+//! it affects no line of the log but its own. Text that looks like a secret or an e-mail address is
+//! removed before anything is written.
 
 use axum::extract::State;
 use axum::http::header::USER_AGENT;
@@ -15,19 +16,19 @@ use crate::http::input::BeaconFields;
 use crate::http::{ApiError, Caller};
 use crate::observability::metrics::ChatMetrics;
 
-/// Characters that are kept of each field.
+/// Maximum length of each field, in characters.
 const MAX_MESSAGE: usize = 1000;
 const MAX_STACK: usize = 8000;
 const MAX_CONTEXT: usize = 2000;
 const MAX_ADDRESS: usize = 500;
 const MAX_WORD: usize = 300;
 
-/// From so many characters on, a word of letters and digits is taken for a key. Names of bundles and of functions are
-/// shorter, and ids have their own form.
-const MIN_KEY: usize = 32;
+/// Minimum length of a word of letters and digits that is treated as a key. Names of bundles and
+/// functions are shorter, and ids have their own form.
+const MIN_KEY_LENGTH: usize = 32;
 
-/// How keys begin, at any length that a key may have.
-const KEY_BEGINNINGS: [&str; 9] = [
+/// Prefixes of keys of any length.
+const KEY_PREFIXES: [&str; 9] = [
     "sb_secret_",
     "sb_publishable_",
     "sbp_",
@@ -39,7 +40,7 @@ const KEY_BEGINNINGS: [&str; 9] = [
     "AKIA",
 ];
 
-/// Names of what nobody should write down.
+/// Names whose values must not be logged.
 const SECRET_NAMES: [&str; 8] = [
     "password",
     "passwd",
@@ -67,7 +68,7 @@ pub(super) async fn report_client_error(
         let sent = headers.get(USER_AGENT)?.to_str().ok()?;
         Some(clean(sent, MAX_WORD))
     });
-    // What stands behind a question mark or a number sign is where tokens are.
+    // Tokens are usually in the query string or the fragment.
     let url = fields.lossy_text("url").map(|url| {
         let end = url.find(['?', '#']).unwrap_or(url.len());
         clean(&url[..end], MAX_ADDRESS)
@@ -84,14 +85,14 @@ pub(super) async fn report_client_error(
         user_agent,
         sdk_version = text("sdk_version", MAX_WORD),
         client_request_id = text("request_id", MAX_WORD),
-        "a client reports an error"
+        "client reported an error"
     );
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// The beginning of a text, on one line and without what looks like a secret.
+/// The prefix of a text on one line, without text that looks like a secret.
 fn clean(text: &str, max: usize) -> String {
-    // More than is kept, so that what is cut off in the middle is still known for what it is.
+    // Reads more than is kept, so that a secret at the cut is still recognized.
     let kept: String = text
         .chars()
         .take(2 * max)
@@ -106,7 +107,7 @@ fn clean(text: &str, max: usize) -> String {
     scrub(&kept).chars().take(max).collect()
 }
 
-/// Characters that are no control characters and end a line for some.
+/// Characters that are not control characters and that some programs treat as line ends.
 fn is_line_end(c: char) -> bool {
     matches!(c, '\u{2028}' | '\u{2029}')
 }
@@ -115,28 +116,28 @@ fn is_line_end(c: char) -> bool {
 fn scrub(text: &str) -> String {
     let mut scrubbed = String::with_capacity(text.len());
     let mut rest = text;
-    // What was last named, and whether a value of it would follow here.
+    // The last word, to recognize a value that follows a secret's name.
     let mut name = String::new();
     let mut gap = "";
     while !rest.is_empty() {
-        let word_end = rest.find(|c| !is_of_word(c)).unwrap_or(rest.len());
-        let (word, behind) = rest.split_at(word_end);
+        let word_end = rest.find(|c| !is_word_character(c)).unwrap_or(rest.len());
+        let (word, after) = rest.split_at(word_end);
         if !word.is_empty() {
             let is_named =
                 gap.contains(['=', ':']) && SECRET_NAMES.iter().any(|secret| name.contains(secret));
-            // "Bearer" stands between a name and its value.
+            // "Bearer" may stand between a name and its value.
             let is_scheme =
                 word.eq_ignore_ascii_case("bearer") || word.eq_ignore_ascii_case("basic");
             let is_credential = (name == "bearer" || name == "basic") && is_blank(gap);
             if (is_named && !is_scheme) || (is_credential && word.len() > 6) {
                 scrubbed.push_str("[removed]");
             } else {
-                scrubbed.push_str(kind_of_secret(word).unwrap_or(word));
+                scrubbed.push_str(replacement(word).unwrap_or(word));
             }
             name = word.to_ascii_lowercase();
         }
-        let gap_end = behind.find(is_of_word).unwrap_or(behind.len());
-        (gap, rest) = behind.split_at(gap_end);
+        let gap_end = after.find(is_word_character).unwrap_or(after.len());
+        (gap, rest) = after.split_at(gap_end);
         scrubbed.push_str(gap);
     }
     scrubbed
@@ -146,12 +147,12 @@ fn is_blank(gap: &str) -> bool {
     gap.chars().all(|c| c == ' ')
 }
 
-fn is_of_word(c: char) -> bool {
+fn is_word_character(c: char) -> bool {
     c.is_alphanumeric() || matches!(c, '_' | '-' | '.' | '+' | '@' | '%' | '~')
 }
 
-/// What to write in place of a word that is a secret.
-fn kind_of_secret(word: &str) -> Option<&'static str> {
+/// The replacement for a word that is a secret.
+fn replacement(word: &str) -> Option<&'static str> {
     let is_address = |at: &str| {
         word.split_once(at)
             .is_some_and(|(local, domain)| !local.is_empty() && domain.contains('.'))
@@ -159,21 +160,21 @@ fn kind_of_secret(word: &str) -> Option<&'static str> {
     if is_address("@") || is_address("%40") {
         return Some("[e-mail]");
     }
-    // A JSON object in Base64 begins so; cut off or whole.
+    // The prefix of a JSON object in Base64, cut or whole.
     if word.contains("eyJ") && word.len() >= 20 {
         return Some("[token]");
     }
     let is_key = word.split('.').any(|part| {
         let has = |kind: fn(&u8) -> bool| part.as_bytes().iter().any(kind);
-        part.len() >= MIN_KEY
+        part.len() >= MIN_KEY_LENGTH
             && has(u8::is_ascii_digit)
             && has(u8::is_ascii_alphabetic)
             && !(part.len() == Hyphenated::LENGTH && Uuid::try_parse(part).is_ok())
     });
-    let begins_as_key = KEY_BEGINNINGS
+    let has_key_prefix = KEY_PREFIXES
         .iter()
-        .any(|beginning| word.starts_with(beginning) && word.len() >= beginning.len() + 8);
-    (is_key || begins_as_key).then_some("[key]")
+        .any(|prefix| word.starts_with(prefix) && word.len() >= prefix.len() + 8);
+    (is_key || has_key_prefix).then_some("[key]")
 }
 
 #[cfg(test)]
@@ -181,7 +182,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn secrets_and_addresses_are_taken_out() {
+    fn secrets_and_email_addresses_are_removed() {
         let cases = [
             ("Cannot read x of undefined", "Cannot read x of undefined"),
             ("a\nb\tc\u{1b}[31m\u{2028}d", "a b c [31m d"),
@@ -218,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_kept_is_bounded_and_a_secret_at_the_end_is_still_one() {
+    fn fields_are_cut_and_a_secret_at_the_cut_is_recognised() {
         let text = format!(
             "{} eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.abc",
             "é".repeat(95)

@@ -1,5 +1,5 @@
-//! How much one person may have going on at the same moment, beside how often they may begin it: a request that is slow
-//! holds what others need for as long as it lasts.
+//! Limits the simultaneous requests of a user, in addition to the rate limits. A slow request
+//! occupies shared resources for as long as it runs.
 
 use std::sync::Arc;
 
@@ -11,39 +11,39 @@ use crate::error_code::ErrorCode;
 use crate::http::ApiError;
 use crate::observability::metrics::{ChatMetrics, RateLimitLabels};
 
-/// Seconds after which somebody over the limit may try again.
+/// Seconds after which a refused caller may retry.
 const RETRY_AFTER: u64 = 1;
 
-/// Counts what people have going on. Cheap to clone.
+/// Counts the simultaneous requests of each user. Cheap to clone.
 #[derive(Clone)]
-pub(super) struct AtOnce {
+pub(super) struct ConcurrencyLimit {
     limit: usize,
-    /// What refusals are counted as.
+    /// The label of refusals in the metrics.
     class: &'static str,
     metrics: ChatMetrics,
-    people: Arc<DashMap<Uuid, usize>>,
+    counts: Arc<DashMap<Uuid, usize>>,
 }
 
-/// One of them, until it is dropped.
+/// The permission for one request, until it is dropped.
 #[derive(Debug)]
-pub(super) struct GoingOn {
+pub(super) struct Permit {
     person: Uuid,
-    people: Arc<DashMap<Uuid, usize>>,
+    counts: Arc<DashMap<Uuid, usize>>,
 }
 
-impl AtOnce {
+impl ConcurrencyLimit {
     pub(super) fn new(limit: usize, class: &'static str, metrics: ChatMetrics) -> Self {
         Self {
             limit,
             class,
             metrics,
-            people: Arc::default(),
+            counts: Arc::default(),
         }
     }
 
-    /// One more of this person, or [`ErrorCode::RateLimited`].
-    pub(super) fn begin(&self, person: Uuid) -> Result<GoingOn, ApiError> {
-        let mut count = self.people.entry(person).or_default();
+    /// Admits one more request of this user, or fails with [`ErrorCode::RateLimited`].
+    pub(super) fn acquire(&self, person: Uuid) -> Result<Permit, ApiError> {
+        let mut count = self.counts.entry(person).or_default();
         if *count >= self.limit {
             let labels = RateLimitLabels { class: self.class };
             self.metrics.rate_limited.get_or_create(&labels).inc();
@@ -51,16 +51,16 @@ impl AtOnce {
         }
         *count += 1;
         drop(count);
-        Ok(GoingOn {
+        Ok(Permit {
             person,
-            people: Arc::clone(&self.people),
+            counts: Arc::clone(&self.counts),
         })
     }
 }
 
-impl Drop for GoingOn {
+impl Drop for Permit {
     fn drop(&mut self) {
-        if let Entry::Occupied(mut count) = self.people.entry(self.person) {
+        if let Entry::Occupied(mut count) = self.counts.entry(self.person) {
             *count.get_mut() -= 1;
             if *count.get() == 0 {
                 count.remove();
@@ -74,19 +74,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_person_has_their_own_and_what_ends_makes_room() {
+    fn limits_are_per_user_and_dropped_permits_are_returned() {
         let metrics = ChatMetrics::default();
-        let at_once = AtOnce::new(2, "searching", metrics.clone());
+        let limit = ConcurrencyLimit::new(2, "searching", metrics.clone());
         let [ana, ben] = [1, 2].map(Uuid::from_u128);
-        let first = at_once.begin(ana).expect("the first");
-        let second = at_once.begin(ana).expect("the second");
-        assert!(at_once.begin(ana).is_err());
-        let other = at_once.begin(ben).expect("somebody else's");
+        let first = limit.acquire(ana).expect("the first permit");
+        let second = limit.acquire(ana).expect("the second permit");
+        assert!(limit.acquire(ana).is_err());
+        let other = limit.acquire(ben).expect("a permit of another user");
         drop(first);
-        let third = at_once.begin(ana).expect("in place of the first");
-        assert!(at_once.begin(ana).is_err());
+        let third = limit.acquire(ana).expect("a permit in place of the first");
+        assert!(limit.acquire(ana).is_err());
         drop((second, third, other));
-        assert!(at_once.people.is_empty());
+        assert!(limit.counts.is_empty());
         let labels = RateLimitLabels { class: "searching" };
         assert_eq!(metrics.rate_limited.get_or_create(&labels).get(), 2);
     }

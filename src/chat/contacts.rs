@@ -1,4 +1,4 @@
-//! Who is in a conversation, and whom the caller may turn to.
+//! The members of a conversation, and the people that the caller can contact.
 
 use axum::extract::{OriginalUri, State};
 use axum::response::Response;
@@ -12,30 +12,30 @@ use crate::http::input::{Parameters, PathId};
 use crate::http::pagination::{self, Page};
 use crate::http::{ApiError, Caller};
 
-/// Rows of a page that names no limit, and at most.
+/// Default and maximum number of rows per page.
 pub(super) const DEFAULT_LIMIT: i32 = 50;
 pub(super) const MAX_LIMIT: i32 = 100;
 
 const MEMBERS: &str = "\
     select r.row::text, r.member_id from chat.member_page($1::uuid, $2::int, $3::uuid) r";
 
-/// Contacts nobody wrote to have no moment: PostgreSQL has no such timestamp that a client could
-/// read, so it is told apart here.
+/// A contact without messages has no time. PostgreSQL has no such timestamp that a client could
+/// read, so this converts it to null.
 const CONTACTS: &str = "\
     select r.row::text, nullif(r.message_at, '-infinity'), r.name, r.contact_id \
     from chat.contact_page( \
         $1::int, case when $4::uuid is not null then coalesce($2::timestamptz, '-infinity') end, $3::text, $4::uuid) r";
 
-/// Behind which contact a page begins.
+/// The contact after which a page begins.
 #[derive(Serialize, Deserialize)]
 struct Position {
-    /// In microseconds since the epoch, as exact as PostgreSQL is.
+    /// Microseconds since the epoch, the precision of PostgreSQL.
     message_at_us: Option<i64>,
     name: String,
     id: Uuid,
 }
 
-/// `GET /conversations/{id}/members`, in the order of their ids.
+/// `GET /conversations/{id}/members`, ordered by id.
 pub(super) async fn list_members(
     caller: Caller,
     State(db): State<Db>,
@@ -45,7 +45,7 @@ pub(super) async fn list_members(
 ) -> Result<Response, ApiError> {
     let limit = pagination::limit(&parameters, DEFAULT_LIMIT, MAX_LIMIT)?;
     let from: Option<Uuid> = pagination::position_in(conversation, &parameters)?;
-    // One more than asked for tells whether there is another page.
+    // One more row than requested shows whether there is another page.
     let rows = db
         .query_as(
             &caller.claims,
@@ -67,7 +67,8 @@ pub(super) async fn list_members(
     Ok(page.respond(&uri, &parameters))
 }
 
-/// `GET /contacts`: whom the caller talked to, the latest first, then the others of their teams.
+/// `GET /contacts`: first the people that the caller has messages with, latest first, then other
+/// members of the caller's teams.
 pub(super) async fn list_contacts(
     caller: Caller,
     State(db): State<Db>,

@@ -1,4 +1,5 @@
-//! What somebody keeps to themselves about a conversation: archived, pinned, muted, unread, drafted, cleared.
+//! The caller's private settings for a conversation: archived, pinned, muted, unread, draft,
+//! cleared.
 
 use axum::response::Response;
 use serde_json::{Map, Value};
@@ -17,26 +18,26 @@ const MARK_UNREAD: &str = "select chat.mark_unread($1::uuid, $2::uuid)";
 
 const CLEAR: &str = "select chat.clear_conversation($1::uuid)";
 
-/// Settings that are true or false.
+/// Boolean settings.
 const FLAGS: [&str; 4] = ["is_archived", "is_pinned", "is_muted", "marked_unread"];
 
-/// `PATCH /conversations/{id}`: sets what the body names, and nothing else.
+/// `PATCH /conversations/{id}`: sets only the settings in the body.
 pub(super) async fn set_conversation_settings(
     writer: Writer,
     PathId(id): PathId,
     fields: Fields,
 ) -> Result<Response, ApiError> {
     check_identity(&writer.caller, &fields, &["user_id"])?;
-    let settings = named_settings(&fields)?;
+    let settings = settings_from(&fields)?;
     let set = Query {
         sql: SET,
         parameters: &[&id, &settings],
     };
-    changed(&writer, id, set).await
+    change_settings(&writer, id, set).await
 }
 
-/// The settings among the fields. `muted_until` and `draft` may be null, which empties them.
-fn named_settings(fields: &Fields) -> Result<Value, ApiError> {
+/// The settings in the body. `muted_until` and `draft` may be null, which clears them.
+fn settings_from(fields: &Fields) -> Result<Value, ApiError> {
     let mut settings = Map::new();
     for name in FLAGS {
         if let Some(flag) = fields.flag(name)? {
@@ -60,7 +61,8 @@ fn named_settings(fields: &Fields) -> Result<Value, ApiError> {
     Ok(Value::Object(settings))
 }
 
-/// `POST /conversations/{id}/unread`: as a whole, or from a message on.
+/// `POST /conversations/{id}/unread`: marks the whole conversation, or everything from a message
+/// on.
 pub(super) async fn mark_conversation_unread(
     writer: Writer,
     PathId(id): PathId,
@@ -72,10 +74,10 @@ pub(super) async fn mark_conversation_unread(
         sql: MARK_UNREAD,
         parameters: &[&id, &from],
     };
-    changed(&writer, id, mark).await
+    change_settings(&writer, id, mark).await
 }
 
-/// `DELETE /conversations/{id}`: empties it and takes it off the list, for the caller alone.
+/// `DELETE /conversations/{id}`: clears it and removes it from the list, only for the caller.
 pub(super) async fn clear_conversation(
     writer: Writer,
     PathId(id): PathId,
@@ -88,12 +90,16 @@ pub(super) async fn clear_conversation(
     Ok(confirmation("Conversation deleted successfully", id))
 }
 
-/// Makes a change and answers the row as it is then.
-async fn changed(writer: &Writer, id: Uuid, change: Query<'_>) -> Result<Response, ApiError> {
+/// Makes a change and returns the row after it.
+async fn change_settings(
+    writer: &Writer,
+    id: Uuid,
+    change: Query<'_>,
+) -> Result<Response, ApiError> {
     let get = Query {
         sql: conversations::GET,
         parameters: &[&id],
     };
-    let rows = writer.change_and_show(&[change], get).await?;
+    let rows = writer.change_then_read(&[change], get).await?;
     Ok(json_text(only(&rows)?))
 }

@@ -17,10 +17,11 @@ use crate::http::input::{Fields, Parameters, PathId};
 use crate::http::pagination::{self, Page, json_text};
 use crate::http::{ApiError, Caller};
 
-/// Unread messages of all conversations that are neither muted nor archived.
+/// Header with the number of unread messages in all conversations that are neither muted nor
+/// archived.
 const TOTAL_UNREAD: HeaderName = HeaderName::from_static("x-total-unread");
 
-/// Rows of a page that names no limit, and at most.
+/// Default and maximum number of rows per page.
 pub(super) const DEFAULT_LIMIT: i32 = 30;
 pub(super) const MAX_LIMIT: i32 = 100;
 
@@ -32,14 +33,14 @@ const LIST: &str = "\
 
 const COUNT_UNREAD: &str = "select c.total from chat.unread_counts() c";
 
-/// One conversation, if it is one of the caller's.
+/// A conversation, if the caller is a member of it.
 pub(super) const GET: &str = "select r.row::text from chat.conversation_rows(array[$1::uuid]) r";
 
 const OPEN: &str = "\
     select set_config('rapport.outcome', json_build_object('created', o.created)::text, true) \
     from chat.open_conversation($1::uuid) o";
 
-/// Refuses a conversation with somebody that is not there yet.
+/// Refuses a new conversation with a person.
 pub(super) const REFUSE_OPENING: &str = "\
     select chat.refuse('rate_limited') \
     where not exists ( \
@@ -49,7 +50,7 @@ pub(super) const REFUSE_OPENING: &str = "\
             and c.participant_1_id = least(auth.uid(), $1::uuid) \
             and c.participant_2_id = greatest(auth.uid(), $1::uuid))";
 
-/// A statement of its own: what [`OPEN`] wrote is visible only to statements after it.
+/// A separate statement: what [`OPEN`] wrote is visible only to later statements.
 const GET_WITH: &str = "\
     select r.row::text, r.conversation_id, coalesce((chat.outcome() ->> 'created')::boolean, false) \
     from chat.conversation_rows(array( \
@@ -60,18 +61,18 @@ const GET_WITH: &str = "\
             and c.participant_2_id = greatest($1::uuid, $2::uuid) \
     )) r";
 
-/// Where a page of the list begins: the sort key of the row next to it.
+/// Where a page of the list begins: the sort key of the adjacent row.
 #[derive(Serialize, Deserialize)]
 struct Position {
-    /// The page ends before that row instead of beginning behind it.
+    /// The page ends before that row instead of beginning after it.
     is_backwards: bool,
     is_pinned: bool,
-    /// In microseconds since the epoch, as exact as PostgreSQL is.
+    /// Microseconds since the epoch, the precision of PostgreSQL.
     last_activity_us: i64,
     id: Uuid,
 }
 
-/// `GET /conversations`: pinned ones first, then the latest activity.
+/// `GET /conversations`: first pinned ones, then by latest activity.
 pub(super) async fn list_conversations(
     caller: Caller,
     State(db): State<Db>,
@@ -108,7 +109,7 @@ pub(super) async fn list_conversations(
     let queries = [
         Query {
             sql: LIST,
-            // One more than asked for tells whether there is another page.
+            // One more row than requested shows whether there is another page.
             parameters: &[
                 &archived,
                 &pinned,
@@ -133,7 +134,7 @@ pub(super) async fn list_conversations(
 
     let limit = usize::try_from(limit).unwrap_or_default();
     let has_more = rows.len() > limit;
-    // The row too many is the one farthest from where the page begins.
+    // The surplus row is the one farthest from the beginning of the page.
     let surplus = rows.len().saturating_sub(limit);
     let kept = if is_backwards {
         &rows[surplus..]
@@ -166,7 +167,7 @@ pub(super) async fn list_conversations(
     Ok(response)
 }
 
-/// The cursor that leads on from a row of [`LIST`], or back from it.
+/// The cursor for the page after a row of [`LIST`], or before it.
 fn cursor_at(row: &Row, is_backwards: bool) -> Result<String, ApiError> {
     let last_activity_at: Timestamp = column(row, 3)?;
     pagination::cursor(&Position {
@@ -190,7 +191,7 @@ pub(super) async fn get_conversation(
     Ok(json_text(column(row, 0)?))
 }
 
-/// `POST /conversations`: the conversation with somebody, opened if there is none yet.
+/// `POST /conversations`: returns the conversation with a person, and opens it if there is none.
 pub(super) async fn open_conversation(
     writer: Writer,
     parameters: Parameters,
@@ -200,7 +201,9 @@ pub(super) async fn open_conversation(
     check_identity(caller, &fields, &[])?;
     let other = other_person(caller, &fields)?;
     if other == caller.user_id {
-        return Err(ApiError::invalid("A conversation takes two people"));
+        return Err(ApiError::invalid(
+            "You cannot open a conversation with yourself",
+        ));
     }
     let prevent_creation = match parameters.flag("prevent_creation")? {
         Some(prevent) => prevent,
@@ -211,7 +214,7 @@ pub(super) async fn open_conversation(
         parameters: &[&caller.user_id, &other],
     };
     let found = if prevent_creation {
-        writer.show(get).await?
+        writer.read(get).await?
     } else {
         let open = Query {
             sql: OPEN,
@@ -238,7 +241,7 @@ pub(super) async fn open_conversation(
     Ok(response)
 }
 
-/// The person that a request wants to talk to: named alone, or as one of both.
+/// The person that the caller wants to talk to: named alone, or as one of the two participants.
 fn other_person(caller: &Caller, fields: &Fields) -> Result<Uuid, ApiError> {
     if let (Some(first), Some(second)) = (fields.uuid("user1_id")?, fields.uuid("user2_id")?) {
         if first == caller.user_id {

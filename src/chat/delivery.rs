@@ -1,6 +1,7 @@
-//! Writes down how far messages were handed to the sockets of their recipients, so that senders see it.
+//! Records how far messages were sent to the sockets of their recipients, so that senders see it.
 //!
-//! One statement for all positions that moved within a tick, however many messages moved them.
+//! One statement writes all positions that moved within an interval, however many messages moved
+//! them.
 
 use std::time::Duration;
 
@@ -11,14 +12,14 @@ use crate::bus::people::Delivered;
 use crate::db::{Db, DbError};
 use crate::shutdown::Tasks;
 
-/// How long positions gather before they are written.
-const GATHERING: Duration = Duration::from_millis(200);
+/// How long positions accumulate before they are written.
+const INTERVAL: Duration = Duration::from_millis(200);
 
-/// Positions that one statement writes.
+/// Maximum number of positions per statement.
 const POSITIONS_PER_STATEMENT: usize = 1_000;
 
-/// The pause after a statement that failed.
-const PAUSE: Duration = Duration::from_secs(1);
+/// The pause after a failed statement.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
 const NOTE: &str = "select chat.note_delivered($1::uuid[], $2::uuid[], $3::bigint[])";
 
@@ -27,19 +28,19 @@ pub(super) async fn run(delivered: Delivered, db: Db, tasks: Tasks) {
     let writing = async {
         loop {
             delivered.recorded().await;
-            tokio::time::sleep(GATHERING).await;
+            tokio::time::sleep(INTERVAL).await;
             let positions: Vec<_> = delivered.take().into_iter().collect();
             let mut is_failing = false;
             for positions in positions.chunks(POSITIONS_PER_STATEMENT) {
                 match write(&db, positions).await {
                     Ok(()) => {}
-                    // What the database refuses it would refuse again.
+                    // The database would refuse the same positions again.
                     Err(error @ (DbError::Refused(_) | DbError::Unexpected(_))) => {
-                        tracing::warn!(%error, "deliveries of messages could not be noted");
+                        tracing::warn!(%error, "cannot record deliveries of messages; dropping them");
                         is_failing = true;
                     }
                     Err(error) => {
-                        tracing::debug!(%error, "deliveries of messages are noted later");
+                        tracing::debug!(%error, "cannot record deliveries of messages; retrying");
                         is_failing = true;
                         for ((conversation, person), seq) in positions {
                             delivered.note(*conversation, *person, *seq);
@@ -48,7 +49,7 @@ pub(super) async fn run(delivered: Delivered, db: Db, tasks: Tasks) {
                 }
             }
             if is_failing {
-                tokio::time::sleep(PAUSE).await;
+                tokio::time::sleep(RETRY_PAUSE).await;
             }
         }
     };

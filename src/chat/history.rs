@@ -1,4 +1,4 @@
-//! A conversation's history, page by page.
+//! The history of a conversation, page by page.
 
 use axum::extract::{OriginalUri, State};
 use axum::response::Response;
@@ -14,12 +14,12 @@ use crate::http::input::Parameters;
 use crate::http::pagination::{self, Page};
 use crate::http::{ApiError, Caller};
 
-/// Rows of a page that names no limit, and at most.
+/// Default and maximum number of rows per page.
 pub(super) const DEFAULT_LIMIT: i32 = 50;
 pub(super) const MAX_LIMIT: i32 = 200;
 
-/// Messages before one position, after another, or the newest. `$4` widens the second to take in
-/// the message at the position itself.
+/// Messages before one position, after another, or the newest. With `$4` = 1 the second includes
+/// the message at the position.
 const PAGE: &str = "\
     select r.row::text, r.seq, r.rev \
     from chat.message_page( \
@@ -28,61 +28,62 @@ const PAGE: &str = "\
         case when $3::text is not null then chat.message_anchor($1::uuid, $3::text) - $4::int end, \
         $5::int, $6::boolean, $7::int) r";
 
-/// What changed since a revision.
+/// Messages that changed since a revision.
 const CHANGES: &str = "\
     select r.row::text, r.seq, r.rev \
     from chat.message_changes($1::uuid, $2::bigint, $3::int) r";
 
-/// The revision of a conversation. Read before the page, so that asking for what changed since
-/// can repeat something but not miss it.
+/// The revision of a conversation. It is read before the page, so that a later request for changes
+/// may repeat messages but not miss any.
 const REV: &str = "select c.rev from public.user_conversations c where c.id = $1::uuid";
 
-/// Where a page begins, as a cursor says it: by `seq` and revision.
+/// The position in a cursor, as `seq` or revision.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 enum Cursor {
-    /// What is older than this `seq`.
+    /// Messages older than this `seq`.
     Before(u64),
-    /// What is newer than it.
+    /// Messages newer than this `seq`.
     After(u64),
-    /// What changed since this revision.
+    /// Messages that changed since this revision.
     Since(i64),
 }
 
-/// Where a page begins.
+/// The requested part of the history.
 #[derive(Clone, Debug, PartialEq)]
 enum Position {
-    /// The newest messages, this many of them skipped.
+    /// The newest messages, after skipping this many.
     Newest(i32),
-    /// What is older than this message or `seq`.
+    /// Messages older than this message or `seq`.
     Before(String),
-    /// What is newer than it.
+    /// Messages newer than this message or `seq`.
     After(String),
-    /// Both sides of it.
+    /// Messages on both sides of this message or `seq`.
     Around(String),
-    /// What changed since this revision, in the order it changed.
+    /// Messages that changed since this revision, in order of change.
     Since(i64),
 }
 
 /// A request for part of a conversation.
 struct History<'a> {
     db: &'a Db,
-    /// What is fetched has reached the caller. Written beside requests, and only where that moves.
+    /// Records that fetched messages have reached the caller. Written in the background, and only
+    /// if the position moves.
     delivered: &'a Delivered,
     caller: &'a Caller,
     conversation: Uuid,
     include_deleted: bool,
     limit: i32,
-    /// Whether the page tells the conversation's revision, which costs a statement.
-    tells_rev: bool,
+    /// Whether the response contains the conversation's revision, which costs a statement.
+    wants_rev: bool,
 }
 
-/// Some messages in one direction from a position.
+/// Messages in one direction from a position.
 #[derive(Default)]
 struct Side<'a> {
     before: Option<&'a str>,
     after: Option<&'a str>,
-    /// 1: the message at `after` belongs to the page; 0: it does not.
-    widened: i32,
+    /// 1 if the page includes the message at `after`, otherwise 0.
+    includes_after: i32,
     skipped: i32,
 }
 
@@ -97,7 +98,7 @@ pub(super) async fn list_messages(
     let conversation = parameters
         .uuid("conversation_id")?
         .ok_or_else(|| ApiError::invalid("conversation_id is missing"))?;
-    let position = asked_position(conversation, &parameters)?;
+    let position = requested_position(conversation, &parameters)?;
     let history = History {
         db: &db,
         delivered: &delivered,
@@ -105,7 +106,7 @@ pub(super) async fn list_messages(
         conversation,
         include_deleted: parameters.flag("include_deleted")?.unwrap_or(false),
         limit: pagination::limit(&parameters, DEFAULT_LIMIT, MAX_LIMIT)?,
-        tells_rev: pagination::is_wrapped(&parameters),
+        wants_rev: pagination::is_wrapped(&parameters),
     };
     let page = match &position {
         Position::Around(anchor) => history.around(anchor).await?,
@@ -115,9 +116,9 @@ pub(super) async fn list_messages(
     Ok(page.respond(&uri, &parameters))
 }
 
-/// Which page is asked for. A cursor goes on from wherever the first page began, so clients may
-/// leave in what they asked for then; apart from it, two positions are a mistake.
-fn asked_position(conversation: Uuid, parameters: &Parameters) -> Result<Position, ApiError> {
+/// The requested position. A cursor continues the first page, whose position parameters clients may
+/// repeat. Otherwise, two positions are an error.
+fn requested_position(conversation: Uuid, parameters: &Parameters) -> Result<Position, ApiError> {
     if let Some(cursor) = pagination::position_in(conversation, parameters)? {
         return Ok(match cursor {
             Cursor::Before(seq) => Position::Before(seq.to_string()),
@@ -126,7 +127,7 @@ fn asked_position(conversation: Uuid, parameters: &Parameters) -> Result<Positio
         });
     }
     let anchor = |name: &str| parameters.text(name).map(str::to_owned);
-    let mut asked: Vec<Position> = [
+    let mut requested: Vec<Position> = [
         anchor("before").map(Position::Before),
         anchor("after").map(Position::After),
         anchor("around").map(Position::Around),
@@ -135,12 +136,12 @@ fn asked_position(conversation: Uuid, parameters: &Parameters) -> Result<Positio
     .into_iter()
     .flatten()
     .collect();
-    if asked.len() > 1 {
+    if requested.len() > 1 {
         return Err(ApiError::invalid(
-            "Only one of before, after, around and since_rev can be given",
+            "Only one of before, after, around and since_rev is allowed",
         ));
     }
-    match asked.pop() {
+    match requested.pop() {
         Some(position) => Ok(position),
         None => Ok(Position::Newest(pagination::offset(parameters)?)),
     }
@@ -166,7 +167,7 @@ impl History<'_> {
         };
         let goes_forward = side.after.is_some();
         let (rev, rows) = self.fetch(&[(side, self.limit)]).await?;
-        let (kept, has_more) = trimmed(&rows[0], self.limit, !goes_forward);
+        let (kept, has_more) = within_limit(&rows[0], self.limit, !goes_forward);
         let mut page = Page {
             rows: texts(kept)?,
             rev,
@@ -187,8 +188,8 @@ impl History<'_> {
         Ok(page)
     }
 
-    /// Both sides of a message, which itself counts among the newer ones. The next page is the
-    /// older one, as everywhere.
+    /// A page on both sides of a message, which belongs to the newer side. As on every page, the
+    /// next page is the older one.
     async fn around(&self, anchor: &str) -> Result<Page, ApiError> {
         let older_limit = self.limit / 2;
         let newer_limit = self.limit - older_limit;
@@ -198,14 +199,14 @@ impl History<'_> {
         };
         let newer = Side {
             after: Some(anchor),
-            widened: 1,
+            includes_after: 1,
             ..Side::default()
         };
         let (rev, rows) = self
             .fetch(&[(older, older_limit), (newer, newer_limit)])
             .await?;
-        let (older, has_older) = trimmed(&rows[0], older_limit, true);
-        let (newer, has_newer) = trimmed(&rows[1], newer_limit, false);
+        let (older, has_older) = within_limit(&rows[0], older_limit, true);
+        let (newer, has_newer) = within_limit(&rows[1], newer_limit, false);
 
         let mut page = Page {
             rows: texts(older)?,
@@ -225,8 +226,8 @@ impl History<'_> {
         Ok(page)
     }
 
-    /// What changed since a revision. A page that is not the last tells the revision it reaches:
-    /// what lies behind it is not known yet.
+    /// Messages that changed since a revision. A page that is not the last one returns the revision
+    /// that it reaches, because later changes are not included yet.
     async fn changes(&self, since: i64) -> Result<Page, ApiError> {
         let wanted = self.limit + 1;
         let rev = Query {
@@ -238,7 +239,7 @@ impl History<'_> {
             parameters: &[&self.conversation, &since, &wanted],
         };
         let results = self.db.run_as(&self.caller.claims, &[rev, changes]).await?;
-        let (kept, has_more) = trimmed(&results[1], self.limit, false);
+        let (kept, has_more) = within_limit(&results[1], self.limit, false);
         let mut page = Page {
             rows: texts(kept)?,
             rev: Some(only(&results[0])?),
@@ -267,7 +268,7 @@ impl History<'_> {
         pagination::cursor_in(self.conversation, &cursor)
     }
 
-    /// The message of this row, and all before it, have reached the caller.
+    /// Records that the message of this row, and all before it, have reached the caller.
     fn note_delivered(&self, row: &Row) -> Result<(), ApiError> {
         let seq: i64 = column(row, 1)?;
         self.delivered
@@ -289,7 +290,7 @@ impl History<'_> {
                     &self.conversation,
                     &side.before,
                     &side.after,
-                    &side.widened,
+                    &side.includes_after,
                     wanted,
                     &self.include_deleted,
                     &side.skipped,
@@ -306,7 +307,7 @@ impl History<'_> {
             parameters,
         });
         let queries: Vec<Query<'_>> = self
-            .tells_rev
+            .wants_rev
             .then_some(rev)
             .into_iter()
             .chain(pages)
@@ -318,9 +319,9 @@ impl History<'_> {
     }
 }
 
-/// The rows within the limit, and whether there were more. The row too many is the farthest from
-/// where the page begins: the first one where the page goes back in time.
-fn trimmed(rows: &[Row], limit: i32, goes_back: bool) -> (&[Row], bool) {
+/// The rows within the limit, and whether there were more. The surplus row is the one farthest from
+/// the beginning of the page: the first row if the page goes back in time.
+fn within_limit(rows: &[Row], limit: i32, goes_back: bool) -> (&[Row], bool) {
     let surplus = rows
         .len()
         .saturating_sub(usize::try_from(limit).unwrap_or_default());

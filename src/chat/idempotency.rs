@@ -1,9 +1,9 @@
-//! Writes that are not made twice: `Idempotency-Key` (chat API 2.2).
+//! `Idempotency-Key`: a repeated write has no further effect (chat API 2.2).
 //!
-//! A key is claimed before the statements of a write and kept behind them, in their transaction and in
-//! the same flight. So a write never succeeds without its key, a key is never kept without its write, and
-//! whatever ends the transaction frees it. What is kept is no answer: a repetition reads the resource as
-//! it is then.
+//! A key is claimed before the statements of a write and stored after them, in the same transaction
+//! and round trip. So a write never succeeds without its key, a key is never stored without its
+//! write, and any end of the transaction releases the key. Responses are not stored: a repetition
+//! reads the current state of the resource.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -27,35 +27,36 @@ use crate::http::{ApiError, Caller, Identity};
 
 pub(super) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
-/// Says that an answer is to a repetition.
+/// Marks a response to a repetition.
 const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 
-/// Characters of a key at most.
+/// Maximum length of a key, in characters.
 const MAX_KEY: usize = 255;
 
 const CLAIM: &str = "select chat.claim_idempotency_key($1::text, $2::bytea)";
 
-const KEEP: &str = "select chat.keep_idempotency_key($1::text, $2::bytea)";
+const STORE: &str = "select chat.keep_idempotency_key($1::text, $2::bytea)";
 
 const RECALL: &str = "select chat.recall_idempotency_key($1::text)";
 
-/// Behind the claim of a key whose write its caller has nothing left for: only a repetition does not get here.
-const REFUSE_WHAT_IS_NEW: &str = "select chat.refuse('rate_limited')";
+/// Runs after the key is claimed, if the caller has no token left for the write. Only a repetition
+/// never reaches it.
+const REFUSE_NEW: &str = "select chat.refuse('rate_limited')";
 
-/// The key that a request brings, and what it is for.
+/// The key of a request, and the hash of the request.
 struct Claim {
     key: String,
     hash: [u8; 32],
-    /// Set when it turned out that this was done before.
+    /// Set if the request turned out to be a repetition.
     is_replay: AtomicBool,
 }
 
-/// Middleware that reads the key of a write, where its caller is known: nobody else's body is held. The key is
-/// used by [`Writer`].
-pub(super) async fn keyed(request: Request, next: Next) -> Response {
+/// Middleware that reads the key of a write, for use by [`Writer`]. It buffers the body for the
+/// hash, so it only does this for known callers.
+pub(super) async fn read_key(request: Request, next: Next) -> Response {
     let identity = request.extensions().get::<Identity>();
-    let is_somebodys = identity.is_some_and(|identity| identity.0.is_ok());
-    if request.method().is_safe() || !is_somebodys {
+    let has_caller = identity.is_some_and(|identity| identity.0.is_ok());
+    if request.method().is_safe() || !has_caller {
         return next.run(request).await;
     }
     let key = match key(request.headers()) {
@@ -64,8 +65,8 @@ pub(super) async fn keyed(request: Request, next: Next) -> Response {
         Err(error) => return error.into_response(),
     };
     let (mut parts, stream) = request.into_parts();
-    let held = Request::from_parts(parts.clone(), stream);
-    let bytes = match body(held, &(), BODY_DEADLINE).await {
+    let buffered = Request::from_parts(parts.clone(), stream);
+    let bytes = match body(buffered, &(), BODY_DEADLINE).await {
         Ok(bytes) => bytes,
         Err(error) => return ApiError::from(error).into_response(),
     };
@@ -85,13 +86,13 @@ pub(super) async fn keyed(request: Request, next: Next) -> Response {
     response
 }
 
-/// Whether an answer is to a repetition.
+/// Whether a response answers a repetition.
 pub(super) fn is_replay(response: &Response) -> bool {
     response.headers().contains_key(REPLAYED)
 }
 
-/// The key among the headers. An empty one is none at all to the IETF's draft, and an error here: whoever sends it
-/// believes to be safe.
+/// The key in the headers. In the IETF's draft an empty key counts as absent. Here it is an error,
+/// because its sender expects to be protected.
 fn key(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
     let mut values = headers.get_all(IDEMPOTENCY_KEY).iter();
     let (Some(value), more) = (values.next(), values.next()) else {
@@ -103,12 +104,13 @@ fn key(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
             Ok(Some(key.to_owned()))
         }
         _ => Err(ApiError::invalid(format!(
-            "Idempotency-Key must be one text of 1 to {MAX_KEY} printable ASCII characters"
+            "Idempotency-Key must be a single text of 1 to {MAX_KEY} printable ASCII characters"
         ))),
     }
 }
 
-/// By which a repetition is told from another request. Neither the method nor an address has a line feed in it.
+/// Distinguishes a repetition from another request with the same key. Neither a method nor a URI
+/// contains a line feed.
 fn hash(parts: &Parts, body: &[u8]) -> [u8; 32] {
     let mut hash = Sha256::new();
     hash.update(format!("{}\n{}\n", parts.method, parts.uri));
@@ -116,22 +118,22 @@ fn hash(parts: &Parts, body: &[u8]) -> [u8; 32] {
     hash.finalize().into()
 }
 
-/// What a handler writes with: the database in its caller's name, once for each key.
+/// The database access of a handler that writes: in its caller's name, once per key.
 ///
-/// What an answer needs besides its resource (whether it was made, what its id is) the statements leave in the
-/// setting `rapport.outcome`, which `chat.outcome()` reads.
+/// Statements pass what a response needs besides its resource (whether it was created, its id) in
+/// the setting `rapport.outcome`, which `chat.outcome()` reads.
 pub(super) struct Writer {
     pub(super) caller: Caller,
     db: Db,
     allowance: Option<Allowance>,
-    /// What could not be taken, and has to be if this is no repetition.
+    /// Tokens that could not be taken. They are required unless this is a repetition.
     debts: Vec<Debt>,
     claim: Option<Arc<Claim>>,
 }
 
 impl Writer {
-    /// Takes one of a class that the request turned out to be of, besides that of its route. Where there is none,
-    /// the write is refused unless it is a repetition.
+    /// Takes a token of an additional class that applies to the request. If there is none, the
+    /// write is refused unless it is a repetition.
     pub(super) fn take(&mut self, class: Class) {
         let taken = self
             .allowance
@@ -140,27 +142,27 @@ impl Writer {
         self.debts.extend(taken.and_then(Result::err));
     }
 
-    /// Gives one back that [`Writer::take`] took for what turned out to be nothing of the kind.
-    pub(super) fn give_back(&self, class: Class) {
+    /// Puts back the token that [`Writer::take`] took, if the class did not apply after all.
+    pub(super) fn refund(&self, class: Class) {
         if let Some(allowance) = &self.allowance
             && !self.debts.iter().any(|debt| debt.class == class)
         {
-            allowance.give_back(class);
+            allowance.refund(class);
         }
     }
 
-    /// Makes changes of which the answer tells nothing but that they are made.
+    /// Makes changes whose response contains no data.
     pub(super) async fn change(&self, changes: &[Query<'_>]) -> Result<(), ApiError> {
         self.write(changes, None, &[]).await.map(drop)
     }
 
-    /// Makes a change and returns what it answered: nothing, if it was made before.
-    pub(super) async fn change_and_read(&self, change: Query<'_>) -> Result<Vec<Row>, ApiError> {
+    /// Makes a change and returns its rows; no rows if it is a repetition.
+    pub(super) async fn change_returning(&self, change: Query<'_>) -> Result<Vec<Row>, ApiError> {
         self.write(&[change], None, &[]).await
     }
 
-    /// Makes changes and answers what `view` shows behind them.
-    pub(super) async fn change_and_show(
+    /// Makes changes and returns the rows of `view` after them.
+    pub(super) async fn change_then_read(
         &self,
         changes: &[Query<'_>],
         view: Query<'_>,
@@ -168,8 +170,9 @@ impl Writer {
         self.find_or_change(&[], changes, view).await
     }
 
-    /// The same where changes may find what they make without a key. For each class `refuse_new` has a statement that
-    /// refuses changes which count as one of it.
+    /// Like [`Writer::change_then_read`], for changes that may find an existing resource even
+    /// without a key. For each class `refuse_new` has a statement that refuses changes which would
+    /// cost a token of it.
     pub(super) async fn find_or_change(
         &self,
         refuse_new: &[(Class, Query<'_>)],
@@ -180,8 +183,8 @@ impl Writer {
         self.write(&queries, Some(view), refuse_new).await
     }
 
-    /// Makes a change that answers itself; if it was made before, `view` does.
-    pub(super) async fn change_or_show(
+    /// Makes a change and returns its rows; those of `view` if it is a repetition.
+    pub(super) async fn change_or_read(
         &self,
         change: Query<'_>,
         view: Query<'_>,
@@ -189,10 +192,10 @@ impl Writer {
         self.write(&[change], Some(view), &[]).await
     }
 
-    /// Changes nothing and answers what `view` shows. A reading needs no key, and counts as one.
-    pub(super) async fn show(&self, view: Query<'_>) -> Result<Vec<Row>, ApiError> {
+    /// Returns the rows of `view` without a change. The request needs no key and counts as a read.
+    pub(super) async fn read(&self, view: Query<'_>) -> Result<Vec<Row>, ApiError> {
         if let Some(allowance) = &self.allowance {
-            allowance.mark_as_reading();
+            allowance.count_as_read_request();
             if allowance.debt().is_some() {
                 let taken = allowance.take(Class::Read);
                 taken.map_err(|debt| allowance.refuse(debt))?;
@@ -202,19 +205,20 @@ impl Writer {
         Ok(self.db.query_as(claims, view.sql, view.parameters).await?)
     }
 
-    /// The rows of the last of the statements, or of `again` if they ran before. What cannot be paid for is
-    /// refused in their transaction, and before them, unless it is a repetition.
+    /// Returns the rows of the last statement, or of `again` if the statements ran before. A write
+    /// without the required token is refused in the same transaction, before its statements, unless
+    /// it is a repetition.
     async fn write(
         &self,
         queries: &[Query<'_>],
         again: Option<Query<'_>>,
         refuse_new: &[(Class, Query<'_>)],
     ) -> Result<Vec<Row>, ApiError> {
-        let Some((allowance, debt)) = self.owed() else {
+        let Some((allowance, debt)) = self.largest_debt() else {
             return self.run(queries, again).await;
         };
         let by_key = self.claim.is_some().then_some(Query {
-            sql: REFUSE_WHAT_IS_NEW,
+            sql: REFUSE_NEW,
             parameters: &[],
         });
         let refuse = |class| {
@@ -225,21 +229,23 @@ impl Writer {
         let Some(mut flight) = refusals.collect::<Option<Vec<_>>>() else {
             return Err(allowance.refuse(debt));
         };
-        // Looking whether it was done before is a reading: a flood of new keys is no heavier than one of readings.
+        // Checking for a repetition costs a read token, so a flood of new keys costs as much as a
+        // flood of reads.
         if allowance.take(Class::Read).is_err() {
             return Err(allowance.refuse(debt));
         }
         flight.extend_from_slice(queries);
         let rows = self.run(&flight, again).await;
         match rows {
-            // A conversation that was found costs this reading: nothing else pays for it.
+            // An existing conversation costs this read token, because no other token was taken for
+            // it.
             Ok(_)
                 if allowance
                     .debt()
                     .is_none_or(|debt| debt.class != Class::Open)
                     || self.is_replay() =>
             {
-                allowance.give_back(Class::Read);
+                allowance.refund(Class::Read);
             }
             Err(error) if error.code() == ErrorCode::RateLimited => {
                 return Err(allowance.refuse(debt));
@@ -254,12 +260,12 @@ impl Writer {
         claim.is_some_and(|claim| claim.is_replay.load(Ordering::Relaxed))
     }
 
-    /// What the caller has to wait for longest.
-    fn owed(&self) -> Option<(&Allowance, Debt)> {
+    /// The missing token with the longest wait.
+    fn largest_debt(&self) -> Option<(&Allowance, Debt)> {
         let debt = self
             .debts
             .iter()
-            .max_by_key(|debt| debt.refused.retry_after);
+            .max_by_key(|debt| debt.exceeded.retry_after);
         self.allowance.as_ref().zip(debt.copied())
     }
 
@@ -275,10 +281,10 @@ impl Writer {
         };
         let (key, hash) = (&claim.key, &claim.hash.as_slice());
         let parameters: &[&(dyn ToSql + Sync)] = &[key, hash];
-        let [claim_key, keep_key] = [CLAIM, KEEP].map(|sql| Query { sql, parameters });
+        let [claim_key, store_key] = [CLAIM, STORE].map(|sql| Query { sql, parameters });
         let mut flight = vec![claim_key];
         flight.extend_from_slice(queries);
-        flight.push(keep_key);
+        flight.push(store_key);
         match self.db.run_as(claims, &flight).await {
             Ok(results) => Ok(results.into_iter().nth(queries.len()).unwrap_or_default()),
             Err(DbError::DoneBefore) => {

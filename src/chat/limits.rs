@@ -1,4 +1,4 @@
-//! The limits and switches that a composer needs before anybody is signed in.
+//! Limits and features that a client needs before anyone is signed in.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -13,9 +13,9 @@ use crate::http::ApiError;
 use crate::http::input::MAX_BODY_BYTES;
 use crate::http::pagination::json_text;
 
-/// How long an answer is kept. The route asks for no token, so the database must not be asked
-/// by everybody; a changed setting is seen this much later.
-const KEPT_FOR: Duration = Duration::from_secs(5);
+/// How long a result is cached. The route requires no token, so not every request may query the
+/// database. A changed setting becomes visible this much later.
+const CACHED_FOR: Duration = Duration::from_secs(5);
 
 const READ: &str = "\
     select json_build_object( \
@@ -33,29 +33,29 @@ const READ: &str = "\
         ) \
     )::text";
 
-/// What the database says about limits, remembered for a moment. Cheap to clone.
+/// The limits from the database, cached briefly. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Limits {
     db: Db,
     /// A std mutex: held to copy a short text, never across an await.
-    kept: Arc<Mutex<Option<(Instant, String)>>>,
+    cached: Arc<Mutex<Option<(Instant, String)>>>,
 }
 
 impl Limits {
     pub(super) fn new(db: Db) -> Self {
         Self {
             db,
-            kept: Arc::default(),
+            cached: Arc::default(),
         }
     }
 
     async fn current(&self) -> Result<String, ApiError> {
         if let Some((at, text)) = self
-            .kept
+            .cached
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
-            && at.elapsed() < KEPT_FOR
+            && at.elapsed() < CACHED_FOR
         {
             return Ok(text);
         }
@@ -65,7 +65,7 @@ impl Limits {
             .query_as(&Claims::of_nobody(), READ, &[&max_body_bytes])
             .await?;
         let text: String = only(&rows)?;
-        *self.kept.lock().unwrap_or_else(PoisonError::into_inner) =
+        *self.cached.lock().unwrap_or_else(PoisonError::into_inner) =
             Some((Instant::now(), text.clone()));
         Ok(text)
     }

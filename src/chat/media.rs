@@ -9,14 +9,14 @@ use crate::http::input::{Parameters, PathId};
 use crate::http::pagination::{self, Page};
 use crate::http::{ApiError, Caller};
 
-/// Rows of a page that names no limit, and at most.
+/// Default and maximum number of rows per page.
 pub(super) const DEFAULT_LIMIT: i32 = 50;
 pub(super) const MAX_LIMIT: i32 = 100;
 
 const LIST: &str = "\
     select r.row::text, r.seq, r.rev from chat.file_page($1::uuid, $2::text, $3::int, $4::bigint) r";
 
-/// `GET /conversations/{id}/media`: the messages with a file, the newest first.
+/// `GET /conversations/{id}/media`: messages with a file, newest first.
 pub(super) async fn list_media(
     caller: Caller,
     State(db): State<Db>,
@@ -26,11 +26,11 @@ pub(super) async fn list_media(
 ) -> Result<Response, ApiError> {
     let kind = parameters.text("type");
     if !matches!(kind, None | Some("image" | "file")) {
-        return Err(ApiError::invalid("type is image or file"));
+        return Err(ApiError::invalid("type must be image or file"));
     }
     let limit = pagination::limit(&parameters, DEFAULT_LIMIT, MAX_LIMIT)?;
     let before: Option<i64> = pagination::position_in(conversation, &parameters)?;
-    // One more than asked for tells whether there is another page.
+    // One more row than requested shows whether there is another page.
     let rows = db
         .query_as(
             &caller.claims,

@@ -1,5 +1,5 @@
-//! What becomes of a message after it was sent: edited, deleted for everybody, hidden from oneself,
-//! and its earlier wordings.
+//! Changes to a message after it was sent: editing, deleting it for everyone, hiding it for the
+//! caller, and its earlier versions.
 
 use axum::extract::{OriginalUri, State};
 use axum::http::HeaderMap;
@@ -14,8 +14,8 @@ use crate::error_code::ErrorCode;
 use crate::http::input::{Fields, Parameters, PathId};
 use crate::http::{ApiError, Caller};
 
-/// The revision to expect is the message's own if it is one of those given, and else one that no message has:
-/// the function compares it again under the message's lock.
+/// Passes the message's own revision if it is among the given ones, and otherwise a revision that
+/// no message has. The function compares it again under the message's lock.
 const EDIT: &str = "\
     select chat.edit_message($1::uuid, $2::text, case when $3::bigint[] is not null then coalesce( \
         (select m.rev from public.user_messages m where m.id = $1::uuid and m.rev = any ($3::bigint[])), -1) end)";
@@ -24,7 +24,7 @@ const DELETE: &str = "\
     select chat.delete_message($1::uuid, case when $2::bigint[] is not null then coalesce( \
         (select m.rev from public.user_messages m where m.id = $1::uuid and m.rev = any ($2::bigint[])), -1) end)";
 
-/// The check comes second, so that a message that the caller cannot see is not found.
+/// The check comes second, so that a message that the caller cannot see is reported as not found.
 const HIDE: &str = "\
     select chat.hide_message($1::uuid), ( \
         select chat.refuse('stale_revision') from public.user_messages m \
@@ -40,16 +40,16 @@ const HISTORY: &str = "\
     where e.message_id = $1::uuid \
     order by e.version";
 
-/// The revisions of a message that the client allows to be changed.
+/// The revisions of a message that the client allows to change.
 struct Expected {
-    /// `None` if it allows every one.
+    /// `None` if every revision is allowed.
     revs: Option<Vec<i64>>,
-    /// `If-Match` names revisions, alone or together with `expected_rev`.
+    /// `If-Match` lists revisions, with or without `expected_rev`.
     is_precondition: bool,
 }
 
 impl Expected {
-    /// Reads `If-Match` and `expected_rev`. If both are given, both must hold.
+    /// Reads `If-Match` and `expected_rev`. If both are present, both must hold.
     fn read(headers: &HeaderMap, fields: &Fields) -> Result<Self, ApiError> {
         let matching = if_match(headers);
         let expected = fields.integer("expected_rev")?;
@@ -67,8 +67,9 @@ impl Expected {
         })
     }
 
-    /// A stale revision is a failed precondition if `If-Match` was given (RFC 9110, section 13.1.1).
-    fn judge(&self, error: ApiError) -> ApiError {
+    /// Converts a stale revision to a failed precondition if `If-Match` was given (RFC 9110,
+    /// section 13.1.1).
+    fn map_error(&self, error: ApiError) -> ApiError {
         if self.is_precondition && error.code() == ErrorCode::StaleRevision {
             error.as_failed_precondition()
         } else {
@@ -77,9 +78,10 @@ impl Expected {
     }
 }
 
-/// The revisions whose tags are named. `None` where there is no condition, or one that every message meets.
-/// A foreign tag never matches. A weak one does, unlike in RFC 9110 (section 8.8.3.2): ours name revisions and not
-/// bytes, and proxies that compress weaken them.
+/// The revisions in the tags of `If-Match`. `None` if there is no condition, or one that every
+/// message meets. A foreign tag never matches. A weak tag matches, unlike in RFC 9110 (section
+/// 8.8.3.2): Rapport's tags identify revisions instead of bytes, and proxies that compress
+/// responses weaken tags.
 fn if_match(headers: &HeaderMap) -> Option<Vec<i64>> {
     let mut values = headers.get_all(IF_MATCH).iter().peekable();
     values.peek()?;
@@ -99,7 +101,7 @@ fn if_match(headers: &HeaderMap) -> Option<Vec<i64>> {
     Some(revs)
 }
 
-/// `PATCH /messages/{id}`: another text, from its sender.
+/// `PATCH /messages/{id}`: changes the text; only for its sender.
 pub(super) async fn edit_message(
     writer: Writer,
     PathId(id): PathId,
@@ -119,13 +121,14 @@ pub(super) async fn edit_message(
         parameters: &[&id],
     };
     let rows = writer
-        .change_and_show(&[edit], get)
+        .change_then_read(&[edit], get)
         .await
-        .map_err(|error| expected.judge(error))?;
+        .map_err(|error| expected.map_error(error))?;
     message_response(&rows)
 }
 
-/// `DELETE /messages/{id}`: for everybody, which its sender may, or with `?for=me` for the caller alone.
+/// `DELETE /messages/{id}`: for everyone, which only its sender may do, or with `?for=me` only for
+/// the caller.
 pub(super) async fn delete_message(
     writer: Writer,
     PathId(id): PathId,
@@ -146,11 +149,11 @@ pub(super) async fn delete_message(
     writer
         .change(&[delete])
         .await
-        .map_err(|error| expected.judge(error))?;
+        .map_err(|error| expected.map_error(error))?;
     Ok(confirmation("Message deleted successfully", id))
 }
 
-/// `GET /messages/{id}/history`: the earlier wordings, oldest first.
+/// `GET /messages/{id}/history`: the earlier versions, oldest first.
 pub(super) async fn list_earlier_wordings(
     caller: Caller,
     State(db): State<Db>,
@@ -158,6 +161,6 @@ pub(super) async fn list_earlier_wordings(
     OriginalUri(uri): OriginalUri,
     parameters: Parameters,
 ) -> Result<Response, ApiError> {
-    let wordings = messages::about_message(&caller, &db, id, HISTORY).await?;
-    Ok(wordings.respond(&uri, &parameters))
+    let versions = messages::about_message(&caller, &db, id, HISTORY).await?;
+    Ok(versions.respond(&uri, &parameters))
 }

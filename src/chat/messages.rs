@@ -1,4 +1,4 @@
-//! Messages: one of them, and sending.
+//! Reading and sending a message.
 
 use axum::extract::State;
 use axum::http::header::ETAG;
@@ -20,12 +20,12 @@ use crate::http::input::{Fields, PathId};
 use crate::http::pagination::{Page, json_text};
 use crate::http::{ApiError, Caller};
 
-/// One message, if it is there for the caller: the row and its revision.
+/// A message, if the caller can see it: the row and its revision.
 pub(super) const GET: &str = "\
     select r.row::text, r.rev from chat.message_rows(array[(chat.my_message($1::uuid)).id]) r";
 
-/// Opens the conversation that a message is sent to. The ids that one statement finds and the
-/// next one needs stay in the transaction, so that all of them fit into one flight.
+/// Opens the conversation that a message is sent to. Ids that one statement returns and the next
+/// one needs stay in settings of the transaction, so that all statements fit into one round trip.
 const OPEN: &str = "\
     select \
         set_config('rapport.conversation_id', o.conversation_id::text, true), \
@@ -40,7 +40,7 @@ const SEND: &str = "\
         $2::text, $3::text, $4::text, $5::text, $6::uuid, $7::uuid[], $8::jsonb, \
         $9::text, $10::text, $11::bigint, $12::text) s";
 
-/// Of a message that [`SEND`] will not find.
+/// Refuses a message that [`SEND`] will not find.
 const REFUSE_NEW: &str = "\
     select chat.refuse('rate_limited') \
     where not exists ( \
@@ -62,7 +62,7 @@ const GET_SENT: &str = "\
         coalesce(current_setting('rapport.opened', true) = 'true', false) \
     from chat.message_rows(array[(chat.outcome() ->> 'message_id')::uuid]) r";
 
-/// `GET /messages/{id}`. Its tag is its revision: what a client compares before it edits.
+/// `GET /messages/{id}`. Its ETag is its revision, for comparison before an edit.
 pub(super) async fn get_message(
     caller: Caller,
     State(db): State<Db>,
@@ -71,7 +71,7 @@ pub(super) async fn get_message(
     message_response(&db.query_as(&caller.claims, GET, &[&id]).await?)
 }
 
-/// The answer that is the message which [`GET`] found, or 404.
+/// The response with the message that [`GET`] found, or 404.
 pub(super) fn message_response(rows: &[Row]) -> Result<Response, ApiError> {
     let row = rows
         .first()
@@ -84,7 +84,7 @@ pub(super) fn message_response(rows: &[Row]) -> Result<Response, ApiError> {
     Ok(response)
 }
 
-/// The rows that `sql` selects of a message, or 404 where the caller may not see the message itself.
+/// The rows that `sql` selects for a message, or 404 if the caller cannot see the message.
 pub(super) async fn about_message(
     caller: &Caller,
     db: &Db,
@@ -100,7 +100,7 @@ pub(super) async fn about_message(
     whole_list(&results[1])
 }
 
-/// What `POST /messages` sends.
+/// The message to send.
 struct Draft<'a> {
     content: &'a str,
     message_type: &'a str,
@@ -121,7 +121,7 @@ impl<'a> Draft<'a> {
             .is_some_and(|ids| !ids.is_empty())
         {
             return Err(ApiError::invalid(
-                "attachment_ids: this server takes no attachments",
+                "attachment_ids: this server does not support attachments",
             ));
         }
         Ok(Self {
@@ -141,10 +141,9 @@ impl<'a> Draft<'a> {
         })
     }
 
-    /// By which a repetition of a request is told from another one with the same
-    /// `client_message_id`.
+    /// Distinguishes a repetition from another request with the same `client_message_id`.
     fn hash(&self) -> String {
-        let written = json!([
+        let fields = json!([
             self.content,
             self.message_type,
             self.reply_to_id,
@@ -155,17 +154,17 @@ impl<'a> Draft<'a> {
             self.file_size,
             self.file_type,
         ]);
-        let hash = Sha256::digest(written.to_string());
+        let hash = Sha256::digest(fields.to_string());
         hash.iter().map(|byte| format!("{byte:02x}")).collect()
     }
 }
 
-/// Whether a row of [`GET_SENT`] says that its conversation was opened.
+/// Whether a row of [`GET_SENT`] reports that its conversation was opened.
 fn is_opened(rows: &[Row]) -> Result<bool, ApiError> {
     rows.first().map_or(Ok(false), |row| column(row, 2))
 }
 
-/// `POST /messages`: 201 with the message, or 200 when it was sent before.
+/// `POST /messages`: 201 with the message, or 200 if it was sent before.
 pub(super) async fn send_message(mut writer: Writer, fields: Fields) -> Result<Response, ApiError> {
     check_identity(&writer.caller, &fields, &["sender_id"])?;
     let conversation = fields.uuid("conversation_id")?;
@@ -205,7 +204,7 @@ pub(super) async fn send_message(mut writer: Writer, fields: Fields) -> Result<R
     let rows = match (conversation, &other) {
         (Some(_), Some(_)) => {
             return Err(ApiError::invalid(
-                "conversation_id and other_user_id: name one of them",
+                "conversation_id and other_user_id are mutually exclusive",
             ));
         }
         (Some(_), None) => {
@@ -229,11 +228,11 @@ pub(super) async fn send_message(mut writer: Writer, fields: Fields) -> Result<R
             let found = writer.find_or_change(&refuse_new, &[open, send], get).await;
             let is_opened = match &found {
                 Ok(rows) => is_opened(rows)?,
-                // The conversation went with the transaction.
+                // The conversation was rolled back with the transaction.
                 Err(_) => false,
             };
             if !is_opened {
-                writer.give_back(Class::Open);
+                writer.refund(Class::Open);
             }
             found?
         }
@@ -243,7 +242,7 @@ pub(super) async fn send_message(mut writer: Writer, fields: Fields) -> Result<R
             ));
         }
     };
-    // A repetition may come when the caller sees the message no longer.
+    // On a repetition the caller may no longer be able to see the message.
     let row = rows
         .first()
         .ok_or_else(|| ApiError::new(ErrorCode::NotFound))?;

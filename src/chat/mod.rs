@@ -6,10 +6,10 @@
 //! topics of the chat, but for typing, which is not stored.
 
 mod admission;
-mod at_once;
 mod attendance;
 mod blocks;
 mod client_errors;
+mod concurrency;
 mod contacts;
 mod conversation_settings;
 mod conversations;
@@ -189,7 +189,7 @@ pub fn routes(state: ChatState) -> ApiRouter {
                 .method_not_allowed_fallback(method_not_allowed)
                 // Inside the layers: without CORS a page would be told of a network error.
                 .fallback(async || ApiError::new(ErrorCode::NotFound))
-                .layer(from_fn(idempotency::keyed))
+                .layer(from_fn(idempotency::read_key))
                 .layer(from_fn_with_state(state.clone(), admission::admit))
                 .layer(from_fn(conditional))
                 .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))

@@ -1,4 +1,4 @@
-//! Messages that are held up for everybody in their conversation.
+//! Messages pinned for all members of their conversation.
 
 use axum::extract::{OriginalUri, State};
 use axum::http::StatusCode;
@@ -14,7 +14,7 @@ use crate::http::input::{Parameters, PathId};
 use crate::http::pagination::{self, Page};
 use crate::http::{ApiError, Caller};
 
-/// Rows of a page that names no limit, and at most.
+/// Default and maximum number of rows per page.
 pub(super) const DEFAULT_LIMIT: i32 = 50;
 pub(super) const MAX_LIMIT: i32 = 100;
 
@@ -24,10 +24,10 @@ const LIST: &str = "\
     select r.row::text, r.pinned_at, r.message_id, r.rev \
     from chat.pin_page($1::uuid, $2::int, $3::timestamptz, $4::uuid) r";
 
-/// Behind which pin a page begins.
+/// The pin after which a page begins.
 #[derive(Serialize, Deserialize)]
 struct Position {
-    /// In microseconds since the epoch, as exact as PostgreSQL is.
+    /// Microseconds since the epoch, the precision of PostgreSQL.
     pinned_at_us: i64,
     message_id: Uuid,
 }
@@ -40,7 +40,7 @@ pub(super) async fn pin_message(
     set_pinned(&writer, id, true).await
 }
 
-/// `DELETE /messages/{id}/pin`, whether or not it is pinned.
+/// `DELETE /messages/{id}/pin`. Succeeds even if the message is not pinned.
 pub(super) async fn unpin_message(
     writer: Writer,
     PathId(id): PathId,
@@ -57,7 +57,7 @@ async fn set_pinned(writer: &Writer, id: Uuid, is_pinned: bool) -> Result<Status
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// `GET /conversations/{id}/pins`: the last pinned first.
+/// `GET /conversations/{id}/pins`, latest first.
 pub(super) async fn list_pins(
     caller: Caller,
     State(db): State<Db>,
@@ -72,7 +72,7 @@ pub(super) async fn list_pins(
         .map(|from| Timestamp::from_microsecond(from.pinned_at_us))
         .transpose()
         .map_err(|_| pagination::foreign_cursor())?;
-    // One more than asked for tells whether there is another page.
+    // One more row than requested shows whether there is another page.
     let rows = db
         .query_as(
             &caller.claims,

@@ -1,4 +1,4 @@
-//! How somebody wants to be told of things, and what they show of themselves.
+//! The caller's preferences for notifications and for sharing their own activity.
 
 use axum::extract::State;
 use axum::response::Response;
@@ -25,7 +25,7 @@ pub(super) async fn get_preferences(
     )?))
 }
 
-/// When mails are sent.
+/// When e-mails are sent.
 pub(super) const EMAIL_MODES: [&str; 5] = [
     "offline",
     "digest_hourly",
@@ -34,7 +34,7 @@ pub(super) const EMAIL_MODES: [&str; 5] = [
     "never",
 ];
 
-/// Preferences that are true or false.
+/// Boolean preferences.
 const FLAGS: [&str; 7] = [
     "browser_enabled",
     "sound_enabled",
@@ -45,11 +45,11 @@ const FLAGS: [&str; 7] = [
     "share_presence",
 ];
 
-/// Preferences that are whole numbers, and between which.
+/// Integer preferences, with minimum and maximum.
 const NUMBERS: [(&str, i64, i64); 2] =
     [("email_delay_seconds", 30, 86_400), ("digest_hour", 0, 23)];
 
-/// `PUT /preferences`: sets what the body names, and nothing else.
+/// `PUT /preferences`: sets only the preferences in the body.
 pub(super) async fn set_preferences(writer: Writer, fields: Fields) -> Result<Response, ApiError> {
     check_identity(&writer.caller, &fields, &["user_id"])?;
     check(&fields)?;
@@ -62,12 +62,12 @@ pub(super) async fn set_preferences(writer: Writer, fields: Fields) -> Result<Re
         sql: GET,
         parameters: &[],
     };
-    let rows = writer.change_or_show(set, get).await?;
+    let rows = writer.change_or_read(set, get).await?;
     Ok(json_text(only(&rows)?))
 }
 
-/// Refuses what a preference cannot be, here and not in the database, which names no field. Names of time zones only
-/// the database knows.
+/// Refuses invalid preferences here, because the errors of the database do not name the field. Only
+/// the database knows the names of time zones.
 fn check(fields: &Fields) -> Result<(), ApiError> {
     for name in FLAGS {
         fields.flag(name)?;

@@ -106,7 +106,7 @@ pub(super) async fn set_presence(
         sql: GET,
         parameters: &[],
     };
-    let rows = writer.change_or_show(set, get).await?;
+    let rows = writer.change_or_read(set, get).await?;
     Ok(json_text(only(&rows)?))
 }
 
@@ -191,7 +191,7 @@ async fn change_typing(
     is_typing: bool,
 ) -> Result<StatusCode, ApiError> {
     let person = writer.caller.user_id;
-    for row in writer.change_and_read(change).await? {
+    for row in writer.change_returning(change).await? {
         let conversation: Uuid = column(&row, 0)?;
         let expires_in_ms: i32 = column(&row, 2)?;
         if !column::<bool>(&row, 1)? {

@@ -1,9 +1,10 @@
-//! How often somebody may do what: token buckets for each person and class of request.
+//! Rate limits: token buckets per user and class of request.
 //!
-//! The buckets of one process, in memory. A full bucket is the same as none, so what has been idle for long enough to be full
-//! again is forgotten: there are never many more buckets than people who asked for something in the last minutes.
+//! The buckets exist in the memory of one process. A full bucket is equivalent to none, so buckets
+//! that have become full again are dropped. The number of buckets stays near the number of users
+//! with requests in the last minutes.
 //!
-//! Pure but for [`RateLimits::now`]: the time is an argument.
+//! Pure except for [`RateLimits::now`]: the time is an argument.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -15,22 +16,22 @@ use uuid::Uuid;
 use super::BASE_PATH;
 use crate::config::ChatLimitsConfig;
 
-/// A second in the unit that time is counted in here.
+/// One second in the time unit of this file, nanoseconds.
 const SECOND: u64 = 1_000_000_000;
 
-/// Buckets below which nothing is swept: not worth a look.
+/// Number of buckets below which sweeping is not worthwhile.
 const MIN_SWEPT: usize = 1024;
 
-/// What requests have in common that share a limit. The names are labels of a metric.
+/// Classes of requests that share a limit. The names are labels of a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Class {
     /// Sending messages.
     Send,
-    /// Opening conversations that are new.
+    /// Opening new conversations.
     Open,
     /// Marking as read or delivered.
     MarkRead,
-    /// Saying that somebody types.
+    /// Reporting that the caller is typing.
     Typing,
     /// Searching.
     Search,
@@ -43,11 +44,11 @@ pub(super) enum Class {
 }
 
 impl Class {
-    /// The class of a request, by the pattern of its route. `None` for what asks for nothing.
+    /// The class of a request, by the pattern of its route; `None` for requests without a limit.
     pub(super) fn of(method: &Method, route: &str) -> Option<Self> {
         let route = route.strip_prefix(BASE_PATH).unwrap_or(route);
         Some(match (method.as_str(), route) {
-            // The settings are for everybody, and answered from memory.
+            // The settings are public and cached in memory.
             ("OPTIONS", _) | (_, "/config") => return None,
             ("POST", "/messages") => Self::Send,
             ("POST", "/conversations") => Self::Open,
@@ -69,7 +70,7 @@ impl Class {
         })
     }
 
-    /// Its name.
+    /// The label in the metrics.
     pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Send => "send",
@@ -84,16 +85,16 @@ impl Class {
     }
 }
 
-/// How many at once, and how fast they come back.
+/// The size of a bucket, and how fast it refills.
 #[derive(Clone, Copy, Debug)]
 struct Rate {
     burst: u64,
-    /// Time in which one comes back.
+    /// Time in which one token is refilled.
     period: u64,
 }
 
 impl Rate {
-    /// `count` in `seconds` in the long run; `None` for a count of 0, which is no limit.
+    /// On average `count` requests in `seconds`; `None` for a count of 0, which means no limit.
     fn new(burst: u32, count: u32, seconds: u64) -> Option<Self> {
         let period = (seconds * SECOND).checked_div(count.into())?;
         Some(Self {
@@ -102,15 +103,15 @@ impl Rate {
         })
     }
 
-    /// As many in a minute as at once.
+    /// A burst as large as the number per minute.
     fn per_minute(count: u32) -> Option<Self> {
         Self::new(count, count, 60)
     }
 
-    /// What a bucket that is full at `full_at` has at `now`.
-    fn standing(self, full_at: u64, now: u64) -> Standing {
+    /// The status at `now` of a bucket that is full at `full_at`.
+    fn status(self, full_at: u64, now: u64) -> LimitStatus {
         let missing = full_at.saturating_sub(now);
-        Standing {
+        LimitStatus {
             limit: self.burst,
             remaining: self.burst.saturating_sub(missing.div_ceil(self.period)),
             reset: missing.div_ceil(SECOND),
@@ -118,43 +119,44 @@ impl Rate {
     }
 }
 
-/// What somebody has left: what `X-RateLimit-Limit`, `-Remaining` and `-Reset` say.
+/// The status of a limit, as in `X-RateLimit-Limit`, `-Remaining` and `-Reset`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Standing {
-    /// Requests at once.
+pub(super) struct LimitStatus {
+    /// Size of the bucket.
     pub(super) limit: u64,
-    /// Of these, those that are left.
+    /// Tokens left.
     pub(super) remaining: u64,
-    /// Whole seconds until all of them are.
+    /// Whole seconds until the bucket is full.
     pub(super) reset: u64,
 }
 
-/// Too many.
+/// No token is left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Refused {
-    /// What is left of the limit that was met.
-    pub(super) standing: Standing,
-    /// Whole seconds, rounded up, after which there is one.
+pub(super) struct LimitExceeded {
+    /// The status of the exceeded limit.
+    pub(super) status: LimitStatus,
+    /// Whole seconds, rounded up, until a token is available.
     pub(super) retry_after: u64,
 }
 
-/// For each rate of a class when its bucket is full again (the generic cell rate algorithm's theoretical arrival time):
-/// one number, which neither drifts nor has to be refilled.
+/// For each rate of a class, the time when its bucket is full again (the theoretical arrival time
+/// of the generic cell rate algorithm). A single number, which neither drifts nor has to be
+/// refilled.
 type FullAt = [u64; 2];
 
-/// The buckets.
+/// The buckets of all users.
 pub(super) struct RateLimits {
     started: Instant,
     config: ChatLimitsConfig,
-    /// A std mutex: held for a look-up or, seldom, a sweep of what is there; never across an await.
+    /// A std mutex, held for a look-up or an occasional sweep; never across an await.
     buckets: Mutex<Buckets>,
 }
 
 #[derive(Default)]
 struct Buckets {
     full_at: HashMap<(Uuid, Class), FullAt>,
-    /// So many are there when idle ones are looked for next: twice what was left the last time, so that a sweep
-    /// costs no bucket more than a step.
+    /// Number of buckets at which idle ones are swept next: twice the number left by the last
+    /// sweep, so that sweeping costs each new bucket a constant amount of work.
     sweep_at: usize,
 }
 
@@ -172,7 +174,7 @@ impl RateLimits {
         u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }
 
-    /// The rates of a class. All of them must have one left.
+    /// The rates of a class. All of them must have a token left.
     fn rates(&self, class: Class) -> [Option<Rate>; 2] {
         let config = &self.config;
         match class {
@@ -202,38 +204,38 @@ impl RateLimits {
         }
     }
 
-    /// Takes one of a class, if every rate of it has one left.
-    pub(super) fn take(&self, person: Uuid, class: Class, now: u64) -> Result<(), Refused> {
+    /// Takes a token of a class, if every rate of the class has one left.
+    pub(super) fn take(&self, person: Uuid, class: Class, now: u64) -> Result<(), LimitExceeded> {
         let rates = self.rates(class);
         let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
         let before = buckets.full_at.get(&(person, class)).copied();
         let mut after = before.unwrap_or_default();
-        let mut refused: Option<Refused> = None;
+        let mut exceeded: Option<LimitExceeded> = None;
         for (full_at, rate) in after.iter_mut().zip(rates) {
             let Some(rate) = rate else { continue };
             let taken = (*full_at).max(now) + rate.period;
             let wait = taken.saturating_sub(now + rate.burst * rate.period);
             if wait > 0 {
-                let refusal = Refused {
-                    standing: rate.standing(*full_at, now),
+                let exceeding = LimitExceeded {
+                    status: rate.status(*full_at, now),
                     retry_after: wait.div_ceil(SECOND),
                 };
-                refused = refused
-                    .filter(|other| other.retry_after >= refusal.retry_after)
-                    .or(Some(refusal));
+                exceeded = exceeded
+                    .filter(|other| other.retry_after >= exceeding.retry_after)
+                    .or(Some(exceeding));
             }
             *full_at = taken;
         }
-        if let Some(refused) = refused {
-            return Err(refused);
+        if let Some(exceeded) = exceeded {
+            return Err(exceeded);
         }
         buckets.full_at.insert((person, class), after);
         buckets.sweep(now);
         Ok(())
     }
 
-    /// Gives one back that was taken for what turned out to cost nothing.
-    pub(super) fn give_back(&self, person: Uuid, class: Class) {
+    /// Puts back the token of a request that turned out to be free.
+    pub(super) fn refund(&self, person: Uuid, class: Class) {
         let rates = self.rates(class);
         let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(full_at) = buckets.full_at.get_mut(&(person, class)) {
@@ -243,21 +245,22 @@ impl RateLimits {
         }
     }
 
-    /// What somebody has left of a class, by the rate that has least; `None` for a class without limits.
-    pub(super) fn standing(&self, person: Uuid, class: Class, now: u64) -> Option<Standing> {
+    /// The status of a class, by the rate with the fewest tokens left; `None` for a class without
+    /// limits.
+    pub(super) fn status(&self, person: Uuid, class: Class, now: u64) -> Option<LimitStatus> {
         let buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
         let full_at = buckets.full_at.get(&(person, class)).copied();
         drop(buckets);
         self.rates(class)
             .into_iter()
             .zip(full_at.unwrap_or_default())
-            .filter_map(|(rate, full_at)| Some(rate?.standing(full_at, now)))
-            .min_by_key(|standing| standing.remaining)
+            .filter_map(|(rate, full_at)| Some(rate?.status(full_at, now)))
+            .min_by_key(|status| status.remaining)
     }
 }
 
 impl Buckets {
-    /// Forgets what is full again, when there is much.
+    /// Drops full buckets, if there are many.
     fn sweep(&mut self, now: u64) {
         if self.full_at.len() < self.sweep_at.max(MIN_SWEPT) {
             return;
@@ -276,7 +279,7 @@ mod tests {
     const ANA: Uuid = Uuid::from_u128(1);
     const BEN: Uuid = Uuid::from_u128(2);
 
-    fn shipped() -> ChatLimitsConfig {
+    fn default_limits() -> ChatLimitsConfig {
         ChatLimitsConfig {
             send_burst: 10,
             send_per_second: 5,
@@ -296,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn routes_have_their_class() {
+    fn routes_have_the_right_class() {
         let cases = [
             ("POST", "/messages", Some(Class::Send)),
             ("PATCH", "/messages", Some(Class::MarkRead)),
@@ -320,8 +323,8 @@ mod tests {
     }
 
     #[test]
-    fn a_burst_then_the_rate_and_never_more_than_the_minute_allows() {
-        let limits = RateLimits::new(shipped());
+    fn bursts_are_followed_by_the_rate_and_limited_per_minute() {
+        let limits = RateLimits::new(default_limits());
         let mut sent = 0;
         for tenth in 0..600 {
             while limits.take(ANA, Class::Send, tenth * SECOND / 10).is_ok() {
@@ -334,28 +337,28 @@ mod tests {
                 _ => {}
             }
         }
-        // The burst of the minute and what came back in it.
+        // The burst of the minute, and what was refilled within it.
         assert_eq!(sent, 120 + 119);
-        assert!(limits.take(BEN, Class::Send, 0).is_ok(), "another person");
+        assert!(limits.take(BEN, Class::Send, 0).is_ok(), "another user");
         assert!(limits.take(ANA, Class::Read, 0).is_ok(), "another class");
     }
 
     #[test]
-    fn whoever_waits_as_told_gets_through() {
-        let limits = RateLimits::new(shipped());
+    fn a_request_after_retry_after_is_admitted() {
+        let limits = RateLimits::new(default_limits());
         let mut now = 0;
         for step in 0..2_000_u64 {
-            // Some haste, at uneven moments.
+            // Some requests at uneven intervals.
             now += step * 7_919_993 % (SECOND / 3);
             for class in [Class::Send, Class::Typing, Class::Search, Class::Open] {
-                let Err(refused) = limits.take(ANA, class, now) else {
+                let Err(exceeded) = limits.take(ANA, class, now) else {
                     continue;
                 };
-                assert!(refused.retry_after >= 1);
-                assert_eq!(refused.standing.remaining, 0);
-                assert!(refused.standing.reset >= refused.retry_after);
+                assert!(exceeded.retry_after >= 1);
+                assert_eq!(exceeded.status.remaining, 0);
+                assert!(exceeded.status.reset >= exceeded.retry_after);
                 if step % 10 == 0 {
-                    now += refused.retry_after * SECOND;
+                    now += exceeded.retry_after * SECOND;
                     assert_eq!(limits.take(ANA, class, now), Ok(()), "{class:?} {step}");
                 }
             }
@@ -363,42 +366,42 @@ mod tests {
     }
 
     #[test]
-    fn the_standing_counts_down_and_back() {
-        let limits = RateLimits::new(shipped());
-        let standing = |now| {
-            let standing = limits.standing(ANA, Class::Typing, now).unwrap();
-            (standing.limit, standing.remaining, standing.reset)
+    fn the_status_counts_down_and_up() {
+        let limits = RateLimits::new(default_limits());
+        let status = |now| {
+            let status = limits.status(ANA, Class::Typing, now).unwrap();
+            (status.limit, status.remaining, status.reset)
         };
-        assert_eq!(standing(0), (10, 10, 0));
+        assert_eq!(status(0), (10, 10, 0));
         for _ in 0..3 {
             limits.take(ANA, Class::Typing, 0).unwrap();
         }
-        assert_eq!(standing(0), (10, 7, 3));
-        assert_eq!(standing(SECOND - 1), (10, 7, 3));
-        assert_eq!(standing(SECOND), (10, 8, 2));
-        limits.give_back(ANA, Class::Typing);
-        assert_eq!(standing(SECOND), (10, 9, 1));
-        assert_eq!(standing(60 * SECOND), (10, 10, 0));
+        assert_eq!(status(0), (10, 7, 3));
+        assert_eq!(status(SECOND - 1), (10, 7, 3));
+        assert_eq!(status(SECOND), (10, 8, 2));
+        limits.refund(ANA, Class::Typing);
+        assert_eq!(status(SECOND), (10, 9, 1));
+        assert_eq!(status(60 * SECOND), (10, 10, 0));
     }
 
     #[test]
-    fn no_limit_is_none() {
+    fn classes_without_a_limit_have_no_status() {
         let limits = RateLimits::new(ChatLimitsConfig {
             send_per_second: 0,
             send_per_minute: 0,
-            ..shipped()
+            ..default_limits()
         });
         for _ in 0..1000 {
             limits.take(ANA, Class::Send, 0).unwrap();
         }
-        assert_eq!(limits.standing(ANA, Class::Send, 0), None);
+        assert_eq!(limits.status(ANA, Class::Send, 0), None);
     }
 
     #[test]
-    fn idle_buckets_are_forgotten() {
-        let limits = RateLimits::new(shipped());
+    fn idle_buckets_are_dropped() {
+        let limits = RateLimits::new(default_limits());
         for person in 0..100_000_u64 {
-            // A thousand people a second, who are back to full after one.
+            // A thousand users per second, whose buckets are full again after a second.
             let now = person * SECOND / 1000;
             let person = Uuid::from_u128(person.into());
             limits.take(person, Class::Typing, now).unwrap();

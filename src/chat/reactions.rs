@@ -1,4 +1,4 @@
-//! Reactions to a message. Every answer is the list of all that it has now.
+//! Reactions to a message. Every response lists all current reactions.
 
 use axum::extract::{OriginalUri, State};
 use axum::response::Response;
@@ -15,14 +15,14 @@ use crate::http::{ApiError, Caller};
 const LIST: &str =
     "select r.row::text from json_array_elements(chat.reactions_of($1::uuid)) r (row)";
 
-/// All of them at once, of a message that the caller still sees.
-const LIST_IF_SEEN: &str = "\
+/// All reactions in one row, if the caller can still see the message.
+const LIST_IF_VISIBLE: &str = "\
     select chat.reactions_of(m.id)::text from chat.my_message($1::uuid) m where m.id is not null";
 
 const REACT: &str = "select chat.react($1::uuid, $2::text, $3::boolean)::text";
 
-/// With `$3`, what is there already is taken away.
-const REACT_OR_TAKE_BACK: &str = "\
+/// With `$3`, an existing reaction is removed.
+const REACT_OR_REMOVE: &str = "\
     select chat.react($1::uuid, $2::text, not ($3::boolean and exists ( \
         select \
         from public.message_reactions r \
@@ -40,7 +40,7 @@ pub(super) async fn list_reactions(
     Ok(reactions.respond(&uri, &parameters))
 }
 
-/// `POST /messages/{id}/reactions`: adds one; with `toggle` takes it back when it is there.
+/// `POST /messages/{id}/reactions`: adds a reaction; with `toggle`, removes it if it exists.
 pub(super) async fn react(
     writer: Writer,
     PathId(id): PathId,
@@ -56,10 +56,10 @@ pub(super) async fn react(
     };
     let toggle = fields.flag("toggle")?.unwrap_or(false);
     let react = Query {
-        sql: REACT_OR_TAKE_BACK,
+        sql: REACT_OR_REMOVE,
         parameters: &[&id, &reaction, &toggle],
     };
-    reacted(&writer, id, react).await
+    change_reaction(&writer, id, react).await
 }
 
 /// `PUT /messages/{id}/reactions/{reaction}`.
@@ -88,15 +88,19 @@ async fn set_reaction(
         sql: REACT,
         parameters: &[&id, &reaction, &is_present],
     };
-    reacted(writer, id, react).await
+    change_reaction(writer, id, react).await
 }
 
-async fn reacted(writer: &Writer, id: Uuid, react: Query<'_>) -> Result<Response, ApiError> {
+async fn change_reaction(
+    writer: &Writer,
+    id: Uuid,
+    react: Query<'_>,
+) -> Result<Response, ApiError> {
     let list = Query {
-        sql: LIST_IF_SEEN,
+        sql: LIST_IF_VISIBLE,
         parameters: &[&id],
     };
-    let rows = writer.change_or_show(react, list).await?;
+    let rows = writer.change_or_read(react, list).await?;
     let row = rows
         .first()
         .ok_or_else(|| ApiError::new(ErrorCode::NotFound))?;

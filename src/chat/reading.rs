@@ -1,4 +1,4 @@
-//! What was read, and what was not.
+//! Read and delivered positions, and unread counts.
 
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -11,8 +11,8 @@ use crate::http::input::{Fields, PathId};
 use crate::http::pagination::json_text;
 use crate::http::{ApiError, Caller};
 
-/// Messages that one request may name. More than anybody sees at a time; a whole conversation
-/// is marked by its id.
+/// Maximum number of messages per request: more than a user sees at a time. A whole conversation is
+/// mark by its id.
 pub(super) const MAX_MESSAGE_IDS: usize = 1000;
 
 const MARK_CONVERSATION: &str = "\
@@ -30,7 +30,7 @@ const MARK_CONVERSATION: &str = "\
             true) \
     from chat.mark_read($1::uuid, $2::uuid) r";
 
-/// The same answer for messages of several conversations: sums, and the position read last.
+/// The same response for messages of several conversations: sums, and the latest position.
 const MARK_MESSAGES: &str = "\
     select \
         json_build_object( \
@@ -48,7 +48,7 @@ const MARK_MESSAGES: &str = "\
             true) \
     from chat.mark_read_messages($1::uuid[]) r";
 
-/// What was marked, as it is read now.
+/// The current state of what was mark.
 const POSITIONS: &str = "\
     select json_build_object( \
         'success', true, \
@@ -85,10 +85,10 @@ pub(super) async fn mark_conversation_read(
         sql: MARK_CONVERSATION,
         parameters: &[&id, &up_to],
     };
-    marked(&writer, mark).await
+    mark_and_respond(&writer, mark).await
 }
 
-/// `PATCH /messages` and its synonyms: by the messages' ids, or by their conversation.
+/// `PATCH /messages` and its synonyms: by message ids, or by conversation.
 pub(super) async fn mark_messages_read(
     writer: Writer,
     fields: Fields,
@@ -99,14 +99,14 @@ pub(super) async fn mark_messages_read(
     if let Some(messages) = fields.uuids("message_ids")? {
         if messages.len() > MAX_MESSAGE_IDS {
             return Err(ApiError::invalid(format!(
-                "message_ids names at most {MAX_MESSAGE_IDS} messages"
+                "message_ids may have at most {MAX_MESSAGE_IDS} messages"
             )));
         }
         let mark = Query {
             sql: MARK_MESSAGES,
             parameters: &[&messages],
         };
-        return marked(&writer, mark).await;
+        return mark_and_respond(&writer, mark).await;
     }
     let Some(conversation) = conversation else {
         return Err(ApiError::invalid(
@@ -117,15 +117,15 @@ pub(super) async fn mark_messages_read(
         sql: MARK_CONVERSATION,
         parameters: &[&conversation, &up_to],
     };
-    marked(&writer, mark).await
+    mark_and_respond(&writer, mark).await
 }
 
-async fn marked(writer: &Writer, mark: Query<'_>) -> Result<Response, ApiError> {
+async fn mark_and_respond(writer: &Writer, mark: Query<'_>) -> Result<Response, ApiError> {
     let positions = Query {
         sql: POSITIONS,
         parameters: &[],
     };
-    let rows = writer.change_or_show(mark, positions).await?;
+    let rows = writer.change_or_read(mark, positions).await?;
     Ok(json_text(only(&rows)?))
 }
 
@@ -138,8 +138,8 @@ pub(super) async fn count_unread(
     Ok(json_text(only(&rows)?))
 }
 
-/// `POST /conversations/{id}/delivered`, for clients that are told of messages by other means than
-/// our socket, such as a push: up to a message, or all there are.
+/// `POST /conversations/{id}/delivered`: up to a message, or everything. For clients that receive
+/// messages by other means than Rapport's socket, such as a push notification.
 pub(super) async fn mark_delivered(
     writer: Writer,
     PathId(id): PathId,

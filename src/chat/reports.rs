@@ -1,4 +1,4 @@
-//! Messages that somebody finds wrong, for those who moderate.
+//! Reports of messages to the moderators.
 
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
@@ -17,7 +17,7 @@ const REPORT: &str = "\
 
 const WAS_CREATED: &str = "select (chat.outcome() ->> 'created')::boolean";
 
-/// `POST /messages/{id}/report`: 201, or 200 for what the caller has reported before.
+/// `POST /messages/{id}/report`: 201, or 200 if the caller has reported it before.
 pub(super) async fn report_message(
     writer: Writer,
     PathId(id): PathId,
@@ -34,7 +34,7 @@ pub(super) async fn report_message(
         sql: WAS_CREATED,
         parameters: &[],
     };
-    let rows = writer.change_and_show(&[report], was_created).await?;
+    let rows = writer.change_then_read(&[report], was_created).await?;
     let status = if only(&rows)? {
         StatusCode::CREATED
     } else {

@@ -1,4 +1,5 @@
-//! Conversations: `conversations.rs`, `conversation_settings.rs`, `contacts.rs`, `media.rs`, and reading as a whole.
+//! Conversations: `conversations.rs`, `conversation_settings.rs`, `contacts.rs`, `media.rs`, and
+//! reading whole conversations.
 
 use super::super::{OTHER_PERSON, contacts, conversations, media};
 use super::rows::LEVELS;
@@ -13,31 +14,27 @@ pub(in super::super) fn list_conversations() -> Operation {
         CONVERSATIONS,
         "The caller's conversations",
     )
-    .details("Pinned ones first, then the latest activity.")
+    .details("Pinned conversations first, then by latest activity.")
     .query(input(
         "archived",
         one_of(&["true", "false", "1", "0", "all"]),
-        "Which ones; `false` if not given.",
+        "Filter by archived state. Default: `false`.",
     ))
-    .query(input(
-        "pinned",
-        flag(),
-        "Only those that are pinned, or are not.",
-    ))
+    .query(input("pinned", flag(), "Filter by pinned state."))
     .query(input(
         "unread",
         flag(),
-        "Only those with something unread, or without.",
+        "Only conversations with unread messages, or only those without.",
     ))
     .query(input(
         "search",
         text(),
-        "Part of the other person's name or address, or of the title.",
+        "Part of the other person's name or e-mail address, or of the title.",
     ))
     .query(input(
         "updated_since",
         moment(),
-        "Only those with later activity.",
+        "Only conversations with later activity.",
     ))
     .offset()
     .pages(
@@ -49,24 +46,28 @@ pub(in super::super) fn list_conversations() -> Operation {
 }
 
 pub(in super::super) fn open_conversation() -> Operation {
-    Operation::of_caller("open_conversation", CONVERSATIONS, "The conversation with somebody")
-        .details("Opened if there is none yet. Asking again, or from both sides at once, finds the same one.")
-        .query(input("prevent_creation", flag(), "404 instead of opening one."))
+    Operation::of_caller("open_conversation", CONVERSATIONS, "Open a conversation with a person")
+        .details("Returns the existing conversation if there is one. Repeated requests, even simultaneous ones from both people, return the same conversation.")
+        .query(input("prevent_creation", flag(), "Respond 404 instead of opening a new conversation."))
         .body([
             input("other_user_id", uuid(), "The other person.").or(&["participant_id", "recipient_id", "user_id"]),
-            input("user1_id", uuid(), "With `user2_id`: both people. One of them is the caller."),
+            input("user1_id", uuid(), "Together with `user2_id`: both people, including the caller."),
             input("user2_id", uuid(), "See `user1_id`."),
-            input("prevent_creation", flag(), "As the parameter, which wins."),
+            input("prevent_creation", flag(), "Same as the query parameter, which takes precedence."),
         ])
         .needs(&["other_user_id", OTHER_PERSON[1], OTHER_PERSON[2], "user_id", "user1_id"])
-        .answers(200, "There was one.", named("OpenedConversation"))
-        .answers(201, "It was opened.", named("OpenedConversation"))
+        .answers(200, "The conversation already existed.", named("OpenedConversation"))
+        .answers(201, "The conversation was opened.", named("OpenedConversation"))
         .refuses(&[ErrorCode::NotFound, ErrorCode::NotAllowedRecipient])
 }
 
 pub(in super::super) fn get_conversation() -> Operation {
-    Operation::of_caller("get_conversation", CONVERSATIONS, "One conversation")
-        .answers(200, "As the caller sees it.", named("Conversation"))
+    Operation::of_caller("get_conversation", CONVERSATIONS, "Get a conversation")
+        .answers(
+            200,
+            "The conversation as the caller sees it.",
+            named("Conversation"),
+        )
         .refuses(&[ErrorCode::NotFound])
 }
 
@@ -74,30 +75,24 @@ pub(in super::super) fn set_conversation_settings() -> Operation {
     Operation::of_caller(
         "set_conversation_settings",
         CONVERSATIONS,
-        "Archive, pin, mute, draft",
+        "Archive, pin or mute a conversation, or save a draft",
     )
-    .details(
-        "Sets what the body names and nothing else. Nobody but the caller sees these settings.",
-    )
+    .details("Sets only the fields in the body. Only the caller sees these settings.")
     .body([
         input("is_archived", flag(), ""),
         input("is_pinned", flag(), ""),
         input("is_muted", flag(), ""),
-        input("muted_until", moment(), "Null: muted for good, if muted."),
+        input("muted_until", moment(), "Null: no end, if muted."),
         input("notification_level", one_of(&LEVELS), ""),
         input("marked_unread", flag(), ""),
         input(
             "draft",
             text_up_to(20_000),
-            "What is not sent yet. Null or empty: nothing. Sending empties it.",
+            "Unsent text. Null or empty clears it, and so does sending a message.",
         ),
         own_id("user_id"),
     ])
-    .answers(
-        200,
-        "The conversation as it is then.",
-        named("Conversation"),
-    )
+    .answers(200, "The updated conversation.", named("Conversation"))
     .refuses(&[ErrorCode::NotFound, ErrorCode::MessageTooLong])
 }
 
@@ -105,12 +100,12 @@ pub(in super::super) fn clear_conversation() -> Operation {
     Operation::of_caller(
         "clear_conversation",
         CONVERSATIONS,
-        "Empty a conversation for oneself",
+        "Clear a conversation for the caller",
     )
     .details(
-        "It leaves the caller's list until the next message. The other person keeps everything.",
+        "Removes it from the caller's list until the next message. The other person keeps all messages.",
     )
-    .answers(200, "Done, now or before.", named("Confirmation"))
+    .answers(200, "Done, by this or an earlier request.", named("Confirmation"))
     .refuses(&[ErrorCode::NotFound])
 }
 
@@ -118,60 +113,59 @@ pub(in super::super) fn mark_conversation_read() -> Operation {
     Operation::of_caller("mark_conversation_read", CONVERSATIONS, "Mark as read")
         .details("Up to a message, or everything. The position never moves back.")
         .body([
-            input("message_id", uuid(), "The last message that was read.")
-                .or(&["up_to_message_id"]),
+            input("message_id", uuid(), "The last message read.").or(&["up_to_message_id"]),
             own_id("user_id"),
         ])
-        .answers(200, "Where reading stands.", named("ReadResult"))
+        .answers(200, "The read position.", named("ReadResult"))
         .refuses(&[ErrorCode::NotFound])
 }
 
 pub(in super::super) fn mark_conversation_unread() -> Operation {
     Operation::of_caller("mark_conversation_unread", CONVERSATIONS, "Mark as unread")
-        .details("As a whole, or from a message on. What others are told of the caller's reading does not move back.")
-        .body([input("message_id", uuid(), "The first message that is to be unread."), own_id("user_id")])
-        .answers(200, "The conversation as it is then.", named("Conversation"))
+        .details("Marks the whole conversation, or all messages from one on. The read position that others see does not move back.")
+        .body([input("message_id", uuid(), "The first unread message."), own_id("user_id")])
+        .answers(200, "The updated conversation.", named("Conversation"))
         .refuses(&[ErrorCode::NotFound])
 }
 
 pub(in super::super) fn mark_delivered() -> Operation {
     Operation::of_caller("mark_delivered", CONVERSATIONS, "Mark as delivered")
-        .details("For clients that are told of messages by other means than the socket, such as a push. What was fetched from `/messages` or `/sync`, or \
-            handed to a socket of the caller, counts without it. Whoever does not share receipts moves nothing.")
+        .details("For clients that receive messages by other means than the socket, such as push notifications. Messages fetched from `/messages` or `/sync`, or \
+            sent to a socket of the caller, are marked automatically. Has no effect if the caller does not share receipts.")
         .body([
-            input("message_id", uuid(), "The last message that arrived; all there are if not given.")
+            input("message_id", uuid(), "The last message that arrived. Default: the newest message.")
                 .or(&["up_to_message_id"]),
             own_id("user_id"),
         ])
-        .answers_nothing(204, "Done, now or before.")
+        .answers_nothing(204, "Done, by this or an earlier request.")
         .refuses(&[ErrorCode::NotFound])
 }
 
 pub(in super::super) fn list_members() -> Operation {
-    Operation::of_caller("list_members", CONVERSATIONS, "Who is in a conversation")
-        .details("In the order of their ids, the caller among them.")
-        .pages(
-            contacts::DEFAULT_LIMIT,
-            contacts::MAX_LIMIT,
-            named("Member"),
-        )
-        .refuses(&[ErrorCode::NotFound])
+    Operation::of_caller(
+        "list_members",
+        CONVERSATIONS,
+        "The members of a conversation",
+    )
+    .details("Ordered by id, including the caller.")
+    .pages(
+        contacts::DEFAULT_LIMIT,
+        contacts::MAX_LIMIT,
+        named("Member"),
+    )
+    .refuses(&[ErrorCode::NotFound])
 }
 
 pub(in super::super) fn list_media() -> Operation {
     Operation::of_caller("list_media", CONVERSATIONS, "The files of a conversation")
-        .details("The messages that have one, the newest first.")
-        .query(input(
-            "type",
-            one_of(&["image", "file"]),
-            "Both if not given.",
-        ))
+        .details("Messages with a file, newest first.")
+        .query(input("type", one_of(&["image", "file"]), "Default: both."))
         .pages(media::DEFAULT_LIMIT, media::MAX_LIMIT, named("Message"))
         .refuses(&[ErrorCode::NotFound])
 }
 
 pub(in super::super) fn list_contacts() -> Operation {
-    Operation::of_caller("list_contacts", PEOPLE, "Whom the caller may turn to")
-        .details("Those they have a conversation with, the latest first, then the others of their teams by name.")
+    Operation::of_caller("list_contacts", PEOPLE, "People that the caller can contact")
+        .details("First the people that the caller has a conversation with, latest first; then other members of the caller's teams, by name.")
         .pages(contacts::DEFAULT_LIMIT, contacts::MAX_LIMIT, named("Contact"))
 }

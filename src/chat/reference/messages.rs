@@ -1,4 +1,5 @@
-//! Messages: `history.rs`, `messages.rs`, `message_changes.rs`, `reading.rs`, `reactions.rs`, `pins.rs`, `reports.rs`.
+//! Messages: `history.rs`, `messages.rs`, `message_changes.rs`, `reading.rs`, `reactions.rs`,
+//! `pins.rs`, `reports.rs`.
 
 use axum::http::StatusCode;
 
@@ -13,17 +14,17 @@ use crate::http::openapi::schema::{
 use crate::http::openapi::{Operation, input, limit};
 
 pub(in super::super) fn list_messages() -> Operation {
-    Operation::of_caller("list_messages", MESSAGES, "Part of a conversation, oldest first")
+    Operation::of_caller("list_messages", MESSAGES, "Messages of a conversation, oldest first")
         .details(
-            "Without a position, the newest messages. Of `before`, `after`, `around` and `since_rev` only one can be given. \
-             `next_cursor` leads to older messages, and after `after` and `since_rev` to newer ones.",
+            "Returns the newest messages unless a position is given. At most one of `before`, `after`, `around` and `since_rev` is allowed. \
+             `next_cursor` leads to older messages, or to newer ones if the request used `after` or `since_rev`.",
         )
         .query(input("conversation_id", uuid(), "").required())
-        .query(input("before", text(), "What is older than this message id or `seq`, or than `first_unread`."))
-        .query(input("after", text(), "What is newer than it."))
-        .query(input("around", text(), "Both sides of it."))
-        .query(input("since_rev", integer(), "What changed since this revision, deleted messages included, in the order it changed."))
-        .query(input("include_deleted", flag(), "Whether deleted messages are shown, without what they said; `false` if not given."))
+        .query(input("before", text(), "Messages older than this message id or `seq`, or than `first_unread`."))
+        .query(input("after", text(), "Messages newer than this message id or `seq`, or than `first_unread`."))
+        .query(input("around", text(), "Messages on both sides of this message id or `seq`, or of `first_unread`."))
+        .query(input("since_rev", integer(), "Messages that changed since this revision, including deleted ones, in order of change."))
+        .query(input("include_deleted", flag(), "Whether to include deleted messages, without their content. Default: `false`."))
         .offset()
         .pages(history::DEFAULT_LIMIT, history::MAX_LIMIT, named("Message"))
         .refuses(&[ErrorCode::NotFound])
@@ -32,28 +33,28 @@ pub(in super::super) fn list_messages() -> Operation {
 pub(in super::super) fn send_message() -> Operation {
     Operation::of_caller("send_message", MESSAGES, "Send a message")
         .details(
-            "With a `client_message_id`, sending the same again answers the message as it is now, however much later; \
-             another message with that id is refused.",
+            "If a message with the same `client_message_id` is sent again, even much later, the response contains its current state. \
+             A different message with that id is refused.",
         )
         .body([
-            input("conversation_id", uuid(), "Where to: this or whom to, not both."),
-            input("other_user_id", uuid(), "Whom to: their conversation, opened if there is none yet.").or(&[OTHER_PERSON[1], OTHER_PERSON[2]]),
-            input("content", text_up_to(20_000), "Trimmed of white space at its ends. How long it may be is said by `/config`. A text must show something; images and files need none."),
-            input("message_type", one_of(&MESSAGE_TYPES), "`text` if not given."),
-            input("client_message_id", text_of(64), "The client's own id for it, best a UUID. Unique in the conversation for its sender."),
+            input("conversation_id", uuid(), "Target conversation. Mutually exclusive with `other_user_id`."),
+            input("other_user_id", uuid(), "Recipient. The conversation is opened if there is none yet.").or(&[OTHER_PERSON[1], OTHER_PERSON[2]]),
+            input("content", text_up_to(20_000), "Leading and trailing white space is removed. `/config` contains the maximum length. Required for messages of type `text`, where it must contain a visible character."),
+            input("message_type", one_of(&MESSAGE_TYPES), "Default: `text`."),
+            input("client_message_id", text_of(64), "The client's id for the message, preferably a UUID. Unique per sender and conversation."),
             input("reply_to_id", uuid(), "A message of the same conversation."),
             input("mentions", list_up_to(100, uuid()), "Members of the conversation."),
-            input("metadata", any_object(), "At most 8 KiB as JSON."),
-            input("file_url", address(), "Below the storage address that the server is configured with."),
+            input("metadata", any_object(), "At most 8 KiB of JSON."),
+            input("file_url", address(), "Must be below the storage URL in the server's configuration."),
             input("file_name", text_up_to(255), ""),
             input("file_size", count(), "In bytes."),
-            input("file_type", text_up_to(255), "Its media type."),
-            input("attachment_ids", list_up_to(0, uuid()), "This server takes no attachments: empty."),
+            input("file_type", text_up_to(255), "The media type of the file."),
+            input("attachment_ids", list_up_to(0, uuid()), "Must be empty: this server does not support attachments."),
             own_id("sender_id"),
         ])
         .needs(&["conversation_id", OTHER_PERSON[0], OTHER_PERSON[1], OTHER_PERSON[2]])
         .answers(201, "The message.", named("Message"))
-        .answers(200, "It was sent before: the message as it is now.", named("Message"))
+        .answers(200, "The message was sent before; its current state.", named("Message"))
         .refuses(&[
             ErrorCode::NotFound,
             ErrorCode::NotAllowedRecipient,
@@ -65,50 +66,50 @@ pub(in super::super) fn send_message() -> Operation {
 
 pub(in super::super) fn mark_messages_read() -> Operation {
     Operation::of_caller("mark_messages_read", MESSAGES, "Mark as read")
-        .details("By the messages' ids, in each conversation up to the newest of them; or by their conversation. Ids that are not visible are ignored.")
+        .details("Either by message ids, in each conversation up to the newest one; or by conversation. Ids that are not visible are ignored.")
         .body([
             input("message_ids", list_up_to(reading::MAX_MESSAGE_IDS as u32, uuid()), ""),
             input("conversation_id", uuid(), ""),
-            input("up_to_message_id", uuid(), "With `conversation_id`; without, everything.").or(&["message_id"]),
+            input("up_to_message_id", uuid(), "Used with `conversation_id`. Default: everything.").or(&["message_id"]),
             own_id("user_id"),
         ])
         .needs(&["message_ids", "conversation_id"])
-        .answers(200, "Where reading stands.", named("ReadResult"))
+        .answers(200, "The read position.", named("ReadResult"))
         .refuses(&[ErrorCode::NotFound])
 }
 
 pub(in super::super) fn get_message() -> Operation {
-    Operation::of_caller("get_message", MESSAGES, "One message")
-        .details("Its tag is `\"m<rev>\"`, which `If-Match` of an edit takes.")
+    Operation::of_caller("get_message", MESSAGES, "Get a message")
+        .details("The ETag is `\"m<rev>\"`, for use in `If-Match` of an edit.")
         .answers(200, "The message.", named("Message"))
         .refuses(&[ErrorCode::NotFound])
 }
 
-/// What a client believes to change.
+/// Adds the revision that a client expects of the message.
 fn expecting(operation: Operation) -> Operation {
     operation
         .header(input(
             "If-Match",
             text(),
-            "The tag of the message that is to be changed; another one is refused with 412, also if `expected_rev` is given as well.",
+            "The expected ETag of the message. If it differs, the response is 412, even if `expected_rev` is also given.",
         ))
         .refuses(&[ErrorCode::StaleRevision])
         .refuses_as(StatusCode::PRECONDITION_FAILED, ErrorCode::StaleRevision)
 }
 
 pub(in super::super) fn edit_message() -> Operation {
-    let operation = Operation::of_caller("edit_message", MESSAGES, "Change what a message says")
-        .details("Its sender may, within the time that `/config` tells.")
+    let operation = Operation::of_caller("edit_message", MESSAGES, "Edit a message")
+        .details("Only for the sender, within `edit_window_s` of `/config`.")
         .body([
             input("content", text_up_to(20_000), ""),
             input(
                 "expected_rev",
                 integer(),
-                "The message's `rev`; another one is refused with 409.",
+                "The expected `rev` of the message. If it differs, the response is 409.",
             ),
         ])
         .needs(&["content"])
-        .answers(200, "The message as it is then.", named("Message"))
+        .answers(200, "The updated message.", named("Message"))
         .with_header(200, "ETag", true)
         .refuses(&[
             ErrorCode::NotFound,
@@ -123,10 +124,10 @@ pub(in super::super) fn edit_message() -> Operation {
 
 pub(in super::super) fn delete_message() -> Operation {
     let operation = Operation::of_caller("delete_message", MESSAGES, "Delete a message")
-        .details("For everybody, which its sender may; what it said is gone, and its place stays. Or for the caller alone.")
-        .query(input("for", one_of(&["me", "everyone"]), "`everyone` if not given."))
-        .body([input("expected_rev", integer(), "The message's `rev`; another one is refused with 409.")])
-        .answers(200, "Done, now or before.", named("Confirmation"))
+        .details("For everyone, which only the sender may do: the content is removed, and the deleted message remains in its place. Or only for the caller.")
+        .query(input("for", one_of(&["me", "everyone"]), "Default: `everyone`."))
+        .body([input("expected_rev", integer(), "The expected `rev` of the message. If it differs, the response is 409.")])
+        .answers(200, "Done, by this or an earlier request.", named("Confirmation"))
         .refuses(&[ErrorCode::NotFound, ErrorCode::NotAllowedRecipient]);
     expecting(operation)
 }
@@ -135,22 +136,26 @@ pub(in super::super) fn list_earlier_wordings() -> Operation {
     Operation::of_caller(
         "list_earlier_wordings",
         MESSAGES,
-        "What a message said before it was edited",
+        "Earlier versions of an edited message",
     )
     .lists("Oldest first.", named("EarlierWording"))
     .refuses(&[ErrorCode::NotFound])
 }
 
-/// The reactions of a message after they were changed.
+/// An operation that returns the reactions of a message after a change.
 fn reactions(id: &'static str, summary: &'static str) -> Operation {
     Operation::of_caller(id, MESSAGES, summary)
-        .answers(200, "All reactions it has then.", list(named("Reaction")))
+        .answers(
+            200,
+            "All reactions after the change.",
+            list(named("Reaction")),
+        )
         .refuses(&[ErrorCode::NotFound])
 }
 
 pub(in super::super) fn list_reactions() -> Operation {
     Operation::of_caller("list_reactions", MESSAGES, "The reactions to a message")
-        .lists("All reactions it has.", named("Reaction"))
+        .lists("All reactions.", named("Reaction"))
         .refuses(&[ErrorCode::NotFound])
 }
 
@@ -158,7 +163,7 @@ pub(in super::super) fn react() -> Operation {
     reactions("react", "React to a message")
         .body([
             input("reaction", text_of(64), "").or(&["emoji"]),
-            input("toggle", flag(), "Takes it back if it is there."),
+            input("toggle", flag(), "Remove the reaction if it exists."),
             own_id("user_id"),
         ])
         .needs(&["reaction", "emoji"])
@@ -166,13 +171,13 @@ pub(in super::super) fn react() -> Operation {
 }
 
 pub(in super::super) fn add_reaction() -> Operation {
-    reactions("add_reaction", "Give a reaction")
+    reactions("add_reaction", "Add a reaction")
         .path(input("reaction", text_of(64), ""))
         .refuses(&[ErrorCode::MessageDeleted, ErrorCode::NotAllowedRecipient])
 }
 
 pub(in super::super) fn remove_reaction() -> Operation {
-    reactions("remove_reaction", "Take a reaction back")
+    reactions("remove_reaction", "Remove a reaction")
         .path(input("reaction", text_of(64), ""))
         .refuses(&[ErrorCode::MessageDeleted, ErrorCode::NotAllowedRecipient])
 }
@@ -183,7 +188,7 @@ pub(in super::super) fn list_pins() -> Operation {
         MESSAGES,
         "The pinned messages of a conversation",
     )
-    .details("The last pinned first.")
+    .details("Latest pin first.")
     .pages(pins::DEFAULT_LIMIT, pins::MAX_LIMIT, named("Message"))
     .refuses(&[ErrorCode::NotFound])
 }
@@ -192,9 +197,9 @@ pub(in super::super) fn pin_message() -> Operation {
     Operation::of_caller(
         "pin_message",
         MESSAGES,
-        "Hold a message up for everybody in its conversation",
+        "Pin a message for all members of its conversation",
     )
-    .answers_nothing(204, "Done, now or before.")
+    .answers_nothing(204, "Done, by this or an earlier request.")
     .refuses(&[
         ErrorCode::NotFound,
         ErrorCode::NotAllowedRecipient,
@@ -203,8 +208,8 @@ pub(in super::super) fn pin_message() -> Operation {
 }
 
 pub(in super::super) fn unpin_message() -> Operation {
-    Operation::of_caller("unpin_message", MESSAGES, "No longer hold a message up")
-        .answers_nothing(204, "Done, now or before.")
+    Operation::of_caller("unpin_message", MESSAGES, "Unpin a message")
+        .answers_nothing(204, "Done, by this or an earlier request.")
         .refuses(&[ErrorCode::NotFound, ErrorCode::NotAllowedRecipient])
 }
 
@@ -213,25 +218,25 @@ pub(in super::super) fn report_message() -> Operation {
     Operation::of_caller(
         "report_message",
         MESSAGES,
-        "Tell the moderators of a message",
+        "Report a message to the moderators",
     )
     .body([
-        input("reason", one_of(&REASONS), "`other` if not given."),
+        input("reason", one_of(&REASONS), "Default: `other`."),
         input("note", text_up_to(2000), ""),
         own_id("reporter_id"),
     ])
-    .answers(201, "They will know.", reported())
+    .answers(201, "Reported.", reported())
     .answers(200, "The caller has reported it before.", reported())
     .refuses(&[ErrorCode::NotFound, ErrorCode::MessageDeleted])
 }
 
 pub(in super::super) fn sync() -> Operation {
-    Operation::of_caller("sync", MESSAGES, "What changed since a cursor")
-        .details("How a client uses it is told in `docs/sync.md`.")
+    Operation::of_caller("sync", MESSAGES, "Changes since a cursor")
+        .details("`docs/sync.md` describes how clients use it.")
         .query(input(
             "since",
             text(),
-            "The cursor of the last answer; without it, the first load.",
+            "The cursor of the last response. Omit it for the first load.",
         ))
         .query(limit(syncing::DEFAULT_LIMIT))
         .append_details(&format!(
@@ -242,7 +247,7 @@ pub(in super::super) fn sync() -> Operation {
             "wait",
             whole_number(),
             format!(
-                "Seconds to wait for a change when there is none; at most {}.",
+                "Seconds to wait for a change if there is none (maximum {}).",
                 syncing::MAX_WAIT
             ),
         ))

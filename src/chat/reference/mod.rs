@@ -1,7 +1,6 @@
-//! What the routes of the chat take and answer, for the OpenAPI document: one function for each
-//! handler, with its name.
+//! The OpenAPI documentation of the chat routes: one function per handler, with the same name.
 //!
-//! Every request and answer of the tests is held against this.
+//! The tests check every request and response against it.
 
 mod conversations;
 mod messages;
@@ -20,13 +19,13 @@ use crate::http::openapi::schema::uuid;
 pub(super) const TAGS: [(&str, &str); 4] = [
     (
         CONVERSATIONS,
-        "The list of conversations, and what their members keep to themselves about them.",
+        "The list of conversations, and each member's private settings for them.",
     ),
     (MESSAGES, "Sending, reading and changing messages."),
     (PEOPLE, "Presence, typing, search, blocks and preferences."),
     (
         SETTINGS,
-        "What a client needs to know before anybody is signed in, and what it reports.",
+        "What a client needs before anyone is signed in, and error reports.",
     ),
 ];
 
@@ -35,7 +34,7 @@ const MESSAGES: &str = "Messages";
 const PEOPLE: &str = "People";
 const SETTINGS: &str = "Settings";
 
-/// A field that names the caller.
+/// A field that may contain only the caller's id.
 fn own_id(name: &'static str) -> Input {
-    input(name, uuid(), "The caller; anybody else is refused.")
+    input(name, uuid(), "The caller's id. Any other id is refused.")
 }

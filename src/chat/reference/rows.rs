@@ -1,5 +1,5 @@
-//! The rows that the database builds as JSON, as schemas. They are passed on unread, so that the
-//! tests hold every answer against these.
+//! Schemas of the rows that the database builds as JSON. The server forwards rows without parsing
+//! them, so the tests check every response against these schemas.
 
 use super::super::preferences::EMAIL_MODES;
 use crate::http::openapi::schema::{
@@ -8,16 +8,16 @@ use crate::http::openapi::schema::{
     with_optional,
 };
 
-/// What somebody's presence can be.
+/// Values of a presence status.
 pub(super) const STATUSES: [&str; 4] = ["online", "away", "busy", "offline"];
 
-/// How much of a conversation its member is told.
+/// Notification levels of a conversation.
 pub(super) const LEVELS: [&str; 3] = ["all", "mentions", "none"];
 
-/// Kinds of messages that people send.
+/// Types of messages that users send.
 pub(super) const MESSAGE_TYPES: [&str; 3] = ["text", "image", "file"];
 
-/// Why a message is reported.
+/// Reasons for a report.
 pub(super) const REASONS: [&str; 7] = [
     "spam",
     "harassment",
@@ -28,7 +28,7 @@ pub(super) const REASONS: [&str; 7] = [
     "other",
 ];
 
-/// Every row and answer that stands under a name in the document.
+/// All rows and responses with a name in the document.
 pub(in super::super) fn schemas() -> Vec<(&'static str, Schema)> {
     vec![
         ("Conversation", conversation()),
@@ -64,40 +64,40 @@ fn conversation() -> Schema {
         (
             "participant_1_id",
             nullable(uuid()),
-            "The smaller id of the two; null for somebody who is gone.",
+            "The smaller of the two ids. Null if the account was deleted.",
         ),
         (
             "participant_2_id",
             nullable(uuid()),
-            "The larger id of the two; null for somebody who is gone.",
+            "The larger of the two ids. Null if the account was deleted.",
         ),
-        ("title", nullable(text_up_to(120)), "Of a group."),
+        ("title", nullable(text_up_to(120)), "Only for groups."),
         ("team_id", nullable(text()), ""),
         ("created_by", nullable(uuid()), ""),
         ("created_at", moment(), ""),
         (
             "updated_at",
             moment(),
-            "Moved by messages only, never by reading or pinning.",
+            "Changed only by messages, not by reading or pinning.",
         ),
         ("last_message_at", nullable(moment()), ""),
         (
             "last_message_id",
             nullable(uuid()),
-            "The newest message that the caller sees.",
+            "The newest message visible to the caller.",
         ),
-        ("is_archived", flag(), "By the caller."),
+        ("is_archived", flag(), "Archived by the caller."),
         ("participant_1", nullable(named("Participant")), ""),
         ("participant_2", nullable(named("Participant")), ""),
         (
             "other_user",
             nullable(named("Participant")),
-            "Whom the caller talks to.",
+            "The other participant.",
         ),
         (
             "last_message",
             nullable(named("MessagePreview")),
-            "The newest message that the caller sees.",
+            "The newest message visible to the caller.",
         ),
         ("unread_count", count(), ""),
         (
@@ -105,52 +105,80 @@ fn conversation() -> Schema {
             count(),
             "Unread messages that mention the caller.",
         ),
-        ("marked_unread", flag(), "By the caller, whatever was read."),
-        ("last_read_message_id", nullable(uuid()), "By the caller."),
-        ("last_read_seq", count(), "By the caller."),
-        ("last_read_at", nullable(moment()), "By the caller."),
-        ("is_pinned", flag(), "To the top of the caller's list."),
+        (
+            "marked_unread",
+            flag(),
+            "Marked by the caller, independently of the read position.",
+        ),
+        (
+            "last_read_message_id",
+            nullable(uuid()),
+            "The caller's read position.",
+        ),
+        ("last_read_seq", count(), "The caller's read position."),
+        (
+            "last_read_at",
+            nullable(moment()),
+            "When the caller last read.",
+        ),
+        (
+            "is_pinned",
+            flag(),
+            "Pinned to the top of the caller's list.",
+        ),
         ("pinned_at", nullable(moment()), ""),
-        ("is_muted", flag(), "By the caller, now."),
+        (
+            "is_muted",
+            flag(),
+            "Whether the caller has muted the conversation and the mute has not ended.",
+        ),
         (
             "muted_until",
             nullable(moment()),
-            "Null while muted: for good.",
+            "End of the mute. Null while muted: no end.",
         ),
         ("notification_level", one_of(&LEVELS), ""),
         (
             "draft",
             nullable(text_of(20_000)),
-            "What the caller has not sent yet.",
+            "The caller's unsent text.",
         ),
         (
             "peer_last_read_message_id",
             nullable(uuid()),
-            "By the other person. Null unless both show what they read.",
+            "The other person's read position. Null unless both share read receipts.",
         ),
         (
             "peer_last_read_seq",
             nullable(count()),
-            "By the other person. Null unless both show what they read.",
+            "The other person's read position. Null unless both share read receipts.",
         ),
         (
             "peer_last_delivered_message_id",
             nullable(uuid()),
-            "To the other person.",
+            "The last message delivered to the other person.",
         ),
         (
             "peer_last_delivered_seq",
             nullable(count()),
-            "To the other person.",
+            "The last message delivered to the other person.",
         ),
-        ("can_send", flag(), "Whether the caller may write here now."),
+        (
+            "can_send",
+            flag(),
+            "Whether the caller may currently send messages here.",
+        ),
         ("last_seq", count(), "The `seq` of the newest message."),
         (
             "cleared_seq",
             count(),
-            "Messages up to it are gone for the caller, who cleared the conversation.",
+            "Messages up to this `seq` are hidden, because the caller cleared the conversation.",
         ),
-        ("rev", count(), "Grows with every change of a message here."),
+        (
+            "rev",
+            count(),
+            "Increases with every change of a message in the conversation.",
+        ),
     ])
 }
 
@@ -158,8 +186,12 @@ fn opened_conversation() -> Schema {
     extended(
         conversation(),
         [
-            ("conversation_id", uuid(), "The same as `id`."),
-            ("created", flag(), "Whether it was opened by this request."),
+            ("conversation_id", uuid(), "Same as `id`."),
+            (
+                "created",
+                flag(),
+                "Whether this request opened the conversation.",
+            ),
         ],
     )
 }
@@ -173,7 +205,7 @@ fn participant() -> Schema {
         (
             "status",
             one_of(&STATUSES),
-            "`offline` also for those who do not show it.",
+            "Also `offline` for people who do not share their presence.",
         ),
         ("last_seen", nullable(moment()), ""),
     ])
@@ -191,7 +223,7 @@ fn message_preview() -> Schema {
     ])
 }
 
-/// Kinds of messages that are stored: those of people, and the server's own.
+/// Types of stored messages: those of users, and the server's own.
 fn sent_type() -> Schema {
     one_of(&["text", "image", "file", "system"])
 }
@@ -203,18 +235,26 @@ fn message() -> Schema {
         (
             "sender_id",
             nullable(uuid()),
-            "Null for somebody who is gone, and for messages of the server.",
+            "Null for deleted accounts and for messages of the server.",
         ),
-        ("content", text_up_to(20_000), "Empty once deleted."),
+        (
+            "content",
+            text_up_to(20_000),
+            "Empty if the message was deleted.",
+        ),
         ("message_type", sent_type(), ""),
         ("file_url", nullable(address()), ""),
         ("file_name", nullable(text_up_to(255)), ""),
         ("file_size", nullable(count()), "In bytes."),
-        ("file_type", nullable(text_up_to(255)), "Its media type."),
+        (
+            "file_type",
+            nullable(text_up_to(255)),
+            "The media type of the file.",
+        ),
         (
             "created_at",
             moment(),
-            "Never earlier than that of a message with a smaller `seq`.",
+            "Never earlier than `created_at` of a message with a smaller `seq`.",
         ),
         ("updated_at", moment(), ""),
         ("is_edited", flag(), ""),
@@ -222,40 +262,40 @@ fn message() -> Schema {
         (
             "is_deleted",
             flag(),
-            "A deleted message stays, without what it said.",
+            "A deleted message remains, without its content.",
         ),
         ("deleted_at", nullable(moment()), ""),
         (
             "read_by",
             list(uuid()),
-            "Who read it, without its sender and without those who do not show it.",
+            "The people who have read the message, except its sender and people who do not share read receipts.",
         ),
         (
             "metadata",
             any_object(),
-            "What its sender's program put there.",
+            "Arbitrary data from the sender's application.",
         ),
         (
             "client_message_id",
             nullable(text_of(64)),
-            "Its sender's own id for it.",
+            "The sending client's id for the message.",
         ),
         (
             "seq",
             count(),
-            "Its number in the conversation, without gaps.",
+            "The number of the message in the conversation, without gaps.",
         ),
         (
             "rev",
             count(),
-            "The conversation's revision when it last changed.",
+            "The conversation's revision at the last change of the message.",
         ),
         ("reply_to_id", nullable(uuid()), ""),
         (
             "reply_to",
             nullable(described(
                 named("MessagePreview"),
-                "Its `content` is cut at 200 characters.",
+                "`content` is cut to 200 characters.",
             )),
             "",
         ),
@@ -264,22 +304,22 @@ fn message() -> Schema {
         (
             "reactions",
             list(named("Reaction")),
-            "In the order in which each was first given.",
+            "Ordered by when each was first added.",
         ),
         (
             "is_pinned",
             flag(),
-            "Held up for everybody in the conversation.",
+            "Pinned for all members of the conversation.",
         ),
         (
             "attachments",
             list_up_to(0, any_object()),
-            "Always empty: this server takes no attachments.",
+            "Always empty: this server does not support attachments.",
         ),
         (
             "delivery_status",
             one_of(&["sent", "delivered", "read"]),
-            "For its sender: how far it got. For others: whether they read it.",
+            "For the sender: how far the message got. For others: whether they have read it.",
         ),
     ])
 }
@@ -292,7 +332,7 @@ fn sender() -> Schema {
             ("avatar_url", nullable(text()), ""),
             ("status", one_of(&STATUSES), ""),
         ]),
-        // Of somebody who never was a member, only the id is known.
+        // For a person who was never a member, only the id is known.
         &["full_name", "avatar_url", "status"],
     )
 }
@@ -300,30 +340,34 @@ fn sender() -> Schema {
 fn reaction() -> Schema {
     object([
         ("reaction", text_of(64), ""),
-        ("emoji", text_of(64), "The same as `reaction`."),
-        ("count", count(), "How many people gave it."),
-        ("me", flag(), "Whether the caller did."),
-        ("user_ids", list_up_to(10, uuid()), "The first ten of them."),
+        ("emoji", text_of(64), "Same as `reaction`."),
+        ("count", count(), "Number of people with this reaction."),
+        ("me", flag(), "Whether the caller is one of them."),
+        ("user_ids", list_up_to(10, uuid()), "The first ten people."),
     ])
 }
 
 fn earlier_wording() -> Schema {
     object([
-        ("version", integer(), "From 1 on."),
+        ("version", integer(), "Starting at 1."),
         ("previous_content", text(), ""),
         ("edited_by", nullable(uuid()), ""),
-        ("edited_at", moment(), "When it ceased to be the wording."),
+        ("edited_at", moment(), "When this version was replaced."),
     ])
 }
 
 fn read_result() -> Schema {
     object([
         ("success", constant(true), ""),
-        ("updated", count(), "Messages that were unread before."),
+        (
+            "updated",
+            count(),
+            "Number of messages that were unread before.",
+        ),
         (
             "unread_count",
             count(),
-            "What is left in the conversations that were named.",
+            "Messages that are still unread in the affected conversations.",
         ),
         ("last_read_at", nullable(moment()), ""),
         ("last_read_message_id", nullable(uuid()), ""),
@@ -333,7 +377,11 @@ fn read_result() -> Schema {
 fn unread_counts() -> Schema {
     object([
         ("total", count(), "Unread messages."),
-        ("conversations", count(), "Conversations that have some."),
+        (
+            "conversations",
+            count(),
+            "Conversations with unread messages.",
+        ),
         (
             "mentions",
             count(),
@@ -342,7 +390,7 @@ fn unread_counts() -> Schema {
         (
             "by_conversation",
             by_id(count()),
-            "Of each conversation that has some, muted and archived ones included.",
+            "Unread messages per conversation that has any, including muted and archived ones.",
         ),
     ])
 }
@@ -366,17 +414,21 @@ fn sync_page() -> Schema {
         (
             "receipts",
             list(named("Receipt")),
-            "How far the others have read and received.",
+            "Read and delivery positions of the other members.",
         ),
         (
             "removed_conversation_ids",
             list(uuid()),
-            "To be forgotten, with all their messages.",
+            "Conversations to remove, with all their messages.",
         ),
-        ("removed_message_ids", list(uuid()), "To be forgotten."),
-        ("messages", list(named("Message")), "Deleted ones included."),
+        ("removed_message_ids", list(uuid()), "Messages to remove."),
+        (
+            "messages",
+            list(named("Message")),
+            "Including deleted messages.",
+        ),
         ("cursor", text(), "For the next request."),
-        ("has_more", flag(), "Whether to go on at once."),
+        ("has_more", flag(), "Whether another page is available now."),
     ])
 }
 
@@ -390,24 +442,28 @@ fn presence() -> Schema {
         (
             "is_typing_to",
             nullable(uuid()),
-            "Only where an application writes it.",
+            "Set only if an application writes it.",
         ),
         (
             "device_count",
             count(),
-            "Sockets, or sessions that report, whichever are more.",
+            "Number of open sockets or of reporting sessions, whichever is larger.",
         ),
         (
             "current_page",
             nullable(text_up_to(2048)),
-            "The caller's own, and for admins that of their people.",
+            "Visible only to the person and their admins.",
         ),
         (
             "manual_status",
             nullable(one_of(&STATUSES)),
-            "The caller's own only.",
+            "Only in the caller's own row.",
         ),
-        ("manual_until", nullable(moment()), "The caller's own only."),
+        (
+            "manual_until",
+            nullable(moment()),
+            "Only in the caller's own row.",
+        ),
         ("last_active_at", nullable(moment()), ""),
         ("updated_at", nullable(moment()), ""),
     ])
@@ -426,7 +482,7 @@ fn block() -> Schema {
         (
             "user",
             nullable(person),
-            "Null for somebody the caller does not know.",
+            "Null for a person unknown to the caller.",
         ),
     ])
 }
@@ -439,12 +495,12 @@ fn preferences() -> Schema {
         (
             "show_preview",
             flag(),
-            "Whether notifications show what was written.",
+            "Whether notifications show the text of messages.",
         ),
         ("email_enabled", flag(), ""),
         ("email_mode", one_of(&EMAIL_MODES), ""),
         ("email_delay_seconds", count(), ""),
-        ("digest_hour", count(), "Of the day, in `timezone`."),
+        ("digest_hour", count(), "Hour of the day, in `timezone`."),
         ("timezone", text(), "A name of the IANA time zone database."),
         ("dnd_until", nullable(moment()), ""),
         ("quiet_start", nullable(time_of_day()), "In `timezone`."),
@@ -452,19 +508,19 @@ fn preferences() -> Schema {
         (
             "share_read_receipts",
             flag(),
-            "Off: others do not learn what I read, and I am not told either.",
+            "Off: others do not see what the user has read, and the user does not see it of others.",
         ),
         ("share_typing", flag(), ""),
         (
             "share_presence",
             flag(),
-            "Off: I look offline to everybody.",
+            "Off: the user appears offline to everyone.",
         ),
         ("updated_at", moment(), ""),
     ])
 }
 
-/// A time without a date, as PostgreSQL prints it.
+/// A time of day, as PostgreSQL prints it.
 fn time_of_day() -> Schema {
     serde_json::json!({ "type": "string", "pattern": r"^\d{2}:\d{2}(:\d{2}(\.\d{1,6})?)?$" })
 }
@@ -479,7 +535,7 @@ fn found_person() -> Schema {
         (
             "team_id",
             nullable(text()),
-            "A team that the caller is in, if there is one.",
+            "A team shared with the caller, if there is one.",
         ),
         ("role", one_of(&["user", "admin", "super_admin"]), ""),
     ])
@@ -494,7 +550,7 @@ fn member() -> Schema {
             (
                 "last_read_message_id",
                 nullable(uuid()),
-                "As they show it; null where either side does not share receipts.",
+                "Null unless both sides share read receipts.",
             ),
             ("last_read_at", nullable(moment()), ""),
             ("last_delivered_message_id", nullable(uuid()), ""),
@@ -507,17 +563,21 @@ fn contact() -> Schema {
     extended(
         participant(),
         [
-            ("team_id", nullable(text()), "A team that the caller is in."),
+            (
+                "team_id",
+                nullable(text()),
+                "A team shared with the caller.",
+            ),
             ("role", one_of(&["user", "admin", "super_admin"]), ""),
             (
                 "conversation_id",
                 nullable(uuid()),
-                "The conversation of the two, if there is one.",
+                "The direct conversation with the caller, if there is one.",
             ),
             (
                 "last_message_at",
                 nullable(moment()),
-                "Of that conversation.",
+                "The time of the latest message in that conversation.",
             ),
         ],
     )
@@ -527,14 +587,14 @@ fn conversation_card() -> Schema {
     object([
         ("id", uuid(), ""),
         ("kind", one_of(&["direct", "group"]), ""),
-        ("title", nullable(text_up_to(120)), "Of a group."),
+        ("title", nullable(text_up_to(120)), "Only for groups."),
         ("participant_1_id", nullable(uuid()), ""),
         ("participant_2_id", nullable(uuid()), ""),
         ("is_archived", flag(), ""),
         (
             "other_user",
             nullable(named("Participant")),
-            "Of a direct conversation.",
+            "Only for direct conversations.",
         ),
     ])
 }
@@ -545,17 +605,13 @@ fn message_hit() -> Schema {
         (
             "field",
             one_of(&["content", "file_name"]),
-            "Which text of the message it is from.",
+            "The field of the message that contains the fragment.",
         ),
-        (
-            "text",
-            text(),
-            "As it was written: plain text, never markup.",
-        ),
+        ("text", text(), "Plain text as written, never markup."),
         (
             "ranges",
             list(range),
-            "Begin and end of each hit in UTF-16 code units, half-open.",
+            "Start (inclusive) and end (exclusive) of each hit, in UTF-16 code units.",
         ),
     ]);
     object([
@@ -564,12 +620,12 @@ fn message_hit() -> Schema {
         (
             "score",
             number(),
-            "How well it has the words; 0 without words.",
+            "Relevance; 0 if the search has no words.",
         ),
         (
             "fragments",
             list(fragment),
-            "Its texts around the hits; none without words.",
+            "Text around the hits; empty if the search has no words.",
         ),
     ])
 }
@@ -584,9 +640,9 @@ fn found_of_all() -> Schema {
 
 fn confirmation() -> Schema {
     object([
-        ("message", text(), "For people."),
+        ("message", text(), "A text for humans."),
         ("success", constant(true), ""),
-        ("id", uuid(), "What was deleted."),
+        ("id", uuid(), "The id of the deleted object."),
     ])
 }
 
@@ -601,24 +657,28 @@ fn chat_config() -> Schema {
         ("groups", flag(), ""),
     ]);
     object([
-        ("max_message_length", count(), "In code points."),
-        ("max_client_message_id_length", count(), "In code points."),
-        ("max_body_bytes", count(), "Of a request."),
+        ("max_message_length", count(), "In Unicode code points."),
+        (
+            "max_client_message_id_length",
+            count(),
+            "In Unicode code points.",
+        ),
+        ("max_body_bytes", count(), "Maximum size of a request body."),
         ("message_types", list(one_of(&MESSAGE_TYPES)), ""),
         (
             "edit_window_s",
             count(),
-            "Seconds in which a message can be edited; 0: for ever.",
+            "Seconds after sending during which a message can be edited; 0: no limit.",
         ),
         (
             "typing_expires_in_ms",
             count(),
-            "How long somebody counts as typing.",
+            "Milliseconds after which a typing state expires.",
         ),
         (
             "presence_ttl_s",
             count(),
-            "Seconds for which a report of presence holds.",
+            "Seconds for which a presence report is valid.",
         ),
         ("features", features, ""),
     ])

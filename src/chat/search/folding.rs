@@ -1,18 +1,18 @@
-//! What a text is compared as: the same letters as `chat.folded_text` in the database makes of it.
+//! Folding of text for comparison: yields the same letters as `chat.folded_text` in the database.
 //!
-//! The database finds messages by its function, and this finds the places in them. Both have the
-//! same tables; a test compares them.
+//! The database finds messages with its function; this module finds the positions of the hits in
+//! them. Both contain the same tables, which a test compares.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
 use unicode_normalization::UnicodeNormalization as _;
 
-/// Letters that no normalization takes apart, in texts of many languages.
+/// Letters that Unicode normalization does not decompose, common in many languages.
 const COMMON_LETTERS: &str = "ςđłøħıð";
 const COMMON_BASES: &str = "σdlohid";
 
-/// The same, in few texts.
+/// Further such letters, which are rare.
 const RARE_LETTERS: &str = concat!(
     "ĸŋŧƀɓƃƈɖɗƌɛƒɠɩɨƙƚɲƞƥƫƭʈʋƴƶǥȡȥȴȵȶȷⱥȼⱦȿɀʉɇɉɍɏɕɟɡɢɦɧɪɫɬɭɱɳɴɼɽɾʀ",
     "ʂʏʐʑʙʛʜʝʟʠᴀᴃᴄᴅᴆᴇᴊᴋᴌᴍᴏᴘᴛᴜᴠᴡᴢᵬᵭᵮᵯᵰᵱᵲᵳᵴᵵᵶᵻᵽᵾᶀᶁᶂᶃᶄᶅᶆᶇᶈᶉᶊᶌᶍᶎᶏᶑᶒᶓᶖ",
@@ -24,14 +24,14 @@ const RARE_BASES: &str = concat!(
     "ussvylhkzvwveofskkklloopppqqvdlmnrrtdftncgknrs",
 );
 
-/// A letter or a symbol, and what it stands for. A symbol is a word of its own: `_` separates words.
+/// A letter or symbol, and its replacement. A symbol becomes a separate word: `_` separates words.
 const COMMON_GROUPS: &str = "ßss æae œoe";
 const RARE_GROUPS: &str = concat!(
     "þth ƕhv ƣoi ȸdb ȹqp ɶoe ʣdz ʥdz ʦts ʪls ʫlz ᴁae ᵫue ᵺth ỻll ꜳaa ꜵao ꜷau ꜹav ꜻav ꜽay ꝏoo ꝡvy ꝥth ꝧth ",
     "©_c_ ®_r_ ₠_ce_ ₢_cr_ ₣_fr_ ₤_l_ ₧_pts_ ₹_rs_ ₺_tl_ ℗_p_ ℘_p_ ℞_rx_",
 );
 
-/// What a cluster is compared as.
+/// The letters as which a cluster is compared.
 pub(super) fn letters(cluster: &str) -> Vec<char> {
     cluster
         .chars()
@@ -44,7 +44,7 @@ pub(super) fn letters(cluster: &str) -> Vec<char> {
         .collect()
 }
 
-/// What takes the place of a character that normalization would take apart in another way.
+/// Replaces characters whose normalization would differ from the database's.
 fn normalizable(c: char) -> impl Iterator<Item = char> {
     // "1½" is 1 and 1/2, not 11/2.
     let is_fraction = matches!(c, '\u{bc}'..='\u{be}' | '\u{2150}'..='\u{215f}' | '\u{2189}');
@@ -57,7 +57,7 @@ fn normalizable(c: char) -> impl Iterator<Item = char> {
     is_fraction.then_some(' ').into_iter().chain([c])
 }
 
-/// What a letter is written as where it is not on the keyboard.
+/// What a letter is typed as without the right keyboard layout.
 fn base(c: char) -> impl Iterator<Item = char> {
     let base = if c.is_ascii() { None } else { BASES.get(&c) };
     let same = base.is_none().then_some(c);
@@ -65,11 +65,11 @@ fn base(c: char) -> impl Iterator<Item = char> {
         .chain(base.copied().unwrap_or_default().chars())
 }
 
-/// The tables by letter: to look through them for each letter of a long text takes long.
+/// The tables by letter. A linear search for each letter of a long text would be slow.
 static BASES: LazyLock<HashMap<char, &'static str>> = LazyLock::new(|| {
     let letters = [(COMMON_LETTERS, COMMON_BASES), (RARE_LETTERS, RARE_BASES)];
     let letters = letters.into_iter().flat_map(|(letters, bases)| {
-        // Begins and ends with an empty part.
+        // The split begins and ends with an empty part.
         letters.chars().zip(bases.split("").skip(1))
     });
     let groups = [COMMON_GROUPS, RARE_GROUPS]
@@ -82,7 +82,7 @@ static BASES: LazyLock<HashMap<char, &'static str>> = LazyLock::new(|| {
     letters.chain(groups).collect()
 });
 
-/// What nobody types to find something; the same characters as in `chat.folded_text`.
+/// Characters that are not typed in searches; the same as in `chat.folded_text`.
 pub(super) fn is_ignored(c: char) -> bool {
     matches!(c,
         '\u{ad}' | '\u{300}'..='\u{36f}' | '\u{483}'..='\u{489}' | '\u{591}'..='\u{5bd}' | '\u{5bf}'
@@ -109,7 +109,7 @@ pub(super) fn is_emoji(c: char) -> bool {
         | '\u{2b55}' | '\u{1f000}'..='\u{1faff}')
 }
 
-/// What stands between words, as in `chat.folded_text`.
+/// Characters between words, as in `chat.folded_text`.
 pub(super) fn is_separator(c: char) -> bool {
     if is_emoji(c) {
         return false;
@@ -139,8 +139,8 @@ mod tests {
     }
 
     #[test]
-    fn the_database_has_the_same_tables() {
-        // Parts of a literal stand on lines of their own.
+    fn the_tables_match_those_of_the_database() {
+        // Parts of a literal are on separate lines.
         let database = DATABASE.replace("'\n    '", "");
         for table in [
             RARE_LETTERS,
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn letters_are_compared_as_people_type_them() {
+    fn letters_are_folded_to_what_users_type() {
         for (text, expected) in [
             ("Łódź", "lodz"),
             ("Œuvre", "oeuvre"),

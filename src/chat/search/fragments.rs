@@ -1,62 +1,62 @@
-//! The parts of a text around what was found in it, with the places of the hits.
+//! Excerpts of a text around search hits, with the positions of the hits.
 //!
-//! Plain text as it was written and never markup: whoever shows it escapes it like any text.
-//! What counts as the same word is decided by [`folding`](super::folding).
+//! Fragments are plain text, never markup: clients must escape them. [`folding`](super::folding)
+//! decides which words are equal.
 
 use serde::Serialize;
 use unicode_normalization::char::is_combining_mark;
 
 use super::folding::{is_emoji, is_ignored, is_separator, is_unspaced, letters};
 
-/// A text up to this long, in characters, is shown whole.
+/// Maximum length of a text that is shown whole, in characters.
 const WHOLE_CHARS: usize = 160;
 
-/// Characters shown on either side of a hit in a longer one.
+/// Characters shown on either side of a hit in a longer text.
 const CONTEXT_CHARS: usize = 50;
 
-/// Fragments of one text. More do not fit into a list of hits.
+/// Maximum number of fragments per text. A list of hits has no room for more.
 const MAX_FRAGMENTS: usize = 3;
 
-/// Part of a text.
+/// An excerpt of a text.
 #[derive(Debug, PartialEq, Serialize)]
 pub(super) struct Fragment {
-    /// Which text of the message it is from: `content` or `file_name`.
+    /// The field of the message: `content` or `file_name`.
     pub(super) field: &'static str,
-    /// The part.
+    /// The excerpt.
     pub(super) text: String,
-    /// Where the hits are: begin and end in UTF-16 code units, half-open, as JavaScript counts.
+    /// The positions of the hits: start and end in UTF-16 code units, half-open, as in JavaScript.
     pub(super) ranges: Vec<[usize; 2]>,
 }
 
-/// What was looked for.
+/// The search terms.
 pub(super) struct Terms {
-    /// Each as the words of one term, which stand in this order.
+    /// The words of each term, which must appear in this order.
     terms: Vec<Vec<Word>>,
 }
 
-/// How words of a script are told apart and found.
+/// How words of a script are separated and matched.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Kind {
-    /// Between separators, found by how it begins.
+    /// Between separators; matched at the beginning.
     Spaced,
-    /// A run of a script that is written without spaces, found anywhere in it.
+    /// A run of a script that is written without spaces; matched anywhere.
     Unspaced,
-    /// By itself.
+    /// A single emoji.
     Emoji,
 }
 
-/// A word as it is compared, with the place of each of its characters in the text.
+/// A folded word, with the position of each letter in the text.
 #[derive(Debug)]
 struct Word {
     kind: Kind,
     letters: Vec<char>,
-    /// Begin and end, in bytes, of what each letter was written as. A letter and its accents, or
-    /// an emoji of several parts, are never torn apart.
+    /// Start and end, in bytes, of the text that each letter comes from. A letter with its accents,
+    /// or an emoji of several parts, is never split.
     places: Vec<(usize, usize)>,
 }
 
 impl Terms {
-    /// Single words, and phrases, as they were typed.
+    /// Terms from single words and phrases as they were typed.
     pub(super) fn new(words: &[String], phrases: &[String]) -> Self {
         let single = words
             .iter()
@@ -71,7 +71,7 @@ impl Terms {
         }
     }
 
-    /// The parts of `text` in which any of the terms is, none where none is.
+    /// The excerpts of `text` that contain any of the terms.
     pub(super) fn fragments(&self, field: &'static str, text: &str) -> Vec<Fragment> {
         let hits = self.hits(text);
         let mut fragments = Vec::new();
@@ -84,7 +84,8 @@ impl Terms {
             } else {
                 (before(text, begin).max(shown), after(text, end))
             };
-            // What is hit within the context is shown with its own.
+            // A hit within the context of another is shown in the same fragment, with its own
+            // context.
             let mut count = 1;
             while let Some(&(begin, end)) = rest.get(count).filter(|(begin, _)| *begin < to) {
                 if !is_whole && end > to {
@@ -107,29 +108,29 @@ impl Terms {
         fragments
     }
 
-    /// The hits in bytes, in their order and apart from each other.
+    /// The positions of hits in bytes, ordered and merged where they overlap.
     fn hits(&self, text: &str) -> Vec<(usize, usize)> {
         let words = split(text);
         let mut hits = Vec::new();
         for term in &self.terms {
             for start in 0..words.len() {
-                hits.extend(found_at(&words[start..], term));
+                hits.extend(match_at(&words[start..], term));
             }
         }
         hits.sort_unstable();
-        let mut apart: Vec<(usize, usize)> = Vec::with_capacity(hits.len());
+        let mut merged: Vec<(usize, usize)> = Vec::with_capacity(hits.len());
         for (begin, end) in hits {
-            match apart.last_mut() {
+            match merged.last_mut() {
                 Some(last) if begin < last.1 => last.1 = last.1.max(end),
-                _ => apart.push((begin, end)),
+                _ => merged.push((begin, end)),
             }
         }
-        apart
+        merged
     }
 }
 
-/// Where the words of a term are, if the first of `words` begins it.
-fn found_at(words: &[Word], term: &[Word]) -> Vec<(usize, usize)> {
+/// The positions of the words of a term, if it matches at the first of `words`.
+fn match_at(words: &[Word], term: &[Word]) -> Vec<(usize, usize)> {
     let Some((first, others)) = term.split_first() else {
         return Vec::new();
     };
@@ -149,23 +150,23 @@ fn found_at(words: &[Word], term: &[Word]) -> Vec<(usize, usize)> {
             _ => Vec::new(),
         };
     }
-    let is_begun = match first.kind {
+    let begins = match first.kind {
         Kind::Unspaced => word.letters.ends_with(&first.letters),
         _ => word.letters == first.letters,
     };
-    if !is_begun || words.len() < term.len() {
+    if !begins || words.len() < term.len() {
         return Vec::new();
     }
     let mut places = vec![word.part(word.letters.len() - length, word.letters.len())];
     for (index, wanted) in others.iter().enumerate() {
         let word = &words[index + 1];
         let is_last = index + 1 == others.len();
-        let is_there = if is_last {
+        let matches = if is_last {
             word.letters.starts_with(&wanted.letters)
         } else {
             word.letters == wanted.letters
         };
-        if word.kind != wanted.kind || !is_there {
+        if word.kind != wanted.kind || !matches {
             return Vec::new();
         }
         places.push(word.part(0, wanted.letters.len()));
@@ -174,7 +175,7 @@ fn found_at(words: &[Word], term: &[Word]) -> Vec<(usize, usize)> {
 }
 
 impl Word {
-    /// Where some of its letters are.
+    /// The position of some of its letters.
     fn part(&self, from: usize, to: usize) -> Option<(usize, usize)> {
         let places = self.places.get(from..to)?;
         Some((places.first()?.0, places.last()?.1))
@@ -214,15 +215,15 @@ fn split(text: &str) -> Vec<Word> {
     words
 }
 
-/// Begin and end, in bytes, of what people take for one character: with what combines with it,
-/// and joined emoji as one.
+/// Start and end, in bytes, of each user-perceived character: with its combining marks, and joined
+/// emoji as one.
 fn clusters(text: &str) -> Vec<(usize, usize)> {
     const ZERO_WIDTH_JOINER: char = '\u{200d}';
     let mut clusters: Vec<(usize, usize)> = Vec::new();
     let mut before = None;
     for (begin, c) in text.char_indices() {
         let end = begin + c.len_utf8();
-        // The vowels and final consonants of Hangul that is written in its parts.
+        // Vowels and final consonants of Hangul written in separate parts.
         let is_hangul_rest = matches!(c, '\u{1160}'..='\u{11ff}');
         let continues = is_combining_mark(c)
             || is_ignored(c)
@@ -237,7 +238,7 @@ fn clusters(text: &str) -> Vec<(usize, usize)> {
     clusters
 }
 
-/// Where the context before a hit begins: between words where there is space for it.
+/// Start of the context before a hit: at a word boundary if possible.
 fn before(text: &str, begin: usize) -> usize {
     let characters = clusters(&text[..begin]);
     let Some(far) = characters.len().checked_sub(CONTEXT_CHARS) else {
@@ -250,7 +251,7 @@ fn before(text: &str, begin: usize) -> usize {
         .map_or(far, |(at, c)| far + at + c.len_utf8())
 }
 
-/// Where the context behind a hit ends.
+/// End of the context after a hit.
 fn after(text: &str, end: usize) -> usize {
     let characters = clusters(&text[end..]);
     let Some(far) = characters.get(CONTEXT_CHARS) else {
@@ -289,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn hits_are_marked_where_they_were_written() {
+    fn hits_are_marked_at_their_positions() {
         let cases: &[(&[&str], &[&str], &str, &str)] = &[
             (
                 &["rep"],
@@ -418,7 +419,7 @@ mod tests {
                     prop_assert!(reached <= begin && begin < end && end <= units.len());
                     reached = end;
                     let covered = String::from_utf16(&units[begin..end]);
-                    prop_assert!(covered.is_ok(), "a range tears a character apart");
+                    prop_assert!(covered.is_ok(), "a range tears a character merged");
                     let folded: Vec<char> = split(&covered.unwrap_or_default()).into_iter().flat_map(|word| word.letters).collect();
                     let has = wanted.iter().any(|wanted| folded.windows(wanted.len()).any(|part| part == wanted));
                     prop_assert!(has, "{folded:?} has none of {wanted:?}");

@@ -1,4 +1,4 @@
-//! Finding people, conversations and messages.
+//! Searching people, conversations and messages.
 
 mod folding;
 mod fragments;
@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use self::fragments::Terms;
 use self::query::MessageQuery;
-use super::at_once::AtOnce;
+use super::concurrency::ConcurrencyLimit;
 use super::{column, whole_list};
 use crate::db::Db;
 use crate::http::input::Parameters;
@@ -21,24 +21,25 @@ use crate::http::pagination::{self, Page, json_text};
 use crate::http::{ApiError, Caller};
 use crate::observability::metrics::ChatMetrics;
 
-/// People that one answer names. Few, so that a directory cannot be read out by its letters.
+/// Maximum number of people per response. It is small, so that a directory cannot be enumerated
+/// letter by letter.
 const MAX_PEOPLE: i32 = 10;
 
-/// Searches that one person may have under way. A long one holds a connection of everybody's; nobody reads the answers of
-/// more than this.
-const MAX_AT_ONCE: usize = 2;
+/// Maximum number of simultaneous searches per user. A long search occupies a shared connection,
+/// and a user does not need more results at a time.
+const MAX_CONCURRENT: usize = 2;
 
-/// Messages of a page that names no limit, and at most.
+/// Default and maximum number of messages per page.
 pub(super) const DEFAULT_MESSAGES: i32 = 20;
 pub(super) const MAX_MESSAGES: i32 = 100;
 
-/// Conversations that one answer names. Whoever wants all pages through `GET /conversations`.
+/// Maximum number of conversations per response. `GET /conversations` returns all of them in pages.
 const MAX_CONVERSATIONS: i32 = 30;
 
 const FIND_PEOPLE: &str =
     "select row_to_json(p)::text from chat.search_people($1::text, $2::int) p";
 
-/// The archived too: whoever looks for one by name knows that it is there.
+/// Includes archived conversations: a user who searches for one by name expects to find it.
 const FIND_CONVERSATIONS: &str = "\
     select r.row::text \
     from chat.conversation_page(archived => null, search => $1::text, max_rows => $2::int) r";
@@ -61,36 +62,40 @@ const FIND_MESSAGES: &str = "\
     join public.user_messages m on m.id = h.message_id \
     order by h.place";
 
-/// The searches under way. Cheap to clone.
+/// Limits the running searches. Cheap to clone.
 #[derive(Clone)]
-pub(super) struct Searches(AtOnce);
+pub(super) struct Searches(ConcurrencyLimit);
 
 impl Searches {
     pub(super) fn new(metrics: ChatMetrics) -> Self {
-        Self(AtOnce::new(MAX_AT_ONCE, "searches_at_once", metrics))
+        Self(ConcurrencyLimit::new(
+            MAX_CONCURRENT,
+            "searches_at_once",
+            metrics,
+        ))
     }
 }
 
-/// Behind which hit a page begins.
+/// The hit after which a page begins.
 #[derive(Serialize, Deserialize)]
 struct Position {
-    /// Bits of the score, so that it comes back as it was.
+    /// Bits of the score, so that it survives the round trip exactly.
     score_bits: u32,
-    /// In microseconds since the epoch, as exact as PostgreSQL is.
+    /// Microseconds since the epoch, the precision of PostgreSQL.
     created_at_us: i64,
     id: Uuid,
-    /// When the first page was asked for. What came later would move the ranking under its reader.
-    asked_at_us: i64,
+    /// When the first page was requested. Later messages would change the ranking between pages.
+    requested_at_us: i64,
 }
 
-/// In which order messages are listed.
+/// The order of messages.
 struct Order {
     by_relevance: bool,
     ascending: bool,
 }
 
-/// `GET /search`: users, unless another `type` is asked for. Whom it finds is decided by the
-/// caller's own teams, whatever `teamId` says.
+/// `GET /search`: people, unless another `type` is requested. The results depend on the caller's
+/// own teams, whatever `teamId` is.
 pub(super) async fn search(
     caller: Caller,
     State(db): State<Db>,
@@ -103,9 +108,9 @@ pub(super) async fn search(
         .find_map(|name| parameters.text(name))
         .unwrap_or_default();
     if wanted.contains('\0') {
-        return Err(ApiError::invalid("q must be without U+0000"));
+        return Err(ApiError::invalid("q must not contain U+0000"));
     }
-    let _under_way = searches.0.begin(caller.user_id)?;
+    let _permit = searches.0.acquire(caller.user_id)?;
     match parameters.text("type") {
         None | Some("users") => {
             let limit = pagination::limit(&parameters, MAX_PEOPLE, MAX_PEOPLE)?;
@@ -136,12 +141,12 @@ pub(super) async fn search(
             )))
         }
         Some(_) => Err(ApiError::invalid(
-            "type is users, messages, conversations or all",
+            "type must be users, messages, conversations or all",
         )),
     }
 }
 
-/// The people whose name or address has the text.
+/// People whose name or e-mail address contains the text.
 async fn people(caller: &Caller, db: &Db, text: &str, limit: i32) -> Result<Page, ApiError> {
     let rows = db
         .query_as(&caller.claims, FIND_PEOPLE, &[&text, &limit])
@@ -149,7 +154,8 @@ async fn people(caller: &Caller, db: &Db, text: &str, limit: i32) -> Result<Page
     whole_list(&rows)
 }
 
-/// The caller's conversations whose title, or whose other person's name or address, has the text.
+/// The caller's conversations whose title, or whose other person's name or e-mail address, contains
+/// the text.
 async fn conversations(caller: &Caller, db: &Db, text: &str, limit: i32) -> Result<Page, ApiError> {
     if text.trim().is_empty() {
         return Ok(Page::default());
@@ -175,9 +181,9 @@ async fn messages(
     if query.is_empty() {
         return Ok(Page::default());
     }
-    let asked_at_us = from.as_ref().map_or_else(
+    let requested_at_us = from.as_ref().map_or_else(
         || Timestamp::now().as_microsecond(),
-        |from| from.asked_at_us,
+        |from| from.requested_at_us,
     );
     let score = from.as_ref().map(|from| f32::from_bits(from.score_bits));
     let id = from.as_ref().map(|from| from.id);
@@ -185,11 +191,15 @@ async fn messages(
         .as_ref()
         .map(|from| moment(from.created_at_us))
         .transpose()?;
-    // Only later pages: the clock of the database may be behind this one's, or ahead of it.
+    // Only for later pages, because the database's clock may differ from this one.
     let before = match from.filter(|_| order.by_relevance) {
         Some(from) => {
-            let asked_at = moment(from.asked_at_us)?;
-            Some(query.before.map_or(asked_at, |before| before.min(asked_at)))
+            let requested_at = moment(from.requested_at_us)?;
+            Some(
+                query
+                    .before
+                    .map_or(requested_at, |before| before.min(requested_at)),
+            )
         }
         None => query.before,
     };
@@ -211,7 +221,7 @@ async fn messages(
                 &before,
                 &order.by_relevance,
                 &order.ascending,
-                // One more than asked for tells whether there is another page.
+                // One more row than requested shows whether there is another page.
                 &(limit + 1),
                 &score,
                 &created_at,
@@ -235,13 +245,13 @@ async fn messages(
             score_bits: score.to_bits(),
             created_at_us: created_at.as_microsecond(),
             id: column(last, 4)?,
-            asked_at_us,
+            requested_at_us,
         })?);
     }
     Ok(page)
 }
 
-/// A row of [`FIND_MESSAGES`] as it is answered.
+/// A row of [`FIND_MESSAGES`] as JSON.
 fn hit(row: &Row, terms: &Terms) -> Result<String, ApiError> {
     let message: &str = column(row, 0)?;
     let conversation: &str = column(row, 1)?;
@@ -261,12 +271,12 @@ fn order(parameters: &Parameters) -> Result<Order, ApiError> {
     let by_relevance = match parameters.text("sort") {
         None | Some("date") => false,
         Some("relevance") => true,
-        Some(_) => return Err(ApiError::invalid("sort is date or relevance")),
+        Some(_) => return Err(ApiError::invalid("sort must be date or relevance")),
     };
     let ascending = match parameters.text("order") {
         None | Some("desc") => false,
         Some("asc") => true,
-        Some(_) => return Err(ApiError::invalid("order is asc or desc")),
+        Some(_) => return Err(ApiError::invalid("order must be asc or desc")),
     };
     Ok(Order {
         by_relevance,
@@ -274,7 +284,7 @@ fn order(parameters: &Parameters) -> Result<Order, ApiError> {
     })
 }
 
-/// A moment of a cursor.
+/// A time in a cursor.
 fn moment(microseconds: i64) -> Result<Timestamp, ApiError> {
     Timestamp::from_microsecond(microseconds).map_err(|_| pagination::foreign_cursor())
 }

@@ -1,4 +1,4 @@
-//! What people type to find messages: words, phrases, what they do not want, and operators.
+//! Parses message searches as users type them: words, phrases, exclusions and operators.
 
 use std::iter::Peekable;
 use std::str::Chars;
@@ -8,47 +8,49 @@ use jiff::Timestamp;
 use crate::http::ApiError;
 use crate::http::input::{self, Parameters};
 
-/// The longest `q`, in characters. Longer than anybody types, short enough that its words are few.
+/// Maximum length of `q`, in characters. Longer than users type, and short enough to contain few
+/// words.
 const MAX_QUERY_CHARS: usize = 400;
 
-/// Words of one query. Each is a look-up in the index for every stretch of a conversation.
+/// Maximum number of words per query. Each word is a look-up in the index for every part of a
+/// conversation.
 const MAX_WORDS: usize = 32;
 
-/// People or conversations that one query names.
+/// Maximum number of people and conversations in a query.
 const MAX_NAMES: usize = 20;
 
-/// What `has` takes.
+/// The values of `has`.
 const KINDS: [&str; 4] = ["file", "image", "link", "reaction"];
 
-/// A search for messages. Everything in it has to hold, but any of the senders and any of the
-/// places will do.
+/// A message search. All conditions must hold, but one of the senders and one of the places is
+/// enough.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct MessageQuery {
-    /// Words that must be there, each as the beginning of one.
+    /// Required words. Each matches the beginning of a word.
     pub(super) words: Vec<String>,
-    /// Words that must be there one behind the other.
+    /// Required phrases: consecutive words.
     pub(super) phrases: Vec<String>,
-    /// Words and phrases that must not be there.
+    /// Excluded words and phrases.
     pub(super) unwanted: Vec<String>,
-    /// Ids, names or addresses of senders, or `me`.
+    /// Ids, names or e-mail addresses of senders, or `me`.
     pub(super) senders: Vec<String>,
-    /// Ids of conversations, or the other person's id, name or address.
+    /// Ids of conversations, or the other person's id, name or e-mail address.
     pub(super) places: Vec<String>,
-    /// Of [`KINDS`].
+    /// Values of [`KINDS`].
     pub(super) has: Vec<String>,
-    /// Only what the caller has yet to read.
+    /// Only messages that the caller has not read.
     pub(super) unread: bool,
-    /// Sent then or later.
+    /// Sent at this time or later.
     pub(super) after: Option<Timestamp>,
-    /// Sent earlier.
+    /// Sent before this time.
     pub(super) before: Option<Timestamp>,
 }
 
 impl MessageQuery {
-    /// Reads `q`, and the operators that are parameters of their own.
+    /// Reads `q`, and operators given as separate parameters.
     ///
     /// # Errors
-    /// 422 for a value that an operator does not take, and for what is too long.
+    /// 422 for an invalid value of an operator, and for a query that is too long.
     pub(super) fn read(text: &str, parameters: &Parameters) -> Result<Self, ApiError> {
         let mut query = Self::parse(text)?;
         for name in ["from", "in", "before", "after", "has", "is"] {
@@ -63,12 +65,12 @@ impl MessageQuery {
         Ok(query)
     }
 
-    /// Whether there is nothing to look for.
+    /// Whether the search has no conditions.
     pub(super) fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 
-    /// The words alone, as the search for people and conversations takes them.
+    /// Only the words, for the search of people and conversations.
     pub(super) fn plain_text(&self) -> String {
         [self.words.as_slice(), self.phrases.as_slice()]
             .concat()
@@ -78,7 +80,7 @@ impl MessageQuery {
     fn parse(text: &str) -> Result<Self, ApiError> {
         if text.chars().count() > MAX_QUERY_CHARS {
             return Err(ApiError::invalid(format!(
-                "q has at most {MAX_QUERY_CHARS} characters"
+                "q may have at most {MAX_QUERY_CHARS} characters"
             )));
         }
         let mut query = Self::default();
@@ -102,24 +104,24 @@ impl MessageQuery {
                 list.extend(Some(phrase).filter(|phrase| !phrase.trim().is_empty()));
                 continue;
             }
-            let word = up_to(&mut rest, |c| c.is_whitespace() || c == ':');
+            let word = take_until(&mut rest, |c| c.is_whitespace() || c == ':');
             if rest.peek() == Some(&':') && is_operator(&word) {
                 rest.next();
                 let value = if rest.peek().is_some_and(|c| is_quote(*c)) {
                     quoted(&mut rest)
                 } else {
-                    up_to(&mut rest, char::is_whitespace)
+                    take_until(&mut rest, char::is_whitespace)
                 };
                 let name = word.to_ascii_lowercase();
                 if is_unwanted {
                     return Err(ApiError::invalid(format!(
-                        "-{name}: only words and phrases can be left out"
+                        "-{name}: only words and phrases can be excluded"
                     )));
                 }
                 query.apply(&name, value.trim())?;
                 continue;
             }
-            let word = word + &up_to(&mut rest, char::is_whitespace);
+            let word = word + &take_until(&mut rest, char::is_whitespace);
             let list = if is_unwanted {
                 &mut query.unwanted
             } else {
@@ -134,28 +136,36 @@ impl MessageQuery {
         let moment = |value: &str| {
             input::moment(value).ok_or_else(|| {
                 ApiError::invalid(format!(
-                    "{name}: takes a date such as 2026-01-31, or a time such as 2026-01-31T12:00:00Z"
+                    "{name}: must be followed by a date such as 2026-01-31, or a time such as 2026-01-31T12:00:00Z"
                 ))
             })
         };
         match name {
             "from" if !value.is_empty() => self.senders.push(value.to_owned()),
-            "from" => return Err(ApiError::invalid("from: takes a person, or me")),
+            "from" => {
+                return Err(ApiError::invalid(
+                    "from: must be followed by a person, or by me",
+                ));
+            }
             "in" if !value.is_empty() => self.places.push(value.to_owned()),
-            "in" => return Err(ApiError::invalid("in: takes a conversation, or a person")),
+            "in" => {
+                return Err(ApiError::invalid(
+                    "in: must be followed by a conversation or a person",
+                ));
+            }
             "before" => {
-                let asked = moment(value)?;
-                self.before = Some(self.before.map_or(asked, |before| before.min(asked)));
+                let time = moment(value)?;
+                self.before = Some(self.before.map_or(time, |before| before.min(time)));
             }
             "after" => {
-                let asked = moment(value)?;
-                self.after = Some(self.after.map_or(asked, |after| after.max(asked)));
+                let time = moment(value)?;
+                self.after = Some(self.after.map_or(time, |after| after.max(time)));
             }
             "has" => {
                 let kind = value.to_ascii_lowercase();
                 if !KINDS.contains(&kind.as_str()) {
                     return Err(ApiError::invalid(format!(
-                        "has: takes {}",
+                        "has: must be followed by one of {}",
                         KINDS.join(", ")
                     )));
                 }
@@ -164,7 +174,7 @@ impl MessageQuery {
                 }
             }
             _ if value.eq_ignore_ascii_case("unread") => self.unread = true,
-            _ => return Err(ApiError::invalid("is: takes unread")),
+            _ => return Err(ApiError::invalid("is: must be followed by unread")),
         }
         Ok(())
     }
@@ -178,19 +188,19 @@ impl MessageQuery {
             .sum();
         if words > MAX_WORDS {
             return Err(ApiError::invalid(format!(
-                "q has at most {MAX_WORDS} words"
+                "q may have at most {MAX_WORDS} words"
             )));
         }
         if self.senders.len() + self.places.len() > MAX_NAMES {
             return Err(ApiError::invalid(format!(
-                "from: and in: name at most {MAX_NAMES} people and conversations"
+                "from: and in: may name at most {MAX_NAMES} people and conversations"
             )));
         }
         let texts = texts.into_iter().chain([&self.senders, &self.places]);
         if texts.flatten().any(|text| text.contains('\0')) {
-            return Err(ApiError::invalid("q must be without U+0000"));
+            return Err(ApiError::invalid("q must not contain U+0000"));
         }
-        // Everything else would have to be read to find what does not have a word.
+        // Otherwise, all messages would have to be read to find those without a word.
         let narrows = !self.words.is_empty()
             || !self.phrases.is_empty()
             || !self.senders.is_empty()
@@ -198,7 +208,7 @@ impl MessageQuery {
             || self.unread;
         if !self.unwanted.is_empty() && !narrows {
             return Err(ApiError::invalid(
-                "q says only what is not wanted; add a word, from:, has: or is:",
+                "q contains only exclusions; add a word, from:, has: or is:",
             ));
         }
         Ok(())
@@ -211,20 +221,20 @@ fn is_operator(word: &str) -> bool {
         .any(|name| word.eq_ignore_ascii_case(name))
 }
 
-/// Straight and typographic double quotes; telephones write the latter.
+/// Straight and typographic double quotes. Phones write the latter.
 fn is_quote(c: char) -> bool {
     matches!(c, '"' | '\u{201c}' | '\u{201d}' | '\u{201e}')
 }
 
-/// What stands between two quotes, or behind the only one.
+/// The text between two quotes, or after an unclosed one.
 fn quoted(rest: &mut Peekable<Chars<'_>>) -> String {
     rest.next();
-    let text = up_to(rest, is_quote);
+    let text = take_until(rest, is_quote);
     rest.next();
     text
 }
 
-fn up_to(rest: &mut Peekable<Chars<'_>>, ends: impl Fn(char) -> bool) -> String {
+fn take_until(rest: &mut Peekable<Chars<'_>>, ends: impl Fn(char) -> bool) -> String {
     let mut text = String::new();
     while let Some(c) = rest.next_if(|c| !ends(*c)) {
         text.push(c);
@@ -254,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn words_phrases_and_operators_are_told_apart() {
+    fn words_phrases_and_operators_are_distinguished() {
         let empty = MessageQuery::default;
         let cases = [
             ("", empty()),
@@ -309,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn operators_are_parameters_too() {
+    fn operators_can_be_parameters() {
         let query = read(
             "x from:ben",
             "/?from=me&in=ada&has=file,image&is=unread&after=2026-01-31&before=2026-02-01T00:00:00%2B01:00",
@@ -328,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_operator_does_not_take_is_named() {
+    fn errors_name_the_operator_with_an_invalid_value() {
         let many = "x ".repeat(MAX_WORDS + 1);
         let long = "x".repeat(MAX_QUERY_CHARS + 1);
         let names = "in:a ".repeat(MAX_NAMES + 1);
@@ -340,8 +350,8 @@ mod tests {
             ("from:", "/", "from"),
             ("in:\"\"", "/", "in"),
             ("-from:me", "/", "-from"),
-            ("-draft", "/", "not wanted"),
-            ("-draft in:ben", "/", "not wanted"),
+            ("-draft", "/", "only exclusions"),
+            ("-draft in:ben", "/", "only exclusions"),
             ("a\0", "/", "U+0000"),
             ("", "/?has=nothing", "has"),
             ("", "/?before=1", "before"),
@@ -351,14 +361,14 @@ mod tests {
         ] {
             let error = read(q, parameters).expect_err(q);
             assert_eq!(error.code(), ErrorCode::ValidationFailed, "{q}");
-            let said = format!("{error:?}");
-            assert!(said.contains(hint), "{q}: {said}");
+            let error = format!("{error:?}");
+            assert!(error.contains(hint), "{q}: {error}");
         }
     }
 
     proptest! {
         #[test]
-        fn anything_can_be_typed(q in "(-|\"|:|from|has:| |é|x){0,30}") {
+        fn parsing_accepts_any_text(q in "(-|\"|:|from|has:| |é|x){0,30}") {
             if let Ok(query) = MessageQuery::parse(&q) {
                 for text in [query.words, query.phrases, query.unwanted].concat() {
                     prop_assert!(!text.trim().is_empty());

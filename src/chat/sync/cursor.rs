@@ -1,46 +1,46 @@
 //! The cursors of `/sync`.
 //!
-//! They are not signed: what one names can only choose among what its bearer may see, and only what PostgreSQL will
-//! read is taken.
+//! Cursors are not signed. The contents of a cursor only select among what its caller may see, and
+//! only values that PostgreSQL can read are accepted.
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-/// What a client has seen, or where it is on the way there.
+/// What a client has seen, or how far it is on the way there.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Cursor {
-    /// The database it is of, see `chat.sync_identity()`.
+    /// The identity of the database, see `chat.sync_identity()`.
     pub(super) database: String,
-    /// When `since` was taken, or `until` on the way there: microseconds since the epoch.
+    /// When `since` was taken, or during a chain `until`: microseconds since the epoch.
     pub(super) taken_at_us: i64,
-    /// What has been seen. None during the first load.
+    /// Everything visible in this snapshot has been seen. `None` during the first load.
     pub(super) since: Option<Snapshot>,
-    /// Where the next page goes on. None when everything up to `since` has been fetched.
+    /// The remaining pages of a chain. `None` if everything up to `since` has been fetched.
     pub(super) chain: Option<Chain>,
 }
 
-/// The rest of a chain of pages.
+/// The remaining pages of a chain.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Chain {
-    /// What will have been seen at its end.
+    /// What the client will have seen at its end.
     pub(super) until: Snapshot,
-    /// What the last page ended with.
+    /// The last row of the last page.
     pub(super) after: Position,
 }
 
 /// The last row of a page.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) enum Position {
-    /// On the first load, in the list of conversations.
+    /// First load: in the list of conversations.
     List {
         is_pinned: bool,
-        /// In microseconds since the epoch, as exact as PostgreSQL is.
+        /// Microseconds since the epoch, the precision of PostgreSQL.
         activity_us: i64,
         id: Uuid,
     },
     /// Among changed conversations.
     Conversations { id: Uuid },
-    /// Among messages that were taken away.
+    /// Among removed messages.
     Removals { xid: u64, id: Uuid },
     /// Among changed messages.
     Messages {
@@ -50,13 +50,13 @@ pub(super) enum Position {
     },
 }
 
-/// A `pg_snapshot` in its text form, `xmin:xmax:xip,…`: one that PostgreSQL will read.
+/// A `pg_snapshot` in its text form `xmin:xmax:xip,…`, valid for PostgreSQL.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub(super) struct Snapshot(String);
 
 impl Snapshot {
-    /// As PostgreSQL reads it.
+    /// The text form.
     pub(super) fn as_str(&self) -> &str {
         &self.0
     }
@@ -80,7 +80,8 @@ impl From<Snapshot> for String {
     }
 }
 
-/// What `parse_snapshot` of PostgreSQL takes: 0 < xmin <= every xip, rising, < xmax.
+/// The conditions of PostgreSQL's `parse_snapshot`: 0 < xmin <= every xip < xmax, in ascending
+/// order.
 fn is_snapshot(text: &str) -> bool {
     let mut parts = text.splitn(3, ':');
     let mut next = || parts.next().map(str::to_owned).unwrap_or_default();
@@ -99,7 +100,7 @@ fn is_snapshot(text: &str) -> bool {
         && text.matches(':').count() == 2
 }
 
-/// A transaction id as PostgreSQL prints it. Zero names none.
+/// Parses a transaction id as PostgreSQL prints it. Zero is not a valid id.
 pub(super) fn xid(text: &str) -> Option<u64> {
     let is_plain = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     text.parse()
@@ -113,7 +114,7 @@ mod tests {
     use crate::http::pagination;
 
     #[test]
-    fn only_what_postgresql_takes_is_a_snapshot() {
+    fn only_snapshots_valid_for_postgresql_are_accepted() {
         for text in ["1:1:", "3:9:3,4,8", "100:100:", "7:8:7"] {
             assert!(is_snapshot(text), "{text}");
         }
@@ -143,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn cursors_come_back() {
+    fn cursors_survive_a_round_trip() {
         let snapshot = |text: &str| Snapshot::try_from(text.to_owned()).expect("a snapshot");
         let cursor = Cursor {
             database: "d".into(),

@@ -1,8 +1,8 @@
-//! Catching up: what the caller has not seen since a cursor.
+//! Returns everything that the caller has not seen since a cursor.
 //!
-//! A cursor is a snapshot of the database (PostgreSQL manual, 9.27.8, `pg_snapshot`), and a change is what was made by a
-//! transaction that is not visible in it. So nothing is missed, in whatever order
-//! transactions commit, and nothing has to be kept for a client that is away.
+//! A cursor is a snapshot of the database (PostgreSQL manual, 9.27.8, `pg_snapshot`). A change is
+//! new to the client if its transaction is not visible in that snapshot. So nothing is missed, in
+//! whatever order transactions commit, and the server keeps no state for clients that are away.
 
 mod cursor;
 mod signals;
@@ -26,18 +26,19 @@ use crate::http::input::Parameters;
 use crate::http::pagination::{self, json_text};
 use crate::http::{ApiError, Caller};
 
-/// Rows of a page that names no limit, and at most: of conversations, of removals and of messages
-/// each.
+/// Default and maximum number of rows per page, for each of conversations, removals and messages.
 pub(super) const DEFAULT_LIMIT: i32 = 100;
 pub(super) const MAX_LIMIT: i32 = 200;
 
-/// Seconds that a request may wait for a change, at most: proxies commonly give up after 30.
+/// Maximum number of seconds that a request may wait for a change. Proxies commonly give up after
+/// 30.
 pub(super) const MAX_WAIT: i64 = 25;
 
-/// First and longest pause before looking again for a commit that the log has shown and snapshots do not see yet.
-/// Usually that takes microseconds; a synchronous standby may take as long as it likes.
-const FIRST_PAUSE: Duration = Duration::from_millis(1);
-const LAST_PAUSE: Duration = Duration::from_secs(1);
+/// First and longest pause before checking again for a commit that is in the log and not visible in
+/// snapshots yet. Usually this takes microseconds, but a synchronous standby may delay it for any
+/// time.
+const MIN_PAUSE: Duration = Duration::from_millis(1);
+const MAX_PAUSE: Duration = Duration::from_secs(1);
 
 const SYNC: &str = "\
     select s.conversations::text, s.receipts::text, s.removed_conversation_ids::text, \
@@ -74,7 +75,7 @@ pub(super) async fn sync(
     let page = match u64::try_from(wait) {
         Ok(seconds @ 1..) => {
             let end = Instant::now() + Duration::from_secs(seconds);
-            request.wait_for_news(&signals, end).await?
+            request.wait_for_changes(&signals, end).await?
         }
         _ => request.fetch().await?,
     };
@@ -84,7 +85,7 @@ pub(super) async fn sync(
     page.respond()
 }
 
-/// What is asked for.
+/// The parameters of a request.
 struct SyncRequest {
     db: Db,
     caller: Caller,
@@ -92,14 +93,14 @@ struct SyncRequest {
     limit: i32,
 }
 
-/// What of a message says how far its conversation has reached the caller.
+/// The fields of a message that determine how far its conversation has reached the caller.
 #[derive(Deserialize)]
-struct Fetched {
+struct FetchedMessage {
     conversation_id: Uuid,
     seq: i64,
 }
 
-/// One page, its parts JSON as the database built them.
+/// A page. Its parts are JSON built by the database.
 struct Page {
     conversations: String,
     receipts: String,
@@ -110,14 +111,14 @@ struct Page {
 }
 
 impl Page {
-    fn read(row: &Row, asked: Option<&Cursor>) -> Result<Self, ApiError> {
+    fn read(row: &Row, requested: Option<&Cursor>) -> Result<Self, ApiError> {
         let reached: String = column(row, 6)?;
         let reached = Snapshot::try_from(reached).map_err(ApiError::internal)?;
         let reached_at: Timestamp = column(row, 7)?;
         let after = next_position(row)?;
         let since = match &after {
-            // A first load that is not done has seen nothing.
-            Some(_) => asked.and_then(|cursor| cursor.since.clone()),
+            // An unfinished first load has seen nothing.
+            Some(_) => requested.and_then(|cursor| cursor.since.clone()),
             None => Some(reached.clone()),
         };
         Ok(Self {
@@ -138,11 +139,12 @@ impl Page {
         })
     }
 
-    fn messages(&self) -> Result<Vec<Fetched>, ApiError> {
+    fn messages(&self) -> Result<Vec<FetchedMessage>, ApiError> {
         serde_json::from_str(&self.messages).map_err(|error| ApiError::internal(error.to_string()))
     }
 
-    /// Whether it tells nothing. A page inside a chain is one whose reader has to go on.
+    /// Whether the page contains no news. A page within a chain always does: the client has to
+    /// continue.
     fn is_empty(&self) -> bool {
         let lists = [
             &self.conversations,
@@ -153,7 +155,7 @@ impl Page {
         self.next.chain.is_none() && lists.iter().all(|list| *list == "[]")
     }
 
-    /// Whether it was read when this commit, which the log has shown, could be seen.
+    /// Whether the snapshot of the page includes this commit, which is in the log.
     fn sees(&self, xid: u32) -> bool {
         let reached = self.next.since.as_ref().map(Snapshot::as_str);
         let reached = reached.and_then(crate::db::Snapshot::parse);
@@ -174,12 +176,12 @@ impl Page {
     }
 }
 
-/// Where the next page goes on, as [`SYNC`] says it.
+/// The position of the next page, as returned by [`SYNC`].
 fn next_position(row: &Row) -> Result<Option<Position>, ApiError> {
     let part: Option<&str> = column(row, 8)?;
     let xid = || -> Result<u64, ApiError> {
         let text: &str = column(row, 12)?;
-        xid(text).ok_or_else(|| ApiError::internal("a transaction id is no number"))
+        xid(text).ok_or_else(|| ApiError::internal("a transaction id is not a number"))
     };
     Ok(Some(match part {
         None => return Ok(None),
@@ -203,18 +205,19 @@ fn next_position(row: &Row) -> Result<Option<Position>, ApiError> {
             xid: xid()?,
             id: column(row, 13)?,
         },
-        Some(part) => return Err(ApiError::internal(format!("no part is called {part}"))),
+        Some(part) => return Err(ApiError::internal(format!("unknown part {part}"))),
     }))
 }
 
 impl SyncRequest {
-    /// The page, as soon as there is something in it, or what it is at the end.
+    /// Waits for a page with news. Returns an empty page at `end`.
     ///
-    /// Whoever waits is entered with the signals before the page that finds nothing is read: a change is either in
-    /// that page or signalled. A commit may be signalled before it can be seen, and is then looked for.
-    async fn wait_for_news(&self, signals: &Signals, end: Instant) -> Result<Page, ApiError> {
+    /// The request is registered for signals before it reads the page that turns out to be empty,
+    /// so a change is either in that page or signalled. A commit may be signalled before it is
+    /// visible; then the page is read again after a pause.
+    async fn wait_for_changes(&self, signals: &Signals, end: Instant) -> Result<Page, ApiError> {
         let mut page = self.fetch().await?;
-        // Inside a chain there is nothing to wait for: what comes is behind its end.
+        // Within a chain there is nothing to wait for: later changes come after its end.
         let is_whole = self
             .cursor
             .as_ref()
@@ -227,30 +230,30 @@ impl SyncRequest {
             .query_as(&self.caller.claims, MY_CONVERSATIONS, &[])
             .await?;
         let conversations: Vec<Uuid> = only(&rows)?;
-        let waiting = signals.enter(self.caller.user_id, &conversations)?;
+        let waiting = signals.register(self.caller.user_id, &conversations)?;
         let mut unseen: Vec<u32> = Vec::new();
-        let mut pause = FIRST_PAUSE;
+        let mut pause = MIN_PAUSE;
         loop {
             let turn = signals.turn().await;
             page = self.fetch().await?;
             drop(turn);
-            if !page.is_empty() || Instant::now() >= end || signals.has_stopped() {
+            if !page.is_empty() || Instant::now() >= end || signals.is_stopping() {
                 return Ok(page);
             }
             unseen.retain(|xid| !page.sees(*xid));
             if unseen.is_empty() {
-                pause = FIRST_PAUSE;
+                pause = MIN_PAUSE;
             }
             tokio::select! {
-                commits = waiting.news() => unseen.extend(commits),
-                () = sleep(pause), if !unseen.is_empty() => pause = (pause * 2).min(LAST_PAUSE),
+                commits = waiting.commits() => unseen.extend(commits),
+                () = sleep(pause), if !unseen.is_empty() => pause = (pause * 2).min(MAX_PAUSE),
                 () = sleep_until(end) => {}
                 () = signals.stopped() => {}
             }
         }
     }
 
-    /// The page behind the cursor.
+    /// Reads the page after the cursor.
     async fn fetch(&self) -> Result<Page, ApiError> {
         let cursor = self.cursor.as_ref();
         let database = cursor.map(|cursor| &*cursor.database);
@@ -259,7 +262,7 @@ impl SyncRequest {
             .transpose()?;
         let since = cursor.and_then(|cursor| cursor.since.as_ref());
         let chain = cursor.and_then(|cursor| cursor.chain.as_ref());
-        let after = After::of(since.is_some(), chain.map(|chain| chain.after))?;
+        let after = After::new(since.is_some(), chain.map(|chain| chain.after))?;
         let rows = self
             .db
             .query_as(
@@ -287,7 +290,7 @@ impl SyncRequest {
     }
 }
 
-/// A position as [`SYNC`] takes it.
+/// A position as parameters of [`SYNC`].
 #[derive(Default)]
 struct After {
     part: Option<&'static str>,
@@ -299,8 +302,9 @@ struct After {
 }
 
 impl After {
-    /// A first load goes on in the list, and what came after it in a part of the changes: no cursor of ours says otherwise.
-    fn of(has_seen: bool, position: Option<Position>) -> Result<Self, ApiError> {
+    /// A first load continues in the list, a later chain in a part of the changes. Every other
+    /// combination is invalid.
+    fn new(has_seen: bool, position: Option<Position>) -> Result<Self, ApiError> {
         let nothing = Self::default();
         Ok(match (has_seen, position) {
             (_, None) => nothing,
@@ -347,7 +351,7 @@ impl After {
     }
 }
 
-/// A moment in a cursor.
+/// A time in a cursor.
 fn moment(us: i64) -> Result<Timestamp, ApiError> {
     Timestamp::from_microsecond(us).map_err(|_| pagination::foreign_cursor())
 }

@@ -1,7 +1,8 @@
-//! Tells requests that wait when something was committed that may concern them.
+//! Signals waiting requests when a commit may concern them.
 //!
-//! One task reads the change stream for all of them; a waiting request holds no connection to the database and asks
-//! it only when it was told. While the stream is away nobody is told, and requests end at their time.
+//! One task reads the change stream for all waiting requests. A waiting request holds no database
+//! connection and queries the database only when it is signalled. While the stream is interrupted
+//! there are no signals, and requests end at their timeout.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,87 +15,89 @@ use uuid::Uuid;
 use crate::bus::Bus;
 use crate::bus::tables::{TableEvent, TableListener};
 use crate::change::{ChangeEvent, ChangeTransaction, TableName};
-use crate::chat::at_once::{AtOnce, GoingOn};
+use crate::chat::concurrency::{ConcurrencyLimit, Permit};
 use crate::http::ApiError;
 use crate::observability::metrics::ChatMetrics;
 use crate::shutdown::Tasks;
 
-/// The tables of which every change that `/sync` tells moves a row: a message moves its conversation, and what somebody
-/// keeps to themselves their membership. With the column that says whom it concerns.
+/// Every change that `/sync` returns moves a row of one of these tables: a message moves its
+/// conversation, and private settings move the membership. The column identifies whom the row
+/// concerns.
 const TABLES: [(&str, &str); 3] = [
     ("user_conversations", "id"),
     ("user_conversation_members", "user_id"),
     ("conversation_receipts", "conversation_id"),
 ];
 
-/// Commits that a waiting request is told by number. It looks at once, so that more only gather while the database is
-/// slow; then the older ones have long been there.
+/// Maximum number of commits queued for a waiting request. A request handles them immediately, so
+/// more accumulate only while the database is slow, and by then the older ones are visible.
 const MAX_COMMITS: usize = 256;
 
-/// Over how long those who wait are told that something was missed: all of them then ask the database.
+/// After missed changes all waiting requests query the database. They do so at random times within
+/// this interval, in milliseconds.
 const SPREAD_MS: std::ops::Range<u64> = 0..1000;
 
-/// Requests of one person that may wait: their tabs and devices.
+/// Maximum number of waiting requests per user, for their tabs and devices.
 const MAX_WAITING: usize = 8;
 
-/// Requests that were told something and may ask the database at once. The others come in turn: a pool for everybody
-/// is not theirs alone.
-const MAX_LOOKING: usize = 4;
+/// Maximum number of signalled requests that query the database simultaneously. The others take
+/// turns, because other requests need the pool, too.
+const MAX_QUERIES: usize = 4;
 
-/// Whom a change concerns.
+/// The user or conversation that a change concerns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Subject {
     Person(Uuid),
     Conversation(Uuid),
 }
 
-/// Where requests wait. Cheap to clone.
+/// The registry of waiting requests. Cheap to clone.
 #[derive(Clone)]
 pub(in crate::chat) struct Signals {
     registry: Arc<Registry>,
     metrics: ChatMetrics,
     stop: CancellationToken,
-    people: AtOnce,
-    looking: Arc<Semaphore>,
+    people: ConcurrencyLimit,
+    queries: Arc<Semaphore>,
 }
 
-/// A request that waits, until it is dropped.
+/// A waiting request, registered until it is dropped.
 pub(super) struct Waiting {
     registry: Arc<Registry>,
     metrics: ChatMetrics,
     subjects: Vec<Subject>,
     slot: Arc<Slot>,
-    _going_on: GoingOn,
+    _permit: Permit,
 }
 
 #[derive(Default)]
 struct Registry {
-    /// A std mutex: held to change or to walk some entries, never across an await.
+    /// A std mutex, held to change or iterate over some entries; never across an await.
     slots: Mutex<HashMap<Subject, Vec<Arc<Slot>>>>,
 }
 
 #[derive(Default)]
 struct Slot {
     news: Notify,
-    /// A std mutex: held to add or to take a few numbers.
-    told: Mutex<Told>,
+    /// A std mutex, held to add or take a few numbers.
+    pending: Mutex<Pending>,
 }
 
 #[derive(Debug, Default, PartialEq)]
-struct Told {
+struct Pending {
     commits: VecDeque<u32>,
     has_missed: bool,
 }
 
 impl Signals {
-    /// Starts the task that reads the changes. It and whoever waits end with `tasks`.
+    /// Starts the task that reads the changes. The task and all waiting requests end with `tasks`.
     pub(in crate::chat) fn start(bus: &Bus, metrics: ChatMetrics, tasks: &Tasks) -> Self {
         let signals = Self {
             registry: Arc::default(),
             stop: tasks.token().clone(),
-            people: AtOnce::new(MAX_WAITING, "sync_waiting", metrics.clone()),
+            people: ConcurrencyLimit::new(MAX_WAITING, "sync_waiting", metrics.clone()),
             metrics,
-            looking: Arc::new(Semaphore::new(MAX_LOOKING)),
+            queries: Arc::new(Semaphore::new(MAX_QUERIES)),
         };
         let tables = TABLES.map(|(name, _)| TableName::new("public", name));
         let listener = bus.listen_to_tables(tables.into());
@@ -106,10 +109,14 @@ impl Signals {
         signals
     }
 
-    /// From now on whoever calls is told of changes in these conversations and in what concerns them alone; or has too
-    /// many requests that wait, which is refused.
-    pub(super) fn enter(&self, person: Uuid, conversations: &[Uuid]) -> Result<Waiting, ApiError> {
-        let going_on = self.people.begin(person)?;
+    /// Registers a request for changes of these conversations and of the user's own rows. Fails if
+    /// the user has too many waiting requests.
+    pub(super) fn register(
+        &self,
+        person: Uuid,
+        conversations: &[Uuid],
+    ) -> Result<Waiting, ApiError> {
+        let permit = self.people.acquire(person)?;
         let conversations = conversations.iter().copied().map(Subject::Conversation);
         let subjects: Vec<Subject> = std::iter::once(Subject::Person(person))
             .chain(conversations)
@@ -126,42 +133,43 @@ impl Signals {
             metrics: self.metrics.clone(),
             subjects,
             slot,
-            _going_on: going_on,
+            _permit: permit,
         })
     }
 
-    /// Waits for a turn to ask the database, which ends when this is dropped. None when the server stops.
+    /// Waits for a turn to query the database, which ends when the result is dropped. `None` if the
+    /// server stops.
     pub(super) async fn turn(&self) -> Option<SemaphorePermit<'_>> {
         tokio::select! {
-            permit = self.looking.acquire() => permit.ok(),
+            permit = self.queries.acquire() => permit.ok(),
             () = self.stop.cancelled() => None,
         }
     }
 
-    /// Whether the server stops, so that nobody should wait.
-    pub(super) fn has_stopped(&self) -> bool {
+    /// Whether the server is stopping, so that no request should wait.
+    pub(super) fn is_stopping(&self) -> bool {
         self.stop.is_cancelled()
     }
 
-    /// Waits for that.
+    /// Waits until the server stops.
     pub(super) async fn stopped(&self) {
         self.stop.cancelled().await;
     }
 }
 
 impl Waiting {
-    /// Waits until something was committed that may concern the request, and tells the transactions' numbers. Nothing
-    /// is lost when the future is dropped before it is done, but that changes were missed, for whose
-    /// sake it is looked once more at the latest at the end.
-    pub(super) async fn news(&self) -> VecDeque<u32> {
+    /// Waits for commits that may concern the request, and returns their transaction ids. If the
+    /// future is dropped early, no commits are lost. A notice of missed changes may be lost, but
+    /// the request reads the page again at its end anyway.
+    pub(super) async fn commits(&self) -> VecDeque<u32> {
         loop {
-            let told = std::mem::take(&mut *self.slot.lock());
-            if told.has_missed {
+            let pending = std::mem::take(&mut *self.slot.lock());
+            if pending.has_missed {
                 tokio::time::sleep(Duration::from_millis(fastrand::u64(SPREAD_MS))).await;
-                return told.commits;
+                return pending.commits;
             }
-            if !told.commits.is_empty() {
-                return told.commits;
+            if !pending.commits.is_empty() {
+                return pending.commits;
             }
             self.slot.news.notified().await;
         }
@@ -185,11 +193,11 @@ impl Drop for Waiting {
 
 impl Registry {
     fn lock(&self) -> MutexGuard<'_, HashMap<Subject, Vec<Arc<Slot>>>> {
-        // A panic while it was held leaves entries that are whole.
+        // A panic while the lock was held leaves consistent entries.
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn tell(&self, transaction: &ChangeTransaction) {
+    fn signal(&self, transaction: &ChangeTransaction) {
         if self.lock().is_empty() {
             return;
         }
@@ -200,11 +208,11 @@ impl Registry {
             .filter_map(|subject| slots.get(subject))
             .flatten()
         {
-            slot.tell(transaction.xid);
+            slot.signal(transaction.xid);
         }
     }
 
-    fn tell_missed(&self) {
+    fn signal_missed(&self) {
         for slot in self.lock().values().flatten() {
             slot.lock().has_missed = true;
             slot.news.notify_one();
@@ -213,24 +221,24 @@ impl Registry {
 }
 
 impl Slot {
-    fn tell(&self, xid: u32) {
-        let mut told = self.lock();
-        if told.commits.back() != Some(&xid) {
-            if told.commits.len() >= MAX_COMMITS {
-                told.commits.pop_front();
+    fn signal(&self, xid: u32) {
+        let mut pending = self.lock();
+        if pending.commits.back() != Some(&xid) {
+            if pending.commits.len() >= MAX_COMMITS {
+                pending.commits.pop_front();
             }
-            told.commits.push_back(xid);
+            pending.commits.push_back(xid);
         }
-        drop(told);
+        drop(pending);
         self.news.notify_one();
     }
 
-    fn lock(&self) -> MutexGuard<'_, Told> {
-        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Pending> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Whom a change concerns, if it is of a table that tells.
+/// The subject of a change, if its table is one of [`TABLES`].
 fn subject(change: &ChangeEvent) -> Option<Subject> {
     let table = &change.relation.table;
     let (name, column) = TABLES
@@ -250,8 +258,8 @@ async fn run(mut listener: TableListener, registry: Arc<Registry>, stop: Cancell
             event = listener.next() => event,
         };
         match event {
-            TableEvent::Changes(transaction) => registry.tell(&transaction),
-            TableEvent::Missed => registry.tell_missed(),
+            TableEvent::Changes(transaction) => registry.signal(&transaction),
+            TableEvent::Missed => registry.signal_missed(),
             TableEvent::Live | TableEvent::Interrupted => {}
         }
     }
@@ -294,18 +302,18 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn only_those_whom_a_change_concerns_are_told() {
+    async fn only_requests_that_a_change_concerns_are_signalled() {
         let (bus, mut listener) = Bus::new(8, BusMetrics::default());
         let tasks = Tasks::new();
         let signals = Signals::start(&bus, ChatMetrics::default(), &tasks);
         let [ana, ben, shared, other] = [1, 2, 3, 4].map(Uuid::from_u128);
-        let of_ana = signals.enter(ana, &[shared]).expect("room");
-        let of_ben = signals.enter(ben, &[shared, other]).expect("room");
+        let for_ana = signals.register(ana, &[shared]).expect("room");
+        let for_ben = signals.register(ben, &[shared, other]).expect("room");
         for (xid, table, column, id) in [
             (7, "user_conversation_members", "user_id", ben),
             (8, "user_conversations", "id", other),
             (9, "conversation_receipts", "conversation_id", shared),
-            // Of another table, whoever it names.
+            // Another table, with a matching id.
             (10, "user_messages", "id", shared),
             (11, "user_conversations", "id", ana),
             (12, "user_conversations", "id", shared),
@@ -317,23 +325,23 @@ mod tests {
             sent.expect("there is room");
             listener.next().await.expect("an event");
         }
-        // The last one is told to both: nothing comes after it.
-        let mut told = [Vec::new(), Vec::new()];
-        for (waiting, told) in [&of_ana, &of_ben].into_iter().zip(&mut told) {
-            while told.last() != Some(&12) {
-                told.extend(waiting.news().await);
+        // The last commit is signalled to both, and nothing follows it.
+        let mut pending = [Vec::new(), Vec::new()];
+        for (waiting, pending) in [&for_ana, &for_ben].into_iter().zip(&mut pending) {
+            while pending.last() != Some(&12) {
+                pending.extend(waiting.commits().await);
             }
         }
-        assert_eq!(told, [vec![9, 12], vec![7, 8, 9, 12]]);
-        drop((of_ana, of_ben));
+        assert_eq!(pending, [vec![9, 12], vec![7, 8, 9, 12]]);
+        drop((for_ana, for_ben));
         assert!(signals.registry.lock().is_empty());
 
-        let waiting = signals.enter(ana, &[shared]).expect("room");
+        let waiting = signals.register(ana, &[shared]).expect("room");
         let sent = bus.change_sink().send(StreamEvent::Gap).await;
         sent.expect("there is room");
         listener.next().await.expect("an event");
-        assert!(waiting.news().await.is_empty(), "something was missed");
+        assert!(waiting.commits().await.is_empty(), "something was missed");
         tasks.stop();
-        assert!(signals.has_stopped());
+        assert!(signals.is_stopping());
     }
 }
