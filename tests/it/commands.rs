@@ -1,4 +1,4 @@
-//! The program as people start it: `rapport dev`, `migrate`, `token`.
+//! The program as users run it: `rapport dev`, `migrate`, `token`.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ use crate::support::eventually::eventually;
 use crate::support::process::{PATIENCE, rapport, run, text};
 use crate::support::token::JWT_SECRET;
 
-/// A directory that the user PostgreSQL runs as may pass through.
+/// A directory that PostgreSQL's user can access.
 fn open_directory() -> TempDir {
     let permissions = std::os::unix::fs::PermissionsExt::from_mode(0o755);
     tempfile::Builder::new()
@@ -39,7 +39,7 @@ impl DevServer {
         let mut child = rapport(&arguments)
             .stdout(Stdio::null())
             .stderr(Stdio::null())
-            // Somebody's real database, which must be left alone.
+            // A configured database, which must be left alone.
             .env(
                 "DATABASE_URL",
                 "postgresql://nobody:nothing@127.0.0.1:1/none",
@@ -91,7 +91,7 @@ fn database_port(url: &str) -> u16 {
 }
 
 async fn wait_until_closed(port: u16) {
-    eventually("nobody listens on the database's port", async || {
+    eventually("the database's port is closed", async || {
         TcpStream::connect(("127.0.0.1", port))
             .await
             .is_err()
@@ -101,7 +101,7 @@ async fn wait_until_closed(port: u16) {
 }
 
 #[tokio::test]
-async fn dev_is_ready_when_its_file_is_written_and_leaves_nothing_running() {
+async fn dev_is_ready_when_its_file_is_written_and_stops_everything() {
     for signal in ["INT", "TERM", "KILL"] {
         let directory = open_directory();
         let server = DevServer::start(&directory.path().join("server.env"), &["--ephemeral"]).await;
@@ -127,7 +127,7 @@ async fn dev_is_ready_when_its_file_is_written_and_leaves_nothing_running() {
 }
 
 #[tokio::test]
-async fn dev_names_everybody_in_its_file() {
+async fn dev_lists_all_users_in_its_file() {
     let directory = open_directory();
     let server = DevServer::start(&directory.path().join("server.env"), &["--ephemeral"]).await;
     let key = DecodingKey::from_secret(server.get("JWT_SECRET").as_bytes());
@@ -146,7 +146,7 @@ async fn dev_names_everybody_in_its_file() {
 }
 
 #[tokio::test]
-async fn dev_answers_requests_without_a_superusers_rights() {
+async fn dev_handles_requests_without_superuser_rights() {
     let directory = open_directory();
     let server = DevServer::start(&directory.path().join("server.env"), &["--ephemeral"]).await;
     let opened = reqwest::Client::new()
@@ -181,7 +181,7 @@ async fn dev_answers_requests_without_a_superusers_rights() {
 }
 
 #[tokio::test]
-async fn dev_keeps_data_and_keys_and_uses_a_directory_once() {
+async fn dev_keeps_data_and_keys_and_locks_its_directory() {
     let directory = open_directory();
     let data: PathBuf = directory.path().join("data");
     let data_argument = data.display().to_string();
@@ -212,7 +212,7 @@ async fn dev_keeps_data_and_keys_and_uses_a_directory_once() {
         first.get("DB_URL").to_owned(),
         first.get("ANON_KEY").to_owned(),
     );
-    // The next start finds the data directory as a crash leaves it, perhaps still in use.
+    // The next start finds the data directory in the state after a crash, perhaps still in use.
     first.end("KILL").await;
     let again = DevServer::start(&directory.path().join("again.env"), &more).await;
     assert_eq!(
@@ -228,7 +228,7 @@ async fn dev_keeps_data_and_keys_and_uses_a_directory_once() {
 }
 
 #[tokio::test]
-async fn migrate_shows_then_does_then_has_nothing_to_do() {
+async fn migrate_shows_applies_and_is_then_up_to_date() {
     let database = TestDatabase::bare().await;
     let migrate = async |more: &[&str]| {
         let arguments = [&["migrate"], more].concat();
@@ -248,7 +248,7 @@ async fn migrate_shows_then_does_then_has_nothing_to_do() {
 }
 
 #[tokio::test]
-async fn migrate_says_what_is_missing() {
+async fn migrate_reports_missing_settings() {
     let output = run(rapport(&["migrate"]).env_remove("DATABASE_URL")).await;
     assert!(!output.status.success());
     assert!(
@@ -280,8 +280,8 @@ async fn a_token_is_signed_with_the_configured_secret() {
 }
 
 #[tokio::test]
-async fn doctor_names_what_is_missing_and_what_to_do() {
-    // Without anything of ours: it fails, and changes nothing.
+async fn doctor_reports_what_is_missing_and_how_to_fix_it() {
+    // Without the schema it fails and changes nothing.
     let bare = TestDatabase::bare().await;
     let output = run(rapport(&["doctor"]).env("DATABASE_URL", bare.url())).await;
     let report = text(&output.stdout);
@@ -305,7 +305,7 @@ async fn doctor_names_what_is_missing_and_what_to_do() {
     };
     assert_eq!(without_use(&again), without_use(&report));
 
-    // With the schema it is content.
+    // With the schema it succeeds.
     let database = TestDatabase::new().await;
     let output = run(rapport(&["doctor"]).env("DATABASE_URL", database.url())).await;
     let report = text(&output.stdout);
@@ -316,7 +316,7 @@ async fn doctor_names_what_is_missing_and_what_to_do() {
         "{report}"
     );
 
-    // A day without its partition, and a publication that somebody dropped.
+    // A day without a partition, and a dropped publication.
     let client = database.connect().await;
     client
         .batch_execute(
@@ -343,10 +343,14 @@ async fn doctor_names_what_is_missing_and_what_to_do() {
         .await
         .unwrap();
     let output = run(rapport(&["doctor"]).env("DATABASE_URL", database.url())).await;
-    assert_eq!(output.status.code(), Some(1), "nothing catches that day");
+    assert_eq!(
+        output.status.code(),
+        Some(1),
+        "no partition exists for that day"
+    );
 
-    // A table of the application whose rows people may change as they like, and a login for their requests that may
-    // not act for the server.
+    // A table of the application whose rows users may change freely, and a login for requests
+    // without the service role.
     client
         .batch_execute(
             "create policy own_row on public.users for update to authenticated using (id = auth.uid());
@@ -374,7 +378,7 @@ async fn doctor_names_what_is_missing_and_what_to_do() {
     assert!(!report.contains("users.full_name"), "{report}");
     client.batch_execute("drop role doctored").await.unwrap();
 
-    // No database at all.
+    // Without a database.
     let nowhere = "postgres://nobody@127.0.0.1:1/none";
     let output = run(rapport(&["doctor"]).env("DATABASE_URL", nowhere)).await;
     assert_eq!(output.status.code(), Some(1));
@@ -382,7 +386,7 @@ async fn doctor_names_what_is_missing_and_what_to_do() {
 }
 
 #[tokio::test]
-async fn migrate_stops_when_nobody_would_have_a_team() {
+async fn migrate_stops_if_no_user_would_have_a_team() {
     let database = TestDatabase::bare().await;
     let migrate = |preset: &'static str| {
         let mut command = rapport(&["migrate"]);
@@ -391,7 +395,7 @@ async fn migrate_stops_when_nobody_would_have_a_team() {
             .env("RAPPORT_CHAT_HOST_PRESET", preset);
         command
     };
-    // Nobody has an account yet: it goes on, and says what it took.
+    // Without any account it continues and reports the chosen mapping.
     let output = run(&mut migrate("auto")).await;
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
     assert!(text(&output.stderr).contains("Nobody has an account yet"));
@@ -420,7 +424,7 @@ async fn migrate_stops_when_nobody_would_have_a_team() {
         "{report}"
     );
 
-    // What somebody chooses holds, and stays with the next "auto".
+    // An operator's choice is kept, also by a later "auto".
     for preset in ["one_team", "auto"] {
         let output = run(&mut migrate(preset)).await;
         assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));

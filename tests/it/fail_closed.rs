@@ -98,7 +98,7 @@ async fn a_transaction_that_does_not_begin_reads_and_writes_nothing() {
         );
         assert_eq!(texts(&server).await, ["a secret"]);
 
-        proxy.keep_bytes();
+        proxy.clear_rewrites();
         assert_eq!(
             server.get(Ana, &history).await.rows().len(),
             1,
@@ -117,7 +117,7 @@ async fn statements_that_are_not_prepared_yet_fail_closed_as_well() {
         .post(Ana, "/conversations", json!({ "other_user_id": Ben.id() }))
         .await;
     assert_tells_nothing(&refused);
-    proxy.keep_bytes();
+    proxy.clear_rewrites();
     let count: i64 = {
         let client = server.database.connect().await;
         client
@@ -144,7 +144,7 @@ async fn settings_that_do_not_arrive_give_no_rights() {
         b"\x0dauthenticateX",
     );
     assert_tells_nothing(&server.get(Ana, &history).await);
-    proxy.keep_bytes();
+    proxy.clear_rewrites();
     assert_eq!(server.get(Ana, &history).await.rows().len(), 1);
 }
 

@@ -1,4 +1,4 @@
-//! What operators see: readiness, metrics, the log, and how the server stops.
+//! Operations: readiness, metrics, the log, and shutdown.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -24,10 +24,10 @@ use crate::support::process::{Process, free_port};
 use crate::support::socket::{PhoenixSocket, Version, refused_handshake, url};
 use crate::support::token::{JWT_SECRET, anon_key, mint_with, user_token};
 
-/// How long anything here may take.
+/// Time limit for each step.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The server in this process, over this database.
+/// Starts the server in this process with this database.
 async fn start(database_url: &str, settings: &[(&str, &str)]) -> App {
     let environment: BTreeMap<String, String> = [
         ("DATABASE_URL", database_url),
@@ -60,7 +60,7 @@ async fn ready(address: SocketAddr) -> (StatusCode, Value) {
 }
 
 #[tokio::test]
-async fn readiness_tells_of_the_database_and_the_slot() {
+async fn readiness_reports_the_database_and_the_slot() {
     let database = TestDatabase::new().await;
     let (proxy, through) = ChaosProxy::before(database.url()).await;
     let app = start(&through, &[]).await;
@@ -68,7 +68,7 @@ async fn readiness_tells_of_the_database_and_the_slot() {
     timeout(PATIENCE, app.readiness().wait_until_ready())
         .await
         .unwrap();
-    let report = eventually("the slot was looked at", async || {
+    let report = eventually("the slot was checked", async || {
         let (status, report) = ready(address).await;
         assert_eq!(status, StatusCode::OK, "{report}");
         report["replication_slot"].is_object().then_some(report)
@@ -89,7 +89,7 @@ async fn readiness_tells_of_the_database_and_the_slot() {
 
     proxy.refuse(true);
     proxy.cut();
-    let report = eventually("both parts are known to be away", async || {
+    let report = eventually("both parts are reported as unavailable", async || {
         let (status, report) = ready(address).await;
         let is_away = report["database_reachable"] == false && report["replication"] != "streaming";
         is_away.then_some((status, report))
@@ -108,7 +108,7 @@ async fn readiness_tells_of_the_database_and_the_slot() {
 }
 
 #[tokio::test]
-async fn metrics_may_have_a_listener_of_their_own() {
+async fn metrics_can_have_a_separate_listener() {
     let database = TestDatabase::new().await;
     let own = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
     let app = start(
@@ -149,7 +149,7 @@ async fn metrics_may_have_a_listener_of_their_own() {
 }
 
 #[tokio::test]
-async fn a_stop_refuses_newcomers_and_spreads_the_ends_of_sockets() {
+async fn a_shutdown_refuses_new_sockets_and_spreads_out_closes() {
     const SOCKETS: usize = 40;
     let database = TestDatabase::new().await;
     let app = start(database.url(), &[]).await;
@@ -172,12 +172,12 @@ async fn a_stop_refuses_newcomers_and_spreads_the_ends_of_sockets() {
     }
     let readiness = app.readiness().clone();
     let stop = Tasks::new().spawn("stop", app.stop());
-    eventually("the stop has begun", async || {
+    eventually("the shutdown has begun", async || {
         readiness.report().draining.then_some(())
     })
     .await;
 
-    // What is answered now, while sockets are still being told.
+    // A request while sockets are still being closed.
     let (status, report) = ready(address).await;
     assert_eq!(
         (status, &report["draining"]),
@@ -193,10 +193,10 @@ async fn a_stop_refuses_newcomers_and_spreads_the_ends_of_sockets() {
     let begin = Instant::now();
     let ends = clients
         .into_iter()
-        .map(|client| async move { end_of(client).await });
+        .map(|client| async move { read_until_restart(client).await });
     let ends = futures_util::future::join_all(ends).await;
     let refusals = ends.iter().filter(|end| end.is_join_refused).count();
-    assert!(refusals > 0, "somebody was still there to be refused");
+    assert!(refusals > 0, "at least one join was refused");
     let times: Vec<_> = ends
         .iter()
         .map(|end| end.at.saturating_duration_since(begin))
@@ -204,11 +204,11 @@ async fn a_stop_refuses_newcomers_and_spreads_the_ends_of_sockets() {
     let spread = *times.iter().max().unwrap() - *times.iter().min().unwrap();
     assert!(
         spread > Duration::from_millis(100),
-        "all ended within {spread:?}"
+        "all sockets closed within {spread:?}"
     );
     assert!(
         timeout(PATIENCE, stop).await.unwrap().unwrap(),
-        "all ended in order"
+        "all sockets were closed properly"
     );
 }
 
@@ -218,9 +218,9 @@ struct EndOfSocket {
 }
 
 /// Joins another channel and reads up to the close frame, which must be that of a restart.
-async fn end_of(mut client: PhoenixSocket) -> EndOfSocket {
+async fn read_until_restart(mut client: PhoenixSocket) -> EndOfSocket {
     let mut is_join_refused = false;
-    // The socket may be closed already; then there is only the close frame to read.
+    // The socket may be closed already. Then only the close frame is left to read.
     client.try_join("9", "realtime:other").await;
     loop {
         match client.event().await {
@@ -244,19 +244,19 @@ async fn end_of(mut client: PhoenixSocket) -> EndOfSocket {
 }
 
 #[tokio::test]
-async fn a_stop_waits_for_nobody_beyond_its_deadline() {
+async fn a_shutdown_ends_at_its_deadline() {
     let database = TestDatabase::new().await;
     let server = Process::start(
         database.url(),
         &[("RAPPORT_SERVER_SHUTDOWN_DEADLINE_MS", "8000")],
     )
     .await;
-    // One that neither reads nor closes its side.
+    // A client that neither reads nor closes its side.
     let stuck = PhoenixSocket::connect(server.address, &anon_key(), Version::Two).await;
     let (status, took, log) = server.stop().await;
     assert!(
         status.success(),
-        "a stuck socket is cut off in order: {status}\n{log}"
+        "a stuck socket is disconnected and the exit is clean: {status}\n{log}"
     );
     assert!(took < Duration::from_secs(8), "{took:?}");
     drop(stuck);
@@ -273,10 +273,10 @@ async fn a_stop_waits_for_nobody_beyond_its_deadline() {
         user_token(Uuid::from_u128(0xa)),
     );
     request.write_all(head.as_bytes()).await.unwrap();
-    // The head has arrived when a request behind it was answered.
+    // The head has arrived when a later request has been answered.
     assert_eq!(get(server.address, "/health").await.0, StatusCode::OK);
     let (status, took, log) = server.stop().await;
-    assert_eq!(status.code(), Some(1), "something was cut off\n{log}");
+    assert_eq!(status.code(), Some(1), "a request was aborted\n{log}");
     assert!(took < Duration::from_secs(4), "{took:?}");
 }
 
@@ -325,7 +325,7 @@ async fn no_secret_reaches_the_log_at_any_level() {
         ] {
             request.send().await.unwrap();
         }
-        let _ = refused_or_open(&url(address, token, Some("2.0.0"))).await;
+        let _ = try_open(&url(address, token, Some("2.0.0"))).await;
     }
     let mut socket = PhoenixSocket::connect(address, &good, Version::Two).await;
     for (number, token) in tokens.into_iter().enumerate() {
@@ -365,9 +365,12 @@ async fn no_secret_reaches_the_log_at_any_level() {
     let (status, _, log) = server.stop().await;
     assert!(
         status.success(),
-        "whatever was opened for private channels ends in time"
+        "connections for private channels close in time"
     );
-    assert!(log.contains("socket closed"), "it did log\n{log}");
+    assert!(
+        log.contains("socket closed"),
+        "the log contains lines\n{log}"
+    );
     let password = database.url().parse::<tokio_postgres::Config>().unwrap();
     let password = String::from_utf8(password.get_password().unwrap().to_vec()).unwrap();
     let signature = |token: &str| token.rsplit('.').next().unwrap().to_owned();
@@ -389,13 +392,13 @@ async fn no_secret_reaches_the_log_at_any_level() {
     }
 }
 
-/// Opens a socket, if that is allowed.
-async fn refused_or_open(url: &str) -> bool {
+/// Tries to open a socket. Returns whether it succeeded.
+async fn try_open(url: &str) -> bool {
     tokio_tungstenite::connect_async(url).await.is_ok()
 }
 
 #[tokio::test]
-async fn a_thousand_stuck_readers_cost_no_memory_and_hold_up_nobody() {
+async fn a_thousand_stuck_readers_cost_no_memory_and_delay_no_others() {
     const READERS: usize = 1_000;
     const PAYLOAD: usize = 8_192;
     let files = getrlimit(Resource::Nofile);
@@ -454,14 +457,14 @@ async fn a_thousand_stuck_readers_cost_no_memory_and_hold_up_nobody() {
             let received = lively.expect("realtime:room", "broadcast").await;
             assert_eq!(
                 received.payload["payload"]["n"], sent,
-                "each once, in order"
+                "each message once, in order"
             );
         }
         most = most.max(server.resident_kib());
-        assert!(sent < 20_000, "nobody is noticed");
+        assert!(sent < 20_000, "no slow reader was detected");
     }
-    // Everybody's queue full of copies would be 64 MiB; the payloads are shared, and the queues of
-    // those who were closed are gone.
+    // If every queue had its own copies, they would need 64 MiB. The payloads are shared, and the
+    // queues of closed sockets are freed.
     let grown = most.saturating_sub(before);
     assert!(
         grown < 24 * 1024,
@@ -474,7 +477,7 @@ async fn a_thousand_stuck_readers_cost_no_memory_and_hold_up_nobody() {
     assert!(status.success(), "{log}");
 }
 
-/// How many sockets were closed because they did not read.
+/// Number of sockets closed because they did not read.
 async fn slow_consumers(address: SocketAddr) -> usize {
     const NAME: &str = "rapport_realtime_sockets_closed_total{reason=\"slow_consumer\"} ";
     let answer = reqwest::Client::new()
@@ -489,7 +492,7 @@ async fn slow_consumers(address: SocketAddr) -> usize {
 }
 
 #[tokio::test]
-async fn sockets_are_counted_for_the_client_that_a_trusted_proxy_names() {
+async fn sockets_count_for_the_client_given_by_a_trusted_proxy() {
     for (trusted, is_believed) in [("127.0.0.0/8", true), ("", false)] {
         let settings = [
             ("RAPPORT_SERVER_TRUSTED_PROXIES", trusted),

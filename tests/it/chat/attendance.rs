@@ -1,4 +1,4 @@
-//! Presence kept from live sockets: who comes, who goes, and what is left of a process that dies.
+//! Presence derived from open sockets: users connect, disconnect, and processes die.
 
 use std::time::Duration;
 
@@ -14,20 +14,20 @@ use crate::support::eventually::eventually;
 use crate::support::socket::PhoenixSocket;
 use crate::support::whole_server::WholeServer;
 
-/// A grace and a lease that a test can wait for.
+/// A grace and a lease short enough for a test.
 const FAST: [(&str, &str); 2] = [
     ("RAPPORT_CHAT_PRESENCE_GRACE_MS", "300"),
     ("RAPPORT_CHAT_PRESENCE_LEASE_MS", "1500"),
 ];
 
-/// A grace that outlasts any test.
+/// A grace longer than any test.
 const PATIENT: [(&str, &str); 2] = [
     ("RAPPORT_CHAT_PRESENCE_GRACE_MS", "600000"),
     ("RAPPORT_CHAT_PRESENCE_LEASE_MS", "1500"),
 ];
 
-/// Somebody's status and devices as everybody who reads is shown them.
-async fn shown(owner: &Client, person: Person) -> (String, i32) {
+/// A user's status and device count in the published row.
+async fn shown_status(owner: &Client, person: Person) -> (String, i32) {
     let row = owner
         .query_opt(
             "select status, device_count from public.user_presence where user_id = $1",
@@ -38,10 +38,10 @@ async fn shown(owner: &Client, person: Person) -> (String, i32) {
     row.map_or_else(|| ("offline".to_owned(), 0), |row| (row.get(0), row.get(1)))
 }
 
-async fn until_shown(owner: &Client, person: Person, status: &str, devices: i32) {
+async fn wait_until_shown(owner: &Client, person: Person, status: &str, devices: i32) {
     eventually(
         &format!("{person:?} is {status} with {devices}"),
-        async || (shown(owner, person).await == (status.to_owned(), devices)).then_some(()),
+        async || (shown_status(owner, person).await == (status.to_owned(), devices)).then_some(()),
     )
     .await;
 }
@@ -52,7 +52,7 @@ async fn device(server: &WholeServer, person: Person) -> PhoenixSocket {
         .await
 }
 
-/// Ben, who watches Ana's row, as clients written for the table do.
+/// Ben, who subscribes to Ana's row, as clients that read the table do.
 async fn watcher(server: &WholeServer) -> PhoenixSocket {
     let binding = json!({"event": "*", "schema": "public", "table": "user_presence",
         "filter": format!("user_id=eq.{}", Ana.id())});
@@ -63,7 +63,7 @@ async fn watcher(server: &WholeServer) -> PhoenixSocket {
 }
 
 #[tokio::test]
-async fn somebody_is_there_as_long_as_one_of_their_devices_is() {
+async fn a_user_is_online_as_long_as_one_device_is() {
     let database = TestDatabase::new().await;
     let owner = database.connect().await;
     let server = WholeServer::start(database.url(), &FAST)
@@ -73,13 +73,13 @@ async fn somebody_is_there_as_long_as_one_of_their_devices_is() {
     let mut ben = watcher(&server).await;
 
     let first = device(&server, Ana).await;
-    until_shown(&owner, Ana, "online", 1).await;
+    wait_until_shown(&owner, Ana, "online", 1).await;
     let second = device(&server, Ana).await;
-    until_shown(&owner, Ana, "online", 2).await;
+    wait_until_shown(&owner, Ana, "online", 2).await;
     drop(first);
-    until_shown(&owner, Ana, "online", 1).await;
+    wait_until_shown(&owner, Ana, "online", 1).await;
     drop(second);
-    until_shown(&owner, Ana, "offline", 0).await;
+    wait_until_shown(&owner, Ana, "offline", 0).await;
 
     let mut seen = Vec::new();
     while seen.last() != Some(&("offline".to_owned(), 0)) || seen.len() < 4 {
@@ -99,7 +99,7 @@ async fn somebody_is_there_as_long_as_one_of_their_devices_is() {
 }
 
 #[tokio::test]
-async fn idle_people_cost_nothing_and_a_page_that_is_loaded_again_is_not_seen_going() {
+async fn idle_users_cause_no_writes_and_a_reload_is_not_a_departure() {
     let database = TestDatabase::new().await;
     let owner = database.connect().await;
     let server = WholeServer::start(database.url(), &PATIENT)
@@ -107,7 +107,7 @@ async fn idle_people_cost_nothing_and_a_page_that_is_loaded_again_is_not_seen_go
         .ready()
         .await;
     let first = device(&server, Ana).await;
-    until_shown(&owner, Ana, "online", 1).await;
+    wait_until_shown(&owner, Ana, "online", 1).await;
     let version = async || -> String {
         let query = "select xmin::text from public.user_presence where user_id = $1";
         owner.query_one(query, &[&Ana.id()]).await.unwrap().get(0)
@@ -130,12 +130,12 @@ async fn idle_people_cost_nothing_and_a_page_that_is_loaded_again_is_not_seen_go
         (lease().await >= later).then_some(())
     })
     .await;
-    assert_eq!(version().await, before, "nothing was written of Ana");
-    assert_eq!(shown(&owner, Ana).await, ("online".to_owned(), 1));
+    assert_eq!(version().await, before, "no row of Ana was written");
+    assert_eq!(shown_status(&owner, Ana).await, ("online".to_owned(), 1));
 }
 
 #[tokio::test]
-async fn signing_out_ends_it_while_the_socket_lingers() {
+async fn signing_out_ends_presence_although_a_socket_is_open() {
     let database = TestDatabase::new().await;
     let owner = database.connect().await;
     let server = WholeServer::start(database.url(), &PATIENT)
@@ -143,24 +143,24 @@ async fn signing_out_ends_it_while_the_socket_lingers() {
         .ready()
         .await;
     let _lingers = device(&server, Ana).await;
-    until_shown(&owner, Ana, "online", 1).await;
+    wait_until_shown(&owner, Ana, "online", 1).await;
     server
         .send(Ana, Method::DELETE, "/presence", json!({}))
         .await;
-    until_shown(&owner, Ana, "offline", 0).await;
+    wait_until_shown(&owner, Ana, "offline", 0).await;
     let _new = device(&server, Ana).await;
-    until_shown(&owner, Ana, "online", 2).await;
+    wait_until_shown(&owner, Ana, "online", 2).await;
 
     let share = json!({ "share_presence": false });
     server.send(Ana, Method::PUT, "/preferences", share).await;
-    until_shown(&owner, Ana, "offline", 0).await;
+    wait_until_shown(&owner, Ana, "offline", 0).await;
     let share = json!({ "share_presence": true });
     server.send(Ana, Method::PUT, "/preferences", share).await;
-    until_shown(&owner, Ana, "online", 2).await;
+    wait_until_shown(&owner, Ana, "online", 2).await;
 }
 
 #[tokio::test]
-async fn a_status_chosen_over_rest_is_what_a_watcher_of_the_table_is_told() {
+async fn a_status_chosen_over_rest_reaches_subscribers_of_the_table() {
     let database = TestDatabase::new().await;
     let owner = database.connect().await;
     let server = WholeServer::start(database.url(), &PATIENT)
@@ -168,7 +168,7 @@ async fn a_status_chosen_over_rest_is_what_a_watcher_of_the_table_is_told() {
         .ready()
         .await;
     let _device = device(&server, Ana).await;
-    until_shown(&owner, Ana, "online", 1).await;
+    wait_until_shown(&owner, Ana, "online", 1).await;
     let mut ben = watcher(&server).await;
     for (body, status, chosen) in [
         (json!({ "status": "busy" }), "busy", json!("busy")),
@@ -179,7 +179,7 @@ async fn a_status_chosen_over_rest_is_what_a_watcher_of_the_table_is_told() {
         ),
     ] {
         server.send(Ana, Method::POST, "/presence", body).await;
-        // That she came may be told first.
+        // Her arrival may be reported first.
         loop {
             let told = ben.receive().await;
             let record = &told.payload["data"]["record"];
@@ -191,26 +191,27 @@ async fn a_status_chosen_over_rest_is_what_a_watcher_of_the_table_is_told() {
 }
 
 #[tokio::test]
-async fn a_process_that_dies_leaves_nobody_online_for_ever() {
+async fn the_users_of_a_dead_process_go_offline() {
     let database = TestDatabase::new().await;
     let owner = database.connect().await;
     let one = WholeServer::start(database.url(), &FAST)
         .await
         .ready()
         .await;
-    // The slot is read by the first alone, so this one is never ready for changes; it has sockets all the same.
+    // Only the first process reads the slot, so this one never becomes ready for changes. It
+    // accepts sockets anyway.
     let two = WholeServer::start(database.url(), &FAST).await;
     let _at_one = device(&one, Ana).await;
     let _at_two = device(&two, Ana).await;
     let _ben = device(&one, Ben).await;
-    until_shown(&owner, Ana, "online", 2).await;
-    until_shown(&owner, Ben, "online", 1).await;
+    wait_until_shown(&owner, Ana, "online", 2).await;
+    wait_until_shown(&owner, Ben, "online", 1).await;
 
-    // Nothing of it runs any more, and nothing has said good-bye: as after a SIGKILL.
+    // The process stops without any cleanup, as after a SIGKILL.
     drop(one);
-    until_shown(&owner, Ana, "online", 1).await;
-    until_shown(&owner, Ben, "offline", 0).await;
-    eventually("the other process has written it down", async || {
+    wait_until_shown(&owner, Ana, "online", 1).await;
+    wait_until_shown(&owner, Ben, "offline", 0).await;
+    eventually("the other process has recorded it", async || {
         let query = "select status from public.user_presence where user_id = $1";
         let status: String = owner.query_one(query, &[&Ben.id()]).await.unwrap().get(0);
         (status == "offline").then_some(())
@@ -219,18 +220,18 @@ async fn a_process_that_dies_leaves_nobody_online_for_ever() {
 }
 
 #[tokio::test]
-async fn what_happens_while_the_database_is_away_is_written_when_it_is_back() {
+async fn changes_during_an_outage_are_written_after_it() {
     let database = TestDatabase::new().await;
     let owner = database.connect().await;
     let (proxy, through) = ChaosProxy::before(database.url()).await;
     let server = WholeServer::start(&through, &FAST).await.ready().await;
     let ana = device(&server, Ana).await;
-    until_shown(&owner, Ana, "online", 1).await;
+    wait_until_shown(&owner, Ana, "online", 1).await;
     proxy.refuse(true);
     proxy.cut();
     drop(ana);
     let _ben = device(&server, Ben).await;
     proxy.refuse(false);
-    until_shown(&owner, Ben, "online", 1).await;
-    until_shown(&owner, Ana, "offline", 0).await;
+    wait_until_shown(&owner, Ben, "online", 1).await;
+    wait_until_shown(&owner, Ana, "offline", 0).await;
 }

@@ -1,4 +1,4 @@
-//! What clients report of themselves.
+//! Error reports of clients.
 
 use reqwest::Method;
 use serde_json::json;
@@ -9,7 +9,7 @@ use crate::support::log::Log;
 use crate::support::token::user_token;
 
 #[tokio::test]
-async fn a_report_is_a_line_of_the_log_without_secrets() {
+async fn a_report_is_one_log_line_without_secrets() {
     let log = Log::of_this_thread();
     let server = ChatServer::start().await;
     let token = user_token(Ana.id());
@@ -52,7 +52,7 @@ async fn a_report_is_a_line_of_the_log_without_secrets() {
 }
 
 #[tokio::test]
-async fn reports_are_of_people_and_few() {
+async fn reports_require_a_user_and_are_limited() {
     let server =
         ChatServer::start_with(&[("RAPPORT_CHAT_LIMITS_CLIENT_ERRORS_PER_MINUTE", "2")]).await;
     let report = json!({ "message": "x" });

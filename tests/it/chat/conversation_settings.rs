@@ -1,4 +1,4 @@
-//! What somebody keeps to themselves about a conversation.
+//! Private settings of a conversation.
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -12,7 +12,7 @@ async fn set(server: &ChatServer, person: Person, id: &str, settings: Value) -> 
 }
 
 #[tokio::test]
-async fn settings_are_set_one_by_one_and_are_nobody_elses() {
+async fn settings_are_set_separately_and_are_private() {
     let server = ChatServer::start().await;
     let id = server.open(Ana, Ben).await;
     let until = "2999-01-31T12:00:00+00:00";
@@ -43,7 +43,7 @@ async fn settings_are_set_one_by_one_and_are_nobody_elses() {
             json!({ "muted_until": "2999-01-31T13:00:00+01:00" }),
             json!({ "is_muted": true, "muted_until": until }),
         ),
-        // Muted again, and for good this time.
+        // Muted again, this time without an end.
         (
             json!({ "is_muted": true }),
             json!({ "is_muted": true, "muted_until": null }),
@@ -79,7 +79,7 @@ async fn settings_are_set_one_by_one_and_are_nobody_elses() {
 }
 
 #[tokio::test]
-async fn a_setting_that_cannot_be_is_refused() {
+async fn invalid_settings_are_refused() {
     let server = ChatServer::start().await;
     let id = server.open(Ana, Ben).await;
     for settings in [
@@ -112,7 +112,7 @@ async fn a_setting_that_cannot_be_is_refused() {
 }
 
 #[tokio::test]
-async fn an_archived_conversation_comes_back_with_a_message_and_a_draft_goes() {
+async fn a_message_unarchives_the_conversation_and_clears_the_draft() {
     let server = ChatServer::start().await;
     let id = server.open(Ana, Ben).await;
     server.say(Ben, &id, "1").await;
@@ -127,7 +127,7 @@ async fn an_archived_conversation_comes_back_with_a_message_and_a_draft_goes() {
     assert_eq!(
         server.get(Ana, "/unread-count").await.body["total"],
         0,
-        "archived ones do not count"
+        "archived conversations do not count"
     );
     server.say(Ben, &id, "2").await;
     let listed = server.get(Ana, "/conversations").await;
@@ -141,7 +141,7 @@ async fn an_archived_conversation_comes_back_with_a_message_and_a_draft_goes() {
 }
 
 #[tokio::test]
-async fn what_was_read_can_be_marked_unread() {
+async fn read_messages_can_be_marked_unread() {
     let server = ChatServer::start().await;
     let id = server.open(Ana, Ben).await;
     let mut sent = Vec::new();
@@ -162,7 +162,7 @@ async fn what_was_read_can_be_marked_unread() {
         .post(Ben, &path, json!({ "message_id": sent[1]["id"] }))
         .await;
     assert_eq!(from.body["unread_count"], 2);
-    // What Ana was shown as read stays read.
+    // The read position that Ana sees does not move back.
     let last = server
         .get(
             Ana,
@@ -190,7 +190,7 @@ async fn what_was_read_can_be_marked_unread() {
 }
 
 #[tokio::test]
-async fn a_deleted_conversation_is_empty_for_one_and_whole_for_the_other() {
+async fn a_deleted_conversation_is_empty_only_for_its_deleter() {
     let server = ChatServer::start().await;
     let id = server.open(Ana, Ben).await;
     server.say(Ana, &id, "1").await;

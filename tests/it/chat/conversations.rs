@@ -1,4 +1,4 @@
-//! Opening conversations, and the list of them.
+//! Opening conversations, and listing them.
 
 use std::collections::BTreeSet;
 
@@ -16,7 +16,7 @@ fn ids(rows: &[Value]) -> Vec<&str> {
 }
 
 #[tokio::test]
-async fn opening_is_found_again_and_has_every_field() {
+async fn an_opened_conversation_is_found_again_and_has_every_field() {
     let server = ChatServer::start().await;
     let first = server
         .post(Ana, "/conversations", json!({ "other_user_id": Ben.id() }))
@@ -140,7 +140,7 @@ async fn refusals() {
     open(Ana, json!({}))
         .await
         .assert_refused(422, "validation_failed");
-    // A stranger cannot be told from nobody.
+    // An unreachable person looks like one that does not exist.
     let [mut stranger, mut nobody] = [
         open(Ana, json!({ "other_user_id": Zoe.id() })).await,
         open(Ana, json!({ "other_user_id": uuid::Uuid::new_v4() })).await,
@@ -182,7 +182,7 @@ async fn refusals() {
 }
 
 #[tokio::test]
-async fn prevent_creation_only_finds() {
+async fn prevent_creation_opens_no_conversation() {
     let server = ChatServer::start().await;
     let look = || {
         server.post(
@@ -205,7 +205,7 @@ async fn prevent_creation_only_finds() {
 }
 
 #[tokio::test]
-async fn sixteen_at_once_open_one_conversation() {
+async fn simultaneous_requests_open_one_conversation() {
     let server = ChatServer::start_with(&[("RAPPORT_DATABASE_REQUEST_POOL_SIZE", "16")]).await;
     let opens = (0..16).map(|n| {
         let (from, to) = if n % 2 == 0 { (Ana, Ben) } else { (Ben, Ana) };
@@ -243,7 +243,7 @@ async fn the_list_is_sorted_filtered_and_paged() {
     assert_eq!(
         ids(list.rows()),
         [&with_ada, &with_ben, &with_sue],
-        "the latest first"
+        "latest first"
     );
     assert_eq!(list.rows()[0]["last_message"]["content"], "second");
     assert_eq!(server.get(Ben, "/conversations").await.rows().len(), 1);
@@ -298,7 +298,7 @@ async fn the_list_is_sorted_filtered_and_paged() {
 }
 
 #[tokio::test]
-async fn pages_follow_each_other_by_cursor_and_link() {
+async fn pages_are_linked_by_cursor_and_link_header() {
     let server = ChatServer::start().await;
     for other in [Ben, Ada] {
         server.open(Ana, other).await;
@@ -368,7 +368,7 @@ async fn pages_follow_each_other_by_cursor_and_link() {
     }
     seen_back.reverse();
     assert_eq!(ids(&seen_back), ids(&all.rows()[..all.rows().len() - 1]));
-    // What leads back from there leads forward.
+    // The `prev` cursor of a page leads back, and the `next` cursor from there leads forward.
     let forward = page.body["prev_cursor"].as_str().unwrap();
     let path = format!("/conversations?limit=1&cursor={forward}");
     let second = server.get(Ana, &path).await;
@@ -400,7 +400,7 @@ async fn pages_follow_each_other_by_cursor_and_link() {
 }
 
 #[tokio::test]
-async fn only_known_verbs_and_paths() {
+async fn unknown_methods_and_paths_are_refused() {
     let server = ChatServer::start().await;
     let wrong = server
         .send(Ana, Method::PATCH, "/conversations", json!({}))

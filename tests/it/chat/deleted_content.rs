@@ -1,4 +1,4 @@
-//! What was deleted is in no answer any more, whichever way one asks, and for no one (chat API 3, item 13).
+//! Deleted content is in no response, for any request and any user (chat API 3, item 13).
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -6,11 +6,12 @@ use serde_json::{Value, json};
 use crate::support::chat_server::Person::{self, Ana, Ben};
 use crate::support::chat_server::{Answer, ChatServer, answer};
 
-/// A word that every wording of the deleted messages has, and whatever else was sent with them, and nothing else.
+/// A word in every version of the deleted messages and in everything sent with them, and nowhere
+/// else.
 const WORD: &str = "zanzibar";
 
-/// Three messages of Ana's: one with an earlier wording, a pin, a reaction and a reply; a file for Ben, which says it with its name
-/// alone; and the newest of the conversation.
+/// Three messages from Ana: one with an earlier version, a pin, a reaction and a reply; a file for
+/// Ben, whose only text is its name; and the newest message of the conversation.
 struct Scene {
     server: ChatServer,
     conversation: String,
@@ -18,7 +19,7 @@ struct Scene {
     newest: String,
     file: String,
     reply: String,
-    /// A cursor from before all of them.
+    /// A cursor from before all messages.
     cursor: String,
 }
 
@@ -32,7 +33,7 @@ async fn keyed(server: &ChatServer, key: &str, method: Method, path: &str, body:
 }
 
 impl Scene {
-    async fn play() -> Self {
+    async fn start() -> Self {
         let server = ChatServer::start().await;
         let conversation = server.open(Ana, Ben).await;
         let cursor = server.get(Ben, "/sync").await.body["cursor"].clone();
@@ -93,7 +94,7 @@ impl Scene {
         }
     }
 
-    /// Sends the first message, or asks for it again.
+    /// Sends the first message, or repeats the request.
     async fn send_quoted(&self) -> Answer {
         let body = json!({
             "conversation_id": self.conversation, "content": "zanzibar one", "client_message_id": "c",
@@ -107,8 +108,8 @@ impl Scene {
         keyed(&self.server, "edit", Method::PATCH, &path, &body).await
     }
 
-    /// Everything that says what was written, by its request: whatever a person can ask for, the answers to
-    /// repeated writes, and writes that answer with a row.
+    /// All responses with message content, by request: everything that a user can read, responses
+    /// to repeated writes, and writes that return a row.
     async fn read(&self, person: Person) -> Vec<(String, String)> {
         let Self {
             conversation,
@@ -186,7 +187,7 @@ impl Scene {
             let answer = self.server.post(Ana, "/messages", body).await;
             assert_eq!(answer.status, 200, "{answer:?}");
             told.push((
-                "sent once more, without the key".to_owned(),
+                "sent again, without the key".to_owned(),
                 answer.body.to_string(),
             ));
         }
@@ -195,8 +196,8 @@ impl Scene {
 }
 
 #[tokio::test]
-async fn what_was_deleted_is_in_no_answer() {
-    let scene = Scene::play().await;
+async fn deleted_content_is_in_no_response() {
+    let scene = Scene::start().await;
     for person in [Ana, Ben] {
         for (request, answer) in scene.read(person).await {
             assert!(
@@ -240,7 +241,7 @@ async fn what_was_deleted_is_in_no_answer() {
         }
     }
 
-    // Nor does a row of theirs keep it that a client of the data API might read.
+    // Rows that a client of the data API can read do not contain it either.
     let database = scene.server.database.connect().await;
     let kept: Vec<String> = database
         .query(

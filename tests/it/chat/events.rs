@@ -1,4 +1,5 @@
-//! Events on the private topics of the chat: what one person does, seen by a device of another.
+//! Events on the private topics of the chat: the action of one user, as a device of another
+//! receives it.
 
 use reqwest::Method;
 use serde_json::json;
@@ -42,7 +43,7 @@ async fn reading_on_one_device_lowers_the_badge_on_another() {
     let unread = next_event(&mut device, "unread.updated").await;
     assert_eq!(unread["total"], 0);
 
-    // A draft is kept elsewhere; that there is one is news of the conversation.
+    // A draft is stored separately. Its presence is an update of the conversation.
     let draft = json!({ "draft": "begun" });
     server
         .send(
@@ -55,7 +56,8 @@ async fn reading_on_one_device_lowers_the_badge_on_another() {
     let touched = next_event(&mut device, "conversation.updated").await;
     assert_eq!(touched, updated);
 
-    // A muted conversation is told of and not counted, whoever wrote that: here, the database's owner.
+    // A muted conversation causes events and does not count, even if changed by another role:
+    // here, the database's owner.
     let owner = database.connect().await;
     owner
         .batch_execute(&format!(
@@ -78,7 +80,7 @@ async fn reading_on_one_device_lowers_the_badge_on_another() {
 }
 
 #[tokio::test]
-async fn receipts_tell_the_sender_of_delivery_and_of_reading() {
+async fn receipts_report_delivery_and_reading_to_the_sender() {
     let database = TestDatabase::new().await;
     let server = WholeServer::start(database.url(), &[]).await.ready().await;
     let conversation = server.open(Ana, Ben).await;
@@ -108,7 +110,8 @@ async fn receipts_tell_the_sender_of_delivery_and_of_reading() {
         json!({ "conversation_id": conversation, "user_id": Ben.id(), "last_read_seq": 1 });
     assert_eq!(receipt, expected);
 
-    // Whoever does not share receipts shows none and is shown none: the next that comes is from after that.
+    // A user who does not share receipts shows none and receives none. The next receipt is from
+    // after that time.
     let share = json!({ "share_read_receipts": false });
     server.send(Ben, Method::PUT, "/preferences", share).await;
     server.say(Ana, &conversation, "again").await;
@@ -128,7 +131,7 @@ async fn receipts_tell_the_sender_of_delivery_and_of_reading() {
     server.send(Ben, Method::PUT, "/preferences", share).await;
     server.say(Ben, &conversation, "now").await;
     server.post(Ana, &read, json!({})).await;
-    // What has reached Ben may be told again as soon as he shares.
+    // Earlier deliveries to Ben may be reported as soon as he shares.
     let receipt = loop {
         let receipt = next_event(&mut ana, "receipt").await;
         if receipt["user_id"] == json!(Ana.id()) {
@@ -140,7 +143,7 @@ async fn receipts_tell_the_sender_of_delivery_and_of_reading() {
 }
 
 #[tokio::test]
-async fn typing_reaches_the_other_and_ends_when_nothing_is_heard() {
+async fn typing_reaches_the_other_user_and_expires() {
     let database = TestDatabase::new().await;
     let owner = database.connect().await;
     owner
@@ -160,7 +163,7 @@ async fn typing_reaches_the_other_and_ends_when_nothing_is_heard() {
     });
     assert_eq!(typing, expected);
     let typing = next_event(&mut ben, "typing").await;
-    assert_eq!(typing["is_typing"], false, "Ana is not heard of any more");
+    assert_eq!(typing["is_typing"], false, "Ana's typing has expired");
 
     server
         .post(Ana, "/presence/typing", json!({ "typing_to": Ben.id() }))
@@ -170,11 +173,11 @@ async fn typing_reaches_the_other_and_ends_when_nothing_is_heard() {
     assert_eq!(
         next_event(&mut ben, "typing").await["is_typing"],
         false,
-        "a message ends it"
+        "a message ends typing"
     );
     let rows = "select from public.user_presence where user_id = $1";
     let rows = owner.query(rows, &[&Ana.id()]).await.unwrap();
-    assert!(rows.is_empty(), "nothing is written down");
+    assert!(rows.is_empty(), "nothing is stored");
 
     let share = json!({ "share_typing": false });
     server.send(Ana, Method::PUT, "/preferences", share).await;
@@ -183,12 +186,12 @@ async fn typing_reaches_the_other_and_ends_when_nothing_is_heard() {
     assert_eq!(
         next_event(&mut ben, "typing").await["user_id"],
         json!(Ben.id()),
-        "who does not share typing types unseen"
+        "typing that is not shared is not sent"
     );
 }
 
 #[tokio::test]
-async fn totals_are_told_again_after_an_interruption() {
+async fn totals_are_sent_again_after_an_interruption() {
     let database = TestDatabase::new().await;
     let server = WholeServer::start(database.url(), &[]).await.ready().await;
     let mut device = server.listen(Ben, &format!("user:{}", Ben.id())).await;

@@ -1,4 +1,4 @@
-//! Writes that bring an `Idempotency-Key`.
+//! Writes with an `Idempotency-Key`.
 
 use std::collections::BTreeSet;
 
@@ -11,7 +11,7 @@ use crate::support::chat_server::Person::{self, Ana, Ben, Zoe};
 use crate::support::chat_server::{Answer, ChatServer, answer};
 use crate::support::eventually::eventually;
 
-/// A write of Ana's.
+/// A write by Ana.
 async fn keyed(server: &ChatServer, key: &str, method: Method, path: &str, body: Value) -> Answer {
     keyed_by(server, Ana, key, method, path, body).await
 }
@@ -35,7 +35,7 @@ fn is_replay(answer: &Answer) -> bool {
     answer.header("idempotency-replayed") == Some("true")
 }
 
-/// A message of Ana's, with a key.
+/// A message from Ana, with a key.
 async fn say(server: &ChatServer, key: &str, conversation: &str, content: &str) -> Answer {
     let body = json!({ "conversation_id": conversation, "content": content });
     keyed(server, key, Method::POST, "/messages", body).await
@@ -53,7 +53,7 @@ async fn count_keys(server: &ChatServer) -> i64 {
 }
 
 #[tokio::test]
-async fn every_write_is_made_once_for_each_key() {
+async fn every_write_is_executed_once_per_key() {
     let server = ChatServer::start().await;
     let conversation = server.open(Ana, Ben).await;
     let hers = server.say(Ana, &conversation, "hers").await;
@@ -63,7 +63,7 @@ async fn every_write_is_made_once_for_each_key() {
     let (hers, his, doomed) = (id(&hers), id(&his), id(&doomed));
     let ben = Ben.id();
     let ada = Person::Ada.id();
-    // (method, path, body, status); in an order in which each finds what it needs.
+    // (method, path, body, status), in an order in which each finds what it needs.
     let writes = [
         (
             "POST",
@@ -259,7 +259,7 @@ async fn every_write_is_made_once_for_each_key() {
 }
 
 #[tokio::test]
-async fn a_replay_is_the_resource_as_it_is_now() {
+async fn a_replay_returns_the_current_resource() {
     let server = ChatServer::start().await;
     let conversation = server.open(Ana, Ben).await;
     let sent = say(&server, "send", &conversation, "secret").await;
@@ -271,7 +271,7 @@ async fn a_replay_is_the_resource_as_it_is_now() {
     let again = say(&server, "send", &conversation, "secret").await;
     assert_eq!((again.status.as_u16(), is_replay(&again)), (201, true));
     assert_eq!(again.body["content"], "better");
-    // An edit that came later stays.
+    // A later edit is kept.
     server
         .send(Ana, Method::PATCH, &path, json!({ "content": "best" }))
         .await;
@@ -299,7 +299,7 @@ async fn a_replay_is_the_resource_as_it_is_now() {
         "{kept}"
     );
 
-    // A reading is not repeated over what came since.
+    // A repeated read mark does not undo later changes.
     let read = format!("/conversations/{conversation}/read");
     let first = keyed_by(&server, Ben, "read", Method::POST, &read, json!({})).await;
     server.say(Ana, &conversation, "news").await;
@@ -310,7 +310,7 @@ async fn a_replay_is_the_resource_as_it_is_now() {
     assert_eq!(again.body["unread_count"], 1);
     assert_eq!(server.get(Ben, "/unread-count").await.body["total"], 1);
 
-    // Nor is anything taken back that was toggled.
+    // A repeated toggle does not undo the first.
     let reactions = format!(
         "/messages/{}/reactions",
         history(&server, &conversation).await[1]["id"]
@@ -325,7 +325,7 @@ async fn a_replay_is_the_resource_as_it_is_now() {
 }
 
 #[tokio::test]
-async fn fifty_at_once_with_one_key_have_one_effect() {
+async fn simultaneous_requests_with_one_key_have_one_effect() {
     let server = ChatServer::start().await;
     let conversation = server.open(Ana, Ben).await;
     let answers = join_all((0..50).map(|_| say(&server, "k", &conversation, "once"))).await;
@@ -353,7 +353,7 @@ async fn fifty_at_once_with_one_key_have_one_effect() {
     assert_eq!(server.get(Ben, "/unread-count").await.body["total"], 1);
 }
 
-/// Holds the conversation, so that whoever sends in it waits, and returns what ends that.
+/// Locks the conversation, so that sends in it wait. Returns the connection that holds the lock.
 async fn hold(server: &ChatServer, conversation: &str) -> tokio_postgres::Client {
     let holder = server.database.connect().await;
     holder.batch_execute("begin").await.unwrap();
@@ -362,10 +362,10 @@ async fn hold(server: &ChatServer, conversation: &str) -> tokio_postgres::Client
     holder
 }
 
-/// The process of the server that waits for a lock, once there is one.
+/// The server's backend that waits for a lock, once there is one.
 async fn waiting_backend(server: &ChatServer) -> i32 {
     let database = server.database.connect().await;
-    eventually("a statement that waits for the conversation", async || {
+    eventually("a statement waits for the conversation", async || {
         let waiting = "select pid from pg_stat_activity \
             where application_name = 'rapport' and wait_event_type = 'Lock' and datname = current_database()";
         let row = database.query_opt(waiting, &[]).await.unwrap();
@@ -375,19 +375,19 @@ async fn waiting_backend(server: &ChatServer) -> i32 {
 }
 
 #[tokio::test]
-async fn a_key_is_in_flight_until_its_transaction_ends_however_it_ends() {
+async fn a_key_is_in_flight_until_its_transaction_ends_in_any_way() {
     let server = ChatServer::start().await;
     let conversation = server.open(Ana, Ben).await;
     let holder = hold(&server, &conversation).await;
     let (first, ()) = tokio::join!(say(&server, "k", &conversation, "once"), async {
         let pid = waiting_backend(&server).await;
-        // Not even one with another body is told more while nothing is decided.
+        // A request with a different body gets the same response while the first is undecided.
         for content in ["once", "twice"] {
             say(&server, "k", &conversation, content)
                 .await
                 .assert_refused(409, "idempotency_in_flight");
         }
-        // Its connection dies between the claim and the commit.
+        // Its connection breaks between the claim and the commit.
         let kill = "select pg_terminate_backend($1)";
         server
             .database
@@ -406,7 +406,7 @@ async fn a_key_is_in_flight_until_its_transaction_ends_however_it_ends() {
 }
 
 #[tokio::test]
-async fn a_request_that_is_given_up_leaves_its_key_to_its_outcome() {
+async fn an_abandoned_request_still_stores_its_key() {
     let server = ChatServer::start().await;
     let conversation = server.open(Ana, Ben).await;
     let holder = hold(&server, &conversation).await;
@@ -415,7 +415,7 @@ async fn a_request_that_is_given_up_leaves_its_key_to_its_outcome() {
         _ = waiting_backend(&server) => {}
     }
     holder.batch_execute("rollback").await.unwrap();
-    // All of it had been written to the database, which finishes it.
+    // The database had received all statements, so it finishes them.
     let again = eventually("the end of the first request", async || {
         let again = say(&server, "k", &conversation, "once").await;
         (again.status != 409).then_some(again)
@@ -426,7 +426,7 @@ async fn a_request_that_is_given_up_leaves_its_key_to_its_outcome() {
 }
 
 #[tokio::test]
-async fn keys_are_for_one_request_of_one_person() {
+async fn keys_are_per_request_and_user() {
     let server = ChatServer::start().await;
     let conversation = server.open(Ana, Ben).await;
     let sent = say(&server, "k", &conversation, "hers").await;
@@ -461,12 +461,12 @@ async fn keys_are_for_one_request_of_one_person() {
                 .contains("Idempotency-Key")
         );
     }
-    // Readings have no use for one.
+    // Reads ignore keys.
     let request = server
         .request(Ana, Method::GET, "/conversations")
         .header("idempotency-key", "");
     assert_eq!(answer(request).await.status, 200);
-    // A stranger is told to sign in, whatever the key.
+    // An unauthenticated request is refused, whatever the key.
     let request = server
         .anonymous(Method::POST, "/messages")
         .header("idempotency-key", "");
@@ -475,7 +475,7 @@ async fn keys_are_for_one_request_of_one_person() {
 }
 
 #[tokio::test]
-async fn what_failed_is_not_kept() {
+async fn failed_writes_store_no_key() {
     let server = ChatServer::start().await;
     let conversation = server.open(Ana, Ben).await;
     say(&server, "k", &conversation, " ")
@@ -510,7 +510,7 @@ async fn a_key_expires() {
 }
 
 #[tokio::test]
-async fn a_key_goes_together_with_the_id_of_a_message() {
+async fn a_key_can_be_combined_with_a_client_message_id() {
     let server = ChatServer::start().await;
     let conversation = server.open(Ana, Ben).await;
     let body = |content: &str| json!({ "conversation_id": conversation, "content": content, "client_message_id": "c" });
@@ -533,7 +533,7 @@ async fn a_key_goes_together_with_the_id_of_a_message() {
 }
 
 #[tokio::test]
-async fn beacons_bring_keys_too() {
+async fn beacons_can_have_keys() {
     let server = ChatServer::start().await;
     for is_second in [false, true] {
         let request = server
@@ -545,7 +545,7 @@ async fn beacons_bring_keys_too() {
         assert_eq!(set.status, 200, "{set:?}");
         assert_eq!(set.body["status"], "away");
         assert_eq!(is_replay(&set), is_second);
-        // A replay is no sign of life.
+        // A replay does not renew presence.
         server
             .post(Ana, "/presence", json!({ "status": "away" }))
             .await;

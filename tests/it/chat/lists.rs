@@ -1,4 +1,4 @@
-//! The smaller lists: members, files, contacts; and what was delivered.
+//! The smaller lists: members, files, contacts; and delivery positions.
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -15,7 +15,7 @@ fn column<'a>(list: &'a Answer, name: &str) -> Vec<&'a str> {
         .collect()
 }
 
-/// All rows of a list, two at a time.
+/// All rows of a list, fetched two at a time.
 async fn pages(server: &ChatServer, person: Person, path: &str, name: &str) -> Vec<String> {
     let joint = if path.contains('?') { '&' } else { '?' };
     let mut rows = Vec::new();
@@ -40,7 +40,7 @@ async fn status_of(server: &ChatServer, person: Person, message: &Value) -> Stri
 }
 
 #[tokio::test]
-async fn members_are_listed_with_how_far_they_read_as_they_show_it() {
+async fn members_are_listed_with_their_shared_read_positions() {
     let server = ChatServer::start().await;
     let conversation = server.open(Ana, Ben).await;
     let message = server.say(Ana, &conversation, "hi").await;
@@ -87,7 +87,7 @@ async fn members_are_listed_with_how_far_they_read_as_they_show_it() {
         .get(Ana, "/conversations/x/members")
         .await
         .assert_refused(404, "not_found");
-    // A block takes nobody out of a conversation.
+    // A block does not remove anyone from a conversation.
     server
         .post(Ben, "/blocks", json!({ "user_id": Ana.id() }))
         .await;
@@ -109,7 +109,7 @@ async fn members_are_listed_with_how_far_they_read_as_they_show_it() {
 }
 
 #[tokio::test]
-async fn files_are_listed_newest_first_and_only_while_they_can_be_seen() {
+async fn visible_files_are_listed_newest_first() {
     let server = ChatServer::start().await;
     let conversation = server.open(Ana, Ben).await;
     let mut sent = Vec::new();
@@ -192,7 +192,7 @@ async fn files_are_listed_newest_first_and_only_while_they_can_be_seen() {
 }
 
 #[tokio::test]
-async fn contacts_are_whom_one_talks_to_and_then_the_team() {
+async fn contacts_are_conversation_partners_and_then_the_team() {
     let server = ChatServer::start().await;
     let names = async |person| pages(&server, person, "/contacts", "full_name").await;
     assert_eq!(names(Ana).await, ["Ada Adler", "Ben Brandt"]);
@@ -214,7 +214,7 @@ async fn contacts_are_whom_one_talks_to_and_then_the_team() {
         (json!("offline"), json!("user"))
     );
 
-    // The search is of the team, whomever one talks to, and begins with those one does.
+    // The search covers the team, and starts with people that one has a conversation with.
     assert_eq!(
         server.get(Ana, "/search?q=su&teamId=x").await.body,
         json!([])
@@ -256,9 +256,9 @@ async fn contacts_are_whom_one_talks_to_and_then_the_team() {
 }
 
 #[tokio::test]
-async fn what_was_fetched_or_reported_is_delivered() {
+async fn fetched_and_reported_messages_are_delivered() {
     let server = ChatServer::start().await;
-    server.start_beside_requests();
+    server.start_background_tasks();
     let conversation = server.open(Ana, Ben).await;
     let first = server.say(Ana, &conversation, "1").await;
     let second = server.say(Ana, &conversation, "2").await;
@@ -294,7 +294,8 @@ async fn what_was_fetched_or_reported_is_delivered() {
             .assert_refused(status, code);
     }
 
-    // Fetching does it as well, on no other's behalf and not for one's own messages.
+    // Fetching messages also marks them as delivered, only for the caller and not for the caller's
+    // own messages.
     let third = server.say(Ana, &conversation, "3").await;
     let history = format!("/messages?conversation_id={conversation}");
     server.get(Ana, &history).await;
@@ -309,17 +310,17 @@ async fn what_was_fetched_or_reported_is_delivered() {
     })
     .await;
 
-    // So does catching up.
+    // So does `/sync`.
     let start = server.get(Ben, "/sync").await;
     let cursor = start.body["cursor"].as_str().unwrap();
     let caught = server.say(Ana, &conversation, "caught").await;
     assert_eq!(status_of(&server, Ana, &caught).await, "sent");
     let page = server.get(Ben, &format!("/sync?since={cursor}")).await;
-    eventually("the message caught up with is delivered", async || {
+    eventually("the synced message is delivered", async || {
         (status_of(&server, Ana, &caught).await == "delivered").then_some(())
     })
     .await;
-    // That is news for the others alone.
+    // The change is reported only to the other members.
     let cursor = page.body["cursor"].as_str().unwrap();
     let again = server.get(Ben, &format!("/sync?since={cursor}")).await;
     assert_eq!(again.body["conversations"], json!([]), "{again:?}");
@@ -328,7 +329,7 @@ async fn what_was_fetched_or_reported_is_delivered() {
     let own: i64 = database.query_one(own, &[&Ana.id()]).await.unwrap().get(0);
     assert_eq!(own, 0);
 
-    // Whoever shares no receipts shows none and is shown none.
+    // A user who shares no receipts shows none and sees none.
     let private = json!({ "share_read_receipts": false });
     server
         .send(Ben, Method::PATCH, "/preferences", private)
@@ -345,7 +346,7 @@ async fn what_was_fetched_or_reported_is_delivered() {
 }
 
 #[tokio::test]
-async fn every_list_comes_as_an_object_if_asked() {
+async fn every_list_can_be_wrapped_in_an_object() {
     let server = ChatServer::start().await;
     let conversation = server.open(Ana, Ben).await;
     let message = server.say(Ana, &conversation, "one").await;
@@ -386,7 +387,7 @@ async fn every_list_comes_as_an_object_if_asked() {
 }
 
 #[tokio::test]
-async fn a_cursor_is_for_one_list_of_one_conversation() {
+async fn a_cursor_is_valid_for_one_list_of_one_conversation() {
     let server = ChatServer::start().await;
     let [with_ben, with_ada] = [server.open(Ana, Ben).await, server.open(Ana, Ada).await];
     let storage =
@@ -425,7 +426,7 @@ async fn a_cursor_is_for_one_list_of_one_conversation() {
         for (cursor, number) in cursors.iter().zip(0..) {
             let asked = server.get(Ana, &format!("{list}&cursor={cursor}")).await;
             asked.assert_refused(400, "malformed_request");
-            // Both of a history say for themselves where they go on.
+            // Both cursors of a history contain their own position.
             if number != own && (own > 1 || number > 1) {
                 let list = &lists(&with_ben)[own];
                 let asked = server.get(Ana, &format!("{list}&cursor={cursor}")).await;

@@ -1,4 +1,4 @@
-//! Editing and deleting messages, and their earlier wordings.
+//! Editing and deleting messages, and their earlier versions.
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -15,7 +15,7 @@ async fn one_message() -> (ChatServer, String, String) {
     (server, conversation, id)
 }
 
-/// Changes a message under a condition.
+/// Edits a message under a condition.
 async fn edit_if(server: &ChatServer, id: &str, tag: &str, content: &str) -> Answer {
     let request = server
         .request(Ana, Method::PATCH, &format!("/messages/{id}"))
@@ -24,7 +24,7 @@ async fn edit_if(server: &ChatServer, id: &str, tag: &str, content: &str) -> Ans
 }
 
 #[tokio::test]
-async fn an_edited_message_keeps_its_earlier_wordings() {
+async fn an_edited_message_keeps_its_earlier_versions() {
     let (server, conversation, id) = one_message().await;
     let path = format!("/messages/{id}");
     for (method, content) in [(Method::PATCH, "two"), (Method::PUT, " three ")] {
@@ -58,7 +58,7 @@ async fn an_edited_message_keeps_its_earlier_wordings() {
             .ends_with("+00:00")
     );
 
-    // The same text again is no edit.
+    // Sending the same text again does not count as an edit.
     let rev = &server.get(Ben, &path).await.body["rev"];
     let same = server
         .send(Ana, Method::PATCH, &path, json!({ "content": "three" }))
@@ -71,7 +71,7 @@ async fn an_edited_message_keeps_its_earlier_wordings() {
 }
 
 #[tokio::test]
-async fn only_what_its_sender_may_write_replaces_a_message() {
+async fn only_the_sender_can_edit_a_message_with_valid_content() {
     let (server, _, id) = one_message().await;
     let path = format!("/messages/{id}");
     let edit = async |person, content: Value| {
@@ -111,7 +111,7 @@ async fn only_what_its_sender_may_write_replaces_a_message() {
 }
 
 #[tokio::test]
-async fn a_change_can_depend_on_the_revision_it_is_made_from() {
+async fn an_edit_can_require_a_revision() {
     let (server, _, id) = one_message().await;
     let path = format!("/messages/{id}");
     let tag = server
@@ -126,7 +126,7 @@ async fn a_change_can_depend_on_the_revision_it_is_made_from() {
         format!("W/{tag}"),
         "*".to_owned(),
     ] {
-        // Each is made from what the one before left: only the last revision matches.
+        // Each edit is based on the previous one, so only the last revision matches.
         let current = server
             .get(Ana, &path)
             .await
@@ -186,7 +186,7 @@ async fn a_change_can_depend_on_the_revision_it_is_made_from() {
 }
 
 #[tokio::test]
-async fn both_conditions_of_a_change_must_hold() {
+async fn both_conditions_of_an_edit_must_hold() {
     let (server, _, id) = one_message().await;
     let path = format!("/messages/{id}");
     let rev = server.get(Ana, &path).await.body["rev"].as_i64().unwrap();
@@ -225,7 +225,7 @@ async fn both_conditions_of_a_change_must_hold() {
 }
 
 #[tokio::test]
-async fn hiding_a_message_obeys_the_condition() {
+async fn hiding_a_message_respects_the_condition() {
     let (server, _, id) = one_message().await;
     let path = format!("/messages/{id}?for=me");
     let hide_if = async |tag: &str| {
@@ -252,7 +252,7 @@ async fn hiding_a_message_obeys_the_condition() {
 }
 
 #[tokio::test]
-async fn a_deleted_message_is_gone_for_everybody() {
+async fn a_deleted_message_is_removed_for_everyone() {
     let (server, conversation, id) = one_message().await;
     let path = format!("/messages/{id}");
     let reply = json!({ "conversation_id": conversation, "content": "re", "reply_to_id": id });
@@ -322,7 +322,7 @@ async fn a_deleted_message_is_gone_for_everybody() {
 }
 
 #[tokio::test]
-async fn a_message_can_be_deleted_for_oneself() {
+async fn a_message_can_be_deleted_for_the_caller_only() {
     let (server, conversation, id) = one_message().await;
     let path = format!("/messages/{id}");
     answer(server.request(Zoe, Method::DELETE, &format!("{path}?for=me")))
@@ -338,19 +338,19 @@ async fn a_message_can_be_deleted_for_oneself() {
     assert_eq!(server.get(Ben, "/unread-count").await.body["total"], 0);
     let others = server.get(Ana, &list).await;
     assert_eq!(others.rows()[0]["content"], "one");
-    is_not_there_for_ben(&server, &conversation, &id).await;
+    assert_hidden_from_ben(&server, &conversation, &id).await;
 }
 
 #[tokio::test]
-async fn what_was_cleared_is_not_there_by_its_id_either() {
+async fn cleared_messages_cannot_be_fetched_by_id() {
     let (server, conversation, id) = one_message().await;
     let clear = format!("/conversations/{conversation}");
     answer(server.request(Ben, Method::DELETE, &clear)).await;
-    is_not_there_for_ben(&server, &conversation, &id).await;
+    assert_hidden_from_ben(&server, &conversation, &id).await;
 }
 
-/// Ben hid the message or cleared it away, and Ana still has it.
-async fn is_not_there_for_ben(server: &ChatServer, conversation: &str, id: &str) {
+/// Checks that Ben cannot see the message, which he hid or cleared, and that Ana still can.
+async fn assert_hidden_from_ben(server: &ChatServer, conversation: &str, id: &str) {
     let path = format!("/messages/{id}");
     for (method, path, body) in [
         (Method::GET, path.clone(), json!({})),
@@ -385,7 +385,7 @@ async fn is_not_there_for_ben(server: &ChatServer, conversation: &str, id: &str)
 }
 
 #[tokio::test]
-async fn one_person_has_so_many_reactions_to_a_message_and_no_more() {
+async fn the_reactions_per_user_and_message_are_limited() {
     let (server, _, id) = one_message().await;
     for n in 0..=20 {
         let path = format!("/messages/{id}/reactions/{n}");
@@ -404,7 +404,7 @@ async fn one_person_has_so_many_reactions_to_a_message_and_no_more() {
 }
 
 #[tokio::test]
-async fn reactions_go_with_the_message_they_are_to() {
+async fn deleting_a_message_deletes_its_reactions() {
     let (server, _, id) = one_message().await;
     let path = format!("/messages/{id}");
     for (person, reaction) in [(Ana, ":one:"), (Ben, ":one:"), (Ben, ":two:")] {

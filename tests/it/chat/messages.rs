@@ -1,4 +1,4 @@
-//! Sending, and a conversation's history.
+//! Sending messages, and the history of a conversation.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -23,7 +23,7 @@ fn seqs(rows: &[Value]) -> Vec<i64> {
         .collect()
 }
 
-/// A conversation of Ana and Ben in which Ana wrote `1`, `2`, … `count`.
+/// A conversation of Ana and Ben with the messages `1`, `2`, … `count` from Ana.
 async fn with_history(count: usize) -> (ChatServer, String, Vec<Value>) {
     let server = ChatServer::start().await;
     let conversation = server.open(Ana, Ben).await;
@@ -135,7 +135,7 @@ async fn sending_to_a_person_opens_the_conversation() {
     assert_eq!(
         server.get(Zoe, "/conversations").await.rows().len(),
         0,
-        "the refusal left no conversation behind"
+        "the refused request created no conversation"
     );
     // The conversation and the message are one transaction.
     server
@@ -306,7 +306,7 @@ async fn refusals() {
 }
 
 #[tokio::test]
-async fn a_repetition_answers_the_first_message() {
+async fn a_repetition_returns_the_first_message() {
     let (server, conversation, _) = with_history(0).await;
     let body =
         json!({ "conversation_id": conversation, "content": "once", "client_message_id": "c-1" });
@@ -331,7 +331,7 @@ async fn a_repetition_answers_the_first_message() {
         .await
         .assert_refused(409, "client_message_id_conflict");
     let bens = server.post(Ben, "/messages", body).await;
-    assert_eq!(bens.status, 201, "ids belong to their sender");
+    assert_eq!(bens.status, 201, "ids are per sender");
     let history = server
         .get(Ana, &format!("/messages?conversation_id={conversation}"))
         .await;
@@ -339,7 +339,7 @@ async fn a_repetition_answers_the_first_message() {
 }
 
 #[tokio::test]
-async fn fifty_at_once_with_one_id_make_one_message() {
+async fn simultaneous_requests_with_one_id_send_one_message() {
     let (server, conversation, _) = with_history(0).await;
     let body =
         json!({ "conversation_id": conversation, "content": "once", "client_message_id": "c-1" });
@@ -364,11 +364,11 @@ async fn fifty_at_once_with_one_id_make_one_message() {
 }
 
 #[tokio::test]
-async fn two_writers_leave_no_gap() {
+async fn concurrent_writers_leave_no_gap_in_seq() {
     let (server, conversation, _) = with_history(0).await;
     let (server, conversation) = (&server, &conversation);
     let write = async |person| {
-        // Several of each are under way at a time, as from several devices.
+        // Several requests of each are running simultaneously, as from several devices.
         let sent = (0..500).map(async |n| server.say(person, conversation, &n.to_string()).await);
         let sent: Vec<Value> = stream::iter(sent).buffer_unordered(8).collect().await;
         assert_eq!(sent.len(), 500);
@@ -456,7 +456,7 @@ async fn history_by_every_position() {
 }
 
 #[tokio::test]
-async fn deleted_messages_are_left_out_unless_asked_for() {
+async fn deleted_messages_are_omitted_by_default() {
     let (server, conversation, sent) = with_history(4).await;
     let client = server.database.connect().await;
     client
@@ -491,7 +491,7 @@ async fn deleted_messages_are_left_out_unless_asked_for() {
     );
 }
 
-/// Follows `next_cursor` to its end and returns what was seen, page after page.
+/// Follows `next_cursor` to the end and returns all pages.
 async fn follow(server: &ChatServer, query: &str, between: impl AsyncFn()) -> Vec<Answer> {
     let mut pages = Vec::new();
     let mut cursor = String::new();
@@ -509,7 +509,7 @@ async fn follow(server: &ChatServer, query: &str, between: impl AsyncFn()) -> Ve
 }
 
 #[tokio::test]
-async fn cursors_neither_repeat_nor_skip_while_messages_arrive() {
+async fn cursors_neither_repeat_nor_skip_messages_during_writes() {
     let (server, conversation, _) = with_history(20).await;
     let arriving = async || {
         server.say(Ben, &conversation, "new").await;
@@ -552,17 +552,21 @@ async fn cursors_neither_repeat_nor_skip_while_messages_arrive() {
     );
     assert!(
         seen.len() >= 23,
-        "what arrived meanwhile is there as well: {seen:?}"
+        "messages that arrived during paging are included: {seen:?}"
     );
 }
 
 #[tokio::test]
-async fn changes_by_revision_reach_the_present() {
+async fn changes_since_a_revision_are_complete() {
     let (server, conversation, _) = with_history(7).await;
     let query = format!("conversation_id={conversation}&since_rev=0&limit=3");
     let pages = follow(&server, &query, async || {}).await;
     let revs: Vec<&Value> = pages.iter().map(|page| &page.body["rev"]).collect();
-    assert_eq!(revs, [3, 6, 7], "a page tells the revision it reaches");
+    assert_eq!(
+        revs,
+        [3, 6, 7],
+        "a page returns the revision that it reaches"
+    );
     let newest = server
         .get(
             Ana,
@@ -584,7 +588,7 @@ async fn changes_by_revision_reach_the_present() {
 }
 
 #[tokio::test]
-async fn one_message_has_its_revision_as_tag() {
+async fn the_etag_of_a_message_is_its_revision() {
     let (server, _, sent) = with_history(1).await;
     let path = format!("/messages/{}", sent[0]["id"].as_str().unwrap());
     let message = server.get(Ben, &path).await;
@@ -608,7 +612,7 @@ async fn one_message_has_its_revision_as_tag() {
 }
 
 #[tokio::test]
-async fn each_sees_the_state_of_delivery_from_their_side() {
+async fn each_member_sees_their_own_delivery_status() {
     let (server, conversation, sent) = with_history(2).await;
     server
         .post(

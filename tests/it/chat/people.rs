@@ -1,4 +1,4 @@
-//! Blocking people, and what they prefer.
+//! Blocking people, and preferences.
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -12,7 +12,7 @@ async fn unblock(server: &ChatServer) -> Answer {
 }
 
 #[tokio::test]
-async fn a_block_holds_both_ways_and_is_told_to_nobody() {
+async fn a_block_applies_in_both_directions_and_is_not_disclosed() {
     let server = ChatServer::start().await;
     let conversation = server.open(Ana, Ben).await;
     server.say(Ben, &conversation, "1").await;
@@ -41,7 +41,7 @@ async fn a_block_holds_both_ways_and_is_told_to_nobody() {
             .await;
         assert_eq!(row.body["can_send"], false);
     }
-    // The same words as for somebody of another team.
+    // The same text as for a person of another team.
     let stranger = json!({ "other_user_id": Ben.id(), "content": "2" });
     refusals.push(server.post(Zoe, "/messages", stranger).await.body["message"].clone());
     assert!(
@@ -56,10 +56,10 @@ async fn a_block_holds_both_ways_and_is_told_to_nobody() {
 }
 
 #[tokio::test]
-async fn only_people_one_can_see_are_blocked() {
+async fn only_visible_people_can_be_blocked() {
     let server = ChatServer::start().await;
     let nobody = "00000000-0000-4000-8000-0000000000ff";
-    // A stranger cannot be told from nobody.
+    // An unreachable person looks like one that does not exist.
     for (other, status, code) in [
         (json!(Zoe.id()), 404, "not_found"),
         (json!(nobody), 404, "not_found"),
@@ -72,7 +72,7 @@ async fn only_people_one_can_see_are_blocked() {
             .await
             .assert_refused(status, code);
     }
-    // Who may write to everybody can be blocked by everybody.
+    // A person who can write to everyone can be blocked by everyone.
     let blocked = server
         .post(Ana, "/blocks", json!({ "user_id": Sue.id() }))
         .await;
@@ -88,7 +88,7 @@ async fn only_people_one_can_see_are_blocked() {
 }
 
 #[tokio::test]
-async fn preferences_begin_with_defaults_and_are_set_one_by_one() {
+async fn preferences_have_defaults_and_are_set_separately() {
     let server = ChatServer::start().await;
     let defaults = server.get(Ana, "/preferences").await;
     assert_eq!(defaults.status, 200, "{defaults:?}");
@@ -129,7 +129,7 @@ async fn preferences_begin_with_defaults_and_are_set_one_by_one() {
 }
 
 #[tokio::test]
-async fn a_preference_that_cannot_be_is_refused() {
+async fn invalid_preferences_are_refused() {
     let server = ChatServer::start().await;
     for wrong in [
         json!({ "email_mode": "always" }),

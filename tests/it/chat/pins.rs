@@ -1,4 +1,4 @@
-//! Pinned messages, and reported ones.
+//! Pinned messages, and reported messages.
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -19,7 +19,7 @@ fn contents(list: &Answer) -> Vec<&str> {
 }
 
 #[tokio::test]
-async fn pins_are_everybodys_and_come_page_by_page() {
+async fn pins_are_shared_and_paged() {
     let server = ChatServer::start().await;
     let conversation = server.open(Ana, Ben).await;
     let mut sent = Vec::new();
@@ -37,7 +37,7 @@ async fn pins_are_everybodys_and_come_page_by_page() {
         assert!(list.rows().iter().all(|row| row["is_pinned"] == true));
         assert!(
             list.rows()[2]["rev"].as_i64() > sent[3]["rev"].as_i64(),
-            "a pin is news of its message"
+            "a pin changes the revision of its message"
         );
     }
     let first = server.get(Ana, &format!("{path}?limit=2")).await;
@@ -53,7 +53,7 @@ async fn pins_are_everybodys_and_come_page_by_page() {
         let unpinned = put(&server, Ben, &sent[0], Method::DELETE).await;
         assert_eq!(unpinned.status, 204);
     }
-    // What was deleted, for everybody or for oneself, is not held up.
+    // A message deleted for everyone, or only for the caller, is not pinned any more.
     let deleted = format!("/messages/{}", sent[3]["id"].as_str().unwrap());
     answer(server.request(Ana, Method::DELETE, &deleted)).await;
     assert_eq!(contents(&server.get(Ana, &path).await), ["3"]);
@@ -67,7 +67,7 @@ async fn pins_are_everybodys_and_come_page_by_page() {
 }
 
 #[tokio::test]
-async fn strangers_neither_pin_nor_see_pins() {
+async fn only_members_can_pin_and_see_pins() {
     let server = ChatServer::start().await;
     let conversation = server.open(Ana, Ben).await;
     let message = server.say(Ana, &conversation, "1").await;
@@ -94,7 +94,7 @@ async fn strangers_neither_pin_nor_see_pins() {
 }
 
 #[tokio::test]
-async fn a_report_keeps_what_was_said_and_is_for_moderators() {
+async fn a_report_stores_the_content_and_is_for_moderators() {
     let server = ChatServer::start().await;
     let conversation = server.open(Ana, Ben).await;
     let message = server.say(Ana, &conversation, "rude").await;

@@ -1,4 +1,4 @@
-//! Presence, typing and finding people.
+//! Presence, typing and searching people.
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -9,7 +9,7 @@ use crate::support::database::TestDatabase;
 use crate::support::whole_server::WholeServer;
 
 #[tokio::test]
-async fn presence_is_set_shown_and_ended() {
+async fn presence_can_be_set_read_and_ended() {
     let server = ChatServer::start().await;
     let set = server
         .post(
@@ -46,7 +46,7 @@ async fn presence_is_set_shown_and_ended() {
         (&json!("online"), &json!("at work"))
     );
 
-    // What a page sends while it is closed.
+    // The beacon that a page sends while it is being closed.
     let beacon = server
         .request(Ana, Method::POST, "/presence")
         .header("content-type", "text/plain;charset=UTF-8");
@@ -78,7 +78,7 @@ async fn presence_is_set_shown_and_ended() {
     assert_eq!(
         seen.rows().len(),
         1,
-        "people of other teams are left out: {seen:?}"
+        "people of other teams are omitted: {seen:?}"
     );
     assert_eq!(seen.rows()[0]["user_id"], json!(Ana.id()));
     assert_eq!(seen.rows()[0]["current_page"], Value::Null);
@@ -94,7 +94,7 @@ async fn presence_is_set_shown_and_ended() {
 }
 
 #[tokio::test]
-async fn the_page_is_shown_to_oneself_and_to_admins_where_it_is_kept() {
+async fn the_current_page_is_visible_to_its_owner_and_to_admins() {
     let server = ChatServer::start().await;
     let report = json!({ "status": "online", "current_page": "/payroll" });
     let page = async |person| {
@@ -117,7 +117,7 @@ async fn the_page_is_shown_to_oneself_and_to_admins_where_it_is_kept() {
 }
 
 #[tokio::test]
-async fn no_socket_is_told_which_page_somebody_looks_at() {
+async fn the_current_page_reaches_no_socket() {
     let database = TestDatabase::new().await;
     let owner = database.connect().await;
     owner
@@ -161,7 +161,7 @@ async fn no_socket_is_told_which_page_somebody_looks_at() {
 }
 
 #[tokio::test]
-async fn a_choice_without_an_end_holds_until_it_is_taken_back() {
+async fn a_chosen_status_without_an_end_holds_until_it_is_cleared() {
     let server = ChatServer::start().await;
     let far = "2100-01-01T00:00:00+00:00";
     for (body, status, until) in [
@@ -190,7 +190,7 @@ async fn a_choice_without_an_end_holds_until_it_is_taken_back() {
         (json!({ "status_text": "in a meeting" }), "away", None),
         (json!({ "manual_until": null }), "online", None),
         (json!({ "status": "away", "is_manual": true }), "away", None),
-        // What a device says of itself, from a client that always sends every field.
+        // The report of a device, from a client that always sends every field.
         (
             json!({ "status": "online", "is_manual": false, "manual_until": null }),
             "away",
@@ -223,7 +223,7 @@ async fn a_choice_without_an_end_holds_until_it_is_taken_back() {
 }
 
 #[tokio::test]
-async fn devices_that_name_themselves_report_side_by_side() {
+async fn devices_with_session_ids_report_independently() {
     let server = ChatServer::start().await;
     let shown = async || {
         let row = &server
@@ -267,7 +267,8 @@ async fn refusals() {
         (json!({ "status": "asleep" }), 422, "validation_failed"),
         (json!({ "status": 1 }), 422, "validation_failed"),
         (json!({ "manual_until": "later" }), 422, "validation_failed"),
-        // PostgreSQL takes these for times, and writes two of them in no form of JavaScript's.
+        // PostgreSQL accepts these as timestamps, and prints two of them in a format that
+        // JavaScript cannot read.
         (
             json!({ "manual_until": "tomorrow" }),
             422,
@@ -340,7 +341,7 @@ async fn refusals() {
 }
 
 #[tokio::test]
-async fn typing_is_accepted_in_every_form_and_stored_only_when_asked() {
+async fn typing_is_accepted_in_every_form_and_stored_only_if_configured() {
     let server = ChatServer::start().await;
     let conversation = server.open(Ana, Ben).await;
     let typing_to = async || -> Option<uuid::Uuid> {
@@ -403,7 +404,7 @@ async fn typing_is_accepted_in_every_form_and_stored_only_when_asked() {
 }
 
 #[tokio::test]
-async fn people_are_found_in_ones_own_team() {
+async fn people_are_found_in_the_callers_team() {
     let server = ChatServer::start().await;
     let find = async |person, query: &str| {
         let found = server.get(person, &format!("/search?{query}")).await;
@@ -453,7 +454,7 @@ async fn people_are_found_in_ones_own_team() {
 }
 
 #[tokio::test]
-async fn limits_are_told_to_anybody() {
+async fn limits_are_public() {
     let server = ChatServer::start().await;
     let config = answer(server.anonymous(Method::GET, "/config")).await;
     assert_eq!(config.status, 200, "{config:?}");

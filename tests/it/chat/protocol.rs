@@ -1,4 +1,4 @@
-//! What all routes have in common: headers, bodies, caching, origins.
+//! Behaviour common to all routes: headers, bodies, caching, origins.
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -14,7 +14,7 @@ async fn with_origin() -> ChatServer {
 }
 
 #[tokio::test]
-async fn answers_are_cached_by_their_body() {
+async fn responses_are_cached_by_their_body() {
     let server = ChatServer::start().await;
     server.open(Ana, Ben).await;
     let first = server.get(Ana, "/conversations").await;
@@ -58,12 +58,12 @@ async fn answers_are_cached_by_their_body() {
     assert_eq!(
         answer(again).await.status,
         304,
-        "the time alone is no change"
+        "a different time is not a change"
     );
 }
 
 #[tokio::test]
-async fn bodies_that_cannot_be_read_are_refused() {
+async fn malformed_bodies_are_refused() {
     let server = ChatServer::start().await;
     let post = |media_type: &'static str, body: Vec<u8>| {
         answer(
@@ -100,7 +100,7 @@ async fn bodies_that_cannot_be_read_are_refused() {
 }
 
 #[tokio::test]
-async fn request_ids_come_back_and_stand_in_refusals() {
+async fn request_ids_are_echoed_and_part_of_refusals() {
     let server = ChatServer::start().await;
     let given = server
         .request(Ana, Method::GET, "/conversations/x")
@@ -120,7 +120,7 @@ async fn request_ids_come_back_and_stand_in_refusals() {
 }
 
 #[tokio::test]
-async fn only_listed_origins_may_read_answers() {
+async fn only_configured_origins_may_read_responses() {
     let server = with_origin().await;
     let preflight = |origin: &'static str| {
         let request = server
@@ -214,12 +214,12 @@ async fn only_listed_origins_may_read_answers() {
     assert_eq!(
         answer(preflight).await.status,
         204,
-        "so that the page gets to the 404"
+        "so that the page can read the 404"
     );
 }
 
 #[tokio::test]
-async fn a_query_that_names_another_caller_is_refused_everywhere() {
+async fn a_query_with_another_callers_id_is_refused_everywhere() {
     let server = ChatServer::start().await;
     let conversation = server.open(Ana, Ben).await;
     let message = server.say(Ana, &conversation, "1").await;
@@ -260,7 +260,7 @@ async fn a_query_that_names_another_caller_is_refused_everywhere() {
 }
 
 #[tokio::test]
-async fn development_may_allow_every_local_page() {
+async fn local_origins_can_be_allowed_for_development() {
     let server =
         ChatServer::start_with(&[("RAPPORT_SERVER_ALLOW_LOCALHOST_ORIGINS", "true")]).await;
     for (origin, expected) in [
@@ -282,7 +282,7 @@ async fn development_may_allow_every_local_page() {
 }
 
 #[tokio::test]
-async fn a_request_is_one_line_in_the_log_without_what_is_private() {
+async fn a_request_is_one_log_line_without_private_data() {
     let log = Log::of_this_thread();
     let server = ChatServer::start().await;
     let conversation = server.open(Ana, Ben).await;

@@ -1,4 +1,4 @@
-//! How often somebody may do what.
+//! Rate limits of the chat routes.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::support::chat_server::Person::{self, Ada, Ana, Ben, Zoe};
 use crate::support::chat_server::{Answer, ChatServer, answer};
 
 /// Limit, remaining and reset.
-fn standing(answer: &Answer) -> [u64; 3] {
+fn status(answer: &Answer) -> [u64; 3] {
     ["limit", "remaining", "reset"].map(|name| {
         let name = format!("x-ratelimit-{name}");
         answer
@@ -31,7 +31,7 @@ fn retry_after(answer: &Answer) -> u64 {
 }
 
 #[tokio::test]
-async fn a_client_that_waits_as_told_gets_through() {
+async fn a_client_that_waits_for_retry_after_is_admitted() {
     let server = ChatServer::start_with(&[
         ("RAPPORT_CHAT_LIMITS_SEND_BURST", "3"),
         ("RAPPORT_CHAT_LIMITS_SEND_PER_SECOND", "2"),
@@ -43,7 +43,7 @@ async fn a_client_that_waits_as_told_gets_through() {
     let mut refusals = 0;
     while refusals < 2 {
         let sent = send().await;
-        let [limit, remaining, reset] = standing(&sent);
+        let [limit, remaining, reset] = status(&sent);
         assert_eq!(limit, 3);
         assert!(remaining < 3 && (1..=2).contains(&reset), "{sent:?}");
         if sent.status == 201 {
@@ -53,9 +53,9 @@ async fn a_client_that_waits_as_told_gets_through() {
         refusals += 1;
         let seconds = retry_after(&sent);
         assert_eq!(seconds, 1);
-        // Somebody else, and something else, is not held up by it.
+        // Other users, and other classes, are not affected.
         let bens = server.post(Ben, "/messages", body.clone()).await;
-        assert_eq!((bens.status.as_u16(), standing(&bens)[1]), (201, 2));
+        assert_eq!((bens.status.as_u16(), status(&bens)[1]), (201, 2));
         assert_eq!(server.get(Ana, "/conversations").await.status, 200);
         tokio::time::sleep(Duration::from_secs(seconds)).await;
         assert_eq!(send().await.status, 201);
@@ -71,7 +71,7 @@ async fn a_client_that_waits_as_told_gets_through() {
 }
 
 #[tokio::test]
-async fn a_replay_and_a_conversation_that_is_there_cost_nothing() {
+async fn replays_and_existing_conversations_are_free() {
     let server = ChatServer::start_with(&[
         ("RAPPORT_CHAT_LIMITS_SEND_PER_MINUTE", "2"),
         ("RAPPORT_CHAT_LIMITS_OPEN_PER_MINUTE", "2"),
@@ -82,7 +82,7 @@ async fn a_replay_and_a_conversation_that_is_there_cost_nothing() {
         let found = server
             .post(Ana, "/conversations", json!({ "other_user_id": Ben.id() }))
             .await;
-        assert_eq!((found.status.as_u16(), standing(&found)[1]), (200, 1));
+        assert_eq!((found.status.as_u16(), status(&found)[1]), (200, 1));
     }
     let send = async |body| {
         let request = server
@@ -94,24 +94,24 @@ async fn a_replay_and_a_conversation_that_is_there_cost_nothing() {
     let to_ben = json!({ "other_user_id": Ben.id(), "content": "x" });
     for _ in 0..5 {
         let sent = send(to_ben.clone()).await;
-        assert_eq!((sent.status.as_u16(), standing(&sent)[1]), (201, 1));
+        assert_eq!((sent.status.as_u16(), status(&sent)[1]), (201, 1));
     }
-    // A message to somebody new opens a conversation, which counts as one.
+    // A message to a new person opens a conversation, which counts as one.
     let to_ada = json!({ "other_user_id": Ada.id(), "content": "x" });
     let sent = server.post(Ana, "/messages", to_ada).await;
-    assert_eq!((sent.status.as_u16(), standing(&sent)[1]), (201, 0));
+    assert_eq!((sent.status.as_u16(), status(&sent)[1]), (201, 0));
     let body = json!({ "conversation_id": conversation, "content": "x" });
     let refused = server.post(Ana, "/messages", body).await;
     assert!((1..=30).contains(&retry_after(&refused)));
-    assert_eq!(standing(&refused)[..2], [2, 0]);
+    assert_eq!(status(&refused)[..2], [2, 0]);
     let found = server
         .post(Ana, "/conversations", json!({ "other_user_id": Ben.id() }))
         .await;
-    assert_eq!((found.status.as_u16(), standing(&found)[1]), (200, 0));
+    assert_eq!((found.status.as_u16(), status(&found)[1]), (200, 0));
 }
 
 #[tokio::test]
-async fn only_a_new_conversation_counts_as_one() {
+async fn only_new_conversations_count_as_opened() {
     let server = ChatServer::start_with(&[
         ("RAPPORT_CHAT_LIMITS_OPEN_PER_MINUTE", "1"),
         ("RAPPORT_CHAT_LIMITS_READ_BURST", "30"),
@@ -131,7 +131,7 @@ async fn only_a_new_conversation_counts_as_one() {
     let say = |person: Person| json!({ "other_user_id": person.id(), "content": "x" });
     let say_once = |person: Person| json!({ "other_user_id": person.id(), "content": "x", "client_message_id": "once" });
 
-    // To look for one, and what is refused after it was opened, opens none.
+    // Finding a conversation opens none, and neither does a request refused after opening one.
     let empty = json!({ "other_user_id": Ben.id(), "content": " " });
     for _ in 0..3 {
         assert_eq!(post(Ana, "/conversations", &look(Ben)).await, 404);
@@ -139,9 +139,9 @@ async fn only_a_new_conversation_counts_as_one() {
     }
     assert_eq!(post(Ana, "/messages", &say(Ben)).await, 201);
 
-    // Now that nothing is left, everything goes on with somebody whom Ana talks to already.
+    // With no tokens left, sending still works to a person with an existing conversation.
     let found = server.post(Ana, "/conversations", with(Ben)).await;
-    assert_eq!((found.status.as_u16(), standing(&found)[1]), (200, 0));
+    assert_eq!((found.status.as_u16(), status(&found)[1]), (200, 0));
     assert_eq!(post(Ana, "/conversations", &look(Ben)).await, 200);
     assert_eq!(keyed("a", "/conversations", with(Ben)).await.status, 200);
     assert_eq!(post(Ana, "/messages", &say(Ben)).await, 201);
@@ -151,7 +151,7 @@ async fn only_a_new_conversation_counts_as_one() {
         assert_eq!(keyed("b", "/messages", say(Ben)).await.status, 201);
     }
 
-    // With somebody else nothing begins.
+    // No new conversation can be opened.
     for refused in [
         server.post(Ana, "/conversations", with(Ada)).await,
         keyed("c", "/conversations", with(Ada)).await,
@@ -163,25 +163,25 @@ async fn only_a_new_conversation_counts_as_one() {
     }
     assert_eq!(post(Ana, "/conversations", &look(Ada)).await, 404);
 
-    // To find one is a reading: more of them than readings are refused.
+    // Finding a conversation counts as a read, so it is refused when no read tokens are left.
     let mut found = 0;
     while post(Ana, "/conversations", &with(Ben)).await == 200 {
         found += 1;
-        assert!(found < 100, "a flood of them has no end");
+        assert!(found < 100, "the flood was never refused");
     }
     assert_eq!(post(Ana, "/conversations", &look(Ben)).await, 429);
     assert_eq!(post(Ana, "/messages", &say(Ben)).await, 429);
 }
 
-/// Uses up what Ana has of a class, waits as told, and gets through.
-async fn uses_up_and_waits(
+/// Uses up Ana's tokens of a class, waits for `Retry-After`, and sends another request.
+async fn exhaust_and_wait(
     server: &ChatServer,
     class: &'static str,
     (method, path): (Method, &str),
     (spent_on, then): (Value, Value),
 ) {
     let ask = async |body: &Value| server.send(Ana, method.clone(), path, body.clone()).await;
-    // More than any burst here and what comes back meanwhile.
+    // More than any burst, plus what is refilled in the meantime.
     let mut tries = 0..500;
     let refused = loop {
         let asked = ask(&spent_on).await;
@@ -190,12 +190,12 @@ async fn uses_up_and_waits(
         }
         assert!(
             tries.next().is_some(),
-            "{class} is never refused: {asked:?}"
+            "{class} was never refused: {asked:?}"
         );
     };
     let seconds = retry_after(&refused);
     assert_eq!(seconds, 1, "{class}");
-    let [limit, remaining, reset] = standing(&refused);
+    let [limit, remaining, reset] = status(&refused);
     assert!(limit > 0 && remaining == 0 && reset > 0, "{class}");
     let labels = RateLimitLabels { class };
     let metrics = &server.metrics.chat;
@@ -210,9 +210,9 @@ async fn uses_up_and_waits(
 }
 
 #[tokio::test]
-async fn every_class_has_its_limit_and_whoever_waits_gets_through() {
+async fn every_class_has_a_limit_and_admits_clients_that_wait() {
     let server = ChatServer::start_with(&[
-        // One comes back in a second.
+        // One token is refilled in a second.
         ("RAPPORT_CHAT_LIMITS_OPEN_PER_MINUTE", "60"),
         ("RAPPORT_CHAT_LIMITS_MARK_READ_BURST", "2"),
         ("RAPPORT_CHAT_LIMITS_MARK_READ_PER_SECOND", "1"),
@@ -253,7 +253,7 @@ async fn every_class_has_its_limit_and_whoever_waits_gets_through() {
             same(json!({ "message": "x" })),
         ),
     ];
-    join_all(cases.map(|(class, route, bodies)| uses_up_and_waits(&server, class, route, bodies)))
+    join_all(cases.map(|(class, route, bodies)| exhaust_and_wait(&server, class, route, bodies)))
         .await;
 }
 
@@ -262,7 +262,7 @@ fn same(body: Value) -> (Value, Value) {
 }
 
 #[tokio::test]
-async fn a_repetition_is_answered_when_nothing_is_left_and_nothing_new_is() {
+async fn without_tokens_only_repetitions_are_answered() {
     let server = ChatServer::start_with(&[
         ("RAPPORT_CHAT_LIMITS_SEND_PER_MINUTE", "2"),
         ("RAPPORT_CHAT_LIMITS_OPEN_PER_MINUTE", "1"),
@@ -278,7 +278,7 @@ async fn a_repetition_is_answered_when_nothing_is_left_and_nothing_new_is() {
     let message = |content: &str, id: &str| json!({ "conversation_id": conversation, "content": content, "client_message_id": id });
     let send =
         async |content: &str, id: &str| server.post(Ana, "/messages", message(content, id)).await;
-    let told = |answer: &Answer| (answer.status.as_u16(), standing(answer)[1]);
+    let told = |answer: &Answer| (answer.status.as_u16(), status(answer)[1]);
 
     let first = send("a", "a").await;
     assert_eq!(told(&first), (201, 1));
@@ -290,7 +290,7 @@ async fn a_repetition_is_answered_when_nothing_is_left_and_nothing_new_is() {
     let opened = keyed("open", "/conversations", with_ada.clone()).await;
     assert_eq!(told(&opened), (201, 0));
 
-    // More of them than readings are left.
+    // More repetitions than read tokens are left.
     for _ in 0..25 {
         let again = send("a", "a").await;
         assert_eq!(
@@ -327,9 +327,9 @@ async fn a_repetition_is_answered_when_nothing_is_left_and_nothing_new_is() {
         keyed("new", "/conversations", with_zoe).await,
     ] {
         assert!(retry_after(&new) > 1, "{new:?}");
-        assert_eq!(standing(&new)[1], 0);
+        assert_eq!(status(&new)[1], 0);
     }
-    // What is refused leaves nothing behind: neither a message nor a key.
+    // A refused write leaves neither a message nor a key.
     let history = format!("/messages?conversation_id={conversation}");
     assert_eq!(server.get(Ben, &history).await.rows().len(), 2);
     let database = server.database.connect().await;
@@ -337,11 +337,11 @@ async fn a_repetition_is_answered_when_nothing_is_left_and_nothing_new_is() {
     let keys: i64 = database.query_one(keys, &[]).await.unwrap().get(0);
     assert_eq!(keys, 2);
 
-    // To look for a repetition is a reading: a flood of what is new ends at that limit.
+    // Checking for a repetition counts as a read, so a flood of new writes ends at that limit.
     let mut readings = 0;
     while server.get(Ana, "/unread-count").await.status == 200 {
         readings += 1;
-        assert!(readings < 5, "the flood took nothing");
+        assert!(readings < 5, "the flood used no read tokens");
         for n in 0..30 {
             retry_after(&send("new", &format!("{readings} {n}")).await);
         }
@@ -349,7 +349,7 @@ async fn a_repetition_is_answered_when_nothing_is_left_and_nothing_new_is() {
 }
 
 #[tokio::test]
-async fn only_people_are_counted() {
+async fn only_authenticated_requests_are_counted() {
     let server = ChatServer::start_with(&[
         ("RAPPORT_CHAT_LIMITS_READ_BURST", "1"),
         ("RAPPORT_CHAT_LIMITS_READ_PER_SECOND", "1"),
@@ -361,7 +361,7 @@ async fn only_people_are_counted() {
         assert_eq!(refused.header("x-ratelimit-limit"), None);
     }
     let read = server.get(Ana, "/conversations").await;
-    assert_eq!((read.status.as_u16(), standing(&read)), (200, [1, 0, 1]));
+    assert_eq!((read.status.as_u16(), status(&read)), (200, [1, 0, 1]));
     let write = server
         .post(Ana, "/presence", json!({ "status": "online" }))
         .await;

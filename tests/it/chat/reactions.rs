@@ -12,12 +12,12 @@ fn entry(reaction: &str, me: bool, people: &[crate::support::chat_server::Person
 }
 
 #[tokio::test]
-async fn reactions_are_added_and_taken_back_however_often_it_is_asked() {
+async fn reactions_are_added_and_removed_idempotently() {
     let server = ChatServer::start().await;
     let conversation = server.open(Ana, Ben).await;
     let message = server.say(Ana, &conversation, "hi").await;
     let path = format!("/messages/{}/reactions", message["id"].as_str().unwrap());
-    // A heart of two code points, escaped as in an address.
+    // A heart of two code points, escaped as in a URL.
     let heart = format!("{path}/%E2%9D%A4%EF%B8%8F");
     for _ in 0..2 {
         let added = answer(server.request(Ben, Method::PUT, &heart)).await;
@@ -41,10 +41,10 @@ async fn reactions_are_added_and_taken_back_however_often_it_is_asked() {
     assert!(row["rev"].as_i64() > message["rev"].as_i64());
     assert_eq!(
         row["updated_at"], message["updated_at"],
-        "it is the same version"
+        "the revision is unchanged"
     );
 
-    // Without `toggle` a repetition changes nothing, with it the reaction goes and comes.
+    // Without `toggle`, repetitions have no effect. With it, they remove and add the reaction.
     let again = server.post(Ana, &path, json!({ "reaction": check })).await;
     assert_eq!(again.body, both);
     for is_there in [false, true, false] {
@@ -63,7 +63,7 @@ async fn reactions_are_added_and_taken_back_however_often_it_is_asked() {
 }
 
 #[tokio::test]
-async fn a_reaction_that_cannot_be_is_refused() {
+async fn invalid_reactions_are_refused() {
     let server = ChatServer::start().await;
     let conversation = server.open(Ana, Ben).await;
     let message = server.say(Ana, &conversation, "hi").await;
@@ -87,7 +87,7 @@ async fn a_reaction_that_cannot_be_is_refused() {
         .post(Ben, &path, json!({ "reaction": "x", "user_id": Ana.id() }))
         .await
         .assert_refused(403, "identity_mismatch");
-    // To strangers there is no such message.
+    // For users outside the conversation the message does not exist.
     server
         .get(Zoe, &path)
         .await

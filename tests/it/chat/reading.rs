@@ -1,4 +1,4 @@
-//! Marking as read, and counting what is not.
+//! Marking messages as read, and unread counts.
 
 use futures_util::future::join_all;
 use reqwest::Method;
@@ -13,7 +13,7 @@ async fn unread(server: &ChatServer) -> Value {
 }
 
 #[tokio::test]
-async fn a_conversation_is_read_up_to_a_message_and_whole() {
+async fn a_conversation_can_be_read_up_to_a_message_and_completely() {
     let server = ChatServer::start().await;
     let conversation = server.open(Ana, Ben).await;
     let first = server.say(Ana, &conversation, "1").await;
@@ -62,7 +62,7 @@ async fn a_conversation_is_read_up_to_a_message_and_whole() {
             .ends_with("+00:00")
     );
 
-    // Without a body, too: everything.
+    // An empty body means everything.
     let all = crate::support::chat_server::answer(server.request(Ben, Method::POST, &path)).await;
     assert_eq!(
         (&all.body["updated"], &all.body["unread_count"]),
@@ -94,7 +94,7 @@ async fn a_conversation_is_read_up_to_a_message_and_whole() {
 }
 
 #[tokio::test]
-async fn messages_are_read_by_their_ids_under_every_name() {
+async fn messages_are_read_by_id_on_every_synonymous_route() {
     let server = ChatServer::start().await;
     let with_ana = server.open(Ben, Ana).await;
     let with_ada = server.open(Ben, Ada).await;
@@ -152,14 +152,14 @@ async fn messages_are_read_by_their_ids_under_every_name() {
 }
 
 #[tokio::test]
-async fn forty_readings_at_once_never_move_the_marker_back() {
+async fn simultaneous_reads_never_move_the_position_back() {
     let server = ChatServer::start().await;
     let conversation = server.open(Ana, Ben).await;
     let mut messages = Vec::new();
     for n in 0..40 {
         messages.push(server.say(Ana, &conversation, &n.to_string()).await);
     }
-    // Whichever way it is written, a step back is an error, which the request that made it would answer.
+    // Moving the position back would be an error in the database, which the response would contain.
     let database = server.database.connect().await;
     for table in ["user_conversation_members", "conversation_receipts"] {
         let watch = format!(
@@ -171,7 +171,7 @@ async fn forty_readings_at_once_never_move_the_marker_back() {
         database.batch_execute(&watch).await.unwrap();
     }
     let path = format!("/conversations/{conversation}/read");
-    // 7 has no divisor in common with 40: every message, near and far ones in turn.
+    // 7 and 40 are coprime: every message is marked, near and far ones alternating.
     let readings = (0..40).map(|n| (n * 7 + 3) % 40).map(async |asked: usize| {
         let up_to = json!({ "message_id": messages[asked]["id"] });
         (asked, server.post(Ben, &path, up_to).await)
@@ -245,7 +245,7 @@ async fn refusals() {
     assert_eq!(
         (foreign.status.as_u16(), &foreign.body["updated"]),
         (200, &json!(0)),
-        "what is not visible is ignored"
+        "invisible messages are ignored"
     );
     assert_eq!(unread(&server).await["total"], 1);
 }

@@ -1,4 +1,4 @@
-//! Searching messages, conversations and everything at once.
+//! Searching messages, conversations, and everything at once.
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::support::chat_server::Person::{self, Ada, Ana, Ben, Sue, Zoe};
 use crate::support::chat_server::{Answer, ChatServer, answer};
 
-/// The contents of the messages found, in their order.
+/// The contents of the found messages, in order.
 fn found(list: &Answer) -> Vec<&str> {
     assert_eq!(list.status, 200, "{list:?}");
     contents(list.rows())
@@ -34,7 +34,7 @@ async fn send(server: &ChatServer, person: Person, body: Value) -> Value {
 }
 
 #[tokio::test]
-async fn a_hit_is_the_message_its_conversation_and_what_was_found() {
+async fn a_hit_has_the_message_its_conversation_and_fragments() {
     let server = ChatServer::start().await;
     let conversation = server.open(Ana, Ben).await;
     let markup = server
@@ -79,7 +79,7 @@ async fn a_hit_is_the_message_its_conversation_and_what_was_found() {
 }
 
 #[tokio::test]
-async fn operators_narrow_a_search_in_q_and_beside_it() {
+async fn operators_work_in_q_and_as_parameters() {
     let server = ChatServer::start().await;
     let with_ben = server.open(Ana, Ben).await;
     let with_ada = server.open(Ana, Ada).await;
@@ -185,7 +185,7 @@ async fn operators_narrow_a_search_in_q_and_beside_it() {
 }
 
 #[tokio::test]
-async fn pages_go_on_where_they_ended_in_every_order() {
+async fn pages_continue_in_every_order() {
     let server = ChatServer::start().await;
     let with_ben = server.open(Ana, Ben).await;
     let with_ada = server.open(Ana, Ada).await;
@@ -244,7 +244,7 @@ async fn pages_go_on_where_they_ended_in_every_order() {
                 page.body["next_cursor"].as_str()
             );
             cursor = page.body["next_cursor"].as_str().map(str::to_owned);
-            // What comes meanwhile is on no later page.
+            // New messages are on no later page.
             if cursor.is_none() {
                 break;
             }
@@ -254,7 +254,7 @@ async fn pages_go_on_where_they_ended_in_every_order() {
 }
 
 #[tokio::test]
-async fn nobody_finds_what_is_not_theirs_or_is_gone() {
+async fn invisible_and_deleted_messages_are_not_found() {
     let server = ChatServer::start().await;
     let conversation = server.open(Ana, Ben).await;
     let secret = server.say(Ana, &conversation, "secret one").await;
@@ -291,7 +291,7 @@ async fn nobody_finds_what_is_not_theirs_or_is_gone() {
         ["open two"]
     );
 
-    // A block ends writing, not the history that both have.
+    // A block ends writing, but both keep their history.
     server
         .post(Ben, "/blocks", json!({ "user_id": Ana.id() }))
         .await;
@@ -325,7 +325,7 @@ async fn nobody_finds_what_is_not_theirs_or_is_gone() {
 }
 
 #[tokio::test]
-async fn conversations_are_found_by_who_is_in_them() {
+async fn conversations_are_found_by_their_members() {
     let server = ChatServer::start().await;
     let with_ben = server.open(Ana, Ben).await;
     let with_ada = server.open(Ana, Ada).await;

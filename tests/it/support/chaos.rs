@@ -1,4 +1,4 @@
-//! A TCP proxy that can cut, pause, refuse, and rewrite what passes through it.
+//! A TCP proxy that can cut, pause, refuse and rewrite connections.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -11,19 +11,19 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-/// How long bytes that may be the beginning of a text to rewrite are held back.
+/// How long bytes are held back that may be the beginning of a text to rewrite.
 const HOLD: Duration = Duration::from_millis(20);
 
-/// Which way bytes go.
+/// The direction of bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Direction {
-    /// From who connected to the proxy.
+    /// From the client of the proxy.
     ToServer,
-    /// From where the proxy connects to.
+    /// From the server behind the proxy.
     ToClient,
 }
 
-/// The proxy. It stops, and cuts what passes through it, when it is dropped.
+/// The proxy. When it is dropped, it stops and cuts all connections.
 pub(crate) struct ChaosProxy {
     address: SocketAddr,
     shared: Arc<Shared>,
@@ -34,12 +34,12 @@ struct Shared {
     target: SocketAddr,
     is_refusing: AtomicBool,
     is_paused: watch::Sender<bool>,
-    /// Each rise cuts the connections that exist.
+    /// Each increment cuts all current connections.
     cuts: watch::Sender<u64>,
-    /// Bytes that may still go to clients before the next cut.
+    /// Number of bytes that may still be sent to clients before the next cut.
     allowance: Mutex<Option<usize>>,
     rewrites: Mutex<Vec<Rewrite>>,
-    /// How often a rewrite was made.
+    /// Number of rewrites so far.
     rewritten: AtomicUsize,
     connections: AtomicUsize,
 }
@@ -78,8 +78,8 @@ impl ChaosProxy {
         }
     }
 
-    /// Stands before the server that a connection string names; returns the string that leads
-    /// through the proxy.
+    /// Starts a proxy for the server in a connection string. Returns a string that connects through
+    /// the proxy.
     pub(crate) async fn before(url: &str) -> (Self, String) {
         let config: tokio_postgres::Config = url.parse().unwrap();
         let port = config.get_ports()[0];
@@ -90,51 +90,50 @@ impl ChaosProxy {
         (proxy, through)
     }
 
-    /// Where to connect to.
+    /// The address of the proxy.
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// How many connections pass through now.
+    /// Number of current connections.
     pub(crate) fn connections(&self) -> usize {
         self.shared.connections.load(Ordering::SeqCst)
     }
 
-    /// Resets every connection that passes through, on both sides.
+    /// Resets every current connection, on both sides.
     pub(crate) fn cut(&self) {
         self.shared.cut();
     }
 
-    /// Resets every connection once `bytes` more have gone to clients, wherever in a message
-    /// that is.
+    /// Resets every connection after `bytes` more have been sent to clients, even within a message.
     pub(crate) fn cut_after(&self, bytes: usize) {
         *self.shared.allowance() = Some(bytes);
     }
 
-    /// Whether a cut asked for by [`ChaosProxy::cut_after`] is still to come.
+    /// Whether the cut of [`ChaosProxy::cut_after`] is still pending.
     pub(crate) fn will_cut(&self) -> bool {
         self.shared.allowance().is_some()
     }
 
-    /// Whether new connections are closed at once.
+    /// Whether new connections are closed immediately.
     pub(crate) fn refuse(&self, is_refusing: bool) {
         self.shared.is_refusing.store(is_refusing, Ordering::SeqCst);
     }
 
-    /// Lets nothing through, in either direction, and closes nothing: a dead network.
+    /// Stops all traffic in both directions without closing connections, like a dead network.
     pub(crate) fn pause(&self) {
         self.shared.is_paused.send_replace(true);
     }
 
-    /// Lets everything through again.
+    /// Resumes all traffic.
     pub(crate) fn resume(&self) {
         self.shared.is_paused.send_replace(false);
     }
 
-    /// Replaces `from` by `to` in what goes in `direction` from now on. Both have one length, so
-    /// that no length field around them lies.
+    /// Replaces `from` by `to` in all bytes sent in `direction` from now on. Both have the same
+    /// length, so that length fields around them stay correct.
     pub(crate) fn rewrite(&self, direction: Direction, from: &[u8], to: &[u8]) {
-        assert_eq!(from.len(), to.len(), "a rewrite keeps the length");
+        assert_eq!(from.len(), to.len(), "a rewrite must keep the length");
         assert!(!from.is_empty());
         let rewrite = Rewrite {
             direction,
@@ -144,13 +143,13 @@ impl ChaosProxy {
         self.shared.rewrites().push(rewrite);
     }
 
-    /// How often bytes were rewritten so far.
+    /// Number of rewrites so far.
     pub(crate) fn rewritten(&self) -> usize {
         self.shared.rewritten.load(Ordering::SeqCst)
     }
 
-    /// Forgets all rewrites.
-    pub(crate) fn keep_bytes(&self) {
+    /// Removes all rewrites.
+    pub(crate) fn clear_rewrites(&self) {
         self.shared.rewrites().clear();
     }
 }
@@ -176,7 +175,7 @@ impl Shared {
         self.rewrites.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How many of `count` bytes may go to a client, and whether the cut comes behind them.
+    /// How many of `count` bytes may be sent to a client, and whether the cut follows them.
     fn allow(&self, direction: Direction, count: usize) -> (usize, bool) {
         let mut allowance = self.allowance();
         match &mut *allowance {
@@ -193,8 +192,8 @@ impl Shared {
         }
     }
 
-    /// Applies the rewrites to `bytes`; returns how many at the end may be the beginning of a text
-    /// to rewrite.
+    /// Applies the rewrites to `bytes`. Returns how many bytes at the end may be the beginning of a
+    /// text to rewrite.
     fn apply_rewrites(&self, direction: Direction, bytes: &mut [u8]) -> usize {
         let mut held = 0;
         for rewrite in self
@@ -257,7 +256,7 @@ async fn pass(client: TcpStream, shared: Arc<Shared>, tasks: Tasks) {
         () = tasks.token().cancelled() => true,
     };
     if is_cut {
-        // Unsent bytes are thrown away and the peers see a reset, as when a machine dies.
+        // Unsent bytes are dropped and the peers receive a reset, as when a machine crashes.
         let _ = to_client.as_ref().set_zero_linger();
         let _ = to_server.as_ref().set_zero_linger();
     }
@@ -291,7 +290,7 @@ async fn copy(
         }
         let filled = held + read;
         let keep = shared.apply_rewrites(direction, &mut buffer[..filled]);
-        // Nothing came to complete what was held back: it is let go.
+        // No further bytes completed the text, so the held-back bytes are sent.
         held = if read == 0 { 0 } else { keep };
         let (count, is_last) = shared.allow(direction, filled - held);
         if to.write_all(&buffer[..count]).await.is_err() {
@@ -327,7 +326,7 @@ async fn bytes_are_rewritten_across_reads_and_connections_are_cut() {
     assert!(proxy.will_cut());
     server.write_all(b"abcdef").await.unwrap();
     let mut rest = Vec::new();
-    // The cut throws away what was not read yet, so less than the two bytes may arrive.
+    // The cut drops unread bytes, so fewer than the two bytes may arrive.
     let end = client.read_to_end(&mut rest).await;
     assert!(end.is_err() || rest.len() <= 2, "{rest:?}");
     assert!(b"ab".starts_with(&rest));

@@ -1,5 +1,5 @@
-//! The chat routes on a real listener over a database of their own, with the people of the
-//! demonstration in it.
+//! The chat routes on a real listener over a separate database with the people of the
+//! demonstration.
 
 use std::collections::BTreeMap;
 
@@ -25,7 +25,7 @@ use super::contract;
 use super::database::TestDatabase;
 use super::token::{JWT_SECRET, user_token};
 
-/// Somebody of `sql/dev/people.sql`.
+/// A person of `sql/dev/people.sql`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Person {
     /// In a team with Ben and Ada.
@@ -34,7 +34,7 @@ pub(crate) enum Person {
     Ben,
     /// In another team.
     Zoe,
-    /// The admin of Ana's and Ben's team.
+    /// The admin of the team of Ana and Ben.
     Ada,
     /// The super admin, in a third team.
     Sue,
@@ -54,7 +54,7 @@ impl Person {
     }
 }
 
-/// The rates that are off.
+/// Rate limits that are switched off.
 const UNLIMITED: [&str; 9] = [
     "SEND_PER_SECOND",
     "SEND_PER_MINUTE",
@@ -71,13 +71,13 @@ const UNLIMITED: [&str; 9] = [
 pub(crate) struct ChatServer {
     /// `http://127.0.0.1:<port>`.
     pub(crate) origin: String,
-    /// Its database.
+    /// The server's database.
     pub(crate) database: TestDatabase,
-    /// Its pool.
+    /// The server's pool.
     pub(crate) db: Db,
-    /// What it reports.
+    /// The server's readiness.
     pub(crate) readiness: Readiness,
-    /// What it counts.
+    /// The server's metrics.
     pub(crate) metrics: Metrics,
     client: reqwest::Client,
     tasks: Tasks,
@@ -85,29 +85,29 @@ pub(crate) struct ChatServer {
     config: Config,
 }
 
-/// What came back.
+/// A response.
 #[derive(Debug)]
 pub(crate) struct Answer {
     /// The status.
     pub(crate) status: StatusCode,
     /// The headers.
     pub(crate) headers: HeaderMap,
-    /// The body: JSON, or null where there is none.
+    /// The body: JSON, or null if it is empty.
     pub(crate) body: Value,
 }
 
 impl Answer {
-    /// A header's text.
+    /// The text of a header.
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).and_then(|value| value.to_str().ok())
     }
 
-    /// The body's rows.
+    /// The rows in the body.
     pub(crate) fn rows(&self) -> &[Value] {
         self.body.as_array().map_or(&[], Vec::as_slice)
     }
 
-    /// Panics unless the answer is this refusal in the form all refusals have.
+    /// Panics unless the response is this refusal, in the common form of refusals.
     pub(crate) fn assert_refused(&self, status: u16, code: &str) {
         assert_eq!(
             (self.status.as_u16(), self.body["code"].as_str()),
@@ -142,7 +142,7 @@ impl Answer {
     }
 }
 
-/// Panics unless the hint of a refusal names the only field that was sent, and says more than that.
+/// Panics unless the hint of a refusal names the only field that was sent, and says more.
 pub(crate) fn names_field(refused: &Answer, sent: &Value) {
     let field = sent.as_object().unwrap().keys().next().unwrap();
     let mut name = field.clone();
@@ -156,19 +156,19 @@ pub(crate) fn names_field(refused: &Answer, sent: &Value) {
 }
 
 impl ChatServer {
-    /// With default settings.
+    /// Starts with default settings.
     pub(crate) async fn start() -> Self {
         Self::start_with(&[]).await
     }
 
-    /// With these settings (`RAPPORT_<SECTION>_<KEY>`) on top.
+    /// Starts with additional settings (`RAPPORT_<SECTION>_<KEY>`).
     pub(crate) async fn start_with(settings: &[(&str, &str)]) -> Self {
         let database = TestDatabase::new().await;
         let url = database.url().to_owned();
         Self::start_on(database, &url, settings).await
     }
 
-    /// With another way to the database than the direct one.
+    /// Starts with a different connection string for the database.
     pub(crate) async fn start_on(
         database: TestDatabase,
         request_url: &str,
@@ -186,7 +186,7 @@ impl ChatServer {
         environment
             .entry("RAPPORT_DATABASE_REQUEST_POOL_SIZE".to_owned())
             .or_insert_with(|| "4".to_owned());
-        // Tests send as fast as they can; those about the limits set them.
+        // Tests send requests as fast as they can; tests of the limits set them.
         for limit in UNLIMITED {
             environment
                 .entry(format!("RAPPORT_CHAT_LIMITS_{limit}"))
@@ -238,13 +238,14 @@ impl ChatServer {
         }
     }
 
-    /// Starts what works beside requests, which is off otherwise: it writes when it gets to it.
-    pub(crate) fn start_beside_requests(&self) {
+    /// Starts the background tasks, which are off by default because they write at unpredictable
+    /// times.
+    pub(crate) fn start_background_tasks(&self) {
         let metrics = self.metrics.presence.clone();
         self.state.start(&self.config.chat, metrics, &self.tasks);
     }
 
-    /// The full address of a chat route.
+    /// The full URL of a chat route.
     pub(crate) fn address(&self, path: &str) -> String {
         format!("{}{}{path}", self.origin, chat::BASE_PATH)
     }
@@ -254,18 +255,18 @@ impl ChatServer {
         self.client.request(method, self.address(path))
     }
 
-    /// A request in somebody's name.
+    /// A request by a person.
     pub(crate) fn request(&self, person: Person, method: Method, path: &str) -> RequestBuilder {
         self.anonymous(method, path)
             .bearer_auth(user_token(person.id()))
     }
 
-    /// `GET` in somebody's name.
+    /// A `GET` request by a person.
     pub(crate) async fn get(&self, person: Person, path: &str) -> Answer {
         answer(self.request(person, Method::GET, path)).await
     }
 
-    /// A write with a JSON body in somebody's name.
+    /// A write with a JSON body by a person.
     pub(crate) async fn send(
         &self,
         person: Person,
@@ -276,7 +277,7 @@ impl ChatServer {
         answer(self.request(person, method, path).json(&body)).await
     }
 
-    /// `POST` with a JSON body in somebody's name.
+    /// A `POST` request with a JSON body by a person.
     pub(crate) async fn post(&self, person: Person, path: &str, body: Value) -> Answer {
         self.send(person, Method::POST, path, body).await
     }
@@ -315,7 +316,7 @@ impl Drop for ChatServer {
     }
 }
 
-/// Sends a request and reads the answer, which must be one that the OpenAPI document promises.
+/// Sends a request and reads the response, which must conform to the OpenAPI document.
 pub(crate) async fn answer(request: RequestBuilder) -> Answer {
     let (client, request) = request.build_split();
     let request = request.unwrap();

@@ -1,6 +1,6 @@
-//! Holds answers against the OpenAPI document: status, media type, headers and body.
+//! Checks responses against the OpenAPI document: status, media type, headers and body.
 //!
-//! Rows are closed there, so that a column that is not documented fails the test that meets it.
+//! Schemas of rows are closed, so an undocumented column fails the test that receives it.
 
 use std::collections::HashMap;
 use std::sync::{LazyLock, Mutex};
@@ -15,10 +15,10 @@ use super::chat_server::Answer;
 /// The document, once for all tests.
 pub(crate) static DOCUMENT: LazyLock<Value> = LazyLock::new(router::document);
 
-/// Headers that carry something of ours; others are HTTP's own business.
+/// Headers defined by Rapport. Other headers belong to HTTP.
 const OWN_HEADERS: [&str; 4] = ["etag", "link", "retry-after", "www-authenticate"];
 
-/// Panics unless the document promises this answer.
+/// Panics unless the document allows this response.
 pub(crate) fn check(method: &Method, path: &str, answer: &Answer) {
     if *method == Method::OPTIONS {
         return;
@@ -38,7 +38,7 @@ pub(crate) fn check(method: &Method, path: &str, answer: &Answer) {
         );
     };
     let Some(operation) = DOCUMENT["paths"][template].get(&verb) else {
-        assert_eq!(status, 405, "{place}: the document has no such verb");
+        assert_eq!(status, 405, "{place}: the document has no such method");
         return assert_fits(
             &place,
             &json!({ "$ref": "#/components/schemas/Error" }),
@@ -92,7 +92,7 @@ fn check_headers(place: &str, promised: &'static Value, answer: &Answer) {
     }
 }
 
-/// Panics unless a body is as its schema says.
+/// Panics unless a body conforms to its schema.
 pub(crate) fn assert_fits(place: &str, schema: &Value, body: &Value) {
     static VALIDATORS: LazyLock<Mutex<HashMap<String, std::sync::Arc<Validator>>>> =
         LazyLock::new(Mutex::default);
@@ -100,7 +100,7 @@ pub(crate) fn assert_fits(place: &str, schema: &Value, body: &Value) {
         let mut validators = VALIDATORS.lock().unwrap();
         let validator = validators.entry(schema.to_string()).or_insert_with(|| {
             let mut whole = schema.clone();
-            // What `#/components/…` refers to.
+            // The target of `#/components/…`.
             whole["components"] = DOCUMENT["components"].clone();
             let options = jsonschema::options().should_validate_formats(true);
             options.build(&whole).unwrap().into()
@@ -114,7 +114,7 @@ pub(crate) fn assert_fits(place: &str, schema: &Value, body: &Value) {
     assert!(wrong.is_empty(), "{place}: {}\n{body:#}", wrong.join("\n"));
 }
 
-/// The path of the document that an address belongs to. Fixed parts win over variable ones.
+/// The path template of the document that matches a URL. Fixed segments win over variable ones.
 fn template_of(path: &str) -> Option<&'static str> {
     let parts: Vec<&str> = path.split('/').collect();
     let fits = |template: &str| {
@@ -131,7 +131,7 @@ fn template_of(path: &str) -> Option<&'static str> {
         .min_by_key(|template| template.matches('{').count())
 }
 
-/// What a reference refers to, or the thing itself.
+/// The target of a reference, or the value itself.
 pub(crate) fn resolved(value: &'static Value) -> &'static Value {
     match value["$ref"].as_str() {
         Some(reference) => DOCUMENT

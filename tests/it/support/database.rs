@@ -1,7 +1,7 @@
 //! One PostgreSQL per test process, one database per test.
 //!
-//! Slots and publications belong to a database, so a schema per test would not keep tests apart.
-//! `TEST_DATABASE_URL` (a superuser's) replaces the private cluster.
+//! Slots and publications belong to a database, so a schema per test would not isolate tests.
+//! `TEST_DATABASE_URL` (of a superuser) replaces the private cluster.
 
 use std::path::PathBuf;
 use std::sync::{OnceLock, mpsc};
@@ -19,14 +19,14 @@ use uuid::Uuid;
 
 use super::eventually::eventually;
 
-/// Nothing a test writes has to survive a power failure.
+/// Data of a test need not survive a power failure.
 const FAST_SETTINGS: &[(&str, &str)] = &[
     ("fsync", "off"),
     ("synchronous_commit", "off"),
     ("full_page_writes", "off"),
 ];
 
-/// A database of this test's own, dropped when this value is.
+/// A database for one test, dropped together with this value.
 pub(crate) struct TestDatabase {
     name: String,
     url: String,
@@ -38,7 +38,7 @@ impl TestDatabase {
         Self::create(Origin::Template).await
     }
 
-    /// A fresh database without anything of ours in it.
+    /// A fresh database without the schema of Rapport.
     pub(crate) async fn bare() -> Self {
         Self::create(Origin::Bare).await
     }
@@ -46,15 +46,15 @@ impl TestDatabase {
     async fn create(origin: Origin) -> Self {
         let name = format!("rapport_test_{}", Uuid::new_v4().simple());
         let (done, created) = oneshot::channel();
-        keeper().ask(Request::Create {
+        database_thread().send(Request::Create {
             name: name.clone(),
             origin,
             done,
         });
         created
             .await
-            .expect("the keeper of test databases has failed; its panic is printed above");
-        let url = keeper().url_for(&name);
+            .expect("the thread for test databases has failed; its panic is printed above");
+        let url = database_thread().url_for(&name);
         Self { name, url }
     }
 
@@ -76,35 +76,37 @@ impl TestDatabase {
 
 impl Drop for TestDatabase {
     fn drop(&mut self) {
-        // Nobody waits for it: that would stop this test's runtime, perhaps in the middle of a login, and PostgreSQL
-        // drops no database until every backend, one that waits for a password too, has taken notice. What the last
-        // test leaves behind is gone with the cluster, or dropped by the next run.
-        keeper().ask(Request::Drop {
+        // Nothing waits for this. Waiting would block the test's runtime, perhaps during a login,
+        // and PostgreSQL does not drop a database before every backend has noticed, including one
+        // that waits for a password. Leftovers of the last test are removed with the cluster, or by
+        // the next run.
+        database_thread().send(Request::Drop {
             name: self.name.clone(),
         });
     }
 }
 
-/// A cluster for one test alone, for tests that stop the database.
+/// A separate cluster for tests that stop the database.
 pub(crate) async fn own_cluster() -> Cluster {
     own_cluster_with(&[]).await
 }
 
-/// A cluster for one test alone, with these settings of PostgreSQL.
+/// A separate cluster with these settings of PostgreSQL.
 pub(crate) async fn own_cluster_with(settings: &'static [(&'static str, &'static str)]) -> Cluster {
     tokio::task::spawn_blocking(|| start_cluster_with(SUPERUSER, settings))
         .await
         .unwrap()
 }
 
-/// A cluster for one test alone, whose superuser has this name.
+/// A separate cluster whose superuser has this name.
 pub(crate) async fn own_cluster_of(superuser: &'static str) -> Cluster {
     tokio::task::spawn_blocking(|| start_cluster_with(superuser, &[]))
         .await
         .unwrap()
 }
 
-/// Makes the demonstration application, the schema and the demonstration's people in an empty database.
+/// Installs the demonstration application, the schema and the demonstration's people in an empty
+/// database.
 pub(crate) async fn install_demonstration(url: &str) {
     let mut client = connect(url).await;
     client.batch_execute(schema::DEV_HOST).await.unwrap();
@@ -114,17 +116,17 @@ pub(crate) async fn install_demonstration(url: &str) {
     client.batch_execute(schema::DEV_PEOPLE).await.unwrap();
 }
 
-/// A connection to any database by its connection string.
+/// A connection for a connection string.
 pub(crate) async fn connect(url: &str) -> Client {
     let (client, connection) = tokio_postgres::connect(url, NoTls).await.unwrap();
-    // The connection ends with its client; an error of its own reaches the client's caller.
+    // The connection ends with its client. Its own errors also reach the client's caller.
     Tasks::new().spawn("test connection", async move {
         let _ = connection.await;
     });
     client
 }
 
-/// The programs of the PostgreSQL that tests run on.
+/// The programs of the PostgreSQL installation that tests use.
 pub(crate) fn binaries() -> Binaries {
     let configured = ProcessEnvironment
         .get("RAPPORT_DEV_POSTGRES_BIN")
@@ -132,8 +134,8 @@ pub(crate) fn binaries() -> Binaries {
     Binaries::find(configured.as_deref()).unwrap()
 }
 
-/// A client program of PostgreSQL's: the one beside the server, or the installed one, which may be of another
-/// version. Some distributions have only the server.
+/// A client program of PostgreSQL: the one beside the server, or the installed one, whose version
+/// may differ. Some distributions contain only the server.
 pub(crate) fn client_program(name: &str) -> PathBuf {
     let beside = binaries().program(name);
     if beside.exists() { beside } else { name.into() }
@@ -150,7 +152,7 @@ fn start_cluster_with(
     Cluster::start(ClusterOptions {
         binaries: binaries(),
         superuser,
-        // A killed run's is taken over, so leftovers do not pile up.
+        // The cluster of a killed run is reused, so that leftovers do not accumulate.
         storage: Storage::Scratch(scratch_root("tests", effective_user())),
         port: None,
         settings: [FAST_SETTINGS, settings].concat(),
@@ -176,19 +178,20 @@ enum Request {
     },
 }
 
-/// Creates and drops databases over one connection, on a thread that outlives every test's own
-/// runtime.
-struct Keeper {
+/// Creates and drops databases over one connection, on a thread that outlives the runtime of every
+/// test.
+struct DatabaseThread {
     requests: tokio::sync::mpsc::Sender<Request>,
     admin_url: String,
 }
 
-impl Keeper {
-    fn ask(&self, request: Request) {
-        // Many more places than tests run at once, so this fails only if the keeper has.
+impl DatabaseThread {
+    fn send(&self, request: Request) {
+        // The queue has many more slots than there are parallel tests, so this fails only if the
+        // thread has ended.
         self.requests
             .try_send(request)
-            .expect("the keeper of test databases runs");
+            .expect("the thread for test databases runs");
     }
 
     fn url_for(&self, database: &str) -> String {
@@ -196,15 +199,15 @@ impl Keeper {
     }
 }
 
-fn keeper() -> &'static Keeper {
-    static KEEPER: OnceLock<Keeper> = OnceLock::new();
-    KEEPER.get_or_init(|| {
+fn database_thread() -> &'static DatabaseThread {
+    static THREAD: OnceLock<DatabaseThread> = OnceLock::new();
+    THREAD.get_or_init(|| {
         let (requests, queue) = tokio::sync::mpsc::channel(1024);
         let (ready, url) = mpsc::channel();
         thread::Builder::new()
             .name("test-databases".to_owned())
             .spawn(move || {
-                // Lives as long as this thread, which is as long as the process.
+                // Runs as long as this thread, which runs as long as the process.
                 let mut cluster = None;
                 let admin_url = match ProcessEnvironment.get("TEST_DATABASE_URL") {
                     Some(url) => url,
@@ -215,20 +218,20 @@ fn keeper() -> &'static Keeper {
                     .enable_all()
                     .build()
                     .unwrap()
-                    .block_on(keep(&admin_url, queue));
+                    .block_on(run_database_thread(&admin_url, queue));
             })
             .unwrap();
         let admin_url = url
             .recv()
             .expect("the private PostgreSQL of the tests did not start");
-        Keeper {
+        DatabaseThread {
             requests,
             admin_url,
         }
     })
 }
 
-async fn keep(admin_url: &str, mut queue: tokio::sync::mpsc::Receiver<Request>) {
+async fn run_database_thread(admin_url: &str, mut queue: tokio::sync::mpsc::Receiver<Request>) {
     let admin = connect(admin_url).await;
     drop_orphans(&admin).await;
     let mut template = None;
@@ -253,14 +256,14 @@ async fn keep(admin_url: &str, mut queue: tokio::sync::mpsc::Receiver<Request>) 
             }
             Request::Drop { name } => {
                 drop_database(&admin, &name).await;
-                unclaim(&admin, &name).await;
+                release(&admin, &name).await;
             }
         }
     }
 }
 
-/// A slot in use keeps even `drop database … with (force)` from working, so its reader is ended
-/// first; it cannot come back, because the database takes no connections any more.
+/// A slot in use prevents even `drop database … with (force)`, so its reader is terminated first.
+/// It cannot reconnect, because the database accepts no connections any more.
 async fn drop_database(admin: &Client, name: &str) {
     admin
         .batch_execute(&format!(
@@ -286,8 +289,8 @@ async fn drop_database(admin: &Client, name: &str) {
         .unwrap();
 }
 
-/// Makes the database that [`TestDatabase::new`] copies: the demonstration application, the
-/// schema, and the demonstration's people.
+/// Creates the database that [`TestDatabase::new`] copies: the demonstration application, the
+/// schema and the demonstration's people.
 async fn make_template(admin: &Client, admin_url: &str) -> String {
     let name = format!("rapport_template_{}", Uuid::new_v4().simple());
     claim(admin, &name).await;
@@ -296,8 +299,8 @@ async fn make_template(admin: &Client, admin_url: &str) -> String {
         .await
         .unwrap();
     install_demonstration(&with_database(admin_url, &name)).await;
-    // A database can be copied only while nobody is connected to it.
-    eventually("nobody is connected to the template", async || {
+    // A database can be copied only while it has no connections.
+    eventually("the template has no connections", async || {
         let connected = admin
             .query("select from pg_stat_activity where datname = $1", &[&name])
             .await
@@ -308,7 +311,7 @@ async fn make_template(admin: &Client, admin_url: &str) -> String {
     name
 }
 
-/// Others leave a database alone as long as this process holds this lock.
+/// Other processes leave a database alone as long as this process holds this lock.
 async fn claim(admin: &Client, name: &str) {
     admin
         .query("select pg_advisory_lock(hashtext($1))", &[&name])
@@ -316,14 +319,14 @@ async fn claim(admin: &Client, name: &str) {
         .unwrap();
 }
 
-async fn unclaim(admin: &Client, name: &str) {
+async fn release(admin: &Client, name: &str) {
     admin
         .query("select pg_advisory_unlock(hashtext($1))", &[&name])
         .await
         .unwrap();
 }
 
-/// On a server that `TEST_DATABASE_URL` names, databases may outlive the processes that made them.
+/// On a server given by `TEST_DATABASE_URL`, databases may outlive the processes that created them.
 async fn drop_orphans(admin: &Client) {
     let orphans = admin
         .query(
@@ -336,11 +339,11 @@ async fn drop_orphans(admin: &Client) {
     for row in orphans {
         let name: String = row.get(0);
         drop_database(admin, &name).await;
-        unclaim(admin, &name).await;
+        release(admin, &name).await;
     }
 }
 
-/// `url` with another database in it; parameters behind the `?` stay.
+/// `url` with a different database. Parameters after the `?` stay.
 fn with_database(url: &str, database: &str) -> String {
     let (address, parameters) = match url.split_once('?') {
         Some((address, parameters)) => (address, format!("?{parameters}")),

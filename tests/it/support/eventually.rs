@@ -1,17 +1,17 @@
-//! Waiting for a condition that no signal announces.
+//! Waits for a condition that has no signal.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Generous, because a busy machine is not a failure; a test that passes never waits this long.
+/// Generous, because a busy machine is not a failure. A passing test never waits this long.
 const DEADLINE: Duration = Duration::from_secs(30);
 
-/// The pause between two looks.
+/// The pause between two attempts.
 const INTERVAL: Duration = Duration::from_millis(20);
 
-/// Looks again and again until `probe` gives a value, and returns it. Panics with `what` after
-/// half a minute.
+/// Repeats `probe` until it returns a value, and returns that value. Panics with `what` after half
+/// a minute.
 pub(crate) async fn eventually<T>(what: &str, mut probe: impl AsyncFnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + DEADLINE;
     loop {

@@ -1,25 +1,26 @@
-//! What one test logs.
+//! The log of one test.
 //!
-//! One subscriber for the whole process, whose lines go to the thread that wrote them. A
-//! subscriber of one thread's own would miss lines: while it is the only one there is, a place
-//! in the code that another thread reaches first is marked as watched by nobody, for good.
+//! There is one subscriber for the whole process, which assigns each line to the thread that wrote
+//! it. A subscriber per thread would miss lines: while it is the only one, tracing permanently
+//! disables a callsite that another thread reaches first.
 
 use std::cell::RefCell;
 use std::io;
 use std::sync::Once;
 
 thread_local! {
-    /// The lines of a thread that asked for them.
+    /// The lines of each thread that collects them.
     static LINES: RefCell<Option<Vec<u8>>> = const { RefCell::new(None) };
 }
 
 static INSTALLED: Once = Once::new();
 
-/// Everything that is logged on this thread, from `info` on. A test's server runs on its thread.
+/// Everything logged on this thread, at level `info` and above. A test's server runs on the test's
+/// thread.
 pub(crate) struct Log(());
 
 impl Log {
-    /// Begins to keep what is logged.
+    /// Starts to collect the log.
     pub(crate) fn of_this_thread() -> Self {
         INSTALLED.call_once(|| {
             let subscriber = tracing_subscriber::fmt()
@@ -28,14 +29,15 @@ impl Log {
                 .finish();
             tracing::subscriber::set_global_default(subscriber)
                 .expect("no test sets up a log of its own");
-            // A place that was reached between the making of the subscriber and its installation.
+            // Enables callsites that were reached between the creation of the subscriber and its
+            // installation.
             tracing::callsite::rebuild_interest_cache();
         });
         LINES.set(Some(Vec::new()));
         Self(())
     }
 
-    /// What was logged so far.
+    /// The log so far.
     pub(crate) fn text(&self) -> String {
         LINES.with_borrow(|lines| String::from_utf8(lines.clone().unwrap_or_default()).unwrap())
     }

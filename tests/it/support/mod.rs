@@ -1,4 +1,4 @@
-//! What tests stand on: databases, tokens, a wire to cut, and waiting for a condition.
+//! Common tools of the tests: databases, tokens, a network proxy, and waiting for a condition.
 
 #![allow(dead_code, reason = "each test area uses its own part")]
 

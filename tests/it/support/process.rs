@@ -1,4 +1,4 @@
-//! The program as a process of its own.
+//! Runs the program as a separate process.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::{ExitStatus, Output, Stdio};
@@ -13,7 +13,7 @@ use tokio::time::{Instant, timeout};
 use super::eventually::eventually;
 use super::token::JWT_SECRET;
 
-/// How long a command or a stop may take: far above what either needs.
+/// Time limit for a command or a stop, far above what either needs.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A command of the program.
@@ -28,7 +28,7 @@ pub(crate) fn rapport(arguments: &[&str]) -> Command {
     command
 }
 
-/// Runs a command to its end.
+/// Runs a command until it exits.
 pub(crate) async fn run(command: &mut Command) -> Output {
     timeout(PATIENCE, command.output())
         .await
@@ -36,30 +36,30 @@ pub(crate) async fn run(command: &mut Command) -> Output {
         .unwrap()
 }
 
-/// What a command printed.
+/// The output of a command as text.
 pub(crate) fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// A port that nobody listens on.
+/// A port without a listener.
 pub(crate) fn free_port() -> u16 {
     let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     listener.local_addr().unwrap().port()
 }
 
-/// `rapport serve` as a process of its own, and all that it logs.
+/// `rapport serve` as a separate process, with its log.
 pub(crate) struct Process {
     child: Child,
-    /// Where it listens.
+    /// The address of the listener.
     pub(crate) address: SocketAddr,
     log: JoinHandle<String>,
 }
 
 impl Process {
-    /// Starts it over this database, with these settings on top, and waits until it is ready.
+    /// Starts it with this database and additional settings, and waits until it is ready.
     pub(crate) async fn start(database_url: &str, settings: &[(&str, &str)]) -> Self {
         let mut log = String::new();
-        // A port that was free may be somebody's a moment later.
+        // Another process may take a free port a moment later.
         for _ in 0..5 {
             match Self::try_start(database_url, settings).await {
                 Ok(process) => return process,
@@ -69,7 +69,7 @@ impl Process {
         panic!("the server ended:\n{log}");
     }
 
-    /// The log when it ends before it is ready.
+    /// The error is the log, if it exits before it is ready.
     async fn try_start(database_url: &str, settings: &[(&str, &str)]) -> Result<Self, String> {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
         let mut child = rapport(&["serve"])
@@ -104,12 +104,12 @@ impl Process {
         })
     }
 
-    /// Its process id.
+    /// The process id.
     pub(crate) fn pid(&self) -> u32 {
         self.child.id().unwrap()
     }
 
-    /// Memory that is in use now, in KiB.
+    /// Resident memory, in KiB.
     pub(crate) fn resident_kib(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
         let line = status
@@ -119,7 +119,7 @@ impl Process {
         line.trim_end_matches("kB").trim().parse().unwrap()
     }
 
-    /// Sends SIGTERM and waits for the end; how it ended, how long that took, and the log.
+    /// Sends SIGTERM and waits for the exit. Returns the status, the duration and the log.
     pub(crate) async fn stop(mut self) -> (ExitStatus, Duration, String) {
         let begin = Instant::now();
         let pid = self.pid().to_string();

@@ -1,4 +1,4 @@
-//! A Phoenix client for both versions of the protocol, strict about what it gets.
+//! A Phoenix client for both protocol versions that checks messages strictly.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -11,17 +11,17 @@ use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::{self, Message, handshake};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
-/// How long a message may take to come. A test that passes never waits this long.
+/// Maximum time to wait for a message. A passing test never waits this long.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A version of the protocol.
+/// A protocol version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Version {
     One,
     Two,
 }
 
-/// Both, for tests that run on each.
+/// Both versions, for tests that run with each.
 pub(crate) const VERSIONS: [Version; 2] = [Version::One, Version::Two];
 
 impl Version {
@@ -33,7 +33,7 @@ impl Version {
     }
 }
 
-/// A message of the server. `join_ref` is null where the version has none.
+/// A message from the server. `join_ref` is null if the version has none.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Received {
     pub(crate) join_ref: Value,
@@ -62,8 +62,8 @@ impl PhoenixSocket {
         Self::over(url.into_client_request().unwrap(), version).await
     }
 
-    /// Connects with a receive buffer of so many bytes, so that a client that does not read is
-    /// soon noticed.
+    /// Connects with a receive buffer of this size in bytes, so that the server soon notices a
+    /// client that does not read.
     pub(crate) async fn with_receive_buffer(
         address: SocketAddr,
         key: &str,
@@ -71,7 +71,7 @@ impl PhoenixSocket {
         bytes: u32,
     ) -> Self {
         let socket = TcpSocket::new_v4().unwrap();
-        // Set before the connection is made: the window that is announced follows from it.
+        // Set before connecting: the announced window depends on it.
         socket.set_recv_buffer_size(bytes).unwrap();
         let stream = MaybeTlsStream::Plain(socket.connect(address).await.unwrap());
         let url = url(address, key, Some(version.vsn()));
@@ -79,7 +79,7 @@ impl PhoenixSocket {
         Self { stream, version }
     }
 
-    /// Connects with a request of the test's own.
+    /// Connects with a custom handshake request.
     pub(crate) async fn over(request: handshake::client::Request, version: Version) -> Self {
         let (stream, _) = tokio_tungstenite::connect_async(request).await.unwrap();
         Self { stream, version }
@@ -104,18 +104,18 @@ impl PhoenixSocket {
         self.send(Message::text(text.to_string())).await;
     }
 
-    /// Joins with `reference` as both references.
+    /// Joins a topic, with `reference` as `ref` and as `join_ref`.
     pub(crate) async fn join(&mut self, reference: &str, topic: &str, payload: Value) {
         self.push(json!(reference), reference, topic, "phx_join", payload)
             .await;
     }
 
-    /// Sends any frame.
+    /// Sends an arbitrary frame.
     pub(crate) async fn send(&mut self, message: Message) {
         self.stream.send(message).await.unwrap();
     }
 
-    /// The next message of the protocol. Anything else, and nothing in time, is a failure.
+    /// The next protocol message. Any other frame, or a timeout, is a failure.
     pub(crate) async fn receive(&mut self) -> Received {
         match self.frame().await {
             Message::Text(text) => self.parse(&text),
@@ -134,7 +134,7 @@ impl PhoenixSocket {
         message
     }
 
-    /// The next message, which must be a reply of this status to `reference`; its response.
+    /// The response of the next message, which must be a reply to `reference` with this status.
     pub(crate) async fn expect_reply(&mut self, reference: &str, status: &str) -> Value {
         let message = self.receive().await;
         assert_eq!(message.event, "phx_reply", "{message:?}");
@@ -143,7 +143,7 @@ impl PhoenixSocket {
         message.payload["response"].clone()
     }
 
-    /// The next message, which must be a `system` message; its status and text.
+    /// Status and text of the next message, which must be a `system` message.
     pub(crate) async fn expect_system(&mut self, topic: &str) -> (String, String) {
         let message = self.expect(topic, "system").await;
         let text = |key: &str| message.payload[key].as_str().unwrap().to_owned();
@@ -151,13 +151,13 @@ impl PhoenixSocket {
         (text("status"), text("message"))
     }
 
-    /// Joins, where the socket may be closed by now.
+    /// Joins a topic on a socket that may be closed already.
     pub(crate) async fn try_join(&mut self, reference: &str, topic: &str) {
         let text = json!([reference, reference, topic, "phx_join", {}]).to_string();
         let _ = self.stream.send(Message::text(text)).await;
     }
 
-    /// The next message of the protocol, or the code and reason of the close frame.
+    /// The next protocol message, or the code and reason of the close frame.
     pub(crate) async fn event(&mut self) -> Result<Received, (u16, String)> {
         match self.frame().await {
             Message::Text(text) => Ok(self.parse(&text)),
@@ -168,7 +168,7 @@ impl PhoenixSocket {
         }
     }
 
-    /// Reads whatever comes until a heartbeat is answered.
+    /// Reads messages until a heartbeat is answered.
     pub(crate) async fn until_quiet(&mut self) {
         self.push(
             Value::Null,
@@ -181,7 +181,7 @@ impl PhoenixSocket {
         while self.receive().await.reference != "until quiet" {}
     }
 
-    /// The close frame, which must come next.
+    /// Code and reason of the next frame, which must be a close frame.
     pub(crate) async fn expect_close(&mut self) -> (u16, String) {
         match self.frame().await {
             Message::Close(Some(CloseFrame { code, reason })) => {
@@ -191,7 +191,7 @@ impl PhoenixSocket {
         }
     }
 
-    /// Reads until the close frame comes.
+    /// Reads until the close frame.
     pub(crate) async fn read_until_close(&mut self) -> (u16, String) {
         loop {
             if let Message::Close(Some(CloseFrame { code, reason })) = self.frame().await {
@@ -200,7 +200,8 @@ impl PhoenixSocket {
         }
     }
 
-    /// Reads until the server ends the connection; the code of its close frame, if one came.
+    /// Reads until the server ends the connection. Returns the code of its close frame, if there
+    /// was one.
     pub(crate) async fn last_code(&mut self) -> Option<u16> {
         loop {
             match tokio::time::timeout(PATIENCE, self.stream.next()).await {
@@ -212,7 +213,7 @@ impl PhoenixSocket {
         }
     }
 
-    /// Proves that nothing is under way: a heartbeat is answered, and nothing comes before it.
+    /// Checks that no message is pending: sends a heartbeat, and expects its reply next.
     pub(crate) async fn expect_quiet(&mut self) {
         self.heartbeat("quiet").await;
     }
@@ -272,7 +273,7 @@ impl PhoenixSocket {
     }
 }
 
-/// The answer to a handshake that is refused: status, content type and body.
+/// The response to a refused handshake: status, content type and body.
 pub(crate) async fn refused_handshake(url: &str) -> (u16, String, String) {
     match tokio_tungstenite::connect_async(url).await {
         Err(tungstenite::Error::Http(response)) => {

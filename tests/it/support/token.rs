@@ -1,4 +1,4 @@
-//! Tokens minted from readable claims.
+//! Signs tokens with readable claims.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -8,7 +8,7 @@ use jsonwebtoken::{Algorithm, EncodingKey, Header, crypto, encode};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-/// The secret every test server verifies with.
+/// The secret of every test server.
 pub(crate) const JWT_SECRET: &str = "a-secret-for-tests-that-is-long-enough-for-hs256";
 
 /// Seconds since the epoch, for `iat` and `exp`.
@@ -19,12 +19,12 @@ pub(crate) fn now_s() -> u64 {
         .as_secs()
 }
 
-/// Signs `claims` as they are, with HS256 and [`JWT_SECRET`].
+/// Signs `claims` with HS256 and [`JWT_SECRET`].
 pub(crate) fn mint(claims: &Value) -> String {
     mint_with(claims, JWT_SECRET)
 }
 
-/// Signs `claims` as they are, with HS256 and a secret of the test's choice.
+/// Signs `claims` with HS256 and a given secret.
 pub(crate) fn mint_with(claims: &Value, secret: &str) -> String {
     encode(
         &Header::default(),
@@ -34,7 +34,7 @@ pub(crate) fn mint_with(claims: &Value, secret: &str) -> String {
     .unwrap()
 }
 
-/// Signs `claims` under a JOSE header of the test's choice, with HS256 and [`JWT_SECRET`].
+/// Signs `claims` with HS256, [`JWT_SECRET`] and a given JOSE header.
 pub(crate) fn mint_under(header: &str, claims: &Value) -> String {
     let part = |text: &str| URL_SAFE_NO_PAD.encode(text);
     let signed = format!("{}.{}", part(header), part(&claims.to_string()));
@@ -43,10 +43,10 @@ pub(crate) fn mint_under(header: &str, claims: &Value) -> String {
     format!("{signed}.{signature}")
 }
 
-/// A JOSE header with an extension that recipients must understand, and that none knows.
+/// A JOSE header with a critical extension that no recipient knows.
 pub(crate) const CRITICAL_HEADER: &str = r#"{"alg":"HS256","crit":["x-limit"],"x-limit":1}"#;
 
-/// The claims of a signed-in person, good for an hour: a start for tests that change one of them.
+/// The claims of a signed-in user, valid for an hour, for tests that change one of them.
 pub(crate) fn user_claims(user_id: Uuid) -> Value {
     let now = now_s();
     json!({
@@ -58,7 +58,7 @@ pub(crate) fn user_claims(user_id: Uuid) -> Value {
     })
 }
 
-/// A token of a signed-in person, good for an hour.
+/// A token of a signed-in user, valid for an hour.
 pub(crate) fn user_token(user_id: Uuid) -> String {
     mint(&user_claims(user_id))
 }

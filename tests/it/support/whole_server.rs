@@ -1,5 +1,5 @@
-//! The whole server in this process, over a database with the people of the demonstration: routes of the chat, the
-//! change stream, sockets.
+//! The whole server in this process, over a database with the people of the demonstration: chat
+//! routes, change stream and sockets.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -23,7 +23,7 @@ pub(crate) struct WholeServer {
 }
 
 impl WholeServer {
-    /// Starts over this database, with these settings (`RAPPORT_<SECTION>_<KEY>`) on top.
+    /// Starts with this database and additional settings (`RAPPORT_<SECTION>_<KEY>`).
     pub(crate) async fn start(database_url: &str, settings: &[(&str, &str)]) -> Self {
         let environment: BTreeMap<String, String> = [
             ("DATABASE_URL", database_url),
@@ -50,7 +50,7 @@ impl WholeServer {
         }
     }
 
-    /// Waits until the database and the change stream are there.
+    /// Waits until the database and the change stream are available.
     pub(crate) async fn ready(self) -> Self {
         let ready = self.app.readiness().wait_until_ready();
         tokio::time::timeout(std::time::Duration::from_secs(30), ready)
@@ -59,12 +59,12 @@ impl WholeServer {
         self
     }
 
-    /// Where it listens.
+    /// The address of the listener.
     pub(crate) fn address(&self) -> SocketAddr {
         self.app.local_address()
     }
 
-    /// What `/metrics` shows.
+    /// The text of `/metrics`.
     pub(crate) async fn metrics(&self) -> String {
         let address = format!("http://{}/metrics", self.address());
         let answer = self
@@ -77,7 +77,7 @@ impl WholeServer {
         answer.text().await.unwrap()
     }
 
-    /// A request with a JSON body in somebody's name, which succeeds.
+    /// A request with a JSON body by a person. It must succeed.
     pub(crate) async fn send(
         &self,
         person: Person,
@@ -92,7 +92,7 @@ impl WholeServer {
         answer
     }
 
-    /// `POST` with a JSON body in somebody's name, which succeeds.
+    /// A `POST` request with a JSON body by a person. It must succeed.
     pub(crate) async fn post(&self, person: Person, path: &str, body: Value) -> Answer {
         self.send(person, Method::POST, path, body).await
     }
@@ -110,13 +110,13 @@ impl WholeServer {
         self.post(person, "/messages", body).await.body
     }
 
-    /// A socket of somebody that is joined to a private topic.
+    /// A socket of a person that has joined a private topic.
     pub(crate) async fn listen(&self, person: Person, topic: &str) -> PhoenixSocket {
         self.join(person, topic, json!({"config": {"private": true}}))
             .await
     }
 
-    /// A socket of somebody that is joined to a topic.
+    /// A socket of a person that has joined a topic.
     pub(crate) async fn join(&self, person: Person, topic: &str, payload: Value) -> PhoenixSocket {
         let token = user_token(person.id());
         let mut socket = PhoenixSocket::connect(self.address(), &token, Version::One).await;
@@ -134,7 +134,7 @@ impl Drop for WholeServer {
     }
 }
 
-/// The payload of the next broadcast of this event; others before it are passed by.
+/// The payload of the next broadcast with this event. Other broadcasts before it are skipped.
 pub(crate) async fn next_event(socket: &mut PhoenixSocket, event: &str) -> Value {
     loop {
         let Received {

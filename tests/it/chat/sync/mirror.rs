@@ -1,4 +1,5 @@
-//! A client's copy of the chat: loaded once, then kept by `/sync` alone, as the documentation tells clients to.
+//! A client's copy of the chat: loaded once, and then updated only through `/sync`, as the
+//! documentation describes.
 
 use std::collections::BTreeMap;
 
@@ -6,20 +7,20 @@ use serde_json::{Map, Value, json};
 
 use crate::support::chat_server::{ChatServer, Person};
 
-/// What one client holds.
+/// The state of a client.
 pub(super) struct Mirror {
     pub(super) person: Person,
-    /// Where the next request goes on.
+    /// The position of the next request.
     pub(super) cursor: String,
     conversations: BTreeMap<String, Value>,
     /// By conversation, then by id.
     messages: BTreeMap<String, BTreeMap<String, Value>>,
-    /// The others' positions, by conversation.
+    /// The positions of other members, by conversation.
     receipts: BTreeMap<String, Vec<Value>>,
 }
 
 impl Mirror {
-    /// The first load: the list over `/sync` in pages of `limit`, then every history.
+    /// The first load: the list through `/sync` in pages of `limit`, then every history.
     pub(super) async fn load(server: &ChatServer, person: Person, limit: u32) -> Self {
         let mut mirror = Self {
             person,
@@ -34,13 +35,13 @@ impl Mirror {
         }
         for id in mirror.conversations.keys().cloned().collect::<Vec<_>>() {
             for message in history(server, person, &id).await {
-                mirror.keep(message);
+                mirror.store(message);
             }
         }
         mirror
     }
 
-    /// One chain of pages. Returns how many there were.
+    /// Fetches one chain of pages. Returns their number.
     pub(super) async fn sync(&mut self, server: &ChatServer, limit: u32) -> usize {
         let mut pages = 1;
         while self.page(server, limit).await["has_more"] == true {
@@ -89,23 +90,23 @@ impl Mirror {
             }
         }
         for message in list("messages") {
-            self.keep(message);
+            self.store(message);
         }
         self.cursor = text(&page["cursor"]);
     }
 
-    fn keep(&mut self, message: Value) {
+    fn store(&mut self, message: Value) {
         let of = text(&message["conversation_id"]);
         let id = text(&message["id"]);
         self.messages.entry(of).or_default().insert(id, message);
     }
 
-    /// What the client would show, with the ticks as the positions have them.
+    /// What the client would show, with delivery status derived from the positions.
     pub(super) fn state(&self) -> Value {
         for (id, messages) in &self.messages {
             assert!(
                 messages.is_empty() || self.conversations.contains_key(id),
-                "messages of a conversation that is not there: {messages:?}"
+                "messages of a missing conversation: {messages:?}"
             );
         }
         let conversations: Map<String, Value> = self
@@ -165,7 +166,7 @@ impl Mirror {
     }
 }
 
-/// What a client shows that loads everything anew over the other routes.
+/// What a client shows that loads everything again through the other routes.
 pub(super) async fn fresh(server: &ChatServer, person: Person) -> Value {
     let mut conversations = Map::new();
     let mut path = "/conversations?archived=all&limit=100".to_owned();
@@ -183,7 +184,7 @@ pub(super) async fn fresh(server: &ChatServer, person: Person) -> Value {
     }
 }
 
-/// A whole conversation, tombstones included, oldest first.
+/// A whole conversation, including deleted messages, oldest first.
 async fn history(server: &ChatServer, person: Person, conversation: &str) -> Vec<Value> {
     let base = format!("/messages?conversation_id={conversation}&include_deleted=true&limit=200");
     let mut messages = Vec::new();
@@ -199,7 +200,7 @@ async fn history(server: &ChatServer, person: Person, conversation: &str) -> Vec
     }
 }
 
-/// Panics with the first difference unless the client shows what a fresh load shows.
+/// Panics with the first difference unless the client shows the same as a fresh load.
 pub(super) async fn assert_like_fresh(server: &ChatServer, mirror: &Mirror, what: &str) {
     let (kept, loaded) = (mirror.state(), fresh(server, mirror.person).await);
     if kept != loaded {
@@ -211,7 +212,7 @@ pub(super) async fn assert_like_fresh(server: &ChatServer, mirror: &Mirror, what
     }
 }
 
-/// Where two values differ first.
+/// The first difference between two values.
 fn difference(path: &str, kept: &Value, loaded: &Value) -> String {
     match (kept, loaded) {
         (Value::Object(one), Value::Object(two)) if one.keys().eq(two.keys()) => one

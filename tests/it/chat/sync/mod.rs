@@ -1,4 +1,4 @@
-//! Catching up.
+//! Synchronisation.
 
 mod mirror;
 mod random;
@@ -12,7 +12,7 @@ use crate::support::chat_server::Person::{Ada, Ana, Ben, Sue, Zoe};
 use crate::support::chat_server::{ChatServer, answer};
 
 #[tokio::test]
-async fn one_chain_after_a_long_absence_gives_what_a_fresh_load_gives() {
+async fn one_chain_after_a_long_absence_equals_a_fresh_load() {
     let server = ChatServer::start().await;
     let conversation = server.open(Ana, Ben).await;
     let mut sent = vec![server.say(Ana, &conversation, "before").await];
@@ -52,15 +52,12 @@ async fn one_chain_after_a_long_absence_gives_what_a_fresh_load_gives() {
     .await;
 
     let pages = away.sync(&server, 50).await;
-    assert_eq!(
-        pages, 6,
-        "251 messages that are not hidden, and one of Ada's"
-    );
+    assert_eq!(pages, 6, "251 visible messages, and one from Ada");
     assert_like_fresh(&server, &away, "after a long absence").await;
 }
 
 #[tokio::test]
-async fn nothing_new_is_an_empty_page_with_another_cursor() {
+async fn without_changes_the_page_is_empty_and_the_cursor_new() {
     let server = ChatServer::start().await;
     server.say(Ana, &server.open(Ana, Ben).await, "1").await;
     let first = server.get(Ben, "/sync").await;
@@ -91,7 +88,7 @@ async fn nothing_new_is_an_empty_page_with_another_cursor() {
 }
 
 #[tokio::test]
-async fn pages_are_as_long_as_asked_and_lead_to_all_of_it() {
+async fn pages_respect_the_limit_and_are_complete() {
     let server = ChatServer::start().await;
     let with_ben = server.open(Ana, Ben).await;
     let with_ada = server.open(Ana, Ada).await;
@@ -108,7 +105,7 @@ async fn pages_are_as_long_as_asked_and_lead_to_all_of_it() {
         (&first["messages"], &first["has_more"]),
         (&json!([]), &json!(true))
     );
-    // What happens meanwhile is told at the latest with the next chain.
+    // A later change is included in the next chain at the latest.
     let late = server.say(Ben, &with_ben, "late").await;
     let mut pages = vec![paged.page(&server, 2).await];
     while pages.last().unwrap()["has_more"] == true {
@@ -122,7 +119,7 @@ async fn pages_are_as_long_as_asked_and_lead_to_all_of_it() {
     assert_eq!(
         pages.len(),
         6,
-        "12 messages, the first two beside the last conversation"
+        "12 messages, the first two on the page of the last conversation"
     );
     let next = paged.page(&server, 200).await;
     assert_eq!(next["messages"][0]["id"], late["id"]);
@@ -137,7 +134,7 @@ async fn pages_are_as_long_as_asked_and_lead_to_all_of_it() {
 }
 
 #[tokio::test]
-async fn a_cursor_that_is_not_ours_or_no_longer_good_is_refused() {
+async fn invalid_and_expired_cursors_are_refused() {
     let server = ChatServer::start().await;
     for cursor in ["", "x", "!!", "WzEseyJkYXRhYmFzZSI6IngifV0"] {
         server
@@ -153,7 +150,7 @@ async fn a_cursor_that_is_not_ours_or_no_longer_good_is_refused() {
         .await
         .assert_refused(410, "resync_required");
     let owner = server.database.connect().await;
-    // Too old, when it may be no older than now.
+    // Too old, because the horizon is now.
     let horizon = async |seconds: &str| {
         let set = "update chat.config set value = $1::text::jsonb where key = 'sync_horizon_s'";
         assert_eq!(owner.execute(set, &[&seconds]).await.unwrap(), 1);
@@ -165,7 +162,7 @@ async fn a_cursor_that_is_not_ours_or_no_longer_good_is_refused() {
         .assert_refused(410, "resync_required");
     horizon("60").await;
     assert_eq!(server.get(Ana, &path).await.status, 200);
-    // The operator may ask for it, after rows were restored.
+    // The operator can enforce it, after rows were restored.
     owner
         .execute(
             "update chat.config set value = '\"other\"' where key = 'sync_epoch'",
@@ -180,7 +177,7 @@ async fn a_cursor_that_is_not_ours_or_no_longer_good_is_refused() {
 }
 
 #[tokio::test]
-async fn a_cursor_names_no_transaction_that_is_still_to_come() {
+async fn a_cursor_with_future_transactions_is_refused() {
     use base64::Engine as _;
     use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
@@ -190,7 +187,7 @@ async fn a_cursor_names_no_transaction_that_is_still_to_come() {
     let mut json: Value = serde_json::from_slice(&json).unwrap();
     json[1]["since"] = json!("1000000000:1000000000:");
     let ahead = URL_SAFE_NO_PAD.encode(json.to_string());
-    // As after a restore to an earlier point in time that kept its identity.
+    // As after a restore to an earlier point in time that kept the identity.
     server
         .get(Ana, &format!("/sync?since={ahead}"))
         .await
@@ -198,7 +195,7 @@ async fn a_cursor_names_no_transaction_that_is_still_to_come() {
 }
 
 #[tokio::test]
-async fn other_peoples_conversations_are_not_told() {
+async fn other_users_conversations_are_not_returned() {
     let server = ChatServer::start().await;
     let (mut stranger, mut member) = (
         Mirror::load(&server, Zoe, 9).await,
@@ -228,7 +225,7 @@ async fn other_peoples_conversations_are_not_told() {
     let page = member.page(&server, 9).await;
     assert_eq!(page["messages"][0]["content"], "secret");
     assert_eq!(page["conversations"][0]["draft"], Value::Null);
-    // Somebody else's cursor shows what its bearer may see, and nothing of its owner.
+    // Another user's cursor returns what its bearer may see, and nothing of its owner.
     let borrowed = format!("/sync?since={}", member.cursor);
     server.say(Ana, &conversation, "again").await;
     let page = server.get(Zoe, &borrowed).await;
@@ -280,7 +277,7 @@ async fn deleted_content_is_absent() {
 }
 
 #[tokio::test]
-async fn what_was_left_or_removed_is_told() {
+async fn left_and_removed_conversations_are_reported() {
     let server = ChatServer::start().await;
     let with_ana = server.open(Ana, Ben).await;
     let with_ada = server.open(Ada, Ben).await;

@@ -1,8 +1,8 @@
-//! Random conversations of several people in transactions that overlap and commit in any order, and clients that
-//! catch up in between: at the end each must show what a fresh load shows.
+//! Random conversations of several users, in transactions that overlap and commit in any order, and
+//! clients that synchronise in between. At the end each client must show the same as a fresh load.
 //!
-//! One task drives everything, so that a seed names one run: transactions overlap because they are left open while
-//! others go on, and whoever meets a lock gives up at once.
+//! A single task drives everything, so that a seed identifies a run. Transactions overlap because
+//! they stay open while others run, and a statement that meets a lock gives up immediately.
 
 use rapport::config::source::{ProcessEnvironment, Source as _};
 use tokio_postgres::Client;
@@ -11,29 +11,30 @@ use super::mirror::{Mirror, assert_like_fresh};
 use crate::support::chat_server::ChatServer;
 use crate::support::chat_server::Person::{self, Ada, Ana, Ben, Sue};
 
-/// Rounds of one run. After each all transactions are ended and some clients are compared: few enough
-/// changes that one does not hide another that was not told.
+/// Rounds of a run. After each round all transactions are ended and some clients are compared. A
+/// round has few enough changes that a later one does not hide an earlier one that was missed.
 const ROUNDS: usize = 40;
 
-/// Steps of a round. Each does something in a transaction, which it may begin and end, or lets a client catch up.
+/// Steps of a round. Each step acts in a transaction, which it may begin and end, or lets a client
+/// synchronise.
 const STEPS: usize = 15;
 
-/// Transactions that may be open at once.
+/// Maximum number of open transactions.
 const WRITERS: usize = 4;
 
-/// Names the one run that is to be repeated.
+/// The seed of a single run to repeat.
 const SEED_VARIABLE: &str = "RAPPORT_TEST_SEED";
 
 const PEOPLE: [Person; 4] = [Ana, Ben, Ada, Sue];
 
-/// A connection, whose transaction it is, and whether that is open.
+/// A connection, the user of its transaction, and whether one is open.
 struct Writer {
     client: Client,
     person: Person,
     is_open: bool,
 }
 
-/// What a step picks among: messages and conversations of somebody, as they are committed.
+/// Candidates of a step: committed messages and conversations of a user.
 const MESSAGES: &str = "select m.id::text, m.conversation_id::text \
     from user_messages m join user_conversation_members mine using (conversation_id) \
     where mine.user_id = $1 order by m.created_at desc, m.id limit 25";
@@ -44,11 +45,11 @@ const CONVERSATIONS: &str = "select m.conversation_id::text from user_conversati
     reason = "a failed run is repeated by its seed, which the harness shows only then"
 )]
 #[tokio::test]
-async fn clients_that_catch_up_show_what_a_fresh_load_shows() {
+async fn clients_that_sync_show_the_same_as_a_fresh_load() {
     let asked = ProcessEnvironment
         .get(SEED_VARIABLE)
         .map(|seed| seed.parse().unwrap());
-    // Some that never change, and one that nobody has tried.
+    // Some fixed seeds, and a random one.
     let seeds = asked.map_or_else(|| vec![1, 3, fastrand::u64(..)], |seed| vec![seed]);
     for seed in seeds {
         println!("{SEED_VARIABLE}={seed}");
@@ -79,7 +80,7 @@ async fn run(seed: u64) {
             is_open: false,
         });
     }
-    // Each has two devices, of which the second only catches up when it is compared.
+    // Each user has two devices. The second synchronises only when it is compared.
     let mut mirrors = Vec::new();
     for person in PEOPLE.into_iter().chain(PEOPLE) {
         mirrors.push(Mirror::load(&server, person, random.u32(1..4)).await);
@@ -91,7 +92,7 @@ async fn run(seed: u64) {
             if random.u8(..100) < 12 {
                 let mirror = &mut mirrors[random.usize(..PEOPLE.len())];
                 let limit = random.u32(1..5);
-                // Sometimes it is cut off between two pages.
+                // Sometimes it is interrupted between two pages.
                 if random.bool() {
                     mirror.page(&server, limit).await;
                 } else {
@@ -111,7 +112,8 @@ async fn run(seed: u64) {
         let is_last = round == ROUNDS - 1;
         for mirror in &mut mirrors {
             if is_last || random.u8(..100) < 15 {
-                // The first ends what was cut off, with what was there when that began.
+                // The first page completes the interrupted chain, up to the snapshot in which that
+                // began.
                 mirror.sync(&server, random.u32(1..30)).await;
                 mirror.sync(&server, random.u32(1..30)).await;
                 let what = format!("{SEED_VARIABLE}={seed} round {round}");
@@ -123,7 +125,7 @@ async fn run(seed: u64) {
 }
 
 impl Writer {
-    /// Begins a transaction in somebody's name, as the server does, unless one is open.
+    /// Begins a transaction on behalf of a user, as the server does, unless one is open.
     async fn begin(&mut self, random: &mut fastrand::Rng) {
         if std::mem::replace(&mut self.is_open, true) {
             return;
@@ -137,7 +139,8 @@ impl Writer {
         self.client.batch_execute(&begin).await.unwrap();
     }
 
-    /// Runs a statement in the open transaction, which may end with it. Whether it was not refused.
+    /// Runs a statement in the open transaction, which may end with it. Returns whether it
+    /// succeeded.
     async fn execute(&mut self, random: &mut fastrand::Rng, statement: &str) -> bool {
         let guarded = format!("savepoint step; {statement}; release savepoint step");
         let result = self.client.batch_execute(&guarded).await;
@@ -161,7 +164,7 @@ impl Writer {
     }
 }
 
-/// Something that somebody does. Some of it is refused, by the rules or because another has the lock.
+/// An action of a user. Some are refused, by the rules or because of a lock.
 async fn statement(
     random: &mut fastrand::Rng,
     observer: &Client,
@@ -183,7 +186,7 @@ async fn statement(
     let newest: String = messages[0].get(0);
     let flag = random.bool();
     let reaction = ["👍", "🎉", ":ok:"][random.usize(..3)];
-    // What the owner does in the middle of somebody's transaction.
+    // An action of the owner within a user's transaction.
     let as_owner =
         |statement: String| format!("reset role; {statement}; set local role authenticated");
     match random.u8(..100) {

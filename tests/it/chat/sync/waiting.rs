@@ -1,4 +1,4 @@
-//! Requests that wait for something to change.
+//! Requests that wait for a change.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use crate::support::database::TestDatabase;
 use crate::support::eventually::eventually;
 use crate::support::token::{JWT_SECRET, user_token};
 
-/// Less than a request waits, so that one that was not woken is not taken for one that was.
+/// Shorter than the wait of a request, so that a timeout is not mistaken for a signal.
 const SOON: Duration = Duration::from_secs(20);
 
 /// The whole server with its change stream.
@@ -76,7 +76,7 @@ impl Whole {
         self.send(person, Method::GET, path, json!({})).await
     }
 
-    /// A request that waits, as soon as it does.
+    /// Starts a waiting request, and returns when it is registered.
     async fn wait(&self, person: Person, cursor: &Value) -> JoinHandle<Value> {
         let address = self.address(&format!("/sync?wait=25&since={}", cursor.as_str().unwrap()));
         let request = self
@@ -94,7 +94,7 @@ impl Whole {
         answer
     }
 
-    /// How many requests wait, as operators see it.
+    /// Number of waiting requests, from the metrics.
     async fn waiting(&self) -> u64 {
         let address = format!("http://{}/metrics", self.app.local_address());
         let request = self.client.get(address).bearer_auth("scrape");
@@ -109,7 +109,7 @@ impl Whole {
 }
 
 #[tokio::test]
-async fn whatever_changes_wakes_those_whom_it_concerns_and_no_others() {
+async fn changes_wake_only_the_requests_that_they_concern() {
     let server = Whole::start().await;
     let opened = json!({ "other_user_id": Ben.id() });
     let conversation = server
@@ -194,9 +194,9 @@ async fn whatever_changes_wakes_those_whom_it_concerns_and_no_others() {
         assert_ne!(page[part], json!([]), "{method} {path}: {page}");
         cursor = page["cursor"].clone();
     }
-    assert!(!stranger.is_finished(), "nothing of it concerns Zoe");
+    assert!(!stranger.is_finished(), "no change concerns Zoe");
 
-    // Whoever is added to a conversation is told of it; here by the first message.
+    // A person who is added to a conversation is signalled; here by the first message.
     let opened = json!({ "other_user_id": Zoe.id() });
     let sue = Person::Sue;
     server
@@ -208,7 +208,7 @@ async fn whatever_changes_wakes_those_whom_it_concerns_and_no_others() {
 }
 
 #[tokio::test]
-async fn one_person_has_so_many_requests_that_wait_and_no_more() {
+async fn the_waiting_requests_per_user_are_limited() {
     let server = Whole::start().await;
     let cursor = server.get(Ana, "/sync").await["cursor"].clone();
     let mut waiting = Vec::new();
@@ -229,7 +229,7 @@ async fn one_person_has_so_many_requests_that_wait_and_no_more() {
 }
 
 #[tokio::test]
-async fn a_stop_ends_the_waiting() {
+async fn a_shutdown_ends_waiting_requests() {
     let server = Whole::start().await;
     let cursor = server.get(Ana, "/sync").await["cursor"].clone();
     let waiting = server.wait(Ana, &cursor).await;
@@ -238,7 +238,7 @@ async fn a_stop_ends_the_waiting() {
 }
 
 #[tokio::test]
-async fn without_the_change_stream_a_request_ends_at_its_time_with_what_there_is() {
+async fn without_the_change_stream_a_request_ends_at_its_timeout() {
     let server = ChatServer::start().await;
     let conversation = server.open(Ana, Ben).await;
     let cursor = server.get(Ben, "/sync").await.body["cursor"].clone();
@@ -251,7 +251,8 @@ async fn without_the_change_stream_a_request_ends_at_its_time_with_what_there_is
         (200, &json!([]))
     );
 
-    // What is committed while it waits is in the answer, unless the machine is so slow that it ended first.
+    // A commit during the wait is in the response, unless the machine is so slow that the wait
+    // ended first.
     loop {
         let waiting = server.request(Ben, Method::GET, &path).send();
         let waiting = Tasks::new().spawn("waiting client", waiting);
@@ -265,7 +266,7 @@ async fn without_the_change_stream_a_request_ends_at_its_time_with_what_there_is
         break;
     }
 
-    // What there is already is not waited for, and neither is a first load.
+    // A request does not wait if there are changes already, and neither does a first load.
     let begun = Instant::now();
     server.get(Ben, &path.replace("wait=1", "wait=25")).await;
     server.get(Zoe, "/sync?wait=25").await;
