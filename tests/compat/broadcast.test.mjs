@@ -1,4 +1,4 @@
-// Broadcasts over sockets and over HTTP, between all clients that are in use.
+// Broadcasts over sockets and over HTTP, between all tested clients.
 
 import assert from 'node:assert/strict'
 import { after, before, test } from 'node:test'
@@ -16,7 +16,7 @@ after(async () => {
   assert.equal(await server.stop(), 0)
 })
 
-/** A payload with everything that an encoding could spoil. */
+/** A payload with everything that an encoding could corrupt. */
 const PAYLOAD = {
   text: 'héllo "quoted" \\ \u2028 😀 \u0000',
   numbers: [0, -1.5, 1e300, 9007199254740991],
@@ -29,7 +29,7 @@ async function client(kind, name = 'ANA') {
   return made
 }
 
-/** A joined channel and every broadcast that it hears. */
+/** A joined channel and every broadcast that it receives. */
 async function member(kind, topic, broadcast = {}, name = 'ANA') {
   const channel = (await client(kind, name)).channel(topic, { config: { broadcast } })
   const heard = new Inbox()
@@ -37,7 +37,8 @@ async function member(kind, topic, broadcast = {}, name = 'ANA') {
   return { kind, channel, heard, ...(await subscribe(channel)) }
 }
 
-/** Sends a mark from `from` that all `members` hear: what was sent before has come, or never comes. */
+// Sends a mark from `from` that all `members` receive. Earlier messages have arrived by then, or
+// never do.
 async function settled(from, members) {
   const mark = `mark ${(settled.count = (settled.count ?? 0) + 1)}`
   assert.equal(await from.channel.send({ type: 'broadcast', event: mark, payload: {} }), 'ok')
@@ -48,7 +49,7 @@ async function settled(from, members) {
 
 const withoutMarks = (heard) => heard.items.filter(({ event }) => !event.startsWith('mark '))
 
-test('every client hears every other, in the order of sending, whatever is in it', async () => {
+test('every client receives the messages of all others in order, with any content', async () => {
   const members = await Promise.all(Object.keys(CLIENTS).map((kind) => member(kind, 'all together', { ack: true })))
   for (const sender of members) {
     for (let n = 0; n < 20; n += 1) {
@@ -69,7 +70,7 @@ test('every client hears every other, in the order of sending, whatever is in it
 })
 
 for (const kind of Object.keys(CLIENTS)) {
-  test(`${kind}: an echo only when asked for, and only listeners of the event`, async () => {
+  test(`${kind}: an echo only if requested, and only to listeners of the event`, async () => {
     const [quiet, loud] = await Promise.all([
       member(kind, `echo of ${kind}`, { self: false, ack: true }),
       member(kind, `echo of ${kind}`, { self: true, ack: true }),
@@ -87,7 +88,7 @@ for (const kind of Object.keys(CLIENTS)) {
   })
 }
 
-test('without ack nothing is waited for, and everything arrives all the same', async () => {
+test('without ack, sends do not wait and everything arrives', async () => {
   const sender = await member('supabase-js 2.119', 'no ack', {})
   const receiver = await member('supabase-js 2.119', 'no ack', {})
   for (let n = 0; n < 500; n += 1) sender.channel.send({ type: 'broadcast', event: 'n', payload: { n } })
@@ -95,7 +96,7 @@ test('without ack nothing is waited for, and everything arrives all the same', a
   assert.deepEqual(receiver.heard.items.map(({ payload }) => payload.n), Array.from({ length: 500 }, (_, n) => n))
 })
 
-test('bytes arrive as they were at those who can have them', async () => {
+test('binary payloads arrive unchanged at clients that support them', async () => {
   const members = await Promise.all(Object.keys(CLIENTS).map((kind) => member(kind, 'bytes', { ack: true })))
   const [sender] = members
   const receiver = await member('supabase-js 2.119', 'bytes')
@@ -110,7 +111,7 @@ test('bytes arrive as they were at those who can have them', async () => {
   for (const { heard, kind } of members.slice(1)) assert.deepEqual(withoutMarks(heard), [], kind)
 })
 
-test('names of events and topics may be long, and have any characters', async () => {
+test('names of events and topics may be long and contain any characters', async () => {
   const topic = `räume/😀 ${'x'.repeat(200)}`
   const members = await Promise.all(Object.keys(CLIENTS).map((kind) => member(kind, topic, { ack: true })))
   const event = `ereignis:😀/"'\\ ${'y'.repeat(200)}`
@@ -123,7 +124,7 @@ test('names of events and topics may be long, and have any characters', async ()
   }
 })
 
-test('what is too large is refused in words, and the channel stays', async () => {
+test('messages that are too large are refused with a text, and the channel stays open', async () => {
   for (const kind of ['supabase-js 2.119', 'realtime-js 2.11']) {
     const sender = await member(kind, `large for ${kind}`, { ack: true })
     const large = await sender.channel.send({ type: 'broadcast', event: 'large', payload: { text: 'x'.repeat(3_100_000) } })
@@ -134,7 +135,7 @@ test('what is too large is refused in words, and the channel stays', async () =>
   }
 })
 
-test('send() before the join goes over HTTP and reaches everybody', async () => {
+test('send() before the join uses HTTP and reaches all members', async () => {
   const members = await Promise.all(Object.keys(CLIENTS).map((kind) => member(kind, 'over http')))
   for (const kind of Object.keys(CLIENTS)) {
     const outside = (await client(kind, 'BEN')).channel('over http')
@@ -148,7 +149,7 @@ test('send() before the join goes over HTTP and reaches everybody', async () => 
   }
 })
 
-test('httpSend() sends JSON and bytes, also from a joined channel to itself', async () => {
+test('httpSend() sends JSON and binary payloads, also from a joined channel to itself', async () => {
   const members = await Promise.all(Object.keys(CLIENTS).map((kind) => member(kind, 'http/send ü')))
   const [sender] = members
   assert.deepEqual(await sender.channel.httpSend('json', PAYLOAD), { success: true })
@@ -163,7 +164,7 @@ test('httpSend() sends JSON and bytes, also from a joined channel to itself', as
   }
 })
 
-test('HTTP without a good token, or with too large a payload, is refused with the reason', async () => {
+test('HTTP without a valid token, or with too large a payload, is refused with a reason', async () => {
   const post = (path, headers, body) =>
     fetch(`${server.url}/realtime/v1/api/broadcast${path}`, { method: 'POST', headers, body })
   const json = { 'content-type': 'application/json' }

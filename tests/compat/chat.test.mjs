@@ -1,4 +1,5 @@
-// The main job through public interfaces alone: REST in, sockets of the real supabase-js out.
+// The main use case through public interfaces only: REST requests in, messages on sockets of the
+// real supabase-js out.
 
 import assert from 'node:assert/strict'
 import { randomUUID } from 'node:crypto'
@@ -30,7 +31,7 @@ async function listen(token, topic, binding) {
   return { client, channel, changes, ...(await subscribe(channel)) }
 }
 
-test('a person writes to a colleague, who reads it; an outsider sees nothing', async () => {
+test('a user sends a message to a colleague, who reads it; an outsider sees nothing', async () => {
   const [ana, ben, zoe] = ['ANA', 'BEN', 'ZOE'].map(person)
   const message = { other_user_id: ben.id, content: 'Hello Ben', client_message_id: randomUUID() }
   const first = await call(server, ana.token, 'POST', '/messages', message)
@@ -63,7 +64,7 @@ test('a person writes to a colleague, who reads it; an outsider sees nothing', a
   }
 })
 
-test('the socket of the other person receives each message at once, an outsider none', async () => {
+test('the socket of the recipient receives each message immediately, an outsider none', async () => {
   const [ana, ben, zoe] = ['ANA', 'BEN', 'ZOE'].map(person)
   const [bens, zoes] = await Promise.all([
     listen(ben.token, 'all-messages', { table: 'user_messages' }),
@@ -85,14 +86,14 @@ test('the socket of the other person receives each message at once, an outsider 
   assert.equal(received[0].new.conversation_id, sent[0].conversation_id)
   assert.equal(received[0].errors, null)
 
-  // A row that Zoe may see, committed after all the others, is the sign that theirs have passed her by.
+  // A row that Zoe may see, committed last, shows that the other rows were not delivered to her.
   const zoesOwn = await listen(zoe.token, 'own-presence', { table: 'user_presence' })
   await call(server, zoe.token, 'POST', '/presence', { status: 'online' })
   await zoesOwn.changes.find((change) => change.new.user_id === zoe.id, 'her own presence')
   assert.deepEqual(zoes.changes.items, [])
 })
 
-test('the dashboard finds people of its team only, sets presence and hears typing accepted', async () => {
+test('the dashboard finds only people of its team, sets presence, and reports typing', async () => {
   const [ana, ben] = ['ANA', 'BEN'].map(person)
   const found = await call(server, ana.token, 'GET', '/search?q=be&type=users')
   assert.deepEqual(found.body.map(({ id }) => id), [ben.id])

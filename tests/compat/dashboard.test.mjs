@@ -1,4 +1,5 @@
-// A Next.js dashboard on the routes and the socket: the files of docs/nextjs.md, called as such dashboards call them.
+// A Next.js dashboard on the routes and the socket: the files of docs/nextjs.md, called as such
+// dashboards call them.
 
 import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'
@@ -14,7 +15,7 @@ import { call, clientFor, database, Inbox, mint, startServer, subscribe, Wire } 
 
 const { CookieAuthStorageAdapter } = createRequire(import.meta.url)('@supabase/auth-helpers-shared')
 
-// Browsers have one.
+// Browsers provide it.
 globalThis.WebSocket ??= WebSocket
 
 let server
@@ -43,17 +44,17 @@ after(async () => {
   assert.equal(await server.stop(), 0)
 })
 
-/** The class in a person's name, by token. */
+/** The class, authenticated with a user's token. */
 const apiOf = (name) => new UserChatAPI({ baseUrl: server.base, accessToken: async () => token(name) })
 
-/** What a method answered, which was no error. */
+/** The result of a method, which must not be an error. */
 async function ok(answer) {
   const { data, error } = await answer
   assert.equal(error, null)
   return data
 }
 
-/** What a method was refused with. */
+/** The error of a refused method. */
 async function refused(answer, status, code) {
   const { data, error } = await answer
   assert.equal(data, null)
@@ -67,7 +68,7 @@ async function socketOf(name, address = server) {
   return client
 }
 
-/** Subscribes as dashboards do and gathers what comes. */
+/** Subscribes as dashboards do, and collects events. */
 async function watch(client, name, binding) {
   const changes = new Inbox()
   const channel = client.channel(name).on('postgres_changes', { schema: 'public', ...binding }, changes.push)
@@ -83,7 +84,8 @@ const newMessages = (client, conversation) =>
     filter: `conversation_id=eq.${conversation}`,
   })
 
-/** The project's sign-in service, as far as clients need it: who holds a token, and a new token for the old one. */
+// The project's auth service, as far as clients need it: the user of a token, and refreshing a
+// token.
 async function startAuth(sessionOf) {
   const auth = createServer((request, response) => {
     const found = request.url.startsWith('/auth/v1/user') ? sessionOf().user : sessionOf()
@@ -99,13 +101,13 @@ async function startAuth(sessionOf) {
 }
 
 function session(name, accessToken = token(name)) {
-  // Names and pictures of everyday length make the cookie longer than one may be.
+  // Names and pictures of typical length make the cookie longer than the limit for one cookie.
   const user = { id: id(name), aud: 'authenticated', user_metadata: { about: 'x'.repeat(4_000) } }
   const expires_at = Math.floor(Date.now() / 1000) + 3_600
   return { access_token: accessToken, refresh_token: randomUUID(), token_type: 'bearer', expires_in: 3_600, expires_at, user }
 }
 
-/** The `Cookie` header of a browser that signed in through `@supabase/ssr`. */
+/** The `Cookie` header of a browser that has signed in through `@supabase/ssr`. */
 async function cookieOfSsr(name) {
   const jar = new Map()
   const client = createServerClient(await startAuth(() => session(name)), server.env.ANON_KEY, {
@@ -120,7 +122,7 @@ async function cookieOfSsr(name) {
   return [...jar].map(([name, value]) => `${name}=${encodeURIComponent(value)}`).join('; ')
 }
 
-/** The same of the older auth-helpers. */
+/** The same for the older auth-helpers. */
 async function cookieOfHelpers(name) {
   const jar = new Map()
   const storage = new (class extends CookieAuthStorageAdapter {
@@ -132,7 +134,8 @@ async function cookieOfHelpers(name) {
   return [...jar].map(([key, value]) => `${key}=${encodeURIComponent(value)}`).join('; ')
 }
 
-/** `fetch` as a page of the same site does it: with its cookies, and with what browsers say about it. */
+// `fetch` as a page of the same site performs it: with its cookies, and with the `Sec-Fetch`
+// headers of browsers.
 const fetchWith = (cookie, headers = { 'sec-fetch-site': 'same-origin' }) => (url, init) =>
   fetch(url, { ...init, headers: { ...init.headers, ...headers, cookie } })
 
@@ -177,7 +180,8 @@ for (const [kind, apiBy] of Object.entries(IDENTITIES)) {
     assert.equal(await ok(ben.updateTypingStatus(id('BEN'), id('ANA'))), null)
     assert.equal(await ok(ben.updateTypingStatus(id('BEN'), null)), null)
 
-    // Another team: nothing is found, opened, read or sent, and nobody acts in another's name.
+    // For another team nothing is found, opened, read or sent, and no user acts on behalf of
+    // another.
     const refusal = await refused(zoe.getOrCreateConversation(id('ZOE'), id('ANA')), 403, 'not_allowed_recipient')
     assert.equal(refusal.message, 'You cannot message this person')
     await refused(zoe.getOrCreateConversation(id('ANA'), id('BEN')), 403, 'identity_mismatch')
@@ -194,7 +198,7 @@ for (const [kind, apiBy] of Object.entries(IDENTITIES)) {
   })
 }
 
-test('a write by cookie is refused from another site, and no session is none', async () => {
+test('a write by cookie is refused from another site, and so is one without a session', async () => {
   const cookie = await cookieOfSsr('ANA')
   const foreign = { 'sec-fetch-site': 'cross-site', origin: 'https://evil.example' }
   const lured = new UserChatAPI({ baseUrl: server.base, fetch: fetchWith(cookie, foreign) })
@@ -207,7 +211,7 @@ test('a write by cookie is refused from another site, and no session is none', a
   await refused(away.getConversations(id('ANA')), 0, 'network')
 })
 
-test('what is shown at once and what the socket brings are one message', async () => {
+test('the optimistic message and the one from the socket are merged', async () => {
   const [ana, ben] = ['ANA', 'BEN'].map(apiOf)
   const { id: conversation } = await ok(ana.getOrCreateConversation(id('ANA'), id('BEN')))
   const [anas, bens, zoes] = await Promise.all(['ANA', 'BEN', 'ZOE'].map((name) => socketOf(name)))
@@ -232,14 +236,14 @@ test('what is shown at once and what the socket brings are one message', async (
   for (const inbox of [atAna, atBen]) await inbox.find(({ new: row }) => row.id === reply.id, 'the answer')
   assert.deepEqual(atBen.items.map(({ new: row }) => row.id), [sent.id, reply.id], 'each once, in order')
 
-  // Her own presence, committed after the messages, is the sign that these have passed Zoe by.
+  // Her own presence, committed after the messages, shows that these were not delivered to Zoe.
   const zoesOwn = await watch(zoes, 'user-presence', { event: '*', table: 'user_presence' })
   await ok(apiOf('ZOE').updatePresence(id('ZOE'), 'online'))
   await zoesOwn.find(({ new: row }) => row.user_id === id('ZOE'), 'her own presence')
   assert.deepEqual(atZoe.items, [])
 })
 
-test('a deletion tells nobody on a socket what it deleted', async () => {
+test('a deletion discloses the deleted content to no socket', async () => {
   const ana = apiOf('ANA')
   const { id: conversation } = await ok(ana.getOrCreateConversation(id('ANA'), id('BEN')))
   const messages = await watch(await socketOf('BEN'), 'all-messages', { event: '*', table: 'user_messages' })
@@ -250,9 +254,9 @@ test('a deletion tells nobody on a socket what it deleted', async () => {
   assert.ok(!JSON.stringify(deletion).includes('a secret'), JSON.stringify(deletion))
 })
 
-test('typing and presence in the table, for dashboards that watch it', async () => {
+test('typing and presence in the table, for dashboards that subscribe to it', async () => {
   await db.query(`update chat.config set value = 'true' where key in ('typing_in_table', 'share_current_page')`)
-  // Of Ada alone nothing here has a socket, which would speak for her as well.
+  // Only Ada has no socket here, which would report presence for her as well.
   const ada = apiOf('ADA')
   await ok(ada.getOrCreateConversation(id('ADA'), id('ANA')))
   await ok(ada.updatePresence(id('ADA'), 'online', '/messages'))
@@ -270,7 +274,7 @@ test('typing and presence in the table, for dashboards that watch it', async () 
 
   for (const status of ['away', 'offline', 'online']) {
     await ok(ada.updatePresence(id('ADA'), status, '/elsewhere'))
-    // Ana’s own row comes among them: her sockets have only just opened.
+    // Ana’s own row is among them, because her sockets have only just opened.
     const adas = (items) => items.map(({ new: row }) => row).filter((row) => row.user_id === id('ADA'))
     const changed = await presence.until((items) => adas(items).at(-1)?.status === status, `Ada to be ${status}`)
     assert.equal(adas(changed).at(-1).current_page, null, 'which page somebody looks at is nobody else’s business')
@@ -281,7 +285,7 @@ test('typing and presence in the table, for dashboards that watch it', async () 
   await db.query(`update chat.config set value = 'false' where key in ('typing_in_table', 'share_current_page')`)
 })
 
-test('a token refreshed in time misses nothing; one that is not ends the channel and not the socket', async () => {
+test('a token refreshed in time loses nothing; an expired token ends the channel but not the socket', async () => {
   const ana = apiOf('ANA')
   const { id: conversation } = await ok(ana.getOrCreateConversation(id('ANA'), id('BEN')))
   const brief = mint(server, { sub: id('BEN'), exp: Math.floor(Date.now() / 1000) + 5 })
@@ -300,7 +304,7 @@ test('a token refreshed in time misses nothing; one that is not ends the channel
   const [renewed, forgotten] = await Promise.all([listening(() => current), listening(brief)])
   await forgotten.system.find(({ status }) => status === 'ok', 'changes to be live')
 
-  // Messages all the time until the old token is over: before, while and after the new one comes.
+  // Messages are sent until the old token has expired: before, during and after the refresh.
   const sent = []
   let isOver = false
   const writing = (async () => {
@@ -324,7 +328,7 @@ test('a token refreshed in time misses nothing; one that is not ends the channel
   assert.ok(forgotten.changes.items.every(({ new: row }) => row.id !== last.id))
 })
 
-/** A feed of Ben's that is on the screen, with all its states. */
+/** A mounted feed of Ben, with all its states. */
 async function feedOf(chat, api, conversation) {
   const feed = new ConversationFeed(api, chat, conversation, id('BEN'))
   const states = new Inbox()
@@ -336,7 +340,7 @@ async function feedOf(chat, api, conversation) {
   return { feed, until }
 }
 
-test('the feed of the guide catches up after its socket was away', async () => {
+test('the feed of the guide catches up after its socket was disconnected', async () => {
   const ana = apiOf('ANA')
   const { id: conversation } = await ok(ana.getOrCreateConversation(id('ANA'), id('BEN')))
   const wire = await Wire.to(server.url)
@@ -388,7 +392,7 @@ test('the feed of the guide catches up after its socket was away', async () => {
   assert.deepEqual(feed.getState().messages.map(seen), (await ok(ben.getMessages(conversation))).map(seen))
 })
 
-test('a message that was not sent says so, and its repetition is no second one', async () => {
+test('a failed message is reported, and its repetition does not create a second one', async () => {
   const ana = apiOf('ANA')
   const { id: conversation } = await ok(ana.getOrCreateConversation(id('ANA'), id('BEN')))
   const wire = await Wire.to(server.url)
@@ -408,7 +412,7 @@ test('a message that was not sent says so, and its repetition is no second one',
   assert.equal((await ok(ana.getMessages(conversation))).filter(({ content }) => content === 'from a tunnel').length, 1)
 })
 
-test('the feed joins again as soon as there is a good token', async () => {
+test('the feed rejoins as soon as there is a valid token', async () => {
   const ana = apiOf('ANA')
   const { id: conversation } = await ok(ana.getOrCreateConversation(id('ANA'), id('BEN')))
   let current = mint(server, { sub: id('BEN'), exp: Math.floor(Date.now() / 1000) + 3 })
@@ -422,7 +426,7 @@ test('the feed joins again as soon as there is a good token', async () => {
   assert.ok(feed.getState().messages.some(({ id }) => id === missed.id))
 })
 
-test('the chat’s client follows the session of the Supabase client beside it', async () => {
+test('the chat client follows the session of its Supabase client', async () => {
   let current = session('BEN', mint(server, { sub: id('BEN'), exp: Math.floor(Date.now() / 1000) + 3_600 }))
   const url = await startAuth(() => current)
   const kept = new Map([['session', JSON.stringify(current)]])

@@ -1,4 +1,4 @@
-// Broadcasts that the database sends, and those that it has kept.
+// Broadcasts from the database, and stored broadcasts.
 
 import assert from 'node:assert/strict'
 import { after, before, test } from 'node:test'
@@ -56,7 +56,7 @@ const sendBytes = (bytes, event, topic, isPrivate = true) =>
 
 const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/
 
-test('what a client has stored comes once, and is replayed to those who join later', async () => {
+test('a message that a client stores arrives once, and is replayed to later members', async () => {
   await db.query(`
     create policy "people talk" on realtime.messages for insert to authenticated
       with check (realtime.topic() like 'topic:persist%' and extension = 'broadcast')`)
@@ -71,7 +71,7 @@ test('what a client has stored comes once, and is replayed to those who join lat
   assert.deepEqual(await sender.channel.httpSend('over http', { event: 'over http' }, { persist: { ttl: 60 } }), {
     success: true,
   })
-  // What the database sends comes behind everything that the log had to say.
+  // A broadcast from the database arrives after everything that was in the log before it.
   await send({ is: 'a mark' }, 'mark', 'topic:persist')
   await other.heard.find(({ event }) => event === 'mark', 'the mark')
   const events = (inbox) => inbox.items.map(({ event }) => event)
@@ -116,7 +116,7 @@ test('realtime.send reaches every client of its topic, with the id of its row', 
   }
 })
 
-test('what is sent to the public topic stays out of the private one', async () => {
+test('messages to the public topic do not reach the private one', async () => {
   const inside = await member('supabase-js 2.119', 'topic:both')
   const outside = await member('supabase-js 2.119', 'topic:both', { private: false })
   await send({ is: 'public' }, 'e', 'topic:both', false)
@@ -129,7 +129,7 @@ test('what is sent to the public topic stays out of the private one', async () =
   assert.deepEqual(outside.heard.items.map(({ payload }) => payload.is), ['public', 'a mark'])
 })
 
-test('realtime.send_binary reaches those who can have bytes, as they are', async () => {
+test('realtime.send_binary delivers bytes unchanged to clients that support them', async () => {
   const members = await everybody('topic:bytes')
   const bytes = Uint8Array.from({ length: 5_000 }, (_, n) => (n * 7) % 256)
   await sendBytes(bytes, 'bytes', 'topic:bytes')
@@ -144,7 +144,7 @@ test('realtime.send_binary reaches those who can have bytes, as they are', async
   }
 })
 
-test('realtime.broadcast_changes tells of rows, and of nothing that was rolled back', async () => {
+test('realtime.broadcast_changes reports committed rows, and nothing that was rolled back', async () => {
   const members = await everybody('topic:things')
   await db.query(`begin; insert into public.things values ('lost', 'x', 'topic:things'); rollback`)
   await db.query(`insert into public.things values ('1', 'a', 'topic:things')`)
@@ -170,13 +170,13 @@ test('a thousand messages of one transaction arrive in order', async () => {
   assert.deepEqual(heard.items.map(({ payload }) => payload.n), Array.from({ length: 1_000 }, (_, n) => n + 1))
 })
 
-test('whoever asks hears when broadcasts from the database are live', async () => {
+test('a client can ask for a notice when broadcasts from the database are live', async () => {
   const { system } = await member('supabase-js 2.119', 'topic:live', { broadcast: { replication_ready: true } })
   const live = await system.find(({ message }) => message === 'Replication connection established', 'the word')
   assert.deepEqual([live.extension, live.status], ['system', 'ok'])
 })
 
-test('replay brings what was sent before, the newest of it, in order, once', async () => {
+test('replay delivers the newest earlier messages, in order, once', async () => {
   const before = Date.now() - 1_000
   const topic = 'topic:replay'
   const witness = await member('supabase-js 2.119', topic)
@@ -206,7 +206,7 @@ test('replay brings what was sent before, the newest of it, in order, once', asy
   assert.deepEqual(nothing.heard.items.map(({ payload }) => payload.n), ['mark'])
 })
 
-test('replay for an old client leaves out the bytes', async () => {
+test('replay for an old client omits binary messages', async () => {
   const since = Date.now() - 1_000
   const topic = 'topic:old replay'
   await send({ n: 1 }, 'n', topic)
@@ -217,7 +217,7 @@ test('replay for an old client leaves out the bytes', async () => {
   assert.deepEqual(heard.items.map(({ event, payload }) => [event, payload.n]), [['n', 1], ['n', 2]])
 })
 
-test('a replay that makes no sense is refused with the reason', async () => {
+test('an invalid replay is refused with a reason', async () => {
   const made = await client('supabase-js 2.119')
   const statuses = new Inbox()
   made

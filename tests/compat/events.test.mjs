@@ -1,4 +1,4 @@
-// Events of the chat on its private channels, and presence, as the real supabase-js hears them.
+// Events of the chat on its private channels, and presence, as the real supabase-js receives them.
 
 import assert from 'node:assert/strict'
 import { after, before, test } from 'node:test'
@@ -17,7 +17,7 @@ after(async () => {
   assert.equal(await server.stop(), 0)
 })
 
-/** A device of somebody that hears the broadcasts of a private channel. */
+/** A device of a user that receives the broadcasts of a private channel. */
 async function listen(who, topic) {
   const client = await clientFor(server, who.token)
   clients.push(client)
@@ -28,7 +28,7 @@ async function listen(who, topic) {
   return { client, channel, heard }
 }
 
-test('reading on one device lowers the badge on the other, and the sender hears of it', async () => {
+test('reading on one device lowers the badge on the other, and sends the sender a receipt', async () => {
   const [ana, ben] = ['ANA', 'BEN'].map(person)
   const message = await send(server, ana.token, { other_user_id: ben.id, content: 'Hello' })
   const [device, sender] = await Promise.all([
@@ -58,7 +58,7 @@ test('reading on one device lowers the badge on the other, and the sender hears 
   assert.equal(receipt.payload.last_read_seq, second.seq)
 })
 
-test('typing reaches the other, and ends by itself when the client is gone', async () => {
+test('typing reaches the other user, and expires when the client is gone', async () => {
   const [ana, ben] = ['ANA', 'BEN'].map(person)
   const { conversation_id } = await send(server, ana.token, { other_user_id: ben.id, content: 'Hm' })
   const { heard } = await listen(ben, `conversation:${conversation_id}`)
@@ -72,7 +72,7 @@ test('typing reaches the other, and ends by itself when the client is gone', asy
   assert.ok(performance.now() - begun < 7_000, 'within seven seconds')
 })
 
-test('nobody but the members listens, and nobody but the server speaks', async () => {
+test('only members can receive events, and only the server can send them', async () => {
   const [ana, ben, zoe] = ['ANA', 'BEN', 'ZOE'].map(person)
   const { conversation_id } = await send(server, ana.token, { other_user_id: ben.id, content: 'Between us' })
   for (const topic of [`conversation:${conversation_id}`, `user:${ana.id}`]) {
@@ -91,7 +91,7 @@ test('nobody but the members listens, and nobody but the server speaks', async (
   assert.equal(payload.user_id, ben.id, 'only what the server sends arrives')
 })
 
-test('a device makes somebody online to their colleagues', async () => {
+test('a user with a connected device is online for colleagues', async () => {
   const [ana, ada] = ['ANA', 'ADA'].map(person)
   const watcher = await clientFor(server, ana.token)
   clients.push(watcher)

@@ -1,4 +1,4 @@
-// What every client goes through when the wire, the server or the database goes away, and comes back.
+// What every client experiences when the network, the server or the database fails and returns.
 
 import assert from 'node:assert/strict'
 import { after, before, test } from 'node:test'
@@ -37,7 +37,7 @@ async function client(kind, where = server, name = 'ANA') {
   return made
 }
 
-/** A channel with everything on it: broadcasts, presence under `key`, and row changes. */
+/** A channel with all features: broadcasts, presence under `key`, and row changes. */
 async function everything(made, topic, key) {
   const isPrivate = topic.startsWith('room:')
   const channel = made.channel(topic, { config: { private: isPrivate, broadcast: { ack: true }, presence: { key } } })
@@ -51,7 +51,7 @@ async function everything(made, topic, key) {
 
 const times = ({ items }, status) => items.filter((item) => item.status === status).length
 
-/** The members, once they are back from an interruption. */
+/** The members, after they have recovered from an interruption. */
 const backAgain = (members) =>
   Promise.all(
     members.map(async (member) => {
@@ -60,15 +60,15 @@ const backAgain = (members) =>
         await statuses.until(() => times(statuses, 'SUBSCRIBED') === 2, `${key} is back`)
         return member
       }
-      // This one connects again and, in doing so, stops the timers by which its channels would
-      // rejoin: its users have to.
+      // This client reconnects and thereby stops the timers by which its channels would rejoin. Its
+      // users have to do it.
       await made.opened.until((items) => items.length === 2, `${key} is connected again`)
       await made.removeChannel(channel)
       return everything(made, channel.subTopic, key)
     }),
   )
 
-/** Whether all of it works between these members. */
+/** Checks that all features work between these members. */
 async function works(members, id) {
   for (const { channel, key } of members) {
     assert.equal(await channel.track({ id }), 'ok', key)
@@ -85,7 +85,7 @@ async function works(members, id) {
   }
 }
 
-test('after the wire was cut every client comes back by itself, to all that it had', async () => {
+test('after the connection was cut every client recovers all its channels', async () => {
   const wire = await Wire.to(server.url)
   const through = { ...server, url: wire.url }
   for (const topic of ['room:cut', 'cut']) {
@@ -98,7 +98,7 @@ test('after the wire was cut every client comes back by itself, to all that it h
   await wire.close()
 })
 
-test('a wire that is dead without a word is noticed by the heartbeat', async () => {
+test('a silently dead connection is detected by the heartbeat', async () => {
   const wire = await Wire.to(server.url)
   const made = await clientFor({ ...server, url: wire.url }, server.env.USER_TOKEN_ANA, { heartbeatIntervalMs: 400 })
   open.push(Object.assign(made, { closing: () => made.removeAllChannels() }))
@@ -114,11 +114,11 @@ test('a wire that is dead without a word is noticed by the heartbeat', async () 
   await wire.close()
 })
 
-test('a server that restarts tells everybody, and everybody finds it again', async (t) => {
+test('a server that restarts notifies all clients, and all of them reconnect', async (t) => {
   const port = await freePort()
   const where = { ...server, url: `http://127.0.0.1:${port}` }
   let beside = await serve(server, port)
-  // A server that is left behind would keep a failed run from ending.
+  // A server left running would keep a failed run from ending.
   t.after(() => beside.stop())
   const members = await Promise.all(KINDS.map(async (kind) => everything(await client(kind, where), 'room:restart', kind)))
   await works(members, 300)
@@ -133,7 +133,7 @@ test('a server that restarts tells everybody, and everybody finds it again', asy
   assert.equal(await beside.stop(), 0)
 })
 
-test('while the database is away, what does not need it goes on, and the rest says so and comes back', async () => {
+test('during an outage of the database the rest continues, and dependent features report it and recover', async () => {
   const members = await Promise.all(
     KINDS.map(async (kind) => {
       const member = await everything(await client(kind), 'public', kind)
@@ -150,7 +150,8 @@ test('while the database is away, what does not need it goes on, and the rest sa
     assert.match(message, /^Changes are interrupted/)
   }
 
-  // Broadcasts, presence and new members of public channels need no database, over HTTP neither.
+  // Broadcasts, presence and new members of public channels need no database, and neither do
+  // broadcasts over HTTP.
   const newcomer = await everything(await client('supabase-js 2.119', server, 'BEN'), 'public', 'newcomer')
   const all = [...members, newcomer]
   for (const { channel, key } of all) {
@@ -165,7 +166,7 @@ test('while the database is away, what does not need it goes on, and the rest sa
   }
   assert.match((await newcomer.system.find(({ status }) => status === 'error', 'why not')).message, /Changes are not live|Changes are interrupted|cannot be reached/)
 
-  // Private channels: a join fails at once, and those that are in stay in.
+  // Private channels: a join fails immediately, and existing members stay.
   const refused = new Inbox()
   const begun = performance.now()
   const outside = newcomer.made.channel('room:new', { config: { private: true } })

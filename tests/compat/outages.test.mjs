@@ -1,4 +1,5 @@
-// Crowds, large transactions, and what supabase-js goes through when the database or the server goes away.
+// Many channels, large transactions, and what supabase-js experiences when the database or the
+// server fails.
 
 import assert from 'node:assert/strict'
 import { after, before, test } from 'node:test'
@@ -49,7 +50,7 @@ async function listen(made, topic, binding = {}, options = undefined) {
 const live = ({ system }, times = 1) =>
   system.until((items) => items.filter(({ status }) => status === 'ok').length >= times, 'the word that changes are live')
 
-test('a hundred channels of one socket join at once, each with its filter', async () => {
+test('a hundred channels of one socket join simultaneously, each with its filter', async () => {
   const ana = await client('ANA')
   const channels = await Promise.all(
     Array.from({ length: 100 }, (_, n) => listen(ana, `room ${n}`, { filter: `kind=eq.room ${n}` })),
@@ -60,7 +61,7 @@ test('a hundred channels of one socket join at once, each with its filter', asyn
   await ana.removeAllChannels()
 })
 
-test('a transaction of 20,000 rows arrives whole and in order', async () => {
+test('a transaction of 20,000 rows arrives completely and in order', async () => {
   const ana = await client('ANA')
   const { changes, statuses } = await listen(ana, 'large', { event: 'INSERT' })
   await db.query(`insert into public.rows select 10000 + n, $1, repeat('k', 200) from generate_series(1, 20000) n`, [
@@ -88,7 +89,7 @@ test('a join can wait until changes are live', async () => {
   await ana.removeAllChannels()
 })
 
-test('policies decide about private channels, and a client that comes without its token is let in on its second try', async () => {
+test('policies decide about private channels, and a client that joins without its token succeeds on the second attempt', async () => {
   await db.query(`
     create policy "open rooms" on realtime.messages for select to authenticated
       using (realtime.topic() like 'open:%' and extension in ('broadcast', 'presence') and auth.uid() is not null)`)
@@ -96,7 +97,7 @@ test('policies decide about private channels, and a client that comes without it
   const { changes } = await listen(ana, 'open:1', {}, { config: { private: true } })
   await db.query('insert into public.rows values (2, $1)', [id('ANA')])
   await changes.until((ids) => ids.includes(2), 'a row on a private channel')
-  // Created and subscribed in one breath, supabase-js sends its first join without a token.
+  // If created and subscribed in one tick, supabase-js sends its first join without a token.
   const hasty = createClient(server.url, server.env.ANON_KEY, {
     accessToken: async () => token('ANA'),
     realtime: { transport: WebSocket },
@@ -111,7 +112,7 @@ test('policies decide about private channels, and a client that comes without it
   await Promise.all([ana, hasty, service].map((made) => made.removeAllChannels()))
 })
 
-test('a restart of the database is told, and nothing is missed', async () => {
+test('a restart of the database is reported, and no change is missed', async () => {
   const ana = await client('ANA')
   const channel = await listen(ana, 'restart')
   await live(channel)
@@ -129,10 +130,10 @@ test('a restart of the database is told, and nothing is missed', async () => {
   await ana.removeAllChannels()
 })
 
-test('supabase-js finds a restarted server by itself', async (t) => {
+test('supabase-js reconnects to a restarted server', async (t) => {
   const port = await freePort()
   let beside = await serve(server, port)
-  // A server that is left behind would keep a failed run from ending.
+  // A server left running would keep a failed run from ending.
   t.after(() => beside.stop())
   const ana = await client('ANA', { ...server, url: `http://127.0.0.1:${port}` })
   const channel = await listen(ana, 'comes back')

@@ -1,4 +1,4 @@
-// What supabase-js insists on when it subscribes to row changes.
+// What supabase-js requires of a subscription to row changes.
 
 import assert from 'node:assert/strict'
 import { createRequire } from 'node:module'
@@ -93,7 +93,7 @@ for (const vsn of ['1.0.0', '2.0.0']) {
   })
 }
 
-test('a bad filter keeps the channel and says why', async () => {
+test('an invalid filter is reported, and the channel stays open', async () => {
   const ana = await client('ANA')
   const channel = ana
     .channel('bad-filter')
@@ -105,7 +105,7 @@ test('a bad filter keeps the channel and says why', async () => {
   assert.equal(error.channel, 'bad-filter')
 })
 
-test('a table that is not published is named', async () => {
+test('an error names a table that is not published', async () => {
   const ana = await client('ANA')
   const channel = ana
     .channel('unpublished')
@@ -115,7 +115,7 @@ test('a table that is not published is named', async () => {
   assert.match(error.message, /^Unable to subscribe to changes with given parameters\. Please check Realtime is enabled/)
 })
 
-test('a refreshed token changes who is asked about, without a rejoin', async () => {
+test('a refreshed token changes the visible rows without a rejoin', async () => {
   let current = token('ANA')
   const person = await clientFor(server, () => current)
   open.push(person)
@@ -135,7 +135,7 @@ test('a refreshed token changes who is asked about, without a rejoin', async () 
   assert.deepEqual(statuses.items.map(({ status }) => status), ['SUBSCRIBED'])
 })
 
-test('an expired token closes the channel and leaves the socket', async () => {
+test('an expired token closes the channel but not the socket', async () => {
   const brief = mint(server, { sub: id('ANA'), exp: Math.floor(Date.now() / 1000) + 3 })
   let current = brief
   const person = await clientFor(server, () => current)
@@ -157,7 +157,7 @@ test('a refused join reports its reason', async () => {
   assert.match(refused.error, /Unauthorized: You do not have permissions to read from this Channel topic: x/)
 })
 
-test('realtime-js 2.10 speaks 1.0.0 and is understood', async () => {
+test('realtime-js 2.10 works with version 1.0.0', async () => {
   const old = new OldRealtimeClient(`${server.url.replace('http', 'ws')}/realtime/v1`, {
     params: { apikey: server.env.ANON_KEY },
   })
@@ -177,7 +177,7 @@ test('realtime-js 2.10 speaks 1.0.0 and is understood', async () => {
   assert.equal(await channel.unsubscribe(), 'ok')
 })
 
-test('leaving, and leaving what was never joined, are harmless', async () => {
+test('leaving a channel, joined or not, is harmless', async () => {
   const ana = await client('ANA')
   const channel = ana.channel('brief')
   await subscribe(channel)

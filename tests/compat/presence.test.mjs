@@ -1,4 +1,4 @@
-// Who is present, as every client tells it: tracking, changing, leaving, vanishing, coming back.
+// Presence, as every client reports it: tracking, changing, leaving, vanishing, returning.
 
 import assert from 'node:assert/strict'
 import { after, before, test } from 'node:test'
@@ -15,9 +15,9 @@ before(async () => {
   server = await startServer()
   db = await database(server)
   await db.query(`
-    create policy "everybody may see and be seen" on realtime.messages for select to authenticated
+    create policy "all may read presence" on realtime.messages for select to authenticated
       using (realtime.topic() = 'hall' and extension in ('broadcast', 'presence'));
-    create policy "everybody may show himself" on realtime.messages for insert to authenticated
+    create policy "all may track presence" on realtime.messages for insert to authenticated
       with check (realtime.topic() = 'hall');
     create policy "everybody may look" on realtime.messages for select to authenticated
       using (realtime.topic() = 'window');
@@ -37,7 +37,7 @@ async function client(kind, name = 'ANA', where = server) {
   return made
 }
 
-/** A channel that takes part under `key`, with all that it is called back for. */
+/** A channel with presence under `key`, and all callbacks that it receives. */
 function watching(made, topic, key, config = {}) {
   const channel = made.channel(topic, { config: { presence: { key }, ...config } })
   const events = new Inbox()
@@ -66,11 +66,11 @@ const withoutRef = ({ presence_ref, ...payload }) => {
   return payload
 }
 
-/** Key → payloads, as the client knows them now. */
+/** Key → payloads, in the client's current state. */
 const present = ({ channel }) =>
   Object.fromEntries(Object.entries(channel.presenceState()).map(([key, list]) => [key, list.map(withoutRef)]))
 
-/** Waits until everybody agrees that exactly this is there. */
+/** Waits until all members know exactly this state. */
 const agree = (members, expected, what) =>
   Promise.all(
     members.map((member) =>
@@ -81,7 +81,7 @@ const agree = (members, expected, what) =>
     ),
   )
 
-test('every client sees every other come, change and go', async () => {
+test('every client sees all others join, change and leave', async () => {
   const members = await Promise.all(KINDS.map(async (kind) => member(await client(kind), 'mixed', kind)))
   const expected = {}
   for (const [n, kind] of KINDS.entries()) {
@@ -107,7 +107,7 @@ test('every client sees every other come, change and go', async () => {
 })
 
 for (const kind of KINDS) {
-  test(`${kind} is called back for what happens, and only for that`, async () => {
+  test(`${kind} is called back for actual changes only`, async () => {
     const topic = `callbacks of ${kind}`
     const watcher = await member(await client(kind), topic, 'watcher')
     await watcher.events.find(({ event }) => event === 'sync', 'the first sync, of an empty topic')
@@ -125,7 +125,7 @@ for (const kind of KINDS) {
     assert.ok(happened.every(({ key }) => key === 'other'))
   })
 
-  test(`${kind} finds who was there when it joins, and again when it comes back`, async () => {
+  test(`${kind} receives the current presence when it joins, and again when it reconnects`, async () => {
     const topic = `state for ${kind}`
     const early = await member(await client('supabase-js 2.119', 'BEN'), topic, 'early')
     await early.channel.track({ since: 'the beginning' })
@@ -141,7 +141,7 @@ for (const kind of KINDS) {
   })
 }
 
-test('two windows of one person are two presences under one key', async () => {
+test('two windows of one user are two presences under one key', async () => {
   const first = await member(await client('supabase-js 2.119'), 'windows', 'ana')
   const second = await member(await client('realtime-js 2.11'), 'windows', 'ana')
   const watcher = await member(await client('realtime-js 2.10', 'BEN'), 'windows', 'ben')
@@ -154,21 +154,21 @@ test('two windows of one person are two presences under one key', async () => {
   await Promise.all([second, watcher].map((it) => it.events.until(() => isDeepStrictEqual(windows(it), [2]), 'one window')))
 })
 
-test('whoever gives no key is given one', async () => {
+test('a client without a key is assigned one', async () => {
   const made = await member(await client('supabase-js 2.119'), 'no key', '')
   await made.channel.track({ who: 'nobody' })
   await made.events.until(() => Object.keys(present(made)).length === 1, 'a key')
   assert.match(Object.keys(present(made))[0], /^[0-9a-f]{8}-[0-9a-f-]{27}$/)
 })
 
-test('a cut wire ends a presence; whoever comes back sees the others and is seen again', async () => {
+test('a cut connection ends presence; a client that reconnects sees the others and is seen again', async () => {
   const wire = await Wire.to(server.url)
   const stays = await member(await client('supabase-js 2.119', 'BEN'), 'cut', 'stays')
   await stays.channel.track({ is: 'there' })
   const made = await client('supabase-js 2.119', 'ANA', { ...server, url: wire.url })
   const cut = watching(made, 'cut', 'cut')
   const statuses = new Inbox()
-  // As the guides say: tracked whenever the channel is subscribed.
+  // As in the guides: tracks whenever the channel is subscribed.
   cut.channel.subscribe(async (status) => {
     statuses.push(status)
     if (status === 'SUBSCRIBED') await cut.channel.track({ time: statuses.items.filter((it) => it === status).length })
@@ -181,7 +181,7 @@ test('a cut wire ends a presence; whoever comes back sees the others and is seen
   await wire.close()
 })
 
-test('fifty who come and go at once are seen alike by all', async () => {
+test('fifty clients that join and leave simultaneously are seen consistently', async () => {
   const made = await Promise.all(Array.from({ length: 50 }, (_, n) => client(KINDS[n % KINDS.length])))
   const members = await Promise.all(made.map((one, n) => member(one, 'crowd', `k${n}`)))
   await Promise.all(members.map(({ channel }, n) => channel.track({ n })))
@@ -195,7 +195,7 @@ test('fifty who come and go at once are seen alike by all', async () => {
   await Promise.all(members.map((it) => it.events.until(() => isDeepStrictEqual(sorted(it), left), 'the second half')))
 })
 
-test('on a private topic the policies say who is seen and who may look', async () => {
+test('on a private topic the policies decide who may track and who may read presence', async () => {
   const config = { private: true }
   const ana = await member(await client('supabase-js 2.119'), 'hall', 'ana', config)
   const ben = await member(await client('realtime-js 2.10', 'BEN'), 'hall', 'ben', config)
@@ -212,7 +212,7 @@ test('on a private topic the policies say who is seen and who may look', async (
   await agree([looking, shown], { service: [{ is: 'shown' }] }, 'only who may')
 })
 
-test('the key that looks like a row change is shown as any other', async () => {
+test('the key that looks like a row change works like any other', async () => {
   const ids = await member(await client('supabase-js 2.119'), 'keys', 'ids')
   assert.equal(await ids.channel.track({ n: 1 }), 'ok')
   const late = await Promise.all(KINDS.map(async (kind) => member(await client(kind), 'keys', kind)))
@@ -221,7 +221,7 @@ test('the key that looks like a row change is shown as any other', async () => {
   await agree([ids, ...late], { ids: [{ n: 1 }], [KINDS[0]]: [{ n: 2 }] }, 'the diff')
 })
 
-test('a track that is refused says so, and the channel stays', async () => {
+test('a refused track is reported, and the channel stays open', async () => {
   const { channel } = await member(await client('supabase-js 2.119'), 'refused', 'constructor')
   assert.equal(await channel.track({}), 'error')
   assert.equal(channel.state, 'joined')

@@ -1,4 +1,5 @@
-// Private channels: who may read, write and be seen is what the policies on realtime.messages say.
+// Private channels: the policies on realtime.messages decide who may read, write and track
+// presence.
 
 import assert from 'node:assert/strict'
 import { after, before, test } from 'node:test'
@@ -53,7 +54,7 @@ async function speakingAs(current) {
   return made
 }
 
-/** A channel with every broadcast that it hears; not joined yet. */
+/** A channel that is not joined yet, with every broadcast that it receives. */
 function listening(made, topic, config = {}) {
   const channel = made.channel(topic, { config: { private: true, ...config } })
   const heard = new Inbox()
@@ -70,14 +71,14 @@ const event = (name, payload = {}) => ({ type: 'broadcast', event: name, payload
 const noRead = (topic) => `You do not have permissions to read from this Channel topic: ${topic}`
 const noWrite = (topic) => `You do not have permissions to write to this Channel topic: ${topic}`
 
-/** The first word of a join that is refused. */
+/** The first word of the reason for a refused join. */
 async function refused(channel) {
   const statuses = new Inbox()
   channel.subscribe((status, error) => statuses.push({ status, error: error?.message }))
   return statuses.find(({ status }) => status !== 'SUBSCRIBED', 'the refusal')
 }
 
-test('all clients talk in a room that is open to them', async () => {
+test('all clients can send and receive in a room that is open to them', async () => {
   const kinds = Object.keys(CLIENTS)
   const members = await Promise.all(
     kinds.map(async (kind) => member(await client(kind), 'room:all', { broadcast: { ack: true } })),
@@ -90,34 +91,34 @@ test('all clients talk in a room that is open to them', async () => {
 })
 
 for (const kind of Object.keys(CLIENTS)) {
-  test(`${kind} is told why it may not join, at once, and its other channels go on`, async () => {
+  test(`${kind} receives the reason for a refused join immediately, and its other channels continue`, async () => {
     const made = await client(kind)
     const begun = performance.now()
     const { status, error } = await refused(made.channel('closed:1', { config: { private: true } }))
     assert.equal(status, 'CHANNEL_ERROR')
     const reason = `Unauthorized: ${noRead('closed:1')}`
-    // Clients before 2.12 show the reason as JSON.
+    // Clients before 2.12 report the reason as JSON.
     assert.ok([reason, JSON.stringify(reason)].includes(error), error)
-    // The original keeps the client waiting for five seconds, and all its channels with it.
+    // Supabase Realtime keeps the client waiting for five seconds, with all its channels.
     assert.ok(performance.now() - begun < 4_000)
     const { channel } = await member(made, 'room:beside', { broadcast: { ack: true } })
     assert.equal(await channel.send(event('works')), 'ok')
   })
 }
 
-test('who has only the public key is nobody in particular', async () => {
+test('the public key alone identifies no user', async () => {
   const nobody = await speakingAs(server.env.ANON_KEY)
   assert.equal((await refused(listening(nobody, 'room:all').channel)).error, `Unauthorized: ${noRead('room:all')}`)
   const opaque = await speakingAs('sb_publishable_0123456789')
   assert.equal((await refused(listening(opaque, 'room:all').channel)).error, `Unauthorized: ${noRead('room:all')}`)
 })
 
-test('a policy that fails lets nobody in, and says no more than that', async () => {
+test('a policy that fails refuses the join without details', async () => {
   const made = await client('supabase-js 2.119')
   assert.equal((await refused(listening(made, 'a policy that fails').channel)).error, `Unauthorized: ${noRead('a policy that fails')}`)
 })
 
-test('who may only listen is told so when he speaks, with ack and without', async () => {
+test('a send without write permission is refused, with and without ack', async () => {
   const listener = await member(await client('supabase-js 2.119'), 'listen:1')
   const acked = await member(await client('supabase-js 2.119', 'BEN'), 'listen:1', { broadcast: { ack: true } })
   assert.equal(await acked.channel.send(event('with ack')), 'error')
@@ -125,14 +126,14 @@ test('who may only listen is told so when he speaks, with ack and without', asyn
   assert.equal(await quiet.channel.send(event('without ack')), 'ok', 'the client waits for nothing')
   const told = await quiet.system.find(({ status }) => status === 'error', 'why it was not sent')
   assert.deepEqual([told.extension, told.message, told.channel], ['system', noWrite('listen:1'), 'listen:1'])
-  // The service role writes anywhere; what it sends shows that nothing came before.
+  // The service role may send anywhere. Its message shows that none came before.
   const service = await member(await speakingAs(mint(server, { role: 'service_role' })), 'listen:1', { broadcast: { ack: true } })
   assert.equal(await service.channel.send(event('from the service')), 'ok')
   await listener.heard.until((items) => items.length > 0, 'the service')
   assert.deepEqual(listener.heard.items.map(({ event }) => event), ['from the service'])
 })
 
-test('who may only see who is there hears no broadcasts', async () => {
+test('permission for presence only does not include broadcasts', async () => {
   const [watcher, speaker] = [await client('supabase-js 2.119'), await speakingAs(mint(server, { role: 'service_role' }))]
   const { channel, heard } = listening(watcher, 'seen:1')
   channel.on('presence', { event: 'sync' }, () => {})
@@ -145,7 +146,7 @@ test('who may only see who is there hears no broadcasts', async () => {
   assert.deepEqual(heard.items, [])
 })
 
-test('a private room and the public one of its name know nothing of each other', async () => {
+test('a private room and the public one of the same name are separate', async () => {
   const made = await client('supabase-js 2.119')
   const inside = await member(made, 'room:double', { broadcast: { ack: true } })
   const outside = await member(await client('realtime-js 2.11', 'BEN'), 'room:double', { private: false, broadcast: { ack: true } })
@@ -161,7 +162,7 @@ test('a private room and the public one of its name know nothing of each other',
   assert.deepEqual(outside.heard.items.map(({ event }) => event), ['also outside'])
 })
 
-test('over HTTP the same policies hold', async () => {
+test('the same policies apply over HTTP', async () => {
   const listener = await member(await client('supabase-js 2.119'), 'room:http')
   const closed = await member(await client('supabase-js 2.119'), 'listen:http')
   const sender = await client('supabase-js 2.119', 'BEN')
@@ -177,7 +178,7 @@ test('over HTTP the same policies hold', async () => {
   assert.deepEqual(listener.heard.items.map(({ event, payload }) => [event, payload]), [['single', { n: 1 }]])
 })
 
-test('a new token is judged anew, in place: the room stays, or ends with the reason', async () => {
+test('a new token is checked in place: the room stays open, or ends with a reason', async () => {
   await db.query(`insert into public.members values ('members:1', $1), ('members:1', $2)`, [id('ANA'), id('BEN')])
   let current = token('ANA')
   const made = await speakingAs(() => current)
@@ -198,7 +199,7 @@ test('a new token is judged anew, in place: the room stays, or ends with the rea
   assert.deepEqual(other.statuses.items.map(({ status }) => status), ['SUBSCRIBED'])
 })
 
-test('what a person may write is asked again after a new token', async () => {
+test('write permission is checked again after a new token', async () => {
   let current = token('ANA')
   const made = await speakingAs(() => current)
   await db.query(`insert into public.members values ('members:2', $1)`, [id('ANA')])
@@ -214,7 +215,7 @@ test('what a person may write is asked again after a new token', async () => {
   assert.equal(await room.channel.send(event('a member again')), 'ok')
 })
 
-test('the end of a token is announced, and a token in time keeps the channel', async () => {
+test('the expiry of a token is announced, and a timely refresh keeps the channel', async () => {
   const brief = mint(server, { sub: id('ANA'), exp: Math.floor(Date.now() / 1000) + 4 })
   let current = brief
   const made = await speakingAs(() => current)
@@ -231,7 +232,7 @@ test('the end of a token is announced, and a token in time keeps the channel', a
   assert.deepEqual(renewed.statuses.items.map(({ status }) => status), ['SUBSCRIBED'])
 })
 
-test('a bad token ends the channel with its reason, and the socket stays', async () => {
+test('an invalid token ends the channel with a reason, and the socket stays open', async () => {
   const [head, body] = token('ANA').split('.')
   const cases = [
     [`${head}.${body}.bm90IHRoZSBzaWduYXR1cmU`, /signature/i],

@@ -1,4 +1,4 @@
-// Starts the real server with a database of its own, and waits on signals instead of time.
+// Starts the real server with a separate database. Waits for signals instead of fixed times.
 
 import { execFileSync, spawn } from 'node:child_process'
 import { createHmac, randomUUID } from 'node:crypto'
@@ -18,19 +18,19 @@ const { RealtimeClient: Realtime211 } = require('realtime-js-2.11')
 
 const binary = process.env.COMPAT_SERVER ?? new URL('../../target/debug/rapport', import.meta.url).pathname
 
-/** How long anything may take before a test gives up: far above what a healthy server needs. */
+/** Default timeout of a wait, far above what a healthy server needs. */
 export const PATIENCE_MS = 20_000
 
-/** How long a stop may take: the server's own deadline and a little more. */
+/** Timeout for a shutdown: the server's own deadline and a little more. */
 const STOP_MS = 25_000
 
-/** `rapport dev` on a free port with a database that ends with it. */
+/** Starts `rapport dev` on a free port, with a database that ends with it. */
 export async function startServer(...args) {
   const folder = mkdtempSync(join(tmpdir(), 'rapport-compat-'))
   const file = join(folder, 'server.env')
   const child = spawn(binary, ['dev', '--ephemeral', '--port', '0', '--env-file', file, ...args], {
     stdio: ['ignore', 'pipe', 'pipe'],
-    // tests write faster than people
+    // tests write faster than users
     env: { RAPPORT_CHAT_LIMITS_SEND_PER_SECOND: '0', RAPPORT_CHAT_LIMITS_SEND_PER_MINUTE: '0', ...process.env },
   })
   const output = []
@@ -57,7 +57,7 @@ export async function startServer(...args) {
   }
 }
 
-/** A port of this machine that nobody listens on. */
+/** A port of this machine without a listener. */
 export async function freePort() {
   const listener = createServer().listen(0, '127.0.0.1')
   await once(listener, 'listening')
@@ -67,7 +67,7 @@ export async function freePort() {
   return port
 }
 
-/** `rapport serve` on this port beside the database of `server`, with a slot of its own. */
+/** Starts `rapport serve` on this port with the database of `server` and a separate slot. */
 export async function serve(server, port) {
   const env = {
     ...process.env,
@@ -97,12 +97,12 @@ export async function serve(server, port) {
   }
 }
 
-/** The values of a file in the form of `supabase status -o env`. */
+/** Parses the values of a file in the format of `supabase status -o env`. */
 export function parseEnv(text) {
   return Object.fromEntries([...text.matchAll(/^([A-Z_]+)="(.*)"$/gm)].map(([, key, value]) => [key, value]))
 }
 
-/** Fails when `promise` takes longer than patience allows; `what` is a text or makes one then. */
+/** Fails if `promise` takes longer than `ms`. `what` is a text, or a function that returns one. */
 export async function within(promise, what, ms = PATIENCE_MS) {
   let timer
   const late = new Promise((_, reject) => {
@@ -116,7 +116,7 @@ export async function within(promise, what, ms = PATIENCE_MS) {
   }
 }
 
-/** A list that can be waited on: `until` resolves as soon as what it holds satisfies `test`. */
+/** A list that can be waited on: `until` resolves as soon as its items satisfy `test`. */
 export class Inbox {
   items = []
   #waiting = new Set()
@@ -146,7 +146,7 @@ export class Inbox {
   }
 }
 
-/** A supabase-js client that speaks as the owner of `token`. */
+/** A supabase-js client that authenticates with `token`. */
 export async function clientFor(server, token, realtime = {}) {
   const client = createClient(server.url, server.env.ANON_KEY, {
     accessToken: async () => (typeof token === 'function' ? token() : token),
@@ -157,8 +157,8 @@ export async function clientFor(server, token, realtime = {}) {
 }
 
 /**
- * The clients that are in use, each with its own code: how to make one that speaks as the owner of
- * `token`. All have `channel()`, and after `closing()` nothing of them is left.
+ * The tested client libraries: functions that create a client that authenticates with `token`. All
+ * clients have `channel()`, and `closing()` releases all their resources.
  */
 export const CLIENTS = {
   'supabase-js 2.119': async (server, token) => {
@@ -169,12 +169,12 @@ export const CLIENTS = {
     const client = await clientFor(server, token, { vsn: '1.0.0' })
     return Object.assign(client, { closing: () => client.removeAllChannels() })
   },
-  // Its way of taking another transport is broken: it uses the `ws` that it finds itself.
+  // Its option for another transport is broken: it uses the `ws` that it finds itself.
   'realtime-js 2.10': (server, token) => oldClient(Realtime210, server, token, {}),
   'realtime-js 2.11': (server, token) => oldClient(Realtime211, server, token, { transport: WebSocket }),
 }
 
-/** Whether a client of this name speaks version 2 of the protocol, and with it binary broadcasts. */
+/** Whether this client uses version 2 of the protocol, which has binary broadcasts. */
 export const isBinary = (name) => name === 'supabase-js 2.119'
 
 async function oldClient(Client, server, token, options) {
@@ -188,13 +188,13 @@ async function oldClient(Client, server, token, options) {
   return Object.assign(client, { opened, closing: () => client.disconnect() })
 }
 
-/** A wire between clients and the server that can be cut, or go dead without a word. */
+/** A TCP proxy between clients and the server that can be cut, or go dead silently. */
 export class Wire {
   #pairs = new Set()
   #isStalled = false
   #isRefusing = false
 
-  /** One that leads to the server at `url`; its own is `wire.url`. */
+  /** Starts a proxy for the server at `url`. The URL of the proxy is `wire.url`. */
   static async to(url) {
     const wire = new Wire()
     const { hostname, port } = new URL(url)
@@ -225,7 +225,7 @@ export class Wire {
     }
   }
 
-  /** Ends every connection at once. */
+  /** Closes every connection immediately. */
   cut() {
     for (const [near, far] of this.#pairs) {
       near.resetAndDestroy()
@@ -233,17 +233,17 @@ export class Wire {
     }
   }
 
-  /** Swallows everything from now on and closes nothing, as a network does that is gone. */
+  /** Drops all bytes from now on without closing connections, like a dead network. */
   stall() {
     this.#isStalled = true
   }
 
-  /** Lets what is sent from now on through again. */
+  /** Forwards bytes again from now on. */
   resume() {
     this.#isStalled = false
   }
 
-  /** Takes no new connections, or takes them again. */
+  /** Refuses or accepts new connections. */
   refuse(isRefusing) {
     this.#isRefusing = isRefusing
   }
@@ -255,7 +255,7 @@ export class Wire {
   }
 }
 
-/** Joins a channel and resolves when it is subscribed and its changes are live. */
+/** Joins a channel. Resolves when it is subscribed and its changes are live. */
 export async function subscribe(channel) {
   const statuses = new Inbox()
   const system = new Inbox()
@@ -265,7 +265,7 @@ export async function subscribe(channel) {
   return { statuses, system }
 }
 
-/** One request to the chat routes in a person's name. */
+/** Sends one request to the chat routes, authenticated with `token`. */
 export async function call(server, token, method, path, body, headers = {}) {
   const response = await fetch(server.base + path, {
     method,
@@ -296,23 +296,23 @@ export function mint(server, claims) {
   return `${head}.${createHmac('sha256', server.env.JWT_SECRET).update(head).digest('base64url')}`
 }
 
-/** A connection as the database's owner. */
+/** A database connection as the owner. */
 export async function database(server) {
   const client = new pg.Client({ connectionString: server.env.DB_URL })
   await client.connect()
   return client
 }
 
-/** Stops, starts or restarts (the words of `pg_ctl`) the PostgreSQL that `db` is connected to. */
+/** Returns a function that stops, starts or restarts the server of `db`, through `pg_ctl`. */
 export async function postgres(db) {
   const folder = (await db.query('show data_directory')).rows[0].data_directory
-  // The first word of the options file is the server's own program; pg_ctl stands beside it.
+  // The first word of the options file is the server's program; pg_ctl is in the same directory.
   const [program] = readFileSync(join(folder, 'postmaster.opts'), 'utf8').split(' ')
   const control = join(dirname(program), 'pg_ctl')
   if (!existsSync(control)) throw new Error(`${control} is not there`)
   const { uid, gid } = statSync(folder)
   const asOwner = process.getuid() === uid ? {} : { uid, gid }
-  // The connection breaks, which is what is wanted.
+  // The connection breaks, as intended.
   db.on('error', () => {})
   const options = { stop: ['-m', 'fast'], start: ['-l', join(folder, 'postgres.log')], restart: ['-m', 'fast'] }
   return (word) =>

@@ -1,4 +1,4 @@
-// Row changes of every kind of table, filter, role and alteration, as supabase-js shows them.
+// Row changes with every kind of table, filter, role and alteration, as supabase-js reports them.
 
 import assert from 'node:assert/strict'
 import { after, before, test } from 'node:test'
@@ -48,7 +48,7 @@ after(async () => {
   assert.equal(await server.stop(), 0)
 })
 
-/** A channel with these bindings, each with what it hears, once the server has said where it stands. */
+/** A channel with these bindings and their events, after the server has reported its state. */
 async function listen(client, topic, ...bindings) {
   const changes = bindings.map(() => new Inbox())
   const channel = client.channel(topic)
@@ -60,7 +60,7 @@ async function listen(client, topic, ...bindings) {
   return { channel, changes, system, statuses }
 }
 
-/** Waits until everything that was committed before has been delivered to Ana. */
+/** Waits until all earlier commits have been delivered to Ana. */
 async function settled() {
   marked += 1
   const mark = marked
@@ -124,7 +124,7 @@ test('filters of every operator', async () => {
   await Promise.all(channels.map(({ channel }) => ana.removeChannel(channel)))
 })
 
-test('filters that cannot be read are refused with the reason', async () => {
+test('invalid filters are refused with a reason', async () => {
   for (const [filter, reason] of [
     ['t=eq.a,b', 'Error parsing `filter` params: ["b"]'],
     ['t=cs.{a}', 'Error parsing `filter` params: ["cs", "{a}"]'],
@@ -143,7 +143,7 @@ test('filters that cannot be read are refused with the reason', async () => {
   }
 })
 
-test('each binding of a channel gets what it asked for', async () => {
+test('each binding of a channel receives the changes that it requested', async () => {
   const { changes, channel } = await listen(
     ana,
     'many: zoë 💬 "q"',
