@@ -90,7 +90,7 @@ pub(super) async fn report_client_error(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// The prefix of a text on one line, without text that looks like a secret.
+/// Cuts a text, puts it on one line, and removes parts that look like secrets.
 fn clean(text: &str, max: usize) -> String {
     // Reads more than is kept, so that a secret at the cut is still recognized.
     let kept: String = text
@@ -160,7 +160,7 @@ fn replacement(word: &str) -> Option<&'static str> {
     if is_address("@") || is_address("%40") {
         return Some("[e-mail]");
     }
-    // The prefix of a JSON object in Base64, cut or whole.
+    // A JSON object in Base64 begins like this, whole or cut off.
     if word.contains("eyJ") && word.len() >= 20 {
         return Some("[token]");
     }

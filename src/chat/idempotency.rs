@@ -39,8 +39,8 @@ const STORE: &str = "select chat.keep_idempotency_key($1::text, $2::bytea)";
 
 const RECALL: &str = "select chat.recall_idempotency_key($1::text)";
 
-/// Runs after the key is claimed, if the caller has no token left for the write. Only a repetition
-/// never reaches it.
+/// Runs after the claim of a key, if the caller has no token left for the write. For a repetition
+/// the claim fails, so this is not reached.
 const REFUSE_NEW: &str = "select chat.refuse('rate_limited')";
 
 /// The key of a request, and the hash of the request.

@@ -62,7 +62,7 @@ const GET_SENT: &str = "\
         coalesce(current_setting('rapport.opened', true) = 'true', false) \
     from chat.message_rows(array[(chat.outcome() ->> 'message_id')::uuid]) r";
 
-/// `GET /messages/{id}`. Its ETag is its revision, for comparison before an edit.
+/// `GET /messages/{id}`. Its `ETag` is its revision, for comparison before an edit.
 pub(super) async fn get_message(
     caller: Caller,
     State(db): State<Db>,

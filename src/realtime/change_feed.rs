@@ -1,9 +1,9 @@
 //! Delivers row changes from the bus to the channels that may see them, as visibility decides.
 //!
 //! Guarantees: changes are delivered in commit order, and changes of the stream's state (live,
-//! interrupted, a gap) are reported in order with them. While the database cannot be asked
-//! who may see a change, this task waits, the bus fills, and replication stops reading. Nothing is
-//! lost, and nothing is delivered without a decision.
+//! interrupted, a gap) are reported in order with them. While the database cannot be asked who may
+//! see a change, this task waits, the bus fills, and replication stops reading. Nothing is lost,
+//! and nothing is delivered without a decision.
 
 use std::collections::VecDeque;
 use std::pin::pin;

@@ -419,7 +419,7 @@ mod tests {
                     prop_assert!(reached <= begin && begin < end && end <= units.len());
                     reached = end;
                     let covered = String::from_utf16(&units[begin..end]);
-                    prop_assert!(covered.is_ok(), "a range tears a character merged");
+                    prop_assert!(covered.is_ok(), "a range splits a character");
                     let folded: Vec<char> = split(&covered.unwrap_or_default()).into_iter().flat_map(|word| word.letters).collect();
                     let has = wanted.iter().any(|wanted| folded.windows(wanted.len()).any(|part| part == wanted));
                     prop_assert!(has, "{folded:?} has none of {wanted:?}");

@@ -143,8 +143,8 @@ impl Page {
         serde_json::from_str(&self.messages).map_err(|error| ApiError::internal(error.to_string()))
     }
 
-    /// Whether the page contains no news. A page within a chain always does: the client has to
-    /// continue.
+    /// Whether the page contains no changes. A page within a chain never counts as empty: the
+    /// client has to continue.
     fn is_empty(&self) -> bool {
         let lists = [
             &self.conversations,
@@ -210,7 +210,7 @@ fn next_position(row: &Row) -> Result<Option<Position>, ApiError> {
 }
 
 impl SyncRequest {
-    /// Waits for a page with news. Returns an empty page at `end`.
+    /// Waits for a page that is not empty. Returns an empty page at `end`.
     ///
     /// The request is registered for signals before it reads the page that turns out to be empty,
     /// so a change is either in that page or signalled. A commit may be signalled before it is

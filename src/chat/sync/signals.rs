@@ -1,8 +1,8 @@
-//! Signals waiting requests when a commit may concern them.
+//! Wakes waiting requests when a commit may concern them.
 //!
 //! One task reads the change stream for all waiting requests. A waiting request holds no database
-//! connection and queries the database only when it is signalled. While the stream is interrupted
-//! there are no signals, and requests end at their timeout.
+//! connection and queries the database only when it is woken. While the stream is interrupted no
+//! request is woken, and requests end at their timeout.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,9 +20,9 @@ use crate::http::ApiError;
 use crate::observability::metrics::ChatMetrics;
 use crate::shutdown::Tasks;
 
-/// Every change that `/sync` returns moves a row of one of these tables: a message moves its
-/// conversation, and private settings move the membership. The column identifies whom the row
-/// concerns.
+/// Every change that `/sync` returns updates a row of one of these tables: a message updates its
+/// conversation, and a private setting updates the membership. The column contains the id of the
+/// subject.
 const TABLES: [(&str, &str); 3] = [
     ("user_conversations", "id"),
     ("user_conversation_members", "user_id"),

@@ -15,7 +15,7 @@ use super::super::protocol::json_string;
 
 /// The error of a required field that is absent, null or white space.
 const BLANK: &str = "can't be blank";
-/// The error of a field with the mistakes type.
+/// The error of a field of the wrong type.
 const INVALID: &str = "is invalid";
 /// The error of a payload that is too large.
 const TOO_LARGE: &str = "Payload size exceeds tenant limit";

@@ -265,8 +265,8 @@ impl Inner {
     }
 }
 
-/// Stores a message on behalf of its sender. Before anything is written, the transaction is
-/// certainly open and the role assumed.
+/// Stores a message on behalf of its sender. Nothing is written before the transaction is open and
+/// the role is assumed.
 async fn store(client: &Client, id: Uuid, order: &StoreOrder) -> Result<(), StoreError> {
     let claims = &order.claims;
     let topic = order.topic.sub_topic();

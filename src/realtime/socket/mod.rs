@@ -92,7 +92,7 @@ pub fn open(
     if !received.is_empty() {
         socket.receive(&mut received.to_vec());
     }
-    // Even when it is empty, it keeps the read buffer of the handshake alive, which has 16 KiB.
+    // Even an empty `received` keeps the read buffer of the handshake alive, which has 16 KiB.
     drop(received);
     // The socket stays in this block. A function that took it by value would store it twice for the
     // life of the socket.

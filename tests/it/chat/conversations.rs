@@ -368,7 +368,7 @@ async fn pages_are_linked_by_cursor_and_link_header() {
     }
     seen_back.reverse();
     assert_eq!(ids(&seen_back), ids(&all.rows()[..all.rows().len() - 1]));
-    // The `prev` cursor of a page leads back, and the `next` cursor from there leads forward.
+    // On a page that was reached by going back, `prev_cursor` leads forward.
     let forward = page.body["prev_cursor"].as_str().unwrap();
     let path = format!("/conversations?limit=1&cursor={forward}");
     let second = server.get(Ana, &path).await;

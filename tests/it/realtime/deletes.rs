@@ -166,10 +166,10 @@ async fn a_deletion_is_delivered_although_the_rows_that_made_it_visible_are_dele
             "begin; delete from room_members; delete from posts; delete from rooms; commit",
             "begin; delete from posts; delete from room_members; commit; delete from rooms",
             "begin; update room_members set left_at = now(); delete from posts; commit; delete from rooms",
-            // The same with only the row deleted.
+            // And deletions that leave everything the policy reads.
             "delete from posts; delete from rooms",
         ] {
-            // They are notified because they could delete the row now.
+            // A row that a client has received is in the newest snapshot, so it can be deleted now.
             run_and_receive(&stack, &mut listeners, &rooms()).await;
             let told = [
                 ("member", &[10][..]),

@@ -115,7 +115,7 @@ impl ChaosProxy {
         self.shared.allowance().is_some()
     }
 
-    /// Whether new connections are closed immediately.
+    /// Sets whether new connections are closed immediately.
     pub(crate) fn refuse(&self, is_refusing: bool) {
         self.shared.is_refusing.store(is_refusing, Ordering::SeqCst);
     }
