@@ -18,6 +18,7 @@ mod events;
 mod history;
 mod idempotency;
 mod limits;
+mod me;
 mod media;
 mod message_changes;
 mod messages;
@@ -285,6 +286,7 @@ fn api() -> ApiRouter<ChatState> {
             media::list_media,
             says::list_media(),
         )
+        .get("/me", me::get_me, says::get_me())
         .get("/contacts", contacts::list_contacts, says::list_contacts())
         .get("/messages", history::list_messages, says::list_messages())
         .post("/messages", messages::send_message, says::send_message())
