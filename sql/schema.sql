@@ -1905,23 +1905,26 @@ CREATE FUNCTION chat.install_host_mapping(preset text DEFAULT 'auto'::text) RETU
 declare
   chosen constant text := case preset when 'auto' then chat.detect_host_preset() else preset end;
   mapping record;
+  naming record;
   wanted jsonb;
 begin
   select m.* into mapping from chat.host_mapping(chosen) m;
+  select t.* into naming from chat.teams_mapping() t;
   if mapping.people is null then
     raise exception 'Host mapping % needs %.', chosen,
       case chosen when 'users_table' then 'a table public.users with id, team_id and role' else 'the table auth.users' end;
   end if;
 
-  -- the catalogue's names are in the two texts, so a changed host gives another mapping; nothing changed, no DDL
+  -- the catalogue's names are in the texts, so a changed host gives another mapping; nothing changed, no DDL
   wanted := jsonb_build_object(
     'preset', chosen,
     'people', mapping.people::text,
-    'text', md5(mapping.directory || mapping.memberships)
+    'text', md5(mapping.directory || mapping.memberships || naming.teams)
   );
   if wanted = (select c.value from chat.config c where c.key = 'host_mapping')
     and to_regclass('chat.directory') is not null
     and to_regclass('chat.memberships') is not null
+    and to_regclass('chat.teams') is not null
   then
     -- tables that a later migration brought
     perform chat.point_people_at(mapping.people);
@@ -1930,6 +1933,7 @@ begin
 
   perform chat.replace_host_view('directory', mapping.directory, mapping.people);
   perform chat.replace_host_view('memberships', mapping.memberships, mapping.people);
+  perform chat.replace_host_view('teams', naming.teams, coalesce(naming.teams_table, mapping.people));
   perform chat.point_people_at(mapping.people);
 
   insert into chat.config (key, value) values ('host_mapping', wanted)
@@ -1940,7 +1944,7 @@ $$;
 
 -- Name: FUNCTION install_host_mapping(preset text); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.install_host_mapping(preset text) IS 'Writes chat.directory and chat.memberships for a preset and points the foreign keys at its people: auto, users_table (public.users with id, team_id and role), claims (auth.users with app metadata), one_team. Returns the preset in force. Does nothing when nothing changed. auto keeps the preset that is in force, else takes the one that fits the tables; where people have accounts and none would have a team, it fails with SQLSTATE RP001 and lists the presets.';
+COMMENT ON FUNCTION chat.install_host_mapping(preset text) IS 'Writes chat.directory, chat.memberships and chat.teams for a preset and points the foreign keys at its people: auto, users_table (public.users with id, team_id and role), claims (auth.users with app metadata), one_team. Returns the preset in force. Does nothing when nothing changed. auto keeps the preset that is in force, else takes the one that fits the tables; where people have accounts and none would have a team, it fails with SQLSTATE RP001 and lists the presets.';
 
 -- Name: is_blank(text); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -2800,6 +2804,40 @@ begin
   );
 end
 $$;
+
+-- Name: me(); Type: FUNCTION; Schema: chat; Owner: -
+
+CREATE FUNCTION chat.me() RETURNS json
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  caller constant uuid := auth.uid();
+begin
+  return (
+    select json_build_object(
+      'id', c.user_id,
+      'full_name', d.display_name,
+      'email', d.email,
+      'avatar_url', d.avatar_url,
+      'role', d.role,
+      'teams', (
+        select coalesce(json_agg(json_build_object('id', m.team_id, 'name', t.name) order by t.name, m.team_id), '[]')
+        from chat.memberships m
+        left join chat.teams t on t.team_id = m.team_id
+        where m.user_id = c.user_id
+      ),
+      'can_write', coalesce(d.is_active, false)
+    )
+    from (values (caller)) c (user_id)
+    left join chat.directory d on d.user_id = c.user_id
+  );
+end
+$$;
+
+-- Name: FUNCTION me(); Type: COMMENT; Schema: chat; Owner: -
+
+COMMENT ON FUNCTION chat.me() IS 'The caller as the host application knows them. A person whom it does not know, or has suspended, may not write.';
 
 -- Name: member_page(uuid, integer, uuid); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -5383,6 +5421,26 @@ begin
 end
 $$;
 
+-- Name: teams_mapping(); Type: FUNCTION; Schema: chat; Owner: -
+
+CREATE FUNCTION chat.teams_mapping(OUT teams_table regclass, OUT teams text) RETURNS record
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  candidate constant regclass := to_regclass('public.teams');
+  ids constant text[] := chat.host_columns(candidate, array['id']);
+  names constant text[] := chat.host_columns(candidate, array['name', 'title', 'display_name']);
+begin
+  if ids = '{}' or names = '{}' then
+    teams := 'select null::text as team_id, null::text as name where false';
+    return;
+  end if;
+  teams_table := candidate;
+  teams := format('select %s as team_id, coalesce(%s) as name from %s u', ids[1], array_to_string(names, ', '), candidate);
+end
+$$;
+
 -- Name: tell_of_block(); Type: FUNCTION; Schema: chat; Owner: -
 
 CREATE FUNCTION chat.tell_of_block() RETURNS trigger
@@ -6027,6 +6085,17 @@ CREATE TABLE chat.schema_migrations (
 -- Name: TABLE schema_migrations; Type: COMMENT; Schema: chat; Owner: -
 
 COMMENT ON TABLE chat.schema_migrations IS 'Migrations of sql/migrations, each applied once, in order, without gaps.';
+
+-- Name: teams; Type: VIEW; Schema: chat; Owner: -
+
+CREATE VIEW chat.teams AS
+ SELECT NULL::text AS team_id,
+    NULL::text AS name
+  WHERE false;
+
+-- Name: VIEW teams; Type: COMMENT; Schema: chat; Owner: -
+
+COMMENT ON VIEW chat.teams IS 'One row per team whose name the host application keeps. Written by chat.install_host_mapping().';
 
 -- Name: conversation_receipts; Type: TABLE; Schema: public; Owner: -
 
@@ -7809,6 +7878,11 @@ GRANT ALL ON FUNCTION chat.may_listen(topic text) TO authenticated;
 
 REVOKE ALL ON FUNCTION chat.may_message(writer uuid, reader uuid, answering boolean) FROM PUBLIC;
 
+-- Name: FUNCTION me(); Type: ACL; Schema: chat; Owner: -
+
+REVOKE ALL ON FUNCTION chat.me() FROM PUBLIC;
+GRANT ALL ON FUNCTION chat.me() TO authenticated;
+
 -- Name: FUNCTION member_page(conversation_id uuid, max_rows integer, after_id uuid); Type: ACL; Schema: chat; Owner: -
 
 REVOKE ALL ON FUNCTION chat.member_page(conversation_id uuid, max_rows integer, after_id uuid) FROM PUBLIC;
@@ -8071,6 +8145,10 @@ GRANT ALL ON FUNCTION chat.sync_identity() TO authenticated;
 -- Name: FUNCTION take_page_out(); Type: ACL; Schema: chat; Owner: -
 
 REVOKE ALL ON FUNCTION chat.take_page_out() FROM PUBLIC;
+
+-- Name: FUNCTION teams_mapping(OUT teams_table regclass, OUT teams text); Type: ACL; Schema: chat; Owner: -
+
+REVOKE ALL ON FUNCTION chat.teams_mapping(OUT teams_table regclass, OUT teams text) FROM PUBLIC;
 
 -- Name: FUNCTION tell_of_block(); Type: ACL; Schema: chat; Owner: -
 
