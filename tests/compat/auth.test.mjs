@@ -3,6 +3,7 @@
 import assert from 'node:assert/strict'
 import { after, before, test } from 'node:test'
 import { createClient } from '@supabase/supabase-js'
+import WebSocket from 'ws'
 import { startServer } from './support.mjs'
 
 let server
@@ -14,6 +15,7 @@ function page(fetch) {
   return createClient(server.url, server.env.ANON_KEY, {
     auth: { autoRefreshToken: false, persistSession: false },
     global: fetch ? { fetch } : {},
+    realtime: { transport: WebSocket },
   })
 }
 
