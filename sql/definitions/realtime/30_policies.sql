@@ -29,7 +29,8 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  if not coalesce(chat.is_chat_topic(topic), false) then
+  -- an id has one spelling here: the server sends on that topic, and closes it to whoever may not listen any more
+  if not coalesce(chat.is_chat_topic(topic), false) or topic <> lower(topic) then
     return false;
   end if;
   return case split_part(topic, ':', 1)
