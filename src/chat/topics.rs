@@ -13,7 +13,7 @@ pub fn is_chat_topic(name: &str) -> bool {
     [CONVERSATION, PERSON]
         .iter()
         .filter_map(|prefix| name.strip_prefix(prefix))
-        // Of the forms that the parser accepts, only the hyphenated one has this length.
+        // The parser accepts several forms. Only the hyphenated one has this length.
         .any(|id| id.len() == HYPHENATED && Uuid::try_parse(id).is_ok())
 }
 

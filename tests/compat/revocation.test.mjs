@@ -1,4 +1,4 @@
-// What the official clients make of a channel whose member was removed, and under which key they appear.
+// The official clients on a channel whose member is removed, and their presence keys.
 
 import assert from 'node:assert/strict'
 import { after, before, test } from 'node:test'
@@ -38,13 +38,13 @@ const isMember = (conversation, who, left_at) =>
   ])
 
 for (const kind of Object.keys(CLIENTS)) {
-  test(`${kind}: a removed member's channel is closed within a second, and nobody else's`, async () => {
+  test(`${kind}: a removed member's channel is closed within a second, and no other channel`, async () => {
     const [ana, ben] = ['ANA', 'BEN'].map(person)
     const { conversation_id: conversation } = await send(server, ana.token, { other_user_id: ben.id, content: 'Hello' })
     const topic = `conversation:${conversation}`
     const [bens, anas] = await Promise.all([member(kind, ben, topic, ben.id), member(kind, ana, topic, ben.id)])
 
-    // Whatever key a client asks for, others see who it is.
+    // The presence key is the user, whatever key the client requests.
     assert.equal(await anas.channel.track({ name: 'Ana' }), 'ok')
     const shown = new Inbox()
     const look = setInterval(() => {
@@ -68,7 +68,7 @@ for (const kind of Object.keys(CLIENTS)) {
     assert.equal(anas.channel.state, 'joined')
     assert.ok(bens.heard.items.every(({ event }) => event !== 'news'))
 
-    // The client does not come back by itself; a member who was let in again may.
+    // The client does not rejoin by itself. A member who was added again may join.
     assert.notEqual(bens.channel.state, 'joined')
     await isMember(conversation, ben, null)
     const again = await member(kind, ben, topic, ben.id)

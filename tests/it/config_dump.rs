@@ -76,7 +76,7 @@ fn assert_same(
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// A symmetric key, and a public one that somebody pasted together with its private part.
+/// A symmetric key, and a public key that was pasted with its private part.
 const KEY_SET: &str = r#"{"keys":[
     {"kty":"oct","kid":"a","alg":"HS256","k":"hush-hush-hush-hush-hush-hush-hush-hush-hush"},
     {"kty":"EC","kid":"b","crv":"P-256","x":"x","y":"y","d":"hush"}]}"#;

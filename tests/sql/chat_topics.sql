@@ -60,7 +60,7 @@ values ('zoe', 'room:1', 'write', 'broadcast', true), ('zoe', 'conversation:1', 
 
 select tests.equals(tests.may(t.actor, t.topic, t.what, t.extension), t.expected, format('%s %s %s %s', t.actor, t.what, t.extension, t.topic)) from tests.topics t;
 
--- another spelling of an id is no topic of anybody's
+-- other spellings of an id are not topics of the chat's users
 select tests.equals(
   array[
     tests.may('ana', upper(tests.id('ana')::text), 'read', 'broadcast'),

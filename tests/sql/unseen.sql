@@ -10,7 +10,7 @@ select tests.conversation('bob', 'ben') as bobs \gset
 select tests.message('ben', :'c', 'hello') as m \gset
 select tests.message('bob', :'bobs', 'hello');
 
--- A write makes another version. Seen by the owner here: whoever else is granted whole tables sees it. A lock sets xmax, but
+-- A write makes another version, which the owner sees here. A lock sets xmax, but
 -- not if the same transaction has locked the row before; tests/it/security/unseen.rs tries locks in transactions of their own.
 create view tests.traces as
 select 'presence of ' || n.name as what, (p.xmin, p.xmax, p.ctid, p.*)::text as trace from public.user_presence p join tests.people n on n.id = p.user_id

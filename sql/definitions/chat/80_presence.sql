@@ -335,7 +335,7 @@ $$;
 
 revoke all on function chat.keep_page(uuid, text) from public;
 
--- Moves the page out of the row, whoever writes it: the table neither stores nor publishes it, and an upsert does not
+-- Moves the page out of the row for every writer: the table neither stores nor publishes it, and an upsert does not
 -- return it. If the policies refuse the row, the stored page is rolled back too.
 create or replace function chat.take_page_out()
 returns trigger

@@ -29,7 +29,7 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  -- an id has one spelling here: the server sends on that topic, and closes it to whoever may not listen any more
+  -- only one spelling of an id is a topic: the one that the server sends on and revokes
   if not coalesce(chat.is_chat_topic(topic), false) or topic <> lower(topic) then
     return false;
   end if;

@@ -283,7 +283,7 @@ mod tests {
         let rights = Rights::new(Rechecks::default());
         let past = Instant::now() - COMMIT_PATIENCE;
         rights.everybody_at(past);
-        // Ends although there is no change.
+        // It ends without a change.
         rights.wait().await;
     }
 

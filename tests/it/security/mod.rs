@@ -7,6 +7,7 @@ mod presence_keys;
 mod revocation;
 mod strangers;
 mod tokens;
+mod unauthorized;
 mod unfinished_requests;
 mod unseen;
 mod without_superuser;

@@ -75,7 +75,7 @@ async fn an_earlier_version_of_a_row_is_shown_only_to_those_who_could_see_it() {
             (case(ana, "more"), case(ana, "for Ana")),
         ];
         assert_eq!([next(&mut anas).await, next(&mut anas).await], expected);
-        // Ben receives the row when it comes back, and never what it was meanwhile.
+        // Ben receives the row when it returns, without the version in between.
         let (record, old) = next(&mut bens).await;
         assert_eq!(record, case(ben, "about Ana"));
         let hidden = if settings.is_empty() {

@@ -97,6 +97,7 @@ async fn a_role_above_row_level_security_is_no_role_of_a_token() {
             r#"create role "{above}" superuser; create role "{bypassing}" bypassrls;
             create role "{member}" noinherit in role "{bypassing}", authenticated;
             create role "{plain}" in role authenticated;
+            grant "{above}", "{bypassing}", "{member}", "{plain}" to "{login}";
             create policy "all may send news" on realtime.messages for insert
               to authenticated, "{above}", "{bypassing}", "{member}"
               with check (realtime.topic() = 'news');"#

@@ -12,6 +12,8 @@ mod presence_keys;
 mod revocation;
 #[path = "tokens.rs"]
 mod tokens;
+#[path = "unauthorized.rs"]
+mod unauthorized;
 #[path = "unseen.rs"]
 mod unseen;
 

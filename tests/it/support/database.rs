@@ -206,7 +206,7 @@ enum Request {
 struct Keeper {
     requests: tokio::sync::mpsc::Sender<Request>,
     admin_url: String,
-    /// Of the login that owns the databases; the same for superusers.
+    /// The URL of the login that owns the databases.
     login_url: String,
 }
 

@@ -1,4 +1,4 @@
-//! Permissions that are asked about again, and under which key a managed topic lists people.
+//! Repeated permission checks, and the presence key on managed topics.
 
 use super::*;
 use crate::visibility::ChannelId;
@@ -9,12 +9,12 @@ const BOTH: Permissions = Permissions::ALL;
 
 const READING: Question = Question::Read { presence: true };
 
-/// What is asked when something has changed, and the same of a channel that shows something of itself.
+/// The order after a change, and that of a channel with a tracked presence.
 const RECHECK: &str = "recheck 1 to read with presence as ann after 0 failures";
 const RECHECK_ALL: &str = "recheck 1 to read with presence as ann after 0 failures, and to write";
 
 impl Script {
-    /// A private channel with presence, whose join is under way, and the token it came with.
+    /// A private channel with presence whose join is being checked, and its token.
     fn managed() -> (Self, String) {
         let mut script = Self::new();
         let token = token(500, "ann");
@@ -65,7 +65,7 @@ impl Script {
         self.complete(1, TOPIC, result)
     }
 
-    /// Something has changed for the channel of this number.
+    /// A change that may affect the channel of this number.
     fn change(&mut self, number: u64) -> Vec<String> {
         let mut effects = Vec::new();
         let is_meant = |channel| channel == ChannelId(number);
@@ -132,12 +132,12 @@ fn a_channel_that_may_read_less_is_closed_as_after_a_new_token() {
     script.change(1);
     let unchanged = script.rechecked(&token, 1, Ok(BOTH), None);
     assert_eq!(unchanged, ["permit 1: broadcast true, presence true"]);
-    // It is not a new token: nothing is announced or registered again, and all is asked anew next time.
+    // Unlike a new token, it announces and registers nothing. The next change is checked again.
     assert_eq!(script.change(1), [RECHECK]);
 }
 
 #[test]
-fn only_managed_channels_that_are_meant_are_rechecked() {
+fn only_requested_managed_channels_are_rechecked() {
     let (mut script, _) = Script::joined();
     assert!(script.change(2).is_empty());
     script.join("2", "realtime:a", &private(json!({})));
@@ -154,7 +154,7 @@ fn only_managed_channels_that_are_meant_are_rechecked() {
 }
 
 #[test]
-fn whoever_may_not_be_seen_any_more_is_listed_no_more() {
+fn a_presence_that_may_no_longer_be_shown_is_removed() {
     let (mut script, token) = Script::listed();
     assert_eq!(script.change(1), [RECHECK_ALL]);
     let effects = script.rechecked(&token, 1, Ok(BOTH), Some(Ok(BROADCAST)));
@@ -163,10 +163,10 @@ fn whoever_may_not_be_seen_any_more_is_listed_no_more() {
     let text = "You do not have permissions to write to this Channel topic: managed";
     assert!(effects[2].contains(text), "{effects:?}");
     assert_eq!(effects.len(), 3);
-    // What is known of writing is known.
+    // The result about writing is kept.
     let refused = script.track_managed();
     assert!(refused[0].contains(text), "{refused:?}");
-    // And it may be told otherwise again.
+    // A later check may allow it again.
     assert_eq!(script.change(1), [RECHECK]);
     script.rechecked(&token, 2, Ok(BOTH), None);
     let asked = script.track_managed();
@@ -179,7 +179,7 @@ fn whoever_may_not_be_seen_any_more_is_listed_no_more() {
 }
 
 #[test]
-fn what_is_written_after_a_change_is_asked_about() {
+fn the_first_write_after_a_change_is_checked() {
     let (mut script, _) = Script::listed();
     assert!(script.track_managed()[0].starts_with("track"));
     script.change(1);
@@ -188,7 +188,7 @@ fn what_is_written_after_a_change_is_asked_about() {
 }
 
 #[test]
-fn no_answer_counts_that_is_older_than_a_change() {
+fn answers_older_than_a_change_are_discarded() {
     // To the join.
     let (mut script, token) = Script::managed();
     assert!(script.change(1).is_empty(), "the join asks");
@@ -228,7 +228,7 @@ fn no_answer_counts_that_is_older_than_a_change() {
 }
 
 #[test]
-fn a_change_between_the_answer_to_a_join_and_its_end_is_made_good() {
+fn a_change_between_the_answer_to_a_join_and_its_end_is_checked() {
     let mut script = Script::new();
     let token = token(500, "ann");
     let (mut payload, _) = with_binding();
@@ -253,7 +253,7 @@ fn a_change_between_the_answer_to_a_join_and_its_end_is_made_good() {
 }
 
 #[test]
-fn a_recheck_that_meets_no_database_is_repeated_and_ends_nothing() {
+fn a_recheck_without_a_database_is_repeated_and_closes_nothing() {
     let (mut script, token) = Script::listed();
     script.change(1);
     let unavailable = || Err(AuthorizeError::Unavailable);
@@ -269,9 +269,9 @@ fn a_recheck_that_meets_no_database_is_repeated_and_ends_nothing() {
 }
 
 #[test]
-fn on_a_managed_topic_people_are_listed_as_who_they_are() {
+fn on_a_managed_topic_the_key_is_the_subject() {
     let (mut script, _) = Script::listed();
-    // Under a token of somebody else the channel shows nothing of the first.
+    // A token of another user ends the presence of the first.
     let bob = token_of("bob", 600);
     let payload = json!({"access_token": bob});
     script.push(&json!(["1", "2", TOPIC, "access_token", payload]));
@@ -280,7 +280,7 @@ fn on_a_managed_topic_people_are_listed_as_who_they_are() {
     script.track_managed();
     let effects = script.authorized(&bob, Question::Write, 0, Ok(BOTH));
     assert!(effects[0].starts_with("track 1 as bob, "), "{effects:?}");
-    // The same person's next token changes nothing.
+    // Another token of the same user changes nothing.
     let next = token_of("bob", 700);
     let payload = json!({"access_token": next});
     script.push(&json!(["1", "3", TOPIC, "access_token", payload]));
