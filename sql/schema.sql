@@ -1701,6 +1701,18 @@ begin
 end
 $$;
 
+-- Name: forget_page(); Type: FUNCTION; Schema: chat; Owner: -
+
+CREATE FUNCTION chat.forget_page() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  delete from chat.presence_pages g where g.user_id = old.user_id;
+  return null;
+end
+$$;
+
 -- Name: grant_roles_to_installer(); Type: FUNCTION; Schema: chat; Owner: -
 
 CREATE FUNCTION chat.grant_roles_to_installer() RETURNS void
@@ -2755,7 +2767,8 @@ CREATE FUNCTION chat.may_listen(topic text) RETURNS boolean
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
-  if not coalesce(chat.is_chat_topic(topic), false) then
+  -- an id has one spelling here: the server sends on that topic, and closes it to whoever may not listen any more
+  if not coalesce(chat.is_chat_topic(topic), false) or topic <> lower(topic) then
     return false;
   end if;
   return case split_part(topic, ':', 1)
@@ -5180,6 +5193,53 @@ begin
 end
 $$;
 
+-- Name: standings(uuid[], uuid[]); Type: FUNCTION; Schema: chat; Owner: -
+
+CREATE FUNCTION chat.standings(people uuid[], conversations uuid[]) RETURNS TABLE(id uuid, standing bigint)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  return query
+  with pairs as (
+    select c.id, c.participant_1_id, c.participant_2_id
+    from public.user_conversations c
+    where c.id = any (standings.conversations) and c.kind = 'direct'
+  ), wanted as (
+    select unnest(standings.people) as user_id
+    union
+    select unnest(array[p.participant_1_id, p.participant_2_id]) from pairs p
+  ), known as materialized (
+    select
+      w.user_id,
+      hashtextextended(
+        row(
+          d.user_id,
+          d.is_active,
+          d.role,
+          chat.flag('admin_cross_team'),
+          array(select m.team_id from chat.memberships m where m.user_id = w.user_id order by m.team_id)
+        )::text,
+        0
+      ) as standing
+    from wanted w
+    left join chat.directory d on d.user_id = w.user_id
+  )
+  select k.user_id, k.standing
+  from known k
+  where k.user_id = any (standings.people)
+  union all
+  select p.id, hashtextextended(row(one.user_id, one.standing, two.user_id, two.standing)::text, 0)
+  from pairs p
+  left join known one on one.user_id = p.participant_1_id
+  left join known two on two.user_id = p.participant_2_id;
+end
+$$;
+
+-- Name: FUNCTION standings(people uuid[], conversations uuid[]); Type: COMMENT; Schema: chat; Owner: -
+
+COMMENT ON FUNCTION chat.standings(people uuid[], conversations uuid[]) IS 'For the server: a number for each of these people that differs when they are suspended, or change role or team; and one for each of these direct conversations that differs when its two people do.';
+
 -- Name: supervised_people_ids(); Type: FUNCTION; Schema: chat; Owner: -
 
 CREATE FUNCTION chat.supervised_people_ids() RETURNS SETOF uuid
@@ -5405,14 +5465,18 @@ begin
     if new.current_page is null then
       return new;
     end if;
-    -- The lock holds the row until the end: if there is one, nothing is inserted. The update that may follow takes the
-    -- page from "excluded", which is this row.
-    perform from public.user_presence p where p.user_id = new.user_id for no key update;
-    if found then
+    -- Whether the row exists must not change before the end of the transaction. The row itself is not locked, because a
+    -- lock moves its xmax, and other users may read the row. The lock of another user's presence_reports is not for the
+    -- caller to take; the policies refuse such a row.
+    if coalesce(new.user_id = auth.uid(), true) then
+      perform chat.lock_presence(array[new.user_id]);
+    end if;
+    -- If it exists, nothing is inserted. The update that may follow takes the page from "excluded", which is this row.
+    if exists (select from public.user_presence p where p.user_id = new.user_id) then
       return new;
     end if;
     perform chat.keep_page(new.user_id, new.current_page);
-  -- whoever is not to be seen leaves no trace of being there
+  -- a user who is not shown leaves no trace of being there
   elsif new.status <> 'offline' or old.status <> 'offline' then
     perform chat.keep_page(new.user_id, new.current_page);
   end if;
@@ -7034,6 +7098,10 @@ CREATE TRIGGER user_presence_30_complete AFTER INSERT ON public.user_presence FO
 
 CREATE TRIGGER user_presence_30_page BEFORE INSERT OR UPDATE OF current_page ON public.user_presence FOR EACH ROW EXECUTE FUNCTION chat.take_page_out();
 
+-- Name: user_presence user_presence_40_forget_page; Type: TRIGGER; Schema: public; Owner: -
+
+CREATE TRIGGER user_presence_40_forget_page AFTER DELETE ON public.user_presence FOR EACH ROW EXECUTE FUNCTION chat.forget_page();
+
 -- Name: idempotency_keys idempotency_keys_user_id_fkey; Type: FK CONSTRAINT; Schema: chat; Owner: -
 
 ALTER TABLE ONLY chat.idempotency_keys
@@ -7067,7 +7135,7 @@ ALTER TABLE ONLY chat.message_requests
 -- Name: presence_pages presence_pages_user_fkey; Type: FK CONSTRAINT; Schema: chat; Owner: -
 
 ALTER TABLE ONLY chat.presence_pages
-    ADD CONSTRAINT presence_pages_user_fkey FOREIGN KEY (user_id) REFERENCES public.user_presence(user_id) ON DELETE CASCADE DEFERRABLE INITIALLY DEFERRED;
+    ADD CONSTRAINT presence_pages_user_fkey FOREIGN KEY (user_id) REFERENCES chat.presence_reports(user_id) ON DELETE CASCADE DEFERRABLE INITIALLY DEFERRED;
 
 -- Name: presence_report_sessions presence_report_sessions_user_fkey; Type: FK CONSTRAINT; Schema: chat; Owner: -
 
@@ -7721,6 +7789,10 @@ GRANT ALL ON FUNCTION chat.folded_text(written text) TO service_role;
 
 REVOKE ALL ON FUNCTION chat.follow_presence_sharing() FROM PUBLIC;
 
+-- Name: FUNCTION forget_page(); Type: ACL; Schema: chat; Owner: -
+
+REVOKE ALL ON FUNCTION chat.forget_page() FROM PUBLIC;
+
 -- Name: FUNCTION grant_roles_to_installer(); Type: ACL; Schema: chat; Owner: -
 
 REVOKE ALL ON FUNCTION chat.grant_roles_to_installer() FROM PUBLIC;
@@ -8126,6 +8198,11 @@ REVOKE ALL ON FUNCTION chat.shows_receipts(conversation_id uuid, user_id uuid) F
 -- Name: FUNCTION stamp_change(); Type: ACL; Schema: chat; Owner: -
 
 REVOKE ALL ON FUNCTION chat.stamp_change() FROM PUBLIC;
+
+-- Name: FUNCTION standings(people uuid[], conversations uuid[]); Type: ACL; Schema: chat; Owner: -
+
+REVOKE ALL ON FUNCTION chat.standings(people uuid[], conversations uuid[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION chat.standings(people uuid[], conversations uuid[]) TO service_role;
 
 -- Name: FUNCTION supervised_people_ids(); Type: ACL; Schema: chat; Owner: -
 

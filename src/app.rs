@@ -12,7 +12,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::auth::{KeyError, Verifier};
 use crate::bus::Bus;
-use crate::chat::ChatState;
+use crate::chat::{self, ChatState};
 use crate::config::Config;
 use crate::db::connect::{ConnectError, Connector};
 use crate::db::{Db, DbError};
@@ -139,6 +139,7 @@ impl App {
             &front,
         )
         .with_private_channels(owner.clone())
+        .with_managed_topics(chat::is_chat_topic, bus.rechecks().clone())
         .behind(TrustedProxies::new(&config.server.trusted_proxies))
         .limiting(strangers.clone());
         let sockets = realtime.clone();
