@@ -53,15 +53,16 @@ begin
     (19, 'search_index', '7400ff6680c3cae0487b4db79ffdacc8d8fe54cd3815d3be0bff9f3b362b23fa'),
     (20, 'presence_unseen', '1e5c5d567489763ec2b251f264f3286dff569c23dd1d0fbfe72cf3e294a797d4'),
     (21, 'unsampled_text', 'da4415d40f5dec0ed9f0d8f7220f4c66feb9e5f009c5c613d194812b252cb29a'),
-    (22, 'message_expiry', '1d7e4f38071b07bed15b76fb1c646e5dec56e6cd3ee25a35da31c1e0d1b11066')
+    (22, 'message_expiry', '1d7e4f38071b07bed15b76fb1c646e5dec56e6cd3ee25a35da31c1e0d1b11066'),
+    (23, 'teams', '4e550a04029a7538efcb6a9d495f32754657afeecbbe87581dd7902f4beb7ef5')
   ), applied as (
     select version, checksum from chat.schema_migrations
   )
   select coalesce(
     (
-      select format('The schema is at version %s, but this script knows only version 22: use a newer script.', max(version))
+      select format('The schema is at version %s, but this script knows only version 23: use a newer script.', max(version))
       from applied
-      having max(version) > 22
+      having max(version) > 23
     ),
     (
       select format('Migration %s is not in the ledger although a later one is.', min(k.version))
@@ -260,6 +261,14 @@ insert into chat.schema_migrations (version, name, checksum) values
 \ir migrations/0022_message_expiry.sql
 \endif
 
+select not exists (select from chat.schema_migrations where version = 23) as pending \gset
+\if :pending
+\echo migrations/0023_teams.sql
+insert into chat.schema_migrations (version, name, checksum) values
+  (23, 'teams', '4e550a04029a7538efcb6a9d495f32754657afeecbbe87581dd7902f4beb7ef5');
+\ir migrations/0023_teams.sql
+\endif
+
 select not exists (
   select from chat.schema_definitions
   where path = 'auth/10_claims.sql' and checksum = '711d0d0ddaf6d6f12edbeef0dcdb14bbb7f3f993a26c83181dbd1bb1a70c890b'
@@ -322,13 +331,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/30_host_mapping.sql' and checksum = '70fcbbd3abdc938e501b470d48c8966c0b9790bc9498ed187a22304ed7685ca9'
+  where path = 'chat/30_host_mapping.sql' and checksum = 'e8f7d0ac3871d2920676ca64beb1aa6d0d61c86c72045c9829f59e4e4c9e215c'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/30_host_mapping.sql
 \ir definitions/chat/30_host_mapping.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/30_host_mapping.sql', '70fcbbd3abdc938e501b470d48c8966c0b9790bc9498ed187a22304ed7685ca9')
+  ('chat/30_host_mapping.sql', 'e8f7d0ac3871d2920676ca64beb1aa6d0d61c86c72045c9829f59e4e4c9e215c')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
@@ -526,13 +535,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/89_people_lists.sql' and checksum = 'aceec082f7fcc3f3f361f927619a95e161ae900c7024890b0da72bf0967597fd'
+  where path = 'chat/89_people_lists.sql' and checksum = 'fb9c61165f1a95984957f7a67e41f8c31aa3c9d8569cd853697f2eb37a964486'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/89_people_lists.sql
 \ir definitions/chat/89_people_lists.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/89_people_lists.sql', 'aceec082f7fcc3f3f361f927619a95e161ae900c7024890b0da72bf0967597fd')
+  ('chat/89_people_lists.sql', 'fb9c61165f1a95984957f7a67e41f8c31aa3c9d8569cd853697f2eb37a964486')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
