@@ -367,13 +367,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/46_standing.sql' and checksum = 'ff35b716b6519b009424419a6964680c7acfd3f6f3954cf3c88d34169bb6e554'
+  where path = 'chat/46_standing.sql' and checksum = 'c9b295a501c9a83dad8e49dd6390a02e28c9688339aca0482b982aa7206b5da4'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/46_standing.sql
 \ir definitions/chat/46_standing.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/46_standing.sql', 'ff35b716b6519b009424419a6964680c7acfd3f6f3954cf3c88d34169bb6e554')
+  ('chat/46_standing.sql', 'c9b295a501c9a83dad8e49dd6390a02e28c9688339aca0482b982aa7206b5da4')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
@@ -475,13 +475,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/80_presence.sql' and checksum = '683d35990ede4b143edcc46e73540b86165b11b007c0d2eb0cfea236e8d8b1c8'
+  where path = 'chat/80_presence.sql' and checksum = 'b42e0e92a279434ba82cfcc0a760ac11e1b77c4d742857938e4b4ab44ce729b2'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/80_presence.sql
 \ir definitions/chat/80_presence.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/80_presence.sql', '683d35990ede4b143edcc46e73540b86165b11b007c0d2eb0cfea236e8d8b1c8')
+  ('chat/80_presence.sql', 'b42e0e92a279434ba82cfcc0a760ac11e1b77c4d742857938e4b4ab44ce729b2')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
@@ -619,13 +619,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'realtime/30_policies.sql' and checksum = '1986e802653fd15f60a51e0ed1c26135655811ef08b4ab42343a65ac6805bab1'
+  where path = 'realtime/30_policies.sql' and checksum = '71a4328ad26c00faf2b00d1ece19fa765a313424d793b81f6e8240634daf8526'
 ) as pending \gset
 \if :pending
 \echo definitions/realtime/30_policies.sql
 \ir definitions/realtime/30_policies.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('realtime/30_policies.sql', '1986e802653fd15f60a51e0ed1c26135655811ef08b4ab42343a65ac6805bab1')
+  ('realtime/30_policies.sql', '71a4328ad26c00faf2b00d1ece19fa765a313424d793b81f6e8240634daf8526')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
