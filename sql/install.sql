@@ -54,7 +54,7 @@ begin
     (20, 'presence_unseen', '1e5c5d567489763ec2b251f264f3286dff569c23dd1d0fbfe72cf3e294a797d4'),
     (21, 'unsampled_text', 'da4415d40f5dec0ed9f0d8f7220f4c66feb9e5f009c5c613d194812b252cb29a'),
     (22, 'message_expiry', '1d7e4f38071b07bed15b76fb1c646e5dec56e6cd3ee25a35da31c1e0d1b11066'),
-    (23, 'teams', '4e550a04029a7538efcb6a9d495f32754657afeecbbe87581dd7902f4beb7ef5')
+    (23, 'presence_pages_unseen', 'e8c93b37d2d4c3e0cdf8fb140a4e4a1675ff2ab2b03ffe9ad78a1bd74a094e6d')
   ), applied as (
     select version, checksum from chat.schema_migrations
   )
@@ -263,10 +263,10 @@ insert into chat.schema_migrations (version, name, checksum) values
 
 select not exists (select from chat.schema_migrations where version = 23) as pending \gset
 \if :pending
-\echo migrations/0023_teams.sql
+\echo migrations/0023_presence_pages_unseen.sql
 insert into chat.schema_migrations (version, name, checksum) values
-  (23, 'teams', '4e550a04029a7538efcb6a9d495f32754657afeecbbe87581dd7902f4beb7ef5');
-\ir migrations/0023_teams.sql
+  (23, 'presence_pages_unseen', 'e8c93b37d2d4c3e0cdf8fb140a4e4a1675ff2ab2b03ffe9ad78a1bd74a094e6d');
+\ir migrations/0023_presence_pages_unseen.sql
 \endif
 
 select not exists (
@@ -331,13 +331,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/30_host_mapping.sql' and checksum = 'e8f7d0ac3871d2920676ca64beb1aa6d0d61c86c72045c9829f59e4e4c9e215c'
+  where path = 'chat/30_host_mapping.sql' and checksum = '70fcbbd3abdc938e501b470d48c8966c0b9790bc9498ed187a22304ed7685ca9'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/30_host_mapping.sql
 \ir definitions/chat/30_host_mapping.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/30_host_mapping.sql', 'e8f7d0ac3871d2920676ca64beb1aa6d0d61c86c72045c9829f59e4e4c9e215c')
+  ('chat/30_host_mapping.sql', '70fcbbd3abdc938e501b470d48c8966c0b9790bc9498ed187a22304ed7685ca9')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
@@ -367,6 +367,18 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
+  where path = 'chat/46_standing.sql' and checksum = 'c9b295a501c9a83dad8e49dd6390a02e28c9688339aca0482b982aa7206b5da4'
+) as pending \gset
+\if :pending
+\echo definitions/chat/46_standing.sql
+\ir definitions/chat/46_standing.sql
+insert into chat.schema_definitions (path, checksum) values
+  ('chat/46_standing.sql', 'c9b295a501c9a83dad8e49dd6390a02e28c9688339aca0482b982aa7206b5da4')
+on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
+\endif
+
+select not exists (
+  select from chat.schema_definitions
   where path = 'chat/50_conversations.sql' and checksum = '368217b2a236fb0badc3f03d3833f9e9c9580d5a3557df518e92ebd819dd72cc'
 ) as pending \gset
 \if :pending
@@ -391,25 +403,25 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/61_message_insert.sql' and checksum = '5798f8973701374c2b2b0714b3dc02b5eebc89b042d8c730a529eb4a2b14fd92'
+  where path = 'chat/61_message_insert.sql' and checksum = '677a7c436694b2f70f7db152dd947345c1ed6d6063bf278b323b5c7300d60e73'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/61_message_insert.sql
 \ir definitions/chat/61_message_insert.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/61_message_insert.sql', '5798f8973701374c2b2b0714b3dc02b5eebc89b042d8c730a529eb4a2b14fd92')
+  ('chat/61_message_insert.sql', '677a7c436694b2f70f7db152dd947345c1ed6d6063bf278b323b5c7300d60e73')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/62_message_change.sql' and checksum = 'f414025f18b10557f4e0531589e67802d9b4cc4baad7a9298ee6fa430e7f4f47'
+  where path = 'chat/62_message_change.sql' and checksum = '67bb4e94ab537d78efa9fb9bae566832c5bbfe889cdd848366d232562e1f4247'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/62_message_change.sql
 \ir definitions/chat/62_message_change.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/62_message_change.sql', 'f414025f18b10557f4e0531589e67802d9b4cc4baad7a9298ee6fa430e7f4f47')
+  ('chat/62_message_change.sql', '67bb4e94ab537d78efa9fb9bae566832c5bbfe889cdd848366d232562e1f4247')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
@@ -463,13 +475,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/80_presence.sql' and checksum = '665b92cbd6eed47f042932f24dcc65649ad3e3c1361f4e980d30195ee763a854'
+  where path = 'chat/80_presence.sql' and checksum = 'b42e0e92a279434ba82cfcc0a760ac11e1b77c4d742857938e4b4ab44ce729b2'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/80_presence.sql
 \ir definitions/chat/80_presence.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/80_presence.sql', '665b92cbd6eed47f042932f24dcc65649ad3e3c1361f4e980d30195ee763a854')
+  ('chat/80_presence.sql', 'b42e0e92a279434ba82cfcc0a760ac11e1b77c4d742857938e4b4ab44ce729b2')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
@@ -499,13 +511,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/86_message_rows.sql' and checksum = 'b9ba442e3a69dc57c1cb1d5c6cec1c69d13c329ea488325af5f05011121279a8'
+  where path = 'chat/86_message_rows.sql' and checksum = '306f5e80ea4ea4ce1d5c8fb9015f6806d2f1ee41cbc3490f4869c81e575437d2'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/86_message_rows.sql
 \ir definitions/chat/86_message_rows.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/86_message_rows.sql', 'b9ba442e3a69dc57c1cb1d5c6cec1c69d13c329ea488325af5f05011121279a8')
+  ('chat/86_message_rows.sql', '306f5e80ea4ea4ce1d5c8fb9015f6806d2f1ee41cbc3490f4869c81e575437d2')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
@@ -535,13 +547,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/89_people_lists.sql' and checksum = 'fb9c61165f1a95984957f7a67e41f8c31aa3c9d8569cd853697f2eb37a964486'
+  where path = 'chat/89_people_lists.sql' and checksum = 'aceec082f7fcc3f3f361f927619a95e161ae900c7024890b0da72bf0967597fd'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/89_people_lists.sql
 \ir definitions/chat/89_people_lists.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/89_people_lists.sql', 'fb9c61165f1a95984957f7a67e41f8c31aa3c9d8569cd853697f2eb37a964486')
+  ('chat/89_people_lists.sql', 'aceec082f7fcc3f3f361f927619a95e161ae900c7024890b0da72bf0967597fd')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
@@ -607,13 +619,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'realtime/30_policies.sql' and checksum = 'c4a5392373d8a5a6b08531f797376e6f35af6a7d3b9984f22b84efcf1a46da4a'
+  where path = 'realtime/30_policies.sql' and checksum = '71a4328ad26c00faf2b00d1ece19fa765a313424d793b81f6e8240634daf8526'
 ) as pending \gset
 \if :pending
 \echo definitions/realtime/30_policies.sql
 \ir definitions/realtime/30_policies.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('realtime/30_policies.sql', 'c4a5392373d8a5a6b08531f797376e6f35af6a7d3b9984f22b84efcf1a46da4a')
+  ('realtime/30_policies.sql', '71a4328ad26c00faf2b00d1ece19fa765a313424d793b81f6e8240634daf8526')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 

@@ -2768,7 +2768,7 @@ CREATE FUNCTION chat.may_listen(topic text) RETURNS boolean
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
-  -- an id has one spelling here: the server sends on that topic, and closes it to whoever may not listen any more
+  -- only one spelling of an id is a topic: the one that the server sends on and revokes
   if not coalesce(chat.is_chat_topic(topic), false) or topic <> lower(topic) then
     return false;
   end if;
@@ -5203,6 +5203,8 @@ CREATE FUNCTION chat.standings(people uuid[], conversations uuid[]) RETURNS TABL
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
+declare
+  cross_team constant boolean := chat.flag('admin_cross_team');
 begin
   return query
   with pairs as (
@@ -5221,7 +5223,7 @@ begin
           d.user_id,
           d.is_active,
           d.role,
-          chat.flag('admin_cross_team'),
+          cross_team,
           array(select m.team_id from chat.memberships m where m.user_id = w.user_id order by m.team_id)
         )::text,
         0
@@ -5242,7 +5244,7 @@ $$;
 
 -- Name: FUNCTION standings(people uuid[], conversations uuid[]); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.standings(people uuid[], conversations uuid[]) IS 'For the server: a number for each of these people that differs when they are suspended, or change role or team; and one for each of these direct conversations that differs when its two people do.';
+COMMENT ON FUNCTION chat.standings(people uuid[], conversations uuid[]) IS 'For the server: a number for each of these users that changes with their suspension, role and teams, and one for each of these direct conversations that changes with those of its two members.';
 
 -- Name: supervised_people_ids(); Type: FUNCTION; Schema: chat; Owner: -
 
