@@ -26,27 +26,49 @@ const FAST_SETTINGS: &[(&str, &str)] = &[
     ("full_page_writes", "off"),
 ];
 
+/// The login that owns databases without being a superuser, with the attributes that the operations
+/// guide requires.
+const OWNER: &str = "rapport_owner";
+const OWNER_PASSWORD: &str = "secret";
+
 /// A database for one test, dropped together with this value.
 pub(crate) struct TestDatabase {
     name: String,
     url: String,
+    superuser_url: String,
+    thread: &'static DatabaseThread,
+}
+
+/// The login that installs the schema and runs the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Login {
+    /// A superuser.
+    Superuser,
+    /// A database owner that is not a superuser, in a separate cluster.
+    Owner,
 }
 
 impl TestDatabase {
     /// A fresh database with the demonstration application, its people and the schema.
     pub(crate) async fn new() -> Self {
-        Self::create(Origin::Template).await
+        Self::create(Login::Superuser, Origin::Template).await
+    }
+
+    /// Like [`TestDatabase::new`], installed by this login.
+    pub(crate) async fn installed_by(login: Login) -> Self {
+        Self::create(login, Origin::Template).await
     }
 
     /// A fresh database without the schema of Rapport.
     pub(crate) async fn bare() -> Self {
-        Self::create(Origin::Bare).await
+        Self::create(Login::Superuser, Origin::Bare).await
     }
 
-    async fn create(origin: Origin) -> Self {
+    async fn create(login: Login, origin: Origin) -> Self {
+        let thread = database_thread(login);
         let name = format!("rapport_test_{}", Uuid::new_v4().simple());
         let (done, created) = oneshot::channel();
-        database_thread().send(Request::Create {
+        thread.send(Request::Create {
             name: name.clone(),
             origin,
             done,
@@ -54,8 +76,12 @@ impl TestDatabase {
         created
             .await
             .expect("the thread for test databases has failed; its panic is printed above");
-        let url = database_thread().url_for(&name);
-        Self { name, url }
+        Self {
+            url: with_database(&thread.login_url, &name),
+            superuser_url: with_database(&thread.admin_url, &name),
+            name,
+            thread,
+        }
     }
 
     /// The database's name.
@@ -63,14 +89,14 @@ impl TestDatabase {
         &self.name
     }
 
-    /// The connection string of a superuser.
+    /// The connection string of the login that installed it, by default a superuser.
     pub(crate) fn url(&self) -> &str {
         &self.url
     }
 
     /// A new connection as superuser. It ends when the client is dropped.
     pub(crate) async fn connect(&self) -> Client {
-        connect(&self.url).await
+        connect(&self.superuser_url).await
     }
 }
 
@@ -80,7 +106,7 @@ impl Drop for TestDatabase {
         // and PostgreSQL does not drop a database before every backend has noticed, including one
         // that waits for a password. Leftovers of the last test are removed with the cluster, or by
         // the next run.
-        database_thread().send(Request::Drop {
+        self.thread.send(Request::Drop {
             name: self.name.clone(),
         });
     }
@@ -183,6 +209,8 @@ enum Request {
 struct DatabaseThread {
     requests: tokio::sync::mpsc::Sender<Request>,
     admin_url: String,
+    /// The URL of the login that owns the databases.
+    login_url: String,
 }
 
 impl DatabaseThread {
@@ -193,47 +221,74 @@ impl DatabaseThread {
             .try_send(request)
             .expect("the thread for test databases runs");
     }
+}
 
-    fn url_for(&self, database: &str) -> String {
-        with_database(&self.admin_url, database)
+fn database_thread(login: Login) -> &'static DatabaseThread {
+    static SUPERUSER: OnceLock<DatabaseThread> = OnceLock::new();
+    static OWNER: OnceLock<DatabaseThread> = OnceLock::new();
+    let thread = match login {
+        Login::Superuser => &SUPERUSER,
+        Login::Owner => &OWNER,
+    };
+    thread.get_or_init(|| start_database_thread(login))
+}
+
+fn start_database_thread(login: Login) -> DatabaseThread {
+    let (requests, queue) = tokio::sync::mpsc::channel(1024);
+    let (ready, url) = mpsc::channel();
+    thread::Builder::new()
+        .name("test-databases".to_owned())
+        .spawn(move || {
+            // Runs as long as this thread, which runs as long as the process.
+            let mut cluster = None;
+            let given = ProcessEnvironment.get("TEST_DATABASE_URL");
+            let admin_url = match given.filter(|_| login == Login::Superuser) {
+                Some(url) => url,
+                None => cluster.insert(start_cluster()).url_for("postgres"),
+            };
+            let login_url = match (login, &cluster) {
+                (Login::Owner, Some(cluster)) => format!(
+                    "postgresql://{OWNER}:{OWNER_PASSWORD}@127.0.0.1:{}/postgres",
+                    cluster.port()
+                ),
+                _ => admin_url.clone(),
+            };
+            ready.send((admin_url.clone(), login_url.clone())).unwrap();
+            tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap()
+                .block_on(run_database_thread(login, &admin_url, &login_url, queue));
+        })
+        .unwrap();
+    let (admin_url, login_url) = url
+        .recv()
+        .expect("the private PostgreSQL of the tests did not start");
+    DatabaseThread {
+        requests,
+        admin_url,
+        login_url,
     }
 }
 
-fn database_thread() -> &'static DatabaseThread {
-    static THREAD: OnceLock<DatabaseThread> = OnceLock::new();
-    THREAD.get_or_init(|| {
-        let (requests, queue) = tokio::sync::mpsc::channel(1024);
-        let (ready, url) = mpsc::channel();
-        thread::Builder::new()
-            .name("test-databases".to_owned())
-            .spawn(move || {
-                // Runs as long as this thread, which runs as long as the process.
-                let mut cluster = None;
-                let admin_url = match ProcessEnvironment.get("TEST_DATABASE_URL") {
-                    Some(url) => url,
-                    None => cluster.insert(start_cluster()).url_for("postgres"),
-                };
-                ready.send(admin_url.clone()).unwrap();
-                tokio::runtime::Builder::new_current_thread()
-                    .enable_all()
-                    .build()
-                    .unwrap()
-                    .block_on(run_database_thread(&admin_url, queue));
-            })
-            .unwrap();
-        let admin_url = url
-            .recv()
-            .expect("the private PostgreSQL of the tests did not start");
-        DatabaseThread {
-            requests,
-            admin_url,
-        }
-    })
-}
-
-async fn run_database_thread(admin_url: &str, mut queue: tokio::sync::mpsc::Receiver<Request>) {
+async fn run_database_thread(
+    login: Login,
+    admin_url: &str,
+    login_url: &str,
+    mut queue: tokio::sync::mpsc::Receiver<Request>,
+) {
     let admin = connect(admin_url).await;
     drop_orphans(&admin).await;
+    let owned = match login {
+        Login::Superuser => String::new(),
+        Login::Owner => {
+            let create = format!(
+                "create role {OWNER} login createrole replication password '{OWNER_PASSWORD}'"
+            );
+            admin.batch_execute(&create).await.unwrap();
+            format!("owner {OWNER}")
+        }
+    };
     let mut template = None;
     while let Some(request) = queue.recv().await {
         match request {
@@ -242,14 +297,14 @@ async fn run_database_thread(admin_url: &str, mut queue: tokio::sync::mpsc::Rece
                     Origin::Bare => "template0",
                     Origin::Template => {
                         if template.is_none() {
-                            template = Some(make_template(&admin, admin_url).await);
+                            template = Some(make_template(&admin, login_url, &owned).await);
                         }
                         template.as_deref().unwrap_or_default()
                     }
                 };
                 claim(&admin, &name).await;
                 admin
-                    .batch_execute(&format!("create database {name} template {from}"))
+                    .batch_execute(&format!("create database {name} template {from} {owned}"))
                     .await
                     .unwrap();
                 let _ = done.send(());
@@ -291,14 +346,21 @@ async fn drop_database(admin: &Client, name: &str) {
 
 /// Creates the database that [`TestDatabase::new`] copies: the demonstration application, the
 /// schema and the demonstration's people.
-async fn make_template(admin: &Client, admin_url: &str) -> String {
+async fn make_template(admin: &Client, login_url: &str, owned: &str) -> String {
     let name = format!("rapport_template_{}", Uuid::new_v4().simple());
     claim(admin, &name).await;
     admin
-        .batch_execute(&format!("create database {name} template template0"))
+        .batch_execute(&format!(
+            "create database {name} template template0 {owned}"
+        ))
         .await
         .unwrap();
-    install_demonstration(&with_database(admin_url, &name)).await;
+    install_demonstration(&with_database(login_url, &name)).await;
+    // The installation requests this if its login may not do it.
+    admin
+        .batch_execute("alter role service_role bypassrls")
+        .await
+        .unwrap();
     // A database can be copied only while it has no connections.
     eventually("the template has no connections", async || {
         let connected = admin
