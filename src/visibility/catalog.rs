@@ -1,8 +1,8 @@
 //! What PostgreSQL's catalogue says about the published tables: columns, keys, policies, rights.
 //!
-//! One reading is an immutable [`Catalog`], taken in one snapshot. Before a decision whose
-//! reading is too old a fingerprint of everything in it is compared, and it is read again where
-//! that differs. How old it may be depends on the tables: see [`super::descriptions`].
+//! One reading is an immutable [`Catalog`], taken in one snapshot. If it is too old for
+//! a decision, its fingerprint is compared first, and it is read again only if that differs. The
+//! maximum age depends on the tables: see [`super::descriptions`].
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -129,8 +129,8 @@ select p.polrelid, p.oid, p.polpermissive,
   exists (select from pg_catalog.pg_depend d join pg_catalog.pg_proc f on f.oid = d.refobjid
     where d.classid = 'pg_catalog.pg_policy'::pg_catalog.regclass and d.objid = p.oid
       and d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass and f.provolatile = 'i'),
-  -- A range table entry of kind 0 is a table, and a function may read one; those of Supabase that tell
-  -- who asks do not.
+  -- A range table entry of kind 0 is a table. A function may read one, too; Supabase's functions for
+  -- the claims do not.
   p.polqual::text ~ ':rtekind 0 '
   or exists (select from pg_catalog.pg_depend d
     join pg_catalog.pg_proc f on f.oid = d.refobjid
@@ -276,8 +276,9 @@ pub(super) struct Policy {
     /// Whether it calls functions of users that are declared immutable: if that is a lie, a
     /// plan would carry one caller's answer to the next.
     pub(super) uses_immutable_function: bool,
-    /// Whether it looks at other rows than the one that it is about, or may do so.
-    pub(super) looks_elsewhere: bool,
+    /// Whether it reads other rows than the one that it is evaluated for, or calls a function that
+    /// may do so.
+    pub(super) reads_other_rows: bool,
 }
 
 /// What a role may do with a table.
@@ -322,11 +323,11 @@ impl Table {
             .filter(|policy| rights.policies.contains(&policy.oid))
     }
 
-    /// Whether it may have to be known who could see a row before the transaction that deleted it.
-    pub(super) fn needs_past(&self) -> bool {
+    /// Whether deleted rows are judged in the state before their deletion, too.
+    pub(super) fn needs_snapshots(&self) -> bool {
         self.keeps_deleted_rows
             && self.has_row_security
-            && self.policies.iter().any(|policy| policy.looks_elsewhere)
+            && self.policies.iter().any(|policy| policy.reads_other_rows)
     }
 
     /// Whether the columns of row images are columns of this reading, type for type.
@@ -443,12 +444,12 @@ impl CatalogCache {
         }
     }
 
-    /// How old a reading may be where nothing says that it has become untrue.
+    /// The maximum age of a reading while the stream shows no change.
     pub(super) fn ttl(&self) -> Duration {
         self.ttl
     }
 
-    /// A reading that was true within the usual time limit and knows `roles`.
+    /// A reading within the usual age that knows `roles`.
     ///
     /// # Errors
     /// When the database cannot be reached or does not let us read.
@@ -464,7 +465,7 @@ impl CatalogCache {
         self.within(roles, Duration::ZERO).await
     }
 
-    /// A reading that was true within `limit`, or since this call, and knows `roles`.
+    /// A reading that knows `roles` and is younger than `limit` or begun after this call.
     ///
     /// # Errors
     /// As [`Self::current`].
@@ -491,8 +492,8 @@ impl CatalogCache {
         latest.as_ref().map(|latest| Arc::clone(&latest.catalog))
     }
 
-    /// The latest reading, if it knows `roles` and is older than `limit`, so that it may not be
-    /// used before it is verified.
+    /// The latest reading, if it knows `roles` and has to be verified because it is older than
+    /// `limit`.
     pub(super) fn unverified(&self, roles: &[&str], limit: Duration) -> Option<Arc<Catalog>> {
         let latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
         let latest = latest.as_ref()?;
@@ -553,10 +554,12 @@ impl CatalogCache {
     }
 
     async fn connect(&self) -> Result<Client, AskError> {
-        let client = self
-            .connector
-            .connect("rapport visibility catalogue", &self.tasks)
-            .await?;
+        // Boxed: the handshake's state is large, and would be part of every resolution.
+        let connecting = Box::pin(
+            self.connector
+                .connect("rapport visibility catalogue", &self.tasks),
+        );
+        let client = connecting.await?;
         client.batch_execute(SESSION).await?;
         Ok(client)
     }
@@ -721,7 +724,7 @@ fn read_policy(row: &Row) -> Result<Policy, AskError> {
             .collect(),
         uses_whole_row: row.try_get(5)?,
         uses_immutable_function: row.try_get(6)?,
-        looks_elsewhere: row.try_get(7)?,
+        reads_other_rows: row.try_get(7)?,
     })
 }
 

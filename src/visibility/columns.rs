@@ -77,7 +77,7 @@ impl ColumnsCache {
         if let Some((known, columns)) = self.0.get_mut(&key)
             && (Arc::ptr_eq(known, relation) || known == relation)
         {
-            // The next look-up need not compare it column by column.
+            // Saves the next look-up the comparison by columns.
             known.clone_from(relation);
             return Arc::clone(columns);
         }

@@ -98,8 +98,8 @@ struct Part {
 
 /// Asks everything until there is an answer: waits while the database is away, and narrows a
 /// failure down to the inputs that cause it. One execution is about `max_inputs` at most: that
-/// bounds what one statement's time limit covers. A state of the past does not come back after
-/// an outage, so what could not be asked about it has no answer.
+/// bounds what one statement's time limit covers. A snapshot is lost in an outage, so questions
+/// in it are not repeated and have no answer.
 ///
 /// # Errors
 /// [`Stale`] with `may_be_stale` when a statement itself fails, and at any time when a

@@ -17,16 +17,18 @@
 //! 6. `columns` takes out what the role may not select; `record` writes JSON.
 //!
 //! What to know about the limits of this:
-//! - Policies and rights are never older than the row where the stream describes the table again
-//!   after their change (`descriptions`). Roles, and what else it says nothing of, may be as old as
-//!   `visibility.catalog_ttl_ms`. Rules may be newer than the row: they are those of the time of judging.
+//! - Rows are judged by the rules at the time of judging. If the stream shows that a table's
+//!   policies or rights may have changed, these are never older than the row (`descriptions`).
+//!   Roles, and other things that the stream does not show, may be as old as
+//!   `visibility.catalog_ttl_ms`.
 //! - Tables that a policy reads besides its own are read as they are when it is asked, which is
 //!   after the commit: a membership that was revoked in between no longer counts.
-//! - An image without a value that a policy needs (an unchanged large value, or a generated column that
-//!   cannot be worked out) is judged by the stored row, under the same role.
-//! - A DELETE leaves no row. With `replica identity full` the old row is judged, after the commit and
-//!   where policies look at other rows also by the state before (`past`); otherwise everyone for
-//!   whom some policy applies is told what the log has of the primary key, unless a setting forbids it.
+//! - An image without a value that a policy needs (an unchanged large value, or a generated column
+//!   that cannot be computed) is judged by the stored row, under the same role.
+//! - A DELETE leaves no row. With `replica identity full` the old row is judged: after the commit,
+//!   and again in the state before it if the policies read other rows (`snapshots`). Otherwise every
+//!   subscriber with an applicable policy receives the columns of the primary key that the log
+//!   holds, unless a setting forbids it.
 
 mod ask;
 mod catalog;
@@ -43,7 +45,6 @@ pub mod fuzz;
 mod generated;
 mod inquiry;
 mod log_coverage;
-mod past;
 mod predicate;
 mod published;
 pub mod record;
@@ -52,6 +53,7 @@ mod resolution;
 mod resolve;
 mod row_access;
 mod slow_filters;
+mod snapshots;
 mod subscription;
 mod unpublished;
 mod validate;
@@ -67,9 +69,9 @@ use ask::AskPool;
 use catalog::CatalogCache;
 use committed::CommitWatch;
 use descriptions::Descriptions;
-use past::Past;
 use resolve::Resolver;
 use slow_filters::SlowFilters;
+use snapshots::SnapshotHistory;
 use subscription::Subscriptions;
 
 pub use columns::{VisibleColumn, VisibleColumns};
@@ -135,14 +137,14 @@ impl Visibility {
             tasks,
         );
         let commits = CommitWatch::new(connector.clone(), metrics.clone(), tasks);
-        let past = Past::new(connector.clone(), tasks);
+        let snapshots = SnapshotHistory::new(connector.clone(), tasks);
         let pool = AskPool::new(connector, config.pool_size, config.statement_timeout, tasks);
         Self {
             resolver: Arc::new(Resolver {
                 subscriptions: Mutex::default(),
                 catalog,
                 commits,
-                past: Arc::new(past),
+                snapshots: Arc::new(snapshots),
                 pool,
                 metrics,
                 config: config.clone(),
@@ -156,8 +158,8 @@ impl Visibility {
     /// Checks all bindings of a channel against the catalogue and registers them, all or none,
     /// in place of what the channel had. A row committed after this has returned is delivered.
     /// Nothing stays of a channel whose bindings are refused: what it had was another identity's.
-    /// If no table is published that it asks for, it is registered when there is one
-    /// ([`Self::publication_news`]). While the database cannot be asked it keeps what it had.
+    /// If a table is not published, the channel is registered once it is; see
+    /// [`Self::publication_news`]. While the database cannot be asked it keeps what it had.
     ///
     /// One call at a time for a channel, and none under way when it is unsubscribed.
     ///
@@ -188,15 +190,15 @@ impl Visibility {
             }
         });
         if result.is_ok() {
-            self.resolver.keep_past().await;
+            self.resolver.start_snapshots().await;
         }
         result
     }
 
-    /// Waits until tables that channels asked for have left the publication, or have come back.
-    /// Channels that were subscribed are not any more, with the error that a new subscription would
-    /// get; those that have had this error are subscribed. For one caller, who calls it again
-    /// and again; dropping the future is safe.
+    /// Waits until a table that a channel asked for leaves the publication or returns to it. A
+    /// channel whose table has left is unregistered, with the error that a new subscription would
+    /// get. A channel whose tables are all published again is registered. Must be called in a loop
+    /// by one task. If the future is dropped, its news may be lost.
     pub async fn publication_news(&self) -> Vec<PublicationNews> {
         self.resolver.publication_news().await
     }

@@ -10,11 +10,11 @@ use super::committed::Commits;
 use super::conditions::{Conditions, Waiting};
 use super::delivery::{Delivery, Payload, Recipient};
 use super::inquiry::{Inputs, Item, Outcome, Stale};
-use super::past::Moment;
 use super::predicate::{Test, is_true};
 use super::record::{RecordDetail, change_bytes, new_value, old_row, old_value};
 use super::resolve::{Resolver, Run};
 use super::row_access::{Access, access};
+use super::snapshots::HeldSnapshot;
 use super::subscription::{Subscription, filtered_value};
 use super::{ChannelId, SubscribeOptions};
 use crate::change::{Action, ChangeEvent, ColumnValue, OldRow};
@@ -59,7 +59,7 @@ struct Matched<'a> {
 enum Decider {
     Visible,
     Hidden,
-    /// The answer to a question of this kind about this input.
+    /// The answer to the question of this kind about this input.
     Asked(usize, u32),
     /// Nothing can tell.
     Unknown,
@@ -99,6 +99,23 @@ impl Deciders {
     }
 }
 
+impl SnapshotsBefore {
+    /// The index of the snapshot from before the transaction of a change; `None` if there is none.
+    fn find(&mut self, resolution: &Resolution<'_>, change: usize) -> Option<usize> {
+        let Self { snapshots, places } = self;
+        let (transaction, _) = resolution.run.places[change];
+        *places.entry(transaction).or_insert_with(|| {
+            let xid = resolution.run.batch.get(transaction)?.xid;
+            let snapshot = resolution.resolver.snapshots.before(xid)?;
+            let known = snapshots.iter().position(|it| Arc::ptr_eq(it, &snapshot));
+            Some(known.unwrap_or_else(|| {
+                snapshots.push(snapshot);
+                snapshots.len() - 1
+            }))
+        })
+    }
+}
+
 impl Person<'_> {
     /// Whether subscriptions without a filter want insertions, updates, deletions.
     fn actions(&self) -> [bool; 3] {
@@ -115,15 +132,16 @@ impl Person<'_> {
 const IMAGE: usize = 0;
 const KEY: usize = 1;
 
-/// From here on: the policies on the image of a deleted row, one kind for each moment that is asked
-/// about where the policies hide it now.
+/// The first of the kinds for deleted rows whose policies read other rows: the policies on the old
+/// image, now and then in a snapshot. There is one kind for each snapshot, because equal
+/// images can have different answers in different snapshots.
 const DELETED: usize = 2;
 
-/// Moments before the transactions of deleted rows.
+/// The snapshots from before the transactions of deleted rows.
 #[derive(Default)]
-struct Moments {
-    moments: Vec<Arc<Moment>>,
-    /// The place of its own, by the index of its transaction.
+struct SnapshotsBefore {
+    snapshots: Vec<Arc<HeldSnapshot>>,
+    /// Index into `snapshots` by index of the transaction.
     places: HashMap<usize, Option<usize>>,
 }
 
@@ -170,25 +188,25 @@ impl<'a> Resolution<'a> {
             return Ok(self.deliveries(groups));
         }
         let people = self.people(table, &roles);
-        let mut moments = Moments::default();
+        let mut before = SnapshotsBefore::default();
         let mut deciders: HashMap<&str, Deciders> = HashMap::new();
         for person in &people {
             let role = person.asker.identity.role.as_str();
             if let (false, Some(facts)) = (deciders.contains_key(role), roles.get(role)) {
-                deciders.insert(role, self.deciders(table, facts, &mut moments));
+                deciders.insert(role, self.deciders(table, facts, &mut before));
             }
         }
         let (items, owners) = self.items(&people, &roles, &deciders);
         let mut outcomes = self.ask(&items, may_be_stale).await?;
-        for (place, moment) in moments.moments.into_iter().enumerate() {
-            let of_moment = owners.iter().map(|(_, kind)| *kind == DELETED + place);
-            self.ask_before(&items, &mut outcomes, of_moment, moment)
-                .await?;
+        for (place, snapshot) in before.snapshots.into_iter().enumerate() {
+            let is_concerned = owners.iter().map(|(_, kind)| *kind == DELETED + place);
+            // Boxed: its state would be part of every resolution and is rarely needed.
+            Box::pin(self.ask_before(&items, &mut outcomes, is_concerned, snapshot)).await?;
         }
         let mut answers: HashMap<(usize, usize), Outcome> =
             owners.into_iter().zip(outcomes).collect();
         let mut conditions = Conditions::default();
-        // Of one person, by kind. One place for all, because there may be thousands.
+        // The answers of one identity, by kind. Reused, because there can be thousands of them.
         let mut own: Vec<Outcome> = Vec::new();
         for (position, person) in people.iter().enumerate() {
             let role = person.asker.identity.role.as_str();
@@ -229,12 +247,13 @@ impl<'a> Resolution<'a> {
         let resolver = self.resolver;
         let (found, ()) = tokio::join!(
             resolver.settle(items, &State::Now, may_be_stale),
-            resolver.past.catch_up(xids)
+            resolver.snapshots.catch_up(xids)
         );
         found
     }
 
-    /// Asks about a moment before what the policies hide now, and adds what they showed then.
+    /// Asks again, in a snapshot from before the deletions, about rows that the policies hide now.
+    /// Adds the rows that they showed then to `outcomes`.
     ///
     /// # Errors
     /// As [`super::inquiry::settle`].
@@ -243,11 +262,11 @@ impl<'a> Resolution<'a> {
         items: &[Item],
         outcomes: &mut [Outcome],
         is_concerned: impl Iterator<Item = bool>,
-        moment: Arc<Moment>,
+        snapshot: Arc<HeldSnapshot>,
     ) -> Result<(), Stale> {
         let mut asked = Vec::new();
         let mut places = Vec::new();
-        // Those who are asked about the same inputs share them, so that one call asks for all.
+        // Identities with the same inputs share them, so that one call can ask for all.
         let mut shared: HashSet<Arc<[u32]>> = HashSet::new();
         for (place, _) in is_concerned.enumerate().filter(|(_, it)| *it) {
             let (item, outcome) = (&items[place], &outcomes[place]);
@@ -272,7 +291,7 @@ impl<'a> Resolution<'a> {
         }
         let numbers = asked.iter().map(|item| item.numbers.len() as u64).sum();
         self.resolver.metrics.asked_before.inc_by(numbers);
-        let state = State::At(moment);
+        let state = State::At(snapshot);
         let found = self.resolver.settle(&asked, &state, false).await?;
         for (place, found) in places.into_iter().zip(found) {
             outcomes[place].visible.extend(found.visible);
@@ -300,10 +319,10 @@ impl<'a> Resolution<'a> {
                 continue;
             };
             let numbers = if person.matched.is_empty() {
-                let known = shared
+                let shared = shared
                     .entry((role, person.actions()))
                     .or_insert_with(|| deciders.numbers(self.wanted(person)));
-                Arc::clone(known)
+                Arc::clone(shared)
             } else {
                 deciders.numbers(self.wanted(person))
             };
@@ -479,10 +498,15 @@ impl<'a> Resolution<'a> {
     }
 
     /// What decides about each change for everyone with the same role.
-    fn deciders(&self, table: &Table, facts: &RoleFacts<'_>, moments: &mut Moments) -> Deciders {
+    fn deciders(
+        &self,
+        table: &Table,
+        facts: &RoleFacts<'_>,
+        before: &mut SnapshotsBefore,
+    ) -> Deciders {
         let mut inputs: Vec<Inputs> = Vec::new();
         let by_change: Vec<Decider> = (0..self.run.changes.len())
-            .map(|change| self.decider(table, facts, change, moments, &mut inputs))
+            .map(|change| self.decider(table, facts, change, before, &mut inputs))
             .collect();
         let changes_of = inputs.iter().map(|inputs| vec![Vec::new(); inputs.len()]);
         let mut deciders = Deciders {
@@ -510,7 +534,7 @@ impl<'a> Resolution<'a> {
         table: &Table,
         facts: &RoleFacts<'_>,
         change: usize,
-        moments: &mut Moments,
+        before: &mut SnapshotsBefore,
         inputs: &mut Vec<Inputs>,
     ) -> Decider {
         let event = self.run.changes[change];
@@ -538,10 +562,8 @@ impl<'a> Resolution<'a> {
                 image.and_then(|image| image.input(|index| old_value(row, index, false, is_whole)));
             return match input {
                 Some(input) => {
-                    let moment = inquiry
-                        .looks_elsewhere
-                        .then(|| self.moment(change, moments));
-                    let kind = moment.flatten().map_or(IMAGE, |place| DELETED + place);
+                    let snapshot = inquiry.reads_other_rows.then(|| before.find(self, change));
+                    let kind = snapshot.flatten().map_or(IMAGE, |place| DELETED + place);
                     asked(kind, input)
                 }
                 None if self.resolver.config.delete_without_old_row => Decider::Visible,
@@ -556,21 +578,6 @@ impl<'a> Resolution<'a> {
             Some(input) => asked(KEY, input),
             None => Decider::Unknown,
         }
-    }
-
-    /// The place of the moment before the transaction of a change, if one is held.
-    fn moment(&self, change: usize, moments: &mut Moments) -> Option<usize> {
-        let (transaction, _) = self.run.places[change];
-        let Moments { moments, places } = moments;
-        *places.entry(transaction).or_insert_with(|| {
-            let xid = self.run.batch.get(transaction)?.xid;
-            let moment = self.resolver.past.before(xid)?;
-            let known = moments.iter().position(|known| Arc::ptr_eq(known, &moment));
-            Some(known.unwrap_or_else(|| {
-                moments.push(moment);
-                moments.len() - 1
-            }))
-        })
     }
 
     /// Changes that some subscription of a person accepts, ascending or not, repeated or not.

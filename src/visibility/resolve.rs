@@ -12,9 +12,9 @@ use super::delivery::{Delivery, Payload, Recipient, Resolved};
 use super::descriptions::Descriptions;
 use super::error::{AskError, SubscribeError};
 use super::inquiry::{Item, Outcome, Patience, Stale, settle};
-use super::past::Past;
 use super::resolution::Resolution;
 use super::slow_filters::SlowFilters;
+use super::snapshots::SnapshotHistory;
 use super::subscription::{Candidates, Checked, Draft, Outdated, Subscriptions};
 use crate::change::{ChangeEvent, ChangeTransaction, Relation};
 use crate::config::VisibilityConfig;
@@ -25,12 +25,13 @@ pub(super) struct Resolver {
     pub(super) subscriptions: Mutex<Subscriptions>,
     pub(super) catalog: CatalogCache,
     pub(super) commits: CommitWatch,
-    pub(super) past: Arc<Past>,
+    /// The states before deletions.
+    pub(super) snapshots: Arc<SnapshotHistory>,
     pub(super) pool: AskPool,
     pub(super) metrics: VisibilityMetrics,
     pub(super) config: VisibilityConfig,
     pub(super) max_record_bytes: usize,
-    /// How the stream described each table last.
+    /// The latest description of each table in the stream.
     pub(super) descriptions: Descriptions,
     /// Whose filters are not applied for now.
     pub(super) slow_filters: SlowFilters,
@@ -145,9 +146,9 @@ impl Resolver {
         Ok(in_order(deliveries))
     }
 
-    /// Resolves under a reading of the catalogue that is too old while it is being verified, which
-    /// would otherwise be waited for. What comes of it counts if the reading turns out to be true
-    /// still. `None` where there is no such reading.
+    /// Resolves with a reading of the catalogue that is too old, while [`Self::catalog_for`] verifies
+    /// it. The result is valid only if the reading is found to be unchanged. `None` if no
+    /// reading has to be verified.
     async fn resolve_ahead(
         &self,
         runs: &[Run<'_>],
@@ -170,25 +171,27 @@ impl Resolver {
         Some((catalog, in_order(deliveries)))
     }
 
-    /// A reading of the catalogue for these runs: one from now on, in which their commits are
-    /// seen, where the stream says that a table may have changed.
+    /// A reading of the catalogue for these runs. If the stream shows that a table may have
+    /// changed, it begins after the commits are visible.
     async fn catalog_for(&self, runs: &[Run<'_>], commits: &Commits<'_>) -> Arc<Catalog> {
         let limit = self.age_limit(runs);
         if limit.is_zero() {
             commits.seen().await;
-            self.descriptions.note(runs.iter().map(|run| run.relation));
+            self.descriptions
+                .record(runs.iter().map(|run| run.relation));
         }
         self.reading(&roles(runs), limit).await
     }
 
-    /// How old a reading of the catalogue may be for these runs.
+    /// The maximum age of a reading of the catalogue for these runs.
     fn age_limit(&self, runs: &[Run<'_>]) -> Duration {
         let latest = self.catalog.latest();
-        let is_silent = |run: &Run<'_>| {
+        // The stream does not show changes of its policies and rights.
+        let is_partitioned = |run: &Run<'_>| {
             let table = latest.as_ref()?.table(run.relation.oid)?;
             Some(table.is_partitioned)
         };
-        if runs.iter().any(|run| is_silent(run) == Some(true)) {
+        if runs.iter().any(|run| is_partitioned(run) == Some(true)) {
             return Duration::ZERO;
         }
         let relations = runs.iter().map(|run| run.relation);
@@ -300,25 +303,25 @@ impl Resolver {
         settle(pool, metrics, max_inputs, items, state, may_be_stale).await
     }
 
-    /// Whether somebody may have to be told of the deletion of a row that only the state before
-    /// it shows.
-    pub(super) fn needs_past(&self) -> bool {
+    /// Whether a subscribed table needs snapshots from before its deletions.
+    fn needs_snapshots(&self) -> bool {
         let Some(catalog) = self.catalog.latest() else {
             return false;
         };
-        let mut tables = catalog.tables().filter(|table| table.needs_past());
+        let mut tables = catalog.tables().filter(|table| table.needs_snapshots());
         tables.any(|table| self.with_subscriptions(|subscriptions| subscriptions.has(&table.name)))
     }
 
-    /// Begins to hold snapshots if they may be needed. One of now is held then.
-    pub(super) async fn keep_past(self: &Arc<Self>) {
-        if self.needs_past() {
+    /// Starts to take snapshots if they are needed, and waits for the first.
+    pub(super) async fn start_snapshots(self: &Arc<Self>) {
+        if self.needs_snapshots() {
             let resolver = Arc::clone(self);
-            self.past.keep(move || resolver.needs_past()).await;
+            let is_needed = move || resolver.needs_snapshots();
+            self.snapshots.start(is_needed).await;
         }
     }
 
-    /// A reading of the catalogue that is no older than this, waited for as long as it takes.
+    /// A reading of the catalogue within this age. Waits for as long as the database is away.
     async fn reading(&self, roles: &[&str], limit: Duration) -> Arc<Catalog> {
         let mut patience = Patience::new(&self.metrics);
         loop {

@@ -34,8 +34,8 @@ pub(super) struct Inquiry {
     pub(super) image: Option<ImageInquiry>,
     /// The row itself, for images that are not complete; absent without a primary key.
     pub(super) key: Option<ImageInquiry>,
-    /// Whether the policies look at other rows, so that the answer depends on when they are asked.
-    pub(super) looks_elsewhere: bool,
+    /// Whether the policies read other rows, so that the answer depends on the time of asking.
+    pub(super) reads_other_rows: bool,
 }
 
 /// A question and what of an image it needs.
@@ -127,7 +127,7 @@ pub(super) fn access(
     Access::Asked(Inquiry {
         image: image.filter(|image| image.question.way() != Way::Impossible),
         key: key_inquiry(catalog, table, relation, role),
-        looks_elsewhere: policies().any(|policy| policy.looks_elsewhere),
+        reads_other_rows: policies().any(|policy| policy.reads_other_rows),
     })
 }
 

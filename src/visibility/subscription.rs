@@ -85,7 +85,7 @@ pub(super) struct Draft {
     pub(super) filing: Filing,
 }
 
-/// What the bindings of a channel amount to, and under which reading of the catalogue.
+/// The registrations that a channel's bindings result in, and the reading they were checked with.
 pub(super) struct Checked {
     pub(super) catalog: Arc<Catalog>,
     pub(super) drafts: Vec<Draft>,
@@ -112,7 +112,7 @@ struct TableSubscriptions {
 struct Registered {
     bindings: Arc<[Binding]>,
     subscriptions: Vec<Arc<Subscription>>,
-    /// The last reading in which its tables were found to be published.
+    /// The last reading in which all its tables were published.
     found_in: Arc<Catalog>,
 }
 
@@ -135,7 +135,7 @@ pub(super) struct Subscriptions {
     patterns: Set,
     /// One asker per identity, with the number of channels that have it.
     askers: HashMap<Arc<Identity>, (Arc<Asker>, usize)>,
-    /// Channels that have nothing registered until their tables are published.
+    /// Channels that are registered once their tables are published.
     pub(super) waiting: WaitingChannels,
 }
 
@@ -225,8 +225,8 @@ impl Subscriptions {
         is_same
     }
 
-    /// Lets every channel wait that asked for a table which is not published any more; they are
-    /// returned with why.
+    /// Moves channels with a table that is not published any more to `waiting`. Returns them with
+    /// the error.
     pub(super) fn withdraw(&mut self, catalog: &Arc<Catalog>) -> Vec<(ChannelId, SubscribeError)> {
         let mut withdrawn = Vec::new();
         for (channel, registered) in &mut self.channels {
@@ -410,7 +410,7 @@ impl Subscriptions {
         self.channels.is_empty() && self.waiting.is_empty()
     }
 
-    /// Whether somebody asks for a table.
+    /// Whether a subscription includes this table.
     pub(super) fn has(&self, table: &TableName) -> bool {
         let mut patterns = self.patterns.values();
         self.tables.contains_key(table) || patterns.any(|it| it.target.accepts(table))

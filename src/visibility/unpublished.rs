@@ -1,7 +1,7 @@
-//! Channels that ask for a table which is not published: told so, and registered when it is.
+//! Channels whose table is not in the publication. They are registered once it is.
 //!
-//! No row tells that a table has left the publication, so the catalogue is looked at from time to
-//! time while there are subscriptions, whatever comes or does not come from the stream.
+//! The stream does not show that a table has left the publication. The catalogue is therefore
+//! checked periodically while there are subscriptions.
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError};
@@ -14,26 +14,26 @@ use super::resolve::Resolver;
 use super::subscription::Subscriptions;
 use super::{Binding, ChannelId, Identity, SubscribeOptions};
 
-/// The pause between two looks is `visibility.catalog_ttl_ms` within these limits. A look costs one
-/// comparison of fingerprints where no row has caused one since the last look; and a channel
-/// should hear within a minute.
+/// Limits of the pause between two checks, which is `visibility.catalog_ttl_ms`. A check costs one
+/// comparison of fingerprints, unless a row has caused one since the last check. Channels
+/// must be told within a minute.
 const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
-/// What became of a channel's bindings without its doing: they are registered, or refused.
+/// A channel whose bindings were registered or refused because the publication has changed.
 pub type PublicationNews = (ChannelId, Result<(), SubscribeError>);
 
-/// A channel that waits until every table it asked for is published.
+/// A channel that waits until all tables of its bindings are published.
 #[derive(Clone)]
 pub(super) struct Waiting {
-    /// Tells this wait from a later one.
+    /// Distinguishes this wait from a later one of the same channel.
     number: u64,
     identity: Arc<Identity>,
     bindings: Arc<[Binding]>,
     options: SubscribeOptions,
 }
 
-/// The channels that wait.
+/// All waiting channels.
 #[derive(Default)]
 pub(super) struct WaitingChannels {
     next: u64,
@@ -41,7 +41,7 @@ pub(super) struct WaitingChannels {
 }
 
 impl WaitingChannels {
-    /// Lets a channel wait, in place of an earlier wait of it.
+    /// Adds a channel, or replaces its entry.
     pub(super) fn add(
         &mut self,
         channel: ChannelId,
@@ -59,7 +59,7 @@ impl WaitingChannels {
         self.channels.insert(channel, waiting);
     }
 
-    /// Forgets a channel.
+    /// Removes a channel.
     pub(super) fn remove(&mut self, channel: ChannelId) {
         self.channels.remove(&channel);
     }
@@ -68,14 +68,14 @@ impl WaitingChannels {
         self.channels.is_empty()
     }
 
-    /// Whether a channel still waits as it did.
+    /// Whether the entry of a channel is still this one.
     fn is_same(&self, channel: ChannelId, waiting: &Waiting) -> bool {
         self.channels
             .get(&channel)
             .is_some_and(|now| now.number == waiting.number)
     }
 
-    /// Those whose tables are published by now.
+    /// The channels whose tables are published.
     fn published(&self, catalog: &Catalog) -> Vec<(ChannelId, Waiting)> {
         self.channels
             .iter()
@@ -85,14 +85,14 @@ impl WaitingChannels {
     }
 }
 
-/// Why a binding is refused of which no table is published.
+/// The error for a binding without a published table.
 pub(super) fn not_published(request: &SubscriptionRequest) -> SubscribeError {
     SubscribeError::NotPublished {
         params: request.describe(),
     }
 }
 
-/// The first of these bindings of which no table is published.
+/// The first binding without a published table.
 pub(super) fn unpublished<'a>(
     catalog: &Catalog,
     bindings: &'a [Binding],
@@ -117,20 +117,19 @@ impl Resolver {
             }
             match self.catalog.within(&[], pause).await {
                 Ok(catalog) => {
-                    // A policy, or what the log keeps, may have changed.
-                    self.keep_past().await;
-                    let news = self.look(&catalog).await;
+                    // A policy or a replica identity may have changed.
+                    self.start_snapshots().await;
+                    let news = self.check_publication(&catalog).await;
                     if !news.is_empty() {
                         return news;
                     }
                 }
-                // Whether it is published cannot be told, so nobody is told anything.
-                Err(error) => tracing::debug!(%error, "the publication cannot be looked at"),
+                Err(error) => tracing::debug!(%error, "publication check failed; retrying"),
             }
         }
     }
 
-    async fn look(&self, catalog: &Arc<Catalog>) -> Vec<PublicationNews> {
+    async fn check_publication(&self, catalog: &Arc<Catalog>) -> Vec<PublicationNews> {
         let (withdrawn, published) = self.with_subscriptions(|subscriptions| {
             let published = subscriptions.waiting.published(catalog);
             (subscriptions.withdraw(catalog), published)
@@ -147,7 +146,7 @@ impl Resolver {
                 ..
             } = &waiting;
             let checked = match self.drafts(identity, bindings).await {
-                // It is gone again, or this has to wait for the next look.
+                // Not published after all, or not known: the next check decides.
                 Err(SubscribeError::NotPublished { .. } | SubscribeError::Unavailable) => continue,
                 checked => checked,
             };

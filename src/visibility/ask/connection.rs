@@ -202,7 +202,7 @@ impl Connection {
         }
     }
 
-    /// Makes a call, in a transaction of its own where the state is not that of now.
+    /// Runs a call, in an explicit transaction unless it sees the current state.
     async fn run(
         &self,
         call: &AskLoop,

@@ -81,7 +81,7 @@ impl AskPool {
         }
     }
 
-    /// Asks everything about one state, spread over the connections; one answer for each, in the
+    /// Asks everything in one state, spread over the connections; one answer for each, in the
     /// same order.
     pub(super) async fn ask(
         &self,

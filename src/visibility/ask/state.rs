@@ -1,42 +1,42 @@
-//! The state of the database that a question is about.
+//! The state of the database in which a question is asked.
 
 use std::sync::Arc;
 
 use crate::db::parked::NEXT_TURN;
-use crate::visibility::past::Moment;
+use crate::visibility::snapshots::HeldSnapshot;
 
-/// What a question sees.
+/// What a question sees of the tables.
 #[derive(Clone)]
 pub(crate) enum State {
-    /// Whatever is committed when it is asked.
+    /// Everything that is committed when the question is asked.
     Now,
-    /// What was committed at a moment of the past.
-    At(Arc<Moment>),
+    /// Everything that this snapshot sees.
+    At(Arc<HeldSnapshot>),
 }
 
 impl State {
-    /// Whether it is that of now.
+    /// Whether questions see the current state.
     pub(super) fn is_now(&self) -> bool {
         matches!(self, Self::Now)
     }
 
-    /// Begins a transaction that sees it.
+    /// The statements that begin a transaction in this state.
     pub(super) fn begin(&self, mode: &str) -> String {
         match self {
             Self::Now => format!("begin {mode}"),
-            Self::At(moment) => format!(
+            Self::At(snapshot) => format!(
                 "begin isolation level repeatable read {mode}; set transaction snapshot '{}'",
-                moment.id()
+                snapshot.id()
             ),
         }
     }
 
-    /// Ends a turn of a flight, and begins another transaction that sees it.
+    /// The statements that end a turn of a flight and begin the next transaction in this state.
     pub(super) fn next_turn(&self) -> String {
         match self {
             Self::Now => NEXT_TURN.to_owned(),
-            Self::At(moment) => {
-                format!("{NEXT_TURN}; set transaction snapshot '{}'", moment.id())
+            Self::At(snapshot) => {
+                format!("{NEXT_TURN}; set transaction snapshot '{}'", snapshot.id())
             }
         }
     }

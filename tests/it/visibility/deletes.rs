@@ -363,7 +363,7 @@ async fn a_deletion_that_the_stream_brings_late_is_judged_by_the_state_before_it
 async fn holders(bench: &Bench) -> Vec<i32> {
     let rows = bench.admin.query(
         "select pid from pg_stat_activity
-         where datname = current_database() and application_name = 'rapport visibility past'",
+         where datname = current_database() and application_name = 'rapport visibility snapshots'",
         &[],
     );
     let rows = rows.await.unwrap();
