@@ -1,4 +1,4 @@
-//! Both profiles, by token.
+//! Tests both profiles.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
@@ -13,7 +13,7 @@ const NEXT_SECRET: &str = "another-secret-of-at-least-32-characters";
 const NOW: i64 = 1_800_000_000;
 const ANA: &str = "0a000000-0000-4000-8000-000000000001";
 
-// Keys made for these tests and used nowhere else (PKCS #8, RSA as PKCS #1).
+// Keys for these tests only (PKCS #8, RSA as PKCS #1).
 const EC_KEY: &str = concat!(
     "MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgEphjEaiGViSMJxwE9/GZ54QbYI+QlLzX85GUrwuCHl",
     "+hRANCAAQ2IdhOfMPyluq+804ziPs4uvsZazu3Y6XNiVETwP4J/VU/15qLfJfVrokqCxJgD6R/ImYz/Lj698ad78B9",
@@ -179,7 +179,7 @@ fn signatures_and_keys() {
             Ok(()),
         ),
         (
-            "kid of nobody",
+            "unknown kid",
             signed(
                 json!({"alg":"HS256","kid":"?"}),
                 &claims,
@@ -375,7 +375,7 @@ fn what_is_not_a_token() {
 #[test]
 fn headers_that_change_what_a_token_means_are_refused() {
     let refused = [
-        // extensions, which a recipient that does not know them must not ignore
+        // extensions, which a recipient that does not support them must not ignore
         r#"{"alg":"HS256","crit":["exp2"],"exp2":1}"#,
         r#"{"alg":"HS256","crit":["b64"],"b64":true}"#,
         r#"{"alg":"HS256","\u0063rit":["exp2"],"exp2":1}"#,
@@ -394,7 +394,7 @@ fn headers_that_change_what_a_token_means_are_refused() {
         r#"{"alg":"HS256","typ":"dpop+jwt"}"#,
         r#"{"alg":"HS256","typ":""}"#,
         r#"{"alg":"HS256","typ":1}"#,
-        // members of which two parsers may take different ones
+        // members that two parsers may read differently
         r#"{"alg":"HS256","alg":"HS256"}"#,
         r#"{"alg":"none","alg":"HS256"}"#,
         r#"{"alg":"HS256","kid":"a","kid":"b"}"#,
@@ -564,7 +564,7 @@ fn a_cached_token_still_expires() {
     );
 }
 
-/// A token of claims as they are written here.
+/// A token with these claims as text.
 fn signed_text(claims: &str) -> String {
     let head = format!(
         "{}.{}",
@@ -585,7 +585,7 @@ fn numbers_in_claims_keep_their_digits() {
         ));
         verifier().verify_socket_at(&token, NOW).expect("good")
     };
-    // No floating-point number tells them apart.
+    // They are equal as floating-point numbers.
     let one = claims_of("100000000000000000001");
     let other = claims_of("100000000000000000002");
     assert_ne!(one, other);
@@ -691,7 +691,7 @@ fn an_opaque_key_stands_for_the_role_it_was_configured_as() {
         let claims = verifier.verify_api_key(key).ok();
         assert_eq!(claims.as_ref().map(|claims| &*claims.role), role, "{key}");
         assert!(claims.is_none_or(|claims| claims.subject.is_none()));
-        // It is no token: nobody becomes a caller with it, or joins with it in a token's place.
+        // It is not a token, so it neither authenticates a caller nor replaces the token of a join.
         assert!(verifier.verify_socket(key).is_err());
         assert!(verifier.verify_caller(key).is_err());
     }

@@ -1,16 +1,16 @@
-//! The recipients of each change, grouped by what they receive.
+//! Groups the recipients of each change by payload.
 
 use super::binding::ChannelId;
 use super::delivery::Payload;
 use super::subscription::Subscription;
 
-/// Per change of the table_batch: groups of recipients by payload.
+/// For each change of a table batch, its groups.
 pub(super) type Groups = Vec<Vec<Group>>;
 
-/// A payload with channels and bindings that receive it.
+/// A payload, and the channels and bindings that receive it.
 pub(super) type Group = (Payload, Vec<(ChannelId, u32)>);
 
-/// Adds a recipient to the group that receives this payload.
+/// Adds a recipient to the group of this payload.
 pub(super) fn add(groups: &mut Vec<Group>, payload: Payload, subscription: &Subscription) {
     let recipient = (subscription.channel, subscription.binding);
     let is_same = |known: &Payload| match (known, &payload) {
@@ -27,7 +27,7 @@ pub(super) fn add(groups: &mut Vec<Group>, payload: Payload, subscription: &Subs
     }
 }
 
-/// What a client is told of a row whose check failed. It names the kind of failure and no value.
+/// The text for a row whose check failed. It names the kind of failure, and no value.
 pub(super) fn unanswered_text(table: &str, reason: &str) -> String {
     format!("A change of {table} was not delivered: the row-level security check failed ({reason})")
 }

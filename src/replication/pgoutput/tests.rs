@@ -1,4 +1,4 @@
-//! The decoder against bytes written by hand, an encoder, and noise.
+//! Tests the decoder with handwritten bytes, an encoder, and random bytes.
 
 use bytes::Bytes;
 use proptest::collection::vec;
@@ -10,7 +10,7 @@ use crate::change::{
     Column, ColumnValue, Lsn, OldRow, Relation, ReplicaIdentity, Row, TableName, TimestampMicros,
 };
 
-/// Messages as the manual's tables lay them out, byte by byte, so that the encoder used below
+/// Messages written byte by byte from the tables in the manual. The encoder used below therefore
 /// cannot share a mistake with the decoder.
 #[test]
 fn messages_written_by_hand_decode() {
@@ -128,7 +128,7 @@ fn what_is_no_message_is_refused_by_name() {
     let cases: &[(&'static [u8], DecodeError)] = &[
         (b"", DecodeError::Truncated("kind")),
         (b"Z", DecodeError::UnknownKind(b'Z')),
-        // Version 2 and later only: a stream in progress.
+        // Only in version 2 and later: a stream in progress.
         (b"S\0\0\0\x01\x01", DecodeError::UnknownKind(b'S')),
         (
             b"I\0\0\x40\0N\0",

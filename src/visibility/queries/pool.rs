@@ -1,4 +1,4 @@
-//! A bounded set of connections on which queries run.
+//! A bounded pool of connections on which queries run.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,26 +14,25 @@ use crate::db::connect::Connector;
 use crate::shutdown::Tasks;
 use crate::visibility::error::QueryError;
 
-/// Questions put to one connection in one group. More would only make one connection busy
-/// while others idle, and lengthen what an error throws away; fewer leave the server waiting
-/// for the next group.
+/// Maximum executions in one group. With more, one connection would be busy while others idle, and
+/// an error would discard more results. With fewer, the server would wait for the next group.
 const MAX_GROUP: usize = 32;
 
-/// Identities for which a query is put in one call. The call costs as much as a few of them,
-/// and an error that ends it is everybody's.
+/// Maximum identities in one call. A call costs as much as a few of them, and an error that ends it
+/// affects all.
 const MAX_LOOP_GROUP: usize = 128;
 
-/// Identities that make a call worth while: below this, the call itself costs more than it saves.
+/// Minimum identities for a call. Below this, the call costs more than it saves.
 const MIN_LOOP_GROUP: usize = 4;
 
-/// Identities in a call at least before a further connection is used.
+/// Minimum identities per call before another connection is used.
 const MIN_LOOP_SHARE: usize = 24;
 
-/// What is added to the server's limit for one statement before a group is given up. It only
-/// matters when the network swallows packets.
+/// Time added to the server's limit for a group before the group fails. It only matters if the
+/// network loses packets.
 const NETWORK_ALLOWANCE: Duration = Duration::from_secs(2);
 
-/// The connections.
+/// The pool.
 pub(in crate::visibility) struct QueryPool {
     connector: Connector,
     tasks: Tasks,
@@ -41,7 +40,7 @@ pub(in crate::visibility) struct QueryPool {
     statement_timeout: Duration,
     /// Idle connections. A std lock: held to push or pop one.
     idle: Mutex<Vec<Connection>>,
-    /// One permit per connection that may exist.
+    /// One permit per allowed connection.
     permits: Semaphore,
 }
 
@@ -63,8 +62,8 @@ impl QueryPool {
         }
     }
 
-    /// Asks everything in one state, spread over the connections; one answer for each, in the
-    /// same order.
+    /// Executes everything in one state, distributed over the connections. Returns one result for
+    /// each execution, in the same order.
     pub(in crate::visibility) async fn execute(
         &self,
         executions: &[Execution],
@@ -88,7 +87,7 @@ impl QueryPool {
         answers
     }
 
-    /// Places of executions that go to one connection together, and how they are put there.
+    /// Groups the executions, by their indexes, with the way in which each group is sent.
     fn groups(&self, executions: &[Execution]) -> Vec<(GroupKind, Vec<usize>)> {
         let mut statements = Vec::new();
         let mut functions: HashMap<u64, Vec<usize>> = HashMap::new();
@@ -124,7 +123,7 @@ impl QueryPool {
         groups
     }
 
-    /// One group, with the places of its executions handed through.
+    /// Executes one group and returns it with the indexes of its executions.
     async fn send_group<P>(
         &self,
         kind: GroupKind,
@@ -135,7 +134,7 @@ impl QueryPool {
         (places, self.execute_group(kind, &group, state).await)
     }
 
-    /// One group. A connection with any doubt about its state is closed instead of kept.
+    /// Executes one group. A connection whose state is unknown is closed.
     async fn execute_group(
         &self,
         kind: GroupKind,
@@ -143,7 +142,7 @@ impl QueryPool {
         state: &State,
     ) -> Vec<Result<QueryOutput, QueryError>> {
         let unavailable = || same_error(group, || QueryError::Unavailable(None));
-        // Closed only by dropping the pool.
+        // The semaphore is closed only when the pool is dropped.
         let Ok(_permit) = self.permits.acquire().await else {
             return unavailable();
         };
@@ -155,16 +154,16 @@ impl QueryPool {
                 None => match self.connect().await {
                     Ok(connection) => connection,
                     Err(error) => {
-                        tracing::debug!(error = %error, "no connection for queries about row visibility");
+                        tracing::debug!(error = %error, "failed to connect for row visibility");
                         return unavailable();
                     }
                 },
             };
             let result = match connection.execute(kind, group, state).await {
                 Ok(result) => result,
-                // The connection's state is uncertain now.
+                // The state of the connection is unknown.
                 Err(error) => {
-                    tracing::debug!(%error, "queries about row visibility were not put");
+                    tracing::debug!(%error, "row visibility queries failed; closing the connection");
                     return unavailable();
                 }
             };
@@ -183,7 +182,7 @@ impl QueryPool {
 
     fn take_idle(&self) -> Option<Connection> {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        // The one used last knows the most statements.
+        // The most recently used connection has the most prepared statements.
         while let Some(connection) = idle.pop() {
             if !connection.is_closed() {
                 return Some(connection);

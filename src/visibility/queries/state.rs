@@ -1,4 +1,4 @@
-//! The state of the database in which a query is asked.
+//! The state of the database in which a query runs.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use crate::visibility::snapshots::HeldSnapshot;
 /// What a query sees of the tables.
 #[derive(Clone)]
 pub(crate) enum State {
-    /// Everything that is committed when the query is asked.
+    /// Everything that is committed when the query runs.
     Now,
     /// Everything that this snapshot sees.
     At(Arc<HeldSnapshot>),
@@ -31,7 +31,8 @@ impl State {
         }
     }
 
-    /// The statements that end a turn of a group and begin the next transaction in this state.
+    /// The statements between two turns of a group: they end one, and begin the next transaction in
+    /// this state.
     pub(super) fn next_turn(&self) -> String {
         match self {
             Self::Now => NEXT_TURN.to_owned(),
