@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn forgets_the_longest_unused_and_stays_bounded() {
+    fn drops_the_least_recently_used_and_stays_bounded() {
         let cache = Cache::with_generation_size(2);
         for n in 0..4 {
             cache.insert(hash(n), Arc::new(n));

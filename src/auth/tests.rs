@@ -97,7 +97,7 @@ fn der(text: &str) -> Vec<u8> {
 }
 
 #[test]
-fn a_good_token_passes_both_profiles_and_twice() {
+fn a_valid_token_passes_both_profiles_repeatedly() {
     let verifier = verifier();
     let token = mint(SECRET, &claims()).expect("signs");
     for _ in 0..2 {
@@ -344,7 +344,7 @@ fn signatures_and_keys() {
 }
 
 #[test]
-fn what_is_not_a_token() {
+fn malformed_tokens_are_refused() {
     let good = mint(SECRET, &claims()).expect("signs");
     let (head, signature) = good.rsplit_once('.').expect("three parts");
     let cases = [
@@ -545,7 +545,7 @@ fn configured_audience_and_issuer_bind_both_profiles() {
 }
 
 #[test]
-fn a_token_that_was_too_early_is_good_later() {
+fn a_token_before_its_nbf_is_valid_later() {
     let verifier = verifier();
     let token = mint(SECRET, &claims_with(json!({ "nbf": NOW + 40 }))).expect("signs");
     let early = Err(TokenError::NotYetValid);
@@ -597,7 +597,7 @@ fn numbers_in_claims_keep_their_digits() {
 }
 
 #[test]
-fn claims_that_nobody_signed_are_not_built() {
+fn unsigned_claims_are_not_built() {
     // As values they would be refused for their depth.
     let claims = format!(r#"{{"a":{}{}}}"#, "[".repeat(1_000), "]".repeat(1_000));
     let token = signed_text(&claims);
@@ -623,7 +623,7 @@ fn a_repeated_claim_has_one_value() {
 }
 
 #[test]
-fn texts_are_the_protocols() {
+fn texts_are_those_of_the_protocol() {
     let cases = [
         (TokenError::Missing, "API key is missing"),
         (
@@ -656,7 +656,7 @@ fn texts_are_the_protocols() {
 }
 
 #[test]
-fn bad_keys_are_told_without_their_text() {
+fn errors_of_invalid_keys_do_not_contain_them() {
     let secret = "hush";
     assert!(KeySet::new(None, Some(""), None).is_err());
     assert!(KeySet::new(Some("x"), None, Some("[]")).is_err());
@@ -669,7 +669,7 @@ fn bad_keys_are_told_without_their_text() {
 }
 
 #[test]
-fn an_opaque_key_stands_for_the_role_it_was_configured_as() {
+fn an_opaque_key_has_its_configured_role() {
     let secret = |text: &str| Some(crate::config::Secret::new(text));
     let config = AuthConfig {
         jwt_secret: secret(SECRET),

@@ -566,7 +566,7 @@ mod tests {
     }
 
     #[test]
-    fn a_transaction_leaves_whole_when_it_fits_and_empty_ones_do_not_leave() {
+    fn a_transaction_that_fits_is_one_chunk_and_an_empty_one_is_none() {
         let mut messages = transaction(10, 3);
         messages.extend(transaction(20, 0));
         let chunks = stream(&messages, UNBOUNDED, &mut Progress::default()).expect("well formed");
@@ -578,7 +578,7 @@ mod tests {
     }
 
     #[test]
-    fn chunks_keep_to_both_limits_and_the_last_is_never_empty() {
+    fn chunks_respect_both_limits_and_the_last_is_never_empty() {
         let one = 10 + size_of::<ColumnValue>() + size_of::<ChangeEvent>();
         let cases = [
             // (limits, changes, sizes of the chunks)
@@ -636,7 +636,7 @@ mod tests {
     }
 
     #[test]
-    fn the_commit_names_what_to_acknowledge_also_for_what_was_skipped() {
+    fn a_skipped_transaction_is_acknowledged_too() {
         let mut relations = RelationCache::default();
         let progress = Progress {
             commit_lsn: Lsn(10),
@@ -657,7 +657,7 @@ mod tests {
     }
 
     #[test]
-    fn a_transaction_handed_over_to_its_last_change_is_still_closed() {
+    fn a_transaction_handed_over_up_to_its_last_change_still_ends() {
         let mut progress = Progress {
             commit_lsn: Lsn(10),
             changes: 2,
@@ -671,7 +671,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_of_the_messages_table_go_apart_and_only_inserts_of_them() {
+    fn inserts_into_the_messages_table_are_separate_from_changes() {
         let old = Row(vec![ColumnValue::Null]);
         let mut messages = mixed_transaction(10, &[true, false, true]);
         messages.insert(
@@ -703,7 +703,7 @@ mod tests {
     }
 
     #[test]
-    fn missing_messages_are_noticed() {
+    fn missing_messages_are_detected() {
         let wide = WalMessage::Insert {
             relation_oid: OID,
             new: Row(vec![ColumnValue::Null, ColumnValue::Null]),

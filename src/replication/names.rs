@@ -73,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_what_postgres_accepts_and_differ_by_database() {
+    fn names_are_valid_in_postgres_and_differ_by_database() {
         let long = "x".repeat(80);
         let cases = [
             ("rapport", "postgres", Some("rapport_postgres")),

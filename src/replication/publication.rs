@@ -186,7 +186,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_publications_that_are_there_are_named() {
+    fn only_existing_publications_are_named() {
         let cases = [
             (true, true, 2),
             (true, false, 1),

@@ -57,13 +57,13 @@ mod tests {
         cache.insert(relation(1, "a"));
         let first = cache.get(1).expect("inserted");
         cache.insert(relation(1, "a"));
-        let second = cache.get(1).expect("described again");
+        let second = cache.get(1).expect("a new definition");
         assert_eq!(first, second);
-        assert!(!Arc::ptr_eq(&first, &second), "a sign of its own");
+        assert!(!Arc::ptr_eq(&first, &second), "it is a new value");
 
         cache.insert(relation(1, "b"));
         assert_eq!(cache.get(1).expect("replaced").table.name, "b");
-        assert_eq!(first.table.name, "a", "holders of the old value keep it");
+        assert_eq!(first.table.name, "a", "the old value is unchanged");
 
         cache.clear();
         assert!(cache.get(1).is_none());

@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_a_new_slot_cures_asks_for_one() {
+    fn only_errors_that_a_new_slot_fixes_need_one() {
         let cases = [
             (
                 "publication \"p\" does not exist (SQLSTATE 42704)",

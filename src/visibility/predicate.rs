@@ -518,7 +518,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_in_output_form_is_left_to_postgresql() {
+    fn values_not_in_output_form_are_left_to_postgresql() {
         assert_eq!(ScalarKind::Time.read(b"2026-01-02 03:04:05+02"), None);
         assert_eq!(ScalarKind::Time.read(b"2026-01-02 03:04:05-07"), None);
         assert_eq!(ScalarKind::Decimal.read(b"1e5"), None);

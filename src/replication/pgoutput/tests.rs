@@ -124,7 +124,7 @@ fn messages_written_by_hand_decode() {
 }
 
 #[test]
-fn what_is_no_message_is_refused_by_name() {
+fn invalid_messages_are_refused_with_the_field() {
     let cases: &[(&'static [u8], DecodeError)] = &[
         (b"", DecodeError::Truncated("kind")),
         (b"Z", DecodeError::UnknownKind(b'Z')),
@@ -307,7 +307,7 @@ fn message() -> impl Strategy<Value = WalMessage> {
 
 proptest! {
     #[test]
-    fn what_is_encoded_decodes_to_the_same(message in message()) {
+    fn encoded_messages_decode_to_the_same(message in message()) {
         prop_assert_eq!(decode(encode(&message)), Ok(message));
     }
 

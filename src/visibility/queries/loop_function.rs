@@ -211,7 +211,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_question_cannot_end_the_quote_around_the_body() {
+    fn a_query_cannot_end_the_quote_around_the_body() {
         assert_eq!(dollar_tag("select 1"), "$rapport$");
         let body = "select '$rapport$', '$rapport0$'";
         assert!(!body.contains(&dollar_tag(body)));
