@@ -95,7 +95,8 @@ impl CheckResult {
     }
 }
 
-/// A statement fails whatever its input. The catalogue must be read again, and access decided again.
+/// A statement fails whatever its input. The catalogue must be read again, and access decided
+/// again.
 #[derive(Debug)]
 pub(super) struct StaleCatalog;
 

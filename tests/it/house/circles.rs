@@ -305,7 +305,8 @@ fn is_test_cfg(tokens: &[String], place: usize) -> bool {
     inside.into_iter().any(|token| token == "test")
 }
 
-/// The place behind the item whose first attribute is here: a block, a semicolon or a comma ends it.
+/// The place behind the item whose first attribute is here: a block, a semicolon or a comma ends
+/// it.
 fn end_of_item(tokens: &[String], mut place: usize) -> usize {
     let mut depth = 0;
     while place < tokens.len() {
