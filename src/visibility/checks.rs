@@ -9,7 +9,6 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::backoff::Backoff;
-use super::error::QueryError;
 use super::failure::{Failure, Reaction, Stage};
 use super::queries::{
     Execution, ExecutionMode, Principal, Query, QueryOutput, QueryPool, State, TextArray,

@@ -1,5 +1,7 @@
 //! Groups the recipients of each change by payload.
 
+use std::sync::Arc;
+
 use super::binding::ChannelId;
 use super::delivery::Payload;
 use super::subscription::Subscription;

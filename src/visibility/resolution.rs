@@ -290,7 +290,7 @@ impl<'a> Resolution<'a> {
                 } else {
                     &queries.image
                 };
-                let (Some(row_query), false) = (queries, numbers.is_empty()) else {
+                let (Some(row_query), false) = (row_query, numbers.is_empty()) else {
                     continue;
                 };
                 let metrics = &self.engine.metrics;
@@ -578,7 +578,7 @@ impl<'a> Resolution<'a> {
             matched.entry(accepted.change).or_default().push(accepted);
         }
         let mut column_sets = ColumnSets::default();
-        let mut give = |change: usize, failure: Option<&str>| {
+        let mut add_delivery = |change: usize, failure: Option<&str>| {
             let event = self.table_batch.changes[change];
             let action = event.action();
             let unfiltered = receiver
@@ -620,24 +620,24 @@ impl<'a> Resolution<'a> {
             }
         };
         for change in &decisions.always {
-            give(*change, None);
+            add_delivery(*change, None);
         }
         self.engine
             .metrics
             .decided_locally
             .inc_by(decisions.always.len() as u64);
         for change in &decisions.unknown {
-            give(*change, Some("the row is not known in full"));
+            add_delivery(*change, Some("the row is not known in full"));
         }
         for (changes_of, result) in decisions.changes_of.iter().zip(answers) {
             for number in &result.accepted {
                 for change in &changes_of[*number as usize] {
-                    give(*change, None);
+                    add_delivery(*change, None);
                 }
             }
             for (number, sqlstate) in &result.failed {
                 for change in &changes_of[*number as usize] {
-                    give(*change, Some(sqlstate));
+                    add_delivery(*change, Some(sqlstate));
                 }
             }
         }

@@ -178,7 +178,7 @@ impl Connection {
         let id = first.query.id;
         let found = match self.loops.get(&id) {
             Some(call) => self.run(call, group, state).await,
-            None => match self.make_call(first).await {
+            None => match self.create_function(first).await {
                 Ok(call) => {
                     let found = self.run(&call, group, state).await;
                     self.loops.insert(id, call);
@@ -227,7 +227,7 @@ impl Connection {
     /// # Errors
     /// [`QueryError::Unpreparable`] or [`QueryError::WholeCall`] if the server refuses the query or
     /// the function. After any other error the state of the connection is unknown.
-    async fn make_call(&mut self, execution: &Execution) -> Result<LoopFunction, QueryError> {
+    async fn create_function(&mut self, execution: &Execution) -> Result<LoopFunction, QueryError> {
         let query = &execution.query;
         if let Some(error) = self.prepare(&[execution]).await?.remove(&query.id) {
             return Err(QueryError::Unpreparable(error));
@@ -237,9 +237,9 @@ impl Connection {
             self.loops.clear();
             self.parked.client().batch_execute("discard temp").await?;
         }
-        let made = LoopFunction::make(self.parked.client(), query).await;
+        let created = LoopFunction::create(self.parked.client(), query).await;
         self.parked.return_to_parked().await?;
-        made.map_err(|error| match error.as_db_error() {
+        created.map_err(|error| match error.as_db_error() {
             Some(_) => {
                 tracing::debug!(%error, "falling back to one query per identity");
                 QueryError::WholeCall(Arc::new(error))

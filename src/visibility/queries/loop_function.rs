@@ -38,14 +38,14 @@ impl LoopFunction {
     ///
     /// # Errors
     /// If the server refuses it, for example because the role may not create temporary objects.
-    pub(super) async fn make(
+    pub(super) async fn create(
         client: &Client,
         query: &Query,
     ) -> Result<Self, tokio_postgres::Error> {
         let created = client
             .batch_execute(&format!("begin read write; {}; commit", definition(query)))
             .await;
-        if let Err(error) = made {
+        if let Err(error) = created {
             client.batch_execute("rollback").await?;
             return Err(error);
         }

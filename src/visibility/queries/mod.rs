@@ -16,6 +16,7 @@ mod pool;
 mod query;
 mod sql_function;
 mod state;
+mod text_array;
 
 pub(super) use self::pool::QueryPool;
 pub(super) use self::query::{Execution, ExecutionMode, Principal, Query, QueryOutput};

@@ -43,7 +43,7 @@ pub(super) async fn execute(
             first.query.sql
         ))
         .await;
-    if let Err(error) = made {
+    if let Err(error) = created {
         client.batch_execute("rollback").await?;
         if error.as_db_error().is_none() {
             return Err(error.into());
