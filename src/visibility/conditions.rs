@@ -146,14 +146,14 @@ async fn run_conditions(
     let engine = resolution.engine;
     let mut results: Vec<CheckResult> = checks.iter().map(|_| CheckResult::default()).collect();
     // By the principal's address, which is unique per identity.
-    let mut asked_of: HashMap<usize, usize> = HashMap::new();
+    let mut counts: HashMap<usize, usize> = HashMap::new();
     let mut rounds: Vec<Vec<usize>> = Vec::new();
     for (place, check) in checks.iter().enumerate() {
-        let asked = asked_of
+        let count = counts
             .entry(Arc::as_ptr(&check.principal).addr())
             .or_default();
-        let round = *asked / CONDITIONS_PER_ROUND;
-        *asked += 1;
+        let round = *count / CONDITIONS_PER_ROUND;
+        *count += 1;
         if round == rounds.len() {
             rounds.push(Vec::new());
         }
@@ -161,7 +161,7 @@ async fn run_conditions(
     }
     for round in rounds {
         let now = Instant::now();
-        let (slow, asked): (Vec<usize>, Vec<usize>) = round.into_iter().partition(|place| {
+        let (slow, active): (Vec<usize>, Vec<usize>) = round.into_iter().partition(|place| {
             engine
                 .slow_filters
                 .is_suspended(&checks[*place].principal.identity, now)
@@ -172,9 +172,9 @@ async fn run_conditions(
                 .map(|number| (*number, QUERY_CANCELED.to_owned()))
                 .collect();
         }
-        let queries: Vec<Check> = asked.iter().map(|place| checks[*place].clone()).collect();
-        let answers = resolution.run_checks(&queries, may_be_stale).await?;
-        for (place, result) in asked.into_iter().zip(answers) {
+        let active_checks: Vec<Check> = active.iter().map(|place| checks[*place].clone()).collect();
+        let answers = resolution.run_checks(&active_checks, may_be_stale).await?;
+        for (place, result) in active.into_iter().zip(answers) {
             let mut failures = result.failed.iter();
             if failures.any(|(_, sqlstate)| sqlstate == QUERY_CANCELED) {
                 engine

@@ -43,7 +43,7 @@ struct FilterMatch<'a> {
     change: usize,
     subscription: Arc<Subscription>,
     /// The conditions that PostgreSQL has to evaluate, each with the value.
-    asked: Vec<(usize, &'a ColumnValue)>,
+    pending: Vec<(usize, &'a ColumnValue)>,
 }
 
 /// How a change is decided for a role.
@@ -221,7 +221,7 @@ impl<'a> Resolution<'a> {
         is_concerned: impl Iterator<Item = bool>,
         snapshot: Arc<HeldSnapshot>,
     ) -> Result<(), StaleCatalog> {
-        let mut asked = Vec::new();
+        let mut hidden_checks = Vec::new();
         let mut places = Vec::new();
         // Principals with the same inputs share them, so that one call can check them all.
         let mut shared: HashSet<Arc<[u32]>> = HashSet::new();
@@ -240,16 +240,22 @@ impl<'a> Resolution<'a> {
                 shared.insert(Arc::clone(&numbers));
                 numbers
             });
-            asked.push(Check {
+            hidden_checks.push(Check {
                 numbers,
                 ..check.clone()
             });
             places.push(place);
         }
-        let numbers = asked.iter().map(|check| check.numbers.len() as u64).sum();
+        let numbers = hidden_checks
+            .iter()
+            .map(|check| check.numbers.len() as u64)
+            .sum();
         self.engine.metrics.asked_before.inc_by(numbers);
         let state = State::At(snapshot);
-        let found = self.engine.run_checks(&asked, &state, false).await?;
+        let found = self
+            .engine
+            .run_checks(&hidden_checks, &state, false)
+            .await?;
         for (place, found) in places.into_iter().zip(found) {
             results[place].accepted.extend(found.accepted);
         }
@@ -409,7 +415,7 @@ impl<'a> Resolution<'a> {
             let Some(role_access) = roles.get(role) else {
                 continue;
             };
-            let Some(asked) =
+            let Some(pending) =
                 self.local_conditions(table, role_access.rights, *change, subscription)
             else {
                 continue;
@@ -418,7 +424,7 @@ impl<'a> Resolution<'a> {
             receivers[position].matched.push(FilterMatch {
                 change: *change,
                 subscription: Arc::clone(subscription),
-                asked,
+                pending,
             });
         }
         receivers
@@ -434,7 +440,7 @@ impl<'a> Resolution<'a> {
         subscription: &Subscription,
     ) -> Option<Vec<(usize, &'a ColumnValue)>> {
         let relation = self.table_batch.relation;
-        let mut asked = Vec::new();
+        let mut pending = Vec::new();
         for (position, condition) in subscription.predicate.conditions.iter().enumerate() {
             let index = relation.columns.iter().position(|published| {
                 published.name == condition.column && published.type_oid == condition.type_oid
@@ -456,10 +462,10 @@ impl<'a> Resolution<'a> {
                         return None;
                     }
                 }
-                Test::Query { .. } => asked.push((position, value)),
+                Test::Query { .. } => pending.push((position, value)),
             }
         }
-        Some(asked)
+        Some(pending)
     }
 
     /// Determines how each change is decided for a role.
@@ -503,7 +509,7 @@ impl<'a> Resolution<'a> {
         inputs: &mut Vec<Inputs>,
     ) -> Decision {
         let event = self.table_batch.changes[change];
-        let mut asked = |kind: usize, input| {
+        let mut by_check = |kind: usize, input| {
             if inputs.len() <= kind {
                 inputs.resize_with(kind + 1, Inputs::default);
             }
@@ -529,7 +535,7 @@ impl<'a> Resolution<'a> {
                 Some(input) => {
                     let snapshot = queries.reads_other_rows.then(|| before.find(self, change));
                     let kind = snapshot.flatten().map_or(IMAGE, |place| DELETED + place);
-                    asked(kind, input)
+                    by_check(kind, input)
                 }
                 None if self.engine.config.delete_without_old_row => Decision::Visible,
                 None => Decision::Hidden,
@@ -537,10 +543,10 @@ impl<'a> Resolution<'a> {
         }
         let value = |index| new_value(row, index);
         if let Some(input) = queries.image.as_ref().and_then(|image| image.input(value)) {
-            return asked(IMAGE, input);
+            return by_check(IMAGE, input);
         }
         match queries.key.as_ref().and_then(|key| key.input(value)) {
-            Some(input) => asked(KEY, input),
+            Some(input) => by_check(KEY, input),
             None => Decision::Unknown,
         }
     }
@@ -587,8 +593,9 @@ impl<'a> Resolution<'a> {
                 .filter(|subscription| subscription.event.accepts(action))
                 .map(|subscription| (subscription, [].as_slice()));
             let matched = matched.get(&change).into_iter().flatten();
-            let matched = matched.map(|matched| (&matched.subscription, matched.asked.as_slice()));
-            for (subscription, asked) in unfiltered.chain(matched) {
+            let matched =
+                matched.map(|matched| (&matched.subscription, matched.pending.as_slice()));
+            for (subscription, pending) in unfiltered.chain(matched) {
                 let payload = match failure {
                     Some(sqlstate) => {
                         self.engine.metrics.unanswered.inc();
@@ -607,13 +614,13 @@ impl<'a> Resolution<'a> {
                         Payload::Row(columns, self.detail(event))
                     }
                 };
-                if failure.is_some() || asked.is_empty() {
+                if failure.is_some() || pending.is_empty() {
                     add(&mut out.groups[change], payload, subscription);
                 } else {
                     out.conditions.waiting.push(PendingDelivery {
                         change,
                         subscription: Arc::clone(subscription),
-                        conditions: asked.to_vec(),
+                        conditions: pending.to_vec(),
                         payload,
                     });
                 }
