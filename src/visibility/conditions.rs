@@ -10,7 +10,7 @@ use super::checks::{Check, CheckResult, Inputs, StaleCatalog};
 use super::delivery::Payload;
 use super::failure::QUERY_CANCELED;
 use super::predicate::Test;
-use super::recipients::{Groups, add, unanswered_text};
+use super::recipients::{RecipientGroups, add, unanswered_text};
 use super::row_access::condition_query;
 use super::subscription::Subscription;
 use super::table::Table;
@@ -47,7 +47,7 @@ impl PendingConditions<'_> {
         resolution: &Resolution<'_>,
         table: &Table,
         may_be_stale: bool,
-        groups: &mut Groups,
+        groups: &mut RecipientGroups,
     ) -> Result<(), StaleCatalog> {
         // One check per identity and condition, for all values of the table batch.
         let mut places: HashMap<(usize, &str, &str, &str), usize> = HashMap::new();

@@ -10,7 +10,7 @@ use super::catalog_cache::CatalogCache;
 use super::checks::{Check, CheckResult, StaleCatalog, run_checks};
 use super::committed::CommitWatch;
 use super::descriptions::Descriptions;
-use super::queries::{QueryPool, State};
+use super::queries::{DatabaseState, QueryPool};
 use super::slow_filters::SlowFilters;
 use super::snapshots::SnapshotHistory;
 use super::subscription::Subscriptions;
@@ -48,7 +48,7 @@ impl Engine {
     pub(super) async fn run_checks(
         &self,
         checks: &[Check],
-        state: &State,
+        state: &DatabaseState,
         may_be_stale: bool,
     ) -> Result<Vec<CheckResult>, StaleCatalog> {
         let max_inputs = self.config.batch_max_rows;

@@ -24,7 +24,9 @@ use super::completion::{Completion, Computed, GeneratedColumn, ImageInputs, gene
 use super::engine::Engine;
 use super::error::QueryError;
 use super::identity::Identity;
-use super::queries::{Execution, ExecutionMode, Principal, Query, QueryOutput, State, TextArray};
+use super::queries::{
+    DatabaseState, Execution, ExecutionMode, Principal, Query, QueryOutput, TextArray,
+};
 use super::table::{Table, TableColumn};
 use crate::change::{ChangeTransaction, ColumnValue, Relation};
 use crate::db::PARKED_ROLE;
@@ -176,7 +178,11 @@ impl Engine {
             mode: ExecutionMode::Prepared,
             parameters,
         };
-        let answer = self.pool.execute(&[execution], &State::Now).await.pop();
+        let answer = self
+            .pool
+            .execute(&[execution], &DatabaseState::Current)
+            .await
+            .pop();
         let row = answer
             .unwrap_or(Err(QueryError::Unavailable(None)))
             .and_then(QueryOutput::row)?;

@@ -1,4 +1,4 @@
-//! Groups the recipients of each change by payload.
+//! RecipientGroups the recipients of each change by payload.
 
 use std::sync::Arc;
 
@@ -7,13 +7,13 @@ use super::delivery::Payload;
 use super::subscription::Subscription;
 
 /// For each change of a table batch, its groups.
-pub(super) type Groups = Vec<Vec<Group>>;
+pub(super) type RecipientGroups = Vec<Vec<RecipientGroup>>;
 
 /// A payload, and the channels and bindings that receive it.
-pub(super) type Group = (Payload, Vec<(ChannelId, u32)>);
+pub(super) type RecipientGroup = (Payload, Vec<(ChannelId, u32)>);
 
 /// Adds a recipient to the group of this payload.
-pub(super) fn add(groups: &mut Vec<Group>, payload: Payload, subscription: &Subscription) {
+pub(super) fn add(groups: &mut Vec<RecipientGroup>, payload: Payload, subscription: &Subscription) {
     let recipient = (subscription.channel, subscription.binding);
     let is_same = |known: &Payload| match (known, &payload) {
         (Payload::Row(known, known_detail), Payload::Row(columns, detail)) => {

@@ -9,8 +9,8 @@ use super::columns::{ColumnsKey, VisibleColumns, visible_columns};
 use super::conditions::{PendingConditions, PendingDelivery};
 use super::delivery::{Delivery, Payload, Recipient};
 use super::predicate::{Test, is_true};
-use super::queries::{Principal, State};
-use super::recipients::{Groups, add, unanswered_text};
+use super::queries::{DatabaseState, Principal};
+use super::recipients::{RecipientGroups, add, unanswered_text};
 use super::record::{RecordDetail, change_bytes, new_value, old_row, old_value};
 use super::row_access::{Access, access};
 use super::snapshots::HeldSnapshot;
@@ -139,7 +139,7 @@ struct SnapshotsBefore {
 
 /// The collected deliveries: those that are decided, and those that depend on filter conditions.
 struct Output<'o, 'a> {
-    groups: &'o mut Groups,
+    groups: &'o mut RecipientGroups,
     conditions: &'o mut PendingConditions<'a>,
 }
 
@@ -153,7 +153,7 @@ impl<'a> Resolution<'a> {
             // The table was dropped or is not in our publication, so access to it is unknown.
             return Ok(Vec::new());
         };
-        let mut groups: Groups = self
+        let mut groups: RecipientGroups = self
             .table_batch
             .changes
             .iter()
@@ -251,7 +251,7 @@ impl<'a> Resolution<'a> {
             .map(|check| check.numbers.len() as u64)
             .sum();
         self.engine.metrics.asked_before.inc_by(numbers);
-        let state = State::At(snapshot);
+        let state = DatabaseState::Snapshot(snapshot);
         let found = self
             .engine
             .run_checks(&hidden_checks, &state, false)
@@ -355,7 +355,7 @@ impl<'a> Resolution<'a> {
 
     /// Adds the errors for roles that cannot receive inserted and updated rows, whatever the
     /// filters.
-    fn refuse(&self, roles: &HashMap<&str, RoleAccess<'_>>, groups: &mut Groups) {
+    fn refuse(&self, roles: &HashMap<&str, RoleAccess<'_>>, groups: &mut RecipientGroups) {
         let tells_unauthorized = self.engine.config.tell_unauthorized;
         let is_told = |refusal| tells_unauthorized || refusal != UNAUTHORIZED;
         let refused: HashSet<&str> = roles
@@ -658,7 +658,7 @@ impl<'a> Resolution<'a> {
         }
     }
 
-    fn deliveries(&self, groups: Groups) -> Vec<Delivery> {
+    fn deliveries(&self, groups: RecipientGroups) -> Vec<Delivery> {
         let mut deliveries = Vec::new();
         for (change, groups) in groups.into_iter().enumerate() {
             let (transaction, place) = self.table_batch.places[change];

@@ -6,7 +6,7 @@ use super::catalog::Catalog;
 use super::checks::{Check, CheckResult, StaleCatalog};
 use super::committed::PendingCommits;
 use super::engine::Engine;
-use super::queries::State;
+use super::queries::DatabaseState;
 use super::subscription::{Candidates, Outdated};
 use crate::change::{ChangeEvent, ChangeTransaction, Relation};
 
@@ -66,7 +66,7 @@ impl<'a> Resolution<'a> {
             .map(|transaction| transaction.xid);
         let engine = self.engine;
         let (found, ()) = tokio::join!(
-            engine.run_checks(checks, &State::Now, may_be_stale),
+            engine.run_checks(checks, &DatabaseState::Current, may_be_stale),
             engine.snapshots.catch_up(xids)
         );
         found

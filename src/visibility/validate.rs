@@ -15,7 +15,9 @@ use super::filter::{Condition, Operator};
 use super::identity::Identity;
 use super::image_sql::OUTPUT_SETTINGS;
 use super::predicate::{MAX_LIST, Predicate, Test, TypedCondition, pattern_operator};
-use super::queries::{Execution, ExecutionMode, Principal, Query, QueryOutput, State, TextArray};
+use super::queries::{
+    DatabaseState, Execution, ExecutionMode, Principal, Query, QueryOutput, TextArray,
+};
 use super::query_cache::{QueryKey, QueryKind};
 use super::request::{Selector, SubscriptionRequest};
 use super::row_access::condition_query;
@@ -369,7 +371,7 @@ impl BindingCheck<'_> {
         let answer = self
             .engine
             .pool
-            .execute(&[execution], &State::Now)
+            .execute(&[execution], &DatabaseState::Current)
             .await
             .pop();
         answer

@@ -9,7 +9,7 @@ use tokio_postgres::Client;
 use super::loop_function::LoopFunction;
 use super::query::{Execution, QueryOutput, SETTINGS, same_error};
 use super::sql_function;
-use super::state::State;
+use super::state::DatabaseState;
 use crate::db::parked::{ParkedConnection, ParkedError};
 use crate::visibility::error::QueryError;
 
@@ -30,7 +30,7 @@ pub(super) enum GroupKind {
 }
 
 /// A connection with its loop functions.
-pub(super) struct Connection {
+pub(super) struct QueryConnection {
     parked: ParkedConnection,
     /// By the query's id.
     loops: HashMap<u64, LoopFunction>,
@@ -46,7 +46,7 @@ pub(super) struct GroupResult {
     pub(super) is_sound: bool,
 }
 
-impl Connection {
+impl QueryConnection {
     /// Parks a new connection. Each statement may take at most `statement_timeout`.
     ///
     /// # Errors
@@ -81,7 +81,7 @@ impl Connection {
         &mut self,
         kind: GroupKind,
         group: &[&Execution],
-        state: &State,
+        state: &DatabaseState,
     ) -> Result<GroupResult, QueryError> {
         let mut result = match kind {
             GroupKind::Function => {
@@ -106,7 +106,7 @@ impl Connection {
     async fn repeat_stale(
         &mut self,
         group: &[&Execution],
-        state: &State,
+        state: &DatabaseState,
         result: &mut GroupResult,
     ) -> Result<(), QueryError> {
         let is_stale = |error: &QueryError| {
@@ -139,7 +139,7 @@ impl Connection {
     async fn execute_prepared(
         &mut self,
         group: &[&Execution],
-        state: &State,
+        state: &DatabaseState,
     ) -> Result<GroupResult, QueryError> {
         let refused = self.prepare(group).await?;
         let client = self.parked.client();
@@ -170,7 +170,7 @@ impl Connection {
     async fn execute_loop(
         &mut self,
         group: &[&Execution],
-        state: &State,
+        state: &DatabaseState,
     ) -> Result<Vec<Result<QueryOutput, QueryError>>, QueryError> {
         let Some(first) = group.first() else {
             return Ok(Vec::new());
@@ -210,10 +210,10 @@ impl Connection {
         &self,
         call: &LoopFunction,
         group: &[&Execution],
-        state: &State,
+        state: &DatabaseState,
     ) -> Result<Vec<Result<Vec<i64>, QueryError>>, QueryError> {
         let client = self.parked.client();
-        if state.is_now() {
+        if state.is_current() {
             return call.run(client, group).await;
         }
         client.batch_execute(&state.begin("read only")).await?;

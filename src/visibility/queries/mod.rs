@@ -20,5 +20,5 @@ mod text_array;
 
 pub(super) use self::pool::QueryPool;
 pub(super) use self::query::{Execution, ExecutionMode, Principal, Query, QueryOutput};
-pub(super) use self::state::State;
+pub(super) use self::state::DatabaseState;
 pub(super) use self::text_array::TextArray;

@@ -7,9 +7,9 @@ use std::time::Duration;
 use futures_util::{StreamExt as _, stream};
 use tokio::sync::Semaphore;
 
-use super::connection::{Connection, GroupKind};
+use super::connection::{GroupKind, QueryConnection};
 use super::query::{Execution, ExecutionMode, QueryOutput, same_error};
-use super::state::State;
+use super::state::DatabaseState;
 use crate::db::connect::Connector;
 use crate::shutdown::Tasks;
 use crate::visibility::error::QueryError;
@@ -39,7 +39,7 @@ pub(in crate::visibility) struct QueryPool {
     size: usize,
     statement_timeout: Duration,
     /// Idle connections. A std lock: held to push or pop one.
-    idle: Mutex<Vec<Connection>>,
+    idle: Mutex<Vec<QueryConnection>>,
     /// One permit per allowed connection.
     permits: Semaphore,
 }
@@ -67,7 +67,7 @@ impl QueryPool {
     pub(in crate::visibility) async fn execute(
         &self,
         executions: &[Execution],
-        state: &State,
+        state: &DatabaseState,
     ) -> Vec<Result<QueryOutput, QueryError>> {
         let mut groups = Vec::new();
         for (kind, places) in self.groups(executions) {
@@ -128,7 +128,7 @@ impl QueryPool {
         &self,
         kind: GroupKind,
         group: Vec<&Execution>,
-        state: &State,
+        state: &DatabaseState,
         places: P,
     ) -> (P, Vec<Result<QueryOutput, QueryError>>) {
         (places, self.execute_group(kind, &group, state).await)
@@ -139,7 +139,7 @@ impl QueryPool {
         &self,
         kind: GroupKind,
         group: &[&Execution],
-        state: &State,
+        state: &DatabaseState,
     ) -> Vec<Result<QueryOutput, QueryError>> {
         let unavailable = || same_error(group, || QueryError::Unavailable(None));
         // The semaphore is closed only when the pool is dropped.
@@ -180,7 +180,7 @@ impl QueryPool {
             .unwrap_or_else(|_| unavailable())
     }
 
-    fn take_idle(&self) -> Option<Connection> {
+    fn take_idle(&self) -> Option<QueryConnection> {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         // The most recently used connection has the most prepared statements.
         while let Some(connection) = idle.pop() {
@@ -191,11 +191,11 @@ impl QueryPool {
         None
     }
 
-    async fn connect(&self) -> Result<Connection, QueryError> {
+    async fn connect(&self) -> Result<QueryConnection, QueryError> {
         let client = self
             .connector
             .connect("rapport visibility", &self.tasks)
             .await?;
-        Connection::park(client, self.statement_timeout).await
+        QueryConnection::park(client, self.statement_timeout).await
     }
 }

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use super::query::{Execution, QueryOutput, same_error};
-use super::state::State;
+use super::state::DatabaseState;
 use crate::db::PARKED_ROLE;
 use crate::db::parked::{ParkedConnection, ParkedError};
 use crate::visibility::error::QueryError;
@@ -19,7 +19,7 @@ use crate::visibility::error::QueryError;
 pub(super) async fn execute(
     connection: &ParkedConnection,
     group: &[&Execution],
-    state: &State,
+    state: &DatabaseState,
     statement_timeout: &str,
 ) -> Result<Vec<Result<QueryOutput, QueryError>>, QueryError> {
     let Some(first) = group.first() else {
