@@ -78,8 +78,8 @@ impl QueryPool {
             .iter()
             .map(|_| Err(QueryError::Unavailable(None)))
             .collect();
-        let mut result = stream::iter(groups).buffer_unordered(self.size);
-        while let Some((places, found)) = result.next().await {
+        let mut finished = stream::iter(groups).buffer_unordered(self.size);
+        while let Some((places, found)) = finished.next().await {
             for (place, answer) in places.into_iter().zip(found) {
                 answers[place] = answer;
             }
