@@ -1,4 +1,4 @@
-//! RecipientGroups the recipients of each change by payload.
+//! Groups the recipients of each change by payload.
 
 use std::sync::Arc;
 
