@@ -54,15 +54,16 @@ begin
     (20, 'presence_unseen', '1e5c5d567489763ec2b251f264f3286dff569c23dd1d0fbfe72cf3e294a797d4'),
     (21, 'unsampled_text', 'da4415d40f5dec0ed9f0d8f7220f4c66feb9e5f009c5c613d194812b252cb29a'),
     (22, 'message_expiry', '1d7e4f38071b07bed15b76fb1c646e5dec56e6cd3ee25a35da31c1e0d1b11066'),
-    (23, 'presence_pages_unseen', 'e8c93b37d2d4c3e0cdf8fb140a4e4a1675ff2ab2b03ffe9ad78a1bd74a094e6d')
+    (23, 'teams', '4e550a04029a7538efcb6a9d495f32754657afeecbbe87581dd7902f4beb7ef5'),
+    (24, 'presence_pages_unseen', 'e8c93b37d2d4c3e0cdf8fb140a4e4a1675ff2ab2b03ffe9ad78a1bd74a094e6d')
   ), applied as (
     select version, checksum from chat.schema_migrations
   )
   select coalesce(
     (
-      select format('The schema is at version %s, but this script knows only version 23: use a newer script.', max(version))
+      select format('The schema is at version %s, but this script knows only version 24: use a newer script.', max(version))
       from applied
-      having max(version) > 23
+      having max(version) > 24
     ),
     (
       select format('Migration %s is not in the ledger although a later one is.', min(k.version))
@@ -263,10 +264,18 @@ insert into chat.schema_migrations (version, name, checksum) values
 
 select not exists (select from chat.schema_migrations where version = 23) as pending \gset
 \if :pending
-\echo migrations/0023_presence_pages_unseen.sql
+\echo migrations/0023_teams.sql
 insert into chat.schema_migrations (version, name, checksum) values
-  (23, 'presence_pages_unseen', 'e8c93b37d2d4c3e0cdf8fb140a4e4a1675ff2ab2b03ffe9ad78a1bd74a094e6d');
-\ir migrations/0023_presence_pages_unseen.sql
+  (23, 'teams', '4e550a04029a7538efcb6a9d495f32754657afeecbbe87581dd7902f4beb7ef5');
+\ir migrations/0023_teams.sql
+\endif
+
+select not exists (select from chat.schema_migrations where version = 24) as pending \gset
+\if :pending
+\echo migrations/0024_presence_pages_unseen.sql
+insert into chat.schema_migrations (version, name, checksum) values
+  (24, 'presence_pages_unseen', 'e8c93b37d2d4c3e0cdf8fb140a4e4a1675ff2ab2b03ffe9ad78a1bd74a094e6d');
+\ir migrations/0024_presence_pages_unseen.sql
 \endif
 
 select not exists (
@@ -331,13 +340,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/30_host_mapping.sql' and checksum = '70fcbbd3abdc938e501b470d48c8966c0b9790bc9498ed187a22304ed7685ca9'
+  where path = 'chat/30_host_mapping.sql' and checksum = 'e8f7d0ac3871d2920676ca64beb1aa6d0d61c86c72045c9829f59e4e4c9e215c'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/30_host_mapping.sql
 \ir definitions/chat/30_host_mapping.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/30_host_mapping.sql', '70fcbbd3abdc938e501b470d48c8966c0b9790bc9498ed187a22304ed7685ca9')
+  ('chat/30_host_mapping.sql', 'e8f7d0ac3871d2920676ca64beb1aa6d0d61c86c72045c9829f59e4e4c9e215c')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
@@ -403,25 +412,25 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/61_message_insert.sql' and checksum = '677a7c436694b2f70f7db152dd947345c1ed6d6063bf278b323b5c7300d60e73'
+  where path = 'chat/61_message_insert.sql' and checksum = '5798f8973701374c2b2b0714b3dc02b5eebc89b042d8c730a529eb4a2b14fd92'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/61_message_insert.sql
 \ir definitions/chat/61_message_insert.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/61_message_insert.sql', '677a7c436694b2f70f7db152dd947345c1ed6d6063bf278b323b5c7300d60e73')
+  ('chat/61_message_insert.sql', '5798f8973701374c2b2b0714b3dc02b5eebc89b042d8c730a529eb4a2b14fd92')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/62_message_change.sql' and checksum = '67bb4e94ab537d78efa9fb9bae566832c5bbfe889cdd848366d232562e1f4247'
+  where path = 'chat/62_message_change.sql' and checksum = 'f414025f18b10557f4e0531589e67802d9b4cc4baad7a9298ee6fa430e7f4f47'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/62_message_change.sql
 \ir definitions/chat/62_message_change.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/62_message_change.sql', '67bb4e94ab537d78efa9fb9bae566832c5bbfe889cdd848366d232562e1f4247')
+  ('chat/62_message_change.sql', 'f414025f18b10557f4e0531589e67802d9b4cc4baad7a9298ee6fa430e7f4f47')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
@@ -511,13 +520,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/86_message_rows.sql' and checksum = '306f5e80ea4ea4ce1d5c8fb9015f6806d2f1ee41cbc3490f4869c81e575437d2'
+  where path = 'chat/86_message_rows.sql' and checksum = 'b9ba442e3a69dc57c1cb1d5c6cec1c69d13c329ea488325af5f05011121279a8'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/86_message_rows.sql
 \ir definitions/chat/86_message_rows.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/86_message_rows.sql', '306f5e80ea4ea4ce1d5c8fb9015f6806d2f1ee41cbc3490f4869c81e575437d2')
+  ('chat/86_message_rows.sql', 'b9ba442e3a69dc57c1cb1d5c6cec1c69d13c329ea488325af5f05011121279a8')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
@@ -547,13 +556,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/89_people_lists.sql' and checksum = 'aceec082f7fcc3f3f361f927619a95e161ae900c7024890b0da72bf0967597fd'
+  where path = 'chat/89_people_lists.sql' and checksum = 'fb9c61165f1a95984957f7a67e41f8c31aa3c9d8569cd853697f2eb37a964486'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/89_people_lists.sql
 \ir definitions/chat/89_people_lists.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/89_people_lists.sql', 'aceec082f7fcc3f3f361f927619a95e161ae900c7024890b0da72bf0967597fd')
+  ('chat/89_people_lists.sql', 'fb9c61165f1a95984957f7a67e41f8c31aa3c9d8569cd853697f2eb37a964486')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
