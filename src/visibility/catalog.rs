@@ -10,13 +10,13 @@ use std::time::{Duration, Instant};
 
 use tokio_postgres::{Client, Row};
 
-use super::ask::Question;
 use super::columns::{ColumnsCache, ColumnsKey, VisibleColumns};
-use super::error::AskError;
+use super::error::QueryError;
 use super::fingerprint;
 use super::generated::{Completions, Generation};
 use super::log_coverage;
 use super::published::PUBLISHED;
+use super::queries::Query;
 use super::record::ValueEncoding;
 use crate::change::{Relation, TableName};
 use crate::db::connect::Connector;
@@ -183,26 +183,26 @@ pub(super) struct Catalog {
     roles: HashMap<String, Option<HashMap<u32, Arc<TableRights>>>>,
     /// Prepared column sets. A std lock: held for a look-up or an insertion only.
     columns: Mutex<ColumnsCache>,
-    /// Prepared questions, by what distinguishes them. A std lock for the same reason.
-    questions: Mutex<HashMap<QuestionKey, Arc<Question>>>,
+    /// Prepared queries, by what distinguishes them. A std lock for the same reason.
+    queries: Mutex<HashMap<QueryKey, Arc<Query>>>,
     /// Whether some column is to be worked out because the log does not carry it.
     pub(super) has_generated_columns: bool,
     pub(super) completions: Completions,
 }
 
-/// What a question to PostgreSQL depends on, within one reading of the catalogue.
+/// What a query to PostgreSQL depends on, within one reading of the catalogue.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct QuestionKey {
+pub(super) struct QueryKey {
     pub(super) table: u32,
     /// A plan may have been made with the rights of the role that ran it first, so roles do
     /// not share one.
     pub(super) role: String,
-    pub(super) kind: QuestionKind,
+    pub(super) kind: QueryKind,
 }
 
-/// The kinds of question.
+/// The kinds of query.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) enum QuestionKind {
+pub(super) enum QueryKind {
     /// The policies on row images.
     Image,
     /// The row itself by primary key.
@@ -380,17 +380,10 @@ impl Catalog {
             .get_or_make(key, relation, make)
     }
 
-    /// The question for `key`, from the cache or made by `make`.
-    pub(super) fn question(
-        &self,
-        key: QuestionKey,
-        make: impl FnOnce() -> Question,
-    ) -> Arc<Question> {
-        let mut questions = self
-            .questions
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(questions.entry(key).or_insert_with(|| Arc::new(make())))
+    /// The query for `key`, from the cache or made by `make`.
+    pub(super) fn query(&self, key: QueryKey, make: impl FnOnce() -> Query) -> Arc<Query> {
+        let mut queries = self.queries.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(queries.entry(key).or_insert_with(|| Arc::new(make())))
     }
 
     fn knows(&self, roles: &[&str]) -> bool {
@@ -453,7 +446,7 @@ impl CatalogCache {
     ///
     /// # Errors
     /// When the database cannot be reached or does not let us read.
-    pub(super) async fn current(&self, roles: &[&str]) -> Result<Arc<Catalog>, AskError> {
+    pub(super) async fn current(&self, roles: &[&str]) -> Result<Arc<Catalog>, QueryError> {
         self.within(roles, self.ttl).await
     }
 
@@ -461,7 +454,7 @@ impl CatalogCache {
     ///
     /// # Errors
     /// As [`Self::current`].
-    pub(super) async fn renewed(&self, roles: &[&str]) -> Result<Arc<Catalog>, AskError> {
+    pub(super) async fn renewed(&self, roles: &[&str]) -> Result<Arc<Catalog>, QueryError> {
         self.within(roles, Duration::ZERO).await
     }
 
@@ -473,7 +466,7 @@ impl CatalogCache {
         &self,
         roles: &[&str],
         limit: Duration,
-    ) -> Result<Arc<Catalog>, AskError> {
+    ) -> Result<Arc<Catalog>, QueryError> {
         if let Some(catalog) = self.fresh(roles, limit) {
             return Ok(catalog);
         }
@@ -515,13 +508,13 @@ impl CatalogCache {
         connection: &mut Option<Client>,
         roles: &[&str],
         asked_at: Instant,
-    ) -> Result<Arc<Catalog>, AskError> {
+    ) -> Result<Arc<Catalog>, QueryError> {
         let failed_at = *self
             .failed_at
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         if failed_at.is_some_and(|failed_at| failed_at >= asked_at) {
-            return Err(AskError::Unavailable(None));
+            return Err(QueryError::Unavailable(None));
         }
         let at = Instant::now();
         let previous = self.latest();
@@ -533,11 +526,11 @@ impl CatalogCache {
                 None => self.connect().await?,
             };
             let catalog = self.read(&client, previous, roles).await?;
-            Ok::<_, AskError>((client, catalog))
+            Ok::<_, QueryError>((client, catalog))
         };
         let result = tokio::time::timeout(READ_TIMEOUT, reading)
             .await
-            .unwrap_or(Err(AskError::Unavailable(None)));
+            .unwrap_or(Err(QueryError::Unavailable(None)));
         if result.is_err() {
             *self
                 .failed_at
@@ -553,7 +546,7 @@ impl CatalogCache {
         Ok(catalog)
     }
 
-    async fn connect(&self) -> Result<Client, AskError> {
+    async fn connect(&self) -> Result<Client, QueryError> {
         // Boxed: the handshake's state is large, and would be part of every resolution.
         let connecting = Box::pin(
             self.connector
@@ -569,7 +562,7 @@ impl CatalogCache {
         client: &Client,
         previous: Option<Arc<Catalog>>,
         roles: &[&str],
-    ) -> Result<Arc<Catalog>, AskError> {
+    ) -> Result<Arc<Catalog>, QueryError> {
         client.batch_execute(BEGIN).await?;
         self.metrics.catalog_checks.inc();
         let fingerprint: String = client
@@ -602,7 +595,7 @@ async fn load(
     publication: &str,
     fingerprint: String,
     roles: &[&str],
-) -> Result<Catalog, AskError> {
+) -> Result<Catalog, QueryError> {
     let mut tables = HashMap::new();
     for row in client.query(&read_tables(), &[&publication]).await? {
         let oid: u32 = row.try_get(0)?;
@@ -653,7 +646,7 @@ async fn load(
             .collect(),
         roles,
         columns: Mutex::default(),
-        questions: Mutex::default(),
+        queries: Mutex::default(),
     })
 }
 
@@ -661,7 +654,7 @@ async fn load_rights(
     client: &Client,
     roles: &[&str],
     oids: &[u32],
-) -> Result<HashMap<String, Option<HashMap<u32, Arc<TableRights>>>>, AskError> {
+) -> Result<HashMap<String, Option<HashMap<u32, Arc<TableRights>>>>, QueryError> {
     let mut rights: HashMap<String, Option<HashMap<u32, Arc<TableRights>>>> = roles
         .iter()
         .map(|role| ((*role).to_owned(), None))
@@ -688,7 +681,7 @@ async fn load_rights(
     Ok(rights)
 }
 
-fn read_column(row: &Row, types: &Types) -> Result<TableColumn, AskError> {
+fn read_column(row: &Row, types: &Types) -> Result<TableColumn, QueryError> {
     let type_oid = row.try_get(3)?;
     let base_type = types.base(type_oid);
     Ok(TableColumn {
@@ -712,7 +705,7 @@ fn read_column(row: &Row, types: &Types) -> Result<TableColumn, AskError> {
     })
 }
 
-fn read_policy(row: &Row) -> Result<Policy, AskError> {
+fn read_policy(row: &Row) -> Result<Policy, QueryError> {
     let columns: Vec<i32> = row.try_get(4)?;
     Ok(Policy {
         oid: row.try_get(1)?,
@@ -742,7 +735,7 @@ struct KnownType {
 }
 
 impl Types {
-    fn read(rows: &[Row]) -> Result<Self, AskError> {
+    fn read(rows: &[Row]) -> Result<Self, QueryError> {
         let mut types = HashMap::new();
         for row in rows {
             let delimiter: String = row.try_get(5)?;

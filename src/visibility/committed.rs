@@ -2,7 +2,7 @@
 //!
 //! A commit record is written, and may be sent to us, before the transaction ends for everyone else: PostgreSQL takes
 //! it off the list of running transactions after that, and with synchronous replication only when the standby has
-//! answered (PostgreSQL manual 27.2.8). A question asked in between is answered as if the transaction had not
+//! answered (PostgreSQL manual 27.2.8). A query asked in between is answered as if the transaction had not
 //! been: a policy misses the membership that was inserted together with the row, the catalogue the new column.
 
 use std::time::{Duration, Instant};
@@ -11,8 +11,8 @@ use tokio::sync::OnceCell;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, SimpleQueryMessage};
 
-use super::error::AskError;
-use super::inquiry::Patience;
+use super::checks::Backoff;
+use super::error::QueryError;
 use crate::db::Snapshot;
 use crate::db::connect::Connector;
 use crate::observability::metrics::VisibilityMetrics;
@@ -43,7 +43,7 @@ pub(super) struct CommitWatch {
 }
 
 /// The transactions of one batch. Waited for once, by whoever needs it first.
-pub(super) struct Commits<'a> {
+pub(super) struct PendingCommits<'a> {
     watch: &'a CommitWatch,
     xids: Vec<u32>,
     seen: OnceCell<()>,
@@ -60,11 +60,11 @@ impl CommitWatch {
     }
 
     /// These transactions, which the log says are committed.
-    pub(super) fn commits(&self, xids: impl Iterator<Item = u32>) -> Commits<'_> {
+    pub(super) fn pending(&self, xids: impl Iterator<Item = u32>) -> PendingCommits<'_> {
         let mut xids: Vec<u32> = xids.collect();
         xids.sort_unstable();
         xids.dedup();
-        Commits {
+        PendingCommits {
             watch: self,
             xids,
             seen: OnceCell::new(),
@@ -75,9 +75,9 @@ impl CommitWatch {
         let begun = Instant::now();
         let mut is_warned = false;
         let mut pause = FIRST_PAUSE;
-        let mut patience = Patience::new(&self.metrics);
+        let mut backoff = Backoff::new(&self.metrics);
         loop {
-            match self.has_ended(xids).await {
+            match self.are_visible(xids).await {
                 Ok(true) => return,
                 Ok(false) => {
                     self.metrics.commit_waits.inc();
@@ -90,15 +90,15 @@ impl CommitWatch {
                     }
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(LAST_PAUSE);
-                    patience = Patience::new(&self.metrics);
+                    backoff = Backoff::new(&self.metrics);
                 }
-                Err(error) => patience.wait(&error).await,
+                Err(error) => backoff.wait(&error).await,
             }
         }
     }
 
     /// Whether a snapshot of now sees all of `xids` that any snapshot ever will.
-    async fn has_ended(&self, xids: &[u32]) -> Result<bool, AskError> {
+    async fn are_visible(&self, xids: &[u32]) -> Result<bool, QueryError> {
         let mut connection = self.connection.lock().await;
         // Taken out: a look that is dropped half-way leaves a connection nobody uses again.
         let client = connection.take();
@@ -116,24 +116,24 @@ impl CommitWatch {
                     SimpleQueryMessage::Row(row) => Snapshot::parse(row.get(0)?),
                     _ => None,
                 })
-                .ok_or(AskError::Unavailable(None))?;
-            let mut has_ended = true;
+                .ok_or(QueryError::Unavailable(None))?;
+            let mut are_visible = true;
             for xid in xids.iter().filter(|xid| !snapshot.sees(**xid)) {
                 if has_begun(&client, snapshot.full_xid(*xid)).await? {
-                    has_ended = false;
+                    are_visible = false;
                     break;
                 }
             }
-            Ok::<_, AskError>((client, has_ended))
+            Ok::<_, QueryError>((client, are_visible))
         };
-        let (client, has_ended) = tokio::time::timeout(LOOK_TIMEOUT, looking)
+        let (client, are_visible) = tokio::time::timeout(LOOK_TIMEOUT, looking)
             .await
-            .unwrap_or(Err(AskError::Unavailable(None)))?;
+            .unwrap_or(Err(QueryError::Unavailable(None)))?;
         *connection = Some(client);
-        Ok(has_ended)
+        Ok(are_visible)
     }
 
-    async fn connect(&self) -> Result<Client, AskError> {
+    async fn connect(&self) -> Result<Client, QueryError> {
         // Boxed: the handshake's state is large, and would be part of every resolution.
         let connecting = Box::pin(
             self.connector
@@ -145,10 +145,10 @@ impl CommitWatch {
     }
 }
 
-impl Commits<'_> {
+impl PendingCommits<'_> {
     /// Waits until every snapshot taken from now on sees all of them, for as long as that takes:
     /// others do not see these rows either until then.
-    pub(super) async fn seen(&self) {
+    pub(super) async fn wait_visible(&self) {
         // Boxed for the same reason: it is awaited in several places of a resolution.
         self.seen
             .get_or_init(|| Box::pin(self.watch.wait(&self.xids)))
@@ -158,7 +158,7 @@ impl Commits<'_> {
 
 /// Whether the database knows of this transaction. One of its future is of another history: a standby took over,
 /// or a backup was restored, without that commit, and nobody will ever see it.
-async fn has_begun(client: &Client, xid: u64) -> Result<bool, AskError> {
+async fn has_begun(client: &Client, xid: u64) -> Result<bool, QueryError> {
     let status = format!("select pg_catalog.pg_xact_status('{xid}'::pg_catalog.xid8)");
     match client.simple_query(&status).await {
         Ok(_) => Ok(true),

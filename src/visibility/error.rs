@@ -1,4 +1,4 @@
-//! Why a subscription is refused, and why a question to the database has no answer.
+//! Why a subscription is refused, and why a query to the database has no answer.
 //!
 //! The texts of [`SubscribeError::client_text`] are the protocol's own, word for word
 //! (protocol 6.3): clients and their users search for them.
@@ -120,38 +120,38 @@ fn condition_name(sqlstate: &str) -> &'static str {
 
 /// Why the database did not answer.
 #[derive(Debug, Error)]
-pub(crate) enum AskError {
-    /// No connection, or it broke, or the server is going down or coming up: the question
+pub(crate) enum QueryError {
+    /// No connection, or it broke, or the server is going down or coming up: the query
     /// is asked again.
     #[error("The database cannot be reached")]
     Unavailable(#[source] Option<tokio_postgres::Error>),
     /// The server refused the statement or stopped it.
-    #[error("The database refused the question")]
+    #[error("The database refused the query")]
     Refused(#[source] tokio_postgres::Error),
     /// The server does not accept the statement, whatever its parameters.
-    #[error("The database cannot prepare the question")]
+    #[error("The database cannot prepare the query")]
     Unpreparable(#[source] Arc<tokio_postgres::Error>),
-    /// The question failed in one identity's turn among many; holds the SQLSTATE.
-    #[error("The question failed for one identity: {0}")]
-    Failed(String),
-    /// What the question was put with for many identities failed, for whichever of them.
-    #[error("The question failed for many identities at once")]
-    Together(#[source] Arc<tokio_postgres::Error>),
+    /// The query failed in one identity's turn among many; holds the SQLSTATE.
+    #[error("The query failed for one identity: {0}")]
+    Turn(String),
+    /// What the query was put with for many identities failed, for whichever of them.
+    #[error("The query failed for many identities at once")]
+    WholeCall(#[source] Arc<tokio_postgres::Error>),
 }
 
-impl AskError {
+impl QueryError {
     fn refusal(&self) -> Option<&tokio_postgres::Error> {
         match self {
             Self::Refused(error) => Some(error),
-            Self::Unpreparable(error) | Self::Together(error) => Some(error),
-            Self::Unavailable(_) | Self::Failed(_) => None,
+            Self::Unpreparable(error) | Self::WholeCall(error) => Some(error),
+            Self::Unavailable(_) | Self::Turn(_) => None,
         }
     }
 
     /// SQLSTATE of a refusal.
     pub(crate) fn sqlstate(&self) -> Option<&str> {
         match self {
-            Self::Failed(sqlstate) => Some(sqlstate),
+            Self::Turn(sqlstate) => Some(sqlstate),
             _ => self.refusal()?.code().map(SqlState::code),
         }
     }
@@ -164,15 +164,15 @@ impl AskError {
     /// Whether the statement itself is at fault, or what it refers to, rather than a value: names
     /// and rights (class 42), a plan that no longer fits (0A000), a statement the server
     /// has forgotten (26000). What failed for many at once is asked again one by one first.
-    pub(crate) fn concerns_statement(&self) -> bool {
-        !matches!(self, Self::Together(_))
+    pub(crate) fn is_statement_error(&self) -> bool {
+        !matches!(self, Self::WholeCall(_))
             && self
                 .sqlstate()
                 .is_some_and(|code| code.starts_with("42") || matches!(code, "0A000" | "26000"))
     }
 }
 
-impl From<ConnectError> for AskError {
+impl From<ConnectError> for QueryError {
     fn from(error: ConnectError) -> Self {
         match error {
             ConnectError::Connect(source) => Self::Unavailable(Some(source)),
@@ -181,7 +181,7 @@ impl From<ConnectError> for AskError {
     }
 }
 
-impl From<ParkedError> for AskError {
+impl From<ParkedError> for QueryError {
     fn from(error: ParkedError) -> Self {
         match error {
             ParkedError::Doubtful => Self::Unavailable(None),
@@ -190,7 +190,7 @@ impl From<ParkedError> for AskError {
     }
 }
 
-impl From<tokio_postgres::Error> for AskError {
+impl From<tokio_postgres::Error> for QueryError {
     /// Separates an outage from a refusal. Class 08 is connection trouble, 53300 a server without
     /// a free connection; 57P01 to 57P05 are sent by a server that stops, crashes or starts. A
     /// statement that ran out of memory or disk is a refusal: it may do so every time.

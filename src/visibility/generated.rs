@@ -17,12 +17,12 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 
 use super::Identity;
-use super::ask::{Answer, Asker, Asking, Question, State, TextArray, Way};
-use super::catalog::{Catalog, QuestionKey, QuestionKind, Table, TableColumn};
-use super::error::AskError;
-use super::inquiry::Patience;
+use super::catalog::{Catalog, QueryKey, QueryKind, Table, TableColumn};
+use super::checks::Backoff;
+use super::engine::Engine;
+use super::error::QueryError;
+use super::queries::{Execution, ExecutionMode, Principal, Query, QueryOutput, State, TextArray};
 use super::record::{new_row, new_value, old_row, old_value};
-use super::resolve::Resolver;
 use super::row_access::image_source;
 use super::validate::OUTPUT_SETTINGS;
 use crate::change::{
@@ -58,7 +58,7 @@ enum Source {
 
 struct GeneratedColumn {
     name: String,
-    question: Arc<Question>,
+    query: Arc<Query>,
     /// Places of its inputs in the image of the log.
     inputs: Vec<usize>,
 }
@@ -66,10 +66,10 @@ struct GeneratedColumn {
 /// Completions already made, by table. Lives and dies with a reading of the catalogue. A std lock: held for a look-up
 /// or an insertion only.
 #[derive(Default)]
-pub(super) struct Completions(Mutex<HashMap<u32, Known>>);
+pub(super) struct Completions(Mutex<HashMap<u32, Cached>>);
 
 /// The shape of a table in the log, and the completion of images of it if there is one.
-type Known = (Arc<Relation>, Option<Arc<Completion>>);
+type Cached = (Arc<Relation>, Option<Arc<Completion>>);
 
 impl Completions {
     fn get_or_make(
@@ -104,15 +104,15 @@ struct Incomplete {
 }
 
 /// What a column's value in a row image is worked out from; `None` where the image lacks a part of it.
-type Inputs = Option<Vec<Option<Bytes>>>;
+type ImageInputs = Option<Vec<Option<Bytes>>>;
 
 /// A value that was worked out, if it could be.
-type Made = Option<ColumnValue>;
+type Computed = Option<ColumnValue>;
 
-impl Resolver {
+impl Engine {
     /// The batch with the values of generated columns, where somebody subscribed to their tables. Waits for as long as
     /// the database is unreachable.
-    pub(super) async fn complete<'b>(
+    pub(super) async fn add_generated_columns<'b>(
         &self,
         catalog: &Catalog,
         batch: &'b [Arc<ChangeTransaction>],
@@ -121,18 +121,19 @@ impl Resolver {
         if !catalog.has_generated_columns {
             return batch;
         }
-        for part in self.incomplete(catalog, &batch) {
+        for part in self.incomplete_changes(catalog, &batch) {
             let Incomplete { completion, places } = part;
             let images = completion.images(&batch, &places);
             let columns = completion.generated.iter().enumerate();
-            let made = join_all(columns.map(|(at, column)| {
-                let inputs: Vec<Inputs> = images.iter().map(|image| image[at].clone()).collect();
-                self.work_out(catalog, &completion.relation, column, inputs)
+            let computed = join_all(columns.map(|(at, column)| {
+                let inputs: Vec<ImageInputs> =
+                    images.iter().map(|image| image[at].clone()).collect();
+                self.compute(catalog, &completion.relation, column, inputs)
             }))
             .await;
             let mut images = (0..images.len()).map(|image| {
-                let values = made.iter().map(|values| values[image].clone());
-                values.collect::<Vec<Made>>()
+                let values = computed.iter().map(|values| values[image].clone());
+                values.collect::<Vec<Computed>>()
             });
             for (transaction, change) in places {
                 let transaction = Arc::make_mut(&mut batch.to_mut()[transaction]);
@@ -143,7 +144,11 @@ impl Resolver {
     }
 
     /// What is to be completed.
-    fn incomplete(&self, catalog: &Catalog, batch: &[Arc<ChangeTransaction>]) -> Vec<Incomplete> {
+    fn incomplete_changes(
+        &self,
+        catalog: &Catalog,
+        batch: &[Arc<ChangeTransaction>],
+    ) -> Vec<Incomplete> {
         let mut found: Vec<Incomplete> = Vec::new();
         // A relation is one shared value until its shape changes.
         let mut by_relation: HashMap<*const Relation, Option<usize>> = HashMap::new();
@@ -172,7 +177,7 @@ impl Resolver {
         let has_subscribers = || {
             let subscriptions = self.subscriptions.lock();
             let subscriptions = subscriptions.unwrap_or_else(PoisonError::into_inner);
-            subscriptions.concern(&relation.table)
+            subscriptions.has(&relation.table)
         };
         let has_generated = table.columns.iter().any(|it| it.generation.is_some());
         if !has_generated || !has_subscribers() {
@@ -183,14 +188,14 @@ impl Resolver {
     }
 
     /// The values of one column, all or none: when an expression fails on one row, an old value must not pass for a new one.
-    async fn work_out(
+    async fn compute(
         &self,
         catalog: &Catalog,
         relation: &Relation,
         column: &GeneratedColumn,
-        inputs: Vec<Inputs>,
-    ) -> Vec<Made> {
-        let mut made = vec![None; inputs.len()];
+        inputs: Vec<ImageInputs>,
+    ) -> Vec<Computed> {
+        let mut computed = vec![None; inputs.len()];
         let known: Vec<(usize, Vec<Option<Bytes>>)> = inputs
             .into_iter()
             .enumerate()
@@ -204,80 +209,77 @@ impl Resolver {
                     TextArray::new(values)
                 })
                 .collect();
-            let mut patience = Patience::new(&self.metrics);
+            let mut backoff = Backoff::new(&self.metrics);
             let values = loop {
-                match self
-                    .evaluate(&column.question, Arc::clone(&parameters))
-                    .await
-                {
+                match self.evaluate(&column.query, Arc::clone(&parameters)).await {
                     Ok(values) if values.len() == part.len() => break values,
-                    Ok(_) => return vec![None; made.len()],
-                    Err(error @ AskError::Unavailable(_)) => patience.wait(&error).await,
+                    Ok(_) => return vec![None; computed.len()],
+                    Err(error @ QueryError::Unavailable(_)) => backoff.wait(&error).await,
                     Err(error) => {
-                        note_failure(&relation.table.to_string(), &column.name, &error);
-                        if error.concerns_statement() {
-                            column.question.give_up();
+                        log_failure(&relation.table.to_string(), &column.name, &error);
+                        if error.is_statement_error() {
+                            column.query.disable();
                             catalog.completions.forget(relation.oid);
                         }
-                        return vec![None; made.len()];
+                        return vec![None; computed.len()];
                     }
                 }
             };
             for ((image, _), value) in part.iter().zip(values) {
-                made[*image] = Some(match value {
+                computed[*image] = Some(match value {
                     Some(text) => ColumnValue::Text(text.into()),
                     None => ColumnValue::Null,
                 });
             }
         }
-        made
+        computed
     }
 
     async fn evaluate(
         &self,
-        question: &Arc<Question>,
+        query: &Arc<Query>,
         parameters: Arc<[TextArray]>,
-    ) -> Result<Vec<Option<String>>, AskError> {
-        let asking = Asking {
-            asker: Arc::new(Asker::new(Arc::new(Identity {
+    ) -> Result<Vec<Option<String>>, QueryError> {
+        let execution = Execution {
+            principal: Arc::new(Principal::new(Arc::new(Identity {
                 role: PARKED_ROLE.to_owned(),
                 claims: "{}".into(),
             }))),
-            question: Arc::clone(question),
-            way: Way::Prepared,
+            query: Arc::clone(query),
+            mode: ExecutionMode::Prepared,
             parameters,
         };
-        let answer = self.pool.ask(&[asking], &State::Now).await.pop();
+        let answer = self.pool.execute(&[execution], &State::Now).await.pop();
         let row = answer
-            .unwrap_or(Err(AskError::Unavailable(None)))
-            .and_then(Answer::row)?;
+            .unwrap_or(Err(QueryError::Unavailable(None)))
+            .and_then(QueryOutput::row)?;
         Ok(row.try_get(0)?)
     }
 
     /// Whether row images have the column: the log carries it, or its value can be worked out.
     ///
     /// # Errors
-    /// [`AskError::Unavailable`] when the database cannot be asked.
+    /// [`QueryError::Unavailable`] when the database cannot be asked.
     pub(super) async fn is_in_images(
         &self,
         catalog: &Catalog,
         table: &Table,
         column: &TableColumn,
-    ) -> Result<bool, AskError> {
+    ) -> Result<bool, QueryError> {
         let Some(generation) = &column.generation else {
             return Ok(column.is_logged);
         };
-        let question = question(catalog, table, column, generation);
-        if question.way() == Way::Impossible {
+        let query = query(catalog, table, column, generation);
+        if query.mode() == ExecutionMode::Impossible {
             return Ok(false);
         }
         let nothing = vec![TextArray::new([].into_iter()); generation.columns.len().max(1)];
-        match self.evaluate(&question, nothing.into()).await {
+        match self.evaluate(&query, nothing.into()).await {
             Ok(_) => Ok(true),
-            Err(error @ AskError::Unavailable(_)) => Err(error),
+            Err(error @ QueryError::Unavailable(_)) => Err(error),
             Err(error) => {
-                note_failure(&table.name.to_string(), &column.name, &error);
-                question.give_up();
+                log_failure(&table.name.to_string(), &column.name, &error);
+                query.disable();
                 catalog.completions.forget(table.oid);
                 Ok(false)
             }
@@ -285,7 +287,7 @@ impl Resolver {
     }
 }
 
-fn note_failure(table: &str, column: &str, error: &AskError) {
+fn log_failure(table: &str, column: &str, error: &QueryError) {
     let sqlstate = error.sqlstate();
     tracing::warn!(
         table,
@@ -317,8 +319,9 @@ impl Completion {
             let inputs = table
                 .numbered(&generation.columns)
                 .map(|it| place(&it.name));
-            let question = question(catalog, table, column, generation);
-            let (Some(inputs), false) = (inputs.collect(), question.way() == Way::Impossible)
+            let query = query(catalog, table, column, generation);
+            let (Some(inputs), false) =
+                (inputs.collect(), query.mode() == ExecutionMode::Impossible)
             else {
                 continue;
             };
@@ -331,7 +334,7 @@ impl Completion {
             sources.push(Source::Generated(generated.len()));
             generated.push(GeneratedColumn {
                 name: column.name.clone(),
-                question,
+                query,
                 inputs,
             });
         }
@@ -351,7 +354,7 @@ impl Completion {
         &self,
         batch: &[Arc<ChangeTransaction>],
         places: &[(usize, usize)],
-    ) -> Vec<Vec<Inputs>> {
+    ) -> Vec<Vec<ImageInputs>> {
         let mut images = Vec::new();
         for (transaction, change) in places {
             let row = &batch[*transaction].changes[*change].row;
@@ -366,7 +369,7 @@ impl Completion {
         images
     }
 
-    fn inputs<'a>(&self, value: impl Fn(usize) -> Option<&'a ColumnValue>) -> Vec<Inputs> {
+    fn inputs<'a>(&self, value: impl Fn(usize) -> Option<&'a ColumnValue>) -> Vec<ImageInputs> {
         let text = |index: &usize| match value(*index)? {
             ColumnValue::Text(text) => Some(Some(text.clone())),
             ColumnValue::Null => Some(None),
@@ -379,7 +382,7 @@ impl Completion {
     }
 
     /// Completes a change with the values of its images, in the order of [`Self::images`].
-    fn complete(&self, event: &mut ChangeEvent, images: &mut impl Iterator<Item = Vec<Made>>) {
+    fn complete(&self, event: &mut ChangeEvent, images: &mut impl Iterator<Item = Vec<Computed>>) {
         event.relation = Arc::clone(&self.relation);
         let mut complete = |row: &mut Row, unknown: ColumnValue| {
             *row = self.row(row, &images.next().unwrap_or_default(), &unknown);
@@ -400,10 +403,10 @@ impl Completion {
         }
     }
 
-    fn row(&self, row: &Row, made: &[Made], unknown: &ColumnValue) -> Row {
+    fn row(&self, row: &Row, computed: &[Computed], unknown: &ColumnValue) -> Row {
         let sources = self.sources.iter().map(|source| match source {
             Source::Log(place) => row.0.get(*place),
-            Source::Generated(place) => made.get(*place).and_then(Option::as_ref),
+            Source::Generated(place) => computed.get(*place).and_then(Option::as_ref),
         });
         Row(sources
             .map(|value| value.unwrap_or(unknown).clone())
@@ -411,32 +414,32 @@ impl Completion {
     }
 }
 
-/// The question for the values of a generated column in row images.
-fn question(
+/// The query for the values of a generated column in row images.
+fn query(
     catalog: &Catalog,
     table: &Table,
     column: &TableColumn,
     generation: &Generation,
-) -> Arc<Question> {
-    let key = QuestionKey {
+) -> Arc<Query> {
+    let key = QueryKey {
         table: table.oid,
         role: PARKED_ROLE.to_owned(),
-        kind: QuestionKind::Generated(column.number),
+        kind: QueryKind::Generated(column.number),
     };
-    catalog.question(key, || {
+    catalog.query(key, || {
         let inputs: Vec<&TableColumn> = table.numbered(&generation.columns).collect();
         // The cast repeats what the column's type demands of the value, such as its digits: the text
         // of the expression does not show it. A row of nulls `is null` and is a value all the same.
         let sql = format!(
             "with {OUTPUT_SETTINGS} \
-             select coalesce(pg_catalog.array_agg(case when made.value is distinct from null then \
-               pg_catalog.format('%s' || settings.nothing, made.value) end order by made.ordinal), '{{}}'::text[]) \
+             select coalesce(pg_catalog.array_agg(case when computed.value is distinct from null then \
+               pg_catalog.format('%s' || settings.nothing, computed.value) end order by computed.ordinal), '{{}}'::text[]) \
              from settings cross join \
-               (select \"rapport ordinal\" as ordinal, ({})::{} as value from {}) as made",
+               (select \"rapport ordinal\" as ordinal, ({})::{} as value from {}) as computed",
             generation.expression,
             column.type_sql,
             image_source(table, &inputs),
         );
-        Question::new(sql, inputs.len().max(1), false)
+        Query::new(sql, inputs.len().max(1), false)
     })
 }

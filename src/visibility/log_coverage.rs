@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use tokio_postgres::Client;
 
 use super::catalog::Table;
-use super::error::AskError;
+use super::error::QueryError;
 use super::generated::Generation;
 use super::published::PUBLISHED;
 
@@ -115,7 +115,7 @@ pub(super) async fn read(
     client: &Client,
     publication: &str,
     tables: &mut HashMap<u32, Table>,
-) -> Result<(), AskError> {
+) -> Result<(), QueryError> {
     for row in client.query(&coverage(), &[&publication]).await? {
         let Some(table) = tables.get_mut(&row.try_get::<_, u32>(0)?) else {
             continue;

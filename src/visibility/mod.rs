@@ -10,9 +10,9 @@
 //! 1. `subscription` finds the bindings it may concern; filters on equality are looked up.
 //! 2. `predicate` decides filters whose types are reproduced exactly.
 //! 3. `row_access` looks at rights and policies in the `catalog`. No row-level security, no
-//!    policy, a role that bypasses: no question is needed.
-//! 4. Otherwise `committed` waits until others see the commit, and `inquiry` has PostgreSQL evaluate the policies on the row image, once for each
-//!    identity and batch, in a transaction under that identity's role and claims (`ask`).
+//!    policy, a role that bypasses: no query is needed.
+//! 4. Otherwise `committed` waits until others see the commit, and `checks` has PostgreSQL evaluate the policies on the row image, once for each
+//!    identity and batch, in a transaction under that identity's role and claims (`queries`).
 //! 5. PostgreSQL decides the other filters (`conditions`), of rows that may be seen and of no others.
 //! 6. `columns` takes out what the role may not select; `record` writes JSON.
 //!
@@ -30,27 +30,27 @@
 //!   subscriber with an applicable policy receives the columns of the primary key that the log
 //!   holds, unless a setting forbids it.
 
-mod ask;
 mod catalog;
+mod checks;
 mod columns;
 mod committed;
 mod conditions;
 mod delivery;
 mod descriptions;
+mod engine;
 mod error;
 mod filter;
 pub(crate) mod fingerprint;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 mod generated;
-mod inquiry;
 mod log_coverage;
 mod predicate;
 mod published;
+mod queries;
 pub mod record;
 mod request;
 mod resolution;
-mod resolve;
 mod row_access;
 mod slow_filters;
 mod snapshots;
@@ -65,11 +65,11 @@ use crate::config::VisibilityConfig;
 use crate::db::connect::Connector;
 use crate::observability::metrics::VisibilityMetrics;
 use crate::shutdown::Tasks;
-use ask::AskPool;
 use catalog::CatalogCache;
 use committed::CommitWatch;
 use descriptions::Descriptions;
-use resolve::Resolver;
+use engine::Engine;
+use queries::QueryPool;
 use slow_filters::SlowFilters;
 use snapshots::SnapshotHistory;
 use subscription::Subscriptions;
@@ -114,7 +114,7 @@ pub struct SubscribeOptions {
 /// Decides who receives which change. Cheap to clone; clones share subscriptions and connections.
 #[derive(Clone)]
 pub struct Visibility {
-    resolver: Arc<Resolver>,
+    engine: Arc<Engine>,
 }
 
 impl Visibility {
@@ -138,9 +138,9 @@ impl Visibility {
         );
         let commits = CommitWatch::new(connector.clone(), metrics.clone(), tasks);
         let snapshots = SnapshotHistory::new(connector.clone(), tasks);
-        let pool = AskPool::new(connector, config.pool_size, config.statement_timeout, tasks);
+        let pool = QueryPool::new(connector, config.pool_size, config.statement_timeout, tasks);
         Self {
-            resolver: Arc::new(Resolver {
+            engine: Arc::new(Engine {
                 subscriptions: Mutex::default(),
                 catalog,
                 commits,
@@ -172,7 +172,7 @@ impl Visibility {
         bindings: Vec<Binding>,
         options: SubscribeOptions,
     ) -> Result<(), SubscribeError> {
-        let checked = self.resolver.drafts(&identity, &bindings).await;
+        let checked = self.engine.check_bindings(&identity, &bindings).await;
         let result = self.subscriptions(|subscriptions| match checked {
             Ok(checked) => {
                 subscriptions.replace(channel, identity, bindings.into(), checked, options);
@@ -190,7 +190,7 @@ impl Visibility {
             }
         });
         if result.is_ok() {
-            self.resolver.start_snapshots().await;
+            self.engine.start_snapshots().await;
         }
         result
     }
@@ -200,7 +200,7 @@ impl Visibility {
     /// get. A channel whose tables are all published again is registered. Must be called in a loop
     /// by one task. If the future is dropped, its news may be lost.
     pub async fn publication_news(&self) -> Vec<PublicationNews> {
-        self.resolver.publication_news().await
+        self.engine.publication_news().await
     }
 
     /// Forgets what a channel had.
@@ -219,10 +219,10 @@ impl Visibility {
     /// Waits for as long as the database is unreachable. Dropping the future is safe: nothing
     /// has been delivered.
     pub async fn resolve<'b>(&self, batch: &'b [Arc<ChangeTransaction>]) -> Resolved<'b> {
-        self.resolver.resolve(batch).await
+        self.engine.resolve(batch).await
     }
 
     fn subscriptions<T>(&self, change: impl FnOnce(&mut Subscriptions) -> T) -> T {
-        self.resolver.with_subscriptions(change)
+        self.engine.with_subscriptions(change)
     }
 }

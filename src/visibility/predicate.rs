@@ -50,7 +50,7 @@ pub(super) enum Test {
         kind: Option<ScalarKind>,
     },
     /// By PostgreSQL: `comparison` follows the value, with `$2[1]` as operand.
-    Asked {
+    Query {
         /// SQL with `{value}` for the column's value.
         sql: String,
         operand: Arc<str>,
@@ -292,7 +292,7 @@ impl TypedCondition {
                 is_negated: condition.negated,
                 kind: ScalarKind::of(column),
             },
-            None => Self::asked(condition, column, operands),
+            None => Self::query_test(condition, column, operands),
         };
         Self {
             column: column.name.clone(),
@@ -338,14 +338,18 @@ impl TypedCondition {
         }
     }
 
-    fn asked(condition: &Condition, column: &TableColumn, operands: &[Option<String>]) -> Test {
+    fn query_test(
+        condition: &Condition,
+        column: &TableColumn,
+        operands: &[Option<String>],
+    ) -> Test {
         let sql = comparison_sql(condition.operator, &column.bare_type_sql);
         let negation = if condition.negated { "not " } else { "" };
         let operand = match condition.operator {
             Operator::In => condition.value.clone(),
             _ => operands.first().cloned().flatten().unwrap_or_default(),
         };
-        Test::Asked {
+        Test::Query {
             sql: format!("{negation}({{value}} {sql})"),
             operand: operand.into(),
         }

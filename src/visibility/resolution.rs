@@ -3,16 +3,16 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, PoisonError};
 
-use super::ask::{Asker, State};
 use super::catalog::{Catalog, Table, TableRights};
+use super::checks::{Check, CheckResult, Inputs, StaleCatalog};
 use super::columns::{ColumnsKey, VisibleColumns, visible_columns};
-use super::committed::Commits;
-use super::conditions::{Conditions, Waiting};
+use super::committed::PendingCommits;
+use super::conditions::{PendingConditions, PendingDelivery};
 use super::delivery::{Delivery, Payload, Recipient};
-use super::inquiry::{Inputs, Item, Outcome, Stale};
+use super::engine::{Engine, TableBatch};
 use super::predicate::{Test, is_true};
+use super::queries::{Principal, State};
 use super::record::{RecordDetail, change_bytes, new_value, old_row, old_value};
-use super::resolve::{Resolver, Run};
 use super::row_access::{Access, access};
 use super::snapshots::HeldSnapshot;
 use super::subscription::{Subscription, filtered_value};
@@ -23,31 +23,31 @@ use crate::change::{Action, ChangeEvent, ColumnValue, OldRow};
 const NO_PRIMARY_KEY: &str = "Error 400: Bad Request, no primary key";
 const UNAUTHORIZED: &str = "Error 401: Unauthorized";
 
-/// One run under one reading of the catalogue.
+/// One table_batch under one reading of the catalogue.
 pub(super) struct Resolution<'a> {
-    pub(super) resolver: &'a Resolver,
+    pub(super) engine: &'a Engine,
     pub(super) catalog: &'a Catalog,
-    pub(super) run: &'a Run<'a>,
-    pub(super) commits: &'a Commits<'a>,
+    pub(super) table_batch: &'a TableBatch<'a>,
+    pub(super) commits: &'a PendingCommits<'a>,
 }
 
-/// What is known about a role for one run.
-struct RoleFacts<'a> {
+/// What is known about a role for one table_batch.
+struct RoleAccess<'a> {
     rights: &'a TableRights,
-    access: Access,
+    row_access: Access,
     /// The error that everyone with this role gets instead of inserted and updated rows.
     refusal: Option<&'static str>,
 }
 
-/// An identity and what of the run concerns it.
-struct Person<'a> {
-    asker: Arc<Asker>,
-    open: Vec<Arc<Subscription>>,
-    matched: Vec<Matched<'a>>,
+/// An identity and what of the table_batch concerns it.
+struct Receiver<'a> {
+    principal: Arc<Principal>,
+    unfiltered: Vec<Arc<Subscription>>,
+    matched: Vec<FilterMatch<'a>>,
 }
 
 /// A change that a filter accepts as far as can be told here.
-struct Matched<'a> {
+struct FilterMatch<'a> {
     change: usize,
     subscription: Arc<Subscription>,
     /// The conditions that PostgreSQL has to decide, with the values.
@@ -56,37 +56,37 @@ struct Matched<'a> {
 
 /// What decides about a change for everyone with the same role.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Decider {
+enum Decision {
     Visible,
     Hidden,
-    /// The answer to the question of this kind about this input.
-    Asked(usize, u32),
+    /// The answer to the query of this kind about this input.
+    Check(usize, u32),
     /// Nothing can tell.
     Unknown,
 }
 
-/// What decides about each change of a run, for one role.
-struct Deciders {
-    by_change: Vec<Decider>,
-    /// Inputs, for each kind of question.
+/// What decides about each change of a table_batch, for one role.
+struct Decisions {
+    by_change: Vec<Decision>,
+    /// Inputs, for each kind of query.
     inputs: Vec<Arc<Inputs>>,
     /// For each of the inputs the changes that it decides about.
     changes_of: Vec<Vec<Vec<usize>>>,
-    /// Changes that are visible without a question.
+    /// Changes that are visible without a query.
     always: Vec<usize>,
     /// Changes nobody can tell about.
     unknown: Vec<usize>,
 }
 
-/// Numbers of inputs, for each kind of question.
+/// Numbers of inputs, for each kind of query.
 type Numbers = Arc<[Arc<[u32]>]>;
 
-impl Deciders {
+impl Decisions {
     /// The inputs that decide about these changes.
     fn numbers(&self, changes: impl Iterator<Item = usize>) -> Numbers {
         let mut numbers = vec![Vec::new(); self.inputs.len()];
         for change in changes {
-            if let Decider::Asked(kind, number) = self.by_change[change] {
+            if let Decision::Check(kind, number) = self.by_change[change] {
                 numbers[kind].push(number);
             }
         }
@@ -103,10 +103,10 @@ impl SnapshotsBefore {
     /// The index of the snapshot from before the transaction of a change; `None` if there is none.
     fn find(&mut self, resolution: &Resolution<'_>, change: usize) -> Option<usize> {
         let Self { snapshots, places } = self;
-        let (transaction, _) = resolution.run.places[change];
+        let (transaction, _) = resolution.table_batch.places[change];
         *places.entry(transaction).or_insert_with(|| {
-            let xid = resolution.run.batch.get(transaction)?.xid;
-            let snapshot = resolution.resolver.snapshots.before(xid)?;
+            let xid = resolution.table_batch.transactions.get(transaction)?.xid;
+            let snapshot = resolution.engine.snapshots.before(xid)?;
             let known = snapshots.iter().position(|it| Arc::ptr_eq(it, &snapshot));
             Some(known.unwrap_or_else(|| {
                 snapshots.push(snapshot);
@@ -116,18 +116,18 @@ impl SnapshotsBefore {
     }
 }
 
-impl Person<'_> {
+impl Receiver<'_> {
     /// Whether subscriptions without a filter want insertions, updates, deletions.
     fn actions(&self) -> [bool; 3] {
         [Action::Insert, Action::Update, Action::Delete].map(|action| {
-            self.open
+            self.unfiltered
                 .iter()
                 .any(|subscription| subscription.event.accepts(action))
         })
     }
 }
 
-/// The kinds of question about a row, by their places: the policies on its image, and the row
+/// The kinds of query about a row, by their places: the policies on its image, and the row
 /// itself by its key.
 const IMAGE: usize = 0;
 const KEY: usize = 1;
@@ -145,87 +145,93 @@ struct SnapshotsBefore {
     places: HashMap<usize, Option<usize>>,
 }
 
-/// Per change of the run: groups of recipients by payload.
+/// Per change of the table_batch: groups of recipients by payload.
 pub(super) type Groups = Vec<Vec<Group>>;
 
 /// A payload with channels and bindings that receive it.
 pub(super) type Group = (Payload, Vec<(ChannelId, u32)>);
 
-/// Where what people receive goes: to them, or where it waits for their filters.
-struct Out<'o, 'a> {
+/// Where what receivers receive goes: to them, or where it waits for their filters.
+struct Output<'o, 'a> {
     groups: &'o mut Groups,
-    conditions: &'o mut Conditions<'a>,
+    conditions: &'o mut PendingConditions<'a>,
 }
 
 impl<'a> Resolution<'a> {
     pub(super) fn new(
-        resolver: &'a Resolver,
+        engine: &'a Engine,
         catalog: &'a Catalog,
-        run: &'a Run<'a>,
-        commits: &'a Commits<'a>,
+        table_batch: &'a TableBatch<'a>,
+        commits: &'a PendingCommits<'a>,
     ) -> Self {
         Self {
-            resolver,
+            engine,
             catalog,
-            run,
+            table_batch,
             commits,
         }
     }
 
-    /// The deliveries of the run.
+    /// The deliveries of the table_batch.
     ///
     /// # Errors
-    /// As [`super::inquiry::settle`].
-    pub(super) async fn deliver(&self, may_be_stale: bool) -> Result<Vec<Delivery>, Stale> {
-        let Some(table) = self.catalog.table(self.run.relation.oid) else {
+    /// As [`super::checks::run_checks`].
+    pub(super) async fn deliver(&self, may_be_stale: bool) -> Result<Vec<Delivery>, StaleCatalog> {
+        let Some(table) = self.catalog.table(self.table_batch.relation.oid) else {
             // Dropped since, or not of our publication: nobody can tell who may see it.
             return Ok(Vec::new());
         };
-        let mut groups: Groups = self.run.changes.iter().map(|_| Vec::new()).collect();
-        let roles = self.role_facts(table);
+        let mut groups: Groups = self
+            .table_batch
+            .changes
+            .iter()
+            .map(|_| Vec::new())
+            .collect();
+        let roles = self.role_access(table);
         self.refuse(&roles, &mut groups);
-        if self.run.candidates.is_empty() {
+        if self.table_batch.candidates.is_empty() {
             return Ok(self.deliveries(groups));
         }
-        let people = self.people(table, &roles);
+        let receivers = self.receivers(table, &roles);
         let mut before = SnapshotsBefore::default();
-        let mut deciders: HashMap<&str, Deciders> = HashMap::new();
-        for person in &people {
-            let role = person.asker.identity.role.as_str();
-            if let (false, Some(facts)) = (deciders.contains_key(role), roles.get(role)) {
-                deciders.insert(role, self.deciders(table, facts, &mut before));
+        let mut decisions: HashMap<&str, Decisions> = HashMap::new();
+        for receiver in &receivers {
+            let role = receiver.principal.identity.role.as_str();
+            if let (false, Some(role_access)) = (decisions.contains_key(role), roles.get(role)) {
+                decisions.insert(role, self.decisions(table, role_access, &mut before));
             }
         }
-        let (items, owners) = self.items(&people, &roles, &deciders);
-        let mut outcomes = self.ask(&items, may_be_stale).await?;
+        let (checks, owners) = self.checks(&receivers, &roles, &decisions);
+        let mut results = self.run_checks(&checks, may_be_stale).await?;
         for (place, snapshot) in before.snapshots.into_iter().enumerate() {
             let is_concerned = owners.iter().map(|(_, kind)| *kind == DELETED + place);
             // Boxed: its state would be part of every resolution and is rarely needed.
-            Box::pin(self.ask_before(&items, &mut outcomes, is_concerned, snapshot)).await?;
+            Box::pin(self.check_before(&checks, &mut results, is_concerned, snapshot)).await?;
         }
-        let mut answers: HashMap<(usize, usize), Outcome> =
-            owners.into_iter().zip(outcomes).collect();
-        let mut conditions = Conditions::default();
+        let mut answers: HashMap<(usize, usize), CheckResult> =
+            owners.into_iter().zip(results).collect();
+        let mut conditions = PendingConditions::default();
         // The answers of one identity, by kind. Reused, because there can be thousands of them.
-        let mut own: Vec<Outcome> = Vec::new();
-        for (position, person) in people.iter().enumerate() {
-            let role = person.asker.identity.role.as_str();
-            let (Some(facts), Some(deciders)) = (roles.get(role), deciders.get(role)) else {
+        let mut own: Vec<CheckResult> = Vec::new();
+        for (position, receiver) in receivers.iter().enumerate() {
+            let role = receiver.principal.identity.role.as_str();
+            let (Some(role_access), Some(decisions)) = (roles.get(role), decisions.get(role))
+            else {
                 continue;
             };
             own.clear();
             own.extend(
-                (0..deciders.inputs.len())
+                (0..decisions.inputs.len())
                     .map(|kind| answers.remove(&(position, kind)).unwrap_or_default()),
             );
-            let mut out = Out {
+            let mut out = Output {
                 groups: &mut groups,
                 conditions: &mut conditions,
             };
-            self.hand_out(table, facts, person, deciders, &own, &mut out);
+            self.add_recipients(table, role_access, receiver, decisions, &own, &mut out);
         }
         conditions
-            .decide(self, table, may_be_stale, &mut groups)
+            .evaluate(self, table, may_be_stale, &mut groups)
             .await?;
         Ok(self.deliveries(groups))
     }
@@ -233,46 +239,50 @@ impl<'a> Resolution<'a> {
     /// Asks, with snapshots that see the transactions of the batch.
     ///
     /// # Errors
-    /// As [`super::inquiry::settle`].
-    pub(super) async fn ask(
+    /// As [`super::checks::run_checks`].
+    pub(super) async fn run_checks(
         &self,
-        items: &[Item],
+        checks: &[Check],
         may_be_stale: bool,
-    ) -> Result<Vec<Outcome>, Stale> {
-        if items.is_empty() {
+    ) -> Result<Vec<CheckResult>, StaleCatalog> {
+        if checks.is_empty() {
             return Ok(Vec::new());
         }
-        self.commits.seen().await;
-        let xids = self.run.batch.iter().map(|transaction| transaction.xid);
-        let resolver = self.resolver;
+        self.commits.wait_visible().await;
+        let xids = self
+            .table_batch
+            .transactions
+            .iter()
+            .map(|transaction| transaction.xid);
+        let engine = self.engine;
         let (found, ()) = tokio::join!(
-            resolver.settle(items, &State::Now, may_be_stale),
-            resolver.snapshots.catch_up(xids)
+            engine.run_checks(checks, &State::Now, may_be_stale),
+            engine.snapshots.catch_up(xids)
         );
         found
     }
 
     /// Asks again, in a snapshot from before the deletions, about rows that the policies hide now.
-    /// Adds the rows that they showed then to `outcomes`.
+    /// Adds the rows that they showed then to `results`.
     ///
     /// # Errors
-    /// As [`super::inquiry::settle`].
-    async fn ask_before(
+    /// As [`super::checks::run_checks`].
+    async fn check_before(
         &self,
-        items: &[Item],
-        outcomes: &mut [Outcome],
+        checks: &[Check],
+        results: &mut [CheckResult],
         is_concerned: impl Iterator<Item = bool>,
         snapshot: Arc<HeldSnapshot>,
-    ) -> Result<(), Stale> {
+    ) -> Result<(), StaleCatalog> {
         let mut asked = Vec::new();
         let mut places = Vec::new();
         // Identities with the same inputs share them, so that one call can ask for all.
         let mut shared: HashSet<Arc<[u32]>> = HashSet::new();
         for (place, _) in is_concerned.enumerate().filter(|(_, it)| *it) {
-            let (item, outcome) = (&items[place], &outcomes[place]);
-            let failed = outcome.failed.iter().map(|(number, _)| number);
-            let answered: HashSet<&u32> = outcome.visible.iter().chain(failed).collect();
-            let hidden = item.numbers.iter().filter(|it| !answered.contains(it));
+            let (check, result) = (&checks[place], &results[place]);
+            let failed = result.failed.iter().map(|(number, _)| number);
+            let answered: HashSet<&u32> = result.visible.iter().chain(failed).collect();
+            let hidden = check.numbers.iter().filter(|it| !answered.contains(it));
             let hidden: Vec<u32> = hidden.copied().collect();
             if hidden.is_empty() {
                 continue;
@@ -283,81 +293,82 @@ impl<'a> Resolution<'a> {
                 shared.insert(Arc::clone(&numbers));
                 numbers
             });
-            asked.push(Item {
+            asked.push(Check {
                 numbers,
-                ..item.clone()
+                ..check.clone()
             });
             places.push(place);
         }
-        let numbers = asked.iter().map(|item| item.numbers.len() as u64).sum();
-        self.resolver.metrics.asked_before.inc_by(numbers);
+        let numbers = asked.iter().map(|check| check.numbers.len() as u64).sum();
+        self.engine.metrics.asked_before.inc_by(numbers);
         let state = State::At(snapshot);
-        let found = self.resolver.settle(&asked, &state, false).await?;
+        let found = self.engine.run_checks(&asked, &state, false).await?;
         for (place, found) in places.into_iter().zip(found) {
-            outcomes[place].visible.extend(found.visible);
+            results[place].visible.extend(found.visible);
         }
         Ok(())
     }
 
-    /// What is to be asked in whose name, with the place of the person and the kind of question.
-    fn items(
+    /// What is to be asked in whose name, with the place of the receiver and the kind of query.
+    fn checks(
         &self,
-        people: &[Person<'_>],
-        roles: &HashMap<&str, RoleFacts<'_>>,
-        deciders: &HashMap<&str, Deciders>,
-    ) -> (Vec<Item>, Vec<(usize, usize)>) {
-        let mut items = Vec::new();
+        receivers: &[Receiver<'_>],
+        roles: &HashMap<&str, RoleAccess<'_>>,
+        decisions: &HashMap<&str, Decisions>,
+    ) -> (Vec<Check>, Vec<(usize, usize)>) {
+        let mut checks = Vec::new();
         let mut owners = Vec::new();
         // People without filters who want the same kinds of change are asked about the same inputs.
         let mut shared: HashMap<(&str, [bool; 3]), Numbers> = HashMap::new();
-        for (position, person) in people.iter().enumerate() {
-            let role = person.asker.identity.role.as_str();
-            let (Some(facts), Some(deciders)) = (roles.get(role), deciders.get(role)) else {
+        for (position, receiver) in receivers.iter().enumerate() {
+            let role = receiver.principal.identity.role.as_str();
+            let (Some(role_access), Some(decisions)) = (roles.get(role), decisions.get(role))
+            else {
                 continue;
             };
-            let Access::Asked(inquiry) = &facts.access else {
+            let Access::ByQuery(queries) = &role_access.row_access else {
                 continue;
             };
-            let numbers = if person.matched.is_empty() {
+            let numbers = if receiver.matched.is_empty() {
                 let shared = shared
-                    .entry((role, person.actions()))
-                    .or_insert_with(|| deciders.numbers(self.wanted(person)));
+                    .entry((role, receiver.actions()))
+                    .or_insert_with(|| decisions.numbers(self.wanted(receiver)));
                 Arc::clone(shared)
             } else {
-                deciders.numbers(self.wanted(person))
+                decisions.numbers(self.wanted(receiver))
             };
             for (kind, numbers) in numbers.iter().enumerate() {
-                let inquiry = if kind == KEY {
-                    &inquiry.key
+                let row_query = if kind == KEY {
+                    &queries.key
                 } else {
-                    &inquiry.image
+                    &queries.image
                 };
-                let (Some(inquiry), false) = (inquiry, numbers.is_empty()) else {
+                let (Some(row_query), false) = (row_query, numbers.is_empty()) else {
                     continue;
                 };
-                let metrics = &self.resolver.metrics;
+                let metrics = &self.engine.metrics;
                 let counter = if kind == KEY {
                     &metrics.asked_by_key
                 } else {
                     &metrics.asked_by_image
                 };
                 counter.inc_by(numbers.len() as u64);
-                items.push(Item {
-                    asker: Arc::clone(&person.asker),
-                    question: Arc::clone(&inquiry.question),
-                    inputs: Arc::clone(&deciders.inputs[kind]),
+                checks.push(Check {
+                    principal: Arc::clone(&receiver.principal),
+                    query: Arc::clone(&row_query.query),
+                    inputs: Arc::clone(&decisions.inputs[kind]),
                     numbers: Arc::clone(numbers),
                     operand: None,
                 });
                 owners.push((position, kind));
             }
         }
-        (items, owners)
+        (checks, owners)
     }
 
-    fn role_facts(&self, table: &Table) -> HashMap<&'a str, RoleFacts<'a>> {
+    fn role_access(&self, table: &Table) -> HashMap<&'a str, RoleAccess<'a>> {
         let mut roles = HashMap::new();
-        for role in &self.run.candidates.roles {
+        for role in &self.table_batch.candidates.roles {
             let role = &**role;
             // A role that is gone sees nothing.
             let Some(rights) = self.catalog.rights(role, table.oid) else {
@@ -373,42 +384,42 @@ impl<'a> Resolution<'a> {
             } else {
                 None
             };
-            let facts = RoleFacts {
+            let role_access = RoleAccess {
                 rights,
-                access: access(self.catalog, table, self.run.relation, role, rights),
+                row_access: access(self.catalog, table, self.table_batch.relation, role, rights),
                 refusal,
             };
-            roles.insert(role, facts);
+            roles.insert(role, role_access);
         }
         roles
     }
 
     /// Tells everyone whose role cannot receive inserted and updated rows; filters do not count.
-    fn refuse(&self, roles: &HashMap<&str, RoleFacts<'_>>, groups: &mut Groups) {
-        let tells_unauthorized = self.resolver.config.tell_unauthorized;
+    fn refuse(&self, roles: &HashMap<&str, RoleAccess<'_>>, groups: &mut Groups) {
+        let tells_unauthorized = self.engine.config.tell_unauthorized;
         let is_told = |refusal| tells_unauthorized || refusal != UNAUTHORIZED;
         let refused: HashSet<&str> = roles
             .iter()
-            .filter(|(_, facts)| facts.refusal.is_some_and(is_told))
+            .filter(|(_, role_access)| role_access.refusal.is_some_and(is_told))
             .map(|(role, _)| *role)
             .collect();
         if refused.is_empty() {
             return;
         }
-        let everyone = self
-            .resolver
+        let subscriptions = self
+            .engine
             .subscriptions
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .everyone(&self.run.relation.table, &refused);
-        for (change, event) in self.run.changes.iter().enumerate() {
+            .with_roles(&self.table_batch.relation.table, &refused);
+        for (change, event) in self.table_batch.changes.iter().enumerate() {
             let action = event.action();
             if action == Action::Delete {
                 continue;
             }
-            for subscription in &everyone {
-                let facts = roles.get(subscription.asker.identity.role.as_str());
-                if let Some(refusal) = facts.and_then(|facts| facts.refusal)
+            for subscription in &subscriptions {
+                let role_access = roles.get(subscription.principal.identity.role.as_str());
+                if let Some(refusal) = role_access.and_then(|it| it.refusal)
                     && subscription.event.accepts(action)
                 {
                     add(&mut groups[change], Payload::Refused(refusal), subscription);
@@ -420,43 +431,46 @@ impl<'a> Resolution<'a> {
     /// Identities with the changes that concern them, as far as filters are decided here. What
     /// PostgreSQL has to decide waits until it is known whether the row may be seen: a filter can be
     /// made to fail on a value of one's choice, or to take long, which would tell of hidden rows.
-    fn people(&self, table: &Table, roles: &HashMap<&str, RoleFacts<'_>>) -> Vec<Person<'a>> {
-        let mut people: Vec<Person<'a>> = Vec::new();
-        // By the asker's address, of which there is one for each identity.
-        let mut by_asker: HashMap<usize, usize> = HashMap::new();
-        let mut person = |subscription: &Subscription, people: &mut Vec<Person<'a>>| {
-            *by_asker
-                .entry(Arc::as_ptr(&subscription.asker).addr())
+    fn receivers(&self, table: &Table, roles: &HashMap<&str, RoleAccess<'_>>) -> Vec<Receiver<'a>> {
+        let mut receivers: Vec<Receiver<'a>> = Vec::new();
+        // By the principal's address, of which there is one for each identity.
+        let mut by_principal: HashMap<usize, usize> = HashMap::new();
+        let mut receiver = |subscription: &Subscription, receivers: &mut Vec<Receiver<'a>>| {
+            *by_principal
+                .entry(Arc::as_ptr(&subscription.principal).addr())
                 .or_insert_with(|| {
-                    people.push(Person {
-                        asker: Arc::clone(&subscription.asker),
-                        open: Vec::new(),
+                    receivers.push(Receiver {
+                        principal: Arc::clone(&subscription.principal),
+                        unfiltered: Vec::new(),
                         matched: Vec::new(),
                     });
-                    people.len() - 1
+                    receivers.len() - 1
                 })
         };
-        for subscription in &self.run.candidates.open {
-            let position = person(subscription, &mut people);
-            people[position].open.push(Arc::clone(subscription));
+        for subscription in &self.table_batch.candidates.unfiltered {
+            let position = receiver(subscription, &mut receivers);
+            receivers[position]
+                .unfiltered
+                .push(Arc::clone(subscription));
         }
-        for (change, subscription) in &self.run.candidates.filtered {
-            let role = subscription.asker.identity.role.as_str();
-            let Some(facts) = roles.get(role) else {
+        for (change, subscription) in &self.table_batch.candidates.filtered {
+            let role = subscription.principal.identity.role.as_str();
+            let Some(role_access) = roles.get(role) else {
                 continue;
             };
-            let Some(asked) = self.local_conditions(table, facts.rights, *change, subscription)
+            let Some(asked) =
+                self.local_conditions(table, role_access.rights, *change, subscription)
             else {
                 continue;
             };
-            let position = person(subscription, &mut people);
-            people[position].matched.push(Matched {
+            let position = receiver(subscription, &mut receivers);
+            receivers[position].matched.push(FilterMatch {
                 change: *change,
                 subscription: Arc::clone(subscription),
                 asked,
             });
         }
-        people
+        receivers
     }
 
     /// Decides what can be decided here. `None` if the filter does not accept the change, else
@@ -468,7 +482,7 @@ impl<'a> Resolution<'a> {
         change: usize,
         subscription: &Subscription,
     ) -> Option<Vec<(usize, &'a ColumnValue)>> {
-        let relation = self.run.relation;
+        let relation = self.table_batch.relation;
         let mut asked = Vec::new();
         for (position, condition) in subscription.predicate.conditions.iter().enumerate() {
             let index = relation.columns.iter().position(|published| {
@@ -479,7 +493,7 @@ impl<'a> Resolution<'a> {
             if !rights.selectable.contains(&column.number) {
                 return None;
             }
-            let row = &self.run.changes[change].row;
+            let row = &self.table_batch.changes[change].row;
             let value = filtered_value(row, index, table.has_whole_old_rows)?;
             match &condition.test {
                 Test::Local {
@@ -491,148 +505,148 @@ impl<'a> Resolution<'a> {
                         return None;
                     }
                 }
-                Test::Asked { .. } => asked.push((position, value)),
+                Test::Query { .. } => asked.push((position, value)),
             }
         }
         Some(asked)
     }
 
     /// What decides about each change for everyone with the same role.
-    fn deciders(
+    fn decisions(
         &self,
         table: &Table,
-        facts: &RoleFacts<'_>,
+        role_access: &RoleAccess<'_>,
         before: &mut SnapshotsBefore,
-    ) -> Deciders {
+    ) -> Decisions {
         let mut inputs: Vec<Inputs> = Vec::new();
-        let by_change: Vec<Decider> = (0..self.run.changes.len())
-            .map(|change| self.decider(table, facts, change, before, &mut inputs))
+        let by_change: Vec<Decision> = (0..self.table_batch.changes.len())
+            .map(|change| self.decision(table, role_access, change, before, &mut inputs))
             .collect();
         let changes_of = inputs.iter().map(|inputs| vec![Vec::new(); inputs.len()]);
-        let mut deciders = Deciders {
+        let mut decisions = Decisions {
             changes_of: changes_of.collect(),
             always: Vec::new(),
             unknown: Vec::new(),
             inputs: inputs.into_iter().map(Arc::new).collect(),
             by_change,
         };
-        for (change, decider) in deciders.by_change.iter().enumerate() {
-            match decider {
-                Decider::Visible => deciders.always.push(change),
-                Decider::Unknown => deciders.unknown.push(change),
-                Decider::Asked(kind, number) => {
-                    deciders.changes_of[*kind][*number as usize].push(change);
+        for (change, decision) in decisions.by_change.iter().enumerate() {
+            match decision {
+                Decision::Visible => decisions.always.push(change),
+                Decision::Unknown => decisions.unknown.push(change),
+                Decision::Check(kind, number) => {
+                    decisions.changes_of[*kind][*number as usize].push(change);
                 }
-                Decider::Hidden => {}
+                Decision::Hidden => {}
             }
         }
-        deciders
+        decisions
     }
 
-    fn decider(
+    fn decision(
         &self,
         table: &Table,
-        facts: &RoleFacts<'_>,
+        role_access: &RoleAccess<'_>,
         change: usize,
         before: &mut SnapshotsBefore,
         inputs: &mut Vec<Inputs>,
-    ) -> Decider {
-        let event = self.run.changes[change];
+    ) -> Decision {
+        let event = self.table_batch.changes[change];
         let mut asked = |kind: usize, input| {
             if inputs.len() <= kind {
                 inputs.resize_with(kind + 1, Inputs::default);
             }
-            Decider::Asked(kind, inputs[kind].number(input))
+            Decision::Check(kind, inputs[kind].number(input))
         };
         let is_delete = event.action() == Action::Delete;
-        if !is_delete && facts.refusal.is_some() {
-            return Decider::Hidden;
+        if !is_delete && role_access.refusal.is_some() {
+            return Decision::Hidden;
         }
-        let inquiry = match &facts.access {
-            Access::Visible => return Decider::Visible,
-            Access::Hidden => return Decider::Hidden,
-            Access::Asked(inquiry) => inquiry,
+        let queries = match &role_access.row_access {
+            Access::Visible => return Decision::Visible,
+            Access::Hidden => return Decision::Hidden,
+            Access::ByQuery(queries) => queries,
         };
         let row = &event.row;
         if is_delete {
             let is_whole =
                 table.has_whole_old_rows && matches!(old_row(row), Some(OldRow::Full(_)));
-            let image = inquiry.image.as_ref().filter(|_| is_whole);
+            let image = queries.image.as_ref().filter(|_| is_whole);
             let input =
                 image.and_then(|image| image.input(|index| old_value(row, index, false, is_whole)));
             return match input {
                 Some(input) => {
-                    let snapshot = inquiry.reads_other_rows.then(|| before.find(self, change));
+                    let snapshot = queries.reads_other_rows.then(|| before.find(self, change));
                     let kind = snapshot.flatten().map_or(IMAGE, |place| DELETED + place);
                     asked(kind, input)
                 }
-                None if self.resolver.config.delete_without_old_row => Decider::Visible,
-                None => Decider::Hidden,
+                None if self.engine.config.delete_without_old_row => Decision::Visible,
+                None => Decision::Hidden,
             };
         }
         let value = |index| new_value(row, index);
-        if let Some(input) = inquiry.image.as_ref().and_then(|image| image.input(value)) {
+        if let Some(input) = queries.image.as_ref().and_then(|image| image.input(value)) {
             return asked(IMAGE, input);
         }
-        match inquiry.key.as_ref().and_then(|key| key.input(value)) {
+        match queries.key.as_ref().and_then(|key| key.input(value)) {
             Some(input) => asked(KEY, input),
-            None => Decider::Unknown,
+            None => Decision::Unknown,
         }
     }
 
-    /// Changes that some subscription of a person accepts, ascending or not, repeated or not.
-    fn wanted<'p>(&'p self, person: &'p Person<'_>) -> impl Iterator<Item = usize> + 'p {
-        let [insert, update, delete] = person.actions();
+    /// Changes that some subscription of a receiver accepts, ascending or not, repeated or not.
+    fn wanted<'p>(&'p self, receiver: &'p Receiver<'_>) -> impl Iterator<Item = usize> + 'p {
+        let [insert, update, delete] = receiver.actions();
         let is_wanted = move |event: &ChangeEvent| match event.action() {
             Action::Insert => insert,
             Action::Update => update,
             Action::Delete => delete,
         };
-        self.run
+        self.table_batch
             .changes
             .iter()
             .enumerate()
             .filter(move |(_, event)| is_wanted(event))
             .map(|(change, _)| change)
-            .chain(person.matched.iter().map(|matched| matched.change))
+            .chain(receiver.matched.iter().map(|matched| matched.change))
     }
 
-    /// Adds what one person receives, at a cost that grows with what they see.
-    fn hand_out(
+    /// Adds what one receiver receives, at a cost that grows with what they see.
+    fn add_recipients(
         &self,
         table: &Table,
-        facts: &RoleFacts<'_>,
-        person: &Person<'a>,
-        deciders: &Deciders,
-        answers: &[Outcome],
-        out: &mut Out<'_, 'a>,
+        role_access: &RoleAccess<'_>,
+        receiver: &Receiver<'a>,
+        decisions: &Decisions,
+        answers: &[CheckResult],
+        out: &mut Output<'_, 'a>,
     ) {
-        let mut matched: HashMap<usize, Vec<&Matched<'a>>> = HashMap::new();
-        for accepted in &person.matched {
+        let mut matched: HashMap<usize, Vec<&FilterMatch<'a>>> = HashMap::new();
+        for accepted in &receiver.matched {
             matched.entry(accepted.change).or_default().push(accepted);
         }
         let mut column_sets = ColumnSets::default();
         let mut give = |change: usize, failure: Option<&str>| {
-            let event = self.run.changes[change];
+            let event = self.table_batch.changes[change];
             let action = event.action();
-            let open = person
-                .open
+            let unfiltered = receiver
+                .unfiltered
                 .iter()
                 .filter(|subscription| subscription.event.accepts(action))
                 .map(|subscription| (subscription, [].as_slice()));
             let matched = matched.get(&change).into_iter().flatten();
             let matched = matched.map(|matched| (&matched.subscription, matched.asked.as_slice()));
-            for (subscription, asked) in open.chain(matched) {
+            for (subscription, asked) in unfiltered.chain(matched) {
                 let payload = match failure {
                     Some(sqlstate) => {
-                        self.resolver.metrics.unanswered.inc();
+                        self.engine.metrics.unanswered.inc();
                         Payload::Unanswered(unanswered_text(
-                            &self.run.relation.table.to_string(),
+                            &self.table_batch.relation.table.to_string(),
                             sqlstate,
                         ))
                     }
                     None => {
-                        let columns = column_sets.of(self, table, facts, subscription);
+                        let columns = column_sets.of(self, table, role_access, subscription);
                         if action == Action::Delete && columns.columns.is_empty() {
                             // A role without any right on the table: the others learn at least that a row is gone.
                             continue;
@@ -643,7 +657,7 @@ impl<'a> Resolution<'a> {
                 if failure.is_some() || asked.is_empty() {
                     add(&mut out.groups[change], payload, subscription);
                 } else {
-                    out.conditions.waiting.push(Waiting {
+                    out.conditions.waiting.push(PendingDelivery {
                         change,
                         subscription: Arc::clone(subscription),
                         conditions: asked.to_vec(),
@@ -652,23 +666,23 @@ impl<'a> Resolution<'a> {
                 }
             }
         };
-        for change in &deciders.always {
+        for change in &decisions.always {
             give(*change, None);
         }
-        self.resolver
+        self.engine
             .metrics
             .decided_locally
-            .inc_by(deciders.always.len() as u64);
-        for change in &deciders.unknown {
+            .inc_by(decisions.always.len() as u64);
+        for change in &decisions.unknown {
             give(*change, Some("the row is not known in full"));
         }
-        for (changes_of, outcome) in deciders.changes_of.iter().zip(answers) {
-            for number in &outcome.visible {
+        for (changes_of, result) in decisions.changes_of.iter().zip(answers) {
+            for number in &result.visible {
                 for change in &changes_of[*number as usize] {
                     give(*change, None);
                 }
             }
-            for (number, sqlstate) in &outcome.failed {
+            for (number, sqlstate) in &result.failed {
                 for change in &changes_of[*number as usize] {
                     give(*change, Some(sqlstate));
                 }
@@ -677,7 +691,7 @@ impl<'a> Resolution<'a> {
     }
 
     fn detail(&self, event: &ChangeEvent) -> RecordDetail {
-        if change_bytes(&event.row) > self.resolver.max_record_bytes {
+        if change_bytes(&event.row) > self.engine.max_record_bytes {
             RecordDetail::ShortValues
         } else {
             RecordDetail::Whole
@@ -687,7 +701,7 @@ impl<'a> Resolution<'a> {
     fn deliveries(&self, groups: Groups) -> Vec<Delivery> {
         let mut deliveries = Vec::new();
         for (change, groups) in groups.into_iter().enumerate() {
-            let (transaction, place) = self.run.places[change];
+            let (transaction, place) = self.table_batch.places[change];
             for (payload, mut bindings) in groups {
                 bindings.sort_unstable();
                 bindings.dedup();
@@ -718,7 +732,7 @@ pub(super) fn unanswered_text(table: &str, reason: &str) -> String {
     format!("A change of {table} was not delivered: the row-level security check failed ({reason})")
 }
 
-/// Column sets of one person: as a rule one.
+/// Column sets of one receiver: as a rule one.
 #[derive(Default)]
 struct ColumnSets(Vec<(Selection, Arc<VisibleColumns>)>);
 
@@ -730,7 +744,7 @@ impl ColumnSets {
         &mut self,
         resolution: &Resolution<'_>,
         table: &Table,
-        facts: &RoleFacts<'_>,
+        role_access: &RoleAccess<'_>,
         subscription: &Subscription,
     ) -> Arc<VisibleColumns> {
         let known = self.0.iter().find(|((select, options), _)| {
@@ -739,10 +753,10 @@ impl ColumnSets {
         if let Some((_, columns)) = known {
             return Arc::clone(columns);
         }
-        let relation = resolution.run.relation;
+        let relation = resolution.table_batch.relation;
         let key = ColumnsKey {
             table: table.oid,
-            role: subscription.asker.identity.role.clone(),
+            role: subscription.principal.identity.role.clone(),
             select: subscription.select.clone(),
             options: subscription.options,
         };
@@ -750,10 +764,10 @@ impl ColumnSets {
             visible_columns(
                 table,
                 relation,
-                facts.rights,
+                role_access.rights,
                 subscription.select.as_deref(),
                 subscription.options,
-                &resolution.resolver.config.tables_without_old_rows,
+                &resolution.engine.config.tables_without_old_rows,
             )
         });
         let selection = (subscription.select.clone(), subscription.options);

@@ -1,5 +1,5 @@
 //! Whether row-level security lets a role see a row image: decided from the catalogue where
-//! that suffices, otherwise put to PostgreSQL as a question.
+//! that suffices, otherwise put to PostgreSQL as a query.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -7,15 +7,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::ask::{Question, Way};
-use super::catalog::{Catalog, QuestionKey, QuestionKind, Table, TableColumn, TableRights};
+use super::catalog::{Catalog, QueryKey, QueryKind, Table, TableColumn, TableRights};
+use super::queries::{ExecutionMode, Query};
 use crate::change::{ColumnValue, Relation};
 
 /// How long one condition of a filter may take. Filters are written by strangers, and a pattern
 /// can be made to run for ever; an honest one takes microseconds a value.
 const FILTER_TIME_LIMIT: Duration = Duration::from_millis(250);
 
-/// How a role's access to the rows of a table is decided. The ways that need no SQL because
+/// How a role's access to the rows of a table is decided. The modes that need no SQL because
 /// a policy is understood or a membership is known belong in here, in front of `Asked`.
 #[derive(Debug)]
 pub(super) enum Access {
@@ -24,24 +24,24 @@ pub(super) enum Access {
     /// No policy lets any row through.
     Hidden,
     /// PostgreSQL evaluates the policies.
-    Asked(Inquiry),
+    ByQuery(AccessQueries),
 }
 
 /// What PostgreSQL is asked for the rows of one table and role.
 #[derive(Debug)]
-pub(super) struct Inquiry {
+pub(super) struct AccessQueries {
     /// The policies on row images; absent if images can never be complete.
-    pub(super) image: Option<ImageInquiry>,
+    pub(super) image: Option<RowQuery>,
     /// The row itself, for images that are not complete; absent without a primary key.
-    pub(super) key: Option<ImageInquiry>,
-    /// Whether the policies read other rows, so that the answer depends on the time of asking.
+    pub(super) key: Option<RowQuery>,
+    /// Whether the policies read other rows, so that the answer depends on the time of execution.
     pub(super) reads_other_rows: bool,
 }
 
-/// A question and what of an image it needs.
+/// A query and what of an image it needs.
 #[derive(Debug)]
-pub(super) struct ImageInquiry {
-    pub(super) question: Arc<Question>,
+pub(super) struct RowQuery {
+    pub(super) query: Arc<Query>,
     /// Places of the needed values in the image.
     pub(super) columns: Vec<usize>,
     /// Whether they are sent as one row text instead of one list for each column.
@@ -86,13 +86,13 @@ pub(super) fn access(
         })
         .collect();
     let image = places(&needed, relation).map(|columns| {
-        let key = QuestionKey {
+        let key = QueryKey {
             table: table.oid,
             role: role.to_owned(),
-            kind: QuestionKind::Image,
+            kind: QueryKind::Image,
         };
         let parameters = if is_whole_row { 1 } else { needed.len().max(1) };
-        let question = catalog.question(key, || {
+        let query = catalog.query(key, || {
             // As PostgreSQL puts them together: every restrictive one, and any of the permissive.
             let any = permissive
                 .iter()
@@ -110,7 +110,7 @@ pub(super) fn access(
             } else {
                 image_source(table, &needed)
             };
-            Question::new(
+            Query::new(
                 // `or false` keeps PostgreSQL from turning an `exists` into a join before it drops what a constant
                 // decides: it would ask for rights on a table that a `select` under the policy never reads.
                 format!("{SELECT_ORDINALS} from {from} where (({condition}) or false)"),
@@ -118,36 +118,36 @@ pub(super) fn access(
                 policies().any(|policy| policy.uses_immutable_function),
             )
         });
-        ImageInquiry {
-            question,
+        RowQuery {
+            query,
             columns,
             is_whole_row,
         }
     });
-    Access::Asked(Inquiry {
-        image: image.filter(|image| image.question.way() != Way::Impossible),
-        key: key_inquiry(catalog, table, relation, role),
+    Access::ByQuery(AccessQueries {
+        image: image.filter(|image| image.query.mode() != ExecutionMode::Impossible),
+        key: key_query(catalog, table, relation, role),
         reads_other_rows: policies().any(|policy| policy.reads_other_rows),
     })
 }
 
-fn key_inquiry(
+fn key_query(
     catalog: &Catalog,
     table: &Table,
     relation: &Relation,
     role: &str,
-) -> Option<ImageInquiry> {
+) -> Option<RowQuery> {
     let key_columns: Vec<&TableColumn> = table.primary_key().collect();
     if key_columns.is_empty() {
         return None;
     }
     let columns = places(&key_columns, relation)?;
-    let key = QuestionKey {
+    let key = QueryKey {
         table: table.oid,
         role: role.to_owned(),
-        kind: QuestionKind::Key,
+        kind: QueryKind::Key,
     };
-    let question = catalog.question(key, || {
+    let query = catalog.query(key, || {
         let mut condition = String::new();
         for (position, column) in key_columns.iter().enumerate() {
             // Writing to a String cannot fail.
@@ -159,7 +159,7 @@ fn key_inquiry(
                 column.type_sql
             );
         }
-        Question::new(
+        Query::new(
             format!(
                 "{SELECT_ORDINALS} from {} where exists (select from {}.{} as {RELATION} where {condition})",
                 unnested(key_columns.len()),
@@ -170,8 +170,8 @@ fn key_inquiry(
             false,
         )
     });
-    Some(ImageInquiry {
-        question,
+    Some(RowQuery {
+        query,
         columns,
         is_whole_row: false,
     })
@@ -261,22 +261,22 @@ fn whole_row_source(table: &Table) -> String {
     )
 }
 
-/// The question whether a filter condition is true of values of a column.
-pub(super) fn condition_question(
+/// The query whether a filter condition is true of values of a column.
+pub(super) fn condition_query(
     catalog: &Catalog,
     table: &Table,
     role: &str,
     column: &TableColumn,
     condition: &str,
-) -> Arc<Question> {
-    let key = QuestionKey {
+) -> Arc<Query> {
+    let key = QueryKey {
         table: table.oid,
         role: role.to_owned(),
-        kind: QuestionKind::Condition(column.number, condition.to_owned()),
+        kind: QueryKind::Condition(column.number, condition.to_owned()),
     };
-    catalog.question(key, || {
+    catalog.query(key, || {
         let value = format!("({})", cast(0, column));
-        Question::new(
+        Query::new(
             format!(
                 "{SELECT_ORDINALS} from pg_catalog.unnest($1::text[]) with ordinality as {INPUT} \
                  (\"rapport 0\", {ORDINAL}) where {}",
@@ -294,7 +294,7 @@ pub(super) fn quote(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
-impl ImageInquiry {
+impl RowQuery {
     /// The texts to send for an image; `None` if the image lacks a needed value.
     pub(super) fn input<'a>(
         &self,

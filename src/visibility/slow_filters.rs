@@ -21,14 +21,14 @@ pub(super) struct SlowFilters {
 
 impl SlowFilters {
     /// A filter of this identity was cut off.
-    pub(super) fn note(&self, identity: &Arc<Identity>, now: Instant) {
+    pub(super) fn suspend(&self, identity: &Arc<Identity>, now: Instant) {
         let mut until = self.until.lock().unwrap_or_else(PoisonError::into_inner);
         until.retain(|_, until| *until > now);
         until.insert(Arc::clone(identity), now + SUSPENSION);
     }
 
     /// Whether filters of this identity are not applied for now.
-    pub(super) fn has(&self, identity: &Identity, now: Instant) -> bool {
+    pub(super) fn is_suspended(&self, identity: &Identity, now: Instant) -> bool {
         let until = self.until.lock().unwrap_or_else(PoisonError::into_inner);
         until.get(identity).is_some_and(|until| *until > now)
     }
@@ -49,10 +49,13 @@ mod tests {
         };
         let begun = Instant::now();
         let over = begun + SUSPENSION;
-        filters.note(&identity("1"), begun);
-        assert!(filters.has(&identity("1"), begun) && !filters.has(&identity("2"), begun));
-        assert!(!filters.has(&identity("1"), over));
-        filters.note(&identity("2"), over);
+        filters.suspend(&identity("1"), begun);
+        assert!(
+            filters.is_suspended(&identity("1"), begun)
+                && !filters.is_suspended(&identity("2"), begun)
+        );
+        assert!(!filters.is_suspended(&identity("1"), over));
+        filters.suspend(&identity("2"), over);
         let kept = filters.until.lock().expect("no panic").len();
         assert_eq!(kept, 1, "what is over is forgotten");
     }

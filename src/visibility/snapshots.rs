@@ -1,9 +1,9 @@
 //! Snapshots from before a deletion, for policies that read other rows.
 //!
 //! A transaction that deletes a row often deletes the rows that its policy reads: a room together
-//! with its members and its posts. A question asked after the commit is then answered "no" for
+//! with its members and its posts. A query asked after the commit is then answered "no" for
 //! every subscriber. For such tables this module exports a snapshot every [`PAUSE`], and the
-//! question is asked again in the newest snapshot that does not see the deleting transaction.
+//! query is asked again in the newest snapshot that does not see the deleting transaction.
 //!
 //! A snapshot is valid until the transaction that exported it ends (PostgreSQL manual 9.28.5). One
 //! transaction exports for a [`TERM`], and stays open for the next one. The history therefore
@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use tokio_postgres::{Client, SimpleQueryMessage};
 
-use super::error::AskError;
+use super::error::QueryError;
 use crate::db::Snapshot;
 use crate::db::connect::Connector;
 use crate::shutdown::Tasks;
@@ -162,7 +162,7 @@ impl SnapshotHistory {
         let at = Instant::now();
         let result = tokio::time::timeout(TIMEOUT, self.look(at))
             .await
-            .unwrap_or(Err(AskError::Unavailable(None)));
+            .unwrap_or(Err(QueryError::Unavailable(None)));
         match result {
             Ok(()) => *looked_at = Some(at),
             Err(error) => {
@@ -173,7 +173,7 @@ impl SnapshotHistory {
     }
 
     /// Exports the current snapshot, unless no transaction has ended since the last one.
-    async fn look(&self, at: Instant) -> Result<(), AskError> {
+    async fn look(&self, at: Instant) -> Result<(), QueryError> {
         let exporter = self.exporter().await?;
         let known = {
             let entries = self.lock();
@@ -194,8 +194,8 @@ impl SnapshotHistory {
         });
         let (text, id) = row
             .and_then(|row| Some((row.get(0)?, row.get(1))))
-            .ok_or(AskError::Unavailable(None))?;
-        let visible = Snapshot::parse(text).ok_or(AskError::Unavailable(None))?;
+            .ok_or(QueryError::Unavailable(None))?;
+        let visible = Snapshot::parse(text).ok_or(QueryError::Unavailable(None))?;
         let mut entries = self.lock();
         match (id, entries.last_mut()) {
             (None, Some(newest)) => newest.current = at,
@@ -215,7 +215,7 @@ impl SnapshotHistory {
     }
 
     /// The transaction to export from. When its term is over, a new one replaces the one before it.
-    async fn exporter(&self) -> Result<Arc<Exporter>, AskError> {
+    async fn exporter(&self) -> Result<Arc<Exporter>, QueryError> {
         match self.current_exporter() {
             Some(exporter) => Ok(exporter),
             None => self.begin(self.retire_exporter()).await,
@@ -236,7 +236,7 @@ impl SnapshotHistory {
     }
 
     /// Forgets the snapshots of the transaction before the newest. Returns its connection for
-    /// reuse, unless a question still uses one of the snapshots.
+    /// reuse, unless a query still uses one of the snapshots.
     fn retire_exporter(&self) -> Option<Client> {
         let mut entries = self.lock();
         let newest = Arc::clone(&entries.last()?.held.exporter);
@@ -246,7 +246,7 @@ impl SnapshotHistory {
         Arc::into_inner(oldest).map(|exporter| exporter.client)
     }
 
-    async fn begin(&self, reused: Option<Client>) -> Result<Arc<Exporter>, AskError> {
+    async fn begin(&self, reused: Option<Client>) -> Result<Arc<Exporter>, QueryError> {
         let client = match reused.filter(|client| !client.is_closed()) {
             Some(client) => {
                 client.batch_execute("rollback").await?;

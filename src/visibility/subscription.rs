@@ -8,10 +8,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::ask::Asker;
 use super::catalog::Catalog;
 use super::error::SubscribeError;
 use super::predicate::Predicate;
+use super::queries::Principal;
 use super::record::{new_value, old_value};
 use super::request::EventSelector;
 use super::unpublished::{WaitingChannels, not_published, unpublished};
@@ -25,7 +25,7 @@ pub(super) struct Subscription {
     pub(super) channel: ChannelId,
     /// The id the client knows.
     pub(super) binding: u32,
-    pub(super) asker: Arc<Asker>,
+    pub(super) principal: Arc<Principal>,
     pub(super) event: EventSelector,
     pub(super) target: Target,
     pub(super) predicate: Predicate,
@@ -33,7 +33,7 @@ pub(super) struct Subscription {
     pub(super) select: Option<Arc<[String]>>,
     pub(super) options: SubscribeOptions,
     /// Where it is filed.
-    filing: Filing,
+    index_key: IndexKey,
 }
 
 /// Which tables a subscription is about.
@@ -62,9 +62,9 @@ impl Target {
 
 /// Where a subscription is filed within its table.
 #[derive(Clone, Debug)]
-pub(super) enum Filing {
+pub(super) enum IndexKey {
     /// No filter.
-    Open,
+    Unfiltered,
     /// A condition demands one of these texts of a column of this type.
     Values {
         column: Arc<str>,
@@ -82,7 +82,7 @@ pub(super) struct Draft {
     pub(super) target: Target,
     pub(super) predicate: Predicate,
     pub(super) select: Option<Arc<[String]>>,
-    pub(super) filing: Filing,
+    pub(super) index_key: IndexKey,
 }
 
 /// The registrations that a channel's bindings result in, and the reading they were checked with.
@@ -99,7 +99,7 @@ type TypedColumn = (Arc<str>, u32);
 /// The subscriptions of one table.
 #[derive(Default)]
 struct TableSubscriptions {
-    open: Set,
+    unfiltered: Set,
     scanned: Set,
     values: HashMap<TypedColumn, HashMap<Bytes, Set>>,
     /// Roles with the number of their subscriptions.
@@ -119,7 +119,7 @@ struct Registered {
 /// A channel with a filter whose column is gone, or has another type than when the filter was checked.
 pub(super) struct Outdated {
     pub(super) channel: ChannelId,
-    pub(super) asker: Arc<Asker>,
+    pub(super) principal: Arc<Principal>,
     pub(super) bindings: Arc<[Binding]>,
     pub(super) options: SubscribeOptions,
     /// Tells this registration from a later one.
@@ -133,8 +133,8 @@ pub(super) struct Subscriptions {
     channels: HashMap<ChannelId, Registered>,
     tables: HashMap<TableName, TableSubscriptions>,
     patterns: Set,
-    /// One asker per identity, with the number of channels that have it.
-    askers: HashMap<Arc<Identity>, (Arc<Asker>, usize)>,
+    /// One principal per identity, with the number of channels that have it.
+    principals: HashMap<Arc<Identity>, (Arc<Principal>, usize)>,
     /// Channels that are registered once their tables are published.
     pub(super) waiting: WaitingChannels,
 }
@@ -143,7 +143,7 @@ pub(super) struct Subscriptions {
 #[derive(Default)]
 pub(super) struct Candidates {
     /// Subscriptions without a filter: every change concerns them.
-    pub(super) open: Vec<Arc<Subscription>>,
+    pub(super) unfiltered: Vec<Arc<Subscription>>,
     /// Change (by its place in the run) and subscription whose filter may accept it.
     pub(super) filtered: Vec<(usize, Arc<Subscription>)>,
     /// Roles of everyone who asked for the table, whatever their filters, each once.
@@ -153,7 +153,7 @@ pub(super) struct Candidates {
 impl Candidates {
     /// Whether no filter lets any change through.
     pub(super) fn is_empty(&self) -> bool {
-        self.open.is_empty() && self.filtered.is_empty()
+        self.unfiltered.is_empty() && self.filtered.is_empty()
     }
 }
 
@@ -171,28 +171,28 @@ impl Subscriptions {
         if drafts.is_empty() {
             return;
         }
-        let (asker, channels) = self
-            .askers
+        let (principal, channels) = self
+            .principals
             .entry(Arc::clone(&identity))
-            .or_insert_with(|| (Arc::new(Asker::new(identity)), 0));
+            .or_insert_with(|| (Arc::new(Principal::new(identity)), 0));
         *channels += 1;
-        let asker = Arc::clone(asker);
+        let principal = Arc::clone(principal);
         let mut registered = Vec::with_capacity(drafts.len());
         for draft in drafts {
             let subscription = Arc::new(Subscription {
                 number: self.next,
                 channel,
                 binding: draft.binding,
-                asker: Arc::clone(&asker),
+                principal: Arc::clone(&principal),
                 event: draft.event,
                 target: draft.target,
                 predicate: draft.predicate,
                 select: draft.select,
                 options,
-                filing: draft.filing,
+                index_key: draft.index_key,
             });
             self.next += 1;
-            self.file(&subscription);
+            self.index(&subscription);
             registered.push(subscription);
         }
         let registered = Registered {
@@ -205,7 +205,11 @@ impl Subscriptions {
 
     /// Registers what became of an outdated channel, or forgets it, unless it has registered
     /// something else meanwhile; whether it has not.
-    pub(super) fn renew(&mut self, outdated: &Outdated, checked: Option<Checked>) -> bool {
+    pub(super) fn replace_outdated(
+        &mut self,
+        outdated: &Outdated,
+        checked: Option<Checked>,
+    ) -> bool {
         let is_same = self
             .channels
             .get(&outdated.channel)
@@ -214,7 +218,7 @@ impl Subscriptions {
         match checked {
             Some(checked) if is_same => self.replace(
                 outdated.channel,
-                Arc::clone(&outdated.asker.identity),
+                Arc::clone(&outdated.principal.identity),
                 Arc::clone(&outdated.bindings),
                 checked,
                 outdated.options,
@@ -227,18 +231,21 @@ impl Subscriptions {
 
     /// Moves channels with a table that is not published any more to `waiting`. Returns them with
     /// the error.
-    pub(super) fn withdraw(&mut self, catalog: &Arc<Catalog>) -> Vec<(ChannelId, SubscribeError)> {
-        let mut withdrawn = Vec::new();
+    pub(super) fn unregister_unpublished(
+        &mut self,
+        catalog: &Arc<Catalog>,
+    ) -> Vec<(ChannelId, SubscribeError)> {
+        let mut unregistered = Vec::new();
         for (channel, registered) in &mut self.channels {
             if Arc::ptr_eq(&registered.found_in, catalog) {
                 continue;
             }
             match unpublished(catalog, &registered.bindings) {
-                Some(request) => withdrawn.push((*channel, not_published(request))),
+                Some(request) => unregistered.push((*channel, not_published(request))),
                 None => registered.found_in = Arc::clone(catalog),
             }
         }
-        for (channel, _) in &withdrawn {
+        for (channel, _) in &unregistered {
             if let Some(Registered {
                 bindings,
                 subscriptions,
@@ -247,12 +254,12 @@ impl Subscriptions {
                 && let Some(first) = subscriptions.first()
             {
                 let (bindings, options) = (Arc::clone(bindings), first.options);
-                let identity = Arc::clone(&first.asker.identity);
+                let identity = Arc::clone(&first.principal.identity);
                 self.remove(*channel);
                 self.waiting.add(*channel, identity, bindings, options);
             }
         }
-        withdrawn
+        unregistered
     }
 
     /// Channels with a filter on a column of this table that is not here, or has another type.
@@ -276,7 +283,7 @@ impl Subscriptions {
                 let first = registered.subscriptions.first()?;
                 Some(Outdated {
                     channel,
-                    asker: Arc::clone(&first.asker),
+                    principal: Arc::clone(&first.principal),
                     bindings: Arc::clone(&registered.bindings),
                     options: first.options,
                     number: first.number,
@@ -292,27 +299,27 @@ impl Subscriptions {
             return;
         };
         for subscription in &subscriptions {
-            self.unfile(subscription);
+            self.unindex(subscription);
         }
         if let Some(first) = subscriptions.first() {
-            let identity = &first.asker.identity;
-            if let Some((_, channels)) = self.askers.get_mut(identity) {
+            let identity = &first.principal.identity;
+            if let Some((_, channels)) = self.principals.get_mut(identity) {
                 *channels -= 1;
                 if *channels == 0 {
-                    self.askers.remove(identity);
+                    self.principals.remove(identity);
                 }
             }
         }
     }
 
-    fn file(&mut self, subscription: &Arc<Subscription>) {
+    fn index(&mut self, subscription: &Arc<Subscription>) {
         let number = subscription.number;
         let Target::Table(table) = &subscription.target else {
             self.patterns.insert(number, Arc::clone(subscription));
             return;
         };
         let table = self.tables.entry(table.clone()).or_default();
-        let role: Arc<str> = subscription.asker.identity.role.as_str().into();
+        let role: Arc<str> = subscription.principal.identity.role.as_str().into();
         *table.roles.entry(role).or_default() += 1;
         for condition in &subscription.predicate.conditions {
             table
@@ -321,14 +328,14 @@ impl Subscriptions {
                 .or_default()
                 .insert(number, subscription.channel);
         }
-        match &subscription.filing {
-            Filing::Open => {
-                table.open.insert(number, Arc::clone(subscription));
+        match &subscription.index_key {
+            IndexKey::Unfiltered => {
+                table.unfiltered.insert(number, Arc::clone(subscription));
             }
-            Filing::Scanned => {
+            IndexKey::Scanned => {
                 table.scanned.insert(number, Arc::clone(subscription));
             }
-            Filing::Values {
+            IndexKey::Values {
                 column,
                 type_oid,
                 texts,
@@ -347,7 +354,7 @@ impl Subscriptions {
         }
     }
 
-    fn unfile(&mut self, subscription: &Subscription) {
+    fn unindex(&mut self, subscription: &Subscription) {
         let number = subscription.number;
         let Target::Table(name) = &subscription.target else {
             self.patterns.remove(&number);
@@ -356,7 +363,7 @@ impl Subscriptions {
         let Some(table) = self.tables.get_mut(name) else {
             return;
         };
-        let role = subscription.asker.identity.role.as_str();
+        let role = subscription.principal.identity.role.as_str();
         if let Some(count) = table.roles.get_mut(role) {
             *count -= 1;
             if *count == 0 {
@@ -372,14 +379,14 @@ impl Subscriptions {
                 }
             }
         }
-        match &subscription.filing {
-            Filing::Open => {
-                table.open.remove(&number);
+        match &subscription.index_key {
+            IndexKey::Unfiltered => {
+                table.unfiltered.remove(&number);
             }
-            Filing::Scanned => {
+            IndexKey::Scanned => {
                 table.scanned.remove(&number);
             }
-            Filing::Values {
+            IndexKey::Values {
                 column,
                 type_oid,
                 texts,
@@ -400,7 +407,7 @@ impl Subscriptions {
                 }
             }
         }
-        if table.open.is_empty() && table.scanned.is_empty() && table.values.is_empty() {
+        if table.unfiltered.is_empty() && table.scanned.is_empty() && table.values.is_empty() {
             self.tables.remove(name);
         }
     }
@@ -421,23 +428,17 @@ impl Subscriptions {
         self.channels.len()
     }
 
-    /// Whether anybody asked for a table.
-    pub(super) fn concern(&self, table: &TableName) -> bool {
-        let mut patterns = self.patterns.values();
-        self.tables.contains_key(table) || patterns.any(|it| it.target.accepts(table))
-    }
-
     /// Those whom changes of one table, all of the same shape, may concern.
     pub(super) fn candidates(&self, relation: &Relation, changes: &[&ChangeEvent]) -> Candidates {
         let mut candidates = Candidates::default();
-        candidates.open.extend(
+        candidates.unfiltered.extend(
             self.patterns
                 .values()
                 .filter(|subscription| subscription.target.accepts(&relation.table))
                 .cloned(),
         );
-        for subscription in &candidates.open {
-            let role = subscription.asker.identity.role.as_str();
+        for subscription in &candidates.unfiltered {
+            let role = subscription.principal.identity.role.as_str();
             if !candidates.roles.contains(role) {
                 candidates.roles.insert(role.into());
             }
@@ -446,7 +447,9 @@ impl Subscriptions {
             return candidates;
         };
         candidates.roles.extend(table.roles.keys().cloned());
-        candidates.open.extend(table.open.values().cloned());
+        candidates
+            .unfiltered
+            .extend(table.unfiltered.values().cloned());
         let push = |place: usize, set: &Set, candidates: &mut Candidates| {
             for subscription in set.values() {
                 if subscription.event.accepts(changes[place].action()) {
@@ -479,7 +482,7 @@ impl Subscriptions {
     }
 
     /// Everyone with one of these roles who asked for a table, whatever their filters.
-    pub(super) fn everyone(
+    pub(super) fn with_roles(
         &self,
         table: &TableName,
         roles: &HashSet<&str>,
@@ -488,7 +491,7 @@ impl Subscriptions {
             .values()
             .flat_map(|registered| &registered.subscriptions)
             .filter(|subscription| {
-                roles.contains(subscription.asker.identity.role.as_str())
+                roles.contains(subscription.principal.identity.role.as_str())
                     && subscription.target.accepts(table)
             })
             .cloned()
@@ -527,19 +530,19 @@ mod tests {
         })
     }
 
-    fn draft(binding: u32, filing: Filing) -> Draft {
+    fn draft(binding: u32, index_key: IndexKey) -> Draft {
         Draft {
             binding,
             event: EventSelector::All,
             target: Target::Table(table()),
             predicate: Predicate::default(),
             select: None,
-            filing,
+            index_key,
         }
     }
 
-    fn room(text: &str) -> Filing {
-        Filing::Values {
+    fn room(text: &str) -> IndexKey {
+        IndexKey::Values {
             column: "room".into(),
             type_oid: TEXT,
             texts: vec![Bytes::copy_from_slice(text.as_bytes())],
@@ -588,20 +591,20 @@ mod tests {
                 options,
             );
         }
-        let open = vec![draft(2, Filing::Open), draft(3, Filing::Scanned)];
+        let unfiltered = vec![draft(2, IndexKey::Unfiltered), draft(3, IndexKey::Scanned)];
         let options = SubscribeOptions::default();
         subscriptions.replace(
             ChannelId(10_000),
             identity("r", 1),
             Arc::default(),
-            checked(open),
+            checked(unfiltered),
             options,
         );
 
         let relation_now = relation(TEXT);
         let (one, none) = (insert(&relation_now, "7"), insert(&relation_now, "lounge"));
         let found = subscriptions.candidates(&relation_now, &[&one, &none]);
-        assert_eq!(found.open.len(), 1);
+        assert_eq!(found.unfiltered.len(), 1);
         let of = |place| {
             let all = found.filtered.iter().filter(move |(at, _)| *at == place);
             all.count()
@@ -610,7 +613,7 @@ mod tests {
         // A column of another type cannot be looked up by these texts.
         let other = relation(23);
         let found = subscriptions.candidates(&other, &[&insert(&other, "7")]);
-        assert_eq!((found.open.len(), found.filtered.len()), (1, 1));
+        assert_eq!((found.unfiltered.len(), found.filtered.len()), (1, 1));
     }
 
     #[test]
@@ -620,14 +623,14 @@ mod tests {
         for n in 0..3 {
             let drafts = vec![
                 draft(1, room("a")),
-                draft(2, Filing::Open),
-                draft(3, Filing::Scanned),
+                draft(2, IndexKey::Unfiltered),
+                draft(3, IndexKey::Scanned),
                 Draft {
                     target: Target::Pattern {
                         schema: None,
                         name: None,
                     },
-                    ..draft(4, Filing::Open)
+                    ..draft(4, IndexKey::Unfiltered)
                 },
             ];
             let options = SubscribeOptions::default();
@@ -648,13 +651,17 @@ mod tests {
             );
         }
         assert_eq!(subscriptions.channels(), 3);
-        assert_eq!(subscriptions.askers.len(), 1, "equal identities are one");
+        assert_eq!(
+            subscriptions.principals.len(),
+            1,
+            "equal identities are one"
+        );
         for n in 0..3 {
             subscriptions.remove(ChannelId(n));
         }
         assert_eq!(subscriptions.channels(), 0);
         assert!(subscriptions.tables.is_empty());
         assert!(subscriptions.patterns.is_empty());
-        assert!(subscriptions.askers.is_empty());
+        assert!(subscriptions.principals.is_empty());
     }
 }

@@ -8,9 +8,9 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use super::catalog::Catalog;
+use super::engine::Engine;
 use super::error::SubscribeError;
 use super::request::SubscriptionRequest;
-use super::resolve::Resolver;
 use super::subscription::Subscriptions;
 use super::{Binding, ChannelId, Identity, SubscribeOptions};
 
@@ -106,7 +106,7 @@ pub(super) fn unpublished<'a>(
     })
 }
 
-impl Resolver {
+impl Engine {
     /// See [`super::Visibility::publication_news`].
     pub(super) async fn publication_news(self: &Arc<Self>) -> Vec<PublicationNews> {
         let pause = self.catalog.ttl().clamp(SHORTEST_PAUSE, LONGEST_PAUSE);
@@ -130,12 +130,12 @@ impl Resolver {
     }
 
     async fn check_publication(&self, catalog: &Arc<Catalog>) -> Vec<PublicationNews> {
-        let (withdrawn, published) = self.with_subscriptions(|subscriptions| {
+        let (unregistered, published) = self.with_subscriptions(|subscriptions| {
             let published = subscriptions.waiting.published(catalog);
-            (subscriptions.withdraw(catalog), published)
+            (subscriptions.unregister_unpublished(catalog), published)
         });
-        let withdrawn = withdrawn.into_iter();
-        let mut news: Vec<_> = withdrawn
+        let unregistered = unregistered.into_iter();
+        let mut news: Vec<_> = unregistered
             .map(|(channel, why)| (channel, Err(why)))
             .collect();
         for (channel, waiting) in published {
@@ -145,7 +145,7 @@ impl Resolver {
                 options,
                 ..
             } = &waiting;
-            let checked = match self.drafts(identity, bindings).await {
+            let checked = match self.check_bindings(identity, bindings).await {
                 // Not published after all, or not known: the next check decides.
                 Err(SubscribeError::NotPublished { .. } | SubscribeError::Unavailable) => continue,
                 checked => checked,

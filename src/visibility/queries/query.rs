@@ -10,7 +10,7 @@ use tokio_postgres::types::ToSql;
 use super::text_array::TextArray;
 use crate::db::parked::Caller;
 use crate::visibility::Identity;
-use crate::visibility::error::AskError;
+use crate::visibility::error::QueryError;
 
 /// What is set for each identity, with the claims in both conventions of PostgREST.
 pub(super) const SETTINGS: [&str; 5] = [
@@ -24,8 +24,8 @@ pub(super) const SETTINGS: [&str; 5] = [
 /// A statement that can be asked in different names. Its parameters are `text[]` each, its
 /// answer is one row.
 #[derive(Debug)]
-pub(crate) struct Question {
-    /// Distinguishes it from every other question of this process.
+pub(crate) struct Query {
+    /// Distinguishes it from every other query of this process.
     pub(super) id: u64,
     pub(super) sql: String,
     /// How many it has.
@@ -34,13 +34,13 @@ pub(crate) struct Question {
     is_planned_anew: bool,
     /// How long it may take, if less than other statements, as `statement_timeout` is written.
     time_limit: Option<String>,
-    /// A [`Way`] as its number.
-    way: AtomicU8,
+    /// A [`ExecutionMode`] as its number.
+    mode: AtomicU8,
 }
 
-/// How a question can be put.
+/// How a query can be put.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Way {
+pub(crate) enum ExecutionMode {
     /// For many identities in one call, as a prepared statement for a few.
     Loop,
     /// As a prepared statement: a call for many has failed as a whole.
@@ -55,8 +55,8 @@ pub(crate) enum Way {
     Impossible,
 }
 
-impl Question {
-    /// A question of this text with so many `text[]` parameters.
+impl Query {
+    /// A query of this text with so many `text[]` parameters.
     pub(crate) fn new(sql: String, parameters: usize, is_planned_anew: bool) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         Self {
@@ -65,14 +65,14 @@ impl Question {
             parameters,
             is_planned_anew,
             time_limit: None,
-            way: AtomicU8::new(0),
+            mode: AtomicU8::new(0),
         }
     }
 
     /// Less time than other statements have, for each identity: so each is asked about alone.
     pub(crate) fn with_time_limit(mut self, limit: Duration) -> Self {
         self.time_limit = Some(limit.as_millis().to_string());
-        self.way = AtomicU8::new(Way::Prepared as u8);
+        self.mode = AtomicU8::new(ExecutionMode::Prepared as u8);
         self
     }
 
@@ -86,53 +86,63 @@ impl Question {
     }
 
     /// How it is put now.
-    pub(crate) fn way(&self) -> Way {
-        match self.way.load(Ordering::Relaxed) {
-            0 => Way::Loop,
-            1 => Way::Prepared,
-            2 => Way::Function,
-            _ => Way::Impossible,
+    pub(crate) fn mode(&self) -> ExecutionMode {
+        match self.mode.load(Ordering::Relaxed) {
+            0 => ExecutionMode::Loop,
+            1 => ExecutionMode::Prepared,
+            2 => ExecutionMode::Function,
+            _ => ExecutionMode::Impossible,
         }
     }
 
     /// Puts it no more: the server does not accept it.
-    pub(crate) fn give_up(&self) {
-        self.way.store(Way::Impossible as u8, Ordering::Relaxed);
+    pub(crate) fn disable(&self) {
+        self.mode
+            .store(ExecutionMode::Impossible as u8, Ordering::Relaxed);
     }
 
     /// Takes another way after an error of `asked` that the other may not meet.
     /// `is_systematic` says that it fails without any input too. Returns whether to ask again.
-    pub(crate) fn give_way(&self, asked: Way, error: &AskError, is_systematic: bool) -> bool {
+    pub(crate) fn fall_back(
+        &self,
+        asked: ExecutionMode,
+        error: &QueryError,
+        is_systematic: bool,
+    ) -> bool {
         const INSUFFICIENT_PRIVILEGE: &str = "42501";
         const UNDEFINED_COLUMN: &str = "42703";
-        if asked != self.way() {
+        if asked != self.mode() {
             return true;
         }
         let other = match (asked, error.sqlstate(), error) {
-            (Way::Loop, _, AskError::Together(_)) => Way::Prepared,
-            (Way::Loop | Way::Prepared, Some(UNDEFINED_COLUMN), AskError::Unpreparable(_)) => {
-                Way::Impossible
-            }
-            (Way::Loop | Way::Prepared, Some(INSUFFICIENT_PRIVILEGE), _) if is_systematic => {
-                Way::Function
+            (ExecutionMode::Loop, _, QueryError::WholeCall(_)) => ExecutionMode::Prepared,
+            (
+                ExecutionMode::Loop | ExecutionMode::Prepared,
+                Some(UNDEFINED_COLUMN),
+                QueryError::Unpreparable(_),
+            ) => ExecutionMode::Impossible,
+            (ExecutionMode::Loop | ExecutionMode::Prepared, Some(INSUFFICIENT_PRIVILEGE), _)
+                if is_systematic =>
+            {
+                ExecutionMode::Function
             }
             _ => return false,
         };
-        self.way.store(other as u8, Ordering::Relaxed);
+        self.mode.store(other as u8, Ordering::Relaxed);
         true
     }
 }
 
 /// An identity with what its transactions need, worked out once.
 #[derive(Debug)]
-pub(crate) struct Asker {
+pub(crate) struct Principal {
     /// Who.
     pub(crate) identity: Arc<Identity>,
     /// The `sub` claim, empty when there is none.
     pub(crate) subject: String,
 }
 
-impl Asker {
+impl Principal {
     /// Takes the subject from the claims.
     pub(crate) fn new(identity: Arc<Identity>) -> Self {
         let claims: Option<serde_json::Value> = serde_json::from_str(&identity.claims).ok();
@@ -140,7 +150,7 @@ impl Asker {
             .as_ref()
             .and_then(|claims| claims.get("sub"))
             .and_then(serde_json::Value::as_str)
-            // A text of PostgreSQL's has no NUL; a setting refused for one would fail every question.
+            // A text of PostgreSQL's has no NUL; a setting refused for one would fail every query.
             .filter(|subject| !subject.contains('\0'))
             .unwrap_or_default()
             .to_owned();
@@ -148,30 +158,30 @@ impl Asker {
     }
 }
 
-/// A question in one identity's name.
-pub(crate) struct Asking {
+/// A query in one identity's name.
+pub(crate) struct Execution {
     /// Whose name.
-    pub(crate) asker: Arc<Asker>,
+    pub(crate) principal: Arc<Principal>,
     /// What is asked.
-    pub(crate) question: Arc<Question>,
-    /// How the question is put.
-    pub(crate) way: Way,
+    pub(crate) query: Arc<Query>,
+    /// How the query is put.
+    pub(crate) mode: ExecutionMode,
     /// What it is asked about, shared by all who are asked about the same.
     pub(crate) parameters: Arc<[TextArray]>,
 }
 
-impl Asking {
+impl Execution {
     /// Whose turn it is, with the values of [`SETTINGS`].
     pub(super) fn caller<'a>(&'a self, statement_timeout: &'a str) -> Caller<'a> {
-        let Identity { role, claims } = &*self.asker.identity;
-        let time_limit = self.question.time_limit.as_deref();
+        let Identity { role, claims } = &*self.principal.identity;
+        let time_limit = self.query.time_limit.as_deref();
         Caller {
             role,
             settings: vec![
                 claims,
-                &self.asker.subject,
+                &self.principal.subject,
                 role,
-                self.question.plan_cache_mode(),
+                self.query.plan_cache_mode(),
                 time_limit.unwrap_or(statement_timeout),
             ],
         }
@@ -186,28 +196,28 @@ impl Asking {
     }
 }
 
-/// What a question is answered with.
-pub(crate) enum Answer {
+/// What a query is answered with.
+pub(crate) enum QueryOutput {
     /// The row of a statement.
     Row(Row),
-    /// What [`super::ask_loop::AskLoop`] took out of it: its first column, ordinals of inputs.
+    /// What [`super::loop_function::LoopFunction`] took out of it: its first column, ordinals of inputs.
     Ordinals(Vec<i64>),
 }
 
-impl Answer {
-    /// The answer to a question that asks for ordinals.
-    pub(crate) fn ordinals(self) -> Result<Vec<i64>, AskError> {
+impl QueryOutput {
+    /// The answer to a query that asks for ordinals.
+    pub(crate) fn ordinals(self) -> Result<Vec<i64>, QueryError> {
         match self {
             Self::Row(row) => Ok(row.try_get(0)?),
             Self::Ordinals(ordinals) => Ok(ordinals),
         }
     }
 
-    /// The answer to any other question, which is never put for many.
-    pub(crate) fn row(self) -> Result<Row, AskError> {
+    /// The answer to any other query, which is never put for many.
+    pub(crate) fn row(self) -> Result<Row, QueryError> {
         match self {
             Self::Row(row) => Ok(row),
-            Self::Ordinals(_) => Err(AskError::Unavailable(None)),
+            Self::Ordinals(_) => Err(QueryError::Unavailable(None)),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Puts questions to PostgreSQL until each input has an answer or is known to have none.
+//! Puts queries to PostgreSQL until each input has an answer or is known to have none.
 //!
 //! An outage is waited out and never taken for an answer. One input that makes a statement fail
 //! is searched for by halving, so that it takes no other with it.
@@ -9,19 +9,21 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::ask::{Answer, AskPool, Asker, Asking, Question, State, TextArray, Way};
-use super::error::AskError;
+use super::error::QueryError;
+use super::queries::{
+    Execution, ExecutionMode, Principal, Query, QueryOutput, QueryPool, State, TextArray,
+};
 use crate::observability::metrics::VisibilityMetrics;
 
 /// SQLSTATE of a statement that ran out of its time.
 pub(super) const QUERY_CANCELED: &str = "57014";
 
-/// First and longest wait before a question is repeated while the database is away. A restart
-/// takes about a second; nobody is served by asking every 50 ms for an hour.
+/// First and longest wait before a query is repeated while the database is away. A restart
+/// takes about a second; nobody is served by execution every 50 ms for an hour.
 const FIRST_RETRY: Duration = Duration::from_millis(50);
 const LAST_RETRY: Duration = Duration::from_secs(2);
 
-/// Distinct inputs of one question: rows that do not differ in what matters are asked once.
+/// Distinct inputs of one query: rows that do not differ in what matters are asked once.
 #[derive(Debug, Default)]
 pub(super) struct Inputs {
     rows: Vec<Vec<Option<Bytes>>>,
@@ -60,20 +62,20 @@ impl Inputs {
     }
 }
 
-/// One question in one identity's name about some of the inputs.
+/// One query in one identity's name about some of the inputs.
 #[derive(Clone)]
-pub(super) struct Item {
-    pub(super) asker: Arc<Asker>,
-    pub(super) question: Arc<Question>,
+pub(super) struct Check {
+    pub(super) principal: Arc<Principal>,
+    pub(super) query: Arc<Query>,
     pub(super) inputs: Arc<Inputs>,
     pub(super) numbers: Arc<[u32]>,
     /// The operand of a filter condition.
     pub(super) operand: Option<Arc<str>>,
 }
 
-/// The answer to an [`Item`].
+/// The answer to an [`Check`].
 #[derive(Debug, Default)]
-pub(super) struct Outcome {
+pub(super) struct CheckResult {
     /// Inputs for which the answer is yes.
     pub(super) visible: Vec<u32>,
     /// Inputs that got no answer, with SQLSTATEs.
@@ -83,11 +85,11 @@ pub(super) struct Outcome {
 /// Statements fail, by themselves and not by what they are asked about: the catalogue is to be
 /// read anew and access to be decided again.
 #[derive(Debug)]
-pub(super) struct Stale;
+pub(super) struct StaleCatalog;
 
-/// A part of an item under way.
-struct Part {
-    item: usize,
+/// A attempt of an check under way.
+struct Attempt {
+    check: usize,
     numbers: Arc<[u32]>,
     /// Whether nothing of it has failed yet.
     is_first_attempt: bool,
@@ -98,56 +100,56 @@ struct Part {
 
 /// Asks everything until there is an answer: waits while the database is away, and narrows a
 /// failure down to the inputs that cause it. One execution is about `max_inputs` at most: that
-/// bounds what one statement's time limit covers. A snapshot is lost in an outage, so questions
+/// bounds what one statement's time limit covers. A snapshot is lost in an outage, so queries
 /// in it are not repeated and have no answer.
 ///
 /// # Errors
-/// [`Stale`] with `may_be_stale` when a statement itself fails, and at any time when a
-/// question turns out to be impossible.
-pub(super) async fn settle(
-    pool: &AskPool,
+/// [`StaleCatalog`] with `may_be_stale` when a statement itself fails, and at any time when a
+/// query turns out to be impossible.
+pub(super) async fn run_checks(
+    pool: &QueryPool,
     metrics: &VisibilityMetrics,
     max_inputs: usize,
-    items: &[Item],
+    checks: &[Check],
     state: &State,
     may_be_stale: bool,
-) -> Result<Vec<Outcome>, Stale> {
-    let mut outcomes: Vec<Outcome> = items.iter().map(|_| Outcome::default()).collect();
-    let mut open: VecDeque<Part> = VecDeque::new();
+) -> Result<Vec<CheckResult>, StaleCatalog> {
+    let mut results: Vec<CheckResult> = checks.iter().map(|_| CheckResult::default()).collect();
+    let mut open: VecDeque<Attempt> = VecDeque::new();
     // Identities that are asked about the same inputs share the pieces, too: they are encoded once
-    // and asked about in one call. What an address stands for is kept alive by `items`.
+    // and asked about in one call. What an address stands for is kept alive by `checks`.
     let mut pieces: HashMap<usize, Vec<Arc<[u32]>>> = HashMap::new();
-    for (position, item) in items.iter().enumerate() {
-        if item.numbers.len() <= max_inputs {
-            open.push_back(Part::new(position, Arc::clone(&item.numbers)));
+    for (position, check) in checks.iter().enumerate() {
+        if check.numbers.len() <= max_inputs {
+            open.push_back(Attempt::new(position, Arc::clone(&check.numbers)));
         } else {
             let pieces = pieces
-                .entry(Arc::as_ptr(&item.numbers).addr())
-                .or_insert_with(|| item.numbers.chunks(max_inputs).map(Arc::from).collect());
+                .entry(Arc::as_ptr(&check.numbers).addr())
+                .or_insert_with(|| check.numbers.chunks(max_inputs).map(Arc::from).collect());
             open.extend(
                 pieces
                     .iter()
-                    .map(|numbers| Part::new(position, Arc::clone(numbers))),
+                    .map(|numbers| Attempt::new(position, Arc::clone(numbers))),
             );
         }
     }
-    let mut patience = Patience::new(metrics);
+    let mut backoff = Backoff::new(metrics);
     while !open.is_empty() {
-        let parts: Vec<Part> = open.drain(..).collect();
-        let askings = askings(items, &parts);
-        let answers = pool.ask(&askings, state).await;
+        let attempts: Vec<Attempt> = open.drain(..).collect();
+        let executions = executions(checks, &attempts);
+        let answers = pool.execute(&executions, state).await;
         let mut away = None;
         let mut is_impossible = false;
-        let ways: Vec<Way> = askings.iter().map(|asking| asking.way).collect();
-        for ((part, way), answer) in parts.into_iter().zip(ways).zip(answers) {
-            let ordinals = answer.and_then(Answer::ordinals);
+        let modes: Vec<ExecutionMode> = executions.iter().map(|execution| execution.mode).collect();
+        for ((attempt, mode), answer) in attempts.into_iter().zip(modes).zip(answers) {
+            let ordinals = answer.and_then(QueryOutput::ordinals);
             match ordinals {
                 Ok(ordinals) => {
-                    if let Some((numbers, sqlstate)) = part.behind_probe {
+                    if let Some((numbers, sqlstate)) = attempt.behind_probe {
                         narrow(
                             &mut open,
-                            &mut outcomes[part.item],
-                            part.item,
+                            &mut results[attempt.check],
+                            attempt.check,
                             &numbers,
                             &sqlstate,
                             metrics,
@@ -156,52 +158,54 @@ pub(super) async fn settle(
                     }
                     let numbers = ordinals.iter().filter_map(|ordinal| {
                         let place = usize::try_from(*ordinal).ok()?.checked_sub(1)?;
-                        part.numbers.get(place).copied()
+                        attempt.numbers.get(place).copied()
                     });
-                    outcomes[part.item].visible.extend(numbers);
+                    results[attempt.check].visible.extend(numbers);
                 }
-                Err(AskError::Unavailable(_)) if matches!(state, State::At(_)) => {}
-                Err(error @ AskError::Unavailable(_)) => {
+                Err(QueryError::Unavailable(_)) if matches!(state, State::At(_)) => {}
+                Err(error @ QueryError::Unavailable(_)) => {
                     away = Some(error);
-                    open.push_back(part);
+                    open.push_back(attempt);
                 }
-                Err(error) if may_be_stale && error.concerns_statement() => return Err(Stale),
+                Err(error) if may_be_stale && error.is_statement_error() => {
+                    return Err(StaleCatalog);
+                }
                 Err(error) => {
-                    let question = &items[part.item].question;
+                    let query = &checks[attempt.check].query;
                     let sqlstate = error.sqlstate().unwrap_or("XX000").to_owned();
-                    tracing::debug!(%sqlstate, "a question about row visibility failed");
-                    if question.give_way(way, &error, part.behind_probe.is_some()) {
-                        is_impossible |= question.way() == Way::Impossible;
-                        let numbers = part
+                    tracing::debug!(%sqlstate, "a query about row visibility failed");
+                    if query.fall_back(mode, &error, attempt.behind_probe.is_some()) {
+                        is_impossible |= query.mode() == ExecutionMode::Impossible;
+                        let numbers = attempt
                             .behind_probe
-                            .map_or(part.numbers, |(numbers, _)| numbers);
-                        open.push_back(Part::new(part.item, numbers));
+                            .map_or(attempt.numbers, |(numbers, _)| numbers);
+                        open.push_back(Attempt::new(attempt.check, numbers));
                         continue;
                     }
-                    let item_is_filter = items[part.item].operand.is_some();
-                    let outcome = &mut outcomes[part.item];
-                    let whole = match &part.behind_probe {
+                    let is_filter = checks[attempt.check].operand.is_some();
+                    let result = &mut results[attempt.check];
+                    let whole = match &attempt.behind_probe {
                         Some((numbers, _)) => Some(Arc::clone(numbers)),
                         // Looking for the one value on which a filter takes too long would take
                         // everybody's time.
-                        None if matches!(error, AskError::Unpreparable(_))
-                            || (item_is_filter && sqlstate == QUERY_CANCELED) =>
+                        None if matches!(error, QueryError::Unpreparable(_))
+                            || (is_filter && sqlstate == QUERY_CANCELED) =>
                         {
-                            Some(Arc::clone(&part.numbers))
+                            Some(Arc::clone(&attempt.numbers))
                         }
                         None => None,
                     };
                     if let Some(numbers) = whole {
                         let failed = numbers.iter().map(|number| (*number, sqlstate.clone()));
-                        outcome.failed.extend(failed);
-                    } else if part.is_first_attempt {
-                        open.push_back(part.probe(sqlstate));
+                        result.failed.extend(failed);
+                    } else if attempt.is_first_attempt {
+                        open.push_back(attempt.probe(sqlstate));
                     } else {
                         narrow(
                             &mut open,
-                            outcome,
-                            part.item,
-                            &part.numbers,
+                            result,
+                            attempt.check,
+                            &attempt.numbers,
                             &sqlstate,
                             metrics,
                         );
@@ -210,45 +214,45 @@ pub(super) async fn settle(
             }
         }
         if is_impossible {
-            return Err(Stale);
+            return Err(StaleCatalog);
         }
         match away {
-            Some(error) => patience.wait(&error).await,
-            None => patience = Patience::new(metrics),
+            Some(error) => backoff.wait(&error).await,
+            None => backoff = Backoff::new(metrics),
         }
     }
-    Ok(outcomes)
+    Ok(results)
 }
 
 /// Splits inputs of which one failed, or names the one that did.
 fn narrow(
-    open: &mut VecDeque<Part>,
-    outcome: &mut Outcome,
-    item: usize,
+    open: &mut VecDeque<Attempt>,
+    result: &mut CheckResult,
+    check: usize,
     numbers: &Arc<[u32]>,
     sqlstate: &str,
     metrics: &VisibilityMetrics,
 ) {
     if let [number] = **numbers {
-        outcome.failed.push((number, sqlstate.to_owned()));
+        result.failed.push((number, sqlstate.to_owned()));
         return;
     }
     metrics.bisections.inc();
     let (left, right) = numbers.split_at(numbers.len() / 2);
     for half in [left, right] {
         if !half.is_empty() {
-            open.push_back(Part {
+            open.push_back(Attempt {
                 is_first_attempt: false,
-                ..Part::new(item, half.into())
+                ..Attempt::new(check, half.into())
             });
         }
     }
 }
 
-impl Part {
-    fn new(item: usize, numbers: Arc<[u32]>) -> Self {
+impl Attempt {
+    fn new(check: usize, numbers: Arc<[u32]>) -> Self {
         Self {
-            item,
+            check,
             numbers,
             is_first_attempt: true,
             behind_probe: None,
@@ -259,7 +263,7 @@ impl Part {
     /// function, is not looked for row by row.
     fn probe(self, sqlstate: String) -> Self {
         Self {
-            item: self.item,
+            check: self.check,
             numbers: Arc::new([]),
             is_first_attempt: false,
             behind_probe: Some((self.numbers, sqlstate)),
@@ -267,28 +271,31 @@ impl Part {
     }
 }
 
-fn askings(items: &[Item], parts: &[Part]) -> Vec<Asking> {
+fn executions(checks: &[Check], attempts: &[Attempt]) -> Vec<Execution> {
     // Most identities are asked about the same inputs, shared: these are encoded once. Whatever
-    // an address stands for is kept alive by `parts` and `items`.
+    // an address stands for is kept alive by `attempts` and `checks`.
     let mut encoded: HashMap<[usize; 3], Arc<[TextArray]>> = HashMap::new();
-    parts
+    attempts
         .iter()
-        .map(|part| {
-            let item = &items[part.item];
+        .map(|attempt| {
+            let check = &checks[attempt.check];
             let key = [
-                Arc::as_ptr(&item.inputs).addr(),
-                Arc::as_ptr(&part.numbers).addr(),
-                item.operand
+                Arc::as_ptr(&check.inputs).addr(),
+                Arc::as_ptr(&attempt.numbers).addr(),
+                check
+                    .operand
                     .as_ref()
                     .map_or(0, |operand| Arc::as_ptr(operand).addr()),
             ];
-            let parameters = encoded
-                .entry(key)
-                .or_insert_with(|| item.inputs.encode(&part.numbers, item.operand.as_deref()));
-            Asking {
-                asker: Arc::clone(&item.asker),
-                question: Arc::clone(&item.question),
-                way: item.question.way(),
+            let parameters = encoded.entry(key).or_insert_with(|| {
+                check
+                    .inputs
+                    .encode(&attempt.numbers, check.operand.as_deref())
+            });
+            Execution {
+                principal: Arc::clone(&check.principal),
+                query: Arc::clone(&check.query),
+                mode: check.query.mode(),
                 parameters: Arc::clone(parameters),
             }
         })
@@ -296,12 +303,12 @@ fn askings(items: &[Item], parts: &[Part]) -> Vec<Asking> {
 }
 
 /// The pauses between attempts while the database is away.
-pub(super) struct Patience<'a> {
+pub(super) struct Backoff<'a> {
     metrics: &'a VisibilityMetrics,
     wait: Duration,
 }
 
-impl<'a> Patience<'a> {
+impl<'a> Backoff<'a> {
     pub(super) fn new(metrics: &'a VisibilityMetrics) -> Self {
         Self {
             metrics,
@@ -310,7 +317,7 @@ impl<'a> Patience<'a> {
     }
 
     /// Waits after an error, longer each time.
-    pub(super) async fn wait(&mut self, error: &AskError) {
+    pub(super) async fn wait(&mut self, error: &QueryError) {
         self.metrics.retries.inc();
         tracing::warn!(%error, "row visibility waits for the database");
         tokio::time::sleep(self.wait).await;

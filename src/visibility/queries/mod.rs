@@ -1,19 +1,19 @@
 //! Asks PostgreSQL in many identities' names, over a bounded set of connections.
 //!
-//! Each question runs under one identity's role and claims in a read-only transaction or
-//! subtransaction of its own, on connections as [`crate::db::parked`] has them. There are three ways:
+//! Each query runs under one identity's role and claims in a read-only transaction or
+//! subtransaction of its own, on connections as [`crate::db::parked`] has them. There are three modes:
 //! - as a prepared statement;
-//! - about the same rows for many identities, as one call of a PL/pgSQL function (`ask_loop`) that takes on
+//! - about the same rows for many identities, as one call of a PL/pgSQL function (`loop_function`) that takes on
 //!   one identity after the other and runs the statement for each: the same executions, each with its own
 //!   settings and its own evaluation of every sub-select, without a transaction and three messages
 //!   around each of them;
-//! - as a function of SQL (`ask_function`), where a prepared statement cannot be executed in an
+//! - as a function of SQL (`sql_function`), where a prepared statement cannot be executed in an
 //!   identity's name.
 
-mod ask_function;
-mod ask_loop;
 mod connection;
-mod question;
+mod loop_function;
+mod query;
+mod sql_function;
 mod state;
 mod text_array;
 
@@ -24,35 +24,35 @@ use std::time::Duration;
 use futures_util::{StreamExt as _, stream};
 use tokio::sync::Semaphore;
 
-use self::connection::{Connection, Flight, everyone};
-pub(super) use self::question::{Answer, Asker, Asking, Question, Way};
+use self::connection::{Connection, GroupKind, same_error};
+pub(super) use self::query::{Execution, ExecutionMode, Principal, Query, QueryOutput};
 pub(super) use self::state::State;
 pub(super) use self::text_array::TextArray;
-use super::error::AskError;
+use super::error::QueryError;
 use crate::db::connect::Connector;
 use crate::shutdown::Tasks;
 
-/// Questions put to one connection in one flight. More would only make one connection busy
+/// Questions put to one connection in one group. More would only make one connection busy
 /// while others idle, and lengthen what an error throws away; fewer leave the server waiting
-/// for the next flight.
-const FLIGHT: usize = 32;
+/// for the next group.
+const MAX_GROUP: usize = 32;
 
-/// Identities for which a question is put in one call. The call costs as much as a few of them,
+/// Identities for which a query is put in one call. The call costs as much as a few of them,
 /// and an error that ends it is everybody's.
-const LOOP_FLIGHT: usize = 128;
+const MAX_LOOP_GROUP: usize = 128;
 
 /// Identities that make a call worth while: below this, the call itself costs more than it saves.
-const LOOP_MINIMUM: usize = 4;
+const MIN_LOOP_GROUP: usize = 4;
 
 /// Identities in a call at least before a further connection is used.
-const LOOP_SHARE: usize = 24;
+const MIN_LOOP_SHARE: usize = 24;
 
-/// What is added to the server's limit for one statement before a flight is given up. It only
+/// What is added to the server's limit for one statement before a group is given up. It only
 /// matters when the network swallows packets.
 const NETWORK_ALLOWANCE: Duration = Duration::from_secs(2);
 
 /// The connections.
-pub(super) struct AskPool {
+pub(super) struct QueryPool {
     connector: Connector,
     tasks: Tasks,
     size: usize,
@@ -63,7 +63,7 @@ pub(super) struct AskPool {
     permits: Semaphore,
 }
 
-impl AskPool {
+impl QueryPool {
     pub(super) fn new(
         connector: Connector,
         size: usize,
@@ -83,22 +83,22 @@ impl AskPool {
 
     /// Asks everything in one state, spread over the connections; one answer for each, in the
     /// same order.
-    pub(super) async fn ask(
+    pub(super) async fn execute(
         &self,
-        askings: &[Asking],
+        executions: &[Execution],
         state: &State,
-    ) -> Vec<Result<Answer, AskError>> {
-        let mut flights = Vec::new();
-        for (kind, places) in self.flights(askings) {
-            let flight: Vec<&Asking> = places.iter().map(|place| &askings[*place]).collect();
-            flights.push(self.fly(kind, flight, state, places));
+    ) -> Vec<Result<QueryOutput, QueryError>> {
+        let mut groups = Vec::new();
+        for (kind, places) in self.groups(executions) {
+            let group: Vec<&Execution> = places.iter().map(|place| &executions[*place]).collect();
+            groups.push(self.send_group(kind, group, state, places));
         }
-        let mut answers: Vec<Result<Answer, AskError>> = askings
+        let mut answers: Vec<Result<QueryOutput, QueryError>> = executions
             .iter()
-            .map(|_| Err(AskError::Unavailable(None)))
+            .map(|_| Err(QueryError::Unavailable(None)))
             .collect();
-        let mut landed = stream::iter(flights).buffer_unordered(self.size);
-        while let Some((places, found)) = landed.next().await {
+        let mut result = stream::iter(groups).buffer_unordered(self.size);
+        while let Some((places, found)) = result.next().await {
             for (place, answer) in places.into_iter().zip(found) {
                 answers[place] = answer;
             }
@@ -106,66 +106,66 @@ impl AskPool {
         answers
     }
 
-    /// Places of askings that go to one connection together, and how they are put there.
-    fn flights(&self, askings: &[Asking]) -> Vec<(Flight, Vec<usize>)> {
+    /// Places of executions that go to one connection together, and how they are put there.
+    fn groups(&self, executions: &[Execution]) -> Vec<(GroupKind, Vec<usize>)> {
         let mut statements = Vec::new();
         let mut functions: HashMap<u64, Vec<usize>> = HashMap::new();
         let mut loops: HashMap<(u64, usize), Vec<usize>> = HashMap::new();
-        for (place, asking) in askings.iter().enumerate() {
-            let id = asking.question.id;
-            match asking.way {
-                Way::Loop => {
-                    let inputs = Arc::as_ptr(&asking.parameters).addr();
+        for (place, execution) in executions.iter().enumerate() {
+            let id = execution.query.id;
+            match execution.mode {
+                ExecutionMode::Loop => {
+                    let inputs = Arc::as_ptr(&execution.parameters).addr();
                     loops.entry((id, inputs)).or_default().push(place);
                 }
-                Way::Function => functions.entry(id).or_default().push(place),
-                Way::Prepared | Way::Impossible => statements.push(place),
+                ExecutionMode::Function => functions.entry(id).or_default().push(place),
+                ExecutionMode::Prepared | ExecutionMode::Impossible => statements.push(place),
             }
         }
-        let mut flights = Vec::new();
+        let mut groups = Vec::new();
         let mut add = |kind, places: &[usize], smallest: usize, largest: usize| {
             let size = places.len().div_ceil(self.size).clamp(smallest, largest);
             let chunks = places.chunks(size);
-            flights.extend(chunks.map(|places| (kind, places.to_vec())));
+            groups.extend(chunks.map(|places| (kind, places.to_vec())));
         };
         for places in loops.into_values() {
-            if places.len() < LOOP_MINIMUM {
+            if places.len() < MIN_LOOP_GROUP {
                 statements.extend(places);
             } else {
-                add(Flight::Loop, &places, LOOP_SHARE, LOOP_FLIGHT);
+                add(GroupKind::Loop, &places, MIN_LOOP_SHARE, MAX_LOOP_GROUP);
             }
         }
         for places in functions.values() {
-            add(Flight::Function, places, 1, FLIGHT);
+            add(GroupKind::Function, places, 1, MAX_GROUP);
         }
-        add(Flight::Statements, &statements, 1, FLIGHT);
-        flights
+        add(GroupKind::Statements, &statements, 1, MAX_GROUP);
+        groups
     }
 
-    /// One flight, with the places of its askings handed through.
-    async fn fly<P>(
+    /// One group, with the places of its executions handed through.
+    async fn send_group<P>(
         &self,
-        kind: Flight,
-        flight: Vec<&Asking>,
+        kind: GroupKind,
+        group: Vec<&Execution>,
         state: &State,
         places: P,
-    ) -> (P, Vec<Result<Answer, AskError>>) {
-        (places, self.put(kind, &flight, state).await)
+    ) -> (P, Vec<Result<QueryOutput, QueryError>>) {
+        (places, self.execute_group(kind, &group, state).await)
     }
 
-    /// One flight. A connection with any doubt about its state is closed instead of kept.
-    async fn put(
+    /// One group. A connection with any doubt about its state is closed instead of kept.
+    async fn execute_group(
         &self,
-        kind: Flight,
-        flight: &[&Asking],
+        kind: GroupKind,
+        group: &[&Execution],
         state: &State,
-    ) -> Vec<Result<Answer, AskError>> {
-        let unavailable = || everyone(flight, || AskError::Unavailable(None));
+    ) -> Vec<Result<QueryOutput, QueryError>> {
+        let unavailable = || same_error(group, || QueryError::Unavailable(None));
         // Closed only by dropping the pool.
         let Ok(_permit) = self.permits.acquire().await else {
             return unavailable();
         };
-        let statements = u32::try_from(flight.len()).unwrap_or(u32::MAX);
+        let statements = u32::try_from(group.len()).unwrap_or(u32::MAX);
         let limit = self.statement_timeout * statements + NETWORK_ALLOWANCE;
         let attempt = async {
             let mut connection = match self.take_idle() {
@@ -173,26 +173,26 @@ impl AskPool {
                 None => match self.connect().await {
                     Ok(connection) => connection,
                     Err(error) => {
-                        tracing::debug!(error = %error, "no connection for questions about row visibility");
+                        tracing::debug!(error = %error, "no connection for queries about row visibility");
                         return unavailable();
                     }
                 },
             };
-            let landed = match connection.answer(kind, flight, state).await {
-                Ok(landed) => landed,
+            let result = match connection.execute(kind, group, state).await {
+                Ok(result) => result,
                 // The connection's state is uncertain now.
                 Err(error) => {
-                    tracing::debug!(%error, "questions about row visibility were not put");
+                    tracing::debug!(%error, "queries about row visibility were not put");
                     return unavailable();
                 }
             };
-            if landed.is_sound && !connection.is_closed() {
+            if result.is_sound && !connection.is_closed() {
                 self.idle
                     .lock()
                     .unwrap_or_else(PoisonError::into_inner)
                     .push(connection);
             }
-            landed.answers
+            result.answers
         };
         tokio::time::timeout(limit, attempt)
             .await
@@ -210,7 +210,7 @@ impl AskPool {
         None
     }
 
-    async fn connect(&self) -> Result<Connection, AskError> {
+    async fn connect(&self) -> Result<Connection, QueryError> {
         let client = self
             .connector
             .connect("rapport visibility", &self.tasks)

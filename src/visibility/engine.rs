@@ -5,13 +5,13 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::ask::{AskPool, State};
 use super::catalog::{Catalog, CatalogCache};
-use super::committed::{CommitWatch, Commits};
+use super::checks::{Backoff, Check, CheckResult, StaleCatalog, run_checks};
+use super::committed::{CommitWatch, PendingCommits};
 use super::delivery::{Delivery, Payload, Recipient, Resolved};
 use super::descriptions::Descriptions;
-use super::error::{AskError, SubscribeError};
-use super::inquiry::{Item, Outcome, Patience, Stale, settle};
+use super::error::{QueryError, SubscribeError};
+use super::queries::{QueryPool, State};
 use super::resolution::Resolution;
 use super::slow_filters::SlowFilters;
 use super::snapshots::SnapshotHistory;
@@ -21,13 +21,13 @@ use crate::config::VisibilityConfig;
 use crate::observability::metrics::VisibilityMetrics;
 
 /// Everything a resolution needs.
-pub(super) struct Resolver {
+pub(super) struct Engine {
     pub(super) subscriptions: Mutex<Subscriptions>,
     pub(super) catalog: CatalogCache,
     pub(super) commits: CommitWatch,
     /// The states before deletions.
     pub(super) snapshots: Arc<SnapshotHistory>,
-    pub(super) pool: AskPool,
+    pub(super) pool: QueryPool,
     pub(super) metrics: VisibilityMetrics,
     pub(super) config: VisibilityConfig,
     pub(super) max_record_bytes: usize,
@@ -38,21 +38,21 @@ pub(super) struct Resolver {
 }
 
 /// The changes of one table in a batch under one description, and whom they may concern.
-pub(super) struct Run<'a> {
+pub(super) struct TableBatch<'a> {
     pub(super) relation: &'a Arc<Relation>,
     pub(super) changes: Vec<&'a ChangeEvent>,
     /// Index of transaction and change, for each of `changes`.
     pub(super) places: Vec<(usize, usize)>,
-    pub(super) batch: &'a [Arc<ChangeTransaction>],
+    pub(super) transactions: &'a [Arc<ChangeTransaction>],
     pub(super) candidates: Candidates,
     /// Channels whose filters were checked for another shape of the table.
     outdated: Vec<Outdated>,
 }
 
 /// A batch is to be completed under this reading of the catalogue first.
-struct OtherReading(Arc<Catalog>);
+struct CatalogChanged(Arc<Catalog>);
 
-impl Resolver {
+impl Engine {
     /// See [`super::Visibility::resolve`].
     pub(super) async fn resolve<'b>(&self, batch: &'b [Arc<ChangeTransaction>]) -> Resolved<'b> {
         let Some(mut catalog) = self.catalog.latest() else {
@@ -63,7 +63,7 @@ impl Resolver {
             };
         };
         loop {
-            let completed = self.complete(&catalog, batch).await;
+            let completed = self.add_generated_columns(&catalog, batch).await;
             match self.decide(&catalog, &completed).await {
                 Ok(deliveries) => {
                     return Resolved {
@@ -71,7 +71,7 @@ impl Resolver {
                         deliveries,
                     };
                 }
-                Err(OtherReading(renewed)) => catalog = renewed,
+                Err(CatalogChanged(renewed)) => catalog = renewed,
             }
         }
     }
@@ -84,26 +84,28 @@ impl Resolver {
         &self,
         completed_under: &Arc<Catalog>,
         batch: &[Arc<ChangeTransaction>],
-    ) -> Result<Vec<Delivery>, OtherReading> {
-        let mut runs = self.runs(batch);
-        if runs.is_empty() {
+    ) -> Result<Vec<Delivery>, CatalogChanged> {
+        let mut table_batches = self.table_batches(batch);
+        if table_batches.is_empty() {
             return Ok(Vec::new());
         }
-        for run in &runs {
-            self.metrics.batch_changes.observe(run.changes.len() as f64);
+        for table_batch in &table_batches {
+            self.metrics
+                .batch_changes
+                .observe(table_batch.changes.len() as f64);
         }
         let commits = self
             .commits
-            .commits(batch.iter().map(|changes| changes.xid));
+            .pending(batch.iter().map(|changes| changes.xid));
         let begun = Instant::now();
         let (ahead, mut catalog) = tokio::join!(
-            self.resolve_ahead(&runs, &commits),
-            self.catalog_for(&runs, &commits)
+            self.resolve_speculatively(&table_batches, &commits),
+            self.catalog_for(&table_batches, &commits)
         );
-        let is_completed = Arc::ptr_eq(&catalog, completed_under)
+        let is_complete = Arc::ptr_eq(&catalog, completed_under)
             || !(catalog.has_generated_columns || completed_under.has_generated_columns);
-        if !is_completed {
-            return Err(OtherReading(catalog));
+        if !is_complete {
+            return Err(CatalogChanged(catalog));
         }
         if let Some((reading, deliveries)) = ahead
             && Arc::ptr_eq(&reading, &catalog)
@@ -114,28 +116,30 @@ impl Resolver {
             return Ok(deliveries);
         }
         let mut deliveries = Vec::new();
-        if runs
+        if table_batches
             .iter()
-            .any(|run| !run.outdated.is_empty() && agrees(&catalog, run))
+            .any(|table_batch| !table_batch.outdated.is_empty() && agrees(&catalog, table_batch))
         {
-            deliveries = self.renew_filters(&catalog, &runs).await;
-            runs = self.runs(batch);
-            catalog = self.catalog_for(&runs, &commits).await;
+            deliveries = self.renew_filters(&catalog, &table_batches).await;
+            table_batches = self.table_batches(batch);
+            catalog = self.catalog_for(&table_batches, &commits).await;
         }
-        let roles = roles(&runs);
+        let roles = roles(&table_batches);
         let begun = Instant::now();
-        for run in &runs {
+        for table_batch in &table_batches {
             // The first attempt may meet statements that the catalogue has left behind. A later
-            // one ends early only if it found a question impossible, which it finds but once.
+            // one ends early only if it found a query impossible, which it finds but once.
             let mut may_be_stale = true;
             loop {
-                let resolution = Resolution::new(self, &catalog, run, &commits);
+                let resolution = Resolution::new(self, &catalog, table_batch, &commits);
                 match resolution.deliver(may_be_stale).await {
                     Ok(found) => {
                         deliveries.extend(found);
                         break;
                     }
-                    Err(Stale) => catalog = self.reading(&roles, Duration::ZERO).await,
+                    Err(StaleCatalog) => {
+                        catalog = self.catalog_within(&roles, Duration::ZERO).await
+                    }
                 }
                 may_be_stale = false;
             }
@@ -149,52 +153,59 @@ impl Resolver {
     /// Resolves with a reading of the catalogue that is too old, while [`Self::catalog_for`] verifies
     /// it. The result is valid only if the reading is found to be unchanged. `None` if no
     /// reading has to be verified.
-    async fn resolve_ahead(
+    async fn resolve_speculatively(
         &self,
-        runs: &[Run<'_>],
-        commits: &Commits<'_>,
+        table_batches: &[TableBatch<'_>],
+        commits: &PendingCommits<'_>,
     ) -> Option<(Arc<Catalog>, Vec<Delivery>)> {
         let catalog = self
             .catalog
-            .unverified(&roles(runs), self.age_limit(runs))?;
-        if runs
+            .unverified(&roles(table_batches), self.age_limit(table_batches))?;
+        if table_batches
             .iter()
-            .any(|run| !run.outdated.is_empty() || !agrees(&catalog, run))
+            .any(|table_batch| !table_batch.outdated.is_empty() || !agrees(&catalog, table_batch))
         {
             return None;
         }
         let mut deliveries = Vec::new();
-        for run in runs {
-            let resolution = Resolution::new(self, &catalog, run, commits);
+        for table_batch in table_batches {
+            let resolution = Resolution::new(self, &catalog, table_batch, commits);
             deliveries.extend(resolution.deliver(true).await.ok()?);
         }
         Some((catalog, in_order(deliveries)))
     }
 
-    /// A reading of the catalogue for these runs. If the stream shows that a table may have
+    /// A reading of the catalogue for these table_batches. If the stream shows that a table may have
     /// changed, it begins after the commits are visible.
-    async fn catalog_for(&self, runs: &[Run<'_>], commits: &Commits<'_>) -> Arc<Catalog> {
-        let limit = self.age_limit(runs);
+    async fn catalog_for(
+        &self,
+        table_batches: &[TableBatch<'_>],
+        commits: &PendingCommits<'_>,
+    ) -> Arc<Catalog> {
+        let limit = self.age_limit(table_batches);
         if limit.is_zero() {
-            commits.seen().await;
+            commits.wait_visible().await;
             self.descriptions
-                .record(runs.iter().map(|run| run.relation));
+                .record(table_batches.iter().map(|table_batch| table_batch.relation));
         }
-        self.reading(&roles(runs), limit).await
+        self.catalog_within(&roles(table_batches), limit).await
     }
 
-    /// The maximum age of a reading of the catalogue for these runs.
-    fn age_limit(&self, runs: &[Run<'_>]) -> Duration {
+    /// The maximum age of a reading of the catalogue for these table_batches.
+    fn age_limit(&self, table_batches: &[TableBatch<'_>]) -> Duration {
         let latest = self.catalog.latest();
         // The stream does not show changes of its policies and rights.
-        let is_partitioned = |run: &Run<'_>| {
-            let table = latest.as_ref()?.table(run.relation.oid)?;
+        let is_partitioned = |table_batch: &TableBatch<'_>| {
+            let table = latest.as_ref()?.table(table_batch.relation.oid)?;
             Some(table.is_partitioned)
         };
-        if runs.iter().any(|run| is_partitioned(run) == Some(true)) {
+        if table_batches
+            .iter()
+            .any(|table_batch| is_partitioned(table_batch) == Some(true))
+        {
             return Duration::ZERO;
         }
-        let relations = runs.iter().map(|run| run.relation);
+        let relations = table_batches.iter().map(|table_batch| table_batch.relation);
         self.descriptions
             .age_limit(relations)
             .min(self.catalog.ttl())
@@ -203,10 +214,17 @@ impl Resolver {
     /// Checks the bindings of outdated channels again, for the types that columns have now. A
     /// channel whose filter no longer fits is told so and has no bindings any more, as if it
     /// joined now.
-    async fn renew_filters(&self, catalog: &Arc<Catalog>, runs: &[Run<'_>]) -> Vec<Delivery> {
+    async fn renew_filters(
+        &self,
+        catalog: &Arc<Catalog>,
+        table_batches: &[TableBatch<'_>],
+    ) -> Vec<Delivery> {
         let mut refused = Vec::new();
-        for run in runs.iter().filter(|run| agrees(catalog, run)) {
-            for outdated in &run.outdated {
+        for table_batch in table_batches
+            .iter()
+            .filter(|table_batch| agrees(catalog, table_batch))
+        {
+            for outdated in &table_batch.outdated {
                 let (checked, error) = match self.check_again(catalog, outdated).await {
                     Ok(drafts) => {
                         let catalog = Arc::clone(catalog);
@@ -218,9 +236,9 @@ impl Resolver {
                     .subscriptions
                     .lock()
                     .unwrap_or_else(PoisonError::into_inner)
-                    .renew(outdated, checked);
+                    .replace_outdated(outdated, checked);
                 if let (true, Some(error), Some((transaction, change))) =
-                    (is_renewed, error, run.places.first())
+                    (is_renewed, error, table_batch.places.first())
                 {
                     self.metrics.unanswered.inc();
                     refused.push(Delivery {
@@ -244,63 +262,71 @@ impl Resolver {
         catalog: &Arc<Catalog>,
         outdated: &Outdated,
     ) -> Result<Vec<Draft>, SubscribeError> {
-        let mut patience = Patience::new(&self.metrics);
+        let mut backoff = Backoff::new(&self.metrics);
         loop {
-            let asker = &outdated.asker;
-            match self.check(catalog, asker, &outdated.bindings).await {
+            let principal = &outdated.principal;
+            match self
+                .check_bindings_in(catalog, principal, &outdated.bindings)
+                .await
+            {
                 Err(SubscribeError::Unavailable) => {
-                    patience.wait(&AskError::Unavailable(None)).await;
+                    backoff.wait(&QueryError::Unavailable(None)).await;
                 }
                 settled => return settled,
             }
         }
     }
 
-    fn runs<'a>(&self, batch: &'a [Arc<ChangeTransaction>]) -> Vec<Run<'a>> {
-        let mut runs: Vec<Run<'a>> = Vec::new();
+    fn table_batches<'a>(&self, batch: &'a [Arc<ChangeTransaction>]) -> Vec<TableBatch<'a>> {
+        let mut table_batches: Vec<TableBatch<'a>> = Vec::new();
         // A relation is one shared value until it is described again.
         let mut by_relation: HashMap<*const Relation, usize> = HashMap::new();
         for (transaction, changes) in batch.iter().enumerate() {
             for (change, event) in changes.changes.iter().enumerate() {
-                let run = *by_relation
+                let table_batch = *by_relation
                     .entry(Arc::as_ptr(&event.relation))
                     .or_insert_with(|| {
-                        runs.push(Run {
+                        table_batches.push(TableBatch {
                             relation: &event.relation,
                             changes: Vec::new(),
                             places: Vec::new(),
-                            batch,
+                            transactions: batch,
                             candidates: Candidates::default(),
                             outdated: Vec::new(),
                         });
-                        runs.len() - 1
+                        table_batches.len() - 1
                     });
-                runs[run].changes.push(event);
-                runs[run].places.push((transaction, change));
+                table_batches[table_batch].changes.push(event);
+                table_batches[table_batch]
+                    .places
+                    .push((transaction, change));
             }
         }
         let subscriptions = self
             .subscriptions
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        for run in &mut runs {
-            run.candidates = subscriptions.candidates(run.relation, &run.changes);
-            run.outdated = subscriptions.outdated(run.relation);
+        for table_batch in &mut table_batches {
+            table_batch.candidates =
+                subscriptions.candidates(table_batch.relation, &table_batch.changes);
+            table_batch.outdated = subscriptions.outdated(table_batch.relation);
         }
-        runs.retain(|run| !run.candidates.roles.is_empty() || !run.outdated.is_empty());
-        runs
+        table_batches.retain(|table_batch| {
+            !table_batch.candidates.roles.is_empty() || !table_batch.outdated.is_empty()
+        });
+        table_batches
     }
 
-    /// Asks everything until there is an answer; see [`settle`].
-    pub(super) async fn settle(
+    /// Asks everything until there is an answer; see [`run_checks`].
+    pub(super) async fn run_checks(
         &self,
-        items: &[Item],
+        checks: &[Check],
         state: &State,
         may_be_stale: bool,
-    ) -> Result<Vec<Outcome>, Stale> {
+    ) -> Result<Vec<CheckResult>, StaleCatalog> {
         let max_inputs = self.config.batch_max_rows;
         let (pool, metrics) = (&self.pool, &self.metrics);
-        settle(pool, metrics, max_inputs, items, state, may_be_stale).await
+        run_checks(pool, metrics, max_inputs, checks, state, may_be_stale).await
     }
 
     /// Whether a subscribed table needs snapshots from before its deletions.
@@ -315,19 +341,19 @@ impl Resolver {
     /// Starts to take snapshots if they are needed, and waits for the first.
     pub(super) async fn start_snapshots(self: &Arc<Self>) {
         if self.needs_snapshots() {
-            let resolver = Arc::clone(self);
-            let is_needed = move || resolver.needs_snapshots();
+            let engine = Arc::clone(self);
+            let is_needed = move || engine.needs_snapshots();
             self.snapshots.start(is_needed).await;
         }
     }
 
     /// A reading of the catalogue within this age. Waits for as long as the database is away.
-    async fn reading(&self, roles: &[&str], limit: Duration) -> Arc<Catalog> {
-        let mut patience = Patience::new(&self.metrics);
+    async fn catalog_within(&self, roles: &[&str], limit: Duration) -> Arc<Catalog> {
+        let mut backoff = Backoff::new(&self.metrics);
         loop {
             match self.catalog.within(roles, limit).await {
                 Ok(catalog) => return catalog,
-                Err(error) => patience.wait(&error).await,
+                Err(error) => backoff.wait(&error).await,
             }
         }
     }
@@ -339,20 +365,20 @@ fn in_order(mut deliveries: Vec<Delivery>) -> Vec<Delivery> {
 }
 
 /// The roles of everyone concerned.
-fn roles<'a>(runs: &'a [Run<'_>]) -> Vec<&'a str> {
-    let roles: HashSet<&str> = runs
+fn roles<'a>(table_batches: &'a [TableBatch<'_>]) -> Vec<&'a str> {
+    let roles: HashSet<&str> = table_batches
         .iter()
-        .flat_map(|run| {
-            let outdated = run.outdated.iter();
-            let candidates = run.candidates.roles.iter().map(|role| &**role);
-            candidates.chain(outdated.map(|it| it.asker.identity.role.as_str()))
+        .flat_map(|table_batch| {
+            let outdated = table_batch.outdated.iter();
+            let candidates = table_batch.candidates.roles.iter().map(|role| &**role);
+            candidates.chain(outdated.map(|it| it.principal.identity.role.as_str()))
         })
         .collect();
     roles.into_iter().collect()
 }
 
-fn agrees(catalog: &Catalog, run: &Run<'_>) -> bool {
+fn agrees(catalog: &Catalog, table_batch: &TableBatch<'_>) -> bool {
     catalog
-        .table(run.relation.oid)
-        .is_some_and(|table| table.agrees_with(run.relation))
+        .table(table_batch.relation.oid)
+        .is_some_and(|table| table.agrees_with(table_batch.relation))
 }

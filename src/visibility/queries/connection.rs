@@ -1,4 +1,4 @@
-//! One connection that puts questions about rows, in the way that each of them needs.
+//! One connection that puts queries about rows, in the way that each of them needs.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -6,20 +6,20 @@ use std::time::Duration;
 
 use tokio_postgres::Client;
 
-use super::ask_function;
-use super::ask_loop::AskLoop;
-use super::question::{Answer, Asking, SETTINGS};
+use super::loop_function::LoopFunction;
+use super::query::{Execution, QueryOutput, SETTINGS};
+use super::sql_function;
 use super::state::State;
 use crate::db::parked::{ParkedConnection, ParkedError};
-use crate::visibility::error::AskError;
+use crate::visibility::error::QueryError;
 
-/// Functions that put a question for many, kept for each connection. Each is one of a table, a role and a kind;
+/// Functions that put a query for many, kept for each connection. Each is one of a table, a role and a kind;
 /// beyond this all are dropped and made anew as needed.
 const MAX_LOOPS: usize = 512;
 
-/// How the askings of a flight are put.
+/// How the executions of a group are put.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Flight {
+pub(super) enum GroupKind {
     /// Each as a prepared statement, whatever they are about.
     Statements,
     /// All as one function.
@@ -32,16 +32,16 @@ pub(super) enum Flight {
 /// A connection with what was made on it.
 pub(super) struct Connection {
     parked: ParkedConnection,
-    /// By the question's number.
-    loops: HashMap<u64, AskLoop>,
+    /// By the query's number.
+    loops: HashMap<u64, LoopFunction>,
     /// The server's limit for a statement, as the setting of that name is written.
     statement_timeout: String,
 }
 
-/// What came of a flight.
-pub(super) struct Landed {
-    /// One for each asking, in their order.
-    pub(super) answers: Vec<Result<Answer, AskError>>,
+/// What came of a group.
+pub(super) struct GroupResult {
+    /// One for each execution, in their order.
+    pub(super) answers: Vec<Result<QueryOutput, QueryError>>,
     /// Whether the connection can be used again.
     pub(super) is_sound: bool,
 }
@@ -54,7 +54,7 @@ impl Connection {
     pub(super) async fn park(
         client: Client,
         statement_timeout: Duration,
-    ) -> Result<Self, AskError> {
+    ) -> Result<Self, QueryError> {
         let statement_timeout = statement_timeout.as_millis().max(1).to_string();
         // Compiling a plan takes longer than any of these statements.
         let session = format!(
@@ -73,113 +73,113 @@ impl Connection {
         self.parked.client().is_closed()
     }
 
-    /// Puts the questions of a flight.
+    /// Puts the queries of a group.
     ///
     /// # Errors
     /// After which the connection's state is uncertain, and nothing it said counts.
-    pub(super) async fn answer(
+    pub(super) async fn execute(
         &mut self,
-        kind: Flight,
-        flight: &[&Asking],
+        kind: GroupKind,
+        group: &[&Execution],
         state: &State,
-    ) -> Result<Landed, AskError> {
-        let mut landed = match kind {
-            Flight::Function => {
+    ) -> Result<GroupResult, QueryError> {
+        let mut result = match kind {
+            GroupKind::Function => {
                 let timeout = &self.statement_timeout;
-                let answers = ask_function::ask(&self.parked, flight, state, timeout);
-                return Ok(Landed::sound(answers.await?));
+                let answers = sql_function::execute(&self.parked, group, state, timeout);
+                return Ok(GroupResult::sound(answers.await?));
             }
-            Flight::Loop => Landed::sound(self.ask_in_one_call(flight, state).await?),
-            Flight::Statements => self.ask_one_by_one(flight, state).await?,
+            GroupKind::Loop => GroupResult::sound(self.execute_loop(group, state).await?),
+            GroupKind::Statements => self.execute_prepared(group, state).await?,
         };
-        if landed.is_sound {
-            self.repeat_stale(flight, state, &mut landed).await?;
+        if result.is_sound {
+            self.repeat_stale(group, state, &mut result).await?;
         }
-        Ok(landed)
+        Ok(result)
     }
 
     /// Asks once more, with statements prepared anew, what failed by its statement. A plan that the
     /// server had to make anew, which it does when anybody makes a schema, was made under an
     /// identity's role, which need not be able to resolve the names in it. Such a failure must not
     /// leave its connection: the next one may have as old a plan, and two of them in a row look like
-    /// a fault of the question.
+    /// a fault of the query.
     async fn repeat_stale(
         &mut self,
-        flight: &[&Asking],
+        group: &[&Execution],
         state: &State,
-        landed: &mut Landed,
-    ) -> Result<(), AskError> {
-        let is_stale = |error: &AskError| {
-            error.concerns_statement() && !matches!(error, AskError::Unpreparable(_))
+        result: &mut GroupResult,
+    ) -> Result<(), QueryError> {
+        let is_stale = |error: &QueryError| {
+            error.is_statement_error() && !matches!(error, QueryError::Unpreparable(_))
         };
-        let (stale, again): (Vec<usize>, Vec<&Asking>) = flight
+        let (stale, again): (Vec<usize>, Vec<&Execution>) = group
             .iter()
             .enumerate()
-            .zip(&landed.answers)
+            .zip(&result.answers)
             .filter(|(_, answer)| answer.as_ref().is_err_and(is_stale))
-            .map(|(asking, _)| asking)
+            .map(|(execution, _)| execution)
             .unzip();
         if again.is_empty() {
             return Ok(());
         }
-        for asking in &again {
-            self.loops.remove(&asking.question.id);
-            self.parked.forget(asking.question.id);
+        for execution in &again {
+            self.loops.remove(&execution.query.id);
+            self.parked.forget(execution.query.id);
         }
-        let repeated = self.ask_one_by_one(&again, state).await?;
+        let repeated = self.execute_prepared(&again, state).await?;
         for (place, answer) in stale.into_iter().zip(repeated.answers) {
-            landed.answers[place] = answer;
+            result.answers[place] = answer;
         }
-        landed.is_sound = repeated.is_sound;
+        result.is_sound = repeated.is_sound;
         Ok(())
     }
 
     /// Asks each as a prepared statement. One that cannot be prepared is an answer of its own.
-    async fn ask_one_by_one(
+    async fn execute_prepared(
         &mut self,
-        flight: &[&Asking],
+        group: &[&Execution],
         state: &State,
-    ) -> Result<Landed, AskError> {
-        let refused = self.prepare(flight).await?;
+    ) -> Result<GroupResult, QueryError> {
+        let refused = self.prepare(group).await?;
         let client = self.parked.client();
-        let turns = flight.iter().filter_map(|asking| {
-            let statement = self.parked.statement(asking.question.id)?;
-            let question = async move { client.query_one(statement, &asking.parameters()).await };
-            Some((asking.caller(&self.statement_timeout), question))
+        let turns = group.iter().filter_map(|execution| {
+            let statement = self.parked.statement(execution.query.id)?;
+            let query = async move { client.query_one(statement, &execution.parameters()).await };
+            Some((execution.caller(&self.statement_timeout), query))
         });
         let (begin, next) = (state.begin("read only"), state.next_turn());
         let opening = client.batch_execute(&begin);
         let mut sent = self.parked.fly(opening, &next, turns).await;
         sent.opening().await?;
-        let mut answers = Vec::with_capacity(flight.len());
-        for asking in flight {
-            answers.push(match refused.get(&asking.question.id) {
-                Some(error) => Err(AskError::Unpreparable(Arc::clone(error))),
+        let mut answers = Vec::with_capacity(group.len());
+        for execution in group {
+            answers.push(match refused.get(&execution.query.id) {
+                Some(error) => Err(QueryError::Unpreparable(Arc::clone(error))),
                 None => match sent.next().await {
-                    Some(answer) => answer.map(Answer::Row).map_err(AskError::from),
+                    Some(answer) => answer.map(QueryOutput::Row).map_err(QueryError::from),
                     None => Err(ParkedError::Doubtful.into()),
                 },
             });
         }
         let is_sound = sent.land().await;
-        Ok(Landed { answers, is_sound })
+        Ok(GroupResult { answers, is_sound })
     }
 
     /// Asks in one call, which is made if it is not there.
-    async fn ask_in_one_call(
+    async fn execute_loop(
         &mut self,
-        flight: &[&Asking],
+        group: &[&Execution],
         state: &State,
-    ) -> Result<Vec<Result<Answer, AskError>>, AskError> {
-        let Some(first) = flight.first() else {
+    ) -> Result<Vec<Result<QueryOutput, QueryError>>, QueryError> {
+        let Some(first) = group.first() else {
             return Ok(Vec::new());
         };
-        let id = first.question.id;
+        let id = first.query.id;
         let found = match self.loops.get(&id) {
-            Some(call) => self.run(call, flight, state).await,
+            Some(call) => self.run(call, group, state).await,
             None => match self.make_call(first).await {
                 Ok(call) => {
-                    let found = self.run(&call, flight, state).await;
+                    let found = self.run(&call, group, state).await;
                     self.loops.insert(id, call);
                     found
                 }
@@ -189,14 +189,16 @@ impl Connection {
         match found {
             Ok(found) => Ok(found
                 .into_iter()
-                .map(|answer| answer.map(Answer::Ordinals))
+                .map(|answer| answer.map(QueryOutput::Ordinals))
                 .collect()),
-            Err(AskError::Unpreparable(error)) => Ok(everyone(flight, || {
-                AskError::Unpreparable(Arc::clone(&error))
+            Err(QueryError::Unpreparable(error)) => Ok(same_error(group, || {
+                QueryError::Unpreparable(Arc::clone(&error))
             })),
-            Err(AskError::Together(error)) => {
+            Err(QueryError::WholeCall(error)) => {
                 self.loops.remove(&id);
-                Ok(everyone(flight, || AskError::Together(Arc::clone(&error))))
+                Ok(same_error(group, || {
+                    QueryError::WholeCall(Arc::clone(&error))
+                }))
             }
             Err(error) => Err(error),
         }
@@ -205,62 +207,62 @@ impl Connection {
     /// Runs a call, in an explicit transaction unless it sees the current state.
     async fn run(
         &self,
-        call: &AskLoop,
-        flight: &[&Asking],
+        call: &LoopFunction,
+        group: &[&Execution],
         state: &State,
-    ) -> Result<Vec<Result<Vec<i64>, AskError>>, AskError> {
+    ) -> Result<Vec<Result<Vec<i64>, QueryError>>, QueryError> {
         let client = self.parked.client();
         if state.is_now() {
-            return call.run(client, flight).await;
+            return call.run(client, group).await;
         }
         client.batch_execute(&state.begin("read only")).await?;
-        let found = call.run(client, flight).await;
+        let found = call.run(client, group).await;
         client.batch_execute("rollback").await?;
         found
     }
 
-    /// Makes the call for the question of `asking`.
+    /// Makes the call for the query of `execution`.
     ///
     /// # Errors
-    /// [`AskError::Unpreparable`] or [`AskError::Together`] when the server refuses the question or the
+    /// [`QueryError::Unpreparable`] or [`QueryError::WholeCall`] when the server refuses the query or the
     /// function; the connection's state is uncertain after any other.
-    async fn make_call(&mut self, asking: &Asking) -> Result<AskLoop, AskError> {
-        let question = &asking.question;
-        if let Some(error) = self.prepare(&[asking]).await?.remove(&question.id) {
-            return Err(AskError::Unpreparable(error));
+    async fn make_call(&mut self, execution: &Execution) -> Result<LoopFunction, QueryError> {
+        let query = &execution.query;
+        if let Some(error) = self.prepare(&[execution]).await?.remove(&query.id) {
+            return Err(QueryError::Unpreparable(error));
         }
         self.parked.become_login().await?;
         if self.loops.len() >= MAX_LOOPS {
             self.loops.clear();
             self.parked.client().batch_execute("discard temp").await?;
         }
-        let made = AskLoop::make(self.parked.client(), question).await;
+        let made = LoopFunction::make(self.parked.client(), query).await;
         self.parked.return_to_parked().await?;
         made.map_err(|error| match error.as_db_error() {
             Some(_) => {
                 tracing::debug!(%error, "identities are asked about one by one");
-                AskError::Together(Arc::new(error))
+                QueryError::WholeCall(Arc::new(error))
             }
             None => error.into(),
         })
     }
 
-    /// Sees to it that every statement of the flight is prepared. Returns why some cannot be.
+    /// Sees to it that every statement of the group is prepared. Returns why some cannot be.
     async fn prepare(
         &mut self,
-        flight: &[&Asking],
-    ) -> Result<HashMap<u64, Arc<tokio_postgres::Error>>, AskError> {
-        let wanted = flight
+        group: &[&Execution],
+    ) -> Result<HashMap<u64, Arc<tokio_postgres::Error>>, QueryError> {
+        let wanted = group
             .iter()
-            .map(|asking| (asking.question.id, &*asking.question.sql));
+            .map(|execution| (execution.query.id, &*execution.query.sql));
         let refused = self.parked.prepare(wanted).await?;
         let shared = |(id, error)| (id, Arc::new(error));
         Ok(refused.into_iter().map(shared).collect())
     }
 }
 
-impl Landed {
-    fn sound(answers: Vec<Result<Answer, AskError>>) -> Self {
+impl GroupResult {
+    fn sound(answers: Vec<Result<QueryOutput, QueryError>>) -> Self {
         Self {
             answers,
             is_sound: true,
@@ -269,9 +271,9 @@ impl Landed {
 }
 
 /// The same error as everybody's answer.
-pub(super) fn everyone(
-    flight: &[&Asking],
-    error: impl Fn() -> AskError,
-) -> Vec<Result<Answer, AskError>> {
-    flight.iter().map(|_| Err(error())).collect()
+pub(super) fn same_error(
+    group: &[&Execution],
+    error: impl Fn() -> QueryError,
+) -> Vec<Result<QueryOutput, QueryError>> {
+    group.iter().map(|_| Err(error())).collect()
 }

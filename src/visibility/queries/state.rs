@@ -1,21 +1,21 @@
-//! The state of the database in which a question is asked.
+//! The state of the database in which a query is asked.
 
 use std::sync::Arc;
 
 use crate::db::parked::NEXT_TURN;
 use crate::visibility::snapshots::HeldSnapshot;
 
-/// What a question sees of the tables.
+/// What a query sees of the tables.
 #[derive(Clone)]
 pub(crate) enum State {
-    /// Everything that is committed when the question is asked.
+    /// Everything that is committed when the query is asked.
     Now,
     /// Everything that this snapshot sees.
     At(Arc<HeldSnapshot>),
 }
 
 impl State {
-    /// Whether questions see the current state.
+    /// Whether queries see the current state.
     pub(super) fn is_now(&self) -> bool {
         matches!(self, Self::Now)
     }
@@ -31,7 +31,7 @@ impl State {
         }
     }
 
-    /// The statements that end a turn of a flight and begin the next transaction in this state.
+    /// The statements that end a turn of a group and begin the next transaction in this state.
     pub(super) fn next_turn(&self) -> String {
         match self {
             Self::Now => NEXT_TURN.to_owned(),
