@@ -8,8 +8,17 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 
 use super::claims::Claims;
-use super::is_opaque_key;
 use crate::config::AuthConfig;
+
+/// What every API key of the newer, opaque kind starts with (`sb_publishable_…`,
+/// `sb_secret_…`): it is not a token and says nothing about a person.
+const OPAQUE_KEY_PREFIX: &str = "sb_";
+
+/// Whether this is an opaque API key and not a JSON Web Token. Clients send such a key as
+/// `Authorization: Bearer sb_…` while nobody is signed in.
+pub fn is_opaque_key(token: &str) -> bool {
+    token.starts_with(OPAQUE_KEY_PREFIX)
+}
 
 /// The role of the public key, which everybody has.
 pub const PUBLIC_ROLE: &str = "anon";

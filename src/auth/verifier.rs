@@ -13,11 +13,10 @@ use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use super::api_key::ApiKeys;
+use super::api_key::{ApiKeys, is_opaque_key};
 use super::cache::Cache;
 use super::claims::Claims;
 use super::error::{KeyError, TokenError};
-use super::is_opaque_key;
 use super::keys::KeySet;
 use crate::config::AuthConfig;
 

@@ -7,10 +7,11 @@ use tokio::time::Instant;
 use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
 
-use super::error::SessionError;
+use super::names::{APPLICATION_NAME, SlotName};
 use super::publication::{self, Publications};
-use super::slot::{self, Holder, SlotName};
-use super::transport::{APPLICATION_NAME, answered};
+use super::session_error::SessionError;
+use super::slot::{self, Holder};
+use super::timeout::answered;
 use crate::config::ReplicationConfig;
 use crate::db::connect::Connector;
 

@@ -6,12 +6,9 @@
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 
-use super::error::SessionError;
+use super::names::MESSAGES_PUBLICATION;
+use super::session_error::SessionError;
 use crate::change::{ReplicaIdentity, TableName};
-
-/// The publication of `realtime.messages`, by the name under which Supabase's own server makes and
-/// expects it. The schema makes it where the table is ours; it is never altered here.
-pub const MESSAGES_PUBLICATION: &str = "supabase_realtime_messages_publication";
 
 /// Which of the two publications there are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -3,22 +3,18 @@
 //! The slot is permanent: it survives a dropped connection and a crash of either side. Statements
 //! run on an ordinary connection.
 
-use std::fmt;
 use std::time::Duration;
 
-use sha2::{Digest, Sha256};
 use tokio_postgres::Client;
 use tokio_postgres::types::PgLsn;
 use tokio_util::sync::CancellationToken;
 
-use super::error::{ReplicationError, SessionError};
-use super::transport::answered;
+use super::names::SlotName;
+use super::session_error::SessionError;
+use super::timeout::answered;
 use crate::change::Lsn;
 use crate::db::connect::Connector;
 use crate::observability::readiness::{self, SlotReport};
-
-/// PostgreSQL's limit for names (`NAMEDATALEN` − 1).
-const NAME_LIMIT_BYTES: usize = 63;
 
 /// Making a slot waits for every transaction that is open at that moment. Longer than this is worth
 /// telling the operator about.
@@ -27,54 +23,6 @@ const SLOW_CREATION: Duration = Duration::from_secs(5);
 /// After this long the making is begun again: the connection may be dead without a word, and a
 /// transaction this long may be followed by the next.
 const CREATION_LIMIT: Duration = Duration::from_secs(600);
-
-/// A name that PostgreSQL accepts for a slot: lower-case letters, digits and underscores.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct SlotName(String);
-
-impl SlotName {
-    /// The slot of `database` under the configured name. Slot names are shared by all databases of
-    /// a cluster, hence the database is part of it. Characters that a slot name cannot have become
-    /// underscores; a checksum then keeps names apart that would look the same.
-    ///
-    /// # Errors
-    /// [`ReplicationError::SlotName`] when nothing of `configured` remains.
-    pub(super) fn new(configured: &str, database: &str) -> Result<Self, ReplicationError> {
-        if !configured.chars().any(|c| c.is_ascii_alphanumeric()) {
-            return Err(ReplicationError::SlotName(configured.to_owned()));
-        }
-        let wanted = format!("{configured}_{database}");
-        let mut name: String = wanted
-            .chars()
-            .map(|c| match c {
-                'a'..='z' | '0'..='9' | '_' => c,
-                'A'..='Z' => c.to_ascii_lowercase(),
-                _ => '_',
-            })
-            .collect();
-        if name != wanted || name.len() > NAME_LIMIT_BYTES {
-            let digest = Sha256::digest(wanted.as_bytes());
-            let suffix = format!(
-                "_{:02x}{:02x}{:02x}{:02x}",
-                digest[0], digest[1], digest[2], digest[3]
-            );
-            name.truncate(NAME_LIMIT_BYTES - suffix.len());
-            name.push_str(&suffix);
-        }
-        Ok(Self(name))
-    }
-
-    /// The name as text.
-    pub(super) fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Display for SlotName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
 
 /// The row of `pg_replication_slots`.
 #[derive(Clone, Debug)]
@@ -276,41 +224,4 @@ pub(super) async fn terminate(client: &Client, pid: i32) -> Result<(), tokio_pos
         .execute("select pg_catalog.pg_terminate_backend($1)", &[&pid])
         .await
         .map(|_| ())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_are_what_postgres_accepts_and_differ_by_database() {
-        let long = "x".repeat(80);
-        let cases = [
-            ("rapport", "postgres", Some("rapport_postgres")),
-            ("rapport", "my_app2", Some("rapport_my_app2")),
-            ("Rapport", "My App", None),
-            ("rapport", "my-app", None),
-            ("rapport", "mÿ", None),
-            ("rapport", long.as_str(), None),
-        ];
-        for (configured, database, exact) in cases {
-            let name = SlotName::new(configured, database).expect("a usable name");
-            if let Some(exact) = exact {
-                assert_eq!(name.as_str(), exact);
-            }
-            assert!(name.as_str().len() <= NAME_LIMIT_BYTES, "{name}");
-            assert!(
-                name.as_str()
-                    .bytes()
-                    .all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_')),
-                "{name}"
-            );
-        }
-        let names = ["my-app", "my_app", "my.app", "MY-APP"]
-            .map(|database| SlotName::new("rapport", database).expect("a usable name"));
-        for (index, name) in names.iter().enumerate() {
-            assert!(!names[..index].contains(name), "{name}");
-        }
-        assert!(SlotName::new("--", "postgres").is_err());
-    }
 }

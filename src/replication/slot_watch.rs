@@ -9,10 +9,11 @@ use std::time::Duration;
 use tokio_postgres::Client;
 use tokio_postgres::types::PgLsn;
 
-use super::error::SessionError;
+use super::names::{CONTROL_APPLICATION_NAME, SlotName};
 use super::publication::{self, Publications};
-use super::slot::{self, SlotName, SlotState};
-use super::transport::{CONTROL_APPLICATION_NAME, answered};
+use super::session_error::SessionError;
+use super::slot::{self, SlotState};
+use super::timeout::answered;
 use crate::change::Lsn;
 use crate::db::connect::Connector;
 use crate::shutdown::Tasks;

@@ -5,19 +5,14 @@ use std::time::Duration;
 use pgwire_replication::{ReplicationClient, ReplicationConfig as WireConfig, SslMode, TlsConfig};
 use tokio_postgres::config::{Host, SslMode as UrlSslMode};
 
-use super::error::{ReplicationError, SessionError};
+use super::error::ReplicationError;
+use super::names::{APPLICATION_NAME, SlotName};
 use super::publication::Publications;
-use super::slot::SlotName;
+use super::session_error::SessionError;
+use super::timeout::answered;
 use crate::change::Lsn;
 use crate::config::ReplicationConfig;
 use crate::db::connect::{CertificateCheck, Connector};
-
-/// What the session calls itself in `pg_stat_replication`. A walsender of this name may be ended
-/// when its client is gone.
-pub(super) const APPLICATION_NAME: &str = "rapport replication";
-
-/// What the ordinary connection beside it calls itself.
-pub(super) const CONTROL_APPLICATION_NAME: &str = "rapport replication control";
 
 /// Settings that decide how values look as text, fixed against what role and database set: the
 /// startup packet outranks both. `search_path` is empty so that names of other objects (`regclass`
@@ -33,21 +28,6 @@ const IDLE_STATUS_INTERVAL: Duration = Duration::from_secs(2);
 /// Messages waiting between the socket and the assembler. Each is one row, which can be large;
 /// beyond this the socket is not read and TCP holds the server back.
 const QUEUED_MESSAGES: usize = 128;
-
-/// How long the server may take to answer what needs no waiting. One this slow is taken for gone,
-/// and everything is connected anew: nothing is lost by that.
-pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// `work`, whose answer must come within [`ANSWER_TIMEOUT`]. `what` completes "no answer while".
-pub(super) async fn answered<T, E: Into<SessionError>>(
-    what: &'static str,
-    work: impl Future<Output = Result<T, E>>,
-) -> Result<T, SessionError> {
-    match tokio::time::timeout(ANSWER_TIMEOUT, work).await {
-        Ok(result) => result.map_err(Into::into),
-        Err(_) => Err(SessionError::Timeout(ANSWER_TIMEOUT.as_secs(), what)),
-    }
-}
 
 /// The parts of a connection URL that a replication connection needs.
 #[derive(Clone)]

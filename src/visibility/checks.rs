@@ -1,29 +1,25 @@
-//! Puts queries to PostgreSQL until each input has an answer or is known to have none.
+//! Access checks: runs queries until each input has an answer or is known to fail.
 //!
-//! An outage is waited out and never taken for an answer. One input that makes a statement fail
-//! is searched for by halving, so that it takes no other with it.
+//! An outage never counts as an answer: the check waits until it is over. If one input makes a
+//! statement fail, it is found by halving, so that the other inputs still get their answers.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::error::QueryError;
+use super::backoff::Backoff;
+use super::failure::{Failure, Reaction, Stage};
 use super::queries::{
     Execution, ExecutionMode, Principal, Query, QueryOutput, QueryPool, State, TextArray,
 };
 use crate::observability::metrics::VisibilityMetrics;
 
-/// SQLSTATE of a statement that ran out of its time.
-pub(super) const QUERY_CANCELED: &str = "57014";
+/// SQLSTATE of an error that has none: `internal_error`.
+const INTERNAL_ERROR: &str = "XX000";
 
-/// First and longest wait before a query is repeated while the database is away. A restart
-/// takes about a second; nobody is served by execution every 50 ms for an hour.
-const FIRST_RETRY: Duration = Duration::from_millis(50);
-const LAST_RETRY: Duration = Duration::from_secs(2);
-
-/// Distinct inputs of one query: rows that do not differ in what matters are asked once.
+/// Distinct inputs of a query. Rows that are equal in the columns that the query reads are one
+/// input.
 #[derive(Debug, Default)]
 pub(super) struct Inputs {
     rows: Vec<Vec<Option<Bytes>>>,
@@ -31,7 +27,7 @@ pub(super) struct Inputs {
 }
 
 impl Inputs {
-    /// The number of this input, a new one if it was not there.
+    /// The number of this input. A new input gets the next number.
     pub(super) fn number(&mut self, input: Vec<Option<Bytes>>) -> u32 {
         if let Some(number) = self.known.get(&input) {
             return *number;
@@ -43,7 +39,7 @@ impl Inputs {
         number
     }
 
-    /// How many there are.
+    /// The number of distinct inputs.
     pub(super) fn len(&self) -> usize {
         self.rows.len()
     }
@@ -62,50 +58,93 @@ impl Inputs {
     }
 }
 
-/// One query in one identity's name about some of the inputs.
+/// One query, run as one principal on some of the inputs.
 #[derive(Clone)]
 pub(super) struct Check {
     pub(super) principal: Arc<Principal>,
     pub(super) query: Arc<Query>,
     pub(super) inputs: Arc<Inputs>,
+    /// The inputs to check.
     pub(super) numbers: Arc<[u32]>,
-    /// The operand of a filter condition.
+    /// The operand, if the check is a filter condition.
     pub(super) operand: Option<Arc<str>>,
 }
 
-/// The answer to an [`Check`].
+/// The result of a [`Check`]. Inputs in neither list are not accepted.
 #[derive(Debug, Default)]
 pub(super) struct CheckResult {
-    /// Inputs for which the answer is yes.
-    pub(super) visible: Vec<u32>,
-    /// Inputs that got no answer, with SQLSTATEs.
+    /// Inputs for which the query's condition is true.
+    pub(super) accepted: Vec<u32>,
+    /// Inputs that make the statement fail, with the SQLSTATE.
     pub(super) failed: Vec<(u32, String)>,
 }
 
-/// Statements fail, by themselves and not by what they are asked about: the catalogue is to be
-/// read anew and access to be decided again.
+impl CheckResult {
+    /// Adds the inputs that the query returned: `ordinals` count from 1 in `numbers`.
+    fn accept(&mut self, numbers: &[u32], ordinals: &[i64]) {
+        self.accepted.extend(ordinals.iter().filter_map(|ordinal| {
+            let place = usize::try_from(*ordinal).ok()?.checked_sub(1)?;
+            numbers.get(place).copied()
+        }));
+    }
+
+    fn fail(&mut self, numbers: &[u32], sqlstate: &str) {
+        let failed = numbers.iter().map(|number| (*number, sqlstate.to_owned()));
+        self.failed.extend(failed);
+    }
+}
+
+/// A statement fails whatever its input. The catalogue must be read again, and access decided again.
 #[derive(Debug)]
 pub(super) struct StaleCatalog;
 
-/// A attempt of an check under way.
+/// One execution of a check, on some of its inputs.
 struct Attempt {
+    /// Index of the check.
     check: usize,
     numbers: Arc<[u32]>,
-    /// Whether nothing of it has failed yet.
-    is_first_attempt: bool,
-    /// Of a probe, which asks about nothing to learn if the statement fails by itself: what to
-    /// search if it does not, and how that failed.
-    behind_probe: Option<(Arc<[u32]>, String)>,
+    stage: Stage,
 }
 
-/// Asks everything until there is an answer: waits while the database is away, and narrows a
-/// failure down to the inputs that cause it. One execution is about `max_inputs` at most: that
-/// bounds what one statement's time limit covers. A snapshot is lost in an outage, so queries
-/// in it are not repeated and have no answer.
+impl Attempt {
+    fn new(check: usize, numbers: Arc<[u32]>) -> Self {
+        Self {
+            check,
+            numbers,
+            stage: Stage::First,
+        }
+    }
+
+    /// Runs the same statement without any input. If that fails too, for example because a right
+    /// on a function is missing, the failing input need not be searched for.
+    fn probe(self, sqlstate: String) -> Self {
+        Self {
+            check: self.check,
+            numbers: Arc::new([]),
+            stage: Stage::Probe {
+                behind: self.numbers,
+                sqlstate,
+            },
+        }
+    }
+
+    /// The inputs whose answers depend on this attempt.
+    fn concerned(&self) -> &Arc<[u32]> {
+        match &self.stage {
+            Stage::Probe { behind, .. } => behind,
+            Stage::First | Stage::Narrowed => &self.numbers,
+        }
+    }
+}
+
+/// Runs all checks. Waits while the database is unreachable, and narrows failures down to the
+/// inputs that cause them. One execution has at most `max_inputs` inputs, which bounds the work
+/// under one statement timeout. A snapshot is lost in an outage, so checks in it are not repeated,
+/// and their inputs are not accepted.
 ///
 /// # Errors
-/// [`StaleCatalog`] with `may_be_stale` when a statement itself fails, and at any time when a
-/// query turns out to be impossible.
+/// [`StaleCatalog`] if a statement fails whatever its input and `may_be_stale`, or if a query
+/// becomes [`ExecutionMode::Impossible`].
 pub(super) async fn run_checks(
     pool: &QueryPool,
     metrics: &VisibilityMetrics,
@@ -115,108 +154,75 @@ pub(super) async fn run_checks(
     may_be_stale: bool,
 ) -> Result<Vec<CheckResult>, StaleCatalog> {
     let mut results: Vec<CheckResult> = checks.iter().map(|_| CheckResult::default()).collect();
-    let mut open: VecDeque<Attempt> = VecDeque::new();
-    // Identities that are asked about the same inputs share the pieces, too: they are encoded once
-    // and asked about in one call. What an address stands for is kept alive by `checks`.
-    let mut pieces: HashMap<usize, Vec<Arc<[u32]>>> = HashMap::new();
-    for (position, check) in checks.iter().enumerate() {
-        if check.numbers.len() <= max_inputs {
-            open.push_back(Attempt::new(position, Arc::clone(&check.numbers)));
-        } else {
-            let pieces = pieces
-                .entry(Arc::as_ptr(&check.numbers).addr())
-                .or_insert_with(|| check.numbers.chunks(max_inputs).map(Arc::from).collect());
-            open.extend(
-                pieces
-                    .iter()
-                    .map(|numbers| Attempt::new(position, Arc::clone(numbers))),
-            );
-        }
-    }
+    let mut open = first_attempts(checks, max_inputs);
     let mut backoff = Backoff::new(metrics);
     while !open.is_empty() {
         let attempts: Vec<Attempt> = open.drain(..).collect();
         let executions = executions(checks, &attempts);
         let answers = pool.execute(&executions, state).await;
-        let mut away = None;
+        let mut outage = None;
         let mut is_impossible = false;
-        let modes: Vec<ExecutionMode> = executions.iter().map(|execution| execution.mode).collect();
-        for ((attempt, mode), answer) in attempts.into_iter().zip(modes).zip(answers) {
-            let ordinals = answer.and_then(QueryOutput::ordinals);
-            match ordinals {
+        for ((attempt, execution), answer) in attempts.into_iter().zip(&executions).zip(answers) {
+            let (check, result) = (attempt.check, &mut results[attempt.check]);
+            let error = match answer.and_then(QueryOutput::ordinals) {
                 Ok(ordinals) => {
-                    if let Some((numbers, sqlstate)) = attempt.behind_probe {
-                        narrow(
-                            &mut open,
-                            &mut results[attempt.check],
-                            attempt.check,
-                            &numbers,
-                            &sqlstate,
-                            metrics,
-                        );
-                        continue;
+                    if let Stage::Probe { behind, sqlstate } = &attempt.stage {
+                        split(&mut open, result, check, behind, sqlstate, metrics);
+                    } else {
+                        result.accept(&attempt.numbers, &ordinals);
                     }
-                    let numbers = ordinals.iter().filter_map(|ordinal| {
-                        let place = usize::try_from(*ordinal).ok()?.checked_sub(1)?;
-                        attempt.numbers.get(place).copied()
-                    });
-                    results[attempt.check].visible.extend(numbers);
+                    continue;
                 }
-                Err(QueryError::Unavailable(_)) if matches!(state, State::At(_)) => {}
-                Err(error @ QueryError::Unavailable(_)) => {
-                    away = Some(error);
+                Err(error) => error,
+            };
+            let query = &checks[check].query;
+            let sqlstate = error.sqlstate().unwrap_or(INTERNAL_ERROR).to_owned();
+            let failure = Failure {
+                kind: error.kind(),
+                sqlstate: &sqlstate,
+                stage: &attempt.stage,
+                executed: execution.mode,
+                current: query.mode(),
+                is_filter: checks[check].operand.is_some(),
+                is_in_snapshot: !state.is_now(),
+                may_be_stale,
+            };
+            let reaction = failure.reaction();
+            tracing::debug!(%error, sqlstate, ?reaction, "access check failed");
+            match reaction {
+                Reaction::Abandon => {}
+                Reaction::Wait => {
+                    outage = Some(error);
                     open.push_back(attempt);
                 }
-                Err(error) if may_be_stale && error.is_statement_error() => {
-                    return Err(StaleCatalog);
+                Reaction::ReadCatalogAgain => return Err(StaleCatalog),
+                Reaction::Restart => {
+                    is_impossible |= query.mode() == ExecutionMode::Impossible;
+                    open.push_back(Attempt::new(check, Arc::clone(attempt.concerned())));
                 }
-                Err(error) => {
-                    let query = &checks[attempt.check].query;
-                    let sqlstate = error.sqlstate().unwrap_or("XX000").to_owned();
-                    tracing::debug!(%sqlstate, "a query about row visibility failed");
-                    if query.fall_back(mode, &error, attempt.behind_probe.is_some()) {
-                        is_impossible |= query.mode() == ExecutionMode::Impossible;
-                        let numbers = attempt
-                            .behind_probe
-                            .map_or(attempt.numbers, |(numbers, _)| numbers);
-                        open.push_back(Attempt::new(attempt.check, numbers));
-                        continue;
-                    }
-                    let is_filter = checks[attempt.check].operand.is_some();
-                    let result = &mut results[attempt.check];
-                    let whole = match &attempt.behind_probe {
-                        Some((numbers, _)) => Some(Arc::clone(numbers)),
-                        // Looking for the one value on which a filter takes too long would take
-                        // everybody's time.
-                        None if matches!(error, QueryError::Unpreparable(_))
-                            || (is_filter && sqlstate == QUERY_CANCELED) =>
-                        {
-                            Some(Arc::clone(&attempt.numbers))
-                        }
-                        None => None,
-                    };
-                    if let Some(numbers) = whole {
-                        let failed = numbers.iter().map(|number| (*number, sqlstate.clone()));
-                        result.failed.extend(failed);
-                    } else if attempt.is_first_attempt {
-                        open.push_back(attempt.probe(sqlstate));
-                    } else {
-                        narrow(
-                            &mut open,
-                            result,
-                            attempt.check,
-                            &attempt.numbers,
-                            &sqlstate,
-                            metrics,
-                        );
-                    }
+                Reaction::SwitchMode(mode) => {
+                    query.switch_mode(execution.mode, mode);
+                    is_impossible |= query.mode() == ExecutionMode::Impossible;
+                    open.push_back(Attempt::new(check, Arc::clone(attempt.concerned())));
+                }
+                Reaction::FailAll => result.fail(attempt.concerned(), &sqlstate),
+                Reaction::Probe => open.push_back(attempt.probe(sqlstate)),
+                Reaction::Split => {
+                    split(
+                        &mut open,
+                        result,
+                        check,
+                        &attempt.numbers,
+                        &sqlstate,
+                        metrics,
+                    );
                 }
             }
         }
         if is_impossible {
             return Err(StaleCatalog);
         }
-        match away {
+        match outage {
             Some(error) => backoff.wait(&error).await,
             None => backoff = Backoff::new(metrics),
         }
@@ -224,56 +230,54 @@ pub(super) async fn run_checks(
     Ok(results)
 }
 
-/// Splits inputs of which one failed, or names the one that did.
-fn narrow(
+/// One attempt for each check, or several if it has more than `max_inputs` inputs.
+fn first_attempts(checks: &[Check], max_inputs: usize) -> VecDeque<Attempt> {
+    let mut open = VecDeque::new();
+    // Checks with the same list of inputs share its pieces, so that a piece is encoded once and
+    // checked in one call. The keys are addresses of lists that `checks` keeps alive.
+    let mut pieces: HashMap<usize, Vec<Arc<[u32]>>> = HashMap::new();
+    for (place, check) in checks.iter().enumerate() {
+        if check.numbers.len() <= max_inputs {
+            open.push_back(Attempt::new(place, Arc::clone(&check.numbers)));
+            continue;
+        }
+        let pieces = pieces
+            .entry(Arc::as_ptr(&check.numbers).addr())
+            .or_insert_with(|| check.numbers.chunks(max_inputs).map(Arc::from).collect());
+        let attempts = pieces
+            .iter()
+            .map(|piece| Attempt::new(place, Arc::clone(piece)));
+        open.extend(attempts);
+    }
+    open
+}
+
+/// Halves inputs of which at least one fails. A single input is the one that fails.
+fn split(
     open: &mut VecDeque<Attempt>,
     result: &mut CheckResult,
     check: usize,
-    numbers: &Arc<[u32]>,
+    numbers: &[u32],
     sqlstate: &str,
     metrics: &VisibilityMetrics,
 ) {
-    if let [number] = **numbers {
-        result.failed.push((number, sqlstate.to_owned()));
+    if let [_] = numbers {
+        result.fail(numbers, sqlstate);
         return;
     }
     metrics.bisections.inc();
     let (left, right) = numbers.split_at(numbers.len() / 2);
-    for half in [left, right] {
-        if !half.is_empty() {
-            open.push_back(Attempt {
-                is_first_attempt: false,
-                ..Attempt::new(check, half.into())
-            });
-        }
-    }
-}
-
-impl Attempt {
-    fn new(check: usize, numbers: Arc<[u32]>) -> Self {
-        Self {
-            check,
-            numbers,
-            is_first_attempt: true,
-            behind_probe: None,
-        }
-    }
-
-    /// The same statement about nothing: what fails even so, such as a missing right on a
-    /// function, is not looked for row by row.
-    fn probe(self, sqlstate: String) -> Self {
-        Self {
-            check: self.check,
-            numbers: Arc::new([]),
-            is_first_attempt: false,
-            behind_probe: Some((self.numbers, sqlstate)),
-        }
-    }
+    let halves = [left, right].into_iter().filter(|half| !half.is_empty());
+    open.extend(halves.map(|half| Attempt {
+        check,
+        numbers: half.into(),
+        stage: Stage::Narrowed,
+    }));
 }
 
 fn executions(checks: &[Check], attempts: &[Attempt]) -> Vec<Execution> {
-    // Most identities are asked about the same inputs, shared: these are encoded once. Whatever
-    // an address stands for is kept alive by `attempts` and `checks`.
+    // Most principals have the same inputs, which are encoded once. The keys are addresses of
+    // values that `attempts` and `checks` keep alive.
     let mut encoded: HashMap<[usize; 3], Arc<[TextArray]>> = HashMap::new();
     attempts
         .iter()
@@ -288,9 +292,8 @@ fn executions(checks: &[Check], attempts: &[Attempt]) -> Vec<Execution> {
                     .map_or(0, |operand| Arc::as_ptr(operand).addr()),
             ];
             let parameters = encoded.entry(key).or_insert_with(|| {
-                check
-                    .inputs
-                    .encode(&attempt.numbers, check.operand.as_deref())
+                let operand = check.operand.as_deref();
+                check.inputs.encode(&attempt.numbers, operand)
             });
             Execution {
                 principal: Arc::clone(&check.principal),
@@ -300,27 +303,4 @@ fn executions(checks: &[Check], attempts: &[Attempt]) -> Vec<Execution> {
             }
         })
         .collect()
-}
-
-/// The pauses between attempts while the database is away.
-pub(super) struct Backoff<'a> {
-    metrics: &'a VisibilityMetrics,
-    wait: Duration,
-}
-
-impl<'a> Backoff<'a> {
-    pub(super) fn new(metrics: &'a VisibilityMetrics) -> Self {
-        Self {
-            metrics,
-            wait: FIRST_RETRY,
-        }
-    }
-
-    /// Waits after an error, longer each time.
-    pub(super) async fn wait(&mut self, error: &QueryError) {
-        self.metrics.retries.inc();
-        tracing::warn!(%error, "row visibility waits for the database");
-        tokio::time::sleep(self.wait).await;
-        self.wait = (self.wait * 2).min(LAST_RETRY);
-    }
 }

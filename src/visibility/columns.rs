@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::SubscribeOptions;
-use super::catalog::{Table, TableColumn, TableRights};
-use super::record::{ValueEncoding, write_string};
+use super::binding::SubscribeOptions;
+use super::encoding::{ValueEncoding, write_string};
+use super::table::{Table, TableColumn, TableRights};
 use crate::change::Relation;
 
 /// The columns that may be sent, in the table's order. Made once per table, role, `select` and

@@ -11,7 +11,7 @@ use tokio::sync::OnceCell;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, SimpleQueryMessage};
 
-use super::checks::Backoff;
+use super::backoff::Backoff;
 use super::error::QueryError;
 use crate::db::Snapshot;
 use crate::db::connect::Connector;

@@ -6,13 +6,15 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::catalog::Table;
-use super::checks::{Check, CheckResult, Inputs, QUERY_CANCELED, StaleCatalog};
+use super::checks::{Check, CheckResult, Inputs, StaleCatalog};
 use super::delivery::Payload;
+use super::failure::QUERY_CANCELED;
 use super::predicate::Test;
-use super::resolution::{Groups, Resolution, add, unanswered_text};
+use super::recipients::{Groups, add, unanswered_text};
 use super::row_access::condition_query;
 use super::subscription::Subscription;
+use super::table::Table;
+use super::table_batch::Resolution;
 use crate::change::ColumnValue;
 
 /// PendingConditions of one identity that are asked about before it is looked whether one of them took too
@@ -88,7 +90,7 @@ impl PendingConditions<'_> {
             checks.push(Check {
                 principal: Arc::clone(principal),
                 query: condition_query(
-                    resolution.catalog,
+                    &resolution.catalog.queries,
                     table,
                     &principal.identity.role,
                     column,
@@ -105,7 +107,7 @@ impl PendingConditions<'_> {
             .into_iter()
             .map(|result| {
                 (
-                    result.visible.into_iter().collect(),
+                    result.accepted.into_iter().collect(),
                     result.failed.into_iter().collect(),
                 )
             })

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use super::ChannelId;
+use super::binding::ChannelId;
 use super::columns::VisibleColumns;
 use super::record::RecordDetail;
 use crate::change::ChangeTransaction;

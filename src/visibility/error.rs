@@ -161,14 +161,44 @@ impl QueryError {
         Some(self.refusal()?.as_db_error()?.message())
     }
 
-    /// Whether the statement itself is at fault, or what it refers to, rather than a value: names
-    /// and rights (class 42), a plan that no longer fits (0A000), a statement the server
-    /// has forgotten (26000). What failed for many at once is asked again one by one first.
+    /// What kind of error this is.
+    pub(crate) fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Unavailable(_) => ErrorKind::Outage,
+            Self::Unpreparable(_) => ErrorKind::Unpreparable,
+            Self::WholeCall(_) => ErrorKind::WholeCall,
+            Self::Refused(_) | Self::Turn(_) => ErrorKind::Execution,
+        }
+    }
+
+    /// See [`ErrorKind::is_statement_error`].
     pub(crate) fn is_statement_error(&self) -> bool {
-        !matches!(self, Self::WholeCall(_))
-            && self
-                .sqlstate()
-                .is_some_and(|code| code.starts_with("42") || matches!(code, "0A000" | "26000"))
+        let kind = self.kind();
+        self.sqlstate()
+            .is_some_and(|sqlstate| kind.is_statement_error(sqlstate))
+    }
+}
+
+/// The kinds of [`QueryError`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ErrorKind {
+    /// The database is unreachable.
+    Outage,
+    /// The statement cannot be prepared.
+    Unpreparable,
+    /// One call for many identities failed as a whole.
+    WholeCall,
+    /// The execution for one identity failed.
+    Execution,
+}
+
+impl ErrorKind {
+    /// Whether the statement, or an object that it names, is at fault, and not a value: names and
+    /// rights (class 42), a plan that no longer fits (0A000), a statement that the server no
+    /// longer has (26000). If a call for many identities fails, each is first tried by itself.
+    pub(crate) fn is_statement_error(self, sqlstate: &str) -> bool {
+        self != Self::WholeCall
+            && (sqlstate.starts_with("42") || matches!(sqlstate, "0A000" | "26000"))
     }
 }
 

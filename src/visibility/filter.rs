@@ -3,7 +3,7 @@
 //! Pure: knows no catalogue and no row.
 
 use super::error::SubscribeError;
-use super::request::inspect_text;
+use super::inspect::inspect_text;
 
 /// What a condition compares with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

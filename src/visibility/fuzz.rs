@@ -12,9 +12,10 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use super::encoding::{ValueEncoding, write_value};
 use super::filter::{Condition, Operator};
-use super::record::{ValueEncoding, write_value};
-use super::request::{SubscriptionRequest, inspect_text};
+use super::inspect::inspect_text;
+use super::request::SubscriptionRequest;
 
 /// Reads a filter, prints it and reads it again.
 pub fn filter(data: &[u8]) {

@@ -11,90 +11,21 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
 
-use super::Identity;
-use super::catalog::{Catalog, QueryKey, QueryKind, Table, TableColumn};
-use super::checks::Backoff;
+use super::backoff::Backoff;
+use super::catalog::Catalog;
+use super::completion::{Completion, Computed, GeneratedColumn, ImageInputs, generated_query};
 use super::engine::Engine;
 use super::error::QueryError;
+use super::identity::Identity;
 use super::queries::{Execution, ExecutionMode, Principal, Query, QueryOutput, State, TextArray};
-use super::record::{new_row, new_value, old_row, old_value};
-use super::row_access::image_source;
-use super::validate::OUTPUT_SETTINGS;
-use crate::change::{
-    ChangeEvent, ChangeTransaction, Column, ColumnValue, OldRow, Relation, Row, RowChange,
-};
+use super::table::{Table, TableColumn};
+use crate::change::{ChangeTransaction, ColumnValue, Relation};
 use crate::db::PARKED_ROLE;
-
-/// How a generated column is made.
-#[derive(Debug)]
-pub(super) struct Generation {
-    /// Its expression as SQL.
-    pub(super) expression: String,
-    /// Numbers of the columns that it reads; the log carries all of them.
-    pub(super) columns: Vec<i16>,
-}
-
-/// How row images of one shape are completed.
-pub(super) struct Completion {
-    /// The shape that they have then.
-    relation: Arc<Relation>,
-    /// Where the values of its columns come from.
-    sources: Vec<Source>,
-    generated: Vec<GeneratedColumn>,
-    has_whole_old_rows: bool,
-}
-
-enum Source {
-    /// A place in the image of the log.
-    Log(usize),
-    /// A place among the generated columns.
-    Generated(usize),
-}
-
-struct GeneratedColumn {
-    name: String,
-    query: Arc<Query>,
-    /// Places of its inputs in the image of the log.
-    inputs: Vec<usize>,
-}
-
-/// Completions already made, by table. Lives and dies with a reading of the catalogue. A std lock: held for a look-up
-/// or an insertion only.
-#[derive(Default)]
-pub(super) struct Completions(Mutex<HashMap<u32, Cached>>);
-
-/// The shape of a table in the log, and the completion of images of it if there is one.
-type Cached = (Arc<Relation>, Option<Arc<Completion>>);
-
-impl Completions {
-    fn get_or_make(
-        &self,
-        relation: &Arc<Relation>,
-        make: impl FnOnce() -> Option<Completion>,
-    ) -> Option<Arc<Completion>> {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // An equal description is a new one all the same, and completed rows must show it: it is the sign that rights or
-        // policies may have changed (`descriptions`).
-        if let Some((shape, completion)) = known.get(&relation.oid)
-            && Arc::ptr_eq(shape, relation)
-        {
-            return completion.clone();
-        }
-        let completion = make().map(Arc::new);
-        known.insert(relation.oid, (Arc::clone(relation), completion.clone()));
-        completion
-    }
-
-    fn forget(&self, table: u32) {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        known.remove(&table);
-    }
-}
 
 /// The changes of a batch that one completion is for.
 struct Incomplete {
@@ -102,12 +33,6 @@ struct Incomplete {
     /// Transaction and change.
     places: Vec<(usize, usize)>,
 }
-
-/// What a column's value in a row image is worked out from; `None` where the image lacks a part of it.
-type ImageInputs = Option<Vec<Option<Bytes>>>;
-
-/// A value that was worked out, if it could be.
-type Computed = Option<ColumnValue>;
 
 impl Engine {
     /// The batch with the values of generated columns, where somebody subscribed to their tables. Waits for as long as
@@ -174,17 +99,16 @@ impl Engine {
 
     fn completion(&self, catalog: &Catalog, relation: &Arc<Relation>) -> Option<Arc<Completion>> {
         let table = catalog.table(relation.oid)?;
-        let has_subscribers = || {
-            let subscriptions = self.subscriptions.lock();
-            let subscriptions = subscriptions.unwrap_or_else(PoisonError::into_inner);
-            subscriptions.has(&relation.table)
-        };
+        let has_subscribers =
+            || self.with_subscriptions(|subscriptions| subscriptions.has(&relation.table));
         let has_generated = table.columns.iter().any(|it| it.generation.is_some());
         if !has_generated || !has_subscribers() {
             return None;
         }
         let completions = &catalog.completions;
-        completions.get_or_make(relation, || Completion::new(catalog, table, relation))
+        completions.get_or_make(relation, || {
+            Completion::new(&catalog.queries, table, relation)
+        })
     }
 
     /// The values of one column, all or none: when an expression fails on one row, an old value must not pass for a new one.
@@ -269,7 +193,7 @@ impl Engine {
         let Some(generation) = &column.generation else {
             return Ok(column.is_logged);
         };
-        let query = query(catalog, table, column, generation);
+        let query = generated_query(&catalog.queries, table, column, generation);
         if query.mode() == ExecutionMode::Impossible {
             return Ok(false);
         }
@@ -295,151 +219,4 @@ fn log_failure(table: &str, column: &str, error: &QueryError) {
         sqlstate,
         "a generated column is left out of row changes: its expression failed"
     );
-}
-
-impl Completion {
-    /// `None` where nothing can be added.
-    fn new(catalog: &Catalog, table: &Table, relation: &Relation) -> Option<Self> {
-        if !table.agrees_with(relation) {
-            return None;
-        }
-        let place = |name: &str| relation.columns.iter().position(|it| it.name == name);
-        let mut columns = Vec::new();
-        let mut sources = Vec::new();
-        let mut generated = Vec::new();
-        for column in &table.columns {
-            if let Some(place) = place(&column.name) {
-                columns.push(relation.columns[place].clone());
-                sources.push(Source::Log(place));
-                continue;
-            }
-            let Some(generation) = &column.generation else {
-                continue;
-            };
-            let inputs = table
-                .numbered(&generation.columns)
-                .map(|it| place(&it.name));
-            let query = query(catalog, table, column, generation);
-            let (Some(inputs), false) =
-                (inputs.collect(), query.mode() == ExecutionMode::Impossible)
-            else {
-                continue;
-            };
-            columns.push(Column {
-                name: column.name.clone(),
-                type_oid: column.type_oid,
-                type_modifier: column.type_modifier,
-                is_identity: column.is_identity,
-            });
-            sources.push(Source::Generated(generated.len()));
-            generated.push(GeneratedColumn {
-                name: column.name.clone(),
-                query,
-                inputs,
-            });
-        }
-        (!generated.is_empty()).then(|| Self {
-            relation: Arc::new(Relation {
-                columns,
-                ..relation.clone()
-            }),
-            sources,
-            generated,
-            has_whole_old_rows: table.has_whole_old_rows,
-        })
-    }
-
-    /// For each image of the changes, the new one of a change before the old one, the inputs of each column.
-    fn images(
-        &self,
-        batch: &[Arc<ChangeTransaction>],
-        places: &[(usize, usize)],
-    ) -> Vec<Vec<ImageInputs>> {
-        let mut images = Vec::new();
-        for (transaction, change) in places {
-            let row = &batch[*transaction].changes[*change].row;
-            if new_row(row).is_some() {
-                images.push(self.inputs(|index| new_value(row, index)));
-            }
-            if old_row(row).is_some() {
-                let is_whole = self.has_whole_old_rows;
-                images.push(self.inputs(|index| old_value(row, index, false, is_whole)));
-            }
-        }
-        images
-    }
-
-    fn inputs<'a>(&self, value: impl Fn(usize) -> Option<&'a ColumnValue>) -> Vec<ImageInputs> {
-        let text = |index: &usize| match value(*index)? {
-            ColumnValue::Text(text) => Some(Some(text.clone())),
-            ColumnValue::Null => Some(None),
-            ColumnValue::Unchanged => None,
-        };
-        let columns = self.generated.iter();
-        columns
-            .map(|column| column.inputs.iter().map(text).collect())
-            .collect()
-    }
-
-    /// Completes a change with the values of its images, in the order of [`Self::images`].
-    fn complete(&self, event: &mut ChangeEvent, images: &mut impl Iterator<Item = Vec<Computed>>) {
-        event.relation = Arc::clone(&self.relation);
-        let mut complete = |row: &mut Row, unknown: ColumnValue| {
-            *row = self.row(row, &images.next().unwrap_or_default(), &unknown);
-        };
-        let (new, old) = match &mut event.row {
-            RowChange::Insert { new } => (Some(new), None),
-            RowChange::Update { new, old } => (Some(new), old.as_mut()),
-            RowChange::Delete { old } => (None, Some(old)),
-        };
-        if let Some(new) = new {
-            complete(new, ColumnValue::Unchanged);
-        }
-        match old {
-            // What an image of the key does not hold reads null.
-            Some(OldRow::Key(row)) => complete(row, ColumnValue::Null),
-            Some(OldRow::Full(row)) => complete(row, ColumnValue::Unchanged),
-            None => {}
-        }
-    }
-
-    fn row(&self, row: &Row, computed: &[Computed], unknown: &ColumnValue) -> Row {
-        let sources = self.sources.iter().map(|source| match source {
-            Source::Log(place) => row.0.get(*place),
-            Source::Generated(place) => computed.get(*place).and_then(Option::as_ref),
-        });
-        Row(sources
-            .map(|value| value.unwrap_or(unknown).clone())
-            .collect())
-    }
-}
-
-/// The query for the values of a generated column in row images.
-fn query(
-    catalog: &Catalog,
-    table: &Table,
-    column: &TableColumn,
-    generation: &Generation,
-) -> Arc<Query> {
-    let key = QueryKey {
-        table: table.oid,
-        role: PARKED_ROLE.to_owned(),
-        kind: QueryKind::Generated(column.number),
-    };
-    catalog.query(key, || {
-        let inputs: Vec<&TableColumn> = table.numbered(&generation.columns).collect();
-        // The cast repeats what the column's type demands of the value, such as its digits: the text
-        // of the expression does not show it. A row of nulls `is null` and is a value all the same.
-        let sql = format!(
-            "with {OUTPUT_SETTINGS} \
-             select coalesce(pg_catalog.array_agg(case when computed.value is distinct from null then \
-               pg_catalog.format('%s' || settings.nothing, computed.value) end order by computed.ordinal), '{{}}'::text[]) \
-             from settings cross join \
-               (select \"rapport ordinal\" as ordinal, ({})::{} as value from {}) as computed",
-            generation.expression,
-            column.type_sql,
-            image_source(table, &inputs),
-        );
-        Query::new(sql, inputs.len().max(1), false)
-    })
 }

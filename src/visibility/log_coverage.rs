@@ -8,10 +8,9 @@ use std::collections::HashMap;
 
 use tokio_postgres::Client;
 
-use super::catalog::Table;
 use super::error::QueryError;
-use super::generated::Generation;
 use super::published::PUBLISHED;
+use super::table::{Generation, Table};
 
 /// What is read here, as parts of the catalogue's fingerprint: which columns are published,
 pub(super) const COLUMNS: &str = "

@@ -30,199 +30,59 @@
 //!   subscriber with an applicable policy receives the columns of the primary key that the log
 //!   holds, unless a setting forbids it.
 
+mod backoff;
+mod binding;
 mod catalog;
+mod catalog_cache;
 mod checks;
 mod columns;
 mod committed;
+mod completion;
 mod conditions;
 mod delivery;
 mod descriptions;
+mod encoding;
 mod engine;
 mod error;
+mod failure;
 mod filter;
 pub(crate) mod fingerprint;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 mod generated;
+mod handle;
+mod identity;
+mod image_sql;
+mod inspect;
 mod log_coverage;
 mod predicate;
 mod published;
 mod queries;
+mod query_cache;
+mod recipients;
 pub mod record;
 mod request;
 mod resolution;
+mod resolve;
 mod row_access;
 mod slow_filters;
 mod snapshots;
 mod subscription;
+mod table;
+mod table_batch;
+mod types;
 mod unpublished;
 mod validate;
+mod waiting;
 
-use std::sync::{Arc, Mutex};
-
-use crate::change::ChangeTransaction;
-use crate::config::VisibilityConfig;
-use crate::db::connect::Connector;
-use crate::observability::metrics::VisibilityMetrics;
-use crate::shutdown::Tasks;
-use catalog::CatalogCache;
-use committed::CommitWatch;
-use descriptions::Descriptions;
-use engine::Engine;
-use queries::QueryPool;
-use slow_filters::SlowFilters;
-use snapshots::SnapshotHistory;
-use subscription::Subscriptions;
-
+pub use binding::{Binding, ChannelId, SubscribeOptions};
 pub use columns::{VisibleColumn, VisibleColumns};
 pub use delivery::{Delivery, Payload, Recipient, Resolved};
+pub use encoding::ValueEncoding;
 pub use error::SubscribeError;
 pub use filter::{Condition, Operator};
-pub use record::{RecordDetail, ValueEncoding};
+pub use handle::Visibility;
+pub use identity::Identity;
+pub use record::RecordDetail;
 pub use request::{EventSelector, Selector, SubscriptionRequest};
 pub use unpublished::PublicationNews;
-
-/// Who asks: a role with its claims. Subscribers with equal identities are judged once.
-#[derive(Debug, PartialEq, Eq, Hash)]
-pub struct Identity {
-    /// Database role, from the token's `role` claim.
-    pub role: String,
-    /// All claims as JSON, for `request.jwt.claims`.
-    pub claims: Arc<str>,
-}
-
-/// Names one joined channel of one socket for as long as it is joined.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ChannelId(pub u64);
-
-/// A binding with the integer id that the client was told.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Binding {
-    /// Equal parameters have equal ids; never 0 (protocol 3.3).
-    pub id: u32,
-    /// What was asked for.
-    pub request: SubscriptionRequest,
-}
-
-/// What a channel wants differently from the protocol's defaults.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct SubscribeOptions {
-    /// `int8` and `numeric` as JSON strings, because JavaScript numbers lose digits.
-    pub bigint_as_string: bool,
-}
-
-/// Decides who receives which change. Cheap to clone; clones share subscriptions and connections.
-#[derive(Clone)]
-pub struct Visibility {
-    engine: Arc<Engine>,
-}
-
-impl Visibility {
-    /// Nobody is subscribed yet. Connections are opened when they are needed, and again when
-    /// they are lost. Tables of `publication` can be subscribed to; rows of more than
-    /// `max_record_bytes` are delivered without their long values (protocol 6.5, item 8).
-    pub fn new(
-        connector: Connector,
-        config: &VisibilityConfig,
-        publication: &str,
-        max_record_bytes: usize,
-        metrics: VisibilityMetrics,
-        tasks: &Tasks,
-    ) -> Self {
-        let catalog = CatalogCache::new(
-            connector.clone(),
-            publication.to_owned(),
-            config.catalog_ttl,
-            metrics.clone(),
-            tasks,
-        );
-        let commits = CommitWatch::new(connector.clone(), metrics.clone(), tasks);
-        let snapshots = SnapshotHistory::new(connector.clone(), tasks);
-        let pool = QueryPool::new(connector, config.pool_size, config.statement_timeout, tasks);
-        Self {
-            engine: Arc::new(Engine {
-                subscriptions: Mutex::default(),
-                catalog,
-                commits,
-                snapshots: Arc::new(snapshots),
-                pool,
-                metrics,
-                config: config.clone(),
-                max_record_bytes,
-                descriptions: Descriptions::default(),
-                slow_filters: SlowFilters::default(),
-            }),
-        }
-    }
-
-    /// Checks all bindings of a channel against the catalogue and registers them, all or none,
-    /// in place of what the channel had. A row committed after this has returned is delivered.
-    /// Nothing stays of a channel whose bindings are refused: what it had was another identity's.
-    /// If a table is not published, the channel is registered once it is; see
-    /// [`Self::publication_news`]. While the database cannot be asked it keeps what it had.
-    ///
-    /// One call at a time for a channel, and none under way when it is unsubscribed.
-    ///
-    /// # Errors
-    /// The first binding at fault; [`SubscribeError::Unavailable`] when the database cannot be asked.
-    pub async fn subscribe(
-        &self,
-        channel: ChannelId,
-        identity: Arc<Identity>,
-        bindings: Vec<Binding>,
-        options: SubscribeOptions,
-    ) -> Result<(), SubscribeError> {
-        let checked = self.engine.check_bindings(&identity, &bindings).await;
-        let result = self.subscriptions(|subscriptions| match checked {
-            Ok(checked) => {
-                subscriptions.replace(channel, identity, bindings.into(), checked, options);
-                Ok(())
-            }
-            Err(error) => {
-                if !error.is_retryable() {
-                    subscriptions.remove(channel);
-                }
-                if let SubscribeError::NotPublished { .. } = error {
-                    let waiting = &mut subscriptions.waiting;
-                    waiting.add(channel, identity, bindings.into(), options);
-                }
-                Err(error)
-            }
-        });
-        if result.is_ok() {
-            self.engine.start_snapshots().await;
-        }
-        result
-    }
-
-    /// Waits until a table that a channel asked for leaves the publication or returns to it. A
-    /// channel whose table has left is unregistered, with the error that a new subscription would
-    /// get. A channel whose tables are all published again is registered. Must be called in a loop
-    /// by one task. If the future is dropped, its news may be lost.
-    pub async fn publication_news(&self) -> Vec<PublicationNews> {
-        self.engine.publication_news().await
-    }
-
-    /// Forgets what a channel had.
-    pub fn unsubscribe(&self, channel: ChannelId) {
-        self.subscriptions(|subscriptions| subscriptions.remove(channel));
-    }
-
-    /// Channels that have subscriptions.
-    pub fn subscribed_channels(&self) -> usize {
-        self.subscriptions(|subscriptions| subscriptions.channels())
-    }
-
-    /// Who receives what of these transactions, in commit order. Sees every subscription that
-    /// was registered before the call.
-    ///
-    /// Waits for as long as the database is unreachable. Dropping the future is safe: nothing
-    /// has been delivered.
-    pub async fn resolve<'b>(&self, batch: &'b [Arc<ChangeTransaction>]) -> Resolved<'b> {
-        self.engine.resolve(batch).await
-    }
-
-    fn subscriptions<T>(&self, change: impl FnOnce(&mut Subscriptions) -> T) -> T {
-        self.engine.with_subscriptions(change)
-    }
-}

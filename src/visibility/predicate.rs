@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::catalog::TableColumn;
 use super::filter::{Condition, Operator};
+use super::table::TableColumn;
 use crate::change::ColumnValue;
 
 /// Values in an `in` list at most (protocol 6.2).

@@ -1,35 +1,27 @@
 //! One table's changes under one reading of the catalogue: whose filter accepts, who may see, what they receive.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
-use super::catalog::{Catalog, Table, TableRights};
+use super::binding::SubscribeOptions;
 use super::checks::{Check, CheckResult, Inputs, StaleCatalog};
 use super::columns::{ColumnsKey, VisibleColumns, visible_columns};
-use super::committed::PendingCommits;
 use super::conditions::{PendingConditions, PendingDelivery};
 use super::delivery::{Delivery, Payload, Recipient};
-use super::engine::{Engine, TableBatch};
 use super::predicate::{Test, is_true};
 use super::queries::{Principal, State};
+use super::recipients::{Groups, add, unanswered_text};
 use super::record::{RecordDetail, change_bytes, new_value, old_row, old_value};
 use super::row_access::{Access, access};
 use super::snapshots::HeldSnapshot;
 use super::subscription::{Subscription, filtered_value};
-use super::{ChannelId, SubscribeOptions};
+use super::table::{Table, TableRights};
+use super::table_batch::Resolution;
 use crate::change::{Action, ChangeEvent, ColumnValue, OldRow};
 
 /// What the client is told when nobody may see rows of a table over this protocol (protocol 6.5).
 const NO_PRIMARY_KEY: &str = "Error 400: Bad Request, no primary key";
 const UNAUTHORIZED: &str = "Error 401: Unauthorized";
-
-/// One table_batch under one reading of the catalogue.
-pub(super) struct Resolution<'a> {
-    pub(super) engine: &'a Engine,
-    pub(super) catalog: &'a Catalog,
-    pub(super) table_batch: &'a TableBatch<'a>,
-    pub(super) commits: &'a PendingCommits<'a>,
-}
 
 /// What is known about a role for one table_batch.
 struct RoleAccess<'a> {
@@ -145,12 +137,6 @@ struct SnapshotsBefore {
     places: HashMap<usize, Option<usize>>,
 }
 
-/// Per change of the table_batch: groups of recipients by payload.
-pub(super) type Groups = Vec<Vec<Group>>;
-
-/// A payload with channels and bindings that receive it.
-pub(super) type Group = (Payload, Vec<(ChannelId, u32)>);
-
 /// Where what receivers receive goes: to them, or where it waits for their filters.
 struct Output<'o, 'a> {
     groups: &'o mut Groups,
@@ -158,20 +144,6 @@ struct Output<'o, 'a> {
 }
 
 impl<'a> Resolution<'a> {
-    pub(super) fn new(
-        engine: &'a Engine,
-        catalog: &'a Catalog,
-        table_batch: &'a TableBatch<'a>,
-        commits: &'a PendingCommits<'a>,
-    ) -> Self {
-        Self {
-            engine,
-            catalog,
-            table_batch,
-            commits,
-        }
-    }
-
     /// The deliveries of the table_batch.
     ///
     /// # Errors
@@ -236,32 +208,6 @@ impl<'a> Resolution<'a> {
         Ok(self.deliveries(groups))
     }
 
-    /// Asks, with snapshots that see the transactions of the batch.
-    ///
-    /// # Errors
-    /// As [`super::checks::run_checks`].
-    pub(super) async fn run_checks(
-        &self,
-        checks: &[Check],
-        may_be_stale: bool,
-    ) -> Result<Vec<CheckResult>, StaleCatalog> {
-        if checks.is_empty() {
-            return Ok(Vec::new());
-        }
-        self.commits.wait_visible().await;
-        let xids = self
-            .table_batch
-            .transactions
-            .iter()
-            .map(|transaction| transaction.xid);
-        let engine = self.engine;
-        let (found, ()) = tokio::join!(
-            engine.run_checks(checks, &State::Now, may_be_stale),
-            engine.snapshots.catch_up(xids)
-        );
-        found
-    }
-
     /// Asks again, in a snapshot from before the deletions, about rows that the policies hide now.
     /// Adds the rows that they showed then to `results`.
     ///
@@ -281,7 +227,7 @@ impl<'a> Resolution<'a> {
         for (place, _) in is_concerned.enumerate().filter(|(_, it)| *it) {
             let (check, result) = (&checks[place], &results[place]);
             let failed = result.failed.iter().map(|(number, _)| number);
-            let answered: HashSet<&u32> = result.visible.iter().chain(failed).collect();
+            let answered: HashSet<&u32> = result.accepted.iter().chain(failed).collect();
             let hidden = check.numbers.iter().filter(|it| !answered.contains(it));
             let hidden: Vec<u32> = hidden.copied().collect();
             if hidden.is_empty() {
@@ -304,7 +250,7 @@ impl<'a> Resolution<'a> {
         let state = State::At(snapshot);
         let found = self.engine.run_checks(&asked, &state, false).await?;
         for (place, found) in places.into_iter().zip(found) {
-            results[place].visible.extend(found.visible);
+            results[place].accepted.extend(found.accepted);
         }
         Ok(())
     }
@@ -386,7 +332,13 @@ impl<'a> Resolution<'a> {
             };
             let role_access = RoleAccess {
                 rights,
-                row_access: access(self.catalog, table, self.table_batch.relation, role, rights),
+                row_access: access(
+                    &self.catalog.queries,
+                    table,
+                    self.table_batch.relation,
+                    role,
+                    rights,
+                ),
                 refusal,
             };
             roles.insert(role, role_access);
@@ -406,12 +358,9 @@ impl<'a> Resolution<'a> {
         if refused.is_empty() {
             return;
         }
-        let subscriptions = self
-            .engine
-            .subscriptions
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .with_roles(&self.table_batch.relation.table, &refused);
+        let subscriptions = self.engine.with_subscriptions(|subscriptions| {
+            subscriptions.with_roles(&self.table_batch.relation.table, &refused)
+        });
         for (change, event) in self.table_batch.changes.iter().enumerate() {
             let action = event.action();
             if action == Action::Delete {
@@ -677,7 +626,7 @@ impl<'a> Resolution<'a> {
             give(*change, Some("the row is not known in full"));
         }
         for (changes_of, result) in decisions.changes_of.iter().zip(answers) {
-            for number in &result.visible {
+            for number in &result.accepted {
                 for change in &changes_of[*number as usize] {
                     give(*change, None);
                 }
@@ -727,11 +676,6 @@ impl<'a> Resolution<'a> {
     }
 }
 
-/// What a client is told of a row whose check failed. It names the kind of failure and no value.
-pub(super) fn unanswered_text(table: &str, reason: &str) -> String {
-    format!("A change of {table} was not delivered: the row-level security check failed ({reason})")
-}
-
 /// Column sets of one receiver: as a rule one.
 #[derive(Default)]
 struct ColumnSets(Vec<(Selection, Arc<VisibleColumns>)>);
@@ -773,22 +717,5 @@ impl ColumnSets {
         let selection = (subscription.select.clone(), subscription.options);
         self.0.push((selection, Arc::clone(&columns)));
         columns
-    }
-}
-
-/// Adds a recipient to the group that receives this payload.
-pub(super) fn add(groups: &mut Vec<Group>, payload: Payload, subscription: &Subscription) {
-    let recipient = (subscription.channel, subscription.binding);
-    let is_same = |known: &Payload| match (known, &payload) {
-        (Payload::Row(known, known_detail), Payload::Row(columns, detail)) => {
-            Arc::ptr_eq(known, columns) && known_detail == detail
-        }
-        (Payload::Refused(known), Payload::Refused(text)) => known == text,
-        (Payload::Unanswered(known), Payload::Unanswered(text)) => known == text,
-        _ => false,
-    };
-    match groups.iter_mut().find(|(known, _)| is_same(known)) {
-        Some((_, recipients)) => recipients.push(recipient),
-        None => groups.push((payload, vec![recipient])),
     }
 }

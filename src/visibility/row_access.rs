@@ -7,8 +7,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::catalog::{Catalog, QueryKey, QueryKind, Table, TableColumn, TableRights};
+use super::image_sql::{
+    INPUT, ORDINAL, RELATION, SELECT_ORDINALS, cast, image_source, quote, unnested,
+    whole_row_source,
+};
 use super::queries::{ExecutionMode, Query};
+use super::query_cache::{QueryCache, QueryKey, QueryKind};
+use super::table::{Table, TableColumn, TableRights};
 use crate::change::{ColumnValue, Relation};
 
 /// How long one condition of a filter may take. Filters are written by strangers, and a pattern
@@ -50,7 +55,7 @@ pub(super) struct RowQuery {
 
 /// How a role's access is decided for images of this shape.
 pub(super) fn access(
-    catalog: &Catalog,
+    queries: &QueryCache,
     table: &Table,
     relation: &Relation,
     role: &str,
@@ -92,7 +97,7 @@ pub(super) fn access(
             kind: QueryKind::Image,
         };
         let parameters = if is_whole_row { 1 } else { needed.len().max(1) };
-        let query = catalog.query(key, || {
+        let query = queries.get_or_create(key, || {
             // As PostgreSQL puts them together: every restrictive one, and any of the permissive.
             let any = permissive
                 .iter()
@@ -126,13 +131,13 @@ pub(super) fn access(
     });
     Access::ByQuery(AccessQueries {
         image: image.filter(|image| image.query.mode() != ExecutionMode::Impossible),
-        key: key_query(catalog, table, relation, role),
+        key: key_query(queries, table, relation, role),
         reads_other_rows: policies().any(|policy| policy.reads_other_rows),
     })
 }
 
 fn key_query(
-    catalog: &Catalog,
+    queries: &QueryCache,
     table: &Table,
     relation: &Relation,
     role: &str,
@@ -147,7 +152,7 @@ fn key_query(
         role: role.to_owned(),
         kind: QueryKind::Key,
     };
-    let query = catalog.query(key, || {
+    let query = queries.get_or_create(key, || {
         let mut condition = String::new();
         for (position, column) in key_columns.iter().enumerate() {
             // Writing to a String cannot fail.
@@ -177,15 +182,6 @@ fn key_query(
     })
 }
 
-/// Names that no policy can mean: an unqualified name in a policy is a column's of its table.
-const INPUT: &str = "\"rapport input\"";
-const RELATION: &str = "\"rapport relation\"";
-const ORDINAL: &str = "\"rapport ordinal\"";
-
-/// One row with the ordinals, counted from 1, for which the condition is true.
-const SELECT_ORDINALS: &str =
-    "select coalesce(pg_catalog.array_agg(\"rapport ordinal\"), '{}'::pg_catalog.int8[])";
-
 /// Places of columns in the images; `None` if one is missing there, or of another type.
 fn places(columns: &[&TableColumn], relation: &Relation) -> Option<Vec<usize>> {
     columns
@@ -201,69 +197,9 @@ fn places(columns: &[&TableColumn], relation: &Relation) -> Option<Vec<usize>> {
         .collect()
 }
 
-/// `unnest` of one list per column, and the ordinal.
-fn unnested(columns: usize) -> String {
-    // Without any column one list still says how many rows there are.
-    let lists: Vec<_> = (1..=columns.max(1))
-        .map(|n| format!("pg_catalog.unnest(${n}::text[])"))
-        .collect();
-    let names: Vec<_> = (0..columns.max(1))
-        .map(|n| format!("\"rapport {n}\""))
-        .collect();
-    format!(
-        "rows from ({}) with ordinality as {INPUT} ({}, {ORDINAL})",
-        lists.join(", "),
-        names.join(", ")
-    )
-}
-
-/// A sub-select that is named as the table and has the needed columns with their types, so
-/// that qualified and unqualified names of a policy mean the image.
-pub(super) fn image_source(table: &Table, columns: &[&TableColumn]) -> String {
-    let mut list = format!("{INPUT}.{ORDINAL}");
-    for (position, column) in columns.iter().enumerate() {
-        // Writing to a String cannot fail.
-        let _ = write!(
-            list,
-            ", ({}) as {}",
-            cast(position, column),
-            quote(&column.name)
-        );
-    }
-    format!(
-        "(select {list} from {}) as {}",
-        unnested(columns.len()),
-        quote(&table.name.name)
-    )
-}
-
-/// A value of the unnested lists as its column's type and collation.
-fn cast(position: usize, column: &TableColumn) -> String {
-    let collation = column
-        .collation
-        .as_ref()
-        .map(|collation| format!(" collate {collation}"))
-        .unwrap_or_default();
-    format!(
-        "{INPUT}.\"rapport {position}\"::{}{collation}",
-        column.type_sql
-    )
-}
-
-/// The images as rows of the table's own row type, for policies that hand a row on as a whole.
-fn whole_row_source(table: &Table) -> String {
-    format!(
-        "{} cross join lateral pg_catalog.unnest(array[{INPUT}.\"rapport 0\"::{}.{}]) as {}",
-        unnested(1),
-        quote(&table.name.schema),
-        quote(&table.name.name),
-        quote(&table.name.name)
-    )
-}
-
 /// The query whether a filter condition is true of values of a column.
 pub(super) fn condition_query(
-    catalog: &Catalog,
+    queries: &QueryCache,
     table: &Table,
     role: &str,
     column: &TableColumn,
@@ -274,7 +210,7 @@ pub(super) fn condition_query(
         role: role.to_owned(),
         kind: QueryKind::Condition(column.number, condition.to_owned()),
     };
-    catalog.query(key, || {
+    queries.get_or_create(key, || {
         let value = format!("({})", cast(0, column));
         Query::new(
             format!(
@@ -287,11 +223,6 @@ pub(super) fn condition_query(
         )
         .with_time_limit(FILTER_TIME_LIMIT)
     })
-}
-
-/// An identifier as SQL.
-pub(super) fn quote(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
 }
 
 impl RowQuery {

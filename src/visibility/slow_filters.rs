@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::Identity;
+use super::identity::Identity;
 
 /// How long filters of an identity are not applied after one was cut off. Changes of all tables wait
 /// for a filter, so this bounds the share of the time that one person can take.

@@ -8,14 +8,15 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::binding::{Binding, ChannelId, SubscribeOptions};
 use super::catalog::Catalog;
 use super::error::SubscribeError;
+use super::identity::Identity;
 use super::predicate::Predicate;
 use super::queries::Principal;
 use super::record::{new_value, old_value};
 use super::request::EventSelector;
-use super::unpublished::{WaitingChannels, not_published, unpublished};
-use super::{Binding, ChannelId, Identity, SubscribeOptions};
+use super::waiting::{WaitingChannels, not_published, unpublished};
 use crate::change::{ChangeEvent, ColumnValue, Relation, RowChange, TableName};
 
 /// A registered binding for one table, or for all tables that a pattern names.

@@ -3,16 +3,14 @@
 //! The stream does not show that a table has left the publication. The catalogue is therefore
 //! checked periodically while there are subscriptions.
 
-use std::collections::HashMap;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use super::binding::ChannelId;
 use super::catalog::Catalog;
 use super::engine::Engine;
 use super::error::SubscribeError;
-use super::request::SubscriptionRequest;
-use super::subscription::Subscriptions;
-use super::{Binding, ChannelId, Identity, SubscribeOptions};
+use super::waiting::WaitingChannel;
 
 /// Limits of the pause between two checks, which is `visibility.catalog_ttl_ms`. A check costs one
 /// comparison of fingerprints, unless a row has caused one since the last check. Channels
@@ -22,89 +20,6 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 /// A channel whose bindings were registered or refused because the publication has changed.
 pub type PublicationNews = (ChannelId, Result<(), SubscribeError>);
-
-/// A channel that waits until all tables of its bindings are published.
-#[derive(Clone)]
-pub(super) struct Waiting {
-    /// Distinguishes this wait from a later one of the same channel.
-    number: u64,
-    identity: Arc<Identity>,
-    bindings: Arc<[Binding]>,
-    options: SubscribeOptions,
-}
-
-/// All waiting channels.
-#[derive(Default)]
-pub(super) struct WaitingChannels {
-    next: u64,
-    channels: HashMap<ChannelId, Waiting>,
-}
-
-impl WaitingChannels {
-    /// Adds a channel, or replaces its entry.
-    pub(super) fn add(
-        &mut self,
-        channel: ChannelId,
-        identity: Arc<Identity>,
-        bindings: Arc<[Binding]>,
-        options: SubscribeOptions,
-    ) {
-        self.next += 1;
-        let waiting = Waiting {
-            number: self.next,
-            identity,
-            bindings,
-            options,
-        };
-        self.channels.insert(channel, waiting);
-    }
-
-    /// Removes a channel.
-    pub(super) fn remove(&mut self, channel: ChannelId) {
-        self.channels.remove(&channel);
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.channels.is_empty()
-    }
-
-    /// Whether the entry of a channel is still this one.
-    fn is_same(&self, channel: ChannelId, waiting: &Waiting) -> bool {
-        self.channels
-            .get(&channel)
-            .is_some_and(|now| now.number == waiting.number)
-    }
-
-    /// The channels whose tables are published.
-    fn published(&self, catalog: &Catalog) -> Vec<(ChannelId, Waiting)> {
-        self.channels
-            .iter()
-            .filter(|(_, waiting)| unpublished(catalog, &waiting.bindings).is_none())
-            .map(|(channel, waiting)| (*channel, waiting.clone()))
-            .collect()
-    }
-}
-
-/// The error for a binding without a published table.
-pub(super) fn not_published(request: &SubscriptionRequest) -> SubscribeError {
-    SubscribeError::NotPublished {
-        params: request.describe(),
-    }
-}
-
-/// The first binding without a published table.
-pub(super) fn unpublished<'a>(
-    catalog: &Catalog,
-    bindings: &'a [Binding],
-) -> Option<&'a SubscriptionRequest> {
-    let mut requests = bindings.iter().map(|binding| &binding.request);
-    requests.find(|request| match request.exact_table() {
-        Some(name) => catalog.table_named(&name).is_none(),
-        None => !catalog
-            .tables()
-            .any(|table| request.accepts_table(&table.name)),
-    })
-}
 
 impl Engine {
     /// See [`super::Visibility::publication_news`].
@@ -139,7 +54,7 @@ impl Engine {
             .map(|(channel, why)| (channel, Err(why)))
             .collect();
         for (channel, waiting) in published {
-            let Waiting {
+            let WaitingChannel {
                 identity,
                 bindings,
                 options,
@@ -163,14 +78,5 @@ impl Engine {
             news.extend(result.map(|result| (channel, result)));
         }
         news
-    }
-
-    pub(super) fn with_subscriptions<T>(&self, change: impl FnOnce(&mut Subscriptions) -> T) -> T {
-        change(
-            &mut self
-                .subscriptions
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner),
-        )
     }
 }

@@ -7,26 +7,21 @@ use std::sync::Arc;
 
 use tokio_postgres::Row;
 
-use super::catalog::{Catalog, QueryKey, QueryKind, Table, TableColumn, TableRights};
+use super::binding::Binding;
+use super::catalog::Catalog;
 use super::engine::Engine;
 use super::error::{QueryError, SubscribeError};
 use super::filter::{Condition, Operator};
+use super::identity::Identity;
+use super::image_sql::OUTPUT_SETTINGS;
 use super::predicate::{MAX_LIST, Predicate, Test, TypedCondition, pattern_operator};
 use super::queries::{Execution, ExecutionMode, Principal, Query, QueryOutput, State, TextArray};
+use super::query_cache::{QueryKey, QueryKind};
 use super::request::{Selector, SubscriptionRequest};
 use super::row_access::condition_query;
 use super::subscription::{Checked, Draft, IndexKey, Target};
-use super::unpublished::not_published;
-use super::{Binding, Identity};
-
-/// A table expression under whose settings the output functions of types print as in the replication session. What is to
-/// come after them is made to depend on the text `nothing`, which is empty.
-pub(super) const OUTPUT_SETTINGS: &str = "settings as materialized ( \
-     select pg_catalog.left(pg_catalog.set_config('timezone', 'UTC', true) \
-       || pg_catalog.set_config('datestyle', 'ISO, MDY', true) \
-       || pg_catalog.set_config('intervalstyle', 'postgres', true) \
-       || pg_catalog.set_config('bytea_output', 'hex', true) \
-       || pg_catalog.set_config('extra_float_digits', '3', true), 0) as nothing)";
+use super::table::{Table, TableColumn, TableRights};
+use super::waiting::not_published;
 
 /// SQLSTATE of the exceptions that the protocol's original raises for bad bindings.
 const RAISED: &str = "P0001";
@@ -238,7 +233,7 @@ impl BindingCheck<'_> {
             // The query that changes will put, about nothing: whether there is such an
             // operator is better heard now than with every change.
             let role = &self.principal.identity.role;
-            let query = condition_query(self.catalog, table, role, column, sql);
+            let query = condition_query(&self.catalog.queries, table, role, column, sql);
             let nothing = TextArray::new([].into_iter());
             let operand = TextArray::new([Some(operand.as_bytes())].into_iter());
             self.execute(query, Arc::new([nothing, operand])).await?;
@@ -348,7 +343,10 @@ impl BindingCheck<'_> {
             role: self.principal.identity.role.clone(),
             kind: QueryKind::Condition(0, sql.clone()),
         };
-        let query = self.catalog.query(key, || Query::new(sql, 1, false));
+        let query = self
+            .catalog
+            .queries
+            .get_or_create(key, || Query::new(sql, 1, false));
         let operand = TextArray::new([Some(operand.as_bytes())].into_iter());
         let row = self.execute(query, Arc::new([operand])).await?;
         row.try_get(0)

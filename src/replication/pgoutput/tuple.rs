@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::{DecodeError, Reader};
+use super::reader::{DecodeError, Reader};
 use crate::change::{ColumnValue, Row};
 
 impl Reader {

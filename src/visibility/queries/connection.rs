@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio_postgres::Client;
 
 use super::loop_function::LoopFunction;
-use super::query::{Execution, QueryOutput, SETTINGS};
+use super::query::{Execution, QueryOutput, SETTINGS, same_error};
 use super::sql_function;
 use super::state::State;
 use crate::db::parked::{ParkedConnection, ParkedError};
@@ -268,12 +268,4 @@ impl GroupResult {
             is_sound: true,
         }
     }
-}
-
-/// The same error as everybody's answer.
-pub(super) fn same_error(
-    group: &[&Execution],
-    error: impl Fn() -> QueryError,
-) -> Vec<Result<QueryOutput, QueryError>> {
-    group.iter().map(|_| Err(error())).collect()
 }

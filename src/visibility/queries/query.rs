@@ -9,8 +9,8 @@ use tokio_postgres::types::ToSql;
 
 use super::text_array::TextArray;
 use crate::db::parked::Caller;
-use crate::visibility::Identity;
 use crate::visibility::error::QueryError;
+use crate::visibility::identity::Identity;
 
 /// What is set for each identity, with the claims in both conventions of PostgREST.
 pub(super) const SETTINGS: [&str; 5] = [
@@ -101,35 +101,12 @@ impl Query {
             .store(ExecutionMode::Impossible as u8, Ordering::Relaxed);
     }
 
-    /// Takes another way after an error of `asked` that the other may not meet.
-    /// `is_systematic` says that it fails without any input too. Returns whether to ask again.
-    pub(crate) fn fall_back(
-        &self,
-        asked: ExecutionMode,
-        error: &QueryError,
-        is_systematic: bool,
-    ) -> bool {
-        const INSUFFICIENT_PRIVILEGE: &str = "42501";
-        const UNDEFINED_COLUMN: &str = "42703";
-        if asked != self.mode() {
-            return true;
-        }
-        let other = match (asked, error.sqlstate(), error) {
-            (ExecutionMode::Loop, _, QueryError::WholeCall(_)) => ExecutionMode::Prepared,
-            (
-                ExecutionMode::Loop | ExecutionMode::Prepared,
-                Some(UNDEFINED_COLUMN),
-                QueryError::Unpreparable(_),
-            ) => ExecutionMode::Impossible,
-            (ExecutionMode::Loop | ExecutionMode::Prepared, Some(INSUFFICIENT_PRIVILEGE), _)
-                if is_systematic =>
-            {
-                ExecutionMode::Function
-            }
-            _ => return false,
-        };
-        self.mode.store(other as u8, Ordering::Relaxed);
-        true
+    /// Changes the mode, unless another execution has changed it since it was `executed`.
+    pub(crate) fn switch_mode(&self, executed: ExecutionMode, mode: ExecutionMode) {
+        let (executed, mode) = (executed as u8, mode as u8);
+        let (success, failure) = (Ordering::Relaxed, Ordering::Relaxed);
+        // A lost race is fine: the caller reads the mode again.
+        let _ = self.mode.compare_exchange(executed, mode, success, failure);
     }
 }
 
@@ -220,4 +197,12 @@ impl QueryOutput {
             Self::Ordinals(_) => Err(QueryError::Unavailable(None)),
         }
     }
+}
+
+/// The same error as everybody's answer.
+pub(super) fn same_error(
+    group: &[&Execution],
+    error: impl Fn() -> QueryError,
+) -> Vec<Result<QueryOutput, QueryError>> {
+    group.iter().map(|_| Err(error())).collect()
 }

@@ -5,8 +5,7 @@
 
 use std::sync::Arc;
 
-use super::connection::same_error;
-use super::query::{Execution, QueryOutput};
+use super::query::{Execution, QueryOutput, same_error};
 use super::state::State;
 use crate::db::PARKED_ROLE;
 use crate::db::parked::{ParkedConnection, ParkedError};

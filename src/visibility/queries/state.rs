@@ -16,7 +16,7 @@ pub(crate) enum State {
 
 impl State {
     /// Whether queries see the current state.
-    pub(super) fn is_now(&self) -> bool {
+    pub(in crate::visibility) fn is_now(&self) -> bool {
         matches!(self, Self::Now)
     }
 

@@ -1,0 +1,202 @@
+//! A bounded set of connections on which queries run.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures_util::{StreamExt as _, stream};
+use tokio::sync::Semaphore;
+
+use super::connection::{Connection, GroupKind};
+use super::query::{Execution, ExecutionMode, QueryOutput, same_error};
+use super::state::State;
+use crate::db::connect::Connector;
+use crate::shutdown::Tasks;
+use crate::visibility::error::QueryError;
+
+/// Questions put to one connection in one group. More would only make one connection busy
+/// while others idle, and lengthen what an error throws away; fewer leave the server waiting
+/// for the next group.
+const MAX_GROUP: usize = 32;
+
+/// Identities for which a query is put in one call. The call costs as much as a few of them,
+/// and an error that ends it is everybody's.
+const MAX_LOOP_GROUP: usize = 128;
+
+/// Identities that make a call worth while: below this, the call itself costs more than it saves.
+const MIN_LOOP_GROUP: usize = 4;
+
+/// Identities in a call at least before a further connection is used.
+const MIN_LOOP_SHARE: usize = 24;
+
+/// What is added to the server's limit for one statement before a group is given up. It only
+/// matters when the network swallows packets.
+const NETWORK_ALLOWANCE: Duration = Duration::from_secs(2);
+
+/// The connections.
+pub(in crate::visibility) struct QueryPool {
+    connector: Connector,
+    tasks: Tasks,
+    size: usize,
+    statement_timeout: Duration,
+    /// Idle connections. A std lock: held to push or pop one.
+    idle: Mutex<Vec<Connection>>,
+    /// One permit per connection that may exist.
+    permits: Semaphore,
+}
+
+impl QueryPool {
+    pub(in crate::visibility) fn new(
+        connector: Connector,
+        size: usize,
+        statement_timeout: Duration,
+        tasks: &Tasks,
+    ) -> Self {
+        let size = size.max(1);
+        Self {
+            connector,
+            tasks: tasks.clone(),
+            size,
+            statement_timeout,
+            idle: Mutex::new(Vec::new()),
+            permits: Semaphore::new(size),
+        }
+    }
+
+    /// Asks everything in one state, spread over the connections; one answer for each, in the
+    /// same order.
+    pub(in crate::visibility) async fn execute(
+        &self,
+        executions: &[Execution],
+        state: &State,
+    ) -> Vec<Result<QueryOutput, QueryError>> {
+        let mut groups = Vec::new();
+        for (kind, places) in self.groups(executions) {
+            let group: Vec<&Execution> = places.iter().map(|place| &executions[*place]).collect();
+            groups.push(self.send_group(kind, group, state, places));
+        }
+        let mut answers: Vec<Result<QueryOutput, QueryError>> = executions
+            .iter()
+            .map(|_| Err(QueryError::Unavailable(None)))
+            .collect();
+        let mut result = stream::iter(groups).buffer_unordered(self.size);
+        while let Some((places, found)) = result.next().await {
+            for (place, answer) in places.into_iter().zip(found) {
+                answers[place] = answer;
+            }
+        }
+        answers
+    }
+
+    /// Places of executions that go to one connection together, and how they are put there.
+    fn groups(&self, executions: &[Execution]) -> Vec<(GroupKind, Vec<usize>)> {
+        let mut statements = Vec::new();
+        let mut functions: HashMap<u64, Vec<usize>> = HashMap::new();
+        let mut loops: HashMap<(u64, usize), Vec<usize>> = HashMap::new();
+        for (place, execution) in executions.iter().enumerate() {
+            let id = execution.query.id;
+            match execution.mode {
+                ExecutionMode::Loop => {
+                    let inputs = Arc::as_ptr(&execution.parameters).addr();
+                    loops.entry((id, inputs)).or_default().push(place);
+                }
+                ExecutionMode::Function => functions.entry(id).or_default().push(place),
+                ExecutionMode::Prepared | ExecutionMode::Impossible => statements.push(place),
+            }
+        }
+        let mut groups = Vec::new();
+        let mut add = |kind, places: &[usize], smallest: usize, largest: usize| {
+            let size = places.len().div_ceil(self.size).clamp(smallest, largest);
+            let chunks = places.chunks(size);
+            groups.extend(chunks.map(|places| (kind, places.to_vec())));
+        };
+        for places in loops.into_values() {
+            if places.len() < MIN_LOOP_GROUP {
+                statements.extend(places);
+            } else {
+                add(GroupKind::Loop, &places, MIN_LOOP_SHARE, MAX_LOOP_GROUP);
+            }
+        }
+        for places in functions.values() {
+            add(GroupKind::Function, places, 1, MAX_GROUP);
+        }
+        add(GroupKind::Statements, &statements, 1, MAX_GROUP);
+        groups
+    }
+
+    /// One group, with the places of its executions handed through.
+    async fn send_group<P>(
+        &self,
+        kind: GroupKind,
+        group: Vec<&Execution>,
+        state: &State,
+        places: P,
+    ) -> (P, Vec<Result<QueryOutput, QueryError>>) {
+        (places, self.execute_group(kind, &group, state).await)
+    }
+
+    /// One group. A connection with any doubt about its state is closed instead of kept.
+    async fn execute_group(
+        &self,
+        kind: GroupKind,
+        group: &[&Execution],
+        state: &State,
+    ) -> Vec<Result<QueryOutput, QueryError>> {
+        let unavailable = || same_error(group, || QueryError::Unavailable(None));
+        // Closed only by dropping the pool.
+        let Ok(_permit) = self.permits.acquire().await else {
+            return unavailable();
+        };
+        let statements = u32::try_from(group.len()).unwrap_or(u32::MAX);
+        let limit = self.statement_timeout * statements + NETWORK_ALLOWANCE;
+        let attempt = async {
+            let mut connection = match self.take_idle() {
+                Some(connection) => connection,
+                None => match self.connect().await {
+                    Ok(connection) => connection,
+                    Err(error) => {
+                        tracing::debug!(error = %error, "no connection for queries about row visibility");
+                        return unavailable();
+                    }
+                },
+            };
+            let result = match connection.execute(kind, group, state).await {
+                Ok(result) => result,
+                // The connection's state is uncertain now.
+                Err(error) => {
+                    tracing::debug!(%error, "queries about row visibility were not put");
+                    return unavailable();
+                }
+            };
+            if result.is_sound && !connection.is_closed() {
+                self.idle
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .push(connection);
+            }
+            result.answers
+        };
+        tokio::time::timeout(limit, attempt)
+            .await
+            .unwrap_or_else(|_| unavailable())
+    }
+
+    fn take_idle(&self) -> Option<Connection> {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        // The one used last knows the most statements.
+        while let Some(connection) = idle.pop() {
+            if !connection.is_closed() {
+                return Some(connection);
+            }
+        }
+        None
+    }
+
+    async fn connect(&self) -> Result<Connection, QueryError> {
+        let client = self
+            .connector
+            .connect("rapport visibility", &self.tasks)
+            .await?;
+        Connection::park(client, self.statement_timeout).await
+    }
+}

@@ -1,0 +1,35 @@
+//! The recipients of each change, grouped by what they receive.
+
+use std::sync::Arc;
+
+use super::binding::ChannelId;
+use super::delivery::Payload;
+use super::subscription::Subscription;
+
+/// Per change of the table_batch: groups of recipients by payload.
+pub(super) type Groups = Vec<Vec<Group>>;
+
+/// A payload with channels and bindings that receive it.
+pub(super) type Group = (Payload, Vec<(ChannelId, u32)>);
+
+/// Adds a recipient to the group that receives this payload.
+pub(super) fn add(groups: &mut Vec<Group>, payload: Payload, subscription: &Subscription) {
+    let recipient = (subscription.channel, subscription.binding);
+    let is_same = |known: &Payload| match (known, &payload) {
+        (Payload::Row(known, known_detail), Payload::Row(columns, detail)) => {
+            Arc::ptr_eq(known, columns) && known_detail == detail
+        }
+        (Payload::Refused(known), Payload::Refused(text)) => known == text,
+        (Payload::Unanswered(known), Payload::Unanswered(text)) => known == text,
+        _ => false,
+    };
+    match groups.iter_mut().find(|(known, _)| is_same(known)) {
+        Some((_, recipients)) => recipients.push(recipient),
+        None => groups.push((payload, vec![recipient])),
+    }
+}
+
+/// What a client is told of a row whose check failed. It names the kind of failure and no value.
+pub(super) fn unanswered_text(table: &str, reason: &str) -> String {
+    format!("A change of {table} was not delivered: the row-level security check failed ({reason})")
+}
