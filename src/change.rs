@@ -295,6 +295,21 @@ pub struct ChangeTransaction {
     pub bytes: usize,
 }
 
+impl ChangeTransaction {
+    /// A transaction in one chunk whose commit record is at the position `xid`, as tests need it.
+    pub fn whole(xid: u32, changes: Vec<ChangeEvent>) -> Self {
+        Self {
+            commit_lsn: Lsn(u64::from(xid)),
+            xid,
+            committed_at: TimestampMicros(0),
+            first_ordinal: 0,
+            changes,
+            is_last: true,
+            bytes: 0,
+        }
+    }
+}
+
 /// Rows that one committed transaction, or a bounded chunk of it, inserted into
 /// `realtime.messages`, in order. They are broadcasts, not row changes, and are never part of a
 /// [`ChangeTransaction`].

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use proptest::prelude::{Strategy, prop_oneof};
 use rapport::change::{
-    ChangeEvent, ChangeTransaction, Column, ColumnValue, Lsn, OldRow, Relation, ReplicaIdentity,
-    Row, RowChange, TableName, TimestampMicros,
+    ChangeEvent, ChangeTransaction, Column, ColumnValue, OldRow, Relation, ReplicaIdentity, Row,
+    RowChange, TableName,
 };
 use rapport::config::VisibilityConfig;
 use rapport::db::connect::Connector;
@@ -354,20 +354,23 @@ pub(crate) fn rows(channels: &[u32]) -> Seen {
     }
 }
 
+/// The first transaction id of a cluster, which every snapshot sees.
+const FIRST_XID: u32 = 3;
+
+/// A transaction with this change that every snapshot sees.
 pub(crate) fn transaction(relation: &Arc<Relation>, row: RowChange) -> Arc<ChangeTransaction> {
-    Arc::new(ChangeTransaction {
-        commit_lsn: Lsn(1),
-        committed_at: TimestampMicros(0),
-        // The first of all: every snapshot sees it.
-        xid: 3,
-        first_ordinal: 0,
-        changes: vec![ChangeEvent {
-            relation: Arc::clone(relation),
-            row,
-        }],
-        is_last: true,
-        bytes: 0,
-    })
+    transaction_with_xid(FIRST_XID, relation, row)
+}
+
+/// A transaction with this id and this change.
+pub(crate) fn transaction_with_xid(
+    xid: u32,
+    relation: &Arc<Relation>,
+    row: RowChange,
+) -> Arc<ChangeTransaction> {
+    let relation = Arc::clone(relation);
+    let changes = vec![ChangeEvent { relation, row }];
+    Arc::new(ChangeTransaction::whole(xid, changes))
 }
 
 /// The old image under the default replica identity: values of the key alone.

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use rapport::change::{ChangeTransaction, RowChange};
+use rapport::change::RowChange;
 use rapport::shutdown::Tasks;
 use rapport::visibility::Payload;
 use tokio_postgres::Client;
 
-use super::bench::{Bench, identity, strict, transaction, user};
+use super::bench::{Bench, identity, strict, transaction_with_xid, user};
 use crate::support::database::{connect, own_cluster};
 use crate::support::eventually::eventually;
 
@@ -89,11 +89,12 @@ async fn a_commit_that_nobody_sees_yet_is_waited_for() {
     let mut batch = Vec::new();
     for (relation, condition) in [(&notes, "id = 2"), (&plain, "true")] {
         let new = bench.images(relation, condition).await.remove(0);
-        let alone = transaction(relation, RowChange::Insert { new });
-        batch.push(Arc::new(ChangeTransaction {
-            xid: u32::try_from(xid).unwrap(),
-            ..(*alone).clone()
-        }));
+        let xid = u32::try_from(xid).unwrap();
+        batch.push(transaction_with_xid(
+            xid,
+            relation,
+            RowChange::Insert { new },
+        ));
     }
     let committing = Arc::clone(&bench);
     let committed = Tasks::new().spawn("commit", async move { committing.run("commit").await });
@@ -159,16 +160,13 @@ async fn a_commit_of_another_history_is_not_waited_for() {
     let notes = bench.relation("notes").await;
     bench.run("insert into notes values (1)").await;
     let new = bench.images(&notes, "true").await.remove(0);
-    let alone = transaction(&notes, RowChange::Insert { new });
     let xid = bench
         .admin
         .query_one("select pg_current_xact_id()::text::int8", &[])
         .await
         .unwrap();
-    let future = ChangeTransaction {
-        xid: u32::try_from(xid.get::<_, i64>(0)).unwrap() + 1_000_000,
-        ..(*alone).clone()
-    };
-    let told = bench.resolve(&[Arc::new(future)]).await;
+    let xid = u32::try_from(xid.get::<_, i64>(0)).unwrap() + 1_000_000;
+    let future = transaction_with_xid(xid, &notes, RowChange::Insert { new });
+    let told = bench.resolve(&[future]).await;
     assert_eq!(told.len(), 1);
 }

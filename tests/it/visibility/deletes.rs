@@ -7,7 +7,9 @@ use rapport::config::VisibilityConfig;
 use rapport::visibility::{ChannelId, Delivery, Payload, RecordDetail, record};
 use serde_json::json;
 
-use super::bench::{Bench, identity, key_image, rows, strict, transaction, user};
+use super::bench::{
+    Bench, identity, key_image, rows, strict, transaction, transaction_with_xid, user,
+};
 use crate::support::eventually::eventually;
 
 const NOTES: &str = "
@@ -309,10 +311,12 @@ async fn deletion(bench: &Bench, also: &str) -> [Arc<ChangeTransaction>; 1] {
         .await
         .unwrap();
     bench.run("commit").await;
-    [Arc::new(ChangeTransaction {
-        xid: u32::try_from(xid.get::<_, i64>(0)).unwrap(),
-        ..(*transaction(&relation, RowChange::Delete { old })).clone()
-    })]
+    let xid = u32::try_from(xid.get::<_, i64>(0)).unwrap();
+    [transaction_with_xid(
+        xid,
+        &relation,
+        RowChange::Delete { old },
+    )]
 }
 
 async fn recipients(bench: &Bench, batch: &[Arc<ChangeTransaction>]) -> Vec<u64> {
