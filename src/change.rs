@@ -96,9 +96,9 @@ pub struct Column {
 /// When the columns of a table change, the stream contains a new `Relation` before the first row
 /// that needs it. A row therefore always matches its `Relation`.
 ///
-/// PostgreSQL also sends a new description when the policies, the owner or the privileges of a table
-/// have changed. Each description is a separate `Arc`, so `Arc::ptr_eq` distinguishes rows after
-/// such a change from rows before it.
+/// PostgreSQL also sends a new description when the policies, the owner or the privileges of a
+/// table have changed. Each description is a separate `Arc`, so `Arc::ptr_eq` distinguishes rows
+/// after such a change from rows before it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Relation {
     /// `pg_class.oid`.

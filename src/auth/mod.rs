@@ -1,8 +1,8 @@
-//! Tokens in, verified claims out.
+//! Verifies tokens and returns their claims.
 //!
-//! Never touches the database, the network or the environment, and never logs a token.
-//! There are two profiles: the socket's, which is the original Realtime server's, and
-//! the stricter one of the chat routes, which insists on a person.
+//! Never uses the database, the network or the environment, and never logs a token. There are two
+//! profiles: that of sockets, which is the one of Supabase's Realtime server, and the stricter one
+//! of the chat routes, which requires a user.
 
 mod api_key;
 mod cache;

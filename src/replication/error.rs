@@ -2,13 +2,13 @@
 
 use thiserror::Error;
 
-/// Why replication cannot be started, or will never be live.
+/// Why replication cannot start, or never becomes live.
 #[derive(Debug, Error)]
 pub enum ReplicationError {
-    /// The configured slot name has no letter or digit to make a name of.
-    #[error("The replication slot name `{0}` has no letter or digit in it")]
+    /// The configured slot name contains no letter or digit.
+    #[error("The replication slot name `{0}` contains no letter or digit")]
     SlotName(String),
-    /// The connection URL lacks something that a replication connection needs.
+    /// The connection URL lacks a part that a replication connection needs.
     #[error("The database URL cannot be used for replication: {0}")]
     Url(&'static str),
     /// Replication was stopped before it was live.

@@ -1,4 +1,4 @@
-//! Starts and stops the stream.
+//! The handle that starts and stops the stream.
 
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -15,7 +15,7 @@ use crate::observability::metrics::ReplicationMetrics;
 use crate::observability::readiness::Readiness;
 use crate::shutdown::Tasks;
 
-/// The running stream.
+/// A running stream.
 pub struct Replication {
     status: watch::Receiver<ReplicationStatus>,
     stop: CancellationToken,
@@ -23,11 +23,11 @@ pub struct Replication {
 }
 
 impl Replication {
-    /// Starts to stream into `sinks` and returns at once; [`Replication::ready`] waits until the
-    /// stream is live. The database need not be there yet.
+    /// Starts streaming into `sinks` and returns immediately. [`Replication::ready`] waits until
+    /// the stream is live. The database may be unreachable at first.
     ///
     /// # Errors
-    /// [`ReplicationError`] when the settings can never work.
+    /// [`ReplicationError`] if the settings can never work.
     pub fn start(
         connector: &Connector,
         config: &ReplicationConfig,
@@ -68,10 +68,10 @@ impl Replication {
         })
     }
 
-    /// Waits until the stream is live: what is committed after this returned is delivered.
+    /// Waits until the stream is live. Changes that are committed after this returns are delivered.
     ///
     /// # Errors
-    /// [`ReplicationError::Stopped`] when it was stopped before.
+    /// [`ReplicationError::Stopped`] if the stream was stopped before.
     pub async fn ready(&self) -> Result<(), ReplicationError> {
         let mut status = self.status.clone();
         let seen = status
@@ -83,17 +83,17 @@ impl Replication {
         }
     }
 
-    /// Where the stream stands, now and as it changes.
+    /// The status of the stream, and its changes.
     pub fn status(&self) -> watch::Receiver<ReplicationStatus> {
         self.status.clone()
     }
 
-    /// The clean end: stops reading, acknowledges what was handed over, and drops the slot unless it
-    /// is to be kept. Returns when that is done, or after at most some ten seconds.
+    /// Stops the stream cleanly: stops reading, acknowledges what was handed over, and drops the
+    /// slot unless it is to be kept. Takes at most about ten seconds.
     pub async fn stop(self) {
         self.stop.cancel();
         if let Err(error) = self.task.await {
-            tracing::error!(%error, "the replication task has failed");
+            tracing::error!(%error, "replication task failed");
         }
     }
 }

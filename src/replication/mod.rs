@@ -1,29 +1,33 @@
-//! Row changes, and messages to be broadcast, out of PostgreSQL's write-ahead log into bounded queues.
+//! Reads row changes, and messages to broadcast, from PostgreSQL's write-ahead log (WAL) into
+//! bounded queues.
 //!
-//! # What is guaranteed
-//! While the slot exists, every change that is committed to a published table, and every row that
-//! is inserted into `realtime.messages`, is handed over exactly once, in commit order, however often the connection drops, within one run of this
-//! process. A new run continues at the last acknowledgement: what was handed over shortly before a
-//! crash may come again. When the slot is lost, [`StreamEvent::Gap`] says so; it comes after the new
-//! slot exists, so that a listener who then reads the tables has missed nothing.
+//! # Guarantees
+//! While the slot exists and the process runs, every committed change of a published table, and
+//! every row inserted into `realtime.messages`, is handed over exactly once, in commit order,
+//! however often the connection breaks. After a restart, reading continues at the last
+//! acknowledgement, so what was handed over shortly before a crash may be repeated. If the slot is
+//! lost, [`StreamEvent::Gap`](crate::change::StreamEvent::Gap) follows once the new slot exists. A
+//! listener that then reads the tables misses nothing.
 //!
-//! # Who acknowledges what
-//! A position is acknowledged once the sink has taken everything before it, never earlier. A full
-//! sink stops the reading and nothing else: keep-alives go on. The log that PostgreSQL must keep
-//! meanwhile is bounded by [`ReplicationConfig::max_wal_held_bytes`].
+//! # Acknowledgement
+//! A position is acknowledged only after the sink has taken everything before it. A full sink stops
+//! the reading but not the keepalives.
+//! [`ReplicationConfig::max_wal_held_bytes`](crate::config::ReplicationConfig::max_wal_held_bytes)
+//! bounds the WAL that PostgreSQL must keep meanwhile.
 //!
-//! # The publications
-//! Two: the configured one, and that of `realtime.messages`, which Supabase's own server uses as
-//! well. One that is missing does not stop the reading of the other; one that is made later is
-//! read as soon as nothing older than it is left to be read.
+//! # Publications
+//! There are two: the configured one, and that of `realtime.messages`, which Supabase's server also
+//! uses. If one is missing, the other is read anyway. A publication that is created later is read
+//! once no older transaction remains to be read.
 //!
-//! # The slot
-//! Permanent, one per database, made after the publication (`slot`, `publication`, `prepare`).
-//! A clean stop drops it, unless it is to be kept. One process reads it at a time; another waits,
-//! and takes over when the first has ended or fallen silent.
+//! # Slot
+//! The slot is permanent, one per database, and created after the publication (`slot`,
+//! `publication`, `prepare`). A clean stop drops it, unless it is to be kept. One process reads it
+//! at a time. Another process waits, and takes over when the first one ends or becomes silent.
 //!
 //! # Tasks
-//! One, `replication`, and the one inside the replication client, which ends with it.
+//! There is one task, `replication`, and another one inside the replication client, which ends with
+//! it.
 
 mod assemble;
 mod error;

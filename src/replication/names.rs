@@ -1,4 +1,4 @@
-//! Names on the server: of the slot, of publications and of sessions.
+//! The names of the slot, the publications and the sessions on the server.
 
 use std::fmt;
 
@@ -6,31 +6,31 @@ use sha2::{Digest, Sha256};
 
 use super::error::ReplicationError;
 
-/// The publication of `realtime.messages`, by the name under which Supabase's own server makes and
-/// expects it. The schema makes it where the table is ours; it is never altered here.
+/// The publication of `realtime.messages`. Supabase's server creates and expects it under this
+/// name. Our schema creates it together with the table. It is never altered here.
 pub const MESSAGES_PUBLICATION: &str = "supabase_realtime_messages_publication";
 
-/// What the session calls itself in `pg_stat_replication`. A walsender of this name may be ended
-/// when its client is gone.
+/// The name of the replication session in `pg_stat_replication`. A walsender with this name may be
+/// terminated if its client is gone.
 pub(super) const APPLICATION_NAME: &str = "rapport replication";
 
-/// What the ordinary connection beside it calls itself.
+/// The name of the ordinary connection beside it.
 pub(super) const CONTROL_APPLICATION_NAME: &str = "rapport replication control";
 
 /// PostgreSQL's limit for names (`NAMEDATALEN` − 1).
 const NAME_LIMIT_BYTES: usize = 63;
 
-/// A name that PostgreSQL accepts for a slot: lower-case letters, digits and underscores.
+/// A valid name of a slot: lower-case letters, digits and underscores.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct SlotName(String);
 
 impl SlotName {
-    /// The slot of `database` under the configured name. Slot names are shared by all databases of
-    /// a cluster, hence the database is part of it. Characters that a slot name cannot have become
-    /// underscores; a checksum then keeps names apart that would look the same.
+    /// The slot of `database` under the configured name. All databases of a cluster share the slot
+    /// names, so the name contains the database. Invalid characters become underscores, and a
+    /// checksum then distinguishes names that would be equal.
     ///
     /// # Errors
-    /// [`ReplicationError::SlotName`] when nothing of `configured` remains.
+    /// [`ReplicationError::SlotName`] if `configured` contains no valid character.
     pub(super) fn new(configured: &str, database: &str) -> Result<Self, ReplicationError> {
         if !configured.chars().any(|c| c.is_ascii_alphanumeric()) {
             return Err(ReplicationError::SlotName(configured.to_owned()));
@@ -73,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_what_postgres_accepts_and_differ_by_database() {
+    fn names_are_valid_in_postgres_and_differ_by_database() {
         let long = "x".repeat(80);
         let cases = [
             ("rapport", "postgres", Some("rapport_postgres")),

@@ -1,4 +1,4 @@
-//! Why one connection ended, and what is done about it.
+//! Why one connection ended, and how the stream continues.
 
 use pgwire_replication::PgWireError;
 use thiserror::Error;
@@ -8,15 +8,15 @@ use super::names::MESSAGES_PUBLICATION;
 use super::pgoutput::DecodeError;
 use crate::db::connect::ConnectError;
 
-/// Why one connection ended. Everything but [`SessionError::SinkClosed`] and
-/// [`SessionError::Stopped`] is tried again, for ever.
+/// Why one connection ended. All errors are retried indefinitely, except
+/// [`SessionError::SinkClosed`] and [`SessionError::Stopped`].
 #[derive(Debug, Error)]
 pub(super) enum SessionError {
     #[error(transparent)]
     Connect(#[from] ConnectError),
     #[error("A statement failed: {0}")]
     Query(#[from] tokio_postgres::Error),
-    /// The replication connection. The crate's error keeps only the text of the server's.
+    /// The replication connection failed. The crate keeps only the text of the server's error.
     #[error("The replication connection failed: {0}")]
     Stream(#[from] PgWireError),
     #[error(transparent)]
@@ -37,19 +37,19 @@ pub(super) enum SessionError {
         "The slot holds {held_bytes} bytes of write-ahead log, more than the {limit_bytes} allowed"
     )]
     WalHeld { held_bytes: u64, limit_bytes: u64 },
-    #[error("There are other publications to read now")]
+    #[error("The set of publications to read has changed")]
     PublicationsChanged,
     #[error("The server closed the replication stream")]
     Ended,
-    #[error("Nobody listens to changes any more")]
+    #[error("The listeners of changes have stopped")]
     SinkClosed,
     #[error("Replication was asked to stop")]
     Stopped,
 }
 
 impl SessionError {
-    /// The error with its causes, for operators. A cause that the text before it repeats already is
-    /// left out.
+    /// The error with its causes, for operators. Omits a cause that the preceding text already
+    /// contains.
     pub(super) fn with_causes(&self) -> String {
         let mut text = self.to_string();
         let mut cause = std::error::Error::source(self);
@@ -64,7 +64,7 @@ impl SessionError {
         text
     }
 
-    /// The SQLSTATE, where the server gave one.
+    /// The SQLSTATE, if the server sent one.
     pub(super) fn sqlstate(&self) -> Option<&str> {
         match self {
             Self::Connect(ConnectError::Connect(error)) | Self::Query(error) => {
@@ -76,7 +76,8 @@ impl SessionError {
     }
 
     /// Whether the publication of `realtime.messages` did not exist when a change was written.
-    /// Reading on without it loses no row change, and it is read again later (`slot_watch`).
+    /// Reading continues without it, which loses no row change, and includes it again later
+    /// (`slot_watch`).
     pub(super) fn is_without_messages(&self, is_streaming: bool) -> bool {
         match self {
             Self::Stream(PgWireError::Server(text)) => {
@@ -88,15 +89,14 @@ impl SessionError {
         }
     }
 
-    /// Whether reading the slot again would end the same way, so that only a new slot helps.
-    /// `is_streaming`: the server had accepted the slot before this error.
+    /// Whether reading the slot again would fail in the same way, so that only a new slot helps.
+    /// `is_streaming` tells whether the server had accepted the slot before the error.
     ///
     /// - 42704 while streaming: the publication of row changes did not exist when the change was
-    ///   written. The decoder looks it up in the catalogs as of then, so creating it now does not
-    ///   help.
-    /// - 58P01: the log the slot needs is gone.
+    ///   written. The decoder reads the catalogs as of then, so creating it now does not help.
+    /// - 58P01: the WAL that the slot needs is gone.
     ///
-    /// A slot that is missing (42704 before streaming) or invalidated (55000) shows in
+    /// A missing slot (42704 before streaming) or an invalidated one (55000) is found in
     /// `pg_replication_slots` when the next connection is prepared.
     pub(super) fn needs_new_slot(&self, is_streaming: bool) -> bool {
         match self {
@@ -111,7 +111,8 @@ impl SessionError {
     }
 }
 
-/// The code in `… (SQLSTATE 57P01)`, the form in which the replication client reports a server's error.
+/// The code in `… (SQLSTATE 57P01)`, which is how the replication client reports errors of the
+/// server.
 fn sqlstate_in(text: &str) -> Option<&str> {
     let (_, code) = text.rsplit_once("(SQLSTATE ")?;
     let code = code.strip_suffix(')')?;
@@ -152,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_a_new_slot_cures_asks_for_one() {
+    fn only_errors_that_a_new_slot_fixes_need_one() {
         let cases = [
             (
                 "publication \"p\" does not exist (SQLSTATE 42704)",

@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use super::session_error::SessionError;
 
-/// How long the server may take to answer what needs no waiting. One this slow is taken for gone,
-/// and everything is connected anew: nothing is lost by that.
+/// Time limit for statements that need not wait for anything. A slower server counts as gone, and
+/// everything reconnects, which loses nothing.
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// `work`, whose answer must come within [`ANSWER_TIMEOUT`]. `what` completes "no answer while".
-pub(super) async fn answered<T, E: Into<SessionError>>(
+/// Runs `work` with the limit [`ANSWER_TIMEOUT`]. `what` completes the text "no answer while".
+pub(super) async fn with_timeout<T, E: Into<SessionError>>(
     what: &'static str,
     work: impl Future<Output = Result<T, E>>,
 ) -> Result<T, SessionError> {

@@ -2,22 +2,22 @@
 
 use super::request::SubscriptionRequest;
 
-/// Names one joined channel of one socket for as long as it is joined.
+/// Identifies a joined channel of a socket for as long as it is joined.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ChannelId(pub u64);
 
-/// A binding with the integer id that the client was told.
+/// A binding with the integer id that the client received.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Binding {
     /// Equal parameters have equal ids; never 0 (protocol 3.3).
     pub id: u32,
-    /// What was asked for.
+    /// The requested changes.
     pub request: SubscriptionRequest,
 }
 
-/// What a channel wants differently from the protocol's defaults.
+/// Options of a channel that differ from the protocol's defaults.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct SubscribeOptions {
-    /// `int8` and `numeric` as JSON strings, because JavaScript numbers lose digits.
+    /// `int8` and `numeric` are sent as JSON strings, because JavaScript numbers lose digits.
     pub bigint_as_string: bool,
 }

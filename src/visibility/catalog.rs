@@ -1,8 +1,8 @@
-//! What PostgreSQL's catalogue says about the published tables: columns, keys, policies, rights.
+//! A reading of PostgreSQL's catalogue: the published tables with their columns, keys, policies and
+//! rights.
 //!
-//! One reading is an immutable [`Catalog`], taken in one snapshot. If it is too old for
-//! a decision, its fingerprint is compared first, and it is read again only if that differs. The
-//! maximum age depends on the tables: see [`super::descriptions`].
+//! A reading is immutable and is taken in one snapshot. [`super::catalog_cache`] decides when the
+//! catalogue is read again.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,8 +20,8 @@ use super::types::Types;
 use crate::change::{Relation, TableName};
 use crate::db::roles::MAY_BE_A_CALLERS;
 
-/// What [`Catalog`] is made of besides all that a [`fingerprint`] covers: what the log holds, primary keys, and the row
-/// types that columns may hold.
+/// The parts of [`Catalog`] that [`super::fingerprint`] does not cover by itself: what the WAL
+/// contains, primary keys, and the row types of columns.
 pub(super) const FINGERPRINTED: &[&str] = &[
     log_coverage::COLUMNS,
     log_coverage::EXPRESSIONS,
@@ -32,11 +32,11 @@ pub(super) const FINGERPRINTED: &[&str] = &[
    from pg_catalog.pg_class c where c.relkind = 'c'",
 ];
 
-/// What is read of each published table.
+/// Reads the published tables.
 ///
-/// Not among them, whatever is published: `realtime.messages` and its partitions, as
-/// [`TableName::is_messages`] knows them. Its rows are broadcasts to those who may listen to their
-/// topic, and its policies speak of a topic that nobody who asks for row changes has joined.
+/// Excluded are `realtime.messages` and its partitions (see [`TableName::is_messages`]), whatever
+/// is published. Their rows are broadcasts to the members of a topic, and their policies depend on
+/// the topic that a caller has joined, which does not exist for row changes.
 fn read_tables() -> String {
     format!(
         "
@@ -65,7 +65,7 @@ left join pg_catalog.pg_index i on i.indrelid = a.attrelid and i.indisprimary
 where a.attrelid = any($1) and a.attnum > 0 and not a.attisdropped
 order by a.attrelid, a.attnum";
 
-/// Types of columns, and those that they are made of.
+/// The types of columns, and the types that these consist of.
 const TYPES: &str = "
 with recursive used as (
   select a.atttypid as oid
@@ -97,11 +97,10 @@ select t.oid, t.typname::text, t.typtype = 'e', t.typbasetype,
 from used
 join pg_catalog.pg_type t on t.oid = used.oid";
 
-/// Policies that apply to `select`, in the order in which PostgreSQL considers them. One without
-/// USING (`for all with check (…)`) lets no row through and hides none. Columns
-/// come from the recorded dependencies, where 0 is the table itself: a reference to the
-/// whole row leaves no other trace. `volatility` of functions used directly tells whether a
-/// plan may hold a value that belongs to one caller only.
+/// Policies that apply to `select`, in the order in which PostgreSQL considers them. A policy
+/// without USING (`for all with check (…)`) neither shows nor hides rows. The columns come from the
+/// recorded dependencies. Column number 0 stands for the table itself and is skipped. The
+/// volatility of directly used functions shows whether a plan may contain a value of one caller.
 const POLICIES: &str = "
 select p.polrelid, p.oid, p.polpermissive,
   pg_catalog.pg_get_expr(p.polqual, p.polrelid),
@@ -128,7 +127,7 @@ from pg_catalog.pg_policy p
 where p.polrelid = any($1) and p.polcmd in ('r', '*') and p.polqual is not null
 order by p.polrelid, p.polname";
 
-/// Rights of roles on tables. Without USAGE on its schema nothing of a table can be selected.
+/// The rights of roles on tables. Without USAGE on the schema no column can be selected.
 fn rights_statement() -> String {
     format!(
         "
@@ -150,7 +149,7 @@ where r.rolname = any($1) and c.oid = any($2) and {MAY_BE_A_CALLERS}"
     )
 }
 
-/// Those of some roles that exist and may be a caller's.
+/// The roles, of those given, that exist and may be a caller's.
 fn roles_statement() -> String {
     format!(
         "select r.rolname::text from pg_catalog.pg_roles r \
@@ -164,18 +163,18 @@ pub(super) struct Catalog {
     fingerprint: String,
     tables: HashMap<u32, Arc<Table>>,
     by_name: HashMap<TableName, u32>,
-    /// Rights by role; `None` for a role that does not exist or may not be a caller's.
+    /// Rights by role; `None` if the role does not exist or may not be a caller's.
     roles: HashMap<String, Option<HashMap<u32, Arc<TableRights>>>>,
-    /// Prepared column sets. A std lock: held for a look-up or an insertion only.
+    /// Column sets that were used before. A std lock: held for a look-up or an insertion.
     columns: Mutex<ColumnsCache>,
     pub(super) queries: QueryCache,
-    /// Whether some column is to be worked out because the log does not carry it.
+    /// Whether a column has to be computed because the WAL does not contain it.
     pub(super) has_generated_columns: bool,
     pub(super) completions: Completions,
 }
 
 impl Catalog {
-    /// A table by its identifier.
+    /// A table by its oid.
     pub(super) fn table(&self, oid: u32) -> Option<&Arc<Table>> {
         self.tables.get(&oid)
     }
@@ -190,17 +189,17 @@ impl Catalog {
         self.tables.values()
     }
 
-    /// Whether the role exists and may be a caller's. It must be among those the catalogue was asked for.
+    /// Whether the role exists and may be a caller's. The role must be one that was read.
     pub(super) fn has_role(&self, role: &str) -> bool {
         matches!(self.roles.get(role), Some(Some(_)))
     }
 
-    /// What a role may do with a table; `None` when either is unknown.
+    /// The rights of a role on a table; `None` if either is unknown.
     pub(super) fn rights(&self, role: &str, table: u32) -> Option<&Arc<TableRights>> {
         self.roles.get(role)?.as_ref()?.get(&table)
     }
 
-    /// The columns a role may receive, from the cache or made by `make`.
+    /// The columns that a role may receive, from the cache or created by `make`.
     pub(super) fn columns(
         &self,
         key: ColumnsKey,
@@ -213,7 +212,7 @@ impl Catalog {
             .get_or_make(key, relation, make)
     }
 
-    /// The fingerprint that it was read under.
+    /// The fingerprint at the time of reading.
     pub(super) fn fingerprint(&self) -> &str {
         &self.fingerprint
     }
@@ -230,10 +229,10 @@ impl Catalog {
     }
 }
 
-/// Reads everything in the snapshot of the current transaction.
+/// Reads the catalogue in the snapshot of the current transaction.
 ///
 /// # Errors
-/// When the database cannot be reached or refuses a statement.
+/// If the database is unreachable or refuses a statement.
 pub(super) async fn load(
     client: &Client,
     publication: &str,

@@ -1,7 +1,8 @@
-//! The latest reading of the catalogue, and its renewal.
+//! Caches the latest reading of the catalogue and renews it.
 //!
-//! If a reading is too old for a decision, its fingerprint is compared first, and it is read again
-//! only if that differs. The maximum age depends on the tables: see [`super::descriptions`].
+//! If a reading is too old for a decision, its fingerprint is compared first. The catalogue is read
+//! again only if the fingerprint differs. The maximum age depends on the tables: see
+//! [`super::descriptions`].
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,23 +18,23 @@ use crate::db::connect::Connector;
 use crate::observability::metrics::VisibilityMetrics;
 use crate::shutdown::Tasks;
 
-/// What the session needs before names can be read: with an empty search path every name
-/// that is not of `pg_catalog` is printed with its schema, so it means the same everywhere.
+/// With an empty search path, names outside `pg_catalog` are printed with their schema, so they
+/// mean the same in every session.
 const SESSION: &str = "set search_path = ''; set statement_timeout = '10s'; \
                        set idle_in_transaction_session_timeout = '30s'";
 
-/// How long one reading may take before its connection is given up: longer than the server's
-/// own limit for each of its statements, so it only matters when the network swallows packets.
+/// Maximum time for one reading, after which its connection is dropped. It exceeds the server's own
+/// limit for each statement, so it only matters if the network loses packets.
 const READ_TIMEOUT: Duration = Duration::from_secs(15);
 
 const BEGIN: &str = "begin isolation level repeatable read read only";
 
-/// Keeps the latest reading and renews it.
+/// The latest reading, and the connection for the next one.
 pub(super) struct CatalogCache {
     connector: Connector,
     tasks: Tasks,
     publication: String,
-    /// The statement that a reading's fingerprint is asked with.
+    /// The statement that computes the fingerprint.
     fingerprint: String,
     ttl: Duration,
     metrics: VisibilityMetrics,
@@ -41,15 +42,15 @@ pub(super) struct CatalogCache {
     latest: Mutex<Option<Verified>>,
     /// When the last attempt failed. A std lock for the same reason.
     failed_at: Mutex<Option<Instant>>,
-    /// The connection it is read on. An async lock because it stands for the connection's own
-    /// turn: whoever waits for it would otherwise wait for the same reading, and finds it done.
+    /// The connection for readings. An async lock, because it is held during a reading. A caller
+    /// that waited for it uses the reading of the previous holder.
     connection: tokio::sync::Mutex<Option<Client>>,
 }
 
 #[derive(Clone)]
 struct Verified {
     catalog: Arc<Catalog>,
-    /// Taken before the snapshot that proved it.
+    /// A time before the snapshot in which the reading was verified.
     at: Instant,
 }
 
@@ -79,10 +80,10 @@ impl CatalogCache {
         self.ttl
     }
 
-    /// A reading within the usual age that knows `roles`.
+    /// A reading within the usual age that includes `roles`.
     ///
     /// # Errors
-    /// When the database cannot be reached or does not let us read.
+    /// If the database is unreachable or refuses a statement.
     pub(super) async fn current(&self, roles: &[&str]) -> Result<Arc<Catalog>, QueryError> {
         self.within(roles, self.ttl).await
     }
@@ -95,7 +96,7 @@ impl CatalogCache {
         self.within(roles, Duration::ZERO).await
     }
 
-    /// A reading that knows `roles` and is younger than `limit` or begun after this call.
+    /// A reading that includes `roles` and is younger than `limit` or begun after this call.
     ///
     /// # Errors
     /// As [`Self::current`].
@@ -109,20 +110,20 @@ impl CatalogCache {
         }
         let asked_at = Instant::now();
         let mut connection = self.connection.lock().await;
-        // Somebody else may have read it while this one waited for its turn.
+        // Another caller may have read it while this one waited for the connection.
         if let Some(catalog) = self.fresh(roles, limit.max(asked_at.elapsed())) {
             return Ok(catalog);
         }
         self.renew(&mut connection, roles, asked_at).await
     }
 
-    /// The latest reading, however old.
+    /// The latest reading, whatever its age.
     pub(super) fn latest(&self) -> Option<Arc<Catalog>> {
         let latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
         latest.as_ref().map(|latest| Arc::clone(&latest.catalog))
     }
 
-    /// The latest reading, if it knows `roles` and has to be verified because it is older than
+    /// The latest reading, if it includes `roles` and must be verified because it is older than
     /// `limit`.
     pub(super) fn unverified(&self, roles: &[&str], limit: Duration) -> Option<Arc<Catalog>> {
         let latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
@@ -138,8 +139,8 @@ impl CatalogCache {
             .then(|| Arc::clone(&latest.catalog))
     }
 
-    /// Reads on the connection, whose turn it is. An attempt of somebody else that failed since
-    /// `asked_at` counts as this one's: waiters do not try one after the other.
+    /// Reads the catalogue, with the connection locked. If another caller's attempt has failed
+    /// since `asked_at`, this one fails too: waiting callers must not time out one after the other.
     async fn renew(
         &self,
         connection: &mut Option<Client>,
@@ -155,7 +156,7 @@ impl CatalogCache {
         }
         let at = Instant::now();
         let previous = self.latest();
-        // Taken out: a reading that is dropped half-way leaves a connection nobody uses again.
+        // Taken out, so that a reading that is dropped midway also drops its connection.
         let client = connection.take();
         let reading = async {
             let client = match client.filter(|client| !client.is_closed()) {
@@ -213,7 +214,8 @@ impl CatalogCache {
             previous => {
                 let mut wanted: HashSet<&str> = roles.iter().copied().collect();
                 if let Some(previous) = &previous {
-                    // Names that are no role's need not be kept: anybody may come up with them.
+                    // Names of roles that do not exist are not kept, because clients can invent any
+                    // number of them.
                     wanted.extend(previous.known_roles());
                 }
                 let wanted: Vec<&str> = wanted.into_iter().collect();

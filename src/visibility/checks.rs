@@ -11,7 +11,7 @@ use bytes::Bytes;
 use super::backoff::Backoff;
 use super::failure::{Failure, Reaction, Stage};
 use super::queries::{
-    Execution, ExecutionMode, Principal, Query, QueryOutput, QueryPool, State, TextArray,
+    DatabaseState, Execution, ExecutionMode, Principal, Query, QueryOutput, QueryPool, TextArray,
 };
 use crate::observability::metrics::VisibilityMetrics;
 
@@ -94,7 +94,8 @@ impl CheckResult {
     }
 }
 
-/// A statement fails whatever its input. The catalogue must be read again, and access decided again.
+/// A statement fails whatever its input. The catalogue must be read again, and access decided
+/// again.
 #[derive(Debug)]
 pub(super) struct StaleCatalog;
 
@@ -150,7 +151,7 @@ pub(super) async fn run_checks(
     metrics: &VisibilityMetrics,
     max_inputs: usize,
     checks: &[Check],
-    state: &State,
+    state: &DatabaseState,
     may_be_stale: bool,
 ) -> Result<Vec<CheckResult>, StaleCatalog> {
     let mut results: Vec<CheckResult> = checks.iter().map(|_| CheckResult::default()).collect();
@@ -184,7 +185,7 @@ pub(super) async fn run_checks(
                 executed: execution.mode,
                 current: query.mode(),
                 is_filter: checks[check].operand.is_some(),
-                is_in_snapshot: !state.is_now(),
+                is_in_snapshot: !state.is_current(),
                 may_be_stale,
             };
             let reaction = failure.reaction();

@@ -1,4 +1,4 @@
-//! How row images are completed with the generated columns that the log does not carry.
+//! Completes row images with the generated columns that the WAL does not contain.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,36 +15,36 @@ use crate::change::{
 };
 use crate::db::PARKED_ROLE;
 
-/// How row images of one shape are completed.
+/// The completion of row images of one table definition.
 pub(super) struct Completion {
-    /// The shape that they have then.
+    /// The table definition of the completed images.
     pub(super) relation: Arc<Relation>,
-    /// Where the values of its columns come from.
+    /// The source of the value of each column.
     sources: Vec<Source>,
     pub(super) generated: Vec<GeneratedColumn>,
     has_whole_old_rows: bool,
 }
 
 enum Source {
-    /// A place in the image of the log.
+    /// Index in the image of the WAL.
     Log(usize),
-    /// A place among the generated columns.
+    /// Index in the generated columns.
     Generated(usize),
 }
 
 pub(super) struct GeneratedColumn {
     pub(super) name: String,
     pub(super) query: Arc<Query>,
-    /// Places of its inputs in the image of the log.
+    /// Indexes of its inputs in the image of the WAL.
     pub(super) inputs: Vec<usize>,
 }
 
-/// Completions already made, by table. Lives and dies with a reading of the catalogue. A std lock: held for a look-up
-/// or an insertion only.
+/// The completions of one reading of the catalogue, by table oid. A std lock: held for a look-up or
+/// an insertion.
 #[derive(Default)]
 pub(super) struct Completions(Mutex<HashMap<u32, Cached>>);
 
-/// The shape of a table in the log, and the completion of images of it if there is one.
+/// A table definition in the WAL, and the completion of its images if anything can be added.
 type Cached = (Arc<Relation>, Option<Arc<Completion>>);
 
 impl Completions {
@@ -54,8 +54,8 @@ impl Completions {
         make: impl FnOnce() -> Option<Completion>,
     ) -> Option<Arc<Completion>> {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // An equal description is a new one all the same, and completed rows must show it: it is the sign that rights or
-        // policies may have changed (`descriptions`).
+        // A new definition that equals the old one needs a completion of its own, because it shows
+        // that rights or policies may have changed (`descriptions`).
         if let Some((shape, completion)) = known.get(&relation.oid)
             && Arc::ptr_eq(shape, relation)
         {
@@ -72,14 +72,14 @@ impl Completions {
     }
 }
 
-/// What a column's value in a row image is worked out from; `None` where the image lacks a part of it.
+/// The values from which a generated column is computed; `None` if the image lacks one of them.
 pub(super) type ImageInputs = Option<Vec<Option<Bytes>>>;
 
-/// A value that was worked out, if it could be.
+/// A computed value, if it is known.
 pub(super) type Computed = Option<ColumnValue>;
 
 impl Completion {
-    /// `None` where nothing can be added.
+    /// `None` if nothing can be added.
     pub(super) fn new(queries: &QueryCache, table: &Table, relation: &Relation) -> Option<Self> {
         if !table.agrees_with(relation) {
             return None;
@@ -130,7 +130,8 @@ impl Completion {
         })
     }
 
-    /// For each image of the changes, the new one of a change before the old one, the inputs of each column.
+    /// The inputs of each generated column, for each image of the changes. The new image of a
+    /// change precedes its old image.
     pub(super) fn images(
         &self,
         batch: &[Arc<ChangeTransaction>],
@@ -162,7 +163,7 @@ impl Completion {
             .collect()
     }
 
-    /// Completes a change with the values of its images, in the order of [`Self::images`].
+    /// Completes a change with the computed values, in the order of [`Self::images`].
     pub(super) fn complete(
         &self,
         event: &mut ChangeEvent,
@@ -181,7 +182,7 @@ impl Completion {
             complete(new, ColumnValue::Unchanged);
         }
         match old {
-            // What an image of the key does not hold reads null.
+            // A key image contains null for all other columns.
             Some(OldRow::Key(row)) => complete(row, ColumnValue::Null),
             Some(OldRow::Full(row)) => complete(row, ColumnValue::Unchanged),
             None => {}
@@ -199,7 +200,7 @@ impl Completion {
     }
 }
 
-/// The query for the values of a generated column in row images.
+/// The query that computes a generated column for row images.
 pub(super) fn generated_query(
     queries: &QueryCache,
     table: &Table,
@@ -213,8 +214,9 @@ pub(super) fn generated_query(
     };
     queries.get_or_create(key, || {
         let inputs: Vec<&TableColumn> = table.numbered(&generation.columns).collect();
-        // The cast repeats what the column's type demands of the value, such as its digits: the text
-        // of the expression does not show it. A row of nulls `is null` and is a value all the same.
+        // The cast applies the column's type modifier, such as the number of digits, which the
+        // expression does not show. `is distinct from null` is needed because `is null` is true for
+        // a row of nulls, which is a value.
         let sql = format!(
             "with {OUTPUT_SETTINGS} \
              select coalesce(pg_catalog.array_agg(case when computed.value is distinct from null then \

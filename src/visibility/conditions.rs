@@ -1,6 +1,6 @@
-//! Filter conditions that only PostgreSQL can decide, gathered over a table_batch of changes.
+//! Evaluates filter conditions that only PostgreSQL can decide, for all changes of a table batch.
 //!
-//! They are asked about rows that whoever set the filter may see, and about no others.
+//! A condition is evaluated only on rows that its subscriber may see.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -10,46 +10,46 @@ use super::checks::{Check, CheckResult, Inputs, StaleCatalog};
 use super::delivery::Payload;
 use super::failure::QUERY_CANCELED;
 use super::predicate::Test;
-use super::recipients::{Groups, add, unanswered_text};
+use super::recipients::{RecipientGroups, add, unanswered_text};
 use super::row_access::condition_query;
 use super::subscription::Subscription;
 use super::table::Table;
 use super::table_batch::Resolution;
 use crate::change::ColumnValue;
 
-/// PendingConditions of one identity that are asked about before it is looked whether one of them took too
-/// long. Anybody may set filters by the thousand, and changes of all tables wait for them.
+/// Conditions of one identity that run before the time limit is checked. A client can set thousands
+/// of filters, and the changes of all tables wait for them.
 const CONDITIONS_PER_ROUND: usize = 4;
 
-/// Filter conditions that PostgreSQL decides, gathered over a table_batch.
+/// The deliveries that depend on such conditions.
 #[derive(Default)]
 pub(super) struct PendingConditions<'a> {
     pub(super) waiting: Vec<PendingDelivery<'a>>,
 }
 
-/// A change that a filter accepts if all of its asked conditions are true.
+/// A delivery that is made if all its conditions are true.
 pub(super) struct PendingDelivery<'a> {
     pub(super) change: usize,
     pub(super) subscription: Arc<Subscription>,
-    /// Position of the condition in the filter, and the value it is about.
+    /// Index of each condition in the filter, and the value that it is evaluated on.
     pub(super) conditions: Vec<(usize, &'a ColumnValue)>,
-    /// What is due then.
+    /// The payload to deliver.
     pub(super) payload: Payload,
 }
 
 impl PendingConditions<'_> {
-    /// Adds what is due of accepted changes.
+    /// Adds the recipients whose conditions are true.
     ///
     /// # Errors
-    /// As [`super::checks::run_checks`].
+    /// See [`super::checks::run_checks`].
     pub(super) async fn evaluate(
         self,
         resolution: &Resolution<'_>,
         table: &Table,
         may_be_stale: bool,
-        groups: &mut Groups,
+        groups: &mut RecipientGroups,
     ) -> Result<(), StaleCatalog> {
-        // One query for each identity and condition, over all values of the table_batch.
+        // One check per identity and condition, for all values of the table batch.
         let mut places: HashMap<(usize, &str, &str, &str), usize> = HashMap::new();
         let mut inputs: Vec<Inputs> = Vec::new();
         let mut subjects = Vec::new();
@@ -136,8 +136,8 @@ impl PendingConditions<'_> {
     }
 }
 
-/// Asks everything, a few conditions of each identity at once. When one of them takes too long, the
-/// others of that identity are not asked about any more: they count as if they did, too.
+/// Runs the checks, a few per identity at a time. If one of them exceeds its time limit, the
+/// remaining ones of that identity fail as if they had exceeded it too.
 async fn run_conditions(
     resolution: &Resolution<'_>,
     checks: Vec<Check>,
@@ -145,15 +145,15 @@ async fn run_conditions(
 ) -> Result<Vec<CheckResult>, StaleCatalog> {
     let engine = resolution.engine;
     let mut results: Vec<CheckResult> = checks.iter().map(|_| CheckResult::default()).collect();
-    // By the principal's address, of which there is one for each identity.
-    let mut asked_of: HashMap<usize, usize> = HashMap::new();
+    // By the principal's address, which is unique per identity.
+    let mut counts: HashMap<usize, usize> = HashMap::new();
     let mut rounds: Vec<Vec<usize>> = Vec::new();
     for (place, check) in checks.iter().enumerate() {
-        let asked = asked_of
+        let count = counts
             .entry(Arc::as_ptr(&check.principal).addr())
             .or_default();
-        let round = *asked / CONDITIONS_PER_ROUND;
-        *asked += 1;
+        let round = *count / CONDITIONS_PER_ROUND;
+        *count += 1;
         if round == rounds.len() {
             rounds.push(Vec::new());
         }
@@ -161,7 +161,7 @@ async fn run_conditions(
     }
     for round in rounds {
         let now = Instant::now();
-        let (slow, asked): (Vec<usize>, Vec<usize>) = round.into_iter().partition(|place| {
+        let (slow, active): (Vec<usize>, Vec<usize>) = round.into_iter().partition(|place| {
             engine
                 .slow_filters
                 .is_suspended(&checks[*place].principal.identity, now)
@@ -172,9 +172,9 @@ async fn run_conditions(
                 .map(|number| (*number, QUERY_CANCELED.to_owned()))
                 .collect();
         }
-        let queries: Vec<Check> = asked.iter().map(|place| checks[*place].clone()).collect();
-        let answers = resolution.run_checks(&queries, may_be_stale).await?;
-        for (place, result) in asked.into_iter().zip(answers) {
+        let active_checks: Vec<Check> = active.iter().map(|place| checks[*place].clone()).collect();
+        let answers = resolution.run_checks(&active_checks, may_be_stale).await?;
+        for (place, result) in active.into_iter().zip(answers) {
             let mut failures = result.failed.iter();
             if failures.any(|(_, sqlstate)| sqlstate == QUERY_CANCELED) {
                 engine

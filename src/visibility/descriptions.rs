@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reading_from_before_a_description_is_too_old() {
+    fn a_reading_from_before_a_definition_is_too_old() {
         let descriptions = Descriptions::default();
         let limit =
             |relations: &[&Arc<Relation>]| descriptions.age_limit(relations.iter().copied());

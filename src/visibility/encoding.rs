@@ -1,23 +1,24 @@
-//! Values as JSON.
+//! Writes column values as JSON.
 //!
-//! Values arrive as PostgreSQL prints them and become what `to_jsonb` makes of the same value
-//! (protocol 6.4), with two differences of the protocol: `bytea` is bare hex, and a number keeps
-//! the digits it was printed with. Values are parsed only as far as their type requires.
+//! Values arrive as PostgreSQL prints them. The JSON equals that of `to_jsonb` for the same value
+//! (protocol 6.4), with two differences that the protocol requires: `bytea` is bare hex, and a
+//! number keeps its printed digits. Values are parsed only as far as their type requires.
 
 use std::sync::Arc;
 
-/// How a value's text becomes JSON.
+/// How a printed value becomes JSON.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum ValueEncoding {
-    /// Integers, floating point and `numeric`: digits as they are; `NaN` and the infinities as strings.
+    /// Integers, floating point and `numeric`: the printed digits. `NaN` and the infinities become
+    /// strings.
     Number,
     /// `t` and `f`.
     Bool,
-    /// `json` and `jsonb`: verbatim.
+    /// `json` and `jsonb`: unchanged.
     Json,
-    /// A string: every type that is none of the others.
+    /// A string, for all other types.
     Text,
-    /// As printed.
+    /// Unchanged, as a string.
     Date,
     /// `T` between date and time.
     Timestamp,
@@ -25,13 +26,13 @@ pub enum ValueEncoding {
     TimestampTz,
     /// Hex without `\x`.
     Bytea,
-    /// An array: how its elements are encoded, and what separates them (`pg_type.typdelim`).
+    /// An array: the encoding of its elements, and their separator (`pg_type.typdelim`).
     Array(Arc<ValueEncoding>, char),
-    /// A row type: names and encodings of its attributes, dropped ones left out.
+    /// A row type: names and encodings of its attributes, without dropped ones.
     Composite(Vec<(String, Arc<ValueEncoding>)>),
 }
 
-/// Writes one value that is not null.
+/// Writes a value that is not null.
 pub(crate) fn write_value(out: &mut Vec<u8>, text: &[u8], encoding: &ValueEncoding) {
     match encoding {
         ValueEncoding::Number => write_number(out, text),
@@ -53,12 +54,12 @@ fn write_number(out: &mut Vec<u8>, text: &[u8]) {
     if text.last().is_some_and(u8::is_ascii_digit) {
         out.extend_from_slice(text);
     } else {
-        // NaN, Infinity, -Infinity: JSON has no such numbers.
+        // JSON has no NaN, Infinity and -Infinity.
         write_string(out, text);
     }
 }
 
-/// A JSON string. The input is UTF-8 and free of NUL, as every PostgreSQL text is.
+/// Writes a JSON string. The input is UTF-8 without NUL, as all text in PostgreSQL.
 pub(crate) fn write_string(out: &mut Vec<u8>, text: &[u8]) {
     out.push(b'"');
     let mut clean_from = 0;
@@ -89,8 +90,8 @@ pub(crate) fn write_string(out: &mut Vec<u8>, text: &[u8]) {
     out.push(b'"');
 }
 
-/// `2026-01-02 03:04:05.678+00` becomes `2026-01-02T03:04:05.678+00:00`; ` BC` stays behind it,
-/// and the infinities have no time to separate.
+/// `2026-01-02 03:04:05.678+00` becomes `2026-01-02T03:04:05.678+00:00`. ` BC` stays at the end,
+/// and the infinities have no time.
 fn write_timestamp(out: &mut Vec<u8>, text: &[u8], has_offset: bool) {
     let Some(space) = text.iter().position(|byte| *byte == b' ') else {
         write_string(out, text);
@@ -113,8 +114,8 @@ fn write_timestamp(out: &mut Vec<u8>, text: &[u8], has_offset: bool) {
     out.push(b'"');
 }
 
-/// Array text (PostgreSQL manual 8.15.6): `{a,"b c",NULL,{…}}`, with explicit bounds in front
-/// when they are not 1. The vectors of the system catalogue are printed without braces.
+/// Array text (PostgreSQL manual 8.15.6): `{a,"b c",NULL,{…}}`, preceded by the bounds if they are
+/// not 1. The vector types of the system catalogue are printed without braces.
 fn write_array(out: &mut Vec<u8>, text: &[u8], element: &ValueEncoding, delimiter: char) {
     let Some(start) = text.iter().position(|byte| *byte == b'{') else {
         out.push(b'[');
@@ -163,8 +164,8 @@ fn write_array(out: &mut Vec<u8>, text: &[u8], element: &ValueEncoding, delimite
     }
 }
 
-/// Reads on behind an opening quote, up to and past the closing one. In arrays a backslash
-/// escapes; in row types a doubled quote does so too.
+/// Reads from behind an opening quote to behind the closing one. A backslash escapes in arrays and
+/// row types; a doubled quote is an escape in row types only.
 fn read_quoted(text: &[u8], mut at: usize, item: &mut Vec<u8>) -> usize {
     while let Some(&byte) = text.get(at) {
         at += 1;
@@ -184,7 +185,7 @@ fn read_quoted(text: &[u8], mut at: usize, item: &mut Vec<u8>) -> usize {
     at
 }
 
-/// Row text (PostgreSQL manual 8.16.6): `(1,"a b",)`, where nothing at all means null.
+/// Row text (PostgreSQL manual 8.16.6): `(1,"a b",)`, where an empty place means null.
 fn write_composite(out: &mut Vec<u8>, text: &[u8], attributes: &[(String, Arc<ValueEncoding>)]) {
     out.push(b'{');
     let mut at = usize::from(text.first() == Some(&b'('));
@@ -192,7 +193,7 @@ fn write_composite(out: &mut Vec<u8>, text: &[u8], attributes: &[(String, Arc<Va
     for (position, (name, encoding)) in attributes.iter().enumerate() {
         if position > 0 {
             out.push(b',');
-            // The comma of the text.
+            // Skips the comma.
             at += 1;
         }
         write_string(out, name.as_bytes());

@@ -1,4 +1,5 @@
-//! The state that all clones of [`super::Visibility`] share, and the steps that everything uses.
+//! The state that all clones of [`super::Visibility`] share, with the operations that all steps
+//! use.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -9,27 +10,27 @@ use super::catalog_cache::CatalogCache;
 use super::checks::{Check, CheckResult, StaleCatalog, run_checks};
 use super::committed::CommitWatch;
 use super::descriptions::Descriptions;
-use super::queries::{QueryPool, State};
+use super::queries::{DatabaseState, QueryPool};
 use super::slow_filters::SlowFilters;
 use super::snapshots::SnapshotHistory;
 use super::subscription::Subscriptions;
 use crate::config::VisibilityConfig;
 use crate::observability::metrics::VisibilityMetrics;
 
-/// Everything a resolution needs.
+/// The state of row visibility.
 pub(super) struct Engine {
     pub(super) subscriptions: Mutex<Subscriptions>,
     pub(super) catalog: CatalogCache,
     pub(super) commits: CommitWatch,
-    /// The states before deletions.
+    /// The database states before deletions.
     pub(super) snapshots: Arc<SnapshotHistory>,
     pub(super) pool: QueryPool,
     pub(super) metrics: VisibilityMetrics,
     pub(super) config: VisibilityConfig,
     pub(super) max_record_bytes: usize,
-    /// The latest description of each table in the stream.
+    /// The latest table definitions in the stream.
     pub(super) descriptions: Descriptions,
-    /// Whose filters are not applied for now.
+    /// The identities whose filters are suspended.
     pub(super) slow_filters: SlowFilters,
 }
 
@@ -43,11 +44,11 @@ impl Engine {
         )
     }
 
-    /// Asks everything until there is an answer; see [`run_checks`].
+    /// Runs checks until each has a result; see [`run_checks`].
     pub(super) async fn run_checks(
         &self,
         checks: &[Check],
-        state: &State,
+        state: &DatabaseState,
         may_be_stale: bool,
     ) -> Result<Vec<CheckResult>, StaleCatalog> {
         let max_inputs = self.config.batch_max_rows;
@@ -73,7 +74,7 @@ impl Engine {
         }
     }
 
-    /// A reading of the catalogue within this age. Waits for as long as the database is away.
+    /// A reading of the catalogue within this age. Waits while the database is unreachable.
     pub(super) async fn catalog_within(&self, roles: &[&str], limit: Duration) -> Arc<Catalog> {
         let mut backoff = Backoff::new(&self.metrics);
         loop {

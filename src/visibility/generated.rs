@@ -1,13 +1,15 @@
-//! Values of generated columns that the log does not carry.
+//! Computes generated columns that the WAL does not contain.
 //!
-//! pgoutput leaves generated columns out before PostgreSQL 18, later unless the publication says otherwise, and virtual
-//! ones always. An expression reads nothing but other columns of its row, so PostgreSQL works the value out from the row
-//! image: the value of the row as it was committed, which the table need not hold any more. This happens
-//! once for a batch and before subscribers are looked for, so that filters, policies and records meet a
-//! row that has the values. Tables without such columns, and without subscribers, cost nothing.
+//! pgoutput omits generated columns before PostgreSQL 18, and later unless the publication includes
+//! them. It always omits virtual ones. The expression of a generated column reads only other
+//! columns of its row, so PostgreSQL computes the value from the row image. The result is the value
+//! at the commit, which the table may no longer contain. This happens once per batch and before
+//! subscribers are looked up, so filters, policies and records use the completed row. Tables
+//! without such columns or without subscribers cause no queries.
 //!
-//! The expressions are the table owner's and may call functions. They are evaluated as the role that may do nothing: a
-//! column whose functions are not for everybody counts as unknown, as does one whose inputs are.
+//! The table owner writes the expressions, and they may call functions. They are evaluated as the
+//! parked role, which has no rights. If that role may not execute a function, or if an input is
+//! unknown, the value is unknown.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -22,21 +24,23 @@ use super::completion::{Completion, Computed, GeneratedColumn, ImageInputs, gene
 use super::engine::Engine;
 use super::error::QueryError;
 use super::identity::Identity;
-use super::queries::{Execution, ExecutionMode, Principal, Query, QueryOutput, State, TextArray};
+use super::queries::{
+    DatabaseState, Execution, ExecutionMode, Principal, Query, QueryOutput, TextArray,
+};
 use super::table::{Table, TableColumn};
 use crate::change::{ChangeTransaction, ColumnValue, Relation};
 use crate::db::PARKED_ROLE;
 
-/// The changes of a batch that one completion is for.
+/// The changes of a batch with the same completion.
 struct Incomplete {
     completion: Arc<Completion>,
-    /// Transaction and change.
+    /// Index of the transaction, and index of the change in it.
     places: Vec<(usize, usize)>,
 }
 
 impl Engine {
-    /// The batch with the values of generated columns, where somebody subscribed to their tables. Waits for as long as
-    /// the database is unreachable.
+    /// Adds the values of generated columns to the changes of tables that have subscribers. Waits
+    /// while the database is unreachable.
     pub(super) async fn add_generated_columns<'b>(
         &self,
         catalog: &Catalog,
@@ -68,14 +72,14 @@ impl Engine {
         batch
     }
 
-    /// What is to be completed.
+    /// The changes that need completion.
     fn incomplete_changes(
         &self,
         catalog: &Catalog,
         batch: &[Arc<ChangeTransaction>],
     ) -> Vec<Incomplete> {
         let mut found: Vec<Incomplete> = Vec::new();
-        // A relation is one shared value until its shape changes.
+        // A table definition is one shared value until the stream brings a new one.
         let mut by_relation: HashMap<*const Relation, Option<usize>> = HashMap::new();
         for (transaction, changes) in batch.iter().enumerate() {
             for (change, event) in changes.changes.iter().enumerate() {
@@ -111,7 +115,8 @@ impl Engine {
         })
     }
 
-    /// The values of one column, all or none: when an expression fails on one row, an old value must not pass for a new one.
+    /// Computes one column for all images, or for none: if the expression fails on one row, an old
+    /// value must not be mistaken for a new one.
     async fn compute(
         &self,
         catalog: &Catalog,
@@ -173,17 +178,21 @@ impl Engine {
             mode: ExecutionMode::Prepared,
             parameters,
         };
-        let answer = self.pool.execute(&[execution], &State::Now).await.pop();
+        let answer = self
+            .pool
+            .execute(&[execution], &DatabaseState::Current)
+            .await
+            .pop();
         let row = answer
             .unwrap_or(Err(QueryError::Unavailable(None)))
             .and_then(QueryOutput::row)?;
         Ok(row.try_get(0)?)
     }
 
-    /// Whether row images have the column: the log carries it, or its value can be worked out.
+    /// Whether row images contain the column: the WAL contains it, or its value can be computed.
     ///
     /// # Errors
-    /// [`QueryError::Unavailable`] when the database cannot be asked.
+    /// [`QueryError::Unavailable`] if the database is unreachable.
     pub(super) async fn is_in_images(
         &self,
         catalog: &Catalog,
@@ -217,6 +226,6 @@ fn log_failure(table: &str, column: &str, error: &QueryError) {
         table,
         column,
         sqlstate,
-        "a generated column is left out of row changes: its expression failed"
+        "expression of a generated column failed; omitting the column from row changes"
     );
 }

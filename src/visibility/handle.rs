@@ -1,4 +1,4 @@
-//! The handle through which other modules subscribe channels and resolve changes.
+//! The handle with which other modules subscribe channels and resolve changes.
 
 use std::sync::{Arc, Mutex};
 
@@ -21,15 +21,16 @@ use crate::db::connect::Connector;
 use crate::observability::metrics::VisibilityMetrics;
 use crate::shutdown::Tasks;
 
-/// Decides who receives which change. Cheap to clone; clones share subscriptions and connections.
+/// Decides which channels receive which change. Cheap to clone; clones share subscriptions and
+/// connections.
 #[derive(Clone)]
 pub struct Visibility {
     engine: Arc<Engine>,
 }
 
 impl Visibility {
-    /// Nobody is subscribed yet. Connections are opened when they are needed, and again when
-    /// they are lost. Tables of `publication` can be subscribed to; rows of more than
+    /// A handle without subscriptions. Connections are opened when they are needed, and reopened
+    /// when they are lost. The tables of `publication` can be subscribed to. Rows larger than
     /// `max_record_bytes` are delivered without their long values (protocol 6.5, item 8).
     pub fn new(
         connector: Connector,
@@ -65,16 +66,16 @@ impl Visibility {
         }
     }
 
-    /// Checks all bindings of a channel against the catalogue and registers them, all or none,
-    /// in place of what the channel had. A row committed after this has returned is delivered.
-    /// Nothing stays of a channel whose bindings are refused: what it had was another identity's.
-    /// If a table is not published, the channel is registered once it is; see
-    /// [`Self::publication_news`]. While the database cannot be asked it keeps what it had.
+    /// Checks all bindings of a channel against the catalogue, then registers all of them in place
+    /// of the channel's previous ones. A row committed after this returns is delivered. If a
+    /// binding is refused, the channel has no bindings at all, because the previous ones belong to
+    /// another identity. If a table is not published, the channel is registered once it is; see
+    /// [`Self::publication_news`]. If the database is unreachable, the previous bindings stay.
     ///
-    /// One call at a time for a channel, and none under way when it is unsubscribed.
+    /// Calls for one channel must not overlap with each other or with [`Self::unsubscribe`].
     ///
     /// # Errors
-    /// The first binding at fault; [`SubscribeError::Unavailable`] when the database cannot be asked.
+    /// The first refused binding; [`SubscribeError::Unavailable`] if the database is unreachable.
     pub async fn subscribe(
         &self,
         channel: ChannelId,
@@ -107,27 +108,27 @@ impl Visibility {
 
     /// Waits until a table that a channel asked for leaves the publication or returns to it. A
     /// channel whose table has left is unregistered, with the error that a new subscription would
-    /// get. A channel whose tables are all published again is registered. Must be called in a loop
-    /// by one task. If the future is dropped, its news may be lost.
+    /// get. A channel whose tables are all published again is registered. One task must call this
+    /// in a loop. If the future is dropped, its news may be lost.
     pub async fn publication_news(&self) -> Vec<PublicationNews> {
         self.engine.publication_news().await
     }
 
-    /// Forgets what a channel had.
+    /// Removes the bindings of a channel.
     pub fn unsubscribe(&self, channel: ChannelId) {
         self.subscriptions(|subscriptions| subscriptions.remove(channel));
     }
 
-    /// Channels that have subscriptions.
+    /// The number of channels with subscriptions.
     pub fn subscribed_channels(&self) -> usize {
         self.subscriptions(|subscriptions| subscriptions.channels())
     }
 
-    /// Who receives what of these transactions, in commit order. Sees every subscription that
-    /// was registered before the call.
+    /// The deliveries of these transactions, in commit order. Includes every subscription that was
+    /// registered before the call.
     ///
-    /// Waits for as long as the database is unreachable. Dropping the future is safe: nothing
-    /// has been delivered.
+    /// Waits while the database is unreachable. The future may be dropped at any time, because
+    /// nothing has been delivered yet.
     pub async fn resolve<'b>(&self, batch: &'b [Arc<ChangeTransaction>]) -> Resolved<'b> {
         self.engine.resolve(batch).await
     }

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-/// Who asks: a role with its claims. Subscribers with equal identities are judged once.
+/// A role with its claims. Subscribers with equal identities share one check.
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub struct Identity {
-    /// Database role, from the token's `role` claim.
+    /// The database role, from the token's `role` claim.
     pub role: String,
     /// All claims as JSON, for `request.jwt.claims`.
     pub claims: Arc<str>,

@@ -1,21 +1,21 @@
-//! SQL that presents row images to expressions of the database, and prints values as the log does.
+//! SQL that presents row images as tables and prints values as the WAL contains them.
 
 use std::fmt::Write as _;
 
 use super::table::{Table, TableColumn};
 
-/// Names that no policy can mean: an unqualified name in a policy is a column's of its table.
+/// Names that no policy can refer to: an unqualified name in a policy is a column of its table.
 pub(super) const INPUT: &str = "\"rapport input\"";
 pub(super) const RELATION: &str = "\"rapport relation\"";
 pub(super) const ORDINAL: &str = "\"rapport ordinal\"";
 
-/// One row with the ordinals, counted from 1, for which the condition is true.
+/// Returns one row with the ordinals, counted from 1, for which the condition is true.
 pub(super) const SELECT_ORDINALS: &str =
     "select coalesce(pg_catalog.array_agg(\"rapport ordinal\"), '{}'::pg_catalog.int8[])";
 
-/// `unnest` of one list per column, and the ordinal.
+/// `unnest` of one list per column, with the ordinal.
 pub(super) fn unnested(columns: usize) -> String {
-    // Without any column one list still says how many rows there are.
+    // Without any column, one list still gives the number of rows.
     let lists: Vec<_> = (1..=columns.max(1))
         .map(|n| format!("pg_catalog.unnest(${n}::text[])"))
         .collect();
@@ -29,8 +29,8 @@ pub(super) fn unnested(columns: usize) -> String {
     )
 }
 
-/// A sub-select that is named as the table and has the needed columns with their types, so
-/// that qualified and unqualified names of a policy mean the image.
+/// A sub-select with the table's name and the needed columns with their types, so that qualified
+/// and unqualified names in a policy refer to the image.
 pub(super) fn image_source(table: &Table, columns: &[&TableColumn]) -> String {
     let mut list = format!("{INPUT}.{ORDINAL}");
     for (position, column) in columns.iter().enumerate() {
@@ -49,7 +49,7 @@ pub(super) fn image_source(table: &Table, columns: &[&TableColumn]) -> String {
     )
 }
 
-/// A value of the unnested lists as its column's type and collation.
+/// An unnested text, cast to its column's type and collation.
 pub(super) fn cast(position: usize, column: &TableColumn) -> String {
     let collation = column
         .collation
@@ -62,7 +62,7 @@ pub(super) fn cast(position: usize, column: &TableColumn) -> String {
     )
 }
 
-/// The images as rows of the table's own row type, for policies that hand a row on as a whole.
+/// The images as rows of the table's row type, for policies that pass a whole row.
 pub(super) fn whole_row_source(table: &Table) -> String {
     format!(
         "{} cross join lateral pg_catalog.unnest(array[{INPUT}.\"rapport 0\"::{}.{}]) as {}",
@@ -78,8 +78,8 @@ pub(super) fn quote(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
-/// A table expression under whose settings the output functions of types print as in the replication session. What is to
-/// come after them is made to depend on the text `nothing`, which is empty.
+/// A table expression with the settings under which types print as in the replication session.
+/// Expressions that must be evaluated afterwards refer to `nothing`, which is an empty text.
 pub(super) const OUTPUT_SETTINGS: &str = "settings as materialized ( \
      select pg_catalog.left(pg_catalog.set_config('timezone', 'UTC', true) \
        || pg_catalog.set_config('datestyle', 'ISO, MDY', true) \

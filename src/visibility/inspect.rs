@@ -1,4 +1,5 @@
-//! Values as Elixir's `inspect` prints them, which is how error texts of the protocol quote them.
+//! Prints values as Elixir's `inspect` does. The protocol's error texts quote parameters in this
+//! form.
 
 use std::fmt::Write as _;
 

@@ -1,34 +1,36 @@
-//! Which subscriber may see which row change.
+//! Decides which subscribers may see which row change.
 //!
-//! A change reaches a subscriber exactly when `select` under that subscriber's role and claims
-//! would return the row *as it stands in the log*: an image that was never visible to someone is
-//! not sent to them, whatever the row has become since. When in doubt the answer is no, and
-//! a check that failed is reported to the channel it failed for.
+//! A change is delivered to a subscriber exactly if `select` under the subscriber's role and claims
+//! would return the row *as the WAL contains it*. An image that a subscriber could never see is not
+//! sent, whatever the row has become since. When in doubt, the row is not visible. If a check
+//! fails, the channel receives an error.
 //!
-//! How a change is judged, in this order:
-//! 0. `generated` adds what the log lacks of its images.
-//! 1. `subscription` finds the bindings it may concern; filters on equality are looked up.
-//! 2. `predicate` decides filters whose types are reproduced exactly.
-//! 3. `row_access` looks at rights and policies in the `catalog`. No row-level security, no
-//!    policy, a role that bypasses: no query is needed.
-//! 4. Otherwise `committed` waits until others see the commit, and `checks` has PostgreSQL evaluate the policies on the row image, once for each
-//!    identity and batch, in a transaction under that identity's role and claims (`queries`).
-//! 5. PostgreSQL decides the other filters (`conditions`), of rows that may be seen and of no others.
-//! 6. `columns` takes out what the role may not select; `record` writes JSON.
+//! The steps, in this order:
+//! 0. `generated` adds generated columns that the WAL does not contain.
+//! 1. `subscription` finds the bindings that may match. Equality filters are looked up in an index.
+//! 2. `predicate` evaluates filters on types that it reproduces exactly.
+//! 3. `row_access` reads rights and policies in the `catalog`. Without row-level security, without
+//!    a policy, or for a role that bypasses it, no query is needed.
+//! 4. Otherwise `committed` waits until other sessions see the commit. Then `checks` has PostgreSQL
+//!    evaluate the policies on the row images, once per identity and batch, in a transaction under
+//!    that identity's role and claims (`queries`).
+//! 5. PostgreSQL evaluates the remaining filters (`conditions`), only on rows that the subscriber
+//!    may see.
+//! 6. `columns` removes what the role may not select, and `record` writes the JSON.
 //!
-//! What to know about the limits of this:
+//! Limits:
 //! - Rows are judged by the rules at the time of judging. If the stream shows that a table's
 //!   policies or rights may have changed, these are never older than the row (`descriptions`).
 //!   Roles, and other things that the stream does not show, may be as old as
 //!   `visibility.catalog_ttl_ms`.
-//! - Tables that a policy reads besides its own are read as they are when it is asked, which is
-//!   after the commit: a membership that was revoked in between no longer counts.
-//! - An image without a value that a policy needs (an unchanged large value, or a generated column
-//!   that cannot be computed) is judged by the stored row, under the same role.
+//! - A policy reads other tables as they are when it is evaluated, which is after the commit. A
+//!   membership that was revoked in between no longer counts.
+//! - If an image lacks a value that a policy needs (an unchanged large value, or a generated column
+//!   that cannot be computed), the stored row is judged instead, under the same role.
 //! - A DELETE leaves no row. With `replica identity full` the old row is judged: after the commit,
-//!   and again in the state before it if the policies read other rows (`snapshots`). Otherwise every
-//!   subscriber with an applicable policy receives the columns of the primary key that the log
-//!   holds, unless a setting forbids it.
+//!   and again in the state before it if the policies read other rows (`snapshots`). Otherwise
+//!   every subscriber with an applicable policy receives the columns of the primary key that the
+//!   WAL contains, unless a setting forbids it.
 
 mod backoff;
 mod binding;

@@ -1,34 +1,34 @@
-//! The queries of one reading of the catalogue, each prepared once.
+//! The queries of one reading of the catalogue, each created once.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::queries::Query;
 
-/// What a query to PostgreSQL depends on, within one reading of the catalogue.
+/// What distinguishes the queries of one reading of the catalogue.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct QueryKey {
     pub(super) table: u32,
-    /// A plan may have been made with the rights of the role that ran it first, so roles do
-    /// not share one.
+    /// PostgreSQL may have planned a statement with the rights of the role that first ran it, so
+    /// roles do not share statements.
     pub(super) role: String,
     pub(super) kind: QueryKind,
 }
 
-/// The kinds of query.
+/// The kinds of queries.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum QueryKind {
-    /// The policies on row images.
+    /// The policies, on row images.
     Image,
-    /// The row itself by primary key.
+    /// The stored row, by primary key.
     Key,
-    /// One filter condition: column number, comparison, text of the comparison.
+    /// One filter condition: column number and SQL.
     Condition(i16, String),
-    /// The values of a generated column, by its number.
+    /// A generated column, by number.
     Generated(i16),
 }
 
-/// Queries by what distinguishes them. A std lock: held for a look-up or an insertion.
+/// The queries by key. A std lock: held for a look-up or an insertion.
 #[derive(Default)]
 pub(super) struct QueryCache(Mutex<HashMap<QueryKey, Arc<Query>>>);
 

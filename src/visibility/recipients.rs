@@ -1,4 +1,4 @@
-//! The recipients of each change, grouped by what they receive.
+//! Groups the recipients of each change by payload.
 
 use std::sync::Arc;
 
@@ -6,14 +6,14 @@ use super::binding::ChannelId;
 use super::delivery::Payload;
 use super::subscription::Subscription;
 
-/// Per change of the table_batch: groups of recipients by payload.
-pub(super) type Groups = Vec<Vec<Group>>;
+/// For each change of a table batch, its groups.
+pub(super) type RecipientGroups = Vec<Vec<RecipientGroup>>;
 
-/// A payload with channels and bindings that receive it.
-pub(super) type Group = (Payload, Vec<(ChannelId, u32)>);
+/// A payload, and the channels and bindings that receive it.
+pub(super) type RecipientGroup = (Payload, Vec<(ChannelId, u32)>);
 
-/// Adds a recipient to the group that receives this payload.
-pub(super) fn add(groups: &mut Vec<Group>, payload: Payload, subscription: &Subscription) {
+/// Adds a recipient to the group of this payload.
+pub(super) fn add(groups: &mut Vec<RecipientGroup>, payload: Payload, subscription: &Subscription) {
     let recipient = (subscription.channel, subscription.binding);
     let is_same = |known: &Payload| match (known, &payload) {
         (Payload::Row(known, known_detail), Payload::Row(columns, detail)) => {
@@ -29,7 +29,7 @@ pub(super) fn add(groups: &mut Vec<Group>, payload: Payload, subscription: &Subs
     }
 }
 
-/// What a client is told of a row whose check failed. It names the kind of failure and no value.
+/// The text for a row whose check failed. It names the kind of failure, and no value.
 pub(super) fn unanswered_text(table: &str, reason: &str) -> String {
     format!("A change of {table} was not delivered: the row-level security check failed ({reason})")
 }

@@ -1,30 +1,26 @@
-//! Turns row images into the JSON of `record` and `old_record`.
-//!
-//! Values come as PostgreSQL prints them and leave as `to_jsonb` would make them of the same
-//! value (protocol 6.4), with two differences of the protocol: `bytea` is bare hex, and a
-//! number keeps the digits it was printed with. Nothing is parsed further than its type needs.
+//! Writes row images as the JSON of `record` and `old_record`.
 
 use super::columns::{OldKeyOnly, VisibleColumn, VisibleColumns};
 use super::encoding::write_value;
 use crate::change::{ColumnValue, OldRow, Row, RowChange};
 
-/// How much of a record is sent.
+/// The extent of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum RecordDetail {
-    /// Every visible value.
+    /// All visible values.
     Whole,
-    /// The change is larger than the limit: only short values are sent, together with the
-    /// error [`PAYLOAD_TOO_LARGE`].
+    /// Only short values, with the error [`PAYLOAD_TOO_LARGE`], because the change exceeds the size
+    /// limit.
     ShortValues,
 }
 
-/// The error that goes with [`RecordDetail::ShortValues`] (protocol 6.5).
+/// The error for [`RecordDetail::ShortValues`] (protocol 6.5).
 pub const PAYLOAD_TOO_LARGE: &str = "Error 413: Payload Too Large";
 
-/// Values of up to this many bytes stay in a record that is too large (protocol 6.5).
+/// Maximum bytes of a value in a record that is too large (protocol 6.5).
 const SHORT_VALUE_BYTES: usize = 64;
 
-/// Bytes of the images of a change, counted as the text of their values.
+/// The size of a change: the bytes of all values in its images, as text.
 pub(crate) fn change_bytes(change: &RowChange) -> usize {
     let row_bytes = |row: &Row| {
         row.0
@@ -40,7 +36,7 @@ pub(crate) fn change_bytes(change: &RowChange) -> usize {
     new + old
 }
 
-/// The image after the change; a DELETE has none.
+/// The image after the change. A DELETE has none.
 pub(crate) fn new_row(change: &RowChange) -> Option<&Row> {
     match change {
         RowChange::Insert { new } | RowChange::Update { new, .. } => Some(new),
@@ -48,7 +44,7 @@ pub(crate) fn new_row(change: &RowChange) -> Option<&Row> {
     }
 }
 
-/// The image before the change, as far as the log keeps one.
+/// The image before the change, if the WAL contains one.
 pub(crate) fn old_row(change: &RowChange) -> Option<&OldRow> {
     match change {
         RowChange::Insert { .. } | RowChange::Update { old: None, .. } => None,
@@ -56,14 +52,15 @@ pub(crate) fn old_row(change: &RowChange) -> Option<&OldRow> {
     }
 }
 
-/// The value of a column after the change. A value that the change did not touch and the log
-/// does not repeat is taken from the old image, if that has it.
+/// The value of a column after the change. If the change did not touch the value and the WAL omits
+/// it, the value comes from the old image, if that contains it.
 pub(crate) fn new_value(change: &RowChange, index: usize) -> Option<&ColumnValue> {
     let value = new_row(change)?.0.get(index)?;
     if *value != ColumnValue::Unchanged {
         return Some(value);
     }
-    // A value that is stored out of line is not null, so a null here stands for no value.
+    // A value that is stored out of line is not null. A null here therefore means that the value is
+    // missing.
     old_row(change)?
         .row()
         .0
@@ -71,11 +68,11 @@ pub(crate) fn new_value(change: &RowChange, index: usize) -> Option<&ColumnValue
         .filter(|value| matches!(value, ColumnValue::Text(_)))
 }
 
-/// The value of a column before the change, as far as the log tells it: of the old image, or where
-/// there is none of the new row, because then the columns of the replica identity have not changed.
+/// The value of a column before the change, if the WAL contains it. If there is no old image, the
+/// columns of the replica identity have not changed and are taken from the new row.
 ///
-/// A null of an image of the key stands for a value that the log does not hold: the columns of a
-/// replica identity are never null. `has_whole_rows` tells whether a full image can be trusted to be full.
+/// In a key image, null means that the value is missing, because the columns of a replica identity
+/// are never null. `has_whole_rows` tells whether an image that is marked as full is full.
 pub(crate) fn old_value(
     change: &RowChange,
     index: usize,
@@ -96,8 +93,8 @@ pub(crate) fn old_value(
     })
 }
 
-/// Writes the `record` object of an INSERT or UPDATE; of a DELETE an empty object. A column
-/// whose value is unknown is left out (protocol 6.5, item 7).
+/// Writes the `record` object of an INSERT or UPDATE. For a DELETE it is empty. Columns with
+/// unknown values are omitted (protocol 6.5, item 7).
 pub fn write_record(
     out: &mut Vec<u8>,
     change: &RowChange,
@@ -109,7 +106,7 @@ pub fn write_record(
     });
 }
 
-/// Writes the `old_record` object of an UPDATE or DELETE: what is known of the old row.
+/// Writes the `old_record` object of an UPDATE or DELETE, with the known values of the old row.
 pub fn write_old_record(
     out: &mut Vec<u8>,
     change: &RowChange,

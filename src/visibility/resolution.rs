@@ -1,4 +1,4 @@
-//! One table's changes under one reading of the catalogue: whose filter accepts, who may see, what they receive.
+//! Resolves one table batch: evaluates filters, checks access, and collects the recipients.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -9,8 +9,8 @@ use super::columns::{ColumnsKey, VisibleColumns, visible_columns};
 use super::conditions::{PendingConditions, PendingDelivery};
 use super::delivery::{Delivery, Payload, Recipient};
 use super::predicate::{Test, is_true};
-use super::queries::{Principal, State};
-use super::recipients::{Groups, add, unanswered_text};
+use super::queries::{DatabaseState, Principal};
+use super::recipients::{RecipientGroups, add, unanswered_text};
 use super::record::{RecordDetail, change_bytes, new_value, old_row, old_value};
 use super::row_access::{Access, access};
 use super::snapshots::HeldSnapshot;
@@ -19,62 +19,62 @@ use super::table::{Table, TableRights};
 use super::table_batch::Resolution;
 use crate::change::{Action, ChangeEvent, ColumnValue, OldRow};
 
-/// What the client is told when nobody may see rows of a table over this protocol (protocol 6.5).
+/// Errors for subscribers whose role cannot receive any row of a table (protocol 6.5).
 const NO_PRIMARY_KEY: &str = "Error 400: Bad Request, no primary key";
 const UNAUTHORIZED: &str = "Error 401: Unauthorized";
 
-/// What is known about a role for one table_batch.
+/// The access of a role to a table batch.
 struct RoleAccess<'a> {
     rights: &'a TableRights,
     row_access: Access,
-    /// The error that everyone with this role gets instead of inserted and updated rows.
+    /// The error that subscribers with this role receive instead of inserted and updated rows.
     refusal: Option<&'static str>,
 }
 
-/// An identity and what of the table_batch concerns it.
+/// A principal with the subscriptions and changes that may match.
 struct Receiver<'a> {
     principal: Arc<Principal>,
     unfiltered: Vec<Arc<Subscription>>,
     matched: Vec<FilterMatch<'a>>,
 }
 
-/// A change that a filter accepts as far as can be told here.
+/// A change that a filter accepts, as far as this process can evaluate it.
 struct FilterMatch<'a> {
     change: usize,
     subscription: Arc<Subscription>,
-    /// The conditions that PostgreSQL has to decide, with the values.
-    asked: Vec<(usize, &'a ColumnValue)>,
+    /// The conditions that PostgreSQL has to evaluate, each with the value.
+    pending: Vec<(usize, &'a ColumnValue)>,
 }
 
-/// What decides about a change for everyone with the same role.
+/// How a change is decided for a role.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Decision {
     Visible,
     Hidden,
-    /// The answer to the query of this kind about this input.
+    /// By the result of the check of this kind for this input.
     Check(usize, u32),
-    /// Nothing can tell.
+    /// It cannot be decided.
     Unknown,
 }
 
-/// What decides about each change of a table_batch, for one role.
+/// How each change of a table batch is decided for a role.
 struct Decisions {
     by_change: Vec<Decision>,
-    /// Inputs, for each kind of query.
+    /// The inputs for each kind of check.
     inputs: Vec<Arc<Inputs>>,
-    /// For each of the inputs the changes that it decides about.
+    /// The changes that each input decides.
     changes_of: Vec<Vec<Vec<usize>>>,
-    /// Changes that are visible without a query.
+    /// Changes that are visible without a check.
     always: Vec<usize>,
-    /// Changes nobody can tell about.
+    /// Changes that cannot be decided.
     unknown: Vec<usize>,
 }
 
-/// Numbers of inputs, for each kind of query.
+/// Numbers of inputs, for each kind of check.
 type Numbers = Arc<[Arc<[u32]>]>;
 
 impl Decisions {
-    /// The inputs that decide about these changes.
+    /// The inputs that decide these changes.
     fn numbers(&self, changes: impl Iterator<Item = usize>) -> Numbers {
         let mut numbers = vec![Vec::new(); self.inputs.len()];
         for change in changes {
@@ -109,7 +109,7 @@ impl SnapshotsBefore {
 }
 
 impl Receiver<'_> {
-    /// Whether subscriptions without a filter want insertions, updates, deletions.
+    /// Whether subscriptions without a filter request inserts, updates and deletes.
     fn actions(&self) -> [bool; 3] {
         [Action::Insert, Action::Update, Action::Delete].map(|action| {
             self.unfiltered
@@ -119,41 +119,41 @@ impl Receiver<'_> {
     }
 }
 
-/// The kinds of query about a row, by their places: the policies on its image, and the row
-/// itself by its key.
+/// The kinds of checks, which serve as indexes: the policies on the row's image, and the stored row
+/// by its key.
 const IMAGE: usize = 0;
 const KEY: usize = 1;
 
-/// The first of the kinds for deleted rows whose policies read other rows: the policies on the old
-/// image, now and then in a snapshot. There is one kind for each snapshot, because equal
-/// images can have different answers in different snapshots.
+/// The first kind for deleted rows whose policies read other rows: the policies on the old image,
+/// first in the current state, then in a snapshot. Each snapshot has a kind of its own, because
+/// equal images can have different results in different snapshots.
 const DELETED: usize = 2;
 
 /// The snapshots from before the transactions of deleted rows.
 #[derive(Default)]
 struct SnapshotsBefore {
     snapshots: Vec<Arc<HeldSnapshot>>,
-    /// Index into `snapshots` by index of the transaction.
+    /// The index in `snapshots` for each transaction, by the transaction's index.
     places: HashMap<usize, Option<usize>>,
 }
 
-/// Where what receivers receive goes: to them, or where it waits for their filters.
+/// The collected deliveries: those that are decided, and those that depend on filter conditions.
 struct Output<'o, 'a> {
-    groups: &'o mut Groups,
+    groups: &'o mut RecipientGroups,
     conditions: &'o mut PendingConditions<'a>,
 }
 
 impl<'a> Resolution<'a> {
-    /// The deliveries of the table_batch.
+    /// The deliveries of the table batch.
     ///
     /// # Errors
-    /// As [`super::checks::run_checks`].
+    /// See [`super::checks::run_checks`].
     pub(super) async fn deliver(&self, may_be_stale: bool) -> Result<Vec<Delivery>, StaleCatalog> {
         let Some(table) = self.catalog.table(self.table_batch.relation.oid) else {
-            // Dropped since, or not of our publication: nobody can tell who may see it.
+            // The table was dropped or is not in our publication, so access to it is unknown.
             return Ok(Vec::new());
         };
-        let mut groups: Groups = self
+        let mut groups: RecipientGroups = self
             .table_batch
             .changes
             .iter()
@@ -183,7 +183,8 @@ impl<'a> Resolution<'a> {
         let mut answers: HashMap<(usize, usize), CheckResult> =
             owners.into_iter().zip(results).collect();
         let mut conditions = PendingConditions::default();
-        // The answers of one identity, by kind. Reused, because there can be thousands of them.
+        // The results of one principal, by kind. Reused, because there can be thousands of
+        // principals.
         let mut own: Vec<CheckResult> = Vec::new();
         for (position, receiver) in receivers.iter().enumerate() {
             let role = receiver.principal.identity.role.as_str();
@@ -208,11 +209,11 @@ impl<'a> Resolution<'a> {
         Ok(self.deliveries(groups))
     }
 
-    /// Asks again, in a snapshot from before the deletions, about rows that the policies hide now.
-    /// Adds the rows that they showed then to `results`.
+    /// Checks again, in a snapshot from before the deletions, the rows that the policies hide now.
+    /// Adds those that the policies showed then to `results`.
     ///
     /// # Errors
-    /// As [`super::checks::run_checks`].
+    /// See [`super::checks::run_checks`].
     async fn check_before(
         &self,
         checks: &[Check],
@@ -220,9 +221,9 @@ impl<'a> Resolution<'a> {
         is_concerned: impl Iterator<Item = bool>,
         snapshot: Arc<HeldSnapshot>,
     ) -> Result<(), StaleCatalog> {
-        let mut asked = Vec::new();
+        let mut hidden_checks = Vec::new();
         let mut places = Vec::new();
-        // Identities with the same inputs share them, so that one call can ask for all.
+        // Principals with the same inputs share them, so that one call can check them all.
         let mut shared: HashSet<Arc<[u32]>> = HashSet::new();
         for (place, _) in is_concerned.enumerate().filter(|(_, it)| *it) {
             let (check, result) = (&checks[place], &results[place]);
@@ -239,23 +240,29 @@ impl<'a> Resolution<'a> {
                 shared.insert(Arc::clone(&numbers));
                 numbers
             });
-            asked.push(Check {
+            hidden_checks.push(Check {
                 numbers,
                 ..check.clone()
             });
             places.push(place);
         }
-        let numbers = asked.iter().map(|check| check.numbers.len() as u64).sum();
+        let numbers = hidden_checks
+            .iter()
+            .map(|check| check.numbers.len() as u64)
+            .sum();
         self.engine.metrics.asked_before.inc_by(numbers);
-        let state = State::At(snapshot);
-        let found = self.engine.run_checks(&asked, &state, false).await?;
+        let state = DatabaseState::Snapshot(snapshot);
+        let found = self
+            .engine
+            .run_checks(&hidden_checks, &state, false)
+            .await?;
         for (place, found) in places.into_iter().zip(found) {
             results[place].accepted.extend(found.accepted);
         }
         Ok(())
     }
 
-    /// What is to be asked in whose name, with the place of the receiver and the kind of query.
+    /// The checks to run. For each, the index of the receiver and the kind.
     fn checks(
         &self,
         receivers: &[Receiver<'_>],
@@ -264,7 +271,7 @@ impl<'a> Resolution<'a> {
     ) -> (Vec<Check>, Vec<(usize, usize)>) {
         let mut checks = Vec::new();
         let mut owners = Vec::new();
-        // People without filters who want the same kinds of change are asked about the same inputs.
+        // Receivers without filters that request the same kinds of changes share their inputs.
         let mut shared: HashMap<(&str, [bool; 3]), Numbers> = HashMap::new();
         for (position, receiver) in receivers.iter().enumerate() {
             let role = receiver.principal.identity.role.as_str();
@@ -316,7 +323,7 @@ impl<'a> Resolution<'a> {
         let mut roles = HashMap::new();
         for role in &self.table_batch.candidates.roles {
             let role = &**role;
-            // A role that is gone sees nothing.
+            // A role that does not exist sees nothing.
             let Some(rights) = self.catalog.rights(role, table.oid) else {
                 continue;
             };
@@ -346,8 +353,9 @@ impl<'a> Resolution<'a> {
         roles
     }
 
-    /// Tells everyone whose role cannot receive inserted and updated rows; filters do not count.
-    fn refuse(&self, roles: &HashMap<&str, RoleAccess<'_>>, groups: &mut Groups) {
+    /// Adds the errors for roles that cannot receive inserted and updated rows, whatever the
+    /// filters.
+    fn refuse(&self, roles: &HashMap<&str, RoleAccess<'_>>, groups: &mut RecipientGroups) {
         let tells_unauthorized = self.engine.config.tell_unauthorized;
         let is_told = |refusal| tells_unauthorized || refusal != UNAUTHORIZED;
         let refused: HashSet<&str> = roles
@@ -377,12 +385,12 @@ impl<'a> Resolution<'a> {
         }
     }
 
-    /// Identities with the changes that concern them, as far as filters are decided here. What
-    /// PostgreSQL has to decide waits until it is known whether the row may be seen: a filter can be
-    /// made to fail on a value of one's choice, or to take long, which would tell of hidden rows.
+    /// The principals with the changes that may match, as far as filters are evaluated here.
+    /// Conditions that need PostgreSQL are evaluated later, only on visible rows. A filter can be
+    /// written to fail or to be slow on a certain value, which would reveal hidden rows.
     fn receivers(&self, table: &Table, roles: &HashMap<&str, RoleAccess<'_>>) -> Vec<Receiver<'a>> {
         let mut receivers: Vec<Receiver<'a>> = Vec::new();
-        // By the principal's address, of which there is one for each identity.
+        // By the principal's address, which is unique per identity.
         let mut by_principal: HashMap<usize, usize> = HashMap::new();
         let mut receiver = |subscription: &Subscription, receivers: &mut Vec<Receiver<'a>>| {
             *by_principal
@@ -407,7 +415,7 @@ impl<'a> Resolution<'a> {
             let Some(role_access) = roles.get(role) else {
                 continue;
             };
-            let Some(asked) =
+            let Some(pending) =
                 self.local_conditions(table, role_access.rights, *change, subscription)
             else {
                 continue;
@@ -416,14 +424,14 @@ impl<'a> Resolution<'a> {
             receivers[position].matched.push(FilterMatch {
                 change: *change,
                 subscription: Arc::clone(subscription),
-                asked,
+                pending,
             });
         }
         receivers
     }
 
-    /// Decides what can be decided here. `None` if the filter does not accept the change, else
-    /// the conditions that PostgreSQL has to decide, with the values.
+    /// Evaluates conditions in this process. `None` if the filter rejects the change; otherwise the
+    /// conditions that PostgreSQL has to evaluate, with the values.
     fn local_conditions(
         &self,
         table: &Table,
@@ -432,12 +440,12 @@ impl<'a> Resolution<'a> {
         subscription: &Subscription,
     ) -> Option<Vec<(usize, &'a ColumnValue)>> {
         let relation = self.table_batch.relation;
-        let mut asked = Vec::new();
+        let mut pending = Vec::new();
         for (position, condition) in subscription.predicate.conditions.iter().enumerate() {
             let index = relation.columns.iter().position(|published| {
                 published.name == condition.column && published.type_oid == condition.type_oid
             })?;
-            // Whether a filter matches tells something about the value.
+            // A match would reveal something about the value.
             let column = table.column(&condition.column)?;
             if !rights.selectable.contains(&column.number) {
                 return None;
@@ -454,13 +462,13 @@ impl<'a> Resolution<'a> {
                         return None;
                     }
                 }
-                Test::Query { .. } => asked.push((position, value)),
+                Test::Query { .. } => pending.push((position, value)),
             }
         }
-        Some(asked)
+        Some(pending)
     }
 
-    /// What decides about each change for everyone with the same role.
+    /// Determines how each change is decided for a role.
     fn decisions(
         &self,
         table: &Table,
@@ -501,7 +509,7 @@ impl<'a> Resolution<'a> {
         inputs: &mut Vec<Inputs>,
     ) -> Decision {
         let event = self.table_batch.changes[change];
-        let mut asked = |kind: usize, input| {
+        let mut by_check = |kind: usize, input| {
             if inputs.len() <= kind {
                 inputs.resize_with(kind + 1, Inputs::default);
             }
@@ -527,7 +535,7 @@ impl<'a> Resolution<'a> {
                 Some(input) => {
                     let snapshot = queries.reads_other_rows.then(|| before.find(self, change));
                     let kind = snapshot.flatten().map_or(IMAGE, |place| DELETED + place);
-                    asked(kind, input)
+                    by_check(kind, input)
                 }
                 None if self.engine.config.delete_without_old_row => Decision::Visible,
                 None => Decision::Hidden,
@@ -535,15 +543,16 @@ impl<'a> Resolution<'a> {
         }
         let value = |index| new_value(row, index);
         if let Some(input) = queries.image.as_ref().and_then(|image| image.input(value)) {
-            return asked(IMAGE, input);
+            return by_check(IMAGE, input);
         }
         match queries.key.as_ref().and_then(|key| key.input(value)) {
-            Some(input) => asked(KEY, input),
+            Some(input) => by_check(KEY, input),
             None => Decision::Unknown,
         }
     }
 
-    /// Changes that some subscription of a receiver accepts, ascending or not, repeated or not.
+    /// The indexes of the changes that a subscription of the receiver accepts, unordered and
+    /// possibly repeated.
     fn wanted<'p>(&'p self, receiver: &'p Receiver<'_>) -> impl Iterator<Item = usize> + 'p {
         let [insert, update, delete] = receiver.actions();
         let is_wanted = move |event: &ChangeEvent| match event.action() {
@@ -560,7 +569,7 @@ impl<'a> Resolution<'a> {
             .chain(receiver.matched.iter().map(|matched| matched.change))
     }
 
-    /// Adds what one receiver receives, at a cost that grows with what they see.
+    /// Adds the deliveries to one receiver. The cost grows with the number of visible rows.
     fn add_recipients(
         &self,
         table: &Table,
@@ -575,7 +584,7 @@ impl<'a> Resolution<'a> {
             matched.entry(accepted.change).or_default().push(accepted);
         }
         let mut column_sets = ColumnSets::default();
-        let mut give = |change: usize, failure: Option<&str>| {
+        let mut add_delivery = |change: usize, failure: Option<&str>| {
             let event = self.table_batch.changes[change];
             let action = event.action();
             let unfiltered = receiver
@@ -584,8 +593,9 @@ impl<'a> Resolution<'a> {
                 .filter(|subscription| subscription.event.accepts(action))
                 .map(|subscription| (subscription, [].as_slice()));
             let matched = matched.get(&change).into_iter().flatten();
-            let matched = matched.map(|matched| (&matched.subscription, matched.asked.as_slice()));
-            for (subscription, asked) in unfiltered.chain(matched) {
+            let matched =
+                matched.map(|matched| (&matched.subscription, matched.pending.as_slice()));
+            for (subscription, pending) in unfiltered.chain(matched) {
                 let payload = match failure {
                     Some(sqlstate) => {
                         self.engine.metrics.unanswered.inc();
@@ -597,43 +607,44 @@ impl<'a> Resolution<'a> {
                     None => {
                         let columns = column_sets.of(self, table, role_access, subscription);
                         if action == Action::Delete && columns.columns.is_empty() {
-                            // A role without any right on the table: the others learn at least that a row is gone.
+                            // The role has no right on the table, so it is not told about the
+                            // deletion at all.
                             continue;
                         }
                         Payload::Row(columns, self.detail(event))
                     }
                 };
-                if failure.is_some() || asked.is_empty() {
+                if failure.is_some() || pending.is_empty() {
                     add(&mut out.groups[change], payload, subscription);
                 } else {
                     out.conditions.waiting.push(PendingDelivery {
                         change,
                         subscription: Arc::clone(subscription),
-                        conditions: asked.to_vec(),
+                        conditions: pending.to_vec(),
                         payload,
                     });
                 }
             }
         };
         for change in &decisions.always {
-            give(*change, None);
+            add_delivery(*change, None);
         }
         self.engine
             .metrics
             .decided_locally
             .inc_by(decisions.always.len() as u64);
         for change in &decisions.unknown {
-            give(*change, Some("the row is not known in full"));
+            add_delivery(*change, Some("the row is not known in full"));
         }
         for (changes_of, result) in decisions.changes_of.iter().zip(answers) {
             for number in &result.accepted {
                 for change in &changes_of[*number as usize] {
-                    give(*change, None);
+                    add_delivery(*change, None);
                 }
             }
             for (number, sqlstate) in &result.failed {
                 for change in &changes_of[*number as usize] {
-                    give(*change, Some(sqlstate));
+                    add_delivery(*change, Some(sqlstate));
                 }
             }
         }
@@ -647,7 +658,7 @@ impl<'a> Resolution<'a> {
         }
     }
 
-    fn deliveries(&self, groups: Groups) -> Vec<Delivery> {
+    fn deliveries(&self, groups: RecipientGroups) -> Vec<Delivery> {
         let mut deliveries = Vec::new();
         for (change, groups) in groups.into_iter().enumerate() {
             let (transaction, place) = self.table_batch.places[change];
@@ -676,11 +687,11 @@ impl<'a> Resolution<'a> {
     }
 }
 
-/// Column sets of one receiver: as a rule one.
+/// The column sets of one receiver, usually one.
 #[derive(Default)]
 struct ColumnSets(Vec<(Selection, Arc<VisibleColumns>)>);
 
-/// What a subscription says about columns.
+/// The options of a subscription that determine its columns.
 type Selection = (Option<Arc<[String]>>, SubscribeOptions);
 
 impl ColumnSets {

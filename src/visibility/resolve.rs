@@ -1,4 +1,4 @@
-//! From committed changes to deliveries: gathers a batch by table and keeps at it until it is decided.
+//! Resolves a batch of committed changes: groups it by table and decides each group.
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
@@ -16,14 +16,14 @@ use super::subscription::{Candidates, Checked, Draft, Outdated};
 use super::table_batch::{Resolution, TableBatch};
 use crate::change::{ChangeTransaction, Relation};
 
-/// A batch is to be completed under this reading of the catalogue first.
+/// The catalogue has been read again. The batch must first be completed under this reading.
 struct CatalogChanged(Arc<Catalog>);
 
 impl Engine {
     /// See [`super::Visibility::resolve`].
     pub(super) async fn resolve<'b>(&self, batch: &'b [Arc<ChangeTransaction>]) -> Resolved<'b> {
         let Some(mut catalog) = self.catalog.latest() else {
-            // Nobody has subscribed yet.
+            // No channel has subscribed yet.
             return Resolved {
                 batch: Cow::Borrowed(batch),
                 deliveries: Vec::new(),
@@ -46,7 +46,7 @@ impl Engine {
     /// The deliveries of a batch that was completed under a reading of the catalogue.
     ///
     /// # Errors
-    /// When there is another reading by now, under which the batch may have to be completed differently.
+    /// If there is a newer reading, under which the batch may need another completion.
     async fn decide(
         &self,
         completed_under: &Arc<Catalog>,
@@ -94,8 +94,8 @@ impl Engine {
         let roles = roles(&table_batches);
         let begun = Instant::now();
         for table_batch in &table_batches {
-            // The first attempt may meet statements that the catalogue has left behind. A later
-            // one ends early only if it found a query impossible, which it finds but once.
+            // In the first attempt, a statement may not fit the tables any more. A later attempt
+            // ends early only if a query becomes impossible, which happens to each query once.
             let mut may_be_stale = true;
             loop {
                 let resolution = Resolution::new(self, &catalog, table_batch, &commits);
@@ -117,9 +117,9 @@ impl Engine {
         Ok(in_order(deliveries))
     }
 
-    /// Resolves with a reading of the catalogue that is too old, while [`Self::catalog_for`] verifies
-    /// it. The result is valid only if the reading is found to be unchanged. `None` if no
-    /// reading has to be verified.
+    /// Resolves with a reading that is too old, while [`Self::catalog_for`] verifies it. The result
+    /// is valid only if the reading turns out to be unchanged. `None` if no reading has to be
+    /// verified.
     async fn resolve_speculatively(
         &self,
         table_batches: &[TableBatch<'_>],
@@ -142,8 +142,8 @@ impl Engine {
         Some((catalog, in_order(deliveries)))
     }
 
-    /// A reading of the catalogue for these table_batches. If the stream shows that a table may have
-    /// changed, it begins after the commits are visible.
+    /// A reading of the catalogue for these table batches. If the stream shows that a table may
+    /// have changed, the reading begins after the commits are visible.
     async fn catalog_for(
         &self,
         table_batches: &[TableBatch<'_>],
@@ -158,10 +158,10 @@ impl Engine {
         self.catalog_within(&roles(table_batches), limit).await
     }
 
-    /// The maximum age of a reading of the catalogue for these table_batches.
+    /// The maximum age of a reading for these table batches.
     fn age_limit(&self, table_batches: &[TableBatch<'_>]) -> Duration {
         let latest = self.catalog.latest();
-        // The stream does not show changes of its policies and rights.
+        // The stream does not show changes of their policies and rights.
         let is_partitioned = |table_batch: &TableBatch<'_>| {
             let table = latest.as_ref()?.table(table_batch.relation.oid)?;
             Some(table.is_partitioned)
@@ -178,9 +178,9 @@ impl Engine {
             .min(self.catalog.ttl())
     }
 
-    /// Checks the bindings of outdated channels again, for the types that columns have now. A
-    /// channel whose filter no longer fits is told so and has no bindings any more, as if it
-    /// joined now.
+    /// Checks the bindings of outdated channels again, with the current types of the columns. If a
+    /// filter no longer fits, the channel loses its bindings and receives the error that a new join
+    /// would get.
     async fn renew_filters(
         &self,
         catalog: &Arc<Catalog>,
@@ -221,7 +221,7 @@ impl Engine {
         refused
     }
 
-    /// Waits for as long as the database is away.
+    /// Waits while the database is unreachable.
     async fn check_again(
         &self,
         catalog: &Arc<Catalog>,
@@ -244,7 +244,7 @@ impl Engine {
 
     fn table_batches<'a>(&self, batch: &'a [Arc<ChangeTransaction>]) -> Vec<TableBatch<'a>> {
         let mut table_batches: Vec<TableBatch<'a>> = Vec::new();
-        // A relation is one shared value until it is described again.
+        // A table definition is one shared value until the stream brings a new one.
         let mut by_relation: HashMap<*const Relation, usize> = HashMap::new();
         for (transaction, changes) in batch.iter().enumerate() {
             for (change, event) in changes.changes.iter().enumerate() {
@@ -286,7 +286,7 @@ fn in_order(mut deliveries: Vec<Delivery>) -> Vec<Delivery> {
     deliveries
 }
 
-/// The roles of everyone concerned.
+/// The roles of all subscribers that may receive something.
 fn roles<'a>(table_batches: &'a [TableBatch<'_>]) -> Vec<&'a str> {
     let roles: HashSet<&str> = table_batches
         .iter()

@@ -1,5 +1,5 @@
-//! Whether row-level security lets a role see a row image: decided from the catalogue where
-//! that suffices, otherwise put to PostgreSQL as a query.
+//! Decides whether row-level security shows a row image to a role: from the catalogue if that
+//! suffices, otherwise by a query.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -16,44 +16,44 @@ use super::query_cache::{QueryCache, QueryKey, QueryKind};
 use super::table::{Table, TableColumn, TableRights};
 use crate::change::{ColumnValue, Relation};
 
-/// How long one condition of a filter may take. Filters are written by strangers, and a pattern
-/// can be made to run for ever; an honest one takes microseconds a value.
+/// Time limit of one filter condition. Any client can set a filter, and a pattern can be written to
+/// run forever. A normal condition takes microseconds per value.
 const FILTER_TIME_LIMIT: Duration = Duration::from_millis(250);
 
-/// How a role's access to the rows of a table is decided. The modes that need no SQL because
-/// a policy is understood or a membership is known belong in here, in front of `Asked`.
+/// How the access of a role to the rows of a table is decided. A future way without SQL, such as a
+/// policy that is understood or a known membership, belongs here, before `ByQuery`.
 #[derive(Debug)]
 pub(super) enum Access {
-    /// Row-level security does not hide any row.
+    /// Row-level security hides no row.
     Visible,
-    /// No policy lets any row through.
+    /// No policy shows any row.
     Hidden,
     /// PostgreSQL evaluates the policies.
     ByQuery(AccessQueries),
 }
 
-/// What PostgreSQL is asked for the rows of one table and role.
+/// The queries for the rows of one table and role.
 #[derive(Debug)]
 pub(super) struct AccessQueries {
-    /// The policies on row images; absent if images can never be complete.
+    /// The policies on row images; `None` if images are never complete.
     pub(super) image: Option<RowQuery>,
-    /// The row itself, for images that are not complete; absent without a primary key.
+    /// The stored row, for incomplete images; `None` without a primary key.
     pub(super) key: Option<RowQuery>,
-    /// Whether the policies read other rows, so that the answer depends on the time of execution.
+    /// Whether the policies read other rows, so that the result depends on the time of execution.
     pub(super) reads_other_rows: bool,
 }
 
-/// A query and what of an image it needs.
+/// A query, and the values of an image that it needs.
 #[derive(Debug)]
 pub(super) struct RowQuery {
     pub(super) query: Arc<Query>,
-    /// Places of the needed values in the image.
+    /// Indexes of these values in the image.
     pub(super) columns: Vec<usize>,
-    /// Whether they are sent as one row text instead of one list for each column.
+    /// Whether they are sent as one row text instead of one list per column.
     is_whole_row: bool,
 }
 
-/// How a role's access is decided for images of this shape.
+/// How a role's access is decided for images with this definition.
 pub(super) fn access(
     queries: &QueryCache,
     table: &Table,
@@ -76,8 +76,8 @@ pub(super) fn access(
     if permissive.is_empty() {
         return Access::Hidden;
     }
-    // Only if all say so: beside a policy that makes every `select` fail, such as one that
-    // refers to itself, `true` shows nothing.
+    // Only if all of them are `true`: another policy can make every `select` fail, for example by
+    // referring to itself, and then `true` shows nothing.
     if restrictive.is_empty() && permissive.iter().all(|policy| policy.expression == "true") {
         return Access::Visible;
     }
@@ -98,7 +98,8 @@ pub(super) fn access(
         };
         let parameters = if is_whole_row { 1 } else { needed.len().max(1) };
         let query = queries.get_or_create(key, || {
-            // As PostgreSQL puts them together: every restrictive one, and any of the permissive.
+            // As PostgreSQL combines them: all restrictive policies, and one of the permissive
+            // ones.
             let any = permissive
                 .iter()
                 .map(|policy| format!("({})", policy.expression))
@@ -116,8 +117,9 @@ pub(super) fn access(
                 image_source(table, &needed)
             };
             Query::new(
-                // `or false` keeps PostgreSQL from turning an `exists` into a join before it drops what a constant
-                // decides: it would ask for rights on a table that a `select` under the policy never reads.
+                // `or false` prevents PostgreSQL from converting an `exists` to a join before it
+                // removes constant conditions. Otherwise it would require rights on a table that a
+                // `select` under the policy never reads.
                 format!("{SELECT_ORDINALS} from {from} where (({condition}) or false)"),
                 parameters,
                 policies().any(|policy| policy.uses_immutable_function),
@@ -182,7 +184,7 @@ fn key_query(
     })
 }
 
-/// Places of columns in the images; `None` if one is missing there, or of another type.
+/// Indexes of columns in the images; `None` if one is missing or has another type.
 fn places(columns: &[&TableColumn], relation: &Relation) -> Option<Vec<usize>> {
     columns
         .iter()
@@ -197,7 +199,7 @@ fn places(columns: &[&TableColumn], relation: &Relation) -> Option<Vec<usize>> {
         .collect()
 }
 
-/// The query whether a filter condition is true of values of a column.
+/// The query that evaluates a filter condition on values of a column.
 pub(super) fn condition_query(
     queries: &QueryCache,
     table: &Table,
@@ -226,7 +228,7 @@ pub(super) fn condition_query(
 }
 
 impl RowQuery {
-    /// The texts to send for an image; `None` if the image lacks a needed value.
+    /// The parameters for an image; `None` if the image lacks a needed value.
     pub(super) fn input<'a>(
         &self,
         value: impl Fn(usize) -> Option<&'a ColumnValue>,
@@ -244,7 +246,7 @@ impl RowQuery {
     }
 }
 
-/// Row text (PostgreSQL manual 8.16.6): every value quoted, null as nothing.
+/// Row text (PostgreSQL manual 8.16.6): every value is quoted, and null is empty.
 fn row_text(values: &[Option<Bytes>]) -> Bytes {
     let mut text = vec![b'('];
     for (position, value) in values.iter().enumerate() {

@@ -299,7 +299,8 @@ mod tests {
             taken: at(taken),
             current: at(current),
         };
-        // (second entry taken at, now, entry for 10, entry for 11); the first is current until 300 ms
+        // (second entry taken at, now, entry for 10, entry for 11); the first is current until 300
+        // ms
         let cases = [
             (400, 500, Some("10:10:"), Some("11:11:")),
             (1_300, 1_400, Some("10:10:"), Some("11:11:")),

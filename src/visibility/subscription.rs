@@ -1,7 +1,7 @@
-//! Who asked for what: registered bindings, filed so that a change finds those it concerns.
+//! Registered bindings, indexed so that a change finds the ones that it may match.
 //!
-//! Bindings with an equality in their filter are filed under its value, so that others cost
-//! a change nothing. All of it sits behind one lock that is held for in-memory work only.
+//! Bindings with an equality in their filter are indexed by its value, so a change does not touch
+//! the others. All of them are behind one lock, which is only held for work in memory.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -19,30 +19,30 @@ use super::request::EventSelector;
 use super::waiting::{WaitingChannels, not_published, unpublished};
 use crate::change::{ChangeEvent, ColumnValue, Relation, RowChange, TableName};
 
-/// A registered binding for one table, or for all tables that a pattern names.
+/// A registered binding for one table, or for all tables that match a pattern.
 #[derive(Debug)]
 pub(super) struct Subscription {
     number: u64,
     pub(super) channel: ChannelId,
-    /// The id the client knows.
+    /// The id that the client received.
     pub(super) binding: u32,
     pub(super) principal: Arc<Principal>,
     pub(super) event: EventSelector,
     pub(super) target: Target,
     pub(super) predicate: Predicate,
-    /// Selected columns, sorted; the primary key comes with them.
+    /// Selected columns, sorted. The primary key is always included.
     pub(super) select: Option<Arc<[String]>>,
     pub(super) options: SubscribeOptions,
-    /// Where it is filed.
+    /// Its place in the index.
     index_key: IndexKey,
 }
 
-/// Which tables a subscription is about.
+/// The tables that a subscription includes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Target {
     /// One table.
     Table(TableName),
-    /// All tables of a schema, or of all schemas; tables of any schema with one name.
+    /// All tables of a schema or of all schemas, or the tables with one name in any schema.
     Pattern {
         schema: Option<String>,
         name: Option<String>,
@@ -61,18 +61,18 @@ impl Target {
     }
 }
 
-/// Where a subscription is filed within its table.
+/// The place of a subscription in the index of its table.
 #[derive(Clone, Debug)]
 pub(super) enum IndexKey {
     /// No filter.
     Unfiltered,
-    /// A condition demands one of these texts of a column of this type.
+    /// A condition requires one of these texts in a column of this type.
     Values {
         column: Arc<str>,
         type_oid: u32,
         texts: Vec<Bytes>,
     },
-    /// A filter that has to be looked at for every change.
+    /// The filter must be evaluated for every change.
     Scanned,
 }
 
@@ -94,7 +94,7 @@ pub(super) struct Checked {
 
 type Set = HashMap<u64, Arc<Subscription>>;
 
-/// A column and its type when a condition on it was checked.
+/// A column, and its type when a condition on it was checked.
 type TypedColumn = (Arc<str>, u32);
 
 /// The subscriptions of one table.
@@ -103,13 +103,13 @@ struct TableSubscriptions {
     unfiltered: Set,
     scanned: Set,
     values: HashMap<TypedColumn, HashMap<Bytes, Set>>,
-    /// Roles with the number of their subscriptions.
+    /// Each role, with the number of its subscriptions.
     roles: HashMap<Arc<str>, usize>,
-    /// Channels by the columns that their filters are about, and their subscriptions' numbers.
+    /// For each column that filters use: the channels, by the number of the subscription.
     typed: HashMap<TypedColumn, HashMap<u64, ChannelId>>,
 }
 
-/// What a channel asked for and what that amounts to.
+/// The bindings of a channel, and the subscriptions that they result in.
 struct Registered {
     bindings: Arc<[Binding]>,
     subscriptions: Vec<Arc<Subscription>>,
@@ -117,13 +117,14 @@ struct Registered {
     found_in: Arc<Catalog>,
 }
 
-/// A channel with a filter whose column is gone, or has another type than when the filter was checked.
+/// A channel with a filter whose column is missing or has another type than when the filter was
+/// checked.
 pub(super) struct Outdated {
     pub(super) channel: ChannelId,
     pub(super) principal: Arc<Principal>,
     pub(super) bindings: Arc<[Binding]>,
     pub(super) options: SubscribeOptions,
-    /// Tells this registration from a later one.
+    /// Distinguishes this registration from a later one.
     number: u64,
 }
 
@@ -134,32 +135,32 @@ pub(super) struct Subscriptions {
     channels: HashMap<ChannelId, Registered>,
     tables: HashMap<TableName, TableSubscriptions>,
     patterns: Set,
-    /// One principal per identity, with the number of channels that have it.
+    /// One principal per identity, with the number of its channels.
     principals: HashMap<Arc<Identity>, (Arc<Principal>, usize)>,
     /// Channels that are registered once their tables are published.
     pub(super) waiting: WaitingChannels,
 }
 
-/// What a run of changes of one table concerns.
+/// The subscriptions that the changes of a table batch may match.
 #[derive(Default)]
 pub(super) struct Candidates {
-    /// Subscriptions without a filter: every change concerns them.
+    /// Subscriptions without a filter, which match every change.
     pub(super) unfiltered: Vec<Arc<Subscription>>,
-    /// Change (by its place in the run) and subscription whose filter may accept it.
+    /// Index of a change in the table batch, and a subscription whose filter may accept it.
     pub(super) filtered: Vec<(usize, Arc<Subscription>)>,
-    /// Roles of everyone who asked for the table, whatever their filters, each once.
+    /// The roles of all subscriptions to the table, whatever their filters.
     pub(super) roles: HashSet<Arc<str>>,
 }
 
 impl Candidates {
-    /// Whether no filter lets any change through.
+    /// Whether no subscription may match.
     pub(super) fn is_empty(&self) -> bool {
         self.unfiltered.is_empty() && self.filtered.is_empty()
     }
 }
 
 impl Subscriptions {
-    /// Registers what a channel has from now on, in place of what it had.
+    /// Registers the subscriptions of a channel in place of its previous ones.
     pub(super) fn replace(
         &mut self,
         channel: ChannelId,
@@ -204,8 +205,8 @@ impl Subscriptions {
         self.channels.insert(channel, registered);
     }
 
-    /// Registers what became of an outdated channel, or forgets it, unless it has registered
-    /// something else meanwhile; whether it has not.
+    /// Registers the new result for an outdated channel, or removes the channel. Returns false, and
+    /// does nothing, if the channel has registered something else since.
     pub(super) fn replace_outdated(
         &mut self,
         outdated: &Outdated,
@@ -263,7 +264,8 @@ impl Subscriptions {
         unregistered
     }
 
-    /// Channels with a filter on a column of this table that is not here, or has another type.
+    /// Channels with a filter on a column that this table definition does not contain or has with
+    /// another type.
     pub(super) fn outdated(&self, relation: &Relation) -> Vec<Outdated> {
         let Some(table) = self.tables.get(&relation.table) else {
             return Vec::new();
@@ -293,7 +295,7 @@ impl Subscriptions {
             .collect()
     }
 
-    /// Forgets a channel.
+    /// Removes a channel.
     pub(super) fn remove(&mut self, channel: ChannelId) {
         self.waiting.remove(channel);
         let Some(Registered { subscriptions, .. }) = self.channels.remove(&channel) else {
@@ -424,12 +426,12 @@ impl Subscriptions {
         self.tables.contains_key(table) || patterns.any(|it| it.target.accepts(table))
     }
 
-    /// Channels registered.
+    /// The number of registered channels.
     pub(super) fn channels(&self) -> usize {
         self.channels.len()
     }
 
-    /// Those whom changes of one table, all of the same shape, may concern.
+    /// The subscriptions that changes of one table definition may match.
     pub(super) fn candidates(&self, relation: &Relation, changes: &[&ChangeEvent]) -> Candidates {
         let mut candidates = Candidates::default();
         candidates.unfiltered.extend(
@@ -466,11 +468,12 @@ impl Subscriptions {
                 *published.name == **column && published.type_oid == *type_oid
             });
             let Some(place_in_row) = place_in_row else {
-                // The column is gone or of another type: their conditions cannot be true.
+                // The column is missing or has another type, so these conditions cannot be true.
                 continue;
             };
             for (place, change) in changes.iter().enumerate() {
-                // Only texts are filed, and a text of an old image is known whether the image is full or not.
+                // Only texts are indexed, and a text in an old image is known whether the image is
+                // full or not.
                 if let Some(ColumnValue::Text(text)) =
                     filtered_value(&change.row, place_in_row, false)
                     && let Some(set) = by_text.get(text)
@@ -482,7 +485,7 @@ impl Subscriptions {
         candidates
     }
 
-    /// Everyone with one of these roles who asked for a table, whatever their filters.
+    /// The subscriptions to a table with one of these roles, whatever their filters.
     pub(super) fn with_roles(
         &self,
         table: &TableName,
@@ -500,8 +503,8 @@ impl Subscriptions {
     }
 }
 
-/// The value that filters look at: of the new row, or of what is known of a deleted one. `None`
-/// if the image does not hold it.
+/// The value that filters use: of the new row, or the known value of a deleted row. `None` if the
+/// image does not contain it.
 pub(super) fn filtered_value(
     change: &RowChange,
     index: usize,
@@ -579,7 +582,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_finds_those_filed_under_its_value_and_nobody_else() {
+    fn a_change_finds_only_subscriptions_indexed_by_its_value() {
         let mut subscriptions = Subscriptions::default();
         for n in 0..10_000_u64 {
             let drafts = vec![draft(1, room(&(n % 100).to_string()))];
@@ -611,14 +614,14 @@ mod tests {
             all.count()
         };
         assert_eq!((of(0), of(1)), (101, 1));
-        // A column of another type cannot be looked up by these texts.
+        // The texts are not valid for a column of another type.
         let other = relation(23);
         let found = subscriptions.candidates(&other, &[&insert(&other, "7")]);
         assert_eq!((found.unfiltered.len(), found.filtered.len()), (1, 1));
     }
 
     #[test]
-    fn what_was_registered_leaves_nothing_behind() {
+    fn removing_all_channels_leaves_nothing_behind() {
         let mut subscriptions = Subscriptions::default();
         let same = identity("r", 1);
         for n in 0..3 {
@@ -635,7 +638,7 @@ mod tests {
                 },
             ];
             let options = SubscribeOptions::default();
-            // Registered twice: the second stands in the place of the first.
+            // The second registration replaces the first.
             subscriptions.replace(
                 ChannelId(n),
                 identity("r", 2),

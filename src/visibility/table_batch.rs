@@ -1,4 +1,4 @@
-//! The changes of one table in a batch, and what they are decided with.
+//! The changes of one table in a batch, and the context in which they are decided.
 
 use std::sync::Arc;
 
@@ -6,23 +6,24 @@ use super::catalog::Catalog;
 use super::checks::{Check, CheckResult, StaleCatalog};
 use super::committed::PendingCommits;
 use super::engine::Engine;
-use super::queries::State;
+use super::queries::DatabaseState;
 use super::subscription::{Candidates, Outdated};
 use crate::change::{ChangeEvent, ChangeTransaction, Relation};
 
-/// The changes of one table in a batch under one description, and whom they may concern.
+/// The changes of a batch with the same table definition, and the subscriptions that they may
+/// match.
 pub(super) struct TableBatch<'a> {
     pub(super) relation: &'a Arc<Relation>,
     pub(super) changes: Vec<&'a ChangeEvent>,
-    /// Index of transaction and change, for each of `changes`.
+    /// Index of the transaction and of the change in it, for each of `changes`.
     pub(super) places: Vec<(usize, usize)>,
     pub(super) transactions: &'a [Arc<ChangeTransaction>],
     pub(super) candidates: Candidates,
-    /// Channels whose filters were checked for another shape of the table.
+    /// Channels whose filters were checked for other column types.
     pub(super) outdated: Vec<Outdated>,
 }
 
-/// One table_batch under one reading of the catalogue.
+/// A table batch, with the reading of the catalogue and the commits under which it is decided.
 pub(super) struct Resolution<'a> {
     pub(super) engine: &'a Engine,
     pub(super) catalog: &'a Catalog,
@@ -45,10 +46,10 @@ impl<'a> Resolution<'a> {
         }
     }
 
-    /// Asks, with snapshots that see the transactions of the batch.
+    /// Runs checks after the transactions of the batch have become visible.
     ///
     /// # Errors
-    /// As [`super::checks::run_checks`].
+    /// See [`super::checks::run_checks`].
     pub(super) async fn run_checks(
         &self,
         checks: &[Check],
@@ -65,7 +66,7 @@ impl<'a> Resolution<'a> {
             .map(|transaction| transaction.xid);
         let engine = self.engine;
         let (found, ()) = tokio::join!(
-            engine.run_checks(checks, &State::Now, may_be_stale),
+            engine.run_checks(checks, &DatabaseState::Current, may_be_stale),
             engine.snapshots.catch_up(xids)
         );
         found

@@ -66,7 +66,7 @@ impl Types {
     /// How values of a column become JSON.
     pub(super) fn column_encoding(&self, oid: u32) -> ValueEncoding {
         const BYTEA: u32 = 17;
-        // Inside arrays and rows it keeps its `\x`, as the protocol's original does.
+        // Inside arrays and rows a `bytea` keeps its `\x`, as in Supabase's server.
         if self.base(oid) == BYTEA {
             ValueEncoding::Bytea
         } else {
@@ -74,8 +74,8 @@ impl Types {
         }
     }
 
-    /// The classes of `to_jsonb` (PostgreSQL's `json_categorize_type`). Types are matched by
-    /// their fixed identifiers, as there.
+    /// The classes of `to_jsonb` (PostgreSQL's `json_categorize_type`), which also compares fixed
+    /// oids.
     fn encoding(&self, oid: u32) -> ValueEncoding {
         let base = self.base(oid);
         match base {

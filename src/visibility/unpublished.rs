@@ -1,4 +1,4 @@
-//! Channels whose table is not in the publication. They are registered once it is.
+//! Notices tables that leave the publication or return to it.
 //!
 //! The stream does not show that a table has left the publication. The catalogue is therefore
 //! checked periodically while there are subscriptions.
@@ -14,7 +14,7 @@ use super::waiting::WaitingChannel;
 
 /// Limits of the pause between two checks, which is `visibility.catalog_ttl_ms`. A check costs one
 /// comparison of fingerprints, unless a row has caused one since the last check. Channels
-/// must be told within a minute.
+/// must be notified within a minute.
 const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
@@ -61,7 +61,7 @@ impl Engine {
                 ..
             } = &waiting;
             let checked = match self.check_bindings(identity, bindings).await {
-                // Not published after all, or not known: the next check decides.
+                // Not published after all, or unknown. The next check decides.
                 Err(SubscribeError::NotPublished { .. } | SubscribeError::Unavailable) => continue,
                 checked => checked,
             };

@@ -1,7 +1,7 @@
 //! Checks bindings against the catalogue before they are registered (protocol 6.2 and 6.3).
 //!
-//! Operands are cast by PostgreSQL itself, as the subscriber's role, unless they are plainly
-//! of their column's type; so its own words explain what is wrong with them.
+//! PostgreSQL casts the operands as the subscriber's role, unless they are plainly of the column's
+//! type. Its own error text therefore explains what is wrong with them.
 
 use std::sync::Arc;
 
@@ -15,7 +15,9 @@ use super::filter::{Condition, Operator};
 use super::identity::Identity;
 use super::image_sql::OUTPUT_SETTINGS;
 use super::predicate::{MAX_LIST, Predicate, Test, TypedCondition, pattern_operator};
-use super::queries::{Execution, ExecutionMode, Principal, Query, QueryOutput, State, TextArray};
+use super::queries::{
+    DatabaseState, Execution, ExecutionMode, Principal, Query, QueryOutput, TextArray,
+};
 use super::query_cache::{QueryKey, QueryKind};
 use super::request::{Selector, SubscriptionRequest};
 use super::row_access::condition_query;
@@ -23,7 +25,7 @@ use super::subscription::{Checked, Draft, IndexKey, Target};
 use super::table::{Table, TableColumn, TableRights};
 use super::waiting::not_published;
 
-/// SQLSTATE of the exceptions that the protocol's original raises for bad bindings.
+/// SQLSTATEs of the exceptions that Supabase's server raises for invalid bindings.
 const RAISED: &str = "P0001";
 const UNDEFINED_OBJECT: &str = "42704";
 const INVALID_REGULAR_EXPRESSION: &str = "2201B";
@@ -33,7 +35,7 @@ const BOOL: u32 = 16;
 const TEXT_TYPES: [u32; 4] = [25, 1043, 1042, 19];
 
 impl Engine {
-    /// The registrations that `bindings` amount to.
+    /// Checks bindings, and reads the catalogue again if one is refused.
     ///
     /// # Errors
     /// See [`super::Visibility::subscribe`].
@@ -44,7 +46,7 @@ impl Engine {
     ) -> Result<Checked, SubscribeError> {
         let roles = [identity.role.as_str()];
         if let (true, Some(binding)) = (identity.role.contains('\0'), bindings.first()) {
-            // It could not even be asked for.
+            // A name with NUL cannot be sent to PostgreSQL.
             return Err(no_such_role(&binding.request, "\u{fffd}"));
         }
         let principal = Arc::new(Principal::new(Arc::clone(identity)));
@@ -53,7 +55,7 @@ impl Engine {
             Ok(drafts) => Ok(Checked { catalog, drafts }),
             Err(SubscribeError::Unavailable) => Err(SubscribeError::Unavailable),
             Err(_) => {
-                // What is missing may have been made since the catalogue was read.
+                // The missing object may have been created since the catalogue was read.
                 let catalog = self.catalog.renewed(&roles).await.map_err(unavailable)?;
                 let drafts = self
                     .check_bindings_in(&catalog, &principal, bindings)
@@ -63,7 +65,7 @@ impl Engine {
         }
     }
 
-    /// The registrations that `bindings` amount to under this reading of the catalogue.
+    /// Checks bindings with this reading of the catalogue.
     ///
     /// # Errors
     /// See [`super::Visibility::subscribe`].
@@ -96,7 +98,7 @@ fn no_such_role(request: &SubscriptionRequest, role: &str) -> SubscribeError {
 }
 
 fn unavailable(error: QueryError) -> SubscribeError {
-    tracing::debug!(%error, "a subscription cannot be checked");
+    tracing::debug!(%error, "subscription check failed");
     SubscribeError::Unavailable
 }
 
@@ -146,7 +148,8 @@ impl BindingCheck<'_> {
             drafts.push(draft(target, Predicate::default(), IndexKey::Unfiltered));
             return Ok(());
         }
-        // A filter is typed by its column, so a pattern becomes the tables it names now.
+        // The column types of a filter are known per table, so a pattern becomes the tables that
+        // match now.
         for table in tables {
             let mut conditions = Vec::with_capacity(request.filter.len());
             let mut index_key = IndexKey::Scanned;
@@ -179,7 +182,7 @@ impl BindingCheck<'_> {
             .rights(&self.principal.identity.role, table.oid)
     }
 
-    /// A column that exists, that the role may select and whose values row images have.
+    /// A column that exists, that the role may select, and whose values row images contain.
     async fn column<'t>(
         &self,
         table: &'t Table,
@@ -215,7 +218,7 @@ impl BindingCheck<'_> {
         Ok(Some(names.into()))
     }
 
-    /// A condition with typed operands, and where it lets its subscription be filed.
+    /// A condition with typed operands, and the index key that it allows for its subscription.
     async fn condition(
         &self,
         table: &Table,
@@ -230,8 +233,8 @@ impl BindingCheck<'_> {
         let operands = self.operands(column, condition).await?;
         let typed = TypedCondition::new(condition, column, &operands);
         if let Test::Query { sql, operand } = &typed.test {
-            // The query that changes will put, about nothing: whether there is such an
-            // operator is better heard now than with every change.
+            // Runs the query of the condition without input. A missing operator is reported now,
+            // and not with every change.
             let role = &self.principal.identity.role;
             let query = condition_query(&self.catalog.queries, table, role, column, sql);
             let nothing = TextArray::new([].into_iter());
@@ -332,7 +335,7 @@ impl BindingCheck<'_> {
         Ok(operands)
     }
 
-    /// Asks for the output form of an operand, as the subscriber.
+    /// The output form of an operand, evaluated as the subscriber.
     async fn evaluate_operand(
         &self,
         sql: String,
@@ -353,7 +356,7 @@ impl BindingCheck<'_> {
             .map_err(|error| unavailable(QueryError::from(error)))
     }
 
-    /// Puts a query as the subscriber.
+    /// Executes a query as the subscriber.
     async fn execute(
         &self,
         query: Arc<Query>,
@@ -368,7 +371,7 @@ impl BindingCheck<'_> {
         let answer = self
             .engine
             .pool
-            .execute(&[execution], &State::Now)
+            .execute(&[execution], &DatabaseState::Current)
             .await
             .pop();
         answer
@@ -388,7 +391,7 @@ fn exact(selector: &Selector) -> Option<String> {
     }
 }
 
-/// The elements of an array literal without quotes, blanks and nulls; `None` for any other.
+/// The elements of an array literal without quotes, blanks and nulls; `None` for any other literal.
 fn plain_list(column: &TableColumn, literal: &str) -> Option<Vec<Option<String>>> {
     let inside = literal.strip_prefix('{')?.strip_suffix('}')?;
     let is_special =
@@ -408,8 +411,8 @@ fn plain_list(column: &TableColumn, literal: &str) -> Option<Vec<Option<String>>
         .collect()
 }
 
-/// Applies a pattern once, to learn whether it can be applied at all. A domain's checks need
-/// not accept the sample, so it is a text then.
+/// Applies a pattern once, to find out whether it is valid. The checks of a domain may reject the
+/// sample, so its sample is a text.
 fn pattern_query(column: &TableColumn, operator: Operator) -> String {
     let sample = if column.type_oid == column.base_type {
         let collation = column
@@ -427,12 +430,12 @@ fn pattern_query(column: &TableColumn, operator: Operator) -> String {
     )
 }
 
-/// Casts an operand and prints it as the replication session prints values. The cast is made
-/// to depend on the settings, so it cannot come before them.
+/// Casts an operand and prints it as the replication session prints values. The cast refers to the
+/// settings, so it is evaluated after them.
 fn operand_query(type_sql: &str, is_list: bool) -> String {
     let operand = "(($1::text[])[1] || settings.nothing)";
-    // `format` prints by the type's output function, as replication does; a cast to text would
-    // print a boolean in words. Elements are taken apart for a list only: an array is one operand.
+    // `format` uses the type's output function, as replication does; a cast to text prints booleans
+    // as words. Only a list is split into its elements: an array is one operand.
     let values = if is_list {
         format!(
             "array(select case when element.value is distinct from null then pg_catalog.format('%s', element.value) end \

@@ -1,4 +1,4 @@
-//! Channels that are registered once all their tables are published.
+//! Channels that wait until all their tables are published.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use super::error::SubscribeError;
 use super::identity::Identity;
 use super::request::SubscriptionRequest;
 
-/// A channel that waits until all tables of its bindings are published.
+/// A channel that waits until the tables of all its bindings are published.
 #[derive(Clone)]
 pub(super) struct WaitingChannel {
     /// Distinguishes this wait from a later one of the same channel.

@@ -1,8 +1,8 @@
-//! Bytes of PostgreSQL's `pgoutput` plugin, protocol version 1, to [`WalMessage`].
+//! Decodes the output of PostgreSQL's `pgoutput` plugin, protocol version 1, into [`WalMessage`].
 //!
-//! Pure: no I/O, no state, and no input makes it panic. Column values and message
-//! contents are slices of the bytes that came in, not copies.
-//! Format: PostgreSQL manual, "Logical Replication Message Formats".
+//! Pure: no I/O, no state, and no input causes a panic. Column values and message contents are
+//! slices of the input, not copies. Format: PostgreSQL manual, "Logical Replication Message
+//! Formats".
 
 mod message;
 mod reader;

@@ -1,4 +1,4 @@
-//! Reads the fields of one message, and checks each length before it reads.
+//! Reads the fields of one message, and checks each length first.
 
 use bytes::{Buf, Bytes};
 use thiserror::Error;
@@ -9,29 +9,29 @@ pub(in crate::replication) enum DecodeError {
     /// The message ends inside a field.
     #[error("The message ends inside the field `{0}`")]
     Truncated(&'static str),
-    /// The first byte names no message of this version.
-    #[error("There is no message of kind 0x{0:02x}")]
+    /// The first byte is not the kind of a message in this version.
+    #[error("Unknown message kind 0x{0:02x}")]
     UnknownKind(u8),
-    /// A byte that selects a form has none of the known values.
+    /// A byte that selects a variant has an unknown value.
     #[error("The field `{field}` has the unknown value 0x{value:02x}")]
     UnknownValue {
         /// Name of the field in the manual.
         field: &'static str,
-        /// What stood there.
+        /// The value.
         value: u8,
     },
     /// A count or length is negative.
     #[error("The field `{0}` is negative")]
     Negative(&'static str),
-    /// A name is not UTF-8, although the session asked for it.
+    /// A name is not UTF-8, although the session requested that.
     #[error("The field `{0}` is not UTF-8")]
     NotUtf8(&'static str),
-    /// Bytes are left over where the message should end.
+    /// Bytes follow the end of the message.
     #[error("{0} bytes follow the end of the message")]
     TrailingBytes(usize),
 }
 
-/// A cursor over one message that checks before every step.
+/// A cursor over one message. Every read checks the length.
 pub(super) struct Reader {
     bytes: Bytes,
 }
@@ -80,7 +80,7 @@ impl Reader {
         usize::try_from(self.bytes.get_i16()).map_err(|_| DecodeError::Negative(FIELD))
     }
 
-    /// A length or count: `Int32`, never negative. It is only a claim: what it counts may be missing.
+    /// A length or count: `Int32`, never negative. The message may contain less than it claims.
     pub(super) fn length(&mut self, field: &'static str) -> Result<usize, DecodeError> {
         usize::try_from(self.i32(field)?).map_err(|_| DecodeError::Negative(field))
     }
@@ -90,7 +90,7 @@ impl Reader {
         Ok(self.bytes.split_to(count))
     }
 
-    /// A text that ends with a zero byte.
+    /// A text terminated by a zero byte.
     pub(super) fn string(&mut self, field: &'static str) -> Result<String, DecodeError> {
         let length = self
             .bytes

@@ -1,4 +1,4 @@
-//! One connection that puts queries about rows, in the way that each of them needs.
+//! One connection on which queries run, each in its mode.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,54 +9,54 @@ use tokio_postgres::Client;
 use super::loop_function::LoopFunction;
 use super::query::{Execution, QueryOutput, SETTINGS, same_error};
 use super::sql_function;
-use super::state::State;
+use super::state::DatabaseState;
 use crate::db::parked::{ParkedConnection, ParkedError};
 use crate::visibility::error::QueryError;
 
-/// Functions that put a query for many, kept for each connection. Each is one of a table, a role and a kind;
-/// beyond this all are dropped and made anew as needed.
+/// Maximum number of loop functions per connection. There is one for each table, role and kind of
+/// query. Beyond this, all are dropped and created again as needed.
 const MAX_LOOPS: usize = 512;
 
-/// How the executions of a group are put.
+/// How a group of executions is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum GroupKind {
-    /// Each as a prepared statement, whatever they are about.
+    /// Each as a prepared statement.
     Statements,
-    /// All as one function.
+    /// All with one SQL function.
     Function,
-    /// All in one call, which has one set of inputs: an asking about others would be answered
-    /// with what somebody may see of these.
+    /// All in one call with one set of inputs. An execution with other inputs would receive a
+    /// result for the wrong rows.
     Loop,
 }
 
-/// A connection with what was made on it.
-pub(super) struct Connection {
+/// A connection with its loop functions.
+pub(super) struct QueryConnection {
     parked: ParkedConnection,
-    /// By the query's number.
+    /// By the query's id.
     loops: HashMap<u64, LoopFunction>,
-    /// The server's limit for a statement, as the setting of that name is written.
+    /// The server's time limit for a statement, as the text of that setting.
     statement_timeout: String,
 }
 
-/// What came of a group.
+/// The results of a group.
 pub(super) struct GroupResult {
-    /// One for each execution, in their order.
+    /// One for each execution, in the same order.
     pub(super) answers: Vec<Result<QueryOutput, QueryError>>,
-    /// Whether the connection can be used again.
+    /// Whether the connection can be reused.
     pub(super) is_sound: bool,
 }
 
-impl Connection {
-    /// Parks a new connection. One statement may take `statement_timeout` at most.
+impl QueryConnection {
+    /// Parks a new connection. Each statement may take at most `statement_timeout`.
     ///
     /// # Errors
-    /// When the server refuses that.
+    /// If the server refuses that.
     pub(super) async fn park(
         client: Client,
         statement_timeout: Duration,
     ) -> Result<Self, QueryError> {
         let statement_timeout = statement_timeout.as_millis().max(1).to_string();
-        // Compiling a plan takes longer than any of these statements.
+        // JIT compilation takes longer than any of these statements.
         let session = format!(
             "set statement_timeout = {statement_timeout}; \
              set idle_in_transaction_session_timeout = '30s'; set jit = off"
@@ -68,20 +68,20 @@ impl Connection {
         })
     }
 
-    /// Whether it has broken.
+    /// Whether the connection is closed.
     pub(super) fn is_closed(&self) -> bool {
         self.parked.client().is_closed()
     }
 
-    /// Puts the queries of a group.
+    /// Executes a group.
     ///
     /// # Errors
-    /// After which the connection's state is uncertain, and nothing it said counts.
+    /// The state of the connection is unknown then, and none of its results count.
     pub(super) async fn execute(
         &mut self,
         kind: GroupKind,
         group: &[&Execution],
-        state: &State,
+        state: &DatabaseState,
     ) -> Result<GroupResult, QueryError> {
         let mut result = match kind {
             GroupKind::Function => {
@@ -98,15 +98,15 @@ impl Connection {
         Ok(result)
     }
 
-    /// Asks once more, with statements prepared anew, what failed by its statement. A plan that the
-    /// server had to make anew, which it does when anybody makes a schema, was made under an
-    /// identity's role, which need not be able to resolve the names in it. Such a failure must not
-    /// leave its connection: the next one may have as old a plan, and two of them in a row look like
-    /// a fault of the query.
+    /// Executes again, with newly prepared statements, what failed because of its statement. The
+    /// server replans a statement after changes such as a new schema. It then does so under an
+    /// identity's role, which may be unable to resolve the names. This failure must not leave the
+    /// connection: the next connection may have an equally old plan, and two such failures look
+    /// like a fault of the query.
     async fn repeat_stale(
         &mut self,
         group: &[&Execution],
-        state: &State,
+        state: &DatabaseState,
         result: &mut GroupResult,
     ) -> Result<(), QueryError> {
         let is_stale = |error: &QueryError| {
@@ -134,11 +134,12 @@ impl Connection {
         Ok(())
     }
 
-    /// Asks each as a prepared statement. One that cannot be prepared is an answer of its own.
+    /// Executes each as a prepared statement. A statement that cannot be prepared is the result of
+    /// its executions.
     async fn execute_prepared(
         &mut self,
         group: &[&Execution],
-        state: &State,
+        state: &DatabaseState,
     ) -> Result<GroupResult, QueryError> {
         let refused = self.prepare(group).await?;
         let client = self.parked.client();
@@ -165,11 +166,11 @@ impl Connection {
         Ok(GroupResult { answers, is_sound })
     }
 
-    /// Asks in one call, which is made if it is not there.
+    /// Executes all in one call. Creates the function if it does not exist.
     async fn execute_loop(
         &mut self,
         group: &[&Execution],
-        state: &State,
+        state: &DatabaseState,
     ) -> Result<Vec<Result<QueryOutput, QueryError>>, QueryError> {
         let Some(first) = group.first() else {
             return Ok(Vec::new());
@@ -177,7 +178,7 @@ impl Connection {
         let id = first.query.id;
         let found = match self.loops.get(&id) {
             Some(call) => self.run(call, group, state).await,
-            None => match self.make_call(first).await {
+            None => match self.create_function(first).await {
                 Ok(call) => {
                     let found = self.run(&call, group, state).await;
                     self.loops.insert(id, call);
@@ -209,10 +210,10 @@ impl Connection {
         &self,
         call: &LoopFunction,
         group: &[&Execution],
-        state: &State,
+        state: &DatabaseState,
     ) -> Result<Vec<Result<Vec<i64>, QueryError>>, QueryError> {
         let client = self.parked.client();
-        if state.is_now() {
+        if state.is_current() {
             return call.run(client, group).await;
         }
         client.batch_execute(&state.begin("read only")).await?;
@@ -221,12 +222,12 @@ impl Connection {
         found
     }
 
-    /// Makes the call for the query of `execution`.
+    /// Creates the loop function for the query of `execution`.
     ///
     /// # Errors
-    /// [`QueryError::Unpreparable`] or [`QueryError::WholeCall`] when the server refuses the query or the
-    /// function; the connection's state is uncertain after any other.
-    async fn make_call(&mut self, execution: &Execution) -> Result<LoopFunction, QueryError> {
+    /// [`QueryError::Unpreparable`] or [`QueryError::WholeCall`] if the server refuses the query or
+    /// the function. After any other error the state of the connection is unknown.
+    async fn create_function(&mut self, execution: &Execution) -> Result<LoopFunction, QueryError> {
         let query = &execution.query;
         if let Some(error) = self.prepare(&[execution]).await?.remove(&query.id) {
             return Err(QueryError::Unpreparable(error));
@@ -236,18 +237,18 @@ impl Connection {
             self.loops.clear();
             self.parked.client().batch_execute("discard temp").await?;
         }
-        let made = LoopFunction::make(self.parked.client(), query).await;
+        let created = LoopFunction::create(self.parked.client(), query).await;
         self.parked.return_to_parked().await?;
-        made.map_err(|error| match error.as_db_error() {
+        created.map_err(|error| match error.as_db_error() {
             Some(_) => {
-                tracing::debug!(%error, "identities are asked about one by one");
+                tracing::debug!(%error, "falling back to one query per identity");
                 QueryError::WholeCall(Arc::new(error))
             }
             None => error.into(),
         })
     }
 
-    /// Sees to it that every statement of the group is prepared. Returns why some cannot be.
+    /// Prepares all statements of the group. Returns the errors of those that cannot be prepared.
     async fn prepare(
         &mut self,
         group: &[&Execution],

@@ -1,14 +1,15 @@
-//! One query for many identities in one call: a PL/pgSQL function that takes on one after the other.
+//! Runs one query for many identities in one call, with a PL/pgSQL function that assumes one
+//! identity after the other.
 //!
-//! Each identity's turn is a subtransaction that ends with an error of the function's own, so
-//! settings, locks and whatever else a policy's functions leave behind are rolled back before the
-//! next turn. The statement is executed anew in each turn: its initial sub-selects, such as
-//! `(select auth.uid())`, are evaluated under that turn's claims (PostgreSQL manual 43.11.2: PL/pgSQL
-//! keeps plans, not results). What fails in a turn is that identity's answer alone.
+//! Each identity's turn is a subtransaction that the function ends with an error of its own.
+//! Settings, locks and other effects of a policy's functions are therefore rolled back before the
+//! next turn. The statement is executed again in each turn, so its initial sub-selects, such as
+//! `(select auth.uid())`, are evaluated under that turn's claims (PostgreSQL manual 43.11.2:
+//! PL/pgSQL keeps plans, not results). An error in a turn is the result of that identity only.
 //!
-//! The function is temporary, so it belongs to the connection, and its body is a text, which stands in the
-//! way of nobody's `drop`. It is first run by the login role without an identity and about
-//! nothing, because PostgreSQL resolves the names in a body when it is first run.
+//! The function is temporary, so it belongs to the connection. Its body is a text and therefore
+//! does not prevent anyone from dropping an object. PostgreSQL resolves the names in the body when
+//! the function first runs. The login role runs it first, without an identity and without input.
 
 use std::sync::Arc;
 
@@ -20,24 +21,24 @@ use super::text_array::TextArray;
 use crate::db::PARKED_ROLE;
 use crate::visibility::error::QueryError;
 
-/// The error that ends a turn which has an answer. Its class is nobody's.
+/// The error that ends a turn with a result. PostgreSQL does not use its class.
 const TURN_ENDED: &str = "RP001";
 
-/// The error of a session that is not in the state it should be in. PL/pgSQL catches it as little
-/// as a cancellation, so it ends the call.
+/// The error if the session does not have the expected role. PL/pgSQL's `when others` does not
+/// catch it, so it ends the call.
 const NOT_PARKED: &str = "assert_failure";
 
-/// The function of one query on one connection.
+/// The loop function of one query on one connection.
 pub(super) struct LoopFunction {
     call: Statement,
 }
 
 impl LoopFunction {
-    /// Makes the function. The session must have the login's role, and has it afterwards.
+    /// Creates the function. The session must have the role of the login.
     ///
     /// # Errors
-    /// When the server refuses it, for instance for lack of the right to create temporary objects.
-    pub(super) async fn make(
+    /// If the server refuses it, for example because the role may not create temporary objects.
+    pub(super) async fn create(
         client: &Client,
         query: &Query,
     ) -> Result<Self, tokio_postgres::Error> {
@@ -70,10 +71,10 @@ impl LoopFunction {
         Ok(Self { call })
     }
 
-    /// Asks for all of a group, which must have query and parameters in common.
+    /// Executes a group with the same query and parameters.
     ///
     /// # Errors
-    /// What ended the call before same_error had a turn.
+    /// The error that ended the call before all turns were done.
     pub(super) async fn run(
         &self,
         client: &Client,
@@ -87,8 +88,8 @@ impl LoopFunction {
                 && Arc::ptr_eq(&execution.parameters, &first.parameters)
         });
         if !is_one_question {
-            // Answers would be taken for those to other inputs: better none at all.
-            tracing::error!("a call for many identities was about different inputs");
+            // The results would be for the wrong inputs, so there are none.
+            tracing::error!("call for many identities has different inputs; dropping its results");
             return Err(QueryError::Unavailable(None));
         }
         let claims = TextArray::new(
@@ -134,8 +135,9 @@ fn name(query: &Query) -> String {
 }
 
 /// The function's parameters are those of the query, then claims, subjects, the role and the
-/// `plan_cache_mode`. Without a role nobody is taken on. Its own names contain blanks, and a column
-/// of the same name would be meant before them, so they are never in the way of the query's.
+/// `plan_cache_mode`. Without a role no identity is assumed. The names of its variables contain
+/// blanks, and columns take precedence over variables, so they never conflict with names in the
+/// query.
 fn definition(query: &Query) -> String {
     let inputs = query.parameters;
     let lists = vec!["text[]"; inputs + 2].join(", ");
@@ -209,7 +211,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_question_cannot_end_the_quote_around_the_body() {
+    fn a_query_cannot_end_the_quote_around_the_body() {
         assert_eq!(dollar_tag("select 1"), "$rapport$");
         let body = "select '$rapport$', '$rapport0$'";
         assert!(!body.contains(&dollar_tag(body)));

@@ -1,14 +1,14 @@
-//! Asks PostgreSQL in many identities' names, over a bounded set of connections.
+//! Runs queries under the roles and claims of subscribers, over a bounded set of connections.
 //!
-//! Each query runs under one identity's role and claims in a read-only transaction or
-//! subtransaction of its own, on connections as [`crate::db::parked`] has them. There are three modes:
+//! Each query runs under one identity in its own read-only transaction or subtransaction, on
+//! connections of [`crate::db::parked`]. There are three modes:
 //! - as a prepared statement;
-//! - about the same rows for many identities, as one call of a PL/pgSQL function (`loop_function`) that takes on
-//!   one identity after the other and runs the statement for each: the same executions, each with its own
-//!   settings and its own evaluation of every sub-select, without a transaction and three messages
-//!   around each of them;
-//! - as a function of SQL (`sql_function`), where a prepared statement cannot be executed in an
-//!   identity's name.
+//! - for many identities with the same input, in one call of a PL/pgSQL function (`loop_function`)
+//!   that assumes one identity after the other and runs the statement for each. Settings and
+//!   sub-selects are evaluated per identity as in the first mode, but without a transaction and
+//!   three messages for each;
+//! - as an SQL function (`sql_function`), if a prepared statement cannot run under an identity's
+//!   role.
 
 mod connection;
 mod loop_function;
@@ -20,5 +20,5 @@ mod text_array;
 
 pub(super) use self::pool::QueryPool;
 pub(super) use self::query::{Execution, ExecutionMode, Principal, Query, QueryOutput};
-pub(super) use self::state::State;
+pub(super) use self::state::DatabaseState;
 pub(super) use self::text_array::TextArray;

@@ -1,4 +1,4 @@
-//! A bounded set of connections on which queries run.
+//! A bounded pool of connections on which queries run.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -7,41 +7,40 @@ use std::time::Duration;
 use futures_util::{StreamExt as _, stream};
 use tokio::sync::Semaphore;
 
-use super::connection::{Connection, GroupKind};
+use super::connection::{GroupKind, QueryConnection};
 use super::query::{Execution, ExecutionMode, QueryOutput, same_error};
-use super::state::State;
+use super::state::DatabaseState;
 use crate::db::connect::Connector;
 use crate::shutdown::Tasks;
 use crate::visibility::error::QueryError;
 
-/// Questions put to one connection in one group. More would only make one connection busy
-/// while others idle, and lengthen what an error throws away; fewer leave the server waiting
-/// for the next group.
+/// Maximum executions in one group. With more, one connection would be busy while others idle, and
+/// an error would discard more results. With fewer, the server would wait for the next group.
 const MAX_GROUP: usize = 32;
 
-/// Identities for which a query is put in one call. The call costs as much as a few of them,
-/// and an error that ends it is everybody's.
+/// Maximum identities in one call. A call costs as much as a few of them, and an error that ends it
+/// affects all.
 const MAX_LOOP_GROUP: usize = 128;
 
-/// Identities that make a call worth while: below this, the call itself costs more than it saves.
+/// Minimum identities for a call. Below this, the call costs more than it saves.
 const MIN_LOOP_GROUP: usize = 4;
 
-/// Identities in a call at least before a further connection is used.
+/// Minimum identities per call before another connection is used.
 const MIN_LOOP_SHARE: usize = 24;
 
-/// What is added to the server's limit for one statement before a group is given up. It only
-/// matters when the network swallows packets.
+/// Time added to the server's limit for a group before the group fails. It only matters if the
+/// network loses packets.
 const NETWORK_ALLOWANCE: Duration = Duration::from_secs(2);
 
-/// The connections.
+/// The pool.
 pub(in crate::visibility) struct QueryPool {
     connector: Connector,
     tasks: Tasks,
     size: usize,
     statement_timeout: Duration,
     /// Idle connections. A std lock: held to push or pop one.
-    idle: Mutex<Vec<Connection>>,
-    /// One permit per connection that may exist.
+    idle: Mutex<Vec<QueryConnection>>,
+    /// One permit per allowed connection.
     permits: Semaphore,
 }
 
@@ -63,12 +62,12 @@ impl QueryPool {
         }
     }
 
-    /// Asks everything in one state, spread over the connections; one answer for each, in the
-    /// same order.
+    /// Executes everything in one state, distributed over the connections. Returns one result for
+    /// each execution, in the same order.
     pub(in crate::visibility) async fn execute(
         &self,
         executions: &[Execution],
-        state: &State,
+        state: &DatabaseState,
     ) -> Vec<Result<QueryOutput, QueryError>> {
         let mut groups = Vec::new();
         for (kind, places) in self.groups(executions) {
@@ -79,8 +78,8 @@ impl QueryPool {
             .iter()
             .map(|_| Err(QueryError::Unavailable(None)))
             .collect();
-        let mut result = stream::iter(groups).buffer_unordered(self.size);
-        while let Some((places, found)) = result.next().await {
+        let mut finished = stream::iter(groups).buffer_unordered(self.size);
+        while let Some((places, found)) = finished.next().await {
             for (place, answer) in places.into_iter().zip(found) {
                 answers[place] = answer;
             }
@@ -88,7 +87,7 @@ impl QueryPool {
         answers
     }
 
-    /// Places of executions that go to one connection together, and how they are put there.
+    /// Groups the executions, by their indexes, with the way in which each group is sent.
     fn groups(&self, executions: &[Execution]) -> Vec<(GroupKind, Vec<usize>)> {
         let mut statements = Vec::new();
         let mut functions: HashMap<u64, Vec<usize>> = HashMap::new();
@@ -124,26 +123,26 @@ impl QueryPool {
         groups
     }
 
-    /// One group, with the places of its executions handed through.
+    /// Executes one group and returns it with the indexes of its executions.
     async fn send_group<P>(
         &self,
         kind: GroupKind,
         group: Vec<&Execution>,
-        state: &State,
+        state: &DatabaseState,
         places: P,
     ) -> (P, Vec<Result<QueryOutput, QueryError>>) {
         (places, self.execute_group(kind, &group, state).await)
     }
 
-    /// One group. A connection with any doubt about its state is closed instead of kept.
+    /// Executes one group. A connection whose state is unknown is closed.
     async fn execute_group(
         &self,
         kind: GroupKind,
         group: &[&Execution],
-        state: &State,
+        state: &DatabaseState,
     ) -> Vec<Result<QueryOutput, QueryError>> {
         let unavailable = || same_error(group, || QueryError::Unavailable(None));
-        // Closed only by dropping the pool.
+        // The semaphore is closed only when the pool is dropped.
         let Ok(_permit) = self.permits.acquire().await else {
             return unavailable();
         };
@@ -155,16 +154,16 @@ impl QueryPool {
                 None => match self.connect().await {
                     Ok(connection) => connection,
                     Err(error) => {
-                        tracing::debug!(error = %error, "no connection for queries about row visibility");
+                        tracing::debug!(error = %error, "failed to connect for row visibility");
                         return unavailable();
                     }
                 },
             };
             let result = match connection.execute(kind, group, state).await {
                 Ok(result) => result,
-                // The connection's state is uncertain now.
+                // The state of the connection is unknown.
                 Err(error) => {
-                    tracing::debug!(%error, "queries about row visibility were not put");
+                    tracing::debug!(%error, "row visibility queries failed; closing the connection");
                     return unavailable();
                 }
             };
@@ -181,9 +180,9 @@ impl QueryPool {
             .unwrap_or_else(|_| unavailable())
     }
 
-    fn take_idle(&self) -> Option<Connection> {
+    fn take_idle(&self) -> Option<QueryConnection> {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        // The one used last knows the most statements.
+        // The most recently used connection has the most prepared statements.
         while let Some(connection) = idle.pop() {
             if !connection.is_closed() {
                 return Some(connection);
@@ -192,11 +191,11 @@ impl QueryPool {
         None
     }
 
-    async fn connect(&self) -> Result<Connection, QueryError> {
+    async fn connect(&self) -> Result<QueryConnection, QueryError> {
         let client = self
             .connector
             .connect("rapport visibility", &self.tasks)
             .await?;
-        Connection::park(client, self.statement_timeout).await
+        QueryConnection::park(client, self.statement_timeout).await
     }
 }

@@ -1,4 +1,4 @@
-//! What is asked of PostgreSQL about rows, in whose name, and what it answers.
+//! Queries about rows, and their execution under an identity.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
@@ -12,7 +12,7 @@ use crate::db::parked::Caller;
 use crate::visibility::error::QueryError;
 use crate::visibility::identity::Identity;
 
-/// What is set for each identity, with the claims in both conventions of PostgREST.
+/// The settings of each identity, with the claims in both conventions of PostgREST.
 pub(super) const SETTINGS: [&str; 5] = [
     "request.jwt.claims",
     "request.jwt.claim.sub",
@@ -21,42 +21,42 @@ pub(super) const SETTINGS: [&str; 5] = [
     "statement_timeout",
 ];
 
-/// A statement that can be asked in different names. Its parameters are `text[]` each, its
-/// answer is one row.
+/// A statement that runs under different identities. All its parameters are `text[]`, and it
+/// returns one row.
 #[derive(Debug)]
 pub(crate) struct Query {
-    /// Distinguishes it from every other query of this process.
+    /// Unique in this process.
     pub(super) id: u64,
     pub(super) sql: String,
-    /// How many it has.
+    /// The number of parameters.
     pub(super) parameters: usize,
-    /// Whether the plan is made anew for every identity.
+    /// Whether it is planned again for each identity.
     is_planned_anew: bool,
-    /// How long it may take, if less than other statements, as `statement_timeout` is written.
+    /// Its own time limit, if shorter than the general one, as the text of `statement_timeout`.
     time_limit: Option<String>,
-    /// A [`ExecutionMode`] as its number.
+    /// The number of an [`ExecutionMode`].
     mode: AtomicU8,
 }
 
-/// How a query can be put.
+/// How a query is executed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ExecutionMode {
-    /// For many identities in one call, as a prepared statement for a few.
+    /// In one call for many identities; as a prepared statement for a few.
     Loop,
-    /// As a prepared statement: a call for many has failed as a whole.
+    /// As a prepared statement, because a call for many identities has failed as a whole.
     Prepared,
-    /// As a function. PostgreSQL analyses a prepared statement anew under the executing role
-    /// when it reads tables under row-level security, and then that role cannot resolve a name
-    /// in a schema it has no USAGE on, which in a `select` it need not. The body of an SQL
-    /// function with `begin atomic` is stored resolved, as policies are.
+    /// As an SQL function. PostgreSQL analyses a prepared statement again under the executing role
+    /// if it reads tables with row-level security. That role then cannot resolve names in a schema
+    /// without USAGE, which a `select` under the policy does not require. The body of an SQL
+    /// function with `begin atomic` is stored with resolved names, like a policy.
     Function,
-    /// Not at all on row images: it means something that only a stored row has, such as a
-    /// system column.
+    /// Not on row images, because the query refers to something that only a stored row has, such as
+    /// a system column.
     Impossible,
 }
 
 impl Query {
-    /// A query of this text with so many `text[]` parameters.
+    /// A query with this text and number of `text[]` parameters.
     pub(crate) fn new(sql: String, parameters: usize, is_planned_anew: bool) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         Self {
@@ -69,14 +69,15 @@ impl Query {
         }
     }
 
-    /// Less time than other statements have, for each identity: so each is asked about alone.
+    /// Sets a shorter time limit. It applies per identity, so the query is not executed for many in
+    /// one call.
     pub(crate) fn with_time_limit(mut self, limit: Duration) -> Self {
         self.time_limit = Some(limit.as_millis().to_string());
         self.mode = AtomicU8::new(ExecutionMode::Prepared as u8);
         self
     }
 
-    /// The `plan_cache_mode` it runs under.
+    /// The `plan_cache_mode` that it runs with.
     pub(super) fn plan_cache_mode(&self) -> &'static str {
         if self.is_planned_anew {
             "force_custom_plan"
@@ -85,7 +86,7 @@ impl Query {
         }
     }
 
-    /// How it is put now.
+    /// The current mode.
     pub(crate) fn mode(&self) -> ExecutionMode {
         match self.mode.load(Ordering::Relaxed) {
             0 => ExecutionMode::Loop,
@@ -95,7 +96,7 @@ impl Query {
         }
     }
 
-    /// Puts it no more: the server does not accept it.
+    /// Stops executing the query, because the server does not accept it.
     pub(crate) fn disable(&self) {
         self.mode
             .store(ExecutionMode::Impossible as u8, Ordering::Relaxed);
@@ -105,29 +106,29 @@ impl Query {
     pub(crate) fn switch_mode(&self, executed: ExecutionMode, mode: ExecutionMode) {
         let (executed, mode) = (executed as u8, mode as u8);
         let (success, failure) = (Ordering::Relaxed, Ordering::Relaxed);
-        // A lost race is fine: the caller reads the mode again.
+        // If another execution won the race, the caller reads its mode.
         let _ = self.mode.compare_exchange(executed, mode, success, failure);
     }
 }
 
-/// An identity with what its transactions need, worked out once.
+/// The identity that a query runs as, with the values that its transactions need.
 #[derive(Debug)]
 pub(crate) struct Principal {
-    /// Who.
+    /// The identity.
     pub(crate) identity: Arc<Identity>,
-    /// The `sub` claim, empty when there is none.
+    /// The `sub` claim; empty if there is none.
     pub(crate) subject: String,
 }
 
 impl Principal {
-    /// Takes the subject from the claims.
+    /// Extracts the subject from the claims.
     pub(crate) fn new(identity: Arc<Identity>) -> Self {
         let claims: Option<serde_json::Value> = serde_json::from_str(&identity.claims).ok();
         let subject = claims
             .as_ref()
             .and_then(|claims| claims.get("sub"))
             .and_then(serde_json::Value::as_str)
-            // A text of PostgreSQL's has no NUL; a setting refused for one would fail every query.
+            // PostgreSQL's text cannot contain NUL; a setting with one would make every query fail.
             .filter(|subject| !subject.contains('\0'))
             .unwrap_or_default()
             .to_owned();
@@ -135,20 +136,20 @@ impl Principal {
     }
 }
 
-/// A query in one identity's name.
+/// One execution of a query as a principal.
 pub(crate) struct Execution {
-    /// Whose name.
+    /// The principal.
     pub(crate) principal: Arc<Principal>,
-    /// What is asked.
+    /// The query.
     pub(crate) query: Arc<Query>,
-    /// How the query is put.
+    /// The mode of this execution.
     pub(crate) mode: ExecutionMode,
-    /// What it is asked about, shared by all who are asked about the same.
+    /// The parameters, shared by all executions with the same ones.
     pub(crate) parameters: Arc<[TextArray]>,
 }
 
 impl Execution {
-    /// Whose turn it is, with the values of [`SETTINGS`].
+    /// The role and the values of [`SETTINGS`] for this execution.
     pub(super) fn caller<'a>(&'a self, statement_timeout: &'a str) -> Caller<'a> {
         let Identity { role, claims } = &*self.principal.identity;
         let time_limit = self.query.time_limit.as_deref();
@@ -164,7 +165,7 @@ impl Execution {
         }
     }
 
-    /// The parameters as the driver takes them.
+    /// The parameters in the driver's form.
     pub(super) fn parameters(&self) -> Vec<&(dyn ToSql + Sync)> {
         self.parameters
             .iter()
@@ -173,16 +174,17 @@ impl Execution {
     }
 }
 
-/// What a query is answered with.
+/// The result of a query.
 pub(crate) enum QueryOutput {
-    /// The row of a statement.
+    /// The row that a statement returned.
     Row(Row),
-    /// What [`super::loop_function::LoopFunction`] took out of it: its first column, ordinals of inputs.
+    /// The first column of that row, ordinals of inputs, as [`super::loop_function::LoopFunction`]
+    /// returns it.
     Ordinals(Vec<i64>),
 }
 
 impl QueryOutput {
-    /// The answer to a query that asks for ordinals.
+    /// The ordinals, for a query that returns them.
     pub(crate) fn ordinals(self) -> Result<Vec<i64>, QueryError> {
         match self {
             Self::Row(row) => Ok(row.try_get(0)?),
@@ -190,7 +192,7 @@ impl QueryOutput {
         }
     }
 
-    /// The answer to any other query, which is never put for many.
+    /// The row, for any other query. Such a query is never executed in a call for many identities.
     pub(crate) fn row(self) -> Result<Row, QueryError> {
         match self {
             Self::Row(row) => Ok(row),
@@ -199,7 +201,7 @@ impl QueryOutput {
     }
 }
 
-/// The same error as everybody's answer.
+/// The same error for each execution of a group.
 pub(super) fn same_error(
     group: &[&Execution],
     error: impl Fn() -> QueryError,

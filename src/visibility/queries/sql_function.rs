@@ -1,25 +1,25 @@
-//! One query as a function that exists for one transaction only, and is thus never in the way of
-//! anybody's `drop`.
+//! Runs one query as an SQL function that exists only within one transaction, so it never prevents
+//! anyone from dropping an object.
 //!
-//! It is made as the login; each identity has a savepoint of its own.
+//! The login role creates the function. Each identity has its own savepoint.
 
 use std::sync::Arc;
 
 use super::query::{Execution, QueryOutput, same_error};
-use super::state::State;
+use super::state::DatabaseState;
 use crate::db::PARKED_ROLE;
 use crate::db::parked::{ParkedConnection, ParkedError};
 use crate::visibility::error::QueryError;
 
-/// Asks for all of a group, which must have the query in common. A refusal to make the function
-/// is everybody's answer.
+/// Executes a group with the same query. If the function cannot be created, that is the result of
+/// all executions.
 ///
 /// # Errors
-/// After which the connection's state is uncertain.
+/// The state of the connection is unknown then.
 pub(super) async fn execute(
     connection: &ParkedConnection,
     group: &[&Execution],
-    state: &State,
+    state: &DatabaseState,
     statement_timeout: &str,
 ) -> Result<Vec<Result<QueryOutput, QueryError>>, QueryError> {
     let Some(first) = group.first() else {
