@@ -53,15 +53,16 @@ begin
     (19, 'search_index', '7400ff6680c3cae0487b4db79ffdacc8d8fe54cd3815d3be0bff9f3b362b23fa'),
     (20, 'presence_unseen', '1e5c5d567489763ec2b251f264f3286dff569c23dd1d0fbfe72cf3e294a797d4'),
     (21, 'unsampled_text', 'da4415d40f5dec0ed9f0d8f7220f4c66feb9e5f009c5c613d194812b252cb29a'),
-    (22, 'message_expiry', '1d7e4f38071b07bed15b76fb1c646e5dec56e6cd3ee25a35da31c1e0d1b11066')
+    (22, 'message_expiry', '1d7e4f38071b07bed15b76fb1c646e5dec56e6cd3ee25a35da31c1e0d1b11066'),
+    (23, 'presence_pages_unseen', 'e8c93b37d2d4c3e0cdf8fb140a4e4a1675ff2ab2b03ffe9ad78a1bd74a094e6d')
   ), applied as (
     select version, checksum from chat.schema_migrations
   )
   select coalesce(
     (
-      select format('The schema is at version %s, but this script knows only version 22: use a newer script.', max(version))
+      select format('The schema is at version %s, but this script knows only version 23: use a newer script.', max(version))
       from applied
-      having max(version) > 22
+      having max(version) > 23
     ),
     (
       select format('Migration %s is not in the ledger although a later one is.', min(k.version))
@@ -260,6 +261,14 @@ insert into chat.schema_migrations (version, name, checksum) values
 \ir migrations/0022_message_expiry.sql
 \endif
 
+select not exists (select from chat.schema_migrations where version = 23) as pending \gset
+\if :pending
+\echo migrations/0023_presence_pages_unseen.sql
+insert into chat.schema_migrations (version, name, checksum) values
+  (23, 'presence_pages_unseen', 'e8c93b37d2d4c3e0cdf8fb140a4e4a1675ff2ab2b03ffe9ad78a1bd74a094e6d');
+\ir migrations/0023_presence_pages_unseen.sql
+\endif
+
 select not exists (
   select from chat.schema_definitions
   where path = 'auth/10_claims.sql' and checksum = '711d0d0ddaf6d6f12edbeef0dcdb14bbb7f3f993a26c83181dbd1bb1a70c890b'
@@ -353,6 +362,18 @@ select not exists (
 \ir definitions/chat/45_blocks.sql
 insert into chat.schema_definitions (path, checksum) values
   ('chat/45_blocks.sql', 'ec044d6f0d4afceda118c01e6a7eed31783db9b106d3214c1d93a3dc74d05600')
+on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
+\endif
+
+select not exists (
+  select from chat.schema_definitions
+  where path = 'chat/46_standing.sql' and checksum = 'c9b295a501c9a83dad8e49dd6390a02e28c9688339aca0482b982aa7206b5da4'
+) as pending \gset
+\if :pending
+\echo definitions/chat/46_standing.sql
+\ir definitions/chat/46_standing.sql
+insert into chat.schema_definitions (path, checksum) values
+  ('chat/46_standing.sql', 'c9b295a501c9a83dad8e49dd6390a02e28c9688339aca0482b982aa7206b5da4')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
@@ -454,13 +475,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/80_presence.sql' and checksum = '665b92cbd6eed47f042932f24dcc65649ad3e3c1361f4e980d30195ee763a854'
+  where path = 'chat/80_presence.sql' and checksum = 'b42e0e92a279434ba82cfcc0a760ac11e1b77c4d742857938e4b4ab44ce729b2'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/80_presence.sql
 \ir definitions/chat/80_presence.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/80_presence.sql', '665b92cbd6eed47f042932f24dcc65649ad3e3c1361f4e980d30195ee763a854')
+  ('chat/80_presence.sql', 'b42e0e92a279434ba82cfcc0a760ac11e1b77c4d742857938e4b4ab44ce729b2')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
@@ -598,13 +619,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'realtime/30_policies.sql' and checksum = 'c4a5392373d8a5a6b08531f797376e6f35af6a7d3b9984f22b84efcf1a46da4a'
+  where path = 'realtime/30_policies.sql' and checksum = '71a4328ad26c00faf2b00d1ece19fa765a313424d793b81f6e8240634daf8526'
 ) as pending \gset
 \if :pending
 \echo definitions/realtime/30_policies.sql
 \ir definitions/realtime/30_policies.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('realtime/30_policies.sql', 'c4a5392373d8a5a6b08531f797376e6f35af6a7d3b9984f22b84efcf1a46da4a')
+  ('realtime/30_policies.sql', '71a4328ad26c00faf2b00d1ece19fa765a313424d793b81f6e8240634daf8526')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 

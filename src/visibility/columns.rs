@@ -25,6 +25,16 @@ pub struct VisibleColumns {
     pub has_whole_old_rows: bool,
 }
 
+impl VisibleColumns {
+    /// The same columns, with only the primary key in `old_record`.
+    pub(super) fn without_old_rows(self) -> Self {
+        Self {
+            old_key_only: OldKeyOnly::Everything,
+            ..self
+        }
+    }
+}
+
 /// The changes of a table for which subscribers receive only the primary key of the old row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OldKeyOnly {
@@ -32,7 +42,7 @@ pub enum OldKeyOnly {
     Nothing,
     /// Deletions: no policy can be evaluated on the deleted row.
     Deletes,
-    /// Updates and deletions, because of a setting.
+    /// Updates and deletions, because of a setting, or because the old row is hidden.
     Everything,
 }
 
@@ -59,6 +69,8 @@ pub(super) struct ColumnsKey {
     pub(super) role: String,
     pub(super) select: Option<Arc<[String]>>,
     pub(super) options: SubscribeOptions,
+    /// Whether `old_record` contains only the primary key, whatever the table's `old_key_only` is.
+    pub(super) hides_old_row: bool,
 }
 
 /// Column sets of one reading of the catalogue.

@@ -17,7 +17,7 @@ use super::snapshots::HeldSnapshot;
 use super::subscription::{Subscription, filtered_value};
 use super::table::{Table, TableRights};
 use super::table_batch::Resolution;
-use crate::change::{Action, ChangeEvent, ColumnValue, OldRow};
+use crate::change::{Action, ChangeEvent, ColumnValue, OldRow, RowChange};
 
 /// Errors for subscribers whose role cannot receive any row of a table (protocol 6.5).
 const NO_PRIMARY_KEY: &str = "Error 400: Bad Request, no primary key";
@@ -57,9 +57,23 @@ enum Decision {
     Unknown,
 }
 
+/// Which subscribers receive more of the old row of an UPDATE than its primary key, among those who
+/// may see the new row.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum OldRowDecision {
+    /// All of them.
+    AsNew,
+    /// The ones for which this input of [`IMAGE`], the old image, is accepted too.
+    Check(u32),
+    /// None of them, because the WAL lacks a value that the policies read.
+    Unknown,
+}
+
 /// How each change of a table batch is decided for a role.
 struct Decisions {
     by_change: Vec<Decision>,
+    /// For each change, which subscribers receive the old row.
+    old_rows: Vec<OldRowDecision>,
     /// The inputs for each kind of check.
     inputs: Vec<Arc<Inputs>>,
     /// The changes that each input decides.
@@ -80,6 +94,9 @@ impl Decisions {
         for change in changes {
             if let Decision::Check(kind, number) = self.by_change[change] {
                 numbers[kind].push(number);
+                if let OldRowDecision::Check(number) = self.old_rows[change] {
+                    numbers[IMAGE].push(number);
+                }
             }
         }
         let sorted = numbers.into_iter().map(|mut numbers: Vec<u32>| {
@@ -479,6 +496,7 @@ impl<'a> Resolution<'a> {
         let by_change: Vec<Decision> = (0..self.table_batch.changes.len())
             .map(|change| self.decision(table, role_access, change, before, &mut inputs))
             .collect();
+        let old_rows = self.old_row_decisions(table, role_access, &by_change, &mut inputs);
         let changes_of = inputs.iter().map(|inputs| vec![Vec::new(); inputs.len()]);
         let mut decisions = Decisions {
             changes_of: changes_of.collect(),
@@ -486,6 +504,7 @@ impl<'a> Resolution<'a> {
             unknown: Vec::new(),
             inputs: inputs.into_iter().map(Arc::new).collect(),
             by_change,
+            old_rows,
         };
         for (change, decision) in decisions.by_change.iter().enumerate() {
             match decision {
@@ -551,6 +570,71 @@ impl<'a> Resolution<'a> {
         }
     }
 
+    /// Decides about the old row of each UPDATE. The same statement evaluates the policies on old
+    /// and new images. An old image with the same values of the columns that they read is the same
+    /// input.
+    fn old_row_decisions(
+        &self,
+        table: &Table,
+        role_access: &RoleAccess<'_>,
+        by_change: &[Decision],
+        inputs: &mut [Inputs],
+    ) -> Vec<OldRowDecision> {
+        let changes = &self.table_batch.changes;
+        let has_old_image = |event: &&ChangeEvent| {
+            // Without an old image, `old_record` consists of values of the new row.
+            matches!(event.row, RowChange::Update { old: Some(_), .. })
+        };
+        let (Access::ByQuery(queries), true) =
+            (&role_access.row_access, changes.iter().any(has_old_image))
+        else {
+            return vec![OldRowDecision::AsNew; changes.len()];
+        };
+        let name = format!("{}.{}", table.name.schema, table.name.name);
+        let config = &self.engine.config;
+        if config.tables_with_unchecked_old_rows.contains(&name)
+            || config.tables_without_old_rows.contains(&name)
+        {
+            return vec![OldRowDecision::AsNew; changes.len()];
+        }
+        let is_key_only = self.table_batch.relation.columns.iter().all(|published| {
+            table.column(&published.name).is_some_and(|column| {
+                let is_identity = if table.is_partitioned {
+                    column.is_identity
+                } else {
+                    published.is_identity
+                };
+                column.is_primary_key || !is_identity
+            })
+        });
+        let decide = |(event, new): (&&ChangeEvent, &Decision)| {
+            let row = &event.row;
+            let (RowChange::Update { old: Some(old), .. }, Decision::Check(kind, number)) =
+                (row, new)
+            else {
+                return OldRowDecision::AsNew;
+            };
+            if is_key_only && matches!(old, OldRow::Key(_)) {
+                return OldRowDecision::AsNew;
+            }
+            let value = |index| old_value(row, index, false, table.has_whole_old_rows);
+            let image = queries.image.as_ref();
+            let input = image.and_then(|image| image.input(value));
+            match (input, inputs.get_mut(IMAGE)) {
+                (Some(input), Some(images)) => {
+                    let old_number = images.number(input);
+                    if (*kind, *number) == (IMAGE, old_number) {
+                        OldRowDecision::AsNew
+                    } else {
+                        OldRowDecision::Check(old_number)
+                    }
+                }
+                _ => OldRowDecision::Unknown,
+            }
+        };
+        changes.iter().zip(by_change).map(decide).collect()
+    }
+
     /// The indexes of the changes that a subscription of the receiver accepts, unordered and
     /// possibly repeated.
     fn wanted<'p>(&'p self, receiver: &'p Receiver<'_>) -> impl Iterator<Item = usize> + 'p {
@@ -584,6 +668,13 @@ impl<'a> Resolution<'a> {
             matched.entry(accepted.change).or_default().push(accepted);
         }
         let mut column_sets = ColumnSets::default();
+        let is_checked = |decision: &OldRowDecision| matches!(decision, OldRowDecision::Check(_));
+        let accepted_images: HashSet<u32> = match answers.get(IMAGE) {
+            Some(images) if decisions.old_rows.iter().any(is_checked) => {
+                images.accepted.iter().copied().collect()
+            }
+            _ => HashSet::new(),
+        };
         let mut add_delivery = |change: usize, failure: Option<&str>| {
             let event = self.table_batch.changes[change];
             let action = event.action();
@@ -605,7 +696,13 @@ impl<'a> Resolution<'a> {
                         ))
                     }
                     None => {
-                        let columns = column_sets.of(self, table, role_access, subscription);
+                        let hides_old_row = match &decisions.old_rows[change] {
+                            OldRowDecision::AsNew => false,
+                            OldRowDecision::Check(number) => !accepted_images.contains(number),
+                            OldRowDecision::Unknown => true,
+                        };
+                        let columns =
+                            column_sets.of(self, table, role_access, subscription, hides_old_row);
                         if action == Action::Delete && columns.columns.is_empty() {
                             // The role has no right on the table, so it is not told about the
                             // deletion at all.
@@ -691,8 +788,8 @@ impl<'a> Resolution<'a> {
 #[derive(Default)]
 struct ColumnSets(Vec<(Selection, Arc<VisibleColumns>)>);
 
-/// The options of a subscription that determine its columns.
-type Selection = (Option<Arc<[String]>>, SubscribeOptions);
+/// The options of a subscription that determine its columns, and whether the old row is hidden.
+type Selection = (Option<Arc<[String]>>, SubscribeOptions, bool);
 
 impl ColumnSets {
     fn of(
@@ -701,9 +798,12 @@ impl ColumnSets {
         table: &Table,
         role_access: &RoleAccess<'_>,
         subscription: &Subscription,
+        hides_old_row: bool,
     ) -> Arc<VisibleColumns> {
-        let known = self.0.iter().find(|((select, options), _)| {
-            *options == subscription.options && *select == subscription.select
+        let known = self.0.iter().find(|((select, options, hides), _)| {
+            *options == subscription.options
+                && *select == subscription.select
+                && *hides == hides_old_row
         });
         if let Some((_, columns)) = known {
             return Arc::clone(columns);
@@ -714,18 +814,27 @@ impl ColumnSets {
             role: subscription.principal.identity.role.clone(),
             select: subscription.select.clone(),
             options: subscription.options,
+            hides_old_row,
         };
         let columns = resolution.catalog.columns(key, relation, || {
-            visible_columns(
+            let columns = visible_columns(
                 table,
                 relation,
                 role_access.rights,
                 subscription.select.as_deref(),
                 subscription.options,
                 &resolution.engine.config.tables_without_old_rows,
-            )
+            );
+            match hides_old_row {
+                true => columns.without_old_rows(),
+                false => columns,
+            }
         });
-        let selection = (subscription.select.clone(), subscription.options);
+        let selection = (
+            subscription.select.clone(),
+            subscription.options,
+            hides_old_row,
+        );
         self.0.push((selection, Arc::clone(&columns)));
         columns
     }

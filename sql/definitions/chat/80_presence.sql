@@ -4,8 +4,8 @@
 -- (chat.presence_reports), sockets at server processes (chat.presence_sessions). Nor is the page that somebody looks at
 -- (chat.presence_pages), but through chat.pages_of().
 -- Whoever changes that writes the row anew, if it looks different then. Locks: rows of presence_reports in the order of
--- their keys, then the rest. Not the rows of user_presence, and nothing that refers to them or to people: a lock shows in
--- xmax, and would tell when somebody reports who is not to be seen.
+-- their keys, then the rest. The rows of user_presence and of people are neither locked nor referred to by foreign keys:
+-- a lock moves xmax, and would show when a hidden user reports.
 
 -- Locks people's rows of presence_reports, and makes those that are missing. A token may outlive its person.
 create or replace function chat.lock_presence(user_ids uuid[])
@@ -308,7 +308,7 @@ create or replace trigger user_presence_10_settle
   before insert or update on public.user_presence
   for each row execute function chat.settle_presence();
 
--- Keeps or forgets the page of somebody. The caller has locked their row of user_presence, or inserts it.
+-- Stores or deletes a user's page. The caller has locked the user's row of presence_reports, or is about to insert it.
 create or replace function chat.keep_page(user_id uuid, page text)
 returns void
 language plpgsql
@@ -335,8 +335,8 @@ $$;
 
 revoke all on function chat.keep_page(uuid, text) from public;
 
--- Takes the page out of a row, whoever writes it: nothing of it is stored here, published, or returned by an upsert.
--- What the policies refuse takes back what is kept here, too.
+-- Moves the page out of the row for every writer: the table neither stores nor publishes it, and an upsert does not
+-- return it. If the policies refuse the row, the stored page is rolled back too.
 create or replace function chat.take_page_out()
 returns trigger
 language plpgsql
@@ -348,14 +348,18 @@ begin
     if new.current_page is null then
       return new;
     end if;
-    -- The lock holds the row until the end: if there is one, nothing is inserted. The update that may follow takes the
-    -- page from "excluded", which is this row.
-    perform from public.user_presence p where p.user_id = new.user_id for no key update;
-    if found then
+    -- Whether the row exists must not change before the end of the transaction. The row itself is not locked, because a
+    -- lock moves its xmax, and other users may read the row. The lock of another user's presence_reports is not for the
+    -- caller to take; the policies refuse such a row.
+    if coalesce(new.user_id = auth.uid(), true) then
+      perform chat.lock_presence(array[new.user_id]);
+    end if;
+    -- If it exists, nothing is inserted. The update that may follow takes the page from "excluded", which is this row.
+    if exists (select from public.user_presence p where p.user_id = new.user_id) then
       return new;
     end if;
     perform chat.keep_page(new.user_id, new.current_page);
-  -- whoever is not to be seen leaves no trace of being there
+  -- a user who is not shown leaves no trace of being there
   elsif new.status <> 'offline' or old.status <> 'offline' then
     perform chat.keep_page(new.user_id, new.current_page);
   end if;
@@ -370,6 +374,25 @@ revoke all on function chat.take_page_out() from public;
 create or replace trigger user_presence_30_page
   before insert or update of current_page on public.user_presence
   for each row execute function chat.take_page_out();
+
+-- The page does not refer to the row of user_presence: such a foreign key would lock that row.
+create or replace function chat.forget_page()
+returns trigger
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  delete from chat.presence_pages g where g.user_id = old.user_id;
+  return null;
+end
+$$;
+
+revoke all on function chat.forget_page() from public;
+
+create or replace trigger user_presence_40_forget_page
+  after delete on public.user_presence
+  for each row execute function chat.forget_page();
 
 create or replace function chat.set_presence(
   status text default null,

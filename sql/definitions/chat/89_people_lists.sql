@@ -1,4 +1,41 @@
--- Who is in a conversation, and whom the caller may turn to.
+-- Who the caller is, who is in a conversation, and whom the caller may turn to.
+
+create or replace function chat.me()
+returns json
+language plpgsql
+stable
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  caller constant uuid := auth.uid();
+begin
+  return (
+    select json_build_object(
+      'id', c.user_id,
+      'full_name', d.display_name,
+      'email', d.email,
+      'avatar_url', d.avatar_url,
+      'role', d.role,
+      'teams', (
+        select coalesce(json_agg(json_build_object('id', m.team_id, 'name', t.name) order by t.name, m.team_id), '[]')
+        from chat.memberships m
+        left join chat.teams t on t.team_id = m.team_id
+        where m.user_id = c.user_id
+      ),
+      'can_write', coalesce(d.is_active, false)
+    )
+    from (values (caller)) c (user_id)
+    left join chat.directory d on d.user_id = c.user_id
+  );
+end
+$$;
+
+comment on function chat.me() is
+  'The caller as the host application knows them. A person whom it does not know, or has suspended, may not write.';
+
+revoke all on function chat.me() from public;
+grant execute on function chat.me() to authenticated;
 
 create or replace function chat.member_page(conversation_id uuid, max_rows int default 50, after_id uuid default null)
 returns table (member_id uuid, "row" json)

@@ -29,7 +29,8 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  if not coalesce(chat.is_chat_topic(topic), false) then
+  -- only one spelling of an id is a topic: the one that the server sends on and revokes
+  if not coalesce(chat.is_chat_topic(topic), false) or topic <> lower(topic) then
     return false;
   end if;
   return case split_part(topic, ':', 1)
