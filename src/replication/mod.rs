@@ -13,7 +13,7 @@
 //! A position is acknowledged only after the sink has taken everything before it. A full sink stops
 //! the reading but not the keepalives.
 //! [`ReplicationConfig::max_wal_held_bytes`](crate::config::ReplicationConfig::max_wal_held_bytes)
-//! bounds the WAL that PostgreSQL must keep meanwhile.
+//! bounds the WAL that PostgreSQL must keep.
 //!
 //! # Publications
 //! There are two: the configured one, and that of `realtime.messages`, which Supabase's server also

@@ -28,7 +28,7 @@ pub(super) enum SlotOrigin {
     Found,
     /// It did not exist and was created.
     Made,
-    /// It was unusable and has been recreated. What it held is lost.
+    /// It was unusable and has been recreated. Its content is lost.
     Replaced,
 }
 

@@ -42,7 +42,7 @@ pub enum OldKeyOnly {
     Nothing,
     /// Deletions: no policy can be evaluated on the deleted row.
     Deletes,
-    /// Updates and deletions, because of a setting.
+    /// Updates and deletions, because of a setting, or because the old row is hidden.
     Everything,
 }
 
@@ -69,7 +69,7 @@ pub(super) struct ColumnsKey {
     pub(super) role: String,
     pub(super) select: Option<Arc<[String]>>,
     pub(super) options: SubscribeOptions,
-    /// Whether `old_record` contains only the primary key, whatever `old_key_only` says of the table.
+    /// Whether `old_record` contains only the primary key, whatever the table's `old_key_only` is.
     pub(super) hides_old_row: bool,
 }
 

@@ -41,6 +41,7 @@ mod columns;
 mod committed;
 mod completion;
 mod conditions;
+mod decisions;
 mod delivery;
 mod descriptions;
 mod encoding;

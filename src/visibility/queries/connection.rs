@@ -56,7 +56,6 @@ impl QueryConnection {
         statement_timeout: Duration,
     ) -> Result<Self, QueryError> {
         let statement_timeout = statement_timeout.as_millis().max(1).to_string();
-        // JIT compilation takes longer than any of these statements.
         let session = format!(
             "set statement_timeout = {statement_timeout}; \
              set idle_in_transaction_session_timeout = '30s'"

@@ -83,11 +83,11 @@ impl LoopFunction {
         let Some(first) = group.first() else {
             return Ok(Vec::new());
         };
-        let is_one_question = group.iter().all(|execution| {
+        let is_one_query = group.iter().all(|execution| {
             Arc::ptr_eq(&execution.query, &first.query)
                 && Arc::ptr_eq(&execution.parameters, &first.parameters)
         });
-        if !is_one_question {
+        if !is_one_query {
             // The results would be for the wrong inputs, so there are none.
             tracing::error!("call for many identities has different inputs; dropping its results");
             return Err(QueryError::Unavailable(None));

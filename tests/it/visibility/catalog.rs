@@ -120,7 +120,7 @@ async fn a_changed_table_definition_causes_a_reading_of_the_catalogue() {
     new.0.push(rapport::change::ColumnValue::Null);
     // Tests that run beside this one create roles in the same cluster. Each makes one reading
     // necessary, so only a reading in every round would be a fault.
-    eventually("an unknown shape causes no reading", async || {
+    eventually("an unknown definition causes no reading", async || {
         let loads = bench.metrics.catalog_loads.get();
         for _ in 0..3 {
             let changes = vec![RowChange::Insert { new: new.clone() }];

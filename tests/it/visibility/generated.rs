@@ -425,7 +425,7 @@ async fn a_filter_on_a_dropped_column_is_refused() {
         }
         let text = told
             .remove(&1)
-            .unwrap_or_else(|| panic!("{statement}: nothing was told"));
+            .unwrap_or_else(|| panic!("{statement}: no error was delivered"));
         assert!(text.contains("invalid column for filter"), "{text}");
     }
 }
