@@ -54,15 +54,16 @@ begin
     (20, 'presence_unseen', '1e5c5d567489763ec2b251f264f3286dff569c23dd1d0fbfe72cf3e294a797d4'),
     (21, 'unsampled_text', 'da4415d40f5dec0ed9f0d8f7220f4c66feb9e5f009c5c613d194812b252cb29a'),
     (22, 'message_expiry', '1d7e4f38071b07bed15b76fb1c646e5dec56e6cd3ee25a35da31c1e0d1b11066'),
-    (23, 'teams', '4e550a04029a7538efcb6a9d495f32754657afeecbbe87581dd7902f4beb7ef5')
+    (23, 'presence_pages_unseen', 'e8c93b37d2d4c3e0cdf8fb140a4e4a1675ff2ab2b03ffe9ad78a1bd74a094e6d'),
+    (24, 'teams', '4e550a04029a7538efcb6a9d495f32754657afeecbbe87581dd7902f4beb7ef5')
   ), applied as (
     select version, checksum from chat.schema_migrations
   )
   select coalesce(
     (
-      select format('The schema is at version %s, but this script knows only version 23: use a newer script.', max(version))
+      select format('The schema is at version %s, but this script knows only version 24: use a newer script.', max(version))
       from applied
-      having max(version) > 23
+      having max(version) > 24
     ),
     (
       select format('Migration %s is not in the ledger although a later one is.', min(k.version))
@@ -263,10 +264,18 @@ insert into chat.schema_migrations (version, name, checksum) values
 
 select not exists (select from chat.schema_migrations where version = 23) as pending \gset
 \if :pending
-\echo migrations/0023_teams.sql
+\echo migrations/0023_presence_pages_unseen.sql
 insert into chat.schema_migrations (version, name, checksum) values
-  (23, 'teams', '4e550a04029a7538efcb6a9d495f32754657afeecbbe87581dd7902f4beb7ef5');
-\ir migrations/0023_teams.sql
+  (23, 'presence_pages_unseen', 'e8c93b37d2d4c3e0cdf8fb140a4e4a1675ff2ab2b03ffe9ad78a1bd74a094e6d');
+\ir migrations/0023_presence_pages_unseen.sql
+\endif
+
+select not exists (select from chat.schema_migrations where version = 24) as pending \gset
+\if :pending
+\echo migrations/0024_teams.sql
+insert into chat.schema_migrations (version, name, checksum) values
+  (24, 'teams', '4e550a04029a7538efcb6a9d495f32754657afeecbbe87581dd7902f4beb7ef5');
+\ir migrations/0024_teams.sql
 \endif
 
 select not exists (
@@ -367,13 +376,25 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/50_conversations.sql' and checksum = '368217b2a236fb0badc3f03d3833f9e9c9580d5a3557df518e92ebd819dd72cc'
+  where path = 'chat/46_standing.sql' and checksum = '19c000ad975ee35499e44b9fd1707cb519b9e5c285121cd5faccbc887ee4f362'
+) as pending \gset
+\if :pending
+\echo definitions/chat/46_standing.sql
+\ir definitions/chat/46_standing.sql
+insert into chat.schema_definitions (path, checksum) values
+  ('chat/46_standing.sql', '19c000ad975ee35499e44b9fd1707cb519b9e5c285121cd5faccbc887ee4f362')
+on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
+\endif
+
+select not exists (
+  select from chat.schema_definitions
+  where path = 'chat/50_conversations.sql' and checksum = '86f7e0297bd28a0e92e002935621da0aeeec81c8d97a5d317dd3bbed9c25b5a0'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/50_conversations.sql
 \ir definitions/chat/50_conversations.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/50_conversations.sql', '368217b2a236fb0badc3f03d3833f9e9c9580d5a3557df518e92ebd819dd72cc')
+  ('chat/50_conversations.sql', '86f7e0297bd28a0e92e002935621da0aeeec81c8d97a5d317dd3bbed9c25b5a0')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
@@ -391,13 +412,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/61_message_insert.sql' and checksum = '677a7c436694b2f70f7db152dd947345c1ed6d6063bf278b323b5c7300d60e73'
+  where path = 'chat/61_message_insert.sql' and checksum = '05dbcc67d0aa8e45952a896704bdeb3e32d63d94688ae9227cc73cec4b515d73'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/61_message_insert.sql
 \ir definitions/chat/61_message_insert.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/61_message_insert.sql', '677a7c436694b2f70f7db152dd947345c1ed6d6063bf278b323b5c7300d60e73')
+  ('chat/61_message_insert.sql', '05dbcc67d0aa8e45952a896704bdeb3e32d63d94688ae9227cc73cec4b515d73')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
@@ -463,13 +484,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/80_presence.sql' and checksum = '665b92cbd6eed47f042932f24dcc65649ad3e3c1361f4e980d30195ee763a854'
+  where path = 'chat/80_presence.sql' and checksum = 'b42e0e92a279434ba82cfcc0a760ac11e1b77c4d742857938e4b4ab44ce729b2'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/80_presence.sql
 \ir definitions/chat/80_presence.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/80_presence.sql', '665b92cbd6eed47f042932f24dcc65649ad3e3c1361f4e980d30195ee763a854')
+  ('chat/80_presence.sql', 'b42e0e92a279434ba82cfcc0a760ac11e1b77c4d742857938e4b4ab44ce729b2')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
@@ -482,6 +503,18 @@ select not exists (
 \ir definitions/chat/81_preferences.sql
 insert into chat.schema_definitions (path, checksum) values
   ('chat/81_preferences.sql', 'be7458923d47b5d05844a3e7095860b649f40513821e782b3f53fa13d34f43b4')
+on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
+\endif
+
+select not exists (
+  select from chat.schema_definitions
+  where path = 'chat/84_composing.sql' and checksum = '40a63ef00a3b8437f72c0ed29b7745bfcf2d3a5a3820b708a20495ef807866fa'
+) as pending \gset
+\if :pending
+\echo definitions/chat/84_composing.sql
+\ir definitions/chat/84_composing.sql
+insert into chat.schema_definitions (path, checksum) values
+  ('chat/84_composing.sql', '40a63ef00a3b8437f72c0ed29b7745bfcf2d3a5a3820b708a20495ef807866fa')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
@@ -607,13 +640,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'realtime/30_policies.sql' and checksum = 'c4a5392373d8a5a6b08531f797376e6f35af6a7d3b9984f22b84efcf1a46da4a'
+  where path = 'realtime/30_policies.sql' and checksum = '71a4328ad26c00faf2b00d1ece19fa765a313424d793b81f6e8240634daf8526'
 ) as pending \gset
 \if :pending
 \echo definitions/realtime/30_policies.sql
 \ir definitions/realtime/30_policies.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('realtime/30_policies.sql', 'c4a5392373d8a5a6b08531f797376e6f35af6a7d3b9984f22b84efcf1a46da4a')
+  ('realtime/30_policies.sql', '71a4328ad26c00faf2b00d1ece19fa765a313424d793b81f6e8240634daf8526')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
