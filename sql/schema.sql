@@ -143,6 +143,7 @@ CREATE FUNCTION chat.apply_message_change() RETURNS trigger
     SET enable_seqscan TO 'off'
     SET enable_bitmapscan TO 'off'
     SET enable_sort TO 'off'
+    SET jit TO 'off'
     AS $$
 declare
   -- a reaction or a pin asks for a new rev by moving the old one
@@ -3028,6 +3029,7 @@ CREATE FUNCTION chat.message_changes(conversation_id uuid, since_rev bigint, max
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan'
     SET enable_sort TO 'off'
+    SET jit TO 'off'
     AS $$
 declare
   caller constant uuid := auth.uid();
@@ -3067,6 +3069,7 @@ CREATE FUNCTION chat.message_page(conversation_id uuid, before_seq bigint DEFAUL
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan'
     SET enable_sort TO 'off'
+    SET jit TO 'off'
     AS $$
 declare
   caller constant uuid := auth.uid();
@@ -3647,6 +3650,7 @@ CREATE FUNCTION chat.place_message() RETURNS trigger
     SET enable_seqscan TO 'off'
     SET enable_bitmapscan TO 'off'
     SET enable_sort TO 'off'
+    SET jit TO 'off'
     AS $$
 declare
   earliest timestamptz;
@@ -5267,6 +5271,8 @@ CREATE FUNCTION chat.standings(people uuid[], conversations uuid[]) RETURNS TABL
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
+declare
+  cross_team constant boolean := chat.flag('admin_cross_team');
 begin
   return query
   with pairs as (
@@ -5285,7 +5291,7 @@ begin
           d.user_id,
           d.is_active,
           d.role,
-          chat.flag('admin_cross_team'),
+          cross_team,
           array(select m.team_id from chat.memberships m where m.user_id = w.user_id order by m.team_id)
         )::text,
         0

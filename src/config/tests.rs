@@ -354,3 +354,21 @@ fn a_preset_contains_known_keys_of_the_right_type_that_differ_from_the_defaults(
         assert!(value.same_type(default) && value != default, "{key}");
     }
 }
+
+#[test]
+fn old_rows_of_chat_tables_are_always_checked() {
+    const KEY: &str = "RAPPORT_VISIBILITY_TABLES_WITH_UNCHECKED_OLD_ROWS";
+    let config = load(&[(KEY, "public.cases")], "", vec![]).unwrap();
+    let unchecked = config.visibility.tables_with_unchecked_old_rows;
+    assert_eq!(unchecked, ["public.cases"]);
+    let publication = include_str!("../../sql/definitions/chat/95_publication.sql");
+    let published: Vec<&str> = publication
+        .split('\'')
+        .filter(|text| text.starts_with("public."))
+        .collect();
+    assert!(published.len() >= 6, "{published:?}");
+    for table in published {
+        let error = load(&[(KEY, table)], "", vec![]).err().unwrap();
+        assert!(error.contains(table), "{error}");
+    }
+}

@@ -76,3 +76,30 @@ for (const kind of Object.keys(CLIENTS)) {
     await again.heard.find(({ event }) => event === 'more news', 'more news at Ben')
   })
 }
+
+test('the presence of a suspended user is removed within a second', async () => {
+  const kind = Object.keys(CLIENTS)[0]
+  const [ana, ben] = ['ANA', 'BEN'].map(person)
+  const { conversation_id: conversation } = await send(server, ana.token, { other_user_id: ben.id, content: 'Hello' })
+  const topic = `conversation:${conversation}`
+  const [anas, bens] = await Promise.all([member(kind, ana, topic), member(kind, ben, topic)])
+  const isShown = async (expected) => {
+    while (ben.id in anas.channel.presenceState() !== expected) await new Promise((resume) => setTimeout(resume, 10))
+  }
+  const setStatus = (status) => db.query('update public.users set status = $2 where id = $1', [ben.id, status])
+
+  assert.equal(await bens.channel.track({}), 'ok')
+  await isShown(true)
+  try {
+    const begun = performance.now()
+    await setStatus('suspended')
+    await isShown(false)
+    const took = performance.now() - begun
+    assert.ok(took < 1_000, `the presence is removed within a second, not ${took} ms`)
+    // Suspended users still read, so their channel stays.
+    await db.query("select realtime.send('{}', 'still here', $1, true)", [topic])
+    await bens.heard.find(({ event }) => event === 'still here', 'a broadcast at Ben')
+  } finally {
+    await setStatus('active')
+  }
+})

@@ -8,6 +8,8 @@ stable
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+  cross_team constant boolean := chat.flag('admin_cross_team');
 begin
   return query
   with pairs as (
@@ -26,7 +28,7 @@ begin
           d.user_id,
           d.is_active,
           d.role,
-          chat.flag('admin_cross_team'),
+          cross_team,
           array(select m.team_id from chat.memberships m where m.user_id = w.user_id order by m.team_id)
         )::text,
         0

@@ -163,6 +163,7 @@ set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan
 -- A plan for any conversation expects a short one, where sorting costs nothing. In a long one it would read all of it.
 set enable_sort = off
+set jit = off
 as $$
 declare
   caller constant uuid := auth.uid();
@@ -232,6 +233,7 @@ set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan
 -- as in message_page()
 set enable_sort = off
+set jit = off
 as $$
 declare
   caller constant uuid := auth.uid();

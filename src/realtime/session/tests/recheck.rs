@@ -263,7 +263,7 @@ fn a_recheck_without_a_database_is_repeated_and_closes_nothing() {
         [RECHECK_ALL]
     );
     let effects = script.rechecked(&token, 1, unavailable(), Some(unavailable()));
-    assert_eq!(effects, [again.clone()]);
+    assert_eq!(effects, std::slice::from_ref(&again));
     let effects = script.rechecked(&token, 1, Ok(BOTH), Some(unavailable()));
     assert_eq!(effects.last(), Some(&again), "{effects:?}");
 }
