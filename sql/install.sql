@@ -54,15 +54,16 @@ begin
     (20, 'presence_unseen', '1e5c5d567489763ec2b251f264f3286dff569c23dd1d0fbfe72cf3e294a797d4'),
     (21, 'unsampled_text', 'da4415d40f5dec0ed9f0d8f7220f4c66feb9e5f009c5c613d194812b252cb29a'),
     (22, 'message_expiry', '1d7e4f38071b07bed15b76fb1c646e5dec56e6cd3ee25a35da31c1e0d1b11066'),
-    (23, 'presence_pages_unseen', 'e8c93b37d2d4c3e0cdf8fb140a4e4a1675ff2ab2b03ffe9ad78a1bd74a094e6d')
+    (23, 'presence_pages_unseen', 'e8c93b37d2d4c3e0cdf8fb140a4e4a1675ff2ab2b03ffe9ad78a1bd74a094e6d'),
+    (24, 'teams', '4e550a04029a7538efcb6a9d495f32754657afeecbbe87581dd7902f4beb7ef5')
   ), applied as (
     select version, checksum from chat.schema_migrations
   )
   select coalesce(
     (
-      select format('The schema is at version %s, but this script knows only version 23: use a newer script.', max(version))
+      select format('The schema is at version %s, but this script knows only version 24: use a newer script.', max(version))
       from applied
-      having max(version) > 23
+      having max(version) > 24
     ),
     (
       select format('Migration %s is not in the ledger although a later one is.', min(k.version))
@@ -269,6 +270,14 @@ insert into chat.schema_migrations (version, name, checksum) values
 \ir migrations/0023_presence_pages_unseen.sql
 \endif
 
+select not exists (select from chat.schema_migrations where version = 24) as pending \gset
+\if :pending
+\echo migrations/0024_teams.sql
+insert into chat.schema_migrations (version, name, checksum) values
+  (24, 'teams', '4e550a04029a7538efcb6a9d495f32754657afeecbbe87581dd7902f4beb7ef5');
+\ir migrations/0024_teams.sql
+\endif
+
 select not exists (
   select from chat.schema_definitions
   where path = 'auth/10_claims.sql' and checksum = '711d0d0ddaf6d6f12edbeef0dcdb14bbb7f3f993a26c83181dbd1bb1a70c890b'
@@ -331,13 +340,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/30_host_mapping.sql' and checksum = '70fcbbd3abdc938e501b470d48c8966c0b9790bc9498ed187a22304ed7685ca9'
+  where path = 'chat/30_host_mapping.sql' and checksum = 'e8f7d0ac3871d2920676ca64beb1aa6d0d61c86c72045c9829f59e4e4c9e215c'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/30_host_mapping.sql
 \ir definitions/chat/30_host_mapping.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/30_host_mapping.sql', '70fcbbd3abdc938e501b470d48c8966c0b9790bc9498ed187a22304ed7685ca9')
+  ('chat/30_host_mapping.sql', 'e8f7d0ac3871d2920676ca64beb1aa6d0d61c86c72045c9829f59e4e4c9e215c')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
@@ -367,25 +376,25 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/46_standing.sql' and checksum = 'c9b295a501c9a83dad8e49dd6390a02e28c9688339aca0482b982aa7206b5da4'
+  where path = 'chat/46_standing.sql' and checksum = '19c000ad975ee35499e44b9fd1707cb519b9e5c285121cd5faccbc887ee4f362'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/46_standing.sql
 \ir definitions/chat/46_standing.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/46_standing.sql', 'c9b295a501c9a83dad8e49dd6390a02e28c9688339aca0482b982aa7206b5da4')
+  ('chat/46_standing.sql', '19c000ad975ee35499e44b9fd1707cb519b9e5c285121cd5faccbc887ee4f362')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/50_conversations.sql' and checksum = '368217b2a236fb0badc3f03d3833f9e9c9580d5a3557df518e92ebd819dd72cc'
+  where path = 'chat/50_conversations.sql' and checksum = '86f7e0297bd28a0e92e002935621da0aeeec81c8d97a5d317dd3bbed9c25b5a0'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/50_conversations.sql
 \ir definitions/chat/50_conversations.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/50_conversations.sql', '368217b2a236fb0badc3f03d3833f9e9c9580d5a3557df518e92ebd819dd72cc')
+  ('chat/50_conversations.sql', '86f7e0297bd28a0e92e002935621da0aeeec81c8d97a5d317dd3bbed9c25b5a0')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
@@ -403,13 +412,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/61_message_insert.sql' and checksum = '677a7c436694b2f70f7db152dd947345c1ed6d6063bf278b323b5c7300d60e73'
+  where path = 'chat/61_message_insert.sql' and checksum = '05dbcc67d0aa8e45952a896704bdeb3e32d63d94688ae9227cc73cec4b515d73'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/61_message_insert.sql
 \ir definitions/chat/61_message_insert.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/61_message_insert.sql', '677a7c436694b2f70f7db152dd947345c1ed6d6063bf278b323b5c7300d60e73')
+  ('chat/61_message_insert.sql', '05dbcc67d0aa8e45952a896704bdeb3e32d63d94688ae9227cc73cec4b515d73')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
@@ -499,6 +508,18 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
+  where path = 'chat/84_composing.sql' and checksum = '40a63ef00a3b8437f72c0ed29b7745bfcf2d3a5a3820b708a20495ef807866fa'
+) as pending \gset
+\if :pending
+\echo definitions/chat/84_composing.sql
+\ir definitions/chat/84_composing.sql
+insert into chat.schema_definitions (path, checksum) values
+  ('chat/84_composing.sql', '40a63ef00a3b8437f72c0ed29b7745bfcf2d3a5a3820b708a20495ef807866fa')
+on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
+\endif
+
+select not exists (
+  select from chat.schema_definitions
   where path = 'chat/85_conversation_rows.sql' and checksum = 'e66ea02085a80b7a685a54f95e888c2bd1e73908f426051698ba850b405d4204'
 ) as pending \gset
 \if :pending
@@ -547,13 +568,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/89_people_lists.sql' and checksum = 'aceec082f7fcc3f3f361f927619a95e161ae900c7024890b0da72bf0967597fd'
+  where path = 'chat/89_people_lists.sql' and checksum = 'fb9c61165f1a95984957f7a67e41f8c31aa3c9d8569cd853697f2eb37a964486'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/89_people_lists.sql
 \ir definitions/chat/89_people_lists.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/89_people_lists.sql', 'aceec082f7fcc3f3f361f927619a95e161ae900c7024890b0da72bf0967597fd')
+  ('chat/89_people_lists.sql', 'fb9c61165f1a95984957f7a67e41f8c31aa3c9d8569cd853697f2eb37a964486')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 

@@ -1,5 +1,4 @@
-//! Notifies channels when a table that they subscribed to is no longer published, and when it is
-//! published again.
+//! Sends a `system` message to channels whose table leaves the publication or returns to it.
 
 use std::sync::Arc;
 

@@ -325,8 +325,7 @@ begin
     perform chat.refuse('validation_failed', 'notification_level is all, mentions or none');
   end if;
 
-  -- a draft is kept elsewhere, and is news of the row all the same
-  if settings ?| array['is_archived', 'is_pinned', 'is_muted', 'muted_until', 'notification_level', 'marked_unread', 'draft'] then
+  if settings ?| array['is_archived', 'is_pinned', 'is_muted', 'muted_until', 'notification_level', 'marked_unread'] then
     begin
       update public.user_conversation_members m
       set is_archived = coalesce((settings ->> 'is_archived')::boolean, m.is_archived),
@@ -357,6 +356,9 @@ begin
     select caller, set_conversation_settings.conversation_id, draft
     where draft <> ''
     on conflict on constraint message_drafts_pkey do update set content = excluded.content, updated_at = now();
+
+    -- after the other settings: an update that changes nothing of the row is how the server sees that it is the draft
+    perform chat.touch_memberships(caller, set_conversation_settings.conversation_id);
   end if;
 end
 $$;
@@ -397,6 +399,9 @@ begin
 
   delete from public.message_drafts d
   where d.conversation_id = clear_conversation.conversation_id and d.user_id = caller;
+  if found then
+    perform chat.touch_memberships(caller, clear_conversation.conversation_id);
+  end if;
 end
 $$;
 
