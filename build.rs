@@ -17,7 +17,6 @@ const README: &str = "README.md";
 fn main() -> io::Result<()> {
     println!("cargo::rerun-if-changed=sql");
     println!("cargo::rerun-if-changed={DEMO}");
-    let variable = |name| env::var_os(name).map(PathBuf::from).unwrap_or_default();
     let folder = variable("CARGO_MANIFEST_DIR").join(DEMO);
     let mut files = Vec::new();
     walk(&folder, &mut files)?;
@@ -34,6 +33,15 @@ fn main() -> io::Result<()> {
     }
     list.push_str("]\n");
     fs::write(variable("OUT_DIR").join("demo_files.rs"), list)
+}
+
+/// A path that Cargo passes to build scripts.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "Cargo passes its paths only in the environment"
+)]
+fn variable(name: &str) -> PathBuf {
+    env::var_os(name).map(PathBuf::from).unwrap_or_default()
 }
 
 fn walk(folder: &Path, files: &mut Vec<PathBuf>) -> io::Result<()> {

@@ -54,8 +54,8 @@ begin
     (20, 'presence_unseen', '1e5c5d567489763ec2b251f264f3286dff569c23dd1d0fbfe72cf3e294a797d4'),
     (21, 'unsampled_text', 'da4415d40f5dec0ed9f0d8f7220f4c66feb9e5f009c5c613d194812b252cb29a'),
     (22, 'message_expiry', '1d7e4f38071b07bed15b76fb1c646e5dec56e6cd3ee25a35da31c1e0d1b11066'),
-    (23, 'presence_pages_unseen', 'e8c93b37d2d4c3e0cdf8fb140a4e4a1675ff2ab2b03ffe9ad78a1bd74a094e6d'),
-    (24, 'teams', '4e550a04029a7538efcb6a9d495f32754657afeecbbe87581dd7902f4beb7ef5')
+    (23, 'teams', '4e550a04029a7538efcb6a9d495f32754657afeecbbe87581dd7902f4beb7ef5'),
+    (24, 'presence_pages_unseen', 'e8c93b37d2d4c3e0cdf8fb140a4e4a1675ff2ab2b03ffe9ad78a1bd74a094e6d')
   ), applied as (
     select version, checksum from chat.schema_migrations
   )
@@ -264,18 +264,18 @@ insert into chat.schema_migrations (version, name, checksum) values
 
 select not exists (select from chat.schema_migrations where version = 23) as pending \gset
 \if :pending
-\echo migrations/0023_presence_pages_unseen.sql
+\echo migrations/0023_teams.sql
 insert into chat.schema_migrations (version, name, checksum) values
-  (23, 'presence_pages_unseen', 'e8c93b37d2d4c3e0cdf8fb140a4e4a1675ff2ab2b03ffe9ad78a1bd74a094e6d');
-\ir migrations/0023_presence_pages_unseen.sql
+  (23, 'teams', '4e550a04029a7538efcb6a9d495f32754657afeecbbe87581dd7902f4beb7ef5');
+\ir migrations/0023_teams.sql
 \endif
 
 select not exists (select from chat.schema_migrations where version = 24) as pending \gset
 \if :pending
-\echo migrations/0024_teams.sql
+\echo migrations/0024_presence_pages_unseen.sql
 insert into chat.schema_migrations (version, name, checksum) values
-  (24, 'teams', '4e550a04029a7538efcb6a9d495f32754657afeecbbe87581dd7902f4beb7ef5');
-\ir migrations/0024_teams.sql
+  (24, 'presence_pages_unseen', 'e8c93b37d2d4c3e0cdf8fb140a4e4a1675ff2ab2b03ffe9ad78a1bd74a094e6d');
+\ir migrations/0024_presence_pages_unseen.sql
 \endif
 
 select not exists (
@@ -376,13 +376,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/46_standing.sql' and checksum = '19c000ad975ee35499e44b9fd1707cb519b9e5c285121cd5faccbc887ee4f362'
+  where path = 'chat/46_standing.sql' and checksum = 'c9b295a501c9a83dad8e49dd6390a02e28c9688339aca0482b982aa7206b5da4'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/46_standing.sql
 \ir definitions/chat/46_standing.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/46_standing.sql', '19c000ad975ee35499e44b9fd1707cb519b9e5c285121cd5faccbc887ee4f362')
+  ('chat/46_standing.sql', 'c9b295a501c9a83dad8e49dd6390a02e28c9688339aca0482b982aa7206b5da4')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
@@ -412,25 +412,25 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/61_message_insert.sql' and checksum = '05dbcc67d0aa8e45952a896704bdeb3e32d63d94688ae9227cc73cec4b515d73'
+  where path = 'chat/61_message_insert.sql' and checksum = 'd36089aec0b916f357c3712a43b4fe0f5ac07b2442093286485ea5d8b0dc2c42'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/61_message_insert.sql
 \ir definitions/chat/61_message_insert.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/61_message_insert.sql', '05dbcc67d0aa8e45952a896704bdeb3e32d63d94688ae9227cc73cec4b515d73')
+  ('chat/61_message_insert.sql', 'd36089aec0b916f357c3712a43b4fe0f5ac07b2442093286485ea5d8b0dc2c42')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/62_message_change.sql' and checksum = '67bb4e94ab537d78efa9fb9bae566832c5bbfe889cdd848366d232562e1f4247'
+  where path = 'chat/62_message_change.sql' and checksum = 'f414025f18b10557f4e0531589e67802d9b4cc4baad7a9298ee6fa430e7f4f47'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/62_message_change.sql
 \ir definitions/chat/62_message_change.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/62_message_change.sql', '67bb4e94ab537d78efa9fb9bae566832c5bbfe889cdd848366d232562e1f4247')
+  ('chat/62_message_change.sql', 'f414025f18b10557f4e0531589e67802d9b4cc4baad7a9298ee6fa430e7f4f47')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
@@ -532,13 +532,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/86_message_rows.sql' and checksum = '306f5e80ea4ea4ce1d5c8fb9015f6806d2f1ee41cbc3490f4869c81e575437d2'
+  where path = 'chat/86_message_rows.sql' and checksum = 'b9ba442e3a69dc57c1cb1d5c6cec1c69d13c329ea488325af5f05011121279a8'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/86_message_rows.sql
 \ir definitions/chat/86_message_rows.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/86_message_rows.sql', '306f5e80ea4ea4ce1d5c8fb9015f6806d2f1ee41cbc3490f4869c81e575437d2')
+  ('chat/86_message_rows.sql', 'b9ba442e3a69dc57c1cb1d5c6cec1c69d13c329ea488325af5f05011121279a8')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode};
+use rapport::http::demo;
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 use tokio::process::Child;
@@ -141,6 +142,15 @@ async fn dev_lists_all_users_in_its_file() {
         assert_eq!(claims["sub"], server.get(&format!("USER_ID_{name}")));
         let lifetime = claims["exp"].as_u64().unwrap() - claims["iat"].as_u64().unwrap();
         assert_eq!(lifetime, 24 * 60 * 60);
+    }
+    // What a page needs to sign them in, and the page itself as far as the program embeds one.
+    for (path, is_there) in [
+        ("/dev/people", true),
+        ("/demo/", !demo::embedded().is_empty()),
+    ] {
+        let address = format!("{}{path}", server.get("API_URL"));
+        let status = reqwest::get(address).await.unwrap().status();
+        assert_eq!(status == 200, is_there, "{path}: {status}");
     }
     assert!(server.end("TERM").await.success());
 }
