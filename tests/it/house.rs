@@ -28,7 +28,7 @@ fn files(folder: &str, ending: &str) -> Vec<PathBuf> {
     found
 }
 
-/// The table "Who may use whom" of `ARCHITECTURE.md`: module → modules it may use.
+/// The table "Dependencies between modules" of `ARCHITECTURE.md`: module → modules it may use.
 /// Rows of the layers `vocabulary` and `base` are free for everything above them.
 struct Layers {
     allowed: BTreeMap<String, BTreeSet<String>>,
