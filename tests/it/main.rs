@@ -14,6 +14,7 @@ mod commands;
 mod config_dump;
 mod dev_cluster;
 mod exactly_once;
+mod examples;
 mod fail_closed;
 mod house;
 mod nextjs_guide;
