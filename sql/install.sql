@@ -262,361 +262,361 @@ insert into chat.schema_migrations (version, name, checksum) values
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'auth/10_claims.sql' and checksum = '711d0d0ddaf6d6f12edbeef0dcdb14bbb7f3f993a26c83181dbd1bb1a70c890b'
+  where path = 'auth/10_claims.sql' and checksum = '2c09eedde3a50b35ce7cb700c6a7497336c377582cfa4692d5f83be5c91df101'
 ) as pending \gset
 \if :pending
 \echo definitions/auth/10_claims.sql
 \ir definitions/auth/10_claims.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('auth/10_claims.sql', '711d0d0ddaf6d6f12edbeef0dcdb14bbb7f3f993a26c83181dbd1bb1a70c890b')
+  ('auth/10_claims.sql', '2c09eedde3a50b35ce7cb700c6a7497336c377582cfa4692d5f83be5c91df101')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/05_roles.sql' and checksum = 'f5b721b404cb7594862fa215c154317167a32e914839ca4fd70be993b62ac7dd'
+  where path = 'chat/05_roles.sql' and checksum = '25a554cf888345e31fb507a42920258e0c9e8a5638197a423a4e7c114679d4f7'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/05_roles.sql
 \ir definitions/chat/05_roles.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/05_roles.sql', 'f5b721b404cb7594862fa215c154317167a32e914839ca4fd70be993b62ac7dd')
+  ('chat/05_roles.sql', '25a554cf888345e31fb507a42920258e0c9e8a5638197a423a4e7c114679d4f7')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/10_refusals.sql' and checksum = '7df5aae515670506d3888fdf48c2f6e3de19a1f806f2679b415af9af57e8579e'
+  where path = 'chat/10_refusals.sql' and checksum = '3289bb67ef2db3ee814de4d1f8459040d9e8a96bd9fcddfb8415c48aa9add226'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/10_refusals.sql
 \ir definitions/chat/10_refusals.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/10_refusals.sql', '7df5aae515670506d3888fdf48c2f6e3de19a1f806f2679b415af9af57e8579e')
+  ('chat/10_refusals.sql', '3289bb67ef2db3ee814de4d1f8459040d9e8a96bd9fcddfb8415c48aa9add226')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/20_settings.sql' and checksum = '8cd92ed70b02861543ca7517832e866b6e507f36115dce20a52e3d813a0b200a'
+  where path = 'chat/20_settings.sql' and checksum = 'c531c367d11c2231b20a11144beb9521c05ea30c3fde83d4fe9afde684fe61ad'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/20_settings.sql
 \ir definitions/chat/20_settings.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/20_settings.sql', '8cd92ed70b02861543ca7517832e866b6e507f36115dce20a52e3d813a0b200a')
+  ('chat/20_settings.sql', 'c531c367d11c2231b20a11144beb9521c05ea30c3fde83d4fe9afde684fe61ad')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/25_idempotency.sql' and checksum = 'fc8caaf5c61c5f281125323aa17cb8e7a61450c48179e6899487a0ec7cb3960f'
+  where path = 'chat/25_idempotency.sql' and checksum = 'da70ff262f8041736df33a7586c04f70ad9ce932af835a8e19701136d8e97322'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/25_idempotency.sql
 \ir definitions/chat/25_idempotency.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/25_idempotency.sql', 'fc8caaf5c61c5f281125323aa17cb8e7a61450c48179e6899487a0ec7cb3960f')
+  ('chat/25_idempotency.sql', 'da70ff262f8041736df33a7586c04f70ad9ce932af835a8e19701136d8e97322')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/30_host_mapping.sql' and checksum = '70fcbbd3abdc938e501b470d48c8966c0b9790bc9498ed187a22304ed7685ca9'
+  where path = 'chat/30_host_mapping.sql' and checksum = '9a75eb3b99a432b4cbedbc3ec7ea9b4dc0da0711b9bbbaebe0904f21ba27545f'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/30_host_mapping.sql
 \ir definitions/chat/30_host_mapping.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/30_host_mapping.sql', '70fcbbd3abdc938e501b470d48c8966c0b9790bc9498ed187a22304ed7685ca9')
+  ('chat/30_host_mapping.sql', '9a75eb3b99a432b4cbedbc3ec7ea9b4dc0da0711b9bbbaebe0904f21ba27545f')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/40_people.sql' and checksum = 'd986b8e749ad1797ec1ba6376e5fc98e082a9c56c64fc0c5646f8d17aa7a071a'
+  where path = 'chat/40_people.sql' and checksum = 'c83c996562c5b544e891be07e2a278922a22b19de11386566d235f1378d43bea'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/40_people.sql
 \ir definitions/chat/40_people.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/40_people.sql', 'd986b8e749ad1797ec1ba6376e5fc98e082a9c56c64fc0c5646f8d17aa7a071a')
+  ('chat/40_people.sql', 'c83c996562c5b544e891be07e2a278922a22b19de11386566d235f1378d43bea')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/45_blocks.sql' and checksum = 'ec044d6f0d4afceda118c01e6a7eed31783db9b106d3214c1d93a3dc74d05600'
+  where path = 'chat/45_blocks.sql' and checksum = '321490472a18eb858d9acd27a7a8c6af6c7c797945fd29e17c6c4bee1da42565'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/45_blocks.sql
 \ir definitions/chat/45_blocks.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/45_blocks.sql', 'ec044d6f0d4afceda118c01e6a7eed31783db9b106d3214c1d93a3dc74d05600')
+  ('chat/45_blocks.sql', '321490472a18eb858d9acd27a7a8c6af6c7c797945fd29e17c6c4bee1da42565')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/50_conversations.sql' and checksum = '368217b2a236fb0badc3f03d3833f9e9c9580d5a3557df518e92ebd819dd72cc'
+  where path = 'chat/50_conversations.sql' and checksum = 'ea8ea85d5c03dbd5609e02225f3f1b0b1758d0051c12fa3f8ff0f9adf26a5491'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/50_conversations.sql
 \ir definitions/chat/50_conversations.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/50_conversations.sql', '368217b2a236fb0badc3f03d3833f9e9c9580d5a3557df518e92ebd819dd72cc')
+  ('chat/50_conversations.sql', 'ea8ea85d5c03dbd5609e02225f3f1b0b1758d0051c12fa3f8ff0f9adf26a5491')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/60_message_text.sql' and checksum = '0ce91c52630c6a4f9a94aeee500968030d6dd64863f508e240dfa3b56a59c97f'
+  where path = 'chat/60_message_text.sql' and checksum = '22929ddb762cbc857b2b7352821c8a916ccffa328a938e2fd321f63bd8b3d752'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/60_message_text.sql
 \ir definitions/chat/60_message_text.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/60_message_text.sql', '0ce91c52630c6a4f9a94aeee500968030d6dd64863f508e240dfa3b56a59c97f')
+  ('chat/60_message_text.sql', '22929ddb762cbc857b2b7352821c8a916ccffa328a938e2fd321f63bd8b3d752')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/61_message_insert.sql' and checksum = '677a7c436694b2f70f7db152dd947345c1ed6d6063bf278b323b5c7300d60e73'
+  where path = 'chat/61_message_insert.sql' and checksum = '31ce3e75d626e96eb8a953912430d57c55a318b35f19d265dc063b7be4d5ca3a'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/61_message_insert.sql
 \ir definitions/chat/61_message_insert.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/61_message_insert.sql', '677a7c436694b2f70f7db152dd947345c1ed6d6063bf278b323b5c7300d60e73')
+  ('chat/61_message_insert.sql', '31ce3e75d626e96eb8a953912430d57c55a318b35f19d265dc063b7be4d5ca3a')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/62_message_change.sql' and checksum = '67bb4e94ab537d78efa9fb9bae566832c5bbfe889cdd848366d232562e1f4247'
+  where path = 'chat/62_message_change.sql' and checksum = '6835115beff3c02b89232517bce7493ab025dd1f76c8b47299eaff51e54c4547'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/62_message_change.sql
 \ir definitions/chat/62_message_change.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/62_message_change.sql', '67bb4e94ab537d78efa9fb9bae566832c5bbfe889cdd848366d232562e1f4247')
+  ('chat/62_message_change.sql', '6835115beff3c02b89232517bce7493ab025dd1f76c8b47299eaff51e54c4547')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/70_reading.sql' and checksum = '4ee70a29d2b22550703932937a420e39c1ed521d76b038dc0a416ae4c59ee312'
+  where path = 'chat/70_reading.sql' and checksum = '8f2d5d8a68dc7a32dd6bb518bc9612997b62f565d52fff3ee49298f178593ee6'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/70_reading.sql
 \ir definitions/chat/70_reading.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/70_reading.sql', '4ee70a29d2b22550703932937a420e39c1ed521d76b038dc0a416ae4c59ee312')
+  ('chat/70_reading.sql', '8f2d5d8a68dc7a32dd6bb518bc9612997b62f565d52fff3ee49298f178593ee6')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/75_reactions.sql' and checksum = '0793fec26a5e2dc84492d3c63c97ed130082bccb680f82efa30ab0643408756f'
+  where path = 'chat/75_reactions.sql' and checksum = '185926585d74d1c228cf6888fc3b7521b40507d64bf339e62fb87997fbe2af59'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/75_reactions.sql
 \ir definitions/chat/75_reactions.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/75_reactions.sql', '0793fec26a5e2dc84492d3c63c97ed130082bccb680f82efa30ab0643408756f')
+  ('chat/75_reactions.sql', '185926585d74d1c228cf6888fc3b7521b40507d64bf339e62fb87997fbe2af59')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/76_pins.sql' and checksum = '2561f098156f9d6c8980c4bb0387e7b0e5826f65f88d3d22754a3ed010312f41'
+  where path = 'chat/76_pins.sql' and checksum = '355287e7a9721f5464d508df1eeddaee1fda34ec1bcdcfd13da73ae2521aa6a3'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/76_pins.sql
 \ir definitions/chat/76_pins.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/76_pins.sql', '2561f098156f9d6c8980c4bb0387e7b0e5826f65f88d3d22754a3ed010312f41')
+  ('chat/76_pins.sql', '355287e7a9721f5464d508df1eeddaee1fda34ec1bcdcfd13da73ae2521aa6a3')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/77_reports.sql' and checksum = '2205637df2ad090c7ae058a1286e2955016bb1cd317647d32826de3e1242bbf7'
+  where path = 'chat/77_reports.sql' and checksum = '93fa5af32498285a74b7fa8f220c5d8d10b9fc9df38112a98f407a593e3ce0b7'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/77_reports.sql
 \ir definitions/chat/77_reports.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/77_reports.sql', '2205637df2ad090c7ae058a1286e2955016bb1cd317647d32826de3e1242bbf7')
+  ('chat/77_reports.sql', '93fa5af32498285a74b7fa8f220c5d8d10b9fc9df38112a98f407a593e3ce0b7')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/80_presence.sql' and checksum = '665b92cbd6eed47f042932f24dcc65649ad3e3c1361f4e980d30195ee763a854'
+  where path = 'chat/80_presence.sql' and checksum = '03f578fb0a5a389629f908a52c41b5c127eb91be4e77db4e444491b0c807b764'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/80_presence.sql
 \ir definitions/chat/80_presence.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/80_presence.sql', '665b92cbd6eed47f042932f24dcc65649ad3e3c1361f4e980d30195ee763a854')
+  ('chat/80_presence.sql', '03f578fb0a5a389629f908a52c41b5c127eb91be4e77db4e444491b0c807b764')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/81_preferences.sql' and checksum = 'be7458923d47b5d05844a3e7095860b649f40513821e782b3f53fa13d34f43b4'
+  where path = 'chat/81_preferences.sql' and checksum = 'b47ee7c708b08490e887627aef64f03ef59b096ca3ea0f5ea08aedd3753e126b'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/81_preferences.sql
 \ir definitions/chat/81_preferences.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/81_preferences.sql', 'be7458923d47b5d05844a3e7095860b649f40513821e782b3f53fa13d34f43b4')
+  ('chat/81_preferences.sql', 'b47ee7c708b08490e887627aef64f03ef59b096ca3ea0f5ea08aedd3753e126b')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/85_conversation_rows.sql' and checksum = 'e66ea02085a80b7a685a54f95e888c2bd1e73908f426051698ba850b405d4204'
+  where path = 'chat/85_conversation_rows.sql' and checksum = '7e31434f6ca9015a5d12ea9a590cb3eee0ce602bba1391303605bf8b915cefd7'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/85_conversation_rows.sql
 \ir definitions/chat/85_conversation_rows.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/85_conversation_rows.sql', 'e66ea02085a80b7a685a54f95e888c2bd1e73908f426051698ba850b405d4204')
+  ('chat/85_conversation_rows.sql', '7e31434f6ca9015a5d12ea9a590cb3eee0ce602bba1391303605bf8b915cefd7')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/86_message_rows.sql' and checksum = '306f5e80ea4ea4ce1d5c8fb9015f6806d2f1ee41cbc3490f4869c81e575437d2'
+  where path = 'chat/86_message_rows.sql' and checksum = '01a60d9a1600d152a92ed5d14cbc43312b62c20ba81a7e32dbb8da02a9834a7c'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/86_message_rows.sql
 \ir definitions/chat/86_message_rows.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/86_message_rows.sql', '306f5e80ea4ea4ce1d5c8fb9015f6806d2f1ee41cbc3490f4869c81e575437d2')
+  ('chat/86_message_rows.sql', '01a60d9a1600d152a92ed5d14cbc43312b62c20ba81a7e32dbb8da02a9834a7c')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/87_message_search.sql' and checksum = 'd496d823342195f3b36f2d559889b9c7616a977257ae23b85cead5671909c404'
+  where path = 'chat/87_message_search.sql' and checksum = '0f3ffcfdcd69221d5f856656d188fb60ee5674c30bbfe14905b24ae802aeef58'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/87_message_search.sql
 \ir definitions/chat/87_message_search.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/87_message_search.sql', 'd496d823342195f3b36f2d559889b9c7616a977257ae23b85cead5671909c404')
+  ('chat/87_message_search.sql', '0f3ffcfdcd69221d5f856656d188fb60ee5674c30bbfe14905b24ae802aeef58')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/88_sync.sql' and checksum = '4687b7306b42f4469f9b804474eb9c5ea8194cc08c2050048c550a3f4aeae7d6'
+  where path = 'chat/88_sync.sql' and checksum = '1cfaae20c288a676849c3956c41d5799bcb813ba562d7e09f0ffc331f43ecbee'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/88_sync.sql
 \ir definitions/chat/88_sync.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/88_sync.sql', '4687b7306b42f4469f9b804474eb9c5ea8194cc08c2050048c550a3f4aeae7d6')
+  ('chat/88_sync.sql', '1cfaae20c288a676849c3956c41d5799bcb813ba562d7e09f0ffc331f43ecbee')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/89_people_lists.sql' and checksum = 'aceec082f7fcc3f3f361f927619a95e161ae900c7024890b0da72bf0967597fd'
+  where path = 'chat/89_people_lists.sql' and checksum = '20b64580a0d4dbbe034f253b6ef2ccc95941622c1481ca245957dbf2a83aaa78'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/89_people_lists.sql
 \ir definitions/chat/89_people_lists.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/89_people_lists.sql', 'aceec082f7fcc3f3f361f927619a95e161ae900c7024890b0da72bf0967597fd')
+  ('chat/89_people_lists.sql', '20b64580a0d4dbbe034f253b6ef2ccc95941622c1481ca245957dbf2a83aaa78')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/90_policies.sql' and checksum = '6524982889a5ad13fe141e6db7eab24c81a6ec0e538cd536dd8fd2a7a480223e'
+  where path = 'chat/90_policies.sql' and checksum = '16dd19312c24a2f049fe823fbc15bb4ffca0125ad27ec4d992602b1e3f28673b'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/90_policies.sql
 \ir definitions/chat/90_policies.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/90_policies.sql', '6524982889a5ad13fe141e6db7eab24c81a6ec0e538cd536dd8fd2a7a480223e')
+  ('chat/90_policies.sql', '16dd19312c24a2f049fe823fbc15bb4ffca0125ad27ec4d992602b1e3f28673b')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/95_publication.sql' and checksum = 'a7a0da92a19c11f8939142b05eea3e6128bc378c1621da69f4974f14e9dba7d9'
+  where path = 'chat/95_publication.sql' and checksum = '2cbd97e32f88cb80ae0008110fdea4738879fbb302f5a6b7ee46034de5b36427'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/95_publication.sql
 \ir definitions/chat/95_publication.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/95_publication.sql', 'a7a0da92a19c11f8939142b05eea3e6128bc378c1621da69f4974f14e9dba7d9')
+  ('chat/95_publication.sql', '2cbd97e32f88cb80ae0008110fdea4738879fbb302f5a6b7ee46034de5b36427')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/96_comments.sql' and checksum = '6e16aed4fe4d51574396478576d670d9663888dd6b5e29179b2d3aaec11ea052'
+  where path = 'chat/96_comments.sql' and checksum = 'c163c7ebb27de539649db322a60286ab3b2f5b3bb7e41392aa684f0b4d0c61af'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/96_comments.sql
 \ir definitions/chat/96_comments.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/96_comments.sql', '6e16aed4fe4d51574396478576d670d9663888dd6b5e29179b2d3aaec11ea052')
+  ('chat/96_comments.sql', 'c163c7ebb27de539649db322a60286ab3b2f5b3bb7e41392aa684f0b4d0c61af')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'realtime/10_messages.sql' and checksum = '1a31aa3137c231476f48707a932e30b4628e0ce0f0a60064e71d2833e8e32cb0'
+  where path = 'realtime/10_messages.sql' and checksum = 'b6b71c1f238a110c87c153fc89818a6608100aa65c2fd665fe52f9b699c3c9ce'
 ) as pending \gset
 \if :pending
 \echo definitions/realtime/10_messages.sql
 \ir definitions/realtime/10_messages.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('realtime/10_messages.sql', '1a31aa3137c231476f48707a932e30b4628e0ce0f0a60064e71d2833e8e32cb0')
+  ('realtime/10_messages.sql', 'b6b71c1f238a110c87c153fc89818a6608100aa65c2fd665fe52f9b699c3c9ce')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'realtime/20_partitions.sql' and checksum = 'b0fc637774d5d0a910e2036467087d4c87eef1a751e627806bdedc0e205c17ec'
+  where path = 'realtime/20_partitions.sql' and checksum = 'e52d7dfa6deb3fec693db6928da7488138353b72e0a6d34c53314ed492fbe3e2'
 ) as pending \gset
 \if :pending
 \echo definitions/realtime/20_partitions.sql
 \ir definitions/realtime/20_partitions.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('realtime/20_partitions.sql', 'b0fc637774d5d0a910e2036467087d4c87eef1a751e627806bdedc0e205c17ec')
+  ('realtime/20_partitions.sql', 'e52d7dfa6deb3fec693db6928da7488138353b72e0a6d34c53314ed492fbe3e2')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'realtime/30_policies.sql' and checksum = 'c4a5392373d8a5a6b08531f797376e6f35af6a7d3b9984f22b84efcf1a46da4a'
+  where path = 'realtime/30_policies.sql' and checksum = 'de2e1fcd1d77c3638723811de723b35068851039624100b882388710e4c3530b'
 ) as pending \gset
 \if :pending
 \echo definitions/realtime/30_policies.sql
 \ir definitions/realtime/30_policies.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('realtime/30_policies.sql', 'c4a5392373d8a5a6b08531f797376e6f35af6a7d3b9984f22b84efcf1a46da4a')
+  ('realtime/30_policies.sql', 'de2e1fcd1d77c3638723811de723b35068851039624100b882388710e4c3530b')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'realtime/40_publication.sql' and checksum = 'c0ebe30fd370212ddb6cd1770c7fc933d7951a6752031782e4d60cc6af4495cf'
+  where path = 'realtime/40_publication.sql' and checksum = '1c2022767873922a7930128dc0f2cfdc855c9d0c6aea16f4b29a198ddf0f998c'
 ) as pending \gset
 \if :pending
 \echo definitions/realtime/40_publication.sql
 \ir definitions/realtime/40_publication.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('realtime/40_publication.sql', 'c0ebe30fd370212ddb6cd1770c7fc933d7951a6752031782e4d60cc6af4495cf')
+  ('realtime/40_publication.sql', '1c2022767873922a7930128dc0f2cfdc855c9d0c6aea16f4b29a198ddf0f998c')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 

@@ -391,10 +391,10 @@ async fn migrate_stops_when_nobody_would_have_a_team() {
             .env("RAPPORT_CHAT_HOST_PRESET", preset);
         command
     };
-    // Nobody has an account yet: it goes on, and says what it took.
+    // Without accounts it continues, and reports what it chose.
     let output = run(&mut migrate("auto")).await;
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
-    assert!(text(&output.stderr).contains("Nobody has an account yet"));
+    assert!(text(&output.stderr).contains("No user has an account yet"));
 
     let client = database.connect().await;
     client

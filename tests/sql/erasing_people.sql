@@ -1,4 +1,4 @@
--- Erasing a person: what was theirs alone goes, what they shared stays without a name.
+-- Erasing a user removes their own data, and keeps what they shared, without a name.
 
 begin;
 \ir support.sql
@@ -26,7 +26,8 @@ select tests.equals(("row" ->> 'can_send', "row" ->> 'other_user')::text, '(fals
 select tests.equals(count(*), 2::bigint, 'history') from chat.message_page(current_setting('tests.c')::uuid);
 select tests.expect_error($$select chat.send_message(current_setting('tests.c')::uuid, 'x')$$, 'not_allowed_recipient');
 
--- a person who hides, with and without a row that others see: nothing of their presence stays, and none comes back
+-- A hidden user, with and without a visible row: erasing removes all of their presence, and nothing
+-- restores it.
 select tests.act_as('service_role');
 select gen_random_uuid() as process \gset
 select chat.keep_presence(:'process', 60000);
@@ -42,7 +43,7 @@ select tests.equals(
     + (select count(*) from chat.presence_sessions),
   0::bigint, 'presence left behind');
 
--- removing rows, as retention does, keeps the counts and the preview right
+-- Removing rows, as retention does, keeps the counts and the preview correct.
 select tests.act_as('owner');
 select set_config('tests.d', tests.conversation('ana', 'ada')::text, true);
 select tests.message('ada', current_setting('tests.d')::uuid, '1') as one \gset

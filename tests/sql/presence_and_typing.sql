@@ -1,9 +1,10 @@
--- Presence: what is reported, what was chosen, who sees it. Typing: who is told.
+-- Presence: what devices report, what users choose, and which users see it. Typing: which users
+-- receive it.
 
 begin;
 \ir support.sql
 
--- a chosen status holds against what devices report
+-- A chosen status overrides what devices report.
 select tests.act_as('ana');
 select tests.equals(chat.set_presence('online') ->> 'status', 'online', 'reported');
 select tests.equals(chat.set_presence('dnd', status_text => ' lunch ') ->> 'status', 'busy', 'chosen');
@@ -19,12 +20,12 @@ select chat.set_presence('online', is_manual => true, clear_status_text => true)
 select tests.expect_error($$select chat.set_presence('asleep')$$, 'validation_failed');
 select tests.expect_error($$select chat.set_presence('online', status_text => repeat('x', 101))$$, 'validation_failed');
 
--- words alone are no sign of life
+-- A request with only texts does not count as activity.
 select tests.equals(chat.set_presence('away') ->> 'status', 'away', 'away');
 select tests.equals(chat.set_presence(status_text => 'back soon') ->> 'status', 'away', 'still away');
 select chat.set_presence('online', clear_status_text => true);
 
--- the page somebody looks at is kept only where that is switched on
+-- The user's current page is kept only if the setting is on.
 select tests.equals(chat.set_presence('online', current_page => '/payroll') ->> 'current_page', null, 'page');
 select tests.act_as('owner');
 update chat.config set value = 'true' where key = 'share_current_page';
@@ -36,7 +37,7 @@ select tests.act_as('ada');
 select tests.equals((select "row" ->> 'current_page' from chat.presence_rows(array[tests.id('ana')])), '/payroll', 'an admin of the team');
 select tests.equals((select "row" ->> 'current_page' from chat.presence_rows(team => true) where user_id = tests.id('ana')), '/payroll', 'in a list, too');
 
--- nobody reads it in the table: neither the team, nor an admin, nor the server, nor whoever writes it there
+-- The table never shows it: not to the team, an admin, the server, or the user who wrote it.
 select tests.act_as('ben');
 select tests.equals((select p.current_page from public.user_presence p where p.user_id = tests.id('ana')), null, 'the table, to the team');
 select tests.equals((select count(*) from chat.pages_of(null)), 0::bigint, 'pages, to the team');
@@ -61,7 +62,7 @@ update public.user_presence set current_page = null, status_text = null where us
 select tests.equals("row" ->> 'current_page', null, 'taken back') from chat.presence_rows();
 select chat.set_presence('offline');
 select pg_temp.written('/payroll');
--- of somebody else
+-- Another user's row
 select tests.act_as('ben');
 select chat.set_presence('online');
 select tests.act_as('ana');
@@ -73,14 +74,14 @@ select tests.equals(count(*), 0::bigint, 'nothing in the table') from public.use
 select tests.equals((select string_agg(page, ',' order by page) from chat.presence_pages), '/payroll,/server', 'each their own');
 delete from public.user_presence where user_id = tests.id('ben');
 select tests.equals((select string_agg(page, ',') from chat.presence_pages), '/payroll', 'gone with its row');
--- whoever looks offline leaves no trace
+-- A user who appears offline leaves no trace.
 select tests.act_as('ana');
 select chat.set_presence('offline', is_manual => true);
 select chat.set_presence('online', current_page => '/hidden');
 update public.user_presence set current_page = '/hidden' where user_id = tests.id('ana');
 select tests.equals("row" ->> 'current_page', '/payroll', 'unseen') from chat.presence_rows();
 select chat.set_presence('online', is_manual => true);
--- where it is switched off again nothing that was kept is told, and what is reported is forgotten
+-- If the setting is turned off again, stored pages are not returned, and new ones are not stored.
 select tests.act_as('owner');
 update chat.config set value = 'false' where key = 'share_current_page';
 select tests.act_as('ana');
@@ -92,7 +93,7 @@ update chat.config set value = 'true' where key = 'share_current_page';
 select tests.act_as('ana');
 select chat.set_presence('online', current_page => '/payroll');
 
--- seen by the team and by whoever one talks to, and by nobody when not shared
+-- Visible to the team and to conversation partners, and to no other user if it is not shared.
 select tests.act_as('ben');
 select tests.equals(count(*), 1::bigint, 'team') from chat.presence_rows(array[tests.id('ana')]);
 select tests.equals(count(*), 1::bigint, 'the whole team') from chat.presence_rows(team => true);
@@ -106,7 +107,8 @@ select tests.act_as('sue');
 select tests.equals(count(*), 1::bigint, 'a partner') from chat.presence_rows(array[tests.id('ana')]);
 select tests.equals((select "row" ->> 'current_page' from chat.presence_rows(array[tests.id('ana')])), '/payroll', 'a super admin, of whom they see');
 
--- an admin of another team who talks to her sees her, and her page only where admins are everybody's
+-- An admin of another team who has a conversation with her sees her presence, and her page only if
+-- admins may message across teams.
 select tests.act_as('owner');
 select tests.add_person('max', '00000000-0000-4000-8000-00000000007b', 'admin');
 update chat.config set value = 'true' where key = 'admin_cross_team';
@@ -130,7 +132,7 @@ select tests.equals("row" -> 'other_user' ->> 'status', 'offline', 'nor in the l
 select tests.act_as('owner');
 delete from public.user_notification_preferences;
 
--- what was reported goes stale
+-- A report expires.
 select tests.act_as('ana');
 select chat.set_presence('online');
 select tests.act_as('owner');
@@ -140,7 +142,7 @@ select tests.equals(array_agg(e), array[tests.id('ana')], 'swept') from chat.exp
 select tests.act_as('ben');
 select tests.equals("row" ->> 'status', 'offline', 'stale') from chat.presence_rows(array[tests.id('ana')]);
 
--- devices that name themselves: whoever is there on one of them is there
+-- Devices with a session_id: the user is online if any of them is.
 select tests.act_as('ana');
 select tests.equals(chat.set_presence('away', session_id => 'a') ->> 'status', 'away', 'one is idle');
 select tests.equals((r ->> 'status', r ->> 'device_count')::text, '(online,2)', 'the other is not') from chat.set_presence('online', session_id => 'b') r;
@@ -159,23 +161,23 @@ select chat.end_presence('a');
 select tests.equals(("row" ->> 'status', "row" ->> 'device_count')::text, '(away,1)', 'one signs out') from chat.presence_rows();
 select chat.end_presence('a'), chat.end_presence('b');
 select tests.equals(("row" ->> 'status', "row" ->> 'device_count')::text, '(offline,0)', 'the last one, too') from chat.presence_rows();
--- a choice is one for all of them
+-- A choice applies to all devices.
 select tests.equals(chat.set_presence('busy', session_id => 'a') ->> 'status', 'busy', 'chosen on one');
 select tests.equals(chat.set_presence('online', session_id => 'b') ->> 'status', 'busy', 'holds on the other');
 select tests.equals(chat.set_presence('offline', session_id => 'a') ->> 'status', 'busy', 'when that one is gone');
 select tests.equals(chat.set_presence('offline', session_id => 'b') ->> 'status', 'offline', 'and not when all are');
 select tests.equals(chat.set_presence('online', is_manual => true, session_id => 'b') ->> 'status', 'online', 'taken back');
--- signing out without a name is for all
+-- Signing out without a session_id applies to all devices.
 select chat.set_presence('online', session_id => 'a'), chat.end_presence();
 select tests.equals("row" ->> 'status', 'offline', 'everywhere') from chat.presence_rows();
 select tests.expect_error($$select chat.set_presence('online', session_id => '')$$, 'validation_failed');
 select tests.expect_error($$select chat.set_presence('online', session_id => repeat('x', 65))$$, 'validation_failed');
 select tests.expect_error($$select chat.end_presence(repeat('x', 65))$$, 'validation_failed');
 select tests.equals(chat.set_presence('online', session_id => repeat('é', 64)) ->> 'status', 'online', 'the longest name');
--- names that are invented push out the oldest
+-- Invented session_ids replace the oldest.
 select chat.set_presence('away', session_id => 'n' || n) from generate_series(1, 20) n;
 select tests.equals(("row" ->> 'status', "row" ->> 'device_count')::text, '(away,20)', 'bounded') from chat.presence_rows();
--- each comes to an end of its own
+-- Each expires independently.
 select tests.act_as('owner');
 update chat.presence_report_sessions set expires_at = clock_timestamp() - interval '1 second' where user_id = tests.id('ana') and session_id <> 'n1';
 select tests.act_as('service_role');
@@ -188,7 +190,7 @@ select tests.act_as('service_role');
 select chat.expire_presence();
 select tests.equals((status, device_count)::text, '(offline,0)', 'none') from public.user_presence where user_id = tests.id('ana');
 
--- those who watch the table see what was chosen, and that it ended
+-- Subscribers of the table see the chosen status and its end.
 select tests.act_as('ana');
 select chat.set_presence('online');
 select chat.set_presence('busy', manual_until => clock_timestamp() + interval '1 hour');
@@ -200,7 +202,7 @@ select tests.act_as('service_role');
 select tests.equals(array_agg(e), array[tests.id('ana')], 'over') from chat.expire_presence() e;
 select tests.equals((status, manual_status, manual_until)::text, '(online,,)', 'what devices report') from public.user_presence where user_id = tests.id('ana');
 
--- sockets at two server processes
+-- Sockets at two server processes
 \set one 11111111-0000-4000-8000-000000000000
 \set two 22222222-0000-4000-8000-000000000000
 select tests.equals(chat.report_devices(:'one', array[tests.id('ana')], array[1], array[true]), false, 'no lease, no report');
@@ -215,13 +217,14 @@ select tests.act_as('service_role');
 select chat.report_devices(:'one', array[tests.id('ana')], array[0], array[false]);
 select tests.equals((status, device_count)::text, '(online,2)', 'one process is left') from public.user_presence where user_id = tests.id('ana');
 
--- a page that closes does not speak for the other device; signing out does, until somebody connects
+-- Closing a page does not end another device. Signing out does, until a device connects.
 select tests.act_as('ana');
 select tests.equals(chat.set_presence('offline') ->> 'status', 'online', 'another socket is there');
 select tests.act_as('owner');
 select tests.equals(expires_at, null, 'and alone vouches from now on') from chat.presence_reports where user_id = tests.id('ana');
 select tests.act_as('ana');
--- sockets and sessions are the same devices seen from two sides; what a session says wins, as it knows of idling
+-- A socket and a session describe the same device. The session's report takes precedence, because
+-- it includes idling.
 select tests.equals((r ->> 'status', r ->> 'device_count')::text, '(away,2)', 'two sockets, of which one reports') from chat.set_presence('away', session_id => 'a') r;
 select chat.end_presence('a');
 select tests.equals(("row" ->> 'status', "row" ->> 'device_count')::text, '(online,2)', 'the sockets are left') from chat.presence_rows();
@@ -234,12 +237,12 @@ select tests.equals(status, 'offline', 'a socket that lingers brings nobody back
 select chat.report_devices(:'two', array[tests.id('ana')], array[1], array[true]);
 select tests.equals(status, 'online', 'one that comes does') from public.user_presence where user_id = tests.id('ana');
 
--- what has not changed is not written
+-- An unchanged row is not written.
 select xmin as before from public.user_presence where user_id = tests.id('ana') \gset
 select chat.report_devices(:'two', array[tests.id('ana')], array[1], array[true]), chat.keep_presence(:'two', 60000);
 select tests.equals(xmin::text, :'before', 'untouched') from public.user_presence where user_id = tests.id('ana');
 
--- whoever hides is told offline once, and then nothing
+-- When a user hides, subscribers receive offline once and then nothing.
 select tests.act_as('ana');
 insert into public.user_notification_preferences (user_id, share_presence) values (tests.id('ana'), false);
 select tests.act_as('ben');
@@ -258,7 +261,7 @@ update public.user_notification_preferences set share_presence = true where user
 select tests.act_as('ben');
 select tests.equals((status, device_count)::text, '(online,3)', 'shared again') from public.user_presence where user_id = tests.id('ana');
 
--- whoever chose to look offline does: neither devices, nor heartbeats, nor typing are seen
+-- A user who chose to appear offline does: devices, heartbeats and typing are all invisible.
 select tests.act_as('ana');
 select tests.equals((r ->> 'status', r ->> 'manual_status', r ->> 'device_count')::text, '(offline,offline,0)', 'invisible')
   from chat.set_presence('offline', is_manual => true) r;
@@ -277,7 +280,7 @@ select tests.equals((status, device_count, is_typing_to, updated_at)::text, ('of
 select chat.set_presence('online', is_manual => true);
 select tests.equals((status, device_count)::text, '(online,2)', 'back') from public.user_presence where user_id = tests.id('ana');
 
--- a process that dies
+-- A process dies.
 select tests.act_as('owner');
 update chat.presence_processes set lease_until = now() - interval '1 second' where process_id = :'two';
 update chat.presence_reports set expires_at = null where user_id = tests.id('ana');
@@ -286,7 +289,7 @@ select tests.equals(chat.keep_presence(:'one', 60000), true, 'another process lo
 select tests.equals((status, device_count)::text, '(offline,0)', 'written down') from public.user_presence where user_id = tests.id('ana');
 select tests.equals(chat.report_devices(:'two', array[tests.id('ana')], array[1], array[true]), false, 'the dead one has to begin again');
 
--- a crash of the database empties what is unlogged
+-- A crash of the database empties the unlogged tables.
 select chat.report_devices(:'one', array[tests.id('ana')], array[1], array[true]);
 select tests.act_as('owner');
 delete from chat.presence_processes;
@@ -294,7 +297,7 @@ select tests.act_as('service_role');
 select chat.keep_presence(:'one', 60000);
 select tests.equals((status, device_count)::text, '(offline,0)', 'nobody is left behind') from public.user_presence where user_id = tests.id('ana');
 
--- a client that writes the table: its own row, with an end it does not choose
+-- A client that writes the table: only its own row, and the server sets when the report expires.
 select tests.act_as('ben');
 insert into public.user_presence (user_id, status, last_seen, current_page) values (tests.id('ben'), 'online', '2001-01-01', '/x');
 select tests.holds(last_seen > now() - interval '1 minute', 'the time is the server''s') from public.user_presence where user_id = tests.id('ben');
@@ -327,7 +330,7 @@ select tests.act_as('ben');
 select tests.expect_error($$select chat.report_devices(gen_random_uuid(), array[tests.id('zoe')], array[1], array[true])$$, '42501');
 select tests.expect_error($$select chat.keep_presence(gen_random_uuid(), 1000)$$, '42501');
 
--- typing is told to the others, and written down only where that is switched on
+-- Typing is sent to the other members, and written to the table only if the setting is on.
 select updated_at as before from public.user_presence where user_id = tests.id('ben') \gset
 select tests.equals((others, is_shared, expires_in_ms)::text, (array[tests.id('ana')], true, 6000)::text, 'typing') from chat.set_typing(:'c', true);
 select tests.equals(updated_at, :'before'::timestamptz, 'nothing was written') from public.user_presence where user_id = tests.id('ben');

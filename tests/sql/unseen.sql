@@ -1,4 +1,5 @@
--- What people do in private moves nothing that others see: no row, no version of one, and no system column.
+-- Private actions change nothing that other users see: no row, no row version, and no system
+-- column.
 
 begin;
 \ir support.sql
@@ -10,7 +11,8 @@ select tests.conversation('bob', 'ben') as bobs \gset
 select tests.message('ben', :'c', 'hello') as m \gset
 select tests.message('bob', :'bobs', 'hello');
 
--- A lock sets xmax, a write makes another version. Seen by the owner here: whoever else is granted whole tables sees it.
+-- A lock sets xmax, and a write creates another version. The owner checks here, because every role
+-- with a grant on the whole table would see this.
 create view tests.traces as
 select 'presence of ' || n.name as what, (p.xmin, p.xmax, p.ctid, p.*)::text as trace from public.user_presence p join tests.people n on n.id = p.user_id
 union all
@@ -30,7 +32,8 @@ begin
 end
 $$;
 
--- Ana has a row and hides; Bob hides and was never there; Ben is there and chose to look offline
+-- Ana has a row and hides. Bob hides and was never online. Ben is online and chose to appear
+-- offline.
 select tests.act_as('ana');
 select chat.set_presence('online', session_id => 'a');
 select chat.set_preferences('{"share_presence": false}');
@@ -40,7 +43,7 @@ select tests.act_as('ben');
 select chat.set_presence('online', session_id => 'a');
 select chat.set_presence('offline', is_manual => true);
 select tests.act_as('owner');
--- another version of each row, which nobody has locked
+-- A new version of each row, which no transaction has locked
 update public.users set full_name = full_name;
 alter table public.user_presence disable trigger user;
 update public.user_presence set user_id = user_id;
@@ -73,7 +76,7 @@ from unnest(array[
 ]) with ordinality s (statement, number)
 order by s.number;
 
--- sockets that come and go, and what ends by time
+-- Sockets that connect and disconnect, and what ends by time
 select gen_random_uuid() as one \gset
 select tests.act_as('service_role');
 select chat.keep_presence(:'one', 60000);
@@ -89,8 +92,8 @@ select tests.act_as('service_role');
 select chat.expire_presence();
 select tests.unmoved('what came to its end');
 
--- A client that writes the table: nothing is inserted, and no other version is written. PostgreSQL locks a row that is
--- named in an update before any trigger runs, which nobody is granted to see.
+-- A client that writes the table: nothing is inserted and no new version is written. PostgreSQL
+-- locks the row of an update before any trigger runs, but no user may read that column.
 create function tests.versions() returns text language sql as $$
   select string_agg((p.xmin, p.ctid, p.*)::text, ' ' order by p.user_id) from public.user_presence p
 $$;
@@ -104,27 +107,27 @@ insert into public.user_presence (user_id, status) values (tests.id('ana'), 'onl
 update public.user_presence set status = 'busy' where user_id = tests.id('ana');
 select tests.act_as('owner');
 select tests.equals(tests.versions(), :'before', 'by the table');
--- it was heard all the same
+-- The report was recorded nevertheless.
 select tests.equals(string_agg(r.status, ',' order by r.user_id = tests.id('bob')), 'busy,away', 'reported')
 from chat.presence_reports r where r.user_id in (tests.id('ana'), tests.id('bob'));
 
--- to themselves they look offline, with and without a row
+-- To themselves they appear offline, with and without a row.
 select tests.act_as('bob');
 select tests.equals((r."row" ->> 'status', r."row" ->> 'last_seen', r."row" ->> 'device_count')::text, '(offline,,0)', 'oneself') from chat.presence_rows() r;
 select tests.equals(chat.set_presence('online') ->> 'status', 'offline', 'an answer there is');
--- nor does the row of somebody else tell whether they hide
+-- Another user's row does not reveal whether they hide either.
 select tests.act_as('ben');
 select tests.expect_error(format('insert into public.user_presence (user_id, status) values (%L, %L)', p.id, 'online'), '42501')
 from (values (tests.id('bob')), (tests.id('ada')), (gen_random_uuid())) p (id);
 
--- back in sight they are as they reported meanwhile
+-- When they share their presence again, it shows what they reported in the meantime.
 select tests.act_as('bob');
 select chat.set_preferences('{"share_presence": true}');
 select tests.act_as('ben');
 select tests.equals(p.status, 'online', 'seen again') from public.user_presence p where p.user_id = tests.id('bob');
 select tests.holds(count(*) = 1, 'a row') from public.user_presence p where p.user_id = tests.id('bob');
 
--- What others see is granted column by column.
+-- What other users see is granted per column.
 select tests.act_as('owner');
 create table tests.shared (name text);
 insert into tests.shared values
@@ -134,7 +137,7 @@ select tests.act_as('ben');
 select tests.expect_error(format('select %s from public.%I', c.name, s.name), '42501')
 from tests.shared s, unnest(array['xmin', 'xmax', 'cmin', 'cmax', 'ctid', 'tableoid']) c (name);
 select tests.expect_error(format('select from public.%I where ctid = %L', s.name, '(0,1)'), '42501') from tests.shared s;
--- as clients, the data API and its embeds ask
+-- As clients, the data API and its embedding query
 do $$
 declare
   shared text;
@@ -153,7 +156,7 @@ insert into public.message_reactions (message_id, user_id, reaction) values (:'m
 select tests.equals(count(*), 1::bigint, 'embeds')
 from public.user_messages m join lateral (select row_to_json(r.*) from public.message_reactions r where r.message_id = m.id) r on true;
 
--- a column that the application adds is granted with the next installation
+-- A column that the application adds is granted by the next installation.
 select tests.act_as('owner');
 alter table public.user_messages add column tests_added int;
 select tests.act_as('ben');
