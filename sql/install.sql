@@ -382,25 +382,25 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/61_message_insert.sql' and checksum = '31ce3e75d626e96eb8a953912430d57c55a318b35f19d265dc063b7be4d5ca3a'
+  where path = 'chat/61_message_insert.sql' and checksum = 'c8bde843ebe22b08154ee3bf54d3458b0b1f278813efed8001e527a6ec7b548e'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/61_message_insert.sql
 \ir definitions/chat/61_message_insert.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/61_message_insert.sql', '31ce3e75d626e96eb8a953912430d57c55a318b35f19d265dc063b7be4d5ca3a')
+  ('chat/61_message_insert.sql', 'c8bde843ebe22b08154ee3bf54d3458b0b1f278813efed8001e527a6ec7b548e')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/62_message_change.sql' and checksum = '6835115beff3c02b89232517bce7493ab025dd1f76c8b47299eaff51e54c4547'
+  where path = 'chat/62_message_change.sql' and checksum = 'fb0043945ebbf5b5d7567e229cb5adb8f8e5c764835dae5ec9fb24b046c6fb35'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/62_message_change.sql
 \ir definitions/chat/62_message_change.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/62_message_change.sql', '6835115beff3c02b89232517bce7493ab025dd1f76c8b47299eaff51e54c4547')
+  ('chat/62_message_change.sql', 'fb0043945ebbf5b5d7567e229cb5adb8f8e5c764835dae5ec9fb24b046c6fb35')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
@@ -490,13 +490,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/86_message_rows.sql' and checksum = '01a60d9a1600d152a92ed5d14cbc43312b62c20ba81a7e32dbb8da02a9834a7c'
+  where path = 'chat/86_message_rows.sql' and checksum = '98075fc5db35c87423fb56e0fe52436250260bce1ef895f4af1324a5b234e403'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/86_message_rows.sql
 \ir definitions/chat/86_message_rows.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/86_message_rows.sql', '01a60d9a1600d152a92ed5d14cbc43312b62c20ba81a7e32dbb8da02a9834a7c')
+  ('chat/86_message_rows.sql', '98075fc5db35c87423fb56e0fe52436250260bce1ef895f4af1324a5b234e403')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 

@@ -144,6 +144,7 @@ CREATE FUNCTION chat.apply_message_change() RETURNS trigger
     SET enable_seqscan TO 'off'
     SET enable_bitmapscan TO 'off'
     SET enable_sort TO 'off'
+    SET jit TO 'off'
     AS $$
 declare
   -- A reaction or a pin requests a new rev by changing the old one.
@@ -2930,6 +2931,7 @@ CREATE FUNCTION chat.message_changes(conversation_id uuid, since_rev bigint, max
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan'
     SET enable_sort TO 'off'
+    SET jit TO 'off'
     AS $$
 declare
   caller constant uuid := auth.uid();
@@ -2969,6 +2971,7 @@ CREATE FUNCTION chat.message_page(conversation_id uuid, before_seq bigint DEFAUL
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan'
     SET enable_sort TO 'off'
+    SET jit TO 'off'
     AS $$
 declare
   caller constant uuid := auth.uid();
@@ -3551,6 +3554,7 @@ CREATE FUNCTION chat.place_message() RETURNS trigger
     SET enable_seqscan TO 'off'
     SET enable_bitmapscan TO 'off'
     SET enable_sort TO 'off'
+    SET jit TO 'off'
     AS $$
 declare
   earliest timestamptz;

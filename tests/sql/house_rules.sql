@@ -33,6 +33,13 @@ select tests.none('functions that anon may call', array_agg(f.name))
 from tests.functions f
 where has_function_privilege('anon', f.oid, 'execute') and f.name not in ('chat.is_chat_topic(text)');
 
+-- A disabled type of plan node raises the cost of a plan that uses it nevertheless, and such a plan
+-- would be compiled at every execution.
+select tests.none('functions that disable plan types but not compilation', array_agg(f.name))
+from tests.functions f
+where exists (select from unnest(f.proconfig) c where c like 'enable\_%=off')
+  and not 'jit=off' = any (f.proconfig);
+
 -- Clients may not call functions with two arbitrary users.
 select tests.none('functions about pairs', array_agg(f.name))
 from tests.functions f

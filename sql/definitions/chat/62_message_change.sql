@@ -51,7 +51,8 @@ create or replace trigger user_messages_10_judge_change
   before update on public.user_messages
   for each row execute function chat.judge_message_change();
 
--- The planner is restricted to the indexes for the same reason as in chat.place_message().
+-- The planner is restricted to the indexes, without compilation, for the same reasons as in
+-- chat.place_message().
 create or replace function chat.apply_message_change()
 returns trigger
 language plpgsql
@@ -60,6 +61,7 @@ set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
 set enable_bitmapscan = off
 set enable_sort = off
+set jit = off
 as $$
 declare
   -- A reaction or a pin requests a new rev by changing the old one.

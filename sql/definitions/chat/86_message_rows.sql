@@ -163,8 +163,9 @@ stable
 set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan
 -- A generic plan expects a short conversation, in which sorting is cheap. In a long one it would
--- read all rows.
+-- read all rows. Without compilation, for the same reason as in chat.place_message().
 set enable_sort = off
+set jit = off
 as $$
 declare
   caller constant uuid := auth.uid();
@@ -235,6 +236,7 @@ set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan
 -- As in message_page().
 set enable_sort = off
+set jit = off
 as $$
 declare
   caller constant uuid := auth.uid();
