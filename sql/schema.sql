@@ -16,7 +16,7 @@ CREATE SCHEMA chat;
 
 -- Name: SCHEMA chat; Type: COMMENT; Schema: -; Owner: -
 
-COMMENT ON SCHEMA chat IS 'Rapport: everything of the chat that clients never address by name. Keep it out of the schemas PostgREST exposes.';
+COMMENT ON SCHEMA chat IS 'Rapport: everything in the chat that clients do not address by name. PostgREST must not expose this schema.';
 
 -- Name: realtime; Type: SCHEMA; Schema: -; Owner: -
 
@@ -6053,7 +6053,7 @@ CREATE TABLE chat.schema_definitions (
 
 -- Name: TABLE schema_definitions; Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON TABLE chat.schema_definitions IS 'Files of sql/definitions, each with the text that is in force.';
+COMMENT ON TABLE chat.schema_definitions IS 'The applied files of sql/definitions, each with the checksum of the text in force.';
 
 -- Name: schema_migrations; Type: TABLE; Schema: chat; Owner: -
 
@@ -6067,7 +6067,7 @@ CREATE TABLE chat.schema_migrations (
 
 -- Name: TABLE schema_migrations; Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON TABLE chat.schema_migrations IS 'Migrations of sql/migrations, each applied once, in order, without gaps.';
+COMMENT ON TABLE chat.schema_migrations IS 'The applied files of sql/migrations: each once, in order, without gaps.';
 
 -- Name: conversation_receipts; Type: TABLE; Schema: public; Owner: -
 

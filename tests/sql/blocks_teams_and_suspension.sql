@@ -18,8 +18,8 @@ begin
   perform tests.expect_error('insert into public.user_messages (conversation_id, content) values (tests.c(), ''x'')', '42501');
   -- It can still be read and found.
   perform tests.equals(
-    (select (r."row" ->> 'can_send') from chat.conversation_rows(array[tests.c()]) r), 'false', why || ': the row says so');
-  perform tests.equals((select o.created from chat.open_conversation(tests.id(case actor when 'ana' then 'ben' else 'ana' end)) o), false, why || ': opening finds it');
+    (select (r."row" ->> 'can_send') from chat.conversation_rows(array[tests.c()]) r), 'false', why || ': can_send is false');
+  perform tests.equals((select o.created from chat.open_conversation(tests.id(case actor when 'ana' then 'ben' else 'ana' end)) o), false, why || ': opening still finds it');
   perform tests.act_as('owner');
 end
 $$;
@@ -42,7 +42,7 @@ select tests.act_as('ben');
 select tests.expect_error($$select chat.edit_message(current_setting('tests.m')::uuid, 'worse')$$, 'not_allowed_recipient');
 select tests.expect_error($$update public.user_messages set content = 'worse'$$, 'not_allowed_recipient');
 select tests.expect_error($$select chat.react(current_setting('tests.m')::uuid, '👍')$$, 'not_allowed_recipient');
-select tests.equals(is_shared, false, 'typing unseen') from chat.set_typing(tests.c(), true);
+select tests.equals(is_shared, false, 'typing is not shared') from chat.set_typing(tests.c(), true);
 select chat.delete_message(current_setting('tests.m')::uuid);
 select tests.act_as('owner');
 delete from public.user_blocks;
@@ -74,8 +74,8 @@ $$;
 select tests.act_as('owner');
 select tests.conversation('sue', 'zoe') as s \gset
 select tests.act_as('zoe');
-select tests.holds(chat.can_send(:'s'), 'answering a super admin');
+select tests.holds(chat.can_send(:'s'), 'replying to a super admin');
 select tests.act_as('ana');
-select tests.holds(not chat.can_send(:'s'), 'not a stranger');
+select tests.holds(not chat.can_send(:'s'), 'a stranger cannot write');
 
 rollback;

@@ -164,6 +164,6 @@ insert into realtime.messages (topic, extension, inserted_at) values ('far', 'br
 select tests.equals(tableoid, 'realtime.messages_default'::regclass::oid, 'far ahead') from realtime.messages where topic = 'far';
 select tests.equals(chat.maintain_message_partitions(40, 3), 10, 'made');
 select tests.holds(tableoid <> 'realtime.messages_default'::regclass, 'moved') from realtime.messages where topic = 'far';
-select tests.equals(chat.maintain_message_partitions(40, 3), 0, 'made again');
+select tests.equals(chat.maintain_message_partitions(40, 3), 0, 'created again');
 
 rollback;

@@ -52,9 +52,9 @@ select tests.equals(
 from pg_proc p where p.pronamespace = 'public'::regnamespace and p.proname = 'get_or_create_conversation';
 select tests.act_as('ana');
 select public.get_or_create_conversation("user1_id" := tests.id('ana'), "user2_id" := tests.id('ben')) as c \gset
-select tests.equals(public.get_or_create_conversation("other_user_id" := tests.id('ben')), :'c'::uuid, 'by the other person');
+select tests.equals(public.get_or_create_conversation("other_user_id" := tests.id('ben')), :'c'::uuid, 'by the other user''s id');
 select tests.act_as('ben');
-select tests.equals(public.get_or_create_conversation("user1_id" := tests.id('ana'), "user2_id" := tests.id('ben')), :'c'::uuid, 'by the other of the two');
+select tests.equals(public.get_or_create_conversation("user1_id" := tests.id('ana'), "user2_id" := tests.id('ben')), :'c'::uuid, 'opened by the other user');
 
 -- from('user_messages').insert({...}).select('*, sender:users!sender_id(id, full_name, avatar_url)').single()
 select tests.act_as('ana');
@@ -113,11 +113,11 @@ select tests.equals(unread_count, 0, 'unread') from public.user_conversation_mem
 with source as (
   update "public"."user_messages" set "is_deleted" = true where "public"."user_messages"."id" = :'sent_id' returning 1
 )
-select tests.equals(count(*), 0::bigint, 'taken back by the reader') from source;
+select tests.equals(count(*), 0::bigint, 'deleted by a reader') from source;
 select tests.act_as('ana');
 update "public"."user_messages" set "is_deleted" = true where "public"."user_messages"."id" = :'sent_id';
-select tests.equals(count(*), 0::bigint, 'history of what was taken back') from tests.history(:'c');
-select tests.equals(content, '', 'content of what was taken back') from public.user_messages where id = :'sent_id';
+select tests.equals(count(*), 0::bigint, 'earlier texts of the deleted message') from tests.history(:'c');
+select tests.equals(content, '', 'content of the deleted message') from public.user_messages where id = :'sent_id';
 
 -- Presence: the server determines times and pages.
 select tests.equals((status, current_page, last_seen > '2001-01-02')::text, '(online,,t)', 'first') from tests.upsert_presence(tests.id('ana'), 'online');

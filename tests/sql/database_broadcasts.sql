@@ -30,11 +30,11 @@ from (values
 ) p (payload, event);
 select tests.equals(m.payload - 'id', '{"a": 1}', 'object') from realtime.messages m where m.event = 'object';
 select tests.equals(m.payload ->> 'id', m.id::text, 'id') from realtime.messages m where m.event = 'object';
-select tests.equals(m.payload, '{"a": 1, "id": 7}', 'own id') from realtime.messages m where m.event = 'with id';
+select tests.equals(m.payload, '{"a": 1, "id": 7}', 'the payload''s own id') from realtime.messages m where m.event = 'with id';
 select tests.equals(m.payload, v.payload, v.event)
 from (values ('[1, 2]'::jsonb, 'array'), ('"text"', 'text'), ('5', 'number'), (null, 'null')) v (payload, event)
 join realtime.messages m on m.event = v.event;
-select tests.equals(count(*), 6::bigint, 'all are there') from realtime.messages m where m.topic = 'shapes' and m.extension = 'broadcast' and not m.private;
+select tests.equals(count(*), 6::bigint, 'all messages are stored') from realtime.messages m where m.topic = 'shapes' and m.extension = 'broadcast' and not m.private;
 
 select realtime.send_binary('\x00ff', 'bytes', 'room:2');
 select tests.equals(m.binary_payload, '\x00ff'::bytea, 'bytes') from realtime.messages m where m.event = 'bytes' and m.payload is null and m.private;
@@ -69,9 +69,9 @@ delete from public.things where id = 1;
 -- If the policy refuses the broadcast, the change itself is still written, and a warning is the
 -- only report.
 insert into public.things values (2, 'two', 'room:closed');
-select tests.equals(realtime.topic(), 'room:open', 'the topic of the last that went out');
+select tests.equals(realtime.topic(), 'room:open', 'the topic of the last broadcast');
 select tests.act_as('owner');
-select tests.equals(count(*), 1::bigint, 'the refused message undid nothing') from public.things where id = 2;
+select tests.equals(count(*), 1::bigint, 'the refused broadcast rolled nothing back') from public.things where id = 2;
 select tests.equals(count(*), 0::bigint, 'refused') from realtime.messages where topic = 'room:closed';
 select tests.equals(m.payload - 'id', v.payload, v.event)
 from (values
@@ -92,7 +92,7 @@ end
 $$;
 select tests.equals(
   tests.fault($$select realtime.broadcast_changes('t', 'e', 'INSERT', 't', 's', null, null, 'STATEMENT')$$),
-  'Failed to process the row: function can only be triggered for each row, not for each statement', 'for each statement');
+  'Failed to process the row: function can only be triggered for each row, not for each statement', 'statement trigger');
 select tests.equals(tests.fault(format($$select realtime.broadcast_changes('t', 'e', %L, 't', 's', null, null)$$, v.operation)), v.fault, 'operation')
 from (values ('TRUNCATE', 'Failed to process the row: Unexpected operation type: TRUNCATE'), (null, 'Failed to process the row: Unexpected operation type: <NULL>')) v (operation, fault);
 

@@ -26,7 +26,7 @@ select tests.expect_error(format('select chat.edit_message(%L, ''x'')', :'theirs
 
 -- The same text again is not an edit.
 select chat.edit_message(tests.m(), 'first!');
-select tests.equals(rev, 4::bigint, 'rev after nothing') from public.user_messages where id = tests.m();
+select tests.equals(rev, 4::bigint, 'rev after no change') from public.user_messages where id = tests.m();
 
 -- Columns that never change
 select tests.act_as('service_role');
@@ -76,7 +76,7 @@ select tests.expect_error(format('update public.user_messages set is_deleted = f
 
 select chat.delete_message(tests.m());
 select tests.act_as('owner');
-select tests.equals(count(*), 0::bigint, 'wordings of a deleted message') from public.message_edits where message_id = tests.m();
+select tests.equals(count(*), 0::bigint, 'earlier texts of a deleted message') from public.message_edits where message_id = tests.m();
 
 -- Deleting a message that was read does not lower the count.
 select tests.message('ana', tests.c(), 'read') as seen \gset
@@ -96,7 +96,7 @@ select tests.message('ana', tests.c(), 'another');
 select tests.act_as('ana');
 select chat.delete_message(:'unseen');
 select tests.act_as('ben');
-select tests.equals(unread_count, 1, 'unread after both') from public.user_conversation_members;
+select tests.equals(unread_count, 1, 'unread after hiding and deleting') from public.user_conversation_members;
 
 -- Hiding affects only the caller.
 select tests.holds(not exists (select from chat.message_page(tests.c()) p where p.message_id = :'unseen'), 'Ben does not see what he hid');

@@ -18,7 +18,7 @@ as $$
     'public.user_messages'::regclass, 'public.message_hides'::regclass, 'public.message_drafts'::regclass, 'public.message_reactions'::regclass,
     'public.user_presence'::regclass, 'public.user_blocks'::regclass, 'public.user_notification_preferences'::regclass)
 $$;
-select tests.equals(tests.references_to('public.users'), 14::bigint, 'references to people');
+select tests.equals(tests.references_to('public.users'), 14::bigint, 'references to users');
 
 -- The views belong to the owner of the table, to whom row-level security does not apply.
 select tests.equals(v.relowner, t.relowner, 'owner')
@@ -29,7 +29,7 @@ select tests.equals(chat.install_host_mapping('auto'), 'users_table', 'preset');
 create temporary table catalogue_before on commit drop as
 select c.oid, c.xmin::text as version from pg_class c union all select o.oid, o.xmin::text from pg_constraint o;
 select chat.install_host_mapping('users_table');
-select tests.equals(count(*), 0::bigint, 'changed by asking twice')
+select tests.equals(count(*), 0::bigint, 'changed by a second call')
 from catalogue_before b
 left join (select c.oid, c.xmin::text as version from pg_class c union all select o.oid, o.xmin::text from pg_constraint o) a using (oid)
 where a.version is distinct from b.version;
@@ -74,7 +74,7 @@ select tests.equals(created, true, 'everybody') from chat.open_conversation(test
 select tests.act_as('owner');
 set local rapport.team = 'acme';
 select chat.install_host_mapping('one_team');
-select tests.equals(team_id, 'acme', 'its name') from chat.memberships where user_id = tests.id('ana');
+select tests.equals(team_id, 'acme', 'name of the one team') from chat.memberships where user_id = tests.id('ana');
 
 select tests.expect_error($$select chat.install_host_mapping('basejump')$$, 'P0001');
 -- The recorded preset is kept, regardless of the tables.
@@ -84,7 +84,7 @@ select tests.equals(chat.install_host_mapping('users_table'), 'users_table', 'ch
 
 -- Its tables are gone: another preset is chosen.
 drop table public.users cascade;
-select tests.equals(chat.install_host_mapping('auto'), 'claims', 'without a table of people');
+select tests.equals(chat.install_host_mapping('auto'), 'claims', 'without a table of users');
 select tests.expect_error($$select chat.install_host_mapping('users_table')$$, 'P0001');
 
 -- Users without a team: no preset is chosen, neither at first nor later.
@@ -95,7 +95,7 @@ select tests.expect_error($$select chat.install_host_mapping('auto')$$, 'RP001')
 create table public.users (id uuid primary key, role text, team_id uuid);
 insert into public.users (id) select id from auth.users;
 select tests.expect_error($$select chat.install_host_mapping('auto')$$, 'RP001');
-select tests.equals(chat.install_host_mapping('users_table'), 'users_table', 'chosen all the same');
+select tests.equals(chat.install_host_mapping('users_table'), 'users_table', 'the recorded preset is kept');
 delete from chat.config where key = 'host_mapping';
 update public.users set team_id = tests.id('ana') where id = tests.id('ana');
 select tests.equals(chat.install_host_mapping('auto'), 'users_table', 'one team is enough');
@@ -104,11 +104,11 @@ select tests.equals(chat.install_host_mapping('auto'), 'users_table', 'one team 
 delete from chat.config where key = 'host_mapping';
 delete from public.users;
 set constraints all immediate;
-select tests.equals(chat.install_host_mapping('auto'), 'users_table', 'nobody yet, with a table of people');
+select tests.equals(chat.install_host_mapping('auto'), 'users_table', 'no users yet, with a table of users');
 delete from chat.config where key = 'host_mapping';
 drop table public.users cascade;
 delete from auth.users;
 set constraints all immediate;
-select tests.equals(chat.install_host_mapping('auto'), 'claims', 'nobody yet, with accounts only');
+select tests.equals(chat.install_host_mapping('auto'), 'claims', 'no users yet, only accounts');
 
 rollback;

@@ -25,7 +25,7 @@ where p.pronamespace = 'chat'::regnamespace
 select tests.none('functions whose search_path does not end in pg_temp', array_agg(f.name))
 from tests.functions f where not coalesce('search_path=pg_catalog, pg_temp' = any (f.proconfig), false);
 
-select tests.none('functions that everybody may call', array_agg(f.name))
+select tests.none('functions that every role may call', array_agg(f.name))
 from tests.functions f
 where (f.proacl is null or exists (select from aclexplode(f.proacl) a where a.grantee = 0)) and f.name <> 'chat.is_chat_topic(text)';
 
@@ -41,7 +41,7 @@ where exists (select from unnest(f.proconfig) c where c like 'enable\_%=off')
   and not 'jit=off' = any (f.proconfig);
 
 -- Clients may not call functions with two arbitrary users.
-select tests.none('functions about pairs', array_agg(f.name))
+select tests.none('functions that accept two users', array_agg(f.name))
 from tests.functions f
 join pg_proc p on p.oid = f.oid
 where has_function_privilege('authenticated', f.oid, 'execute')
@@ -71,17 +71,17 @@ from tests.tables t where t.relkind = 'r' and not t.relrowsecurity and t.name no
 select tests.none('under row-level security and without a policy', array_agg(t.name))
 from tests.tables t where t.relrowsecurity and not exists (select from pg_policy p where p.polrelid = t.oid);
 
-select tests.none('granted to everybody', array_agg(t.name))
+select tests.none('granted to every role', array_agg(t.name))
 from tests.tables t where exists (select from aclexplode(t.relacl) a where a.grantee = 0);
 
-select tests.none('open to anon or to the parked role', array_agg(t.name || ' to ' || r.name))
+select tests.none('accessible to anon or rapport_request', array_agg(t.name || ' to ' || r.name))
 from tests.tables t, unnest(array['anon', 'rapport_request']) r (name)
 where t.relkind in ('r', 'v')
   and (has_table_privilege(r.name, t.oid, 'select, insert, update, delete, truncate, references, trigger') or has_any_column_privilege(r.name, t.oid, 'select, insert, update'));
 
 -- System columns reveal locks, so a grant on the whole table requires that users see only their own
 -- rows.
-select tests.none('granted to people as a whole although rows of others are seen', array_agg(t.name))
+select tests.none('granted as a whole although users see rows of others', array_agg(t.name))
 from tests.tables t
 where has_table_privilege('authenticated', t.oid, 'select')
   and t.name not in ('user_conversation_members', 'message_hides', 'message_drafts', 'user_blocks', 'user_notification_preferences');
@@ -91,7 +91,7 @@ join pg_attribute a on a.attrelid = t.oid and a.attnum > 0 and not a.attisdroppe
 where has_any_column_privilege('authenticated', t.oid, 'select') and not has_column_privilege('authenticated', t.oid, a.attnum, 'select');
 
 -- "explain" shows every role what the planner samples.
-select tests.none('sampled although people write it', array_agg(a.attrelid::regclass || '.' || a.attname))
+select tests.none('columns with statistics although users write them', array_agg(a.attrelid::regclass || '.' || a.attname))
 from pg_attribute a
 where a.attnum > 0
   and not a.attisdropped
@@ -108,14 +108,14 @@ where a.attnum > 0
   )
   and a.attname <> 'extension';
 
-select tests.none('sequences open to clients', array_agg(t.name || ' to ' || r.name))
+select tests.none('sequences accessible to clients', array_agg(t.name || ' to ' || r.name))
 from tests.tables t, unnest(array['anon', 'authenticated', 'rapport_request']) r (name)
 where t.relkind = 'S' and has_sequence_privilege(r.name, t.oid, 'usage, select, update');
 
 -- The role of idle pooled connections has no rights.
 select tests.none('memberships of rapport_request', array_agg(m.roleid::regrole::text)) from pg_auth_members m where m.member = 'rapport_request'::regrole;
 select tests.equals((rolcanlogin, rolinherit, rolsuper, rolcreatedb, rolcreaterole, rolbypassrls, rolreplication)::text, '(f,f,f,f,f,f,f)', 'rapport_request') from pg_roles where rolname = 'rapport_request';
-select tests.none('schemas open to rapport_request', array_agg(s)) from unnest(array['chat', 'auth', 'realtime']) s where has_schema_privilege('rapport_request', s, 'usage');
+select tests.none('schemas accessible to rapport_request', array_agg(s)) from unnest(array['chat', 'auth', 'realtime']) s where has_schema_privilege('rapport_request', s, 'usage');
 
 -- What is published, and what must never be
 select tests.equals(string_agg(tablename, ' ' order by tablename), 'conversation_receipts message_reactions user_conversation_members user_conversations user_messages user_presence', 'published')
@@ -140,6 +140,6 @@ from pg_policy p
 join tests.tables t on t.oid = p.polrelid
 where regexp_replace(coalesce(pg_get_expr(p.polqual, p.polrelid), '') || coalesce(pg_get_expr(p.polwithcheck, p.polrelid), ''), 'SELECT auth\.uid\(\)', '', 'g') like '%auth.uid()%';
 
-select tests.none('tables nobody explained', array_agg(t.name)) from tests.tables t where t.relkind in ('r', 'v') and obj_description(t.oid, 'pg_class') is null;
+select tests.none('tables without a comment', array_agg(t.name)) from tests.tables t where t.relkind in ('r', 'v') and obj_description(t.oid, 'pg_class') is null;
 
 rollback;

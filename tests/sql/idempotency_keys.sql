@@ -28,7 +28,7 @@ update chat.idempotency_keys set kept_at = now() - interval '86401 s';
 select tests.act_as('ana');
 select chat.claim_idempotency_key('k', 'other'), chat.keep_idempotency_key('k', 'other');
 select tests.act_as('owner');
-select tests.equals(count(*), 1::bigint, 'Ben''s old key went when Ana''s came') from chat.idempotency_keys;
+select tests.equals(count(*), 1::bigint, 'Ana''s new key removed Ben''s old one') from chat.idempotency_keys;
 insert into chat.config (key, value) values ('idempotency_key_ttl_s', '60') on conflict (key) do update set value = excluded.value;
 update chat.idempotency_keys set kept_at = now() - interval '59 s';
 select tests.act_as('ana');

@@ -32,11 +32,11 @@ select tests.equals(tests.listed('unread => true'), 'Ben Brandt, Cid', 'unread')
 select tests.equals(tests.listed('unread => false'), 'Dan', 'read');
 select tests.equals(tests.listed('pinned => true'), 'Ben Brandt', 'pinned');
 select tests.equals(tests.listed('search => ''CI'''), 'Cid', 'by name');
-select tests.equals(tests.listed('search => ''%'''), '', 'a pattern is text');
+select tests.equals(tests.listed('search => ''%'''), '', 'a pattern is ordinary text');
 select tests.equals(tests.listed('updated_since => ''2100-01-01'''), '', 'since');
 select chat.set_conversation_settings(current_setting('tests.cid')::uuid, '{"is_archived": true}');
-select tests.equals(tests.listed(), 'Ben Brandt, Dan', 'without the archived');
-select tests.equals(tests.listed('archived => true'), 'Cid', 'the archived');
+select tests.equals(tests.listed(), 'Ben Brandt, Dan', 'without archived ones');
+select tests.equals(tests.listed('archived => true'), 'Cid', 'only archived ones');
 select tests.equals(tests.listed('archived => null'), 'Ben Brandt, Dan, Cid', 'all');
 select tests.equals(tests.listed('max_rows => 1', 'skip_rows => 1'), 'Dan', 'by offset');
 
@@ -45,8 +45,8 @@ select string_agg(page."row" -> 'other_user' ->> 'full_name', ', ') as name, boo
 from chat.conversation_page(archived => null, max_rows => 1) page \gset
 select tests.equals(:'name'::text, 'Ben Brandt', 'first page');
 select tests.equals(tests.listed('archived => null', format('from_is_pinned => %L', :'pinned'::boolean), format('from_activity_at => %L', :'activity'), format('from_id => %L', :'id')), 'Dan, Cid', 'the rest');
-select tests.equals(tests.listed('archived => null', 'from_is_pinned => false', 'from_activity_at => ''-infinity''', format('from_id => %L', :'id'), 'backwards => true', 'max_rows => 2'), 'Dan, Cid', 'the last ones, in the order of the list');
-select tests.equals(tests.listed('archived => null', format('from_is_pinned => %L', :'pinned'::boolean), format('from_activity_at => %L', :'activity'), format('from_id => %L', :'id'), 'backwards => true'), '', 'nothing before the first');
+select tests.equals(tests.listed('archived => null', 'from_is_pinned => false', 'from_activity_at => ''-infinity''', format('from_id => %L', :'id'), 'backwards => true', 'max_rows => 2'), 'Dan, Cid', 'the previous page, in the order of the list');
+select tests.equals(tests.listed('archived => null', format('from_is_pinned => %L', :'pinned'::boolean), format('from_activity_at => %L', :'activity'), format('from_id => %L', :'id'), 'backwards => true'), '', 'nothing before the first row');
 
 -- A row contains everything in the contract.
 select tests.equals((
@@ -65,7 +65,7 @@ from chat.conversation_rows(array[current_setting('tests.ben')::uuid]);
 -- Archiving and pinning affect only the caller.
 select tests.act_as('cid');
 select tests.equals(("row" ->> 'is_archived', "row" ->> 'is_pinned')::text, '(false,false)', 'Cid''s view') from chat.conversation_page();
-select tests.equals(count(*), 0::bigint, 'nobody else''s') from chat.conversation_rows(array[current_setting('tests.ben')::uuid]);
+select tests.equals(count(*), 0::bigint, 'not changed for the other user') from chat.conversation_rows(array[current_setting('tests.ben')::uuid]);
 select tests.expect_error($$select chat.set_conversation_settings(current_setting('tests.ben')::uuid, '{"is_pinned": true}')$$, 'not_found');
 select tests.expect_error($$select chat.set_conversation_settings(current_setting('tests.cid')::uuid, '{"is_pinned": "yes"}')$$, 'validation_failed');
 select tests.expect_error($$select chat.set_conversation_settings(current_setting('tests.cid')::uuid, '{"notification_level": "loud"}')$$, 'validation_failed');
@@ -73,7 +73,7 @@ select tests.expect_error($$select chat.set_conversation_settings(current_settin
 select chat.set_conversation_settings(current_setting('tests.cid')::uuid, '{"draft": "to be", "muted_until": "2100-01-01T00:00:00Z"}');
 select tests.equals(("row" ->> 'draft', "row" ->> 'is_muted')::text, '("to be",true)', 'draft and mute') from chat.conversation_page();
 select chat.set_conversation_settings(current_setting('tests.cid')::uuid, '{"draft": null, "is_muted": false}');
-select tests.equals(("row" ->> 'draft', "row" ->> 'muted_until')::text, '(,)', 'taken back') from chat.conversation_page();
+select tests.equals(("row" ->> 'draft', "row" ->> 'muted_until')::text, '(,)', 'cleared again') from chat.conversation_page();
 
 -- Cleared by one user: empty for them, unchanged for the other. It returns with the next message,
 -- without the old ones.
@@ -82,12 +82,12 @@ select chat.clear_conversation(current_setting('tests.ben')::uuid);
 select tests.equals(tests.listed('archived => null'), 'Dan, Cid', 'cleared');
 select tests.equals(count(*), 0::bigint, 'history') from chat.message_page(current_setting('tests.ben')::uuid);
 select tests.act_as('ben');
-select tests.equals(count(*), 1::bigint, 'the other one''s history') from chat.message_page(current_setting('tests.ben')::uuid);
+select tests.equals(count(*), 1::bigint, 'the other user''s history') from chat.message_page(current_setting('tests.ben')::uuid);
 select tests.act_as('owner');
 select tests.message('ben', current_setting('tests.ben')::uuid, 'again') as b2 \gset
 select tests.act_as('ana');
 select tests.equals(tests.listed(), 'Ben Brandt, Dan', 'back');
-select tests.equals(string_agg("row" ->> 'content', ','), 'again', 'without what was cleared') from chat.message_page(current_setting('tests.ben')::uuid);
+select tests.equals(string_agg("row" ->> 'content', ','), 'again', 'without cleared messages') from chat.message_page(current_setting('tests.ben')::uuid);
 
 -- History: oldest first, before and after, with and without tombstones
 select tests.act_as('owner');
@@ -123,7 +123,7 @@ select tests.expect_error($$select chat.message_page(current_setting('tests.dan'
 select tests.expect_error($$select chat.message_changes(current_setting('tests.dan')::uuid, 0)$$, 'not_found');
 select tests.expect_error($$select chat.message_anchor(current_setting('tests.dan')::uuid, '1')$$, 'not_found');
 select tests.equals(count(*), 0::bigint, 'rows by id') from chat.message_rows(array[:'five', :'b2']::uuid[]);
-select tests.equals(count(*), 0::bigint, 'people by conversation') from chat.conversation_people(array[current_setting('tests.dan')::uuid]);
+select tests.equals(count(*), 0::bigint, 'members by conversation') from chat.conversation_people(array[current_setting('tests.dan')::uuid]);
 
 -- A message row, its reply, and nothing of deleted content
 select tests.act_as('ana');

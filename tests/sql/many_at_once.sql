@@ -39,6 +39,6 @@ select tests.equals(max(unread_count), 1000, 'unread after deleting') from publi
 insert into public.user_conversations (participant_1_id, participant_2_id) values (tests.id('ana'), tests.id('ada')), (tests.id('ben'), tests.id('ada'));
 insert into public.user_messages (conversation_id, sender_id, content)
 select c.id, tests.id('ada'), 'to all' from public.user_conversations c, generate_series(1, 3) where tests.id('ada') in (c.participant_1_id, c.participant_2_id) order by c.id;
-select tests.equals(count(*), 2::bigint, 'each counts its own') from public.user_conversations where last_seq = 3 and rev = 3;
+select tests.equals(count(*), 2::bigint, 'each conversation has its own counters') from public.user_conversations where last_seq = 3 and rev = 3;
 
 rollback;

@@ -19,11 +19,11 @@ select tests.equals((chat.react(tests.m(), ':white_check_mark:') -> 0)::jsonb,
   jsonb_build_object('reaction', ':white_check_mark:', 'emoji', ':white_check_mark:', 'count', 2, 'me', true, 'user_ids', array[tests.id('ben'), tests.id('ana')]),
   'list');
 select tests.equals("row" -> 'reactions' -> 0 ->> 'count', '2', 'in the row') from chat.message_page(current_setting('tests.c')::uuid);
-select tests.equals(updated_at, created_at, 'a reaction is no new version') from public.user_messages;
+select tests.equals(updated_at, created_at, 'a reaction does not change updated_at') from public.user_messages;
 
 -- Users remove only their own reactions; repeating it does nothing.
 select chat.react(tests.m(), ':white_check_mark:', false), chat.react(tests.m(), ':white_check_mark:', false);
-select tests.equals(count(*), 2::bigint, 'Ben''s are left') from public.message_reactions;
+select tests.equals(count(*), 2::bigint, 'Ben''s remain') from public.message_reactions;
 select tests.equals(rev, 5::bigint, 'rev') from public.user_messages;
 
 select tests.expect_error($$select chat.react(tests.m(), '')$$, 'validation_failed');

@@ -16,7 +16,7 @@ select tests.equals((total, conversations)::text, '(0,0)', 'one''s own are never
 select tests.act_as('ben');
 select tests.equals((total, conversations, mentions, by_conversation)::text, (4, 1, 2, jsonb_build_object(tests.c(), 4))::text, 'unread') from chat.unread_counts();
 select tests.equals((updated, unread_count, last_read_message_id)::text, (2, 2, :'m2'::uuid)::text, 'two read') from chat.mark_read(tests.c(), :'m2');
-select tests.equals((unread_count, mention_count)::text, '(2,1)', 'what is left') from public.user_conversation_members;
+select tests.equals((unread_count, mention_count)::text, '(2,1)', 'what remains unread') from public.user_conversation_members;
 
 -- A marker never moves back.
 select tests.equals((updated, unread_count, last_read_message_id)::text, (0, 2, :'m2'::uuid)::text, 'read again') from chat.mark_read(tests.c(), :'m1');
@@ -69,14 +69,14 @@ select chat.set_conversation_settings(tests.c(), '{"is_archived": false}');
 
 -- A user who does not share receipts moves none, and sees none.
 insert into public.user_notification_preferences (user_id, share_read_receipts) values (tests.id('ben'), false);
-select tests.equals(updated, 1, 'read in silence') from chat.mark_read(tests.c());
-select tests.equals(chat.mark_delivered(tests.c(), 5), false, 'delivered in silence');
+select tests.equals(updated, 1, 'read without a receipt') from chat.mark_read(tests.c());
+select tests.equals(chat.mark_delivered(tests.c(), 5), false, 'delivered without a receipt');
 select chat.send_message(tests.c(), 'answer');
 select tests.act_as('ana');
-select tests.equals(last_read_seq, 4::bigint, 'Ben''s receipt stands still') from public.conversation_receipts where user_id = tests.id('ben');
+select tests.equals(last_read_seq, 4::bigint, 'Ben''s receipt does not change') from public.conversation_receipts where user_id = tests.id('ben');
 select chat.mark_read(tests.c());
 select tests.act_as('ben');
-select tests.equals("row" ->> 'delivery_status', 'sent', 'Ben is not told either') from chat.message_page(tests.c(), max_rows => 1);
+select tests.equals("row" ->> 'delivery_status', 'sent', 'Ben does not see it either') from chat.message_page(tests.c(), max_rows => 1);
 select tests.equals("row" ->> 'peer_last_read_seq', null, 'nor in the list') from chat.conversation_page();
 
 select tests.act_as('owner');
@@ -91,6 +91,6 @@ select rev as rev_before from public.user_conversations where id = tests.c() \gs
 select tests.act_as('ana');
 select chat.mark_read(tests.c());
 select tests.equals(read_by, array[tests.id('ana')], 'read_by') from public.user_messages where id = :'ticked';
-select tests.equals(rev, :rev_before::bigint, 'a read is no change') from public.user_conversations where id = tests.c();
+select tests.equals(rev, :rev_before::bigint, 'reading does not change rev') from public.user_conversations where id = tests.c();
 
 rollback;

@@ -14,13 +14,13 @@ as $$ select coalesce(string_agg(p.full_name, ', '), '') from chat.search_people
 select tests.act_as('ana');
 select tests.equals(tests.found('an'), 'Anton, Ben Brandt', 'own team');
 select tests.equals(tests.found('BEN@EXAMPLE'), 'Ben Brandt', 'address');
-select tests.equals(tests.found('ana'), '', 'not oneself, nor another team');
+select tests.equals(tests.found('ana'), '', 'neither the caller nor another team');
 select tests.equals(tests.found('a'), '', 'one character');
 select tests.equals(tests.found('  '), '', 'none');
 select tests.equals(tests.found(null), '', 'null');
-select tests.equals(tests.found('%%'), '', 'a pattern is text');
-select tests.equals(tests.found('__'), '', 'a pattern is text');
-select tests.equals(count(*), 1::bigint, 'as many as asked for') from chat.search_people('an', 1);
+select tests.equals(tests.found('%%'), '', 'a pattern is ordinary text');
+select tests.equals(tests.found('__'), '', 'a pattern is ordinary text');
+select tests.equals(count(*), 1::bigint, 'as many as requested') from chat.search_people('an', 1);
 
 -- Letters as they are typed without their marks, in both directions
 select tests.act_as('owner');
@@ -28,7 +28,7 @@ select tests.add_person('łukasz œrsted');
 select tests.act_as('ana');
 select tests.equals(tests.found('LUKASZ'), 'Łukasz Œrsted', 'without marks');
 select tests.equals(tests.found('sz oers'), 'Łukasz Œrsted', 'two letters for one');
-select tests.equals(tests.found('ánton'), 'Anton', 'marks that are not there');
+select tests.equals(tests.found('ánton'), 'Anton', 'with additional marks');
 select tests.equals(tests.found('l!'), '', 'one character and a mark');
 select tests.act_as('owner');
 update public.users set status = 'suspended' where id = tests.id('łukasz œrsted');
@@ -59,7 +59,7 @@ update public.users set status = 'suspended' where id = tests.id('anton');
 select tests.act_as('ana');
 select tests.equals(tests.found('an'), '', 'suspended');
 select tests.act_as('anton');
-select tests.equals(tests.found('an'), '', 'by the suspended');
+select tests.equals(tests.found('an'), '', 'by a suspended user');
 select tests.act_as('anon');
 select tests.expect_error($$select chat.search_people('an')$$, '42501');
 

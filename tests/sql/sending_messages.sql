@@ -31,7 +31,7 @@ select tests.expect_error($$select chat.send_message(tests.c(), 'x', metadata =>
 select tests.expect_error($$select chat.send_message(tests.c(), 'x', client_message_id => '')$$, 'validation_failed');
 select tests.expect_error($$select chat.send_message(tests.c(), 'x', client_message_id => repeat('x', 65))$$, 'validation_failed');
 select tests.expect_error($$select chat.send_message(tests.c(), 'x', mentions => array[tests.id('zoe')])$$, 'validation_failed');
-select tests.equals(mentions, array[tests.id('ben')], 'mentions are told once')
+select tests.equals(mentions, array[tests.id('ben')], 'each mention once')
 from public.user_messages
 where id = (select message_id from chat.send_message(tests.c(), 'x', mentions => array[tests.id('ben'), tests.id('ben')]));
 
@@ -61,9 +61,9 @@ select chat.edit_message(:'first', 'changed since');
 select tests.equals((message_id, created)::text, format('(%s,f)', :'first'), 'replay after an edit') from chat.send_message(tests.c(), 'once', client_message_id => 'k', request_hash => 'h');
 select chat.delete_message(:'first');
 select tests.equals((message_id, created)::text, format('(%s,f)', :'first'), 'replay after a deletion') from chat.send_message(tests.c(), 'once', client_message_id => 'k', request_hash => 'h');
-select tests.equals(created, true, 'elsewhere it is another') from chat.send_message(current_setting('tests.other')::uuid, 'once', client_message_id => 'k', request_hash => 'h');
+select tests.equals(created, true, 'another conversation, another message') from chat.send_message(current_setting('tests.other')::uuid, 'once', client_message_id => 'k', request_hash => 'h');
 select tests.act_as('ben');
-select tests.equals(created, true, 'from another sender it is another') from chat.send_message(tests.c(), 'once', client_message_id => 'k', request_hash => 'h');
+select tests.equals(created, true, 'another sender, another message') from chat.send_message(tests.c(), 'once', client_message_id => 'k', request_hash => 'h');
 select tests.act_as('ana');
 select tests.expect_error($$insert into public.user_messages (conversation_id, content, client_message_id) values (tests.c(), 'once', 'k')$$, 'user_messages_client_message_id_key');
 
@@ -84,7 +84,7 @@ from (select created_at, lag(created_at) over (order by seq) as earlier from pub
 where created_at <= earlier;
 update public.user_conversations set last_message_at = now() + interval '1 hour' where id = tests.c();
 select tests.act_as('ana');
-select tests.holds(m.created_at > now() + interval '59 minutes', 'a clock that stepped back does not reorder')
+select tests.holds(m.created_at > now() + interval '59 minutes', 'a clock that went back does not change the order')
 from public.user_messages m where m.id = (select message_id from chat.send_message(tests.c(), 'later'));
 
 -- Direct inserts: the sender is the caller, and columns set by the server ignore the client's
@@ -105,7 +105,7 @@ select chat.set_conversation_settings(tests.c(), '{"draft": "gone soon"}');
 select chat.send_message(tests.c(), 'back again');
 select tests.equals(count(*), 0::bigint, 'drafts') from public.message_drafts;
 select tests.act_as('ben');
-select tests.equals((is_archived, hidden, unread_count)::text, '(f,f,1)', 'back on the list') from public.user_conversation_members where conversation_id = tests.c();
+select tests.equals((is_archived, hidden, unread_count)::text, '(f,f,1)', 'in the list again') from public.user_conversation_members where conversation_id = tests.c();
 
 set constraints all immediate;
 rollback;

@@ -75,7 +75,7 @@ insert into tests.questions values
 grant select on tests.questions to public;
 
 -- Every function that clients may call with a user id is checked above, or does not accept one:
-select tests.equals(array_agg(p.oid::regprocedure::text order by 1), null, 'functions of people that are not asked about')
+select tests.equals(array_agg(p.oid::regprocedure::text order by 1), null, 'functions with a user id that are not checked')
 from pg_proc p
 where has_function_privilege('authenticated', p.oid, 'execute')
   and (p.pronamespace = 'chat'::regnamespace or (p.pronamespace = 'public'::regnamespace and p.prosrc like '%chat.%'))

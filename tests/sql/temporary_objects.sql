@@ -106,12 +106,12 @@ end
 $$;
 
 select tests.act_as('owner');
-select tests.holds(count(*) > 70, 'domains were made') from pg_type t where t.typnamespace = pg_my_temp_schema() and t.typtype = 'd';
-select tests.equals(count(*), 13::bigint, 'among them those that functions name')
+select tests.holds(count(*) > 70, 'domains were created') from pg_type t where t.typnamespace = pg_my_temp_schema() and t.typtype = 'd';
+select tests.equals(count(*), 13::bigint, 'including those that functions use')
 from pg_type t
 where t.typnamespace = pg_my_temp_schema() and t.typtype = 'd'
   and t.typname in ('uuid', 'text', 'jsonb', 'json', 'bool', 'int4', 'int8', 'timestamptz', 'interval', 'xid8', 'pg_snapshot', 'regclass', '_uuid');
-select tests.holds(count(*) > 70, 'views were made') from pg_class c where c.relnamespace = pg_my_temp_schema() and c.relkind = 'v';
+select tests.holds(count(*) > 70, 'views were created') from pg_class c where c.relnamespace = pg_my_temp_schema() and c.relkind = 'v';
 
 -- ------------------------------------------------------------------------------------------- what is called
 -- realtime.send warns if a policy refuses.

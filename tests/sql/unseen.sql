@@ -25,7 +25,7 @@ $$;
 create function tests.unmoved(after text) returns void language plpgsql as $$
 begin
   perform tests.act_as('owner');
-  perform tests.equals(array_agg(coalesce(b.what, t.what) order by 1), null, format('moved by %s', after))
+  perform tests.equals(array_agg(coalesce(b.what, t.what) order by 1), null, format('changed by %s', after))
   from tests.before b
   full join tests.traces t on t.what = b.what
   where (b.trace, b.what) is distinct from (t.trace, t.what);
@@ -114,7 +114,7 @@ from chat.presence_reports r where r.user_id in (tests.id('ana'), tests.id('bob'
 -- To themselves they appear offline, with and without a row.
 select tests.act_as('bob');
 select tests.equals((r."row" ->> 'status', r."row" ->> 'last_seen', r."row" ->> 'device_count')::text, '(offline,,0)', 'oneself') from chat.presence_rows() r;
-select tests.equals(chat.set_presence('online') ->> 'status', 'offline', 'an answer there is');
+select tests.equals(chat.set_presence('online') ->> 'status', 'offline', 'the response shows it');
 -- Another user's row does not reveal whether they hide either.
 select tests.act_as('ben');
 select tests.expect_error(format('insert into public.user_presence (user_id, status) values (%L, %L)', p.id, 'online'), '42501')
@@ -124,7 +124,7 @@ from (values (tests.id('bob')), (tests.id('ada')), (gen_random_uuid())) p (id);
 select tests.act_as('bob');
 select chat.set_preferences('{"share_presence": true}');
 select tests.act_as('ben');
-select tests.equals(p.status, 'online', 'seen again') from public.user_presence p where p.user_id = tests.id('bob');
+select tests.equals(p.status, 'online', 'visible again') from public.user_presence p where p.user_id = tests.id('bob');
 select tests.holds(count(*) = 1, 'a row') from public.user_presence p where p.user_id = tests.id('bob');
 
 -- What other users see is granted per column.
