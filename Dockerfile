@@ -6,10 +6,12 @@
 FROM rust:1.95-slim-bookworm AS build
 WORKDIR /rapport
 COPY Cargo.toml Cargo.lock build.rs ./
-# The manifest refers to the benchmarks. Settings and SQL are compiled into the program.
+# The manifest refers to the benchmarks. Pages, settings and SQL are compiled into the
+# program.
 COPY benches benches
 # Cargo requires every member of the workspace to exist, even if it is not built.
 COPY fuzz fuzz
+COPY assets assets
 COPY config config
 COPY sql sql
 COPY src src

@@ -53,15 +53,17 @@ begin
     (19, 'search_index', '7400ff6680c3cae0487b4db79ffdacc8d8fe54cd3815d3be0bff9f3b362b23fa'),
     (20, 'presence_unseen', '1e5c5d567489763ec2b251f264f3286dff569c23dd1d0fbfe72cf3e294a797d4'),
     (21, 'unsampled_text', 'da4415d40f5dec0ed9f0d8f7220f4c66feb9e5f009c5c613d194812b252cb29a'),
-    (22, 'message_expiry', '1d7e4f38071b07bed15b76fb1c646e5dec56e6cd3ee25a35da31c1e0d1b11066')
+    (22, 'message_expiry', '1d7e4f38071b07bed15b76fb1c646e5dec56e6cd3ee25a35da31c1e0d1b11066'),
+    (23, 'teams', '4e550a04029a7538efcb6a9d495f32754657afeecbbe87581dd7902f4beb7ef5'),
+    (24, 'presence_pages_unseen', 'e8c93b37d2d4c3e0cdf8fb140a4e4a1675ff2ab2b03ffe9ad78a1bd74a094e6d')
   ), applied as (
     select version, checksum from chat.schema_migrations
   )
   select coalesce(
     (
-      select format('The schema is at version %s, but this script knows only version 22: use a newer script.', max(version))
+      select format('The schema is at version %s, but this script knows only version 24: use a newer script.', max(version))
       from applied
-      having max(version) > 22
+      having max(version) > 24
     ),
     (
       select format('Migration %s is not in the ledger although a later one is.', min(k.version))
@@ -260,6 +262,22 @@ insert into chat.schema_migrations (version, name, checksum) values
 \ir migrations/0022_message_expiry.sql
 \endif
 
+select not exists (select from chat.schema_migrations where version = 23) as pending \gset
+\if :pending
+\echo migrations/0023_teams.sql
+insert into chat.schema_migrations (version, name, checksum) values
+  (23, 'teams', '4e550a04029a7538efcb6a9d495f32754657afeecbbe87581dd7902f4beb7ef5');
+\ir migrations/0023_teams.sql
+\endif
+
+select not exists (select from chat.schema_migrations where version = 24) as pending \gset
+\if :pending
+\echo migrations/0024_presence_pages_unseen.sql
+insert into chat.schema_migrations (version, name, checksum) values
+  (24, 'presence_pages_unseen', 'e8c93b37d2d4c3e0cdf8fb140a4e4a1675ff2ab2b03ffe9ad78a1bd74a094e6d');
+\ir migrations/0024_presence_pages_unseen.sql
+\endif
+
 select not exists (
   select from chat.schema_definitions
   where path = 'auth/10_claims.sql' and checksum = '2c09eedde3a50b35ce7cb700c6a7497336c377582cfa4692d5f83be5c91df101'
@@ -322,13 +340,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/30_host_mapping.sql' and checksum = '9a75eb3b99a432b4cbedbc3ec7ea9b4dc0da0711b9bbbaebe0904f21ba27545f'
+  where path = 'chat/30_host_mapping.sql' and checksum = '63d36ac5912ec2d2db7c3239bc457f0701de06bf4a5b40b2fcfe6b1fe7c0f636'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/30_host_mapping.sql
 \ir definitions/chat/30_host_mapping.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/30_host_mapping.sql', '9a75eb3b99a432b4cbedbc3ec7ea9b4dc0da0711b9bbbaebe0904f21ba27545f')
+  ('chat/30_host_mapping.sql', '63d36ac5912ec2d2db7c3239bc457f0701de06bf4a5b40b2fcfe6b1fe7c0f636')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
@@ -353,6 +371,18 @@ select not exists (
 \ir definitions/chat/45_blocks.sql
 insert into chat.schema_definitions (path, checksum) values
   ('chat/45_blocks.sql', '321490472a18eb858d9acd27a7a8c6af6c7c797945fd29e17c6c4bee1da42565')
+on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
+\endif
+
+select not exists (
+  select from chat.schema_definitions
+  where path = 'chat/46_standing.sql' and checksum = 'b6a0a44b725e259c4add6ad91f644dca295c5a6eae38bcb37dd400129a78bf14'
+) as pending \gset
+\if :pending
+\echo definitions/chat/46_standing.sql
+\ir definitions/chat/46_standing.sql
+insert into chat.schema_definitions (path, checksum) values
+  ('chat/46_standing.sql', 'b6a0a44b725e259c4add6ad91f644dca295c5a6eae38bcb37dd400129a78bf14')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
@@ -454,13 +484,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/80_presence.sql' and checksum = '03f578fb0a5a389629f908a52c41b5c127eb91be4e77db4e444491b0c807b764'
+  where path = 'chat/80_presence.sql' and checksum = '50260bf68ce8e0a1b981fddf4b511c85ae6a5a51c75e031e16f97036772be68f'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/80_presence.sql
 \ir definitions/chat/80_presence.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/80_presence.sql', '03f578fb0a5a389629f908a52c41b5c127eb91be4e77db4e444491b0c807b764')
+  ('chat/80_presence.sql', '50260bf68ce8e0a1b981fddf4b511c85ae6a5a51c75e031e16f97036772be68f')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
@@ -526,13 +556,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/89_people_lists.sql' and checksum = '20b64580a0d4dbbe034f253b6ef2ccc95941622c1481ca245957dbf2a83aaa78'
+  where path = 'chat/89_people_lists.sql' and checksum = '685fc95749d4f697db0e8d4851a7f8c5807cf2b82bc41e1ec4b78642ff24be05'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/89_people_lists.sql
 \ir definitions/chat/89_people_lists.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/89_people_lists.sql', '20b64580a0d4dbbe034f253b6ef2ccc95941622c1481ca245957dbf2a83aaa78')
+  ('chat/89_people_lists.sql', '685fc95749d4f697db0e8d4851a7f8c5807cf2b82bc41e1ec4b78642ff24be05')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
@@ -598,13 +628,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'realtime/30_policies.sql' and checksum = 'de2e1fcd1d77c3638723811de723b35068851039624100b882388710e4c3530b'
+  where path = 'realtime/30_policies.sql' and checksum = 'f025e8de21c10a90b6f9650d4ac169d9e1ee1fed33bf8700cb0b9a74cd2e97c1'
 ) as pending \gset
 \if :pending
 \echo definitions/realtime/30_policies.sql
 \ir definitions/realtime/30_policies.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('realtime/30_policies.sql', 'de2e1fcd1d77c3638723811de723b35068851039624100b882388710e4c3530b')
+  ('realtime/30_policies.sql', 'f025e8de21c10a90b6f9650d4ac169d9e1ee1fed33bf8700cb0b9a74cd2e97c1')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 

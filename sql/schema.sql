@@ -1714,6 +1714,18 @@ begin
 end
 $$;
 
+-- Name: forget_page(); Type: FUNCTION; Schema: chat; Owner: -
+
+CREATE FUNCTION chat.forget_page() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  delete from chat.presence_pages g where g.user_id = old.user_id;
+  return null;
+end
+$$;
+
 -- Name: grant_roles_to_installer(); Type: FUNCTION; Schema: chat; Owner: -
 
 CREATE FUNCTION chat.grant_roles_to_installer() RETURNS void
@@ -1920,24 +1932,27 @@ CREATE FUNCTION chat.install_host_mapping(preset text DEFAULT 'auto'::text) RETU
 declare
   chosen constant text := case preset when 'auto' then chat.detect_host_preset() else preset end;
   mapping record;
+  naming record;
   wanted jsonb;
 begin
   select m.* into mapping from chat.host_mapping(chosen) m;
+  select t.* into naming from chat.teams_mapping() t;
   if mapping.people is null then
     raise exception 'Host mapping % needs %.', chosen,
       case chosen when 'users_table' then 'a table public.users with id, team_id and role' else 'the table auth.users' end;
   end if;
 
-  -- The two texts contain names from the catalogue, so a changed application yields another
+  -- The texts contain names from the catalogue, so a changed application yields another
   -- mapping. If nothing changed, no DDL is executed.
   wanted := jsonb_build_object(
     'preset', chosen,
     'people', mapping.people::text,
-    'text', md5(mapping.directory || mapping.memberships)
+    'text', md5(mapping.directory || mapping.memberships || naming.teams)
   );
   if wanted = (select c.value from chat.config c where c.key = 'host_mapping')
     and to_regclass('chat.directory') is not null
     and to_regclass('chat.memberships') is not null
+    and to_regclass('chat.teams') is not null
   then
     -- Covers tables that a later migration added.
     perform chat.point_people_at(mapping.people);
@@ -1946,6 +1961,7 @@ begin
 
   perform chat.replace_host_view('directory', mapping.directory, mapping.people);
   perform chat.replace_host_view('memberships', mapping.memberships, mapping.people);
+  perform chat.replace_host_view('teams', naming.teams, coalesce(naming.teams_table, mapping.people));
   perform chat.point_people_at(mapping.people);
 
   insert into chat.config (key, value) values ('host_mapping', wanted)
@@ -1956,7 +1972,7 @@ $$;
 
 -- Name: FUNCTION install_host_mapping(preset text); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.install_host_mapping(preset text) IS 'Writes chat.directory and chat.memberships for a preset and points the foreign keys at its table of users. Presets: auto, users_table (public.users with id, team_id and role), claims (auth.users with app metadata), one_team. Returns the preset in force. Does nothing if nothing changed. auto keeps the preset in force, otherwise it chooses the one that fits the tables. If users have accounts and none would have a team, it fails with SQLSTATE RP001 and lists the presets.';
+COMMENT ON FUNCTION chat.install_host_mapping(preset text) IS 'Writes chat.directory, chat.memberships and chat.teams for a preset and points the foreign keys at its table of users. Presets: auto, users_table (public.users with id, team_id and role), claims (auth.users with app metadata), one_team. Returns the preset in force. Does nothing if nothing changed. auto keeps the preset in force, otherwise it chooses the one that fits the tables. If users have accounts and none would have a team, it fails with SQLSTATE RP001 and lists the presets.';
 
 -- Name: is_blank(text); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -2771,7 +2787,8 @@ CREATE FUNCTION chat.may_listen(topic text) RETURNS boolean
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
-  if not coalesce(chat.is_chat_topic(topic), false) then
+  -- Only one spelling of an id is a topic: the one on which the server sends and revokes.
+  if not coalesce(chat.is_chat_topic(topic), false) or topic <> lower(topic) then
     return false;
   end if;
   return case split_part(topic, ':', 1)
@@ -2820,6 +2837,40 @@ begin
   );
 end
 $$;
+
+-- Name: me(); Type: FUNCTION; Schema: chat; Owner: -
+
+CREATE FUNCTION chat.me() RETURNS json
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  caller constant uuid := auth.uid();
+begin
+  return (
+    select json_build_object(
+      'id', c.user_id,
+      'full_name', d.display_name,
+      'email', d.email,
+      'avatar_url', d.avatar_url,
+      'role', d.role,
+      'teams', (
+        select coalesce(json_agg(json_build_object('id', m.team_id, 'name', t.name) order by t.name, m.team_id), '[]')
+        from chat.memberships m
+        left join chat.teams t on t.team_id = m.team_id
+        where m.user_id = c.user_id
+      ),
+      'can_write', coalesce(d.is_active, false)
+    )
+    from (values (caller)) c (user_id)
+    left join chat.directory d on d.user_id = c.user_id
+  );
+end
+$$;
+
+-- Name: FUNCTION me(); Type: COMMENT; Schema: chat; Owner: -
+
+COMMENT ON FUNCTION chat.me() IS 'The caller, with the data of the application. A user who is unknown to the application, or suspended, may not write.';
 
 -- Name: member_page(uuid, integer, uuid); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -5180,6 +5231,55 @@ begin
 end
 $$;
 
+-- Name: standings(uuid[], uuid[]); Type: FUNCTION; Schema: chat; Owner: -
+
+CREATE FUNCTION chat.standings(people uuid[], conversations uuid[]) RETURNS TABLE(id uuid, standing bigint)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  cross_team constant boolean := chat.flag('admin_cross_team');
+begin
+  return query
+  with pairs as (
+    select c.id, c.participant_1_id, c.participant_2_id
+    from public.user_conversations c
+    where c.id = any (standings.conversations) and c.kind = 'direct'
+  ), wanted as (
+    select unnest(standings.people) as user_id
+    union
+    select unnest(array[p.participant_1_id, p.participant_2_id]) from pairs p
+  ), known as materialized (
+    select
+      w.user_id,
+      hashtextextended(
+        row(
+          d.user_id,
+          d.is_active,
+          d.role,
+          cross_team,
+          array(select m.team_id from chat.memberships m where m.user_id = w.user_id order by m.team_id)
+        )::text,
+        0
+      ) as standing
+    from wanted w
+    left join chat.directory d on d.user_id = w.user_id
+  )
+  select k.user_id, k.standing
+  from known k
+  where k.user_id = any (standings.people)
+  union all
+  select p.id, hashtextextended(row(one.user_id, one.standing, two.user_id, two.standing)::text, 0)
+  from pairs p
+  left join known one on one.user_id = p.participant_1_id
+  left join known two on two.user_id = p.participant_2_id;
+end
+$$;
+
+-- Name: FUNCTION standings(people uuid[], conversations uuid[]); Type: COMMENT; Schema: chat; Owner: -
+
+COMMENT ON FUNCTION chat.standings(people uuid[], conversations uuid[]) IS 'For the server. Returns a number for each of these users, which changes with their suspension, role and teams, and one for each of these direct conversations, which changes with those of its two members.';
+
 -- Name: supervised_people_ids(); Type: FUNCTION; Schema: chat; Owner: -
 
 CREATE FUNCTION chat.supervised_people_ids() RETURNS SETOF uuid
@@ -5406,10 +5506,15 @@ begin
     if new.current_page is null then
       return new;
     end if;
-    -- The lock holds the row until the transaction ends. If the row exists, nothing is inserted,
-    -- and the update that may follow takes the page from "excluded", which is this row.
-    perform from public.user_presence p where p.user_id = new.user_id for no key update;
-    if found then
+    -- The existence of the row must not change before the transaction ends. The row itself is not
+    -- locked, because a lock changes its xmax and other users may read the row. The caller may not
+    -- lock another user's row of presence_reports; the policies refuse such a write.
+    if coalesce(new.user_id = auth.uid(), true) then
+      perform chat.lock_presence(array[new.user_id]);
+    end if;
+    -- If the row exists, nothing is inserted, and the update that may follow takes the page from
+    -- "excluded", which is this row.
+    if exists (select from public.user_presence p where p.user_id = new.user_id) then
       return new;
     end if;
     perform chat.keep_page(new.user_id, new.current_page);
@@ -5419,6 +5524,26 @@ begin
   end if;
   new.current_page := null;
   return new;
+end
+$$;
+
+-- Name: teams_mapping(); Type: FUNCTION; Schema: chat; Owner: -
+
+CREATE FUNCTION chat.teams_mapping(OUT teams_table regclass, OUT teams text) RETURNS record
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  candidate constant regclass := to_regclass('public.teams');
+  ids constant text[] := chat.host_columns(candidate, array['id']);
+  names constant text[] := chat.host_columns(candidate, array['name', 'title', 'display_name']);
+begin
+  if ids = '{}' or names = '{}' then
+    teams := 'select null::text as team_id, null::text as name where false';
+    return;
+  end if;
+  teams_table := candidate;
+  teams := format('select %s as team_id, coalesce(%s) as name from %s u', ids[1], array_to_string(names, ', '), candidate);
 end
 $$;
 
@@ -6068,6 +6193,17 @@ CREATE TABLE chat.schema_migrations (
 -- Name: TABLE schema_migrations; Type: COMMENT; Schema: chat; Owner: -
 
 COMMENT ON TABLE chat.schema_migrations IS 'The applied files of sql/migrations: each once, in order, without gaps.';
+
+-- Name: teams; Type: VIEW; Schema: chat; Owner: -
+
+CREATE VIEW chat.teams AS
+ SELECT NULL::text AS team_id,
+    NULL::text AS name
+  WHERE false;
+
+-- Name: VIEW teams; Type: COMMENT; Schema: chat; Owner: -
+
+COMMENT ON VIEW chat.teams IS 'One row per team whose name the host application keeps. Written by chat.install_host_mapping().';
 
 -- Name: conversation_receipts; Type: TABLE; Schema: public; Owner: -
 
@@ -7006,6 +7142,10 @@ CREATE TRIGGER user_presence_30_complete AFTER INSERT ON public.user_presence FO
 
 CREATE TRIGGER user_presence_30_page BEFORE INSERT OR UPDATE OF current_page ON public.user_presence FOR EACH ROW EXECUTE FUNCTION chat.take_page_out();
 
+-- Name: user_presence user_presence_40_forget_page; Type: TRIGGER; Schema: public; Owner: -
+
+CREATE TRIGGER user_presence_40_forget_page AFTER DELETE ON public.user_presence FOR EACH ROW EXECUTE FUNCTION chat.forget_page();
+
 -- Name: idempotency_keys idempotency_keys_user_id_fkey; Type: FK CONSTRAINT; Schema: chat; Owner: -
 
 ALTER TABLE ONLY chat.idempotency_keys
@@ -7039,7 +7179,7 @@ ALTER TABLE ONLY chat.message_requests
 -- Name: presence_pages presence_pages_user_fkey; Type: FK CONSTRAINT; Schema: chat; Owner: -
 
 ALTER TABLE ONLY chat.presence_pages
-    ADD CONSTRAINT presence_pages_user_fkey FOREIGN KEY (user_id) REFERENCES public.user_presence(user_id) ON DELETE CASCADE DEFERRABLE INITIALLY DEFERRED;
+    ADD CONSTRAINT presence_pages_user_fkey FOREIGN KEY (user_id) REFERENCES chat.presence_reports(user_id) ON DELETE CASCADE DEFERRABLE INITIALLY DEFERRED;
 
 -- Name: presence_report_sessions presence_report_sessions_user_fkey; Type: FK CONSTRAINT; Schema: chat; Owner: -
 
@@ -7693,6 +7833,10 @@ GRANT ALL ON FUNCTION chat.folded_text(written text) TO service_role;
 
 REVOKE ALL ON FUNCTION chat.follow_presence_sharing() FROM PUBLIC;
 
+-- Name: FUNCTION forget_page(); Type: ACL; Schema: chat; Owner: -
+
+REVOKE ALL ON FUNCTION chat.forget_page() FROM PUBLIC;
+
 -- Name: FUNCTION grant_roles_to_installer(); Type: ACL; Schema: chat; Owner: -
 
 REVOKE ALL ON FUNCTION chat.grant_roles_to_installer() FROM PUBLIC;
@@ -7849,6 +7993,11 @@ GRANT ALL ON FUNCTION chat.may_listen(topic text) TO authenticated;
 -- Name: FUNCTION may_message(writer uuid, reader uuid, answering boolean); Type: ACL; Schema: chat; Owner: -
 
 REVOKE ALL ON FUNCTION chat.may_message(writer uuid, reader uuid, answering boolean) FROM PUBLIC;
+
+-- Name: FUNCTION me(); Type: ACL; Schema: chat; Owner: -
+
+REVOKE ALL ON FUNCTION chat.me() FROM PUBLIC;
+GRANT ALL ON FUNCTION chat.me() TO authenticated;
 
 -- Name: FUNCTION member_page(conversation_id uuid, max_rows integer, after_id uuid); Type: ACL; Schema: chat; Owner: -
 
@@ -8094,6 +8243,11 @@ REVOKE ALL ON FUNCTION chat.shows_receipts(conversation_id uuid, user_id uuid) F
 
 REVOKE ALL ON FUNCTION chat.stamp_change() FROM PUBLIC;
 
+-- Name: FUNCTION standings(people uuid[], conversations uuid[]); Type: ACL; Schema: chat; Owner: -
+
+REVOKE ALL ON FUNCTION chat.standings(people uuid[], conversations uuid[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION chat.standings(people uuid[], conversations uuid[]) TO service_role;
+
 -- Name: FUNCTION supervised_people_ids(); Type: ACL; Schema: chat; Owner: -
 
 REVOKE ALL ON FUNCTION chat.supervised_people_ids() FROM PUBLIC;
@@ -8112,6 +8266,10 @@ GRANT ALL ON FUNCTION chat.sync_identity() TO authenticated;
 -- Name: FUNCTION take_page_out(); Type: ACL; Schema: chat; Owner: -
 
 REVOKE ALL ON FUNCTION chat.take_page_out() FROM PUBLIC;
+
+-- Name: FUNCTION teams_mapping(OUT teams_table regclass, OUT teams text); Type: ACL; Schema: chat; Owner: -
+
+REVOKE ALL ON FUNCTION chat.teams_mapping(OUT teams_table regclass, OUT teams text) FROM PUBLIC;
 
 -- Name: FUNCTION tell_of_block(); Type: ACL; Schema: chat; Owner: -
 

@@ -12,15 +12,16 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::auth::{KeyError, Verifier};
 use crate::bus::Bus;
-use crate::chat::ChatState;
+use crate::chat::{self, ChatState};
 use crate::config::Config;
 use crate::db::connect::{ConnectError, Connector};
 use crate::db::{Db, DbError};
 use crate::http::heads::{HEAD_DEADLINE, Heads};
+use crate::http::openapi::ApiRouter;
 use crate::http::peer::TrustedProxies;
 use crate::http::serve::{self, serve};
 use crate::http::strangers::Strangers;
-use crate::http::{self, Authentication, metrics as metrics_route};
+use crate::http::{self, Authentication, demo, metrics as metrics_route};
 use crate::observability::metrics::{DatabaseMetrics, Metrics};
 use crate::observability::readiness::Readiness;
 use crate::realtime::Realtime;
@@ -73,6 +74,7 @@ pub enum StartError {
 /// The running server.
 pub struct App {
     local_address: SocketAddr,
+    has_demo_page: bool,
     readiness: Readiness,
     sockets: Realtime,
     /// The listener and the sockets, which must end first.
@@ -91,6 +93,18 @@ impl App {
     /// # Errors
     /// [`StartError`] for problems that waiting cannot solve.
     pub async fn start(config: &Config, tasks: &Tasks) -> Result<Self, StartError> {
+        Self::start_with(config, ApiRouter::new(), tasks).await
+    }
+
+    /// Like [`Self::start`], with routes of the caller beside the server's own.
+    ///
+    /// # Errors
+    /// Same as [`Self::start`].
+    pub async fn start_with(
+        config: &Config,
+        more_routes: ApiRouter,
+        tasks: &Tasks,
+    ) -> Result<Self, StartError> {
         let metrics = Arc::new(Metrics::new());
         let readiness = Readiness::new();
         let front = tasks.child();
@@ -125,6 +139,7 @@ impl App {
             &front,
         )
         .with_private_channels(owner.clone())
+        .with_managed_topics(chat::is_chat_topic, bus.rechecks().clone())
         .behind(TrustedProxies::new(&config.server.trusted_proxies))
         .limiting(strangers.clone());
         let sockets = realtime.clone();
@@ -194,6 +209,8 @@ impl App {
             strangers,
             metrics_token,
             has_docs_page: config.server.docs_page,
+            has_demo_page: config.server.demo_page,
+            more_routes,
         });
         probe_database(db.clone(), metrics.database.clone(), tasks);
         let server = front.spawn(
@@ -203,6 +220,7 @@ impl App {
         tracing::info!(%local_address, "listening");
         Ok(Self {
             local_address,
+            has_demo_page: config.server.demo_page && !demo::embedded().is_empty(),
             readiness,
             sockets,
             front,
@@ -217,6 +235,11 @@ impl App {
     /// The address of the listener, with the actual port if port 0 was configured.
     pub fn local_address(&self) -> SocketAddr {
         self.local_address
+    }
+
+    /// Whether `/demo` shows a page: it is switched on, and the program embeds its files.
+    pub fn has_demo_page(&self) -> bool {
+        self.has_demo_page
     }
 
     /// The readiness of all parts.

@@ -16,7 +16,7 @@ use crate::http::openapi::document::OPERATIONS;
 use crate::http::openapi::schema::{any_object, text};
 use crate::http::openapi::{ApiRouter, Document, Operation, input, page};
 use crate::http::strangers::Strangers;
-use crate::http::{self, health, metrics, strangers};
+use crate::http::{self, demo, health, metrics, strangers};
 use crate::observability::metrics::Metrics;
 use crate::observability::readiness::Readiness;
 use crate::realtime::{self, Realtime};
@@ -40,6 +40,10 @@ pub struct Parts {
     pub metrics_token: Option<Secret>,
     /// Whether `/docs` exists.
     pub has_docs_page: bool,
+    /// Whether `/demo` exists.
+    pub has_demo_page: bool,
+    /// Routes of the command that runs the server.
+    pub more_routes: ApiRouter,
 }
 
 /// The complete router.
@@ -50,6 +54,7 @@ pub struct Parts {
 /// | `/metrics` | [`http::metrics`] |
 /// | `/openapi.json` | [`document`] |
 /// | `/docs` | [`http::openapi::page`] |
+/// | `/demo/…` | [`http::demo`] |
 /// | `/api/supabase/user-chat/…` | [`chat`] |
 /// | `/realtime/v1/websocket`, `/socket/websocket` | [`crate::realtime`] |
 /// | `/realtime/v1/api/…`, `/api/broadcast…`, `/api/ping`, `/api/tenants/…`, `/healthcheck` | [`crate::realtime::api`] |
@@ -59,6 +64,11 @@ pub fn router(parts: Parts) -> Router {
     let strangers = from_fn_with_state(parts.strangers.clone(), strangers::admit);
     let docs = if parts.has_docs_page {
         page::routes()
+    } else {
+        ApiRouter::new()
+    };
+    let demo = if parts.has_demo_page {
+        demo::routes(demo::embedded())
     } else {
         ApiRouter::new()
     };
@@ -79,6 +89,8 @@ pub fn router(parts: Parts) -> Router {
             openapi_route()
                 .map(|routes| routes.with_state(document))
                 .merge(docs)
+                .merge(demo)
+                .merge(parts.more_routes)
                 .map(|routes| routes.layer(strangers)),
         )
         .into_parts();
@@ -87,7 +99,7 @@ pub fn router(parts: Parts) -> Router {
 
 /// The OpenAPI document of all routes, including those that this process is not configured to
 /// serve, so that the document does not depend on the configuration. The page at `/docs` is not
-/// part of it.
+/// part of it, nor are the page at `/demo` and the routes of `rapport dev`.
 pub fn document() -> Value {
     let described = chat::described()
         .and(realtime::api::described())

@@ -114,6 +114,7 @@ async fn subscribe(
         delete_without_old_row: true,
         tell_unauthorized: true,
         tables_without_old_rows: Vec::new(),
+        tables_with_unchecked_old_rows: Vec::new(),
     };
     let visibility = Visibility::new(
         Connector::new(&database.url())?,

@@ -120,7 +120,8 @@ impl Verifier {
             .jwt_secret_next
             .as_ref()
             .map(|secret| secret.expose());
-        let keys = KeySet::new(secret, next, config.jwks.as_deref())?;
+        let jwks = config.jwks.as_ref().map(|jwks| jwks.expose());
+        let keys = KeySet::new(secret, next, jwks)?;
         let requirements = Requirements {
             audience: config.audience.clone(),
             issuer: config.issuer.clone(),

@@ -5,11 +5,12 @@
 //! and rows of `realtime.messages` have separate queues: visibility checks of the former must not
 //! delay the latter, as long as the queue of changes has room. Other parts can listen to the
 //! changes of some tables ([`tables`]); nothing ever waits for them. In the other direction, the
-//! bus carries broadcasts of the server ([`broadcasts`]), the users with sockets, and the
-//! deliveries to them ([`people`]).
+//! bus carries broadcasts of the server ([`broadcasts`]), the users with sockets, the deliveries
+//! to them ([`people`]), and the channels whose permissions must be checked again ([`rechecks`]).
 
 pub mod broadcasts;
 pub mod people;
+pub mod rechecks;
 pub mod tables;
 
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use tokio::sync::{mpsc, watch};
 
 use self::broadcasts::{BroadcastListener, Broadcasts};
 use self::people::{Delivered, People};
+use self::rechecks::Rechecks;
 use self::tables::{TableListener, Tables};
 use crate::change::{InsertedMessages, StreamEvent, TableName};
 use crate::observability::metrics::BusMetrics;
@@ -32,6 +34,7 @@ pub struct Bus {
     broadcasts: Broadcasts,
     people: People,
     delivered: Delivered,
+    rechecks: Rechecks,
 }
 
 /// The receiving end for row changes. There is only one, because changes are processed in commit
@@ -73,6 +76,7 @@ impl Bus {
             broadcasts,
             people: people.clone(),
             delivered: delivered.clone(),
+            rechecks: Rechecks::default(),
         };
         let listener = Listener {
             changes: change_receiver,
@@ -123,6 +127,11 @@ impl Bus {
     /// The delivered positions of messages.
     pub fn delivered(&self) -> &Delivered {
         &self.delivered
+    }
+
+    /// The channels whose permissions must be checked again.
+    pub fn rechecks(&self) -> &Rechecks {
+        &self.rechecks
     }
 }
 

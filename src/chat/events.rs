@@ -8,8 +8,10 @@ use std::collections::HashMap;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-use super::typing::{self, Typing};
-use super::unread::{self, Unread};
+use super::rights::Rights;
+use super::topics;
+use super::typing::Typing;
+use super::unread::Unread;
 use crate::bus::Bus;
 use crate::bus::broadcasts::{Broadcasts, ServerBroadcast};
 use crate::bus::tables::TableEvent;
@@ -62,16 +64,23 @@ pub(super) struct Events {
     broadcasts: Broadcasts,
     typing: Typing,
     unread: Unread,
+    rights: Rights,
     /// The stream was interrupted, or something was missed, since totals were last told to everybody.
     owes_totals: bool,
 }
 
 impl Events {
-    pub(super) fn new(broadcasts: Broadcasts, typing: Typing, unread: Unread) -> Self {
+    pub(super) fn new(
+        broadcasts: Broadcasts,
+        typing: Typing,
+        unread: Unread,
+        rights: Rights,
+    ) -> Self {
         Self {
             broadcasts,
             typing,
             unread,
+            rights,
             owes_totals: false,
         }
     }
@@ -106,7 +115,10 @@ impl Events {
         match event {
             TableEvent::Changes(transaction) => self.take_changes(transaction, turn),
             // What else was missed clients learn from /sync.
-            TableEvent::Missed => self.unread.everybody(),
+            TableEvent::Missed => {
+                self.unread.everybody();
+                self.rights.everybody();
+            }
             TableEvent::Interrupted => self.owes_totals = true,
             TableEvent::Live => {
                 if std::mem::take(&mut self.owes_totals) {
@@ -137,7 +149,9 @@ impl Events {
             return;
         };
         if change.action() == Action::Delete
-            || !self.broadcasts.has_members(&typing::topic(conversation))
+            || !self
+                .broadcasts
+                .has_members(&topics::of_conversation(conversation))
         {
             return;
         }
@@ -159,10 +173,11 @@ impl Events {
         let (Some(conversation), Some(person)) = key(row) else {
             return;
         };
-        if !self.broadcasts.has_members(&unread::topic(person)) {
+        let before = change.before();
+        self.take_rights(change, (conversation, person), xid);
+        if !self.broadcasts.has_members(&topics::of_person(person)) {
             return;
         }
-        let before = change.before();
         let is_same = |column: &&str| {
             change.action() == Action::Update
                 && before.is_some_and(|before| before.text(column) == row.text(column))
@@ -171,10 +186,7 @@ impl Events {
             self.unread.changed(person, xid);
         }
         let is_told = |(column, _): &(&str, Form)| is_same(column);
-        // What is kept elsewhere and shown with the membership moves nothing but these: a draft, a block.
-        let is_touched = change.action() == Action::Update
-            && before
-                .is_some_and(|before| row.equals_except(&["changed_xid", "updated_at"], before));
+        let is_touched = is_touched(change);
         if change.action() == Action::Delete
             || row.text("left_at").is_some()
             || (MEMBERSHIP.iter().all(is_told) && !is_touched)
@@ -190,6 +202,32 @@ impl Events {
             );
         }
         turn.memberships.insert((conversation, person), membership);
+    }
+
+    /// Requests a recheck of the member's permissions on the conversation's topic if the change of the
+    /// membership may have affected them.
+    fn take_rights(&self, change: &ChangeEvent, owner: (Uuid, Uuid), xid: u32) {
+        let row = change.image();
+        let before = change.before();
+        let may_matter = match (change.action(), before) {
+            // A new membership only adds permissions.
+            (Action::Insert, _) => false,
+            (Action::Delete, _) | (Action::Update, None) => true,
+            (Action::Update, Some(before)) => {
+                before.text("left_at") != row.text("left_at")
+                    || key(before) != key(row)
+                    || is_touched(change)
+            }
+        };
+        if !may_matter {
+            return;
+        }
+        self.rights.changed(owner, xid);
+        if let Some((Some(conversation), Some(person))) = before.map(key)
+            && (conversation, person) != owner
+        {
+            self.rights.changed((conversation, person), xid);
+        }
     }
 
     fn take_message(&self, change: &ChangeEvent) {
@@ -216,7 +254,7 @@ impl Turn {
             receipt.insert("conversation_id".to_owned(), json!(conversation));
             receipt.insert("user_id".to_owned(), json!(person));
             broadcasts.send(ServerBroadcast {
-                topic: typing::topic(conversation),
+                topic: topics::of_conversation(conversation),
                 event: "receipt",
                 payload: Value::Object(receipt).to_string(),
             });
@@ -224,12 +262,22 @@ impl Turn {
         for ((conversation, person), mut membership) in self.memberships {
             membership.insert("conversation_id".to_owned(), json!(conversation));
             broadcasts.send(ServerBroadcast {
-                topic: unread::topic(person),
+                topic: topics::of_person(person),
                 event: "conversation.updated",
                 payload: Value::Object(membership).to_string(),
             });
         }
     }
+}
+
+/// Whether an update of a membership only marks a change of data stored elsewhere: a draft, a block.
+fn is_touched(change: &ChangeEvent) -> bool {
+    change.action() == Action::Update
+        && change.before().is_some_and(|before| {
+            change
+                .image()
+                .equals_except(&["changed_xid", "updated_at"], before)
+        })
 }
 
 /// The conversation and the person of a row.

@@ -18,6 +18,7 @@ mod events;
 mod history;
 mod idempotency;
 mod limits;
+mod me;
 mod media;
 mod message_changes;
 mod messages;
@@ -29,8 +30,10 @@ mod reactions;
 mod reading;
 mod reference;
 mod reports;
+mod rights;
 mod search;
 mod sync;
+mod topics;
 mod typing;
 mod unread;
 
@@ -46,6 +49,9 @@ use uuid::Uuid;
 
 use self::attendance::Attendance;
 use self::events::Events;
+use self::rights::Rights;
+use self::rights::standing::Standings;
+pub use self::topics::is_chat_topic;
 use self::typing::Typing;
 use self::unread::Unread;
 use crate::bus::Bus;
@@ -114,13 +120,19 @@ impl ChatState {
         self
     }
 
-    /// Starts what works beside requests: events on the topics of the chat, what was delivered to sockets, and
-    /// who is there because of sockets. It ends with `tasks`.
+    /// Starts the background tasks: events on chat topics, rechecks of their permissions, delivered
+    /// positions, and presence by sockets. They end with `tasks`.
     pub fn start(&self, config: &ChatConfig, metrics: PresenceMetrics, tasks: &Tasks) {
         let broadcasts = self.bus.broadcasts();
         let unread = Unread::new(broadcasts.clone());
-        let events = Events::new(broadcasts.clone(), self.typing.clone(), unread.clone());
+        let rights = Rights::new(self.bus.rechecks().clone());
+        let typing = self.typing.clone();
+        let events = Events::new(broadcasts.clone(), typing, unread.clone(), rights.clone());
         tasks.spawn("chat events", events.run(self.bus.clone(), tasks.clone()));
+        tasks.spawn("chat rights", rights.run(self.db.clone(), tasks.clone()));
+        let standings = Standings::new(&self.bus, self.metrics.clone());
+        let comparing = standings.run(self.db.clone(), tasks.clone());
+        tasks.spawn("chat standings", comparing);
         tasks.spawn("unread totals", unread.run(self.db.clone(), tasks.clone()));
         tasks.spawn("typing", self.typing.clone().run(tasks.clone()));
         let delivered = self.bus.delivered().clone();
@@ -285,6 +297,7 @@ fn api() -> ApiRouter<ChatState> {
             media::list_media,
             says::list_media(),
         )
+        .get("/me", me::get_me, says::get_me())
         .get("/contacts", contacts::list_contacts, says::list_contacts())
         .get("/messages", history::list_messages, says::list_messages())
         .post("/messages", messages::send_message, says::send_message())

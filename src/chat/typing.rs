@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use super::topics;
 use crate::bus::broadcasts::{Broadcasts, ServerBroadcast};
 use crate::shutdown::Tasks;
 
@@ -202,7 +203,7 @@ impl Typing {
     fn has_audience(&self, typist: Typist) -> bool {
         self.inner
             .broadcasts
-            .has_members(&topic(typist.conversation))
+            .has_members(&topics::of_conversation(typist.conversation))
     }
 
     fn tell(&self, typist: Typist, start: Option<Duration>) {
@@ -211,7 +212,7 @@ impl Typing {
         }
         let expires_in_ms = start.map_or(0, |expires_in| expires_in.as_millis());
         self.inner.broadcasts.send(ServerBroadcast {
-            topic: topic(typist.conversation),
+            topic: topics::of_conversation(typist.conversation),
             event: "typing",
             payload: json!({
                 "conversation_id": typist.conversation,
@@ -229,11 +230,6 @@ impl Typing {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// The topic of a conversation.
-pub(super) fn topic(conversation: Uuid) -> String {
-    format!("conversation:{conversation}")
 }
 
 #[cfg(test)]

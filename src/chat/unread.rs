@@ -14,6 +14,7 @@ use tokio_postgres::Row;
 use tokio_postgres::types::FromSql;
 use uuid::Uuid;
 
+use super::topics;
 use crate::auth::Claims;
 use crate::bus::broadcasts::{Broadcasts, ServerBroadcast};
 use crate::db::{Db, DbError, Query, Snapshot};
@@ -33,8 +34,6 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// comes is of another history of the database.
 const COMMIT_PATIENCE: Duration = Duration::from_secs(10);
 
-/// In this order: a snapshot that is older than the answer only has it asked for again.
-const SNAPSHOT: &str = "select pg_catalog.pg_current_snapshot()::text";
 const TOTALS: &str = "\
     select t.user_id, t.total, t.conversations, t.mentions from chat.unread_totals($1::uuid[]) t";
 
@@ -73,7 +72,11 @@ impl Unread {
 
     /// A transaction changed something that counts for this person.
     pub(super) fn changed(&self, person: Uuid, xid: u32) {
-        if !self.inner.broadcasts.has_members(&topic(person)) {
+        if !self
+            .inner
+            .broadcasts
+            .has_members(&topics::of_person(person))
+        {
             return;
         }
         let mut marks = self.lock();
@@ -88,12 +91,10 @@ impl Unread {
 
     /// Something may have been missed: whoever listens is told.
     pub(super) fn everybody(&self) {
-        let topics = self.inner.broadcasts.topics(PREFIX);
+        let names = self.inner.broadcasts.topics(topics::PERSON);
         let mut marks = self.lock();
-        for person in topics.iter().filter_map(|topic| topic.strip_prefix(PREFIX)) {
-            if let Ok(person) = person.parse() {
-                marks.entry(person).or_insert_with(Mark::new);
-            }
+        for person in topics::ids(&names, topics::PERSON) {
+            marks.entry(person).or_insert_with(Mark::new);
         }
         drop(marks);
         self.inner.news.notify_one();
@@ -109,7 +110,11 @@ impl Unread {
                 }
                 tokio::time::sleep(GATHERING).await;
                 let mut marks: Vec<_> = std::mem::take(&mut *self.lock()).into_iter().collect();
-                marks.retain(|(person, _)| self.inner.broadcasts.has_members(&topic(*person)));
+                marks.retain(|(person, _)| {
+                    self.inner
+                        .broadcasts
+                        .has_members(&topics::of_person(*person))
+                });
                 let mut is_failing = false;
                 for marks in marks.chunks(PEOPLE_PER_QUESTION) {
                     if let Err(error) = self.tell(&db, marks).await {
@@ -134,9 +139,10 @@ impl Unread {
         let answers = db
             .run_as(
                 &Claims::of_service(),
+                // The snapshot first: if it is older than the totals, they are only read again.
                 &[
                     Query {
-                        sql: SNAPSHOT,
+                        sql: Snapshot::CURRENT,
                         parameters: &[],
                     },
                     Query {
@@ -151,13 +157,7 @@ impl Unread {
                 "two questions have not two answers".into(),
             ));
         };
-        let snapshot = snapshot
-            .first()
-            .map(|row| value::<&str>(row, 0))
-            .transpose()?;
-        let snapshot = snapshot
-            .and_then(Snapshot::parse)
-            .ok_or_else(|| DbError::Unexpected("a snapshot has another form".into()))?;
+        let snapshot = Snapshot::read(snapshot)?;
         let marks: HashMap<_, _> = marks.iter().map(|(person, mark)| (*person, mark)).collect();
         let mut early = Vec::new();
         for row in totals {
@@ -172,7 +172,7 @@ impl Unread {
             let (total, conversations, mentions): (i64, i64, i64) =
                 (value(row, 1)?, value(row, 2)?, value(row, 3)?);
             self.inner.broadcasts.send(ServerBroadcast {
-                topic: topic(person),
+                topic: topics::of_person(person),
                 event: "unread.updated",
                 payload: json!({
                     "total": total,
@@ -216,11 +216,4 @@ impl Mark {
 fn value<'a, T: FromSql<'a>>(row: &'a Row, index: usize) -> Result<T, DbError> {
     row.try_get(index)
         .map_err(|error| DbError::Unexpected(error.into()))
-}
-
-const PREFIX: &str = "user:";
-
-/// The topic of a person's devices.
-pub(super) fn topic(person: Uuid) -> String {
-    format!("{PREFIX}{person}")
 }

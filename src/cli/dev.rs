@@ -12,11 +12,11 @@ use crate::config::source::ProcessEnvironment;
 use crate::config::{Config, DevConfig, Flag, Inputs, load_dev};
 use crate::db::connect::Connector;
 use crate::dev::binaries::Binaries;
-use crate::dev::demonstration::{self, PEOPLE, REQUEST_LOGIN};
+use crate::dev::demonstration::{self, PASSWORD, PEOPLE, REQUEST_LOGIN};
 use crate::dev::directory::{data_root, scratch_root};
 use crate::dev::keys::Keys;
 use crate::dev::postgres::{Cluster, ClusterOptions, SUPERUSER, Storage, effective_user};
-use crate::dev::{env_file, npm};
+use crate::dev::{env_file, npm, sign_in};
 use crate::observability::logging;
 use crate::shutdown::Tasks;
 
@@ -93,9 +93,11 @@ async fn serve(
         .await?;
     demonstration::install(&mut owner).await?;
     demonstration::allow_requests(&owner, &keys.request_password).await?;
+    demonstration::allow_sign_in(&owner).await?;
     drop(owner);
 
-    let app = App::start(config, &tasks).await?;
+    let sign_in = sign_in::routes(config, keys, &tasks)?;
+    let app = App::start_with(config, sign_in, &tasks).await?;
     let ready = tokio::select! {
         ready = tokio::time::timeout(READY_DEADLINE, app.readiness().wait_until_ready()) => ready.is_ok(),
         () = signals.wait() => return stop(app, signals).await,
@@ -161,6 +163,7 @@ fn flags(
         flag("auth.service_role_key", &keys.service_role_key),
         flag("server.allow_localhost_origins", "true"),
         flag("server.docs_page", "true"),
+        flag("server.demo_page", "true"),
     ];
     if let Some(port) = arguments.port {
         flags.push(Flag {
@@ -186,6 +189,7 @@ fn announce(
         ("SERVICE_ROLE_KEY".to_owned(), keys.service_role_key.clone()),
         ("JWT_SECRET".to_owned(), keys.jwt_secret.clone()),
         ("DB_URL".to_owned(), database_url.to_owned()),
+        ("USER_PASSWORD".to_owned(), PASSWORD.to_owned()),
     ];
     let mut people = String::new();
     for person in &PEOPLE {
@@ -202,11 +206,16 @@ fn announce(
         env_file::write(path, &variables)
             .map_err(|error| CliError::File(path.display().to_string(), error))?;
     }
+    let demo = if app.has_demo_page() {
+        format!("\n  Demo              {api_url}/demo/\n")
+    } else {
+        String::new()
+    };
     let [ana, ben, ..] = &PEOPLE;
     print(&format!(
         "
 Rapport is ready. Ctrl-C stops it.
-
+{demo}
   Chat routes       {api_url}/api/supabase/user-chat
   Try the routes    {api_url}/docs
   Socket            {socket_url}/realtime/v1/websocket
@@ -215,7 +224,8 @@ Rapport is ready. Ctrl-C stops it.
   service_role key  {service_role_key}
   JWT secret        {jwt_secret}
 
-Users, with tokens that are valid for 24 hours:
+Users. Each signs in with an email address such as {ana_email} and the password {PASSWORD},
+or uses a token that is valid for 24 hours:
 
 {people}
 Ana sends Ben a message:
@@ -243,6 +253,7 @@ Ben's browser receives it:
         anon_key = keys.anon_key,
         service_role_key = keys.service_role_key,
         jwt_secret = keys.jwt_secret,
+        ana_email = ana.email,
         ana_token = keys.user_token(ana)?,
         ben_id = ben.id,
         ben_token = keys.user_token(ben)?,

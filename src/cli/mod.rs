@@ -24,6 +24,7 @@ use crate::dev::binaries::BinariesError;
 use crate::dev::keys::KeysError;
 use crate::dev::npm::NpmError;
 use crate::dev::postgres::ClusterError;
+use crate::dev::sign_in::SignInError;
 use crate::observability::logging::LoggingError;
 use crate::schema::SchemaError;
 
@@ -75,6 +76,8 @@ enum CliError {
     Keys(#[from] KeysError),
     #[error(transparent)]
     Sign(#[from] KeyError),
+    #[error(transparent)]
+    SignIn(#[from] SignInError),
     #[error("{}", with_source(.0))]
     Connect(#[from] ConnectError),
     #[error(transparent)]

@@ -1,5 +1,6 @@
 //! Token verification settings.
 
+use super::key_set::{MIN_SECRET_BYTES, short_secrets};
 use super::reader::Reader;
 use super::secret::Secret;
 
@@ -10,8 +11,9 @@ pub struct AuthConfig {
     pub jwt_secret: Option<Secret>,
     /// The second secret during a rotation.
     pub jwt_secret_next: Option<Secret>,
-    /// A JSON Web Key Set as text. A configured path has already been read.
-    pub jwks: Option<String>,
+    /// A JSON Web Key Set as text. A configured path has already been read. It is a secret because
+    /// it may contain symmetric keys.
+    pub jwks: Option<Secret>,
     /// The required audience of a token.
     pub audience: Option<String>,
     /// The required issuer of a token.
@@ -26,10 +28,10 @@ pub struct AuthConfig {
 
 impl AuthConfig {
     pub(super) fn read(reader: &mut Reader) -> Self {
-        let jwt_secret = reader.secret("auth.jwt_secret");
+        let jwt_secret = signing_secret("auth.jwt_secret", reader);
         let jwks = reader
-            .text("auth.jwks")
-            .map(|written| key_set(&written, reader));
+            .key_set("auth.jwks")
+            .map(|written| Secret::new(key_set(&written, reader)));
         if jwt_secret.is_none() && jwks.is_none() {
             reader.problem(
                 "auth.jwt_secret",
@@ -38,7 +40,7 @@ impl AuthConfig {
         }
         Self {
             jwt_secret,
-            jwt_secret_next: reader.secret("auth.jwt_secret_next"),
+            jwt_secret_next: signing_secret("auth.jwt_secret_next", reader),
             jwks,
             audience: reader.text("auth.audience"),
             issuer: reader.text("auth.issuer"),
@@ -49,17 +51,49 @@ impl AuthConfig {
     }
 }
 
-/// The text of the key set. A value that starts with `{` is the key set itself, anything else a
-/// path.
-fn key_set(written: &str, reader: &mut Reader) -> String {
-    if written.starts_with('{') {
-        return written.to_owned();
+/// Reads a secret that signs tokens and checks its length.
+fn signing_secret(key: &'static str, reader: &mut Reader) -> Option<Secret> {
+    let secret = reader.secret(key)?;
+    let bytes = secret.expose().len();
+    if bytes < MIN_SECRET_BYTES {
+        reader.problem(
+            key,
+            &format!(
+                "has {bytes} bytes but must have at least {MIN_SECRET_BYTES}, because a shorter secret \
+                 can be guessed from one token. `openssl rand -hex 32` generates one"
+            ),
+        );
     }
-    std::fs::read_to_string(written).unwrap_or_else(|error| {
+    Some(secret)
+}
+
+/// The text of the key set. A value that starts with a brace or bracket is the key set itself,
+/// anything else a path.
+fn key_set(written: &str, reader: &mut Reader) -> String {
+    let text = if is_inline_key_set(written) {
+        written.to_owned()
+    } else {
+        std::fs::read_to_string(written).unwrap_or_else(|error| {
+            reader.problem(
+                "auth.jwks",
+                &format!("names a file that cannot be read: {error}"),
+            );
+            String::new()
+        })
+    };
+    for position in short_secrets(&text) {
         reader.problem(
             "auth.jwks",
-            &format!("names a file that cannot be read: {error}"),
+            &format!(
+                "contains, at position {position} (from 0), a symmetric key of fewer than \
+                 {MIN_SECRET_BYTES} bytes, which can be guessed from one token"
+            ),
         );
-        String::new()
-    })
+    }
+    text
+}
+
+/// Whether the value is a key set itself and not the path of a file.
+pub(super) fn is_inline_key_set(written: &str) -> bool {
+    written.trim_start().starts_with(['{', '['])
 }

@@ -14,13 +14,16 @@ pub enum ConfigError {
         /// The cause.
         source: std::io::Error,
     },
-    /// The file is not TOML.
-    #[error("The configuration file {} is not valid TOML: {source}", path.display())]
+    /// The file is not TOML. The parser's own text is not used, because it quotes the line, which may
+    /// contain a secret.
+    #[error("The configuration file {} is not valid TOML (line {line}): {message}", path.display())]
     Syntax {
         /// The file.
         path: PathBuf,
-        /// The position and the cause.
-        source: Box<toml::de::Error>,
+        /// The line, from 1.
+        line: usize,
+        /// The cause.
+        message: String,
     },
     /// The compiled-in defaults are broken. A test prevents this.
     #[error("The compiled-in defaults are not valid TOML: {0}")]

@@ -11,6 +11,7 @@ mod chat_limits;
 mod database;
 mod dev;
 mod error;
+mod key_set;
 mod log;
 mod network;
 mod raw;

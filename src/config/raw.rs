@@ -191,10 +191,9 @@ impl Raw {
             path: path.to_owned(),
             source,
         })?;
-        let table: Table = text.parse().map_err(|source| ConfigError::Syntax {
-            path: path.to_owned(),
-            source: Box::new(source),
-        })?;
+        let table: Table = text
+            .parse()
+            .map_err(|error| syntax_error(path, &text, &error))?;
         for (key, value) in flatten(table) {
             let origin = Origin::File(path.to_owned());
             let Some(setting) = self.settings.get_mut(&key) else {
@@ -262,6 +261,15 @@ impl Raw {
                     .push(format!("{} must be {expected}", origin.naming(key)));
             }
         }
+    }
+}
+
+fn syntax_error(path: &Path, text: &str, error: &toml::de::Error) -> ConfigError {
+    let before = error.span().and_then(|span| text.get(..span.start));
+    ConfigError::Syntax {
+        path: path.to_owned(),
+        line: before.unwrap_or_default().matches('\n').count() + 1,
+        message: error.message().to_owned(),
     }
 }
 

@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use toml::Value;
 
+use super::auth::is_inline_key_set;
+use super::key_set::mask_key_set;
 use super::raw::{Origin, Raw, Setting};
 use super::secret::{MASK, Secret, mask_url};
 
@@ -19,6 +21,7 @@ enum Shown {
     Plain,
     Hidden,
     UrlWithoutPassword,
+    KeySetWithoutSecrets,
 }
 
 /// Reads settings by key and records which keys were read.
@@ -78,6 +81,12 @@ impl Reader {
             );
         }
         Some(Secret::new(url))
+    }
+
+    /// A key set or its path, or `None` if it is empty. Only its secret members are hidden when it
+    /// is shown.
+    pub(super) fn key_set(&mut self, key: &'static str) -> Option<String> {
+        self.text_shown(key, Shown::KeySetWithoutSecrets)
     }
 
     /// The URL of a web server, without a trailing slash.
@@ -240,6 +249,9 @@ fn masked(setting: &Setting, shown: Shown) -> Value {
         (Value::String(text), _) if text.is_empty() => setting.value.clone(),
         (Value::String(_), Shown::Hidden) => Value::String(MASK.to_owned()),
         (Value::String(text), Shown::UrlWithoutPassword) => Value::String(mask_url(text)),
+        (Value::String(text), Shown::KeySetWithoutSecrets) if is_inline_key_set(text) => {
+            Value::String(mask_key_set(text))
+        }
         _ => setting.value.clone(),
     }
 }

@@ -20,6 +20,8 @@ pub struct ServerConfig {
     pub allow_localhost_origins: bool,
     /// Whether `/docs` serves a page to try the routes.
     pub docs_page: bool,
+    /// Whether `/demo` serves the demonstration page.
+    pub demo_page: bool,
     /// The token for `/metrics`. Without one, the main listener does not serve that route.
     pub metrics_token: Option<Secret>,
     /// A separate listener for `/metrics`. If set, the main listener does not serve that route.
@@ -68,6 +70,7 @@ impl ServerConfig {
             allowed_origins,
             allow_localhost_origins: reader.switch("server.allow_localhost_origins"),
             docs_page: reader.switch("server.docs_page"),
+            demo_page: reader.switch("server.demo_page"),
             metrics_token: reader.secret("server.metrics_token"),
             metrics_listen: reader.socket_address("server.metrics_listen"),
             shutdown_deadline: reader.milliseconds("server.shutdown_deadline_ms", 0..=600_000),

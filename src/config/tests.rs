@@ -9,7 +9,10 @@ use super::*;
 /// The settings without a usable default.
 const REQUIRED: &[(&str, &str)] = &[
     ("DATABASE_URL", "postgres://ana:pw@db/chat"),
-    ("SUPABASE_JWT_SECRET", "s3cret"),
+    (
+        "SUPABASE_JWT_SECRET",
+        "a-secret-of-at-least-thirty-two-bytes",
+    ),
 ];
 
 fn environment(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
@@ -211,17 +214,75 @@ fn missing_required_settings_are_reported_by_name() {
 #[test]
 fn messages_and_debug_output_show_no_secret() {
     let secrets = &[
-        ("RAPPORT_AUTH_JWT_SECRET", "hush-1"),
+        (
+            "RAPPORT_AUTH_JWT_SECRET",
+            "hush-1, and as long as a secret must be",
+        ),
         ("RAPPORT_AUTH_SERVICE_ROLE_KEY", "hush-2"),
         ("RAPPORT_DATABASE_URL", "postgres://ana:hush-3@db/chat"),
         ("RAPPORT_SERVER_METRICS_TOKEN", "hush-4"),
+        (
+            "RAPPORT_AUTH_JWT_SECRET_NEXT",
+            "hush-6, and as long as a secret must be",
+        ),
+        (
+            "RAPPORT_AUTH_JWKS",
+            r#"{"keys":[{"kty":"oct","kid":"a","k":"hush-7-hush-7-hush-7-hush-7-hush-7-hush-7-hush"}]}"#,
+        ),
     ];
     let config = load(secrets, "", vec![]).unwrap();
     assert!(!format!("{config:?}").contains("hush"));
     let mut wrong = secrets.to_vec();
     wrong.push(("PORT", "x"));
     wrong.push(("RAPPORT_DATABASE_REQUEST_URL", "hush-5"));
+    wrong.push(("RAPPORT_AUTH_JWT_SECRET_NEXT", "hush-6"));
+    wrong.push((
+        "RAPPORT_AUTH_JWKS",
+        r#"{"keys":[{"kty":"oct","k":"hush-7"}]}"#,
+    ));
     assert!(!load(&wrong, "", vec![]).unwrap_err().contains("hush"));
+    // The parser quotes the line that it cannot read.
+    for text in [
+        "[auth]\njwt_secret = \"hush-8",
+        "[auth]\njwt_secret = hush-8",
+    ] {
+        let error = load(&[], text, vec![]).unwrap_err();
+        assert!(!error.contains("hush"), "{error}");
+        assert!(error.contains("line 2"), "{error}");
+    }
+}
+
+#[test]
+fn signing_secrets_have_a_minimum_length() {
+    let (short, long) = ("x".repeat(31), "x".repeat(32));
+    let key = |length: usize| {
+        format!(
+            r#"{{"keys":[{{"kty":"oct","kid":"a","k":"{}"}}]}}"#,
+            "A".repeat(length)
+        )
+    };
+    let (short_key, long_key) = (key(42), key(43));
+    let cases = [
+        ("RAPPORT_AUTH_JWT_SECRET", &short, "31 bytes"),
+        ("RAPPORT_AUTH_JWT_SECRET", &long, ""),
+        ("RAPPORT_AUTH_JWT_SECRET_NEXT", &short, "31 bytes"),
+        ("RAPPORT_AUTH_JWT_SECRET_NEXT", &long, ""),
+        ("RAPPORT_AUTH_JWKS", &short_key, "position 0"),
+        ("RAPPORT_AUTH_JWKS", &long_key, ""),
+    ];
+    for (variable, value, expected) in cases {
+        let error = load(&[(variable, value)], "", vec![]).err();
+        match error {
+            None => assert_eq!(expected, "", "{variable}"),
+            Some(error) => {
+                assert!(!expected.is_empty(), "{error}");
+                assert!(
+                    error.contains(variable) && error.contains(expected),
+                    "{error}"
+                );
+            }
+        }
+    }
 }
 
 #[test]
@@ -230,7 +291,7 @@ fn a_key_set_may_be_text_or_a_file() {
     let key_file = file(keys);
     for written in [keys.to_owned(), key_file.path().display().to_string()] {
         let config = load(&[("RAPPORT_AUTH_JWKS", &written)], "", vec![]).unwrap();
-        assert_eq!(config.auth.jwks.as_deref(), Some(keys));
+        assert_eq!(config.auth.jwks.as_ref().map(Secret::expose), Some(keys));
     }
 }
 
@@ -291,5 +352,23 @@ fn a_preset_contains_known_keys_of_the_right_type_that_differ_from_the_defaults(
             .get(key)
             .unwrap_or_else(|| panic!("{key} is unknown"));
         assert!(value.same_type(default) && value != default, "{key}");
+    }
+}
+
+#[test]
+fn old_rows_of_chat_tables_are_always_checked() {
+    const KEY: &str = "RAPPORT_VISIBILITY_TABLES_WITH_UNCHECKED_OLD_ROWS";
+    let config = load(&[(KEY, "public.cases")], "", vec![]).unwrap();
+    let unchecked = config.visibility.tables_with_unchecked_old_rows;
+    assert_eq!(unchecked, ["public.cases"]);
+    let publication = include_str!("../../sql/definitions/chat/95_publication.sql");
+    let published: Vec<&str> = publication
+        .split('\'')
+        .filter(|text| text.starts_with("public."))
+        .collect();
+    assert!(published.len() >= 6, "{published:?}");
+    for table in published {
+        let error = load(&[(KEY, table)], "", vec![]).err().unwrap();
+        assert!(error.contains(table), "{error}");
     }
 }

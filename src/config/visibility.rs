@@ -23,7 +23,20 @@ pub struct VisibilityConfig {
     pub tell_unauthorized: bool,
     /// Tables, as `schema.table`, whose events contain only the primary key of the old row.
     pub tables_without_old_rows: Vec<String>,
+    /// Tables, as `schema.table`, whose UPDATE events contain the old row whenever the new row is
+    /// visible, even if the old row was not.
+    pub tables_with_unchecked_old_rows: Vec<String>,
 }
+
+/// The published tables of the chat. Their old rows are always checked.
+const CHAT_TABLES: [&str; 6] = [
+    "public.user_conversations",
+    "public.user_conversation_members",
+    "public.conversation_receipts",
+    "public.user_messages",
+    "public.user_presence",
+    "public.message_reactions",
+];
 
 impl VisibilityConfig {
     pub(super) fn read(reader: &mut Reader) -> Self {
@@ -35,6 +48,21 @@ impl VisibilityConfig {
             delete_without_old_row: reader.switch("visibility.delete_without_old_row"),
             tell_unauthorized: reader.switch("visibility.tell_unauthorized"),
             tables_without_old_rows: reader.list("visibility.tables_without_old_rows"),
+            tables_with_unchecked_old_rows: unchecked_tables(reader),
         }
     }
+}
+
+fn unchecked_tables(reader: &mut Reader) -> Vec<String> {
+    const KEY: &str = "visibility.tables_with_unchecked_old_rows";
+    let tables = reader.list(KEY);
+    for table in &tables {
+        if CHAT_TABLES.contains(&table.as_str()) {
+            reader.problem(
+                KEY,
+                &format!("names {table}, a table of the chat, whose old rows are always checked"),
+            );
+        }
+    }
+    tables
 }

@@ -48,6 +48,11 @@ pub enum CertificateCheck {
     Full,
 }
 
+/// Runs first on each connection. Compiling a statement takes longer than any of ours takes to run.
+/// PostgreSQL compiles whatever it estimates as expensive, and its estimates are high for policies
+/// that call functions and for tables without statistics (PostgreSQL manual, chapter 32).
+const NO_JIT: &str = "set jit = off";
+
 /// A parsed connection URL with its TLS options. Cheap to clone.
 #[derive(Clone)]
 pub struct Connector {
@@ -164,6 +169,10 @@ impl Connector {
                 }
             }
         });
+        client
+            .batch_execute(NO_JIT)
+            .await
+            .map_err(ConnectError::Connect)?;
         Ok(client)
     }
 }

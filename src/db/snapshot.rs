@@ -5,6 +5,10 @@
 //! synchronous replication only after the standby has confirmed (PostgreSQL manual, section
 //! 27.2.8).
 
+use tokio_postgres::Row;
+
+use super::error::DbError;
+
 /// A `pg_snapshot` (PostgreSQL manual, section 9.27, table 9.85), reduced to what is needed for
 /// transaction ids of which the WAL contains only the lower 32 bits.
 #[derive(Debug, PartialEq, Eq)]
@@ -16,6 +20,23 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
+    /// The statement that returns the snapshot it runs in.
+    pub const CURRENT: &str = "select pg_catalog.pg_current_snapshot()::text";
+
+    /// Reads the result of [`Self::CURRENT`].
+    ///
+    /// # Errors
+    /// Returns an error if the result is not a snapshot.
+    pub fn read(rows: &[Row]) -> Result<Self, DbError> {
+        let unexpected = || DbError::Unexpected("the result is not a snapshot".into());
+        let text: &str = rows
+            .first()
+            .ok_or_else(unexpected)?
+            .try_get(0)
+            .map_err(|error| DbError::Unexpected(error.into()))?;
+        Self::parse(text).ok_or_else(unexpected)
+    }
+
     /// Parses `xmin:xmax:xip,xip,…`, each with 64 bits.
     pub fn parse(text: &str) -> Option<Self> {
         let mut parts = text.split(':').skip(1);

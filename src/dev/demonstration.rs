@@ -2,7 +2,7 @@
 
 use tokio_postgres::Client;
 
-use crate::schema::{self, DEV_HOST, DEV_PEOPLE, InstallOptions, SchemaError};
+use crate::schema::{self, DEV_HOST, DEV_PEOPLE, DEV_SIGN_IN, InstallOptions, SchemaError};
 
 /// A user of the demonstration application.
 #[derive(Clone, Copy, Debug)]
@@ -16,6 +16,10 @@ pub struct Person {
     /// The user's role and team.
     pub description: &'static str,
 }
+
+/// The password of every account at the development sign-in. It protects nothing: whoever reaches a
+/// development server may be anyone there.
+pub const PASSWORD: &str = "rapport-dev";
 
 /// All users, in the order of `sql/dev/people.sql`.
 pub const PEOPLE: [Person; 5] = [
@@ -87,6 +91,19 @@ pub async fn install(client: &mut Client) -> Result<(), SchemaError> {
         .batch_execute(DEV_PEOPLE)
         .await
         .map_err(failed("dev/people.sql"))
+}
+
+/// Creates the sessions of the development sign-in. The database must have been prepared by
+/// [`install`].
+///
+/// # Errors
+/// Fails if a statement fails.
+pub async fn allow_sign_in(client: &Client) -> Result<(), SchemaError> {
+    let executed = client.batch_execute(DEV_SIGN_IN).await;
+    executed.map_err(|source| SchemaError::Statement {
+        what: String::from("dev/sign_in.sql"),
+        source,
+    })
 }
 
 /// Sets the password of [`REQUEST_LOGIN`] and lets it log in. The database must have been prepared

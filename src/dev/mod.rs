@@ -1,4 +1,4 @@
-//! Support for development and tests: a private PostgreSQL with the schema, keys, and a
+//! Support for development and tests: a private PostgreSQL with the schema, keys, a sign-in, and a
 //! demonstration application with five users.
 //!
 //! `app` must not depend on any of it.
@@ -10,3 +10,4 @@ pub mod env_file;
 pub mod keys;
 pub mod npm;
 pub mod postgres;
+pub mod sign_in;

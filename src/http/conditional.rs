@@ -87,7 +87,7 @@ pub(super) fn tag_of(text: &[u8]) -> Option<HeaderValue> {
 
 /// Weak comparison (RFC 9110, section 13.1.2), because a compressing proxy turns strong tags into
 /// weak ones.
-fn matches_any(tag: &HeaderValue, known: &[HeaderValue]) -> bool {
+pub(super) fn matches_any(tag: &HeaderValue, known: &[HeaderValue]) -> bool {
     let strong = |tag: &str| tag.trim().trim_start_matches("W/").to_owned();
     let Ok(tag) = tag.to_str() else { return false };
     let tag = strong(tag);

@@ -8,6 +8,7 @@ pub mod budget;
 pub mod caller;
 pub mod conditional;
 mod cookie;
+pub mod demo;
 pub mod error;
 pub mod heads;
 pub mod health;

@@ -20,7 +20,8 @@ const PREFLIGHT_MAX_AGE: &str = "3600";
 const ALLOWED_METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE";
 
 /// Headers a page may send (chat API 2.2).
-const ALLOWED_HEADERS: &str = "authorization, apikey, x-client-info, content-type, idempotency-key, if-match, if-none-match, prefer";
+const ALLOWED_HEADERS: &str = "authorization, apikey, x-client-info, x-supabase-api-version, content-type, \
+    idempotency-key, if-match, if-none-match, prefer";
 
 /// Headers a page may read (chat API 2.2). They are listed individually: in responses with
 /// credentials a browser reads a wildcard as a header named `*`.

@@ -369,6 +369,8 @@ pub struct ChatMetrics {
     pub rate_limited: Family<RateLimitLabels, Counter>,
     /// Errors reported by clients.
     pub client_errors: Counter,
+    /// Comparisons of the activity, role and teams of all connected users.
+    pub standings_compared: Counter,
 }
 
 /// The labels of [`ChatMetrics::rate_limited`].
@@ -394,6 +396,11 @@ impl ChatMetrics {
             "client_errors",
             "Errors reported by clients",
             self.client_errors.clone(),
+        );
+        registry.register(
+            "standings_compared",
+            "Comparisons of the activity, role and teams of all connected users",
+            self.standings_compared.clone(),
         );
     }
 }
@@ -423,6 +430,10 @@ pub struct RealtimeMetrics {
     pub presences: Gauge<i64, AtomicI64>,
     /// Presence diffs created. Each goes to all members of its topic.
     pub presence_diffs: Counter,
+    /// Repeated permission checks of channels, each after a change that may have revoked a right.
+    pub rechecks: Counter,
+    /// Channels closed because a permission was revoked.
+    pub channels_revoked: Counter,
     /// Permission checks of private channels, by the way they were answered.
     pub permissions_asked: Family<PermissionLabels, Counter>,
     /// Refusals because of a limit, by its setting.
@@ -766,6 +777,16 @@ impl RealtimeMetrics {
             "permissions_asked",
             "Permission checks of private channels",
             self.permissions_asked.clone(),
+        );
+        registry.register(
+            "rechecks",
+            "Repeated permission checks of channels, each after a change that may have revoked a right",
+            self.rechecks.clone(),
+        );
+        registry.register(
+            "channels_revoked",
+            "Channels closed because a permission was revoked",
+            self.channels_revoked.clone(),
         );
         registry.register("joins_refused", "Refused joins", self.joins_refused.clone());
         registry.register(

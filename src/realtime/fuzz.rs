@@ -444,6 +444,7 @@ fn new_session() -> (Session, UnixMillis) {
         config: config().clone(),
         hub: Arc::new(Hub::new(RealtimeMetrics::default())),
         marks,
+        is_managed: |_| false,
     });
     let now = UnixMillis::from_seconds(1_999_999_000);
     (Session::new(shared, connection, "{}".into(), now), now)

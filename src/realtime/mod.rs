@@ -17,6 +17,7 @@ pub mod hub;
 pub mod messages;
 pub mod protocol;
 pub mod publication_feed;
+pub mod recheck;
 pub mod server_broadcast;
 pub mod session;
 pub mod socket;
@@ -28,7 +29,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::routing::any;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use self::api::bodies::MODEST_BODY_BYTES;
 use self::channel::TokenMarks;
@@ -44,6 +45,7 @@ use self::wire::sockets::Sockets;
 use self::work::Workshop;
 use crate::auth::Verifier;
 use crate::bus::Listener;
+use crate::bus::rechecks::Rechecks;
 use crate::config::RealtimeConfig;
 use crate::db::connect::Connector;
 use crate::http::admission::Admission;
@@ -155,12 +157,14 @@ impl Realtime {
                 replayer: None,
                 hub: Arc::clone(&hub),
                 messages_live,
+                rechecks: Arc::new(Semaphore::new(work::MAX_RECHECKS)),
             }),
             shared: Arc::new(Shared {
                 verifier,
                 config,
                 hub,
                 marks: TokenMarks::default(),
+                is_managed: |_| false,
             }),
             tasks: tasks.clone(),
         }
@@ -186,6 +190,23 @@ impl Realtime {
     pub async fn drain(&self, longest: Duration) {
         let window = self.shared.config.drain_window.min(longest);
         drain::drain(&self.shared.hub, window).await;
+    }
+
+    /// Manages the private topics whose names, without `realtime:`, `is_managed` accepts: the presence
+    /// key there is the `sub` of the token, and permissions are rechecked on request through
+    /// `rechecks`. On other topics clients choose their presence keys, and permissions are checked at
+    /// the join and with each new token, as in the original.
+    #[must_use]
+    pub fn with_managed_topics(mut self, is_managed: fn(&str) -> bool, rechecks: Rechecks) -> Self {
+        self.shared = Arc::new(Shared {
+            is_managed,
+            ..(*self.shared).clone()
+        });
+        self.tasks.spawn(
+            "permission rechecks",
+            recheck::run(rechecks, Arc::clone(&self.shared.hub), self.tasks.clone()),
+        );
+        self
     }
 
     /// Lets private channels be joined by those whom the policies of `realtime.messages` let read,

@@ -1,23 +1,24 @@
 //! Work that a session wants done aside: registering bindings and asking for permissions.
 //!
 //! It runs inside the socket's own task, so it ends with the socket and needs no queue of its
-//! own; there is at most one registration and one question per channel.
+//! own; there is at most one registration, one question and one recheck per channel.
 
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::{Either, select};
-use tokio::sync::watch;
+use futures_util::future::{Either, join, select};
+use tokio::sync::{Semaphore, watch};
 
-use super::channel::authorize::{Authorizer, Permissions};
+use super::channel::authorize::{AuthorizeError, Authorizer, Permissions, Question};
 use super::hub::{Hub, StreamState};
 use super::messages::replay::Replayer;
 use super::messages::store::{Store, StoreError};
 use super::protocol::sub_topic;
 use super::session::{
-    AuthorizeOrder, Outcome, PersistOrder, ReplayOrder, SubscribeOrder, WorkResult,
+    AuthorizeOrder, Outcome, PersistOrder, RecheckOrder, RecheckOutcome, ReplayOrder,
+    SubscribeOrder, WorkResult,
 };
 use crate::visibility::{ChannelId, SubscribeError, Visibility};
 
@@ -30,6 +31,10 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(8);
 /// How long a channel waits that wants to hear when broadcasts from the database are live: as in
 /// the original.
 const MESSAGES_PATIENCE: Duration = Duration::from_secs(60);
+
+/// Maximum concurrent rechecks, which is the size of a few batches of questions. Joins must not wait
+/// behind a change that concerns thousands of channels.
+pub const MAX_RECHECKS: usize = 32;
 
 /// Work under way.
 pub type Work = Pin<Box<dyn Future<Output = Done> + Send>>;
@@ -57,6 +62,8 @@ pub struct Workshop {
     pub hub: Arc<Hub>,
     /// Whether broadcasts from the database are live.
     pub messages_live: watch::Receiver<bool>,
+    /// One permit for each concurrent recheck.
+    pub rechecks: Arc<Semaphore>,
 }
 
 impl Workshop {
@@ -86,15 +93,7 @@ impl Workshop {
         let workshop = self.clone();
         Box::pin(async move {
             workshop.pause(order.failures).await;
-            let answer = match &workshop.authorizer {
-                Some(authorizer) => {
-                    let topic = sub_topic(&order.topic);
-                    authorizer
-                        .ask(order.question, topic, &order.claims, &order.headers)
-                        .await
-                }
-                None => Ok(Permissions::default()),
-            };
+            let answer = workshop.ask(order.question, &order).await;
             Done {
                 outcome: Outcome {
                     channel: order.channel,
@@ -102,12 +101,62 @@ impl Workshop {
                     result: WorkResult::Authorized {
                         question: order.question,
                         mark: order.mark,
+                        round: order.round,
                         answer,
                     },
                 },
                 rest: None,
             }
         })
+    }
+
+    /// Rechecks the permissions of a channel.
+    pub fn recheck(&self, order: RecheckOrder) -> Work {
+        let workshop = self.clone();
+        Box::pin(async move {
+            let RecheckOrder { read, with_write } = order;
+            workshop.pause(read.failures).await;
+            // The semaphore is never closed, so this cannot fail.
+            let _turn = workshop.rechecks.acquire().await;
+            let (may_read, may_write) = join(workshop.ask(read.question, &read), async {
+                match with_write {
+                    true => Some(workshop.ask(Question::Write, &read).await),
+                    false => None,
+                }
+            })
+            .await;
+            Done {
+                outcome: Outcome {
+                    channel: read.channel,
+                    topic: read.topic,
+                    result: WorkResult::Rechecked(RecheckOutcome {
+                        question: read.question,
+                        mark: read.mark,
+                        round: read.round,
+                        failures: read.failures,
+                        read: may_read,
+                        write: may_write,
+                    }),
+                },
+                rest: None,
+            }
+        })
+    }
+
+    async fn ask(
+        &self,
+        question: Question,
+        order: &AuthorizeOrder,
+    ) -> Result<Permissions, AuthorizeError> {
+        match &self.authorizer {
+            Some(authorizer) => {
+                let topic = sub_topic(&order.topic);
+                authorizer
+                    .ask(question, topic, &order.claims, &order.headers)
+                    .await
+            }
+            None => Ok(Permissions::default()),
+        }
     }
 
     /// Reads the stored messages that a join asks for.

@@ -20,3 +20,6 @@ pub const DEV_HOST: &str = include_str!("../../sql/dev/host.sql");
 
 /// The users of the demonstration, applied after the schema.
 pub const DEV_PEOPLE: &str = include_str!("../../sql/dev/people.sql");
+
+/// The sessions of the development sign-in, applied after the schema.
+pub const DEV_SIGN_IN: &str = include_str!("../../sql/dev/sign_in.sql");

@@ -24,6 +24,16 @@ pub struct VisibleColumns {
     pub has_whole_old_rows: bool,
 }
 
+impl VisibleColumns {
+    /// The same columns, with only the primary key in `old_record`.
+    pub(super) fn without_old_rows(self) -> Self {
+        Self {
+            old_key_only: OldKeyOnly::Everything,
+            ..self
+        }
+    }
+}
+
 /// Of which changes of a table subscribers are told the primary key of the old row and no more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OldKeyOnly {
@@ -57,6 +67,8 @@ pub(super) struct ColumnsKey {
     pub(super) role: String,
     pub(super) select: Option<Arc<[String]>>,
     pub(super) options: SubscribeOptions,
+    /// Whether `old_record` contains only the primary key, whatever `old_key_only` says of the table.
+    pub(super) hides_old_row: bool,
 }
 
 /// Column sets already made. Lives and dies with a reading of the catalogue.

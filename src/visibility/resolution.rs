@@ -17,7 +17,7 @@ use super::resolve::{Resolver, Run};
 use super::row_access::{Access, access};
 use super::subscription::{Subscription, filtered_value};
 use super::{ChannelId, SubscribeOptions};
-use crate::change::{Action, ChangeEvent, ColumnValue, OldRow};
+use crate::change::{Action, ChangeEvent, ColumnValue, OldRow, RowChange};
 
 /// What the client is told when nobody may see rows of a table over this protocol (protocol 6.5).
 const NO_PRIMARY_KEY: &str = "Error 400: Bad Request, no primary key";
@@ -65,9 +65,23 @@ enum Decider {
     Unknown,
 }
 
+/// Who receives more of the old row of an UPDATE than its primary key, among those who may see the
+/// new row.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum OldRowDecider {
+    /// All of them.
+    AsNew,
+    /// Those for whom this input of [`IMAGE`], the old image, is visible too.
+    Asked(u32),
+    /// None of them, because the WAL lacks a value that the policies read.
+    Unknown,
+}
+
 /// What decides about each change of a run, for one role.
 struct Deciders {
     by_change: Vec<Decider>,
+    /// For each change, who receives the old row.
+    old_rows: Vec<OldRowDecider>,
     /// Inputs, for each kind of question.
     inputs: Vec<Arc<Inputs>>,
     /// For each of the inputs the changes that it decides about.
@@ -88,6 +102,9 @@ impl Deciders {
         for change in changes {
             if let Decider::Asked(kind, number) = self.by_change[change] {
                 numbers[kind].push(number);
+                if let OldRowDecider::Asked(number) = self.old_rows[change] {
+                    numbers[IMAGE].push(number);
+                }
             }
         }
         let sorted = numbers.into_iter().map(|mut numbers: Vec<u32>| {
@@ -484,6 +501,7 @@ impl<'a> Resolution<'a> {
         let by_change: Vec<Decider> = (0..self.run.changes.len())
             .map(|change| self.decider(table, facts, change, moments, &mut inputs))
             .collect();
+        let old_rows = self.old_row_deciders(table, facts, &by_change, &mut inputs);
         let changes_of = inputs.iter().map(|inputs| vec![Vec::new(); inputs.len()]);
         let mut deciders = Deciders {
             changes_of: changes_of.collect(),
@@ -491,6 +509,7 @@ impl<'a> Resolution<'a> {
             unknown: Vec::new(),
             inputs: inputs.into_iter().map(Arc::new).collect(),
             by_change,
+            old_rows,
         };
         for (change, decider) in deciders.by_change.iter().enumerate() {
             match decider {
@@ -558,6 +577,70 @@ impl<'a> Resolution<'a> {
         }
     }
 
+    /// Decides about the old row of each UPDATE. The same statement evaluates the policies on old and
+    /// new images, and an old image with the same values of the columns that they read is the same
+    /// input.
+    fn old_row_deciders(
+        &self,
+        table: &Table,
+        facts: &RoleFacts<'_>,
+        by_change: &[Decider],
+        inputs: &mut [Inputs],
+    ) -> Vec<OldRowDecider> {
+        let changes = &self.run.changes;
+        let has_old_image = |event: &&ChangeEvent| {
+            // Without an old image, `old_record` consists of values of the new row.
+            matches!(event.row, RowChange::Update { old: Some(_), .. })
+        };
+        let (Access::Asked(inquiry), true) = (&facts.access, changes.iter().any(has_old_image))
+        else {
+            return vec![OldRowDecider::AsNew; changes.len()];
+        };
+        let name = format!("{}.{}", table.name.schema, table.name.name);
+        let config = &self.resolver.config;
+        if config.tables_with_unchecked_old_rows.contains(&name)
+            || config.tables_without_old_rows.contains(&name)
+        {
+            return vec![OldRowDecider::AsNew; changes.len()];
+        }
+        let is_key_only = self.run.relation.columns.iter().all(|published| {
+            table.column(&published.name).is_some_and(|column| {
+                let is_identity = if table.is_partitioned {
+                    column.is_identity
+                } else {
+                    published.is_identity
+                };
+                column.is_primary_key || !is_identity
+            })
+        });
+        let decide = |(event, new): (&&ChangeEvent, &Decider)| {
+            let row = &event.row;
+            let (RowChange::Update { old: Some(old), .. }, Decider::Asked(kind, number)) =
+                (row, new)
+            else {
+                return OldRowDecider::AsNew;
+            };
+            if is_key_only && matches!(old, OldRow::Key(_)) {
+                return OldRowDecider::AsNew;
+            }
+            let value = |index| old_value(row, index, false, table.has_whole_old_rows);
+            let image = inquiry.image.as_ref();
+            let input = image.and_then(|image| image.input(value));
+            match (input, inputs.get_mut(IMAGE)) {
+                (Some(input), Some(images)) => {
+                    let old_number = images.number(input);
+                    if (*kind, *number) == (IMAGE, old_number) {
+                        OldRowDecider::AsNew
+                    } else {
+                        OldRowDecider::Asked(old_number)
+                    }
+                }
+                _ => OldRowDecider::Unknown,
+            }
+        };
+        changes.iter().zip(by_change).map(decide).collect()
+    }
+
     /// The place of the moment before the transaction of a change, if one is held.
     fn moment(&self, change: usize, moments: &mut Moments) -> Option<usize> {
         let (transaction, _) = self.run.places[change];
@@ -605,6 +688,13 @@ impl<'a> Resolution<'a> {
             matched.entry(accepted.change).or_default().push(accepted);
         }
         let mut column_sets = ColumnSets::default();
+        let is_asked = |decider: &OldRowDecider| matches!(decider, OldRowDecider::Asked(_));
+        let visible_images: HashSet<u32> = match answers.get(IMAGE) {
+            Some(images) if deciders.old_rows.iter().any(is_asked) => {
+                images.visible.iter().copied().collect()
+            }
+            _ => HashSet::new(),
+        };
         let mut give = |change: usize, failure: Option<&str>| {
             let event = self.run.changes[change];
             let action = event.action();
@@ -625,7 +715,13 @@ impl<'a> Resolution<'a> {
                         ))
                     }
                     None => {
-                        let columns = column_sets.of(self, table, facts, subscription);
+                        let hides_old_row = match &deciders.old_rows[change] {
+                            OldRowDecider::AsNew => false,
+                            OldRowDecider::Asked(number) => !visible_images.contains(number),
+                            OldRowDecider::Unknown => true,
+                        };
+                        let columns =
+                            column_sets.of(self, table, facts, subscription, hides_old_row);
                         if action == Action::Delete && columns.columns.is_empty() {
                             // A role without any right on the table: the others learn at least that a row is gone.
                             continue;
@@ -715,8 +811,8 @@ pub(super) fn unanswered_text(table: &str, reason: &str) -> String {
 #[derive(Default)]
 struct ColumnSets(Vec<(Selection, Arc<VisibleColumns>)>);
 
-/// What a subscription says about columns.
-type Selection = (Option<Arc<[String]>>, SubscribeOptions);
+/// What a subscription says about columns, and whether the old row is hidden.
+type Selection = (Option<Arc<[String]>>, SubscribeOptions, bool);
 
 impl ColumnSets {
     fn of(
@@ -725,9 +821,12 @@ impl ColumnSets {
         table: &Table,
         facts: &RoleFacts<'_>,
         subscription: &Subscription,
+        hides_old_row: bool,
     ) -> Arc<VisibleColumns> {
-        let known = self.0.iter().find(|((select, options), _)| {
-            *options == subscription.options && *select == subscription.select
+        let known = self.0.iter().find(|((select, options, hides), _)| {
+            *options == subscription.options
+                && *select == subscription.select
+                && *hides == hides_old_row
         });
         if let Some((_, columns)) = known {
             return Arc::clone(columns);
@@ -738,18 +837,27 @@ impl ColumnSets {
             role: subscription.asker.identity.role.clone(),
             select: subscription.select.clone(),
             options: subscription.options,
+            hides_old_row,
         };
         let columns = resolution.catalog.columns(key, relation, || {
-            visible_columns(
+            let columns = visible_columns(
                 table,
                 relation,
                 facts.rights,
                 subscription.select.as_deref(),
                 subscription.options,
                 &resolution.resolver.config.tables_without_old_rows,
-            )
+            );
+            match hides_old_row {
+                true => columns.without_old_rows(),
+                false => columns,
+            }
         });
-        let selection = (subscription.select.clone(), subscription.options);
+        let selection = (
+            subscription.select.clone(),
+            subscription.options,
+            hides_old_row,
+        );
         self.0.push((selection, Arc::clone(&columns)));
         columns
     }

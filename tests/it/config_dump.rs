@@ -76,6 +76,11 @@ fn assert_same(
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// A symmetric key, and a public key that was pasted with its private part.
+const KEY_SET: &str = r#"{"keys":[
+    {"kty":"oct","kid":"a","alg":"HS256","k":"hush-hush-hush-hush-hush-hush-hush-hush-hush"},
+    {"kty":"EC","kid":"b","crv":"P-256","x":"x","y":"y","d":"hush"}]}"#;
+
 #[test]
 fn the_printed_settings_show_origins_and_no_secrets() {
     let directory = tempfile::tempdir().unwrap();
@@ -90,7 +95,11 @@ fn the_printed_settings_show_origins_and_no_secrets() {
             "DATABASE_URL",
             "postgresql://owner:hush@db.example.com/chat?sslmode=verify-full",
         ),
-        ("SUPABASE_JWT_SECRET", "hush"),
+        (
+            "SUPABASE_JWT_SECRET",
+            "hush, and as long as a secret must be",
+        ),
+        ("RAPPORT_AUTH_JWKS", KEY_SET),
         ("RAPPORT_REPLICATION_KEEP_SLOT", "true"),
     ]
     .map(|(name, value)| (name.to_owned(), value.to_owned()))

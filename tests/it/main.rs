@@ -13,6 +13,7 @@ mod chat;
 mod commands;
 mod config_dump;
 mod dev_cluster;
+mod dev_sign_in;
 mod exactly_once;
 mod examples;
 mod fail_closed;

@@ -1,11 +1,12 @@
 //! The behaviour of the schema, as `tests/sql` has it: each file against a database with the demonstration's people.
+//! The attacks run once more where the schema belongs to a login that is not a superuser.
 
 use std::path::{Path, PathBuf};
 
 use rapport::dev::demonstration;
 use tokio::process::Command;
 
-use crate::support::database::{TestDatabase, client_program};
+use crate::support::database::{Login, TestDatabase, client_program};
 
 /// What the files include; it tests nothing itself.
 const SUPPORT: &str = "support.sql";
@@ -20,6 +21,16 @@ async fn run(file: &str) {
     demonstration::install(&mut database.connect().await)
         .await
         .unwrap();
+    run_in(&database, file).await;
+}
+
+/// The same in a database whose owner is not a superuser, as this owner.
+async fn run_without_superuser(file: &str) {
+    let database = TestDatabase::installed_by(Login::Owner).await;
+    run_in(&database, file).await;
+}
+
+async fn run_in(database: &TestDatabase, file: &str) {
     let output = Command::new(client_program("psql"))
         .args(["-X", "-v", "ON_ERROR_STOP=1", "-d", database.url(), "-f"])
         .arg(folder().join(file))
@@ -77,6 +88,36 @@ files!(
     searching_messages,
     searching_people,
     sending_messages,
+    standings,
+    strangers,
+    temporary_objects,
+    unseen,
+);
+
+/// Tests of what users must not read, write or learn.
+macro_rules! attacks {
+    ($($name:ident),* $(,)?) => {
+        mod without_superuser {
+            $(
+                #[tokio::test]
+                async fn $name() {
+                    super::run_without_superuser(concat!(stringify!($name), ".sql")).await;
+                }
+            )*
+        }
+    };
+}
+
+attacks!(
+    access_grid,
+    access_rules,
+    blocks_teams_and_suspension,
+    chat_topics,
+    database_broadcasts,
+    house_rules,
+    planner,
+    presence_and_typing,
+    standings,
     strangers,
     temporary_objects,
     unseen,

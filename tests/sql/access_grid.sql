@@ -160,7 +160,8 @@ insert into tests.grid values
 ('requests',                    'select', 'select from chat.message_requests',                                                               'refused', 'refused', 'refused', 'refused', 'refused', 'refused', 'refused', 'refused', '0'),
 ('removed messages',            'select', 'select from chat.removed_messages',                                                               'refused', 'refused', 'refused', 'refused', 'refused', 'refused', 'refused', 'refused', '0'),
 ('removed memberships',         'select', 'select from chat.removed_memberships',                                                            'refused', 'refused', 'refused', 'refused', 'refused', 'refused', 'refused', 'refused', '0'),
-('directory',                   'select', 'select from chat.directory',                                                                      'refused', 'refused', 'refused', 'refused', 'refused', 'refused', 'refused', 'refused', 'refused');
+('directory',                   'select', 'select from chat.directory',                                                                      'refused', 'refused', 'refused', 'refused', 'refused', 'refused', 'refused', 'refused', 'refused'),
+('names of teams',              'select', 'select from chat.teams',                                                                          'refused', 'refused', 'refused', 'refused', 'refused', 'refused', 'refused', 'refused', 'refused');
 
 -- Inserted without row-level security, so that a stranger has a row to try
 create function tests.first_message(conversation uuid)

@@ -60,6 +60,17 @@ values ('zoe', 'room:1', 'write', 'broadcast', true), ('zoe', 'conversation:1', 
 
 select tests.equals(tests.may(t.actor, t.topic, t.what, t.extension), t.expected, format('%s %s %s %s', t.actor, t.what, t.extension, t.topic)) from tests.topics t;
 
+-- Other spellings of an id are not topics of the chat's users.
+select tests.equals(
+  array[
+    tests.may('ana', upper(tests.id('ana')::text), 'read', 'broadcast'),
+    tests.may('ana', 'user:' || upper(tests.id('ana')::text), 'read', 'broadcast'),
+    tests.may('ana', 'conversation:' || upper(current_setting('tests.c')), 'read', 'presence'),
+    tests.may('ana', 'conversation:' || upper(current_setting('tests.c')), 'write', 'presence')
+  ],
+  array[true, false, false, false],
+  'spelling');
+
 -- The policies check a row's own topic, regardless of the setting: a user who may run SQL can set
 -- it to a topic of their own.
 create role tests_custom_role nologin;

@@ -34,12 +34,39 @@ from catalogue_before b
 left join (select c.oid, c.xmin::text as version from pg_class c union all select o.oid, o.xmin::text from pg_constraint o) a using (oid)
 where a.version is distinct from b.version;
 
+-- Team names are also shown to users who may not read the table of teams. A user may be in no team,
+-- or unknown to the application.
+select tests.act_as('ana');
+select tests.equals(chat.me()::jsonb, '{"id": "00000000-0000-4000-8000-00000000000a", "full_name": "Ana Alvarez", "email": "ana@example.com", "avatar_url": null, "role": "user", "teams": [{"id": "00000000-0000-4000-8000-00000000007a", "name": "Support"}], "can_write": true}', 'Ana');
+select tests.act_as('owner');
+update public.users set team_id = null, status = 'suspended' where id = tests.id('ben');
+select tests.act_as('ben');
+select tests.equals(chat.me()::jsonb - 'email', '{"id": "00000000-0000-4000-8000-00000000000b", "full_name": "Ben Brandt", "avatar_url": null, "role": "user", "teams": [], "can_write": false}', 'suspended');
+select tests.act_as('owner');
+update public.users set team_id = '00000000-0000-4000-8000-00000000007a', status = 'active' where id = tests.id('ben');
+insert into tests.people values ('nobody', '00000000-0000-4000-8000-0000000000ff');
+select tests.act_as('nobody');
+select tests.equals(chat.me()::jsonb, '{"id": "00000000-0000-4000-8000-0000000000ff", "full_name": null, "email": null, "avatar_url": null, "role": null, "teams": [], "can_write": false}', 'unknown');
+select tests.act_as('owner');
+
 -- If the application renames its columns, the mapping is built again.
+alter table public.teams rename column name to title;
 alter table public.users rename column full_name to name;
 alter table public.users rename column avatar_url to avatar;
 alter table public.users rename column status to state;
 select chat.install_host_mapping('auto');
 select tests.equals((display_name, is_active)::text, '("Ana Alvarez",t)', 'Ana') from chat.directory where user_id = tests.id('ana');
+select tests.equals(string_agg(name, ',' order by name), 'Operations,Sales,Support', 'teams') from chat.teams;
+-- Without names of teams, or without the table, teams have no names.
+drop view chat.teams;
+alter table public.teams drop column title;
+select chat.install_host_mapping('auto');
+select tests.equals(count(*), 0::bigint, 'names') from chat.teams;
+select tests.act_as('ana');
+select tests.equals(chat.me() -> 'teams' ->> 0, '{"id" : "00000000-0000-4000-8000-00000000007a", "name" : null}', 'a team without a name');
+select tests.act_as('owner');
+drop table public.teams cascade;
+select chat.install_host_mapping('auto');
 
 -- Other names of roles
 drop view chat.directory;

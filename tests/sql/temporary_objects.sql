@@ -205,6 +205,7 @@ from unnest(array[
   'select chat.maintain_message_partitions()',
   format('select chat.note_delivered(array[%L]::pg_catalog.uuid[], array[%L]::pg_catalog.uuid[], array[1])', tests.id('ben'), :'conversation'),
   format('select * from chat.unread_totals(array[%L]::pg_catalog.uuid[])', tests.id('ben')),
+  format('select * from chat.standings(array[%L]::pg_catalog.uuid[], array[%L]::pg_catalog.uuid[])', tests.id('ben'), :'conversation'),
   format('select * from chat.mark_read(%L)', :'conversation'),
   format('delete from public.user_messages where id = %L', :'message'),
   format('delete from public.user_conversation_members where conversation_id = %L', :'conversation')
@@ -214,6 +215,7 @@ select tests.act_as('owner');
 select tests.run('select chat.grant_roles_to_installer()');
 select tests.run('select chat.grant_shared_columns()');
 select tests.run('update public.user_conversations set kind = kind');
+select tests.run(format('delete from public.user_presence where user_id = %L', tests.id('ana')));
 select tests.run('select chat.install_host_mapping(''claims'')');
 select tests.run('select chat.install_host_mapping(''auto'')');
 

@@ -11,8 +11,9 @@ select tests.conversation('bob', 'ben') as bobs \gset
 select tests.message('ben', :'c', 'hello') as m \gset
 select tests.message('bob', :'bobs', 'hello');
 
--- A lock sets xmax, and a write creates another version. The owner checks here, because every role
--- with a grant on the whole table would see this.
+-- A write creates another version, which the owner sees here. A lock sets xmax, but not if the same
+-- transaction has locked the row before. tests/it/security/unseen.rs tests locks in separate
+-- transactions.
 create view tests.traces as
 select 'presence of ' || n.name as what, (p.xmin, p.xmax, p.ctid, p.*)::text as trace from public.user_presence p join tests.people n on n.id = p.user_id
 union all
@@ -43,7 +44,7 @@ select tests.act_as('ben');
 select chat.set_presence('online', session_id => 'a');
 select chat.set_presence('offline', is_manual => true);
 select tests.act_as('owner');
--- A new version of each row, which no transaction has locked
+-- A new version of each row
 update public.users set full_name = full_name;
 alter table public.user_presence disable trigger user;
 update public.user_presence set user_id = user_id;
@@ -70,6 +71,8 @@ from unnest(array[
   'select chat.set_presence(''offline'')',
   format('select chat.set_typing(%L, true) where chat.is_my_conversation(%L)', :'c', :'c'),
   format('select chat.set_typing(%L, true) where chat.is_my_conversation(%L)', :'bobs', :'bobs'),
+  -- A page, which is stored outside the row
+  'insert into public.user_presence (user_id, status, current_page) values (auth.uid(), ''online'', ''/x'') on conflict do nothing',
   'select chat.end_presence(''a'')',
   'select chat.end_presence()',
   'select chat.set_presence(''online'')'
@@ -110,6 +113,11 @@ select tests.equals(tests.versions(), :'before', 'by the table');
 -- The report was recorded nevertheless.
 select tests.equals(string_agg(r.status, ',' order by r.user_id = tests.id('bob')), 'busy,away', 'reported')
 from chat.presence_reports r where r.user_id in (tests.id('ana'), tests.id('bob'));
+
+-- A foreign key to a row that others read would lock it.
+select tests.equals(array_agg(f.conrelid::regclass order by 1), null, 'foreign keys to user_presence')
+from pg_constraint f
+where f.contype = 'f' and f.confrelid = 'public.user_presence'::regclass;
 
 -- To themselves they appear offline, with and without a row.
 select tests.act_as('bob');

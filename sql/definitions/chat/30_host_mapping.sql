@@ -131,7 +131,29 @@ $$;
 
 revoke all on function chat.claims_mapping() from public;
 
--- Creates or replaces one of the two views. If possible, the view belongs to the owner of the
+-- The view over the table of teams. The table is optional: without it, teams have no names.
+create or replace function chat.teams_mapping(out teams_table regclass, out teams text)
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  candidate constant regclass := to_regclass('public.teams');
+  ids constant text[] := chat.host_columns(candidate, array['id']);
+  names constant text[] := chat.host_columns(candidate, array['name', 'title', 'display_name']);
+begin
+  if ids = '{}' or names = '{}' then
+    teams := 'select null::text as team_id, null::text as name where false';
+    return;
+  end if;
+  teams_table := candidate;
+  teams := format('select %s as team_id, coalesce(%s) as name from %s u', ids[1], array_to_string(names, ', '), candidate);
+end
+$$;
+
+revoke all on function chat.teams_mapping() from public;
+
+-- Creates or replaces one of the views. If possible, the view belongs to the owner of the
 -- application's table: under row-level security on that table, any other owner would see no rows.
 create or replace function chat.replace_host_view(view_name text, query text, host_table regclass)
 returns void
@@ -354,24 +376,27 @@ as $$
 declare
   chosen constant text := case preset when 'auto' then chat.detect_host_preset() else preset end;
   mapping record;
+  naming record;
   wanted jsonb;
 begin
   select m.* into mapping from chat.host_mapping(chosen) m;
+  select t.* into naming from chat.teams_mapping() t;
   if mapping.people is null then
     raise exception 'Host mapping % needs %.', chosen,
       case chosen when 'users_table' then 'a table public.users with id, team_id and role' else 'the table auth.users' end;
   end if;
 
-  -- The two texts contain names from the catalogue, so a changed application yields another
+  -- The texts contain names from the catalogue, so a changed application yields another
   -- mapping. If nothing changed, no DDL is executed.
   wanted := jsonb_build_object(
     'preset', chosen,
     'people', mapping.people::text,
-    'text', md5(mapping.directory || mapping.memberships)
+    'text', md5(mapping.directory || mapping.memberships || naming.teams)
   );
   if wanted = (select c.value from chat.config c where c.key = 'host_mapping')
     and to_regclass('chat.directory') is not null
     and to_regclass('chat.memberships') is not null
+    and to_regclass('chat.teams') is not null
   then
     -- Covers tables that a later migration added.
     perform chat.point_people_at(mapping.people);
@@ -380,6 +405,7 @@ begin
 
   perform chat.replace_host_view('directory', mapping.directory, mapping.people);
   perform chat.replace_host_view('memberships', mapping.memberships, mapping.people);
+  perform chat.replace_host_view('teams', naming.teams, coalesce(naming.teams_table, mapping.people));
   perform chat.point_people_at(mapping.people);
 
   insert into chat.config (key, value) values ('host_mapping', wanted)
@@ -389,6 +415,6 @@ end
 $$;
 
 comment on function chat.install_host_mapping(text) is
-  'Writes chat.directory and chat.memberships for a preset and points the foreign keys at its table of users. Presets: auto, users_table (public.users with id, team_id and role), claims (auth.users with app metadata), one_team. Returns the preset in force. Does nothing if nothing changed. auto keeps the preset in force, otherwise it chooses the one that fits the tables. If users have accounts and none would have a team, it fails with SQLSTATE RP001 and lists the presets.';
+  'Writes chat.directory, chat.memberships and chat.teams for a preset and points the foreign keys at its table of users. Presets: auto, users_table (public.users with id, team_id and role), claims (auth.users with app metadata), one_team. Returns the preset in force. Does nothing if nothing changed. auto keeps the preset in force, otherwise it chooses the one that fits the tables. If users have accounts and none would have a team, it fails with SQLSTATE RP001 and lists the presets.';
 
 revoke all on function chat.install_host_mapping(text) from public;

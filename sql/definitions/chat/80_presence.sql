@@ -7,8 +7,8 @@
 -- is readable only through chat.pages_of().
 --
 -- A function that changes any of this also updates the visible row if it looks different then. It
--- locks rows of presence_reports in the order of their keys, then the rest. It does not lock rows
--- of user_presence, or anything that refers to them or to users: a lock shows in xmax, and would
+-- locks rows of presence_reports in the order of their keys, then the rest. It neither locks rows of
+-- user_presence and of users nor refers to them by foreign keys: a lock changes xmax, and would
 -- reveal when a hidden user reports.
 
 -- Locks users' rows of presence_reports, and inserts the missing ones. A token can outlive its
@@ -317,8 +317,8 @@ create or replace trigger user_presence_10_settle
   before insert or update on public.user_presence
   for each row execute function chat.settle_presence();
 
--- Stores or removes the page of a user. The caller has locked or inserts that user's row of
--- user_presence.
+-- Stores or removes the page of a user. The caller has locked that user's row of presence_reports, or
+-- is about to insert it.
 create or replace function chat.keep_page(user_id uuid, page text)
 returns void
 language plpgsql
@@ -359,10 +359,15 @@ begin
     if new.current_page is null then
       return new;
     end if;
-    -- The lock holds the row until the transaction ends. If the row exists, nothing is inserted,
-    -- and the update that may follow takes the page from "excluded", which is this row.
-    perform from public.user_presence p where p.user_id = new.user_id for no key update;
-    if found then
+    -- The existence of the row must not change before the transaction ends. The row itself is not
+    -- locked, because a lock changes its xmax and other users may read the row. The caller may not
+    -- lock another user's row of presence_reports; the policies refuse such a write.
+    if coalesce(new.user_id = auth.uid(), true) then
+      perform chat.lock_presence(array[new.user_id]);
+    end if;
+    -- If the row exists, nothing is inserted, and the update that may follow takes the page from
+    -- "excluded", which is this row.
+    if exists (select from public.user_presence p where p.user_id = new.user_id) then
       return new;
     end if;
     perform chat.keep_page(new.user_id, new.current_page);
@@ -382,6 +387,25 @@ revoke all on function chat.take_page_out() from public;
 create or replace trigger user_presence_30_page
   before insert or update of current_page on public.user_presence
   for each row execute function chat.take_page_out();
+
+-- The page does not refer to the row of user_presence: such a foreign key would lock that row.
+create or replace function chat.forget_page()
+returns trigger
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  delete from chat.presence_pages g where g.user_id = old.user_id;
+  return null;
+end
+$$;
+
+revoke all on function chat.forget_page() from public;
+
+create or replace trigger user_presence_40_forget_page
+  after delete on public.user_presence
+  for each row execute function chat.forget_page();
 
 create or replace function chat.set_presence(
   status text default null,

@@ -1,4 +1,41 @@
--- The members of a conversation, and the caller's contacts.
+-- The caller, the members of a conversation, and the caller's contacts.
+
+create or replace function chat.me()
+returns json
+language plpgsql
+stable
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  caller constant uuid := auth.uid();
+begin
+  return (
+    select json_build_object(
+      'id', c.user_id,
+      'full_name', d.display_name,
+      'email', d.email,
+      'avatar_url', d.avatar_url,
+      'role', d.role,
+      'teams', (
+        select coalesce(json_agg(json_build_object('id', m.team_id, 'name', t.name) order by t.name, m.team_id), '[]')
+        from chat.memberships m
+        left join chat.teams t on t.team_id = m.team_id
+        where m.user_id = c.user_id
+      ),
+      'can_write', coalesce(d.is_active, false)
+    )
+    from (values (caller)) c (user_id)
+    left join chat.directory d on d.user_id = c.user_id
+  );
+end
+$$;
+
+comment on function chat.me() is
+  'The caller, with the data of the application. A user who is unknown to the application, or suspended, may not write.';
+
+revoke all on function chat.me() from public;
+grant execute on function chat.me() to authenticated;
 
 create or replace function chat.member_page(conversation_id uuid, max_rows int default 50, after_id uuid default null)
 returns table (member_id uuid, "row" json)

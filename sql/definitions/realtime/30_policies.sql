@@ -31,7 +31,8 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  if not coalesce(chat.is_chat_topic(topic), false) then
+  -- Only one spelling of an id is a topic: the one on which the server sends and revokes.
+  if not coalesce(chat.is_chat_topic(topic), false) or topic <> lower(topic) then
     return false;
   end if;
   return case split_part(topic, ':', 1)

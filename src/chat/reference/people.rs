@@ -1,4 +1,4 @@
-//! People and settings: `presence.rs`, `search`, `blocks.rs`, `preferences.rs`, `limits.rs`, and counts.
+//! People and settings: `me.rs`, `presence.rs`, `search`, `blocks.rs`, `preferences.rs`, `limits.rs`, and counts.
 
 use serde_json::json;
 
@@ -16,6 +16,12 @@ pub(in super::super) fn count_unread() -> Operation {
     Operation::of_caller("count_unread", MESSAGES, "How much is unread")
         .details("The totals leave out muted and archived conversations.")
         .answers(200, "The counts.", named("UnreadCounts"))
+}
+
+pub(in super::super) fn get_me() -> Operation {
+    Operation::of_caller("get_me", PEOPLE, "Who the caller is")
+        .details("As the application knows them. `/config` has limits and features, `/preferences` the caller's settings.")
+        .answers(200, "The caller.", named("Me"))
 }
 
 pub(in super::super) fn list_presence() -> Operation {

@@ -11,6 +11,9 @@ use crate::http::openapi::schema::{
 /// What somebody's presence can be.
 pub(super) const STATUSES: [&str; 4] = ["online", "away", "busy", "offline"];
 
+/// Roles in the application.
+const ROLES: [&str; 3] = ["user", "admin", "super_admin"];
+
 /// How much of a conversation its member is told.
 pub(super) const LEVELS: [&str; 3] = ["all", "mentions", "none"];
 
@@ -43,6 +46,7 @@ pub(in super::super) fn schemas() -> Vec<(&'static str, Schema)> {
         ("UnreadCounts", unread_counts()),
         ("Receipt", receipt()),
         ("SyncPage", sync_page()),
+        ("Me", me()),
         ("Presence", presence()),
         ("Block", block()),
         ("Preferences", preferences()),
@@ -469,6 +473,35 @@ fn time_of_day() -> Schema {
     serde_json::json!({ "type": "string", "pattern": r"^\d{2}:\d{2}(:\d{2}(\.\d{1,6})?)?$" })
 }
 
+fn me() -> Schema {
+    let team = object([
+        ("id", text(), ""),
+        (
+            "name",
+            nullable(text()),
+            "Null if the application keeps no names of teams.",
+        ),
+    ]);
+    object([
+        ("id", uuid(), ""),
+        ("full_name", nullable(text()), ""),
+        ("email", nullable(text()), ""),
+        ("avatar_url", nullable(text()), ""),
+        (
+            "role",
+            nullable(one_of(&ROLES)),
+            "Null if the application does not know the caller.",
+        ),
+        ("teams", list(team), "Sorted by name."),
+        (
+            "can_write",
+            flag(),
+            "Whether the caller may write at all. False if the application suspended or does not know them. \
+             `can_send` of a conversation covers its other members as well.",
+        ),
+    ])
+}
+
 fn found_person() -> Schema {
     object([
         ("id", uuid(), ""),
@@ -481,7 +514,7 @@ fn found_person() -> Schema {
             nullable(text()),
             "A team that the caller is in, if there is one.",
         ),
-        ("role", one_of(&["user", "admin", "super_admin"]), ""),
+        ("role", one_of(&ROLES), ""),
     ])
 }
 
@@ -508,7 +541,7 @@ fn contact() -> Schema {
         participant(),
         [
             ("team_id", nullable(text()), "A team that the caller is in."),
-            ("role", one_of(&["user", "admin", "super_admin"]), ""),
+            ("role", one_of(&ROLES), ""),
             (
                 "conversation_id",
                 nullable(uuid()),

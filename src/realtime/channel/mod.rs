@@ -86,14 +86,18 @@ pub struct Channel {
     pub tracking: Tracking,
     /// Policies decide who may take part.
     pub is_private: bool,
+    /// Its presence key is the `sub` of its token, and its permissions are rechecked.
+    pub is_managed: bool,
+    /// The state of the recheck of its permissions.
+    pub recheck: Recheck,
     /// What may be read; nothing on a private channel until its join is allowed.
     pub read: Permissions,
     /// Whether the policies were asked about reading presence: not before presence is wanted.
     pub is_presence_asked: bool,
     /// What may be written.
     pub write: WritePermission,
-    /// A broadcast of it is being stored.
-    pub is_storing: bool,
+    /// The size, in bytes, of its broadcast that is being stored.
+    pub storing: Option<usize>,
     /// Whether the coming expiry was announced.
     pub is_warned: bool,
     /// What it asked of `postgres_changes`; boxed because most channels ask nothing.
@@ -104,6 +108,18 @@ pub struct Channel {
     pub refreshing: Option<Box<Refreshing>>,
     /// Messages of the topic that wait for the end of what is under way.
     pub waiting: Option<Box<Waiting>>,
+}
+
+/// The state of the recheck of a channel's permissions. A result of an earlier round is discarded,
+/// because it may be older than the change.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Recheck {
+    /// The number of changes so far that may have affected the permissions.
+    pub round: u32,
+    /// The round of the current permissions.
+    pub known: u32,
+    /// A recheck is running.
+    pub is_running: bool,
 }
 
 /// Memory of a channel whose join asks for nothing and has a short topic: what the session, the hub
@@ -229,7 +245,8 @@ impl Channel {
     /// Memory that it makes the server hold, roughly.
     pub fn held_bytes(&self) -> usize {
         let waiting = self.waiting.as_ref().map_or(0, |waiting| waiting.bytes());
-        self.bytes + TRACKED_COPIES * self.tracking.bytes + waiting
+        let storing = self.storing.unwrap_or(0);
+        self.bytes + TRACKED_COPIES * self.tracking.bytes + waiting + storing
     }
 
     /// What pushes of the channel carry as `join_ref`.

@@ -8,6 +8,7 @@ pub mod presence_feed;
 pub mod rate;
 pub mod topic;
 
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -32,6 +33,7 @@ use super::wire::outbound::{Fanout, Gate, Outbound, Queued};
 pub use super::wire::sockets::SocketId;
 use super::wire::sockets::Sockets;
 use crate::bus::people::People;
+use crate::bus::rechecks::{Members, Requested};
 use crate::change::Action;
 use crate::observability::metrics::{DropReason, Limit, RealtimeMetrics};
 use crate::visibility::ChannelId;
@@ -97,6 +99,8 @@ pub struct Member {
     is_subscribed: AtomicBool,
     /// The last excess of changes that it was told of.
     told_excess: AtomicU32,
+    /// Its permissions must be rechecked.
+    needs_recheck: AtomicBool,
 }
 
 /// The presence version of a member that no diff is for.
@@ -139,6 +143,18 @@ impl Member {
 
     pub(super) fn seat(&self) -> &Seat {
         &self.seat
+    }
+
+    fn acts_for_any(&self, people: &HashSet<Uuid>) -> bool {
+        self.lock_person()
+            .is_some_and(|person| people.contains(&person))
+    }
+
+    fn request_recheck(&self) {
+        // In this order, because the socket's task reads the marks of its channels after it has
+        // taken the request.
+        self.needs_recheck.store(true, Ordering::SeqCst);
+        self.outbound.request_recheck();
     }
 
     fn lock_person(&self) -> MutexGuard<'_, Option<Uuid>> {
@@ -318,6 +334,7 @@ impl Hub {
             }),
             is_subscribed: AtomicBool::new(false),
             told_excess: AtomicU32::new(0),
+            needs_recheck: AtomicBool::new(false),
         });
         entry.enter(Arc::clone(&member));
         drop(entry);
@@ -345,6 +362,39 @@ impl Hub {
     /// The person whom a channel acts for.
     pub fn person(&self, channel: ChannelId) -> Option<Uuid> {
         *self.member(channel)?.lock_person()
+    }
+
+    /// Makes the sockets of these channels recheck their permissions.
+    pub fn request_rechecks(&self, requested: &Requested) {
+        for (name, people) in &requested.topics {
+            let Some(topic) = self.topic(&TopicKey::new(name, true)) else {
+                continue;
+            };
+            for member in topic.audience().members() {
+                let is_meant = match people {
+                    Members::All => true,
+                    Members::Of(people) => member.acts_for_any(people),
+                };
+                if is_meant {
+                    member.request_recheck();
+                }
+            }
+        }
+        if !requested.everything && requested.people.is_empty() {
+            return;
+        }
+        for member in &self.members {
+            let is_meant = requested.everything || member.acts_for_any(&requested.people);
+            if is_meant && member.topic.key().is_private() {
+                member.request_recheck();
+            }
+        }
+    }
+
+    /// Whether the channel's permissions must be rechecked. Clears the mark.
+    pub fn take_recheck(&self, channel: ChannelId) -> bool {
+        self.member(channel)
+            .is_some_and(|member| member.needs_recheck.swap(false, Ordering::SeqCst))
     }
 
     /// The reply to the channel's join is queued: deliveries go through.

@@ -348,7 +348,8 @@ async fn insert(client: &Client, id: Uuid, order: &StoreOrder) -> Result<u64, St
 }
 
 impl StorePayload {
-    fn bytes(&self) -> usize {
+    /// Its size in bytes.
+    pub fn bytes(&self) -> usize {
         match self {
             Self::Json(text) => text.len(),
             Self::Binary(bytes) => bytes.len(),

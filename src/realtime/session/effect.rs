@@ -44,6 +44,8 @@ pub enum Effect {
     Subscribe(SubscribeOrder),
     /// Ask for permissions, aside.
     Authorize(AuthorizeOrder),
+    /// Recheck permissions, aside.
+    Recheck(RecheckOrder),
     /// Read stored messages, aside.
     ReadStored(ReplayOrder),
     /// Queue stored messages for a channel whose join was answered.
@@ -177,6 +179,17 @@ pub struct AuthorizeOrder {
     pub headers: Arc<str>,
     /// Attempts in a row that met no database: there is a pause before the next.
     pub failures: u32,
+    /// The round of the channel's recheck; the outcome repeats it.
+    pub round: u32,
+}
+
+/// Permissions to be rechecked.
+#[derive(Debug, PartialEq)]
+pub struct RecheckOrder {
+    /// The question about reading.
+    pub read: AuthorizeOrder,
+    /// Whether writing is checked too.
+    pub with_write: bool,
 }
 
 /// A broadcast to be stored and sent.
@@ -216,6 +229,23 @@ pub struct Outcome {
     pub result: WorkResult,
 }
 
+/// The result of a [`RecheckOrder`].
+#[derive(Debug)]
+pub struct RecheckOutcome {
+    /// The question about reading.
+    pub question: Question,
+    /// The mark of the token that was checked.
+    pub mark: TokenMark,
+    /// The round in which it was asked.
+    pub round: u32,
+    /// Previous consecutive attempts that failed because the database was unavailable.
+    pub failures: u32,
+    /// The permissions to read.
+    pub read: Result<Permissions, AuthorizeError>,
+    /// The permissions to write, if they were checked.
+    pub write: Option<Result<Permissions, AuthorizeError>>,
+}
+
 /// See [`Outcome`].
 #[derive(Debug)]
 pub enum WorkResult {
@@ -229,6 +259,8 @@ pub enum WorkResult {
         question: Question,
         /// The mark of the token that it was about.
         mark: TokenMark,
+        /// The round in which it was asked.
+        round: u32,
         /// The answer.
         answer: Result<Permissions, AuthorizeError>,
     },
@@ -239,6 +271,8 @@ pub enum WorkResult {
         /// The id of its row.
         result: Result<Uuid, StoreError>,
     },
+    /// The permissions of a channel were rechecked.
+    Rechecked(RecheckOutcome),
     /// Stored messages were read; `None` when they cannot be.
     Stored(Option<Vec<ReplayedMessage>>),
     /// Whether broadcasts from the database became live in time.

@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 use super::super::channel::authorize::Permissions;
 use super::super::channel::postgres_changes::{self, Subscription};
 use super::super::channel::{
-    Channel, Holder, Joining, Tracking, Wait, WritePermission, join_bytes,
+    Channel, Holder, Joining, Recheck, Tracking, Wait, WritePermission, join_bytes,
 };
 use super::super::error::{JoinRefusal, expiry};
 use super::super::hub::MemberSpec;
@@ -151,7 +151,13 @@ impl Session {
             })
         });
         let reply = postgres_changes::echo(params, &ids);
-        let presence_key = join.and_then(|join| join.presence.key.as_deref());
+        let is_managed = is_private && (self.shared.is_managed)(sub_topic);
+        let presence_key = if is_managed {
+            Tracking::key_of_subject(&holder)
+        } else {
+            let wanted = join.and_then(|join| join.presence.key.as_deref());
+            wanted.map(Arc::from)
+        };
         let channel = Channel {
             id: self.shared.hub.next_channel(),
             topic: Arc::clone(&topic),
@@ -160,14 +166,16 @@ impl Session {
             holder,
             ack: join.is_some_and(|join| join.broadcast.ack),
             echo: join.is_some_and(|join| join.broadcast.echo),
-            bytes: join_bytes(&topic, presence_key, &reply),
+            bytes: join_bytes(&topic, presence_key.as_deref(), &reply),
             presence: join.is_some_and(|join| join.presence.enabled),
             tracking: Tracking {
-                key: presence_key.map(Arc::from),
+                key: presence_key,
                 bytes: 0,
                 calls: Window::new(now),
             },
             is_private,
+            is_managed,
+            recheck: Recheck::default(),
             read: if is_private {
                 Permissions::default()
             } else {
@@ -175,7 +183,7 @@ impl Session {
             },
             is_presence_asked: join.is_some_and(|join| join.presence.enabled),
             write: WritePermission::NotAsked,
-            is_storing: false,
+            storing: None,
             is_warned: false,
             subscription,
             joining: Some(Box::new(Joining {
@@ -361,6 +369,7 @@ impl Session {
             effects.push(Effect::PresenceState(channel.id));
         }
         channel.joining = None;
+        channel.catch_up(&self.headers, effects);
         self.receive_waiting(topic, now, effects);
     }
 

@@ -11,6 +11,7 @@ mod join;
 mod permission;
 mod persist;
 mod presence;
+mod recheck;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -20,11 +21,11 @@ use serde_json::value::RawValue;
 
 use self::broadcast::Push;
 pub use self::effect::{
-    AuthorizeOrder, BroadcastOrder, Effect, Outcome, OwnedBroadcast, PersistOrder, ReplayOrder,
-    SubscribeOrder, TrackOrder, WorkResult,
+    AuthorizeOrder, BroadcastOrder, Effect, Outcome, OwnedBroadcast, PersistOrder, RecheckOrder,
+    RecheckOutcome, ReplayOrder, SubscribeOrder, TrackOrder, WorkResult,
 };
 use self::join::join_burst;
-use super::channel::{Channel, Holder, Refreshing, TokenMarks, WritePermission};
+use super::channel::{Channel, Holder, Refreshing, TokenMarks, Tracking, WritePermission};
 use super::error::{CloseReason, JoinRefusal, MESSAGES_LATE, MESSAGES_LIVE, expiry, token_text};
 use super::hub::{Hub, StreamState};
 use super::protocol::{
@@ -49,6 +50,7 @@ const TOO_MANY_WAITING: &str = "Too many messages before the permissions are kno
 const SUBSCRIBE_LATE: &str = "Changes are not live yet: the database takes long to answer";
 
 /// What all sessions share.
+#[derive(Clone)]
 pub struct Shared {
     /// Verifies tokens.
     pub verifier: Verifier,
@@ -58,6 +60,9 @@ pub struct Shared {
     pub hub: Arc<Hub>,
     /// Recognizes tokens.
     pub marks: TokenMarks,
+    /// Whether the server manages presence keys and permissions on the private topic of this name,
+    /// given without `realtime:`.
+    pub is_managed: fn(&str) -> bool,
 }
 
 /// One connection.
@@ -190,10 +195,18 @@ impl Session {
             WorkResult::Authorized {
                 question,
                 mark,
+                round,
                 answer,
-            } => self.authorized(&outcome.topic, question, mark, answer, now, effects),
+            } => {
+                if !self.is_outdated(&outcome.topic, (question, mark, round), &answer, effects) {
+                    self.authorized(&outcome.topic, question, mark, answer, now, effects);
+                }
+            }
             WorkResult::Persisted { reference, result } => {
                 self.stored_broadcast(&outcome.topic, reference, result, now, effects);
+            }
+            WorkResult::Rechecked(result) => {
+                self.rechecked(&outcome.topic, result, now, effects);
             }
             WorkResult::Stored(messages) => self.stored(&outcome.topic, messages, now, effects),
             WorkResult::MessagesLive(true) => {
@@ -427,7 +440,7 @@ impl Session {
                     };
                     channel.refreshing = Some(Box::new(refreshing));
                 } else {
-                    channel.take_over(holder);
+                    channel.take_over(holder, effects);
                     let person = channel.holder.claims.person();
                     self.shared.hub.set_person(channel.id, person);
                     effects.extend(channel.subscribe());
@@ -533,7 +546,12 @@ impl Channel {
     }
 
     /// Acts for somebody else from here on.
-    fn take_over(&mut self, holder: Holder) {
+    fn take_over(&mut self, holder: Holder, effects: &mut Vec<Effect>) {
+        if self.is_managed && holder.claims.subject != self.holder.claims.subject {
+            // The previous user is no longer present through this channel.
+            self.untrack(effects);
+            self.tracking.key = Tracking::key_of_subject(&holder);
+        }
         self.holder = holder;
         self.is_warned = false;
         self.write = WritePermission::NotAsked;

@@ -136,6 +136,34 @@ impl Session {
         }
     }
 
+    /// Whether an answer is older than a change that may have affected the permissions. If so, the
+    /// question is asked again. Errors are never outdated, because they carry no permissions.
+    pub(super) fn is_outdated(
+        &self,
+        topic: &Arc<str>,
+        (question, mark, round): (Question, TokenMark, u32),
+        answer: &Result<Permissions, AuthorizeError>,
+        effects: &mut Vec<Effect>,
+    ) -> bool {
+        let Some(channel) = self.channels.get(topic) else {
+            return false;
+        };
+        if answer.is_err() || round == channel.recheck.round {
+            return false;
+        }
+        let refreshing = channel
+            .refreshing
+            .as_ref()
+            .map(|refreshing| &refreshing.holder)
+            .filter(|holder| holder.mark == mark && question != Question::Write);
+        let holder = refreshing.unwrap_or(&channel.holder);
+        // An answer about a replaced token is no longer needed.
+        if holder.mark == mark {
+            effects.push(channel.ask(question, holder, &self.headers, 0));
+        }
+        true
+    }
+
     /// The answer to a question about a channel.
     pub(super) fn authorized(
         &mut self,
@@ -183,6 +211,7 @@ impl Session {
         match answer {
             Ok(read) if read.any() => {
                 channel.permit(read, effects);
+                channel.recheck.known = channel.recheck.round;
                 self.read_stored(topic, now, effects);
             }
             Ok(_) => self.refuse_joining(topic, &JoinRefusal::Unauthorized(name), now, effects),
@@ -206,23 +235,13 @@ impl Session {
         let Some(mut refreshing) = channel.refreshing.take() else {
             return;
         };
-        let had = channel.read;
         match answer {
-            Ok(read) if !read.any() => {
-                let why = no_permission(channel.sub_topic());
-                self.close_channel(topic, why, now, effects);
-            }
-            Ok(read) if (had.broadcast && !read.broadcast) || (had.presence && !read.presence) => {
-                let why = no_longer_permitted(channel.sub_topic());
-                self.close_channel(topic, why, now, effects);
-            }
             Ok(read) => {
-                channel.permit(read, effects);
-                if channel.presence && read.presence && !had.presence {
-                    // It was joined without permission for this.
-                    effects.push(Effect::PresenceState(channel.id));
+                if let Err(why) = channel.permit_again(read, effects) {
+                    self.close_channel(topic, why, now, effects);
+                    return;
                 }
-                channel.take_over(refreshing.holder);
+                channel.take_over(refreshing.holder, effects);
                 let person = channel.holder.claims.person();
                 self.shared.hub.set_person(channel.id, person);
                 effects.extend(channel.subscribe());
@@ -289,7 +308,7 @@ impl Channel {
     pub(super) fn is_holding(&self) -> bool {
         self.joining.is_some()
             || self.write == WritePermission::Asking
-            || self.is_storing
+            || self.storing.is_some()
             || self
                 .refreshing
                 .as_ref()
@@ -298,8 +317,7 @@ impl Channel {
 
     /// The order to ask what this holder may read of the topic.
     pub(super) fn ask_to_read(&self, holder: &Holder, headers: &Arc<str>, failures: u32) -> Effect {
-        let presence = self.is_presence_asked;
-        self.ask(Question::Read { presence }, holder, headers, failures)
+        self.ask(self.read_question(), holder, headers, failures)
     }
 
     fn ask(
@@ -309,7 +327,17 @@ impl Channel {
         headers: &Arc<str>,
         failures: u32,
     ) -> Effect {
-        Effect::Authorize(AuthorizeOrder {
+        Effect::Authorize(self.order(question, holder, headers, failures))
+    }
+
+    pub(super) fn order(
+        &self,
+        question: Question,
+        holder: &Holder,
+        headers: &Arc<str>,
+        failures: u32,
+    ) -> AuthorizeOrder {
+        AuthorizeOrder {
             channel: self.id,
             topic: Arc::clone(&self.topic),
             question,
@@ -317,12 +345,37 @@ impl Channel {
             mark: holder.mark,
             headers: Arc::clone(headers),
             failures,
-        })
+            round: self.recheck.round,
+        }
     }
 
     fn permit(&mut self, read: Permissions, effects: &mut Vec<Effect>) {
         self.read = read;
         effects.push(Effect::Permit(self.id, read));
+    }
+
+    /// Applies new permissions to read to a joined channel.
+    ///
+    /// # Errors
+    /// Returns the reason to close the channel if it may read less than before.
+    pub(super) fn permit_again(
+        &mut self,
+        read: Permissions,
+        effects: &mut Vec<Effect>,
+    ) -> Result<(), String> {
+        let had = self.read;
+        if !read.any() {
+            return Err(no_permission(self.sub_topic()));
+        }
+        if (had.broadcast && !read.broadcast) || (had.presence && !read.presence) {
+            return Err(no_longer_permitted(self.sub_topic()));
+        }
+        self.permit(read, effects);
+        if self.presence && read.presence && !had.presence {
+            // The channel was joined without this permission.
+            effects.push(Effect::PresenceState(self.id));
+        }
+        Ok(())
     }
 
     fn write_authorized(

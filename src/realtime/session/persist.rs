@@ -31,7 +31,11 @@ impl Session {
         let Broadcast::User { event, payload, .. } = broadcast else {
             return;
         };
-        channel.is_storing = true;
+        let payload = match payload {
+            UserPayload::Json(text) => StorePayload::Json((*text).into()),
+            UserPayload::Binary(bytes) => StorePayload::Binary((*bytes).into()),
+        };
+        channel.storing = Some(event.len() + payload.bytes());
         effects.push(Effect::Persist(PersistOrder {
             channel: channel.id,
             topic: Arc::clone(&channel.topic),
@@ -39,16 +43,14 @@ impl Session {
             store: StoreOrder {
                 topic: channel.key(),
                 event: (*event).into(),
-                payload: match payload {
-                    UserPayload::Json(text) => StorePayload::Json((*text).into()),
-                    UserPayload::Binary(bytes) => StorePayload::Binary((*bytes).into()),
-                },
+                payload,
                 persist,
                 except: (!channel.echo).then_some(channel.id),
                 claims: Arc::clone(&channel.holder.claims),
                 headers: Arc::clone(&self.headers),
             },
         }));
+        self.count_held();
     }
 
     /// A broadcast was stored and sent, or neither.
@@ -63,7 +65,7 @@ impl Session {
         let Some(channel) = self.channels.get_mut(topic) else {
             return;
         };
-        channel.is_storing = false;
+        channel.storing = None;
         match result {
             Ok(id) => {
                 if channel.ack {

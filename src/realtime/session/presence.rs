@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use super::super::channel::Tracking;
+use super::super::channel::{Channel, Holder, Tracking};
 use super::super::error::PresenceRefusal;
 use super::super::protocol::{ClientMessage, PresenceCall, Reply, TrackPayload, is_hostile_key};
 use super::Session;
@@ -76,9 +76,9 @@ impl Session {
             PresenceCall::Nothing => effects.push(Effect::Send(reply(Reply::Ok))),
             PresenceCall::Unknown => return Err(PresenceRefusal::UnknownEvent),
             PresenceCall::Untrack => {
-                effects.push(Effect::Untrack(channel.id));
-                effects.push(Effect::Send(reply(Reply::Ok)));
-                channel.tracking.bytes = 0;
+                let reply = reply(Reply::Ok);
+                channel.untrack(effects);
+                effects.push(Effect::Send(reply));
             }
             PresenceCall::Track(payload) => {
                 let bytes = payload.map_or(0, |payload| payload.get().len());
@@ -113,7 +113,27 @@ impl Session {
     }
 }
 
+impl Channel {
+    /// Removes its presence.
+    pub(super) fn untrack(&mut self, effects: &mut Vec<Effect>) {
+        effects.push(Effect::Untrack(self.id));
+        self.tracking.bytes = 0;
+    }
+}
+
 impl Tracking {
+    /// The key on a managed topic: the `sub` of the token. Without a `sub` it is `None`, and the key is
+    /// then random. It is never chosen by the client.
+    pub(super) fn key_of_subject(holder: &Holder) -> Option<Arc<str>> {
+        let subject = holder.claims.subject.as_deref();
+        subject.filter(|it| !it.is_empty()).map(Arc::from)
+    }
+
+    /// Whether a presence is tracked, or was refused for lack of memory.
+    pub(super) fn is_listed(&self) -> bool {
+        self.bytes > 0
+    }
+
     /// What the channel is listed under. Where the client leaves it to the server, nobody else is
     /// listed under the same.
     fn key(&mut self) -> Arc<str> {

@@ -2,6 +2,7 @@
 
 mod persist;
 mod presence;
+mod recheck;
 
 use serde_json::{Value, json};
 
@@ -79,6 +80,7 @@ impl Script {
             config,
             hub: Arc::new(Hub::new(RealtimeMetrics::default())),
             marks: TokenMarks::default(),
+            is_managed: |name| name == "managed",
         });
         let key = token(100_000, "key");
         let connection = Holder {
@@ -131,6 +133,7 @@ impl Script {
         let result = WorkResult::Authorized {
             question,
             mark,
+            round: 0,
             answer,
         };
         self.complete(1, "realtime:a", result)
@@ -259,21 +262,31 @@ fn printed(effects: Vec<Effect>) -> Vec<String> {
                 "permit {}: broadcast {}, presence {}",
                 channel.0, read.broadcast, read.presence
             ),
-            Effect::Authorize(order) => {
-                let question = match order.question {
-                    Question::Read { presence: false } => "read",
-                    Question::Read { presence: true } => "read with presence",
-                    Question::Write => "write",
+            Effect::Authorize(order) => format!("ask {}", asked(&order)),
+            Effect::Recheck(order) => {
+                let write = if order.with_write {
+                    ", and to write"
+                } else {
+                    ""
                 };
-                format!(
-                    "ask {} to {question} as {} after {} failures",
-                    order.channel.0,
-                    order.claims.subject.as_deref().unwrap_or_default(),
-                    order.failures
-                )
+                format!("recheck {}{write}", asked(&order.read))
             }
         })
         .collect()
+}
+
+fn asked(order: &AuthorizeOrder) -> String {
+    let question = match order.question {
+        Question::Read { presence: false } => "read",
+        Question::Read { presence: true } => "read with presence",
+        Question::Write => "write",
+    };
+    format!(
+        "{} to {question} as {} after {} failures",
+        order.channel.0,
+        order.claims.subject.as_deref().unwrap_or_default(),
+        order.failures
+    )
 }
 
 fn system(join: &str, topic: &str, status: &str, text: &str) -> String {
@@ -925,6 +938,7 @@ fn a_large_first_message_waits_and_the_sum_of_all_is_bounded() {
         let result = WorkResult::Authorized {
             question: Question::Read { presence: false },
             mark: script.session.connection.mark,
+            round: 0,
             answer: Ok(BROADCAST),
         };
         script.complete(number, &full, result);

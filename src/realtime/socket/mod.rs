@@ -251,8 +251,12 @@ impl Socket {
             if self.outbound.closing().is_some() {
                 return Poll::Ready(End::Closing);
             }
+            self.poll_rechecks();
             self.poll_work(cx);
-            self.poll_timer(cx);
+            // A timer may start new work, which must be polled once to register this task's waker.
+            while self.poll_timer(cx) {
+                self.poll_work(cx);
+            }
             if self.shared.hub.sockets().is_congested() {
                 break;
             }
@@ -322,18 +326,28 @@ impl Socket {
         }
     }
 
-    fn poll_timer(&mut self, cx: &mut Context<'_>) {
+    fn poll_rechecks(&mut self) {
+        if self.outbound.take_recheck() {
+            let hub = Arc::clone(&self.shared.hub);
+            self.session
+                .recheck(|channel| hub.take_recheck(channel), &mut self.effects);
+            self.carry_out();
+        }
+    }
+
+    /// Returns whether a deadline of the session was due.
+    fn poll_timer(&mut self, cx: &mut Context<'_>) -> bool {
         while self.timer.as_mut().poll(cx).is_ready() {
             let now = Instant::now();
             let idle_at = self.last_received + self.shared.config.idle_timeout;
             if idle_at <= now {
                 self.outbound.close(CloseReason::Idle);
-                return;
+                return false;
             }
             if self.unfinished.is_some_and(|it| it.ends <= now) {
                 self.shared.hub.metrics().limited(Limit::FrameTime);
                 self.outbound.close(CloseReason::Unfinished);
-                return;
+                return false;
             }
             let ends = self.unfinished.map_or(idle_at, |it| it.ends);
             self.timer.as_mut().reset(idle_at.min(ends));
@@ -342,9 +356,11 @@ impl Socket {
             if self.session.deadline().is_some_and(|at| at <= time) {
                 self.session.tick(time, &mut self.effects);
                 self.carry_out();
+                return true;
             }
             self.set_timer();
         }
+        false
     }
 
     /// Makes sure that the timer does not fire too late. It may fire too early: that is cheaper
@@ -515,6 +531,10 @@ impl Socket {
                 }
                 Effect::Authorize(order) => {
                     let work = self.workshop.authorize(order);
+                    self.do_aside(work);
+                }
+                Effect::Recheck(order) => {
+                    let work = self.workshop.recheck(order);
                     self.do_aside(work);
                 }
                 Effect::ReadStored(order) => {

@@ -6,7 +6,7 @@
 //! the socket's own task.
 
 use std::io::{self, ErrorKind, IoSlice};
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
@@ -40,6 +40,8 @@ pub struct Outbound {
     /// while it is open.
     holdings: Holdings,
     sockets: Arc<Sockets>,
+    /// The permissions of some of the socket's channels must be rechecked.
+    needs_recheck: AtomicBool,
 }
 
 /// What became of a frame.
@@ -114,7 +116,20 @@ impl Outbound {
             task: AtomicWaker::new(),
             holdings: Holdings::default(),
             sockets: Arc::clone(sockets),
+            needs_recheck: AtomicBool::new(false),
         }
+    }
+
+    /// Wakes the socket's task to recheck its marked channels.
+    pub fn request_recheck(&self) {
+        self.needs_recheck.store(true, Ordering::SeqCst);
+        self.task.wake();
+    }
+
+    /// Whether a recheck was requested since the last call.
+    pub fn take_recheck(&self) -> bool {
+        self.needs_recheck.load(Ordering::Relaxed)
+            && self.needs_recheck.swap(false, Ordering::SeqCst)
     }
 
     /// What the socket holds.

@@ -59,7 +59,7 @@ impl Connection {
         // Compiling a plan takes longer than any of these statements.
         let session = format!(
             "set statement_timeout = {statement_timeout}; \
-             set idle_in_transaction_session_timeout = '30s'; set jit = off"
+             set idle_in_transaction_session_timeout = '30s'"
         );
         Ok(Self {
             parked: ParkedConnection::park(client, &session, &SETTINGS).await?,

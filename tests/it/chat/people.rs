@@ -1,10 +1,30 @@
-//! Blocking people, and what they prefer.
+//! Who the caller is, blocking people, and what they prefer.
 
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::support::chat_server::Person::{Ana, Ben, Sue, Zoe};
+use crate::support::chat_server::Person::{Ada, Ana, Ben, Sue, Zoe};
 use crate::support::chat_server::{Answer, ChatServer, answer, names_field};
+
+#[tokio::test]
+async fn the_caller_is_told_who_they_are() {
+    let server = ChatServer::start().await;
+    let ada = server.get(Ada, "/me").await;
+    let expected = json!({
+        "id": Ada.id(), "full_name": "Ada Adler", "email": "ada@example.com", "avatar_url": null,
+        "role": "admin",
+        "teams": [{ "id": "00000000-0000-4000-8000-00000000007a", "name": "Support" }],
+        "can_write": true,
+    });
+    assert_eq!((ada.status.as_u16(), &ada.body), (200, &expected));
+    let suspend = "update public.users set status = 'suspended' where email = 'ada@example.com'";
+    let owner = server.database.connect().await;
+    owner.batch_execute(suspend).await.unwrap();
+    assert_eq!(server.get(Ada, "/me").await.body["can_write"], false);
+    answer(server.anonymous(Method::GET, "/me"))
+        .await
+        .assert_refused(401, "unauthorized");
+}
 
 async fn unblock(server: &ChatServer) -> Answer {
     let path = format!("/blocks/{}", Ben.id());

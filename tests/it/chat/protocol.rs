@@ -143,7 +143,7 @@ async fn only_listed_origins_may_read_answers() {
     assert_eq!(
         allowed.header("access-control-allow-headers"),
         Some(
-            "authorization, apikey, x-client-info, content-type, idempotency-key, if-match, if-none-match, prefer"
+            "authorization, apikey, x-client-info, x-supabase-api-version, content-type, idempotency-key, if-match, if-none-match, prefer"
         )
     );
     assert!(

@@ -3,9 +3,9 @@
 use reqwest::Client;
 use serde_json::{Value, json};
 
-use super::join;
+use super::{database, join};
 use crate::support::chat_server::Person::Ana;
-use crate::support::database::TestDatabase;
+use crate::support::database::connect;
 use crate::support::socket::refused_handshake;
 use crate::support::token::{mint, now_s, user_claims, user_token};
 use crate::support::whole_server::WholeServer;
@@ -80,9 +80,10 @@ async fn fate(server: &WholeServer, role: &str) -> Fate {
 
 #[tokio::test]
 async fn a_role_above_row_level_security_is_no_role_of_a_token() {
-    let database = TestDatabase::new().await;
+    let database = database().await;
     let owner = database.connect().await;
-    let login: String = owner
+    let login: String = connect(database.url())
+        .await
         .query_one("select session_user::text", &[])
         .await
         .unwrap()
@@ -96,6 +97,7 @@ async fn a_role_above_row_level_security_is_no_role_of_a_token() {
             r#"create role "{above}" superuser; create role "{bypassing}" bypassrls;
             create role "{member}" noinherit in role "{bypassing}", authenticated;
             create role "{plain}" in role authenticated;
+            grant "{above}", "{bypassing}", "{member}", "{plain}" to "{login}";
             create policy "all may send news" on realtime.messages for insert
               to authenticated, "{above}", "{bypassing}", "{member}"
               with check (realtime.topic() = 'news');"#
@@ -148,7 +150,7 @@ create trigger unchanged before insert on realtime.messages
 
 #[tokio::test]
 async fn a_token_is_not_good_before_its_time() {
-    let database = TestDatabase::new().await;
+    let database = database().await;
     let server = WholeServer::start(database.url(), &[]).await.ready().await;
     let address = server.address();
     let early = mint(&claims_with("nbf", now_s() + 3_000));

@@ -26,27 +26,48 @@ const FAST_SETTINGS: &[(&str, &str)] = &[
     ("full_page_writes", "off"),
 ];
 
+/// The login that owns databases without being a superuser, with the attributes that the operations guide demands.
+const OWNER: &str = "rapport_owner";
+const OWNER_PASSWORD: &str = "secret";
+
 /// A database of this test's own, dropped when this value is.
 pub(crate) struct TestDatabase {
     name: String,
     url: String,
+    superuser_url: String,
+    keeper: &'static Keeper,
+}
+
+/// The login that installs the schema and runs the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Login {
+    /// A superuser.
+    Superuser,
+    /// An owner of the database who is not a superuser, in a cluster of its own.
+    Owner,
 }
 
 impl TestDatabase {
     /// A fresh database with the demonstration application, its people and the schema.
     pub(crate) async fn new() -> Self {
-        Self::create(Origin::Template).await
+        Self::create(Login::Superuser, Origin::Template).await
+    }
+
+    /// The same, installed by this login.
+    pub(crate) async fn installed_by(login: Login) -> Self {
+        Self::create(login, Origin::Template).await
     }
 
     /// A fresh database without anything of ours in it.
     pub(crate) async fn bare() -> Self {
-        Self::create(Origin::Bare).await
+        Self::create(Login::Superuser, Origin::Bare).await
     }
 
-    async fn create(origin: Origin) -> Self {
+    async fn create(login: Login, origin: Origin) -> Self {
+        let keeper = keeper(login);
         let name = format!("rapport_test_{}", Uuid::new_v4().simple());
         let (done, created) = oneshot::channel();
-        keeper().ask(Request::Create {
+        keeper.ask(Request::Create {
             name: name.clone(),
             origin,
             done,
@@ -54,8 +75,12 @@ impl TestDatabase {
         created
             .await
             .expect("the keeper of test databases has failed; its panic is printed above");
-        let url = keeper().url_for(&name);
-        Self { name, url }
+        Self {
+            url: with_database(&keeper.login_url, &name),
+            superuser_url: with_database(&keeper.admin_url, &name),
+            name,
+            keeper,
+        }
     }
 
     /// The database's name.
@@ -63,14 +88,14 @@ impl TestDatabase {
         &self.name
     }
 
-    /// The connection string of a superuser.
+    /// The connection string of the login that installed it: as a rule a superuser's.
     pub(crate) fn url(&self) -> &str {
         &self.url
     }
 
     /// A new connection as superuser. It ends when the client is dropped.
     pub(crate) async fn connect(&self) -> Client {
-        connect(&self.url).await
+        connect(&self.superuser_url).await
     }
 }
 
@@ -79,7 +104,7 @@ impl Drop for TestDatabase {
         // Nobody waits for it: that would stop this test's runtime, perhaps in the middle of a login, and PostgreSQL
         // drops no database until every backend, one that waits for a password too, has taken notice. What the last
         // test leaves behind is gone with the cluster, or dropped by the next run.
-        keeper().ask(Request::Drop {
+        self.keeper.ask(Request::Drop {
             name: self.name.clone(),
         });
     }
@@ -181,6 +206,8 @@ enum Request {
 struct Keeper {
     requests: tokio::sync::mpsc::Sender<Request>,
     admin_url: String,
+    /// The URL of the login that owns the databases.
+    login_url: String,
 }
 
 impl Keeper {
@@ -190,47 +217,74 @@ impl Keeper {
             .try_send(request)
             .expect("the keeper of test databases runs");
     }
+}
 
-    fn url_for(&self, database: &str) -> String {
-        with_database(&self.admin_url, database)
+fn keeper(login: Login) -> &'static Keeper {
+    static SUPERUSER: OnceLock<Keeper> = OnceLock::new();
+    static OWNER: OnceLock<Keeper> = OnceLock::new();
+    let keeper = match login {
+        Login::Superuser => &SUPERUSER,
+        Login::Owner => &OWNER,
+    };
+    keeper.get_or_init(|| start_keeper(login))
+}
+
+fn start_keeper(login: Login) -> Keeper {
+    let (requests, queue) = tokio::sync::mpsc::channel(1024);
+    let (ready, url) = mpsc::channel();
+    thread::Builder::new()
+        .name("test-databases".to_owned())
+        .spawn(move || {
+            // Lives as long as this thread, which is as long as the process.
+            let mut cluster = None;
+            let given = ProcessEnvironment.get("TEST_DATABASE_URL");
+            let admin_url = match given.filter(|_| login == Login::Superuser) {
+                Some(url) => url,
+                None => cluster.insert(start_cluster()).url_for("postgres"),
+            };
+            let login_url = match (login, &cluster) {
+                (Login::Owner, Some(cluster)) => format!(
+                    "postgresql://{OWNER}:{OWNER_PASSWORD}@127.0.0.1:{}/postgres",
+                    cluster.port()
+                ),
+                _ => admin_url.clone(),
+            };
+            ready.send((admin_url.clone(), login_url.clone())).unwrap();
+            tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap()
+                .block_on(keep(login, &admin_url, &login_url, queue));
+        })
+        .unwrap();
+    let (admin_url, login_url) = url
+        .recv()
+        .expect("the private PostgreSQL of the tests did not start");
+    Keeper {
+        requests,
+        admin_url,
+        login_url,
     }
 }
 
-fn keeper() -> &'static Keeper {
-    static KEEPER: OnceLock<Keeper> = OnceLock::new();
-    KEEPER.get_or_init(|| {
-        let (requests, queue) = tokio::sync::mpsc::channel(1024);
-        let (ready, url) = mpsc::channel();
-        thread::Builder::new()
-            .name("test-databases".to_owned())
-            .spawn(move || {
-                // Lives as long as this thread, which is as long as the process.
-                let mut cluster = None;
-                let admin_url = match ProcessEnvironment.get("TEST_DATABASE_URL") {
-                    Some(url) => url,
-                    None => cluster.insert(start_cluster()).url_for("postgres"),
-                };
-                ready.send(admin_url.clone()).unwrap();
-                tokio::runtime::Builder::new_current_thread()
-                    .enable_all()
-                    .build()
-                    .unwrap()
-                    .block_on(keep(&admin_url, queue));
-            })
-            .unwrap();
-        let admin_url = url
-            .recv()
-            .expect("the private PostgreSQL of the tests did not start");
-        Keeper {
-            requests,
-            admin_url,
-        }
-    })
-}
-
-async fn keep(admin_url: &str, mut queue: tokio::sync::mpsc::Receiver<Request>) {
+async fn keep(
+    login: Login,
+    admin_url: &str,
+    login_url: &str,
+    mut queue: tokio::sync::mpsc::Receiver<Request>,
+) {
     let admin = connect(admin_url).await;
     drop_orphans(&admin).await;
+    let owned = match login {
+        Login::Superuser => String::new(),
+        Login::Owner => {
+            let create = format!(
+                "create role {OWNER} login createrole replication password '{OWNER_PASSWORD}'"
+            );
+            admin.batch_execute(&create).await.unwrap();
+            format!("owner {OWNER}")
+        }
+    };
     let mut template = None;
     while let Some(request) = queue.recv().await {
         match request {
@@ -239,14 +293,14 @@ async fn keep(admin_url: &str, mut queue: tokio::sync::mpsc::Receiver<Request>) 
                     Origin::Bare => "template0",
                     Origin::Template => {
                         if template.is_none() {
-                            template = Some(make_template(&admin, admin_url).await);
+                            template = Some(make_template(&admin, login_url, &owned).await);
                         }
                         template.as_deref().unwrap_or_default()
                     }
                 };
                 claim(&admin, &name).await;
                 admin
-                    .batch_execute(&format!("create database {name} template {from}"))
+                    .batch_execute(&format!("create database {name} template {from} {owned}"))
                     .await
                     .unwrap();
                 let _ = done.send(());
@@ -288,14 +342,21 @@ async fn drop_database(admin: &Client, name: &str) {
 
 /// Makes the database that [`TestDatabase::new`] copies: the demonstration application, the
 /// schema, and the demonstration's people.
-async fn make_template(admin: &Client, admin_url: &str) -> String {
+async fn make_template(admin: &Client, login_url: &str, owned: &str) -> String {
     let name = format!("rapport_template_{}", Uuid::new_v4().simple());
     claim(admin, &name).await;
     admin
-        .batch_execute(&format!("create database {name} template template0"))
+        .batch_execute(&format!(
+            "create database {name} template template0 {owned}"
+        ))
         .await
         .unwrap();
-    install_demonstration(&with_database(admin_url, &name)).await;
+    install_demonstration(&with_database(login_url, &name)).await;
+    // The installation asks for this where its login may not do it.
+    admin
+        .batch_execute("alter role service_role bypassrls")
+        .await
+        .unwrap();
     // A database can be copied only while nobody is connected to it.
     eventually("nobody is connected to the template", async || {
         let connected = admin

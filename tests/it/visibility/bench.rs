@@ -76,6 +76,7 @@ pub(crate) fn strict() -> VisibilityConfig {
         delete_without_old_row: true,
         tell_unauthorized: true,
         tables_without_old_rows: Vec::new(),
+        tables_with_unchecked_old_rows: Vec::new(),
     }
 }
 

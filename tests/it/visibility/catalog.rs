@@ -11,6 +11,7 @@ use tokio::time::{Instant, timeout};
 
 use super::bench::{Bench, Seen, identity, rows, strict, transaction, user};
 use crate::support::database::connect;
+use crate::support::eventually::eventually;
 
 const T: &str = "
 create table t (id int primary key, owner uuid, body text);
@@ -116,20 +117,17 @@ async fn a_relation_that_differs_makes_the_catalogue_be_read_at_once() {
     let older = Arc::new(older);
     let mut new = bench.images(&relation, "id = 2").await.remove(0);
     new.0.push(rapport::change::ColumnValue::Null);
-    let loads = bench.metrics.catalog_loads.get();
-    for _ in 0..3 {
-        assert_eq!(
-            bench
-                .seen(&older, vec![RowChange::Insert { new: new.clone() }])
-                .await,
-            [rows(&[1])]
-        );
-    }
-    assert_eq!(
-        bench.metrics.catalog_loads.get(),
-        loads,
-        "nothing had changed"
-    );
+    // Tests that run beside this one create roles in the same cluster. Each makes one reading
+    // necessary, so only a reading in every round would be a fault.
+    eventually("an unknown shape causes no reading", async || {
+        let loads = bench.metrics.catalog_loads.get();
+        for _ in 0..3 {
+            let changes = vec![RowChange::Insert { new: new.clone() }];
+            assert_eq!(bench.seen(&older, changes).await, [rows(&[1])]);
+        }
+        (bench.metrics.catalog_loads.get() == loads).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -438,10 +436,7 @@ async fn descriptions_of_one_batch_cost_one_comparison_and_known_ones_none() {
         .iter()
         .map(|transaction| &transaction.changes[0].relation)
         .collect();
-    let [checks, loads] = [
-        bench.metrics.catalog_checks.get(),
-        bench.metrics.catalog_loads.get(),
-    ];
+    let checks = bench.metrics.catalog_checks.get();
     assert_eq!(bench.resolve(&batch).await.len(), 4);
     assert_eq!(bench.metrics.catalog_checks.get(), checks + 1);
     let latest = [relations[1], relations[3]];
@@ -451,7 +446,6 @@ async fn descriptions_of_one_batch_cost_one_comparison_and_known_ones_none() {
         assert_eq!(bench.resolve(&batch[3..]).await.len(), 1);
     }
     assert_eq!(bench.metrics.catalog_checks.get(), checks);
-    assert_eq!(bench.metrics.catalog_loads.get(), loads);
 }
 
 /// The stream says that a table has changed, not what: so nothing that was known of it is used.

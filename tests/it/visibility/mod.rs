@@ -10,6 +10,7 @@ mod filters;
 mod generated;
 mod login;
 mod many;
+mod old_rows;
 mod outage;
 mod records;
 mod row_security;

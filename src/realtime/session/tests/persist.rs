@@ -73,6 +73,25 @@ fn what_comes_behind_a_broadcast_that_is_stored_waits_for_it() {
 }
 
 #[test]
+fn a_broadcast_counts_as_held_while_it_is_stored() {
+    for result in [Ok(ID), Err(StoreError::Forbidden)] {
+        let mut script = writer(true);
+        let before = script.session.held_bytes();
+        push(&mut script, "event", r#"{"persist":true}"#);
+        let payload = r#"{"n":1}"#;
+        let storing = before + "event".len() + payload.len();
+        assert_eq!(script.session.held_bytes(), storing);
+        push(&mut script, "waiting", "");
+        assert!(
+            script.session.held_bytes() > storing,
+            "what waits behind it"
+        );
+        done(&mut script, result);
+        assert_eq!(script.session.held_bytes(), before);
+    }
+}
+
+#[test]
 fn a_channel_without_acknowledgements_hears_of_failures_alone() {
     let mut script = writer(false);
     push(&mut script, "a", r#"{"persist":true}"#);

@@ -1,0 +1,17 @@
+//! The caller, as the host application knows them.
+
+use axum::extract::State;
+use axum::response::Response;
+
+use super::only;
+use crate::db::Db;
+use crate::http::pagination::json_text;
+use crate::http::{ApiError, Caller};
+
+const GET: &str = "select chat.me()::text";
+
+/// `GET /me`.
+pub(super) async fn get_me(caller: Caller, State(db): State<Db>) -> Result<Response, ApiError> {
+    let rows = db.query_as(&caller.claims, GET, &[]).await?;
+    Ok(json_text(only(&rows)?))
+}

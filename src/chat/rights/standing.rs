@@ -1,0 +1,167 @@
+//! Compares the standing of connected users: whether they are active, their role, and their teams.
+//!
+//! The application keeps this in its own tables, which may not be published, and some of it changes
+//! with time alone (a ban that ends). It is therefore read periodically, many users per statement.
+
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use crate::auth::Claims;
+use crate::bus::Bus;
+use crate::bus::broadcasts::Broadcasts;
+use crate::bus::people::People;
+use crate::bus::rechecks::Rechecks;
+use crate::chat::topics;
+use crate::db::{Db, DbError};
+use crate::observability::metrics::ChatMetrics;
+use crate::shutdown::Tasks;
+
+/// The minimum pause between two comparisons. It leaves half of the second within which a suspension
+/// must take effect for the comparison and the recheck.
+const PERIOD: Duration = Duration::from_millis(500);
+
+/// The pause is at least this multiple of the duration of a comparison, so that the comparisons of many
+/// users take at most a tenth of one connection. A user costs about 20 microseconds: up to 2,500
+/// connected users are compared every half second, and 20,000 every four seconds.
+const PAUSE_PER_WORK: u32 = 9;
+
+/// Ids per statement, so that no statement takes long.
+const IDS_PER_STATEMENT: usize = 1_000;
+
+/// How long the standing of a disconnected user is remembered. Users who reconnect are compared with
+/// it and not rechecked as new, so that a mass reconnection does not double the permission checks.
+const REMEMBERED_FOR: Duration = Duration::from_secs(600);
+
+const STANDINGS: &str = "select s.id, s.standing from chat.standings($1::uuid[], $2::uuid[]) s";
+
+/// Compares standings and requests rechecks.
+#[derive(Debug)]
+pub(in crate::chat) struct Standings {
+    broadcasts: Broadcasts,
+    people: People,
+    rechecks: Rechecks,
+    metrics: ChatMetrics,
+    known: HashMap<Uuid, Known>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    standing: i64,
+    seen_at: Instant,
+}
+
+/// What is compared: users, and direct conversations by the standing of their two members.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Subject {
+    Person,
+    Conversation,
+}
+
+impl Standings {
+    pub(in crate::chat) fn new(bus: &Bus, metrics: ChatMetrics) -> Self {
+        Self {
+            broadcasts: bus.broadcasts().clone(),
+            people: bus.people().clone(),
+            rechecks: bus.rechecks().clone(),
+            metrics,
+            known: HashMap::new(),
+        }
+    }
+
+    /// Runs until the server stops.
+    pub(in crate::chat) async fn run(mut self, db: Db, tasks: Tasks) {
+        let comparing = async {
+            loop {
+                let begun = Instant::now();
+                match self.compare(&db).await {
+                    Ok(()) => {
+                        self.metrics.standings_compared.inc();
+                    }
+                    // The next comparison finds what changed in the meantime.
+                    Err(error) => {
+                        tracing::debug!(%error, "cannot read the standing of connected users; retrying");
+                    }
+                }
+                let pause = begun.elapsed().saturating_mul(PAUSE_PER_WORK).max(PERIOD);
+                tokio::time::sleep(pause).await;
+            }
+        };
+        tokio::select! {
+            () = comparing => {}
+            () = tasks.token().cancelled() => {}
+        }
+    }
+
+    async fn compare(&mut self, db: &Db) -> Result<(), DbError> {
+        let people = self.people.everybody();
+        self.compare_each(db, Subject::Person, &people).await?;
+        let names = self.broadcasts.topics(topics::CONVERSATION);
+        let conversations: HashSet<Uuid> = topics::ids(&names, topics::CONVERSATION).collect();
+        let conversations: Vec<Uuid> = conversations.into_iter().collect();
+        self.compare_each(db, Subject::Conversation, &conversations)
+            .await?;
+        self.known
+            .retain(|_, known| known.seen_at.elapsed() < REMEMBERED_FOR);
+        Ok(())
+    }
+
+    async fn compare_each(
+        &mut self,
+        db: &Db,
+        subject: Subject,
+        ids: &[Uuid],
+    ) -> Result<(), DbError> {
+        let none: &[Uuid] = &[];
+        for ids in ids.chunks(IDS_PER_STATEMENT) {
+            let (people, conversations) = match subject {
+                Subject::Person => (ids, none),
+                Subject::Conversation => (none, ids),
+            };
+            let rows = db
+                .query_as(&Claims::of_service(), STANDINGS, &[&people, &conversations])
+                .await?;
+            for row in rows {
+                let unexpected = |error: tokio_postgres::Error| DbError::Unexpected(error.into());
+                let id: Uuid = row.try_get(0).map_err(unexpected)?;
+                let standing: i64 = row.try_get(1).map_err(unexpected)?;
+                if self.is_news(id, standing) {
+                    match subject {
+                        Subject::Person => self.rechecks.person(id),
+                        Subject::Conversation => {
+                            self.rechecks.topic(topics::of_conversation(id));
+                        }
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Records a standing and returns whether it requires a recheck: it differs from the previous one,
+    /// or it is the first. The permissions of the join were checked before the first standing was
+    /// read, and a change in between would never be noticed otherwise.
+    fn is_news(&mut self, id: Uuid, standing: i64) -> bool {
+        let seen_at = Instant::now();
+        let before = self.known.insert(id, Known { standing, seen_at });
+        before.is_none_or(|before| before.standing != standing)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observability::metrics::BusMetrics;
+
+    #[test]
+    fn the_first_standing_and_every_different_one_are_news() {
+        let (bus, _listener) = Bus::new(1, BusMetrics::default());
+        let mut standings = Standings::new(&bus, ChatMetrics::default());
+        let (ana, ben) = (Uuid::from_u128(1), Uuid::from_u128(2));
+        let seen = [(ana, 1), (ana, 1), (ben, 1), (ana, 2), (ana, 1), (ben, 1)];
+        let news = seen.map(|(id, standing)| standings.is_news(id, standing));
+        assert_eq!(news, [true, false, true, true, true, false]);
+    }
+}

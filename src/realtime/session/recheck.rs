@@ -1,0 +1,136 @@
+//! Checks the permissions of a channel again after a change that may have revoked a right.
+//!
+//! Each change starts a new *round*. A result of an earlier round is discarded, whatever it was
+//! requested for. Received messages do not wait for a recheck: the first write after the change is
+//! checked like the first write of a new channel.
+
+use std::sync::Arc;
+
+use super::super::channel::authorize::{AuthorizeError, Permissions, Question};
+use super::super::channel::{Channel, WritePermission};
+use super::super::error::{no_permission, write_refusal};
+use super::Session;
+use super::effect::{Effect, RecheckOrder, RecheckOutcome};
+use crate::limits::UnixMillis;
+use crate::visibility::ChannelId;
+
+impl Session {
+    /// Starts a recheck of the managed channels that `is_meant` accepts.
+    pub fn recheck(&mut self, is_meant: impl Fn(ChannelId) -> bool, effects: &mut Vec<Effect>) {
+        for channel in self.channels.values_mut() {
+            if channel.is_managed && is_meant(channel.id) {
+                channel.recheck.round = channel.recheck.round.wrapping_add(1);
+                if matches!(channel.write, WritePermission::Known(_)) {
+                    channel.write = WritePermission::NotAsked;
+                }
+                channel.catch_up(&self.headers, effects);
+            }
+        }
+    }
+
+    /// Applies the result of a recheck.
+    pub(super) fn rechecked(
+        &mut self,
+        topic: &Arc<str>,
+        result: RecheckOutcome,
+        now: UnixMillis,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(channel) = self.channels.get_mut(topic) else {
+            return;
+        };
+        channel.recheck.is_running = false;
+        let metrics = self.shared.hub.metrics();
+        if !channel.is_answered_by(&result) {
+            channel.catch_up(&self.headers, effects);
+            return;
+        }
+        metrics.rechecks.inc();
+        let closed = match result.read {
+            Ok(read) => channel.permit_again(read, effects),
+            Err(error) if error.is_refusal() => Err(no_permission(channel.sub_topic())),
+            Err(_) => {
+                channel.try_again(&self.headers, result.failures, effects);
+                return;
+            }
+        };
+        if let Err(why) = closed {
+            metrics.channels_revoked.inc();
+            self.close_channel(topic, why, now, effects);
+            return;
+        }
+        match result.write {
+            Some(Err(error)) if !error.is_refusal() => {
+                channel.try_again(&self.headers, result.failures, effects);
+                return;
+            }
+            Some(write) => self.write_rechecked(topic, write, now, effects),
+            None => {}
+        }
+        if let Some(channel) = self.channels.get_mut(topic) {
+            channel.recheck.known = channel.recheck.round;
+        }
+    }
+
+    /// Removes the presence of a channel that may no longer show it.
+    fn write_rechecked(
+        &mut self,
+        topic: &Arc<str>,
+        write: Result<Permissions, AuthorizeError>,
+        now: UnixMillis,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(channel) = self.channels.get_mut(topic) else {
+            return;
+        };
+        let permissions = write.unwrap_or_default();
+        if channel.write == WritePermission::NotAsked {
+            channel.write = WritePermission::Known(permissions);
+        }
+        if !permissions.presence && channel.tracking.is_listed() {
+            channel.untrack(effects);
+            let why = write_refusal(None, channel.sub_topic());
+            self.notice(topic, why, now, effects);
+        }
+    }
+}
+
+impl Channel {
+    /// Starts a recheck if one is due, unless one is running or the join is still checking by itself.
+    pub(super) fn catch_up(&mut self, headers: &Arc<str>, effects: &mut Vec<Effect>) {
+        let is_due = self.recheck.known != self.recheck.round;
+        if is_due && self.joining.is_none() && !self.recheck.is_running {
+            self.begin_recheck(headers, 0, effects);
+        }
+    }
+
+    /// Repeats a recheck that failed because the database was unavailable. Until there is a result,
+    /// the channel keeps its permissions: as with a new token, an outage does not close it.
+    fn try_again(&mut self, headers: &Arc<str>, failures: u32, effects: &mut Vec<Effect>) {
+        self.begin_recheck(headers, failures.saturating_add(1), effects);
+    }
+
+    fn begin_recheck(&mut self, headers: &Arc<str>, failures: u32, effects: &mut Vec<Effect>) {
+        self.recheck.is_running = true;
+        let order = RecheckOrder {
+            read: self.order(self.read_question(), &self.holder, headers, failures),
+            with_write: self.tracking.is_listed(),
+        };
+        effects.push(Effect::Recheck(order));
+    }
+
+    /// Whether a result answers the question that would be asked now.
+    fn is_answered_by(&self, result: &RecheckOutcome) -> bool {
+        result.round == self.recheck.round
+            && result.mark == self.holder.mark
+            && result.question == self.read_question()
+            && (result.write.is_some() || !self.tracking.is_listed())
+    }
+
+    /// The question about reading.
+    pub(super) fn read_question(&self) -> Question {
+        Question::Read {
+            presence: self.is_presence_asked,
+        }
+    }
+}

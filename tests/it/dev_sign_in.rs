@@ -1,0 +1,349 @@
+//! The sign-in of `rapport dev`, in the shapes of Supabase Auth. `tests/compat/auth.test.mjs` drives it
+//! with the official client.
+
+use std::collections::BTreeMap;
+
+use rapport::app::App;
+use rapport::chat;
+use rapport::config::{Config, Inputs};
+use rapport::dev::demonstration::{self, PASSWORD};
+use rapport::dev::keys::Keys;
+use rapport::dev::sign_in;
+use rapport::shutdown::Tasks;
+use reqwest::{RequestBuilder, StatusCode};
+use serde_json::{Value, json};
+
+use crate::support::chat_server::Person::Ana;
+use crate::support::database::TestDatabase;
+use crate::support::process::Process;
+
+/// A server as `rapport dev` runs it, over a database of its own.
+struct DevServer {
+    origin: String,
+    keys: Keys,
+    client: reqwest::Client,
+    tasks: Tasks,
+    _app: App,
+    _database: TestDatabase,
+}
+
+impl DevServer {
+    async fn start() -> Self {
+        let database = TestDatabase::new().await;
+        let owner = database.connect().await;
+        demonstration::allow_sign_in(&owner).await.unwrap();
+        let keys = Keys::load(tempfile::tempdir().unwrap().path()).unwrap();
+        let environment: BTreeMap<String, String> = [
+            ("DATABASE_URL", database.url()),
+            ("SUPABASE_JWT_SECRET", &keys.jwt_secret),
+            ("RAPPORT_SERVER_PORT", "0"),
+            ("RAPPORT_SERVER_ALLOW_LOCALHOST_ORIGINS", "true"),
+            ("RAPPORT_DEV_TOKEN_LIFETIME_S", "600"),
+        ]
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+        .collect();
+        let config = Config::load(&Inputs {
+            file: None,
+            environment: &environment,
+            flags: Vec::new(),
+        })
+        .unwrap();
+        let tasks = Tasks::new();
+        let routes = sign_in::routes(&config, &keys, &tasks).unwrap();
+        let app = App::start_with(&config, routes, &tasks).await.unwrap();
+        Self {
+            origin: format!("http://{}", app.local_address()),
+            keys,
+            client: reqwest::Client::new(),
+            tasks,
+            _app: app,
+            _database: database,
+        }
+    }
+
+    fn address(&self, path: &str) -> String {
+        format!("{}{path}", self.origin)
+    }
+
+    async fn post(&self, path: &str, body: &Value) -> (StatusCode, Value) {
+        answer(self.client.post(self.address(path)).json(body)).await
+    }
+
+    async fn get(&self, path: &str, token: &str) -> (StatusCode, Value) {
+        answer(self.client.get(self.address(path)).bearer_auth(token)).await
+    }
+
+    /// A new session of Ana's.
+    async fn sign_in(&self) -> Value {
+        let body = json!({
+            "email": "Ana@example.com", "password": PASSWORD, "gotrue_meta_security": {},
+        });
+        let (status, session) = self.post("/auth/v1/token?grant_type=password", &body).await;
+        assert_eq!(status, 200, "{session}");
+        session
+    }
+
+    async fn refresh(&self, token: &Value) -> (StatusCode, Value) {
+        let body = json!({ "refresh_token": token });
+        self.post("/auth/v1/token?grant_type=refresh_token", &body)
+            .await
+    }
+
+    async fn sign_out(&self, scope: &str, session: &Value) -> StatusCode {
+        let address = self.address(&format!("/auth/v1/logout{scope}"));
+        let token = session["access_token"].as_str().unwrap();
+        let sent = self.client.post(address).bearer_auth(token).send().await;
+        sent.unwrap().status()
+    }
+}
+
+impl Drop for DevServer {
+    fn drop(&mut self) {
+        self.tasks.stop();
+    }
+}
+
+async fn answer(request: RequestBuilder) -> (StatusCode, Value) {
+    let response = request.send().await.unwrap();
+    let status = response.status();
+    let text = response.text().await.unwrap();
+    (status, serde_json::from_str(&text).unwrap_or(Value::Null))
+}
+
+fn assert_refused((status, body): &(StatusCode, Value), expected: u16, code: &str) {
+    assert_eq!(
+        (status.as_u16(), &body["code"], &body["error_code"]),
+        (expected, &json!(expected), &json!(code)),
+        "{body}"
+    );
+    assert!(body["msg"].is_string(), "{body}");
+}
+
+#[tokio::test]
+async fn a_session_is_the_persons_everywhere() {
+    let server = DevServer::start().await;
+    let session = server.sign_in().await;
+    assert_eq!(session["token_type"], "bearer");
+    assert_eq!(session["expires_in"], 600);
+    let user = &session["user"];
+    for (field, expected) in [
+        ("id", json!(Ana.id())),
+        ("aud", json!("authenticated")),
+        ("role", json!("authenticated")),
+        ("email", json!("ana@example.com")),
+    ] {
+        assert_eq!(user[field], expected, "{field}");
+    }
+    assert_eq!(user["app_metadata"]["provider"], "email");
+    assert_eq!(user["user_metadata"]["full_name"], "Ana Alvarez");
+    let token = session["access_token"].as_str().unwrap();
+    let (status, found) = server.get("/auth/v1/user", token).await;
+    assert_eq!((status.as_u16(), &found), (200, user));
+    let me = format!("{}/me", chat::BASE_PATH);
+    let (status, me) = server.get(&me, token).await;
+    assert_eq!((status.as_u16(), &me["id"]), (200, &json!(Ana.id())));
+}
+
+#[tokio::test]
+async fn wrong_credentials_and_requests_are_told_as_clients_know_it() {
+    let server = DevServer::start().await;
+    let password = "/auth/v1/token?grant_type=password";
+    for (path, body, code) in [
+        (
+            password,
+            json!({ "email": "ana@example.com", "password": "x" }),
+            "invalid_credentials",
+        ),
+        (
+            password,
+            json!({ "email": "nobody@example.com", "password": PASSWORD }),
+            "invalid_credentials",
+        ),
+        (
+            password,
+            json!({ "email": "ana@example.com" }),
+            "validation_failed",
+        ),
+        (password, json!([1]), "bad_json"),
+        (
+            "/auth/v1/token?grant_type=pkce",
+            json!({}),
+            "invalid_credentials",
+        ),
+        ("/auth/v1/token", json!({}), "invalid_credentials"),
+        (
+            "/auth/v1/token?grant_type=refresh_token",
+            json!({ "refresh_token": "x" }),
+            "refresh_token_not_found",
+        ),
+        (
+            "/auth/v1/token?grant_type=password&expires_in=0",
+            json!({ "email": "ana@example.com", "password": PASSWORD }),
+            "validation_failed",
+        ),
+        (
+            "/auth/v1/token?grant_type=password&expires_in=86401",
+            json!({ "email": "ana@example.com", "password": PASSWORD }),
+            "validation_failed",
+        ),
+    ] {
+        assert_refused(&server.post(path, &body).await, 400, code);
+    }
+    let user = server.client.get(server.address("/auth/v1/user"));
+    assert_refused(&answer(user).await, 401, "no_authorization");
+    for token in ["x", &server.keys.anon_key] {
+        assert_refused(&server.get("/auth/v1/user", token).await, 403, "bad_jwt");
+    }
+}
+
+#[tokio::test]
+async fn a_refresh_replaces_the_token_and_an_old_one_ends_the_session() {
+    let server = DevServer::start().await;
+    let first = server.sign_in().await;
+    let (status, second) = server.refresh(&first["refresh_token"]).await;
+    assert_eq!(status, 200, "{second}");
+    assert_ne!(first["refresh_token"], second["refresh_token"]);
+    assert_eq!(second["user"]["id"], json!(Ana.id()));
+    // Another tab that refreshes at the same time gets the same successor.
+    let (status, repeated) = server.refresh(&first["refresh_token"]).await;
+    assert_eq!(status, 200, "{repeated}");
+    assert_eq!(repeated["refresh_token"], second["refresh_token"]);
+
+    let (_, third) = server.refresh(&second["refresh_token"]).await;
+    assert_refused(
+        &server.refresh(&first["refresh_token"]).await,
+        400,
+        "refresh_token_already_used",
+    );
+    assert_refused(
+        &server.refresh(&third["refresh_token"]).await,
+        400,
+        "refresh_token_not_found",
+    );
+}
+
+#[tokio::test]
+async fn a_lifetime_is_of_the_session() {
+    let server = DevServer::start().await;
+    let body = json!({ "email": "ana@example.com", "password": PASSWORD });
+    let path = "/auth/v1/token?grant_type=password&expires_in=5";
+    let (_, session) = server.post(path, &body).await;
+    assert_eq!(session["expires_in"], 5);
+    let (_, refreshed) = server.refresh(&session["refresh_token"]).await;
+    assert_eq!(refreshed["expires_in"], 5);
+    let body = json!({ "refresh_token": refreshed["refresh_token"] });
+    let path = "/auth/v1/token?grant_type=refresh_token&expires_in=7";
+    let (_, changed) = server.post(path, &body).await;
+    assert_eq!(changed["expires_in"], 7);
+}
+
+#[tokio::test]
+async fn who_signed_out_refreshes_no_more() {
+    let server = DevServer::start().await;
+    for (scope, ends) in [
+        ("", [true, true]),
+        ("?scope=global", [true, true]),
+        ("?scope=local", [true, false]),
+        ("?scope=others", [false, true]),
+    ] {
+        let sessions = [server.sign_in().await, server.sign_in().await];
+        assert_eq!(server.sign_out(scope, &sessions[0]).await, 204, "{scope}");
+        for (session, is_ended) in sessions.iter().zip(ends) {
+            let token = session["access_token"].as_str().unwrap();
+            let found = server.get("/auth/v1/user", token).await;
+            let refreshed = server.refresh(&session["refresh_token"]).await;
+            if is_ended {
+                assert_refused(&found, 403, "session_not_found");
+                assert_refused(&refreshed, 400, "refresh_token_not_found");
+            } else {
+                assert_eq!(
+                    (found.0, refreshed.0),
+                    (StatusCode::OK, StatusCode::OK),
+                    "{scope}"
+                );
+            }
+        }
+    }
+    let session = server.sign_in().await;
+    assert_eq!(server.sign_out("?scope=x", &session).await, 400);
+}
+
+#[tokio::test]
+async fn a_page_learns_who_can_sign_in() {
+    let server = DevServer::start().await;
+    let request = server.client.get(server.address("/dev/people"));
+    let (status, found) = answer(request.header("origin", "http://localhost:5173")).await;
+    assert_eq!(status, 200, "{found}");
+    assert_eq!(found["url"], server.origin);
+    assert_eq!(found["anon_key"], server.keys.anon_key);
+    assert_eq!(found["password"], PASSWORD);
+    let people = found["people"].as_array().unwrap();
+    assert_eq!(people.len(), 5);
+    assert_eq!(
+        people[4],
+        json!({
+            "id": "00000000-0000-4000-8000-00000000000e", "name": "Sue Summers",
+            "email": "sue@example.com", "avatar_url": null, "role": "super_admin", "team": "Operations",
+        })
+    );
+}
+
+#[tokio::test]
+async fn pages_of_this_machine_may_sign_in() {
+    let server = DevServer::start().await;
+    let address = server.address("/auth/v1/token?grant_type=password");
+    for (origin, expected) in [
+        ("http://localhost:3000", Some("http://localhost:3000")),
+        ("https://elsewhere.example", None),
+    ] {
+        let preflight = server
+            .client
+            .request(reqwest::Method::OPTIONS, &address)
+            .header("origin", origin)
+            .header("access-control-request-method", "POST")
+            .send()
+            .await
+            .unwrap();
+        let header = |name| {
+            preflight
+                .headers()
+                .get(name)
+                .map(|value| value.to_str().unwrap())
+        };
+        assert_eq!(header("access-control-allow-origin"), expected);
+        let allowed = header("access-control-allow-headers").unwrap_or_default();
+        assert_eq!(
+            allowed.contains("x-supabase-api-version"),
+            expected.is_some()
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_server_beside_a_real_database_signs_nobody_in() {
+    let database = TestDatabase::new().await;
+    let owner = database.connect().await;
+    demonstration::allow_sign_in(&owner).await.unwrap();
+    let server = Process::start(database.url(), &[("RAPPORT_SERVER_DEMO_PAGE", "true")]).await;
+    let client = reqwest::Client::new();
+    let body = json!({ "email": "ana@example.com", "password": PASSWORD });
+    for path in [
+        "/auth/v1/token?grant_type=password",
+        "/auth/v1/token?grant_type=refresh_token",
+        "/auth/v1/logout",
+        "/auth/v1/user",
+        "/dev/people",
+    ] {
+        let address = format!("http://{}{path}", server.address);
+        for request in [client.post(&address).json(&body), client.get(&address)] {
+            let (status, found) = answer(request).await;
+            assert_eq!(
+                (status.as_u16(), &found["code"]),
+                (404, &json!("not_found")),
+                "{path}"
+            );
+        }
+    }
+    server.stop().await;
+}

@@ -1,0 +1,25 @@
+//! The attacks that reach the database, over an installation whose login owns the database and is not a superuser.
+#![allow(
+    clippy::duplicate_mod,
+    reason = "the same attacks on another installation"
+)]
+
+#[path = "old_rows.rs"]
+mod old_rows;
+#[path = "presence_keys.rs"]
+mod presence_keys;
+#[path = "revocation.rs"]
+mod revocation;
+#[path = "tokens.rs"]
+mod tokens;
+#[path = "unauthorized.rs"]
+mod unauthorized;
+#[path = "unseen.rs"]
+mod unseen;
+
+use super::join;
+use crate::support::database::{Login, TestDatabase};
+
+async fn database() -> TestDatabase {
+    TestDatabase::installed_by(Login::Owner).await
+}
