@@ -29,7 +29,7 @@ use tokio_tungstenite::tungstenite::Message;
 const TOPIC: &str = "realtime:inbox";
 
 /// The interval of the official clients. The server closes a socket on which it receives nothing for
-/// `realtime.idle_timeout_ms`, one minute by default.
+/// `realtime.idle_timeout_ms`, two minutes by default.
 const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(25);
 
 #[tokio::main(flavor = "current_thread")]

@@ -278,6 +278,14 @@ insert into chat.schema_migrations (version, name, checksum) values
 \ir migrations/0024_presence_pages_unseen.sql
 \endif
 
+select not exists (select from chat.schema_migrations where version = 24) as pending \gset
+\if :pending
+\echo migrations/0024_teams.sql
+insert into chat.schema_migrations (version, name, checksum) values
+  (24, 'teams', '4e550a04029a7538efcb6a9d495f32754657afeecbbe87581dd7902f4beb7ef5');
+\ir migrations/0024_teams.sql
+\endif
+
 select not exists (
   select from chat.schema_definitions
   where path = 'auth/10_claims.sql' and checksum = '2c09eedde3a50b35ce7cb700c6a7497336c377582cfa4692d5f83be5c91df101'

@@ -764,6 +764,9 @@ begin
 
   delete from public.message_drafts d
   where d.conversation_id = clear_conversation.conversation_id and d.user_id = caller;
+  if found then
+    perform chat.touch_memberships(caller, clear_conversation.conversation_id);
+  end if;
 end
 $$;
 
@@ -784,6 +787,35 @@ begin
   return null;
 end
 $$;
+
+-- Name: composing(uuid[], uuid[]); Type: FUNCTION; Schema: chat; Owner: -
+
+CREATE FUNCTION chat.composing(user_ids uuid[], conversation_ids uuid[]) RETURNS TABLE(user_id uuid, conversation_id uuid, draft text, can_send boolean)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  return query
+  select
+    m.user_id,
+    m.conversation_id,
+    d.content,
+    c.kind = 'group' or chat.may_message(
+      m.user_id,
+      case m.user_id when c.participant_1_id then c.participant_2_id else c.participant_1_id end,
+      true
+    )
+  from unnest(composing.user_ids, composing.conversation_ids) asked (user_id, conversation_id)
+  join public.user_conversation_members m
+    on m.user_id = asked.user_id and m.conversation_id = asked.conversation_id and m.left_at is null
+  join public.user_conversations c on c.id = m.conversation_id
+  left join public.message_drafts d on d.user_id = m.user_id and d.conversation_id = m.conversation_id;
+end
+$$;
+
+-- Name: FUNCTION composing(user_ids uuid[], conversation_ids uuid[]); Type: COMMENT; Schema: chat; Owner: -
+
+COMMENT ON FUNCTION chat.composing(user_ids uuid[], conversation_ids uuid[]) IS 'For the server: the draft of each of these memberships, and whether its member may write in the conversation now.';
 
 -- Name: contact_page(integer, timestamp with time zone, text, uuid); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -1258,9 +1290,17 @@ begin
   ) news
   where m.conversation_id = news.conversation_id and m.user_id = news.user_id and m.left_at is null;
 
-  delete from public.message_drafts d
-  using arrived a
-  where d.user_id = a.sender_id and d.conversation_id = a.conversation_id;
+  -- the sender's other devices show the draft until they are told; the rows of members are locked already
+  with sent as (
+    delete from public.message_drafts d
+    using arrived a
+    where d.user_id = a.sender_id and d.conversation_id = a.conversation_id
+    returning d.user_id, d.conversation_id
+  )
+  update public.user_conversation_members m
+  set changed_xid = pg_current_xact_id()
+  from sent
+  where m.user_id = sent.user_id and m.conversation_id = sent.conversation_id and m.left_at is null;
 
   return null;
 end
@@ -2919,6 +2959,32 @@ $$;
 -- Name: FUNCTION member_page(conversation_id uuid, max_rows integer, after_id uuid); Type: COMMENT; Schema: chat; Owner: -
 
 COMMENT ON FUNCTION chat.member_page(conversation_id uuid, max_rows integer, after_id uuid) IS 'The members of one of the caller''s conversations, in the order of their ids, with the read positions that they share. Raises not_found for strangers.';
+
+-- Name: memberships_with(uuid[], uuid[]); Type: FUNCTION; Schema: chat; Owner: -
+
+CREATE FUNCTION chat.memberships_with(user_ids uuid[], conversation_ids uuid[]) RETURNS TABLE(user_id uuid, conversation_id uuid)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  return query
+  select m.user_id, m.conversation_id
+  from public.user_conversation_members m
+  join public.user_conversations c on c.id = m.conversation_id and c.kind = 'direct'
+  where m.left_at is null
+    and c.id in (
+      select theirs.conversation_id
+      from public.user_conversation_members theirs
+      where theirs.user_id = any (memberships_with.user_ids)
+      union
+      select unnest(memberships_with.conversation_ids)
+    );
+end
+$$;
+
+-- Name: FUNCTION memberships_with(user_ids uuid[], conversation_ids uuid[]); Type: COMMENT; Schema: chat; Owner: -
+
+COMMENT ON FUNCTION chat.memberships_with(user_ids uuid[], conversation_ids uuid[]) IS 'For the server: the memberships in these direct conversations, and in all direct conversations of these people.';
 
 -- Name: message_anchor(uuid, text); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -4840,6 +4906,9 @@ begin
     select caller, set_conversation_settings.conversation_id, draft
     where draft <> ''
     on conflict on constraint message_drafts_pkey do update set content = excluded.content, updated_at = now();
+
+    -- after the other settings: an update that changes nothing of the row is how the server sees that it is the draft
+    perform chat.touch_memberships(caller, set_conversation_settings.conversation_id);
   end if;
 end
 $$;
@@ -7739,6 +7808,11 @@ GRANT ALL ON FUNCTION chat.clear_conversation(conversation_id uuid) TO authentic
 
 REVOKE ALL ON FUNCTION chat.complete_presence() FROM PUBLIC;
 
+-- Name: FUNCTION composing(user_ids uuid[], conversation_ids uuid[]); Type: ACL; Schema: chat; Owner: -
+
+REVOKE ALL ON FUNCTION chat.composing(user_ids uuid[], conversation_ids uuid[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION chat.composing(user_ids uuid[], conversation_ids uuid[]) TO service_role;
+
 -- Name: FUNCTION contact_page(max_rows integer, from_message_at timestamp with time zone, from_name text, from_id uuid); Type: ACL; Schema: chat; Owner: -
 
 REVOKE ALL ON FUNCTION chat.contact_page(max_rows integer, from_message_at timestamp with time zone, from_name text, from_id uuid) FROM PUBLIC;
@@ -8003,6 +8077,11 @@ GRANT ALL ON FUNCTION chat.me() TO authenticated;
 
 REVOKE ALL ON FUNCTION chat.member_page(conversation_id uuid, max_rows integer, after_id uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION chat.member_page(conversation_id uuid, max_rows integer, after_id uuid) TO authenticated;
+
+-- Name: FUNCTION memberships_with(user_ids uuid[], conversation_ids uuid[]); Type: ACL; Schema: chat; Owner: -
+
+REVOKE ALL ON FUNCTION chat.memberships_with(user_ids uuid[], conversation_ids uuid[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION chat.memberships_with(user_ids uuid[], conversation_ids uuid[]) TO service_role;
 
 -- Name: FUNCTION message_anchor(conversation_id uuid, anchor text); Type: ACL; Schema: chat; Owner: -
 

@@ -96,9 +96,9 @@ pub struct Column {
 /// When the columns of a table change, the stream contains a new `Relation` before the first row
 /// that needs it. A row therefore always matches its `Relation`.
 ///
-/// PostgreSQL also sends a new description when the policies, the owner or the privileges of a table
-/// have changed. Each description is a separate `Arc`, so `Arc::ptr_eq` distinguishes rows after
-/// such a change from rows before it.
+/// PostgreSQL also sends a new description when the policies, the owner or the privileges of a
+/// table have changed. Each description is a separate `Arc`, so `Arc::ptr_eq` distinguishes rows
+/// after such a change from rows before it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Relation {
     /// `pg_class.oid`.
@@ -293,6 +293,21 @@ pub struct ChangeTransaction {
     pub is_last: bool,
     /// Approximate memory size of `changes` in bytes. Queues of chunks are limited by it.
     pub bytes: usize,
+}
+
+impl ChangeTransaction {
+    /// A transaction in one chunk whose commit record is at the position `xid`, as tests need it.
+    pub fn whole(xid: u32, changes: Vec<ChangeEvent>) -> Self {
+        Self {
+            commit_lsn: Lsn(u64::from(xid)),
+            xid,
+            committed_at: TimestampMicros(0),
+            first_ordinal: 0,
+            changes,
+            is_last: true,
+            bytes: 0,
+        }
+    }
 }
 
 /// Rows that one committed transaction, or a bounded chunk of it, inserted into

@@ -1,17 +1,26 @@
-//! Opaque API keys: which role each of the project's own stands for.
+//! Opaque API keys and the roles that they stand for.
 //!
-//! A hosted gateway exchanges such a key for a short-lived token before any server sees it. Without
-//! one the keys that are configured are known here, and no others.
+//! A hosted gateway exchanges such a key for a short-lived token before the request reaches a
+//! server. Without a gateway, only the configured keys are accepted.
 
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
 use super::claims::Claims;
-use super::is_opaque_key;
 use crate::config::AuthConfig;
 
-/// The role of the public key, which everybody has.
+/// The prefix of opaque API keys (`sb_publishable_…`, `sb_secret_…`). Such a key is not a token and
+/// does not identify a user.
+const OPAQUE_KEY_PREFIX: &str = "sb_";
+
+/// Whether this is an opaque API key and not a JSON Web Token. Clients send such a key as
+/// `Authorization: Bearer sb_…` while no user is signed in.
+pub fn is_opaque_key(token: &str) -> bool {
+    token.starts_with(OPAQUE_KEY_PREFIX)
+}
+
+/// The role of the public key, which every client has.
 pub const PUBLIC_ROLE: &str = "anon";
 
 /// The role of the server-side key, which bypasses row-level security.
@@ -20,12 +29,12 @@ const SERVICE_ROLE: &str = "service_role";
 /// The opaque keys of the project.
 #[derive(Default)]
 pub(super) struct ApiKeys {
-    /// Hashes are compared, so that the time of a comparison says nothing about a key.
+    /// Hashes are compared, so that the time of a comparison reveals nothing about a key.
     known: Vec<([u8; 32], Arc<Claims>)>,
 }
 
 impl ApiKeys {
-    /// Those of the two configured keys that are opaque; one that is a token needs no list.
+    /// The configured keys that are opaque. A key that is a token is verified as such.
     pub(super) fn from_config(config: &AuthConfig) -> Self {
         let keys = [
             (&config.anon_key, PUBLIC_ROLE),
@@ -40,7 +49,7 @@ impl ApiKeys {
         Self { known }
     }
 
-    /// What `key` allows, if it is one of them.
+    /// The claims of `key`, if it is one of them.
     pub(super) fn claims(&self, key: &str) -> Option<Arc<Claims>> {
         let hash: [u8; 32] = Sha256::digest(key).into();
         let found = self.known.iter().find(|(known, _)| *known == hash)?;

@@ -1,7 +1,7 @@
-//! A bounded memory of tokens whose signature was good.
+//! A bounded cache of tokens with a valid signature.
 //!
-//! Holds hashes, never tokens, and nothing that depends on the time: whoever takes a value
-//! from here still checks its expiry.
+//! It stores hashes, never tokens, and nothing that depends on the time. The expiry must be checked
+//! again after each look-up.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,20 +9,20 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// SHA-256 of a token.
 pub(super) type TokenHash = [u8; 32];
 
-/// Entries of one generation. Two are kept, so about ten thousand people's tokens stay
-/// known; at some 700 bytes each that is a few megabytes.
+/// Maximum entries of one generation. There are two, so the tokens of about ten thousand users stay
+/// cached, at about 700 bytes each: some megabytes.
 const GENERATION_SIZE: usize = 5_000;
 
-/// What was found out about each of the tokens seen last.
+/// The verified content of the most recently used tokens.
 pub(super) struct Cache<V> {
-    /// A std mutex: it is held for two map look-ups and never across an await.
+    /// A std lock: held for two look-ups, never across an await.
     generations: Mutex<Generations<V>>,
     generation_size: usize,
 }
 
-/// Two maps in place of an ordered list: what is still in use moves to the young one when it
-/// is read, and the old one is dropped whole when the young one is full. Bounded, constant
-/// time, and no bookkeeping per read.
+/// Two maps instead of an ordered list. An entry that is read moves to the young map. When that is
+/// full, it becomes the old one, and the previous old map is dropped. This is bounded, takes
+/// constant time, and needs no bookkeeping per read.
 struct Generations<V> {
     young: HashMap<TokenHash, Arc<V>>,
     old: HashMap<TokenHash, Arc<V>>,
@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn forgets_the_longest_unused_and_stays_bounded() {
+    fn drops_the_least_recently_used_and_stays_bounded() {
         let cache = Cache::with_generation_size(2);
         for n in 0..4 {
             cache.insert(hash(n), Arc::new(n));

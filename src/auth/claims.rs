@@ -1,4 +1,4 @@
-//! The claims of a token whose signature was good.
+//! The claims of a verified token.
 
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
@@ -7,25 +7,25 @@ use uuid::Uuid;
 
 /// Verified claims.
 ///
-/// Two values are equal when their JSON is: policies may look at any claim, so two people,
-/// or one person before and after a change of role, are never taken for one another.
+/// Two values are equal if their JSON is. A policy may read any claim, so two users, or one user
+/// before and after a change of role, never compare equal.
 #[derive(Clone, Debug)]
 pub struct Claims {
-    /// The whole claims object as JSON with sorted keys, each key once, and values as the token has
-    /// them, digit for digit: this is what policies read as `request.jwt.claims`, so both sides read
-    /// the same value of a key that a token repeats.
+    /// All claims as JSON. The keys are sorted and unique, and the values have the same digits as
+    /// in the token. Policies read it as `request.jwt.claims`, so both sides see the same value if
+    /// a token repeats a key.
     pub json: Arc<str>,
-    /// The `role` claim: the database role that policies are evaluated for.
+    /// The `role` claim: the database role for which policies are evaluated.
     pub role: String,
-    /// The `sub` claim: the person, where there is one.
+    /// The `sub` claim: the user id, if there is one.
     pub subject: Option<String>,
-    /// The `exp` claim in unix seconds, rounded where the token has a fraction.
+    /// The `exp` claim in Unix seconds, rounded if the token has a fraction.
     pub expires_at: i64,
 }
 
 impl Claims {
-    /// What an opaque API key allows: a role, and nobody's identity. It does not expire; keys are
-    /// withdrawn by configuration.
+    /// The claims of an opaque API key: a role without a user. They do not expire; a key is revoked
+    /// in the configuration.
     pub(super) fn of_role(role: &str) -> Self {
         Self {
             json: serde_json::json!({ "role": role }).to_string().into(),
@@ -35,13 +35,13 @@ impl Claims {
         }
     }
 
-    /// The server itself, where it writes down or counts for many people at once.
+    /// The server itself, when it writes or counts for many users at once.
     pub fn of_service() -> Self {
         Self::of_role("service_role")
     }
 
-    /// Nobody in particular: what anybody may know is asked for with the role of people and
-    /// without a person, to whom row-level security shows nothing.
+    /// The role of users without a user, for questions whose answer every user may know. Row-level
+    /// security shows it no rows.
     pub fn of_nobody() -> Self {
         Self {
             json: "{}".into(),
@@ -53,7 +53,7 @@ impl Claims {
 }
 
 impl Claims {
-    /// The person, where the token is one of a person: its role is that of people, and `sub` is an id.
+    /// The user id, if this is a user's token: its role is that of users, and `sub` is a UUID.
     pub fn person(&self) -> Option<Uuid> {
         let subject = self.subject.as_deref()?;
         (self.role == "authenticated")

@@ -1,4 +1,5 @@
-//! What must hold of tokens, whatever their header, claims and signature say: the properties that fuzzing tries to break.
+//! Properties of tokens that fuzzing tries to violate with arbitrary headers, claims and
+//! signatures.
 
 #![allow(
     clippy::unwrap_used,
@@ -16,10 +17,11 @@ use uuid::Uuid;
 
 use super::{Claims, KeySet, Requirements, TokenError, Verifier};
 
-/// What good tokens are signed with.
+/// The secret that valid tokens are signed with.
 const SECRET: &str = "a-secret-that-no-client-knows-0123456789";
 
-/// A public key (RFC 8037, appendix A.2): no text that anybody knows may pass for a shared secret.
+/// A public key (RFC 8037, appendix A.2). A publicly known text must not be accepted as a shared
+/// secret.
 const KEYS: &str = r#"{"keys":[{"kty":"OKP","crv":"Ed25519","kid":"ed","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
 
 static VERIFIER: LazyLock<Verifier> = LazyLock::new(|| {
@@ -27,13 +29,13 @@ static VERIFIER: LazyLock<Verifier> = LazyLock::new(|| {
     Verifier::new(keys, Requirements::default())
 });
 
-/// Tokens: nobody passes who was not given a signature, and what passes has the claims that were signed.
+/// A token is accepted only with a valid signature, and its claims are the signed ones.
 ///
-/// The bytes are taken as a token. They are also taken as a header and, behind the first line feed, claims, which
-/// are signed with HS256 whatever the header says.
+/// The data are used as a token. They are also used as a header and, after the first line feed,
+/// claims, which are signed with HS256 whatever the header says.
 pub fn token(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
-    assert!(passes(&text).is_none(), "nobody signed this");
+    assert!(passes(&text).is_none(), "accepted without a signature");
 
     let end = data.iter().position(|byte| *byte == b'\n');
     let (header, claims) = data.split_at(end.unwrap_or(data.len()));
@@ -47,10 +49,10 @@ pub fn token(data: &[u8]) {
     let signature = crypto::sign(signed.as_bytes(), &key, Algorithm::HS256).unwrap();
     let good = format!("{signed}.{signature}");
     let found = passes(&good);
-    // As clients paste and escape them.
+    // As clients paste and escape it.
     let escaped = good.replace('.', "%2E");
     assert_eq!(passes(&format!(" {escaped}\n")), found);
-    // One bit of the signature, and the signature of other claims, are no signature.
+    // A signature with a flipped bit, or of other claims, is invalid.
     let mut bad = URL_SAFE_NO_PAD.decode(&signature).unwrap();
     bad[0] ^= 1;
     assert!(passes(&format!("{signed}.{}", URL_SAFE_NO_PAD.encode(&bad))).is_none());
@@ -81,11 +83,12 @@ pub fn token(data: &[u8]) {
     }
 }
 
-/// The claims, where the token passes as that of a socket. Whoever passes as a person passes here.
+/// The claims, if the token is accepted for a socket. A token that is accepted for a user must be
+/// accepted here.
 fn passes(token: &str) -> Option<Claims> {
     let found = VERIFIER.verify_socket(token).ok();
     if found.is_none() {
-        // But for the clocks, which may differ a little on the routes of the chat.
+        // Except for the leeway for clocks, which the chat routes allow.
         let error = VERIFIER.verify_socket(token).err();
         let is_expired = matches!(error, Some(TokenError::Expired { .. }));
         assert!(is_expired || VERIFIER.verify_caller(token).is_err());

@@ -1,8 +1,8 @@
-//! Which key verifies which token.
+//! Selects the key that verifies a token.
 //!
-//! The key is chosen by the algorithm's family first: a shared secret is only ever used for
-//! HMAC and a public key never is, so neither `alg: none` nor a token that was HMAC-signed
-//! with a public key's text can pass.
+//! The algorithm's family limits the keys: a shared secret is only used for HMAC, and a public key
+//! never is. Neither `alg: none` nor a token that is HMAC-signed with the text of a public key is
+//! therefore accepted.
 
 use std::collections::HashMap;
 
@@ -12,29 +12,28 @@ use serde::Deserialize;
 
 use super::error::{KeyError, TokenError};
 
-/// The keys tokens are verified with.
+/// The keys that tokens are verified with.
 pub struct KeySet {
-    /// The current secret first; the next one during a rotation behind it.
+    /// The current secret, then the next one during a rotation.
     secrets: Vec<DecodingKey>,
-    /// Keys of the key set by `kid`. Several may share one id when their types differ.
+    /// The keys of the key set by `kid`. Keys of different types may share an id.
     by_id: HashMap<String, Vec<DecodingKey>>,
 }
 
-/// A key set as written: each key is read on its own, so that one of an unknown kind
-/// (P-521, Ed448, an encryption key) does not make the others unusable.
+/// A key set as configured. Each key is parsed separately, so that one of an unknown kind (P-521,
+/// Ed448, an encryption key) does not make the others unusable.
 #[derive(Deserialize)]
 struct RawKeySet {
     keys: Vec<serde_json::Value>,
 }
 
 impl KeySet {
-    /// Keys from the shared `secret`, the one that will replace it, and a JSON Web Key Set
-    /// (RFC 7517) as text.
+    /// Keys from the shared `secret`, its successor, and a JSON Web Key Set (RFC 7517).
     ///
-    /// Keys without `kid` and of kinds that are not supported are passed over.
+    /// Keys without `kid` and of unsupported kinds are ignored.
     ///
     /// # Errors
-    /// When the set cannot be read, a key in it is broken, or there is no key at all.
+    /// If the set cannot be parsed, a key in it is invalid, or there are no keys.
     pub fn new(
         secret: Option<&str>,
         secret_next: Option<&str>,
@@ -56,11 +55,11 @@ impl KeySet {
         Ok(Self { secrets, by_id })
     }
 
-    /// Checks the `signature` (base64url) over `signed`.
+    /// Checks the `signature` (base64url) of `signed`.
     ///
     /// # Errors
-    /// [`TokenError::Signer`] when no key fits, [`TokenError::BadSignature`] when the one
-    /// that does says no.
+    /// [`TokenError::Signer`] if no key matches, [`TokenError::BadSignature`] if the signature is
+    /// invalid.
     pub(super) fn verify(
         &self,
         algorithm: &str,
@@ -91,14 +90,14 @@ impl KeySet {
             .filter(|key| key.family() == family)
             .collect();
         if named.is_empty() && family == AlgorithmFamily::Hmac {
-            // An HMAC token may carry any `kid`: the shared secret has none of its own.
+            // An HMAC token may have any `kid`, because the shared secret has none.
             return self.secrets.iter().collect();
         }
         named
     }
 }
 
-/// The algorithms that are accepted; everything else, `none` first of all, is not.
+/// The accepted algorithms. `none` is not among them.
 fn supported(name: &str) -> Option<Algorithm> {
     Some(match name {
         "HS256" => Algorithm::HS256,

@@ -1,4 +1,4 @@
-//! Signing tokens, for the command line, development and tests.
+//! Signs tokens, for the command line, development and tests.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -7,10 +7,10 @@ use serde_json::Value;
 
 use super::error::KeyError;
 
-/// A token with these `claims`, signed HS256 with `secret`.
+/// A token with these `claims`, signed with HS256 and `secret`.
 ///
 /// # Errors
-/// When the signature cannot be computed.
+/// If the signature cannot be computed.
 pub fn mint(secret: &str, claims: &Value) -> Result<String, KeyError> {
     let header = URL_SAFE_NO_PAD.encode(br#"{"alg":"HS256","typ":"JWT"}"#);
     let payload = URL_SAFE_NO_PAD.encode(claims.to_string());

@@ -1,4 +1,4 @@
-//! Both profiles, by token.
+//! Tests both profiles.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
@@ -13,7 +13,7 @@ const NEXT_SECRET: &str = "another-secret-of-at-least-32-characters";
 const NOW: i64 = 1_800_000_000;
 const ANA: &str = "0a000000-0000-4000-8000-000000000001";
 
-// Keys made for these tests and used nowhere else (PKCS #8, RSA as PKCS #1).
+// Keys for these tests only (PKCS #8, RSA as PKCS #1).
 const EC_KEY: &str = concat!(
     "MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgEphjEaiGViSMJxwE9/GZ54QbYI+QlLzX85GUrwuCHl",
     "+hRANCAAQ2IdhOfMPyluq+804ziPs4uvsZazu3Y6XNiVETwP4J/VU/15qLfJfVrokqCxJgD6R/ImYz/Lj698ad78B9",
@@ -97,7 +97,7 @@ fn der(text: &str) -> Vec<u8> {
 }
 
 #[test]
-fn a_good_token_passes_both_profiles_and_twice() {
+fn a_valid_token_passes_both_profiles_repeatedly() {
     let verifier = verifier();
     let token = mint(SECRET, &claims()).expect("signs");
     for _ in 0..2 {
@@ -179,7 +179,7 @@ fn signatures_and_keys() {
             Ok(()),
         ),
         (
-            "kid of nobody",
+            "unknown kid",
             signed(
                 json!({"alg":"HS256","kid":"?"}),
                 &claims,
@@ -344,7 +344,7 @@ fn signatures_and_keys() {
 }
 
 #[test]
-fn what_is_not_a_token() {
+fn malformed_tokens_are_refused() {
     let good = mint(SECRET, &claims()).expect("signs");
     let (head, signature) = good.rsplit_once('.').expect("three parts");
     let cases = [
@@ -375,7 +375,7 @@ fn what_is_not_a_token() {
 #[test]
 fn headers_that_change_what_a_token_means_are_refused() {
     let refused = [
-        // extensions, which a recipient that does not know them must not ignore
+        // extensions, which a recipient that does not support them must not ignore
         r#"{"alg":"HS256","crit":["exp2"],"exp2":1}"#,
         r#"{"alg":"HS256","crit":["b64"],"b64":true}"#,
         r#"{"alg":"HS256","\u0063rit":["exp2"],"exp2":1}"#,
@@ -394,7 +394,7 @@ fn headers_that_change_what_a_token_means_are_refused() {
         r#"{"alg":"HS256","typ":"dpop+jwt"}"#,
         r#"{"alg":"HS256","typ":""}"#,
         r#"{"alg":"HS256","typ":1}"#,
-        // members of which two parsers may take different ones
+        // members that two parsers may read differently
         r#"{"alg":"HS256","alg":"HS256"}"#,
         r#"{"alg":"none","alg":"HS256"}"#,
         r#"{"alg":"HS256","kid":"a","kid":"b"}"#,
@@ -545,7 +545,7 @@ fn configured_audience_and_issuer_bind_both_profiles() {
 }
 
 #[test]
-fn a_token_that_was_too_early_is_good_later() {
+fn a_token_before_its_nbf_is_valid_later() {
     let verifier = verifier();
     let token = mint(SECRET, &claims_with(json!({ "nbf": NOW + 40 }))).expect("signs");
     let early = Err(TokenError::NotYetValid);
@@ -564,7 +564,7 @@ fn a_cached_token_still_expires() {
     );
 }
 
-/// A token of claims as they are written here.
+/// A token with these claims as text.
 fn signed_text(claims: &str) -> String {
     let head = format!(
         "{}.{}",
@@ -585,7 +585,7 @@ fn numbers_in_claims_keep_their_digits() {
         ));
         verifier().verify_socket_at(&token, NOW).expect("good")
     };
-    // No floating-point number tells them apart.
+    // They are equal as floating-point numbers.
     let one = claims_of("100000000000000000001");
     let other = claims_of("100000000000000000002");
     assert_ne!(one, other);
@@ -597,7 +597,7 @@ fn numbers_in_claims_keep_their_digits() {
 }
 
 #[test]
-fn claims_that_nobody_signed_are_not_built() {
+fn unsigned_claims_are_not_built() {
     // As values they would be refused for their depth.
     let claims = format!(r#"{{"a":{}{}}}"#, "[".repeat(1_000), "]".repeat(1_000));
     let token = signed_text(&claims);
@@ -623,7 +623,7 @@ fn a_repeated_claim_has_one_value() {
 }
 
 #[test]
-fn texts_are_the_protocols() {
+fn texts_are_those_of_the_protocol() {
     let cases = [
         (TokenError::Missing, "API key is missing"),
         (
@@ -656,7 +656,7 @@ fn texts_are_the_protocols() {
 }
 
 #[test]
-fn bad_keys_are_told_without_their_text() {
+fn errors_of_invalid_keys_do_not_contain_them() {
     let secret = "hush";
     assert!(KeySet::new(None, Some(""), None).is_err());
     assert!(KeySet::new(Some("x"), None, Some("[]")).is_err());
@@ -669,7 +669,7 @@ fn bad_keys_are_told_without_their_text() {
 }
 
 #[test]
-fn an_opaque_key_stands_for_the_role_it_was_configured_as() {
+fn an_opaque_key_has_its_configured_role() {
     let secret = |text: &str| Some(crate::config::Secret::new(text));
     let config = AuthConfig {
         jwt_secret: secret(SECRET),
@@ -691,7 +691,7 @@ fn an_opaque_key_stands_for_the_role_it_was_configured_as() {
         let claims = verifier.verify_api_key(key).ok();
         assert_eq!(claims.as_ref().map(|claims| &*claims.role), role, "{key}");
         assert!(claims.is_none_or(|claims| claims.subject.is_none()));
-        // It is no token: nobody becomes a caller with it, or joins with it in a token's place.
+        // It is not a token, so it neither authenticates a caller nor replaces the token of a join.
         assert!(verifier.verify_socket(key).is_err());
         assert!(verifier.verify_caller(key).is_err());
     }

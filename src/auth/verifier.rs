@@ -1,4 +1,4 @@
-//! Verifies tokens, under one of two sets of rules.
+//! Verifies tokens under one of two profiles.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -13,32 +13,32 @@ use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use super::api_key::ApiKeys;
+use super::api_key::{ApiKeys, is_opaque_key};
 use super::cache::Cache;
 use super::claims::Claims;
 use super::error::{KeyError, TokenError};
-use super::is_opaque_key;
 use super::keys::KeySet;
 use crate::config::AuthConfig;
 
-/// How far the clocks of the issuer and ours may differ, in seconds. It applies to `nbf` everywhere:
-/// issuers set that to the moment of issue, and a client uses the token at once. It applies to `exp`
-/// on the chat routes only, as in the original: clients of the socket refresh well before the expiry.
+/// Tolerated difference between the issuer's clock and ours, in seconds. It always applies to
+/// `nbf`, because issuers set that to the time of issue and clients use the token immediately. It
+/// applies to `exp` only on the chat routes, as in Supabase's servers: clients of the socket
+/// refresh long before the expiry.
 const LEEWAY_SECONDS: i64 = 30;
 
-/// The role of people who are signed in. Any other role is an API key or a service.
+/// The role of signed-in users. Any other role belongs to an API key or a service.
 const PEOPLE_ROLE: &str = "authenticated";
 
-/// The audience Supabase Auth writes into the tokens of people who are signed in.
+/// The audience that Supabase Auth writes into the tokens of signed-in users.
 const PEOPLE_AUDIENCE: &str = "authenticated";
 
-/// What is asked of every token beside its signature.
+/// What every token must have besides its signature.
 #[derive(Clone, Debug, Default)]
 pub struct Requirements {
-    /// The `aud` a token must name. Without it the socket asks for none and the chat routes
-    /// for `authenticated`.
+    /// The required `aud`. Without it, sockets require none and the chat routes require
+    /// `authenticated`.
     pub audience: Option<String>,
-    /// The `iss` a token must have.
+    /// The required `iss`.
     pub issuer: Option<String>,
 }
 
@@ -55,7 +55,7 @@ struct Inner {
     cache: Cache<SignedToken>,
 }
 
-/// A token whose signature and shape are good, whatever the time and the profile.
+/// A token with a valid signature and form. The time and the profile are checked separately.
 struct SignedToken {
     claims: Arc<Claims>,
     audiences: Vec<String>,
@@ -63,8 +63,8 @@ struct SignedToken {
     not_before: Option<i64>,
 }
 
-/// The members of a JOSE header that decide whether a token is accepted. One that is given twice
-/// makes the header unreadable, so two parsers cannot disagree about it (RFC 7515, section 4).
+/// The members of a JOSE header that decide whether a token is accepted. A duplicate member makes
+/// the header invalid, so that two parsers cannot disagree about it (RFC 7515, section 4).
 #[derive(Deserialize)]
 struct Header {
     alg: String,
@@ -79,9 +79,9 @@ struct Header {
 impl Header {
     /// Refuses tokens that do not mean what their payload says.
     ///
-    /// `crit` names extensions that a recipient must understand (RFC 7515, section 4.1.11). No
-    /// extension is implemented, and an empty list is an error by itself, so `crit` is always refused.
-    /// `b64: false` is not allowed in a JWT (RFC 7797, section 7).
+    /// `crit` names extensions that a recipient must support (RFC 7515, section 4.1.11). None are
+    /// supported, and an empty list is invalid, so `crit` is always refused. `b64: false` is not
+    /// allowed in a JWT (RFC 7797, section 7).
     fn check(&self) -> Result<(), TokenError> {
         let is_token = self.typ.as_deref().is_none_or(is_access_token_type);
         if self.has_critical || !self.b64 || !is_token {
@@ -91,16 +91,16 @@ impl Header {
     }
 }
 
-/// Whether a `typ` is that of a token for access. An issuer that uses one key for several kinds of
-/// tokens tells them apart by `typ`, for example `logout+jwt` (RFC 8725, section 3.11).
+/// Whether a `typ` is that of an access token. An issuer that uses one key for several kinds of
+/// tokens distinguishes them by `typ`, for example `logout+jwt` (RFC 8725, section 3.11).
 fn is_access_token_type(typ: &str) -> bool {
-    // The prefix may be left out, and media types ignore case (RFC 7515, section 4.1.9).
+    // The prefix is optional, and media types ignore case (RFC 7515, section 4.1.9).
     let typ = typ.to_ascii_lowercase();
     let name = typ.strip_prefix("application/").unwrap_or(&typ);
     matches!(name, "jwt" | "at+jwt")
 }
 
-/// True for any value: `null` as well, which an `Option` would take for an absent member.
+/// True for any value, including `null`, which an `Option` would treat as absent.
 fn is_present<'de, D: Deserializer<'de>>(value: D) -> Result<bool, D::Error> {
     IgnoredAny::deserialize(value).map(|_| true)
 }
@@ -113,7 +113,7 @@ impl Verifier {
     /// A verifier as configured.
     ///
     /// # Errors
-    /// When the keys cannot be used.
+    /// If the keys are unusable.
     pub fn from_config(config: &AuthConfig) -> Result<Self, KeyError> {
         let secret = config.jwt_secret.as_ref().map(|secret| secret.expose());
         let next = config
@@ -133,7 +133,7 @@ impl Verifier {
         ))
     }
 
-    /// A verifier for these keys, which knows no opaque API key.
+    /// A verifier with these keys and without opaque API keys.
     pub fn new(keys: KeySet, requirements: Requirements) -> Self {
         Self::with_api_keys(keys, requirements, ApiKeys::default())
     }
@@ -149,11 +149,11 @@ impl Verifier {
         }
     }
 
-    /// The rules for an API key: a token under those of [`Verifier::verify_socket`], or one of the
-    /// project's opaque keys, which stands for a role alone.
+    /// Verifies an API key: a token under the rules of [`Verifier::verify_socket`], or one of the
+    /// project's opaque keys, which has only a role.
     ///
     /// # Errors
-    /// See [`TokenError`]; an opaque key that is not the project's is no token.
+    /// [`TokenError`]; [`TokenError::Malformed`] for an unknown opaque key.
     pub fn verify_api_key(&self, key: &str) -> Result<Arc<Claims>, TokenError> {
         if is_opaque_key(key) {
             return self.inner.api_keys.claims(key).ok_or(TokenError::Malformed);
@@ -161,9 +161,9 @@ impl Verifier {
         self.verify_socket(key)
     }
 
-    /// The rules of the socket and the broadcast API, which are the original's (protocol
-    /// specification 1.4): signature, `exp` without leeway, `role`; audience and issuer only
-    /// where configured. `nbf` is checked as well, with 30 seconds of leeway.
+    /// Verifies a token for the socket or the broadcast API. The rules are those of Supabase's
+    /// server (protocol specification 1.4): signature, `exp` without leeway, `role`, and audience
+    /// and issuer only if configured. `nbf` is also checked, with 30 seconds of leeway.
     ///
     /// # Errors
     /// See [`TokenError`].
@@ -171,8 +171,8 @@ impl Verifier {
         self.verify_socket_at(token, now())
     }
 
-    /// The rules of the chat routes: also a person in `sub`, the role and the audience of
-    /// people who are signed in, and 30 seconds of leeway for `exp`, too.
+    /// Verifies a token for the chat routes. In addition, it requires a user in `sub` and the role
+    /// and audience of signed-in users, and allows 30 seconds of leeway for `exp`.
     ///
     /// # Errors
     /// See [`TokenError`].
@@ -183,25 +183,25 @@ impl Verifier {
     fn verify_socket_at(&self, token: &str, now: i64) -> Result<Arc<Claims>, TokenError> {
         let token = self.signed(token)?;
         let requirements = &self.inner.requirements;
-        not_expired(&token.claims, now, 0)?;
-        token.begun(now)?;
+        check_expiry(&token.claims, now, 0)?;
+        token.check_not_before(now)?;
         if let Some(audience) = &requirements.audience {
-            token.meant_for(audience)?;
+            token.check_audience(audience)?;
         }
-        token.issued_by(requirements.issuer.as_deref())?;
+        token.check_issuer(requirements.issuer.as_deref())?;
         Ok(Arc::clone(&token.claims))
     }
 
     fn verify_caller_at(&self, token: &str, now: i64) -> Result<Arc<Claims>, TokenError> {
         let token = self.signed(token)?;
         let requirements = &self.inner.requirements;
-        not_expired(&token.claims, now, LEEWAY_SECONDS)?;
-        token.begun(now)?;
+        check_expiry(&token.claims, now, LEEWAY_SECONDS)?;
+        token.check_not_before(now)?;
         if token.claims.role != PEOPLE_ROLE {
             return Err(TokenError::WrongRole);
         }
-        token.meant_for(requirements.audience.as_deref().unwrap_or(PEOPLE_AUDIENCE))?;
-        token.issued_by(requirements.issuer.as_deref())?;
+        token.check_audience(requirements.audience.as_deref().unwrap_or(PEOPLE_AUDIENCE))?;
+        token.check_issuer(requirements.issuer.as_deref())?;
         let subject = token.claims.subject.as_deref().unwrap_or_default();
         if Uuid::try_parse(subject).is_err() {
             return Err(TokenError::NoSubject);
@@ -209,9 +209,9 @@ impl Verifier {
         Ok(Arc::clone(&token.claims))
     }
 
-    /// The token behind this text, from the cache or by checking its signature.
+    /// The verified token for this text, from the cache or by checking its signature.
     fn signed(&self, token: &str) -> Result<Arc<SignedToken>, TokenError> {
-        let token = normalized(token);
+        let token = normalize(token);
         if token.is_empty() {
             return Err(TokenError::Missing);
         }
@@ -226,8 +226,8 @@ impl Verifier {
 }
 
 impl SignedToken {
-    /// Whether the time of `nbf` has come.
-    fn begun(&self, now: i64) -> Result<(), TokenError> {
+    /// Whether `nbf` has been reached.
+    fn check_not_before(&self, now: i64) -> Result<(), TokenError> {
         match self.not_before {
             Some(not_before) if not_before > now.saturating_add(LEEWAY_SECONDS) => {
                 Err(TokenError::NotYetValid)
@@ -236,7 +236,7 @@ impl SignedToken {
         }
     }
 
-    fn meant_for(&self, audience: &str) -> Result<(), TokenError> {
+    fn check_audience(&self, audience: &str) -> Result<(), TokenError> {
         if self.audiences.iter().any(|named| named == audience) {
             Ok(())
         } else {
@@ -244,7 +244,7 @@ impl SignedToken {
         }
     }
 
-    fn issued_by(&self, issuer: Option<&str>) -> Result<(), TokenError> {
+    fn check_issuer(&self, issuer: Option<&str>) -> Result<(), TokenError> {
         match issuer {
             Some(issuer) if self.issuer.as_deref() != Some(issuer) => Err(TokenError::WrongIssuer),
             _ => Ok(()),
@@ -256,7 +256,7 @@ fn now() -> i64 {
     jiff::Timestamp::now().as_second()
 }
 
-fn not_expired(claims: &Claims, now: i64, leeway: i64) -> Result<(), TokenError> {
+fn check_expiry(claims: &Claims, now: i64, leeway: i64) -> Result<(), TokenError> {
     if claims.expires_at.saturating_add(leeway) > now {
         return Ok(());
     }
@@ -265,9 +265,9 @@ fn not_expired(claims: &Claims, now: i64, leeway: i64) -> Result<(), TokenError>
     })
 }
 
-/// The token without white space and percent-encoding, both of which the original removes
-/// (protocol specification 1.4): tokens are pasted, and travel in query strings.
-fn normalized(token: &str) -> Cow<'_, str> {
+/// Removes white space and percent-encoding from a token, as Supabase's server does (protocol
+/// specification 1.4), because tokens are pasted and sent in query strings.
+fn normalize(token: &str) -> Cow<'_, str> {
     let plain = |c: char| c != '%' && !c.is_whitespace();
     if token.chars().all(plain) {
         return Cow::Borrowed(token);
@@ -290,7 +290,7 @@ fn normalized(token: &str) -> Cow<'_, str> {
             }
         }
     }
-    // A token is ASCII: what is not UTF-8 here cannot become valid below either.
+    // A token is ASCII, so invalid UTF-8 is refused below anyway.
     let text = String::from_utf8_lossy(&decoded);
     Cow::Owned(text.chars().filter(|c| !c.is_whitespace()).collect())
 }
@@ -302,9 +302,9 @@ fn check_signature(token: &str, keys: &KeySet) -> Result<SignedToken, TokenError
         return Err(TokenError::Malformed);
     }
     let (header, payload) = (decode(header)?, decode(payload)?);
-    let header: Header = serde_json::from_str(object(&header)?).map_err(malformed)?;
+    let header: Header = serde_json::from_str(json_object(&header)?).map_err(malformed)?;
     header.check()?;
-    let claims = object(&payload)?;
+    let claims = json_object(&payload)?;
     keys.verify(
         &header.alg,
         header.kid.as_deref(),
@@ -314,12 +314,12 @@ fn check_signature(token: &str, keys: &KeySet) -> Result<SignedToken, TokenError
     read_claims(claims)
 }
 
-/// The text of one JSON object. It is looked through, and not built: as values, JSON can take a
-/// hundred times the memory of its text, and anybody may send what nobody signed.
-fn object(json: &[u8]) -> Result<&str, TokenError> {
+/// The text of one JSON object. It is scanned without building values, because JSON values can take
+/// a hundred times the memory of their text, and any client can send unsigned data.
+fn json_object(json: &[u8]) -> Result<&str, TokenError> {
     let value: &RawValue = serde_json::from_slice(json).map_err(malformed)?;
     let text = value.get();
-    // Serde reads an array as a struct, too, by the order of its fields.
+    // Serde also reads an array as a struct, in the order of the fields.
     text.starts_with('{')
         .then_some(text)
         .ok_or(TokenError::Malformed)
@@ -337,13 +337,13 @@ fn malformed(_: serde_json::Error) -> TokenError {
 
 fn read_claims(text: &str) -> Result<SignedToken, TokenError> {
     let claims: Map<String, Value> = serde_json::from_str(text).map_err(malformed)?;
-    // As they are written: a number read as floating-point is another one for PostgreSQL, and the
-    // same one for two people.
+    // The original text of each value. As a floating-point number, a value could differ from
+    // PostgreSQL's, and the values of two users could be equal.
     let written: BTreeMap<String, &RawValue> = serde_json::from_str(text).map_err(malformed)?;
     let json = serde_json::to_string(&written).map_err(malformed)?.into();
-    number(&claims, "iat")?;
-    let expires_at = number(&claims, "exp")?;
-    let not_before = number(&claims, "nbf")?;
+    numeric_claim(&claims, "iat")?;
+    let expires_at = numeric_claim(&claims, "exp")?;
+    let not_before = numeric_claim(&claims, "nbf")?;
     let role = match claims.get("role") {
         Some(Value::String(role)) if !role.is_empty() => Some(role.clone()),
         None | Some(Value::Null) => None,
@@ -378,8 +378,12 @@ fn read_claims(text: &str) -> Result<SignedToken, TokenError> {
     })
 }
 
-/// A numeric claim, rounded to whole seconds: `NumericDate` may have a fraction (RFC 7519, 2).
-fn number(claims: &Map<String, Value>, claim: &'static str) -> Result<Option<i64>, TokenError> {
+/// A numeric claim, rounded to whole seconds, because a `NumericDate` may have a fraction (RFC
+/// 7519, 2).
+fn numeric_claim(
+    claims: &Map<String, Value>,
+    claim: &'static str,
+) -> Result<Option<i64>, TokenError> {
     match claims.get(claim) {
         None | Some(Value::Null) => Ok(None),
         Some(Value::Number(number)) => {

@@ -21,8 +21,8 @@ pub struct ServerBroadcast {
     pub topic: String,
     /// The event name that clients subscribe to.
     pub event: &'static str,
-    /// A JSON object in text form.
-    pub payload: String,
+    /// A JSON object in text form. Shared, because one event may go to many topics.
+    pub payload: Arc<str>,
 }
 
 /// Looks up the members of private topics in this process.
@@ -135,7 +135,7 @@ mod tests {
         ServerBroadcast {
             topic: "user:1".to_owned(),
             event: "unread.updated",
-            payload: "{}".to_owned(),
+            payload: "{}".into(),
         }
     }
 

@@ -211,9 +211,7 @@ impl TableListener {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::change::{
-        ChangeEvent, Lsn, Relation, ReplicaIdentity, Row, RowChange, TimestampMicros,
-    };
+    use crate::change::{ChangeEvent, Relation, ReplicaIdentity, Row, RowChange};
 
     fn transaction(xid: u32, table: &str, bytes: usize) -> StreamEvent {
         let relation = Arc::new(Relation {
@@ -222,19 +220,12 @@ mod tests {
             identity: ReplicaIdentity::Full,
             columns: Vec::new(),
         });
+        let row = RowChange::Insert {
+            new: Row(Vec::new()),
+        };
         StreamEvent::Changes(Arc::new(ChangeTransaction {
-            commit_lsn: Lsn(u64::from(xid)),
-            xid,
-            committed_at: TimestampMicros(0),
-            first_ordinal: 0,
-            changes: vec![ChangeEvent {
-                relation,
-                row: RowChange::Insert {
-                    new: Row(Vec::new()),
-                },
-            }],
-            is_last: true,
             bytes,
+            ..ChangeTransaction::whole(xid, vec![ChangeEvent { relation, row }])
         }))
     }
 

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
+use super::composing::Composing;
 use super::rights::Rights;
 use super::topics;
 use super::typing::Typing;
@@ -21,17 +22,19 @@ use crate::shutdown::Tasks;
 const MEMBERS: &str = "user_conversation_members";
 const MESSAGES: &str = "user_messages";
 const RECEIPTS: &str = "conversation_receipts";
+const REACTIONS: &str = "message_reactions";
 
 /// Events from the log that are worked on together: of several changes of one row only the last is told.
 const EVENTS_PER_TURN: usize = 256;
 
 /// What of a membership its owner's devices are told, and how it is written.
-const MEMBERSHIP: [(&str, Form); 11] = [
+const MEMBERSHIP: [(&str, Form); 12] = [
     ("unread_count", Form::Number),
     ("mention_count", Form::Number),
     ("marked_unread", Form::Flag),
     ("is_archived", Form::Flag),
     ("is_pinned", Form::Flag),
+    ("pinned_at", Form::Time),
     ("is_muted", Form::Flag),
     ("muted_until", Form::Time),
     ("notification_level", Form::Text),
@@ -65,6 +68,7 @@ pub(super) struct Events {
     typing: Typing,
     unread: Unread,
     rights: Rights,
+    composing: Composing,
     /// The stream was interrupted, or something was missed, since totals were last told to everybody.
     owes_totals: bool,
 }
@@ -75,19 +79,22 @@ impl Events {
         typing: Typing,
         unread: Unread,
         rights: Rights,
+        composing: Composing,
     ) -> Self {
         Self {
             broadcasts,
             typing,
             unread,
             rights,
+            composing,
             owes_totals: false,
         }
     }
 
     /// Runs until the server stops.
     pub(super) async fn run(mut self, bus: Bus, tasks: Tasks) {
-        let tables = [MEMBERS, MESSAGES, RECEIPTS].map(|name| TableName::new("public", name));
+        let tables =
+            [MEMBERS, MESSAGES, RECEIPTS, REACTIONS].map(|name| TableName::new("public", name));
         let mut listener = bus.listen_to_tables(tables.into());
         let feed = async {
             loop {
@@ -138,6 +145,7 @@ impl Events {
                 RECEIPTS => self.take_receipt(change, turn),
                 MEMBERS => self.take_membership(change, transaction.xid, turn),
                 MESSAGES => self.take_message(change),
+                REACTIONS => self.take_reaction(change, turn),
                 _ => {}
             }
         }
@@ -187,6 +195,9 @@ impl Events {
         }
         let is_told = |(column, _): &(&str, Form)| is_same(column);
         let is_touched = is_touched(change);
+        if is_touched && row.text("left_at").is_none() {
+            self.composing.changed((conversation, person), xid);
+        }
         if change.action() == Action::Delete
             || row.text("left_at").is_some()
             || (MEMBERSHIP.iter().all(is_told) && !is_touched)
@@ -230,6 +241,32 @@ impl Events {
         }
     }
 
+    /// Tells of a reaction that is gone. Clients are told only the primary key of a deleted row, which
+    /// names neither the message nor the reaction.
+    fn take_reaction(&self, change: &ChangeEvent, turn: &mut Turn) {
+        let Some(row) = change
+            .before()
+            .filter(|_| change.action() == Action::Delete)
+        else {
+            return;
+        };
+        let Some(conversation) = id(row, "conversation_id") else {
+            return;
+        };
+        let topic = topics::of_conversation(conversation);
+        if !self.broadcasts.has_members(&topic) {
+            return;
+        }
+        let payload = json!({
+            "id": row.text("id"),
+            "conversation_id": conversation,
+            "message_id": row.text("message_id"),
+            "user_id": row.text("user_id"),
+            "reaction": row.text("reaction"),
+        });
+        turn.reactions.push((topic, payload));
+    }
+
     fn take_message(&self, change: &ChangeEvent) {
         let row = change.image();
         if change.action() == Action::Insert
@@ -246,6 +283,8 @@ impl Events {
 struct Turn {
     receipts: HashMap<(Uuid, Uuid), Map<String, Value>>,
     memberships: HashMap<(Uuid, Uuid), Map<String, Value>>,
+    /// Reactions that are gone, with the topic of each.
+    reactions: Vec<(String, Value)>,
 }
 
 impl Turn {
@@ -256,7 +295,14 @@ impl Turn {
             broadcasts.send(ServerBroadcast {
                 topic: topics::of_conversation(conversation),
                 event: "receipt",
-                payload: Value::Object(receipt).to_string(),
+                payload: Value::Object(receipt).to_string().into(),
+            });
+        }
+        for (topic, reaction) in self.reactions {
+            broadcasts.send(ServerBroadcast {
+                topic,
+                event: "reaction.removed",
+                payload: reaction.to_string().into(),
             });
         }
         for ((conversation, person), mut membership) in self.memberships {
@@ -264,7 +310,7 @@ impl Turn {
             broadcasts.send(ServerBroadcast {
                 topic: topics::of_person(person),
                 event: "conversation.updated",
-                payload: Value::Object(membership).to_string(),
+                payload: Value::Object(membership).to_string().into(),
             });
         }
     }

@@ -10,6 +10,7 @@ mod at_once;
 mod attendance;
 mod blocks;
 mod client_errors;
+mod composing;
 mod contacts;
 mod conversation_settings;
 mod conversations;
@@ -48,6 +49,7 @@ use tokio_postgres::types::FromSql;
 use uuid::Uuid;
 
 use self::attendance::Attendance;
+use self::composing::Composing;
 use self::events::Events;
 use self::rights::Rights;
 use self::rights::standing::Standings;
@@ -127,12 +129,21 @@ impl ChatState {
         let unread = Unread::new(broadcasts.clone());
         let rights = Rights::new(self.bus.rechecks().clone());
         let typing = self.typing.clone();
-        let events = Events::new(broadcasts.clone(), typing, unread.clone(), rights.clone());
+        let composing = Composing::new(broadcasts.clone());
+        let events = Events::new(
+            broadcasts.clone(),
+            typing,
+            unread.clone(),
+            rights.clone(),
+            composing.clone(),
+        );
         tasks.spawn("chat events", events.run(self.bus.clone(), tasks.clone()));
         tasks.spawn("chat rights", rights.run(self.db.clone(), tasks.clone()));
-        let standings = Standings::new(&self.bus, self.metrics.clone());
+        let standings = Standings::new(&self.bus, composing.clone(), self.metrics.clone());
         let comparing = standings.run(self.db.clone(), tasks.clone());
         tasks.spawn("chat standings", comparing);
+        let telling = composing.run(self.db.clone(), tasks.clone());
+        tasks.spawn("chat composing", telling);
         tasks.spawn("unread totals", unread.run(self.db.clone(), tasks.clone()));
         tasks.spawn("typing", self.typing.clone().run(tasks.clone()));
         let delivered = self.bus.delivered().clone();

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::idempotency::Writer;
-use super::typing::Typing;
+use super::typing::{Others, Typing};
 use super::{check_identity, column, only, whole_list};
 use crate::db::{Db, Query};
 use crate::http::input::{BeaconFields, Parameters, PathId};
@@ -31,11 +31,11 @@ const SET: &str = "\
 const END: &str = "select chat.end_presence($1::text)::text";
 
 const TYPE_IN: &str = "\
-    select $1::uuid, t.is_shared, t.expires_in_ms from chat.set_typing($1::uuid, $2::boolean) t";
+    select $1::uuid, t.is_shared, t.expires_in_ms, t.others from chat.set_typing($1::uuid, $2::boolean) t";
 
 /// Typing to a person means typing in the conversation with them. Where there is none the function refuses.
 const TYPE_TO: &str = "\
-    select c.id, t.is_shared, t.expires_in_ms \
+    select c.id, t.is_shared, t.expires_in_ms, t.others \
     from (values ($1::uuid, $2::uuid)) pair (one, other) \
     left join public.user_conversations c \
         on c.kind = 'direct' \
@@ -45,7 +45,7 @@ const TYPE_TO: &str = "\
 
 /// No longer typing, to whomever the presence row still says.
 const STOP_TYPING: &str = "\
-    select c.id, t.is_shared, t.expires_in_ms \
+    select c.id, t.is_shared, t.expires_in_ms, t.others \
     from public.user_presence p \
     join public.user_conversations c \
         on c.kind = 'direct' \
@@ -183,7 +183,7 @@ async fn type_in(
 }
 
 /// Lets the database decide who may know, and tells them. Its rows are of conversations, whether it is shared there,
-/// and for how many milliseconds it holds.
+/// for how many milliseconds it holds, and who else is a member.
 async fn change_typing(
     writer: &Writer,
     typing: &Typing,
@@ -197,11 +197,12 @@ async fn change_typing(
         if !column::<bool>(&row, 1)? {
             continue;
         }
+        let others: Others = column::<Vec<Uuid>>(&row, 3)?.into();
         if is_typing {
             let expires_in = Duration::from_millis(u64::try_from(expires_in_ms).unwrap_or(0));
-            typing.started(conversation, person, expires_in, Instant::now());
+            typing.started(conversation, person, &others, expires_in, Instant::now());
         } else {
-            typing.stopped(conversation, person);
+            typing.stopped(conversation, person, &others);
         }
     }
     Ok(StatusCode::NO_CONTENT)

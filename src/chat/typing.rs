@@ -1,4 +1,4 @@
-//! Who is typing where, told to the others on the topic of the conversation (chat API 1.2, 2.7).
+//! Who is typing where, told to the others on the topic of the conversation and on their own topics (chat API 1.2, 2.7).
 //!
 //! Nothing is stored: what is kept here outlives nobody's typing by more than seconds. Others are told of a start
 //! at most every [`MIN_INTERVAL`], of an end always: when the person says so, sends a message, or is not heard of
@@ -39,6 +39,9 @@ struct Inner {
     news: Notify,
 }
 
+/// Who may know besides those on the conversation's topic: its other members, as the database named them.
+pub(super) type Others = Arc<[Uuid]>;
+
 /// Somebody in a conversation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Typist {
@@ -46,7 +49,7 @@ struct Typist {
     person: Uuid,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct State {
     /// They type until then; `None`: they have stopped, which is remembered as long as a new start would
     /// come too soon.
@@ -56,6 +59,7 @@ struct State {
     /// Whether the others are to be told of a start as soon as that is not too soon.
     is_owed: bool,
     expires_in: Duration,
+    others: Others,
 }
 
 impl Typing {
@@ -74,6 +78,7 @@ impl Typing {
         &self,
         conversation: Uuid,
         person: Uuid,
+        others: &Others,
         expires_in: Duration,
         now: Instant,
     ) {
@@ -81,7 +86,7 @@ impl Typing {
             conversation,
             person,
         };
-        if !self.has_audience(typist) {
+        if self.audience(typist, others).next().is_none() {
             return;
         }
         let mut typists = self.lock();
@@ -95,6 +100,7 @@ impl Typing {
             }
             state.until = until;
             state.expires_in = expires_in;
+            state.others = Arc::clone(others);
             is_due
         } else {
             let state = State {
@@ -102,26 +108,27 @@ impl Typing {
                 told_at: now,
                 is_owed: false,
                 expires_in,
+                others: Arc::clone(others),
             };
             typists.insert(typist, state);
             true
         };
         drop(typists);
         if is_told {
-            self.tell(typist, Some(expires_in));
+            self.tell(typist, others, Some(expires_in));
         }
         self.inner.news.notify_one();
     }
 
     /// Somebody says that they have stopped, which they may be seen doing.
-    pub(super) fn stopped(&self, conversation: Uuid, person: Uuid) {
+    pub(super) fn stopped(&self, conversation: Uuid, person: Uuid, others: &Others) {
         let typist = Typist {
             conversation,
             person,
         };
         self.forget(typist);
         // Told whether or not a start is remembered: it may have been told by another process.
-        self.tell(typist, None);
+        self.tell(typist, others, None);
     }
 
     /// Somebody has stopped typing wherever they were.
@@ -130,10 +137,10 @@ impl Typing {
             .lock()
             .iter()
             .filter(|(typist, state)| typist.person == person && state.until.is_some())
-            .map(|(typist, _)| *typist)
+            .map(|(typist, state)| (*typist, Arc::clone(&state.others)))
             .collect();
-        for typist in typists {
-            self.stopped(typist.conversation, person);
+        for (typist, others) in typists {
+            self.stopped(typist.conversation, person, &others);
         }
     }
 
@@ -143,8 +150,8 @@ impl Typing {
             conversation,
             person,
         };
-        if self.forget(typist) {
-            self.tell(typist, None);
+        if let Some(others) = self.forget(typist) {
+            self.tell(typist, &others, None);
         }
     }
 
@@ -156,8 +163,8 @@ impl Typing {
                     self.inner.news.notified().await;
                 }
                 tokio::time::sleep(TICK).await;
-                for (typist, start) in self.due(Instant::now()) {
-                    self.tell(typist, start);
+                for (typist, others, start) in self.due(Instant::now()) {
+                    self.tell(typist, &others, start);
                 }
             }
         };
@@ -168,7 +175,7 @@ impl Typing {
     }
 
     /// What is to be told now, and is told by this: starts with the time until they expire, and ends.
-    fn due(&self, now: Instant) -> Vec<(Typist, Option<Duration>)> {
+    fn due(&self, now: Instant) -> Vec<(Typist, Others, Option<Duration>)> {
         let mut due = Vec::new();
         self.lock().retain(|typist, state| {
             let may_start = now >= state.told_at + MIN_INTERVAL;
@@ -177,11 +184,11 @@ impl Typing {
                     state.until = None;
                     // Of a start that nobody was told of nobody is told the end.
                     if !std::mem::take(&mut state.is_owed) {
-                        due.push((*typist, None));
+                        due.push((*typist, Arc::clone(&state.others), None));
                     }
                 }
                 Some(_) if state.is_owed && may_start => {
-                    due.push((*typist, Some(state.expires_in)));
+                    due.push((*typist, Arc::clone(&state.others), Some(state.expires_in)));
                     state.is_owed = false;
                     state.told_at = now;
                 }
@@ -192,36 +199,46 @@ impl Typing {
         due
     }
 
-    /// Whether the others were told that somebody types, who does so no longer.
-    fn forget(&self, typist: Typist) -> bool {
-        self.lock().get_mut(&typist).is_some_and(|state| {
-            let was_owed = std::mem::take(&mut state.is_owed);
-            state.until.take().is_some() && !was_owed
-        })
+    /// Forgets that somebody types. Returns the others if they were told that.
+    fn forget(&self, typist: Typist) -> Option<Others> {
+        let mut typists = self.lock();
+        let state = typists.get_mut(&typist)?;
+        let was_owed = std::mem::take(&mut state.is_owed);
+        let was_told = state.until.take().is_some() && !was_owed;
+        was_told.then(|| Arc::clone(&state.others))
     }
 
-    fn has_audience(&self, typist: Typist) -> bool {
-        self.inner
-            .broadcasts
-            .has_members(&topics::of_conversation(typist.conversation))
+    /// The topics on which somebody listens.
+    fn audience(&self, typist: Typist, others: &Others) -> impl Iterator<Item = String> {
+        let conversation = topics::of_conversation(typist.conversation);
+        let devices = others.iter().map(|person| topics::of_person(*person));
+        std::iter::once(conversation)
+            .chain(devices)
+            .filter(|topic| self.inner.broadcasts.has_members(topic))
     }
 
-    fn tell(&self, typist: Typist, start: Option<Duration>) {
-        if !self.has_audience(typist) {
+    fn tell(&self, typist: Typist, others: &Others, start: Option<Duration>) {
+        let mut topics = self.audience(typist, others).peekable();
+        if topics.peek().is_none() {
             return;
         }
         let expires_in_ms = start.map_or(0, |expires_in| expires_in.as_millis());
-        self.inner.broadcasts.send(ServerBroadcast {
-            topic: topics::of_conversation(typist.conversation),
-            event: "typing",
-            payload: json!({
-                "conversation_id": typist.conversation,
-                "user_id": typist.person,
-                "is_typing": start.is_some(),
-                "expires_in_ms": u64::try_from(expires_in_ms).unwrap_or(u64::MAX),
-            })
-            .to_string(),
-        });
+        // Written once, whatever the number of topics.
+        let payload: Arc<str> = json!({
+            "conversation_id": typist.conversation,
+            "user_id": typist.person,
+            "is_typing": start.is_some(),
+            "expires_in_ms": u64::try_from(expires_in_ms).unwrap_or(u64::MAX),
+        })
+        .to_string()
+        .into();
+        for topic in topics {
+            self.inner.broadcasts.send(ServerBroadcast {
+                topic,
+                event: "typing",
+                payload: Arc::clone(&payload),
+            });
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Typist, State>> {
@@ -243,6 +260,27 @@ mod tests {
     const ANA: Uuid = Uuid::from_u128(2);
     const EXPIRES_IN: Duration = Duration::from_secs(6);
 
+    const BEN: Uuid = Uuid::from_u128(3);
+    const ZOE: Uuid = Uuid::from_u128(4);
+
+    fn nobody() -> Others {
+        Arc::new([])
+    }
+
+    /// Only Ben has a device, and nobody looks at the conversation.
+    #[derive(Debug)]
+    struct BensDevice;
+
+    impl Audiences for BensDevice {
+        fn has_members(&self, topic: &str) -> bool {
+            topic == topics::of_person(BEN)
+        }
+
+        fn topics(&self, _prefix: &str) -> Vec<String> {
+            Vec::new()
+        }
+    }
+
     #[derive(Debug)]
     struct Everybody;
 
@@ -257,9 +295,13 @@ mod tests {
     }
 
     fn start() -> (Typing, BroadcastListener) {
+        start_before(Everybody)
+    }
+
+    fn start_before(audiences: impl Audiences + 'static) -> (Typing, BroadcastListener) {
         let (bus, mut listener) = Bus::new(1, BusMetrics::default());
         let broadcasts = listener.take_broadcasts().unwrap();
-        broadcasts.set_audiences(Arc::new(Everybody));
+        broadcasts.set_audiences(Arc::new(audiences));
         (Typing::new(bus.broadcasts().clone()), broadcasts)
     }
 
@@ -278,8 +320,8 @@ mod tests {
         let end = *now + time;
         while *now < end {
             *now += TICK;
-            for (typist, start) in typing.due(*now) {
-                typing.tell(typist, start);
+            for (typist, others, start) in typing.due(*now) {
+                typing.tell(typist, &others, start);
             }
         }
     }
@@ -289,7 +331,7 @@ mod tests {
         let (typing, mut listener) = start();
         let mut now = Instant::now();
         for _ in 0..10 {
-            typing.started(PLACE, ANA, EXPIRES_IN, now);
+            typing.started(PLACE, ANA, &nobody(), EXPIRES_IN, now);
             pass(&typing, &mut now, Duration::from_millis(400));
         }
         assert_eq!(told(&mut listener), "++");
@@ -302,24 +344,48 @@ mod tests {
     fn an_end_always_passes_and_a_start_after_it_waits() {
         let (typing, mut listener) = start();
         let mut now = Instant::now();
-        typing.started(PLACE, ANA, EXPIRES_IN, now);
-        typing.stopped(PLACE, ANA);
-        typing.started(PLACE, ANA, EXPIRES_IN, now);
+        typing.started(PLACE, ANA, &nobody(), EXPIRES_IN, now);
+        typing.stopped(PLACE, ANA, &nobody());
+        typing.started(PLACE, ANA, &nobody(), EXPIRES_IN, now);
         assert_eq!(told(&mut listener), "+-");
         pass(&typing, &mut now, MIN_INTERVAL);
         assert_eq!(told(&mut listener), "+");
         typing.sent(PLACE, ANA);
         typing.sent(PLACE, ANA);
         assert_eq!(told(&mut listener), "-");
-        typing.started(PLACE, ANA, EXPIRES_IN, now);
+        typing.started(PLACE, ANA, &nobody(), EXPIRES_IN, now);
         typing.sent(PLACE, ANA);
         assert_eq!(told(&mut listener), "", "of neither was anybody told");
-        typing.started(PLACE, ANA, EXPIRES_IN, now);
+        typing.started(PLACE, ANA, &nobody(), EXPIRES_IN, now);
         typing.stopped_everywhere(ANA);
         typing.stopped_everywhere(ANA);
         assert_eq!(told(&mut listener), "-");
         pass(&typing, &mut now, MIN_INTERVAL);
         assert_eq!(told(&mut listener), "");
         assert!(typing.lock().is_empty());
+    }
+
+    #[test]
+    fn devices_of_the_others_are_told_wherever_they_look() {
+        let (typing, mut listener) = start_before(BensDevice);
+        let mut now = Instant::now();
+        let others: Others = Arc::new([BEN, ZOE]);
+        let mut told = || {
+            let topics = std::iter::from_fn(|| listener.try_next()).map(|told| told.topic);
+            topics.collect::<Vec<_>>()
+        };
+        typing.started(PLACE, ANA, &others, EXPIRES_IN, now);
+        assert_eq!(told(), [topics::of_person(BEN)]);
+        typing.sent(PLACE, ANA);
+        assert_eq!(told(), [topics::of_person(BEN)], "a message ends it");
+        pass(&typing, &mut now, MIN_INTERVAL);
+        typing.started(PLACE, ANA, &others, EXPIRES_IN, now);
+        pass(&typing, &mut now, EXPIRES_IN);
+        assert_eq!(told().len(), 2, "and so does silence");
+        typing.started(PLACE, ANA, &others, EXPIRES_IN, now);
+        typing.stopped_everywhere(ANA);
+        assert_eq!(told().len(), 2, "and the person, without saying where");
+        typing.started(PLACE, ANA, &nobody(), EXPIRES_IN, now);
+        assert!(told().is_empty(), "nobody is left who listens");
     }
 }

@@ -179,7 +179,8 @@ impl Unread {
                     "conversations": conversations,
                     "mentions": mentions,
                 })
-                .to_string(),
+                .to_string()
+                .into(),
             });
         }
         self.put_back(&early);

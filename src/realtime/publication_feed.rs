@@ -1,4 +1,4 @@
-//! Tells channels that a table which they asked for is not published any more, and when it is again.
+//! Sends a `system` message to channels whose table leaves the publication or returns to it.
 
 use std::sync::Arc;
 

@@ -1,15 +1,15 @@
-//! Messages to [`Chunk`]s: whole transactions, or bounded pieces of a large one.
+//! Assembles [`Chunk`]s from messages: whole transactions, or bounded pieces of large ones.
 //!
-//! Guarantees, for a stream that starts at or before [`Position`]: chunks leave in commit order;
-//! each change leaves once, although PostgreSQL repeats everything that was not yet acknowledged
-//! when a connection ends; at most [`ChunkLimits`] worth of changes is held, plus one change.
-//! Pure: no I/O, no clock.
+//! Guarantees, for a stream that starts at or before [`Progress`]: chunks are returned in commit
+//! order; each change is returned once, although PostgreSQL repeats everything that was not
+//! acknowledged when a connection ends; at most [`ChunkLimits`] worth of changes is held, plus one
+//! change. Pure: no I/O, no clock.
 //!
-//! What tells a repetition is the pair (commit LSN, ordinal). Commit records have strictly rising
-//! positions, and decoding the same transaction again gives the same changes in the same order,
-//! because it reads the catalogs as they were then. Rows inserted into `realtime.messages` are
-//! counted apart from the changes: they go another way, and may be read by one connection and not
-//! by the next, when their publication has come or gone.
+//! Repetitions are recognized by commit LSN and ordinal. The positions of commit records strictly
+//! increase. Decoding a transaction again gives the same changes in the same order, because the
+//! decoder reads the catalogs as of that time. Rows inserted into `realtime.messages` are counted
+//! separately from row changes. They take another path, and a connection reads them only if their
+//! publication exists.
 
 use std::sync::Arc;
 
@@ -22,25 +22,25 @@ use crate::change::{
     RowChange, TimestampMicros,
 };
 
-/// Why messages do not make a transaction. Each means that messages are missing or out of order,
-/// so that the stream must be read again from the last acknowledged position.
+/// Why messages do not form a transaction. In each case messages are missing or out of order, and
+/// the stream must be read again from the last acknowledged position.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub(super) enum AssembleError {
-    /// A change or a commit without a begin before it.
+    /// A change or a commit without a preceding begin.
     #[error("A change arrived outside a transaction")]
     OutsideTransaction,
-    /// A begin while a transaction is open.
+    /// A begin inside an open transaction.
     #[error("A transaction began inside another")]
     NestedBegin,
-    /// A commit of another transaction than the one that is open.
+    /// A commit of another transaction than the open one.
     #[error("The commit at {found} ends the transaction of {expected}")]
     OtherCommit {
-        /// What the begin announced.
+        /// The position in the begin.
         expected: Lsn,
-        /// What the commit says.
+        /// The position in the commit.
         found: Lsn,
     },
-    /// A change of a table that was never described.
+    /// A change of a table without a definition.
     #[error("A change refers to the unknown relation {0}")]
     UnknownRelation(u32),
     /// A row image that does not fit its table.
@@ -55,31 +55,31 @@ pub(super) enum AssembleError {
     },
 }
 
-/// How large a chunk of a transaction may become.
+/// The maximum size of a chunk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct ChunkLimits {
-    /// Changes in one chunk.
+    /// Maximum number of changes.
     pub changes: usize,
-    /// Bytes of one chunk, by the size of the messages it came in and the values made of them. A
-    /// single change may be larger and is then a chunk of its own.
+    /// Maximum bytes: the size of the messages and of the values created from them. A larger single
+    /// change is a chunk of its own.
     pub bytes: usize,
 }
 
-/// How far the stream was handed over. Survives the connection.
+/// The part of the stream that has been handed over. It outlives the connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Position {
+pub(super) struct Progress {
     /// The last commit of which something was handed over.
     pub commit_lsn: Lsn,
-    /// How many changes of it were.
+    /// The number of its changes that were handed over.
     pub changes: u64,
-    /// How many rows of `realtime.messages` in it were.
+    /// The number of its rows of `realtime.messages` that were handed over.
     pub messages: u64,
-    /// Whether all of it was, so that it need not be looked at again.
+    /// Whether all of it was handed over.
     pub is_whole: bool,
 }
 
-impl Position {
-    /// Counts a chunk's messages as handed over, before its changes are.
+impl Progress {
+    /// Counts the messages of a chunk as handed over. Its changes follow.
     pub(super) fn advance_messages(&mut self, chunk: &Chunk) {
         let transaction = &chunk.transaction;
         *self = Self {
@@ -118,7 +118,7 @@ impl Position {
     }
 }
 
-/// What of a transaction was handed over before.
+/// The part of a transaction that was handed over before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Skip {
     All,
@@ -128,34 +128,34 @@ enum Skip {
 /// A transaction, or a bounded piece of one.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Chunk {
-    /// Its row changes; may be empty.
+    /// Its row changes, possibly none.
     pub transaction: ChangeTransaction,
-    /// Its rows of `realtime.messages`; may be empty.
+    /// Its rows of `realtime.messages`, possibly none.
     pub messages: InsertedMessages,
-    /// How many such rows of the transaction are handed over once these are.
+    /// The number of such rows of the transaction that are handed over after this chunk.
     pub messages_end: u64,
 }
 
 impl Chunk {
-    /// Whether there is something in it for those who listen to row changes: a last piece without
-    /// changes tells them that a transaction whose first pieces they had is over.
+    /// Whether it matters to listeners of row changes. A last chunk without changes tells them that
+    /// a transaction ends whose first chunks they have.
     pub(super) fn has_changes(&self) -> bool {
         !self.transaction.changes.is_empty() || self.transaction.first_ordinal > 0
     }
 }
 
-/// What one message brought.
+/// The result of one message.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Step {
     /// A chunk to hand over.
     pub chunk: Option<Chunk>,
-    /// The position to acknowledge once the chunk, and all before it, is handed over.
+    /// The position to acknowledge once the chunk, and everything before it, is handed over.
     pub acknowledge: Option<Lsn>,
-    /// Tables emptied by TRUNCATE, which subscribers do not hear of.
+    /// The number of tables emptied by TRUNCATE. Subscribers are not told.
     pub truncated_tables: usize,
 }
 
-/// Collects the changes of the open transaction. Made anew for every connection.
+/// Collects the changes of the open transaction. Each connection has its own.
 #[derive(Debug)]
 pub(super) struct Assembler {
     limits: ChunkLimits,
@@ -178,35 +178,35 @@ struct Open {
 }
 
 impl Assembler {
-    /// An assembler with no transaction open.
+    /// An assembler without an open transaction.
     pub(super) fn new(limits: ChunkLimits) -> Self {
         Self { limits, open: None }
     }
 
-    /// Whether a transaction has begun and not ended: positions the server names meanwhile must
-    /// not be acknowledged.
+    /// Whether a transaction is open. Positions that the server reports until it ends must not be
+    /// acknowledged.
     pub(super) fn is_inside_transaction(&self) -> bool {
         self.open.is_some()
     }
 
-    /// Takes the next message, `bytes` long. `position` says what was handed over before this
-    /// transaction began.
+    /// Adds the next message, `bytes` long. `progress` is what was handed over before this
+    /// transaction.
     ///
     /// # Errors
-    /// [`AssembleError`] when messages are missing; the assembler must then be thrown away.
+    /// [`AssembleError`] if messages are missing. The assembler must then be dropped.
     pub(super) fn push(
         &mut self,
         message: WalMessage,
         bytes: usize,
         relations: &mut RelationCache,
-        position: &Position,
+        progress: &Progress,
     ) -> Result<Step, AssembleError> {
         match message {
             WalMessage::Begin {
                 commit_lsn,
                 committed_at,
                 xid,
-            } => self.begin(commit_lsn, committed_at, xid, position),
+            } => self.begin(commit_lsn, committed_at, xid, progress),
             WalMessage::Commit {
                 commit_lsn,
                 end_lsn,
@@ -247,7 +247,7 @@ impl Assembler {
         commit_lsn: Lsn,
         committed_at: TimestampMicros,
         xid: u32,
-        position: &Position,
+        progress: &Progress,
     ) -> Result<Step, AssembleError> {
         if self.open.is_some() {
             return Err(AssembleError::NestedBegin);
@@ -256,7 +256,7 @@ impl Assembler {
             commit_lsn,
             committed_at,
             xid,
-            skip: position.skip(commit_lsn),
+            skip: progress.skip(commit_lsn),
             next_ordinal: 0,
             changes: Vec::new(),
             next_message: 0,
@@ -266,8 +266,8 @@ impl Assembler {
         Ok(Step::default())
     }
 
-    /// Takes one change. A full chunk leaves only when the change behind it is seen, so that a
-    /// transaction's last chunk is never empty.
+    /// Adds one change. A full chunk is returned only when the next change arrives, so the last
+    /// chunk of a transaction is never empty.
     fn change(
         &mut self,
         relation_oid: u32,
@@ -287,7 +287,8 @@ impl Assembler {
             .ok_or(AssembleError::UnknownRelation(relation_oid))?;
         let is_message = relation.table.is_messages();
         if is_message && !matches!(row, RowChange::Insert { .. }) {
-            // Only what is sent is told; that the table is tidied up concerns nobody.
+            // Only inserted messages are broadcast. Updates and deletions are maintenance of the
+            // table.
             return Ok(Step::default());
         }
         let (next, handed_over) = if is_message {
@@ -344,13 +345,13 @@ impl Assembler {
 }
 
 impl Open {
-    /// Changes and messages collected so far.
+    /// The number of collected changes and messages.
     fn held(&self) -> usize {
         self.changes.len() + self.messages.len()
     }
 
-    /// What was collected so far. `counted` is the kind of a row that has its ordinal already and
-    /// is not in it: whether it is a message.
+    /// Returns what was collected. `counted` is the kind of a row that already has an ordinal but
+    /// is not collected yet: true for a message.
     fn take_chunk(&mut self, counted: Option<bool>, is_last: bool) -> Chunk {
         let bytes = std::mem::take(&mut self.bytes);
         let changes = std::mem::take(&mut self.changes);
@@ -384,7 +385,7 @@ fn images(row: &RowChange) -> impl Iterator<Item = &Row> {
     old.into_iter().chain(new)
 }
 
-/// Bytes a change takes besides the message its values point into.
+/// Bytes of a change, without the message that its values point into.
 fn size_in_memory(row: &RowChange) -> usize {
     images(row)
         .map(|image| image.0.len() * size_of::<ColumnValue>())
@@ -449,7 +450,7 @@ mod tests {
         }
     }
 
-    /// A transaction of `count` inserts, whose values name commit and ordinal.
+    /// A transaction of `count` inserts, whose values contain commit and ordinal.
     fn transaction(lsn: u64, count: usize) -> Vec<WalMessage> {
         let inserts = (0..count).map(|ordinal| insert(&format!("{lsn}.{ordinal}")));
         std::iter::once(begin(lsn))
@@ -458,7 +459,7 @@ mod tests {
             .collect()
     }
 
-    /// The same with rows of `realtime.messages` among them, where `kinds` says so.
+    /// The same, with a row of `realtime.messages` for each true element of `kinds`.
     fn mixed_transaction(lsn: u64, kinds: &[bool]) -> Vec<WalMessage> {
         let mut counts = [0, 0];
         let inserts = kinds.iter().map(|is_message| {
@@ -476,7 +477,7 @@ mod tests {
             .collect()
     }
 
-    /// What both listeners were handed.
+    /// What the listeners of changes and of messages received.
     #[derive(Debug, Default, PartialEq, Eq)]
     struct HandedOver {
         chunks: Vec<ChangeTransaction>,
@@ -495,12 +496,12 @@ mod tests {
         }
     }
 
-    /// Feeds `messages` to a fresh assembler, as one connection does, handing over everything; but
-    /// of the chunk with the number `dies_in` only the messages, after which it ends.
+    /// Feeds `messages` to a new assembler, as one connection does, and hands over everything. In
+    /// the chunk with the index `dies_in`, it ends after the messages.
     fn connection(
         messages: &[WalMessage],
         limits: ChunkLimits,
-        position: &mut Position,
+        progress: &mut Progress,
         dies_in: Option<usize>,
         handed_over: &mut HandedOver,
     ) -> Result<(), AssembleError> {
@@ -510,21 +511,21 @@ mod tests {
             relation(OID, "public", "note"),
             relation(MESSAGES_OID, "realtime", "messages_2026_11_24"),
         ] {
-            assembler.push(relation, 0, &mut relations, position)?;
+            assembler.push(relation, 0, &mut relations, progress)?;
         }
         let mut number = 0;
         for message in messages {
-            let step = assembler.push(message.clone(), 10, &mut relations, position)?;
+            let step = assembler.push(message.clone(), 10, &mut relations, progress)?;
             let Some(chunk) = step.chunk else { continue };
             if !chunk.messages.rows.is_empty() {
                 handed_over.take_messages(&chunk);
-                position.advance_messages(&chunk);
+                progress.advance_messages(&chunk);
             }
             if dies_in == Some(number) {
                 return Ok(());
             }
             number += 1;
-            position.advance(&chunk);
+            progress.advance(&chunk);
             if chunk.has_changes() {
                 handed_over.chunks.push(chunk.transaction);
             }
@@ -532,18 +533,18 @@ mod tests {
         Ok(())
     }
 
-    /// One connection that does not die.
+    /// One connection that does not end early.
     fn stream(
         messages: &[WalMessage],
         limits: ChunkLimits,
-        position: &mut Position,
+        progress: &mut Progress,
     ) -> Result<Vec<ChangeTransaction>, AssembleError> {
         let mut handed_over = HandedOver::default();
-        connection(messages, limits, position, None, &mut handed_over)?;
+        connection(messages, limits, progress, None, &mut handed_over)?;
         Ok(handed_over.chunks)
     }
 
-    /// (commit, ordinal, value, is the chunk's last change and the chunk is the last)
+    /// The changes as `commit.ordinal`, which must equal their values.
     fn flatten(chunks: &[ChangeTransaction]) -> Vec<String> {
         let mut out = Vec::new();
         for chunk in chunks {
@@ -565,10 +566,10 @@ mod tests {
     }
 
     #[test]
-    fn a_transaction_leaves_whole_when_it_fits_and_empty_ones_do_not_leave() {
+    fn a_transaction_that_fits_is_one_chunk_and_an_empty_one_is_none() {
         let mut messages = transaction(10, 3);
         messages.extend(transaction(20, 0));
-        let chunks = stream(&messages, UNBOUNDED, &mut Position::default()).expect("well formed");
+        let chunks = stream(&messages, UNBOUNDED, &mut Progress::default()).expect("well formed");
         assert_eq!(chunks.len(), 1);
         assert_eq!(chunks[0].commit_lsn, Lsn(10));
         assert_eq!(chunks[0].committed_at, TimestampMicros(10));
@@ -577,7 +578,7 @@ mod tests {
     }
 
     #[test]
-    fn chunks_keep_to_both_limits_and_the_last_is_never_empty() {
+    fn chunks_respect_both_limits_and_the_last_is_never_empty() {
         let one = 10 + size_of::<ColumnValue>() + size_of::<ChangeEvent>();
         let cases = [
             // (limits, changes, sizes of the chunks)
@@ -624,7 +625,7 @@ mod tests {
             ),
         ];
         for (limits, count, sizes) in cases {
-            let chunks = stream(&transaction(10, count), limits, &mut Position::default())
+            let chunks = stream(&transaction(10, count), limits, &mut Progress::default())
                 .expect("well formed");
             let found: Vec<usize> = chunks.iter().map(|chunk| chunk.changes.len()).collect();
             assert_eq!(found, sizes, "{limits:?}");
@@ -635,9 +636,9 @@ mod tests {
     }
 
     #[test]
-    fn the_commit_names_what_to_acknowledge_also_for_what_was_skipped() {
+    fn a_skipped_transaction_is_acknowledged_too() {
         let mut relations = RelationCache::default();
-        let position = Position {
+        let progress = Progress {
             commit_lsn: Lsn(10),
             changes: 1,
             messages: 0,
@@ -647,7 +648,7 @@ mod tests {
         let mut last = Step::default();
         for message in transaction(10, 1) {
             last = assembler
-                .push(message, 10, &mut relations, &position)
+                .push(message, 10, &mut relations, &progress)
                 .expect("skipped changes need no relation");
         }
         assert_eq!(last.chunk, None);
@@ -656,21 +657,21 @@ mod tests {
     }
 
     #[test]
-    fn a_transaction_handed_over_to_its_last_change_is_still_closed() {
-        let mut position = Position {
+    fn a_transaction_handed_over_up_to_its_last_change_still_ends() {
+        let mut progress = Progress {
             commit_lsn: Lsn(10),
             changes: 2,
             messages: 0,
             is_whole: false,
         };
-        let chunks = stream(&transaction(10, 2), UNBOUNDED, &mut position).expect("well formed");
+        let chunks = stream(&transaction(10, 2), UNBOUNDED, &mut progress).expect("well formed");
         assert_eq!(chunks.len(), 1);
         assert!(chunks[0].changes.is_empty() && chunks[0].is_last);
-        assert!(position.is_whole);
+        assert!(progress.is_whole);
     }
 
     #[test]
-    fn rows_of_the_messages_table_go_apart_and_only_inserts_of_them() {
+    fn inserts_into_the_messages_table_are_separate_from_changes() {
         let old = Row(vec![ColumnValue::Null]);
         let mut messages = mixed_transaction(10, &[true, false, true]);
         messages.insert(
@@ -689,20 +690,20 @@ mod tests {
             },
         );
         let mut handed_over = HandedOver::default();
-        let mut position = Position::default();
-        connection(&messages, UNBOUNDED, &mut position, None, &mut handed_over)
+        let mut progress = Progress::default();
+        connection(&messages, UNBOUNDED, &mut progress, None, &mut handed_over)
             .expect("well formed");
         assert_eq!(handed_over.messages, ["10.0", "10.1"]);
         assert_eq!(flatten(&handed_over.chunks), ["10.0"]);
 
-        // Nothing but messages: those who listen to changes hear nothing of it.
+        // A transaction with messages only gives no row changes.
         let messages = mixed_transaction(20, &[true]);
-        assert_eq!(stream(&messages, UNBOUNDED, &mut position), Ok(Vec::new()));
-        assert!(position.is_whole && position.commit_lsn == Lsn(20));
+        assert_eq!(stream(&messages, UNBOUNDED, &mut progress), Ok(Vec::new()));
+        assert!(progress.is_whole && progress.commit_lsn == Lsn(20));
     }
 
     #[test]
-    fn missing_messages_are_noticed() {
+    fn missing_messages_are_detected() {
         let wide = WalMessage::Insert {
             relation_oid: OID,
             new: Row(vec![ColumnValue::Null, ColumnValue::Null]),
@@ -733,14 +734,14 @@ mod tests {
             ),
         ];
         for (messages, error) in cases {
-            let found = stream(&messages, UNBOUNDED, &mut Position::default());
+            let found = stream(&messages, UNBOUNDED, &mut Progress::default());
             assert_eq!(found, Err(error));
         }
     }
 
     proptest! {
-        /// Connections that end anywhere, and a server that repeats from any transaction that was
-        /// not acknowledged: everything arrives once and in order.
+        /// Connections may end anywhere, and the server may repeat from any transaction that was
+        /// not acknowledged. Everything arrives once and in order.
         #[test]
         fn cut_connections_lose_and_repeat_nothing(
             sizes in vec(vec(any::<bool>(), 0_usize..9), 1..8),
@@ -756,15 +757,15 @@ mod tests {
                 .enumerate()
                 .map(|(index, kinds)| mixed_transaction(10 * (index as u64 + 1), kinds))
                 .collect();
-            let mut position = Position::default();
+            let mut progress = Progress::default();
             let mut handed_over = HandedOver::default();
             for (from, cut, dies_in) in cuts {
-                // The server may start at any transaction up to the first that is not whole.
+                // The server may start at any transaction up to the first one that is not complete.
                 let done = transactions
                     .iter()
                     .filter(|messages| match messages[0] {
                         WalMessage::Begin { commit_lsn, .. } => {
-                            matches!(position.skip(commit_lsn), Skip::All)
+                            matches!(progress.skip(commit_lsn), Skip::All)
                         }
                         _ => false,
                     })
@@ -772,10 +773,10 @@ mod tests {
                 let messages: Vec<WalMessage> =
                     transactions[from.index(done + 1).min(transactions.len() - 1)..].concat();
                 let messages = &messages[..cut.index(messages.len() + 1)];
-                connection(messages, limits, &mut position, dies_in, &mut handed_over)
+                connection(messages, limits, &mut progress, dies_in, &mut handed_over)
                     .expect("well formed");
             }
-            connection(&transactions.concat(), limits, &mut position, None, &mut handed_over)
+            connection(&transactions.concat(), limits, &mut progress, None, &mut handed_over)
                 .expect("well formed");
             let expected = |kind: bool| -> Vec<String> {
                 sizes

@@ -1,5 +1,4 @@
-//! What must hold of the change stream whatever bytes arrive: the properties that fuzzing tries
-//! to break.
+//! Properties of the change stream that fuzzing tries to violate with arbitrary bytes.
 
 #![allow(
     clippy::unwrap_used,
@@ -10,14 +9,14 @@
 
 use bytes::Bytes;
 
-use super::assemble::{Assembler, ChunkLimits, Position};
+use super::assemble::{Assembler, ChunkLimits, Progress};
 use super::pgoutput::encode::encode;
 use super::pgoutput::{WalMessage, decode};
 use super::relation_cache::RelationCache;
 use crate::change::ChangeTransaction;
 
-/// A message that is read is exactly one message: written again it reads the same, and neither
-/// less nor more of the bytes is a message.
+/// Bytes that decode are exactly one message: encoded again, it decodes to the same, and neither a
+/// prefix nor a longer text is a message.
 pub fn pgoutput(data: &[u8]) {
     let Ok(message) = decode(Bytes::copy_from_slice(data)) else {
         return;
@@ -31,12 +30,12 @@ pub fn pgoutput(data: &[u8]) {
     assert!(decode(Bytes::from(more)).is_err());
 }
 
-/// Any sequence of messages makes chunks of bounded size whose changes are numbered without a gap and
-/// fit their tables; read again from the start, as after a lost connection, it brings nothing
-/// twice.
+/// Any sequence of messages gives chunks of bounded size, whose changes fit their tables and are
+/// numbered without gaps. If the sequence is read again from the start, as after a lost connection,
+/// no change is returned twice.
 ///
-/// The bytes are messages, each behind its length in one byte. They end where the positions of commits
-/// do not rise: that they do is PostgreSQL's promise, on which the assembler relies.
+/// The data are messages, each preceded by its length in one byte. Reading stops where commit
+/// positions do not increase, because PostgreSQL guarantees that they do.
 pub fn stream(data: &[u8]) {
     let limits = ChunkLimits {
         changes: 3,
@@ -54,34 +53,34 @@ pub fn stream(data: &[u8]) {
             _ => true,
         })
         .collect();
-    let mut position = Position::default();
-    let first = read(&messages, limits, &mut position);
-    // Half a transaction may be open at the end: its changes come with the repetition at most.
-    let again = read(&messages, limits, &mut position);
+    let mut progress = Progress::default();
+    let first = read(&messages, limits, &mut progress);
+    // A transaction may be open at the end. Its changes are returned by the repetition.
+    let again = read(&messages, limits, &mut progress);
     for chunk in &again {
         for before in &first {
             let is_same = before.commit_lsn == chunk.commit_lsn;
             let end = before.first_ordinal + before.changes.len() as u64;
             assert!(
                 !is_same || chunk.first_ordinal >= end,
-                "a change came twice"
+                "a change was repeated"
             );
         }
     }
 }
 
-/// What a connection hands over that brings these messages and then breaks.
+/// What a connection hands over that reads these messages and then ends.
 fn read(
     messages: &[(WalMessage, usize)],
     limits: ChunkLimits,
-    position: &mut Position,
+    progress: &mut Progress,
 ) -> Vec<ChangeTransaction> {
     let mut assembler = Assembler::new(limits);
     let mut relations = RelationCache::default();
     let mut chunks: Vec<ChangeTransaction> = Vec::new();
     for (message, bytes) in messages {
-        let begun = *position;
-        let Ok(step) = assembler.push(message.clone(), *bytes, &mut relations, position) else {
+        let begun = *progress;
+        let Ok(step) = assembler.push(message.clone(), *bytes, &mut relations, progress) else {
             break;
         };
         let Some(chunk) = step.chunk else {
@@ -89,7 +88,7 @@ fn read(
         };
         let messages = chunk.messages.rows.len();
         let held = chunk.transaction.changes.len() + messages;
-        position.advance(&chunk);
+        progress.advance(&chunk);
         let messages_before = chunk.messages_end - messages as u64;
         let chunk = chunk.transaction;
         assert!(held <= limits.changes);
@@ -110,7 +109,7 @@ fn read(
     chunks
 }
 
-/// The pieces of `data`, each behind its length in one byte; the last may be cut short.
+/// The pieces of `data`, each preceded by its length in one byte. The last may be cut short.
 fn pieces(mut data: &[u8]) -> impl Iterator<Item = &[u8]> {
     std::iter::from_fn(move || {
         let (length, rest) = data.split_first()?;

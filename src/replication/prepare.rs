@@ -1,5 +1,5 @@
-//! Everything that must be right before a connection can stream: the publication exists, then the
-//! slot does, it can be read, and nobody else reads it.
+//! Prepares a connection for streaming: ensures that the publication exists, then the slot, and
+//! that the slot is usable and free.
 
 use std::time::Duration;
 
@@ -7,46 +7,48 @@ use tokio::time::Instant;
 use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
 
-use super::error::SessionError;
+use super::names::{APPLICATION_NAME, SlotName};
 use super::publication::{self, Publications};
-use super::slot::{self, Holder, SlotName};
-use super::transport::{APPLICATION_NAME, answered};
+use super::session_error::SessionError;
+use super::slot::{self, SlotHolder};
+use super::timeout::with_timeout;
 use crate::config::ReplicationConfig;
 use crate::db::connect::Connector;
 
-/// A client of ours speaks every 2 s ([`super::transport`]). One that was silent this long is gone,
-/// although its connection still stands (its machine died, or the network lost it), and its
-/// walsender may be ended. Without that the slot stays taken until `wal_sender_timeout`.
+/// Time without a sign of life after which a client of ours counts as gone, and its walsender may
+/// be terminated. Clients of ours send something every 2 s ([`super::transport`]). The connection
+/// can outlast its client if the machine or the network fails. The slot would then stay in use
+/// until `wal_sender_timeout`.
 pub(super) const TAKEOVER_AFTER: Duration = Duration::from_secs(7);
 
-/// How the slot came to be.
+/// Where the slot comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum SlotOrigin {
-    /// It was there, and continues where it was acknowledged.
+    /// It existed. Reading continues at its last acknowledgement.
     Found,
-    /// There was none.
+    /// It did not exist and was created.
     Made,
-    /// There was one that could not be used any more; what it held is lost.
+    /// It was unusable and has been recreated. Its content is lost.
     Replaced,
 }
 
-/// What is remembered from one attempt to the next.
+/// The state between attempts.
 #[derive(Debug, Default)]
 pub(super) struct Preparation {
-    /// The walsender of our last connection.
+    /// The walsender of our previous connection.
     pub own_pid: Option<i32>,
-    /// The slot cannot be read further: make it anew.
+    /// The slot cannot be read any further and must be recreated.
     pub needs_new_slot: bool,
-    /// Who else holds the slot, and since when nothing about them has changed.
-    other: Option<(Holder, Instant)>,
+    /// Another process that uses the slot, and since when its state has not changed.
+    other: Option<(SlotHolder, Instant)>,
 }
 
 impl Preparation {
-    /// Makes publication and slot ready, and tells which publications there are.
+    /// Ensures that publication and slot exist. Returns which publications exist.
     ///
     /// # Errors
-    /// [`SessionError::SlotBusy`] while somebody else reads the slot, [`SessionError::Stopped`],
-    /// or whatever a statement fails with.
+    /// [`SessionError::SlotBusy`] while another process reads the slot, [`SessionError::Stopped`],
+    /// or the error of a statement.
     pub(super) async fn prepare(
         &mut self,
         client: &Client,
@@ -59,10 +61,10 @@ impl Preparation {
             let publications = publication::ensure(client, &config.publication).await?;
             Ok::<_, SessionError>((publications, slot::inspect(client, name).await?))
         };
-        let (publications, state) = answered("looking at publication and slot", looking).await?;
+        let (publications, state) = with_timeout("reading publication and slot", looking).await?;
         let Some(state) = state else {
             slot::create(client, connector, name, stop).await?;
-            tracing::info!(slot = %name, "replication slot made");
+            tracing::info!(slot = %name, "replication slot created");
             self.needs_new_slot = false;
             return Ok((SlotOrigin::Made, publications));
         };
@@ -70,8 +72,8 @@ impl Preparation {
             return Err(SessionError::ForeignSlot(name.to_string()));
         }
         if let Some(pid) = state.active_pid {
-            answered(
-                "looking at who reads the slot",
+            with_timeout(
+                "reading who uses the slot",
                 self.end_dead_holder(client, pid),
             )
             .await?;
@@ -86,16 +88,16 @@ impl Preparation {
             slot = %name,
             is_lost = state.is_lost,
             held_bytes = state.held_bytes,
-            "the replication slot cannot be used any more and is made anew; changes may be missing"
+            "replication slot is unusable; recreating it, changes may be missing"
         );
-        answered("dropping the slot", slot::drop(client, name)).await?;
+        with_timeout("dropping the slot", slot::drop(client, name)).await?;
         slot::create(client, connector, name, stop).await?;
         self.needs_new_slot = false;
         Ok((SlotOrigin::Replaced, publications))
     }
 
-    /// Ends the walsender `pid` if its client is our own last connection, or one of ours that has
-    /// gone silent. A living one keeps the slot: this process then waits for its end.
+    /// Terminates the walsender `pid` if its client is our own previous connection, or one of ours
+    /// that has become silent. Otherwise the client keeps the slot, and this process waits.
     async fn end_dead_holder(&mut self, client: &Client, pid: i32) -> Result<(), SessionError> {
         if self.own_pid == Some(pid) {
             return Ok(slot::terminate(client, pid).await?);
@@ -105,7 +107,7 @@ impl Preparation {
             Some((known, since)) if *known == holder => {
                 let is_ours = holder.application_name.as_deref() == Some(APPLICATION_NAME);
                 if is_ours && since.elapsed() >= TAKEOVER_AFTER {
-                    tracing::warn!(pid, "ending the walsender of a client that is gone");
+                    tracing::warn!(pid, "terminating the walsender of a client that is gone");
                     slot::terminate(client, pid).await?;
                 }
             }

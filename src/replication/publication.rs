@@ -1,34 +1,31 @@
-//! The publications: which tables are streamed as row changes, and `realtime.messages`.
+//! The publications: the configured one for row changes, and that of `realtime.messages`.
 //!
-//! One must exist before the slot does. A slot reads the catalogs as they were when a change was
-//! written, so that one made earlier fails for ever at the first change (before PostgreSQL 18).
+//! A publication must exist before the slot. A slot reads the catalogs as of each change, so with a
+//! slot older than its publication, the first change always fails (before PostgreSQL 18).
 
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 
-use super::error::SessionError;
+use super::names::MESSAGES_PUBLICATION;
+use super::session_error::SessionError;
 use crate::change::{ReplicaIdentity, TableName};
 
-/// The publication of `realtime.messages`, by the name under which Supabase's own server makes and
-/// expects it. The schema makes it where the table is ours; it is never altered here.
-pub const MESSAGES_PUBLICATION: &str = "supabase_realtime_messages_publication";
-
-/// Which of the two publications there are.
+/// Which of the two publications exist.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Publications {
     /// The configured one, for row changes.
     pub changes: bool,
-    /// [`MESSAGES_PUBLICATION`], in a form that can be read together with the other.
+    /// [`MESSAGES_PUBLICATION`], in a form that can be read together with the other one.
     pub messages: bool,
 }
 
 impl Publications {
-    /// Whether one is in `self` and not in `read`.
-    pub(super) fn exceed(self, read: Self) -> bool {
+    /// Whether a publication exists that is not in `read`.
+    pub(super) fn has_more_than(self, read: Self) -> bool {
         self.changes && !read.changes || self.messages && !read.messages
     }
 
-    /// Their names as pgoutput wants them: it folds names that are not quoted to lower case.
+    /// The names for pgoutput, quoted, because it folds unquoted names to lower case.
     pub(super) fn names(self, changes: &str) -> Vec<String> {
         let changes = self.changes.then(|| quote_identifier(changes));
         let messages = self
@@ -38,12 +35,12 @@ impl Publications {
     }
 }
 
-/// Looks which publications there are.
+/// Reads which publications exist.
 ///
-/// One table must not have different column lists in the publications of a stream (PostgreSQL
-/// manual, 31.4): where row changes of `realtime.messages` are published with one, it counts for
-/// the whole stream to go on, and the messages' publication as absent.
-pub(super) async fn look(
+/// The publications of a stream must not have different column lists for the same table (PostgreSQL
+/// manual, 31.4). If the configured publication contains `realtime.messages` with a column list,
+/// the publication of messages counts as missing, so that the stream can continue.
+pub(super) async fn inspect(
     client: &Client,
     changes: &str,
 ) -> Result<Publications, tokio_postgres::Error> {
@@ -65,8 +62,8 @@ pub(super) async fn look(
     if has_messages && conflicts {
         tracing::warn!(
             publication = changes,
-            "realtime.messages is published with a column list: broadcasts from the database are \
-             not read until it is taken out"
+            "realtime.messages is published with a column list; broadcasts from the database are \
+             not read until it is removed from the publication"
         );
     }
     Ok(Publications {
@@ -75,14 +72,14 @@ pub(super) async fn look(
     })
 }
 
-/// Makes sure that the publication for row changes exists, creating it empty where the role may,
-/// and tells which there are.
+/// Ensures that the publication for row changes exists, and creates it without tables if the role
+/// may do so. Returns which publications exist.
 ///
 /// # Errors
-/// [`SessionError::PublicationMissing`] when there is nothing to read at all; one publication that
-/// is missing does not stop the reading of the other.
+/// [`SessionError::PublicationMissing`] if neither exists. If only one is missing, the other is
+/// read.
 pub(super) async fn ensure(client: &Client, name: &str) -> Result<Publications, SessionError> {
-    let mut found = look(client, name).await?;
+    let mut found = inspect(client, name).await?;
     if !found.changes {
         found.changes = create(client, name).await?;
         if !found.changes && !found.messages {
@@ -91,23 +88,23 @@ pub(super) async fn ensure(client: &Client, name: &str) -> Result<Publications, 
         if !found.changes {
             tracing::warn!(
                 publication = name,
-                "the publication is missing and may not be created by this role: row changes do \
-                 not reach subscribers"
+                "publication is missing and this role may not create it; row changes do not \
+                 reach subscribers"
             );
         }
     }
     Ok(found)
 }
 
-/// Creates the publication for row changes; `false` where the role may not.
+/// Creates the publication for row changes. Returns false if the role may not do so.
 async fn create(client: &Client, name: &str) -> Result<bool, SessionError> {
     let create = format!("create publication {}", quote_identifier(name));
     match client.batch_execute(&create).await {
         Ok(()) => {
-            tracing::info!(publication = name, "publication created, without tables");
+            tracing::info!(publication = name, "created publication without tables");
             Ok(true)
         }
-        // Somebody else was faster.
+        // Another process created it first.
         Err(error)
             if matches!(
                 error.code(),
@@ -121,24 +118,24 @@ async fn create(client: &Client, name: &str) -> Result<bool, SessionError> {
     }
 }
 
-/// A table of the publication and what its old images hold.
+/// A table of the publication, and what its old images contain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PublishedTable {
     /// Schema and name.
     pub table: TableName,
     /// Its `REPLICA IDENTITY`.
     pub identity: ReplicaIdentity,
-    /// Whether UPDATE and DELETE carry something that names the row: without it PostgreSQL refuses
-    /// them on a published table.
+    /// Whether UPDATE and DELETE identify the row. Without that, PostgreSQL refuses them on a
+    /// published table.
     pub can_update: bool,
-    /// Whether row level security is on.
+    /// Whether row-level security is enabled.
     pub has_row_security: bool,
 }
 
-/// The tables of a publication, partitions included as PostgreSQL lists them.
+/// The tables of a publication, with partitions as PostgreSQL lists them.
 ///
 /// # Errors
-/// Whatever the statement fails with; a publication that does not exist has no tables.
+/// The error of the statement. A publication that does not exist has no tables.
 pub async fn published_tables(
     client: &Client,
     publication: &str,
@@ -189,7 +186,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_publications_that_are_there_are_named() {
+    fn only_existing_publications_are_named() {
         let cases = [
             (true, true, 2),
             (true, false, 1),
@@ -199,8 +196,8 @@ mod tests {
         for (changes, messages, count) in cases {
             let found = Publications { changes, messages };
             assert_eq!(found.names("P").len(), count);
-            assert!(!found.exceed(found));
-            assert_eq!(found.exceed(Publications::default()), count > 0);
+            assert!(!found.has_more_than(found));
+            assert_eq!(found.has_more_than(Publications::default()), count > 0);
         }
         let both = Publications {
             changes: true,

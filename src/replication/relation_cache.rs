@@ -1,35 +1,35 @@
-//! Relation id to the table as it was last described.
+//! Maps relation ids to the latest table definition in the stream.
 //!
-//! PostgreSQL sends a relation message before the first change that needs it: once per
-//! connection, and again after everything that may have changed the table, its policies or the
-//! rights on it. Pure.
+//! PostgreSQL sends a relation message before the first change that needs it: once per connection,
+//! and again after every statement that may have changed the table, its policies or the rights on
+//! it. Pure.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::change::Relation;
 
-/// The tables seen so far. It outlives connections.
+/// The table definitions received so far. They outlive connections.
 ///
-/// Every description is a value of its own, even if it equals the one before: a policy is not
-/// part of a description, so the message itself is the only sign that one has changed.
+/// Each definition is a value of its own, even if it equals the previous one. A definition does not
+/// contain policies, so the message itself is the only sign that a policy has changed.
 #[derive(Debug, Default)]
 pub(super) struct RelationCache {
     relations: HashMap<u32, Arc<Relation>>,
 }
 
 impl RelationCache {
-    /// Takes a relation message; it replaces what was known of the same id.
+    /// Stores a definition in place of the previous one with the same id.
     pub(super) fn insert(&mut self, relation: Relation) {
         self.relations.insert(relation.oid, Arc::new(relation));
     }
 
-    /// The table with this id, as of the last relation message.
+    /// The latest definition of the table with this id.
     pub(super) fn get(&self, oid: u32) -> Option<Arc<Relation>> {
         self.relations.get(&oid).cloned()
     }
 
-    /// Forgets everything: ids of another cluster mean other tables.
+    /// Removes everything. In another cluster, the ids belong to other tables.
     pub(super) fn clear(&mut self) {
         self.relations.clear();
     }
@@ -57,13 +57,13 @@ mod tests {
         cache.insert(relation(1, "a"));
         let first = cache.get(1).expect("inserted");
         cache.insert(relation(1, "a"));
-        let second = cache.get(1).expect("described again");
+        let second = cache.get(1).expect("a new definition");
         assert_eq!(first, second);
-        assert!(!Arc::ptr_eq(&first, &second), "a sign of its own");
+        assert!(!Arc::ptr_eq(&first, &second), "it is a new value");
 
         cache.insert(relation(1, "b"));
         assert_eq!(cache.get(1).expect("replaced").table.name, "b");
-        assert_eq!(first.table.name, "a", "holders of the old value keep it");
+        assert_eq!(first.table.name, "a", "the old value is unchanged");
 
         cache.clear();
         assert!(cache.get(1).is_none());

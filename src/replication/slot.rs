@@ -1,103 +1,51 @@
-//! The replication slot: its name, its state, and making and dropping it.
+//! Creates, inspects and drops the replication slot.
 //!
-//! The slot is permanent: it survives a dropped connection and a crash of either side. Statements
+//! The slot is permanent: it survives a broken connection and a crash of either side. Statements
 //! run on an ordinary connection.
 
-use std::fmt;
 use std::time::Duration;
 
-use sha2::{Digest, Sha256};
 use tokio_postgres::Client;
 use tokio_postgres::types::PgLsn;
 use tokio_util::sync::CancellationToken;
 
-use super::error::{ReplicationError, SessionError};
-use super::transport::answered;
+use super::names::SlotName;
+use super::session_error::SessionError;
+use super::timeout::with_timeout;
 use crate::change::Lsn;
 use crate::db::connect::Connector;
 use crate::observability::readiness::{self, SlotReport};
 
-/// PostgreSQL's limit for names (`NAMEDATALEN` − 1).
-const NAME_LIMIT_BYTES: usize = 63;
-
-/// Making a slot waits for every transaction that is open at that moment. Longer than this is worth
-/// telling the operator about.
+/// Creating a slot waits for all transactions that are open at that time. If it takes longer than
+/// this, a warning is logged.
 const SLOW_CREATION: Duration = Duration::from_secs(5);
 
-/// After this long the making is begun again: the connection may be dead without a word, and a
-/// transaction this long may be followed by the next.
+/// Time after which creation is restarted. The connection may be dead without an error, and a
+/// transaction that lasts this long may be followed by another.
 const CREATION_LIMIT: Duration = Duration::from_secs(600);
-
-/// A name that PostgreSQL accepts for a slot: lower-case letters, digits and underscores.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct SlotName(String);
-
-impl SlotName {
-    /// The slot of `database` under the configured name. Slot names are shared by all databases of
-    /// a cluster, hence the database is part of it. Characters that a slot name cannot have become
-    /// underscores; a checksum then keeps names apart that would look the same.
-    ///
-    /// # Errors
-    /// [`ReplicationError::SlotName`] when nothing of `configured` remains.
-    pub(super) fn new(configured: &str, database: &str) -> Result<Self, ReplicationError> {
-        if !configured.chars().any(|c| c.is_ascii_alphanumeric()) {
-            return Err(ReplicationError::SlotName(configured.to_owned()));
-        }
-        let wanted = format!("{configured}_{database}");
-        let mut name: String = wanted
-            .chars()
-            .map(|c| match c {
-                'a'..='z' | '0'..='9' | '_' => c,
-                'A'..='Z' => c.to_ascii_lowercase(),
-                _ => '_',
-            })
-            .collect();
-        if name != wanted || name.len() > NAME_LIMIT_BYTES {
-            let digest = Sha256::digest(wanted.as_bytes());
-            let suffix = format!(
-                "_{:02x}{:02x}{:02x}{:02x}",
-                digest[0], digest[1], digest[2], digest[3]
-            );
-            name.truncate(NAME_LIMIT_BYTES - suffix.len());
-            name.push_str(&suffix);
-        }
-        Ok(Self(name))
-    }
-
-    /// The name as text.
-    pub(super) fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Display for SlotName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
 
 /// The row of `pg_replication_slots`.
 #[derive(Clone, Debug)]
-pub(super) struct SlotState {
-    /// A logical pgoutput slot of this database.
+pub(super) struct SlotInfo {
+    /// Whether it is a logical pgoutput slot of this database.
     pub is_ours: bool,
     /// The walsender that reads it.
     pub active_pid: Option<i32>,
-    /// `wal_status = 'lost'`: it was invalidated and cannot be read any more.
+    /// `wal_status = 'lost'`: it was invalidated and can no longer be read.
     pub is_lost: bool,
-    /// What was acknowledged.
+    /// The acknowledged position.
     pub confirmed: Option<Lsn>,
-    /// Bytes of log between what it keeps and the end.
+    /// Bytes of WAL from the oldest that it keeps to the end.
     pub held_bytes: u64,
-    /// Bytes of log between what was acknowledged and the end.
+    /// Bytes of WAL from the acknowledged position to the end.
     pub lag_bytes: u64,
-    /// Seconds from writing log to its acknowledgement (`pg_stat_replication.flush_lag`); `None` when
-    /// nothing was written lately.
+    /// Seconds from writing WAL to its acknowledgement (`pg_stat_replication.flush_lag`); `None` if
+    /// nothing was written recently.
     pub lag_seconds: Option<f64>,
 }
 
-impl SlotState {
-    /// What operators are told, where the walsender `own_pid` ought to read the slot.
+impl SlotInfo {
+    /// The report for operators. `own_pid` is the walsender that should read the slot.
     pub(super) fn report(&self, own_pid: i32) -> SlotReport {
         let state = match self.active_pid {
             _ if self.is_lost => readiness::SlotState::Lost,
@@ -114,11 +62,11 @@ impl SlotState {
     }
 }
 
-/// Reads the slot's state; `None` when there is no slot of that name.
+/// Reads the slot's state; `None` if it does not exist.
 pub(super) async fn inspect(
     client: &Client,
     name: &SlotName,
-) -> Result<Option<SlotState>, tokio_postgres::Error> {
+) -> Result<Option<SlotInfo>, tokio_postgres::Error> {
     const SQL: &str = "
         select slot_type = 'logical' and plugin = 'pgoutput' and database = current_database()
              , active_pid
@@ -136,7 +84,7 @@ pub(super) async fn inspect(
          where slot_name = $1::text";
     let row = client.query_opt(SQL, &[&name.as_str()]).await?;
     row.map(|row| {
-        Ok(SlotState {
+        Ok(SlotInfo {
             is_ours: row.try_get::<_, Option<bool>>(0)?.unwrap_or(false),
             active_pid: row.try_get(1)?,
             is_lost: row.try_get(2)?,
@@ -151,18 +99,18 @@ pub(super) async fn inspect(
     .transpose()
 }
 
-/// Makes the slot. It sees what commits after it was made, and it is made only when all
-/// transactions open at that moment have ended, however long that takes.
+/// Creates the slot, which then contains everything that commits later. The server first waits
+/// until all open transactions have ended, however long that takes.
 ///
-/// The server does not notice a client that leaves while it waits and would leave a slot nobody
-/// reads, so a stop cancels the statement and waits for the server's word.
+/// While it waits, the server does not notice that a client has disconnected, and would leave a
+/// slot that no process reads. A stop therefore cancels the statement and waits for its result.
 pub(super) async fn create(
     client: &Client,
     connector: &Connector,
     name: &SlotName,
     stop: &CancellationToken,
 ) -> Result<(), SessionError> {
-    // A role's or database's statement_timeout would end the waiting each time anew.
+    // A `statement_timeout` of the role or database would interrupt the wait again and again.
     client.batch_execute("set statement_timeout = 0").await?;
     let parameters = [&name.as_str() as &(dyn tokio_postgres::types::ToSql + Sync)];
     let statement = client.execute(
@@ -181,33 +129,33 @@ pub(super) async fn create(
             }
             () = stop.cancelled() => {
                 cancel(client, connector).await;
-                // It may be made by now: then the clean end drops it.
-                return match answered("cancelling the making of a slot", statement).await {
+                // The slot may already exist. The clean stop then drops it.
+                return match with_timeout("cancelling the creation of the slot", statement).await {
                     Ok(_) => Ok(()),
                     Err(_) => Err(SessionError::Stopped),
                 };
             }
             () = &mut limit => {
                 cancel(client, connector).await;
-                return Err(SessionError::Timeout(CREATION_LIMIT.as_secs(), "making the slot"));
+                return Err(SessionError::Timeout(CREATION_LIMIT.as_secs(), "creating the slot"));
             }
             () = tokio::time::sleep(SLOW_CREATION) => tracing::warn!(
                 slot = %name,
-                "making the replication slot waits for open transactions to end"
+                "waiting for open transactions to end before the replication slot can be created"
             ),
         }
     }
 }
 
-/// Cancels the statement that runs on `client`.
+/// Cancels the statement that is running on `client`.
 async fn cancel(client: &Client, connector: &Connector) {
     let token = client.cancel_token();
-    if let Err(error) = answered("cancelling", token.cancel_query(connector.tls())).await {
-        tracing::warn!(%error, "making the replication slot cannot be cancelled");
+    if let Err(error) = with_timeout("cancelling", token.cancel_query(connector.tls())).await {
+        tracing::warn!(%error, "failed to cancel the creation of the replication slot");
     }
 }
 
-/// Drops the slot; no error when it is gone already (42704).
+/// Drops the slot. A slot that does not exist (42704) is not an error.
 pub(super) async fn drop(client: &Client, name: &SlotName) -> Result<(), tokio_postgres::Error> {
     let dropped = client
         .execute(
@@ -223,7 +171,7 @@ pub(super) async fn drop(client: &Client, name: &SlotName) -> Result<(), tokio_p
     }
 }
 
-/// Acknowledges up to `lsn` on a slot that nobody reads.
+/// Acknowledges up to `lsn` on a slot that is not in use.
 pub(super) async fn advance(
     client: &Client,
     name: &SlotName,
@@ -238,19 +186,20 @@ pub(super) async fn advance(
         .map(|_| ())
 }
 
-/// The backend that reads a slot, as far as this role may see it.
+/// The backend that uses a slot, as far as this role may see it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Holder {
+pub(super) struct SlotHolder {
     /// Its process id.
     pub pid: i32,
-    /// The name it gave itself.
+    /// Its `application_name`.
     pub application_name: Option<String>,
-    /// When its client last spoke, by that client's clock, as text: only compared for equality.
+    /// The time of the client's last message, by the client's clock, as text. It is only compared
+    /// for equality.
     pub last_reply: Option<String>,
 }
 
-/// Who reads a slot with the walsender `pid`.
-pub(super) async fn holder(client: &Client, pid: i32) -> Result<Holder, tokio_postgres::Error> {
+/// The backend that uses a slot with the walsender `pid`.
+pub(super) async fn holder(client: &Client, pid: i32) -> Result<SlotHolder, tokio_postgres::Error> {
     let row = client
         .query_opt(
             "select application_name, reply_time::text
@@ -263,54 +212,17 @@ pub(super) async fn holder(client: &Client, pid: i32) -> Result<Holder, tokio_po
         Some(row) => (row.try_get(0)?, row.try_get(1)?),
         None => (None, None),
     };
-    Ok(Holder {
+    Ok(SlotHolder {
         pid,
         application_name,
         last_reply,
     })
 }
 
-/// Ends the backend `pid`.
+/// Terminates the backend `pid`.
 pub(super) async fn terminate(client: &Client, pid: i32) -> Result<(), tokio_postgres::Error> {
     client
         .execute("select pg_catalog.pg_terminate_backend($1)", &[&pid])
         .await
         .map(|_| ())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_are_what_postgres_accepts_and_differ_by_database() {
-        let long = "x".repeat(80);
-        let cases = [
-            ("rapport", "postgres", Some("rapport_postgres")),
-            ("rapport", "my_app2", Some("rapport_my_app2")),
-            ("Rapport", "My App", None),
-            ("rapport", "my-app", None),
-            ("rapport", "mÿ", None),
-            ("rapport", long.as_str(), None),
-        ];
-        for (configured, database, exact) in cases {
-            let name = SlotName::new(configured, database).expect("a usable name");
-            if let Some(exact) = exact {
-                assert_eq!(name.as_str(), exact);
-            }
-            assert!(name.as_str().len() <= NAME_LIMIT_BYTES, "{name}");
-            assert!(
-                name.as_str()
-                    .bytes()
-                    .all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_')),
-                "{name}"
-            );
-        }
-        let names = ["my-app", "my_app", "my.app", "MY-APP"]
-            .map(|database| SlotName::new("rapport", database).expect("a usable name"));
-        for (index, name) in names.iter().enumerate() {
-            assert!(!names[..index].contains(name), "{name}");
-        }
-        assert!(SlotName::new("--", "postgres").is_err());
-    }
 }

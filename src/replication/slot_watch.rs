@@ -1,31 +1,32 @@
-//! The check, beside the stream, that the slot is still ours and keeps no more log than it may.
+//! Checks, beside the stream, that the slot is still ours and does not hold too much WAL.
 //!
-//! It notices publications that come and go, too, and when the stream may begin to read a new one.
-//! It is also what notices a dead network: an idle stream is silent for as long as PostgreSQL has
-//! nothing to say.
+//! It also notices publications that are created or dropped, and when the stream can start to read
+//! a new one. It detects a dead network, because an idle stream stays silent while PostgreSQL has
+//! nothing to send.
 
 use std::time::Duration;
 
 use tokio_postgres::Client;
 use tokio_postgres::types::PgLsn;
 
-use super::error::SessionError;
+use super::names::{CONTROL_APPLICATION_NAME, SlotName};
 use super::publication::{self, Publications};
-use super::slot::{self, SlotName, SlotState};
-use super::transport::{CONTROL_APPLICATION_NAME, answered};
+use super::session_error::SessionError;
+use super::slot::{self, SlotInfo};
+use super::timeout::with_timeout;
 use crate::change::Lsn;
 use crate::db::connect::Connector;
 use crate::shutdown::Tasks;
 
-/// How soon the slot is looked at for the first time.
-const FIRST_LOOK: Duration = Duration::from_secs(1);
+/// Time until the first check.
+const FIRST_CHECK: Duration = Duration::from_secs(1);
 
-/// What to hold the slot against.
+/// What the slot is compared with.
 pub(super) struct SlotWatch {
     pub connector: Connector,
     pub tasks: Tasks,
     pub name: SlotName,
-    /// The walsender that must hold the slot.
+    /// The walsender that must use the slot.
     pub pid: i32,
     pub max_wal_held_bytes: u64,
     pub interval: Duration,
@@ -35,33 +36,33 @@ pub(super) struct SlotWatch {
     pub reading: Publications,
 }
 
-/// What has to happen before a publication that was made later may be read. A change written in a
-/// transaction that began before the publication is decoded with the catalogs of that time, in
-/// which it is missing, and the slot fails for ever (before PostgreSQL 18).
-enum Wait {
-    /// Every transaction that may be that old has ended: those below this id.
+/// What must happen before a newly created publication can be read. A change of a transaction that
+/// began earlier is decoded with the catalogs of that time, which do not contain the publication,
+/// and the slot then fails forever (before PostgreSQL 18).
+enum PublicationWait {
+    /// All transactions with a lower id must end.
     ForTransactions(i64),
-    /// Everything before this position is acknowledged, so that it is not decoded again.
+    /// Everything before this position must be acknowledged, so that it is not decoded again.
     ForPosition(Lsn),
 }
 
 impl SlotWatch {
-    /// Looks once per interval, reporting what it sees, and ends with what is wrong.
-    pub(super) async fn run(self, client: Client, report: impl Fn(&SlotState)) -> SessionError {
+    /// Checks once per interval and reports the state. Returns what is wrong.
+    pub(super) async fn run(self, client: Client, report: impl Fn(&SlotInfo)) -> SessionError {
         let mut client = Some(client);
-        // The first look is early, so that a server that has just started can say how it is.
-        let mut pause = self.interval.min(FIRST_LOOK);
+        // The first check is early, so that a newly started server soon reports its state.
+        let mut pause = self.interval.min(FIRST_CHECK);
         let mut wait = None;
         loop {
             tokio::time::sleep(pause).await;
             pause = self.interval;
-            let (state, next) = match self.look(&mut client, wait.take()).await {
+            let (state, next) = match self.check(&mut client, wait.take()).await {
                 Ok((Some(state), next)) => (state, next),
                 Ok((None, _)) => return SessionError::SlotNotHeld,
-                // The server answers, if only to refuse (too many connections, for one): the
-                // stream may well be sound.
+                // The server answers, if only with a refusal such as too many connections. The
+                // stream may be fine.
                 Err(error) if error.sqlstate().is_some() => {
-                    tracing::warn!(%error, "the replication slot cannot be looked at");
+                    tracing::warn!(%error, "replication slot check failed; retrying");
                     client = None;
                     continue;
                 }
@@ -77,49 +78,52 @@ impl SlotWatch {
                     limit_bytes: self.max_wal_held_bytes,
                 };
             }
-            if let (Some(Wait::ForPosition(position)), Some(confirmed)) = (&next, state.confirmed)
+            if let (Some(PublicationWait::ForPosition(position)), Some(confirmed)) =
+                (&next, state.confirmed)
                 && confirmed >= *position
             {
                 return SessionError::PublicationsChanged;
             }
             if next.is_some() {
-                // It takes two steps, and meanwhile messages are missed.
-                pause = self.interval.min(FIRST_LOOK);
+                // Two steps are needed, and messages are missed until then.
+                pause = self.interval.min(FIRST_CHECK);
             }
             wait = next;
         }
     }
 
-    /// The slot's state and what is waited for now, over a new connection where the old one has
-    /// ended.
-    async fn look(
+    /// The slot's state, and what must still happen. Reconnects if the connection has ended.
+    async fn check(
         &self,
         client: &mut Option<Client>,
-        wait: Option<Wait>,
-    ) -> Result<(Option<SlotState>, Option<Wait>), SessionError> {
+        wait: Option<PublicationWait>,
+    ) -> Result<(Option<SlotInfo>, Option<PublicationWait>), SessionError> {
         let connected = match client.take().filter(|client| !client.is_closed()) {
             Some(connected) => connected,
             None => connect(&self.connector, &self.tasks).await?,
         };
-        let looking = async {
+        let checking = async {
             let state = slot::inspect(&connected, &self.name).await?;
-            let found = publication::look(&connected, &self.publication).await?;
+            let found = publication::inspect(&connected, &self.publication).await?;
             if self.reading.messages && !found.messages {
                 return Err(SessionError::PublicationsChanged);
             }
-            if !found.exceed(self.reading) {
+            if !found.has_more_than(self.reading) {
                 return Ok::<_, SessionError>((state, None));
             }
-            Ok((state, Some(advance(&connected, wait).await?)))
+            Ok((state, Some(next_wait(&connected, wait).await?)))
         };
-        let seen = answered("looking at the replication slot", looking).await?;
+        let seen = with_timeout("checking at the replication slot", checking).await?;
         *client = Some(connected);
         Ok(seen)
     }
 }
 
-/// The next step of waiting for a publication to become readable.
-async fn advance(client: &Client, wait: Option<Wait>) -> Result<Wait, tokio_postgres::Error> {
+/// The next step towards reading a new publication.
+async fn next_wait(
+    client: &Client,
+    wait: Option<PublicationWait>,
+) -> Result<PublicationWait, tokio_postgres::Error> {
     const SQL: &str = "
         select pg_snapshot_xmin(snapshot)::text::bigint
              , pg_snapshot_xmax(snapshot)::text::bigint
@@ -129,17 +133,17 @@ async fn advance(client: &Client, wait: Option<Wait>) -> Result<Wait, tokio_post
           from pg_current_snapshot() as snapshot";
     let row = client.query_one(SQL, &[]).await?;
     Ok(match wait {
-        None => Wait::ForTransactions(row.try_get(1)?),
-        Some(Wait::ForTransactions(limit)) if row.try_get::<_, i64>(0)? >= limit => {
-            Wait::ForPosition(Lsn(row.try_get::<_, PgLsn>(2)?.into()))
+        None => PublicationWait::ForTransactions(row.try_get(1)?),
+        Some(PublicationWait::ForTransactions(limit)) if row.try_get::<_, i64>(0)? >= limit => {
+            PublicationWait::ForPosition(Lsn(row.try_get::<_, PgLsn>(2)?.into()))
         }
         Some(unchanged) => unchanged,
     })
 }
 
-/// The ordinary connection beside the stream.
+/// Opens the ordinary connection beside the stream.
 pub(super) async fn connect(connector: &Connector, tasks: &Tasks) -> Result<Client, SessionError> {
-    // Boxed: the handshake's state is large, and would be part of the task for as long as it runs.
+    // Boxed: the handshake's state is large, and would be part of the task for its lifetime.
     let connecting = Box::pin(connector.connect(CONTROL_APPLICATION_NAME, tasks));
-    answered("connecting", connecting).await
+    with_timeout("connecting", connecting).await
 }

@@ -1,4 +1,4 @@
-//! The task that reads the slot, connection after connection, until it is asked to stop.
+//! The task that reads the slot over one connection after another, until it is stopped.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -9,16 +9,17 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::assemble::{Assembler, Chunk, ChunkLimits, Position, Step};
-use super::error::SessionError;
+use super::assemble::{Assembler, Chunk, ChunkLimits, Progress, Step};
+use super::names::SlotName;
 use super::pgoutput::{self, WalMessage};
 use super::prepare::{Preparation, SlotOrigin};
 use super::publication::Publications;
 use super::relation_cache::RelationCache;
-use super::slot::{self, SlotName};
+use super::session_error::SessionError;
+use super::slot;
 use super::slot_watch::{self, SlotWatch};
-use super::transport::{self, Address, Cluster, Opened};
-use super::{ReplicationStatus, Sinks, StreamState};
+use super::status::{ReplicationStatus, Sinks, StreamState};
+use super::transport::{self, Address, ClusterHistory, Opened};
 use crate::change::{InsertedMessages, Lsn, StreamEvent};
 use crate::config::ReplicationConfig;
 use crate::db::connect::Connector;
@@ -26,22 +27,22 @@ use crate::observability::metrics::ReplicationMetrics;
 use crate::observability::readiness::{Readiness, ReplicationState};
 use crate::shutdown::Tasks;
 
-/// The pause while another process reads the slot: how soon after its end this one takes over.
+/// Pause while another process uses the slot. It bounds the time until this one takes over.
 const BUSY_PAUSE: Duration = Duration::from_millis(500);
 
-/// A connection that lived this long counts as a success even if nothing came.
-const LIVED: Duration = Duration::from_secs(5);
+/// Minimum lifetime of a connection that counts as a success even if nothing arrived.
+const SUCCESS_AFTER: Duration = Duration::from_secs(5);
 
-/// How long the replication client may take to say goodbye.
-const GOODBYE: Duration = Duration::from_secs(1);
+/// Time limit for the replication client's shutdown.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How long the clean end may take in all.
+/// Time limit for the whole clean stop.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// After this our own walsender, which should have ended by itself, is ended.
-const WALSENDER_EXIT: Duration = Duration::from_secs(2);
+/// Time after which our own walsender is terminated if it has not ended by itself.
+const TERMINATE_AFTER: Duration = Duration::from_secs(2);
 
-/// Everything the task needs, and what it remembers between connections.
+/// The task, with its state between connections.
 pub(super) struct Stream {
     pub connector: Connector,
     pub address: Address,
@@ -56,50 +57,50 @@ pub(super) struct Stream {
     pub memory: Memory,
 }
 
-/// What outlives a connection.
+/// The state that outlives a connection.
 #[derive(Default)]
 pub(super) struct Memory {
     preparation: Preparation,
-    position: Position,
+    progress: Progress,
     relations: RelationCache,
-    /// Everything up to here was handed over or holds nothing for us.
+    /// Everything before this position was handed over or is not relevant.
     acknowledged: Lsn,
-    cluster: Option<Cluster>,
+    cluster: Option<ClusterHistory>,
     attempts: usize,
-    /// The slot was made or read by this process, so it is this process's to drop.
+    /// This process created or read the slot, and is therefore responsible for dropping it.
     has_slot: bool,
     was_live: bool,
     is_live: bool,
-    /// An interruption that listeners have not been told of, because the sink was full.
-    owes_interrupted: bool,
-    /// A gap that listeners have not been told of.
-    owes_gap: bool,
-    /// A change that is not acknowledged was written before the publication of
-    /// `realtime.messages` was made: the next connection reads without it.
+    /// An interruption that could not be sent yet, because the sink was full.
+    interrupted_is_pending: bool,
+    /// A gap that has not been sent yet.
+    gap_is_pending: bool,
+    /// An unacknowledged change is older than the publication of `realtime.messages`, so the next
+    /// connection reads without that publication.
     without_messages: bool,
 }
 
 impl Stream {
-    /// Reads until asked to stop or until nobody listens; then releases the slot.
+    /// Reads until it is stopped or the sinks are closed, then releases the slot.
     pub(super) async fn run(mut self) {
         let mut pause = self.config.backoff_min;
         while !self.stop.is_cancelled() {
-            let progress = (self.memory.acknowledged, self.memory.position);
+            let before = (self.memory.acknowledged, self.memory.progress);
             let begun = Instant::now();
             let Err(error) = self.session().await;
             if matches!(error, SessionError::Stopped | SessionError::SinkClosed) {
                 break;
             }
             if matches!(error, SessionError::PublicationsChanged) {
-                tracing::info!(slot = %self.slot, "a publication has come or gone: the stream begins again");
+                tracing::info!(slot = %self.slot, "set of publications has changed; restarting the stream");
                 self.memory.without_messages = false;
                 continue;
             }
-            let is_progress = progress != (self.memory.acknowledged, self.memory.position);
-            if is_progress || begun.elapsed() >= LIVED {
+            let is_progress = before != (self.memory.acknowledged, self.memory.progress);
+            if is_progress || begun.elapsed() >= SUCCESS_AFTER {
                 pause = self.config.backoff_min;
             }
-            if self.interrupted(&error).is_err() {
+            if self.report_interruption(&error).is_err() {
                 break;
             }
             let wait = match error {
@@ -118,19 +119,20 @@ impl Stream {
             .send_modify(|status| status.state = StreamState::Stopped);
     }
 
-    /// One connection, from its preparation to its end.
+    /// One connection, from preparation to end.
     async fn session(&mut self) -> Result<Infallible, SessionError> {
         let attempt = self.memory.attempts;
         self.memory.attempts += 1;
         let stop = self.stop.clone();
-        let control = stoppable(&stop, slot_watch::connect(&self.connector, &self.tasks)).await?;
+        let control =
+            until_stopped(&stop, slot_watch::connect(&self.connector, &self.tasks)).await?;
         let (origin, mut reading) = self
             .memory
             .preparation
             .prepare(&control, &self.connector, &self.slot, &self.config, &stop)
             .await?;
-        self.take_slot(origin);
-        // A new slot begins behind whatever the old one could not read.
+        self.note_slot_origin(origin);
+        // A new slot begins after everything that the old one could not read.
         self.memory.without_messages &= origin == SlotOrigin::Found && reading.changes;
         reading.messages &= !self.memory.without_messages;
 
@@ -147,12 +149,12 @@ impl Stream {
             cluster,
             end,
             pid,
-        } = stoppable(&stop, opening).await?;
-        self.enter_cluster(cluster, end);
+        } = until_stopped(&stop, opening).await?;
+        self.check_cluster(cluster, end);
         self.memory.preparation.own_pid = Some(pid);
-        stoppable(&stop, transport::start(&mut client))
+        until_stopped(&stop, transport::start(&mut client))
             .await
-            .inspect_err(|error| self.note_lost_slot(error, false))?;
+            .inspect_err(|error| self.note_error(error, false))?;
         self.memory.has_slot = true;
 
         let watch = SlotWatch {
@@ -183,57 +185,57 @@ impl Stream {
             biased;
             () = stop.cancelled() => SessionError::Stopped,
             error = watching => error,
-            ended = self.pump(&mut client, reading) => { let Err(error) = ended; error }
+            ended = self.read(&mut client, reading) => { let Err(error) = ended; error }
         };
         self.sinks.messages_live.send_replace(false);
-        self.note_lost_slot(&error, true);
-        say_goodbye(client).await;
+        self.note_error(&error, true);
+        shut_down(client).await;
         Err(error)
     }
 
-    /// Notes what the slot's origin means for what was handed over so far.
-    fn take_slot(&mut self, origin: SlotOrigin) {
+    /// Resets the progress if the slot is new.
+    fn note_slot_origin(&mut self, origin: SlotOrigin) {
         let memory = &mut self.memory;
         if origin == SlotOrigin::Found {
             return;
         }
         memory.has_slot = true;
-        // A new slot starts behind everything that was handed over.
-        memory.position = Position::default();
+        // A new slot starts after everything that was handed over.
+        memory.progress = Progress::default();
         memory.acknowledged = Lsn(0);
         if origin == SlotOrigin::Replaced || memory.was_live {
             self.metrics.slot_recreated.inc();
-            memory.owes_gap = true;
+            memory.gap_is_pending = true;
         }
     }
 
-    /// Positions are compared only within one history of one cluster. A restored backup, another
-    /// cluster behind the same name, or a standby that took over without the last transactions
-    /// would otherwise make new transactions look like repetitions.
-    fn enter_cluster(&mut self, cluster: Cluster, end: Lsn) {
+    /// Positions are comparable only within one history of one cluster. After a restored backup, a
+    /// switch to another cluster, or a failover to a standby that lacks the last transactions, new
+    /// transactions would otherwise look like repetitions.
+    fn check_cluster(&mut self, cluster: ClusterHistory, end: Lsn) {
         let memory = &mut self.memory;
         let is_same = memory
             .cluster
             .as_ref()
             .is_none_or(|known| *known == cluster);
-        let is_behind = end < memory.position.commit_lsn || end < memory.acknowledged;
+        let is_behind = end < memory.progress.commit_lsn || end < memory.acknowledged;
         if !is_same || is_behind {
-            tracing::warn!("another history of the database begins; changes may be missing");
-            memory.position = Position::default();
+            tracing::warn!("database history has changed; changes may be missing");
+            memory.progress = Progress::default();
             memory.acknowledged = Lsn(0);
             memory.relations.clear();
-            memory.owes_gap = true;
+            memory.gap_is_pending = true;
         }
         memory.cluster = Some(cluster);
     }
 
-    fn note_lost_slot(&mut self, error: &SessionError, is_streaming: bool) {
+    fn note_error(&mut self, error: &SessionError, is_streaming: bool) {
         self.memory.preparation.needs_new_slot |= error.needs_new_slot(is_streaming);
         self.memory.without_messages |= error.is_without_messages(is_streaming);
     }
 
-    /// Hands over what comes until the connection ends.
-    async fn pump(
+    /// Hands over what arrives until the connection ends.
+    async fn read(
         &mut self,
         client: &mut ReplicationClient,
         reading: Publications,
@@ -274,9 +276,9 @@ impl Stream {
                     };
                     (commit, 0)
                 }
-                // The server has sent everything before this position, and all of it is handed
-                // over: events arrive here in order. Acknowledging it lets an idle slot release
-                // the log that other databases write, and a fast shutdown come to its end.
+                // The server has sent everything before this position, and all of it has been
+                // handed over, because events arrive in order. Acknowledging it lets an idle slot
+                // release the WAL of other databases, and lets a fast shutdown finish.
                 ReplicationEvent::KeepAlive { wal_end, .. } => {
                     if !assembler.is_inside_transaction() {
                         self.acknowledge(client, Lsn(wal_end.as_u64()));
@@ -287,12 +289,12 @@ impl Stream {
             };
             self.metrics.bytes.inc_by(bytes as u64);
             let memory = &mut self.memory;
-            let step = assembler.push(message, bytes, &mut memory.relations, &memory.position)?;
-            self.take_step(client, step).await?;
+            let step = assembler.push(message, bytes, &mut memory.relations, &memory.progress)?;
+            self.apply_step(client, step).await?;
         }
     }
 
-    async fn take_step(
+    async fn apply_step(
         &mut self,
         client: &ReplicationClient,
         step: Step,
@@ -309,21 +311,19 @@ impl Stream {
         Ok(())
     }
 
-    /// Gives a chunk to the sinks, waiting for room: its messages first, because those who wait for
-    /// them need not wait for who may see its row changes. What was given counts as handed over;
-    /// when this future is dropped before, the rest of the chunk comes again with the next
-    /// connection.
+    /// Sends a chunk to the sinks and waits for room. Its messages go first, because they do not
+    /// need the access checks of its row changes. What was sent counts as handed over. If this
+    /// future is dropped, the next connection delivers the rest of the chunk.
     ///
-    /// A full sink of row changes stops the reading of the log, and then messages wait, too: they
-    /// come out of the same log in the order of commits. The alternatives are worse: to hold back
-    /// row changes without bound, or a second slot, for which the database decodes all of its log
-    /// a second time.
+    /// A full sink of row changes stops the reading of the WAL, and messages wait as well, because
+    /// they come from the same WAL in commit order. The alternatives are worse: unbounded buffering
+    /// of row changes, or a second slot, for which the database would decode its WAL twice.
     async fn hand_over(&mut self, mut chunk: Chunk) -> Result<(), SessionError> {
-        let mut position = self.memory.position;
-        position.advance(&chunk);
+        let mut progress = self.memory.progress;
+        progress.advance(&chunk);
         let messages = chunk.messages.rows.len() as u64;
         if messages > 0 {
-            let mut half_way = self.memory.position;
+            let mut half_way = self.memory.progress;
             half_way.advance_messages(&chunk);
             let room = self.sinks.messages.reserve().await;
             room.map_err(|_| SessionError::SinkClosed)?
@@ -334,7 +334,7 @@ impl Stream {
                         rows: Vec::new(),
                     },
                 ));
-            self.memory.position = half_way;
+            self.memory.progress = half_way;
             self.metrics.messages.inc_by(messages);
         }
         let changes = chunk.transaction.changes.len() as u64;
@@ -344,9 +344,9 @@ impl Stream {
             self.send(StreamEvent::Changes(chunk.transaction.into()))
                 .await?;
         }
-        self.memory.position = position;
+        self.memory.progress = progress;
         self.metrics.changes.inc_by(changes);
-        if position.is_whole {
+        if progress.is_whole {
             self.metrics.transactions.inc();
             self.status.send_modify(|status| {
                 status.last_commit = Some((commit_lsn, committed_at));
@@ -362,18 +362,17 @@ impl Stream {
         }
     }
 
-    /// Tells listeners that the stream runs, after the gap they missed if there was one: the new
-    /// slot exists by now, so what they read from the tables on hearing of the gap and what
-    /// follows here leave nothing out.
+    /// Tells listeners that the stream is live, after the gap if there was one. The new slot exists
+    /// by now, so reading the tables at the gap and following the stream misses nothing.
     async fn announce_live(&mut self, reading: Publications) -> Result<(), SessionError> {
         self.sinks.messages_live.send_replace(reading.messages);
-        if self.memory.owes_interrupted {
+        if self.memory.interrupted_is_pending {
             self.send(StreamEvent::Interrupted).await?;
-            self.memory.owes_interrupted = false;
+            self.memory.interrupted_is_pending = false;
         }
-        if self.memory.owes_gap {
+        if self.memory.gap_is_pending {
             self.send(StreamEvent::Gap).await?;
-            self.memory.owes_gap = false;
+            self.memory.gap_is_pending = false;
         }
         self.send(StreamEvent::Live).await?;
         self.readiness.set_replication(ReplicationState::Streaming);
@@ -386,9 +385,9 @@ impl Stream {
         Ok(())
     }
 
-    /// Reports the end of a connection, without waiting: a sink that is full for long must not keep
-    /// the slot from being looked at. Errors only when there is nobody to report to.
-    fn interrupted(&mut self, error: &SessionError) -> Result<(), SessionError> {
+    /// Reports the end of a connection without waiting, because a full sink must not delay the next
+    /// check of the slot. Fails only if the sink is closed.
+    fn report_interruption(&mut self, error: &SessionError) -> Result<(), SessionError> {
         match error {
             SessionError::SlotBusy(_) => {
                 tracing::info!(slot = %self.slot, %error, "waiting for the replication slot");
@@ -397,11 +396,11 @@ impl Stream {
                 slot = %self.slot,
                 error = error.with_causes(),
                 sqlstate = error.sqlstate(),
-                "replication is interrupted and will be tried again"
+                "replication interrupted; retrying"
             ),
         }
         self.metrics.reconnects.inc();
-        // With an SQLSTATE the server has answered and refused; it may take a person to help.
+        // With an SQLSTATE, the server has refused the connection. That may need an operator.
         self.readiness.set_replication(match error.sqlstate() {
             Some(_) => ReplicationState::Failing,
             None => ReplicationState::Connecting,
@@ -414,7 +413,7 @@ impl Stream {
         });
         if std::mem::take(&mut self.memory.is_live) {
             let sink = &self.sinks.changes;
-            self.memory.owes_interrupted = match sink.try_send(StreamEvent::Interrupted) {
+            self.memory.interrupted_is_pending = match sink.try_send(StreamEvent::Interrupted) {
                 Ok(()) => false,
                 Err(TrySendError::Full(_)) => true,
                 Err(TrySendError::Closed(_)) => return Err(SessionError::SinkClosed),
@@ -431,7 +430,7 @@ impl Stream {
             .map_err(|_| SessionError::SinkClosed)
     }
 
-    /// The clean end: the slot is dropped, or brought to where the stream was acknowledged.
+    /// Stops cleanly: drops the slot, or advances it to the last acknowledged position.
     async fn release(&mut self) {
         if !self.memory.has_slot {
             return;
@@ -445,13 +444,13 @@ impl Stream {
         tracing::warn!(
             slot = %self.slot,
             problem,
-            "the replication slot could not be released; it keeps write-ahead log until it is read or dropped"
+            "failed to release the replication slot; it holds WAL until it is read or dropped"
         );
     }
 
     async fn release_slot(&self) -> Result<(), SessionError> {
-        /// How soon to look again whether the walsender has ended.
-        const LOOK_AGAIN: Duration = Duration::from_millis(20);
+        /// Pause between checks whether the walsender has ended.
+        const CHECK_PAUSE: Duration = Duration::from_millis(20);
         let client = slot_watch::connect(&self.connector, &self.tasks).await?;
         let begun = Instant::now();
         loop {
@@ -460,20 +459,20 @@ impl Stream {
             };
             match state.active_pid {
                 Some(pid) if self.memory.preparation.own_pid != Some(pid) => {
-                    tracing::info!(slot = %self.slot, pid, "another process reads the slot: it is left to it");
+                    tracing::info!(slot = %self.slot, pid, "slot is in use by another process; not dropping it");
                     return Ok(());
                 }
                 Some(pid) => {
-                    if begun.elapsed() >= WALSENDER_EXIT {
+                    if begun.elapsed() >= TERMINATE_AFTER {
                         slot::terminate(&client, pid).await?;
                     }
-                    tokio::time::sleep(LOOK_AGAIN).await;
+                    tokio::time::sleep(CHECK_PAUSE).await;
                 }
                 None if !self.config.keep_slot => {
                     return Ok(slot::drop(&client, &self.slot).await?);
                 }
                 None => {
-                    // The last acknowledgement may not have reached the server before the end.
+                    // The last acknowledgement may not have reached the server.
                     let acknowledged = self.memory.acknowledged;
                     if state
                         .confirmed
@@ -488,9 +487,9 @@ impl Stream {
     }
 }
 
-/// Ends the session as the protocol wants it, or by force where the peer does not listen.
-async fn say_goodbye(mut client: ReplicationClient) {
-    if tokio::time::timeout(GOODBYE, client.shutdown())
+/// Ends the session by the protocol, or by force if the server does not react.
+async fn shut_down(mut client: ReplicationClient) {
+    if tokio::time::timeout(SHUTDOWN_TIMEOUT, client.shutdown())
         .await
         .is_err()
     {
@@ -498,8 +497,8 @@ async fn say_goodbye(mut client: ReplicationClient) {
     }
 }
 
-/// `work`, given up when a stop is asked for.
-async fn stoppable<T>(
+/// Runs `work` until a stop is requested.
+async fn until_stopped<T>(
     stop: &CancellationToken,
     work: impl Future<Output = Result<T, SessionError>>,
 ) -> Result<T, SessionError> {
@@ -510,7 +509,8 @@ async fn stoppable<T>(
     }
 }
 
-/// Half to one and a half of `pause`, so that several processes do not come back in step.
+/// Between half and one and a half of `pause`, so that several processes do not reconnect at the
+/// same time.
 fn jittered(pause: Duration) -> Duration {
     pause.mul_f64(0.5 + fastrand::f64())
 }

@@ -1,58 +1,38 @@
-//! The replication connection: address, TLS and session settings.
+//! The replication connection: its address, TLS and session settings.
 
 use std::time::Duration;
 
 use pgwire_replication::{ReplicationClient, ReplicationConfig as WireConfig, SslMode, TlsConfig};
 use tokio_postgres::config::{Host, SslMode as UrlSslMode};
 
-use super::error::{ReplicationError, SessionError};
+use super::error::ReplicationError;
+use super::names::{APPLICATION_NAME, SlotName};
 use super::publication::Publications;
-use super::slot::SlotName;
+use super::session_error::SessionError;
+use super::timeout::with_timeout;
 use crate::change::Lsn;
 use crate::config::ReplicationConfig;
 use crate::db::connect::{CertificateCheck, Connector};
 
-/// What the session calls itself in `pg_stat_replication`. A walsender of this name may be ended
-/// when its client is gone.
-pub(super) const APPLICATION_NAME: &str = "rapport replication";
-
-/// What the ordinary connection beside it calls itself.
-pub(super) const CONTROL_APPLICATION_NAME: &str = "rapport replication control";
-
-/// Settings that decide how values look as text, fixed against what role and database set: the
-/// startup packet outranks both. `search_path` is empty so that names of other objects (`regclass`
-/// and its like) are always written with their schema.
+/// Settings that determine the text form of values. In the startup packet they take precedence over
+/// those of role and database. `search_path` is empty so that names of other objects (`regclass`
+/// and similar types) always contain their schema.
 const SESSION_OPTIONS: &str = "-c datestyle=ISO,MDY -c intervalstyle=postgres -c timezone=UTC \
     -c bytea_output=hex -c extra_float_digits=3 -c search_path=";
 
-/// How often a status goes out when there is nothing new: well below the 30 s after which
-/// PostgreSQL would ask (half of `wal_sender_timeout`), and often enough that a sibling can tell a
-/// living client from one that is gone ([`super::prepare::TAKEOVER_AFTER`]).
+/// Interval of status messages without news. It is far below the 30 s after which PostgreSQL
+/// requests one (half of `wal_sender_timeout`), and short enough for another process to notice that
+/// a client is gone ([`super::prepare::TAKEOVER_AFTER`]).
 const IDLE_STATUS_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Messages waiting between the socket and the assembler. Each is one row, which can be large;
-/// beyond this the socket is not read and TCP holds the server back.
+/// Maximum messages between the socket and the assembler. Each is one row, which can be large. When
+/// the queue is full, the socket is not read, and TCP slows the server down.
 const QUEUED_MESSAGES: usize = 128;
-
-/// How long the server may take to answer what needs no waiting. One this slow is taken for gone,
-/// and everything is connected anew: nothing is lost by that.
-pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// `work`, whose answer must come within [`ANSWER_TIMEOUT`]. `what` completes "no answer while".
-pub(super) async fn answered<T, E: Into<SessionError>>(
-    what: &'static str,
-    work: impl Future<Output = Result<T, E>>,
-) -> Result<T, SessionError> {
-    match tokio::time::timeout(ANSWER_TIMEOUT, work).await {
-        Ok(result) => result.map_err(Into::into),
-        Err(_) => Err(SessionError::Timeout(ANSWER_TIMEOUT.as_secs(), what)),
-    }
-}
 
 /// The parts of a connection URL that a replication connection needs.
 #[derive(Clone)]
 pub(super) struct Address {
-    hosts: Vec<(Target, u16)>,
+    hosts: Vec<(HostAddress, u16)>,
     user: String,
     password: String,
     database: String,
@@ -63,18 +43,18 @@ pub(super) struct Address {
 
 /// One host of the URL.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Target {
+struct HostAddress {
     /// A name, an address, or the directory of a Unix socket.
     host: String,
-    /// What the certificate must name when that is not `host`.
+    /// The name in the certificate, if it differs from `host`.
     certificate_name: Option<String>,
 }
 
 impl Address {
-    /// Takes the parts out of `connector`.
+    /// Extracts the parts from `connector`.
     ///
     /// # Errors
-    /// [`ReplicationError::Url`] when a part is missing or is not text.
+    /// [`ReplicationError::Url`] if a part is missing or not UTF-8.
     pub(super) fn new(connector: &Connector) -> Result<Self, ReplicationError> {
         let config = connector.config();
         let user = config
@@ -139,7 +119,7 @@ impl Address {
         .with_tls(tls)
         .with_options(self.options.as_str())
         .with_application_name(APPLICATION_NAME)
-        // PostgreSQL's fast shutdown waits until all that was sent is acknowledged, so this also
+        // PostgreSQL's fast shutdown waits until everything sent is acknowledged. This interval
         // bounds that wait.
         .with_status_interval(config.status_interval)
         .with_wakeup_interval(IDLE_STATUS_INTERVAL)
@@ -147,9 +127,9 @@ impl Address {
     }
 }
 
-/// The URL's hosts with their ports; several are tried in turn, one per attempt.
-fn hosts(config: &tokio_postgres::Config) -> Result<Vec<(Target, u16)>, ReplicationError> {
-    /// PostgreSQL's own port.
+/// The hosts of the URL with their ports. Each attempt uses the next one.
+fn hosts(config: &tokio_postgres::Config) -> Result<Vec<(HostAddress, u16)>, ReplicationError> {
+    /// PostgreSQL's default port.
     const DEFAULT_PORT: u16 = 5432;
     let ports = config.get_ports();
     let addresses = config.get_hostaddrs();
@@ -168,12 +148,12 @@ fn hosts(config: &tokio_postgres::Config) -> Result<Vec<(Target, u16)>, Replicat
         };
         let address = addresses.get(index).map(ToString::to_string);
         let target = match (name, address) {
-            (Some(name), Some(address)) => Target {
+            (Some(name), Some(address)) => HostAddress {
                 host: address,
                 certificate_name: Some(name),
             },
-            // A certificate may name an address too; the client wants to be told that this is meant.
-            (Some(host), None) | (None, Some(host)) => Target {
+            // A certificate can also name an address, but only if the client asks for that.
+            (Some(host), None) | (None, Some(host)) => HostAddress {
                 certificate_name: host
                     .parse::<std::net::IpAddr>()
                     .is_ok()
@@ -191,29 +171,29 @@ fn hosts(config: &tokio_postgres::Config) -> Result<Vec<(Target, u16)>, Replicat
     Ok(hosts)
 }
 
-/// A cluster and its history: positions of one mean nothing in another.
+/// A cluster and its history. Positions are comparable only within one.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Cluster {
+pub(super) struct ClusterHistory {
     /// `pg_control_system().system_identifier`.
     pub system_id: String,
-    /// Rises when a standby takes over.
+    /// Increases when a standby takes over.
     pub timeline: u32,
 }
 
-/// A replication session that has logged in and not yet started to stream.
+/// A replication session that has logged in but not started streaming.
 pub(super) struct Opened {
     /// The client.
     pub client: ReplicationClient,
-    /// The cluster it reached.
-    pub cluster: Cluster,
-    /// The end of the cluster's log.
+    /// The cluster that it is connected to.
+    pub cluster: ClusterHistory,
+    /// The end of the cluster's WAL.
     pub end: Lsn,
     /// The walsender's process id.
     pub pid: i32,
 }
 
-/// Logs in. `attempt` chooses among several hosts; `reading` are the publications to read; `start` is where to begin reading, at least what
-/// the slot has as acknowledged.
+/// Logs in. `attempt` selects one of several hosts, `reading` are the publications to read, and
+/// `start` is the position to start at, no earlier than the slot's acknowledgement.
 pub(super) async fn open(
     address: &Address,
     attempt: usize,
@@ -226,13 +206,13 @@ pub(super) async fn open(
         .wire_config(attempt, slot, config, reading)
         .with_start_lsn(pgwire_replication::Lsn::from_u64(start.0));
     let mut client = ReplicationClient::connect_gated(config).await?;
-    let identified = answered("opening the replication connection", async {
+    let identified = with_timeout("opening the replication connection", async {
         let system = client.identify_system().await?;
         let rows = client.simple_query("select pg_backend_pid()").await?;
         Ok::<_, SessionError>((system, rows))
     })
     .await;
-    // Nothing else ends a connection that gets no answer.
+    // A connection without an answer would not end otherwise.
     let (system, rows) = identified.inspect_err(|_| client.abort())?;
     let pid = rows
         .first()
@@ -241,7 +221,7 @@ pub(super) async fn open(
         .ok_or(SessionError::Ended)?;
     Ok(Opened {
         client,
-        cluster: Cluster {
+        cluster: ClusterHistory {
             system_id: system.system_id,
             timeline: system.timeline,
         },
@@ -250,9 +230,9 @@ pub(super) async fn open(
     })
 }
 
-/// Starts to stream and waits for the server's consent.
+/// Starts streaming and waits for the server's confirmation.
 pub(super) async fn start(client: &mut ReplicationClient) -> Result<(), SessionError> {
-    let started = answered("starting to stream", async {
+    let started = with_timeout("starting to stream", async {
         client.start().await?;
         client.wait_started().await
     })

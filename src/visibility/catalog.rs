@@ -1,43 +1,28 @@
-//! What PostgreSQL's catalogue says about the published tables: columns, keys, policies, rights.
+//! A reading of PostgreSQL's catalogue: the published tables with their columns, keys, policies and
+//! rights.
 //!
-//! One reading is an immutable [`Catalog`], taken in one snapshot. Before a decision whose
-//! reading is too old a fingerprint of everything in it is compared, and it is read again where
-//! that differs. How old it may be depends on the tables: see [`super::descriptions`].
+//! A reading is immutable and is taken in one snapshot. [`super::catalog_cache`] decides when the
+//! catalogue is read again.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
 
 use tokio_postgres::{Client, Row};
 
-use super::ask::Question;
 use super::columns::{ColumnsCache, ColumnsKey, VisibleColumns};
-use super::error::AskError;
-use super::fingerprint;
-use super::generated::{Completions, Generation};
+use super::completion::Completions;
+use super::error::QueryError;
 use super::log_coverage;
 use super::published::PUBLISHED;
-use super::record::ValueEncoding;
+use super::query_cache::QueryCache;
+use super::table::{Policy, Table, TableColumn, TableRights};
+use super::types::Types;
 use crate::change::{Relation, TableName};
-use crate::db::connect::Connector;
 use crate::db::roles::MAY_BE_A_CALLERS;
-use crate::observability::metrics::VisibilityMetrics;
-use crate::shutdown::Tasks;
 
-/// What the session needs before names can be read: with an empty search path every name
-/// that is not of `pg_catalog` is printed with its schema, so it means the same everywhere.
-const SESSION: &str = "set search_path = ''; set statement_timeout = '10s'; \
-                       set idle_in_transaction_session_timeout = '30s'";
-
-/// How long one reading may take before its connection is given up: longer than the server's
-/// own limit for each of its statements, so it only matters when the network swallows packets.
-const READ_TIMEOUT: Duration = Duration::from_secs(15);
-
-const BEGIN: &str = "begin isolation level repeatable read read only";
-
-/// What [`Catalog`] is made of besides all that a [`fingerprint`] covers: what the log holds, primary keys, and the row
-/// types that columns may hold.
-const KEYS_AND_ROW_TYPES: &[&str] = &[
+/// The parts of [`Catalog`] that [`super::fingerprint`] does not cover by itself: what the WAL
+/// contains, primary keys, and the row types of columns.
+pub(super) const FINGERPRINTED: &[&str] = &[
     log_coverage::COLUMNS,
     log_coverage::EXPRESSIONS,
     log_coverage::PARTITIONS,
@@ -47,11 +32,11 @@ const KEYS_AND_ROW_TYPES: &[&str] = &[
    from pg_catalog.pg_class c where c.relkind = 'c'",
 ];
 
-/// What is read of each published table.
+/// Reads the published tables.
 ///
-/// Not among them, whatever is published: `realtime.messages` and its partitions, as
-/// [`TableName::is_messages`] knows them. Its rows are broadcasts to those who may listen to their
-/// topic, and its policies speak of a topic that nobody who asks for row changes has joined.
+/// Excluded are `realtime.messages` and its partitions (see [`TableName::is_messages`]), whatever
+/// is published. Their rows are broadcasts to the members of a topic, and their policies depend on
+/// the topic that a caller has joined, which does not exist for row changes.
 fn read_tables() -> String {
     format!(
         "
@@ -80,7 +65,7 @@ left join pg_catalog.pg_index i on i.indrelid = a.attrelid and i.indisprimary
 where a.attrelid = any($1) and a.attnum > 0 and not a.attisdropped
 order by a.attrelid, a.attnum";
 
-/// Types of columns, and those that they are made of.
+/// The types of columns, and the types that these consist of.
 const TYPES: &str = "
 with recursive used as (
   select a.atttypid as oid
@@ -112,11 +97,10 @@ select t.oid, t.typname::text, t.typtype = 'e', t.typbasetype,
 from used
 join pg_catalog.pg_type t on t.oid = used.oid";
 
-/// Policies that apply to `select`, in the order in which PostgreSQL considers them. One without
-/// USING (`for all with check (…)`) lets no row through and hides none. Columns
-/// come from the recorded dependencies, where 0 is the table itself: a reference to the
-/// whole row leaves no other trace. `volatility` of functions used directly tells whether a
-/// plan may hold a value that belongs to one caller only.
+/// Policies that apply to `select`, in the order in which PostgreSQL considers them. A policy
+/// without USING (`for all with check (…)`) neither shows nor hides rows. The columns come from the
+/// recorded dependencies. Column number 0 stands for the table itself and is skipped. The
+/// volatility of directly used functions shows whether a plan may contain a value of one caller.
 const POLICIES: &str = "
 select p.polrelid, p.oid, p.polpermissive,
   pg_catalog.pg_get_expr(p.polqual, p.polrelid),
@@ -129,8 +113,8 @@ select p.polrelid, p.oid, p.polpermissive,
   exists (select from pg_catalog.pg_depend d join pg_catalog.pg_proc f on f.oid = d.refobjid
     where d.classid = 'pg_catalog.pg_policy'::pg_catalog.regclass and d.objid = p.oid
       and d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass and f.provolatile = 'i'),
-  -- A range table entry of kind 0 is a table, and a function may read one; those of Supabase that tell
-  -- who asks do not.
+  -- A range table entry of kind 0 is a table. A function may read one, too; Supabase's functions for
+  -- the claims do not.
   p.polqual::text ~ ':rtekind 0 '
   or exists (select from pg_catalog.pg_depend d
     join pg_catalog.pg_proc f on f.oid = d.refobjid
@@ -143,7 +127,7 @@ from pg_catalog.pg_policy p
 where p.polrelid = any($1) and p.polcmd in ('r', '*') and p.polqual is not null
 order by p.polrelid, p.polname";
 
-/// Rights of roles on tables. Without USAGE on its schema nothing of a table can be selected.
+/// The rights of roles on tables. Without USAGE on the schema no column can be selected.
 fn rights_statement() -> String {
     format!(
         "
@@ -165,7 +149,7 @@ where r.rolname = any($1) and c.oid = any($2) and {MAY_BE_A_CALLERS}"
     )
 }
 
-/// Those of some roles that exist and may be a caller's.
+/// The roles, of those given, that exist and may be a caller's.
 fn roles_statement() -> String {
     format!(
         "select r.rolname::text from pg_catalog.pg_roles r \
@@ -179,169 +163,18 @@ pub(super) struct Catalog {
     fingerprint: String,
     tables: HashMap<u32, Arc<Table>>,
     by_name: HashMap<TableName, u32>,
-    /// Rights by role; `None` for a role that does not exist or may not be a caller's.
+    /// Rights by role; `None` if the role does not exist or may not be a caller's.
     roles: HashMap<String, Option<HashMap<u32, Arc<TableRights>>>>,
-    /// Prepared column sets. A std lock: held for a look-up or an insertion only.
+    /// Column sets that were used before. A std lock: held for a look-up or an insertion.
     columns: Mutex<ColumnsCache>,
-    /// Prepared questions, by what distinguishes them. A std lock for the same reason.
-    questions: Mutex<HashMap<QuestionKey, Arc<Question>>>,
-    /// Whether some column is to be worked out because the log does not carry it.
+    pub(super) queries: QueryCache,
+    /// Whether a column has to be computed because the WAL does not contain it.
     pub(super) has_generated_columns: bool,
     pub(super) completions: Completions,
 }
 
-/// What a question to PostgreSQL depends on, within one reading of the catalogue.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct QuestionKey {
-    pub(super) table: u32,
-    /// A plan may have been made with the rights of the role that ran it first, so roles do
-    /// not share one.
-    pub(super) role: String,
-    pub(super) kind: QuestionKind,
-}
-
-/// The kinds of question.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) enum QuestionKind {
-    /// The policies on row images.
-    Image,
-    /// The row itself by primary key.
-    Key,
-    /// One filter condition: column number, comparison, text of the comparison.
-    Condition(i16, String),
-    /// The values of a generated column, by its number.
-    Generated(i16),
-}
-
-/// A published table.
-#[derive(Debug)]
-pub(super) struct Table {
-    pub(super) oid: u32,
-    pub(super) name: TableName,
-    /// In the order of their numbers, without dropped ones.
-    pub(super) columns: Vec<TableColumn>,
-    pub(super) has_row_security: bool,
-    /// Whether the log holds deleted rows whole (`replica identity full`).
-    pub(super) keeps_deleted_rows: bool,
-    pub(super) policies: Vec<Policy>,
-    /// Whether its rows are stored in partitions, in whose place it is published. Each has a replica identity of its
-    /// own, and the stream describes the table with them, so not when only its own policies or rights have changed.
-    pub(super) is_partitioned: bool,
-    /// Whether an old image that is said to be full is so.
-    pub(super) has_whole_old_rows: bool,
-}
-
-/// A column of a published table.
-#[derive(Debug)]
-pub(super) struct TableColumn {
-    pub(super) number: i16,
-    pub(super) name: String,
-    pub(super) type_oid: u32,
-    pub(super) type_modifier: i32,
-    /// `pg_type.typname`.
-    pub(super) type_name: String,
-    /// The type as SQL, with its modifier.
-    pub(super) type_sql: String,
-    /// The type as SQL without a modifier: what a filter's operand is cast to.
-    pub(super) bare_type_sql: String,
-    /// The type below all domains.
-    pub(super) base_type: u32,
-    /// Its `pg_type.typname`.
-    pub(super) base_type_name: String,
-    pub(super) is_enum: bool,
-    pub(super) is_primary_key: bool,
-    /// Whether the log carries its values.
-    pub(super) is_logged: bool,
-    /// How its values are worked out otherwise.
-    pub(super) generation: Option<Generation>,
-    /// Whether it is part of the replica identity of everything that stores rows of the table.
-    pub(super) is_identity: bool,
-    /// A collation other than the type's own, as SQL.
-    pub(super) collation: Option<String>,
-    /// Whether equal texts are equal bytes.
-    pub(super) is_deterministic: bool,
-    pub(super) encoding: Arc<ValueEncoding>,
-}
-
-/// A policy that applies to `select`.
-#[derive(Debug)]
-pub(super) struct Policy {
-    pub(super) oid: u32,
-    pub(super) is_permissive: bool,
-    pub(super) expression: String,
-    /// Numbers of the columns it depends on.
-    pub(super) columns: Vec<i16>,
-    /// Whether some row is referred to as a whole; it may be this table's.
-    pub(super) uses_whole_row: bool,
-    /// Whether it calls functions of users that are declared immutable: if that is a lie, a
-    /// plan would carry one caller's answer to the next.
-    pub(super) uses_immutable_function: bool,
-    /// Whether it looks at other rows than the one that it is about, or may do so.
-    pub(super) looks_elsewhere: bool,
-}
-
-/// What a role may do with a table.
-#[derive(Debug)]
-pub(super) struct TableRights {
-    /// Numbers of the columns it may select.
-    pub(super) selectable: HashSet<i16>,
-    /// Whether row-level security does not concern it.
-    pub(super) bypasses_row_security: bool,
-    /// Policies that apply to it.
-    policies: HashSet<u32>,
-}
-
-impl Table {
-    /// The column of this name.
-    pub(super) fn column(&self, name: &str) -> Option<&TableColumn> {
-        self.columns.iter().find(|column| column.name == name)
-    }
-
-    /// The columns of the primary key; empty when there is none.
-    pub(super) fn primary_key(&self) -> impl Iterator<Item = &TableColumn> {
-        self.columns.iter().filter(|column| column.is_primary_key)
-    }
-
-    /// The columns with these numbers.
-    pub(super) fn numbered<'a>(
-        &'a self,
-        numbers: &'a [i16],
-    ) -> impl Iterator<Item = &'a TableColumn> {
-        self.columns
-            .iter()
-            .filter(|column| numbers.contains(&column.number))
-    }
-
-    /// The policies that apply to a role with these rights.
-    pub(super) fn policies_for<'a>(
-        &'a self,
-        rights: &'a TableRights,
-    ) -> impl Iterator<Item = &'a Policy> {
-        self.policies
-            .iter()
-            .filter(|policy| rights.policies.contains(&policy.oid))
-    }
-
-    /// Whether it may have to be known who could see a row before the transaction that deleted it.
-    pub(super) fn needs_past(&self) -> bool {
-        self.keeps_deleted_rows
-            && self.has_row_security
-            && self.policies.iter().any(|policy| policy.looks_elsewhere)
-    }
-
-    /// Whether the columns of row images are columns of this reading, type for type.
-    pub(super) fn agrees_with(&self, relation: &Relation) -> bool {
-        self.name == relation.table
-            && relation.columns.iter().all(|column| {
-                self.column(&column.name).is_some_and(|known| {
-                    known.type_oid == column.type_oid && known.type_modifier == column.type_modifier
-                })
-            })
-    }
-}
-
 impl Catalog {
-    /// A table by its identifier.
+    /// A table by its oid.
     pub(super) fn table(&self, oid: u32) -> Option<&Arc<Table>> {
         self.tables.get(&oid)
     }
@@ -356,17 +189,17 @@ impl Catalog {
         self.tables.values()
     }
 
-    /// Whether the role exists and may be a caller's. It must be among those the catalogue was asked for.
+    /// Whether the role exists and may be a caller's. The role must be one that was read.
     pub(super) fn has_role(&self, role: &str) -> bool {
         matches!(self.roles.get(role), Some(Some(_)))
     }
 
-    /// What a role may do with a table; `None` when either is unknown.
+    /// The rights of a role on a table; `None` if either is unknown.
     pub(super) fn rights(&self, role: &str, table: u32) -> Option<&Arc<TableRights>> {
         self.roles.get(role)?.as_ref()?.get(&table)
     }
 
-    /// The columns a role may receive, from the cache or made by `make`.
+    /// The columns that a role may receive, from the cache or created by `make`.
     pub(super) fn columns(
         &self,
         key: ColumnsKey,
@@ -379,227 +212,33 @@ impl Catalog {
             .get_or_make(key, relation, make)
     }
 
-    /// The question for `key`, from the cache or made by `make`.
-    pub(super) fn question(
-        &self,
-        key: QuestionKey,
-        make: impl FnOnce() -> Question,
-    ) -> Arc<Question> {
-        let mut questions = self
-            .questions
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(questions.entry(key).or_insert_with(|| Arc::new(make())))
+    /// The fingerprint at the time of reading.
+    pub(super) fn fingerprint(&self) -> &str {
+        &self.fingerprint
     }
 
-    fn knows(&self, roles: &[&str]) -> bool {
+    /// The roles that exist and may be a caller's.
+    pub(super) fn known_roles(&self) -> impl Iterator<Item = &str> {
+        let known = self.roles.iter().filter(|(_, rights)| rights.is_some());
+        known.map(|(role, _)| role.as_str())
+    }
+
+    /// Whether the rights of all these roles have been read.
+    pub(super) fn knows(&self, roles: &[&str]) -> bool {
         roles.iter().all(|role| self.roles.contains_key(*role))
     }
 }
 
-/// Keeps the latest reading and renews it.
-pub(super) struct CatalogCache {
-    connector: Connector,
-    tasks: Tasks,
-    publication: String,
-    /// The statement that a reading's fingerprint is asked with.
-    fingerprint: String,
-    ttl: Duration,
-    metrics: VisibilityMetrics,
-    /// The latest reading. A std lock: held to copy a pointer.
-    latest: Mutex<Option<Verified>>,
-    /// When the last attempt failed. A std lock for the same reason.
-    failed_at: Mutex<Option<Instant>>,
-    /// The connection it is read on. An async lock because it stands for the connection's own
-    /// turn: whoever waits for it would otherwise wait for the same reading, and finds it done.
-    connection: tokio::sync::Mutex<Option<Client>>,
-}
-
-#[derive(Clone)]
-struct Verified {
-    catalog: Arc<Catalog>,
-    /// Taken before the snapshot that proved it.
-    at: Instant,
-}
-
-impl CatalogCache {
-    pub(super) fn new(
-        connector: Connector,
-        publication: String,
-        ttl: Duration,
-        metrics: VisibilityMetrics,
-        tasks: &Tasks,
-    ) -> Self {
-        Self {
-            connector,
-            tasks: tasks.clone(),
-            publication,
-            fingerprint: fingerprint::statement(PUBLISHED, KEYS_AND_ROW_TYPES),
-            ttl,
-            metrics,
-            latest: Mutex::new(None),
-            failed_at: Mutex::new(None),
-            connection: tokio::sync::Mutex::new(None),
-        }
-    }
-
-    /// How old a reading may be where nothing says that it has become untrue.
-    pub(super) fn ttl(&self) -> Duration {
-        self.ttl
-    }
-
-    /// A reading that was true within the usual time limit and knows `roles`.
-    ///
-    /// # Errors
-    /// When the database cannot be reached or does not let us read.
-    pub(super) async fn current(&self, roles: &[&str]) -> Result<Arc<Catalog>, AskError> {
-        self.within(roles, self.ttl).await
-    }
-
-    /// A reading begun after this call.
-    ///
-    /// # Errors
-    /// As [`Self::current`].
-    pub(super) async fn renewed(&self, roles: &[&str]) -> Result<Arc<Catalog>, AskError> {
-        self.within(roles, Duration::ZERO).await
-    }
-
-    /// A reading that was true within `limit`, or since this call, and knows `roles`.
-    ///
-    /// # Errors
-    /// As [`Self::current`].
-    pub(super) async fn within(
-        &self,
-        roles: &[&str],
-        limit: Duration,
-    ) -> Result<Arc<Catalog>, AskError> {
-        if let Some(catalog) = self.fresh(roles, limit) {
-            return Ok(catalog);
-        }
-        let asked_at = Instant::now();
-        let mut connection = self.connection.lock().await;
-        // Somebody else may have read it while this one waited for its turn.
-        if let Some(catalog) = self.fresh(roles, limit.max(asked_at.elapsed())) {
-            return Ok(catalog);
-        }
-        self.renew(&mut connection, roles, asked_at).await
-    }
-
-    /// The latest reading, however old.
-    pub(super) fn latest(&self) -> Option<Arc<Catalog>> {
-        let latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
-        latest.as_ref().map(|latest| Arc::clone(&latest.catalog))
-    }
-
-    /// The latest reading, if it knows `roles` and is older than `limit`, so that it may not be
-    /// used before it is verified.
-    pub(super) fn unverified(&self, roles: &[&str], limit: Duration) -> Option<Arc<Catalog>> {
-        let latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
-        let latest = latest.as_ref()?;
-        (latest.at.elapsed() >= limit && latest.catalog.knows(roles))
-            .then(|| Arc::clone(&latest.catalog))
-    }
-
-    fn fresh(&self, roles: &[&str], limit: Duration) -> Option<Arc<Catalog>> {
-        let latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
-        let latest = latest.as_ref()?;
-        (latest.at.elapsed() < limit && latest.catalog.knows(roles))
-            .then(|| Arc::clone(&latest.catalog))
-    }
-
-    /// Reads on the connection, whose turn it is. An attempt of somebody else that failed since
-    /// `asked_at` counts as this one's: waiters do not try one after the other.
-    async fn renew(
-        &self,
-        connection: &mut Option<Client>,
-        roles: &[&str],
-        asked_at: Instant,
-    ) -> Result<Arc<Catalog>, AskError> {
-        let failed_at = *self
-            .failed_at
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        if failed_at.is_some_and(|failed_at| failed_at >= asked_at) {
-            return Err(AskError::Unavailable(None));
-        }
-        let at = Instant::now();
-        let previous = self.latest();
-        // Taken out: a reading that is dropped half-way leaves a connection nobody uses again.
-        let client = connection.take();
-        let reading = async {
-            let client = match client.filter(|client| !client.is_closed()) {
-                Some(client) => client,
-                None => self.connect().await?,
-            };
-            let catalog = self.read(&client, previous, roles).await?;
-            Ok::<_, AskError>((client, catalog))
-        };
-        let result = tokio::time::timeout(READ_TIMEOUT, reading)
-            .await
-            .unwrap_or(Err(AskError::Unavailable(None)));
-        if result.is_err() {
-            *self
-                .failed_at
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
-        }
-        let (client, catalog) = result?;
-        *connection = Some(client);
-        *self.latest.lock().unwrap_or_else(PoisonError::into_inner) = Some(Verified {
-            catalog: Arc::clone(&catalog),
-            at,
-        });
-        Ok(catalog)
-    }
-
-    async fn connect(&self) -> Result<Client, AskError> {
-        let client = self
-            .connector
-            .connect("rapport visibility catalogue", &self.tasks)
-            .await?;
-        client.batch_execute(SESSION).await?;
-        Ok(client)
-    }
-
-    async fn read(
-        &self,
-        client: &Client,
-        previous: Option<Arc<Catalog>>,
-        roles: &[&str],
-    ) -> Result<Arc<Catalog>, AskError> {
-        client.batch_execute(BEGIN).await?;
-        self.metrics.catalog_checks.inc();
-        let fingerprint: String = client
-            .query_one(&self.fingerprint, &[&self.publication])
-            .await?
-            .try_get(0)?;
-        let catalog = match previous {
-            Some(previous) if previous.fingerprint == fingerprint && previous.knows(roles) => {
-                previous
-            }
-            previous => {
-                let mut wanted: HashSet<&str> = roles.iter().copied().collect();
-                if let Some(previous) = &previous {
-                    // Names that are no role's need not be kept: anybody may come up with them.
-                    let known = previous.roles.iter().filter(|(_, rights)| rights.is_some());
-                    wanted.extend(known.map(|(role, _)| role.as_str()));
-                }
-                let wanted: Vec<&str> = wanted.into_iter().collect();
-                self.metrics.catalog_loads.inc();
-                Arc::new(load(client, &self.publication, fingerprint, &wanted).await?)
-            }
-        };
-        client.batch_execute("rollback").await?;
-        Ok(catalog)
-    }
-}
-
-async fn load(
+/// Reads the catalogue in the snapshot of the current transaction.
+///
+/// # Errors
+/// If the database is unreachable or refuses a statement.
+pub(super) async fn load(
     client: &Client,
     publication: &str,
     fingerprint: String,
     roles: &[&str],
-) -> Result<Catalog, AskError> {
+) -> Result<Catalog, QueryError> {
     let mut tables = HashMap::new();
     for row in client.query(&read_tables(), &[&publication]).await? {
         let oid: u32 = row.try_get(0)?;
@@ -650,7 +289,7 @@ async fn load(
             .collect(),
         roles,
         columns: Mutex::default(),
-        questions: Mutex::default(),
+        queries: QueryCache::default(),
     })
 }
 
@@ -658,7 +297,7 @@ async fn load_rights(
     client: &Client,
     roles: &[&str],
     oids: &[u32],
-) -> Result<HashMap<String, Option<HashMap<u32, Arc<TableRights>>>>, AskError> {
+) -> Result<HashMap<String, Option<HashMap<u32, Arc<TableRights>>>>, QueryError> {
     let mut rights: HashMap<String, Option<HashMap<u32, Arc<TableRights>>>> = roles
         .iter()
         .map(|role| ((*role).to_owned(), None))
@@ -685,7 +324,7 @@ async fn load_rights(
     Ok(rights)
 }
 
-fn read_column(row: &Row, types: &Types) -> Result<TableColumn, AskError> {
+fn read_column(row: &Row, types: &Types) -> Result<TableColumn, QueryError> {
     let type_oid = row.try_get(3)?;
     let base_type = types.base(type_oid);
     Ok(TableColumn {
@@ -698,7 +337,7 @@ fn read_column(row: &Row, types: &Types) -> Result<TableColumn, AskError> {
         bare_type_sql: row.try_get(9)?,
         base_type,
         base_type_name: types.name(base_type).to_owned(),
-        is_enum: types.0.get(&base_type).is_some_and(|known| known.is_enum),
+        is_enum: types.is_enum(base_type),
         is_primary_key: row.try_get(6)?,
         is_logged: false,
         generation: None,
@@ -709,7 +348,7 @@ fn read_column(row: &Row, types: &Types) -> Result<TableColumn, AskError> {
     })
 }
 
-fn read_policy(row: &Row) -> Result<Policy, AskError> {
+fn read_policy(row: &Row) -> Result<Policy, QueryError> {
     let columns: Vec<i32> = row.try_get(4)?;
     Ok(Policy {
         oid: row.try_get(1)?,
@@ -721,98 +360,6 @@ fn read_policy(row: &Row) -> Result<Policy, AskError> {
             .collect(),
         uses_whole_row: row.try_get(5)?,
         uses_immutable_function: row.try_get(6)?,
-        looks_elsewhere: row.try_get(7)?,
+        reads_other_rows: row.try_get(7)?,
     })
-}
-
-/// Types by identifier.
-struct Types(HashMap<u32, KnownType>);
-
-struct KnownType {
-    name: String,
-    is_enum: bool,
-    base: u32,
-    element: u32,
-    delimiter: char,
-    is_composite: bool,
-    attributes: Vec<(String, u32)>,
-}
-
-impl Types {
-    fn read(rows: &[Row]) -> Result<Self, AskError> {
-        let mut types = HashMap::new();
-        for row in rows {
-            let delimiter: String = row.try_get(5)?;
-            let names: Vec<String> = row.try_get(6)?;
-            let attribute_types: Vec<u32> = row.try_get(7)?;
-            types.insert(
-                row.try_get(0)?,
-                KnownType {
-                    name: row.try_get(1)?,
-                    is_enum: row.try_get(2)?,
-                    base: row.try_get(3)?,
-                    element: row.try_get(4)?,
-                    delimiter: delimiter.chars().next().unwrap_or(','),
-                    is_composite: row.try_get(8)?,
-                    attributes: names.into_iter().zip(attribute_types).collect(),
-                },
-            );
-        }
-        Ok(Self(types))
-    }
-
-    fn name(&self, oid: u32) -> &str {
-        self.0.get(&oid).map_or("", |known| &known.name)
-    }
-
-    /// The type below all domains.
-    fn base(&self, mut oid: u32) -> u32 {
-        while let Some(known) = self.0.get(&oid).filter(|known| known.base != 0) {
-            oid = known.base;
-        }
-        oid
-    }
-
-    fn column_encoding(&self, oid: u32) -> ValueEncoding {
-        const BYTEA: u32 = 17;
-        // Inside arrays and rows it keeps its `\x`, as the protocol's original does.
-        if self.base(oid) == BYTEA {
-            ValueEncoding::Bytea
-        } else {
-            self.encoding(oid)
-        }
-    }
-
-    /// The classes of `to_jsonb` (PostgreSQL's `json_categorize_type`). Types are matched by
-    /// their fixed identifiers, as there.
-    fn encoding(&self, oid: u32) -> ValueEncoding {
-        let base = self.base(oid);
-        match base {
-            // int8, int2, int4, float4, float8, numeric
-            20 | 21 | 23 | 700 | 701 | 1700 => ValueEncoding::Number,
-            16 => ValueEncoding::Bool,
-            // json, jsonb
-            114 | 3802 => ValueEncoding::Json,
-            1082 => ValueEncoding::Date,
-            1114 => ValueEncoding::Timestamp,
-            1184 => ValueEncoding::TimestampTz,
-            _ => match self.0.get(&base) {
-                Some(known) if known.element != 0 => {
-                    let delimiter = self
-                        .0
-                        .get(&known.element)
-                        .map_or(',', |element| element.delimiter);
-                    ValueEncoding::Array(Arc::new(self.encoding(known.element)), delimiter)
-                }
-                Some(known) if known.is_composite => ValueEncoding::Composite(
-                    known
-                        .attributes
-                        .iter()
-                        .map(|(name, oid)| (name.clone(), Arc::new(self.encoding(*oid))))
-                        .collect(),
-                ),
-                _ => ValueEncoding::Text,
-            },
-        }
-    }
 }

@@ -1,26 +1,27 @@
-//! Which columns of a row a role may receive, prepared so that writing a record costs no look-ups.
+//! The columns that a role may receive, prepared so that a record is written without look-ups.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::SubscribeOptions;
-use super::catalog::{Table, TableColumn, TableRights};
-use super::record::{ValueEncoding, write_string};
+use super::binding::SubscribeOptions;
+use super::encoding::{ValueEncoding, write_string};
+use super::table::{Table, TableColumn, TableRights};
 use crate::change::Relation;
 
-/// The columns that may be sent, in the table's order. Made once per table, role, `select` and
-/// options, and shared by all who have these in common.
+/// The columns that may be sent, in the table's order. Created once per table, role, `select` and
+/// options, and shared by all subscribers with the same ones.
 #[derive(Debug, PartialEq, Eq)]
 pub struct VisibleColumns {
     /// The columns.
     pub columns: Vec<VisibleColumn>,
-    /// The `columns` array of the wire, `[{"name":…,"type":…},…]`.
+    /// The `columns` array of the protocol, `[{"name":…,"type":…},…]`.
     pub header: Bytes,
-    /// Of which changes `old_record` holds the primary key alone (protocol 6.5, item 4).
+    /// The changes whose `old_record` contains only the primary key (protocol 6.5, item 4).
     pub old_key_only: OldKeyOnly,
-    /// Whether an old image that is said to be full is so: the partitions of a table decide that, each for its own rows.
+    /// Whether an image that is marked as full is full. For a partitioned table this depends on
+    /// each partition.
     pub has_whole_old_rows: bool,
 }
 
@@ -34,49 +35,50 @@ impl VisibleColumns {
     }
 }
 
-/// Of which changes of a table subscribers are told the primary key of the old row and no more.
+/// The changes of a table for which subscribers receive only the primary key of the old row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OldKeyOnly {
-    /// Of none: row-level security is not enabled.
+    /// None: row-level security is not enabled.
     Nothing,
-    /// Of deletions: nobody could ask any more who may see the row.
+    /// Deletions: no policy can be evaluated on the deleted row.
     Deletes,
-    /// Of all: the settings say so.
+    /// Updates and deletions, because of a setting, or because the old row is hidden.
     Everything,
 }
 
-/// One column that may be sent.
+/// A column that may be sent.
 #[derive(Debug, PartialEq, Eq)]
 pub struct VisibleColumn {
-    /// Its place in the row images.
+    /// Its index in the row images.
     pub index: usize,
     /// `"name":`, ready to write.
     pub name_json: Bytes,
-    /// How its text becomes JSON.
+    /// How its values become JSON.
     pub encoding: Arc<ValueEncoding>,
-    /// Whether it belongs to the primary key.
+    /// Whether it is part of the primary key.
     pub is_primary_key: bool,
-    /// Whether it belongs to the replica identity, so that it has not changed where the log holds no old image.
+    /// Whether it is part of the replica identity. If so, it has not changed if the WAL contains no
+    /// old image.
     pub is_identity: bool,
 }
 
-/// What column sets of one reading of the catalogue differ by.
+/// What distinguishes the column sets of one reading of the catalogue.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct ColumnsKey {
     pub(super) table: u32,
     pub(super) role: String,
     pub(super) select: Option<Arc<[String]>>,
     pub(super) options: SubscribeOptions,
-    /// Whether `old_record` contains only the primary key, whatever `old_key_only` says of the table.
+    /// Whether `old_record` contains only the primary key, whatever the table's `old_key_only` is.
     pub(super) hides_old_row: bool,
 }
 
-/// Column sets already made. Lives and dies with a reading of the catalogue.
+/// Column sets of one reading of the catalogue.
 #[derive(Default)]
 pub(super) struct ColumnsCache(HashMap<ColumnsKey, (Arc<Relation>, Arc<VisibleColumns>)>);
 
-/// Sets kept at most: enough for every table and role there is; only strange `select` lists
-/// by the thousand come near it.
+/// Maximum number of sets. All tables and roles of a database fit; only thousands of different
+/// `select` lists exceed it.
 const MAX_CACHED: usize = 4096;
 
 impl ColumnsCache {
@@ -89,7 +91,7 @@ impl ColumnsCache {
         if let Some((known, columns)) = self.0.get_mut(&key)
             && (Arc::ptr_eq(known, relation) || known == relation)
         {
-            // The next look-up need not compare it column by column.
+            // Saves the next look-up the comparison by columns.
             known.clone_from(relation);
             return Arc::clone(columns);
         }
@@ -103,8 +105,8 @@ impl ColumnsCache {
     }
 }
 
-/// The columns of `relation` that a role with `rights` may receive. A column that the catalogue
-/// does not know by this name and type is left out: nobody can tell who may see it.
+/// The columns of `relation` that a role with `rights` may receive. A column whose name or type the
+/// catalogue does not contain is left out, because the rights on it are unknown.
 pub(super) fn visible_columns(
     table: &Table,
     relation: &Relation,

@@ -1,9 +1,10 @@
-//! Waits until new snapshots see what the log says is committed.
+//! Waits until new snapshots see transactions that are committed in the WAL.
 //!
-//! A commit record is written, and may be sent to us, before the transaction ends for everyone else: PostgreSQL takes
-//! it off the list of running transactions after that, and with synchronous replication only when the standby has
-//! answered (PostgreSQL manual 27.2.8). A question asked in between is answered as if the transaction had not
-//! been: a policy misses the membership that was inserted together with the row, the catalogue the new column.
+//! A commit record is written, and may reach us, before the transaction ends for other sessions.
+//! PostgreSQL removes the transaction from the list of running ones only afterwards, and with
+//! synchronous replication only after the standby has confirmed (PostgreSQL manual 27.2.8). A query
+//! in between does not see the transaction: a policy misses a membership that was inserted together
+//! with the row, and the catalogue lacks a new column.
 
 use std::time::{Duration, Instant};
 
@@ -11,39 +12,39 @@ use tokio::sync::OnceCell;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, SimpleQueryMessage};
 
-use super::error::AskError;
-use super::inquiry::Patience;
+use super::backoff::Backoff;
+use super::error::QueryError;
 use crate::db::Snapshot;
 use crate::db::connect::Connector;
 use crate::observability::metrics::VisibilityMetrics;
 use crate::shutdown::Tasks;
 
-/// A snapshot costs the server nothing, so its own limit only matters when it is stuck.
+/// A snapshot costs the server nothing, so the server's own limit only matters if it is stuck.
 const SESSION: &str = "set statement_timeout = '10s'";
 
-/// How long one look may take before its connection is given up: longer than the server's own
-/// limit, so it only matters when the network swallows packets.
+/// Maximum time for one look, after which its connection is dropped. It exceeds the server's own
+/// limit, so it only matters if the network loses packets.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// First and longest pause between two looks. What is left of a commit takes microseconds; a standby
-/// that has to answer first takes as long as it takes.
+/// First and longest pause between two looks. The rest of a commit usually takes microseconds. A
+/// standby that must confirm it first can take any time.
 const FIRST_PAUSE: Duration = Duration::from_millis(1);
 const LAST_PAUSE: Duration = Duration::from_millis(50);
 
-/// After how long somebody should know what everything waits for.
+/// Time after which a warning says what the changes wait for.
 const WARN_AFTER: Duration = Duration::from_secs(5);
 
-/// Looks at which transactions new snapshots see, on a connection of its own.
+/// Reads which transactions new snapshots see, over one connection.
 pub(super) struct CommitWatch {
     connector: Connector,
     tasks: Tasks,
     metrics: VisibilityMetrics,
-    /// An async lock because it stands for the connection's own turn.
+    /// An async lock, because it is held while the connection is in use.
     connection: tokio::sync::Mutex<Option<Client>>,
 }
 
-/// The transactions of one batch. Waited for once, by whoever needs it first.
-pub(super) struct Commits<'a> {
+/// The transactions of one batch. The first caller waits for them, and the others share the result.
+pub(super) struct PendingCommits<'a> {
     watch: &'a CommitWatch,
     xids: Vec<u32>,
     seen: OnceCell<()>,
@@ -59,12 +60,12 @@ impl CommitWatch {
         }
     }
 
-    /// These transactions, which the log says are committed.
-    pub(super) fn commits(&self, xids: impl Iterator<Item = u32>) -> Commits<'_> {
+    /// Watches these transactions, which are committed in the WAL.
+    pub(super) fn pending(&self, xids: impl Iterator<Item = u32>) -> PendingCommits<'_> {
         let mut xids: Vec<u32> = xids.collect();
         xids.sort_unstable();
         xids.dedup();
-        Commits {
+        PendingCommits {
             watch: self,
             xids,
             seen: OnceCell::new(),
@@ -75,32 +76,32 @@ impl CommitWatch {
         let begun = Instant::now();
         let mut is_warned = false;
         let mut pause = FIRST_PAUSE;
-        let mut patience = Patience::new(&self.metrics);
+        let mut backoff = Backoff::new(&self.metrics);
         loop {
-            match self.has_ended(xids).await {
+            match self.are_visible(xids).await {
                 Ok(true) => return,
                 Ok(false) => {
                     self.metrics.commit_waits.inc();
                     if !is_warned && begun.elapsed() >= WARN_AFTER {
                         is_warned = true;
                         tracing::warn!(
-                            "row changes wait for a transaction that is committed and not yet \
-                             visible: does it wait for a synchronous standby?"
+                            "waiting for a committed transaction to become visible; it may be \
+                             waiting for a synchronous standby"
                         );
                     }
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(LAST_PAUSE);
-                    patience = Patience::new(&self.metrics);
+                    backoff = Backoff::new(&self.metrics);
                 }
-                Err(error) => patience.wait(&error).await,
+                Err(error) => backoff.wait(&error).await,
             }
         }
     }
 
-    /// Whether a snapshot of now sees all of `xids` that any snapshot ever will.
-    async fn has_ended(&self, xids: &[u32]) -> Result<bool, AskError> {
+    /// Whether a current snapshot sees all of `xids`, except those that no snapshot will ever see.
+    async fn are_visible(&self, xids: &[u32]) -> Result<bool, QueryError> {
         let mut connection = self.connection.lock().await;
-        // Taken out: a look that is dropped half-way leaves a connection nobody uses again.
+        // Taken out, so that a look that is dropped midway also drops its connection.
         let client = connection.take();
         let looking = async {
             let client = match client.filter(|client| !client.is_closed()) {
@@ -116,24 +117,24 @@ impl CommitWatch {
                     SimpleQueryMessage::Row(row) => Snapshot::parse(row.get(0)?),
                     _ => None,
                 })
-                .ok_or(AskError::Unavailable(None))?;
-            let mut has_ended = true;
+                .ok_or(QueryError::Unavailable(None))?;
+            let mut are_visible = true;
             for xid in xids.iter().filter(|xid| !snapshot.sees(**xid)) {
                 if has_begun(&client, snapshot.full_xid(*xid)).await? {
-                    has_ended = false;
+                    are_visible = false;
                     break;
                 }
             }
-            Ok::<_, AskError>((client, has_ended))
+            Ok::<_, QueryError>((client, are_visible))
         };
-        let (client, has_ended) = tokio::time::timeout(LOOK_TIMEOUT, looking)
+        let (client, are_visible) = tokio::time::timeout(LOOK_TIMEOUT, looking)
             .await
-            .unwrap_or(Err(AskError::Unavailable(None)))?;
+            .unwrap_or(Err(QueryError::Unavailable(None)))?;
         *connection = Some(client);
-        Ok(has_ended)
+        Ok(are_visible)
     }
 
-    async fn connect(&self) -> Result<Client, AskError> {
+    async fn connect(&self) -> Result<Client, QueryError> {
         // Boxed: the handshake's state is large, and would be part of every resolution.
         let connecting = Box::pin(
             self.connector
@@ -145,10 +146,10 @@ impl CommitWatch {
     }
 }
 
-impl Commits<'_> {
-    /// Waits until every snapshot taken from now on sees all of them, for as long as that takes:
-    /// others do not see these rows either until then.
-    pub(super) async fn seen(&self) {
+impl PendingCommits<'_> {
+    /// Waits until every new snapshot sees all of them. Other sessions do not see these rows
+    /// earlier either.
+    pub(super) async fn wait_visible(&self) {
         // Boxed for the same reason: it is awaited in several places of a resolution.
         self.seen
             .get_or_init(|| Box::pin(self.watch.wait(&self.xids)))
@@ -156,9 +157,10 @@ impl Commits<'_> {
     }
 }
 
-/// Whether the database knows of this transaction. One of its future is of another history: a standby took over,
-/// or a backup was restored, without that commit, and nobody will ever see it.
-async fn has_begun(client: &Client, xid: u64) -> Result<bool, AskError> {
+/// Whether the transaction exists in this history of the database. If a standby took over or a
+/// backup was restored without the commit, its id lies in the future, and no snapshot will ever see
+/// it.
+async fn has_begun(client: &Client, xid: u64) -> Result<bool, QueryError> {
     let status = format!("select pg_catalog.pg_xact_status('{xid}'::pg_catalog.xid8)");
     match client.simple_query(&status).await {
         Ok(_) => Ok(true),

@@ -1,53 +1,55 @@
-//! Filter conditions that only PostgreSQL can decide, gathered over a run of changes.
+//! Evaluates filter conditions that only PostgreSQL can decide, for all changes of a table batch.
 //!
-//! They are asked about rows that whoever set the filter may see, and about no others.
+//! A condition is evaluated only on rows that its subscriber may see.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::catalog::Table;
+use super::checks::{Check, CheckResult, Inputs, StaleCatalog};
 use super::delivery::Payload;
-use super::inquiry::{Inputs, Item, Outcome, QUERY_CANCELED, Stale};
+use super::failure::QUERY_CANCELED;
 use super::predicate::Test;
-use super::resolution::{Groups, Resolution, add, unanswered_text};
-use super::row_access::condition_question;
+use super::recipients::{RecipientGroups, add, unanswered_text};
+use super::row_access::condition_query;
 use super::subscription::Subscription;
+use super::table::Table;
+use super::table_batch::Resolution;
 use crate::change::ColumnValue;
 
-/// Conditions of one identity that are asked about before it is looked whether one of them took too
-/// long. Anybody may set filters by the thousand, and changes of all tables wait for them.
-const CONDITIONS_AT_ONCE: usize = 4;
+/// Conditions of one identity that run before the time limit is checked. A client can set thousands
+/// of filters, and the changes of all tables wait for them.
+const CONDITIONS_PER_ROUND: usize = 4;
 
-/// Filter conditions that PostgreSQL decides, gathered over a run.
+/// The deliveries that depend on such conditions.
 #[derive(Default)]
-pub(super) struct Conditions<'a> {
-    pub(super) waiting: Vec<Waiting<'a>>,
+pub(super) struct PendingConditions<'a> {
+    pub(super) waiting: Vec<PendingDelivery<'a>>,
 }
 
-/// A change that a filter accepts if all of its asked conditions are true.
-pub(super) struct Waiting<'a> {
+/// A delivery that is made if all its conditions are true.
+pub(super) struct PendingDelivery<'a> {
     pub(super) change: usize,
     pub(super) subscription: Arc<Subscription>,
-    /// Position of the condition in the filter, and the value it is about.
+    /// Index of each condition in the filter, and the value that it is evaluated on.
     pub(super) conditions: Vec<(usize, &'a ColumnValue)>,
-    /// What is due then.
+    /// The payload to deliver.
     pub(super) payload: Payload,
 }
 
-impl Conditions<'_> {
-    /// Adds what is due of accepted changes.
+impl PendingConditions<'_> {
+    /// Adds the recipients whose conditions are true.
     ///
     /// # Errors
-    /// As [`super::inquiry::settle`].
-    pub(super) async fn decide(
+    /// See [`super::checks::run_checks`].
+    pub(super) async fn evaluate(
         self,
         resolution: &Resolution<'_>,
         table: &Table,
         may_be_stale: bool,
-        groups: &mut Groups,
-    ) -> Result<(), Stale> {
-        // One question for each identity and condition, over all values of the run.
+        groups: &mut RecipientGroups,
+    ) -> Result<(), StaleCatalog> {
+        // One check per identity and condition, for all values of the table batch.
         let mut places: HashMap<(usize, &str, &str, &str), usize> = HashMap::new();
         let mut inputs: Vec<Inputs> = Vec::new();
         let mut subjects = Vec::new();
@@ -56,19 +58,19 @@ impl Conditions<'_> {
             let mut own = Vec::with_capacity(waiting.conditions.len());
             for (position, value) in &waiting.conditions {
                 let condition = &waiting.subscription.predicate.conditions[*position];
-                let Test::Asked { sql, operand } = &condition.test else {
+                let Test::Query { sql, operand } = &condition.test else {
                     continue;
                 };
-                let asker = &waiting.subscription.asker;
+                let principal = &waiting.subscription.principal;
                 let key = (
-                    Arc::as_ptr(asker).addr(),
+                    Arc::as_ptr(principal).addr(),
                     condition.column.as_str(),
                     sql.as_str(),
                     &**operand,
                 );
                 let place = *places.entry(key).or_insert_with(|| {
                     inputs.push(Inputs::default());
-                    subjects.push((asker, condition, sql, operand));
+                    subjects.push((principal, condition, sql, operand));
                     inputs.len() - 1
                 });
                 let text = match value {
@@ -79,18 +81,18 @@ impl Conditions<'_> {
             }
             numbers.push(own);
         }
-        let mut items = Vec::with_capacity(inputs.len());
-        for (inputs, (asker, condition, sql, operand)) in inputs.into_iter().zip(subjects) {
+        let mut checks = Vec::with_capacity(inputs.len());
+        for (inputs, (principal, condition, sql, operand)) in inputs.into_iter().zip(subjects) {
             let Some(column) = table.column(&condition.column) else {
-                return Err(Stale);
+                return Err(StaleCatalog);
             };
             let count = u32::try_from(inputs.len()).unwrap_or(u32::MAX);
-            items.push(Item {
-                asker: Arc::clone(asker),
-                question: condition_question(
-                    resolution.catalog,
+            checks.push(Check {
+                principal: Arc::clone(principal),
+                query: condition_query(
+                    &resolution.catalog.queries,
                     table,
-                    &asker.identity.role,
+                    &principal.identity.role,
                     column,
                     sql,
                 ),
@@ -99,14 +101,14 @@ impl Conditions<'_> {
                 operand: Some(Arc::clone(operand)),
             });
         }
-        let resolver = resolution.resolver;
-        let outcomes = outcomes(resolution, items, may_be_stale).await?;
-        let answers: Vec<(HashSet<u32>, HashMap<u32, String>)> = outcomes
+        let engine = resolution.engine;
+        let results = run_conditions(resolution, checks, may_be_stale).await?;
+        let answers: Vec<(HashSet<u32>, HashMap<u32, String>)> = results
             .into_iter()
-            .map(|outcome| {
+            .map(|result| {
                 (
-                    outcome.visible.into_iter().collect(),
-                    outcome.failed.into_iter().collect(),
+                    result.accepted.into_iter().collect(),
+                    result.failed.into_iter().collect(),
                 )
             })
             .collect();
@@ -115,8 +117,8 @@ impl Conditions<'_> {
                 .iter()
                 .find_map(|(place, number)| answers[*place].1.get(number));
             if let Some(sqlstate) = failure {
-                resolver.metrics.unanswered.inc();
-                let table = resolution.run.relation.table.to_string();
+                engine.metrics.unanswered.inc();
+                let table = resolution.table_batch.relation.table.to_string();
                 let payload = Payload::Unanswered(unanswered_text(&table, sqlstate));
                 add(&mut groups[waiting.change], payload, &waiting.subscription);
             } else if own
@@ -134,51 +136,53 @@ impl Conditions<'_> {
     }
 }
 
-/// Asks everything, a few conditions of each identity at once. When one of them takes too long, the
-/// others of that identity are not asked about any more: they count as if they did, too.
-async fn outcomes(
+/// Runs the checks, a few per identity at a time. If one of them exceeds its time limit, the
+/// remaining ones of that identity fail as if they had exceeded it too.
+async fn run_conditions(
     resolution: &Resolution<'_>,
-    items: Vec<Item>,
+    checks: Vec<Check>,
     may_be_stale: bool,
-) -> Result<Vec<Outcome>, Stale> {
-    let resolver = resolution.resolver;
-    let mut outcomes: Vec<Outcome> = items.iter().map(|_| Outcome::default()).collect();
-    // By the asker's address, of which there is one for each identity.
-    let mut asked_of: HashMap<usize, usize> = HashMap::new();
-    let mut turns: Vec<Vec<usize>> = Vec::new();
-    for (place, item) in items.iter().enumerate() {
-        let asked = asked_of.entry(Arc::as_ptr(&item.asker).addr()).or_default();
-        let turn = *asked / CONDITIONS_AT_ONCE;
-        *asked += 1;
-        if turn == turns.len() {
-            turns.push(Vec::new());
+) -> Result<Vec<CheckResult>, StaleCatalog> {
+    let engine = resolution.engine;
+    let mut results: Vec<CheckResult> = checks.iter().map(|_| CheckResult::default()).collect();
+    // By the principal's address, which is unique per identity.
+    let mut counts: HashMap<usize, usize> = HashMap::new();
+    let mut rounds: Vec<Vec<usize>> = Vec::new();
+    for (place, check) in checks.iter().enumerate() {
+        let count = counts
+            .entry(Arc::as_ptr(&check.principal).addr())
+            .or_default();
+        let round = *count / CONDITIONS_PER_ROUND;
+        *count += 1;
+        if round == rounds.len() {
+            rounds.push(Vec::new());
         }
-        turns[turn].push(place);
+        rounds[round].push(place);
     }
-    for turn in turns {
+    for round in rounds {
         let now = Instant::now();
-        let (slow, asked): (Vec<usize>, Vec<usize>) = turn.into_iter().partition(|place| {
-            resolver
+        let (slow, active): (Vec<usize>, Vec<usize>) = round.into_iter().partition(|place| {
+            engine
                 .slow_filters
-                .has(&items[*place].asker.identity, now)
+                .is_suspended(&checks[*place].principal.identity, now)
         });
         for place in slow {
-            let numbers = items[place].numbers.iter();
-            outcomes[place].failed = numbers
+            let numbers = checks[place].numbers.iter();
+            results[place].failed = numbers
                 .map(|number| (*number, QUERY_CANCELED.to_owned()))
                 .collect();
         }
-        let questions: Vec<Item> = asked.iter().map(|place| items[*place].clone()).collect();
-        let answers = resolution.ask(&questions, may_be_stale).await?;
-        for (place, outcome) in asked.into_iter().zip(answers) {
-            let mut failures = outcome.failed.iter();
+        let active_checks: Vec<Check> = active.iter().map(|place| checks[*place].clone()).collect();
+        let answers = resolution.run_checks(&active_checks, may_be_stale).await?;
+        for (place, result) in active.into_iter().zip(answers) {
+            let mut failures = result.failed.iter();
             if failures.any(|(_, sqlstate)| sqlstate == QUERY_CANCELED) {
-                resolver
+                engine
                     .slow_filters
-                    .note(&items[place].asker.identity, Instant::now());
+                    .suspend(&checks[place].principal.identity, Instant::now());
             }
-            outcomes[place] = outcome;
+            results[place] = result;
         }
     }
-    Ok(outcomes)
+    Ok(results)
 }

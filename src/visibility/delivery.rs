@@ -1,37 +1,37 @@
-//! The answer to "who receives what": payloads of changes and the channels they go to.
+//! The result of resolving a batch: payloads of changes and the channels that receive them.
 
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use super::ChannelId;
+use super::binding::ChannelId;
 use super::columns::VisibleColumns;
 use super::record::RecordDetail;
 use crate::change::ChangeTransaction;
 
-/// A batch that was decided.
+/// A resolved batch.
 #[derive(Debug)]
 pub struct Resolved<'b> {
-    /// The batch, whose images now hold what records are written from.
+    /// The batch. Its images have been completed and are the ones that records are written from.
     pub batch: Cow<'b, [Arc<ChangeTransaction>]>,
-    /// Who receives what of it, in commit order.
+    /// The deliveries, in commit order.
     pub deliveries: Vec<Delivery>,
 }
 
-/// One payload of one change, for the channels that receive exactly it.
+/// One payload of one change, and the channels that receive it.
 #[derive(Debug)]
 pub struct Delivery {
     /// Index of the transaction in the batch.
     pub transaction: usize,
     /// Index of the change in the transaction's `changes`.
     pub change: usize,
-    /// What is sent.
+    /// The payload.
     pub payload: Payload,
-    /// To whom; a channel appears once, and again in another delivery of the same change only if
-    /// some of its bindings are due another payload.
+    /// The receiving channels, each once. A channel occurs in another delivery of the same change
+    /// only if some of its bindings receive another payload.
     pub recipients: Vec<Recipient>,
 }
 
-/// A channel and the bindings of it that match.
+/// A channel and its matching bindings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Recipient {
     /// The channel.
@@ -40,13 +40,14 @@ pub struct Recipient {
     pub ids: Vec<u32>,
 }
 
-/// What a delivery holds.
+/// The content of a delivery.
 #[derive(Clone, Debug)]
 pub enum Payload {
-    /// The row, restricted to these columns, whole or (if it is over the size limit) in short.
+    /// The row with these columns, complete, or reduced if it exceeds the size limit.
     Row(Arc<VisibleColumns>, RecordDetail),
-    /// No row, only this error: `Error 401: Unauthorized` or `Error 400: Bad Request, no primary key`.
+    /// This error instead of the row: `Error 401: Unauthorized` or `Error 400: Bad Request, no
+    /// primary key`.
     Refused(&'static str),
-    /// The check of this row failed: the channel gets a `system` error with this text instead of it.
+    /// The check failed. The channel receives a `system` error with this text instead of the row.
     Unanswered(String),
 }

@@ -1,15 +1,16 @@
-//! When the stream described each table, and how old a reading of the catalogue may be for it.
+//! The latest description of each table in the stream, and the maximum age of a reading of the
+//! catalogue that follows from it.
 //!
-//! PostgreSQL describes a table again, before its next row, after every statement that
-//! invalidates its relation cache: policies, row-level security, owner, grants on the table and
-//! its columns, columns, replica identity, membership in a publication. Rows behind a new
-//! description are judged by a reading that begins when their commit is visible, so never by
-//! rules older than the row. `VACUUM`, `ANALYZE` and a new connection are followed by a
-//! description as well, so the reading compares a fingerprint first.
+//! PostgreSQL describes a table again before its next row after every statement that invalidates
+//! its relation cache entry. These are statements on policies, row-level security, owner, grants
+//! on the table or its columns, columns, replica identity, and publications. Rows behind a new
+//! description are judged by a reading that begins after their commit is visible, and so by rules
+//! that are not older than the row. A description also follows `VACUUM`, `ANALYZE` and a new
+//! connection. The reading therefore compares a fingerprint first.
 //!
-//! The stream says nothing of role attributes and memberships, of functions and other tables that
-//! policies name, of rights on the schema (before PostgreSQL 16), and of statements that follow
-//! the row within its transaction. These are in force after `visibility.catalog_ttl_ms`.
+//! The stream does not show changes of role attributes and memberships, of functions and other
+//! tables that policies name, of rights on the schema (before PostgreSQL 16), and changes that
+//! follow the row in its own transaction. They take effect after `visibility.catalog_ttl_ms`.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,37 +18,37 @@ use std::time::{Duration, Instant};
 
 use crate::change::Relation;
 
-/// For how long after a new description every batch has a reading of its own. `GRANT` and `REVOKE`
-/// lock no table: a row that follows one in the log can be visible microseconds before it, and
-/// a reading that sees the row and not yet the statement must not be trusted for longer.
+/// Time after a new description in which every batch needs a new reading. `GRANT` and `REVOKE` do
+/// not lock the table: a row that follows one in the log can become visible microseconds
+/// earlier. A reading that sees the row but not yet the statement must not be used for longer.
 const SETTLING: Duration = Duration::from_millis(100);
 
-/// Tables remembered. Beyond this all are forgotten, which costs each a comparison of
+/// Maximum number of tables. Beyond this all are forgotten, which costs each one comparison of
 /// fingerprints.
 const MAX_TABLES: usize = 10_000;
 
 /// The latest description of each table.
 #[derive(Default)]
-pub(super) struct Descriptions(Mutex<HashMap<u32, Noted>>);
+pub(super) struct Descriptions(Mutex<HashMap<u32, Recorded>>);
 
-struct Noted {
-    /// Kept, so that no other description can have its address.
+struct Recorded {
+    /// Held, so that no later description can have the same address.
     relation: Arc<Relation>,
-    /// When its first rows were seen to be committed.
+    /// When the commit of its first rows was visible.
     at: Instant,
 }
 
 impl Descriptions {
-    /// How old a reading may be for rows with these descriptions; zero where one is new.
+    /// The maximum age of a reading for rows with these descriptions; zero if one is new.
     pub(super) fn age_limit<'a>(
         &self,
         relations: impl Iterator<Item = &'a Arc<Relation>>,
     ) -> Duration {
-        let noted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let recorded = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         relations
-            .map(|relation| match noted.get(&relation.oid) {
-                Some(noted) if Arc::ptr_eq(&noted.relation, relation) => {
-                    noted.at.elapsed().saturating_sub(SETTLING)
+            .map(|relation| match recorded.get(&relation.oid) {
+                Some(recorded) if Arc::ptr_eq(&recorded.relation, relation) => {
+                    recorded.at.elapsed().saturating_sub(SETTLING)
                 }
                 _ => Duration::ZERO,
             })
@@ -55,19 +56,19 @@ impl Descriptions {
             .unwrap_or(Duration::MAX)
     }
 
-    /// Takes note of descriptions whose rows are visible to readings from now on.
-    pub(super) fn note<'a>(&self, relations: impl Iterator<Item = &'a Arc<Relation>>) {
-        let mut noted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if noted.len() >= MAX_TABLES {
-            noted.clear();
+    /// Records descriptions whose rows are visible to every reading that begins from now on.
+    pub(super) fn record<'a>(&self, relations: impl Iterator<Item = &'a Arc<Relation>>) {
+        let mut recorded = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if recorded.len() >= MAX_TABLES {
+            recorded.clear();
         }
         for relation in relations {
-            let is_known = noted
+            let is_known = recorded
                 .get(&relation.oid)
-                .is_some_and(|noted| Arc::ptr_eq(&noted.relation, relation));
+                .is_some_and(|recorded| Arc::ptr_eq(&recorded.relation, relation));
             if !is_known {
                 let (relation, at) = (Arc::clone(relation), Instant::now());
-                noted.insert(relation.oid, Noted { relation, at });
+                recorded.insert(relation.oid, Recorded { relation, at });
             }
         }
     }
@@ -88,22 +89,22 @@ mod tests {
     }
 
     #[test]
-    fn a_reading_from_before_a_description_is_too_old() {
+    fn a_reading_from_before_a_definition_is_too_old() {
         let descriptions = Descriptions::default();
         let limit =
             |relations: &[&Arc<Relation>]| descriptions.age_limit(relations.iter().copied());
         assert_eq!(limit(&[]), Duration::MAX);
         let (first, other) = (relation(1), relation(2));
         assert_eq!(limit(&[&first]), Duration::ZERO);
-        descriptions.note([&first, &other].into_iter());
+        descriptions.record([&first, &other].into_iter());
         assert_eq!(limit(&[&first]), Duration::ZERO, "it settles");
         descriptions
             .0
             .lock()
             .unwrap()
             .values_mut()
-            .for_each(|noted| {
-                noted.at = noted.at.checked_sub(Duration::from_secs(5)).unwrap();
+            .for_each(|recorded| {
+                recorded.at = recorded.at.checked_sub(Duration::from_secs(5)).unwrap();
             });
         let settled = limit(&[&first, &other]);
         assert!(settled > Duration::from_secs(4) && settled < Duration::from_secs(5));
@@ -111,7 +112,7 @@ mod tests {
         let again = relation(1);
         assert_eq!(first, again, "equal, and a description of its own");
         assert_eq!(limit(&[&again, &other]), Duration::ZERO);
-        descriptions.note([&first, &again].into_iter());
+        descriptions.record([&first, &again].into_iter());
         assert_eq!(limit(&[&first]), Duration::ZERO, "the later one counts");
         assert!(limit(&[&other]) > Duration::from_secs(4));
     }

@@ -1,7 +1,7 @@
-//! Why a subscription is refused, and why a question to the database has no answer.
+//! Why a subscription is refused, and why a query has no result.
 //!
-//! The texts of [`SubscribeError::client_text`] are the protocol's own, word for word
-//! (protocol 6.3): clients and their users search for them.
+//! The texts of [`SubscribeError::client_text`] are those of the protocol, word for word (protocol
+//! 6.3), because users search for them.
 
 use std::error::Error as StdError;
 use std::sync::Arc;
@@ -15,25 +15,26 @@ use crate::db::parked::ParkedError;
 /// Why a `postgres_changes` binding is refused.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum SubscribeError {
-    /// The `filter` text does not follow the grammar; holds the part that tells why.
-    #[error("The filter cannot be read: {0}")]
+    /// The `filter` text violates the grammar. Contains the part that names the fault.
+    #[error("The filter is invalid: {0}")]
     Filter(String),
     /// `select` is not a list.
     #[error("`select` is not a list of column names")]
     Select,
-    /// `select` together with `*` as schema or table.
+    /// `select` is combined with `*` as schema or table.
     #[error("`select` needs an explicit schema and table")]
     SelectWithWildcard,
-    /// Neither schema nor table, or a combination that is not allowed; holds the parameters as shown to the client.
-    #[error("Neither a schema nor a table is given")]
+    /// Neither schema nor table is given, or the combination is not allowed. Contains the
+    /// parameters as shown to the client.
+    #[error("Neither schema nor table is given")]
     NoParams(String),
-    /// No published table matches; holds the parameters as shown to the client.
+    /// No published table matches. Contains the parameters as shown to the client.
     #[error("No published table matches [{params}]")]
     NotPublished {
         /// The binding as the protocol prints it.
         params: String,
     },
-    /// The database or a check that imitates it refused a part of the binding.
+    /// The database, or a check that imitates it, refused a part of the binding.
     #[error("The binding [{params}] is invalid: {message}")]
     Invalid {
         /// The binding as the protocol prints it.
@@ -43,8 +44,8 @@ pub enum SubscribeError {
         /// The text of the exception.
         message: String,
     },
-    /// The database cannot be asked at present.
-    #[error("The database cannot be asked at present")]
+    /// The database is currently unreachable.
+    #[error("The database is currently unreachable")]
     Unavailable,
 }
 
@@ -83,13 +84,13 @@ impl SubscribeError {
         }
     }
 
-    /// Whether the same request may succeed later without being changed.
+    /// Whether the same request may succeed later.
     pub fn is_retryable(&self) -> bool {
         matches!(self, Self::Unavailable)
     }
 }
 
-/// The name of an SQLSTATE that a refused filter can carry (PostgreSQL manual, appendix A).
+/// The name of an SQLSTATE of a refused filter (PostgreSQL manual, appendix A).
 fn condition_name(sqlstate: &str) -> &'static str {
     match sqlstate {
         "22003" => "numeric_value_out_of_range",
@@ -118,61 +119,92 @@ fn condition_name(sqlstate: &str) -> &'static str {
     }
 }
 
-/// Why the database did not answer.
+/// Why a query has no result.
 #[derive(Debug, Error)]
-pub(crate) enum AskError {
-    /// No connection, or it broke, or the server is going down or coming up: the question
-    /// is asked again.
+pub(crate) enum QueryError {
+    /// No connection is available, it broke, or the server is starting or stopping. The query is
+    /// repeated.
     #[error("The database cannot be reached")]
     Unavailable(#[source] Option<tokio_postgres::Error>),
-    /// The server refused the statement or stopped it.
-    #[error("The database refused the question")]
+    /// The server refused or cancelled the statement.
+    #[error("The database refused the query")]
     Refused(#[source] tokio_postgres::Error),
     /// The server does not accept the statement, whatever its parameters.
-    #[error("The database cannot prepare the question")]
+    #[error("The database cannot prepare the query")]
     Unpreparable(#[source] Arc<tokio_postgres::Error>),
-    /// The question failed in one identity's turn among many; holds the SQLSTATE.
-    #[error("The question failed for one identity: {0}")]
-    Failed(String),
-    /// What the question was put with for many identities failed, for whichever of them.
-    #[error("The question failed for many identities at once")]
-    Together(#[source] Arc<tokio_postgres::Error>),
+    /// The query failed in one identity's turn in a call for many. Contains the SQLSTATE.
+    #[error("The query failed for one identity: {0}")]
+    Turn(String),
+    /// A call for many identities failed as a whole.
+    #[error("The query failed for many identities at once")]
+    WholeCall(#[source] Arc<tokio_postgres::Error>),
 }
 
-impl AskError {
+impl QueryError {
     fn refusal(&self) -> Option<&tokio_postgres::Error> {
         match self {
             Self::Refused(error) => Some(error),
-            Self::Unpreparable(error) | Self::Together(error) => Some(error),
-            Self::Unavailable(_) | Self::Failed(_) => None,
+            Self::Unpreparable(error) | Self::WholeCall(error) => Some(error),
+            Self::Unavailable(_) | Self::Turn(_) => None,
         }
     }
 
-    /// SQLSTATE of a refusal.
+    /// The SQLSTATE of a refusal.
     pub(crate) fn sqlstate(&self) -> Option<&str> {
         match self {
-            Self::Failed(sqlstate) => Some(sqlstate),
+            Self::Turn(sqlstate) => Some(sqlstate),
             _ => self.refusal()?.code().map(SqlState::code),
         }
     }
 
-    /// The server's own words. They may quote data: only for the one who sent it.
+    /// The server's own text. It may quote data, so it may only be sent to the client that sent the
+    /// data.
     pub(crate) fn message(&self) -> Option<&str> {
         Some(self.refusal()?.as_db_error()?.message())
     }
 
-    /// Whether the statement itself is at fault, or what it refers to, rather than a value: names
-    /// and rights (class 42), a plan that no longer fits (0A000), a statement the server
-    /// has forgotten (26000). What failed for many at once is asked again one by one first.
-    pub(crate) fn concerns_statement(&self) -> bool {
-        !matches!(self, Self::Together(_))
-            && self
-                .sqlstate()
-                .is_some_and(|code| code.starts_with("42") || matches!(code, "0A000" | "26000"))
+    /// What kind of error this is.
+    pub(crate) fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Unavailable(_) => ErrorKind::Outage,
+            Self::Unpreparable(_) => ErrorKind::Unpreparable,
+            Self::WholeCall(_) => ErrorKind::WholeCall,
+            Self::Refused(_) | Self::Turn(_) => ErrorKind::Execution,
+        }
+    }
+
+    /// See [`ErrorKind::is_statement_error`].
+    pub(crate) fn is_statement_error(&self) -> bool {
+        let kind = self.kind();
+        self.sqlstate()
+            .is_some_and(|sqlstate| kind.is_statement_error(sqlstate))
     }
 }
 
-impl From<ConnectError> for AskError {
+/// The kinds of [`QueryError`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ErrorKind {
+    /// The database is unreachable.
+    Outage,
+    /// The statement cannot be prepared.
+    Unpreparable,
+    /// One call for many identities failed as a whole.
+    WholeCall,
+    /// The execution for one identity failed.
+    Execution,
+}
+
+impl ErrorKind {
+    /// Whether the statement, or an object that it names, is at fault, and not a value: names and
+    /// rights (class 42), a plan that no longer fits (0A000), a statement that the server no longer
+    /// has (26000). If a call for many identities fails, each of them is tried by itself first.
+    pub(crate) fn is_statement_error(self, sqlstate: &str) -> bool {
+        self != Self::WholeCall
+            && (sqlstate.starts_with("42") || matches!(sqlstate, "0A000" | "26000"))
+    }
+}
+
+impl From<ConnectError> for QueryError {
     fn from(error: ConnectError) -> Self {
         match error {
             ConnectError::Connect(source) => Self::Unavailable(Some(source)),
@@ -181,7 +213,7 @@ impl From<ConnectError> for AskError {
     }
 }
 
-impl From<ParkedError> for AskError {
+impl From<ParkedError> for QueryError {
     fn from(error: ParkedError) -> Self {
         match error {
             ParkedError::Doubtful => Self::Unavailable(None),
@@ -190,10 +222,11 @@ impl From<ParkedError> for AskError {
     }
 }
 
-impl From<tokio_postgres::Error> for AskError {
-    /// Separates an outage from a refusal. Class 08 is connection trouble, 53300 a server without
-    /// a free connection; 57P01 to 57P05 are sent by a server that stops, crashes or starts. A
-    /// statement that ran out of memory or disk is a refusal: it may do so every time.
+impl From<tokio_postgres::Error> for QueryError {
+    /// Distinguishes an outage from a refusal. Class 08 is a connection failure, 53300 means that
+    /// the server has no free connection, and a server that stops, crashes or starts sends 57P01 to
+    /// 57P05. A statement that exhausts memory or disk is a refusal, because it may fail every
+    /// time.
     fn from(error: tokio_postgres::Error) -> Self {
         let is_outage = match error.code() {
             None => {

@@ -1,11 +1,12 @@
-//! The filter grammar of subscriptions (protocol 6.2): `column=[not.]operator.value`, joined by commas.
+//! Parses the filter grammar of subscriptions (protocol 6.2): `column=[not.]operator.value`, joined
+//! by commas.
 //!
-//! Pure: knows no catalogue and no row.
+//! Pure: does not depend on the catalogue or on rows.
 
 use super::error::SubscribeError;
-use super::request::inspect_text;
+use super::inspect::inspect_text;
 
-/// What a condition compares with.
+/// The operator of a condition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Operator {
     /// `=`
@@ -83,18 +84,18 @@ impl Operator {
 /// One condition of a filter.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Condition {
-    /// Column name as written.
+    /// The column name as written.
     pub column: String,
-    /// Comparison.
+    /// The operator.
     pub operator: Operator,
-    /// The operand as text; of `in` it is a PostgreSQL array literal.
+    /// The operand as text; for `in`, a PostgreSQL array literal.
     pub value: String,
-    /// Whether `not.` stood in front.
+    /// Whether `not.` precedes the operator.
     pub negated: bool,
 }
 
 impl Condition {
-    /// Reads a filter text. A blank one is no condition at all.
+    /// Parses a filter. A blank filter has no conditions.
     ///
     /// # Errors
     /// [`SubscribeError::Filter`] with the protocol's text.
@@ -151,8 +152,8 @@ impl Condition {
     }
 }
 
-/// Splits at commas that stand neither in parentheses nor in a quoted value. A quote opens
-/// a value only right after `.`, `(` or `,`; elsewhere it is an ordinary character.
+/// Splits at commas outside parentheses and quoted values. A quote starts a value only directly
+/// after `.`, `(` or `,`; elsewhere it is an ordinary character.
 fn split(filter: &str) -> Vec<&str> {
     let mut segments = Vec::new();
     let mut start = 0;
@@ -187,7 +188,7 @@ fn split(filter: &str) -> Vec<&str> {
     segments
 }
 
-/// Takes the quotes off a value that is quoted as a whole; inside, `\x` stands for `x`.
+/// Removes the quotes from a value that is entirely quoted. Inside, `\x` stands for `x`.
 fn unquote(value: &str) -> String {
     let Some(inside) = value.strip_prefix('"') else {
         return value.to_owned();

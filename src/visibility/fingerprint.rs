@@ -1,15 +1,17 @@
-//! A short text that is another one after any change to what decides about the rows of a table.
+//! A short text that changes with everything that decides who may see the rows of a table.
 //!
-//! The one list of what that is, for row changes and for private channels alike: whoever keeps something that
-//! he has read of policies, rights or roles compares this before he relies on it.
+//! This is the only list of those things, for row changes and for private channels. Code that
+//! caches policies, rights or roles compares the fingerprint before it relies on them.
 
-/// A statement of one text: the fingerprint of the tables whose identifiers the query `tables` calls `oid`.
-/// What else its reader keeps is in `more`, subqueries of one text each, which know the tables
-/// as `relation`. An order is part of each, so that equal catalogues give equal texts.
+/// A statement that returns the fingerprint as one text. `tables` is a query that returns the oids
+/// of the tables as `oid`. `more` are subqueries that return one text each, for other things that
+/// the caller caches; they can refer to the tables as `relation`. All aggregates are ordered, so
+/// that equal catalogues give equal texts.
 ///
-/// It covers each table with its row-level security, owner and grants, its columns, its policies with what they refer
-/// to, because their text names it, all schemas, and all roles with their memberships. Row versions (`xmin`) stand for
-/// content where the catalogue can be read by everyone; roles can only be read as a view.
+/// It covers each table with its row-level security, owner and grants; its columns; its policies
+/// and the objects that these refer to, because their text contains the names; all schemas; and all
+/// roles with their memberships. Row versions (`xmin`) stand for the content if every role can read
+/// the catalogue table. Roles are readable only through a view.
 pub(crate) fn statement(tables: &str, more: &[&str]) -> String {
     let more: String = more.iter().map(|text| format!(",\n  ({text})")).collect();
     format!(

@@ -1,5 +1,4 @@
-//! What must hold of filters and records whatever comes: the properties that fuzzing tries to
-//! break.
+//! Properties of filters and records that fuzzing tries to violate.
 
 #![allow(
     clippy::unwrap_used,
@@ -12,23 +11,24 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use super::encoding::{ValueEncoding, write_value};
 use super::filter::{Condition, Operator};
-use super::record::{ValueEncoding, write_value};
-use super::request::{SubscriptionRequest, inspect_text};
+use super::inspect::inspect_text;
+use super::request::SubscriptionRequest;
 
-/// Reads a filter, prints it and reads it again.
+/// Parses a filter, prints it and parses it again.
 pub fn filter(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else {
         return;
     };
-    // What a client is told of its own text may not break out of its quotes.
+    // A quoted text that is sent back to a client must not end its quotes.
     let shown = inspect_text(text);
     assert!(!shown[1..shown.len() - 1].contains(|c: char| c.is_control()));
     let Ok(conditions) = Condition::parse_all(text) else {
         return;
     };
-    // A column's name is not quoted in this grammar: one with the grammar's own characters in it
-    // has no other spelling than the one it came in, and no column has such a name.
+    // The grammar does not quote column names. A name that contains characters of the grammar can
+    // only be written as it arrived, and no column has such a name.
     let is_plain = |condition: &Condition| {
         !condition.column.contains(['"', '(', ')', ',', '.', '\\'])
             && condition.column.trim() == condition.column
@@ -46,8 +46,8 @@ pub fn filter(data: &[u8]) {
     }
 }
 
-/// A condition in the grammar. `None` for a list whose parentheses do not match, which reads
-/// differently with another condition behind it.
+/// Prints a condition in the grammar. `None` for a list with unbalanced parentheses, which parses
+/// differently if another condition follows.
 fn print(condition: &Condition) -> Option<String> {
     let Condition {
         column,
@@ -68,8 +68,7 @@ fn print(condition: &Condition) -> Option<String> {
     Some(format!("{column}={not}{}.{value}", operator.as_str()))
 }
 
-/// Reads the parameters of a subscription; what was understood, written as parameters, is
-/// understood the same way.
+/// Parses the parameters of a subscription. The result, written as parameters, parses to the same.
 pub fn subscription(data: &[u8]) {
     let Ok(params) = serde_json::from_slice::<Value>(data) else {
         return;
@@ -88,15 +87,15 @@ pub fn subscription(data: &[u8]) {
     assert_eq!(SubscriptionRequest::parse(&again), Ok(request));
 }
 
-/// A value that PostgreSQL would print, made of bytes, and the JSON that it is to become.
+/// A value as PostgreSQL prints it, generated from bytes, and the expected JSON.
 struct Sample {
     encoding: ValueEncoding,
     text: String,
     json: Value,
 }
 
-/// Arrays and row types in the form PostgreSQL prints them become the JSON of their values,
-/// whatever is in them; and any text whatever becomes JSON for types that are written as strings.
+/// Printed arrays and row types become the JSON of their values, whatever these contain. Any text
+/// becomes valid JSON for types that are written as strings.
 pub fn record(data: &[u8]) {
     let mut choices = Choices(data);
     let sample = choices.sample(0);
@@ -112,7 +111,7 @@ pub fn record(data: &[u8]) {
     assert_eq!(found, sample.json, "{}", sample.text);
 }
 
-/// Decisions taken from bytes; when they run out, each is 0.
+/// Choices made from bytes. When they run out, each choice is 0.
 struct Choices<'a>(&'a [u8]);
 
 impl Choices<'_> {
@@ -126,7 +125,7 @@ impl Choices<'_> {
         }
     }
 
-    /// A text of characters that mean something to one of the forms, and others.
+    /// A text of characters that are special in one of the forms, and others.
     fn text(&mut self) -> String {
         const CHARACTERS: [char; 16] = [
             'a',
@@ -196,8 +195,8 @@ impl Choices<'_> {
         }
     }
 
-    /// An array of up to three equal elements or nulls, perhaps with bounds in front. All have one
-    /// type, so that one sample serves for all of them.
+    /// An array of up to three equal elements or nulls, sometimes with bounds. All elements have
+    /// one type, so one sample serves for all of them.
     fn array(&mut self, depth: u8) -> Sample {
         let element = self.sample(depth + 1);
         let count = self.byte() % 4;
@@ -217,7 +216,7 @@ impl Choices<'_> {
         } else {
             ""
         };
-        // An array inside an array is a further dimension, which is printed without quotes.
+        // An array inside an array is another dimension and is printed without quotes.
         if let ValueEncoding::Array(..) = element.encoding {
             return element;
         }

@@ -1,118 +1,47 @@
-//! Values of generated columns that the log does not carry.
+//! Computes generated columns that the WAL does not contain.
 //!
-//! pgoutput leaves generated columns out before PostgreSQL 18, later unless the publication says otherwise, and virtual
-//! ones always. An expression reads nothing but other columns of its row, so PostgreSQL works the value out from the row
-//! image: the value of the row as it was committed, which the table need not hold any more. This happens
-//! once for a batch and before subscribers are looked for, so that filters, policies and records meet a
-//! row that has the values. Tables without such columns, and without subscribers, cost nothing.
+//! pgoutput omits generated columns before PostgreSQL 18, and later unless the publication includes
+//! them. It always omits virtual ones. The expression of a generated column reads only other
+//! columns of its row, so PostgreSQL computes the value from the row image. The result is the value
+//! at the commit, which the table may no longer contain. This happens once per batch and before
+//! subscribers are looked up, so filters, policies and records use the completed row. Tables
+//! without such columns or without subscribers cause no queries.
 //!
-//! The expressions are the table owner's and may call functions. They are evaluated as the role that may do nothing: a
-//! column whose functions are not for everybody counts as unknown, as does one whose inputs are.
+//! The table owner writes the expressions, and they may call functions. They are evaluated as the
+//! parked role, which has no rights. If that role may not execute a function, or if an input is
+//! unknown, the value is unknown.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
 
-use super::Identity;
-use super::ask::{Answer, Asker, Asking, Question, State, TextArray, Way};
-use super::catalog::{Catalog, QuestionKey, QuestionKind, Table, TableColumn};
-use super::error::AskError;
-use super::inquiry::Patience;
-use super::record::{new_row, new_value, old_row, old_value};
-use super::resolve::Resolver;
-use super::row_access::image_source;
-use super::validate::OUTPUT_SETTINGS;
-use crate::change::{
-    ChangeEvent, ChangeTransaction, Column, ColumnValue, OldRow, Relation, Row, RowChange,
+use super::backoff::Backoff;
+use super::catalog::Catalog;
+use super::completion::{Completion, Computed, GeneratedColumn, ImageInputs, generated_query};
+use super::engine::Engine;
+use super::error::QueryError;
+use super::identity::Identity;
+use super::queries::{
+    DatabaseState, Execution, ExecutionMode, Principal, Query, QueryOutput, TextArray,
 };
+use super::table::{Table, TableColumn};
+use crate::change::{ChangeTransaction, ColumnValue, Relation};
 use crate::db::PARKED_ROLE;
 
-/// How a generated column is made.
-#[derive(Debug)]
-pub(super) struct Generation {
-    /// Its expression as SQL.
-    pub(super) expression: String,
-    /// Numbers of the columns that it reads; the log carries all of them.
-    pub(super) columns: Vec<i16>,
-}
-
-/// How row images of one shape are completed.
-pub(super) struct Completion {
-    /// The shape that they have then.
-    relation: Arc<Relation>,
-    /// Where the values of its columns come from.
-    sources: Vec<Source>,
-    generated: Vec<GeneratedColumn>,
-    has_whole_old_rows: bool,
-}
-
-enum Source {
-    /// A place in the image of the log.
-    Log(usize),
-    /// A place among the generated columns.
-    Generated(usize),
-}
-
-struct GeneratedColumn {
-    name: String,
-    question: Arc<Question>,
-    /// Places of its inputs in the image of the log.
-    inputs: Vec<usize>,
-}
-
-/// Completions already made, by table. Lives and dies with a reading of the catalogue. A std lock: held for a look-up
-/// or an insertion only.
-#[derive(Default)]
-pub(super) struct Completions(Mutex<HashMap<u32, Known>>);
-
-/// The shape of a table in the log, and the completion of images of it if there is one.
-type Known = (Arc<Relation>, Option<Arc<Completion>>);
-
-impl Completions {
-    fn get_or_make(
-        &self,
-        relation: &Arc<Relation>,
-        make: impl FnOnce() -> Option<Completion>,
-    ) -> Option<Arc<Completion>> {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // An equal description is a new one all the same, and completed rows must show it: it is the sign that rights or
-        // policies may have changed (`descriptions`).
-        if let Some((shape, completion)) = known.get(&relation.oid)
-            && Arc::ptr_eq(shape, relation)
-        {
-            return completion.clone();
-        }
-        let completion = make().map(Arc::new);
-        known.insert(relation.oid, (Arc::clone(relation), completion.clone()));
-        completion
-    }
-
-    fn forget(&self, table: u32) {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        known.remove(&table);
-    }
-}
-
-/// The changes of a batch that one completion is for.
+/// The changes of a batch with the same completion.
 struct Incomplete {
     completion: Arc<Completion>,
-    /// Transaction and change.
+    /// Index of the transaction, and index of the change in it.
     places: Vec<(usize, usize)>,
 }
 
-/// What a column's value in a row image is worked out from; `None` where the image lacks a part of it.
-type Inputs = Option<Vec<Option<Bytes>>>;
-
-/// A value that was worked out, if it could be.
-type Made = Option<ColumnValue>;
-
-impl Resolver {
-    /// The batch with the values of generated columns, where somebody subscribed to their tables. Waits for as long as
-    /// the database is unreachable.
-    pub(super) async fn complete<'b>(
+impl Engine {
+    /// Adds the values of generated columns to the changes of tables that have subscribers. Waits
+    /// while the database is unreachable.
+    pub(super) async fn add_generated_columns<'b>(
         &self,
         catalog: &Catalog,
         batch: &'b [Arc<ChangeTransaction>],
@@ -121,18 +50,19 @@ impl Resolver {
         if !catalog.has_generated_columns {
             return batch;
         }
-        for part in self.incomplete(catalog, &batch) {
+        for part in self.incomplete_changes(catalog, &batch) {
             let Incomplete { completion, places } = part;
             let images = completion.images(&batch, &places);
             let columns = completion.generated.iter().enumerate();
-            let made = join_all(columns.map(|(at, column)| {
-                let inputs: Vec<Inputs> = images.iter().map(|image| image[at].clone()).collect();
-                self.work_out(catalog, &completion.relation, column, inputs)
+            let computed = join_all(columns.map(|(at, column)| {
+                let inputs: Vec<ImageInputs> =
+                    images.iter().map(|image| image[at].clone()).collect();
+                self.compute(catalog, &completion.relation, column, inputs)
             }))
             .await;
             let mut images = (0..images.len()).map(|image| {
-                let values = made.iter().map(|values| values[image].clone());
-                values.collect::<Vec<Made>>()
+                let values = computed.iter().map(|values| values[image].clone());
+                values.collect::<Vec<Computed>>()
             });
             for (transaction, change) in places {
                 let transaction = Arc::make_mut(&mut batch.to_mut()[transaction]);
@@ -142,10 +72,14 @@ impl Resolver {
         batch
     }
 
-    /// What is to be completed.
-    fn incomplete(&self, catalog: &Catalog, batch: &[Arc<ChangeTransaction>]) -> Vec<Incomplete> {
+    /// The changes that need completion.
+    fn incomplete_changes(
+        &self,
+        catalog: &Catalog,
+        batch: &[Arc<ChangeTransaction>],
+    ) -> Vec<Incomplete> {
         let mut found: Vec<Incomplete> = Vec::new();
-        // A relation is one shared value until its shape changes.
+        // A table definition is one shared value until the stream brings a new one.
         let mut by_relation: HashMap<*const Relation, Option<usize>> = HashMap::new();
         for (transaction, changes) in batch.iter().enumerate() {
             for (change, event) in changes.changes.iter().enumerate() {
@@ -169,28 +103,28 @@ impl Resolver {
 
     fn completion(&self, catalog: &Catalog, relation: &Arc<Relation>) -> Option<Arc<Completion>> {
         let table = catalog.table(relation.oid)?;
-        let has_subscribers = || {
-            let subscriptions = self.subscriptions.lock();
-            let subscriptions = subscriptions.unwrap_or_else(PoisonError::into_inner);
-            subscriptions.concern(&relation.table)
-        };
+        let has_subscribers =
+            || self.with_subscriptions(|subscriptions| subscriptions.has(&relation.table));
         let has_generated = table.columns.iter().any(|it| it.generation.is_some());
         if !has_generated || !has_subscribers() {
             return None;
         }
         let completions = &catalog.completions;
-        completions.get_or_make(relation, || Completion::new(catalog, table, relation))
+        completions.get_or_make(relation, || {
+            Completion::new(&catalog.queries, table, relation)
+        })
     }
 
-    /// The values of one column, all or none: when an expression fails on one row, an old value must not pass for a new one.
-    async fn work_out(
+    /// Computes one column for all images, or for none: if the expression fails on one row, an old
+    /// value must not be mistaken for a new one.
+    async fn compute(
         &self,
         catalog: &Catalog,
         relation: &Relation,
         column: &GeneratedColumn,
-        inputs: Vec<Inputs>,
-    ) -> Vec<Made> {
-        let mut made = vec![None; inputs.len()];
+        inputs: Vec<ImageInputs>,
+    ) -> Vec<Computed> {
+        let mut computed = vec![None; inputs.len()];
         let known: Vec<(usize, Vec<Option<Bytes>>)> = inputs
             .into_iter()
             .enumerate()
@@ -204,80 +138,81 @@ impl Resolver {
                     TextArray::new(values)
                 })
                 .collect();
-            let mut patience = Patience::new(&self.metrics);
+            let mut backoff = Backoff::new(&self.metrics);
             let values = loop {
-                match self
-                    .evaluate(&column.question, Arc::clone(&parameters))
-                    .await
-                {
+                match self.evaluate(&column.query, Arc::clone(&parameters)).await {
                     Ok(values) if values.len() == part.len() => break values,
-                    Ok(_) => return vec![None; made.len()],
-                    Err(error @ AskError::Unavailable(_)) => patience.wait(&error).await,
+                    Ok(_) => return vec![None; computed.len()],
+                    Err(error @ QueryError::Unavailable(_)) => backoff.wait(&error).await,
                     Err(error) => {
-                        note_failure(&relation.table.to_string(), &column.name, &error);
-                        if error.concerns_statement() {
-                            column.question.give_up();
+                        log_failure(&relation.table.to_string(), &column.name, &error);
+                        if error.is_statement_error() {
+                            column.query.disable();
                             catalog.completions.forget(relation.oid);
                         }
-                        return vec![None; made.len()];
+                        return vec![None; computed.len()];
                     }
                 }
             };
             for ((image, _), value) in part.iter().zip(values) {
-                made[*image] = Some(match value {
+                computed[*image] = Some(match value {
                     Some(text) => ColumnValue::Text(text.into()),
                     None => ColumnValue::Null,
                 });
             }
         }
-        made
+        computed
     }
 
     async fn evaluate(
         &self,
-        question: &Arc<Question>,
+        query: &Arc<Query>,
         parameters: Arc<[TextArray]>,
-    ) -> Result<Vec<Option<String>>, AskError> {
-        let asking = Asking {
-            asker: Arc::new(Asker::new(Arc::new(Identity {
+    ) -> Result<Vec<Option<String>>, QueryError> {
+        let execution = Execution {
+            principal: Arc::new(Principal::new(Arc::new(Identity {
                 role: PARKED_ROLE.to_owned(),
                 claims: "{}".into(),
             }))),
-            question: Arc::clone(question),
-            way: Way::Prepared,
+            query: Arc::clone(query),
+            mode: ExecutionMode::Prepared,
             parameters,
         };
-        let answer = self.pool.ask(&[asking], &State::Now).await.pop();
+        let answer = self
+            .pool
+            .execute(&[execution], &DatabaseState::Current)
+            .await
+            .pop();
         let row = answer
-            .unwrap_or(Err(AskError::Unavailable(None)))
-            .and_then(Answer::row)?;
+            .unwrap_or(Err(QueryError::Unavailable(None)))
+            .and_then(QueryOutput::row)?;
         Ok(row.try_get(0)?)
     }
 
-    /// Whether row images have the column: the log carries it, or its value can be worked out.
+    /// Whether row images contain the column: the WAL contains it, or its value can be computed.
     ///
     /// # Errors
-    /// [`AskError::Unavailable`] when the database cannot be asked.
+    /// [`QueryError::Unavailable`] if the database is unreachable.
     pub(super) async fn is_in_images(
         &self,
         catalog: &Catalog,
         table: &Table,
         column: &TableColumn,
-    ) -> Result<bool, AskError> {
+    ) -> Result<bool, QueryError> {
         let Some(generation) = &column.generation else {
             return Ok(column.is_logged);
         };
-        let question = question(catalog, table, column, generation);
-        if question.way() == Way::Impossible {
+        let query = generated_query(&catalog.queries, table, column, generation);
+        if query.mode() == ExecutionMode::Impossible {
             return Ok(false);
         }
         let nothing = vec![TextArray::new([].into_iter()); generation.columns.len().max(1)];
-        match self.evaluate(&question, nothing.into()).await {
+        match self.evaluate(&query, nothing.into()).await {
             Ok(_) => Ok(true),
-            Err(error @ AskError::Unavailable(_)) => Err(error),
+            Err(error @ QueryError::Unavailable(_)) => Err(error),
             Err(error) => {
-                note_failure(&table.name.to_string(), &column.name, &error);
-                question.give_up();
+                log_failure(&table.name.to_string(), &column.name, &error);
+                query.disable();
                 catalog.completions.forget(table.oid);
                 Ok(false)
             }
@@ -285,158 +220,12 @@ impl Resolver {
     }
 }
 
-fn note_failure(table: &str, column: &str, error: &AskError) {
+fn log_failure(table: &str, column: &str, error: &QueryError) {
     let sqlstate = error.sqlstate();
     tracing::warn!(
         table,
         column,
         sqlstate,
-        "a generated column is left out of row changes: its expression failed"
+        "expression of a generated column failed; omitting the column from row changes"
     );
-}
-
-impl Completion {
-    /// `None` where nothing can be added.
-    fn new(catalog: &Catalog, table: &Table, relation: &Relation) -> Option<Self> {
-        if !table.agrees_with(relation) {
-            return None;
-        }
-        let place = |name: &str| relation.columns.iter().position(|it| it.name == name);
-        let mut columns = Vec::new();
-        let mut sources = Vec::new();
-        let mut generated = Vec::new();
-        for column in &table.columns {
-            if let Some(place) = place(&column.name) {
-                columns.push(relation.columns[place].clone());
-                sources.push(Source::Log(place));
-                continue;
-            }
-            let Some(generation) = &column.generation else {
-                continue;
-            };
-            let inputs = table
-                .numbered(&generation.columns)
-                .map(|it| place(&it.name));
-            let question = question(catalog, table, column, generation);
-            let (Some(inputs), false) = (inputs.collect(), question.way() == Way::Impossible)
-            else {
-                continue;
-            };
-            columns.push(Column {
-                name: column.name.clone(),
-                type_oid: column.type_oid,
-                type_modifier: column.type_modifier,
-                is_identity: column.is_identity,
-            });
-            sources.push(Source::Generated(generated.len()));
-            generated.push(GeneratedColumn {
-                name: column.name.clone(),
-                question,
-                inputs,
-            });
-        }
-        (!generated.is_empty()).then(|| Self {
-            relation: Arc::new(Relation {
-                columns,
-                ..relation.clone()
-            }),
-            sources,
-            generated,
-            has_whole_old_rows: table.has_whole_old_rows,
-        })
-    }
-
-    /// For each image of the changes, the new one of a change before the old one, the inputs of each column.
-    fn images(
-        &self,
-        batch: &[Arc<ChangeTransaction>],
-        places: &[(usize, usize)],
-    ) -> Vec<Vec<Inputs>> {
-        let mut images = Vec::new();
-        for (transaction, change) in places {
-            let row = &batch[*transaction].changes[*change].row;
-            if new_row(row).is_some() {
-                images.push(self.inputs(|index| new_value(row, index)));
-            }
-            if old_row(row).is_some() {
-                let is_whole = self.has_whole_old_rows;
-                images.push(self.inputs(|index| old_value(row, index, false, is_whole)));
-            }
-        }
-        images
-    }
-
-    fn inputs<'a>(&self, value: impl Fn(usize) -> Option<&'a ColumnValue>) -> Vec<Inputs> {
-        let text = |index: &usize| match value(*index)? {
-            ColumnValue::Text(text) => Some(Some(text.clone())),
-            ColumnValue::Null => Some(None),
-            ColumnValue::Unchanged => None,
-        };
-        let columns = self.generated.iter();
-        columns
-            .map(|column| column.inputs.iter().map(text).collect())
-            .collect()
-    }
-
-    /// Completes a change with the values of its images, in the order of [`Self::images`].
-    fn complete(&self, event: &mut ChangeEvent, images: &mut impl Iterator<Item = Vec<Made>>) {
-        event.relation = Arc::clone(&self.relation);
-        let mut complete = |row: &mut Row, unknown: ColumnValue| {
-            *row = self.row(row, &images.next().unwrap_or_default(), &unknown);
-        };
-        let (new, old) = match &mut event.row {
-            RowChange::Insert { new } => (Some(new), None),
-            RowChange::Update { new, old } => (Some(new), old.as_mut()),
-            RowChange::Delete { old } => (None, Some(old)),
-        };
-        if let Some(new) = new {
-            complete(new, ColumnValue::Unchanged);
-        }
-        match old {
-            // What an image of the key does not hold reads null.
-            Some(OldRow::Key(row)) => complete(row, ColumnValue::Null),
-            Some(OldRow::Full(row)) => complete(row, ColumnValue::Unchanged),
-            None => {}
-        }
-    }
-
-    fn row(&self, row: &Row, made: &[Made], unknown: &ColumnValue) -> Row {
-        let sources = self.sources.iter().map(|source| match source {
-            Source::Log(place) => row.0.get(*place),
-            Source::Generated(place) => made.get(*place).and_then(Option::as_ref),
-        });
-        Row(sources
-            .map(|value| value.unwrap_or(unknown).clone())
-            .collect())
-    }
-}
-
-/// The question for the values of a generated column in row images.
-fn question(
-    catalog: &Catalog,
-    table: &Table,
-    column: &TableColumn,
-    generation: &Generation,
-) -> Arc<Question> {
-    let key = QuestionKey {
-        table: table.oid,
-        role: PARKED_ROLE.to_owned(),
-        kind: QuestionKind::Generated(column.number),
-    };
-    catalog.question(key, || {
-        let inputs: Vec<&TableColumn> = table.numbered(&generation.columns).collect();
-        // The cast repeats what the column's type demands of the value, such as its digits: the text
-        // of the expression does not show it. A row of nulls `is null` and is a value all the same.
-        let sql = format!(
-            "with {OUTPUT_SETTINGS} \
-             select coalesce(pg_catalog.array_agg(case when made.value is distinct from null then \
-               pg_catalog.format('%s' || settings.nothing, made.value) end order by made.ordinal), '{{}}'::text[]) \
-             from settings cross join \
-               (select \"rapport ordinal\" as ordinal, ({})::{} as value from {}) as made",
-            generation.expression,
-            column.type_sql,
-            image_source(table, &inputs),
-        );
-        Question::new(sql, inputs.len().max(1), false)
-    })
 }

@@ -1,24 +1,24 @@
-//! What the log holds of the rows of the published tables.
+//! What the WAL contains of the rows of published tables.
 //!
-//! A change of a partition that is published as one of its root (`publish_via_partition_root`) has the root's replica
-//! identity on its label and what the partition's own identity keeps inside. Nothing passes the one
-//! on to the other, and the change does not name the partition: what all partitions have in common is known.
+//! A change of a partition that is published as its root (`publish_via_partition_root`) is labelled
+//! with the root's replica identity, but its image contains what the partition's own identity
+//! keeps. Neither is derived from the other, and the change does not name the partition. Only what
+//! all partitions have in common is therefore known.
 
 use std::collections::HashMap;
 
 use tokio_postgres::Client;
 
-use super::catalog::Table;
-use super::error::AskError;
-use super::generated::Generation;
+use super::error::QueryError;
 use super::published::PUBLISHED;
+use super::table::{Generation, Table};
 
-/// What is read here, as parts of the catalogue's fingerprint: which columns are published,
+/// Part of the fingerprint: the published columns.
 pub(super) const COLUMNS: &str = "
 select pg_catalog.string_agg(pg_catalog.concat_ws(':', r.oid, r.attrs, r.has_generated), ',' order by r.oid)
   from relation r";
 
-/// how generated ones are made,
+/// Part of the fingerprint: the expressions of generated columns.
 pub(super) const EXPRESSIONS: &str = "
 with recursive part as (
     select oid from relation
@@ -34,7 +34,7 @@ with recursive part as (
     and d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass
   left join pg_catalog.pg_proc f on f.oid = d.refobjid";
 
-/// and what old images of partitions hold.
+/// Part of the fingerprint: the content of old images of partitions.
 pub(super) const PARTITIONS: &str = "
 with recursive part as (
     select c.oid from relation r join pg_catalog.pg_class c on c.oid = r.oid where c.relkind = 'p'
@@ -46,12 +46,17 @@ with recursive part as (
   from part join pg_catalog.pg_class c on c.oid = part.oid
   left join pg_catalog.pg_index i on i.indrelid = c.oid and (i.indisprimary or i.indisreplident)";
 
-/// For each column of a published table: its table and name; whether the table is partitioned, whether old images are
-/// full in all relations that store its rows, and whether the column is part of the replica identity of all
-/// of them; whether the log carries it, and the expression of a generated one that it does not, with
-/// what that reads. A list that somebody
-/// wrote says what is to leave the database, so nothing is added to it. Partitions may each have
-/// an expression of their own.
+/// For each column of a published table:
+/// - the table and the column's name;
+/// - whether the table is partitioned;
+/// - whether old images are full in all relations that store its rows;
+/// - whether the column is part of the replica identity of all these relations;
+/// - whether the WAL contains the column;
+/// - the expression of a generated column that the WAL does not contain, and the columns that it
+///   reads.
+///
+/// A column list of the publication defines what may leave the database, so nothing is added to it.
+/// Partitions can have different expressions; then there is none.
 fn coverage() -> String {
     format!(
         "
@@ -107,21 +112,21 @@ order by c.oid, a.attnum"
     )
 }
 
-/// Completes the tables of a reading of the catalogue, in its snapshot.
+/// Adds these facts to the tables of a reading, in its snapshot.
 ///
 /// # Errors
-/// When the database cannot be reached or does not let us read.
+/// If the database is unreachable or refuses a statement.
 pub(super) async fn read(
     client: &Client,
     publication: &str,
     tables: &mut HashMap<u32, Table>,
-) -> Result<(), AskError> {
+) -> Result<(), QueryError> {
     for row in client.query(&coverage(), &[&publication]).await? {
         let Some(table) = tables.get_mut(&row.try_get::<_, u32>(0)?) else {
             continue;
         };
         table.is_partitioned = row.try_get(2)?;
-        // A full image of a table that stores its own rows is what it says.
+        // A table that stores its own rows marks images correctly.
         table.has_whole_old_rows = !table.is_partitioned || row.try_get(3)?;
         let name: &str = row.try_get(1)?;
         let Some(column) = table.columns.iter_mut().find(|known| known.name == name) else {

@@ -1,226 +1,91 @@
-//! Which subscriber may see which row change.
+//! Decides which subscribers may see which row change.
 //!
-//! A change reaches a subscriber exactly when `select` under that subscriber's role and claims
-//! would return the row *as it stands in the log*: an image that was never visible to someone is
-//! not sent to them, whatever the row has become since. When in doubt the answer is no, and
-//! a check that failed is reported to the channel it failed for.
+//! A change is delivered to a subscriber exactly if `select` under the subscriber's role and claims
+//! would return the row *as the WAL contains it*. An image that a subscriber could never see is not
+//! sent, whatever the row has become since. When in doubt, the row is not visible. If a check
+//! fails, the channel receives an error.
 //!
-//! How a change is judged, in this order:
-//! 0. `generated` adds what the log lacks of its images.
-//! 1. `subscription` finds the bindings it may concern; filters on equality are looked up.
-//! 2. `predicate` decides filters whose types are reproduced exactly.
-//! 3. `row_access` looks at rights and policies in the `catalog`. No row-level security, no
-//!    policy, a role that bypasses: no question is needed.
-//! 4. Otherwise `committed` waits until others see the commit, and `inquiry` has PostgreSQL evaluate the policies on the row image, once for each
-//!    identity and batch, in a transaction under that identity's role and claims (`ask`).
-//! 5. PostgreSQL decides the other filters (`conditions`), of rows that may be seen and of no others.
-//! 6. `columns` takes out what the role may not select; `record` writes JSON.
+//! The steps, in this order:
+//! 0. `generated` adds generated columns that the WAL does not contain.
+//! 1. `subscription` finds the bindings that may match. Equality filters are looked up in an index.
+//! 2. `predicate` evaluates filters on types that it reproduces exactly.
+//! 3. `row_access` reads rights and policies in the `catalog`. Without row-level security, without
+//!    a policy, or for a role that bypasses it, no query is needed.
+//! 4. Otherwise `committed` waits until other sessions see the commit. Then `checks` has PostgreSQL
+//!    evaluate the policies on the row images, once per identity and batch, in a transaction under
+//!    that identity's role and claims (`queries`).
+//! 5. PostgreSQL evaluates the remaining filters (`conditions`), only on rows that the subscriber
+//!    may see.
+//! 6. `columns` removes what the role may not select, and `record` writes the JSON.
 //!
-//! What to know about the limits of this:
-//! - Policies and rights are never older than the row where the stream describes the table again
-//!   after their change (`descriptions`). Roles, and what else it says nothing of, may be as old as
-//!   `visibility.catalog_ttl_ms`. Rules may be newer than the row: they are those of the time of judging.
-//! - Tables that a policy reads besides its own are read as they are when it is asked, which is
-//!   after the commit: a membership that was revoked in between no longer counts.
-//! - An image without a value that a policy needs (an unchanged large value, or a generated column that
-//!   cannot be worked out) is judged by the stored row, under the same role.
-//! - A DELETE leaves no row. With `replica identity full` the old row is judged, after the commit and
-//!   where policies look at other rows also by the state before (`past`); otherwise everyone for
-//!   whom some policy applies is told what the log has of the primary key, unless a setting forbids it.
+//! Limits:
+//! - Rows are judged by the rules at the time of judging. If the stream shows that a table's
+//!   policies or rights may have changed, these are never older than the row (`descriptions`).
+//!   Roles, and other things that the stream does not show, may be as old as
+//!   `visibility.catalog_ttl_ms`.
+//! - A policy reads other tables as they are when it is evaluated, which is after the commit. A
+//!   membership that was revoked in between no longer counts.
+//! - If an image lacks a value that a policy needs (an unchanged large value, or a generated column
+//!   that cannot be computed), the stored row is judged instead, under the same role.
+//! - A DELETE leaves no row. With `replica identity full` the old row is judged: after the commit,
+//!   and again in the state before it if the policies read other rows (`snapshots`). Otherwise
+//!   every subscriber with an applicable policy receives the columns of the primary key that the
+//!   WAL contains, unless a setting forbids it.
 
-mod ask;
+mod backoff;
+mod binding;
 mod catalog;
+mod catalog_cache;
+mod checks;
 mod columns;
 mod committed;
+mod completion;
 mod conditions;
+mod decisions;
 mod delivery;
 mod descriptions;
+mod encoding;
+mod engine;
 mod error;
+mod failure;
 mod filter;
 pub(crate) mod fingerprint;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 mod generated;
-mod inquiry;
+mod handle;
+mod identity;
+mod image_sql;
+mod inspect;
 mod log_coverage;
-mod past;
 mod predicate;
 mod published;
+mod queries;
+mod query_cache;
+mod recipients;
 pub mod record;
 mod request;
 mod resolution;
 mod resolve;
 mod row_access;
 mod slow_filters;
+mod snapshots;
 mod subscription;
+mod table;
+mod table_batch;
+mod types;
 mod unpublished;
 mod validate;
+mod waiting;
 
-use std::sync::{Arc, Mutex};
-
-use crate::change::ChangeTransaction;
-use crate::config::VisibilityConfig;
-use crate::db::connect::Connector;
-use crate::observability::metrics::VisibilityMetrics;
-use crate::shutdown::Tasks;
-use ask::AskPool;
-use catalog::CatalogCache;
-use committed::CommitWatch;
-use descriptions::Descriptions;
-use past::Past;
-use resolve::Resolver;
-use slow_filters::SlowFilters;
-use subscription::Subscriptions;
-
+pub use binding::{Binding, ChannelId, SubscribeOptions};
 pub use columns::{VisibleColumn, VisibleColumns};
 pub use delivery::{Delivery, Payload, Recipient, Resolved};
+pub use encoding::ValueEncoding;
 pub use error::SubscribeError;
 pub use filter::{Condition, Operator};
-pub use record::{RecordDetail, ValueEncoding};
+pub use handle::Visibility;
+pub use identity::Identity;
+pub use record::RecordDetail;
 pub use request::{EventSelector, Selector, SubscriptionRequest};
 pub use unpublished::PublicationNews;
-
-/// Who asks: a role with its claims. Subscribers with equal identities are judged once.
-#[derive(Debug, PartialEq, Eq, Hash)]
-pub struct Identity {
-    /// Database role, from the token's `role` claim.
-    pub role: String,
-    /// All claims as JSON, for `request.jwt.claims`.
-    pub claims: Arc<str>,
-}
-
-/// Names one joined channel of one socket for as long as it is joined.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ChannelId(pub u64);
-
-/// A binding with the integer id that the client was told.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Binding {
-    /// Equal parameters have equal ids; never 0 (protocol 3.3).
-    pub id: u32,
-    /// What was asked for.
-    pub request: SubscriptionRequest,
-}
-
-/// What a channel wants differently from the protocol's defaults.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct SubscribeOptions {
-    /// `int8` and `numeric` as JSON strings, because JavaScript numbers lose digits.
-    pub bigint_as_string: bool,
-}
-
-/// Decides who receives which change. Cheap to clone; clones share subscriptions and connections.
-#[derive(Clone)]
-pub struct Visibility {
-    resolver: Arc<Resolver>,
-}
-
-impl Visibility {
-    /// Nobody is subscribed yet. Connections are opened when they are needed, and again when
-    /// they are lost. Tables of `publication` can be subscribed to; rows of more than
-    /// `max_record_bytes` are delivered without their long values (protocol 6.5, item 8).
-    pub fn new(
-        connector: Connector,
-        config: &VisibilityConfig,
-        publication: &str,
-        max_record_bytes: usize,
-        metrics: VisibilityMetrics,
-        tasks: &Tasks,
-    ) -> Self {
-        let catalog = CatalogCache::new(
-            connector.clone(),
-            publication.to_owned(),
-            config.catalog_ttl,
-            metrics.clone(),
-            tasks,
-        );
-        let commits = CommitWatch::new(connector.clone(), metrics.clone(), tasks);
-        let past = Past::new(connector.clone(), tasks);
-        let pool = AskPool::new(connector, config.pool_size, config.statement_timeout, tasks);
-        Self {
-            resolver: Arc::new(Resolver {
-                subscriptions: Mutex::default(),
-                catalog,
-                commits,
-                past: Arc::new(past),
-                pool,
-                metrics,
-                config: config.clone(),
-                max_record_bytes,
-                descriptions: Descriptions::default(),
-                slow_filters: SlowFilters::default(),
-            }),
-        }
-    }
-
-    /// Checks all bindings of a channel against the catalogue and registers them, all or none,
-    /// in place of what the channel had. A row committed after this has returned is delivered.
-    /// Nothing stays of a channel whose bindings are refused: what it had was another identity's.
-    /// If no table is published that it asks for, it is registered when there is one
-    /// ([`Self::publication_news`]). While the database cannot be asked it keeps what it had.
-    ///
-    /// One call at a time for a channel, and none under way when it is unsubscribed.
-    ///
-    /// # Errors
-    /// The first binding at fault; [`SubscribeError::Unavailable`] when the database cannot be asked.
-    pub async fn subscribe(
-        &self,
-        channel: ChannelId,
-        identity: Arc<Identity>,
-        bindings: Vec<Binding>,
-        options: SubscribeOptions,
-    ) -> Result<(), SubscribeError> {
-        let checked = self.resolver.drafts(&identity, &bindings).await;
-        let result = self.subscriptions(|subscriptions| match checked {
-            Ok(checked) => {
-                subscriptions.replace(channel, identity, bindings.into(), checked, options);
-                Ok(())
-            }
-            Err(error) => {
-                if !error.is_retryable() {
-                    subscriptions.remove(channel);
-                }
-                if let SubscribeError::NotPublished { .. } = error {
-                    let waiting = &mut subscriptions.waiting;
-                    waiting.add(channel, identity, bindings.into(), options);
-                }
-                Err(error)
-            }
-        });
-        if result.is_ok() {
-            self.resolver.keep_past().await;
-        }
-        result
-    }
-
-    /// Waits until tables that channels asked for have left the publication, or have come back.
-    /// Channels that were subscribed are not any more, with the error that a new subscription would
-    /// get; those that have had this error are subscribed. For one caller, who calls it again
-    /// and again; dropping the future is safe.
-    pub async fn publication_news(&self) -> Vec<PublicationNews> {
-        self.resolver.publication_news().await
-    }
-
-    /// Forgets what a channel had.
-    pub fn unsubscribe(&self, channel: ChannelId) {
-        self.subscriptions(|subscriptions| subscriptions.remove(channel));
-    }
-
-    /// Channels that have subscriptions.
-    pub fn subscribed_channels(&self) -> usize {
-        self.subscriptions(|subscriptions| subscriptions.channels())
-    }
-
-    /// Who receives what of these transactions, in commit order. Sees every subscription that
-    /// was registered before the call.
-    ///
-    /// Waits for as long as the database is unreachable. Dropping the future is safe: nothing
-    /// has been delivered.
-    pub async fn resolve<'b>(&self, batch: &'b [Arc<ChangeTransaction>]) -> Resolved<'b> {
-        self.resolver.resolve(batch).await
-    }
-
-    fn subscriptions<T>(&self, change: impl FnOnce(&mut Subscriptions) -> T) -> T {
-        self.resolver.with_subscriptions(change)
-    }
-}

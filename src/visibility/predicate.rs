@@ -1,18 +1,19 @@
-//! Filters made ready for evaluation: typed operands, and what only PostgreSQL can compare.
+//! Filters prepared for evaluation, with typed operands.
 //!
-//! A comparison is made here only where type and operator are reproduced exactly; the rest is
-//! asked. Logic is three-valued: a condition that is unknown does not let a row through.
+//! A comparison is evaluated here only if type and operator are reproduced exactly. PostgreSQL
+//! evaluates the others. Logic is three-valued: a row passes only if the condition is true, and not
+//! if it is unknown.
 
 use std::cmp::Ordering;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::catalog::TableColumn;
 use super::filter::{Condition, Operator};
+use super::table::TableColumn;
 use crate::change::ColumnValue;
 
-/// Values in an `in` list at most (protocol 6.2).
+/// Maximum number of values in an `in` list (protocol 6.2).
 pub(super) const MAX_LIST: usize = 100;
 
 const BOOL: u32 = 16;
@@ -21,48 +22,48 @@ const VARCHAR: u32 = 1043;
 const UUID: u32 = 2950;
 const NUMERIC: u32 = 1700;
 
-/// A filter whose operands are checked against their columns.
+/// A filter whose operands have been checked against their columns.
 #[derive(Debug, Default)]
 pub(super) struct Predicate {
-    /// All must be true.
+    /// All of them must be true.
     pub(super) conditions: Vec<TypedCondition>,
 }
 
-/// One condition against a column of known type.
+/// A condition on a column of known type.
 #[derive(Debug)]
 pub(super) struct TypedCondition {
     /// The column.
     pub(super) column: String,
-    /// Its type when the operand was checked. While the column's type is another one, the
+    /// The column's type when the operand was checked. While the column has another type, the
     /// condition is not true.
     pub(super) type_oid: u32,
-    /// How it is decided.
+    /// How it is evaluated.
     pub(super) test: Test,
 }
 
-/// How a condition is decided.
+/// How a condition is evaluated.
 #[derive(Debug)]
 pub(super) enum Test {
-    /// Here.
+    /// In this process.
     Local {
         comparison: Comparison,
         is_negated: bool,
         kind: Option<ScalarKind>,
     },
-    /// By PostgreSQL: `comparison` follows the value, with `$2[1]` as operand.
-    Asked {
-        /// SQL with `{value}` for the column's value.
+    /// By PostgreSQL.
+    Query {
+        /// SQL in which `{value}` stands for the column's value and `$2[1]` for the operand.
         sql: String,
         operand: Arc<str>,
     },
 }
 
-/// A comparison that is made here.
+/// A comparison that is evaluated in this process.
 #[derive(Debug, PartialEq)]
 pub(super) enum Comparison {
     /// `=`, `<` and so on.
     Ordered(Operator, Scalar),
-    /// `= any`, with nulls in the list or not.
+    /// `= any`, and whether the list contains a null.
     Member(Vec<Scalar>, bool),
     /// `is distinct from`
     Distinct(Scalar),
@@ -72,14 +73,14 @@ pub(super) enum Comparison {
     Truth(bool),
 }
 
-/// How texts of a type are compared.
+/// How values of a type are compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ScalarKind {
     /// Integers.
     Integer,
-    /// Equal and ordered as their text is.
+    /// Equality and order are those of the text.
     Bytes,
-    /// Equal as their text is; order is another matter.
+    /// Equality is that of the text; order is not.
     EqualBytes,
     /// Dates and timestamps in ISO form.
     Time,
@@ -88,7 +89,7 @@ pub(super) enum ScalarKind {
 }
 
 impl ScalarKind {
-    /// The kind of a column's type; `None` where only PostgreSQL can compare.
+    /// The kind of a column's type; `None` if only PostgreSQL can compare its values.
     pub(super) fn of(column: &TableColumn) -> Option<Self> {
         match column.base_type {
             20 | 21 | 23 | 26 => Some(Self::Integer),
@@ -105,7 +106,7 @@ impl ScalarKind {
         self != Self::EqualBytes
     }
 
-    /// Reads a value in PostgreSQL's output form.
+    /// Parses a value in PostgreSQL's output form.
     pub(super) fn read(self, text: &[u8]) -> Option<Scalar> {
         match self {
             Self::Integer => std::str::from_utf8(text)
@@ -119,7 +120,7 @@ impl ScalarKind {
         }
     }
 
-    /// Whether equal values have equal texts, so that a text can stand for the value in an index.
+    /// Whether equal values have equal texts, so that the text can serve as an index key.
     pub(super) fn is_canonical(self) -> bool {
         self != Self::Decimal
     }
@@ -130,20 +131,21 @@ impl ScalarKind {
 pub(super) enum Scalar {
     Integer(i64),
     Bytes(Bytes),
-    /// Year (before Christ negative, infinities at the ends), then the rest, whose text order is time order.
+    /// The year (negative before Christ, extreme for the infinities) and the rest, whose text order
+    /// is the time order.
     Time(i64, String),
     Decimal(Decimal),
 }
 
-/// A `numeric`, ordered as PostgreSQL orders it: NaN above everything.
+/// A `numeric` in PostgreSQL's order: NaN is above everything.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Decimal {
     NegativeInfinity,
     Finite {
         is_negative: bool,
-        /// Digits before the point without leading zeros.
+        /// Digits before the point, without leading zeros.
         whole: String,
-        /// Digits behind the point without trailing zeros.
+        /// Digits after the point, without trailing zeros.
         fraction: String,
     },
     Infinity,
@@ -238,7 +240,7 @@ fn read_time(text: &[u8]) -> Option<Scalar> {
     let text = text.strip_suffix("+00").unwrap_or(text);
     let (year, rest) = text.split_once('-')?;
     let year: i64 = year.parse().ok()?;
-    // Another offset than UTC's would make the text order wrong.
+    // With an offset other than UTC, the text order would be wrong.
     if rest.contains('+') || rest.matches('-').count() != 1 {
         return None;
     }
@@ -249,8 +251,8 @@ fn read_time(text: &[u8]) -> Option<Scalar> {
 }
 
 impl TypedCondition {
-    /// What must be asked of PostgreSQL to make the operand comparable; `None` when it is
-    /// plainly of the column's type already.
+    /// The operand in PostgreSQL's output form, if it is plainly of the column's type; `None` if
+    /// PostgreSQL has to cast it.
     pub(super) fn plain_operand(column: &TableColumn, text: &str) -> Option<String> {
         let is_integer_in = |min: i64, max: i64| {
             let digits = text.strip_prefix('-').unwrap_or(text);
@@ -260,7 +262,7 @@ impl TypedCondition {
                 .filter(|value| is_plain && (min..=max).contains(value))
                 .map(|value| value.to_string())
         };
-        // A domain's checks are PostgreSQL's to make.
+        // The checks of a domain are evaluated by PostgreSQL.
         match column.type_oid {
             21 => is_integer_in(i64::from(i16::MIN), i64::from(i16::MAX)),
             23 => is_integer_in(i64::from(i32::MIN), i64::from(i32::MAX)),
@@ -279,8 +281,8 @@ impl TypedCondition {
         }
     }
 
-    /// A condition with its operands in PostgreSQL's output form (`in` has several, null among
-    /// them as `None`).
+    /// A condition with its operands in PostgreSQL's output form. `in` has several; a null among
+    /// them is `None`.
     pub(super) fn new(
         condition: &Condition,
         column: &TableColumn,
@@ -292,7 +294,7 @@ impl TypedCondition {
                 is_negated: condition.negated,
                 kind: ScalarKind::of(column),
             },
-            None => Self::asked(condition, column, operands),
+            None => Self::query_test(condition, column, operands),
         };
         Self {
             column: column.name.clone(),
@@ -338,20 +340,24 @@ impl TypedCondition {
         }
     }
 
-    fn asked(condition: &Condition, column: &TableColumn, operands: &[Option<String>]) -> Test {
+    fn query_test(
+        condition: &Condition,
+        column: &TableColumn,
+        operands: &[Option<String>],
+    ) -> Test {
         let sql = comparison_sql(condition.operator, &column.bare_type_sql);
         let negation = if condition.negated { "not " } else { "" };
         let operand = match condition.operator {
             Operator::In => condition.value.clone(),
             _ => operands.first().cloned().flatten().unwrap_or_default(),
         };
-        Test::Asked {
+        Test::Query {
             sql: format!("{negation}({{value}} {sql})"),
             operand: operand.into(),
         }
     }
 
-    /// The values that the column must have one of, as texts, if the condition demands that.
+    /// The texts of which the column must have one, if the condition requires that.
     pub(super) fn index_keys(&self, operands: &[Option<String>]) -> Option<Vec<Bytes>> {
         let Test::Local {
             comparison: Comparison::Member(..) | Comparison::Ordered(Operator::Eq, _),
@@ -371,7 +377,7 @@ impl TypedCondition {
     }
 }
 
-/// The comparison as SQL, with the first element of `$2` as operand.
+/// The comparison as SQL, with the first element of `$2` as the operand.
 fn comparison_sql(operator: Operator, type_sql: &str) -> String {
     let operand = format!("(($2::text[])[1])::{type_sql}");
     match operator {
@@ -399,7 +405,7 @@ pub(super) fn pattern_operator(operator: Operator) -> &'static str {
     }
 }
 
-/// Whether a comparison made here is true of `value`; unknown counts as not true.
+/// Whether the comparison is true for `value`. Unknown counts as not true.
 pub(super) fn is_true(
     comparison: &Comparison,
     is_negated: bool,
@@ -436,7 +442,7 @@ fn truth(comparison: &Comparison, kind: Option<ScalarKind>, value: &ColumnValue)
                 _ => ordering.is_eq(),
             })
         }
-        // Nothing is in an empty list, not even an unknown value.
+        // An empty list contains nothing, not even an unknown value.
         Comparison::Member(operands, false) if operands.is_empty() => Some(false),
         Comparison::Member(operands, has_null) => {
             let scalar = scalar()?;
@@ -512,7 +518,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_in_output_form_is_left_to_postgresql() {
+    fn values_not_in_output_form_are_left_to_postgresql() {
         assert_eq!(ScalarKind::Time.read(b"2026-01-02 03:04:05+02"), None);
         assert_eq!(ScalarKind::Time.read(b"2026-01-02 03:04:05-07"), None);
         assert_eq!(ScalarKind::Decimal.read(b"1e5"), None);

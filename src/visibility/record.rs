@@ -1,56 +1,26 @@
-//! Turns row images into the JSON of `record` and `old_record`.
-//!
-//! Values come as PostgreSQL prints them and leave as `to_jsonb` would make them of the same
-//! value (protocol 6.4), with two differences of the protocol: `bytea` is bare hex, and a
-//! number keeps the digits it was printed with. Nothing is parsed further than its type needs.
-
-use std::sync::Arc;
+//! Writes row images as the JSON of `record` and `old_record`.
 
 use super::columns::{OldKeyOnly, VisibleColumn, VisibleColumns};
+use super::encoding::write_value;
 use crate::change::{ColumnValue, OldRow, Row, RowChange};
 
-/// How a value's text becomes JSON.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum ValueEncoding {
-    /// Integers, floating point and `numeric`: digits as they are; `NaN` and the infinities as strings.
-    Number,
-    /// `t` and `f`.
-    Bool,
-    /// `json` and `jsonb`: verbatim.
-    Json,
-    /// A string: every type that is none of the others.
-    Text,
-    /// As printed.
-    Date,
-    /// `T` between date and time.
-    Timestamp,
-    /// `T` between date and time, and minutes in the offset.
-    TimestampTz,
-    /// Hex without `\x`.
-    Bytea,
-    /// An array: how its elements are encoded, and what separates them (`pg_type.typdelim`).
-    Array(Arc<ValueEncoding>, char),
-    /// A row type: names and encodings of its attributes, dropped ones left out.
-    Composite(Vec<(String, Arc<ValueEncoding>)>),
-}
-
-/// How much of a record is sent.
+/// The extent of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum RecordDetail {
-    /// Every visible value.
+    /// All visible values.
     Whole,
-    /// The change is larger than the limit: only short values are sent, together with the
-    /// error [`PAYLOAD_TOO_LARGE`].
+    /// Only short values, with the error [`PAYLOAD_TOO_LARGE`], because the change exceeds the size
+    /// limit.
     ShortValues,
 }
 
-/// The error that goes with [`RecordDetail::ShortValues`] (protocol 6.5).
+/// The error for [`RecordDetail::ShortValues`] (protocol 6.5).
 pub const PAYLOAD_TOO_LARGE: &str = "Error 413: Payload Too Large";
 
-/// Values of up to this many bytes stay in a record that is too large (protocol 6.5).
+/// Maximum bytes of a value in a record that is too large (protocol 6.5).
 const SHORT_VALUE_BYTES: usize = 64;
 
-/// Bytes of the images of a change, counted as the text of their values.
+/// The size of a change: the bytes of all values in its images, as text.
 pub(crate) fn change_bytes(change: &RowChange) -> usize {
     let row_bytes = |row: &Row| {
         row.0
@@ -66,7 +36,7 @@ pub(crate) fn change_bytes(change: &RowChange) -> usize {
     new + old
 }
 
-/// The image after the change; a DELETE has none.
+/// The image after the change. A DELETE has none.
 pub(crate) fn new_row(change: &RowChange) -> Option<&Row> {
     match change {
         RowChange::Insert { new } | RowChange::Update { new, .. } => Some(new),
@@ -74,7 +44,7 @@ pub(crate) fn new_row(change: &RowChange) -> Option<&Row> {
     }
 }
 
-/// The image before the change, as far as the log keeps one.
+/// The image before the change, if the WAL contains one.
 pub(crate) fn old_row(change: &RowChange) -> Option<&OldRow> {
     match change {
         RowChange::Insert { .. } | RowChange::Update { old: None, .. } => None,
@@ -82,14 +52,15 @@ pub(crate) fn old_row(change: &RowChange) -> Option<&OldRow> {
     }
 }
 
-/// The value of a column after the change. A value that the change did not touch and the log
-/// does not repeat is taken from the old image, if that has it.
+/// The value of a column after the change. If the change did not touch the value and the WAL omits
+/// it, the value comes from the old image, if that contains it.
 pub(crate) fn new_value(change: &RowChange, index: usize) -> Option<&ColumnValue> {
     let value = new_row(change)?.0.get(index)?;
     if *value != ColumnValue::Unchanged {
         return Some(value);
     }
-    // A value that is stored out of line is not null, so a null here stands for no value.
+    // A value that is stored out of line is not null. A null here therefore means that the value is
+    // missing.
     old_row(change)?
         .row()
         .0
@@ -97,11 +68,11 @@ pub(crate) fn new_value(change: &RowChange, index: usize) -> Option<&ColumnValue
         .filter(|value| matches!(value, ColumnValue::Text(_)))
 }
 
-/// The value of a column before the change, as far as the log tells it: of the old image, or where
-/// there is none of the new row, because then the columns of the replica identity have not changed.
+/// The value of a column before the change, if the WAL contains it. If there is no old image, the
+/// columns of the replica identity have not changed and are taken from the new row.
 ///
-/// A null of an image of the key stands for a value that the log does not hold: the columns of a
-/// replica identity are never null. `has_whole_rows` tells whether a full image can be trusted to be full.
+/// In a key image, null means that the value is missing, because the columns of a replica identity
+/// are never null. `has_whole_rows` tells whether an image that is marked as full is full.
 pub(crate) fn old_value(
     change: &RowChange,
     index: usize,
@@ -122,8 +93,8 @@ pub(crate) fn old_value(
     })
 }
 
-/// Writes the `record` object of an INSERT or UPDATE; of a DELETE an empty object. A column
-/// whose value is unknown is left out (protocol 6.5, item 7).
+/// Writes the `record` object of an INSERT or UPDATE. For a DELETE it is empty. Columns with
+/// unknown values are omitted (protocol 6.5, item 7).
 pub fn write_record(
     out: &mut Vec<u8>,
     change: &RowChange,
@@ -135,7 +106,7 @@ pub fn write_record(
     });
 }
 
-/// Writes the `old_record` object of an UPDATE or DELETE: what is known of the old row.
+/// Writes the `old_record` object of an UPDATE or DELETE, with the known values of the old row.
 pub fn write_old_record(
     out: &mut Vec<u8>,
     change: &RowChange,
@@ -188,285 +159,4 @@ fn write_object<'a>(
         }
     }
     out.push(b'}');
-}
-
-/// Writes one value that is not null.
-pub(crate) fn write_value(out: &mut Vec<u8>, text: &[u8], encoding: &ValueEncoding) {
-    match encoding {
-        ValueEncoding::Number => write_number(out, text),
-        ValueEncoding::Bool => out.extend_from_slice(match text {
-            b"t" => b"true".as_slice(),
-            _ => b"false",
-        }),
-        ValueEncoding::Json => out.extend_from_slice(text),
-        ValueEncoding::Text | ValueEncoding::Date => write_string(out, text),
-        ValueEncoding::Timestamp => write_timestamp(out, text, false),
-        ValueEncoding::TimestampTz => write_timestamp(out, text, true),
-        ValueEncoding::Bytea => write_string(out, text.strip_prefix(b"\\x").unwrap_or(text)),
-        ValueEncoding::Array(element, delimiter) => write_array(out, text, element, *delimiter),
-        ValueEncoding::Composite(attributes) => write_composite(out, text, attributes),
-    }
-}
-
-fn write_number(out: &mut Vec<u8>, text: &[u8]) {
-    if text.last().is_some_and(u8::is_ascii_digit) {
-        out.extend_from_slice(text);
-    } else {
-        // NaN, Infinity, -Infinity: JSON has no such numbers.
-        write_string(out, text);
-    }
-}
-
-/// A JSON string. The input is UTF-8 and free of NUL, as every PostgreSQL text is.
-pub(crate) fn write_string(out: &mut Vec<u8>, text: &[u8]) {
-    out.push(b'"');
-    let mut clean_from = 0;
-    for (at, byte) in text.iter().enumerate() {
-        let escape: &[u8] = match byte {
-            b'"' => b"\\\"",
-            b'\\' => b"\\\\",
-            b'\n' => b"\\n",
-            b'\r' => b"\\r",
-            b'\t' => b"\\t",
-            0x08 => b"\\b",
-            0x0c => b"\\f",
-            control if *control < 0x20 => b"",
-            _ => continue,
-        };
-        out.extend_from_slice(&text[clean_from..at]);
-        if escape.is_empty() {
-            const HEX: &[u8; 16] = b"0123456789abcdef";
-            out.extend_from_slice(b"\\u00");
-            out.push(HEX[usize::from(byte >> 4)]);
-            out.push(HEX[usize::from(byte & 15)]);
-        } else {
-            out.extend_from_slice(escape);
-        }
-        clean_from = at + 1;
-    }
-    out.extend_from_slice(&text[clean_from..]);
-    out.push(b'"');
-}
-
-/// `2026-01-02 03:04:05.678+00` becomes `2026-01-02T03:04:05.678+00:00`; ` BC` stays behind it,
-/// and the infinities have no time to separate.
-fn write_timestamp(out: &mut Vec<u8>, text: &[u8], has_offset: bool) {
-    let Some(space) = text.iter().position(|byte| *byte == b' ') else {
-        write_string(out, text);
-        return;
-    };
-    let (date, time) = (&text[..space], &text[space + 1..]);
-    let (time, era) = match time.iter().position(|byte| *byte == b' ') {
-        Some(at) => time.split_at(at),
-        None => (time, [].as_slice()),
-    };
-    out.push(b'"');
-    out.extend_from_slice(date);
-    out.push(b'T');
-    out.extend_from_slice(time);
-    let offset = time.iter().rposition(|byte| matches!(byte, b'+' | b'-'));
-    if has_offset && offset.is_some_and(|at| !time[at..].contains(&b':')) {
-        out.extend_from_slice(b":00");
-    }
-    out.extend_from_slice(era);
-    out.push(b'"');
-}
-
-/// Array text (PostgreSQL manual 8.15.6): `{a,"b c",NULL,{…}}`, with explicit bounds in front
-/// when they are not 1. The vectors of the system catalogue are printed without braces.
-fn write_array(out: &mut Vec<u8>, text: &[u8], element: &ValueEncoding, delimiter: char) {
-    let Some(start) = text.iter().position(|byte| *byte == b'{') else {
-        out.push(b'[');
-        for (at, item) in text
-            .split(|byte| *byte == b' ')
-            .filter(|item| !item.is_empty())
-            .enumerate()
-        {
-            if at > 0 {
-                out.push(b',');
-            }
-            write_value(out, item, element);
-        }
-        out.push(b']');
-        return;
-    };
-    // Every `typdelim` of PostgreSQL is a single ASCII character.
-    let delimiter = u8::try_from(delimiter).unwrap_or(b',');
-    let mut item = Vec::new();
-    let mut at = start;
-    while let Some(&byte) = text.get(at) {
-        at += 1;
-        match byte {
-            b'{' => out.push(b'['),
-            b'}' => out.push(b']'),
-            b'"' => {
-                item.clear();
-                at = read_quoted(text, at, &mut item);
-                write_value(out, &item, element);
-            }
-            byte if byte == delimiter => out.push(b','),
-            _ => {
-                let from = at - 1;
-                while text
-                    .get(at)
-                    .is_some_and(|byte| *byte != delimiter && *byte != b'}')
-                {
-                    at += 1;
-                }
-                match &text[from..at] {
-                    b"NULL" => out.extend_from_slice(b"null"),
-                    plain => write_value(out, plain, element),
-                }
-            }
-        }
-    }
-}
-
-/// Reads on behind an opening quote, up to and past the closing one. In arrays a backslash
-/// escapes; in row types a doubled quote does so too.
-fn read_quoted(text: &[u8], mut at: usize, item: &mut Vec<u8>) -> usize {
-    while let Some(&byte) = text.get(at) {
-        at += 1;
-        match byte {
-            b'\\' => {
-                item.extend(text.get(at));
-                at += 1;
-            }
-            b'"' if text.get(at) == Some(&b'"') => {
-                item.push(b'"');
-                at += 1;
-            }
-            b'"' => break,
-            other => item.push(other),
-        }
-    }
-    at
-}
-
-/// Row text (PostgreSQL manual 8.16.6): `(1,"a b",)`, where nothing at all means null.
-fn write_composite(out: &mut Vec<u8>, text: &[u8], attributes: &[(String, Arc<ValueEncoding>)]) {
-    out.push(b'{');
-    let mut at = usize::from(text.first() == Some(&b'('));
-    let mut item = Vec::new();
-    for (position, (name, encoding)) in attributes.iter().enumerate() {
-        if position > 0 {
-            out.push(b',');
-            // The comma of the text.
-            at += 1;
-        }
-        write_string(out, name.as_bytes());
-        out.push(b':');
-        item.clear();
-        let mut is_null = true;
-        while let Some(&byte) = text.get(at) {
-            if matches!(byte, b',' | b')') {
-                break;
-            }
-            is_null = false;
-            if byte == b'"' {
-                at = read_quoted(text, at + 1, &mut item);
-            } else {
-                item.push(byte);
-                at += 1;
-            }
-        }
-        if is_null {
-            out.extend_from_slice(b"null");
-        } else {
-            write_value(out, &item, encoding);
-        }
-    }
-    out.push(b'}');
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn json(text: &str, encoding: &ValueEncoding) -> String {
-        let mut out = Vec::new();
-        write_value(&mut out, text.as_bytes(), encoding);
-        String::from_utf8(out).unwrap()
-    }
-
-    #[test]
-    fn values_become_json() {
-        use ValueEncoding::{
-            Array, Bool, Bytea, Composite, Date, Json, Number, Text, Timestamp, TimestampTz,
-        };
-        let numbers = Array(Arc::new(Number), ',');
-        let texts = Array(Arc::new(Text), ',');
-        let boxes = Array(Arc::new(Text), ';');
-        let pair = Composite(vec![
-            ("a".to_owned(), Arc::new(Number)),
-            ("b\"c".to_owned(), Arc::new(Text)),
-        ]);
-        let pairs = Array(Arc::new(pair.clone()), ',');
-        let cases: &[(&str, &ValueEncoding, &str)] = &[
-            ("1", &Number, "1"),
-            ("-1.50", &Number, "-1.50"),
-            ("1e+20", &Number, "1e+20"),
-            ("NaN", &Number, r#""NaN""#),
-            ("-Infinity", &Number, r#""-Infinity""#),
-            ("t", &Bool, "true"),
-            ("f", &Bool, "false"),
-            (r#"{"a": [1]}"#, &Json, r#"{"a": [1]}"#),
-            ("a\"b\\c\n\u{1}ü", &Text, "\"a\\\"b\\\\c\\n\\u0001ü\""),
-            ("2026-01-02", &Date, r#""2026-01-02""#),
-            (
-                "2026-01-02 03:04:05.678",
-                &Timestamp,
-                r#""2026-01-02T03:04:05.678""#,
-            ),
-            ("infinity", &Timestamp, r#""infinity""#),
-            (
-                "0044-03-15 00:00:00 BC",
-                &Timestamp,
-                r#""0044-03-15T00:00:00 BC""#,
-            ),
-            (
-                "2026-01-02 03:04:05+00",
-                &TimestampTz,
-                r#""2026-01-02T03:04:05+00:00""#,
-            ),
-            (
-                "0044-03-15 00:00:00+00 BC",
-                &TimestampTz,
-                r#""0044-03-15T00:00:00+00:00 BC""#,
-            ),
-            ("-infinity", &TimestampTz, r#""-infinity""#),
-            ("\\x00ff", &Bytea, r#""00ff""#),
-            ("{}", &numbers, "[]"),
-            ("{1,NULL,3}", &numbers, "[1,null,3]"),
-            ("{{1,2},{3,4}}", &numbers, "[[1,2],[3,4]]"),
-            ("[0:1]={1,2}", &numbers, "[1,2]"),
-            ("1 2", &numbers, "[1,2]"),
-            (
-                r#"{a,"b,c","say \"hi\"","",NULL,"NULL","{"}"#,
-                &texts,
-                r#"["a","b,c","say \"hi\"","",null,"NULL","{"]"#,
-            ),
-            (
-                "{(1,1),(0,0);(3,3),(2,2)}",
-                &boxes,
-                r#"["(1,1),(0,0)","(3,3),(2,2)"]"#,
-            ),
-            ("(1,x)", &pair, r#"{"a":1,"b\"c":"x"}"#),
-            ("(,)", &pair, r#"{"a":null,"b\"c":null}"#),
-            (r#"(1,"")"#, &pair, r#"{"a":1,"b\"c":""}"#),
-            (
-                r#"(1,"a ""b"" \\ ,)")"#,
-                &pair,
-                r#"{"a":1,"b\"c":"a \"b\" \\ ,)"}"#,
-            ),
-            (
-                r#"{"(1,\"a b\")","(2,)"}"#,
-                &pairs,
-                r#"[{"a":1,"b\"c":"a b"},{"a":2,"b\"c":null}]"#,
-            ),
-        ];
-        for (text, encoding, expected) in cases {
-            assert_eq!(json(text, encoding), *expected, "{text}");
-        }
-    }
 }

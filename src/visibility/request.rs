@@ -1,20 +1,19 @@
-//! What a join asks for: one `postgres_changes` binding read from its parameters (protocol 6.1).
+//! Parses one `postgres_changes` binding of a join (protocol 6.1).
 //!
-//! Pure: knows no catalogue. Error texts quote the parameters in the notation of the
-//! protocol, which is Elixir's.
-
-use std::fmt::Write as _;
+//! Pure: does not depend on the catalogue. Error texts quote the parameters in Elixir's notation,
+//! as the protocol requires.
 
 use serde_json::Value;
 
 use super::error::SubscribeError;
 use super::filter::Condition;
+use super::inspect::{inspect, inspect_text};
 use crate::change::{Action, TableName};
 
-/// Which kinds of change are wanted.
+/// The requested kinds of changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum EventSelector {
-    /// `*`, and everything that is not one of the others.
+    /// `*`, and every other value.
     All,
     /// `INSERT`
     Insert,
@@ -25,7 +24,7 @@ pub enum EventSelector {
 }
 
 impl EventSelector {
-    /// The name on the wire.
+    /// The name in the protocol.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::All => "*",
@@ -35,7 +34,7 @@ impl EventSelector {
         }
     }
 
-    /// Whether a change of this kind is wanted.
+    /// Whether changes of this kind are requested.
     pub fn accepts(self, action: Action) -> bool {
         match self {
             Self::All => true,
@@ -54,17 +53,17 @@ impl EventSelector {
     }
 }
 
-/// A schema or table by exact name, or all of them.
+/// A schema or table name, or all of them.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Selector {
-    /// This name, exactly.
+    /// Exactly this name.
     Exact(String),
     /// `*`
     Any,
 }
 
 impl Selector {
-    /// Whether `name` is meant.
+    /// Whether `name` is included.
     pub fn accepts(&self, name: &str) -> bool {
         match self {
             Self::Exact(exact) => exact == name,
@@ -88,27 +87,27 @@ impl Selector {
     }
 }
 
-/// One `postgres_changes` binding. Column names and values are not checked against the
-/// database before [`super::Visibility::subscribe`].
+/// One `postgres_changes` binding. Column names and values are checked against the database only by
+/// [`super::Visibility::subscribe`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct SubscriptionRequest {
-    /// Kinds of change.
+    /// The kinds of changes.
     pub event: EventSelector,
-    /// Schema.
+    /// The schema.
     pub schema: Selector,
-    /// Table.
+    /// The table.
     pub table: Selector,
     /// Conditions that must all be true.
     pub filter: Vec<Condition>,
-    /// Columns wanted besides the primary key; `None` is all.
+    /// The requested columns besides the primary key; `None` means all.
     pub select: Option<Vec<String>>,
 }
 
 impl SubscriptionRequest {
-    /// Reads one element of the join payload's `config.postgres_changes`.
+    /// Parses one element of the join payload's `config.postgres_changes`.
     ///
     /// # Errors
-    /// Everything of protocol 6.3 that can be told without the database.
+    /// All errors of protocol 6.3 that do not depend on the database.
     pub fn parse(params: &Value) -> Result<Self, SubscribeError> {
         let select = parse_select(params)?;
         let text = |key: &str| params.get(key).and_then(Value::as_str);
@@ -133,7 +132,7 @@ impl SubscriptionRequest {
         Ok(request)
     }
 
-    /// The one table that is meant, unless a `*` is involved.
+    /// The requested table, unless schema or table is `*`.
     pub fn exact_table(&self) -> Option<TableName> {
         match (&self.schema, &self.table) {
             (Selector::Exact(schema), Selector::Exact(table)) => {
@@ -143,7 +142,7 @@ impl SubscriptionRequest {
         }
     }
 
-    /// Whether changes of `table` are meant.
+    /// Whether changes of `table` are requested.
     pub fn accepts_table(&self, table: &TableName) -> bool {
         self.schema.accepts(&table.schema) && self.table.accepts(&table.name)
     }
@@ -180,7 +179,7 @@ impl SubscriptionRequest {
     }
 }
 
-/// A list of names; what is no text in it is dropped, and an empty one means all columns.
+/// A list of names. Elements that are not strings are ignored, and an empty list means all columns.
 fn parse_select(params: &Value) -> Result<Option<Vec<String>>, SubscribeError> {
     let names = match params.get("select") {
         None | Some(Value::Null) => return Ok(None),
@@ -195,7 +194,7 @@ fn parse_select(params: &Value) -> Result<Option<Vec<String>>, SubscribeError> {
     Ok((!names.is_empty()).then_some(names))
 }
 
-/// The parameters as Elixir's `inspect` prints them; hidden altogether when a token is among them.
+/// The parameters as Elixir's `inspect` prints them. Redacted if they contain a token.
 fn inspect_params(params: &Value) -> String {
     if params.get("user_token").is_some() || params.get("auth_token").is_some() {
         return "<redacted>".to_owned();
@@ -203,63 +202,6 @@ fn inspect_params(params: &Value) -> String {
     let mut text = String::new();
     inspect(params, &mut text);
     text
-}
-
-fn inspect(value: &Value, out: &mut String) {
-    match value {
-        Value::Null => out.push_str("nil"),
-        Value::Bool(value) => out.push_str(if *value { "true" } else { "false" }),
-        Value::Number(number) => out.push_str(&number.to_string()),
-        Value::String(text) => out.push_str(&inspect_text(text)),
-        Value::Array(items) => {
-            out.push('[');
-            for (at, item) in items.iter().enumerate() {
-                if at > 0 {
-                    out.push_str(", ");
-                }
-                inspect(item, out);
-            }
-            out.push(']');
-        }
-        Value::Object(map) => {
-            out.push_str("%{");
-            let mut keys: Vec<_> = map.keys().collect();
-            keys.sort();
-            for (at, key) in keys.into_iter().enumerate() {
-                if at > 0 {
-                    out.push_str(", ");
-                }
-                out.push_str(&inspect_text(key));
-                out.push_str(" => ");
-                inspect(&map[key], out);
-            }
-            out.push('}');
-        }
-    }
-}
-
-/// A text as Elixir's `inspect` prints it.
-pub(crate) fn inspect_text(text: &str) -> String {
-    let mut out = String::with_capacity(text.len() + 2);
-    out.push('"');
-    let mut characters = text.chars().peekable();
-    while let Some(character) = characters.next() {
-        match character {
-            '"' => out.push_str("\\\""),
-            '\\' => out.push_str("\\\\"),
-            '\n' => out.push_str("\\n"),
-            '\r' => out.push_str("\\r"),
-            '\t' => out.push_str("\\t"),
-            '#' if characters.peek() == Some(&'{') => out.push_str("\\#"),
-            control if control.is_control() => {
-                // Writing to a String cannot fail.
-                let _ = write!(out, "\\x{:02X}", u32::from(control));
-            }
-            other => out.push(other),
-        }
-    }
-    out.push('"');
-    out
 }
 
 #[cfg(test)]

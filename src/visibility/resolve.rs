@@ -1,68 +1,36 @@
-//! From committed changes to deliveries: gathers a batch by table and keeps at it until it is decided.
+//! Resolves a batch of committed changes: groups it by table and decides each group.
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::ask::{AskPool, State};
-use super::catalog::{Catalog, CatalogCache};
-use super::committed::{CommitWatch, Commits};
+use super::backoff::Backoff;
+use super::catalog::Catalog;
+use super::checks::StaleCatalog;
+use super::committed::PendingCommits;
 use super::delivery::{Delivery, Payload, Recipient, Resolved};
-use super::descriptions::Descriptions;
-use super::error::{AskError, SubscribeError};
-use super::inquiry::{Item, Outcome, Patience, Stale, settle};
-use super::past::Past;
-use super::resolution::Resolution;
-use super::slow_filters::SlowFilters;
-use super::subscription::{Candidates, Checked, Draft, Outdated, Subscriptions};
-use crate::change::{ChangeEvent, ChangeTransaction, Relation};
-use crate::config::VisibilityConfig;
-use crate::observability::metrics::VisibilityMetrics;
+use super::engine::Engine;
+use super::error::{QueryError, SubscribeError};
+use super::subscription::{Candidates, Checked, Draft, Outdated};
+use super::table_batch::{Resolution, TableBatch};
+use crate::change::{ChangeTransaction, Relation};
 
-/// Everything a resolution needs.
-pub(super) struct Resolver {
-    pub(super) subscriptions: Mutex<Subscriptions>,
-    pub(super) catalog: CatalogCache,
-    pub(super) commits: CommitWatch,
-    pub(super) past: Arc<Past>,
-    pub(super) pool: AskPool,
-    pub(super) metrics: VisibilityMetrics,
-    pub(super) config: VisibilityConfig,
-    pub(super) max_record_bytes: usize,
-    /// How the stream described each table last.
-    pub(super) descriptions: Descriptions,
-    /// Whose filters are not applied for now.
-    pub(super) slow_filters: SlowFilters,
-}
+/// The catalogue has been read again. The batch must first be completed under this reading.
+struct CatalogChanged(Arc<Catalog>);
 
-/// The changes of one table in a batch under one description, and whom they may concern.
-pub(super) struct Run<'a> {
-    pub(super) relation: &'a Arc<Relation>,
-    pub(super) changes: Vec<&'a ChangeEvent>,
-    /// Index of transaction and change, for each of `changes`.
-    pub(super) places: Vec<(usize, usize)>,
-    pub(super) batch: &'a [Arc<ChangeTransaction>],
-    pub(super) candidates: Candidates,
-    /// Channels whose filters were checked for another shape of the table.
-    outdated: Vec<Outdated>,
-}
-
-/// A batch is to be completed under this reading of the catalogue first.
-struct OtherReading(Arc<Catalog>);
-
-impl Resolver {
+impl Engine {
     /// See [`super::Visibility::resolve`].
     pub(super) async fn resolve<'b>(&self, batch: &'b [Arc<ChangeTransaction>]) -> Resolved<'b> {
         let Some(mut catalog) = self.catalog.latest() else {
-            // Nobody has subscribed yet.
+            // No channel has subscribed yet.
             return Resolved {
                 batch: Cow::Borrowed(batch),
                 deliveries: Vec::new(),
             };
         };
         loop {
-            let completed = self.complete(&catalog, batch).await;
+            let completed = self.add_generated_columns(&catalog, batch).await;
             match self.decide(&catalog, &completed).await {
                 Ok(deliveries) => {
                     return Resolved {
@@ -70,7 +38,7 @@ impl Resolver {
                         deliveries,
                     };
                 }
-                Err(OtherReading(renewed)) => catalog = renewed,
+                Err(CatalogChanged(renewed)) => catalog = renewed,
             }
         }
     }
@@ -78,31 +46,33 @@ impl Resolver {
     /// The deliveries of a batch that was completed under a reading of the catalogue.
     ///
     /// # Errors
-    /// When there is another reading by now, under which the batch may have to be completed differently.
+    /// If there is a newer reading, under which the batch may need another completion.
     async fn decide(
         &self,
         completed_under: &Arc<Catalog>,
         batch: &[Arc<ChangeTransaction>],
-    ) -> Result<Vec<Delivery>, OtherReading> {
-        let mut runs = self.runs(batch);
-        if runs.is_empty() {
+    ) -> Result<Vec<Delivery>, CatalogChanged> {
+        let mut table_batches = self.table_batches(batch);
+        if table_batches.is_empty() {
             return Ok(Vec::new());
         }
-        for run in &runs {
-            self.metrics.batch_changes.observe(run.changes.len() as f64);
+        for table_batch in &table_batches {
+            self.metrics
+                .batch_changes
+                .observe(table_batch.changes.len() as f64);
         }
         let commits = self
             .commits
-            .commits(batch.iter().map(|changes| changes.xid));
+            .pending(batch.iter().map(|changes| changes.xid));
         let begun = Instant::now();
         let (ahead, mut catalog) = tokio::join!(
-            self.resolve_ahead(&runs, &commits),
-            self.catalog_for(&runs, &commits)
+            self.resolve_speculatively(&table_batches, &commits),
+            self.catalog_for(&table_batches, &commits)
         );
-        let is_completed = Arc::ptr_eq(&catalog, completed_under)
+        let is_complete = Arc::ptr_eq(&catalog, completed_under)
             || !(catalog.has_generated_columns || completed_under.has_generated_columns);
-        if !is_completed {
-            return Err(OtherReading(catalog));
+        if !is_complete {
+            return Err(CatalogChanged(catalog));
         }
         if let Some((reading, deliveries)) = ahead
             && Arc::ptr_eq(&reading, &catalog)
@@ -113,28 +83,30 @@ impl Resolver {
             return Ok(deliveries);
         }
         let mut deliveries = Vec::new();
-        if runs
+        if table_batches
             .iter()
-            .any(|run| !run.outdated.is_empty() && agrees(&catalog, run))
+            .any(|table_batch| !table_batch.outdated.is_empty() && agrees(&catalog, table_batch))
         {
-            deliveries = self.renew_filters(&catalog, &runs).await;
-            runs = self.runs(batch);
-            catalog = self.catalog_for(&runs, &commits).await;
+            deliveries = self.renew_filters(&catalog, &table_batches).await;
+            table_batches = self.table_batches(batch);
+            catalog = self.catalog_for(&table_batches, &commits).await;
         }
-        let roles = roles(&runs);
+        let roles = roles(&table_batches);
         let begun = Instant::now();
-        for run in &runs {
-            // The first attempt may meet statements that the catalogue has left behind. A later
-            // one ends early only if it found a question impossible, which it finds but once.
+        for table_batch in &table_batches {
+            // In the first attempt, a statement may not fit the tables any more. A later attempt
+            // ends early only if a query becomes impossible, which happens to each query once.
             let mut may_be_stale = true;
             loop {
-                let resolution = Resolution::new(self, &catalog, run, &commits);
+                let resolution = Resolution::new(self, &catalog, table_batch, &commits);
                 match resolution.deliver(may_be_stale).await {
                     Ok(found) => {
                         deliveries.extend(found);
                         break;
                     }
-                    Err(Stale) => catalog = self.reading(&roles, Duration::ZERO).await,
+                    Err(StaleCatalog) => {
+                        catalog = self.catalog_within(&roles, Duration::ZERO).await
+                    }
                 }
                 may_be_stale = false;
             }
@@ -145,65 +117,81 @@ impl Resolver {
         Ok(in_order(deliveries))
     }
 
-    /// Resolves under a reading of the catalogue that is too old while it is being verified, which
-    /// would otherwise be waited for. What comes of it counts if the reading turns out to be true
-    /// still. `None` where there is no such reading.
-    async fn resolve_ahead(
+    /// Resolves with a reading that is too old, while [`Self::catalog_for`] verifies it. The result
+    /// is valid only if the reading turns out to be unchanged. `None` if no reading has to be
+    /// verified.
+    async fn resolve_speculatively(
         &self,
-        runs: &[Run<'_>],
-        commits: &Commits<'_>,
+        table_batches: &[TableBatch<'_>],
+        commits: &PendingCommits<'_>,
     ) -> Option<(Arc<Catalog>, Vec<Delivery>)> {
         let catalog = self
             .catalog
-            .unverified(&roles(runs), self.age_limit(runs))?;
-        if runs
+            .unverified(&roles(table_batches), self.age_limit(table_batches))?;
+        if table_batches
             .iter()
-            .any(|run| !run.outdated.is_empty() || !agrees(&catalog, run))
+            .any(|table_batch| !table_batch.outdated.is_empty() || !agrees(&catalog, table_batch))
         {
             return None;
         }
         let mut deliveries = Vec::new();
-        for run in runs {
-            let resolution = Resolution::new(self, &catalog, run, commits);
+        for table_batch in table_batches {
+            let resolution = Resolution::new(self, &catalog, table_batch, commits);
             deliveries.extend(resolution.deliver(true).await.ok()?);
         }
         Some((catalog, in_order(deliveries)))
     }
 
-    /// A reading of the catalogue for these runs: one from now on, in which their commits are
-    /// seen, where the stream says that a table may have changed.
-    async fn catalog_for(&self, runs: &[Run<'_>], commits: &Commits<'_>) -> Arc<Catalog> {
-        let limit = self.age_limit(runs);
+    /// A reading of the catalogue for these table batches. If the stream shows that a table may
+    /// have changed, the reading begins after the commits are visible.
+    async fn catalog_for(
+        &self,
+        table_batches: &[TableBatch<'_>],
+        commits: &PendingCommits<'_>,
+    ) -> Arc<Catalog> {
+        let limit = self.age_limit(table_batches);
         if limit.is_zero() {
-            commits.seen().await;
-            self.descriptions.note(runs.iter().map(|run| run.relation));
+            commits.wait_visible().await;
+            self.descriptions
+                .record(table_batches.iter().map(|table_batch| table_batch.relation));
         }
-        self.reading(&roles(runs), limit).await
+        self.catalog_within(&roles(table_batches), limit).await
     }
 
-    /// How old a reading of the catalogue may be for these runs.
-    fn age_limit(&self, runs: &[Run<'_>]) -> Duration {
+    /// The maximum age of a reading for these table batches.
+    fn age_limit(&self, table_batches: &[TableBatch<'_>]) -> Duration {
         let latest = self.catalog.latest();
-        let is_silent = |run: &Run<'_>| {
-            let table = latest.as_ref()?.table(run.relation.oid)?;
+        // The stream does not show changes of their policies and rights.
+        let is_partitioned = |table_batch: &TableBatch<'_>| {
+            let table = latest.as_ref()?.table(table_batch.relation.oid)?;
             Some(table.is_partitioned)
         };
-        if runs.iter().any(|run| is_silent(run) == Some(true)) {
+        if table_batches
+            .iter()
+            .any(|table_batch| is_partitioned(table_batch) == Some(true))
+        {
             return Duration::ZERO;
         }
-        let relations = runs.iter().map(|run| run.relation);
+        let relations = table_batches.iter().map(|table_batch| table_batch.relation);
         self.descriptions
             .age_limit(relations)
             .min(self.catalog.ttl())
     }
 
-    /// Checks the bindings of outdated channels again, for the types that columns have now. A
-    /// channel whose filter no longer fits is told so and has no bindings any more, as if it
-    /// joined now.
-    async fn renew_filters(&self, catalog: &Arc<Catalog>, runs: &[Run<'_>]) -> Vec<Delivery> {
+    /// Checks the bindings of outdated channels again, with the current types of the columns. If a
+    /// filter no longer fits, the channel loses its bindings and receives the error that a new join
+    /// would get.
+    async fn renew_filters(
+        &self,
+        catalog: &Arc<Catalog>,
+        table_batches: &[TableBatch<'_>],
+    ) -> Vec<Delivery> {
         let mut refused = Vec::new();
-        for run in runs.iter().filter(|run| agrees(catalog, run)) {
-            for outdated in &run.outdated {
+        for table_batch in table_batches
+            .iter()
+            .filter(|table_batch| agrees(catalog, table_batch))
+        {
+            for outdated in &table_batch.outdated {
                 let (checked, error) = match self.check_again(catalog, outdated).await {
                     Ok(drafts) => {
                         let catalog = Arc::clone(catalog);
@@ -211,13 +199,11 @@ impl Resolver {
                     }
                     Err(error) => (None, Some(error)),
                 };
-                let is_renewed = self
-                    .subscriptions
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .renew(outdated, checked);
+                let is_renewed = self.with_subscriptions(|subscriptions| {
+                    subscriptions.replace_outdated(outdated, checked)
+                });
                 if let (true, Some(error), Some((transaction, change))) =
-                    (is_renewed, error, run.places.first())
+                    (is_renewed, error, table_batch.places.first())
                 {
                     self.metrics.unanswered.inc();
                     refused.push(Delivery {
@@ -235,98 +221,63 @@ impl Resolver {
         refused
     }
 
-    /// Waits for as long as the database is away.
+    /// Waits while the database is unreachable.
     async fn check_again(
         &self,
         catalog: &Arc<Catalog>,
         outdated: &Outdated,
     ) -> Result<Vec<Draft>, SubscribeError> {
-        let mut patience = Patience::new(&self.metrics);
+        let mut backoff = Backoff::new(&self.metrics);
         loop {
-            let asker = &outdated.asker;
-            match self.check(catalog, asker, &outdated.bindings).await {
+            let principal = &outdated.principal;
+            match self
+                .check_bindings_in(catalog, principal, &outdated.bindings)
+                .await
+            {
                 Err(SubscribeError::Unavailable) => {
-                    patience.wait(&AskError::Unavailable(None)).await;
+                    backoff.wait(&QueryError::Unavailable(None)).await;
                 }
                 settled => return settled,
             }
         }
     }
 
-    fn runs<'a>(&self, batch: &'a [Arc<ChangeTransaction>]) -> Vec<Run<'a>> {
-        let mut runs: Vec<Run<'a>> = Vec::new();
-        // A relation is one shared value until it is described again.
+    fn table_batches<'a>(&self, batch: &'a [Arc<ChangeTransaction>]) -> Vec<TableBatch<'a>> {
+        let mut table_batches: Vec<TableBatch<'a>> = Vec::new();
+        // A table definition is one shared value until the stream brings a new one.
         let mut by_relation: HashMap<*const Relation, usize> = HashMap::new();
         for (transaction, changes) in batch.iter().enumerate() {
             for (change, event) in changes.changes.iter().enumerate() {
-                let run = *by_relation
+                let table_batch = *by_relation
                     .entry(Arc::as_ptr(&event.relation))
                     .or_insert_with(|| {
-                        runs.push(Run {
+                        table_batches.push(TableBatch {
                             relation: &event.relation,
                             changes: Vec::new(),
                             places: Vec::new(),
-                            batch,
+                            transactions: batch,
                             candidates: Candidates::default(),
                             outdated: Vec::new(),
                         });
-                        runs.len() - 1
+                        table_batches.len() - 1
                     });
-                runs[run].changes.push(event);
-                runs[run].places.push((transaction, change));
+                table_batches[table_batch].changes.push(event);
+                table_batches[table_batch]
+                    .places
+                    .push((transaction, change));
             }
         }
-        let subscriptions = self
-            .subscriptions
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        for run in &mut runs {
-            run.candidates = subscriptions.candidates(run.relation, &run.changes);
-            run.outdated = subscriptions.outdated(run.relation);
-        }
-        runs.retain(|run| !run.candidates.roles.is_empty() || !run.outdated.is_empty());
-        runs
-    }
-
-    /// Asks everything until there is an answer; see [`settle`].
-    pub(super) async fn settle(
-        &self,
-        items: &[Item],
-        state: &State,
-        may_be_stale: bool,
-    ) -> Result<Vec<Outcome>, Stale> {
-        let max_inputs = self.config.batch_max_rows;
-        let (pool, metrics) = (&self.pool, &self.metrics);
-        settle(pool, metrics, max_inputs, items, state, may_be_stale).await
-    }
-
-    /// Whether somebody may have to be told of the deletion of a row that only the state before
-    /// it shows.
-    pub(super) fn needs_past(&self) -> bool {
-        let Some(catalog) = self.catalog.latest() else {
-            return false;
-        };
-        let mut tables = catalog.tables().filter(|table| table.needs_past());
-        tables.any(|table| self.with_subscriptions(|subscriptions| subscriptions.has(&table.name)))
-    }
-
-    /// Begins to hold snapshots if they may be needed. One of now is held then.
-    pub(super) async fn keep_past(self: &Arc<Self>) {
-        if self.needs_past() {
-            let resolver = Arc::clone(self);
-            self.past.keep(move || resolver.needs_past()).await;
-        }
-    }
-
-    /// A reading of the catalogue that is no older than this, waited for as long as it takes.
-    async fn reading(&self, roles: &[&str], limit: Duration) -> Arc<Catalog> {
-        let mut patience = Patience::new(&self.metrics);
-        loop {
-            match self.catalog.within(roles, limit).await {
-                Ok(catalog) => return catalog,
-                Err(error) => patience.wait(&error).await,
+        self.with_subscriptions(|subscriptions| {
+            for table_batch in &mut table_batches {
+                table_batch.candidates =
+                    subscriptions.candidates(table_batch.relation, &table_batch.changes);
+                table_batch.outdated = subscriptions.outdated(table_batch.relation);
             }
-        }
+        });
+        table_batches.retain(|table_batch| {
+            !table_batch.candidates.roles.is_empty() || !table_batch.outdated.is_empty()
+        });
+        table_batches
     }
 }
 
@@ -335,21 +286,21 @@ fn in_order(mut deliveries: Vec<Delivery>) -> Vec<Delivery> {
     deliveries
 }
 
-/// The roles of everyone concerned.
-fn roles<'a>(runs: &'a [Run<'_>]) -> Vec<&'a str> {
-    let roles: HashSet<&str> = runs
+/// The roles of all subscribers that may receive something.
+fn roles<'a>(table_batches: &'a [TableBatch<'_>]) -> Vec<&'a str> {
+    let roles: HashSet<&str> = table_batches
         .iter()
-        .flat_map(|run| {
-            let outdated = run.outdated.iter();
-            let candidates = run.candidates.roles.iter().map(|role| &**role);
-            candidates.chain(outdated.map(|it| it.asker.identity.role.as_str()))
+        .flat_map(|table_batch| {
+            let outdated = table_batch.outdated.iter();
+            let candidates = table_batch.candidates.roles.iter().map(|role| &**role);
+            candidates.chain(outdated.map(|it| it.principal.identity.role.as_str()))
         })
         .collect();
     roles.into_iter().collect()
 }
 
-fn agrees(catalog: &Catalog, run: &Run<'_>) -> bool {
+fn agrees(catalog: &Catalog, table_batch: &TableBatch<'_>) -> bool {
     catalog
-        .table(run.relation.oid)
-        .is_some_and(|table| table.agrees_with(run.relation))
+        .table(table_batch.relation.oid)
+        .is_some_and(|table| table.agrees_with(table_batch.relation))
 }

@@ -1,5 +1,5 @@
-//! Whether row-level security lets a role see a row image: decided from the catalogue where
-//! that suffices, otherwise put to PostgreSQL as a question.
+//! Decides whether row-level security shows a row image to a role: from the catalogue if that
+//! suffices, otherwise by a query.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -7,50 +7,55 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::ask::{Question, Way};
-use super::catalog::{Catalog, QuestionKey, QuestionKind, Table, TableColumn, TableRights};
+use super::image_sql::{
+    INPUT, ORDINAL, RELATION, SELECT_ORDINALS, cast, image_source, quote, unnested,
+    whole_row_source,
+};
+use super::queries::{ExecutionMode, Query};
+use super::query_cache::{QueryCache, QueryKey, QueryKind};
+use super::table::{Table, TableColumn, TableRights};
 use crate::change::{ColumnValue, Relation};
 
-/// How long one condition of a filter may take. Filters are written by strangers, and a pattern
-/// can be made to run for ever; an honest one takes microseconds a value.
+/// Time limit of one filter condition. Any client can set a filter, and a pattern can be written to
+/// run forever. A normal condition takes microseconds per value.
 const FILTER_TIME_LIMIT: Duration = Duration::from_millis(250);
 
-/// How a role's access to the rows of a table is decided. The ways that need no SQL because
-/// a policy is understood or a membership is known belong in here, in front of `Asked`.
+/// How the access of a role to the rows of a table is decided. A future way without SQL, such as a
+/// policy that is understood or a known membership, belongs here, before `ByQuery`.
 #[derive(Debug)]
 pub(super) enum Access {
-    /// Row-level security does not hide any row.
+    /// Row-level security hides no row.
     Visible,
-    /// No policy lets any row through.
+    /// No policy shows any row.
     Hidden,
     /// PostgreSQL evaluates the policies.
-    Asked(Inquiry),
+    ByQuery(AccessQueries),
 }
 
-/// What PostgreSQL is asked for the rows of one table and role.
+/// The queries for the rows of one table and role.
 #[derive(Debug)]
-pub(super) struct Inquiry {
-    /// The policies on row images; absent if images can never be complete.
-    pub(super) image: Option<ImageInquiry>,
-    /// The row itself, for images that are not complete; absent without a primary key.
-    pub(super) key: Option<ImageInquiry>,
-    /// Whether the policies look at other rows, so that the answer depends on when they are asked.
-    pub(super) looks_elsewhere: bool,
+pub(super) struct AccessQueries {
+    /// The policies on row images; `None` if images are never complete.
+    pub(super) image: Option<RowQuery>,
+    /// The stored row, for incomplete images; `None` without a primary key.
+    pub(super) key: Option<RowQuery>,
+    /// Whether the policies read other rows, so that the result depends on the time of execution.
+    pub(super) reads_other_rows: bool,
 }
 
-/// A question and what of an image it needs.
+/// A query, and the values of an image that it needs.
 #[derive(Debug)]
-pub(super) struct ImageInquiry {
-    pub(super) question: Arc<Question>,
-    /// Places of the needed values in the image.
+pub(super) struct RowQuery {
+    pub(super) query: Arc<Query>,
+    /// Indexes of these values in the image.
     pub(super) columns: Vec<usize>,
-    /// Whether they are sent as one row text instead of one list for each column.
+    /// Whether they are sent as one row text instead of one list per column.
     is_whole_row: bool,
 }
 
-/// How a role's access is decided for images of this shape.
+/// How a role's access is decided for images with this definition.
 pub(super) fn access(
-    catalog: &Catalog,
+    queries: &QueryCache,
     table: &Table,
     relation: &Relation,
     role: &str,
@@ -71,8 +76,8 @@ pub(super) fn access(
     if permissive.is_empty() {
         return Access::Hidden;
     }
-    // Only if all say so: beside a policy that makes every `select` fail, such as one that
-    // refers to itself, `true` shows nothing.
+    // Only if all of them are `true`: another policy can make every `select` fail, for example by
+    // referring to itself, and then `true` shows nothing.
     if restrictive.is_empty() && permissive.iter().all(|policy| policy.expression == "true") {
         return Access::Visible;
     }
@@ -86,14 +91,15 @@ pub(super) fn access(
         })
         .collect();
     let image = places(&needed, relation).map(|columns| {
-        let key = QuestionKey {
+        let key = QueryKey {
             table: table.oid,
             role: role.to_owned(),
-            kind: QuestionKind::Image,
+            kind: QueryKind::Image,
         };
         let parameters = if is_whole_row { 1 } else { needed.len().max(1) };
-        let question = catalog.question(key, || {
-            // As PostgreSQL puts them together: every restrictive one, and any of the permissive.
+        let query = queries.get_or_create(key, || {
+            // As PostgreSQL combines them: all restrictive policies, and one of the permissive
+            // ones.
             let any = permissive
                 .iter()
                 .map(|policy| format!("({})", policy.expression))
@@ -110,44 +116,45 @@ pub(super) fn access(
             } else {
                 image_source(table, &needed)
             };
-            Question::new(
-                // `or false` keeps PostgreSQL from turning an `exists` into a join before it drops what a constant
-                // decides: it would ask for rights on a table that a `select` under the policy never reads.
+            Query::new(
+                // `or false` prevents PostgreSQL from converting an `exists` to a join before it
+                // removes constant conditions. Otherwise it would require rights on a table that a
+                // `select` under the policy never reads.
                 format!("{SELECT_ORDINALS} from {from} where (({condition}) or false)"),
                 parameters,
                 policies().any(|policy| policy.uses_immutable_function),
             )
         });
-        ImageInquiry {
-            question,
+        RowQuery {
+            query,
             columns,
             is_whole_row,
         }
     });
-    Access::Asked(Inquiry {
-        image: image.filter(|image| image.question.way() != Way::Impossible),
-        key: key_inquiry(catalog, table, relation, role),
-        looks_elsewhere: policies().any(|policy| policy.looks_elsewhere),
+    Access::ByQuery(AccessQueries {
+        image: image.filter(|image| image.query.mode() != ExecutionMode::Impossible),
+        key: key_query(queries, table, relation, role),
+        reads_other_rows: policies().any(|policy| policy.reads_other_rows),
     })
 }
 
-fn key_inquiry(
-    catalog: &Catalog,
+fn key_query(
+    queries: &QueryCache,
     table: &Table,
     relation: &Relation,
     role: &str,
-) -> Option<ImageInquiry> {
+) -> Option<RowQuery> {
     let key_columns: Vec<&TableColumn> = table.primary_key().collect();
     if key_columns.is_empty() {
         return None;
     }
     let columns = places(&key_columns, relation)?;
-    let key = QuestionKey {
+    let key = QueryKey {
         table: table.oid,
         role: role.to_owned(),
-        kind: QuestionKind::Key,
+        kind: QueryKind::Key,
     };
-    let question = catalog.question(key, || {
+    let query = queries.get_or_create(key, || {
         let mut condition = String::new();
         for (position, column) in key_columns.iter().enumerate() {
             // Writing to a String cannot fail.
@@ -159,7 +166,7 @@ fn key_inquiry(
                 column.type_sql
             );
         }
-        Question::new(
+        Query::new(
             format!(
                 "{SELECT_ORDINALS} from {} where exists (select from {}.{} as {RELATION} where {condition})",
                 unnested(key_columns.len()),
@@ -170,23 +177,14 @@ fn key_inquiry(
             false,
         )
     });
-    Some(ImageInquiry {
-        question,
+    Some(RowQuery {
+        query,
         columns,
         is_whole_row: false,
     })
 }
 
-/// Names that no policy can mean: an unqualified name in a policy is a column's of its table.
-const INPUT: &str = "\"rapport input\"";
-const RELATION: &str = "\"rapport relation\"";
-const ORDINAL: &str = "\"rapport ordinal\"";
-
-/// One row with the ordinals, counted from 1, for which the condition is true.
-const SELECT_ORDINALS: &str =
-    "select coalesce(pg_catalog.array_agg(\"rapport ordinal\"), '{}'::pg_catalog.int8[])";
-
-/// Places of columns in the images; `None` if one is missing there, or of another type.
+/// Indexes of columns in the images; `None` if one is missing or has another type.
 fn places(columns: &[&TableColumn], relation: &Relation) -> Option<Vec<usize>> {
     columns
         .iter()
@@ -201,82 +199,22 @@ fn places(columns: &[&TableColumn], relation: &Relation) -> Option<Vec<usize>> {
         .collect()
 }
 
-/// `unnest` of one list per column, and the ordinal.
-fn unnested(columns: usize) -> String {
-    // Without any column one list still says how many rows there are.
-    let lists: Vec<_> = (1..=columns.max(1))
-        .map(|n| format!("pg_catalog.unnest(${n}::text[])"))
-        .collect();
-    let names: Vec<_> = (0..columns.max(1))
-        .map(|n| format!("\"rapport {n}\""))
-        .collect();
-    format!(
-        "rows from ({}) with ordinality as {INPUT} ({}, {ORDINAL})",
-        lists.join(", "),
-        names.join(", ")
-    )
-}
-
-/// A sub-select that is named as the table and has the needed columns with their types, so
-/// that qualified and unqualified names of a policy mean the image.
-pub(super) fn image_source(table: &Table, columns: &[&TableColumn]) -> String {
-    let mut list = format!("{INPUT}.{ORDINAL}");
-    for (position, column) in columns.iter().enumerate() {
-        // Writing to a String cannot fail.
-        let _ = write!(
-            list,
-            ", ({}) as {}",
-            cast(position, column),
-            quote(&column.name)
-        );
-    }
-    format!(
-        "(select {list} from {}) as {}",
-        unnested(columns.len()),
-        quote(&table.name.name)
-    )
-}
-
-/// A value of the unnested lists as its column's type and collation.
-fn cast(position: usize, column: &TableColumn) -> String {
-    let collation = column
-        .collation
-        .as_ref()
-        .map(|collation| format!(" collate {collation}"))
-        .unwrap_or_default();
-    format!(
-        "{INPUT}.\"rapport {position}\"::{}{collation}",
-        column.type_sql
-    )
-}
-
-/// The images as rows of the table's own row type, for policies that hand a row on as a whole.
-fn whole_row_source(table: &Table) -> String {
-    format!(
-        "{} cross join lateral pg_catalog.unnest(array[{INPUT}.\"rapport 0\"::{}.{}]) as {}",
-        unnested(1),
-        quote(&table.name.schema),
-        quote(&table.name.name),
-        quote(&table.name.name)
-    )
-}
-
-/// The question whether a filter condition is true of values of a column.
-pub(super) fn condition_question(
-    catalog: &Catalog,
+/// The query that evaluates a filter condition on values of a column.
+pub(super) fn condition_query(
+    queries: &QueryCache,
     table: &Table,
     role: &str,
     column: &TableColumn,
     condition: &str,
-) -> Arc<Question> {
-    let key = QuestionKey {
+) -> Arc<Query> {
+    let key = QueryKey {
         table: table.oid,
         role: role.to_owned(),
-        kind: QuestionKind::Condition(column.number, condition.to_owned()),
+        kind: QueryKind::Condition(column.number, condition.to_owned()),
     };
-    catalog.question(key, || {
+    queries.get_or_create(key, || {
         let value = format!("({})", cast(0, column));
-        Question::new(
+        Query::new(
             format!(
                 "{SELECT_ORDINALS} from pg_catalog.unnest($1::text[]) with ordinality as {INPUT} \
                  (\"rapport 0\", {ORDINAL}) where {}",
@@ -289,13 +227,8 @@ pub(super) fn condition_question(
     })
 }
 
-/// An identifier as SQL.
-pub(super) fn quote(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
-}
-
-impl ImageInquiry {
-    /// The texts to send for an image; `None` if the image lacks a needed value.
+impl RowQuery {
+    /// The parameters for an image; `None` if the image lacks a needed value.
     pub(super) fn input<'a>(
         &self,
         value: impl Fn(usize) -> Option<&'a ColumnValue>,
@@ -313,7 +246,7 @@ impl ImageInquiry {
     }
 }
 
-/// Row text (PostgreSQL manual 8.16.6): every value quoted, null as nothing.
+/// Row text (PostgreSQL manual 8.16.6): every value is quoted, and null is empty.
 fn row_text(values: &[Option<Bytes>]) -> Bytes {
     let mut text = vec![b'('];
     for (position, value) in values.iter().enumerate() {

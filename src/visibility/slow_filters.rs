@@ -1,18 +1,20 @@
-//! Whose filters took too long lately, so that they hold up nobody a second time.
+//! Suspends the filters of identities that exceeded the time limit, so that they do not delay other
+//! subscribers again.
 //!
-//! Bounded: an identity is kept for [`SUSPENSION`], and only one with a filter that was cut off.
+//! Bounded: only identities with such a filter are stored, for [`SUSPENSION`].
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::Identity;
+use super::identity::Identity;
 
-/// How long filters of an identity are not applied after one was cut off. Changes of all tables wait
-/// for a filter, so this bounds the share of the time that one person can take.
+/// Time for which the filters of an identity are not evaluated after one exceeded the limit.
+/// Changes of all tables wait for a filter, so this bounds the share of time that one user can
+/// take.
 const SUSPENSION: Duration = Duration::from_secs(30);
 
-/// Identities, and when their filters are applied again.
+/// Suspended identities, and when the suspension ends.
 #[derive(Default)]
 pub(super) struct SlowFilters {
     /// A std lock: held for a look-up or an insertion.
@@ -20,15 +22,15 @@ pub(super) struct SlowFilters {
 }
 
 impl SlowFilters {
-    /// A filter of this identity was cut off.
-    pub(super) fn note(&self, identity: &Arc<Identity>, now: Instant) {
+    /// Suspends the filters of this identity.
+    pub(super) fn suspend(&self, identity: &Arc<Identity>, now: Instant) {
         let mut until = self.until.lock().unwrap_or_else(PoisonError::into_inner);
         until.retain(|_, until| *until > now);
         until.insert(Arc::clone(identity), now + SUSPENSION);
     }
 
-    /// Whether filters of this identity are not applied for now.
-    pub(super) fn has(&self, identity: &Identity, now: Instant) -> bool {
+    /// Whether the filters of this identity are suspended.
+    pub(super) fn is_suspended(&self, identity: &Identity, now: Instant) -> bool {
         let until = self.until.lock().unwrap_or_else(PoisonError::into_inner);
         until.get(identity).is_some_and(|until| *until > now)
     }
@@ -39,7 +41,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_identity_is_remembered_for_a_while() {
+    fn filters_of_an_identity_are_suspended_for_a_while() {
         let filters = SlowFilters::default();
         let identity = |claims: &str| {
             Arc::new(Identity {
@@ -49,11 +51,14 @@ mod tests {
         };
         let begun = Instant::now();
         let over = begun + SUSPENSION;
-        filters.note(&identity("1"), begun);
-        assert!(filters.has(&identity("1"), begun) && !filters.has(&identity("2"), begun));
-        assert!(!filters.has(&identity("1"), over));
-        filters.note(&identity("2"), over);
+        filters.suspend(&identity("1"), begun);
+        assert!(
+            filters.is_suspended(&identity("1"), begun)
+                && !filters.is_suspended(&identity("2"), begun)
+        );
+        assert!(!filters.is_suspended(&identity("1"), over));
+        filters.suspend(&identity("2"), over);
         let kept = filters.until.lock().expect("no panic").len();
-        assert_eq!(kept, 1, "what is over is forgotten");
+        assert_eq!(kept, 1, "expired entries are removed");
     }
 }

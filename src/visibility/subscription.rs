@@ -1,47 +1,48 @@
-//! Who asked for what: registered bindings, filed so that a change finds those it concerns.
+//! Registered bindings, indexed so that a change finds the ones that it may match.
 //!
-//! Bindings with an equality in their filter are filed under its value, so that others cost
-//! a change nothing. All of it sits behind one lock that is held for in-memory work only.
+//! Bindings with an equality in their filter are indexed by its value, so a change does not touch
+//! the others. All of them are behind one lock, which is only held for work in memory.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::ask::Asker;
+use super::binding::{Binding, ChannelId, SubscribeOptions};
 use super::catalog::Catalog;
 use super::error::SubscribeError;
+use super::identity::Identity;
 use super::predicate::Predicate;
+use super::queries::Principal;
 use super::record::{new_value, old_value};
 use super::request::EventSelector;
-use super::unpublished::{WaitingChannels, not_published, unpublished};
-use super::{Binding, ChannelId, Identity, SubscribeOptions};
+use super::waiting::{WaitingChannels, not_published, unpublished};
 use crate::change::{ChangeEvent, ColumnValue, Relation, RowChange, TableName};
 
-/// A registered binding for one table, or for all tables that a pattern names.
+/// A registered binding for one table, or for all tables that match a pattern.
 #[derive(Debug)]
 pub(super) struct Subscription {
     number: u64,
     pub(super) channel: ChannelId,
-    /// The id the client knows.
+    /// The id that the client received.
     pub(super) binding: u32,
-    pub(super) asker: Arc<Asker>,
+    pub(super) principal: Arc<Principal>,
     pub(super) event: EventSelector,
     pub(super) target: Target,
     pub(super) predicate: Predicate,
-    /// Selected columns, sorted; the primary key comes with them.
+    /// Selected columns, sorted. The primary key is always included.
     pub(super) select: Option<Arc<[String]>>,
     pub(super) options: SubscribeOptions,
-    /// Where it is filed.
-    filing: Filing,
+    /// Its place in the index.
+    index_key: IndexKey,
 }
 
-/// Which tables a subscription is about.
+/// The tables that a subscription includes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Target {
     /// One table.
     Table(TableName),
-    /// All tables of a schema, or of all schemas; tables of any schema with one name.
+    /// All tables of a schema or of all schemas, or the tables with one name in any schema.
     Pattern {
         schema: Option<String>,
         name: Option<String>,
@@ -60,18 +61,18 @@ impl Target {
     }
 }
 
-/// Where a subscription is filed within its table.
+/// The place of a subscription in the index of its table.
 #[derive(Clone, Debug)]
-pub(super) enum Filing {
+pub(super) enum IndexKey {
     /// No filter.
-    Open,
-    /// A condition demands one of these texts of a column of this type.
+    Unfiltered,
+    /// A condition requires one of these texts in a column of this type.
     Values {
         column: Arc<str>,
         type_oid: u32,
         texts: Vec<Bytes>,
     },
-    /// A filter that has to be looked at for every change.
+    /// The filter must be evaluated for every change.
     Scanned,
 }
 
@@ -82,10 +83,10 @@ pub(super) struct Draft {
     pub(super) target: Target,
     pub(super) predicate: Predicate,
     pub(super) select: Option<Arc<[String]>>,
-    pub(super) filing: Filing,
+    pub(super) index_key: IndexKey,
 }
 
-/// What the bindings of a channel amount to, and under which reading of the catalogue.
+/// The registrations that a channel's bindings result in, and the reading they were checked with.
 pub(super) struct Checked {
     pub(super) catalog: Arc<Catalog>,
     pub(super) drafts: Vec<Draft>,
@@ -93,36 +94,37 @@ pub(super) struct Checked {
 
 type Set = HashMap<u64, Arc<Subscription>>;
 
-/// A column and its type when a condition on it was checked.
+/// A column, and its type when a condition on it was checked.
 type TypedColumn = (Arc<str>, u32);
 
 /// The subscriptions of one table.
 #[derive(Default)]
 struct TableSubscriptions {
-    open: Set,
+    unfiltered: Set,
     scanned: Set,
     values: HashMap<TypedColumn, HashMap<Bytes, Set>>,
-    /// Roles with the number of their subscriptions.
+    /// Each role, with the number of its subscriptions.
     roles: HashMap<Arc<str>, usize>,
-    /// Channels by the columns that their filters are about, and their subscriptions' numbers.
+    /// For each column that filters use: the channels, by the number of the subscription.
     typed: HashMap<TypedColumn, HashMap<u64, ChannelId>>,
 }
 
-/// What a channel asked for and what that amounts to.
+/// The bindings of a channel, and the subscriptions that they result in.
 struct Registered {
     bindings: Arc<[Binding]>,
     subscriptions: Vec<Arc<Subscription>>,
-    /// The last reading in which its tables were found to be published.
+    /// The last reading in which all its tables were published.
     found_in: Arc<Catalog>,
 }
 
-/// A channel with a filter whose column is gone, or has another type than when the filter was checked.
+/// A channel with a filter whose column is missing or has another type than when the filter was
+/// checked.
 pub(super) struct Outdated {
     pub(super) channel: ChannelId,
-    pub(super) asker: Arc<Asker>,
+    pub(super) principal: Arc<Principal>,
     pub(super) bindings: Arc<[Binding]>,
     pub(super) options: SubscribeOptions,
-    /// Tells this registration from a later one.
+    /// Distinguishes this registration from a later one.
     number: u64,
 }
 
@@ -133,32 +135,32 @@ pub(super) struct Subscriptions {
     channels: HashMap<ChannelId, Registered>,
     tables: HashMap<TableName, TableSubscriptions>,
     patterns: Set,
-    /// One asker per identity, with the number of channels that have it.
-    askers: HashMap<Arc<Identity>, (Arc<Asker>, usize)>,
-    /// Channels that have nothing registered until their tables are published.
+    /// One principal per identity, with the number of its channels.
+    principals: HashMap<Arc<Identity>, (Arc<Principal>, usize)>,
+    /// Channels that are registered once their tables are published.
     pub(super) waiting: WaitingChannels,
 }
 
-/// What a run of changes of one table concerns.
+/// The subscriptions that the changes of a table batch may match.
 #[derive(Default)]
 pub(super) struct Candidates {
-    /// Subscriptions without a filter: every change concerns them.
-    pub(super) open: Vec<Arc<Subscription>>,
-    /// Change (by its place in the run) and subscription whose filter may accept it.
+    /// Subscriptions without a filter, which match every change.
+    pub(super) unfiltered: Vec<Arc<Subscription>>,
+    /// Index of a change in the table batch, and a subscription whose filter may accept it.
     pub(super) filtered: Vec<(usize, Arc<Subscription>)>,
-    /// Roles of everyone who asked for the table, whatever their filters, each once.
+    /// The roles of all subscriptions to the table, whatever their filters.
     pub(super) roles: HashSet<Arc<str>>,
 }
 
 impl Candidates {
-    /// Whether no filter lets any change through.
+    /// Whether no subscription may match.
     pub(super) fn is_empty(&self) -> bool {
-        self.open.is_empty() && self.filtered.is_empty()
+        self.unfiltered.is_empty() && self.filtered.is_empty()
     }
 }
 
 impl Subscriptions {
-    /// Registers what a channel has from now on, in place of what it had.
+    /// Registers the subscriptions of a channel in place of its previous ones.
     pub(super) fn replace(
         &mut self,
         channel: ChannelId,
@@ -171,28 +173,28 @@ impl Subscriptions {
         if drafts.is_empty() {
             return;
         }
-        let (asker, channels) = self
-            .askers
+        let (principal, channels) = self
+            .principals
             .entry(Arc::clone(&identity))
-            .or_insert_with(|| (Arc::new(Asker::new(identity)), 0));
+            .or_insert_with(|| (Arc::new(Principal::new(identity)), 0));
         *channels += 1;
-        let asker = Arc::clone(asker);
+        let principal = Arc::clone(principal);
         let mut registered = Vec::with_capacity(drafts.len());
         for draft in drafts {
             let subscription = Arc::new(Subscription {
                 number: self.next,
                 channel,
                 binding: draft.binding,
-                asker: Arc::clone(&asker),
+                principal: Arc::clone(&principal),
                 event: draft.event,
                 target: draft.target,
                 predicate: draft.predicate,
                 select: draft.select,
                 options,
-                filing: draft.filing,
+                index_key: draft.index_key,
             });
             self.next += 1;
-            self.file(&subscription);
+            self.index(&subscription);
             registered.push(subscription);
         }
         let registered = Registered {
@@ -203,9 +205,13 @@ impl Subscriptions {
         self.channels.insert(channel, registered);
     }
 
-    /// Registers what became of an outdated channel, or forgets it, unless it has registered
-    /// something else meanwhile; whether it has not.
-    pub(super) fn renew(&mut self, outdated: &Outdated, checked: Option<Checked>) -> bool {
+    /// Registers the new result for an outdated channel, or removes the channel. Returns false, and
+    /// does nothing, if the channel has registered something else since.
+    pub(super) fn replace_outdated(
+        &mut self,
+        outdated: &Outdated,
+        checked: Option<Checked>,
+    ) -> bool {
         let is_same = self
             .channels
             .get(&outdated.channel)
@@ -214,7 +220,7 @@ impl Subscriptions {
         match checked {
             Some(checked) if is_same => self.replace(
                 outdated.channel,
-                Arc::clone(&outdated.asker.identity),
+                Arc::clone(&outdated.principal.identity),
                 Arc::clone(&outdated.bindings),
                 checked,
                 outdated.options,
@@ -225,20 +231,23 @@ impl Subscriptions {
         is_same
     }
 
-    /// Lets every channel wait that asked for a table which is not published any more; they are
-    /// returned with why.
-    pub(super) fn withdraw(&mut self, catalog: &Arc<Catalog>) -> Vec<(ChannelId, SubscribeError)> {
-        let mut withdrawn = Vec::new();
+    /// Moves channels with a table that is not published any more to `waiting`. Returns them with
+    /// the error.
+    pub(super) fn unregister_unpublished(
+        &mut self,
+        catalog: &Arc<Catalog>,
+    ) -> Vec<(ChannelId, SubscribeError)> {
+        let mut unregistered = Vec::new();
         for (channel, registered) in &mut self.channels {
             if Arc::ptr_eq(&registered.found_in, catalog) {
                 continue;
             }
             match unpublished(catalog, &registered.bindings) {
-                Some(request) => withdrawn.push((*channel, not_published(request))),
+                Some(request) => unregistered.push((*channel, not_published(request))),
                 None => registered.found_in = Arc::clone(catalog),
             }
         }
-        for (channel, _) in &withdrawn {
+        for (channel, _) in &unregistered {
             if let Some(Registered {
                 bindings,
                 subscriptions,
@@ -247,15 +256,16 @@ impl Subscriptions {
                 && let Some(first) = subscriptions.first()
             {
                 let (bindings, options) = (Arc::clone(bindings), first.options);
-                let identity = Arc::clone(&first.asker.identity);
+                let identity = Arc::clone(&first.principal.identity);
                 self.remove(*channel);
                 self.waiting.add(*channel, identity, bindings, options);
             }
         }
-        withdrawn
+        unregistered
     }
 
-    /// Channels with a filter on a column of this table that is not here, or has another type.
+    /// Channels with a filter on a column that this table definition does not contain or has with
+    /// another type.
     pub(super) fn outdated(&self, relation: &Relation) -> Vec<Outdated> {
         let Some(table) = self.tables.get(&relation.table) else {
             return Vec::new();
@@ -276,7 +286,7 @@ impl Subscriptions {
                 let first = registered.subscriptions.first()?;
                 Some(Outdated {
                     channel,
-                    asker: Arc::clone(&first.asker),
+                    principal: Arc::clone(&first.principal),
                     bindings: Arc::clone(&registered.bindings),
                     options: first.options,
                     number: first.number,
@@ -285,34 +295,34 @@ impl Subscriptions {
             .collect()
     }
 
-    /// Forgets a channel.
+    /// Removes a channel.
     pub(super) fn remove(&mut self, channel: ChannelId) {
         self.waiting.remove(channel);
         let Some(Registered { subscriptions, .. }) = self.channels.remove(&channel) else {
             return;
         };
         for subscription in &subscriptions {
-            self.unfile(subscription);
+            self.unindex(subscription);
         }
         if let Some(first) = subscriptions.first() {
-            let identity = &first.asker.identity;
-            if let Some((_, channels)) = self.askers.get_mut(identity) {
+            let identity = &first.principal.identity;
+            if let Some((_, channels)) = self.principals.get_mut(identity) {
                 *channels -= 1;
                 if *channels == 0 {
-                    self.askers.remove(identity);
+                    self.principals.remove(identity);
                 }
             }
         }
     }
 
-    fn file(&mut self, subscription: &Arc<Subscription>) {
+    fn index(&mut self, subscription: &Arc<Subscription>) {
         let number = subscription.number;
         let Target::Table(table) = &subscription.target else {
             self.patterns.insert(number, Arc::clone(subscription));
             return;
         };
         let table = self.tables.entry(table.clone()).or_default();
-        let role: Arc<str> = subscription.asker.identity.role.as_str().into();
+        let role: Arc<str> = subscription.principal.identity.role.as_str().into();
         *table.roles.entry(role).or_default() += 1;
         for condition in &subscription.predicate.conditions {
             table
@@ -321,14 +331,14 @@ impl Subscriptions {
                 .or_default()
                 .insert(number, subscription.channel);
         }
-        match &subscription.filing {
-            Filing::Open => {
-                table.open.insert(number, Arc::clone(subscription));
+        match &subscription.index_key {
+            IndexKey::Unfiltered => {
+                table.unfiltered.insert(number, Arc::clone(subscription));
             }
-            Filing::Scanned => {
+            IndexKey::Scanned => {
                 table.scanned.insert(number, Arc::clone(subscription));
             }
-            Filing::Values {
+            IndexKey::Values {
                 column,
                 type_oid,
                 texts,
@@ -347,7 +357,7 @@ impl Subscriptions {
         }
     }
 
-    fn unfile(&mut self, subscription: &Subscription) {
+    fn unindex(&mut self, subscription: &Subscription) {
         let number = subscription.number;
         let Target::Table(name) = &subscription.target else {
             self.patterns.remove(&number);
@@ -356,7 +366,7 @@ impl Subscriptions {
         let Some(table) = self.tables.get_mut(name) else {
             return;
         };
-        let role = subscription.asker.identity.role.as_str();
+        let role = subscription.principal.identity.role.as_str();
         if let Some(count) = table.roles.get_mut(role) {
             *count -= 1;
             if *count == 0 {
@@ -372,14 +382,14 @@ impl Subscriptions {
                 }
             }
         }
-        match &subscription.filing {
-            Filing::Open => {
-                table.open.remove(&number);
+        match &subscription.index_key {
+            IndexKey::Unfiltered => {
+                table.unfiltered.remove(&number);
             }
-            Filing::Scanned => {
+            IndexKey::Scanned => {
                 table.scanned.remove(&number);
             }
-            Filing::Values {
+            IndexKey::Values {
                 column,
                 type_oid,
                 texts,
@@ -400,7 +410,7 @@ impl Subscriptions {
                 }
             }
         }
-        if table.open.is_empty() && table.scanned.is_empty() && table.values.is_empty() {
+        if table.unfiltered.is_empty() && table.scanned.is_empty() && table.values.is_empty() {
             self.tables.remove(name);
         }
     }
@@ -410,34 +420,28 @@ impl Subscriptions {
         self.channels.is_empty() && self.waiting.is_empty()
     }
 
-    /// Whether somebody asks for a table.
+    /// Whether a subscription includes this table.
     pub(super) fn has(&self, table: &TableName) -> bool {
         let mut patterns = self.patterns.values();
         self.tables.contains_key(table) || patterns.any(|it| it.target.accepts(table))
     }
 
-    /// Channels registered.
+    /// The number of registered channels.
     pub(super) fn channels(&self) -> usize {
         self.channels.len()
     }
 
-    /// Whether anybody asked for a table.
-    pub(super) fn concern(&self, table: &TableName) -> bool {
-        let mut patterns = self.patterns.values();
-        self.tables.contains_key(table) || patterns.any(|it| it.target.accepts(table))
-    }
-
-    /// Those whom changes of one table, all of the same shape, may concern.
+    /// The subscriptions that changes of one table definition may match.
     pub(super) fn candidates(&self, relation: &Relation, changes: &[&ChangeEvent]) -> Candidates {
         let mut candidates = Candidates::default();
-        candidates.open.extend(
+        candidates.unfiltered.extend(
             self.patterns
                 .values()
                 .filter(|subscription| subscription.target.accepts(&relation.table))
                 .cloned(),
         );
-        for subscription in &candidates.open {
-            let role = subscription.asker.identity.role.as_str();
+        for subscription in &candidates.unfiltered {
+            let role = subscription.principal.identity.role.as_str();
             if !candidates.roles.contains(role) {
                 candidates.roles.insert(role.into());
             }
@@ -446,7 +450,9 @@ impl Subscriptions {
             return candidates;
         };
         candidates.roles.extend(table.roles.keys().cloned());
-        candidates.open.extend(table.open.values().cloned());
+        candidates
+            .unfiltered
+            .extend(table.unfiltered.values().cloned());
         let push = |place: usize, set: &Set, candidates: &mut Candidates| {
             for subscription in set.values() {
                 if subscription.event.accepts(changes[place].action()) {
@@ -462,11 +468,12 @@ impl Subscriptions {
                 *published.name == **column && published.type_oid == *type_oid
             });
             let Some(place_in_row) = place_in_row else {
-                // The column is gone or of another type: their conditions cannot be true.
+                // The column is missing or has another type, so these conditions cannot be true.
                 continue;
             };
             for (place, change) in changes.iter().enumerate() {
-                // Only texts are filed, and a text of an old image is known whether the image is full or not.
+                // Only texts are indexed, and a text in an old image is known whether the image is
+                // full or not.
                 if let Some(ColumnValue::Text(text)) =
                     filtered_value(&change.row, place_in_row, false)
                     && let Some(set) = by_text.get(text)
@@ -478,8 +485,8 @@ impl Subscriptions {
         candidates
     }
 
-    /// Everyone with one of these roles who asked for a table, whatever their filters.
-    pub(super) fn everyone(
+    /// The subscriptions to a table with one of these roles, whatever their filters.
+    pub(super) fn with_roles(
         &self,
         table: &TableName,
         roles: &HashSet<&str>,
@@ -488,7 +495,7 @@ impl Subscriptions {
             .values()
             .flat_map(|registered| &registered.subscriptions)
             .filter(|subscription| {
-                roles.contains(subscription.asker.identity.role.as_str())
+                roles.contains(subscription.principal.identity.role.as_str())
                     && subscription.target.accepts(table)
             })
             .cloned()
@@ -496,8 +503,8 @@ impl Subscriptions {
     }
 }
 
-/// The value that filters look at: of the new row, or of what is known of a deleted one. `None`
-/// if the image does not hold it.
+/// The value that filters use: of the new row, or the known value of a deleted row. `None` if the
+/// image does not contain it.
 pub(super) fn filtered_value(
     change: &RowChange,
     index: usize,
@@ -527,19 +534,19 @@ mod tests {
         })
     }
 
-    fn draft(binding: u32, filing: Filing) -> Draft {
+    fn draft(binding: u32, index_key: IndexKey) -> Draft {
         Draft {
             binding,
             event: EventSelector::All,
             target: Target::Table(table()),
             predicate: Predicate::default(),
             select: None,
-            filing,
+            index_key,
         }
     }
 
-    fn room(text: &str) -> Filing {
-        Filing::Values {
+    fn room(text: &str) -> IndexKey {
+        IndexKey::Values {
             column: "room".into(),
             type_oid: TEXT,
             texts: vec![Bytes::copy_from_slice(text.as_bytes())],
@@ -575,7 +582,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_finds_those_filed_under_its_value_and_nobody_else() {
+    fn a_change_finds_only_subscriptions_indexed_by_its_value() {
         let mut subscriptions = Subscriptions::default();
         for n in 0..10_000_u64 {
             let drafts = vec![draft(1, room(&(n % 100).to_string()))];
@@ -588,50 +595,50 @@ mod tests {
                 options,
             );
         }
-        let open = vec![draft(2, Filing::Open), draft(3, Filing::Scanned)];
+        let unfiltered = vec![draft(2, IndexKey::Unfiltered), draft(3, IndexKey::Scanned)];
         let options = SubscribeOptions::default();
         subscriptions.replace(
             ChannelId(10_000),
             identity("r", 1),
             Arc::default(),
-            checked(open),
+            checked(unfiltered),
             options,
         );
 
         let relation_now = relation(TEXT);
         let (one, none) = (insert(&relation_now, "7"), insert(&relation_now, "lounge"));
         let found = subscriptions.candidates(&relation_now, &[&one, &none]);
-        assert_eq!(found.open.len(), 1);
+        assert_eq!(found.unfiltered.len(), 1);
         let of = |place| {
             let all = found.filtered.iter().filter(move |(at, _)| *at == place);
             all.count()
         };
         assert_eq!((of(0), of(1)), (101, 1));
-        // A column of another type cannot be looked up by these texts.
+        // The texts are not valid for a column of another type.
         let other = relation(23);
         let found = subscriptions.candidates(&other, &[&insert(&other, "7")]);
-        assert_eq!((found.open.len(), found.filtered.len()), (1, 1));
+        assert_eq!((found.unfiltered.len(), found.filtered.len()), (1, 1));
     }
 
     #[test]
-    fn what_was_registered_leaves_nothing_behind() {
+    fn removing_all_channels_leaves_nothing_behind() {
         let mut subscriptions = Subscriptions::default();
         let same = identity("r", 1);
         for n in 0..3 {
             let drafts = vec![
                 draft(1, room("a")),
-                draft(2, Filing::Open),
-                draft(3, Filing::Scanned),
+                draft(2, IndexKey::Unfiltered),
+                draft(3, IndexKey::Scanned),
                 Draft {
                     target: Target::Pattern {
                         schema: None,
                         name: None,
                     },
-                    ..draft(4, Filing::Open)
+                    ..draft(4, IndexKey::Unfiltered)
                 },
             ];
             let options = SubscribeOptions::default();
-            // Registered twice: the second stands in the place of the first.
+            // The second registration replaces the first.
             subscriptions.replace(
                 ChannelId(n),
                 identity("r", 2),
@@ -648,13 +655,17 @@ mod tests {
             );
         }
         assert_eq!(subscriptions.channels(), 3);
-        assert_eq!(subscriptions.askers.len(), 1, "equal identities are one");
+        assert_eq!(
+            subscriptions.principals.len(),
+            1,
+            "equal identities are one"
+        );
         for n in 0..3 {
             subscriptions.remove(ChannelId(n));
         }
         assert_eq!(subscriptions.channels(), 0);
         assert!(subscriptions.tables.is_empty());
         assert!(subscriptions.patterns.is_empty());
-        assert!(subscriptions.askers.is_empty());
+        assert!(subscriptions.principals.is_empty());
     }
 }

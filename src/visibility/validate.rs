@@ -1,34 +1,31 @@
 //! Checks bindings against the catalogue before they are registered (protocol 6.2 and 6.3).
 //!
-//! Operands are cast by PostgreSQL itself, as the subscriber's role, unless they are plainly
-//! of their column's type; so its own words explain what is wrong with them.
+//! PostgreSQL casts the operands as the subscriber's role, unless they are plainly of the column's
+//! type. Its own error text therefore explains what is wrong with them.
 
 use std::sync::Arc;
 
 use tokio_postgres::Row;
 
-use super::ask::{Answer, Asker, Asking, Question, State, TextArray, Way};
-use super::catalog::{Catalog, QuestionKey, QuestionKind, Table, TableColumn, TableRights};
-use super::error::{AskError, SubscribeError};
+use super::binding::Binding;
+use super::catalog::Catalog;
+use super::engine::Engine;
+use super::error::{QueryError, SubscribeError};
 use super::filter::{Condition, Operator};
+use super::identity::Identity;
+use super::image_sql::OUTPUT_SETTINGS;
 use super::predicate::{MAX_LIST, Predicate, Test, TypedCondition, pattern_operator};
+use super::queries::{
+    DatabaseState, Execution, ExecutionMode, Principal, Query, QueryOutput, TextArray,
+};
+use super::query_cache::{QueryKey, QueryKind};
 use super::request::{Selector, SubscriptionRequest};
-use super::resolve::Resolver;
-use super::row_access::condition_question;
-use super::subscription::{Checked, Draft, Filing, Target};
-use super::unpublished::not_published;
-use super::{Binding, Identity};
+use super::row_access::condition_query;
+use super::subscription::{Checked, Draft, IndexKey, Target};
+use super::table::{Table, TableColumn, TableRights};
+use super::waiting::not_published;
 
-/// A table expression under whose settings the output functions of types print as in the replication session. What is to
-/// come after them is made to depend on the text `nothing`, which is empty.
-pub(super) const OUTPUT_SETTINGS: &str = "settings as materialized ( \
-     select pg_catalog.left(pg_catalog.set_config('timezone', 'UTC', true) \
-       || pg_catalog.set_config('datestyle', 'ISO, MDY', true) \
-       || pg_catalog.set_config('intervalstyle', 'postgres', true) \
-       || pg_catalog.set_config('bytea_output', 'hex', true) \
-       || pg_catalog.set_config('extra_float_digits', '3', true), 0) as nothing)";
-
-/// SQLSTATE of the exceptions that the protocol's original raises for bad bindings.
+/// SQLSTATEs of the exceptions that Supabase's server raises for invalid bindings.
 const RAISED: &str = "P0001";
 const UNDEFINED_OBJECT: &str = "42704";
 const INVALID_REGULAR_EXPRESSION: &str = "2201B";
@@ -37,51 +34,53 @@ const BOOL: u32 = 16;
 /// `text`, `varchar`, `bpchar`, `name`
 const TEXT_TYPES: [u32; 4] = [25, 1043, 1042, 19];
 
-impl Resolver {
-    /// The registrations that `bindings` amount to.
+impl Engine {
+    /// Checks bindings, and reads the catalogue again if one is refused.
     ///
     /// # Errors
     /// See [`super::Visibility::subscribe`].
-    pub(super) async fn drafts(
+    pub(super) async fn check_bindings(
         &self,
         identity: &Arc<Identity>,
         bindings: &[Binding],
     ) -> Result<Checked, SubscribeError> {
         let roles = [identity.role.as_str()];
         if let (true, Some(binding)) = (identity.role.contains('\0'), bindings.first()) {
-            // It could not even be asked for.
+            // A name with NUL cannot be sent to PostgreSQL.
             return Err(no_such_role(&binding.request, "\u{fffd}"));
         }
-        let asker = Arc::new(Asker::new(Arc::clone(identity)));
+        let principal = Arc::new(Principal::new(Arc::clone(identity)));
         let catalog = self.catalog.current(&roles).await.map_err(unavailable)?;
-        match self.check(&catalog, &asker, bindings).await {
+        match self.check_bindings_in(&catalog, &principal, bindings).await {
             Ok(drafts) => Ok(Checked { catalog, drafts }),
             Err(SubscribeError::Unavailable) => Err(SubscribeError::Unavailable),
             Err(_) => {
-                // What is missing may have been made since the catalogue was read.
+                // The missing object may have been created since the catalogue was read.
                 let catalog = self.catalog.renewed(&roles).await.map_err(unavailable)?;
-                let drafts = self.check(&catalog, &asker, bindings).await?;
+                let drafts = self
+                    .check_bindings_in(&catalog, &principal, bindings)
+                    .await?;
                 Ok(Checked { catalog, drafts })
             }
         }
     }
 
-    /// The registrations that `bindings` amount to under this reading of the catalogue.
+    /// Checks bindings with this reading of the catalogue.
     ///
     /// # Errors
     /// See [`super::Visibility::subscribe`].
-    pub(super) async fn check(
+    pub(super) async fn check_bindings_in(
         &self,
         catalog: &Arc<Catalog>,
-        asker: &Arc<Asker>,
+        principal: &Arc<Principal>,
         bindings: &[Binding],
     ) -> Result<Vec<Draft>, SubscribeError> {
         let mut drafts = Vec::with_capacity(bindings.len());
         for binding in bindings {
-            let check = Check {
-                resolver: self,
+            let check = BindingCheck {
+                engine: self,
                 catalog,
-                asker,
+                principal,
                 request: &binding.request,
             };
             check.binding(binding.id, &mut drafts).await?;
@@ -98,23 +97,23 @@ fn no_such_role(request: &SubscriptionRequest, role: &str) -> SubscribeError {
     }
 }
 
-fn unavailable(error: AskError) -> SubscribeError {
-    tracing::debug!(%error, "a subscription cannot be checked");
+fn unavailable(error: QueryError) -> SubscribeError {
+    tracing::debug!(%error, "subscription check failed");
     SubscribeError::Unavailable
 }
 
 /// The check of one binding.
-struct Check<'a> {
-    resolver: &'a Resolver,
+struct BindingCheck<'a> {
+    engine: &'a Engine,
     catalog: &'a Arc<Catalog>,
-    asker: &'a Arc<Asker>,
+    principal: &'a Arc<Principal>,
     request: &'a SubscriptionRequest,
 }
 
-impl Check<'_> {
+impl BindingCheck<'_> {
     async fn binding(&self, id: u32, drafts: &mut Vec<Draft>) -> Result<(), SubscribeError> {
         let request = self.request;
-        let role = self.asker.identity.role.as_str();
+        let role = self.principal.identity.role.as_str();
         if !self.catalog.has_role(role) {
             return Err(no_such_role(request, role));
         }
@@ -130,13 +129,13 @@ impl Check<'_> {
             return Err(not_published(request));
         }
         let select = self.select(&tables).await?;
-        let draft = |target, predicate, filing| Draft {
+        let draft = |target, predicate, index_key| Draft {
             binding: id,
             event: request.event,
             target,
             predicate,
             select: select.clone(),
-            filing,
+            index_key,
         };
         if request.filter.is_empty() {
             let target = match request.exact_table() {
@@ -146,24 +145,25 @@ impl Check<'_> {
                     name: exact(&request.table),
                 },
             };
-            drafts.push(draft(target, Predicate::default(), Filing::Open));
+            drafts.push(draft(target, Predicate::default(), IndexKey::Unfiltered));
             return Ok(());
         }
-        // A filter is typed by its column, so a pattern becomes the tables it names now.
+        // The column types of a filter are known per table, so a pattern becomes the tables that
+        // match now.
         for table in tables {
             let mut conditions = Vec::with_capacity(request.filter.len());
-            let mut filing = Filing::Scanned;
+            let mut index_key = IndexKey::Scanned;
             for condition in &request.filter {
-                let (typed, own_filing) = self.condition(table, condition).await?;
-                if let (Filing::Scanned, Some(own)) = (&filing, own_filing) {
-                    filing = own;
+                let (typed, own_key) = self.condition(table, condition).await?;
+                if let (IndexKey::Scanned, Some(own)) = (&index_key, own_key) {
+                    index_key = own;
                 }
                 conditions.push(typed);
             }
             drafts.push(draft(
                 Target::Table(table.name.clone()),
                 Predicate { conditions },
-                filing,
+                index_key,
             ));
         }
         Ok(())
@@ -178,10 +178,11 @@ impl Check<'_> {
     }
 
     fn rights(&self, table: &Table) -> Option<&Arc<TableRights>> {
-        self.catalog.rights(&self.asker.identity.role, table.oid)
+        self.catalog
+            .rights(&self.principal.identity.role, table.oid)
     }
 
-    /// A column that exists, that the role may select and whose values row images have.
+    /// A column that exists, that the role may select, and whose values row images contain.
     async fn column<'t>(
         &self,
         table: &'t Table,
@@ -193,7 +194,7 @@ impl Check<'_> {
         }) else {
             return Ok(None);
         };
-        let is_known = self.resolver.is_in_images(self.catalog, table, column);
+        let is_known = self.engine.is_in_images(self.catalog, table, column);
         Ok(is_known.await.map_err(unavailable)?.then_some(column))
     }
 
@@ -217,12 +218,12 @@ impl Check<'_> {
         Ok(Some(names.into()))
     }
 
-    /// A condition with typed operands, and where it lets its subscription be filed.
+    /// A condition with typed operands, and the index key that it allows for its subscription.
     async fn condition(
         &self,
         table: &Table,
         condition: &Condition,
-    ) -> Result<(TypedCondition, Option<Filing>), SubscribeError> {
+    ) -> Result<(TypedCondition, Option<IndexKey>), SubscribeError> {
         let Some(column) = self.column(table, &condition.column).await? else {
             return Err(self.invalid(
                 RAISED,
@@ -231,21 +232,21 @@ impl Check<'_> {
         };
         let operands = self.operands(column, condition).await?;
         let typed = TypedCondition::new(condition, column, &operands);
-        if let Test::Asked { sql, operand } = &typed.test {
-            // The question that changes will put, about nothing: whether there is such an
-            // operator is better heard now than with every change.
-            let role = &self.asker.identity.role;
-            let question = condition_question(self.catalog, table, role, column, sql);
+        if let Test::Query { sql, operand } = &typed.test {
+            // Runs the query of the condition without input. A missing operator is reported now,
+            // and not with every change.
+            let role = &self.principal.identity.role;
+            let query = condition_query(&self.catalog.queries, table, role, column, sql);
             let nothing = TextArray::new([].into_iter());
             let operand = TextArray::new([Some(operand.as_bytes())].into_iter());
-            self.put(question, Arc::new([nothing, operand])).await?;
+            self.execute(query, Arc::new([nothing, operand])).await?;
         }
-        let filing = typed.index_keys(&operands).map(|texts| Filing::Values {
+        let index_key = typed.index_keys(&operands).map(|texts| IndexKey::Values {
             column: column.name.as_str().into(),
             type_oid: column.type_oid,
             texts,
         });
-        Ok((typed, filing))
+        Ok((typed, index_key))
     }
 
     /// The operands in PostgreSQL's output form.
@@ -289,7 +290,7 @@ impl Check<'_> {
                         ),
                     ));
                 }
-                self.ask(pattern_question(column, condition.operator), value)
+                self.evaluate_operand(pattern_query(column, condition.operator), value)
                     .await
                     .map_err(|error| match error {
                         SubscribeError::Invalid {
@@ -306,7 +307,7 @@ impl Check<'_> {
             _ => match TypedCondition::plain_operand(column, value) {
                 Some(operand) => Ok(vec![Some(operand)]),
                 None => {
-                    self.ask(operand_question(&column.bare_type_sql, false), value)
+                    self.evaluate_operand(operand_query(&column.bare_type_sql, false), value)
                         .await
                 }
             },
@@ -321,7 +322,7 @@ impl Check<'_> {
         let operands = match plain_list(column, literal) {
             Some(operands) => operands,
             None => {
-                self.ask(operand_question(&column.bare_type_sql, true), literal)
+                self.evaluate_operand(operand_query(&column.bare_type_sql, true), literal)
                     .await?
             }
         };
@@ -334,36 +335,48 @@ impl Check<'_> {
         Ok(operands)
     }
 
-    /// Asks for the output form of an operand, as the subscriber.
-    async fn ask(&self, sql: String, operand: &str) -> Result<Vec<Option<String>>, SubscribeError> {
-        let key = QuestionKey {
+    /// The output form of an operand, evaluated as the subscriber.
+    async fn evaluate_operand(
+        &self,
+        sql: String,
+        operand: &str,
+    ) -> Result<Vec<Option<String>>, SubscribeError> {
+        let key = QueryKey {
             table: 0,
-            role: self.asker.identity.role.clone(),
-            kind: QuestionKind::Condition(0, sql.clone()),
+            role: self.principal.identity.role.clone(),
+            kind: QueryKind::Condition(0, sql.clone()),
         };
-        let question = self.catalog.question(key, || Question::new(sql, 1, false));
+        let query = self
+            .catalog
+            .queries
+            .get_or_create(key, || Query::new(sql, 1, false));
         let operand = TextArray::new([Some(operand.as_bytes())].into_iter());
-        let row = self.put(question, Arc::new([operand])).await?;
+        let row = self.execute(query, Arc::new([operand])).await?;
         row.try_get(0)
-            .map_err(|error| unavailable(AskError::from(error)))
+            .map_err(|error| unavailable(QueryError::from(error)))
     }
 
-    /// Puts a question as the subscriber.
-    async fn put(
+    /// Executes a query as the subscriber.
+    async fn execute(
         &self,
-        question: Arc<Question>,
+        query: Arc<Query>,
         parameters: Arc<[TextArray]>,
     ) -> Result<Row, SubscribeError> {
-        let asking = Asking {
-            asker: Arc::clone(self.asker),
-            question,
-            way: Way::Prepared,
+        let execution = Execution {
+            principal: Arc::clone(self.principal),
+            query,
+            mode: ExecutionMode::Prepared,
             parameters,
         };
-        let answer = self.resolver.pool.ask(&[asking], &State::Now).await.pop();
+        let answer = self
+            .engine
+            .pool
+            .execute(&[execution], &DatabaseState::Current)
+            .await
+            .pop();
         answer
-            .unwrap_or(Err(AskError::Unavailable(None)))
-            .and_then(Answer::row)
+            .unwrap_or(Err(QueryError::Unavailable(None)))
+            .and_then(QueryOutput::row)
             .map_err(|error| match (error.sqlstate(), error.message()) {
                 (Some(sqlstate), Some(message)) => self.invalid(sqlstate, message.to_owned()),
                 _ => unavailable(error),
@@ -378,7 +391,7 @@ fn exact(selector: &Selector) -> Option<String> {
     }
 }
 
-/// The elements of an array literal without quotes, blanks and nulls; `None` for any other.
+/// The elements of an array literal without quotes, blanks and nulls; `None` for any other literal.
 fn plain_list(column: &TableColumn, literal: &str) -> Option<Vec<Option<String>>> {
     let inside = literal.strip_prefix('{')?.strip_suffix('}')?;
     let is_special =
@@ -398,9 +411,9 @@ fn plain_list(column: &TableColumn, literal: &str) -> Option<Vec<Option<String>>
         .collect()
 }
 
-/// Applies a pattern once, to learn whether it can be applied at all. A domain's checks need
-/// not accept the sample, so it is a text then.
-fn pattern_question(column: &TableColumn, operator: Operator) -> String {
+/// Applies a pattern once, to find out whether it is valid. The checks of a domain may reject the
+/// sample, so its sample is a text.
+fn pattern_query(column: &TableColumn, operator: Operator) -> String {
     let sample = if column.type_oid == column.base_type {
         let collation = column
             .collation
@@ -417,12 +430,12 @@ fn pattern_question(column: &TableColumn, operator: Operator) -> String {
     )
 }
 
-/// Casts an operand and prints it as the replication session prints values. The cast is made
-/// to depend on the settings, so it cannot come before them.
-fn operand_question(type_sql: &str, is_list: bool) -> String {
+/// Casts an operand and prints it as the replication session prints values. The cast refers to the
+/// settings, so it is evaluated after them.
+fn operand_query(type_sql: &str, is_list: bool) -> String {
     let operand = "(($1::text[])[1] || settings.nothing)";
-    // `format` prints by the type's output function, as replication does; a cast to text would
-    // print a boolean in words. Elements are taken apart for a list only: an array is one operand.
+    // `format` uses the type's output function, as replication does; a cast to text prints booleans
+    // as words. Only a list is split into its elements: an array is one operand.
     let values = if is_list {
         format!(
             "array(select case when element.value is distinct from null then pg_catalog.format('%s', element.value) end \

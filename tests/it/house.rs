@@ -1,4 +1,8 @@
-//! House rules that a compiler does not check: layers, file headers, SQL habits, licences.
+//! House rules that a compiler does not check: layers, circles, line ends, file headers, SQL
+//! habits, licences.
+
+mod circles;
+mod wrapping;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

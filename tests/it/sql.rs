@@ -70,6 +70,7 @@ files!(
     access_rules,
     blocks_teams_and_suspension,
     chat_topics,
+    composing,
     data_api,
     database_broadcasts,
     editing_and_deleting,

@@ -206,6 +206,8 @@ from unnest(array[
   format('select chat.note_delivered(array[%L]::pg_catalog.uuid[], array[%L]::pg_catalog.uuid[], array[1])', tests.id('ben'), :'conversation'),
   format('select * from chat.unread_totals(array[%L]::pg_catalog.uuid[])', tests.id('ben')),
   format('select * from chat.standings(array[%L]::pg_catalog.uuid[], array[%L]::pg_catalog.uuid[])', tests.id('ben'), :'conversation'),
+  format('select * from chat.composing(array[%L]::pg_catalog.uuid[], array[%L]::pg_catalog.uuid[])', tests.id('ben'), :'conversation'),
+  format('select * from chat.memberships_with(array[%L]::pg_catalog.uuid[], array[%L]::pg_catalog.uuid[])', tests.id('ben'), :'conversation'),
   format('select * from chat.mark_read(%L)', :'conversation'),
   format('delete from public.user_messages where id = %L', :'message'),
   format('delete from public.user_conversation_members where conversation_id = %L', :'conversation')

@@ -328,8 +328,7 @@ begin
     perform chat.refuse('validation_failed', 'notification_level must be all, mentions or none');
   end if;
 
-  -- A draft is stored elsewhere, but changes the conversation row that clients see.
-  if settings ?| array['is_archived', 'is_pinned', 'is_muted', 'muted_until', 'notification_level', 'marked_unread', 'draft'] then
+  if settings ?| array['is_archived', 'is_pinned', 'is_muted', 'muted_until', 'notification_level', 'marked_unread'] then
     begin
       update public.user_conversation_members m
       set is_archived = coalesce((settings ->> 'is_archived')::boolean, m.is_archived),
@@ -360,6 +359,10 @@ begin
     select caller, set_conversation_settings.conversation_id, draft
     where draft <> ''
     on conflict on constraint message_drafts_pkey do update set content = excluded.content, updated_at = now();
+
+    -- After the other settings: from an update that changes no other column, the server concludes
+    -- that the draft changed.
+    perform chat.touch_memberships(caller, set_conversation_settings.conversation_id);
   end if;
 end
 $$;
@@ -400,6 +403,9 @@ begin
 
   delete from public.message_drafts d
   where d.conversation_id = clear_conversation.conversation_id and d.user_id = caller;
+  if found then
+    perform chat.touch_memberships(caller, clear_conversation.conversation_id);
+  end if;
 end
 $$;
 

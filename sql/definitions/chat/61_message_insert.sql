@@ -176,9 +176,18 @@ begin
   ) news
   where m.conversation_id = news.conversation_id and m.user_id = news.user_id and m.left_at is null;
 
-  delete from public.message_drafts d
-  using arrived a
-  where d.user_id = a.sender_id and d.conversation_id = a.conversation_id;
+  -- The sender's other devices show the draft until they receive its removal. The rows of members
+  -- are locked already.
+  with sent as (
+    delete from public.message_drafts d
+    using arrived a
+    where d.user_id = a.sender_id and d.conversation_id = a.conversation_id
+    returning d.user_id, d.conversation_id
+  )
+  update public.user_conversation_members m
+  set changed_xid = pg_current_xact_id()
+  from sent
+  where m.user_id = sent.user_id and m.conversation_id = sent.conversation_id and m.left_at is null;
 
   return null;
 end

@@ -14,6 +14,7 @@ use crate::bus::Bus;
 use crate::bus::broadcasts::Broadcasts;
 use crate::bus::people::People;
 use crate::bus::rechecks::Rechecks;
+use crate::chat::composing::Composing;
 use crate::chat::topics;
 use crate::db::{Db, DbError};
 use crate::observability::metrics::ChatMetrics;
@@ -43,6 +44,7 @@ pub(in crate::chat) struct Standings {
     broadcasts: Broadcasts,
     people: People,
     rechecks: Rechecks,
+    composing: Composing,
     metrics: ChatMetrics,
     known: HashMap<Uuid, Known>,
 }
@@ -61,11 +63,12 @@ enum Subject {
 }
 
 impl Standings {
-    pub(in crate::chat) fn new(bus: &Bus, metrics: ChatMetrics) -> Self {
+    pub(in crate::chat) fn new(bus: &Bus, composing: Composing, metrics: ChatMetrics) -> Self {
         Self {
             broadcasts: bus.broadcasts().clone(),
             people: bus.people().clone(),
             rechecks: bus.rechecks().clone(),
+            composing,
             metrics,
             known: HashMap::new(),
         }
@@ -127,6 +130,13 @@ impl Standings {
                 let unexpected = |error: tokio_postgres::Error| DbError::Unexpected(error.into());
                 let id: Uuid = row.try_get(0).map_err(unexpected)?;
                 let standing: i64 = row.try_get(1).map_err(unexpected)?;
+                // The first standing changes nothing that a client may have read before.
+                if self.differs(id, standing) {
+                    match subject {
+                        Subject::Person => self.composing.standing_changed(id),
+                        Subject::Conversation => self.composing.conversation_changed(id),
+                    }
+                }
                 if self.is_news(id, standing) {
                     match subject {
                         Subject::Person => self.rechecks.person(id),
@@ -138,6 +148,12 @@ impl Standings {
             }
         }
         Ok(())
+    }
+
+    /// Whether a standing differs from the one that was recorded before.
+    fn differs(&self, id: Uuid, standing: i64) -> bool {
+        let before = self.known.get(&id);
+        before.is_some_and(|before| before.standing != standing)
     }
 
     /// Records a standing and returns whether it requires a recheck: it differs from the previous one,
@@ -158,7 +174,8 @@ mod tests {
     #[test]
     fn the_first_standing_and_every_different_one_are_news() {
         let (bus, _listener) = Bus::new(1, BusMetrics::default());
-        let mut standings = Standings::new(&bus, ChatMetrics::default());
+        let composing = Composing::new(bus.broadcasts().clone());
+        let mut standings = Standings::new(&bus, composing, ChatMetrics::default());
         let (ana, ben) = (Uuid::from_u128(1), Uuid::from_u128(2));
         let seen = [(ana, 1), (ana, 1), (ben, 1), (ana, 2), (ana, 1), (ben, 1)];
         let news = seen.map(|(id, standing)| standings.is_news(id, standing));

@@ -260,9 +260,7 @@ async fn run(mut listener: TableListener, registry: Arc<Registry>, stop: Cancell
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::change::{
-        ColumnValue, Lsn, Relation, ReplicaIdentity, Row, RowChange, StreamEvent, TimestampMicros,
-    };
+    use crate::change::{ColumnValue, Relation, ReplicaIdentity, Row, RowChange, StreamEvent};
     use crate::observability::metrics::BusMetrics;
 
     fn transaction(xid: u32, table: &str, column: &str, id: Uuid) -> StreamEvent {
@@ -277,19 +275,12 @@ mod tests {
                 is_identity: true,
             }],
         });
+        let row = RowChange::Insert {
+            new: Row(vec![ColumnValue::Text(id.to_string().into())]),
+        };
         StreamEvent::Changes(Arc::new(ChangeTransaction {
-            commit_lsn: Lsn(u64::from(xid)),
-            xid,
-            committed_at: TimestampMicros(0),
-            first_ordinal: 0,
-            changes: vec![ChangeEvent {
-                relation,
-                row: RowChange::Insert {
-                    new: Row(vec![ColumnValue::Text(id.to_string().into())]),
-                },
-            }],
-            is_last: true,
             bytes: 1,
+            ..ChangeTransaction::whole(xid, vec![ChangeEvent { relation, row }])
         }))
     }
 

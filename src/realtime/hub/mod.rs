@@ -425,7 +425,7 @@ impl Hub {
         *self.stream.borrow()
     }
 
-    /// None of the channel's bindings is registered: the change stream does not concern it.
+    /// The channel has no registered bindings: it does not receive the state of the change stream.
     pub fn unmark_subscribed(&self, channel: ChannelId) {
         if let Some(member) = self.member(channel) {
             member.is_subscribed.store(false, Ordering::SeqCst);

@@ -1,4 +1,4 @@
-//! The inverse of the decoder, for tests: what PostgreSQL's `proto.c` writes.
+//! Encodes messages as PostgreSQL's `proto.c` does, for tests.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should panic")]
 
@@ -7,7 +7,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use super::message::{POSTGRES_EPOCH_MICROS, WalMessage};
 use crate::change::{ColumnValue, OldRow, Relation, ReplicaIdentity, Row, TimestampMicros};
 
-/// Writes `message` as a server would.
+/// The bytes that a server sends for `message`.
 pub(crate) fn encode(message: &WalMessage) -> Bytes {
     let mut out = BytesMut::new();
     match message {

@@ -1,14 +1,13 @@
-//! The messages themselves.
+//! The messages and their decoding.
 
 use bytes::Bytes;
 
-use super::{DecodeError, Reader};
+use super::reader::{DecodeError, Reader};
 use crate::change::{
     Column, Lsn, OldRow, Relation, ReplicaIdentity, Row, TableName, TimestampMicros,
 };
 
-/// PostgreSQL counts time from 2000-01-01, everybody else from 1970-01-01: the days between, in
-/// microseconds.
+/// The difference between PostgreSQL's epoch (2000-01-01) and the Unix epoch, in microseconds.
 pub(super) const POSTGRES_EPOCH_MICROS: i64 = 946_684_800_000_000;
 
 /// One decoded pgoutput message.
@@ -16,7 +15,8 @@ pub(super) const POSTGRES_EPOCH_MICROS: i64 = 946_684_800_000_000;
 pub(crate) enum WalMessage {
     /// A committed transaction begins.
     Begin {
-        /// Position of its commit record: known already, because only committed work is sent.
+        /// Position of its commit record. It is known, because only committed transactions are
+        /// sent.
         commit_lsn: Lsn,
         /// When it was committed.
         committed_at: TimestampMicros,
@@ -27,19 +27,19 @@ pub(crate) enum WalMessage {
     Commit {
         /// Position of the commit record.
         commit_lsn: Lsn,
-        /// Position behind the commit record: what to acknowledge.
+        /// Position after the commit record, which is the one to acknowledge.
         end_lsn: Lsn,
         /// When it was committed.
         committed_at: TimestampMicros,
     },
-    /// The transaction was itself replicated from elsewhere.
+    /// The transaction was replicated from another server.
     Origin {
-        /// Position of the commit at the origin.
+        /// Position of the commit on that server.
         commit_lsn: Lsn,
         /// Name of the origin.
         name: String,
     },
-    /// A table as the following changes need it.
+    /// A table definition for the following changes.
     Relation(Relation),
     /// A type that is not built in.
     Type {
@@ -61,7 +61,7 @@ pub(crate) enum WalMessage {
     Update {
         /// `pg_class.oid` of its table.
         relation_oid: u32,
-        /// The old image, where the replica identity asks for one.
+        /// The old image, if the replica identity requires one.
         old: Option<OldRow>,
         /// The new image.
         new: Row,
@@ -84,7 +84,7 @@ pub(crate) enum WalMessage {
     },
     /// `pg_logical_emit_message`.
     Message {
-        /// Whether it belongs to the transaction around it.
+        /// Whether it is part of the surrounding transaction.
         transactional: bool,
         /// Its position.
         lsn: Lsn,
@@ -98,7 +98,7 @@ pub(crate) enum WalMessage {
 /// Decodes one message.
 ///
 /// # Errors
-/// [`DecodeError`] when the bytes are not exactly one message of protocol version 1.
+/// [`DecodeError`] if the bytes are not exactly one message of protocol version 1.
 pub(crate) fn decode(bytes: Bytes) -> Result<WalMessage, DecodeError> {
     let mut reader = Reader::new(bytes);
     let message = match reader.u8("kind")? {
@@ -118,7 +118,7 @@ pub(crate) fn decode(bytes: Bytes) -> Result<WalMessage, DecodeError> {
     Ok(message)
 }
 
-/// A time as pgoutput sends it (microseconds since 2000) as ours.
+/// Converts a time of pgoutput (microseconds since 2000).
 pub(crate) fn timestamp(postgres_micros: i64) -> TimestampMicros {
     TimestampMicros(postgres_micros.saturating_add(POSTGRES_EPOCH_MICROS))
 }
@@ -183,7 +183,7 @@ fn relation(reader: &mut Reader) -> Result<WalMessage, DecodeError> {
     }))
 }
 
-/// The schema of a relation or type; `pg_catalog` is sent as the empty text.
+/// The schema of a relation or type. `pg_catalog` is sent as an empty text.
 fn schema_name(reader: &mut Reader) -> Result<String, DecodeError> {
     let schema = reader.string("namespace")?;
     Ok(if schema.is_empty() {

@@ -1,4 +1,4 @@
-//! The decoder against bytes written by hand, an encoder, and noise.
+//! Tests the decoder with handwritten bytes, an encoder, and random bytes.
 
 use bytes::Bytes;
 use proptest::collection::vec;
@@ -10,7 +10,7 @@ use crate::change::{
     Column, ColumnValue, Lsn, OldRow, Relation, ReplicaIdentity, Row, TableName, TimestampMicros,
 };
 
-/// Messages as the manual's tables lay them out, byte by byte, so that the encoder used below
+/// Messages written byte by byte from the tables in the manual. The encoder used below therefore
 /// cannot share a mistake with the decoder.
 #[test]
 fn messages_written_by_hand_decode() {
@@ -124,11 +124,11 @@ fn messages_written_by_hand_decode() {
 }
 
 #[test]
-fn what_is_no_message_is_refused_by_name() {
+fn invalid_messages_are_refused_with_the_field() {
     let cases: &[(&'static [u8], DecodeError)] = &[
         (b"", DecodeError::Truncated("kind")),
         (b"Z", DecodeError::UnknownKind(b'Z')),
-        // Version 2 and later only: a stream in progress.
+        // Only in version 2 and later: a stream in progress.
         (b"S\0\0\0\x01\x01", DecodeError::UnknownKind(b'S')),
         (
             b"I\0\0\x40\0N\0",
@@ -307,7 +307,7 @@ fn message() -> impl Strategy<Value = WalMessage> {
 
 proptest! {
     #[test]
-    fn what_is_encoded_decodes_to_the_same(message in message()) {
+    fn encoded_messages_decode_to_the_same(message in message()) {
         prop_assert_eq!(decode(encode(&message)), Ok(message));
     }
 

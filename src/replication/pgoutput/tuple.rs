@@ -1,16 +1,16 @@
-//! Row images (`TupleData`) to values.
+//! Decodes row images (`TupleData`).
 
 use bytes::Bytes;
 
-use super::{DecodeError, Reader};
+use super::reader::{DecodeError, Reader};
 use crate::change::{ColumnValue, Row};
 
 impl Reader {
     /// One row image. The values share the message's memory.
     pub(super) fn row(&mut self) -> Result<Row, DecodeError> {
         let count = self.column_count()?;
-        // Every column takes at least its kind byte, so a false count cannot reserve more than
-        // the message is long.
+        // Every column takes at least one byte, so a wrong count cannot reserve more than the
+        // length of the message.
         let mut values = Vec::with_capacity(count.min(self.remaining()));
         for _ in 0..count {
             values.push(self.value()?);
@@ -26,7 +26,7 @@ impl Reader {
                 let length = self.length("column length")?;
                 Ok(ColumnValue::Text(utf8(self.take(length, "column value")?)))
             }
-            // `b` (binary) comes only to those who ask for it; this session does not.
+            // `b` (binary) is only sent on request, and this session does not request it.
             value => Err(DecodeError::UnknownValue {
                 field: "column kind",
                 value,
@@ -35,9 +35,9 @@ impl Reader {
     }
 }
 
-/// PostgreSQL converts to the session's UTF-8, except from a `SQL_ASCII` database, whose bytes
-/// come as they are: what is not UTF-8 in them is replaced (U+FFFD), because refusing one row
-/// would stop the stream at it for ever.
+/// PostgreSQL converts to the session's UTF-8, except from a `SQL_ASCII` database, whose bytes are
+/// sent unchanged. Invalid UTF-8 is replaced (U+FFFD), because refusing a row would stop the stream
+/// there forever.
 fn utf8(text: Bytes) -> Bytes {
     match std::str::from_utf8(&text) {
         Ok(_) => text,

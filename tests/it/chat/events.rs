@@ -1,11 +1,12 @@
 //! Events on the private topics of the chat: what one person does, seen by a device of another.
 
 use reqwest::Method;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::support::chat_server::Person::{Ana, Ben};
+use crate::support::chat_server::Person::{Ada, Ana, Ben};
 use crate::support::database::TestDatabase;
 use crate::support::eventually::eventually;
+use crate::support::socket::PhoenixSocket;
 use crate::support::whole_server::{WholeServer, next_event};
 
 #[tokio::test]
@@ -54,6 +55,7 @@ async fn reading_on_one_device_lowers_the_badge_on_another() {
         .await;
     let touched = next_event(&mut device, "conversation.updated").await;
     assert_eq!(touched, updated);
+    assert_eq!(next_composing(&mut device).await["draft"], "begun");
 
     // A muted conversation is told of and not counted, whoever wrote that: here, the database's owner.
     let owner = database.connect().await;
@@ -75,6 +77,97 @@ async fn reading_on_one_device_lowers_the_badge_on_another() {
     assert_eq!(updated["unread_count"], 1);
     let unread = next_event(&mut device, "unread.updated").await;
     assert_eq!(unread["total"], 0);
+}
+
+/// The next event with what the log does not show of a membership.
+async fn next_composing(device: &mut PhoenixSocket) -> Value {
+    loop {
+        let updated = next_event(device, "conversation.updated").await;
+        if updated.get("can_send").is_some() {
+            return updated;
+        }
+    }
+}
+
+#[tokio::test]
+async fn drafts_and_the_right_to_send_reach_the_devices_of_their_owner() {
+    let database = TestDatabase::new().await;
+    let server = WholeServer::start(database.url(), &[]).await.ready().await;
+    let conversation = server.open(Ana, Ben).await;
+    let mut ana = server.listen(Ana, &format!("user:{}", Ana.id())).await;
+    let mut ben = server.listen(Ben, &format!("user:{}", Ben.id())).await;
+    let expected = |draft: Option<&str>, can_send: bool| json!({ "conversation_id": conversation, "draft": draft, "can_send": can_send });
+
+    let path = format!("/conversations/{conversation}");
+    let settings = json!({ "draft": "begun", "is_pinned": true });
+    server.send(Ana, Method::PATCH, &path, settings).await;
+    let pinned = next_event(&mut ana, "conversation.updated").await;
+    assert!(pinned["pinned_at"].is_string(), "{pinned}");
+    assert_eq!(
+        next_composing(&mut ana).await,
+        expected(Some("begun"), true)
+    );
+    server.say(Ana, &conversation, "sent").await;
+    assert_eq!(next_composing(&mut ana).await, expected(None, true));
+
+    // The first that Ben receives is of a block: a draft is nobody else's, nor is that there was one.
+    let block = json!({ "user_id": Ana.id() });
+    server.post(Ben, "/blocks", block).await;
+    assert_eq!(next_composing(&mut ben).await, expected(None, false));
+    assert_eq!(next_composing(&mut ana).await, expected(None, false));
+    let unblock = format!("/blocks/{}", Ana.id());
+    server
+        .send(Ben, Method::DELETE, &unblock, Value::Null)
+        .await;
+    assert_eq!(next_composing(&mut ben).await, expected(None, true));
+    assert_eq!(next_composing(&mut ana).await, expected(None, true));
+
+    // Both are known from here on.
+    let compared = async || {
+        let metrics = server.metrics().await;
+        let name = "rapport_chat_standings_compared_total ";
+        let line = metrics.lines().find_map(|line| line.strip_prefix(name));
+        line.unwrap().parse::<f64>().unwrap()
+    };
+    let before = compared().await;
+    eventually(
+        "a comparison that began after the sockets joined",
+        async || (compared().await >= before + 2.0).then_some(()),
+    )
+    .await;
+    let owner = database.connect().await;
+    for (status, can_send) in [("suspended", false), ("active", true)] {
+        let update = "update public.users set status = $1 where id = $2";
+        owner.execute(update, &[&status, &Ben.id()]).await.unwrap();
+        assert_eq!(next_composing(&mut ana).await, expected(None, can_send));
+        assert_eq!(next_composing(&mut ben).await, expected(None, can_send));
+    }
+}
+
+#[tokio::test]
+async fn a_reaction_that_is_taken_back_is_named() {
+    let database = TestDatabase::new().await;
+    let server = WholeServer::start(database.url(), &[]).await.ready().await;
+    let conversation = server.open(Ana, Ben).await;
+    let message = server.say(Ana, &conversation, "hello").await;
+    let topic = format!("conversation:{conversation}");
+    let mut ana = server.listen(Ana, &topic).await;
+    let path = format!(
+        "/messages/{}/reactions/%F0%9F%91%8D",
+        message["id"].as_str().unwrap()
+    );
+    server.send(Ben, Method::PUT, &path, json!({})).await;
+    let owner = database.connect().await;
+    let select = "select id::text from public.message_reactions";
+    let row = owner.query_one(select, &[]).await.unwrap();
+    let id: String = row.get(0);
+    server.send(Ben, Method::DELETE, &path, Value::Null).await;
+    let removed = next_event(&mut ana, "reaction.removed").await;
+    let expected = json!({
+        "id": id, "conversation_id": conversation, "message_id": message["id"],
+        "user_id": Ben.id(), "reaction": "👍",
+    });
+    assert_eq!(removed, expected);
 }
 
 #[tokio::test]
@@ -184,6 +277,66 @@ async fn typing_reaches_the_other_and_ends_when_nothing_is_heard() {
         next_event(&mut ben, "typing").await["user_id"],
         json!(Ben.id()),
         "who does not share typing types unseen"
+    );
+}
+
+#[tokio::test]
+async fn typing_reaches_the_other_members_on_their_own_topics() {
+    let database = TestDatabase::new().await;
+    let server = WholeServer::start(database.url(), &[]).await.ready().await;
+    let conversation = server.open(Ana, Ben).await;
+    let elsewhere = server.open(Ada, Ben).await;
+    let mut ana = server.listen(Ana, &format!("user:{}", Ana.id())).await;
+    let mut ben = server.listen(Ben, &format!("user:{}", Ben.id())).await;
+    let mut ada = server.listen(Ada, &format!("user:{}", Ada.id())).await;
+    let types = async |person, conversation: &str, is_typing| {
+        let path = format!("/conversations/{conversation}/typing");
+        let body = json!({ "is_typing": is_typing });
+        server.post(person, &path, body).await;
+    };
+    let expected = json!({
+        "conversation_id": conversation, "user_id": Ana.id(), "is_typing": true, "expires_in_ms": 6000,
+    });
+    types(Ana, &conversation, true).await;
+    assert_eq!(next_event(&mut ben, "typing").await, expected);
+    server.say(Ana, &conversation, "typed").await;
+    assert_eq!(next_event(&mut ben, "typing").await["is_typing"], false);
+
+    // The first that the others receive is Ben's.
+    types(Ben, &elsewhere, true).await;
+    let typing = next_event(&mut ada, "typing").await;
+    assert_eq!(
+        (&typing["conversation_id"], &typing["user_id"]),
+        (&json!(elsewhere), &json!(Ben.id()))
+    );
+    types(Ben, &conversation, true).await;
+    assert_eq!(
+        next_event(&mut ana, "typing").await["user_id"],
+        json!(Ben.id())
+    );
+
+    // Nothing of a person who was blocked or does not share it: the next that comes is the end of typing.
+    let unblock = format!("/blocks/{}", Ada.id());
+    server
+        .post(Ben, "/blocks", json!({ "user_id": Ada.id() }))
+        .await;
+    types(Ada, &elsewhere, true).await;
+    server
+        .send(Ben, Method::DELETE, &unblock, Value::Null)
+        .await;
+    let share = |share: bool| json!({ "share_typing": share });
+    server
+        .send(Ada, Method::PUT, "/preferences", share(false))
+        .await;
+    types(Ada, &elsewhere, true).await;
+    server
+        .send(Ada, Method::PUT, "/preferences", share(true))
+        .await;
+    types(Ada, &elsewhere, false).await;
+    let typing = next_event(&mut ben, "typing").await;
+    assert_eq!(
+        (&typing["user_id"], &typing["is_typing"]),
+        (&json!(Ada.id()), &json!(false))
     );
 }
 

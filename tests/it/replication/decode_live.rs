@@ -1,4 +1,4 @@
-//! What PostgreSQL really sends, decoded: actions, identities, TOAST, schema changes, settings.
+//! Decodes what PostgreSQL really sends: actions, identities, TOAST, schema changes, settings.
 
 use rapport::change::{ColumnValue, ReplicaIdentity, RowChange};
 use rapport::observability::readiness::ReplicationState;
@@ -106,7 +106,7 @@ async fn every_action_and_every_replica_identity() {
 }
 
 #[tokio::test]
-async fn a_toasted_value_that_did_not_change_says_so() {
+async fn an_unchanged_toasted_value_is_marked() {
     let database = TestDatabase::bare().await;
     let sql = database.connect().await;
     sql.batch_execute(
@@ -130,7 +130,7 @@ async fn a_toasted_value_that_did_not_change_says_so() {
     .unwrap();
     let seen = streaming.changes(4).await;
     assert_eq!(seen[1].line(), "UPDATE note new(id=1,body=…,title=b)");
-    // With a full identity the old image has the value.
+    // With a full identity, the old image contains the value.
     let body = "y".repeat(20_000);
     assert_eq!(
         seen[3].line(),
@@ -186,7 +186,7 @@ async fn the_schema_changes_while_streaming() {
 }
 
 #[tokio::test]
-async fn values_look_the_same_whatever_the_database_prefers() {
+async fn values_do_not_depend_on_settings_of_the_database() {
     let database = TestDatabase::bare().await;
     let sql = database.connect().await;
     sql.batch_execute(&format!(
@@ -205,7 +205,7 @@ async fn values_look_the_same_whatever_the_database_prefers() {
     .await
     .unwrap();
     let mut streaming = Streaming::start(database.url(), &config()).await;
-    // The writer's own settings play no part; a new connection shows that they did change.
+    // The writer's settings have no effect. A new connection shows that they have changed.
     let other = connect(database.url()).await;
     let row = other
         .query_one(

@@ -1,4 +1,4 @@
-//! A transaction of any size passes in bounded chunks.
+//! A transaction of any size arrives in bounded chunks.
 
 use rapport::config::ReplicationConfig;
 
@@ -10,7 +10,7 @@ async fn fifty_thousand_rows_arrive_in_chunks_and_in_order() {
     let database = TestDatabase::bare().await;
     let sql = database.connect().await;
     publish_note(&sql).await;
-    // Room for one event: the stream must wait for the listener, not pile up.
+    // Room for one event: the stream must wait for the listener and not buffer.
     let mut streaming = Streaming::begin(database.url(), &config(), 1);
     streaming.listener.until(Signal::Live).await;
     sql.batch_execute(
@@ -52,7 +52,7 @@ async fn fifty_thousand_rows_arrive_in_chunks_and_in_order() {
 }
 
 #[tokio::test]
-async fn chunks_are_bounded_by_bytes_too() {
+async fn chunks_are_also_bounded_by_bytes() {
     let database = TestDatabase::bare().await;
     let sql = database.connect().await;
     publish_note(&sql).await;
@@ -70,7 +70,8 @@ async fn chunks_are_bounded_by_bytes_too() {
     .unwrap();
     let seen = streaming.changes(7).await;
     assert_each_once(&seen, 7);
-    // Three rows of 30 kB do not exceed the limit, a fourth would; the large one stands alone.
+    // Three rows of 30 kB are within the limit, a fourth would exceed it. The large row is a chunk
+    // of its own.
     assert_eq!(streaming.listener.chunk_sizes, [2, 1, 3, 1]);
     streaming.stop().await;
 }

@@ -1,5 +1,5 @@
-//! Rows of `realtime.messages`: they come once, in order, and apart from row changes, whatever becomes of slot,
-//! publications and partitions.
+//! Rows of `realtime.messages` arrive once, in order, and apart from row changes, whatever happens
+//! to slot, publications and partitions.
 
 use rapport::change::ColumnValue;
 use rapport::replication::MESSAGES_PUBLICATION;
@@ -26,11 +26,11 @@ async fn events(streaming: &mut Streaming, count: usize) -> Vec<String> {
             events.push(text(&row.0[place.unwrap()]).to_owned());
         }
     }
-    assert_eq!(events.len(), count, "more than was asked for: {events:?}");
+    assert_eq!(events.len(), count, "more than expected: {events:?}");
     events
 }
 
-/// Waits until the messages' publication is read, or is not.
+/// Waits until the messages' publication is read, or until it is not.
 async fn until_live(streaming: &mut Streaming, expected: bool) {
     let waiting = streaming.messages_live.wait_for(|live| *live == expected);
     tokio::time::timeout(std::time::Duration::from_secs(60), waiting)
@@ -59,7 +59,7 @@ async fn unpublish(sql: &Client) {
         .unwrap();
 }
 
-/// A published table whose changes come the other way.
+/// A published table for row changes.
 async fn add_note(sql: &Client) {
     sql.batch_execute(
         "create table note (id bigint primary key, title text);
@@ -84,7 +84,7 @@ async fn kill_walsender(sql: &Client) {
 }
 
 #[tokio::test]
-async fn messages_come_apart_from_changes_and_only_when_committed() {
+async fn messages_are_separate_from_changes_and_arrive_only_when_committed() {
     let database = TestDatabase::new().await;
     let mut sql = database.connect().await;
     add_note(&sql).await;
@@ -125,7 +125,7 @@ async fn messages_come_apart_from_changes_and_only_when_committed() {
 }
 
 #[tokio::test]
-async fn a_table_that_is_published_twice_is_still_no_row_change() {
+async fn messages_published_twice_are_not_row_changes() {
     let database = TestDatabase::new().await;
     let sql = database.connect().await;
     add_note(&sql).await;
@@ -133,7 +133,8 @@ async fn a_table_that_is_published_twice_is_still_no_row_change() {
         .await
         .unwrap();
     let mut streaming = Streaming::start(database.url(), &config()).await;
-    // The other form that a publication of a partitioned table has: the log names the table itself.
+    // The other form of a publication of a partitioned table, in which the WAL names the table
+    // itself.
     for (at, root) in ["false", "true", "false"].into_iter().enumerate() {
         sql.batch_execute(&format!(
             "alter publication supabase_realtime set (publish_via_partition_root = {root})"
@@ -151,8 +152,9 @@ async fn a_table_that_is_published_twice_is_still_no_row_change() {
     streaming.stop().await;
 }
 
-/// Takes messages and changes as they come until there are as many, and kills the walsender at every
-/// 700th message. Both queues are read all the time: messages wait while that of the changes is full.
+/// Receives messages and changes until there are `count` of each, and kills the walsender at every
+/// 700th message. Both queues are read continuously, because messages wait while the queue of
+/// changes is full.
 async fn take_both(
     streaming: &mut Streaming,
     sql: &Client,
@@ -181,7 +183,7 @@ async fn take_both(
 }
 
 #[tokio::test]
-async fn a_thousand_in_one_transaction_come_in_order_and_once_through_killed_walsenders() {
+async fn a_thousand_messages_of_a_transaction_survive_killed_walsenders_in_order() {
     let database = TestDatabase::new().await;
     let sql = database.connect().await;
     add_note(&sql).await;
@@ -189,7 +191,7 @@ async fn a_thousand_in_one_transaction_come_in_order_and_once_through_killed_wal
         chunk_max_changes: 50,
         ..config()
     };
-    // Room for one piece: a connection dies while it waits to hand over.
+    // Room for one chunk, so that a connection dies while it waits to hand over.
     let mut streaming = Streaming::begin(database.url(), &small, 1);
     streaming.listener.until(Signal::Live).await;
     let mut expected = Vec::new();
@@ -226,7 +228,7 @@ async fn a_thousand_in_one_transaction_come_in_order_and_once_through_killed_wal
 }
 
 #[tokio::test]
-async fn a_publication_that_comes_and_goes_costs_no_change() {
+async fn creating_and_dropping_a_publication_loses_no_change() {
     let database = TestDatabase::new().await;
     let mut sql = database.connect().await;
     add_note(&sql).await;
@@ -236,7 +238,8 @@ async fn a_publication_that_comes_and_goes_costs_no_change() {
     send(&sql, "before").await;
     let mut seen = Vec::new();
     for round in 0..2 {
-        // Open while the publication is made: what it writes can be decoded only without it.
+        // Open while the publication is created. What it writes can only be decoded without the
+        // publication.
         let open = sql.transaction().await.unwrap();
         open.execute(
             "insert into note values ($1, 'open')",
@@ -292,7 +295,7 @@ async fn messages_are_read_where_row_changes_have_no_publication() {
     until_live(&mut streaming, true).await;
     send(&sql, "first").await;
     assert_eq!(events(&mut streaming, 1).await, ["first"]);
-    // And the changes, once it is there.
+    // Changes too, once their publication exists.
     sql.batch_execute("create publication supabase_realtime for table note")
         .await
         .unwrap();
@@ -342,7 +345,7 @@ async fn a_lost_slot_repeats_no_message() {
 }
 
 #[tokio::test]
-async fn rows_that_move_to_the_partition_of_their_day_are_not_heard_twice() {
+async fn rows_that_move_to_the_partition_of_their_day_are_not_repeated() {
     let database = TestDatabase::new().await;
     let sql = database.connect().await;
     let mut streaming = Streaming::start(database.url(), &config()).await;
@@ -368,7 +371,8 @@ async fn rows_that_move_to_the_partition_of_their_day_are_not_heard_twice() {
         .unwrap()
         .get(0);
     assert!(home.starts_with("realtime.messages_2"), "{home}");
-    // A row of a partition that was attached, one of the default, and an old partition that goes.
+    // A row of an attached partition, one of the default partition, and an old partition that is
+    // dropped.
     sql.batch_execute(
         "insert into realtime.messages (topic, extension, event, inserted_at)
          values ('room', 'broadcast', 'far again', current_date + 40), ('room', 'broadcast', 'farther', current_date + 80)",

@@ -1,4 +1,4 @@
-//! The change stream against a real PostgreSQL.
+//! Tests the change stream against PostgreSQL.
 
 mod decode_live;
 mod large_transaction;

@@ -1,4 +1,4 @@
-//! Connections and servers end; every row arrives once and in commit order all the same.
+//! Connections and servers end, and every row still arrives once and in commit order.
 
 use std::time::{Duration, Instant};
 
@@ -12,9 +12,9 @@ use crate::support::chaos::ChaosProxy;
 use crate::support::database::{TestDatabase, connect, own_cluster};
 use crate::support::eventually::eventually;
 
-/// Ends the walsender of this database's slot, waiting for one to be there.
+/// Terminates the walsender of this database's slot. Waits until there is one.
 async fn kill_walsender(sql: &Client) {
-    eventually("a walsender to kill", async || {
+    eventually("there is a walsender", async || {
         let killed = sql
             .query_opt(
                 "select pg_terminate_backend(active_pid) from pg_replication_slots
@@ -64,7 +64,7 @@ async fn walsenders_are_killed_while_rows_are_written() {
     let (seen, (), ()) = tokio::join!(streaming.listener.changes(ROWS as usize), writing, killing);
     assert_each_once(&seen, ROWS);
     assert!(commits_in_order(&seen));
-    // The last kills may come after the last row.
+    // The last kills may happen after the last row.
     sql.batch_execute("insert into note values (0, 'end')")
         .await
         .unwrap();
@@ -75,7 +75,7 @@ async fn walsenders_are_killed_while_rows_are_written() {
 }
 
 #[tokio::test]
-async fn a_walsender_killed_inside_a_transaction_continues_behind_what_was_handed_over() {
+async fn after_a_kill_inside_a_transaction_the_stream_continues_where_it_stopped() {
     const ROWS: usize = 20_000;
     let database = TestDatabase::bare().await;
     let sql = database.connect().await;
@@ -125,8 +125,8 @@ async fn postgres_stops_fast_while_streaming_and_nothing_is_lost_over_the_restar
     publish_note(&sql).await;
     let mut streaming = Streaming::start(&url, &config()).await;
     write_rows(url.clone(), 100).await;
-    // The queue has room for all of them, so they are handed over without being read here. What is
-    // not published must be acknowledged too.
+    // The queue has room for all of them, so they are handed over without being read here. Changes
+    // that are not published must be acknowledged too.
     sql.batch_execute("create table other (t text); insert into other values ('x')")
         .await
         .unwrap();
@@ -139,7 +139,7 @@ async fn postgres_stops_fast_while_streaming_and_nothing_is_lost_over_the_restar
         .unwrap()
         .unwrap();
     let took = begun.elapsed();
-    // PostgreSQL waits until our walsender has said that it has everything.
+    // PostgreSQL waits until our walsender has confirmed everything.
     assert!(
         took < Duration::from_secs(5),
         "the fast shutdown took {took:?}"
@@ -195,13 +195,13 @@ async fn the_wire_is_cut_anywhere_in_a_message() {
 }
 
 #[tokio::test]
-async fn a_dead_network_is_noticed_and_left() {
+async fn a_dead_network_is_noticed() {
     let database = TestDatabase::bare().await;
     let sql = database.connect().await;
     publish_note(&sql).await;
     let (proxy, through) = ChaosProxy::before(database.url()).await;
     let mut streaming = Streaming::start(&through, &config()).await;
-    // Nothing passes and nobody says so; only the look at the slot stays without an answer.
+    // Packets are dropped silently. Only the check of the slot gets no answer.
     proxy.pause();
     sql.batch_execute("insert into note values (1, 'x')")
         .await
@@ -214,12 +214,12 @@ async fn a_dead_network_is_noticed_and_left() {
 }
 
 #[tokio::test]
-async fn a_full_sink_stops_the_reading_and_not_the_keep_alives() {
+async fn a_full_sink_stops_the_reading_but_not_the_keepalives() {
     const ROWS: i64 = 30_000;
     let database = TestDatabase::bare().await;
     let sql = database.connect().await;
     publish_note(&sql).await;
-    // A sixtieth of what a server usually forgives a silent client.
+    // A sixtieth of the usual timeout for a silent client.
     sql.batch_execute(&format!(
         "alter database {} set wal_sender_timeout = '1s'",
         database.name()
@@ -237,7 +237,7 @@ async fn a_full_sink_stops_the_reading_and_not_the_keep_alives() {
     )
     .await
     .unwrap();
-    // Nobody reads for three timeouts, by the server's clock.
+    // Nothing is read for three timeouts, by the server's clock.
     let blocked_since: f64 = sql
         .query_one("select extract(epoch from clock_timestamp())::float8", &[])
         .await
@@ -267,14 +267,14 @@ async fn a_full_sink_stops_the_reading_and_not_the_keep_alives() {
     assert_each_once(&seen, ROWS);
     assert!(
         confirmed <= seen[0].commit_lsn.0,
-        "acknowledged before it was handed over"
+        "acknowledged before handover"
     );
     let listener = streaming.stop().await;
     assert_eq!(listener.signals, [Signal::Live]);
 }
 
 #[tokio::test]
-async fn the_database_may_come_later() {
+async fn the_database_may_start_later() {
     let cluster = std::sync::Arc::new(own_cluster().await);
     let url = cluster.url_for("postgres");
     publish_note(&connect(&url).await).await;

@@ -1,4 +1,5 @@
-//! The slot: kept, dropped, taken away, invalidated, made too early, holding too much.
+//! What happens to the slot: kept, dropped, taken by another process, invalidated, created too
+//! early, holding too much WAL.
 
 use rapport::config::ReplicationConfig;
 use tokio_postgres::Client;
@@ -13,10 +14,10 @@ async fn insert(sql: &Client, id: i64) {
         .unwrap();
 }
 
-/// Takes the slot away from the stream that reads it.
+/// Drops the slot that the stream is reading.
 async fn steal_slot(sql: &Client) {
     eventually("the slot can be dropped", async || {
-        // Both in one statement, before the stream is back.
+        // Both in one statement, before the stream reconnects.
         sql.batch_execute(
             "do $$
              declare found pg_replication_slots;
@@ -59,7 +60,7 @@ async fn a_kept_slot_continues_where_the_last_run_ended() {
         let mut streaming = Streaming::start(database.url(), &keeping).await;
         insert(&sql, next).await;
         insert(&sql, next + 1).await;
-        // From the second run on: first what was written between the runs.
+        // From the second run on, the rows written between the runs come first.
         let expected: Vec<i64> = if next == 1 {
             vec![1, 2]
         } else {
@@ -77,7 +78,7 @@ async fn a_kept_slot_continues_where_the_last_run_ended() {
 }
 
 #[tokio::test]
-async fn a_slot_dropped_behind_our_back_is_made_anew_and_the_gap_is_announced() {
+async fn a_dropped_slot_is_recreated_and_the_gap_is_announced() {
     let database = TestDatabase::bare().await;
     let sql = database.connect().await;
     publish_note(&sql).await;
@@ -85,7 +86,7 @@ async fn a_slot_dropped_behind_our_back_is_made_anew_and_the_gap_is_announced() 
     insert(&sql, 1).await;
     assert_each_once(&streaming.changes(1).await, 1);
     steal_slot(&sql).await;
-    // The theft may take several attempts, each of which interrupts the stream.
+    // Dropping it may take several attempts, each of which interrupts the stream.
     streaming.listener.until(Signal::Gap).await;
     streaming.listener.until(Signal::Live).await;
     insert(&sql, 2).await;
@@ -100,7 +101,7 @@ async fn a_slot_dropped_behind_our_back_is_made_anew_and_the_gap_is_announced() 
 }
 
 #[tokio::test]
-async fn a_slot_that_holds_too_much_log_is_made_anew() {
+async fn a_slot_that_holds_too_much_wal_is_recreated() {
     let database = TestDatabase::bare().await;
     let sql = database.connect().await;
     publish_note(&sql).await;
@@ -111,13 +112,13 @@ async fn a_slot_that_holds_too_much_log_is_made_anew() {
     };
     let mut streaming = Streaming::begin(database.url(), &limited, 1);
     streaming.listener.until(Signal::Live).await;
-    // Nobody listens, so nothing is acknowledged while this is written.
+    // Nothing is read, so nothing is acknowledged while this is written.
     sql.batch_execute(
         "insert into note select id, repeat('x', 1000) from generate_series(1, 10000) as id",
     )
     .await
     .unwrap();
-    eventually("the slot is given up", async || {
+    eventually("the slot is dropped", async || {
         (streaming.metrics.slot_recreated.get() > 0).then_some(())
     })
     .await;
@@ -131,7 +132,7 @@ async fn a_slot_that_holds_too_much_log_is_made_anew() {
 }
 
 #[tokio::test]
-async fn an_invalidated_slot_is_made_anew() {
+async fn an_invalidated_slot_is_recreated() {
     let cluster = own_cluster().await;
     let url = cluster.url_for("postgres");
     let sql = connect(&url).await;
@@ -166,8 +167,8 @@ async fn an_invalidated_slot_is_made_anew() {
         .await
         .unwrap();
     sql.batch_execute("select pg_reload_conf()").await.unwrap();
-    // The last checkpoint may have taken the new slot too.
-    eventually("a sound slot is read", async || {
+    // The last checkpoint may have invalidated the new slot too.
+    eventually("a usable slot is read", async || {
         sql.query_opt(
             "select 1 from pg_replication_slots where active and wal_status <> 'lost'",
             &[],
@@ -185,7 +186,7 @@ async fn an_invalidated_slot_is_made_anew() {
 }
 
 #[tokio::test]
-async fn a_slot_older_than_its_publication_is_made_anew() {
+async fn a_slot_older_than_its_publication_is_recreated() {
     let database = TestDatabase::bare().await;
     let sql = database.connect().await;
     sql.batch_execute("create table note (id bigint primary key, title text)")
@@ -197,7 +198,7 @@ async fn a_slot_older_than_its_publication_is_made_anew() {
     )
     .await
     .unwrap();
-    // Decoding this needs the publication as it was then: not there.
+    // To decode this, the decoder needs the publication as of then, when it did not exist.
     insert(&sql, 1).await;
     sql.batch_execute("create publication supabase_realtime for table note")
         .await
@@ -208,7 +209,8 @@ async fn a_slot_older_than_its_publication_is_made_anew() {
         .unwrap()
         .get(0);
     let mut streaming = Streaming::begin(database.url(), &config(), 8);
-    // From 18 on PostgreSQL passes over what was written before the publication, and the slot is as good as a new one.
+    // Since version 18, PostgreSQL skips what was written before the publication, so the slot works
+    // like a new one.
     if version < 180_000 {
         streaming.listener.until(Signal::Gap).await;
     }
@@ -219,12 +221,12 @@ async fn a_slot_older_than_its_publication_is_made_anew() {
 }
 
 #[tokio::test]
-async fn an_idle_slot_does_not_hold_the_log_that_others_write() {
+async fn an_idle_slot_does_not_hold_the_wal_of_other_databases() {
     let database = TestDatabase::bare().await;
     let sql = database.connect().await;
     publish_note(&sql).await;
     let streaming = Streaming::start(database.url(), &config()).await;
-    // Not published: nothing is handed over.
+    // It is not published, so nothing is handed over.
     sql.batch_execute(
         "create table other (t text); insert into other select repeat('x', 1000) from generate_series(1, 3000)",
     )
@@ -250,18 +252,18 @@ async fn an_idle_slot_does_not_hold_the_log_that_others_write() {
 }
 
 #[tokio::test]
-async fn a_stop_while_the_slot_is_being_made_leaves_none_behind() {
+async fn a_stop_during_slot_creation_leaves_no_slot() {
     let database = TestDatabase::bare().await;
     let sql = database.connect().await;
     publish_note(&sql).await;
-    // Making a slot waits for this.
+    // The creation of a slot waits for this transaction.
     let mut holder = database.connect().await;
     let open = holder.transaction().await.unwrap();
     open.execute("insert into note values (1, 'x')", &[])
         .await
         .unwrap();
     let streaming = Streaming::begin(database.url(), &config(), 8);
-    eventually("the slot is being made", async || {
+    eventually("the slot is being created", async || {
         slot(&sql).await.map(|_| ())
     })
     .await;

@@ -1,4 +1,4 @@
-//! A running stream whose events a test can wait for, checked for order as they arrive.
+//! A running stream whose events a test can wait for. Their order is checked as they arrive.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,10 +17,10 @@ use rapport::shutdown::Tasks;
 use tokio::sync::{mpsc, watch};
 use tokio_postgres::Client;
 
-/// Generous, because a busy machine is not a failure.
+/// Long, because a busy machine is not a failure.
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// Settings for tests: quick to notice and quick to come back.
+/// Settings for tests, with short intervals.
 pub(super) fn config() -> ReplicationConfig {
     ReplicationConfig {
         publication: "supabase_realtime".to_owned(),
@@ -36,7 +36,7 @@ pub(super) fn config() -> ReplicationConfig {
     }
 }
 
-/// A change as a test compares it.
+/// A change in a form that tests compare.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Seen {
     pub commit_lsn: Lsn,
@@ -85,7 +85,7 @@ impl Seen {
     }
 }
 
-/// A value as text; `~` stands for null and `…` for unchanged.
+/// A value as text; `~` means null and `…` means unchanged.
 pub(super) fn text(value: &ColumnValue) -> &str {
     match value {
         ColumnValue::Null => "~",
@@ -94,7 +94,7 @@ pub(super) fn text(value: &ColumnValue) -> &str {
     }
 }
 
-/// What the stream said besides changes.
+/// The events of the stream besides changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Signal {
     Live,
@@ -102,14 +102,14 @@ pub(super) enum Signal {
     Gap,
 }
 
-/// One thing heard.
+/// One received event.
 #[derive(Clone, Debug)]
 pub(super) enum Heard {
     Changes(Arc<ChangeTransaction>),
     Signal(Signal),
 }
 
-/// The stream and its listening end.
+/// The stream and its listener.
 pub(super) struct Streaming {
     pub replication: Replication,
     pub metrics: ReplicationMetrics,
@@ -117,23 +117,23 @@ pub(super) struct Streaming {
     pub listener: Listener,
     /// Rows of `realtime.messages`.
     pub messages: mpsc::Receiver<InsertedMessages>,
-    /// Whether they come.
+    /// Whether messages are being read.
     pub messages_live: watch::Receiver<bool>,
     tasks: Tasks,
 }
 
-/// The listening end. It checks that nothing repeats, nothing is left out within a transaction, and
-/// commits come in order.
+/// The listener. It checks that nothing repeats, that nothing is missing within a transaction, and
+/// that commits are in order.
 pub(super) struct Listener {
     events: mpsc::Receiver<StreamEvent>,
-    /// Commit and ordinal expected next, and whether the transaction ended.
+    /// The next expected commit and ordinal, and whether the transaction has ended.
     last: Option<(Lsn, u64, bool)>,
     pub signals: Vec<Signal>,
     pub chunk_sizes: Vec<usize>,
 }
 
 impl Streaming {
-    /// Starts to stream with room for `capacity` events, and does not wait.
+    /// Starts streaming with room for `capacity` events, without waiting.
     pub(super) fn begin(url: &str, config: &ReplicationConfig, capacity: usize) -> Self {
         let (sink, events) = mpsc::channel(capacity);
         let (message_sink, messages) = mpsc::channel(capacity);
@@ -171,7 +171,7 @@ impl Streaming {
         }
     }
 
-    /// Starts to stream and waits until it is live.
+    /// Starts streaming and waits until the stream is live.
     pub(super) async fn start(url: &str, config: &ReplicationConfig) -> Self {
         let mut streaming = Self::begin(url, config, 64);
         streaming.listener.until(Signal::Live).await;
@@ -207,7 +207,7 @@ impl Streaming {
 }
 
 impl Listener {
-    /// The next event, or `None` when the stream has ended.
+    /// The next event; `None` when the stream has ended.
     pub(super) async fn next(&mut self) -> Option<Heard> {
         let event = tokio::time::timeout(DEADLINE, self.events.recv())
             .await
@@ -220,7 +220,7 @@ impl Listener {
             StreamEvent::Live => Signal::Live,
             StreamEvent::Interrupted => Signal::Interrupted,
             StreamEvent::Gap => {
-                // A transaction that was handed over in part may have no end.
+                // A transaction that was partly handed over may not end.
                 self.last = None;
                 Signal::Gap
             }
@@ -256,28 +256,28 @@ impl Listener {
         self.chunk_sizes.push(chunk.changes.len());
     }
 
-    /// Changes until there are `count`; signals are noted.
+    /// Receives changes until there are `count`. Signals are recorded.
     pub(super) async fn changes(&mut self, count: usize) -> Vec<Seen> {
         let mut seen = Vec::with_capacity(count);
         let begun = Instant::now();
         while seen.len() < count {
             assert!(begun.elapsed() < DEADLINE, "only {} of {count}", seen.len());
-            match self.next().await.expect("the stream goes on") {
+            match self.next().await.expect("the stream continues") {
                 Heard::Changes(chunk) => seen.extend(flatten(&chunk)),
                 Heard::Signal(_) => {}
             }
         }
-        assert_eq!(seen.len(), count, "more than was asked for: {seen:#?}");
+        assert_eq!(seen.len(), count, "more than expected: {seen:#?}");
         seen
     }
 
-    /// Waits for `signal`; returns the changes before it.
+    /// Waits for `signal` and returns the changes before it.
     pub(super) async fn until(&mut self, signal: Signal) -> Vec<Seen> {
         let mut seen = Vec::new();
         let begun = Instant::now();
         loop {
             assert!(begun.elapsed() < DEADLINE, "{signal:?} does not come");
-            match self.next().await.expect("the stream goes on") {
+            match self.next().await.expect("the stream continues") {
                 Heard::Changes(chunk) => seen.extend(flatten(&chunk)),
                 Heard::Signal(heard) if heard == signal => return seen,
                 Heard::Signal(_) => {}
@@ -311,7 +311,7 @@ pub(super) async fn publish_note(client: &Client) {
         .unwrap();
 }
 
-/// Asserts that `seen` are inserts of 1 to `count`, each once.
+/// Asserts that `seen` are the inserts of 1 to `count`, once each.
 pub(super) fn assert_each_once(seen: &[Seen], count: i64) {
     let mut times = BTreeMap::new();
     for change in seen {
@@ -321,7 +321,7 @@ pub(super) fn assert_each_once(seen: &[Seen], count: i64) {
         .filter(|id| times.get(id) != Some(&1))
         .map(|id| (id, times.get(&id).copied().unwrap_or(0)))
         .collect();
-    assert!(wrong.is_empty(), "not exactly once: {wrong:?}");
+    assert!(wrong.is_empty(), "missing or repeated: {wrong:?}");
     assert_eq!(times.len(), usize::try_from(count).unwrap());
 }
 

@@ -1,4 +1,4 @@
-//! One process reads the slot; another waits for its end.
+//! One process reads the slot, and another waits until it ends.
 
 use super::streaming::{Signal, Streaming, config, publish_note, slot};
 use crate::support::chaos::ChaosProxy;
@@ -12,7 +12,7 @@ async fn a_second_process_waits_and_takes_over_when_the_first_stops() {
     publish_note(&sql).await;
     let mut first = Streaming::start(database.url(), &config()).await;
     let mut second = Streaming::begin(database.url(), &config(), 8);
-    eventually("the second has found the slot taken", async || {
+    eventually("the second process has found the slot in use", async || {
         (second.metrics.reconnects.get() > 1).then_some(())
     })
     .await;
@@ -21,7 +21,11 @@ async fn a_second_process_waits_and_takes_over_when_the_first_stops() {
         .unwrap();
     assert_eq!(first.changes(1).await[0].inserted_id(), 1);
     let listener = first.stop().await;
-    assert_eq!(listener.signals, [Signal::Live], "the first was left alone");
+    assert_eq!(
+        listener.signals,
+        [Signal::Live],
+        "the first process was not interrupted"
+    );
 
     second.ready().await;
     sql.batch_execute("insert into note values (2, 'y')")
@@ -33,11 +37,11 @@ async fn a_second_process_waits_and_takes_over_when_the_first_stops() {
 }
 
 #[tokio::test]
-async fn a_process_that_fell_silent_loses_the_slot() {
+async fn a_silent_process_loses_the_slot() {
     let database = TestDatabase::bare().await;
     let sql = database.connect().await;
     publish_note(&sql).await;
-    // Only the silence counts here, not the server's own patience.
+    // Only the silence counts here, not the server's own timeout.
     sql.batch_execute(&format!(
         "alter database {} set wal_sender_timeout = '10min'",
         database.name()
@@ -55,7 +59,10 @@ async fn a_process_that_fell_silent_loses_the_slot() {
     proxy.refuse(true);
     proxy.cut();
     first.stop().await;
-    assert!(slot(&sql).await.is_some(), "the slot is the second's now");
+    assert!(
+        slot(&sql).await.is_some(),
+        "the second process has the slot"
+    );
     second.stop().await;
     assert_eq!(slot(&sql).await, None);
 }

@@ -1,5 +1,5 @@
-//! What the visibility tests stand on: a database with roles as Supabase has them, and changes
-//! made by hand from the rows that are in it.
+//! The bench of the visibility tests: a database with Supabase's roles, and changes built from the
+//! rows that it contains.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use proptest::prelude::{Strategy, prop_oneof};
 use rapport::change::{
-    ChangeEvent, ChangeTransaction, Column, ColumnValue, Lsn, OldRow, Relation, ReplicaIdentity,
-    Row, RowChange, TableName, TimestampMicros,
+    ChangeEvent, ChangeTransaction, Column, ColumnValue, OldRow, Relation, ReplicaIdentity, Row,
+    RowChange, TableName,
 };
 use rapport::config::VisibilityConfig;
 use rapport::db::connect::Connector;
@@ -24,7 +24,8 @@ use tokio_postgres::Client;
 use crate::support::database::TestDatabase;
 use crate::support::eventually::eventually;
 
-/// Roles belong to the cluster and tests run side by side, so each is made if it is not there.
+/// Roles belong to the cluster and tests run in parallel, so each role is created only if it is
+/// missing.
 const SETUP: &str = r"
 do $$
 declare wanted record;
@@ -61,12 +62,12 @@ pub(crate) struct Bench {
     pub(crate) visibility: Visibility,
     pub(crate) metrics: VisibilityMetrics,
     pub(crate) database: Option<TestDatabase>,
-    /// Descriptions of tables, each until it differs.
+    /// The latest definition of each table.
     relations: Mutex<BTreeMap<TableName, Arc<Relation>>>,
     tasks: Tasks,
 }
 
-/// Settings under which nothing old is ever used.
+/// Settings under which nothing cached is ever used.
 pub(crate) fn strict() -> VisibilityConfig {
     VisibilityConfig {
         pool_size: 4,
@@ -80,7 +81,7 @@ pub(crate) fn strict() -> VisibilityConfig {
     }
 }
 
-/// Rows above this come in short.
+/// Rows above this size are reduced.
 pub(crate) const MAX_RECORD_BYTES: usize = 10_000;
 
 /// User number `n`.
@@ -115,12 +116,12 @@ impl Bench {
         bench
     }
 
-    /// Over any database by its connection string.
+    /// Over a database with this connection string.
     pub(crate) async fn at(url: &str, config: VisibilityConfig, sql: &str) -> Self {
         Self::logged_in(url, url, config, sql).await
     }
 
-    /// With another login for visibility than for the test itself.
+    /// With another login for visibility than for the test.
     pub(crate) async fn logged_in(
         url: &str,
         login_url: &str,
@@ -158,7 +159,7 @@ impl Bench {
         self.admin.batch_execute(sql).await.unwrap();
     }
 
-    /// Joins channel `n` with one binding whose id is `n` too.
+    /// Joins channel `n` with one binding whose id is also `n`.
     pub(crate) async fn subscribe(
         &self,
         n: u32,
@@ -176,14 +177,15 @@ impl Bench {
             .await
     }
 
-    /// Joins channel `n` for everything of `public.<table>`.
+    /// Joins channel `n` for all changes of `public.<table>`.
     pub(crate) async fn watch(&self, n: u32, identity: &Arc<Identity>, table: &str) {
         self.subscribe(n, identity, json!({"schema": "public", "table": table}))
             .await
             .unwrap();
     }
 
-    /// The table as the replication stream has described it: anew only where that differs.
+    /// The table definition as the replication stream describes it. It is a new value only if it
+    /// differs.
     pub(crate) async fn relation(&self, table: &str) -> Arc<Relation> {
         self.relation_in("public", table).await
     }
@@ -200,7 +202,7 @@ impl Bench {
         Arc::clone(known)
     }
 
-    /// A description of the table, with which the stream says that something may have changed.
+    /// A new definition of the table, by which the stream shows that something may have changed.
     pub(crate) async fn description(&self, schema: &str, table: &str) -> Arc<Relation> {
         let rows = self
             .admin
@@ -241,14 +243,15 @@ impl Bench {
         })
     }
 
-    /// Images of the rows of `relation` for which `condition` holds, in order of their first column.
+    /// Images of the rows of `relation` for which `condition` is true, ordered by their first
+    /// column.
     pub(crate) async fn images(&self, relation: &Relation, condition: &str) -> Vec<Row> {
         let list: Vec<_> = relation
             .columns
             .iter()
             .map(|column| format!("\"{}\"", column.name.replace('"', "\"\"")))
             .collect();
-        // A simple query prints values as the replication stream does: by their output functions.
+        // A simple query prints values as the replication stream does, with their output functions.
         let rows = self
             .admin
             .simple_query(&format!(
@@ -272,10 +275,10 @@ impl Bench {
             .collect()
     }
 
-    /// Waits until these descriptions are no news any more: the catalogue is not read for them by
-    /// itself. Not for settings under which nothing old is ever used.
+    /// Waits until these definitions are old enough that they alone do not cause a reading of the
+    /// catalogue. Not usable under settings with which nothing cached is used.
     pub(crate) async fn settle(&self, relations: &[&Arc<Relation>]) {
-        eventually("the descriptions are old", async || {
+        eventually("the definitions are old", async || {
             let checks = self.metrics.catalog_checks.get();
             for relation in relations {
                 let batch = [transaction(
@@ -295,7 +298,7 @@ impl Bench {
         self.visibility.resolve(transactions).await.deliveries
     }
 
-    /// Resolves each change as a transaction of its own; for each of them who receives it as what.
+    /// Resolves each change as its own transaction. Returns the recipients of each, by payload.
     pub(crate) async fn seen(&self, relation: &Arc<Relation>, rows: Vec<RowChange>) -> Vec<Seen> {
         let count = rows.len();
         let batch: Vec<_> = rows
@@ -317,7 +320,8 @@ impl Bench {
         seen
     }
 
-    /// Inserts with `sql` into `public.<table>` and returns who sees the rows for which `condition` holds.
+    /// Inserts with `sql` into `public.<table>`. Returns the recipients of the rows for which
+    /// `condition` is true.
     pub(crate) async fn insert(&self, table: &str, sql: &str, condition: &str) -> Vec<Seen> {
         self.run(sql).await;
         let relation = self.relation(table).await;
@@ -339,7 +343,7 @@ impl Drop for Bench {
     }
 }
 
-/// Channels that received a change, by what they received.
+/// The channels that received a change, by payload.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Seen {
     pub(crate) rows: BTreeSet<u32>,
@@ -347,7 +351,7 @@ pub(crate) struct Seen {
     pub(crate) unanswered: BTreeMap<u32, String>,
 }
 
-/// Rows only, for these channels.
+/// Only rows, for these channels.
 pub(crate) fn rows(channels: &[u32]) -> Seen {
     Seen {
         rows: channels.iter().copied().collect(),
@@ -355,23 +359,26 @@ pub(crate) fn rows(channels: &[u32]) -> Seen {
     }
 }
 
+/// The first transaction id of a cluster, which every snapshot sees.
+const FIRST_XID: u32 = 3;
+
+/// A transaction with this change that every snapshot sees.
 pub(crate) fn transaction(relation: &Arc<Relation>, row: RowChange) -> Arc<ChangeTransaction> {
-    Arc::new(ChangeTransaction {
-        commit_lsn: Lsn(1),
-        committed_at: TimestampMicros(0),
-        // The first of all: every snapshot sees it.
-        xid: 3,
-        first_ordinal: 0,
-        changes: vec![ChangeEvent {
-            relation: Arc::clone(relation),
-            row,
-        }],
-        is_last: true,
-        bytes: 0,
-    })
+    transaction_with_xid(FIRST_XID, relation, row)
 }
 
-/// The old image under the default replica identity: values of the key alone.
+/// A transaction with this id and this change.
+pub(crate) fn transaction_with_xid(
+    xid: u32,
+    relation: &Arc<Relation>,
+    row: RowChange,
+) -> Arc<ChangeTransaction> {
+    let relation = Arc::clone(relation);
+    let changes = vec![ChangeEvent { relation, row }];
+    Arc::new(ChangeTransaction::whole(xid, changes))
+}
+
+/// The old image under the default replica identity: only the key has values.
 pub(crate) fn key_image(relation: &Relation, row: &Row) -> OldRow {
     OldRow::Key(Row(relation
         .columns
@@ -387,8 +394,8 @@ pub(crate) fn key_image(relation: &Relation, row: &Row) -> OldRow {
         .collect()))
 }
 
-/// So many random cases in an ordinary run, the same ones each time, so that what failed fails again;
-/// `PROPTEST_CASES` asks for that many others.
+/// This number of random cases. They are the same in each run, so that a failure is reproducible;
+/// `PROPTEST_CASES` sets another number of other cases.
 pub(crate) fn cases(ordinary: u32) -> proptest::test_runner::Config {
     use proptest::test_runner::{Config, RngSeed};
     use rapport::config::source::{ProcessEnvironment, Source as _};
@@ -404,7 +411,7 @@ pub(crate) fn cases(ordinary: u32) -> proptest::test_runner::Config {
     }
 }
 
-/// Conditions that are put together from `atoms`, `depth` levels deep and of about `size` parts at most.
+/// Conditions built from `atoms`, `depth` levels deep and with at most about `size` parts.
 pub(crate) fn combined(
     atoms: impl Strategy<Value = &'static str> + 'static,
     depth: u32,

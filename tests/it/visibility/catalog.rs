@@ -1,4 +1,5 @@
-//! What the catalogue says is in force within its time limit, and at once where the stream itself says so.
+//! Changes in the catalogue take effect within its time limit, and immediately if the stream shows
+//! them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -60,7 +61,7 @@ async fn a_changed_policy_is_honoured_within_the_time_limit_under_load() {
                 .seen(&relation, vec![RowChange::Insert { new: new.clone() }])
                 .await;
         }
-        // One more that begins after the limit.
+        // A second one that begins after the limit.
         let after = bench
             .seen(&relation, vec![RowChange::Insert { new: new.clone() }])
             .await;
@@ -80,7 +81,7 @@ async fn a_changed_policy_is_honoured_within_the_time_limit_under_load() {
 }
 
 #[tokio::test]
-async fn a_relation_that_differs_makes_the_catalogue_be_read_at_once() {
+async fn a_changed_table_definition_causes_a_reading_of_the_catalogue() {
     let config = VisibilityConfig {
         catalog_ttl: Duration::from_secs(3600),
         ..strict()
@@ -105,7 +106,7 @@ async fn a_relation_that_differs_makes_the_catalogue_be_read_at_once() {
         .await;
     let insert = "insert into t values (2, null, 'b', 'team1')";
     assert_eq!(bench.insert("t", insert, "id = 2").await, [rows(&[1])]);
-    // A shape that the catalogue no longer has: its column is nobody's.
+    // A definition that the catalogue no longer contains: the rights on its column are unknown.
     let relation = bench.relation("t").await;
     let mut older: Relation = (*relation).clone();
     older.columns.push(Column {
@@ -119,7 +120,7 @@ async fn a_relation_that_differs_makes_the_catalogue_be_read_at_once() {
     new.0.push(rapport::change::ColumnValue::Null);
     // Tests that run beside this one create roles in the same cluster. Each makes one reading
     // necessary, so only a reading in every round would be a fault.
-    eventually("an unknown shape causes no reading", async || {
+    eventually("an unknown definition causes no reading", async || {
         let loads = bench.metrics.catalog_loads.get();
         for _ in 0..3 {
             let changes = vec![RowChange::Insert { new: new.clone() }];
@@ -131,7 +132,7 @@ async fn a_relation_that_differs_makes_the_catalogue_be_read_at_once() {
 }
 
 #[tokio::test]
-async fn statements_survive_changes_of_what_they_refer_to() {
+async fn statements_survive_changes_of_their_objects() {
     let config = VisibilityConfig {
         catalog_ttl: Duration::from_secs(3600),
         ..strict()
@@ -152,13 +153,14 @@ async fn statements_survive_changes_of_what_they_refer_to() {
         bench.insert("t", &insert(1), "id = 1").await,
         [rows(&[1, 2])]
     );
-    // The column's type changes: every plan is made anew.
+    // The column's type changes, so all statements are planned again.
     bench.run("alter table members add column note text; alter table members alter column note type int using null").await;
     assert_eq!(
         bench.insert("t", &insert(2), "id = 2").await,
         [rows(&[1, 2])]
     );
-    // A renamed function makes the prepared text wrong; the policy itself follows the name.
+    // After a function is renamed, the prepared text is wrong. The policy itself follows the new
+    // name.
     bench
         .run("create function private.yes() returns boolean language sql stable as 'select true';
               drop policy members on t;
@@ -208,7 +210,7 @@ async fn tables_are_found_when_they_are_published() {
 }
 
 #[tokio::test]
-async fn all_or_none_and_the_newest_registration_counts() {
+async fn bindings_are_registered_together_and_the_newest_registration_counts() {
     let bench = Bench::new(T).await;
     let someone = identity("authenticated", 1);
     bench.watch(1, &someone, "t").await;
@@ -225,11 +227,11 @@ async fn all_or_none_and_the_newest_registration_counts() {
     assert_eq!(
         bench.visibility.subscribed_channels(),
         0,
-        "what it had may have been another identity's"
+        "the previous bindings may belong to another identity"
     );
     bench.watch(1, &someone, "t").await;
     assert_eq!(bench.insert("t", &insert(1), "id = 1").await, [rows(&[1])]);
-    // A refreshed token: another person from now on.
+    // A refreshed token, of another user.
     bench.watch(1, &identity("authenticated", 2), "t").await;
     assert_eq!(bench.insert("t", &insert(2), "id = 2").await, [rows(&[])]);
     bench
@@ -239,7 +241,7 @@ async fn all_or_none_and_the_newest_registration_counts() {
 }
 
 #[tokio::test]
-async fn wildcards_cover_tables_of_today_and_tomorrow() {
+async fn wildcards_include_present_and_future_tables() {
     let bench = Bench::new(
         "create table a (id int primary key); create table b (id int primary key, n int);
          grant select on a, b to anon; alter publication supabase_realtime add table a, b;",
@@ -294,8 +296,8 @@ async fn wildcards_cover_tables_of_today_and_tomorrow() {
     );
 }
 
-/// PostgreSQL's own function names the published tables, and locks them to do so. Whatever a publication is made of,
-/// the tables that can be subscribed to are the ones that it names.
+/// PostgreSQL's own function lists the published tables, and locks them for that. The tables that
+/// can be subscribed to must be the same for every form of publication.
 #[tokio::test]
 async fn tables_are_published_as_postgres_says() {
     let bench = Bench::new(
@@ -361,9 +363,9 @@ async fn tables_are_published_as_postgres_says() {
     }
 }
 
-/// An `ALTER TABLE` that is not committed yet concerns its own table alone.
+/// An uncommitted `ALTER TABLE` affects only its own table.
 #[tokio::test]
-async fn a_locked_table_holds_up_no_other() {
+async fn a_locked_table_does_not_delay_others() {
     let bench = Bench::new(&format!(
         "{T} create table busy (id int primary key);
          alter publication supabase_realtime add table busy"
@@ -381,11 +383,11 @@ async fn a_locked_table_holds_up_no_other() {
         let sql = format!("insert into t values ({id}, '{}')", user(1));
         let condition = format!("id = {id}");
         let seen = bench.insert("t", &sql, &condition);
-        // Whoever waits for the lock waits for ever.
+        // A statement that waits for the lock would wait forever.
         timeout(Duration::from_secs(30), seen).await.unwrap()
     };
     assert_eq!(insert(1).await, [rows(&[1])]);
-    // The same when the catalogue has changed elsewhere and is read in full.
+    // The same when another change causes a full reading of the catalogue.
     bench.run("create type pair as (a int, b int)").await;
     assert_eq!(insert(2).await, [rows(&[1])]);
     assert!(bench.metrics.catalog_loads.get() > loads);
@@ -399,7 +401,7 @@ fn unauthorized(channel: u32) -> Seen {
     }
 }
 
-/// A catalogue that is never compared again by itself.
+/// A catalogue that is never compared again without a reason.
 fn trusting() -> VisibilityConfig {
     VisibilityConfig {
         catalog_ttl: Duration::from_secs(3600),
@@ -407,9 +409,9 @@ fn trusting() -> VisibilityConfig {
     }
 }
 
-/// What `VACUUM` or a new connection brings: tables are described again, and nothing has changed.
+/// As after `VACUUM` or a reconnect: tables are described again although nothing has changed.
 #[tokio::test]
-async fn descriptions_of_one_batch_cost_one_comparison_and_known_ones_none() {
+async fn definitions_of_one_batch_cost_one_comparison_and_known_ones_none() {
     let bench = Bench::with(
         trusting(),
         &format!("{T} create table u (id int primary key); grant select on u to authenticated; alter publication supabase_realtime add table u"),
@@ -448,9 +450,9 @@ async fn descriptions_of_one_batch_cost_one_comparison_and_known_ones_none() {
     assert_eq!(bench.metrics.catalog_checks.get(), checks);
 }
 
-/// The stream says that a table has changed, not what: so nothing that was known of it is used.
+/// The stream shows that a table has changed, but not how. Nothing cached about it may be used.
 #[tokio::test]
-async fn an_equal_description_makes_the_rules_be_read_again() {
+async fn an_equal_definition_causes_a_reading_of_the_rules() {
     let bench = Bench::with(trusting(), T).await;
     bench.watch(1, &identity("authenticated", 1), "t").await;
     bench

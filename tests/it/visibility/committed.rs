@@ -1,13 +1,13 @@
-//! What the log says is committed is asked about when others see it, too, and not before.
+//! Changes are checked only after other sessions can see their commit.
 
 use std::sync::Arc;
 
-use rapport::change::{ChangeTransaction, RowChange};
+use rapport::change::RowChange;
 use rapport::shutdown::Tasks;
 use rapport::visibility::Payload;
 use tokio_postgres::Client;
 
-use super::bench::{Bench, identity, strict, transaction, user};
+use super::bench::{Bench, identity, strict, transaction_with_xid, user};
 use crate::support::database::{connect, own_cluster};
 use crate::support::eventually::eventually;
 
@@ -24,10 +24,10 @@ async fn is_held(client: &Client, backend: Option<i32>) -> Option<()> {
     (held.get::<_, i64>(0) > 0).then_some(())
 }
 
-/// A synchronous standby that does not answer holds commits between the log and everybody else's
-/// eyes, where others are for microseconds.
+/// A synchronous standby that does not answer keeps commits, which are in the WAL, invisible to
+/// other sessions. Without one this lasts microseconds.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_commit_that_nobody_sees_yet_is_waited_for() {
+async fn a_commit_that_is_not_visible_yet_is_waited_for() {
     let cluster = own_cluster().await;
     let url = cluster.url_for("postgres");
     let bench = Arc::new(
@@ -48,7 +48,7 @@ async fn a_commit_that_nobody_sees_yet_is_waited_for() {
     for (n, table) in [(1, "notes"), (2, "plain")] {
         bench.watch(n, &identity("authenticated", n), table).await;
     }
-    // The catalogue is read, and the questions' functions are made, before commits are held.
+    // The catalogue is read and the loop functions are created before commits are held.
     let notes = bench.relation("notes").await;
     bench
         .insert("notes", "insert into notes values (1)", "true")
@@ -63,7 +63,7 @@ async fn a_commit_that_nobody_sees_yet_is_waited_for() {
         .batch_execute("select pg_reload_conf()")
         .await
         .unwrap();
-    // A reload takes effect some time later: from when a commit is held.
+    // A reload takes effect after some time, which is over once a commit is held.
     let first = connect(&url).await;
     let commits = Tasks::new().spawn("commits", async move {
         let commit = "set synchronous_commit = on; insert into gone values (1)";
@@ -89,11 +89,12 @@ async fn a_commit_that_nobody_sees_yet_is_waited_for() {
     let mut batch = Vec::new();
     for (relation, condition) in [(&notes, "id = 2"), (&plain, "true")] {
         let new = bench.images(relation, condition).await.remove(0);
-        let alone = transaction(relation, RowChange::Insert { new });
-        batch.push(Arc::new(ChangeTransaction {
-            xid: u32::try_from(xid).unwrap(),
-            ..(*alone).clone()
-        }));
+        let xid = u32::try_from(xid).unwrap();
+        batch.push(transaction_with_xid(
+            xid,
+            relation,
+            RowChange::Insert { new },
+        ));
     }
     let committing = Arc::clone(&bench);
     let committed = Tasks::new().spawn("commit", async move { committing.run("commit").await });
@@ -144,7 +145,7 @@ async fn a_commit_that_nobody_sees_yet_is_waited_for() {
     );
 }
 
-/// A batch may be left over from before a failover to a standby that had not received its commit.
+/// A batch may remain from before a failover to a standby that had not received its commit.
 #[tokio::test]
 async fn a_commit_of_another_history_is_not_waited_for() {
     let bench = Bench::with(
@@ -159,16 +160,13 @@ async fn a_commit_of_another_history_is_not_waited_for() {
     let notes = bench.relation("notes").await;
     bench.run("insert into notes values (1)").await;
     let new = bench.images(&notes, "true").await.remove(0);
-    let alone = transaction(&notes, RowChange::Insert { new });
     let xid = bench
         .admin
         .query_one("select pg_current_xact_id()::text::int8", &[])
         .await
         .unwrap();
-    let future = ChangeTransaction {
-        xid: u32::try_from(xid.get::<_, i64>(0)).unwrap() + 1_000_000,
-        ..(*alone).clone()
-    };
-    let told = bench.resolve(&[Arc::new(future)]).await;
+    let xid = u32::try_from(xid.get::<_, i64>(0)).unwrap() + 1_000_000;
+    let future = transaction_with_xid(xid, &notes, RowChange::Insert { new });
+    let told = bench.resolve(&[future]).await;
     assert_eq!(told.len(), 1);
 }

@@ -1,4 +1,5 @@
-//! A DELETE leaves no row to ask about: the key under row-level security, and the old image where the log has it.
+//! A DELETE leaves no row to check. Under row-level security the key is sent, and the old image is
+//! checked if the WAL contains it.
 
 use std::sync::Arc;
 
@@ -7,7 +8,9 @@ use rapport::config::VisibilityConfig;
 use rapport::visibility::{ChannelId, Delivery, Payload, RecordDetail, record};
 use serde_json::json;
 
-use super::bench::{Bench, identity, key_image, rows, strict, transaction, user};
+use super::bench::{
+    Bench, identity, key_image, rows, strict, transaction, transaction_with_xid, user,
+};
 use crate::support::eventually::eventually;
 
 const NOTES: &str = "
@@ -48,7 +51,7 @@ async fn under_row_security_everyone_with_a_policy_hears_the_key() {
         )
         .await
         .unwrap();
-    // The key alone does not tell whether the filter would accept.
+    // The key alone does not show whether the filter would accept the row.
     bench
         .subscribe(
             6,
@@ -68,7 +71,7 @@ async fn under_row_security_everyone_with_a_policy_hears_the_key() {
     let batch = [transaction(&relation, RowChange::Delete { old })];
     for delivery in bench.resolve(&batch).await {
         let Payload::Row(columns, detail) = &delivery.payload else {
-            panic!("a row was expected");
+            panic!("expected a row");
         };
         let mut out = Vec::new();
         record::write_old_record(&mut out, &batch[0].changes[0].row, columns, *detail);
@@ -85,7 +88,7 @@ async fn under_row_security_everyone_with_a_policy_hears_the_key() {
 }
 
 #[tokio::test]
-async fn a_setting_silences_what_nobody_can_judge() {
+async fn a_setting_suppresses_deletions_that_cannot_be_judged() {
     let config = VisibilityConfig {
         delete_without_old_row: false,
         ..strict()
@@ -101,7 +104,7 @@ async fn a_setting_silences_what_nobody_can_judge() {
 }
 
 #[tokio::test]
-async fn of_a_table_without_old_rows_an_update_tells_the_key_of_what_was() {
+async fn updates_of_a_table_without_old_rows_reveal_only_the_old_key() {
     let config = VisibilityConfig {
         tables_without_old_rows: vec!["public.notes".to_owned()],
         ..strict()
@@ -127,7 +130,7 @@ async fn of_a_table_without_old_rows_an_update_tells_the_key_of_what_was() {
         assert!(!deliveries.is_empty());
         for delivery in deliveries {
             let Payload::Row(columns, detail) = &delivery.payload else {
-                panic!("a row was expected");
+                panic!("expected a row");
             };
             let mut out = Vec::new();
             record::write_old_record(&mut out, &batch[0].changes[0].row, columns, *detail);
@@ -137,7 +140,7 @@ async fn of_a_table_without_old_rows_an_update_tells_the_key_of_what_was() {
 }
 
 #[tokio::test]
-async fn with_the_old_row_only_those_hear_who_could_see_it() {
+async fn with_the_old_row_only_subscribers_who_could_see_it_receive_a_deletion() {
     let bench = notes(strict(), "alter table notes replica identity full;").await;
     let relation = bench.relation("notes").await;
     let row = bench.images(&relation, "true").await.remove(0);
@@ -160,16 +163,16 @@ async fn with_the_old_row_only_those_hear_who_could_see_it() {
     assert!(!deliveries.is_empty());
     for delivery in deliveries {
         let Payload::Row(columns, detail) = &delivery.payload else {
-            panic!("a row was expected");
+            panic!("expected a row");
         };
         let mut out = Vec::new();
         record::write_old_record(&mut out, &batch[0].changes[0].row, columns, *detail);
-        assert_eq!(out, br#"{"id":1}"#, "the payload stays the key alone");
+        assert_eq!(out, br#"{"id":1}"#, "the payload contains only the key");
     }
 }
 
 #[tokio::test]
-async fn an_identity_without_the_primary_key_silences_no_deletion() {
+async fn deletions_are_delivered_without_the_primary_key_in_the_identity() {
     for (delete_without_old_row, expected) in [(true, rows(&[1, 2, 4])), (false, rows(&[4]))] {
         let config = VisibilityConfig {
             delete_without_old_row,
@@ -197,15 +200,16 @@ async fn an_identity_without_the_primary_key_silences_no_deletion() {
             assert_eq!(
                 old_record(&batch, &delivery),
                 "{}",
-                "only the key may be told"
+                "only the key may be sent"
             );
         }
     }
 }
 
-/// The log calls the old image of a partition full when the root's identity is, whatever it holds.
+/// The WAL marks the old image of a partition as full if the root's identity is, whatever the image
+/// contains.
 #[tokio::test]
-async fn a_full_image_of_a_partition_that_keeps_less_does_not_decide() {
+async fn an_incomplete_image_of_a_partition_that_is_marked_full_does_not_decide() {
     let config = VisibilityConfig {
         delete_without_old_row: false,
         ..strict()
@@ -238,7 +242,7 @@ async fn a_full_image_of_a_partition_that_keeps_less_does_not_decide() {
     let seen = bench
         .seen(&relation, vec![RowChange::Delete { old: old.clone() }])
         .await;
-    assert_eq!(seen, [rows(&[2])], "nobody knows what the body was");
+    assert_eq!(seen, [rows(&[2])], "the old body is unknown");
     let deliveries = bench.resolve(&batch).await;
     assert_eq!(old_record(&batch, &deliveries[0]), r#"{"id":1}"#);
 
@@ -278,7 +282,7 @@ async fn a_role_that_may_select_nothing_hears_of_no_deletion() {
 
 fn old_record(batch: &[Arc<ChangeTransaction>], delivery: &Delivery) -> String {
     let Payload::Row(columns, detail) = &delivery.payload else {
-        panic!("a row was expected, not {:?}", delivery.payload);
+        panic!("expected a row, not {:?}", delivery.payload);
     };
     let change = &batch[delivery.transaction].changes[delivery.change].row;
     let mut out = Vec::new();
@@ -297,7 +301,7 @@ grant select on members, posts to authenticated;
 alter publication supabase_realtime add table posts;
 ";
 
-/// A deletion of the only post, in a transaction that runs `also`, as the stream brings it.
+/// A deletion of the only post, in a transaction that also runs `also`, as the stream reports it.
 async fn deletion(bench: &Bench, also: &str) -> [Arc<ChangeTransaction>; 1] {
     let relation = bench.relation("posts").await;
     bench.run("begin").await;
@@ -309,10 +313,12 @@ async fn deletion(bench: &Bench, also: &str) -> [Arc<ChangeTransaction>; 1] {
         .await
         .unwrap();
     bench.run("commit").await;
-    [Arc::new(ChangeTransaction {
-        xid: u32::try_from(xid.get::<_, i64>(0)).unwrap(),
-        ..(*transaction(&relation, RowChange::Delete { old })).clone()
-    })]
+    let xid = u32::try_from(xid.get::<_, i64>(0)).unwrap();
+    [transaction_with_xid(
+        xid,
+        &relation,
+        RowChange::Delete { old },
+    )]
 }
 
 async fn recipients(bench: &Bench, batch: &[Arc<ChangeTransaction>]) -> Vec<u64> {
@@ -323,7 +329,7 @@ async fn recipients(bench: &Bench, batch: &[Arc<ChangeTransaction>]) -> Vec<u64>
     channels
 }
 
-/// Enough of them that they are asked about in one call, with one outsider.
+/// Enough members for one call, and one outsider.
 async fn members(people: u32) -> Bench {
     let bench = Bench::new(POSTS).await;
     for n in 1..=people {
@@ -339,13 +345,13 @@ async fn members(people: u32) -> Bench {
 }
 
 #[tokio::test]
-async fn a_deletion_that_the_stream_brings_late_is_judged_by_the_state_before_it() {
+async fn a_late_deletion_is_judged_by_the_state_before_it() {
     for people in [1, 7] {
         let bench = members(people).await;
-        // The snapshots of now, of which the first one sees the post.
+        // The current snapshots. The first of them sees the post.
         let batch = deletion(&bench, "delete from members").await;
         for n in 0..20 {
-            // Snapshots are taken meanwhile, and see the deletion.
+            // Snapshots continue to be taken, and see the deletion.
             bench
                 .run(&format!("insert into members values (2, '{}')", user(n)))
                 .await;
@@ -363,7 +369,7 @@ async fn a_deletion_that_the_stream_brings_late_is_judged_by_the_state_before_it
 async fn holders(bench: &Bench) -> Vec<i32> {
     let rows = bench.admin.query(
         "select pid from pg_stat_activity
-         where datname = current_database() and application_name = 'rapport visibility past'",
+         where datname = current_database() and application_name = 'rapport visibility snapshots'",
         &[],
     );
     let rows = rows.await.unwrap();
@@ -371,7 +377,7 @@ async fn holders(bench: &Bench) -> Vec<i32> {
 }
 
 #[tokio::test]
-async fn without_a_state_before_a_deletion_only_those_hear_who_can_see_it_still() {
+async fn without_a_snapshot_before_a_deletion_only_current_viewers_receive_it() {
     let bench = members(1).await;
     let batch = deletion(&bench, "delete from members").await;
     let before = holders(&bench).await;
@@ -381,14 +387,14 @@ async fn without_a_state_before_a_deletion_only_those_hear_who_can_see_it_still(
             "select pg_terminate_backend(pid) from unnest(array{before:?}) as pid"
         ))
         .await;
-    eventually("others hold snapshots", async || {
+    eventually("other connections hold snapshots", async || {
         let now = holders(&bench).await;
         let is_new = !now.is_empty() && now.iter().all(|pid| !before.contains(pid));
         is_new.then_some(())
     })
     .await;
     assert_eq!(recipients(&bench, &batch).await, [0; 0]);
-    // The next ones are told again.
+    // Later deletions are delivered again.
     bench
         .run(&format!(
             "insert into members values (1, '{}'); insert into posts values (1, 1)",
@@ -403,14 +409,14 @@ async fn without_a_state_before_a_deletion_only_those_hear_who_can_see_it_still(
 }
 
 #[tokio::test]
-async fn nothing_is_held_where_no_policy_looks_elsewhere_or_nobody_asks() {
+async fn no_snapshots_are_held_without_a_policy_that_reads_other_rows_or_without_subscribers() {
     let bench = notes(strict(), "alter table notes replica identity full;").await;
     bench.run(POSTS).await;
     assert!(holders(&bench).await.is_empty());
     bench.watch(9, &identity("authenticated", 1), "posts").await;
     assert_eq!(holders(&bench).await.len(), 1);
     bench.visibility.unsubscribe(ChannelId(9));
-    eventually("nothing is held", async || {
+    eventually("no snapshots are held", async || {
         holders(&bench).await.is_empty().then_some(())
     })
     .await;

@@ -1,4 +1,4 @@
-//! For random tables, policies, grants and people the decision equals what `select` returns.
+//! For random tables, policies, grants and users, the decision equals the result of `select`.
 
 use std::collections::BTreeSet;
 
@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::bench::{Bench, cases, claims, combined, identity, user};
 
-/// What the random policies refer to.
+/// The objects that the random policies refer to.
 const SURROUNDINGS: &str = "
 create type kind as enum ('note', 'task');
 create table members (team text, who uuid, is_admin boolean);
@@ -174,7 +174,7 @@ impl Case {
             } else {
                 "restrictive"
             };
-            // One that is about writing alone stands for `for all with check`, which has no USING.
+            // A policy for writing only stands for `for all with check`, which has no USING.
             let (command, clause) = match *command {
                 "update" => ("all", "with check"),
                 command => (command, "using"),
@@ -242,7 +242,7 @@ fn decisions_equal_select() {
         identity("vis_heir", 2),
         identity("vis_editor", 1),
         identity("vis_editor_member", 2),
-        // So many of one role are asked about in one call, the few of the others one by one.
+        // Enough identities of one role for a call, and a few of the others for single executions.
         identity("authenticated", 4),
         claims(
             "authenticated",
@@ -291,8 +291,8 @@ fn decisions_equal_select() {
                         seen_rows.set(seen_rows.get() + own.len());
                         hidden_rows.set(hidden_rows.get() + seen.len() - own.len());
                     }
-                    // A `select` that fails shows nothing; here the rows that do not fail may be shown,
-                    // and never more than those that were answered.
+                    // A `select` that fails shows nothing. Here the rows that do not fail may be
+                    // shown, and never more than those with a result.
                     Err(sqlstate) => {
                         let is_refused = seen.iter().all(|seen| seen.refused.contains_key(&n));
                         prop_assert!(

@@ -1,4 +1,5 @@
-//! Filters accept exactly the rows for which their SQL is true, and are refused in the protocol's words.
+//! Filters accept exactly the rows for which their SQL is true, and are refused with the protocol's
+//! texts.
 
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
@@ -153,7 +154,7 @@ fn condition() -> impl Strategy<Value = String> {
     })
 }
 
-/// The condition as the protocol defines it, in SQL.
+/// The condition as SQL, as the protocol defines it.
 fn sql(condition: &Condition, type_of: &str) -> String {
     let column = format!("t.\"{}\"", condition.column);
     let literal = format!("'{}'", condition.value.replace('\'', "''"));
@@ -212,7 +213,8 @@ fn filters_equal_their_sql() {
                 .iter()
                 .map(|one| format!("({})", sql(one, &types[&one.column])))
                 .collect();
-            // Each on its own first: together a false one could spare another its error.
+            // Each on its own first: together, a false condition could hide the error of another
+            // one.
             let mut expected = Ok(Vec::new());
             for condition in all.iter().chain([&all.join(" and ")]) {
                 if expected.is_ok() {
@@ -252,7 +254,8 @@ fn filters_equal_their_sql() {
                     prop_assert_eq!(own, expected, "{}", filter);
                 }
                 (Err(_), Err(_)) => refused.set(refused.get() + 1),
-                // The protocol refuses what is not text-compatible or not boolean even where SQL has an operator.
+                // The protocol refuses types that are not text-compatible or boolean, even if SQL
+                // has an operator.
                 (Ok(_), Err(error)) => {
                     let text = error.client_text();
                     prop_assert!(
@@ -274,7 +277,7 @@ fn filters_equal_their_sql() {
 }
 
 #[tokio::test]
-async fn refusals_have_the_words_of_the_protocol() {
+async fn refusals_have_the_texts_of_the_protocol() {
     let bench = Bench::new(TABLE).await;
     let many = (0..101)
         .map(|n| n.to_string())
@@ -380,10 +383,10 @@ async fn a_filter_is_no_window_on_a_column_that_may_not_be_selected_any_more() {
 }
 
 #[tokio::test]
-async fn a_filter_that_never_ends_harms_only_its_own() {
+async fn a_filter_that_never_ends_affects_only_its_identity() {
     let bench = Bench::new(TABLE).await;
     let someone = identity("authenticated", 1);
-    // The number of x is odd, which the engine finds out by trying every way to divide them.
+    // The number of x is odd. The regular expression engine finds that out by trying all divisions.
     let params = json!({"schema": "public", "table": "t", "filter": r"name=match.^(x+)(x+)(x+)(x+)\1\2\3\4y$"});
     bench.subscribe(1, &someone, params).await.unwrap();
     bench.watch(2, &someone, "t").await;
@@ -415,9 +418,10 @@ async fn private_rows() -> Bench {
 }
 
 #[tokio::test]
-async fn a_filter_that_fails_tells_nothing_of_rows_that_are_hidden() {
+async fn a_failing_filter_reveals_nothing_about_hidden_rows() {
     let bench = private_rows().await;
-    // PostgreSQL fails at the end of this pattern, which it reaches only for names that begin so.
+    // PostgreSQL fails at the end of this pattern, which it reaches only for names with this
+    // prefix.
     let params = json!({"schema": "public", "table": "t", "filter": r"name=like.secret\"});
     for n in [1, 2] {
         let someone = identity("authenticated", n);
@@ -435,9 +439,9 @@ async fn a_filter_that_fails_tells_nothing_of_rows_that_are_hidden() {
 }
 
 #[tokio::test]
-async fn a_filter_is_not_applied_to_rows_that_are_hidden() {
+async fn a_filter_is_not_evaluated_on_hidden_rows() {
     let bench = private_rows().await;
-    // It never ends for the first row, and values are asked about together.
+    // It never ends for the first row, and both values are in one check.
     let params = json!({"schema": "public", "table": "t", "filter": r"name=match.^(x+)(x+)(x+)(x+)\1\2\3\4y$|^z"});
     bench
         .subscribe(2, &identity("authenticated", 2), params)
@@ -453,7 +457,7 @@ async fn a_filter_is_not_applied_to_rows_that_are_hidden() {
 }
 
 #[tokio::test]
-async fn many_filters_that_never_end_are_given_up_together() {
+async fn many_filters_that_never_end_are_suspended_together() {
     let bench = Bench::new(TABLE).await;
     let someone = identity("authenticated", 1);
     let bindings = (1..=200)
@@ -470,7 +474,7 @@ async fn many_filters_that_never_end_are_given_up_together() {
         .await
         .unwrap();
     bench.watch(2, &identity("authenticated", 2), "t").await;
-    // The second time nothing is tried.
+    // The second time it is not evaluated.
     for (id, limit) in [(1, 3_000), (2, 200)] {
         let sql = format!("insert into t (id, name) values ({id}, repeat('x', 999) || 'y')");
         let before = std::time::Instant::now();

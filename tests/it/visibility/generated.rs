@@ -1,4 +1,4 @@
-//! Generated columns, which the log does not carry: their values are worked out from the row image.
+//! Generated columns that the WAL does not contain are computed from the row image.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::bench::{Bench, identity, key_image, rows, strict, transaction, user};
 
-/// `record` and `old_record` of each delivery, with the receiving channels, by change and channel.
+/// `record` and `old_record` of each delivery with the receiving channels, by change and channel.
 async fn written(bench: &Bench, batch: &[Arc<ChangeTransaction>]) -> Vec<(Vec<u64>, Value, Value)> {
     let mut resolved = bench.visibility.resolve(batch).await;
     resolved
@@ -19,7 +19,7 @@ async fn written(bench: &Bench, batch: &[Arc<ChangeTransaction>]) -> Vec<(Vec<u6
     let deliveries = resolved.deliveries.iter().map(|delivery| {
         let change = &resolved.batch[delivery.transaction].changes[delivery.change].row;
         let Payload::Row(columns, detail) = &delivery.payload else {
-            panic!("a row was expected, not {:?}", delivery.payload);
+            panic!("expected a row, not {:?}", delivery.payload);
         };
         let (mut new, mut old) = (Vec::new(), Vec::new());
         record::write_record(&mut new, change, columns, *detail);
@@ -110,7 +110,7 @@ async fn records_have_generated_columns_as_the_table_has_them() {
     let batch = [transaction(&relation, RowChange::Insert { new: image })];
     let resolved = bench.visibility.resolve(&batch).await;
     let Payload::Row(columns, _) = &resolved.deliveries[0].payload else {
-        panic!("a row was expected");
+        panic!("expected a row");
     };
     let header: Value = serde_json::from_slice(&columns.header).unwrap();
     assert_eq!(header[0], json!({"name": "twice", "type": "int8"}));
@@ -162,7 +162,7 @@ async fn filters_select_and_policies_see_generated_columns() {
 
     let relation = bench.relation("t").await;
     let images = bench.images(&relation, "true").await;
-    // The image decides, not what has become of the row.
+    // The image decides, not the current row.
     bench.run("update t set owner = null").await;
     let changes = images
         .iter()
@@ -185,7 +185,7 @@ async fn filters_select_and_policies_see_generated_columns() {
             json!({"id": 2, "n": 2}),
         ]
     );
-    // With the whole old row a deletion is judged by its generated columns, too.
+    // With the full old row, a deletion is also judged by its generated columns.
     bench.run("alter table t replica identity full").await;
     let relation = bench.relation("t").await;
     let deleted = RowChange::Delete {
@@ -198,7 +198,7 @@ async fn filters_select_and_policies_see_generated_columns() {
 }
 
 #[tokio::test]
-async fn old_values_of_generated_columns_are_told_as_far_as_their_inputs_are_known() {
+async fn old_values_of_generated_columns_are_sent_if_their_inputs_are_known() {
     let bench = Bench::new(
         "create table t (id int primary key, a text, b text,
            both_of text generated always as (a || b) stored,
@@ -215,7 +215,7 @@ async fn old_values_of_generated_columns_are_told_as_far_as_their_inputs_are_kno
     };
     let by_key = bench.relation("t").await;
     let row = texts(&[Some("1"), Some("a"), Some("b")]);
-    // A value that the log does not repeat makes unknown what is made of it, and nothing else.
+    // If the WAL omits a value, only the columns that depend on it are unknown.
     let mut partial = row.clone();
     partial.0[2] = ColumnValue::Unchanged;
     assert_eq!(
@@ -254,7 +254,7 @@ async fn old_values_of_generated_columns_are_told_as_far_as_their_inputs_are_kno
 }
 
 #[tokio::test]
-async fn a_generated_primary_key_names_its_row() {
+async fn a_generated_primary_key_identifies_its_row() {
     let bench = Bench::new(
         "create table t (tenant int, number int, note text,
            key text generated always as (tenant || '-' || number) stored primary key);
@@ -284,9 +284,9 @@ async fn a_generated_primary_key_names_its_row() {
         new: image.clone(),
     };
     for (change, old_record) in [
-        // The key did not change.
+        // The key has not changed.
         (update(None), json!({"key": "1-2"})),
-        // It did, and the log does not say what it was.
+        // It has changed, and the WAL does not contain the old one.
         (
             update(Some(OldRow::Key(texts(&[None, None, None])))),
             json!({}),
@@ -306,7 +306,7 @@ async fn a_generated_primary_key_names_its_row() {
     }
 }
 
-/// The refusal of a filter or select on this column.
+/// The refusal of a filter or `select` on this column.
 fn invalid(what: &str, column: &str, table: &str) -> String {
     let (filters, select) = match what {
         "filter" => (
@@ -323,7 +323,7 @@ fn invalid(what: &str, column: &str, table: &str) -> String {
 }
 
 #[tokio::test]
-async fn columns_whose_values_nobody_knows_are_refused_and_left_out() {
+async fn columns_with_unknown_values_are_refused_and_left_out() {
     let bench = Bench::new(
         "create function private.hidden(n int) returns int language plpgsql immutable as 'begin return n; end';
          revoke execute on function private.hidden from public;
@@ -369,7 +369,7 @@ async fn columns_whose_values_nobody_knows_are_refused_and_left_out() {
         assert_eq!(found.len(), 1);
         assert_eq!(found[0].1, record);
     }
-    // What becomes readable is read.
+    // A column that becomes readable is read.
     bench
         .run("grant execute on function private.hidden to public")
         .await;
@@ -385,7 +385,7 @@ async fn columns_whose_values_nobody_knows_are_refused_and_left_out() {
 }
 
 #[tokio::test]
-async fn a_filter_whose_column_goes_is_told_so() {
+async fn a_filter_on_a_dropped_column_is_refused() {
     for statement in [
         "alter table t drop column n",
         "alter table t rename column n to m",
@@ -416,7 +416,7 @@ async fn a_filter_whose_column_goes_is_told_so() {
         let change = || RowChange::Insert {
             new: images[0].clone(),
         };
-        // What a function may no longer do is noticed when it is to be called.
+        // A function that may no longer be executed is noticed at its next call.
         let mut told = std::collections::BTreeMap::new();
         for _ in 0..2 {
             let seen = bench.seen(&relation, vec![change()]).await.remove(0);
@@ -425,14 +425,14 @@ async fn a_filter_whose_column_goes_is_told_so() {
         }
         let text = told
             .remove(&1)
-            .unwrap_or_else(|| panic!("{statement}: nothing was told"));
+            .unwrap_or_else(|| panic!("{statement}: no error was delivered"));
         assert!(text.contains("invalid column for filter"), "{text}");
     }
 }
 
 #[tokio::test]
-async fn a_column_that_is_generated_otherwise_is_worked_out_anew() {
-    // A reading of the catalogue that would otherwise be good for an hour.
+async fn a_column_with_a_new_expression_is_computed_again() {
+    // A reading of the catalogue that would otherwise be valid for an hour.
     let config = VisibilityConfig {
         catalog_ttl: Duration::from_secs(3600),
         ..strict()
@@ -455,13 +455,13 @@ async fn a_column_that_is_generated_otherwise_is_worked_out_anew() {
     bench
         .run("alter table t add twice int generated always as (n * 2) stored")
         .await;
-    // A join that asks for what is not known makes the catalogue be read.
+    // A join with an unknown column causes a reading of the catalogue.
     let filter = json!({"schema": "public", "table": "t", "filter": "twice=eq.6"});
     bench.subscribe(2, &someone, filter).await.unwrap();
     let found = inserted(&bench, &relation).await;
     assert_eq!(found[0].0, [1, 2]);
     assert_eq!(found[0].1, json!({"id": 1, "n": 3, "twice": 6}));
-    // So does another shape in the stream.
+    // A new definition in the stream also causes one.
     bench
         .run(
             "alter table t drop twice; alter table t add m int default 5;

@@ -1,4 +1,5 @@
-//! The login role is no superuser: questions are prepared with its rights and answered with the caller's.
+//! The login role is not a superuser. Queries are prepared with its rights and executed with the
+//! subscriber's.
 
 use rapport::change::RowChange;
 use uuid::Uuid;
@@ -14,7 +15,7 @@ fn as_user(url: &str, user: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_login_without_superuser_asks_in_the_names_of_roles_granted_to_it() {
+async fn a_login_without_superuser_executes_as_roles_granted_to_it() {
     let database = TestDatabase::bare().await;
     let login = format!("vis_login_{}", Uuid::new_v4().simple());
     let sql = format!(
@@ -57,7 +58,8 @@ async fn a_login_without_superuser_asks_in_the_names_of_roles_granted_to_it() {
     assert_eq!(seen[0].rows, [2, 4].into());
     assert!(seen[0].unanswered.is_empty());
 
-    // A role that the login may not take on any more: the question meets no other power instead.
+    // The login may no longer assume this role, so the query fails and does not run with other
+    // rights.
     bench
         .run(&format!("revoke authenticated from {login}"))
         .await;
@@ -69,7 +71,7 @@ async fn a_login_without_superuser_asks_in_the_names_of_roles_granted_to_it() {
     assert_eq!(seen[0].rows, [2, 4].into());
 
     drop(bench);
-    // Roles outlive their database, so this one is taken away.
+    // Roles outlive their database, so this one is dropped.
     let admin = database.connect().await;
     admin
         .batch_execute(&format!(

@@ -1,4 +1,4 @@
-//! Many identities asked about in one call get the answers that each would get alone.
+//! Many identities in one call get the same results as each by itself.
 
 use std::pin::pin;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use super::bench::{Bench, Seen, identity, rows, strict, user};
 use crate::support::database::TestDatabase;
 use crate::support::eventually::eventually;
 
-/// Enough people for calls over several connections.
+/// Enough users for calls over several connections.
 const PEOPLE: std::ops::Range<u32> = 10..70;
 
 async fn watched(config: VisibilityConfig, sql: &str) -> Bench {
@@ -33,7 +33,7 @@ async fn watch(bench: &Bench, table: &str) {
     }
 }
 
-/// Inserts a row of `owner` and tells who sees it.
+/// Inserts a row of `owner` and returns its recipients.
 async fn insert(bench: &Bench, id: u32, owner: u32) -> Seen {
     let sql = format!("insert into notes values ({id}, '{}', 'b')", user(owner));
     bench
@@ -42,7 +42,7 @@ async fn insert(bench: &Bench, id: u32, owner: u32) -> Seen {
         .remove(0)
 }
 
-/// Functions that put a question for many, in the whole database.
+/// The loop functions in the whole database.
 async fn loops(bench: &Bench) -> i64 {
     let sql = "select count(*) from pg_proc where proname like 'rapport_ask_%'";
     bench.admin.query_one(sql, &[]).await.unwrap().get(0)
@@ -53,7 +53,7 @@ fn channels(but: &[u32]) -> Vec<u32> {
 }
 
 #[tokio::test]
-async fn each_has_a_turn_under_their_own_claims() {
+async fn each_turn_has_its_own_claims() {
     let bench = watched(
         strict(),
         "create policy own on notes for select to authenticated using (owner = (select auth.uid()));",
@@ -67,7 +67,7 @@ async fn each_has_a_turn_under_their_own_claims() {
 }
 
 #[tokio::test]
-async fn an_error_is_the_answer_of_those_it_happens_to() {
+async fn an_error_affects_only_its_own_identity() {
     let bench = watched(
         strict(),
         &format!(
@@ -142,7 +142,7 @@ async fn names_and_texts_of_a_policy_mean_what_they_mean_in_it() {
 }
 
 #[tokio::test]
-async fn without_the_right_to_make_a_function_they_are_asked_one_by_one() {
+async fn without_the_right_to_create_functions_identities_are_checked_one_by_one() {
     let database = TestDatabase::bare().await;
     let admin = database.connect().await;
     let name: String = admin
@@ -175,10 +175,10 @@ async fn without_the_right_to_make_a_function_they_are_asked_one_by_one() {
         .unwrap();
 }
 
-/// The server makes all plans anew then, under the role that happens to run them, which cannot
-/// resolve names in a schema that it has no right to use.
+/// The server then plans every statement again, under the role that happens to execute it. That
+/// role cannot resolve names in a schema on which it has no right.
 #[tokio::test]
-async fn a_schema_made_by_anybody_is_in_nobodys_way() {
+async fn a_new_schema_does_not_break_plans() {
     let bench = watched(
         strict(),
         "create function private.me() returns uuid language plpgsql stable as $$ begin return auth.uid(); end $$;
@@ -219,7 +219,7 @@ async fn objects_that_a_policy_uses_can_be_dropped_and_made_anew() {
     assert!(loops(&bench).await > 0);
 }
 
-/// Rows of many owners come in one batch: one for each person and one for nobody, twice.
+/// Rows of many owners come in one batch: one for each user and one without an owner, twice.
 async fn a_row_for_each(bench: &Bench) {
     let sql = "insert into notes
         select 2 * n, ('00000000-0000-0000-0000-' || lpad(n::text, 12, '0'))::uuid, 'b'
@@ -243,7 +243,7 @@ const OWN: &str =
     "create policy own on notes for select to authenticated using (owner = (select auth.uid()));";
 
 #[tokio::test]
-async fn a_batch_of_more_rows_than_one_statement_asks_about_is_put_together_again() {
+async fn a_batch_larger_than_one_statement_is_split_and_merged() {
     let config = VisibilityConfig {
         batch_max_rows: 7,
         ..strict()
@@ -254,7 +254,7 @@ async fn a_batch_of_more_rows_than_one_statement_asks_about_is_put_together_agai
 }
 
 #[tokio::test]
-async fn people_with_filters_of_their_own_are_asked_about_their_own_rows() {
+async fn users_with_filters_are_checked_for_their_own_rows() {
     let bench = Bench::new(&format!(
         "create table notes (id int primary key, owner uuid, body text);
          alter table notes enable row level security;
@@ -264,7 +264,7 @@ async fn people_with_filters_of_their_own_are_asked_about_their_own_rows() {
     ))
     .await;
     for n in PEOPLE {
-        // Everybody is asked about other rows: their own one is among them, and a few of others.
+        // Each user is checked for other rows: their own and a few of others.
         let filter = format!("id=gte.{}", 2 * n - 6);
         let params = serde_json::json!({"schema": "public", "table": "notes", "filter": filter});
         bench
@@ -275,10 +275,10 @@ async fn people_with_filters_of_their_own_are_asked_about_their_own_rows() {
     a_row_for_each(&bench).await;
 }
 
-/// Every connection has a plan of its own that the server makes anew, and a question that is put
-/// again may come to another one than at first: to the one that a slow policy has kept busy.
+/// Every connection has its own plan, which the server makes again. A repeated execution may use
+/// another connection than the first: the one that a slow policy has kept busy.
 #[tokio::test]
-async fn plans_of_all_connections_may_have_to_be_made_anew() {
+async fn plans_of_all_connections_may_be_outdated() {
     const GATE: i64 = 1;
     let config = VisibilityConfig {
         pool_size: 2,
@@ -324,7 +324,7 @@ async fn plans_of_all_connections_may_have_to_be_made_anew() {
     let (notes, first) = insertion("notes", 1).await;
     let (_, second) = insertion("notes", 2).await;
     let (gated, row) = insertion("gated", 1).await;
-    // Two questions at once, so one on each connection.
+    // Two checks at once, so one on each connection.
     bench.settle(&[&notes, &gated]).await;
     assert_eq!(bench.seen(&notes, first).await, [rows(&[10, 11])]);
     bench
@@ -347,7 +347,7 @@ async fn plans_of_all_connections_may_have_to_be_made_anew() {
     gate.batch_execute(&format!("select pg_advisory_lock({GATE})"))
         .await
         .unwrap();
-    // Whoever reads the policies again does so when the busy connection is free again.
+    // The busy connection is free by the time the policies are read again.
     catalog
         .batch_execute("begin; lock table pg_catalog.pg_policy in access exclusive mode")
         .await

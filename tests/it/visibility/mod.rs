@@ -1,4 +1,4 @@
-//! Who may see which change, against a real PostgreSQL.
+//! Tests row visibility against PostgreSQL.
 
 pub(crate) mod bench;
 

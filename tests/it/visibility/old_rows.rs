@@ -1,4 +1,4 @@
-//! The old row of an UPDATE: who receives more of it than the primary key.
+//! The old row of an UPDATE: which subscribers receive more of it than the primary key.
 
 use std::sync::Arc;
 
@@ -18,7 +18,8 @@ grant select on notes to authenticated, anon, service_role;
 alter publication supabase_realtime add table notes;
 ";
 
-/// Channels 1 and 2 of two users, 3 of a role whose policy shows every row, 4 of one without row-level security.
+/// Channels 1 and 2 of two users, 3 of a role whose policy shows every row, 4 of one without
+/// row-level security.
 async fn notes(config: VisibilityConfig, sql: &str) -> Bench {
     let bench = Bench::with(config, &format!("{NOTES}{sql}")).await;
     for (n, role) in [
@@ -59,7 +60,7 @@ async fn old_records(
         .collect();
     for delivery in bench.resolve(&batch).await {
         let Payload::Row(columns, detail) = &delivery.payload else {
-            panic!("a row was expected: {delivery:?}");
+            panic!("expected a row: {delivery:?}");
         };
         let row = &batch[delivery.transaction].changes[0].row;
         let mut out = Vec::new();
@@ -83,7 +84,7 @@ fn full(old: Row, new: Row) -> RowChange {
 }
 
 #[tokio::test]
-async fn a_row_that_moves_into_sight_does_not_show_what_it_was() {
+async fn a_row_that_becomes_visible_does_not_show_its_earlier_version() {
     let bench = notes(strict(), "alter table notes replica identity full").await;
     let relation = bench.relation("notes").await;
     let theirs = format!("1, '{}', 'a', 'hush'", user(2));
@@ -111,12 +112,12 @@ async fn a_row_that_moves_into_sight_does_not_show_what_it_was() {
             ],
         ]
     );
-    // The two users are asked about the two owners. The three images of the second owner are one input.
+    // Both users are checked for both owners. The three images of the second owner are one input.
     assert_eq!(bench.metrics.asked_by_image.get() - asked, 4);
 }
 
 #[tokio::test]
-async fn a_row_that_stays_under_the_same_values_costs_no_question_more() {
+async fn an_old_row_with_equal_values_costs_no_additional_input() {
     let bench = notes(strict(), "alter table notes replica identity full").await;
     let relation = bench.relation("notes").await;
     let old = format!("1, '{}', 'a', 'before'", user(1));
@@ -131,7 +132,7 @@ async fn a_row_that_stays_under_the_same_values_costs_no_question_more() {
 }
 
 #[tokio::test]
-async fn a_setting_shows_old_rows_unchecked() {
+async fn a_setting_sends_old_rows_unchecked() {
     let config = VisibilityConfig {
         tables_with_unchecked_old_rows: vec!["public.notes".to_owned()],
         ..strict()
@@ -147,7 +148,7 @@ async fn a_setting_shows_old_rows_unchecked() {
 }
 
 #[tokio::test]
-async fn of_an_index_identity_only_what_can_be_decided_is_shown() {
+async fn old_rows_of_an_index_identity_are_sent_if_they_can_be_checked() {
     for (index, policy, expected) in [
         // The policy reads what the index contains.
         (
@@ -181,7 +182,7 @@ async fn of_an_index_identity_only_what_can_be_decided_is_shown() {
             old: Some(key_image(&relation, &old)),
             new: new.clone(),
         };
-        // Where the identity has not changed, it is that of the new row.
+        // If the identity has not changed, it is that of the new row.
         let unchanged = RowChange::Update { old: None, new };
         let told = old_records(&bench, &relation, vec![change, unchanged]).await;
         assert_eq!(told[0][0], (1, expected), "{index} {policy}");
@@ -190,7 +191,7 @@ async fn of_an_index_identity_only_what_can_be_decided_is_shown() {
 }
 
 #[tokio::test]
-async fn the_default_identity_is_not_looked_at() {
+async fn the_default_identity_is_not_checked() {
     let bench = notes(strict(), "").await;
     let relation = bench.relation("notes").await;
     let old = format!("1, '{}', 'a', 'x'", user(2));

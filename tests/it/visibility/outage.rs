@@ -1,4 +1,4 @@
-//! The database goes away in the middle: nothing is decided without it, and nothing is lost.
+//! The database fails during a check: nothing is decided without it, and nothing is lost.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::support::database::{connect, own_cluster};
 use crate::support::eventually::eventually;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_outage_during_a_question_loses_nothing() {
+async fn an_outage_during_a_check_loses_nothing() {
     let cluster = Arc::new(own_cluster().await);
     let url = cluster.url_for("postgres");
     let bench = Bench::at(
@@ -50,7 +50,7 @@ async fn an_outage_during_a_question_loses_nothing() {
             .map(|recipient| recipient.channel.0)
             .collect::<Vec<_>>()
     });
-    eventually("a question is under way", async || {
+    eventually("a check is running", async || {
         let asked = bench
             .admin
             .query_one(
@@ -74,7 +74,7 @@ async fn an_outage_during_a_question_loses_nothing() {
         .subscribe(9, &identity("authenticated", 9), params.clone())
         .await;
     assert!(refused.unwrap_err().is_retryable());
-    assert!(!resolving.is_finished(), "an outage is not an answer");
+    assert!(!resolving.is_finished(), "an outage is not a result");
     let starting = Arc::clone(&cluster);
     tokio::task::spawn_blocking(move || starting.resume())
         .await

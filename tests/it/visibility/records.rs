@@ -1,4 +1,4 @@
-//! Records equal `to_jsonb` of the stored values, and hold only what may be sent.
+//! Records equal `to_jsonb` of the stored values, and contain only what may be sent.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::bench::{Bench, MAX_RECORD_BYTES, identity, transaction};
 
-/// Types with values whose texts are hard on an encoder.
+/// Types, with values whose texts are difficult to encode.
 const VALUES: &[(&str, &[&str])] = &[
     ("smallint", &["-32768", "7"]),
     ("integer", &["0", "-5"]),
@@ -133,7 +133,7 @@ const VALUES: &[(&str, &[&str])] = &[
     ("mood[]", &["array['sad', 'very \"happy\"']::mood[]"]),
     ("bytea[]", &["array['\\x00ff'::bytea]"]),
     ("int4range[]", &["array['[1,5)'::int4range]"]),
-    // Numbers at their edges, as floating point prints them.
+    // Numbers at their limits, as floating point prints them.
     (
         "double precision[]",
         &["array['-0', 'NaN', '-Infinity', 1e15, 1e16, 5e-324, null]::float8[]"],
@@ -143,7 +143,7 @@ const VALUES: &[(&str, &[&str])] = &[
     ("numeric(20,0)", &["'12345678901234567890'"]),
     ("numeric(3,-2)", &["12345"]),
     ("money[]", &["array['-12.34'::money, null]"]),
-    // Texts of fixed and bounded length, whole and with their blanks.
+    // Texts of fixed and limited length, with their blanks.
     ("char(3)[]", &["array['a', 'abc', null]::char(3)[]"]),
     ("\"char\"[]", &["array['a'::\"char\"]"]),
     ("bpchar", &["'no length  '"]),
@@ -173,7 +173,7 @@ const VALUES: &[(&str, &[&str])] = &[
         "interval[]",
         &["array['-1 year -2 mons +3 days -04:05:06.789', '0', '1000000 hours']::interval[]"],
     ),
-    // Ranges and what is made of them.
+    // Ranges and types that contain them.
     ("numrange", &["'(,1.5]'", "'(,)'"]),
     (
         "daterange[]",
@@ -246,7 +246,7 @@ const VALUES: &[(&str, &[&str])] = &[
 ];
 
 #[tokio::test]
-async fn every_type_is_written_as_to_jsonb_writes_it() {
+async fn every_type_is_written_as_by_to_jsonb() {
     let mut columns = String::new();
     let mut values = vec![String::new(); 5];
     for (at, (name, samples)) in VALUES.iter().enumerate() {
@@ -311,7 +311,8 @@ async fn every_type_is_written_as_to_jsonb_writes_it() {
     }
 }
 
-/// Equality of JSON values. The same number may be written with an exponent: compared by value.
+/// Equality of JSON values. Numbers are compared by value, because one may be written with an
+/// exponent.
 fn is_same(one: &Value, other: &Value) -> bool {
     match (one, other) {
         (Value::Number(one), Value::Number(other)) => {
@@ -334,14 +335,14 @@ fn is_same(one: &Value, other: &Value) -> bool {
     }
 }
 
-/// `record` and `old_record` of a delivery that is a row.
+/// `record` and `old_record` of a delivery with a row.
 fn written(
     batch: &[Arc<ChangeTransaction>],
     delivery: &rapport::visibility::Delivery,
 ) -> (Vec<u8>, Vec<u8>) {
     let change = &batch[delivery.transaction].changes[delivery.change].row;
     let Payload::Row(columns, detail) = &delivery.payload else {
-        panic!("a row was expected, not {:?}", delivery.payload);
+        panic!("expected a row, not {:?}", delivery.payload);
     };
     let (mut new, mut old) = (Vec::new(), Vec::new());
     record::write_record(&mut new, change, columns, *detail);
@@ -408,7 +409,7 @@ async fn columns_follow_grants_select_and_options() {
         );
     }
     let Payload::Row(columns, _) = &deliveries[1].payload else {
-        panic!("a row was expected");
+        panic!("expected a row");
     };
     assert_eq!(
         columns.header,
@@ -417,7 +418,7 @@ async fn columns_follow_grants_select_and_options() {
 }
 
 #[tokio::test]
-async fn large_rows_come_in_short_and_unknown_values_not_at_all() {
+async fn large_rows_are_reduced_and_unknown_values_omitted() {
     let bench = Bench::new(
         "create table t (id int primary key, short text, long text); grant select on t to anon;
          alter table t replica identity full;
@@ -434,7 +435,7 @@ async fn large_rows_come_in_short_and_unknown_values_not_at_all() {
     let images = bench.images(&relation, "true").await;
     let mut partial = images[1].clone();
     partial.0[2] = ColumnValue::Unchanged;
-    // The same table before its identity was the whole row.
+    // The same table before its identity became the whole row.
     let mut by_key = (*relation).clone();
     by_key.identity = ReplicaIdentity::Default;
     for column in &mut by_key.columns {
@@ -490,7 +491,7 @@ async fn large_rows_come_in_short_and_unknown_values_not_at_all() {
         .iter()
         .map(|delivery| match &delivery.payload {
             Payload::Row(_, detail) => *detail,
-            other => panic!("a row was expected, not {other:?}"),
+            other => panic!("expected a row, not {other:?}"),
         })
         .collect();
     assert_eq!(
@@ -524,7 +525,7 @@ async fn a_table_without_primary_key_is_refused_whatever_the_filter() {
     let seen = bench.insert("t", "insert into t values (1)", "true").await;
     let refused = "Error 400: Bad Request, no primary key";
     assert_eq!(seen[0].refused, [(1, refused), (2, refused)].into());
-    // Nor does it take somebody whose filter accepts the row.
+    // A subscriber whose filter accepts the row does not receive it either.
     bench.visibility.unsubscribe(ChannelId(2));
     let seen = bench.insert("t", "insert into t values (2)", "a = 2").await;
     assert_eq!(seen[0].refused, [(1, refused)].into());

@@ -1,4 +1,4 @@
-//! Row-level security decides as `select` does, case by case.
+//! Row-level security gives the same result as `select`, case by case.
 
 use std::time::Duration;
 
@@ -47,7 +47,7 @@ async fn without_any_policy_only_those_who_bypass_see_rows() {
 }
 
 #[tokio::test]
-async fn permissive_policies_add_up_and_restrictive_ones_take_away() {
+async fn permissive_policies_add_rows_and_restrictive_ones_remove_them() {
     let bench = documents(
         "create policy own on documents for select to authenticated using (owner = auth.uid());
          create policy team on documents using (team = auth.jwt() ->> 'team');
@@ -55,7 +55,7 @@ async fn permissive_policies_add_up_and_restrictive_ones_take_away() {
          create policy writers on documents for insert to anon with check (true);",
     )
     .await;
-    // anon has subject and team of user 1, and only the second policy.
+    // anon has subject and team of user 1, but only the second policy.
     assert_eq!(
         bench.insert("documents", &insert(1, 1), "id = 1").await,
         [rows(&[1, 3, 4])]
@@ -147,7 +147,7 @@ async fn those_who_may_select_nothing_are_told_nothing_where_that_is_configured(
             false => &[],
         };
         assert_eq!(seen[0].refused, told.iter().copied().collect());
-        // It is about rights alone: a table without a primary key is told of as ever.
+        // Only rights are concerned: the error for a table without a primary key is sent as before.
         let seen = bench
             .insert("keyless", "insert into keyless values (1)", "true")
             .await;
@@ -199,7 +199,7 @@ async fn membership_through_a_function_in_a_schema_without_usage() {
         bench.insert("documents", &insert(1, 1), "id = 1").await,
         [rows(&[2, 4])]
     );
-    // A right that `select` needs and the role has lost is no membership.
+    // A right that `select` needs and the role has lost hides the rows.
     bench
         .run("revoke execute on function private.is_member from public")
         .await;
@@ -285,7 +285,7 @@ async fn whole_rows_and_system_columns_in_policies() {
 }
 
 #[tokio::test]
-async fn a_draft_is_never_shown_even_when_it_is_published_before_the_question() {
+async fn a_draft_is_never_shown_even_if_it_is_published_before_the_check() {
     let bench = documents(
         "create policy published on documents for select to authenticated using (not is_draft);",
     )
@@ -316,7 +316,7 @@ async fn a_draft_is_never_shown_even_when_it_is_published_before_the_question() 
 }
 
 #[tokio::test]
-async fn a_poisonous_row_takes_no_other_with_it() {
+async fn a_failing_row_does_not_affect_others() {
     let bench = documents(
         "create policy number on documents for select to authenticated using (body::int > 0);",
     )
@@ -438,7 +438,7 @@ async fn a_function_wrongly_declared_immutable_does_not_mix_callers() {
 }
 
 #[tokio::test]
-async fn unchanged_toast_is_taken_from_the_old_image_or_the_row_is_asked_by_key() {
+async fn unchanged_toast_comes_from_the_old_image_or_the_stored_row() {
     let bench = documents(
         "create policy long on documents for select to authenticated using (body = repeat('x', 10));",
     )
@@ -474,7 +474,7 @@ async fn unchanged_toast_is_taken_from_the_old_image_or_the_row_is_asked_by_key(
 }
 
 #[tokio::test]
-async fn generated_columns_are_asked_by_key() {
+async fn generated_columns_that_cannot_be_computed_are_checked_by_key() {
     let bench = Bench::new(
         "create table g (id int primary key, a int, doubled int generated always as (a * 2) stored);
          alter table g enable row level security; grant select on g to authenticated;
@@ -490,7 +490,7 @@ async fn generated_columns_are_asked_by_key() {
 }
 
 #[tokio::test]
-async fn settings_of_both_conventions_are_there() {
+async fn settings_exist_in_both_conventions() {
     let bench = documents(
         "create policy old_style on documents for select to authenticated using (
            owner::text = current_setting('request.jwt.claim.sub', true)

@@ -1,70 +1,68 @@
-//! One question for many identities in one call: a PL/pgSQL function that takes on one after the other.
+//! Runs one query for many identities in one call, with a PL/pgSQL function that assumes one
+//! identity after the other.
 //!
-//! Each identity's turn is a subtransaction that ends with an error of the function's own, so
-//! settings, locks and whatever else a policy's functions leave behind are rolled back before the
-//! next turn. The statement is executed anew in each turn: its initial sub-selects, such as
-//! `(select auth.uid())`, are evaluated under that turn's claims (PostgreSQL manual 43.11.2: PL/pgSQL
-//! keeps plans, not results). What fails in a turn is that identity's answer alone.
+//! Each identity's turn is a subtransaction that the function ends with an error of its own.
+//! Settings, locks and other effects of a policy's functions are therefore rolled back before the
+//! next turn. The statement is executed again in each turn, so its initial sub-selects, such as
+//! `(select auth.uid())`, are evaluated under that turn's claims (PostgreSQL manual 43.11.2:
+//! PL/pgSQL keeps plans, not results). An error in a turn is the result of that identity only.
 //!
-//! The function is temporary, so it belongs to the connection, and its body is a text, which stands in the
-//! way of nobody's `drop`. It is first run by the login role without an identity and about
-//! nothing, because PostgreSQL resolves the names in a body when it is first run.
+//! The function is temporary, so it belongs to the connection. Its body is a text and therefore
+//! does not prevent anyone from dropping an object. PostgreSQL resolves the names in the body when
+//! the function first runs. The login role runs it first, without an identity and without input.
 
 use std::sync::Arc;
 
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Statement};
 
-use super::question::{Asking, Question};
+use super::query::{Execution, Query};
 use super::text_array::TextArray;
 use crate::db::PARKED_ROLE;
-use crate::visibility::error::AskError;
+use crate::visibility::error::QueryError;
 
-/// The error that ends a turn which has an answer. Its class is nobody's.
+/// The error that ends a turn with a result. PostgreSQL does not use its class.
 const TURN_ENDED: &str = "RP001";
 
-/// The error of a session that is not in the state it should be in. PL/pgSQL catches it as little
-/// as a cancellation, so it ends the call.
+/// The error if the session does not have the expected role. PL/pgSQL's `when others` does not
+/// catch it, so it ends the call.
 const NOT_PARKED: &str = "assert_failure";
 
-/// The function of one question on one connection.
-pub(super) struct AskLoop {
+/// The loop function of one query on one connection.
+pub(super) struct LoopFunction {
     call: Statement,
 }
 
-impl AskLoop {
-    /// Makes the function. The session must have the login's role, and has it afterwards.
+impl LoopFunction {
+    /// Creates the function. The session must have the role of the login.
     ///
     /// # Errors
-    /// When the server refuses it, for instance for lack of the right to create temporary objects.
-    pub(super) async fn make(
+    /// If the server refuses it, for example because the role may not create temporary objects.
+    pub(super) async fn create(
         client: &Client,
-        question: &Question,
+        query: &Query,
     ) -> Result<Self, tokio_postgres::Error> {
-        let made = client
-            .batch_execute(&format!(
-                "begin read write; {}; commit",
-                definition(question)
-            ))
+        let created = client
+            .batch_execute(&format!("begin read write; {}; commit", definition(query)))
             .await;
-        if let Err(error) = made {
+        if let Err(error) = created {
             client.batch_execute("rollback").await?;
             return Err(error);
         }
-        let places: Vec<_> = (1..=question.parameters + 4)
+        let places: Vec<_> = (1..=query.parameters + 4)
             .map(|place| format!("${place}"))
             .collect();
         let call = client
             .prepare(&format!(
                 "select * from pg_temp.{}({})",
-                name(question),
+                name(query),
                 places.join(", ")
             ))
             .await?;
         let nothing = TextArray::new([].into_iter());
         let nobody = TextArray::new([None].into_iter());
-        let plan_cache_mode = question.plan_cache_mode();
-        let mut parameters: Vec<&(dyn ToSql + Sync)> = vec![&nothing; question.parameters];
+        let plan_cache_mode = query.plan_cache_mode();
+        let mut parameters: Vec<&(dyn ToSql + Sync)> = vec![&nothing; query.parameters];
         parameters.push(&nobody);
         parameters.push(&nobody);
         parameters.push(&None::<&str>);
@@ -73,78 +71,79 @@ impl AskLoop {
         Ok(Self { call })
     }
 
-    /// Asks for all of a flight, which must have question and parameters in common.
+    /// Executes a group with the same query and parameters.
     ///
     /// # Errors
-    /// What ended the call before everyone had a turn.
+    /// The error that ended the call before all turns were done.
     pub(super) async fn run(
         &self,
         client: &Client,
-        flight: &[&Asking],
-    ) -> Result<Vec<Result<Vec<i64>, AskError>>, AskError> {
-        let Some(first) = flight.first() else {
+        group: &[&Execution],
+    ) -> Result<Vec<Result<Vec<i64>, QueryError>>, QueryError> {
+        let Some(first) = group.first() else {
             return Ok(Vec::new());
         };
-        let is_one_question = flight.iter().all(|asking| {
-            Arc::ptr_eq(&asking.question, &first.question)
-                && Arc::ptr_eq(&asking.parameters, &first.parameters)
+        let is_one_query = group.iter().all(|execution| {
+            Arc::ptr_eq(&execution.query, &first.query)
+                && Arc::ptr_eq(&execution.parameters, &first.parameters)
         });
-        if !is_one_question {
-            // Answers would be taken for those to other inputs: better none at all.
-            tracing::error!("a call for many identities was about different inputs");
-            return Err(AskError::Unavailable(None));
+        if !is_one_query {
+            // The results would be for the wrong inputs, so there are none.
+            tracing::error!("call for many identities has different inputs; dropping its results");
+            return Err(QueryError::Unavailable(None));
         }
         let claims = TextArray::new(
-            flight
+            group
                 .iter()
-                .map(|asking| Some(asking.asker.identity.claims.as_bytes())),
+                .map(|execution| Some(execution.principal.identity.claims.as_bytes())),
         );
         let subjects = TextArray::new(
-            flight
+            group
                 .iter()
-                .map(|asking| Some(asking.asker.subject.as_bytes())),
+                .map(|execution| Some(execution.principal.subject.as_bytes())),
         );
-        let plan_cache_mode = first.question.plan_cache_mode();
+        let plan_cache_mode = first.query.plan_cache_mode();
         let mut parameters = first.parameters();
         parameters.push(&claims);
         parameters.push(&subjects);
-        parameters.push(&first.asker.identity.role);
+        parameters.push(&first.principal.identity.role);
         parameters.push(&plan_cache_mode);
         let rows = match client.query(&self.call, &parameters).await {
             Ok(rows) => rows,
             Err(error) => {
-                return Err(match AskError::from(error) {
-                    AskError::Refused(error) => AskError::Together(Arc::new(error)),
+                return Err(match QueryError::from(error) {
+                    QueryError::Refused(error) => QueryError::WholeCall(Arc::new(error)),
                     other => other,
                 });
             }
         };
-        if rows.len() != flight.len() {
-            return Err(AskError::Unavailable(None));
+        if rows.len() != group.len() {
+            return Err(QueryError::Unavailable(None));
         }
         Ok(rows
             .iter()
             .map(|row| match row.try_get::<_, Option<String>>(1)? {
-                Some(sqlstate) => Err(AskError::Failed(sqlstate)),
+                Some(sqlstate) => Err(QueryError::Turn(sqlstate)),
                 None => Ok(row.try_get(0)?),
             })
             .collect())
     }
 }
 
-fn name(question: &Question) -> String {
-    format!("rapport_ask_{}", question.id)
+fn name(query: &Query) -> String {
+    format!("rapport_ask_{}", query.id)
 }
 
-/// The function's parameters are those of the question, then claims, subjects, the role and the
-/// `plan_cache_mode`. Without a role nobody is taken on. Its own names contain blanks, and a column
-/// of the same name would be meant before them, so they are never in the way of the question's.
-fn definition(question: &Question) -> String {
-    let inputs = question.parameters;
+/// The function's parameters are those of the query, then claims, subjects, the role and the
+/// `plan_cache_mode`. Without a role no identity is assumed. The names of its variables contain
+/// blanks, and columns take precedence over variables, so they never conflict with names in the
+/// query.
+fn definition(query: &Query) -> String {
+    let inputs = query.parameters;
     let lists = vec!["text[]"; inputs + 2].join(", ");
     let [claims, subjects, role, plan] = [1, 2, 3, 4].map(|place| format!("${}", inputs + place));
-    let name = name(question);
-    let sql = &question.sql;
+    let name = name(query);
+    let sql = &query.sql;
     let body = format!(
         "
 #variable_conflict use_column
@@ -212,11 +211,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_question_cannot_end_the_quote_around_the_body() {
+    fn a_query_cannot_end_the_quote_around_the_body() {
         assert_eq!(dollar_tag("select 1"), "$rapport$");
         let body = "select '$rapport$', '$rapport0$'";
         assert!(!body.contains(&dollar_tag(body)));
-        let question = Question::new(body.to_owned(), 1, false);
-        assert_eq!(definition(&question).matches("$rapport1$").count(), 2);
+        let query = Query::new(body.to_owned(), 1, false);
+        assert_eq!(definition(&query).matches("$rapport1$").count(), 2);
     }
 }

@@ -1,9 +1,10 @@
-//! Lists of texts as PostgreSQL reads them, encoded once for all who are asked about them.
+//! `text[]` parameters in PostgreSQL's binary form, encoded once for all executions with the same
+//! inputs.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use tokio_postgres::types::{IsNull, ToSql, Type, to_sql_checked};
 
-/// A `text[]` parameter, encoded once for all identities it is sent for.
+/// An encoded `text[]` parameter.
 #[derive(Clone, Debug)]
 pub(crate) struct TextArray(Bytes);
 

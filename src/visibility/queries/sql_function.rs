@@ -1,57 +1,56 @@
-//! One question as a function that exists for one transaction only, and is thus never in the way of
-//! anybody's `drop`.
+//! Runs one query as an SQL function that exists only within one transaction, so it never prevents
+//! anyone from dropping an object.
 //!
-//! It is made as the login; each identity has a savepoint of its own.
+//! The login role creates the function. Each identity has its own savepoint.
 
 use std::sync::Arc;
 
-use super::connection::everyone;
-use super::question::{Answer, Asking};
-use super::state::State;
+use super::query::{Execution, QueryOutput, same_error};
+use super::state::DatabaseState;
 use crate::db::PARKED_ROLE;
 use crate::db::parked::{ParkedConnection, ParkedError};
-use crate::visibility::error::AskError;
+use crate::visibility::error::QueryError;
 
-/// Asks for all of a flight, which must have the question in common. A refusal to make the function
-/// is everybody's answer.
+/// Executes a group with the same query. If the function cannot be created, that is the result of
+/// all executions.
 ///
 /// # Errors
-/// After which the connection's state is uncertain.
-pub(super) async fn ask(
+/// The state of the connection is unknown then.
+pub(super) async fn execute(
     connection: &ParkedConnection,
-    flight: &[&Asking],
-    state: &State,
+    group: &[&Execution],
+    state: &DatabaseState,
     statement_timeout: &str,
-) -> Result<Vec<Result<Answer, AskError>>, AskError> {
-    let Some(first) = flight.first() else {
+) -> Result<Vec<Result<QueryOutput, QueryError>>, QueryError> {
+    let Some(first) = group.first() else {
         return Ok(Vec::new());
     };
     let client = connection.client();
-    let lists = vec!["text[]"; first.question.parameters].join(", ");
-    let arguments: Vec<_> = (1..=first.question.parameters)
+    let lists = vec!["text[]"; first.query.parameters].join(", ");
+    let arguments: Vec<_> = (1..=first.query.parameters)
         .map(|n| format!("${n}"))
         .collect();
     let begin = state.begin("read write");
     client
         .batch_execute(&format!("{begin}; set local role none"))
         .await?;
-    let made = client
+    let created = client
         .batch_execute(&format!(
             "create function pg_temp.rapport_ask({lists}) returns pg_catalog.int8[] \
                language sql begin atomic {}; end; \
              grant execute on function pg_temp.rapport_ask to public; \
              set local role {PARKED_ROLE}; set transaction read only",
-            first.question.sql
+            first.query.sql
         ))
         .await;
-    if let Err(error) = made {
+    if let Err(error) = created {
         client.batch_execute("rollback").await?;
         if error.as_db_error().is_none() {
             return Err(error.into());
         }
         let error = Arc::new(error);
-        return Ok(everyone(flight, || {
-            AskError::Unpreparable(Arc::clone(&error))
+        return Ok(same_error(group, || {
+            QueryError::Unpreparable(Arc::clone(&error))
         }));
     }
     let call = client
@@ -60,19 +59,19 @@ pub(super) async fn ask(
             arguments.join(", ")
         ))
         .await?;
-    let mut answers = Vec::with_capacity(flight.len());
-    for asking in flight {
+    let mut answers = Vec::with_capacity(group.len());
+    for execution in group {
         client.batch_execute("savepoint identity").await?;
-        let caller = asking.caller(statement_timeout);
+        let caller = execution.caller(statement_timeout);
         let answer = match connection.become_caller(&caller).await {
             Ok(()) => client
-                .query_one(&call, &asking.parameters())
+                .query_one(&call, &execution.parameters())
                 .await
-                .map_err(AskError::from),
+                .map_err(QueryError::from),
             Err(ParkedError::Doubtful) => return Err(ParkedError::Doubtful.into()),
             Err(ParkedError::Database(error)) => Err(error.into()),
         };
-        answers.push(answer.map(Answer::Row));
+        answers.push(answer.map(QueryOutput::Row));
         client
             .batch_execute("rollback to savepoint identity; release savepoint identity")
             .await?;

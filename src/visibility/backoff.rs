@@ -1,0 +1,34 @@
+//! Retries while the database is unreachable.
+
+use std::time::Duration;
+
+use super::error::QueryError;
+use crate::observability::metrics::VisibilityMetrics;
+
+/// First and longest pause before a query is repeated while the database is unreachable. A restart
+/// takes about a second; retrying every 50 ms for an hour helps no one.
+const FIRST_RETRY: Duration = Duration::from_millis(50);
+const LAST_RETRY: Duration = Duration::from_secs(2);
+
+/// Pauses between attempts while the database is unreachable.
+pub(super) struct Backoff<'a> {
+    metrics: &'a VisibilityMetrics,
+    wait: Duration,
+}
+
+impl<'a> Backoff<'a> {
+    pub(super) fn new(metrics: &'a VisibilityMetrics) -> Self {
+        Self {
+            metrics,
+            wait: FIRST_RETRY,
+        }
+    }
+
+    /// Waits after an error. Each pause is longer than the one before.
+    pub(super) async fn wait(&mut self, error: &QueryError) {
+        self.metrics.retries.inc();
+        tracing::warn!(%error, "row visibility is waiting for the database; retrying");
+        tokio::time::sleep(self.wait).await;
+        self.wait = (self.wait * 2).min(LAST_RETRY);
+    }
+}

@@ -1,0 +1,23 @@
+//! A channel, the bindings that it registers, and its options.
+
+use super::request::SubscriptionRequest;
+
+/// Identifies a joined channel of a socket for as long as it is joined.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ChannelId(pub u64);
+
+/// A binding with the integer id that the client received.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Binding {
+    /// Equal parameters have equal ids; never 0 (protocol 3.3).
+    pub id: u32,
+    /// The requested changes.
+    pub request: SubscriptionRequest,
+}
+
+/// Options of a channel that differ from the protocol's defaults.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct SubscribeOptions {
+    /// `int8` and `numeric` are sent as JSON strings, because JavaScript numbers lose digits.
+    pub bigint_as_string: bool,
+}

@@ -1,0 +1,139 @@
+//! The handle with which other modules subscribe channels and resolve changes.
+
+use std::sync::{Arc, Mutex};
+
+use super::binding::{Binding, ChannelId, SubscribeOptions};
+use super::catalog_cache::CatalogCache;
+use super::committed::CommitWatch;
+use super::delivery::Resolved;
+use super::descriptions::Descriptions;
+use super::engine::Engine;
+use super::error::SubscribeError;
+use super::identity::Identity;
+use super::queries::QueryPool;
+use super::slow_filters::SlowFilters;
+use super::snapshots::SnapshotHistory;
+use super::subscription::Subscriptions;
+use super::unpublished::PublicationNews;
+use crate::change::ChangeTransaction;
+use crate::config::VisibilityConfig;
+use crate::db::connect::Connector;
+use crate::observability::metrics::VisibilityMetrics;
+use crate::shutdown::Tasks;
+
+/// Decides which channels receive which change. Cheap to clone; clones share subscriptions and
+/// connections.
+#[derive(Clone)]
+pub struct Visibility {
+    engine: Arc<Engine>,
+}
+
+impl Visibility {
+    /// A handle without subscriptions. Connections are opened when they are needed, and reopened
+    /// when they are lost. The tables of `publication` can be subscribed to. Rows larger than
+    /// `max_record_bytes` are delivered without their long values (protocol 6.5, item 8).
+    pub fn new(
+        connector: Connector,
+        config: &VisibilityConfig,
+        publication: &str,
+        max_record_bytes: usize,
+        metrics: VisibilityMetrics,
+        tasks: &Tasks,
+    ) -> Self {
+        let catalog = CatalogCache::new(
+            connector.clone(),
+            publication.to_owned(),
+            config.catalog_ttl,
+            metrics.clone(),
+            tasks,
+        );
+        let commits = CommitWatch::new(connector.clone(), metrics.clone(), tasks);
+        let snapshots = SnapshotHistory::new(connector.clone(), tasks);
+        let pool = QueryPool::new(connector, config.pool_size, config.statement_timeout, tasks);
+        Self {
+            engine: Arc::new(Engine {
+                subscriptions: Mutex::default(),
+                catalog,
+                commits,
+                snapshots: Arc::new(snapshots),
+                pool,
+                metrics,
+                config: config.clone(),
+                max_record_bytes,
+                descriptions: Descriptions::default(),
+                slow_filters: SlowFilters::default(),
+            }),
+        }
+    }
+
+    /// Checks all bindings of a channel against the catalogue, then registers all of them in place
+    /// of the channel's previous ones. A row committed after this returns is delivered. If a
+    /// binding is refused, the channel has no bindings at all, because the previous ones belong to
+    /// another identity. If a table is not published, the channel is registered once it is; see
+    /// [`Self::publication_news`]. If the database is unreachable, the previous bindings stay.
+    ///
+    /// Calls for one channel must not overlap with each other or with [`Self::unsubscribe`].
+    ///
+    /// # Errors
+    /// The first refused binding; [`SubscribeError::Unavailable`] if the database is unreachable.
+    pub async fn subscribe(
+        &self,
+        channel: ChannelId,
+        identity: Arc<Identity>,
+        bindings: Vec<Binding>,
+        options: SubscribeOptions,
+    ) -> Result<(), SubscribeError> {
+        let checked = self.engine.check_bindings(&identity, &bindings).await;
+        let result = self.subscriptions(|subscriptions| match checked {
+            Ok(checked) => {
+                subscriptions.replace(channel, identity, bindings.into(), checked, options);
+                Ok(())
+            }
+            Err(error) => {
+                if !error.is_retryable() {
+                    subscriptions.remove(channel);
+                }
+                if let SubscribeError::NotPublished { .. } = error {
+                    let waiting = &mut subscriptions.waiting;
+                    waiting.add(channel, identity, bindings.into(), options);
+                }
+                Err(error)
+            }
+        });
+        if result.is_ok() {
+            self.engine.start_snapshots().await;
+        }
+        result
+    }
+
+    /// Waits until a table that a channel asked for leaves the publication or returns to it. A
+    /// channel whose table has left is unregistered, with the error that a new subscription would
+    /// get. A channel whose tables are all published again is registered. One task must call this
+    /// in a loop. If the future is dropped, its news may be lost.
+    pub async fn publication_news(&self) -> Vec<PublicationNews> {
+        self.engine.publication_news().await
+    }
+
+    /// Removes the bindings of a channel.
+    pub fn unsubscribe(&self, channel: ChannelId) {
+        self.subscriptions(|subscriptions| subscriptions.remove(channel));
+    }
+
+    /// The number of channels with subscriptions.
+    pub fn subscribed_channels(&self) -> usize {
+        self.subscriptions(|subscriptions| subscriptions.channels())
+    }
+
+    /// The deliveries of these transactions, in commit order. Includes every subscription that was
+    /// registered before the call.
+    ///
+    /// Waits while the database is unreachable. The future may be dropped at any time, because
+    /// nothing has been delivered yet.
+    pub async fn resolve<'b>(&self, batch: &'b [Arc<ChangeTransaction>]) -> Resolved<'b> {
+        self.engine.resolve(batch).await
+    }
+
+    fn subscriptions<T>(&self, change: impl FnOnce(&mut Subscriptions) -> T) -> T {
+        self.engine.with_subscriptions(change)
+    }
+}

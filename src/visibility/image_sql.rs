@@ -1,0 +1,88 @@
+//! SQL that presents row images as tables and prints values as the WAL contains them.
+
+use std::fmt::Write as _;
+
+use super::table::{Table, TableColumn};
+
+/// Names that no policy can refer to: an unqualified name in a policy is a column of its table.
+pub(super) const INPUT: &str = "\"rapport input\"";
+pub(super) const RELATION: &str = "\"rapport relation\"";
+pub(super) const ORDINAL: &str = "\"rapport ordinal\"";
+
+/// Returns one row with the ordinals, counted from 1, for which the condition is true.
+pub(super) const SELECT_ORDINALS: &str =
+    "select coalesce(pg_catalog.array_agg(\"rapport ordinal\"), '{}'::pg_catalog.int8[])";
+
+/// `unnest` of one list per column, with the ordinal.
+pub(super) fn unnested(columns: usize) -> String {
+    // Without any column, one list still gives the number of rows.
+    let lists: Vec<_> = (1..=columns.max(1))
+        .map(|n| format!("pg_catalog.unnest(${n}::text[])"))
+        .collect();
+    let names: Vec<_> = (0..columns.max(1))
+        .map(|n| format!("\"rapport {n}\""))
+        .collect();
+    format!(
+        "rows from ({}) with ordinality as {INPUT} ({}, {ORDINAL})",
+        lists.join(", "),
+        names.join(", ")
+    )
+}
+
+/// A sub-select with the table's name and the needed columns with their types, so that qualified
+/// and unqualified names in a policy refer to the image.
+pub(super) fn image_source(table: &Table, columns: &[&TableColumn]) -> String {
+    let mut list = format!("{INPUT}.{ORDINAL}");
+    for (position, column) in columns.iter().enumerate() {
+        // Writing to a String cannot fail.
+        let _ = write!(
+            list,
+            ", ({}) as {}",
+            cast(position, column),
+            quote(&column.name)
+        );
+    }
+    format!(
+        "(select {list} from {}) as {}",
+        unnested(columns.len()),
+        quote(&table.name.name)
+    )
+}
+
+/// An unnested text, cast to its column's type and collation.
+pub(super) fn cast(position: usize, column: &TableColumn) -> String {
+    let collation = column
+        .collation
+        .as_ref()
+        .map(|collation| format!(" collate {collation}"))
+        .unwrap_or_default();
+    format!(
+        "{INPUT}.\"rapport {position}\"::{}{collation}",
+        column.type_sql
+    )
+}
+
+/// The images as rows of the table's row type, for policies that pass a whole row.
+pub(super) fn whole_row_source(table: &Table) -> String {
+    format!(
+        "{} cross join lateral pg_catalog.unnest(array[{INPUT}.\"rapport 0\"::{}.{}]) as {}",
+        unnested(1),
+        quote(&table.name.schema),
+        quote(&table.name.name),
+        quote(&table.name.name)
+    )
+}
+
+/// An identifier as SQL.
+pub(super) fn quote(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// A table expression with the settings under which types print as in the replication session.
+/// Expressions that must be evaluated afterwards refer to `nothing`, which is an empty text.
+pub(super) const OUTPUT_SETTINGS: &str = "settings as materialized ( \
+     select pg_catalog.left(pg_catalog.set_config('timezone', 'UTC', true) \
+       || pg_catalog.set_config('datestyle', 'ISO, MDY', true) \
+       || pg_catalog.set_config('intervalstyle', 'postgres', true) \
+       || pg_catalog.set_config('bytea_output', 'hex', true) \
+       || pg_catalog.set_config('extra_float_digits', '3', true), 0) as nothing)";

@@ -1,0 +1,210 @@
+//! Queries about rows, and their execution under an identity.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio_postgres::Row;
+use tokio_postgres::types::ToSql;
+
+use super::text_array::TextArray;
+use crate::db::parked::Caller;
+use crate::visibility::error::QueryError;
+use crate::visibility::identity::Identity;
+
+/// The settings of each identity, with the claims in both conventions of PostgREST.
+pub(super) const SETTINGS: [&str; 5] = [
+    "request.jwt.claims",
+    "request.jwt.claim.sub",
+    "request.jwt.claim.role",
+    "plan_cache_mode",
+    "statement_timeout",
+];
+
+/// A statement that runs under different identities. All its parameters are `text[]`, and it
+/// returns one row.
+#[derive(Debug)]
+pub(crate) struct Query {
+    /// Unique in this process.
+    pub(super) id: u64,
+    pub(super) sql: String,
+    /// The number of parameters.
+    pub(super) parameters: usize,
+    /// Whether it is planned again for each identity.
+    is_planned_anew: bool,
+    /// Its own time limit, if shorter than the general one, as the text of `statement_timeout`.
+    time_limit: Option<String>,
+    /// The number of an [`ExecutionMode`].
+    mode: AtomicU8,
+}
+
+/// How a query is executed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ExecutionMode {
+    /// In one call for many identities; as a prepared statement for a few.
+    Loop,
+    /// As a prepared statement, because a call for many identities has failed as a whole.
+    Prepared,
+    /// As an SQL function. PostgreSQL analyses a prepared statement again under the executing role
+    /// if it reads tables with row-level security. That role then cannot resolve names in a schema
+    /// without USAGE, which a `select` under the policy does not require. The body of an SQL
+    /// function with `begin atomic` is stored with resolved names, like a policy.
+    Function,
+    /// Not on row images, because the query refers to something that only a stored row has, such as
+    /// a system column.
+    Impossible,
+}
+
+impl Query {
+    /// A query with this text and number of `text[]` parameters.
+    pub(crate) fn new(sql: String, parameters: usize, is_planned_anew: bool) -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Self {
+            id: NEXT.fetch_add(1, Ordering::Relaxed),
+            sql,
+            parameters,
+            is_planned_anew,
+            time_limit: None,
+            mode: AtomicU8::new(0),
+        }
+    }
+
+    /// Sets a shorter time limit. It applies per identity, so the query is not executed for many in
+    /// one call.
+    pub(crate) fn with_time_limit(mut self, limit: Duration) -> Self {
+        self.time_limit = Some(limit.as_millis().to_string());
+        self.mode = AtomicU8::new(ExecutionMode::Prepared as u8);
+        self
+    }
+
+    /// The `plan_cache_mode` that it runs with.
+    pub(super) fn plan_cache_mode(&self) -> &'static str {
+        if self.is_planned_anew {
+            "force_custom_plan"
+        } else {
+            "force_generic_plan"
+        }
+    }
+
+    /// The current mode.
+    pub(crate) fn mode(&self) -> ExecutionMode {
+        match self.mode.load(Ordering::Relaxed) {
+            0 => ExecutionMode::Loop,
+            1 => ExecutionMode::Prepared,
+            2 => ExecutionMode::Function,
+            _ => ExecutionMode::Impossible,
+        }
+    }
+
+    /// Stops executing the query, because the server does not accept it.
+    pub(crate) fn disable(&self) {
+        self.mode
+            .store(ExecutionMode::Impossible as u8, Ordering::Relaxed);
+    }
+
+    /// Changes the mode, unless another execution has changed it since it was `executed`.
+    pub(crate) fn switch_mode(&self, executed: ExecutionMode, mode: ExecutionMode) {
+        let (executed, mode) = (executed as u8, mode as u8);
+        let (success, failure) = (Ordering::Relaxed, Ordering::Relaxed);
+        // If another execution won the race, the caller reads its mode.
+        let _ = self.mode.compare_exchange(executed, mode, success, failure);
+    }
+}
+
+/// The identity that a query runs as, with the values that its transactions need.
+#[derive(Debug)]
+pub(crate) struct Principal {
+    /// The identity.
+    pub(crate) identity: Arc<Identity>,
+    /// The `sub` claim; empty if there is none.
+    pub(crate) subject: String,
+}
+
+impl Principal {
+    /// Extracts the subject from the claims.
+    pub(crate) fn new(identity: Arc<Identity>) -> Self {
+        let claims: Option<serde_json::Value> = serde_json::from_str(&identity.claims).ok();
+        let subject = claims
+            .as_ref()
+            .and_then(|claims| claims.get("sub"))
+            .and_then(serde_json::Value::as_str)
+            // PostgreSQL's text cannot contain NUL; a setting with one would make every query fail.
+            .filter(|subject| !subject.contains('\0'))
+            .unwrap_or_default()
+            .to_owned();
+        Self { identity, subject }
+    }
+}
+
+/// One execution of a query as a principal.
+pub(crate) struct Execution {
+    /// The principal.
+    pub(crate) principal: Arc<Principal>,
+    /// The query.
+    pub(crate) query: Arc<Query>,
+    /// The mode of this execution.
+    pub(crate) mode: ExecutionMode,
+    /// The parameters, shared by all executions with the same ones.
+    pub(crate) parameters: Arc<[TextArray]>,
+}
+
+impl Execution {
+    /// The role and the values of [`SETTINGS`] for this execution.
+    pub(super) fn caller<'a>(&'a self, statement_timeout: &'a str) -> Caller<'a> {
+        let Identity { role, claims } = &*self.principal.identity;
+        let time_limit = self.query.time_limit.as_deref();
+        Caller {
+            role,
+            settings: vec![
+                claims,
+                &self.principal.subject,
+                role,
+                self.query.plan_cache_mode(),
+                time_limit.unwrap_or(statement_timeout),
+            ],
+        }
+    }
+
+    /// The parameters in the driver's form.
+    pub(super) fn parameters(&self) -> Vec<&(dyn ToSql + Sync)> {
+        self.parameters
+            .iter()
+            .map(|parameter| parameter as &(dyn ToSql + Sync))
+            .collect()
+    }
+}
+
+/// The result of a query.
+pub(crate) enum QueryOutput {
+    /// The row that a statement returned.
+    Row(Row),
+    /// The first column of that row, ordinals of inputs, as [`super::loop_function::LoopFunction`]
+    /// returns it.
+    Ordinals(Vec<i64>),
+}
+
+impl QueryOutput {
+    /// The ordinals, for a query that returns them.
+    pub(crate) fn ordinals(self) -> Result<Vec<i64>, QueryError> {
+        match self {
+            Self::Row(row) => Ok(row.try_get(0)?),
+            Self::Ordinals(ordinals) => Ok(ordinals),
+        }
+    }
+
+    /// The row, for any other query. Such a query is never executed in a call for many identities.
+    pub(crate) fn row(self) -> Result<Row, QueryError> {
+        match self {
+            Self::Row(row) => Ok(row),
+            Self::Ordinals(_) => Err(QueryError::Unavailable(None)),
+        }
+    }
+}
+
+/// The same error for each execution of a group.
+pub(super) fn same_error(
+    group: &[&Execution],
+    error: impl Fn() -> QueryError,
+) -> Vec<Result<QueryOutput, QueryError>> {
+    group.iter().map(|_| Err(error())).collect()
+}

@@ -1,0 +1,44 @@
+//! The state of the database in which a query runs.
+
+use std::sync::Arc;
+
+use crate::db::parked::NEXT_TURN;
+use crate::visibility::snapshots::HeldSnapshot;
+
+/// What a query sees of the tables.
+#[derive(Clone)]
+pub(crate) enum DatabaseState {
+    /// Everything that is committed when the query runs.
+    Current,
+    /// Everything that this snapshot sees.
+    Snapshot(Arc<HeldSnapshot>),
+}
+
+impl DatabaseState {
+    /// Whether queries see the current state.
+    pub(in crate::visibility) fn is_current(&self) -> bool {
+        matches!(self, Self::Current)
+    }
+
+    /// The statements that begin a transaction in this state.
+    pub(super) fn begin(&self, mode: &str) -> String {
+        match self {
+            Self::Current => format!("begin {mode}"),
+            Self::Snapshot(snapshot) => format!(
+                "begin isolation level repeatable read {mode}; set transaction snapshot '{}'",
+                snapshot.id()
+            ),
+        }
+    }
+
+    /// The statements between two turns of a group: they end one, and begin the next transaction in
+    /// this state.
+    pub(super) fn next_turn(&self) -> String {
+        match self {
+            Self::Current => NEXT_TURN.to_owned(),
+            Self::Snapshot(snapshot) => {
+                format!("{NEXT_TURN}; set transaction snapshot '{}'", snapshot.id())
+            }
+        }
+    }
+}
