@@ -278,387 +278,383 @@ insert into chat.schema_migrations (version, name, checksum) values
 \ir migrations/0024_presence_pages_unseen.sql
 \endif
 
+select not exists (select from chat.schema_migrations where version = 24) as pending \gset
+\if :pending
+\echo migrations/0024_teams.sql
+insert into chat.schema_migrations (version, name, checksum) values
+  (24, 'teams', '4e550a04029a7538efcb6a9d495f32754657afeecbbe87581dd7902f4beb7ef5');
+\ir migrations/0024_teams.sql
+\endif
+
 select not exists (
   select from chat.schema_definitions
-  where path = 'auth/10_claims.sql' and checksum = '711d0d0ddaf6d6f12edbeef0dcdb14bbb7f3f993a26c83181dbd1bb1a70c890b'
+  where path = 'auth/10_claims.sql' and checksum = '2c09eedde3a50b35ce7cb700c6a7497336c377582cfa4692d5f83be5c91df101'
 ) as pending \gset
 \if :pending
 \echo definitions/auth/10_claims.sql
 \ir definitions/auth/10_claims.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('auth/10_claims.sql', '711d0d0ddaf6d6f12edbeef0dcdb14bbb7f3f993a26c83181dbd1bb1a70c890b')
+  ('auth/10_claims.sql', '2c09eedde3a50b35ce7cb700c6a7497336c377582cfa4692d5f83be5c91df101')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/05_roles.sql' and checksum = 'f5b721b404cb7594862fa215c154317167a32e914839ca4fd70be993b62ac7dd'
+  where path = 'chat/05_roles.sql' and checksum = '25a554cf888345e31fb507a42920258e0c9e8a5638197a423a4e7c114679d4f7'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/05_roles.sql
 \ir definitions/chat/05_roles.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/05_roles.sql', 'f5b721b404cb7594862fa215c154317167a32e914839ca4fd70be993b62ac7dd')
+  ('chat/05_roles.sql', '25a554cf888345e31fb507a42920258e0c9e8a5638197a423a4e7c114679d4f7')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/10_refusals.sql' and checksum = '7df5aae515670506d3888fdf48c2f6e3de19a1f806f2679b415af9af57e8579e'
+  where path = 'chat/10_refusals.sql' and checksum = '3289bb67ef2db3ee814de4d1f8459040d9e8a96bd9fcddfb8415c48aa9add226'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/10_refusals.sql
 \ir definitions/chat/10_refusals.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/10_refusals.sql', '7df5aae515670506d3888fdf48c2f6e3de19a1f806f2679b415af9af57e8579e')
+  ('chat/10_refusals.sql', '3289bb67ef2db3ee814de4d1f8459040d9e8a96bd9fcddfb8415c48aa9add226')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/20_settings.sql' and checksum = '8cd92ed70b02861543ca7517832e866b6e507f36115dce20a52e3d813a0b200a'
+  where path = 'chat/20_settings.sql' and checksum = 'c531c367d11c2231b20a11144beb9521c05ea30c3fde83d4fe9afde684fe61ad'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/20_settings.sql
 \ir definitions/chat/20_settings.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/20_settings.sql', '8cd92ed70b02861543ca7517832e866b6e507f36115dce20a52e3d813a0b200a')
+  ('chat/20_settings.sql', 'c531c367d11c2231b20a11144beb9521c05ea30c3fde83d4fe9afde684fe61ad')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/25_idempotency.sql' and checksum = 'fc8caaf5c61c5f281125323aa17cb8e7a61450c48179e6899487a0ec7cb3960f'
+  where path = 'chat/25_idempotency.sql' and checksum = 'da70ff262f8041736df33a7586c04f70ad9ce932af835a8e19701136d8e97322'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/25_idempotency.sql
 \ir definitions/chat/25_idempotency.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/25_idempotency.sql', 'fc8caaf5c61c5f281125323aa17cb8e7a61450c48179e6899487a0ec7cb3960f')
+  ('chat/25_idempotency.sql', 'da70ff262f8041736df33a7586c04f70ad9ce932af835a8e19701136d8e97322')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/30_host_mapping.sql' and checksum = 'e8f7d0ac3871d2920676ca64beb1aa6d0d61c86c72045c9829f59e4e4c9e215c'
+  where path = 'chat/30_host_mapping.sql' and checksum = '63d36ac5912ec2d2db7c3239bc457f0701de06bf4a5b40b2fcfe6b1fe7c0f636'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/30_host_mapping.sql
 \ir definitions/chat/30_host_mapping.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/30_host_mapping.sql', 'e8f7d0ac3871d2920676ca64beb1aa6d0d61c86c72045c9829f59e4e4c9e215c')
+  ('chat/30_host_mapping.sql', '63d36ac5912ec2d2db7c3239bc457f0701de06bf4a5b40b2fcfe6b1fe7c0f636')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/40_people.sql' and checksum = 'd986b8e749ad1797ec1ba6376e5fc98e082a9c56c64fc0c5646f8d17aa7a071a'
+  where path = 'chat/40_people.sql' and checksum = 'c83c996562c5b544e891be07e2a278922a22b19de11386566d235f1378d43bea'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/40_people.sql
 \ir definitions/chat/40_people.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/40_people.sql', 'd986b8e749ad1797ec1ba6376e5fc98e082a9c56c64fc0c5646f8d17aa7a071a')
+  ('chat/40_people.sql', 'c83c996562c5b544e891be07e2a278922a22b19de11386566d235f1378d43bea')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/45_blocks.sql' and checksum = 'ec044d6f0d4afceda118c01e6a7eed31783db9b106d3214c1d93a3dc74d05600'
+  where path = 'chat/45_blocks.sql' and checksum = '321490472a18eb858d9acd27a7a8c6af6c7c797945fd29e17c6c4bee1da42565'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/45_blocks.sql
 \ir definitions/chat/45_blocks.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/45_blocks.sql', 'ec044d6f0d4afceda118c01e6a7eed31783db9b106d3214c1d93a3dc74d05600')
+  ('chat/45_blocks.sql', '321490472a18eb858d9acd27a7a8c6af6c7c797945fd29e17c6c4bee1da42565')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/46_standing.sql' and checksum = 'c9b295a501c9a83dad8e49dd6390a02e28c9688339aca0482b982aa7206b5da4'
+  where path = 'chat/46_standing.sql' and checksum = 'b6a0a44b725e259c4add6ad91f644dca295c5a6eae38bcb37dd400129a78bf14'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/46_standing.sql
 \ir definitions/chat/46_standing.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/46_standing.sql', 'c9b295a501c9a83dad8e49dd6390a02e28c9688339aca0482b982aa7206b5da4')
+  ('chat/46_standing.sql', 'b6a0a44b725e259c4add6ad91f644dca295c5a6eae38bcb37dd400129a78bf14')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/50_conversations.sql' and checksum = '86f7e0297bd28a0e92e002935621da0aeeec81c8d97a5d317dd3bbed9c25b5a0'
+  where path = 'chat/50_conversations.sql' and checksum = 'ea8ea85d5c03dbd5609e02225f3f1b0b1758d0051c12fa3f8ff0f9adf26a5491'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/50_conversations.sql
 \ir definitions/chat/50_conversations.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/50_conversations.sql', '86f7e0297bd28a0e92e002935621da0aeeec81c8d97a5d317dd3bbed9c25b5a0')
+  ('chat/50_conversations.sql', 'ea8ea85d5c03dbd5609e02225f3f1b0b1758d0051c12fa3f8ff0f9adf26a5491')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/60_message_text.sql' and checksum = '0ce91c52630c6a4f9a94aeee500968030d6dd64863f508e240dfa3b56a59c97f'
+  where path = 'chat/60_message_text.sql' and checksum = '22929ddb762cbc857b2b7352821c8a916ccffa328a938e2fd321f63bd8b3d752'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/60_message_text.sql
 \ir definitions/chat/60_message_text.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/60_message_text.sql', '0ce91c52630c6a4f9a94aeee500968030d6dd64863f508e240dfa3b56a59c97f')
+  ('chat/60_message_text.sql', '22929ddb762cbc857b2b7352821c8a916ccffa328a938e2fd321f63bd8b3d752')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/61_message_insert.sql' and checksum = 'd36089aec0b916f357c3712a43b4fe0f5ac07b2442093286485ea5d8b0dc2c42'
+  where path = 'chat/61_message_insert.sql' and checksum = 'c8bde843ebe22b08154ee3bf54d3458b0b1f278813efed8001e527a6ec7b548e'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/61_message_insert.sql
 \ir definitions/chat/61_message_insert.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/61_message_insert.sql', 'd36089aec0b916f357c3712a43b4fe0f5ac07b2442093286485ea5d8b0dc2c42')
+  ('chat/61_message_insert.sql', 'c8bde843ebe22b08154ee3bf54d3458b0b1f278813efed8001e527a6ec7b548e')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/62_message_change.sql' and checksum = 'f414025f18b10557f4e0531589e67802d9b4cc4baad7a9298ee6fa430e7f4f47'
+  where path = 'chat/62_message_change.sql' and checksum = 'fb0043945ebbf5b5d7567e229cb5adb8f8e5c764835dae5ec9fb24b046c6fb35'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/62_message_change.sql
 \ir definitions/chat/62_message_change.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/62_message_change.sql', 'f414025f18b10557f4e0531589e67802d9b4cc4baad7a9298ee6fa430e7f4f47')
+  ('chat/62_message_change.sql', 'fb0043945ebbf5b5d7567e229cb5adb8f8e5c764835dae5ec9fb24b046c6fb35')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/70_reading.sql' and checksum = '4ee70a29d2b22550703932937a420e39c1ed521d76b038dc0a416ae4c59ee312'
+  where path = 'chat/70_reading.sql' and checksum = '8f2d5d8a68dc7a32dd6bb518bc9612997b62f565d52fff3ee49298f178593ee6'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/70_reading.sql
 \ir definitions/chat/70_reading.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/70_reading.sql', '4ee70a29d2b22550703932937a420e39c1ed521d76b038dc0a416ae4c59ee312')
+  ('chat/70_reading.sql', '8f2d5d8a68dc7a32dd6bb518bc9612997b62f565d52fff3ee49298f178593ee6')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/75_reactions.sql' and checksum = '0793fec26a5e2dc84492d3c63c97ed130082bccb680f82efa30ab0643408756f'
+  where path = 'chat/75_reactions.sql' and checksum = '185926585d74d1c228cf6888fc3b7521b40507d64bf339e62fb87997fbe2af59'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/75_reactions.sql
 \ir definitions/chat/75_reactions.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/75_reactions.sql', '0793fec26a5e2dc84492d3c63c97ed130082bccb680f82efa30ab0643408756f')
+  ('chat/75_reactions.sql', '185926585d74d1c228cf6888fc3b7521b40507d64bf339e62fb87997fbe2af59')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/76_pins.sql' and checksum = '2561f098156f9d6c8980c4bb0387e7b0e5826f65f88d3d22754a3ed010312f41'
+  where path = 'chat/76_pins.sql' and checksum = '355287e7a9721f5464d508df1eeddaee1fda34ec1bcdcfd13da73ae2521aa6a3'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/76_pins.sql
 \ir definitions/chat/76_pins.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/76_pins.sql', '2561f098156f9d6c8980c4bb0387e7b0e5826f65f88d3d22754a3ed010312f41')
+  ('chat/76_pins.sql', '355287e7a9721f5464d508df1eeddaee1fda34ec1bcdcfd13da73ae2521aa6a3')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/77_reports.sql' and checksum = '2205637df2ad090c7ae058a1286e2955016bb1cd317647d32826de3e1242bbf7'
+  where path = 'chat/77_reports.sql' and checksum = '93fa5af32498285a74b7fa8f220c5d8d10b9fc9df38112a98f407a593e3ce0b7'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/77_reports.sql
 \ir definitions/chat/77_reports.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/77_reports.sql', '2205637df2ad090c7ae058a1286e2955016bb1cd317647d32826de3e1242bbf7')
+  ('chat/77_reports.sql', '93fa5af32498285a74b7fa8f220c5d8d10b9fc9df38112a98f407a593e3ce0b7')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/80_presence.sql' and checksum = 'b42e0e92a279434ba82cfcc0a760ac11e1b77c4d742857938e4b4ab44ce729b2'
+  where path = 'chat/80_presence.sql' and checksum = '50260bf68ce8e0a1b981fddf4b511c85ae6a5a51c75e031e16f97036772be68f'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/80_presence.sql
 \ir definitions/chat/80_presence.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/80_presence.sql', 'b42e0e92a279434ba82cfcc0a760ac11e1b77c4d742857938e4b4ab44ce729b2')
+  ('chat/80_presence.sql', '50260bf68ce8e0a1b981fddf4b511c85ae6a5a51c75e031e16f97036772be68f')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/81_preferences.sql' and checksum = 'be7458923d47b5d05844a3e7095860b649f40513821e782b3f53fa13d34f43b4'
+  where path = 'chat/81_preferences.sql' and checksum = 'b47ee7c708b08490e887627aef64f03ef59b096ca3ea0f5ea08aedd3753e126b'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/81_preferences.sql
 \ir definitions/chat/81_preferences.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/81_preferences.sql', 'be7458923d47b5d05844a3e7095860b649f40513821e782b3f53fa13d34f43b4')
+  ('chat/81_preferences.sql', 'b47ee7c708b08490e887627aef64f03ef59b096ca3ea0f5ea08aedd3753e126b')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/84_composing.sql' and checksum = '40a63ef00a3b8437f72c0ed29b7745bfcf2d3a5a3820b708a20495ef807866fa'
-) as pending \gset
-\if :pending
-\echo definitions/chat/84_composing.sql
-\ir definitions/chat/84_composing.sql
-insert into chat.schema_definitions (path, checksum) values
-  ('chat/84_composing.sql', '40a63ef00a3b8437f72c0ed29b7745bfcf2d3a5a3820b708a20495ef807866fa')
-on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
-\endif
-
-select not exists (
-  select from chat.schema_definitions
-  where path = 'chat/85_conversation_rows.sql' and checksum = 'e66ea02085a80b7a685a54f95e888c2bd1e73908f426051698ba850b405d4204'
+  where path = 'chat/85_conversation_rows.sql' and checksum = '7e31434f6ca9015a5d12ea9a590cb3eee0ce602bba1391303605bf8b915cefd7'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/85_conversation_rows.sql
 \ir definitions/chat/85_conversation_rows.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/85_conversation_rows.sql', 'e66ea02085a80b7a685a54f95e888c2bd1e73908f426051698ba850b405d4204')
+  ('chat/85_conversation_rows.sql', '7e31434f6ca9015a5d12ea9a590cb3eee0ce602bba1391303605bf8b915cefd7')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/86_message_rows.sql' and checksum = 'b9ba442e3a69dc57c1cb1d5c6cec1c69d13c329ea488325af5f05011121279a8'
+  where path = 'chat/86_message_rows.sql' and checksum = '98075fc5db35c87423fb56e0fe52436250260bce1ef895f4af1324a5b234e403'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/86_message_rows.sql
 \ir definitions/chat/86_message_rows.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/86_message_rows.sql', 'b9ba442e3a69dc57c1cb1d5c6cec1c69d13c329ea488325af5f05011121279a8')
+  ('chat/86_message_rows.sql', '98075fc5db35c87423fb56e0fe52436250260bce1ef895f4af1324a5b234e403')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/87_message_search.sql' and checksum = 'd496d823342195f3b36f2d559889b9c7616a977257ae23b85cead5671909c404'
+  where path = 'chat/87_message_search.sql' and checksum = '0f3ffcfdcd69221d5f856656d188fb60ee5674c30bbfe14905b24ae802aeef58'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/87_message_search.sql
 \ir definitions/chat/87_message_search.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/87_message_search.sql', 'd496d823342195f3b36f2d559889b9c7616a977257ae23b85cead5671909c404')
+  ('chat/87_message_search.sql', '0f3ffcfdcd69221d5f856656d188fb60ee5674c30bbfe14905b24ae802aeef58')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/88_sync.sql' and checksum = '4687b7306b42f4469f9b804474eb9c5ea8194cc08c2050048c550a3f4aeae7d6'
+  where path = 'chat/88_sync.sql' and checksum = '1cfaae20c288a676849c3956c41d5799bcb813ba562d7e09f0ffc331f43ecbee'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/88_sync.sql
 \ir definitions/chat/88_sync.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/88_sync.sql', '4687b7306b42f4469f9b804474eb9c5ea8194cc08c2050048c550a3f4aeae7d6')
+  ('chat/88_sync.sql', '1cfaae20c288a676849c3956c41d5799bcb813ba562d7e09f0ffc331f43ecbee')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/89_people_lists.sql' and checksum = 'fb9c61165f1a95984957f7a67e41f8c31aa3c9d8569cd853697f2eb37a964486'
+  where path = 'chat/89_people_lists.sql' and checksum = '685fc95749d4f697db0e8d4851a7f8c5807cf2b82bc41e1ec4b78642ff24be05'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/89_people_lists.sql
 \ir definitions/chat/89_people_lists.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/89_people_lists.sql', 'fb9c61165f1a95984957f7a67e41f8c31aa3c9d8569cd853697f2eb37a964486')
+  ('chat/89_people_lists.sql', '685fc95749d4f697db0e8d4851a7f8c5807cf2b82bc41e1ec4b78642ff24be05')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/90_policies.sql' and checksum = '6524982889a5ad13fe141e6db7eab24c81a6ec0e538cd536dd8fd2a7a480223e'
+  where path = 'chat/90_policies.sql' and checksum = '16dd19312c24a2f049fe823fbc15bb4ffca0125ad27ec4d992602b1e3f28673b'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/90_policies.sql
 \ir definitions/chat/90_policies.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/90_policies.sql', '6524982889a5ad13fe141e6db7eab24c81a6ec0e538cd536dd8fd2a7a480223e')
+  ('chat/90_policies.sql', '16dd19312c24a2f049fe823fbc15bb4ffca0125ad27ec4d992602b1e3f28673b')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/95_publication.sql' and checksum = 'a7a0da92a19c11f8939142b05eea3e6128bc378c1621da69f4974f14e9dba7d9'
+  where path = 'chat/95_publication.sql' and checksum = '2cbd97e32f88cb80ae0008110fdea4738879fbb302f5a6b7ee46034de5b36427'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/95_publication.sql
 \ir definitions/chat/95_publication.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/95_publication.sql', 'a7a0da92a19c11f8939142b05eea3e6128bc378c1621da69f4974f14e9dba7d9')
+  ('chat/95_publication.sql', '2cbd97e32f88cb80ae0008110fdea4738879fbb302f5a6b7ee46034de5b36427')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/96_comments.sql' and checksum = '6e16aed4fe4d51574396478576d670d9663888dd6b5e29179b2d3aaec11ea052'
+  where path = 'chat/96_comments.sql' and checksum = 'c163c7ebb27de539649db322a60286ab3b2f5b3bb7e41392aa684f0b4d0c61af'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/96_comments.sql
 \ir definitions/chat/96_comments.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/96_comments.sql', '6e16aed4fe4d51574396478576d670d9663888dd6b5e29179b2d3aaec11ea052')
+  ('chat/96_comments.sql', 'c163c7ebb27de539649db322a60286ab3b2f5b3bb7e41392aa684f0b4d0c61af')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'realtime/10_messages.sql' and checksum = '1a31aa3137c231476f48707a932e30b4628e0ce0f0a60064e71d2833e8e32cb0'
+  where path = 'realtime/10_messages.sql' and checksum = 'b6b71c1f238a110c87c153fc89818a6608100aa65c2fd665fe52f9b699c3c9ce'
 ) as pending \gset
 \if :pending
 \echo definitions/realtime/10_messages.sql
 \ir definitions/realtime/10_messages.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('realtime/10_messages.sql', '1a31aa3137c231476f48707a932e30b4628e0ce0f0a60064e71d2833e8e32cb0')
+  ('realtime/10_messages.sql', 'b6b71c1f238a110c87c153fc89818a6608100aa65c2fd665fe52f9b699c3c9ce')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'realtime/20_partitions.sql' and checksum = 'b0fc637774d5d0a910e2036467087d4c87eef1a751e627806bdedc0e205c17ec'
+  where path = 'realtime/20_partitions.sql' and checksum = 'e52d7dfa6deb3fec693db6928da7488138353b72e0a6d34c53314ed492fbe3e2'
 ) as pending \gset
 \if :pending
 \echo definitions/realtime/20_partitions.sql
 \ir definitions/realtime/20_partitions.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('realtime/20_partitions.sql', 'b0fc637774d5d0a910e2036467087d4c87eef1a751e627806bdedc0e205c17ec')
+  ('realtime/20_partitions.sql', 'e52d7dfa6deb3fec693db6928da7488138353b72e0a6d34c53314ed492fbe3e2')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'realtime/30_policies.sql' and checksum = '71a4328ad26c00faf2b00d1ece19fa765a313424d793b81f6e8240634daf8526'
+  where path = 'realtime/30_policies.sql' and checksum = 'f025e8de21c10a90b6f9650d4ac169d9e1ee1fed33bf8700cb0b9a74cd2e97c1'
 ) as pending \gset
 \if :pending
 \echo definitions/realtime/30_policies.sql
 \ir definitions/realtime/30_policies.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('realtime/30_policies.sql', '71a4328ad26c00faf2b00d1ece19fa765a313424d793b81f6e8240634daf8526')
+  ('realtime/30_policies.sql', 'f025e8de21c10a90b6f9650d4ac169d9e1ee1fed33bf8700cb0b9a74cd2e97c1')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'realtime/40_publication.sql' and checksum = 'c0ebe30fd370212ddb6cd1770c7fc933d7951a6752031782e4d60cc6af4495cf'
+  where path = 'realtime/40_publication.sql' and checksum = '1c2022767873922a7930128dc0f2cfdc855c9d0c6aea16f4b29a198ddf0f998c'
 ) as pending \gset
 \if :pending
 \echo definitions/realtime/40_publication.sql
 \ir definitions/realtime/40_publication.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('realtime/40_publication.sql', 'c0ebe30fd370212ddb6cd1770c7fc933d7951a6752031782e4d60cc6af4495cf')
+  ('realtime/40_publication.sql', '1c2022767873922a7930128dc0f2cfdc855c9d0c6aea16f4b29a198ddf0f998c')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 

@@ -16,7 +16,7 @@ CREATE SCHEMA chat;
 
 -- Name: SCHEMA chat; Type: COMMENT; Schema: -; Owner: -
 
-COMMENT ON SCHEMA chat IS 'Rapport: everything of the chat that clients never address by name. Keep it out of the schemas PostgREST exposes.';
+COMMENT ON SCHEMA chat IS 'Rapport: everything in the chat that clients do not address by name. PostgREST must not expose this schema.';
 
 -- Name: realtime; Type: SCHEMA; Schema: -; Owner: -
 
@@ -83,7 +83,8 @@ CREATE FUNCTION chat.accepted_content(content text, message_type text, has_file 
 declare
   stored constant text := coalesce(chat.trimmed(accepted_content.content), '');
 begin
-  -- Here already, however high the limit is set: the constraint of the table would have the text written to the log.
+  -- Checked here even if the configured limit is higher: a violation of the table's constraint
+  -- would write the text to the log.
   if char_length(stored) > 20000 then
     perform chat.refuse('message_too_long', 'At most 20000 characters');
   end if;
@@ -133,7 +134,7 @@ $$;
 
 -- Name: FUNCTION amount(setting text, fallback integer); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.amount(setting text, fallback integer) IS 'A number of chat.config.';
+COMMENT ON FUNCTION chat.amount(setting text, fallback integer) IS 'A numeric setting of chat.config.';
 
 -- Name: apply_message_change(); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -146,16 +147,17 @@ CREATE FUNCTION chat.apply_message_change() RETURNS trigger
     SET jit TO 'off'
     AS $$
 declare
-  -- a reaction or a pin asks for a new rev by moving the old one
+  -- A reaction or a pin requests a new rev by changing the old one.
   is_touched constant boolean := new.rev is distinct from old.rev;
 begin
   if (new.id, new.conversation_id, new.seq, new.created_at, new.client_message_id, new.message_type)
       is distinct from (old.id, old.conversation_id, old.seq, old.created_at, old.client_message_id, old.message_type)
-    -- erasing a person leaves their messages without a sender; nobody else's become anybody's
+    -- Erasing a user sets the sender of their messages to null. No other change of the sender is
+    -- possible.
     or (new.sender_id is distinct from old.sender_id and new.sender_id is not null)
     or (new.reply_to_id is distinct from old.reply_to_id and new.reply_to_id is not null)
   then
-    raise exception 'That part of a message does not change' using
+    raise exception 'This column of a message cannot be changed' using
       errcode = 'restrict_violation', constraint = 'user_messages_identity_is_fixed';
   end if;
 
@@ -163,7 +165,7 @@ begin
     if not new.is_deleted or new.content <> '' or new.file_url is not null then
       perform chat.refuse('message_deleted');
     end if;
-    -- deleting twice is deleting once
+    -- A second deletion changes nothing.
     new.deleted_at := old.deleted_at;
     new.deleted_by := old.deleted_by;
     new.metadata := '{}';
@@ -179,7 +181,7 @@ begin
     new.deleted_by := coalesce(auth.uid(), new.deleted_by);
     delete from public.message_edits e where e.message_id = old.id;
     delete from public.message_pins p where p.message_id = old.id;
-    -- the hash of what was said is not left to be guessed at
+    -- The hash is removed, because the deleted text could be guessed from it.
     delete from chat.message_requests r where r.message_id = old.id;
   elsif new.content is distinct from old.content or new.metadata is distinct from old.metadata then
     new.content := chat.accepted_content(new.content, new.message_type, new.file_url is not null);
@@ -200,7 +202,7 @@ begin
     end if;
   end if;
 
-  -- a read is no change of the message, and neither is setting it to what it was
+  -- Reading does not change a message, and neither does an update to the same values.
   if not is_touched
     and (
       new.content, new.is_deleted, new.sender_id, new.reply_to_id, new.metadata, new.mentions,
@@ -213,8 +215,9 @@ begin
     return new;
   end if;
 
-  -- Replies quote it and change with it, in count_message_changes(). They are locked before the conversation, as
-  -- messages are everywhere; a reply is newer than what it quotes, so that nobody goes the other way.
+  -- Replies contain a quotation and change with it, in count_message_changes(). They are locked
+  -- before the conversation, as messages are everywhere. A reply is always newer than the quoted
+  -- message, so all transactions lock in the same direction.
   if (new.content, new.is_deleted, new.sender_id, new.file_name)
     is distinct from (old.content, old.is_deleted, old.sender_id, old.file_name)
   then
@@ -225,13 +228,14 @@ begin
     for no key update;
   end if;
 
-  -- the counter of the conversation follows once per statement; until then rows of this statement are ahead of it
+  -- The conversation's counter is updated once per statement. Until then, rows of this statement
+  -- can have a higher rev.
   perform from public.user_conversations c where c.id = old.conversation_id for no key update;
   new.rev := 1 + greatest(
     (select c.rev from public.user_conversations c where c.id = old.conversation_id),
     (select m.rev from public.user_messages m where m.conversation_id = old.conversation_id order by m.rev desc limit 1)
   );
-  -- a reaction is news of the message, not another version of it
+  -- A reaction changes the message's rev but not its text, so updated_at stays.
   if not is_touched then
     new.updated_at := clock_timestamp();
   end if;
@@ -262,9 +266,9 @@ CREATE FUNCTION chat.block(other_user_id uuid, OUT created boolean) RETURNS bool
     AS $$
 begin
   if other_user_id = auth.uid() then
-    perform chat.refuse('validation_failed', 'Nobody blocks themselves');
+    perform chat.refuse('validation_failed', 'Users cannot block themselves');
   end if;
-  -- of a stranger and of nobody the answer is the same
+  -- The answer is the same for a stranger and for an id without a user.
   if not chat.knows(other_user_id) then
     perform chat.refuse('not_found');
   end if;
@@ -277,7 +281,7 @@ $$;
 
 -- Name: FUNCTION block(other_user_id uuid, OUT created boolean); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.block(other_user_id uuid, OUT created boolean) IS 'Blocks somebody for the caller, both ways and unrevealed. False: they were blocked already.';
+COMMENT ON FUNCTION chat.block(other_user_id uuid, OUT created boolean) IS 'Blocks a user for the caller, in both directions and without revealing it. Returns false if the user was already blocked.';
 
 -- Name: blocked_people(uuid); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -292,7 +296,7 @@ begin
       json_build_object(
         'user_id', b.blocked_id,
         'created_at', b.created_at,
-        -- a row written past this function may name a stranger
+        -- A row written without this function may contain the id of a stranger.
         'user', case when chat.knows(b.blocked_id) then json_build_object(
           'id', b.blocked_id,
           'full_name', d.display_name,
@@ -311,7 +315,7 @@ $$;
 
 -- Name: FUNCTION blocked_people(other_user_id uuid); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.blocked_people(other_user_id uuid) IS 'Whom the caller blocked, the latest first; or only the one that is named.';
+COMMENT ON FUNCTION chat.blocked_people(other_user_id uuid) IS 'The users that the caller blocked, the latest first, or only the given one.';
 
 -- Name: can_send(uuid); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -335,7 +339,7 @@ $$;
 
 -- Name: FUNCTION can_send(conversation_id uuid); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.can_send(conversation_id uuid) IS 'May the caller write here now? Not after a block, a lost team or a suspension on either side, nor to somebody who was erased.';
+COMMENT ON FUNCTION chat.can_send(conversation_id uuid) IS 'May the caller write to this conversation now? Not after a block, the loss of the common team, or a suspension on either side, and not to an erased user.';
 
 -- Name: changed_conversations(pg_snapshot, pg_snapshot, uuid, integer); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -362,7 +366,8 @@ begin
           select
           from public.conversation_receipts r
           where r.conversation_id = mine.conversation_id
-            -- the caller's own is nothing they are shown; their marker is in their own row
+            -- The caller's own receipt is not part of the response; their marker is in their member
+            -- row.
             and r.user_id <> caller
             and not pg_visible_in_snapshot(r.changed_xid, since)
             and pg_visible_in_snapshot(r.changed_xid, until)
@@ -433,8 +438,9 @@ begin
   where mine.user_id = caller
     and mine.left_at is null
     and (after_conversation_id is null or mine.conversation_id >= after_conversation_id)
-    -- Every change of a message moves its conversation under that row's lock. So the last transaction that did ended
-    -- after all others, and is missing in a snapshot in which one of them is.
+    -- Every change of a message changes its conversation while holding that row's lock. So the last
+    -- such transaction committed after all the others. If one of the others is not visible in a
+    -- snapshot, the last one is not visible either.
     and not pg_visible_in_snapshot(c.changed_xid, since)
   order by mine.conversation_id, changed.changed_xid, changed.id
   limit max_rows;
@@ -495,23 +501,23 @@ ALTER TABLE ONLY public.user_messages REPLICA IDENTITY FULL;
 
 -- Name: TABLE user_messages; Type: COMMENT; Schema: public; Owner: -
 
-COMMENT ON TABLE public.user_messages IS 'Messages. Deleting one leaves a tombstone: the row stays, without its content.';
+COMMENT ON TABLE public.user_messages IS 'Messages. A deleted message leaves a tombstone: the row without its content.';
 
 -- Name: COLUMN user_messages.sender_id; Type: COMMENT; Schema: public; Owner: -
 
-COMMENT ON COLUMN public.user_messages.sender_id IS 'Null: written by the system, or its sender was erased.';
+COMMENT ON COLUMN public.user_messages.sender_id IS 'Null if the server wrote the message, or if its sender was erased.';
 
 -- Name: COLUMN user_messages.content; Type: COMMENT; Schema: public; Owner: -
 
-COMMENT ON COLUMN public.user_messages.content IS 'Trimmed of white space at its ends. Empty once deleted.';
+COMMENT ON COLUMN public.user_messages.content IS 'Without white space at both ends. Empty after deletion.';
 
 -- Name: COLUMN user_messages.message_type; Type: COMMENT; Schema: public; Owner: -
 
-COMMENT ON COLUMN public.user_messages.message_type IS 'text, image, file; system is the server''s own.';
+COMMENT ON COLUMN public.user_messages.message_type IS 'text, image or file; system for messages of the server.';
 
 -- Name: COLUMN user_messages.file_url; Type: COMMENT; Schema: public; Owner: -
 
-COMMENT ON COLUMN public.user_messages.file_url IS 'Below the address in the setting storage_url.';
+COMMENT ON COLUMN public.user_messages.file_url IS 'Starts with the address in the setting storage_url.';
 
 -- Name: COLUMN user_messages.file_size; Type: COMMENT; Schema: public; Owner: -
 
@@ -523,31 +529,31 @@ COMMENT ON COLUMN public.user_messages.file_type IS 'The file''s media type.';
 
 -- Name: COLUMN user_messages.created_at; Type: COMMENT; Schema: public; Owner: -
 
-COMMENT ON COLUMN public.user_messages.created_at IS 'Stamped under the conversation''s lock, so that it rises with seq.';
+COMMENT ON COLUMN public.user_messages.created_at IS 'Assigned while holding the conversation''s lock, so it increases with seq.';
 
 -- Name: COLUMN user_messages.deleted_by; Type: COMMENT; Schema: public; Owner: -
 
-COMMENT ON COLUMN public.user_messages.deleted_by IS 'Who deleted it for everybody.';
+COMMENT ON COLUMN public.user_messages.deleted_by IS 'The user who deleted the message for all members.';
 
 -- Name: COLUMN user_messages.read_by; Type: COMMENT; Schema: public; Owner: -
 
-COMMENT ON COLUMN public.user_messages.read_by IS 'Empty unless the setting fill_read_by is on. conversation_receipts is the truth.';
+COMMENT ON COLUMN public.user_messages.read_by IS 'Empty unless the setting fill_read_by is on. conversation_receipts is authoritative.';
 
 -- Name: COLUMN user_messages.metadata; Type: COMMENT; Schema: public; Owner: -
 
-COMMENT ON COLUMN public.user_messages.metadata IS 'What the sender''s program put there; at most 8 KiB.';
+COMMENT ON COLUMN public.user_messages.metadata IS 'Set by the sender''s program, at most 8 KiB.';
 
 -- Name: COLUMN user_messages.seq; Type: COMMENT; Schema: public; Owner: -
 
-COMMENT ON COLUMN public.user_messages.seq IS 'Position in the conversation, given under its lock: without gaps, from 1 on.';
+COMMENT ON COLUMN public.user_messages.seq IS 'The position in the conversation, from 1 without gaps. Assigned while holding the conversation''s lock.';
 
 -- Name: COLUMN user_messages.rev; Type: COMMENT; Schema: public; Owner: -
 
-COMMENT ON COLUMN public.user_messages.rev IS 'rev of the conversation at the last change of this message; clients fetch what is newer than the rev they know.';
+COMMENT ON COLUMN public.user_messages.rev IS 'The conversation''s rev at the last change of this message. Clients fetch everything newer than the rev they know.';
 
 -- Name: COLUMN user_messages.client_message_id; Type: COMMENT; Schema: public; Owner: -
 
-COMMENT ON COLUMN public.user_messages.client_message_id IS 'Chosen by the sender''s device: the same one never makes a second message.';
+COMMENT ON COLUMN public.user_messages.client_message_id IS 'Chosen by the sender''s device. The same one never creates a second message.';
 
 -- Name: COLUMN user_messages.mentions; Type: COMMENT; Schema: public; Owner: -
 
@@ -578,7 +584,7 @@ $$;
 
 -- Name: FUNCTION check_edit_window(before public.user_messages, after public.user_messages); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.check_edit_window(before public.user_messages, after public.user_messages) IS 'Refuses another text when the time for editing has passed.';
+COMMENT ON FUNCTION chat.check_edit_window(before public.user_messages, after public.user_messages) IS 'Refuses a changed text if the time for editing has passed.';
 
 -- Name: check_personal_message(public.user_messages); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -590,19 +596,19 @@ declare
   storage_url text;
 begin
   if coalesce(message.message_type, '') not in ('text', 'image', 'file') then
-    perform chat.refuse('validation_failed', 'message_type is text, image or file');
+    perform chat.refuse('validation_failed', 'message_type must be text, image or file');
   end if;
   if message.client_message_id is not null and char_length(message.client_message_id) not between 1 and 64 then
-    perform chat.refuse('validation_failed', 'client_message_id has 1 to 64 characters');
+    perform chat.refuse('validation_failed', 'client_message_id must have 1 to 64 characters');
   end if;
   if jsonb_typeof(message.metadata) is distinct from 'object' or octet_length(message.metadata::text) > 8192 then
-    perform chat.refuse('validation_failed', 'metadata is an object of at most 8192 bytes');
+    perform chat.refuse('validation_failed', 'metadata must be an object of at most 8192 bytes');
   end if;
   if message.file_size < 0 then
-    perform chat.refuse('validation_failed', 'file_size is not negative');
+    perform chat.refuse('validation_failed', 'file_size must not be negative');
   end if;
   if char_length(message.file_url) > 2048 or char_length(message.file_name) > 255 or char_length(message.file_type) > 255 then
-    perform chat.refuse('validation_failed', 'file_url has at most 2048 characters, file_name and file_type 255');
+    perform chat.refuse('validation_failed', 'file_url may have at most 2048 characters, file_name and file_type 255');
   end if;
   if cardinality(message.mentions) > 100 then
     perform chat.refuse('validation_failed', 'At most 100 mentions');
@@ -612,10 +618,10 @@ begin
     storage_url := (select nullif(c.value #>> '{}', '') from chat.config c where c.key = 'storage_url');
     if storage_url is null
       or not starts_with(message.file_url, rtrim(storage_url, '/') || '/')
-      -- a path that climbs back out of the storage begins with its address, too
+      -- A path that leaves the storage through ".." also starts with its address.
       or message.file_url ~* '(^|[/\\])(\.|%2e)(\.|%2e)([/\\]|$)'
     then
-      perform chat.refuse('validation_failed', 'file_url is not an address of the storage');
+      perform chat.refuse('validation_failed', 'file_url is not an address in the storage');
     end if;
   end if;
 
@@ -636,7 +642,7 @@ begin
       where m.conversation_id = message.conversation_id and m.user_id = mentioned.user_id and m.left_at is null
     )
   ) then
-    perform chat.refuse('validation_failed', 'mentions are members of the conversation');
+    perform chat.refuse('validation_failed', 'mentions must be members of the conversation');
   end if;
 end
 $_$;
@@ -651,13 +657,14 @@ declare
   caller constant uuid := auth.uid();
   earlier record;
 begin
-  -- Not the unique index: whoever waited there would hold a connection for as long as the first request runs, and so
-  -- would each further repetition.
+  -- An advisory lock instead of the unique index: a retry that waited on the index would hold a
+  -- connection until the first request ends, and so would every further retry.
   if not pg_try_advisory_xact_lock(hashtextextended(format('rapport.idempotency_key:%s:%s', caller, claim_idempotency_key.key), 0)) then
     perform chat.refuse('idempotency_in_flight');
   end if;
 
-  -- a statement of its own, begun under the lock: it sees what the lock's last holder committed
+  -- A separate statement, started while holding the lock: it sees what the previous holder
+  -- committed.
   select k.request_hash into earlier
   from chat.idempotency_keys k
   where k.user_id = caller
@@ -669,14 +676,15 @@ begin
   if earlier.request_hash <> claim_idempotency_key.request_hash then
     perform chat.refuse('idempotency_key_reused');
   end if;
-  -- an error, so that the statements behind this one, which are on their way already, are not executed
-  raise exception using errcode = 'PT208', message = 'This request was carried out before';
+  -- An error, because the statements after this one are already in the pipeline and must not be
+  -- executed.
+  raise exception using errcode = 'PT208', message = 'This request was already carried out';
 end
 $$;
 
 -- Name: FUNCTION claim_idempotency_key(key text, request_hash bytea); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.claim_idempotency_key(key text, request_hash bytea) IS 'Before a write: idempotency_in_flight while another transaction has the caller''s key, idempotency_key_reused when it was for something else, SQLSTATE PT208 when the same was done before.';
+COMMENT ON FUNCTION chat.claim_idempotency_key(key text, request_hash bytea) IS 'Runs before a write. Raises idempotency_in_flight if another transaction holds the caller''s key, idempotency_key_reused if the key was used for another request, and SQLSTATE PT208 if the same request was already carried out.';
 
 -- Name: claims_mapping(); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -739,7 +747,7 @@ begin
     perform chat.refuse('not_found');
   end if;
 
-  -- nobody sends between the reading of last_seq and the writing of cleared_seq
+  -- No message can be sent between reading last_seq and writing cleared_seq.
   perform from public.user_conversations c where c.id = clear_conversation.conversation_id for no key update;
 
   update public.user_conversation_members m
@@ -764,7 +772,7 @@ $$;
 
 -- Name: FUNCTION clear_conversation(conversation_id uuid); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.clear_conversation(conversation_id uuid) IS 'Empties a conversation for the caller and takes it off their list until somebody writes in it. The others keep everything.';
+COMMENT ON FUNCTION chat.clear_conversation(conversation_id uuid) IS 'Empties a conversation for the caller and hides it from their list until the next message. The other members keep everything.';
 
 -- Name: complete_presence(); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -894,7 +902,7 @@ $$;
 
 -- Name: FUNCTION contact_page(max_rows integer, from_message_at timestamp with time zone, from_name text, from_id uuid); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.contact_page(max_rows integer, from_message_at timestamp with time zone, from_name text, from_id uuid) IS 'Whom the caller talks to, the latest first, and then their teams by name; nobody who blocked or is blocked, or is suspended.';
+COMMENT ON FUNCTION chat.contact_page(max_rows integer, from_message_at timestamp with time zone, from_name text, from_id uuid) IS 'The users that the caller has a conversation with, the latest first, then their teams by name. Blocked, blocking and suspended users are excluded.';
 
 -- Name: containing(text); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -945,7 +953,7 @@ $$;
 
 -- Name: FUNCTION conversation_cards(conversation_ids uuid[]); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.conversation_cards(conversation_ids uuid[]) IS 'What names each of the given conversations of the caller: far less than chat.conversation_rows().';
+COMMENT ON FUNCTION chat.conversation_cards(conversation_ids uuid[]) IS 'What identifies each of the caller''s given conversations to the user: much less than chat.conversation_rows().';
 
 -- Name: conversation_page(boolean, boolean, boolean, text, timestamp with time zone, integer, integer, boolean, timestamp with time zone, uuid, boolean); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -956,7 +964,7 @@ CREATE FUNCTION chat.conversation_page(archived boolean DEFAULT false, pinned bo
     AS $$
 declare
   pattern constant text := '%' || replace(replace(replace(btrim(conversation_page.search), '\', '\\'), '%', '\%'), '_', '\_') || '%';
-  -- as the search for messages folds a text; null where nothing is left
+  -- Folded like messages in the search. Null if nothing remains.
   folded constant text := '%' || nullif(chat.folded_text(conversation_page.search), '') || '%';
   named uuid[];
   page uuid[];
@@ -974,7 +982,7 @@ begin
     );
   end if;
 
-  -- two statements, so that each walks the index of the list from where it begins
+  -- Two statements, so that each starts its index scan at the cursor.
   if backwards then
     page := array(
       select m.conversation_id
@@ -1020,7 +1028,7 @@ $$;
 
 -- Name: FUNCTION conversation_page(archived boolean, pinned boolean, unread boolean, search text, updated_since timestamp with time zone, max_rows integer, skip_rows integer, from_is_pinned boolean, from_activity_at timestamp with time zone, from_id uuid, backwards boolean); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.conversation_page(archived boolean, pinned boolean, unread boolean, search text, updated_since timestamp with time zone, max_rows integer, skip_rows integer, from_is_pinned boolean, from_activity_at timestamp with time zone, from_id uuid, backwards boolean) IS 'A page of the caller''s list. A null filter asks for everything. The next page is asked for with the sort key of the last row, the one before with that of the first, backwards. Rows come in the order of the list either way. At most 101 rows, so that one more than a page of 100 tells whether there is another.';
+COMMENT ON FUNCTION chat.conversation_page(archived boolean, pinned boolean, unread boolean, search text, updated_since timestamp with time zone, max_rows integer, skip_rows integer, from_is_pinned boolean, from_activity_at timestamp with time zone, from_id uuid, backwards boolean) IS 'A page of the caller''s list. A null filter matches everything. The next page starts after the sort key of the last row; the previous page, with backwards, before that of the first row. The rows have the order of the list in both directions. Returns at most 101 rows: one more than a page of 100 shows whether there is another page.';
 
 -- Name: conversation_people(uuid[]); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -1052,7 +1060,7 @@ $$;
 
 -- Name: FUNCTION conversation_people(conversation_ids uuid[]); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.conversation_people(conversation_ids uuid[]) IS 'Everybody who is or was in the given conversations of the caller. Conversations of others give nothing.';
+COMMENT ON FUNCTION chat.conversation_people(conversation_ids uuid[]) IS 'All current and former members of the caller''s given conversations. Conversations of other users yield nothing.';
 
 -- Name: conversation_rows(uuid[]); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -1127,7 +1135,8 @@ begin
   left join people second on second.conversation_id = c.id and second.user_id = c.participant_2_id
   left join public.message_drafts draft on draft.conversation_id = c.id and draft.user_id = mine.user_id
   left join lateral (
-    -- what the caller would see at the bottom, which is not the newest message if they cleared or hid that
+    -- The last message that the caller sees, which is not the newest one if they cleared or hid
+    -- that.
     select
       m.id,
       json_build_object(
@@ -1156,7 +1165,7 @@ begin
     where r.conversation_id = c.id
       and r.user_id <> mine.user_id
       and c.kind = 'direct'
-      -- whoever shows nothing is shown nothing
+      -- A user who does not share receipts does not see those of others either.
       and (select chat.i_share_receipts())
     limit 1
   ) peer on true
@@ -1167,7 +1176,7 @@ $$;
 
 -- Name: FUNCTION conversation_rows(conversation_ids uuid[]); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.conversation_rows(conversation_ids uuid[]) IS 'The caller''s view of the given conversations, one row each in no order; those that are not theirs are missing. is_pinned, last_activity_at and the id are the sort key of the list.';
+COMMENT ON FUNCTION chat.conversation_rows(conversation_ids uuid[]) IS 'The caller''s view of the given conversations, one row each in no particular order, without those that are not theirs. is_pinned, last_activity_at and id are the sort key of the list.';
 
 -- Name: count_message_changes(); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -1180,7 +1189,8 @@ declare
   gone record;
   quoted uuid[];
 begin
-  -- a message from before the limit was lowered may be deleted or reacted to, only not written again
+  -- A message that was stored before the limit was lowered can still be deleted and reacted to, but
+  -- not edited.
   if exists (select from after a where char_length(a.content) > max_length and (a.content in (select b.content from before b)) is not true) then
     perform chat.refuse('message_too_long', format('At most %s characters', max_length));
   end if;
@@ -1199,22 +1209,23 @@ begin
   into gone
   from before b
   where not b.is_deleted
-    -- "is true" keeps the planner from turning this into a join: a transition table has no statistics, and
-    -- the plan kept from a statement of one row would compare every row with every other
+    -- "is true" keeps the planner from making this a join: a transition table has no statistics,
+    -- and a plan kept from a one-row statement would compare every row with every other row.
     and (b.id in (select a.id from after a where a.is_deleted)) is true;
 
   if gone.seqs is not null then
     perform chat.uncount_messages(gone.ids, gone.conversation_ids, gone.seqs, gone.sender_ids, gone.mentioned);
 
-    -- They may say anything, too. One that is being taken away waits for the message, and must not be waited for.
+    -- Reactions can contain text, too. A reaction that another transaction is removing is skipped:
+    -- that transaction waits for this message, so waiting for it would deadlock.
     delete from public.message_reactions r
     where r.id in (
       select given.id from public.message_reactions given where given.message_id = any (gone.ids) for update skip locked
     );
   end if;
 
-  -- Replies show what they quote. Any other rev asks the row trigger for the next one; what only has another rev is
-  -- quoted as before, so that this ends with the replies.
+  -- Replies show the quoted text. Any other rev makes the row trigger assign the next one. The
+  -- quotation of a row whose rev alone changed is the same, so the recursion ends at the replies.
   quoted := array(
     select a.id
     from after a
@@ -1241,7 +1252,7 @@ declare
   unarchive constant boolean := chat.flag('unarchive_on_message');
   max_length constant int := chat.amount('max_message_length', 4000);
 begin
-  -- here and not per row, which would read the setting as often as there are rows
+  -- Checked here instead of per row, which would read the setting once for every row.
   if exists (select from arrived a where char_length(a.content) > max_length) then
     perform chat.refuse('message_too_long', format('At most %s characters', max_length));
   end if;
@@ -1324,7 +1335,7 @@ begin
     perform chat.uncount_messages(gone.ids, gone.conversation_ids, gone.seqs, gone.sender_ids, gone.mentioned);
   end if;
 
-  -- for clients that hold them
+  -- For clients that have cached them.
   insert into chat.removed_messages (message_id, conversation_id)
   select r.id, r.conversation_id
   from removed r
@@ -1380,7 +1391,7 @@ $$;
 
 -- Name: FUNCTION delete_message(message_id uuid, expected_rev bigint); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.delete_message(message_id uuid, expected_rev bigint) IS 'Deletes the caller''s own message for everybody, leaving a tombstone. A second time does nothing.';
+COMMENT ON FUNCTION chat.delete_message(message_id uuid, expected_rev bigint) IS 'Deletes the caller''s own message for all members and leaves a tombstone. Repeating it does nothing.';
 
 -- Name: detect_host_preset(); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -1400,7 +1411,7 @@ declare
   member_count bigint;
   candidates text := '';
 begin
-  -- A choice that was made once stays: a table that appears later must not move everybody to other teams.
+  -- The recorded preset is kept: a table that appears later must not move all users to other teams.
   foreach preset in array array_remove(array[recorded, best_by_tables], null) loop
     select m.* into mapping from chat.host_mapping(preset) m;
     continue when mapping.people is null;
@@ -1410,7 +1421,7 @@ begin
       return preset;
     end if;
     if not has_people then
-      raise warning 'Nobody has an account yet, so that host mapping "%" is chosen by the tables alone. People may write to each other once they have a team (%).',
+      raise warning 'No user has an account yet, so host mapping "%" was chosen from the tables alone. Users can message each other once they have a team (%).',
         preset, chat.host_team_source(preset);
       return preset;
     end if;
@@ -1428,8 +1439,8 @@ begin
   end loop;
   raise exception using
     errcode = 'RP001',
-    message = 'Nobody would have a team, so that nobody could write to anybody. Give people teams, or choose where people and teams '
-      || 'are found: chat.host_preset in the configuration, or "-v preset=NAME" with psql. What fits this database:' || candidates;
+    message = 'No user would have a team, so no user could message another. Give users teams, or choose where users and teams '
+      || 'are found: chat.host_preset in the configuration, or "-v preset=NAME" with psql. Presets that fit this database:' || candidates;
 end
 $$;
 
@@ -1461,7 +1472,7 @@ $$;
 
 -- Name: FUNCTION edit_message(message_id uuid, content text, expected_rev bigint); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.edit_message(message_id uuid, content text, expected_rev bigint) IS 'Changes the text of the caller''s own message; with expected_rev only if nothing happened to it meanwhile (stale_revision).';
+COMMENT ON FUNCTION chat.edit_message(message_id uuid, content text, expected_rev bigint) IS 'Changes the text of the caller''s own message. With expected_rev, only if the message has not changed since (otherwise stale_revision).';
 
 -- Name: end_presence(text); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -1481,7 +1492,8 @@ begin
     return;
   end if;
   delete from chat.presence_report_sessions v where v.user_id = caller;
-  -- sockets that linger vouch for nobody who has left; the next one that comes does
+  -- After signing out, sockets that are still open do not keep the user online. The next new socket
+  -- makes the user online again.
   insert into chat.presence_reports as r (user_id, status)
   values (caller, 'offline')
   on conflict on constraint presence_reports_pkey do update set status = excluded.status, expires_at = null;
@@ -1491,7 +1503,7 @@ $$;
 
 -- Name: FUNCTION end_presence(session_id text); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.end_presence(session_id text) IS 'The caller has signed out: with a session_id on that device alone, without one everywhere, until a device reports or connects.';
+COMMENT ON FUNCTION chat.end_presence(session_id text) IS 'Signs the caller out: with a session_id on that device, without one on all devices, until a device reports or connects.';
 
 -- Name: expire_presence(); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -1502,10 +1514,10 @@ CREATE FUNCTION chat.expire_presence() RETURNS SETOF uuid
 declare
   dead uuid[];
   people uuid[] := '{}';
-  -- twice as long as others are told that somebody types: a client that repeats itself is in time
+  -- Twice as long as other users see the indicator, so a client that repeats its report is in time.
   typing_since constant timestamptz := clock_timestamp() - 2 * make_interval(secs => chat.amount('typing_ttl_ms', 6000) / 1000.0);
 begin
-  -- one of all processes at a time; the others have nothing to add
+  -- Only one process runs this at a time; a second one would have nothing to do.
   if not pg_try_advisory_xact_lock(hashtextextended('rapport presence', 0)) then
     return;
   end if;
@@ -1523,7 +1535,7 @@ begin
     delete from chat.presence_processes a where a.process_id = any (dead);
   end if;
 
-  -- whoever reports at this moment is looked at the next time
+  -- Users whose rows are locked by a report are skipped, and checked in the next run.
   people := people || array(
     select l.user_id
     from chat.presence_reports l
@@ -1567,7 +1579,7 @@ $$;
 
 -- Name: FUNCTION expire_presence(); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.expire_presence() IS 'Writes down what came to its end by time: reports, chosen statuses, typing, and what processes vouched for that died. Answers who looks different now.';
+COMMENT ON FUNCTION chat.expire_presence() IS 'Applies everything whose time has ended: reports, chosen statuses, typing, and the sockets of dead processes. Returns the users whose visible presence changed.';
 
 -- Name: file_page(uuid, text, integer, bigint); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -1606,7 +1618,7 @@ $$;
 
 -- Name: FUNCTION file_page(conversation_id uuid, kind text, max_rows integer, before_seq bigint); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.file_page(conversation_id uuid, kind text, max_rows integer, before_seq bigint) IS 'The messages with a file in a conversation of the caller''s, the newest first, without what they cleared or hid.';
+COMMENT ON FUNCTION chat.file_page(conversation_id uuid, kind text, max_rows integer, before_seq bigint) IS 'The messages with a file in one of the caller''s conversations, the newest first, without those that the caller cleared or hid.';
 
 -- Name: fill_read_by(uuid, uuid, bigint); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -1615,7 +1627,7 @@ CREATE FUNCTION chat.fill_read_by(conversation_id uuid, reader uuid, up_to_seq b
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
-  -- messages are locked before members, here as when one is deleted
+  -- Messages are locked before members, as in deletion.
   perform
   from public.user_messages m
   where m.conversation_id = fill_read_by.conversation_id
@@ -1650,7 +1662,7 @@ $$;
 
 -- Name: FUNCTION flag(setting text); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.flag(setting text) IS 'A switch of chat.config.';
+COMMENT ON FUNCTION chat.flag(setting text) IS 'A boolean setting of chat.config.';
 
 -- Name: folded_text(text); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -1712,7 +1724,7 @@ $$;
 
 -- Name: FUNCTION folded_text(written text); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.folded_text(written text) IS 'A text as it is searched: lower case, without accents and vowel marks, letters as they are typed without them, one space between words.';
+COMMENT ON FUNCTION chat.folded_text(written text) IS 'A text in the form in which it is searched: lower case, without accents and vowel marks, each letter as it is typed without them, one space between words.';
 
 -- Name: follow_presence_sharing(); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -1723,14 +1735,14 @@ CREATE FUNCTION chat.follow_presence_sharing() RETURNS trigger
 declare
   person constant uuid := coalesce(new.user_id, old.user_id);
 begin
-  -- Makes the row that is locked from now on: made at the first report instead, its foreign key would lock the row of
-  -- the person then, and tell the time.
+  -- Inserts the row that is locked from now on. If it were inserted at the first report, its
+  -- foreign key would lock the user's row then and reveal the time.
   perform chat.lock_presence(array[person]);
   if not new.share_presence then
     delete from chat.presence_pages g where g.user_id = person;
     update public.user_presence p set status = 'offline' where p.user_id = person;
   else
-    -- preferences go with an erased person, too
+    -- Preferences are removed with an erased user, too.
     insert into public.user_presence (user_id)
     select d.user_id
     from chat.directory d
@@ -1767,15 +1779,15 @@ begin
   foreach role_name in array array['rapport_request', 'anon', 'authenticated', 'service_role'] loop
     continue when pg_has_role(current_user, role_name, case when has_set_option then 'SET' else 'MEMBER' end);
     begin
-      -- Without INHERIT the login has no right of the role until it takes the role on.
+      -- Without INHERIT, the login has none of the role's rights until it switches to the role.
       execute format('grant %I to %I', role_name, current_user)
         || case when has_set_option then ' with set true, inherit false' else '' end;
     exception
-      -- The other installer of the cluster granted it at this moment.
+      -- A concurrent installation in the same cluster has just granted it.
       when unique_violation then
         null;
       when insufficient_privilege or invalid_grant_operation then
-        raise warning 'Could not grant % to %: the server cannot run as %. Have the grant made by a role with ADMIN on %.',
+        raise warning 'Could not grant % to %: the server cannot run as %. A role with ADMIN on % must make the grant.',
           role_name, current_user, current_user, role_name;
     end;
   end loop;
@@ -1784,7 +1796,7 @@ $$;
 
 -- Name: FUNCTION grant_roles_to_installer(); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.grant_roles_to_installer() IS 'Lets the caller, who installs and usually runs the server, "set role" to each role that the server takes on. Does nothing when nothing is missing.';
+COMMENT ON FUNCTION chat.grant_roles_to_installer() IS 'Allows the calling login, which installs and usually runs the server, to "set role" to each role that the server uses. Does nothing if nothing is missing.';
 
 -- Name: grant_shared_columns(); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -1819,7 +1831,7 @@ $$;
 
 -- Name: FUNCTION grant_shared_columns(); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.grant_shared_columns() IS 'Lets people read every column of the chat''s shared tables, and no system column. Runs at each installation: a column that was added since is granted then. Does nothing when nothing is missing.';
+COMMENT ON FUNCTION chat.grant_shared_columns() IS 'Grants users read access to every column of the chat''s shared tables, and to no system column. Runs at every installation, to include columns added since. Does nothing if nothing is missing.';
 
 -- Name: hide_message(uuid); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -1831,7 +1843,8 @@ declare
   caller constant uuid := auth.uid();
   message record;
 begin
-  -- under the member's lock neither the read position nor the counts move: what is deleted now is deleted already
+  -- While the member is locked, neither the read position nor the counts change. If another
+  -- transaction has deleted the message, that is visible here.
   perform
   from public.user_messages m
   join public.user_conversation_members member on member.conversation_id = m.conversation_id
@@ -1849,7 +1862,8 @@ begin
   on conflict on constraint message_hides_pkey do nothing;
 
   if found then
-    -- even where nothing is counted: the last message of the row may be another now
+    -- The row is also updated if no count changes: the conversation's last message may be another
+    -- one for this member.
     update public.user_conversation_members m
     set unread_count = greatest(m.unread_count - counted.one, 0),
       mention_count = greatest(m.mention_count - counted.one * (caller = any (message.mentions))::int, 0),
@@ -1870,7 +1884,7 @@ $$;
 
 -- Name: FUNCTION hide_message(message_id uuid); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.hide_message(message_id uuid) IS 'Deletes a message for the caller alone.';
+COMMENT ON FUNCTION chat.hide_message(message_id uuid) IS 'Deletes a message only for the caller.';
 
 -- Name: host_columns(regclass, text[]); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -1937,7 +1951,7 @@ CREATE FUNCTION chat.i_share_receipts() RETURNS boolean
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
-  -- their own row is all the caller sees of this table
+  -- The caller can read only their own row of this table.
   return coalesce(
     (select p.share_read_receipts from public.user_notification_preferences p where p.user_id = (select auth.uid())),
     true
@@ -1947,7 +1961,7 @@ $$;
 
 -- Name: FUNCTION i_share_receipts(); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.i_share_receipts() IS 'Does the caller show others what they read?';
+COMMENT ON FUNCTION chat.i_share_receipts() IS 'Does the caller share read receipts?';
 
 -- Name: install_host_mapping(text); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -1968,7 +1982,8 @@ begin
       case chosen when 'users_table' then 'a table public.users with id, team_id and role' else 'the table auth.users' end;
   end if;
 
-  -- the catalogue's names are in the texts, so a changed host gives another mapping; nothing changed, no DDL
+  -- The texts contain names from the catalogue, so a changed application yields another
+  -- mapping. If nothing changed, no DDL is executed.
   wanted := jsonb_build_object(
     'preset', chosen,
     'people', mapping.people::text,
@@ -1979,7 +1994,7 @@ begin
     and to_regclass('chat.memberships') is not null
     and to_regclass('chat.teams') is not null
   then
-    -- tables that a later migration brought
+    -- Covers tables that a later migration added.
     perform chat.point_people_at(mapping.people);
     return chosen;
   end if;
@@ -1997,7 +2012,7 @@ $$;
 
 -- Name: FUNCTION install_host_mapping(preset text); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.install_host_mapping(preset text) IS 'Writes chat.directory, chat.memberships and chat.teams for a preset and points the foreign keys at its people: auto, users_table (public.users with id, team_id and role), claims (auth.users with app metadata), one_team. Returns the preset in force. Does nothing when nothing changed. auto keeps the preset that is in force, else takes the one that fits the tables; where people have accounts and none would have a team, it fails with SQLSTATE RP001 and lists the presets.';
+COMMENT ON FUNCTION chat.install_host_mapping(preset text) IS 'Writes chat.directory, chat.memberships and chat.teams for a preset and points the foreign keys at its table of users. Presets: auto, users_table (public.users with id, team_id and role), claims (auth.users with app metadata), one_team. Returns the preset in force. Does nothing if nothing changed. auto keeps the preset in force, otherwise it chooses the one that fits the tables. If users have accounts and none would have a team, it fails with SQLSTATE RP001 and lists the presets.';
 
 -- Name: is_blank(text); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -2006,8 +2021,9 @@ CREATE FUNCTION chat.is_blank(content text) RETURNS boolean
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
-  -- trimming a text of everything invisible leaves nothing exactly when nothing in it is visible.
-  -- Beyond White_Space: soft hyphen, joiners, fillers, direction marks, variation selectors, the blank braille
+  -- Trimming all invisible characters leaves nothing exactly if nothing in the text is visible.
+  -- Beyond White_Space these are: soft hyphen, joiners, fillers, direction marks, variation
+  -- selectors, the blank braille pattern.
   return btrim(
     content,
     U&'\0009\000A\000B\000C\000D\0020\0085\00A0\1680\2000\2001\2002\2003\2004\2005\2006\2007\2008\2009\200A\2028\2029\202F\205F\3000'
@@ -2020,7 +2036,7 @@ $$;
 
 -- Name: FUNCTION is_blank(content text); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.is_blank(content text) IS 'Is there nothing to see in the text?';
+COMMENT ON FUNCTION chat.is_blank(content text) IS 'Does the text contain nothing visible?';
 
 -- Name: is_chat_topic(text); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -2072,7 +2088,7 @@ $$;
 
 -- Name: FUNCTION is_unspaced(word text); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.is_unspaced(word text) IS 'Is this word a run of a script without spaces, or an emoji: found anywhere in it?';
+COMMENT ON FUNCTION chat.is_unspaced(word text) IS 'Is this word an emoji, or part of a script without spaces? Such words are found by any part of them.';
 
 -- Name: judge_message(); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -2104,7 +2120,8 @@ CREATE FUNCTION chat.judge_message_change() RETURNS trigger
     AS $$
 begin
   if row_security_active('public.user_messages') then
-    -- who may no longer post may no longer edit; taking back one's own words is always allowed
+    -- A user who may no longer write may no longer edit. Deleting one's own message is always
+    -- allowed.
     if not new.is_deleted and new is distinct from old and not chat.can_send(old.conversation_id) then
       perform chat.refuse('not_allowed_recipient');
     end if;
@@ -2123,19 +2140,20 @@ CREATE FUNCTION chat.judge_reaction() RETURNS trigger
 declare
   message record;
 begin
-  -- either name will do
+  -- Either name is accepted.
   new.reaction := coalesce(new.reaction, new.emoji);
   new.emoji := new.reaction;
   if coalesce(chat.is_blank(new.reaction), true) or char_length(new.reaction) > 64 then
-    perform chat.refuse('validation_failed', 'A reaction has 1 to 64 characters');
+    perform chat.refuse('validation_failed', 'A reaction must have 1 to 64 characters');
   end if;
   new.user_id := coalesce(new.user_id, auth.uid());
 
-  -- locked, so that none is left on a message that is deleted meanwhile
+  -- Locked, so that no reaction is added while another transaction deletes the message.
   select m.conversation_id, m.is_deleted into message
   from public.user_messages m
   where m.id = new.message_id
-    -- the server may; a person only where they are a member, and nobody learns of messages elsewhere
+    -- The server may react to any message, a user only in their own conversations. The refusal
+    -- reveals nothing about messages elsewhere.
     and (auth.uid() is null or (chat.my_message(m.id)).id is not null)
   for no key update;
   if not found then
@@ -2148,7 +2166,7 @@ begin
     perform chat.refuse('not_allowed_recipient');
   end if;
 
-  -- as many as there is a use for: every row of the message carries them all
+  -- Limited to a useful number, because every row of the message contains all reactions.
   if auth.uid() is not null
     and (select count(*) from public.message_reactions r where r.message_id = new.message_id and r.user_id = new.user_id) >= 20
     and not exists (
@@ -2157,7 +2175,7 @@ begin
       where r.message_id = new.message_id and r.user_id = new.user_id and r.reaction = new.reaction
     )
   then
-    perform chat.refuse('validation_failed', 'At most 20 reactions of one person to a message');
+    perform chat.refuse('validation_failed', 'At most 20 reactions per user to a message');
   end if;
 
   new.conversation_id := message.conversation_id;
@@ -2175,11 +2193,11 @@ CREATE FUNCTION chat.keep_conversation_identity() RETURNS trigger
     AS $$
 begin
   if (new.id, new.kind, new.created_at) is distinct from (old.id, old.kind, old.created_at)
-    -- erasing a person takes them out of the pair; nobody is ever put into one
+    -- Erasing a user sets their id in the pair to null. No user is ever added to a pair.
     or (new.participant_1_id is distinct from old.participant_1_id and new.participant_1_id is not null)
     or (new.participant_2_id is distinct from old.participant_2_id and new.participant_2_id is not null)
   then
-    raise exception 'Who a conversation is between does not change' using
+    raise exception 'The members of a conversation cannot be changed' using
       errcode = 'restrict_violation', constraint = 'user_conversations_identity_is_fixed';
   end if;
   return new;
@@ -2197,12 +2215,12 @@ declare
 begin
   insert into chat.idempotency_keys as k (user_id, key, request_hash, outcome)
   values (auth.uid(), keep_idempotency_key.key, keep_idempotency_key.request_hash, chat.outcome())
-  -- one that was too old to count
+  -- A key that has expired counts as absent.
   on conflict on constraint idempotency_keys_pkey do update
   set request_hash = excluded.request_hash, outcome = excluded.outcome, kept_at = excluded.kept_at;
 
-  -- Each key that comes takes a few old ones with it: faster than they come, and never many at once. Those that
-  -- somebody else is removing are left to them.
+  -- Every new key removes a few old ones: faster than keys arrive, and never many at once. Rows
+  -- that another transaction is removing are skipped.
   delete from chat.idempotency_keys k
   using (
     select o.user_id, o.key
@@ -2218,7 +2236,7 @@ $$;
 
 -- Name: FUNCTION keep_idempotency_key(key text, request_hash bytea); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.keep_idempotency_key(key text, request_hash bytea) IS 'Behind a write: keeps the caller''s key with rapport.outcome, and removes a few keys of anybody''s that are too old.';
+COMMENT ON FUNCTION chat.keep_idempotency_key(key text, request_hash bytea) IS 'Runs after a write. Stores the caller''s key with rapport.outcome, and removes a few expired keys of any user.';
 
 -- Name: keep_page(uuid, text); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -2261,7 +2279,7 @@ begin
   if not had_lease then
     insert into chat.presence_processes (process_id, lease_until)
     values (keep_presence.process_id, clock_timestamp() + make_interval(secs => keep_presence.lease_ms / 1000.0));
-    -- after a crash of the database no process is known whose end would be noticed
+    -- After a crash of the database no processes are recorded, so their end would go unnoticed.
     people := array(
       select l.user_id
       from chat.presence_reports l
@@ -2280,7 +2298,7 @@ $$;
 
 -- Name: FUNCTION keep_presence(process_id uuid, lease_ms integer); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.keep_presence(process_id uuid, lease_ms integer) IS 'Prolongs the lease of a process and ends those of others that ran out. False: it had none, and what it reported is forgotten.';
+COMMENT ON FUNCTION chat.keep_presence(process_id uuid, lease_ms integer) IS 'Renews the lease of a process and removes processes whose lease ended. Returns false if the process had no lease; what it reported before is lost.';
 
 -- Name: known_people_ids(); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -2306,7 +2324,7 @@ $$;
 
 -- Name: FUNCTION known_people_ids(); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.known_people_ids() IS 'Whose row of user_presence the caller may see, for its policy: of those who do not share their presence it says nothing.';
+COMMENT ON FUNCTION chat.known_people_ids() IS 'The users whose row of user_presence the caller may read, for its policy. The row of a user who does not share their presence contains nothing.';
 
 -- Name: knows(uuid); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -2336,7 +2354,7 @@ $$;
 
 -- Name: FUNCTION knows(other_user_id uuid); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.knows(other_user_id uuid) IS 'Does the caller know this person? For the policy of user_blocks: false for a stranger and for a person who does not exist.';
+COMMENT ON FUNCTION chat.knows(other_user_id uuid) IS 'Does the caller know this user? For the policy of user_blocks. False for a stranger and for a user who does not exist.';
 
 -- Name: lock_own_message(uuid); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -2351,7 +2369,7 @@ begin
     perform chat.refuse('not_found');
   end if;
   if message.sender_id is distinct from auth.uid() then
-    perform chat.refuse('forbidden', 'Only its sender changes a message');
+    perform chat.refuse('forbidden', 'Only the sender can change a message');
   end if;
 
   select m.* into message from public.user_messages m where m.id = lock_own_message.message_id for no key update;
@@ -2375,7 +2393,7 @@ $$;
 
 -- Name: FUNCTION lock_own_presence(); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.lock_own_presence() IS 'Lets the caller''s reports come one after the other. For the trigger of user_presence.';
+COMMENT ON FUNCTION chat.lock_own_presence() IS 'Serializes the caller''s reports. For the trigger of user_presence.';
 
 -- Name: lock_presence(uuid[]); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -2415,7 +2433,7 @@ begin
   if coalesce(obj_description(to_regclass('realtime.messages'), 'pg_class') not like 'Made by Rapport%', true) then
     return 0;
   end if;
-  -- one at a time; whoever comes second finds the work done
+  -- Only one at a time. A second call finds the work done.
   perform pg_advisory_xact_lock(hashtext('chat.maintain_message_partitions'));
 
   for day in
@@ -2430,8 +2448,9 @@ begin
     continue when to_regclass(format('realtime.%I', partition_name)) is not null;
 
     if exists (select from realtime.messages_default m where m.inserted_at >= day and m.inserted_at < day + 1) then
-      -- Rows of that day fell into the default partition and bar its own. They move while neither table
-      -- belongs to the published one, so that nobody hears them a second time.
+      -- Rows of that day are in the default partition and prevent the day's own partition. They
+      -- move while neither table belongs to the published one, so that they are not delivered
+      -- twice.
       alter table realtime.messages detach partition realtime.messages_default;
       execute format('create table realtime.%I (like realtime.messages including all)', partition_name);
       execute format(
@@ -2444,7 +2463,7 @@ begin
       execute format('create table realtime.%I partition of realtime.messages for values from (%L) to (%L)', partition_name, day, day + 1);
     end if;
     execute format('alter table realtime.%I enable row level security', partition_name);
-    -- "explain" tells everybody what the planner has sampled
+    -- Without statistics, because "explain" would show them to every role.
     execute format(
       'alter table realtime.%I alter column topic set statistics 0, alter column event set statistics 0, alter column payload set statistics 0',
       partition_name
@@ -2465,7 +2484,7 @@ begin
   loop
     execute format('drop table realtime.%I', old_partition.relname);
   end loop;
-  -- rows of a day that never had a partition, or was given one too late
+  -- Rows of a day whose partition was never created, or too late.
   delete from realtime.messages_default m where m.inserted_at < (now() at time zone 'utc')::date - days_kept;
   if exists (
     select
@@ -2480,7 +2499,7 @@ $_$;
 
 -- Name: FUNCTION maintain_message_partitions(days_ahead integer, days_kept integer); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.maintain_message_partitions(days_ahead integer, days_kept integer) IS 'Makes the partitions of realtime.messages for the days ahead and drops those past keeping. Answers how many it made; does nothing where Supabase made the table.';
+COMMENT ON FUNCTION chat.maintain_message_partitions(days_ahead integer, days_kept integer) IS 'Creates the partitions of realtime.messages for the coming days and drops those that are too old. Returns the number of created partitions. Does nothing if Supabase created the table.';
 
 -- Name: mark_delivered(uuid, bigint); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -2513,7 +2532,7 @@ $$;
 
 -- Name: FUNCTION mark_delivered(conversation_id uuid, up_to_seq bigint); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.mark_delivered(conversation_id uuid, up_to_seq bigint) IS 'Notes that messages up to a position reached the caller. True if that moved what the others see.';
+COMMENT ON FUNCTION chat.mark_delivered(conversation_id uuid, up_to_seq bigint) IS 'Records that messages up to a position were delivered to the caller. Returns true if that changed what other members see.';
 
 -- Name: mark_message_delivered(uuid, uuid); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -2541,7 +2560,7 @@ $$;
 
 -- Name: FUNCTION mark_message_delivered(conversation_id uuid, message_id uuid); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.mark_message_delivered(conversation_id uuid, message_id uuid) IS 'Notes that the messages of a conversation reached the caller, up to one of them or all. Nothing moves back, and nothing for those who do not share receipts.';
+COMMENT ON FUNCTION chat.mark_message_delivered(conversation_id uuid, message_id uuid) IS 'Records that the messages of a conversation were delivered to the caller, up to a given one or all. Never moves a position back, and does nothing for users who do not share receipts.';
 
 -- Name: mark_read(uuid, uuid); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -2582,7 +2601,7 @@ begin
     perform chat.refuse('not_found');
   end if;
 
-  -- what a send still under way brings is counted by that send, once it has this lock
+  -- A message of an unfinished send is counted by that send, once it gets this lock.
   if up_to_message_id is null then
     select m.id, m.seq into target_id, target_seq
     from public.user_messages m
@@ -2611,7 +2630,7 @@ begin
     returning m.unread_count, m.last_read_at, m.last_read_message_id
     into mark_read.unread_count, mark_read.last_read_at, mark_read.last_read_message_id;
   else
-    -- behind the marker there is nothing to read, but whoever opens the conversation has seen that it was marked
+    -- Everything up to here is read already, but opening the conversation clears a manual mark.
     updated := 0;
     unread_count := member.unread_count;
     last_read_at := member.last_read_at;
@@ -2624,7 +2643,7 @@ begin
   end if;
 
   if shares and target_seq is not null then
-    -- a receipt follows reading even where the marker had been moved back behind it
+    -- The receipt advances even if the marker had been moved back.
     update public.conversation_receipts r
     set last_read_seq = target_seq,
       last_read_message_id = target_id,
@@ -2639,7 +2658,7 @@ $$;
 
 -- Name: FUNCTION mark_read(conversation_id uuid, up_to_message_id uuid, OUT updated integer, OUT unread_count integer, OUT last_read_at timestamp with time zone, OUT last_read_message_id uuid); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.mark_read(conversation_id uuid, up_to_message_id uuid, OUT updated integer, OUT unread_count integer, OUT last_read_at timestamp with time zone, OUT last_read_message_id uuid) IS 'Moves the caller''s read marker forward to a message, or to the newest; never back. updated counts the messages newly read.';
+COMMENT ON FUNCTION chat.mark_read(conversation_id uuid, up_to_message_id uuid, OUT updated integer, OUT unread_count integer, OUT last_read_at timestamp with time zone, OUT last_read_message_id uuid) IS 'Moves the caller''s read marker forward to a message or to the newest one, never back. updated is the number of newly read messages.';
 
 -- Name: mark_read_messages(uuid[]); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -2650,7 +2669,7 @@ CREATE FUNCTION chat.mark_read_messages(message_ids uuid[]) RETURNS TABLE(conver
 declare
   newest record;
 begin
-  -- conversations in one order, so that two devices reading the same ones do not wait for each other in a circle
+  -- Conversations are locked in one order, so two devices that read the same ones cannot deadlock.
   for newest in
     select distinct on (m.conversation_id) m.conversation_id, m.id
     from public.user_messages m
@@ -2666,7 +2685,7 @@ $$;
 
 -- Name: FUNCTION mark_read_messages(message_ids uuid[]); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.mark_read_messages(message_ids uuid[]) IS 'Reads up to the newest of the messages in each of their conversations, one row each. Messages the caller cannot see are ignored.';
+COMMENT ON FUNCTION chat.mark_read_messages(message_ids uuid[]) IS 'Marks each conversation of the given messages as read up to the newest of them, one row per conversation. Messages that the caller cannot see are ignored.';
 
 -- Name: mark_unread(uuid, uuid); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -2706,7 +2725,7 @@ begin
   select c.unread, c.mentions into remaining
   from chat.count_unread(mark_unread.conversation_id, caller, greatest(target.seq - 1, member.cleared_seq), 9223372036854775807) c;
 
-  -- the receipt stays where it is: what was shown as read was read
+  -- The receipt does not move: what other members have seen as read stays read.
   update public.user_conversation_members m
   set last_read_seq = target.seq - 1,
     last_read_message_id = target.earlier_id,
@@ -2719,7 +2738,7 @@ $$;
 
 -- Name: FUNCTION mark_unread(conversation_id uuid, from_message_id uuid); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.mark_unread(conversation_id uuid, from_message_id uuid) IS 'Marks a conversation as unread, from a message on if one is named. What others were shown as read stays read.';
+COMMENT ON FUNCTION chat.mark_unread(conversation_id uuid, from_message_id uuid) IS 'Marks a conversation as unread, from the given message on if there is one. Messages that others have seen as read stay read.';
 
 -- Name: mask_presence(); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -2749,7 +2768,7 @@ begin
       new.status, new.device_count, new.last_active_at, new.status_text, new.status_emoji, new.manual_status,
       new.manual_until, new.is_typing_to
     ) then
-      -- not written at all: the time of a change would tell
+      -- The row is not written at all, because the time of a change would reveal activity.
       return null;
     end if;
   end if;
@@ -2767,14 +2786,14 @@ begin
   if not chat.may_listen(topic) then
     return false;
   end if;
-  -- on one's own topic nobody else is there to see it
+  -- No other user can join one's own topic.
   return topic like 'user:%' or chat.can_send(split_part(topic, ':', 2)::uuid);
 end
 $$;
 
 -- Name: FUNCTION may_appear(topic text); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.may_appear(topic text) IS 'May the caller show their presence on this topic of the chat? False for every other topic.';
+COMMENT ON FUNCTION chat.may_appear(topic text) IS 'May the caller appear in presence on this topic of the chat? False for every other topic.';
 
 -- Name: may_be_seen_typing_to(uuid); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -2799,7 +2818,7 @@ $$;
 
 -- Name: FUNCTION may_be_seen_typing_to(other_user_id uuid); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.may_be_seen_typing_to(other_user_id uuid) IS 'May somebody be shown that the caller types to them? They have a conversation, in which the caller may write and shares typing.';
+COMMENT ON FUNCTION chat.may_be_seen_typing_to(other_user_id uuid) IS 'May this user see that the caller types to them? They have a conversation in which the caller may write, and the caller shares typing.';
 
 -- Name: may_listen(text); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -2808,7 +2827,7 @@ CREATE FUNCTION chat.may_listen(topic text) RETURNS boolean
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
-  -- only one spelling of an id is a topic: the one that the server sends on and revokes
+  -- Only one spelling of an id is a topic: the one on which the server sends and revokes.
   if not coalesce(chat.is_chat_topic(topic), false) or topic <> lower(topic) then
     return false;
   end if;
@@ -2821,7 +2840,7 @@ $$;
 
 -- Name: FUNCTION may_listen(topic text); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.may_listen(topic text) IS 'May the caller listen to this topic of the chat? False for every other topic.';
+COMMENT ON FUNCTION chat.may_listen(topic text) IS 'May the caller receive messages on this topic of the chat? False for every other topic.';
 
 -- Name: may_message(uuid, uuid, boolean); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -2891,7 +2910,7 @@ $$;
 
 -- Name: FUNCTION me(); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.me() IS 'The caller as the host application knows them. A person whom it does not know, or has suspended, may not write.';
+COMMENT ON FUNCTION chat.me() IS 'The caller, with the data of the application. A user who is unknown to the application, or suspended, may not write.';
 
 -- Name: member_page(uuid, integer, uuid); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -2902,7 +2921,7 @@ CREATE FUNCTION chat.member_page(conversation_id uuid, max_rows integer DEFAULT 
     AS $$
 declare
   caller constant uuid := auth.uid();
-  -- whoever shows nothing is shown nothing
+  -- A user who does not share receipts does not see those of others either.
   shares constant boolean := chat.i_share_receipts();
 begin
   if not chat.is_my_conversation(conversation_id) then
@@ -2939,7 +2958,7 @@ $$;
 
 -- Name: FUNCTION member_page(conversation_id uuid, max_rows integer, after_id uuid); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.member_page(conversation_id uuid, max_rows integer, after_id uuid) IS 'Who is in a conversation of the caller''s, in the order of their ids, with how far they read as they show it; not_found for strangers.';
+COMMENT ON FUNCTION chat.member_page(conversation_id uuid, max_rows integer, after_id uuid) IS 'The members of one of the caller''s conversations, in the order of their ids, with the read positions that they share. Raises not_found for strangers.';
 
 -- Name: memberships_with(uuid[], uuid[]); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -2996,7 +3015,7 @@ begin
         order by m.seq
         limit 1
       ),
-      -- everything is read: the end
+      -- Everything is read: the end of the conversation.
       c.last_seq
     ) into found_seq
     from public.user_conversation_members mine
@@ -3012,7 +3031,7 @@ begin
       perform chat.refuse('not_found');
     end if;
   else
-    perform chat.refuse('validation_failed', 'A position is the id of a message, its seq, or first_unread');
+    perform chat.refuse('validation_failed', 'A position must be the id of a message, its seq, or first_unread');
   end if;
   return found_seq;
 end
@@ -3020,7 +3039,7 @@ $_$;
 
 -- Name: FUNCTION message_anchor(conversation_id uuid, anchor text); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.message_anchor(conversation_id uuid, anchor text) IS 'The seq that an anchor of a history request means: a message id, a seq, or first_unread.';
+COMMENT ON FUNCTION chat.message_anchor(conversation_id uuid, anchor text) IS 'The seq for the anchor of a history request: a message id, a seq, or first_unread.';
 
 -- Name: message_changes(uuid, bigint, integer); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -3060,7 +3079,7 @@ $$;
 
 -- Name: FUNCTION message_changes(conversation_id uuid, since_rev bigint, max_rows integer); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.message_changes(conversation_id uuid, since_rev bigint, max_rows integer) IS 'What changed in a conversation since a rev, tombstones included, in the order it changed.';
+COMMENT ON FUNCTION chat.message_changes(conversation_id uuid, since_rev bigint, max_rows integer) IS 'What changed in a conversation since a rev, tombstones included, in the order of the changes.';
 
 -- Name: message_page(uuid, bigint, bigint, integer, boolean, integer); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -3076,7 +3095,8 @@ declare
   cleared bigint;
   wanted constant int := least(greatest(coalesce(message_page.max_rows, 50), 1), 201);
   skipped constant int := greatest(coalesce(message_page.skip_rows, 0), 0);
-  -- computed before and not inside the query, where the policy, which is asked first, would keep them from the index
+  -- Computed before the query: inside it, the policy is checked first and would prevent the use of
+  -- the index.
   above bigint;
   below constant bigint := coalesce(before_seq, 9223372036854775807);
   page uuid[];
@@ -3122,7 +3142,7 @@ $$;
 
 -- Name: FUNCTION message_page(conversation_id uuid, before_seq bigint, after_seq bigint, max_rows integer, include_deleted boolean, skip_rows integer); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.message_page(conversation_id uuid, before_seq bigint, after_seq bigint, max_rows integer, include_deleted boolean, skip_rows integer) IS 'A page of a conversation, always oldest first, without what the caller cleared or hid; not_found for strangers. At most 201 rows, one more than a page of 200.';
+COMMENT ON FUNCTION chat.message_page(conversation_id uuid, before_seq bigint, after_seq bigint, max_rows integer, include_deleted boolean, skip_rows integer) IS 'A page of a conversation, always oldest first, without what the caller cleared or hid. Raises not_found for strangers. Returns at most 201 rows, one more than a page of 200.';
 
 -- Name: message_rows(uuid[]); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -3148,7 +3168,7 @@ begin
       json_build_object('id', p.user_id, 'full_name', p.full_name, 'avatar_url', p.avatar_url, 'status', p.status) as card
     from chat.conversation_people(in_conversations) p
   ),
-  -- the others' positions as they show them, the caller's own as it is
+  -- The other members' positions as they share them, and the caller's own position.
   positions as materialized (
     select r.conversation_id, r.user_id, r.last_read_seq, r.last_delivered_seq
     from public.conversation_receipts r
@@ -3254,7 +3274,7 @@ $$;
 
 -- Name: FUNCTION message_rows(message_ids uuid[]); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.message_rows(message_ids uuid[]) IS 'The given messages as far as the caller may see them, oldest first within a conversation. read_by never names the sender.';
+COMMENT ON FUNCTION chat.message_rows(message_ids uuid[]) IS 'The given messages as far as the caller may see them, oldest first within a conversation. read_by never contains the sender.';
 
 -- Name: messages_taken_away(pg_snapshot, pg_snapshot, xid8, uuid, integer); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -3293,7 +3313,7 @@ $$;
 
 -- Name: FUNCTION messages_taken_away(since pg_snapshot, until pg_snapshot, after_xid xid8, after_id uuid, max_rows integer); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.messages_taken_away(since pg_snapshot, until pg_snapshot, after_xid xid8, after_id uuid, max_rows integer) IS 'Messages that the caller hid between two snapshots, or that are gone for everybody since.';
+COMMENT ON FUNCTION chat.messages_taken_away(since pg_snapshot, until pg_snapshot, after_xid xid8, after_id uuid, max_rows integer) IS 'Messages that the caller hid, or that were removed for all members, between two snapshots.';
 
 -- Name: my_conversation_ids(); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -3311,7 +3331,7 @@ $$;
 
 -- Name: FUNCTION my_conversation_ids(); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.my_conversation_ids() IS 'The caller''s conversations, for policies: one look-up per statement where a function per row would be one per row.';
+COMMENT ON FUNCTION chat.my_conversation_ids() IS 'The caller''s conversations, for policies: one lookup per statement instead of a function call per row.';
 
 -- Name: my_message(uuid); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -3337,7 +3357,7 @@ $$;
 
 -- Name: FUNCTION my_message(message_id uuid); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.my_message(message_id uuid) IS 'A message of the caller''s conversations that they neither cleared nor hid; null for any other.';
+COMMENT ON FUNCTION chat.my_message(message_id uuid) IS 'A message of the caller''s conversations that they neither cleared nor hid. Null for any other.';
 
 -- Name: my_presence_choice(); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -3355,7 +3375,7 @@ $$;
 
 -- Name: FUNCTION my_presence_choice(OUT manual_status text, OUT manual_until timestamp with time zone); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.my_presence_choice(OUT manual_status text, OUT manual_until timestamp with time zone) IS 'The status that the caller chose, while it holds.';
+COMMENT ON FUNCTION chat.my_presence_choice(OUT manual_status text, OUT manual_until timestamp with time zone) IS 'The status that the caller chose, while it applies.';
 
 -- Name: named_conversations(text[]); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -3433,7 +3453,7 @@ begin
     join public.conversation_receipts r on r.conversation_id = d.conversation_id and r.user_id = d.user_id
     where r.last_delivered_seq < d.seq
       and chat.shows_receipts(r.conversation_id, r.user_id)
-      -- what somebody wrote needs no delivery to them, and fetching it moves nothing
+      -- A user's own messages do not need delivery, and fetching them moves no position.
       and exists (
         select
         from public.user_messages m
@@ -3459,7 +3479,7 @@ $$;
 
 -- Name: FUNCTION note_delivered(conversation_ids uuid[], user_ids uuid[], seqs bigint[]); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.note_delivered(conversation_ids uuid[], user_ids uuid[], seqs bigint[]) IS 'Notes for many people how far messages reached them. Answers how many positions moved.';
+COMMENT ON FUNCTION chat.note_delivered(conversation_ids uuid[], user_ids uuid[], seqs bigint[]) IS 'Records delivered positions for many users. Returns how many positions moved.';
 
 -- Name: open_conversation(uuid); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -3477,7 +3497,7 @@ begin
     perform chat.refuse('unauthorized');
   end if;
   if other_user_id is null then
-    perform chat.refuse('validation_failed', 'Name the other person');
+    perform chat.refuse('validation_failed', 'The id of the other user is required');
   end if;
   if other_user_id = caller then
     perform chat.refuse('validation_failed', 'A conversation takes two people');
@@ -3488,12 +3508,13 @@ begin
   where c.kind = 'direct' and c.participant_1_id = first_id and c.participant_2_id = second_id;
 
   if conversation_id is null then
-    -- the same refusal, found in the same way, for a stranger and for a person who does not exist
+    -- A stranger and a user who does not exist yield the same refusal, found in the same way.
     if not chat.may_message(caller, other_user_id, false) then
       perform chat.refuse('not_allowed_recipient');
     end if;
 
-    -- when another one is opening the same pair this waits for it and finds its row below
+    -- If another transaction is opening the same pair, this waits for it, and the query below finds
+    -- its row.
     insert into public.user_conversations as c (participant_1_id, participant_2_id, created_by)
     values (first_id, second_id, caller)
     on conflict (participant_1_id, participant_2_id) where kind = 'direct' do nothing
@@ -3511,7 +3532,7 @@ begin
     if not chat.is_my_conversation(conversation_id) then
       perform chat.refuse('not_allowed_recipient');
     end if;
-    -- whoever opens it wants to see it
+    -- Opening a conversation shows it again.
     update public.user_conversation_members m
     set hidden = false, updated_at = now()
     where m.conversation_id = open_conversation.conversation_id and m.user_id = caller and m.hidden;
@@ -3521,7 +3542,7 @@ $$;
 
 -- Name: FUNCTION open_conversation(other_user_id uuid, OUT conversation_id uuid, OUT created boolean); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.open_conversation(other_user_id uuid, OUT conversation_id uuid, OUT created boolean) IS 'Opens or finds the caller''s conversation with somebody. One that exists is found even where it may not be written to any more.';
+COMMENT ON FUNCTION chat.open_conversation(other_user_id uuid, OUT conversation_id uuid, OUT created boolean) IS 'Opens or finds the caller''s conversation with a user. An existing one is found even if the caller may no longer write to it.';
 
 -- Name: outcome(); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -3534,7 +3555,7 @@ $$;
 
 -- Name: FUNCTION outcome(); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.outcome() IS 'What the statements of this transaction, or of the one it repeats, left for the answer.';
+COMMENT ON FUNCTION chat.outcome() IS 'What the statements of this transaction, or of the one it repeats, stored for the response.';
 
 -- Name: pages_of(uuid[]); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -3556,7 +3577,7 @@ $$;
 
 -- Name: FUNCTION pages_of(user_ids uuid[]); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.pages_of(user_ids uuid[]) IS 'Which page people look at: of those asked about, or of everybody, as far as the caller is told.';
+COMMENT ON FUNCTION chat.pages_of(user_ids uuid[]) IS 'The current pages of the given users, or of all users, as far as the caller may see them.';
 
 -- Name: pin_message(uuid, boolean); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -3567,7 +3588,7 @@ CREATE FUNCTION chat.pin_message(message_id uuid, present boolean DEFAULT true) 
 declare
   message record;
 begin
-  -- the message's own lock: whoever pins and whoever deletes come one after the other
+  -- Locks the message, so that pinning and deleting it are serialized.
   select m.id, m.conversation_id, m.is_deleted into message
   from public.user_messages m
   where m.id = pin_message.message_id and (chat.my_message(m.id)).id is not null
@@ -3590,7 +3611,7 @@ begin
   end if;
 
   if found then
-    -- any other rev asks the trigger of user_messages for the next one
+    -- Any other rev makes the trigger of user_messages assign the next one.
     update public.user_messages m set rev = m.rev + 1 where m.id = message.id;
   end if;
 end
@@ -3598,7 +3619,7 @@ $$;
 
 -- Name: FUNCTION pin_message(message_id uuid, present boolean); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.pin_message(message_id uuid, present boolean) IS 'Holds a message up for everybody in its conversation, or no longer. Asked again it does nothing.';
+COMMENT ON FUNCTION chat.pin_message(message_id uuid, present boolean) IS 'Pins a message for all members of its conversation, or unpins it. Repeating it does nothing.';
 
 -- Name: pin_page(uuid, integer, timestamp with time zone, uuid); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -3640,7 +3661,7 @@ $$;
 
 -- Name: FUNCTION pin_page(conversation_id uuid, max_rows integer, before_pinned_at timestamp with time zone, before_id uuid); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.pin_page(conversation_id uuid, max_rows integer, before_pinned_at timestamp with time zone, before_id uuid) IS 'The pinned messages of a conversation of the caller''s, the last pinned first, without what they cleared or hid.';
+COMMENT ON FUNCTION chat.pin_page(conversation_id uuid, max_rows integer, before_pinned_at timestamp with time zone, before_id uuid) IS 'The pinned messages of one of the caller''s conversations, the last pinned first, without those that the caller cleared or hid.';
 
 -- Name: place_message(); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -3677,13 +3698,14 @@ begin
     perform chat.check_personal_message(new);
   end if;
 
-  -- Rows that came earlier in this statement are in the table and not yet in the counters; rows that were
-  -- dropped or rolled back are in neither, so that no number is lost. When this has to wait for the lock, the
-  -- conversation is read again afterwards and the newest rows are not: the counters know of those.
+  -- Rows inserted earlier by this statement are in the table but not yet in the counters. Rows that
+  -- were dropped or rolled back are in neither, so no number is lost. If this waits for the lock,
+  -- PostgreSQL reads the conversation again afterwards but not the newest rows; the counters then
+  -- include those.
   select
     greatest(c.last_seq, newest.seq) + 1,
     greatest(c.rev, changed.rev) + 1,
-    -- the clock may step back, the order of messages may not
+    -- The clock may go back, but the order of messages may not change.
     greatest(c.last_message_at + interval '1 microsecond', newest.created_at + interval '1 microsecond')
   into new.seq, new.rev, earliest
   from public.user_conversations c
@@ -3707,7 +3729,8 @@ begin
     perform chat.refuse('not_found', 'No such conversation');
   end if;
 
-  -- read under the lock: a sender that waited for it writes later than the one it waited for
+  -- Read while holding the lock: a sender that waited for the lock gets a later time than the one
+  -- it waited for.
   new.created_at := greatest(earliest, clock_timestamp());
   new.updated_at := new.created_at;
   new.is_edited := false;
@@ -3753,7 +3776,8 @@ begin
       ('chat.idempotency_keys', 'user_id', 'cascade'),
       ('public.user_presence', 'user_id', 'cascade'),
       ('public.user_presence', 'is_typing_to', 'set null'),
-      -- and by it what devices and sockets report, which refers to this table: a report must lock nothing that is seen
+      -- The tables of devices and sockets refer to this one and not to users: a report must not
+      -- lock a row that other users can see.
       ('chat.presence_reports', 'user_id', 'cascade'),
       ('public.user_blocks', 'blocker_id', 'cascade'),
       ('public.user_blocks', 'blocked_id', 'cascade'),
@@ -3776,7 +3800,7 @@ begin
         reference.table_name, reference.constraint_name, reference.column_name, people, reference.on_delete
       );
     exception when insufficient_privilege then
-      raise warning '% may not reference %: erasing a person will leave their rows behind.', current_user, people;
+      raise warning '% may not reference %: erasing a user will not remove their rows.', current_user, people;
       return;
     end;
   end loop;
@@ -3843,14 +3867,14 @@ begin
   left join chat.presence_reports r on r.user_id = k.user_id
   left join public.user_notification_preferences hiding on hiding.user_id = k.user_id and not hiding.share_presence
   cross join lateral (
-    -- a count that outlived the process it came from counts for nothing
+    -- A count that outlived its process is ignored.
     select coalesce(sum(v.devices), 0)::int as devices
     from chat.presence_sessions v
     join chat.presence_processes a on a.process_id = v.process_id and a.lease_until > clock_timestamp()
     where v.user_id = k.user_id
   ) d
   cross join lateral (
-    -- of all devices the one that is most there; that is also the last in the alphabet: online, busy, away
+    -- The most present of all devices, which is also the last in the alphabet: online, busy, away.
     select
       greatest(max(v.status), case when r.expires_at > clock_timestamp() and r.status <> 'offline' then r.status end) as status,
       count(*)::int as devices
@@ -3859,12 +3883,12 @@ begin
   ) h
   cross join lateral (
     select
-      -- whoever has a socket and has said nothing is online
+      -- A user with a socket and without a report is online.
       coalesce(h.status, case when d.devices > 0 then coalesce(r.status, 'online') end, 'offline') as reported,
       case when coalesce(r.manual_until > clock_timestamp(), true) then r.manual_status end as chosen
   ) s
   cross join lateral (
-    -- whoever chose to be busy is still gone when their devices are
+    -- A user who chose busy is offline when all their devices are gone.
     select case
       when hiding.user_id is not null or s.reported = 'offline' or s.chosen = 'offline' then 'offline'
       else coalesce(s.chosen, s.reported)
@@ -3905,7 +3929,7 @@ begin
     select o.user_id, o.status, o.last_seen, o.status_text, o.status_emoji, o.is_typing_to, o.device_count, o.current_page, o.last_active_at, o.updated_at
     from public.user_presence o
     union all
-    -- whoever hides may have no row, and looks offline to themselves as well
+    -- A hidden user may have no row, and appears offline to themselves, too.
     select f.user_id, 'offline', null, null, null, null, 0, null, null, f.updated_at
     from public.user_notification_preferences f
     where f.user_id = caller
@@ -3922,7 +3946,7 @@ $$;
 
 -- Name: FUNCTION presence_rows(user_ids uuid[], team boolean); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.presence_rows(user_ids uuid[], team boolean) IS 'Presence of the people asked about as far as the caller may see it; team: of everybody they may see; neither: their own.';
+COMMENT ON FUNCTION chat.presence_rows(user_ids uuid[], team boolean) IS 'Presence of the given users as far as the caller may see it. With team: of all users they may see. With neither: their own.';
 
 -- Name: react(uuid, text, boolean); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -3948,7 +3972,7 @@ $$;
 
 -- Name: FUNCTION react(message_id uuid, reaction text, present boolean); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.react(message_id uuid, reaction text, present boolean) IS 'Adds or takes away a reaction of the caller''s, however often it is asked, and answers the reactions of the message.';
+COMMENT ON FUNCTION chat.react(message_id uuid, reaction text, present boolean) IS 'Adds or removes a reaction of the caller and returns the message''s reactions. Repeating it does nothing.';
 
 -- Name: reactions_of(uuid); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -3974,7 +3998,7 @@ begin
         r.reaction,
         count(*) as people,
         bool_or(r.user_id = (select auth.uid())) as me,
-        -- the counter says how many there are; a row need not name them all
+        -- The counter includes all users; the row lists only some of them.
         (array_agg(r.user_id order by r.created_at, r.user_id))[1:10] as user_ids,
         min(r.created_at) as first_at
       from public.message_reactions r
@@ -3987,7 +4011,7 @@ $$;
 
 -- Name: FUNCTION reactions_of(message_id uuid); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.reactions_of(message_id uuid) IS 'The reactions of one message as REST rows show them.';
+COMMENT ON FUNCTION chat.reactions_of(message_id uuid) IS 'The reactions of one message, as in REST responses.';
 
 -- Name: recall_idempotency_key(text); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -4004,7 +4028,7 @@ $$;
 
 -- Name: FUNCTION recall_idempotency_key(key text); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.recall_idempotency_key(key text) IS 'Sets rapport.outcome as the write with the caller''s key left it.';
+COMMENT ON FUNCTION chat.recall_idempotency_key(key text) IS 'Sets rapport.outcome to what the write with the caller''s key stored.';
 
 -- Name: refuse(text, text); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -4013,7 +4037,8 @@ CREATE FUNCTION chat.refuse(code text, detail text DEFAULT NULL::text) RETURNS v
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
-  -- the texts are part of the contract: everything that keeps two people apart reads the same
+  -- The texts are part of the contract. All refusals that could reveal something about another user
+  -- have the same text.
   refusal record;
 begin
   select r.status, r.message into refusal
@@ -4029,7 +4054,7 @@ begin
     ('stale_revision', 'PT409', 'The message was changed meanwhile'),
     ('idempotency_in_flight', 'PT409', 'A request with this Idempotency-Key is still running'),
     ('idempotency_key_reused', 'PT422', 'This Idempotency-Key was used for another request'),
-    ('resync_required', 'PT410', 'Load everything anew'),
+    ('resync_required', 'PT410', 'The cursor is too old: reload everything'),
     ('rate_limited', 'PT429', 'Too many requests'),
     ('message_empty', 'PT422', 'A message needs content'),
     ('message_too_long', 'PT422', 'The message is too long'),
@@ -4047,7 +4072,7 @@ $$;
 
 -- Name: FUNCTION refuse(code text, detail text); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.refuse(code text, detail text) IS 'Raises the refusal with this code: docs/error-codes.md. PostgREST makes the same status of it as the REST routes.';
+COMMENT ON FUNCTION chat.refuse(code text, detail text) IS 'Raises the refusal with this code (docs/error-codes.md). PostgREST returns the same status for it as the REST routes.';
 
 -- Name: remember_removed_memberships(); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -4059,7 +4084,7 @@ begin
   insert into chat.removed_memberships as r (user_id, conversation_id)
   select g.user_id, g.conversation_id
   from gone g
-  -- of somebody who was erased nothing is kept
+  -- Nothing is recorded for an erased user.
   where exists (select from chat.directory d where d.user_id = g.user_id)
   on conflict on constraint removed_memberships_pkey do update
   set removed_at = excluded.removed_at, changed_xid = excluded.changed_xid;
@@ -4093,13 +4118,13 @@ begin
       execute format('revoke create on schema chat from %I', host_owner);
     exception when insufficient_privilege then
       if row_security_active(host_table) then
-        raise warning 'View chat.% cannot be given to %, the owner of %, and row-level security hides that table from %: the chat will see nobody.',
+        raise warning 'View chat.% cannot be given to %, the owner of %, and row-level security hides that table from %: the chat will have no users.',
           view_name, host_owner, host_table, current_user;
       end if;
     end;
   end if;
 
-  -- the functions of the chat run as the owner of this one; nobody else reads the views
+  -- The functions of the chat run as the owner of this function. No other role reads the views.
   begin
     execute format('grant select on chat.%I to %I', view_name, current_user);
   exception when insufficient_privilege then
@@ -4143,7 +4168,7 @@ $$;
 
 -- Name: FUNCTION report_by_table(is_new boolean, reported text, OUT status text, OUT manual_status text, OUT manual_until timestamp with time zone, OUT device_count integer); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.report_by_table(is_new boolean, reported text, OUT status text, OUT manual_status text, OUT manual_until timestamp with time zone, OUT device_count integer) IS 'What a client that writes its own row of user_presence reports by it. For the trigger of that table.';
+COMMENT ON FUNCTION chat.report_by_table(is_new boolean, reported text, OUT status text, OUT manual_status text, OUT manual_until timestamp with time zone, OUT device_count integer) IS 'Records what a client reports by writing its own row of user_presence. For the trigger of that table.';
 
 -- Name: report_devices(uuid, uuid[], integer[], boolean[]); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -4154,17 +4179,19 @@ CREATE FUNCTION chat.report_devices(process_id uuid, user_ids uuid[], devices in
 declare
   people uuid[];
 begin
-  -- held still until the end: whoever ends processes takes this lock first, too
+  -- Locked until the transaction ends. A transaction that removes processes takes this lock first,
+  -- too.
   perform from chat.presence_processes a where a.process_id = report_devices.process_id for key share;
   if not found then
     return false;
   end if;
 
-  -- a token may outlive its person
+  -- A token can outlive its user.
   people := array(
     select d.user_id from chat.directory d where d.user_id = any (report_devices.user_ids) order by d.user_id
   );
-  -- two processes that report the same people do so one after the other, and the second counts what the first wrote
+  -- Two processes that report the same users run one after the other, and the second counts what
+  -- the first wrote.
   perform chat.lock_presence(people);
   insert into public.user_presence (user_id)
   select u.id
@@ -4186,7 +4213,7 @@ begin
   set devices = excluded.devices
   where s.devices <> excluded.devices;
 
-  -- a socket that comes ends an earlier "offline"
+  -- A new socket ends an earlier "offline".
   update chat.presence_reports p
   set status = 'online'
   from unnest(report_devices.user_ids, report_devices.came) r (user_id, came)
@@ -4199,7 +4226,7 @@ $$;
 
 -- Name: FUNCTION report_devices(process_id uuid, user_ids uuid[], devices integer[], came boolean[]); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.report_devices(process_id uuid, user_ids uuid[], devices integer[], came boolean[]) IS 'How many sockets people have at a process now, and of whom one has just come. False: the process has no lease, and must report everybody again once it has one.';
+COMMENT ON FUNCTION chat.report_devices(process_id uuid, user_ids uuid[], devices integer[], came boolean[]) IS 'Records the number of sockets of users at a process, and which users have just connected. Returns false if the process has no lease; it must then report all users again once it has one.';
 
 -- Name: report_message(uuid, text, text); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -4211,10 +4238,10 @@ declare
   message record;
 begin
   if (reason in ('spam', 'harassment', 'hate', 'violence', 'sexual', 'illegal', 'other')) is not true then
-    perform chat.refuse('validation_failed', 'reason is spam, harassment, hate, violence, sexual, illegal or other');
+    perform chat.refuse('validation_failed', 'reason must be spam, harassment, hate, violence, sexual, illegal or other');
   end if;
   if char_length(note) > 2000 then
-    perform chat.refuse('validation_failed', 'note has at most 2000 characters');
+    perform chat.refuse('validation_failed', 'note may have at most 2000 characters');
   end if;
   select m.* into message
   from public.user_messages m
@@ -4223,7 +4250,7 @@ begin
     perform chat.refuse('not_found');
   end if;
   if message.sender_id = auth.uid() then
-    perform chat.refuse('validation_failed', 'Nobody reports their own message');
+    perform chat.refuse('validation_failed', 'Users cannot report their own messages');
   end if;
   if message.is_deleted then
     perform chat.refuse('message_deleted');
@@ -4241,7 +4268,7 @@ $$;
 
 -- Name: FUNCTION report_message(message_id uuid, reason text, note text, OUT created boolean); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.report_message(message_id uuid, reason text, note text, OUT created boolean) IS 'Tells the moderators of a message, with what it says now. False: the caller has reported it before.';
+COMMENT ON FUNCTION chat.report_message(message_id uuid, reason text, note text, OUT created boolean) IS 'Reports a message to the moderators with its current text. Returns false if the caller has already reported it.';
 
 -- Name: role_expression(text); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -4347,7 +4374,8 @@ CREATE FUNCTION chat.search_messages(words text DEFAULT ''::text, phrases text[]
 #variable_conflict use_variable
 declare
   caller constant uuid := auth.uid();
-  -- messages that are looked at one by one before the index is asked: where a word is common the newest have it
+  -- The number of messages that are scanned before the index is used: the newest messages usually
+  -- contain a common word.
   walk_length constant int := case when by_relevance then 800 else 200 end;
   terms constant text[] := array(
     select distinct t.term
@@ -4362,7 +4390,7 @@ declare
   unwanted_patterns constant text[] := array(
     select chat.search_pattern(u.part) from unnest(unwanted) u (part) where chat.search_pattern(u.part) is not null
   );
-  -- single words, whose absence the index tells
+  -- Single words, whose absence the index can prove.
   unwanted_words constant text[] := array(
     select w.word
     from unnest(unwanted) u (part)
@@ -4372,11 +4400,11 @@ declare
   sender_ids constant uuid[] := case when senders is not null then chat.named_people(senders) end;
   place_ids constant uuid[] := case when places is not null then chat.named_conversations(places) end;
   lookup constant text := chat.search_lookup(terms, array_remove(has, 'reaction'), sender_ids, unwanted_words);
-  -- single words are exactly what the index tells; the rest it only narrows down
+  -- For single words the index is exact. For everything else it only reduces the candidates.
   is_exact constant boolean := cardinality(phrases) = 0 and cardinality(unwanted_patterns) = cardinality(unwanted_words)
     and not exists (select from unnest(terms) t (term) where char_length(t.term) > case when chat.is_unspaced(t.term) then 2 else 100 end);
   wanted constant int := case when by_relevance then 200 else least(greatest(coalesce(max_rows, 20), 1), 101) end;
-  -- a position in a ranking says nothing about when its messages were sent
+  -- A position in a ranking does not limit the time of its messages.
   behind_at constant timestamptz := case when not by_relevance then from_created_at end;
 
   conversation_ids uuid[];
@@ -4401,7 +4429,7 @@ begin
     return;
   end if;
 
-  -- the caller's conversations, with the seq behind which they have something to find
+  -- The caller's conversations, with the seq after which messages are visible to them.
   select
     array_agg(k.conversation_id order by k.last_message_at desc),
     array_agg(k.seen_seq order by k.last_message_at desc),
@@ -4428,8 +4456,8 @@ begin
   if ascending then
     walked_at := newest_at;
   else
-    -- The moment behind which about walk_length messages lie: in each of the busiest conversations its share of them,
-    -- and no message of the others.
+    -- The time after which there are about walk_length messages: each of the busiest conversations
+    -- contributes its share, the others nothing.
     walked_at := greatest(
       oldest_at,
       last_ats[101],
@@ -4453,7 +4481,7 @@ begin
     stretch_numbers := last_seqs;
     stretch_lows := array_fill(walked_at, array[cardinality(conversation_ids)]);
     stretch_highs := last_ats;
-    -- those that fell silent before have nothing there
+    -- Conversations whose last message is older have nothing in that time.
     last := (select count(*) from unnest(last_ats) l (last_at) where l.last_at >= walked_at);
   end if;
 
@@ -4475,9 +4503,9 @@ begin
             where chat.search_keys(u.conversation_id, u.seq, u.sender_id, u.message_type, u.content, u.file_name)
                 @@ replace(lookup, '~', chat.search_stretch(k.id, k.number))::tsquery
               and not u.is_deleted
-              -- not an "=", which would have the planner read the conversation instead
+              -- Not "=", with which the planner would read the conversation instead of the index.
               and u.conversation_id is not distinct from k.id
-            -- keeps the conditions below from looking like a way to find the rows
+            -- Keeps the planner from using the conditions below to find the rows.
             offset 0
           ) m
           where lookup is not null and not is_walk
@@ -4525,7 +4553,8 @@ begin
       exit when cardinality(found_ids) >= wanted or walked_at <= oldest_at;
       is_walk := false;
       newest_at := walked_at;
-      -- Everything else, a stretch at a time, each from its first message to the first one of the next.
+      -- Everything older, one stretch at a time. A stretch ends at the first message of the next
+      -- one.
       select
         array_agg(s.id order by s.rank),
         array_agg(s.number order by s.rank),
@@ -4575,7 +4604,7 @@ begin
       last := 1;
     else
       exit when last >= cardinality(stretch_ids)
-        -- what follows begins where the page already ends
+        -- The rest starts after the end of the page.
         or (
           cardinality(found_ids) >= wanted
           and case
@@ -4583,7 +4612,8 @@ begin
             else found_ats[wanted] > stretch_highs[last + 1]
           end
         );
-      -- twice as many as so far, but never so many that a common word fetches most of a long conversation
+      -- Up to twice as many stretches as before, but at most eight, so that a common word does not
+      -- fetch most of a long conversation.
       first := last + 1;
       last := least(last * 3, last + 8, cardinality(stretch_ids));
     end if;
@@ -4612,7 +4642,7 @@ $$;
 
 -- Name: FUNCTION search_messages(words text, phrases text[], unwanted text[], senders text[], places text[], has text[], unread boolean, sent_from timestamp with time zone, sent_before timestamp with time zone, by_relevance boolean, ascending boolean, max_rows integer, from_score real, from_created_at timestamp with time zone, from_id uuid); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.search_messages(words text, phrases text[], unwanted text[], senders text[], places text[], has text[], unread boolean, sent_from timestamp with time zone, sent_before timestamp with time zone, by_relevance boolean, ascending boolean, max_rows integer, from_score real, from_created_at timestamp with time zone, from_id uuid) IS 'Messages of the caller''s conversations that have every word and phrase and nothing unwanted, newest first or by relevance. The next page is asked for with score, created_at and id of the last row.';
+COMMENT ON FUNCTION chat.search_messages(words text, phrases text[], unwanted text[], senders text[], places text[], has text[], unread boolean, sent_from timestamp with time zone, sent_before timestamp with time zone, by_relevance boolean, ascending boolean, max_rows integer, from_score real, from_created_at timestamp with time zone, from_id uuid) IS 'Messages of the caller''s conversations that contain every word and phrase and nothing unwanted, newest first or by relevance. The next page starts after the score, created_at and id of the last row.';
 
 -- Name: search_pattern(text); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -4623,7 +4653,7 @@ CREATE FUNCTION chat.search_pattern(written text) RETURNS text
 declare
   words constant text := chat.folded_text(written);
 begin
-  -- none of the characters of a pattern is left in words
+  -- Folded words contain none of the special characters of patterns.
   return case
     when words = '' then null
     when chat.is_unspaced(words) then '%' || words || '%'
@@ -4642,7 +4672,8 @@ declare
   caller constant uuid := auth.uid();
   wanted constant text := btrim(search_people.query);
   pattern constant text := chat.containing(search_people.query);
-  -- as the search for messages folds a text: "lodz" is in "Łódź". Of what is left two characters are needed, too.
+  -- Folded like messages in the search: "lodz" finds "Łódź". At least two characters must remain
+  -- after folding.
   folded constant text := chat.folded_text(search_people.query);
   folded_pattern constant text := case when char_length(folded) >= 2 then '%' || folded || '%' end;
   caller_role text := (select d.role from chat.directory d where d.user_id = caller and d.is_active);
@@ -4663,7 +4694,7 @@ begin
     d.role
   from chat.directory d
   left join lateral (
-    -- the team the two share comes before one they do not
+    -- A team that both belong to comes before other teams.
     select theirs.team_id, mine.team_id is not null as is_shared
     from chat.memberships theirs
     left join chat.memberships mine on mine.team_id = theirs.team_id and mine.user_id = caller
@@ -4705,7 +4736,7 @@ $$;
 
 -- Name: FUNCTION search_people(query text, max_rows integer); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.search_people(query text, max_rows integer) IS 'People the caller might open a conversation with, by name or address, the most recently talked to first. Fewer than two characters find nobody.';
+COMMENT ON FUNCTION chat.search_people(query text, max_rows integer) IS 'Users that the caller could open a conversation with, by name or address, the most recent contacts first. A query of fewer than two characters finds none.';
 
 -- Name: search_score(text, text[]); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -4745,7 +4776,7 @@ $$;
 
 -- Name: FUNCTION search_stretch(conversation_id uuid, number bigint); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.search_stretch(conversation_id uuid, number bigint) IS 'The name of a stretch of 2048 messages of a conversation in the index.';
+COMMENT ON FUNCTION chat.search_stretch(conversation_id uuid, number bigint) IS 'The name in the index of a stretch of 2048 messages of a conversation.';
 
 -- Name: send_message(uuid, text, text, text, text, uuid, uuid[], jsonb, text, text, bigint, text); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -4762,7 +4793,7 @@ begin
     perform chat.refuse('not_found');
   end if;
 
-  -- from here on nobody else sends in this conversation, so that what is not there yet will not be there below
+  -- From here on no other sender can write to this conversation, so the query below misses nothing.
   perform from public.user_conversations c where c.id = send_message.conversation_id for no key update;
 
   if client_message_id is not null then
@@ -4773,7 +4804,7 @@ begin
       and m.sender_id = caller
       and m.client_message_id = send_message.client_message_id;
     if found then
-      -- without both hashes there is nothing that says it is another message
+      -- Only two different hashes prove that the messages differ.
       if earlier.request_hash <> send_message.request_hash then
         perform chat.refuse('client_message_id_conflict');
       end if;
@@ -4786,9 +4817,9 @@ begin
     perform chat.refuse('not_allowed_recipient');
   end if;
   if coalesce(message_type, 'text') not in ('text', 'image', 'file') then
-    perform chat.refuse('validation_failed', 'message_type is text, image or file');
+    perform chat.refuse('validation_failed', 'message_type must be text, image or file');
   end if;
-  -- nor is one that the caller hid or cleared there to be answered
+  -- A message that the caller hid or cleared cannot be quoted either.
   if reply_to_id is not null and (chat.my_message(reply_to_id)).id is null then
     perform chat.refuse('validation_failed', 'reply_to_id is not a message of this conversation');
   end if;
@@ -4813,7 +4844,7 @@ $$;
 
 -- Name: FUNCTION send_message(conversation_id uuid, content text, message_type text, client_message_id text, request_hash text, reply_to_id uuid, mentions uuid[], metadata jsonb, file_url text, file_name text, file_size bigint, file_type text, OUT message_id uuid, OUT created boolean); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.send_message(conversation_id uuid, content text, message_type text, client_message_id text, request_hash text, reply_to_id uuid, mentions uuid[], metadata jsonb, file_url text, file_name text, file_size bigint, file_type text, OUT message_id uuid, OUT created boolean) IS 'Sends as the caller. The same client_message_id again answers the first message (created = false), or client_message_id_conflict when the request was another.';
+COMMENT ON FUNCTION chat.send_message(conversation_id uuid, content text, message_type text, client_message_id text, request_hash text, reply_to_id uuid, mentions uuid[], metadata jsonb, file_url text, file_name text, file_size bigint, file_type text, OUT message_id uuid, OUT created boolean) IS 'Sends a message as the caller. A repeated client_message_id returns the first message (created = false), or client_message_id_conflict if the request differs.';
 
 -- Name: set_conversation_settings(uuid, jsonb); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -4829,7 +4860,7 @@ begin
     perform chat.refuse('not_found');
   end if;
   if jsonb_typeof(settings) is distinct from 'object' then
-    perform chat.refuse('validation_failed', 'Settings are an object');
+    perform chat.refuse('validation_failed', 'Settings must be an object');
   end if;
   if exists (
     select
@@ -4837,13 +4868,14 @@ begin
     where (s.key in ('is_archived', 'is_pinned', 'is_muted', 'marked_unread') and jsonb_typeof(s.value) <> 'boolean')
       or (s.key in ('muted_until', 'draft') and jsonb_typeof(s.value) not in ('string', 'null'))
   ) then
-    perform chat.refuse('validation_failed', 'A setting has a value it cannot have');
+    perform chat.refuse('validation_failed', 'A setting has an invalid value');
   end if;
   if settings ? 'notification_level' and coalesce(settings ->> 'notification_level', '') not in ('all', 'mentions', 'none') then
-    perform chat.refuse('validation_failed', 'notification_level is all, mentions or none');
+    perform chat.refuse('validation_failed', 'notification_level must be all, mentions or none');
   end if;
 
-  if settings ?| array['is_archived', 'is_pinned', 'is_muted', 'muted_until', 'notification_level', 'marked_unread'] then
+  -- A draft is stored elsewhere, but changes the conversation row that clients see.
+  if settings ?| array['is_archived', 'is_pinned', 'is_muted', 'muted_until', 'notification_level', 'marked_unread', 'draft'] then
     begin
       update public.user_conversation_members m
       set is_archived = coalesce((settings ->> 'is_archived')::boolean, m.is_archived),
@@ -4851,7 +4883,7 @@ begin
         is_muted = coalesce((settings ->> 'is_muted')::boolean, m.is_muted),
         muted_until = case
           when settings ? 'muted_until' then (settings ->> 'muted_until')::timestamptz
-          -- muted anew without an end: an earlier end must not be the new one
+          -- Muted again without an end: the end of an earlier mute must not apply.
           when (settings ->> 'is_muted')::boolean then null
           else m.muted_until
         end,
@@ -4865,7 +4897,7 @@ begin
 
   if settings ? 'draft' then
     if char_length(draft) > 20000 then
-      perform chat.refuse('message_too_long', 'draft has at most 20000 characters');
+      perform chat.refuse('message_too_long', 'draft may have at most 20000 characters');
     end if;
     delete from public.message_drafts d
     where d.conversation_id = set_conversation_settings.conversation_id and d.user_id = caller and draft = '';
@@ -4883,7 +4915,7 @@ $$;
 
 -- Name: FUNCTION set_conversation_settings(conversation_id uuid, settings jsonb); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.set_conversation_settings(conversation_id uuid, settings jsonb) IS 'Sets the caller''s own is_archived, is_pinned, is_muted, muted_until, notification_level, marked_unread and draft, as far as the object names them.';
+COMMENT ON FUNCTION chat.set_conversation_settings(conversation_id uuid, settings jsonb) IS 'Sets the caller''s own is_archived, is_pinned, is_muted, muted_until, notification_level, marked_unread and draft, as far as the object contains them.';
 
 -- Name: set_preferences(jsonb); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -4895,14 +4927,14 @@ declare
   wanted public.user_notification_preferences;
 begin
   if jsonb_typeof(preferences) is distinct from 'object' then
-    perform chat.refuse('validation_failed', 'Preferences are an object');
+    perform chat.refuse('validation_failed', 'Preferences must be an object');
   end if;
   perform chat.preferences();
   select p.* into wanted from public.user_notification_preferences p where p.user_id = auth.uid() for no key update;
   begin
     wanted := jsonb_populate_record(wanted, preferences - 'user_id' - 'updated_at');
   exception when data_exception then
-    perform chat.refuse('validation_failed', 'A preference has a value it cannot have');
+    perform chat.refuse('validation_failed', 'A preference has an invalid value');
   end;
   if not exists (select from pg_timezone_names z where z.name = wanted.timezone) then
     perform chat.refuse('validation_failed', 'timezone is not the name of a time zone');
@@ -4930,7 +4962,7 @@ $$;
 
 -- Name: FUNCTION set_preferences(preferences jsonb); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.set_preferences(preferences jsonb) IS 'Sets those of the caller''s preferences that the object names.';
+COMMENT ON FUNCTION chat.set_preferences(preferences jsonb) IS 'Sets the preferences of the caller that the object contains.';
 
 -- Name: set_presence(text, text, timestamp with time zone, text, text, boolean, boolean, text); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -4941,9 +4973,10 @@ CREATE FUNCTION chat.set_presence(status text DEFAULT NULL::text, current_page t
 declare
   caller constant uuid := auth.uid();
   reported text := case set_presence.status when 'dnd' then 'busy' else set_presence.status end;
-  -- busy is a choice; what comes with an end is one, too; anything else is a device reporting
+  -- busy is always a choice, and so is any status with an end. Everything else is a device's
+  -- report.
   chosen constant boolean := coalesce(set_presence.is_manual, reported = 'busy' or set_presence.manual_until is not null);
-  -- a choice says nothing of the devices, except that one just spoke
+  -- A choice reports nothing about the devices, except that one has just sent a request.
   said constant text := case when chosen and reported is not null then 'online' else reported end;
   ttl constant interval := make_interval(secs => chat.amount('presence_ttl_s', 60));
   new_text constant text := nullif(chat.trimmed(set_presence.status_text), '');
@@ -4954,14 +4987,14 @@ begin
     perform chat.refuse('unauthorized');
   end if;
   if reported is not null and reported not in ('online', 'away', 'busy', 'offline') then
-    perform chat.refuse('validation_failed', 'status is online, away, busy or offline');
+    perform chat.refuse('validation_failed', 'status must be online, away, busy or offline');
   end if;
   if char_length(set_presence.status_text) > 100 or char_length(set_presence.status_emoji) > 32 then
-    perform chat.refuse('validation_failed', 'status_text has at most 100 characters, status_emoji 32');
+    perform chat.refuse('validation_failed', 'status_text may have at most 100 characters, status_emoji 32');
   end if;
 
   if char_length(set_presence.session_id) not between 1 and 64 then
-    perform chat.refuse('validation_failed', 'session_id has 1 to 64 characters');
+    perform chat.refuse('validation_failed', 'session_id must have 1 to 64 characters');
   end if;
 
   perform chat.lock_presence(array[caller]);
@@ -4975,13 +5008,13 @@ begin
   if set_presence.session_id is not null and said = 'offline' then
     delete from chat.presence_report_sessions v where v.user_id = caller and v.session_id = set_presence.session_id;
   elsif set_presence.session_id is not null then
-    -- whatever a device says under its name, it is there
+    -- A device that reports any status under its session_id is present.
     insert into chat.presence_report_sessions as v (user_id, session_id, status, expires_at)
     values (caller, set_presence.session_id, coalesce(said, 'online'), clock_timestamp() + ttl)
     on conflict on constraint presence_report_sessions_pkey do update
     set status = coalesce(said, v.status), expires_at = excluded.expires_at;
-    -- a client that invents a name for each report must not fill the table; nobody has more devices and tabs
-    -- than these that would change what is shown
+    -- A client that invents a new session_id for each report must not fill the table. No user has
+    -- more devices and tabs that would change what other users see.
     delete from chat.presence_report_sessions v
     where v.user_id = caller and v.session_id in (
       select o.session_id
@@ -4990,13 +5023,13 @@ begin
       order by o.expires_at desc
       offset 20
     );
-  -- without a status only the words change: it is no sign of life
+  -- Without a status, only the texts change. That does not count as activity.
   elsif said is not null then
     insert into chat.presence_reports as r (user_id, status, expires_at)
     values (caller, said, case when said <> 'offline' then clock_timestamp() + ttl end)
     on conflict on constraint presence_reports_pkey do update
     set status = case
-        -- from one device it says nothing of the others: while there are sockets, these tell
+        -- One device's "offline" does not cover the others: while there are sockets, these count.
         when said = 'offline' and exists (
           select
           from chat.presence_sessions v
@@ -5035,7 +5068,7 @@ begin
   from chat.presence_now(array[caller]) n
   where p.user_id = n.user_id
     and shares
-    -- whoever is not to be seen leaves no trace of being there
+    -- A hidden user leaves no trace of being online.
     and (n.status <> 'offline' or p.status <> 'offline' or new_text is not null or new_emoji is not null or clear_status_text);
   if found and set_presence.current_page is not null then
     perform chat.keep_page(caller, set_presence.current_page);
@@ -5047,7 +5080,7 @@ $$;
 
 -- Name: FUNCTION set_presence(status text, current_page text, manual_until timestamp with time zone, status_text text, status_emoji text, is_manual boolean, clear_status_text boolean, session_id text); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.set_presence(status text, current_page text, manual_until timestamp with time zone, status_text text, status_emoji text, is_manual boolean, clear_status_text boolean, session_id text) IS 'The caller''s own presence. busy, or any status with manual_until or is_manual, holds against what devices report; online with is_manual ends it. Devices with a session_id report side by side. Answers the row.';
+COMMENT ON FUNCTION chat.set_presence(status text, current_page text, manual_until timestamp with time zone, status_text text, status_emoji text, is_manual boolean, clear_status_text boolean, session_id text) IS 'Sets the caller''s own presence and returns the row. busy, or any status with manual_until or is_manual, overrides what devices report; online with is_manual ends that. Devices with a session_id report independently.';
 
 -- Name: set_typing(uuid, boolean); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -5068,14 +5101,15 @@ begin
     where m.conversation_id = set_typing.conversation_id and m.user_id <> caller and m.left_at is null
     order by m.user_id
   );
-  -- whoever may not write, or does not want to be watched, types unseen
+  -- A user who may not write, or does not share typing, types unseen.
   is_shared := chat.can_send(conversation_id) and coalesce(
     (select p.share_typing from public.user_notification_preferences p where p.user_id = caller),
     true
   );
   expires_in_ms := chat.amount('typing_ttl_ms', 6000);
 
-  -- whoever hides or chose to look offline is not seen typing by everybody who watches the table
+  -- A user who hides or chose to appear offline must not be shown typing to all subscribers of the
+  -- table.
   if is_shared
     and chat.flag('typing_in_table')
     and chat.shares_presence(caller)
@@ -5087,7 +5121,7 @@ begin
     on conflict on constraint user_presence_pkey do update
     set is_typing_to = excluded.is_typing_to, typing_started_at = null
     where p.is_typing_to is distinct from excluded.is_typing_to
-      -- goes on, of which a write now and then has to do
+      -- Still typing, which requires a write from time to time.
       or p.typing_started_at <= clock_timestamp() - make_interval(secs => expires_in_ms / 1000.0);
   end if;
 end
@@ -5095,7 +5129,7 @@ $$;
 
 -- Name: FUNCTION set_typing(conversation_id uuid, is_typing boolean, OUT others uuid[], OUT is_shared boolean, OUT expires_in_ms integer); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.set_typing(conversation_id uuid, is_typing boolean, OUT others uuid[], OUT is_shared boolean, OUT expires_in_ms integer) IS 'Who else is in the conversation, and whether they are to be told that the caller types. Stores nothing unless typing_in_table is on.';
+COMMENT ON FUNCTION chat.set_typing(conversation_id uuid, is_typing boolean, OUT others uuid[], OUT is_shared boolean, OUT expires_in_ms integer) IS 'Returns the other members, and whether they should receive that the caller types. Stores nothing unless typing_in_table is on.';
 
 -- Name: settle_member(); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -5105,7 +5139,7 @@ CREATE FUNCTION chat.settle_member() RETURNS trigger
     AS $$
 begin
   if (new.conversation_id, new.user_id) is distinct from (old.conversation_id, old.user_id) then
-    raise exception 'A membership does not change hands' using
+    raise exception 'A membership cannot be given to another user' using
       errcode = 'restrict_violation', constraint = 'user_conversation_members_identity_is_fixed';
   end if;
   if new.is_pinned is distinct from old.is_pinned then
@@ -5130,15 +5164,16 @@ CREATE FUNCTION chat.settle_presence() RETURNS trigger
 declare
   shown record;
 begin
-  -- of somebody else's row the policy says no, behind this
+  -- Rows of other users are refused by the policy, which is checked after this trigger.
   if row_security_active('public.user_presence') and new.user_id = auth.uid() then
-    -- A status that the row has already is no news: it may be a chosen one. Nobody inserts a row to say "offline".
+    -- A status that the row already has is not a report, because it may be a chosen one. Inserting
+    -- a row with "offline" is not a report either.
     shown := chat.report_by_table(
       tg_op = 'INSERT',
       case when case tg_op when 'INSERT' then new.status <> 'offline' else new.status <> old.status end then new.status end
     );
-    -- A row that is made at the first report tells when that was. Others than oneself are not asked about here: whether
-    -- they hide is not for the caller to learn.
+    -- A row inserted at the first report would reveal the time of the report. This is checked only
+    -- for the caller's own row: the caller must not learn whether other users hide.
     if tg_op = 'INSERT' and exists (
       select from public.user_notification_preferences f where f.user_id = new.user_id and not f.share_presence
     ) then
@@ -5150,7 +5185,7 @@ begin
       new.manual_until := shown.manual_until;
       new.device_count := shown.device_count;
     end if;
-    -- a client says whether it is there; since when is not for it to say
+    -- A client reports its status, but does not set the time of the last change.
     new.last_seen := clock_timestamp();
     if new.is_typing_to is not null and not chat.may_be_seen_typing_to(new.is_typing_to) then
       new.is_typing_to := null;
@@ -5160,7 +5195,7 @@ begin
     elsif (new.is_typing_to, new.typing_started_at) is distinct from (old.is_typing_to, old.typing_started_at) then
       new.typing_started_at := null;
     end if;
-    -- whoever is not to be seen leaves no trace of being there
+    -- A hidden user leaves no trace of being online.
     if tg_op = 'UPDATE' and old.status = 'offline' and new.status = 'offline' then
       new.last_seen := old.last_seen;
       new.is_typing_to := null;
@@ -5312,7 +5347,7 @@ $$;
 
 -- Name: FUNCTION standings(people uuid[], conversations uuid[]); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.standings(people uuid[], conversations uuid[]) IS 'For the server: a number for each of these users that changes with their suspension, role and teams, and one for each of these direct conversations that changes with those of its two members.';
+COMMENT ON FUNCTION chat.standings(people uuid[], conversations uuid[]) IS 'For the server. Returns a number for each of these users, which changes with their suspension, role and teams, and one for each of these direct conversations, which changes with those of its two members.';
 
 -- Name: supervised_people_ids(); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -5341,7 +5376,7 @@ $$;
 
 -- Name: FUNCTION supervised_people_ids(); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.supervised_people_ids() IS 'Of whom the caller is told which page they look at: themselves, and of those whose presence they see whoever they are an admin of.';
+COMMENT ON FUNCTION chat.supervised_people_ids() IS 'The users whose current page the caller may see: themselves, and those whose presence they see and whose admin they are.';
 
 -- Name: sync(text, timestamp with time zone, text, text, text, boolean, timestamp with time zone, uuid, text, uuid, integer); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -5368,7 +5403,7 @@ begin
 
   if of_database <> database_identity
     or taken_at < now() - make_interval(secs => chat.amount('sync_horizon_s', 2592000))
-    -- names transactions that never began here
+    -- The cursor contains transactions that never started in this database.
     or greatest(pg_snapshot_xmax(seen), pg_snapshot_xmax(target)) > pg_snapshot_xmax(present)
   then
     perform chat.refuse('resync_required');
@@ -5381,7 +5416,8 @@ begin
       where m.user_id = caller
         and m.left_at is null
         and not m.hidden
-        -- a conversation that moves up while the list is walked has changed since the walk began, and comes with that
+        -- A conversation that moves up during the first load has changed since its start, so the
+        -- next chain returns it.
         and (m.is_pinned, m.last_activity_at, m.conversation_id) < (
           coalesce(after_is_pinned, true),
           coalesce(after_activity_at, 'infinity'),
@@ -5487,7 +5523,7 @@ begin
       from public.conversation_receipts r
       where r.conversation_id = any (shown)
         and r.user_id <> caller
-        -- whoever shows nothing is shown nothing
+        -- A user who does not share receipts does not see those of others either.
         and (select chat.i_share_receipts())
     );
   end if;
@@ -5503,7 +5539,7 @@ $$;
 
 -- Name: FUNCTION sync(of_database text, taken_at timestamp with time zone, since text, until text, part text, after_is_pinned boolean, after_activity_at timestamp with time zone, after_conversation_id uuid, after_xid text, after_id uuid, max_rows integer); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.sync(of_database text, taken_at timestamp with time zone, since text, until text, part text, after_is_pinned boolean, after_activity_at timestamp with time zone, after_conversation_id uuid, after_xid text, after_id uuid, max_rows integer) IS 'A page of what the caller has not seen since a snapshot: their changed conversations with the others'' receipts, what is gone, and changed messages, tombstones included. next_part and the columns behind it are where the next page goes on; null: this was the last, and reached is what has been seen. resync_required when the cursor is of another database or too old.';
+COMMENT ON FUNCTION chat.sync(of_database text, taken_at timestamp with time zone, since text, until text, part text, after_is_pinned boolean, after_activity_at timestamp with time zone, after_conversation_id uuid, after_xid text, after_id uuid, max_rows integer) IS 'A page of what the caller has not seen since a snapshot: their changed conversations with the other members'' receipts, removals, and changed messages, tombstones included. The next page starts at next_part and the columns after it. If next_part is null, this is the last page and reached is the next cursor. Raises resync_required if the cursor is from another database or too old.';
 
 -- Name: sync_identity(); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -5515,7 +5551,7 @@ begin
   return left(md5(concat_ws(
     ' ',
     (select s.system_identifier from pg_control_system() s),
-    -- the timeline, which a promotion and a recovery to a point in time count up
+    -- The timeline, which promotion and point-in-time recovery increase.
     left(pg_walfile_name(pg_current_wal_lsn()), 8),
     (select d.oid from pg_catalog.pg_database d where d.datname = current_database()),
     'public.user_messages'::regclass::oid,
@@ -5526,7 +5562,7 @@ $$;
 
 -- Name: FUNCTION sync_identity(); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.sync_identity() IS 'What a cursor belongs to: another one where transaction ids may have been given out twice.';
+COMMENT ON FUNCTION chat.sync_identity() IS 'The database that a cursor belongs to. Changes if transaction ids may have been assigned twice.';
 
 -- Name: take_page_out(); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -5539,18 +5575,19 @@ begin
     if new.current_page is null then
       return new;
     end if;
-    -- Whether the row exists must not change before the end of the transaction. The row itself is not locked, because a
-    -- lock moves its xmax, and other users may read the row. The lock of another user's presence_reports is not for the
-    -- caller to take; the policies refuse such a row.
+    -- The existence of the row must not change before the transaction ends. The row itself is not
+    -- locked, because a lock changes its xmax and other users may read the row. The caller may not
+    -- lock another user's row of presence_reports; the policies refuse such a write.
     if coalesce(new.user_id = auth.uid(), true) then
       perform chat.lock_presence(array[new.user_id]);
     end if;
-    -- If it exists, nothing is inserted. The update that may follow takes the page from "excluded", which is this row.
+    -- If the row exists, nothing is inserted, and the update that may follow takes the page from
+    -- "excluded", which is this row.
     if exists (select from public.user_presence p where p.user_id = new.user_id) then
       return new;
     end if;
     perform chat.keep_page(new.user_id, new.current_page);
-  -- a user who is not shown leaves no trace of being there
+  -- A hidden user leaves no trace of being online.
   elsif new.status <> 'offline' or old.status <> 'offline' then
     perform chat.keep_page(new.user_id, new.current_page);
   end if;
@@ -5595,7 +5632,7 @@ begin
     and c.participant_1_id = least(pair[1], pair[2])
     and c.participant_2_id = greatest(pair[1], pair[2]);
   if found then
-    -- conversations are locked before members, here as by whoever sends
+    -- Conversations are locked before members, as when sending.
     perform from public.user_conversations c where c.id = between_them for no key update;
     perform chat.touch_memberships(least(pair[1], pair[2]), between_them);
     perform chat.touch_memberships(greatest(pair[1], pair[2]), between_them);
@@ -5646,14 +5683,15 @@ CREATE FUNCTION chat.touch_reacted_messages() RETURNS trigger
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
-  -- one order for everybody who reacts to several at once
+  -- All transactions that change several messages lock them in the same order.
   perform
   from public.user_messages m
   where m.id in (select r.message_id from reactions r) and not m.is_deleted
   order by m.id
   for no key update;
 
-  -- Any other rev asks the trigger of user_messages for the next one. A tombstone, whose reactions go with it, has it.
+  -- Any other rev makes the trigger of user_messages assign the next one. A tombstone already has
+  -- it: its reactions are removed with the text.
   update public.user_messages m
   set rev = m.rev + 1
   where m.id in (select r.message_id from reactions r) and not m.is_deleted;
@@ -5668,7 +5706,7 @@ CREATE FUNCTION chat.trimmed(content text) RETURNS text
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
-  -- White_Space, as Unicode has it: btrim alone knows only the ordinary space
+  -- Unicode's White_Space. Without this list, btrim removes only the ordinary space.
   return btrim(
     content,
     U&'\0009\000A\000B\000C\000D\0020\0085\00A0\1680\2000\2001\2002\2003\2004\2005\2006\2007\2008\2009\200A\2028\2029\202F\205F\3000'
@@ -5678,7 +5716,7 @@ $$;
 
 -- Name: FUNCTION trimmed(content text); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.trimmed(content text) IS 'The text without White_Space at its ends, which is how messages are stored.';
+COMMENT ON FUNCTION chat.trimmed(content text) IS 'The text without White_Space at both ends. Messages are stored in this form.';
 
 -- Name: unblock(uuid); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -5693,7 +5731,7 @@ $$;
 
 -- Name: FUNCTION unblock(other_user_id uuid); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.unblock(other_user_id uuid) IS 'Lifts a block of the caller''s, if there is one.';
+COMMENT ON FUNCTION chat.unblock(other_user_id uuid) IS 'Removes the caller''s block of a user, if there is one.';
 
 -- Name: uncount_messages(uuid[], uuid[], bigint[], uuid[], text[]); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -5702,7 +5740,8 @@ CREATE FUNCTION chat.uncount_messages(ids uuid[], conversation_ids uuid[], seqs 
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
-  -- locked in one order first, so that the counting below sees read positions that no longer move
+  -- Locked in one order first, so that the read positions no longer change while they are counted
+  -- below.
   perform
   from public.user_conversation_members m
   where m.conversation_id = any (conversation_ids)
@@ -5723,7 +5762,7 @@ begin
     join public.user_conversation_members member on member.conversation_id = gone.conversation_id
     where gone.seq > greatest(member.last_read_seq, member.cleared_seq)
       and gone.sender_id is distinct from member.user_id
-      -- whoever had hidden it was already given the difference
+      -- Hiding the message has already subtracted it for this member.
       and not exists (
         select
         from public.message_hides h
@@ -5760,7 +5799,7 @@ $$;
 
 -- Name: FUNCTION unread_counts(OUT total integer, OUT conversations integer, OUT mentions integer, OUT by_conversation jsonb); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.unread_counts(OUT total integer, OUT conversations integer, OUT mentions integer, OUT by_conversation jsonb) IS 'What the caller has not read. The totals leave out muted and archived conversations, by_conversation does not.';
+COMMENT ON FUNCTION chat.unread_counts(OUT total integer, OUT conversations integer, OUT mentions integer, OUT by_conversation jsonb) IS 'What the caller has not read. The totals exclude muted and archived conversations; by_conversation includes them.';
 
 -- Name: unread_totals(uuid[]); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -5788,7 +5827,7 @@ $$;
 
 -- Name: FUNCTION unread_totals(user_ids uuid[]); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.unread_totals(user_ids uuid[]) IS 'The totals of chat.unread_counts() for many people, one row each.';
+COMMENT ON FUNCTION chat.unread_totals(user_ids uuid[]) IS 'The totals of chat.unread_counts() for many users, one row each.';
 
 -- Name: users_table_mapping(); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -5849,7 +5888,7 @@ $$;
 
 -- Name: FUNCTION visible_people_ids(); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.visible_people_ids() IS 'Whose presence the caller may see: of those they know, whoever shares it.';
+COMMENT ON FUNCTION chat.visible_people_ids() IS 'The users whose presence the caller may see: those they know who share it.';
 
 -- Name: get_or_create_conversation(uuid); Type: FUNCTION; Schema: public; Owner: -
 
@@ -5864,7 +5903,7 @@ $$;
 
 -- Name: FUNCTION get_or_create_conversation(other_user_id uuid); Type: COMMENT; Schema: public; Owner: -
 
-COMMENT ON FUNCTION public.get_or_create_conversation(other_user_id uuid) IS 'chat.open_conversation for clients that name the other person.';
+COMMENT ON FUNCTION public.get_or_create_conversation(other_user_id uuid) IS 'chat.open_conversation for clients that send only the other user''s id.';
 
 -- Name: get_or_create_conversation(uuid, uuid); Type: FUNCTION; Schema: public; Owner: -
 
@@ -5887,7 +5926,7 @@ $$;
 
 -- Name: FUNCTION get_or_create_conversation(user1_id uuid, user2_id uuid); Type: COMMENT; Schema: public; Owner: -
 
-COMMENT ON FUNCTION public.get_or_create_conversation(user1_id uuid, user2_id uuid) IS 'chat.open_conversation for clients that name both people; the caller must be one of them.';
+COMMENT ON FUNCTION public.get_or_create_conversation(user1_id uuid, user2_id uuid) IS 'chat.open_conversation for clients that send both user ids. The caller must be one of them.';
 
 -- Name: mark_conversation_read(uuid, uuid); Type: FUNCTION; Schema: public; Owner: -
 
@@ -5902,7 +5941,7 @@ $$;
 
 -- Name: FUNCTION mark_conversation_read(p_conversation_id uuid, p_up_to uuid); Type: COMMENT; Schema: public; Owner: -
 
-COMMENT ON FUNCTION public.mark_conversation_read(p_conversation_id uuid, p_up_to uuid) IS 'chat.mark_read for clients of the data API. Answers what is still unread.';
+COMMENT ON FUNCTION public.mark_conversation_read(p_conversation_id uuid, p_up_to uuid) IS 'chat.mark_read for clients of the data API. Returns the number of messages that are still unread.';
 
 -- Name: broadcast_changes(text, text, text, text, text, record, record, text); Type: FUNCTION; Schema: realtime; Owner: -
 
@@ -5942,12 +5981,12 @@ CREATE FUNCTION realtime.send(payload jsonb, event text, topic text, private boo
     message_id constant pg_catalog.uuid := gen_random_uuid();
   begin
     begin
-      -- policies may ask for realtime.topic()
+      -- Policies may call realtime.topic().
       perform set_config('realtime.topic', send.topic, true);
       insert into realtime.messages (id, payload, event, topic, private, extension)
       values (
         message_id,
-        -- what is no object has no room for an id and is sent as it is
+        -- A payload that is not an object cannot contain an id and is sent unchanged.
         case when jsonb_typeof(send.payload) = 'object' and not send.payload ? 'id'
           then send.payload || jsonb_build_object('id', message_id)
           else send.payload
@@ -5958,7 +5997,7 @@ CREATE FUNCTION realtime.send(payload jsonb, event text, topic text, private boo
         'broadcast'
       );
     exception when others then
-      -- a broadcast must never undo what it tells of
+      -- A failed broadcast must never roll back the change that it announces.
       raise warning 'WarnSendingBroadcastMessage: %', sqlerrm;
     end;
   end
@@ -6015,7 +6054,7 @@ CREATE TABLE chat.config (
 
 -- Name: TABLE config; Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON TABLE chat.config IS 'Settings that the database itself must know. A missing key means its default; an unknown key is ignored.';
+COMMENT ON TABLE chat.config IS 'Settings that the database itself needs. A missing key has its default; an unknown key is ignored.';
 
 -- Name: directory; Type: VIEW; Schema: chat; Owner: -
 
@@ -6049,7 +6088,7 @@ CREATE TABLE chat.idempotency_keys (
 
 -- Name: TABLE idempotency_keys; Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON TABLE chat.idempotency_keys IS 'The Idempotency-Key of each write that succeeded, for idempotency_key_ttl_s seconds. Written in the transaction of that write, so that there is never a key without its write.';
+COMMENT ON TABLE chat.idempotency_keys IS 'The Idempotency-Key of each successful write, kept for idempotency_key_ttl_s seconds. Inserted in the transaction of that write, so a key never exists without its write.';
 
 -- Name: memberships; Type: VIEW; Schema: chat; Owner: -
 
@@ -6091,7 +6130,7 @@ CREATE TABLE chat.message_reports (
 
 -- Name: TABLE message_reports; Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON TABLE chat.message_reports IS 'Messages that somebody found wrong, as they were then. For moderators alone: not even the reporter reads it.';
+COMMENT ON TABLE chat.message_reports IS 'Reported messages, with their text at that time. Only for moderators; the reporter cannot read them either.';
 
 -- Name: message_requests; Type: TABLE; Schema: chat; Owner: -
 
@@ -6102,7 +6141,7 @@ CREATE TABLE chat.message_requests (
 
 -- Name: TABLE message_requests; Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON TABLE chat.message_requests IS 'What the first request for a client_message_id was, so that a repetition is told from a conflict. Private: the hash of a text betrays a short one.';
+COMMENT ON TABLE chat.message_requests IS 'The hash of the first request with each client_message_id, which distinguishes a retry from a conflict. Private, because a short text could be guessed from its hash.';
 
 -- Name: presence_pages; Type: TABLE; Schema: chat; Owner: -
 
@@ -6114,7 +6153,7 @@ CREATE TABLE chat.presence_pages (
 
 -- Name: TABLE presence_pages; Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON TABLE chat.presence_pages IS 'Where in the application people are, with the setting share_current_page. Read through chat.pages_of() alone.';
+COMMENT ON TABLE chat.presence_pages IS 'The page of the application that each user looks at, with the setting share_current_page. Readable only through chat.pages_of().';
 
 -- Name: presence_processes; Type: TABLE; Schema: chat; Owner: -
 
@@ -6126,7 +6165,7 @@ WITH (fillfactor='10');
 
 -- Name: TABLE presence_processes; Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON TABLE chat.presence_processes IS 'Server processes that have sockets. Whoever is known by one whose lease ran out is not there.';
+COMMENT ON TABLE chat.presence_processes IS 'Server processes with sockets. The sockets of a process whose lease has ended do not count.';
 
 -- Name: presence_report_sessions; Type: TABLE; Schema: chat; Owner: -
 
@@ -6141,7 +6180,7 @@ CREATE UNLOGGED TABLE chat.presence_report_sessions (
 
 -- Name: TABLE presence_report_sessions; Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON TABLE chat.presence_report_sessions IS 'What devices report that name themselves by a session_id. Read by nobody.';
+COMMENT ON TABLE chat.presence_report_sessions IS 'What devices with a session_id report. No client can read it.';
 
 -- Name: presence_reports; Type: TABLE; Schema: chat; Owner: -
 
@@ -6157,7 +6196,7 @@ CREATE TABLE chat.presence_reports (
 
 -- Name: TABLE presence_reports; Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON TABLE chat.presence_reports IS 'What people''s devices report and what people choose, which their row of user_presence follows from. Read by nobody.';
+COMMENT ON TABLE chat.presence_reports IS 'What users'' devices report and what users choose, from which their row of user_presence is computed. No client can read it.';
 
 -- Name: presence_sessions; Type: TABLE; Schema: chat; Owner: -
 
@@ -6170,7 +6209,7 @@ CREATE UNLOGGED TABLE chat.presence_sessions (
 
 -- Name: TABLE presence_sessions; Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON TABLE chat.presence_sessions IS 'Who has sockets at which process. Written when somebody comes or goes, never in between.';
+COMMENT ON TABLE chat.presence_sessions IS 'The number of sockets of each user at each process. Written only when users connect or disconnect.';
 
 -- Name: removed_memberships; Type: TABLE; Schema: chat; Owner: -
 
@@ -6183,7 +6222,7 @@ CREATE TABLE chat.removed_memberships (
 
 -- Name: TABLE removed_memberships; Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON TABLE chat.removed_memberships IS 'Memberships whose rows were removed, by themselves or with their conversation, kept as long as chat.removed_messages.';
+COMMENT ON TABLE chat.removed_memberships IS 'Memberships whose rows were removed, directly or with their conversation, kept as long as chat.removed_messages.';
 
 -- Name: removed_messages; Type: TABLE; Schema: chat; Owner: -
 
@@ -6196,7 +6235,7 @@ CREATE TABLE chat.removed_messages (
 
 -- Name: TABLE removed_messages; Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON TABLE chat.removed_messages IS 'Messages whose rows were removed, kept as long as a client may come with a cursor from before (sync_horizon_s).';
+COMMENT ON TABLE chat.removed_messages IS 'Messages whose rows were removed, kept as long as a client may return with an older cursor (sync_horizon_s).';
 
 -- Name: schema_definitions; Type: TABLE; Schema: chat; Owner: -
 
@@ -6208,7 +6247,7 @@ CREATE TABLE chat.schema_definitions (
 
 -- Name: TABLE schema_definitions; Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON TABLE chat.schema_definitions IS 'Files of sql/definitions, each with the text that is in force.';
+COMMENT ON TABLE chat.schema_definitions IS 'The applied files of sql/definitions, each with the checksum of the text in force.';
 
 -- Name: schema_migrations; Type: TABLE; Schema: chat; Owner: -
 
@@ -6222,7 +6261,7 @@ CREATE TABLE chat.schema_migrations (
 
 -- Name: TABLE schema_migrations; Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON TABLE chat.schema_migrations IS 'Migrations of sql/migrations, each applied once, in order, without gaps.';
+COMMENT ON TABLE chat.schema_migrations IS 'The applied files of sql/migrations: each once, in order, without gaps.';
 
 -- Name: teams; Type: VIEW; Schema: chat; Owner: -
 
@@ -6253,15 +6292,15 @@ ALTER TABLE ONLY public.conversation_receipts REPLICA IDENTITY FULL;
 
 -- Name: TABLE conversation_receipts; Type: COMMENT; Schema: public; Owner: -
 
-COMMENT ON TABLE public.conversation_receipts IS 'How far each member has read and received, as shown to the others. Stands still while its owner does not share receipts.';
+COMMENT ON TABLE public.conversation_receipts IS 'What each member has read and received, as other members see it. Does not change while its owner does not share receipts.';
 
 -- Name: COLUMN conversation_receipts.last_read_seq; Type: COMMENT; Schema: public; Owner: -
 
-COMMENT ON COLUMN public.conversation_receipts.last_read_seq IS 'How far the member has read. Never moves back.';
+COMMENT ON COLUMN public.conversation_receipts.last_read_seq IS 'The member has read up to this seq. Never moves back.';
 
 -- Name: COLUMN conversation_receipts.last_delivered_seq; Type: COMMENT; Schema: public; Owner: -
 
-COMMENT ON COLUMN public.conversation_receipts.last_delivered_seq IS 'How far messages have reached a device of the member.';
+COMMENT ON COLUMN public.conversation_receipts.last_delivered_seq IS 'Messages up to this seq have reached a device of the member.';
 
 -- Name: COLUMN conversation_receipts.changed_xid; Type: COMMENT; Schema: public; Owner: -
 
@@ -6280,7 +6319,7 @@ ALTER TABLE ONLY public.message_drafts ALTER COLUMN content SET STATISTICS 0;
 
 -- Name: TABLE message_drafts; Type: COMMENT; Schema: public; Owner: -
 
-COMMENT ON TABLE public.message_drafts IS 'What somebody has typed and not sent. A table of its own because it must never be published.';
+COMMENT ON TABLE public.message_drafts IS 'What a user has typed but not sent. In a separate table because it must never be published.';
 
 -- Name: message_edits; Type: TABLE; Schema: public; Owner: -
 
@@ -6297,15 +6336,15 @@ ALTER TABLE ONLY public.message_edits ALTER COLUMN previous_content SET STATISTI
 
 -- Name: TABLE message_edits; Type: COMMENT; Schema: public; Owner: -
 
-COMMENT ON TABLE public.message_edits IS 'Earlier wordings of edited messages. Deleting a message deletes them.';
+COMMENT ON TABLE public.message_edits IS 'Earlier texts of edited messages. Deleting a message removes them.';
 
 -- Name: COLUMN message_edits.version; Type: COMMENT; Schema: public; Owner: -
 
-COMMENT ON COLUMN public.message_edits.version IS 'From 1 on, the oldest wording first.';
+COMMENT ON COLUMN public.message_edits.version IS 'From 1, the oldest text first.';
 
 -- Name: COLUMN message_edits.previous_content; Type: COMMENT; Schema: public; Owner: -
 
-COMMENT ON COLUMN public.message_edits.previous_content IS 'What the message said until edited_at.';
+COMMENT ON COLUMN public.message_edits.previous_content IS 'The text of the message until edited_at.';
 
 -- Name: message_edits_id_seq; Type: SEQUENCE; Schema: public; Owner: -
 
@@ -6329,7 +6368,7 @@ CREATE TABLE public.message_hides (
 
 -- Name: TABLE message_hides; Type: COMMENT; Schema: public; Owner: -
 
-COMMENT ON TABLE public.message_hides IS 'Messages that somebody deleted for themselves alone.';
+COMMENT ON TABLE public.message_hides IS 'Messages that a user deleted only for themselves.';
 
 -- Name: message_pins; Type: TABLE; Schema: public; Owner: -
 
@@ -6342,7 +6381,7 @@ CREATE TABLE public.message_pins (
 
 -- Name: TABLE message_pins; Type: COMMENT; Schema: public; Owner: -
 
-COMMENT ON TABLE public.message_pins IS 'Messages held up for all members of their conversation. Changes the rev of the message.';
+COMMENT ON TABLE public.message_pins IS 'Messages pinned for all members of their conversation. Each change also changes the rev of the message.';
 
 -- Name: message_reactions; Type: TABLE; Schema: public; Owner: -
 
@@ -6365,7 +6404,7 @@ ALTER TABLE ONLY public.message_reactions REPLICA IDENTITY FULL;
 
 -- Name: TABLE message_reactions; Type: COMMENT; Schema: public; Owner: -
 
-COMMENT ON TABLE public.message_reactions IS 'Who reacted to what, with what. Changes the rev of the message.';
+COMMENT ON TABLE public.message_reactions IS 'Reactions of users to messages. Each change also changes the rev of the message.';
 
 -- Name: COLUMN message_reactions.reaction; Type: COMMENT; Schema: public; Owner: -
 
@@ -6373,7 +6412,7 @@ COMMENT ON COLUMN public.message_reactions.reaction IS 'Up to 64 characters: an 
 
 -- Name: COLUMN message_reactions.emoji; Type: COMMENT; Schema: public; Owner: -
 
-COMMENT ON COLUMN public.message_reactions.emoji IS 'The same as reaction, for readers of the older shape.';
+COMMENT ON COLUMN public.message_reactions.emoji IS 'The same as reaction, for clients of the older schema.';
 
 -- Name: user_blocks; Type: TABLE; Schema: public; Owner: -
 
@@ -6386,7 +6425,7 @@ CREATE TABLE public.user_blocks (
 
 -- Name: TABLE user_blocks; Type: COMMENT; Schema: public; Owner: -
 
-COMMENT ON TABLE public.user_blocks IS 'Who blocked whom. Never published: the key of a row alone tells the secret.';
+COMMENT ON TABLE public.user_blocks IS 'Which user blocked which. Never published, because the key of a row alone would reveal the block.';
 
 -- Name: user_conversation_members; Type: TABLE; Schema: public; Owner: -
 
@@ -6422,27 +6461,27 @@ ALTER TABLE ONLY public.user_conversation_members REPLICA IDENTITY FULL;
 
 -- Name: TABLE user_conversation_members; Type: COMMENT; Schema: public; Owner: -
 
-COMMENT ON TABLE public.user_conversation_members IS 'What a member keeps to themselves about a conversation. Readable by its owner only: that a colleague muted me is not mine to learn.';
+COMMENT ON TABLE public.user_conversation_members IS 'The private state of each member in a conversation. Only its owner can read it, because that a member has muted another is secret.';
 
 -- Name: COLUMN user_conversation_members.last_read_seq; Type: COMMENT; Schema: public; Owner: -
 
-COMMENT ON COLUMN public.user_conversation_members.last_read_seq IS 'Everything up to this seq is read. Marking as unread moves it back, which receipts never follow.';
+COMMENT ON COLUMN public.user_conversation_members.last_read_seq IS 'Everything up to this seq is read. Marking as unread moves it back; the receipt does not follow.';
 
 -- Name: COLUMN user_conversation_members.unread_count; Type: COMMENT; Schema: public; Owner: -
 
-COMMENT ON COLUMN public.user_conversation_members.unread_count IS 'Messages of others behind last_read_seq that are neither deleted nor cleared. Kept by triggers.';
+COMMENT ON COLUMN public.user_conversation_members.unread_count IS 'Messages of others after last_read_seq that are neither deleted nor cleared. Maintained by triggers.';
 
 -- Name: COLUMN user_conversation_members.mention_count; Type: COMMENT; Schema: public; Owner: -
 
-COMMENT ON COLUMN public.user_conversation_members.mention_count IS 'Of these, those that mention the member.';
+COMMENT ON COLUMN public.user_conversation_members.mention_count IS 'The unread messages that mention the member.';
 
 -- Name: COLUMN user_conversation_members.marked_unread; Type: COMMENT; Schema: public; Owner: -
 
-COMMENT ON COLUMN public.user_conversation_members.marked_unread IS 'Marked by hand, whatever was read.';
+COMMENT ON COLUMN public.user_conversation_members.marked_unread IS 'Marked as unread by the member, independent of what they have read.';
 
 -- Name: COLUMN user_conversation_members.is_muted; Type: COMMENT; Schema: public; Owner: -
 
-COMMENT ON COLUMN public.user_conversation_members.is_muted IS 'With muted_until: until then; without: until unmuted.';
+COMMENT ON COLUMN public.user_conversation_members.is_muted IS 'Until muted_until, or until unmuted if that is null.';
 
 -- Name: COLUMN user_conversation_members.notification_level; Type: COMMENT; Schema: public; Owner: -
 
@@ -6450,19 +6489,19 @@ COMMENT ON COLUMN public.user_conversation_members.notification_level IS 'all, m
 
 -- Name: COLUMN user_conversation_members.cleared_seq; Type: COMMENT; Schema: public; Owner: -
 
-COMMENT ON COLUMN public.user_conversation_members.cleared_seq IS 'Messages up to this seq are gone for the member, who cleared the conversation.';
+COMMENT ON COLUMN public.user_conversation_members.cleared_seq IS 'The member cleared the conversation and does not see messages up to this seq.';
 
 -- Name: COLUMN user_conversation_members.hidden; Type: COMMENT; Schema: public; Owner: -
 
-COMMENT ON COLUMN public.user_conversation_members.hidden IS 'Off the member''s list until the next message.';
+COMMENT ON COLUMN public.user_conversation_members.hidden IS 'Not in the member''s list until the next message.';
 
 -- Name: COLUMN user_conversation_members.last_activity_at; Type: COMMENT; Schema: public; Owner: -
 
-COMMENT ON COLUMN public.user_conversation_members.last_activity_at IS 'The conversation''s updated_at, here so that one index serves the sorted list.';
+COMMENT ON COLUMN public.user_conversation_members.last_activity_at IS 'The conversation''s updated_at, repeated here so that one index serves the sorted list.';
 
 -- Name: COLUMN user_conversation_members.left_at; Type: COMMENT; Schema: public; Owner: -
 
-COMMENT ON COLUMN public.user_conversation_members.left_at IS 'Since when the member is none any more.';
+COMMENT ON COLUMN public.user_conversation_members.left_at IS 'When the membership ended. Null for a current member.';
 
 -- Name: COLUMN user_conversation_members.changed_xid; Type: COMMENT; Schema: public; Owner: -
 
@@ -6500,43 +6539,43 @@ ALTER TABLE ONLY public.user_conversations REPLICA IDENTITY FULL;
 
 -- Name: TABLE user_conversations; Type: COMMENT; Schema: public; Owner: -
 
-COMMENT ON TABLE public.user_conversations IS 'A conversation as all its members see it.';
+COMMENT ON TABLE public.user_conversations IS 'Conversations, with what is the same for all members.';
 
 -- Name: COLUMN user_conversations.kind; Type: COMMENT; Schema: public; Owner: -
 
-COMMENT ON COLUMN public.user_conversations.kind IS 'direct: of two people, one for each pair; group.';
+COMMENT ON COLUMN public.user_conversations.kind IS 'direct: between two users, one per pair. group: reserved for groups.';
 
 -- Name: COLUMN user_conversations.participant_1_id; Type: COMMENT; Schema: public; Owner: -
 
-COMMENT ON COLUMN public.user_conversations.participant_1_id IS 'The smaller id of the pair, so that a pair has one spelling. Null once that person was erased.';
+COMMENT ON COLUMN public.user_conversations.participant_1_id IS 'The smaller id of the pair, so that each pair has one spelling. Null after that user was erased.';
 
 -- Name: COLUMN user_conversations.participant_2_id; Type: COMMENT; Schema: public; Owner: -
 
-COMMENT ON COLUMN public.user_conversations.participant_2_id IS 'The larger id of the pair. Null once that person was erased.';
+COMMENT ON COLUMN public.user_conversations.participant_2_id IS 'The larger id of the pair. Null after that user was erased.';
 
 -- Name: COLUMN user_conversations.title; Type: COMMENT; Schema: public; Owner: -
 
-COMMENT ON COLUMN public.user_conversations.title IS 'Of a group.';
+COMMENT ON COLUMN public.user_conversations.title IS 'Only for groups.';
 
 -- Name: COLUMN user_conversations.updated_at; Type: COMMENT; Schema: public; Owner: -
 
-COMMENT ON COLUMN public.user_conversations.updated_at IS 'When the last message arrived. Lists sort by it, so reading and pinning do not move it.';
+COMMENT ON COLUMN public.user_conversations.updated_at IS 'The time of the last message. Lists are sorted by it, so reading and pinning do not change it.';
 
 -- Name: COLUMN user_conversations.last_message_id; Type: COMMENT; Schema: public; Owner: -
 
-COMMENT ON COLUMN public.user_conversations.last_message_id IS 'The newest message, deleted or not.';
+COMMENT ON COLUMN public.user_conversations.last_message_id IS 'The newest message, including a deleted one.';
 
 -- Name: COLUMN user_conversations.is_archived; Type: COMMENT; Schema: public; Owner: -
 
-COMMENT ON COLUMN public.user_conversations.is_archived IS 'For readers of the older shape, and never set: archiving is each member''s own affair.';
+COMMENT ON COLUMN public.user_conversations.is_archived IS 'Always false, for clients of the older schema. Each member archives a conversation in their own row.';
 
 -- Name: COLUMN user_conversations.last_seq; Type: COMMENT; Schema: public; Owner: -
 
-COMMENT ON COLUMN public.user_conversations.last_seq IS 'Sequence number of the newest message. Gapless within a conversation.';
+COMMENT ON COLUMN public.user_conversations.last_seq IS 'The seq of the newest message. Without gaps within a conversation.';
 
 -- Name: COLUMN user_conversations.rev; Type: COMMENT; Schema: public; Owner: -
 
-COMMENT ON COLUMN public.user_conversations.rev IS 'Number of the newest change to a message (sent, edited, deleted, reacted to). Gapless within a conversation.';
+COMMENT ON COLUMN public.user_conversations.rev IS 'The number of the newest change of a message (sent, edited, deleted, reacted to). Without gaps within a conversation.';
 
 -- Name: COLUMN user_conversations.changed_xid; Type: COMMENT; Schema: public; Owner: -
 
@@ -6569,11 +6608,11 @@ ALTER TABLE ONLY public.user_notification_preferences ALTER COLUMN timezone SET 
 
 -- Name: TABLE user_notification_preferences; Type: COMMENT; Schema: public; Owner: -
 
-COMMENT ON TABLE public.user_notification_preferences IS 'How somebody wants to be told, and what they show of themselves. No row means the defaults.';
+COMMENT ON TABLE public.user_notification_preferences IS 'Notification and privacy preferences of each user. Without a row the defaults apply.';
 
 -- Name: COLUMN user_notification_preferences.show_preview; Type: COMMENT; Schema: public; Owner: -
 
-COMMENT ON COLUMN public.user_notification_preferences.show_preview IS 'Whether notifications show what was written.';
+COMMENT ON COLUMN public.user_notification_preferences.show_preview IS 'Whether notifications contain the text of the message.';
 
 -- Name: COLUMN user_notification_preferences.email_mode; Type: COMMENT; Schema: public; Owner: -
 
@@ -6581,7 +6620,7 @@ COMMENT ON COLUMN public.user_notification_preferences.email_mode IS 'offline, d
 
 -- Name: COLUMN user_notification_preferences.digest_hour; Type: COMMENT; Schema: public; Owner: -
 
-COMMENT ON COLUMN public.user_notification_preferences.digest_hour IS 'Of the day, in timezone.';
+COMMENT ON COLUMN public.user_notification_preferences.digest_hour IS 'The hour of the day, in timezone.';
 
 -- Name: COLUMN user_notification_preferences.timezone; Type: COMMENT; Schema: public; Owner: -
 
@@ -6597,11 +6636,11 @@ COMMENT ON COLUMN public.user_notification_preferences.quiet_end IS 'In timezone
 
 -- Name: COLUMN user_notification_preferences.share_read_receipts; Type: COMMENT; Schema: public; Owner: -
 
-COMMENT ON COLUMN public.user_notification_preferences.share_read_receipts IS 'Off: others do not learn what I read or received, and I am not told either.';
+COMMENT ON COLUMN public.user_notification_preferences.share_read_receipts IS 'If off, other users do not see what this user has read or received, and this user does not see it of others.';
 
 -- Name: COLUMN user_notification_preferences.share_presence; Type: COMMENT; Schema: public; Owner: -
 
-COMMENT ON COLUMN public.user_notification_preferences.share_presence IS 'Off: I look offline to everybody.';
+COMMENT ON COLUMN public.user_notification_preferences.share_presence IS 'If off, this user appears offline to all others.';
 
 -- Name: user_presence; Type: TABLE; Schema: public; Owner: -
 
@@ -6635,27 +6674,27 @@ ALTER TABLE ONLY public.user_presence REPLICA IDENTITY FULL;
 
 -- Name: TABLE user_presence; Type: COMMENT; Schema: public; Owner: -
 
-COMMENT ON TABLE public.user_presence IS 'Whether somebody is there, as others are shown it.';
+COMMENT ON TABLE public.user_presence IS 'The presence of users, as others see it.';
 
 -- Name: COLUMN user_presence.status; Type: COMMENT; Schema: public; Owner: -
 
-COMMENT ON COLUMN public.user_presence.status IS 'online, away, busy or offline, as others are shown it. A client that writes it reports itself.';
+COMMENT ON COLUMN public.user_presence.status IS 'online, away, busy or offline, as others see it. A client that writes it reports its own status.';
 
 -- Name: COLUMN user_presence.current_page; Type: COMMENT; Schema: public; Owner: -
 
-COMMENT ON COLUMN public.user_presence.current_page IS 'Where in the application. For writing only: always null to readers. With the setting share_current_page, GET /presence tells the person and their admins.';
+COMMENT ON COLUMN public.user_presence.current_page IS 'The page of the application that the user looks at. Can only be written: it always reads as null. With the setting share_current_page, GET /presence returns it to the user and their admins.';
 
 -- Name: COLUMN user_presence.is_typing_to; Type: COMMENT; Schema: public; Owner: -
 
-COMMENT ON COLUMN public.user_presence.is_typing_to IS 'Written by applications that watch this table, and with the setting typing_in_table.';
+COMMENT ON COLUMN public.user_presence.is_typing_to IS 'Written by applications that watch this table, and by the server with the setting typing_in_table.';
 
 -- Name: COLUMN user_presence.manual_status; Type: COMMENT; Schema: public; Owner: -
 
-COMMENT ON COLUMN public.user_presence.manual_status IS 'Chosen by the person, when that is what is shown; holds until manual_until, or until the next.';
+COMMENT ON COLUMN public.user_presence.manual_status IS 'The status that the user chose, if that is what others see. Applies until manual_until or the next choice.';
 
 -- Name: COLUMN user_presence.device_count; Type: COMMENT; Schema: public; Owner: -
 
-COMMENT ON COLUMN public.user_presence.device_count IS 'Sockets, or devices that report over REST under a name, whichever are more.';
+COMMENT ON COLUMN public.user_presence.device_count IS 'The number of sockets, or of devices that report over REST with a session_id, whichever is greater.';
 
 -- Name: messages; Type: TABLE; Schema: realtime; Owner: -
 

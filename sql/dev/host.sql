@@ -1,6 +1,7 @@
--- A demonstration host application, as a team dashboard has it before Rapport comes. Applied before the migrations.
+-- A demonstration application, like a team dashboard before Rapport is installed. Applied before
+-- the migrations.
 
--- a Supabase database has this role from the start
+-- A Supabase database always has this role.
 do $$
 begin
   if not exists (select from pg_catalog.pg_roles where rolname = 'authenticated') then
@@ -36,7 +37,7 @@ create table public.users (
 
 create index users_team_idx on public.users (team_id);
 
--- definer, because a policy on users that read users would call itself
+-- A definer function, because a policy on users that queries users would recurse.
 create function public.my_team_id()
 returns uuid
 language sql
@@ -56,7 +57,7 @@ alter table public.teams enable row level security;
 alter table public.users enable row level security;
 
 grant select on public.teams, public.users to authenticated;
--- not role, team_id or status: whoever may change their own team may talk to anybody
+-- Not role, team_id or status: a user who could change their own team could message anyone.
 grant update (full_name, avatar_url) on public.users to authenticated;
 
 create policy "people see their own team" on public.teams

@@ -1,5 +1,5 @@
--- The people of the demonstration: Ana and Ben share a team with Ada, its admin; Zoe is in another; Sue, the
--- super admin, in a third. Applied after the migrations.
+-- The demonstration users: Ana and Ben share a team with Ada, its admin. Zoe is in another team,
+-- and Sue, the super admin, in a third. Applied after the migrations.
 
 insert into public.teams (id, name) values
   ('00000000-0000-4000-8000-00000000007a', 'Support'),

@@ -408,7 +408,7 @@ async fn migrate_stops_if_no_user_would_have_a_team() {
     // Without any account it continues and reports the chosen mapping.
     let output = run(&mut migrate("auto")).await;
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
-    assert!(text(&output.stderr).contains("Nobody has an account yet"));
+    assert!(text(&output.stderr).contains("No user has an account yet"));
 
     let client = database.connect().await;
     client

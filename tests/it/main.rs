@@ -15,6 +15,7 @@ mod config_dump;
 mod dev_cluster;
 mod dev_sign_in;
 mod exactly_once;
+mod examples;
 mod fail_closed;
 mod house;
 mod nextjs_guide;

@@ -1,4 +1,4 @@
--- docs/schema.md, line by line, out of the catalogue and its comments.
+-- The lines of docs/schema.md, from the catalogue and its comments.
 with
   shown (namespace, position) as (
     values ('public'::regnamespace, 1), ('chat'::regnamespace, 2)
@@ -42,17 +42,17 @@ with
       (0, '', 2, ''),
       (0, '', 3, '# The schema'),
       (0, '', 4, ''),
-      (0, '', 5, 'What Rapport has in the database. `sql/schema.sql` has every statement, `sql/README.md` says how it is changed.'),
-      (0, '', 6, 'Clients use what is in `public`, where row-level security is on for every table; `chat` is private and must not be exposed by PostgREST.'),
+      (0, '', 5, 'Rapport''s objects in the database. `sql/schema.sql` contains every statement, and `sql/README.md` explains how it is changed.'),
+      (0, '', 6, 'Clients use the objects in `public`, where row-level security is enabled for every table. `chat` is private and must not be exposed by PostgREST.'),
       (0, '', 7, ''),
       (1, '', 1, '## Tables and views'),
       (1, '', 2, ''),
       (3, '', 1, '## Functions'),
       (3, '', 2, ''),
-      (3, '', 3, 'Who may call one: people (`authenticated`), services (`service_role`), or only other functions. A *definer* runs with the rights of'),
-      (3, '', 4, 'its owner and decides itself what its caller may do. Trigger functions are left out.'),
+      (3, '', 3, 'The third column shows the callers: users (`authenticated`), services (`service_role`), or only other functions. A *definer* runs with the'),
+      (3, '', 4, 'rights of its owner and checks itself what its caller may do. Trigger functions are omitted.'),
       (3, '', 5, ''),
-      (3, '', 6, '| function | result | who | what it does |'),
+      (3, '', 6, '| function | result | callers | description |'),
       (3, '', 7, '| --- | --- | --- | --- |')
     union all
     select
@@ -64,7 +64,7 @@ with
     cross join lateral (
       select 1 as place, 0 as at, format('### `%s`%s', r.name, case r.relkind when 'v' then ' (view)' else '' end) as line
       union all select 2, 0, ''
-      union all select 3, 0, coalesce(r.meaning, '') || case when r.is_published then ' Published: changes reach subscribers.' else '' end
+      union all select 3, 0, coalesce(r.meaning, '') || case when r.is_published then ' Published: clients can subscribe to changes.' else '' end
       union all select 4, 0, ''
       union all select 5, 0, '| column | type | null | default | meaning |'
       union all select 6, 0, '| --- | --- | --- | --- | --- |'
@@ -108,7 +108,7 @@ with
           p.polname,
           case p.polcmd when 'r' then 'select' when 'a' then 'insert' when 'w' then 'update' when 'd' then 'delete' else 'all' end,
           ': `' || regexp_replace(pg_get_expr(p.polqual, p.polrelid), '\s+', ' ', 'g') || '`',
-          '; what is written: `' || regexp_replace(pg_get_expr(p.polwithcheck, p.polrelid), '\s+', ' ', 'g') || '`'
+          '; new rows: `' || regexp_replace(pg_get_expr(p.polwithcheck, p.polrelid), '\s+', ' ', 'g') || '`'
         )
       from pg_policy p
       where p.polrelid = r.oid
@@ -125,8 +125,8 @@ with
         replace(c.name, '|', '\|'),
         c.result,
         case
-          when c.is_for_people and c.is_for_services then 'people, services'
-          when c.is_for_people then 'people'
+          when c.is_for_people and c.is_for_services then 'users, services'
+          when c.is_for_people then 'users'
           when c.is_for_services then 'services'
           else 'functions'
         end || case when c.prosecdef then ', definer' else '' end,

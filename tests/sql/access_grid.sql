@@ -1,9 +1,9 @@
--- Who may do what to which table: every kind of actor, every verb, allowed and refused.
+-- Who may do what to which table: every kind of user and every verb, allowed and refused.
 
 begin;
 \ir support.sql
 
--- Ana has a conversation with Ben; one with Bob, whom she then blocked; one that Eve left.
+-- Ana has a conversation with Ben, one with Bob, blocked by her afterwards, and one that Eve left.
 select tests.add_person('bob'), tests.add_person('eve');
 
 create table tests.scene (actor text primary key, conversation uuid);
@@ -17,7 +17,8 @@ from tests.scene s, unnest(array['ben', 'zoe', 'ada', 'sue', 'anon', 'service_ro
 where s.actor = 'ana';
 grant select on tests.scene to public;
 
--- in each: a message of Ana's that she edited and pinned and the other one reported, one of the other's that she reacted to and hid, a draft of hers
+-- Each contains a message of Ana's that she edited and pinned and the other user reported; a
+-- message of the other user's that Ana reacted to and hid; and a draft of hers
 do $$
 declare
   place record;
@@ -45,7 +46,7 @@ insert into public.user_notification_preferences (user_id) values (tests.id('ana
 insert into public.user_presence (user_id, status) values (tests.id('ana'), 'online');
 insert into chat.idempotency_keys (user_id, key, request_hash) values (tests.id('ana'), 'k', 'x');
 
--- $conversation is the one the actor is asked about, $me the actor (Ana for the server)
+-- $conversation is the conversation of the actor's case, $me the actor (Ana for the server)
 create table tests.grid (
   subject text, verb text, statement text,
   ana text, ben text, zoe text, ada text, sue text, anon text, blocked text, ex_member text, service_role text
@@ -162,7 +163,7 @@ insert into tests.grid values
 ('directory',                   'select', 'select from chat.directory',                                                                      'refused', 'refused', 'refused', 'refused', 'refused', 'refused', 'refused', 'refused', 'refused'),
 ('names of teams',              'select', 'select from chat.teams',                                                                          'refused', 'refused', 'refused', 'refused', 'refused', 'refused', 'refused', 'refused', 'refused');
 
--- past row-level security, so that a stranger has something to try with
+-- Inserted without row-level security, so that a stranger has a row to try
 create function tests.first_message(conversation uuid)
 returns table (id uuid)
 language sql

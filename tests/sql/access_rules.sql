@@ -1,12 +1,14 @@
--- Who may do what to which row and column, from rules that a person can read. What is expected follows from the rules and
--- from facts about the scene, never from the policies; every kind of person tries every verb on every row and column.
+-- Who may do what to which row and column, as readable rules. Expectations follow from the rules
+-- and from facts about the test data, never from the policies. Every kind of user tries every verb
+-- on every row and column.
 
 begin;
 \ir support.sql
 
 -- ------------------------------------------------------------------------------------------------ the rules
 
--- Rows: of whom each verb is allowed. "own" is a row's owner: who sent, reacted, hid, drafted, blocked, prefers, is present.
+-- Rows: which users may do what. "own" means the row's owner: the user who sent, reacted, hid,
+-- drafted, blocked, or whose preferences or presence it contains.
 create table tests.row_rules (table_name regclass, seen_by text, changed_by text, change text, removed_by text);
 insert into tests.row_rules values
   ('public.user_conversations',            'members',        'nobody',            'title = ''x''',             'nobody'),
@@ -24,7 +26,7 @@ insert into tests.row_rules values
   ('chat.message_reports',                 'nobody',         'nobody',            'note = ''x''',              'nobody'),
   ('chat.presence_reports',                'nobody',         'nobody',            'status = ''away''',         'nobody');
 
--- Columns: what people may write. They may read every column of a table of which they may see rows.
+-- Columns that users may write. They may read every column of a table in which they see rows.
 create table tests.column_rules (table_name regclass, inserted text, updated text);
 insert into tests.column_rules values
   ('public.user_conversations', '', ''),
@@ -44,7 +46,8 @@ insert into tests.column_rules values
   ('public.user_blocks', 'blocker_id blocked_id', ''),
   ('public.user_notification_preferences', '*', '*');
 
--- New rows: who may insert one that names them as its owner, in a conversation or about Ana.
+-- New rows: which users may insert one with themselves as its owner, in a conversation or about
+-- Ana.
 create table tests.insert_rules (what text, statement text, allowed_to text);
 insert into tests.insert_rules values
   ('a message', 'insert into public.user_messages (conversation_id, sender_id, content) values ($conversation, $me, ''x'')', 'writers'),
@@ -61,7 +64,7 @@ insert into tests.insert_rules values
 
 -- ------------------------------------------------------------------------------------------------ the scene
 
--- Twelve kinds, and Ana, with whom six of them have or had a conversation.
+-- Twelve kinds of users, and Ana. Six of them have or had a conversation with her.
 create table tests.kinds (kind text primary key, id uuid, team text, is_active boolean, talks_to_ana boolean, left_it boolean, blocks_ana boolean, is_blocked_by_ana boolean);
 select tests.add_person('ex-member'), tests.add_person('blocked'), tests.add_person('blocker'), tests.add_person('suspended');
 insert into tests.kinds
@@ -77,7 +80,7 @@ from (values
   ('blocked',          'blocked',           'support', true,  true,  false, false, true),
   ('blocker',          'blocker',           'support', true,  true,  false, true,  false),
   ('suspended',        'suspended',         'support', false, true,  false, false, false),
-  -- a guest has an account and is nobody in the application
+  -- A guest has an account but no row in the application's table of users.
   ('anonymous sign-in', null,               null,      false, false, false, false, false),
   ('no sub',           null,                null,      false, false, false, false, false),
   ('anon',             null,                null,      false, false, false, false, false),
@@ -154,7 +157,7 @@ begin
     when 'own as member' then is_own and tests.is_member(applies.kind, conversation)
     when 'own as writer' then is_own and tests.is_writer(applies.kind, conversation)
     when 'acquaintances' then tests.are_acquainted(applies.kind, owner)
-    -- a super admin may write to anybody, and so knows everybody
+    -- A super admin may write to all users, and therefore knows all of them.
     when 'those who know her' then applies.kind = 'super admin' or tests.are_acquainted(applies.kind, owner)
     when 'people' then exists (select from tests.kinds k where k.kind = applies.kind and k.team is not null)
   end;
@@ -177,7 +180,7 @@ union all select 'public.user_notification_preferences'::regclass, null, t.user_
 union all select 'chat.message_reports'::regclass, null, t.reporter_id, format('id = %L', t.id) from chat.message_reports t
 union all select 'chat.presence_reports'::regclass, null, t.user_id, format('user_id = %L', t.user_id) from chat.presence_reports t;
 create table tests.all_rows as select * from tests.rows;
--- a table without a row proves nothing
+-- A table without rows would prove nothing.
 select tests.equals(array_agg(r.table_name::text), null, 'tables without rows')
 from tests.row_rules r where not exists (select from tests.all_rows a where a.table_name = r.table_name);
 
@@ -196,11 +199,12 @@ begin
 end
 $$;
 
--- ---------------------------------------------------------------------------------------------- what comes of it
+-- ---------------------------------------------------------------------------------------------- the comparison
 
 create table tests.differences (line text);
 
--- Rows, one by one. What a rule forbids is a row that is not found, or a refusal; either way nothing changes.
+-- Rows, one by one. If a rule forbids access, the row is not found or the statement is refused.
+-- Neither changes anything.
 do $$
 declare
   cell record;
@@ -220,7 +224,7 @@ begin
     cross join tests.kinds k
     order by k.kind
   loop
-    -- what only the server may touch is not its own to change at will either
+    -- The server itself may not freely change what only its functions write.
     continue when cell.kind = 'service_role' and cell.table_name = 'chat.presence_reports'::regclass;
     expected := tests.applies(cell.rule, cell.kind, cell.conversation, cell.owner);
     perform tests.act_as_kind(cell.kind);
@@ -237,7 +241,7 @@ begin
 end
 $$;
 
--- Columns, one by one, without a row: a right that is missing is told before any row is looked at.
+-- Columns, one by one, without rows: a missing privilege is reported before any row is read.
 do $$
 declare
   cell record;
@@ -284,9 +288,9 @@ begin
     from tests.insert_rules r
     cross join tests.kinds k
     join tests.kinds a on a.kind = 'ana'
-    -- their own conversation, or somebody's
+    -- Their own conversation, or one of other users.
     join tests.conversations c on c.kind = case when k.talks_to_ana then k.kind else 'user' end
-    -- the server is nobody, and Ana has no block of herself
+    -- The server has no user id, and Ana has not blocked herself.
     where k.kind not in ('service_role', 'ana') and not (r.what = 'a block of Ana' and k.blocks_ana)
   loop
     expected := tests.applies(cell.allowed_to, cell.kind, cell.conversation, cell.ana);
@@ -297,7 +301,7 @@ begin
       outcome := 'error ' || sqlstate;
     end;
     perform tests.act_as('owner');
-    -- preferences are there already, which is no refusal
+    -- The preferences may already exist, which is not a refusal.
     if (outcome in ('0', '1')) <> expected then
       insert into tests.differences values (format('%s by %s: expected %s, got %s: %s', cell.what, cell.kind, expected, outcome, cell.statement));
     end if;

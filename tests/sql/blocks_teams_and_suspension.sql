@@ -1,4 +1,4 @@
--- What closes a conversation, and that every reason reads the same.
+-- What prevents writing to a conversation, with the same answer for every reason.
 
 begin;
 \ir support.sql
@@ -16,15 +16,15 @@ begin
   perform tests.holds(not chat.can_send(tests.c()), why || ': cannot send');
   perform tests.expect_error('select chat.send_message(tests.c(), ''x'')', 'not_allowed_recipient');
   perform tests.expect_error('insert into public.user_messages (conversation_id, content) values (tests.c(), ''x'')', '42501');
-  -- it is still there to be read, and found
+  -- It can still be read and found.
   perform tests.equals(
-    (select (r."row" ->> 'can_send') from chat.conversation_rows(array[tests.c()]) r), 'false', why || ': the row says so');
-  perform tests.equals((select o.created from chat.open_conversation(tests.id(case actor when 'ana' then 'ben' else 'ana' end)) o), false, why || ': opening finds it');
+    (select (r."row" ->> 'can_send') from chat.conversation_rows(array[tests.c()]) r), 'false', why || ': can_send is false');
+  perform tests.equals((select o.created from chat.open_conversation(tests.id(case actor when 'ana' then 'ben' else 'ana' end)) o), false, why || ': opening still finds it');
   perform tests.act_as('owner');
 end
 $$;
 
--- a block closes it for both, and neither is told which of them it was
+-- A block prevents writing by both users, and neither answer reveals which of them blocked.
 select tests.act_as('ana');
 insert into public.user_blocks (blocker_id, blocked_id) values (tests.id('ana'), tests.id('ben'));
 select tests.closed_for('ana', 'block'), tests.closed_for('ben', 'block');
@@ -34,7 +34,7 @@ select tests.act_as('ana');
 delete from public.user_blocks;
 select tests.holds(chat.can_send(tests.c()), 'lifted');
 
--- who is blocked cannot edit either, but may take back
+-- A blocked user cannot edit either, but may delete their own message.
 select tests.message('ben', tests.c(), 'hm') as m \gset
 select set_config('tests.m', :'m', true);
 insert into public.user_blocks (blocker_id, blocked_id) values (tests.id('ana'), tests.id('ben'));
@@ -42,22 +42,22 @@ select tests.act_as('ben');
 select tests.expect_error($$select chat.edit_message(current_setting('tests.m')::uuid, 'worse')$$, 'not_allowed_recipient');
 select tests.expect_error($$update public.user_messages set content = 'worse'$$, 'not_allowed_recipient');
 select tests.expect_error($$select chat.react(current_setting('tests.m')::uuid, '👍')$$, 'not_allowed_recipient');
-select tests.equals(is_shared, false, 'typing unseen') from chat.set_typing(tests.c(), true);
+select tests.equals(is_shared, false, 'typing is not shared') from chat.set_typing(tests.c(), true);
 select chat.delete_message(current_setting('tests.m')::uuid);
 select tests.act_as('owner');
 delete from public.user_blocks;
 
--- a team left behind
+-- A user who left the team
 update public.users set team_id = '00000000-0000-4000-8000-00000000007b' where id = tests.id('ben');
 select tests.closed_for('ana', 'team'), tests.closed_for('ben', 'team');
 update public.users set team_id = '00000000-0000-4000-8000-00000000007a' where id = tests.id('ben');
 
--- a suspension
+-- A suspension
 update public.users set status = 'suspended' where id = tests.id('ben');
 select tests.closed_for('ana', 'suspension'), tests.closed_for('ben', 'suspension');
 update public.users set status = 'active' where id = tests.id('ben');
 
--- a new conversation is refused in the same words, whatever the reason
+-- A new conversation is refused with the same text for every reason.
 insert into public.user_blocks (blocker_id, blocked_id) values (tests.id('ada'), tests.id('ana'));
 select tests.act_as('ana');
 select tests.expect_error($$select chat.open_conversation(tests.id('ada'))$$, 'not_allowed_recipient');
@@ -70,12 +70,12 @@ exception when sqlstate 'PT403' then
 end
 $$;
 
--- whom a super admin wrote to may answer
+-- A user may reply to a super admin who wrote to them.
 select tests.act_as('owner');
 select tests.conversation('sue', 'zoe') as s \gset
 select tests.act_as('zoe');
-select tests.holds(chat.can_send(:'s'), 'answering a super admin');
+select tests.holds(chat.can_send(:'s'), 'replying to a super admin');
 select tests.act_as('ana');
-select tests.holds(not chat.can_send(:'s'), 'not a stranger');
+select tests.holds(not chat.can_send(:'s'), 'a stranger cannot write');
 
 rollback;

@@ -1,13 +1,13 @@
--- The private channels of the chat: who may listen, show themselves, send.
+-- The private channels of the chat: which users may listen, appear in presence, and send.
 
 begin;
 \ir support.sql
 
 select set_config('tests.c', tests.conversation('ana', 'ben')::text, true);
--- a host that is generous with its own topics
+-- An application with generous policies on its own topics
 create policy "everybody everywhere" on realtime.messages for all to authenticated, anon using (true) with check (true);
 
--- as the realtime server asks: a row that only this transaction knows
+-- Checks like the Realtime server: with a row that only this transaction sees.
 create function tests.may(actor text, topic text, what text, extension text)
 returns boolean
 language plpgsql
@@ -55,12 +55,12 @@ from (values
   ('ana', 'read', 'broadcast', true), ('ana', 'write', 'broadcast', false), ('ben', 'read', 'broadcast', false), ('ben', 'write', 'broadcast', false), ('anon', 'read', 'broadcast', false)
 ) v (actor, what, extension, expected)
 union all
--- topics of the host are the host's affair
+-- The application decides about its own topics.
 values ('zoe', 'room:1', 'write', 'broadcast', true), ('zoe', 'conversation:1', 'read', 'broadcast', true), ('anon', 'user:x', 'read', 'broadcast', true);
 
 select tests.equals(tests.may(t.actor, t.topic, t.what, t.extension), t.expected, format('%s %s %s %s', t.actor, t.what, t.extension, t.topic)) from tests.topics t;
 
--- other spellings of an id are not topics of the chat's users
+-- Other spellings of an id are not topics of the chat's users.
 select tests.equals(
   array[
     tests.may('ana', upper(tests.id('ana')::text), 'read', 'broadcast'),
@@ -71,7 +71,8 @@ select tests.equals(
   array[true, false, false, false],
   'spelling');
 
--- A row is judged by its own topic, whatever the setting says: somebody who may run SQL sets it to a topic of theirs.
+-- The policies check a row's own topic, regardless of the setting: a user who may run SQL can set
+-- it to a topic of their own.
 create role tests_custom_role nologin;
 grant tests_custom_role to current_user;
 grant usage on schema realtime, tests to tests_custom_role;
@@ -97,17 +98,17 @@ begin
 end
 $$;
 
--- "everybody everywhere" above allows all of it as far as the host is concerned
+-- The application's policy "everybody everywhere" above allows all of this.
 create table tests.forgeries (actor text, setting text, topic text, extension text, inserted text, seen text, rewritten text);
 insert into tests.forgeries
 select f.actor, replace(f.setting, '$c', current_setting('tests.c')), replace(replace(f.topic, '$c', current_setting('tests.c')), '$zoe', tests.id('zoe')::text),
   f.extension, f.inserted, f.seen, f.rewritten
 from (values
-  -- of the setting's own topic
+  -- The setting's own topic
   ('ana', 'conversation:$c', 'conversation:$c', 'broadcast', 'refused', '1', '0'),
   ('ana', 'conversation:$c', 'conversation:$c', 'presence', '1', '1', '0'),
   ('ana', 'room:1', 'room:1', 'broadcast', '1', '1', '1'),
-  -- of another topic than the setting's
+  -- Another topic than the setting's
   ('ana', 'conversation:$c', 'user:$zoe', 'presence', 'refused', '0', '0'),
   ('ana', 'conversation:$c', 'user:$zoe', 'broadcast', 'refused', '0', '0'),
   ('ana', 'conversation:$c', 'room:1', 'presence', 'refused', '0', '0'),
@@ -118,13 +119,13 @@ from (values
   ('zoe', 'user:$zoe', 'conversation:$c', 'broadcast', 'refused', '0', '0'),
   ('anon', 'room:1', 'conversation:$c', 'broadcast', 'refused', '0', '0'),
   ('anon', 'room:1', 'room:1', 'broadcast', '1', '1', '1'),
-  -- without the setting: the host's topics stay the host's affair
+  -- Without the setting, the application decides about its own topics.
   ('ana', '', 'room:1', 'broadcast', '1', '1', '1'),
   ('ana', '', 'conversation:$c', 'broadcast', 'refused', '1', '0'),
   ('ana', '', 'user:$zoe', 'presence', 'refused', '0', '0'),
   ('zoe', '', 'conversation:$c', 'broadcast', 'refused', '0', '0'),
   ('anon', '', 'user:$zoe', 'broadcast', 'refused', '0', '0'),
-  -- a role of the host's, which its policy for everybody covers too
+  -- A role of the application, to which its policy for all roles applies
   ('tests_custom_role', '', 'conversation:$c', 'broadcast', 'refused', '0', '0'),
   ('tests_custom_role', 'conversation:$c', 'conversation:$c', 'presence', 'refused', '0', '0'),
   ('tests_custom_role', '', 'room:1', 'broadcast', '1', '1', '1'),
@@ -143,11 +144,11 @@ select tests.equals(
   array[f.inserted, f.seen, f.rewritten],
   format('%s with %s on %s, %s', f.actor, f.setting, f.topic, f.extension))
 from tests.forgeries f;
--- nor does a message of the host's become one of the chat's, which would be replayed
+-- A message of the application cannot become one of the chat, which would be replayed.
 select tests.equals(tests.attempt_with('ana', '', format('update realtime.messages set topic = %L where topic = %L', 'user:' || tests.id('zoe'), 'room:1')), 'refused', 'moved');
 delete from realtime.messages;
 
--- what somebody shows of themselves is for those they may write to
+-- Presence is only for users who may write.
 select tests.act_as('ana');
 select chat.block(tests.id('ben'));
 select tests.equals(
@@ -159,7 +160,7 @@ select tests.equals(
   array[false, false, true],
   'after a block');
 
--- what the database sends arrives in a partition of its day, with an id
+-- Broadcasts from the database are stored in the partition of their day, with an id.
 select tests.act_as('owner');
 select realtime.send('{"a": 1}', 'e', 'room:1');
 select realtime.send_binary('\x00ff', 'e', 'room:1');
@@ -169,11 +170,11 @@ select tests.equals(payload ->> 'id', id::text, 'id') from realtime.messages whe
 select tests.holds(tableoid <> 'realtime.messages_default'::regclass, 'partition of the day') from realtime.messages where payload ? 'a';
 select tests.expect_error($$select realtime.broadcast_changes('t', 'e', 'TRUNCATE', 't', 's', null, null)$$, 'P0001');
 
--- a day without a partition loses nothing: its rows move when it gets one
+-- On a day without a partition nothing is lost: the rows move when the partition is created.
 insert into realtime.messages (topic, extension, inserted_at) values ('far', 'broadcast', current_date + 40);
 select tests.equals(tableoid, 'realtime.messages_default'::regclass::oid, 'far ahead') from realtime.messages where topic = 'far';
 select tests.equals(chat.maintain_message_partitions(40, 3), 10, 'made');
 select tests.holds(tableoid <> 'realtime.messages_default'::regclass, 'moved') from realtime.messages where topic = 'far';
-select tests.equals(chat.maintain_message_partitions(40, 3), 0, 'made again');
+select tests.equals(chat.maintain_message_partitions(40, 3), 0, 'created again');
 
 rollback;

@@ -1,4 +1,5 @@
--- What the data API makes of a dashboard's own calls of supabase-js: the shapes of its statements, as the caller.
+-- A dashboard's own calls of supabase-js through the data API: statements of the same form, as the
+-- caller.
 
 begin;
 \ir support.sql
@@ -28,7 +29,7 @@ create function tests.history(conversation uuid) returns setof public.user_messa
   order by "public"."user_messages"."created_at" desc limit 50 offset 0
 $$;
 
--- from('user_presence').upsert({...}): every column that is named is set, the key as well
+-- from('user_presence').upsert({...}): sets every column that it contains, including the key
 create function tests.upsert_presence(person uuid, status text) returns setof public.user_presence language sql as $$
   insert into "public"."user_presence" ("current_page", "last_seen", "status", "updated_at", "user_id")
   select body."current_page", body."last_seen", body."status", body."updated_at", body."user_id"
@@ -43,7 +44,7 @@ create function tests.upsert_presence(person uuid, status text) returns setof pu
   returning "public"."user_presence".*
 $$;
 
--- rpc: a function is chosen by the names of its arguments
+-- rpc: the names of the arguments select the function.
 select tests.equals(
   array_agg(array_to_string(p.proargnames, ',') order by p.pronargs),
   array['other_user_id', 'user1_id,user2_id'],
@@ -51,9 +52,9 @@ select tests.equals(
 from pg_proc p where p.pronamespace = 'public'::regnamespace and p.proname = 'get_or_create_conversation';
 select tests.act_as('ana');
 select public.get_or_create_conversation("user1_id" := tests.id('ana'), "user2_id" := tests.id('ben')) as c \gset
-select tests.equals(public.get_or_create_conversation("other_user_id" := tests.id('ben')), :'c'::uuid, 'by the other person');
+select tests.equals(public.get_or_create_conversation("other_user_id" := tests.id('ben')), :'c'::uuid, 'by the other user''s id');
 select tests.act_as('ben');
-select tests.equals(public.get_or_create_conversation("user1_id" := tests.id('ana'), "user2_id" := tests.id('ben')), :'c'::uuid, 'by the other of the two');
+select tests.equals(public.get_or_create_conversation("user1_id" := tests.id('ana'), "user2_id" := tests.id('ben')), :'c'::uuid, 'opened by the other user');
 
 -- from('user_messages').insert({...}).select('*, sender:users!sender_id(id, full_name, avatar_url)').single()
 select tests.act_as('ana');
@@ -75,7 +76,8 @@ select tests.equals(:'sent_sender'::json ->> 'full_name', 'Ana Alvarez', 'the se
 select tests.equals(:'sent_seq'::bigint, 1::bigint, 'its number');
 select tests.expect_error(format('insert into public.user_messages (conversation_id, sender_id, content, read_by) values (%L, tests.id(''ana''), ''x'', array[tests.id(''ben'')])', :'c'), '42501');
 
--- embeds: "users!participant_1_id", "user_messages!last_message_id" and "users!sender_id" each name one foreign key
+-- Embedding: "users!participant_1_id", "user_messages!last_message_id" and "users!sender_id" each
+-- identify one foreign key.
 select tests.equals(count(k.attname), 1::bigint, format('foreign keys of %s.%s to %s', e.source, e.hint, e.target))
 from (values
     ('public.user_conversations'::regclass, 'participant_1_id', 'public.users'::regclass),
@@ -92,7 +94,7 @@ left join (
 ) k on k.conrelid = e.source and k.confrelid = e.target and k.attname = e.hint
 group by e.source, e.hint, e.target;
 
--- the list and the history
+-- The list and the history
 select tests.act_as('ben');
 select tests.equals(l #>> '{one,full_name}' || ', ' || (l #>> '{two,full_name}') || ': ' || (l #>> '{last,content}'), 'Ana Alvarez, Ben Brandt: Hello Ben', 'the list')
 from tests.listed() l;
@@ -102,27 +104,27 @@ select tests.equals(count(*), 0::bigint, 'the history at an outsider') from test
 select tests.act_as('ben');
 select tests.equals(string_agg(content, ','), 'Hello Ben', 'history') from tests.history(:'c');
 
--- marking as read: who has read a message is not for clients to write; the function is
+-- Marking as read: clients may not write read_by, but may call the function.
 select tests.expect_error(format('update public.user_messages set read_by = array[tests.id(''ben'')] where conversation_id = %L', :'c'), '42501');
 select public.mark_conversation_read("p_conversation_id" := :'c', "p_up_to" := :'sent_id');
 select tests.equals(unread_count, 0, 'unread') from public.user_conversation_members where conversation_id = :'c';
 
--- taking back, by the sender alone
+-- Only the sender may delete a message.
 with source as (
   update "public"."user_messages" set "is_deleted" = true where "public"."user_messages"."id" = :'sent_id' returning 1
 )
-select tests.equals(count(*), 0::bigint, 'taken back by the reader') from source;
+select tests.equals(count(*), 0::bigint, 'deleted by a reader') from source;
 select tests.act_as('ana');
 update "public"."user_messages" set "is_deleted" = true where "public"."user_messages"."id" = :'sent_id';
-select tests.equals(count(*), 0::bigint, 'history of what was taken back') from tests.history(:'c');
-select tests.equals(content, '', 'content of what was taken back') from public.user_messages where id = :'sent_id';
+select tests.equals(count(*), 0::bigint, 'earlier texts of the deleted message') from tests.history(:'c');
+select tests.equals(content, '', 'content of the deleted message') from public.user_messages where id = :'sent_id';
 
--- presence: times and pages are the server's to say
+-- Presence: the server determines times and pages.
 select tests.equals((status, current_page, last_seen > '2001-01-02')::text, '(online,,t)', 'first') from tests.upsert_presence(tests.id('ana'), 'online');
 select tests.equals((status, updated_at > '2001-01-02')::text, '(away,t)', 'again') from tests.upsert_presence(tests.id('ana'), 'away');
 select tests.expect_error($$select tests.upsert_presence(tests.id('ben'), 'online')$$, '42501');
 
--- from('user_presence').upsert({ user_id, is_typing_to, typing_started_at }) and its end
+-- from('user_presence').upsert({ user_id, is_typing_to, typing_started_at }), and the end of typing
 insert into "public"."user_presence" ("is_typing_to", "typing_started_at", "user_id")
 values (tests.id('ben'), now(), tests.id('ana'))
 on conflict ("user_id") do update set
@@ -134,7 +136,7 @@ update "public"."user_presence" set "is_typing_to" = null, "typing_started_at" =
 select tests.act_as('ben');
 select tests.equals(is_typing_to, null, 'no longer typing') from public.user_presence where user_id = tests.id('ana');
 
--- nobody who is not signed in gets as far as a row
+-- A client without a sign-in sees no rows.
 select tests.act_as('anon');
 select tests.expect_error('select tests.listed()', '42501');
 select tests.expect_error(format('select tests.history(%L)', :'c'), '42501');

@@ -1,9 +1,9 @@
--- What the database sends itself: the functions of schema realtime, as their callers may use them.
+-- Broadcasts from the database: the functions of schema realtime, as their callers may use them.
 
 begin;
 \ir support.sql
 
--- as on Supabase: owners, rights, and that callers are who they are
+-- As on Supabase: owners, rights, and functions that run as their caller.
 -- From PostgreSQL 16 on, an installer without superuser may not give objects away and keeps them.
 create function tests.is_owner(owner oid) returns boolean language sql stable as $$
   select pg_get_userbyid(owner) = 'supabase_realtime_admin'
@@ -24,28 +24,28 @@ from pg_proc p, (values ('anon'), ('authenticated'), ('service_role')) r (role) 
 select tests.equals(has_table_privilege(r.role, 'realtime.messages', g.privilege), g.privilege <> 'DELETE', r.role || ' ' || g.privilege)
 from (values ('anon'), ('authenticated'), ('service_role')) r (role), (values ('SELECT'), ('INSERT'), ('UPDATE'), ('DELETE')) g (privilege);
 
--- the publication is Supabase's own: all of the table, nothing else
+-- The publication equals Supabase's own: all of the table, nothing else.
 select tests.equals(array_agg(r.prrelid::regclass::text), array['realtime.messages'], 'published')
 from pg_publication_rel r join pg_publication p on p.oid = r.prpubid where p.pubname = 'supabase_realtime_messages_publication';
 
--- payloads: an object gets an id, one that has it keeps it, what is no object is sent as it is
+-- Payloads: an object gets an id unless it has one; anything else is sent unchanged.
 select realtime.send(p.payload, p.event, 'shapes', false)
 from (values
   ('{"a": 1}'::jsonb, 'object'), ('{"a": 1, "id": 7}', 'with id'), ('[1, 2]', 'array'), ('"text"', 'text'), ('5', 'number'), (null, 'null')
 ) p (payload, event);
 select tests.equals(m.payload - 'id', '{"a": 1}', 'object') from realtime.messages m where m.event = 'object';
 select tests.equals(m.payload ->> 'id', m.id::text, 'id') from realtime.messages m where m.event = 'object';
-select tests.equals(m.payload, '{"a": 1, "id": 7}', 'own id') from realtime.messages m where m.event = 'with id';
+select tests.equals(m.payload, '{"a": 1, "id": 7}', 'the payload''s own id') from realtime.messages m where m.event = 'with id';
 select tests.equals(m.payload, v.payload, v.event)
 from (values ('[1, 2]'::jsonb, 'array'), ('"text"', 'text'), ('5', 'number'), (null, 'null')) v (payload, event)
 join realtime.messages m on m.event = v.event;
-select tests.equals(count(*), 6::bigint, 'all are there') from realtime.messages m where m.topic = 'shapes' and m.extension = 'broadcast' and not m.private;
+select tests.equals(count(*), 6::bigint, 'all messages are stored') from realtime.messages m where m.topic = 'shapes' and m.extension = 'broadcast' and not m.private;
 
 select realtime.send_binary('\x00ff', 'bytes', 'room:2');
 select tests.equals(m.binary_payload, '\x00ff'::bytea, 'bytes') from realtime.messages m where m.event = 'bytes' and m.payload is null and m.private;
 select tests.expect_error($$insert into realtime.messages (topic, extension, payload, binary_payload) values ('t', 'broadcast', '1', '\x00')$$, '23514');
 
--- policies that ask for the topic, through a function that relies on the caller's search path
+-- Policies that check the topic, through a function that relies on the caller's search path
 create table public.rooms (name text primary key);
 insert into public.rooms values ('room:open');
 create function public.room_exists(name text) returns boolean language plpgsql stable as $$
@@ -71,11 +71,12 @@ select tests.act_as('ana');
 insert into public.things values (1, 'one', 'room:open');
 update public.things set title = 'two' where id = 1;
 delete from public.things where id = 1;
--- refused by the policy: the thing is written, the message is not, and nobody is told but by a warning
+-- If the policy refuses the broadcast, the change itself is still written, and a warning is the
+-- only report.
 insert into public.things values (2, 'two', 'room:closed');
-select tests.equals(realtime.topic(), 'room:open', 'the topic of the last that went out');
+select tests.equals(realtime.topic(), 'room:open', 'the topic of the last broadcast');
 select tests.act_as('owner');
-select tests.equals(count(*), 1::bigint, 'the refused message undid nothing') from public.things where id = 2;
+select tests.equals(count(*), 1::bigint, 'the refused broadcast rolled nothing back') from public.things where id = 2;
 select tests.equals(count(*), 0::bigint, 'refused') from realtime.messages where topic = 'room:closed';
 select tests.equals(m.payload - 'id', v.payload, v.event)
 from (values
@@ -85,7 +86,7 @@ from (values
 ) v (event, payload)
 left join realtime.messages m on m.topic = 'room:open' and m.event = v.event and m.private;
 
--- a trigger for each statement and an operation that is none are faults of whoever wrote them, and undo
+-- A statement trigger and an unknown operation are the caller's mistakes, and roll back.
 create function tests.fault(statement text) returns text language plpgsql as $$
 begin
   execute statement;
@@ -96,11 +97,11 @@ end
 $$;
 select tests.equals(
   tests.fault($$select realtime.broadcast_changes('t', 'e', 'INSERT', 't', 's', null, null, 'STATEMENT')$$),
-  'Failed to process the row: function can only be triggered for each row, not for each statement', 'for each statement');
+  'Failed to process the row: function can only be triggered for each row, not for each statement', 'statement trigger');
 select tests.equals(tests.fault(format($$select realtime.broadcast_changes('t', 'e', %L, 't', 's', null, null)$$, v.operation)), v.fault, 'operation')
 from (values ('TRUNCATE', 'Failed to process the row: Unexpected operation type: TRUNCATE'), (null, 'Failed to process the row: Unexpected operation type: <NULL>')) v (operation, fault);
 
--- what is past keeping goes, also from the default partition
+-- Messages that are too old are removed, also from the default partition.
 insert into realtime.messages (topic, extension, inserted_at) values ('old', 'broadcast', current_date - 100), ('new', 'broadcast', current_date + 100);
 select chat.maintain_message_partitions(3, 3);
 select tests.equals(array_agg(m.topic), array['new'], 'kept') from realtime.messages m where m.topic in ('old', 'new');

@@ -1,4 +1,4 @@
--- Editing and deleting: what stays, what goes, and who hears of it.
+-- Editing and deleting: what stays, what is removed, and which users are refused.
 
 begin;
 \ir support.sql
@@ -9,7 +9,7 @@ select set_config('tests.m', tests.message('ana', tests.c(), 'frist')::text, tru
 create function tests.m() returns uuid language sql stable as $$ select current_setting('tests.m')::uuid $$;
 select tests.message('ben', tests.c(), 'from Ben') as theirs \gset
 
--- an edit keeps the earlier wording, moves the rev, and obeys the rules of sending
+-- An edit keeps the earlier text, changes the rev, and follows the rules of sending.
 select tests.act_as('ana');
 select chat.edit_message(tests.m(), '  first ');
 select tests.equals((content, is_edited, rev)::text, '(first,t,3)', 'edited') from public.user_messages where id = tests.m();
@@ -24,22 +24,22 @@ select tests.expect_error($$select chat.edit_message(tests.m(), 'x', expected_re
 select chat.edit_message(tests.m(), 'first!', expected_rev => 3);
 select tests.expect_error(format('select chat.edit_message(%L, ''x'')', :'theirs'), 'forbidden');
 
--- the same text again is no edit
+-- The same text again is not an edit.
 select chat.edit_message(tests.m(), 'first!');
-select tests.equals(rev, 4::bigint, 'rev after nothing') from public.user_messages where id = tests.m();
+select tests.equals(rev, 4::bigint, 'rev after no change') from public.user_messages where id = tests.m();
 
--- what never changes
+-- Columns that never change
 select tests.act_as('service_role');
 select tests.expect_error(format('update public.user_messages set %s where id = tests.m()', change), 'user_messages_identity_is_fixed')
 from unnest(array['sender_id = tests.id(''ben'')', 'seq = 9', 'created_at = now()', 'message_type = ''file''', 'client_message_id = ''x''', 'id = gen_random_uuid()']) change;
 
--- strangers are told nothing
+-- The refusal reveals nothing to strangers.
 select tests.act_as('zoe');
 select tests.expect_error($$select chat.edit_message(tests.m(), 'x')$$, 'not_found');
 select tests.expect_error($$select chat.delete_message(tests.m())$$, 'not_found');
 select tests.expect_error($$select chat.hide_message(tests.m())$$, 'not_found');
 
--- the window for editing; deleting has none
+-- Editing has a time limit, deleting has none.
 select tests.act_as('owner');
 update chat.config set value = '60' where key = 'edit_window_s';
 select tests.act_as('ana');
@@ -52,7 +52,8 @@ select tests.act_as('ana');
 select tests.expect_error($$select chat.edit_message(tests.m(), 'too late')$$, 'edit_window_passed');
 select tests.expect_error($$update public.user_messages set content = 'too late' where id = tests.m()$$, 'edit_window_passed');
 
--- deleting leaves a tombstone without content, without history, and takes the message out of what is unread
+-- Deleting leaves a tombstone without content and history, and subtracts the message from the
+-- unread counts.
 select message_id as doomed from chat.send_message(tests.c(), 'doomed', mentions => array[tests.id('ben')], metadata => '{"secret": 1}') \gset
 select tests.act_as('ben');
 select tests.equals((unread_count, mention_count)::text, '(2,1)', 'unread before') from public.user_conversation_members;
@@ -63,7 +64,7 @@ from public.user_messages where id = :'doomed';
 select tests.act_as('ben');
 select tests.equals((unread_count, mention_count)::text, '(1,0)', 'unread after') from public.user_conversation_members;
 
--- deleting twice is deleting once
+-- A second deletion changes nothing.
 select tests.act_as('ana');
 select rev as rev_before from public.user_messages where id = :'doomed' \gset
 select chat.delete_message(:'doomed');
@@ -75,9 +76,9 @@ select tests.expect_error(format('update public.user_messages set is_deleted = f
 
 select chat.delete_message(tests.m());
 select tests.act_as('owner');
-select tests.equals(count(*), 0::bigint, 'wordings of a deleted message') from public.message_edits where message_id = tests.m();
+select tests.equals(count(*), 0::bigint, 'earlier texts of a deleted message') from public.message_edits where message_id = tests.m();
 
--- what was read already does not lower the count
+-- Deleting a message that was read does not lower the count.
 select tests.message('ana', tests.c(), 'read') as seen \gset
 select tests.message('ana', tests.c(), 'unread') as unseen \gset
 select tests.act_as('ben');
@@ -87,7 +88,7 @@ select chat.delete_message(:'seen');
 select tests.act_as('ben');
 select tests.equals(unread_count, 1, 'unread') from public.user_conversation_members;
 
--- hidden by one, then deleted by the other: counted down once
+-- Hidden by one user, then deleted by the other: subtracted once.
 select chat.hide_message(:'unseen');
 select tests.equals(unread_count, 0, 'unread after hiding') from public.user_conversation_members;
 select chat.hide_message(:'unseen');
@@ -95,12 +96,12 @@ select tests.message('ana', tests.c(), 'another');
 select tests.act_as('ana');
 select chat.delete_message(:'unseen');
 select tests.act_as('ben');
-select tests.equals(unread_count, 1, 'unread after both') from public.user_conversation_members;
+select tests.equals(unread_count, 1, 'unread after hiding and deleting') from public.user_conversation_members;
 
--- hiding is for oneself
+-- Hiding affects only the caller.
 select tests.holds(not exists (select from chat.message_page(tests.c()) p where p.message_id = :'unseen'), 'Ben does not see what he hid');
 
--- a revision counts every change, without gaps
+-- The rev counts every change, without gaps.
 select tests.act_as('owner');
 select tests.equals(max(m.rev), (select rev from public.user_conversations where id = tests.c()), 'rev') from public.user_messages m;
 

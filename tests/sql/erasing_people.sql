@@ -1,4 +1,4 @@
--- Erasing a person: what was theirs alone goes, what they shared stays without a name.
+-- Erasing a user removes their own data, and keeps what they shared, without a name.
 
 begin;
 \ir support.sql
@@ -16,17 +16,18 @@ select rev as rev_before from public.user_conversations \gset
 delete from public.users where id = tests.id('ben');
 
 select tests.equals((select count(*) from public.user_presence) + (select count(*) from public.user_blocks) + (select count(*) from public.message_drafts)
-  + (select count(*) from public.message_hides) + (select count(*) from public.message_reactions) + (select count(*) from chat.idempotency_keys), 0::bigint, 'left behind');
+  + (select count(*) from public.message_hides) + (select count(*) from public.message_reactions) + (select count(*) from chat.idempotency_keys), 0::bigint, 'rows left behind');
 select tests.equals((content, sender_id)::text, '("from Ben",)', 'his message') from public.user_messages where id = :'his';
 select tests.equals((participant_1_id, participant_2_id)::text, (tests.id('ana'), null::uuid)::text, 'the pair') from public.user_conversations;
-select tests.holds(rev > :rev_before, 'those who follow hear of it') from public.user_conversations;
+select tests.holds(rev > :rev_before, 'the rev changes for clients that follow') from public.user_conversations;
 
 select tests.act_as('ana');
 select tests.equals(("row" ->> 'can_send', "row" ->> 'other_user')::text, '(false,)', 'the row') from chat.conversation_page();
 select tests.equals(count(*), 2::bigint, 'history') from chat.message_page(current_setting('tests.c')::uuid);
 select tests.expect_error($$select chat.send_message(current_setting('tests.c')::uuid, 'x')$$, 'not_allowed_recipient');
 
--- a person who hides, with and without a row that others see: nothing of their presence stays, and none comes back
+-- A hidden user, with and without a visible row: erasing removes all of their presence, and nothing
+-- restores it.
 select tests.act_as('service_role');
 select gen_random_uuid() as process \gset
 select chat.keep_presence(:'process', 60000);
@@ -42,7 +43,7 @@ select tests.equals(
     + (select count(*) from chat.presence_sessions),
   0::bigint, 'presence left behind');
 
--- removing rows, as retention does, keeps the counts and the preview right
+-- Removing rows, as retention does, keeps the counts and the preview correct.
 select tests.act_as('owner');
 select set_config('tests.d', tests.conversation('ana', 'ada')::text, true);
 select tests.message('ada', current_setting('tests.d')::uuid, '1') as one \gset
@@ -51,7 +52,7 @@ delete from public.user_messages where id = :'two';
 select tests.equals((last_seq, last_message_id)::text, (2, :'one'::uuid)::text, 'preview') from public.user_conversations where id = current_setting('tests.d')::uuid;
 select tests.equals(unread_count, 1, 'unread') from public.user_conversation_members where conversation_id = current_setting('tests.d')::uuid and user_id = tests.id('ana');
 select tests.message('ada', current_setting('tests.d')::uuid, '3') as three \gset
-select tests.equals(seq, 3::bigint, 'a number is given out once') from public.user_messages where id = :'three';
+select tests.equals(seq, 3::bigint, 'a seq is assigned only once') from public.user_messages where id = :'three';
 
 delete from public.user_conversations;
 select tests.equals(count(*), 0::bigint, 'messages') from public.user_messages;

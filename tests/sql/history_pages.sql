@@ -1,4 +1,5 @@
--- A page costs what it holds, however long the conversation is and wherever the page begins.
+-- The cost of a page depends only on its length, not on the length of the conversation or the
+-- position in it.
 
 begin;
 \ir support.sql
@@ -8,7 +9,7 @@ select set_config('tests.c', tests.conversation('ana', 'ben')::text, true);
 insert into public.user_messages (conversation_id, sender_id, content)
 select current_setting('tests.c')::uuid, tests.id('ben'), 'message ' || n from generate_series(1, 5000) n;
 
--- many short conversations around it, as plans for any conversation expect
+-- Many short conversations around it, because generic plans expect short ones.
 do $$
 begin
   for n in 1..50 loop
@@ -21,7 +22,7 @@ $$;
 
 analyze public.user_messages, public.user_conversations, public.user_conversation_members;
 
--- entries that this transaction has read from the indexes of messages
+-- The index entries of messages that this transaction has read
 create function tests.entries_read()
 returns bigint
 language sql

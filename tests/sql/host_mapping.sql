@@ -1,9 +1,9 @@
--- The application around the chat: what is read from it, under which preset.
+-- The application around the chat: what each preset reads from it.
 
 begin;
 \ir support.sql
 
--- the team dashboard: people, roles and teams from public.users
+-- A team dashboard: users, roles and teams from public.users.
 select tests.equals((d.display_name, d.email, d.is_active, d.role, m.team_id)::text, '("Ada Adler",ada@example.com,t,admin,00000000-0000-4000-8000-00000000007a)', 'Ada')
 from chat.directory d join chat.memberships m using (user_id) where d.user_id = tests.id('ada');
 
@@ -18,23 +18,24 @@ as $$
     'public.user_messages'::regclass, 'public.message_hides'::regclass, 'public.message_drafts'::regclass, 'public.message_reactions'::regclass,
     'public.user_presence'::regclass, 'public.user_blocks'::regclass, 'public.user_notification_preferences'::regclass)
 $$;
-select tests.equals(tests.references_to('public.users'), 14::bigint, 'references to people');
+select tests.equals(tests.references_to('public.users'), 14::bigint, 'references to users');
 
--- the views belong to whoever owns the table, who sees all of it
+-- The views belong to the owner of the table, to whom row-level security does not apply.
 select tests.equals(v.relowner, t.relowner, 'owner')
 from pg_class v, pg_class t where v.oid = 'chat.directory'::regclass and t.oid = 'public.users'::regclass;
 
--- asked again, nothing is done
+-- A second call changes nothing.
 select tests.equals(chat.install_host_mapping('auto'), 'users_table', 'preset');
 create temporary table catalogue_before on commit drop as
 select c.oid, c.xmin::text as version from pg_class c union all select o.oid, o.xmin::text from pg_constraint o;
 select chat.install_host_mapping('users_table');
-select tests.equals(count(*), 0::bigint, 'changed by asking twice')
+select tests.equals(count(*), 0::bigint, 'changed by a second call')
 from catalogue_before b
 left join (select c.oid, c.xmin::text as version from pg_class c union all select o.oid, o.xmin::text from pg_constraint o) a using (oid)
 where a.version is distinct from b.version;
 
--- names of teams, to whoever may not read the table of teams as well; a person may be in none, or unknown
+-- Team names are also shown to users who may not read the table of teams. A user may be in no team,
+-- or unknown to the application.
 select tests.act_as('ana');
 select tests.equals(chat.me()::jsonb, '{"id": "00000000-0000-4000-8000-00000000000a", "full_name": "Ana Alvarez", "email": "ana@example.com", "avatar_url": null, "role": "user", "teams": [{"id": "00000000-0000-4000-8000-00000000007a", "name": "Support"}], "can_write": true}', 'Ana');
 select tests.act_as('owner');
@@ -48,7 +49,7 @@ select tests.act_as('nobody');
 select tests.equals(chat.me()::jsonb, '{"id": "00000000-0000-4000-8000-0000000000ff", "full_name": null, "email": null, "avatar_url": null, "role": null, "teams": [], "can_write": false}', 'unknown');
 select tests.act_as('owner');
 
--- a host that renames its columns is read again
+-- If the application renames its columns, the mapping is built again.
 alter table public.teams rename column name to title;
 alter table public.users rename column full_name to name;
 alter table public.users rename column avatar_url to avatar;
@@ -56,7 +57,7 @@ alter table public.users rename column status to state;
 select chat.install_host_mapping('auto');
 select tests.equals((display_name, is_active)::text, '("Ana Alvarez",t)', 'Ana') from chat.directory where user_id = tests.id('ana');
 select tests.equals(string_agg(name, ',' order by name), 'Operations,Sales,Support', 'teams') from chat.teams;
--- and one that keeps no names, or no teams, is read without
+-- Without names of teams, or without the table, teams have no names.
 drop view chat.teams;
 alter table public.teams drop column title;
 select chat.install_host_mapping('auto');
@@ -67,7 +68,7 @@ select tests.act_as('owner');
 drop table public.teams cascade;
 select chat.install_host_mapping('auto');
 
--- roles go by many names
+-- Other names of roles
 drop view chat.directory;
 alter table public.users alter column role drop default, alter column role type text using role::text;
 update public.users set role = 'Owner' where id = tests.id('ana');
@@ -77,7 +78,8 @@ select chat.install_host_mapping('auto');
 select tests.equals(string_agg(role, ',' order by user_id), 'admin,super_admin,user', 'roles')
 from chat.directory where user_id in (tests.id('ana'), tests.id('ben'), tests.id('zoe'));
 
--- accounts alone: team and role from what the server wrote, never from what people write
+-- Only accounts: team and role come from metadata of the server, never from metadata that users can
+-- change.
 insert into auth.users (id, email, raw_app_meta_data, raw_user_meta_data)
 values (gen_random_uuid(), 'max@example.com', '{"team_ids": ["t1", "t2"]}', '{"name": "Max", "role": "super_admin", "team_id": "t3"}');
 select tests.equals(chat.install_host_mapping('claims'), 'claims', 'preset');
@@ -91,7 +93,7 @@ select tests.act_as('ana');
 select tests.equals(created, true, 'same team') from chat.open_conversation(tests.id('ben'));
 select tests.expect_error($$select chat.open_conversation(tests.id('zoe'))$$, 'not_allowed_recipient');
 
--- one team for everybody
+-- One team for all users
 select tests.act_as('owner');
 select tests.equals(chat.install_host_mapping('one_team'), 'one_team', 'preset');
 select tests.act_as('ana');
@@ -99,20 +101,20 @@ select tests.equals(created, true, 'everybody') from chat.open_conversation(test
 select tests.act_as('owner');
 set local rapport.team = 'acme';
 select chat.install_host_mapping('one_team');
-select tests.equals(team_id, 'acme', 'its name') from chat.memberships where user_id = tests.id('ana');
+select tests.equals(team_id, 'acme', 'name of the one team') from chat.memberships where user_id = tests.id('ana');
 
 select tests.expect_error($$select chat.install_host_mapping('basejump')$$, 'P0001');
--- a choice that was made stays, whatever tables there are
+-- The recorded preset is kept, regardless of the tables.
 set constraints all immediate;
 select tests.equals(chat.install_host_mapping('auto'), 'one_team', 'recorded');
 select tests.equals(chat.install_host_mapping('users_table'), 'users_table', 'chosen');
 
--- its tables are gone: another one is looked for
+-- Its tables are gone: another preset is chosen.
 drop table public.users cascade;
-select tests.equals(chat.install_host_mapping('auto'), 'claims', 'without a table of people');
+select tests.equals(chat.install_host_mapping('auto'), 'claims', 'without a table of users');
 select tests.expect_error($$select chat.install_host_mapping('users_table')$$, 'P0001');
 
--- people without a team: nothing is chosen, neither for the first time nor again
+-- Users without a team: no preset is chosen, neither at first nor later.
 update auth.users set raw_app_meta_data = '{"role": "admin"}';
 select tests.expect_error($$select chat.install_host_mapping('auto')$$, 'RP001');
 delete from chat.config where key = 'host_mapping';
@@ -120,20 +122,20 @@ select tests.expect_error($$select chat.install_host_mapping('auto')$$, 'RP001')
 create table public.users (id uuid primary key, role text, team_id uuid);
 insert into public.users (id) select id from auth.users;
 select tests.expect_error($$select chat.install_host_mapping('auto')$$, 'RP001');
-select tests.equals(chat.install_host_mapping('users_table'), 'users_table', 'chosen all the same');
+select tests.equals(chat.install_host_mapping('users_table'), 'users_table', 'the recorded preset is kept');
 delete from chat.config where key = 'host_mapping';
 update public.users set team_id = tests.id('ana') where id = tests.id('ana');
 select tests.equals(chat.install_host_mapping('auto'), 'users_table', 'one team is enough');
 
--- nobody has an account yet: the tables decide
+-- Without accounts, the tables decide.
 delete from chat.config where key = 'host_mapping';
 delete from public.users;
 set constraints all immediate;
-select tests.equals(chat.install_host_mapping('auto'), 'users_table', 'nobody yet, with a table of people');
+select tests.equals(chat.install_host_mapping('auto'), 'users_table', 'no users yet, with a table of users');
 delete from chat.config where key = 'host_mapping';
 drop table public.users cascade;
 delete from auth.users;
 set constraints all immediate;
-select tests.equals(chat.install_host_mapping('auto'), 'claims', 'nobody yet, with accounts only');
+select tests.equals(chat.install_host_mapping('auto'), 'claims', 'no users yet, only accounts');
 
 rollback;

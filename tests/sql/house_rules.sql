@@ -1,4 +1,4 @@
--- What holds for everything in the schema, whatever is added to it.
+-- Rules for every object in the schema, including those added later.
 
 begin;
 \ir support.sql
@@ -14,25 +14,18 @@ begin
 end
 $$;
 
--- the functions that are ours: those of chat, and those of public that lean on them
+-- Rapport's functions: those of chat, and those of public that use them.
 create view tests.functions as
 select p.oid, p.oid::regprocedure::text as name, p.proacl, p.proconfig, p.prosecdef
 from pg_proc p
 where p.pronamespace = 'chat'::regnamespace
   or (p.pronamespace = 'public'::regnamespace and p.prosrc like '%chat.%');
 
--- a temporary type or relation of the caller's must be the last that a name can mean
+-- A caller's temporary types and relations must be the last match for a name.
 select tests.none('functions whose search_path does not end in pg_temp', array_agg(f.name))
 from tests.functions f where not coalesce('search_path=pg_catalog, pg_temp' = any (f.proconfig), false);
 
--- A disabled kind of plan costs 1e10 where nothing else works, and whatever costs that much is compiled. Before
--- PostgreSQL 18, that takes longer than the statement each time it runs.
-select tests.none('functions that disable a kind of plan and not its compilation', array_agg(f.name))
-from tests.functions f
-where exists (select from unnest(f.proconfig) setting where setting like 'enable\_%=off')
-  and not 'jit=off' = any (f.proconfig);
-
-select tests.none('functions that everybody may call', array_agg(f.name))
+select tests.none('functions that every role may call', array_agg(f.name))
 from tests.functions f
 where (f.proacl is null or exists (select from aclexplode(f.proacl) a where a.grantee = 0)) and f.name <> 'chat.is_chat_topic(text)';
 
@@ -40,23 +33,30 @@ select tests.none('functions that anon may call', array_agg(f.name))
 from tests.functions f
 where has_function_privilege('anon', f.oid, 'execute') and f.name not in ('chat.is_chat_topic(text)');
 
--- answers about two arbitrary people are nobody's to have
-select tests.none('functions about pairs', array_agg(f.name))
+-- A disabled type of plan node raises the cost of a plan that uses it nevertheless, and such a plan
+-- would be compiled at every execution.
+select tests.none('functions that disable plan types but not compilation', array_agg(f.name))
+from tests.functions f
+where exists (select from unnest(f.proconfig) c where c like 'enable\_%=off')
+  and not 'jit=off' = any (f.proconfig);
+
+-- Clients may not call functions with two arbitrary users.
+select tests.none('functions that accept two users', array_agg(f.name))
 from tests.functions f
 join pg_proc p on p.oid = f.oid
 where has_function_privilege('authenticated', f.oid, 'execute')
   and (select count(*) from unnest(p.proargtypes) t (oid) where t.oid = 'uuid'::regtype) > 1
   and f.name not in ('get_or_create_conversation(uuid,uuid)', 'chat.mark_read(uuid,uuid)', 'chat.mark_message_delivered(uuid,uuid)', 'chat.mark_unread(uuid,uuid)', 'mark_conversation_read(uuid,uuid)',
     'chat.send_message(uuid,text,text,text,text,uuid,uuid[],jsonb,text,text,bigint,text)',
-    -- find nothing but the caller's own
+    -- These return only the caller's own data.
     'chat.member_page(uuid,integer,uuid)',
     'chat.changed_messages(pg_snapshot,pg_snapshot,uuid,xid8,uuid,integer)',
     'chat.sync(text,timestamp with time zone,text,text,text,boolean,timestamp with time zone,uuid,text,uuid,integer)',
     'chat.pin_page(uuid,integer,timestamp with time zone,uuid)',
-    -- knows nothing but its arguments
+    -- These read nothing but their arguments.
     'chat.search_keys(uuid,bigint,uuid,text,text,text)');
 
--- the tables that are ours
+-- Rapport's tables
 create view tests.tables as
 select c.oid, c.oid::regclass::text as name, c.relrowsecurity, c.relreplident, c.relacl, c.relkind
 from pg_class c
@@ -71,16 +71,17 @@ from tests.tables t where t.relkind = 'r' and not t.relrowsecurity and t.name no
 select tests.none('under row-level security and without a policy', array_agg(t.name))
 from tests.tables t where t.relrowsecurity and not exists (select from pg_policy p where p.polrelid = t.oid);
 
-select tests.none('granted to everybody', array_agg(t.name))
+select tests.none('granted to every role', array_agg(t.name))
 from tests.tables t where exists (select from aclexplode(t.relacl) a where a.grantee = 0);
 
-select tests.none('open to anon or to the parked role', array_agg(t.name || ' to ' || r.name))
+select tests.none('accessible to anon or rapport_request', array_agg(t.name || ' to ' || r.name))
 from tests.tables t, unnest(array['anon', 'rapport_request']) r (name)
 where t.relkind in ('r', 'v')
   and (has_table_privilege(r.name, t.oid, 'select, insert, update, delete, truncate, references, trigger') or has_any_column_privilege(r.name, t.oid, 'select, insert, update'));
 
--- system columns tell of every lock: a grant on the table is for tables of which people see their own rows alone
-select tests.none('granted to people as a whole although rows of others are seen', array_agg(t.name))
+-- System columns reveal locks, so a grant on the whole table requires that users see only their own
+-- rows.
+select tests.none('granted as a whole although users see rows of others', array_agg(t.name))
 from tests.tables t
 where has_table_privilege('authenticated', t.oid, 'select')
   and t.name not in ('user_conversation_members', 'message_hides', 'message_drafts', 'user_blocks', 'user_notification_preferences');
@@ -89,8 +90,8 @@ from tests.tables t
 join pg_attribute a on a.attrelid = t.oid and a.attnum > 0 and not a.attisdropped
 where has_any_column_privilege('authenticated', t.oid, 'select') and not has_column_privilege('authenticated', t.oid, a.attnum, 'select');
 
--- what the planner samples, "explain" tells everybody
-select tests.none('sampled although people write it', array_agg(a.attrelid::regclass || '.' || a.attname))
+-- "explain" shows every role what the planner samples.
+select tests.none('columns with statistics although users write them', array_agg(a.attrelid::regclass || '.' || a.attname))
 from pg_attribute a
 where a.attnum > 0
   and not a.attisdropped
@@ -100,23 +101,23 @@ where a.attnum > 0
     a.attrelid in (select t.oid from tests.tables t where t.relkind = 'r' and has_any_column_privilege('authenticated', t.oid, 'select'))
     or a.attrelid in (select p.relid from pg_partition_tree('realtime.messages') p)
   )
-  -- one of a few values that the schema lists
+  -- One of a few values that the schema lists
   and (a.attrelid::regclass::text, a.attname) not in (
     ('user_conversations', 'kind'), ('user_conversation_members', 'member_role'), ('user_conversation_members', 'notification_level'),
     ('user_messages', 'message_type'), ('user_presence', 'status'), ('user_presence', 'manual_status'), ('user_notification_preferences', 'email_mode')
   )
   and a.attname <> 'extension';
 
-select tests.none('sequences open to clients', array_agg(t.name || ' to ' || r.name))
+select tests.none('sequences accessible to clients', array_agg(t.name || ' to ' || r.name))
 from tests.tables t, unnest(array['anon', 'authenticated', 'rapport_request']) r (name)
 where t.relkind = 'S' and has_sequence_privilege(r.name, t.oid, 'usage, select, update');
 
--- the role that pooled connections are parked on can do nothing
+-- The role of idle pooled connections has no rights.
 select tests.none('memberships of rapport_request', array_agg(m.roleid::regrole::text)) from pg_auth_members m where m.member = 'rapport_request'::regrole;
 select tests.equals((rolcanlogin, rolinherit, rolsuper, rolcreatedb, rolcreaterole, rolbypassrls, rolreplication)::text, '(f,f,f,f,f,f,f)', 'rapport_request') from pg_roles where rolname = 'rapport_request';
-select tests.none('schemas open to rapport_request', array_agg(s)) from unnest(array['chat', 'auth', 'realtime']) s where has_schema_privilege('rapport_request', s, 'usage');
+select tests.none('schemas accessible to rapport_request', array_agg(s)) from unnest(array['chat', 'auth', 'realtime']) s where has_schema_privilege('rapport_request', s, 'usage');
 
--- what may be followed, and what never
+-- What is published, and what must never be
 select tests.equals(string_agg(tablename, ' ' order by tablename), 'conversation_receipts message_reactions user_conversation_members user_conversations user_messages user_presence', 'published')
 from pg_publication_tables where pubname = 'supabase_realtime' and schemaname in ('public', 'chat') and tablename ~ '^(user_|message_|conversation_)';
 select tests.none('published without its full identity', array_agg(t.name))
@@ -124,7 +125,7 @@ from tests.tables t join pg_publication_rel r on r.prrelid = t.oid where t.relre
 select tests.none('generated columns', array_agg(a.attrelid::regclass || '.' || a.attname))
 from pg_attribute a join tests.tables t on t.oid = a.attrelid where a.attgenerated <> '';
 
--- every foreign key has an index that begins with its columns
+-- Every foreign key has an index that starts with its columns.
 select tests.none('foreign keys without an index', array_agg(c.conname))
 from pg_constraint c
 join tests.tables t on t.oid = c.conrelid
@@ -133,12 +134,12 @@ where c.contype = 'f'
     select from pg_index i where i.indrelid = c.conrelid and (i.indkey::int2[])[0:cardinality(c.conkey) - 1] = c.conkey
   );
 
--- a function per row in a policy is a call per row
+-- A function of a row in a policy is called once per row.
 select tests.none('policies that call auth.uid() for each row', array_agg(p.polrelid::regclass || ': ' || p.polname))
 from pg_policy p
 join tests.tables t on t.oid = p.polrelid
 where regexp_replace(coalesce(pg_get_expr(p.polqual, p.polrelid), '') || coalesce(pg_get_expr(p.polwithcheck, p.polrelid), ''), 'SELECT auth\.uid\(\)', '', 'g') like '%auth.uid()%';
 
-select tests.none('tables nobody explained', array_agg(t.name)) from tests.tables t where t.relkind in ('r', 'v') and obj_description(t.oid, 'pg_class') is null;
+select tests.none('tables without a comment', array_agg(t.name)) from tests.tables t where t.relkind in ('r', 'v') and obj_description(t.oid, 'pg_class') is null;
 
 rollback;

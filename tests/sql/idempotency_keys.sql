@@ -1,4 +1,4 @@
--- Keys of requests: whose they are, how long they count, and that old ones go.
+-- Idempotency keys: their owner, their lifetime, and the removal of old ones.
 
 begin;
 \ir support.sql
@@ -18,23 +18,23 @@ select tests.equals(chat.outcome(), null::jsonb, 'no outcome');
 select chat.recall_idempotency_key('k');
 select tests.equals(chat.outcome(), '{"created": true}'::jsonb, 'outcome');
 
--- another person's key is another key
+-- The same key of another user is a different key.
 select tests.act_as('ben');
 select chat.claim_idempotency_key('k', 'other'), chat.keep_idempotency_key('k', 'other');
 
--- an old one does not count, and is taken over
+-- An expired key counts as absent and is replaced.
 select tests.act_as('owner');
 update chat.idempotency_keys set kept_at = now() - interval '86401 s';
 select tests.act_as('ana');
 select chat.claim_idempotency_key('k', 'other'), chat.keep_idempotency_key('k', 'other');
 select tests.act_as('owner');
-select tests.equals(count(*), 1::bigint, 'Ben''s old key went when Ana''s came') from chat.idempotency_keys;
+select tests.equals(count(*), 1::bigint, 'Ana''s new key removed Ben''s old one') from chat.idempotency_keys;
 insert into chat.config (key, value) values ('idempotency_key_ttl_s', '60') on conflict (key) do update set value = excluded.value;
 update chat.idempotency_keys set kept_at = now() - interval '59 s';
 select tests.act_as('ana');
 select tests.expect_error($$select chat.claim_idempotency_key('k', 'h')$$, 'idempotency_key_reused');
 
--- many old ones go a few at a time
+-- Old keys are removed a few at a time.
 select tests.act_as('owner');
 insert into chat.idempotency_keys (user_id, key, request_hash, kept_at)
 select tests.id('zoe'), n::text, 'h', now() - interval '1 day' from generate_series(1, 10) n;

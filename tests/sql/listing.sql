@@ -1,4 +1,4 @@
--- The list of conversations and the history of one, as rows for REST.
+-- The list of conversations and the history of one, as rows of REST responses.
 
 begin;
 \ir support.sql
@@ -23,7 +23,7 @@ begin
 end
 $$;
 
--- the latest first, the pinned before them
+-- The latest first, pinned ones before them
 select tests.act_as('ana');
 select tests.equals(tests.listed(), 'Dan, Cid, Ben Brandt', 'latest first');
 select chat.set_conversation_settings(current_setting('tests.ben')::uuid, '{"is_pinned": true}');
@@ -32,23 +32,23 @@ select tests.equals(tests.listed('unread => true'), 'Ben Brandt, Cid', 'unread')
 select tests.equals(tests.listed('unread => false'), 'Dan', 'read');
 select tests.equals(tests.listed('pinned => true'), 'Ben Brandt', 'pinned');
 select tests.equals(tests.listed('search => ''CI'''), 'Cid', 'by name');
-select tests.equals(tests.listed('search => ''%'''), '', 'a pattern is text');
+select tests.equals(tests.listed('search => ''%'''), '', 'a pattern is ordinary text');
 select tests.equals(tests.listed('updated_since => ''2100-01-01'''), '', 'since');
 select chat.set_conversation_settings(current_setting('tests.cid')::uuid, '{"is_archived": true}');
-select tests.equals(tests.listed(), 'Ben Brandt, Dan', 'without the archived');
-select tests.equals(tests.listed('archived => true'), 'Cid', 'the archived');
+select tests.equals(tests.listed(), 'Ben Brandt, Dan', 'without archived ones');
+select tests.equals(tests.listed('archived => true'), 'Cid', 'only archived ones');
 select tests.equals(tests.listed('archived => null'), 'Ben Brandt, Dan, Cid', 'all');
 select tests.equals(tests.listed('max_rows => 1', 'skip_rows => 1'), 'Dan', 'by offset');
 
--- page after page, each once
+-- Page after page, each row once
 select string_agg(page."row" -> 'other_user' ->> 'full_name', ', ') as name, bool_and(is_pinned) as pinned, min(last_activity_at) as activity, min(conversation_id::text) as id
 from chat.conversation_page(archived => null, max_rows => 1) page \gset
 select tests.equals(:'name'::text, 'Ben Brandt', 'first page');
 select tests.equals(tests.listed('archived => null', format('from_is_pinned => %L', :'pinned'::boolean), format('from_activity_at => %L', :'activity'), format('from_id => %L', :'id')), 'Dan, Cid', 'the rest');
-select tests.equals(tests.listed('archived => null', 'from_is_pinned => false', 'from_activity_at => ''-infinity''', format('from_id => %L', :'id'), 'backwards => true', 'max_rows => 2'), 'Dan, Cid', 'the last ones, in the order of the list');
-select tests.equals(tests.listed('archived => null', format('from_is_pinned => %L', :'pinned'::boolean), format('from_activity_at => %L', :'activity'), format('from_id => %L', :'id'), 'backwards => true'), '', 'nothing before the first');
+select tests.equals(tests.listed('archived => null', 'from_is_pinned => false', 'from_activity_at => ''-infinity''', format('from_id => %L', :'id'), 'backwards => true', 'max_rows => 2'), 'Dan, Cid', 'the previous page, in the order of the list');
+select tests.equals(tests.listed('archived => null', format('from_is_pinned => %L', :'pinned'::boolean), format('from_activity_at => %L', :'activity'), format('from_id => %L', :'id'), 'backwards => true'), '', 'nothing before the first row');
 
--- a row has everything the contract names
+-- A row contains everything in the contract.
 select tests.equals((
   select string_agg(wanted, ', ')
   from unnest(array['id', 'kind', 'participant_1_id', 'participant_2_id', 'title', 'team_id', 'created_at', 'updated_at', 'last_message_at', 'last_message_id',
@@ -62,10 +62,10 @@ from chat.conversation_rows(array[current_setting('tests.ben')::uuid]);
 select tests.holds("row" ->> 'created_at' ~ '^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?\+00:00$', 'times in UTC')
 from chat.conversation_rows(array[current_setting('tests.ben')::uuid]);
 
--- archiving and pinning are one's own
+-- Archiving and pinning affect only the caller.
 select tests.act_as('cid');
 select tests.equals(("row" ->> 'is_archived', "row" ->> 'is_pinned')::text, '(false,false)', 'Cid''s view') from chat.conversation_page();
-select tests.equals(count(*), 0::bigint, 'nobody else''s') from chat.conversation_rows(array[current_setting('tests.ben')::uuid]);
+select tests.equals(count(*), 0::bigint, 'not changed for the other user') from chat.conversation_rows(array[current_setting('tests.ben')::uuid]);
 select tests.expect_error($$select chat.set_conversation_settings(current_setting('tests.ben')::uuid, '{"is_pinned": true}')$$, 'not_found');
 select tests.expect_error($$select chat.set_conversation_settings(current_setting('tests.cid')::uuid, '{"is_pinned": "yes"}')$$, 'validation_failed');
 select tests.expect_error($$select chat.set_conversation_settings(current_setting('tests.cid')::uuid, '{"notification_level": "loud"}')$$, 'validation_failed');
@@ -73,22 +73,23 @@ select tests.expect_error($$select chat.set_conversation_settings(current_settin
 select chat.set_conversation_settings(current_setting('tests.cid')::uuid, '{"draft": "to be", "muted_until": "2100-01-01T00:00:00Z"}');
 select tests.equals(("row" ->> 'draft', "row" ->> 'is_muted')::text, '("to be",true)', 'draft and mute') from chat.conversation_page();
 select chat.set_conversation_settings(current_setting('tests.cid')::uuid, '{"draft": null, "is_muted": false}');
-select tests.equals(("row" ->> 'draft', "row" ->> 'muted_until')::text, '(,)', 'taken back') from chat.conversation_page();
+select tests.equals(("row" ->> 'draft', "row" ->> 'muted_until')::text, '(,)', 'cleared again') from chat.conversation_page();
 
--- cleared: gone for one, there for the other, back with the next message and without the old ones
+-- Cleared by one user: empty for them, unchanged for the other. It returns with the next message,
+-- without the old ones.
 select tests.act_as('ana');
 select chat.clear_conversation(current_setting('tests.ben')::uuid);
 select tests.equals(tests.listed('archived => null'), 'Dan, Cid', 'cleared');
 select tests.equals(count(*), 0::bigint, 'history') from chat.message_page(current_setting('tests.ben')::uuid);
 select tests.act_as('ben');
-select tests.equals(count(*), 1::bigint, 'the other one''s history') from chat.message_page(current_setting('tests.ben')::uuid);
+select tests.equals(count(*), 1::bigint, 'the other user''s history') from chat.message_page(current_setting('tests.ben')::uuid);
 select tests.act_as('owner');
 select tests.message('ben', current_setting('tests.ben')::uuid, 'again') as b2 \gset
 select tests.act_as('ana');
 select tests.equals(tests.listed(), 'Ben Brandt, Dan', 'back');
-select tests.equals(string_agg("row" ->> 'content', ','), 'again', 'without what was cleared') from chat.message_page(current_setting('tests.ben')::uuid);
+select tests.equals(string_agg("row" ->> 'content', ','), 'again', 'without cleared messages') from chat.message_page(current_setting('tests.ben')::uuid);
 
--- history: oldest first, before and after, with and without tombstones
+-- History: oldest first, before and after, with and without tombstones
 select tests.act_as('owner');
 insert into public.user_messages (conversation_id, sender_id, content)
 select current_setting('tests.dan')::uuid, tests.id('dan'), n::text from generate_series(2, 9) n;
@@ -122,9 +123,9 @@ select tests.expect_error($$select chat.message_page(current_setting('tests.dan'
 select tests.expect_error($$select chat.message_changes(current_setting('tests.dan')::uuid, 0)$$, 'not_found');
 select tests.expect_error($$select chat.message_anchor(current_setting('tests.dan')::uuid, '1')$$, 'not_found');
 select tests.equals(count(*), 0::bigint, 'rows by id') from chat.message_rows(array[:'five', :'b2']::uuid[]);
-select tests.equals(count(*), 0::bigint, 'people by conversation') from chat.conversation_people(array[current_setting('tests.dan')::uuid]);
+select tests.equals(count(*), 0::bigint, 'members by conversation') from chat.conversation_people(array[current_setting('tests.dan')::uuid]);
 
--- a message row, its reply, and nothing of what was deleted
+-- A message row, its reply, and nothing of deleted content
 select tests.act_as('ana');
 select message_id as reply from chat.send_message(current_setting('tests.dan')::uuid, 'answer', reply_to_id => :'five') \gset
 select tests.equals((

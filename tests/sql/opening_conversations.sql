@@ -1,21 +1,21 @@
--- One conversation per pair, opened by those who may.
+-- One conversation per pair, opened only by users who may.
 
 begin;
 \ir support.sql
 
--- whoever opens it, whichever way, it is the same one
+-- Both users and both functions get the same conversation.
 select tests.act_as('ana');
-select tests.equals(created, true, 'opening makes a conversation') from chat.open_conversation(tests.id('ben'));
-select tests.equals(created, false, 'opening again finds it') from chat.open_conversation(tests.id('ben'));
-select tests.equals(public.get_or_create_conversation(tests.id('ben'), tests.id('ana')), public.get_or_create_conversation(tests.id('ben')), 'both call shapes agree');
+select tests.equals(created, true, 'opening creates a conversation') from chat.open_conversation(tests.id('ben'));
+select tests.equals(created, false, 'opening it again finds it') from chat.open_conversation(tests.id('ben'));
+select tests.equals(public.get_or_create_conversation(tests.id('ben'), tests.id('ana')), public.get_or_create_conversation(tests.id('ben')), 'both functions return the same conversation');
 select tests.act_as('ben');
-select tests.equals(created, false, 'the other one finds it, too') from chat.open_conversation(tests.id('ana'));
+select tests.equals(created, false, 'the other user finds it, too') from chat.open_conversation(tests.id('ana'));
 select tests.act_as('owner');
 select tests.equals(count(*), 1::bigint, 'conversations') from public.user_conversations;
 select tests.equals(count(*), 2::bigint, 'memberships') from public.user_conversation_members;
 select tests.equals(count(*), 2::bigint, 'receipts') from public.conversation_receipts;
 
--- who may open one with whom
+-- Which users may open one with each other
 select tests.act_as('ana');
 select tests.expect_error($$select chat.open_conversation(tests.id('zoe'))$$, 'not_allowed_recipient');
 select tests.expect_error($$select chat.open_conversation(tests.id('sue'))$$, 'not_allowed_recipient');
@@ -25,9 +25,9 @@ select tests.expect_error($$select chat.open_conversation(gen_random_uuid())$$, 
 select tests.act_as('ada');
 select tests.expect_error($$select chat.open_conversation(tests.id('zoe'))$$, 'not_allowed_recipient');
 select tests.act_as('sue');
-select tests.equals(created, true, 'a super admin writes to anybody') from chat.open_conversation(tests.id('zoe'));
+select tests.equals(created, true, 'a super admin can write to every user') from chat.open_conversation(tests.id('zoe'));
 
--- a pair is not opened for others, whoever asks
+-- No caller can open a conversation between two other users.
 select tests.expect_error($$select public.get_or_create_conversation(tests.id('ana'), tests.id('zoe'))$$, 'identity_mismatch');
 select tests.act_as('zoe');
 select tests.expect_error($$select public.get_or_create_conversation(tests.id('ana'), tests.id('ben'))$$, 'identity_mismatch');
@@ -37,20 +37,21 @@ select tests.expect_error($$select public.get_or_create_conversation(tests.id('a
 select tests.act_as('service_role');
 select tests.expect_error($$select public.get_or_create_conversation(tests.id('ana'), tests.id('ben'))$$, '42501');
 
--- across teams, once that is switched on
+-- Across teams, if the setting allows it
 select tests.act_as('owner');
 update chat.config set value = 'true' where key = 'admin_cross_team';
 select tests.act_as('ada');
-select tests.equals(created, true, 'an admin writes across teams') from chat.open_conversation(tests.id('zoe'));
+select tests.equals(created, true, 'an admin can write to other teams') from chat.open_conversation(tests.id('zoe'));
 select tests.act_as('zoe');
 select tests.expect_error($$select chat.open_conversation(gen_random_uuid())$$, 'not_allowed_recipient');
-select tests.holds(chat.can_send((select o.conversation_id from chat.open_conversation(tests.id('ada')) o)), 'and is answered');
+select tests.holds(chat.can_send((select o.conversation_id from chat.open_conversation(tests.id('ada')) o)), 'and gets replies');
 select tests.act_as('owner');
 update chat.config set value = 'false' where key = 'admin_cross_team';
 select tests.act_as('zoe');
-select tests.holds(not chat.can_send((select o.conversation_id from chat.open_conversation(tests.id('ada')) o)), 'until it is switched off');
+select tests.holds(not chat.can_send((select o.conversation_id from chat.open_conversation(tests.id('ada')) o)), 'until the setting is off');
 
--- the server may write the table; the pair is put in order, and numbers are not taken from it
+-- The server may write the table. The pair is sorted, and the counters are not taken from the
+-- statement.
 select tests.act_as('service_role');
 insert into public.user_conversations (participant_1_id, participant_2_id, last_seq, rev) values (tests.id('zoe'), tests.id('ana'), 7, 7);
 select tests.equals((participant_1_id, participant_2_id, last_seq, rev)::text, (tests.id('ana'), tests.id('zoe'), 0, 0)::text, 'pair')

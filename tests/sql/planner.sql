@@ -1,4 +1,4 @@
--- What the planner says of rows that one may not see: nothing of what is written in them.
+-- The planner reveals nothing about the content of rows that a user may not see.
 
 begin;
 \ir support.sql

@@ -7,7 +7,7 @@ select set_config('tests.c', tests.conversation('ana', 'ben')::text, true);
 select set_config('tests.m', tests.message('ana', current_setting('tests.c')::uuid, 'hi')::text, true);
 create function tests.m() returns uuid language sql stable as $$ select current_setting('tests.m')::uuid $$;
 
--- adding is idempotent; the message is what changed
+-- Adding is idempotent, and changes the message.
 select tests.act_as('ben');
 select chat.react(tests.m(), ':white_check_mark:'), chat.react(tests.m(), ':white_check_mark:');
 select tests.equals(rev, 2::bigint, 'rev') from public.user_messages;
@@ -19,11 +19,11 @@ select tests.equals((chat.react(tests.m(), ':white_check_mark:') -> 0)::jsonb,
   jsonb_build_object('reaction', ':white_check_mark:', 'emoji', ':white_check_mark:', 'count', 2, 'me', true, 'user_ids', array[tests.id('ben'), tests.id('ana')]),
   'list');
 select tests.equals("row" -> 'reactions' -> 0 ->> 'count', '2', 'in the row') from chat.message_page(current_setting('tests.c')::uuid);
-select tests.equals(updated_at, created_at, 'a reaction is no new version') from public.user_messages;
+select tests.equals(updated_at, created_at, 'a reaction does not change updated_at') from public.user_messages;
 
--- taking away: one's own, as often as one likes
+-- Users remove only their own reactions; repeating it does nothing.
 select chat.react(tests.m(), ':white_check_mark:', false), chat.react(tests.m(), ':white_check_mark:', false);
-select tests.equals(count(*), 2::bigint, 'Ben''s are left') from public.message_reactions;
+select tests.equals(count(*), 2::bigint, 'Ben''s remain') from public.message_reactions;
 select tests.equals(rev, 5::bigint, 'rev') from public.user_messages;
 
 select tests.expect_error($$select chat.react(tests.m(), '')$$, 'validation_failed');
@@ -32,7 +32,8 @@ select tests.expect_error($$select chat.react(tests.m(), repeat('x', 65))$$, 'va
 select tests.expect_error($$select chat.react(tests.m(), null)$$, 'validation_failed');
 select tests.expect_error($$select chat.react(gen_random_uuid(), 'x')$$, 'not_found');
 
--- not on what is elsewhere or gone, under whatever conversation it is claimed
+-- Refused for messages of other conversations and for removed ones, whatever conversation_id the
+-- row contains.
 select tests.act_as('zoe');
 select tests.expect_error($$select chat.react(tests.m(), 'x')$$, 'not_found');
 select tests.expect_error($$select chat.react(tests.m(), 'x', false)$$, 'not_found');

@@ -1,4 +1,4 @@
--- Read markers, unread counts, and what is shown to the others.
+-- Read markers, unread counts, and what other members see.
 
 begin;
 \ir support.sql
@@ -12,16 +12,16 @@ select message_id as m3 from chat.send_message(tests.c(), '3', mentions => array
 select message_id as m4 from chat.send_message(tests.c(), '4') \gset
 select tests.equals((total, conversations)::text, '(0,0)', 'one''s own are never unread') from chat.unread_counts();
 
--- a partial read leaves what is behind it counted, mentions too
+-- A partial read leaves later messages unread, including mentions.
 select tests.act_as('ben');
 select tests.equals((total, conversations, mentions, by_conversation)::text, (4, 1, 2, jsonb_build_object(tests.c(), 4))::text, 'unread') from chat.unread_counts();
 select tests.equals((updated, unread_count, last_read_message_id)::text, (2, 2, :'m2'::uuid)::text, 'two read') from chat.mark_read(tests.c(), :'m2');
-select tests.equals((unread_count, mention_count)::text, '(2,1)', 'what is left') from public.user_conversation_members;
+select tests.equals((unread_count, mention_count)::text, '(2,1)', 'what remains unread') from public.user_conversation_members;
 
--- a marker never moves back
+-- A marker never moves back.
 select tests.equals((updated, unread_count, last_read_message_id)::text, (0, 2, :'m2'::uuid)::text, 'read again') from chat.mark_read(tests.c(), :'m1');
 
--- the others see it, as far as it goes
+-- The other member sees how far it moved.
 select tests.act_as('ana');
 select tests.equals((last_read_seq, last_delivered_seq, last_read_message_id)::text, (2, 2, :'m2'::uuid)::text, 'receipt') from public.conversation_receipts where user_id = tests.id('ben');
 select tests.equals(string_agg("row" ->> 'delivery_status', ',' order by seq), 'read,read,sent,sent', 'ticks') from chat.message_page(tests.c());
@@ -32,7 +32,7 @@ select tests.holds(not chat.mark_delivered(tests.c(), 2), 'delivered does not mo
 select tests.act_as('ana');
 select tests.equals(string_agg("row" ->> 'delivery_status', ',' order by seq), 'read,read,delivered,sent', 'ticks') from chat.message_page(tests.c());
 
--- by ids: up to the newest in each conversation; what is not visible is passed over
+-- By ids: up to the newest in each conversation. Invisible messages are ignored.
 select tests.act_as('ben');
 select tests.equals((conversation_id, updated, unread_count)::text, (tests.c(), 1, 1)::text, 'by ids') from chat.mark_read_messages(array[:'m3', :'m1', gen_random_uuid()]::uuid[]);
 select tests.equals(public.mark_conversation_read(tests.c()), 0, 'all of it');
@@ -42,7 +42,7 @@ select tests.equals(count(*), 0::bigint, 'strangers') from chat.mark_read_messag
 select tests.expect_error('select chat.mark_read(tests.c())', 'not_found');
 select tests.expect_error('select chat.mark_unread(tests.c())', 'not_found');
 
--- marking as unread is private: what was shown as read stays read
+-- Marking as unread is private: messages seen as read stay read for others.
 select tests.act_as('ben');
 select chat.mark_unread(tests.c(), :'m3');
 select tests.equals((unread_count, mention_count, marked_unread, last_read_message_id)::text, (2, 1, true, :'m2'::uuid)::text, 'unread again') from public.user_conversation_members;
@@ -55,7 +55,7 @@ select tests.equals((total, conversations)::text, '(0,1)', 'a marked conversatio
 select chat.mark_read(tests.c());
 select tests.equals(conversations, 0, 'until it is opened') from chat.unread_counts();
 
--- muted and archived conversations are left out of the totals
+-- The totals exclude muted and archived conversations.
 select tests.act_as('ana');
 select chat.send_message(tests.c(), '5');
 select tests.act_as('ben');
@@ -67,23 +67,23 @@ select chat.set_conversation_settings(tests.c(), '{"is_muted": false, "is_archiv
 select tests.equals(total, 0, 'archived') from chat.unread_counts();
 select chat.set_conversation_settings(tests.c(), '{"is_archived": false}');
 
--- who shows nothing moves no receipt, and is shown none
+-- A user who does not share receipts moves none, and sees none.
 insert into public.user_notification_preferences (user_id, share_read_receipts) values (tests.id('ben'), false);
-select tests.equals(updated, 1, 'read in silence') from chat.mark_read(tests.c());
-select tests.equals(chat.mark_delivered(tests.c(), 5), false, 'delivered in silence');
+select tests.equals(updated, 1, 'read without a receipt') from chat.mark_read(tests.c());
+select tests.equals(chat.mark_delivered(tests.c(), 5), false, 'delivered without a receipt');
 select chat.send_message(tests.c(), 'answer');
 select tests.act_as('ana');
-select tests.equals(last_read_seq, 4::bigint, 'Ben''s receipt stands still') from public.conversation_receipts where user_id = tests.id('ben');
+select tests.equals(last_read_seq, 4::bigint, 'Ben''s receipt does not change') from public.conversation_receipts where user_id = tests.id('ben');
 select chat.mark_read(tests.c());
 select tests.act_as('ben');
-select tests.equals("row" ->> 'delivery_status', 'sent', 'Ben is not told either') from chat.message_page(tests.c(), max_rows => 1);
+select tests.equals("row" ->> 'delivery_status', 'sent', 'Ben does not see it either') from chat.message_page(tests.c(), max_rows => 1);
 select tests.equals("row" ->> 'peer_last_read_seq', null, 'nor in the list') from chat.conversation_page();
 
 select tests.act_as('owner');
 select tests.equals(last_read_seq, 0::bigint, 'nor over a socket') from public.conversation_receipts where user_id = tests.id('ana');
 delete from public.user_notification_preferences;
 
--- read_by is filled only where somebody asked for it
+-- read_by is filled only if the setting is on.
 select tests.equals(count(*), 0::bigint, 'read_by') from public.user_messages where read_by <> '{}';
 update chat.config set value = 'true' where key = 'fill_read_by';
 select tests.message('ben', tests.c(), 'tick me') as ticked \gset
@@ -91,6 +91,6 @@ select rev as rev_before from public.user_conversations where id = tests.c() \gs
 select tests.act_as('ana');
 select chat.mark_read(tests.c());
 select tests.equals(read_by, array[tests.id('ana')], 'read_by') from public.user_messages where id = :'ticked';
-select tests.equals(rev, :rev_before::bigint, 'a read is no change') from public.user_conversations where id = tests.c();
+select tests.equals(rev, :rev_before::bigint, 'reading does not change rev') from public.user_conversations where id = tests.c();
 
 rollback;

@@ -1,4 +1,4 @@
--- What a search of messages finds, and what it must not.
+-- What a search of messages must and must not find.
 
 begin;
 \ir support.sql
@@ -34,7 +34,7 @@ from (values
   ('二〇二六年', '二〇二六年')
 ) t (written, expected);
 
--- what "unaccent" folds is folded, where the server has its rules
+-- Everything that "unaccent" folds is folded, if the server has its rules.
 create temporary table unaccent_rules as
 select r.rule[1] as letter, coalesce(regexp_replace(r.rule[2], '^"(.*)"$', '\1'), '') as folded
 from pg_config c
@@ -43,13 +43,13 @@ cross join lateral regexp_split_to_table(
 ) as line
 cross join lateral regexp_match(line, '^(\S+)(?:\s+(.*))?$') r (rule)
 where c.name = 'SHAREDIR' and r.rule is not null;
-select tests.equals(string_agg(u.letter || ' ' || u.folded, ', ' order by u.letter), null, 'rules of unaccent that are not followed')
+select tests.equals(string_agg(u.letter || ' ' || u.folded, ', ' order by u.letter), null, 'rules of unaccent that are not applied')
 from unaccent_rules u
--- the Han zero stays with its run; the black-letter H is one, whatever older rules say
+-- The Han zero stays in its run. The black-letter H is a single letter, even if older rules differ.
 where u.letter not in ('〇', 'ℌ')
   and (
     chat.folded_text(u.letter) <> chat.folded_text(u.folded)
-    -- letters are folded within a word, too; symbols are words of their own
+    -- Letters are folded within a word, too. Symbols are separate words.
     or u.letter ~ '^[[:alpha:]]$' and chat.folded_text('x' || u.letter || 'x') <> chat.folded_text('x' || u.folded || 'x')
   );
 
@@ -61,7 +61,8 @@ select tests.message('ada', current_setting('tests.d')::uuid, 'Report this to no
 select tests.message('ben', current_setting('tests.c')::uuid, 'Чай и café 🎉 budget_2026.xlsx');
 select tests.message('ana', current_setting('tests.c')::uuid, 'Zażółć œuvre w Łodzi, Große Straße');
 
--- The hits with these arguments, as the walk over the newest finds them. What the index finds is below.
+-- The hits of a search with these arguments, as found by the scan of the newest messages. The index
+-- is tested below.
 create function tests.hits(words text, variadic filters text[] default '{}')
 returns bigint
 language plpgsql
@@ -74,7 +75,7 @@ begin
 end
 $$;
 
--- From here on there is more in between than is walked through.
+-- From here on there are more messages in between than the scan covers.
 create function tests.bury()
 returns void
 language plpgsql
@@ -163,7 +164,7 @@ select tests.check_everything('walked');
 select tests.bury();
 select tests.check_everything('looked up');
 
--- page after page gives everything once, in order, whichever way
+-- The pages together contain every hit once, in order, in both directions.
 select tests.act_as('owner');
 create function tests.walked(arguments text, continued text)
 returns text
@@ -193,19 +194,19 @@ select tests.equals(tests.walked(format('''filler 20'', ascending => true, place
   (select string_agg(' ' || m.seq, '' order by m.seq) from public.user_messages m where m.conversation_id = current_setting('tests.c')::uuid and m.content ~ '^filler 20'), 'oldest first');
 select tests.equals(tests.walked(format('''filler 204'', by_relevance => true, places => array[%L]', current_setting('tests.c')), ', from_score => %1$L, from_created_at => %2$L, from_id => %3$L'),
   (select string_agg(' ' || m.seq, '' order by m.content = 'filler 204' desc, m.seq desc) from public.user_messages m where m.conversation_id = current_setting('tests.c')::uuid and m.content ~ '^filler 204'), 'whole words first');
-select tests.equals(tests.hits('filler', 'max_rows => 100'), 100::bigint, 'as many as asked for');
+select tests.equals(tests.hits('filler', 'max_rows => 100'), 100::bigint, 'as many as requested');
 select tests.equals((select string_agg(m.content || m.seq, ' ') from (select * from chat.search_messages('filler', max_rows => 4)) h join public.user_messages m on m.id = h.message_id),
   (select string_agg(m.content || m.seq, ' ') from (select * from public.user_messages m where m.content ~ '^filler' order by m.created_at desc, m.id desc limit 4) m), 'across conversations');
 
--- a reaction
+-- A reaction
 select chat.react(:'report', '👍');
 select tests.equals(tests.hits('', 'has => array[''reaction'']'), 1::bigint, 'with a reaction');
 
--- nobody else's, nothing deleted, nothing hidden or cleared
+-- No messages of other users' conversations, and none that are deleted, hidden or cleared
 select tests.act_as('ben');
-select tests.equals(tests.hits('report'), 1::bigint, 'only one''s own conversations');
-select tests.equals(tests.hits('report', format('places => array[%L]', current_setting('tests.d'))), 0::bigint, 'not by naming another');
-select tests.equals(tests.hits('', format('senders => array[%L]', tests.id('ada'))), 0::bigint, 'not by naming who wrote it');
+select tests.equals(tests.hits('report'), 1::bigint, 'only the caller''s conversations');
+select tests.equals(tests.hits('report', format('places => array[%L]', current_setting('tests.d'))), 0::bigint, 'not by naming another conversation');
+select tests.equals(tests.hits('', format('senders => array[%L]', tests.id('ada'))), 0::bigint, 'not by naming the sender');
 select tests.act_as('zoe');
 select tests.equals(tests.hits('report'), 0::bigint, 'a stranger');
 select tests.equals(tests.hits('', 'senders => array[''ana'']'), 0::bigint, 'a stranger who names the sender');
@@ -215,14 +216,14 @@ select tests.act_as('anon');
 select tests.expect_error($$select chat.search_messages('report')$$, '42501');
 select tests.act_as('ben');
 insert into public.user_blocks (blocker_id, blocked_id) values (tests.id('ben'), tests.id('ana'));
-select tests.equals(tests.hits('report'), 1::bigint, 'what a blocked person wrote before stays');
+select tests.equals(tests.hits('report'), 1::bigint, 'earlier messages of a blocked user');
 select chat.hide_message(:'report');
 select tests.equals(tests.hits('report'), 0::bigint, 'hidden');
 select tests.act_as('ana');
-select tests.equals(tests.hits('quarterly'), 1::bigint, 'hidden for oneself alone');
+select tests.equals(tests.hits('quarterly'), 1::bigint, 'hidden only for the caller');
 select chat.delete_message(:'report');
 select tests.equals(tests.hits('quarterly'), 0::bigint, 'deleted');
-select tests.equals(tests.hits('', 'has => array[''link'']'), 0::bigint, 'nor by its link');
+select tests.equals(tests.hits('', 'has => array[''link'']'), 0::bigint, 'not by its link either');
 select chat.clear_conversation(current_setting('tests.c')::uuid);
 select tests.equals(tests.hits('会議'), 0::bigint, 'cleared');
 select tests.act_as('owner');

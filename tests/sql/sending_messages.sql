@@ -1,4 +1,4 @@
--- Sending: text, numbers, repetition, and who a message is from.
+-- Sending: text, numbers, retries, and the sender.
 
 begin;
 \ir support.sql
@@ -6,7 +6,7 @@ begin;
 select set_config('tests.c', tests.conversation('ana', 'ben')::text, true), set_config('tests.other', tests.conversation('ana', 'ada')::text, true);
 create function tests.c() returns uuid language sql stable as $$ select current_setting('tests.c')::uuid $$;
 
--- text is trimmed of White_Space and of nothing else; what shows nothing is empty
+-- Only White_Space is trimmed. A text without visible characters is empty.
 select tests.act_as('ana');
 select message_id as m from chat.send_message(tests.c(), U&'\3000\00A0 hi \200B\2003') \gset
 select tests.equals(content, U&'hi \200B', 'trimmed') from public.user_messages where id = :'m';
@@ -17,13 +17,13 @@ select tests.expect_error($$select chat.send_message(tests.c(), null)$$, 'messag
 select tests.expect_error($$insert into public.user_messages (conversation_id, content) values (tests.c(), U&'\200B')$$, 'message_empty');
 select tests.expect_error($$select chat.send_message(tests.c(), '', 'image')$$, 'message_empty');
 
--- length is counted in code points, after trimming
+-- The length is counted in code points, after trimming.
 select chat.send_message(tests.c(), repeat('é', 4000) || '   ');
 select tests.expect_error($$select chat.send_message(tests.c(), repeat('x', 4001))$$, 'message_too_long');
 select tests.expect_error($$select chat.send_message(tests.c(), repeat('x', 20001))$$, 'message_too_long');
 select tests.expect_error($$insert into public.user_messages (conversation_id, content) values (tests.c(), repeat('x', 4001))$$, 'message_too_long');
 
--- the rest of a message
+-- The other fields of a message
 select tests.expect_error($$select chat.send_message(tests.c(), 'x', 'system')$$, 'validation_failed');
 select tests.expect_error($$select chat.send_message(tests.c(), 'x', 'poem')$$, 'validation_failed');
 select tests.expect_error($$select chat.send_message(tests.c(), 'x', metadata => '[]')$$, 'validation_failed');
@@ -31,11 +31,11 @@ select tests.expect_error($$select chat.send_message(tests.c(), 'x', metadata =>
 select tests.expect_error($$select chat.send_message(tests.c(), 'x', client_message_id => '')$$, 'validation_failed');
 select tests.expect_error($$select chat.send_message(tests.c(), 'x', client_message_id => repeat('x', 65))$$, 'validation_failed');
 select tests.expect_error($$select chat.send_message(tests.c(), 'x', mentions => array[tests.id('zoe')])$$, 'validation_failed');
-select tests.equals(mentions, array[tests.id('ben')], 'mentions are told once')
+select tests.equals(mentions, array[tests.id('ben')], 'each mention once')
 from public.user_messages
 where id = (select message_id from chat.send_message(tests.c(), 'x', mentions => array[tests.id('ben'), tests.id('ben')]));
 
--- files lie below the storage, or nowhere
+-- A file's address must be below the storage.
 select tests.expect_error($$select chat.send_message(tests.c(), '', 'image', file_url => 'https://files.example/a.png')$$, 'validation_failed');
 select tests.act_as('owner');
 update chat.config set value = '"https://files.example/chat"' where key = 'storage_url';
@@ -44,7 +44,7 @@ select chat.send_message(tests.c(), '', 'image', file_url => 'https://files.exam
 select tests.expect_error(format('select chat.send_message(tests.c(), '''', ''image'', file_url => %L)', url), 'validation_failed')
 from unnest(array['https://files.example/chatter/a.png', 'https://evil.example/', 'https://files.example/chat/../secret', 'https://files.example/chat/%2e%2E/secret', 'javascript:alert(1)']) url;
 
--- replies stay in the conversation
+-- A reply must be in the same conversation.
 select message_id as elsewhere from chat.send_message(current_setting('tests.other')::uuid, 'elsewhere') \gset
 select tests.expect_error(format('select chat.send_message(tests.c(), ''x'', reply_to_id => %L)', :'elsewhere'), 'validation_failed');
 select tests.equals(reply_to_id, :'m'::uuid, 'reply')
@@ -52,7 +52,7 @@ from public.user_messages where id = (select message_id from chat.send_message(t
 select tests.act_as('service_role');
 select tests.expect_error(format('insert into public.user_messages (conversation_id, content, reply_to_id) values (tests.c(), ''x'', %L)', :'elsewhere'), 'user_messages_reply_is_in_same_conversation');
 
--- the same client_message_id is the same message
+-- The same client_message_id is the same message.
 select tests.act_as('ana');
 select message_id as first from chat.send_message(tests.c(), 'once', client_message_id => 'k', request_hash => 'h') \gset
 select tests.equals((message_id, created)::text, format('(%s,f)', :'first'), 'replay') from chat.send_message(tests.c(), 'once', client_message_id => 'k', request_hash => 'h');
@@ -61,13 +61,13 @@ select chat.edit_message(:'first', 'changed since');
 select tests.equals((message_id, created)::text, format('(%s,f)', :'first'), 'replay after an edit') from chat.send_message(tests.c(), 'once', client_message_id => 'k', request_hash => 'h');
 select chat.delete_message(:'first');
 select tests.equals((message_id, created)::text, format('(%s,f)', :'first'), 'replay after a deletion') from chat.send_message(tests.c(), 'once', client_message_id => 'k', request_hash => 'h');
-select tests.equals(created, true, 'elsewhere it is another') from chat.send_message(current_setting('tests.other')::uuid, 'once', client_message_id => 'k', request_hash => 'h');
+select tests.equals(created, true, 'another conversation, another message') from chat.send_message(current_setting('tests.other')::uuid, 'once', client_message_id => 'k', request_hash => 'h');
 select tests.act_as('ben');
-select tests.equals(created, true, 'from another sender it is another') from chat.send_message(tests.c(), 'once', client_message_id => 'k', request_hash => 'h');
+select tests.equals(created, true, 'another sender, another message') from chat.send_message(tests.c(), 'once', client_message_id => 'k', request_hash => 'h');
 select tests.act_as('ana');
 select tests.expect_error($$insert into public.user_messages (conversation_id, content, client_message_id) values (tests.c(), 'once', 'k')$$, 'user_messages_client_message_id_key');
 
--- and what is dropped as a duplicate leaves no hole and moves no counter
+-- A message dropped as a duplicate leaves no gap and changes no counter.
 select last_seq as seq_before, rev as rev_before from public.user_conversations where id = tests.c() \gset
 insert into public.user_messages (conversation_id, content, client_message_id)
 select tests.c(), 'bulk', n from unnest(array['k', 'n1', 'k', 'n2', 'n1', 'n3']) n
@@ -78,16 +78,17 @@ select tests.act_as('owner');
 select tests.equals(m.unread_count, (select unread from chat.count_unread(tests.c(), m.user_id, 0, 1000)), 'unread agrees with the messages')
 from public.user_conversation_members m where m.conversation_id = tests.c();
 
--- the order of time is the order of seq
+-- The order of times equals the order of seq.
 select tests.equals(count(*), 0::bigint, 'times that do not rise')
 from (select created_at, lag(created_at) over (order by seq) as earlier from public.user_messages where conversation_id = tests.c()) m
 where created_at <= earlier;
 update public.user_conversations set last_message_at = now() + interval '1 hour' where id = tests.c();
 select tests.act_as('ana');
-select tests.holds(m.created_at > now() + interval '59 minutes', 'a clock that stepped back does not reorder')
+select tests.holds(m.created_at > now() + interval '59 minutes', 'a clock that went back does not change the order')
 from public.user_messages m where m.id = (select message_id from chat.send_message(tests.c(), 'later'));
 
--- plain inserts: the sender is the caller, and what only the server may say is not taken from anybody
+-- Direct inserts: the sender is the caller, and columns set by the server ignore the client's
+-- values.
 insert into public.user_messages (conversation_id, content) values (tests.c(), 'plain') returning id as plain \gset
 select tests.equals((sender_id, is_edited, is_deleted, read_by)::text, (tests.id('ana'), false, false, '{}'::uuid[])::text, 'plain insert') from public.user_messages where id = :'plain';
 select tests.expect_error($$insert into public.user_messages (conversation_id, sender_id, content) values (tests.c(), tests.id('ben'), 'x')$$, 'identity_mismatch');
@@ -96,7 +97,7 @@ select tests.expect_error($$insert into public.user_messages (conversation_id, c
 select tests.expect_error($$select chat.send_message(tests.c(), 'x')$$, 'not_found');
 select tests.expect_error($$select chat.send_message(gen_random_uuid(), 'x')$$, 'not_found');
 
--- sending clears the draft, brings back what was put away, and unarchives
+-- Sending clears the draft, shows a cleared conversation again, and unarchives.
 select tests.act_as('ben');
 select chat.set_conversation_settings(tests.c(), '{"is_archived": true, "draft": "still"}'), chat.clear_conversation(tests.c());
 select tests.act_as('ana');
@@ -104,7 +105,7 @@ select chat.set_conversation_settings(tests.c(), '{"draft": "gone soon"}');
 select chat.send_message(tests.c(), 'back again');
 select tests.equals(count(*), 0::bigint, 'drafts') from public.message_drafts;
 select tests.act_as('ben');
-select tests.equals((is_archived, hidden, unread_count)::text, '(f,f,1)', 'back on the list') from public.user_conversation_members where conversation_id = tests.c();
+select tests.equals((is_archived, hidden, unread_count)::text, '(f,f,1)', 'in the list again') from public.user_conversation_members where conversation_id = tests.c();
 
 set constraints all immediate;
 rollback;

@@ -1,18 +1,19 @@
--- A stranger cannot be told from a person who does not exist, whatever is asked about them.
+-- No answer distinguishes a stranger from a user who does not exist.
 
 begin;
 \ir support.sql
 
 select set_config('tests.c', tests.conversation('ana', 'ben')::text, true);
 select tests.message('ana', current_setting('tests.c')::uuid, 'hello') as m \gset
--- Zoe is in another team; Dan is, too, and hides, is blocked by Ana, has blocked her and is suspended
+-- Zoe is in another team. So is Dan, who also hides, is blocked by Ana, has blocked her and is
+-- suspended.
 select tests.add_person('dan', '00000000-0000-4000-8000-00000000007b');
 update public.users set status = 'suspended' where id = tests.id('dan');
 insert into public.user_notification_preferences (user_id, share_presence, share_typing) values (tests.id('dan'), false, false);
 insert into public.user_presence (user_id, status) values (tests.id('zoe'), 'online'), (tests.id('dan'), 'online');
 insert into public.user_blocks (blocker_id, blocked_id) values (tests.id('dan'), tests.id('ana'));
 
--- All that a client is told: the rows, or every field of the error.
+-- Everything that a client receives: the rows, or every field of the error.
 create function tests.answer(statement text) returns text language plpgsql as $$
 declare
   answer text;
@@ -73,14 +74,15 @@ insert into tests.questions values
   ('insert into realtime.messages (topic, extension) values (''user:'' || $who::text, ''presence'') returning topic');
 grant select on tests.questions to public;
 
--- every function that clients may call with a person among its arguments is asked about above, or takes none
-select tests.equals(array_agg(p.oid::regprocedure::text order by 1), null, 'functions of people that are not asked about')
+-- Every function that clients may call with a user id is checked above, or does not accept one:
+select tests.equals(array_agg(p.oid::regprocedure::text order by 1), null, 'functions with a user id that are not checked')
 from pg_proc p
 where has_function_privilege('authenticated', p.oid, 'execute')
   and (p.pronamespace = 'chat'::regnamespace or (p.pronamespace = 'public'::regnamespace and p.prosrc like '%chat.%'))
   and array_to_string(p.proargnames[1:p.pronargs], ' ') ~ '(user|person|people|sender|member|other|mention)'
   and not exists (select from tests.questions q where q.statement ~ ('\m' || p.proname || '\('))
-  -- the caller's own: user_ids of a page, or a message of theirs; or nothing but what the arguments say
+  -- Ids of a page of the caller's own rows, or of their own message, or nothing but what the
+  -- arguments contain
   and p.proname not in ('member_page', 'contact_page', 'search_entries', 'search_keys');
 
 create function tests.compare(actor text) returns void language plpgsql as $$

@@ -1,4 +1,4 @@
--- What the tests are written in. Included inside the transaction of a test, and rolled back with it.
+-- Helpers of the tests. Included in the transaction of a test, and rolled back with it.
 
 \set QUIET on
 \pset format unaligned
@@ -24,7 +24,7 @@ stable
 security definer
 as $$ select p.id from tests.people p where p.name = id.name $$;
 
--- Somebody more, of Ana's team unless another is named.
+-- Creates another user, in Ana's team unless another is given.
 create function tests.add_person(name text, team text default '00000000-0000-4000-8000-00000000007a', role text default 'user')
 returns uuid
 language plpgsql
@@ -40,7 +40,7 @@ begin
 end
 $$;
 
--- From here on statements run as this person, as a request of theirs would; or as anon, service_role or the owner.
+-- From here on statements run as this user, like a request; or as anon, service_role or the owner.
 create function tests.act_as(actor text)
 returns void
 language plpgsql
@@ -85,7 +85,7 @@ begin
 end
 $$;
 
--- reason: a SQLSTATE, or our code, which travels in the constraint field.
+-- reason: a SQLSTATE, or the error code, which is in the constraint field.
 create function tests.expect_error(statement text, reason text)
 returns void
 language plpgsql
@@ -107,7 +107,8 @@ begin
 end
 $$;
 
--- What comes of a statement: the number of rows it saw or changed, or "refused". Undone at once.
+-- The result of a statement: the number of rows it read or changed, or "refused". Rolled back
+-- immediately.
 create function tests.attempt(statement text)
 returns text
 language plpgsql
@@ -128,7 +129,8 @@ begin
 end
 $$;
 
--- Opens a conversation between two people, as the first of them; stays the owner.
+-- Opens a conversation between two users as the first of them. Afterwards the session is the owner
+-- again.
 create function tests.conversation(opener text, other text)
 returns uuid
 language plpgsql

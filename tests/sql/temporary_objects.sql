@@ -1,10 +1,11 @@
--- A caller's temporary types and relations never stand in for ours. Whoever may run SQL as authenticated may create
--- them, and a domain's check or a view's function runs as whoever meets it: inside a definer function, its owner.
+-- A caller's temporary types and relations never replace Rapport's. A user who may run SQL as
+-- authenticated may create them. A domain's check or a view's function runs as the role that
+-- evaluates it: in a definer function, as its owner.
 
 begin;
 \ir support.sql
 
--- A host's own definer functions, with the two search paths that are recommended for them.
+-- An application's own definer functions, with the two search paths that are recommended for them
 create table tests.things (id int, title text);
 create function tests.host_sends_with_empty_path() returns void language plpgsql security definer set search_path = '' as $$
 declare
@@ -23,8 +24,8 @@ begin
 end
 $$;
 
--- Runs a statement as whoever calls, under the path that a fresh session has, and notes whether it made anything of the
--- caller's run as somebody else.
+-- Runs a statement as the caller, with the path of a new session, and records whether it ran any of
+-- the caller's code as another role.
 create table tests.attacked (statement text);
 grant insert on tests.attacked to public;
 create function tests.run(statement text) returns void language plpgsql set search_path = pg_catalog, pg_temp as $$
@@ -35,7 +36,7 @@ begin
     perform set_config('search_path', '"$user", public', true);
     execute statement;
   exception when others then
-    null; -- a refusal is an answer, too
+    null; -- A refusal is a result, too.
   end;
   perform set_config('search_path', 'pg_catalog, pg_temp', true);
   if currval('pg_temp.strikes') <> before then
@@ -46,7 +47,7 @@ $$;
 
 update chat.config set value = 'true' where key in ('fill_read_by', 'typing_in_table', 'share_current_page');
 
--- From here on names mean to the test what they should: it runs as the owner now and then.
+-- From here on names in the test have their usual meaning, because it runs as the owner at times.
 set local search_path = pg_catalog, public, pg_temp;
 
 -- -------------------------------------------------------------------------------- what the caller prepares
@@ -54,7 +55,8 @@ select tests.act_as('ana');
 
 create temporary sequence strikes;
 select nextval('pg_temp.strikes');
--- A sequence, because it keeps counting where the attacked function swallows errors or rolls back.
+-- A sequence, because it keeps its value even if the attacked function catches errors or rolls
+-- back.
 create function pg_temp.strike() returns boolean language plpgsql as $$
 begin
   if current_user <> 'authenticated' then
@@ -65,7 +67,7 @@ end
 $$;
 grant all on sequence pg_temp.strikes to public;
 
--- a domain for each type there is, array types included
+-- A domain for each type, including array types
 do $$
 declare
   type_name name;
@@ -76,14 +78,14 @@ begin
     begin
       execute format('create domain pg_temp.%I as pg_catalog.%I check (pg_temp.strike())', type_name, type_name);
     exception when others then
-      null; -- some are no types to build on
+      null; -- A domain cannot be based on some types.
     end;
   end loop;
 end
 $$;
 create type pg_temp.record as (id pg_temp.uuid, name pg_temp.text);
 
--- a view for each relation of the catalogue, and for the chat's own tables
+-- A view for each relation of the catalogue, and for the chat's own tables
 do $$
 declare
   relation record;
@@ -104,27 +106,27 @@ end
 $$;
 
 select tests.act_as('owner');
-select tests.holds(count(*) > 70, 'domains were made') from pg_type t where t.typnamespace = pg_my_temp_schema() and t.typtype = 'd';
-select tests.equals(count(*), 13::bigint, 'among them those that functions name')
+select tests.holds(count(*) > 70, 'domains were created') from pg_type t where t.typnamespace = pg_my_temp_schema() and t.typtype = 'd';
+select tests.equals(count(*), 13::bigint, 'including those that functions use')
 from pg_type t
 where t.typnamespace = pg_my_temp_schema() and t.typtype = 'd'
   and t.typname in ('uuid', 'text', 'jsonb', 'json', 'bool', 'int4', 'int8', 'timestamptz', 'interval', 'xid8', 'pg_snapshot', 'regclass', '_uuid');
-select tests.holds(count(*) > 70, 'views were made') from pg_class c where c.relnamespace = pg_my_temp_schema() and c.relkind = 'v';
+select tests.holds(count(*) > 70, 'views were created') from pg_class c where c.relnamespace = pg_my_temp_schema() and c.relkind = 'v';
 
 -- ------------------------------------------------------------------------------------------- what is called
--- realtime.send warns when a policy refuses
+-- realtime.send warns if a policy refuses.
 set local client_min_messages = error;
--- One conversation, made after the types, so that nothing of ours is compiled before them.
+-- One conversation, created after the types, so that no function was compiled before them.
 select set_config('track_functions', 'all', true) where current_setting('is_superuser') = 'on';
 select tests.act_as('ana');
 select tests.run(format('select chat.open_conversation(%L)', tests.id('ben')));
--- whoever was attacked may have failed
+-- The attacked statement may have failed.
 select coalesce((select c.id from public.user_conversations c), gen_random_uuid()) as conversation \gset
 select tests.run(format('select chat.send_message(%L, %L)', :'conversation', 'one'));
 select tests.run(format('insert into public.user_messages (conversation_id, content) values (%L, %L)', :'conversation', 'two'));
 select coalesce((select m.id from public.user_messages m order by m.seq limit 1), gen_random_uuid()) as message \gset
 
--- every trigger, as a client that writes the tables reaches it
+-- Every trigger, as reached by a client that writes the tables
 select tests.run(s.statement)
 from unnest(array[
   format('update public.user_messages set content = %L where id = %L', 'edited', :'message'),
@@ -147,7 +149,8 @@ from unnest(array[
 ]) with ordinality s (statement, number)
 order by s.number;
 
--- every function that they may call: without arguments that are optional, with nulls, with what exists, with what does not
+-- Every function that users may call: without optional arguments, with nulls, with existing values
+-- and with missing ones
 create temporary table calls as
 with callable as (
   select p.oid, p.oid::regprocedure::text as name, format('%I.%I', n.nspname, p.proname) as called, p.proargtypes::oid[] as types, p.pronargdefaults
@@ -178,7 +181,7 @@ sets as (
   cross join generate_series(0, 1) o (without_optional)
   cross join lateral (
     select string_agg(
-      -- from 4 on each argument is of another set than the one before it
+      -- From 4 on, each argument is from another set than the previous one.
       format('%L::%I.%I', case when s.number >= 0 then g.value end, n.nspname, t.typname), ', ' order by a.place
     ) as arguments
     from unnest(c.types) with ordinality a (type, place)
@@ -192,7 +195,7 @@ select distinct s.name, format('select * from %s(%s)', s.called, coalesce(s.argu
 select tests.holds(count(distinct name) > 50, 'functions to call') from calls;
 select tests.run(c.statement) from calls c order by c.statement;
 
--- A pooled session may serve the server, or whoever installs, after this caller.
+-- A pooled session may later serve the server or an installation.
 select tests.act_as('service_role');
 select tests.run(s.statement)
 from unnest(array[

@@ -1,4 +1,5 @@
--- What people do in private moves nothing that others see: no row, no version of one, and no system column.
+-- Private actions change nothing that other users see: no row, no row version, and no system
+-- column.
 
 begin;
 \ir support.sql
@@ -10,8 +11,9 @@ select tests.conversation('bob', 'ben') as bobs \gset
 select tests.message('ben', :'c', 'hello') as m \gset
 select tests.message('bob', :'bobs', 'hello');
 
--- A write makes another version, which the owner sees here. A lock sets xmax, but
--- not if the same transaction has locked the row before; tests/it/security/unseen.rs tries locks in transactions of their own.
+-- A write creates another version, which the owner sees here. A lock sets xmax, but not if the same
+-- transaction has locked the row before. tests/it/security/unseen.rs tests locks in separate
+-- transactions.
 create view tests.traces as
 select 'presence of ' || n.name as what, (p.xmin, p.xmax, p.ctid, p.*)::text as trace from public.user_presence p join tests.people n on n.id = p.user_id
 union all
@@ -24,14 +26,15 @@ $$;
 create function tests.unmoved(after text) returns void language plpgsql as $$
 begin
   perform tests.act_as('owner');
-  perform tests.equals(array_agg(coalesce(b.what, t.what) order by 1), null, format('moved by %s', after))
+  perform tests.equals(array_agg(coalesce(b.what, t.what) order by 1), null, format('changed by %s', after))
   from tests.before b
   full join tests.traces t on t.what = b.what
   where (b.trace, b.what) is distinct from (t.trace, t.what);
 end
 $$;
 
--- Ana has a row and hides; Bob hides and was never there; Ben is there and chose to look offline
+-- Ana has a row and hides. Bob hides and was never online. Ben is online and chose to appear
+-- offline.
 select tests.act_as('ana');
 select chat.set_presence('online', session_id => 'a');
 select chat.set_preferences('{"share_presence": false}');
@@ -41,7 +44,7 @@ select tests.act_as('ben');
 select chat.set_presence('online', session_id => 'a');
 select chat.set_presence('offline', is_manual => true);
 select tests.act_as('owner');
--- another version of each row
+-- A new version of each row
 update public.users set full_name = full_name;
 alter table public.user_presence disable trigger user;
 update public.user_presence set user_id = user_id;
@@ -68,7 +71,7 @@ from unnest(array[
   'select chat.set_presence(''offline'')',
   format('select chat.set_typing(%L, true) where chat.is_my_conversation(%L)', :'c', :'c'),
   format('select chat.set_typing(%L, true) where chat.is_my_conversation(%L)', :'bobs', :'bobs'),
-  -- a page, which is kept outside the row
+  -- A page, which is stored outside the row
   'insert into public.user_presence (user_id, status, current_page) values (auth.uid(), ''online'', ''/x'') on conflict do nothing',
   'select chat.end_presence(''a'')',
   'select chat.end_presence()',
@@ -76,7 +79,7 @@ from unnest(array[
 ]) with ordinality s (statement, number)
 order by s.number;
 
--- sockets that come and go, and what ends by time
+-- Sockets that connect and disconnect, and what ends by time
 select gen_random_uuid() as one \gset
 select tests.act_as('service_role');
 select chat.keep_presence(:'one', 60000);
@@ -92,8 +95,8 @@ select tests.act_as('service_role');
 select chat.expire_presence();
 select tests.unmoved('what came to its end');
 
--- A client that writes the table: nothing is inserted, and no other version is written. PostgreSQL locks a row that is
--- named in an update before any trigger runs, which nobody is granted to see.
+-- A client that writes the table: nothing is inserted and no new version is written. PostgreSQL
+-- locks the row of an update before any trigger runs, but no user may read that column.
 create function tests.versions() returns text language sql as $$
   select string_agg((p.xmin, p.ctid, p.*)::text, ' ' order by p.user_id) from public.user_presence p
 $$;
@@ -107,7 +110,7 @@ insert into public.user_presence (user_id, status) values (tests.id('ana'), 'onl
 update public.user_presence set status = 'busy' where user_id = tests.id('ana');
 select tests.act_as('owner');
 select tests.equals(tests.versions(), :'before', 'by the table');
--- it was heard all the same
+-- The report was recorded nevertheless.
 select tests.equals(string_agg(r.status, ',' order by r.user_id = tests.id('bob')), 'busy,away', 'reported')
 from chat.presence_reports r where r.user_id in (tests.id('ana'), tests.id('bob'));
 
@@ -116,23 +119,23 @@ select tests.equals(array_agg(f.conrelid::regclass order by 1), null, 'foreign k
 from pg_constraint f
 where f.contype = 'f' and f.confrelid = 'public.user_presence'::regclass;
 
--- to themselves they look offline, with and without a row
+-- To themselves they appear offline, with and without a row.
 select tests.act_as('bob');
 select tests.equals((r."row" ->> 'status', r."row" ->> 'last_seen', r."row" ->> 'device_count')::text, '(offline,,0)', 'oneself') from chat.presence_rows() r;
-select tests.equals(chat.set_presence('online') ->> 'status', 'offline', 'an answer there is');
--- nor does the row of somebody else tell whether they hide
+select tests.equals(chat.set_presence('online') ->> 'status', 'offline', 'the response shows it');
+-- Another user's row does not reveal whether they hide either.
 select tests.act_as('ben');
 select tests.expect_error(format('insert into public.user_presence (user_id, status) values (%L, %L)', p.id, 'online'), '42501')
 from (values (tests.id('bob')), (tests.id('ada')), (gen_random_uuid())) p (id);
 
--- back in sight they are as they reported meanwhile
+-- When they share their presence again, it shows what they reported in the meantime.
 select tests.act_as('bob');
 select chat.set_preferences('{"share_presence": true}');
 select tests.act_as('ben');
-select tests.equals(p.status, 'online', 'seen again') from public.user_presence p where p.user_id = tests.id('bob');
+select tests.equals(p.status, 'online', 'visible again') from public.user_presence p where p.user_id = tests.id('bob');
 select tests.holds(count(*) = 1, 'a row') from public.user_presence p where p.user_id = tests.id('bob');
 
--- What others see is granted column by column.
+-- What other users see is granted per column.
 select tests.act_as('owner');
 create table tests.shared (name text);
 insert into tests.shared values
@@ -142,7 +145,7 @@ select tests.act_as('ben');
 select tests.expect_error(format('select %s from public.%I', c.name, s.name), '42501')
 from tests.shared s, unnest(array['xmin', 'xmax', 'cmin', 'cmax', 'ctid', 'tableoid']) c (name);
 select tests.expect_error(format('select from public.%I where ctid = %L', s.name, '(0,1)'), '42501') from tests.shared s;
--- as clients, the data API and its embeds ask
+-- As clients, the data API and its embedding query
 do $$
 declare
   shared text;
@@ -161,7 +164,7 @@ insert into public.message_reactions (message_id, user_id, reaction) values (:'m
 select tests.equals(count(*), 1::bigint, 'embeds')
 from public.user_messages m join lateral (select row_to_json(r.*) from public.message_reactions r where r.message_id = m.id) r on true;
 
--- a column that the application adds is granted with the next installation
+-- A column that the application adds is granted by the next installation.
 select tests.act_as('owner');
 alter table public.user_messages add column tests_added int;
 select tests.act_as('ben');

@@ -141,7 +141,7 @@ export class UserChatAPI {
     return this.request('PUT', '/presence', { body: { user_id: userId, status, current_page: currentPage } })
   }
 
-  /** At most ten users whom the caller may message. Fewer than two characters find none. */
+  /** At most ten users that the caller may message. Fewer than two characters find none. */
   searchUsers(query: string, currentUserId: string, teamId?: string | null): Result<Person[]> {
     return this.request('GET', '/search', { query: { q: query, type: 'users', currentUserId, teamId } })
   }

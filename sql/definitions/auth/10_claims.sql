@@ -1,5 +1,6 @@
--- The claims of the caller's token, as Supabase defines them word for word: policies are compiled only where
--- the stored text is the known one. Hence no search_path here, and execution left to everybody.
+-- The claims of the caller's token, with exactly Supabase's text: policies are compiled only if the
+-- stored text of these functions is the known one. So they have no search_path, and every role may
+-- execute them.
 
 do $$
 declare

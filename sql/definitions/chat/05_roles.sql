@@ -1,7 +1,8 @@
 -- The roles that the server takes on.
 
--- Since PostgreSQL 16 whoever creates a role becomes its member with ADMIN and without SET (manual, "createrole_self_grant"),
--- and "set role" needs SET. Runs at each installation, because each may have another login.
+-- Since PostgreSQL 16, a role becomes a member of the roles that it creates with ADMIN but without
+-- SET (manual, "createrole_self_grant"), and "set role" needs SET. This runs at every installation,
+-- because each installation may use another login.
 create or replace function chat.grant_roles_to_installer()
 returns void
 language plpgsql
@@ -14,15 +15,15 @@ begin
   foreach role_name in array array['rapport_request', 'anon', 'authenticated', 'service_role'] loop
     continue when pg_has_role(current_user, role_name, case when has_set_option then 'SET' else 'MEMBER' end);
     begin
-      -- Without INHERIT the login has no right of the role until it takes the role on.
+      -- Without INHERIT, the login has none of the role's rights until it switches to the role.
       execute format('grant %I to %I', role_name, current_user)
         || case when has_set_option then ' with set true, inherit false' else '' end;
     exception
-      -- The other installer of the cluster granted it at this moment.
+      -- A concurrent installation in the same cluster has just granted it.
       when unique_violation then
         null;
       when insufficient_privilege or invalid_grant_operation then
-        raise warning 'Could not grant % to %: the server cannot run as %. Have the grant made by a role with ADMIN on %.',
+        raise warning 'Could not grant % to %: the server cannot run as %. A role with ADMIN on % must make the grant.',
           role_name, current_user, current_user, role_name;
     end;
   end loop;
@@ -30,6 +31,6 @@ end
 $$;
 
 comment on function chat.grant_roles_to_installer() is
-  'Lets the caller, who installs and usually runs the server, "set role" to each role that the server takes on. Does nothing when nothing is missing.';
+  'Allows the calling login, which installs and usually runs the server, to "set role" to each role that the server uses. Does nothing if nothing is missing.';
 
 revoke all on function chat.grant_roles_to_installer() from public;

@@ -1,4 +1,5 @@
--- How a function says no: a status PostgREST understands, our code where a constraint's name would be, a text for people.
+-- How functions refuse a request: a status that PostgREST understands, the error code in the field
+-- for a constraint's name, and a text for users.
 
 create or replace function chat.refuse(code text, detail text default null)
 returns void
@@ -6,7 +7,8 @@ language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  -- the texts are part of the contract: everything that keeps two people apart reads the same
+  -- The texts are part of the contract. All refusals that could reveal something about another user
+  -- have the same text.
   refusal record;
 begin
   select r.status, r.message into refusal
@@ -22,7 +24,7 @@ begin
     ('stale_revision', 'PT409', 'The message was changed meanwhile'),
     ('idempotency_in_flight', 'PT409', 'A request with this Idempotency-Key is still running'),
     ('idempotency_key_reused', 'PT422', 'This Idempotency-Key was used for another request'),
-    ('resync_required', 'PT410', 'Load everything anew'),
+    ('resync_required', 'PT410', 'The cursor is too old: reload everything'),
     ('rate_limited', 'PT429', 'Too many requests'),
     ('message_empty', 'PT422', 'A message needs content'),
     ('message_too_long', 'PT422', 'The message is too long'),
@@ -39,7 +41,7 @@ end
 $$;
 
 comment on function chat.refuse(text, text) is
-  'Raises the refusal with this code: docs/error-codes.md. PostgREST makes the same status of it as the REST routes.';
+  'Raises the refusal with this code (docs/error-codes.md). PostgREST returns the same status for it as the REST routes.';
 
 revoke all on function chat.refuse(text, text) from public;
 grant execute on function chat.refuse(text, text) to authenticated, service_role;

@@ -1,4 +1,4 @@
--- Reading chat.config. The defaults here are those of a key that is missing.
+-- Read chat.config. The defaults here apply if a key is missing.
 
 create or replace function chat.flag(setting text)
 returns boolean
@@ -15,7 +15,7 @@ begin
 end
 $$;
 
-comment on function chat.flag(text) is 'A switch of chat.config.';
+comment on function chat.flag(text) is 'A boolean setting of chat.config.';
 
 revoke all on function chat.flag(text) from public;
 grant execute on function chat.flag(text) to authenticated, service_role;
@@ -32,7 +32,7 @@ begin
 end
 $$;
 
-comment on function chat.amount(text, int) is 'A number of chat.config.';
+comment on function chat.amount(text, int) is 'A numeric setting of chat.config.';
 
 revoke all on function chat.amount(text, int) from public;
 grant execute on function chat.amount(text, int) to authenticated, service_role;

@@ -1,8 +1,10 @@
--- A write with an Idempotency-Key: chat.claim_idempotency_key() before its statements, chat.keep_idempotency_key()
--- behind them, all in one transaction. Whatever ends that transaction frees the key with it.
+-- A write with an Idempotency-Key: chat.claim_idempotency_key() runs before its statements and
+-- chat.keep_idempotency_key() after them, all in one transaction. If that transaction fails, the
+-- key is free again.
 --
--- What the answer needs of the statements they leave in the setting rapport.outcome of the transaction. It is kept with the
--- key; a repetition has it back from chat.recall_idempotency_key() and reads the resource as it is then.
+-- The statements store what the response needs in the transaction's setting rapport.outcome, which
+-- is kept with the key. A retry restores it with chat.recall_idempotency_key() and reads the
+-- resource in its current state.
 
 create or replace function chat.outcome()
 returns jsonb
@@ -13,7 +15,7 @@ as $$
   select nullif(current_setting('rapport.outcome', true), '')::jsonb
 $$;
 
-comment on function chat.outcome() is 'What the statements of this transaction, or of the one it repeats, left for the answer.';
+comment on function chat.outcome() is 'What the statements of this transaction, or of the one it repeats, stored for the response.';
 
 revoke all on function chat.outcome() from public;
 grant execute on function chat.outcome() to authenticated;
@@ -28,13 +30,14 @@ declare
   caller constant uuid := auth.uid();
   earlier record;
 begin
-  -- Not the unique index: whoever waited there would hold a connection for as long as the first request runs, and so
-  -- would each further repetition.
+  -- An advisory lock instead of the unique index: a retry that waited on the index would hold a
+  -- connection until the first request ends, and so would every further retry.
   if not pg_try_advisory_xact_lock(hashtextextended(format('rapport.idempotency_key:%s:%s', caller, claim_idempotency_key.key), 0)) then
     perform chat.refuse('idempotency_in_flight');
   end if;
 
-  -- a statement of its own, begun under the lock: it sees what the lock's last holder committed
+  -- A separate statement, started while holding the lock: it sees what the previous holder
+  -- committed.
   select k.request_hash into earlier
   from chat.idempotency_keys k
   where k.user_id = caller
@@ -46,13 +49,14 @@ begin
   if earlier.request_hash <> claim_idempotency_key.request_hash then
     perform chat.refuse('idempotency_key_reused');
   end if;
-  -- an error, so that the statements behind this one, which are on their way already, are not executed
-  raise exception using errcode = 'PT208', message = 'This request was carried out before';
+  -- An error, because the statements after this one are already in the pipeline and must not be
+  -- executed.
+  raise exception using errcode = 'PT208', message = 'This request was already carried out';
 end
 $$;
 
 comment on function chat.claim_idempotency_key(text, bytea) is
-  'Before a write: idempotency_in_flight while another transaction has the caller''s key, idempotency_key_reused when it was for something else, SQLSTATE PT208 when the same was done before.';
+  'Runs before a write. Raises idempotency_in_flight if another transaction holds the caller''s key, idempotency_key_reused if the key was used for another request, and SQLSTATE PT208 if the same request was already carried out.';
 
 revoke all on function chat.claim_idempotency_key(text, bytea) from public;
 grant execute on function chat.claim_idempotency_key(text, bytea) to authenticated;
@@ -68,12 +72,12 @@ declare
 begin
   insert into chat.idempotency_keys as k (user_id, key, request_hash, outcome)
   values (auth.uid(), keep_idempotency_key.key, keep_idempotency_key.request_hash, chat.outcome())
-  -- one that was too old to count
+  -- A key that has expired counts as absent.
   on conflict on constraint idempotency_keys_pkey do update
   set request_hash = excluded.request_hash, outcome = excluded.outcome, kept_at = excluded.kept_at;
 
-  -- Each key that comes takes a few old ones with it: faster than they come, and never many at once. Those that
-  -- somebody else is removing are left to them.
+  -- Every new key removes a few old ones: faster than keys arrive, and never many at once. Rows
+  -- that another transaction is removing are skipped.
   delete from chat.idempotency_keys k
   using (
     select o.user_id, o.key
@@ -88,7 +92,7 @@ end
 $$;
 
 comment on function chat.keep_idempotency_key(text, bytea) is
-  'Behind a write: keeps the caller''s key with rapport.outcome, and removes a few keys of anybody''s that are too old.';
+  'Runs after a write. Stores the caller''s key with rapport.outcome, and removes a few expired keys of any user.';
 
 revoke all on function chat.keep_idempotency_key(text, bytea) from public;
 grant execute on function chat.keep_idempotency_key(text, bytea) to authenticated;
@@ -106,7 +110,7 @@ begin
 end
 $$;
 
-comment on function chat.recall_idempotency_key(text) is 'Sets rapport.outcome as the write with the caller''s key left it.';
+comment on function chat.recall_idempotency_key(text) is 'Sets rapport.outcome to what the write with the caller''s key stored.';
 
 revoke all on function chat.recall_idempotency_key(text) from public;
 grant execute on function chat.recall_idempotency_key(text) to authenticated;

@@ -1,7 +1,8 @@
--- The application around the chat: which of its tables hold people and teams.
+-- The application around the chat: which of its tables contain users and teams.
 
--- Roles go by many names; what is none of these is a user. The text of an expression and not a function of the
--- role itself: the views are asked for every message, and a call costs more than everything else in them.
+-- Maps an application's role names to ours; an unknown name becomes "user". Returns the text of an
+-- expression instead of the role, because every message queries the views, and a function call
+-- would cost more than the rest of the query.
 create or replace function chat.role_expression(written text)
 returns text
 language sql
@@ -21,7 +22,8 @@ $$;
 
 revoke all on function chat.role_expression(text) from public;
 
--- Those of the wanted columns that a table has, as a list of text expressions on alias u, in the order of preference.
+-- Those of the wanted columns that a table has, as text expressions on the alias u, in order of
+-- preference.
 create or replace function chat.host_columns(host_table regclass, wanted text[])
 returns text[]
 language sql
@@ -36,7 +38,7 @@ $$;
 
 revoke all on function chat.host_columns(regclass, text[]) from public;
 
--- The two views over a table of people with their team and role in it.
+-- The two views over a table of users that contains each user's team and role.
 create or replace function chat.users_table_mapping(out directory text, out memberships text)
 language plpgsql
 stable
@@ -77,8 +79,9 @@ $$;
 
 revoke all on function chat.users_table_mapping() from public;
 
--- The views over the accounts themselves: team and role from what the server wrote into the token's metadata.
--- What people write themselves (raw_user_meta_data) gives a name and a picture, never a team or a role.
+-- The views over the accounts themselves. Team and role come from the metadata that the server
+-- writes into the token. The metadata that users can change (raw_user_meta_data) supplies only a
+-- name and a picture, never a team or a role.
 create or replace function chat.claims_mapping(out directory text, out memberships text)
 language plpgsql
 stable
@@ -128,7 +131,7 @@ $$;
 
 revoke all on function chat.claims_mapping() from public;
 
--- The view over the table of teams. The table is optional: without it teams have no names.
+-- The view over the table of teams. The table is optional: without it, teams have no names.
 create or replace function chat.teams_mapping(out teams_table regclass, out teams text)
 language plpgsql
 stable
@@ -150,8 +153,8 @@ $$;
 
 revoke all on function chat.teams_mapping() from public;
 
--- Makes one of the views say what it should. A view over the host's table belongs to that table's owner
--- wherever we may arrange it: under row-level security on that table any other owner sees nothing.
+-- Creates or replaces one of the views. If possible, the view belongs to the owner of the
+-- application's table: under row-level security on that table, any other owner would see no rows.
 create or replace function chat.replace_host_view(view_name text, query text, host_table regclass)
 returns void
 language plpgsql
@@ -174,13 +177,13 @@ begin
       execute format('revoke create on schema chat from %I', host_owner);
     exception when insufficient_privilege then
       if row_security_active(host_table) then
-        raise warning 'View chat.% cannot be given to %, the owner of %, and row-level security hides that table from %: the chat will see nobody.',
+        raise warning 'View chat.% cannot be given to %, the owner of %, and row-level security hides that table from %: the chat will have no users.',
           view_name, host_owner, host_table, current_user;
       end if;
     end;
   end if;
 
-  -- the functions of the chat run as the owner of this one; nobody else reads the views
+  -- The functions of the chat run as the owner of this function. No other role reads the views.
   begin
     execute format('grant select on chat.%I to %I', view_name, current_user);
   exception when insufficient_privilege then
@@ -192,7 +195,8 @@ $$;
 
 revoke all on function chat.replace_host_view(text, text, regclass) from public;
 
--- Points the columns that name people at the table that holds them, so that embeds find it and erasing works.
+-- Points the columns that contain user ids at the application's table of users, so that embedding
+-- in queries and erasing users work.
 create or replace function chat.point_people_at(people regclass)
 returns void
 language plpgsql
@@ -224,7 +228,8 @@ begin
       ('chat.idempotency_keys', 'user_id', 'cascade'),
       ('public.user_presence', 'user_id', 'cascade'),
       ('public.user_presence', 'is_typing_to', 'set null'),
-      -- and by it what devices and sockets report, which refers to this table: a report must lock nothing that is seen
+      -- The tables of devices and sockets refer to this one and not to users: a report must not
+      -- lock a row that other users can see.
       ('chat.presence_reports', 'user_id', 'cascade'),
       ('public.user_blocks', 'blocker_id', 'cascade'),
       ('public.user_blocks', 'blocked_id', 'cascade'),
@@ -247,7 +252,7 @@ begin
         reference.table_name, reference.constraint_name, reference.column_name, people, reference.on_delete
       );
     exception when insufficient_privilege then
-      raise warning '% may not reference %: erasing a person will leave their rows behind.', current_user, people;
+      raise warning '% may not reference %: erasing a user will not remove their rows.', current_user, people;
       return;
     end;
   end loop;
@@ -256,7 +261,8 @@ $$;
 
 revoke all on function chat.point_people_at(regclass) from public;
 
--- The table of people and the texts of the two views for a preset. All null where the database lacks what it needs.
+-- The table of users and the texts of the two views for a preset. All are null if the database
+-- lacks what the preset needs.
 create or replace function chat.host_mapping(preset text, out people regclass, out directory text, out memberships text)
 language plpgsql
 stable
@@ -291,9 +297,9 @@ $$;
 
 revoke all on function chat.host_mapping(text) from public;
 
--- The preset that "auto" stands for. A database that nobody has signed up to yet is judged by its tables alone. Once
--- there are people, a preset must give at least one of them a team: without teams nobody may write to anybody, and
--- an installation that ends like this looks as if it had succeeded.
+-- The preset that "auto" stands for. Before the first sign-up, only the tables count. Afterwards a
+-- preset must give at least one user a team: without teams no user may message another, and such an
+-- installation would appear to have succeeded.
 create or replace function chat.detect_host_preset()
 returns text
 language plpgsql
@@ -311,7 +317,7 @@ declare
   member_count bigint;
   candidates text := '';
 begin
-  -- A choice that was made once stays: a table that appears later must not move everybody to other teams.
+  -- The recorded preset is kept: a table that appears later must not move all users to other teams.
   foreach preset in array array_remove(array[recorded, best_by_tables], null) loop
     select m.* into mapping from chat.host_mapping(preset) m;
     continue when mapping.people is null;
@@ -321,7 +327,7 @@ begin
       return preset;
     end if;
     if not has_people then
-      raise warning 'Nobody has an account yet, so that host mapping "%" is chosen by the tables alone. People may write to each other once they have a team (%).',
+      raise warning 'No user has an account yet, so host mapping "%" was chosen from the tables alone. Users can message each other once they have a team (%).',
         preset, chat.host_team_source(preset);
       return preset;
     end if;
@@ -339,14 +345,14 @@ begin
   end loop;
   raise exception using
     errcode = 'RP001',
-    message = 'Nobody would have a team, so that nobody could write to anybody. Give people teams, or choose where people and teams '
-      || 'are found: chat.host_preset in the configuration, or "-v preset=NAME" with psql. What fits this database:' || candidates;
+    message = 'No user would have a team, so no user could message another. Give users teams, or choose where users and teams '
+      || 'are found: chat.host_preset in the configuration, or "-v preset=NAME" with psql. Presets that fit this database:' || candidates;
 end
 $$;
 
 revoke all on function chat.detect_host_preset() from public;
 
--- Where a preset reads teams from, for a person to read.
+-- Describes where a preset reads teams from, for messages.
 create or replace function chat.host_team_source(preset text)
 returns text
 language sql
@@ -380,7 +386,8 @@ begin
       case chosen when 'users_table' then 'a table public.users with id, team_id and role' else 'the table auth.users' end;
   end if;
 
-  -- the catalogue's names are in the texts, so a changed host gives another mapping; nothing changed, no DDL
+  -- The texts contain names from the catalogue, so a changed application yields another
+  -- mapping. If nothing changed, no DDL is executed.
   wanted := jsonb_build_object(
     'preset', chosen,
     'people', mapping.people::text,
@@ -391,7 +398,7 @@ begin
     and to_regclass('chat.memberships') is not null
     and to_regclass('chat.teams') is not null
   then
-    -- tables that a later migration brought
+    -- Covers tables that a later migration added.
     perform chat.point_people_at(mapping.people);
     return chosen;
   end if;
@@ -408,6 +415,6 @@ end
 $$;
 
 comment on function chat.install_host_mapping(text) is
-  'Writes chat.directory, chat.memberships and chat.teams for a preset and points the foreign keys at its people: auto, users_table (public.users with id, team_id and role), claims (auth.users with app metadata), one_team. Returns the preset in force. Does nothing when nothing changed. auto keeps the preset that is in force, else takes the one that fits the tables; where people have accounts and none would have a team, it fails with SQLSTATE RP001 and lists the presets.';
+  'Writes chat.directory, chat.memberships and chat.teams for a preset and points the foreign keys at its table of users. Presets: auto, users_table (public.users with id, team_id and role), claims (auth.users with app metadata), one_team. Returns the preset in force. Does nothing if nothing changed. auto keeps the preset in force, otherwise it chooses the one that fits the tables. If users have accounts and none would have a team, it fails with SQLSTATE RP001 and lists the presets.';
 
 revoke all on function chat.install_host_mapping(text) from public;

@@ -1,8 +1,8 @@
--- Who may message whom, who sees whose presence, who is found.
--- Nothing here that takes two people is executable by clients: it would answer questions about others.
+-- Who may message which user, whose presence is visible, and which users a search finds. Clients
+-- cannot execute any function that accepts two arbitrary users: it would reveal facts about others.
 
--- May the first write to the second? answering: in a conversation that exists already, where it is enough that
--- the other one might have opened it.
+-- May writer message reader? With answering, the two already have a conversation, and it suffices
+-- that either of them could have opened it.
 create or replace function chat.may_message(writer uuid, reader uuid, answering boolean)
 returns boolean
 language plpgsql
@@ -42,8 +42,9 @@ $$;
 
 revoke all on function chat.may_message(uuid, uuid, boolean) from public;
 
--- Policies ask this in every statement. Not in SQL, as a function that is not inlined would be parsed and planned
--- anew each time, which takes several times as long as the look-up.
+-- Policies call this in every statement. It is not in SQL, because a SQL function that is not
+-- inlined would be parsed and planned again on every call, which takes several times as long as the
+-- lookup.
 create or replace function chat.my_conversation_ids()
 returns setof uuid
 language plpgsql
@@ -61,12 +62,13 @@ end
 $$;
 
 comment on function chat.my_conversation_ids() is
-  'The caller''s conversations, for policies: one look-up per statement where a function per row would be one per row.';
+  'The caller''s conversations, for policies: one lookup per statement instead of a function call per row.';
 
 revoke all on function chat.my_conversation_ids() from public;
 grant execute on function chat.my_conversation_ids() to authenticated;
 
--- The people the caller knows: themselves, their teams, and whoever they have a conversation with.
+-- The users that the caller knows: themselves, the members of their teams, and everyone they have a
+-- conversation with.
 create or replace function chat.known_people_ids()
 returns setof uuid
 language plpgsql
@@ -92,7 +94,7 @@ end
 $$;
 
 comment on function chat.known_people_ids() is
-  'Whose row of user_presence the caller may see, for its policy: of those who do not share their presence it says nothing.';
+  'The users whose row of user_presence the caller may read, for its policy. The row of a user who does not share their presence contains nothing.';
 
 revoke all on function chat.known_people_ids() from public;
 grant execute on function chat.known_people_ids() to authenticated;
@@ -117,13 +119,13 @@ begin
 end
 $$;
 
-comment on function chat.visible_people_ids() is 'Whose presence the caller may see: of those they know, whoever shares it.';
+comment on function chat.visible_people_ids() is 'The users whose presence the caller may see: those they know who share it.';
 
 revoke all on function chat.visible_people_ids() from public;
 grant execute on function chat.visible_people_ids() to authenticated;
 
--- The pattern for ilike by which a part of a name or an address finds it. The characters of a pattern are ordinary ones in
--- a name.
+-- An ilike pattern that finds a part of a name or address. Characters with a special meaning in
+-- patterns are escaped.
 create or replace function chat.containing(part text)
 returns text
 language plpgsql
@@ -157,7 +159,8 @@ declare
   caller constant uuid := auth.uid();
   wanted constant text := btrim(search_people.query);
   pattern constant text := chat.containing(search_people.query);
-  -- as the search for messages folds a text: "lodz" is in "Łódź". Of what is left two characters are needed, too.
+  -- Folded like messages in the search: "lodz" finds "Łódź". At least two characters must remain
+  -- after folding.
   folded constant text := chat.folded_text(search_people.query);
   folded_pattern constant text := case when char_length(folded) >= 2 then '%' || folded || '%' end;
   caller_role text := (select d.role from chat.directory d where d.user_id = caller and d.is_active);
@@ -178,7 +181,7 @@ begin
     d.role
   from chat.directory d
   left join lateral (
-    -- the team the two share comes before one they do not
+    -- A team that both belong to comes before other teams.
     select theirs.team_id, mine.team_id is not null as is_shared
     from chat.memberships theirs
     left join chat.memberships mine on mine.team_id = theirs.team_id and mine.user_id = caller
@@ -219,7 +222,7 @@ end
 $$;
 
 comment on function chat.search_people(text, int) is
-  'People the caller might open a conversation with, by name or address, the most recently talked to first. Fewer than two characters find nobody.';
+  'Users that the caller could open a conversation with, by name or address, the most recent contacts first. A query of fewer than two characters finds none.';
 
 revoke all on function chat.search_people(text, int) from public;
 grant execute on function chat.search_people(text, int) to authenticated;

@@ -1,6 +1,8 @@
--- Blocking. Nobody learns that they are blocked: to them it is one of many reasons why somebody cannot be messaged.
+-- Blocks. A blocked user never learns of the block: it is one of many reasons why a user cannot be
+-- messaged.
 
--- People in whom the caller can see somebody: whoever shares a team or a conversation with them, or may write to them.
+-- Users that are visible to the caller: they share a team or a conversation with the caller, or the
+-- caller may message them.
 create or replace function chat.knows(other_user_id uuid)
 returns boolean
 language plpgsql
@@ -29,7 +31,7 @@ end
 $$;
 
 comment on function chat.knows(uuid) is
-  'Does the caller know this person? For the policy of user_blocks: false for a stranger and for a person who does not exist.';
+  'Does the caller know this user? For the policy of user_blocks. False for a stranger and for a user who does not exist.';
 
 revoke all on function chat.knows(uuid) from public;
 grant execute on function chat.knows(uuid) to authenticated;
@@ -41,9 +43,9 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
   if other_user_id = auth.uid() then
-    perform chat.refuse('validation_failed', 'Nobody blocks themselves');
+    perform chat.refuse('validation_failed', 'Users cannot block themselves');
   end if;
-  -- of a stranger and of nobody the answer is the same
+  -- The answer is the same for a stranger and for an id without a user.
   if not chat.knows(other_user_id) then
     perform chat.refuse('not_found');
   end if;
@@ -54,7 +56,7 @@ begin
 end
 $$;
 
-comment on function chat.block(uuid) is 'Blocks somebody for the caller, both ways and unrevealed. False: they were blocked already.';
+comment on function chat.block(uuid) is 'Blocks a user for the caller, in both directions and without revealing it. Returns false if the user was already blocked.';
 
 revoke all on function chat.block(uuid) from public;
 grant execute on function chat.block(uuid) to authenticated;
@@ -69,7 +71,7 @@ begin
 end
 $$;
 
-comment on function chat.unblock(uuid) is 'Lifts a block of the caller''s, if there is one.';
+comment on function chat.unblock(uuid) is 'Removes the caller''s block of a user, if there is one.';
 
 revoke all on function chat.unblock(uuid) from public;
 grant execute on function chat.unblock(uuid) to authenticated;
@@ -88,7 +90,7 @@ begin
       json_build_object(
         'user_id', b.blocked_id,
         'created_at', b.created_at,
-        -- a row written past this function may name a stranger
+        -- A row written without this function may contain the id of a stranger.
         'user', case when chat.knows(b.blocked_id) then json_build_object(
           'id', b.blocked_id,
           'full_name', d.display_name,
@@ -105,7 +107,7 @@ begin
 end
 $$;
 
-comment on function chat.blocked_people(uuid) is 'Whom the caller blocked, the latest first; or only the one that is named.';
+comment on function chat.blocked_people(uuid) is 'The users that the caller blocked, the latest first, or only the given one.';
 
 revoke all on function chat.blocked_people(uuid) from public;
 grant execute on function chat.blocked_people(uuid) to authenticated;

@@ -1,5 +1,5 @@
--- A number for each user that summarizes the data of the application on which message permissions depend. The server
--- compares the numbers to detect that the permissions of a connected user may have changed.
+-- A number for each user that summarizes the application's data on which permissions depend. The
+-- server compares the numbers to detect that the permissions of a connected user may have changed.
 
 create or replace function chat.standings(people uuid[], conversations uuid[])
 returns table (id uuid, standing bigint)
@@ -48,7 +48,7 @@ end
 $$;
 
 comment on function chat.standings(uuid[], uuid[]) is
-  'For the server: a number for each of these users that changes with their suspension, role and teams, and one for each of these direct conversations that changes with those of its two members.';
+  'For the server. Returns a number for each of these users, which changes with their suspension, role and teams, and one for each of these direct conversations, which changes with those of its two members.';
 
 revoke all on function chat.standings(uuid[], uuid[]) from public;
 grant execute on function chat.standings(uuid[], uuid[]) to service_role;

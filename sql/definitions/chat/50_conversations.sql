@@ -1,8 +1,8 @@
--- Opening conversations, and what a member may set about one.
--- Lock order everywhere: message, then conversation, then members, then receipts.
+-- Opening conversations, and a member's own settings of one.
+-- The lock order everywhere is: message, then conversation, then members, then receipts.
 
--- Every change of a row that clients keep a copy of is stamped with its transaction, whoever makes it: /sync
--- compares the stamps with the snapshot a client has seen.
+-- Stamps every change of a row that clients cache with its transaction, regardless of the writer.
+-- /sync compares the stamps with the snapshot that a client has seen.
 create or replace function chat.stamp_change()
 returns trigger
 language plpgsql
@@ -28,7 +28,8 @@ create or replace trigger conversation_receipts_90_stamp
   before update on public.conversation_receipts
   for each row execute function chat.stamp_change();
 
--- One spelling per pair, and nothing that only the server may decide. Also for imports, which write the table directly.
+-- Gives every pair of users one spelling, and resets what only the server may decide. This also
+-- applies to imports, which write the table directly.
 create or replace function chat.prepare_conversation()
 returns trigger
 language plpgsql
@@ -60,11 +61,11 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
   if (new.id, new.kind, new.created_at) is distinct from (old.id, old.kind, old.created_at)
-    -- erasing a person takes them out of the pair; nobody is ever put into one
+    -- Erasing a user sets their id in the pair to null. No user is ever added to a pair.
     or (new.participant_1_id is distinct from old.participant_1_id and new.participant_1_id is not null)
     or (new.participant_2_id is distinct from old.participant_2_id and new.participant_2_id is not null)
   then
-    raise exception 'Who a conversation is between does not change' using
+    raise exception 'The members of a conversation cannot be changed' using
       errcode = 'restrict_violation', constraint = 'user_conversations_identity_is_fixed';
   end if;
   return new;
@@ -77,8 +78,8 @@ create or replace trigger user_conversations_10_keep_identity
   before update of id, kind, participant_1_id, participant_2_id, created_at on public.user_conversations
   for each row execute function chat.keep_conversation_identity();
 
--- The receipts are made here and only ever updated later: an insert while reading would lock the conversation
--- after the member, the wrong way round.
+-- Receipts are inserted here and only updated later: an insert while reading would lock the
+-- conversation after the member, which is the wrong order.
 create or replace function chat.add_members()
 returns trigger
 language plpgsql
@@ -109,7 +110,7 @@ create or replace trigger user_conversations_20_add_members
   referencing new table as opened
   for each statement execute function chat.add_members();
 
--- What a member changes in their own row has consequences, whoever writes it.
+-- Applies the consequences of a member's changes to their own row, regardless of the writer.
 create or replace function chat.settle_member()
 returns trigger
 language plpgsql
@@ -117,7 +118,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
   if (new.conversation_id, new.user_id) is distinct from (old.conversation_id, old.user_id) then
-    raise exception 'A membership does not change hands' using
+    raise exception 'A membership cannot be given to another user' using
       errcode = 'restrict_violation', constraint = 'user_conversation_members_identity_is_fixed';
   end if;
   if new.is_pinned is distinct from old.is_pinned then
@@ -135,7 +136,7 @@ $$;
 
 revoke all on function chat.settle_member() from public;
 
--- not for the counters, which only functions of this schema move
+-- Not for the counters, which only functions of this schema change.
 create or replace trigger user_conversation_members_10_settle
   before update of conversation_id, user_id, is_archived, is_pinned, is_muted, muted_until, notification_level, marked_unread
   on public.user_conversation_members
@@ -186,7 +187,7 @@ end
 $$;
 
 comment on function chat.can_send(uuid) is
-  'May the caller write here now? Not after a block, a lost team or a suspension on either side, nor to somebody who was erased.';
+  'May the caller write to this conversation now? Not after a block, the loss of the common team, or a suspension on either side, and not to an erased user.';
 
 revoke all on function chat.can_send(uuid) from public;
 grant execute on function chat.can_send(uuid) to authenticated;
@@ -206,7 +207,7 @@ begin
     perform chat.refuse('unauthorized');
   end if;
   if other_user_id is null then
-    perform chat.refuse('validation_failed', 'Name the other person');
+    perform chat.refuse('validation_failed', 'The id of the other user is required');
   end if;
   if other_user_id = caller then
     perform chat.refuse('validation_failed', 'A conversation takes two people');
@@ -217,12 +218,13 @@ begin
   where c.kind = 'direct' and c.participant_1_id = first_id and c.participant_2_id = second_id;
 
   if conversation_id is null then
-    -- the same refusal, found in the same way, for a stranger and for a person who does not exist
+    -- A stranger and a user who does not exist yield the same refusal, found in the same way.
     if not chat.may_message(caller, other_user_id, false) then
       perform chat.refuse('not_allowed_recipient');
     end if;
 
-    -- when another one is opening the same pair this waits for it and finds its row below
+    -- If another transaction is opening the same pair, this waits for it, and the query below finds
+    -- its row.
     insert into public.user_conversations as c (participant_1_id, participant_2_id, created_by)
     values (first_id, second_id, caller)
     on conflict (participant_1_id, participant_2_id) where kind = 'direct' do nothing
@@ -240,7 +242,7 @@ begin
     if not chat.is_my_conversation(conversation_id) then
       perform chat.refuse('not_allowed_recipient');
     end if;
-    -- whoever opens it wants to see it
+    -- Opening a conversation shows it again.
     update public.user_conversation_members m
     set hidden = false, updated_at = now()
     where m.conversation_id = open_conversation.conversation_id and m.user_id = caller and m.hidden;
@@ -249,13 +251,14 @@ end
 $$;
 
 comment on function chat.open_conversation(uuid) is
-  'Opens or finds the caller''s conversation with somebody. One that exists is found even where it may not be written to any more.';
+  'Opens or finds the caller''s conversation with a user. An existing one is found even if the caller may no longer write to it.';
 
 revoke all on function chat.open_conversation(uuid) from public;
 grant execute on function chat.open_conversation(uuid) to authenticated;
 
--- Functions in public run as their caller: the data API offers whatever is executable in public, and a definer
--- function there has to be audited by everybody who exposes that schema. The rights are in schema chat.
+-- Functions in public run as their caller, because the data API offers everything executable in
+-- public, and every definer function there would have to be audited by those who expose that
+-- schema. The rights are checked in schema chat.
 create or replace function public.get_or_create_conversation(user1_id uuid, user2_id uuid)
 returns uuid
 language plpgsql
@@ -275,7 +278,7 @@ begin
 end
 $$;
 
-comment on function public.get_or_create_conversation(uuid, uuid) is 'chat.open_conversation for clients that name both people; the caller must be one of them.';
+comment on function public.get_or_create_conversation(uuid, uuid) is 'chat.open_conversation for clients that send both user ids. The caller must be one of them.';
 
 revoke all on function public.get_or_create_conversation(uuid, uuid) from public, anon, authenticated, service_role;
 grant execute on function public.get_or_create_conversation(uuid, uuid) to authenticated;
@@ -291,12 +294,12 @@ begin
 end
 $$;
 
-comment on function public.get_or_create_conversation(uuid) is 'chat.open_conversation for clients that name the other person.';
+comment on function public.get_or_create_conversation(uuid) is 'chat.open_conversation for clients that send only the other user''s id.';
 
 revoke all on function public.get_or_create_conversation(uuid) from public, anon, authenticated, service_role;
 grant execute on function public.get_or_create_conversation(uuid) to authenticated;
 
--- settings: the keys that are there are set, as PATCH has it. Null empties muted_until and draft.
+-- Sets the keys that the object contains, like PATCH. Null clears muted_until and draft.
 create or replace function chat.set_conversation_settings(conversation_id uuid, settings jsonb)
 returns void
 language plpgsql
@@ -311,7 +314,7 @@ begin
     perform chat.refuse('not_found');
   end if;
   if jsonb_typeof(settings) is distinct from 'object' then
-    perform chat.refuse('validation_failed', 'Settings are an object');
+    perform chat.refuse('validation_failed', 'Settings must be an object');
   end if;
   if exists (
     select
@@ -319,10 +322,10 @@ begin
     where (s.key in ('is_archived', 'is_pinned', 'is_muted', 'marked_unread') and jsonb_typeof(s.value) <> 'boolean')
       or (s.key in ('muted_until', 'draft') and jsonb_typeof(s.value) not in ('string', 'null'))
   ) then
-    perform chat.refuse('validation_failed', 'A setting has a value it cannot have');
+    perform chat.refuse('validation_failed', 'A setting has an invalid value');
   end if;
   if settings ? 'notification_level' and coalesce(settings ->> 'notification_level', '') not in ('all', 'mentions', 'none') then
-    perform chat.refuse('validation_failed', 'notification_level is all, mentions or none');
+    perform chat.refuse('validation_failed', 'notification_level must be all, mentions or none');
   end if;
 
   if settings ?| array['is_archived', 'is_pinned', 'is_muted', 'muted_until', 'notification_level', 'marked_unread'] then
@@ -333,7 +336,7 @@ begin
         is_muted = coalesce((settings ->> 'is_muted')::boolean, m.is_muted),
         muted_until = case
           when settings ? 'muted_until' then (settings ->> 'muted_until')::timestamptz
-          -- muted anew without an end: an earlier end must not be the new one
+          -- Muted again without an end: the end of an earlier mute must not apply.
           when (settings ->> 'is_muted')::boolean then null
           else m.muted_until
         end,
@@ -347,7 +350,7 @@ begin
 
   if settings ? 'draft' then
     if char_length(draft) > 20000 then
-      perform chat.refuse('message_too_long', 'draft has at most 20000 characters');
+      perform chat.refuse('message_too_long', 'draft may have at most 20000 characters');
     end if;
     delete from public.message_drafts d
     where d.conversation_id = set_conversation_settings.conversation_id and d.user_id = caller and draft = '';
@@ -357,14 +360,15 @@ begin
     where draft <> ''
     on conflict on constraint message_drafts_pkey do update set content = excluded.content, updated_at = now();
 
-    -- after the other settings: an update that changes nothing of the row is how the server sees that it is the draft
+    -- After the other settings: from an update that changes no other column, the server concludes
+    -- that the draft changed.
     perform chat.touch_memberships(caller, set_conversation_settings.conversation_id);
   end if;
 end
 $$;
 
 comment on function chat.set_conversation_settings(uuid, jsonb) is
-  'Sets the caller''s own is_archived, is_pinned, is_muted, muted_until, notification_level, marked_unread and draft, as far as the object names them.';
+  'Sets the caller''s own is_archived, is_pinned, is_muted, muted_until, notification_level, marked_unread and draft, as far as the object contains them.';
 
 revoke all on function chat.set_conversation_settings(uuid, jsonb) from public;
 grant execute on function chat.set_conversation_settings(uuid, jsonb) to authenticated;
@@ -382,7 +386,7 @@ begin
     perform chat.refuse('not_found');
   end if;
 
-  -- nobody sends between the reading of last_seq and the writing of cleared_seq
+  -- No message can be sent between reading last_seq and writing cleared_seq.
   perform from public.user_conversations c where c.id = clear_conversation.conversation_id for no key update;
 
   update public.user_conversation_members m
@@ -406,7 +410,7 @@ end
 $$;
 
 comment on function chat.clear_conversation(uuid) is
-  'Empties a conversation for the caller and takes it off their list until somebody writes in it. The others keep everything.';
+  'Empties a conversation for the caller and hides it from their list until the next message. The other members keep everything.';
 
 revoke all on function chat.clear_conversation(uuid) from public;
 grant execute on function chat.clear_conversation(uuid) to authenticated;

@@ -1,5 +1,5 @@
--- What counts as text, and what a person may put into a message. In plpgsql, which keeps its plans: functions in
--- SQL that are not inlined are planned anew by every statement.
+-- What counts as text, and what users may put into a message. The functions are in plpgsql, which
+-- keeps its plans: SQL functions that are not inlined are planned again by every statement.
 
 create or replace function chat.trimmed(content text)
 returns text
@@ -9,7 +9,7 @@ parallel safe
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  -- White_Space, as Unicode has it: btrim alone knows only the ordinary space
+  -- Unicode's White_Space. Without this list, btrim removes only the ordinary space.
   return btrim(
     content,
     U&'\0009\000A\000B\000C\000D\0020\0085\00A0\1680\2000\2001\2002\2003\2004\2005\2006\2007\2008\2009\200A\2028\2029\202F\205F\3000'
@@ -17,7 +17,7 @@ begin
 end
 $$;
 
-comment on function chat.trimmed(text) is 'The text without White_Space at its ends, which is how messages are stored.';
+comment on function chat.trimmed(text) is 'The text without White_Space at both ends. Messages are stored in this form.';
 
 revoke all on function chat.trimmed(text) from public;
 grant execute on function chat.trimmed(text) to authenticated, service_role;
@@ -30,8 +30,9 @@ parallel safe
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  -- trimming a text of everything invisible leaves nothing exactly when nothing in it is visible.
-  -- Beyond White_Space: soft hyphen, joiners, fillers, direction marks, variation selectors, the blank braille
+  -- Trimming all invisible characters leaves nothing exactly if nothing in the text is visible.
+  -- Beyond White_Space these are: soft hyphen, joiners, fillers, direction marks, variation
+  -- selectors, the blank braille pattern.
   return btrim(
     content,
     U&'\0009\000A\000B\000C\000D\0020\0085\00A0\1680\2000\2001\2002\2003\2004\2005\2006\2007\2008\2009\200A\2028\2029\202F\205F\3000'
@@ -42,13 +43,13 @@ begin
 end
 $$;
 
-comment on function chat.is_blank(text) is 'Is there nothing to see in the text?';
+comment on function chat.is_blank(text) is 'Does the text contain nothing visible?';
 
 revoke all on function chat.is_blank(text) from public;
 grant execute on function chat.is_blank(text) to authenticated, service_role;
 
--- The content as it is stored, or a refusal. Holds for everybody, on insert and on update; how long it may be
--- is asked once per statement.
+-- Returns the content in the form in which it is stored, or refuses it. Applies to every writer, on
+-- insert and on update. The configured maximum length is checked once per statement.
 create or replace function chat.accepted_content(content text, message_type text, has_file boolean)
 returns text
 language plpgsql
@@ -58,7 +59,8 @@ as $$
 declare
   stored constant text := coalesce(chat.trimmed(accepted_content.content), '');
 begin
-  -- Here already, however high the limit is set: the constraint of the table would have the text written to the log.
+  -- Checked here even if the configured limit is higher: a violation of the table's constraint
+  -- would write the text to the log.
   if char_length(stored) > 20000 then
     perform chat.refuse('message_too_long', 'At most 20000 characters');
   end if;
@@ -74,7 +76,8 @@ $$;
 
 revoke all on function chat.accepted_content(text, text, boolean) from public;
 
--- What is asked of a person, and not of the server: an address below the storage, members in mentions, a size.
+-- Rules for users but not for the server: the file's address is in the storage, mentions are
+-- members, and the metadata is small.
 create or replace function chat.check_personal_message(message public.user_messages)
 returns void
 language plpgsql
@@ -86,19 +89,19 @@ declare
   storage_url text;
 begin
   if coalesce(message.message_type, '') not in ('text', 'image', 'file') then
-    perform chat.refuse('validation_failed', 'message_type is text, image or file');
+    perform chat.refuse('validation_failed', 'message_type must be text, image or file');
   end if;
   if message.client_message_id is not null and char_length(message.client_message_id) not between 1 and 64 then
-    perform chat.refuse('validation_failed', 'client_message_id has 1 to 64 characters');
+    perform chat.refuse('validation_failed', 'client_message_id must have 1 to 64 characters');
   end if;
   if jsonb_typeof(message.metadata) is distinct from 'object' or octet_length(message.metadata::text) > 8192 then
-    perform chat.refuse('validation_failed', 'metadata is an object of at most 8192 bytes');
+    perform chat.refuse('validation_failed', 'metadata must be an object of at most 8192 bytes');
   end if;
   if message.file_size < 0 then
-    perform chat.refuse('validation_failed', 'file_size is not negative');
+    perform chat.refuse('validation_failed', 'file_size must not be negative');
   end if;
   if char_length(message.file_url) > 2048 or char_length(message.file_name) > 255 or char_length(message.file_type) > 255 then
-    perform chat.refuse('validation_failed', 'file_url has at most 2048 characters, file_name and file_type 255');
+    perform chat.refuse('validation_failed', 'file_url may have at most 2048 characters, file_name and file_type 255');
   end if;
   if cardinality(message.mentions) > 100 then
     perform chat.refuse('validation_failed', 'At most 100 mentions');
@@ -108,10 +111,10 @@ begin
     storage_url := (select nullif(c.value #>> '{}', '') from chat.config c where c.key = 'storage_url');
     if storage_url is null
       or not starts_with(message.file_url, rtrim(storage_url, '/') || '/')
-      -- a path that climbs back out of the storage begins with its address, too
+      -- A path that leaves the storage through ".." also starts with its address.
       or message.file_url ~* '(^|[/\\])(\.|%2e)(\.|%2e)([/\\]|$)'
     then
-      perform chat.refuse('validation_failed', 'file_url is not an address of the storage');
+      perform chat.refuse('validation_failed', 'file_url is not an address in the storage');
     end if;
   end if;
 
@@ -132,14 +135,15 @@ begin
       where m.conversation_id = message.conversation_id and m.user_id = mentioned.user_id and m.left_at is null
     )
   ) then
-    perform chat.refuse('validation_failed', 'mentions are members of the conversation');
+    perform chat.refuse('validation_failed', 'mentions must be members of the conversation');
   end if;
 end
 $$;
 
 revoke all on function chat.check_personal_message(public.user_messages) from public;
 
--- A message as it is there for the caller: of a conversation of theirs, and neither cleared nor hidden. Null otherwise.
+-- The message if it is in one of the caller's conversations and the caller neither cleared nor hid
+-- it. Null otherwise.
 create or replace function chat.my_message(message_id uuid)
 returns public.user_messages
 language plpgsql
@@ -163,7 +167,7 @@ begin
 end
 $$;
 
-comment on function chat.my_message(uuid) is 'A message of the caller''s conversations that they neither cleared nor hid; null for any other.';
+comment on function chat.my_message(uuid) is 'A message of the caller''s conversations that they neither cleared nor hid. Null for any other.';
 
 revoke all on function chat.my_message(uuid) from public;
 grant execute on function chat.my_message(uuid) to authenticated;

@@ -1,11 +1,13 @@
--- Sending. Two row triggers and one for the statement:
---   10 turns strangers away before anything is locked for them;
---   20 locks the conversation and gives the row its place;
---   30 moves the counters once per statement, for the rows that really came in. A row trigger that moved them
---      would leave a dead version per message, and would count what "on conflict do nothing" then drops.
+-- Sending a message. There are two row triggers and one statement trigger:
+--   10 refuses strangers before anything is locked for them;
+--   20 locks the conversation and assigns seq and rev;
+--   30 updates the counters once per statement, for the rows that were really inserted. A row
+--      trigger would leave a dead row version per message, and would count rows that "on conflict
+--      do nothing" then drops.
 
--- Runs as whoever inserts, so that it knows whether row-level security applies to them. Whether they may write
--- is for the policy to say; but that is asked after the row triggers, and a stranger should lock nothing.
+-- Runs as the inserting role, to find out whether row-level security applies to it. The policy
+-- decides whether the caller may write, but PostgreSQL checks it after the row triggers, and a
+-- stranger must not lock anything.
 create or replace function chat.judge_message()
 returns trigger
 language plpgsql
@@ -33,8 +35,12 @@ create or replace trigger user_messages_10_judge
   before insert on public.user_messages
   for each row execute function chat.judge_message();
 
--- The plan is kept for the session and may be made while the table is empty; one that sorts what it scanned would
--- then make a large insert quadratic.
+-- The plan is kept for the session, and may have been made while the table was empty. A plan that
+-- sorts the rows it scanned would make a large insert quadratic.
+--
+-- PostgreSQL adds a very large cost to a node whose type is disabled. If it uses one nevertheless, it
+-- would consider the plan worth compiling, which takes tens of milliseconds at every execution. So
+-- every function that disables a type also disables compilation.
 create or replace function chat.place_message()
 returns trigger
 language plpgsql
@@ -43,7 +49,6 @@ set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
 set enable_bitmapscan = off
 set enable_sort = off
--- A plan that needs a disabled step looks expensive enough to compile, for each row that is written.
 set jit = off
 as $$
 declare
@@ -71,13 +76,14 @@ begin
     perform chat.check_personal_message(new);
   end if;
 
-  -- Rows that came earlier in this statement are in the table and not yet in the counters; rows that were
-  -- dropped or rolled back are in neither, so that no number is lost. When this has to wait for the lock, the
-  -- conversation is read again afterwards and the newest rows are not: the counters know of those.
+  -- Rows inserted earlier by this statement are in the table but not yet in the counters. Rows that
+  -- were dropped or rolled back are in neither, so no number is lost. If this waits for the lock,
+  -- PostgreSQL reads the conversation again afterwards but not the newest rows; the counters then
+  -- include those.
   select
     greatest(c.last_seq, newest.seq) + 1,
     greatest(c.rev, changed.rev) + 1,
-    -- the clock may step back, the order of messages may not
+    -- The clock may go back, but the order of messages may not change.
     greatest(c.last_message_at + interval '1 microsecond', newest.created_at + interval '1 microsecond')
   into new.seq, new.rev, earliest
   from public.user_conversations c
@@ -101,7 +107,8 @@ begin
     perform chat.refuse('not_found', 'No such conversation');
   end if;
 
-  -- read under the lock: a sender that waited for it writes later than the one it waited for
+  -- Read while holding the lock: a sender that waited for the lock gets a later time than the one
+  -- it waited for.
   new.created_at := greatest(earliest, clock_timestamp());
   new.updated_at := new.created_at;
   new.is_edited := false;
@@ -131,7 +138,7 @@ declare
   unarchive constant boolean := chat.flag('unarchive_on_message');
   max_length constant int := chat.amount('max_message_length', 4000);
 begin
-  -- here and not per row, which would read the setting as often as there are rows
+  -- Checked here instead of per row, which would read the setting once for every row.
   if exists (select from arrived a where char_length(a.content) > max_length) then
     perform chat.refuse('message_too_long', format('At most %s characters', max_length));
   end if;
@@ -169,7 +176,8 @@ begin
   ) news
   where m.conversation_id = news.conversation_id and m.user_id = news.user_id and m.left_at is null;
 
-  -- the sender's other devices show the draft until they are told; the rows of members are locked already
+  -- The sender's other devices show the draft until they receive its removal. The rows of members
+  -- are locked already.
   with sent as (
     delete from public.message_drafts d
     using arrived a
@@ -221,7 +229,7 @@ begin
     perform chat.refuse('not_found');
   end if;
 
-  -- from here on nobody else sends in this conversation, so that what is not there yet will not be there below
+  -- From here on no other sender can write to this conversation, so the query below misses nothing.
   perform from public.user_conversations c where c.id = send_message.conversation_id for no key update;
 
   if client_message_id is not null then
@@ -232,7 +240,7 @@ begin
       and m.sender_id = caller
       and m.client_message_id = send_message.client_message_id;
     if found then
-      -- without both hashes there is nothing that says it is another message
+      -- Only two different hashes prove that the messages differ.
       if earlier.request_hash <> send_message.request_hash then
         perform chat.refuse('client_message_id_conflict');
       end if;
@@ -245,9 +253,9 @@ begin
     perform chat.refuse('not_allowed_recipient');
   end if;
   if coalesce(message_type, 'text') not in ('text', 'image', 'file') then
-    perform chat.refuse('validation_failed', 'message_type is text, image or file');
+    perform chat.refuse('validation_failed', 'message_type must be text, image or file');
   end if;
-  -- nor is one that the caller hid or cleared there to be answered
+  -- A message that the caller hid or cleared cannot be quoted either.
   if reply_to_id is not null and (chat.my_message(reply_to_id)).id is null then
     perform chat.refuse('validation_failed', 'reply_to_id is not a message of this conversation');
   end if;
@@ -271,7 +279,7 @@ end
 $$;
 
 comment on function chat.send_message(uuid, text, text, text, text, uuid, uuid[], jsonb, text, text, bigint, text) is
-  'Sends as the caller. The same client_message_id again answers the first message (created = false), or client_message_id_conflict when the request was another.';
+  'Sends a message as the caller. A repeated client_message_id returns the first message (created = false), or client_message_id_conflict if the request differs.';
 
 revoke all on function chat.send_message(uuid, text, text, text, text, uuid, uuid[], jsonb, text, text, bigint, text) from public;
 grant execute on function chat.send_message(uuid, text, text, text, text, uuid, uuid[], jsonb, text, text, bigint, text) to authenticated;

@@ -1,6 +1,6 @@
--- Editing, deleting, and the counters that follow.
+-- Editing and deleting messages, and updating the counters.
 
--- Runs as whoever updates, before anything is locked beyond the message itself.
+-- Runs as the updating role, before anything but the message itself is locked.
 create or replace function chat.judge_message_change()
 returns trigger
 language plpgsql
@@ -8,7 +8,8 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
   if row_security_active('public.user_messages') then
-    -- who may no longer post may no longer edit; taking back one's own words is always allowed
+    -- A user who may no longer write may no longer edit. Deleting one's own message is always
+    -- allowed.
     if not new.is_deleted and new is distinct from old and not chat.can_send(old.conversation_id) then
       perform chat.refuse('not_allowed_recipient');
     end if;
@@ -41,7 +42,7 @@ end
 $$;
 
 comment on function chat.check_edit_window(public.user_messages, public.user_messages) is
-  'Refuses another text when the time for editing has passed.';
+  'Refuses a changed text if the time for editing has passed.';
 
 revoke all on function chat.check_edit_window(public.user_messages, public.user_messages) from public;
 grant execute on function chat.check_edit_window(public.user_messages, public.user_messages) to authenticated;
@@ -50,7 +51,8 @@ create or replace trigger user_messages_10_judge_change
   before update on public.user_messages
   for each row execute function chat.judge_message_change();
 
--- The planner is held to the indexes for the same reason as in chat.place_message().
+-- The planner is restricted to the indexes, without compilation, for the same reasons as in
+-- chat.place_message().
 create or replace function chat.apply_message_change()
 returns trigger
 language plpgsql
@@ -59,20 +61,20 @@ set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
 set enable_bitmapscan = off
 set enable_sort = off
--- A plan that needs a disabled step looks expensive enough to compile, for each row that is written.
 set jit = off
 as $$
 declare
-  -- a reaction or a pin asks for a new rev by moving the old one
+  -- A reaction or a pin requests a new rev by changing the old one.
   is_touched constant boolean := new.rev is distinct from old.rev;
 begin
   if (new.id, new.conversation_id, new.seq, new.created_at, new.client_message_id, new.message_type)
       is distinct from (old.id, old.conversation_id, old.seq, old.created_at, old.client_message_id, old.message_type)
-    -- erasing a person leaves their messages without a sender; nobody else's become anybody's
+    -- Erasing a user sets the sender of their messages to null. No other change of the sender is
+    -- possible.
     or (new.sender_id is distinct from old.sender_id and new.sender_id is not null)
     or (new.reply_to_id is distinct from old.reply_to_id and new.reply_to_id is not null)
   then
-    raise exception 'That part of a message does not change' using
+    raise exception 'This column of a message cannot be changed' using
       errcode = 'restrict_violation', constraint = 'user_messages_identity_is_fixed';
   end if;
 
@@ -80,7 +82,7 @@ begin
     if not new.is_deleted or new.content <> '' or new.file_url is not null then
       perform chat.refuse('message_deleted');
     end if;
-    -- deleting twice is deleting once
+    -- A second deletion changes nothing.
     new.deleted_at := old.deleted_at;
     new.deleted_by := old.deleted_by;
     new.metadata := '{}';
@@ -96,7 +98,7 @@ begin
     new.deleted_by := coalesce(auth.uid(), new.deleted_by);
     delete from public.message_edits e where e.message_id = old.id;
     delete from public.message_pins p where p.message_id = old.id;
-    -- the hash of what was said is not left to be guessed at
+    -- The hash is removed, because the deleted text could be guessed from it.
     delete from chat.message_requests r where r.message_id = old.id;
   elsif new.content is distinct from old.content or new.metadata is distinct from old.metadata then
     new.content := chat.accepted_content(new.content, new.message_type, new.file_url is not null);
@@ -117,7 +119,7 @@ begin
     end if;
   end if;
 
-  -- a read is no change of the message, and neither is setting it to what it was
+  -- Reading does not change a message, and neither does an update to the same values.
   if not is_touched
     and (
       new.content, new.is_deleted, new.sender_id, new.reply_to_id, new.metadata, new.mentions,
@@ -130,8 +132,9 @@ begin
     return new;
   end if;
 
-  -- Replies quote it and change with it, in count_message_changes(). They are locked before the conversation, as
-  -- messages are everywhere; a reply is newer than what it quotes, so that nobody goes the other way.
+  -- Replies contain a quotation and change with it, in count_message_changes(). They are locked
+  -- before the conversation, as messages are everywhere. A reply is always newer than the quoted
+  -- message, so all transactions lock in the same direction.
   if (new.content, new.is_deleted, new.sender_id, new.file_name)
     is distinct from (old.content, old.is_deleted, old.sender_id, old.file_name)
   then
@@ -142,13 +145,14 @@ begin
     for no key update;
   end if;
 
-  -- the counter of the conversation follows once per statement; until then rows of this statement are ahead of it
+  -- The conversation's counter is updated once per statement. Until then, rows of this statement
+  -- can have a higher rev.
   perform from public.user_conversations c where c.id = old.conversation_id for no key update;
   new.rev := 1 + greatest(
     (select c.rev from public.user_conversations c where c.id = old.conversation_id),
     (select m.rev from public.user_messages m where m.conversation_id = old.conversation_id order by m.rev desc limit 1)
   );
-  -- a reaction is news of the message, not another version of it
+  -- A reaction changes the message's rev but not its text, so updated_at stays.
   if not is_touched then
     new.updated_at := clock_timestamp();
   end if;
@@ -163,7 +167,7 @@ create or replace trigger user_messages_20_apply_change
   before update on public.user_messages
   for each row execute function chat.apply_message_change();
 
--- Takes messages that are gone out of the counts of those who had not read them.
+-- Subtracts deleted messages from the counts of members who had not read them.
 create or replace function chat.uncount_messages(ids uuid[], conversation_ids uuid[], seqs bigint[], sender_ids uuid[], mentioned text[])
 returns void
 language plpgsql
@@ -171,7 +175,8 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  -- locked in one order first, so that the counting below sees read positions that no longer move
+  -- Locked in one order first, so that the read positions no longer change while they are counted
+  -- below.
   perform
   from public.user_conversation_members m
   where m.conversation_id = any (conversation_ids)
@@ -192,7 +197,7 @@ begin
     join public.user_conversation_members member on member.conversation_id = gone.conversation_id
     where gone.seq > greatest(member.last_read_seq, member.cleared_seq)
       and gone.sender_id is distinct from member.user_id
-      -- whoever had hidden it was already given the difference
+      -- Hiding the message has already subtracted it for this member.
       and not exists (
         select
         from public.message_hides h
@@ -217,7 +222,8 @@ declare
   gone record;
   quoted uuid[];
 begin
-  -- a message from before the limit was lowered may be deleted or reacted to, only not written again
+  -- A message that was stored before the limit was lowered can still be deleted and reacted to, but
+  -- not edited.
   if exists (select from after a where char_length(a.content) > max_length and (a.content in (select b.content from before b)) is not true) then
     perform chat.refuse('message_too_long', format('At most %s characters', max_length));
   end if;
@@ -236,22 +242,23 @@ begin
   into gone
   from before b
   where not b.is_deleted
-    -- "is true" keeps the planner from turning this into a join: a transition table has no statistics, and
-    -- the plan kept from a statement of one row would compare every row with every other
+    -- "is true" keeps the planner from making this a join: a transition table has no statistics,
+    -- and a plan kept from a one-row statement would compare every row with every other row.
     and (b.id in (select a.id from after a where a.is_deleted)) is true;
 
   if gone.seqs is not null then
     perform chat.uncount_messages(gone.ids, gone.conversation_ids, gone.seqs, gone.sender_ids, gone.mentioned);
 
-    -- They may say anything, too. One that is being taken away waits for the message, and must not be waited for.
+    -- Reactions can contain text, too. A reaction that another transaction is removing is skipped:
+    -- that transaction waits for this message, so waiting for it would deadlock.
     delete from public.message_reactions r
     where r.id in (
       select given.id from public.message_reactions given where given.message_id = any (gone.ids) for update skip locked
     );
   end if;
 
-  -- Replies show what they quote. Any other rev asks the row trigger for the next one; what only has another rev is
-  -- quoted as before, so that this ends with the replies.
+  -- Replies show the quoted text. Any other rev makes the row trigger assign the next one. The
+  -- quotation of a row whose rev alone changed is the same, so the recursion ends at the replies.
   quoted := array(
     select a.id
     from after a
@@ -275,7 +282,8 @@ create or replace trigger user_messages_30_count_changes
   referencing old table as before new table as after
   for each statement execute function chat.count_message_changes();
 
--- Rows are removed only by the server (retention, erasing); members' counts and the preview follow.
+-- Only the server removes rows (retention, erasing users). The members' counts and the preview are
+-- updated.
 create or replace function chat.count_removed_messages()
 returns trigger
 language plpgsql
@@ -305,7 +313,7 @@ begin
     perform chat.uncount_messages(gone.ids, gone.conversation_ids, gone.seqs, gone.sender_ids, gone.mentioned);
   end if;
 
-  -- for clients that hold them
+  -- For clients that have cached them.
   insert into chat.removed_messages (message_id, conversation_id)
   select r.id, r.conversation_id
   from removed r
@@ -325,7 +333,8 @@ create or replace trigger user_messages_30_count_removed
   referencing old table as removed
   for each statement execute function chat.count_removed_messages();
 
--- The message of the caller's own that is to be changed, locked; or a refusal that tells strangers nothing.
+-- Locks the caller's own message and returns it, or refuses with an error that reveals nothing to
+-- strangers.
 create or replace function chat.lock_own_message(message_id uuid)
 returns public.user_messages
 language plpgsql
@@ -339,7 +348,7 @@ begin
     perform chat.refuse('not_found');
   end if;
   if message.sender_id is distinct from auth.uid() then
-    perform chat.refuse('forbidden', 'Only its sender changes a message');
+    perform chat.refuse('forbidden', 'Only the sender can change a message');
   end if;
 
   select m.* into message from public.user_messages m where m.id = lock_own_message.message_id for no key update;
@@ -379,7 +388,7 @@ end
 $$;
 
 comment on function chat.edit_message(uuid, text, bigint) is
-  'Changes the text of the caller''s own message; with expected_rev only if nothing happened to it meanwhile (stale_revision).';
+  'Changes the text of the caller''s own message. With expected_rev, only if the message has not changed since (otherwise stale_revision).';
 
 revoke all on function chat.edit_message(uuid, text, bigint) from public;
 grant execute on function chat.edit_message(uuid, text, bigint) to authenticated;
@@ -403,7 +412,7 @@ begin
 end
 $$;
 
-comment on function chat.delete_message(uuid, bigint) is 'Deletes the caller''s own message for everybody, leaving a tombstone. A second time does nothing.';
+comment on function chat.delete_message(uuid, bigint) is 'Deletes the caller''s own message for all members and leaves a tombstone. Repeating it does nothing.';
 
 revoke all on function chat.delete_message(uuid, bigint) from public;
 grant execute on function chat.delete_message(uuid, bigint) to authenticated;
@@ -418,7 +427,8 @@ declare
   caller constant uuid := auth.uid();
   message record;
 begin
-  -- under the member's lock neither the read position nor the counts move: what is deleted now is deleted already
+  -- While the member is locked, neither the read position nor the counts change. If another
+  -- transaction has deleted the message, that is visible here.
   perform
   from public.user_messages m
   join public.user_conversation_members member on member.conversation_id = m.conversation_id
@@ -436,7 +446,8 @@ begin
   on conflict on constraint message_hides_pkey do nothing;
 
   if found then
-    -- even where nothing is counted: the last message of the row may be another now
+    -- The row is also updated if no count changes: the conversation's last message may be another
+    -- one for this member.
     update public.user_conversation_members m
     set unread_count = greatest(m.unread_count - counted.one, 0),
       mention_count = greatest(m.mention_count - counted.one * (caller = any (message.mentions))::int, 0),
@@ -455,7 +466,7 @@ begin
 end
 $$;
 
-comment on function chat.hide_message(uuid) is 'Deletes a message for the caller alone.';
+comment on function chat.hide_message(uuid) is 'Deletes a message only for the caller.';
 
 revoke all on function chat.hide_message(uuid) from public;
 grant execute on function chat.hide_message(uuid) to authenticated;

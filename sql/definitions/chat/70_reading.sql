@@ -1,5 +1,5 @@
--- Read positions, receipts and unread counts. Only the caller's own member row and receipt are locked here,
--- in that order, so that reading never waits for a conversation.
+-- Read positions, receipts and unread counts. Reading locks only the caller's own member row and
+-- receipt, in that order, so it never waits for a conversation.
 
 create or replace function chat.shares_receipts(user_id uuid)
 returns boolean
@@ -18,8 +18,9 @@ $$;
 
 revoke all on function chat.shares_receipts(uuid) from public;
 
--- Whether somebody's positions move for the other to see. Whoever shows nothing is shown nothing: what is told on the
--- conversation's topic is told to both, so that it is not written to begin with.
+-- Whether a member's positions are visible to the other member. A user who does not share receipts
+-- does not see those of others either. If one of the two does not share, the position must not even
+-- be written, because both receive everything on the conversation's topic.
 create or replace function chat.shows_receipts(conversation_id uuid, user_id uuid)
 returns boolean
 language plpgsql
@@ -43,7 +44,7 @@ $$;
 
 revoke all on function chat.shows_receipts(uuid, uuid) from public;
 
--- The messages after a position that somebody has yet to read, and how many of them mention them.
+-- Counts the unread messages after a position, and those of them that mention the user.
 create or replace function chat.count_unread(conversation_id uuid, user_id uuid, after_seq bigint, up_to_seq bigint, out unread int, out mentions int)
 language plpgsql
 stable
@@ -68,7 +69,8 @@ $$;
 
 revoke all on function chat.count_unread(uuid, uuid, bigint, bigint) from public;
 
--- For clients that look for ticks in user_messages.read_by. A read changes no rev, hence takes no conversation lock.
+-- For clients that read user_messages.read_by. Reading does not change rev, so the conversation is
+-- not locked.
 create or replace function chat.fill_read_by(conversation_id uuid, reader uuid, up_to_seq bigint)
 returns void
 language plpgsql
@@ -76,7 +78,7 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  -- messages are locked before members, here as when one is deleted
+  -- Messages are locked before members, as in deletion.
   perform
   from public.user_messages m
   where m.conversation_id = fill_read_by.conversation_id
@@ -142,7 +144,7 @@ begin
     perform chat.refuse('not_found');
   end if;
 
-  -- what a send still under way brings is counted by that send, once it has this lock
+  -- A message of an unfinished send is counted by that send, once it gets this lock.
   if up_to_message_id is null then
     select m.id, m.seq into target_id, target_seq
     from public.user_messages m
@@ -171,7 +173,7 @@ begin
     returning m.unread_count, m.last_read_at, m.last_read_message_id
     into mark_read.unread_count, mark_read.last_read_at, mark_read.last_read_message_id;
   else
-    -- behind the marker there is nothing to read, but whoever opens the conversation has seen that it was marked
+    -- Everything up to here is read already, but opening the conversation clears a manual mark.
     updated := 0;
     unread_count := member.unread_count;
     last_read_at := member.last_read_at;
@@ -184,7 +186,7 @@ begin
   end if;
 
   if shares and target_seq is not null then
-    -- a receipt follows reading even where the marker had been moved back behind it
+    -- The receipt advances even if the marker had been moved back.
     update public.conversation_receipts r
     set last_read_seq = target_seq,
       last_read_message_id = target_id,
@@ -198,7 +200,7 @@ end
 $$;
 
 comment on function chat.mark_read(uuid, uuid) is
-  'Moves the caller''s read marker forward to a message, or to the newest; never back. updated counts the messages newly read.';
+  'Moves the caller''s read marker forward to a message or to the newest one, never back. updated is the number of newly read messages.';
 
 revoke all on function chat.mark_read(uuid, uuid) from public;
 grant execute on function chat.mark_read(uuid, uuid) to authenticated;
@@ -218,7 +220,7 @@ as $$
 declare
   newest record;
 begin
-  -- conversations in one order, so that two devices reading the same ones do not wait for each other in a circle
+  -- Conversations are locked in one order, so two devices that read the same ones cannot deadlock.
   for newest in
     select distinct on (m.conversation_id) m.conversation_id, m.id
     from public.user_messages m
@@ -233,7 +235,7 @@ end
 $$;
 
 comment on function chat.mark_read_messages(uuid[]) is
-  'Reads up to the newest of the messages in each of their conversations, one row each. Messages the caller cannot see are ignored.';
+  'Marks each conversation of the given messages as read up to the newest of them, one row per conversation. Messages that the caller cannot see are ignored.';
 
 revoke all on function chat.mark_read_messages(uuid[]) from public;
 grant execute on function chat.mark_read_messages(uuid[]) to authenticated;
@@ -249,7 +251,7 @@ begin
 end
 $$;
 
-comment on function public.mark_conversation_read(uuid, uuid) is 'chat.mark_read for clients of the data API. Answers what is still unread.';
+comment on function public.mark_conversation_read(uuid, uuid) is 'chat.mark_read for clients of the data API. Returns the number of messages that are still unread.';
 
 revoke all on function public.mark_conversation_read(uuid, uuid) from public, anon, authenticated, service_role;
 grant execute on function public.mark_conversation_read(uuid, uuid) to authenticated;
@@ -292,7 +294,7 @@ begin
   select c.unread, c.mentions into remaining
   from chat.count_unread(mark_unread.conversation_id, caller, greatest(target.seq - 1, member.cleared_seq), 9223372036854775807) c;
 
-  -- the receipt stays where it is: what was shown as read was read
+  -- The receipt does not move: what other members have seen as read stays read.
   update public.user_conversation_members m
   set last_read_seq = target.seq - 1,
     last_read_message_id = target.earlier_id,
@@ -304,7 +306,7 @@ end
 $$;
 
 comment on function chat.mark_unread(uuid, uuid) is
-  'Marks a conversation as unread, from a message on if one is named. What others were shown as read stays read.';
+  'Marks a conversation as unread, from the given message on if there is one. Messages that others have seen as read stay read.';
 
 revoke all on function chat.mark_unread(uuid, uuid) from public;
 grant execute on function chat.mark_unread(uuid, uuid) to authenticated;
@@ -339,12 +341,12 @@ end
 $$;
 
 comment on function chat.mark_delivered(uuid, bigint) is
-  'Notes that messages up to a position reached the caller. True if that moved what the others see.';
+  'Records that messages up to a position were delivered to the caller. Returns true if that changed what other members see.';
 
 revoke all on function chat.mark_delivered(uuid, bigint) from public;
 grant execute on function chat.mark_delivered(uuid, bigint) to authenticated;
 
--- For clients that learn of messages in other ways than over our socket: up to a message, or all there are.
+-- For clients that receive messages by other means than the socket: up to a given message, or all.
 create or replace function chat.mark_message_delivered(conversation_id uuid, message_id uuid default null)
 returns void
 language plpgsql
@@ -370,7 +372,7 @@ end
 $$;
 
 comment on function chat.mark_message_delivered(uuid, uuid) is
-  'Notes that the messages of a conversation reached the caller, up to one of them or all. Nothing moves back, and nothing for those who do not share receipts.';
+  'Records that the messages of a conversation were delivered to the caller, up to a given one or all. Never moves a position back, and does nothing for users who do not share receipts.';
 
 revoke all on function chat.mark_message_delivered(uuid, uuid) from public;
 grant execute on function chat.mark_message_delivered(uuid, uuid) to authenticated;
@@ -398,12 +400,13 @@ end
 $$;
 
 comment on function chat.unread_counts() is
-  'What the caller has not read. The totals leave out muted and archived conversations, by_conversation does not.';
+  'What the caller has not read. The totals exclude muted and archived conversations; by_conversation includes them.';
 
 revoke all on function chat.unread_counts() from public;
 grant execute on function chat.unread_counts() to authenticated;
 
--- What the server saw handed to people's sockets or fetched by them, many positions at once.
+-- Stores many delivered positions at once: messages that the server wrote to users' sockets or
+-- returned to their requests.
 create or replace function chat.note_delivered(conversation_ids uuid[], user_ids uuid[], seqs bigint[])
 returns int
 language plpgsql
@@ -419,7 +422,7 @@ begin
     join public.conversation_receipts r on r.conversation_id = d.conversation_id and r.user_id = d.user_id
     where r.last_delivered_seq < d.seq
       and chat.shows_receipts(r.conversation_id, r.user_id)
-      -- what somebody wrote needs no delivery to them, and fetching it moves nothing
+      -- A user's own messages do not need delivery, and fetching them moves no position.
       and exists (
         select
         from public.user_messages m
@@ -444,12 +447,12 @@ end
 $$;
 
 comment on function chat.note_delivered(uuid[], uuid[], bigint[]) is
-  'Notes for many people how far messages reached them. Answers how many positions moved.';
+  'Records delivered positions for many users. Returns how many positions moved.';
 
 revoke all on function chat.note_delivered(uuid[], uuid[], bigint[]) from public;
 grant execute on function chat.note_delivered(uuid[], uuid[], bigint[]) to service_role;
 
--- For the server, which tells people's devices; people ask chat.unread_counts().
+-- For the server, which sends the totals to users' devices. Users call chat.unread_counts().
 create or replace function chat.unread_totals(user_ids uuid[])
 returns table (user_id uuid, total bigint, conversations bigint, mentions bigint)
 language plpgsql
@@ -475,7 +478,7 @@ begin
 end
 $$;
 
-comment on function chat.unread_totals(uuid[]) is 'The totals of chat.unread_counts() for many people, one row each.';
+comment on function chat.unread_totals(uuid[]) is 'The totals of chat.unread_counts() for many users, one row each.';
 
 revoke all on function chat.unread_totals(uuid[]) from public;
 grant execute on function chat.unread_totals(uuid[]) to service_role;

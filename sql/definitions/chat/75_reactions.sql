@@ -1,4 +1,4 @@
--- Reactions. Each changes its message, so that whoever fetches what changed gets it whole.
+-- Reactions. Each changes its message, so clients that fetch changes receive the whole message.
 
 create or replace function chat.judge_reaction()
 returns trigger
@@ -9,19 +9,20 @@ as $$
 declare
   message record;
 begin
-  -- either name will do
+  -- Either name is accepted.
   new.reaction := coalesce(new.reaction, new.emoji);
   new.emoji := new.reaction;
   if coalesce(chat.is_blank(new.reaction), true) or char_length(new.reaction) > 64 then
-    perform chat.refuse('validation_failed', 'A reaction has 1 to 64 characters');
+    perform chat.refuse('validation_failed', 'A reaction must have 1 to 64 characters');
   end if;
   new.user_id := coalesce(new.user_id, auth.uid());
 
-  -- locked, so that none is left on a message that is deleted meanwhile
+  -- Locked, so that no reaction is added while another transaction deletes the message.
   select m.conversation_id, m.is_deleted into message
   from public.user_messages m
   where m.id = new.message_id
-    -- the server may; a person only where they are a member, and nobody learns of messages elsewhere
+    -- The server may react to any message, a user only in their own conversations. The refusal
+    -- reveals nothing about messages elsewhere.
     and (auth.uid() is null or (chat.my_message(m.id)).id is not null)
   for no key update;
   if not found then
@@ -34,7 +35,7 @@ begin
     perform chat.refuse('not_allowed_recipient');
   end if;
 
-  -- as many as there is a use for: every row of the message carries them all
+  -- Limited to a useful number, because every row of the message contains all reactions.
   if auth.uid() is not null
     and (select count(*) from public.message_reactions r where r.message_id = new.message_id and r.user_id = new.user_id) >= 20
     and not exists (
@@ -43,7 +44,7 @@ begin
       where r.message_id = new.message_id and r.user_id = new.user_id and r.reaction = new.reaction
     )
   then
-    perform chat.refuse('validation_failed', 'At most 20 reactions of one person to a message');
+    perform chat.refuse('validation_failed', 'At most 20 reactions per user to a message');
   end if;
 
   new.conversation_id := message.conversation_id;
@@ -66,14 +67,15 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  -- one order for everybody who reacts to several at once
+  -- All transactions that change several messages lock them in the same order.
   perform
   from public.user_messages m
   where m.id in (select r.message_id from reactions r) and not m.is_deleted
   order by m.id
   for no key update;
 
-  -- Any other rev asks the trigger of user_messages for the next one. A tombstone, whose reactions go with it, has it.
+  -- Any other rev makes the trigger of user_messages assign the next one. A tombstone already has
+  -- it: its reactions are removed with the text.
   update public.user_messages m
   set rev = m.rev + 1
   where m.id in (select r.message_id from reactions r) and not m.is_deleted;
@@ -115,7 +117,7 @@ end
 $$;
 
 comment on function chat.react(uuid, text, boolean) is
-  'Adds or takes away a reaction of the caller''s, however often it is asked, and answers the reactions of the message.';
+  'Adds or removes a reaction of the caller and returns the message''s reactions. Repeating it does nothing.';
 
 revoke all on function chat.react(uuid, text, boolean) from public;
 grant execute on function chat.react(uuid, text, boolean) to authenticated;
@@ -144,7 +146,7 @@ begin
         r.reaction,
         count(*) as people,
         bool_or(r.user_id = (select auth.uid())) as me,
-        -- the counter says how many there are; a row need not name them all
+        -- The counter includes all users; the row lists only some of them.
         (array_agg(r.user_id order by r.created_at, r.user_id))[1:10] as user_ids,
         min(r.created_at) as first_at
       from public.message_reactions r
@@ -155,7 +157,7 @@ begin
 end
 $$;
 
-comment on function chat.reactions_of(uuid) is 'The reactions of one message as REST rows show them.';
+comment on function chat.reactions_of(uuid) is 'The reactions of one message, as in REST responses.';
 
 revoke all on function chat.reactions_of(uuid) from public;
 grant execute on function chat.reactions_of(uuid) to authenticated;

@@ -1,4 +1,4 @@
--- Pins. Each changes its message, so that whoever fetches what changed gets it whole.
+-- Pins. Each changes its message, so clients that fetch changes receive the whole message.
 
 create or replace function chat.pin_message(message_id uuid, present boolean default true)
 returns void
@@ -9,7 +9,7 @@ as $$
 declare
   message record;
 begin
-  -- the message's own lock: whoever pins and whoever deletes come one after the other
+  -- Locks the message, so that pinning and deleting it are serialized.
   select m.id, m.conversation_id, m.is_deleted into message
   from public.user_messages m
   where m.id = pin_message.message_id and (chat.my_message(m.id)).id is not null
@@ -32,19 +32,19 @@ begin
   end if;
 
   if found then
-    -- any other rev asks the trigger of user_messages for the next one
+    -- Any other rev makes the trigger of user_messages assign the next one.
     update public.user_messages m set rev = m.rev + 1 where m.id = message.id;
   end if;
 end
 $$;
 
 comment on function chat.pin_message(uuid, boolean) is
-  'Holds a message up for everybody in its conversation, or no longer. Asked again it does nothing.';
+  'Pins a message for all members of its conversation, or unpins it. Repeating it does nothing.';
 
 revoke all on function chat.pin_message(uuid, boolean) from public;
 grant execute on function chat.pin_message(uuid, boolean) to authenticated;
 
--- before_*: the page behind the pin of that moment on that message.
+-- before_*: the page after the pin with this time and message.
 create or replace function chat.pin_page(
   conversation_id uuid,
   max_rows int default 50,
@@ -89,7 +89,7 @@ end
 $$;
 
 comment on function chat.pin_page(uuid, int, timestamptz, uuid) is
-  'The pinned messages of a conversation of the caller''s, the last pinned first, without what they cleared or hid.';
+  'The pinned messages of one of the caller''s conversations, the last pinned first, without those that the caller cleared or hid.';
 
 revoke all on function chat.pin_page(uuid, int, timestamptz, uuid) from public;
 grant execute on function chat.pin_page(uuid, int, timestamptz, uuid) to authenticated;

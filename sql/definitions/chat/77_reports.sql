@@ -1,4 +1,4 @@
--- Reports of messages, for those who moderate.
+-- Reports of messages, for moderators.
 
 create or replace function chat.report_message(message_id uuid, reason text, note text default null, out created boolean)
 language plpgsql
@@ -9,10 +9,10 @@ declare
   message record;
 begin
   if (reason in ('spam', 'harassment', 'hate', 'violence', 'sexual', 'illegal', 'other')) is not true then
-    perform chat.refuse('validation_failed', 'reason is spam, harassment, hate, violence, sexual, illegal or other');
+    perform chat.refuse('validation_failed', 'reason must be spam, harassment, hate, violence, sexual, illegal or other');
   end if;
   if char_length(note) > 2000 then
-    perform chat.refuse('validation_failed', 'note has at most 2000 characters');
+    perform chat.refuse('validation_failed', 'note may have at most 2000 characters');
   end if;
   select m.* into message
   from public.user_messages m
@@ -21,7 +21,7 @@ begin
     perform chat.refuse('not_found');
   end if;
   if message.sender_id = auth.uid() then
-    perform chat.refuse('validation_failed', 'Nobody reports their own message');
+    perform chat.refuse('validation_failed', 'Users cannot report their own messages');
   end if;
   if message.is_deleted then
     perform chat.refuse('message_deleted');
@@ -38,7 +38,7 @@ end
 $$;
 
 comment on function chat.report_message(uuid, text, text) is
-  'Tells the moderators of a message, with what it says now. False: the caller has reported it before.';
+  'Reports a message to the moderators with its current text. Returns false if the caller has already reported it.';
 
 revoke all on function chat.report_message(uuid, text, text) from public;
 grant execute on function chat.report_message(uuid, text, text) to authenticated;

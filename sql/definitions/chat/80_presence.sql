@@ -1,13 +1,18 @@
--- Who is there, and who is typing.
--- The row of user_presence is what others are shown of somebody. What it follows from is read by nobody: what devices
--- reported (each under its name in chat.presence_report_sessions, or without one) and what the person chose
--- (chat.presence_reports), sockets at server processes (chat.presence_sessions). Nor is the page that somebody looks at
--- (chat.presence_pages), but through chat.pages_of().
--- Whoever changes that writes the row anew, if it looks different then. Locks: rows of presence_reports in the order of
--- their keys, then the rest. The rows of user_presence and of people are neither locked nor referred to by foreign keys:
--- a lock moves xmax, and would show when a hidden user reports.
+-- Presence, and who is typing.
+--
+-- A row of user_presence is what other users see. Clients cannot read what it is computed from:
+-- what devices reported (chat.presence_report_sessions for devices with a session_id,
+-- chat.presence_reports for the others), what the user chose (chat.presence_reports), and sockets
+-- at server processes (chat.presence_sessions). The page that a user looks at (chat.presence_pages)
+-- is readable only through chat.pages_of().
+--
+-- A function that changes any of this also updates the visible row if it looks different then. It
+-- locks rows of presence_reports in the order of their keys, then the rest. It neither locks rows of
+-- user_presence and of users nor refers to them by foreign keys: a lock changes xmax, and would
+-- reveal when a hidden user reports.
 
--- Locks people's rows of presence_reports, and makes those that are missing. A token may outlive its person.
+-- Locks users' rows of presence_reports, and inserts the missing ones. A token can outlive its
+-- user.
 create or replace function chat.lock_presence(user_ids uuid[])
 returns void
 language plpgsql
@@ -51,7 +56,7 @@ $$;
 
 revoke all on function chat.shares_presence(uuid) from public;
 
--- What is to be shown of people at this moment.
+-- What other users see of these users now.
 create or replace function chat.presence_now(user_ids uuid[])
 returns table (user_id uuid, status text, manual_status text, manual_until timestamptz, device_count int)
 language plpgsql
@@ -71,14 +76,14 @@ begin
   left join chat.presence_reports r on r.user_id = k.user_id
   left join public.user_notification_preferences hiding on hiding.user_id = k.user_id and not hiding.share_presence
   cross join lateral (
-    -- a count that outlived the process it came from counts for nothing
+    -- A count that outlived its process is ignored.
     select coalesce(sum(v.devices), 0)::int as devices
     from chat.presence_sessions v
     join chat.presence_processes a on a.process_id = v.process_id and a.lease_until > clock_timestamp()
     where v.user_id = k.user_id
   ) d
   cross join lateral (
-    -- of all devices the one that is most there; that is also the last in the alphabet: online, busy, away
+    -- The most present of all devices, which is also the last in the alphabet: online, busy, away.
     select
       greatest(max(v.status), case when r.expires_at > clock_timestamp() and r.status <> 'offline' then r.status end) as status,
       count(*)::int as devices
@@ -87,12 +92,12 @@ begin
   ) h
   cross join lateral (
     select
-      -- whoever has a socket and has said nothing is online
+      -- A user with a socket and without a report is online.
       coalesce(h.status, case when d.devices > 0 then coalesce(r.status, 'online') end, 'offline') as reported,
       case when coalesce(r.manual_until > clock_timestamp(), true) then r.manual_status end as chosen
   ) s
   cross join lateral (
-    -- whoever chose to be busy is still gone when their devices are
+    -- A user who chose busy is offline when all their devices are gone.
     select case
       when hiding.user_id is not null or s.reported = 'offline' or s.chosen = 'offline' then 'offline'
       else coalesce(s.chosen, s.reported)
@@ -103,7 +108,8 @@ $$;
 
 revoke all on function chat.presence_now(uuid[]) from public;
 
--- Writes what is to be shown where that is something else. Answers of whom. The caller has called chat.lock_presence().
+-- Updates the visible rows that look different now, and returns their users. The caller has called
+-- chat.lock_presence().
 create or replace function chat.show_presence(user_ids uuid[])
 returns setof uuid
 language plpgsql
@@ -130,10 +136,10 @@ $$;
 
 revoke all on function chat.show_presence(uuid[]) from public;
 
--- What a client that writes its row itself says of being there, and what is to be shown then. is_new: the row is
--- being inserted. Where it is there already nothing is done, and the answer is null: an update follows, which says the
--- same. None follows for a person who hides: the trigger inserts nothing for them. The trigger for the statement has
--- locked the row of presence_reports.
+-- Records what a client reports by writing its own row, and returns what the row shows then.
+-- is_new: the row is being inserted. If it already exists, nothing is done and the result is null:
+-- an update with the same values follows. No update follows for a hidden user, because the trigger
+-- inserts nothing for them. The statement trigger has locked the row of presence_reports.
 create or replace function chat.report_by_table(
   is_new boolean,
   reported text,
@@ -173,12 +179,13 @@ end
 $$;
 
 comment on function chat.report_by_table(boolean, text) is
-  'What a client that writes its own row of user_presence reports by it. For the trigger of that table.';
+  'Records what a client reports by writing its own row of user_presence. For the trigger of that table.';
 
 revoke all on function chat.report_by_table(boolean, text) from public;
 grant execute on function chat.report_by_table(boolean, text) to authenticated;
 
--- For clients that write the table: those who may not write to somebody are not seen typing to them either.
+-- For clients that write the table: a user who may not write to another is not shown typing to them
+-- either.
 create or replace function chat.may_be_seen_typing_to(other_user_id uuid)
 returns boolean
 language plpgsql
@@ -202,7 +209,7 @@ end
 $$;
 
 comment on function chat.may_be_seen_typing_to(uuid) is
-  'May somebody be shown that the caller types to them? They have a conversation, in which the caller may write and shares typing.';
+  'May this user see that the caller types to them? They have a conversation in which the caller may write, and the caller shares typing.';
 
 revoke all on function chat.may_be_seen_typing_to(uuid) from public;
 grant execute on function chat.may_be_seen_typing_to(uuid) to authenticated;
@@ -218,12 +225,13 @@ begin
 end
 $$;
 
-comment on function chat.lock_own_presence() is 'Lets the caller''s reports come one after the other. For the trigger of user_presence.';
+comment on function chat.lock_own_presence() is 'Serializes the caller''s reports. For the trigger of user_presence.';
 
 revoke all on function chat.lock_own_presence() from public;
 grant execute on function chat.lock_own_presence() to authenticated;
 
--- For the statement: a trigger for each row runs when PostgreSQL has locked that row, which is the wrong way round.
+-- A statement trigger, because a row trigger runs only after PostgreSQL has locked the row, which
+-- is the wrong order.
 create or replace function chat.begin_presence_by_table()
 returns trigger
 language plpgsql
@@ -243,7 +251,7 @@ create or replace trigger user_presence_05_begin
   before insert or update on public.user_presence
   for each statement execute function chat.begin_presence_by_table();
 
--- Runs as whoever writes, so that it knows a client from the functions below and from the server.
+-- Runs as the writing role, to distinguish clients from the functions below and from the server.
 create or replace function chat.settle_presence()
 returns trigger
 language plpgsql
@@ -252,15 +260,16 @@ as $$
 declare
   shown record;
 begin
-  -- of somebody else's row the policy says no, behind this
+  -- Rows of other users are refused by the policy, which is checked after this trigger.
   if row_security_active('public.user_presence') and new.user_id = auth.uid() then
-    -- A status that the row has already is no news: it may be a chosen one. Nobody inserts a row to say "offline".
+    -- A status that the row already has is not a report, because it may be a chosen one. Inserting
+    -- a row with "offline" is not a report either.
     shown := chat.report_by_table(
       tg_op = 'INSERT',
       case when case tg_op when 'INSERT' then new.status <> 'offline' else new.status <> old.status end then new.status end
     );
-    -- A row that is made at the first report tells when that was. Others than oneself are not asked about here: whether
-    -- they hide is not for the caller to learn.
+    -- A row inserted at the first report would reveal the time of the report. This is checked only
+    -- for the caller's own row: the caller must not learn whether other users hide.
     if tg_op = 'INSERT' and exists (
       select from public.user_notification_preferences f where f.user_id = new.user_id and not f.share_presence
     ) then
@@ -272,7 +281,7 @@ begin
       new.manual_until := shown.manual_until;
       new.device_count := shown.device_count;
     end if;
-    -- a client says whether it is there; since when is not for it to say
+    -- A client reports its status, but does not set the time of the last change.
     new.last_seen := clock_timestamp();
     if new.is_typing_to is not null and not chat.may_be_seen_typing_to(new.is_typing_to) then
       new.is_typing_to := null;
@@ -282,7 +291,7 @@ begin
     elsif (new.is_typing_to, new.typing_started_at) is distinct from (old.is_typing_to, old.typing_started_at) then
       new.typing_started_at := null;
     end if;
-    -- whoever is not to be seen leaves no trace of being there
+    -- A hidden user leaves no trace of being online.
     if tg_op = 'UPDATE' and old.status = 'offline' and new.status = 'offline' then
       new.last_seen := old.last_seen;
       new.is_typing_to := null;
@@ -308,7 +317,8 @@ create or replace trigger user_presence_10_settle
   before insert or update on public.user_presence
   for each row execute function chat.settle_presence();
 
--- Stores or deletes a user's page. The caller has locked the user's row of presence_reports, or is about to insert it.
+-- Stores or removes the page of a user. The caller has locked that user's row of presence_reports, or
+-- is about to insert it.
 create or replace function chat.keep_page(user_id uuid, page text)
 returns void
 language plpgsql
@@ -335,8 +345,9 @@ $$;
 
 revoke all on function chat.keep_page(uuid, text) from public;
 
--- Moves the page out of the row for every writer: the table neither stores nor publishes it, and an upsert does not
--- return it. If the policies refuse the row, the stored page is rolled back too.
+-- Removes the page from a row, regardless of the writer, so it is not stored here, published, or
+-- returned by an upsert. If a policy refuses the write, what was stored elsewhere is rolled back,
+-- too.
 create or replace function chat.take_page_out()
 returns trigger
 language plpgsql
@@ -348,18 +359,19 @@ begin
     if new.current_page is null then
       return new;
     end if;
-    -- Whether the row exists must not change before the end of the transaction. The row itself is not locked, because a
-    -- lock moves its xmax, and other users may read the row. The lock of another user's presence_reports is not for the
-    -- caller to take; the policies refuse such a row.
+    -- The existence of the row must not change before the transaction ends. The row itself is not
+    -- locked, because a lock changes its xmax and other users may read the row. The caller may not
+    -- lock another user's row of presence_reports; the policies refuse such a write.
     if coalesce(new.user_id = auth.uid(), true) then
       perform chat.lock_presence(array[new.user_id]);
     end if;
-    -- If it exists, nothing is inserted. The update that may follow takes the page from "excluded", which is this row.
+    -- If the row exists, nothing is inserted, and the update that may follow takes the page from
+    -- "excluded", which is this row.
     if exists (select from public.user_presence p where p.user_id = new.user_id) then
       return new;
     end if;
     perform chat.keep_page(new.user_id, new.current_page);
-  -- a user who is not shown leaves no trace of being there
+  -- A hidden user leaves no trace of being online.
   elsif new.status <> 'offline' or old.status <> 'offline' then
     perform chat.keep_page(new.user_id, new.current_page);
   end if;
@@ -370,7 +382,8 @@ $$;
 
 revoke all on function chat.take_page_out() from public;
 
--- behind the others, which decide whether there is anything to be seen, and only if the statement names the column
+-- Runs after the other triggers, which decide whether anything is visible, and only if the
+-- statement sets the column.
 create or replace trigger user_presence_30_page
   before insert or update of current_page on public.user_presence
   for each row execute function chat.take_page_out();
@@ -412,9 +425,10 @@ as $$
 declare
   caller constant uuid := auth.uid();
   reported text := case set_presence.status when 'dnd' then 'busy' else set_presence.status end;
-  -- busy is a choice; what comes with an end is one, too; anything else is a device reporting
+  -- busy is always a choice, and so is any status with an end. Everything else is a device's
+  -- report.
   chosen constant boolean := coalesce(set_presence.is_manual, reported = 'busy' or set_presence.manual_until is not null);
-  -- a choice says nothing of the devices, except that one just spoke
+  -- A choice reports nothing about the devices, except that one has just sent a request.
   said constant text := case when chosen and reported is not null then 'online' else reported end;
   ttl constant interval := make_interval(secs => chat.amount('presence_ttl_s', 60));
   new_text constant text := nullif(chat.trimmed(set_presence.status_text), '');
@@ -425,14 +439,14 @@ begin
     perform chat.refuse('unauthorized');
   end if;
   if reported is not null and reported not in ('online', 'away', 'busy', 'offline') then
-    perform chat.refuse('validation_failed', 'status is online, away, busy or offline');
+    perform chat.refuse('validation_failed', 'status must be online, away, busy or offline');
   end if;
   if char_length(set_presence.status_text) > 100 or char_length(set_presence.status_emoji) > 32 then
-    perform chat.refuse('validation_failed', 'status_text has at most 100 characters, status_emoji 32');
+    perform chat.refuse('validation_failed', 'status_text may have at most 100 characters, status_emoji 32');
   end if;
 
   if char_length(set_presence.session_id) not between 1 and 64 then
-    perform chat.refuse('validation_failed', 'session_id has 1 to 64 characters');
+    perform chat.refuse('validation_failed', 'session_id must have 1 to 64 characters');
   end if;
 
   perform chat.lock_presence(array[caller]);
@@ -446,13 +460,13 @@ begin
   if set_presence.session_id is not null and said = 'offline' then
     delete from chat.presence_report_sessions v where v.user_id = caller and v.session_id = set_presence.session_id;
   elsif set_presence.session_id is not null then
-    -- whatever a device says under its name, it is there
+    -- A device that reports any status under its session_id is present.
     insert into chat.presence_report_sessions as v (user_id, session_id, status, expires_at)
     values (caller, set_presence.session_id, coalesce(said, 'online'), clock_timestamp() + ttl)
     on conflict on constraint presence_report_sessions_pkey do update
     set status = coalesce(said, v.status), expires_at = excluded.expires_at;
-    -- a client that invents a name for each report must not fill the table; nobody has more devices and tabs
-    -- than these that would change what is shown
+    -- A client that invents a new session_id for each report must not fill the table. No user has
+    -- more devices and tabs that would change what other users see.
     delete from chat.presence_report_sessions v
     where v.user_id = caller and v.session_id in (
       select o.session_id
@@ -461,13 +475,13 @@ begin
       order by o.expires_at desc
       offset 20
     );
-  -- without a status only the words change: it is no sign of life
+  -- Without a status, only the texts change. That does not count as activity.
   elsif said is not null then
     insert into chat.presence_reports as r (user_id, status, expires_at)
     values (caller, said, case when said <> 'offline' then clock_timestamp() + ttl end)
     on conflict on constraint presence_reports_pkey do update
     set status = case
-        -- from one device it says nothing of the others: while there are sockets, these tell
+        -- One device's "offline" does not cover the others: while there are sockets, these count.
         when said = 'offline' and exists (
           select
           from chat.presence_sessions v
@@ -506,7 +520,7 @@ begin
   from chat.presence_now(array[caller]) n
   where p.user_id = n.user_id
     and shares
-    -- whoever is not to be seen leaves no trace of being there
+    -- A hidden user leaves no trace of being online.
     and (n.status <> 'offline' or p.status <> 'offline' or new_text is not null or new_emoji is not null or clear_status_text);
   if found and set_presence.current_page is not null then
     perform chat.keep_page(caller, set_presence.current_page);
@@ -517,7 +531,7 @@ end
 $$;
 
 comment on function chat.set_presence(text, text, timestamptz, text, text, boolean, boolean, text) is
-  'The caller''s own presence. busy, or any status with manual_until or is_manual, holds against what devices report; online with is_manual ends it. Devices with a session_id report side by side. Answers the row.';
+  'Sets the caller''s own presence and returns the row. busy, or any status with manual_until or is_manual, overrides what devices report; online with is_manual ends that. Devices with a session_id report independently.';
 
 revoke all on function chat.set_presence(text, text, timestamptz, text, text, boolean, boolean, text) from public;
 grant execute on function chat.set_presence(text, text, timestamptz, text, text, boolean, boolean, text) to authenticated;
@@ -531,17 +545,19 @@ as $$
 declare
   people uuid[];
 begin
-  -- held still until the end: whoever ends processes takes this lock first, too
+  -- Locked until the transaction ends. A transaction that removes processes takes this lock first,
+  -- too.
   perform from chat.presence_processes a where a.process_id = report_devices.process_id for key share;
   if not found then
     return false;
   end if;
 
-  -- a token may outlive its person
+  -- A token can outlive its user.
   people := array(
     select d.user_id from chat.directory d where d.user_id = any (report_devices.user_ids) order by d.user_id
   );
-  -- two processes that report the same people do so one after the other, and the second counts what the first wrote
+  -- Two processes that report the same users run one after the other, and the second counts what
+  -- the first wrote.
   perform chat.lock_presence(people);
   insert into public.user_presence (user_id)
   select u.id
@@ -563,7 +579,7 @@ begin
   set devices = excluded.devices
   where s.devices <> excluded.devices;
 
-  -- a socket that comes ends an earlier "offline"
+  -- A new socket ends an earlier "offline".
   update chat.presence_reports p
   set status = 'online'
   from unnest(report_devices.user_ids, report_devices.came) r (user_id, came)
@@ -575,7 +591,7 @@ end
 $$;
 
 comment on function chat.report_devices(uuid, uuid[], int[], boolean[]) is
-  'How many sockets people have at a process now, and of whom one has just come. False: the process has no lease, and must report everybody again once it has one.';
+  'Records the number of sockets of users at a process, and which users have just connected. Returns false if the process has no lease; it must then report all users again once it has one.';
 
 revoke all on function chat.report_devices(uuid, uuid[], int[], boolean[]) from public;
 grant execute on function chat.report_devices(uuid, uuid[], int[], boolean[]) to service_role;
@@ -589,10 +605,10 @@ as $$
 declare
   dead uuid[];
   people uuid[] := '{}';
-  -- twice as long as others are told that somebody types: a client that repeats itself is in time
+  -- Twice as long as other users see the indicator, so a client that repeats its report is in time.
   typing_since constant timestamptz := clock_timestamp() - 2 * make_interval(secs => chat.amount('typing_ttl_ms', 6000) / 1000.0);
 begin
-  -- one of all processes at a time; the others have nothing to add
+  -- Only one process runs this at a time; a second one would have nothing to do.
   if not pg_try_advisory_xact_lock(hashtextextended('rapport presence', 0)) then
     return;
   end if;
@@ -610,7 +626,7 @@ begin
     delete from chat.presence_processes a where a.process_id = any (dead);
   end if;
 
-  -- whoever reports at this moment is looked at the next time
+  -- Users whose rows are locked by a report are skipped, and checked in the next run.
   people := people || array(
     select l.user_id
     from chat.presence_reports l
@@ -653,7 +669,7 @@ end
 $$;
 
 comment on function chat.expire_presence() is
-  'Writes down what came to its end by time: reports, chosen statuses, typing, and what processes vouched for that died. Answers who looks different now.';
+  'Applies everything whose time has ended: reports, chosen statuses, typing, and the sockets of dead processes. Returns the users whose visible presence changed.';
 
 revoke all on function chat.expire_presence() from public;
 grant execute on function chat.expire_presence() to service_role;
@@ -675,7 +691,7 @@ begin
   if not had_lease then
     insert into chat.presence_processes (process_id, lease_until)
     values (keep_presence.process_id, clock_timestamp() + make_interval(secs => keep_presence.lease_ms / 1000.0));
-    -- after a crash of the database no process is known whose end would be noticed
+    -- After a crash of the database no processes are recorded, so their end would go unnoticed.
     people := array(
       select l.user_id
       from chat.presence_reports l
@@ -693,7 +709,7 @@ end
 $$;
 
 comment on function chat.keep_presence(uuid, int) is
-  'Prolongs the lease of a process and ends those of others that ran out. False: it had none, and what it reported is forgotten.';
+  'Renews the lease of a process and removes processes whose lease ended. Returns false if the process had no lease; what it reported before is lost.';
 
 revoke all on function chat.keep_presence(uuid, int) from public;
 grant execute on function chat.keep_presence(uuid, int) to service_role;
@@ -716,7 +732,8 @@ begin
     return;
   end if;
   delete from chat.presence_report_sessions v where v.user_id = caller;
-  -- sockets that linger vouch for nobody who has left; the next one that comes does
+  -- After signing out, sockets that are still open do not keep the user online. The next new socket
+  -- makes the user online again.
   insert into chat.presence_reports as r (user_id, status)
   values (caller, 'offline')
   on conflict on constraint presence_reports_pkey do update set status = excluded.status, expires_at = null;
@@ -725,13 +742,13 @@ end
 $$;
 
 comment on function chat.end_presence(text) is
-  'The caller has signed out: with a session_id on that device alone, without one everywhere, until a device reports or connects.';
+  'Signs the caller out: with a session_id on that device, without one on all devices, until a device reports or connects.';
 
 revoke all on function chat.end_presence(text) from public;
 grant execute on function chat.end_presence(text) to authenticated;
 
--- Whoever does not share their presence has a row that says nothing, and that does not change while they come and go:
--- those who watch the table are told once that this person is offline.
+-- The row of a user who does not share their presence contains nothing, and does not change while
+-- they come and go. Subscribers of the table receive one last change, to offline.
 create or replace function chat.mask_presence()
 returns trigger
 language plpgsql
@@ -760,7 +777,7 @@ begin
       new.status, new.device_count, new.last_active_at, new.status_text, new.status_emoji, new.manual_status,
       new.manual_until, new.is_typing_to
     ) then
-      -- not written at all: the time of a change would tell
+      -- The row is not written at all, because the time of a change would reveal activity.
       return null;
     end if;
   end if;
@@ -774,7 +791,8 @@ create or replace trigger user_presence_20_mask
   before insert or update on public.user_presence
   for each row execute function chat.mask_presence();
 
--- Behind the policies and not before the row is written: for a person who does not exist it fails.
+-- Runs after the row is written, and therefore after the policies. It fails for a user who does not
+-- exist, which a client must not learn before the policy has refused the row.
 create or replace function chat.complete_presence()
 returns trigger
 language plpgsql
@@ -804,14 +822,14 @@ as $$
 declare
   person constant uuid := coalesce(new.user_id, old.user_id);
 begin
-  -- Makes the row that is locked from now on: made at the first report instead, its foreign key would lock the row of
-  -- the person then, and tell the time.
+  -- Inserts the row that is locked from now on. If it were inserted at the first report, its
+  -- foreign key would lock the user's row then and reveal the time.
   perform chat.lock_presence(array[person]);
   if not new.share_presence then
     delete from chat.presence_pages g where g.user_id = person;
     update public.user_presence p set status = 'offline' where p.user_id = person;
   else
-    -- preferences go with an erased person, too
+    -- Preferences are removed with an erased user, too.
     insert into public.user_presence (user_id)
     select d.user_id
     from chat.directory d
@@ -834,12 +852,12 @@ create or replace trigger preferences_20_presence_update
   for each row when (new.share_presence is distinct from old.share_presence)
   execute function chat.follow_presence_sharing();
 
--- without a row the defaults hold
+-- Without a row the defaults apply.
 create or replace trigger preferences_30_presence_delete
   after delete on public.user_notification_preferences
   for each row when (not old.share_presence) execute function chat.follow_presence_sharing();
 
--- Also one that nobody else is told of.
+-- Includes a choice that other users do not see.
 create or replace function chat.my_presence_choice(out manual_status text, out manual_until timestamptz)
 language plpgsql
 stable
@@ -854,7 +872,7 @@ begin
 end
 $$;
 
-comment on function chat.my_presence_choice() is 'The status that the caller chose, while it holds.';
+comment on function chat.my_presence_choice() is 'The status that the caller chose, while it applies.';
 
 revoke all on function chat.my_presence_choice() from public;
 grant execute on function chat.my_presence_choice() to authenticated;
@@ -887,7 +905,7 @@ end
 $$;
 
 comment on function chat.supervised_people_ids() is
-  'Of whom the caller is told which page they look at: themselves, and of those whose presence they see whoever they are an admin of.';
+  'The users whose current page the caller may see: themselves, and those whose presence they see and whose admin they are.';
 
 revoke all on function chat.supervised_people_ids() from public;
 grant execute on function chat.supervised_people_ids() to authenticated;
@@ -913,7 +931,7 @@ end
 $$;
 
 comment on function chat.pages_of(uuid[]) is
-  'Which page people look at: of those asked about, or of everybody, as far as the caller is told.';
+  'The current pages of the given users, or of all users, as far as the caller may see them.';
 
 revoke all on function chat.pages_of(uuid[]) from public;
 grant execute on function chat.pages_of(uuid[]) to authenticated;
@@ -950,7 +968,7 @@ begin
     select o.user_id, o.status, o.last_seen, o.status_text, o.status_emoji, o.is_typing_to, o.device_count, o.current_page, o.last_active_at, o.updated_at
     from public.user_presence o
     union all
-    -- whoever hides may have no row, and looks offline to themselves as well
+    -- A hidden user may have no row, and appears offline to themselves, too.
     select f.user_id, 'offline', null, null, null, null, 0, null, null, f.updated_at
     from public.user_notification_preferences f
     where f.user_id = caller
@@ -966,7 +984,7 @@ end
 $$;
 
 comment on function chat.presence_rows(uuid[], boolean) is
-  'Presence of the people asked about as far as the caller may see it; team: of everybody they may see; neither: their own.';
+  'Presence of the given users as far as the caller may see it. With team: of all users they may see. With neither: their own.';
 
 revoke all on function chat.presence_rows(uuid[], boolean) from public;
 grant execute on function chat.presence_rows(uuid[], boolean) to authenticated;
@@ -995,14 +1013,15 @@ begin
     where m.conversation_id = set_typing.conversation_id and m.user_id <> caller and m.left_at is null
     order by m.user_id
   );
-  -- whoever may not write, or does not want to be watched, types unseen
+  -- A user who may not write, or does not share typing, types unseen.
   is_shared := chat.can_send(conversation_id) and coalesce(
     (select p.share_typing from public.user_notification_preferences p where p.user_id = caller),
     true
   );
   expires_in_ms := chat.amount('typing_ttl_ms', 6000);
 
-  -- whoever hides or chose to look offline is not seen typing by everybody who watches the table
+  -- A user who hides or chose to appear offline must not be shown typing to all subscribers of the
+  -- table.
   if is_shared
     and chat.flag('typing_in_table')
     and chat.shares_presence(caller)
@@ -1014,14 +1033,14 @@ begin
     on conflict on constraint user_presence_pkey do update
     set is_typing_to = excluded.is_typing_to, typing_started_at = null
     where p.is_typing_to is distinct from excluded.is_typing_to
-      -- goes on, of which a write now and then has to do
+      -- Still typing, which requires a write from time to time.
       or p.typing_started_at <= clock_timestamp() - make_interval(secs => expires_in_ms / 1000.0);
   end if;
 end
 $$;
 
 comment on function chat.set_typing(uuid, boolean) is
-  'Who else is in the conversation, and whether they are to be told that the caller types. Stores nothing unless typing_in_table is on.';
+  'Returns the other members, and whether they should receive that the caller types. Stores nothing unless typing_in_table is on.';
 
 revoke all on function chat.set_typing(uuid, boolean) from public;
 grant execute on function chat.set_typing(uuid, boolean) to authenticated;

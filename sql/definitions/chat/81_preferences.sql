@@ -1,4 +1,4 @@
--- What somebody prefers. The row with the defaults is made when its owner first looks at it.
+-- A user's preferences. The row with the defaults is inserted when its owner first reads it.
 
 create or replace function chat.preferences()
 returns json
@@ -23,7 +23,7 @@ comment on function chat.preferences() is 'The caller''s preferences.';
 revoke all on function chat.preferences() from public;
 grant execute on function chat.preferences() to authenticated;
 
--- preferences: the columns that are there are set, as PATCH has it; what is no column is ignored.
+-- Sets the columns that the object contains, like PATCH. Unknown keys are ignored.
 create or replace function chat.set_preferences(preferences jsonb)
 returns json
 language plpgsql
@@ -33,14 +33,14 @@ declare
   wanted public.user_notification_preferences;
 begin
   if jsonb_typeof(preferences) is distinct from 'object' then
-    perform chat.refuse('validation_failed', 'Preferences are an object');
+    perform chat.refuse('validation_failed', 'Preferences must be an object');
   end if;
   perform chat.preferences();
   select p.* into wanted from public.user_notification_preferences p where p.user_id = auth.uid() for no key update;
   begin
     wanted := jsonb_populate_record(wanted, preferences - 'user_id' - 'updated_at');
   exception when data_exception then
-    perform chat.refuse('validation_failed', 'A preference has a value it cannot have');
+    perform chat.refuse('validation_failed', 'A preference has an invalid value');
   end;
   if not exists (select from pg_timezone_names z where z.name = wanted.timezone) then
     perform chat.refuse('validation_failed', 'timezone is not the name of a time zone');
@@ -66,7 +66,7 @@ begin
 end
 $$;
 
-comment on function chat.set_preferences(jsonb) is 'Sets those of the caller''s preferences that the object names.';
+comment on function chat.set_preferences(jsonb) is 'Sets the preferences of the caller that the object contains.';
 
 revoke all on function chat.set_preferences(jsonb) from public;
 grant execute on function chat.set_preferences(jsonb) to authenticated;

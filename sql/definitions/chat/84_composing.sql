@@ -1,7 +1,7 @@
--- For the server: what a member has begun to write, and whether they may send it. It tells the devices of that member
--- alone. Clients ask chat.conversation_rows().
+-- For the server: a member's unsent draft, and whether they may send it. The server sends these
+-- only to that member's devices. Clients call chat.conversation_rows().
 
--- Of the given memberships, as two arrays of the same length.
+-- The memberships are given as two arrays of the same length.
 create or replace function chat.composing(user_ids uuid[], conversation_ids uuid[])
 returns table (user_id uuid, conversation_id uuid, draft text, can_send boolean)
 language plpgsql
@@ -29,12 +29,13 @@ end
 $$;
 
 comment on function chat.composing(uuid[], uuid[]) is
-  'For the server: the draft of each of these memberships, and whether its member may write in the conversation now.';
+  'For the server. Returns the draft of each of these memberships, and whether its member may write in the conversation now.';
 
 revoke all on function chat.composing(uuid[], uuid[]) from public;
 grant execute on function chat.composing(uuid[], uuid[]) to service_role;
 
--- Whose can_send depends on the standing of the given people, or of the two in the given conversations.
+-- The memberships whose can_send depends on the standing of the given users, or of the two users in
+-- the given conversations.
 create or replace function chat.memberships_with(user_ids uuid[], conversation_ids uuid[])
 returns table (user_id uuid, conversation_id uuid)
 language plpgsql
@@ -59,7 +60,7 @@ end
 $$;
 
 comment on function chat.memberships_with(uuid[], uuid[]) is
-  'For the server: the memberships in these direct conversations, and in all direct conversations of these people.';
+  'For the server. Returns the memberships in these direct conversations, and in all direct conversations of these users.';
 
 revoke all on function chat.memberships_with(uuid[], uuid[]) from public;
 grant execute on function chat.memberships_with(uuid[], uuid[]) to service_role;

@@ -1,6 +1,7 @@
--- Conversations as REST shows them. The row functions run as their caller, under row-level security; what the
--- caller may not read by itself (names of the host, blocks, presence kept to oneself) comes from one definer
--- function that starts from the caller's memberships. plpgsql, because it keeps its plans from call to call.
+-- Conversations as in REST responses. The row functions run as their caller, under row-level
+-- security. What the caller cannot read directly (names in the application's tables, blocks, hidden
+-- presence) comes from one definer function that starts from the caller's memberships. In plpgsql,
+-- because it keeps its plans between calls.
 
 create or replace function chat.conversation_people(conversation_ids uuid[])
 returns table (
@@ -40,7 +41,7 @@ end
 $$;
 
 comment on function chat.conversation_people(uuid[]) is
-  'Everybody who is or was in the given conversations of the caller. Conversations of others give nothing.';
+  'All current and former members of the caller''s given conversations. Conversations of other users yield nothing.';
 
 revoke all on function chat.conversation_people(uuid[]) from public;
 grant execute on function chat.conversation_people(uuid[]) to authenticated;
@@ -124,7 +125,8 @@ begin
   left join people second on second.conversation_id = c.id and second.user_id = c.participant_2_id
   left join public.message_drafts draft on draft.conversation_id = c.id and draft.user_id = mine.user_id
   left join lateral (
-    -- what the caller would see at the bottom, which is not the newest message if they cleared or hid that
+    -- The last message that the caller sees, which is not the newest one if they cleared or hid
+    -- that.
     select
       m.id,
       json_build_object(
@@ -153,7 +155,7 @@ begin
     where r.conversation_id = c.id
       and r.user_id <> mine.user_id
       and c.kind = 'direct'
-      -- whoever shows nothing is shown nothing
+      -- A user who does not share receipts does not see those of others either.
       and (select chat.i_share_receipts())
     limit 1
   ) peer on true
@@ -163,7 +165,7 @@ end
 $$;
 
 comment on function chat.conversation_rows(uuid[]) is
-  'The caller''s view of the given conversations, one row each in no order; those that are not theirs are missing. is_pinned, last_activity_at and the id are the sort key of the list.';
+  'The caller''s view of the given conversations, one row each in no particular order, without those that are not theirs. is_pinned, last_activity_at and id are the sort key of the list.';
 
 revoke all on function chat.conversation_rows(uuid[]) from public;
 grant execute on function chat.conversation_rows(uuid[]) to authenticated;
@@ -175,7 +177,7 @@ stable
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  -- their own row is all the caller sees of this table
+  -- The caller can read only their own row of this table.
   return coalesce(
     (select p.share_read_receipts from public.user_notification_preferences p where p.user_id = (select auth.uid())),
     true
@@ -183,13 +185,14 @@ begin
 end
 $$;
 
-comment on function chat.i_share_receipts() is 'Does the caller show others what they read?';
+comment on function chat.i_share_receipts() is 'Does the caller share read receipts?';
 
 revoke all on function chat.i_share_receipts() from public;
 grant execute on function chat.i_share_receipts() to authenticated;
 
--- One page of the list: pinned first, then the latest activity. The index of the members' table has this order,
--- so that a page costs the rows it shows and not the conversations there are.
+-- One page of the list: pinned conversations first, then by latest activity. The index of the
+-- members' table has this order, so the cost depends on the length of the page and not on the
+-- number of conversations.
 create or replace function chat.conversation_page(
   archived boolean default false,
   pinned boolean default null,
@@ -217,7 +220,7 @@ set plan_cache_mode = force_generic_plan
 as $$
 declare
   pattern constant text := '%' || replace(replace(replace(btrim(conversation_page.search), '\', '\\'), '%', '\%'), '_', '\_') || '%';
-  -- as the search for messages folds a text; null where nothing is left
+  -- Folded like messages in the search. Null if nothing remains.
   folded constant text := '%' || nullif(chat.folded_text(conversation_page.search), '') || '%';
   named uuid[];
   page uuid[];
@@ -235,7 +238,7 @@ begin
     );
   end if;
 
-  -- two statements, so that each walks the index of the list from where it begins
+  -- Two statements, so that each starts its index scan at the cursor.
   if backwards then
     page := array(
       select m.conversation_id
@@ -280,7 +283,7 @@ end
 $$;
 
 comment on function chat.conversation_page(boolean, boolean, boolean, text, timestamptz, int, int, boolean, timestamptz, uuid, boolean) is
-  'A page of the caller''s list. A null filter asks for everything. The next page is asked for with the sort key of the last row, the one before with that of the first, backwards. Rows come in the order of the list either way. At most 101 rows, so that one more than a page of 100 tells whether there is another.';
+  'A page of the caller''s list. A null filter matches everything. The next page starts after the sort key of the last row; the previous page, with backwards, before that of the first row. The rows have the order of the list in both directions. Returns at most 101 rows: one more than a page of 100 shows whether there is another page.';
 
 revoke all on function chat.conversation_page(boolean, boolean, boolean, text, timestamptz, int, int, boolean, timestamptz, uuid, boolean) from public;
 grant execute on function chat.conversation_page(boolean, boolean, boolean, text, timestamptz, int, int, boolean, timestamptz, uuid, boolean) to authenticated;

@@ -1,4 +1,5 @@
--- Messages as REST shows them. Pages are found first, by the index, as ids; then they are dressed, all at once.
+-- Messages as in REST responses. A page is first found as ids, through the index, and then its rows
+-- are built all at once.
 
 create or replace function chat.message_rows(message_ids uuid[])
 returns table (
@@ -13,7 +14,7 @@ stable
 set search_path = pg_catalog, pg_temp
 set timezone = 'UTC'
 set plan_cache_mode = force_generic_plan
--- whatever its caller needs: here nothing else puts the rows in order
+-- Overrides the setting of the calling functions, because nothing else sorts the rows here.
 set enable_sort = on
 as $$
 declare
@@ -31,7 +32,7 @@ begin
       json_build_object('id', p.user_id, 'full_name', p.full_name, 'avatar_url', p.avatar_url, 'status', p.status) as card
     from chat.conversation_people(in_conversations) p
   ),
-  -- the others' positions as they show them, the caller's own as it is
+  -- The other members' positions as they share them, and the caller's own position.
   positions as materialized (
     select r.conversation_id, r.user_id, r.last_read_seq, r.last_delivered_seq
     from public.conversation_receipts r
@@ -136,13 +137,13 @@ end
 $$;
 
 comment on function chat.message_rows(uuid[]) is
-  'The given messages as far as the caller may see them, oldest first within a conversation. read_by never names the sender.';
+  'The given messages as far as the caller may see them, oldest first within a conversation. read_by never contains the sender.';
 
 revoke all on function chat.message_rows(uuid[]) from public;
 grant execute on function chat.message_rows(uuid[]) to authenticated;
 
--- before_seq: the page that ends before it; after_seq: the page that begins after it; both: what is between,
--- the newest first to count; neither: the newest page.
+-- before_seq: the page that ends before it. after_seq: the page that starts after it. Both: the
+-- rows between them, counted from the newest. Neither: the newest page.
 create or replace function chat.message_page(
   conversation_id uuid,
   before_seq bigint default null,
@@ -161,7 +162,8 @@ language plpgsql
 stable
 set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan
--- A plan for any conversation expects a short one, where sorting costs nothing. In a long one it would read all of it.
+-- A generic plan expects a short conversation, in which sorting is cheap. In a long one it would
+-- read all rows. Without compilation, for the same reason as in chat.place_message().
 set enable_sort = off
 set jit = off
 as $$
@@ -170,7 +172,8 @@ declare
   cleared bigint;
   wanted constant int := least(greatest(coalesce(message_page.max_rows, 50), 1), 201);
   skipped constant int := greatest(coalesce(message_page.skip_rows, 0), 0);
-  -- computed before and not inside the query, where the policy, which is asked first, would keep them from the index
+  -- Computed before the query: inside it, the policy is checked first and would prevent the use of
+  -- the index.
   above bigint;
   below constant bigint := coalesce(before_seq, 9223372036854775807);
   page uuid[];
@@ -215,7 +218,7 @@ end
 $$;
 
 comment on function chat.message_page(uuid, bigint, bigint, int, boolean, int) is
-  'A page of a conversation, always oldest first, without what the caller cleared or hid; not_found for strangers. At most 201 rows, one more than a page of 200.';
+  'A page of a conversation, always oldest first, without what the caller cleared or hid. Raises not_found for strangers. Returns at most 201 rows, one more than a page of 200.';
 
 revoke all on function chat.message_page(uuid, bigint, bigint, int, boolean, int) from public;
 grant execute on function chat.message_page(uuid, bigint, bigint, int, boolean, int) to authenticated;
@@ -231,7 +234,7 @@ language plpgsql
 stable
 set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan
--- as in message_page()
+-- As in message_page().
 set enable_sort = off
 set jit = off
 as $$
@@ -263,7 +266,7 @@ end
 $$;
 
 comment on function chat.message_changes(uuid, bigint, int) is
-  'What changed in a conversation since a rev, tombstones included, in the order it changed.';
+  'What changed in a conversation since a rev, tombstones included, in the order of the changes.';
 
 revoke all on function chat.message_changes(uuid, bigint, int) from public;
 grant execute on function chat.message_changes(uuid, bigint, int) to authenticated;
@@ -297,7 +300,7 @@ begin
         order by m.seq
         limit 1
       ),
-      -- everything is read: the end
+      -- Everything is read: the end of the conversation.
       c.last_seq
     ) into found_seq
     from public.user_conversation_members mine
@@ -313,19 +316,19 @@ begin
       perform chat.refuse('not_found');
     end if;
   else
-    perform chat.refuse('validation_failed', 'A position is the id of a message, its seq, or first_unread');
+    perform chat.refuse('validation_failed', 'A position must be the id of a message, its seq, or first_unread');
   end if;
   return found_seq;
 end
 $$;
 
 comment on function chat.message_anchor(uuid, text) is
-  'The seq that an anchor of a history request means: a message id, a seq, or first_unread.';
+  'The seq for the anchor of a history request: a message id, a seq, or first_unread.';
 
 revoke all on function chat.message_anchor(uuid, text) from public;
 grant execute on function chat.message_anchor(uuid, text) to authenticated;
 
--- kind: image or file; null: both.
+-- kind: image or file. Null: both.
 create or replace function chat.file_page(
   conversation_id uuid,
   kind text default null,
@@ -367,7 +370,7 @@ end
 $$;
 
 comment on function chat.file_page(uuid, text, int, bigint) is
-  'The messages with a file in a conversation of the caller''s, the newest first, without what they cleared or hid.';
+  'The messages with a file in one of the caller''s conversations, the newest first, without those that the caller cleared or hid.';
 
 revoke all on function chat.file_page(uuid, text, int, bigint) from public;
 grant execute on function chat.file_page(uuid, text, int, bigint) to authenticated;

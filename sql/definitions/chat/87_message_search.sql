@@ -1,8 +1,9 @@
--- Full-text search. Definer, since row-level security would keep the planner from the index: @@ is not leakproof.
--- Every row is therefore bound to the caller's conversations here.
+-- Full-text search. The functions are definers, because row-level security would prevent the use of
+-- the index: @@ is not leakproof. So every query here is restricted to the caller's conversations.
 
--- A part of a message that must be there, as a pattern for " " || chat.folded_text(…): words by their beginning, in this
--- order; runs of scripts without spaces anywhere. Null where nothing is left to look for.
+-- A required part of a message, as a pattern for " " || chat.folded_text(…): words match as
+-- prefixes, in this order; runs of scripts without spaces match anywhere. Null if nothing remains
+-- to search for.
 create or replace function chat.search_pattern(written text)
 returns text
 language plpgsql
@@ -13,7 +14,7 @@ as $$
 declare
   words constant text := chat.folded_text(written);
 begin
-  -- none of the characters of a pattern is left in words
+  -- Folded words contain none of the special characters of patterns.
   return case
     when words = '' then null
     when chat.is_unspaced(words) then '%' || words || '%'
@@ -24,8 +25,9 @@ $$;
 
 revoke all on function chat.search_pattern(text) from public;
 
--- The index entries that messages with all these words, and none of the unwanted, have, as a query for the stretch that
--- takes the place of "~". Null without any: unwanted words alone find nothing.
+-- The index entries of messages that contain all these words and none of the unwanted ones, as a
+-- query in which "~" stands for the stretch. Null without wanted entries: unwanted words alone find
+-- nothing.
 create or replace function chat.search_lookup(words text[], marks text[], sender_ids uuid[], unwanted text[])
 returns text
 language plpgsql
@@ -59,7 +61,8 @@ $$;
 
 revoke all on function chat.search_lookup(text[], text[], uuid[], text[]) from public;
 
--- How well a message has the words, for sorting: more occurrences, whole words and shorter messages count for more.
+-- How well a message matches the words, for sorting: more occurrences, whole words and shorter
+-- messages score higher.
 create or replace function chat.search_score(written text, words text[])
 returns real
 language plpgsql
@@ -86,8 +89,9 @@ $$;
 
 revoke all on function chat.search_score(text, text[]) from public;
 
--- The people that an operator names: by id, "me", or as the search for people matches a name or an address, but only
--- among those the caller shares a conversation with. Nobody else wrote anything the caller may find.
+-- The users that an operator names: by id, by "me", or by a part of a name or address as in the
+-- search for users, but only among users who share a conversation with the caller. Only their
+-- messages can be found.
 create or replace function chat.named_people(named text[])
 returns uuid[]
 language plpgsql
@@ -117,7 +121,7 @@ $$;
 
 revoke all on function chat.named_people(text[]) from public;
 
--- The caller's conversations that an operator names: by their id, or by the other person.
+-- The caller's conversations that an operator names: by id, or by the other user.
 create or replace function chat.named_conversations(named text[])
 returns uuid[]
 language plpgsql
@@ -156,9 +160,10 @@ $$;
 
 revoke all on function chat.named_conversations(text[]) from public;
 
--- Words, phrases and unwanted as people write them. Without words it finds by what remains. Sorted by relevance, the 200
--- newest (or oldest) are ranked: to rank all messages with a common word would read all of them.
--- from_*: the page behind the row with this score, moment and id.
+-- Words, phrases and unwanted parts as users type them. Without words it finds everything that
+-- matches the remaining conditions. By relevance, only the 200 newest (or oldest) hits are ranked,
+-- because ranking all messages with a common word would read all of them.
+-- from_*: the page after the row with this score, time and id.
 create or replace function chat.search_messages(
   words text default '',
   phrases text[] default '{}',
@@ -181,7 +186,8 @@ language plpgsql
 stable
 security definer
 set search_path = pg_catalog, pg_temp
--- One plan, which looks up a stretch at a time. A planner that estimates how rare a word is errs where it costs most.
+-- One plan, which looks up one stretch at a time. A planner that estimates how rare a word is makes
+-- its worst errors where they cost most.
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 set enable_hashjoin = off
@@ -191,7 +197,8 @@ as $$
 #variable_conflict use_variable
 declare
   caller constant uuid := auth.uid();
-  -- messages that are looked at one by one before the index is asked: where a word is common the newest have it
+  -- The number of messages that are scanned before the index is used: the newest messages usually
+  -- contain a common word.
   walk_length constant int := case when by_relevance then 800 else 200 end;
   terms constant text[] := array(
     select distinct t.term
@@ -206,7 +213,7 @@ declare
   unwanted_patterns constant text[] := array(
     select chat.search_pattern(u.part) from unnest(unwanted) u (part) where chat.search_pattern(u.part) is not null
   );
-  -- single words, whose absence the index tells
+  -- Single words, whose absence the index can prove.
   unwanted_words constant text[] := array(
     select w.word
     from unnest(unwanted) u (part)
@@ -216,11 +223,11 @@ declare
   sender_ids constant uuid[] := case when senders is not null then chat.named_people(senders) end;
   place_ids constant uuid[] := case when places is not null then chat.named_conversations(places) end;
   lookup constant text := chat.search_lookup(terms, array_remove(has, 'reaction'), sender_ids, unwanted_words);
-  -- single words are exactly what the index tells; the rest it only narrows down
+  -- For single words the index is exact. For everything else it only reduces the candidates.
   is_exact constant boolean := cardinality(phrases) = 0 and cardinality(unwanted_patterns) = cardinality(unwanted_words)
     and not exists (select from unnest(terms) t (term) where char_length(t.term) > case when chat.is_unspaced(t.term) then 2 else 100 end);
   wanted constant int := case when by_relevance then 200 else least(greatest(coalesce(max_rows, 20), 1), 101) end;
-  -- a position in a ranking says nothing about when its messages were sent
+  -- A position in a ranking does not limit the time of its messages.
   behind_at constant timestamptz := case when not by_relevance then from_created_at end;
 
   conversation_ids uuid[];
@@ -245,7 +252,7 @@ begin
     return;
   end if;
 
-  -- the caller's conversations, with the seq behind which they have something to find
+  -- The caller's conversations, with the seq after which messages are visible to them.
   select
     array_agg(k.conversation_id order by k.last_message_at desc),
     array_agg(k.seen_seq order by k.last_message_at desc),
@@ -272,8 +279,8 @@ begin
   if ascending then
     walked_at := newest_at;
   else
-    -- The moment behind which about walk_length messages lie: in each of the busiest conversations its share of them,
-    -- and no message of the others.
+    -- The time after which there are about walk_length messages: each of the busiest conversations
+    -- contributes its share, the others nothing.
     walked_at := greatest(
       oldest_at,
       last_ats[101],
@@ -297,7 +304,7 @@ begin
     stretch_numbers := last_seqs;
     stretch_lows := array_fill(walked_at, array[cardinality(conversation_ids)]);
     stretch_highs := last_ats;
-    -- those that fell silent before have nothing there
+    -- Conversations whose last message is older have nothing in that time.
     last := (select count(*) from unnest(last_ats) l (last_at) where l.last_at >= walked_at);
   end if;
 
@@ -319,9 +326,9 @@ begin
             where chat.search_keys(u.conversation_id, u.seq, u.sender_id, u.message_type, u.content, u.file_name)
                 @@ replace(lookup, '~', chat.search_stretch(k.id, k.number))::tsquery
               and not u.is_deleted
-              -- not an "=", which would have the planner read the conversation instead
+              -- Not "=", with which the planner would read the conversation instead of the index.
               and u.conversation_id is not distinct from k.id
-            -- keeps the conditions below from looking like a way to find the rows
+            -- Keeps the planner from using the conditions below to find the rows.
             offset 0
           ) m
           where lookup is not null and not is_walk
@@ -369,7 +376,8 @@ begin
       exit when cardinality(found_ids) >= wanted or walked_at <= oldest_at;
       is_walk := false;
       newest_at := walked_at;
-      -- Everything else, a stretch at a time, each from its first message to the first one of the next.
+      -- Everything older, one stretch at a time. A stretch ends at the first message of the next
+      -- one.
       select
         array_agg(s.id order by s.rank),
         array_agg(s.number order by s.rank),
@@ -419,7 +427,7 @@ begin
       last := 1;
     else
       exit when last >= cardinality(stretch_ids)
-        -- what follows begins where the page already ends
+        -- The rest starts after the end of the page.
         or (
           cardinality(found_ids) >= wanted
           and case
@@ -427,7 +435,8 @@ begin
             else found_ats[wanted] > stretch_highs[last + 1]
           end
         );
-      -- twice as many as so far, but never so many that a common word fetches most of a long conversation
+      -- Up to twice as many stretches as before, but at most eight, so that a common word does not
+      -- fetch most of a long conversation.
       first := last + 1;
       last := least(last * 3, last + 8, cardinality(stretch_ids));
     end if;
@@ -455,12 +464,12 @@ end
 $$;
 
 comment on function chat.search_messages(text, text[], text[], text[], text[], text[], boolean, timestamptz, timestamptz, boolean, boolean, int, real, timestamptz, uuid) is
-  'Messages of the caller''s conversations that have every word and phrase and nothing unwanted, newest first or by relevance. The next page is asked for with score, created_at and id of the last row.';
+  'Messages of the caller''s conversations that contain every word and phrase and nothing unwanted, newest first or by relevance. The next page starts after the score, created_at and id of the last row.';
 
 revoke all on function chat.search_messages(text, text[], text[], text[], text[], text[], boolean, timestamptz, timestamptz, boolean, boolean, int, real, timestamptz, uuid) from public;
 grant execute on function chat.search_messages(text, text[], text[], text[], text[], text[], boolean, timestamptz, timestamptz, boolean, boolean, int, real, timestamptz, uuid) to authenticated;
 
--- What a hit shows of its conversation.
+-- What a search result shows of its conversation.
 create or replace function chat.conversation_cards(conversation_ids uuid[])
 returns table (conversation_id uuid, card json)
 language plpgsql
@@ -497,7 +506,7 @@ begin
 end
 $$;
 
-comment on function chat.conversation_cards(uuid[]) is 'What names each of the given conversations of the caller: far less than chat.conversation_rows().';
+comment on function chat.conversation_cards(uuid[]) is 'What identifies each of the caller''s given conversations to the user: much less than chat.conversation_rows().';
 
 revoke all on function chat.conversation_cards(uuid[]) from public;
 grant execute on function chat.conversation_cards(uuid[]) to authenticated;

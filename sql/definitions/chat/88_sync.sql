@@ -1,12 +1,16 @@
--- Catching up. A cursor is a snapshot: what its owner has not seen is what was changed by a transaction that is not
--- visible in it, whatever the order of commits. Every row that clients keep a copy of names the transaction that
--- changed it last (changed_xid); what else such a copy is made of moves that of its row (50_conversations, and the
--- triggers below).
--- A chain of pages has one upper snapshot, taken for the first page, and ends with it as the cursor: rows may be
--- shown newer than it, and what has changed meanwhile comes once more with the next chain.
+-- Catching up. A cursor is a snapshot of the database: its owner has not seen what was changed by
+-- transactions that are not visible in it, regardless of the order in which they committed. Every
+-- row that clients cache names the transaction that changed it last (changed_xid). Everything else
+-- that is part of such a row in a response sets the row's changed_xid, too (50_conversations, and
+-- the triggers below).
+--
+-- All pages of a chain have the same upper snapshot. It is taken for the first page, and the last
+-- page returns it as the cursor. A row may be newer than that snapshot. What changed since is
+-- returned again in the next chain.
 
--- What a cursor belongs to. Where transaction ids may have been given out twice (another cluster or database,
--- a restored one, a standby that took over and lacks the last commits, tables restored from a dump) it is another.
+-- The database that a cursor belongs to. The identity changes if transaction ids may have been
+-- assigned twice: another cluster or database, a restored one, a promoted standby that lacks the
+-- last commits, tables restored from a dump.
 create or replace function chat.sync_identity()
 returns text
 language plpgsql
@@ -18,7 +22,7 @@ begin
   return left(md5(concat_ws(
     ' ',
     (select s.system_identifier from pg_control_system() s),
-    -- the timeline, which a promotion and a recovery to a point in time count up
+    -- The timeline, which promotion and point-in-time recovery increase.
     left(pg_walfile_name(pg_current_wal_lsn()), 8),
     (select d.oid from pg_catalog.pg_database d where d.datname = current_database()),
     'public.user_messages'::regclass::oid,
@@ -28,7 +32,7 @@ end
 $$;
 
 comment on function chat.sync_identity() is
-  'What a cursor belongs to: another one where transaction ids may have been given out twice.';
+  'The database that a cursor belongs to. Changes if transaction ids may have been assigned twice.';
 
 revoke all on function chat.sync_identity() from public;
 grant execute on function chat.sync_identity() to authenticated;
@@ -60,7 +64,8 @@ begin
           select
           from public.conversation_receipts r
           where r.conversation_id = mine.conversation_id
-            -- the caller's own is nothing they are shown; their marker is in their own row
+            -- The caller's own receipt is not part of the response; their marker is in their member
+            -- row.
             and r.user_id <> caller
             and not pg_visible_in_snapshot(r.changed_xid, since)
             and pg_visible_in_snapshot(r.changed_xid, until)
@@ -97,7 +102,8 @@ comment on function chat.changed_conversations(pg_snapshot, pg_snapshot, uuid, i
 revoke all on function chat.changed_conversations(pg_snapshot, pg_snapshot, uuid, int) from public;
 grant execute on function chat.changed_conversations(pg_snapshot, pg_snapshot, uuid, int) to authenticated;
 
--- Messages that the caller hid, or that are gone for everybody, in the order of (changed_xid, message_id).
+-- Messages that the caller hid or that were removed for all members, in the order of (changed_xid,
+-- message_id).
 create or replace function chat.messages_taken_away(since pg_snapshot, until pg_snapshot, after_xid xid8, after_id uuid, max_rows int)
 returns table (message_id uuid, changed_xid xid8)
 language plpgsql
@@ -135,13 +141,13 @@ end
 $$;
 
 comment on function chat.messages_taken_away(pg_snapshot, pg_snapshot, xid8, uuid, int) is
-  'Messages that the caller hid between two snapshots, or that are gone for everybody since.';
+  'Messages that the caller hid, or that were removed for all members, between two snapshots.';
 
 revoke all on function chat.messages_taken_away(pg_snapshot, pg_snapshot, xid8, uuid, int) from public;
 grant execute on function chat.messages_taken_away(pg_snapshot, pg_snapshot, xid8, uuid, int) to authenticated;
 
--- Changed messages of the caller's conversations in the order of (conversation_id, changed_xid, message_id), which is
--- that of the index, so that a page costs its own rows.
+-- Changed messages of the caller's conversations in the order of (conversation_id, changed_xid,
+-- message_id). The index has this order, so the cost depends on the length of the page.
 create or replace function chat.changed_messages(
   since pg_snapshot,
   until pg_snapshot,
@@ -186,8 +192,9 @@ begin
   where mine.user_id = caller
     and mine.left_at is null
     and (after_conversation_id is null or mine.conversation_id >= after_conversation_id)
-    -- Every change of a message moves its conversation under that row's lock. So the last transaction that did ended
-    -- after all others, and is missing in a snapshot in which one of them is.
+    -- Every change of a message changes its conversation while holding that row's lock. So the last
+    -- such transaction committed after all the others. If one of the others is not visible in a
+    -- snapshot, the last one is not visible either.
     and not pg_visible_in_snapshot(c.changed_xid, since)
   order by mine.conversation_id, changed.changed_xid, changed.id
   limit max_rows;
@@ -200,10 +207,12 @@ comment on function chat.changed_messages(pg_snapshot, pg_snapshot, uuid, xid8, 
 revoke all on function chat.changed_messages(pg_snapshot, pg_snapshot, uuid, xid8, uuid, int) from public;
 grant execute on function chat.changed_messages(pg_snapshot, pg_snapshot, uuid, xid8, uuid, int) to authenticated;
 
--- One page. Stable, so that everything in it is read in the snapshot that it says it reached.
--- of_database, taken_at, since, until: what the cursor says. Without since it is the first load, which goes through
--- the list behind (after_is_pinned, after_activity_at, after_id). Otherwise the page goes on in this part, behind
--- what after_* names in the order of that part, and then with the next one: conversations, removals, messages.
+-- One page. The function is stable, so it reads everything in the snapshot that it returns as
+-- reached.
+-- of_database, taken_at, since, until: the cursor. Without since it is the first load, which
+-- continues the list after (after_is_pinned, after_activity_at, after_id). Otherwise the page
+-- continues the given part after the position in after_*, in the order of that part, and then the
+-- next parts: conversations, removals, messages.
 create or replace function chat.sync(
   of_database text default null,
   taken_at timestamptz default null,
@@ -256,7 +265,7 @@ begin
 
   if of_database <> database_identity
     or taken_at < now() - make_interval(secs => chat.amount('sync_horizon_s', 2592000))
-    -- names transactions that never began here
+    -- The cursor contains transactions that never started in this database.
     or greatest(pg_snapshot_xmax(seen), pg_snapshot_xmax(target)) > pg_snapshot_xmax(present)
   then
     perform chat.refuse('resync_required');
@@ -269,7 +278,8 @@ begin
       where m.user_id = caller
         and m.left_at is null
         and not m.hidden
-        -- a conversation that moves up while the list is walked has changed since the walk began, and comes with that
+        -- A conversation that moves up during the first load has changed since its start, so the
+        -- next chain returns it.
         and (m.is_pinned, m.last_activity_at, m.conversation_id) < (
           coalesce(after_is_pinned, true),
           coalesce(after_activity_at, 'infinity'),
@@ -375,7 +385,7 @@ begin
       from public.conversation_receipts r
       where r.conversation_id = any (shown)
         and r.user_id <> caller
-        -- whoever shows nothing is shown nothing
+        -- A user who does not share receipts does not see those of others either.
         and (select chat.i_share_receipts())
     );
   end if;
@@ -390,14 +400,14 @@ end
 $$;
 
 comment on function chat.sync(text, timestamptz, text, text, text, boolean, timestamptz, uuid, text, uuid, int) is
-  'A page of what the caller has not seen since a snapshot: their changed conversations with the others'' receipts, what is gone, and changed messages, tombstones included. next_part and the columns behind it are where the next page goes on; null: this was the last, and reached is what has been seen. resync_required when the cursor is of another database or too old.';
+  'A page of what the caller has not seen since a snapshot: their changed conversations with the other members'' receipts, removals, and changed messages, tombstones included. The next page starts at next_part and the columns after it. If next_part is null, this is the last page and reached is the next cursor. Raises resync_required if the cursor is from another database or too old.';
 
 revoke all on function chat.sync(text, timestamptz, text, text, text, boolean, timestamptz, uuid, text, uuid, int) from public;
 grant execute on function chat.sync(text, timestamptz, text, text, text, boolean, timestamptz, uuid, text, uuid, int) to authenticated;
 
--- ------------------------------------------------------------------------------ what moves a changed_xid
+-- --------------------------------------------------------------------------- changes of changed_xid
 
--- A draft, a block and whether somebody shows what they read are part of their conversation rows.
+-- A draft, a block and whether a user shares receipts are part of their conversation rows.
 create or replace function chat.touch_memberships(of_user_id uuid, in_conversation_id uuid default null)
 returns void
 language plpgsql
@@ -443,7 +453,7 @@ create or replace trigger user_notification_preferences_20_tell_of_sharing
   when (new.share_read_receipts <> old.share_read_receipts)
   execute function chat.tell_of_sharing();
 
--- no row is sharing
+-- Without a row, receipts are shared.
 create or replace trigger user_notification_preferences_20_tell_of_not_sharing
   after insert on public.user_notification_preferences
   for each row
@@ -466,7 +476,7 @@ begin
     and c.participant_1_id = least(pair[1], pair[2])
     and c.participant_2_id = greatest(pair[1], pair[2]);
   if found then
-    -- conversations are locked before members, here as by whoever sends
+    -- Conversations are locked before members, as when sending.
     perform from public.user_conversations c where c.id = between_them for no key update;
     perform chat.touch_memberships(least(pair[1], pair[2]), between_them);
     perform chat.touch_memberships(greatest(pair[1], pair[2]), between_them);
@@ -491,7 +501,7 @@ begin
   insert into chat.removed_memberships as r (user_id, conversation_id)
   select g.user_id, g.conversation_id
   from gone g
-  -- of somebody who was erased nothing is kept
+  -- Nothing is recorded for an erased user.
   where exists (select from chat.directory d where d.user_id = g.user_id)
   on conflict on constraint removed_memberships_pkey do update
   set removed_at = excluded.removed_at, changed_xid = excluded.changed_xid;

@@ -1,4 +1,4 @@
--- Who the caller is, who is in a conversation, and whom the caller may turn to.
+-- The caller, the members of a conversation, and the caller's contacts.
 
 create or replace function chat.me()
 returns json
@@ -32,7 +32,7 @@ end
 $$;
 
 comment on function chat.me() is
-  'The caller as the host application knows them. A person whom it does not know, or has suspended, may not write.';
+  'The caller, with the data of the application. A user who is unknown to the application, or suspended, may not write.';
 
 revoke all on function chat.me() from public;
 grant execute on function chat.me() to authenticated;
@@ -47,7 +47,7 @@ set timezone = 'UTC'
 as $$
 declare
   caller constant uuid := auth.uid();
-  -- whoever shows nothing is shown nothing
+  -- A user who does not share receipts does not see those of others either.
   shares constant boolean := chat.i_share_receipts();
 begin
   if not chat.is_my_conversation(conversation_id) then
@@ -83,13 +83,15 @@ end
 $$;
 
 comment on function chat.member_page(uuid, int, uuid) is
-  'Who is in a conversation of the caller''s, in the order of their ids, with how far they read as they show it; not_found for strangers.';
+  'The members of one of the caller''s conversations, in the order of their ids, with the read positions that they share. Raises not_found for strangers.';
 
 revoke all on function chat.member_page(uuid, int, uuid) from public;
 grant execute on function chat.member_page(uuid, int, uuid) to authenticated;
 
--- Those the caller has a conversation with, the latest first, then the others of their teams by name.
--- from_*: the page behind the contact with this moment, name and id. No moment sorts as the earliest there is.
+-- The users that the caller has a conversation with, the latest first, then the other members of
+-- their teams by name.
+-- from_*: the page after the contact with this time, name and id. A missing time sorts before all
+-- others.
 create or replace function chat.contact_page(
   max_rows int default 50,
   from_message_at timestamptz default null,
@@ -180,7 +182,7 @@ end
 $$;
 
 comment on function chat.contact_page(int, timestamptz, text, uuid) is
-  'Whom the caller talks to, the latest first, and then their teams by name; nobody who blocked or is blocked, or is suspended.';
+  'The users that the caller has a conversation with, the latest first, then their teams by name. Blocked, blocking and suspended users are excluded.';
 
 revoke all on function chat.contact_page(int, timestamptz, text, uuid) from public;
 grant execute on function chat.contact_page(int, timestamptz, text, uuid) to authenticated;

@@ -1,11 +1,12 @@
--- Who may touch which row. Members are found by "in (select chat.my_conversation_ids())", one look-up per
--- statement. anon has no rights anywhere. Every column may be read: hiding one would break "select *". System columns
--- may not, where a row is shared with others.
+-- Who may read and write which rows. Membership is checked with "in (select
+-- chat.my_conversation_ids())", one lookup per statement. anon has no rights on any table. Clients
+-- may read every column, because a hidden column would break "select *". They may not read system
+-- columns of rows that are shared with other users.
 
--- Reading is granted column by column. A grant on the table would include xmin, xmax and ctid, which tell of what others
--- do in private: xmax moves with every lock, and hiding, reporting or drafting a message, clearing a conversation, or
--- reporting presence while one hides lock rows that others see. Tables of which people see their own rows alone are
--- granted as a whole.
+-- Read access is granted per column. A grant on the table would include xmin, xmax and ctid, which
+-- reveal what other users do in private: every lock changes xmax, and hiding, reporting or drafting
+-- a message, clearing a conversation, and reporting presence while hidden all lock rows that others
+-- can see. A table whose rows are visible only to their owner is granted as a whole.
 create or replace function chat.grant_shared_columns()
 returns void
 language plpgsql
@@ -37,7 +38,7 @@ end
 $$;
 
 comment on function chat.grant_shared_columns() is
-  'Lets people read every column of the chat''s shared tables, and no system column. Runs at each installation: a column that was added since is granted then. Does nothing when nothing is missing.';
+  'Grants users read access to every column of the chat''s shared tables, and to no system column. Runs at every installation, to include columns added since. Does nothing if nothing is missing.';
 
 revoke all on function chat.grant_shared_columns() from public;
 
@@ -61,7 +62,7 @@ begin
   ]
   loop
     execute format('alter table %s enable row level security', chat_table);
-    -- a Supabase project grants everything in public to these roles by default
+    -- A Supabase project grants everything in public to these roles by default.
     execute format('revoke all on %s from public, anon, authenticated', chat_table);
     execute format('grant all on %s to service_role', chat_table);
   end loop;
@@ -74,7 +75,7 @@ begin
 end
 $$;
 
--- of an identity column: nobody needs it to insert
+-- The sequence of an identity column. Inserting does not require rights on it.
 revoke all on sequence public.message_edits_id_seq from public, anon, authenticated;
 
 revoke all on chat.config, chat.message_requests, chat.message_reports, chat.idempotency_keys, chat.removed_messages,
@@ -89,7 +90,7 @@ grant select, insert, update, delete
 grant select on chat.schema_migrations, chat.schema_definitions to service_role;
 
 -- ----------------------------------------------------------------------------------- user_conversations
--- opened by chat.open_conversation() and moved by messages: nobody writes here
+-- Opened by chat.open_conversation() and changed by messages. Clients never write here.
 
 drop policy if exists "members see their conversations" on public.user_conversations;
 create policy "members see their conversations" on public.user_conversations
@@ -114,7 +115,7 @@ create policy "people arrange their own memberships" on public.user_conversation
   with check (user_id = (select auth.uid()));
 
 -- -------------------------------------------------------------------------------- conversation_receipts
--- moved by chat.mark_read() and chat.mark_delivered()
+-- Changed by chat.mark_read() and chat.mark_delivered().
 
 drop policy if exists "members see the receipts of their conversations" on public.conversation_receipts;
 create policy "members see the receipts of their conversations" on public.conversation_receipts
@@ -157,7 +158,7 @@ create policy "members read earlier wordings" on public.message_edits
   using (conversation_id in (select chat.my_conversation_ids()));
 
 -- ------------------------------------------------------------------------ message_hides, message_drafts
--- hidden by chat.hide_message(), drafted by chat.set_conversation_settings()
+-- Written by chat.hide_message() and chat.set_conversation_settings().
 
 grant select on public.message_hides, public.message_drafts to authenticated;
 
@@ -192,7 +193,7 @@ create policy "people take back their own reactions" on public.message_reactions
   using (user_id = (select auth.uid()) and conversation_id in (select chat.my_conversation_ids()));
 
 -- ----------------------------------------------------------------------------------------- message_pins
--- pinned by chat.pin_message()
+-- Written by chat.pin_message().
 
 drop policy if exists "members see the pins of their conversations" on public.message_pins;
 create policy "members see the pins of their conversations" on public.message_pins
@@ -203,7 +204,8 @@ create policy "members see the pins of their conversations" on public.message_pi
 
 grant insert (user_id, status, last_seen, current_page, is_typing_to, typing_started_at, updated_at, status_text, status_emoji)
   on public.user_presence to authenticated;
--- user_id too: an upsert through the data API sets every column it names, and the policy holds it still
+-- user_id is included: an upsert through the data API sets every column that it contains, and the
+-- policy still prevents a change.
 grant update (user_id, status, last_seen, current_page, is_typing_to, typing_started_at, updated_at, status_text, status_emoji)
   on public.user_presence to authenticated;
 
@@ -233,7 +235,8 @@ create policy "people see whom they blocked" on public.user_blocks
   for select to authenticated
   using (blocker_id = (select auth.uid()));
 
--- whom they know: the foreign key would tell a stranger from a person who does not exist
+-- Only users that the caller knows: otherwise the foreign key would distinguish a stranger from a
+-- user who does not exist.
 drop policy if exists "people block for themselves" on public.user_blocks;
 create policy "people block for themselves" on public.user_blocks
   for insert to authenticated

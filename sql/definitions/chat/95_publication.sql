@@ -1,5 +1,5 @@
--- The tables whose changes subscribers may follow, each as far as their policies let them.
--- Never here: blocks, drafts, edits, hides, pins, preferences, reports.
+-- The tables whose changes clients may subscribe to, within the limits of their policies.
+-- Never to be added: blocks, drafts, edits, hides, pins, preferences, reports.
 
 do $$
 declare
@@ -25,7 +25,7 @@ begin
     begin
       execute format('alter publication supabase_realtime add table %s', published);
     exception when insufficient_privilege or undefined_object then
-      raise notice '% may not add % to publication supabase_realtime: its owner has to.', current_user, published;
+      raise notice '% may not add % to publication supabase_realtime: its owner must.', current_user, published;
     end;
   end loop;
 end

@@ -1,9 +1,10 @@
--- Broadcasts from the database. Only where Rapport made the table; what Supabase made stays as it is.
+-- Broadcasts from the database. Applies only to objects created by Rapport; those of Supabase stay
+-- unchanged.
 --
--- These functions run as their caller, with the caller's search path: they are called from triggers, and the policies
--- of realtime.messages, which they meet, may call functions that name tables without a schema. Types in their bodies
--- are qualified: called by a definer function with an empty path, an unqualified name would mean a temporary type of
--- the person who called that function.
+-- These functions run as their caller, with the caller's search path: triggers call them, and the
+-- policies of realtime.messages, which they are subject to, may call functions that name tables
+-- without a schema. Types in the bodies are qualified: when a definer function with an empty path
+-- calls these functions, an unqualified name would find a temporary type of the original caller.
 
 do $$
 begin
@@ -19,7 +20,8 @@ begin
 select nullif(current_setting('realtime.topic', true), '')::pg_catalog.text;
 $body$;
 
-  -- callers may send from triggers of their own, hence security invoker: the policies of realtime.messages decide
+  -- Users may call this from their own triggers, so it is security invoker: the policies of
+  -- realtime.messages decide.
   create or replace function realtime.send(payload jsonb, event text, topic text, private boolean default true)
   returns void
   language plpgsql
@@ -28,12 +30,12 @@ $body$;
     message_id constant pg_catalog.uuid := gen_random_uuid();
   begin
     begin
-      -- policies may ask for realtime.topic()
+      -- Policies may call realtime.topic().
       perform set_config('realtime.topic', send.topic, true);
       insert into realtime.messages (id, payload, event, topic, private, extension)
       values (
         message_id,
-        -- what is no object has no room for an id and is sent as it is
+        -- A payload that is not an object cannot contain an id and is sent unchanged.
         case when jsonb_typeof(send.payload) = 'object' and not send.payload ? 'id'
           then send.payload || jsonb_build_object('id', message_id)
           else send.payload
@@ -44,7 +46,7 @@ $body$;
         'broadcast'
       );
     exception when others then
-      -- a broadcast must never undo what it tells of
+      -- A failed broadcast must never roll back the change that it announces.
       raise warning 'WarnSendingBroadcastMessage: %', sqlerrm;
     end;
   end
@@ -108,7 +110,7 @@ $body$;
     alter function realtime.send_binary(bytea, text, text, boolean) owner to supabase_realtime_admin;
     alter function realtime.broadcast_changes(text, text, text, text, text, record, record, text) owner to supabase_realtime_admin;
   exception when insufficient_privilege then
-    raise notice 'The functions of schema realtime stay with %.', current_user;
+    raise notice 'The functions of schema realtime still belong to %.', current_user;
   end;
 end
 $$;

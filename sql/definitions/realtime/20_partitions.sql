@@ -1,4 +1,4 @@
--- The daily partitions of realtime.messages, where Rapport made the table.
+-- The daily partitions of realtime.messages, if Rapport created the table.
 
 create or replace function chat.maintain_message_partitions(days_ahead int default 30, days_kept int default 3)
 returns int
@@ -15,7 +15,7 @@ begin
   if coalesce(obj_description(to_regclass('realtime.messages'), 'pg_class') not like 'Made by Rapport%', true) then
     return 0;
   end if;
-  -- one at a time; whoever comes second finds the work done
+  -- Only one at a time. A second call finds the work done.
   perform pg_advisory_xact_lock(hashtext('chat.maintain_message_partitions'));
 
   for day in
@@ -30,8 +30,9 @@ begin
     continue when to_regclass(format('realtime.%I', partition_name)) is not null;
 
     if exists (select from realtime.messages_default m where m.inserted_at >= day and m.inserted_at < day + 1) then
-      -- Rows of that day fell into the default partition and bar its own. They move while neither table
-      -- belongs to the published one, so that nobody hears them a second time.
+      -- Rows of that day are in the default partition and prevent the day's own partition. They
+      -- move while neither table belongs to the published one, so that they are not delivered
+      -- twice.
       alter table realtime.messages detach partition realtime.messages_default;
       execute format('create table realtime.%I (like realtime.messages including all)', partition_name);
       execute format(
@@ -44,7 +45,7 @@ begin
       execute format('create table realtime.%I partition of realtime.messages for values from (%L) to (%L)', partition_name, day, day + 1);
     end if;
     execute format('alter table realtime.%I enable row level security', partition_name);
-    -- "explain" tells everybody what the planner has sampled
+    -- Without statistics, because "explain" would show them to every role.
     execute format(
       'alter table realtime.%I alter column topic set statistics 0, alter column event set statistics 0, alter column payload set statistics 0',
       partition_name
@@ -65,7 +66,7 @@ begin
   loop
     execute format('drop table realtime.%I', old_partition.relname);
   end loop;
-  -- rows of a day that never had a partition, or was given one too late
+  -- Rows of a day whose partition was never created, or too late.
   delete from realtime.messages_default m where m.inserted_at < (now() at time zone 'utc')::date - days_kept;
   if exists (
     select
@@ -79,7 +80,7 @@ end
 $$;
 
 comment on function chat.maintain_message_partitions(int, int) is
-  'Makes the partitions of realtime.messages for the days ahead and drops those past keeping. Answers how many it made; does nothing where Supabase made the table.';
+  'Creates the partitions of realtime.messages for the coming days and drops those that are too old. Returns the number of created partitions. Does nothing if Supabase created the table.';
 
 revoke all on function chat.maintain_message_partitions(int, int) from public;
 grant execute on function chat.maintain_message_partitions(int, int) to service_role;

@@ -1,8 +1,9 @@
--- The private channels of the chat: conversation:<id> for its members, user:<id> for that person.
--- They listen and, in a conversation, show themselves; only the server sends.
+-- The private channels of the chat: conversation:<id> for its members, user:<id> for that user.
+-- Users receive and, in a conversation, appear in presence. Only the server sends.
 --
--- A policy judges a row by its own topic. The setting realtime.topic says which topic a caller asks about, and whoever
--- may run SQL may set it to a topic of theirs and then insert or read rows of another.
+-- A policy checks the topic of the row itself. The setting realtime.topic contains the topic that a
+-- caller asks about, but a role that may run SQL can set it to a topic of its own and then insert
+-- or read rows of another.
 
 create or replace function chat.is_chat_topic(topic text)
 returns boolean
@@ -18,7 +19,8 @@ $$;
 
 comment on function chat.is_chat_topic(text) is 'Is this a private channel of the chat?';
 
--- the one right in this schema that every role has: the policies that shut a role out have to be evaluated
+-- The only right in this schema that every role has, because the policies that exclude roles must
+-- be evaluated for them.
 grant execute on function chat.is_chat_topic(text) to public;
 
 create or replace function chat.may_listen(topic text)
@@ -29,7 +31,7 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  -- only one spelling of an id is a topic: the one that the server sends on and revokes
+  -- Only one spelling of an id is a topic: the one on which the server sends and revokes.
   if not coalesce(chat.is_chat_topic(topic), false) or topic <> lower(topic) then
     return false;
   end if;
@@ -40,7 +42,7 @@ begin
 end
 $$;
 
--- Presence is whatever its sender writes into it, so that it is for those who may write.
+-- Presence has a payload chosen by its sender, so it requires permission to write.
 create or replace function chat.may_appear(topic text)
 returns boolean
 language plpgsql
@@ -52,17 +54,17 @@ begin
   if not chat.may_listen(topic) then
     return false;
   end if;
-  -- on one's own topic nobody else is there to see it
+  -- No other user can join one's own topic.
   return topic like 'user:%' or chat.can_send(split_part(topic, ':', 2)::uuid);
 end
 $$;
 
-comment on function chat.may_appear(text) is 'May the caller show their presence on this topic of the chat? False for every other topic.';
+comment on function chat.may_appear(text) is 'May the caller appear in presence on this topic of the chat? False for every other topic.';
 
 revoke all on function chat.may_appear(text) from public;
 grant execute on function chat.may_appear(text) to authenticated;
 
-comment on function chat.may_listen(text) is 'May the caller listen to this topic of the chat? False for every other topic.';
+comment on function chat.may_listen(text) is 'May the caller receive messages on this topic of the chat? False for every other topic.';
 
 revoke all on function chat.may_listen(text) from public;
 grant execute on function chat.may_listen(text) to authenticated;
@@ -79,9 +81,10 @@ begin
     for insert to authenticated
     with check (extension = 'presence' and topic like 'conversation:%' and chat.may_appear(topic));
 
-  -- Whatever the application allows on its own topics does not open those of the chat. The permissive policies above ask
-  -- the same again, so that neither kind depends on the other being there. Without a sub-select around the stable
-  -- functions: the server asks about two rows at a time, and a plan node costs more than both calls.
+  -- What the application allows on its own topics must not open those of the chat. The permissive
+  -- policies above repeat the condition, so that neither kind depends on the other. The stable
+  -- functions are not in a sub-select: the server checks two rows at a time, and a plan node costs
+  -- more than both calls.
 
   drop policy if exists "others do not listen to chat topics" on realtime.messages;
   create policy "others do not listen to chat topics" on realtime.messages
@@ -93,14 +96,15 @@ begin
     as restrictive for insert to authenticated
     with check (not chat.is_chat_topic(topic) or (extension = 'presence' and chat.may_appear(topic)));
 
-  -- a stored message is replayed: an update could make one for a topic that may not be sent to
+  -- Stored messages are replayed, so an update could create one for a topic that its author may not
+  -- send to.
   drop policy if exists "nobody rewrites messages of chat topics" on realtime.messages;
   create policy "nobody rewrites messages of chat topics" on realtime.messages
     as restrictive for update to authenticated
     using (not chat.is_chat_topic(topic))
     with check (not chat.is_chat_topic(topic));
 
-  -- anon, and roles of the application that are neither people nor the server
+  -- anon, and roles of the application that are neither users nor the server.
   drop policy if exists "nobody without a name uses chat topics" on realtime.messages;
   drop policy if exists "only people and the server use chat topics" on realtime.messages;
   create policy "only people and the server use chat topics" on realtime.messages
@@ -114,14 +118,14 @@ begin
       or not chat.is_chat_topic(topic)
     );
 
-  -- The application's own policies ask for the setting as a rule, so that a row of another topic would pass them. Where
-  -- nothing is set they answer for themselves.
+  -- The application's own policies usually check the setting, so a row of another topic would pass
+  -- them. If the setting is empty, those policies decide alone.
   drop policy if exists "messages are of the topic that was asked about" on realtime.messages;
   create policy "messages are of the topic that was asked about" on realtime.messages
     as restrictive for all to public
     using (coalesce(topic = realtime.topic(), true))
     with check (coalesce(topic = realtime.topic(), true));
 exception when insufficient_privilege then
-  raise warning '% may not write policies on realtime.messages: the private channels of the chat stay closed.', current_user;
+  raise warning '% may not create policies on realtime.messages: the private channels of the chat stay closed.', current_user;
 end
 $$;

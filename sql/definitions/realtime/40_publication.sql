@@ -1,8 +1,10 @@
--- The publication by which broadcasts from the database are read, under the name and in the form in which Supabase's
--- own server makes it, so that either finds what the other made. What is there is never altered.
+-- The publication through which broadcasts from the database are read. It has the name and form in
+-- which Supabase's own server creates it, so each server can use what the other created. An
+-- existing one is never altered.
 --
--- Without publish_via_partition_root: with it, this publication would change under which name the partitions appear
--- in others, because the setting of one publication holds for a whole stream.
+-- Without publish_via_partition_root: with it, this publication would change the names of the
+-- partitions in other publications, because the setting of one publication applies to a whole
+-- stream.
 
 do $$
 begin
