@@ -97,7 +97,7 @@ pub enum KeyError {
         index: usize,
     },
     /// Neither a secret nor a key is configured.
-    #[error("There is no key to verify tokens with: set a JWT secret or a JSON Web Key Set")]
+    #[error("No key to verify tokens with; set a JWT secret or a JSON Web Key Set")]
     NoKey,
     /// A token could not be signed.
     #[error("The token cannot be signed")]

@@ -33,7 +33,7 @@ impl KeySet {
     /// Keys without `kid` and of unsupported kinds are ignored.
     ///
     /// # Errors
-    /// If the set cannot be parsed, a key in it is invalid, or there are no keys.
+    /// If the set cannot be parsed, a key in it is invalid, or no key remains.
     pub fn new(
         secret: Option<&str>,
         secret_next: Option<&str>,
