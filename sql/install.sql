@@ -278,14 +278,6 @@ insert into chat.schema_migrations (version, name, checksum) values
 \ir migrations/0024_presence_pages_unseen.sql
 \endif
 
-select not exists (select from chat.schema_migrations where version = 24) as pending \gset
-\if :pending
-\echo migrations/0024_teams.sql
-insert into chat.schema_migrations (version, name, checksum) values
-  (24, 'teams', '4e550a04029a7538efcb6a9d495f32754657afeecbbe87581dd7902f4beb7ef5');
-\ir migrations/0024_teams.sql
-\endif
-
 select not exists (
   select from chat.schema_definitions
   where path = 'auth/10_claims.sql' and checksum = '2c09eedde3a50b35ce7cb700c6a7497336c377582cfa4692d5f83be5c91df101'
@@ -384,25 +376,25 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/46_standing.sql' and checksum = 'b6a0a44b725e259c4add6ad91f644dca295c5a6eae38bcb37dd400129a78bf14'
+  where path = 'chat/46_standing.sql' and checksum = '9a00543c9b1b00fa5985cc0dce35c18e17244e1923953048b3440dba3e52b991'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/46_standing.sql
 \ir definitions/chat/46_standing.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/46_standing.sql', 'b6a0a44b725e259c4add6ad91f644dca295c5a6eae38bcb37dd400129a78bf14')
+  ('chat/46_standing.sql', '9a00543c9b1b00fa5985cc0dce35c18e17244e1923953048b3440dba3e52b991')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/50_conversations.sql' and checksum = 'ea8ea85d5c03dbd5609e02225f3f1b0b1758d0051c12fa3f8ff0f9adf26a5491'
+  where path = 'chat/50_conversations.sql' and checksum = '85fae65ce69265c0b59492a11863aa62fa7c11a9634da4e80a6441542338d1c8'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/50_conversations.sql
 \ir definitions/chat/50_conversations.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/50_conversations.sql', 'ea8ea85d5c03dbd5609e02225f3f1b0b1758d0051c12fa3f8ff0f9adf26a5491')
+  ('chat/50_conversations.sql', '85fae65ce69265c0b59492a11863aa62fa7c11a9634da4e80a6441542338d1c8')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
@@ -420,13 +412,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/61_message_insert.sql' and checksum = 'c8bde843ebe22b08154ee3bf54d3458b0b1f278813efed8001e527a6ec7b548e'
+  where path = 'chat/61_message_insert.sql' and checksum = '6cada097d2294d6bff9cb011e0c2362d6c5cee4abb0d9ebf816ae175424ebbef'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/61_message_insert.sql
 \ir definitions/chat/61_message_insert.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/61_message_insert.sql', 'c8bde843ebe22b08154ee3bf54d3458b0b1f278813efed8001e527a6ec7b548e')
+  ('chat/61_message_insert.sql', '6cada097d2294d6bff9cb011e0c2362d6c5cee4abb0d9ebf816ae175424ebbef')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
@@ -511,6 +503,18 @@ select not exists (
 \ir definitions/chat/81_preferences.sql
 insert into chat.schema_definitions (path, checksum) values
   ('chat/81_preferences.sql', 'b47ee7c708b08490e887627aef64f03ef59b096ca3ea0f5ea08aedd3753e126b')
+on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
+\endif
+
+select not exists (
+  select from chat.schema_definitions
+  where path = 'chat/84_composing.sql' and checksum = 'bb7b89dca9a00368c94d4877e56930c55aa7d46f33137cff0e0d35afa8e8ae8a'
+) as pending \gset
+\if :pending
+\echo definitions/chat/84_composing.sql
+\ir definitions/chat/84_composing.sql
+insert into chat.schema_definitions (path, checksum) values
+  ('chat/84_composing.sql', 'bb7b89dca9a00368c94d4877e56930c55aa7d46f33137cff0e0d35afa8e8ae8a')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 

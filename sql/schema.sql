@@ -815,7 +815,7 @@ $$;
 
 -- Name: FUNCTION composing(user_ids uuid[], conversation_ids uuid[]); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.composing(user_ids uuid[], conversation_ids uuid[]) IS 'For the server: the draft of each of these memberships, and whether its member may write in the conversation now.';
+COMMENT ON FUNCTION chat.composing(user_ids uuid[], conversation_ids uuid[]) IS 'For the server. Returns the draft of each of these memberships, and whether its member may write in the conversation now.';
 
 -- Name: contact_page(integer, timestamp with time zone, text, uuid); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -1290,7 +1290,8 @@ begin
   ) news
   where m.conversation_id = news.conversation_id and m.user_id = news.user_id and m.left_at is null;
 
-  -- the sender's other devices show the draft until they are told; the rows of members are locked already
+  -- The sender's other devices show the draft until they receive its removal. The rows of members
+  -- are locked already.
   with sent as (
     delete from public.message_drafts d
     using arrived a
@@ -2984,7 +2985,7 @@ $$;
 
 -- Name: FUNCTION memberships_with(user_ids uuid[], conversation_ids uuid[]); Type: COMMENT; Schema: chat; Owner: -
 
-COMMENT ON FUNCTION chat.memberships_with(user_ids uuid[], conversation_ids uuid[]) IS 'For the server: the memberships in these direct conversations, and in all direct conversations of these people.';
+COMMENT ON FUNCTION chat.memberships_with(user_ids uuid[], conversation_ids uuid[]) IS 'For the server. Returns the memberships in these direct conversations, and in all direct conversations of these users.';
 
 -- Name: message_anchor(uuid, text); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -4874,8 +4875,7 @@ begin
     perform chat.refuse('validation_failed', 'notification_level must be all, mentions or none');
   end if;
 
-  -- A draft is stored elsewhere, but changes the conversation row that clients see.
-  if settings ?| array['is_archived', 'is_pinned', 'is_muted', 'muted_until', 'notification_level', 'marked_unread', 'draft'] then
+  if settings ?| array['is_archived', 'is_pinned', 'is_muted', 'muted_until', 'notification_level', 'marked_unread'] then
     begin
       update public.user_conversation_members m
       set is_archived = coalesce((settings ->> 'is_archived')::boolean, m.is_archived),
@@ -4907,7 +4907,8 @@ begin
     where draft <> ''
     on conflict on constraint message_drafts_pkey do update set content = excluded.content, updated_at = now();
 
-    -- after the other settings: an update that changes nothing of the row is how the server sees that it is the draft
+    -- After the other settings: from an update that changes no other column, the server concludes
+    -- that the draft changed.
     perform chat.touch_memberships(caller, set_conversation_settings.conversation_id);
   end if;
 end
