@@ -38,9 +38,9 @@ create or replace trigger user_messages_10_judge
 -- The plan is kept for the session, and may have been made while the table was empty. A plan that
 -- sorts the rows it scanned would make a large insert quadratic.
 --
--- PostgreSQL adds a very large cost to a node whose type is disabled. If it uses one nevertheless, it
--- would consider the plan worth compiling, which takes tens of milliseconds at every execution. So
--- every function that disables a type also disables compilation.
+-- PostgreSQL adds a very large cost to a node whose type is disabled. If it uses one nevertheless,
+-- it would consider the plan worth compiling, which takes tens of milliseconds at every execution.
+-- So every function that disables a type also disables compilation.
 create or replace function chat.place_message()
 returns trigger
 language plpgsql

@@ -7,8 +7,8 @@
 -- is readable only through chat.pages_of().
 --
 -- A function that changes any of this also updates the visible row if it looks different then. It
--- locks rows of presence_reports in the order of their keys, then the rest. It neither locks rows of
--- user_presence and of users nor refers to them by foreign keys: a lock changes xmax, and would
+-- locks rows of presence_reports in the order of their keys, then the rest. It neither locks rows
+-- of user_presence and of users nor refers to them by foreign keys: a lock changes xmax, and would
 -- reveal when a hidden user reports.
 
 -- Locks users' rows of presence_reports, and inserts the missing ones. A token can outlive its
@@ -317,8 +317,8 @@ create or replace trigger user_presence_10_settle
   before insert or update on public.user_presence
   for each row execute function chat.settle_presence();
 
--- Stores or removes the page of a user. The caller has locked that user's row of presence_reports, or
--- is about to insert it.
+-- Stores or removes the page of a user. The caller has locked that user's row of presence_reports,
+-- or is about to insert it.
 create or replace function chat.keep_page(user_id uuid, page text)
 returns void
 language plpgsql

@@ -405,7 +405,7 @@ comment on function chat.sync(text, timestamptz, text, text, text, boolean, time
 revoke all on function chat.sync(text, timestamptz, text, text, text, boolean, timestamptz, uuid, text, uuid, int) from public;
 grant execute on function chat.sync(text, timestamptz, text, text, text, boolean, timestamptz, uuid, text, uuid, int) to authenticated;
 
--- --------------------------------------------------------------------------- changes of changed_xid
+-- -------------------------------------------------------------------------- changes of changed_xid
 
 -- A draft, a block and whether a user shares receipts are part of their conversation rows.
 create or replace function chat.touch_memberships(of_user_id uuid, in_conversation_id uuid default null)

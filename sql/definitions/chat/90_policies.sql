@@ -89,7 +89,7 @@ grant select, insert, update, delete
   to service_role;
 grant select on chat.schema_migrations, chat.schema_definitions to service_role;
 
--- ----------------------------------------------------------------------------------- user_conversations
+-- ------------------------------------------------------------------------------ user_conversations
 -- Opened by chat.open_conversation() and changed by messages. Clients never write here.
 
 drop policy if exists "members see their conversations" on public.user_conversations;
@@ -97,7 +97,7 @@ create policy "members see their conversations" on public.user_conversations
   for select to authenticated
   using (id in (select chat.my_conversation_ids()));
 
--- ---------------------------------------------------------------------------- user_conversation_members
+-- ----------------------------------------------------------------------- user_conversation_members
 
 grant select on public.user_conversation_members to authenticated;
 grant update (is_archived, is_pinned, is_muted, muted_until, notification_level, marked_unread)
@@ -114,7 +114,7 @@ create policy "people arrange their own memberships" on public.user_conversation
   using (user_id = (select auth.uid()) and left_at is null)
   with check (user_id = (select auth.uid()));
 
--- -------------------------------------------------------------------------------- conversation_receipts
+-- --------------------------------------------------------------------------- conversation_receipts
 -- Changed by chat.mark_read() and chat.mark_delivered().
 
 drop policy if exists "members see the receipts of their conversations" on public.conversation_receipts;
@@ -122,7 +122,7 @@ create policy "members see the receipts of their conversations" on public.conver
   for select to authenticated
   using (conversation_id in (select chat.my_conversation_ids()));
 
--- ---------------------------------------------------------------------------------------- user_messages
+-- ----------------------------------------------------------------------------------- user_messages
 
 grant insert (
   id, conversation_id, sender_id, content, message_type, file_url, file_name, file_size, file_type,
@@ -150,14 +150,14 @@ create policy "senders change their own messages" on public.user_messages
   using (sender_id = (select auth.uid()) and conversation_id in (select chat.my_conversation_ids()))
   with check (sender_id = (select auth.uid()));
 
--- ---------------------------------------------------------------------------------------- message_edits
+-- ----------------------------------------------------------------------------------- message_edits
 
 drop policy if exists "members read earlier wordings" on public.message_edits;
 create policy "members read earlier wordings" on public.message_edits
   for select to authenticated
   using (conversation_id in (select chat.my_conversation_ids()));
 
--- ------------------------------------------------------------------------ message_hides, message_drafts
+-- ------------------------------------------------------------------- message_hides, message_drafts
 -- Written by chat.hide_message() and chat.set_conversation_settings().
 
 grant select on public.message_hides, public.message_drafts to authenticated;
@@ -172,7 +172,7 @@ create policy "people see their own drafts" on public.message_drafts
   for select to authenticated
   using (user_id = (select auth.uid()));
 
--- ------------------------------------------------------------------------------------ message_reactions
+-- ------------------------------------------------------------------------------- message_reactions
 
 grant delete on public.message_reactions to authenticated;
 grant insert (id, message_id, conversation_id, user_id, reaction, emoji) on public.message_reactions to authenticated;
@@ -192,7 +192,7 @@ create policy "people take back their own reactions" on public.message_reactions
   for delete to authenticated
   using (user_id = (select auth.uid()) and conversation_id in (select chat.my_conversation_ids()));
 
--- ----------------------------------------------------------------------------------------- message_pins
+-- ------------------------------------------------------------------------------------ message_pins
 -- Written by chat.pin_message().
 
 drop policy if exists "members see the pins of their conversations" on public.message_pins;
@@ -200,7 +200,7 @@ create policy "members see the pins of their conversations" on public.message_pi
   for select to authenticated
   using (conversation_id in (select chat.my_conversation_ids()));
 
--- ---------------------------------------------------------------------------------------- user_presence
+-- ----------------------------------------------------------------------------------- user_presence
 
 grant insert (user_id, status, last_seen, current_page, is_typing_to, typing_started_at, updated_at, status_text, status_emoji)
   on public.user_presence to authenticated;
@@ -225,7 +225,7 @@ create policy "people change their own presence" on public.user_presence
   using (user_id = (select auth.uid()))
   with check (user_id = (select auth.uid()));
 
--- ------------------------------------------------------------------------------------------ user_blocks
+-- ------------------------------------------------------------------------------------- user_blocks
 
 grant select, delete on public.user_blocks to authenticated;
 grant insert (blocker_id, blocked_id) on public.user_blocks to authenticated;
@@ -247,7 +247,7 @@ create policy "people lift their own blocks" on public.user_blocks
   for delete to authenticated
   using (blocker_id = (select auth.uid()));
 
--- ------------------------------------------------------------------------ user_notification_preferences
+-- ------------------------------------------------------------------- user_notification_preferences
 
 grant select, insert, update on public.user_notification_preferences to authenticated;
 
