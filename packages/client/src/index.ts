@@ -1,0 +1,6 @@
+// A chat client without a user interface. Start with `createChatClient`.
+
+export { UserChatAPI } from './api'
+export type * from './api'
+export type * from './chat-client'
+export type * from './types'
