@@ -1,6 +1,6 @@
 // The public surface of the client.
 
-import type { UserChatAPI } from './api'
+import type { ReportReason, UserChatAPI } from './api'
 import type {
   ChatError,
   ChatEvent,
@@ -146,7 +146,7 @@ export interface ConversationClient {
   /** Adds or removes the user's reaction. Without `isOn` it is toggled. */
   react(messageId: string, reaction: string, isOn?: boolean): Promise<Result<null>>
   pinMessage(messageId: string, isPinned: boolean): Promise<Result<null>>
-  report(messageId: string, reason: string): Promise<Result<null>>
+  report(messageId: string, reason: ReportReason, note?: string): Promise<Result<null>>
   history(messageId: string): Promise<Result<readonly EarlierWording[]>>
 
   /**

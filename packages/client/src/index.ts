@@ -3,4 +3,6 @@
 export { UserChatAPI } from './api'
 export type * from './api'
 export type * from './chat-client'
+export { createChatClient } from './create'
+export type { AccessToken } from './token'
 export type * from './types'

@@ -153,8 +153,13 @@ export type ConnectionStatus =
 
 export interface Connection {
   readonly status: ConnectionStatus
-  /** When the status began, in milliseconds since 1970: banners wait two seconds. */
+  /** When the status began, in milliseconds since 1970. */
   readonly since: number
+  /**
+   * Since when changes do not arrive, in milliseconds since 1970; null while they do. It does not
+   * move from one attempt to the next, so a banner can wait two seconds before it appears.
+   */
+  readonly downSince: number | null
   /** When the next attempt begins, in milliseconds since 1970. */
   readonly retryAt: number | null
   readonly error: ChatError | null
@@ -222,6 +227,9 @@ export type ChangeKind =
 export interface InitialState {
   readonly me?: Me
   readonly conversations?: readonly wire.Conversation[]
+  readonly receipts?: readonly wire.Receipt[]
+  /** The cursor of `/sync` that the conversations were loaded with. Without it they are loaded again. */
+  readonly cursor?: string
   readonly unread?: Unread
   readonly preferences?: wire.Preferences
   readonly config?: wire.ChatConfig

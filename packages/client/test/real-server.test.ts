@@ -1,0 +1,148 @@
+// Two clients and the real server.
+
+import { randomUUID } from 'node:crypto'
+import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
+import WebSocket from 'ws'
+import { Client } from '../src/client'
+import { systemClock } from '../src/clock'
+import { quietPage } from '../src/page'
+import { RealtimeSocket } from '../src/realtime-socket'
+import { memoryStorage } from '../src/storage'
+import { startProxy, type Proxy } from './proxy'
+import { PATIENCE_MS, startServer, type Server } from './server'
+import { until } from './until'
+
+let server: Server
+const cleanups: (() => unknown)[] = []
+
+beforeAll(async () => {
+  server = await startServer()
+}, PATIENCE_MS)
+afterEach(async () => {
+  for (const cleanup of cleanups.splice(0).reverse()) await cleanup()
+})
+afterAll(() => server.stop(), PATIENCE_MS)
+
+const idOf = (name: string) => server.env[`USER_ID_${name}`]!
+const tokenOf = (name: string) => server.env[`USER_TOKEN_${name}`]!
+
+/** A started client of this person, through the proxy if there is one. */
+function clientOf(name: string, { proxy, socket = true }: { proxy?: Proxy; socket?: boolean } = {}): Client {
+  const base = proxy ? `http://127.0.0.1:${proxy.port}` : server.env['API_URL']!
+  const client = new Client(
+    { userId: idOf(name), baseUrl: `${base}/api/supabase/user-chat`, accessToken: async () => tokenOf(name) },
+    {
+      clock: systemClock(),
+      page: quietPage,
+      storage: memoryStorage(),
+      socket: socket ? new RealtimeSocket({ url: `${base}/realtime/v1`, anonKey: server.env['ANON_KEY']!, WebSocket: WebSocket as never }) : null,
+      locks: null,
+      openChannel: null,
+      fetch,
+      heartbeat: (beat) => {
+        const timer = setInterval(beat, 25_000)
+        return () => clearInterval(timer)
+      },
+    },
+  )
+  cleanups.push(client.start())
+  return client
+}
+
+const live = (client: Client) => until(client, 'a live connection', ({ connection }) => connection.status === 'live')
+const texts = (client: Client, id: string) => client.conversation(id).getTimeline().messages.map(({ content }) => content)
+
+/** The conversation of Ana and another person, displayed by both. */
+async function chat(ana: Client, other: Client, otherName: string): Promise<string> {
+  const { data, error } = await ana.openConversation(idOf(otherName))
+  expect(error).toBeNull()
+  const { id } = data!
+  for (const client of [ana, other]) {
+    cleanups.push(client.conversation(id).open())
+    await until(client, 'the conversation', ({ timelines }) => timelines[id]?.status === 'ready')
+  }
+  return id
+}
+
+describe('over the socket', () => {
+  test('messages, ticks, typing, reactions, edits and deletions arrive', async () => {
+    const [ana, ben] = [clientOf('ANA'), clientOf('BEN')]
+    await Promise.all([live(ana), live(ben)])
+    const id = await chat(ana, ben, 'BEN')
+
+    const text = randomUUID()
+    const key = ana.conversation(id).send(text)
+    expect(ana.conversation(id).getTimeline().messages.at(-1)).toMatchObject({ key, content: text, seq: Infinity })
+    await until(ben, 'the message', () => texts(ben, id).includes(text))
+    const received = ben.conversation(id).getTimeline().messages.find(({ content }) => content === text)!
+    expect(received).toMatchObject({ isOwn: false, sender: { full_name: 'Ana Alvarez' } })
+    await until(ana, 'a delivery tick', () => ana.conversation(id).getTimeline().messages.at(-1)?.state === 'delivered')
+    ben.conversation(id).setVisible({ seq: received.seq, isAtEnd: true })
+    await until(ana, 'a read tick', () => ana.conversation(id).getTimeline().messages.at(-1)?.state === 'read')
+    await until(ben, 'no unread message', ({ unread }) => (unread.byConversation[id] ?? 0) === 0)
+    expect(ana.conversation(id).getTimeline().messages.at(-1)?.key).toBe(key)
+
+    ben.conversation(id).setDraft('I am typ')
+    await until(ana, 'typing', ({ typing }) => typing[id]?.includes(idOf('BEN')) ?? false)
+    ben.conversation(id).stopTyping()
+    await until(ana, 'no typing', ({ typing }) => typing[id] === undefined)
+
+    await ben.conversation(id).react(received.id, '👍')
+    const shown = () => ana.conversation(id).getTimeline().messages.find(({ id: own }) => own === received.id)
+    await until(ana, 'the reaction', () => shown()?.reactions[0]?.count === 1)
+    await ben.conversation(id).react(received.id, '👍')
+    await until(ana, 'no reaction', () => shown()?.reactions.length === 0)
+
+    await ana.conversation(id).edit(received.id, 'Edited')
+    await until(ben, 'the edit', () => texts(ben, id).includes('Edited'))
+    await ana.conversation(id).remove(received.id)
+    await until(ben, 'the deletion', () => ben.conversation(id).getTimeline().messages.some((message) => message.id === received.id && message.is_deleted))
+  }, PATIENCE_MS)
+
+  test('nothing is lost or doubled when the network breaks', async () => {
+    const proxy = await startProxy(new URL(server.env['API_URL']!))
+    cleanups.push(() => proxy.close())
+    const [ana, ben] = [clientOf('ANA', { proxy }), clientOf('BEN')]
+    await Promise.all([live(ana), live(ben)])
+    const id = await chat(ana, ben, 'BEN')
+    const sent: string[] = []
+    const send = (client: Client, count: number) => {
+      for (let index = 0; index < count; index += 1) {
+        const text = randomUUID()
+        sent.push(text)
+        client.conversation(id).send(text)
+      }
+    }
+    send(ana, 2)
+    proxy.cut()
+    await until(ana, 'a lost connection', ({ connection }) => connection.status !== 'live')
+    send(ana, 3)
+    send(ben, 3)
+    await until(ben, 'Ben to have sent', ({ unsentCount }) => unsentCount === 0)
+    expect(ana.getState().unsentCount).toBeGreaterThan(0)
+    proxy.restore()
+    ana.reconnect()
+    await live(ana)
+    const isWhole = (client: Client) => sent.every((text) => texts(client, id).includes(text))
+    await until(ana, 'all messages', ({ unsentCount }) => unsentCount === 0 && isWhole(ana))
+    await until(ben, 'all messages', () => isWhole(ben))
+    for (const client of [ana, ben]) {
+      const own = client.conversation(id).getTimeline().messages
+      const ours = own.filter(({ content }) => sent.includes(content))
+      expect(ours.length).toBe(sent.length)
+      expect(new Set(own.map(({ key }) => key)).size).toBe(own.length)
+      expect(own.map(({ seq }) => seq)).toEqual([...own.map(({ seq }) => seq)].sort((a, b) => a - b))
+    }
+    expect(texts(ana, id)).toEqual(texts(ben, id))
+  }, PATIENCE_MS)
+})
+
+test('without a socket changes are polled', async () => {
+  const [ana, ben] = [clientOf('ANA', { socket: false }), clientOf('BEN')]
+  await until(ana, 'polling', ({ connection }) => connection.status === 'polling')
+  await live(ben)
+  const id = await chat(ana, ben, 'BEN')
+  const text = randomUUID()
+  ben.conversation(id).send(text)
+  await until(ana, 'the message', () => texts(ana, id).includes(text))
+}, PATIENCE_MS)
