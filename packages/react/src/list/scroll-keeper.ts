@@ -91,6 +91,19 @@ export class ScrollKeeper {
     this.pickAnchor()
   }
 
+  /** The `seq` of the lowest row in view, or null. */
+  lowestSeq(): number | null {
+    const seq = this.anchor?.element.getAttribute('data-seq')
+    return seq == null ? null : Number(seq)
+  }
+
+  /** The highest row in view. */
+  topRow(): Element | null {
+    const edge = this.scroller.getBoundingClientRect().top + 1
+    const chunk = lastStartingAbove(this.rows.children, edge) ?? this.rows.firstElementChild
+    return chunk && (lastStartingAbove(chunk.querySelectorAll('[data-key]'), edge) ?? chunk.querySelector('[data-key]'))
+  }
+
   /**
    * The place to return to later: a row and where its lower edge was. `null` at the bottom.
    */

@@ -1,0 +1,40 @@
+'use client'
+
+import { CloudOff, LoaderCircle, LogIn, WifiOff } from 'lucide-react'
+import type { ReactNode } from 'react'
+import { useChatContext } from '../context/chat-context'
+import { useConnection, useConnectionTrouble, type Trouble } from '../hooks/use-connection'
+
+const ICONS = { connecting: LoaderCircle, reconnecting: LoaderCircle, polling: CloudOff, offline: WifiOff, signed_out: LogIn } as const
+
+/** One line about the connection, if there is something to say. Content stays as it is. */
+export function ConnectionBanner(): ReactNode {
+  const { strings, onSignIn } = useChatContext()
+  const trouble = useConnectionTrouble()
+  const { retry } = useConnection()
+  if (!trouble) return null
+  const texts: Record<Trouble, string> = {
+    connecting: strings.connecting,
+    reconnecting: strings.reconnecting,
+    polling: strings.pollingBanner,
+    offline: strings.offlineBanner,
+    signed_out: strings.signedOutBanner,
+  }
+  const Icon = ICONS[trouble]
+  return (
+    <div className="rpt-banner" data-slot="connection-banner" data-kind={trouble} role="status">
+      <Icon aria-hidden size={16} className="rpt-banner-icon" />
+      <span className="rpt-banner-text">{texts[trouble]}</span>
+      {trouble === 'reconnecting' && (
+        <button type="button" className="rpt-text-button" onClick={retry}>
+          {strings.reconnectNow}
+        </button>
+      )}
+      {trouble === 'signed_out' && onSignIn && (
+        <button type="button" className="rpt-text-button" onClick={onSignIn}>
+          {strings.signIn}
+        </button>
+      )}
+    </div>
+  )
+}
