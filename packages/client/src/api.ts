@@ -140,7 +140,7 @@ export class UserChatAPI {
 
   /** A part of a conversation, oldest message first, deleted messages included. */
   getPage({ conversationId, before, after, around, limit, signal }: PageRequest): Promise<Result<Page<wire.Message>>> {
-    return this.get('/messages', { conversationId, before, after, around, limit, include_deleted: true, format: 'page' }, { signal })
+    return this.get('/messages', { conversation_id: conversationId, before, after, around, limit, include_deleted: true, format: 'page' }, { signal })
   }
 
   getMessage(messageId: string, options?: RequestOptions): Promise<Result<wire.Message>> {

@@ -284,20 +284,17 @@ export class Conversation implements ConversationClient {
 
   private async load(at?: string): Promise<void> {
     const history = this.loaded
-    if (history.status === 'loading') return
-    if (history.status !== 'ready') {
-      this.change((changed) => (changed.status = 'loading'))
-      // Changes are followed from the cursor on, so a page that was loaded earlier could miss some.
-      await this.engine.whenPositioned()
-    }
+    const isFirst = history.status !== 'ready' && history.status !== 'loading'
+    if (!isFirst && at === undefined && history.status === 'loading') return
+    if (isFirst) this.change((changed) => (changed.status = 'loading'))
+    // Changes are followed from the cursor on, so a page that was loaded earlier could miss some.
+    await this.engine.whenPositioned()
     const row = this.engine.store.row(this.id)
     const unread = row?.unread_count ?? 0
     const lastRead = row?.last_read_seq ?? 0
-    let error: ChatError | null = null
     if (at !== undefined) await this.jumpTo(at)
-    else if (history.range) this.jump({ at: 'newest' })
-    else if (unread > MAX_UNREAD_AT_END) error = await this.loadAround('first_unread')
-    else error = await this.loadNewest()
+    else if (!history.range && unread > MAX_UNREAD_AT_END) await this.loadAround('first_unread')
+    const error = history.range ? null : await this.loadNewest()
     if (error) return this.failed(error)
     if (unread > 0) this.showUnread(lastRead, at === undefined)
   }

@@ -40,8 +40,7 @@ export function withEvent(held: wire.Conversation, payload: Record<string, unkno
 
 /** Pinned ones first, then by last message; the id decides between equals. */
 export function byActivity(a: Conversation, b: Conversation): number {
-  const time = ({ last_message_at, created_at }: Conversation) => Date.parse(last_message_at ?? created_at)
-  return Number(b.is_pinned) - Number(a.is_pinned) || time(b) - time(a) || (a.id < b.id ? 1 : -1)
+  return Number(b.is_pinned) - Number(a.is_pinned) || activity(b) - activity(a) || (a.id < b.id ? 1 : -1)
 }
 
 export function countUnread(conversations: Iterable<wire.Conversation>): Unread {
@@ -56,3 +55,5 @@ export function countUnread(conversations: Iterable<wire.Conversation>): Unread 
   }
   return { total, mentions, byConversation }
 }
+
+const activity = ({ last_message_at, created_at }: Conversation): number => Date.parse(last_message_at ?? created_at)

@@ -456,7 +456,7 @@ export class Engine {
 }
 
 function signal(): { promise: Promise<void>; resolve: () => void } {
-  let resolve = () => {}
+  let resolve: () => void
   const promise = new Promise<void>((settle) => (resolve = settle))
-  return { promise, resolve }
+  return { promise, resolve: () => resolve() }
 }

@@ -8,7 +8,7 @@ import { HEARTBEAT_MS } from './realtime-socket'
  */
 export function startHeartbeat(beat: () => void): Cancel {
   let cancel: Cancel
-  const useTimer = () => {
+  const beatByTimer = () => {
     const timer = setInterval(beat, HEARTBEAT_MS)
     cancel = () => clearInterval(timer)
   }
@@ -18,11 +18,11 @@ export function startHeartbeat(beat: () => void): Cancel {
     worker.onmessage = beat
     worker.onerror = () => {
       worker.terminate()
-      useTimer()
+      beatByTimer()
     }
     worker.postMessage(HEARTBEAT_MS)
   } catch {
-    useTimer()
+    beatByTimer()
   }
   return () => cancel()
 }

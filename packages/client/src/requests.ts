@@ -35,10 +35,10 @@ export class Requests {
     const { token, onUnauthorized } = this.settings
     try {
       const first = await token.get()
-      let response = await this.fetch(method, path, request, first)
+      let response = await this.attempt(method, path, request, first)
       if (response.status === 401 && token.isUsed) {
         const second = await token.replace(first)
-        if (second !== null && second !== first) response = await this.fetch(method, path, request, second)
+        if (second !== null && second !== first) response = await this.attempt(method, path, request, second)
       }
       const result = await read<T>(response)
       if (response.status === 401 && result.error) onUnauthorized?.(result.error)
@@ -49,7 +49,7 @@ export class Requests {
     }
   }
 
-  private fetch(method: string, path: string, request: Request, token: string | null): Promise<Response> {
+  private attempt(method: string, path: string, request: Request, token: string | null): Promise<Response> {
     const { baseUrl, fetch } = this.settings
     const { query = {}, body, headers, signal, keepalive } = request
     const parameters = Object.entries(query).flatMap(([name, value]) => (value == null ? [] : [[name, String(value)]]))

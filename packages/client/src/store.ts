@@ -81,6 +81,9 @@ export class Store {
     for (const page of initialState.pages ?? []) {
       const position: PagePosition = page.around === undefined ? { at: 'newest' } : { at: 'around', anchor: page.around }
       this.addPage(page.conversationId, position, page)
+      // The part that was loaded is the one to display, also if newer messages follow it.
+      const middle = page.messages.find(({ id }) => id === page.around) ?? page.messages[Math.floor(page.messages.length / 2)]
+      if (page.hasNewer && middle) this.changeHistory(page.conversationId, (history) => history.display(middle.seq))
     }
     this.initial = this.getState()
   }
@@ -389,12 +392,10 @@ export class Store {
     })
     conversations.sort(byActivity)
     const isSame = conversations.length === before.size && conversations.every((row, index) => row === this.state.conversations[index])
-    const unread = countUnread(conversations)
-    this.state = {
-      ...this.state,
-      conversations: isSame ? this.state.conversations : conversations,
-      unread: isEqual(unread, this.state.unread) || this.state.conversationsStatus !== 'ready' ? this.state.unread : unread,
-    }
+    const counted = this.state.conversationsStatus === 'ready' ? countUnread(conversations) : this.state.unread
+    const unread = isEqual(counted, this.state.unread) ? this.state.unread : counted
+    if (isSame && unread === this.state.unread) return
+    this.state = { ...this.state, unread, conversations: isSame ? this.state.conversations : conversations }
   }
 
   private rebuildTimelines(): void {
