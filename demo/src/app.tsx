@@ -36,7 +36,7 @@ export function App(): ReactNode {
 function Pane({ people, person, isMain }: { people: People; person: DemoPerson; isMain: boolean }): ReactNode {
   const { theme, strings } = pageOptions()
   return (
-    <section className="demo-pane" data-person={person.email.split('@')[0]} aria-label={person.full_name}>
+    <section className="demo-pane" data-person={person.email.split('@')[0]} aria-label={person.name}>
       <ChatProvider client={clientOf(people, person)} theme={theme} strings={strings} emojiDataUrl={EMOJI_DATA}>
         <View person={person} isMain={isMain} />
       </ChatProvider>
@@ -82,7 +82,7 @@ function View({ person, isMain }: { person: DemoPerson; isMain: boolean }): Reac
         <a className="demo-home" href={import.meta.env.BASE_URL} aria-label="Choose another person">
           Rapport
         </a>
-        <span className="demo-name">{person.full_name}</span>
+        <span className="demo-name">{person.name}</span>
         <QuickAccess onOpen={(id) => open(id)} />
         <PresenceMenu />
       </header>

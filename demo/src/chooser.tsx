@@ -11,7 +11,7 @@ export function Chooser({ people }: { people: readonly DemoPerson[] }): ReactNod
       <a className="demo-both" href="?as=ana,ben">
         <span className="demo-both-avatars">
           {people.slice(0, 2).map((person) => (
-            <Avatar key={person.id} person={person} size={40} />
+            <Avatar key={person.id} person={{ ...person, full_name: person.name }} size={40} />
           ))}
         </span>
         <span>
@@ -23,9 +23,9 @@ export function Chooser({ people }: { people: readonly DemoPerson[] }): ReactNod
         {people.map((person) => (
           <li key={person.id}>
             <a href={`?as=${person.email.split('@')[0]}`}>
-              <Avatar person={person} size={40} />
+              <Avatar person={{ ...person, full_name: person.name }} size={40} />
               <span>
-                <strong>{person.full_name}</strong>
+                <strong>{person.name}</strong>
                 <small>{describe(person)}</small>
               </span>
             </a>

@@ -3,7 +3,7 @@
 export interface DemoPerson {
   readonly id: string
   readonly email: string
-  readonly full_name: string
+  readonly name: string
   readonly role?: string
   readonly team?: string | null
   readonly team_name?: string | null

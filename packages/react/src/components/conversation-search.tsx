@@ -19,7 +19,9 @@ export function ConversationSearch({ conversationId, onOpen, onClose }: Conversa
   const [query, setQuery] = useState('')
   const { hits, isSearching, error, answered } = useMessageSearch(query, { in: conversationId })
   const field = useRef<HTMLInputElement>(null)
-  useEffect(() => field.current?.focus({ preventScroll: true }), [])
+  useEffect(() => {
+    field.current?.focus({ preventScroll: true })
+  }, [])
   return (
     <div
       className="rpt-find"

@@ -31,7 +31,7 @@ function DefaultEmptyState({ variant = 'no-selection', title, description, code,
     <div className="rpt-empty" data-slot="empty-state" data-variant={variant}>
       <Drawing variant={variant} />
       <h3 className="rpt-empty-title">{title ?? heading}</h3>
-      <p className="rpt-empty-text">{description ?? text}</p>
+      {(description ?? text) && <p className="rpt-empty-text">{description ?? text}</p>}
       {button && (
         <button type="button" className="rpt-button" data-kind="primary" onClick={button.onClick}>
           {button.label}

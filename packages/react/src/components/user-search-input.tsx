@@ -50,7 +50,10 @@ export function UserSearchInput({ onSelect, value, onChange, teamId, recents: gi
   }, [isAsking, isSearching, answered, query, people.length, strings, announce])
 
   const options = useRef<HTMLDivElement>(null)
-  useEffect(() => options.current?.querySelector('[aria-selected="true"]')?.scrollIntoView({ block: 'nearest' }), [active])
+  useEffect(() => {
+    // In newer browsers scrolling returns a promise, which React would take for a cleanup function.
+    void options.current?.querySelector('[aria-selected="true"]')?.scrollIntoView({ block: 'nearest' })
+  }, [active])
 
   const change = (text: string): void => {
     if (value === undefined) setOwn(text)

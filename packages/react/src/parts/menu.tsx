@@ -33,7 +33,9 @@ export function Menu({ anchor, label, items, header, onClose, onRestoreFocus }: 
   const typed = useRef({ text: '', at: 0 })
   const entries = (): HTMLElement[] => [...(list.current?.querySelectorAll<HTMLElement>('[data-menu-item]') ?? [])]
 
-  useEffect(() => entries()[0]?.focus({ preventScroll: true }), [])
+  useEffect(() => {
+    entries()[0]?.focus({ preventScroll: true })
+  }, [])
 
   const onKeyDown = (event: KeyboardEvent<HTMLDivElement>): void => {
     const all = entries()

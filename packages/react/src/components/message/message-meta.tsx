@@ -20,7 +20,7 @@ export function MessageMeta({ message, isOwn, showTimestamp, onShowHistory }: Me
   const showState = isOwn && !message.is_deleted && (showTimestamp || message.state === 'failed')
   if (!isEdited && !showTimestamp && !showState) return null
   return (
-    <span className="rpt-meta" data-slot="meta" dir="auto">
+    <span className="rpt-meta" data-slot="meta">
       {isEdited &&
         (onShowHistory ? (
           <button type="button" className="rpt-edited" tabIndex={-1} title={strings.editedShowHistory} aria-label={strings.editedShowHistory} onClick={() => onShowHistory(message)}>
@@ -35,15 +35,27 @@ export function MessageMeta({ message, isOwn, showTimestamp, onShowHistory }: Me
   )
 }
 
-const ICONS = { pending: Clock, sending: Clock, sent: Check, delivered: CheckCheck, read: CheckCheck, failed: CircleAlert } as const
+const ICONS = { pending: Clock, sending: Clock, sent: Check, delivered: CheckCheck, failed: CircleAlert } as const
 
-/** Shape tells the states apart; the filled pair, "read", also has another tone. */
+/** Shapes tell the states apart: a clock, one tick, two ticks, and a tick in a full disc. */
 export function StateIcon({ state }: { state: MessageState }): ReactNode {
   const strings = useStrings()
-  const Icon = ICONS[state]
   return (
     <span className="rpt-state" data-slot="state" data-state={state} role="img" aria-label={strings.stateMessage[state]} title={strings.stateMessage[state]}>
-      <Icon aria-hidden size={state === 'pending' || state === 'sending' ? 12 : 16} strokeWidth={state === 'read' ? 2.75 : 2} />
+      {state === 'read' ? <ReadIcon /> : <Glyph icon={ICONS[state]} size={state === 'pending' || state === 'sending' ? 12 : 16} />}
     </span>
+  )
+}
+
+function Glyph({ icon: Icon, size }: { icon: typeof Clock; size: number }): ReactNode {
+  return <Icon aria-hidden size={size} />
+}
+
+function ReadIcon(): ReactNode {
+  return (
+    <svg className="rpt-read" viewBox="0 0 16 16" width="16" height="16" aria-hidden="true" focusable="false">
+      <circle cx="8" cy="8" r="6.5" />
+      <path d="m5.2 8.2 2 2 3.7-4" />
+    </svg>
   )
 }
