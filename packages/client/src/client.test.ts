@@ -86,6 +86,20 @@ describe('displaying', () => {
     expect(routes.seen.filter((request) => request === 'GET /messages')).toHaveLength(2)
   })
 
+  test('waits for the cursor, so that no change falls between the two', async () => {
+    const routes = fakeRoutes(history(3))
+    let answer: (response: Response) => void = () => {}
+    routes.override = (request) => (request === 'GET /sync' ? new Promise((resolve) => (answer = resolve)) : undefined)
+    const { client, room } = clientOf(routes)
+    client.start()
+    room.open()
+    await answered()
+    expect(routes.seen).not.toContain('GET /messages')
+    answer(Response.json(syncPage({ conversations: [routes.row] })))
+    await answered()
+    expect(routes.seen).toContain('GET /messages')
+  })
+
   test('many unread messages: begins at the first one, below the line', async () => {
     const { client, goLive, room, timeline } = clientOf(fakeRoutes(history(120), { unread_count: 120 }))
     client.start()
@@ -345,7 +359,12 @@ describe('several tabs', () => {
   function browser() {
     const [locks, channels, clock, storage] = [new FakeLocks(), new FakeChannels(), new FakeClock(), memoryStorage()]
     const routes = fakeRoutes(history(1))
-    return { routes, clock, open: () => clientOf(routes, {}, { locks, clock, storage, openChannel: channels.open }) }
+    const open = () => {
+      let isFrozen = false
+      const openChannel: typeof channels.open = (receive) => channels.open((data) => isFrozen || receive(data))
+      return { ...clientOf(routes, {}, { locks, clock, storage, openChannel }), frozen: () => (isFrozen = true) }
+    }
+    return { routes, clock, open }
   }
 
   test('one socket, and every tab shows what it brings', async () => {
@@ -393,6 +412,9 @@ describe('several tabs', () => {
     second.client.start()
     second.room.open()
     await answered()
+    routes.nextSync = syncPage({ cursor: 'c5' })
+    first.socket.goLive(ME)
+    await answered()
     first.client.stop()
     await answered()
     expect(second.client.getState().isLeader).toBe(true)
@@ -400,6 +422,23 @@ describe('several tabs', () => {
     await second.goLive()
     expect(second.client.getState().connection.status).toBe('live')
     expect(second.timeline().messages).toHaveLength(2)
+    expect(routes.cursors).toEqual([null, 'c0', 'c0', 'c5'])
+  })
+
+  test('a new tab does not wait for one that is frozen', async () => {
+    const { open, clock } = browser()
+    const first = open()
+    first.client.start()
+    await answered()
+    // It keeps its lock, and hears nothing.
+    first.frozen()
+    const second = open()
+    second.client.start()
+    second.room.open()
+    await clock.advance(3_000)
+    await answered()
+    expect(second.client.getState().isLeader).toBe(false)
+    expect(second.timeline().messages).toHaveLength(1)
   })
 
   test('signing out in one tab signs out in all', async () => {

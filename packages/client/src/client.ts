@@ -51,7 +51,7 @@ export class Client implements ChatClient {
   }
 
   reconnect(): void {
-    this.engine.connection.reconnect()
+    this.engine.reconnect()
   }
 
   getState(): ChatState {

@@ -28,6 +28,12 @@ import type * as wire from './wire'
 /** A tab that leads may close without answering. */
 const LEADER_TIMEOUT_MS = 10_000
 
+/** How long the tab that leads may take to tell a new tab what it knows. */
+const GREETING_TIMEOUT_MS = 3_000
+
+/** Users whose presence one request asks for: the maximum of the route. */
+const MAX_PRESENCE_IDS = 200
+
 /** What the client takes from the place it runs in. Tests bring their own. */
 export interface Environment {
   clock: Clock
@@ -57,6 +63,8 @@ export class Engine {
   private readonly watchedPresence = new Map<string, number>()
   /** Resolved by the tab that leads, when it has followed all changes. */
   private cancelAsking: Cancel | null = null
+  private cancelImpatience: Cancel = () => {}
+  private wasLive = false
   private waitingForLeader: (() => void)[] = []
   private positioned: { promise: Promise<void>; resolve: () => void }
   private isRestored = false
@@ -164,6 +172,9 @@ export class Engine {
 
   stop(): void {
     this.tabs.stop()
+    this.cancelImpatience()
+    this.cancelAsking?.()
+    this.cancelAsking = null
     this.connection.stop()
     this.presence.stop()
     this.outbox.pause()
@@ -177,6 +188,8 @@ export class Engine {
     this.stop()
     await this.api.endPresence(undefined, { keepalive: true })
     await this.environment.storage.wipe()
+    this.store.apply({ type: 'forget' })
+    this.store.set({ presence: {}, preferences: null, config: null })
   }
 
   /** Changes of the conversation's history can be followed from here on, so it can be loaded. */
@@ -203,6 +216,11 @@ export class Engine {
       this.waitingForLeader.push(resolve)
       this.environment.clock.after(LEADER_TIMEOUT_MS, resolve)
     })
+  }
+
+  reconnect(): void {
+    if (this.tabs.leads) this.connection.reconnect()
+    else this.tabs.post({ type: 'reconnect' })
   }
 
   // Events
@@ -282,6 +300,7 @@ export class Engine {
   // Leading and following
 
   private lead(): void {
+    this.cancelImpatience()
     this.store.set({ isLeader: true })
     this.connection.start()
     this.presence.start()
@@ -295,6 +314,12 @@ export class Engine {
     this.store.set({ isLeader: false })
     this.connection.stop()
     this.presence.stop()
+    this.cancelImpatience = this.environment.clock.after(GREETING_TIMEOUT_MS, () => {
+      // The tab that leads may be frozen. What it will pass on later does no harm.
+      if (this.tabs.leads || this.sync.position !== undefined) return
+      this.sync.start()
+      void this.sync.request()
+    })
   }
 
   /** Applies what the server says, here and in the other tabs. */
@@ -335,6 +360,9 @@ export class Engine {
       case 'activity':
         if (this.tabs.leads) this.presence.active()
         return
+      case 'reconnect':
+        if (this.tabs.leads) this.connection.reconnect()
+        return
       case 'done':
         return this.outbox.discard(message.key)
       case 'sign_out':
@@ -371,7 +399,7 @@ export class Engine {
     if (status === 'live' || status === 'polling') {
       this.outbox.resume(true)
       this.reload()
-      if (this.watchedPresence.size > 0) void this.loadPresence([...this.watchedPresence.keys()])
+      this.refreshPresence()
     } else {
       this.typing.clear()
     }
@@ -380,6 +408,15 @@ export class Engine {
       this.emit({ type: 'signed_out' })
       if (error) this.report(error)
     }
+  }
+
+  /** Presence that changed without a connection is not part of `/sync`. */
+  private refreshPresence(): void {
+    const partners = this.store.getState().conversations.flatMap(({ other_user }) => (other_user ? [other_user.id] : []))
+    // The first time the rows of the conversations are new themselves.
+    const ids = [...new Set([...this.watchedPresence.keys(), ...(this.wasLive ? partners : [])])].slice(0, MAX_PRESENCE_IDS)
+    this.wasLive = true
+    if (ids.length > 0) void this.loadPresence(ids)
   }
 
   private signedOut(error: ChatError): void {

@@ -155,6 +155,16 @@ describe('failures', () => {
   })
 })
 
+test('a message that is discarded while it is in flight does not return', async () => {
+  const { outbox, requests, failed, add } = outboxOf()
+  outbox.resume()
+  const key = add()
+  outbox.discard(key)
+  await requests[0]!.answer(refusal(422))
+  expect(outbox.of('a')).toEqual([])
+  expect(failed).toEqual([])
+})
+
 test('the clock is empty when nothing is to be sent', async () => {
   const { outbox, requests, clock, add } = outboxOf()
   outbox.resume()

@@ -22,6 +22,8 @@ export class RealtimeSocket implements ChatSocket {
   private created: RealtimeClient | null = null
   private handlers: SocketHandlers | null = null
   private closing: Promise<unknown> = Promise.resolve()
+  /** Channels whose end the server has not confirmed yet: their topics cannot be joined until then. */
+  private readonly leaving = new Map<string, Promise<unknown>>()
 
   constructor(private readonly settings: RealtimeSocketSettings) {}
 
@@ -35,10 +37,23 @@ export class RealtimeSocket implements ChatSocket {
   }
 
   join(topic: string, tables: readonly string[], handlers: ChannelHandlers): () => void {
-    const channel = this.client.channel(topic, { config: { private: true } })
     const socket = this.handlers
+    let channel: RealtimeChannel | null = null
     let isLeft = false
     const isCurrent = () => !isLeft && this.handlers === socket
+    const leave = () => {
+      isLeft = true
+      if (channel) this.drop(topic, channel)
+      channel = null
+    }
+    void Promise.resolve(this.leaving.get(topic)).then(() => {
+      if (isCurrent()) channel = this.subscribe(topic, tables, handlers, isCurrent, leave)
+    })
+    return leave
+  }
+
+  private subscribe(topic: string, tables: readonly string[], handlers: ChannelHandlers, isCurrent: () => boolean, leave: () => void): RealtimeChannel {
+    const channel = this.client.channel(topic, { config: { private: true } })
     for (const table of tables) {
       channel.on('postgres_changes', { event: '*', schema: 'public', table }, (change) => {
         if (isCurrent()) handlers.onInput(toInput(change))
@@ -51,17 +66,11 @@ export class RealtimeSocket implements ChatSocket {
       if (!isCurrent() || message.extension !== 'postgres_changes') return
       handlers.onSystem({ isLive: message.status === 'ok', text: message.message ?? '' })
     })
-    channel.subscribe((status, error) => {
+    return channel.subscribe((status, error) => {
       if (!isCurrent() || status === 'SUBSCRIBED') return
-      isLeft = true
-      this.drop(channel)
+      leave()
       handlers.onClosed(error?.message ?? status)
     })
-    return () => {
-      if (isLeft) return
-      isLeft = true
-      this.drop(channel)
-    }
   }
 
   setToken(token: string): void {
@@ -75,8 +84,8 @@ export class RealtimeSocket implements ChatSocket {
   close(): void {
     this.handlers = null
     if (!this.created) return
-    for (const channel of this.client.getChannels()) this.drop(channel)
-    this.closing = this.client.disconnect()
+    for (const channel of this.client.getChannels()) this.drop(channel.topic, channel)
+    this.closing = Promise.resolve(this.client.disconnect())
   }
 
   /** Created when it is first needed: it adds listeners to the page, and creating a chat client must not. */
@@ -114,8 +123,11 @@ export class RealtimeSocket implements ChatSocket {
     handlers?.onClose(reason)
   }
 
-  private drop(channel: RealtimeChannel): void {
-    void this.client.removeChannel(channel)
+  private drop(topic: string, channel: RealtimeChannel): void {
+    const left = this.client.removeChannel(channel).finally(() => {
+      if (this.leaving.get(topic) === left) this.leaving.delete(topic)
+    })
+    this.leaving.set(topic, left)
   }
 }
 

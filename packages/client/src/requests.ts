@@ -34,7 +34,8 @@ export class Requests {
   async send<T>(method: string, path: string, request: Request = {}): Promise<Result<T>> {
     const { token, onUnauthorized } = this.settings
     try {
-      const first = await token.get()
+      // A page that is being closed may not live until the host has answered.
+      const first = (request.keepalive ? token.last : null) ?? (await token.get())
       let response = await this.attempt(method, path, request, first)
       if (response.status === 401 && token.isUsed) {
         const second = await token.replace(first)

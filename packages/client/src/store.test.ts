@@ -70,6 +70,23 @@ describe('merging', () => {
     )
   })
 
+  test('the socket alone, with what it cannot show fetched, ends like a fresh load', () => {
+    fc.assert(
+      fc.property(actions, (steps) => {
+        const fresh = new Model(steps).fresh()
+        const { store, takeIncomplete } = displayed(syncPage({ conversations: [conversation()], receipts: [receipt(PEER, 0)] }))
+        for (let count = 1; count <= steps.length; count += 1) {
+          const [before, after] = [new Model(steps.slice(0, count - 1)), new Model(steps.slice(0, count))]
+          for (const fact of after.facts.slice(before.facts.length)) if (fact.type === 'input') store.apply(fact.input)
+          if (takeIncomplete()) store.apply(synced(after.fresh()))
+        }
+        const expected = displayed(fresh).store
+        expect(messagesOf(store)).toEqual(messagesOf(expected))
+      }),
+      { numRuns: 300 },
+    )
+  })
+
   test('what rows and answers say in between is never older than what was shown', () => {
     fc.assert(
       fc.property(actions, fc.infiniteStream(fc.nat()), (steps, picks) => {

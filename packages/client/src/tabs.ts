@@ -34,6 +34,8 @@ export type TabMessage =
   | { type: 'pong'; isVisible: boolean }
   /** The user is active in the other tab. */
   | { type: 'activity' }
+  /** The user asked for a connection now. */
+  | { type: 'reconnect' }
   /** A message was sent, or discarded. */
   | { type: 'done'; key: string }
   | { type: 'sign_out' }

@@ -18,6 +18,11 @@ export class Token {
     this.current = token
   }
 
+  /** The last known token, for requests that cannot wait. */
+  get last(): string | null {
+    return this.current
+  }
+
   /** The host answers from memory, so it is asked each time: it knows first of a new token. */
   async get(): Promise<string | null> {
     if (!this.source) return null

@@ -7,6 +7,8 @@ export interface FakeRoutes {
   fetch: typeof fetch
   /** Each request, as in `POST /messages`. */
   seen: string[]
+  /** The cursors of the requests to `/sync`. */
+  cursors: (string | null)[]
   messages: wire.Message[]
   row: wire.Conversation
   /** What the next `/sync` answers once, instead of what changed. */
@@ -23,6 +25,7 @@ export function fakeRoutes(messages: wire.Message[] = [], row: Partial<wire.Conv
   const last = messages.at(-1)
   const routes: FakeRoutes = {
     seen: [],
+    cursors: [],
     messages,
     row: conversation({ last_seq: last?.seq ?? 0, rev: last?.rev ?? 0, ...row }),
     nextSync: null,
@@ -44,6 +47,7 @@ function answer(routes: FakeRoutes, request: string, query: URLSearchParams, bod
   const id = path.split('/')[2]
   switch (request.replace(/\/(m\d+|conversation)\b/, '/:id')) {
     case 'GET /sync':
+      routes.cursors.push(query.get('since'))
       return sync(routes, query.get('since'))
     case 'GET /messages':
       return page(messages, query)

@@ -59,7 +59,7 @@ async function chat(ana: Client, other: Client, otherName: string): Promise<stri
   const { id } = data!
   for (const client of [ana, other]) {
     cleanups.push(client.conversation(id).open())
-    await until(client, 'the conversation', ({ timelines }) => timelines[id]?.status === 'ready')
+    await until(client, 'the conversation', ({ conversations, timelines }) => conversations.some((row) => row.id === id) && timelines[id]?.status === 'ready')
   }
   return id
 }
