@@ -100,7 +100,7 @@ export const checks = {
   },
 
   async '13 with 200 unread, the line is at a third of the height and the count falls'({ browser, server }) {
-    const conversation = await server.user('zoe').conversationWith('sue')
+    const conversation = await server.user('sue').conversationWith('zoe')
     await seed(server, conversation, 'sue', 30, 'old 13')
     await server.user('zoe').call('POST', `/conversations/${conversation}/read`, {})
     await seed(server, conversation, 'sue', 200, 'unread 13')
@@ -125,7 +125,7 @@ export const checks = {
   },
 
   async '14 a link to an old message centres, marks and focuses it'({ browser, server }) {
-    const conversation = await server.user('zoe').conversationWith('sue')
+    const conversation = await server.user('sue').conversationWith('zoe')
     await server.user('zoe').call('POST', `/conversations/${conversation}/read`, {})
     const id = await server.sql(`select id from public.user_messages where conversation_id = '${conversation}' and content like 'unread 13 40.%'`)
     const zoe = await openWindow(browser, server, 'zoe', { path: `&c=${conversation}&m=${id}` })

@@ -131,7 +131,7 @@ export const checks = {
     const [leader] = open()
     await leader.close()
     await eventually(() => open().size === 1, 'another window to take over')
-    const conversation = await server.user('zoe').conversationWith('sue')
+    const conversation = await server.user('sue').conversationWith('zoe')
     await server.user('sue').send(conversation, 'to all windows 7')
     for (const page of pages.filter((one) => !one.isClosed())) await page.locator('.rpt-item-preview', { hasText: 'to all windows 7' }).waitFor({ timeout: 20_000 })
     await context.close()

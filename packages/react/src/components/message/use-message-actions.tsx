@@ -72,13 +72,17 @@ export function useMessageActions({ conversation, canSend, onReply, onEdit }: Ac
     [conversation, canSend, editWindow, strings, toast, announce],
   )
 
+  /** `message` is what was edited: the row as it was when editing began. */
   const saveEdit = async (message: TimelineMessage, content: string): Promise<void> => {
     if (content === message.content) return
-    const { error } = await conversation.edit(message.id, content)
-    if (error?.code === 'stale_revision') {
-      const current = conversation.getTimeline().messages.find(({ id }) => id === message.id) ?? message
-      setPanel({ kind: 'conflict', message: current, mine: content })
+    const latest = (): TimelineMessage => conversation.getTimeline().messages.find(({ id }) => id === message.id) ?? message
+    // Another window's edit may have arrived while this one was being written. The server would not
+    // see a conflict, since the client knows the newer revision by now.
+    if (latest().content === message.content) {
+      const { error } = await conversation.edit(message.id, content)
+      if (error?.code !== 'stale_revision') return
     }
+    setPanel({ kind: 'conflict', message: latest(), mine: content })
   }
 
   const close = (): void => setPanel(null)
