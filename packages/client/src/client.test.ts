@@ -141,6 +141,25 @@ describe('displaying', () => {
     expect(client.conversation('another').getTimeline().status).toBe('not_found')
   })
 
+  test('one that was cleared, and returns with a new message', async () => {
+    const routes = fakeRoutes(history(2))
+    const { client, goLive, socket, room, timeline } = clientOf(routes)
+    client.start()
+    room.open()
+    await goLive()
+    routes.nextSync = syncPage({ removed_conversation_ids: [CONVERSATION] })
+    socket.goLive(ME)
+    await answered()
+    expect(timeline()).toMatchObject({ status: 'not_found', messages: [] })
+    expect(client.getState().conversations).toEqual([])
+    routes.messages = [message({ seq: 3 })]
+    routes.nextSync = syncPage({ conversations: [conversation({ cleared_seq: 2 })], messages: routes.messages })
+    socket.goLive(ME)
+    await answered()
+    expect(timeline().status).toBe('ready')
+    expect(timeline().messages.map(({ id }) => id)).toEqual(['m3'])
+  })
+
   test('after the cursor expired everything is loaded again', async () => {
     const routes = fakeRoutes(history(2))
     const { client, goLive, socket, room, timeline } = clientOf(routes)
@@ -219,6 +238,42 @@ describe('sending', () => {
     second.room.open()
     await second.goLive()
     expect(second.timeline().messages).toMatchObject([{ key, content: 'Hello', state: 'sent' }])
+  })
+})
+
+describe('what was displayed last', () => {
+  test('is displayed at once by the next page, and brought up to date from its cursor', async () => {
+    const storage = memoryStorage()
+    const routes = fakeRoutes(history(60))
+    const first = clientOf(routes, { persist: 'recent' }, { storage })
+    first.client.start()
+    first.room.open()
+    await first.goLive()
+    await first.clock.advance(2_000)
+    first.client.stop()
+    const requests = routes.seen.length
+    const second = clientOf(routes, { persist: 'recent' }, { storage })
+    second.client.start()
+    second.room.open()
+    await settled()
+    expect(second.client.getState().conversations).toHaveLength(1)
+    expect(second.timeline()).toMatchObject({ status: 'ready', hasOlder: true, hasNewer: false })
+    expect(second.timeline().messages).toHaveLength(50)
+    routes.nextSync = syncPage({ cursor: 'c1', messages: [message({ seq: 61 })] })
+    await second.goLive()
+    expect(second.timeline().messages.at(-1)?.id).toBe('m61')
+    expect(routes.cursors.at(-1)).toBe('c0')
+    expect(routes.seen.slice(requests)).not.toContain('GET /messages')
+  })
+
+  test('is not kept unless the host asks for it', async () => {
+    const storage = memoryStorage()
+    const { client, goLive, room, clock } = clientOf(fakeRoutes(history(3)), {}, { storage })
+    client.start()
+    room.open()
+    await goLive()
+    await clock.advance(10_000)
+    expect(await storage.all('recent')).toEqual([])
   })
 })
 

@@ -2,6 +2,7 @@
 
 import { backoff, CONNECT_PAUSES_MS } from './backoff'
 import type { Cancel, Clock } from './clock'
+import { chatError } from './errors'
 import type { Input } from './inputs'
 import type { Page } from './page'
 import type { ChatSocket } from './socket'
@@ -238,7 +239,7 @@ export class Connection {
       this.endAttempt()
       return this.poll()
     }
-    this.retryLater(error ?? { code: 'network', message: 'The server cannot be reached.', status: 0, hint: reason, retryAfter: null, requestId: null })
+    this.retryLater(error ?? chatError('network', 'The server cannot be reached.', { hint: reason }))
   }
 
   private retryLater(error: ChatError): void {

@@ -40,7 +40,10 @@ export function withEvent(held: wire.Conversation, payload: Record<string, unkno
 
 /** Pinned ones first, then by last message; the id decides between equals. */
 export function byActivity(a: Conversation, b: Conversation): number {
-  return Number(b.is_pinned) - Number(a.is_pinned) || activity(b) - activity(a) || (a.id < b.id ? 1 : -1)
+  const pinned = Number(b.is_pinned) - Number(a.is_pinned)
+  if (pinned !== 0) return pinned
+  const [before, after] = [activity(a), activity(b)]
+  return before === after ? descending(a.id, b.id) : descending(before, after)
 }
 
 export function countUnread(conversations: Iterable<wire.Conversation>): Unread {
@@ -56,4 +59,7 @@ export function countUnread(conversations: Iterable<wire.Conversation>): Unread 
   return { total, mentions, byConversation }
 }
 
-const activity = ({ last_message_at, created_at }: Conversation): number => Date.parse(last_message_at ?? created_at)
+/** The server writes all times in UTC, so they can be compared as texts, down to the microsecond. */
+const activity = ({ last_message_at, created_at }: Conversation): string => last_message_at ?? created_at
+
+const descending = (a: string, b: string): number => (a < b ? 1 : -1)

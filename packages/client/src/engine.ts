@@ -12,6 +12,7 @@ import { Outbox, type Outgoing } from './outbox'
 import type { Change } from './overlay'
 import type { Page } from './page'
 import { PresenceReporter } from './presence'
+import { Recent, type RecentState } from './recent'
 import { DEFAULT_BASE_URL, Requests } from './requests'
 import { randomId } from './ids'
 import type { ChatSocket } from './socket'
@@ -67,7 +68,9 @@ export class Engine {
   private wasLive = false
   private waitingForLeader: (() => void)[] = []
   private positioned: { promise: Promise<void>; resolve: () => void }
+  private readonly recent: Recent | null
   private isRestored = false
+  private isStarted = false
   /** Names this tab's presence. */
   readonly sessionId = randomId()
 
@@ -108,6 +111,7 @@ export class Engine {
       outgoingCount: () => this.outbox.size,
       draft: (id) => this.drafts.get(id),
       onIncomplete: () => this.requestSync(),
+      onReturned: () => this.reload(),
       onReceived: (message) => this.received(message),
     })
     this.sync = new SyncEngine(
@@ -150,7 +154,9 @@ export class Engine {
       onFollow: () => this.follow(),
       onMessage: (message) => this.heard(message),
     })
+    this.recent = options.persist === 'recent' ? new Recent(clock, storage, () => this.recentState()) : null
     this.store.subscribe(() => {
+      this.recent?.changed()
       for (const conversation of this.conversations.values()) conversation.changed()
     })
     this.positioned = signal()
@@ -160,7 +166,9 @@ export class Engine {
   // Starting and stopping
 
   start(): void {
-    this.tabs.start()
+    this.isStarted = true
+    if (this.recent && this.sync.position === undefined) void this.startFromRecent(this.recent)
+    else this.tabs.start()
     this.outbox.resume()
     if (!this.isRestored) {
       this.isRestored = true
@@ -171,6 +179,8 @@ export class Engine {
   }
 
   stop(): void {
+    this.isStarted = false
+    this.recent?.stop()
     this.tabs.stop()
     this.cancelImpatience()
     this.cancelAsking?.()
@@ -189,7 +199,26 @@ export class Engine {
     await this.api.endPresence(undefined, { keepalive: true })
     await this.environment.storage.wipe()
     this.store.apply({ type: 'forget' })
-    this.store.set({ presence: {}, preferences: null, config: null })
+    this.store.set({ preferences: null, config: null })
+  }
+
+  /** Shows what the last page showed, and follows the changes from there. */
+  private async startFromRecent(recent: Recent): Promise<void> {
+    const state = await recent.load()
+    if (!this.isStarted) return
+    if (state && this.sync.position === undefined) {
+      this.store.restore(state)
+      this.sync.moveTo(state.cursor)
+      this.positioned.resolve()
+    }
+    this.tabs.start()
+  }
+
+  private recentState(): RecentState | null {
+    const { me, conversationsStatus } = this.store.getState()
+    const cursor = this.sync.position
+    if (cursor === undefined || conversationsStatus !== 'ready' || !this.tabs.leads) return null
+    return { cursor, me, conversations: [...this.store.rowsById().values()], receipts: this.store.allReceipts(), pages: this.store.recentPages() }
   }
 
   /** Changes of the conversation's history can be followed from here on, so it can be loaded. */
@@ -391,7 +420,7 @@ export class Engine {
     this.store.set({ me })
     if (cursor === undefined) return
     this.sync.moveTo(cursor)
-    const page: wire.SyncPage = { conversations: [...conversations], receipts: [...receipts], removed_conversation_ids: [], removed_message_ids: [], messages: [], cursor, has_more: !isComplete }
+    const page: wire.SyncPage = { conversations: [...conversations], receipts: [...receipts] as wire.Receipt[], removed_conversation_ids: [], removed_message_ids: [], messages: [], cursor, has_more: !isComplete }
     this.apply({ type: 'synced', page, isFirstLoad: true, isLive: false })
   }
 
@@ -450,11 +479,10 @@ export class Engine {
   private received(message: wire.Message): void {
     const { conversation_id, sender_id } = message
     if (sender_id !== null) this.typing.received(conversation_id, sender_id, false, 0)
-    const { conversations, people } = this.store.getState()
-    const person = people[sender_id ?? '']
+    const { conversations } = this.store.getState()
     const view: TimelineMessage = {
       ...message,
-      sender: message.sender ?? (person ? { id: person.id, full_name: person.full_name, avatar_url: person.avatar_url } : null),
+      sender: message.sender ?? this.store.sender(sender_id),
       key: message.id,
       state: 'sent',
       isOwn: false,

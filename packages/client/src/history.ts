@@ -52,8 +52,29 @@ export class History {
   get messages(): readonly HeldMessage[] {
     const { range } = this
     if (!range) return []
-    this.sorted ??= [...this.held.values()].filter(({ row }) => range.from <= row.seq && row.seq <= range.to).sort((a, b) => a.row.seq - b.row.seq)
+    this.sorted ??= this.within(range)
     return this.sorted
+  }
+
+  /** The part that new messages belong to. */
+  get end(): { from: number; messages: readonly HeldMessage[] } | undefined {
+    const range = rangeAt(this.ranges, Infinity)
+    return range && { from: range.from, messages: this.within(range) }
+  }
+
+  /** The messages of an interval, oldest first. */
+  private within({ from, to }: Range): readonly HeldMessage[] {
+    return [...this.held.values()].filter(({ row }) => from <= row.seq && row.seq <= to).sort((a, b) => a.row.seq - b.row.seq)
+  }
+
+  /** Puts back the end of a conversation. */
+  restore(messages: readonly HeldMessage[], hasOlder: boolean): void {
+    for (const message of messages) this.upsert(message)
+    const first = messages[0]
+    if (hasOlder && !first) return
+    this.ranges = addRange(this.ranges, { from: hasOlder && first ? first.row.seq : 0, to: Infinity })
+    this.sorted = null
+    this.status = 'ready'
   }
 
   /** Returns whether the message has to be fetched, because its row does not show what changed. */

@@ -8,30 +8,31 @@
 import type * as wire from './wire'
 
 /** The columns that rows from the socket have. */
-export type MessageRow = Pick<
-  wire.Message,
-  | 'id'
-  | 'conversation_id'
-  | 'sender_id'
-  | 'content'
-  | 'message_type'
-  | 'file_url'
-  | 'file_name'
-  | 'file_size'
-  | 'file_type'
-  | 'created_at'
-  | 'updated_at'
-  | 'is_edited'
-  | 'edited_at'
-  | 'is_deleted'
-  | 'deleted_at'
-  | 'metadata'
-  | 'seq'
-  | 'rev'
-  | 'client_message_id'
-  | 'reply_to_id'
-  | 'mentions'
->
+const COLUMNS = [
+  'id',
+  'conversation_id',
+  'sender_id',
+  'content',
+  'message_type',
+  'file_url',
+  'file_name',
+  'file_size',
+  'file_type',
+  'created_at',
+  'updated_at',
+  'is_edited',
+  'edited_at',
+  'is_deleted',
+  'deleted_at',
+  'metadata',
+  'seq',
+  'rev',
+  'client_message_id',
+  'reply_to_id',
+  'mentions',
+] as const
+
+export type MessageRow = Pick<wire.Message, (typeof COLUMNS)[number]>
 
 /** What only answers contain. */
 interface Details {
@@ -94,31 +95,7 @@ export function preview({ id, content, created_at, file_name, is_deleted, messag
   return { id, content, created_at, file_name, is_deleted, message_type, sender_id }
 }
 
+/** Drops what only answers contain, and columns that are not shown. */
 function columns(row: MessageRow): MessageRow {
-  const { id, conversation_id, sender_id, content, message_type, file_url, file_name, file_size, file_type } = row
-  const { created_at, updated_at, is_edited, edited_at, is_deleted, deleted_at } = row
-  const { metadata, seq, rev, client_message_id, reply_to_id, mentions } = row
-  return {
-    id,
-    conversation_id,
-    sender_id,
-    content,
-    message_type,
-    file_url,
-    file_name,
-    file_size,
-    file_type,
-    created_at,
-    updated_at,
-    is_edited,
-    edited_at,
-    is_deleted,
-    deleted_at,
-    metadata,
-    seq,
-    rev,
-    client_message_id,
-    reply_to_id,
-    mentions,
-  }
+  return Object.fromEntries(COLUMNS.map((name) => [name, row[name]])) as unknown as MessageRow
 }

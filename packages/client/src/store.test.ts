@@ -17,6 +17,7 @@ function storeOf({ outgoing = [], received = () => {} }: { outgoing?: Outgoing[]
     outgoingCount: () => outgoing.length,
     draft: () => undefined,
     onIncomplete: () => (isIncomplete = true),
+    onReturned: () => {},
     onReceived: received,
   })
   return {
@@ -183,10 +184,10 @@ describe('the list', () => {
   test('moves a conversation up with a live message, and counts by the event', () => {
     const received: string[] = []
     const { store } = storeOf({ received: ({ id }) => received.push(id) })
-    const [first, second] = [conversation({ id: 'a', last_message_at: '2026-01-02T00:00:00Z' }), conversation({ last_message_at: '2026-01-01T00:00:00Z' })]
+    const [first, second] = [conversation({ id: 'a', last_message_at: '2026-01-02T00:00:00+00:00' }), conversation({ last_message_at: '2026-01-01T00:00:00+00:00' })]
     store.apply(synced(syncPage({ conversations: [first, second] })))
     expect(store.getState().conversations.map(({ id }) => id)).toEqual(['a', CONVERSATION])
-    store.apply(row('user_messages', rowOf(message({ seq: 1, created_at: '2026-01-03T00:00:00Z' })), 'INSERT'))
+    store.apply(row('user_messages', rowOf(message({ seq: 1, created_at: '2026-01-03T00:00:00+00:00' })), 'INSERT'))
     store.apply({ type: 'event', name: 'conversation.updated', payload: { conversation_id: CONVERSATION, unread_count: 1 } })
     expect(store.getState().conversations[0]).toMatchObject({ id: CONVERSATION, unread_count: 1, last_message: { id: 'm1' } })
     expect(store.getState().unread).toMatchObject({ total: 1, byConversation: { [CONVERSATION]: 1 } })

@@ -6,12 +6,13 @@
 import { byActivity, countUnread, mergeConversation, withEvent, withMessage } from './conversations'
 import { History, type LoadedPage, type Position as PagePosition } from './history'
 import type { Input } from './inputs'
-import { fromAnswer, fromRow, type HeldMessage, type MessageRow } from './messages'
+import { fromAnswer, fromRow, toMessage, type HeldMessage, type MessageRow } from './messages'
 import { Overlay } from './overlay'
 import type { Outgoing } from './outbox'
-import { presenceOf, withPerson } from './people'
-import { TimelineBuilder, type Position } from './timeline'
-import type { ChatError, ChatState, Conversation, InitialState, Me, Presence, Timeline, Typing } from './types'
+import { mergePerson, mergePresence, type PersonRow } from './people'
+import { RECENT_MESSAGES, type RecentPage, type RecentState } from './recent'
+import { senderOf, TimelineBuilder, type Position } from './timeline'
+import type { ChatError, ChatState, Conversation, InitialState, Me, Person, Presence, Timeline, Typing } from './types'
 import type * as wire from './wire'
 
 /** Conversations whose messages are held. Beyond it the one that was closed first is dropped. */
@@ -27,9 +28,19 @@ export interface StoreSettings {
   draft(conversationId: string): string | undefined
   /** A change was announced without its content, so it has to be fetched. */
   onIncomplete(): void
+  /** A displayed conversation that was gone exists again, so it has to be loaded. */
+  onReturned(): void
   /** A message of another user is new, and arrived live. */
   onReceived(message: wire.Message): void
   initialState?: InitialState | undefined
+}
+
+/** Events contain only the position that moved. */
+export interface ReceiptPositions {
+  conversation_id: string
+  user_id: string
+  last_read_seq?: number
+  last_delivered_seq?: number
 }
 
 interface Entry {
@@ -46,6 +57,8 @@ export class Store {
   })
   private state: ChatState
   readonly initial: ChatState
+  private readonly people = new Map<string, Person>()
+  private readonly presence = new Map<string, Presence>()
   private readonly rows = new Map<string, wire.Conversation>()
   private readonly receipts = new Map<string, Map<string, Position>>()
   private readonly entries = new Map<string, Entry>()
@@ -54,6 +67,7 @@ export class Store {
   private listed: Set<string> | null = null
   private readonly dirty = new Set<string>()
   private isListDirty = false
+  private arePeopleDirty = false
   private isScheduled = false
   private readonly listeners = new Set<() => void>()
 
@@ -63,7 +77,7 @@ export class Store {
     this.state = {
       connection: { status: 'idle', since: settings.now(), downSince: settings.now(), retryAt: null, error: null },
       me,
-      people: withPerson({}, me),
+      people: {},
       conversations: [],
       conversationsStatus: initialState.conversations ? 'ready' : 'loading',
       conversationsError: null,
@@ -76,6 +90,7 @@ export class Store {
       unsentCount: 0,
       isLeader: false,
     }
+    this.putPerson(me)
     for (const conversation of initialState.conversations ?? []) this.putConversation(conversation)
     for (const receipt of initialState.receipts ?? []) this.putReceipt(receipt)
     for (const page of initialState.pages ?? []) {
@@ -91,6 +106,7 @@ export class Store {
   // Reading
 
   getState(): ChatState {
+    if (this.arePeopleDirty) this.rebuildPeople()
     if (this.isListDirty) this.rebuildList()
     if (this.dirty.size > 0) this.rebuildTimelines()
     return this.state
@@ -113,9 +129,9 @@ export class Store {
     return this.rows
   }
 
-  allReceipts(): wire.Receipt[] {
+  allReceipts(): ReceiptPositions[] {
     return [...this.receipts].flatMap(([conversation_id, members]) =>
-      [...members].map(([user_id, { read, delivered }]) => receiptOf(conversation_id, user_id, read, delivered)),
+      [...members].map(([user_id, { read, delivered }]) => ({ conversation_id, user_id, last_read_seq: read, last_delivered_seq: delivered })),
     )
   }
 
@@ -123,11 +139,32 @@ export class Store {
     return this.entries.get(conversationId)?.history
   }
 
-  message(conversationId: string, messageId: string): HeldMessage | undefined {
-    return this.history(conversationId)?.get(messageId)
+  sender(id: string | null): wire.Sender | null {
+    return senderOf(this.people, id)
+  }
+
+  /** The ends of the conversations that are held. */
+  recentPages(): RecentPage[] {
+    return [...this.entries].flatMap(([conversationId, { history }]) => {
+      const end = history.end
+      if (!end) return []
+      const messages = end.messages.slice(-RECENT_MESSAGES)
+      return [{ conversationId, messages, hasOlder: end.from > 0 || messages.length < end.messages.length }]
+    })
   }
 
   // Changing
+
+  /** What the last page of this user showed. */
+  restore({ me, conversations, receipts, pages }: RecentState): void {
+    this.set({ me, conversationsStatus: 'ready' })
+    this.putPerson(me)
+    for (const row of conversations) this.putConversation(row)
+    for (const receipt of receipts) this.putReceipt(receipt)
+    for (const { conversationId, messages, hasOlder } of pages) {
+      this.changeHistory(conversationId, (history) => history.restore(messages, hasOlder))
+    }
+  }
 
   set(part: Partial<ChatState>): void {
     const isSame = (Object.keys(part) as (keyof ChatState)[]).every((key) => this.state[key] === part[key])
@@ -172,7 +209,12 @@ export class Store {
   putConversation(row: wire.Conversation): void {
     this.rows.set(row.id, mergeConversation(this.rows.get(row.id), row))
     this.listed?.add(row.id)
-    this.history(row.id)?.clear(row.cleared_seq)
+    const history = this.history(row.id)
+    history?.clear(row.cleared_seq)
+    if (history?.status === 'not_found') {
+      history.status = 'idle'
+      this.settings.onReturned()
+    }
     for (const person of [row.participant_1, row.participant_2, row.other_user]) {
       this.putPerson(person)
       if (person) this.putPresence(person.id, person)
@@ -182,18 +224,22 @@ export class Store {
     this.touchList()
   }
 
-  putPerson(person: Parameters<typeof withPerson>[1]): void {
-    const people = withPerson(this.state.people, person)
-    if (people === this.state.people) return
-    this.set({ people })
+  putPerson(row: PersonRow | null): void {
+    if (!row) return
+    const before = this.people.get(row.id)
+    const person = mergePerson(before, row)
+    if (person === before) return
+    this.people.set(row.id, person)
+    this.touchPeople()
     for (const id of this.entries.keys()) this.touch(id)
   }
 
   putPresence(userId: string, row: Partial<wire.Presence>): void {
-    const before = this.state.presence[userId]
-    const presence = presenceOf(row, before)
-    const isSame = before && (Object.keys(presence) as (keyof Presence)[]).every((key) => presence[key] === before[key])
-    if (!isSame) this.set({ presence: { ...this.state.presence, [userId]: presence } })
+    const before = this.presence.get(userId)
+    const presence = mergePresence(before, row)
+    if (presence === before) return
+    this.presence.set(userId, presence)
+    this.touchPeople()
   }
 
   /** Something that snapshots of this conversation are made of changed. */
@@ -229,7 +275,7 @@ export class Store {
       case 'connection':
         return this.set({ connection: input.connection })
       case 'presence':
-        return this.set({ presence: { ...this.state.presence, ...input.presence } })
+        for (const [id, presence] of Object.entries(input.presence)) this.putPresence(id, presence)
     }
   }
 
@@ -279,7 +325,7 @@ export class Store {
       case 'user_messages':
         return this.applyMessageRow(action, row as unknown as MessageRow)
       case 'conversation_receipts':
-        if (action !== 'DELETE') this.putReceipt(row as unknown as wire.Receipt)
+        if (action !== 'DELETE') this.putReceipt(row as unknown as ReceiptPositions)
         return
       case 'user_presence':
         if (action !== 'DELETE') this.putPresence(String(row['user_id']), row as Partial<wire.Presence>)
@@ -306,7 +352,7 @@ export class Store {
       this.touchList()
     }
     if (action === 'INSERT' && isNew && row.sender_id !== this.settings.userId) {
-      this.settings.onReceived({ ...row, sender: null, reactions: [], reply_to: null, is_pinned: false, attachments: [], read_by: [], delivery_status: 'sent' })
+      this.settings.onReceived(toMessage(fromRow(row)))
     }
   }
 
@@ -321,7 +367,7 @@ export class Store {
   }
 
   private applyEvent(name: string, payload: Record<string, unknown>): void {
-    if (name === 'receipt') return this.putReceipt(payload as unknown as wire.Receipt)
+    if (name === 'receipt') return this.putReceipt(payload as unknown as ReceiptPositions)
     if (name !== 'conversation.updated') return
     const id = String(payload['conversation_id'])
     const held = this.rows.get(id)
@@ -353,7 +399,7 @@ export class Store {
     this.touch(conversation_id)
   }
 
-  private putReceipt({ conversation_id, user_id, last_read_seq = 0, last_delivered_seq = 0 }: wire.Receipt): void {
+  private putReceipt({ conversation_id, user_id, last_read_seq = 0, last_delivered_seq = 0 }: ReceiptPositions): void {
     if (user_id === this.settings.userId) return
     const members = this.receipts.get(conversation_id) ?? new Map<string, Position>()
     const before = members.get(user_id) ?? { read: 0, delivered: 0 }
@@ -365,7 +411,7 @@ export class Store {
   /** Positions of the other member that the conversation's row contains. */
   private putPeerPosition({ id, other_user, peer_last_read_seq, peer_last_delivered_seq }: wire.Conversation): void {
     if (!other_user || (peer_last_read_seq === null && peer_last_delivered_seq === null)) return
-    this.putReceipt(receiptOf(id, other_user.id, peer_last_read_seq ?? 0, peer_last_delivered_seq ?? 0))
+    this.putReceipt({ conversation_id: id, user_id: other_user.id, last_read_seq: peer_last_read_seq ?? 0, last_delivered_seq: peer_last_delivered_seq ?? 0 })
   }
 
   private removeConversation(id: string): void {
@@ -379,6 +425,17 @@ export class Store {
   }
 
   // Snapshots
+
+  private touchPeople(): void {
+    this.arePeopleDirty = true
+    this.schedule()
+  }
+
+  /** Once for all changes: a first load brings hundreds. */
+  private rebuildPeople(): void {
+    this.arePeopleDirty = false
+    this.state = { ...this.state, people: Object.fromEntries(this.people), presence: Object.fromEntries(this.presence) }
+  }
 
   private rebuildList(): void {
     this.isListDirty = false
@@ -421,7 +478,7 @@ export class Store {
       others: this.receipts.get(conversationId) ?? new Map(),
       ownReadSeq: this.rows.get(conversationId)?.last_read_seq ?? 0,
       reactions: this.earlyReactions,
-      people: this.state.people,
+      people: this.people,
     })
   }
 
@@ -459,19 +516,6 @@ export class Store {
       this.isScheduled = false
       for (const listener of this.listeners) listener()
     })
-  }
-}
-
-function receiptOf(conversation_id: string, user_id: string, last_read_seq: number, last_delivered_seq: number): wire.Receipt {
-  return {
-    conversation_id,
-    user_id,
-    last_read_seq,
-    last_delivered_seq,
-    last_read_at: null,
-    last_read_message_id: null,
-    last_delivered_at: null,
-    last_delivered_message_id: null,
   }
 }
 

@@ -5,6 +5,7 @@ import type { Cancel, Clock } from './clock'
 import type { Input } from './inputs'
 import type { Page } from './page'
 import type { Me } from './types'
+import type { ReceiptPositions } from './store'
 import type * as wire from './wire'
 
 /** Tabs of different versions do not understand each other: then each has its own connection. */
@@ -18,7 +19,7 @@ export interface Snapshot {
   inputs: readonly Input[]
   cursor: string | undefined
   conversations: readonly wire.Conversation[]
-  receipts: readonly wire.Receipt[]
+  receipts: readonly ReceiptPositions[]
   me: Me
   isComplete: boolean
 }

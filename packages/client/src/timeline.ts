@@ -1,7 +1,7 @@
 // Builds the snapshot of one conversation. Messages that did not change keep their object.
 
 import type { History } from './history'
-import { preview, toMessage, type HeldMessage } from './messages'
+import { fromRow, preview, toMessage, type HeldMessage, type MessageRow } from './messages'
 import { withReaction, type Change, type Overlay } from './overlay'
 import type { Outgoing } from './outbox'
 import type { ChatError, MessageState, Person, Timeline, TimelineMessage } from './types'
@@ -25,7 +25,7 @@ export interface TimelineInputs {
   ownReadSeq: number
   /** Reactions whose rows arrived before the message that contains them. */
   reactions: ReadonlyMap<string, readonly { reaction: string; userId: string }[]>
-  people: Readonly<Record<string, Person>>
+  people: ReadonlyMap<string, Person>
 }
 
 interface Cached {
@@ -76,7 +76,7 @@ export class TimelineBuilder {
       const readers = positions.filter(([userId, { read }]) => read >= seq && userId !== sender_id).map(([userId]) => userId)
       if (inputs.ownReadSeq >= seq && sender_id !== inputs.userId) readers.push(inputs.userId)
       const state = sender_id === inputs.userId ? progress(seq, positions) : 'sent'
-      const name = inputs.people[sender_id ?? '']?.full_name ?? ''
+      const name = inputs.people.get(sender_id ?? '')?.full_name ?? ''
       const marks = [state, name, ...readers, ...(early ?? []).map(({ reaction, userId }) => reaction + userId)].join()
       const before = this.cache.get(id)
       const isSame = before && before.held === held && before.marks === marks && sameItems(before.changes, changes)
@@ -105,10 +105,9 @@ function viewOf(inputs: TimelineInputs, held: HeldMessage, changes: readonly Cha
   let message: wire.Message = toMessage(held)
   for (const early of reactions.get(message.id) ?? []) message = withReaction(message, early.reaction, early.userId, true, early.userId === userId)
   for (const { onMessage } of changes) message = onMessage?.(message) ?? message
-  const sender = people[message.sender_id ?? '']
   return {
     ...message,
-    sender: message.sender ?? (sender ? { id: sender.id, full_name: sender.full_name, avatar_url: sender.avatar_url } : null),
+    sender: message.sender ?? senderOf(people, message.sender_id),
     read_by: readers,
     delivery_status: state === 'read' || state === 'delivered' ? state : 'sent',
     key: isOwn ? (message.client_message_id ?? message.id) : message.id,
@@ -118,6 +117,12 @@ function viewOf(inputs: TimelineInputs, held: HeldMessage, changes: readonly Cha
     canRetry: false,
     isChanging: changes.length > 0,
   }
+}
+
+/** Rows from the socket do not contain who sent them. */
+export function senderOf(people: ReadonlyMap<string, Person>, id: string | null): wire.Sender | null {
+  const person = people.get(id ?? '')
+  return person ? { id: person.id, full_name: person.full_name, avatar_url: person.avatar_url } : null
 }
 
 /** By all other members, as far as they show it. */
@@ -130,19 +135,16 @@ function progress(seq: number, positions: readonly (readonly [string, Position])
 function unsentMessages(inputs: TimelineInputs, stored: readonly TimelineMessage[]): TimelineMessage[] {
   const { userId, people, outgoing, history } = inputs
   const keys = new Set(stored.map(({ key }) => key))
-  const me = people[userId]
   return outgoing
     .filter(({ key }) => !keys.has(key))
     .map((entry): TimelineMessage => {
       const time = new Date(entry.createdAt).toISOString()
       const quoted = entry.replyToId === null ? undefined : history.get(entry.replyToId)
-      return {
+      const row: MessageRow = {
         id: entry.key,
-        key: entry.key,
         client_message_id: entry.key,
         conversation_id: entry.conversationId,
         sender_id: userId,
-        sender: me ? { id: userId, full_name: me.full_name, avatar_url: me.avatar_url } : { id: userId },
         content: entry.content,
         message_type: entry.messageType,
         file_url: entry.file?.url ?? null,
@@ -155,17 +157,17 @@ function unsentMessages(inputs: TimelineInputs, stored: readonly TimelineMessage
         deleted_at: null,
         is_edited: false,
         is_deleted: false,
-        is_pinned: false,
         metadata: entry.metadata,
         mentions: [],
-        reactions: [],
-        attachments: [],
         reply_to_id: entry.replyToId,
-        reply_to: quoted ? preview(quoted.row) : null,
-        read_by: [],
-        delivery_status: 'sent',
         seq: Infinity,
         rev: 0,
+      }
+      return {
+        ...toMessage(fromRow(row)),
+        sender: senderOf(people, userId),
+        reply_to: quoted ? preview(quoted.row) : null,
+        key: entry.key,
         isOwn: true,
         isChanging: false,
         state: entry.state,

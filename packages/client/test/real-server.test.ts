@@ -68,6 +68,7 @@ describe('over the socket', () => {
   test('messages, ticks, typing, reactions, edits and deletions arrive', async () => {
     const [ana, ben] = [clientOf('ANA'), clientOf('BEN')]
     await Promise.all([live(ana), live(ben)])
+    await until(ana, 'who the user is', ({ me }) => me.full_name === 'Ana Alvarez' && me.role === 'user' && me.teams.length > 0)
     const id = await chat(ana, ben, 'BEN')
 
     const text = randomUUID()
