@@ -1,6 +1,6 @@
 // Two clients and the real server.
 
-import { randomUUID } from 'node:crypto'
+import { createHmac, randomUUID } from 'node:crypto'
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import WebSocket from 'ws'
 import { Client } from '../src/client'
@@ -8,6 +8,7 @@ import { systemClock } from '../src/clock'
 import { quietPage } from '../src/page'
 import { RealtimeSocket } from '../src/realtime-socket'
 import { memoryStorage } from '../src/storage'
+import type { AccessToken } from '../src/token'
 import { startProxy, type Proxy } from './proxy'
 import { PATIENCE_MS, startServer, type Server } from './server'
 import { until } from './until'
@@ -27,10 +28,10 @@ const idOf = (name: string) => server.env[`USER_ID_${name}`]!
 const tokenOf = (name: string) => server.env[`USER_TOKEN_${name}`]!
 
 /** A started client of this person, through the proxy if there is one. */
-function clientOf(name: string, { proxy, socket = true }: { proxy?: Proxy; socket?: boolean } = {}): Client {
+function clientOf(name: string, { proxy, socket = true, accessToken = async () => tokenOf(name) }: { proxy?: Proxy; socket?: boolean; accessToken?: AccessToken } = {}): Client {
   const base = proxy ? `http://127.0.0.1:${proxy.port}` : server.env['API_URL']!
   const client = new Client(
-    { userId: idOf(name), baseUrl: `${base}/api/supabase/user-chat`, accessToken: async () => tokenOf(name) },
+    { userId: idOf(name), baseUrl: `${base}/api/supabase/user-chat`, accessToken },
     {
       clock: systemClock(),
       page: quietPage,
@@ -47,6 +48,14 @@ function clientOf(name: string, { proxy, socket = true }: { proxy?: Proxy; socke
   )
   cleanups.push(client.start())
   return client
+}
+
+/** A token of this person, as the project's sign-in issues them. */
+function mint(name: string, seconds: number): string {
+  const part = (value: object) => Buffer.from(JSON.stringify(value)).toString('base64url')
+  const exp = Math.floor(Date.now() / 1_000) + seconds
+  const unsigned = `${part({ alg: 'HS256', typ: 'JWT' })}.${part({ sub: idOf(name), role: 'authenticated', aud: 'authenticated', exp })}`
+  return `${unsigned}.${createHmac('sha256', server.env['JWT_SECRET']!).update(unsigned).digest('base64url')}`
 }
 
 const live = (client: Client) => until(client, 'a live connection', ({ connection }) => connection.status === 'live')
@@ -121,22 +130,58 @@ describe('over the socket', () => {
     send(ben, 3)
     await until(ben, 'Ben to have sent', ({ unsentCount }) => unsentCount === 0)
     expect(ana.getState().unsentCount).toBeGreaterThan(0)
+    // What Ana cannot see meanwhile.
+    const [first, second, third] = ben.conversation(id).getTimeline().messages.filter(({ isOwn }) => isOwn)
+    for (const result of [
+      await ben.conversation(id).edit(first!.id, 'edited while Ana was away'),
+      await ben.conversation(id).remove(second!.id),
+      await ben.conversation(id).react(third!.id, '👍'),
+      await ben.conversation(id).pinMessage(third!.id, true),
+    ]) {
+      expect(result.error).toBeNull()
+    }
     proxy.restore()
     ana.reconnect()
     await live(ana)
-    const isWhole = (client: Client) => sent.every((text) => texts(client, id).includes(text))
+    const changed = new Set([first!.content, second!.content])
+    const left = sent.filter((text) => !changed.has(text))
+    const isWhole = (client: Client) => left.every((text) => texts(client, id).includes(text))
     await until(ana, 'all messages', ({ unsentCount }) => unsentCount === 0 && isWhole(ana))
     await until(ben, 'all messages', () => isWhole(ben))
     for (const client of [ana, ben]) {
       const own = client.conversation(id).getTimeline().messages
-      const ours = own.filter(({ content }) => sent.includes(content))
-      expect(ours.length).toBe(sent.length)
+      expect(own.filter(({ content }) => left.includes(content))).toHaveLength(left.length)
       expect(new Set(own.map(({ key }) => key)).size).toBe(own.length)
       expect(own.every(({ seq }, index) => index === 0 || seq > own[index - 1]!.seq)).toBe(true)
     }
-    expect(texts(ana, id)).toEqual(texts(ben, id))
+    const shown = (client: Client) =>
+      client.conversation(id).getTimeline().messages.map((row) => [row.id, row.content, row.is_deleted, row.is_pinned, row.reactions.map(({ reaction, user_ids }) => [reaction, user_ids])])
+    expect(shown(ana)).toEqual(shown(ben))
   }, PATIENCE_MS)
 })
+
+test('tokens that expire in use lose nothing', async () => {
+  let token = mint('ANA', 2)
+  const refreshes: string[] = []
+  const accessToken: AccessToken = async (options) => {
+    if (options?.force) {
+      token = mint('ANA', 2)
+      refreshes.push(token)
+    }
+    return token
+  }
+  const [ana, ben] = [clientOf('ANA', { accessToken }), clientOf('BEN')]
+  await Promise.all([live(ana), live(ben)])
+  const id = await chat(ana, ben, 'BEN')
+  const statuses = new Set<string>()
+  cleanups.push(ana.subscribe(() => statuses.add(ana.getState().connection.status)))
+  while (refreshes.length < 3) {
+    const text = randomUUID()
+    ben.conversation(id).send(text)
+    await until(ana, 'the message', () => texts(ana, id).includes(text))
+  }
+  expect([...statuses].filter((status) => ['signed_out', 'polling'].includes(status))).toEqual([])
+}, PATIENCE_MS)
 
 test('without a socket changes are polled', async () => {
   const [ana, ben] = [clientOf('ANA', { socket: false }), clientOf('BEN')]
