@@ -26,10 +26,10 @@ export function App(): ReactNode {
   const [first, second] = chosen
   if (!first) return <Chooser people={people.people} />
   return (
-    <div className="demo-panes" data-count={chosen.length}>
+    <main className="demo-panes" data-count={chosen.length}>
       <Pane people={people} person={first} isMain />
       {second && <Pane people={people} person={second} isMain={false} />}
-    </div>
+    </main>
   )
 }
 
@@ -79,7 +79,7 @@ function View({ person, isMain }: { person: DemoPerson; isMain: boolean }): Reac
     <>
       {isMain && <Title />}
       <header className="demo-bar">
-        <a className="demo-home" href={import.meta.env.BASE_URL} aria-label="Choose another person">
+        <a className="demo-home" href={import.meta.env.BASE_URL} title="Choose another person">
           Rapport
         </a>
         <span className="demo-name">{person.name}</span>

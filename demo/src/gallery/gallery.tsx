@@ -157,9 +157,9 @@ function StateBox({ title, height, pad = false, client, content }: State): React
 
 function Whole({ client, content }: Pick<State, 'client' | 'content'>): ReactNode {
   return (
-    <div className="gallery-one">
+    <main className="gallery-one">
       <Provided client={client}>{content()}</Provided>
-    </div>
+    </main>
   )
 }
 

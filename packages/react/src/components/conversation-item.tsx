@@ -5,7 +5,6 @@ import { BellOff, CircleAlert, Pin } from 'lucide-react'
 import { memo, type MouseEvent, type ReactNode } from 'react'
 import { useChatContext } from '../context/chat-context'
 import { useOptionalChatState } from '../context/use-store'
-import { useNow, useTimeFormat } from '../context/use-time'
 import { displayName } from '../format/names'
 import { oneLine } from '../format/text'
 import { Avatar } from '../parts/avatar'
@@ -29,7 +28,7 @@ export interface ConversationItemProps {
   density?: 'comfortable' | 'compact'
 }
 
-/** One conversation of the list: a link whose name says everything in words. */
+/** One conversation of the list: a link whose text says everything in words. */
 export const ConversationItem = memo(function ConversationItem(props: ConversationItemProps): ReactNode {
   const { components } = useChatContext()
   const Replacement = components.ConversationItem
@@ -37,27 +36,24 @@ export const ConversationItem = memo(function ConversationItem(props: Conversati
 })
 
 function DefaultItem({ conversation, currentUserId, isActive = false, unreadCount, userPresence, onClick, tabIndex = 0, density = 'comfortable' }: ConversationItemProps): ReactNode {
-  const { client, strings, linkTo, isMounted } = useChatContext()
+  const { client, strings, linkTo } = useChatContext()
   const me = currentUserId ?? client?.userId ?? ''
   const isTyping = useOptionalChatState((state) => (state.typing[conversation.id]?.length ?? 0) > 0, false)
   const hasFailed = useOptionalChatState((state) => state.timelines[conversation.id]?.messages.some((message) => message.state === 'failed') ?? false, false)
-  const format = useTimeFormat()
-  const now = useNow()
-  const { other_user: person, last_message: last, is_pinned, is_muted, marked_unread } = conversation
+  const { other_user: person, is_pinned, is_muted, marked_unread } = conversation
   const name = conversation.title ?? displayName(person, strings)
   const count = unreadCount ?? conversation.unread_count
   const isUnread = count > 0 || marked_unread
   const when = conversation.last_message_at
 
-  const words = [name]
+  // What the eye takes from dots, signs and weight. The rest of the link's name is its visible text.
+  const words: string[] = []
   if (userPresence) words.push(strings[userPresence.status])
   if (count > 0) words.push(strings.unreadCount(count))
   else if (marked_unread) words.push(strings.markedUnread)
   if (is_pinned) words.push(strings.pinned)
   if (is_muted) words.push(strings.muted)
   if (hasFailed) words.push(strings.notSent)
-  const lastWords = last ? previewText(last, strings) : strings.previewNone
-  const label = `${strings.rowLabel(isMounted && when ? [...words, format.moment(new Date(when), now)] : words)}: ${last?.sender_id === me ? strings.previewOwn(lastWords) : lastWords}`
 
   const content = (
     <>
@@ -65,6 +61,7 @@ function DefaultItem({ conversation, currentUserId, isActive = false, unreadCoun
       <span className="rpt-item-text">
         <span className="rpt-item-top">
           <bdi className="rpt-item-name">{name}</bdi>
+          <span className="rpt-hidden">{strings.rowLabel(['', ...words, ''])}</span>
           {is_muted && <BellOff className="rpt-item-sign" aria-hidden size={14} />}
           {is_pinned && <Pin className="rpt-item-sign" aria-hidden size={14} />}
           {when && <Time value={when} style="short" className="rpt-item-time" />}
@@ -82,7 +79,6 @@ function DefaultItem({ conversation, currentUserId, isActive = false, unreadCoun
     className: 'rpt-item-link',
     'data-slot': 'conversation-link',
     'data-conversation': conversation.id,
-    'aria-label': label,
     'aria-current': isActive ? ('page' as const) : undefined,
     tabIndex,
     onClick: (event: MouseEvent) => {
@@ -127,6 +123,7 @@ function Preview({ conversation, me, isTyping, isActive }: { conversation: Conve
   const isRead = isOwn && (conversation.peer_last_read_seq ?? -1) >= conversation.last_seq
   return (
     <span className="rpt-item-preview" data-deleted={last.is_deleted || undefined} dir="auto">
+      {isOwn && <span className="rpt-hidden">{strings.previewOwn('')}</span>}
       {isOwn && !last.is_deleted && (
         <span className="rpt-item-state" aria-hidden="true">
           <StateIcon state={isRead ? 'read' : (conversation.peer_last_delivered_seq ?? -1) >= conversation.last_seq ? 'delivered' : 'sent'} />

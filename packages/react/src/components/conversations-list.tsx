@@ -164,7 +164,7 @@ function Items({ conversations: given, currentUserId, activeConversationId, user
       // Type-ahead by the first letter, beginning after the focused item.
       const letter = event.key.toLocaleLowerCase()
       const rest = [...all.slice(at + 1), ...all.slice(0, at + 1)]
-      rest.find((link) => link.getAttribute('aria-label')?.toLocaleLowerCase().startsWith(letter))?.focus()
+      rest.find((link) => link.querySelector('bdi')?.textContent.toLocaleLowerCase().startsWith(letter))?.focus()
     }
   }
 

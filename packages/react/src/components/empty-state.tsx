@@ -30,7 +30,7 @@ function DefaultEmptyState({ variant = 'no-selection', title, description, code,
   return (
     <div className="rpt-empty" data-slot="empty-state" data-variant={variant}>
       <Drawing variant={variant} />
-      <h3 className="rpt-empty-title">{title ?? heading}</h3>
+      <h2 className="rpt-empty-title">{title ?? heading}</h2>
       {(description ?? text) && <p className="rpt-empty-text">{description ?? text}</p>}
       {button && (
         <button type="button" className="rpt-button" data-kind="primary" onClick={button.onClick}>

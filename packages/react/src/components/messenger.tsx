@@ -61,7 +61,7 @@ export function Messenger({ conversationId, messageId, onOpen, density = 'comfor
       <div className="rpt-pane-list" data-slot="list-pane">
         <ConversationsList activeConversationId={place.conversationId} density={density} onConversationSelect={({ id }, message) => open(id, message)} onNewConversation={() => setFinding(true)} showConnection={place.conversationId === null} />
       </div>
-      <main className="rpt-pane-chat" data-slot="chat-pane">
+      <div className="rpt-pane-chat" data-slot="chat-pane">
         {place.conversationId === null ? (
           <EmptyState variant="no-selection" onNewConversation={() => setFinding(true)} />
         ) : (
@@ -73,7 +73,7 @@ export function Messenger({ conversationId, messageId, onOpen, density = 'comfor
             {...(place.messageId !== undefined && { focusMessageId: place.messageId })}
           />
         )}
-      </main>
+      </div>
       <NewChatDialog isOpen={isFinding} onClose={() => setFinding(false)} onCreateConversation={(id) => open(id)} />
       {isHelping && <ShortcutsDialog title={strings.shortcuts} onClose={() => setHelping(false)} />}
     </div>

@@ -11,8 +11,12 @@ interface Shortcuts {
   help: () => void
 }
 
-/** What F6 visits, in this order. */
-const REGIONS = ['[data-slot="conversations"] [tabindex="0"], [data-slot="search"]', '[data-slot="rows"] [tabindex="0"], [data-slot="scroller"]', '[data-slot="field"]']
+/** What F6 visits, in this order: of each region the first of these that is shown. */
+const REGIONS = [
+  ['[data-slot="conversations"] [tabindex="0"]', '[data-slot="search"]'],
+  ['[data-slot="message-row"][tabindex="0"]', '[data-slot="scroller"]'],
+  ['[data-slot="field"]'],
+] as const
 
 /** Shortcuts that work everywhere in the chat, as long as the focus is in it or nowhere. */
 export function useShortcuts(root: RefObject<HTMLElement | null>, shortcuts: Shortcuts): void {
@@ -52,7 +56,8 @@ export function useShortcuts(root: RefObject<HTMLElement | null>, shortcuts: Sho
 
 /** Moves the focus to the next region that is shown. */
 function turn(root: HTMLElement, by: 1 | -1): void {
-  const stops = REGIONS.map((selector) => [...root.querySelectorAll<HTMLElement>(selector)].find((one) => one.getClientRects().length > 0)).filter((one) => one !== undefined)
+  const shown = (selector: string): HTMLElement | undefined => [...root.querySelectorAll<HTMLElement>(selector)].find((one) => one.getClientRects().length > 0)
+  const stops = REGIONS.map((selectors) => selectors.map(shown).find((one) => one !== undefined)).filter((one) => one !== undefined)
   const panes = stops.map((stop) => stop.closest('[data-slot="conversations-list"], [data-slot="message-list"], [data-slot="composer"]'))
   const at = panes.findIndex((pane) => pane?.contains(document.activeElement))
   stops[(at + by + stops.length) % stops.length]?.focus()

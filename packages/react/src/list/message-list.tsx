@@ -74,6 +74,7 @@ export function MessageList(props: MessageListProps): ReactNode {
   useImperative(handle, { focus: focusNewest, toBottom: scroll.toBottom })
 
   const isEmpty = messages.length === 0
+  const isLoading = isEmpty && timeline.status !== 'ready'
   if (timeline.status === 'error' && isEmpty)
     return (
       <div className="rpt-list" data-slot="message-list">
@@ -88,7 +89,6 @@ export function MessageList(props: MessageListProps): ReactNode {
           ref={rowsElement}
           className="rpt-rows"
           data-slot="rows"
-          {...(isEmpty ? {} : { role: logRole ? 'log' : 'list' })}
           onPointerOver={(event) => {
             if (event.pointerType === 'mouse') state.setHovered((event.target as Element).closest('[data-key]')?.getAttribute('data-key') ?? null)
           }}
@@ -106,19 +106,16 @@ export function MessageList(props: MessageListProps): ReactNode {
             onListKey(event, { rows: elements, messageOf: (key) => byKey.get(key), focusRow, toNewest: focusNewest, toComposer: () => onLeave?.(), actions, letters: letterShortcuts })
           }
         >
-          {isEmpty && timeline.status !== 'ready' ? (
-            <ListSkeleton label={strings.loadingMessages} />
-          ) : (
-            <>
-              {timeline.pageError && timeline.hasOlder && <PageError onRetry={() => void conversation.loadOlder()} />}
-              {timeline.hasOlder && !timeline.pageError && <PageSkeleton />}
-              {!timeline.hasOlder && beginning}
-              {chunks.map((chunk) => (
-                <MessageChunk key={chunk.id} chunk={chunk} watcher={watcher} state={state} actions={actions} showAvatar={showAvatars} />
-              ))}
-              {timeline.hasNewer && <PageSkeleton />}
-            </>
-          )}
+          {isLoading && <ListSkeleton label={strings.loadingMessages} />}
+          {!isLoading && timeline.pageError && timeline.hasOlder && <PageError onRetry={() => void conversation.loadOlder()} />}
+          {!isLoading && timeline.hasOlder && !timeline.pageError && <PageSkeleton />}
+          {!isLoading && !timeline.hasOlder && beginning}
+          <div data-slot="chunks" {...(isEmpty ? {} : { role: logRole ? 'log' : 'list' })}>
+            {chunks.map((chunk) => (
+              <MessageChunk key={chunk.id} chunk={chunk} watcher={watcher} state={state} actions={actions} showAvatar={showAvatars} />
+            ))}
+          </div>
+          {timeline.hasNewer && <PageSkeleton />}
           {end}
         </div>
       </div>

@@ -35,12 +35,15 @@ export class ScrollKeeper {
 
   constructor(
     private readonly scroller: HTMLElement,
-    private readonly rows: HTMLElement,
+    /** The scroller's only child: everything whose size matters. */
+    private readonly content: HTMLElement,
+    /** Inside of it, the element whose children are chunks of rows. */
+    private readonly chunks: HTMLElement = content,
   ) {
     scroller.addEventListener('scroll', this.reconcile, { passive: true })
     // Runs after layout and before paint: a correction is never visible as a jump.
     this.observer = new ResizeObserver(this.reconcile)
-    this.observer.observe(rows)
+    this.observer.observe(this.content)
     this.observer.observe(scroller)
     this.pickAnchor()
   }
@@ -100,7 +103,7 @@ export class ScrollKeeper {
   /** The highest row in view. */
   topRow(): Element | null {
     const edge = this.scroller.getBoundingClientRect().top + 1
-    const chunk = lastStartingAbove(this.rows.children, edge) ?? this.rows.firstElementChild
+    const chunk = lastStartingAbove(this.chunks.children, edge) ?? this.chunks.firstElementChild
     return chunk && (lastStartingAbove(chunk.querySelectorAll('[data-key]'), edge) ?? chunk.querySelector('[data-key]'))
   }
 
@@ -145,7 +148,7 @@ export class ScrollKeeper {
 
   private lowestRowInView(): Element | null {
     const bottom = this.scroller.getBoundingClientRect().bottom
-    const chunk = lastStartingAbove(this.rows.children, bottom)
+    const chunk = lastStartingAbove(this.chunks.children, bottom)
     if (!chunk) return null
     return lastStartingAbove(chunk.querySelectorAll('[data-key]'), bottom) ?? chunk
   }

@@ -81,8 +81,9 @@ export function useScroll({ scroller, rows, conversation, timeline, state, watch
   useLayoutEffect(() => {
     const outer = scroller.current
     const inner = rows.current
-    if (!outer || !inner || typeof ResizeObserver === 'undefined') return
-    const keep = new ScrollKeeper(outer, inner)
+    const chunks = inner?.querySelector<HTMLElement>('[data-slot="chunks"]')
+    if (!outer || !inner || !chunks || typeof ResizeObserver === 'undefined') return
+    const keep = new ScrollKeeper(outer, inner, chunks)
     keeper.current = keep
     let timer: ReturnType<typeof setTimeout> | undefined
     let lastTop = outer.scrollTop

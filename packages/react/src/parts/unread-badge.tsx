@@ -18,10 +18,7 @@ export function UnreadBadge({ count, isDot = false, isMuted = false }: UnreadBad
   const { locale } = useStrings()
   if (count <= 0) return null
   const text = count > MAX_SHOWN ? `${MAX_SHOWN.toLocaleString(locale)}+` : count.toLocaleString(locale)
-  return (
-    // A new key restarts the animation when the number changes.
-    <span key={text} className="rpt-badge" data-slot="unread-badge" data-dot={isDot || undefined} data-muted={isMuted || undefined} aria-hidden="true">
-      {isDot ? '' : text}
-    </span>
-  )
+  // The number is drawn by the style sheet: the name of the element around it says it in words, and
+  // a name must contain the text that it labels. A new key restarts the animation.
+  return <span key={text} className="rpt-badge" data-slot="unread-badge" data-text={isDot ? '' : text} data-dot={isDot || undefined} data-muted={isMuted || undefined} aria-hidden="true" />
 }

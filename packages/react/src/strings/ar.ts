@@ -103,7 +103,6 @@ export const ar: ChatStrings = {
   showLess: 'عرض أقل',
   stateMessage: { pending: 'بانتظار الإرسال', sending: 'جارٍ الإرسال', sent: 'أُرسلت', delivered: 'وصلت', read: 'قُرئت', failed: 'لم تُرسل' },
   replyingTo: (name) => `رد على ${name}`,
-  repliedTo: (name, text) => `رد على ${name}: ${text}. الانتقال إلى الرسالة`,
   quotedDeleted: 'رسالة محذوفة',
   reactionBy: (emoji, names) => `${emoji} من ${names}`,
   reactionsList: (text) => `التفاعلات: ${text}`,

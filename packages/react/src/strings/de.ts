@@ -100,7 +100,6 @@ export const de: ChatStrings = {
   showLess: 'Weniger anzeigen',
   stateMessage: { pending: 'Wartet auf das Senden', sending: 'Wird gesendet', sent: 'Gesendet', delivered: 'Zugestellt', read: 'Gelesen', failed: 'Nicht gesendet' },
   replyingTo: (name) => `Antwort an ${name}`,
-  repliedTo: (name, text) => `Antwort an ${name}: ${text}. Zur Nachricht`,
   quotedDeleted: 'Gelöschte Nachricht',
   reactionBy: (emoji, names) => `${emoji} von ${names}`,
   reactionsList: (text) => `Reaktionen: ${text}`,

@@ -110,7 +110,6 @@ export const en = {
   showLess: 'Show less',
   stateMessage: { pending: 'Waiting to be sent', sending: 'Sending', sent: 'Sent', delivered: 'Delivered', read: 'Read', failed: 'Not sent' },
   replyingTo: (name: string) => `Reply to ${name}`,
-  repliedTo: (name: string, text: string) => `Reply to ${name}: ${text}. Go to the message`,
   quotedDeleted: 'Deleted message',
   reactionBy: (emoji: string, names: string) => `${emoji} by ${names}`,
   reactionsList: (text: string) => `Reactions: ${text}`,

@@ -105,7 +105,7 @@ export const checks = {
     await server.user('zoe').call('POST', `/conversations/${conversation}/read`, {})
     await seed(server, conversation, 'sue', 200, 'unread 13')
     const zoe = await openWindow(browser, server, 'zoe', { viewport: { width: 1000, height: 800 } })
-    await zoe.page.locator('.rpt-item [data-slot="unread-badge"]', { hasText: '99+' }).waitFor()
+    await zoe.page.locator('.rpt-item [data-text="99+"]').waitFor()
     await zoe.openChat('Sue')
     await zoe.slot('unread-line').waitFor()
     await settle(zoe.page)

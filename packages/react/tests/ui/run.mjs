@@ -19,7 +19,7 @@ try {
       console.log(`ok   ${title} (${Date.now() - from} ms)`)
     } catch (error) {
       failed++
-      console.log(`FAIL ${title} (${Date.now() - from} ms)\n     ${String(error.stack ?? error).split('\n').slice(0, 8).join('\n     ')}`)
+      console.log(`FAIL ${title} (${Date.now() - from} ms)\n     ${String(error.stack ?? error).split('\n').slice(0, 40).join('\n     ')}`)
     }
     // A failed check leaves its windows open; they would compete for the connection.
     server.restore()

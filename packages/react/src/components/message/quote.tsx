@@ -38,7 +38,8 @@ export function Quote({ quoted, onOpen }: { quoted: Quoted; onOpen?: ((messageId
   const name = useQuotedName(quoted.sender_id)
   const text = previewText(quoted, strings)
   return (
-    <button type="button" className="rpt-quote" data-slot="quote" tabIndex={-1} aria-label={strings.repliedTo(name, text)} disabled={!onOpen || quoted.is_deleted} onClick={() => onOpen?.(quoted.id)}>
+    <button type="button" className="rpt-quote" data-slot="quote" tabIndex={-1} disabled={!onOpen || quoted.is_deleted} onClick={() => onOpen?.(quoted.id)}>
+      <span className="rpt-hidden">{strings.reply}</span>
       <span className="rpt-quote-name">
         <bdi>{name}</bdi>
       </span>
