@@ -114,10 +114,10 @@ const SECTIONS = { Conversations: CONVERSATIONS, Lists: LISTS, Composers: COMPOS
  */
 export function Gallery(): ReactNode {
   const only = new URLSearchParams(location.search).get('only')
-  if (only === 'long') return <Whole client={longClient} content={chat} />
-  if (only === 'messenger') return <Whole client={() => clientWith(everyday)} content={() => <Messenger />} />
-  if (only === 'states') return <Whole client={() => clientWith(allStates)} content={chat} />
-  if (only === 'new-message') return <Whole client={plain} content={() => <NewMessage />} />
+  if (only === 'long') return <Whole client={longClient} content={chat()} />
+  if (only === 'messenger') return <Whole client={() => clientWith(everyday)} content={<Messenger />} />
+  if (only === 'states') return <Whole client={() => clientWith(allStates)} content={chat()} />
+  if (only === 'new-message') return <Whole client={plain} content={<NewMessage />} />
   return (
     <main className="gallery">
       <h1>Gallery</h1>
@@ -155,10 +155,10 @@ function StateBox({ title, height, pad = false, client, content }: State): React
   )
 }
 
-function Whole({ client, content }: Pick<State, 'client' | 'content'>): ReactNode {
+function Whole({ client, content }: { client: () => FakeClient; content: ReactNode }): ReactNode {
   return (
     <main className="gallery-one">
-      <Provided client={client}>{content()}</Provided>
+      <Provided client={client}>{content}</Provided>
     </main>
   )
 }

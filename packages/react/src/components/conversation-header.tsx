@@ -2,7 +2,7 @@
 
 import type { Conversation, Presence } from '@rapport-chat/client'
 import { Archive, ArchiveRestore, ArrowLeft, Ban, Bell, BellOff, EllipsisVertical, MailOpen, Pin, PinOff, Search, Trash2 } from 'lucide-react'
-import { useRef, useState, type ReactNode } from 'react'
+import { useState, type ReactNode } from 'react'
 import { useChatClient, useChatContext } from '../context/chat-context'
 import { useNow, useTimeFormat } from '../context/use-time'
 import { displayName } from '../format/names'
@@ -80,19 +80,18 @@ interface MenuButtonProps {
 const ICON = 18
 
 export function ConversationMenuButton({ conversation, name, label, size = 'medium' }: MenuButtonProps): ReactNode {
-  const [isOpen, setOpen] = useState(false)
+  const [anchor, setAnchor] = useState<Element | null>(null)
   const [question, setQuestion] = useState<'clear' | 'block' | null>(null)
-  const button = useRef<HTMLButtonElement>(null)
   const { strings, toast } = useChatContext()
   const client = useChatClient()
   const items = useConversationItems(conversation, name, setQuestion)
   const person = conversation.other_user
   return (
     <>
-      <IconButton buttonRef={button} label={label} size={size} className="rpt-item-menu" aria-haspopup="menu" aria-expanded={isOpen} onClick={() => setOpen(!isOpen)}>
+      <IconButton label={label} size={size} className="rpt-item-menu" aria-haspopup="menu" aria-expanded={anchor !== null} onClick={(event) => setAnchor(anchor ? null : event.currentTarget)}>
         <EllipsisVertical aria-hidden size={size === 'small' ? 18 : 20} />
       </IconButton>
-      {isOpen && button.current && <Menu anchor={button.current} label={label} items={items} onClose={() => setOpen(false)} />}
+      {anchor && <Menu anchor={anchor} label={label} items={items} onClose={() => setAnchor(null)} />}
       {question === 'clear' && <Question title={strings.clearQuestion} text={strings.clearExplanation(name)} confirm={strings.remove} onConfirm={() => void client.clear(conversation.id)} onClose={() => setQuestion(null)} />}
       {question === 'block' && person && (
         <Question

@@ -64,7 +64,7 @@ function DefaultItem({ conversation, currentUserId, isActive = false, unreadCoun
           <span className="rpt-hidden">{strings.rowLabel(['', ...words, ''])}</span>
           {is_muted && <BellOff className="rpt-item-sign" aria-hidden size={14} />}
           {is_pinned && <Pin className="rpt-item-sign" aria-hidden size={14} />}
-          {when && <Time value={when} style="short" className="rpt-item-time" />}
+          {when && <Time value={when} kind="short" className="rpt-item-time" />}
         </span>
         <span className="rpt-item-bottom">
           <Preview conversation={conversation} me={me} isTyping={isTyping} isActive={isActive} />

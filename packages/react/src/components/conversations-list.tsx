@@ -116,7 +116,7 @@ function Items({ conversations: given, currentUserId, activeConversationId, user
   const own = useConversations({ filter })
   const list = useRef<HTMLUListElement>(null)
   const end = useRef<HTMLLIElement>(null)
-  const steady = useSteadyOrder(own.conversations, list, activeConversationId ?? null)
+  const steady = useSteadyOrder(own.conversations, list)
   const conversations = given ?? steady
   const people = useMemo(() => conversations.flatMap(({ other_user: person }) => (person ? [person.id] : [])), [conversations])
   const watched = useWatchedPresence(people)

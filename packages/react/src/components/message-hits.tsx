@@ -35,7 +35,7 @@ export function MessageHits({ hits, query, isSearching, error, onOpen }: Message
                 <span className="rpt-hit-body">
                   <span className="rpt-hit-top">
                     <bdi className="rpt-hit-name">{displayName(sender, strings)}</bdi>
-                    <Time value={hit.message.created_at} style="short" className="rpt-item-time" />
+                    <Time value={hit.message.created_at} kind="short" className="rpt-item-time" />
                   </span>
                   <span className="rpt-hit-text" dir="auto">
                     {fragment ? <MarkedText text={fragment.text} ranges={fragment.ranges} /> : hit.message.content}

@@ -1,8 +1,9 @@
 'use client'
 
 import { ArrowUp, Check, Paperclip, Pencil, Reply, Smile, X } from 'lucide-react'
-import { useEffect, useImperativeHandle, useLayoutEffect, useRef, useState, type KeyboardEvent, type ReactNode, type Ref } from 'react'
+import { useEffect, useImperativeHandle, useRef, useState, type KeyboardEvent, type ReactNode, type Ref } from 'react'
 import { useChatContext } from '../context/chat-context'
+import { useBrowserLayoutEffect } from '../context/use-latest'
 import { codePoints, oneLine } from '../format/text'
 import { EmojiPopup } from '../emoji/emoji-popup'
 import { IconButton } from '../parts/icon-button'
@@ -56,9 +57,8 @@ export function MessageInput(props: MessageInputProps): ReactNode {
   const value = props.value ?? own
   const field = useRef<HTMLTextAreaElement>(null)
   const files = useRef<HTMLInputElement>(null)
-  const emojiButton = useRef<HTMLButtonElement>(null)
   const isComposing = useRef(false)
-  const [isPicking, setPicking] = useState(false)
+  const [picking, setPicking] = useState<Element | null>(null)
   const isTouch = useIsTouch()
 
   useImperativeHandle(handle, () => ({ focus: () => field.current?.focus({ preventScroll: true }) }), [])
@@ -66,7 +66,10 @@ export function MessageInput(props: MessageInputProps): ReactNode {
     // On a phone, focus would open the keyboard over the conversation.
     if (autoFocus && !isTouch) field.current?.focus({ preventScroll: true })
   }, [autoFocus, isTouch])
-  useGrowth(field, value, isComposing)
+  useBrowserLayoutEffect(() => {
+    // Measuring while composing closes the suggestions of some input methods.
+    if (field.current && !isComposing.current) grow(field.current)
+  }, [value])
 
   const length = codePoints(value)
   const isOver = length > maxLength
@@ -166,7 +169,7 @@ export function MessageInput(props: MessageInputProps): ReactNode {
           }}
         />
         {emojiDataUrl && (
-          <IconButton buttonRef={emojiButton} label={strings.emoji} disabled={disabled} aria-haspopup="dialog" aria-expanded={isPicking} onClick={() => setPicking(!isPicking)}>
+          <IconButton label={strings.emoji} disabled={disabled} aria-haspopup="dialog" aria-expanded={picking !== null} onClick={(event) => setPicking(picking ? null : event.currentTarget)}>
             <Smile aria-hidden size={20} />
           </IconButton>
         )}
@@ -179,12 +182,12 @@ export function MessageInput(props: MessageInputProps): ReactNode {
           {isOver ? strings.charactersOver(length - maxLength) : strings.charactersLeft(maxLength - length)}
         </p>
       )}
-      {isPicking && emojiButton.current && (
+      {picking && (
         <EmojiPopup
-          anchor={emojiButton.current}
-          onClose={() => setPicking(false)}
+          anchor={picking}
+          onClose={() => setPicking(null)}
           onSelect={(emoji) => {
-            setPicking(false)
+            setPicking(null)
             if (field.current) change(insertText(field.current, emoji))
           }}
         />
@@ -213,12 +216,9 @@ function Strip({ strip, onCancel }: { strip: ComposerStrip; onCancel: (() => voi
 }
 
 /** Grows the field with its text where the browser does not by `field-sizing`. */
-function useGrowth(field: { readonly current: HTMLTextAreaElement | null }, value: string, isComposing: { readonly current: boolean }): void {
-  useLayoutEffect(() => {
-    const element = field.current
-    // Measuring while composing closes the suggestions of some input methods.
-    if (!element || isComposing.current || typeof CSS === 'undefined' || CSS.supports('field-sizing', 'content')) return
-    element.style.blockSize = 'auto'
-    element.style.blockSize = `${element.scrollHeight}px`
-  }, [field, value, isComposing])
+function grow(field: HTMLTextAreaElement): void {
+  if (typeof CSS === 'undefined' || CSS.supports('field-sizing', 'content')) return
+  field.style.blockSize = 'auto'
+  // The borders are not part of `scrollHeight`.
+  field.style.blockSize = `${field.scrollHeight + field.offsetHeight - field.clientHeight}px`
 }

@@ -1,7 +1,8 @@
 'use client'
 
-import { useEffect, useRef, type RefObject } from 'react'
+import { useEffect, type RefObject } from 'react'
 import { useChatClient } from '../context/chat-context'
+import { useLatest } from '../context/use-latest'
 import { isUnread } from '../hooks/use-conversations'
 
 interface Shortcuts {
@@ -21,8 +22,7 @@ const REGIONS = [
 /** Shortcuts that work everywhere in the chat, as long as the focus is in it or nowhere. */
 export function useShortcuts(root: RefObject<HTMLElement | null>, shortcuts: Shortcuts): void {
   const client = useChatClient()
-  const latest = useRef(shortcuts)
-  latest.current = shortcuts
+  const latest = useLatest(shortcuts)
 
   useEffect(() => {
     const onKey = (event: KeyboardEvent): void => {
@@ -51,7 +51,7 @@ export function useShortcuts(root: RefObject<HTMLElement | null>, shortcuts: Sho
     }
     document.addEventListener('keydown', onKey)
     return () => document.removeEventListener('keydown', onKey)
-  }, [client, root])
+  }, [client, root, latest])
 }
 
 /** Moves the focus to the next region that is shown. */

@@ -1,7 +1,7 @@
 'use client'
 
 import type { ChatClient } from '@rapport-chat/client'
-import { useEffect, useMemo, useState, type ReactNode } from 'react'
+import { useEffect, useMemo, useSyncExternalStore, type ReactNode } from 'react'
 import { en, type ChatStrings } from '../strings/en'
 import { useAnnouncer } from './announcer'
 import { ChatContext, type ChatComponents, type ChatContextValue, type ChatTarget, type Upload } from './chat-context'
@@ -35,6 +35,9 @@ export interface ChatProviderProps {
   children: ReactNode
 }
 
+/** Whether the component is hydrated never changes back, so there is nothing to subscribe to. */
+const never = () => () => undefined
+
 const NO_COMPONENTS: ChatComponents = {}
 
 /** Starts the client and carries it, the texts and the theme to all components below. */
@@ -43,11 +46,10 @@ export function ChatProvider(props: ChatProviderProps): ReactNode {
   const { linkTo = null, onNavigate = null, onSignIn = null, renderText = null, upload = null, emojiDataUrl = null } = props
   const { announce, outlet: announcer } = useAnnouncer()
   const { toast, outlet: toasts } = useToasts(strings)
-  const [isMounted, setMounted] = useState(false)
+  const isMounted = useSyncExternalStore(never, () => true, () => false)
 
   // Starting is counted by the client: StrictMode runs this twice and still opens one socket.
   useEffect(() => client.start(), [client])
-  useEffect(() => setMounted(true), [])
   useChatEvents(client, strings, announce, toast)
 
   const value = useMemo<ChatContextValue>(

@@ -5,6 +5,7 @@ import { useCallback, useEffect, useRef, useState, type ReactNode } from 'react'
 import { IconButton } from '../parts/icon-button'
 import type { ChatStrings } from '../strings/en'
 import type { ToastMessage } from './chat-context'
+import { useLatest } from './use-latest'
 
 /** Long enough to read a sentence and to reach "Undo" by keyboard. */
 const TOAST_MS = 8000
@@ -27,25 +28,24 @@ export function useToasts(strings: ChatStrings): { toast: (message: ToastMessage
   const close = useCallback((id: number) => setShown((old) => old.filter((other) => other.id !== id)), [])
 
   const outlet = (
-    <div className="rpt-toasts" data-slot="toasts" role="region" aria-label={strings.notifications} hidden={shown.length === 0}>
+    <section className="rpt-toasts" data-slot="toasts" aria-label={strings.notifications} hidden={shown.length === 0}>
       {shown.map((message) => (
         <Toast key={message.id} message={message} strings={strings} onClose={() => close(message.id)} />
       ))}
-    </div>
+    </section>
   )
   return { toast, outlet }
 }
 
 function Toast({ message, strings, onClose }: { message: Shown; strings: ChatStrings; onClose: () => void }): ReactNode {
   const [isHeld, setHeld] = useState(false)
-  const close = useRef(onClose)
-  close.current = onClose
+  const close = useLatest(onClose)
 
   useEffect(() => {
     if (isHeld) return
     const timer = setTimeout(() => close.current(), TOAST_MS)
     return () => clearTimeout(timer)
-  }, [isHeld])
+  }, [isHeld, close])
 
   const { action } = message
   return (

@@ -1,7 +1,7 @@
 'use client'
 
 import { EmojiPicker as Picker } from 'frimousse'
-import type { ReactNode } from 'react'
+import type { ComponentProps, ReactNode } from 'react'
 import { useStrings } from '../context/chat-context'
 
 interface EmojiPickerProps {
@@ -11,6 +11,24 @@ interface EmojiPickerProps {
 }
 
 const COLUMNS = 8
+
+const PARTS: NonNullable<ComponentProps<typeof Picker.List>['components']> = {
+  CategoryHeader: ({ category, ...rest }) => (
+    <div {...rest} className="rpt-emoji-category">
+      {category.label}
+    </div>
+  ),
+  Row: ({ children, ...rest }) => (
+    <div {...rest} className="rpt-emoji-row">
+      {children}
+    </div>
+  ),
+  Emoji: ({ emoji, ...rest }) => (
+    <button type="button" {...rest} className="rpt-emoji-button" data-active={emoji.isActive || undefined}>
+      {emoji.emoji}
+    </button>
+  ),
+}
 
 export default function EmojiPicker({ dataUrl, onSelect }: EmojiPickerProps): ReactNode {
   const strings = useStrings()
@@ -22,23 +40,7 @@ export default function EmojiPicker({ dataUrl, onSelect }: EmojiPickerProps): Re
         <Picker.Empty className="rpt-emoji-loading">{strings.emojiNone}</Picker.Empty>
         <Picker.List
           className="rpt-emoji-list"
-          components={{
-            CategoryHeader: ({ category, ...rest }) => (
-              <div {...rest} className="rpt-emoji-category">
-                {category.label}
-              </div>
-            ),
-            Row: ({ children, ...rest }) => (
-              <div {...rest} className="rpt-emoji-row">
-                {children}
-              </div>
-            ),
-            Emoji: ({ emoji, ...rest }) => (
-              <button type="button" {...rest} className="rpt-emoji-button" data-active={emoji.isActive || undefined}>
-                {emoji.emoji}
-              </button>
-            ),
-          }}
+          components={PARTS}
         />
       </Picker.Viewport>
     </Picker.Root>

@@ -25,18 +25,17 @@ export type Trouble = 'connecting' | 'reconnecting' | 'polling' | 'offline' | 's
 export function useConnectionTrouble(): Trouble | null {
   const connection = useChatState((state) => state.connection)
   const trouble = troubleOf(connection.status)
-  const [isOld, setOld] = useState(false)
   const isUrgent = trouble === 'offline' || trouble === 'signed_out'
+  const { downSince } = connection
+  /** The interruption that has lasted long enough to be shown. */
+  const [shown, setShown] = useState<number | null>(null)
 
-  // The patience counts from the first sign of trouble, not from each of the states on the way.
-  const isTrouble = trouble !== null
   useEffect(() => {
-    setOld(false)
-    if (!isTrouble) return
-    const timer = setTimeout(() => setOld(true), PATIENCE_MS)
+    if (downSince === null) return
+    const timer = setTimeout(() => setShown(downSince), Math.max(0, downSince + PATIENCE_MS - Date.now()))
     return () => clearTimeout(timer)
-  }, [isTrouble])
-  return isUrgent || isOld ? trouble : null
+  }, [downSince])
+  return isUrgent || (downSince !== null && shown === downSince) ? trouble : null
 }
 
 function troubleOf(status: Connection['status']): Trouble | null {

@@ -1,7 +1,7 @@
 'use client'
 
 import type { ChatError, MessageHit, MessageSearch, Person } from '@rapport-chat/client'
-import { useCallback, useEffect, useMemo, useRef, useState } from 'react'
+import { useCallback, useEffect, useMemo, useState } from 'react'
 import { useChatClient } from '../context/chat-context'
 import { useChatState } from '../context/use-store'
 
@@ -19,38 +19,39 @@ interface Search<T> {
   readonly answered: string
 }
 
+type Answer<T> = Omit<Search<T>, 'isSearching'>
+
 type Ask<T> = (query: string, signal: AbortSignal) => Promise<{ data: T; error: null } | { data: null; error: ChatError }>
 
 /** Asks after a pause, aborts the last request, and keeps the last results meanwhile. */
 function useDebouncedSearch<T>(query: string, empty: T, ask: Ask<T>): Search<T> {
-  const [state, setState] = useState<Search<T>>({ found: empty, isSearching: false, error: null, answered: '' })
-  const emptyRef = useRef(empty)
+  const [answer, setAnswer] = useState<Answer<T>>({ found: empty, error: null, answered: '' })
+  const wanted = query.trim()
+  const isAsking = wanted.length >= MIN_QUERY
 
   useEffect(() => {
-    if (query.trim().length < MIN_QUERY) {
-      setState({ found: emptyRef.current, isSearching: false, error: null, answered: '' })
-      return
-    }
-    setState((old) => ({ ...old, isSearching: true }))
+    if (!isAsking) return
     const abort = new AbortController()
     let timer: ReturnType<typeof setTimeout>
     const run = async (): Promise<void> => {
-      const { data, error } = await ask(query.trim(), abort.signal)
+      const { data, error } = await ask(wanted, abort.signal)
       if (abort.signal.aborted) return
       if (error?.code === 'rate_limited') {
         // The server says how long to wait. The old results stay until then.
         timer = setTimeout(() => void run(), (error.retryAfter ?? 1) * 1000)
         return
       }
-      setState((old) => ({ found: data ?? old.found, isSearching: false, error, answered: query.trim() }))
+      setAnswer((old) => ({ found: data ?? old.found, error, answered: wanted }))
     }
     timer = setTimeout(() => void run(), DEBOUNCE_MS)
     return () => {
       clearTimeout(timer)
       abort.abort()
     }
-  }, [query, ask])
-  return state
+  }, [isAsking, wanted, ask])
+
+  if (!isAsking) return { found: empty, isSearching: false, error: null, answered: '' }
+  return { ...answer, isSearching: answer.answered !== wanted }
 }
 
 export interface UserSearch {

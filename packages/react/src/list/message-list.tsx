@@ -2,8 +2,9 @@
 
 import type { ConversationClient, Timeline } from '@rapport-chat/client'
 import { ArrowDown } from 'lucide-react'
-import { useEffect, useLayoutEffect, useMemo, useRef, useState, type ReactNode, type Ref } from 'react'
+import { useEffect, useImperativeHandle, useMemo, useRef, useState, type ReactNode, type Ref } from 'react'
 import { useChatContext } from '../context/chat-context'
+import { useBrowserLayoutEffect } from '../context/use-latest'
 import { EmptyState } from '../components/empty-state'
 import { onListKey } from './list-keys'
 import type { MessageActions } from './message-actions'
@@ -39,7 +40,7 @@ export interface MessageListProps {
 export function MessageList(props: MessageListProps): ReactNode {
   const { conversation, timeline, name, actions, beginning, end, showAvatars = false, logRole = false, onLeave, handle } = props
   const { strings, letterShortcuts } = useChatContext()
-  const scroller = useRef<HTMLDivElement>(null)
+  const scroller = useRef<HTMLElement>(null)
   const rowsElement = useRef<HTMLDivElement>(null)
   const [state] = useState(() => new RowState())
   const [watcher] = useState(() => new ChunkWatcher())
@@ -56,7 +57,7 @@ export function MessageList(props: MessageListProps): ReactNode {
   // The newest row has the tab stop until another one gets the focus.
   const newest = messages.at(-1)?.key ?? null
   const active = state.getActive()
-  useLayoutEffect(() => {
+  useBrowserLayoutEffect(() => {
     if (active === null || !byKey.has(active) || !rowsElement.current?.contains(document.activeElement)) state.setActive(newest)
   }, [state, active, byKey, newest])
 
@@ -71,7 +72,7 @@ export function MessageList(props: MessageListProps): ReactNode {
     const last = elements().at(-1)
     if (last) focusRow(last)
   }
-  useImperative(handle, { focus: focusNewest, toBottom: scroll.toBottom })
+  useImperativeHandle(handle, () => ({ focus: focusNewest, toBottom: scroll.toBottom }))
 
   const isEmpty = messages.length === 0
   const isLoading = isEmpty && timeline.status !== 'ready'
@@ -84,7 +85,7 @@ export function MessageList(props: MessageListProps): ReactNode {
 
   return (
     <div className="rpt-list" data-slot="message-list">
-      <div ref={scroller} className="rpt-scroller" data-slot="scroller" role="region" aria-label={strings.messagesWith(name)} tabIndex={0} aria-busy={timeline.status === 'loading'}>
+      <section ref={scroller} className="rpt-scroller" data-slot="scroller" aria-label={strings.messagesWith(name)} tabIndex={0} aria-busy={timeline.status === 'loading'}>
         <div
           ref={rowsElement}
           className="rpt-rows"
@@ -118,7 +119,7 @@ export function MessageList(props: MessageListProps): ReactNode {
           {timeline.hasNewer && <PageSkeleton />}
           {end}
         </div>
-      </div>
+      </section>
       <div className="rpt-day-float" data-slot="day-float" data-visible={scroll.day !== null || undefined} aria-hidden="true">
         <span>{scroll.day}</span>
       </div>
@@ -130,13 +131,5 @@ export function MessageList(props: MessageListProps): ReactNode {
       )}
     </div>
   )
-}
-
-/** `useImperativeHandle` for a handle whose functions are new in each render. */
-function useImperative(handle: Ref<MessageListHandle> | undefined, value: MessageListHandle): void {
-  useLayoutEffect(() => {
-    if (typeof handle === 'function') handle(value)
-    else if (handle) handle.current = value
-  })
 }
 

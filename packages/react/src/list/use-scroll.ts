@@ -1,14 +1,15 @@
 'use client'
 
 import type { ConversationClient, Timeline } from '@rapport-chat/client'
-import { useEffect, useLayoutEffect, useRef, useState, type RefObject } from 'react'
+import { useEffect, useRef, useState, type RefObject } from 'react'
+import { useBrowserLayoutEffect, useLatest } from '../context/use-latest'
 import type { ChunkWatcher } from './message-chunk'
 import { CHUNK_ROWS } from './rows'
 import type { RowState } from './row-state'
 import { ScrollKeeper } from './scroll-keeper'
 
 interface ScrollOptions {
-  scroller: RefObject<HTMLDivElement | null>
+  scroller: RefObject<HTMLElement | null>
   rows: RefObject<HTMLDivElement | null>
   conversation: ConversationClient
   timeline: Timeline
@@ -49,8 +50,7 @@ const places = new WeakMap<ConversationClient, { key: string; offset: number; ju
 
 export function useScroll({ scroller, rows, conversation, timeline, state, watcher }: ScrollOptions): Scroll {
   const keeper = useRef<ScrollKeeper | null>(null)
-  const latest = useRef(timeline)
-  latest.current = timeline
+  const latest = useLatest(timeline)
   const atEnd = useRef(true)
   const seenSeq = useRef(-1)
   const didOpen = useRef(false)
@@ -59,8 +59,7 @@ export function useScroll({ scroller, rows, conversation, timeline, state, watch
   const [newCount, setNewCount] = useState(0)
   const [day, setDay] = useState<string | null>(null)
 
-  const update = useRef(() => {})
-  update.current = () => {
+  const update = useLatest(() => {
     const keep = keeper.current
     const { messages, hasOlder, hasNewer, isLoadingOlder, isLoadingNewer, pageError, status } = latest.current
     if (!keep || messages.length === 0) return
@@ -76,9 +75,9 @@ export function useScroll({ scroller, rows, conversation, timeline, state, watch
     if (status !== 'ready' || viewport === 0) return
     if (hasOlder && !isLoadingOlder && !pageError && fromTop < viewport * LOAD_VIEWPORTS) void conversation.loadOlder()
     if (hasNewer && !isLoadingNewer && !pageError && fromBottom < viewport * LOAD_VIEWPORTS) void conversation.loadNewer()
-  }
+  })
 
-  useLayoutEffect(() => {
+  useBrowserLayoutEffect(() => {
     const outer = scroller.current
     const inner = rows.current
     const chunks = inner?.querySelector<HTMLElement>('[data-slot="chunks"]')
@@ -107,19 +106,17 @@ export function useScroll({ scroller, rows, conversation, timeline, state, watch
       didOpen.current = false
       conversation.setVisible(null)
     }
-  }, [scroller, rows, conversation])
-
-  const row = (key: string): HTMLElement | null => rows.current?.querySelector(`[data-key="${CSS.escape(key)}"]`) ?? null
+  }, [scroller, rows, conversation, latest, update])
 
   // Jumps, and where the list opens.
-  useLayoutEffect(() => {
+  useBrowserLayoutEffect(() => {
     const keep = keeper.current
     if (!keep || timeline.messages.length === 0) return
     const { jump } = timeline
     if (!didOpen.current) {
       didOpen.current = true
       const place = places.get(conversation)
-      const element = place && place.jump === (jump?.number ?? -1) ? row(place.key) : null
+      const element = place && place.jump === (jump?.number ?? -1) ? rowOf(rows, place.key) : null
       if (place && element) {
         doneJump.current = jump?.number ?? null
         keep.restore(element, place.offset)
@@ -144,7 +141,7 @@ export function useScroll({ scroller, rows, conversation, timeline, state, watch
     watcher.pin(Math.floor(message.seq / CHUNK_ROWS))
     // The pinned chunk renders in the next commit.
     requestAnimationFrame(() => {
-      const element = row(message.key)
+      const element = rowOf(rows, message.key)
       if (!element) return
       const box = element.getBoundingClientRect()
       const height = scroller.current?.clientHeight ?? 0
@@ -164,13 +161,14 @@ export function useScroll({ scroller, rows, conversation, timeline, state, watch
   const newestKey = newest?.key
   const isOwnNew = newest?.isOwn === true && (newest.state === 'sending' || newest.state === 'pending')
   const lastKey = useRef(newestKey)
-  useLayoutEffect(() => {
+  useBrowserLayoutEffect(() => {
     const isNew = newestKey !== lastKey.current
     lastKey.current = newestKey
     if (isNew && (isOwnNew || (atEnd.current && !latest.current.hasNewer))) keeper.current?.toBottom()
-  }, [newestKey, isOwnNew])
+  }, [newestKey, isOwnNew, latest])
 
-  useEffect(() => update.current(), [timeline])
+  // What is loaded decides what is new and whether more is needed, also without a scroll.
+  useEffect(() => update.current(), [timeline, update])
 
   const toBottom = (): void => keeper.current?.toBottom()
   const toNewest = (): void => {
@@ -184,13 +182,17 @@ export function useScroll({ scroller, rows, conversation, timeline, state, watch
     seenSeq.current = lastStoredSeq(timeline)
     watcher.pin(Math.floor(first.seq / CHUNK_ROWS))
     requestAnimationFrame(() => {
-      const element = row(first.key)
+      const element = rowOf(rows, first.key)
       if (element) keeper.current?.place(element, UNREAD_SHARE)
       watcher.pin(null)
       update.current()
     })
   }
   return { pill, newCount, day, followPill, toBottom, toNewest, reveal: (element) => keeper.current?.reveal(element) }
+}
+
+function rowOf(rows: RefObject<HTMLElement | null>, key: string): HTMLElement | null {
+  return rows.current?.querySelector(`[data-key="${CSS.escape(key)}"]`) ?? null
 }
 
 function lastStoredSeq({ messages }: Timeline): number {

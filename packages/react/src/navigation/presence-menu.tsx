@@ -1,6 +1,6 @@
 'use client'
 
-import { useRef, useState, type ReactNode } from 'react'
+import { useState, type ReactNode } from 'react'
 import { useChatClient, useChatContext } from '../context/chat-context'
 import { useChatState } from '../context/use-store'
 import { displayName } from '../format/names'
@@ -16,8 +16,7 @@ export function PresenceMenu(): ReactNode {
   const client = useChatClient()
   const me = useChatState((state) => state.me)
   const presence = useChatState((state) => state.presence[client.userId])
-  const [isOpen, setOpen] = useState(false)
-  const button = useRef<HTMLButtonElement>(null)
+  const [anchor, setAnchor] = useState<Element | null>(null)
   const chosen = presence?.manual_status ?? null
   const status = presence?.status ?? 'offline'
   const items: MenuItem[] = [
@@ -26,10 +25,10 @@ export function PresenceMenu(): ReactNode {
   ]
   return (
     <span className="rpt rpt-presence-menu" data-slot="presence-menu">
-      <button ref={button} type="button" className="rpt-self" aria-haspopup="menu" aria-expanded={isOpen} aria-label={`${strings.setStatus}: ${displayName(me, strings)}, ${strings[status]}`} onClick={() => setOpen(!isOpen)}>
+      <button type="button" className="rpt-self" aria-haspopup="menu" aria-expanded={anchor !== null} aria-label={`${strings.setStatus}: ${displayName(me, strings)}, ${strings[status]}`} onClick={(event) => setAnchor(anchor ? null : event.currentTarget)}>
         <Avatar person={me} size={32} presence={status} />
       </button>
-      {isOpen && button.current && <Menu anchor={button.current} label={strings.setStatus} items={items} onClose={() => setOpen(false)} />}
+      {anchor && <Menu anchor={anchor} label={strings.setStatus} items={items} onClose={() => setAnchor(null)} />}
     </span>
   )
 }

@@ -1,7 +1,7 @@
 'use client'
 
 import { MessagesSquare } from 'lucide-react'
-import { useMemo, useRef, useState, type ReactNode } from 'react'
+import { useMemo, useState, type ReactNode } from 'react'
 import { useChatClient, useChatContext } from '../context/chat-context'
 import { useChatState } from '../context/use-store'
 import { displayName } from '../format/names'
@@ -25,25 +25,24 @@ const SHOWN = 5
 export function QuickAccess({ onOpen, onNewConversation }: QuickAccessProps): ReactNode {
   const { strings } = useChatContext()
   const client = useChatClient()
-  const [isOpen, setOpen] = useState(false)
-  const button = useRef<HTMLButtonElement>(null)
+  const [anchor, setAnchor] = useState<Element | null>(null)
   const label = useMessagesLabel()
   const total = useChatState((state) => state.unread.total)
   const all = useChatState((state) => state.conversations)
   const presence = useChatState((state) => state.presence)
   const unread = useMemo(() => all.filter((conversation) => isUnread(conversation) && !conversation.is_archived).slice(0, SHOWN), [all])
   const go = (id: string | null): void => {
-    setOpen(false)
+    setAnchor(null)
     onOpen(id)
   }
   return (
     <span className="rpt rpt-quick-access" data-slot="quick-access">
-      <IconButton buttonRef={button} label={label} aria-haspopup="dialog" aria-expanded={isOpen} onClick={() => setOpen(!isOpen)}>
+      <IconButton label={label} aria-haspopup="dialog" aria-expanded={anchor !== null} onClick={(event) => setAnchor(anchor ? null : event.currentTarget)}>
         <MessagesSquare aria-hidden size={20} />
         <UnreadBadge count={total} />
       </IconButton>
-      {isOpen && button.current && (
-        <Popup anchor={button.current} role="dialog" label={strings.messages} className="rpt-quick-panel" onClose={() => setOpen(false)}>
+      {anchor && (
+        <Popup anchor={anchor} role="dialog" label={strings.messages} className="rpt-quick-panel" onClose={() => setAnchor(null)}>
           <header className="rpt-quick-header">
             <h2 className="rpt-group-title">{strings.messages}</h2>
             {unread.length > 0 && (
@@ -63,7 +62,7 @@ export function QuickAccess({ onOpen, onNewConversation }: QuickAccessProps): Re
                     <span className="rpt-person-text">
                       <span className="rpt-person-top">
                         <bdi className="rpt-person-name">{displayName(conversation.other_user, strings)}</bdi>
-                        {conversation.last_message_at && <Time value={conversation.last_message_at} style="short" className="rpt-item-time" />}
+                        {conversation.last_message_at && <Time value={conversation.last_message_at} kind="short" className="rpt-item-time" />}
                       </span>
                       <span className="rpt-person-email" dir="auto">
                         {oneLine(conversation.last_message?.content ?? '')}
@@ -85,7 +84,7 @@ export function QuickAccess({ onOpen, onNewConversation }: QuickAccessProps): Re
                 className="rpt-button"
                 data-kind="primary"
                 onClick={() => {
-                  setOpen(false)
+                  setAnchor(null)
                   onNewConversation()
                 }}
               >

@@ -34,7 +34,7 @@ export function Menu({ anchor, label, items, header, onClose, onRestoreFocus }: 
   const entries = (): HTMLElement[] => [...(list.current?.querySelectorAll<HTMLElement>('[data-menu-item]') ?? [])]
 
   useEffect(() => {
-    entries()[0]?.focus({ preventScroll: true })
+    list.current?.querySelector<HTMLElement>('[data-menu-item]')?.focus({ preventScroll: true })
   }, [])
 
   const onKeyDown = (event: KeyboardEvent<HTMLDivElement>): void => {

@@ -1,6 +1,7 @@
 'use client'
 
 import { useLayoutEffect, useRef, type KeyboardEvent, type ReactNode } from 'react'
+import { useLatest } from '../context/use-latest'
 
 /** A point on the screen, or the element that opened the popup. */
 export type PopupAnchor = Element | { readonly x: number; readonly y: number }
@@ -26,10 +27,10 @@ const GAP_PX = 6
  */
 export function Popup({ anchor, onClose, label, role, className = '', onRestoreFocus, onKeyDown, children }: PopupProps): ReactNode {
   const panel = useRef<HTMLDivElement>(null)
-  const callbacks = useRef({ onClose, onRestoreFocus })
-  callbacks.current = { onClose, onRestoreFocus }
+  const callbacks = useLatest({ onClose, onRestoreFocus })
 
   useLayoutEffect(() => {
+    const latest = () => callbacks.current
     const element = panel.current
     if (!element) return
     const before = document.activeElement
@@ -56,10 +57,12 @@ export function Popup({ anchor, onClose, label, role, className = '', onRestoreF
       observer?.disconnect()
       const hadFocus = element.contains(document.activeElement) || document.activeElement === document.body
       if (!hadFocus) return
-      if (callbacks.current.onRestoreFocus) callbacks.current.onRestoreFocus()
+      // The callback of the last render: the row that it leads to may have changed.
+      const { onRestoreFocus: restore } = latest()
+      if (restore) restore()
       else if (before instanceof HTMLElement && before.isConnected) before.focus({ preventScroll: true })
     }
-  }, [anchor])
+  }, [anchor, callbacks])
 
   return (
     <div

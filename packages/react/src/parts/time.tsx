@@ -6,17 +6,17 @@ import { useNow, useTimeFormat } from '../context/use-time'
 
 interface TimeProps {
   value: string
-  style?: 'time' | 'short' | 'moment'
+  kind?: 'time' | 'short' | 'moment'
   className?: string
 }
 
 /** A time in the viewer's zone. It is empty until mounted, since the server does not know the zone. */
-export function Time({ value, style = 'time', className }: TimeProps): ReactNode {
+export function Time({ value, kind = 'time', className }: TimeProps): ReactNode {
   const { isMounted } = useChatContext()
   const format = useTimeFormat()
   const now = useNow()
   const date = new Date(value)
-  const text = style === 'time' ? format.time(date) : style === 'short' ? format.short(date, now) : format.moment(date, now)
+  const text = kind === 'time' ? format.time(date) : kind === 'short' ? format.short(date, now) : format.moment(date, now)
   return (
     <time className={className} dateTime={value} title={isMounted ? format.full(date) : undefined}>
       {isMounted ? text : ''}

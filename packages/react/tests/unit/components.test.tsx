@@ -283,10 +283,10 @@ describe('NewChatDialog', () => {
 
 describe('EmptyState', () => {
   it('has one heading and one button', async () => {
-    const act_ = vi.fn()
-    render(<EmptyState variant="no-conversations" onNewConversation={act_} />)
+    const newConversation = vi.fn()
+    render(<EmptyState variant="no-conversations" onNewConversation={newConversation} />)
     expect(screen.getAllByRole('heading')).toHaveLength(1)
     await userEvent.click(screen.getByRole('button', { name: 'New message' }))
-    expect(act_).toHaveBeenCalledOnce()
+    expect(newConversation).toHaveBeenCalledOnce()
   })
 })

@@ -1,8 +1,9 @@
 'use client'
 
 import type { ChatError, EarlierWording, Result, TimelineMessage } from '@rapport-chat/client'
-import { useEffect, useRef, useState, type ReactNode } from 'react'
+import { useEffect, useState, type ReactNode } from 'react'
 import { useStrings } from '../../context/chat-context'
+import { useLatest } from '../../context/use-latest'
 import { Dialog } from '../../parts/dialog'
 import { Time } from '../../parts/time'
 
@@ -17,7 +18,7 @@ export function HistoryDialog({ message, load, onClose }: HistoryDialogProps): R
   const strings = useStrings()
   const [versions, setVersions] = useState<readonly EarlierWording[] | null>(null)
   const [error, setError] = useState<ChatError | null>(null)
-  const ask = useRef(load)
+  const ask = useLatest(load)
 
   useEffect(() => {
     let isGone = false
@@ -29,7 +30,7 @@ export function HistoryDialog({ message, load, onClose }: HistoryDialogProps): R
     return () => {
       isGone = true
     }
-  }, [])
+  }, [ask])
 
   const newestFirst = [...(versions ?? [])].sort((a, b) => b.version - a.version)
   return (
@@ -43,7 +44,7 @@ export function HistoryDialog({ message, load, onClose }: HistoryDialogProps): R
         {newestFirst.map((version) => (
           <li key={version.version} className="rpt-version">
             <span className="rpt-version-title">
-              {strings.historyVersion(version.version)} · <Time value={version.edited_at} style="moment" />
+              {strings.historyVersion(version.version)} · <Time value={version.edited_at} kind="moment" />
             </span>
             <p className="rpt-version-text" dir="auto">{version.previous_content}</p>
           </li>

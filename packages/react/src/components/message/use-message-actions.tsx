@@ -1,8 +1,9 @@
 'use client'
 
 import type { ConversationClient, TimelineMessage } from '@rapport-chat/client'
-import { useMemo, useRef, useState, type ReactNode } from 'react'
+import { useMemo, useState, type ReactNode } from 'react'
 import { useChatContext } from '../../context/chat-context'
+import { useLatest } from '../../context/use-latest'
 import { useChatState } from '../../context/use-store'
 import { EmojiPopup } from '../../emoji/emoji-popup'
 import type { MessageActions } from '../../list/message-actions'
@@ -40,8 +41,7 @@ export function useMessageActions({ conversation, canSend, onReply, onEdit }: Ac
   const { strings, toast, announce } = useChatContext()
   const editWindow = useChatState((state) => state.config?.edit_window_s ?? 0)
   const [panel, setPanel] = useState<Panel | null>(null)
-  const callbacks = useRef({ onReply, onEdit })
-  callbacks.current = { onReply, onEdit }
+  const callbacks = useLatest({ onReply, onEdit })
 
   const actions = useMemo<MessageActions>(
     () => ({
@@ -69,7 +69,7 @@ export function useMessageActions({ conversation, canSend, onReply, onEdit }: Ac
       openMenu: (message, anchor) => setPanel({ kind: 'menu', message, anchor }),
       openReactions: (message, anchor) => setPanel({ kind: 'reactions', message, anchor }),
     }),
-    [conversation, canSend, editWindow, strings, toast, announce],
+    [conversation, canSend, editWindow, strings, toast, announce, callbacks],
   )
 
   /** `message` is what was edited: the row as it was when editing began. */
