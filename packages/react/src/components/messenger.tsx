@@ -33,7 +33,7 @@ export function Messenger({ conversationId, messageId, onOpen, density = 'comfor
   const { strings, onNavigate } = useChatContext()
   const [own, setOwn] = useState<Place>({ conversationId: null, visit: 0 })
   const isControlled = conversationId !== undefined
-  const place: Place = isControlled ? { conversationId, messageId, visit: 0 } : own
+  const place: Place = isControlled ? { conversationId, messageId, visit: own.visit } : own
   const [isFinding, setFinding] = useState(false)
   const [isHelping, setHelping] = useState(false)
   const root = useRef<HTMLDivElement>(null)

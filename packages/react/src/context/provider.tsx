@@ -3,6 +3,7 @@
 import type { ChatClient } from '@rapport-chat/client'
 import { useEffect, useMemo, useSyncExternalStore, type ReactNode } from 'react'
 import { en, type ChatStrings } from '../strings/en'
+import { useAlerts } from '../alerts/use-alerts'
 import { useAnnouncer } from './announcer'
 import { ChatContext, type ChatComponents, type ChatContextValue, type ChatTarget, type Upload } from './chat-context'
 import { useChatEvents } from './use-chat-events'
@@ -51,6 +52,7 @@ export function ChatProvider(props: ChatProviderProps): ReactNode {
   // Starting is counted by the client: StrictMode runs this twice and still opens one socket.
   useEffect(() => client.start(), [client])
   useChatEvents(client, strings, announce, toast)
+  useAlerts(client, strings, onNavigate)
 
   const value = useMemo<ChatContextValue>(
     () => ({ client, strings, components, linkTo, onNavigate, onSignIn, renderText, upload, emojiDataUrl, letterShortcuts, isMounted, announce, toast }),

@@ -6,6 +6,7 @@ import { displayName, firstName } from '../format/names'
 import { oneLine } from '../format/text'
 import type { ChatStrings } from '../strings/en'
 import type { ToastMessage } from './chat-context'
+import { isDisplayed } from './displayed'
 
 /** Messages of conversations that are not open are announced together, at most this often. */
 const OTHERS_MS = 5000
@@ -25,8 +26,7 @@ export function useChatEvents(client: ChatClient, strings: ChatStrings, announce
       const { message, conversation } = event
       const person = client.getState().people[message.sender_id ?? ''] ?? message.sender
       const name = firstName(displayName(person, strings))
-      const timeline = client.getState().timelines[message.conversation_id]
-      if (timeline && timeline.status !== 'idle') announce(strings.announceMessage(name, textOf(message, strings)))
+      if (isDisplayed(client, message.conversation_id)) announce(strings.announceMessage(name, textOf(message, strings)))
       else if (!conversation?.is_muted) {
         const known = waiting.current.get(message.conversation_id)
         waiting.current.set(message.conversation_id, { name, count: (known?.count ?? 0) + 1 })

@@ -123,7 +123,7 @@ export const de: ChatStrings = {
   deleteForMe: 'Für mich löschen',
   deleteForAll: 'Für alle löschen',
   deleteQuestion: 'Diese Nachricht löschen?',
-  deleteExplanation: 'Niemand in dieser Unterhaltung kann sie dann noch lesen.',
+  deleteExplanation: 'Ihr Text wird für alle Mitglieder der Unterhaltung entfernt.',
   reportQuestion: 'Diese Nachricht melden',
   reportExplanation: 'Die Moderation sieht die Nachricht und deinen Grund.',
   reportSend: 'Melden',
