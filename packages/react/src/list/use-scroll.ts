@@ -53,6 +53,7 @@ export function useScroll({ scroller, rows, conversation, timeline, state, watch
   const latest = useLatest(timeline)
   const atEnd = useRef(true)
   const seenSeq = useRef(-1)
+  const hadNewer = useRef(false)
   const didOpen = useRef(false)
   const doneJump = useRef<number | null>(null)
   const [pill, setPill] = useState(false)
@@ -67,7 +68,9 @@ export function useScroll({ scroller, rows, conversation, timeline, state, watch
     atEnd.current = keep.isNearBottom() && !hasNewer
     const lastSeq = lastStoredSeq(latest.current)
     // What is unread on opening has its line; the pill counts what arrives afterwards.
-    if (atEnd.current || seenSeq.current < 0) seenSeq.current = lastSeq
+    // Nor does it count pages that are loaded on the way from an old message to the end.
+    if (atEnd.current || seenSeq.current < 0 || hadNewer.current) seenSeq.current = lastSeq
+    hadNewer.current = hasNewer
     setNewCount(countNew(latest.current, seenSeq.current))
     setPill(hasNewer || fromBottom > viewport * PILL_VIEWPORTS || (!atEnd.current && lastSeq > seenSeq.current))
     const seq = keep.lowestSeq()

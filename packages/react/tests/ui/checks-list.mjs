@@ -137,7 +137,6 @@ export const checks = {
       return (place.top + place.height / 2 - box.top) / box.height
     })
     assert.ok(share > 0.35 && share < 0.65, `the middle is at ${share}`)
-    await zoe.wheel(60_000)
     await zoe.slot('pill').click()
     await zoe.row('unread 13 200.').waitFor()
     await zoe.context.close()

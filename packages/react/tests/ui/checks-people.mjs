@@ -104,6 +104,8 @@ export const checks = {
     await link.waitFor()
     await menu('Archive')
     await link.waitFor({ state: 'detached' })
+    // The window shows it before the server knows it; the message must come after both.
+    await eventually(async () => (await ada.call('GET', `/conversations/${withBen}`)).is_archived, 'the server to know')
     await ben.send(withBen, 'back again 26')
     await link.waitFor()
     await menu('Pin')
