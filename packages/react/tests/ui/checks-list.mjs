@@ -126,8 +126,9 @@ export const checks = {
 
   async '14 a link to an old message centres, marks and focuses it'({ browser, server }) {
     const conversation = await server.user('sue').conversationWith('zoe')
+    await seed(server, conversation, 'sue', 200, 'linked 14')
     await server.user('zoe').call('POST', `/conversations/${conversation}/read`, {})
-    const id = await server.sql(`select id from public.user_messages where conversation_id = '${conversation}' and content like 'unread 13 40.%'`)
+    const id = await server.sql(`select id from public.user_messages where conversation_id = '${conversation}' and content like 'linked 14 40.%'`)
     const zoe = await openWindow(browser, server, 'zoe', { path: `&c=${conversation}&m=${id}` })
     await zoe.until((wanted) => document.activeElement?.dataset?.id === wanted, id)
     await zoe.page.locator(`[data-id="${id}"][data-highlighted]`).waitFor()
@@ -138,7 +139,7 @@ export const checks = {
     })
     assert.ok(share > 0.35 && share < 0.65, `the middle is at ${share}`)
     await zoe.slot('pill').click()
-    await zoe.row('unread 13 200.').waitFor()
+    await zoe.row('linked 14 200.').waitFor()
     await zoe.context.close()
   },
 
