@@ -94,12 +94,21 @@ export class UserChatAPI {
   }
 
   /** Either of the two users must be the caller. */
-  getOrCreateConversation(user1Id: string, user2Id: string, options?: RequestOptions): Promise<Result<wire.OpenedConversation>> {
+  getOrCreateConversation(
+    user1Id: string,
+    user2Id: string,
+    options?: RequestOptions,
+  ): Promise<Result<wire.OpenedConversation>> {
     return this.post('/conversations', { user1_id: user1Id, user2_id: user2Id }, options)
   }
 
   /** Oldest first, without deleted messages. `offset` counts back from the newest. */
-  getMessages(conversationId: string, limit = 50, offset = 0, options?: RequestOptions): Promise<Result<wire.Message[]>> {
+  getMessages(
+    conversationId: string,
+    limit = 50,
+    offset = 0,
+    options?: RequestOptions,
+  ): Promise<Result<wire.Message[]>> {
     return this.get('/messages', { conversationId, limit, offset }, options)
   }
 
@@ -112,7 +121,13 @@ export class UserChatAPI {
     clientMessageId: string = crypto.randomUUID(),
     options?: RequestOptions,
   ): Promise<Result<wire.Message>> {
-    const body = { conversation_id: conversationId, sender_id: senderId, content, message_type: messageType, client_message_id: clientMessageId }
+    const body = {
+      conversation_id: conversationId,
+      sender_id: senderId,
+      content,
+      message_type: messageType,
+      client_message_id: clientMessageId,
+    }
     return this.post('/messages', body, options)
   }
 
@@ -123,16 +138,32 @@ export class UserChatAPI {
 
   /** Call it every three seconds while the user types; `null` ends typing. */
   updateTypingStatus(userId: string, typingToUserId: string | null, options?: RequestOptions): Promise<Result<null>> {
-    return this.requests.send('PUT', '/presence/typing', { body: { user_id: userId, typing_to_user_id: typingToUserId }, ...options })
+    return this.requests.send('PUT', '/presence/typing', {
+      body: { user_id: userId, typing_to_user_id: typingToUserId },
+      ...options,
+    })
   }
 
   /** A report is valid for `presence_ttl_s` of the configuration. */
-  updatePresence(userId: string, status: PresenceStatus, currentPage?: string, options?: RequestOptions): Promise<Result<wire.Presence>> {
-    return this.requests.send('PUT', '/presence', { body: { user_id: userId, status, current_page: currentPage }, ...options })
+  updatePresence(
+    userId: string,
+    status: PresenceStatus,
+    currentPage?: string,
+    options?: RequestOptions,
+  ): Promise<Result<wire.Presence>> {
+    return this.requests.send('PUT', '/presence', {
+      body: { user_id: userId, status, current_page: currentPage },
+      ...options,
+    })
   }
 
   /** At most ten users whom the caller may message. Fewer than two characters find none. */
-  searchUsers(query: string, currentUserId: string, teamId?: string | null, options?: RequestOptions): Promise<Result<wire.FoundPerson[]>> {
+  searchUsers(
+    query: string,
+    currentUserId: string,
+    teamId?: string | null,
+    options?: RequestOptions,
+  ): Promise<Result<wire.FoundPerson[]>> {
     return this.get('/search', { q: query, type: 'users', currentUserId, teamId }, options)
   }
 
@@ -140,7 +171,11 @@ export class UserChatAPI {
 
   /** A part of a conversation, oldest message first, deleted messages included. */
   getPage({ conversationId, before, after, around, limit, signal }: PageRequest): Promise<Result<Page<wire.Message>>> {
-    return this.get('/messages', { conversation_id: conversationId, before, after, around, limit, include_deleted: true, format: 'page' }, { signal })
+    return this.get(
+      '/messages',
+      { conversation_id: conversationId, before, after, around, limit, include_deleted: true, format: 'page' },
+      { signal },
+    )
   }
 
   getMessage(messageId: string, options?: RequestOptions): Promise<Result<wire.Message>> {
@@ -163,14 +198,24 @@ export class UserChatAPI {
   }
 
   /** With `rev`, a message that was changed meanwhile is refused with `stale_revision`. */
-  editMessage(messageId: string, content: string, { rev, ...options }: RequestOptions & { rev?: number } = {}): Promise<Result<wire.Message>> {
+  editMessage(
+    messageId: string,
+    content: string,
+    { rev, ...options }: RequestOptions & { rev?: number } = {},
+  ): Promise<Result<wire.Message>> {
     const headers: Record<string, string> = rev === undefined ? {} : { 'if-match': `"m${rev}"` }
     return this.requests.send('PATCH', `/messages/${messageId}`, { body: { content }, headers, ...options })
   }
 
   /** `forMe` hides the message for the caller alone. */
-  deleteMessage(messageId: string, { forMe, ...options }: RequestOptions & { forMe?: boolean } = {}): Promise<Result<wire.Confirmation>> {
-    return this.requests.send('DELETE', `/messages/${messageId}`, { query: { for: forMe ? 'me' : undefined }, ...options })
+  deleteMessage(
+    messageId: string,
+    { forMe, ...options }: RequestOptions & { forMe?: boolean } = {},
+  ): Promise<Result<wire.Confirmation>> {
+    return this.requests.send('DELETE', `/messages/${messageId}`, {
+      query: { for: forMe ? 'me' : undefined },
+      ...options,
+    })
   }
 
   addReaction(messageId: string, reaction: string, options?: RequestOptions): Promise<Result<wire.Reaction[]>> {
@@ -206,11 +251,18 @@ export class UserChatAPI {
   }
 
   /** With `preventCreation`, 404 if there is no conversation with this user. */
-  openConversation(otherUserId: string, { preventCreation, ...options }: RequestOptions & { preventCreation?: boolean } = {}): Promise<Result<wire.OpenedConversation>> {
+  openConversation(
+    otherUserId: string,
+    { preventCreation, ...options }: RequestOptions & { preventCreation?: boolean } = {},
+  ): Promise<Result<wire.OpenedConversation>> {
     return this.post('/conversations', { other_user_id: otherUserId, prevent_creation: preventCreation }, options)
   }
 
-  updateConversation(conversationId: string, settings: ConversationSettings, options?: RequestOptions): Promise<Result<wire.Conversation>> {
+  updateConversation(
+    conversationId: string,
+    settings: ConversationSettings,
+    options?: RequestOptions,
+  ): Promise<Result<wire.Conversation>> {
     const body = {
       is_archived: settings.isArchived,
       is_pinned: settings.isPinned,
@@ -228,12 +280,20 @@ export class UserChatAPI {
   }
 
   /** Up to this message, or everything. */
-  markConversationRead(conversationId: string, messageId?: string, options?: RequestOptions): Promise<Result<wire.ReadResult>> {
+  markConversationRead(
+    conversationId: string,
+    messageId?: string,
+    options?: RequestOptions,
+  ): Promise<Result<wire.ReadResult>> {
     return this.post(`/conversations/${conversationId}/read`, { message_id: messageId }, options)
   }
 
   /** From this message on, or the conversation as a whole. */
-  markConversationUnread(conversationId: string, messageId?: string, options?: RequestOptions): Promise<Result<wire.Conversation>> {
+  markConversationUnread(
+    conversationId: string,
+    messageId?: string,
+    options?: RequestOptions,
+  ): Promise<Result<wire.Conversation>> {
     return this.post(`/conversations/${conversationId}/unread`, { message_id: messageId }, options)
   }
 
@@ -258,7 +318,9 @@ export class UserChatAPI {
   }
 
   /** Users the caller has conversations with, then the other members of the caller's teams. */
-  getContacts({ cursor, limit, signal }: RequestOptions & { cursor?: string; limit?: number } = {}): Promise<Result<Page<wire.Contact>>> {
+  getContacts({ cursor, limit, signal }: RequestOptions & { cursor?: string; limit?: number } = {}): Promise<
+    Result<Page<wire.Contact>>
+  > {
     return this.get('/contacts', { cursor, limit, format: 'page' }, { signal })
   }
 
@@ -287,7 +349,10 @@ export class UserChatAPI {
     return this.get('/presence', { user_ids: userIds?.join(',') }, options)
   }
 
-  setPresence(report: PresenceReport, options?: RequestOptions & { keepalive?: boolean }): Promise<Result<wire.Presence>> {
+  setPresence(
+    report: PresenceReport,
+    options?: RequestOptions & { keepalive?: boolean },
+  ): Promise<Result<wire.Presence>> {
     const body = {
       status: report.status,
       session_id: report.sessionId,
@@ -322,11 +387,18 @@ export class UserChatAPI {
   }
 
   /** A page of changes since a cursor. Without a cursor, the list of conversations. */
-  sync(since?: string, { wait, limit, ...options }: RequestOptions & { wait?: number; limit?: number } = {}): Promise<Result<wire.SyncPage>> {
+  sync(
+    since?: string,
+    { wait, limit, ...options }: RequestOptions & { wait?: number; limit?: number } = {},
+  ): Promise<Result<wire.SyncPage>> {
     return this.get('/sync', { since, wait, limit }, options)
   }
 
-  private get<T>(path: string, query: Record<string, string | number | boolean | null | undefined>, options?: RequestOptions): Promise<Result<T>> {
+  private get<T>(
+    path: string,
+    query: Record<string, string | number | boolean | null | undefined>,
+    options?: RequestOptions,
+  ): Promise<Result<T>> {
     return this.requests.send('GET', path, { query, ...options })
   }
 

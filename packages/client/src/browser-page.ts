@@ -13,7 +13,8 @@ export function browserPage(): Page | null {
     listen(listener) {
       const abort = new AbortController()
       const on = (target: EventTarget, names: string, call: (event: Event) => void) => {
-        for (const name of names.split(' ')) target.addEventListener(name, call, { signal: abort.signal, passive: true })
+        for (const name of names.split(' '))
+          target.addEventListener(name, call, { signal: abort.signal, passive: true })
       }
       const emit = (signal: PageSignal) => () => listener(signal)
       let activeAt = -Infinity

@@ -106,7 +106,10 @@ export interface ChatClient {
   /** Loads the presence of these users and keeps it current. The returned function ends that. */
   watchPresence(personIds: readonly string[]): Unsubscribe
   /** Chooses a status for all devices. `online` without `until` ends the choice. */
-  setStatus(status: PresenceStatus, options?: { until?: string | null; text?: string | null; emoji?: string | null }): Promise<Result<null>>
+  setStatus(
+    status: PresenceStatus,
+    options?: { until?: string | null; text?: string | null; emoji?: string | null },
+  ): Promise<Result<null>>
   loadPreferences(): Promise<Result<Preferences>>
   setPreferences(change: Partial<Preferences>): Promise<Result<Preferences>>
   block(personId: string): Promise<Result<null>>

@@ -4,11 +4,18 @@ import { fakeRoutes, refusal, type FakeRoutes } from '../test/fake-routes'
 import { FakeChannels, FakeLocks } from '../test/tabs'
 import { createTestClient, FakeClock, memoryStorage, settled } from './testing'
 import type { ChatClientOptions } from './chat-client'
-import type { Environment } from './engine'
+import type { Environment } from './environment'
 import type { ChatEvent } from './types'
 
-function clientOf(routes: FakeRoutes, options: Partial<ChatClientOptions> = {}, environment: Partial<Environment> = {}) {
-  const built = createTestClient({ userId: ME, accessToken: async () => 'token', fetch: routes.fetch, ...options }, environment)
+function clientOf(
+  routes: FakeRoutes,
+  options: Partial<ChatClientOptions> = {},
+  environment: Partial<Environment> = {},
+) {
+  const built = createTestClient(
+    { userId: ME, accessToken: async () => 'token', fetch: routes.fetch, ...options },
+    environment,
+  )
   const events: ChatEvent[] = []
   built.client.listen((event) => events.push(event))
   const goLive = async () => {
@@ -17,7 +24,13 @@ function clientOf(routes: FakeRoutes, options: Partial<ChatClientOptions> = {}, 
     built.socket.goLive(ME)
     await answered()
   }
-  return { ...built, events, goLive, room: built.client.conversation(CONVERSATION), timeline: () => built.client.conversation(CONVERSATION).getTimeline() }
+  return {
+    ...built,
+    events,
+    goLive,
+    room: built.client.conversation(CONVERSATION),
+    timeline: () => built.client.conversation(CONVERSATION).getTimeline(),
+  }
 }
 
 /** `Response.text` takes turns of the event loop, not only of promises. */
@@ -106,7 +119,11 @@ describe('displaying', () => {
     await goLive()
     room.open()
     await answered()
-    expect(timeline()).toMatchObject({ firstUnreadSeq: 1, hasNewer: true, jump: { target: { at: 'first_unread', seq: 1 } } })
+    expect(timeline()).toMatchObject({
+      firstUnreadSeq: 1,
+      hasNewer: true,
+      jump: { target: { at: 'first_unread', seq: 1 } },
+    })
   })
 
   test('a jump shows what surrounds the message, and again when asked again', async () => {
@@ -115,7 +132,11 @@ describe('displaying', () => {
     room.open()
     await goLive()
     await room.jumpTo('m40')
-    expect(timeline()).toMatchObject({ hasOlder: true, hasNewer: true, jump: { target: { messageId: 'm40', seq: 40 } } })
+    expect(timeline()).toMatchObject({
+      hasOlder: true,
+      hasNewer: true,
+      jump: { target: { messageId: 'm40', seq: 40 } },
+    })
     const first = timeline().jump!.number
     await room.jumpTo('m40')
     expect(timeline().jump!.number).toBeGreaterThan(first)
@@ -214,7 +235,11 @@ describe('sending', () => {
     await goLive()
     const key = room.send('Hello')
     await answered()
-    expect(timeline().messages[0]).toMatchObject({ state: 'failed', canRetry: true, error: { code: 'not_allowed_recipient' } })
+    expect(timeline().messages[0]).toMatchObject({
+      state: 'failed',
+      canRetry: true,
+      error: { code: 'not_allowed_recipient' },
+    })
     expect(events).toMatchObject([{ type: 'message_failed', error: { status: 403 } }])
     routes.override = () => undefined
     room.retry(key)
@@ -226,7 +251,8 @@ describe('sending', () => {
     const storage = memoryStorage()
     const routes = fakeRoutes()
     const first = clientOf(routes, {}, { storage })
-    routes.override = (request) => (request === 'POST /messages' ? Promise.reject(new TypeError('no network')) : undefined)
+    routes.override = (request) =>
+      request === 'POST /messages' ? Promise.reject(new TypeError('no network')) : undefined
     first.client.start()
     await first.goLive()
     const key = first.room.send('Hello')
@@ -305,7 +331,9 @@ describe('changing', () => {
       routes.override = (request, body) => {
         if (!request.startsWith('PATCH')) return undefined
         patches.push(body)
-        return patches.length === 1 ? refusal(412, 'stale_revision') : Response.json({ ...routes.messages[0], rev: 6, content: body['content'] })
+        return patches.length === 1
+          ? refusal(412, 'stale_revision')
+          : Response.json({ ...routes.messages[0], rev: 6, content: body['content'] })
       }
       const { error } = await room.edit('m1', 'my text')
       expect(error?.code).toBe(isReworded ? 'stale_revision' : undefined)
@@ -316,7 +344,10 @@ describe('changing', () => {
   test('a deletion and a hidden message', async () => {
     const { routes, room, timeline } = await ready(2)
     let finish = () => {}
-    routes.override = (request) => (request.startsWith('DELETE') ? new Promise((resolve) => (finish = () => resolve(refusal(500, 'internal')))) : undefined)
+    routes.override = (request) =>
+      request.startsWith('DELETE')
+        ? new Promise((resolve) => (finish = () => resolve(refusal(500, 'internal'))))
+        : undefined
     const deleted = room.remove('m1')
     expect(timeline().messages[0]).toMatchObject({ is_deleted: true, content: '' })
     await answered()
@@ -327,7 +358,10 @@ describe('changing', () => {
     await answered()
     finish()
     await hidden
-    expect(timeline().messages.map(({ id, content }) => [id, content])).toEqual([['m1', 'text m1'], ['m2', 'text m2']])
+    expect(timeline().messages.map(({ id, content }) => [id, content])).toEqual([
+      ['m1', 'text m1'],
+      ['m2', 'text m2'],
+    ])
   })
 
   test('quick taps on a reaction end in the last one', async () => {
@@ -338,7 +372,9 @@ describe('changing', () => {
     const last = room.react('m1', '👍')
     expect(timeline().messages[0]?.reactions).toMatchObject([{ count: 1, me: true }])
     await last
-    expect(routes.seen.filter((request) => request.includes('reactions'))).toEqual(['PUT /messages/m1/reactions/%F0%9F%91%8D'])
+    expect(routes.seen.filter((request) => request.includes('reactions'))).toEqual([
+      'PUT /messages/m1/reactions/%F0%9F%91%8D',
+    ])
   })
 
   test('archiving is shown at once, and rolled back if it is refused', async () => {
@@ -353,8 +389,14 @@ describe('changing', () => {
 
   test('reading drops the count at once', async () => {
     const { routes, client, room, socket } = await ready()
-    socket.channels.get(`user:${ME}`)!.onInput({ type: 'row', table: 'user_messages', action: 'INSERT', row: rowOf(message({ seq: 2 })) })
-    socket.channels.get(`user:${ME}`)!.onInput({ type: 'event', name: 'conversation.updated', payload: { conversation_id: CONVERSATION, unread_count: 1 } })
+    socket.channels
+      .get(`user:${ME}`)!
+      .onInput({ type: 'row', table: 'user_messages', action: 'INSERT', row: rowOf(message({ seq: 2 })) })
+    socket.channels.get(`user:${ME}`)!.onInput({
+      type: 'event',
+      name: 'conversation.updated',
+      payload: { conversation_id: CONVERSATION, unread_count: 1 },
+    })
     expect(client.getState().unread.total).toBe(1)
     room.setVisible({ seq: 2, isAtEnd: true })
     expect(client.getState().unread.total).toBe(0)
@@ -373,10 +415,19 @@ describe('events', () => {
     const input = { type: 'row', table: 'user_messages', action: 'INSERT', row: rowOf(message({ seq: 1 })) } as const
     socket.channels.get(`user:${ME}`)!.onInput(input)
     socket.channels.get(`user:${ME}`)!.onInput(input)
-    routes.nextSync = syncPage({ conversations: [conversation({ last_seq: 2, rev: 2 })], messages: [message({ seq: 2 })] })
+    routes.nextSync = syncPage({
+      conversations: [conversation({ last_seq: 2, rev: 2 })],
+      messages: [message({ seq: 2 })],
+    })
     socket.goLive(ME)
     await answered()
-    expect(events).toMatchObject([{ type: 'message_received', message: { id: 'm1', sender: { full_name: `Name of ${PEER}` } }, conversation: { id: CONVERSATION } }])
+    expect(events).toMatchObject([
+      {
+        type: 'message_received',
+        message: { id: 'm1', sender: { full_name: `Name of ${PEER}` } },
+        conversation: { id: CONVERSATION },
+      },
+    ])
   })
 
   test('a token that cannot be refreshed signs out once, and keeps what is unsent', async () => {
@@ -431,9 +482,15 @@ describe('several tabs', () => {
     second.room.open()
     await answered()
     expect(second.socket.opens).toBe(0)
-    expect(second.client.getState()).toMatchObject({ isLeader: false, connection: { status: 'live' }, conversations: [{ id: CONVERSATION }] })
+    expect(second.client.getState()).toMatchObject({
+      isLeader: false,
+      connection: { status: 'live' },
+      conversations: [{ id: CONVERSATION }],
+    })
     expect(second.timeline().messages).toHaveLength(1)
-    first.socket.channels.get(`user:${ME}`)!.onInput({ type: 'row', table: 'user_messages', action: 'INSERT', row: rowOf(message({ seq: 2 })) })
+    first.socket.channels
+      .get(`user:${ME}`)!
+      .onInput({ type: 'row', table: 'user_messages', action: 'INSERT', row: rowOf(message({ seq: 2 })) })
     await answered()
     expect(second.timeline().messages).toHaveLength(2)
     expect(second.events).toMatchObject([{ type: 'message_received' }])
@@ -450,9 +507,15 @@ describe('several tabs', () => {
     second.room.send('Hello')
     await answered()
     expect(second.timeline().messages.at(-1)).toMatchObject({ content: 'Hello', state: 'sent' })
-    const reacted = { ...routes.messages[0]!, rev: 9, reactions: [{ reaction: '👍', emoji: '👍', count: 1, me: false, user_ids: [PEER] }] }
+    const reacted = {
+      ...routes.messages[0]!,
+      rev: 9,
+      reactions: [{ reaction: '👍', emoji: '👍', count: 1, me: false, user_ids: [PEER] }],
+    }
     routes.nextSync = syncPage({ cursor: 'c1', messages: [reacted] })
-    first.socket.channels.get(`user:${ME}`)!.onInput({ type: 'row', table: 'user_messages', action: 'UPDATE', row: rowOf(reacted) })
+    first.socket.channels
+      .get(`user:${ME}`)!
+      .onInput({ type: 'row', table: 'user_messages', action: 'UPDATE', row: rowOf(reacted) })
     await answered()
     await clock.advance(100)
     await answered()
@@ -485,7 +548,7 @@ describe('several tabs', () => {
     const first = open()
     first.client.start()
     await answered()
-    // It keeps its lock, and hears nothing.
+    // It keeps its lock, and receives nothing.
     first.frozen()
     const second = open()
     second.client.start()

@@ -1,7 +1,8 @@
 // The client's surface over the engine.
 
 import type { ChatClient, ChatClientOptions, ConversationClient } from './chat-client'
-import { Engine, type Environment } from './engine'
+import { Engine } from './engine'
+import type { Environment } from './environment'
 import { ok, refused } from './errors'
 import type { ChatEvent, ChatState, Conversation, Person, Preferences, PresenceStatus, Result } from './types'
 import type { Presence } from './wire'
@@ -75,7 +76,9 @@ export class Client implements ChatClient {
   }
 
   async findConversation(personId: string): Promise<Result<Conversation | null>> {
-    const known = this.getState().conversations.find(({ kind, other_user }) => kind === 'direct' && other_user?.id === personId)
+    const known = this.getState().conversations.find(
+      ({ kind, other_user }) => kind === 'direct' && other_user?.id === personId,
+    )
     if (known) return ok(known)
     const { data, error } = await this.api.openConversation(personId, { preventCreation: true })
     if (error?.status === 404) return ok(null)
@@ -88,7 +91,9 @@ export class Client implements ChatClient {
   }
 
   archive(conversationId: string, isArchived: boolean): Promise<Result<null>> {
-    return this.set('archive', conversationId, isArchived, { is_archived: isArchived }, (value) => ({ isArchived: value }))
+    return this.set('archive', conversationId, isArchived, { is_archived: isArchived }, (value) => ({
+      isArchived: value,
+    }))
   }
 
   pin(conversationId: string, isPinned: boolean): Promise<Result<null>> {
@@ -97,7 +102,10 @@ export class Client implements ChatClient {
 
   mute(conversationId: string, isMuted: boolean, until: string | null = null): Promise<Result<null>> {
     const shown = { is_muted: isMuted, muted_until: isMuted ? until : null }
-    return this.set('mute', conversationId, isMuted, shown, (value) => ({ isMuted: value, ...(value && { mutedUntil: until }) }))
+    return this.set('mute', conversationId, isMuted, shown, (value) => ({
+      isMuted: value,
+      ...(value && { mutedUntil: until }),
+    }))
   }
 
   async clear(conversationId: string): Promise<Result<null>> {
@@ -108,7 +116,9 @@ export class Client implements ChatClient {
   }
 
   async markAllRead(): Promise<Result<null>> {
-    const unread = this.getState().conversations.filter(({ unread_count, marked_unread }) => unread_count > 0 || marked_unread)
+    const unread = this.getState().conversations.filter(
+      ({ unread_count, marked_unread }) => unread_count > 0 || marked_unread,
+    )
     // One after another: there is a limit for marking.
     for (const { id } of unread) {
       const { error } = await this.conversation(id).markRead()
@@ -128,7 +138,7 @@ export class Client implements ChatClient {
   }
 
   watchPresence(personIds: readonly string[]): () => void {
-    return this.engine.watchPresence(personIds)
+    return this.engine.presenceOfOthers.watch(personIds)
   }
 
   async setStatus(
@@ -158,7 +168,13 @@ export class Client implements ChatClient {
     const result = await this.api.setPreferences(change)
     if (result.error) {
       this.engine.store.set({ preferences: before })
-      this.engine.emit({ type: 'change_failed', change: 'preferences', messageId: null, conversationId: null, error: result.error })
+      this.engine.emit({
+        type: 'change_failed',
+        change: 'preferences',
+        messageId: null,
+        conversationId: null,
+        error: result.error,
+      })
     }
     return this.keepPreferences(result)
   }
@@ -184,7 +200,9 @@ export class Client implements ChatClient {
     settings: (value: boolean) => Parameters<typeof this.api.updateConversation>[1],
   ): Promise<Result<null>> {
     return this.engine.change(kind, 'sync', { conversationId, onConversation: (row) => ({ ...row, ...shown }) }, () =>
-      this.engine.wishes.wish(`${kind} ${conversationId}`, value, (wanted) => this.api.updateConversation(conversationId, settings(wanted))),
+      this.engine.wishes.wish(`${kind} ${conversationId}`, value, (wanted) =>
+        this.api.updateConversation(conversationId, settings(wanted)),
+      ),
     )
   }
 

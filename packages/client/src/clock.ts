@@ -21,6 +21,3 @@ export function systemClock(now: () => number = Date.now): Clock {
     random: Math.random,
   }
 }
-
-/** Resolves after this many milliseconds. */
-export const pause = (clock: Clock, ms: number): Promise<void> => new Promise((resolve) => clock.after(ms, resolve))

@@ -286,6 +286,21 @@ test('without an address for a socket it polls, and a failure is retried', async
   expect(connection.status).toBe('polling')
 })
 
+test('a server that answers nothing at all is not polled, but tried again', async () => {
+  const { connection, clock, socket, server, states, goLive } = connectionOf()
+  connection.start()
+  await goLive()
+  server.result = refused(chatError('network', 'No network'))
+  for (const pause of [1_000, 2_000, 10_000, 30_000, 30_000]) {
+    socket.lose()
+    await settled()
+    expect(connection.status).toBe('reconnecting')
+    await clock.advance(pause)
+  }
+  expect(states).not.toContain('polling')
+  expect(socket.opens).toBe(6)
+})
+
 test('stopping leaves no timer, listener or channel', async () => {
   const { connection, clock, page, socket, goLive } = connectionOf()
   connection.start()

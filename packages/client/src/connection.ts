@@ -24,7 +24,13 @@ const FAILURES_BEFORE_POLLING = 3
 const SOCKET_RETRY_MS = 60_000
 
 /** Tables whose row changes the user's channel carries. */
-const TABLES = ['user_messages', 'user_conversations', 'conversation_receipts', 'message_reactions', 'user_presence'] as const
+const TABLES = [
+  'user_messages',
+  'user_conversations',
+  'conversation_receipts',
+  'message_reactions',
+  'user_presence',
+] as const
 
 export interface ConnectionSettings {
   clock: Clock
@@ -57,7 +63,13 @@ export class Connection {
   private readonly watched = new Map<string, { count: number; leave: Cancel | null }>()
 
   constructor(private readonly settings: ConnectionSettings) {
-    this.state = { status: 'idle', since: settings.clock.now(), downSince: settings.clock.now(), retryAt: null, error: null }
+    this.state = {
+      status: 'idle',
+      since: settings.clock.now(),
+      downSince: settings.clock.now(),
+      retryAt: null,
+      error: null,
+    }
   }
 
   get status(): ConnectionStatus {
@@ -129,9 +141,9 @@ export class Connection {
   private connect(): void {
     this.endAttempt()
     if (!this.settings.page.isOnline()) return this.become('offline')
-    if (!this.settings.socket) return this.poll()
     this.become('connecting')
-    this.openSocket()
+    if (this.settings.socket) this.openSocket()
+    else this.poll()
   }
 
   private openSocket(): void {
@@ -208,12 +220,13 @@ export class Connection {
   private joinConversation(conversationId: string): void {
     const entry = this.watched.get(conversationId)
     if (!entry || entry.leave) return
-    entry.leave = this.settings.socket?.join(`conversation:${conversationId}`, [], {
-      onInput: (input) => this.settings.onInput(input),
-      onSystem: () => {},
-      // Without it typing is not shown. It is joined again with the next connection or token.
-      onClosed: () => (entry.leave = null),
-    }) ?? null
+    entry.leave =
+      this.settings.socket?.join(`conversation:${conversationId}`, [], {
+        onInput: (input) => this.settings.onInput(input),
+        onSystem: () => {},
+        // Without it typing is not shown. It is joined again with the next connection or token.
+        onClosed: () => (entry.leave = null),
+      }) ?? null
   }
 
   private async catchUp(): Promise<void> {
@@ -267,15 +280,18 @@ export class Connection {
   private poll(): void {
     const polling = new AbortController()
     this.polling = polling
-    this.become('polling')
-    this.retrySocketLater()
     void this.pollUntil(polling)
   }
 
   private async pollUntil(polling: AbortController): Promise<void> {
-    const first = await this.settings.sync.request()
-    let { error } = first
-    while (!error && !polling.signal.aborted) ({ error } = await this.settings.sync.poll(polling.signal))
+    const { sync } = this.settings
+    // Only an answer shows that changes can be had at all.
+    let { error } = await sync.attempt(polling.signal)
+    if (!error && !polling.signal.aborted) {
+      this.become('polling')
+      this.retrySocketLater()
+    }
+    while (!error && !polling.signal.aborted) ({ error } = await sync.poll(polling.signal))
     if (polling.signal.aborted || !error) return
     if (error.status === 401) return this.signedOut(error)
     this.failures += 1
@@ -310,7 +326,10 @@ export class Connection {
     const { clock, socket, token } = this.settings
     if (clock.now() - this.lastReceived > SILENCE_MS) return this.fail('Nothing was received.')
     socket?.heartbeat()
-    void token.get().then((value) => value !== null && this.pushToken(value), () => {})
+    void token.get().then(
+      (value) => value !== null && this.pushToken(value),
+      () => {},
+    )
   }
 
   private pushToken(token: string): void {

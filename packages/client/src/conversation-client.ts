@@ -149,22 +149,35 @@ export class Conversation implements ConversationClient {
 
   edit(messageId: string, content: string): Promise<Result<null>> {
     const text = content.trim()
-    return this.engine.change('edit', 'answer', this.over(messageId, (message) => ({ ...message, content: text, is_edited: true })), async () => {
-      const before = this.loaded.get(messageId)
-      const first = await this.engine.api.editMessage(messageId, text, before && { rev: before.row.rev })
-      if (first.error?.code !== 'stale_revision' || !before) return this.keep(first)
-      // A reaction makes a revision outdated, too. Only another text is a conflict.
-      const current = this.keep(await this.engine.api.getMessage(messageId))
-      if (!current.data || current.data.content !== before.row.content || current.data.is_deleted) return first
-      return this.keep(await this.engine.api.editMessage(messageId, text, { rev: current.data.rev }))
-    })
+    return this.engine.change(
+      'edit',
+      'answer',
+      this.over(messageId, (message) => ({ ...message, content: text, is_edited: true })),
+      async () => {
+        const before = this.loaded.get(messageId)
+        const first = await this.engine.api.editMessage(messageId, text, before && { rev: before.row.rev })
+        if (first.error?.code !== 'stale_revision' || !before) return this.keep(first)
+        // A reaction makes a revision outdated, too. Only another text is a conflict.
+        const current = this.keep(await this.engine.api.getMessage(messageId))
+        if (!current.data || current.data.content !== before.row.content || current.data.is_deleted) return first
+        return this.keep(await this.engine.api.editMessage(messageId, text, { rev: current.data.rev }))
+      },
+    )
   }
 
   remove(messageId: string, { forMe = false }: { forMe?: boolean } = {}): Promise<Result<null>> {
     const change = forMe
       ? { conversationId: this.id, messageId, hides: true }
-      : this.over(messageId, (message) => ({ ...message, content: '', is_deleted: true, reactions: [], reply_to: null }))
-    return this.engine.change(forMe ? 'hide' : 'delete', 'sync', change, () => this.engine.api.deleteMessage(messageId, { forMe }))
+      : this.over(messageId, (message) => ({
+          ...message,
+          content: '',
+          is_deleted: true,
+          reactions: [],
+          reply_to: null,
+        }))
+    return this.engine.change(forMe ? 'hide' : 'delete', 'sync', change, () =>
+      this.engine.api.deleteMessage(messageId, { forMe }),
+    )
   }
 
   react(messageId: string, reaction: string, isOn?: boolean): Promise<Result<null>> {
@@ -269,7 +282,11 @@ export class Conversation implements ConversationClient {
       page: engine.environment.page,
       state: () => {
         const row = engine.store.row(id)
-        return { lastReadSeq: row?.last_read_seq ?? 0, isMarkedUnread: row?.marked_unread ?? false, newestSeq: this.newestSeq }
+        return {
+          lastReadSeq: row?.last_read_seq ?? 0,
+          isMarkedUnread: row?.marked_unread ?? false,
+          newestSeq: this.newestSeq,
+        }
       },
       mark: async (seq) => (await this.mark(seq)).error === null,
     })
@@ -302,7 +319,9 @@ export class Conversation implements ConversationClient {
   /** Places the line "New messages". */
   private showUnread(lastRead: number, isTarget: boolean): void {
     const { userId } = this.engine.options
-    const first = this.loaded.messages.find(({ row }) => row.seq > lastRead && row.sender_id !== userId && !row.is_deleted)
+    const first = this.loaded.messages.find(
+      ({ row }) => row.seq > lastRead && row.sender_id !== userId && !row.is_deleted,
+    )
     if (!first) return
     const { seq } = first.row
     this.change((history) => (history.firstUnreadSeq = seq))

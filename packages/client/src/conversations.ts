@@ -34,7 +34,9 @@ export function withMessage(held: wire.Conversation, row: MessageRow): wire.Conv
 
 /** Applies `conversation.updated`. Which fields it has depends on the server's version. */
 export function withEvent(held: wire.Conversation, payload: Record<string, unknown>): wire.Conversation {
-  const known = Object.entries(payload).filter(([name]) => name in held && name !== 'id' && !(BY_REVISION as readonly string[]).includes(name))
+  const known = Object.entries(payload).filter(
+    ([name]) => name in held && name !== 'id' && !(BY_REVISION as readonly string[]).includes(name),
+  )
   return { ...held, ...Object.fromEntries(known) }
 }
 

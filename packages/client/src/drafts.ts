@@ -66,7 +66,7 @@ export class Drafts {
     const text = this.texts.get(id)
     if (text === undefined) return
     const isSaved = await this.settings.save(id, text)
-    // The user may have typed on meanwhile.
+    // The user may have continued to type.
     if (isSaved && this.texts.get(id) === text) this.forget(id)
   }
 

@@ -2,50 +2,42 @@
 
 import { UserChatAPI } from './api'
 import type { ChatClientOptions } from './chat-client'
-import type { Cancel, Clock } from './clock'
+import type { Cancel } from './clock'
 import { Connection } from './connection'
 import { Conversation } from './conversation-client'
 import { Drafts } from './drafts'
+import type { Environment } from './environment'
 import { isTransient, ok, refused } from './errors'
 import type { Input } from './inputs'
+import { LeadingTab } from './leading-tab'
 import { Outbox, type Outgoing } from './outbox'
 import type { Change } from './overlay'
-import type { Page } from './page'
 import { PresenceReporter } from './presence'
+import { PresenceWatch } from './presence-watch'
 import { Recent, type RecentState } from './recent'
 import { DEFAULT_BASE_URL, Requests } from './requests'
 import { randomId } from './ids'
-import type { ChatSocket } from './socket'
-import type { ChatStorage } from './storage'
 import { Store } from './store'
-import { GATHER_MS, SyncEngine } from './sync'
-import { Tabs, type Channel, type Locks, type Snapshot, type TabMessage } from './tabs'
+import { SyncEngine } from './sync'
+import { signal, type Signal } from './signal'
+import { Tabs, type Snapshot, type TabMessage } from './tabs'
+import { receivedView } from './timeline'
 import { Token } from './token'
 import { TypingWatch } from './typing'
-import type { ChangeKind, ChatError, ChatEvent, Connection as ConnectionState, Presence, Result, TimelineMessage } from './types'
+import type {
+  ChangeKind,
+  ChatError,
+  ChatEvent,
+  Connection as ConnectionState,
+  Presence,
+  Result,
+  TimelineMessage,
+} from './types'
 import { Wishes } from './wishes'
 import type * as wire from './wire'
 
-/** A tab that leads may close without answering. */
-const LEADER_TIMEOUT_MS = 10_000
-
 /** How long the tab that leads may take to tell a new tab what it knows. */
 const GREETING_TIMEOUT_MS = 3_000
-
-/** Users whose presence one request asks for: the maximum of the route. */
-const MAX_PRESENCE_IDS = 200
-
-/** What the client takes from the place it runs in. Tests bring their own. */
-export interface Environment {
-  clock: Clock
-  page: Page
-  storage: ChatStorage
-  socket: ChatSocket | null
-  locks: Locks | null
-  openChannel: ((receive: (data: unknown) => void) => Channel) | null
-  fetch: typeof fetch
-  heartbeat(beat: () => void): () => void
-}
 
 export class Engine {
   readonly api: UserChatAPI
@@ -61,13 +53,10 @@ export class Engine {
   private readonly typing: TypingWatch
   private readonly presence: PresenceReporter
   private readonly listeners = new Set<(event: ChatEvent) => void>()
-  private readonly watchedPresence = new Map<string, number>()
-  /** Resolved by the tab that leads, when it has followed all changes. */
-  private cancelAsking: Cancel | null = null
+  readonly presenceOfOthers: PresenceWatch
+  private readonly leadingTab: LeadingTab
   private cancelImpatience: Cancel = () => {}
-  private wasLive = false
-  private waitingForLeader: (() => void)[] = []
-  private positioned: { promise: Promise<void>; resolve: () => void }
+  private positioned: Signal
   private readonly recent: Recent | null
   private isRestored = false
   private isStarted = false
@@ -142,8 +131,14 @@ export class Engine {
       clock,
       page,
       ttlMs: () => (this.store.getState().config?.presence_ttl_s ?? 60) * 1_000,
-      report: (status, { keepalive }) => void this.api.setPresence({ status, sessionId: this.sessionId }, { keepalive }),
+      report: (status, { keepalive }) =>
+        void this.api.setPresence({ status, sessionId: this.sessionId }, { keepalive }),
     })
+    this.presenceOfOthers = new PresenceWatch(
+      (userIds) => this.api.getPresence(userIds),
+      (row) => this.store.putPresence(row.user_id, row),
+    )
+    this.leadingTab = new LeadingTab(clock, () => this.tabs.post({ type: 'sync' }))
     this.tabs = new Tabs({
       name: `rapport:${userId}`,
       clock,
@@ -152,7 +147,7 @@ export class Engine {
       openChannel: environment.openChannel,
       onLead: () => this.lead(),
       onFollow: () => this.follow(),
-      onMessage: (message) => this.heard(message),
+      onMessage: (message) => this.receivedMessage(message),
     })
     this.recent = options.persist === 'recent' ? new Recent(clock, storage, () => this.recentState()) : null
     this.store.subscribe(() => {
@@ -183,8 +178,7 @@ export class Engine {
     this.recent?.stop()
     this.tabs.stop()
     this.cancelImpatience()
-    this.cancelAsking?.()
-    this.cancelAsking = null
+    this.leadingTab.stop()
     this.connection.stop()
     this.presence.stop()
     this.outbox.pause()
@@ -218,7 +212,13 @@ export class Engine {
     const { me, conversationsStatus } = this.store.getState()
     const cursor = this.sync.position
     if (cursor === undefined || conversationsStatus !== 'ready' || !this.tabs.leads) return null
-    return { cursor, me, conversations: [...this.store.rowsById().values()], receipts: this.store.allReceipts(), pages: this.store.recentPages() }
+    return {
+      cursor,
+      me,
+      conversations: [...this.store.rowsById().values()],
+      receipts: this.store.allReceipts(),
+      pages: this.store.recentPages(),
+    }
   }
 
   /** Changes of the conversation's history can be followed from here on, so it can be loaded. */
@@ -227,24 +227,13 @@ export class Engine {
   }
 
   requestSync(): void {
-    if (this.tabs.leads) return this.sync.requestSoon()
-    this.cancelAsking ??= this.environment.clock.after(GATHER_MS, () => {
-      this.cancelAsking = null
-      this.tabs.post({ type: 'sync' })
-    })
+    if (this.tabs.leads) this.sync.requestSoon()
+    else this.leadingTab.requestSoon()
   }
 
   /** Resolves when everything that has changed until now has been applied. */
   async syncNow(): Promise<void> {
-    if (this.tabs.leads) {
-      await this.sync.request()
-      return
-    }
-    this.tabs.post({ type: 'sync' })
-    await new Promise<void>((resolve) => {
-      this.waitingForLeader.push(resolve)
-      this.environment.clock.after(LEADER_TIMEOUT_MS, resolve)
-    })
+    await (this.tabs.leads ? this.sync.request() : this.leadingTab.request())
   }
 
   reconnect(): void {
@@ -297,33 +286,19 @@ export class Engine {
     if (error) {
       undo()
       if (error.code !== 'aborted') {
-        this.emit({ type: 'change_failed', change: kind, conversationId: change.conversationId, messageId: change.messageId ?? null, error })
+        this.emit({
+          type: 'change_failed',
+          change: kind,
+          conversationId: change.conversationId,
+          messageId: change.messageId ?? null,
+          error,
+        })
       }
       return refused(error)
     }
     if (confirmedBy === 'sync') await this.syncNow()
     undo()
     return ok(null)
-  }
-
-  // Presence of others
-
-  watchPresence(userIds: readonly string[]): () => void {
-    const added = userIds.filter((id) => !this.watchedPresence.has(id))
-    for (const id of userIds) this.watchedPresence.set(id, (this.watchedPresence.get(id) ?? 0) + 1)
-    if (added.length > 0) void this.loadPresence(added)
-    return () => {
-      for (const id of userIds) {
-        const count = (this.watchedPresence.get(id) ?? 0) - 1
-        if (count > 0) this.watchedPresence.set(id, count)
-        else this.watchedPresence.delete(id)
-      }
-    }
-  }
-
-  async loadPresence(userIds: readonly string[] | undefined): Promise<void> {
-    const { data } = await this.api.getPresence(userIds)
-    for (const row of data ?? []) this.store.putPresence(row.user_id, row)
   }
 
   // Leading and following
@@ -344,7 +319,7 @@ export class Engine {
     this.connection.stop()
     this.presence.stop()
     this.cancelImpatience = this.environment.clock.after(GREETING_TIMEOUT_MS, () => {
-      // The tab that leads may be frozen. What it will pass on later does no harm.
+      // The tab that leads may be frozen. Pages that it passes on later do no harm.
       if (this.tabs.leads || this.sync.position !== undefined) return
       this.sync.start()
       void this.sync.request()
@@ -364,11 +339,11 @@ export class Engine {
       this.positioned = signal()
       this.reload()
     }
-    if (input.type === 'event' && input.name === 'typing') this.heardTyping(input.payload)
+    if (input.type === 'event' && input.name === 'typing') this.receivedTyping(input.payload)
     if (input.type === 'connection') this.connectionChanged(input.connection)
   }
 
-  private heard(message: TabMessage): void {
+  private receivedMessage(message: TabMessage): void {
     switch (message.type) {
       case 'input':
         if (this.tabs.leads) return
@@ -384,8 +359,7 @@ export class Engine {
         if (this.tabs.leads) void this.sync.request().then(() => this.tabs.post({ type: 'synced' }))
         return
       case 'synced':
-        for (const resolve of this.waitingForLeader.splice(0)) resolve()
-        return
+        return this.leadingTab.answered()
       case 'activity':
         if (this.tabs.leads) this.presence.active()
         return
@@ -420,7 +394,15 @@ export class Engine {
     this.store.set({ me })
     if (cursor === undefined) return
     this.sync.moveTo(cursor)
-    const page: wire.SyncPage = { conversations: [...conversations], receipts: [...receipts] as wire.Receipt[], removed_conversation_ids: [], removed_message_ids: [], messages: [], cursor, has_more: !isComplete }
+    const page: wire.SyncPage = {
+      conversations: [...conversations],
+      receipts: [...receipts] as wire.Receipt[],
+      removed_conversation_ids: [],
+      removed_message_ids: [],
+      messages: [],
+      cursor,
+      has_more: !isComplete,
+    }
     this.apply({ type: 'synced', page, isFirstLoad: true, isLive: false })
   }
 
@@ -428,7 +410,10 @@ export class Engine {
     if (status === 'live' || status === 'polling') {
       this.outbox.resume(true)
       this.reload()
-      this.refreshPresence()
+      const partners = this.store
+        .getState()
+        .conversations.flatMap(({ other_user }) => (other_user ? [other_user.id] : []))
+      this.presenceOfOthers.refresh(partners)
     } else {
       this.typing.clear()
     }
@@ -439,15 +424,6 @@ export class Engine {
     }
   }
 
-  /** Presence that changed without a connection is not part of `/sync`. */
-  private refreshPresence(): void {
-    const partners = this.store.getState().conversations.flatMap(({ other_user }) => (other_user ? [other_user.id] : []))
-    // The first time the rows of the conversations are new themselves.
-    const ids = [...new Set([...this.watchedPresence.keys(), ...(this.wasLive ? partners : [])])].slice(0, MAX_PRESENCE_IDS)
-    this.wasLive = true
-    if (ids.length > 0) void this.loadPresence(ids)
-  }
-
   private signedOut(error: ChatError): void {
     if (this.tabs.leads) this.connection.signedOut(error)
   }
@@ -456,7 +432,15 @@ export class Engine {
 
   private post(message: Outgoing): Promise<Result<wire.Message>> {
     const { key, conversationId, content, messageType, replyToId, metadata, file } = message
-    return this.api.postMessage({ clientMessageId: key, conversationId, content, messageType, replyToId, metadata, file })
+    return this.api.postMessage({
+      clientMessageId: key,
+      conversationId,
+      content,
+      messageType,
+      replyToId,
+      metadata,
+      file,
+    })
   }
 
   private sent(message: Outgoing, stored: wire.Message): void {
@@ -480,20 +464,15 @@ export class Engine {
     const { conversation_id, sender_id } = message
     if (sender_id !== null) this.typing.received(conversation_id, sender_id, false, 0)
     const { conversations } = this.store.getState()
-    const view: TimelineMessage = {
-      ...message,
-      sender: message.sender ?? this.store.sender(sender_id),
-      key: message.id,
-      state: 'sent',
-      isOwn: false,
-      error: null,
-      canRetry: false,
-      isChanging: false,
-    }
-    this.emit({ type: 'message_received', message: view, conversation: conversations.find(({ id }) => id === conversation_id) ?? null })
+    const view = receivedView(message, this.store.sender(sender_id))
+    this.emit({
+      type: 'message_received',
+      message: view,
+      conversation: conversations.find(({ id }) => id === conversation_id) ?? null,
+    })
   }
 
-  private heardTyping(payload: Record<string, unknown>): void {
+  private receivedTyping(payload: Record<string, unknown>): void {
     const { conversation_id, user_id, is_typing, expires_in_ms } = payload
     if (user_id === this.options.userId) return
     this.typing.received(String(conversation_id), String(user_id), is_typing === true, Number(expires_in_ms) || 0)
@@ -509,7 +488,12 @@ export class Engine {
 
   /** Who the user is, what the server can do, and what the user prefers. */
   private async loadSelf(): Promise<void> {
-    const [me, config, preferences] = await Promise.all([this.api.getMe(), this.api.getConfig(), this.api.getPreferences(), this.loadPresence(undefined)])
+    const [me, config, preferences] = await Promise.all([
+      this.api.getMe(),
+      this.api.getConfig(),
+      this.api.getPreferences(),
+      this.presenceOfOthers.load(),
+    ])
     // Servers before this route answer 404; the id alone is then known.
     if (me.data) {
       this.store.set({ me: { ...this.store.getState().me, ...me.data } })
@@ -518,10 +502,4 @@ export class Engine {
     if (config.data) this.store.set({ config: config.data })
     if (preferences.data) this.store.set({ preferences: preferences.data })
   }
-}
-
-function signal(): { promise: Promise<void>; resolve: () => void } {
-  let resolve: () => void
-  const promise = new Promise<void>((settle) => (resolve = settle))
-  return { promise, resolve: () => resolve() }
 }

@@ -11,7 +11,10 @@ function pageOf(length: number, position: Position, limit: number): LoadedPage {
     newest: () => [length - limit + 1, length],
     before: () => (position.at === 'before' ? [position.seq - limit, position.seq - 1] : []),
     after: () => (position.at === 'after' ? [position.seq + 1, position.seq + limit] : []),
-    around: () => (position.at === 'around' ? [Number(position.anchor) - Math.floor(limit / 2), Number(position.anchor) + Math.ceil(limit / 2) - 1] : []),
+    around: () =>
+      position.at === 'around'
+        ? [Number(position.anchor) - Math.floor(limit / 2), Number(position.anchor) + Math.ceil(limit / 2) - 1]
+        : [],
   }[position.at]() as [number, number]
   const first = Math.max(1, from)
   const last = Math.min(length, to)
@@ -62,7 +65,8 @@ describe('a history', () => {
     history.addPage({ at: 'around', anchor: '50' }, pageOf(100, { at: 'around', anchor: '50' }, 10))
     history.display(50)
     expect(history.range).toEqual({ from: 45, to: 54 })
-    for (let seq = 54; history.range?.to !== Infinity; seq += 10) history.addPage({ at: 'after', seq }, pageOf(100, { at: 'after', seq }, 10))
+    for (let seq = 54; history.range?.to !== Infinity; seq += 10)
+      history.addPage({ at: 'after', seq }, pageOf(100, { at: 'after', seq }, 10))
     expect(history.messages.map(({ row }) => row.seq)).toEqual(Array.from({ length: 56 }, (_, index) => index + 45))
   })
 
@@ -87,8 +91,14 @@ describe('a history', () => {
   })
 
   test('learns nothing from an empty page but the end', () => {
-    expect(coveredBy({ at: 'before', seq: 5 }, { messages: [], hasOlder: false, hasNewer: true })).toEqual({ from: 0, to: 4 })
-    expect(coveredBy({ at: 'after', seq: 5 }, { messages: [], hasOlder: true, hasNewer: false })).toEqual({ from: 6, to: Infinity })
+    expect(coveredBy({ at: 'before', seq: 5 }, { messages: [], hasOlder: false, hasNewer: true })).toEqual({
+      from: 0,
+      to: 4,
+    })
+    expect(coveredBy({ at: 'after', seq: 5 }, { messages: [], hasOlder: true, hasNewer: false })).toEqual({
+      from: 6,
+      to: Infinity,
+    })
     expect(coveredBy({ at: 'newest' }, { messages: [], hasOlder: true, hasNewer: false })).toBeUndefined()
   })
 })

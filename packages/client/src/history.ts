@@ -64,7 +64,9 @@ export class History {
 
   /** The messages of an interval, oldest first. */
   private within({ from, to }: Range): readonly HeldMessage[] {
-    return [...this.held.values()].filter(({ row }) => from <= row.seq && row.seq <= to).sort((a, b) => a.row.seq - b.row.seq)
+    return [...this.held.values()]
+      .filter(({ row }) => from <= row.seq && row.seq <= to)
+      .sort((a, b) => a.row.seq - b.row.seq)
   }
 
   /** Puts back the end of a conversation. */
@@ -108,7 +110,9 @@ export class History {
     if (seq <= this.clearedSeq) return
     this.clearedSeq = seq
     for (const [id, { row }] of this.held) if (row.seq <= seq) this.held.delete(id)
-    this.ranges = this.ranges.filter(({ to }) => to > seq).map(({ from, to }) => ({ from: from <= seq + 1 ? 0 : from, to }))
+    this.ranges = this.ranges
+      .filter(({ to }) => to > seq)
+      .map(({ from, to }) => ({ from: from <= seq + 1 ? 0 : from, to }))
     this.sorted = null
   }
 

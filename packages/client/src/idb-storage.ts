@@ -34,7 +34,8 @@ export function idbStorage(userId: string): ChatStorage {
     )
     return opened
   }
-  const shelfOf = async (shelf: Shelf, mode: IDBTransactionMode) => (await open()).transaction(shelf, mode).objectStore(shelf)
+  const shelfOf = async (shelf: Shelf, mode: IDBTransactionMode) =>
+    (await open()).transaction(shelf, mode).objectStore(shelf)
 
   return {
     async all<T>(shelf: Shelf) {

@@ -3,10 +3,12 @@ import { message, rowOf } from '../test/fixtures'
 import { fromAnswer, fromRow, isIncomplete, merge, type MessageRow } from './messages'
 
 const answer = fromAnswer(message({ seq: 1, rev: 3 }))
-const row = (rev: number, part: Parameters<typeof message>[0] = { seq: 1 }) => fromRow(rowOf(message({ ...part, rev })) as unknown as MessageRow)
+const row = (rev: number, part: Parameters<typeof message>[0] = { seq: 1 }) =>
+  fromRow(rowOf(message({ ...part, rev })) as unknown as MessageRow)
 
 /** Whether a message is asked for when `incoming` is merged into `held`. */
-const asks = (held: Parameters<typeof isIncomplete>[1], incoming: Parameters<typeof isIncomplete>[0]) => isIncomplete(merge(held, incoming), held)
+const asks = (held: Parameters<typeof isIncomplete>[1], incoming: Parameters<typeof isIncomplete>[0]) =>
+  isIncomplete(merge(held, incoming), held)
 
 describe('a message is asked for', () => {
   test('when its row does not show what changed', () => {

@@ -91,7 +91,15 @@ export function toMessage({ row, details }: HeldMessage): wire.Message {
   }
 }
 
-export function preview({ id, content, created_at, file_name, is_deleted, message_type, sender_id }: MessageRow): wire.MessagePreview {
+export function preview({
+  id,
+  content,
+  created_at,
+  file_name,
+  is_deleted,
+  message_type,
+  sender_id,
+}: MessageRow): wire.MessagePreview {
   return { id, content, created_at, file_name, is_deleted, message_type, sender_id }
 }
 

@@ -12,7 +12,10 @@ import type * as wire from './wire'
 type Answer = Result<wire.Message>
 
 /** An outbox whose requests the test answers. */
-function outboxOf({ storage = memoryStorage(), clock = new FakeClock() }: { storage?: ChatStorage; clock?: FakeClock } = {}) {
+function outboxOf({
+  storage = memoryStorage(),
+  clock = new FakeClock(),
+}: { storage?: ChatStorage; clock?: FakeClock } = {}) {
   const requests: { message: Outgoing; at: number; answer: (answer: Answer) => Promise<void> }[] = []
   const failed: ChatError[] = []
   const outbox = new Outbox({
@@ -44,7 +47,8 @@ function outboxOf({ storage = memoryStorage(), clock = new FakeClock() }: { stor
 }
 
 const stored: Answer = ok(message({ seq: 1 }))
-const refusal = (status: number, fields: Partial<ChatError> = {}): Answer => refused(chatError('internal', 'Refused', { status, ...fields }))
+const refusal = (status: number, fields: Partial<ChatError> = {}): Answer =>
+  refused(chatError('internal', 'Refused', { status, ...fields }))
 const unreachable: Answer = refused(chatError('network', 'No network'))
 
 describe('the order', () => {
@@ -93,7 +97,8 @@ describe('the rate', () => {
       for (const { answer } of requests) await answer(stored)
     }
     expect(requests).toHaveLength(12)
-    for (const { at } of requests) expect(requests.filter((other) => other.at >= at && other.at < at + 1_000).length).toBeLessThanOrEqual(4)
+    for (const { at } of requests)
+      expect(requests.filter((other) => other.at >= at && other.at < at + 1_000).length).toBeLessThanOrEqual(4)
   })
 
   test('`Retry-After` is obeyed to the second, by all conversations', async () => {

@@ -151,7 +151,8 @@ export class Outbox {
   }
 
   private async send(message: Outgoing, now: number): Promise<void> {
-    if (now - message.createdAt > MAX_AGE_MS) return this.fail(message, chatError('expired', 'The message could not be sent for a day.'))
+    if (now - message.createdAt > MAX_AGE_MS)
+      return this.fail(message, chatError('expired', 'The message could not be sent for a day.'))
     this.sentAt.push(now)
     const sending = this.replace({ ...message, state: 'sending' })
     const { data, error } = await this.settings.send(sending)
@@ -194,7 +195,9 @@ export class Outbox {
   }
 
   private replace(message: Outgoing): Outgoing {
-    this.messages = this.messages.map((other) => (other.key === message.key ? message : other)).sort((a, b) => a.createdAt - b.createdAt)
+    this.messages = this.messages
+      .map((other) => (other.key === message.key ? message : other))
+      .sort((a, b) => a.createdAt - b.createdAt)
     this.settings.onChange(message.conversationId)
     return message
   }

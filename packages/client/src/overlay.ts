@@ -43,7 +43,13 @@ export class Overlay {
 const NONE: readonly Change[] = []
 
 /** Adds or removes one user's reaction. */
-export function withReaction(message: wire.Message, reaction: string, userId: string, isOn: boolean, isMe: boolean): wire.Message {
+export function withReaction(
+  message: wire.Message,
+  reaction: string,
+  userId: string,
+  isOn: boolean,
+  isMe: boolean,
+): wire.Message {
   const before = message.reactions.find((held) => held.reaction === reaction)
   const isAlready = isMe ? (before?.me ?? false) : (before?.user_ids.includes(userId) ?? false)
   if (isAlready === isOn) return message
@@ -54,6 +60,8 @@ export function withReaction(message: wire.Message, reaction: string, userId: st
     me: isMe ? isOn : (before?.me ?? false),
     user_ids: isOn ? [...(before?.user_ids ?? []), userId] : (before?.user_ids ?? []).filter((id) => id !== userId),
   }
-  const reactions = before ? message.reactions.map((held) => (held === before ? changed : held)) : [...message.reactions, changed]
+  const reactions = before
+    ? message.reactions.map((held) => (held === before ? changed : held))
+    : [...message.reactions, changed]
   return { ...message, reactions: reactions.filter(({ count }) => count > 0) }
 }

@@ -6,7 +6,12 @@ function presenceOf() {
   const clock = new FakeClock()
   const page = new FakePage()
   const reports: string[] = []
-  const presence = new PresenceReporter({ clock, page, ttlMs: () => 60_000, report: (status, { keepalive }) => reports.push(keepalive ? `${status}, keepalive` : status) })
+  const presence = new PresenceReporter({
+    clock,
+    page,
+    ttlMs: () => 60_000,
+    report: (status, { keepalive }) => reports.push(keepalive ? `${status}, keepalive` : status),
+  })
   presence.start()
   return { clock, page, reports, presence }
 }

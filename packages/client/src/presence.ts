@@ -27,7 +27,8 @@ export class PresenceReporter {
     const { page, report } = this.settings
     this.stopListening = page.listen((signal) => {
       if (signal === 'leave') report('offline', { keepalive: true })
-      else if (signal === 'activity' || signal === 'return' || (signal === 'attention' && page.isVisible())) this.active()
+      else if (signal === 'activity' || signal === 'return' || (signal === 'attention' && page.isVisible()))
+        this.active()
     })
     this.waitForIdle()
   }

@@ -77,7 +77,8 @@ export class Reader {
   private read(seq: number): void {
     const { lastReadSeq, isMarkedUnread } = this.settings.state()
     this.readSeq = Math.max(this.readSeq, seq)
-    const isNews = this.readSeq > Math.max(lastReadSeq, this.markedSeq) || (isMarkedUnread && this.readSeq > this.markedSeq)
+    const isNews =
+      this.readSeq > Math.max(lastReadSeq, this.markedSeq) || (isMarkedUnread && this.readSeq > this.markedSeq)
     if (!isNews || this.cancelMark) return
     const { clock } = this.settings
     const ms = this.nextAt - clock.now()

@@ -52,7 +52,13 @@ export class RealtimeSocket implements ChatSocket {
     return leave
   }
 
-  private subscribe(topic: string, tables: readonly string[], handlers: ChannelHandlers, isCurrent: () => boolean, leave: () => void): RealtimeChannel {
+  private subscribe(
+    topic: string,
+    tables: readonly string[],
+    handlers: ChannelHandlers,
+    isCurrent: () => boolean,
+    leave: () => void,
+  ): RealtimeChannel {
     const channel = this.client.channel(topic, { config: { private: true } })
     for (const table of tables) {
       channel.on('postgres_changes', { event: '*', schema: 'public', table }, (change) => {
@@ -60,7 +66,8 @@ export class RealtimeSocket implements ChatSocket {
       })
     }
     channel.on('broadcast', { event: '*' }, ({ event, payload }) => {
-      if (isCurrent()) handlers.onInput({ type: 'event', name: event, payload: (payload ?? {}) as Record<string, unknown> })
+      if (isCurrent())
+        handlers.onInput({ type: 'event', name: event, payload: (payload ?? {}) as Record<string, unknown> })
     })
     channel.on('system', {}, (message: { extension?: string; status?: string; message?: string }) => {
       if (!isCurrent() || message.extension !== 'postgres_changes') return

@@ -4,7 +4,7 @@
 import type { Cancel, Clock } from './clock'
 import type { HeldMessage } from './messages'
 import type { ChatStorage } from './storage'
-import type { ReceiptPositions } from './store'
+import type { ReceiptPositions } from './receipts'
 import type { Me } from './types'
 import type * as wire from './wire'
 

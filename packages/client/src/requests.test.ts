@@ -10,7 +10,10 @@ function routes(valid: () => string) {
     const token = new Headers(init?.headers).get('authorization')?.replace('Bearer ', '') ?? ''
     seen.push(`${init?.method} ${String(input)} ${token}`.trim())
     if (token === valid()) return Response.json({ isFine: true })
-    return Response.json({ error: 'The token has expired', code: 'token_expired', hint: null, retry_after: null }, { status: 401 })
+    return Response.json(
+      { error: 'The token has expired', code: 'token_expired', hint: null, retry_after: null },
+      { status: 401 },
+    )
   }
   return { seen, send }
 }
@@ -69,7 +72,10 @@ describe('every failure is a value', () => {
   const failing = (answer: () => Promise<Response>) => new UserChatAPI({ baseUrl: '', fetch: answer }).getConfig()
 
   test('no network', async () => {
-    expect(await failing(() => Promise.reject(new TypeError('failed to fetch')))).toMatchObject({ data: null, error: { code: 'network', status: 0 } })
+    expect(await failing(() => Promise.reject(new TypeError('failed to fetch')))).toMatchObject({
+      data: null,
+      error: { code: 'network', status: 0 },
+    })
   })
 
   test('an answer of a proxy', async () => {
@@ -82,7 +88,10 @@ describe('every failure is a value', () => {
   })
 
   test('a token that cannot be had', async () => {
-    const api = new UserChatAPI({ accessToken: () => Promise.reject(new Error('signed out')), fetch: async () => Response.json({}) })
+    const api = new UserChatAPI({
+      accessToken: () => Promise.reject(new Error('signed out')),
+      fetch: async () => Response.json({}),
+    })
     expect((await api.getConfig()).error).toMatchObject({ code: 'network', status: 0 })
   })
 

@@ -19,7 +19,6 @@ export interface Request extends RequestOptions {
   keepalive?: boolean
 }
 
-
 export interface RequestSettings {
   baseUrl: string
   token: Token
@@ -85,7 +84,12 @@ function refusal(response: Response, text: string): ChatError {
   try {
     const { error, code, hint, retry_after } = JSON.parse(text)
     if (typeof code !== 'string') throw new TypeError('not an answer of this server')
-    return chatError(code as ChatError['code'], String(error), { status, hint: hint ?? null, retryAfter: retry_after ?? retryAfter, requestId })
+    return chatError(code as ChatError['code'], String(error), {
+      status,
+      hint: hint ?? null,
+      retryAfter: retry_after ?? retryAfter,
+      requestId,
+    })
   } catch {
     return chatError('unexpected_answer', response.statusText || `HTTP ${status}`, { status, retryAfter, requestId })
   }

@@ -30,7 +30,8 @@ export interface InitialRequest {
 
 /** The routes, in the name of the request's user. */
 export function createServerApi({ url, cookie, accessToken, fetch: send = fetch }: ServerOptions): UserChatAPI {
-  const withCookie: typeof fetch = (input, init) => send(input, { ...init, headers: { ...init?.headers, ...(cookie !== undefined && { cookie }) } })
+  const withCookie: typeof fetch = (input, init) =>
+    send(input, { ...init, headers: { ...init?.headers, ...(cookie !== undefined && { cookie }) } })
   return new UserChatAPI({
     baseUrl: `${url.replace(/\/$/, '')}/api/supabase/user-chat`,
     ...(accessToken && { accessToken }),
@@ -42,7 +43,10 @@ export function createServerApi({ url, cookie, accessToken, fetch: send = fetch 
  * Loads what `ChatClientOptions.initialState` takes. The requests run in parallel. A conversation
  * that the user may not see yields an error with status 404.
  */
-export async function loadInitialState(api: UserChatAPI, { conversationId, messageId }: InitialRequest = {}): Promise<Result<InitialState>> {
+export async function loadInitialState(
+  api: UserChatAPI,
+  { conversationId, messageId }: InitialRequest = {},
+): Promise<Result<InitialState>> {
   const [first, me, config, preferences] = await Promise.all([
     api.sync(undefined, { limit: 200 }),
     api.getMe(),
@@ -68,10 +72,19 @@ export async function loadInitialState(api: UserChatAPI, { conversationId, messa
   }
 }
 
-async function loadPage(api: UserChatAPI, conversationId: string, messageId: string | undefined, { conversations }: wire.SyncPage): Promise<Result<InitialPage>> {
+async function loadPage(
+  api: UserChatAPI,
+  conversationId: string,
+  messageId: string | undefined,
+  { conversations }: wire.SyncPage,
+): Promise<Result<InitialPage>> {
   const row = conversations.find(({ id }) => id === conversationId)
   const around = messageId ?? (row && row.unread_count > PAGE_SIZE / 2 ? 'first_unread' : undefined)
-  const { data, error } = await api.getPage({ conversationId, limit: PAGE_SIZE, ...(around !== undefined && { around }) })
+  const { data, error } = await api.getPage({
+    conversationId,
+    limit: PAGE_SIZE,
+    ...(around !== undefined && { around }),
+  })
   if (error) return { data: null, error }
   const isWhole = around === undefined
   return {

@@ -8,7 +8,10 @@ import { Store } from './store'
 import type { TimelineMessage } from './types'
 import type * as wire from './wire'
 
-function storeOf({ outgoing = [], received = () => {} }: { outgoing?: Outgoing[]; received?: (message: wire.Message) => void } = {}) {
+function storeOf({
+  outgoing = [],
+  received = () => {},
+}: { outgoing?: Outgoing[]; received?: (message: wire.Message) => void } = {}) {
   let isIncomplete = false
   const store = new Store({
     userId: ME,
@@ -32,7 +35,11 @@ function storeOf({ outgoing = [], received = () => {} }: { outgoing?: Outgoing[]
 }
 
 const synced = (page: wire.SyncPage): Input => ({ type: 'synced', page, isFirstLoad: false, isLive: false })
-const row = (table: string, record: Record<string, unknown>, action: 'INSERT' | 'UPDATE' | 'DELETE' = 'UPDATE'): Input => ({ type: 'row', table, action, row: record })
+const row = (
+  table: string,
+  record: Record<string, unknown>,
+  action: 'INSERT' | 'UPDATE' | 'DELETE' = 'UPDATE',
+): Input => ({ type: 'row', table, action, row: record })
 
 /** A store that displays the conversation from its beginning. */
 function displayed(page: wire.SyncPage, options: Parameters<typeof storeOf>[0] = {}) {
@@ -49,7 +56,8 @@ describe('merging', () => {
   test('any order and repetition of rows and answers ends like a fresh load', () => {
     const runs = actions.chain((steps) => {
       const { facts } = new Model(steps)
-      const orders: fc.Arbitrary<Fact[]> = facts.length === 0 ? fc.constant([]) : fc.array(fc.constantFrom(...facts), { maxLength: facts.length * 3 })
+      const orders: fc.Arbitrary<Fact[]> =
+        facts.length === 0 ? fc.constant([]) : fc.array(fc.constantFrom(...facts), { maxLength: facts.length * 3 })
       return fc.record({ steps: fc.constant(steps), order: orders, at: fc.nat(facts.length * 3) })
     })
     fc.assert(
@@ -57,7 +65,8 @@ describe('merging', () => {
         const fresh = new Model(steps).fresh()
         const expected = displayed(fresh).store
         const { store, takeIncomplete } = displayed(syncPage({ conversations: [conversation()] }))
-        const take = (fact: Fact) => (fact.type === 'input' ? store.apply(fact.input) : fact.messages.forEach((answer) => store.putAnswer(answer)))
+        const take = (fact: Fact) =>
+          fact.type === 'input' ? store.apply(fact.input) : fact.messages.forEach((answer) => store.putAnswer(answer))
         order.slice(0, at).forEach(take)
         store.apply(synced(fresh))
         takeIncomplete()
@@ -75,7 +84,9 @@ describe('merging', () => {
     fc.assert(
       fc.property(actions, (steps) => {
         const fresh = new Model(steps).fresh()
-        const { store, takeIncomplete } = displayed(syncPage({ conversations: [conversation()], receipts: [receipt(PEER, 0)] }))
+        const { store, takeIncomplete } = displayed(
+          syncPage({ conversations: [conversation()], receipts: [receipt(PEER, 0)] }),
+        )
         for (let count = 1; count <= steps.length; count += 1) {
           const [before, after] = [new Model(steps.slice(0, count - 1)), new Model(steps.slice(0, count))]
           for (const fact of after.facts.slice(before.facts.length)) if (fact.type === 'input') store.apply(fact.input)
@@ -129,13 +140,30 @@ describe('merging', () => {
   })
 
   test('a reaction is shown at once, and disappears if the server does not have it', () => {
-    const { store, takeIncomplete } = displayed(syncPage({ conversations: [conversation({ last_seq: 1, rev: 1 })], messages: [message({ seq: 1 })] }))
+    const { store, takeIncomplete } = displayed(
+      syncPage({ conversations: [conversation({ last_seq: 1, rev: 1 })], messages: [message({ seq: 1 })] }),
+    )
     takeIncomplete()
-    store.apply(row('message_reactions', { id: 'r', message_id: 'm1', conversation_id: CONVERSATION, user_id: PEER, reaction: '👍' }, 'INSERT'))
+    store.apply(
+      row(
+        'message_reactions',
+        { id: 'r', message_id: 'm1', conversation_id: CONVERSATION, user_id: PEER, reaction: '👍' },
+        'INSERT',
+      ),
+    )
     expect(messagesOf(store)[0]?.reactions).toMatchObject([{ reaction: '👍', count: 1, me: false }])
     expect(takeIncomplete()).toBe(true)
     store.apply(synced(syncPage()))
     expect(messagesOf(store)[0]?.reactions).toEqual([])
+  })
+
+  test('reactions in conversations that are not displayed cost no request', () => {
+    const { store, takeIncomplete } = storeOf()
+    store.apply(synced(syncPage({ conversations: [conversation()] })))
+    const record = { id: 'r', message_id: 'm1', conversation_id: CONVERSATION, user_id: PEER, reaction: '👍' }
+    store.apply(row('message_reactions', record, 'INSERT'))
+    store.apply(row('message_reactions', { id: 'r' }, 'DELETE'))
+    expect(takeIncomplete()).toBe(false)
   })
 
   test('a removed message does not return with an answer that was on its way', () => {
@@ -171,12 +199,19 @@ describe('ticks', () => {
   })
 
   test('never from `read_by` of a row', () => {
-    const { store } = displayed(syncPage({ conversations: [conversation()], messages: [{ ...own, read_by: [PEER], delivery_status: 'read' }] }))
+    const { store } = displayed(
+      syncPage({ conversations: [conversation()], messages: [{ ...own, read_by: [PEER], delivery_status: 'read' }] }),
+    )
     expect(messagesOf(store)[0]?.state).toBe('sent')
   })
 
   test('disappear with a conversation that no longer shows receipts', () => {
-    expect(stateAfter(row('conversation_receipts', { ...receipt(PEER, 1) }), synced(syncPage({ conversations: [conversation()] })))?.state).toBe('sent')
+    expect(
+      stateAfter(
+        row('conversation_receipts', { ...receipt(PEER, 1) }),
+        synced(syncPage({ conversations: [conversation()] })),
+      )?.state,
+    ).toBe('sent')
   })
 })
 
@@ -184,12 +219,23 @@ describe('the list', () => {
   test('moves a conversation up with a live message, and counts by the event', () => {
     const received: string[] = []
     const { store } = storeOf({ received: ({ id }) => received.push(id) })
-    const [first, second] = [conversation({ id: 'a', last_message_at: '2026-01-02T00:00:00+00:00' }), conversation({ last_message_at: '2026-01-01T00:00:00+00:00' })]
+    const [first, second] = [
+      conversation({ id: 'a', last_message_at: '2026-01-02T00:00:00+00:00' }),
+      conversation({ last_message_at: '2026-01-01T00:00:00+00:00' }),
+    ]
     store.apply(synced(syncPage({ conversations: [first, second] })))
     expect(store.getState().conversations.map(({ id }) => id)).toEqual(['a', CONVERSATION])
     store.apply(row('user_messages', rowOf(message({ seq: 1, created_at: '2026-01-03T00:00:00+00:00' })), 'INSERT'))
-    store.apply({ type: 'event', name: 'conversation.updated', payload: { conversation_id: CONVERSATION, unread_count: 1 } })
-    expect(store.getState().conversations[0]).toMatchObject({ id: CONVERSATION, unread_count: 1, last_message: { id: 'm1' } })
+    store.apply({
+      type: 'event',
+      name: 'conversation.updated',
+      payload: { conversation_id: CONVERSATION, unread_count: 1 },
+    })
+    expect(store.getState().conversations[0]).toMatchObject({
+      id: CONVERSATION,
+      unread_count: 1,
+      last_message: { id: 'm1' },
+    })
     expect(store.getState().unread).toMatchObject({ total: 1, byConversation: { [CONVERSATION]: 1 } })
     expect(received).toEqual(['m1'])
   })
@@ -199,7 +245,11 @@ describe('the list', () => {
     store.apply(synced(syncPage({ conversations: [conversation()] })))
     store.apply(row('user_messages', rowOf(message({ seq: 1 })), 'INSERT'))
     store.putConversation(conversation({ is_pinned: true }))
-    expect(store.getState().conversations[0]).toMatchObject({ is_pinned: true, last_seq: 1, last_message: { id: 'm1' } })
+    expect(store.getState().conversations[0]).toMatchObject({
+      is_pinned: true,
+      last_seq: 1,
+      last_message: { id: 'm1' },
+    })
   })
 
   test('drops conversations that a first load no longer contains, but not before its end', () => {
@@ -209,12 +259,21 @@ describe('the list', () => {
     store.apply(load(syncPage({ conversations: [conversation({ id: 'a' })], has_more: true })))
     expect(store.getState().conversations).toHaveLength(2)
     store.apply(load(syncPage({ conversations: [conversation({ id: 'b' })] })))
-    expect(store.getState().conversations.map(({ id }) => id).sort()).toEqual(['a', 'b'])
+    expect(
+      store
+        .getState()
+        .conversations.map(({ id }) => id)
+        .sort(),
+    ).toEqual(['a', 'b'])
   })
 
   test('leaves muted and archived conversations out of the total', () => {
     const { store } = storeOf()
-    const rows = [conversation({ id: 'a', unread_count: 1 }), conversation({ id: 'b', unread_count: 2, is_muted: true }), conversation({ id: 'c', unread_count: 4, is_archived: true })]
+    const rows = [
+      conversation({ id: 'a', unread_count: 1 }),
+      conversation({ id: 'b', unread_count: 2, is_muted: true }),
+      conversation({ id: 'c', unread_count: 4, is_archived: true }),
+    ]
     store.apply(synced(syncPage({ conversations: rows })))
     expect(store.getState().unread).toEqual({ total: 1, mentions: 0, byConversation: { a: 1, b: 2, c: 4 } })
   })
@@ -222,7 +281,9 @@ describe('the list', () => {
 
 describe('snapshots', () => {
   test('keep what did not change', () => {
-    const { store } = displayed(syncPage({ conversations: [conversation()], messages: [message({ seq: 1 }), message({ seq: 2 })] }))
+    const { store } = displayed(
+      syncPage({ conversations: [conversation()], messages: [message({ seq: 1 }), message({ seq: 2 })] }),
+    )
     const before = store.getState()
     store.putPresence(PEER, { status: 'online' })
     const after = store.getState()

@@ -9,10 +9,11 @@ import type { Input } from './inputs'
 import { fromAnswer, fromRow, toMessage, type HeldMessage, type MessageRow } from './messages'
 import { Overlay } from './overlay'
 import type { Outgoing } from './outbox'
-import { mergePerson, mergePresence, type PersonRow } from './people'
+import { People, type PersonRow } from './people'
+import { Receipts, type ReceiptPositions } from './receipts'
 import { RECENT_MESSAGES, type RecentPage, type RecentState } from './recent'
-import { senderOf, TimelineBuilder, type Position } from './timeline'
-import type { ChatError, ChatState, Conversation, InitialState, Me, Person, Presence, Timeline, Typing } from './types'
+import { senderOf, TimelineBuilder } from './timeline'
+import type { ChatError, ChatState, Conversation, InitialState, Me, Timeline, Typing } from './types'
 import type * as wire from './wire'
 
 /** Conversations whose messages are held. Beyond it the one that was closed first is dropped. */
@@ -35,14 +36,6 @@ export interface StoreSettings {
   initialState?: InitialState | undefined
 }
 
-/** Events contain only the position that moved. */
-export interface ReceiptPositions {
-  conversation_id: string
-  user_id: string
-  last_read_seq?: number
-  last_delivered_seq?: number
-}
-
 interface Entry {
   history: History
   builder: TimelineBuilder
@@ -57,10 +50,12 @@ export class Store {
   })
   private state: ChatState
   readonly initial: ChatState
-  private readonly people = new Map<string, Person>()
-  private readonly presence = new Map<string, Presence>()
+  private readonly people = new People(() => {
+    this.arePeopleDirty = true
+    this.schedule()
+  })
   private readonly rows = new Map<string, wire.Conversation>()
-  private readonly receipts = new Map<string, Map<string, Position>>()
+  private readonly receipts = new Receipts()
   private readonly entries = new Map<string, Entry>()
   private readonly earlyReactions = new Map<string, { reaction: string; userId: string }[]>()
   /** Conversations of the first load, as long as it runs: others are gone. */
@@ -73,7 +68,16 @@ export class Store {
 
   constructor(private readonly settings: StoreSettings) {
     const { userId, initialState = {} } = settings
-    const me: Me = { id: userId, full_name: null, avatar_url: null, email: null, role: null, teams: [], can_write: true, ...initialState.me }
+    const me: Me = {
+      id: userId,
+      full_name: null,
+      avatar_url: null,
+      email: null,
+      role: null,
+      teams: [],
+      can_write: true,
+      ...initialState.me,
+    }
     this.state = {
       connection: { status: 'idle', since: settings.now(), downSince: settings.now(), retryAt: null, error: null },
       me,
@@ -94,10 +98,12 @@ export class Store {
     for (const conversation of initialState.conversations ?? []) this.putConversation(conversation)
     for (const receipt of initialState.receipts ?? []) this.putReceipt(receipt)
     for (const page of initialState.pages ?? []) {
-      const position: PagePosition = page.around === undefined ? { at: 'newest' } : { at: 'around', anchor: page.around }
+      const position: PagePosition =
+        page.around === undefined ? { at: 'newest' } : { at: 'around', anchor: page.around }
       this.addPage(page.conversationId, position, page)
       // The part that was loaded is the one to display, also if newer messages follow it.
-      const middle = page.messages.find(({ id }) => id === page.around) ?? page.messages[Math.floor(page.messages.length / 2)]
+      const middle =
+        page.messages.find(({ id }) => id === page.around) ?? page.messages[Math.floor(page.messages.length / 2)]
       if (page.hasNewer && middle) this.changeHistory(page.conversationId, (history) => history.display(middle.seq))
     }
     this.initial = this.getState()
@@ -106,7 +112,10 @@ export class Store {
   // Reading
 
   getState(): ChatState {
-    if (this.arePeopleDirty) this.rebuildPeople()
+    if (this.arePeopleDirty) {
+      this.arePeopleDirty = false
+      this.state = { ...this.state, ...this.people.snapshot() }
+    }
     if (this.isListDirty) this.rebuildList()
     if (this.dirty.size > 0) this.rebuildTimelines()
     return this.state
@@ -130,9 +139,7 @@ export class Store {
   }
 
   allReceipts(): ReceiptPositions[] {
-    return [...this.receipts].flatMap(([conversation_id, members]) =>
-      [...members].map(([user_id, { read, delivered }]) => ({ conversation_id, user_id, last_read_seq: read, last_delivered_seq: delivered })),
-    )
+    return this.receipts.all()
   }
 
   history(conversationId: string): History | undefined {
@@ -140,7 +147,7 @@ export class Store {
   }
 
   sender(id: string | null): wire.Sender | null {
-    return senderOf(this.people, id)
+    return senderOf(this.people.byId, id)
   }
 
   /** The ends of the conversations that are held. */
@@ -219,27 +226,18 @@ export class Store {
       this.putPerson(person)
       if (person) this.putPresence(person.id, person)
     }
-    this.putPeerPosition(row)
+    this.receipts.putPeer(row)
     this.touch(row.id)
     this.touchList()
   }
 
   putPerson(row: PersonRow | null): void {
-    if (!row) return
-    const before = this.people.get(row.id)
-    const person = mergePerson(before, row)
-    if (person === before) return
-    this.people.set(row.id, person)
-    this.touchPeople()
+    if (!row || !this.people.put(row)) return
     for (const id of this.entries.keys()) this.touch(id)
   }
 
   putPresence(userId: string, row: Partial<wire.Presence>): void {
-    const before = this.presence.get(userId)
-    const presence = mergePresence(before, row)
-    if (presence === before) return
-    this.presence.set(userId, presence)
-    this.touchPeople()
+    this.people.putPresence(userId, row)
   }
 
   /** Something that snapshots of this conversation are made of changed. */
@@ -284,7 +282,10 @@ export class Store {
   }
 
   failList(error: ChatError): void {
-    this.set({ conversationsError: error, conversationsStatus: this.state.conversationsStatus === 'ready' ? 'ready' : 'error' })
+    this.set({
+      conversationsError: error,
+      conversationsStatus: this.state.conversationsStatus === 'ready' ? 'ready' : 'error',
+    })
   }
 
   // What the server says
@@ -293,9 +294,11 @@ export class Store {
   private applySync({ page, isFirstLoad, isLive }: Extract<Input, { type: 'synced' }>): void {
     if (isFirstLoad) this.listed ??= new Set()
     for (const id of page.removed_conversation_ids) this.removeConversation(id)
-    const known = new Map(page.messages.map(({ conversation_id }) => [conversation_id, this.rows.get(conversation_id)?.last_seq]))
+    const known = new Map(
+      page.messages.map(({ conversation_id }) => [conversation_id, this.rows.get(conversation_id)?.last_seq]),
+    )
     for (const row of page.conversations) {
-      this.receipts.delete(row.id)
+      this.receipts.forget(row.id)
       this.putConversation(row)
     }
     for (const receipt of page.receipts) this.putReceipt(receipt)
@@ -309,7 +312,8 @@ export class Store {
     for (const message of page.messages) {
       this.putAnswer(message)
       const isNew = message.seq > (known.get(message.conversation_id) ?? 0)
-      if (isLive && isNew && !message.is_deleted && message.sender_id !== this.settings.userId) this.settings.onReceived(message)
+      if (isLive && isNew && !message.is_deleted && message.sender_id !== this.settings.userId)
+        this.settings.onReceived(message)
     }
     if (page.has_more) return
     if (isFirstLoad) {
@@ -358,11 +362,18 @@ export class Store {
 
   /** A reaction that is taken back names only its own id, so both kinds are confirmed by `/sync`. */
   private applyReactionRow(action: string, row: Record<string, unknown>): void {
-    this.settings.onIncomplete()
-    if (action !== 'INSERT') return
     const [messageId, conversationId] = [String(row['message_id']), String(row['conversation_id'])]
+    const isAdded = action === 'INSERT'
+    // Conversations that are not displayed are loaded when they are.
+    const isShown = isAdded ? this.history(conversationId)?.get(messageId) : this.entries.size > 0
+    if (!isShown) return
+    this.settings.onIncomplete()
+    if (!isAdded) return
     const early = this.earlyReactions.get(messageId) ?? []
-    this.earlyReactions.set(messageId, [...early, { reaction: String(row['reaction']), userId: String(row['user_id']) }])
+    this.earlyReactions.set(messageId, [
+      ...early,
+      { reaction: String(row['reaction']), userId: String(row['user_id']) },
+    ])
     this.touch(conversationId)
   }
 
@@ -399,24 +410,15 @@ export class Store {
     this.touch(conversation_id)
   }
 
-  private putReceipt({ conversation_id, user_id, last_read_seq = 0, last_delivered_seq = 0 }: ReceiptPositions): void {
-    if (user_id === this.settings.userId) return
-    const members = this.receipts.get(conversation_id) ?? new Map<string, Position>()
-    const before = members.get(user_id) ?? { read: 0, delivered: 0 }
-    members.set(user_id, { read: Math.max(before.read, last_read_seq), delivered: Math.max(before.delivered, last_delivered_seq) })
-    this.receipts.set(conversation_id, members)
-    this.touch(conversation_id)
-  }
-
-  /** Positions of the other member that the conversation's row contains. */
-  private putPeerPosition({ id, other_user, peer_last_read_seq, peer_last_delivered_seq }: wire.Conversation): void {
-    if (!other_user || (peer_last_read_seq === null && peer_last_delivered_seq === null)) return
-    this.putReceipt({ conversation_id: id, user_id: other_user.id, last_read_seq: peer_last_read_seq ?? 0, last_delivered_seq: peer_last_delivered_seq ?? 0 })
+  private putReceipt(receipt: ReceiptPositions): void {
+    if (receipt.user_id === this.settings.userId) return
+    this.receipts.put(receipt)
+    this.touch(receipt.conversation_id)
   }
 
   private removeConversation(id: string): void {
     this.rows.delete(id)
-    this.receipts.delete(id)
+    this.receipts.forget(id)
     const entry = this.entries.get(id)
     entry?.history.forget()
     if (entry && entry.opened > 0) entry.history.status = 'not_found'
@@ -425,17 +427,6 @@ export class Store {
   }
 
   // Snapshots
-
-  private touchPeople(): void {
-    this.arePeopleDirty = true
-    this.schedule()
-  }
-
-  /** Once for all changes: a first load brings hundreds. */
-  private rebuildPeople(): void {
-    this.arePeopleDirty = false
-    this.state = { ...this.state, people: Object.fromEntries(this.people), presence: Object.fromEntries(this.presence) }
-  }
 
   private rebuildList(): void {
     this.isListDirty = false
@@ -448,7 +439,9 @@ export class Store {
       return held && isEqual(held, next) ? held : next
     })
     conversations.sort(byActivity)
-    const isSame = conversations.length === before.size && conversations.every((row, index) => row === this.state.conversations[index])
+    const isSame =
+      conversations.length === before.size &&
+      conversations.every((row, index) => row === this.state.conversations[index])
     const counted = this.state.conversationsStatus === 'ready' ? countUnread(conversations) : this.state.unread
     const unread = isEqual(counted, this.state.unread) ? this.state.unread : counted
     if (isSame && unread === this.state.unread) return
@@ -463,7 +456,9 @@ export class Store {
       else delete timelines[id]
     }
     const unsentCount = this.settings.outgoingCount()
-    const isSame = unsentCount === this.state.unsentCount && [...this.dirty].every((id) => timelines[id] === this.state.timelines[id])
+    const isSame =
+      unsentCount === this.state.unsentCount &&
+      [...this.dirty].every((id) => timelines[id] === this.state.timelines[id])
     this.dirty.clear()
     if (!isSame) this.state = { ...this.state, timelines, unsentCount }
   }
@@ -475,10 +470,10 @@ export class Store {
       history,
       overlay: this.overlay,
       outgoing: this.settings.outgoing(conversationId),
-      others: this.receipts.get(conversationId) ?? new Map(),
+      others: this.receipts.of(conversationId),
       ownReadSeq: this.rows.get(conversationId)?.last_read_seq ?? 0,
       reactions: this.earlyReactions,
-      people: this.people,
+      people: this.people.byId,
     })
   }
 

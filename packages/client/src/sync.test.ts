@@ -9,7 +9,11 @@ import type * as wire from './wire'
 
 function engineOf(cursor?: string) {
   const clock = new FakeClock()
-  const requests: { since: string | undefined; wait: number | undefined; answer(result: Result<wire.SyncPage>): Promise<void> }[] = []
+  const requests: {
+    since: string | undefined
+    wait: number | undefined
+    answer(result: Result<wire.SyncPage>): Promise<void>
+  }[] = []
   const applied: Input[] = []
   const errors: ChatError[] = []
   const engine = new SyncEngine(
@@ -36,7 +40,8 @@ function engineOf(cursor?: string) {
 }
 
 const page = (cursor: string, has_more = false) => ok(syncPage({ cursor, has_more }))
-const error = (status: number, code: ChatError['code'] = 'internal', retryAfter: number | null = null) => refused<wire.SyncPage>(chatError(code, 'Refused', { status, retryAfter }))
+const error = (status: number, code: ChatError['code'] = 'internal', retryAfter: number | null = null) =>
+  refused<wire.SyncPage>(chatError(code, 'Refused', { status, retryAfter }))
 
 test('a first load asks until nothing more follows, then from the last cursor', async () => {
   const { engine, requests, applied } = engineOf()

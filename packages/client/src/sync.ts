@@ -12,7 +12,7 @@ import type * as wire from './wire'
 export const GATHER_MS = 100
 
 /** How long the server holds a request without changes: its maximum. */
-export const LONG_POLL_S = 25
+const LONG_POLL_S = 25
 
 export interface SyncSettings {
   clock: Clock
@@ -32,7 +32,10 @@ export class SyncEngine {
   private cancelGathering: Cancel | null = null
   private abort = new AbortController()
 
-  constructor(private readonly settings: SyncSettings, cursor?: string) {
+  constructor(
+    private readonly settings: SyncSettings,
+    cursor?: string,
+  ) {
     this.cursor = cursor
   }
 
@@ -93,29 +96,35 @@ export class SyncEngine {
     return this.running
   }
 
+  /** Follows the changes once. A failure is returned, and not repeated. */
+  async attempt(signal: AbortSignal): Promise<Result<null>> {
+    for (;;) {
+      const { data, error } = await this.fetchPage({ signal }, false)
+      if (data && !data.has_more) return ok(null)
+      const outcome = error ? this.recover(error) : ok(null)
+      if (outcome.error) return outcome
+    }
+  }
+
   private async follow(): Promise<Result<null>> {
     const { clock } = this.settings
-    for (let failures = 0; ; ) {
+    for (let failures = 1; ; failures += 1) {
       if (this.isStopped) return refused(chatError('aborted', 'The client was stopped.'))
-      const { data, error } = await this.fetchPage({ signal: this.abort.signal }, false)
-      if (data) {
-        failures = 0
-        if (!data.has_more) return ok(null)
-        continue
-      }
-      const outcome = this.recover(error)
-      if (!outcome.error) continue
-      if (!isTransient(error)) return outcome
-      failures += 1
+      const outcome = await this.attempt(this.abort.signal)
+      const { error } = outcome
+      if (!error || !isTransient(error)) return outcome
       const ms = error.retryAfter === null ? backoff(clock, CONNECT_PAUSES_MS, failures) : error.retryAfter * 1_000
       await this.pause(ms)
     }
   }
 
-  private async fetchPage(options: { wait?: number; signal: AbortSignal }, isLive: boolean): Promise<Result<wire.SyncPage>> {
+  private async fetchPage(
+    options: { wait?: number; signal: AbortSignal },
+    isLive: boolean,
+  ): Promise<Result<wire.SyncPage>> {
     const since = this.cursor
     const result = await this.settings.fetch(since, options)
-    // A page for another cursor: meanwhile another tab moved on, or everything was forgotten.
+    // Skips a page for an outdated cursor: another tab moved on, or everything was forgotten.
     if (result.data && since === this.cursor) this.accept(result.data, isLive)
     return result
   }
@@ -142,10 +151,14 @@ export class SyncEngine {
   private pause(ms: number): Promise<void> {
     return new Promise((resolve) => {
       const cancel = this.settings.clock.after(ms, resolve)
-      this.abort.signal.addEventListener('abort', () => {
-        cancel()
-        resolve()
-      }, { once: true })
+      this.abort.signal.addEventListener(
+        'abort',
+        () => {
+          cancel()
+          resolve()
+        },
+        { once: true },
+      )
     })
   }
 }

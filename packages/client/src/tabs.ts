@@ -5,7 +5,7 @@ import type { Cancel, Clock } from './clock'
 import type { Input } from './inputs'
 import type { Page } from './page'
 import type { Me } from './types'
-import type { ReceiptPositions } from './store'
+import type { ReceiptPositions } from './receipts'
 import type * as wire from './wire'
 
 /** Tabs of different versions do not understand each other: then each has its own connection. */

@@ -3,7 +3,7 @@
 import type { ChatClient, ChatClientOptions } from './chat-client'
 import { Client } from './client'
 import type { Clock } from './clock'
-import type { Environment } from './engine'
+import type { Environment } from './environment'
 import type { Page, PageSignal } from './page'
 import type { ChannelHandlers, ChatSocket, SocketHandlers } from './socket'
 import { memoryStorage } from './storage'
@@ -166,7 +166,10 @@ export interface TestClient {
 }
 
 /** A client with fakes for everything. `fetch` answers the routes. */
-export function createTestClient(options: ChatClientOptions & { fetch: typeof fetch }, environment: Partial<Environment> = {}): TestClient {
+export function createTestClient(
+  options: ChatClientOptions & { fetch: typeof fetch },
+  environment: Partial<Environment> = {},
+): TestClient {
   const clock = new FakeClock()
   const page = new FakePage()
   const socket = new FakeSocket()

@@ -4,14 +4,9 @@ import type { History } from './history'
 import { fromRow, preview, toMessage, type HeldMessage, type MessageRow } from './messages'
 import { withReaction, type Change, type Overlay } from './overlay'
 import type { Outgoing } from './outbox'
+import type { Position } from './receipts'
 import type { ChatError, MessageState, Person, Timeline, TimelineMessage } from './types'
 import type * as wire from './wire'
-
-/** How far a member has read and received. */
-export interface Position {
-  readonly read: number
-  readonly delivered: number
-}
 
 export interface TimelineInputs {
   userId: string
@@ -73,7 +68,9 @@ export class TimelineBuilder {
       const changes = inputs.overlay.ofMessage(id)
       if (changes.some(({ hides }) => hides)) continue
       const early = inputs.reactions.get(id)
-      const readers = positions.filter(([userId, { read }]) => read >= seq && userId !== sender_id).map(([userId]) => userId)
+      const readers = positions
+        .filter(([userId, { read }]) => read >= seq && userId !== sender_id)
+        .map(([userId]) => userId)
       if (inputs.ownReadSeq >= seq && sender_id !== inputs.userId) readers.push(inputs.userId)
       const state = sender_id === inputs.userId ? progress(seq, positions) : 'sent'
       const name = inputs.people.get(sender_id ?? '')?.full_name ?? ''
@@ -99,11 +96,18 @@ export class TimelineBuilder {
   }
 }
 
-function viewOf(inputs: TimelineInputs, held: HeldMessage, changes: readonly Change[], state: MessageState, readers: string[]): TimelineMessage {
+function viewOf(
+  inputs: TimelineInputs,
+  held: HeldMessage,
+  changes: readonly Change[],
+  state: MessageState,
+  readers: string[],
+): TimelineMessage {
   const { userId, people, reactions } = inputs
   const isOwn = held.row.sender_id === userId
   let message: wire.Message = toMessage(held)
-  for (const early of reactions.get(message.id) ?? []) message = withReaction(message, early.reaction, early.userId, true, early.userId === userId)
+  for (const early of reactions.get(message.id) ?? [])
+    message = withReaction(message, early.reaction, early.userId, true, early.userId === userId)
   for (const { onMessage } of changes) message = onMessage?.(message) ?? message
   return {
     ...message,
@@ -116,6 +120,21 @@ function viewOf(inputs: TimelineInputs, held: HeldMessage, changes: readonly Cha
     error: null,
     canRetry: false,
     isChanging: changes.length > 0,
+  }
+}
+
+/** A message of another user, outside of its timeline. */
+export function receivedView(message: wire.Message, sender: wire.Sender | null): TimelineMessage {
+  const { id } = message
+  return {
+    ...message,
+    sender: message.sender ?? sender,
+    key: id,
+    state: 'sent',
+    isOwn: false,
+    error: null,
+    canRetry: false,
+    isChanging: false,
   }
 }
 
@@ -178,9 +197,11 @@ function unsentMessages(inputs: TimelineInputs, stored: readonly TimelineMessage
 }
 
 /** Whether sending the same message again can succeed. A refused text stays refused. */
-const canRetry = ({ status }: ChatError): boolean => status === 0 || status === 403 || status === 404 || status >= 500 || status === 429
+const canRetry = ({ status }: ChatError): boolean =>
+  status === 0 || status === 403 || status === 404 || status >= 500 || status === 429
 
-const sameItems = <T>(a: readonly T[], b: readonly T[]): boolean => a.length === b.length && a.every((item, index) => item === b[index])
+const sameItems = <T>(a: readonly T[], b: readonly T[]): boolean =>
+  a.length === b.length && a.every((item, index) => item === b[index])
 
 /** Enough of an unsent message to tell whether it changed: its text never does. */
 const sameFields = (a: TimelineMessage, b: TimelineMessage): boolean =>

@@ -104,7 +104,10 @@ export interface TimelineMessage extends wire.Message {
 /** Asks the list to scroll. A new object with a higher `number` is a new request. */
 export interface Jump {
   readonly number: number
-  readonly target: { readonly at: 'message'; readonly messageId: string; readonly seq: number } | { readonly at: 'first_unread'; readonly seq: number } | { readonly at: 'newest' }
+  readonly target:
+    | { readonly at: 'message'; readonly messageId: string; readonly seq: number }
+    | { readonly at: 'first_unread'; readonly seq: number }
+    | { readonly at: 'newest' }
 }
 
 /** A contiguous part of one conversation, oldest message first. */
@@ -203,7 +206,13 @@ export type ChatEvent =
   | { readonly type: 'message_sent'; readonly message: TimelineMessage }
   | { readonly type: 'message_failed'; readonly message: TimelineMessage; readonly error: ChatError }
   /** A change was refused and rolled back. */
-  | { readonly type: 'change_failed'; readonly change: ChangeKind; readonly messageId: string | null; readonly conversationId: string | null; readonly error: ChatError }
+  | {
+      readonly type: 'change_failed'
+      readonly change: ChangeKind
+      readonly messageId: string | null
+      readonly conversationId: string | null
+      readonly error: ChatError
+    }
   /** A jump led to a message that does not exist, or that the user may not see. */
   | { readonly type: 'message_unavailable'; readonly conversationId: string; readonly messageId: string }
   /** The token was refused and could not be refreshed. Drafts and unsent messages are kept. */

@@ -19,7 +19,13 @@ describe('reporting', () => {
       await clock.advance(500)
     }
     await clock.advance(60_000)
-    expect(reports).toEqual([[0, true], [3, true], [6, true], [9, true], [14.5, false]])
+    expect(reports).toEqual([
+      [0, true],
+      [3, true],
+      [6, true],
+      [9, true],
+      [14.5, false],
+    ])
   })
 
   test('nothing is reported for white space, and erasing the text ends it', () => {
@@ -28,7 +34,10 @@ describe('reporting', () => {
     expect(reports).toEqual([])
     reporter.input('a')
     reporter.input('')
-    expect(reports).toEqual([[0, true], [0, false]])
+    expect(reports).toEqual([
+      [0, true],
+      [0, false],
+    ])
   })
 
   test('ends at once, and once', () => {

@@ -55,7 +55,11 @@ export class TypingWatch {
     const key = `${conversationId} ${userId}`
     this.expiries.get(key)?.()
     this.expiries.delete(key)
-    if (isTyping) this.expiries.set(key, this.clock.after(expiresInMs, () => this.received(conversationId, userId, false, 0)))
+    if (isTyping)
+      this.expiries.set(
+        key,
+        this.clock.after(expiresInMs, () => this.received(conversationId, userId, false, 0)),
+      )
     const before = this.typing[conversationId] ?? []
     if (before.includes(userId) === isTyping) return
     const users = isTyping ? [...before, userId] : before.filter((id) => id !== userId)

@@ -49,7 +49,10 @@ beforeAll(async () => {
     // A page that the test answers has no address, and counts as one from another network.
     args: ['--no-sandbox', '--disable-features=LocalNetworkAccessChecks'],
   })
-  ben = new UserChatAPI({ baseUrl: `${server.env['API_URL']}/api/supabase/user-chat`, accessToken: async () => server.env['USER_TOKEN_BEN']! })
+  ben = new UserChatAPI({
+    baseUrl: `${server.env['API_URL']}/api/supabase/user-chat`,
+    accessToken: async () => server.env['USER_TOKEN_BEN']!,
+  })
   conversationId = (await ben.openConversation(server.env['USER_ID_ANA']!)).data!.id
 }, PATIENCE_MS)
 
@@ -93,7 +96,12 @@ async function startClient(page: Page): Promise<void> {
   await page.waitForFunction(() => window.createChatClient !== undefined)
   await page.evaluate(
     ([url, anonKey, userId, token, id]) => {
-      window.client = window.createChatClient({ userId: userId!, socketUrl: `${url}/realtime/v1`, anonKey: anonKey!, accessToken: async () => token! })
+      window.client = window.createChatClient({
+        userId: userId!,
+        socketUrl: `${url}/realtime/v1`,
+        anonKey: anonKey!,
+        accessToken: async () => token!,
+      })
       window.client.start()
       window.room = window.client.conversation(id!)
       window.room.open()
@@ -104,7 +112,14 @@ async function startClient(page: Page): Promise<void> {
 
 const isLive = (page: Page) => page.waitForFunction(() => window.client.getState().connection.status === 'live')
 const shows = (page: Page, text: string) =>
-  page.waitForFunction((wanted) => window.room.getTimeline().messages.filter(({ content, state }) => content === wanted && state !== 'sending' && state !== 'pending').length === 1, text)
+  page.waitForFunction(
+    (wanted) =>
+      window.room
+        .getTimeline()
+        .messages.filter(({ content, state }) => content === wanted && state !== 'sending' && state !== 'pending')
+        .length === 1,
+    text,
+  )
 const leads = (page: Page) => page.evaluate(() => window.client.getState().isLeader)
 
 async function sendFromBen(): Promise<string> {
@@ -114,50 +129,69 @@ async function sendFromBen(): Promise<string> {
   return content
 }
 
-test('five tabs have one socket, and another one takes over when its tab is closed', async () => {
-  const tabs: Page[] = []
-  for (let index = 0; index < 5; index += 1) tabs.push(await openTab())
-  await Promise.all(tabs.map(isLive))
-  expect(openSockets()).toBe(1)
-  const first = await sendFromBen()
-  await Promise.all(tabs.map((tab) => shows(tab, first)))
+test(
+  'five tabs have one socket, and another one takes over when its tab is closed',
+  async () => {
+    const tabs: Page[] = []
+    for (let index = 0; index < 5; index += 1) tabs.push(await openTab())
+    await Promise.all(tabs.map(isLive))
+    await expect.poll(openSockets).toBe(1)
+    const first = await sendFromBen()
+    await Promise.all(tabs.map((tab) => shows(tab, first)))
 
-  const leading = await Promise.all(tabs.map(leads))
-  expect(leading.filter(Boolean)).toHaveLength(1)
-  const leader = tabs[leading.indexOf(true)]!
-  const others = tabs.filter((tab) => tab !== leader)
-  await leader.close()
-  const second = await sendFromBen()
-  await Promise.race([Promise.any(others.map((tab) => tab.waitForFunction(() => window.client.getState().isLeader))), rejectAfter(TAKEOVER_MS)])
-  await Promise.all(others.map((tab) => shows(tab, second)))
-  await Promise.all(others.map(isLive))
-  expect(openSockets()).toBe(1)
-}, PATIENCE_MS)
+    const leading = await Promise.all(tabs.map(leads))
+    expect(leading.filter(Boolean)).toHaveLength(1)
+    const leader = tabs[leading.indexOf(true)]!
+    const others = tabs.filter((tab) => tab !== leader)
+    await leader.close()
+    const second = await sendFromBen()
+    await Promise.race([
+      Promise.any(others.map((tab) => tab.waitForFunction(() => window.client.getState().isLeader))),
+      rejectAfter(TAKEOVER_MS),
+    ])
+    await Promise.all(others.map((tab) => shows(tab, second)))
+    await Promise.all(others.map(isLive))
+    await expect.poll(openSockets).toBe(1)
+  },
+  PATIENCE_MS,
+)
 
-test('a message that a closed tab did not send is sent after a reload', async () => {
-  const tab = await openTab()
-  await isLive(tab)
-  await tab.route('**/messages', (route) => (route.request().method() === 'POST' ? route.abort() : route.continue()))
-  const content = randomUUID()
-  await tab.evaluate((text) => window.room.send(text), content)
-  await tab.waitForFunction(() => window.client.getState().unsentCount === 1)
-  await tab.waitForFunction(async () => (await indexedDB.databases()).some(({ name }) => name?.startsWith('rapport:')))
-  await tab.unroute('**/messages')
-  await tab.reload()
-  await startClient(tab)
-  await shows(tab, content)
-}, PATIENCE_MS)
+test(
+  'a message that a closed tab did not send is sent after a reload',
+  async () => {
+    const tab = await openTab()
+    await isLive(tab)
+    await tab.route('**/messages', (route) => (route.request().method() === 'POST' ? route.abort() : route.continue()))
+    const content = randomUUID()
+    await tab.evaluate((text) => window.room.send(text), content)
+    await tab.waitForFunction(() => window.client.getState().unsentCount === 1)
+    await tab.waitForFunction(async () =>
+      (await indexedDB.databases()).some(({ name }) => name?.startsWith('rapport:')),
+    )
+    await tab.unroute('**/messages')
+    await tab.reload()
+    await startClient(tab)
+    await shows(tab, content)
+  },
+  PATIENCE_MS,
+)
 
-test('signing out deletes what is stored, in every tab', async () => {
-  const [tab, other] = [await openTab(), await openTab()]
-  await Promise.all([isLive(tab), isLive(other)])
-  await tab.evaluate(() => window.room.setDraft('unsent'))
-  await tab.evaluate(() => window.client.signOut())
-  await other.waitForFunction(() => window.client.getState().connection.status === 'idle')
-  expect(await tab.evaluate(async () => (await indexedDB.databases()).length)).toBe(0)
-  expect(openSockets()).toBe(0)
-}, PATIENCE_MS)
+test(
+  'signing out deletes what is stored, in every tab',
+  async () => {
+    const [tab, other] = [await openTab(), await openTab()]
+    await Promise.all([isLive(tab), isLive(other)])
+    await tab.evaluate(() => window.room.setDraft('unsent'))
+    await tab.evaluate(() => window.client.signOut())
+    await other.waitForFunction(() => window.client.getState().connection.status === 'idle')
+    expect(await tab.evaluate(async () => (await indexedDB.databases()).length)).toBe(0)
+    await expect.poll(openSockets).toBe(0)
+  },
+  PATIENCE_MS,
+)
 
 function rejectAfter(ms: number): Promise<never> {
-  return new Promise((_, reject) => setTimeout(() => reject(new Error(`waited ${ms} ms for another tab to take over`)), ms))
+  return new Promise((_, reject) =>
+    setTimeout(() => reject(new Error(`waited ${ms} ms for another tab to take over`)), ms),
+  )
 }

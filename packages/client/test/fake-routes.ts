@@ -52,7 +52,12 @@ function answer(routes: FakeRoutes, request: string, query: URLSearchParams, bod
     case 'GET /messages':
       return page(messages, query)
     case 'POST /messages': {
-      const sent = message({ seq: messages.length + 1, sender_id: 'me', content: String(body['content']), client_message_id: String(body['client_message_id']) })
+      const sent = message({
+        seq: messages.length + 1,
+        sender_id: 'me',
+        content: String(body['content']),
+        client_message_id: String(body['client_message_id']),
+      })
       routes.messages = [...messages, sent]
       return Response.json(sent, { status: 201 })
     }
@@ -62,7 +67,13 @@ function answer(routes: FakeRoutes, request: string, query: URLSearchParams, bod
     case 'GET /conversations/:id':
       return Response.json(routes.row)
     case 'POST /conversations/:id/read':
-      return Response.json({ success: true, updated: 1, unread_count: 0, last_read_at: null, last_read_message_id: body['message_id'] ?? null })
+      return Response.json({
+        success: true,
+        updated: 1,
+        unread_count: 0,
+        last_read_at: null,
+        last_read_message_id: body['message_id'] ?? null,
+      })
     case 'GET /presence':
       return Response.json([])
     default:
@@ -83,10 +94,16 @@ function page(messages: readonly wire.Message[], query: URLSearchParams): Respon
   if (query.get('conversation_id') !== CONVERSATION) return refusal(404, 'not_found')
   const limit = Number(query.get('limit') ?? 50)
   const [before, around] = [query.get('before'), query.get('around')]
-  const anchor = around === null ? -1 : messages.findIndex(({ id, seq }) => id === around || (around === 'first_unread' && seq > 0))
+  const anchor =
+    around === null ? -1 : messages.findIndex(({ id, seq }) => id === around || (around === 'first_unread' && seq > 0))
   if (around !== null && anchor < 0) return refusal(404, 'not_found')
   const end = around !== null ? anchor + limit / 2 : before !== null ? Number(before) - 1 : messages.length
   const begin = Math.max(0, around !== null ? anchor - limit / 2 : end - limit)
   const [hasOlder, hasNewer] = [begin > 0, end < messages.length]
-  return Response.json({ data: messages.slice(begin, end), has_more: hasOlder, next_cursor: hasOlder ? 'older' : null, prev_cursor: hasNewer ? 'newer' : null })
+  return Response.json({
+    data: messages.slice(begin, end),
+    has_more: hasOlder,
+    next_cursor: hasOlder ? 'older' : null,
+    prev_cursor: hasNewer ? 'newer' : null,
+  })
 }

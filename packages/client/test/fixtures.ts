@@ -103,11 +103,28 @@ export function receipt(user_id: string, last_read_seq: number, last_delivered_s
 }
 
 export function syncPage(part: Partial<wire.SyncPage> = {}): wire.SyncPage {
-  return { conversations: [], receipts: [], removed_conversation_ids: [], removed_message_ids: [], messages: [], cursor: 'c1', has_more: false, ...part }
+  return {
+    conversations: [],
+    receipts: [],
+    removed_conversation_ids: [],
+    removed_message_ids: [],
+    messages: [],
+    cursor: 'c1',
+    has_more: false,
+    ...part,
+  }
 }
 
 /** What a socket shows of a message: the table's columns. */
 export function rowOf(row: wire.Message): Record<string, unknown> {
-  const { sender: _1, reactions: _2, reply_to: _3, is_pinned: _4, attachments: _5, delivery_status: _6, ...columns } = row
+  const {
+    sender: _1,
+    reactions: _2,
+    reply_to: _3,
+    is_pinned: _4,
+    attachments: _5,
+    delivery_status: _6,
+    ...columns
+  } = row
   return { ...columns, read_by: [], deleted_by: null, changed_xid: '1' }
 }

@@ -46,7 +46,11 @@ export class Model {
     const row = conversation({
       rev: this.rev,
       last_seq: this.messages.length,
-      ...(last && { last_message: { id, content, created_at, file_name, is_deleted, message_type, sender_id }, last_message_id: id, last_message_at: created_at }),
+      ...(last && {
+        last_message: { id, content, created_at, file_name, is_deleted, message_type, sender_id },
+        last_message_id: id,
+        last_message_at: created_at,
+      }),
     })
     return syncPage({ conversations: [row], receipts: [receipt(PEER, this.readSeq)], messages: [...this.messages] })
   }
@@ -57,16 +61,39 @@ export class Model {
       case 'send':
         return this.send(action.isOwn ? ME : PEER, action.quotes, now)
       case 'edit':
-        return this.change(action.of, (held) => ({ ...held, content: `edited ${now}`, is_edited: true, edited_at: now, updated_at: now }))
+        return this.change(action.of, (held) => ({
+          ...held,
+          content: `edited ${now}`,
+          is_edited: true,
+          edited_at: now,
+          updated_at: now,
+        }))
       case 'delete':
-        return this.change(action.of, (held) => ({ ...held, content: '', is_deleted: true, deleted_at: now, updated_at: now, reactions: [], reply_to: null, is_pinned: false }))
+        return this.change(action.of, (held) => ({
+          ...held,
+          content: '',
+          is_deleted: true,
+          deleted_at: now,
+          updated_at: now,
+          reactions: [],
+          reply_to: null,
+          is_pinned: false,
+        }))
       case 'react':
         return this.react(action.of, action.isOwn ? ME : PEER)
       case 'pin':
         return this.change(action.of, (held) => ({ ...held, is_pinned: !held.is_pinned }))
       case 'read':
         this.readSeq = Math.max(this.readSeq, Math.floor((this.messages.length * action.share) / 100))
-        this.facts.push({ type: 'input', input: { type: 'row', table: 'conversation_receipts', action: 'UPDATE', row: { ...receipt(PEER, this.readSeq) } } })
+        this.facts.push({
+          type: 'input',
+          input: {
+            type: 'row',
+            table: 'conversation_receipts',
+            action: 'UPDATE',
+            row: { ...receipt(PEER, this.readSeq) },
+          },
+        })
     }
   }
 
@@ -93,11 +120,17 @@ export class Model {
     const before = held.reactions[0]?.user_ids ?? []
     const isOn = !before.includes(userId)
     const user_ids = isOn ? [...before, userId] : before.filter((id) => id !== userId)
-    const reactions = user_ids.length === 0 ? [] : [{ reaction: '👍', emoji: '👍', count: user_ids.length, me: user_ids.includes(ME), user_ids }]
+    const reactions =
+      user_ids.length === 0
+        ? []
+        : [{ reaction: '👍', emoji: '👍', count: user_ids.length, me: user_ids.includes(ME), user_ids }]
     const row = isOn
       ? { id: 'r', message_id: held.id, conversation_id: CONVERSATION, user_id: userId, reaction: '👍', emoji: '👍' }
       : { id: 'r' }
-    this.facts.push({ type: 'input', input: { type: 'row', table: 'message_reactions', action: isOn ? 'INSERT' : 'DELETE', row } })
+    this.facts.push({
+      type: 'input',
+      input: { type: 'row', table: 'message_reactions', action: isOn ? 'INSERT' : 'DELETE', row },
+    })
     this.change(of, (message) => ({ ...message, reactions }))
   }
 
@@ -122,6 +155,14 @@ export class Model {
   }
 }
 
-function quote({ id, content, created_at, file_name, is_deleted, message_type, sender_id }: wire.Message): wire.MessagePreview {
+function quote({
+  id,
+  content,
+  created_at,
+  file_name,
+  is_deleted,
+  message_type,
+  sender_id,
+}: wire.Message): wire.MessagePreview {
   return { id, content, created_at, file_name, is_deleted, message_type, sender_id }
 }

@@ -19,7 +19,9 @@ export interface Server {
 export async function startServer(): Promise<Server> {
   const folder = mkdtempSync(join(tmpdir(), 'rapport-client-'))
   const file = join(folder, 'server.env')
-  const child = spawn(BINARY, ['dev', '--ephemeral', '--port', '0', '--env-file', file], { stdio: ['ignore', 'pipe', 'pipe'] })
+  const child = spawn(BINARY, ['dev', '--ephemeral', '--port', '0', '--env-file', file], {
+    stdio: ['ignore', 'pipe', 'pipe'],
+  })
   const output: string[] = []
   for (const stream of [child.stdout, child.stderr]) stream.on('data', (data) => output.push(String(data)))
   const written = new Promise<'written'>((resolve) => {
@@ -31,7 +33,9 @@ export async function startServer(): Promise<Server> {
   })
   const first = await Promise.race([written, once(child, 'exit')])
   if (first !== 'written') throw new Error(`the server ended:\n${output.join('')}`)
-  const env = Object.fromEntries([...readFileSync(file, 'utf8').matchAll(/^([A-Z_]+)="(.*)"$/gm)].map(([, key, value]) => [key, value])) as Record<string, string>
+  const env = Object.fromEntries(
+    [...readFileSync(file, 'utf8').matchAll(/^([A-Z_]+)="(.*)"$/gm)].map(([, key, value]) => [key, value]),
+  ) as Record<string, string>
   return {
     env,
     async stop() {

@@ -13,7 +13,11 @@ export class FakeLocks implements Locks {
   private holder: Request | null = null
   private waiting: Request[] = []
 
-  request(_name: string, { steal = false, signal }: { steal?: boolean; signal?: AbortSignal }, hold: () => Promise<void>): Promise<void> {
+  request(
+    _name: string,
+    { steal = false, signal }: { steal?: boolean; signal?: AbortSignal },
+    hold: () => Promise<void>,
+  ): Promise<void> {
     return new Promise((resolve, reject) => {
       const request = { hold, resolve, reject }
       if (steal) {
@@ -60,7 +64,8 @@ export class FakeChannels {
     return {
       post: (message) => {
         const copy: unknown = structuredClone(message)
-        for (const [other, deliver] of this.receivers) if (other !== key) void Promise.resolve().then(() => this.receivers.has(other) && deliver(copy))
+        for (const [other, deliver] of this.receivers)
+          if (other !== key) void Promise.resolve().then(() => this.receivers.has(other) && deliver(copy))
       },
       close: () => this.receivers.delete(key),
     }

@@ -12,7 +12,11 @@ export function until(client: ChatClient, what: string, test: (state: ChatState)
     }
     const timer = setTimeout(() => {
       const { connection, conversations, timelines } = client.getState()
-      finish(() => reject(new Error(`waited for ${what}: ${JSON.stringify({ connection, conversations, timelines }).slice(0, 3_000)}`)))
+      finish(() =>
+        reject(
+          new Error(`waited for ${what}: ${JSON.stringify({ connection, conversations, timelines }).slice(0, 3_000)}`),
+        ),
+      )
     }, PATIENCE_MS)
     const unsubscribe = client.subscribe(() => test(client.getState()) && finish(resolve))
     if (test(client.getState())) finish(resolve)
