@@ -137,6 +137,10 @@ describe('displaying', () => {
       hasNewer: true,
       jump: { target: { messageId: 'm40', seq: 40 } },
     })
+    const last = timeline().messages.at(-1)!
+    room.setVisible({ seq: last.seq, isAtEnd: true })
+    await room.pinMessage('m40', true)
+    expect(timeline().messages.at(-1)?.id).toBe(last.id)
     const first = timeline().jump!.number
     await room.jumpTo('m40')
     expect(timeline().jump!.number).toBeGreaterThan(first)
@@ -459,6 +463,32 @@ test('signing out ends the presence, deletes what is stored, and closes the sock
   expect(routes.seen).toContain('DELETE /presence')
   expect(await storage.all('drafts')).toEqual([])
   expect(socket.isWanted).toBe(false)
+})
+
+test('an hour of messages and changing conversations leaves no timer, listener or channel behind', async () => {
+  const { client, clock, page, socket, goLive, room, timeline } = clientOf(fakeRoutes(history(1)))
+  client.start()
+  room.open()
+  await goLive()
+  const held = () => [clock.waiting, page.listenerCount, socket.channels.size]
+  const before = held()
+  const channel = socket.channels.get(`user:${ME}`)!
+  for (let second = 1; second <= 3_600; second += 1) {
+    const typing = { conversation_id: CONVERSATION, user_id: PEER, is_typing: true, expires_in_ms: 6_000 }
+    channel.onInput({ type: 'event', name: 'typing', payload: typing })
+    const row = rowOf(message({ seq: second + 1 }))
+    channel.onInput({ type: 'row', table: 'user_messages', action: 'INSERT', row })
+    if (second % 60 === 0) {
+      const close = client.conversation(`other${second}`).open()
+      await clock.advance(1_000)
+      close()
+    }
+  }
+  await clock.advance(10_000)
+  await answered()
+  expect(held()).toEqual(before)
+  expect(timeline().messages.length).toBeLessThanOrEqual(2_100)
+  expect(Object.keys(client.getState().timelines).length).toBeLessThanOrEqual(6)
 })
 
 describe('several tabs', () => {

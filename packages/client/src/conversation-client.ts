@@ -213,6 +213,9 @@ export class Conversation implements ConversationClient {
 
   setVisible(lowest: { seq: number; isAtEnd: boolean } | null): void {
     const seq = lowest && Number.isFinite(lowest.seq) ? lowest.seq : this.newestSeq
+    // The end that is trimmed is the one far from here.
+    const isNewest = lowest?.isAtEnd && this.loaded.range?.to === Infinity
+    if (lowest && this.loaded.contains(seq)) this.loaded.anchor = isNewest ? Infinity : seq
     this.reader?.show(lowest && { ...lowest, seq })
   }
 

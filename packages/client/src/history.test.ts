@@ -90,6 +90,19 @@ describe('a history', () => {
     expect(history.range).toEqual({ from: 0, to: MAX_MESSAGES })
   })
 
+  test('drops what is far from the reader when live messages exceed the limit', () => {
+    for (const anchor of [Infinity, 5]) {
+      const history = new History()
+      history.addPage({ at: 'newest' }, pageOf(20, { at: 'newest' }, 20))
+      history.display(anchor)
+      for (let seq = 21; seq <= 2 * MAX_MESSAGES; seq += 1) history.upsert(fromAnswer(message({ seq })))
+      expect(history.messages.length).toBeLessThanOrEqual(MAX_MESSAGES + 100)
+      expect(history.messages.some(({ row }) => row.seq === (anchor === Infinity ? 2 * MAX_MESSAGES : anchor))).toBe(
+        true,
+      )
+    }
+  })
+
   test('learns nothing from an empty page but the end', () => {
     expect(coveredBy({ at: 'before', seq: 5 }, { messages: [], hasOlder: false, hasNewer: true })).toEqual({
       from: 0,

@@ -8,6 +8,9 @@ import type * as wire from './wire'
 /** Messages held of one conversation. Beyond it the end farther from the reader is dropped. */
 export const MAX_MESSAGES = 2_000
 
+/** Live messages may exceed the limit by this many, so that not each one moves it. */
+const SLACK = 100
+
 /** A page that was asked for, and the part of the conversation that its answer covers. */
 export type Position =
   | { at: 'newest' }
@@ -46,6 +49,12 @@ export class History {
   /** The part that is displayed. */
   get range(): Range | undefined {
     return rangeAt(this.ranges, this.anchor)
+  }
+
+  /** Whether a position is in the displayed part. */
+  contains(seq: number): boolean {
+    const { range } = this
+    return range !== undefined && range.from <= seq && seq <= range.to
   }
 
   /** The messages of the displayed part, oldest first. */
@@ -88,6 +97,7 @@ export class History {
     if (merged === before) return false
     this.held.set(id, merged)
     this.sorted = null
+    this.trim(MAX_MESSAGES + SLACK)
     return isIncomplete(merged, before)
   }
 
@@ -96,7 +106,7 @@ export class History {
     const range = coveredBy(position, page)
     if (range) this.ranges = addRange(this.ranges, range)
     this.sorted = null
-    this.trim()
+    this.trim(MAX_MESSAGES)
   }
 
   remove(id: string): void {
@@ -133,9 +143,9 @@ export class History {
   }
 
   /** Drops what is held beyond the limit: first other parts, then the end far from the reader. */
-  private trim(): void {
+  private trim(limit: number): void {
     const { range } = this
-    if (!range || this.held.size <= MAX_MESSAGES) return
+    if (!range || this.held.size <= limit) return
     const { messages } = this
     const isNearEnd = this.anchor > (messages.at(-1)?.row.seq ?? 0) - messages.length / 2
     const kept = isNearEnd ? messages.slice(-MAX_MESSAGES) : messages.slice(0, MAX_MESSAGES)
