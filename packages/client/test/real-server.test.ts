@@ -8,8 +8,9 @@ import { systemClock, type Clock } from '../src/clock'
 import { quietPage } from '../src/page'
 import { RealtimeSocket } from '../src/realtime-socket'
 import { memoryStorage } from '../src/storage'
+import { createServerApi, loadInitialState } from '../src/server'
 import type { AccessToken } from '../src/token'
-import type { Connection } from '../src/types'
+import type { Connection, InitialState } from '../src/types'
 import { startProxy, type Proxy } from './proxy'
 import { PATIENCE_MS, startServer, type Server } from './server'
 import { until } from './until'
@@ -36,11 +37,17 @@ function clientOf(
     socket = true,
     speed = 1,
     accessToken = async () => tokenOf(name),
-  }: { proxy?: Proxy; socket?: boolean; speed?: number; accessToken?: AccessToken } = {},
+    initialState,
+  }: { proxy?: Proxy; socket?: boolean; speed?: number; accessToken?: AccessToken; initialState?: InitialState } = {},
 ): Client {
   const base = proxy ? `http://127.0.0.1:${proxy.port}` : server.env['API_URL']!
   const client = new Client(
-    { userId: idOf(name), baseUrl: `${base}/api/supabase/user-chat`, accessToken },
+    {
+      userId: idOf(name),
+      baseUrl: `${base}/api/supabase/user-chat`,
+      accessToken,
+      ...(initialState && { initialState }),
+    },
     {
       clock: fastClock(speed),
       page: quietPage,
@@ -281,6 +288,34 @@ test(
       await until(ana, 'the message', () => texts(ana, id).includes(text))
     }
     expect([...statuses].filter((status) => ['signed_out', 'polling'].includes(status))).toEqual([])
+  },
+  PATIENCE_MS,
+)
+
+test(
+  'a server component loads the first page with the cookie of the session',
+  async () => {
+    const [ana, ben] = [clientOf('ANA'), clientOf('BEN')]
+    await Promise.all([live(ana), live(ben)])
+    const id = await chat(ana, ben, 'BEN')
+    const text = randomUUID()
+    ben.conversation(id).send(text)
+    await until(ben, 'Ben to have sent', ({ unsentCount }) => unsentCount === 0)
+    const session = {
+      access_token: tokenOf('ANA'),
+      refresh_token: 'unused',
+      token_type: 'bearer',
+      expires_in: 3_600,
+      expires_at: Math.floor(Date.now() / 1_000) + 3_600,
+    }
+    const cookie = `sb-project-auth-token=base64-${Buffer.from(JSON.stringify(session)).toString('base64url')}`
+    const api = createServerApi({ url: server.env['API_URL']!, cookie })
+    const { data, error } = await loadInitialState(api, { conversationId: id })
+    expect(error).toBeNull()
+    expect(data?.me?.full_name).toBe('Ana Alvarez')
+    expect(data?.pages?.[0]?.messages.at(-1)?.content).toBe(text)
+    const initial = clientOf('ANA', { initialState: data! }).getServerState()
+    expect(initial.timelines[id]?.messages.at(-1)?.content).toBe(text)
   },
   PATIENCE_MS,
 )
