@@ -20,7 +20,10 @@ export interface ChatClientOptions {
   userId: string
   /** The base URL of the routes. The default, `/api/supabase/user-chat`, fits a page behind a rewrite. */
   baseUrl?: string
-  /** The URL of the socket, as in `wss://chat.example.com/realtime/v1`. Without it the client polls. */
+  /**
+   * The address of the socket, as in `wss://chat.example.com`, or with a path if it is not
+   * `/realtime/v1`. Without an address the client polls.
+   */
   socketUrl?: string
   /** The project's public key. The socket requires it. */
   anonKey?: string

@@ -12,7 +12,7 @@ export const HEARTBEAT_MS = 25_000
 const NEVER_MS = 2_147_483_647
 
 export interface RealtimeSocketSettings {
-  /** As in `wss://chat.example.com/realtime/v1`. */
+  /** As in `wss://chat.example.com`. */
   url: string
   anonKey: string
   WebSocket?: typeof WebSocket
@@ -98,7 +98,7 @@ export class RealtimeSocket implements ChatSocket {
   /** Created when it is first needed: it adds listeners to the page, and creating a chat client must not. */
   private get client(): RealtimeClient {
     const { url, anonKey, WebSocket = globalThis.WebSocket } = this.settings
-    this.created ??= new RealtimeClient(url.replace(/^http/, 'ws'), {
+    this.created ??= new RealtimeClient(endpoint(url), {
       params: { apikey: anonKey },
       transport: this.observed(WebSocket),
       heartbeatIntervalMs: HEARTBEAT_MS,
@@ -136,6 +136,13 @@ export class RealtimeSocket implements ChatSocket {
     })
     this.leaving.set(topic, left)
   }
+}
+
+/** The address without a path is that of the server; realtime-js appends `/websocket`. */
+export function endpoint(url: string): string {
+  const address = new URL(url.replace(/^http/, 'ws'))
+  if (address.pathname === '/') address.pathname = '/realtime/v1'
+  return address.href.replace(/\/$/, '')
 }
 
 interface RowChange {
