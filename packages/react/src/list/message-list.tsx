@@ -11,6 +11,7 @@ import type { MessageActions } from './message-actions'
 import { ChunkWatcher, MessageChunk } from './message-chunk'
 import { RowState } from './row-state'
 import { chunkRows, layoutRows } from './rows'
+import { useHeldTail } from './use-held-tail'
 import { useScroll } from './use-scroll'
 import { ListSkeleton, PageError, PageSkeleton } from './skeleton'
 
@@ -44,7 +45,8 @@ export function MessageList(props: MessageListProps): ReactNode {
   const rowsElement = useRef<HTMLDivElement>(null)
   const [state] = useState(() => new RowState())
   const [watcher] = useState(() => new ChunkWatcher())
-  const { messages, firstUnreadSeq } = timeline
+  const { firstUnreadSeq } = timeline
+  const messages = useHeldTail(scroller, timeline.messages)
 
   const rows = useMemo(() => layoutRows(messages, firstUnreadSeq), [messages, firstUnreadSeq])
   const chunks = useMemo(() => chunkRows(rows), [rows])

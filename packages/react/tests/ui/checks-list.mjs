@@ -70,6 +70,29 @@ export const checks = {
     await close()
   },
 
+  async '10 under a finger, new messages wait and are counted'({ browser, server }) {
+    const page = await browser.newPage({ viewport: { width: 390, height: 700 }, hasTouch: true, isMobile: true })
+    await page.goto(`${server.url}/demo/gallery/?only=long`)
+    await page.locator('[data-slot="message-row"]').last().waitFor()
+    const session = await page.context().newCDPSession(page)
+    const touch = (type, y) => session.send('Input.dispatchTouchEvent', { type, touchPoints: type === 'touchEnd' ? [] : [{ x: 180, y }] })
+    const drag = async (from, to) => {
+      await touch('touchStart', from)
+      for (let step = 1; step <= 10; step++) await touch('touchMove', from + ((to - from) * step) / 10)
+    }
+    // The first drag leaves the end; what arrives during the second one has to wait.
+    await drag(200, 600)
+    await touch('touchEnd')
+    await page.waitForFunction(() => document.querySelector('[data-slot="scroller"]').scrollTop < -200)
+    await drag(200, 300)
+    await page.evaluate(() => window.gallery.receive('while a finger is down'))
+    await page.waitForFunction(() => document.querySelector('[data-slot="pill"]')?.textContent === '1 new message')
+    assert.equal(await page.getByText('while a finger is down').count(), 0)
+    await touch('touchEnd')
+    await page.getByText('while a finger is down').waitFor({ state: 'attached' })
+    await page.close()
+  },
+
   async '11 at the bottom, the end stays in view'(t) {
     const { conversation, ana, close } = await both(t)
     const ben = t.server.user('ben')
