@@ -1,6 +1,6 @@
 'use client'
 
-import { useEffect, useRef, useState, useSyncExternalStore, type ReactNode } from 'react'
+import { memo, useEffect, useRef, useState, useSyncExternalStore, type ReactNode } from 'react'
 import type { MessageActions } from './message-actions'
 import { MessageRow } from './message-row'
 import type { Chunk } from './rows'
@@ -65,7 +65,7 @@ interface MessageChunkProps {
 }
 
 /** Some rows, or an empty box of their height while they are far from the viewport. */
-export function MessageChunk({ chunk, watcher, state, actions, showAvatar }: MessageChunkProps): ReactNode {
+export const MessageChunk = memo(function MessageChunk({ chunk, watcher, state, actions, showAvatar }: MessageChunkProps): ReactNode {
   const element = useRef<HTMLDivElement>(null)
   const [height, setHeight] = useState<number | null>(null)
   const isPinned = useSyncExternalStore(watcher.subscribe, () => watcher.isPinned(chunk.id), () => false)
@@ -86,4 +86,4 @@ export function MessageChunk({ chunk, watcher, state, actions, showAvatar }: Mes
       {!isBoxed && chunk.rows.map((row) => <MessageRow key={row.message.key} {...row} state={state} actions={actions} showAvatar={showAvatar} />)}
     </div>
   )
-}
+})

@@ -10,7 +10,7 @@ import { onListKey } from './list-keys'
 import type { MessageActions } from './message-actions'
 import { ChunkWatcher, MessageChunk } from './message-chunk'
 import { RowState } from './row-state'
-import { chunkRows, layoutRows } from './rows'
+import { RowLayout } from './rows'
 import { useHeldTail } from './use-held-tail'
 import { useScroll } from './use-scroll'
 import { ListSkeleton, PageError, PageSkeleton } from './skeleton'
@@ -48,8 +48,8 @@ export function MessageList(props: MessageListProps): ReactNode {
   const { firstUnreadSeq } = timeline
   const messages = useHeldTail(scroller, timeline.messages)
 
-  const rows = useMemo(() => layoutRows(messages, firstUnreadSeq), [messages, firstUnreadSeq])
-  const chunks = useMemo(() => chunkRows(rows), [rows])
+  const [rowLayout] = useState(() => new RowLayout())
+  const chunks = useMemo(() => rowLayout.layout(messages, firstUnreadSeq), [rowLayout, messages, firstUnreadSeq])
   const byKey = useMemo(() => new Map(messages.map((message) => [message.key, message])), [messages])
 
   const scroll = useScroll({ scroller, rows: rowsElement, conversation, timeline, state, watcher })

@@ -1,5 +1,4 @@
 import type { TimelineMessage } from '@rapport-chat/client'
-import { isSameDay } from '../format/time'
 
 export type Position = 'single' | 'first' | 'middle' | 'last'
 
@@ -34,18 +33,36 @@ export function layoutRows(messages: readonly TimelineMessage[], firstUnreadSeq:
     return {
       message,
       position: isFirst ? (isLast ? 'single' : 'first') : isLast ? 'last' : 'middle',
-      startsDay: !before || !isSameDay(new Date(before.created_at), new Date(message.created_at)),
+      startsDay: !before || stampOf(before).day !== stampOf(message).day,
       isFirstUnread: index === unread,
     }
   })
 }
 
+interface Stamp {
+  readonly time: number
+  /** Days since 1970 in the local zone. */
+  readonly day: number
+}
+
+/** Parsing dates is most of the work of a layout, and messages are laid out again and again. */
+const stamps = new WeakMap<TimelineMessage, Stamp>()
+
+function stampOf(message: TimelineMessage): Stamp {
+  const known = stamps.get(message)
+  if (known) return known
+  const date = new Date(message.created_at)
+  const stamp = { time: date.getTime(), day: Date.UTC(date.getFullYear(), date.getMonth(), date.getDate()) / 86_400_000 }
+  stamps.set(message, stamp)
+  return stamp
+}
+
 function continues(before: TimelineMessage | undefined, message: TimelineMessage): boolean {
   if (!before || before.sender_id !== message.sender_id) return false
   if (before.message_type === 'system' || message.message_type === 'system') return false
-  const from = new Date(before.created_at)
-  const to = new Date(message.created_at)
-  return to.getTime() - from.getTime() < GROUP_MS && isSameDay(from, to)
+  const from = stampOf(before)
+  const to = stampOf(message)
+  return to.time - from.time < GROUP_MS && from.day === to.day
 }
 
 /**
@@ -66,4 +83,32 @@ export function chunkRows(rows: readonly Row[]): Chunk[] {
     else chunks.push({ id, rows: [row] })
   }
   return chunks
+}
+
+/**
+ * Lays out one list again and again. Rows and chunks that did not change are the same objects as
+ * before, so that only what did change is rendered: a page of history leaves the other chunks alone.
+ */
+export class RowLayout {
+  private rows = new Map<string, Row>()
+  private chunks = new Map<number, Chunk>()
+
+  layout(messages: readonly TimelineMessage[], firstUnreadSeq: number | null): readonly Chunk[] {
+    const rows = layoutRows(messages, firstUnreadSeq).map((row) => {
+      const before = this.rows.get(row.message.key)
+      return before && isSameRow(before, row) ? before : row
+    })
+    const chunks = chunkRows(rows).map((chunk) => {
+      const before = this.chunks.get(chunk.id)
+      const isSame = before?.rows.length === chunk.rows.length && chunk.rows.every((row, index) => row === before.rows[index])
+      return isSame ? before : chunk
+    })
+    this.rows = new Map(rows.map((row) => [row.message.key, row]))
+    this.chunks = new Map(chunks.map((chunk) => [chunk.id, chunk]))
+    return chunks
+  }
+}
+
+function isSameRow(a: Row, b: Row): boolean {
+  return a.message === b.message && a.position === b.position && a.startsDay === b.startsDay && a.isFirstUnread === b.isFirstUnread
 }

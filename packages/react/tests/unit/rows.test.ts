@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { chunkRows, layoutRows } from '../../src/list/rows'
+import { chunkRows, layoutRows, RowLayout } from '../../src/list/rows'
 import { message, PEOPLE } from '../../src/testing/fake-client'
 
 const { ana, ben } = PEOPLE
@@ -56,5 +56,30 @@ describe('chunkRows', () => {
   it('never opens an earlier chunk again', () => {
     const ids = chunkRows(layoutRows([...messages(1, 45), message('c', ana, 'x', { seq: Number.POSITIVE_INFINITY })], null)).map(({ id }) => id)
     expect(ids).toEqual([...new Set(ids)].sort((a, b) => a - b))
+  })
+})
+
+describe('RowLayout', () => {
+  const messages = (from: number, to: number) => Array.from({ length: to - from + 1 }, (_, i) => message('c', ben, 'x', { id: `m${from + i}`, key: `m${from + i}`, seq: from + i, created_at: at(0) }))
+
+  it('keeps the chunks that did not change', () => {
+    const layout = new RowLayout()
+    const all = messages(1, 99)
+    const before = layout.layout(all.slice(40), null)
+    const after = layout.layout(all, null)
+    // The first row of what was loaded continues a group now; the chunks below it are untouched.
+    expect(after.slice(-2)).toEqual(before.slice(-2))
+    expect(after.at(-1)).toBe(before.at(-1))
+    expect(after.at(-2)).toBe(before.at(-2))
+  })
+
+  it('lays out a changed message again', () => {
+    const layout = new RowLayout()
+    const all = messages(1, 10)
+    const [before] = layout.layout(all, null)
+    const [after] = layout.layout([...all.slice(0, 9), { ...(all[9] as (typeof all)[number]), content: 'edited' }], null)
+    expect(after).not.toBe(before)
+    expect(after?.rows[0]).toBe(before?.rows[0])
+    expect(after?.rows[9]?.message.content).toBe('edited')
   })
 })
