@@ -33,7 +33,7 @@ export function Chooser({ people }: { people: readonly DemoPerson[] }): ReactNod
         ))}
       </ul>
       <p className="demo-links">
-        <a href="gallery/">Gallery of all components</a> · <a href="../docs">Routes</a>
+        <a href="gallery/">Gallery of all components</a> · <a href="../docs">Routes</a> · <a href="licenses.txt">Licences</a>
       </p>
     </main>
   )

@@ -1,7 +1,7 @@
 'use client'
 
 import { CloudOff, LoaderCircle, LogIn, WifiOff } from 'lucide-react'
-import type { ReactNode } from 'react'
+import { useEffect, useRef, type ReactNode } from 'react'
 import { useChatContext } from '../context/chat-context'
 import { useConnection, useConnectionTrouble, type Trouble } from '../hooks/use-connection'
 
@@ -9,9 +9,14 @@ const ICONS = { connecting: LoaderCircle, reconnecting: LoaderCircle, polling: C
 
 /** One line about the connection, if there is something to say. Content stays as it is. */
 export function ConnectionBanner(): ReactNode {
-  const { strings, onSignIn } = useChatContext()
+  const { strings, onSignIn, announce } = useChatContext()
   const trouble = useConnectionTrouble()
   const { retry } = useConnection()
+  const before = useRef<Trouble | null>(null)
+  useEffect(() => {
+    if (before.current && !trouble) announce(strings.backOnline)
+    before.current = trouble
+  }, [trouble, announce, strings])
   if (!trouble) return null
   const texts: Record<Trouble, string> = {
     connecting: strings.connecting,

@@ -40,6 +40,7 @@ export function ConversationSearch({ conversationId, onOpen, onClose }: Conversa
           <X aria-hidden size={18} />
         </IconButton>
       </div>
+      {query.trim().length < MIN_QUERY && <p className="rpt-find-hint">{strings.searchHint}</p>}
       {query.trim().length >= MIN_QUERY && (
         <div className="rpt-find-hits" data-busy={isSearching || undefined}>
           <MessageHits hits={hits} query={answered} isSearching={isSearching} error={error} onOpen={({ message }) => onOpen(message.id)} />

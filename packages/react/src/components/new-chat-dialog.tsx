@@ -20,16 +20,29 @@ export function NewChatDialog({ isOpen, ...rest }: NewChatDialogProps): ReactNod
   return isOpen ? <OpenDialog {...rest} /> : null
 }
 
+interface Contacts {
+  readonly recents: readonly Person[]
+  readonly teamMembers: readonly Person[]
+}
+
+function hasConversation(contact: { conversation_id?: string | null }): boolean {
+  return Boolean(contact.conversation_id)
+}
+
 function OpenDialog({ onClose, onCreateConversation, teamId }: Omit<NewChatDialogProps, 'isOpen'>): ReactNode {
   const { strings } = useChatContext()
   const client = useChatClient()
-  const [contacts, setContacts] = useState<readonly Person[] | null>(null)
+  const [contacts, setContacts] = useState<Contacts | null>(null)
   const [refusal, setRefusal] = useState<string | null>(null)
 
   useEffect(() => {
     const abort = new AbortController()
     // Contacts are those with conversations, then the members of the user's teams.
-    void client.api.getContacts({ limit: 50, signal: abort.signal }).then(({ data }) => data && setContacts(data.data))
+    void client.api.getContacts({ limit: 50, signal: abort.signal }).then(({ data }) => {
+      if (!data) return
+      const [known, others] = [data.data.filter(hasConversation), data.data.filter((contact) => !hasConversation(contact))]
+      setContacts({ recents: known, teamMembers: others })
+    })
     return () => abort.abort()
   }, [client])
 
@@ -45,7 +58,7 @@ function OpenDialog({ onClose, onCreateConversation, teamId }: Omit<NewChatDialo
   }
   return (
     <Dialog title={strings.newChatTitle} onClose={onClose}>
-      <UserSearchInput autoFocus onSelect={(person) => void select(person)} {...(contacts && { recents: contacts })} {...(teamId !== undefined && { teamId })} />
+      <UserSearchInput autoFocus onSelect={(person) => void select(person)} {...contacts} {...(teamId !== undefined && { teamId })} />
       {refusal && (
         <p className="rpt-refusal" role="alert">
           {refusal}

@@ -18,6 +18,8 @@ export interface UserSearchInputProps {
   teamId?: string
   /** Shown before anything is typed. By default the people of recent conversations. */
   recents?: readonly Person[]
+  /** Shown below them. */
+  teamMembers?: readonly Person[]
   placeholder?: string
   autoFocus?: boolean
 }
@@ -28,7 +30,7 @@ interface Group {
 }
 
 /** A combobox that finds people the user may message. */
-export function UserSearchInput({ onSelect, value, onChange, teamId, recents: given, placeholder, autoFocus = false }: UserSearchInputProps): ReactNode {
+export function UserSearchInput({ onSelect, value, onChange, teamId, recents: given, teamMembers, placeholder, autoFocus = false }: UserSearchInputProps): ReactNode {
   const { strings, announce } = useChatContext()
   const [own, setOwn] = useState('')
   const query = value ?? own
@@ -38,9 +40,15 @@ export function UserSearchInput({ onSelect, value, onChange, teamId, recents: gi
   const isAsking = query.trim().length >= MIN_QUERY
 
   const groups = useMemo<readonly Group[]>(() => {
-    const shown = isAsking ? people.filter((person) => teamId === undefined || person.team_id === teamId) : (given ?? recents)
-    return shown.length === 0 ? [] : [{ title: isAsking ? strings.groupPeople : strings.recentContacts, people: shown }]
-  }, [isAsking, people, given, recents, teamId, strings])
+    const inTeam = (all: readonly Person[]): readonly Person[] => (teamId === undefined ? all : all.filter((person) => person.team_id === teamId))
+    const all = isAsking
+      ? [{ title: strings.groupPeople, people: inTeam(people) }]
+      : [
+          { title: strings.recentContacts, people: given ?? recents },
+          { title: strings.yourTeams, people: inTeam(teamMembers ?? []) },
+        ]
+    return all.filter((group) => group.people.length > 0)
+  }, [isAsking, people, given, recents, teamMembers, teamId, strings])
   const all = useMemo(() => groups.flatMap((group) => group.people), [groups])
   const presence = useWatchedPresence(useMemo(() => all.map(({ id }) => id), [all]))
   const active = all.find(({ id }) => id === activeId) ?? (isAsking ? all[0] : undefined)

@@ -14,20 +14,17 @@ export const en = {
   // People and presence
   you: 'You',
   unknownPerson: 'Unknown user',
-  deletedPerson: 'Deleted user',
   online: 'Online',
   away: 'Away',
   busy: 'Busy',
   offline: 'Offline',
   lastSeen: (when: string) => `Last seen ${when}`,
-  statusUntil: (status: string, when: string) => `${status} until ${when}`,
   roleAdmin: 'Admin',
   roleSuperAdmin: 'Super admin',
 
   // Time
   today: 'Today',
   yesterday: 'Yesterday',
-  now: 'now',
 
   // Conversations
   messages: 'Messages',
@@ -41,7 +38,6 @@ export const en = {
   filterArchived: 'Archived',
   filters: 'Show conversations',
   groupPeople: 'People',
-  groupConversations: 'Conversations',
   groupMessages: 'Messages',
   previewOwn: (text: string) => `You: ${text}`,
   previewDraft: 'Draft:',
@@ -77,7 +73,6 @@ export const en = {
   blockQuestion: (name: string) => `Block ${name}?`,
   blockExplanation: (name: string) => `You and ${name} can no longer write to each other. ${name} is not told.`,
   blocked: (name: string) => `${name} is blocked`,
-  unblock: 'Unblock',
 
   // The conversation
   messagesWith: (name: string) => `Messages with ${name}`,
@@ -101,7 +96,6 @@ export const en = {
   photoNamed: (name: string) => `Photo: ${name}`,
   file: 'File',
   openPhoto: (name: string) => `Open photo ${name}`,
-  fileSize: (size: string) => size,
   edited: 'edited',
   editedShowHistory: 'Edited. Show earlier versions',
   messageDeleted: 'Message deleted',
@@ -110,7 +104,6 @@ export const en = {
   showLess: 'Show less',
   stateMessage: { pending: 'Waiting to be sent', sending: 'Sending', sent: 'Sent', delivered: 'Delivered', read: 'Read', failed: 'Not sent' },
   replyingTo: (name: string) => `Reply to ${name}`,
-  quotedDeleted: 'Deleted message',
   reactionBy: (emoji: string, names: string) => `${emoji} by ${names}`,
   reactionsList: (text: string) => `Reactions: ${text}`,
   retry: 'Retry',
@@ -198,13 +191,11 @@ export const en = {
   searchNothing: (query: string) => `No messages match “${query}”.`,
   hitsFound: (count: number) => n(count, { one: '1 message found', other: `${count} messages found` }),
   searching: 'Searching',
-  loadMore: 'Load more',
   searchHint: 'Find words, "exact phrases", from:name, has:link.',
 
   // Connection
   connecting: 'Connecting…',
   reconnecting: 'Connection lost. Reconnecting…',
-  reconnectingIn: (seconds: number) => `Connection lost. Next attempt in ${seconds} s.`,
   reconnectNow: 'Try now',
   offlineBanner: 'You are offline. Messages are sent when you are back.',
   pollingBanner: 'Limited connection: typing and presence are not shown.',
@@ -213,7 +204,6 @@ export const en = {
   backOnline: 'Connected again',
 
   // Errors and empty states
-  somethingWrong: 'Something went wrong',
   tryAgain: 'Try again',
   errorCode: (code: string) => `Code: ${code}`,
   changeFailed: (message: string) => `The change was undone. ${message}`,
@@ -260,7 +250,6 @@ export const en = {
   shortcuts: 'Keyboard shortcuts',
   close: 'Close',
   cancel: 'Cancel',
-  ok: 'OK',
   shortcutList: {
     find: 'Find a person or conversation',
     previousNext: 'Previous or next conversation',

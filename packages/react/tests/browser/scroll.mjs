@@ -51,7 +51,10 @@ const checks = {
         const scroller = document.getElementById('scroller')
         const { fromTop, viewport } = window.keeper.position()
         if (fromTop > viewport * 2) return null
-        const key = document.elementFromPoint(200, 300).closest('[data-key]').dataset.key
+        // After a leap of four viewports the chunk may still be an empty box for a frame.
+        let point = null
+        while (!(point = document.elementFromPoint(200, 300).closest('[data-key]'))) await settle()
+        const { key } = point.dataset
         const before = document.querySelector(`[data-key="${key}"]`).getBoundingClientRect().top + scroller.scrollTop
         const first = window.prepend(60)
         await settle()
