@@ -87,7 +87,11 @@ function View({ person, isMain }: { person: DemoPerson; isMain: boolean }): Reac
         <PresenceMenu />
       </header>
       <div className="demo-content">
-        <Messenger conversationId={place.conversationId} onOpen={open} {...(place.messageId && { messageId: place.messageId })} />
+        <Messenger
+          conversationId={place.conversationId}
+          onOpen={open}
+          {...(place.messageId && { messageId: place.messageId })}
+        />
       </div>
     </>
   )

@@ -33,7 +33,8 @@ export function Chooser({ people }: { people: readonly DemoPerson[] }): ReactNod
         ))}
       </ul>
       <p className="demo-links">
-        <a href="gallery/">Gallery of all components</a> · <a href="../docs">Routes</a> · <a href="licenses.txt">Licences</a>
+        <a href="gallery/">Gallery of all components</a> · <a href="../docs">Routes</a> ·{' '}
+        <a href="licenses.txt">Licences</a>
       </p>
     </main>
   )
@@ -44,4 +45,3 @@ function describe({ role, team, team_name, email }: DemoPerson): string {
   const parts = [role && (roles[role] ?? role), team_name ?? team].filter(Boolean)
   return parts.length > 0 ? parts.join(', ') : email
 }
-

@@ -48,7 +48,8 @@ export class Session {
 
   private async ask(): Promise<string | null> {
     const refreshed = this.tokens && (await this.post('refresh_token', { refresh_token: this.tokens.refresh_token }))
-    this.tokens = refreshed ?? (await this.post('password', { email: this.person.email, password: this.people.password }))
+    this.tokens =
+      refreshed ?? (await this.post('password', { email: this.person.email, password: this.people.password }))
     return this.tokens?.access_token ?? null
   }
 

@@ -1,7 +1,14 @@
 import { defineConfig } from 'tsdown'
 
 export default defineConfig({
-  entry: ['src/index.ts', 'src/navigation.ts', 'src/emoji.ts', 'src/strings/types.ts', 'src/strings/de.ts', 'src/strings/ar.ts'],
+  entry: [
+    'src/index.ts',
+    'src/navigation.ts',
+    'src/emoji.ts',
+    'src/strings/types.ts',
+    'src/strings/de.ts',
+    'src/strings/ar.ts',
+  ],
   format: 'esm',
   platform: 'browser',
   target: 'es2022',

@@ -2,7 +2,14 @@
 
 // The provider and what it carries
 export { ChatProvider, type ChatProviderProps } from './context/provider'
-export { useChatClient, type ChatComponents, type ChatTarget, type ToastMessage, type Upload, type UploadedFile } from './context/chat-context'
+export {
+  useChatClient,
+  type ChatComponents,
+  type ChatTarget,
+  type ToastMessage,
+  type Upload,
+  type UploadedFile,
+} from './context/chat-context'
 export { useChatState } from './context/use-store'
 
 // Components
@@ -14,7 +21,12 @@ export { ConversationsList, type ConversationsListProps } from './components/con
 export { ConversationItem, type ConversationItemProps } from './components/conversation-item'
 export { NewChatDialog, type NewChatDialogProps } from './components/new-chat-dialog'
 export { UserSearchInput, type UserSearchInputProps } from './components/user-search-input'
-export { MessageInput, type ComposerStrip, type MessageInputHandle, type MessageInputProps } from './components/message-input'
+export {
+  MessageInput,
+  type ComposerStrip,
+  type MessageInputHandle,
+  type MessageInputProps,
+} from './components/message-input'
 export { EmptyState, type EmptyStateProps, type EmptyVariant } from './components/empty-state'
 export { ConnectionBanner } from './components/connection-banner'
 export { MessageList, type MessageListHandle, type MessageListProps } from './list/message-list'
@@ -29,7 +41,12 @@ export { MessagesBadge, useMessagesLabel, useUnreadTitle } from './navigation/me
 
 // Hooks
 export { useConnection, type ConnectionState } from './hooks/use-connection'
-export { useConversation, useConversations, type ConversationFilter, type Conversations } from './hooks/use-conversations'
+export {
+  useConversation,
+  useConversations,
+  type ConversationFilter,
+  type Conversations,
+} from './hooks/use-conversations'
 export { useDraft, type Draft } from './hooks/use-draft'
 export { useNotifications, type Notifications } from './hooks/use-notifications'
 export { usePreferences, type PreferencesState } from './hooks/use-preferences'

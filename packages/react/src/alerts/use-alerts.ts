@@ -12,7 +12,11 @@ import { chime } from './chime'
 import { shouldAlert } from './should-alert'
 
 /** Plays the sound and shows the browser's notifications, as far as the user has switched them on. */
-export function useAlerts(client: ChatClient, strings: ChatStrings, onNavigate: ((target: ChatTarget) => void) | null): void {
+export function useAlerts(
+  client: ChatClient,
+  strings: ChatStrings,
+  onNavigate: ((target: ChatTarget) => void) | null,
+): void {
   const navigate = useLatest(onNavigate)
 
   useEffect(() => {
@@ -27,7 +31,13 @@ export function useAlerts(client: ChatClient, strings: ChatStrings, onNavigate: 
       const { preferences } = state
       if (!preferences || !shouldAlert(state, { message, conversation, isSeen, now })) return
       if (preferences.sound_enabled) chime(now.getTime())
-      if (!preferences.browser_enabled || document.hasFocus() || typeof Notification === 'undefined' || Notification.permission !== 'granted') return
+      if (
+        !preferences.browser_enabled ||
+        document.hasFocus() ||
+        typeof Notification === 'undefined' ||
+        Notification.permission !== 'granted'
+      )
+        return
       const person = state.people[message.sender_id ?? ''] ?? message.sender
       const notification = new Notification(displayName(person, strings), {
         body: preferences.show_preview ? previewText(message, strings) : strings.newMessage,

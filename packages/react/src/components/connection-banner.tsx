@@ -5,7 +5,13 @@ import { useEffect, useRef, type ReactNode } from 'react'
 import { useChatContext } from '../context/chat-context'
 import { useConnection, useConnectionTrouble, type Trouble } from '../hooks/use-connection'
 
-const ICONS = { connecting: LoaderCircle, reconnecting: LoaderCircle, polling: CloudOff, offline: WifiOff, signed_out: LogIn } as const
+const ICONS = {
+  connecting: LoaderCircle,
+  reconnecting: LoaderCircle,
+  polling: CloudOff,
+  offline: WifiOff,
+  signed_out: LogIn,
+} as const
 
 /** One line about the connection, if there is something to say. Content stays as it is. */
 export function ConnectionBanner(): ReactNode {

@@ -1,7 +1,20 @@
 'use client'
 
 import type { Conversation, Presence } from '@rapport-chat/client'
-import { Archive, ArchiveRestore, ArrowLeft, Ban, Bell, BellOff, EllipsisVertical, MailOpen, Pin, PinOff, Search, Trash2 } from 'lucide-react'
+import {
+  Archive,
+  ArchiveRestore,
+  ArrowLeft,
+  Ban,
+  Bell,
+  BellOff,
+  EllipsisVertical,
+  MailOpen,
+  Pin,
+  PinOff,
+  Search,
+  Trash2,
+} from 'lucide-react'
 import { useState, type ReactNode } from 'react'
 import { useChatClient, useChatContext } from '../context/chat-context'
 import { useNow, useTimeFormat } from '../context/use-time'
@@ -23,7 +36,15 @@ interface ConversationHeaderProps {
 }
 
 /** Who the conversation is with, what they are doing, and what can be done with it. */
-export function ConversationHeader({ conversationId, conversation, person, presence, onBack, onSearch, isSearching }: ConversationHeaderProps): ReactNode {
+export function ConversationHeader({
+  conversationId,
+  conversation,
+  person,
+  presence,
+  onBack,
+  onSearch,
+  isSearching,
+}: ConversationHeaderProps): ReactNode {
   const { strings } = useChatContext()
   const name = conversation?.title ?? displayName(person, strings)
   return (
@@ -49,7 +70,13 @@ export function ConversationHeader({ conversationId, conversation, person, prese
 }
 
 /** "typing…", the status, or when the person was last seen. */
-function HeaderStatus({ conversationId, presence }: { conversationId: string; presence: Presence | undefined }): ReactNode {
+function HeaderStatus({
+  conversationId,
+  presence,
+}: {
+  conversationId: string
+  presence: Presence | undefined
+}): ReactNode {
   const { strings, isMounted } = useChatContext()
   const { isTyping } = useTypingIndicator(conversationId)
   const format = useTimeFormat()
@@ -59,7 +86,10 @@ function HeaderStatus({ conversationId, presence }: { conversationId: string; pr
   if (isTyping) text = strings.typing
   else if (isMounted && presence) {
     const isGone = presence.status === 'offline'
-    const status = isGone && presence.last_seen ? strings.lastSeen(format.moment(new Date(presence.last_seen), now)) : strings[presence.status]
+    const status =
+      isGone && presence.last_seen
+        ? strings.lastSeen(format.moment(new Date(presence.last_seen), now))
+        : strings[presence.status]
     const own = [presence.status_emoji, presence.status_text].filter(Boolean).join(' ')
     text = own && !isGone ? `${status} · ${own}` : status
   }
@@ -88,11 +118,26 @@ export function ConversationMenuButton({ conversation, name, label, size = 'medi
   const person = conversation.other_user
   return (
     <>
-      <IconButton label={label} size={size} className="rpt-item-menu" aria-haspopup="menu" aria-expanded={anchor !== null} onClick={(event) => setAnchor(anchor ? null : event.currentTarget)}>
+      <IconButton
+        label={label}
+        size={size}
+        className="rpt-item-menu"
+        aria-haspopup="menu"
+        aria-expanded={anchor !== null}
+        onClick={(event) => setAnchor(anchor ? null : event.currentTarget)}
+      >
         <EllipsisVertical aria-hidden size={size === 'small' ? 18 : 20} />
       </IconButton>
       {anchor && <Menu anchor={anchor} label={label} items={items} onClose={() => setAnchor(null)} />}
-      {question === 'clear' && <Question title={strings.clearQuestion} text={strings.clearExplanation(name)} confirm={strings.remove} onConfirm={() => void client.clear(conversation.id)} onClose={() => setQuestion(null)} />}
+      {question === 'clear' && (
+        <Question
+          title={strings.clearQuestion}
+          text={strings.clearExplanation(name)}
+          confirm={strings.remove}
+          onConfirm={() => void client.clear(conversation.id)}
+          onClose={() => setQuestion(null)}
+        />
+      )}
       {question === 'block' && person && (
         <Question
           title={strings.blockQuestion(name)}
@@ -101,7 +146,11 @@ export function ConversationMenuButton({ conversation, name, label, size = 'medi
           onConfirm={() =>
             void client.block(person.id).then(({ error }) => {
               if (error) toast({ kind: 'error', text: error.message })
-              else toast({ text: strings.blocked(name), action: { label: strings.undo, run: () => void client.unblock(person.id) } })
+              else
+                toast({
+                  text: strings.blocked(name),
+                  action: { label: strings.undo, run: () => void client.unblock(person.id) },
+                })
             })
           }
           onClose={() => setQuestion(null)}
@@ -111,7 +160,11 @@ export function ConversationMenuButton({ conversation, name, label, size = 'medi
   )
 }
 
-function useConversationItems(conversation: Conversation, name: string, ask: (question: 'clear' | 'block') => void): readonly (MenuItem | 'separator')[] {
+function useConversationItems(
+  conversation: Conversation,
+  name: string,
+  ask: (question: 'clear' | 'block') => void,
+): readonly (MenuItem | 'separator')[] {
   const { strings } = useChatContext()
   const client = useChatClient()
   const archive = useArchive()
@@ -119,13 +172,41 @@ function useConversationItems(conversation: Conversation, name: string, ask: (qu
   const isUnread = unread_count > 0 || marked_unread
   const one = client.conversation(id)
   return [
-    { id: 'pin', label: is_pinned ? strings.unpin : strings.pin, icon: is_pinned ? <PinOff size={ICON} /> : <Pin size={ICON} />, run: () => void client.pin(id, !is_pinned) },
-    { id: 'mute', label: is_muted ? strings.unmute : strings.mute, icon: is_muted ? <Bell size={ICON} /> : <BellOff size={ICON} />, run: () => void client.mute(id, !is_muted) },
-    { id: 'unread', label: isUnread ? strings.markRead : strings.markUnread, icon: <MailOpen size={ICON} />, run: () => void (isUnread ? one.markRead() : one.markUnread()) },
-    { id: 'archive', label: is_archived ? strings.unarchive : strings.archive, icon: is_archived ? <ArchiveRestore size={ICON} /> : <Archive size={ICON} />, run: () => archive(id, name, !is_archived) },
+    {
+      id: 'pin',
+      label: is_pinned ? strings.unpin : strings.pin,
+      icon: is_pinned ? <PinOff size={ICON} /> : <Pin size={ICON} />,
+      run: () => void client.pin(id, !is_pinned),
+    },
+    {
+      id: 'mute',
+      label: is_muted ? strings.unmute : strings.mute,
+      icon: is_muted ? <Bell size={ICON} /> : <BellOff size={ICON} />,
+      run: () => void client.mute(id, !is_muted),
+    },
+    {
+      id: 'unread',
+      label: isUnread ? strings.markRead : strings.markUnread,
+      icon: <MailOpen size={ICON} />,
+      run: () => void (isUnread ? one.markRead() : one.markUnread()),
+    },
+    {
+      id: 'archive',
+      label: is_archived ? strings.unarchive : strings.archive,
+      icon: is_archived ? <ArchiveRestore size={ICON} /> : <Archive size={ICON} />,
+      run: () => archive(id, name, !is_archived),
+    },
     'separator',
-    ...(conversation.other_user ? [{ id: 'block', label: strings.block, icon: <Ban size={ICON} />, run: () => ask('block') }] : []),
-    { id: 'clear', label: strings.clearConversation, icon: <Trash2 size={ICON} />, isDanger: true, run: () => ask('clear') },
+    ...(conversation.other_user
+      ? [{ id: 'block', label: strings.block, icon: <Ban size={ICON} />, run: () => ask('block') }]
+      : []),
+    {
+      id: 'clear',
+      label: strings.clearConversation,
+      icon: <Trash2 size={ICON} />,
+      isDanger: true,
+      run: () => ask('clear'),
+    },
   ]
 }
 
@@ -135,6 +216,9 @@ export function useArchive(): (id: string, name: string, isArchived: boolean) =>
   const { strings, toast } = useChatContext()
   return (id, name, isArchived) => {
     void client.archive(id, isArchived)
-    toast({ text: isArchived ? strings.archived(name) : strings.unarchived(name), action: { label: strings.undo, run: () => void client.archive(id, !isArchived) } })
+    toast({
+      text: isArchived ? strings.archived(name) : strings.unarchived(name),
+      action: { label: strings.undo, run: () => void client.archive(id, !isArchived) },
+    })
   }
 }

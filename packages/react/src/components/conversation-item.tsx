@@ -35,11 +35,23 @@ export const ConversationItem = memo(function ConversationItem(props: Conversati
   return Replacement ? <Replacement {...props} /> : <DefaultItem {...props} />
 })
 
-function DefaultItem({ conversation, currentUserId, isActive = false, unreadCount, userPresence, onClick, tabIndex = 0, density = 'comfortable' }: ConversationItemProps): ReactNode {
+function DefaultItem({
+  conversation,
+  currentUserId,
+  isActive = false,
+  unreadCount,
+  userPresence,
+  onClick,
+  tabIndex = 0,
+  density = 'comfortable',
+}: ConversationItemProps): ReactNode {
   const { client, strings, linkTo } = useChatContext()
   const me = currentUserId ?? client?.userId ?? ''
   const isTyping = useOptionalChatState((state) => (state.typing[conversation.id]?.length ?? 0) > 0, false)
-  const hasFailed = useOptionalChatState((state) => state.timelines[conversation.id]?.messages.some((message) => message.state === 'failed') ?? false, false)
+  const hasFailed = useOptionalChatState(
+    (state) => state.timelines[conversation.id]?.messages.some((message) => message.state === 'failed') ?? false,
+    false,
+  )
   const { other_user: person, is_pinned, is_muted, marked_unread } = conversation
   const name = conversation.title ?? displayName(person, strings)
   const count = unreadCount ?? conversation.unread_count
@@ -90,7 +102,14 @@ function DefaultItem({ conversation, currentUserId, isActive = false, unreadCoun
     },
   }
   return (
-    <li className="rpt-item" data-slot="conversation" data-active={isActive || undefined} data-unread={isUnread || undefined} data-muted={is_muted || undefined} data-density={density}>
+    <li
+      className="rpt-item"
+      data-slot="conversation"
+      data-active={isActive || undefined}
+      data-unread={isUnread || undefined}
+      data-muted={is_muted || undefined}
+      data-density={density}
+    >
       {linkTo ? (
         <a href={linkTo({ to: 'conversation', conversationId: conversation.id })} {...shared}>
           {content}
@@ -100,13 +119,30 @@ function DefaultItem({ conversation, currentUserId, isActive = false, unreadCoun
           {content}
         </button>
       )}
-      {client && <ConversationMenuButton conversation={conversation} name={name} label={strings.conversationMenu(name)} size="small" />}
+      {client && (
+        <ConversationMenuButton
+          conversation={conversation}
+          name={name}
+          label={strings.conversationMenu(name)}
+          size="small"
+        />
+      )}
     </li>
   )
 }
 
 /** The draft, "typing…", or the last message in one line. */
-function Preview({ conversation, me, isTyping, isActive }: { conversation: Conversation; me: string; isTyping: boolean; isActive: boolean }): ReactNode {
+function Preview({
+  conversation,
+  me,
+  isTyping,
+  isActive,
+}: {
+  conversation: Conversation
+  me: string
+  isTyping: boolean
+  isActive: boolean
+}): ReactNode {
   const { strings } = useChatContext()
   const { last_message: last, draft } = conversation
   if (isTyping) return <span className="rpt-item-preview rpt-item-accent">{strings.previewTyping}</span>
@@ -126,7 +162,15 @@ function Preview({ conversation, me, isTyping, isActive }: { conversation: Conve
       {isOwn && <span className="rpt-hidden">{strings.previewOwn('')}</span>}
       {isOwn && !last.is_deleted && (
         <span className="rpt-item-state" aria-hidden="true">
-          <StateIcon state={isRead ? 'read' : (conversation.peer_last_delivered_seq ?? -1) >= conversation.last_seq ? 'delivered' : 'sent'} />
+          <StateIcon
+            state={
+              isRead
+                ? 'read'
+                : (conversation.peer_last_delivered_seq ?? -1) >= conversation.last_seq
+                  ? 'delivered'
+                  : 'sent'
+            }
+          />
         </span>
       )}
       {text}

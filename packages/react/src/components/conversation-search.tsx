@@ -35,7 +35,16 @@ export function ConversationSearch({ conversationId, onOpen, onClose }: Conversa
     >
       <div className="rpt-find-field">
         <Search aria-hidden size={18} />
-        <input ref={field} className="rpt-input" type="search" dir="auto" value={query} aria-label={strings.searchInConversation} placeholder={strings.searchInConversation} onChange={(event) => setQuery(event.currentTarget.value)} />
+        <input
+          ref={field}
+          className="rpt-input"
+          type="search"
+          dir="auto"
+          value={query}
+          aria-label={strings.searchInConversation}
+          placeholder={strings.searchInConversation}
+          onChange={(event) => setQuery(event.currentTarget.value)}
+        />
         <IconButton label={strings.close} size="small" onClick={onClose}>
           <X aria-hidden size={18} />
         </IconButton>
@@ -43,7 +52,13 @@ export function ConversationSearch({ conversationId, onOpen, onClose }: Conversa
       {query.trim().length < MIN_QUERY && <p className="rpt-find-hint">{strings.searchHint}</p>}
       {query.trim().length >= MIN_QUERY && (
         <div className="rpt-find-hits" data-busy={isSearching || undefined}>
-          <MessageHits hits={hits} query={answered} isSearching={isSearching} error={error} onOpen={({ message }) => onOpen(message.id)} />
+          <MessageHits
+            hits={hits}
+            query={answered}
+            isSearching={isSearching}
+            error={error}
+            onOpen={({ message }) => onOpen(message.id)}
+          />
         </div>
       )}
     </div>

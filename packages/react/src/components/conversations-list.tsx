@@ -38,7 +38,13 @@ const FILTERS = ['all', 'unread', 'archived'] as const
 
 /** The list with its search and filters. One tab stop; arrows move between conversations. */
 export function ConversationsList(props: ConversationsListProps): ReactNode {
-  const { activeConversationId = null, onConversationSelect, onNewConversation, density = 'comfortable', showConnection = false } = props
+  const {
+    activeConversationId = null,
+    onConversationSelect,
+    onNewConversation,
+    density = 'comfortable',
+    showConnection = false,
+  } = props
   const { strings } = useChatContext()
   const [filter, setFilter] = useState<ConversationFilter>(props.filter ?? 'all')
   const [query, setQuery] = useState('')
@@ -99,31 +105,59 @@ export function ConversationsList(props: ConversationsListProps): ReactNode {
         <>
           <div className="rpt-filters" role="group" aria-label={strings.filters}>
             {FILTERS.map((one) => (
-              <button key={one} type="button" className="rpt-filter" aria-pressed={filter === one} onClick={() => setFilter(one)}>
+              <button
+                key={one}
+                type="button"
+                className="rpt-filter"
+                aria-pressed={filter === one}
+                onClick={() => setFilter(one)}
+              >
                 {one === 'all' ? strings.filterAll : one === 'unread' ? strings.filterUnread : strings.filterArchived}
               </button>
             ))}
           </div>
-          <Items {...props} key={filter} filter={filter} activeConversationId={activeConversationId} density={density} />
+          <Items
+            {...props}
+            key={filter}
+            filter={filter}
+            activeConversationId={activeConversationId}
+            density={density}
+          />
         </>
       )}
     </nav>
   )
 }
 
-function Items({ conversations: given, currentUserId, activeConversationId, userPresence, unreadCounts, onConversationSelect, onNewConversation, onArchiveConversation, filter = 'all', density }: ConversationsListProps): ReactNode {
+function Items({
+  conversations: given,
+  currentUserId,
+  activeConversationId,
+  userPresence,
+  unreadCounts,
+  onConversationSelect,
+  onNewConversation,
+  onArchiveConversation,
+  filter = 'all',
+  density,
+}: ConversationsListProps): ReactNode {
   const { strings, client } = useChatContext()
   const own = useConversations({ filter })
   const list = useRef<HTMLUListElement>(null)
   const end = useRef<HTMLLIElement>(null)
   const steady = useSteadyOrder(own.conversations, list)
   const conversations = given ?? steady
-  const people = useMemo(() => conversations.flatMap(({ other_user: person }) => (person ? [person.id] : [])), [conversations])
+  const people = useMemo(
+    () => conversations.flatMap(({ other_user: person }) => (person ? [person.id] : [])),
+    [conversations],
+  )
   const watched = useWatchedPresence(people)
   const presence = userPresence ?? watched
   const archive = useArchive()
   const [focused, setFocused] = useState<string | null>(null)
-  const stop = conversations.some(({ id }) => id === focused) ? focused : (conversations.find(({ id }) => id === activeConversationId)?.id ?? conversations[0]?.id)
+  const stop = conversations.some(({ id }) => id === focused)
+    ? focused
+    : (conversations.find(({ id }) => id === activeConversationId)?.id ?? conversations[0]?.id)
   const isLate = useIsLate()
 
   const { hasMore, loadMore } = own
@@ -134,8 +168,17 @@ function Items({ conversations: given, currentUserId, activeConversationId, user
     return () => observer.disconnect()
   }, [hasMore, loadMore, conversations])
 
-  if (!given && own.isLoading && conversations.length === 0) return <ItemsSkeleton isLate={isLate} label={strings.loadingConversations} />
-  if (!given && own.error && conversations.length === 0) return <EmptyState variant="error" description={own.error.message} code={own.error.code} {...(client && { action: { label: strings.tryAgain, onClick: () => client.reconnect() } })} />
+  if (!given && own.isLoading && conversations.length === 0)
+    return <ItemsSkeleton isLate={isLate} label={strings.loadingConversations} />
+  if (!given && own.error && conversations.length === 0)
+    return (
+      <EmptyState
+        variant="error"
+        description={own.error.message}
+        code={own.error.code}
+        {...(client && { action: { label: strings.tryAgain, onClick: () => client.reconnect() } })}
+      />
+    )
   if (conversations.length === 0) {
     if (filter === 'unread') return <EmptyState variant="no-unread" />
     if (filter === 'archived') return <EmptyState variant="no-archived" />
@@ -169,7 +212,13 @@ function Items({ conversations: given, currentUserId, activeConversationId, user
   }
 
   return (
-    <ul ref={list} className="rpt-items" data-slot="conversations" onKeyDown={onKeyDown} onFocus={(event) => setFocused((event.target as HTMLElement).dataset['conversation'] ?? focused)}>
+    <ul
+      ref={list}
+      className="rpt-items"
+      data-slot="conversations"
+      onKeyDown={onKeyDown}
+      onFocus={(event) => setFocused((event.target as HTMLElement).dataset['conversation'] ?? focused)}
+    >
       {conversations.map((conversation) => (
         <ConversationItem
           key={conversation.id}

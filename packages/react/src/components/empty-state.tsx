@@ -4,7 +4,14 @@ import type { ReactNode } from 'react'
 import { useChatContext } from '../context/chat-context'
 import type { ChatStrings } from '../strings/en'
 
-export type EmptyVariant = 'no-selection' | 'no-conversations' | 'no-unread' | 'no-archived' | 'no-results' | 'not-found' | 'error'
+export type EmptyVariant =
+  | 'no-selection'
+  | 'no-conversations'
+  | 'no-unread'
+  | 'no-archived'
+  | 'no-results'
+  | 'not-found'
+  | 'error'
 
 export interface EmptyStateProps {
   variant?: EmptyVariant
@@ -23,7 +30,14 @@ export function EmptyState(props: EmptyStateProps): ReactNode {
   return Replacement ? <Replacement {...props} /> : <DefaultEmptyState {...props} />
 }
 
-function DefaultEmptyState({ variant = 'no-selection', title, description, code, action, onNewConversation }: EmptyStateProps): ReactNode {
+function DefaultEmptyState({
+  variant = 'no-selection',
+  title,
+  description,
+  code,
+  action,
+  onNewConversation,
+}: EmptyStateProps): ReactNode {
   const { strings } = useChatContext()
   const [heading, text] = textsOf(variant, strings)
   const button = action ?? (onNewConversation && { label: strings.newMessage, onClick: onNewConversation })
@@ -65,8 +79,14 @@ function textsOf(variant: EmptyVariant, strings: ChatStrings): [string, string] 
 function Drawing({ variant }: { variant: EmptyVariant }): ReactNode {
   return (
     <svg className="rpt-drawing" viewBox="0 0 96 96" width="96" height="96" aria-hidden="true" focusable="false">
-      <path className="rpt-drawing-back" d="M38 14h36a12 12 0 0 1 12 12v20a12 12 0 0 1-12 12h-2v9l-11-9H38a12 12 0 0 1-12-12V26a12 12 0 0 1 12-12Z" />
-      <path className="rpt-drawing-front" d="M22 34h36a12 12 0 0 1 12 12v18a12 12 0 0 1-12 12H36l-12 10V76h-2a12 12 0 0 1-12-12V46a12 12 0 0 1 12-12Z" />
+      <path
+        className="rpt-drawing-back"
+        d="M38 14h36a12 12 0 0 1 12 12v20a12 12 0 0 1-12 12h-2v9l-11-9H38a12 12 0 0 1-12-12V26a12 12 0 0 1 12-12Z"
+      />
+      <path
+        className="rpt-drawing-front"
+        d="M22 34h36a12 12 0 0 1 12 12v18a12 12 0 0 1-12 12H36l-12 10V76h-2a12 12 0 0 1-12-12V46a12 12 0 0 1 12-12Z"
+      />
       <path className="rpt-drawing-mark" d={markOf(variant)} />
     </svg>
   )

@@ -33,26 +33,54 @@ export const MessageBubble = memo(function MessageBubble(props: MessageBubblePro
   return Replacement ? <Replacement {...props} /> : <DefaultBubble {...props} />
 })
 
-function DefaultBubble({ message, isOwn = message.isOwn, showAvatar = false, position = 'single', showTimestamp = position === 'single' || position === 'last', actions }: MessageBubbleProps): ReactNode {
+function DefaultBubble({
+  message,
+  isOwn = message.isOwn,
+  showAvatar = false,
+  position = 'single',
+  showTimestamp = position === 'single' || position === 'last',
+  actions,
+}: MessageBubbleProps): ReactNode {
   if (message.message_type === 'system')
     return (
       <p className="rpt-system" data-slot="system-message" dir="auto">
         {message.content}
       </p>
     )
-  const isLarge = !message.is_deleted && message.message_type === 'text' && !message.reply_to && isEmojiOnly(message.content)
+  const isLarge =
+    !message.is_deleted && message.message_type === 'text' && !message.reply_to && isEmojiOnly(message.content)
   const isImage = !message.is_deleted && message.message_type === 'image'
   return (
-    <div className="rpt-message" data-slot="message" data-own={isOwn || undefined} data-position={position} data-status={message.state} data-deleted={message.is_deleted || undefined}>
-      {showAvatar && <span className="rpt-message-avatar">{(position === 'last' || position === 'single') && <Avatar person={message.sender} size={32} />}</span>}
+    <div
+      className="rpt-message"
+      data-slot="message"
+      data-own={isOwn || undefined}
+      data-position={position}
+      data-status={message.state}
+      data-deleted={message.is_deleted || undefined}
+    >
+      {showAvatar && (
+        <span className="rpt-message-avatar">
+          {(position === 'last' || position === 'single') && <Avatar person={message.sender} size={32} />}
+        </span>
+      )}
       <div className="rpt-message-body">
-        <div className="rpt-bubble" data-slot="bubble" data-large={isLarge || undefined} data-image={isImage || undefined}>
+        <div
+          className="rpt-bubble"
+          data-slot="bubble"
+          data-large={isLarge || undefined}
+          data-image={isImage || undefined}
+        >
           {message.is_pinned && !message.is_deleted && <Pin className="rpt-bubble-pin" aria-hidden size={14} />}
           {message.reply_to && !message.is_deleted && <Quote quoted={message.reply_to} onOpen={actions?.jumpTo} />}
-          {!message.is_deleted && message.message_type !== 'text' && <Attachment message={message} onOpenImage={actions?.showImage} />}
+          {!message.is_deleted && message.message_type !== 'text' && (
+            <Attachment message={message} onOpenImage={actions?.showImage} />
+          )}
           <Content message={message} isOwn={isOwn} showTimestamp={showTimestamp} actions={actions} />
         </div>
-        {!message.is_deleted && message.reactions.length > 0 && <Reactions message={message} onReact={actions?.react} />}
+        {!message.is_deleted && message.reactions.length > 0 && (
+          <Reactions message={message} onReact={actions?.react} />
+        )}
         {message.state === 'failed' && <FailedRow message={message} actions={actions} />}
       </div>
     </div>
@@ -70,7 +98,9 @@ function Content({ message, isOwn, showTimestamp, actions }: ContentProps): Reac
   const { strings } = useChatContext()
   // A message that was just written is never folded: its author wants to see it whole.
   const [isFolded, setFolded] = useState(() => isLong(message.content) && !(isOwn && message.state === 'sending'))
-  const meta = <MessageMeta message={message} isOwn={isOwn} showTimestamp={showTimestamp} onShowHistory={actions?.showHistory} />
+  const meta = (
+    <MessageMeta message={message} isOwn={isOwn} showTimestamp={showTimestamp} onShowHistory={actions?.showHistory} />
+  )
 
   if (message.is_deleted)
     return (
@@ -89,7 +119,12 @@ function Content({ message, isOwn, showTimestamp, actions }: ContentProps): Reac
       </div>
       {isLong(message.content) && (
         <div className="rpt-fold">
-          <button type="button" className="rpt-text-button" aria-expanded={!isFolded} onClick={() => setFolded(!isFolded)}>
+          <button
+            type="button"
+            className="rpt-text-button"
+            aria-expanded={!isFolded}
+            onClick={() => setFolded(!isFolded)}
+          >
             {isFolded ? strings.showMore : strings.showLess}
           </button>
           {isFolded && meta}

@@ -19,11 +19,23 @@ interface MessageHitsProps {
 /** Found messages. Old hits stay while new ones are asked for. */
 export function MessageHits({ hits, query, isSearching, error, onOpen }: MessageHitsProps): ReactNode {
   const strings = useStrings()
-  if (error) return <p className="rpt-hint" role="alert">{error.message}</p>
-  if (hits.length === 0) return <p className="rpt-hint" role="status">{isSearching || !query ? strings.searching : strings.searchNothing(query)}</p>
+  if (error)
+    return (
+      <p className="rpt-hint" role="alert">
+        {error.message}
+      </p>
+    )
+  if (hits.length === 0)
+    return (
+      <p className="rpt-hint" role="status">
+        {isSearching || !query ? strings.searching : strings.searchNothing(query)}
+      </p>
+    )
   return (
     <>
-      <p className="rpt-hidden" role="status">{strings.hitsFound(hits.length)}</p>
+      <p className="rpt-hidden" role="status">
+        {strings.hitsFound(hits.length)}
+      </p>
       <ul className="rpt-hits">
         {hits.map((hit) => {
           const fragment = hit.fragments[0]

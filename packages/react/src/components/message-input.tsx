@@ -50,7 +50,17 @@ const DEFAULT_MAX_LENGTH = 4000
 const COUNTER_SHARE = 0.9
 
 export function MessageInput(props: MessageInputProps): ReactNode {
-  const { onSendMessage, onChange, onTyping, onStopTyping, onFileUpload, disabled = false, placeholder, label, maxLength = DEFAULT_MAX_LENGTH } = props
+  const {
+    onSendMessage,
+    onChange,
+    onTyping,
+    onStopTyping,
+    onFileUpload,
+    disabled = false,
+    placeholder,
+    label,
+    maxLength = DEFAULT_MAX_LENGTH,
+  } = props
   const { sendOn = 'enter', strip = null, onCancelStrip, onEditLast, autoFocus = false, handle } = props
   const { strings, emojiDataUrl } = useChatContext()
   const [own, setOwn] = useState('')
@@ -169,11 +179,25 @@ export function MessageInput(props: MessageInputProps): ReactNode {
           }}
         />
         {emojiDataUrl && (
-          <IconButton label={strings.emoji} disabled={disabled} aria-haspopup="dialog" aria-expanded={picking !== null} onClick={(event) => setPicking(picking ? null : event.currentTarget)}>
+          <IconButton
+            label={strings.emoji}
+            disabled={disabled}
+            aria-haspopup="dialog"
+            aria-expanded={picking !== null}
+            onClick={(event) => setPicking(picking ? null : event.currentTarget)}
+          >
             <Smile aria-hidden size={20} />
           </IconButton>
         )}
-        <button type="submit" className="rpt-send" data-slot="send" disabled={!canSend} aria-label={strip?.kind === 'edit' ? strings.saveEdit : strings.send} title={strip?.kind === 'edit' ? strings.saveEdit : strings.send} onPointerDown={(event) => event.preventDefault()}>
+        <button
+          type="submit"
+          className="rpt-send"
+          data-slot="send"
+          disabled={!canSend}
+          aria-label={strip?.kind === 'edit' ? strings.saveEdit : strings.send}
+          title={strip?.kind === 'edit' ? strings.saveEdit : strings.send}
+          onPointerDown={(event) => event.preventDefault()}
+        >
           {strip?.kind === 'edit' ? <Check aria-hidden size={20} /> : <ArrowUp aria-hidden size={20} />}
         </button>
       </div>
@@ -208,7 +232,11 @@ function Strip({ strip, onCancel }: { strip: ComposerStrip; onCancel: (() => voi
           {oneLine(strip.text)}
         </span>
       </div>
-      <IconButton label={strip.kind === 'edit' ? strings.cancelEdit : strings.cancelReply} size="small" onClick={onCancel}>
+      <IconButton
+        label={strip.kind === 'edit' ? strings.cancelEdit : strings.cancelReply}
+        size="small"
+        onClick={onCancel}
+      >
         <X aria-hidden size={18} />
       </IconButton>
     </div>

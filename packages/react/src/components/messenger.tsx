@@ -42,24 +42,46 @@ export function Messenger({ conversationId, messageId, onOpen, density = 'comfor
     (id: string | null, message?: string) => {
       setOwn((old) => ({ conversationId: id, messageId: message, visit: old.visit + 1 }))
       onOpen?.(id, message)
-      onNavigate?.(id === null ? { to: 'list' } : { to: 'conversation', conversationId: id, ...(message !== undefined && { messageId: message }) })
+      onNavigate?.(
+        id === null
+          ? { to: 'list' }
+          : { to: 'conversation', conversationId: id, ...(message !== undefined && { messageId: message }) },
+      )
     },
     [onOpen, onNavigate],
   )
-  useShortcuts(root, { current: place.conversationId, open, find: () => setFinding(true), help: () => setHelping(true) })
+  useShortcuts(root, {
+    current: place.conversationId,
+    open,
+    find: () => setFinding(true),
+    help: () => setHelping(true),
+  })
 
   // After "Back" on a narrow screen the focus goes to the conversation that one came from.
   const last = useRef<string | null>(null)
   useEffect(() => {
     if (place.conversationId === null && last.current && document.activeElement === document.body)
-      root.current?.querySelector<HTMLElement>(`[data-conversation="${CSS.escape(last.current)}"]`)?.focus({ preventScroll: true })
+      root.current
+        ?.querySelector<HTMLElement>(`[data-conversation="${CSS.escape(last.current)}"]`)
+        ?.focus({ preventScroll: true })
     last.current = place.conversationId
   }, [place.conversationId])
 
   return (
-    <div ref={root} className="rpt rpt-messenger" data-slot="messenger" data-open={place.conversationId !== null || undefined}>
+    <div
+      ref={root}
+      className="rpt rpt-messenger"
+      data-slot="messenger"
+      data-open={place.conversationId !== null || undefined}
+    >
       <div className="rpt-pane-list" data-slot="list-pane">
-        <ConversationsList activeConversationId={place.conversationId} density={density} onConversationSelect={({ id }, message) => open(id, message)} onNewConversation={() => setFinding(true)} showConnection={place.conversationId === null} />
+        <ConversationsList
+          activeConversationId={place.conversationId}
+          density={density}
+          onConversationSelect={({ id }, message) => open(id, message)}
+          onNewConversation={() => setFinding(true)}
+          showConnection={place.conversationId === null}
+        />
       </div>
       <div className="rpt-pane-chat" data-slot="chat-pane">
         {place.conversationId === null ? (

@@ -40,7 +40,10 @@ function OpenDialog({ onClose, onCreateConversation, teamId }: Omit<NewChatDialo
     // Contacts are those with conversations, then the members of the user's teams.
     void client.api.getContacts({ limit: 50, signal: abort.signal }).then(({ data }) => {
       if (!data) return
-      const [known, others] = [data.data.filter(hasConversation), data.data.filter((contact) => !hasConversation(contact))]
+      const [known, others] = [
+        data.data.filter(hasConversation),
+        data.data.filter((contact) => !hasConversation(contact)),
+      ]
       setContacts({ recents: known, teamMembers: others })
     })
     return () => abort.abort()
@@ -58,7 +61,12 @@ function OpenDialog({ onClose, onCreateConversation, teamId }: Omit<NewChatDialo
   }
   return (
     <Dialog title={strings.newChatTitle} onClose={onClose}>
-      <UserSearchInput autoFocus onSelect={(person) => void select(person)} {...contacts} {...(teamId !== undefined && { teamId })} />
+      <UserSearchInput
+        autoFocus
+        onSelect={(person) => void select(person)}
+        {...contacts}
+        {...(teamId !== undefined && { teamId })}
+      />
       {refusal && (
         <p className="rpt-refusal" role="alert">
           {refusal}

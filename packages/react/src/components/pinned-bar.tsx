@@ -7,9 +7,18 @@ import { useStrings } from '../context/chat-context'
 import { previewText } from './message/quote'
 
 /** The pinned messages that are loaded. Each press leads to the next one. */
-export function PinnedBar({ messages, onOpen }: { messages: readonly TimelineMessage[]; onOpen: (messageId: string) => void }): ReactNode {
+export function PinnedBar({
+  messages,
+  onOpen,
+}: {
+  messages: readonly TimelineMessage[]
+  onOpen: (messageId: string) => void
+}): ReactNode {
   const strings = useStrings()
-  const pinned = useMemo(() => messages.filter((message) => message.is_pinned && !message.is_deleted).reverse(), [messages])
+  const pinned = useMemo(
+    () => messages.filter((message) => message.is_pinned && !message.is_deleted).reverse(),
+    [messages],
+  )
   const [at, setAt] = useState(0)
   const shown = pinned[at % Math.max(1, pinned.length)]
   if (!shown) return null

@@ -28,7 +28,8 @@ export function SearchResults({ query, onOpen }: SearchResultsProps): ReactNode 
   const isBusy = users.isSearching || messages.isSearching
   const isDone = !isBusy && users.answered === query.trim()
 
-  if (isDone && users.people.length === 0 && messages.hits.length === 0 && !messages.error) return <EmptyState variant="no-results" />
+  if (isDone && users.people.length === 0 && messages.hits.length === 0 && !messages.error)
+    return <EmptyState variant="no-results" />
   const openPerson = async (person: Person): Promise<void> => {
     const { data, error } = await client.openConversation(person.id)
     if (error) toast({ kind: 'error', text: error.message })
@@ -57,7 +58,13 @@ export function SearchResults({ query, onOpen }: SearchResultsProps): ReactNode 
         <h2 id={messagesHeading} className="rpt-group-title">
           {strings.groupMessages}
         </h2>
-        <MessageHits hits={messages.hits} query={messages.answered} isSearching={messages.isSearching} error={messages.error} onOpen={(hit) => onOpen(hit.message.conversation_id, hit.message.id)} />
+        <MessageHits
+          hits={messages.hits}
+          query={messages.answered}
+          isSearching={messages.isSearching}
+          error={messages.error}
+          onOpen={(hit) => onOpen(hit.message.conversation_id, hit.message.id)}
+        />
       </section>
     </div>
   )
@@ -67,7 +74,8 @@ export function SearchResults({ query, onOpen }: SearchResultsProps): ReactNode 
 export function PersonText({ person, query }: { person: Person; query: string }): ReactNode {
   const { strings } = useChatContext()
   const name = displayName(person, strings)
-  const role = person.role === 'admin' ? strings.roleAdmin : person.role === 'super_admin' ? strings.roleSuperAdmin : null
+  const role =
+    person.role === 'admin' ? strings.roleAdmin : person.role === 'super_admin' ? strings.roleSuperAdmin : null
   const email = person.email && person.email !== name ? person.email : null
   return (
     <span className="rpt-person-text">

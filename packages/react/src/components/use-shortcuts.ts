@@ -33,8 +33,10 @@ export function useShortcuts(root: RefObject<HTMLElement | null>, shortcuts: Sho
       const mod = event.ctrlKey || event.metaKey
       if (mod && !event.altKey && !event.shiftKey && event.key.toLowerCase() === 'k') latest.current.find()
       else if (mod && event.key === '/') latest.current.help()
-      else if (mod && event.shiftKey && event.key.toLowerCase() === 'f') element.querySelector<HTMLElement>('[data-slot="search"]')?.focus()
-      else if (event.altKey && !mod && (event.key === 'ArrowUp' || event.key === 'ArrowDown')) step(event.key === 'ArrowUp' ? -1 : 1, event.shiftKey)
+      else if (mod && event.shiftKey && event.key.toLowerCase() === 'f')
+        element.querySelector<HTMLElement>('[data-slot="search"]')?.focus()
+      else if (event.altKey && !mod && (event.key === 'ArrowUp' || event.key === 'ArrowDown'))
+        step(event.key === 'ArrowUp' ? -1 : 1, event.shiftKey)
       else if (event.key === 'F6') turn(element, event.shiftKey ? -1 : 1)
       else return
       event.preventDefault()
@@ -56,9 +58,14 @@ export function useShortcuts(root: RefObject<HTMLElement | null>, shortcuts: Sho
 
 /** Moves the focus to the next region that is shown. */
 function turn(root: HTMLElement, by: 1 | -1): void {
-  const shown = (selector: string): HTMLElement | undefined => [...root.querySelectorAll<HTMLElement>(selector)].find((one) => one.getClientRects().length > 0)
-  const stops = REGIONS.map((selectors) => selectors.map(shown).find((one) => one !== undefined)).filter((one) => one !== undefined)
-  const panes = stops.map((stop) => stop.closest('[data-slot="conversations-list"], [data-slot="message-list"], [data-slot="composer"]'))
+  const shown = (selector: string): HTMLElement | undefined =>
+    [...root.querySelectorAll<HTMLElement>(selector)].find((one) => one.getClientRects().length > 0)
+  const stops = REGIONS.map((selectors) => selectors.map(shown).find((one) => one !== undefined)).filter(
+    (one) => one !== undefined,
+  )
+  const panes = stops.map((stop) =>
+    stop.closest('[data-slot="conversations-list"], [data-slot="message-list"], [data-slot="composer"]'),
+  )
   const at = panes.findIndex((pane) => pane?.contains(document.activeElement))
   stops[(at + by + stops.length) % stops.length]?.focus()
 }

@@ -8,7 +8,10 @@ import { useLatest } from '../context/use-latest'
  * Keeps the order of the list while the pointer or the focus is in it, so that an item does not
  * move away under a click. The content of the items is always current.
  */
-export function useSteadyOrder(conversations: readonly Conversation[], list: RefObject<HTMLElement | null>): readonly Conversation[] {
+export function useSteadyOrder(
+  conversations: readonly Conversation[],
+  list: RefObject<HTMLElement | null>,
+): readonly Conversation[] {
   /** The order when the pointer or the focus came in; null while neither is. */
   const [held, setHeld] = useState<readonly string[] | null>(null)
   const latest = useLatest(conversations)

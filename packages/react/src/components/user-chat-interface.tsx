@@ -45,7 +45,16 @@ export function UserChatInterface(props: UserChatInterfaceProps): ReactNode {
 
 type Mode = { readonly kind: 'reply' | 'edit'; readonly message: TimelineMessage } | null
 
-function Interface({ conversationId, otherUser, userPresence, onBack, header, composer, focusMessageId, readOnly = false }: UserChatInterfaceProps): ReactNode {
+function Interface({
+  conversationId,
+  otherUser,
+  userPresence,
+  onBack,
+  header,
+  composer,
+  focusMessageId,
+  readOnly = false,
+}: UserChatInterfaceProps): ReactNode {
   const { strings, components } = useChatContext()
   const client = useChatClient()
   const conversation = useConversation(conversationId)
@@ -106,7 +115,17 @@ function Interface({ conversationId, otherUser, userPresence, onBack, header, co
 
   return (
     <section className="rpt rpt-interface" data-slot="chat-interface" aria-label={strings.conversationWith(name)}>
-      {header ?? <ConversationHeader conversationId={conversationId} conversation={conversation} person={person} presence={presence} onBack={onBack} isSearching={isSearching} onSearch={() => setSearching(!isSearching)} />}
+      {header ?? (
+        <ConversationHeader
+          conversationId={conversationId}
+          conversation={conversation}
+          person={person}
+          presence={presence}
+          onBack={onBack}
+          isSearching={isSearching}
+          onSearch={() => setSearching(!isSearching)}
+        />
+      )}
       {isSearching && (
         <ConversationSearch
           conversationId={conversationId}
@@ -159,7 +178,10 @@ function Interface({ conversationId, otherUser, userPresence, onBack, header, co
 function stripOf(mode: Mode, strings: ReturnType<typeof useStrings>, me: string): ComposerStrip | null {
   if (!mode) return null
   const { message } = mode
-  const title = mode.kind === 'edit' ? strings.editingMessage : strings.replyingTo(message.sender_id === me ? strings.you : displayName(message.sender, strings))
+  const title =
+    mode.kind === 'edit'
+      ? strings.editingMessage
+      : strings.replyingTo(message.sender_id === me ? strings.you : displayName(message.sender, strings))
   return { kind: mode.kind, title, text: previewText(message, strings) }
 }
 
@@ -175,4 +197,3 @@ function Beginning({ person, name }: { person: AvatarPerson | null; name: string
     </div>
   )
 }
-

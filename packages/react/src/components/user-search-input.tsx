@@ -30,7 +30,16 @@ interface Group {
 }
 
 /** A combobox that finds people the user may message. */
-export function UserSearchInput({ onSelect, value, onChange, teamId, recents: given, teamMembers, placeholder, autoFocus = false }: UserSearchInputProps): ReactNode {
+export function UserSearchInput({
+  onSelect,
+  value,
+  onChange,
+  teamId,
+  recents: given,
+  teamMembers,
+  placeholder,
+  autoFocus = false,
+}: UserSearchInputProps): ReactNode {
   const { strings, announce } = useChatContext()
   const [own, setOwn] = useState('')
   const query = value ?? own
@@ -40,7 +49,8 @@ export function UserSearchInput({ onSelect, value, onChange, teamId, recents: gi
   const isAsking = query.trim().length >= MIN_QUERY
 
   const groups = useMemo<readonly Group[]>(() => {
-    const inTeam = (all: readonly Person[]): readonly Person[] => (teamId === undefined ? all : all.filter((person) => person.team_id === teamId))
+    const inTeam = (all: readonly Person[]): readonly Person[] =>
+      teamId === undefined ? all : all.filter((person) => person.team_id === teamId)
     const all = isAsking
       ? [{ title: strings.groupPeople, people: inTeam(people) }]
       : [
@@ -54,7 +64,8 @@ export function UserSearchInput({ onSelect, value, onChange, teamId, recents: gi
   const active = all.find(({ id }) => id === activeId) ?? (isAsking ? all[0] : undefined)
 
   useEffect(() => {
-    if (isAsking && !isSearching && answered === query.trim()) announce(people.length > 0 ? strings.peopleFound(people.length) : strings.nobodyFound)
+    if (isAsking && !isSearching && answered === query.trim())
+      announce(people.length > 0 ? strings.peopleFound(people.length) : strings.nobodyFound)
   }, [isAsking, isSearching, answered, query, people.length, strings, announce])
 
   const options = useRef<HTMLDivElement>(null)
@@ -119,7 +130,13 @@ export function UserSearchInput({ onSelect, value, onChange, teamId, recents: gi
         )}
       </div>
       <div className="rpt-progress" data-busy={isSearching || undefined} aria-hidden="true" />
-      <div ref={options} id={list} className="rpt-options" role="listbox" aria-label={isAsking ? strings.groupPeople : strings.recentContacts}>
+      <div
+        ref={options}
+        id={list}
+        className="rpt-options"
+        role="listbox"
+        aria-label={isAsking ? strings.groupPeople : strings.recentContacts}
+      >
         {groups.map((group) => (
           <div key={group.title} role="group" aria-label={group.title}>
             <div className="rpt-group-title" aria-hidden="true">
@@ -145,7 +162,15 @@ export function UserSearchInput({ onSelect, value, onChange, teamId, recents: gi
       </div>
       {all.length === 0 && (
         <p className="rpt-hint" role={error ? 'alert' : undefined}>
-          {error ? error.message : isAsking ? (isSearching || answered !== query.trim() ? strings.searching : strings.nobodyFoundFor(query.trim())) : query ? strings.typeToSearch : strings.noContacts}
+          {error
+            ? error.message
+            : isAsking
+              ? isSearching || answered !== query.trim()
+                ? strings.searching
+                : strings.nobodyFoundFor(query.trim())
+              : query
+                ? strings.typeToSearch
+                : strings.noContacts}
         </p>
       )}
     </div>

@@ -39,7 +39,10 @@ export interface UploadedFile {
 }
 
 /** Stores a file and returns its address. `onProgress` takes a share from 0 to 1. */
-export type Upload = (file: File, options: { signal: AbortSignal; onProgress: (share: number) => void }) => Promise<UploadedFile>
+export type Upload = (
+  file: File,
+  options: { signal: AbortSignal; onProgress: (share: number) => void },
+) => Promise<UploadedFile>
 
 export interface ChatContextValue {
   readonly client: ChatClient | null

@@ -43,11 +43,29 @@ const NO_COMPONENTS: ChatComponents = {}
 
 /** Starts the client and carries it, the texts and the theme to all components below. */
 export function ChatProvider(props: ChatProviderProps): ReactNode {
-  const { client, strings = en, theme = 'auto', dir = strings.dir, components = NO_COMPONENTS, letterShortcuts = true } = props
-  const { linkTo = null, onNavigate = null, onSignIn = null, renderText = null, upload = null, emojiDataUrl = null } = props
+  const {
+    client,
+    strings = en,
+    theme = 'auto',
+    dir = strings.dir,
+    components = NO_COMPONENTS,
+    letterShortcuts = true,
+  } = props
+  const {
+    linkTo = null,
+    onNavigate = null,
+    onSignIn = null,
+    renderText = null,
+    upload = null,
+    emojiDataUrl = null,
+  } = props
   const { announce, outlet: announcer } = useAnnouncer()
   const { toast, outlet: toasts } = useToasts(strings)
-  const isMounted = useSyncExternalStore(never, () => true, () => false)
+  const isMounted = useSyncExternalStore(
+    never,
+    () => true,
+    () => false,
+  )
 
   // Starting is counted by the client: StrictMode runs this twice and still opens one socket.
   useEffect(() => client.start(), [client])
@@ -55,8 +73,36 @@ export function ChatProvider(props: ChatProviderProps): ReactNode {
   useAlerts(client, strings, onNavigate)
 
   const value = useMemo<ChatContextValue>(
-    () => ({ client, strings, components, linkTo, onNavigate, onSignIn, renderText, upload, emojiDataUrl, letterShortcuts, isMounted, announce, toast }),
-    [client, strings, components, linkTo, onNavigate, onSignIn, renderText, upload, emojiDataUrl, letterShortcuts, isMounted, announce, toast],
+    () => ({
+      client,
+      strings,
+      components,
+      linkTo,
+      onNavigate,
+      onSignIn,
+      renderText,
+      upload,
+      emojiDataUrl,
+      letterShortcuts,
+      isMounted,
+      announce,
+      toast,
+    }),
+    [
+      client,
+      strings,
+      components,
+      linkTo,
+      onNavigate,
+      onSignIn,
+      renderText,
+      upload,
+      emojiDataUrl,
+      letterShortcuts,
+      isMounted,
+      announce,
+      toast,
+    ],
   )
   return (
     <ChatContext.Provider value={value}>

@@ -37,7 +37,15 @@ export function useToasts(strings: ChatStrings): { toast: (message: ToastMessage
   return { toast, outlet }
 }
 
-function Toast({ message, strings, onClose }: { message: Shown; strings: ChatStrings; onClose: () => void }): ReactNode {
+function Toast({
+  message,
+  strings,
+  onClose,
+}: {
+  message: Shown
+  strings: ChatStrings
+  onClose: () => void
+}): ReactNode {
   const [isHeld, setHeld] = useState(false)
   const close = useLatest(onClose)
 

@@ -12,7 +12,12 @@ import { isDisplayed } from './displayed'
 const OTHERS_MS = 5000
 
 /** Turns the client's events into announcements and toasts. */
-export function useChatEvents(client: ChatClient, strings: ChatStrings, announce: (text: string) => void, toast: (message: ToastMessage) => void): void {
+export function useChatEvents(
+  client: ChatClient,
+  strings: ChatStrings,
+  announce: (text: string) => void,
+  toast: (message: ToastMessage) => void,
+): void {
   const waiting = useRef(new Map<string, { name: string; count: number }>())
 
   useEffect(() => {
@@ -26,7 +31,8 @@ export function useChatEvents(client: ChatClient, strings: ChatStrings, announce
       const { message, conversation } = event
       const person = client.getState().people[message.sender_id ?? ''] ?? message.sender
       const name = firstName(displayName(person, strings))
-      if (isDisplayed(client, message.conversation_id)) announce(strings.announceMessage(name, textOf(message, strings)))
+      if (isDisplayed(client, message.conversation_id))
+        announce(strings.announceMessage(name, textOf(message, strings)))
       else if (!conversation?.is_muted) {
         const known = waiting.current.get(message.conversation_id)
         waiting.current.set(message.conversation_id, { name, count: (known?.count ?? 0) + 1 })
@@ -58,7 +64,10 @@ export function useChatEvents(client: ChatClient, strings: ChatStrings, announce
   }, [client, strings, announce, toast])
 }
 
-function textOf(message: { content: string; message_type: string; file_name: string | null }, strings: ChatStrings): string {
+function textOf(
+  message: { content: string; message_type: string; file_name: string | null },
+  strings: ChatStrings,
+): string {
   if (message.message_type === 'image') return strings.photo
   if (message.message_type === 'file') return message.file_name ?? strings.file
   return oneLine(message.content)

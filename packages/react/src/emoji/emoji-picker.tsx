@@ -33,15 +33,23 @@ const PARTS: NonNullable<ComponentProps<typeof Picker.List>['components']> = {
 export default function EmojiPicker({ dataUrl, onSelect }: EmojiPickerProps): ReactNode {
   const strings = useStrings()
   return (
-    <Picker.Root className="rpt-emoji" locale="en" emojibaseUrl={dataUrl} columns={COLUMNS} onEmojiSelect={({ emoji }) => onSelect(emoji)}>
-      <Picker.Search className="rpt-emoji-search" aria-label={strings.emojiSearch} placeholder={strings.emojiSearch} autoFocus />
+    <Picker.Root
+      className="rpt-emoji"
+      locale="en"
+      emojibaseUrl={dataUrl}
+      columns={COLUMNS}
+      onEmojiSelect={({ emoji }) => onSelect(emoji)}
+    >
+      <Picker.Search
+        className="rpt-emoji-search"
+        aria-label={strings.emojiSearch}
+        placeholder={strings.emojiSearch}
+        autoFocus
+      />
       <Picker.Viewport className="rpt-emoji-viewport">
         <Picker.Loading className="rpt-emoji-loading">{strings.emojiLoading}</Picker.Loading>
         <Picker.Empty className="rpt-emoji-loading">{strings.emojiNone}</Picker.Empty>
-        <Picker.List
-          className="rpt-emoji-list"
-          components={PARTS}
-        />
+        <Picker.List className="rpt-emoji-list" components={PARTS} />
       </Picker.Viewport>
     </Picker.Root>
   )

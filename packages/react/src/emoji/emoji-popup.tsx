@@ -18,7 +18,14 @@ export function EmojiPopup({ anchor, onSelect, onClose, onRestoreFocus }: EmojiP
   const { strings, emojiDataUrl } = useChatContext()
   if (!emojiDataUrl) return null
   return (
-    <Popup anchor={anchor} onClose={onClose} label={strings.emoji} role="dialog" className="rpt-emoji-popup" {...(onRestoreFocus && { onRestoreFocus })}>
+    <Popup
+      anchor={anchor}
+      onClose={onClose}
+      label={strings.emoji}
+      role="dialog"
+      className="rpt-emoji-popup"
+      {...(onRestoreFocus && { onRestoreFocus })}
+    >
       <Suspense fallback={<div className="rpt-emoji-loading">{strings.emojiLoading}</div>}>
         <EmojiPicker dataUrl={emojiDataUrl} onSelect={onSelect} />
       </Suspense>

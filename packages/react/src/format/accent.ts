@@ -17,7 +17,8 @@ export function accentFrom(color: string): Accent {
   const white: Rgb = [255, 255, 255]
   let fill = parseHex(color)
   // Steps of 2 % keep the result close to the brand.
-  for (let i = 0; i < 100 && contrast(fill, white) < TEXT_CONTRAST; i++) fill = [fill[0] * 0.98, fill[1] * 0.98, fill[2] * 0.98]
+  for (let i = 0; i < 100 && contrast(fill, white) < TEXT_CONTRAST; i++)
+    fill = [fill[0] * 0.98, fill[1] * 0.98, fill[2] * 0.98]
   return { own: toHex(fill), ownForeground: '#ffffff' }
 }
 

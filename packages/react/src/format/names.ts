@@ -18,13 +18,17 @@ export function firstName(name: string): string {
   return name.split(/\s+/u)[0] || name
 }
 
-const segmenter = typeof Intl.Segmenter === 'function' ? new Intl.Segmenter(undefined, { granularity: 'grapheme' }) : null
+const segmenter =
+  typeof Intl.Segmenter === 'function' ? new Intl.Segmenter(undefined, { granularity: 'grapheme' }) : null
 
 /** First letters of the first and last word. Letters may consist of several code points. */
 export function initials(name: string): string {
   const words = name.split(/[\s@._-]+/u).filter(Boolean)
   const ends = words.length > 1 ? [words[0], words.at(-1)] : words.slice(0, 1)
-  return ends.map((word) => firstLetter(word ?? '')).join('').toLocaleUpperCase()
+  return ends
+    .map((word) => firstLetter(word ?? ''))
+    .join('')
+    .toLocaleUpperCase()
 }
 
 function firstLetter(word: string): string {

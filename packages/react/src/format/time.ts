@@ -50,7 +50,12 @@ export function timeFormat(locale: string, words: { today: string; yesterday: st
     moment(value, now) {
       const days = daysBetween(value, now)
       if (days <= 0) return time.format(value)
-      const day = days === 1 ? words.yesterday.toLocaleLowerCase(locale) : days < 7 ? weekdayLong.format(value) : dayMonth.format(value)
+      const day =
+        days === 1
+          ? words.yesterday.toLocaleLowerCase(locale)
+          : days < 7
+            ? weekdayLong.format(value)
+            : dayMonth.format(value)
       return `${day} ${time.format(value)}`
     },
   }
@@ -77,5 +82,10 @@ export function fileSize(bytes: number, locale: string): string {
     value /= 1000
     unit++
   }
-  return new Intl.NumberFormat(locale, { style: 'unit', unit: units[unit] ?? 'byte', unitDisplay: unit === 0 ? 'long' : 'short', maximumFractionDigits: unit > 1 ? 1 : 0 }).format(value)
+  return new Intl.NumberFormat(locale, {
+    style: 'unit',
+    unit: units[unit] ?? 'byte',
+    unitDisplay: unit === 0 ? 'long' : 'short',
+    maximumFractionDigits: unit > 1 ? 1 : 0,
+  }).format(value)
 }

@@ -57,7 +57,14 @@ export function useConversations(options: { archived?: boolean; filter?: Convers
     }),
     [client],
   )
-  return { conversations, isLoading: status === 'loading', error, hasMore: matching.length > limit, loadMore, ...actions }
+  return {
+    conversations,
+    isLoading: status === 'loading',
+    error,
+    hasMore: matching.length > limit,
+    loadMore,
+    ...actions,
+  }
 }
 
 /** One conversation of the list, or null while it is unknown. */

@@ -16,7 +16,11 @@ export function useDraft(conversationId: string): Draft {
   const client = useChatClient()
   const conversation = useMemo(() => client.conversation(conversationId), [client, conversationId])
   const subscribe = useCallback((listener: () => void) => conversation.subscribe(listener), [conversation])
-  const stored = useSyncExternalStore(subscribe, () => conversation.getDraft(), () => '')
+  const stored = useSyncExternalStore(
+    subscribe,
+    () => conversation.getDraft(),
+    () => '',
+  )
   const [typed, setTyped] = useState<{ conversationId: string; text: string } | null>(null)
 
   const setDraft = useCallback(

@@ -1,6 +1,14 @@
 'use client'
 
-import type { ChatError, ConversationClient, Jump, Result, SendOptions, Timeline, TimelineMessage } from '@rapport-chat/client'
+import type {
+  ChatError,
+  ConversationClient,
+  Jump,
+  Result,
+  SendOptions,
+  Timeline,
+  TimelineMessage,
+} from '@rapport-chat/client'
 import { useCallback, useEffect, useMemo, useSyncExternalStore } from 'react'
 import { useChatClient } from '../context/chat-context'
 import { display } from '../context/displayed'

@@ -21,7 +21,10 @@ interface Search<T> {
 
 type Answer<T> = Omit<Search<T>, 'isSearching'>
 
-type Ask<T> = (query: string, signal: AbortSignal) => Promise<{ data: T; error: null } | { data: null; error: ChatError }>
+type Ask<T> = (
+  query: string,
+  signal: AbortSignal,
+) => Promise<{ data: T; error: null } | { data: null; error: ChatError }>
 
 /** Asks after a pause, aborts the last request, and keeps the last results meanwhile. */
 function useDebouncedSearch<T>(query: string, empty: T, ask: Ask<T>): Search<T> {
@@ -73,8 +76,17 @@ export function useUserSearch(query: string): UserSearch {
   const conversations = useChatState((state) => state.conversations)
   const ask = useCallback<Ask<readonly Person[]>>((text, signal) => client.searchUsers(text, { signal }), [client])
   const search = useDebouncedSearch(query, NO_PEOPLE, ask)
-  const recents = useMemo(() => conversations.flatMap(({ other_user: person }) => (person ? [person] : [])).slice(0, RECENTS), [conversations])
-  return { people: search.found, recents, isSearching: search.isSearching, error: search.error, answered: search.answered }
+  const recents = useMemo(
+    () => conversations.flatMap(({ other_user: person }) => (person ? [person] : [])).slice(0, RECENTS),
+    [conversations],
+  )
+  return {
+    people: search.found,
+    recents,
+    isSearching: search.isSearching,
+    error: search.error,
+    answered: search.answered,
+  }
 }
 
 export interface MessageSearchState {
@@ -87,7 +99,10 @@ export interface MessageSearchState {
 const NO_HITS: readonly MessageHit[] = []
 
 /** The newest messages that match. `in` limits the search to one conversation. */
-export function useMessageSearch(query: string, filters: Pick<MessageSearch, 'in' | 'from' | 'after' | 'before' | 'has'> = {}): MessageSearchState {
+export function useMessageSearch(
+  query: string,
+  filters: Pick<MessageSearch, 'in' | 'from' | 'after' | 'before' | 'has'> = {},
+): MessageSearchState {
   const client = useChatClient()
   const key = JSON.stringify(filters)
   const ask = useCallback<Ask<readonly MessageHit[]>>(

@@ -23,7 +23,10 @@ export function useTypingIndicator(conversationId: string, _userId?: string): Ty
   const strings = useStrings()
   const typingUsers = useChatState((state) => state.typing[conversationId]) ?? NONE
   const people = useChatState((state) => state.people)
-  const typingNames = useMemo(() => typingUsers.map((id) => firstName(displayName(people[id], strings))), [typingUsers, people, strings])
+  const typingNames = useMemo(
+    () => typingUsers.map((id) => firstName(displayName(people[id], strings))),
+    [typingUsers, people, strings],
+  )
   const actions = useMemo(() => {
     const conversation = client.conversation(conversationId)
     return {

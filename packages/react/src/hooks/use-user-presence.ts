@@ -31,7 +31,10 @@ export function useUserPresence(userId?: string): UserPresence {
   const onlineUsers = useOnlineUsers()
   useEffect(() => (userId === undefined ? undefined : client.watchPresence([userId])), [client, userId])
 
-  const setStatus = useCallback((status: PresenceStatus, options?: StatusOptions) => client.setStatus(status, options), [client])
+  const setStatus = useCallback(
+    (status: PresenceStatus, options?: StatusOptions) => client.setStatus(status, options),
+    [client],
+  )
   return {
     presence,
     onlineUsers,

@@ -21,7 +21,11 @@ export function onListKey(event: KeyboardEvent<HTMLElement>, list: ListKeys): vo
   const row = target.closest<HTMLElement>('[data-key]')
   if (!row) return
   const toolbar = target.closest('[role="toolbar"]')
-  const isHandled = toolbar ? inToolbar(event, row, toolbar) : target === row ? onRow(event, row, list) : leaveControl(event, row)
+  const isHandled = toolbar
+    ? inToolbar(event, row, toolbar)
+    : target === row
+      ? onRow(event, row, list)
+      : leaveControl(event, row)
   if (isHandled) event.preventDefault()
 }
 
@@ -68,7 +72,9 @@ function onRow(event: KeyboardEvent<HTMLElement>, row: HTMLElement, list: ListKe
       return true
     case 'PageUp':
     case 'PageDown':
-      return go(pageAway(rows, at, event.key === 'PageUp' ? -1 : 1, event.currentTarget.parentElement?.clientHeight ?? 0))
+      return go(
+        pageAway(rows, at, event.key === 'PageUp' ? -1 : 1, event.currentTarget.parentElement?.clientHeight ?? 0),
+      )
     case 'Escape':
       list.toComposer()
       return true
@@ -88,7 +94,11 @@ function onRow(event: KeyboardEvent<HTMLElement>, row: HTMLElement, list: ListKe
 function pageAway(rows: HTMLElement[], at: number, step: 1 | -1, viewport: number): HTMLElement | undefined {
   const from = rows[at]?.getBoundingClientRect().top ?? 0
   let index = at
-  while (rows[index + step] && Math.abs((rows[index + step]?.getBoundingClientRect().top ?? 0) - from) <= viewport * PAGE_SHARE) index += step
+  while (
+    rows[index + step] &&
+    Math.abs((rows[index + step]?.getBoundingClientRect().top ?? 0) - from) <= viewport * PAGE_SHARE
+  )
+    index += step
   // At least one row, even if it is higher than the viewport.
   return rows[index === at ? at + step : index]
 }

@@ -65,10 +65,20 @@ interface MessageChunkProps {
 }
 
 /** Some rows, or an empty box of their height while they are far from the viewport. */
-export const MessageChunk = memo(function MessageChunk({ chunk, watcher, state, actions, showAvatar }: MessageChunkProps): ReactNode {
+export const MessageChunk = memo(function MessageChunk({
+  chunk,
+  watcher,
+  state,
+  actions,
+  showAvatar,
+}: MessageChunkProps): ReactNode {
   const element = useRef<HTMLDivElement>(null)
   const [height, setHeight] = useState<number | null>(null)
-  const isPinned = useSyncExternalStore(watcher.subscribe, () => watcher.isPinned(chunk.id), () => false)
+  const isPinned = useSyncExternalStore(
+    watcher.subscribe,
+    () => watcher.isPinned(chunk.id),
+    () => false,
+  )
 
   useEffect(() => {
     const box = element.current
@@ -76,14 +86,24 @@ export const MessageChunk = memo(function MessageChunk({ chunk, watcher, state, 
     return watcher.watch(box, (entry) => {
       if (entry.isIntersecting) setHeight(null)
       // A row that has the focus stays, or the focus would be lost.
-      else if (!box.contains(document.activeElement) && entry.boundingClientRect.height > 0) setHeight(entry.boundingClientRect.height)
+      else if (!box.contains(document.activeElement) && entry.boundingClientRect.height > 0)
+        setHeight(entry.boundingClientRect.height)
     })
   }, [watcher])
 
   const isBoxed = height !== null && !isPinned
   return (
-    <div ref={element} className="rpt-chunk" role="presentation" data-chunk={chunk.id} style={isBoxed ? { blockSize: height } : undefined}>
-      {!isBoxed && chunk.rows.map((row) => <MessageRow key={row.message.key} {...row} state={state} actions={actions} showAvatar={showAvatar} />)}
+    <div
+      ref={element}
+      className="rpt-chunk"
+      role="presentation"
+      data-chunk={chunk.id}
+      style={isBoxed ? { blockSize: height } : undefined}
+    >
+      {!isBoxed &&
+        chunk.rows.map((row) => (
+          <MessageRow key={row.message.key} {...row} state={state} actions={actions} showAvatar={showAvatar} />
+        ))}
     </div>
   )
 })

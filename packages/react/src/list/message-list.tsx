@@ -39,7 +39,18 @@ export interface MessageListProps {
 
 /** The messages of one conversation. Mount it with `key={conversationId}`. */
 export function MessageList(props: MessageListProps): ReactNode {
-  const { conversation, timeline, name, actions, beginning, end, showAvatars = false, logRole = false, onLeave, handle } = props
+  const {
+    conversation,
+    timeline,
+    name,
+    actions,
+    beginning,
+    end,
+    showAvatars = false,
+    logRole = false,
+    onLeave,
+    handle,
+  } = props
   const { strings, letterShortcuts } = useChatContext()
   const scroller = useRef<HTMLElement>(null)
   const rowsElement = useRef<HTMLDivElement>(null)
@@ -60,7 +71,8 @@ export function MessageList(props: MessageListProps): ReactNode {
   const newest = messages.at(-1)?.key ?? null
   const active = state.getActive()
   useBrowserLayoutEffect(() => {
-    if (active === null || !byKey.has(active) || !rowsElement.current?.contains(document.activeElement)) state.setActive(newest)
+    if (active === null || !byKey.has(active) || !rowsElement.current?.contains(document.activeElement))
+      state.setActive(newest)
   }, [state, active, byKey, newest])
 
   const elements = (): HTMLElement[] => [...(rowsElement.current?.querySelectorAll<HTMLElement>('[data-key]') ?? [])]
@@ -81,19 +93,32 @@ export function MessageList(props: MessageListProps): ReactNode {
   if (timeline.status === 'error' && isEmpty)
     return (
       <div className="rpt-list" data-slot="message-list">
-        <EmptyState variant="error" description={timeline.error?.message ?? strings.couldNotLoad} {...(timeline.error && { code: timeline.error.code })} action={{ label: strings.tryAgain, onClick: () => void conversation.jumpToNewest() }} />
+        <EmptyState
+          variant="error"
+          description={timeline.error?.message ?? strings.couldNotLoad}
+          {...(timeline.error && { code: timeline.error.code })}
+          action={{ label: strings.tryAgain, onClick: () => void conversation.jumpToNewest() }}
+        />
       </div>
     )
 
   return (
     <div className="rpt-list" data-slot="message-list">
-      <section ref={scroller} className="rpt-scroller" data-slot="scroller" aria-label={strings.messagesWith(name)} tabIndex={0} aria-busy={timeline.status === 'loading'}>
+      <section
+        ref={scroller}
+        className="rpt-scroller"
+        data-slot="scroller"
+        aria-label={strings.messagesWith(name)}
+        tabIndex={0}
+        aria-busy={timeline.status === 'loading'}
+      >
         <div
           ref={rowsElement}
           className="rpt-rows"
           data-slot="rows"
           onPointerOver={(event) => {
-            if (event.pointerType === 'mouse') state.setHovered((event.target as Element).closest('[data-key]')?.getAttribute('data-key') ?? null)
+            if (event.pointerType === 'mouse')
+              state.setHovered((event.target as Element).closest('[data-key]')?.getAttribute('data-key') ?? null)
           }}
           onPointerLeave={() => state.setHovered(null)}
           onFocus={(event) => {
@@ -106,27 +131,56 @@ export function MessageList(props: MessageListProps): ReactNode {
             if (!event.currentTarget.contains(event.relatedTarget)) state.setFocused(null)
           }}
           onKeyDown={(event) =>
-            onListKey(event, { rows: elements, messageOf: (key) => byKey.get(key), focusRow, toNewest: focusNewest, toComposer: () => onLeave?.(), actions, letters: letterShortcuts })
+            onListKey(event, {
+              rows: elements,
+              messageOf: (key) => byKey.get(key),
+              focusRow,
+              toNewest: focusNewest,
+              toComposer: () => onLeave?.(),
+              actions,
+              letters: letterShortcuts,
+            })
           }
         >
           {isLoading && <ListSkeleton label={strings.loadingMessages} />}
-          {!isLoading && timeline.pageError && timeline.hasOlder && <PageError onRetry={() => void conversation.loadOlder()} />}
+          {!isLoading && timeline.pageError && timeline.hasOlder && (
+            <PageError onRetry={() => void conversation.loadOlder()} />
+          )}
           {!isLoading && timeline.hasOlder && !timeline.pageError && <PageSkeleton />}
           {!isLoading && !timeline.hasOlder && beginning}
           <div data-slot="chunks" {...(isEmpty ? {} : { role: logRole ? 'log' : 'list' })}>
             {chunks.map((chunk) => (
-              <MessageChunk key={chunk.id} chunk={chunk} watcher={watcher} state={state} actions={actions} showAvatar={showAvatars} />
+              <MessageChunk
+                key={chunk.id}
+                chunk={chunk}
+                watcher={watcher}
+                state={state}
+                actions={actions}
+                showAvatar={showAvatars}
+              />
             ))}
           </div>
           {timeline.hasNewer && <PageSkeleton />}
           {end}
         </div>
       </section>
-      <div className="rpt-day-float" data-slot="day-float" data-visible={scroll.day !== null || undefined} aria-hidden="true">
+      <div
+        className="rpt-day-float"
+        data-slot="day-float"
+        data-visible={scroll.day !== null || undefined}
+        aria-hidden="true"
+      >
         <span>{scroll.day}</span>
       </div>
       {scroll.pill && (
-        <button type="button" className="rpt-pill" data-slot="pill" data-count={scroll.newCount} aria-label={scroll.newCount > 0 ? strings.newMessagesBelow(scroll.newCount) : strings.toNewest} onClick={scroll.followPill}>
+        <button
+          type="button"
+          className="rpt-pill"
+          data-slot="pill"
+          data-count={scroll.newCount}
+          aria-label={scroll.newCount > 0 ? strings.newMessagesBelow(scroll.newCount) : strings.toNewest}
+          onClick={scroll.followPill}
+        >
           {scroll.newCount > 0 && <span>{strings.newMessagesBelow(scroll.newCount)}</span>}
           <ArrowDown aria-hidden size={18} />
         </button>
@@ -134,4 +188,3 @@ export function MessageList(props: MessageListProps): ReactNode {
     </div>
   )
 }
-

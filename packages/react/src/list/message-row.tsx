@@ -24,14 +24,34 @@ interface MessageRowProps extends Row {
   showAvatar: boolean
 }
 
-export const MessageRow = memo(function MessageRow({ message, position, startsDay, isFirstUnread, state, actions, showAvatar }: MessageRowProps): ReactNode {
+export const MessageRow = memo(function MessageRow({
+  message,
+  position,
+  startsDay,
+  isFirstUnread,
+  state,
+  actions,
+  showAvatar,
+}: MessageRowProps): ReactNode {
   const { strings, isMounted } = useChatContext()
   const format = useTimeFormat()
   const now = useNow()
   const { key } = message
-  const isActive = useSyncExternalStore(state.subscribe, () => state.isActive(key), () => false)
-  const hasToolbar = useSyncExternalStore(state.subscribe, () => state.hasToolbar(key), () => false)
-  const isHighlighted = useSyncExternalStore(state.subscribe, () => state.isHighlighted(key), () => false)
+  const isActive = useSyncExternalStore(
+    state.subscribe,
+    () => state.isActive(key),
+    () => false,
+  )
+  const hasToolbar = useSyncExternalStore(
+    state.subscribe,
+    () => state.hasToolbar(key),
+    () => false,
+  )
+  const isHighlighted = useSyncExternalStore(
+    state.subscribe,
+    () => state.isHighlighted(key),
+    () => false,
+  )
   const longPress = useLongPress((anchor) => actions.openMenu(message, anchor))
   const day = isMounted ? format.day(new Date(message.created_at), now) : ''
   const label = isMounted ? rowLabel(message, strings, format, now) : undefined
@@ -65,8 +85,15 @@ export const MessageRow = memo(function MessageRow({ message, position, startsDa
         data-new={message.state === 'sending' || message.state === 'pending' || undefined}
         {...(isLive(message) && longPress)}
       >
-        <MessageBubble message={message} position={position} showAvatar={showAvatar && !message.isOwn} actions={actions} />
-        {hasToolbar && isLive(message) && message.message_type !== 'system' && <Toolbar message={message} position={position} actions={actions} />}
+        <MessageBubble
+          message={message}
+          position={position}
+          showAvatar={showAvatar && !message.isOwn}
+          actions={actions}
+        />
+        {hasToolbar && isLive(message) && message.message_type !== 'system' && (
+          <Toolbar message={message} position={position} actions={actions} />
+        )}
       </div>
     </>
   )
@@ -76,7 +103,12 @@ function Toolbar({ message, position, actions }: Pick<MessageRowProps, 'message'
   const { strings } = useChatContext()
   return (
     <div className="rpt-toolbar" data-slot="toolbar" role="toolbar" aria-label={strings.messageActions}>
-      <IconButton label={strings.react} size="small" tabIndex={-1} onClick={(event) => actions.openReactions(message, event.currentTarget)}>
+      <IconButton
+        label={strings.react}
+        size="small"
+        tabIndex={-1}
+        onClick={(event) => actions.openReactions(message, event.currentTarget)}
+      >
         <SmilePlus aria-hidden size={18} />
       </IconButton>
       {actions.canReply && (
@@ -84,16 +116,26 @@ function Toolbar({ message, position, actions }: Pick<MessageRowProps, 'message'
           <Reply aria-hidden size={18} className="rpt-mirrored" />
         </IconButton>
       )}
-      <IconButton label={strings.moreActions} size="small" tabIndex={-1} aria-haspopup="menu" onClick={(event) => actions.openMenu(message, event.currentTarget)}>
+      <IconButton
+        label={strings.moreActions}
+        size="small"
+        tabIndex={-1}
+        aria-haspopup="menu"
+        onClick={(event) => actions.openMenu(message, event.currentTarget)}
+      >
         <Ellipsis aria-hidden size={18} />
       </IconButton>
-      {(position === 'first' || position === 'middle') && <Time value={message.created_at} className="rpt-toolbar-time" />}
+      {(position === 'first' || position === 'middle') && (
+        <Time value={message.created_at} className="rpt-toolbar-time" />
+      )}
     </div>
   )
 }
 
 /** Opens a menu by a long press and by the context menu of mouse and keyboard. */
-function useLongPress(open: (anchor: { x: number; y: number }) => void): Record<string, (event: PointerEvent<HTMLElement>) => void> {
+function useLongPress(
+  open: (anchor: { x: number; y: number }) => void,
+): Record<string, (event: PointerEvent<HTMLElement>) => void> {
   const press = useRef<{ x: number; y: number; timer: ReturnType<typeof setTimeout> } | null>(null)
   const cancel = (): void => {
     clearTimeout(press.current?.timer)

@@ -13,6 +13,7 @@ export function rowLabel(message: TimelineMessage, strings: ChatStrings, format:
   if (message.is_pinned) parts.push(strings.pinned)
   parts.push(format.moment(new Date(message.created_at), now))
   if (message.isOwn && !message.is_deleted) parts.push(strings.stateMessage[message.state])
-  if (message.reactions.length > 0) parts.push(strings.reactionsList(message.reactions.map(({ emoji, count }) => `${emoji} ${count}`).join(' ')))
+  if (message.reactions.length > 0)
+    parts.push(strings.reactionsList(message.reactions.map(({ emoji, count }) => `${emoji} ${count}`).join(' ')))
   return strings.rowLabel(parts)
 }

@@ -24,7 +24,8 @@ const GROUP_MS = 5 * 60_000
 export const CHUNK_ROWS = 20
 
 export function layoutRows(messages: readonly TimelineMessage[], firstUnreadSeq: number | null): Row[] {
-  const unread = firstUnreadSeq === null ? -1 : messages.findIndex((message) => message.seq >= firstUnreadSeq && !message.isOwn)
+  const unread =
+    firstUnreadSeq === null ? -1 : messages.findIndex((message) => message.seq >= firstUnreadSeq && !message.isOwn)
   const breaks = messages.map((message, index) => index === unread || !continues(messages[index - 1], message))
   return messages.map((message, index) => {
     const before = messages[index - 1]
@@ -52,7 +53,10 @@ function stampOf(message: TimelineMessage): Stamp {
   const known = stamps.get(message)
   if (known) return known
   const date = new Date(message.created_at)
-  const stamp = { time: date.getTime(), day: Date.UTC(date.getFullYear(), date.getMonth(), date.getDate()) / 86_400_000 }
+  const stamp = {
+    time: date.getTime(),
+    day: Date.UTC(date.getFullYear(), date.getMonth(), date.getDate()) / 86_400_000,
+  }
   stamps.set(message, stamp)
   return stamp
 }
@@ -100,7 +104,8 @@ export class RowLayout {
     })
     const chunks = chunkRows(rows).map((chunk) => {
       const before = this.chunks.get(chunk.id)
-      const isSame = before?.rows.length === chunk.rows.length && chunk.rows.every((row, index) => row === before.rows[index])
+      const isSame =
+        before?.rows.length === chunk.rows.length && chunk.rows.every((row, index) => row === before.rows[index])
       return isSame ? before : chunk
     })
     this.rows = new Map(rows.map((row) => [row.message.key, row]))
@@ -110,5 +115,10 @@ export class RowLayout {
 }
 
 function isSameRow(a: Row, b: Row): boolean {
-  return a.message === b.message && a.position === b.position && a.startsDay === b.startsDay && a.isFirstUnread === b.isFirstUnread
+  return (
+    a.message === b.message &&
+    a.position === b.position &&
+    a.startsDay === b.startsDay &&
+    a.isFirstUnread === b.isFirstUnread
+  )
 }

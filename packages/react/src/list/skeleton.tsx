@@ -29,9 +29,20 @@ const BUBBLES = [
 export function ListSkeleton({ label }: { label: string }): ReactNode {
   const isLate = useIsLate()
   return (
-    <div className="rpt-skeleton-list" data-slot="skeleton" role="status" aria-label={label} data-late={isLate || undefined}>
+    <div
+      className="rpt-skeleton-list"
+      data-slot="skeleton"
+      role="status"
+      aria-label={label}
+      data-late={isLate || undefined}
+    >
       {BUBBLES.map(([width, isOwn], index) => (
-        <div key={index} className="rpt-skeleton rpt-skeleton-bubble" data-own={isOwn || undefined} style={{ inlineSize: `${width}%` }} />
+        <div
+          key={index}
+          className="rpt-skeleton rpt-skeleton-bubble"
+          data-own={isOwn || undefined}
+          style={{ inlineSize: `${width}%` }}
+        />
       ))}
     </div>
   )
@@ -42,7 +53,12 @@ export function PageSkeleton(): ReactNode {
   return (
     <div className="rpt-skeleton-page" data-slot="page-skeleton" aria-hidden="true">
       {BUBBLES.slice(0, 3).map(([width, isOwn], index) => (
-        <div key={index} className="rpt-skeleton rpt-skeleton-bubble" data-own={isOwn || undefined} style={{ inlineSize: `${width}%` }} />
+        <div
+          key={index}
+          className="rpt-skeleton rpt-skeleton-bubble"
+          data-own={isOwn || undefined}
+          style={{ inlineSize: `${width}%` }}
+        />
       ))}
     </div>
   )

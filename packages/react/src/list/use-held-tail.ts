@@ -12,7 +12,10 @@ const STILL_MS = 200
  * correction of `scrollTop` until the movement has ended, so the new rows wait for that. The pill
  * counts them meanwhile.
  */
-export function useHeldTail(scroller: RefObject<HTMLElement | null>, messages: readonly TimelineMessage[]): readonly TimelineMessage[] {
+export function useHeldTail(
+  scroller: RefObject<HTMLElement | null>,
+  messages: readonly TimelineMessage[],
+): readonly TimelineMessage[] {
   const [held, setHeld] = useState<string | null>(null)
   const latest = useLatest(messages)
 

@@ -74,10 +74,13 @@ export function useScroll({ scroller, rows, conversation, timeline, state, watch
     setNewCount(countNew(latest.current, seenSeq.current))
     setPill(hasNewer || fromBottom > viewport * PILL_VIEWPORTS || (!atEnd.current && lastSeq > seenSeq.current))
     const seq = keep.lowestSeq()
-    conversation.setVisible(atEnd.current ? { seq: lastSeq, isAtEnd: true } : seq === null ? null : { seq, isAtEnd: false })
+    conversation.setVisible(
+      atEnd.current ? { seq: lastSeq, isAtEnd: true } : seq === null ? null : { seq, isAtEnd: false },
+    )
     if (status !== 'ready' || viewport === 0) return
     if (hasOlder && !isLoadingOlder && !pageError && fromTop < viewport * LOAD_VIEWPORTS) void conversation.loadOlder()
-    if (hasNewer && !isLoadingNewer && !pageError && fromBottom < viewport * LOAD_VIEWPORTS) void conversation.loadNewer()
+    if (hasNewer && !isLoadingNewer && !pageError && fromBottom < viewport * LOAD_VIEWPORTS)
+      void conversation.loadNewer()
   })
 
   useBrowserLayoutEffect(() => {
@@ -138,7 +141,13 @@ export function useScroll({ scroller, rows, conversation, timeline, state, watch
     doneJump.current = jump.number
     if (jump.target.at === 'first_unread') {
       const line = rows.current?.querySelector('[data-slot="unread-line"]')
-      if (line && rows.current && scroller.current && line.getBoundingClientRect().top < scroller.current.getBoundingClientRect().top) keep.place(line, UNREAD_SHARE)
+      if (
+        line &&
+        rows.current &&
+        scroller.current &&
+        line.getBoundingClientRect().top < scroller.current.getBoundingClientRect().top
+      )
+        keep.place(line, UNREAD_SHARE)
       return
     }
     watcher.pin(Math.floor(message.seq / CHUNK_ROWS))

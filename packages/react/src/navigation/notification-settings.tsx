@@ -18,7 +18,10 @@ export function NotificationSettings(): ReactNode {
   const save = (values: Partial<Preferences>): void => {
     void change(values).then(({ error }) => error && toast({ kind: 'error', text: error.message }))
   }
-  const bind = (key: Switches): { isOn: boolean; onChange: (isOn: boolean) => void } => ({ isOn: preferences[key], onChange: (value) => save({ [key]: value }) })
+  const bind = (key: Switches): { isOn: boolean; onChange: (isOn: boolean) => void } => ({
+    isOn: preferences[key],
+    onChange: (value) => save({ [key]: value }),
+  })
   const hasQuiet = preferences.quiet_start !== null && preferences.quiet_end !== null
   return (
     <div className="rpt rpt-settings" data-slot="settings">
@@ -38,14 +41,32 @@ export function NotificationSettings(): ReactNode {
         )}
         <Switch label={strings.notifySound} {...bind('sound_enabled')} />
         <Switch label={strings.notifyPreview} {...bind('show_preview')} />
-        <Switch label={strings.notifyQuiet} isOn={hasQuiet} onChange={(value) => save(value ? { quiet_start: '22:00', quiet_end: '07:00' } : { quiet_start: null, quiet_end: null })} />
+        <Switch
+          label={strings.notifyQuiet}
+          isOn={hasQuiet}
+          onChange={(value) =>
+            save(value ? { quiet_start: '22:00', quiet_end: '07:00' } : { quiet_start: null, quiet_end: null })
+          }
+        />
         {hasQuiet && (
           <div className="rpt-quiet">
             <label>
-              {strings.quietFrom} <input className="rpt-time-input" type="time" value={preferences.quiet_start?.slice(0, 5)} onChange={(event) => event.currentTarget.value && save({ quiet_start: event.currentTarget.value })} />
+              {strings.quietFrom}{' '}
+              <input
+                className="rpt-time-input"
+                type="time"
+                value={preferences.quiet_start?.slice(0, 5)}
+                onChange={(event) => event.currentTarget.value && save({ quiet_start: event.currentTarget.value })}
+              />
             </label>
             <label>
-              {strings.quietUntil} <input className="rpt-time-input" type="time" value={preferences.quiet_end?.slice(0, 5)} onChange={(event) => event.currentTarget.value && save({ quiet_end: event.currentTarget.value })} />
+              {strings.quietUntil}{' '}
+              <input
+                className="rpt-time-input"
+                type="time"
+                value={preferences.quiet_end?.slice(0, 5)}
+                onChange={(event) => event.currentTarget.value && save({ quiet_end: event.currentTarget.value })}
+              />
             </label>
           </div>
         )}
@@ -80,7 +101,16 @@ function Switch({ label, hint, isOn, isDisabled = false, onChange }: SwitchProps
           </span>
         )}
       </span>
-      <input className="rpt-switch" type="checkbox" role="switch" checked={isOn} disabled={isDisabled} aria-label={label} aria-describedby={hint ? id : undefined} onChange={(event) => onChange(event.currentTarget.checked)} />
+      <input
+        className="rpt-switch"
+        type="checkbox"
+        role="switch"
+        checked={isOn}
+        disabled={isDisabled}
+        aria-label={label}
+        aria-describedby={hint ? id : undefined}
+        onChange={(event) => onChange(event.currentTarget.checked)}
+      />
     </label>
   )
 }

@@ -20,12 +20,31 @@ export function PresenceMenu(): ReactNode {
   const chosen = presence?.manual_status ?? null
   const status = presence?.status ?? 'offline'
   const items: MenuItem[] = [
-    { id: 'automatic', label: strings.statusAutomatic, icon: <PresenceDot status="online" />, isChecked: chosen === null, run: () => void client.setStatus('online') },
-    ...CHOICES.map((choice) => ({ id: choice, label: strings[choice], icon: <PresenceDot status={choice} />, isChecked: chosen === choice, run: () => void client.setStatus(choice, { until: null }) })),
+    {
+      id: 'automatic',
+      label: strings.statusAutomatic,
+      icon: <PresenceDot status="online" />,
+      isChecked: chosen === null,
+      run: () => void client.setStatus('online'),
+    },
+    ...CHOICES.map((choice) => ({
+      id: choice,
+      label: strings[choice],
+      icon: <PresenceDot status={choice} />,
+      isChecked: chosen === choice,
+      run: () => void client.setStatus(choice, { until: null }),
+    })),
   ]
   return (
     <span className="rpt rpt-presence-menu" data-slot="presence-menu">
-      <button type="button" className="rpt-self" aria-haspopup="menu" aria-expanded={anchor !== null} aria-label={`${strings.setStatus}: ${displayName(me, strings)}, ${strings[status]}`} onClick={(event) => setAnchor(anchor ? null : event.currentTarget)}>
+      <button
+        type="button"
+        className="rpt-self"
+        aria-haspopup="menu"
+        aria-expanded={anchor !== null}
+        aria-label={`${strings.setStatus}: ${displayName(me, strings)}, ${strings[status]}`}
+        onClick={(event) => setAnchor(anchor ? null : event.currentTarget)}
+      >
         <Avatar person={me} size={32} presence={status} />
       </button>
       {anchor && <Menu anchor={anchor} label={strings.setStatus} items={items} onClose={() => setAnchor(null)} />}

@@ -30,19 +30,33 @@ export function QuickAccess({ onOpen, onNewConversation }: QuickAccessProps): Re
   const total = useChatState((state) => state.unread.total)
   const all = useChatState((state) => state.conversations)
   const presence = useChatState((state) => state.presence)
-  const unread = useMemo(() => all.filter((conversation) => isUnread(conversation) && !conversation.is_archived).slice(0, SHOWN), [all])
+  const unread = useMemo(
+    () => all.filter((conversation) => isUnread(conversation) && !conversation.is_archived).slice(0, SHOWN),
+    [all],
+  )
   const go = (id: string | null): void => {
     setAnchor(null)
     onOpen(id)
   }
   return (
     <span className="rpt rpt-quick-access" data-slot="quick-access">
-      <IconButton label={label} aria-haspopup="dialog" aria-expanded={anchor !== null} onClick={(event) => setAnchor(anchor ? null : event.currentTarget)}>
+      <IconButton
+        label={label}
+        aria-haspopup="dialog"
+        aria-expanded={anchor !== null}
+        onClick={(event) => setAnchor(anchor ? null : event.currentTarget)}
+      >
         <MessagesSquare aria-hidden size={20} />
         <UnreadBadge count={total} />
       </IconButton>
       {anchor && (
-        <Popup anchor={anchor} role="dialog" label={strings.messages} className="rpt-quick-panel" onClose={() => setAnchor(null)}>
+        <Popup
+          anchor={anchor}
+          role="dialog"
+          label={strings.messages}
+          className="rpt-quick-panel"
+          onClose={() => setAnchor(null)}
+        >
           <header className="rpt-quick-header">
             <h2 className="rpt-group-title">{strings.messages}</h2>
             {unread.length > 0 && (
@@ -58,11 +72,17 @@ export function QuickAccess({ onOpen, onNewConversation }: QuickAccessProps): Re
               {unread.map((conversation) => (
                 <li key={conversation.id}>
                   <button type="button" className="rpt-person" onClick={() => go(conversation.id)}>
-                    <Avatar person={conversation.other_user} size={32} presence={presence[conversation.other_user?.id ?? '']?.status} />
+                    <Avatar
+                      person={conversation.other_user}
+                      size={32}
+                      presence={presence[conversation.other_user?.id ?? '']?.status}
+                    />
                     <span className="rpt-person-text">
                       <span className="rpt-person-top">
                         <bdi className="rpt-person-name">{displayName(conversation.other_user, strings)}</bdi>
-                        {conversation.last_message_at && <Time value={conversation.last_message_at} kind="short" className="rpt-item-time" />}
+                        {conversation.last_message_at && (
+                          <Time value={conversation.last_message_at} kind="short" className="rpt-item-time" />
+                        )}
                       </span>
                       <span className="rpt-person-email" dir="auto">
                         {oneLine(conversation.last_message?.content ?? '')}

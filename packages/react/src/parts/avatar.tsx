@@ -32,9 +32,24 @@ function DefaultAvatar({ person, size = 40, presence }: AvatarProps): ReactNode 
   const [failed, setFailed] = useState<string | null>(null)
   const address = person?.avatar_url ?? null
   return (
-    <span className="rpt-avatar" data-slot="avatar" data-tone={toneOf(person?.id ?? '')} data-size={size} aria-hidden="true">
+    <span
+      className="rpt-avatar"
+      data-slot="avatar"
+      data-tone={toneOf(person?.id ?? '')}
+      data-size={size}
+      aria-hidden="true"
+    >
       {address && address !== failed ? (
-        <img className="rpt-avatar-image" src={address} alt="" width={size} height={size} loading="lazy" decoding="async" onError={() => setFailed(address)} />
+        <img
+          className="rpt-avatar-image"
+          src={address}
+          alt=""
+          width={size}
+          height={size}
+          loading="lazy"
+          decoding="async"
+          onError={() => setFailed(address)}
+        />
       ) : (
         <span className="rpt-avatar-initials">{initials(displayName(person, strings))}</span>
       )}

@@ -10,9 +10,24 @@ export interface IconButtonProps extends ButtonHTMLAttributes<HTMLButtonElement>
   children: ReactNode
 }
 
-export function IconButton({ label, size = 'medium', buttonRef, className = '', children, ...rest }: IconButtonProps): ReactNode {
+export function IconButton({
+  label,
+  size = 'medium',
+  buttonRef,
+  className = '',
+  children,
+  ...rest
+}: IconButtonProps): ReactNode {
   return (
-    <button ref={buttonRef} type="button" className={`rpt-icon-button ${className}`} data-size={size} aria-label={label} title={label} {...rest}>
+    <button
+      ref={buttonRef}
+      type="button"
+      className={`rpt-icon-button ${className}`}
+      data-size={size}
+      aria-label={label}
+      title={label}
+      {...rest}
+    >
       {children}
     </button>
   )

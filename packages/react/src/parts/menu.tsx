@@ -53,14 +53,25 @@ export function Menu({ anchor, label, items, header, onClose, onRestoreFocus }: 
       onClose()
     } else if (event.key.length === 1 && event.key !== ' ' && !event.ctrlKey && !event.metaKey) {
       const now = Date.now()
-      typed.current = { text: (now - typed.current.at > TYPE_AHEAD_MS ? '' : typed.current.text) + event.key.toLocaleLowerCase(), at: now }
+      typed.current = {
+        text: (now - typed.current.at > TYPE_AHEAD_MS ? '' : typed.current.text) + event.key.toLocaleLowerCase(),
+        at: now,
+      }
       const match = all.findIndex((item) => item.textContent.toLocaleLowerCase().startsWith(typed.current.text))
       if (match >= 0) go(match)
     }
   }
 
   return (
-    <Popup anchor={anchor} onClose={onClose} label={label} role="menu" className="rpt-menu" onKeyDown={onKeyDown} {...(onRestoreFocus && { onRestoreFocus })}>
+    <Popup
+      anchor={anchor}
+      onClose={onClose}
+      label={label}
+      role="menu"
+      className="rpt-menu"
+      onKeyDown={onKeyDown}
+      {...(onRestoreFocus && { onRestoreFocus })}
+    >
       <div ref={list} role="presentation">
         {header}
         {items.map((item, index) =>
@@ -74,7 +85,9 @@ export function Menu({ anchor, label, items, header, onClose, onRestoreFocus }: 
               data-menu-item
               data-danger={item.isDanger || undefined}
               tabIndex={-1}
-              {...(item.isChecked === undefined ? { role: 'menuitem' } : { role: 'menuitemradio', 'aria-checked': item.isChecked })}
+              {...(item.isChecked === undefined
+                ? { role: 'menuitem' }
+                : { role: 'menuitemradio', 'aria-checked': item.isChecked })}
               onClick={() => {
                 // Closing first returns the focus; the action may then move it elsewhere.
                 onClose()

@@ -25,7 +25,16 @@ const GAP_PX = 6
  * A floating panel in the browser's top layer. It stays where it is in the document, so it inherits
  * the theme, the direction and the reading order of its surroundings.
  */
-export function Popup({ anchor, onClose, label, role, className = '', onRestoreFocus, onKeyDown, children }: PopupProps): ReactNode {
+export function Popup({
+  anchor,
+  onClose,
+  label,
+  role,
+  className = '',
+  onRestoreFocus,
+  onKeyDown,
+  children,
+}: PopupProps): ReactNode {
   const panel = useRef<HTMLDivElement>(null)
   const callbacks = useLatest({ onClose, onRestoreFocus })
 
@@ -100,7 +109,8 @@ function place(element: HTMLElement, anchor: PopupAnchor): void {
   const end = isRtl ? target.left : target.right - width
   const fits = (left: number): boolean => left >= GAP_PX && left + width <= clientWidth - GAP_PX
   const left = fits(start) ? start : end
-  const inside = (value: number, size: number, room: number): number => Math.max(GAP_PX, Math.min(value, room - size - GAP_PX))
+  const inside = (value: number, size: number, room: number): number =>
+    Math.max(GAP_PX, Math.min(value, room - size - GAP_PX))
   element.style.setProperty('--rpt-x', `${inside(left, width, clientWidth)}px`)
   element.style.setProperty('--rpt-y', `${inside(top, height, clientHeight)}px`)
 }

@@ -10,7 +10,13 @@ export function presenceText(status: PresenceStatus, strings: ChatStrings): stri
 }
 
 /** Shape as well as colour: a full dot, a half dot, a bar and a ring. */
-export function PresenceDot({ status, isLabelled = false }: { status: PresenceStatus; isLabelled?: boolean }): ReactNode {
+export function PresenceDot({
+  status,
+  isLabelled = false,
+}: {
+  status: PresenceStatus
+  isLabelled?: boolean
+}): ReactNode {
   const strings = useStrings()
   const label = isLabelled ? { role: 'img', 'aria-label': presenceText(status, strings) } : { 'aria-hidden': true }
   return <span className="rpt-presence" data-slot="presence" data-status={status} {...label} />

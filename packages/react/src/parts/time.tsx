@@ -16,7 +16,8 @@ export function Time({ value, kind = 'time', className }: TimeProps): ReactNode 
   const format = useTimeFormat()
   const now = useNow()
   const date = new Date(value)
-  const text = kind === 'time' ? format.time(date) : kind === 'short' ? format.short(date, now) : format.moment(date, now)
+  const text =
+    kind === 'time' ? format.time(date) : kind === 'short' ? format.short(date, now) : format.moment(date, now)
   return (
     <time className={className} dateTime={value} title={isMounted ? format.full(date) : undefined}>
       {isMounted ? text : ''}

@@ -20,5 +20,15 @@ export function UnreadBadge({ count, isDot = false, isMuted = false }: UnreadBad
   const text = count > MAX_SHOWN ? `${MAX_SHOWN.toLocaleString(locale)}+` : count.toLocaleString(locale)
   // The number is drawn by the style sheet: the name of the element around it says it in words, and
   // a name must contain the text that it labels. A new key restarts the animation.
-  return <span key={text} className="rpt-badge" data-slot="unread-badge" data-text={isDot ? '' : text} data-dot={isDot || undefined} data-muted={isMuted || undefined} aria-hidden="true" />
+  return (
+    <span
+      key={text}
+      className="rpt-badge"
+      data-slot="unread-badge"
+      data-text={isDot ? '' : text}
+      data-dot={isDot || undefined}
+      data-muted={isMuted || undefined}
+      aria-hidden="true"
+    />
+  )
 }

@@ -4,7 +4,14 @@ import { plural } from './plural'
 const n = plural('ar')
 
 const messagesCount = (count: number, suffix: string): string =>
-  n(count, { zero: `لا رسائل ${suffix}`, one: `رسالة ${suffix}`, two: `رسالتان ${suffix}`, few: `${count} رسائل ${suffix}`, many: `${count} رسالة ${suffix}`, other: `${count} رسالة ${suffix}` })
+  n(count, {
+    zero: `لا رسائل ${suffix}`,
+    one: `رسالة ${suffix}`,
+    two: `رسالتان ${suffix}`,
+    few: `${count} رسائل ${suffix}`,
+    many: `${count} رسالة ${suffix}`,
+    other: `${count} رسالة ${suffix}`,
+  })
 
 export const ar: ChatStrings = {
   locale: 'ar',
@@ -95,7 +102,14 @@ export const ar: ChatStrings = {
   youDeleted: 'حذفتَ هذه الرسالة',
   showMore: 'عرض المزيد',
   showLess: 'عرض أقل',
-  stateMessage: { pending: 'بانتظار الإرسال', sending: 'جارٍ الإرسال', sent: 'أُرسلت', delivered: 'وصلت', read: 'قُرئت', failed: 'لم تُرسل' },
+  stateMessage: {
+    pending: 'بانتظار الإرسال',
+    sending: 'جارٍ الإرسال',
+    sent: 'أُرسلت',
+    delivered: 'وصلت',
+    read: 'قُرئت',
+    failed: 'لم تُرسل',
+  },
   replyingTo: (name) => `رد على ${name}`,
   reactionBy: (emoji, names) => `${emoji} من ${names}`,
   reactionsList: (text) => `التفاعلات: ${text}`,

@@ -92,7 +92,14 @@ export const de: ChatStrings = {
   youDeleted: 'Du hast diese Nachricht gelöscht',
   showMore: 'Mehr anzeigen',
   showLess: 'Weniger anzeigen',
-  stateMessage: { pending: 'Wartet auf das Senden', sending: 'Wird gesendet', sent: 'Gesendet', delivered: 'Zugestellt', read: 'Gelesen', failed: 'Nicht gesendet' },
+  stateMessage: {
+    pending: 'Wartet auf das Senden',
+    sending: 'Wird gesendet',
+    sent: 'Gesendet',
+    delivered: 'Zugestellt',
+    read: 'Gelesen',
+    failed: 'Nicht gesendet',
+  },
   replyingTo: (name) => `Antwort an ${name}`,
   reactionBy: (emoji, names) => `${emoji} von ${names}`,
   reactionsList: (text) => `Reaktionen: ${text}`,
@@ -206,7 +213,8 @@ export const de: ChatStrings = {
   emptyErrorTitle: 'Das konnte nicht geladen werden',
 
   announceMessage: (name, text) => `${name}: ${text}`,
-  announceOther: (count, name) => n(count, { one: `Neue Nachricht von ${name}`, other: `${count} neue Nachrichten von ${name}` }),
+  announceOther: (count, name) =>
+    n(count, { one: `Neue Nachricht von ${name}`, other: `${count} neue Nachrichten von ${name}` }),
   announceSent: 'Gesendet',
   announceFailed: 'Nachricht nicht gesendet',
 

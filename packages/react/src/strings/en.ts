@@ -102,7 +102,14 @@ export const en = {
   youDeleted: 'You deleted this message',
   showMore: 'Show more',
   showLess: 'Show less',
-  stateMessage: { pending: 'Waiting to be sent', sending: 'Sending', sent: 'Sent', delivered: 'Delivered', read: 'Read', failed: 'Not sent' },
+  stateMessage: {
+    pending: 'Waiting to be sent',
+    sending: 'Sending',
+    sent: 'Sent',
+    delivered: 'Delivered',
+    read: 'Read',
+    failed: 'Not sent',
+  },
   replyingTo: (name: string) => `Reply to ${name}`,
   reactionBy: (emoji: string, names: string) => `${emoji} by ${names}`,
   reactionsList: (text: string) => `Reactions: ${text}`,
@@ -224,12 +231,14 @@ export const en = {
 
   // Announcements for screen readers
   announceMessage: (name: string, text: string) => `${name}: ${text}`,
-  announceOther: (count: number, name: string) => n(count, { one: `New message from ${name}`, other: `${count} new messages from ${name}` }),
+  announceOther: (count: number, name: string) =>
+    n(count, { one: `New message from ${name}`, other: `${count} new messages from ${name}` }),
   announceSent: 'Sent',
   announceFailed: 'Message not sent',
 
   // Navigation and settings
-  messagesUnread: (count: number) => n(count, { zero: 'Messages', one: 'Messages, 1 unread', other: `Messages, ${count} unread` }),
+  messagesUnread: (count: number) =>
+    n(count, { zero: 'Messages', one: 'Messages, 1 unread', other: `Messages, ${count} unread` }),
   openMessages: 'Open Messages',
   markAllRead: 'Mark all as read',
   nothingUnread: 'You have read everything.',

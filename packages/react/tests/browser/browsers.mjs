@@ -12,9 +12,11 @@ const CHROMIUM = () => found('CHROMIUM', ['/usr/bin/chromium', '/usr/bin/chromiu
 const FIREFOX = () => found('FIREFOX', ['/usr/bin/firefox-esr', '/usr/bin/firefox'])
 
 /** `--no-sandbox`: the sandbox needs a user other than root, and containers run as root. */
-export const launchChromium = () => chromium.launch({ executablePath: CHROMIUM(), args: ['--no-sandbox', '--disable-dev-shm-usage'] })
+export const launchChromium = () =>
+  chromium.launch({ executablePath: CHROMIUM(), args: ['--no-sandbox', '--disable-dev-shm-usage'] })
 
-export const launchFirefox = () => puppeteer.launch({ browser: 'firefox', protocol: 'webDriverBiDi', executablePath: FIREFOX(), headless: true })
+export const launchFirefox = () =>
+  puppeteer.launch({ browser: 'firefox', protocol: 'webDriverBiDi', executablePath: FIREFOX(), headless: true })
 
 export async function openChromium(address) {
   const browser = await launchChromium()

@@ -9,7 +9,12 @@ import { openChromium, openFirefox } from './browsers.mjs'
 
 const here = import.meta.dirname
 const folder = await mkdtemp(join(tmpdir(), 'rapport-scroll-'))
-await build({ entryPoints: [join(here, 'scroll-page.ts')], bundle: true, format: 'iife', outfile: join(folder, 'scroll-page.js') })
+await build({
+  entryPoints: [join(here, 'scroll-page.ts')],
+  bundle: true,
+  format: 'iife',
+  outfile: join(folder, 'scroll-page.js'),
+})
 await copyFile(join(here, 'scroll-page.html'), join(folder, 'scroll-page.html'))
 const address = pathToFileURL(join(folder, 'scroll-page.html')).href
 
@@ -18,9 +23,14 @@ const settle = () => new Promise((done) => requestAnimationFrame(() => requestAn
 const topOf = (key) => document.querySelector(`[data-key="${key}"]`)?.getBoundingClientRect().top ?? null
 const middleKey = () => document.elementFromPoint(200, 300).closest('[data-key]').dataset.key
 const bottomRow = () => {
-  const rows = [...document.querySelectorAll('[data-key]')].filter((row) => row.getBoundingClientRect().top < document.getElementById('scroller').getBoundingClientRect().bottom)
+  const rows = [...document.querySelectorAll('[data-key]')].filter(
+    (row) => row.getBoundingClientRect().top < document.getElementById('scroller').getBoundingClientRect().bottom,
+  )
   const row = rows.at(-1)
-  return { key: row.dataset.key, bottom: row.getBoundingClientRect().bottom - document.getElementById('scroller').getBoundingClientRect().bottom }
+  return {
+    key: row.dataset.key,
+    bottom: row.getBoundingClientRect().bottom - document.getElementById('scroller').getBoundingClientRect().bottom,
+  }
 }
 
 const near = (a, b, what) => assert.ok(Math.abs(a - b) <= 1, `${what}: ${a} and ${b}`)
@@ -28,12 +38,20 @@ const near = (a, b, what) => assert.ok(Math.abs(a - b) <= 1, `${what}: ${a} and 
 const checks = {
   async 'opens at the bottom'(page) {
     assert.equal(await page.evaluate(() => document.getElementById('scroller').scrollTop), 0)
-    near(await page.evaluate(() => document.querySelector('[data-key="9999"]').getBoundingClientRect().bottom), 600, 'last row')
+    near(
+      await page.evaluate(() => document.querySelector('[data-key="9999"]').getBoundingClientRect().bottom),
+      600,
+      'last row',
+    )
   },
   async 'a message at the bottom keeps the end in view'(page) {
     await page.evaluate(() => window.append(3))
     await page.evaluate(settle)
-    near(await page.evaluate(() => document.querySelector('[data-key="10002"]').getBoundingClientRect().bottom), 600, 'last row')
+    near(
+      await page.evaluate(() => document.querySelector('[data-key="10002"]').getBoundingClientRect().bottom),
+      600,
+      'last row',
+    )
   },
   async 'scrolls through 10,000 messages with 200 prepends, and nothing jumps'(page) {
     // The wheel, not scrollTop: prepends happen while the engine scrolls by itself.
@@ -72,7 +90,9 @@ const checks = {
     assert.ok(inDom <= 400, `${inDom} rows in the document`)
   },
   async 'new messages below leave the reader in place'(page) {
-    await page.evaluate(() => { document.getElementById('scroller').scrollTop = -60_000 })
+    await page.evaluate(() => {
+      document.getElementById('scroller').scrollTop = -60_000
+    })
     await page.evaluate(settle)
     const key = await page.evaluate(middleKey)
     const before = await page.evaluate(topOf, key)
@@ -91,23 +111,40 @@ const checks = {
   },
   async 'a narrower list keeps the lowest row in view'(page) {
     const { key, bottom } = await page.evaluate(bottomRow)
-    await page.evaluate(() => { document.getElementById('scroller').style.width = '300px' })
+    await page.evaluate(() => {
+      document.getElementById('scroller').style.width = '300px'
+    })
     await page.evaluate(settle)
-    const after = await page.evaluate((k) => document.querySelector(`[data-key="${k}"]`).getBoundingClientRect().bottom - document.getElementById('scroller').getBoundingClientRect().bottom, key)
+    const after = await page.evaluate(
+      (k) =>
+        document.querySelector(`[data-key="${k}"]`).getBoundingClientRect().bottom -
+        document.getElementById('scroller').getBoundingClientRect().bottom,
+      key,
+    )
     near(after, bottom, 'lowest row')
   },
   async 'a lower list keeps the lowest row in view'(page) {
     const { key, bottom } = await page.evaluate(bottomRow)
-    await page.evaluate(() => { document.getElementById('scroller').style.height = '300px' })
+    await page.evaluate(() => {
+      document.getElementById('scroller').style.height = '300px'
+    })
     await page.evaluate(settle)
-    const after = await page.evaluate((k) => document.querySelector(`[data-key="${k}"]`).getBoundingClientRect().bottom - document.getElementById('scroller').getBoundingClientRect().bottom, key)
+    const after = await page.evaluate(
+      (k) =>
+        document.querySelector(`[data-key="${k}"]`).getBoundingClientRect().bottom -
+        document.getElementById('scroller').getBoundingClientRect().bottom,
+      key,
+    )
     near(after, bottom, 'lowest row')
   },
 }
 
 let failed = 0
 let passed = 0
-for (const [name, open] of [['Chromium', openChromium], ['Firefox', openFirefox]]) {
+for (const [name, open] of [
+  ['Chromium', openChromium],
+  ['Firefox', openFirefox],
+]) {
   if (process.argv[2] && process.argv[2] !== name.toLowerCase()) continue
   const page = await open(address)
   try {

@@ -16,7 +16,11 @@ export async function violations(page, except = []) {
       runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa', 'best-practice'],
       rules: Object.fromEntries(rules.map((rule) => [rule, { enabled: false }])),
     })
-    return found.flatMap(({ id, nodes }) => nodes.map(({ target, failureSummary }) => `${id}: ${target.join(' ')}: ${failureSummary?.split('\n')[1]?.trim()}`))
+    return found.flatMap(({ id, nodes }) =>
+      nodes.map(
+        ({ target, failureSummary }) => `${id}: ${target.join(' ')}: ${failureSummary?.split('\n')[1]?.trim()}`,
+      ),
+    )
   }, except)
 }
 
@@ -28,7 +32,11 @@ export const checks = {
     await page.locator('[data-slot="message-row"]').last().waitFor()
     const { list, own, width } = await page.evaluate(() => {
       const box = (selector) => document.querySelector(selector).getBoundingClientRect()
-      return { list: box('[data-slot="list-pane"]').left, own: box('[data-slot="message"][data-own]').left, width: innerWidth }
+      return {
+        list: box('[data-slot="list-pane"]').left,
+        own: box('[data-slot="message"][data-own]').left,
+        width: innerWidth,
+      }
     })
     assert.ok(list > width / 2, 'the list is on the right')
     assert.ok(own < width / 2, 'own messages are on the left')
@@ -76,14 +84,24 @@ export const checks = {
       new MutationObserver(() => {
         const text = document.querySelector('[data-slot="announcer"]').textContent
         if (text) window.said.push(text)
-      }).observe(document.querySelector('[data-slot="announcer"]'), { childList: true, characterData: true, subtree: true })
+      }).observe(document.querySelector('[data-slot="announcer"]'), {
+        childList: true,
+        characterData: true,
+        subtree: true,
+      })
     })
     await ana.wheel(-2000)
     await settle(ana.page)
     await t.server.user('ben').send(conversation, 'say this 32')
-    await eventually(() => ana.page.evaluate(() => window.said.some((text) => text.includes('say this 32'))), 'the announcement')
+    await eventually(
+      () => ana.page.evaluate(() => window.said.some((text) => text.includes('say this 32'))),
+      'the announcement',
+    )
     const said = await ana.page.evaluate(() => window.said)
-    assert.deepEqual(said.filter((text) => text !== 'Sent'), ['Ben: say this 32'])
+    assert.deepEqual(
+      said.filter((text) => text !== 'Sent'),
+      ['Ben: say this 32'],
+    )
     const label = await ana.row('say this 32').getAttribute('aria-label')
     assert.match(label, /^Ben Brandt, say this 32, \d/)
     await close()
@@ -120,30 +138,55 @@ export const checks = {
     assert.equal([...new Set(found)].join('\n'), '')
   },
 
-  async '34 reduced motion stands still, forced colours keep states apart, 320 px need no sideways scrolling'({ browser, server }) {
-    const page = await browser.newPage({ viewport: { width: 320, height: 568 }, reducedMotion: 'reduce', forcedColors: 'active' })
+  async '34 reduced motion stands still, forced colours keep states apart, 320 px need no sideways scrolling'({
+    browser,
+    server,
+  }) {
+    const page = await browser.newPage({
+      viewport: { width: 320, height: 568 },
+      reducedMotion: 'reduce',
+      forcedColors: 'active',
+    })
     await page.goto(`${server.url}/demo/gallery/?only=states`)
     await page.locator('[data-slot="message-row"]').last().waitFor()
     await settle(page)
-    const wide = await page.evaluate(() => [document.documentElement, document.querySelector('[data-slot="scroller"]')].filter((one) => one.scrollWidth > one.clientWidth).length)
+    const wide = await page.evaluate(
+      () =>
+        [document.documentElement, document.querySelector('[data-slot="scroller"]')].filter(
+          (one) => one.scrollWidth > one.clientWidth,
+        ).length,
+    )
     assert.equal(wide, 0)
-    const moving = await page.evaluate(() => document.getAnimations().filter((one) => one.playState === 'running').length)
+    const moving = await page.evaluate(
+      () => document.getAnimations().filter((one) => one.playState === 'running').length,
+    )
     assert.equal(moving, 0)
-    const borders = await page.locator('[data-slot="bubble"]').last().evaluate((bubble) => getComputedStyle(bubble).borderTopWidth)
+    const borders = await page
+      .locator('[data-slot="bubble"]')
+      .last()
+      .evaluate((bubble) => getComputedStyle(bubble).borderTopWidth)
     assert.notEqual(borders, '0px')
     await page.close()
   },
 
   async '35 on a phone, back leads to the list, and targets are large enough'({ browser, server }) {
     const conversation = await server.user('ana').conversationWith('ben')
-    const ana = await openWindow(browser, server, 'ana', { viewport: { width: 390, height: 844 }, hasTouch: true, isMobile: true })
+    const ana = await openWindow(browser, server, 'ana', {
+      viewport: { width: 390, height: 844 },
+      hasTouch: true,
+      isMobile: true,
+    })
     await ana.slot('conversation-link').first().waitFor()
     await ana.page.locator(`[data-conversation="${conversation}"]`).tap()
     await isLive(ana)
     const small = await ana.page.evaluate(() =>
       [...document.querySelectorAll('[data-slot="conversation-header"] button, [data-slot="composer"] button')]
         .filter((button) => button.getClientRects().length > 0)
-        .map((button) => [button.getAttribute('aria-label'), button.getBoundingClientRect().width, button.getBoundingClientRect().height])
+        .map((button) => [
+          button.getAttribute('aria-label'),
+          button.getBoundingClientRect().width,
+          button.getBoundingClientRect().height,
+        ])
         .filter(([, width, height]) => width < 42 || height < 42),
     )
     assert.deepEqual(small, [])

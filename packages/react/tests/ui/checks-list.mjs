@@ -23,7 +23,9 @@ export const checks = {
       const one = window.gallery.client.conversation('20000000-0000-4000-8000-00000000000b')
       const load = one.loadOlder.bind(one)
       one.loadOlder = async () => {
-        const point = document.elementFromPoint(scroller.getBoundingClientRect().left + 60, scroller.getBoundingClientRect().top + 300)?.closest('[data-key]')
+        const point = document
+          .elementFromPoint(scroller.getBoundingClientRect().left + 60, scroller.getBoundingClientRect().top + 300)
+          ?.closest('[data-key]')
         const place = () => point.getBoundingClientRect().top + scroller.scrollTop
         const before = point && place()
         await load()
@@ -41,7 +43,11 @@ export const checks = {
       if (isAtTop && top === last) break
       last = top
     }
-    const { worst, pages, rows } = await page.evaluate(() => ({ worst: window.worst, pages: window.pages, rows: document.querySelectorAll('[data-slot="message-row"]').length }))
+    const { worst, pages, rows } = await page.evaluate(() => ({
+      worst: window.worst,
+      pages: window.pages,
+      rows: document.querySelectorAll('[data-slot="message-row"]').length,
+    }))
     assert.ok(pages >= 190, `${pages} pages`)
     assert.ok(worst <= 1, `worst position error ${worst} px`)
     assert.ok(rows <= 400, `${rows} rows in the document`)
@@ -50,7 +56,8 @@ export const checks = {
 
   async '10 new messages leave a reader in place, and the pill leads to the first'(t) {
     const { conversation, ana, close } = await both(t)
-    for (let i = 1; i <= 6; i++) await t.server.user('ana').send(conversation, `filler 10 ${i} ${'some more words '.repeat(40)}`)
+    for (let i = 1; i <= 6; i++)
+      await t.server.user('ana').send(conversation, `filler 10 ${i} ${'some more words '.repeat(40)}`)
     await ana.row('filler 10 6').waitFor()
     await ana.wheel(-900)
     await ana.until(() => document.querySelector('[data-slot="scroller"]').scrollTop < -500)
@@ -60,11 +67,16 @@ export const checks = {
     for (let i = 1; i <= 10; i++) await ben.send(conversation, `news 10-${i}.`)
     await ana.until(() => document.querySelector('[data-slot="pill"]')?.textContent === '10 new messages')
     await settle(ana.page)
-    assert.ok(Math.abs((await ana.topOf('filler 10 2')) - before) <= 1, `moved from ${before} to ${await ana.topOf('filler 10 2')}`)
+    assert.ok(
+      Math.abs((await ana.topOf('filler 10 2')) - before) <= 1,
+      `moved from ${before} to ${await ana.topOf('filler 10 2')}`,
+    )
     await ana.slot('pill').click()
     await ana.until(() => {
       const box = document.querySelector('[data-slot="scroller"]').getBoundingClientRect()
-      const row = [...document.querySelectorAll('[data-slot="message-row"]')].find((one) => one.textContent.includes('news 10-1.'))?.getBoundingClientRect()
+      const row = [...document.querySelectorAll('[data-slot="message-row"]')]
+        .find((one) => one.textContent.includes('news 10-1.'))
+        ?.getBoundingClientRect()
       return row !== undefined && row.top >= box.top && row.bottom <= box.bottom
     })
     await close()
@@ -75,7 +87,8 @@ export const checks = {
     await page.goto(`${server.url}/demo/gallery/?only=long`)
     await page.locator('[data-slot="message-row"]').last().waitFor()
     const session = await page.context().newCDPSession(page)
-    const touch = (type, y) => session.send('Input.dispatchTouchEvent', { type, touchPoints: type === 'touchEnd' ? [] : [{ x: 180, y }] })
+    const touch = (type, y) =>
+      session.send('Input.dispatchTouchEvent', { type, touchPoints: type === 'touchEnd' ? [] : [{ x: 180, y }] })
     const drag = async (from, to) => {
       await touch('touchStart', from)
       for (let step = 1; step <= 10; step++) await touch('touchMove', from + ((to - from) * step) / 10)
@@ -96,7 +109,8 @@ export const checks = {
   async '11 at the bottom, the end stays in view'(t) {
     const { conversation, ana, close } = await both(t)
     const ben = t.server.user('ben')
-    for (const text of ['short 11', `long 11 ${'and longer '.repeat(150)}`, 'last 11']) await ben.send(conversation, text)
+    for (const text of ['short 11', `long 11 ${'and longer '.repeat(150)}`, 'last 11'])
+      await ben.send(conversation, text)
     await ana.row('last 11').waitFor()
     await settle(ana.page)
     assert.equal(await ana.position(), 0)
@@ -111,10 +125,16 @@ export const checks = {
     const lowest = () =>
       ana.slot('scroller').evaluate((scroller) => {
         const edge = scroller.getBoundingClientRect().bottom
-        return [...document.querySelectorAll('[data-key]')].filter((row) => row.getBoundingClientRect().top < edge).at(-1).dataset.key
+        return [...document.querySelectorAll('[data-key]')]
+          .filter((row) => row.getBoundingClientRect().top < edge)
+          .at(-1).dataset.key
       })
     const before = await lowest()
-    for (const size of [{ width: 700, height: 500 }, { width: 390, height: 844 }, { width: 1000, height: 800 }]) {
+    for (const size of [
+      { width: 700, height: 500 },
+      { width: 390, height: 844 },
+      { width: 1000, height: 800 },
+    ]) {
       await ana.page.setViewportSize(size)
       await settle(ana.page)
       assert.equal(await lowest(), before, `at ${size.width}`)
@@ -151,7 +171,9 @@ export const checks = {
     const conversation = await server.user('sue').conversationWith('zoe')
     await seed(server, conversation, 'sue', 200, 'linked 14')
     await server.user('zoe').call('POST', `/conversations/${conversation}/read`, {})
-    const id = await server.sql(`select id from public.user_messages where conversation_id = '${conversation}' and content like 'linked 14 40.%'`)
+    const id = await server.sql(
+      `select id from public.user_messages where conversation_id = '${conversation}' and content like 'linked 14 40.%'`,
+    )
     const zoe = await openWindow(browser, server, 'zoe', { path: `&c=${conversation}&m=${id}` })
     await zoe.until((wanted) => document.activeElement?.dataset?.id === wanted, id)
     await zoe.page.locator(`[data-id="${id}"][data-highlighted]`).waitFor()

@@ -15,7 +15,9 @@ export async function both(t, options = {}) {
 
 /** No banner, and the list is loaded. */
 export async function isLive(window) {
-  await window.until(() => !document.querySelector('[data-slot="connection-banner"], [data-slot="message-list"] [data-slot="skeleton"]'))
+  await window.until(
+    () => !document.querySelector('[data-slot="connection-banner"], [data-slot="message-list"] [data-slot="skeleton"]'),
+  )
 }
 
 export const checks = {
@@ -27,14 +29,21 @@ export const checks = {
       field.dispatchEvent(new KeyboardEvent('keydown', { key: 'Enter', bubbles: true, cancelable: true }))
       for (let frame = 1; frame <= 10; frame++) {
         await new Promise((done) => requestAnimationFrame(done))
-        if ([...document.querySelectorAll('[data-slot="message-row"]')].some((row) => row.textContent.includes('hello 1'))) return frame
+        if (
+          [...document.querySelectorAll('[data-slot="message-row"]')].some((row) => row.textContent.includes('hello 1'))
+        )
+          return frame
       }
       return Infinity
     })
     assert.ok(frames <= 2, `shown after ${frames} frames`)
     assert.equal(await ana.field.inputValue(), '')
     await ben.row('hello 1').waitFor()
-    await ana.until(() => ['sent', 'delivered', 'read'].includes([...document.querySelectorAll('[data-slot="message"]')].at(-1).dataset.status))
+    await ana.until(() =>
+      ['sent', 'delivered', 'read'].includes(
+        [...document.querySelectorAll('[data-slot="message"]')].at(-1).dataset.status,
+      ),
+    )
     for (const window of [ana, ben]) assert.equal(await window.row('hello 1').count(), 1)
     assert.deepEqual([...ana.problems, ...ben.problems], [])
     await close()
@@ -66,7 +75,11 @@ export const checks = {
     await ben.row('quick 30.').waitFor({ timeout: 40_000 })
     await ana.until(() => document.querySelectorAll('[data-status="pending"], [data-status="sending"]').length === 0)
     const expected = Array.from({ length: 30 }, (_, i) => `quick ${i + 1}.`)
-    for (const window of [ana, ben]) assert.deepEqual((await window.texts()).filter((text) => text.startsWith('quick ')), expected)
+    for (const window of [ana, ben])
+      assert.deepEqual(
+        (await window.texts()).filter((text) => text.startsWith('quick ')),
+        expected,
+      )
     assert.equal(await ana.page.locator('[data-status="failed"]').count(), 0)
     await close()
   },
@@ -84,9 +97,15 @@ export const checks = {
     await ana.context.setOffline(false)
     await ana.page.reload()
     await ben.row('offline 3.').waitFor()
-    assert.deepEqual((await ben.texts()).filter((text) => text.startsWith('offline ')), ['offline 1.', 'offline 2.', 'offline 3.'])
+    assert.deepEqual(
+      (await ben.texts()).filter((text) => text.startsWith('offline ')),
+      ['offline 1.', 'offline 2.', 'offline 3.'],
+    )
     await ana.row('offline 3.').waitFor()
-    assert.deepEqual((await ana.texts()).filter((text) => text.startsWith('offline ')), ['offline 1.', 'offline 2.', 'offline 3.'])
+    assert.deepEqual(
+      (await ana.texts()).filter((text) => text.startsWith('offline ')),
+      ['offline 1.', 'offline 2.', 'offline 3.'],
+    )
     await close()
   },
 
@@ -123,7 +142,12 @@ export const checks = {
     await ana.context.setOffline(false)
     await ana.row('missed 20.').waitFor({ timeout: 40_000 })
     await ana.row('was edited 6').locator('[data-slot="reactions"]').waitFor()
-    const last = async (window) => (await window.page.locator('[data-slot="message-row"]').evaluateAll((rows) => rows.map((row) => row.querySelector('.rpt-text')?.firstChild?.textContent ?? ''))).slice(-21)
+    const last = async (window) =>
+      (
+        await window.page
+          .locator('[data-slot="message-row"]')
+          .evaluateAll((rows) => rows.map((row) => row.querySelector('.rpt-text')?.firstChild?.textContent ?? ''))
+      ).slice(-21)
     assert.deepEqual(await last(ana), await last(ben))
     assert.equal(await ana.row('will be deleted 6').count(), 0)
     await close()
@@ -133,10 +157,20 @@ export const checks = {
     const conversation = await server.user('ana').conversationWith('ben')
     const ana = await openWindow(browser, server, 'ana', { path: `&c=${conversation}&token_lifetime=5` })
     await isLive(ana)
-    const refreshed = ana.page.waitForResponse((response) => response.url().includes('grant_type=refresh_token') || response.url().includes('grant_type=password'), { timeout: 40_000 })
+    const refreshed = ana.page.waitForResponse(
+      (response) =>
+        response.url().includes('grant_type=refresh_token') || response.url().includes('grant_type=password'),
+      { timeout: 40_000 },
+    )
     await refreshed
     await ana.send('after the refresh 8')
-    await eventually(async () => (await server.user('ben').call('GET', `/messages?conversation_id=${conversation}&limit=5`)).some(({ content }) => content === 'after the refresh 8'), 'the message')
+    await eventually(
+      async () =>
+        (await server.user('ben').call('GET', `/messages?conversation_id=${conversation}&limit=5`)).some(
+          ({ content }) => content === 'after the refresh 8',
+        ),
+      'the message',
+    )
     await server.user('ben').send(conversation, 'an answer 8')
     await ana.row('an answer 8').waitFor({ timeout: 40_000 })
     assert.equal(await ana.page.locator('[data-kind="signed_out"]').count(), 0)
@@ -194,7 +228,16 @@ export const checks = {
     await ana.page.keyboard.press('Enter')
     await ben.row('react to this 25').locator('.rpt-reaction').waitFor()
     await ben.row('react to this 25').locator('.rpt-reaction').click()
-    const count = (window, wanted) => window.until((value) => [...document.querySelectorAll('[data-slot="message-row"]')].some((row) => row.textContent.includes('react to this 25') && row.querySelector('.rpt-reaction-count')?.textContent === value), wanted)
+    const count = (window, wanted) =>
+      window.until(
+        (value) =>
+          [...document.querySelectorAll('[data-slot="message-row"]')].some(
+            (row) =>
+              row.textContent.includes('react to this 25') &&
+              row.querySelector('.rpt-reaction-count')?.textContent === value,
+          ),
+        wanted,
+      )
     await Promise.all([count(ana, '2'), count(ben, '2')])
     // Twice quickly: the last wish counts, and it is the one from before.
     await ben.row('react to this 25').locator('.rpt-reaction').dblclick()
@@ -213,7 +256,11 @@ export const checks = {
     const hit = ana.slot('hit').filter({ hasText: 'quarterly numbers 27' })
     await hit.locator('mark', { hasText: 'quart' }).first().waitFor()
     await hit.click()
-    await ana.until(() => document.activeElement?.textContent?.includes('quarterly numbers 27') === true && document.activeElement.matches('[data-slot="message-row"]'))
+    await ana.until(
+      () =>
+        document.activeElement?.textContent?.includes('quarterly numbers 27') === true &&
+        document.activeElement.matches('[data-slot="message-row"]'),
+    )
     await close()
   },
 
@@ -236,7 +283,18 @@ export const checks = {
     const session = await ana.context.newCDPSession(ana.page)
     await session.send('Input.imeSetComposition', { text: 'にほん', selectionStart: 3, selectionEnd: 3 })
     const before = await ana.slot('message-row').count()
-    const wasPrevented = await ana.field.evaluate((field) => !field.dispatchEvent(new KeyboardEvent('keydown', { key: 'Enter', isComposing: true, keyCode: 229, bubbles: true, cancelable: true })))
+    const wasPrevented = await ana.field.evaluate(
+      (field) =>
+        !field.dispatchEvent(
+          new KeyboardEvent('keydown', {
+            key: 'Enter',
+            isComposing: true,
+            keyCode: 229,
+            bubbles: true,
+            cancelable: true,
+          }),
+        ),
+    )
     assert.equal(wasPrevented, false)
     await session.send('Input.insertText', { text: '日本 28' })
     assert.equal(await ana.slot('message-row').count(), before)

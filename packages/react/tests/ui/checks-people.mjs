@@ -10,7 +10,8 @@ export const checks = {
     const there = await openWindow(browser, server, 'ana')
     await here.slot('conversation-link').first().waitFor()
     await server.user('ben').send(conversation, 'badge 17')
-    for (const window of [here, there]) await window.page.locator('[data-slot="quick-access"] [data-slot="unread-badge"]').waitFor()
+    for (const window of [here, there])
+      await window.page.locator('[data-slot="quick-access"] [data-slot="unread-badge"]').waitFor()
     assert.match(await here.page.title(), /^\(\d+\) Rapport$/)
     await there.openChat('Ben')
     for (const window of [here, there]) {
@@ -52,7 +53,7 @@ export const checks = {
     await close()
   },
 
-  async '21 people are found by keyboard, and only those of one\'s teams'({ browser, server }) {
+  async "21 people are found by keyboard, and only those of one's teams"({ browser, server }) {
     const ana = await openWindow(browser, server, 'ana')
     await ana.slot('new-message').waitFor()
     await ana.page.keyboard.press('Control+k')
@@ -128,14 +129,16 @@ export const checks = {
       await page.locator('[data-slot="new-message"]').waitFor()
       pages.push(page)
     }
-    const open = () => new Set(sockets.filter(({ page, socket }) => !page.isClosed() && !socket.isClosed()).map(({ page }) => page))
+    const open = () =>
+      new Set(sockets.filter(({ page, socket }) => !page.isClosed() && !socket.isClosed()).map(({ page }) => page))
     await eventually(() => open().size === 1, 'one socket')
     const [leader] = open()
     await leader.close()
     await eventually(() => open().size === 1, 'another window to take over')
     const conversation = await server.user('sue').conversationWith('zoe')
     await server.user('sue').send(conversation, 'to all windows 7')
-    for (const page of pages.filter((one) => !one.isClosed())) await page.locator('.rpt-item-preview', { hasText: 'to all windows 7' }).waitFor({ timeout: 20_000 })
+    for (const page of pages.filter((one) => !one.isClosed()))
+      await page.locator('.rpt-item-preview', { hasText: 'to all windows 7' }).waitFor({ timeout: 20_000 })
     await context.close()
   },
 }

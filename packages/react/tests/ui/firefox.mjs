@@ -15,15 +15,35 @@ page.on('pageerror', (error) => problems.push(error.message))
 const pane = (name) => `[data-person="${name}"]`
 /** Waits until a row of this pane contains the text, and the row something that matches. */
 const shows = (name, text, inside = '*') =>
-  page.waitForFunction((selector, wanted, match) => [...document.querySelectorAll(`${selector} [data-slot="message-row"]`)].some((row) => row.textContent.includes(wanted) && row.querySelector(match)), { polling: 50 }, pane(name), text, inside)
-const gone = (name, text) => page.waitForFunction((selector, wanted) => !document.querySelector(`${selector} [data-slot="rows"]`)?.textContent.includes(wanted), { polling: 50 }, pane(name), text)
+  page.waitForFunction(
+    (selector, wanted, match) =>
+      [...document.querySelectorAll(`${selector} [data-slot="message-row"]`)].some(
+        (row) => row.textContent.includes(wanted) && row.querySelector(match),
+      ),
+    { polling: 50 },
+    pane(name),
+    text,
+    inside,
+  )
+const gone = (name, text) =>
+  page.waitForFunction(
+    (selector, wanted) => !document.querySelector(`${selector} [data-slot="rows"]`)?.textContent.includes(wanted),
+    { polling: 50 },
+    pane(name),
+    text,
+  )
 const focus = (name, slot) => page.$eval(`${pane(name)} ${slot}`, (element) => element.focus())
 const write = async (name, text) => {
   await focus(name, '[data-slot="field"]')
   await page.keyboard.type(text)
   await page.keyboard.press('Enter')
 }
-const focusRow = (name, text) => page.$$eval(`${pane(name)} [data-slot="message-row"]`, (rows, wanted) => rows.findLast((row) => row.textContent.includes(wanted)).focus(), text)
+const focusRow = (name, text) =>
+  page.$$eval(
+    `${pane(name)} [data-slot="message-row"]`,
+    (rows, wanted) => rows.findLast((row) => row.textContent.includes(wanted)).focus(),
+    text,
+  )
 
 const checks = {
   async '21 a person is found by keyboard'() {
@@ -56,9 +76,18 @@ const checks = {
   },
   async '3 twenty messages keep their order'() {
     for (let i = 1; i <= 20; i++) await write('ana', `quick ${i}.`)
-    await page.waitForFunction((selector) => document.querySelector(`${selector} [data-slot="rows"]`).textContent.includes('quick 20.'), { polling: 50, timeout: 40_000 }, pane('ben'))
-    const order = await page.$$eval(`${pane('ben')} .rpt-text`, (all) => all.map((one) => one.firstChild.textContent).filter((text) => text.startsWith('quick ')))
-    assert.deepEqual(order, Array.from({ length: 20 }, (_, i) => `quick ${i + 1}.`))
+    await page.waitForFunction(
+      (selector) => document.querySelector(`${selector} [data-slot="rows"]`).textContent.includes('quick 20.'),
+      { polling: 50, timeout: 40_000 },
+      pane('ben'),
+    )
+    const order = await page.$$eval(`${pane('ben')} .rpt-text`, (all) =>
+      all.map((one) => one.firstChild.textContent).filter((text) => text.startsWith('quick ')),
+    )
+    assert.deepEqual(
+      order,
+      Array.from({ length: 20 }, (_, i) => `quick ${i + 1}.`),
+    )
   },
   async '25 a reaction by keyboard appears on both sides'() {
     await focusRow('ben', 'quick 20.')
@@ -87,15 +116,29 @@ const checks = {
   },
   async '10 new messages leave a reader in place'() {
     // Tall messages from the other side, so that there is something to scroll.
-    for (let i = 1; i <= 3; i++) await server.user('ben').send(await server.user('ben').conversationWith('ana'), `tall ${i} ${'word '.repeat(300)}`)
+    for (let i = 1; i <= 3; i++)
+      await server
+        .user('ben')
+        .send(await server.user('ben').conversationWith('ana'), `tall ${i} ${'word '.repeat(300)}`)
     await shows('ana', 'tall 3')
-    const settle = () => page.evaluate(() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done))))
-    await page.$eval(`${pane('ana')} [data-slot="scroller"]`, (scroller) => { scroller.scrollTop = -900 })
+    const settle = () =>
+      page.evaluate(() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done))))
+    await page.$eval(`${pane('ana')} [data-slot="scroller"]`, (scroller) => {
+      scroller.scrollTop = -900
+    })
     await settle()
-    const top = () => page.$$eval(`${pane('ana')} [data-slot="message-row"]`, (rows) => rows.find((row) => row.textContent.includes('tall 2')).getBoundingClientRect().top)
+    const top = () =>
+      page.$$eval(
+        `${pane('ana')} [data-slot="message-row"]`,
+        (rows) => rows.find((row) => row.textContent.includes('tall 2')).getBoundingClientRect().top,
+      )
     const before = await top()
     for (let i = 1; i <= 5; i++) await write('ben', `news ${i}.`)
-    await page.waitForFunction((selector) => document.querySelector(`${selector} [data-slot="pill"]`)?.textContent === '5 new messages', { polling: 50 }, pane('ana'))
+    await page.waitForFunction(
+      (selector) => document.querySelector(`${selector} [data-slot="pill"]`)?.textContent === '5 new messages',
+      { polling: 50 },
+      pane('ana'),
+    )
     await settle()
     assert.ok(Math.abs((await top()) - before) <= 1, `moved by ${(await top()) - before} px`)
   },
@@ -112,7 +155,12 @@ try {
       console.log(`ok   Firefox: ${title} (${Date.now() - from} ms)`)
     } catch (error) {
       failed++
-      console.log(`FAIL Firefox: ${title}: ${String(error.stack ?? error).split('\n').slice(0, 6).join('\n     ')}`)
+      console.log(
+        `FAIL Firefox: ${title}: ${String(error.stack ?? error)
+          .split('\n')
+          .slice(0, 6)
+          .join('\n     ')}`,
+      )
     }
   }
   if (problems.length > 0) {

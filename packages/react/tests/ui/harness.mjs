@@ -15,8 +15,12 @@ const BASE = '/api/supabase/user-chat'
 export const PATIENCE_MS = 15_000
 
 /** Starts everything. `close` ends it, by the process's own id. */
-export async function startServer({ binary = process.env.RAPPORT_BIN ?? join(root, 'target', 'debug', 'rapport'), folder = join(root, 'demo', 'dist') } = {}) {
-  if (!existsSync(binary)) throw new Error(`${binary} does not exist. Build it with \`cargo build\`, or set RAPPORT_BIN.`)
+export async function startServer({
+  binary = process.env.RAPPORT_BIN ?? join(root, 'target', 'debug', 'rapport'),
+  folder = join(root, 'demo', 'dist'),
+} = {}) {
+  if (!existsSync(binary))
+    throw new Error(`${binary} does not exist. Build it with \`cargo build\`, or set RAPPORT_BIN.`)
   const temporary = await mkdtemp(join(tmpdir(), 'rapport-ui-'))
   const envFile = join(temporary, 'env')
   const log = []
@@ -26,7 +30,8 @@ export async function startServer({ binary = process.env.RAPPORT_BIN ?? join(roo
     env: { ...process.env, RAPPORT_CHAT_LIMITS_SEARCH_PER_MINUTE: '600' },
   })
   const exited = new Promise((done) => server.once('exit', done))
-  for (const stream of [server.stdout, server.stderr]) stream.on('data', (data) => (log.push(String(data)), log.length > 400 && log.shift()))
+  for (const stream of [server.stdout, server.stderr])
+    stream.on('data', (data) => (log.push(String(data)), log.length > 400 && log.shift()))
   const env = await readEnv(envFile, exited, log)
   const page = await servePage({ folder, upstream: Number(new URL(env.API_URL).port) })
   return {
@@ -60,7 +65,13 @@ async function readEnv(path, exited, log) {
 }
 
 async function query(url, text) {
-  const psql = ['/usr/lib/postgresql/15/bin/psql', '/usr/lib/postgresql/16/bin/psql', '/usr/lib/postgresql/17/bin/psql', '/usr/lib/postgresql/18/bin/psql'].find(existsSync) ?? 'psql'
+  const psql =
+    [
+      '/usr/lib/postgresql/15/bin/psql',
+      '/usr/lib/postgresql/16/bin/psql',
+      '/usr/lib/postgresql/17/bin/psql',
+      '/usr/lib/postgresql/18/bin/psql',
+    ].find(existsSync) ?? 'psql'
   const { stdout } = await run(psql, ['-X', '-A', '-t', '-v', 'ON_ERROR_STOP=1', '-c', text, url])
   return stdout.trim()
 }
@@ -91,19 +102,35 @@ function userOf(env, name) {
   return {
     id,
     call,
-    conversationWith: async (other) => (await call('POST', '/conversations', { other_user_id: env[`USER_ID_${other.toUpperCase()}`] })).id,
-    send: (conversationId, content, rest = {}) => call('POST', '/messages', { conversation_id: conversationId, content, client_message_id: `check-${process.pid}-${++number}`, ...rest }),
+    conversationWith: async (other) =>
+      (await call('POST', '/conversations', { other_user_id: env[`USER_ID_${other.toUpperCase()}`] })).id,
+    send: (conversationId, content, rest = {}) =>
+      call('POST', '/messages', {
+        conversation_id: conversationId,
+        content,
+        client_message_id: `check-${process.pid}-${++number}`,
+        ...rest,
+      }),
   }
 }
 
 /** A user's window. `locate` finds inside of the page; `rows` are the texts of the messages. */
-export async function openWindow(browser, server, name, { path = '', viewport = { width: 1000, height: 800 }, ...options } = {}) {
+export async function openWindow(
+  browser,
+  server,
+  name,
+  { path = '', viewport = { width: 1000, height: 800 }, ...options } = {},
+) {
   const context = await browser.newContext({ viewport, ...options })
   const page = await context.newPage()
   const problems = []
   page.on('console', (message) => {
     // Failed requests are part of some checks; the browser reports each one.
-    if (['error', 'warning'].includes(message.type()) && !/Failed to load resource|WebSocket connection|net::ERR/.test(message.text())) problems.push(message.text())
+    if (
+      ['error', 'warning'].includes(message.type()) &&
+      !/Failed to load resource|WebSocket connection|net::ERR/.test(message.text())
+    )
+      problems.push(message.text())
   })
   page.on('pageerror', (error) => problems.push(error.message))
   page.setDefaultTimeout(PATIENCE_MS)
@@ -128,12 +155,23 @@ function actions(page) {
       await page.keyboard.press('Enter')
     },
     async texts() {
-      return page.locator('[data-slot="message-row"] .rpt-text').evaluateAll((all) => all.map((one) => [...one.childNodes].filter((node) => !(node instanceof Element && node.matches('[data-slot="meta"]'))).map((node) => node.textContent).join('')))
+      return page.locator('[data-slot="message-row"] .rpt-text').evaluateAll((all) =>
+        all.map((one) =>
+          [...one.childNodes]
+            .filter((node) => !(node instanceof Element && node.matches('[data-slot="meta"]')))
+            .map((node) => node.textContent)
+            .join(''),
+        ),
+      )
     },
     /** Waits until the function, which runs in the page, returns something true. */
     until: (check, argument) => page.waitForFunction(check, argument, { timeout: PATIENCE_MS, polling: 50 }),
     /** Where a row is, relative to the top of the list. */
-    topOf: (text) => page.locator(row(text)).last().evaluate((element) => element.getBoundingClientRect().top),
+    topOf: (text) =>
+      page
+        .locator(row(text))
+        .last()
+        .evaluate((element) => element.getBoundingClientRect().top),
     position: () => page.locator('[data-slot="scroller"]').evaluate((element) => element.scrollTop),
     wheel: async (dy) => {
       const box = await page.locator('[data-slot="scroller"]').boundingBox()
@@ -144,7 +182,8 @@ function actions(page) {
 }
 
 /** Waits for two frames: layout and observers have run. */
-export const settle = (page) => page.evaluate(() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done))))
+export const settle = (page) =>
+  page.evaluate(() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done))))
 
 /** Waits outside of the page until the function returns something true. */
 export async function eventually(check, what) {

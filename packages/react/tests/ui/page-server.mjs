@@ -6,9 +6,16 @@ import { createServer, request } from 'node:http'
 import { connect } from 'node:net'
 import { extname, join, normalize } from 'node:path'
 
-const POLICY = "default-src 'none'; script-src 'self'; style-src 'self'; style-src-attr 'unsafe-inline'; connect-src 'self' ws: wss:; img-src 'self' data: blob:; font-src 'self'; worker-src 'self' blob:; manifest-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+const POLICY =
+  "default-src 'none'; script-src 'self'; style-src 'self'; style-src-attr 'unsafe-inline'; connect-src 'self' ws: wss:; img-src 'self' data: blob:; font-src 'self'; worker-src 'self' blob:; manifest-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
-const TYPES = { '.html': 'text/html; charset=utf-8', '.js': 'text/javascript', '.css': 'text/css', '.json': 'application/json', '.svg': 'image/svg+xml' }
+const TYPES = {
+  '.html': 'text/html; charset=utf-8',
+  '.js': 'text/javascript',
+  '.css': 'text/css',
+  '.json': 'application/json',
+  '.svg': 'image/svg+xml',
+}
 
 /** `folder` holds the page; `upstream` is the port of the Rapport server, or null. */
 export async function servePage({ folder, upstream }) {
@@ -19,10 +26,13 @@ export async function servePage({ folder, upstream }) {
     const { pathname } = new URL(incoming.url, 'http://page')
     if (pathname === '/demo' || pathname.startsWith('/demo/')) return serveFile(folder, pathname, outgoing)
     if (isCut || !upstream) return incoming.destroy()
-    const passed = request({ port: upstream, method: incoming.method, path: incoming.url, headers: incoming.headers }, (answer) => {
-      outgoing.writeHead(answer.statusCode, answer.headers)
-      answer.pipe(outgoing)
-    })
+    const passed = request(
+      { port: upstream, method: incoming.method, path: incoming.url, headers: incoming.headers },
+      (answer) => {
+        outgoing.writeHead(answer.statusCode, answer.headers)
+        answer.pipe(outgoing)
+      },
+    )
     passed.on('error', () => outgoing.destroy())
     outgoing.on('close', () => passed.destroy())
     incoming.pipe(passed)
@@ -30,7 +40,10 @@ export async function servePage({ folder, upstream }) {
   server.on('upgrade', (incoming, socket, head) => {
     if (isCut || !upstream) return socket.destroy()
     const other = connect(upstream, '127.0.0.1', () => {
-      const headers = incoming.rawHeaders.reduce((text, part, index) => text + part + (index % 2 === 0 ? ': ' : '\r\n'), '')
+      const headers = incoming.rawHeaders.reduce(
+        (text, part, index) => text + part + (index % 2 === 0 ? ': ' : '\r\n'),
+        '',
+      )
       other.write(`${incoming.method} ${incoming.url} HTTP/1.1\r\n${headers}\r\n`)
       other.write(head)
       socket.pipe(other).pipe(socket)
@@ -73,6 +86,11 @@ async function serveFile(folder, pathname, outgoing) {
     outgoing.writeHead(404).end()
     return
   }
-  outgoing.writeHead(200, { 'Content-Type': TYPES[extname(path)] ?? 'application/octet-stream', 'Content-Security-Policy': POLICY, ETag: `"${found.mtimeMs}"`, 'Cache-Control': 'no-cache' })
+  outgoing.writeHead(200, {
+    'Content-Type': TYPES[extname(path)] ?? 'application/octet-stream',
+    'Content-Security-Policy': POLICY,
+    ETag: `"${found.mtimeMs}"`,
+    'Cache-Control': 'no-cache',
+  })
   createReadStream(path).pipe(outgoing)
 }

@@ -2,9 +2,17 @@
 import { launchChromium } from '../browser/browsers.mjs'
 import { startServer } from './harness.mjs'
 
-const groups = await Promise.all(['messages', 'list', 'people', 'access'].map(async (name) => (await import(`./checks-${name}.mjs`)).checks))
+const groups = await Promise.all(
+  ['messages', 'list', 'people', 'access'].map(async (name) => (await import(`./checks-${name}.mjs`)).checks),
+)
 const wanted = process.argv.slice(2)
-const checks = groups.flatMap((group) => Object.entries(group)).filter(([title]) => wanted.length === 0 || wanted.some((word) => (/^\d+$/.test(word) ? title.startsWith(`${word} `) : title.includes(word))))
+const checks = groups
+  .flatMap((group) => Object.entries(group))
+  .filter(
+    ([title]) =>
+      wanted.length === 0 ||
+      wanted.some((word) => (/^\d+$/.test(word) ? title.startsWith(`${word} `) : title.includes(word))),
+  )
 
 const server = await startServer()
 const browser = await launchChromium()
@@ -19,7 +27,12 @@ try {
       console.log(`ok   ${title} (${Date.now() - from} ms)`)
     } catch (error) {
       failed++
-      console.log(`FAIL ${title} (${Date.now() - from} ms)\n     ${String(error.stack ?? error).split('\n').slice(0, 40).join('\n     ')}`)
+      console.log(
+        `FAIL ${title} (${Date.now() - from} ms)\n     ${String(error.stack ?? error)
+          .split('\n')
+          .slice(0, 40)
+          .join('\n     ')}`,
+      )
     }
     // A failed check leaves its windows open; they would compete for the connection.
     server.restore()

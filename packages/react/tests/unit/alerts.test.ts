@@ -18,20 +18,33 @@ describe('shouldAlert', () => {
   })
 
   it('follows the level of the conversation', () => {
-    expect(shouldAlert(state, { ...received, conversation: conversation(PEOPLE.ben, { notification_level: 'none' }) })).toBe(false)
+    expect(
+      shouldAlert(state, { ...received, conversation: conversation(PEOPLE.ben, { notification_level: 'none' }) }),
+    ).toBe(false)
     const mentions = conversation(PEOPLE.ben, { notification_level: 'mentions' })
     expect(shouldAlert(state, { ...received, conversation: mentions })).toBe(false)
-    expect(shouldAlert(state, { ...received, conversation: mentions, message: message('c', PEOPLE.ben, 'hi', { mentions: [PEOPLE.ana.id] }) })).toBe(true)
+    expect(
+      shouldAlert(state, {
+        ...received,
+        conversation: mentions,
+        message: message('c', PEOPLE.ben, 'hi', { mentions: [PEOPLE.ana.id] }),
+      }),
+    ).toBe(true)
   })
 
   it('waits until "do not disturb" has ended', () => {
-    expect(shouldAlert({ ...state, preferences: { ...preferences, dnd_until: '2026-11-29T12:30:00Z' } }, received)).toBe(false)
-    expect(shouldAlert({ ...state, preferences: { ...preferences, dnd_until: '2026-11-29T11:30:00Z' } }, received)).toBe(true)
+    expect(
+      shouldAlert({ ...state, preferences: { ...preferences, dnd_until: '2026-11-29T12:30:00Z' } }, received),
+    ).toBe(false)
+    expect(
+      shouldAlert({ ...state, preferences: { ...preferences, dnd_until: '2026-11-29T11:30:00Z' } }, received),
+    ).toBe(true)
   })
 })
 
 describe('isQuiet', () => {
-  const quiet = (start: string, end: string, time: string, timezone = 'UTC') => isQuiet({ ...PREFERENCES, quiet_start: start, quiet_end: end, timezone }, new Date(`2026-11-29T${time}:00Z`))
+  const quiet = (start: string, end: string, time: string, timezone = 'UTC') =>
+    isQuiet({ ...PREFERENCES, quiet_start: start, quiet_end: end, timezone }, new Date(`2026-11-29T${time}:00Z`))
 
   it('may include midnight', () => {
     expect(quiet('22:00', '07:00', '23:30')).toBe(true)
@@ -42,6 +55,8 @@ describe('isQuiet', () => {
 
   it('is in the zone of the settings', () => {
     expect(quiet('22:00', '07:00', '14:00', 'Asia/Tokyo')).toBe(true)
-    expect(quiet('22:00', '07:00', '14:00', 'No/Where')).toBe(quiet('22:00', '07:00', '14:00', Intl.DateTimeFormat().resolvedOptions().timeZone))
+    expect(quiet('22:00', '07:00', '14:00', 'No/Where')).toBe(
+      quiet('22:00', '07:00', '14:00', Intl.DateTimeFormat().resolvedOptions().timeZone),
+    )
   })
 })

@@ -2,7 +2,15 @@ import { act, fireEvent, render, screen, waitFor, within } from '@testing-librar
 import userEvent from '@testing-library/user-event'
 import { useState, type ReactNode } from 'react'
 import { describe, expect, it, vi } from 'vitest'
-import { ConversationsList, EmptyState, MessageBubble, MessageInput, NewChatDialog, UserChatInterface, UserSearchInput } from '../../src'
+import {
+  ConversationsList,
+  EmptyState,
+  MessageBubble,
+  MessageInput,
+  NewChatDialog,
+  UserChatInterface,
+  UserSearchInput,
+} from '../../src'
 import { de } from '../../src/strings/de'
 import { conversation, FakeClient, initialState, message, OK, PEOPLE, timeline } from '../../src/testing/fake-client'
 import type { TimelineMessage } from '@rapport-chat/client'
@@ -12,7 +20,9 @@ const { ana, ben, chloe } = PEOPLE
 const WITH_BEN = conversation(ben).id
 
 function chatClient(messages: readonly TimelineMessage[], rest = {}): FakeClient {
-  return new FakeClient(initialState({ conversations: [conversation(ben)], timelines: { [WITH_BEN]: timeline(WITH_BEN, messages, rest) } }))
+  return new FakeClient(
+    initialState({ conversations: [conversation(ben)], timelines: { [WITH_BEN]: timeline(WITH_BEN, messages, rest) } }),
+  )
 }
 
 describe('MessageInput', () => {
@@ -66,7 +76,11 @@ describe('MessageBubble', () => {
   })
 
   it('loads nothing from addresses that run code', () => {
-    render(<MessageBubble message={message('c', ben, '', { message_type: 'file', file_name: 'a', file_url: 'javascript:alert(1)' })} />)
+    render(
+      <MessageBubble
+        message={message('c', ben, '', { message_type: 'file', file_name: 'a', file_url: 'javascript:alert(1)' })}
+      />,
+    )
     expect(screen.queryByRole('link')).toBeNull()
   })
 
@@ -95,7 +109,10 @@ describe('UserChatInterface', () => {
   })
 
   it('names each row in words', () => {
-    renderWith(chatClient([message(WITH_BEN, ben, 'hi', { is_edited: true })]), <UserChatInterface conversationId={WITH_BEN} />)
+    renderWith(
+      chatClient([message(WITH_BEN, ben, 'hi', { is_edited: true })]),
+      <UserChatInterface conversationId={WITH_BEN} />,
+    )
     expect(screen.getByRole('listitem').getAttribute('aria-label')).toMatch(/^Ben Olsen, hi, edited, /)
   })
 
@@ -114,7 +131,17 @@ describe('UserChatInterface', () => {
 
   it('asks when another window has changed the message', async () => {
     const client = chatClient([message(WITH_BEN, ana, 'theirs')])
-    client.editResult = { data: null, error: { message: 'The message was changed meanwhile', code: 'stale_revision', status: 412, hint: null, retryAfter: null, requestId: null } }
+    client.editResult = {
+      data: null,
+      error: {
+        message: 'The message was changed meanwhile',
+        code: 'stale_revision',
+        status: 412,
+        hint: null,
+        retryAfter: null,
+        requestId: null,
+      },
+    }
     renderWith(client, <UserChatInterface conversationId={WITH_BEN} />)
     await userEvent.type(screen.getByLabelText('Message to Ben'), '{ArrowUp}{Control>}a{/Control}my text{Enter}')
     const dialog = await screen.findByRole('dialog')
@@ -129,7 +156,11 @@ describe('UserChatInterface', () => {
     renderWith(client, <UserChatInterface conversationId={WITH_BEN} />)
     const field = screen.getByLabelText('Message to Ben')
     await userEvent.type(field, '{ArrowUp}')
-    act(() => client.conversation(WITH_BEN).change({ messages: [message(WITH_BEN, ana, 'from elsewhere', { id: 'm1', rev: 2 })] }))
+    act(() =>
+      client
+        .conversation(WITH_BEN)
+        .change({ messages: [message(WITH_BEN, ana, 'from elsewhere', { id: 'm1', rev: 2 })] }),
+    )
     await userEvent.type(field, '!{Enter}')
     expect((await screen.findByRole('dialog')).textContent).toContain('from elsewhere')
     expect(client.conversation(WITH_BEN).called('edit')).toEqual([])
@@ -149,7 +180,10 @@ describe('UserChatInterface', () => {
   })
 
   it('moves the roving tab stop by arrows', async () => {
-    renderWith(chatClient([message(WITH_BEN, ben, 'one', { seq: 1 }), message(WITH_BEN, ben, 'two', { seq: 2 })]), <UserChatInterface conversationId={WITH_BEN} />)
+    renderWith(
+      chatClient([message(WITH_BEN, ben, 'one', { seq: 1 }), message(WITH_BEN, ben, 'two', { seq: 2 })]),
+      <UserChatInterface conversationId={WITH_BEN} />,
+    )
     const [first, second] = screen.getAllByRole('listitem')
     expect([first?.tabIndex, second?.tabIndex]).toEqual([-1, 0])
     act(() => second?.focus())
@@ -170,14 +204,21 @@ describe('UserChatInterface', () => {
   })
 
   it('offers to try a failed message again', async () => {
-    const client = chatClient([message(WITH_BEN, ana, 'lost', { state: 'failed', canRetry: true, seq: Number.POSITIVE_INFINITY })])
+    const client = chatClient([
+      message(WITH_BEN, ana, 'lost', { state: 'failed', canRetry: true, seq: Number.POSITIVE_INFINITY }),
+    ])
     renderWith(client, <UserChatInterface conversationId={WITH_BEN} />)
     await userEvent.click(screen.getByRole('button', { name: 'Retry' }))
     expect(client.conversation(WITH_BEN).called('retry')).toHaveLength(1)
   })
 
   it('has no composer where one cannot write', () => {
-    const client = new FakeClient(initialState({ conversations: [conversation(ben, { can_send: false })], timelines: { [WITH_BEN]: timeline(WITH_BEN, []) } }))
+    const client = new FakeClient(
+      initialState({
+        conversations: [conversation(ben, { can_send: false })],
+        timelines: { [WITH_BEN]: timeline(WITH_BEN, []) },
+      }),
+    )
     renderWith(client, <UserChatInterface conversationId={WITH_BEN} />)
     expect(screen.getByText('You cannot message this person.')).toBeTruthy()
     expect(screen.queryByRole('textbox')).toBeNull()
@@ -208,7 +249,8 @@ describe('UserChatInterface', () => {
 })
 
 describe('ConversationsList', () => {
-  const client = (): FakeClient => new FakeClient(initialState({ conversations: [conversation(ben, { unread_count: 2 }), conversation(chloe)] }))
+  const client = (): FakeClient =>
+    new FakeClient(initialState({ conversations: [conversation(ben, { unread_count: 2 }), conversation(chloe)] }))
   const items = (): HTMLElement[] => [...document.querySelectorAll<HTMLElement>('[data-slot="conversation-link"]')]
 
   it('names each conversation in words', () => {
@@ -238,7 +280,9 @@ describe('ConversationsList', () => {
   })
 
   it('renders links where the host has addresses', () => {
-    renderWith(client(), <ConversationsList onConversationSelect={() => undefined} />, { linkTo: (target) => (target.to === 'list' ? '/messages' : `/messages/${target.conversationId}`) })
+    renderWith(client(), <ConversationsList onConversationSelect={() => undefined} />, {
+      linkTo: (target) => (target.to === 'list' ? '/messages' : `/messages/${target.conversationId}`),
+    })
     expect(items()[0]?.getAttribute('href')).toBe(`/messages/${WITH_BEN}`)
   })
 })
@@ -276,7 +320,9 @@ describe('NewChatDialog', () => {
     client.found = [ben]
     const create = vi.fn()
     renderWith(client, <NewChatDialog isOpen onClose={() => undefined} onCreateConversation={create} />)
-    await userEvent.click(await screen.findByRole('option', { name: /Ben Olsen/ }))
+    // The contacts have arrived: members of the teams are a group of their own.
+    await screen.findByRole('group', { name: 'Your teams' })
+    await userEvent.click(screen.getByRole('option', { name: /Ben Olsen/ }))
     await waitFor(() => expect(create).toHaveBeenCalledWith(WITH_BEN, expect.objectContaining({ id: ben.id })))
   })
 })

@@ -1,13 +1,26 @@
 import { act, renderHook, waitFor } from '@testing-library/react'
 import type { ReactNode } from 'react'
 import { describe, expect, it } from 'vitest'
-import { ChatProvider, useConnection, useConversations, useDraft, usePreferences, useRealtimeChat, useTypingIndicator, useUnreadCount, useUserPresence, useUserSearch } from '../../src'
+import {
+  ChatProvider,
+  useConnection,
+  useConversations,
+  useDraft,
+  usePreferences,
+  useRealtimeChat,
+  useTypingIndicator,
+  useUnreadCount,
+  useUserPresence,
+  useUserSearch,
+} from '../../src'
 import { conversation, FakeClient, initialState, message, PEOPLE, timeline } from '../../src/testing/fake-client'
 
 const { ana, ben, chloe } = PEOPLE
 const WITH_BEN = conversation(ben).id
 
-const under = (client: FakeClient) => ({ wrapper: ({ children }: { children: ReactNode }) => <ChatProvider client={client}>{children}</ChatProvider> })
+const under = (client: FakeClient) => ({
+  wrapper: ({ children }: { children: ReactNode }) => <ChatProvider client={client}>{children}</ChatProvider>,
+})
 
 describe('the provider', () => {
   it('starts the client once, and stops it when it is unmounted', () => {
@@ -21,7 +34,17 @@ describe('the provider', () => {
 })
 
 describe('useRealtimeChat', () => {
-  const clientWith = (count: number): FakeClient => new FakeClient(initialState({ timelines: { [WITH_BEN]: timeline(WITH_BEN, Array.from({ length: count }, (_, i) => message(WITH_BEN, ben, `${i}`, { seq: i + 1 }))) } }))
+  const clientWith = (count: number): FakeClient =>
+    new FakeClient(
+      initialState({
+        timelines: {
+          [WITH_BEN]: timeline(
+            WITH_BEN,
+            Array.from({ length: count }, (_, i) => message(WITH_BEN, ben, `${i}`, { seq: i + 1 })),
+          ),
+        },
+      }),
+    )
 
   it('opens the conversation once, and closes it', () => {
     const client = clientWith(1)
@@ -60,8 +83,19 @@ describe('useRealtimeChat', () => {
 
 describe('the other hooks', () => {
   it('filter conversations', () => {
-    const client = new FakeClient(initialState({ conversations: [conversation(ben, { unread_count: 1 }), conversation(chloe), conversation(PEOPLE.max, { is_archived: true })] }))
-    const names = (filter: 'all' | 'unread' | 'archived') => renderHook(() => useConversations({ filter }), under(client)).result.current.conversations.map(({ other_user: person }) => person?.full_name)
+    const client = new FakeClient(
+      initialState({
+        conversations: [
+          conversation(ben, { unread_count: 1 }),
+          conversation(chloe),
+          conversation(PEOPLE.max, { is_archived: true }),
+        ],
+      }),
+    )
+    const names = (filter: 'all' | 'unread' | 'archived') =>
+      renderHook(() => useConversations({ filter }), under(client)).result.current.conversations.map(
+        ({ other_user: person }) => person?.full_name,
+      )
     expect(names('all')).toEqual([ben.full_name, chloe.full_name])
     expect(names('unread')).toEqual([ben.full_name])
     expect(names('archived')).toEqual([PEOPLE.max.full_name])
@@ -86,7 +120,20 @@ describe('the other hooks', () => {
     const client = new FakeClient()
     const { result } = renderHook(() => useUserPresence(ben.id), under(client))
     expect(client.called('watchPresence')).toContainEqual([[ben.id]])
-    act(() => client.set({ presence: { [ben.id]: { status: 'online', last_seen: null, status_text: null, status_emoji: null, manual_status: null, manual_until: null } } }))
+    act(() =>
+      client.set({
+        presence: {
+          [ben.id]: {
+            status: 'online',
+            last_seen: null,
+            status_text: null,
+            status_emoji: null,
+            manual_status: null,
+            manual_until: null,
+          },
+        },
+      }),
+    )
     expect(result.current.isOnline(ben.id)).toBe(true)
     expect(result.current.onlineUsers).toEqual([ben.id])
   })
@@ -94,7 +141,10 @@ describe('the other hooks', () => {
   it('search once after a pause, from two characters on', async () => {
     const client = new FakeClient()
     client.found = [ben, chloe]
-    const { result, rerender } = renderHook(({ query }) => useUserSearch(query), { ...under(client), initialProps: { query: 'b' } })
+    const { result, rerender } = renderHook(({ query }) => useUserSearch(query), {
+      ...under(client),
+      initialProps: { query: 'b' },
+    })
     rerender({ query: 'be' })
     rerender({ query: 'ben' })
     await waitFor(() => expect(result.current.people.map(({ id }) => id)).toEqual([ben.id]))

@@ -22,7 +22,10 @@ describe('layoutRows', () => {
   })
 
   it('begins a new group at the unread line', () => {
-    const rows = layoutRows([message('c', ben, '1', { seq: 1, created_at: at(0) }), message('c', ben, '2', { seq: 2, created_at: at(0) })], 2)
+    const rows = layoutRows(
+      [message('c', ben, '1', { seq: 1, created_at: at(0) }), message('c', ben, '2', { seq: 2, created_at: at(0) })],
+      2,
+    )
     expect(rows.map(({ position, isFirstUnread }) => [position, isFirstUnread])).toEqual([
       ['single', false],
       ['single', true],
@@ -30,19 +33,28 @@ describe('layoutRows', () => {
   })
 
   it('begins each day with a separator', () => {
-    const rows = layoutRows([message('c', ben, '1', { seq: 1, created_at: '2026-11-27T12:00:00Z' }), message('c', ben, '2', { seq: 2, created_at: '2026-11-29T12:00:00Z' })], null)
+    const rows = layoutRows(
+      [
+        message('c', ben, '1', { seq: 1, created_at: '2026-11-27T12:00:00Z' }),
+        message('c', ben, '2', { seq: 2, created_at: '2026-11-29T12:00:00Z' }),
+      ],
+      null,
+    )
     expect(rows.map(({ startsDay }) => startsDay)).toEqual([true, true])
   })
 })
 
 describe('chunkRows', () => {
-  const messages = (from: number, to: number) => Array.from({ length: to - from + 1 }, (_, i) => message('c', ben, 'x', { seq: from + i, created_at: at(0) }))
+  const messages = (from: number, to: number) =>
+    Array.from({ length: to - from + 1 }, (_, i) => message('c', ben, 'x', { seq: from + i, created_at: at(0) }))
 
   it('has borders that do not move when history is prepended', () => {
     const before = chunkRows(layoutRows(messages(50, 99), null))
     const after = chunkRows(layoutRows(messages(1, 99), null))
     const last = before.at(-1)
-    expect(after.find(({ id }) => id === last?.id)?.rows.map(({ message: one }) => one.seq)).toEqual(last?.rows.map(({ message: one }) => one.seq))
+    expect(after.find(({ id }) => id === last?.id)?.rows.map(({ message: one }) => one.seq)).toEqual(
+      last?.rows.map(({ message: one }) => one.seq),
+    )
   })
 
   it('keeps an unsent message in the chunk that it will be stored in', () => {
@@ -54,13 +66,18 @@ describe('chunkRows', () => {
   })
 
   it('never opens an earlier chunk again', () => {
-    const ids = chunkRows(layoutRows([...messages(1, 45), message('c', ana, 'x', { seq: Number.POSITIVE_INFINITY })], null)).map(({ id }) => id)
+    const ids = chunkRows(
+      layoutRows([...messages(1, 45), message('c', ana, 'x', { seq: Number.POSITIVE_INFINITY })], null),
+    ).map(({ id }) => id)
     expect(ids).toEqual([...new Set(ids)].sort((a, b) => a - b))
   })
 })
 
 describe('RowLayout', () => {
-  const messages = (from: number, to: number) => Array.from({ length: to - from + 1 }, (_, i) => message('c', ben, 'x', { id: `m${from + i}`, key: `m${from + i}`, seq: from + i, created_at: at(0) }))
+  const messages = (from: number, to: number) =>
+    Array.from({ length: to - from + 1 }, (_, i) =>
+      message('c', ben, 'x', { id: `m${from + i}`, key: `m${from + i}`, seq: from + i, created_at: at(0) }),
+    )
 
   it('keeps the chunks that did not change', () => {
     const layout = new RowLayout()
@@ -77,7 +94,10 @@ describe('RowLayout', () => {
     const layout = new RowLayout()
     const all = messages(1, 10)
     const [before] = layout.layout(all, null)
-    const [after] = layout.layout([...all.slice(0, 9), { ...(all[9] as (typeof all)[number]), content: 'edited' }], null)
+    const [after] = layout.layout(
+      [...all.slice(0, 9), { ...(all[9] as (typeof all)[number]), content: 'edited' }],
+      null,
+    )
     expect(after).not.toBe(before)
     expect(after?.rows[0]).toBe(before?.rows[0])
     expect(after?.rows[9]?.message.content).toBe('edited')

@@ -10,7 +10,11 @@ it('renders on a server, without anything that depends on time or zone', () => {
   const client = new FakeClient(
     initialState({
       conversations: [conversation(PEOPLE.ben, { last_message_at: '2026-11-29T10:00:00Z' })],
-      timelines: { [WITH_BEN]: timeline(WITH_BEN, [message(WITH_BEN, PEOPLE.ben, 'from the server', { created_at: '2026-11-29T10:00:00Z' })]) },
+      timelines: {
+        [WITH_BEN]: timeline(WITH_BEN, [
+          message(WITH_BEN, PEOPLE.ben, 'from the server', { created_at: '2026-11-29T10:00:00Z' }),
+        ]),
+      },
     }),
   )
   const html = renderToString(

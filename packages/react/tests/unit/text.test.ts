@@ -2,10 +2,14 @@ import { describe, expect, it } from 'vitest'
 import { codePoints, isEmojiOnly, isLong, tokenize } from '../../src/format/text'
 
 describe('tokenize', () => {
-  const links = (text: string): string[] => tokenize(text).flatMap((token) => (token.kind === 'link' ? [token.href] : []))
+  const links = (text: string): string[] =>
+    tokenize(text).flatMap((token) => (token.kind === 'link' ? [token.href] : []))
 
   it('finds web addresses without the punctuation of the sentence', () => {
-    expect(links('See https://example.com/a?b=c, and www.example.org.')).toEqual(['https://example.com/a?b=c', 'https://www.example.org'])
+    expect(links('See https://example.com/a?b=c, and www.example.org.')).toEqual([
+      'https://example.com/a?b=c',
+      'https://www.example.org',
+    ])
     expect(links('(https://example.com/x_(y))')).toEqual(['https://example.com/x_(y)'])
   })
 
@@ -26,7 +30,13 @@ describe('tokenize', () => {
   })
 
   it('loses nothing of a text', () => {
-    for (const text of ['', 'plain', '`a` b https://c.de. `', 'a@b.c, www.x.y! <img onerror=x>', 'https://[broken and http://ok.example']) {
+    for (const text of [
+      '',
+      'plain',
+      '`a` b https://c.de. `',
+      'a@b.c, www.x.y! <img onerror=x>',
+      'https://[broken and http://ok.example',
+    ]) {
       const shown = tokenize(text)
         .map((token) => (token.kind === 'code' ? `\`${token.text}\`` : token.text))
         .join('')

@@ -23,7 +23,8 @@ export function useUploads(conversation: ConversationClient): ((file: File) => v
         const stored = await upload(file, { signal: abort.signal, onProgress: () => undefined })
         conversation.send('', { messageType: file.type.startsWith('image/') ? 'image' : 'file', file: stored })
       } catch (error) {
-        if (!abort.signal.aborted) toast({ kind: 'error', text: strings.messageFailed(error instanceof Error ? error.message : '') })
+        if (!abort.signal.aborted)
+          toast({ kind: 'error', text: strings.messageFailed(error instanceof Error ? error.message : '') })
       } finally {
         running.current.delete(abort)
       }

@@ -16,20 +16,42 @@ export function safeAddress(address: string | null): string | null {
   return /^(?:https?:|blob:)/iu.test(address) ? address : null
 }
 
-export function Attachment({ message, onOpenImage }: { message: TimelineMessage; onOpenImage?: ((message: TimelineMessage) => void) | undefined }): ReactNode {
+export function Attachment({
+  message,
+  onOpenImage,
+}: {
+  message: TimelineMessage
+  onOpenImage?: ((message: TimelineMessage) => void) | undefined
+}): ReactNode {
   const strings = useStrings()
   const address = safeAddress(message.file_url)
   const name = message.file_name ?? (message.message_type === 'image' ? strings.photo : strings.file)
 
   if (message.message_type === 'image' && address)
     return (
-      <button type="button" className="rpt-image" data-slot="image" tabIndex={-1} aria-label={strings.openPhoto(name)} style={{ aspectRatio: ratioOf(message) }} onClick={() => onOpenImage?.(message)}>
+      <button
+        type="button"
+        className="rpt-image"
+        data-slot="image"
+        tabIndex={-1}
+        aria-label={strings.openPhoto(name)}
+        style={{ aspectRatio: ratioOf(message) }}
+        onClick={() => onOpenImage?.(message)}
+      >
         {/* The box has its size before the image loads, so nothing moves. */}
         <img src={address} alt="" loading="lazy" decoding="async" />
       </button>
     )
   return (
-    <a className="rpt-file" data-slot="file" href={address ?? undefined} download={name} tabIndex={-1} target="_blank" rel="noopener noreferrer nofollow ugc">
+    <a
+      className="rpt-file"
+      data-slot="file"
+      href={address ?? undefined}
+      download={name}
+      tabIndex={-1}
+      target="_blank"
+      rel="noopener noreferrer nofollow ugc"
+    >
       <span className="rpt-file-icon" aria-hidden="true">
         <FileText size={20} />
       </span>
@@ -37,7 +59,9 @@ export function Attachment({ message, onOpenImage }: { message: TimelineMessage;
         <span className="rpt-file-name" dir="auto">
           {name}
         </span>
-        {message.file_size !== null && <span className="rpt-file-size">{fileSize(message.file_size, strings.locale)}</span>}
+        {message.file_size !== null && (
+          <span className="rpt-file-size">{fileSize(message.file_size, strings.locale)}</span>
+        )}
       </span>
       <Download className="rpt-file-get" aria-hidden size={18} />
     </a>

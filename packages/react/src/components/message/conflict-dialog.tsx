@@ -41,11 +41,15 @@ export function ConflictDialog({ theirs, mine, onKeepMine, onClose }: ConflictDi
       <ul className="rpt-versions">
         <li className="rpt-version">
           <span className="rpt-version-title">{strings.theirVersion}</span>
-          <p className="rpt-version-text" dir="auto">{theirs}</p>
+          <p className="rpt-version-text" dir="auto">
+            {theirs}
+          </p>
         </li>
         <li className="rpt-version">
           <span className="rpt-version-title">{strings.yourVersion}</span>
-          <p className="rpt-version-text" dir="auto">{mine}</p>
+          <p className="rpt-version-text" dir="auto">
+            {mine}
+          </p>
         </li>
       </ul>
     </Dialog>

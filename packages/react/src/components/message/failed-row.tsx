@@ -6,7 +6,13 @@ import { useStrings } from '../../context/chat-context'
 import type { MessageActions } from '../../list/message-actions'
 
 /** Says why a message was not sent and what can be done. */
-export function FailedRow({ message, actions }: { message: TimelineMessage; actions: MessageActions | undefined }): ReactNode {
+export function FailedRow({
+  message,
+  actions,
+}: {
+  message: TimelineMessage
+  actions: MessageActions | undefined
+}): ReactNode {
   const strings = useStrings()
   const reason = message.error?.code === 'expired' ? strings.expiredUnsent : message.error?.message
   return (

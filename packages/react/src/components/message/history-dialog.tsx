@@ -35,18 +35,26 @@ export function HistoryDialog({ message, load, onClose }: HistoryDialogProps): R
   const newestFirst = [...(versions ?? [])].sort((a, b) => b.version - a.version)
   return (
     <Dialog title={strings.historyTitle} onClose={onClose}>
-      {error && <p role="alert" className="rpt-dialog-text">{error.message}</p>}
+      {error && (
+        <p role="alert" className="rpt-dialog-text">
+          {error.message}
+        </p>
+      )}
       <ol className="rpt-versions" aria-busy={versions === null && !error}>
         <li className="rpt-version">
           <span className="rpt-version-title">{strings.currentVersion}</span>
-          <p className="rpt-version-text" dir="auto">{message.content}</p>
+          <p className="rpt-version-text" dir="auto">
+            {message.content}
+          </p>
         </li>
         {newestFirst.map((version) => (
           <li key={version.version} className="rpt-version">
             <span className="rpt-version-title">
               {strings.historyVersion(version.version)} · <Time value={version.edited_at} kind="moment" />
             </span>
-            <p className="rpt-version-text" dir="auto">{version.previous_content}</p>
+            <p className="rpt-version-text" dir="auto">
+              {version.previous_content}
+            </p>
           </li>
         ))}
       </ol>

@@ -23,7 +23,14 @@ export function MessageMeta({ message, isOwn, showTimestamp, onShowHistory }: Me
     <span className="rpt-meta" data-slot="meta">
       {isEdited &&
         (onShowHistory ? (
-          <button type="button" className="rpt-edited" tabIndex={-1} title={strings.editedShowHistory} aria-label={strings.editedShowHistory} onClick={() => onShowHistory(message)}>
+          <button
+            type="button"
+            className="rpt-edited"
+            tabIndex={-1}
+            title={strings.editedShowHistory}
+            aria-label={strings.editedShowHistory}
+            onClick={() => onShowHistory(message)}
+          >
             {strings.edited}
           </button>
         ) : (
@@ -41,8 +48,19 @@ const ICONS = { pending: Clock, sending: Clock, sent: Check, delivered: CheckChe
 export function StateIcon({ state }: { state: MessageState }): ReactNode {
   const strings = useStrings()
   return (
-    <span className="rpt-state" data-slot="state" data-state={state} role="img" aria-label={strings.stateMessage[state]} title={strings.stateMessage[state]}>
-      {state === 'read' ? <ReadIcon /> : <Glyph icon={ICONS[state]} size={state === 'pending' || state === 'sending' ? 12 : 16} />}
+    <span
+      className="rpt-state"
+      data-slot="state"
+      data-state={state}
+      role="img"
+      aria-label={strings.stateMessage[state]}
+      title={strings.stateMessage[state]}
+    >
+      {state === 'read' ? (
+        <ReadIcon />
+      ) : (
+        <Glyph icon={ICONS[state]} size={state === 'pending' || state === 'sending' ? 12 : 16} />
+      )}
     </span>
   )
 }

@@ -33,12 +33,25 @@ export function useQuotedName(senderId: string | null): string {
 }
 
 /** The message that is replied to. */
-export function Quote({ quoted, onOpen }: { quoted: Quoted; onOpen?: ((messageId: string) => void) | undefined }): ReactNode {
+export function Quote({
+  quoted,
+  onOpen,
+}: {
+  quoted: Quoted
+  onOpen?: ((messageId: string) => void) | undefined
+}): ReactNode {
   const strings = useStrings()
   const name = useQuotedName(quoted.sender_id)
   const text = previewText(quoted, strings)
   return (
-    <button type="button" className="rpt-quote" data-slot="quote" tabIndex={-1} disabled={!onOpen || quoted.is_deleted} onClick={() => onOpen?.(quoted.id)}>
+    <button
+      type="button"
+      className="rpt-quote"
+      data-slot="quote"
+      tabIndex={-1}
+      disabled={!onOpen || quoted.is_deleted}
+      onClick={() => onOpen?.(quoted.id)}
+    >
       <span className="rpt-hidden">{strings.reply}</span>
       <span className="rpt-quote-name">
         <bdi>{name}</bdi>

@@ -21,12 +21,31 @@ export function QuickReactions({ message, onSelect, onMore }: QuickReactionsProp
   return (
     <div className="rpt-quick" data-slot="quick-reactions" role="group" aria-label={strings.react}>
       {QUICK_REACTIONS.map((emoji) => (
-        <button key={emoji} type="button" className="rpt-quick-emoji" data-menu-item role="menuitemcheckbox" aria-checked={mine.has(emoji)} aria-label={strings.reactWith(emoji)} tabIndex={-1} onClick={() => onSelect(emoji)}>
+        <button
+          key={emoji}
+          type="button"
+          className="rpt-quick-emoji"
+          data-menu-item
+          role="menuitemcheckbox"
+          aria-checked={mine.has(emoji)}
+          aria-label={strings.reactWith(emoji)}
+          tabIndex={-1}
+          onClick={() => onSelect(emoji)}
+        >
           {emoji}
         </button>
       ))}
       {emojiDataUrl && (
-        <button type="button" className="rpt-quick-emoji" data-menu-item role="menuitem" aria-label={strings.emoji} title={strings.emoji} tabIndex={-1} onClick={onMore}>
+        <button
+          type="button"
+          className="rpt-quick-emoji"
+          data-menu-item
+          role="menuitem"
+          aria-label={strings.emoji}
+          title={strings.emoji}
+          tabIndex={-1}
+          onClick={onMore}
+        >
           <Plus aria-hidden size={18} />
         </button>
       )}
@@ -42,5 +61,14 @@ interface ReactionMenuProps extends QuickReactionsProps {
 
 export function ReactionMenu({ anchor, onClose, onRestoreFocus, ...quick }: ReactionMenuProps): ReactNode {
   const { strings } = useChatContext()
-  return <Menu anchor={anchor} label={strings.react} items={[]} header={<QuickReactions {...quick} />} onClose={onClose} onRestoreFocus={onRestoreFocus} />
+  return (
+    <Menu
+      anchor={anchor}
+      label={strings.react}
+      items={[]}
+      header={<QuickReactions {...quick} />}
+      onClose={onClose}
+      onRestoreFocus={onRestoreFocus}
+    />
+  )
 }

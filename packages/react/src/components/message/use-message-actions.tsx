@@ -46,7 +46,12 @@ export function useMessageActions({ conversation, canSend, onReply, onEdit }: Ac
   const actions = useMemo<MessageActions>(
     () => ({
       canReply: canSend,
-      canEdit: (message) => canSend && message.isOwn && message.message_type === 'text' && !message.is_deleted && isWithin(message.created_at, editWindow),
+      canEdit: (message) =>
+        canSend &&
+        message.isOwn &&
+        message.message_type === 'text' &&
+        !message.is_deleted &&
+        isWithin(message.created_at, editWindow),
       react: (message, emoji) => void conversation.react(message.id, emoji),
       reply: (message) => callbacks.current.onReply(message),
       edit: (message) => callbacks.current.onEdit(message),
@@ -75,7 +80,8 @@ export function useMessageActions({ conversation, canSend, onReply, onEdit }: Ac
   /** `message` is what was edited: the row as it was when editing began. */
   const saveEdit = async (message: TimelineMessage, content: string): Promise<void> => {
     if (content === message.content) return
-    const latest = (): TimelineMessage => conversation.getTimeline().messages.find(({ id }) => id === message.id) ?? message
+    const latest = (): TimelineMessage =>
+      conversation.getTimeline().messages.find(({ id }) => id === message.id) ?? message
     // Another window's edit may have arrived while this one was being written. The server would not
     // see a conflict, since the client knows the newer revision by now.
     if (latest().content === message.content) {
@@ -88,7 +94,10 @@ export function useMessageActions({ conversation, canSend, onReply, onEdit }: Ac
   const close = (): void => setPanel(null)
   /** The toolbar that opened a panel may be gone; its row is still there. */
   const toRow = (): void => {
-    if (panel) document.querySelector<HTMLElement>(`[data-key="${CSS.escape(panel.message.key)}"]`)?.focus({ preventScroll: true })
+    if (panel)
+      document
+        .querySelector<HTMLElement>(`[data-key="${CSS.escape(panel.message.key)}"]`)
+        ?.focus({ preventScroll: true })
   }
   const pick = (message: TimelineMessage, emoji: string): void => {
     close()
@@ -112,19 +121,60 @@ export function useMessageActions({ conversation, canSend, onReply, onEdit }: Ac
           />
         )
       case 'reactions':
-        return <ReactionMenu anchor={open.anchor} message={message} onSelect={(emoji) => pick(message, emoji)} onMore={() => setPanel({ kind: 'emoji', message, anchor: open.anchor })} onClose={close} onRestoreFocus={toRow} />
+        return (
+          <ReactionMenu
+            anchor={open.anchor}
+            message={message}
+            onSelect={(emoji) => pick(message, emoji)}
+            onMore={() => setPanel({ kind: 'emoji', message, anchor: open.anchor })}
+            onClose={close}
+            onRestoreFocus={toRow}
+          />
+        )
       case 'emoji':
-        return <EmojiPopup anchor={open.anchor} onSelect={(emoji) => pick(message, emoji)} onClose={close} onRestoreFocus={toRow} />
+        return (
+          <EmojiPopup
+            anchor={open.anchor}
+            onSelect={(emoji) => pick(message, emoji)}
+            onClose={close}
+            onRestoreFocus={toRow}
+          />
+        )
       case 'delete':
-        return <Question title={strings.deleteQuestion} text={strings.deleteExplanation} confirm={strings.remove} onConfirm={() => void conversation.remove(message.id)} onClose={close} />
+        return (
+          <Question
+            title={strings.deleteQuestion}
+            text={strings.deleteExplanation}
+            confirm={strings.remove}
+            onConfirm={() => void conversation.remove(message.id)}
+            onClose={close}
+          />
+        )
       case 'report':
-        return <ReportDialog message={message} onClose={close} onReport={(reason) => void conversation.report(message.id, reason).then(({ error }) => toast(error ? { kind: 'error', text: error.message } : { text: strings.reported }))} />
+        return (
+          <ReportDialog
+            message={message}
+            onClose={close}
+            onReport={(reason) =>
+              void conversation
+                .report(message.id, reason)
+                .then(({ error }) => toast(error ? { kind: 'error', text: error.message } : { text: strings.reported }))
+            }
+          />
+        )
       case 'history':
         return <HistoryDialog message={message} load={() => conversation.history(message.id)} onClose={close} />
       case 'image':
         return <ImageDialog message={message} onClose={close} />
       case 'conflict':
-        return <ConflictDialog theirs={message.content} mine={open.mine} onKeepMine={() => void saveEdit(message, open.mine)} onClose={close} />
+        return (
+          <ConflictDialog
+            theirs={message.content}
+            mine={open.mine}
+            onKeepMine={() => void saveEdit(message, open.mine)}
+            onClose={close}
+          />
+        )
     }
   }
   return { actions, panels: panel && panelOf(panel), saveEdit: (message, content) => void saveEdit(message, content) }
