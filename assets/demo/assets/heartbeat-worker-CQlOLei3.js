@@ -1,0 +1,1 @@
+(function(){self.onmessage=({data:e})=>{setInterval(()=>self.postMessage(null),e)}})();

@@ -1,0 +1,20 @@
+import { createChatClient, type ChatClient } from '@rapport-chat/client'
+import { Session, type DemoPerson, type People } from './session'
+
+const clients = new Map<string, ChatClient>()
+
+/** One client per person and page, created outside of rendering. */
+export function clientOf(people: People, person: DemoPerson): ChatClient {
+  const known = clients.get(person.id)
+  if (known) return known
+  const parameters = new URLSearchParams(location.search)
+  const session = new Session(people, person, parameters.get('token_lifetime'))
+  const client = createChatClient({
+    userId: person.id,
+    socketUrl: `${location.protocol === 'https:' ? 'wss' : 'ws'}://${location.host}/realtime/v1`,
+    anonKey: people.anon_key,
+    accessToken: session.accessToken,
+  })
+  clients.set(person.id, client)
+  return client
+}

@@ -1,0 +1,13 @@
+import { StrictMode } from 'react'
+import { createRoot } from 'react-dom/client'
+import '@rapport-chat/react/styles.css'
+import './page.css'
+import { App } from './app'
+import { applyToPage, pageOptions } from './options'
+
+applyToPage(pageOptions())
+createRoot(document.getElementById('root') as HTMLElement).render(
+  <StrictMode>
+    <App />
+  </StrictMode>,
+)

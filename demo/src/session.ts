@@ -1,0 +1,65 @@
+/** The development sign-in of `rapport dev`, in the form of Supabase Auth. */
+
+export interface DemoPerson {
+  readonly id: string
+  readonly email: string
+  readonly name: string
+  readonly role?: string
+  readonly team?: string | null
+  readonly team_name?: string | null
+}
+
+export interface People {
+  readonly url: string
+  readonly anon_key: string
+  readonly password: string
+  readonly people: readonly DemoPerson[]
+}
+
+interface Tokens {
+  readonly access_token: string
+  readonly refresh_token: string
+}
+
+export async function loadPeople(): Promise<People> {
+  const response = await fetch('/dev/people')
+  if (!response.ok) throw new Error(`GET /dev/people: ${response.status}`)
+  return (await response.json()) as People
+}
+
+/** Signs in one person and refreshes their token. */
+export class Session {
+  private tokens: Tokens | null = null
+  private running: Promise<string | null> | null = null
+
+  constructor(
+    private readonly people: People,
+    readonly person: DemoPerson,
+    /** Seconds; for trying what happens when a token expires. */
+    private readonly lifetime: string | null,
+  ) {}
+
+  readonly accessToken = async (options?: { force: boolean }): Promise<string | null> => {
+    if (this.tokens && !options?.force) return this.tokens.access_token
+    // Several requests that wait for a token share one.
+    this.running ??= this.ask().finally(() => (this.running = null))
+    return this.running
+  }
+
+  private async ask(): Promise<string | null> {
+    const refreshed = this.tokens && (await this.post('refresh_token', { refresh_token: this.tokens.refresh_token }))
+    this.tokens =
+      refreshed ?? (await this.post('password', { email: this.person.email, password: this.people.password }))
+    return this.tokens?.access_token ?? null
+  }
+
+  private async post(grant: string, body: object): Promise<Tokens | null> {
+    const query = new URLSearchParams({ grant_type: grant, ...(this.lifetime && { expires_in: this.lifetime }) })
+    const response = await fetch(`/auth/v1/token?${query}`, {
+      method: 'POST',
+      headers: { 'Content-Type': 'application/json', apikey: this.people.anon_key },
+      body: JSON.stringify(body),
+    })
+    return response.ok ? ((await response.json()) as Tokens) : null
+  }
+}

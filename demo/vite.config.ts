@@ -1,0 +1,31 @@
+import { fileURLToPath } from 'node:url'
+import react from '@vitejs/plugin-react'
+import { defineConfig } from 'vite'
+
+const here = (path: string): string => fileURLToPath(new URL(path, import.meta.url))
+
+// The page is built from the packages' sources, so that it needs no other build before it.
+export default defineConfig({
+  root: here('.'),
+  base: '/demo/',
+  publicDir: here('./public'),
+  plugins: [react()],
+  resolve: {
+    alias: [
+      { find: '@rapport-chat/react/styles.css', replacement: here('../packages/react/src/styles.css') },
+      { find: /^@rapport-chat\/react\/strings\/(.*)$/, replacement: here('../packages/react/src/strings/$1.ts') },
+      { find: '@rapport-chat/react', replacement: here('../packages/react/src/index.ts') },
+      { find: '@rapport-chat/client', replacement: here('../packages/client/src/index.ts') },
+    ],
+    dedupe: ['react', 'react-dom'],
+  },
+  build: {
+    outDir: here('./dist'),
+    emptyOutDir: true,
+    target: 'es2022',
+    // The policy of the page allows no inline content.
+    assetsInlineLimit: 0,
+    modulePreload: { polyfill: false },
+    rolldownOptions: { input: { index: here('./index.html'), gallery: here('./gallery/index.html') } },
+  },
+})

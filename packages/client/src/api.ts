@@ -1,0 +1,417 @@
+// The chat routes as a class that returns `{ data, error }`, like supabase-js. It never throws.
+
+import { DEFAULT_BASE_URL, Requests, type RequestOptions, type RequestSettings } from './requests'
+import { Token, type AccessToken } from './token'
+import type { Me, Person, PresenceStatus, Result } from './types'
+import type * as wire from './wire'
+
+export type { RequestOptions } from './requests'
+
+export interface UserChatAPIOptions {
+  /** The base URL of the routes. The default fits a page behind a rewrite. */
+  baseUrl?: string
+  /** The session's access token. If omitted, the session cookie identifies the caller. */
+  accessToken?: AccessToken
+  fetch?: typeof fetch
+}
+
+/** A page of a list. Cursors are opaque. */
+export interface Page<T> {
+  data: T[]
+  next_cursor: string | null
+  prev_cursor: string | null
+  has_more: boolean
+}
+
+/** Which part of a conversation: at most one position; without one, the newest messages. */
+export interface PageRequest extends RequestOptions {
+  conversationId: string
+  /** A message's id or `seq`, or `first_unread`. */
+  before?: string | number
+  after?: string | number
+  around?: string | number
+  limit?: number
+}
+
+export interface NewMessage {
+  conversationId?: string
+  /** Instead of `conversationId`: the recipient. The conversation is created if necessary. */
+  otherUserId?: string
+  content: string
+  messageType?: 'text' | 'image' | 'file'
+  /** A retry with the same id never sends the message twice. */
+  clientMessageId: string
+  replyToId?: string | null
+  metadata?: Record<string, unknown>
+  file?: { url: string; name: string; size: number; type: string } | null
+}
+
+export interface ConversationSettings {
+  isArchived?: boolean
+  isPinned?: boolean
+  isMuted?: boolean
+  mutedUntil?: string | null
+  notificationLevel?: wire.Conversation['notification_level']
+  draft?: string | null
+}
+
+export interface PresenceReport {
+  status?: PresenceStatus
+  /** The tab's or device's own name. `offline` then ends this one alone. */
+  sessionId?: string
+  /** A status that the user chose: when it ends, null for never. */
+  manualUntil?: string | null
+  statusText?: string | null
+  statusEmoji?: string | null
+  currentPage?: string
+}
+
+export interface MessageSearch extends RequestOptions {
+  in?: string
+  from?: string
+  after?: string
+  before?: string
+  has?: string
+  sort?: 'date' | 'relevance'
+  cursor?: string
+  limit?: number
+}
+
+export type ReportReason = 'spam' | 'harassment' | 'hate' | 'violence' | 'sexual' | 'illegal' | 'other'
+
+export class UserChatAPI {
+  private readonly requests: Requests
+
+  constructor(options: UserChatAPIOptions | Requests = {}) {
+    this.requests = options instanceof Requests ? options : new Requests(settingsFrom(options))
+  }
+
+  // The methods of existing dashboards. They name the caller; the server checks that.
+
+  /** The caller's conversations that are not archived: pinned ones first, then by last message. */
+  getConversations(userId: string, options?: RequestOptions): Promise<Result<wire.Conversation[]>> {
+    return this.get('/conversations', { currentUserId: userId, limit: 100 }, options)
+  }
+
+  /** Either of the two users must be the caller. */
+  getOrCreateConversation(
+    user1Id: string,
+    user2Id: string,
+    options?: RequestOptions,
+  ): Promise<Result<wire.OpenedConversation>> {
+    return this.post('/conversations', { user1_id: user1Id, user2_id: user2Id }, options)
+  }
+
+  /** Oldest first, without deleted messages. `offset` counts back from the newest. */
+  getMessages(
+    conversationId: string,
+    limit = 50,
+    offset = 0,
+    options?: RequestOptions,
+  ): Promise<Result<wire.Message[]>> {
+    return this.get('/messages', { conversationId, limit, offset }, options)
+  }
+
+  /** A retry with the same `clientMessageId` returns the same message and never sends it twice. */
+  sendMessage(
+    conversationId: string,
+    senderId: string,
+    content: string,
+    messageType: 'text' | 'image' | 'file' = 'text',
+    clientMessageId: string = crypto.randomUUID(),
+    options?: RequestOptions,
+  ): Promise<Result<wire.Message>> {
+    const body = {
+      conversation_id: conversationId,
+      sender_id: senderId,
+      content,
+      message_type: messageType,
+      client_message_id: clientMessageId,
+    }
+    return this.post('/messages', body, options)
+  }
+
+  /** Marks everything up to the newest of these messages as read. */
+  markAsRead(messageIds: string[], userId: string, options?: RequestOptions): Promise<Result<wire.ReadResult>> {
+    return this.requests.send('PUT', '/messages', { body: { message_ids: messageIds, user_id: userId }, ...options })
+  }
+
+  /** Call it every three seconds while the user types; `null` ends typing. */
+  updateTypingStatus(userId: string, typingToUserId: string | null, options?: RequestOptions): Promise<Result<null>> {
+    return this.requests.send('PUT', '/presence/typing', {
+      body: { user_id: userId, typing_to_user_id: typingToUserId },
+      ...options,
+    })
+  }
+
+  /** A report is valid for `presence_ttl_s` of the configuration. */
+  updatePresence(
+    userId: string,
+    status: PresenceStatus,
+    currentPage?: string,
+    options?: RequestOptions,
+  ): Promise<Result<wire.Presence>> {
+    return this.requests.send('PUT', '/presence', {
+      body: { user_id: userId, status, current_page: currentPage },
+      ...options,
+    })
+  }
+
+  /** At most ten users whom the caller may message. Fewer than two characters find none. */
+  searchUsers(
+    query: string,
+    currentUserId: string,
+    teamId?: string | null,
+    options?: RequestOptions,
+  ): Promise<Result<wire.FoundPerson[]>> {
+    return this.get('/search', { q: query, type: 'users', currentUserId, teamId }, options)
+  }
+
+  // Messages
+
+  /** A part of a conversation, oldest message first, deleted messages included. */
+  getPage({ conversationId, before, after, around, limit, signal }: PageRequest): Promise<Result<Page<wire.Message>>> {
+    return this.get(
+      '/messages',
+      { conversation_id: conversationId, before, after, around, limit, include_deleted: true, format: 'page' },
+      { signal },
+    )
+  }
+
+  getMessage(messageId: string, options?: RequestOptions): Promise<Result<wire.Message>> {
+    return this.get(`/messages/${messageId}`, {}, options)
+  }
+
+  postMessage(message: NewMessage, options?: RequestOptions): Promise<Result<wire.Message>> {
+    const { file } = message
+    const body = {
+      conversation_id: message.conversationId,
+      other_user_id: message.otherUserId,
+      content: message.content,
+      message_type: message.messageType,
+      client_message_id: message.clientMessageId,
+      reply_to_id: message.replyToId,
+      metadata: message.metadata,
+      ...(file && { file_url: file.url, file_name: file.name, file_size: file.size, file_type: file.type }),
+    }
+    return this.post('/messages', body, options)
+  }
+
+  /** With `rev`, a message that was changed meanwhile is refused with `stale_revision`. */
+  editMessage(
+    messageId: string,
+    content: string,
+    { rev, ...options }: RequestOptions & { rev?: number } = {},
+  ): Promise<Result<wire.Message>> {
+    const headers: Record<string, string> = rev === undefined ? {} : { 'if-match': `"m${rev}"` }
+    return this.requests.send('PATCH', `/messages/${messageId}`, { body: { content }, headers, ...options })
+  }
+
+  /** `forMe` hides the message for the caller alone. */
+  deleteMessage(
+    messageId: string,
+    { forMe, ...options }: RequestOptions & { forMe?: boolean } = {},
+  ): Promise<Result<wire.Confirmation>> {
+    return this.requests.send('DELETE', `/messages/${messageId}`, {
+      query: { for: forMe ? 'me' : undefined },
+      ...options,
+    })
+  }
+
+  addReaction(messageId: string, reaction: string, options?: RequestOptions): Promise<Result<wire.Reaction[]>> {
+    return this.requests.send('PUT', `/messages/${messageId}/reactions/${encodeURIComponent(reaction)}`, options)
+  }
+
+  removeReaction(messageId: string, reaction: string, options?: RequestOptions): Promise<Result<wire.Reaction[]>> {
+    return this.requests.send('DELETE', `/messages/${messageId}/reactions/${encodeURIComponent(reaction)}`, options)
+  }
+
+  /** Pins the message for everyone in the conversation. */
+  pin(messageId: string, isPinned = true, options?: RequestOptions): Promise<Result<null>> {
+    return this.requests.send(isPinned ? 'PUT' : 'DELETE', `/messages/${messageId}/pin`, options)
+  }
+
+  getPins(conversationId: string, options?: RequestOptions): Promise<Result<wire.Message[]>> {
+    return this.get(`/conversations/${conversationId}/pins`, {}, options)
+  }
+
+  report(messageId: string, reason: ReportReason, note?: string, options?: RequestOptions): Promise<Result<unknown>> {
+    return this.post(`/messages/${messageId}/report`, { reason, note }, options)
+  }
+
+  /** Earlier versions of a message. */
+  getHistory(messageId: string, options?: RequestOptions): Promise<Result<wire.EarlierWording[]>> {
+    return this.get(`/messages/${messageId}/history`, {}, options)
+  }
+
+  // Conversations
+
+  getConversation(conversationId: string, options?: RequestOptions): Promise<Result<wire.Conversation>> {
+    return this.get(`/conversations/${conversationId}`, {}, options)
+  }
+
+  /** With `preventCreation`, 404 if there is no conversation with this user. */
+  openConversation(
+    otherUserId: string,
+    { preventCreation, ...options }: RequestOptions & { preventCreation?: boolean } = {},
+  ): Promise<Result<wire.OpenedConversation>> {
+    return this.post('/conversations', { other_user_id: otherUserId, prevent_creation: preventCreation }, options)
+  }
+
+  updateConversation(
+    conversationId: string,
+    settings: ConversationSettings,
+    options?: RequestOptions,
+  ): Promise<Result<wire.Conversation>> {
+    const body = {
+      is_archived: settings.isArchived,
+      is_pinned: settings.isPinned,
+      is_muted: settings.isMuted,
+      muted_until: settings.mutedUntil,
+      notification_level: settings.notificationLevel,
+      draft: settings.draft,
+    }
+    return this.requests.send('PATCH', `/conversations/${conversationId}`, { body, ...options })
+  }
+
+  /** Removes the conversation and its history for the caller alone. */
+  clearConversation(conversationId: string, options?: RequestOptions): Promise<Result<wire.Confirmation>> {
+    return this.requests.send('DELETE', `/conversations/${conversationId}`, options)
+  }
+
+  /** Up to this message, or everything. */
+  markConversationRead(
+    conversationId: string,
+    messageId?: string,
+    options?: RequestOptions,
+  ): Promise<Result<wire.ReadResult>> {
+    return this.post(`/conversations/${conversationId}/read`, { message_id: messageId }, options)
+  }
+
+  /** From this message on, or the conversation as a whole. */
+  markConversationUnread(
+    conversationId: string,
+    messageId?: string,
+    options?: RequestOptions,
+  ): Promise<Result<wire.Conversation>> {
+    return this.post(`/conversations/${conversationId}/unread`, { message_id: messageId }, options)
+  }
+
+  setTyping(conversationId: string, isTyping: boolean, options?: RequestOptions): Promise<Result<null>> {
+    return this.post(`/conversations/${conversationId}/typing`, { is_typing: isTyping }, options)
+  }
+
+  getMembers(conversationId: string, options?: RequestOptions): Promise<Result<wire.Member[]>> {
+    return this.get(`/conversations/${conversationId}/members`, {}, options)
+  }
+
+  // Finding
+
+  /** Messages by words and operators. */
+  search(query: string, { signal, ...filters }: MessageSearch = {}): Promise<Result<Page<wire.MessageHit>>> {
+    return this.get('/search', { q: query, type: 'messages', format: 'page', ...filters }, { signal })
+  }
+
+  /** People, conversations and the first page of messages. */
+  searchAll(query: string, options?: RequestOptions): Promise<Result<wire.FoundOfAll>> {
+    return this.get('/search', { q: query, type: 'all' }, options)
+  }
+
+  /** Users the caller has conversations with, then the other members of the caller's teams. */
+  getContacts({ cursor, limit, signal }: RequestOptions & { cursor?: string; limit?: number } = {}): Promise<
+    Result<Page<wire.Contact>>
+  > {
+    return this.get('/contacts', { cursor, limit, format: 'page' }, { signal })
+  }
+
+  // The caller
+
+  /** The signed-in user. Servers before this route answer 404. */
+  getMe(options?: RequestOptions): Promise<Result<Partial<Me> & Person>> {
+    return this.get('/me', {}, options)
+  }
+
+  /** For a badge. The total leaves out muted and archived conversations. */
+  getUnreadCount(options?: RequestOptions): Promise<Result<wire.UnreadCounts>> {
+    return this.get('/unread-count', {}, options)
+  }
+
+  getPreferences(options?: RequestOptions): Promise<Result<wire.Preferences>> {
+    return this.get('/preferences', {}, options)
+  }
+
+  setPreferences(change: Partial<wire.Preferences>, options?: RequestOptions): Promise<Result<wire.Preferences>> {
+    return this.requests.send('PATCH', '/preferences', { body: change, ...options })
+  }
+
+  /** The presence of these users; without ids, the caller's own. */
+  getPresence(userIds?: readonly string[], options?: RequestOptions): Promise<Result<wire.Presence[]>> {
+    return this.get('/presence', { user_ids: userIds?.join(',') }, options)
+  }
+
+  setPresence(
+    report: PresenceReport,
+    options?: RequestOptions & { keepalive?: boolean },
+  ): Promise<Result<wire.Presence>> {
+    const body = {
+      status: report.status,
+      session_id: report.sessionId,
+      manual_until: report.manualUntil,
+      status_text: report.statusText,
+      status_emoji: report.statusEmoji,
+      current_page: report.currentPage,
+    }
+    return this.requests.send('POST', '/presence', { body, ...options })
+  }
+
+  /** Ends one device's presence; without a session, that of all devices. */
+  endPresence(sessionId?: string, options?: RequestOptions & { keepalive?: boolean }): Promise<Result<null>> {
+    return this.requests.send('DELETE', '/presence', { body: { session_id: sessionId }, ...options })
+  }
+
+  getBlocks(options?: RequestOptions): Promise<Result<wire.Block[]>> {
+    return this.get('/blocks', {}, options)
+  }
+
+  block(userId: string, options?: RequestOptions): Promise<Result<wire.Block>> {
+    return this.post('/blocks', { user_id: userId }, options)
+  }
+
+  unblock(userId: string, options?: RequestOptions): Promise<Result<wire.Confirmation>> {
+    return this.requests.send('DELETE', `/blocks/${userId}`, options)
+  }
+
+  /** Limits and features of the server. Needs no token. */
+  getConfig(options?: RequestOptions): Promise<Result<wire.ChatConfig>> {
+    return this.get('/config', {}, options)
+  }
+
+  /** A page of changes since a cursor. Without a cursor, the list of conversations. */
+  sync(
+    since?: string,
+    { wait, limit, ...options }: RequestOptions & { wait?: number; limit?: number } = {},
+  ): Promise<Result<wire.SyncPage>> {
+    return this.get('/sync', { since, wait, limit }, options)
+  }
+
+  private get<T>(
+    path: string,
+    query: Record<string, string | number | boolean | null | undefined>,
+    options?: RequestOptions,
+  ): Promise<Result<T>> {
+    return this.requests.send('GET', path, { query, ...options })
+  }
+
+  private post<T>(path: string, body: object, options?: RequestOptions): Promise<Result<T>> {
+    return this.requests.send('POST', path, { body, ...options })
+  }
+}
+
+function settingsFrom(options: UserChatAPIOptions): RequestSettings {
+  return {
+    baseUrl: options.baseUrl ?? DEFAULT_BASE_URL,
+    token: new Token(options.accessToken),
+    // Bound, because browsers refuse to call `fetch` as a method of another object.
+    fetch: options.fetch ?? ((input, init) => fetch(input, init)),
+  }
+}

@@ -1,0 +1,36 @@
+import type { Page, PageSignal } from './page'
+
+/** Activity is reported at most this often: moving a pointer fires hundreds of events. */
+const ACTIVITY_MS = 10_000
+
+/** The page of a browser; elsewhere, one that is always visible. */
+export function browserPage(): Page | null {
+  if (typeof window === 'undefined' || typeof document === 'undefined') return null
+  return {
+    isVisible: () => document.visibilityState === 'visible',
+    hasFocus: () => document.hasFocus(),
+    isOnline: () => navigator.onLine,
+    listen(listener) {
+      const abort = new AbortController()
+      const on = (target: EventTarget, names: string, call: (event: Event) => void) => {
+        for (const name of names.split(' '))
+          target.addEventListener(name, call, { signal: abort.signal, passive: true })
+      }
+      const emit = (signal: PageSignal) => () => listener(signal)
+      let activeAt = -Infinity
+      on(document, 'visibilitychange', emit('attention'))
+      on(window, 'focus blur', emit('attention'))
+      on(window, 'online offline', emit('network'))
+      on(window, 'pagehide', emit('leave'))
+      on(window, 'pageshow', (event) => {
+        if ((event as PageTransitionEvent).persisted) listener('return')
+      })
+      on(window, 'pointermove pointerdown keydown touchstart wheel', ({ timeStamp }) => {
+        if (timeStamp - activeAt < ACTIVITY_MS) return
+        activeAt = timeStamp
+        listener('activity')
+      })
+      return () => abort.abort()
+    },
+  }
+}

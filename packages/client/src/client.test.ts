@@ -1,0 +1,604 @@
+import { describe, expect, test } from 'vitest'
+import { conversation, CONVERSATION, ME, message, PEER, rowOf, syncPage } from '../test/fixtures'
+import { fakeRoutes, refusal, type FakeRoutes } from '../test/fake-routes'
+import { FakeChannels, FakeLocks } from '../test/tabs'
+import { createTestClient, FakeClock, memoryStorage, settled } from './testing'
+import type { ChatClientOptions } from './chat-client'
+import type { Environment } from './environment'
+import type { ChatEvent } from './types'
+
+function clientOf(
+  routes: FakeRoutes,
+  options: Partial<ChatClientOptions> = {},
+  environment: Partial<Environment> = {},
+) {
+  const built = createTestClient(
+    { userId: ME, accessToken: async () => 'token', fetch: routes.fetch, ...options },
+    environment,
+  )
+  const events: ChatEvent[] = []
+  built.client.listen((event) => events.push(event))
+  const goLive = async () => {
+    await answered()
+    built.socket.accept()
+    built.socket.goLive(ME)
+    await answered()
+  }
+  return {
+    ...built,
+    events,
+    goLive,
+    room: built.client.conversation(CONVERSATION),
+    timeline: () => built.client.conversation(CONVERSATION).getTimeline(),
+  }
+}
+
+/** `Response.text` takes turns of the event loop, not only of promises. */
+async function answered(): Promise<void> {
+  for (let turn = 0; turn < 8; turn += 1) {
+    await new Promise((resolve) => setImmediate(resolve))
+    await settled()
+  }
+}
+
+const history = (length: number) => Array.from({ length }, (_, index) => message({ seq: index + 1 }))
+
+describe('starting', () => {
+  test('twice opens one socket, and the last stop leaves nothing behind', async () => {
+    const { client, clock, page, socket, goLive } = clientOf(fakeRoutes())
+    const first = client.start()
+    const second = client.start()
+    await goLive()
+    first()
+    first()
+    expect(client.getState().connection.status).toBe('live')
+    expect(socket.opens).toBe(1)
+    second()
+    expect(client.getState().connection.status).toBe('idle')
+    expect([clock.waiting, page.listenerCount, socket.isWanted]).toEqual([0, 0, false])
+  })
+
+  test('creating a client requests nothing', async () => {
+    const routes = fakeRoutes()
+    const { clock, page } = clientOf(routes)
+    await answered()
+    expect([routes.seen, clock.waiting, page.listenerCount]).toEqual([[], 0, 0])
+  })
+
+  test('with what the page contains nothing is loaded again', async () => {
+    const routes = fakeRoutes(history(3))
+    const { client, goLive, room, timeline } = clientOf(routes, {
+      initialState: {
+        cursor: 'c7',
+        conversations: [routes.row],
+        pages: [{ conversationId: CONVERSATION, messages: routes.messages, hasOlder: false, hasNewer: false }],
+      },
+    })
+    expect(client.getServerState()).toBe(client.getState())
+    expect(timeline().messages).toHaveLength(3)
+    client.start()
+    room.open()
+    await goLive()
+    expect(routes.seen.filter((request) => request === 'GET /messages')).toEqual([])
+    expect(client.getState().conversations).toHaveLength(1)
+  })
+})
+
+describe('displaying', () => {
+  test('loads the end, and older messages on request', async () => {
+    const routes = fakeRoutes(history(120))
+    const { client, goLive, room, timeline } = clientOf(routes)
+    client.start()
+    room.open()
+    expect(timeline().status).toBe('loading')
+    await goLive()
+    expect(timeline()).toMatchObject({ status: 'ready', hasOlder: true, hasNewer: false })
+    expect(timeline().messages[0]?.seq).toBe(71)
+    await Promise.all([room.loadOlder(), room.loadOlder()])
+    expect(timeline().messages[0]?.seq).toBe(21)
+    expect(routes.seen.filter((request) => request === 'GET /messages')).toHaveLength(2)
+  })
+
+  test('waits for the cursor, so that no change falls between the two', async () => {
+    const routes = fakeRoutes(history(3))
+    let answer: (response: Response) => void = () => {}
+    routes.override = (request) => (request === 'GET /sync' ? new Promise((resolve) => (answer = resolve)) : undefined)
+    const { client, room } = clientOf(routes)
+    client.start()
+    room.open()
+    await answered()
+    expect(routes.seen).not.toContain('GET /messages')
+    answer(Response.json(syncPage({ conversations: [routes.row] })))
+    await answered()
+    expect(routes.seen).toContain('GET /messages')
+  })
+
+  test('many unread messages: begins at the first one, below the line', async () => {
+    const { client, goLive, room, timeline } = clientOf(fakeRoutes(history(120), { unread_count: 120 }))
+    client.start()
+    await goLive()
+    room.open()
+    await answered()
+    expect(timeline()).toMatchObject({
+      firstUnreadSeq: 1,
+      hasNewer: true,
+      jump: { target: { at: 'first_unread', seq: 1 } },
+    })
+  })
+
+  test('a jump shows what surrounds the message, and again when asked again', async () => {
+    const { client, goLive, room, timeline } = clientOf(fakeRoutes(history(200)))
+    client.start()
+    room.open()
+    await goLive()
+    await room.jumpTo('m40')
+    expect(timeline()).toMatchObject({
+      hasOlder: true,
+      hasNewer: true,
+      jump: { target: { messageId: 'm40', seq: 40 } },
+    })
+    const last = timeline().messages.at(-1)!
+    room.setVisible({ seq: last.seq, isAtEnd: true })
+    await room.pinMessage('m40', true)
+    expect(timeline().messages.at(-1)?.id).toBe(last.id)
+    const first = timeline().jump!.number
+    await room.jumpTo('m40')
+    expect(timeline().jump!.number).toBeGreaterThan(first)
+    await room.jumpToNewest()
+    expect(timeline()).toMatchObject({ hasNewer: false, jump: { target: { at: 'newest' } } })
+  })
+
+  test('a jump to a message that is gone reports it and keeps what is displayed', async () => {
+    const { client, goLive, room, timeline, events } = clientOf(fakeRoutes(history(3)))
+    client.start()
+    room.open()
+    await goLive()
+    expect((await room.jumpTo('m99')).error?.status).toBe(404)
+    expect(events).toContainEqual({ type: 'message_unavailable', conversationId: CONVERSATION, messageId: 'm99' })
+    expect(timeline().messages).toHaveLength(3)
+  })
+
+  test('a conversation that does not exist', async () => {
+    const { client, goLive } = clientOf(fakeRoutes())
+    client.start()
+    client.conversation('another').open()
+    await goLive()
+    expect(client.conversation('another').getTimeline().status).toBe('not_found')
+  })
+
+  test('one that was cleared, and returns with a new message', async () => {
+    const routes = fakeRoutes(history(2))
+    const { client, goLive, socket, room, timeline } = clientOf(routes)
+    client.start()
+    room.open()
+    await goLive()
+    routes.nextSync = syncPage({ removed_conversation_ids: [CONVERSATION] })
+    socket.goLive(ME)
+    await answered()
+    expect(timeline()).toMatchObject({ status: 'not_found', messages: [] })
+    expect(client.getState().conversations).toEqual([])
+    routes.messages = [message({ seq: 3 })]
+    routes.nextSync = syncPage({ conversations: [conversation({ cleared_seq: 2 })], messages: routes.messages })
+    socket.goLive(ME)
+    await answered()
+    expect(timeline().status).toBe('ready')
+    expect(timeline().messages.map(({ id }) => id)).toEqual(['m3'])
+  })
+
+  test('after the cursor expired everything is loaded again', async () => {
+    const routes = fakeRoutes(history(2))
+    const { client, goLive, socket, room, timeline } = clientOf(routes)
+    client.start()
+    room.open()
+    await goLive()
+    routes.messages = history(4)
+    routes.nextSync = refusal(410, 'resync_required')
+    socket.goLive(ME)
+    await answered()
+    expect(timeline().messages).toHaveLength(4)
+  })
+
+  test('a first page that failed is loaded when the server answers again', async () => {
+    const routes = fakeRoutes(history(2))
+    const { client, goLive, socket, clock, room, timeline } = clientOf(routes)
+    client.start()
+    await goLive()
+    routes.override = (request) => (request === 'GET /messages' ? refusal(503, 'database_unavailable') : undefined)
+    room.open()
+    await answered()
+    expect(timeline().status).toBe('error')
+    routes.override = () => undefined
+    socket.lose()
+    await clock.advance(1_000)
+    await goLive()
+    expect(timeline()).toMatchObject({ status: 'ready', error: null })
+  })
+})
+
+describe('sending', () => {
+  test('shows the message at once, and keeps its row', async () => {
+    const { client, goLive, room, timeline, events } = clientOf(fakeRoutes(history(1)))
+    client.start()
+    room.open()
+    await goLive()
+    const key = room.send('Hello')
+    expect(timeline().messages.at(-1)).toMatchObject({ key, content: 'Hello', state: 'sending', isOwn: true })
+    expect(client.getState().unsentCount).toBe(1)
+    await answered()
+    expect(timeline().messages.at(-1)).toMatchObject({ key, id: 'm2', state: 'sent' })
+    expect(client.getState().unsentCount).toBe(0)
+    expect(events).toMatchObject([{ type: 'message_sent', message: { key } }])
+  })
+
+  test('a refused message says why, and can be sent again', async () => {
+    const routes = fakeRoutes()
+    const { client, goLive, room, timeline, events } = clientOf(routes)
+    routes.override = (request) => (request === 'POST /messages' ? refusal(403, 'not_allowed_recipient') : undefined)
+    client.start()
+    room.open()
+    await goLive()
+    const key = room.send('Hello')
+    await answered()
+    expect(timeline().messages[0]).toMatchObject({
+      state: 'failed',
+      canRetry: true,
+      error: { code: 'not_allowed_recipient' },
+    })
+    expect(events).toMatchObject([{ type: 'message_failed', error: { status: 403 } }])
+    routes.override = () => undefined
+    room.retry(key)
+    await answered()
+    expect(timeline().messages).toMatchObject([{ key, state: 'sent' }])
+  })
+
+  test('what a closed page did not send is sent by the next one', async () => {
+    const storage = memoryStorage()
+    const routes = fakeRoutes()
+    const first = clientOf(routes, {}, { storage })
+    routes.override = (request) =>
+      request === 'POST /messages' ? Promise.reject(new TypeError('no network')) : undefined
+    first.client.start()
+    await first.goLive()
+    const key = first.room.send('Hello')
+    await answered()
+    first.client.stop()
+    routes.override = () => undefined
+    const second = clientOf(routes, {}, { storage })
+    second.client.start()
+    second.room.open()
+    await second.goLive()
+    expect(second.timeline().messages).toMatchObject([{ key, content: 'Hello', state: 'sent' }])
+  })
+})
+
+describe('what was displayed last', () => {
+  test('is displayed at once by the next page, and brought up to date from its cursor', async () => {
+    const storage = memoryStorage()
+    const routes = fakeRoutes(history(60))
+    const first = clientOf(routes, { persist: 'recent' }, { storage })
+    first.client.start()
+    first.room.open()
+    await first.goLive()
+    await first.clock.advance(2_000)
+    first.client.stop()
+    const requests = routes.seen.length
+    const second = clientOf(routes, { persist: 'recent' }, { storage })
+    second.client.start()
+    second.room.open()
+    await settled()
+    expect(second.client.getState().conversations).toHaveLength(1)
+    expect(second.timeline()).toMatchObject({ status: 'ready', hasOlder: true, hasNewer: false })
+    expect(second.timeline().messages).toHaveLength(50)
+    routes.nextSync = syncPage({ cursor: 'c1', messages: [message({ seq: 61 })] })
+    await second.goLive()
+    expect(second.timeline().messages.at(-1)?.id).toBe('m61')
+    expect(routes.cursors.at(-1)).toBe('c0')
+    expect(routes.seen.slice(requests)).not.toContain('GET /messages')
+  })
+
+  test('is not kept unless the host asks for it', async () => {
+    const storage = memoryStorage()
+    const { client, goLive, room, clock } = clientOf(fakeRoutes(history(3)), {}, { storage })
+    client.start()
+    room.open()
+    await goLive()
+    await clock.advance(10_000)
+    expect(await storage.all('recent')).toEqual([])
+  })
+})
+
+describe('changing', () => {
+  async function ready(length = 1) {
+    const routes = fakeRoutes(history(length))
+    const built = clientOf(routes)
+    built.client.start()
+    built.room.open()
+    await built.goLive()
+    return { routes, ...built }
+  }
+
+  test('an edit is shown at once, and rolled back if it is refused', async () => {
+    const { routes, room, timeline, events } = await ready()
+    routes.override = (request) => (request.startsWith('PATCH') ? refusal(403, 'edit_window_passed') : undefined)
+    const result = room.edit('m1', 'edited')
+    expect(timeline().messages[0]).toMatchObject({ content: 'edited', isChanging: true })
+    expect((await result).error?.code).toBe('edit_window_passed')
+    expect(timeline().messages[0]).toMatchObject({ content: 'text m1', isChanging: false })
+    expect(events).toMatchObject([{ type: 'change_failed', change: 'edit', messageId: 'm1' }])
+  })
+
+  test('an edit of a text that changed meanwhile is a conflict, a reaction is none', async () => {
+    for (const isReworded of [true, false]) {
+      const { routes, room, timeline } = await ready()
+      routes.messages = [message({ seq: 1, rev: 5, ...(isReworded && { content: 'their text' }) })]
+      const patches: unknown[] = []
+      routes.override = (request, body) => {
+        if (!request.startsWith('PATCH')) return undefined
+        patches.push(body)
+        return patches.length === 1
+          ? refusal(412, 'stale_revision')
+          : Response.json({ ...routes.messages[0], rev: 6, content: body['content'] })
+      }
+      const { error } = await room.edit('m1', 'my text')
+      expect(error?.code).toBe(isReworded ? 'stale_revision' : undefined)
+      expect(timeline().messages[0]?.content).toBe(isReworded ? 'their text' : 'my text')
+    }
+  })
+
+  test('a deletion and a hidden message', async () => {
+    const { routes, room, timeline } = await ready(2)
+    let finish = () => {}
+    routes.override = (request) =>
+      request.startsWith('DELETE')
+        ? new Promise((resolve) => (finish = () => resolve(refusal(500, 'internal'))))
+        : undefined
+    const deleted = room.remove('m1')
+    expect(timeline().messages[0]).toMatchObject({ is_deleted: true, content: '' })
+    await answered()
+    finish()
+    await deleted
+    const hidden = room.remove('m1', { forMe: true })
+    expect(timeline().messages.map(({ id }) => id)).toEqual(['m2'])
+    await answered()
+    finish()
+    await hidden
+    expect(timeline().messages.map(({ id, content }) => [id, content])).toEqual([
+      ['m1', 'text m1'],
+      ['m2', 'text m2'],
+    ])
+  })
+
+  test('quick taps on a reaction end in the last one', async () => {
+    const { routes, room, timeline } = await ready()
+    void room.react('m1', '👍')
+    expect(timeline().messages[0]?.reactions).toMatchObject([{ reaction: '👍', count: 1, me: true }])
+    void room.react('m1', '👍')
+    const last = room.react('m1', '👍')
+    expect(timeline().messages[0]?.reactions).toMatchObject([{ count: 1, me: true }])
+    await last
+    expect(routes.seen.filter((request) => request.includes('reactions'))).toEqual([
+      'PUT /messages/m1/reactions/%F0%9F%91%8D',
+    ])
+  })
+
+  test('archiving is shown at once, and rolled back if it is refused', async () => {
+    const { routes, client, events } = await ready()
+    routes.override = (request) => (request.startsWith('PATCH') ? refusal(500, 'internal') : undefined)
+    const result = client.archive(CONVERSATION, true)
+    expect(client.getState().conversations[0]?.is_archived).toBe(true)
+    await result
+    expect(client.getState().conversations[0]?.is_archived).toBe(false)
+    expect(events).toMatchObject([{ type: 'change_failed', change: 'archive' }])
+  })
+
+  test('reading drops the count at once', async () => {
+    const { routes, client, room, socket } = await ready()
+    socket.channels
+      .get(`user:${ME}`)!
+      .onInput({ type: 'row', table: 'user_messages', action: 'INSERT', row: rowOf(message({ seq: 2 })) })
+    socket.channels.get(`user:${ME}`)!.onInput({
+      type: 'event',
+      name: 'conversation.updated',
+      payload: { conversation_id: CONVERSATION, unread_count: 1 },
+    })
+    expect(client.getState().unread.total).toBe(1)
+    room.setVisible({ seq: 2, isAtEnd: true })
+    expect(client.getState().unread.total).toBe(0)
+    await answered()
+    expect(routes.seen.filter((request) => request.endsWith('/read'))).toHaveLength(1)
+    expect(client.getState().conversations[0]).toMatchObject({ unread_count: 0, last_read_seq: 2 })
+  })
+})
+
+describe('events', () => {
+  test('a live message is announced once, a caught up one is not', async () => {
+    const routes = fakeRoutes()
+    const { client, goLive, socket, events } = clientOf(routes)
+    client.start()
+    await goLive()
+    const input = { type: 'row', table: 'user_messages', action: 'INSERT', row: rowOf(message({ seq: 1 })) } as const
+    socket.channels.get(`user:${ME}`)!.onInput(input)
+    socket.channels.get(`user:${ME}`)!.onInput(input)
+    routes.nextSync = syncPage({
+      conversations: [conversation({ last_seq: 2, rev: 2 })],
+      messages: [message({ seq: 2 })],
+    })
+    socket.goLive(ME)
+    await answered()
+    expect(events).toMatchObject([
+      {
+        type: 'message_received',
+        message: { id: 'm1', sender: { full_name: `Name of ${PEER}` } },
+        conversation: { id: CONVERSATION },
+      },
+    ])
+  })
+
+  test('a token that cannot be refreshed signs out once, and keeps what is unsent', async () => {
+    const routes = fakeRoutes()
+    const { client, goLive, room, events } = clientOf(routes)
+    client.start()
+    room.open()
+    await goLive()
+    routes.override = () => refusal(401, 'token_expired')
+    room.send('Hello')
+    await answered()
+    expect(client.getState()).toMatchObject({ connection: { status: 'signed_out' }, unsentCount: 1 })
+    expect(events.filter(({ type }) => type === 'signed_out')).toHaveLength(1)
+    routes.override = () => undefined
+    client.setToken('token')
+    await goLive()
+    expect(client.getState()).toMatchObject({ connection: { status: 'live' }, unsentCount: 0 })
+  })
+})
+
+test('signing out ends the presence, deletes what is stored, and closes the socket', async () => {
+  const storage = memoryStorage()
+  const routes = fakeRoutes()
+  const { client, goLive, socket, room } = clientOf(routes, {}, { storage })
+  client.start()
+  await goLive()
+  room.setDraft('unsent')
+  await client.signOut()
+  expect(routes.seen).toContain('DELETE /presence')
+  expect(await storage.all('drafts')).toEqual([])
+  expect(socket.isWanted).toBe(false)
+})
+
+test('an hour of messages and changing conversations leaves no timer, listener or channel behind', async () => {
+  const { client, clock, page, socket, goLive, room, timeline } = clientOf(fakeRoutes(history(1)))
+  client.start()
+  room.open()
+  await goLive()
+  const held = () => [clock.waiting, page.listenerCount, socket.channels.size]
+  const before = held()
+  const channel = socket.channels.get(`user:${ME}`)!
+  for (let second = 1; second <= 3_600; second += 1) {
+    const typing = { conversation_id: CONVERSATION, user_id: PEER, is_typing: true, expires_in_ms: 6_000 }
+    channel.onInput({ type: 'event', name: 'typing', payload: typing })
+    const row = rowOf(message({ seq: second + 1 }))
+    channel.onInput({ type: 'row', table: 'user_messages', action: 'INSERT', row })
+    if (second % 60 === 0) {
+      const close = client.conversation(`other${second}`).open()
+      await clock.advance(1_000)
+      close()
+    }
+  }
+  await clock.advance(10_000)
+  await answered()
+  expect(held()).toEqual(before)
+  expect(timeline().messages.length).toBeLessThanOrEqual(2_100)
+  expect(Object.keys(client.getState().timelines).length).toBeLessThanOrEqual(6)
+})
+
+describe('several tabs', () => {
+  function browser() {
+    const [locks, channels, clock, storage] = [new FakeLocks(), new FakeChannels(), new FakeClock(), memoryStorage()]
+    const routes = fakeRoutes(history(1))
+    const open = () => {
+      let isFrozen = false
+      const openChannel: typeof channels.open = (receive) => channels.open((data) => isFrozen || receive(data))
+      return { ...clientOf(routes, {}, { locks, clock, storage, openChannel }), frozen: () => (isFrozen = true) }
+    }
+    return { routes, clock, open }
+  }
+
+  test('one socket, and every tab shows what it brings', async () => {
+    const { open } = browser()
+    const [first, second] = [open(), open()]
+    first.client.start()
+    await first.goLive()
+    second.client.start()
+    second.room.open()
+    await answered()
+    expect(second.socket.opens).toBe(0)
+    expect(second.client.getState()).toMatchObject({
+      isLeader: false,
+      connection: { status: 'live' },
+      conversations: [{ id: CONVERSATION }],
+    })
+    expect(second.timeline().messages).toHaveLength(1)
+    first.socket.channels
+      .get(`user:${ME}`)!
+      .onInput({ type: 'row', table: 'user_messages', action: 'INSERT', row: rowOf(message({ seq: 2 })) })
+    await answered()
+    expect(second.timeline().messages).toHaveLength(2)
+    expect(second.events).toMatchObject([{ type: 'message_received' }])
+  })
+
+  test('a tab that follows sends itself, and asks the other one for what it cannot see', async () => {
+    const { open, clock, routes } = browser()
+    const [first, second] = [open(), open()]
+    first.client.start()
+    await first.goLive()
+    second.client.start()
+    second.room.open()
+    await answered()
+    second.room.send('Hello')
+    await answered()
+    expect(second.timeline().messages.at(-1)).toMatchObject({ content: 'Hello', state: 'sent' })
+    const reacted = {
+      ...routes.messages[0]!,
+      rev: 9,
+      reactions: [{ reaction: '👍', emoji: '👍', count: 1, me: false, user_ids: [PEER] }],
+    }
+    routes.nextSync = syncPage({ cursor: 'c1', messages: [reacted] })
+    first.socket.channels
+      .get(`user:${ME}`)!
+      .onInput({ type: 'row', table: 'user_messages', action: 'UPDATE', row: rowOf(reacted) })
+    await answered()
+    await clock.advance(100)
+    await answered()
+    expect(second.timeline().messages[0]?.reactions).toMatchObject([{ count: 1 }])
+  })
+
+  test('when the tab with the socket is closed, the next one continues from its cursor', async () => {
+    const { open, routes } = browser()
+    const [first, second] = [open(), open()]
+    first.client.start()
+    await first.goLive()
+    second.client.start()
+    second.room.open()
+    await answered()
+    routes.nextSync = syncPage({ cursor: 'c5' })
+    first.socket.goLive(ME)
+    await answered()
+    first.client.stop()
+    await answered()
+    expect(second.client.getState().isLeader).toBe(true)
+    routes.nextSync = syncPage({ cursor: 'c1', messages: [message({ seq: 2 })] })
+    await second.goLive()
+    expect(second.client.getState().connection.status).toBe('live')
+    expect(second.timeline().messages).toHaveLength(2)
+    expect(routes.cursors).toEqual([null, 'c0', 'c0', 'c5'])
+  })
+
+  test('a new tab does not wait for one that is frozen', async () => {
+    const { open, clock } = browser()
+    const first = open()
+    first.client.start()
+    await answered()
+    // It keeps its lock, and receives nothing.
+    first.frozen()
+    const second = open()
+    second.client.start()
+    second.room.open()
+    await clock.advance(3_000)
+    await answered()
+    expect(second.client.getState().isLeader).toBe(false)
+    expect(second.timeline().messages).toHaveLength(1)
+  })
+
+  test('signing out in one tab signs out in all', async () => {
+    const { open } = browser()
+    const [first, second] = [open(), open()]
+    first.client.start()
+    await first.goLive()
+    second.client.start()
+    await answered()
+    await second.client.signOut()
+    await answered()
+    expect(first.socket.isWanted).toBe(false)
+    expect(first.events).toMatchObject([{ type: 'signed_out' }])
+  })
+})

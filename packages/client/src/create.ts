@@ -1,0 +1,37 @@
+// Creates a client in a browser. On a server it can be created, too, but not started.
+
+import { browserPage } from './browser-page'
+import type { ChatClient, ChatClientOptions } from './chat-client'
+import { Client } from './client'
+import { systemClock } from './clock'
+import { startHeartbeat } from './heartbeat'
+import { idbStorage } from './idb-storage'
+import { quietPage } from './page'
+import { RealtimeSocket } from './realtime-socket'
+import { memoryStorage } from './storage'
+import type { Channel, Locks } from './tabs'
+
+/** Creates the client of one user. It does nothing until `start` is called. */
+export function createChatClient(options: ChatClientOptions): ChatClient {
+  const { userId, socketUrl, anonKey, tabs = 'shared', persist = 'outbox', now } = options
+  const page = browserPage()
+  const isShared = page !== null && tabs === 'shared' && 'locks' in navigator && 'BroadcastChannel' in globalThis
+  const canStore = persist !== false && 'indexedDB' in globalThis
+  return new Client(options, {
+    clock: systemClock(now),
+    page: page ?? quietPage,
+    storage: canStore ? idbStorage(userId) : memoryStorage(),
+    socket: socketUrl && anonKey && 'WebSocket' in globalThis ? new RealtimeSocket({ url: socketUrl, anonKey }) : null,
+    locks: isShared ? (navigator.locks as Locks) : null,
+    openChannel: isShared ? (receive) => openChannel(`rapport:${userId}`, receive) : null,
+    // Bound, because browsers refuse to call `fetch` as a method of another object.
+    fetch: options.fetch ?? ((input, init) => fetch(input, init)),
+    heartbeat: startHeartbeat,
+  })
+}
+
+function openChannel(name: string, receive: (data: unknown) => void): Channel {
+  const channel = new BroadcastChannel(name)
+  channel.onmessage = ({ data }) => receive(data)
+  return { post: (message) => channel.postMessage(message), close: () => channel.close() }
+}

@@ -1,0 +1,56 @@
+import { expect, test } from 'vitest'
+import { Drafts } from './drafts'
+import { memoryStorage } from './storage'
+import { FakeClock, settled } from './testing'
+
+function draftsOf(storage = memoryStorage()) {
+  const clock = new FakeClock()
+  const saved: string[] = []
+  const server = { isReachable: true }
+  const drafts = new Drafts({
+    clock,
+    storage,
+    save: async (_, text) => {
+      if (server.isReachable) saved.push(text)
+      return server.isReachable
+    },
+    onChange: () => {},
+  })
+  return { clock, saved, server, drafts, storage }
+}
+
+test('a text is kept here at once, and on the server after a pause', async () => {
+  const { clock, saved, drafts, storage } = draftsOf()
+  drafts.set('a', 'Hel')
+  await clock.advance(500)
+  drafts.set('a', 'Hello')
+  expect(drafts.get('a')).toBe('Hello')
+  expect(await storage.all('drafts')).toEqual([['a', 'Hello']])
+  await clock.advance(799)
+  expect(saved).toEqual([])
+  await clock.advance(1)
+  expect(saved).toEqual(['Hello'])
+  expect(drafts.get('a')).toBeUndefined()
+})
+
+test('a text that the server does not have survives a reload', async () => {
+  const first = draftsOf()
+  first.server.isReachable = false
+  first.drafts.set('a', 'Hello')
+  await first.clock.advance(1_000)
+  const second = draftsOf(first.storage)
+  await second.drafts.restore()
+  expect(second.drafts.get('a')).toBe('Hello')
+  await second.clock.advance(800)
+  expect(second.saved).toEqual(['Hello'])
+})
+
+test('a text that was sent is no draft any more', async () => {
+  const { clock, saved, drafts, storage } = draftsOf()
+  drafts.set('a', 'Hello')
+  drafts.clear('a')
+  await settled()
+  expect(await storage.all('drafts')).toEqual([])
+  await clock.advance(5_000)
+  expect(saved).toEqual([])
+})

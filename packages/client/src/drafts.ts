@@ -1,0 +1,78 @@
+// Texts that are not sent yet: on this device at once, on the user's other devices after a pause.
+
+import type { Cancel, Clock } from './clock'
+import type { ChatStorage } from './storage'
+
+const SAVE_MS = 800
+
+export interface DraftsSettings {
+  clock: Clock
+  storage: ChatStorage
+  /** Saves the text on the server. Returns whether it did. */
+  save(conversationId: string, text: string): Promise<boolean>
+  onChange(conversationId: string): void
+}
+
+export class Drafts {
+  /** Texts that the server does not have yet. */
+  private readonly texts = new Map<string, string>()
+  private readonly timers = new Map<string, Cancel>()
+
+  constructor(private readonly settings: DraftsSettings) {}
+
+  async restore(): Promise<void> {
+    for (const [id, text] of await this.settings.storage.all<string>('drafts')) {
+      if (this.texts.has(id)) continue
+      this.texts.set(id, text)
+      this.settings.onChange(id)
+      this.saveLater(id)
+    }
+  }
+
+  get(conversationId: string): string | undefined {
+    return this.texts.get(conversationId)
+  }
+
+  set(conversationId: string, text: string): void {
+    if (this.texts.get(conversationId) === text) return
+    this.texts.set(conversationId, text)
+    void this.settings.storage.put('drafts', conversationId, text)
+    this.settings.onChange(conversationId)
+    this.saveLater(conversationId)
+  }
+
+  /** The text was sent. The server empties its draft by itself. */
+  clear(conversationId: string): void {
+    this.timers.get(conversationId)?.()
+    this.timers.delete(conversationId)
+    this.forget(conversationId)
+  }
+
+  stop(): void {
+    this.timers.forEach((cancel) => cancel())
+    this.timers.clear()
+  }
+
+  private saveLater(id: string): void {
+    this.timers.get(id)?.()
+    this.timers.set(
+      id,
+      this.settings.clock.after(SAVE_MS, () => void this.save(id)),
+    )
+  }
+
+  private async save(id: string): Promise<void> {
+    this.timers.delete(id)
+    const text = this.texts.get(id)
+    if (text === undefined) return
+    const isSaved = await this.settings.save(id, text)
+    // The user may have continued to type.
+    if (isSaved && this.texts.get(id) === text) this.forget(id)
+  }
+
+  private forget(id: string): void {
+    if (!this.texts.delete(id)) return
+    void this.settings.storage.delete('drafts', id)
+    this.settings.onChange(id)
+  }
+}

@@ -1,0 +1,505 @@
+// Puts the parts together: what one conversation and the whole client share.
+
+import { UserChatAPI } from './api'
+import type { ChatClientOptions } from './chat-client'
+import type { Cancel } from './clock'
+import { Connection } from './connection'
+import { Conversation } from './conversation-client'
+import { Drafts } from './drafts'
+import type { Environment } from './environment'
+import { isTransient, ok, refused } from './errors'
+import type { Input } from './inputs'
+import { LeadingTab } from './leading-tab'
+import { Outbox, type Outgoing } from './outbox'
+import type { Change } from './overlay'
+import { PresenceReporter } from './presence'
+import { PresenceWatch } from './presence-watch'
+import { Recent, type RecentState } from './recent'
+import { DEFAULT_BASE_URL, Requests } from './requests'
+import { randomId } from './ids'
+import { Store } from './store'
+import { SyncEngine } from './sync'
+import { signal, type Signal } from './signal'
+import { Tabs, type Snapshot, type TabMessage } from './tabs'
+import { receivedView } from './timeline'
+import { Token } from './token'
+import { TypingWatch } from './typing'
+import type {
+  ChangeKind,
+  ChatError,
+  ChatEvent,
+  Connection as ConnectionState,
+  Presence,
+  Result,
+  TimelineMessage,
+} from './types'
+import { Wishes } from './wishes'
+import type * as wire from './wire'
+
+/** How long the tab that leads may take to tell a new tab what it knows. */
+const GREETING_TIMEOUT_MS = 3_000
+
+export class Engine {
+  readonly api: UserChatAPI
+  readonly store: Store
+  readonly outbox: Outbox
+  readonly drafts: Drafts
+  readonly connection: Connection
+  readonly sync: SyncEngine
+  readonly wishes = new Wishes()
+  readonly token: Token
+  private readonly tabs: Tabs
+  private readonly conversations = new Map<string, Conversation>()
+  private readonly typing: TypingWatch
+  private readonly presence: PresenceReporter
+  private readonly listeners = new Set<(event: ChatEvent) => void>()
+  readonly presenceOfOthers: PresenceWatch
+  private readonly leadingTab: LeadingTab
+  private cancelImpatience: Cancel = () => {}
+  private positioned: Signal
+  private readonly recent: Recent | null
+  private isRestored = false
+  private isStarted = false
+  /** Names this tab's presence. */
+  readonly sessionId = randomId()
+
+  constructor(
+    readonly options: ChatClientOptions,
+    readonly environment: Environment,
+  ) {
+    const { userId, initialState } = options
+    const { clock, page, storage, socket } = environment
+    this.token = new Token(options.accessToken)
+    this.api = new UserChatAPI(
+      new Requests({
+        baseUrl: options.baseUrl ?? DEFAULT_BASE_URL,
+        token: this.token,
+        fetch: environment.fetch,
+        onUnauthorized: (error) => this.signedOut(error),
+      }),
+    )
+    this.outbox = new Outbox({
+      clock,
+      storage,
+      send: (message) => this.post(message),
+      onChange: (id) => this.store.touch(id),
+      onSent: (message, stored) => this.sent(message, stored),
+      onFailed: (message, error) => this.failed(message, error),
+    })
+    this.drafts = new Drafts({
+      clock,
+      storage,
+      save: (id, text) => this.saveDraft(id, text),
+      onChange: () => this.store.touchList(),
+    })
+    this.store = new Store({
+      userId,
+      initialState,
+      now: () => clock.now(),
+      outgoing: (id) => this.outbox.of(id),
+      outgoingCount: () => this.outbox.size,
+      draft: (id) => this.drafts.get(id),
+      onIncomplete: () => this.requestSync(),
+      onReturned: () => this.reload(),
+      onReceived: (message) => this.received(message),
+    })
+    this.sync = new SyncEngine(
+      {
+        clock,
+        fetch: (since, request) => this.api.sync(since, request),
+        apply: (input) => this.take(input),
+        onError: (error) => {
+          if (this.store.getState().conversationsStatus !== 'ready') this.store.failList(error)
+          if (!isTransient(error)) this.report(error)
+        },
+      },
+      initialState?.cursor,
+    )
+    this.typing = new TypingWatch(clock, (typing) => this.store.setTyping(typing))
+    this.connection = new Connection({
+      clock,
+      page,
+      userId,
+      socket: options.accessToken ? socket : null,
+      sync: this.sync,
+      token: this.token,
+      heartbeat: environment.heartbeat,
+      onInput: (input) => this.take(input),
+      onState: (connection) => this.take({ type: 'connection', connection }),
+    })
+    this.presence = new PresenceReporter({
+      clock,
+      page,
+      ttlMs: () => (this.store.getState().config?.presence_ttl_s ?? 60) * 1_000,
+      report: (status, { keepalive }) =>
+        void this.api.setPresence({ status, sessionId: this.sessionId }, { keepalive }),
+    })
+    this.presenceOfOthers = new PresenceWatch(
+      (userIds) => this.api.getPresence(userIds),
+      (row) => this.store.putPresence(row.user_id, row),
+    )
+    this.leadingTab = new LeadingTab(clock, () => this.tabs.post({ type: 'sync' }))
+    this.tabs = new Tabs({
+      name: `rapport:${userId}`,
+      clock,
+      page,
+      locks: environment.locks,
+      openChannel: environment.openChannel,
+      onLead: () => this.lead(),
+      onFollow: () => this.follow(),
+      onMessage: (message) => this.receivedMessage(message),
+    })
+    this.recent = options.persist === 'recent' ? new Recent(clock, storage, () => this.recentState()) : null
+    this.store.subscribe(() => {
+      this.recent?.changed()
+      for (const conversation of this.conversations.values()) conversation.changed()
+    })
+    this.positioned = signal()
+    if (initialState?.cursor !== undefined) this.positioned.resolve()
+  }
+
+  // Starting and stopping
+
+  start(): void {
+    this.isStarted = true
+    if (this.recent && this.sync.position === undefined) void this.startFromRecent(this.recent)
+    else this.tabs.start()
+    this.outbox.resume()
+    if (!this.isRestored) {
+      this.isRestored = true
+      void this.outbox.restore()
+      void this.drafts.restore()
+    }
+    if (this.store.getState().config === null) void this.loadSelf()
+  }
+
+  stop(): void {
+    this.isStarted = false
+    this.recent?.stop()
+    this.tabs.stop()
+    this.cancelImpatience()
+    this.leadingTab.stop()
+    this.connection.stop()
+    this.presence.stop()
+    this.outbox.pause()
+    this.drafts.stop()
+    this.typing.clear()
+    this.store.set({ isLeader: false })
+  }
+
+  async signOut(): Promise<void> {
+    this.tabs.post({ type: 'sign_out' })
+    this.stop()
+    await this.api.endPresence(undefined, { keepalive: true })
+    await this.environment.storage.wipe()
+    this.store.apply({ type: 'forget' })
+    this.store.set({ preferences: null, config: null })
+  }
+
+  /** Shows what the last page showed, and follows the changes from there. */
+  private async startFromRecent(recent: Recent): Promise<void> {
+    const state = await recent.load()
+    if (!this.isStarted) return
+    if (state && this.sync.position === undefined) {
+      this.store.restore(state)
+      this.sync.moveTo(state.cursor)
+      this.positioned.resolve()
+    }
+    this.tabs.start()
+  }
+
+  private recentState(): RecentState | null {
+    const { me, conversationsStatus } = this.store.getState()
+    const cursor = this.sync.position
+    if (cursor === undefined || conversationsStatus !== 'ready' || !this.tabs.leads) return null
+    return {
+      cursor,
+      me,
+      conversations: [...this.store.rowsById().values()],
+      receipts: this.store.allReceipts(),
+      pages: this.store.recentPages(),
+    }
+  }
+
+  /** Changes of the conversation's history can be followed from here on, so it can be loaded. */
+  whenPositioned(): Promise<void> {
+    return this.positioned.promise
+  }
+
+  requestSync(): void {
+    if (this.tabs.leads) this.sync.requestSoon()
+    else this.leadingTab.requestSoon()
+  }
+
+  /** Resolves when everything that has changed until now has been applied. */
+  async syncNow(): Promise<void> {
+    await (this.tabs.leads ? this.sync.request() : this.leadingTab.request())
+  }
+
+  reconnect(): void {
+    if (this.tabs.leads) this.connection.reconnect()
+    else this.tabs.post({ type: 'reconnect' })
+  }
+
+  // Events
+
+  listen(listener: (event: ChatEvent) => void): () => void {
+    this.listeners.add(listener)
+    return () => this.listeners.delete(listener)
+  }
+
+  emit(event: ChatEvent): void {
+    for (const listener of this.listeners) listener(event)
+  }
+
+  report(error: ChatError): void {
+    if (error.code !== 'aborted') this.options.onError?.(error)
+  }
+
+  // Conversations
+
+  conversation(id: string): Conversation {
+    const known = this.conversations.get(id) ?? new Conversation(id, this)
+    this.conversations.set(id, known)
+    return known
+  }
+
+  private reload(): void {
+    for (const conversation of this.conversations.values()) conversation.reload()
+  }
+
+  // Changes by the user
+
+  /**
+   * Shows a change at once and requests it. It stays visible until the rows contain it; if it is
+   * refused, it disappears.
+   */
+  async change(
+    kind: ChangeKind,
+    /** What brings the result: the answer, which `request` stores, or the next `/sync`. */
+    confirmedBy: 'answer' | 'sync',
+    change: Change & { conversationId: string },
+    request: () => Promise<Result<unknown>>,
+  ): Promise<Result<null>> {
+    const undo = this.store.overlay.add(change)
+    const { error } = await request()
+    if (error) {
+      undo()
+      if (error.code !== 'aborted') {
+        this.emit({
+          type: 'change_failed',
+          change: kind,
+          conversationId: change.conversationId,
+          messageId: change.messageId ?? null,
+          error,
+        })
+      }
+      return refused(error)
+    }
+    if (confirmedBy === 'sync') await this.syncNow()
+    undo()
+    return ok(null)
+  }
+
+  // Leading and following
+
+  private lead(): void {
+    this.cancelImpatience()
+    this.store.set({ isLeader: true })
+    this.connection.start()
+    this.presence.start()
+    // What closed tabs did not send. Sending a message twice stores it once.
+    if (this.isRestored) void this.outbox.restore()
+    // At once, beside the socket: what is displayed first must not wait for it.
+    if (this.sync.position === undefined) void this.sync.request()
+  }
+
+  private follow(): void {
+    this.store.set({ isLeader: false })
+    this.connection.stop()
+    this.presence.stop()
+    this.cancelImpatience = this.environment.clock.after(GREETING_TIMEOUT_MS, () => {
+      // The tab that leads may be frozen. Pages that it passes on later do no harm.
+      if (this.tabs.leads || this.sync.position !== undefined) return
+      this.sync.start()
+      void this.sync.request()
+    })
+  }
+
+  /** Applies what the server says, here and in the other tabs. */
+  private take(input: Input): void {
+    this.apply(input)
+    if (this.tabs.leads) this.tabs.post({ type: 'input', input, cursor: this.sync.position })
+  }
+
+  private apply(input: Input): void {
+    this.store.apply(input)
+    if (input.type === 'synced') this.positioned.resolve()
+    if (input.type === 'forget') {
+      this.positioned = signal()
+      this.reload()
+    }
+    if (input.type === 'event' && input.name === 'typing') this.receivedTyping(input.payload)
+    if (input.type === 'connection') this.connectionChanged(input.connection)
+  }
+
+  private receivedMessage(message: TabMessage): void {
+    switch (message.type) {
+      case 'input':
+        if (this.tabs.leads) return
+        if (message.cursor !== undefined) this.sync.moveTo(message.cursor)
+        return this.apply(message.input)
+      case 'hello':
+        if (this.tabs.leads) this.tabs.post({ type: 'snapshot', snapshot: this.snapshot() })
+        return
+      case 'snapshot':
+        if (!this.tabs.leads) this.restore(message.snapshot)
+        return
+      case 'sync':
+        if (this.tabs.leads) void this.sync.request().then(() => this.tabs.post({ type: 'synced' }))
+        return
+      case 'synced':
+        return this.leadingTab.answered()
+      case 'activity':
+        if (this.tabs.leads) this.presence.active()
+        return
+      case 'reconnect':
+        if (this.tabs.leads) this.connection.reconnect()
+        return
+      case 'done':
+        return this.outbox.discard(message.key)
+      case 'sign_out':
+        this.stop()
+        return this.emit({ type: 'signed_out' })
+    }
+  }
+
+  private snapshot(): Snapshot {
+    const { connection, presence, me, conversationsStatus } = this.store.getState()
+    return {
+      inputs: [
+        { type: 'connection', connection },
+        { type: 'presence', presence: { ...presence } as Record<string, Presence> },
+      ],
+      cursor: this.sync.position,
+      conversations: [...this.store.rowsById().values()],
+      receipts: this.store.allReceipts(),
+      me,
+      isComplete: conversationsStatus === 'ready',
+    }
+  }
+
+  private restore({ inputs, cursor, conversations, receipts, me, isComplete }: Snapshot): void {
+    for (const input of inputs) this.apply(input)
+    this.store.set({ me })
+    if (cursor === undefined) return
+    this.sync.moveTo(cursor)
+    const page: wire.SyncPage = {
+      conversations: [...conversations],
+      receipts: [...receipts] as wire.Receipt[],
+      removed_conversation_ids: [],
+      removed_message_ids: [],
+      messages: [],
+      cursor,
+      has_more: !isComplete,
+    }
+    this.apply({ type: 'synced', page, isFirstLoad: true, isLive: false })
+  }
+
+  private connectionChanged({ status, error }: ConnectionState): void {
+    if (status === 'live' || status === 'polling') {
+      this.outbox.resume(true)
+      this.reload()
+      const partners = this.store
+        .getState()
+        .conversations.flatMap(({ other_user }) => (other_user ? [other_user.id] : []))
+      this.presenceOfOthers.refresh(partners)
+    } else {
+      this.typing.clear()
+    }
+    if (status === 'signed_out') {
+      this.outbox.pause()
+      this.emit({ type: 'signed_out' })
+      if (error) this.report(error)
+    }
+  }
+
+  private signedOut(error: ChatError): void {
+    if (this.tabs.leads) this.connection.signedOut(error)
+  }
+
+  // Messages
+
+  private post(message: Outgoing): Promise<Result<wire.Message>> {
+    const { key, conversationId, content, messageType, replyToId, metadata, file } = message
+    return this.api.postMessage({
+      clientMessageId: key,
+      conversationId,
+      content,
+      messageType,
+      replyToId,
+      metadata,
+      file,
+    })
+  }
+
+  private sent(message: Outgoing, stored: wire.Message): void {
+    this.store.putAnswer(stored)
+    this.tabs.post({ type: 'done', key: message.key })
+    const view = this.view(message)
+    if (view) this.emit({ type: 'message_sent', message: view })
+  }
+
+  private failed(message: Outgoing, error: ChatError): void {
+    const view = this.view(message)
+    if (view) this.emit({ type: 'message_failed', message: view, error })
+    this.report(error)
+  }
+
+  private view({ key, conversationId }: Outgoing): TimelineMessage | undefined {
+    return this.store.getTimeline(conversationId).messages.find((message) => message.key === key)
+  }
+
+  private received(message: wire.Message): void {
+    const { conversation_id, sender_id } = message
+    if (sender_id !== null) this.typing.received(conversation_id, sender_id, false, 0)
+    const { conversations } = this.store.getState()
+    const view = receivedView(message, this.store.sender(sender_id))
+    this.emit({
+      type: 'message_received',
+      message: view,
+      conversation: conversations.find(({ id }) => id === conversation_id) ?? null,
+    })
+  }
+
+  private receivedTyping(payload: Record<string, unknown>): void {
+    const { conversation_id, user_id, is_typing, expires_in_ms } = payload
+    if (user_id === this.options.userId) return
+    this.typing.received(String(conversation_id), String(user_id), is_typing === true, Number(expires_in_ms) || 0)
+  }
+
+  private async saveDraft(conversationId: string, text: string): Promise<boolean> {
+    const { error } = await this.api.updateConversation(conversationId, { draft: text })
+    if (error) return false
+    const row = this.store.row(conversationId)
+    if (row) this.store.putConversation({ ...row, draft: text === '' ? null : text })
+    return true
+  }
+
+  /** Who the user is, what the server can do, and what the user prefers. */
+  private async loadSelf(): Promise<void> {
+    const [me, config, preferences] = await Promise.all([
+      this.api.getMe(),
+      this.api.getConfig(),
+      this.api.getPreferences(),
+      this.presenceOfOthers.load(),
+    ])
+    // Servers before this route answer 404; the id alone is then known.
+    if (me.data) {
+      this.store.set({ me: { ...this.store.getState().me, ...me.data } })
+      this.store.putPerson(me.data)
+    }
+    if (config.data) this.store.set({ config: config.data })
+    if (preferences.data) this.store.set({ preferences: preferences.data })
+  }
+}

@@ -1,0 +1,17 @@
+import type { Clock } from './clock'
+import type { Page } from './page'
+import type { ChatSocket } from './socket'
+import type { ChatStorage } from './storage'
+import type { Channel, Locks } from './tabs'
+
+/** What the client takes from the place it runs in. Tests bring their own. */
+export interface Environment {
+  clock: Clock
+  page: Page
+  storage: ChatStorage
+  socket: ChatSocket | null
+  locks: Locks | null
+  openChannel: ((receive: (data: unknown) => void) => Channel) | null
+  fetch: typeof fetch
+  heartbeat(beat: () => void): () => void
+}

@@ -1,0 +1,19 @@
+// Errors are values: plain objects that can be serialised, sent to other tabs and compared.
+
+import type { ChatError, ErrorCode, Result } from './types'
+
+export function chatError(code: ErrorCode, message: string, fields: Partial<ChatError> = {}): ChatError {
+  return { code, message, status: 0, hint: null, retryAfter: null, requestId: null, ...fields }
+}
+
+export const ok = <T>(data: T): Result<T> => ({ data, error: null })
+export const refused = <T>(error: ChatError): Result<T> => ({ data: null, error })
+
+/**
+ * Whether the same request can succeed later: the network, a timeout, a limit, or a fault of the
+ * server. Everything else will be refused again.
+ */
+export function isTransient({ code, status }: ChatError): boolean {
+  if (code === 'network' || code === 'idempotency_in_flight') return true
+  return status === 408 || status === 429 || status >= 500
+}

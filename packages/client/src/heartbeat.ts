@@ -1,0 +1,28 @@
+import type { Cancel } from './clock'
+import { HEARTBEAT_MS } from './realtime-socket'
+
+/**
+ * Calls the function every 25 seconds. A worker keeps the time, because browsers run the timers of
+ * hidden tabs once a minute, and the server closes a socket that was silent for that long. Where
+ * the page's policy forbids workers, a timer does it.
+ */
+export function startHeartbeat(beat: () => void): Cancel {
+  let cancel: Cancel
+  const beatByTimer = () => {
+    const timer = setInterval(beat, HEARTBEAT_MS)
+    cancel = () => clearInterval(timer)
+  }
+  try {
+    const worker = new Worker(new URL('./heartbeat-worker.js', import.meta.url), { type: 'module' })
+    cancel = () => worker.terminate()
+    worker.onmessage = beat
+    worker.onerror = () => {
+      worker.terminate()
+      beatByTimer()
+    }
+    worker.postMessage(HEARTBEAT_MS)
+  } catch {
+    beatByTimer()
+  }
+  return () => cancel()
+}

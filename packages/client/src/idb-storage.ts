@@ -1,0 +1,79 @@
+import { memoryStorage, type ChatStorage, type Shelf } from './storage'
+
+const SHELVES: readonly Shelf[] = ['outbox', 'drafts', 'recent']
+
+/** Raised when the layout changes. */
+const VERSION = 1
+
+/**
+ * Storage in IndexedDB, one database per user, so that signing out deletes exactly that user's data.
+ * If the browser refuses it (private windows, full disks), the storage is memory: chatting then
+ * works until the page is closed.
+ */
+export function idbStorage(userId: string): ChatStorage {
+  const name = `rapport:${userId}`
+  const memory = memoryStorage()
+  let opened: Promise<IDBDatabase> | null = null
+
+  const open = (): Promise<IDBDatabase> => {
+    if (opened) return opened
+    const request = indexedDB.open(name, VERSION)
+    request.onupgradeneeded = () => SHELVES.forEach((shelf) => request.result.createObjectStore(shelf))
+    opened = done(request)
+    opened.then(
+      (db) => {
+        const forget = () => {
+          db.close()
+          opened = null
+        }
+        // Another tab deletes the database, or the browser closed it. The next call opens it again.
+        db.onversionchange = forget
+        db.onclose = forget
+      },
+      () => (opened = null),
+    )
+    return opened
+  }
+  const shelfOf = async (shelf: Shelf, mode: IDBTransactionMode) =>
+    (await open()).transaction(shelf, mode).objectStore(shelf)
+
+  return {
+    async all<T>(shelf: Shelf) {
+      try {
+        const store = await shelfOf(shelf, 'readonly')
+        const [keys, values] = await Promise.all([done(store.getAllKeys()), done(store.getAll())])
+        return keys.map((key, index) => [String(key), values[index] as T] as const)
+      } catch {
+        return memory.all<T>(shelf)
+      }
+    },
+    async put(shelf, key, value) {
+      try {
+        await done((await shelfOf(shelf, 'readwrite')).put(value, key))
+      } catch {
+        await memory.put(shelf, key, value)
+      }
+    },
+    async delete(shelf, key) {
+      await memory.delete(shelf, key)
+      await shelfOf(shelf, 'readwrite')
+        .then((store) => done(store.delete(key)))
+        .catch(() => {})
+    },
+    async wipe() {
+      await memory.wipe()
+      await open()
+        .then((db) => db.close())
+        .catch(() => {})
+      opened = null
+      await done(indexedDB.deleteDatabase(name)).catch(() => {})
+    },
+  }
+}
+
+function done<T>(request: IDBRequest<T>): Promise<T> {
+  return new Promise((resolve, reject) => {
+    request.onsuccess = () => resolve(request.result)
+    request.onerror = () => reject(request.error ?? new Error('The database refused.'))
+  })
+}

@@ -1,0 +1,48 @@
+// What a tab that follows asks of the tab that leads.
+
+import type { Cancel, Clock } from './clock'
+import { GATHER_MS } from './sync'
+
+/** The tab that leads may close without answering. */
+const ANSWER_TIMEOUT_MS = 10_000
+
+export class LeadingTab {
+  private cancelAsking: Cancel | null = null
+  private waiting: (() => void)[] = []
+
+  constructor(
+    private readonly clock: Clock,
+    private readonly ask: () => void,
+  ) {}
+
+  /** Asks for a `/sync`, once for all calls within a tenth of a second. */
+  requestSoon(): void {
+    this.cancelAsking ??= this.clock.after(GATHER_MS, () => {
+      this.cancelAsking = null
+      this.ask()
+    })
+  }
+
+  /** Asks for a `/sync` and waits until it is done. */
+  request(): Promise<void> {
+    this.ask()
+    return new Promise((resolve) => {
+      const cancel = this.clock.after(ANSWER_TIMEOUT_MS, resolve)
+      this.waiting.push(() => {
+        cancel()
+        resolve()
+      })
+    })
+  }
+
+  /** The tab that leads has done what it was asked for, or there is no such tab any more. */
+  answered(): void {
+    for (const resolve of this.waiting.splice(0)) resolve()
+  }
+
+  stop(): void {
+    this.cancelAsking?.()
+    this.cancelAsking = null
+    this.answered()
+  }
+}

@@ -1,0 +1,109 @@
+// Merging what is known about one message.
+//
+// Two sources tell of messages. Answers of the routes are complete. Rows from the socket have only
+// the table's columns: no sender, reactions or quoted message. Both carry `rev`, which grows with
+// every change. So the two parts are merged independently, and in each the higher `rev` wins. The
+// result does not depend on the order or the number of times in which answers and rows arrive.
+
+import type * as wire from './wire'
+
+/** The columns that rows from the socket have. */
+const COLUMNS = [
+  'id',
+  'conversation_id',
+  'sender_id',
+  'content',
+  'message_type',
+  'file_url',
+  'file_name',
+  'file_size',
+  'file_type',
+  'created_at',
+  'updated_at',
+  'is_edited',
+  'edited_at',
+  'is_deleted',
+  'deleted_at',
+  'metadata',
+  'seq',
+  'rev',
+  'client_message_id',
+  'reply_to_id',
+  'mentions',
+] as const
+
+export type MessageRow = Pick<wire.Message, (typeof COLUMNS)[number]>
+
+/** What only answers contain. */
+interface Details {
+  readonly rev: number
+  readonly sender: wire.Message['sender']
+  readonly reactions: readonly wire.Reaction[]
+  readonly reply_to: wire.Message['reply_to']
+  readonly is_pinned: boolean
+}
+
+export interface HeldMessage {
+  readonly row: MessageRow
+  readonly details: Details | null
+}
+
+export function fromAnswer(message: wire.Message): HeldMessage {
+  const { sender, reactions, reply_to, is_pinned, rev } = message
+  return { row: columns(message), details: { rev, sender, reactions, reply_to, is_pinned } }
+}
+
+export const fromRow = (row: MessageRow): HeldMessage => ({ row: columns(row), details: null })
+
+/** Returns `held` itself if nothing is new, so that it can be compared by identity. */
+export function merge(held: HeldMessage | undefined, incoming: HeldMessage): HeldMessage {
+  if (!held) return incoming
+  const row = incoming.row.rev > held.row.rev ? incoming.row : held.row
+  const isNewer = incoming.details && (!held.details || incoming.details.rev > held.details.rev)
+  const details = isNewer ? incoming.details : held.details
+  return row === held.row && details === held.details ? held : { row, details }
+}
+
+/**
+ * Whether the message changed in a way that its row does not show: reactions, a pin, or the message
+ * that it quotes. Then the whole message has to be fetched.
+ */
+export function isIncomplete({ row, details }: HeldMessage, before: HeldMessage | undefined): boolean {
+  if (row.is_deleted || (details && details.rev >= row.rev)) return false
+  // An answer that is older than the row, with nothing to compare the row with.
+  if (details && !before?.details) return true
+  if (!before) return row.reply_to_id !== null
+  return row.rev > before.row.rev && row.updated_at === before.row.updated_at
+}
+
+/** The complete message. What is not known yet is empty. */
+export function toMessage({ row, details }: HeldMessage): wire.Message {
+  const isGone = row.is_deleted
+  return {
+    ...row,
+    sender: details?.sender ?? null,
+    reactions: isGone ? [] : [...(details?.reactions ?? [])],
+    reply_to: isGone ? null : (details?.reply_to ?? null),
+    is_pinned: !isGone && (details?.is_pinned ?? false),
+    attachments: [],
+    read_by: [],
+    delivery_status: 'sent',
+  }
+}
+
+export function preview({
+  id,
+  content,
+  created_at,
+  file_name,
+  is_deleted,
+  message_type,
+  sender_id,
+}: MessageRow): wire.MessagePreview {
+  return { id, content, created_at, file_name, is_deleted, message_type, sender_id }
+}
+
+/** Drops what only answers contain, and columns that are not shown. */
+function columns(row: MessageRow): MessageRow {
+  return Object.fromEntries(COLUMNS.map((name) => [name, row[name]])) as unknown as MessageRow
+}

@@ -1,0 +1,28 @@
+// What the client needs to know about the page it runs in. `browser-page.ts` reads it from the DOM.
+
+export type PageSignal =
+  /** `isVisible` or `hasFocus` changed. */
+  | 'attention'
+  /** `isOnline` changed. */
+  | 'network'
+  /** The user touched the page: pointer, key or touch. */
+  | 'activity'
+  /** The page is being closed, or put into the back/forward cache. */
+  | 'leave'
+  /** The page returned from the back/forward cache, without its connections. */
+  | 'return'
+
+export interface Page {
+  isVisible(): boolean
+  hasFocus(): boolean
+  isOnline(): boolean
+  listen(listener: (signal: PageSignal) => void): () => void
+}
+
+/** A page that is always visible: servers and tests. */
+export const quietPage: Page = {
+  isVisible: () => true,
+  hasFocus: () => true,
+  isOnline: () => true,
+  listen: () => () => {},
+}

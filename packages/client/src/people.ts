@@ -1,0 +1,79 @@
+// Users and their presence, as rows of different routes describe them.
+
+import type { ChatState, Person, Presence } from './types'
+import type * as wire from './wire'
+
+export interface PersonRow {
+  id: string
+  full_name?: string | null
+  avatar_url?: string | null
+  email?: string | null
+  role?: wire.Contact['role'] | null
+  team_id?: string | null
+}
+
+/** Adds what a row knows. Rows know different fields, so known ones are kept. */
+function mergePerson(before: Person | undefined, row: PersonRow): Person {
+  const { id, full_name, avatar_url, email, team_id } = row
+  const role = row.role ?? before?.role
+  return unlessEqual(before, {
+    id,
+    full_name: full_name ?? before?.full_name ?? null,
+    avatar_url: avatar_url ?? before?.avatar_url ?? null,
+    email: email ?? before?.email ?? null,
+    team_id: team_id ?? before?.team_id ?? null,
+    ...(role && { role }),
+  })
+}
+
+const OFFLINE: Presence = {
+  status: 'offline',
+  last_seen: null,
+  status_text: null,
+  status_emoji: null,
+  manual_status: null,
+  manual_until: null,
+}
+
+/** From a row of the table, of `GET /presence`, or of a list that shows only the status. */
+function mergePresence(before: Presence | undefined, row: Partial<wire.Presence>): Presence {
+  const known = (Object.keys(OFFLINE) as (keyof Presence)[]).filter((name) => row[name] !== undefined)
+  return unlessEqual(before, { ...OFFLINE, ...before, ...Object.fromEntries(known.map((name) => [name, row[name]])) })
+}
+
+/** Returns `before` if all fields are the same, so that it can be compared by identity. */
+function unlessEqual<T extends object>(before: T | undefined, next: T): T {
+  const isSame = before && (Object.keys(next) as (keyof T)[]).every((name) => next[name] === before[name])
+  return isSame ? before : next
+}
+
+/** All users that are known, and their presence. */
+export class People {
+  readonly byId = new Map<string, Person>()
+  private readonly presence = new Map<string, Presence>()
+
+  constructor(private readonly onChange: () => void) {}
+
+  /** Returns whether something is new. */
+  put(row: PersonRow): boolean {
+    const before = this.byId.get(row.id)
+    const person = mergePerson(before, row)
+    if (person === before) return false
+    this.byId.set(row.id, person)
+    this.onChange()
+    return true
+  }
+
+  putPresence(userId: string, row: Partial<wire.Presence>): void {
+    const before = this.presence.get(userId)
+    const presence = mergePresence(before, row)
+    if (presence === before) return
+    this.presence.set(userId, presence)
+    this.onChange()
+  }
+
+  /** Built once for all changes: a first load brings hundreds. */
+  snapshot(): Pick<ChatState, 'people' | 'presence'> {
+    return { people: Object.fromEntries(this.byId), presence: Object.fromEntries(this.presence) }
+  }
+}

@@ -1,0 +1,45 @@
+// The presence of the users who are displayed.
+
+import type { Result } from './types'
+import type * as wire from './wire'
+
+/** Users whose presence one request asks for: the maximum of the route. */
+const MAX_IDS = 200
+
+export class PresenceWatch {
+  private readonly counts = new Map<string, number>()
+  private wasLive = false
+
+  constructor(
+    private readonly fetch: (userIds?: readonly string[]) => Promise<Result<wire.Presence[]>>,
+    private readonly onPresence: (row: wire.Presence) => void,
+  ) {}
+
+  /** Loads the presence of these users, and again after each reconnect, until the returned function is called. */
+  watch(userIds: readonly string[]): () => void {
+    const added = userIds.filter((id) => !this.counts.has(id))
+    for (const id of userIds) this.counts.set(id, (this.counts.get(id) ?? 0) + 1)
+    if (added.length > 0) void this.load(added)
+    return () => {
+      for (const id of userIds) {
+        const count = (this.counts.get(id) ?? 0) - 1
+        if (count > 0) this.counts.set(id, count)
+        else this.counts.delete(id)
+      }
+    }
+  }
+
+  /** Without ids: the signed-in user's own. */
+  async load(userIds?: readonly string[]): Promise<void> {
+    const { data } = await this.fetch(userIds)
+    data?.forEach(this.onPresence)
+  }
+
+  /** Presence that changed without a connection is not part of `/sync`. */
+  refresh(partners: readonly string[]): void {
+    // The first time the rows of the conversations are new themselves.
+    const ids = [...new Set([...this.counts.keys(), ...(this.wasLive ? partners : [])])].slice(0, MAX_IDS)
+    this.wasLive = true
+    if (ids.length > 0) void this.load(ids)
+  }
+}

@@ -1,0 +1,62 @@
+// Reports that the user is away. An open socket already makes the user online, so nothing is
+// reported while the user is active.
+
+import type { Cancel, Clock } from './clock'
+import type { Page } from './page'
+
+/** Without input, or hidden, for this long: away. */
+const IDLE_MS = 5 * 60 * 1_000
+
+export interface PresenceReporterSettings {
+  clock: Clock
+  page: Page
+  /** How long a report is valid. */
+  ttlMs(): number
+  report(status: 'online' | 'away' | 'offline', options: { keepalive: boolean }): void
+}
+
+export class PresenceReporter {
+  private isAway = false
+  private cancelTimer: Cancel = () => {}
+  private stopListening: Cancel = () => {}
+
+  constructor(private readonly settings: PresenceReporterSettings) {}
+
+  start(): void {
+    this.stop()
+    const { page, report } = this.settings
+    this.stopListening = page.listen((signal) => {
+      if (signal === 'leave') report('offline', { keepalive: true })
+      else if (signal === 'activity' || signal === 'return' || (signal === 'attention' && page.isVisible()))
+        this.active()
+    })
+    this.waitForIdle()
+  }
+
+  stop(): void {
+    this.cancelTimer()
+    this.stopListening()
+    this.isAway = false
+  }
+
+  /** The user did something, in this tab or in another one. */
+  active(): void {
+    if (this.isAway) {
+      this.isAway = false
+      this.settings.report('online', { keepalive: false })
+    }
+    this.waitForIdle()
+  }
+
+  private waitForIdle(): void {
+    this.cancelTimer()
+    this.cancelTimer = this.settings.clock.after(IDLE_MS, () => this.away())
+  }
+
+  private away(): void {
+    const { clock, report, ttlMs } = this.settings
+    this.isAway = true
+    report('away', { keepalive: false })
+    this.cancelTimer = clock.after(ttlMs() / 2, () => this.away())
+  }
+}

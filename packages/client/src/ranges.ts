@@ -1,0 +1,26 @@
+// Which parts of a conversation are loaded, as intervals of `seq`.
+
+export interface Range {
+  /** The first `seq`; 0 if nothing is older. */
+  readonly from: number
+  /** The last `seq`; `Infinity` if nothing is newer, so that new messages belong to the range. */
+  readonly to: number
+}
+
+/** Adds an interval. Intervals that overlap or touch become one. The result is sorted. */
+export function addRange(ranges: readonly Range[], added: Range): readonly Range[] {
+  let { from, to } = added
+  const apart: Range[] = []
+  for (const range of ranges) {
+    if (range.to + 1 < from || range.from > to + 1) apart.push(range)
+    else {
+      from = Math.min(from, range.from)
+      to = Math.max(to, range.to)
+    }
+  }
+  return [...apart, { from, to }].sort((a, b) => a.from - b.from)
+}
+
+/** The interval that contains a position. */
+export const rangeAt = (ranges: readonly Range[], seq: number): Range | undefined =>
+  ranges.find(({ from, to }) => from <= seq && seq <= to)

@@ -1,0 +1,100 @@
+// Decides what the user has read in one conversation while it is displayed.
+
+import type { Cancel, Clock } from './clock'
+import type { Page } from './page'
+
+/** Rows in the middle of a conversation count as read after being visible for this long. */
+const SHOWN_MS = 1_000
+
+/** At most one request per this time. */
+const INTERVAL_MS = 1_000
+
+export interface ReaderSettings {
+  clock: Clock
+  page: Page
+  /** What the conversation's row says now. */
+  state(): { lastReadSeq: number; isMarkedUnread: boolean; newestSeq: number }
+  /** Marks everything up to this position as read. Returns whether the server did. */
+  mark(seq: number): Promise<boolean>
+}
+
+export class Reader {
+  private visible: { seq: number; isAtEnd: boolean } | null = null
+  /** The user marked the conversation as unread: it stays unread until it is left. */
+  private isKeptUnread = false
+  /** The highest position that was shown long enough. */
+  private readSeq = 0
+  /** What was sent last, which the row may not show yet. */
+  private markedSeq = 0
+  private nextAt = 0
+  private cancelShown: Cancel = () => {}
+  private cancelMark: Cancel | null = null
+  private readonly stopListening: Cancel
+
+  constructor(private readonly settings: ReaderSettings) {
+    this.stopListening = settings.page.listen((signal) => {
+      if (signal === 'attention') this.watch()
+    })
+  }
+
+  /** What the list shows. Null: nothing. */
+  show(visible: { seq: number; isAtEnd: boolean } | null): void {
+    const { visible: before } = this
+    if (visible?.seq === before?.seq && visible?.isAtEnd === before?.isAtEnd) return
+    this.visible = visible
+    this.watch()
+  }
+
+  /** New messages arrived: at the end of the conversation they are visible, too. */
+  changed(): void {
+    if (this.visible?.isAtEnd) this.watch()
+  }
+
+  keepUnread(): void {
+    this.isKeptUnread = true
+    this.readSeq = 0
+    this.cancelShown()
+    this.cancelMark?.()
+    this.cancelMark = null
+  }
+
+  /** The conversation is left. What was read until now is sent. */
+  close(): void {
+    this.stopListening()
+    this.cancelShown()
+    if (this.cancelMark) this.flush()
+  }
+
+  private watch(): void {
+    this.cancelShown()
+    const { page, clock, state } = this.settings
+    const { visible } = this
+    if (!visible || this.isKeptUnread || !page.isVisible() || !page.hasFocus()) return
+    if (visible.isAtEnd) return this.read(Math.max(visible.seq, state().newestSeq))
+    this.cancelShown = clock.after(SHOWN_MS, () => this.read(visible.seq))
+  }
+
+  private read(seq: number): void {
+    const { lastReadSeq, isMarkedUnread } = this.settings.state()
+    this.readSeq = Math.max(this.readSeq, seq)
+    const isNews =
+      this.readSeq > Math.max(lastReadSeq, this.markedSeq) || (isMarkedUnread && this.readSeq > this.markedSeq)
+    if (!isNews || this.cancelMark) return
+    const { clock } = this.settings
+    const ms = this.nextAt - clock.now()
+    if (ms <= 0) return this.flush()
+    this.cancelMark = clock.after(ms, () => this.flush())
+  }
+
+  private flush(): void {
+    this.cancelMark?.()
+    this.cancelMark = null
+    this.nextAt = this.settings.clock.now() + INTERVAL_MS
+    this.markedSeq = this.readSeq
+    const { readSeq } = this
+    void this.settings.mark(readSeq).then((isMarked) => {
+      // The next sign of reading tries again.
+      if (!isMarked && this.markedSeq === readSeq) this.markedSeq = 0
+    })
+  }
+}

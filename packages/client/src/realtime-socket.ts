@@ -1,0 +1,157 @@
+// The socket over realtime-js. One client is used for all attempts, because each one adds listeners
+// to the page. It never reconnects by itself: `connection.ts` decides when.
+
+import { RealtimeClient, type RealtimeChannel } from '@supabase/realtime-js'
+import type { Input } from './inputs'
+import type { ChannelHandlers, ChatSocket, SocketHandlers } from './socket'
+
+/** The server closes a socket that was silent for 60 s. */
+export const HEARTBEAT_MS = 25_000
+
+/** Longer than any page lives: realtime-js must not reconnect. The largest delay of a timer. */
+const NEVER_MS = 2_147_483_647
+
+export interface RealtimeSocketSettings {
+  /** As in `wss://chat.example.com`. */
+  url: string
+  anonKey: string
+  WebSocket?: typeof WebSocket
+}
+
+export class RealtimeSocket implements ChatSocket {
+  private created: RealtimeClient | null = null
+  private handlers: SocketHandlers | null = null
+  private closing: Promise<unknown> = Promise.resolve()
+  /** Channels whose end the server has not confirmed yet: their topics cannot be joined until then. */
+  private readonly leaving = new Map<string, Promise<unknown>>()
+
+  constructor(private readonly settings: RealtimeSocketSettings) {}
+
+  open(token: string, handlers: SocketHandlers): void {
+    this.handlers = handlers
+    void this.closing.then(async () => {
+      // Before the first join, which would otherwise name no user.
+      await this.client.setAuth(token)
+      if (this.handlers === handlers) this.client.connect()
+    })
+  }
+
+  join(topic: string, tables: readonly string[], handlers: ChannelHandlers): () => void {
+    const socket = this.handlers
+    let channel: RealtimeChannel | null = null
+    let isLeft = false
+    const isCurrent = () => !isLeft && this.handlers === socket
+    const leave = () => {
+      isLeft = true
+      if (channel) this.drop(topic, channel)
+      channel = null
+    }
+    void Promise.resolve(this.leaving.get(topic)).then(() => {
+      if (isCurrent()) channel = this.subscribe(topic, tables, handlers, isCurrent, leave)
+    })
+    return leave
+  }
+
+  private subscribe(
+    topic: string,
+    tables: readonly string[],
+    handlers: ChannelHandlers,
+    isCurrent: () => boolean,
+    leave: () => void,
+  ): RealtimeChannel {
+    const channel = this.client.channel(topic, { config: { private: true } })
+    for (const table of tables) {
+      channel.on('postgres_changes', { event: '*', schema: 'public', table }, (change) => {
+        if (isCurrent()) handlers.onInput(toInput(change))
+      })
+    }
+    channel.on('broadcast', { event: '*' }, ({ event, payload }) => {
+      if (isCurrent())
+        handlers.onInput({ type: 'event', name: event, payload: (payload ?? {}) as Record<string, unknown> })
+    })
+    channel.on('system', {}, (message: { extension?: string; status?: string; message?: string }) => {
+      if (!isCurrent() || message.extension !== 'postgres_changes') return
+      handlers.onSystem({ isLive: message.status === 'ok', text: message.message ?? '' })
+    })
+    return channel.subscribe((status, error) => {
+      if (!isCurrent() || status === 'SUBSCRIBED') return
+      leave()
+      handlers.onClosed(error?.message ?? status)
+    })
+  }
+
+  setToken(token: string): void {
+    void this.client.setAuth(token)
+  }
+
+  heartbeat(): void {
+    void this.client.sendHeartbeat()
+  }
+
+  close(): void {
+    this.handlers = null
+    if (!this.created) return
+    for (const channel of this.client.getChannels()) this.drop(channel.topic, channel)
+    this.closing = Promise.resolve(this.client.disconnect())
+  }
+
+  /** Created when it is first needed: it adds listeners to the page, and creating a chat client must not. */
+  private get client(): RealtimeClient {
+    const { url, anonKey, WebSocket = globalThis.WebSocket } = this.settings
+    this.created ??= new RealtimeClient(endpoint(url), {
+      params: { apikey: anonKey },
+      transport: this.observed(WebSocket),
+      heartbeatIntervalMs: HEARTBEAT_MS,
+      reconnectAfterMs: () => NEVER_MS,
+    })
+    return this.created
+  }
+
+  /** realtime-js reports neither that the socket is open nor that something was received. */
+  private observed(Base: typeof WebSocket): typeof WebSocket {
+    const current = () => this.handlers
+    const lose = (reason: string) => this.lose(reason)
+    return class extends Base {
+      constructor(address: string | URL, protocols?: string | string[]) {
+        super(address, protocols)
+        const handlers = current()
+        const isCurrent = () => handlers !== null && handlers === current()
+        this.addEventListener('open', () => isCurrent() && handlers?.onOpen())
+        this.addEventListener('message', () => isCurrent() && handlers?.onReceived())
+        this.addEventListener('close', ({ code, reason }) => isCurrent() && lose(`${code} ${reason}`.trim()))
+      }
+    }
+  }
+
+  private lose(reason: string): void {
+    const { handlers } = this
+    // Ends the client's own attempts, too.
+    this.close()
+    handlers?.onClose(reason)
+  }
+
+  private drop(topic: string, channel: RealtimeChannel): void {
+    const left = this.client.removeChannel(channel).finally(() => {
+      if (this.leaving.get(topic) === left) this.leaving.delete(topic)
+    })
+    this.leaving.set(topic, left)
+  }
+}
+
+/** The address without a path is that of the server; realtime-js appends `/websocket`. */
+export function endpoint(url: string): string {
+  const address = new URL(url.replace(/^http/, 'ws'))
+  if (address.pathname === '/') address.pathname = '/realtime/v1'
+  return address.href.replace(/\/$/, '')
+}
+
+interface RowChange {
+  table: string
+  eventType: 'INSERT' | 'UPDATE' | 'DELETE'
+  new: Record<string, unknown>
+  old: Record<string, unknown>
+}
+
+function toInput({ table, eventType, new: row, old }: RowChange): Input {
+  return { type: 'row', table, action: eventType, row: eventType === 'DELETE' ? old : row }
+}

@@ -1,0 +1,58 @@
+// What a page shows before the server has answered: the conversations, and the ends of those that
+// were displayed last. It is never older than its cursor, so `/sync` brings it up to date.
+
+import type { Cancel, Clock } from './clock'
+import type { HeldMessage } from './messages'
+import type { ChatStorage } from './storage'
+import type { ReceiptPositions } from './receipts'
+import type { Me } from './types'
+import type * as wire from './wire'
+
+/** Changes are written together, this long after the first one. */
+const SAVE_MS = 2_000
+
+/** Messages kept of a conversation: what fills a screen. */
+export const RECENT_MESSAGES = 50
+
+export interface RecentState {
+  cursor: string
+  me: Me
+  conversations: readonly wire.Conversation[]
+  receipts: readonly ReceiptPositions[]
+  pages: readonly RecentPage[]
+}
+
+export interface RecentPage {
+  conversationId: string
+  messages: readonly HeldMessage[]
+  hasOlder: boolean
+}
+
+export class Recent {
+  private cancelSave: Cancel | null = null
+
+  constructor(
+    private readonly clock: Clock,
+    private readonly storage: ChatStorage,
+    /** Null while there is nothing worth keeping. */
+    private readonly read: () => RecentState | null,
+  ) {}
+
+  async load(): Promise<RecentState | null> {
+    const [entry] = await this.storage.all<RecentState>('recent')
+    return entry?.[1] ?? null
+  }
+
+  changed(): void {
+    this.cancelSave ??= this.clock.after(SAVE_MS, () => {
+      this.cancelSave = null
+      const state = this.read()
+      if (state) void this.storage.put('recent', 'state', state)
+    })
+  }
+
+  stop(): void {
+    this.cancelSave?.()
+    this.cancelSave = null
+  }
+}

@@ -1,0 +1,127 @@
+import { describe, expect, test } from 'vitest'
+import { UserChatAPI } from './api'
+import { Requests } from './requests'
+import { Token } from './token'
+
+/** Routes that accept one token. */
+function routes(valid: () => string) {
+  const seen: string[] = []
+  const send: typeof fetch = async (input, init) => {
+    const token = new Headers(init?.headers).get('authorization')?.replace('Bearer ', '') ?? ''
+    seen.push(`${init?.method} ${String(input)} ${token}`.trim())
+    if (token === valid()) return Response.json({ isFine: true })
+    return Response.json(
+      { error: 'The token has expired', code: 'token_expired', hint: null, retry_after: null },
+      { status: 401 },
+    )
+  }
+  return { seen, send }
+}
+
+describe('a token that was refused', () => {
+  test('is replaced once for all requests', async () => {
+    const { send } = routes(() => 'new')
+    let refreshes = 0
+    const token = new Token(async (options) => {
+      if (options?.force) {
+        refreshes += 1
+        return 'new'
+      }
+      return refreshes > 0 ? 'new' : 'old'
+    })
+    const requests = new Requests({ baseUrl: '', token, fetch: send })
+    const results = await Promise.all(Array.from({ length: 5 }, () => requests.send('GET', '/config')))
+    expect(results.every(({ error }) => error === null)).toBe(true)
+    expect(refreshes).toBe(1)
+  })
+
+  test('is reported when its replacement is refused, too', async () => {
+    const { send, seen } = routes(() => 'never')
+    const reports: string[] = []
+    const token = new Token(async (options) => (options?.force ? 'second' : 'first'))
+    const requests = new Requests({ baseUrl: '', token, fetch: send, onUnauthorized: ({ code }) => reports.push(code) })
+    const { error } = await requests.send('GET', '/config')
+    expect(error).toMatchObject({ code: 'token_expired', status: 401 })
+    expect(seen).toEqual(['GET /config first', 'GET /config second'])
+    expect(reports).toEqual(['token_expired'])
+  })
+
+  test('that the host replaced meanwhile is not refreshed again', async () => {
+    const { send } = routes(() => 'new')
+    let value = 'old'
+    const token = new Token(async (options) => {
+      expect(options?.force).not.toBe(true)
+      const before = value
+      value = 'new'
+      return before
+    })
+    const requests = new Requests({
+      baseUrl: '',
+      token,
+      fetch: async (input, init) => {
+        const response = await send(input, init)
+        token.set('new')
+        return response
+      },
+    })
+    expect((await requests.send('GET', '/config')).error).toBeNull()
+  })
+})
+
+describe('every failure is a value', () => {
+  const failing = (answer: () => Promise<Response>) => new UserChatAPI({ baseUrl: '', fetch: answer }).getConfig()
+
+  test('no network', async () => {
+    expect(await failing(() => Promise.reject(new TypeError('failed to fetch')))).toMatchObject({
+      data: null,
+      error: { code: 'network', status: 0 },
+    })
+  })
+
+  test('an answer of a proxy', async () => {
+    const answer = async () => new Response('<html>', { status: 502, headers: { 'retry-after': '3' } })
+    expect(await failing(answer)).toMatchObject({ error: { code: 'unexpected_answer', status: 502, retryAfter: 3 } })
+  })
+
+  test('a page instead of JSON', async () => {
+    expect((await failing(async () => new Response('<html>'))).error).not.toBeNull()
+  })
+
+  test('a token that cannot be had', async () => {
+    const api = new UserChatAPI({
+      accessToken: () => Promise.reject(new Error('signed out')),
+      fetch: async () => Response.json({}),
+    })
+    expect((await api.getConfig()).error).toMatchObject({ code: 'network', status: 0 })
+  })
+
+  test('a request that was cancelled', async () => {
+    const abort = new AbortController()
+    abort.abort()
+    const api = new UserChatAPI({ baseUrl: '', fetch: (_, init) => Promise.reject(init?.signal?.reason) })
+    expect((await api.getConfig({ signal: abort.signal })).error?.code).toBe('aborted')
+  })
+})
+
+test('addresses and bodies', async () => {
+  const seen: string[] = []
+  const api = new UserChatAPI({
+    baseUrl: '',
+    fetch: async (input, init) => {
+      seen.push(`${init?.method} ${String(input)} ${String(init?.body ?? '')}`.trim())
+      return new Response(null, { status: 204 })
+    },
+  })
+  await api.getMessages('c', 20, 40)
+  await api.getPage({ conversationId: 'c', around: 'first_unread' })
+  await api.addReaction('m', '👍')
+  await api.updateConversation('c', { draft: null })
+  await api.updateTypingStatus('me', null)
+  expect(seen).toEqual([
+    'GET /messages?conversationId=c&limit=20&offset=40',
+    'GET /messages?conversation_id=c&around=first_unread&include_deleted=true&format=page',
+    'PUT /messages/m/reactions/%F0%9F%91%8D',
+    'PATCH /conversations/c {"draft":null}',
+    'PUT /presence/typing {"user_id":"me","typing_to_user_id":null}',
+  ])
+})

@@ -1,0 +1,96 @@
+// One HTTP request: address, token, and the answer as a value.
+
+import { chatError, ok, refused } from './errors'
+import type { Token } from './token'
+import type { ChatError, Result } from './types'
+
+/** The routes behind a rewrite on the page's own origin. */
+export const DEFAULT_BASE_URL = '/api/supabase/user-chat'
+
+export interface RequestOptions {
+  signal?: AbortSignal | undefined
+}
+
+export interface Request extends RequestOptions {
+  query?: Record<string, string | number | boolean | null | undefined>
+  body?: object
+  headers?: Record<string, string>
+  /** Lets the request outlive its page. */
+  keepalive?: boolean
+}
+
+export interface RequestSettings {
+  baseUrl: string
+  token: Token
+  fetch: typeof fetch
+  /** The token was refused, and so was the one that replaced it. */
+  onUnauthorized?: ((error: ChatError) => void) | undefined
+}
+
+export class Requests {
+  constructor(private readonly settings: RequestSettings) {}
+
+  async send<T>(method: string, path: string, request: Request = {}): Promise<Result<T>> {
+    const { token, onUnauthorized } = this.settings
+    try {
+      // A page that is being closed may not live until the host has answered.
+      const first = (request.keepalive ? token.last : null) ?? (await token.get())
+      let response = await this.attempt(method, path, request, first)
+      if (response.status === 401 && token.isUsed) {
+        const second = await token.replace(first)
+        if (second !== null && second !== first) response = await this.attempt(method, path, request, second)
+      }
+      const result = await read<T>(response)
+      if (response.status === 401 && result.error) onUnauthorized?.(result.error)
+      return result
+    } catch (cause) {
+      if (request.signal?.aborted) return refused(chatError('aborted', 'The request was cancelled.'))
+      return refused(chatError('network', 'The server cannot be reached.', { hint: String(cause) }))
+    }
+  }
+
+  private attempt(method: string, path: string, request: Request, token: string | null): Promise<Response> {
+    const { baseUrl, fetch } = this.settings
+    const { query = {}, body, headers, signal, keepalive } = request
+    const parameters = Object.entries(query).flatMap(([name, value]) => (value == null ? [] : [[name, String(value)]]))
+    const search = parameters.length > 0 ? `?${new URLSearchParams(parameters)}` : ''
+    return fetch(baseUrl + path + search, {
+      method,
+      headers: {
+        ...(token !== null && { authorization: `Bearer ${token}` }),
+        ...(body && { 'content-type': 'application/json' }),
+        ...headers,
+      },
+      body: body ? JSON.stringify(body) : null,
+      signal: signal ?? null,
+      keepalive: keepalive ?? false,
+      // Everything here is private and current. A cached answer would be neither.
+      cache: 'no-store',
+    })
+  }
+}
+
+async function read<T>(response: Response): Promise<Result<T>> {
+  const text = await response.text()
+  if (!response.ok) return refused(refusal(response, text))
+  return ok((text === '' ? null : JSON.parse(text)) as T)
+}
+
+/** Proxies in front of the routes may answer as well, and not in JSON. */
+function refusal(response: Response, text: string): ChatError {
+  const { status } = response
+  const retryAfter = Number(response.headers.get('retry-after')) || null
+  const requestId = response.headers.get('x-request-id')
+  try {
+    const { error, code, hint, retry_after } = JSON.parse(text)
+    if (typeof code !== 'string') throw new TypeError('not an answer of this server')
+    return chatError(code as ChatError['code'], String(error), {
+      status,
+      hint: hint ?? null,
+      retryAfter: retry_after ?? retryAfter,
+      requestId,
+    })
+  } catch {
+    return chatError('unexpected_answer', response.statusText || `HTTP ${status}`, { status, retryAfter, requestId })
+  }
+}

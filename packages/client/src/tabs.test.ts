@@ -1,0 +1,94 @@
+import { expect, test } from 'vitest'
+import { FakeChannels, FakeLocks } from '../test/tabs'
+import { Tabs, type TabMessage } from './tabs'
+import { FakeClock, FakePage, settled } from './testing'
+
+/** The tabs of one browser. */
+function browser() {
+  const clock = new FakeClock()
+  const locks = new FakeLocks()
+  const channels = new FakeChannels()
+  const open = async ({ isVisible = true } = {}) => {
+    const page = new FakePage()
+    if (!isVisible) page.set({ isVisible: false })
+    const roles: string[] = []
+    const messages: TabMessage[] = []
+    const tabs = new Tabs({
+      name: 'rapport:me',
+      clock,
+      page,
+      locks,
+      openChannel: channels.open,
+      onLead: () => roles.push('lead'),
+      onFollow: () => roles.push('follow'),
+      onMessage: (message) => messages.push(message),
+    })
+    tabs.start()
+    await settled()
+    return { tabs, page, roles, messages }
+  }
+  return { clock, channels, open }
+}
+
+test('the first tab leads, the others follow and are greeted', async () => {
+  const { open } = browser()
+  const [first, second] = [await open(), await open()]
+  expect(first.tabs.leads).toBe(true)
+  expect(second.tabs.leads).toBe(false)
+  expect(first.messages).toEqual([{ type: 'hello' }])
+})
+
+test('when the tab that leads is closed, another takes over', async () => {
+  const { open } = browser()
+  const [first, second] = [await open(), await open()]
+  first.tabs.stop()
+  await settled()
+  expect(second.tabs.leads).toBe(true)
+  expect(second.roles).toEqual(['follow', 'lead'])
+})
+
+test('a visible tab takes over from a hidden one', async () => {
+  const { open } = browser()
+  const first = await open()
+  first.page.set({ isVisible: false })
+  const second = await open()
+  await settled()
+  expect([first.tabs.leads, second.tabs.leads]).toEqual([false, true])
+  expect(first.roles.at(-1)).toBe('follow')
+})
+
+test('two visible tabs leave it as it is', async () => {
+  const { clock, open } = browser()
+  const [first, second] = [await open(), await open()]
+  await clock.advance(120_000)
+  expect([first.tabs.leads, second.tabs.leads]).toEqual([true, false])
+})
+
+test('a hidden tab that was opened later follows', async () => {
+  const { clock, open } = browser()
+  const first = await open({ isVisible: false })
+  const second = await open({ isVisible: false })
+  await clock.advance(120_000)
+  expect([first.tabs.leads, second.tabs.leads]).toEqual([true, false])
+})
+
+test('a tab that is frozen is replaced after 15 seconds', async () => {
+  const { clock, channels, open } = browser()
+  const first = await open()
+  const second = await open()
+  // A frozen tab keeps its lock and answers nothing.
+  const frozen = channels as unknown as { receivers: Map<symbol, unknown> }
+  frozen.receivers.delete([...frozen.receivers.keys()][0]!)
+  await clock.advance(31_000)
+  expect(second.tabs.leads).toBe(true)
+  expect(first.tabs.leads).toBe(false)
+})
+
+test('a tab of another version gets a connection of its own', async () => {
+  const { channels, open } = browser()
+  await open()
+  const second = await open()
+  channels.open(() => {}).post({ version: 99, message: { type: 'hello' } })
+  await settled()
+  expect(second.tabs.leads).toBe(true)
+})

@@ -1,0 +1,177 @@
+// One tab of a browser has the connection: the one that holds the lock of this user. It passes on
+// what it receives. The others send their own requests, and messages, themselves.
+
+import type { Cancel, Clock } from './clock'
+import type { Input } from './inputs'
+import type { Page } from './page'
+import type { Me } from './types'
+import type { ReceiptPositions } from './receipts'
+import type * as wire from './wire'
+
+/** Tabs of different versions do not understand each other: then each has its own connection. */
+const VERSION = 1
+
+/** A tab that does not answer for this long is replaced: the browser may have frozen it. */
+const SILENCE_MS = 15_000
+
+/** What a new tab begins with. */
+export interface Snapshot {
+  inputs: readonly Input[]
+  cursor: string | undefined
+  conversations: readonly wire.Conversation[]
+  receipts: readonly ReceiptPositions[]
+  me: Me
+  isComplete: boolean
+}
+
+export type TabMessage =
+  | { type: 'input'; input: Input; cursor: string | undefined }
+  | { type: 'hello' }
+  | { type: 'snapshot'; snapshot: Snapshot }
+  /** The other tab needs a `/sync`, and later learns that it was done. */
+  | { type: 'sync' }
+  | { type: 'synced' }
+  | { type: 'ping' }
+  | { type: 'pong'; isVisible: boolean }
+  /** The user is active in the other tab. */
+  | { type: 'activity' }
+  /** The user asked for a connection now. */
+  | { type: 'reconnect' }
+  /** A message was sent, or discarded. */
+  | { type: 'done'; key: string }
+  | { type: 'sign_out' }
+
+/** The part of a BroadcastChannel that is used. */
+export interface Channel {
+  post(message: unknown): void
+  close(): void
+}
+
+/** The part of `navigator.locks` that is used. */
+export interface Locks {
+  request(name: string, options: { steal?: boolean; signal?: AbortSignal }, hold: () => Promise<void>): Promise<void>
+}
+
+export interface TabsSettings {
+  name: string
+  clock: Clock
+  page: Page
+  /** Null if tabs do not share, or if the browser cannot: this tab then always leads. */
+  locks: Locks | null
+  openChannel: ((receive: (data: unknown) => void) => Channel) | null
+  onLead(): void
+  onFollow(): void
+  onMessage(message: TabMessage): void
+}
+
+export class Tabs {
+  private isLeading = false
+  private release: () => void = () => {}
+  private waiting: AbortController | null = null
+  private cancelPing: Cancel = () => {}
+  private stopListening: Cancel = () => {}
+  private isStarted = false
+
+  private channel: Channel | null = null
+
+  constructor(private readonly settings: TabsSettings) {}
+
+  get leads(): boolean {
+    return this.isLeading
+  }
+
+  start(): void {
+    if (this.isStarted) return
+    this.isStarted = true
+    const { locks, openChannel, page } = this.settings
+    if (!locks || !openChannel) return this.lead()
+    this.channel = openChannel((data) => this.received(data))
+    this.stopListening = page.listen((signal) => {
+      if (signal === 'attention' && page.isVisible()) this.ping()
+      if (signal === 'activity') this.post({ type: 'activity' })
+    })
+    this.settings.onFollow()
+    void this.acquire(false)
+    this.post({ type: 'hello' })
+    this.ping()
+  }
+
+  stop(): void {
+    if (!this.isStarted) return
+    this.isStarted = false
+    this.isLeading = false
+    this.stopListening()
+    this.cancelPing()
+    this.waiting?.abort()
+    this.release()
+    this.channel?.close()
+    this.channel = null
+  }
+
+  post(message: TabMessage): void {
+    this.channel?.post({ version: VERSION, message })
+  }
+
+  private lead(): void {
+    this.isLeading = true
+    this.cancelPing()
+    this.settings.onLead()
+  }
+
+  /** Waits for the lock and holds it. `steal` takes it from the tab that has it. */
+  private async acquire(steal: boolean): Promise<void> {
+    const { locks, name } = this.settings
+    if (!locks) return
+    this.waiting?.abort()
+    const waiting = new AbortController()
+    this.waiting = waiting
+    try {
+      // A signal cannot be combined with `steal`, which never waits.
+      await locks.request(name, steal ? { steal } : { signal: waiting.signal }, () => {
+        if (this.waiting !== waiting || !this.isStarted) return Promise.resolve()
+        this.lead()
+        return new Promise((resolve) => (this.release = resolve))
+      })
+    } catch {
+      // Another tab took the lock, or this request is no longer needed.
+      if (!this.isStarted || this.waiting !== waiting) return
+      this.isLeading = false
+      this.settings.onFollow()
+      void this.acquire(false)
+    }
+  }
+
+  /** Takes over from a tab that is hidden or silent. */
+  private ping(): void {
+    const { clock, page } = this.settings
+    this.cancelPing()
+    if (this.isLeading || !this.isStarted || !page.isVisible()) return
+    this.post({ type: 'ping' })
+    this.cancelPing = clock.after(SILENCE_MS, () => {
+      if (!this.isLeading) void this.acquire(true)
+    })
+  }
+
+  private received(data: unknown): void {
+    if (!this.isStarted || typeof data !== 'object' || data === null) return
+    const { version, message } = data as { version: number; message: TabMessage }
+    if (version !== VERSION) {
+      if (!this.isLeading) this.lead()
+      return
+    }
+    if (message.type === 'ping') {
+      if (this.isLeading) this.post({ type: 'pong', isVisible: this.settings.page.isVisible() })
+      return
+    }
+    if (message.type === 'pong') return this.answered(message.isVisible)
+    this.settings.onMessage(message)
+  }
+
+  private answered(isVisible: boolean): void {
+    if (this.isLeading) return
+    this.cancelPing()
+    const { clock, page } = this.settings
+    if (!isVisible && page.isVisible()) return void this.acquire(true)
+    this.cancelPing = clock.after(SILENCE_MS, () => this.ping())
+  }
+}

@@ -1,0 +1,192 @@
+// For tests: a client whose time, page and socket the test controls.
+
+import type { ChatClient, ChatClientOptions } from './chat-client'
+import { Client } from './client'
+import type { Clock } from './clock'
+import type { Environment } from './environment'
+import type { Page, PageSignal } from './page'
+import type { ChannelHandlers, ChatSocket, SocketHandlers } from './socket'
+import { memoryStorage } from './storage'
+
+export type { Channel, Locks } from './tabs'
+export type { ChannelHandlers, ChatSocket, Clock, Environment, Page, PageSignal, SocketHandlers }
+export { memoryStorage }
+
+/** A clock that stands still until it is moved. */
+export class FakeClock implements Clock {
+  private time: number
+  private timers: { at: number; run: () => void }[] = []
+
+  constructor(start = Date.UTC(2026, 0, 1)) {
+    this.time = start
+  }
+
+  now(): number {
+    return this.time
+  }
+
+  after(ms: number, run: () => void): () => void {
+    const timer = { at: this.time + ms, run }
+    this.timers.push(timer)
+    return () => {
+      this.timers = this.timers.filter((other) => other !== timer)
+    }
+  }
+
+  /** The middle, so that jitter changes nothing. */
+  random(): number {
+    return 0.5
+  }
+
+  /** How many timers are waiting. */
+  get waiting(): number {
+    return this.timers.length
+  }
+
+  /** Moves the clock and runs what falls due on the way, each at its time, with everything it resolves. */
+  async advance(ms: number): Promise<void> {
+    const end = this.time + ms
+    for (;;) {
+      await settled()
+      const next = this.timers.filter(({ at }) => at <= end).sort((a, b) => a.at - b.at)[0]
+      if (!next) break
+      this.timers = this.timers.filter((other) => other !== next)
+      this.time = Math.max(this.time, next.at)
+      next.run()
+    }
+    this.time = end
+    await settled()
+  }
+}
+
+/** Resolves when all promises that can proceed have done so. */
+export async function settled(): Promise<void> {
+  // Longer than any chain of promises in the client.
+  for (let turn = 0; turn < 50; turn += 1) await Promise.resolve()
+}
+
+/** A page whose state the test sets. */
+export class FakePage implements Page {
+  private state = { isVisible: true, hasFocus: true, isOnline: true }
+  private readonly listeners = new Set<(signal: PageSignal) => void>()
+
+  isVisible = () => this.state.isVisible
+  hasFocus = () => this.state.hasFocus
+  isOnline = () => this.state.isOnline
+
+  listen(listener: (signal: PageSignal) => void): () => void {
+    this.listeners.add(listener)
+    return () => this.listeners.delete(listener)
+  }
+
+  /** Changes the state and reports it. */
+  set(part: Partial<FakePage['state']>): void {
+    this.state = { ...this.state, ...part }
+    this.signal(part.isOnline === undefined ? 'attention' : 'network')
+  }
+
+  signal(signal: PageSignal): void {
+    for (const listener of this.listeners) listener(signal)
+  }
+
+  get listenerCount(): number {
+    return this.listeners.size
+  }
+}
+
+/** A socket whose server is the test. */
+export class FakeSocket implements ChatSocket {
+  /** Tokens that the socket was opened with or was given later. */
+  readonly tokens: string[] = []
+  readonly channels = new Map<string, ChannelHandlers>()
+  heartbeats = 0
+  opens = 0
+  private handlers: SocketHandlers | null = null
+
+  open(token: string, handlers: SocketHandlers): void {
+    this.opens += 1
+    this.tokens.push(token)
+    this.handlers = handlers
+  }
+
+  join(topic: string, _tables: readonly string[], handlers: ChannelHandlers): () => void {
+    this.channels.set(topic, handlers)
+    return () => this.channels.delete(topic)
+  }
+
+  setToken(token: string): void {
+    this.tokens.push(token)
+  }
+
+  heartbeat(): void {
+    this.heartbeats += 1
+  }
+
+  close(): void {
+    this.handlers = null
+    this.channels.clear()
+  }
+
+  /** Whether the client wants a connection now. */
+  get isWanted(): boolean {
+    return this.handlers !== null
+  }
+
+  /** The socket is open. */
+  accept(): void {
+    this.handlers?.onOpen()
+  }
+
+  /** Row changes of the user's channel are live. */
+  goLive(userId: string): void {
+    this.channels.get(`user:${userId}`)?.onSystem({ isLive: true, text: 'Subscribed to PostgreSQL' })
+  }
+
+  /** Something was received. */
+  receive(): void {
+    this.handlers?.onReceived()
+  }
+
+  /** The connection breaks. */
+  lose(reason = '1006'): void {
+    const { handlers } = this
+    this.handlers = null
+    this.channels.clear()
+    handlers?.onClose(reason)
+  }
+}
+
+export interface TestClient {
+  client: ChatClient
+  clock: FakeClock
+  page: FakePage
+  socket: FakeSocket
+  /** Does what the client does every 25 seconds. */
+  beat(): void
+}
+
+/** A client with fakes for everything. `fetch` answers the routes. */
+export function createTestClient(
+  options: ChatClientOptions & { fetch: typeof fetch },
+  environment: Partial<Environment> = {},
+): TestClient {
+  const clock = new FakeClock()
+  const page = new FakePage()
+  const socket = new FakeSocket()
+  const beats = new Set<() => void>()
+  const client = new Client(options, {
+    clock,
+    page,
+    socket,
+    storage: memoryStorage(),
+    locks: null,
+    openChannel: null,
+    fetch: options.fetch,
+    heartbeat(beat) {
+      beats.add(beat)
+      return () => beats.delete(beat)
+    },
+    ...environment,
+  })
+  return { client, clock, page, socket, beat: () => beats.forEach((beat) => beat()) }
+}

@@ -1,0 +1,208 @@
+// Builds the snapshot of one conversation. Messages that did not change keep their object.
+
+import type { History } from './history'
+import { fromRow, preview, toMessage, type HeldMessage, type MessageRow } from './messages'
+import { withReaction, type Change, type Overlay } from './overlay'
+import type { Outgoing } from './outbox'
+import type { Position } from './receipts'
+import type { ChatError, MessageState, Person, Timeline, TimelineMessage } from './types'
+import type * as wire from './wire'
+
+export interface TimelineInputs {
+  userId: string
+  conversationId: string
+  history: History
+  overlay: Overlay
+  /** Unsent messages of the conversation, in the order in which they were written. */
+  outgoing: readonly Outgoing[]
+  /** Positions of the other members. */
+  others: ReadonlyMap<string, Position>
+  ownReadSeq: number
+  /** Reactions whose rows arrived before the message that contains them. */
+  reactions: ReadonlyMap<string, readonly { reaction: string; userId: string }[]>
+  people: ReadonlyMap<string, Person>
+}
+
+interface Cached {
+  readonly held: HeldMessage
+  readonly changes: readonly Change[]
+  readonly marks: string
+  readonly view: TimelineMessage
+}
+
+export class TimelineBuilder {
+  private cache = new Map<string, Cached>()
+  private last: Timeline | null = null
+
+  build(inputs: TimelineInputs): Timeline {
+    const { history, conversationId } = inputs
+    const { range } = history
+    const hasNewer = range !== undefined && range.to !== Infinity
+    const stored = this.storedMessages(inputs)
+    const unsent = hasNewer ? [] : unsentMessages(inputs, stored)
+    const next: Timeline = {
+      conversationId,
+      status: history.status,
+      error: history.error,
+      messages: this.sameOr([...stored, ...unsent]),
+      hasOlder: range !== undefined && range.from > 0,
+      hasNewer,
+      isLoadingOlder: history.isLoadingOlder,
+      isLoadingNewer: history.isLoadingNewer,
+      pageError: history.pageError,
+      firstUnreadSeq: history.firstUnreadSeq,
+      jump: history.jump,
+    }
+    const { last } = this
+    if (last && (Object.keys(next) as (keyof Timeline)[]).every((key) => next[key] === last[key])) return last
+    this.last = next
+    return next
+  }
+
+  private storedMessages(inputs: TimelineInputs): TimelineMessage[] {
+    const cache = new Map<string, Cached>()
+    const views: TimelineMessage[] = []
+    const positions = [...inputs.others]
+    for (const held of inputs.history.messages) {
+      const { id, seq, sender_id } = held.row
+      const changes = inputs.overlay.ofMessage(id)
+      if (changes.some(({ hides }) => hides)) continue
+      const early = inputs.reactions.get(id)
+      const readers = positions
+        .filter(([userId, { read }]) => read >= seq && userId !== sender_id)
+        .map(([userId]) => userId)
+      if (inputs.ownReadSeq >= seq && sender_id !== inputs.userId) readers.push(inputs.userId)
+      const state = sender_id === inputs.userId ? progress(seq, positions) : 'sent'
+      const name = inputs.people.get(sender_id ?? '')?.full_name ?? ''
+      const marks = [state, name, ...readers, ...(early ?? []).map(({ reaction, userId }) => reaction + userId)].join()
+      const before = this.cache.get(id)
+      const isSame = before && before.held === held && before.marks === marks && sameItems(before.changes, changes)
+      const entry = isSame ? before : { held, changes, marks, view: viewOf(inputs, held, changes, state, readers) }
+      cache.set(id, entry)
+      views.push(entry.view)
+    }
+    this.cache = cache
+    return views
+  }
+
+  /** The unsent messages are new objects each time, so they are compared field by field. */
+  private sameOr(messages: readonly TimelineMessage[]): readonly TimelineMessage[] {
+    const before = this.last?.messages ?? []
+    const kept = messages.map((message, index) => {
+      const other = before[index]
+      return other && other !== message && message.seq === Infinity && sameFields(other, message) ? other : message
+    })
+    return sameItems(before, kept) ? before : kept
+  }
+}
+
+function viewOf(
+  inputs: TimelineInputs,
+  held: HeldMessage,
+  changes: readonly Change[],
+  state: MessageState,
+  readers: string[],
+): TimelineMessage {
+  const { userId, people, reactions } = inputs
+  const isOwn = held.row.sender_id === userId
+  let message: wire.Message = toMessage(held)
+  for (const early of reactions.get(message.id) ?? [])
+    message = withReaction(message, early.reaction, early.userId, true, early.userId === userId)
+  for (const { onMessage } of changes) message = onMessage?.(message) ?? message
+  return {
+    ...message,
+    sender: message.sender ?? senderOf(people, message.sender_id),
+    read_by: readers,
+    delivery_status: state === 'read' || state === 'delivered' ? state : 'sent',
+    key: isOwn ? (message.client_message_id ?? message.id) : message.id,
+    state,
+    isOwn,
+    error: null,
+    canRetry: false,
+    isChanging: changes.length > 0,
+  }
+}
+
+/** A message of another user, outside of its timeline. */
+export function receivedView(message: wire.Message, sender: wire.Sender | null): TimelineMessage {
+  const { id } = message
+  return {
+    ...message,
+    sender: message.sender ?? sender,
+    key: id,
+    state: 'sent',
+    isOwn: false,
+    error: null,
+    canRetry: false,
+    isChanging: false,
+  }
+}
+
+/** Rows from the socket do not contain who sent them. */
+export function senderOf(people: ReadonlyMap<string, Person>, id: string | null): wire.Sender | null {
+  const person = people.get(id ?? '')
+  return person ? { id: person.id, full_name: person.full_name, avatar_url: person.avatar_url } : null
+}
+
+/** By all other members, as far as they show it. */
+function progress(seq: number, positions: readonly (readonly [string, Position])[]): MessageState {
+  if (positions.length === 0) return 'sent'
+  if (positions.every(([, { read }]) => read >= seq)) return 'read'
+  return positions.every(([, { delivered, read }]) => Math.max(delivered, read) >= seq) ? 'delivered' : 'sent'
+}
+
+function unsentMessages(inputs: TimelineInputs, stored: readonly TimelineMessage[]): TimelineMessage[] {
+  const { userId, people, outgoing, history } = inputs
+  const keys = new Set(stored.map(({ key }) => key))
+  return outgoing
+    .filter(({ key }) => !keys.has(key))
+    .map((entry): TimelineMessage => {
+      const time = new Date(entry.createdAt).toISOString()
+      const quoted = entry.replyToId === null ? undefined : history.get(entry.replyToId)
+      const row: MessageRow = {
+        id: entry.key,
+        client_message_id: entry.key,
+        conversation_id: entry.conversationId,
+        sender_id: userId,
+        content: entry.content,
+        message_type: entry.messageType,
+        file_url: entry.file?.url ?? null,
+        file_name: entry.file?.name ?? null,
+        file_size: entry.file?.size ?? null,
+        file_type: entry.file?.type ?? null,
+        created_at: time,
+        updated_at: time,
+        edited_at: null,
+        deleted_at: null,
+        is_edited: false,
+        is_deleted: false,
+        metadata: entry.metadata,
+        mentions: [],
+        reply_to_id: entry.replyToId,
+        seq: Infinity,
+        rev: 0,
+      }
+      return {
+        ...toMessage(fromRow(row)),
+        sender: senderOf(people, userId),
+        reply_to: quoted ? preview(quoted.row) : null,
+        key: entry.key,
+        isOwn: true,
+        isChanging: false,
+        state: entry.state,
+        error: entry.error,
+        canRetry: entry.error !== null && canRetry(entry.error),
+      }
+    })
+}
+
+/** Whether sending the same message again can succeed. A refused text stays refused. */
+const canRetry = ({ status }: ChatError): boolean =>
+  status === 0 || status === 403 || status === 404 || status >= 500 || status === 429
+
+const sameItems = <T>(a: readonly T[], b: readonly T[]): boolean =>
+  a.length === b.length && a.every((item, index) => item === b[index])
+
+/** Enough of an unsent message to tell whether it changed: its text never does. */
+const sameFields = (a: TimelineMessage, b: TimelineMessage): boolean =>
+  a.key === b.key && a.state === b.state && a.error === b.error && a.seq === b.seq

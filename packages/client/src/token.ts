@@ -1,0 +1,46 @@
+// The session's token. All requests share one, and one refresh.
+
+export type AccessToken = (options?: { force: boolean }) => Promise<string | null>
+
+export class Token {
+  private current: string | null = null
+  private refreshing: Promise<string | null> | null = null
+
+  constructor(private readonly source: AccessToken | undefined) {}
+
+  /** False if the session cookie identifies the user. */
+  get isUsed(): boolean {
+    return this.source !== undefined
+  }
+
+  /** The host refreshed the token itself. */
+  set(token: string | null): void {
+    this.current = token
+  }
+
+  /** The last known token, for requests that cannot wait. */
+  get last(): string | null {
+    return this.current
+  }
+
+  /** The host answers from memory, so it is asked each time: it knows first of a new token. */
+  async get(): Promise<string | null> {
+    if (!this.source) return null
+    if (this.refreshing) return this.refreshing
+    return (this.current = await this.source())
+  }
+
+  /**
+   * Replaces a token that was refused. Requests that were refused with the same token wait for the
+   * same refresh; requests with an older token get the current one.
+   */
+  async replace(refused: string | null): Promise<string | null> {
+    const { source } = this
+    if (!source) return null
+    if (this.current !== null && this.current !== refused) return this.current
+    this.refreshing ??= source({ force: true })
+      .then((token) => (this.current = token))
+      .finally(() => (this.refreshing = null))
+    return this.refreshing
+  }
+}

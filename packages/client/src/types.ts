@@ -1,0 +1,256 @@
+// The state that a user interface renders. Snapshots are immutable: a part that did not change is
+// the same object as before, so it can be compared by identity.
+//
+// Rows keep the server's snake case. Fields that the client adds are camel case.
+
+import type * as wire from './wire'
+
+export type { ChatConfig, EarlierWording, MessageHit, Preferences, Reaction } from './wire'
+
+/** An error as a value. It can be serialised and compared; nothing in this package throws it. */
+export interface ChatError {
+  /** A sentence that can be shown to users. */
+  readonly message: string
+  /** The code to branch on: one of the server's codes, or one of the client's own. */
+  readonly code: ErrorCode
+  /** The HTTP status; 0 if there was no response. */
+  readonly status: number
+  /** The field and the rule that were violated, for developers. */
+  readonly hint: string | null
+  /** Seconds to wait before the next attempt. */
+  readonly retryAfter: number | null
+  /** The request's id in the server's log. */
+  readonly requestId: string | null
+}
+
+/** `docs/error-codes.md` lists the server's codes. The others mean that no usable response came. */
+export type ErrorCode = wire.Error['code'] | 'network' | 'aborted' | 'unexpected_answer' | 'expired'
+
+/** The outcome of a request. Exactly one of the two fields is set. */
+export type Result<T> = { readonly data: T; readonly error: null } | { readonly data: null; readonly error: ChatError }
+
+export type PresenceStatus = wire.Presence['status']
+
+export interface Person {
+  readonly id: string
+  readonly full_name: string | null
+  readonly avatar_url: string | null
+  readonly email?: string | null
+  readonly role?: wire.Contact['role']
+  readonly team_id?: string | null
+}
+
+/** The signed-in user. Only `id` is known until the server has answered. */
+export interface Me {
+  readonly id: string
+  readonly full_name: string | null
+  readonly avatar_url: string | null
+  readonly email: string | null
+  readonly role: wire.Contact['role'] | null
+  readonly teams: readonly { readonly id: string; readonly name: string | null }[]
+  /** False for a suspended user, who can read only. */
+  readonly can_write: boolean
+}
+
+export interface Presence {
+  readonly status: PresenceStatus
+  readonly last_seen: string | null
+  readonly status_text: string | null
+  readonly status_emoji: string | null
+  /** The user's own: a status that was chosen, and when it ends (null: never). */
+  readonly manual_status: PresenceStatus | null
+  readonly manual_until: string | null
+}
+
+/** The ids of the users who are typing, by conversation. The signed-in user is never included. */
+export type Typing = Readonly<Record<string, readonly string[]>>
+
+/** Pending changes are laid over the server's row, so a row shows what the user did at once. */
+export interface Conversation extends wire.Conversation {
+  /** A text that is not sent yet, saved on this device or on another one. */
+  readonly draft: string | null
+}
+
+/**
+ * Where a message stands. For messages of other users the state is always `sent`.
+ *
+ * - `pending`: queued, because the client is offline or another message goes first
+ * - `sending`: in flight
+ * - `sent`: stored by the server
+ * - `delivered`, `read`: by all other members, as far as they show it
+ * - `failed`: refused, or not sent within a day; see `error`
+ */
+export type MessageState = 'pending' | 'sending' | 'sent' | 'delivered' | 'read' | 'failed'
+
+export interface TimelineMessage extends wire.Message {
+  /** Identifies the row for React. It stays the same when an echo becomes the stored message. */
+  readonly key: string
+  readonly state: MessageState
+  readonly isOwn: boolean
+  /** Why the message failed. `canRetry` tells whether trying again can help. */
+  readonly error: ChatError | null
+  readonly canRetry: boolean
+  /** Whether a change of this message (edit, deletion, reaction, pin) is not confirmed yet. */
+  readonly isChanging: boolean
+  /**
+   * The position in the conversation, without gaps. `Infinity` until the message is stored: such
+   * messages are at the end of the timeline, in the order in which they were written.
+   */
+  readonly seq: number
+  /** The other members who have read the message, as far as they show it. */
+  readonly read_by: string[]
+}
+
+/** Asks the list to scroll. A new object with a higher `number` is a new request. */
+export interface Jump {
+  readonly number: number
+  readonly target:
+    | { readonly at: 'message'; readonly messageId: string; readonly seq: number }
+    | { readonly at: 'first_unread'; readonly seq: number }
+    | { readonly at: 'newest' }
+}
+
+/** A contiguous part of one conversation, oldest message first. */
+export interface Timeline {
+  readonly conversationId: string
+  /** `not_found`: the conversation does not exist, or the user may not see it. */
+  readonly status: 'idle' | 'loading' | 'ready' | 'not_found' | 'error'
+  /** Why the first page could not be loaded. */
+  readonly error: ChatError | null
+  /** Includes deleted messages (`is_deleted`). Unsent messages follow if `hasNewer` is false. */
+  readonly messages: readonly TimelineMessage[]
+  readonly hasOlder: boolean
+  readonly hasNewer: boolean
+  readonly isLoadingOlder: boolean
+  readonly isLoadingNewer: boolean
+  /** Why the last attempt to load older or newer messages failed. */
+  readonly pageError: ChatError | null
+  /**
+   * The `seq` of the first message that was unread when the conversation was opened: the line "New
+   * messages" is above it. It does not move until the conversation is left.
+   */
+  readonly firstUnreadSeq: number | null
+  /** The last request to scroll. */
+  readonly jump: Jump | null
+}
+
+/**
+ * - `idle`: not started
+ * - `connecting`, `joining`, `catching_up`: on the way to `live`
+ * - `live`: changes arrive over the socket
+ * - `polling`: no socket can be opened; changes arrive by long poll, typing and presence do not
+ * - `reconnecting`: waiting for the next attempt; see `retryAt`
+ * - `offline`: the browser has no network
+ * - `signed_out`: the token was refused and could not be refreshed
+ */
+export type ConnectionStatus =
+  | 'idle'
+  | 'connecting'
+  | 'joining'
+  | 'catching_up'
+  | 'live'
+  | 'polling'
+  | 'reconnecting'
+  | 'offline'
+  | 'signed_out'
+
+export interface Connection {
+  readonly status: ConnectionStatus
+  /** When the status began, in milliseconds since 1970. */
+  readonly since: number
+  /**
+   * Since when changes do not arrive, in milliseconds since 1970; null while they do. It does not
+   * move from one attempt to the next, so a banner can wait two seconds before it appears.
+   */
+  readonly downSince: number | null
+  /** When the next attempt begins, in milliseconds since 1970. */
+  readonly retryAt: number | null
+  readonly error: ChatError | null
+}
+
+export interface Unread {
+  /** Without muted and archived conversations. */
+  readonly total: number
+  readonly mentions: number
+  /** Only conversations that have unread messages, muted and archived ones included. */
+  readonly byConversation: Readonly<Record<string, number>>
+}
+
+export interface ChatState {
+  readonly connection: Connection
+  readonly me: Me
+  /** All users that are known from conversations, messages and searches. */
+  readonly people: Readonly<Record<string, Person>>
+  /** All conversations, archived ones included: pinned ones first, then by last message. */
+  readonly conversations: readonly Conversation[]
+  /** `ready` once the whole list is loaded. */
+  readonly conversationsStatus: 'loading' | 'ready' | 'error'
+  readonly conversationsError: ChatError | null
+  readonly timelines: Readonly<Record<string, Timeline>>
+  readonly unread: Unread
+  readonly presence: Readonly<Record<string, Presence>>
+  readonly typing: Typing
+  /** Null until loaded. */
+  readonly preferences: wire.Preferences | null
+  readonly config: wire.ChatConfig | null
+  /** Messages that are not sent yet, failed ones included: to ask before signing out. */
+  readonly unsentCount: number
+  /** Whether this tab has the connection. Only this tab may play sounds and show notifications. */
+  readonly isLeader: boolean
+}
+
+/** Something that happened once, for toasts, announcements, sounds and notifications. */
+export type ChatEvent =
+  /** A message of another user arrived live. Messages that were caught up are not announced. */
+  | { readonly type: 'message_received'; readonly message: TimelineMessage; readonly conversation: Conversation | null }
+  | { readonly type: 'message_sent'; readonly message: TimelineMessage }
+  | { readonly type: 'message_failed'; readonly message: TimelineMessage; readonly error: ChatError }
+  /** A change was refused and rolled back. */
+  | {
+      readonly type: 'change_failed'
+      readonly change: ChangeKind
+      readonly messageId: string | null
+      readonly conversationId: string | null
+      readonly error: ChatError
+    }
+  /** A jump led to a message that does not exist, or that the user may not see. */
+  | { readonly type: 'message_unavailable'; readonly conversationId: string; readonly messageId: string }
+  /** The token was refused and could not be refreshed. Drafts and unsent messages are kept. */
+  | { readonly type: 'signed_out' }
+
+export type ChangeKind =
+  | 'edit'
+  | 'delete'
+  | 'hide'
+  | 'react'
+  | 'pin_message'
+  | 'pin'
+  | 'archive'
+  | 'mute'
+  | 'mark_unread'
+  | 'clear'
+  | 'preferences'
+  | 'presence'
+
+/** What a server can put into the page, so that the client need not load it again. */
+export interface InitialState {
+  readonly me?: Me
+  readonly conversations?: readonly wire.Conversation[]
+  readonly receipts?: readonly wire.Receipt[]
+  /** The cursor of `/sync` that the conversations were loaded with. Without it they are loaded again. */
+  readonly cursor?: string
+  readonly unread?: Unread
+  readonly preferences?: wire.Preferences
+  readonly config?: wire.ChatConfig
+  /** A page of one or more conversations. */
+  readonly pages?: readonly InitialPage[]
+}
+
+export interface InitialPage {
+  readonly conversationId: string
+  readonly messages: readonly wire.Message[]
+  readonly hasOlder: boolean
+  readonly hasNewer: boolean
+  /** The message that the page surrounds, if it was asked for. */
+  readonly around?: string
+}

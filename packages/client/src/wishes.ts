@@ -1,0 +1,36 @@
+// Actions that are repeated quickly, such as taps on a reaction, end in the last wish: one request
+// at a time, and only for what the server does not have yet.
+
+import { ok } from './errors'
+import type { Result } from './types'
+
+interface Wish {
+  value: boolean
+  outcome: Promise<Result<null>>
+}
+
+export class Wishes {
+  private readonly wishes = new Map<string, Wish>()
+
+  /** Calls `request` until the last value wished for under this key is the one that was sent. */
+  wish(key: string, value: boolean, request: (value: boolean) => Promise<Result<unknown>>): Promise<Result<null>> {
+    const running = this.wishes.get(key)
+    if (running) {
+      running.value = value
+      return running.outcome
+    }
+    const wish: Wish = { value, outcome: Promise.resolve(ok(null)) }
+    this.wishes.set(key, wish)
+    wish.outcome = this.run(wish, request).finally(() => this.wishes.delete(key))
+    return wish.outcome
+  }
+
+  private async run(wish: Wish, request: (value: boolean) => Promise<Result<unknown>>): Promise<Result<null>> {
+    for (;;) {
+      const { value } = wish
+      const { error } = await request(value)
+      if (error) return { data: null, error }
+      if (wish.value === value) return ok(null)
+    }
+  }
+}

@@ -1,0 +1,335 @@
+// Two clients and the real server.
+
+import { createHmac, randomUUID } from 'node:crypto'
+import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
+import WebSocket from 'ws'
+import { Client } from '../src/client'
+import { systemClock, type Clock } from '../src/clock'
+import { quietPage } from '../src/page'
+import { RealtimeSocket } from '../src/realtime-socket'
+import { memoryStorage } from '../src/storage'
+import { createServerApi, loadInitialState } from '../src/server'
+import type { AccessToken } from '../src/token'
+import type { Connection, InitialState } from '../src/types'
+import { startProxy, type Proxy } from './proxy'
+import { PATIENCE_MS, startServer, type Server } from './server'
+import { until } from './until'
+
+let server: Server
+const cleanups: (() => unknown)[] = []
+
+beforeAll(async () => {
+  server = await startServer()
+}, PATIENCE_MS)
+afterEach(async () => {
+  for (const cleanup of cleanups.splice(0).reverse()) await cleanup()
+})
+afterAll(() => server.stop(), PATIENCE_MS)
+
+const idOf = (name: string) => server.env[`USER_ID_${name}`]!
+const tokenOf = (name: string) => server.env[`USER_TOKEN_${name}`]!
+
+/** A started client of this person, through the proxy if there is one. */
+function clientOf(
+  name: string,
+  {
+    proxy,
+    socket = true,
+    speed = 1,
+    accessToken = async () => tokenOf(name),
+    initialState,
+  }: { proxy?: Proxy; socket?: boolean; speed?: number; accessToken?: AccessToken; initialState?: InitialState } = {},
+): Client {
+  const base = proxy ? `http://127.0.0.1:${proxy.port}` : server.env['API_URL']!
+  const client = new Client(
+    {
+      userId: idOf(name),
+      baseUrl: `${base}/api/supabase/user-chat`,
+      accessToken,
+      ...(initialState && { initialState }),
+    },
+    {
+      clock: fastClock(speed),
+      page: quietPage,
+      storage: memoryStorage(),
+      socket: socket
+        ? new RealtimeSocket({
+            url: `${base}/realtime/v1`,
+            anonKey: server.env['ANON_KEY']!,
+            WebSocket: WebSocket as never,
+          })
+        : null,
+      locks: null,
+      openChannel: null,
+      fetch,
+      heartbeat: (beat) => {
+        const timer = setInterval(beat, 25_000 / speed)
+        return () => clearInterval(timer)
+      },
+    },
+  )
+  cleanups.push(client.start())
+  return client
+}
+
+/** A clock that runs faster, so that an outage need not last as long as all pauses together. */
+function fastClock(speed: number): Clock {
+  const [clock, start] = [systemClock(), Date.now()]
+  return {
+    now: () => start + (Date.now() - start) * speed,
+    after: (ms, run) => clock.after(ms / speed, run),
+    random: clock.random,
+  }
+}
+
+/** A token of this person, as the project's sign-in issues them. */
+function mint(name: string, seconds: number): string {
+  const part = (value: object) => Buffer.from(JSON.stringify(value)).toString('base64url')
+  const exp = Math.floor(Date.now() / 1_000) + seconds
+  const unsigned = `${part({ alg: 'HS256', typ: 'JWT' })}.${part({ sub: idOf(name), role: 'authenticated', aud: 'authenticated', exp })}`
+  return `${unsigned}.${createHmac('sha256', server.env['JWT_SECRET']!).update(unsigned).digest('base64url')}`
+}
+
+const live = (client: Client) => until(client, 'a live connection', ({ connection }) => connection.status === 'live')
+const texts = (client: Client, id: string) =>
+  client
+    .conversation(id)
+    .getTimeline()
+    .messages.map(({ content }) => content)
+
+/** The conversation of Ana and another person, displayed by both. */
+async function chat(ana: Client, other: Client, otherName: string): Promise<string> {
+  const { data, error } = await ana.openConversation(idOf(otherName))
+  expect(error).toBeNull()
+  const { id } = data!
+  for (const client of [ana, other]) {
+    cleanups.push(client.conversation(id).open())
+    await until(
+      client,
+      'the conversation',
+      ({ conversations, timelines }) => conversations.some((row) => row.id === id) && timelines[id]?.status === 'ready',
+    )
+  }
+  return id
+}
+
+describe('over the socket', () => {
+  test(
+    'messages, ticks, typing, reactions, edits and deletions arrive',
+    async () => {
+      const [ana, ben] = [clientOf('ANA'), clientOf('BEN')]
+      await Promise.all([live(ana), live(ben)])
+      await until(
+        ana,
+        'who the user is',
+        ({ me }) => me.full_name === 'Ana Alvarez' && me.role === 'user' && me.teams.length > 0,
+      )
+      const id = await chat(ana, ben, 'BEN')
+
+      const text = randomUUID()
+      const key = ana.conversation(id).send(text)
+      expect(ana.conversation(id).getTimeline().messages.at(-1)).toMatchObject({ key, content: text, seq: Infinity })
+      await until(ben, 'the message', () => texts(ben, id).includes(text))
+      const received = ben
+        .conversation(id)
+        .getTimeline()
+        .messages.find(({ content }) => content === text)!
+      expect(received).toMatchObject({ isOwn: false, sender: { full_name: 'Ana Alvarez' } })
+      await until(
+        ana,
+        'a delivery tick',
+        () => ana.conversation(id).getTimeline().messages.at(-1)?.state === 'delivered',
+      )
+      ben.conversation(id).setVisible({ seq: received.seq, isAtEnd: true })
+      await until(ana, 'a read tick', () => ana.conversation(id).getTimeline().messages.at(-1)?.state === 'read')
+      await until(ben, 'no unread message', ({ unread }) => (unread.byConversation[id] ?? 0) === 0)
+      expect(ana.conversation(id).getTimeline().messages.at(-1)?.key).toBe(key)
+
+      ben.conversation(id).setDraft('I am typ')
+      await until(ana, 'typing', ({ typing }) => typing[id]?.includes(idOf('BEN')) ?? false)
+      ben.conversation(id).stopTyping()
+      await until(ana, 'no typing', ({ typing }) => typing[id] === undefined)
+
+      await ben.conversation(id).react(received.id, '👍')
+      const shown = () =>
+        ana
+          .conversation(id)
+          .getTimeline()
+          .messages.find(({ id: own }) => own === received.id)
+      await until(ana, 'the reaction', () => shown()?.reactions[0]?.count === 1)
+      await ben.conversation(id).react(received.id, '👍')
+      await until(ana, 'no reaction', () => shown()?.reactions.length === 0)
+
+      await ana.conversation(id).edit(received.id, 'Edited')
+      await until(ben, 'the edit', () => texts(ben, id).includes('Edited'))
+      await ana.conversation(id).remove(received.id)
+      await until(ben, 'the deletion', () =>
+        ben
+          .conversation(id)
+          .getTimeline()
+          .messages.some((message) => message.id === received.id && message.is_deleted),
+      )
+    },
+    PATIENCE_MS,
+  )
+
+  test(
+    'nothing is lost or doubled when the network breaks',
+    async () => {
+      const proxy = await startProxy(new URL(server.env['API_URL']!))
+      cleanups.push(() => proxy.close())
+      const [ana, ben] = [clientOf('ANA', { proxy }), clientOf('BEN')]
+      await Promise.all([live(ana), live(ben)])
+      const id = await chat(ana, ben, 'BEN')
+      const sent: string[] = []
+      const send = (client: Client, count: number) => {
+        for (let index = 0; index < count; index += 1) {
+          const text = randomUUID()
+          sent.push(text)
+          client.conversation(id).send(text)
+        }
+      }
+      send(ana, 2)
+      proxy.cut()
+      await until(ana, 'a lost connection', ({ connection }) => connection.status !== 'live')
+      send(ana, 3)
+      send(ben, 3)
+      await until(ben, 'Ben to have sent', ({ unsentCount }) => unsentCount === 0)
+      expect(ana.getState().unsentCount).toBeGreaterThan(0)
+      // Changes that Ana cannot see yet.
+      const [first, second, third] = ben
+        .conversation(id)
+        .getTimeline()
+        .messages.filter(({ isOwn }) => isOwn)
+      for (const result of [
+        await ben.conversation(id).edit(first!.id, 'edited while Ana was away'),
+        await ben.conversation(id).remove(second!.id),
+        await ben.conversation(id).react(third!.id, '👍'),
+        await ben.conversation(id).pinMessage(third!.id, true),
+      ]) {
+        expect(result.error).toBeNull()
+      }
+      proxy.restore()
+      ana.reconnect()
+      await live(ana)
+      const changed = new Set([first!.content, second!.content])
+      const left = sent.filter((text) => !changed.has(text))
+      const isWhole = (client: Client) => left.every((text) => texts(client, id).includes(text))
+      await until(ana, 'all messages', ({ unsentCount }) => unsentCount === 0 && isWhole(ana))
+      await until(ben, 'all messages', () => isWhole(ben))
+      for (const client of [ana, ben]) {
+        const own = client.conversation(id).getTimeline().messages
+        expect(own.filter(({ content }) => left.includes(content))).toHaveLength(left.length)
+        expect(new Set(own.map(({ key }) => key)).size).toBe(own.length)
+        expect(own.every(({ seq }, index) => index === 0 || seq > own[index - 1]!.seq)).toBe(true)
+      }
+      const shown = (client: Client) =>
+        client
+          .conversation(id)
+          .getTimeline()
+          .messages.map((row) => [
+            row.id,
+            row.content,
+            row.is_deleted,
+            row.is_pinned,
+            row.reactions.map(({ reaction, user_ids }) => [reaction, user_ids]),
+          ])
+      expect(shown(ana)).toEqual(shown(ben))
+    },
+    PATIENCE_MS,
+  )
+})
+
+test(
+  'an outage that outlasts every pause ends by itself',
+  async () => {
+    const proxy = await startProxy(new URL(server.env['API_URL']!))
+    cleanups.push(() => proxy.close())
+    const [ana, ben] = [clientOf('ANA', { proxy, speed: 10 }), clientOf('BEN')]
+    await Promise.all([live(ana), live(ben)])
+    const id = await chat(ana, ben, 'BEN')
+    proxy.cut()
+    const [fromAna, fromBen] = [randomUUID(), randomUUID()]
+    ana.conversation(id).send(fromAna)
+    ben.conversation(id).send(fromBen)
+    const pause = ({ retryAt, since }: Connection) => (retryAt ?? since) - since
+    await until(ana, 'the longest pause', ({ connection }) => pause(connection) > 20_000)
+    proxy.restore()
+    await live(ana)
+    const hasOnce = (client: Client, text: string) => texts(client, id).filter((other) => other === text).length === 1
+    for (const client of [ana, ben]) {
+      await until(client, 'both messages', () => hasOnce(client, fromAna) && hasOnce(client, fromBen))
+    }
+    expect(ana.getState().unsentCount).toBe(0)
+  },
+  PATIENCE_MS,
+)
+
+test(
+  'tokens that expire in use lose nothing',
+  async () => {
+    let token = mint('ANA', 2)
+    const refreshes: string[] = []
+    const accessToken: AccessToken = async (options) => {
+      if (options?.force) {
+        token = mint('ANA', 2)
+        refreshes.push(token)
+      }
+      return token
+    }
+    const [ana, ben] = [clientOf('ANA', { accessToken }), clientOf('BEN')]
+    await Promise.all([live(ana), live(ben)])
+    const id = await chat(ana, ben, 'BEN')
+    const statuses = new Set<string>()
+    cleanups.push(ana.subscribe(() => statuses.add(ana.getState().connection.status)))
+    while (refreshes.length < 3) {
+      const text = randomUUID()
+      ben.conversation(id).send(text)
+      await until(ana, 'the message', () => texts(ana, id).includes(text))
+    }
+    expect([...statuses].filter((status) => ['signed_out', 'polling'].includes(status))).toEqual([])
+  },
+  PATIENCE_MS,
+)
+
+test(
+  'a server component loads the first page with the cookie of the session',
+  async () => {
+    const [ana, ben] = [clientOf('ANA'), clientOf('BEN')]
+    await Promise.all([live(ana), live(ben)])
+    const id = await chat(ana, ben, 'BEN')
+    const text = randomUUID()
+    ben.conversation(id).send(text)
+    await until(ben, 'Ben to have sent', ({ unsentCount }) => unsentCount === 0)
+    const session = {
+      access_token: tokenOf('ANA'),
+      refresh_token: 'unused',
+      token_type: 'bearer',
+      expires_in: 3_600,
+      expires_at: Math.floor(Date.now() / 1_000) + 3_600,
+    }
+    const cookie = `sb-project-auth-token=base64-${Buffer.from(JSON.stringify(session)).toString('base64url')}`
+    const api = createServerApi({ url: server.env['API_URL']!, cookie })
+    const { data, error } = await loadInitialState(api, { conversationId: id })
+    expect(error).toBeNull()
+    expect(data?.me?.full_name).toBe('Ana Alvarez')
+    expect(data?.pages?.[0]?.messages.at(-1)?.content).toBe(text)
+    const initial = clientOf('ANA', { initialState: data! }).getServerState()
+    expect(initial.timelines[id]?.messages.at(-1)?.content).toBe(text)
+  },
+  PATIENCE_MS,
+)
+
+test(
+  'without a socket changes are polled',
+  async () => {
+    const [ana, ben] = [clientOf('ANA', { socket: false }), clientOf('BEN')]
+    await until(ana, 'polling', ({ connection }) => connection.status === 'polling')
+    await live(ben)
+    const id = await chat(ana, ben, 'BEN')
+    const text = randomUUID()
+    ben.conversation(id).send(text)
+    await until(ana, 'the message', () => texts(ana, id).includes(text))
+  },
+  PATIENCE_MS,
+)

@@ -1,0 +1,13 @@
+import { defineConfig } from 'tsdown'
+
+export default defineConfig({
+  // The worker is loaded by its address, so it must be a file of its own.
+  entry: ['src/index.ts', 'src/server.ts', 'src/testing.ts', 'src/heartbeat-worker.ts'],
+  format: 'esm',
+  // One file per module, so that bundlers drop what a page does not use.
+  unbundle: true,
+  dts: true,
+  platform: 'neutral',
+  target: 'es2022',
+  outExtensions: () => ({ js: '.js', dts: '.d.ts' }),
+})

@@ -1,0 +1,54 @@
+'use client'
+
+import type { ChatClient } from '@rapport-chat/client'
+import { useEffect } from 'react'
+import type { ChatTarget } from '../context/chat-context'
+import { isDisplayed } from '../context/displayed'
+import { useLatest } from '../context/use-latest'
+import { displayName } from '../format/names'
+import { previewText } from '../components/message/quote'
+import type { ChatStrings } from '../strings/en'
+import { chime } from './chime'
+import { shouldAlert } from './should-alert'
+
+/** Plays the sound and shows the browser's notifications, as far as the user has switched them on. */
+export function useAlerts(
+  client: ChatClient,
+  strings: ChatStrings,
+  onNavigate: ((target: ChatTarget) => void) | null,
+): void {
+  const navigate = useLatest(onNavigate)
+
+  useEffect(() => {
+    // The settings decide about sounds, so they are needed as soon as something can arrive.
+    if (!client.getState().preferences) void client.loadPreferences()
+    return client.listen((event) => {
+      if (event.type !== 'message_received') return
+      const { message, conversation } = event
+      const state = client.getState()
+      const now = new Date()
+      const isSeen = document.hasFocus() && isDisplayed(client, message.conversation_id)
+      const { preferences } = state
+      if (!preferences || !shouldAlert(state, { message, conversation, isSeen, now })) return
+      if (preferences.sound_enabled) chime(now.getTime())
+      if (
+        !preferences.browser_enabled ||
+        document.hasFocus() ||
+        typeof Notification === 'undefined' ||
+        Notification.permission !== 'granted'
+      )
+        return
+      const person = state.people[message.sender_id ?? ''] ?? message.sender
+      const notification = new Notification(displayName(person, strings), {
+        body: preferences.show_preview ? previewText(message, strings) : strings.newMessage,
+        // A newer message of the conversation replaces the older notification.
+        tag: `rapport:${message.conversation_id}`,
+      })
+      notification.addEventListener('click', () => {
+        window.focus()
+        navigate.current?.({ to: 'conversation', conversationId: message.conversation_id, messageId: message.id })
+        notification.close()
+      })
+    })
+  }, [client, strings, navigate])
+}

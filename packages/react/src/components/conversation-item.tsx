@@ -1,0 +1,179 @@
+'use client'
+
+import type { Conversation, Presence } from '@rapport-chat/client'
+import { BellOff, CircleAlert, Pin } from 'lucide-react'
+import { memo, type MouseEvent, type ReactNode } from 'react'
+import { useChatContext } from '../context/chat-context'
+import { useOptionalChatState } from '../context/use-store'
+import { displayName } from '../format/names'
+import { oneLine } from '../format/text'
+import { Avatar } from '../parts/avatar'
+import { Time } from '../parts/time'
+import { UnreadBadge } from '../parts/unread-badge'
+import { ConversationMenuButton } from './conversation-header'
+import { StateIcon } from './message/message-meta'
+import { previewText } from './message/quote'
+
+export interface ConversationItemProps {
+  conversation: Conversation
+  currentUserId?: string
+  isActive?: boolean
+  unreadCount?: number
+  userPresence?: Presence | undefined
+  onClick?: (conversation: Conversation) => void
+  onArchive?: (conversationId: string) => void
+  onDelete?: (conversationId: string) => void
+  /** The roving tab stop of the list. */
+  tabIndex?: number
+  density?: 'comfortable' | 'compact'
+}
+
+/** One conversation of the list: a link whose text says everything in words. */
+export const ConversationItem = memo(function ConversationItem(props: ConversationItemProps): ReactNode {
+  const { components } = useChatContext()
+  const Replacement = components.ConversationItem
+  return Replacement ? <Replacement {...props} /> : <DefaultItem {...props} />
+})
+
+function DefaultItem({
+  conversation,
+  currentUserId,
+  isActive = false,
+  unreadCount,
+  userPresence,
+  onClick,
+  tabIndex = 0,
+  density = 'comfortable',
+}: ConversationItemProps): ReactNode {
+  const { client, strings, linkTo } = useChatContext()
+  const me = currentUserId ?? client?.userId ?? ''
+  const isTyping = useOptionalChatState((state) => (state.typing[conversation.id]?.length ?? 0) > 0, false)
+  const hasFailed = useOptionalChatState(
+    (state) => state.timelines[conversation.id]?.messages.some((message) => message.state === 'failed') ?? false,
+    false,
+  )
+  const { other_user: person, is_pinned, is_muted, marked_unread } = conversation
+  const name = conversation.title ?? displayName(person, strings)
+  const count = unreadCount ?? conversation.unread_count
+  const isUnread = count > 0 || marked_unread
+  const when = conversation.last_message_at
+
+  // What the eye takes from dots, signs and weight. The rest of the link's name is its visible text.
+  const words: string[] = []
+  if (userPresence) words.push(strings[userPresence.status])
+  if (count > 0) words.push(strings.unreadCount(count))
+  else if (marked_unread) words.push(strings.markedUnread)
+  if (is_pinned) words.push(strings.pinned)
+  if (is_muted) words.push(strings.muted)
+  if (hasFailed) words.push(strings.notSent)
+
+  const content = (
+    <>
+      <Avatar person={person} size={density === 'compact' ? 32 : 40} presence={userPresence?.status} />
+      <span className="rpt-item-text">
+        <span className="rpt-item-top">
+          <bdi className="rpt-item-name">{name}</bdi>
+          <span className="rpt-hidden">{strings.rowLabel(['', ...words, ''])}</span>
+          {is_muted && <BellOff className="rpt-item-sign" aria-hidden size={14} />}
+          {is_pinned && <Pin className="rpt-item-sign" aria-hidden size={14} />}
+          {when && <Time value={when} kind="short" className="rpt-item-time" />}
+        </span>
+        <span className="rpt-item-bottom">
+          <Preview conversation={conversation} me={me} isTyping={isTyping} isActive={isActive} />
+          {hasFailed && <CircleAlert className="rpt-item-failed" aria-hidden size={16} />}
+          <UnreadBadge count={count} isMuted={is_muted} />
+          {count === 0 && marked_unread && <UnreadBadge count={1} isDot isMuted={is_muted} />}
+        </span>
+      </span>
+    </>
+  )
+  const shared = {
+    className: 'rpt-item-link',
+    'data-slot': 'conversation-link',
+    'data-conversation': conversation.id,
+    'aria-current': isActive ? ('page' as const) : undefined,
+    tabIndex,
+    onClick: (event: MouseEvent) => {
+      // A modified click opens a new tab, as links do.
+      if (linkTo && (event.metaKey || event.ctrlKey || event.shiftKey)) return
+      if (!onClick) return
+      event.preventDefault()
+      onClick(conversation)
+    },
+  }
+  return (
+    <li
+      className="rpt-item"
+      data-slot="conversation"
+      data-active={isActive || undefined}
+      data-unread={isUnread || undefined}
+      data-muted={is_muted || undefined}
+      data-density={density}
+    >
+      {linkTo ? (
+        <a href={linkTo({ to: 'conversation', conversationId: conversation.id })} {...shared}>
+          {content}
+        </a>
+      ) : (
+        <button type="button" {...shared}>
+          {content}
+        </button>
+      )}
+      {client && (
+        <ConversationMenuButton
+          conversation={conversation}
+          name={name}
+          label={strings.conversationMenu(name)}
+          size="small"
+        />
+      )}
+    </li>
+  )
+}
+
+/** The draft, "typing…", or the last message in one line. */
+function Preview({
+  conversation,
+  me,
+  isTyping,
+  isActive,
+}: {
+  conversation: Conversation
+  me: string
+  isTyping: boolean
+  isActive: boolean
+}): ReactNode {
+  const { strings } = useChatContext()
+  const { last_message: last, draft } = conversation
+  if (isTyping) return <span className="rpt-item-preview rpt-item-accent">{strings.previewTyping}</span>
+  // The open conversation shows its draft in the composer.
+  if (draft && draft.trim() !== '' && !isActive)
+    return (
+      <span className="rpt-item-preview" dir="auto">
+        <span className="rpt-item-accent">{strings.previewDraft}</span> {oneLine(draft)}
+      </span>
+    )
+  if (!last) return <span className="rpt-item-preview">{strings.previewNone}</span>
+  const text = previewText(last, strings)
+  const isOwn = last.sender_id === me
+  const isRead = isOwn && (conversation.peer_last_read_seq ?? -1) >= conversation.last_seq
+  return (
+    <span className="rpt-item-preview" data-deleted={last.is_deleted || undefined} dir="auto">
+      {isOwn && <span className="rpt-hidden">{strings.previewOwn('')}</span>}
+      {isOwn && !last.is_deleted && (
+        <span className="rpt-item-state" aria-hidden="true">
+          <StateIcon
+            state={
+              isRead
+                ? 'read'
+                : (conversation.peer_last_delivered_seq ?? -1) >= conversation.last_seq
+                  ? 'delivered'
+                  : 'sent'
+            }
+          />
+        </span>
+      )}
+      {text}
+    </span>
+  )
+}

@@ -1,0 +1,254 @@
+'use client'
+
+import type { Conversation, Presence } from '@rapport-chat/client'
+import { Search, SquarePen, X } from 'lucide-react'
+import { useEffect, useMemo, useRef, useState, type KeyboardEvent, type ReactNode } from 'react'
+import { useChatContext } from '../context/chat-context'
+import { displayName } from '../format/names'
+import { useConversations, type ConversationFilter } from '../hooks/use-conversations'
+import { MIN_QUERY } from '../hooks/use-search'
+import { useWatchedPresence } from '../hooks/use-user-presence'
+import { useIsLate } from '../list/skeleton'
+import { IconButton } from '../parts/icon-button'
+import { ConnectionBanner } from './connection-banner'
+import { ConversationItem } from './conversation-item'
+import { useArchive } from './conversation-header'
+import { EmptyState } from './empty-state'
+import { SearchResults } from './search-results'
+import { useSteadyOrder } from './use-steady-order'
+
+export interface ConversationsListProps {
+  /** By default the conversations of the provider's client. */
+  conversations?: readonly Conversation[]
+  currentUserId?: string
+  activeConversationId?: string | null
+  userPresence?: Readonly<Record<string, Presence>>
+  unreadCounts?: Readonly<Record<string, number>>
+  onConversationSelect: (conversation: { id: string }, messageId?: string) => void
+  onNewConversation?: () => void
+  onArchiveConversation?: (conversationId: string) => void
+  onDeleteConversation?: (conversationId: string) => void
+  filter?: ConversationFilter
+  density?: 'comfortable' | 'compact'
+  /** The connection is shown here if no conversation is open beside the list. */
+  showConnection?: boolean
+}
+
+const FILTERS = ['all', 'unread', 'archived'] as const
+
+/** The list with its search and filters. One tab stop; arrows move between conversations. */
+export function ConversationsList(props: ConversationsListProps): ReactNode {
+  const {
+    activeConversationId = null,
+    onConversationSelect,
+    onNewConversation,
+    density = 'comfortable',
+    showConnection = false,
+  } = props
+  const { strings } = useChatContext()
+  const [filter, setFilter] = useState<ConversationFilter>(props.filter ?? 'all')
+  const [query, setQuery] = useState('')
+  const isSearching = query.trim().length >= MIN_QUERY
+  const field = useRef<HTMLInputElement>(null)
+
+  return (
+    <nav className="rpt rpt-conversations" data-slot="conversations-list" aria-label={strings.conversations}>
+      <header className="rpt-list-header">
+        <h1 className="rpt-list-title">{strings.messages}</h1>
+        {onNewConversation && (
+          <IconButton label={strings.newMessage} data-slot="new-message" onClick={onNewConversation}>
+            <SquarePen aria-hidden size={20} />
+          </IconButton>
+        )}
+      </header>
+      <div className="rpt-search" role="search">
+        <Search aria-hidden size={18} />
+        <input
+          ref={field}
+          className="rpt-input"
+          data-slot="search"
+          type="search"
+          dir="auto"
+          value={query}
+          aria-label={strings.searchEverything}
+          placeholder={strings.searchPlaceholder}
+          onChange={(event) => setQuery(event.currentTarget.value)}
+          onKeyDown={(event) => {
+            if (event.key !== 'Escape' || query === '') return
+            event.preventDefault()
+            setQuery('')
+          }}
+        />
+        {query && (
+          <IconButton
+            label={strings.clearSearch}
+            size="small"
+            onClick={() => {
+              setQuery('')
+              field.current?.focus()
+            }}
+          >
+            <X aria-hidden size={16} />
+          </IconButton>
+        )}
+      </div>
+      {showConnection && <ConnectionBanner />}
+      {isSearching ? (
+        <SearchResults
+          query={query}
+          onOpen={(id, messageId) => {
+            setQuery('')
+            onConversationSelect({ id }, messageId)
+          }}
+        />
+      ) : (
+        <>
+          <div className="rpt-filters" role="group" aria-label={strings.filters}>
+            {FILTERS.map((one) => (
+              <button
+                key={one}
+                type="button"
+                className="rpt-filter"
+                aria-pressed={filter === one}
+                onClick={() => setFilter(one)}
+              >
+                {one === 'all' ? strings.filterAll : one === 'unread' ? strings.filterUnread : strings.filterArchived}
+              </button>
+            ))}
+          </div>
+          <Items
+            {...props}
+            key={filter}
+            filter={filter}
+            activeConversationId={activeConversationId}
+            density={density}
+          />
+        </>
+      )}
+    </nav>
+  )
+}
+
+function Items({
+  conversations: given,
+  currentUserId,
+  activeConversationId,
+  userPresence,
+  unreadCounts,
+  onConversationSelect,
+  onNewConversation,
+  onArchiveConversation,
+  filter = 'all',
+  density,
+}: ConversationsListProps): ReactNode {
+  const { strings, client } = useChatContext()
+  const own = useConversations({ filter })
+  const list = useRef<HTMLUListElement>(null)
+  const end = useRef<HTMLLIElement>(null)
+  const steady = useSteadyOrder(own.conversations, list)
+  const conversations = given ?? steady
+  const people = useMemo(
+    () => conversations.flatMap(({ other_user: person }) => (person ? [person.id] : [])),
+    [conversations],
+  )
+  const watched = useWatchedPresence(people)
+  const presence = userPresence ?? watched
+  const archive = useArchive()
+  const [focused, setFocused] = useState<string | null>(null)
+  const stop = conversations.some(({ id }) => id === focused)
+    ? focused
+    : (conversations.find(({ id }) => id === activeConversationId)?.id ?? conversations[0]?.id)
+  const isLate = useIsLate()
+
+  const { hasMore, loadMore } = own
+  useEffect(() => {
+    if (!end.current || !hasMore || typeof IntersectionObserver === 'undefined') return
+    const observer = new IntersectionObserver(([entry]) => entry?.isIntersecting && loadMore())
+    observer.observe(end.current)
+    return () => observer.disconnect()
+  }, [hasMore, loadMore, conversations])
+
+  if (!given && own.isLoading && conversations.length === 0)
+    return <ItemsSkeleton isLate={isLate} label={strings.loadingConversations} />
+  if (!given && own.error && conversations.length === 0)
+    return (
+      <EmptyState
+        variant="error"
+        description={own.error.message}
+        code={own.error.code}
+        {...(client && { action: { label: strings.tryAgain, onClick: () => client.reconnect() } })}
+      />
+    )
+  if (conversations.length === 0) {
+    if (filter === 'unread') return <EmptyState variant="no-unread" />
+    if (filter === 'archived') return <EmptyState variant="no-archived" />
+    return <EmptyState variant="no-conversations" {...(onNewConversation && { onNewConversation })} />
+  }
+
+  const links = (): HTMLElement[] => [...(list.current?.querySelectorAll<HTMLElement>('[data-conversation]') ?? [])]
+  const onKeyDown = (event: KeyboardEvent<HTMLUListElement>): void => {
+    const all = links()
+    const at = all.indexOf(event.target as HTMLElement)
+    if (at < 0 || event.altKey) return
+    const move: Record<string, number> = { ArrowDown: at + 1, ArrowUp: at - 1, Home: 0, End: all.length - 1 }
+    const to = move[event.key]
+    if (to !== undefined) {
+      event.preventDefault()
+      all[to]?.focus()
+    } else if (event.key === 'Delete') {
+      const conversation = conversations.find(({ id }) => id === all[at]?.dataset['conversation'])
+      if (!conversation) return
+      event.preventDefault()
+      const next = all[at + 1] ?? all[at - 1]
+      if (onArchiveConversation) onArchiveConversation(conversation.id)
+      else archive(conversation.id, displayName(conversation.other_user, strings), !conversation.is_archived)
+      next?.focus()
+    } else if (event.key.length === 1 && /\p{L}|\p{N}/u.test(event.key) && !event.ctrlKey && !event.metaKey) {
+      // Type-ahead by the first letter, beginning after the focused item.
+      const letter = event.key.toLocaleLowerCase()
+      const rest = [...all.slice(at + 1), ...all.slice(0, at + 1)]
+      rest.find((link) => link.querySelector('bdi')?.textContent.toLocaleLowerCase().startsWith(letter))?.focus()
+    }
+  }
+
+  return (
+    <ul
+      ref={list}
+      className="rpt-items"
+      data-slot="conversations"
+      onKeyDown={onKeyDown}
+      onFocus={(event) => setFocused((event.target as HTMLElement).dataset['conversation'] ?? focused)}
+    >
+      {conversations.map((conversation) => (
+        <ConversationItem
+          key={conversation.id}
+          conversation={conversation}
+          isActive={conversation.id === activeConversationId}
+          userPresence={presence[conversation.other_user?.id ?? '']}
+          tabIndex={conversation.id === stop ? 0 : -1}
+          onClick={onConversationSelect}
+          {...(currentUserId && { currentUserId })}
+          {...(density && { density })}
+          {...(unreadCounts && { unreadCount: unreadCounts[conversation.id] ?? 0 })}
+        />
+      ))}
+      {hasMore && !given && <li ref={end} className="rpt-items-end" aria-hidden="true" />}
+    </ul>
+  )
+}
+
+function ItemsSkeleton({ isLate, label }: { isLate: boolean; label: string }): ReactNode {
+  return (
+    <div className="rpt-items" data-slot="skeleton" role="status" aria-label={label} data-late={isLate || undefined}>
+      {Array.from({ length: 8 }, (_, index) => (
+        <div key={index} className="rpt-item-skeleton">
+          <span className="rpt-skeleton rpt-skeleton-avatar" />
+          <span className="rpt-skeleton-lines">
+            <span className="rpt-skeleton" style={{ inlineSize: `${40 + ((index * 17) % 25)}%` }} />
+            <span className="rpt-skeleton" style={{ inlineSize: `${60 + ((index * 23) % 30)}%` }} />
+          </span>
+        </div>
+      ))}
+    </div>
+  )
+}

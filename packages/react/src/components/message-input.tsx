@@ -1,0 +1,252 @@
+'use client'
+
+import { ArrowUp, Check, Paperclip, Pencil, Reply, Smile, X } from 'lucide-react'
+import { useEffect, useImperativeHandle, useRef, useState, type KeyboardEvent, type ReactNode, type Ref } from 'react'
+import { useChatContext } from '../context/chat-context'
+import { useBrowserLayoutEffect } from '../context/use-latest'
+import { codePoints, oneLine } from '../format/text'
+import { EmojiPopup } from '../emoji/emoji-popup'
+import { IconButton } from '../parts/icon-button'
+import { insertText } from './composer/insert-text'
+import { useIsTouch } from './composer/use-is-touch'
+
+/** Above the field while a message is edited or replied to. */
+export interface ComposerStrip {
+  readonly kind: 'reply' | 'edit'
+  readonly title: string
+  readonly text: string
+}
+
+export interface MessageInputHandle {
+  focus(): void
+}
+
+export interface MessageInputProps {
+  onSendMessage: (content: string) => void
+  /** The text, controlled. Without it the field keeps its own. */
+  value?: string
+  onChange?: (value: string) => void
+  onTyping?: () => void
+  onStopTyping?: () => void
+  onFileUpload?: (file: File) => void
+  disabled?: boolean
+  placeholder?: string
+  /** The name for screen readers. */
+  label?: string
+  /** In code points. */
+  maxLength?: number
+  sendOn?: 'enter' | 'mod+enter'
+  strip?: ComposerStrip | null
+  onCancelStrip?: () => void
+  /** ↑ in an empty field. */
+  onEditLast?: () => void
+  autoFocus?: boolean
+  handle?: Ref<MessageInputHandle>
+}
+
+const DEFAULT_MAX_LENGTH = 4000
+
+/** The counter appears at this share of the limit. */
+const COUNTER_SHARE = 0.9
+
+export function MessageInput(props: MessageInputProps): ReactNode {
+  const {
+    onSendMessage,
+    onChange,
+    onTyping,
+    onStopTyping,
+    onFileUpload,
+    disabled = false,
+    placeholder,
+    label,
+    maxLength = DEFAULT_MAX_LENGTH,
+  } = props
+  const { sendOn = 'enter', strip = null, onCancelStrip, onEditLast, autoFocus = false, handle } = props
+  const { strings, emojiDataUrl } = useChatContext()
+  const [own, setOwn] = useState('')
+  const value = props.value ?? own
+  const field = useRef<HTMLTextAreaElement>(null)
+  const files = useRef<HTMLInputElement>(null)
+  const isComposing = useRef(false)
+  const [picking, setPicking] = useState<Element | null>(null)
+  const isTouch = useIsTouch()
+
+  useImperativeHandle(handle, () => ({ focus: () => field.current?.focus({ preventScroll: true }) }), [])
+  useEffect(() => {
+    // On a phone, focus would open the keyboard over the conversation.
+    if (autoFocus && !isTouch) field.current?.focus({ preventScroll: true })
+  }, [autoFocus, isTouch])
+  useBrowserLayoutEffect(() => {
+    // Measuring while composing closes the suggestions of some input methods.
+    if (field.current && !isComposing.current) grow(field.current)
+  }, [value])
+
+  const length = codePoints(value)
+  const isOver = length > maxLength
+  const canSend = !disabled && !isOver && value.trim() !== ''
+
+  const change = (text: string): void => {
+    if (props.value === undefined) setOwn(text)
+    onChange?.(text)
+    if (text.trim() !== '') onTyping?.()
+    else onStopTyping?.()
+  }
+  const send = (): void => {
+    if (!canSend) return
+    onSendMessage(value.trim())
+    if (props.value === undefined) setOwn('')
+    onStopTyping?.()
+    field.current?.focus({ preventScroll: true })
+  }
+
+  const onKeyDown = (event: KeyboardEvent<HTMLTextAreaElement>): void => {
+    // Enter that confirms a word of an input method sends nothing. Safari reports 229 instead.
+    if (event.nativeEvent.isComposing || event.keyCode === 229) return
+    isComposing.current = false
+    if (event.key === 'Enter' && !event.shiftKey && !event.altKey) {
+      const hasMod = event.ctrlKey || event.metaKey
+      const sends = hasMod || (sendOn === 'enter' && !isTouch)
+      if (!sends) return
+      event.preventDefault()
+      send()
+    } else if (event.key === 'Escape' && strip) {
+      event.preventDefault()
+      event.stopPropagation()
+      onCancelStrip?.()
+    } else if (event.key === 'ArrowUp' && value === '' && !strip && onEditLast) {
+      event.preventDefault()
+      onEditLast()
+    }
+  }
+
+  return (
+    <form
+      className="rpt-composer"
+      data-slot="composer"
+      data-disabled={disabled || undefined}
+      onSubmit={(event) => {
+        event.preventDefault()
+        send()
+      }}
+    >
+      {strip && <Strip strip={strip} onCancel={onCancelStrip} />}
+      <div className="rpt-composer-box" data-over={isOver || undefined}>
+        {onFileUpload && (
+          <>
+            <IconButton label={strings.attach} disabled={disabled} onClick={() => files.current?.click()}>
+              <Paperclip aria-hidden size={20} />
+            </IconButton>
+            <input
+              ref={files}
+              type="file"
+              hidden
+              tabIndex={-1}
+              aria-label={strings.attach}
+              onChange={(event) => {
+                const file = event.currentTarget.files?.[0]
+                if (file) onFileUpload(file)
+                event.currentTarget.value = ''
+              }}
+            />
+          </>
+        )}
+        <textarea
+          ref={field}
+          className="rpt-field"
+          data-slot="field"
+          rows={1}
+          dir="auto"
+          value={value}
+          disabled={disabled}
+          placeholder={placeholder ?? strings.composerPlaceholder}
+          aria-label={label ?? strings.composerPlaceholder}
+          aria-invalid={isOver || undefined}
+          enterKeyHint={isTouch ? 'enter' : 'send'}
+          autoComplete="off"
+          onChange={(event) => change(event.currentTarget.value)}
+          onKeyDown={onKeyDown}
+          onCompositionStart={() => (isComposing.current = true)}
+          onCompositionEnd={() => (isComposing.current = false)}
+          onBlur={() => {
+            isComposing.current = false
+            if (value.trim() === '') onStopTyping?.()
+          }}
+          onPaste={(event) => {
+            const file = event.clipboardData.files[0]
+            if (!file || !onFileUpload) return
+            event.preventDefault()
+            onFileUpload(file)
+          }}
+        />
+        {emojiDataUrl && (
+          <IconButton
+            label={strings.emoji}
+            disabled={disabled}
+            aria-haspopup="dialog"
+            aria-expanded={picking !== null}
+            onClick={(event) => setPicking(picking ? null : event.currentTarget)}
+          >
+            <Smile aria-hidden size={20} />
+          </IconButton>
+        )}
+        <button
+          type="submit"
+          className="rpt-send"
+          data-slot="send"
+          disabled={!canSend}
+          aria-label={strip?.kind === 'edit' ? strings.saveEdit : strings.send}
+          title={strip?.kind === 'edit' ? strings.saveEdit : strings.send}
+          onPointerDown={(event) => event.preventDefault()}
+        >
+          {strip?.kind === 'edit' ? <Check aria-hidden size={20} /> : <ArrowUp aria-hidden size={20} />}
+        </button>
+      </div>
+      {length >= maxLength * COUNTER_SHARE && (
+        <p className="rpt-counter" data-slot="counter" data-over={isOver || undefined} role="status">
+          {isOver ? strings.charactersOver(length - maxLength) : strings.charactersLeft(maxLength - length)}
+        </p>
+      )}
+      {picking && (
+        <EmojiPopup
+          anchor={picking}
+          onClose={() => setPicking(null)}
+          onSelect={(emoji) => {
+            setPicking(null)
+            if (field.current) change(insertText(field.current, emoji))
+          }}
+        />
+      )}
+    </form>
+  )
+}
+
+function Strip({ strip, onCancel }: { strip: ComposerStrip; onCancel: (() => void) | undefined }): ReactNode {
+  const { strings } = useChatContext()
+  const Icon = strip.kind === 'edit' ? Pencil : Reply
+  return (
+    <div className="rpt-strip" data-slot="strip" data-kind={strip.kind}>
+      <Icon aria-hidden size={16} className="rpt-mirrored" />
+      <div className="rpt-strip-text">
+        <span className="rpt-strip-title">{strip.title}</span>
+        <span className="rpt-strip-quote" dir="auto">
+          {oneLine(strip.text)}
+        </span>
+      </div>
+      <IconButton
+        label={strip.kind === 'edit' ? strings.cancelEdit : strings.cancelReply}
+        size="small"
+        onClick={onCancel}
+      >
+        <X aria-hidden size={18} />
+      </IconButton>
+    </div>
+  )
+}
+
+/** Grows the field with its text where the browser does not by `field-sizing`. */
+function grow(field: HTMLTextAreaElement): void {
+  if (typeof CSS === 'undefined' || CSS.supports('field-sizing', 'content')) return
+  field.style.blockSize = 'auto'
+  // The borders are not part of `scrollHeight`.
+  field.style.blockSize = `${field.scrollHeight + field.offsetHeight - field.clientHeight}px`
+}

@@ -1,0 +1,76 @@
+'use client'
+
+import type { TimelineMessage } from '@rapport-chat/client'
+import { Download, FileText } from 'lucide-react'
+import type { ReactNode } from 'react'
+import { useStrings } from '../../context/chat-context'
+import { fileSize } from '../../format/time'
+
+/** Used if the sender did not report the size of an image. */
+const DEFAULT_RATIO = 4 / 3
+
+/** Only addresses that a browser loads without running anything. */
+export function safeAddress(address: string | null): string | null {
+  if (!address) return null
+  if (address.startsWith('/') && !address.startsWith('//')) return address
+  return /^(?:https?:|blob:)/iu.test(address) ? address : null
+}
+
+export function Attachment({
+  message,
+  onOpenImage,
+}: {
+  message: TimelineMessage
+  onOpenImage?: ((message: TimelineMessage) => void) | undefined
+}): ReactNode {
+  const strings = useStrings()
+  const address = safeAddress(message.file_url)
+  const name = message.file_name ?? (message.message_type === 'image' ? strings.photo : strings.file)
+
+  if (message.message_type === 'image' && address)
+    return (
+      <button
+        type="button"
+        className="rpt-image"
+        data-slot="image"
+        tabIndex={-1}
+        aria-label={strings.openPhoto(name)}
+        style={{ aspectRatio: ratioOf(message) }}
+        onClick={() => onOpenImage?.(message)}
+      >
+        {/* The box has its size before the image loads, so nothing moves. */}
+        <img src={address} alt="" loading="lazy" decoding="async" />
+      </button>
+    )
+  return (
+    <a
+      className="rpt-file"
+      data-slot="file"
+      href={address ?? undefined}
+      download={name}
+      tabIndex={-1}
+      target="_blank"
+      rel="noopener noreferrer nofollow ugc"
+    >
+      <span className="rpt-file-icon" aria-hidden="true">
+        <FileText size={20} />
+      </span>
+      <span className="rpt-file-text">
+        <span className="rpt-file-name" dir="auto">
+          {name}
+        </span>
+        {message.file_size !== null && (
+          <span className="rpt-file-size">{fileSize(message.file_size, strings.locale)}</span>
+        )}
+      </span>
+      <Download className="rpt-file-get" aria-hidden size={18} />
+    </a>
+  )
+}
+
+/** Width by height, within what is still readable in a bubble. */
+function ratioOf({ metadata }: TimelineMessage): number {
+  const { width, height } = metadata as { width?: unknown; height?: unknown }
+  if (typeof width !== 'number' || typeof height !== 'number' || width <= 0 || height <= 0) return DEFAULT_RATIO
+  return Math.min(3, Math.max(0.6, width / height))
+}

@@ -1,0 +1,64 @@
+'use client'
+
+import type { TimelineMessage } from '@rapport-chat/client'
+import type { ReactNode } from 'react'
+import { useStrings } from '../../context/chat-context'
+import { useOptionalChatState } from '../../context/use-store'
+import { displayName } from '../../format/names'
+import { oneLine } from '../../format/text'
+import type { ChatStrings } from '../../strings/en'
+
+export type Quoted = NonNullable<TimelineMessage['reply_to']>
+
+interface QuotedPreview {
+  readonly message_type: string
+  readonly content: string
+  readonly file_name: string | null
+  readonly is_deleted: boolean
+}
+
+/** The content of a message in one line. */
+export function previewText(message: QuotedPreview, strings: ChatStrings): string {
+  if (message.is_deleted) return strings.previewDeleted
+  if (message.message_type === 'image') return oneLine(message.content) || strings.previewImage
+  if (message.message_type === 'file') return strings.previewFile(message.file_name ?? strings.file)
+  return oneLine(message.content)
+}
+
+export function useQuotedName(senderId: string | null): string {
+  const strings = useStrings()
+  const me = useOptionalChatState((state) => state.me.id, '')
+  const person = useOptionalChatState((state) => state.people[senderId ?? ''] ?? null, null)
+  return senderId && senderId === me ? strings.you : displayName(person, strings)
+}
+
+/** The message that is replied to. */
+export function Quote({
+  quoted,
+  onOpen,
+}: {
+  quoted: Quoted
+  onOpen?: ((messageId: string) => void) | undefined
+}): ReactNode {
+  const strings = useStrings()
+  const name = useQuotedName(quoted.sender_id)
+  const text = previewText(quoted, strings)
+  return (
+    <button
+      type="button"
+      className="rpt-quote"
+      data-slot="quote"
+      tabIndex={-1}
+      disabled={!onOpen || quoted.is_deleted}
+      onClick={() => onOpen?.(quoted.id)}
+    >
+      <span className="rpt-hidden">{strings.reply}</span>
+      <span className="rpt-quote-name">
+        <bdi>{name}</bdi>
+      </span>
+      <span className="rpt-quote-text" dir="auto" data-deleted={quoted.is_deleted || undefined}>
+        {text}
+      </span>
+    </button>
+  )
+}

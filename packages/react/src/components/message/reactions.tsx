@@ -1,0 +1,42 @@
+'use client'
+
+import type { TimelineMessage } from '@rapport-chat/client'
+import type { ReactNode } from 'react'
+import { useStrings } from '../../context/chat-context'
+import { useOptionalChatState } from '../../context/use-store'
+import { displayName } from '../../format/names'
+
+interface ReactionsProps {
+  message: TimelineMessage
+  onReact?: ((message: TimelineMessage, emoji: string) => void) | undefined
+}
+
+export function Reactions({ message, onReact }: ReactionsProps): ReactNode {
+  const strings = useStrings()
+  const people = useOptionalChatState((state) => state.people, {})
+  const me = useOptionalChatState((state) => state.me.id, '')
+  const list = new Intl.ListFormat(strings.locale, { type: 'conjunction' })
+  return (
+    <div className="rpt-reactions" data-slot="reactions">
+      {message.reactions.map(({ emoji, count, me: isMine, user_ids }) => {
+        const names = list.format(user_ids.map((id) => (id === me ? strings.you : displayName(people[id], strings))))
+        return (
+          <button
+            key={emoji}
+            type="button"
+            className="rpt-reaction"
+            tabIndex={-1}
+            aria-pressed={isMine}
+            aria-label={`${strings.reactionBy(emoji, names)}, ${count}`}
+            title={strings.reactionBy(emoji, names)}
+            disabled={!onReact}
+            onClick={() => onReact?.(message, emoji)}
+          >
+            <span className="rpt-reaction-emoji">{emoji}</span>
+            <span className="rpt-reaction-count">{count.toLocaleString(strings.locale)}</span>
+          </button>
+        )
+      })}
+    </div>
+  )
+}

@@ -1,0 +1,103 @@
+'use client'
+
+import { useCallback, useEffect, useRef, useState, type ReactNode } from 'react'
+import { useChatContext } from '../context/chat-context'
+import { ConversationsList } from './conversations-list'
+import { EmptyState } from './empty-state'
+import { NewChatDialog } from './new-chat-dialog'
+import { ShortcutsDialog } from './shortcuts-dialog'
+import { useShortcuts } from './use-shortcuts'
+import { UserChatInterface } from './user-chat-interface'
+
+export interface MessengerProps {
+  /** The open conversation, if the host keeps it in the address. Without it the component does. */
+  conversationId?: string | null
+  /** A message to start at. */
+  messageId?: string
+  onOpen?: (conversationId: string | null, messageId?: string) => void
+  density?: 'comfortable' | 'compact'
+}
+
+interface Place {
+  readonly conversationId: string | null
+  readonly messageId?: string | undefined
+  /** Distinguishes two jumps to the same message. */
+  readonly visit: number
+}
+
+/**
+ * List and conversation in one: side by side where there is room, otherwise one at a time.
+ * It fills its container, so give the container a height.
+ */
+export function Messenger({ conversationId, messageId, onOpen, density = 'comfortable' }: MessengerProps): ReactNode {
+  const { strings, onNavigate } = useChatContext()
+  const [own, setOwn] = useState<Place>({ conversationId: null, visit: 0 })
+  const isControlled = conversationId !== undefined
+  const place: Place = isControlled ? { conversationId, messageId, visit: own.visit } : own
+  const [isFinding, setFinding] = useState(false)
+  const [isHelping, setHelping] = useState(false)
+  const root = useRef<HTMLDivElement>(null)
+
+  const open = useCallback(
+    (id: string | null, message?: string) => {
+      setOwn((old) => ({ conversationId: id, messageId: message, visit: old.visit + 1 }))
+      onOpen?.(id, message)
+      onNavigate?.(
+        id === null
+          ? { to: 'list' }
+          : { to: 'conversation', conversationId: id, ...(message !== undefined && { messageId: message }) },
+      )
+    },
+    [onOpen, onNavigate],
+  )
+  useShortcuts(root, {
+    current: place.conversationId,
+    open,
+    find: () => setFinding(true),
+    help: () => setHelping(true),
+  })
+
+  // After "Back" on a narrow screen the focus goes to the conversation that one came from.
+  const last = useRef<string | null>(null)
+  useEffect(() => {
+    if (place.conversationId === null && last.current && document.activeElement === document.body)
+      root.current
+        ?.querySelector<HTMLElement>(`[data-conversation="${CSS.escape(last.current)}"]`)
+        ?.focus({ preventScroll: true })
+    last.current = place.conversationId
+  }, [place.conversationId])
+
+  return (
+    <div
+      ref={root}
+      className="rpt rpt-messenger"
+      data-slot="messenger"
+      data-open={place.conversationId !== null || undefined}
+    >
+      <div className="rpt-pane-list" data-slot="list-pane">
+        <ConversationsList
+          activeConversationId={place.conversationId}
+          density={density}
+          onConversationSelect={({ id }, message) => open(id, message)}
+          onNewConversation={() => setFinding(true)}
+          showConnection={place.conversationId === null}
+        />
+      </div>
+      <div className="rpt-pane-chat" data-slot="chat-pane">
+        {place.conversationId === null ? (
+          <EmptyState variant="no-selection" onNewConversation={() => setFinding(true)} />
+        ) : (
+          <UserChatInterface
+            // A second jump to the same message opens the conversation there again.
+            key={place.messageId === undefined ? place.conversationId : `${place.conversationId} ${place.visit}`}
+            conversationId={place.conversationId}
+            onBack={() => open(null)}
+            {...(place.messageId !== undefined && { focusMessageId: place.messageId })}
+          />
+        )}
+      </div>
+      <NewChatDialog isOpen={isFinding} onClose={() => setFinding(false)} onCreateConversation={(id) => open(id)} />
+      {isHelping && <ShortcutsDialog title={strings.shortcuts} onClose={() => setHelping(false)} />}
+    </div>
+  )
+}

@@ -1,0 +1,71 @@
+'use client'
+
+import { useEffect, type RefObject } from 'react'
+import { useChatClient } from '../context/chat-context'
+import { useLatest } from '../context/use-latest'
+import { isUnread } from '../hooks/use-conversations'
+
+interface Shortcuts {
+  current: string | null
+  open: (conversationId: string) => void
+  find: () => void
+  help: () => void
+}
+
+/** What F6 visits, in this order: of each region the first of these that is shown. */
+const REGIONS = [
+  ['[data-slot="conversations"] [tabindex="0"]', '[data-slot="search"]'],
+  ['[data-slot="message-row"][tabindex="0"]', '[data-slot="scroller"]'],
+  ['[data-slot="field"]'],
+] as const
+
+/** Shortcuts that work everywhere in the chat, as long as the focus is in it or nowhere. */
+export function useShortcuts(root: RefObject<HTMLElement | null>, shortcuts: Shortcuts): void {
+  const client = useChatClient()
+  const latest = useLatest(shortcuts)
+
+  useEffect(() => {
+    const onKey = (event: KeyboardEvent): void => {
+      const element = root.current
+      if (!element || event.defaultPrevented) return
+      const target = event.target as Node
+      if (target !== document.body && !element.contains(target)) return
+      const mod = event.ctrlKey || event.metaKey
+      if (mod && !event.altKey && !event.shiftKey && event.key.toLowerCase() === 'k') latest.current.find()
+      else if (mod && event.key === '/') latest.current.help()
+      else if (mod && event.shiftKey && event.key.toLowerCase() === 'f')
+        element.querySelector<HTMLElement>('[data-slot="search"]')?.focus()
+      else if (event.altKey && !mod && (event.key === 'ArrowUp' || event.key === 'ArrowDown'))
+        step(event.key === 'ArrowUp' ? -1 : 1, event.shiftKey)
+      else if (event.key === 'F6') turn(element, event.shiftKey ? -1 : 1)
+      else return
+      event.preventDefault()
+    }
+    const step = (by: 1 | -1, onlyUnread: boolean): void => {
+      const { current, open } = latest.current
+      const list = client.getState().conversations.filter((conversation) => !conversation.is_archived)
+      let at = list.findIndex(({ id }) => id === current)
+      if (at < 0) at = by === 1 ? -1 : list.length
+      for (let i = at + by; i >= 0 && i < list.length; i += by) {
+        const next = list[i]
+        if (next && (!onlyUnread || isUnread(next))) return open(next.id)
+      }
+    }
+    document.addEventListener('keydown', onKey)
+    return () => document.removeEventListener('keydown', onKey)
+  }, [client, root, latest])
+}
+
+/** Moves the focus to the next region that is shown. */
+function turn(root: HTMLElement, by: 1 | -1): void {
+  const shown = (selector: string): HTMLElement | undefined =>
+    [...root.querySelectorAll<HTMLElement>(selector)].find((one) => one.getClientRects().length > 0)
+  const stops = REGIONS.map((selectors) => selectors.map(shown).find((one) => one !== undefined)).filter(
+    (one) => one !== undefined,
+  )
+  const panes = stops.map((stop) =>
+    stop.closest('[data-slot="conversations-list"], [data-slot="message-list"], [data-slot="composer"]'),
+  )
+  const at = panes.findIndex((pane) => pane?.contains(document.activeElement))
+  stops[(at + by + stops.length) % stops.length]?.focus()
+}

@@ -1,0 +1,199 @@
+'use client'
+
+import type { Presence, TimelineMessage } from '@rapport-chat/client'
+import { useEffect, useRef, useState, type ReactNode } from 'react'
+import { useChatClient, useChatContext, useStrings } from '../context/chat-context'
+import { useChatState } from '../context/use-store'
+import { displayName, firstName } from '../format/names'
+import { useConversation } from '../hooks/use-conversations'
+import { useDraft } from '../hooks/use-draft'
+import { useOpenConversation, useTimeline } from '../hooks/use-realtime-chat'
+import { useWatchedPresence } from '../hooks/use-user-presence'
+import { MessageList, type MessageListHandle } from '../list/message-list'
+import { Avatar, type AvatarPerson } from '../parts/avatar'
+import { ConnectionBanner } from './connection-banner'
+import { ConversationHeader } from './conversation-header'
+import { ConversationSearch } from './conversation-search'
+import { EmptyState } from './empty-state'
+import { MessageInput, type ComposerStrip, type MessageInputHandle } from './message-input'
+import { previewText } from './message/quote'
+import { useMessageActions } from './message/use-message-actions'
+import { useUploads } from './composer/use-uploads'
+import { PinnedBar } from './pinned-bar'
+import { ConversationTyping } from './typing-indicator'
+
+export interface UserChatInterfaceProps {
+  conversationId: string
+  /** Shown until the conversation is loaded. */
+  otherUser?: AvatarPerson
+  currentUserId?: string
+  userPresence?: Readonly<Record<string, Presence>>
+  onBack?: () => void
+  /** Replaces the header. */
+  header?: ReactNode
+  /** Replaces the composer. */
+  composer?: ReactNode
+  /** A message to start at, as in a link to it. */
+  focusMessageId?: string
+  readOnly?: boolean
+}
+
+/** One conversation: header, messages and composer. */
+export function UserChatInterface(props: UserChatInterfaceProps): ReactNode {
+  return <Interface key={props.conversationId} {...props} />
+}
+
+type Mode = { readonly kind: 'reply' | 'edit'; readonly message: TimelineMessage } | null
+
+function Interface({
+  conversationId,
+  otherUser,
+  userPresence,
+  onBack,
+  header,
+  composer,
+  focusMessageId,
+  readOnly = false,
+}: UserChatInterfaceProps): ReactNode {
+  const { strings, components } = useChatContext()
+  const client = useChatClient()
+  const conversation = useConversation(conversationId)
+  const handle = useOpenConversation(conversationId, focusMessageId)
+  const timeline = useTimeline(handle)
+  const person = conversation?.other_user ?? otherUser ?? null
+  const watched = useWatchedPresence(person ? [person.id] : [])
+  const presence = (userPresence ?? watched)[person?.id ?? '']
+  const maxLength = useChatState((state) => state.config?.max_message_length)
+  const { draft, setDraft } = useDraft(conversationId)
+  const [mode, setMode] = useState<Mode>(null)
+  const [editText, setEditText] = useState('')
+  const [isSearching, setSearching] = useState(false)
+  const field = useRef<MessageInputHandle>(null)
+  const list = useRef<MessageListHandle>(null)
+  const name = conversation?.title ?? displayName(person, strings)
+  const canSend = !readOnly && (conversation?.can_send ?? true)
+
+  const startEdit = (message: TimelineMessage): void => {
+    setMode({ kind: 'edit', message })
+    setEditText(message.content)
+    field.current?.focus()
+  }
+  const { actions, panels, saveEdit } = useMessageActions({
+    conversation: handle,
+    canSend,
+    onReply: (message) => {
+      setMode({ kind: 'reply', message })
+      field.current?.focus()
+    },
+    onEdit: startEdit,
+  })
+  const onFileUpload = useUploads(handle)
+  useEffect(() => () => handle.stopTyping(), [handle])
+
+  if (timeline.status === 'not_found')
+    return (
+      <section className="rpt rpt-interface" data-slot="chat-interface">
+        <EmptyState variant="not-found" {...(onBack && { action: { label: strings.back, onClick: onBack } })} />
+      </section>
+    )
+
+  const send = (content: string): void => {
+    if (mode?.kind === 'edit') {
+      saveEdit(mode.message, content)
+      setMode(null)
+      return
+    }
+    handle.send(content, mode?.kind === 'reply' ? { replyToId: mode.message.id } : {})
+    setMode(null)
+    setDraft('')
+  }
+  const editLast = (): void => {
+    const last = timeline.messages.findLast((message) => actions.canEdit(message) && Number.isFinite(message.seq))
+    if (last) startEdit(last)
+  }
+  const Input = components.MessageInput ?? MessageInput
+
+  return (
+    <section className="rpt rpt-interface" data-slot="chat-interface" aria-label={strings.conversationWith(name)}>
+      {header ?? (
+        <ConversationHeader
+          conversationId={conversationId}
+          conversation={conversation}
+          person={person}
+          presence={presence}
+          onBack={onBack}
+          isSearching={isSearching}
+          onSearch={() => setSearching(!isSearching)}
+        />
+      )}
+      {isSearching && (
+        <ConversationSearch
+          conversationId={conversationId}
+          onOpen={(id) => void handle.jumpTo(id)}
+          onClose={() => {
+            setSearching(false)
+            field.current?.focus()
+          }}
+        />
+      )}
+      <PinnedBar messages={timeline.messages} onOpen={(id) => void handle.jumpTo(id)} />
+      <ConnectionBanner />
+      <MessageList
+        conversation={handle}
+        timeline={timeline}
+        name={name}
+        actions={actions}
+        handle={list}
+        showAvatars={conversation?.kind === 'group'}
+        beginning={timeline.status === 'ready' ? <Beginning person={person} name={name} /> : null}
+        end={<ConversationTyping conversationId={conversationId} />}
+        onLeave={() => field.current?.focus()}
+      />
+      {composer ??
+        (canSend ? (
+          <Input
+            handle={field}
+            label={strings.composerLabel(firstName(name))}
+            value={mode?.kind === 'edit' ? editText : draft}
+            onChange={mode?.kind === 'edit' ? setEditText : setDraft}
+            onStopTyping={() => handle.stopTyping()}
+            onSendMessage={send}
+            strip={stripOf(mode, strings, client.userId)}
+            onCancelStrip={() => setMode(null)}
+            onEditLast={editLast}
+            autoFocus
+            {...(maxLength && { maxLength })}
+            {...(onFileUpload && { onFileUpload })}
+          />
+        ) : (
+          <p className="rpt-notice" data-slot="cannot-send">
+            {readOnly ? strings.readOnly : strings.cannotMessage}
+          </p>
+        ))}
+      {panels}
+    </section>
+  )
+}
+
+function stripOf(mode: Mode, strings: ReturnType<typeof useStrings>, me: string): ComposerStrip | null {
+  if (!mode) return null
+  const { message } = mode
+  const title =
+    mode.kind === 'edit'
+      ? strings.editingMessage
+      : strings.replyingTo(message.sender_id === me ? strings.you : displayName(message.sender, strings))
+  return { kind: mode.kind, title, text: previewText(message, strings) }
+}
+
+function Beginning({ person, name }: { person: AvatarPerson | null; name: string }): ReactNode {
+  const strings = useStrings()
+  return (
+    <div className="rpt-beginning" data-slot="beginning">
+      <Avatar person={person} size={64} />
+      <p className="rpt-beginning-name">
+        <bdi>{name}</bdi>
+      </p>
+      <p className="rpt-beginning-text">{strings.beginning(name)}</p>
+    </div>
+  )
+}

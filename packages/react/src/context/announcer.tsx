@@ -1,0 +1,30 @@
+'use client'
+
+import { useCallback, useEffect, useRef, useState, type ReactNode } from 'react'
+
+/** Screen readers need an empty region between two equal texts, or they skip the second. */
+const CLEAR_MS = 1000
+
+/**
+ * One polite live region for the whole chat. The message list is no live region: rows come and go
+ * while one scrolls, and a live region would read history aloud.
+ */
+export function useAnnouncer(): { announce: (text: string) => void; outlet: ReactNode } {
+  const [text, setText] = useState('')
+  const timer = useRef<ReturnType<typeof setTimeout>>(undefined)
+
+  const announce = useCallback((next: string) => {
+    if (typeof document !== 'undefined' && document.visibilityState === 'hidden') return
+    clearTimeout(timer.current)
+    setText(next)
+    timer.current = setTimeout(() => setText(''), CLEAR_MS)
+  }, [])
+  useEffect(() => () => clearTimeout(timer.current), [])
+
+  const outlet = (
+    <div className="rpt-hidden" data-slot="announcer" role="status" aria-live="polite" aria-atomic="true">
+      {text}
+    </div>
+  )
+  return { announce, outlet }
+}

@@ -1,0 +1,116 @@
+'use client'
+
+import type { ChatClient } from '@rapport-chat/client'
+import { useEffect, useMemo, useSyncExternalStore, type ReactNode } from 'react'
+import { en, type ChatStrings } from '../strings/en'
+import { useAlerts } from '../alerts/use-alerts'
+import { useAnnouncer } from './announcer'
+import { ChatContext, type ChatComponents, type ChatContextValue, type ChatTarget, type Upload } from './chat-context'
+import { useChatEvents } from './use-chat-events'
+import { useToasts } from './toasts'
+
+export interface ChatProviderProps {
+  /** From `createChatClient`. Create it once per user, outside of rendering. */
+  client: ChatClient
+  /** The texts. English by default; `@rapport-chat/react/strings/de` and `/ar` are included. */
+  strings?: ChatStrings
+  /** `auto`, the default, follows the page's `.dark` class, then the system. */
+  theme?: 'light' | 'dark' | 'auto'
+  /** By default the direction of the strings' language. */
+  dir?: 'ltr' | 'rtl'
+  components?: ChatComponents
+  /** The address of a conversation or of the list. Items become links. */
+  linkTo?: (target: ChatTarget) => string
+  /** Called instead of following a link, for a client-side router. */
+  onNavigate?: (target: ChatTarget) => void
+  /** Called by "Sign in" when the session has ended. */
+  onSignIn?: () => void
+  /** Replaces the display of message text. */
+  renderText?: (text: string) => ReactNode
+  /** Stores attachments. Without it there is no button for files. */
+  upload?: Upload
+  /** The address of the emoji data, a copy of `@rapport-chat/react/emoji-data`. */
+  emojiDataUrl?: string
+  /** Switches off single-letter shortcuts. */
+  letterShortcuts?: boolean
+  children: ReactNode
+}
+
+/** Whether the component is hydrated never changes back, so there is nothing to subscribe to. */
+const never = () => () => undefined
+
+const NO_COMPONENTS: ChatComponents = {}
+
+/** Starts the client and carries it, the texts and the theme to all components below. */
+export function ChatProvider(props: ChatProviderProps): ReactNode {
+  const {
+    client,
+    strings = en,
+    theme = 'auto',
+    dir = strings.dir,
+    components = NO_COMPONENTS,
+    letterShortcuts = true,
+  } = props
+  const {
+    linkTo = null,
+    onNavigate = null,
+    onSignIn = null,
+    renderText = null,
+    upload = null,
+    emojiDataUrl = null,
+  } = props
+  const { announce, outlet: announcer } = useAnnouncer()
+  const { toast, outlet: toasts } = useToasts(strings)
+  const isMounted = useSyncExternalStore(
+    never,
+    () => true,
+    () => false,
+  )
+
+  // Starting is counted by the client: StrictMode runs this twice and still opens one socket.
+  useEffect(() => client.start(), [client])
+  useChatEvents(client, strings, announce, toast)
+  useAlerts(client, strings, onNavigate)
+
+  const value = useMemo<ChatContextValue>(
+    () => ({
+      client,
+      strings,
+      components,
+      linkTo,
+      onNavigate,
+      onSignIn,
+      renderText,
+      upload,
+      emojiDataUrl,
+      letterShortcuts,
+      isMounted,
+      announce,
+      toast,
+    }),
+    [
+      client,
+      strings,
+      components,
+      linkTo,
+      onNavigate,
+      onSignIn,
+      renderText,
+      upload,
+      emojiDataUrl,
+      letterShortcuts,
+      isMounted,
+      announce,
+      toast,
+    ],
+  )
+  return (
+    <ChatContext.Provider value={value}>
+      <div className="rpt rpt-provider" data-slot="chat" data-theme={theme} dir={dir} lang={strings.locale}>
+        {props.children}
+        {toasts}
+        {announcer}
+      </div>
+    </ChatContext.Provider>
+  )
+}

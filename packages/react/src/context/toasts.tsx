@@ -1,0 +1,87 @@
+'use client'
+
+import { X } from 'lucide-react'
+import { useCallback, useEffect, useRef, useState, type ReactNode } from 'react'
+import { IconButton } from '../parts/icon-button'
+import type { ChatStrings } from '../strings/en'
+import type { ToastMessage } from './chat-context'
+import { useLatest } from './use-latest'
+
+/** Long enough to read a sentence and to reach "Undo" by keyboard. */
+const TOAST_MS = 8000
+
+/** Older toasts leave when more than this many are shown. */
+const MAX_TOASTS = 3
+
+interface Shown extends ToastMessage {
+  readonly id: number
+}
+
+export function useToasts(strings: ChatStrings): { toast: (message: ToastMessage) => void; outlet: ReactNode } {
+  const [shown, setShown] = useState<readonly Shown[]>([])
+  const number = useRef(0)
+
+  const toast = useCallback((message: ToastMessage) => {
+    const id = ++number.current
+    setShown((old) => [...old.filter((other) => other.text !== message.text), { ...message, id }].slice(-MAX_TOASTS))
+  }, [])
+  const close = useCallback((id: number) => setShown((old) => old.filter((other) => other.id !== id)), [])
+
+  const outlet = (
+    <section className="rpt-toasts" data-slot="toasts" aria-label={strings.notifications} hidden={shown.length === 0}>
+      {shown.map((message) => (
+        <Toast key={message.id} message={message} strings={strings} onClose={() => close(message.id)} />
+      ))}
+    </section>
+  )
+  return { toast, outlet }
+}
+
+function Toast({
+  message,
+  strings,
+  onClose,
+}: {
+  message: Shown
+  strings: ChatStrings
+  onClose: () => void
+}): ReactNode {
+  const [isHeld, setHeld] = useState(false)
+  const close = useLatest(onClose)
+
+  useEffect(() => {
+    if (isHeld) return
+    const timer = setTimeout(() => close.current(), TOAST_MS)
+    return () => clearTimeout(timer)
+  }, [isHeld, close])
+
+  const { action } = message
+  return (
+    <div
+      className="rpt-toast"
+      data-kind={message.kind ?? 'info'}
+      role={message.kind === 'error' ? 'alert' : 'status'}
+      onPointerEnter={() => setHeld(true)}
+      onPointerLeave={() => setHeld(false)}
+      onFocus={() => setHeld(true)}
+      onBlur={() => setHeld(false)}
+    >
+      <span className="rpt-toast-text">{message.text}</span>
+      {action && (
+        <button
+          type="button"
+          className="rpt-toast-action"
+          onClick={() => {
+            action.run()
+            onClose()
+          }}
+        >
+          {action.label}
+        </button>
+      )}
+      <IconButton label={strings.close} size="small" onClick={onClose}>
+        <X aria-hidden size={16} />
+      </IconButton>
+    </div>
+  )
+}

@@ -1,0 +1,51 @@
+'use client'
+
+import { Fragment, type ReactNode } from 'react'
+import { useChatContext } from '../context/chat-context'
+import { tokenize } from './text'
+
+/** A message's text with links and code spans. Everything else is plain text. */
+export function MessageText({ text }: { text: string }): ReactNode {
+  const { renderText } = useChatContext()
+  if (renderText) return renderText(text)
+  return tokenize(text).map((token, index) => {
+    if (token.kind === 'link')
+      return (
+        <a key={index} className="rpt-link" href={token.href} target="_blank" rel="noopener noreferrer nofollow ugc">
+          {token.text}
+        </a>
+      )
+    if (token.kind === 'code')
+      return (
+        <code key={index} className="rpt-code">
+          {token.text}
+        </code>
+      )
+    return <Fragment key={index}>{token.text}</Fragment>
+  })
+}
+
+/** Marks the hits of a search. The ranges are the server's: half-open, in UTF-16 code units. */
+export function MarkedText({ text, ranges }: { text: string; ranges: readonly (readonly number[])[] }): ReactNode {
+  const parts: ReactNode[] = []
+  let end = 0
+  for (const [from = 0, to = 0] of ranges) {
+    if (from > end) parts.push(<Fragment key={end}>{text.slice(end, from)}</Fragment>)
+    parts.push(
+      <mark key={from} className="rpt-mark">
+        {text.slice(from, to)}
+      </mark>,
+    )
+    end = to
+  }
+  parts.push(<Fragment key="rest">{text.slice(end)}</Fragment>)
+  return parts
+}
+
+/** Marks where `query` occurs, ignoring case. For names, whose hits the server does not locate. */
+export function rangesOf(text: string, query: string): [number, number][] {
+  const wanted = query.trim().toLocaleLowerCase()
+  if (!wanted) return []
+  const at = text.toLocaleLowerCase().indexOf(wanted)
+  return at < 0 ? [] : [[at, at + wanted.length]]
+}

@@ -1,0 +1,48 @@
+import type { ChatStrings } from '../strings/en'
+
+interface Named {
+  readonly full_name?: string | null
+  readonly email?: string | null
+}
+
+// Controls that reorder the text around them. A name must not change how its neighbours read.
+const BIDI_CONTROLS = /[\u202A-\u202E\u2066-\u2069\u200E\u200F]/gu
+
+export function displayName(person: Named | null | undefined, strings: ChatStrings): string {
+  const name = person?.full_name?.trim() || person?.email?.trim() || ''
+  return name.replaceAll(BIDI_CONTROLS, '') || strings.unknownPerson
+}
+
+/** The part of a name that is used in a running sentence. */
+export function firstName(name: string): string {
+  return name.split(/\s+/u)[0] || name
+}
+
+const segmenter =
+  typeof Intl.Segmenter === 'function' ? new Intl.Segmenter(undefined, { granularity: 'grapheme' }) : null
+
+/** First letters of the first and last word. Letters may consist of several code points. */
+export function initials(name: string): string {
+  const words = name.split(/[\s@._-]+/u).filter(Boolean)
+  const ends = words.length > 1 ? [words[0], words.at(-1)] : words.slice(0, 1)
+  return ends
+    .map((word) => firstLetter(word ?? ''))
+    .join('')
+    .toLocaleUpperCase()
+}
+
+function firstLetter(word: string): string {
+  if (!segmenter) return [...word][0] ?? ''
+  for (const { segment } of segmenter.segment(word)) return segment
+  return ''
+}
+
+/** How many tones `styles.css` defines for avatars. */
+export const AVATAR_TONES = 8
+
+/** A stable tone for an id. */
+export function toneOf(id: string): number {
+  let hash = 0
+  for (let i = 0; i < id.length; i++) hash = (hash * 31 + id.charCodeAt(i)) >>> 0
+  return hash % AVATAR_TONES
+}

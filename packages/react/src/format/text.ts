@@ -1,0 +1,80 @@
+/** A piece of a message's text. Everything else in the text is plain. */
+export type Token =
+  | { readonly kind: 'text'; readonly text: string }
+  | { readonly kind: 'link'; readonly text: string; readonly href: string }
+  | { readonly kind: 'code'; readonly text: string }
+
+// Code first, so that an address inside backticks is not a link.
+const PATTERN = /`([^`\n]+)`|((?:https?:\/\/|www\.)[^\s<>"'`]+)|([\w.+-]+@[\w-]+(?:\.[\w-]+)+)/giu
+
+/** Splits text into links, code spans and the rest. Only http, https and mailto become links. */
+export function tokenize(text: string): Token[] {
+  const tokens: Token[] = []
+  let end = 0
+  const plain = (until: number): void => {
+    if (until > end) tokens.push({ kind: 'text', text: text.slice(end, until) })
+  }
+  for (const match of text.matchAll(PATTERN)) {
+    const [whole, code, address, email] = match
+    plain(match.index)
+    if (code !== undefined) {
+      tokens.push({ kind: 'code', text: code })
+      end = match.index + whole.length
+      continue
+    }
+    const shown = address === undefined ? (email ?? '') : withoutTrailing(address)
+    const href = address === undefined ? `mailto:${shown}` : shown.startsWith('www.') ? `https://${shown}` : shown
+    if (URL.canParse(href)) tokens.push({ kind: 'link', text: shown, href })
+    else tokens.push({ kind: 'text', text: shown })
+    end = match.index + shown.length
+  }
+  plain(text.length)
+  return tokens
+}
+
+/** Punctuation at the end belongs to the sentence; a closing bracket too, unless the link opens it. */
+function withoutTrailing(address: string): string {
+  let text = address.replace(/[.,;:!?…]+$/u, '')
+  while (text.endsWith(')') && count(text, ')') > count(text, '(')) text = text.slice(0, -1).replace(/[.,;:!?…]+$/u, '')
+  return text
+}
+
+function count(text: string, character: string): number {
+  return text.split(character).length - 1
+}
+
+const EMOJI_ONLY = emojiPattern()
+
+function emojiPattern(): RegExp {
+  try {
+    return new RegExp(String.raw`^(?:\p{RGI_Emoji}\s*){1,3}$`, 'v')
+  } catch {
+    // Browsers of 2022 and older lack the flag. There, an emoji is shown like any other text.
+    return /^(?!)/u
+  }
+}
+
+/** Whether the text is one to three emoji and nothing else. Such messages are shown large. */
+export function isEmojiOnly(text: string): boolean {
+  return text.length <= 60 && EMOJI_ONLY.test(text.trim())
+}
+
+/** The length in code points, as the server counts it. */
+export function codePoints(text: string): number {
+  let length = 0
+  for (const _ of text) length++
+  return length
+}
+
+/** Longer messages are folded. */
+export const FOLD_LINES = 12
+export const FOLD_CHARACTERS = 1200
+
+export function isLong(text: string): boolean {
+  return text.length > FOLD_CHARACTERS || text.split('\n', FOLD_LINES + 1).length > FOLD_LINES
+}
+
+/** One line of plain text for previews: line breaks and code marks are dropped. */
+export function oneLine(text: string): string {
+  return text.replaceAll(/\s+/gu, ' ').replaceAll('`', '').trim()
+}

@@ -1,0 +1,91 @@
+/** Dates and times by `Intl`. Formatters are slow to create, so each locale keeps its own. */
+
+const DAY_MS = 86_400_000
+
+export interface TimeFormat {
+  /** 14:05 */
+  time(date: Date): string
+  /** In the list: the time today, then the weekday, then the date. */
+  short(date: Date, now: Date): string
+  /** Above a day's messages. */
+  day(date: Date, now: Date): string
+  /** Complete, for tooltips. */
+  full(date: Date): string
+  /** In a sentence: "today 14:05". */
+  moment(date: Date, now: Date): string
+}
+
+const formats = new Map<string, TimeFormat>()
+
+export function timeFormat(locale: string, words: { today: string; yesterday: string }): TimeFormat {
+  const known = formats.get(locale)
+  if (known) return known
+  const make = (options: Intl.DateTimeFormatOptions): Intl.DateTimeFormat => new Intl.DateTimeFormat(locale, options)
+  const time = make({ hour: 'numeric', minute: '2-digit' })
+  const weekday = make({ weekday: 'short' })
+  const weekdayLong = make({ weekday: 'long' })
+  const dayMonth = make({ day: 'numeric', month: 'short' })
+  const dayMonthLong = make({ weekday: 'long', day: 'numeric', month: 'long' })
+  const date = make({ day: 'numeric', month: 'numeric', year: '2-digit' })
+  const dateLong = make({ day: 'numeric', month: 'long', year: 'numeric' })
+  const full = make({ dateStyle: 'full', timeStyle: 'short' })
+
+  const format: TimeFormat = {
+    time: (value) => time.format(value),
+    short(value, now) {
+      const days = daysBetween(value, now)
+      if (days <= 0) return time.format(value)
+      if (days === 1) return words.yesterday
+      if (days < 7) return weekday.format(value)
+      return value.getFullYear() === now.getFullYear() ? dayMonth.format(value) : date.format(value)
+    },
+    day(value, now) {
+      const days = daysBetween(value, now)
+      if (days <= 0) return words.today
+      if (days === 1) return words.yesterday
+      if (days < 7) return weekdayLong.format(value)
+      return value.getFullYear() === now.getFullYear() ? dayMonthLong.format(value) : dateLong.format(value)
+    },
+    full: (value) => full.format(value),
+    moment(value, now) {
+      const days = daysBetween(value, now)
+      if (days <= 0) return time.format(value)
+      const day =
+        days === 1
+          ? words.yesterday.toLocaleLowerCase(locale)
+          : days < 7
+            ? weekdayLong.format(value)
+            : dayMonth.format(value)
+      return `${day} ${time.format(value)}`
+    },
+  }
+  formats.set(locale, format)
+  return format
+}
+
+/** Calendar days from `date` to `now` in the local zone; daylight saving does not matter. */
+export function daysBetween(date: Date, now: Date): number {
+  const midnight = (value: Date): number => Date.UTC(value.getFullYear(), value.getMonth(), value.getDate())
+  return Math.round((midnight(now) - midnight(date)) / DAY_MS)
+}
+
+export function isSameDay(a: Date, b: Date): boolean {
+  return daysBetween(a, b) === 0
+}
+
+/** 1,234,567 bytes as "1.2 MB". */
+export function fileSize(bytes: number, locale: string): string {
+  const units = ['byte', 'kilobyte', 'megabyte', 'gigabyte'] as const
+  let value = bytes
+  let unit = 0
+  while (value >= 1000 && unit < units.length - 1) {
+    value /= 1000
+    unit++
+  }
+  return new Intl.NumberFormat(locale, {
+    style: 'unit',
+    unit: units[unit] ?? 'byte',
+    unitDisplay: unit === 0 ? 'long' : 'short',
+    maximumFractionDigits: unit > 1 ? 1 : 0,
+  }).format(value)
+}

@@ -1,0 +1,34 @@
+'use client'
+
+import { useCallback, useMemo, useState, useSyncExternalStore } from 'react'
+import { useChatClient } from '../context/chat-context'
+
+export interface Draft {
+  draft: string
+  setDraft(text: string): void
+}
+
+/**
+ * The unsent text of a conversation. It survives reloads and follows the user to other devices.
+ * Once the user has typed here, this text counts; a draft from elsewhere no longer replaces it.
+ */
+export function useDraft(conversationId: string): Draft {
+  const client = useChatClient()
+  const conversation = useMemo(() => client.conversation(conversationId), [client, conversationId])
+  const subscribe = useCallback((listener: () => void) => conversation.subscribe(listener), [conversation])
+  const stored = useSyncExternalStore(
+    subscribe,
+    () => conversation.getDraft(),
+    () => '',
+  )
+  const [typed, setTyped] = useState<{ conversationId: string; text: string } | null>(null)
+
+  const setDraft = useCallback(
+    (text: string) => {
+      conversation.setDraft(text)
+      setTyped({ conversationId, text })
+    },
+    [conversation, conversationId],
+  )
+  return { draft: typed?.conversationId === conversationId ? typed.text : stored, setDraft }
+}

@@ -1,0 +1,56 @@
+'use client'
+
+import type { Presence, PresenceStatus, Result } from '@rapport-chat/client'
+import { useCallback, useEffect } from 'react'
+import { useChatClient } from '../context/chat-context'
+import { useChatState } from '../context/use-store'
+import { useOnlineUsers } from './use-realtime-chat'
+
+export interface StatusOptions {
+  until?: string | null
+  text?: string | null
+  emoji?: string | null
+}
+
+export interface UserPresence {
+  presence: Readonly<Record<string, Presence>>
+  onlineUsers: readonly string[]
+  isOnline(id: string): boolean
+  lastSeen(id: string): string | null
+  /** The signed-in user's own status. */
+  myStatus: PresenceStatus
+  setStatus(status: PresenceStatus, options?: StatusOptions): Promise<Result<null>>
+  /** The name that older dashboards use for `setStatus`. */
+  updatePresence(status: PresenceStatus): Promise<Result<null>>
+}
+
+/** Who is online. With `userId`, that user's presence is loaded and kept current. */
+export function useUserPresence(userId?: string): UserPresence {
+  const client = useChatClient()
+  const presence = useChatState((state) => state.presence)
+  const onlineUsers = useOnlineUsers()
+  useEffect(() => (userId === undefined ? undefined : client.watchPresence([userId])), [client, userId])
+
+  const setStatus = useCallback(
+    (status: PresenceStatus, options?: StatusOptions) => client.setStatus(status, options),
+    [client],
+  )
+  return {
+    presence,
+    onlineUsers,
+    isOnline: (id) => presence[id]?.status === 'online',
+    lastSeen: (id) => presence[id]?.last_seen ?? null,
+    myStatus: presence[client.userId]?.status ?? 'offline',
+    setStatus,
+    updatePresence: setStatus,
+  }
+}
+
+/** Keeps the presence of several users current, for lists. */
+export function useWatchedPresence(userIds: readonly string[]): Readonly<Record<string, Presence>> {
+  const client = useChatClient()
+  const presence = useChatState((state) => state.presence)
+  const key = userIds.join(' ')
+  useEffect(() => (key ? client.watchPresence(key.split(' ')) : undefined), [client, key])
+  return presence
+}

@@ -1,0 +1,132 @@
+import type { KeyboardEvent } from 'react'
+import type { TimelineMessage } from '@rapport-chat/client'
+import { isLive, type MessageActions } from './message-actions'
+
+interface ListKeys {
+  rows: () => HTMLElement[]
+  messageOf: (key: string) => TimelineMessage | undefined
+  focusRow: (row: HTMLElement) => void
+  toNewest: () => void
+  toComposer: () => void
+  actions: MessageActions
+  letters: boolean
+}
+
+/** How much of the viewport PageUp and PageDown move by: a line of context stays. */
+const PAGE_SHARE = 0.9
+
+/** Keys of the message list. A row or something inside a row has the focus. */
+export function onListKey(event: KeyboardEvent<HTMLElement>, list: ListKeys): void {
+  const target = event.target as HTMLElement
+  const row = target.closest<HTMLElement>('[data-key]')
+  if (!row) return
+  const toolbar = target.closest('[role="toolbar"]')
+  const isHandled = toolbar
+    ? inToolbar(event, row, toolbar)
+    : target === row
+      ? onRow(event, row, list)
+      : leaveControl(event, row)
+  if (isHandled) event.preventDefault()
+}
+
+function isForward(event: KeyboardEvent<HTMLElement>): boolean {
+  const isRtl = getComputedStyle(event.currentTarget).direction === 'rtl'
+  return event.key === (isRtl ? 'ArrowLeft' : 'ArrowRight')
+}
+
+/** Escape in a reaction or a link of the row goes back to the row. */
+function leaveControl(event: KeyboardEvent<HTMLElement>, row: HTMLElement): boolean {
+  if (event.key !== 'Escape') return false
+  row.focus({ preventScroll: true })
+  return true
+}
+
+function inToolbar(event: KeyboardEvent<HTMLElement>, row: HTMLElement, toolbar: Element): boolean {
+  const buttons = [...toolbar.querySelectorAll<HTMLElement>('button')]
+  const at = buttons.indexOf(event.target as HTMLElement)
+  const isArrow = event.key === 'ArrowRight' || event.key === 'ArrowLeft'
+  if (event.key === 'Escape' || (isArrow && !isForward(event) && at <= 0)) {
+    row.focus({ preventScroll: true })
+    return true
+  }
+  if (isArrow) buttons[Math.min(at + (isForward(event) ? 1 : -1), buttons.length - 1)]?.focus()
+  return isArrow
+}
+
+function onRow(event: KeyboardEvent<HTMLElement>, row: HTMLElement, list: ListKeys): boolean {
+  const rows = list.rows()
+  const at = rows.indexOf(row)
+  const go = (to: HTMLElement | undefined): boolean => {
+    if (to) list.focusRow(to)
+    return true
+  }
+  switch (event.key) {
+    case 'ArrowUp':
+      return !event.altKey && go(rows[at - 1])
+    case 'ArrowDown':
+      return !event.altKey && go(rows[at + 1])
+    case 'Home':
+      return go(rows[0])
+    case 'End':
+      list.toNewest()
+      return true
+    case 'PageUp':
+    case 'PageDown':
+      return go(
+        pageAway(rows, at, event.key === 'PageUp' ? -1 : 1, event.currentTarget.parentElement?.clientHeight ?? 0),
+      )
+    case 'Escape':
+      list.toComposer()
+      return true
+    case 'Enter':
+    case 'ArrowRight':
+    case 'ArrowLeft': {
+      if (event.key !== 'Enter' && !isForward(event)) return false
+      // A failed message has no toolbar but buttons below it.
+      row.querySelector<HTMLElement>('[role="toolbar"] button, [data-slot="failed"] button')?.focus()
+      return true
+    }
+    default:
+      return list.letters && onLetter(event, row, list)
+  }
+}
+
+function pageAway(rows: HTMLElement[], at: number, step: 1 | -1, viewport: number): HTMLElement | undefined {
+  const from = rows[at]?.getBoundingClientRect().top ?? 0
+  let index = at
+  while (
+    rows[index + step] &&
+    Math.abs((rows[index + step]?.getBoundingClientRect().top ?? 0) - from) <= viewport * PAGE_SHARE
+  )
+    index += step
+  // At least one row, even if it is higher than the viewport.
+  return rows[index === at ? at + step : index]
+}
+
+function onLetter(event: KeyboardEvent<HTMLElement>, row: HTMLElement, { messageOf, actions }: ListKeys): boolean {
+  if (event.ctrlKey || event.metaKey || event.altKey) return false
+  const message = messageOf(row.dataset['key'] ?? '')
+  if (!message || !isLive(message)) return false
+  switch (event.key.toLowerCase()) {
+    case 'r':
+      if (actions.canReply) actions.reply(message)
+      return true
+    case 'e':
+      if (actions.canEdit(message)) actions.edit(message)
+      return true
+    case 'delete':
+      actions.remove(message)
+      return true
+    case 'c':
+      actions.copy(message)
+      return true
+    case '+':
+      actions.openReactions(message, row)
+      return true
+    case 'u':
+      actions.markUnread(message)
+      return true
+    default:
+      return false
+  }
+}

@@ -1,0 +1,124 @@
+import type { TimelineMessage } from '@rapport-chat/client'
+
+export type Position = 'single' | 'first' | 'middle' | 'last'
+
+/** A message with everything that depends on its neighbours. */
+export interface Row {
+  readonly message: TimelineMessage
+  readonly position: Position
+  /** The day begins here: a separator is above the message. */
+  readonly startsDay: boolean
+  /** The line "New messages" is above the message. */
+  readonly isFirstUnread: boolean
+}
+
+export interface Chunk {
+  readonly id: number
+  readonly rows: readonly Row[]
+}
+
+/** Messages of one sender belong together if they are less than this apart. */
+const GROUP_MS = 5 * 60_000
+
+/** Rows that are mounted and unmounted together. */
+export const CHUNK_ROWS = 20
+
+export function layoutRows(messages: readonly TimelineMessage[], firstUnreadSeq: number | null): Row[] {
+  const unread =
+    firstUnreadSeq === null ? -1 : messages.findIndex((message) => message.seq >= firstUnreadSeq && !message.isOwn)
+  const breaks = messages.map((message, index) => index === unread || !continues(messages[index - 1], message))
+  return messages.map((message, index) => {
+    const before = messages[index - 1]
+    const isFirst = breaks[index] ?? true
+    const isLast = breaks[index + 1] ?? true
+    return {
+      message,
+      position: isFirst ? (isLast ? 'single' : 'first') : isLast ? 'last' : 'middle',
+      startsDay: !before || stampOf(before).day !== stampOf(message).day,
+      isFirstUnread: index === unread,
+    }
+  })
+}
+
+interface Stamp {
+  readonly time: number
+  /** Days since 1970 in the local zone. */
+  readonly day: number
+}
+
+/** Parsing dates is most of the work of a layout, and messages are laid out again and again. */
+const stamps = new WeakMap<TimelineMessage, Stamp>()
+
+function stampOf(message: TimelineMessage): Stamp {
+  const known = stamps.get(message)
+  if (known) return known
+  const date = new Date(message.created_at)
+  const stamp = {
+    time: date.getTime(),
+    day: Date.UTC(date.getFullYear(), date.getMonth(), date.getDate()) / 86_400_000,
+  }
+  stamps.set(message, stamp)
+  return stamp
+}
+
+function continues(before: TimelineMessage | undefined, message: TimelineMessage): boolean {
+  if (!before || before.sender_id !== message.sender_id) return false
+  if (before.message_type === 'system' || message.message_type === 'system') return false
+  const from = stampOf(before)
+  const to = stampOf(message)
+  return to.time - from.time < GROUP_MS && from.day === to.day
+}
+
+/**
+ * Chunks with borders that do not move when history is prepended, since they follow `seq`. Unsent
+ * messages, which have none, count on from the last stored one, so that most stay in their chunk
+ * when they are stored.
+ */
+export function chunkRows(rows: readonly Row[]): Chunk[] {
+  const chunks: { id: number; rows: Row[] }[] = []
+  let last = 0
+  for (const row of rows) {
+    const seq = Number.isFinite(row.message.seq) ? row.message.seq : last + 1
+    // Echoes that are not stored in order must not open an earlier chunk again.
+    const id = Math.max(Math.floor(seq / CHUNK_ROWS), chunks.at(-1)?.id ?? 0)
+    last = seq
+    const chunk = chunks.at(-1)
+    if (chunk?.id === id) chunk.rows.push(row)
+    else chunks.push({ id, rows: [row] })
+  }
+  return chunks
+}
+
+/**
+ * Lays out one list again and again. Rows and chunks that did not change are the same objects as
+ * before, so that only what did change is rendered: a page of history leaves the other chunks alone.
+ */
+export class RowLayout {
+  private rows = new Map<string, Row>()
+  private chunks = new Map<number, Chunk>()
+
+  layout(messages: readonly TimelineMessage[], firstUnreadSeq: number | null): readonly Chunk[] {
+    const rows = layoutRows(messages, firstUnreadSeq).map((row) => {
+      const before = this.rows.get(row.message.key)
+      return before && isSameRow(before, row) ? before : row
+    })
+    const chunks = chunkRows(rows).map((chunk) => {
+      const before = this.chunks.get(chunk.id)
+      const isSame =
+        before?.rows.length === chunk.rows.length && chunk.rows.every((row, index) => row === before.rows[index])
+      return isSame ? before : chunk
+    })
+    this.rows = new Map(rows.map((row) => [row.message.key, row]))
+    this.chunks = new Map(chunks.map((chunk) => [chunk.id, chunk]))
+    return chunks
+  }
+}
+
+function isSameRow(a: Row, b: Row): boolean {
+  return (
+    a.message === b.message &&
+    a.position === b.position &&
+    a.startsDay === b.startsDay &&
+    a.isFirstUnread === b.isFirstUnread
+  )
+}

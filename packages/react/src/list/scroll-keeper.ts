@@ -1,0 +1,167 @@
+/**
+ * Keeps the reader's place in a bottom-anchored scroller.
+ *
+ * The scroller is `display: flex; flex-direction: column-reverse` with one child. Its scroll
+ * origin is the bottom, so everything that grows above the reader moves nothing, and a reader at
+ * the bottom stays there. Only growth below a reader who has scrolled up moves the content; one
+ * write of `scrollTop`, in the frame in which the growth is laid out, puts it back.
+ *
+ * `scrollTop` is 0 at the bottom and negative above it.
+ */
+
+/** At most this many pixels from the bottom, an incoming message scrolls into view. */
+export const NEAR_BOTTOM_PX = 80
+
+/** Differences below a pixel come from rounding to device pixels and are not corrected. */
+const TOLERANCE_PX = 1
+
+interface Anchor {
+  element: Element
+  /** Bottom edge of the element, relative to the bottom edge of the scroller. */
+  offset: number
+  scrollTop: number
+}
+
+export interface ScrollPosition {
+  fromBottom: number
+  fromTop: number
+  viewport: number
+}
+
+export class ScrollKeeper {
+  private anchor: Anchor | null = null
+  private readonly observer: ResizeObserver
+  private readonly listeners = new Set<() => void>()
+
+  constructor(
+    private readonly scroller: HTMLElement,
+    /** The scroller's only child: everything whose size matters. */
+    private readonly content: HTMLElement,
+    /** Inside of it, the element whose children are chunks of rows. */
+    private readonly chunks: HTMLElement = content,
+  ) {
+    scroller.addEventListener('scroll', this.reconcile, { passive: true })
+    // Runs after layout and before paint: a correction is never visible as a jump.
+    this.observer = new ResizeObserver(this.reconcile)
+    this.observer.observe(this.content)
+    this.observer.observe(scroller)
+    this.pickAnchor()
+  }
+
+  stop(): void {
+    this.scroller.removeEventListener('scroll', this.reconcile)
+    this.observer.disconnect()
+    this.listeners.clear()
+  }
+
+  /** Calls `listener` after each scroll and each change of size, with positions that are final. */
+  onMove(listener: () => void): () => void {
+    this.listeners.add(listener)
+    return () => this.listeners.delete(listener)
+  }
+
+  position(): ScrollPosition {
+    const { scrollTop, scrollHeight, clientHeight } = this.scroller
+    const fromBottom = Math.max(0, -scrollTop)
+    return { fromBottom, fromTop: Math.max(0, scrollHeight - clientHeight - fromBottom), viewport: clientHeight }
+  }
+
+  isNearBottom(): boolean {
+    return -this.scroller.scrollTop <= NEAR_BOTTOM_PX
+  }
+
+  toBottom(smooth = false): void {
+    this.scroller.scrollTo({ top: 0, behavior: smooth ? 'smooth' : 'instant' })
+    this.pickAnchor()
+  }
+
+  /** Scrolls so that the top of `element` is at `share` of the viewport's height. */
+  place(element: Element, share: number): void {
+    const port = this.scroller.getBoundingClientRect()
+    const box = element.getBoundingClientRect()
+    const room = Math.max(0, port.height - box.height)
+    const wanted = port.top + Math.min(port.height * share, room)
+    this.scroller.scrollTop += box.top - wanted
+    this.pickAnchor()
+  }
+
+  /** Scrolls as little as needed to make `element` visible, with a margin. */
+  reveal(element: Element, margin = 8): void {
+    const port = this.scroller.getBoundingClientRect()
+    const box = element.getBoundingClientRect()
+    if (box.top < port.top + margin) this.scroller.scrollTop += box.top - port.top - margin
+    else if (box.bottom > port.bottom - margin) this.scroller.scrollTop += box.bottom - port.bottom + margin
+    this.pickAnchor()
+  }
+
+  /** The `seq` of the lowest row in view, or null. */
+  lowestSeq(): number | null {
+    const seq = this.anchor?.element.getAttribute('data-seq')
+    return seq == null ? null : Number(seq)
+  }
+
+  /** The highest row in view. */
+  topRow(): Element | null {
+    const edge = this.scroller.getBoundingClientRect().top + 1
+    const chunk = lastStartingAbove(this.chunks.children, edge) ?? this.chunks.firstElementChild
+    return chunk && (lastStartingAbove(chunk.querySelectorAll('[data-key]'), edge) ?? chunk.querySelector('[data-key]'))
+  }
+
+  /**
+   * The place to return to later: a row and where its lower edge was. `null` at the bottom.
+   */
+  remember(): { key: string; offset: number } | null {
+    if (this.isNearBottom() || !this.anchor) return null
+    const key = this.anchor.element.getAttribute('data-key')
+    return key === null ? null : { key, offset: this.anchor.offset }
+  }
+
+  restore(element: Element, offset: number): void {
+    const port = this.scroller.getBoundingClientRect()
+    this.scroller.scrollTop += element.getBoundingClientRect().bottom - port.bottom - offset
+    this.pickAnchor()
+  }
+
+  private readonly reconcile = (): void => {
+    const { anchor, scroller } = this
+    // At the bottom the browser keeps the end in view by itself.
+    if (anchor && scroller.scrollTop < -TOLERANCE_PX && anchor.element.isConnected) {
+      // A scroll event may come after rows were added and before their size was reported. The
+      // distance scrolled is known, so what remains is growth.
+      const expected = anchor.offset - (scroller.scrollTop - anchor.scrollTop)
+      const growth = this.offsetOf(anchor.element) - expected
+      if (Math.abs(growth) >= TOLERANCE_PX) scroller.scrollTop += growth
+    }
+    this.pickAnchor()
+    for (const listener of this.listeners) listener()
+  }
+
+  private offsetOf(element: Element): number {
+    return element.getBoundingClientRect().bottom - this.scroller.getBoundingClientRect().bottom
+  }
+
+  /** The anchor is the lowest row that ends in view. */
+  private pickAnchor(): void {
+    const element = this.lowestRowInView()
+    this.anchor = element && { element, offset: this.offsetOf(element), scrollTop: this.scroller.scrollTop }
+  }
+
+  private lowestRowInView(): Element | null {
+    const bottom = this.scroller.getBoundingClientRect().bottom
+    const chunk = lastStartingAbove(this.chunks.children, bottom)
+    if (!chunk) return null
+    return lastStartingAbove(chunk.querySelectorAll('[data-key]'), bottom) ?? chunk
+  }
+}
+
+/** The last of the elements, which are in order from top to bottom, whose top is above `edge`. */
+function lastStartingAbove(elements: ArrayLike<Element>, edge: number): Element | null {
+  let low = 0
+  let high = elements.length
+  while (low < high) {
+    const middle = (low + high) >> 1
+    if (elements[middle]!.getBoundingClientRect().top < edge) low = middle + 1
+    else high = middle
+  }
+  return low > 0 ? elements[low - 1]! : null
+}

@@ -1,0 +1,23 @@
+'use client'
+
+import type { PresenceStatus } from '@rapport-chat/client'
+import type { ReactNode } from 'react'
+import { useStrings } from '../context/chat-context'
+import type { ChatStrings } from '../strings/en'
+
+export function presenceText(status: PresenceStatus, strings: ChatStrings): string {
+  return strings[status]
+}
+
+/** Shape as well as colour: a full dot, a half dot, a bar and a ring. */
+export function PresenceDot({
+  status,
+  isLabelled = false,
+}: {
+  status: PresenceStatus
+  isLabelled?: boolean
+}): ReactNode {
+  const strings = useStrings()
+  const label = isLabelled ? { role: 'img', 'aria-label': presenceText(status, strings) } : { 'aria-hidden': true }
+  return <span className="rpt-presence" data-slot="presence" data-status={status} {...label} />
+}

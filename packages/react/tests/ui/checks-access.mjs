@@ -1,0 +1,217 @@
+// Accessibility, languages, phones.
+import { strict as assert } from 'node:assert'
+import { readFile } from 'node:fs/promises'
+import { createRequire } from 'node:module'
+import { eventually, openWindow, settle } from './harness.mjs'
+import { both, isLive } from './checks-messages.mjs'
+
+const axe = await readFile(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8')
+
+/** All violations, in one line each. */
+export async function violations(page, except = []) {
+  // By the protocol instead of an element: the page's policy allows no inline scripts.
+  await page.evaluate(axe)
+  return page.evaluate(async (rules) => {
+    const { violations: found } = await window.axe.run(document, {
+      runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa', 'best-practice'],
+      rules: Object.fromEntries(rules.map((rule) => [rule, { enabled: false }])),
+    })
+    return found.flatMap(({ id, nodes }) =>
+      nodes.map(
+        ({ target, failureSummary }) => `${id}: ${target.join(' ')}: ${failureSummary?.split('\n')[1]?.trim()}`,
+      ),
+    )
+  }, except)
+}
+
+export const checks = {
+  async '30 Arabic mirrors the layout'({ browser, server }) {
+    const page = await browser.newPage({ viewport: { width: 1000, height: 760 } })
+    await page.goto(`${server.url}/demo/gallery/?only=messenger&lang=ar`)
+    await page.locator('[data-slot="conversation-link"]').first().click()
+    await page.locator('[data-slot="message-row"]').last().waitFor()
+    const { list, own, width } = await page.evaluate(() => {
+      const box = (selector) => document.querySelector(selector).getBoundingClientRect()
+      return {
+        list: box('[data-slot="list-pane"]').left,
+        own: box('[data-slot="message"][data-own]').left,
+        width: innerWidth,
+      }
+    })
+    assert.ok(list > width / 2, 'the list is on the right')
+    assert.ok(own < width / 2, 'own messages are on the left')
+    await page.close()
+  },
+
+  async '31 a message is written, answered, edited, reacted to and deleted without a mouse'(t) {
+    const { ana, ben, close } = await both(t)
+    const { keyboard } = ana.page
+    await ana.until(() => document.activeElement?.matches('[data-slot="field"]') === true)
+    await keyboard.type('by keyboard 31')
+    await keyboard.press('Enter')
+    await ben.row('by keyboard 31').waitFor()
+    // F6 leads to the messages' neighbour and round to them.
+    await keyboard.press('Shift+F6')
+    await ana.until(() => document.activeElement?.matches('[data-slot="message-row"]') === true)
+    await keyboard.press('r')
+    await ana.until(() => document.activeElement?.matches('[data-slot="field"]') === true)
+    await keyboard.press('Escape')
+    await ana.slot('strip').waitFor({ state: 'detached' })
+    await keyboard.press('Shift+F6')
+    await keyboard.press('e')
+    await ana.slot('strip').waitFor()
+    await keyboard.type(' edited')
+    await keyboard.press('Enter')
+    await ben.row('by keyboard 31 edited').waitFor()
+    await keyboard.press('Shift+F6')
+    await keyboard.press('ArrowRight')
+    await ana.until(() => document.activeElement?.closest('[role="toolbar"]') !== null)
+    await keyboard.press('Escape')
+    await ana.until(() => document.activeElement?.matches('[data-slot="message-row"]') === true)
+    await keyboard.press('Delete')
+    await ana.slot('dialog').waitFor()
+    await keyboard.press('Tab')
+    await keyboard.press('Enter')
+    await ben.until(() => !document.querySelector('[data-slot="rows"]').textContent.includes('by keyboard 31'))
+    assert.notEqual(await ana.page.evaluate(() => document.activeElement?.tagName), 'BODY')
+    await close()
+  },
+
+  async '32 a new message is announced once, history never'(t) {
+    const { conversation, ana, close } = await both(t)
+    await ana.page.evaluate(() => {
+      window.said = []
+      new MutationObserver(() => {
+        const text = document.querySelector('[data-slot="announcer"]').textContent
+        if (text) window.said.push(text)
+      }).observe(document.querySelector('[data-slot="announcer"]'), {
+        childList: true,
+        characterData: true,
+        subtree: true,
+      })
+    })
+    await ana.wheel(-2000)
+    await settle(ana.page)
+    await t.server.user('ben').send(conversation, 'say this 32')
+    await eventually(
+      () => ana.page.evaluate(() => window.said.some((text) => text.includes('say this 32'))),
+      'the announcement',
+    )
+    const said = await ana.page.evaluate(() => window.said)
+    assert.deepEqual(
+      said.filter((text) => text !== 'Sent'),
+      ['Ben: say this 32'],
+    )
+    const label = await ana.row('say this 32').getAttribute('aria-label')
+    assert.match(label, /^Ben Brandt, say this 32, \d/)
+    await close()
+  },
+
+  async '33 axe finds nothing on the page and in the gallery, in both themes'(t) {
+    const { ana, close } = await both(t)
+    const found = []
+    const look = async (page, what, except) => {
+      // Colours in the middle of an animation are not the colours of the design.
+      await page.emulateMedia({ reducedMotion: 'reduce' })
+      await settle(page)
+      found.push(...(await violations(page, except)).map((one) => `${what}: ${one}`))
+    }
+    await look(ana.page, 'conversation')
+    await ana.page.keyboard.press('Control+k')
+    await ana.page.getByRole('combobox').waitFor()
+    await look(ana.page, 'new message')
+    await close()
+    for (const theme of ['light', 'dark']) {
+      const page = await t.browser.newPage({ viewport: { width: 1280, height: 900 } })
+      await page.goto(`${t.server.url}/demo/?theme=${theme}`)
+      await page.locator('.demo-chooser li').last().waitFor()
+      await look(page, `chooser ${theme}`)
+      for (const only of ['conversations', 'lists', 'composers', 'parts', 'messenger']) {
+        await page.goto(`${t.server.url}/demo/gallery/?only=${only}&theme=${theme}`)
+        await page.locator('.gallery-state, [data-slot="conversation-link"]').first().waitFor()
+        await settle(page)
+        // The gallery shows the same component many times on one page, which no other page does.
+        await look(page, `${only} ${theme}`, only === 'messenger' ? [] : ['heading-order', 'landmark-unique'])
+      }
+      await page.close()
+    }
+    assert.equal([...new Set(found)].join('\n'), '')
+  },
+
+  async '34 reduced motion stands still, forced colours keep states apart, 320 px need no sideways scrolling'({
+    browser,
+    server,
+  }) {
+    const page = await browser.newPage({
+      viewport: { width: 320, height: 568 },
+      reducedMotion: 'reduce',
+      forcedColors: 'active',
+    })
+    await page.goto(`${server.url}/demo/gallery/?only=states`)
+    await page.locator('[data-slot="message-row"]').last().waitFor()
+    await settle(page)
+    const wide = await page.evaluate(
+      () =>
+        [document.documentElement, document.querySelector('[data-slot="scroller"]')].filter(
+          (one) => one.scrollWidth > one.clientWidth,
+        ).length,
+    )
+    assert.equal(wide, 0)
+    const moving = await page.evaluate(
+      () => document.getAnimations().filter((one) => one.playState === 'running').length,
+    )
+    assert.equal(moving, 0)
+    const borders = await page
+      .locator('[data-slot="bubble"]')
+      .last()
+      .evaluate((bubble) => getComputedStyle(bubble).borderTopWidth)
+    assert.notEqual(borders, '0px')
+    await page.close()
+  },
+
+  async '35 on a phone, back leads to the list, and targets are large enough'({ browser, server }) {
+    const conversation = await server.user('ana').conversationWith('ben')
+    const ana = await openWindow(browser, server, 'ana', {
+      viewport: { width: 390, height: 844 },
+      hasTouch: true,
+      isMobile: true,
+    })
+    await ana.slot('conversation-link').first().waitFor()
+    await ana.page.locator(`[data-conversation="${conversation}"]`).tap()
+    await isLive(ana)
+    const small = await ana.page.evaluate(() =>
+      [...document.querySelectorAll('[data-slot="conversation-header"] button, [data-slot="composer"] button')]
+        .filter((button) => button.getClientRects().length > 0)
+        .map((button) => [
+          button.getAttribute('aria-label'),
+          button.getBoundingClientRect().width,
+          button.getBoundingClientRect().height,
+        ])
+        .filter(([, width, height]) => width < 42 || height < 42),
+    )
+    assert.deepEqual(small, [])
+    // The keyboard takes half of the screen: the last message and the composer stay in view.
+    await ana.page.setViewportSize({ width: 390, height: 430 })
+    await settle(ana.page)
+    assert.equal(await ana.position(), 0)
+    const bottom = await ana.slot('composer').evaluate((composer) => composer.getBoundingClientRect().bottom)
+    assert.ok(bottom <= 430, `the composer ends at ${bottom}`)
+    await ana.page.goBack()
+    await ana.slot('conversation-link').first().waitFor()
+    await ana.context.close()
+  },
+
+  async '39 StrictMode leaves one socket and no warning'({ browser, server }) {
+    const sockets = []
+    const context = await browser.newContext()
+    const page = await context.newPage()
+    const problems = []
+    page.on('websocket', (socket) => sockets.push(socket))
+    page.on('console', (message) => ['error', 'warning'].includes(message.type()) && problems.push(message.text()))
+    await page.goto(`${server.url}/demo/?as=sue`)
+    await page.locator('[data-slot="new-message"]').waitFor()
+    await eventually(() => sockets.filter((socket) => !socket.isClosed()).length === 1, 'one open socket')
+    assert.deepEqual(problems, [])
+    await context.close()
+  },
+}

@@ -1,0 +1,235 @@
+// The message list: position, opening, jumps, reading.
+import { strict as assert } from 'node:assert'
+import { eventually, openWindow, settle } from './harness.mjs'
+import { both, isLive } from './checks-messages.mjs'
+
+/** Messages of Zoe to Sue, whose conversation no other check uses. */
+const seed = (server, conversation, sender, count, prefix) =>
+  server.sql(`insert into public.user_messages (conversation_id, sender_id, content, client_message_id)
+    select '${conversation}', '${server.user(sender).id}', '${prefix} ' || n || '. ' || repeat('word ', (n * 7919) % 50), '${prefix}-' || n from generate_series(1, ${count}) n`)
+
+export const checks = {
+  async '9 scrolling up through 10,000 messages moves nothing'({ browser, server }) {
+    const page = await browser.newPage({ viewport: { width: 900, height: 760 } })
+    await page.goto(`${server.url}/demo/gallery/?only=long`)
+    await page.locator('[data-slot="message-row"]').last().waitFor()
+    const box = await page.locator('[data-slot="scroller"]').boundingBox()
+    await page.mouse.move(box.x + 300, box.y + 300)
+    // Every row that is in view is followed through the load of the page above it.
+    await page.evaluate(() => {
+      const scroller = document.querySelector('[data-slot="scroller"]')
+      window.worst = 0
+      window.pages = 0
+      const one = window.gallery.client.conversation('20000000-0000-4000-8000-00000000000b')
+      const load = one.loadOlder.bind(one)
+      one.loadOlder = async () => {
+        const point = document
+          .elementFromPoint(scroller.getBoundingClientRect().left + 60, scroller.getBoundingClientRect().top + 300)
+          ?.closest('[data-key]')
+        const place = () => point.getBoundingClientRect().top + scroller.scrollTop
+        const before = point && place()
+        await load()
+        await new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))
+        if (point?.isConnected) window.worst = Math.max(window.worst, Math.abs(place() - before))
+        window.pages++
+      }
+    })
+    let last = -1
+    for (;;) {
+      await page.mouse.wheel(0, -6000)
+      await settle(page)
+      const top = await page.locator('[data-slot="scroller"]').evaluate((element) => element.scrollTop)
+      const isAtTop = await page.locator('[data-slot="beginning"]').count()
+      if (isAtTop && top === last) break
+      last = top
+    }
+    const { worst, pages, rows } = await page.evaluate(() => ({
+      worst: window.worst,
+      pages: window.pages,
+      rows: document.querySelectorAll('[data-slot="message-row"]').length,
+    }))
+    assert.ok(pages >= 190, `${pages} pages`)
+    assert.ok(worst <= 1, `worst position error ${worst} px`)
+    assert.ok(rows <= 400, `${rows} rows in the document`)
+    await page.close()
+  },
+
+  async '10 new messages leave a reader in place, and the pill leads to the first'(t) {
+    const { conversation, ana, close } = await both(t)
+    for (let i = 1; i <= 6; i++)
+      await t.server.user('ana').send(conversation, `filler 10 ${i} ${'some more words '.repeat(40)}`)
+    await ana.row('filler 10 6').waitFor()
+    await ana.wheel(-900)
+    await ana.until(() => document.querySelector('[data-slot="scroller"]').scrollTop < -500)
+    await settle(ana.page)
+    const before = await ana.topOf('filler 10 2')
+    const ben = t.server.user('ben')
+    for (let i = 1; i <= 10; i++) await ben.send(conversation, `news 10-${i}.`)
+    await ana.until(() => document.querySelector('[data-slot="pill"]')?.textContent === '10 new messages')
+    await settle(ana.page)
+    assert.ok(
+      Math.abs((await ana.topOf('filler 10 2')) - before) <= 1,
+      `moved from ${before} to ${await ana.topOf('filler 10 2')}`,
+    )
+    await ana.slot('pill').click()
+    await ana.until(() => {
+      const box = document.querySelector('[data-slot="scroller"]').getBoundingClientRect()
+      const row = [...document.querySelectorAll('[data-slot="message-row"]')]
+        .find((one) => one.textContent.includes('news 10-1.'))
+        ?.getBoundingClientRect()
+      return row !== undefined && row.top >= box.top && row.bottom <= box.bottom
+    })
+    await close()
+  },
+
+  async '10 under a finger, new messages wait and are counted'({ browser, server }) {
+    const page = await browser.newPage({ viewport: { width: 390, height: 700 }, hasTouch: true, isMobile: true })
+    await page.goto(`${server.url}/demo/gallery/?only=long`)
+    await page.locator('[data-slot="message-row"]').last().waitFor()
+    const session = await page.context().newCDPSession(page)
+    const touch = (type, y) =>
+      session.send('Input.dispatchTouchEvent', { type, touchPoints: type === 'touchEnd' ? [] : [{ x: 180, y }] })
+    const drag = async (from, to) => {
+      await touch('touchStart', from)
+      for (let step = 1; step <= 10; step++) await touch('touchMove', from + ((to - from) * step) / 10)
+    }
+    // The first drag leaves the end; what arrives during the second one has to wait.
+    await drag(200, 600)
+    await touch('touchEnd')
+    await page.waitForFunction(() => document.querySelector('[data-slot="scroller"]').scrollTop < -200)
+    await drag(200, 300)
+    await page.evaluate(() => window.gallery.receive('while a finger is down'))
+    await page.waitForFunction(() => document.querySelector('[data-slot="pill"]')?.textContent === '1 new message')
+    assert.equal(await page.getByText('while a finger is down').count(), 0)
+    await touch('touchEnd')
+    await page.getByText('while a finger is down').waitFor({ state: 'attached' })
+    await page.close()
+  },
+
+  async '11 at the bottom, the end stays in view'(t) {
+    const { conversation, ana, close } = await both(t)
+    const ben = t.server.user('ben')
+    for (const text of ['short 11', `long 11 ${'and longer '.repeat(150)}`, 'last 11'])
+      await ben.send(conversation, text)
+    await ana.row('last 11').waitFor()
+    await settle(ana.page)
+    assert.equal(await ana.position(), 0)
+    await close()
+  },
+
+  async '12 resizing keeps the lowest row in view'(t) {
+    const { ana, close } = await both(t)
+    await ana.wheel(-700)
+    await ana.until(() => document.querySelector('[data-slot="scroller"]').scrollTop < -300)
+    await settle(ana.page)
+    const lowest = () =>
+      ana.slot('scroller').evaluate((scroller) => {
+        const edge = scroller.getBoundingClientRect().bottom
+        return [...document.querySelectorAll('[data-key]')]
+          .filter((row) => row.getBoundingClientRect().top < edge)
+          .at(-1).dataset.key
+      })
+    const before = await lowest()
+    for (const size of [
+      { width: 700, height: 500 },
+      { width: 390, height: 844 },
+      { width: 1000, height: 800 },
+    ]) {
+      await ana.page.setViewportSize(size)
+      await settle(ana.page)
+      assert.equal(await lowest(), before, `at ${size.width}`)
+    }
+    await close()
+  },
+
+  async '13 with 200 unread, the line is at a third of the height and the count falls'({ browser, server }) {
+    const conversation = await server.user('sue').conversationWith('zoe')
+    await seed(server, conversation, 'sue', 30, 'old 13')
+    await server.user('zoe').call('POST', `/conversations/${conversation}/read`, {})
+    await seed(server, conversation, 'sue', 200, 'unread 13')
+    const zoe = await openWindow(browser, server, 'zoe', { viewport: { width: 1000, height: 800 } })
+    await zoe.page.locator('.rpt-item [data-text="99+"]').waitFor()
+    await zoe.openChat('Sue')
+    await zoe.slot('unread-line').waitFor()
+    await settle(zoe.page)
+    const share = await zoe.slot('unread-line').evaluate((line) => {
+      const box = document.querySelector('[data-slot="scroller"]').getBoundingClientRect()
+      return (line.getBoundingClientRect().top - box.top) / box.height
+    })
+    assert.ok(share > 0.25 && share < 0.42, `the line is at ${share}`)
+    const unread = async () => (await server.user('zoe').call('GET', '/unread-count')).total
+    const first = await eventually(async () => {
+      const count = await unread()
+      return count < 200 && count > 100 ? count : 0
+    }, 'the count to fall to what was shown')
+    await zoe.wheel(2500)
+    await eventually(async () => (await unread()) < first, 'the count to fall further')
+    await zoe.context.close()
+  },
+
+  async '14 a link to an old message centres, marks and focuses it'({ browser, server }) {
+    const conversation = await server.user('sue').conversationWith('zoe')
+    await seed(server, conversation, 'sue', 200, 'linked 14')
+    await server.user('zoe').call('POST', `/conversations/${conversation}/read`, {})
+    const id = await server.sql(
+      `select id from public.user_messages where conversation_id = '${conversation}' and content like 'linked 14 40.%'`,
+    )
+    const zoe = await openWindow(browser, server, 'zoe', { path: `&c=${conversation}&m=${id}` })
+    await zoe.until((wanted) => document.activeElement?.dataset?.id === wanted, id)
+    await zoe.page.locator(`[data-id="${id}"][data-highlighted]`).waitFor()
+    const share = await zoe.page.locator(`[data-id="${id}"]`).evaluate((row) => {
+      const box = document.querySelector('[data-slot="scroller"]').getBoundingClientRect()
+      const place = row.getBoundingClientRect()
+      return (place.top + place.height / 2 - box.top) / box.height
+    })
+    assert.ok(share > 0.35 && share < 0.65, `the middle is at ${share}`)
+    await zoe.slot('pill').click()
+    await zoe.row('linked 14 200.').waitFor()
+    await zoe.context.close()
+  },
+
+  async '15 marked unread stays unread until one leaves and comes back'(t) {
+    const { conversation, ana, close } = await both(t)
+    await t.server.user('ben').send(conversation, 'mark me 15')
+    await ana.row('mark me 15').focus()
+    await ana.page.keyboard.press('u')
+    await ana.page.locator('.rpt-item [data-slot="unread-badge"]').waitFor()
+    const isUnread = async () => {
+      const row = await t.server.user('ana').call('GET', `/conversations/${conversation}`)
+      return row.unread_count > 0 || row.marked_unread
+    }
+    await eventually(isUnread, 'the conversation to be unread')
+    // Scrolling in it does not mark it as read again.
+    await ana.wheel(-200)
+    await ana.wheel(400)
+    await settle(ana.page)
+    assert.ok(await isUnread())
+    await ana.page.goto(`${t.server.url}/demo/?as=ana`)
+    await ana.openChat('Ben')
+    await eventually(async () => !(await isUnread()), 'the conversation to be read')
+    await close()
+  },
+
+  async '16 a window without focus never marks as read'({ browser, server }) {
+    const conversation = await server.user('ana').conversationWith('ben')
+    const ana = await openWindow(browser, server, 'ana', { path: `&c=${conversation}` })
+    await isLive(ana)
+    await ana.page.evaluate(() => {
+      document.hasFocus = () => false
+      dispatchEvent(new Event('blur'))
+    })
+    await server.user('ben').send(conversation, 'unseen 16')
+    await ana.row('unseen 16').waitFor()
+    const unread = async () => (await server.user('ana').call('GET', `/conversations/${conversation}`)).unread_count
+    // The request, if there were one, would be made within a second; another change proves the wait.
+    await server.user('ben').send(conversation, 'unseen 16, too')
+    await ana.row('unseen 16, too').waitFor()
+    assert.ok((await unread()) >= 2)
+    await ana.page.evaluate(() => {
+      delete document.hasFocus
+      dispatchEvent(new Event('focus'))
+    })
+    await eventually(async () => (await unread()) === 0, 'the conversation to be read')
+    await ana.context.close()
+  },
+}

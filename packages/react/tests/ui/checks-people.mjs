@@ -1,0 +1,144 @@
+// Conversations, people, presence, typing.
+import { strict as assert } from 'node:assert'
+import { eventually, openWindow } from './harness.mjs'
+import { both } from './checks-messages.mjs'
+
+export const checks = {
+  async '17 read on one device drops the badge on the other'({ browser, server }) {
+    const conversation = await server.user('ana').conversationWith('ben')
+    const here = await openWindow(browser, server, 'ana')
+    const there = await openWindow(browser, server, 'ana')
+    await here.slot('conversation-link').first().waitFor()
+    await server.user('ben').send(conversation, 'badge 17')
+    for (const window of [here, there])
+      await window.page.locator('[data-slot="quick-access"] [data-slot="unread-badge"]').waitFor()
+    assert.match(await here.page.title(), /^\(\d+\) Rapport$/)
+    await there.openChat('Ben')
+    for (const window of [here, there]) {
+      await window.page.locator('[data-slot="quick-access"] [data-slot="unread-badge"]').waitFor({ state: 'detached' })
+      await window.until(() => document.title === 'Rapport')
+    }
+    await Promise.all([here.context.close(), there.context.close()])
+  },
+
+  async '18 typing shows in header, list and conversation, and ends with the message'(t) {
+    const { ana, ben, close } = await both(t)
+    await ben.field.pressSequentially('typing')
+    await ana.page.locator('[data-slot="header-status"][data-typing]').waitFor()
+    await ana.page.locator('[data-slot="typing-indicator"][data-visible]').waitFor()
+    await ana.page.locator('.rpt-item-preview', { hasText: 'typing…' }).waitFor()
+    await ben.page.keyboard.press('Enter')
+    await ana.page.locator('[data-slot="typing-indicator"][data-visible]').waitFor({ state: 'detached' })
+    await close()
+  },
+
+  async '19 closing the last window makes one offline'(t) {
+    const { ana, ben, close } = await both(t)
+    await ana.page.locator('[data-slot="header-status"]', { hasText: 'Online' }).waitFor()
+    await ben.page.close()
+    await ana.page.locator('[data-slot="header-status"]', { hasText: 'Last seen' }).waitFor({ timeout: 25_000 })
+    await close()
+  },
+
+  async '20 busy holds over reloads and other windows'(t) {
+    const { ana, ben, close } = await both(t)
+    await ben.slot('presence-menu').locator('button').click()
+    await ben.page.getByRole('menuitemradio', { name: 'Busy' }).click()
+    await ana.page.locator('[data-slot="header-status"]', { hasText: 'Busy' }).waitFor()
+    await ben.page.reload()
+    await ben.slot('presence-menu').getByRole('button', { name: /Busy/ }).waitFor()
+    await ben.slot('presence-menu').locator('button').click()
+    await ben.page.getByRole('menuitemradio', { name: 'Automatic' }).click()
+    await ana.page.locator('[data-slot="header-status"]', { hasText: 'Online' }).waitFor()
+    await close()
+  },
+
+  async "21 people are found by keyboard, and only those of one's teams"({ browser, server }) {
+    const ana = await openWindow(browser, server, 'ana')
+    await ana.slot('new-message').waitFor()
+    await ana.page.keyboard.press('Control+k')
+    await ana.page.getByRole('combobox').waitFor()
+    await ana.page.keyboard.type('zoe')
+    await ana.page.getByText('Nobody in your teams matches “zoe”.').waitFor()
+    await ana.page.getByRole('combobox').fill('be')
+    await ana.page.getByRole('option', { name: /Ben Brandt/ }).waitFor()
+    await ana.page.keyboard.press('Enter')
+    await ana.until(() => document.activeElement?.matches('[data-slot="field"]') === true)
+    await ana.context.close()
+    const sue = await openWindow(browser, server, 'sue')
+    await sue.slot('new-message').click()
+    await sue.page.getByRole('combobox').fill('zo')
+    await sue.page.getByRole('option', { name: /Zoe Zhang/ }).waitFor()
+    await sue.context.close()
+  },
+
+  async '22 a blocked person sees only that they cannot write'({ browser, server }) {
+    const [ada, ben] = [server.user('ada'), server.user('ben')]
+    const conversation = await ada.conversationWith('ben')
+    await ada.call('POST', '/blocks', { user_id: ben.id })
+    const window = await openWindow(browser, server, 'ben', { path: `&c=${conversation}` })
+    await window.slot('cannot-send').getByText('You cannot message this person.').waitFor()
+    assert.equal(await window.field.count(), 0)
+    await ada.call('DELETE', `/blocks/${ben.id}`)
+    await window.context.close()
+  },
+
+  async '26 archive with undo, a message brings it back, pinned stays on top'({ browser, server }) {
+    const [ada, ben, sue] = ['ada', 'ben', 'sue'].map((name) => server.user(name))
+    const withBen = await ada.conversationWith('ben')
+    const withAna = await ada.conversationWith('ana')
+    await ada.send(withAna, 'one 26')
+    await ben.send(withBen, 'two 26')
+    assert.ok(sue)
+    const window = await openWindow(browser, server, 'ada')
+    const link = window.page.locator(`[data-conversation="${withBen}"]`)
+    const item = window.page.locator(`[data-slot="conversation"]:has([data-conversation="${withBen}"])`)
+    const menu = async (name) => {
+      await item.hover()
+      await item.locator('.rpt-item-menu').click()
+      await window.page.getByRole('menuitem', { name, exact: true }).click()
+    }
+    await link.waitFor()
+    await menu('Archive')
+    await link.waitFor({ state: 'detached' })
+    await window.slot('toasts').getByRole('button', { name: 'Undo' }).click()
+    await link.waitFor()
+    await menu('Archive')
+    await link.waitFor({ state: 'detached' })
+    // The window shows it before the server knows it; the message must come after both.
+    await eventually(async () => (await ada.call('GET', `/conversations/${withBen}`)).is_archived, 'the server to know')
+    await ben.send(withBen, 'back again 26')
+    await link.waitFor()
+    await menu('Pin')
+    await window.page.mouse.move(900, 600)
+    await server.user('ana').send(withAna, 'newer 26')
+    await window.page.locator('.rpt-item-preview', { hasText: 'newer 26' }).waitFor()
+    assert.equal(await window.slot('conversation-link').first().getAttribute('data-conversation'), withBen)
+    await ada.call('PATCH', `/conversations/${withBen}`, { is_pinned: false })
+    await window.context.close()
+  },
+
+  async '7 five windows share one socket, and another takes over'({ browser, server }) {
+    const context = await browser.newContext()
+    const sockets = []
+    const pages = []
+    for (let i = 0; i < 5; i++) {
+      const page = await context.newPage()
+      page.on('websocket', (socket) => sockets.push({ page, socket }))
+      await page.goto(`${server.url}/demo/?as=zoe`)
+      await page.locator('[data-slot="new-message"]').waitFor()
+      pages.push(page)
+    }
+    const open = () =>
+      new Set(sockets.filter(({ page, socket }) => !page.isClosed() && !socket.isClosed()).map(({ page }) => page))
+    await eventually(() => open().size === 1, 'one socket')
+    const [leader] = open()
+    await leader.close()
+    await eventually(() => open().size === 1, 'another window to take over')
+    const conversation = await server.user('sue').conversationWith('zoe')
+    await server.user('sue').send(conversation, 'to all windows 7')
+    for (const page of pages.filter((one) => !one.isClosed()))
+      await page.locator('.rpt-item-preview', { hasText: 'to all windows 7' }).waitFor({ timeout: 20_000 })
+    await context.close()
+  },
+}

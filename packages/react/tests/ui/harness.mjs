@@ -1,0 +1,197 @@
+// A Rapport server with five users, the built page in front of it, and two browsers' worth of help.
+import { execFile, spawn } from 'node:child_process'
+import { existsSync } from 'node:fs'
+import { mkdtemp, readFile, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { promisify } from 'node:util'
+import { servePage } from './page-server.mjs'
+
+const run = promisify(execFile)
+const root = join(import.meta.dirname, '..', '..', '..', '..')
+const BASE = '/api/supabase/user-chat'
+
+/** What the slowest step may take on a busy machine. Checks end as soon as the page shows it. */
+export const PATIENCE_MS = 15_000
+
+/** Starts everything. `close` ends it, by the process's own id. */
+export async function startServer({
+  binary = process.env.RAPPORT_BIN ?? join(root, 'target', 'debug', 'rapport'),
+  folder = join(root, 'demo', 'dist'),
+} = {}) {
+  if (!existsSync(binary))
+    throw new Error(`${binary} does not exist. Build it with \`cargo build\`, or set RAPPORT_BIN.`)
+  const temporary = await mkdtemp(join(tmpdir(), 'rapport-ui-'))
+  const envFile = join(temporary, 'env')
+  const log = []
+  const server = spawn(binary, ['dev', '--ephemeral', '--port', '0', '--env-file', envFile], {
+    stdio: ['ignore', 'pipe', 'pipe'],
+    // The checks search more than a person does.
+    env: { ...process.env, RAPPORT_CHAT_LIMITS_SEARCH_PER_MINUTE: '600' },
+  })
+  const exited = new Promise((done) => server.once('exit', done))
+  for (const stream of [server.stdout, server.stderr])
+    stream.on('data', (data) => (log.push(String(data)), log.length > 400 && log.shift()))
+  const env = await readEnv(envFile, exited, log)
+  const page = await servePage({ folder, upstream: Number(new URL(env.API_URL).port) })
+  return {
+    url: page.url,
+    env,
+    log: () => log.join(''),
+    cut: page.cut,
+    restore: page.restore,
+    user: (name) => userOf(env, name),
+    sql: (text) => query(env.DB_URL, text),
+    async close() {
+      await page.close()
+      server.kill('SIGTERM')
+      await exited
+      await rm(temporary, { recursive: true, force: true })
+    },
+  }
+}
+
+/** The file appears once the server is ready. */
+async function readEnv(path, exited, log) {
+  let isGone = false
+  void exited.then(() => (isGone = true))
+  for (;;) {
+    if (isGone) throw new Error(`the server ended before it was ready:\n${log.join('')}`)
+    if (existsSync(path)) break
+    await new Promise((done) => setTimeout(done, 100))
+  }
+  const text = await readFile(path, 'utf8')
+  return Object.fromEntries([...text.matchAll(/^([A-Z_]+)=["']?(.*?)["']?$/gm)].map(([, key, value]) => [key, value]))
+}
+
+async function query(url, text) {
+  const psql =
+    [
+      '/usr/lib/postgresql/15/bin/psql',
+      '/usr/lib/postgresql/16/bin/psql',
+      '/usr/lib/postgresql/17/bin/psql',
+      '/usr/lib/postgresql/18/bin/psql',
+    ].find(existsSync) ?? 'psql'
+  const { stdout } = await run(psql, ['-X', '-A', '-t', '-v', 'ON_ERROR_STOP=1', '-c', text, url])
+  return stdout.trim()
+}
+
+/** Of messages, so that each has an id of its own. */
+let number = 0
+
+/** The routes, as one of the users. Answers other than 2xx are errors here. */
+function userOf(env, name) {
+  const id = env[`USER_ID_${name.toUpperCase()}`]
+  const token = env[`USER_TOKEN_${name.toUpperCase()}`]
+  const call = async (method, path, body) => {
+    for (;;) {
+      const response = await fetch(`${env.API_URL}${BASE}${path}`, {
+        method,
+        headers: { Authorization: `Bearer ${token}`, 'Content-Type': 'application/json' },
+        ...(body && { body: JSON.stringify(body) }),
+      })
+      if (response.status === 429) {
+        await new Promise((done) => setTimeout(done, 1000 * Number(response.headers.get('retry-after') ?? 1)))
+        continue
+      }
+      const text = await response.text()
+      if (!response.ok) throw new Error(`${method} ${path}: ${response.status} ${text}`)
+      return text ? JSON.parse(text) : null
+    }
+  }
+  return {
+    id,
+    call,
+    conversationWith: async (other) =>
+      (await call('POST', '/conversations', { other_user_id: env[`USER_ID_${other.toUpperCase()}`] })).id,
+    send: (conversationId, content, rest = {}) =>
+      call('POST', '/messages', {
+        conversation_id: conversationId,
+        content,
+        client_message_id: `check-${process.pid}-${++number}`,
+        ...rest,
+      }),
+  }
+}
+
+/** A user's window. `locate` finds inside of the page; `rows` are the texts of the messages. */
+export async function openWindow(
+  browser,
+  server,
+  name,
+  { path = '', viewport = { width: 1000, height: 800 }, ...options } = {},
+) {
+  const context = await browser.newContext({ viewport, ...options })
+  const page = await context.newPage()
+  const problems = []
+  page.on('console', (message) => {
+    // Failed requests are part of some checks; the browser reports each one.
+    if (
+      ['error', 'warning'].includes(message.type()) &&
+      !/Failed to load resource|WebSocket connection|net::ERR/.test(message.text())
+    )
+      problems.push(message.text())
+  })
+  page.on('pageerror', (error) => problems.push(error.message))
+  page.setDefaultTimeout(PATIENCE_MS)
+  await page.goto(`${server.url}/demo/?as=${name}${path}`)
+  return { page, context, problems, ...actions(page) }
+}
+
+const row = (text) => `[data-slot="message-row"]:has-text(${JSON.stringify(text)})`
+
+function actions(page) {
+  return {
+    field: page.locator('[data-slot="field"]'),
+    row: (text) => page.locator(row(text)),
+    slot: (name) => page.locator(`[data-slot="${name}"]`),
+    /** Opens the conversation with this person from the list. */
+    async openChat(person) {
+      await page.locator(`[data-slot="conversation-link"]:has-text(${JSON.stringify(person)})`).click()
+      await page.locator('[data-slot="field"]').waitFor()
+    },
+    async send(text) {
+      await page.locator('[data-slot="field"]').fill(text)
+      await page.keyboard.press('Enter')
+    },
+    async texts() {
+      return page.locator('[data-slot="message-row"] .rpt-text').evaluateAll((all) =>
+        all.map((one) =>
+          [...one.childNodes]
+            .filter((node) => !(node instanceof Element && node.matches('[data-slot="meta"]')))
+            .map((node) => node.textContent)
+            .join(''),
+        ),
+      )
+    },
+    /** Waits until the function, which runs in the page, returns something true. */
+    until: (check, argument) => page.waitForFunction(check, argument, { timeout: PATIENCE_MS, polling: 50 }),
+    /** Where a row is, relative to the top of the list. */
+    topOf: (text) =>
+      page
+        .locator(row(text))
+        .last()
+        .evaluate((element) => element.getBoundingClientRect().top),
+    position: () => page.locator('[data-slot="scroller"]').evaluate((element) => element.scrollTop),
+    wheel: async (dy) => {
+      const box = await page.locator('[data-slot="scroller"]').boundingBox()
+      await page.mouse.move(box.x + box.width / 2, box.y + box.height / 2)
+      await page.mouse.wheel(0, dy)
+    },
+  }
+}
+
+/** Waits for two frames: layout and observers have run. */
+export const settle = (page) =>
+  page.evaluate(() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done))))
+
+/** Waits outside of the page until the function returns something true. */
+export async function eventually(check, what) {
+  const until = Date.now() + PATIENCE_MS
+  for (;;) {
+    const result = await check()
+    if (result) return result
+    if (Date.now() > until) throw new Error(`timed out: ${what}`)
+    await new Promise((done) => setTimeout(done, 50))
+  }
+}

@@ -1,0 +1,63 @@
+import { describe, expect, it } from 'vitest'
+import { codePoints, isEmojiOnly, isLong, tokenize } from '../../src/format/text'
+
+describe('tokenize', () => {
+  const links = (text: string): string[] =>
+    tokenize(text).flatMap((token) => (token.kind === 'link' ? [token.href] : []))
+
+  it('finds web addresses without the punctuation of the sentence', () => {
+    expect(links('See https://example.com/a?b=c, and www.example.org.')).toEqual([
+      'https://example.com/a?b=c',
+      'https://www.example.org',
+    ])
+    expect(links('(https://example.com/x_(y))')).toEqual(['https://example.com/x_(y)'])
+  })
+
+  it('finds email addresses', () => {
+    expect(links('mail help@example.com!')).toEqual(['mailto:help@example.com'])
+  })
+
+  it('makes no links of other schemes', () => {
+    expect(links('javascript:alert(1) data:text/html,x vbscript:x file:///etc/passwd')).toEqual([])
+  })
+
+  it('keeps code as it is', () => {
+    expect(tokenize('run `curl https://example.com` now')).toEqual([
+      { kind: 'text', text: 'run ' },
+      { kind: 'code', text: 'curl https://example.com' },
+      { kind: 'text', text: ' now' },
+    ])
+  })
+
+  it('loses nothing of a text', () => {
+    for (const text of [
+      '',
+      'plain',
+      '`a` b https://c.de. `',
+      'a@b.c, www.x.y! <img onerror=x>',
+      'https://[broken and http://ok.example',
+    ]) {
+      const shown = tokenize(text)
+        .map((token) => (token.kind === 'code' ? `\`${token.text}\`` : token.text))
+        .join('')
+      expect(shown).toBe(text)
+    }
+  })
+})
+
+describe('the length of a text', () => {
+  it('is counted in code points, as by the server', () => {
+    expect(codePoints('😀'.repeat(4000))).toBe(4000)
+  })
+
+  it('decides about folding', () => {
+    expect(isLong('line\n'.repeat(11))).toBe(false)
+    expect(isLong('line\n'.repeat(13))).toBe(true)
+    expect(isLong('x'.repeat(1201))).toBe(true)
+  })
+})
+
+describe('isEmojiOnly', () => {
+  it.each(['🎉', '😀😀😀', '👨‍👩‍👧 ❤️', '🇩🇪'])('accepts %s', (text) => expect(isEmojiOnly(text)).toBe(true))
+  it.each(['', 'a', '🎉!', '😀😀😀😀', '12'])('refuses %s', (text) => expect(isEmojiOnly(text)).toBe(false))
+})
