@@ -412,13 +412,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/61_message_insert.sql' and checksum = '6cada097d2294d6bff9cb011e0c2362d6c5cee4abb0d9ebf816ae175424ebbef'
+  where path = 'chat/61_message_insert.sql' and checksum = '365ceaf7da69a2a001bdf9c263a1c4bfe27d562c965622a319d2368616920ecb'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/61_message_insert.sql
 \ir definitions/chat/61_message_insert.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/61_message_insert.sql', '6cada097d2294d6bff9cb011e0c2362d6c5cee4abb0d9ebf816ae175424ebbef')
+  ('chat/61_message_insert.sql', '365ceaf7da69a2a001bdf9c263a1c4bfe27d562c965622a319d2368616920ecb')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
@@ -484,13 +484,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/80_presence.sql' and checksum = '50260bf68ce8e0a1b981fddf4b511c85ae6a5a51c75e031e16f97036772be68f'
+  where path = 'chat/80_presence.sql' and checksum = '93bbc73f2ec9357fc828eaf4830f78e0f8c701008b82266334640d496db42e9c'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/80_presence.sql
 \ir definitions/chat/80_presence.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/80_presence.sql', '50260bf68ce8e0a1b981fddf4b511c85ae6a5a51c75e031e16f97036772be68f')
+  ('chat/80_presence.sql', '93bbc73f2ec9357fc828eaf4830f78e0f8c701008b82266334640d496db42e9c')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
@@ -556,13 +556,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/88_sync.sql' and checksum = '1cfaae20c288a676849c3956c41d5799bcb813ba562d7e09f0ffc331f43ecbee'
+  where path = 'chat/88_sync.sql' and checksum = '10e2c6e7feb520991b652ae70dc2fc261908dabb12f61f72bbae5db1bf6d2c78'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/88_sync.sql
 \ir definitions/chat/88_sync.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/88_sync.sql', '1cfaae20c288a676849c3956c41d5799bcb813ba562d7e09f0ffc331f43ecbee')
+  ('chat/88_sync.sql', '10e2c6e7feb520991b652ae70dc2fc261908dabb12f61f72bbae5db1bf6d2c78')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
@@ -580,13 +580,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/90_policies.sql' and checksum = '16dd19312c24a2f049fe823fbc15bb4ffca0125ad27ec4d992602b1e3f28673b'
+  where path = 'chat/90_policies.sql' and checksum = '025c0ac2ee9ec32be32884683022839946a8e50b74187cbbeb42563a89dc599f'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/90_policies.sql
 \ir definitions/chat/90_policies.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/90_policies.sql', '16dd19312c24a2f049fe823fbc15bb4ffca0125ad27ec4d992602b1e3f28673b')
+  ('chat/90_policies.sql', '025c0ac2ee9ec32be32884683022839946a8e50b74187cbbeb42563a89dc599f')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
