@@ -5,7 +5,7 @@ export interface components {
         Block: {
             /** Format: date-time */
             created_at: string;
-            /** @description Null for somebody the caller does not know. */
+            /** @description Null for a person unknown to the caller. */
             user: {
                 avatar_url: string | null;
                 email: string | null;
@@ -19,7 +19,7 @@ export interface components {
         ChatConfig: {
             /**
              * Format: int64
-             * @description Seconds in which a message can be edited; 0: for ever.
+             * @description Seconds after sending during which a message can be edited; 0: no limit.
              */
             edit_window_s: number;
             features: {
@@ -30,38 +30,38 @@ export interface components {
             };
             /**
              * Format: int64
-             * @description Of a request.
+             * @description Maximum size of a request body.
              */
             max_body_bytes: number;
             /**
              * Format: int64
-             * @description In code points.
+             * @description In Unicode code points.
              */
             max_client_message_id_length: number;
             /**
              * Format: int64
-             * @description In code points.
+             * @description In Unicode code points.
              */
             max_message_length: number;
             message_types: ("text" | "image" | "file")[];
             /**
              * Format: int64
-             * @description Seconds for which a report of presence holds.
+             * @description Seconds for which a presence report is valid.
              */
             presence_ttl_s: number;
             /**
              * Format: int64
-             * @description How long somebody counts as typing.
+             * @description Milliseconds after which a typing state expires.
              */
             typing_expires_in_ms: number;
         };
         Confirmation: {
             /**
              * Format: uuid
-             * @description What was deleted.
+             * @description The id of the deleted object.
              */
             id: string;
-            /** @description For people. */
+            /** @description A text for humans. */
             message: string;
             /** @constant */
             success: true;
@@ -70,7 +70,7 @@ export interface components {
             avatar_url: string | null;
             /**
              * Format: uuid
-             * @description The conversation of the two, if there is one.
+             * @description The direct conversation with the caller, if there is one.
              */
             conversation_id: string | null;
             email: string | null;
@@ -79,7 +79,7 @@ export interface components {
             id: string;
             /**
              * Format: date-time
-             * @description Of that conversation.
+             * @description The time of the latest message in that conversation.
              */
             last_message_at: string | null;
             /** Format: date-time */
@@ -87,59 +87,59 @@ export interface components {
             /** @enum {string} */
             role: "user" | "admin" | "super_admin";
             /**
-             * @description `offline` also for those who do not show it.
+             * @description Also `offline` for people who do not share their presence.
              * @enum {string}
              */
             status: "online" | "away" | "busy" | "offline";
-            /** @description A team that the caller is in. */
+            /** @description A team shared with the caller. */
             team_id: string | null;
         };
         Conversation: {
-            /** @description Whether the caller may write here now. */
+            /** @description Whether the caller may currently send messages here. */
             can_send: boolean;
             /**
              * Format: int64
-             * @description Messages up to it are gone for the caller, who cleared the conversation.
+             * @description Messages up to this `seq` are hidden, because the caller cleared the conversation.
              */
             cleared_seq: number;
             /** Format: date-time */
             created_at: string;
             /** Format: uuid */
             created_by: string | null;
-            /** @description What the caller has not sent yet. */
+            /** @description The caller's unsent text. */
             draft: string | null;
             /** Format: uuid */
             id: string;
-            /** @description By the caller. */
+            /** @description Archived by the caller. */
             is_archived: boolean;
-            /** @description By the caller, now. */
+            /** @description Whether the caller has muted the conversation and the mute has not ended. */
             is_muted: boolean;
-            /** @description To the top of the caller's list. */
+            /** @description Pinned to the top of the caller's list. */
             is_pinned: boolean;
             /** @enum {string} */
             kind: "direct" | "group";
-            /** @description The newest message that the caller sees. */
+            /** @description The newest message visible to the caller. */
             last_message: components["schemas"]["MessagePreview"] | null;
             /** Format: date-time */
             last_message_at: string | null;
             /**
              * Format: uuid
-             * @description The newest message that the caller sees.
+             * @description The newest message visible to the caller.
              */
             last_message_id: string | null;
             /**
              * Format: date-time
-             * @description By the caller.
+             * @description When the caller last read.
              */
             last_read_at: string | null;
             /**
              * Format: uuid
-             * @description By the caller.
+             * @description The caller's read position.
              */
             last_read_message_id: string | null;
             /**
              * Format: int64
-             * @description By the caller.
+             * @description The caller's read position.
              */
             last_read_seq: number;
             /**
@@ -147,7 +147,7 @@ export interface components {
              * @description The `seq` of the newest message.
              */
             last_seq: number;
-            /** @description By the caller, whatever was read. */
+            /** @description Marked by the caller, independently of the read position. */
             marked_unread: boolean;
             /**
              * Format: int64
@@ -156,60 +156,60 @@ export interface components {
             mention_count: number;
             /**
              * Format: date-time
-             * @description Null while muted: for good.
+             * @description End of the mute. Null while muted: no end.
              */
             muted_until: string | null;
             /** @enum {string} */
             notification_level: "all" | "mentions" | "none";
-            /** @description Whom the caller talks to. */
+            /** @description The other participant. */
             other_user: components["schemas"]["Participant"] | null;
             participant_1: components["schemas"]["Participant"] | null;
             /**
              * Format: uuid
-             * @description The smaller id of the two; null for somebody who is gone.
+             * @description The smaller of the two ids. Null if the account was deleted.
              */
             participant_1_id: string | null;
             participant_2: components["schemas"]["Participant"] | null;
             /**
              * Format: uuid
-             * @description The larger id of the two; null for somebody who is gone.
+             * @description The larger of the two ids. Null if the account was deleted.
              */
             participant_2_id: string | null;
             /**
              * Format: uuid
-             * @description To the other person.
+             * @description The last message delivered to the other person.
              */
             peer_last_delivered_message_id: string | null;
             /**
              * Format: int64
-             * @description To the other person.
+             * @description The last message delivered to the other person.
              */
             peer_last_delivered_seq: number | null;
             /**
              * Format: uuid
-             * @description By the other person. Null unless both show what they read.
+             * @description The other person's read position. Null unless both share read receipts.
              */
             peer_last_read_message_id: string | null;
             /**
              * Format: int64
-             * @description By the other person. Null unless both show what they read.
+             * @description The other person's read position. Null unless both share read receipts.
              */
             peer_last_read_seq: number | null;
             /** Format: date-time */
             pinned_at: string | null;
             /**
              * Format: int64
-             * @description Grows with every change of a message here.
+             * @description Increases with every change of a message in the conversation.
              */
             rev: number;
             team_id: string | null;
-            /** @description Of a group. */
+            /** @description Only for groups. */
             title: string | null;
             /** Format: int64 */
             unread_count: number;
             /**
              * Format: date-time
-             * @description Moved by messages only, never by reading or pinning.
+             * @description Changed only by messages, not by reading or pinning.
              */
             updated_at: string;
         };
@@ -219,19 +219,19 @@ export interface components {
             is_archived: boolean;
             /** @enum {string} */
             kind: "direct" | "group";
-            /** @description Of a direct conversation. */
+            /** @description Only for direct conversations. */
             other_user: components["schemas"]["Participant"] | null;
             /** Format: uuid */
             participant_1_id: string | null;
             /** Format: uuid */
             participant_2_id: string | null;
-            /** @description Of a group. */
+            /** @description Only for groups. */
             title: string | null;
         };
         EarlierWording: {
             /**
              * Format: date-time
-             * @description When it ceased to be the wording.
+             * @description When this version was replaced.
              */
             edited_at: string;
             /** Format: uuid */
@@ -239,7 +239,7 @@ export interface components {
             previous_content: string;
             /**
              * Format: int64
-             * @description From 1 on.
+             * @description Starting at 1.
              */
             version: number;
         };
@@ -283,8 +283,28 @@ export interface components {
             role: "user" | "admin" | "super_admin";
             /** @enum {string} */
             status: "online" | "away" | "busy" | "offline";
-            /** @description A team that the caller is in, if there is one. */
+            /** @description A team shared with the caller, if there is one. */
             team_id: string | null;
+        };
+        Me: {
+            avatar_url: string | null;
+            /** @description Whether the caller may write at all. False if the application suspended or does not know them. `can_send` of a conversation covers its other members as well. */
+            can_write: boolean;
+            email: string | null;
+            full_name: string | null;
+            /** Format: uuid */
+            id: string;
+            /**
+             * @description Null if the application does not know the caller.
+             * @enum {string|null}
+             */
+            role: "user" | "admin" | "super_admin" | null;
+            /** @description Sorted by name. */
+            teams: {
+                id: string;
+                /** @description Null if the application keeps no names of teams. */
+                name: string | null;
+            }[];
         };
         Member: {
             avatar_url: string | null;
@@ -302,7 +322,7 @@ export interface components {
             last_read_at: string | null;
             /**
              * Format: uuid
-             * @description As they show it; null where either side does not share receipts.
+             * @description Null unless both sides share read receipts.
              */
             last_read_message_id: string | null;
             /** Format: date-time */
@@ -310,29 +330,29 @@ export interface components {
             /** @enum {string} */
             member_role: "member" | "owner";
             /**
-             * @description `offline` also for those who do not show it.
+             * @description Also `offline` for people who do not share their presence.
              * @enum {string}
              */
             status: "online" | "away" | "busy" | "offline";
         };
         Message: {
-            /** @description Always empty: this server takes no attachments. */
+            /** @description Always empty: this server does not support attachments. */
             attachments: Record<string, never>[];
-            /** @description Its sender's own id for it. */
+            /** @description The sending client's id for the message. */
             client_message_id: string | null;
-            /** @description Empty once deleted. */
+            /** @description Empty if the message was deleted. */
             content: string;
             /** Format: uuid */
             conversation_id: string;
             /**
              * Format: date-time
-             * @description Never earlier than that of a message with a smaller `seq`.
+             * @description Never earlier than `created_at` of a message with a smaller `seq`.
              */
             created_at: string;
             /** Format: date-time */
             deleted_at: string | null;
             /**
-             * @description For its sender: how far it got. For others: whether they read it.
+             * @description For the sender: how far the message got. For others: whether they have read it.
              * @enum {string}
              */
             delivery_status: "sent" | "delivered" | "read";
@@ -344,43 +364,43 @@ export interface components {
              * @description In bytes.
              */
             file_size: number | null;
-            /** @description Its media type. */
+            /** @description The media type of the file. */
             file_type: string | null;
             /** Format: uri-reference */
             file_url: string | null;
             /** Format: uuid */
             id: string;
-            /** @description A deleted message stays, without what it said. */
+            /** @description A deleted message remains, without its content. */
             is_deleted: boolean;
             is_edited: boolean;
-            /** @description Held up for everybody in the conversation. */
+            /** @description Pinned for all members of the conversation. */
             is_pinned: boolean;
             mentions: string[];
             /** @enum {string} */
             message_type: "text" | "image" | "file" | "system";
-            /** @description What its sender's program put there. */
+            /** @description Arbitrary data from the sender's application. */
             metadata: Record<string, never>;
-            /** @description In the order in which each was first given. */
+            /** @description Ordered by when each was first added. */
             reactions: components["schemas"]["Reaction"][];
-            /** @description Who read it, without its sender and without those who do not show it. */
+            /** @description The people who have read the message, except its sender and people who do not share read receipts. */
             read_by: string[];
             reply_to: components["schemas"]["MessagePreview"] | null;
             /** Format: uuid */
             reply_to_id: string | null;
             /**
              * Format: int64
-             * @description The conversation's revision when it last changed.
+             * @description The conversation's revision at the last change of the message.
              */
             rev: number;
             sender: components["schemas"]["Sender"] | null;
             /**
              * Format: uuid
-             * @description Null for somebody who is gone, and for messages of the server.
+             * @description Null for deleted accounts and for messages of the server.
              */
             sender_id: string | null;
             /**
              * Format: int64
-             * @description Its number in the conversation, without gaps.
+             * @description The number of the message in the conversation, without gaps.
              */
             seq: number;
             /** Format: date-time */
@@ -388,20 +408,20 @@ export interface components {
         };
         MessageHit: {
             conversation: components["schemas"]["ConversationCard"];
-            /** @description Its texts around the hits; none without words. */
+            /** @description Text around the hits; empty if the search has no words. */
             fragments: {
                 /**
-                 * @description Which text of the message it is from.
+                 * @description The field of the message that contains the fragment.
                  * @enum {string}
                  */
                 field: "content" | "file_name";
-                /** @description Begin and end of each hit in UTF-16 code units, half-open. */
+                /** @description Start (inclusive) and end (exclusive) of each hit, in UTF-16 code units. */
                 ranges: number[][];
-                /** @description As it was written: plain text, never markup. */
+                /** @description Plain text as written, never markup. */
                 text: string;
             }[];
             message: components["schemas"]["Message"];
-            /** @description How well it has the words; 0 without words. */
+            /** @description Relevance; 0 if the search has no words. */
             score: number;
         };
         MessagePreview: {
@@ -418,58 +438,58 @@ export interface components {
             sender_id: string | null;
         };
         OpenedConversation: {
-            /** @description Whether the caller may write here now. */
+            /** @description Whether the caller may currently send messages here. */
             can_send: boolean;
             /**
              * Format: int64
-             * @description Messages up to it are gone for the caller, who cleared the conversation.
+             * @description Messages up to this `seq` are hidden, because the caller cleared the conversation.
              */
             cleared_seq: number;
             /**
              * Format: uuid
-             * @description The same as `id`.
+             * @description Same as `id`.
              */
             conversation_id: string;
-            /** @description Whether it was opened by this request. */
+            /** @description Whether this request opened the conversation. */
             created: boolean;
             /** Format: date-time */
             created_at: string;
             /** Format: uuid */
             created_by: string | null;
-            /** @description What the caller has not sent yet. */
+            /** @description The caller's unsent text. */
             draft: string | null;
             /** Format: uuid */
             id: string;
-            /** @description By the caller. */
+            /** @description Archived by the caller. */
             is_archived: boolean;
-            /** @description By the caller, now. */
+            /** @description Whether the caller has muted the conversation and the mute has not ended. */
             is_muted: boolean;
-            /** @description To the top of the caller's list. */
+            /** @description Pinned to the top of the caller's list. */
             is_pinned: boolean;
             /** @enum {string} */
             kind: "direct" | "group";
-            /** @description The newest message that the caller sees. */
+            /** @description The newest message visible to the caller. */
             last_message: components["schemas"]["MessagePreview"] | null;
             /** Format: date-time */
             last_message_at: string | null;
             /**
              * Format: uuid
-             * @description The newest message that the caller sees.
+             * @description The newest message visible to the caller.
              */
             last_message_id: string | null;
             /**
              * Format: date-time
-             * @description By the caller.
+             * @description When the caller last read.
              */
             last_read_at: string | null;
             /**
              * Format: uuid
-             * @description By the caller.
+             * @description The caller's read position.
              */
             last_read_message_id: string | null;
             /**
              * Format: int64
-             * @description By the caller.
+             * @description The caller's read position.
              */
             last_read_seq: number;
             /**
@@ -477,7 +497,7 @@ export interface components {
              * @description The `seq` of the newest message.
              */
             last_seq: number;
-            /** @description By the caller, whatever was read. */
+            /** @description Marked by the caller, independently of the read position. */
             marked_unread: boolean;
             /**
              * Format: int64
@@ -486,60 +506,60 @@ export interface components {
             mention_count: number;
             /**
              * Format: date-time
-             * @description Null while muted: for good.
+             * @description End of the mute. Null while muted: no end.
              */
             muted_until: string | null;
             /** @enum {string} */
             notification_level: "all" | "mentions" | "none";
-            /** @description Whom the caller talks to. */
+            /** @description The other participant. */
             other_user: components["schemas"]["Participant"] | null;
             participant_1: components["schemas"]["Participant"] | null;
             /**
              * Format: uuid
-             * @description The smaller id of the two; null for somebody who is gone.
+             * @description The smaller of the two ids. Null if the account was deleted.
              */
             participant_1_id: string | null;
             participant_2: components["schemas"]["Participant"] | null;
             /**
              * Format: uuid
-             * @description The larger id of the two; null for somebody who is gone.
+             * @description The larger of the two ids. Null if the account was deleted.
              */
             participant_2_id: string | null;
             /**
              * Format: uuid
-             * @description To the other person.
+             * @description The last message delivered to the other person.
              */
             peer_last_delivered_message_id: string | null;
             /**
              * Format: int64
-             * @description To the other person.
+             * @description The last message delivered to the other person.
              */
             peer_last_delivered_seq: number | null;
             /**
              * Format: uuid
-             * @description By the other person. Null unless both show what they read.
+             * @description The other person's read position. Null unless both share read receipts.
              */
             peer_last_read_message_id: string | null;
             /**
              * Format: int64
-             * @description By the other person. Null unless both show what they read.
+             * @description The other person's read position. Null unless both share read receipts.
              */
             peer_last_read_seq: number | null;
             /** Format: date-time */
             pinned_at: string | null;
             /**
              * Format: int64
-             * @description Grows with every change of a message here.
+             * @description Increases with every change of a message in the conversation.
              */
             rev: number;
             team_id: string | null;
-            /** @description Of a group. */
+            /** @description Only for groups. */
             title: string | null;
             /** Format: int64 */
             unread_count: number;
             /**
              * Format: date-time
-             * @description Moved by messages only, never by reading or pinning.
+             * @description Changed only by messages, not by reading or pinning.
              */
             updated_at: string;
         };
@@ -552,7 +572,7 @@ export interface components {
             /** Format: date-time */
             last_seen: string | null;
             /**
-             * @description `offline` also for those who do not show it.
+             * @description Also `offline` for people who do not share their presence.
              * @enum {string}
              */
             status: "online" | "away" | "busy" | "offline";
@@ -561,7 +581,7 @@ export interface components {
             browser_enabled: boolean;
             /**
              * Format: int64
-             * @description Of the day, in `timezone`.
+             * @description Hour of the day, in `timezone`.
              */
             digest_hour: number;
             /** Format: date-time */
@@ -575,12 +595,12 @@ export interface components {
             quiet_end: string | null;
             /** @description In `timezone`. */
             quiet_start: string | null;
-            /** @description Off: I look offline to everybody. */
+            /** @description Off: the user appears offline to everyone. */
             share_presence: boolean;
-            /** @description Off: others do not learn what I read, and I am not told either. */
+            /** @description Off: others do not see what the user has read, and the user does not see it of others. */
             share_read_receipts: boolean;
             share_typing: boolean;
-            /** @description Whether notifications show what was written. */
+            /** @description Whether notifications show the text of messages. */
             show_preview: boolean;
             sound_enabled: boolean;
             /** @description A name of the IANA time zone database. */
@@ -591,16 +611,16 @@ export interface components {
             user_id: string;
         };
         Presence: {
-            /** @description The caller's own, and for admins that of their people. */
+            /** @description Visible only to the person and their admins. */
             current_page: string | null;
             /**
              * Format: int64
-             * @description Sockets, or sessions that report, whichever are more.
+             * @description Number of open sockets or of reporting sessions, whichever is larger.
              */
             device_count: number;
             /**
              * Format: uuid
-             * @description Only where an application writes it.
+             * @description Set only if an application writes it.
              */
             is_typing_to: string | null;
             /** Format: date-time */
@@ -608,13 +628,13 @@ export interface components {
             /** Format: date-time */
             last_seen: string | null;
             /**
-             * @description The caller's own only.
+             * @description Only in the caller's own row.
              * @enum {string|null}
              */
             manual_status: "online" | "away" | "busy" | "offline" | null;
             /**
              * Format: date-time
-             * @description The caller's own only.
+             * @description Only in the caller's own row.
              */
             manual_until: string | null;
             /** @enum {string} */
@@ -629,15 +649,15 @@ export interface components {
         Reaction: {
             /**
              * Format: int64
-             * @description How many people gave it.
+             * @description Number of people with this reaction.
              */
             count: number;
-            /** @description The same as `reaction`. */
+            /** @description Same as `reaction`. */
             emoji: string;
-            /** @description Whether the caller did. */
+            /** @description Whether the caller is one of them. */
             me: boolean;
             reaction: string;
-            /** @description The first ten of them. */
+            /** @description The first ten people. */
             user_ids: string[];
         };
         ReadResult: {
@@ -649,12 +669,12 @@ export interface components {
             success: true;
             /**
              * Format: int64
-             * @description What is left in the conversations that were named.
+             * @description Messages that are still unread in the affected conversations.
              */
             unread_count: number;
             /**
              * Format: int64
-             * @description Messages that were unread before.
+             * @description Number of messages that were unread before.
              */
             updated: number;
         };
@@ -688,25 +708,25 @@ export interface components {
             conversations: components["schemas"]["Conversation"][];
             /** @description For the next request. */
             cursor: string;
-            /** @description Whether to go on at once. */
+            /** @description Whether another page is available now. */
             has_more: boolean;
-            /** @description Deleted ones included. */
+            /** @description Including deleted messages. */
             messages: components["schemas"]["Message"][];
-            /** @description How far the others have read and received. */
+            /** @description Read and delivery positions of the other members. */
             receipts: components["schemas"]["Receipt"][];
-            /** @description To be forgotten, with all their messages. */
+            /** @description Conversations to remove, with all their messages. */
             removed_conversation_ids: string[];
-            /** @description To be forgotten. */
+            /** @description Messages to remove. */
             removed_message_ids: string[];
         };
         UnreadCounts: {
-            /** @description Of each conversation that has some, muted and archived ones included. */
+            /** @description Unread messages per conversation that has any, including muted and archived ones. */
             by_conversation: {
                 [key: string]: number;
             };
             /**
              * Format: int64
-             * @description Conversations that have some.
+             * @description Conversations with unread messages.
              */
             conversations: number;
             /**
@@ -732,6 +752,7 @@ export type EarlierWording = components['schemas']['EarlierWording'];
 export type Error = components['schemas']['Error'];
 export type FoundOfAll = components['schemas']['FoundOfAll'];
 export type FoundPerson = components['schemas']['FoundPerson'];
+export type Me = components['schemas']['Me'];
 export type Member = components['schemas']['Member'];
 export type Message = components['schemas']['Message'];
 export type MessageHit = components['schemas']['MessageHit'];
