@@ -159,7 +159,8 @@ function Preview({
   const isRead = isOwn && (conversation.peer_last_read_seq ?? -1) >= conversation.last_seq
   return (
     <span className="rpt-item-preview" data-deleted={last.is_deleted || undefined} dir="auto">
-      {isOwn && <span className="rpt-hidden">{strings.previewOwn('')}</span>}
+      {/* As `bdi`, it does not decide about the direction of the text behind it. */}
+      {isOwn && <bdi className="rpt-hidden">{strings.previewOwn('')}</bdi>}
       {isOwn && !last.is_deleted && (
         <span className="rpt-item-state" aria-hidden="true">
           <StateIcon

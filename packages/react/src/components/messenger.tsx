@@ -6,6 +6,7 @@ import { ConversationsList } from './conversations-list'
 import { EmptyState } from './empty-state'
 import { NewChatDialog } from './new-chat-dialog'
 import { ShortcutsDialog } from './shortcuts-dialog'
+import { useKeyboardInset } from './use-keyboard-inset'
 import { useShortcuts } from './use-shortcuts'
 import { UserChatInterface } from './user-chat-interface'
 
@@ -56,6 +57,8 @@ export function Messenger({ conversationId, messageId, onOpen, density = 'comfor
     find: () => setFinding(true),
     help: () => setHelping(true),
   })
+
+  useKeyboardInset(root)
 
   // After "Back" on a narrow screen the focus goes to the conversation that one came from.
   const last = useRef<string | null>(null)

@@ -4,6 +4,7 @@ import { MessagesSquare } from 'lucide-react'
 import { useMemo, useState, type ReactNode } from 'react'
 import { useChatClient, useChatContext } from '../context/chat-context'
 import { useChatState } from '../context/use-store'
+import { previewText } from '../components/message/quote'
 import { displayName } from '../format/names'
 import { isUnread } from '../hooks/use-conversations'
 import { Avatar } from '../parts/avatar'
@@ -11,7 +12,6 @@ import { IconButton } from '../parts/icon-button'
 import { Popup } from '../parts/popup'
 import { Time } from '../parts/time'
 import { UnreadBadge } from '../parts/unread-badge'
-import { oneLine } from '../format/text'
 import { useMessagesLabel } from './messages-badge'
 
 export interface QuickAccessProps {
@@ -85,7 +85,7 @@ export function QuickAccess({ onOpen, onNewConversation }: QuickAccessProps): Re
                         )}
                       </span>
                       <span className="rpt-person-email" dir="auto">
-                        {oneLine(conversation.last_message?.content ?? '')}
+                        {conversation.last_message && previewText(conversation.last_message, strings)}
                       </span>
                     </span>
                     <UnreadBadge count={Math.max(1, conversation.unread_count)} isMuted={conversation.is_muted} />
