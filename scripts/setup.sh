@@ -17,6 +17,16 @@ need_postgres() {
     missing+=(postgresql)
 }
 
+# The page's tests look at layout, so they need fonts for Latin, Arabic and emoji as well.
+need_browsers() {
+  need chromium chromium
+  need firefox-esr firefox-esr
+  local font
+  for font in fonts-inter fonts-noto-core fonts-noto-color-emoji; do
+    dpkg-query -W "$font" >/dev/null 2>&1 || missing+=("$font")
+  done
+}
+
 install_missing() {
   if ! command -v cargo >/dev/null 2>&1; then
     echo "Building Rapport requires Rust 1.95 or newer, which was not found. See https://rustup.rs" >&2
