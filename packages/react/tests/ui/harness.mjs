@@ -30,6 +30,8 @@ export async function startServer({
     env: { ...process.env, RAPPORT_CHAT_LIMITS_SEARCH_PER_MINUTE: '600' },
   })
   const exited = new Promise((done) => server.once('exit', done))
+  // Also when a script throws before it closes the server.
+  process.once('exit', () => server.kill('SIGTERM'))
   for (const stream of [server.stdout, server.stderr])
     stream.on('data', (data) => (log.push(String(data)), log.length > 400 && log.shift()))
   const env = await readEnv(envFile, exited, log)
