@@ -72,6 +72,14 @@ export class People {
     this.onChange()
   }
 
+  /**
+   * The status in a row of the list. It is as old as the row, which is kept and merged for as long
+   * as the page lives, so it counts only until something else is known.
+   */
+  suggestPresence(userId: string, row: Partial<wire.Presence>): void {
+    if (!this.presence.has(userId)) this.putPresence(userId, row)
+  }
+
   /** Built once for all changes: a first load brings hundreds. */
   snapshot(): Pick<ChatState, 'people' | 'presence'> {
     return { people: Object.fromEntries(this.byId), presence: Object.fromEntries(this.presence) }

@@ -279,6 +279,13 @@ describe('the list', () => {
   })
 })
 
+test('a row of the list does not bring back an old status', () => {
+  const { store } = displayed(syncPage({ conversations: [conversation()], messages: [] }))
+  store.putPresence(PEER, { status: 'online' })
+  store.putConversation(conversation({ unread_count: 1 }))
+  expect(store.getState().presence[PEER]?.status).toBe('online')
+})
+
 describe('snapshots', () => {
   test('keep what did not change', () => {
     const { store } = displayed(

@@ -224,7 +224,7 @@ export class Store {
     }
     for (const person of [row.participant_1, row.participant_2, row.other_user]) {
       this.putPerson(person)
-      if (person) this.putPresence(person.id, person)
+      if (person) this.people.suggestPresence(person.id, person)
     }
     this.receipts.putPeer(row)
     this.touch(row.id)

@@ -298,9 +298,6 @@ test(
     const [ana, ben] = [clientOf('ANA'), clientOf('BEN')]
     await Promise.all([live(ana), live(ben)])
     const id = await chat(ana, ben, 'BEN')
-    const text = randomUUID()
-    ben.conversation(id).send(text)
-    await until(ben, 'Ben to have sent', ({ unsentCount }) => unsentCount === 0)
     const session = {
       access_token: tokenOf('ANA'),
       refresh_token: 'unused',
@@ -310,7 +307,15 @@ test(
     }
     const cookie = `sb-project-auth-token=base64-${Buffer.from(JSON.stringify(session)).toString('base64url')}`
     const api = createServerApi({ url: server.env['API_URL']!, cookie })
-    const { data, error } = await loadInitialState(api, { conversationId: id })
+    const text = randomUUID()
+    ben.conversation(id).send(text)
+    const stored = () =>
+      ben
+        .conversation(id)
+        .getTimeline()
+        .messages.find(({ content, seq }) => content === text && seq !== Infinity)
+    await until(ben, 'Ben to have sent', () => stored() !== undefined)
+    const { data, error } = await loadInitialState(api, { conversationId: id, messageId: stored()!.id })
     expect(error).toBeNull()
     expect(data?.me?.full_name).toBe('Ana Alvarez')
     expect(data?.pages?.[0]?.messages.at(-1)?.content).toBe(text)
