@@ -33,6 +33,13 @@ select tests.none('functions that anon may call', array_agg(f.name))
 from tests.functions f
 where has_function_privilege('anon', f.oid, 'execute') and f.name not in ('chat.is_chat_topic(text)');
 
+-- Every user can take an advisory lock and keep it. The key of an idempotency lock contains a secret of
+-- the caller.
+select tests.none('functions that advisory locks can stop', array_agg(f.name))
+from tests.functions f
+join pg_proc p on p.oid = f.oid
+where p.prosrc ~ 'advisory_' and f.name not like 'chat.claim_idempotency_key(%';
+
 -- A disabled type of plan node raises the cost of a plan that uses it nevertheless, and such a plan
 -- would be compiled at every execution.
 select tests.none('functions that disable plan types but not compilation', array_agg(f.name))
