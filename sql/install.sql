@@ -688,13 +688,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'realtime/30_policies.sql' and checksum = '855607cb3f0ed734a4cf360db01ce6ea24d9e918fd5dd5c02034834b30de0216'
+  where path = 'realtime/30_policies.sql' and checksum = '790869be1ada24f48b03031eabdedaa4d52bf3b9308a891bfa5714a10d62ece2'
 ) as pending \gset
 \if :pending
 \echo definitions/realtime/30_policies.sql
 \ir definitions/realtime/30_policies.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('realtime/30_policies.sql', '855607cb3f0ed734a4cf360db01ce6ea24d9e918fd5dd5c02034834b30de0216')
+  ('realtime/30_policies.sql', '790869be1ada24f48b03031eabdedaa4d52bf3b9308a891bfa5714a10d62ece2')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 

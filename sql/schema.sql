@@ -7602,7 +7602,7 @@ ALTER TABLE realtime.messages ENABLE ROW LEVEL SECURITY;
 
 -- Name: messages messages are of the topic that was asked about; Type: POLICY; Schema: realtime; Owner: -
 
-CREATE POLICY "messages are of the topic that was asked about" ON realtime.messages AS RESTRICTIVE USING (COALESCE((topic = NULLIF(current_setting('realtime.topic'::text, true), ''::text)), true)) WITH CHECK (COALESCE((topic = NULLIF(current_setting('realtime.topic'::text, true), ''::text)), true));
+CREATE POLICY "messages are of the topic that was asked about" ON realtime.messages AS RESTRICTIVE USING (COALESCE((topic = NULLIF(( SELECT current_setting('realtime.topic'::text, true) AS current_setting), ''::text)), true)) WITH CHECK (COALESCE((topic = NULLIF(( SELECT current_setting('realtime.topic'::text, true) AS current_setting), ''::text)), true));
 
 -- Name: messages_default; Type: ROW SECURITY; Schema: realtime; Owner: -
 

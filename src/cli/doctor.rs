@@ -468,8 +468,8 @@ async fn check_host_columns(
 }
 
 /// Checks that users cannot create temporary types. An expression that runs with the session's
-/// search_path, such as a policy of the application with `auth.uid()`, uses them instead of the real
-/// ones. On a pooled connection they remain for the next user.
+/// `search_path`, such as a policy of the application with `auth.uid()`, uses them instead of the
+/// real ones. On a pooled connection they remain for the next user.
 async fn check_temporary_objects(
     client: &Client,
     report: &mut Report,

@@ -19,9 +19,9 @@ pub(super) const PREPARE: &[&str] = &[
 ];
 
 /// Makes installers wait for each other, by a lock on a row that no other role may lock. Before the
-/// table exists, only an advisory lock can do that. Every user of the database can take that one and
-/// keep it, so the wait is short, and the refusal names the holder. The number of the advisory lock is
-/// `rapport` in ASCII; the view shows its two halves.
+/// table exists, only an advisory lock can do that. Every user of the database can take that one
+/// and keep it, so the wait is short, and the refusal names the holder. The number of the advisory
+/// lock is `rapport` in ASCII; the view shows its two halves.
 ///
 /// A login without rights on the table gets its answer from [`Pending::read`].
 const LOCK: &str = "do $lock$

@@ -141,8 +141,8 @@ begin
   drop policy if exists "messages are of the topic that was asked about" on realtime.messages;
   create policy "messages are of the topic that was asked about" on realtime.messages
     as restrictive for all to public
-    using (coalesce(topic = nullif(current_setting('realtime.topic', true), ''), true))
-    with check (coalesce(topic = nullif(current_setting('realtime.topic', true), ''), true));
+    using (coalesce(topic = nullif((select current_setting('realtime.topic', true)), ''), true))
+    with check (coalesce(topic = nullif((select current_setting('realtime.topic', true)), ''), true));
 exception when insufficient_privilege then
   raise warning '% may not create policies on realtime.messages: the private channels of the chat stay closed.', current_user;
 end
