@@ -12,10 +12,37 @@
 \set VERBOSITY terse
 
 begin;
-set local lock_timeout = '60s';
 set local statement_timeout = 0;
 set local search_path = pg_catalog, pg_temp;
-select pg_catalog.pg_advisory_xact_lock(32195282895598196) as locked \gset
+do $lock$
+declare
+  holders text;
+begin
+  if not exists (select from pg_class c join pg_namespace n on n.oid = c.relnamespace where n.nspname = 'chat' and c.relname = 'locks') then
+    begin
+      perform set_config('lock_timeout', '10s', true);
+      perform pg_advisory_xact_lock(32195282895598196);
+    exception when lock_not_available then
+      select string_agg(format('%s (user %s)', l.pid, coalesce(a.usename, '?')), ', ') into holders
+      from pg_locks l
+      left join pg_stat_activity a on a.pid = l.pid
+      join pg_database d on d.oid = l.database and d.datname = current_database()
+      where l.locktype = 'advisory' and l.granted and l.objsubid = 1
+        and (l.classid::int8 << 32 | l.objid::int8) = 32195282895598196;
+      raise exception 'The advisory lock of the installation is held by process %.', coalesce(holders, '?')
+        using errcode = 'RP002', hint = 'If no other installation is running, end the process with pg_terminate_backend().';
+    end;
+  end if;
+  if exists (select from pg_class c join pg_namespace n on n.oid = c.relnamespace where n.nspname = 'chat' and c.relname = 'locks') then
+    begin
+      perform set_config('lock_timeout', '60s', true);
+      perform from chat.locks where purpose = 'installation' for update;
+    exception when insufficient_privilege then
+      null;
+    end;
+  end if;
+end
+$lock$;
 set local lock_timeout = '5s';
 
 select count(*) < 2 as missing
@@ -55,15 +82,16 @@ begin
     (21, 'unsampled_text', 'da4415d40f5dec0ed9f0d8f7220f4c66feb9e5f009c5c613d194812b252cb29a'),
     (22, 'message_expiry', '1d7e4f38071b07bed15b76fb1c646e5dec56e6cd3ee25a35da31c1e0d1b11066'),
     (23, 'teams', '4e550a04029a7538efcb6a9d495f32754657afeecbbe87581dd7902f4beb7ef5'),
-    (24, 'presence_pages_unseen', 'e8c93b37d2d4c3e0cdf8fb140a4e4a1675ff2ab2b03ffe9ad78a1bd74a094e6d')
+    (24, 'presence_pages_unseen', 'e8c93b37d2d4c3e0cdf8fb140a4e4a1675ff2ab2b03ffe9ad78a1bd74a094e6d'),
+    (25, 'locks', '396cba6ea63ce9c1de8bf79ac55224bda1c67d1a3427b3b2eef7cb9c952c130a')
   ), applied as (
     select version, checksum from chat.schema_migrations
   )
   select coalesce(
     (
-      select format('The schema is at version %s, but this script knows only version 24: use a newer script.', max(version))
+      select format('The schema is at version %s, but this script knows only version 25: use a newer script.', max(version))
       from applied
-      having max(version) > 24
+      having max(version) > 25
     ),
     (
       select format('Migration %s is not in the ledger although a later one is.', min(k.version))
@@ -278,6 +306,14 @@ insert into chat.schema_migrations (version, name, checksum) values
 \ir migrations/0024_presence_pages_unseen.sql
 \endif
 
+select not exists (select from chat.schema_migrations where version = 25) as pending \gset
+\if :pending
+\echo migrations/0025_locks.sql
+insert into chat.schema_migrations (version, name, checksum) values
+  (25, 'locks', '396cba6ea63ce9c1de8bf79ac55224bda1c67d1a3427b3b2eef7cb9c952c130a');
+\ir migrations/0025_locks.sql
+\endif
+
 select not exists (
   select from chat.schema_definitions
   where path = 'auth/10_claims.sql' and checksum = '2c09eedde3a50b35ce7cb700c6a7497336c377582cfa4692d5f83be5c91df101'
@@ -311,6 +347,18 @@ select not exists (
 \ir definitions/chat/10_refusals.sql
 insert into chat.schema_definitions (path, checksum) values
   ('chat/10_refusals.sql', '3289bb67ef2db3ee814de4d1f8459040d9e8a96bd9fcddfb8415c48aa9add226')
+on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
+\endif
+
+select not exists (
+  select from chat.schema_definitions
+  where path = 'chat/15_caller.sql' and checksum = '796b667afe62578ee3c9a89cdf44de5b17d37980f5d23030e8dce79b0fd1748d'
+) as pending \gset
+\if :pending
+\echo definitions/chat/15_caller.sql
+\ir definitions/chat/15_caller.sql
+insert into chat.schema_definitions (path, checksum) values
+  ('chat/15_caller.sql', '796b667afe62578ee3c9a89cdf44de5b17d37980f5d23030e8dce79b0fd1748d')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
@@ -352,13 +400,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/40_people.sql' and checksum = 'c83c996562c5b544e891be07e2a278922a22b19de11386566d235f1378d43bea'
+  where path = 'chat/40_people.sql' and checksum = '7311f3a7eb3c4faaa7cbe7c92542d94ec00b46ba0b3214f6223abc42c11cc501'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/40_people.sql
 \ir definitions/chat/40_people.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/40_people.sql', 'c83c996562c5b544e891be07e2a278922a22b19de11386566d235f1378d43bea')
+  ('chat/40_people.sql', '7311f3a7eb3c4faaa7cbe7c92542d94ec00b46ba0b3214f6223abc42c11cc501')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
@@ -412,13 +460,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/61_message_insert.sql' and checksum = '365ceaf7da69a2a001bdf9c263a1c4bfe27d562c965622a319d2368616920ecb'
+  where path = 'chat/61_message_insert.sql' and checksum = '6cada097d2294d6bff9cb011e0c2362d6c5cee4abb0d9ebf816ae175424ebbef'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/61_message_insert.sql
 \ir definitions/chat/61_message_insert.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/61_message_insert.sql', '365ceaf7da69a2a001bdf9c263a1c4bfe27d562c965622a319d2368616920ecb')
+  ('chat/61_message_insert.sql', '6cada097d2294d6bff9cb011e0c2362d6c5cee4abb0d9ebf816ae175424ebbef')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
@@ -448,13 +496,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/75_reactions.sql' and checksum = '185926585d74d1c228cf6888fc3b7521b40507d64bf339e62fb87997fbe2af59'
+  where path = 'chat/75_reactions.sql' and checksum = '200ac0ad52216846eb30cf7dcded7a6865a8f6b08855153d193073db5eac5a41'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/75_reactions.sql
 \ir definitions/chat/75_reactions.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/75_reactions.sql', '185926585d74d1c228cf6888fc3b7521b40507d64bf339e62fb87997fbe2af59')
+  ('chat/75_reactions.sql', '200ac0ad52216846eb30cf7dcded7a6865a8f6b08855153d193073db5eac5a41')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
@@ -484,13 +532,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/80_presence.sql' and checksum = '93bbc73f2ec9357fc828eaf4830f78e0f8c701008b82266334640d496db42e9c'
+  where path = 'chat/80_presence.sql' and checksum = 'ba995e3ee571dcb7fb49d4ecc1a124da588aa0b788ff29f58086d7f30a5dcd38'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/80_presence.sql
 \ir definitions/chat/80_presence.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/80_presence.sql', '93bbc73f2ec9357fc828eaf4830f78e0f8c701008b82266334640d496db42e9c')
+  ('chat/80_presence.sql', 'ba995e3ee571dcb7fb49d4ecc1a124da588aa0b788ff29f58086d7f30a5dcd38')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
@@ -520,13 +568,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/85_conversation_rows.sql' and checksum = '7e31434f6ca9015a5d12ea9a590cb3eee0ce602bba1391303605bf8b915cefd7'
+  where path = 'chat/85_conversation_rows.sql' and checksum = '5c117002e0de724ea8196774297e712b1c303ba79ac5bb285aaa9539bdd2f8c2'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/85_conversation_rows.sql
 \ir definitions/chat/85_conversation_rows.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/85_conversation_rows.sql', '7e31434f6ca9015a5d12ea9a590cb3eee0ce602bba1391303605bf8b915cefd7')
+  ('chat/85_conversation_rows.sql', '5c117002e0de724ea8196774297e712b1c303ba79ac5bb285aaa9539bdd2f8c2')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
@@ -556,13 +604,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/88_sync.sql' and checksum = '10e2c6e7feb520991b652ae70dc2fc261908dabb12f61f72bbae5db1bf6d2c78'
+  where path = 'chat/88_sync.sql' and checksum = '1cfaae20c288a676849c3956c41d5799bcb813ba562d7e09f0ffc331f43ecbee'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/88_sync.sql
 \ir definitions/chat/88_sync.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/88_sync.sql', '10e2c6e7feb520991b652ae70dc2fc261908dabb12f61f72bbae5db1bf6d2c78')
+  ('chat/88_sync.sql', '1cfaae20c288a676849c3956c41d5799bcb813ba562d7e09f0ffc331f43ecbee')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
@@ -580,13 +628,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/90_policies.sql' and checksum = '025c0ac2ee9ec32be32884683022839946a8e50b74187cbbeb42563a89dc599f'
+  where path = 'chat/90_policies.sql' and checksum = 'fc9302f21405179380fa26b7675cbd45f459687f0c8d28f9b7782407a66fdf0f'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/90_policies.sql
 \ir definitions/chat/90_policies.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/90_policies.sql', '025c0ac2ee9ec32be32884683022839946a8e50b74187cbbeb42563a89dc599f')
+  ('chat/90_policies.sql', 'fc9302f21405179380fa26b7675cbd45f459687f0c8d28f9b7782407a66fdf0f')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
@@ -604,13 +652,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/96_comments.sql' and checksum = 'c163c7ebb27de539649db322a60286ab3b2f5b3bb7e41392aa684f0b4d0c61af'
+  where path = 'chat/96_comments.sql' and checksum = '2364939b8c9450c5e3fd6790405678146a80b5de294735eb5197eedb9aedb3e1'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/96_comments.sql
 \ir definitions/chat/96_comments.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/96_comments.sql', 'c163c7ebb27de539649db322a60286ab3b2f5b3bb7e41392aa684f0b4d0c61af')
+  ('chat/96_comments.sql', '2364939b8c9450c5e3fd6790405678146a80b5de294735eb5197eedb9aedb3e1')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
@@ -628,25 +676,25 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'realtime/20_partitions.sql' and checksum = 'e52d7dfa6deb3fec693db6928da7488138353b72e0a6d34c53314ed492fbe3e2'
+  where path = 'realtime/20_partitions.sql' and checksum = 'd3ba63f75eac72ef8279038458fa3833dd74681e92c88b4e10e04dc1774da04d'
 ) as pending \gset
 \if :pending
 \echo definitions/realtime/20_partitions.sql
 \ir definitions/realtime/20_partitions.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('realtime/20_partitions.sql', 'e52d7dfa6deb3fec693db6928da7488138353b72e0a6d34c53314ed492fbe3e2')
+  ('realtime/20_partitions.sql', 'd3ba63f75eac72ef8279038458fa3833dd74681e92c88b4e10e04dc1774da04d')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'realtime/30_policies.sql' and checksum = 'f025e8de21c10a90b6f9650d4ac169d9e1ee1fed33bf8700cb0b9a74cd2e97c1'
+  where path = 'realtime/30_policies.sql' and checksum = '790869be1ada24f48b03031eabdedaa4d52bf3b9308a891bfa5714a10d62ece2'
 ) as pending \gset
 \if :pending
 \echo definitions/realtime/30_policies.sql
 \ir definitions/realtime/30_policies.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('realtime/30_policies.sql', 'f025e8de21c10a90b6f9650d4ac169d9e1ee1fed33bf8700cb0b9a74cd2e97c1')
+  ('realtime/30_policies.sql', '790869be1ada24f48b03031eabdedaa4d52bf3b9308a891bfa5714a10d62ece2')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 

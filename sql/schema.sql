@@ -1045,12 +1045,15 @@ begin
     d.display_name,
     d.email,
     d.avatar_url,
-    case when prefs.share_presence is false and other.user_id <> mine.user_id then 'offline' else coalesce(p.status, 'offline') end,
-    case when prefs.share_presence is false and other.user_id <> mine.user_id then null else p.last_seen end
+    case when other.user_id = mine.user_id or prefs.share_presence is distinct from false then coalesce(p.status, 'offline') else 'offline' end,
+    case when other.user_id = mine.user_id or prefs.share_presence is distinct from false then p.last_seen end
   from public.user_conversation_members mine
   join public.user_conversation_members other on other.conversation_id = mine.conversation_id
   left join chat.directory d on d.user_id = other.user_id
-  left join public.user_presence p on p.user_id = other.user_id
+  -- Like the policy of user_presence: a conversation shows the presence of those who are still in it.
+  left join public.user_presence p
+    on p.user_id = other.user_id
+    and (other.left_at is null or other.user_id in (select chat.known_people_ids()))
   left join public.user_notification_preferences prefs on prefs.user_id = other.user_id
   where mine.conversation_id = any (conversation_people.conversation_ids)
     and mine.user_id = (select auth.uid())
@@ -1519,7 +1522,8 @@ declare
   typing_since constant timestamptz := clock_timestamp() - 2 * make_interval(secs => chat.amount('typing_ttl_ms', 6000) / 1000.0);
 begin
   -- Only one process runs this at a time; a second one would have nothing to do.
-  if not pg_try_advisory_xact_lock(hashtextextended('rapport presence', 0)) then
+  perform from chat.locks l where l.purpose = 'presence' for update skip locked;
+  if not found then
     return;
   end if;
 
@@ -2139,6 +2143,7 @@ CREATE FUNCTION chat.judge_reaction() RETURNS trigger
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
+  by_server constant boolean := tg_argv[0] = 'server';
   message record;
 begin
   -- Either name is accepted.
@@ -2155,7 +2160,7 @@ begin
   where m.id = new.message_id
     -- The server may react to any message, a user only in their own conversations. The refusal
     -- reveals nothing about messages elsewhere.
-    and (auth.uid() is null or (chat.my_message(m.id)).id is not null)
+    and (by_server or (chat.my_message(m.id)).id is not null)
   for no key update;
   if not found then
     perform chat.refuse('not_found');
@@ -2163,12 +2168,12 @@ begin
   if message.is_deleted then
     perform chat.refuse('message_deleted');
   end if;
-  if auth.uid() is not null and not chat.can_send(message.conversation_id) then
+  if not by_server and not chat.can_send(message.conversation_id) then
     perform chat.refuse('not_allowed_recipient');
   end if;
 
   -- Limited to a useful number, because every row of the message contains all reactions.
-  if auth.uid() is not null
+  if not by_server
     and (select count(*) from public.message_reactions r where r.message_id = new.message_id and r.user_id = new.user_id) >= 20
     and not exists (
       select
@@ -2435,7 +2440,7 @@ begin
     return 0;
   end if;
   -- Only one at a time. A second call finds the work done.
-  perform pg_advisory_xact_lock(hashtext('chat.maintain_message_partitions'));
+  perform from chat.locks l where l.purpose = 'message_partitions' for update;
 
   for day in
     select d::date
@@ -3333,6 +3338,21 @@ $$;
 -- Name: FUNCTION my_conversation_ids(); Type: COMMENT; Schema: chat; Owner: -
 
 COMMENT ON FUNCTION chat.my_conversation_ids() IS 'The caller''s conversations, for policies: one lookup per statement instead of a function call per row.';
+
+-- Name: my_id(); Type: FUNCTION; Schema: chat; Owner: -
+
+CREATE FUNCTION chat.my_id() RETURNS uuid
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  return auth.uid();
+end
+$$;
+
+-- Name: FUNCTION my_id(); Type: COMMENT; Schema: chat; Owner: -
+
+COMMENT ON FUNCTION chat.my_id() IS 'The caller''s id: auth.uid(), independent of the session''s search_path. Policies use "(select chat.my_id())", which is one call per statement.';
 
 -- Name: my_message(uuid); Type: FUNCTION; Schema: chat; Owner: -
 
@@ -4690,7 +4710,11 @@ begin
     d.display_name,
     d.email,
     d.avatar_url,
-    case when prefs.share_presence is false then 'offline' else coalesce(p.status, 'offline') end,
+    -- An admin also finds people whose presence they may not see.
+    case
+      when prefs.share_presence is false or d.user_id not in (select chat.known_people_ids()) then 'offline'
+      else coalesce(p.status, 'offline')
+    end,
     team.team_id,
     d.role
   from chat.directory d
@@ -5579,7 +5603,7 @@ begin
     -- The existence of the row must not change before the transaction ends. The row itself is not
     -- locked, because a lock changes its xmax and other users may read the row. The caller may not
     -- lock another user's row of presence_reports; the policies refuse such a write.
-    if coalesce(new.user_id = auth.uid(), true) then
+    if new.user_id = auth.uid() or (tg_argv[0] = 'server' and auth.uid() is null) then
       perform chat.lock_presence(array[new.user_id]);
     end if;
     -- If the row exists, nothing is inserted, and the update that may follow takes the page from
@@ -6090,6 +6114,16 @@ CREATE TABLE chat.idempotency_keys (
 -- Name: TABLE idempotency_keys; Type: COMMENT; Schema: chat; Owner: -
 
 COMMENT ON TABLE chat.idempotency_keys IS 'The Idempotency-Key of each successful write, kept for idempotency_key_ttl_s seconds. Inserted in the transaction of that write, so a key never exists without its write.';
+
+-- Name: locks; Type: TABLE; Schema: chat; Owner: -
+
+CREATE TABLE chat.locks (
+    purpose text NOT NULL
+);
+
+-- Name: TABLE locks; Type: COMMENT; Schema: chat; Owner: -
+
+COMMENT ON TABLE chat.locks IS 'One row per task that only one process may run at a time. The process locks the row; no client may.';
 
 -- Name: memberships; Type: VIEW; Schema: chat; Owner: -
 
@@ -6763,6 +6797,11 @@ ALTER TABLE ONLY chat.config
 ALTER TABLE ONLY chat.idempotency_keys
     ADD CONSTRAINT idempotency_keys_pkey PRIMARY KEY (user_id, key);
 
+-- Name: locks locks_pkey; Type: CONSTRAINT; Schema: chat; Owner: -
+
+ALTER TABLE ONLY chat.locks
+    ADD CONSTRAINT locks_pkey PRIMARY KEY (purpose);
+
 -- Name: message_reports message_reports_message_reporter_key; Type: CONSTRAINT; Schema: chat; Owner: -
 
 ALTER TABLE ONLY chat.message_reports
@@ -7102,7 +7141,11 @@ CREATE TRIGGER conversation_receipts_90_stamp BEFORE UPDATE ON public.conversati
 
 -- Name: message_reactions message_reactions_10_judge; Type: TRIGGER; Schema: public; Owner: -
 
-CREATE TRIGGER message_reactions_10_judge BEFORE INSERT ON public.message_reactions FOR EACH ROW EXECUTE FUNCTION chat.judge_reaction();
+CREATE TRIGGER message_reactions_10_judge BEFORE INSERT ON public.message_reactions FOR EACH ROW WHEN (row_security_active(('public.message_reactions'::regclass)::oid)) EXECUTE FUNCTION chat.judge_reaction('user');
+
+-- Name: message_reactions message_reactions_10_judge_by_server; Type: TRIGGER; Schema: public; Owner: -
+
+CREATE TRIGGER message_reactions_10_judge_by_server BEFORE INSERT ON public.message_reactions FOR EACH ROW WHEN ((NOT row_security_active(('public.message_reactions'::regclass)::oid))) EXECUTE FUNCTION chat.judge_reaction('server');
 
 -- Name: message_reactions message_reactions_20_touch_message; Type: TRIGGER; Schema: public; Owner: -
 
@@ -7210,7 +7253,11 @@ CREATE TRIGGER user_presence_30_complete AFTER INSERT ON public.user_presence FO
 
 -- Name: user_presence user_presence_30_page; Type: TRIGGER; Schema: public; Owner: -
 
-CREATE TRIGGER user_presence_30_page BEFORE INSERT OR UPDATE OF current_page ON public.user_presence FOR EACH ROW EXECUTE FUNCTION chat.take_page_out();
+CREATE TRIGGER user_presence_30_page BEFORE INSERT OR UPDATE OF current_page ON public.user_presence FOR EACH ROW WHEN (row_security_active(('public.user_presence'::regclass)::oid)) EXECUTE FUNCTION chat.take_page_out('user');
+
+-- Name: user_presence user_presence_30_page_by_server; Type: TRIGGER; Schema: public; Owner: -
+
+CREATE TRIGGER user_presence_30_page_by_server BEFORE INSERT OR UPDATE OF current_page ON public.user_presence FOR EACH ROW WHEN ((NOT row_security_active(('public.user_presence'::regclass)::oid))) EXECUTE FUNCTION chat.take_page_out('server');
 
 -- Name: user_presence user_presence_40_forget_page; Type: TRIGGER; Schema: public; Owner: -
 
@@ -7411,7 +7458,7 @@ ALTER TABLE public.conversation_receipts ENABLE ROW LEVEL SECURITY;
 
 -- Name: message_reactions members react as themselves where they may write; Type: POLICY; Schema: public; Owner: -
 
-CREATE POLICY "members react as themselves where they may write" ON public.message_reactions FOR INSERT TO authenticated WITH CHECK (((user_id = ( SELECT auth.uid() AS uid)) AND chat.can_send(conversation_id)));
+CREATE POLICY "members react as themselves where they may write" ON public.message_reactions FOR INSERT TO authenticated WITH CHECK (((user_id = ( SELECT chat.my_id() AS my_id)) AND chat.can_send(conversation_id)));
 
 -- Name: message_edits members read earlier wordings; Type: POLICY; Schema: public; Owner: -
 
@@ -7439,7 +7486,7 @@ CREATE POLICY "members see their conversations" ON public.user_conversations FOR
 
 -- Name: user_messages members send as themselves where they may; Type: POLICY; Schema: public; Owner: -
 
-CREATE POLICY "members send as themselves where they may" ON public.user_messages FOR INSERT TO authenticated WITH CHECK (((sender_id = ( SELECT auth.uid() AS uid)) AND (message_type <> 'system'::text) AND chat.can_send(conversation_id)));
+CREATE POLICY "members send as themselves where they may" ON public.user_messages FOR INSERT TO authenticated WITH CHECK (((sender_id = ( SELECT chat.my_id() AS my_id)) AND (message_type <> 'system'::text) AND chat.can_send(conversation_id)));
 
 -- Name: message_drafts; Type: ROW SECURITY; Schema: public; Owner: -
 
@@ -7463,27 +7510,27 @@ ALTER TABLE public.message_reactions ENABLE ROW LEVEL SECURITY;
 
 -- Name: user_conversation_members people arrange their own memberships; Type: POLICY; Schema: public; Owner: -
 
-CREATE POLICY "people arrange their own memberships" ON public.user_conversation_members FOR UPDATE TO authenticated USING (((user_id = ( SELECT auth.uid() AS uid)) AND (left_at IS NULL))) WITH CHECK ((user_id = ( SELECT auth.uid() AS uid)));
+CREATE POLICY "people arrange their own memberships" ON public.user_conversation_members FOR UPDATE TO authenticated USING (((user_id = ( SELECT chat.my_id() AS my_id)) AND (left_at IS NULL))) WITH CHECK ((user_id = ( SELECT chat.my_id() AS my_id)));
 
 -- Name: user_blocks people block for themselves; Type: POLICY; Schema: public; Owner: -
 
-CREATE POLICY "people block for themselves" ON public.user_blocks FOR INSERT TO authenticated WITH CHECK (((blocker_id = ( SELECT auth.uid() AS uid)) AND chat.knows(blocked_id)));
+CREATE POLICY "people block for themselves" ON public.user_blocks FOR INSERT TO authenticated WITH CHECK (((blocker_id = ( SELECT chat.my_id() AS my_id)) AND chat.knows(blocked_id)));
 
 -- Name: user_notification_preferences people change their own preferences; Type: POLICY; Schema: public; Owner: -
 
-CREATE POLICY "people change their own preferences" ON public.user_notification_preferences FOR UPDATE TO authenticated USING ((user_id = ( SELECT auth.uid() AS uid))) WITH CHECK ((user_id = ( SELECT auth.uid() AS uid)));
+CREATE POLICY "people change their own preferences" ON public.user_notification_preferences FOR UPDATE TO authenticated USING ((user_id = ( SELECT chat.my_id() AS my_id))) WITH CHECK ((user_id = ( SELECT chat.my_id() AS my_id)));
 
 -- Name: user_presence people change their own presence; Type: POLICY; Schema: public; Owner: -
 
-CREATE POLICY "people change their own presence" ON public.user_presence FOR UPDATE TO authenticated USING ((user_id = ( SELECT auth.uid() AS uid))) WITH CHECK ((user_id = ( SELECT auth.uid() AS uid)));
+CREATE POLICY "people change their own presence" ON public.user_presence FOR UPDATE TO authenticated USING ((user_id = ( SELECT chat.my_id() AS my_id))) WITH CHECK ((user_id = ( SELECT chat.my_id() AS my_id)));
 
 -- Name: user_blocks people lift their own blocks; Type: POLICY; Schema: public; Owner: -
 
-CREATE POLICY "people lift their own blocks" ON public.user_blocks FOR DELETE TO authenticated USING ((blocker_id = ( SELECT auth.uid() AS uid)));
+CREATE POLICY "people lift their own blocks" ON public.user_blocks FOR DELETE TO authenticated USING ((blocker_id = ( SELECT chat.my_id() AS my_id)));
 
 -- Name: user_presence people report their own presence; Type: POLICY; Schema: public; Owner: -
 
-CREATE POLICY "people report their own presence" ON public.user_presence FOR INSERT TO authenticated WITH CHECK ((user_id = ( SELECT auth.uid() AS uid)));
+CREATE POLICY "people report their own presence" ON public.user_presence FOR INSERT TO authenticated WITH CHECK ((user_id = ( SELECT chat.my_id() AS my_id)));
 
 -- Name: user_presence people see the presence of their teams and partners; Type: POLICY; Schema: public; Owner: -
 
@@ -7491,35 +7538,35 @@ CREATE POLICY "people see the presence of their teams and partners" ON public.us
 
 -- Name: message_drafts people see their own drafts; Type: POLICY; Schema: public; Owner: -
 
-CREATE POLICY "people see their own drafts" ON public.message_drafts FOR SELECT TO authenticated USING ((user_id = ( SELECT auth.uid() AS uid)));
+CREATE POLICY "people see their own drafts" ON public.message_drafts FOR SELECT TO authenticated USING ((user_id = ( SELECT chat.my_id() AS my_id)));
 
 -- Name: user_conversation_members people see their own memberships; Type: POLICY; Schema: public; Owner: -
 
-CREATE POLICY "people see their own memberships" ON public.user_conversation_members FOR SELECT TO authenticated USING (((user_id = ( SELECT auth.uid() AS uid)) AND (left_at IS NULL)));
+CREATE POLICY "people see their own memberships" ON public.user_conversation_members FOR SELECT TO authenticated USING (((user_id = ( SELECT chat.my_id() AS my_id)) AND (left_at IS NULL)));
 
 -- Name: user_notification_preferences people see their own preferences; Type: POLICY; Schema: public; Owner: -
 
-CREATE POLICY "people see their own preferences" ON public.user_notification_preferences FOR SELECT TO authenticated USING ((user_id = ( SELECT auth.uid() AS uid)));
+CREATE POLICY "people see their own preferences" ON public.user_notification_preferences FOR SELECT TO authenticated USING ((user_id = ( SELECT chat.my_id() AS my_id)));
 
 -- Name: message_hides people see what they hid; Type: POLICY; Schema: public; Owner: -
 
-CREATE POLICY "people see what they hid" ON public.message_hides FOR SELECT TO authenticated USING ((user_id = ( SELECT auth.uid() AS uid)));
+CREATE POLICY "people see what they hid" ON public.message_hides FOR SELECT TO authenticated USING ((user_id = ( SELECT chat.my_id() AS my_id)));
 
 -- Name: user_blocks people see whom they blocked; Type: POLICY; Schema: public; Owner: -
 
-CREATE POLICY "people see whom they blocked" ON public.user_blocks FOR SELECT TO authenticated USING ((blocker_id = ( SELECT auth.uid() AS uid)));
+CREATE POLICY "people see whom they blocked" ON public.user_blocks FOR SELECT TO authenticated USING ((blocker_id = ( SELECT chat.my_id() AS my_id)));
 
 -- Name: user_notification_preferences people set their own preferences; Type: POLICY; Schema: public; Owner: -
 
-CREATE POLICY "people set their own preferences" ON public.user_notification_preferences FOR INSERT TO authenticated WITH CHECK ((user_id = ( SELECT auth.uid() AS uid)));
+CREATE POLICY "people set their own preferences" ON public.user_notification_preferences FOR INSERT TO authenticated WITH CHECK ((user_id = ( SELECT chat.my_id() AS my_id)));
 
 -- Name: message_reactions people take back their own reactions; Type: POLICY; Schema: public; Owner: -
 
-CREATE POLICY "people take back their own reactions" ON public.message_reactions FOR DELETE TO authenticated USING (((user_id = ( SELECT auth.uid() AS uid)) AND (conversation_id IN ( SELECT chat.my_conversation_ids() AS my_conversation_ids))));
+CREATE POLICY "people take back their own reactions" ON public.message_reactions FOR DELETE TO authenticated USING (((user_id = ( SELECT chat.my_id() AS my_id)) AND (conversation_id IN ( SELECT chat.my_conversation_ids() AS my_conversation_ids))));
 
 -- Name: user_messages senders change their own messages; Type: POLICY; Schema: public; Owner: -
 
-CREATE POLICY "senders change their own messages" ON public.user_messages FOR UPDATE TO authenticated USING (((sender_id = ( SELECT auth.uid() AS uid)) AND (conversation_id IN ( SELECT chat.my_conversation_ids() AS my_conversation_ids)))) WITH CHECK ((sender_id = ( SELECT auth.uid() AS uid)));
+CREATE POLICY "senders change their own messages" ON public.user_messages FOR UPDATE TO authenticated USING (((sender_id = ( SELECT chat.my_id() AS my_id)) AND (conversation_id IN ( SELECT chat.my_conversation_ids() AS my_conversation_ids)))) WITH CHECK ((sender_id = ( SELECT chat.my_id() AS my_id)));
 
 -- Name: user_blocks; Type: ROW SECURITY; Schema: public; Owner: -
 
@@ -7555,7 +7602,7 @@ ALTER TABLE realtime.messages ENABLE ROW LEVEL SECURITY;
 
 -- Name: messages messages are of the topic that was asked about; Type: POLICY; Schema: realtime; Owner: -
 
-CREATE POLICY "messages are of the topic that was asked about" ON realtime.messages AS RESTRICTIVE USING (COALESCE((topic = realtime.topic()), true)) WITH CHECK (COALESCE((topic = realtime.topic()), true));
+CREATE POLICY "messages are of the topic that was asked about" ON realtime.messages AS RESTRICTIVE USING (COALESCE((topic = NULLIF(( SELECT current_setting('realtime.topic'::text, true) AS current_setting), ''::text)), true)) WITH CHECK (COALESCE((topic = NULLIF(( SELECT current_setting('realtime.topic'::text, true) AS current_setting), ''::text)), true));
 
 -- Name: messages_default; Type: ROW SECURITY; Schema: realtime; Owner: -
 
@@ -8113,6 +8160,11 @@ GRANT ALL ON FUNCTION chat.messages_taken_away(since pg_snapshot, until pg_snaps
 
 REVOKE ALL ON FUNCTION chat.my_conversation_ids() FROM PUBLIC;
 GRANT ALL ON FUNCTION chat.my_conversation_ids() TO authenticated;
+
+-- Name: FUNCTION my_id(); Type: ACL; Schema: chat; Owner: -
+
+REVOKE ALL ON FUNCTION chat.my_id() FROM PUBLIC;
+GRANT ALL ON FUNCTION chat.my_id() TO authenticated;
 
 -- Name: FUNCTION my_message(message_id uuid); Type: ACL; Schema: chat; Owner: -
 
@@ -8704,7 +8756,71 @@ GRANT SELECT(changed_xid) ON TABLE public.user_conversations TO authenticated;
 -- Name: TABLE user_notification_preferences; Type: ACL; Schema: public; Owner: -
 
 GRANT ALL ON TABLE public.user_notification_preferences TO service_role;
-GRANT SELECT,INSERT,UPDATE ON TABLE public.user_notification_preferences TO authenticated;
+GRANT SELECT,INSERT ON TABLE public.user_notification_preferences TO authenticated;
+
+-- Name: COLUMN user_notification_preferences.user_id; Type: ACL; Schema: public; Owner: -
+
+GRANT UPDATE(user_id) ON TABLE public.user_notification_preferences TO authenticated;
+
+-- Name: COLUMN user_notification_preferences.browser_enabled; Type: ACL; Schema: public; Owner: -
+
+GRANT UPDATE(browser_enabled) ON TABLE public.user_notification_preferences TO authenticated;
+
+-- Name: COLUMN user_notification_preferences.sound_enabled; Type: ACL; Schema: public; Owner: -
+
+GRANT UPDATE(sound_enabled) ON TABLE public.user_notification_preferences TO authenticated;
+
+-- Name: COLUMN user_notification_preferences.show_preview; Type: ACL; Schema: public; Owner: -
+
+GRANT UPDATE(show_preview) ON TABLE public.user_notification_preferences TO authenticated;
+
+-- Name: COLUMN user_notification_preferences.email_enabled; Type: ACL; Schema: public; Owner: -
+
+GRANT UPDATE(email_enabled) ON TABLE public.user_notification_preferences TO authenticated;
+
+-- Name: COLUMN user_notification_preferences.email_mode; Type: ACL; Schema: public; Owner: -
+
+GRANT UPDATE(email_mode) ON TABLE public.user_notification_preferences TO authenticated;
+
+-- Name: COLUMN user_notification_preferences.email_delay_seconds; Type: ACL; Schema: public; Owner: -
+
+GRANT UPDATE(email_delay_seconds) ON TABLE public.user_notification_preferences TO authenticated;
+
+-- Name: COLUMN user_notification_preferences.digest_hour; Type: ACL; Schema: public; Owner: -
+
+GRANT UPDATE(digest_hour) ON TABLE public.user_notification_preferences TO authenticated;
+
+-- Name: COLUMN user_notification_preferences.timezone; Type: ACL; Schema: public; Owner: -
+
+GRANT UPDATE(timezone) ON TABLE public.user_notification_preferences TO authenticated;
+
+-- Name: COLUMN user_notification_preferences.dnd_until; Type: ACL; Schema: public; Owner: -
+
+GRANT UPDATE(dnd_until) ON TABLE public.user_notification_preferences TO authenticated;
+
+-- Name: COLUMN user_notification_preferences.quiet_start; Type: ACL; Schema: public; Owner: -
+
+GRANT UPDATE(quiet_start) ON TABLE public.user_notification_preferences TO authenticated;
+
+-- Name: COLUMN user_notification_preferences.quiet_end; Type: ACL; Schema: public; Owner: -
+
+GRANT UPDATE(quiet_end) ON TABLE public.user_notification_preferences TO authenticated;
+
+-- Name: COLUMN user_notification_preferences.share_read_receipts; Type: ACL; Schema: public; Owner: -
+
+GRANT UPDATE(share_read_receipts) ON TABLE public.user_notification_preferences TO authenticated;
+
+-- Name: COLUMN user_notification_preferences.share_typing; Type: ACL; Schema: public; Owner: -
+
+GRANT UPDATE(share_typing) ON TABLE public.user_notification_preferences TO authenticated;
+
+-- Name: COLUMN user_notification_preferences.share_presence; Type: ACL; Schema: public; Owner: -
+
+GRANT UPDATE(share_presence) ON TABLE public.user_notification_preferences TO authenticated;
+
+-- Name: COLUMN user_notification_preferences.updated_at; Type: ACL; Schema: public; Owner: -
+
+GRANT UPDATE(updated_at) ON TABLE public.user_notification_preferences TO authenticated;
 
 -- Name: TABLE user_presence; Type: ACL; Schema: public; Owner: -
 
@@ -8768,8 +8884,58 @@ GRANT SELECT(changed_xid) ON TABLE public.user_presence TO authenticated;
 
 -- Name: TABLE messages; Type: ACL; Schema: realtime; Owner: -
 
-GRANT SELECT,INSERT,UPDATE ON TABLE realtime.messages TO anon;
-GRANT SELECT,INSERT,UPDATE ON TABLE realtime.messages TO authenticated;
+GRANT SELECT,INSERT ON TABLE realtime.messages TO anon;
+GRANT SELECT,INSERT ON TABLE realtime.messages TO authenticated;
 GRANT SELECT,INSERT,UPDATE ON TABLE realtime.messages TO service_role;
+
+-- Name: COLUMN messages.topic; Type: ACL; Schema: realtime; Owner: -
+
+GRANT UPDATE(topic) ON TABLE realtime.messages TO anon;
+GRANT UPDATE(topic) ON TABLE realtime.messages TO authenticated;
+
+-- Name: COLUMN messages.extension; Type: ACL; Schema: realtime; Owner: -
+
+GRANT UPDATE(extension) ON TABLE realtime.messages TO anon;
+GRANT UPDATE(extension) ON TABLE realtime.messages TO authenticated;
+
+-- Name: COLUMN messages.payload; Type: ACL; Schema: realtime; Owner: -
+
+GRANT UPDATE(payload) ON TABLE realtime.messages TO anon;
+GRANT UPDATE(payload) ON TABLE realtime.messages TO authenticated;
+
+-- Name: COLUMN messages.event; Type: ACL; Schema: realtime; Owner: -
+
+GRANT UPDATE(event) ON TABLE realtime.messages TO anon;
+GRANT UPDATE(event) ON TABLE realtime.messages TO authenticated;
+
+-- Name: COLUMN messages.private; Type: ACL; Schema: realtime; Owner: -
+
+GRANT UPDATE(private) ON TABLE realtime.messages TO anon;
+GRANT UPDATE(private) ON TABLE realtime.messages TO authenticated;
+
+-- Name: COLUMN messages.updated_at; Type: ACL; Schema: realtime; Owner: -
+
+GRANT UPDATE(updated_at) ON TABLE realtime.messages TO anon;
+GRANT UPDATE(updated_at) ON TABLE realtime.messages TO authenticated;
+
+-- Name: COLUMN messages.inserted_at; Type: ACL; Schema: realtime; Owner: -
+
+GRANT UPDATE(inserted_at) ON TABLE realtime.messages TO anon;
+GRANT UPDATE(inserted_at) ON TABLE realtime.messages TO authenticated;
+
+-- Name: COLUMN messages.id; Type: ACL; Schema: realtime; Owner: -
+
+GRANT UPDATE(id) ON TABLE realtime.messages TO anon;
+GRANT UPDATE(id) ON TABLE realtime.messages TO authenticated;
+
+-- Name: COLUMN messages.binary_payload; Type: ACL; Schema: realtime; Owner: -
+
+GRANT UPDATE(binary_payload) ON TABLE realtime.messages TO anon;
+GRANT UPDATE(binary_payload) ON TABLE realtime.messages TO authenticated;
+
+-- Name: COLUMN messages.expires_at; Type: ACL; Schema: realtime; Owner: -
+
+GRANT UPDATE(expires_at) ON TABLE realtime.messages TO anon;
+GRANT UPDATE(expires_at) ON TABLE realtime.messages TO authenticated;
 
 -- PostgreSQL database dump complete

@@ -97,19 +97,47 @@ fn clean(text: &str, max: usize) -> String {
         .chars()
         .take(2 * max)
         .map(|c| {
-            if c.is_control() || is_line_end(c) {
+            if c.is_control() || is_line_end(c) || is_direction_control(c) {
                 ' '
             } else {
                 c
             }
         })
         .collect();
-    scrub(&kept).chars().take(max).collect()
+    scrub(&without_userinfo(&kept)).chars().take(max).collect()
 }
 
 /// Characters that are not control characters and that some programs treat as line ends.
 fn is_line_end(c: char) -> bool {
     matches!(c, '\u{2028}' | '\u{2029}')
+}
+
+/// Marks, embeddings, overrides and isolates of the writing direction, with which a terminal shows a
+/// line in another order than it has.
+fn is_direction_control(c: char) -> bool {
+    matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// Removes the name and password in the authority of URLs. [`scrub`] takes them for an e-mail address
+/// only if the host has a dot.
+fn without_userinfo(text: &str) -> String {
+    let mut kept = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find("://") {
+        let (scheme, after) = rest.split_at(at + "://".len());
+        kept.push_str(scheme);
+        let ends =
+            |c: char| matches!(c, '/' | '?' | '#' | '\\' | '"' | '<' | '>') || c.is_whitespace();
+        let authority = &after[..after.find(ends).unwrap_or(after.len())];
+        rest = match authority.rfind('@') {
+            Some(at) => {
+                kept.push_str("[removed]");
+                &after[at..]
+            }
+            None => after,
+        };
+    }
+    kept + rest
 }
 
 /// Replaces tokens, keys and e-mail addresses.
@@ -191,6 +219,13 @@ mod tests {
                 "401 for [token] at",
             ),
             ("to ana.b+x@example.org, and", "to [e-mail], and"),
+            ("red\u{202e}gnp\u{2066}.exe\u{200f}", "red gnp .exe "),
+            ("ab\u{200d}c שלום", "ab\u{200d}c שלום"),
+            ("at https://u:p@h/x, ok", "at https://[removed]@h/x, ok"),
+            (
+                "https://u:p@h.example/x https://h/y@z wss://a@b:1",
+                "https://[removed]@h.example/x https://h/y@z wss://[removed]@b:1",
+            ),
             ("?mail=ana%40example.org&x=1", "?mail=[e-mail]&x=1"),
             (
                 "Authorization: Bearer abc.def",

@@ -160,6 +160,7 @@ async fn run_checks(
     check_roles(client, "database.url", report).await?;
     check_users(client, report).await?;
     check_host_columns(client, report).await?;
+    check_temporary_objects(client, report).await?;
     check_policy_functions(client, &config.replication.publication, report).await?;
     check_messages(client, report).await?;
     match schema::plan(client).await {
@@ -463,6 +464,42 @@ async fn check_host_columns(
             ),
         );
     }
+    Ok(())
+}
+
+/// Checks that users cannot create temporary types. An expression that runs with the session's
+/// `search_path`, such as a policy of the application with `auth.uid()`, uses them instead of the
+/// real ones. On a pooled connection they remain for the next user.
+async fn check_temporary_objects(
+    client: &Client,
+    report: &mut Report,
+) -> Result<(), tokio_postgres::Error> {
+    const SQL: &str = "
+        select r.name, pg_catalog.quote_ident(current_database())
+          from unnest(array['anon', 'authenticated']) with ordinality as r (name, place)
+         where pg_catalog.to_regrole(r.name) is not null
+           and pg_catalog.has_database_privilege(r.name, current_database(), 'TEMPORARY')
+         order by r.place";
+    let rows = client.query(SQL, &[]).await?;
+    let Some(row) = rows.first() else {
+        report.ok("users: may not create temporary objects");
+        return Ok(());
+    };
+    let roles: Vec<String> = rows
+        .iter()
+        .map(|row| row.try_get(0))
+        .collect::<Result<_, _>>()?;
+    let database: String = row.try_get(1)?;
+    report.warn(
+        format!(
+            "users: {} may create temporary objects, which matters if users can run SQL",
+            roles.join(" and ")
+        ),
+        format!(
+            "run `revoke temporary on database {database} from public`, and grant it to the login of \
+             database.url if that does not own the database (docs/security.md)"
+        ),
+    );
     Ok(())
 }
 

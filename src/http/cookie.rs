@@ -3,6 +3,9 @@
 //! It never writes or refreshes a session: refresh tokens rotate, and the client in the browser
 //! owns them.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::Value;
@@ -13,6 +16,10 @@ const NAME_ENDING: &str = "-auth-token";
 
 /// The prefix of every session cookie.
 const NAME_BEGINNING: &str = "sb-";
+
+/// Sessions that are tried. A browser has one per project on the same domain; the limit keeps a
+/// stranger from choosing how much the server decodes.
+const MAX_SESSIONS: usize = 8;
 
 /// Marks a value as the base64url encoding of the session's JSON.
 const ENCODING_MARK: &str = "base64-";
@@ -26,36 +33,35 @@ pub(super) fn access_token<'a>(
     headers: impl Iterator<Item = &'a str>,
     names: &[String],
 ) -> Option<String> {
-    let cookies: Vec<(&str, &str)> = headers
+    let mut cookies: HashMap<&str, &str> = HashMap::new();
+    let mut sessions: Vec<&str> = Vec::new();
+    let pairs = headers
         .flat_map(|header| header.split(';'))
-        .filter_map(|pair| pair.trim().split_once('='))
-        .map(|(name, value)| (name, value.trim_matches('"')))
-        .collect();
-    let value_of = |wanted: &str| {
-        cookies
-            .iter()
-            .find(|(name, _)| *name == wanted)
-            .map(|(_, value)| *value)
-    };
-
-    let mut tried: Vec<&str> = Vec::new();
-    for (name, _) in &cookies {
-        let name = name.strip_suffix(".0").unwrap_or(name);
-        if !is_session(name, names) || tried.contains(&name) {
+        .filter_map(|pair| pair.trim().split_once('='));
+    for (name, value) in pairs {
+        // If a name appears twice, the first one wins.
+        let Entry::Vacant(vacant) = cookies.entry(name) else {
             continue;
-        }
-        tried.push(name);
-        let session = match value_of(name) {
-            Some(value) => value.to_owned(),
-            None => (0..)
-                .map_while(|part| value_of(&format!("{name}.{part}")))
-                .collect(),
         };
-        if let Some(token) = token_in(&session) {
-            return Some(token);
+        vacant.insert(value.trim_matches('"'));
+        let session = name.strip_suffix(".0").unwrap_or(name);
+        if sessions.len() < MAX_SESSIONS
+            && is_session(session, names)
+            && !sessions.contains(&session)
+        {
+            sessions.push(session);
         }
     }
-    None
+    sessions.into_iter().find_map(|name| {
+        let session = match cookies.get(name) {
+            Some(value) => (*value).to_owned(),
+            None => (0..)
+                .map_while(|part| cookies.get(format!("{name}.{part}").as_str()))
+                .copied()
+                .collect(),
+        };
+        token_in(&session)
+    })
 }
 
 fn is_session(name: &str, names: &[String]) -> bool {
@@ -190,5 +196,27 @@ mod tests {
             let found = access_token(headers.iter().map(String::as_str), names);
             assert_eq!(found.as_deref(), expected, "{headers:?}");
         }
+    }
+
+    #[test]
+    fn a_stranger_does_not_choose_how_many_sessions_are_tried() {
+        let good = encoded(r#"{"access_token":"good"}"#);
+        for (broken, expected) in [
+            (MAX_SESSIONS - 1, Some("good")),
+            (MAX_SESSIONS, None),
+            (2_800, None),
+        ] {
+            let mut header: String = (0..broken)
+                .map(|n| format!("sb-{n}-auth-token.0=; sb-{n}-auth-token.0=; "))
+                .collect();
+            header.push_str(&format!("sb-x-auth-token={good}"));
+            let found = access_token([header.as_str()].into_iter(), &[]);
+            assert_eq!(found.as_deref(), expected, "after {broken}");
+        }
+        // Other cookies do not count.
+        let others: String = (0..2_800).map(|n| format!("c{n}=; ")).collect();
+        let header = format!("{others}sb-x-auth-token={good}");
+        let found = access_token([header.as_str()].into_iter(), &[]);
+        assert_eq!(found.as_deref(), Some("good"));
     }
 }

@@ -54,6 +54,10 @@ pub enum SchemaError {
         /// The step that timed out.
         what: String,
     },
+    /// Another session holds the advisory lock of the first installation. The text comes from the
+    /// database and names the process.
+    #[error("{0} If no other installation is running, end it with pg_terminate_backend().")]
+    Locked(String),
     /// With the host mapping `auto` no user would have a team. The text comes from the database and
     /// lists the presets that fit.
     #[error("{0}")]
@@ -71,18 +75,21 @@ pub enum SchemaError {
 /// The SQLSTATE with which `chat.detect_host_preset()` asks the operator to choose a preset.
 const HOST_UNDECIDED: &str = "RP001";
 
+/// The SQLSTATE with which the installer reports who holds its advisory lock.
+const LOCKED: &str = "RP002";
+
 impl SchemaError {
     pub(super) fn statement(what: impl Into<String>, source: tokio_postgres::Error) -> Self {
         let what = what.into();
         if source.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) {
             return Self::Busy { what };
         }
-        if let Some(answer) = source.as_db_error()
-            && answer.code().code() == HOST_UNDECIDED
-        {
-            return Self::HostUndecided(answer.message().to_owned());
+        let answer = source.as_db_error();
+        match answer.map(|answer| (answer.code().code(), answer.message().to_owned())) {
+            Some((HOST_UNDECIDED, message)) => Self::HostUndecided(message),
+            Some((LOCKED, message)) => Self::Locked(message),
+            _ => Self::Statement { what, source },
         }
-        Self::Statement { what, source }
     }
 }
 

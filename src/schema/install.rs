@@ -10,15 +10,49 @@ use super::script::quoted;
 
 /// Settings of both installers' transactions. Several servers may start at the same time and wait
 /// here for the first one to finish. After that, waits for locks of other transactions are short,
-/// because every other user of those tables queues behind this one. The number of the advisory lock
-/// is `rapport` in ASCII.
+/// because every other user of those tables queues behind this one.
 pub(super) const PREPARE: &[&str] = &[
-    "set local lock_timeout = '60s'",
     "set local statement_timeout = 0",
     "set local search_path = pg_catalog, pg_temp",
-    "select pg_catalog.pg_advisory_xact_lock(32195282895598196)",
+    LOCK,
     "set local lock_timeout = '5s'",
 ];
+
+/// Makes installers wait for each other, by a lock on a row that no other role may lock. Before the
+/// table exists, only an advisory lock can do that. Every user of the database can take that one
+/// and keep it, so the wait is short, and the refusal names the holder. The number of the advisory
+/// lock is `rapport` in ASCII; the view shows its two halves.
+///
+/// A login without rights on the table gets its answer from [`Pending::read`].
+const LOCK: &str = "do $lock$
+declare
+  holders text;
+begin
+  if not exists (select from pg_class c join pg_namespace n on n.oid = c.relnamespace where n.nspname = 'chat' and c.relname = 'locks') then
+    begin
+      perform set_config('lock_timeout', '10s', true);
+      perform pg_advisory_xact_lock(32195282895598196);
+    exception when lock_not_available then
+      select string_agg(format('%s (user %s)', l.pid, coalesce(a.usename, '?')), ', ') into holders
+      from pg_locks l
+      left join pg_stat_activity a on a.pid = l.pid
+      join pg_database d on d.oid = l.database and d.datname = current_database()
+      where l.locktype = 'advisory' and l.granted and l.objsubid = 1
+        and (l.classid::int8 << 32 | l.objid::int8) = 32195282895598196;
+      raise exception 'The advisory lock of the installation is held by process %.', coalesce(holders, '?')
+        using errcode = 'RP002', hint = 'If no other installation is running, end the process with pg_terminate_backend().';
+    end;
+  end if;
+  if exists (select from pg_class c join pg_namespace n on n.oid = c.relnamespace where n.nspname = 'chat' and c.relname = 'locks') then
+    begin
+      perform set_config('lock_timeout', '60s', true);
+      perform from chat.locks where purpose = 'installation' for update;
+    exception when insufficient_privilege then
+      null;
+    end;
+  end if;
+end
+$lock$";
 
 /// Options that depend on the application around the chat.
 #[derive(Clone, Debug)]

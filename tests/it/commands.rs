@@ -317,6 +317,13 @@ async fn doctor_reports_what_is_missing_and_how_to_fix_it() {
 
     // With the schema it succeeds.
     let database = TestDatabase::new().await;
+    let client = database.connect().await;
+    client
+        .batch_execute(
+            "do $$ begin execute format('revoke temporary on database %I from public', current_database()); end $$",
+        )
+        .await
+        .unwrap();
     let output = run(rapport(&["doctor"]).env("DATABASE_URL", database.url())).await;
     let report = text(&output.stdout);
     assert_eq!(output.status.code(), Some(0), "{report}");
@@ -327,7 +334,6 @@ async fn doctor_reports_what_is_missing_and_how_to_fix_it() {
     );
 
     // A day without a partition, and a dropped publication.
-    let client = database.connect().await;
     client
         .batch_execute(
             "do $$ begin
@@ -365,6 +371,7 @@ async fn doctor_reports_what_is_missing_and_how_to_fix_it() {
         .batch_execute(
             "create policy own_row on public.users for update to authenticated using (id = auth.uid());
              grant update on public.users to authenticated;
+             do $$ begin execute format('grant temporary on database %I to public', current_database()); end $$;
              create role doctored login password 'secret' in role anon, authenticated;",
         )
         .await
@@ -377,6 +384,7 @@ async fn doctor_reports_what_is_missing_and_how_to_fix_it() {
     .await;
     let report = text(&output.stdout);
     for line in [
+        "warn  users: anon and authenticated may create temporary objects",
         "warn  users: authenticated may write users.role",
         "warn  users: authenticated may write users.team_id",
         "ok    role authenticated: the login of database.request_url can switch to it",

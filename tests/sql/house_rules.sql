@@ -33,6 +33,13 @@ select tests.none('functions that anon may call', array_agg(f.name))
 from tests.functions f
 where has_function_privilege('anon', f.oid, 'execute') and f.name not in ('chat.is_chat_topic(text)');
 
+-- Every user can take an advisory lock and keep it. The key of an idempotency lock contains a secret of
+-- the caller.
+select tests.none('functions that advisory locks can stop', array_agg(f.name))
+from tests.functions f
+join pg_proc p on p.oid = f.oid
+where p.prosrc ~ 'advisory_' and f.name not like 'chat.claim_idempotency_key(%';
+
 -- A disabled type of plan node raises the cost of a plan that uses it nevertheless, and such a plan
 -- would be compiled at every execution.
 select tests.none('functions that disable plan types but not compilation', array_agg(f.name))
@@ -138,7 +145,37 @@ where c.contype = 'f'
 select tests.none('policies that call auth.uid() for each row', array_agg(p.polrelid::regclass || ': ' || p.polname))
 from pg_policy p
 join tests.tables t on t.oid = p.polrelid
-where regexp_replace(coalesce(pg_get_expr(p.polqual, p.polrelid), '') || coalesce(pg_get_expr(p.polwithcheck, p.polrelid), ''), 'SELECT auth\.uid\(\)', '', 'g') like '%auth.uid()%';
+where regexp_replace(coalesce(pg_get_expr(p.polqual, p.polrelid), '') || coalesce(pg_get_expr(p.polwithcheck, p.polrelid), ''), 'SELECT chat\.my_id\(\)', '', 'g') like '%chat.my_id()%';
+
+-- PostgreSQL evaluates policies, views, defaults and conditions with the search_path of the session. A
+-- function without a path of its own, such as auth.uid(), would find the session's temporary types.
+create view tests.expressions as
+select 'pg_policy'::regclass as classid, p.oid as objid, p.polrelid as relation from pg_policy p
+union all select 'pg_rewrite'::regclass, r.oid, r.ev_class from pg_rewrite r
+union all select 'pg_attrdef'::regclass, a.oid, a.adrelid from pg_attrdef a
+union all select 'pg_constraint'::regclass, c.oid, c.conrelid from pg_constraint c
+union all select 'pg_trigger'::regclass, t.oid, t.tgrelid from pg_trigger t
+union all select 'pg_class'::regclass, i.indexrelid, i.indrelid from pg_index i;
+select tests.none('expressions that call a function without a search_path of its own',
+  array_agg(pg_describe_object(d.classid, d.objid, d.objsubid) || ' calls ' || f.oid::regprocedure))
+from tests.expressions e
+join pg_depend d on d.classid = e.classid and d.objid = e.objid and d.refclassid = 'pg_proc'::regclass
+join pg_proc f on f.oid = d.refobjid
+where (e.relation in (select t.oid from tests.tables t) or e.relation in (select p.relid from pg_partition_tree('realtime.messages') p))
+  and f.pronamespace <> 'pg_catalog'::regnamespace
+  and not coalesce('search_path=pg_catalog, pg_temp' = any (f.proconfig), false);
+select tests.holds(count(distinct e.objid) > 10, 'control: expressions that call functions')
+from tests.expressions e
+join pg_depend d on d.classid = e.classid and d.objid = e.objid and d.refobjid = 'chat.my_id()'::regprocedure
+where e.relation in (select t.oid from tests.tables t);
+
+-- UPDATE, DELETE or TRUNCATE on a whole table allows "lock table ... in access exclusive mode", with
+-- which a user stops everyone. DELETE cannot be granted per column.
+select tests.none('tables that clients can lock as a whole', array_agg(t.oid::regclass || ' by ' || r.name))
+from (select t.oid from tests.tables t where t.relkind = 'r' union all select p.relid from pg_partition_tree('realtime.messages') p) t (oid),
+  unnest(array['anon', 'authenticated']) r (name)
+where has_table_privilege(r.name, t.oid, 'update, delete, truncate')
+  and t.oid not in ('public.message_reactions'::regclass, 'public.user_blocks'::regclass);
 
 select tests.none('tables without a comment', array_agg(t.name)) from tests.tables t where t.relkind in ('r', 'v') and obj_description(t.oid, 'pg_class') is null;
 

@@ -45,4 +45,41 @@ select tests.act_as('ana');
 select chat.delete_message(tests.m());
 select tests.expect_error($$select chat.react(tests.m(), 'x')$$, 'message_deleted');
 
+-- A session whose claims have no "sub" is a user and not the server. It learns nothing about messages,
+-- and locks none.
+select tests.act_as('owner');
+select tests.message('ana', current_setting('tests.c')::uuid, 'there') as there \gset
+create temporary table before as select m.id, m.xmax::text as lock from public.user_messages m;
+create function tests.act_without_sub(claims text) returns void language plpgsql as $$
+begin
+  perform set_config('request.jwt.claims', claims, true), set_config('role', 'authenticated', true);
+end
+$$;
+select set_config('tests.there', :'there', true);
+do $$
+declare
+  claims text;
+  message text;
+begin
+  foreach claims in array array['', '{}', '{"role": "authenticated"}'] loop
+    perform tests.act_without_sub(claims);
+    foreach message in array array[current_setting('tests.there'), current_setting('tests.m'), gen_random_uuid()::text] loop
+      perform tests.expect_error(format(
+        'insert into public.message_reactions (message_id, user_id, reaction) values (%L, %L, %L)', message, tests.id('ana'), 'x'
+      ), 'not_found');
+    end loop;
+    perform tests.act_as('owner');
+  end loop;
+end
+$$;
+select tests.equals(m.xmax::text, b.lock, 'locked') from public.user_messages m join pg_temp.before b on b.id = m.id;
+
+-- The server may react for a user, with and without claims.
+insert into public.message_reactions (message_id, user_id, reaction) values (:'there', tests.id('ben'), 'by the owner');
+grant usage on schema tests to service_role;
+select tests.act_as('service_role');
+insert into public.message_reactions (message_id, user_id, reaction) values (:'there', tests.id('ana'), 'by the service');
+select tests.act_as('owner');
+select tests.equals(count(*), 2::bigint, 'by the server') from public.message_reactions;
+
 rollback;

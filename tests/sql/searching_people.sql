@@ -43,6 +43,24 @@ update chat.config set value = 'true' where key = 'admin_cross_team';
 select tests.act_as('ada');
 select tests.equals(tests.found('an'), 'Ana Alvarez, Anton, Ben Brandt, Tania, Zoe Zhang', 'across teams');
 
+-- Finding a user does not show their presence: that is for their teams and partners.
+select tests.act_as('owner');
+insert into public.user_presence (user_id, status) values (tests.id('ben'), 'away'), (tests.id('zoe'), 'away')
+on conflict (user_id) do update set status = excluded.status;
+create function tests.status_of(name text) returns text language sql as $$ select p.status from chat.search_people(status_of.name) p $$;
+select tests.act_as('sue');
+select tests.equals((tests.status_of('ben'), tests.status_of('zoe'))::text, '(offline,offline)', 'a super admin');
+select tests.act_as('ada');
+select tests.equals((tests.status_of('ben'), tests.status_of('zoe'))::text, '(away,offline)', 'an admin');
+select tests.act_as('ana');
+select tests.equals(tests.status_of('ben'), 'away', 'a colleague');
+select tests.act_as('owner');
+select tests.conversation('sue', 'ben');
+select tests.act_as('sue');
+select tests.equals((tests.status_of('ben'), tests.status_of('zoe'))::text, '(away,offline)', 'a partner');
+select tests.act_as('owner');
+delete from public.user_conversations;
+
 -- The most recent contact comes first.
 select tests.act_as('owner');
 select tests.message('ana', tests.conversation('ana', 'ben'), 'hi');

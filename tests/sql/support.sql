@@ -52,10 +52,10 @@ begin
     perform set_config('request.jwt.claims', '', true);
     perform set_config('role', 'none', true);
   elsif who is not null then
-    perform set_config('request.jwt.claims', json_build_object('sub', who, 'role', 'authenticated')::text, true);
+    perform set_config('request.jwt.claims', json_build_object('sub', who, 'role', 'authenticated')::pg_catalog.text, true);
     perform set_config('role', 'authenticated', true);
   elsif actor in ('anon', 'service_role') then
-    perform set_config('request.jwt.claims', json_build_object('role', actor)::text, true);
+    perform set_config('request.jwt.claims', json_build_object('role', actor)::pg_catalog.text, true);
     perform set_config('role', actor, true);
   else
     raise exception 'Nobody is called %', actor;
@@ -122,7 +122,7 @@ begin
     raise exception using errcode = 'TS000';
   exception
     when sqlstate 'TS000' then
-      return outcome::text;
+      return outcome::pg_catalog.text;
     when insufficient_privilege or sqlstate 'PT403' or sqlstate 'PT404' or sqlstate 'PT401' then
       return 'refused';
   end;

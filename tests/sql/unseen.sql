@@ -175,4 +175,31 @@ select tests.act_as('ben');
 select tests.equals(count(m), 2::bigint, 'granted') from public.user_messages m;
 select tests.expect_error('select xmax from public.user_messages', '42501');
 
+-- A conversation shows the presence of those who are still in it.
+select tests.act_as('owner');
+select tests.conversation('sue', 'zoe') as shared \gset
+insert into public.user_presence (user_id, status) values (tests.id('zoe'), 'busy')
+on conflict (user_id) do update set status = excluded.status;
+create function tests.seen(conversation uuid) returns text language sql as $$
+  select format('%s %s', p.status, p.last_seen is not null) from chat.conversation_people(array[seen.conversation]) p where p.user_id = tests.id('zoe')
+$$;
+select tests.act_as('sue');
+select tests.equals(tests.seen(:'shared'), 'busy t', 'control: a partner');
+select tests.act_as('owner');
+update public.user_conversation_members set left_at = now() where conversation_id = :'shared' and user_id = tests.id('zoe');
+select tests.act_as('sue');
+select tests.equals(count(*), 0::bigint, 'by the policy') from public.user_presence where user_id = tests.id('zoe');
+select tests.equals(tests.seen(:'shared'), 'offline f', 'a former partner');
+select tests.equals("row" #>> '{other_user,status}', 'offline', 'in the list') from chat.conversation_rows(array[:'shared'::uuid]);
+
+-- A session without an id is not the server: it locks nothing of others.
+select tests.act_as('ana');
+select chat.set_presence('online');
+select tests.act_as('owner');
+create temporary table reports as select r.user_id, r.xmax::text as lock from chat.presence_reports r;
+select set_config('request.jwt.claims', '{"role": "authenticated"}', true), set_config('role', 'authenticated', true);
+select tests.expect_error(format('insert into public.user_presence (user_id, current_page) values (%L, %L)', tests.id('ana'), '/x'), '42501');
+select tests.act_as('owner');
+select tests.equals(r.xmax::text, b.lock, 'locked') from chat.presence_reports r join pg_temp.reports b on b.user_id = r.user_id;
+
 rollback;

@@ -176,7 +176,11 @@ begin
     d.display_name,
     d.email,
     d.avatar_url,
-    case when prefs.share_presence is false then 'offline' else coalesce(p.status, 'offline') end,
+    -- An admin also finds people whose presence they may not see.
+    case
+      when prefs.share_presence is false or d.user_id not in (select chat.known_people_ids()) then 'offline'
+      else coalesce(p.status, 'offline')
+    end,
     team.team_id,
     d.role
   from chat.directory d

@@ -362,7 +362,7 @@ begin
     -- The existence of the row must not change before the transaction ends. The row itself is not
     -- locked, because a lock changes its xmax and other users may read the row. The caller may not
     -- lock another user's row of presence_reports; the policies refuse such a write.
-    if coalesce(new.user_id = auth.uid(), true) then
+    if new.user_id = auth.uid() or (tg_argv[0] = 'server' and auth.uid() is null) then
       perform chat.lock_presence(array[new.user_id]);
     end if;
     -- If the row exists, nothing is inserted, and the update that may follow takes the page from
@@ -384,9 +384,17 @@ revoke all on function chat.take_page_out() from public;
 
 -- Runs after the other triggers, which decide whether anything is visible, and only if the
 -- statement sets the column.
+-- A condition is evaluated as the writer, so it distinguishes users from the server. A user without
+-- an id in their claims is not the server.
 create or replace trigger user_presence_30_page
   before insert or update of current_page on public.user_presence
-  for each row execute function chat.take_page_out();
+  for each row when (row_security_active('public.user_presence'::regclass))
+  execute function chat.take_page_out('user');
+
+create or replace trigger user_presence_30_page_by_server
+  before insert or update of current_page on public.user_presence
+  for each row when (not row_security_active('public.user_presence'::regclass))
+  execute function chat.take_page_out('server');
 
 -- The page does not refer to the row of user_presence: such a foreign key would lock that row.
 create or replace function chat.forget_page()
@@ -609,7 +617,8 @@ declare
   typing_since constant timestamptz := clock_timestamp() - 2 * make_interval(secs => chat.amount('typing_ttl_ms', 6000) / 1000.0);
 begin
   -- Only one process runs this at a time; a second one would have nothing to do.
-  if not pg_try_advisory_xact_lock(hashtextextended('rapport presence', 0)) then
+  perform from chat.locks l where l.purpose = 'presence' for update skip locked;
+  if not found then
     return;
   end if;
 

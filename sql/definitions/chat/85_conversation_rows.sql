@@ -27,12 +27,15 @@ begin
     d.display_name,
     d.email,
     d.avatar_url,
-    case when prefs.share_presence is false and other.user_id <> mine.user_id then 'offline' else coalesce(p.status, 'offline') end,
-    case when prefs.share_presence is false and other.user_id <> mine.user_id then null else p.last_seen end
+    case when other.user_id = mine.user_id or prefs.share_presence is distinct from false then coalesce(p.status, 'offline') else 'offline' end,
+    case when other.user_id = mine.user_id or prefs.share_presence is distinct from false then p.last_seen end
   from public.user_conversation_members mine
   join public.user_conversation_members other on other.conversation_id = mine.conversation_id
   left join chat.directory d on d.user_id = other.user_id
-  left join public.user_presence p on p.user_id = other.user_id
+  -- Like the policy of user_presence: a conversation shows the presence of those who are still in it.
+  left join public.user_presence p
+    on p.user_id = other.user_id
+    and (other.left_at is null or other.user_id in (select chat.known_people_ids()))
   left join public.user_notification_preferences prefs on prefs.user_id = other.user_id
   where mine.conversation_id = any (conversation_people.conversation_ids)
     and mine.user_id = (select auth.uid())

@@ -80,7 +80,7 @@ revoke all on sequence public.message_edits_id_seq from public, anon, authentica
 
 revoke all on chat.config, chat.message_requests, chat.message_reports, chat.idempotency_keys, chat.removed_messages,
   chat.removed_memberships, chat.presence_reports, chat.presence_report_sessions, chat.presence_processes, chat.presence_sessions,
-  chat.presence_pages,
+  chat.presence_pages, chat.locks,
   chat.schema_migrations, chat.schema_definitions
   from public, anon, authenticated;
 grant select, insert, update, delete
@@ -106,13 +106,13 @@ grant update (is_archived, is_pinned, is_muted, muted_until, notification_level,
 drop policy if exists "people see their own memberships" on public.user_conversation_members;
 create policy "people see their own memberships" on public.user_conversation_members
   for select to authenticated
-  using (user_id = (select auth.uid()) and left_at is null);
+  using (user_id = (select chat.my_id()) and left_at is null);
 
 drop policy if exists "people arrange their own memberships" on public.user_conversation_members;
 create policy "people arrange their own memberships" on public.user_conversation_members
   for update to authenticated
-  using (user_id = (select auth.uid()) and left_at is null)
-  with check (user_id = (select auth.uid()));
+  using (user_id = (select chat.my_id()) and left_at is null)
+  with check (user_id = (select chat.my_id()));
 
 -- --------------------------------------------------------------------------- conversation_receipts
 -- Changed by chat.mark_read() and chat.mark_delivered().
@@ -139,7 +139,7 @@ drop policy if exists "members send as themselves where they may" on public.user
 create policy "members send as themselves where they may" on public.user_messages
   for insert to authenticated
   with check (
-    sender_id = (select auth.uid())
+    sender_id = (select chat.my_id())
     and message_type <> 'system'
     and chat.can_send(conversation_id)
   );
@@ -147,8 +147,8 @@ create policy "members send as themselves where they may" on public.user_message
 drop policy if exists "senders change their own messages" on public.user_messages;
 create policy "senders change their own messages" on public.user_messages
   for update to authenticated
-  using (sender_id = (select auth.uid()) and conversation_id in (select chat.my_conversation_ids()))
-  with check (sender_id = (select auth.uid()));
+  using (sender_id = (select chat.my_id()) and conversation_id in (select chat.my_conversation_ids()))
+  with check (sender_id = (select chat.my_id()));
 
 -- ----------------------------------------------------------------------------------- message_edits
 
@@ -165,12 +165,12 @@ grant select on public.message_hides, public.message_drafts to authenticated;
 drop policy if exists "people see what they hid" on public.message_hides;
 create policy "people see what they hid" on public.message_hides
   for select to authenticated
-  using (user_id = (select auth.uid()));
+  using (user_id = (select chat.my_id()));
 
 drop policy if exists "people see their own drafts" on public.message_drafts;
 create policy "people see their own drafts" on public.message_drafts
   for select to authenticated
-  using (user_id = (select auth.uid()));
+  using (user_id = (select chat.my_id()));
 
 -- ------------------------------------------------------------------------------- message_reactions
 
@@ -185,12 +185,12 @@ create policy "members see the reactions of their conversations" on public.messa
 drop policy if exists "members react as themselves where they may write" on public.message_reactions;
 create policy "members react as themselves where they may write" on public.message_reactions
   for insert to authenticated
-  with check (user_id = (select auth.uid()) and chat.can_send(conversation_id));
+  with check (user_id = (select chat.my_id()) and chat.can_send(conversation_id));
 
 drop policy if exists "people take back their own reactions" on public.message_reactions;
 create policy "people take back their own reactions" on public.message_reactions
   for delete to authenticated
-  using (user_id = (select auth.uid()) and conversation_id in (select chat.my_conversation_ids()));
+  using (user_id = (select chat.my_id()) and conversation_id in (select chat.my_conversation_ids()));
 
 -- ------------------------------------------------------------------------------------ message_pins
 -- Written by chat.pin_message().
@@ -217,13 +217,13 @@ create policy "people see the presence of their teams and partners" on public.us
 drop policy if exists "people report their own presence" on public.user_presence;
 create policy "people report their own presence" on public.user_presence
   for insert to authenticated
-  with check (user_id = (select auth.uid()));
+  with check (user_id = (select chat.my_id()));
 
 drop policy if exists "people change their own presence" on public.user_presence;
 create policy "people change their own presence" on public.user_presence
   for update to authenticated
-  using (user_id = (select auth.uid()))
-  with check (user_id = (select auth.uid()));
+  using (user_id = (select chat.my_id()))
+  with check (user_id = (select chat.my_id()));
 
 -- ------------------------------------------------------------------------------------- user_blocks
 
@@ -233,36 +233,41 @@ grant insert (blocker_id, blocked_id) on public.user_blocks to authenticated;
 drop policy if exists "people see whom they blocked" on public.user_blocks;
 create policy "people see whom they blocked" on public.user_blocks
   for select to authenticated
-  using (blocker_id = (select auth.uid()));
+  using (blocker_id = (select chat.my_id()));
 
 -- Only users that the caller knows: otherwise the foreign key would distinguish a stranger from a
 -- user who does not exist.
 drop policy if exists "people block for themselves" on public.user_blocks;
 create policy "people block for themselves" on public.user_blocks
   for insert to authenticated
-  with check (blocker_id = (select auth.uid()) and chat.knows(blocked_id));
+  with check (blocker_id = (select chat.my_id()) and chat.knows(blocked_id));
 
 drop policy if exists "people lift their own blocks" on public.user_blocks;
 create policy "people lift their own blocks" on public.user_blocks
   for delete to authenticated
-  using (blocker_id = (select auth.uid()));
+  using (blocker_id = (select chat.my_id()));
 
 -- ------------------------------------------------------------------- user_notification_preferences
 
-grant select, insert, update on public.user_notification_preferences to authenticated;
+-- Updates are granted per column: a grant on the table would include "lock table".
+grant select, insert on public.user_notification_preferences to authenticated;
+grant update (
+  user_id, browser_enabled, sound_enabled, show_preview, email_enabled, email_mode, email_delay_seconds, digest_hour, timezone,
+  dnd_until, quiet_start, quiet_end, share_read_receipts, share_typing, share_presence, updated_at
+) on public.user_notification_preferences to authenticated;
 
 drop policy if exists "people see their own preferences" on public.user_notification_preferences;
 create policy "people see their own preferences" on public.user_notification_preferences
   for select to authenticated
-  using (user_id = (select auth.uid()));
+  using (user_id = (select chat.my_id()));
 
 drop policy if exists "people set their own preferences" on public.user_notification_preferences;
 create policy "people set their own preferences" on public.user_notification_preferences
   for insert to authenticated
-  with check (user_id = (select auth.uid()));
+  with check (user_id = (select chat.my_id()));
 
 drop policy if exists "people change their own preferences" on public.user_notification_preferences;
 create policy "people change their own preferences" on public.user_notification_preferences
   for update to authenticated
-  using (user_id = (select auth.uid()))
-  with check (user_id = (select auth.uid()));
+  using (user_id = (select chat.my_id()))
+  with check (user_id = (select chat.my_id()));

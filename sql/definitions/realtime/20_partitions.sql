@@ -16,7 +16,7 @@ begin
     return 0;
   end if;
   -- Only one at a time. A second call finds the work done.
-  perform pg_advisory_xact_lock(hashtext('chat.maintain_message_partitions'));
+  perform from chat.locks l where l.purpose = 'message_partitions' for update;
 
   for day in
     select d::date

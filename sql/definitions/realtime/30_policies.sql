@@ -69,6 +69,23 @@ comment on function chat.may_listen(text) is 'May the caller receive messages on
 revoke all on function chat.may_listen(text) from public;
 grant execute on function chat.may_listen(text) to authenticated;
 
+-- Supabase grants users UPDATE on the whole table, which includes "lock table": a user could stop every
+-- channel. The columns suffice for the application's own policies.
+do $$
+declare
+  columns text;
+begin
+  if coalesce(obj_description(to_regclass('realtime.messages'), 'pg_class') not like 'Made by Rapport%', true) then
+    return;
+  end if;
+  select string_agg(quote_ident(a.attname), ', ' order by a.attnum) into columns
+  from pg_catalog.pg_attribute a
+  where a.attrelid = 'realtime.messages'::regclass and a.attnum > 0 and not a.attisdropped;
+  revoke update on realtime.messages from anon, authenticated;
+  execute format('grant update (%s) on realtime.messages to anon, authenticated', columns);
+end
+$$;
+
 do $$
 begin
   drop policy if exists "people listen to their own chat topics" on realtime.messages;
@@ -119,12 +136,13 @@ begin
     );
 
   -- The application's own policies usually check the setting, so a row of another topic would pass
-  -- them. If the setting is empty, those policies decide alone.
+  -- them. If the setting is empty, those policies decide alone. The expression does not call
+  -- realtime.topic(): Supabase's text of it names types without a schema (see chat.my_id()).
   drop policy if exists "messages are of the topic that was asked about" on realtime.messages;
   create policy "messages are of the topic that was asked about" on realtime.messages
     as restrictive for all to public
-    using (coalesce(topic = realtime.topic(), true))
-    with check (coalesce(topic = realtime.topic(), true));
+    using (coalesce(topic = nullif((select current_setting('realtime.topic', true)), ''), true))
+    with check (coalesce(topic = nullif((select current_setting('realtime.topic', true)), ''), true));
 exception when insufficient_privilege then
   raise warning '% may not create policies on realtime.messages: the private channels of the chat stay closed.', current_user;
 end

@@ -17,6 +17,10 @@ const CONTEXT_CHARS: usize = 50;
 /// Maximum number of fragments per text. A list of hits has no room for more.
 const MAX_FRAGMENTS: usize = 3;
 
+/// Words of a text that are looked at before checking whether the fragments are complete. Three
+/// fragments of a text full of hits contain about as many.
+const WORDS_AT_ONCE: usize = 128;
+
 /// An excerpt of a text.
 #[derive(Debug, PartialEq, Serialize)]
 pub(super) struct Fragment {
@@ -63,70 +67,103 @@ impl Terms {
             .flat_map(|word| split(word))
             .map(|word| vec![word]);
         let phrases = phrases.iter().map(|phrase| split(phrase));
-        Self {
-            terms: single
-                .chain(phrases)
-                .filter(|term| !term.is_empty())
-                .collect(),
+        // Distinct, because every term is looked for at every word of a text.
+        let mut terms: Vec<Vec<Word>> = Vec::new();
+        for term in single.chain(phrases).filter(|term| !term.is_empty()) {
+            if !terms.iter().any(|known| is_same_term(known, &term)) {
+                terms.push(term);
+            }
         }
+        Self { terms }
     }
 
     /// The excerpts of `text` that contain any of the terms.
     pub(super) fn fragments(&self, field: &'static str, text: &str) -> Vec<Fragment> {
-        let hits = self.hits(text);
-        let mut fragments = Vec::new();
-        let mut rest = hits.as_slice();
-        let mut shown = 0;
-        let is_whole = text.chars().nth(WHOLE_CHARS).is_none();
-        while let Some(&(begin, end)) = rest.first().filter(|_| fragments.len() < MAX_FRAGMENTS) {
-            let (from, mut to) = if is_whole {
-                (0, text.len())
-            } else {
-                (before(text, begin).max(shown), after(text, end))
-            };
-            // A hit within the context of another is shown in the same fragment, with its own
-            // context.
-            let mut count = 1;
-            while let Some(&(begin, end)) = rest.get(count).filter(|(begin, _)| *begin < to) {
-                if !is_whole && end > to {
-                    to = after(text, end.max(begin));
-                }
-                count += 1;
-            }
-            let ranges = rest[..count].iter().map(|(begin, end)| {
-                let units = |end: usize| text[from..end].encode_utf16().count();
-                [units(*begin), units(*end)]
-            });
-            fragments.push(Fragment {
-                field,
-                text: text[from..to].to_owned(),
-                ranges: ranges.collect(),
-            });
-            rest = &rest[count..];
-            shown = to;
-        }
-        fragments
+        self.fragments_by(WORDS_AT_ONCE, field, text)
     }
 
-    /// The positions of hits in bytes, ordered and merged where they overlap.
-    fn hits(&self, text: &str) -> Vec<(usize, usize)> {
+    /// Looks at some words at a time, until the fragments that can be shown are complete.
+    fn fragments_by(&self, words_at_once: usize, field: &'static str, text: &str) -> Vec<Fragment> {
         let words = split(text);
         let mut hits = Vec::new();
-        for term in &self.terms {
-            for start in 0..words.len() {
-                hits.extend(match_at(&words[start..], term));
+        let mut start = 0;
+        loop {
+            let end = words.len().min(start + words_at_once);
+            for start in start..end {
+                for term in &self.terms {
+                    hits.extend(match_at(&words[start..], term));
+                }
+            }
+            start = end;
+            hits = merged(hits);
+            let (fragments, shown) = excerpts(field, text, &hits);
+            // The remaining hits begin at or after the next word.
+            let Some(next) = words.get(start).and_then(|word| word.places.first()) else {
+                return fragments;
+            };
+            if fragments.len() == MAX_FRAGMENTS && shown <= next.0 {
+                return fragments;
             }
         }
-        hits.sort_unstable();
-        let mut merged: Vec<(usize, usize)> = Vec::with_capacity(hits.len());
-        for (begin, end) in hits {
-            match merged.last_mut() {
-                Some(last) if begin < last.1 => last.1 = last.1.max(end),
-                _ => merged.push((begin, end)),
-            }
-        }
-        merged
     }
+}
+
+/// The excerpts around hits, at most [`MAX_FRAGMENTS`], and the end of the last one in bytes.
+fn excerpts(field: &'static str, text: &str, hits: &[(usize, usize)]) -> (Vec<Fragment>, usize) {
+    let mut fragments = Vec::new();
+    let mut rest = hits;
+    let mut shown = 0;
+    let is_whole = text.chars().nth(WHOLE_CHARS).is_none();
+    while let Some(&(begin, end)) = rest.first().filter(|_| fragments.len() < MAX_FRAGMENTS) {
+        let (from, mut to) = if is_whole {
+            (0, text.len())
+        } else {
+            (before(text, begin).max(shown), after(text, end))
+        };
+        // A hit within the context of another is shown in the same fragment, with its own
+        // context.
+        let mut count = 1;
+        while let Some(&(begin, end)) = rest.get(count).filter(|(begin, _)| *begin < to) {
+            if !is_whole && end > to {
+                to = after(text, end.max(begin));
+            }
+            count += 1;
+        }
+        let ranges = rest[..count].iter().map(|(begin, end)| {
+            let units = |end: usize| text[from..end].encode_utf16().count();
+            [units(*begin), units(*end)]
+        });
+        fragments.push(Fragment {
+            field,
+            text: text[from..to].to_owned(),
+            ranges: ranges.collect(),
+        });
+        rest = &rest[count..];
+        shown = to;
+    }
+    (fragments, shown)
+}
+
+/// The positions of hits in bytes, ordered and merged where they overlap.
+fn merged(mut hits: Vec<(usize, usize)>) -> Vec<(usize, usize)> {
+    hits.sort_unstable();
+    let mut merged: Vec<(usize, usize)> = Vec::with_capacity(hits.len());
+    for (begin, end) in hits {
+        match merged.last_mut() {
+            Some(last) if begin < last.1 => last.1 = last.1.max(end),
+            _ => merged.push((begin, end)),
+        }
+    }
+    merged
+}
+
+fn is_same_term(left: &[Word], right: &[Word]) -> bool {
+    let words = |term: &[Word]| -> Vec<(Kind, Vec<char>)> {
+        term.iter()
+            .map(|word| (word.kind, word.letters.clone()))
+            .collect()
+    };
+    words(left) == words(right)
 }
 
 /// The positions of the words of a term, if it matches at the first of `words`.
@@ -402,7 +439,25 @@ mod tests {
         assert_eq!(fragments[0].text.chars().count(), 102);
     }
 
+    #[test]
+    fn a_repeated_term_is_looked_for_once() {
+        let repeated = terms(&["a", "A", "á", "a"], &["a b", "a  B", "b a"]);
+        assert_eq!(repeated.terms.len(), 3);
+    }
+
     proptest! {
+        #[test]
+        fn an_early_end_leaves_nothing_out(
+            text in "((a|b|ab|c|½|東京|👍|x{30}) ?){0,200}",
+            words in prop::collection::vec("a|b|1|東|👍", 0..3),
+            phrase in "(a|b)( (a|b|c)){0,3}",
+            words_at_once in 1usize..40,
+        ) {
+            let terms = Terms::new(&words, &[phrase]);
+            let all = terms.fragments_by(usize::MAX, "content", &text);
+            prop_assert_eq!(terms.fragments_by(words_at_once, "content", &text), all);
+        }
+
         #[test]
         fn ranges_cover_whole_characters_that_match(
             text in "(a|b|é|e\u{301}|İ|ß|Ł|œ|½|₹|東|京|한|👩\u{200d}👧|👍🏽|ﬁ| |!|م|مَ|\u{200d}|\u{301}|x{60}|PC){0,40}",

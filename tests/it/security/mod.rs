@@ -1,6 +1,7 @@
 //! Attacks, each beside a control: honest use of the same kind, which must succeed.
 
 mod close_codes;
+mod locks;
 mod memory;
 mod old_rows;
 mod presence_keys;

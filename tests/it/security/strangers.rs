@@ -151,3 +151,22 @@ async fn no_route_is_without_the_limit() {
         StatusCode::TOO_MANY_REQUESTS
     );
 }
+
+/// As in the handshake, the last key counts. Otherwise a stranger could have hundreds verified.
+#[tokio::test]
+async fn only_the_last_api_key_of_a_query_counts() {
+    let server = ChatServer::start_with(&LIMITS).await;
+    let client = reqwest::Client::new();
+    let ask = |keys: [String; 2]| {
+        let [first, last] = keys;
+        client.get(format!(
+            "{}/nothing?apikey={first}&apikey={last}",
+            server.origin
+        ))
+    };
+    until_refused(|| ask([service_role_key(), anon_key()])).await;
+    for _ in 0..20 {
+        let known = ask([anon_key(), service_role_key()]).send().await.unwrap();
+        assert_ne!(known.status(), StatusCode::TOO_MANY_REQUESTS);
+    }
+}
