@@ -352,13 +352,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/15_caller.sql' and checksum = '796b667afe62578ee3c9a89cdf44de5b17d37980f5d23030e8dce79b0fd1748d'
+  where path = 'chat/15_caller.sql' and checksum = 'cbc3033f5c9b30a1a906ae33babb53528ce536af3ecd7dc7ea669cff54bb278b'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/15_caller.sql
 \ir definitions/chat/15_caller.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/15_caller.sql', '796b667afe62578ee3c9a89cdf44de5b17d37980f5d23030e8dce79b0fd1748d')
+  ('chat/15_caller.sql', 'cbc3033f5c9b30a1a906ae33babb53528ce536af3ecd7dc7ea669cff54bb278b')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
@@ -460,13 +460,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/61_message_insert.sql' and checksum = '6cada097d2294d6bff9cb011e0c2362d6c5cee4abb0d9ebf816ae175424ebbef'
+  where path = 'chat/61_message_insert.sql' and checksum = '365ceaf7da69a2a001bdf9c263a1c4bfe27d562c965622a319d2368616920ecb'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/61_message_insert.sql
 \ir definitions/chat/61_message_insert.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/61_message_insert.sql', '6cada097d2294d6bff9cb011e0c2362d6c5cee4abb0d9ebf816ae175424ebbef')
+  ('chat/61_message_insert.sql', '365ceaf7da69a2a001bdf9c263a1c4bfe27d562c965622a319d2368616920ecb')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
@@ -532,13 +532,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/80_presence.sql' and checksum = 'ba995e3ee571dcb7fb49d4ecc1a124da588aa0b788ff29f58086d7f30a5dcd38'
+  where path = 'chat/80_presence.sql' and checksum = '138badb44119149c08623e2941a3dd11d7381ab5afad6fc05a272f7791e915b2'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/80_presence.sql
 \ir definitions/chat/80_presence.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/80_presence.sql', 'ba995e3ee571dcb7fb49d4ecc1a124da588aa0b788ff29f58086d7f30a5dcd38')
+  ('chat/80_presence.sql', '138badb44119149c08623e2941a3dd11d7381ab5afad6fc05a272f7791e915b2')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
@@ -568,13 +568,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/85_conversation_rows.sql' and checksum = '5c117002e0de724ea8196774297e712b1c303ba79ac5bb285aaa9539bdd2f8c2'
+  where path = 'chat/85_conversation_rows.sql' and checksum = '7b526a52e58b0bfb6b5d9190663e44e82c01717236958f15ff16620bbde41621'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/85_conversation_rows.sql
 \ir definitions/chat/85_conversation_rows.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/85_conversation_rows.sql', '5c117002e0de724ea8196774297e712b1c303ba79ac5bb285aaa9539bdd2f8c2')
+  ('chat/85_conversation_rows.sql', '7b526a52e58b0bfb6b5d9190663e44e82c01717236958f15ff16620bbde41621')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
@@ -604,13 +604,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/88_sync.sql' and checksum = '1cfaae20c288a676849c3956c41d5799bcb813ba562d7e09f0ffc331f43ecbee'
+  where path = 'chat/88_sync.sql' and checksum = '10e2c6e7feb520991b652ae70dc2fc261908dabb12f61f72bbae5db1bf6d2c78'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/88_sync.sql
 \ir definitions/chat/88_sync.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/88_sync.sql', '1cfaae20c288a676849c3956c41d5799bcb813ba562d7e09f0ffc331f43ecbee')
+  ('chat/88_sync.sql', '10e2c6e7feb520991b652ae70dc2fc261908dabb12f61f72bbae5db1bf6d2c78')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
@@ -628,13 +628,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/90_policies.sql' and checksum = 'fc9302f21405179380fa26b7675cbd45f459687f0c8d28f9b7782407a66fdf0f'
+  where path = 'chat/90_policies.sql' and checksum = '2ee09033ada87ad640abc0261c76cbef256e258771606f9140d7057cb0e36db2'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/90_policies.sql
 \ir definitions/chat/90_policies.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/90_policies.sql', 'fc9302f21405179380fa26b7675cbd45f459687f0c8d28f9b7782407a66fdf0f')
+  ('chat/90_policies.sql', '2ee09033ada87ad640abc0261c76cbef256e258771606f9140d7057cb0e36db2')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
@@ -688,13 +688,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'realtime/30_policies.sql' and checksum = '790869be1ada24f48b03031eabdedaa4d52bf3b9308a891bfa5714a10d62ece2'
+  where path = 'realtime/30_policies.sql' and checksum = 'cd26e83160cee5030a9448d1a50d59dda967a9de2d3b63041041929fb0dec4fc'
 ) as pending \gset
 \if :pending
 \echo definitions/realtime/30_policies.sql
 \ir definitions/realtime/30_policies.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('realtime/30_policies.sql', '790869be1ada24f48b03031eabdedaa4d52bf3b9308a891bfa5714a10d62ece2')
+  ('realtime/30_policies.sql', 'cd26e83160cee5030a9448d1a50d59dda967a9de2d3b63041041929fb0dec4fc')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 

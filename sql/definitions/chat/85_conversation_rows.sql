@@ -32,7 +32,7 @@ begin
   from public.user_conversation_members mine
   join public.user_conversation_members other on other.conversation_id = mine.conversation_id
   left join chat.directory d on d.user_id = other.user_id
-  -- Like the policy of user_presence: a conversation shows the presence of those who are still in it.
+  -- Like the policy of user_presence: a conversation shows the presence of its current members.
   left join public.user_presence p
     on p.user_id = other.user_id
     and (other.left_at is null or other.user_id in (select chat.known_people_ids()))

@@ -69,8 +69,8 @@ comment on function chat.may_listen(text) is 'May the caller receive messages on
 revoke all on function chat.may_listen(text) from public;
 grant execute on function chat.may_listen(text) to authenticated;
 
--- Supabase grants users UPDATE on the whole table, which includes "lock table": a user could stop every
--- channel. The columns suffice for the application's own policies.
+-- Supabase grants users UPDATE on the whole table, which includes "lock table": a user could stop
+-- every channel. The columns suffice for the application's own policies.
 do $$
 declare
   columns text;
