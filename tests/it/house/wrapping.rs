@@ -40,8 +40,6 @@ const ALLOWED: &[&str] = &[
     "src/chat/rights",
     "src/config",
     "src/realtime",
-    "src/realtime/channel",
-    "src/realtime/channel/authorize",
     "src/realtime/hub",
     "src/realtime/session",
     "tests/it",
