@@ -119,7 +119,7 @@ mod tests {
         assert_eq!(
             ids[1..],
             assign_ids(&list[1..]),
-            "whatever else is asked for"
+            "regardless of other bindings"
         );
         assert!(ids.iter().all(|id| (1..1 << ID_BITS).contains(id)));
     }

@@ -41,7 +41,6 @@ const ALLOWED: &[&str] = &[
     "src/config",
     "src/realtime",
     "src/realtime/hub",
-    "src/realtime/session",
     "tests/it",
     "tests/it/chat",
     "tests/it/security",

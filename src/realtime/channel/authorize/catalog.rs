@@ -105,8 +105,8 @@ order by a.attnum";
 
 /// Reads the policies in the order of their names.
 ///
-/// Some policies can only be evaluated on a row in the table. These use a whole row (a variable with
-/// attribute number 0), read the table themselves, or call a function that reads it.
+/// Some policies can only be evaluated on a row in the table. These use a whole row (a variable
+/// with attribute number 0), read the table themselves, or call a function that reads it.
 ///
 /// PostgreSQL may evaluate an immutable function during planning. A plan that contains one is
 /// therefore valid for only one caller.
