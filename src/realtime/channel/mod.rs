@@ -1,4 +1,4 @@
-//! One session's membership of a topic: its state, without any I/O.
+//! The state of one session's membership in a topic, without any I/O.
 
 pub mod authorize;
 pub mod postgres_changes;
@@ -20,34 +20,34 @@ use crate::limits::{UnixMillis, Window};
 use crate::visibility::{ChannelId, Identity};
 use serde_json::value::RawValue;
 
-/// Recognizes a token that was seen before, without keeping it: tokens are long, and a session
-/// that does not hold one cannot leak one. Seeded anew in every process, so that nobody can
-/// look for a token with the mark of another.
+/// Recognizes a token that was seen before, without storing it. Tokens are long, and a session that
+/// does not store one cannot leak one. Each process uses a new seed, so an attacker cannot search
+/// for a token with the same mark as another.
 #[derive(Clone, Debug, Default)]
 pub struct TokenMarks(RandomState);
 
-/// The mark of one token.
+/// The hash of one token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TokenMark(u64);
 
 impl TokenMarks {
-    /// The mark of `token`.
+    /// Returns the mark of `token`.
     pub fn of(&self, token: &str) -> TokenMark {
         TokenMark(self.0.hash_one(token))
     }
 }
 
-/// Who a channel acts for.
+/// The identity that a channel acts for.
 #[derive(Clone, Debug)]
 pub struct Holder {
     /// Verified claims.
     pub claims: Arc<Claims>,
-    /// The mark of the token they came in.
+    /// The mark of the token that contained the claims.
     pub mark: TokenMark,
 }
 
 impl Holder {
-    /// As visibility knows it.
+    /// Returns the identity that visibility uses.
     pub fn identity(&self) -> Arc<Identity> {
         Arc::new(Identity {
             role: self.claims.role.clone(),
@@ -55,7 +55,7 @@ impl Holder {
         })
     }
 
-    /// When its token expires.
+    /// Returns when the token expires.
     pub fn expires_at(&self) -> UnixMillis {
         UnixMillis::from_seconds(self.claims.expires_at)
     }
@@ -64,49 +64,49 @@ impl Holder {
 /// A joined or joining channel.
 #[derive(Debug)]
 pub struct Channel {
-    /// Its name in the hub and in visibility.
+    /// Identifies the channel in the hub and in visibility.
     pub id: ChannelId,
     /// The full topic.
     pub topic: Arc<str>,
-    /// The `join_ref` of the join, which close frames and leaves refer to.
+    /// The `join_ref` of the join. Close frames and leaves refer to it.
     pub join_ref: Option<Ref>,
-    /// The `ref` of the join, which stands in for a missing `join_ref` on pushes (protocol 2.5).
+    /// The `ref` of the join. Pushes use it if there is no `join_ref` (protocol 2.5).
     pub join_reference: Option<Ref>,
-    /// Who it acts for.
+    /// The identity that the channel acts for.
     pub holder: Holder,
-    /// Answers broadcasts.
+    /// Broadcasts are acknowledged.
     pub ack: bool,
-    /// Its own broadcasts come back to it.
+    /// The client receives its own broadcasts.
     pub echo: bool,
-    /// Memory that its join makes the server hold, roughly: see [`join_bytes`].
+    /// Approximate memory that the server needs because of the join: see [`join_bytes`].
     pub bytes: usize,
-    /// Its join asked for presence: a state, then diffs.
+    /// The join requested presence: a state, followed by diffs.
     pub presence: bool,
-    /// What it tracks there.
+    /// The presence that the channel tracks.
     pub tracking: Tracking,
-    /// Policies decide who may take part.
+    /// Policies decide who may join, read and write.
     pub is_private: bool,
-    /// Its presence key is the `sub` of its token, and its permissions are rechecked.
+    /// The presence key is the `sub` of the token, and permissions are rechecked after changes.
     pub is_managed: bool,
     /// The state of the recheck of its permissions.
     pub recheck: Recheck,
-    /// What may be read; nothing on a private channel until its join is allowed.
+    /// Permissions to read. A private channel has none until its join is allowed.
     pub read: Permissions,
-    /// Whether the policies were asked about reading presence: not before presence is wanted.
+    /// Whether the permission to read presence was checked. It is checked once presence is needed.
     pub is_presence_asked: bool,
-    /// What may be written.
+    /// Permissions to write.
     pub write: WritePermission,
-    /// The size, in bytes, of its broadcast that is being stored.
+    /// Size, in bytes, of the broadcast that is being stored.
     pub storing: Option<usize>,
-    /// Whether the coming expiry was announced.
+    /// The client was warned that the token expires soon.
     pub is_warned: bool,
-    /// What it asked of `postgres_changes`; boxed because most channels ask nothing.
+    /// The `postgres_changes` bindings. Boxed because most channels have none.
     pub subscription: Option<Box<Subscription>>,
-    /// Set while the join is not answered.
+    /// Set until the join is answered.
     pub joining: Option<Box<Joining>>,
-    /// A refreshed token whose permissions are being looked at.
+    /// A refreshed token whose permissions are being checked.
     pub refreshing: Option<Box<Refreshing>>,
-    /// Messages of the topic that wait for the end of what is under way.
+    /// Messages of the topic that wait until the current work is done.
     pub waiting: Option<Box<Waiting>>,
 }
 
@@ -122,22 +122,23 @@ pub struct Recheck {
     pub is_running: bool,
 }
 
-/// Memory of a channel whose join asks for nothing and has a short topic: what the session, the hub
-/// and the topic keep of it.
+/// Memory, in bytes, of a channel without options and with a short topic. It covers the data in the
+/// session, the hub and the topic.
 const CHANNEL_BYTES: usize = 1_024;
 
-/// How often a topic's name is kept: by itself and as JSON, where a character takes up to six.
+/// Bytes per byte of the topic name. The name is stored as it is and as JSON, where a character
+/// takes up to six bytes.
 const TOPIC_COPIES: usize = 7;
 
-/// What each byte of bindings in the reply to a join takes: they are short names, parsed into texts of
-/// their own, and kept by the channel and by visibility.
+/// Bytes per byte of the bindings in the reply to a join. Bindings are short names. Each is parsed
+/// into a separate string, and both the channel and visibility store it.
 const BINDING_COPIES: usize = 8;
 
-/// What each tracked byte takes: as it is, in the state that newcomers are sent, and in what is told.
+/// Bytes per tracked byte: the payload itself, the state for new members, and the diffs.
 const TRACKED_COPIES: usize = 3;
 
-/// Memory that a join makes the server hold, roughly: by its topic, its key of presence and its
-/// bindings as the reply shows them.
+/// Estimates the memory, in bytes, that the server needs because of a join. It depends on the
+/// topic, the presence key and the bindings as the reply lists them.
 pub fn join_bytes(topic: &str, key: Option<&str>, reply: &str) -> usize {
     CHANNEL_BYTES
         + TOPIC_COPIES * topic.len()
@@ -145,128 +146,128 @@ pub fn join_bytes(topic: &str, key: Option<&str>, reply: &str) -> usize {
         + BINDING_COPIES * reply.len()
 }
 
-/// What a channel may write (protocol 4.3): asked when it writes for the first time, and anew
-/// under every token.
+/// Permissions to write (protocol 4.3). They are checked at the first write, and again after each
+/// new token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum WritePermission {
-    /// Nobody asked yet.
+    /// Not checked yet.
     NotAsked,
-    /// The question is under way.
+    /// The check is running.
     Asking,
-    /// What the policies say.
+    /// The result of the check.
     Known(Permissions),
-    /// There was no answer. What waited for it is refused; then it may be asked again.
+    /// The check failed. The messages that waited for it are refused. The next write checks again.
     Unknown(AuthorizeError),
 }
 
-/// Messages of one topic that wait, in order.
+/// The waiting messages of one topic, in order.
 #[derive(Debug, Default)]
 pub struct Waiting {
-    /// The messages.
+    /// The messages in the order of arrival.
     pub messages: VecDeque<OwnedMessage>,
     bytes: usize,
 }
 
-/// Messages of one topic that wait at most. Clients buffer on their side until a join is
-/// answered, so more than a handful is no client.
+/// Maximum waiting messages per topic. Client libraries buffer messages until a join is answered,
+/// so they never send more than a few.
 pub const MAX_WAITING: usize = 64;
 
-/// Bytes of their payloads.
+/// Maximum bytes of the payloads of waiting messages per topic.
 pub const MAX_WAITING_BYTES: usize = 1 << 20;
 
 impl Waiting {
-    /// Whether there is room for another message of so many bytes. A message that waits alone may be
-    /// larger than others, if `any_alone` says so.
+    /// Whether another message of this many bytes fits. With `any_alone`, a message of any size
+    /// fits if no other waits.
     pub fn has_room(&self, bytes: usize, any_alone: bool) -> bool {
         (self.messages.len() < MAX_WAITING && self.bytes + bytes <= MAX_WAITING_BYTES)
             || (self.messages.is_empty() && any_alone)
     }
 
-    /// Bytes of the payloads.
+    /// Bytes of the payloads of all waiting messages.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Keeps a message for later.
+    /// Appends a message.
     pub fn push(&mut self, message: OwnedMessage) {
         self.bytes += message.payload_bytes();
         self.messages.push_back(message);
     }
 }
 
-/// What a channel tracks.
+/// The presence that a channel tracks.
 #[derive(Debug)]
 pub struct Tracking {
-    /// The key it is listed under; chosen at the first track where the client named none.
+    /// The presence key. If the client does not choose one, it is generated at the first track.
     pub key: Option<Arc<str>>,
-    /// Bytes of key and payload, as they came.
+    /// Bytes of the key and the payload, as received.
     pub bytes: usize,
-    /// Pushes of presence lately.
+    /// Recent presence pushes.
     pub calls: Window,
 }
 
-/// A refreshed token under way.
+/// A refreshed token whose permissions are being checked.
 #[derive(Debug)]
 pub struct Refreshing {
-    /// Whom the channel is to act for.
+    /// The new identity of the channel.
     pub holder: Holder,
-    /// Questions in a row that met no database.
+    /// Consecutive checks that failed because the database was unavailable.
     pub failures: u32,
 }
 
-/// A join under way.
+/// A join that is not answered yet.
 #[derive(Debug)]
 pub struct Joining {
-    /// The bindings with their ids, as the reply shows them.
+    /// The bindings with their ids, as the reply lists them.
     pub reply: String,
-    /// The channel of the same topic that this join replaces: its `join_ref`. It is told to be
-    /// over after the join is answered.
+    /// The `join_ref` of the channel that this join replaces on the same topic. That channel is
+    /// closed after the join is answered.
     pub replaced: Option<Option<Ref>>,
-    /// The reply waits until changes are live.
+    /// Set if the reply waits until changes are live.
     pub wait: Option<Wait>,
-    /// Stored messages that are wanted.
+    /// Selects the stored messages to replay.
     pub replay: Option<ReplayParams>,
-    /// They, when they are read.
+    /// The stored messages, once they are read.
     pub replayed: Vec<ReplayedMessage>,
-    /// The client wants to hear when broadcasts from the database are live.
+    /// The client requested a notice when broadcasts from the database are live.
     pub awaits_messages: bool,
 }
 
 /// How long a reply waits until changes are live.
 #[derive(Clone, Copy, Debug)]
 pub struct Wait {
-    /// At most until then.
+    /// The latest time of the reply.
     pub until: UnixMillis,
-    /// The same in milliseconds since the join.
+    /// Maximum wait in milliseconds, counted from the join.
     pub millis: u64,
 }
 
 impl Channel {
-    /// Memory that it makes the server hold, roughly.
+    /// Estimates the memory, in bytes, that the server needs for the channel.
     pub fn held_bytes(&self) -> usize {
         let waiting = self.waiting.as_ref().map_or(0, |waiting| waiting.bytes());
         let storing = self.storing.unwrap_or(0);
         self.bytes + TRACKED_COPIES * self.tracking.bytes + waiting + storing
     }
 
-    /// What pushes of the channel carry as `join_ref`.
+    /// Returns the `join_ref` for pushes of the channel.
     pub fn push_ref(&self) -> Option<Ref> {
         self.join_ref
             .clone()
             .or_else(|| self.join_reference.clone())
     }
 
-    /// What it is joined to.
+    /// Returns the key of the joined topic.
     pub fn key(&self) -> TopicKey {
         TopicKey::from_full_name(Arc::clone(&self.topic), self.is_private)
     }
 
-    /// The topic without `realtime:`.
+    /// Returns the topic without `realtime:`.
     pub fn sub_topic(&self) -> &str {
         super::protocol::sub_topic(&self.topic)
     }
 
-    /// An answer to a push.
+    /// Creates a reply to a push.
     pub fn reply(&self, reference: Option<Ref>, reply: Reply) -> ServerMessage {
         ServerMessage::Reply {
             join_ref: self.join_ref.clone(),
@@ -276,7 +277,7 @@ impl Channel {
         }
     }
 
-    /// A `system` message.
+    /// Creates a `system` message.
     pub fn system(&self, notice: SystemNotice) -> ServerMessage {
         ServerMessage::System {
             join_ref: self.push_ref(),
@@ -285,7 +286,7 @@ impl Channel {
         }
     }
 
-    /// The message that it is over.
+    /// Creates the message that closes the channel.
     pub fn close(&self) -> ServerMessage {
         ServerMessage::Close {
             join_ref: self.join_ref.clone(),
@@ -321,7 +322,7 @@ enum OwnedEvent {
 }
 
 impl OwnedMessage {
-    /// A copy of `message`, which is for the channel of this topic.
+    /// Copies `message`. `topic` is the topic of its channel.
     pub fn new(message: &ClientMessage<'_>, topic: Arc<str>) -> Self {
         Self {
             join_ref: message.join_ref.clone(),
@@ -350,7 +351,7 @@ impl OwnedMessage {
         }
     }
 
-    /// The message as it came.
+    /// Returns the message as it was received.
     pub fn borrow(&self) -> ClientMessage<'_> {
         ClientMessage {
             join_ref: self.join_ref.clone(),
@@ -379,12 +380,12 @@ impl OwnedMessage {
         }
     }
 
-    /// What a reply to it would repeat.
+    /// Returns the `ref` for a reply to the message.
     pub fn into_reference(self) -> Option<Ref> {
         self.reference
     }
 
-    /// Bytes of its payload.
+    /// Returns the bytes of the payload.
     pub fn payload_bytes(&self) -> usize {
         match &self.event {
             OwnedEvent::Join(payload)

@@ -1,5 +1,5 @@
-//! What a channel asked of `postgres_changes`: ids, the echo in the reply, and where the
-//! subscription stands.
+//! The `postgres_changes` bindings of a channel: their ids, their copy in the reply, and the state
+//! of their registration.
 
 use std::collections::HashMap;
 
@@ -8,33 +8,35 @@ use serde_json::{Value, json};
 use super::super::protocol::BindingParams;
 use crate::visibility::{Binding, SubscribeError, SubscribeOptions, SubscriptionRequest};
 
-/// Ids stay below this, as the original's do; every integer of this size is exact in JavaScript.
+/// Number of bits of an id. As in Supabase Realtime, ids are smaller than 2^27. JavaScript
+/// represents all integers of this size exactly.
 const ID_BITS: u32 = 27;
 
-/// The bindings of a channel and where their registration stands.
+/// The bindings of a channel and the state of their registration.
 #[derive(Debug)]
 pub struct Subscription {
-    /// The bindings, or why they cannot be used at all.
+    /// The bindings, or why they cannot be used.
     pub bindings: Result<Vec<Binding>, SubscribeError>,
-    /// What the channel wants differently.
+    /// Options that differ from the defaults.
     pub options: SubscribeOptions,
-    /// A registration is under way.
+    /// A registration is running.
     pub is_running: bool,
-    /// The identity changed meanwhile: it is to be done again.
+    /// The identity changed during the registration, so the bindings must be registered again.
     pub is_stale: bool,
-    /// Attempts in a row that met no database.
+    /// Consecutive attempts that failed because the database was unavailable.
     pub failures: u32,
 }
 
-/// Gives every binding its id, in order: equal parameters have equal ids, others never (3.3).
+/// Assigns an id to each binding, in order. Equal parameters have equal ids, and different
+/// parameters never do (3.3).
 pub fn assign_ids(bindings: &[BindingParams]) -> Vec<u32> {
     let mut given: HashMap<u32, &Value> = HashMap::with_capacity(bindings.len());
     let mut ids = Vec::with_capacity(bindings.len());
     for binding in bindings {
         let params = &binding.params;
         let mut id = hash(params);
-        // Two different bindings of one channel may not share an id: the client would hand
-        // the changes of one to the other.
+        // Two different bindings of one channel must not share an id. Otherwise the client would
+        // pass the changes of one to the other.
         while given.get(&id).is_some_and(|other| *other != params) {
             id = id % ((1 << ID_BITS) - 1) + 1;
         }
@@ -44,19 +46,19 @@ pub fn assign_ids(bindings: &[BindingParams]) -> Vec<u32> {
     ids
 }
 
-/// A number from 1 to 2^27 − 1 that depends on nothing but the parameters, so that a client
-/// that comes back finds the id it knew. FNV-1a over the JSON text with sorted keys.
+/// Returns a number from 1 to 2^27 − 1 that depends only on the parameters. A client that
+/// reconnects therefore gets the same id. Uses FNV-1a over the JSON text with sorted keys.
 fn hash(params: &Value) -> u32 {
     let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
     for byte in params.to_string().bytes() {
         hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
     }
     let folded = (hash ^ (hash >> 32)) % ((1 << ID_BITS) - 1);
-    // Never 0: clients take a missing id for none.
+    // Never 0, because clients treat that like a missing id.
     u32::try_from(folded).unwrap_or(0) + 1
 }
 
-/// The array of the reply: every binding as the client wrote it, with its id (3.3).
+/// Returns the array for the reply: each binding as the client wrote it, with its id (3.3).
 pub fn echo(bindings: &[BindingParams], ids: &[u32]) -> String {
     let mut out = String::from("[");
     for (at, (binding, id)) in bindings.iter().zip(ids).enumerate() {
@@ -69,10 +71,10 @@ pub fn echo(bindings: &[BindingParams], ids: &[u32]) -> String {
     out
 }
 
-/// The bindings as visibility takes them; the first that cannot be read fails them all (6.3).
+/// Parses the bindings for visibility. One invalid binding invalidates all (6.3).
 ///
 /// # Errors
-/// Why it cannot be read.
+/// Returns why the first invalid binding cannot be parsed.
 pub fn parse(bindings: &[BindingParams], ids: &[u32]) -> Result<Vec<Binding>, SubscribeError> {
     bindings
         .iter()
@@ -83,7 +85,8 @@ pub fn parse(bindings: &[BindingParams], ids: &[u32]) -> Result<Vec<Binding>, Su
         .collect()
 }
 
-/// The binding of a join without `config`: its sub-topic is `schema[:table[:filter]]` (3.1).
+/// Returns the binding of a join without `config`. The sub-topic is `schema[:table[:filter]]`
+/// (3.1).
 pub fn from_sub_topic(sub_topic: &str) -> BindingParams {
     let mut parts = sub_topic.splitn(3, ':');
     let mut params = json!({ "event": "*" });
@@ -104,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_depend_on_the_parameters_alone() {
+    fn ids_depend_only_on_the_parameters() {
         let list = bindings(&[
             json!({"event": "*", "schema": "public"}),
             json!({"event": "INSERT", "schema": "public"}),
@@ -116,14 +119,14 @@ mod tests {
         assert_eq!(
             ids[1..],
             assign_ids(&list[1..]),
-            "whatever else is asked for"
+            "regardless of other bindings"
         );
         assert!(ids.iter().all(|id| (1..1 << ID_BITS).contains(id)));
     }
 
     #[test]
     fn a_collision_is_resolved_within_the_channel() {
-        // Enough bindings that two hashes meet, by the birthday bound.
+        // By the birthday bound, this many bindings contain two with the same hash.
         let mut seen = HashMap::new();
         let (first, second) = (0..200_000)
             .find_map(|number: u32| {

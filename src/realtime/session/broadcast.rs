@@ -1,4 +1,4 @@
-//! Broadcasts sent by a client: which are forwarded, and what the sender learns about refused ones
+//! Broadcasts from a client: which are forwarded, and how the sender is notified of refused ones
 //! (protocol 4).
 
 use std::borrow::Cow;
@@ -24,7 +24,7 @@ use crate::observability::metrics::{DropReason, Limit};
 pub(super) const NOTICE_BURST: u32 = 5;
 const NOTICES_PER_SECOND: u32 = 1;
 
-/// The text for a channel that sends while the server exceeds its rate of events (3.5).
+/// Error for a channel that sends while the server exceeds its rate of events (3.5).
 const TOO_MANY_EVENTS: &str = "Too many messages per second";
 
 /// The budget of notices for a new session.
@@ -33,7 +33,7 @@ pub(super) fn notices(now: UnixMillis) -> Bucket {
 }
 
 /// A push to broadcast. As in Supabase Realtime, the metadata of a binary push is not forwarded. It
-/// says whether to store the message.
+/// determines whether to store the message.
 pub(super) enum Push<'a> {
     /// A text push.
     Text(&'a RawValue),
@@ -134,7 +134,7 @@ impl Session {
     }
 }
 
-/// The broadcast that a push requests, and whether to store it; or why it is refused.
+/// Returns the broadcast that a push requests and whether to store it, or why it is refused.
 fn accept<'a>(
     channel: &Channel,
     push: &Push<'a>,

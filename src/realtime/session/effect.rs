@@ -1,4 +1,4 @@
-//! What a session wants done, and what it hears back of work done aside.
+//! The effects that a session orders, and the results of background work.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,83 +17,83 @@ use super::super::protocol::{Broadcast, Ref, ServerMessage, TrackPayload, UserPa
 use crate::auth::Claims;
 use crate::visibility::{Binding, ChannelId, Identity, SubscribeError, SubscribeOptions};
 
-/// What is to be done, in this order.
+/// One effect. A session's effects are executed in order.
 #[derive(Debug)]
 pub enum Effect {
     /// Queue a message for the client.
     Send(ServerMessage),
-    /// Hand a broadcast to the members of a topic, then answer it.
+    /// Send a broadcast to the members of a topic, then send the reply.
     Broadcast(BroadcastOrder),
-    /// Make a channel known to the hub; its deliveries are held.
+    /// Register a channel in the hub. Its deliveries are held until [`Effect::Open`].
     Attach(ChannelId, MemberSpec),
-    /// Let it read this much from now on.
+    /// Set the permissions of a channel to read.
     Permit(ChannelId, Permissions),
-    /// Let its deliveries through.
+    /// Release the deliveries of a channel.
     Open(ChannelId),
-    /// Send a channel the presence of its topic; diffs follow.
+    /// Send a channel the presence state of its topic. Diffs follow.
     PresenceState(ChannelId),
-    /// List a channel in its topic's presence, then answer.
+    /// List a channel in the presence of its topic, then send the reply.
     Track(TrackOrder),
-    /// List it no more.
+    /// Remove a channel from the presence of its topic.
     Untrack(ChannelId),
-    /// Forget a channel, in the hub and in visibility.
+    /// Remove a channel from the hub and from visibility.
     Detach(ChannelId),
-    /// End the socket.
+    /// Close the socket.
     Close(CloseReason),
-    /// Register bindings, aside.
+    /// Register bindings in the background.
     Subscribe(SubscribeOrder),
-    /// Ask for permissions, aside.
+    /// Check permissions in the background.
     Authorize(AuthorizeOrder),
-    /// Recheck permissions, aside.
+    /// Recheck permissions in the background.
     Recheck(RecheckOrder),
-    /// Read stored messages, aside.
+    /// Read stored messages in the background.
     ReadStored(ReplayOrder),
     /// Queue stored messages for a channel whose join was answered.
     Replay(ChannelId, Vec<ReplayedMessage>),
-    /// Store a broadcast and send it, aside.
+    /// Store a broadcast and send it, in the background.
     Persist(PersistOrder),
-    /// Wait until broadcasts from the database are live, aside.
+    /// Wait in the background until broadcasts from the database are live.
     AwaitMessages(ChannelId, Arc<str>),
 }
 
 /// A broadcast that was accepted.
 #[derive(Debug)]
 pub struct BroadcastOrder {
-    /// Where to.
+    /// The topic to send to.
     pub topic: TopicKey,
-    /// What.
+    /// The broadcast.
     pub message: OwnedBroadcast,
-    /// The sender's channel, where it does not want its own messages.
+    /// The sender's channel, if it does not receive its own broadcasts.
     pub except: Option<ChannelId>,
-    /// The acknowledgement, where one is wanted.
+    /// The acknowledgement, if the channel requested one.
     pub reply: Option<ServerMessage>,
 }
 
 /// A track that was accepted.
 #[derive(Debug)]
 pub struct TrackOrder {
-    /// Who.
+    /// The channel to list.
     pub channel: ChannelId,
-    /// Under which key.
+    /// Its presence key.
     pub key: Arc<str>,
-    /// With what.
+    /// Its presence payload.
     pub payload: TrackPayload,
-    /// The answer, if the topic has room.
+    /// The reply if the topic has room.
     pub reply: ServerMessage,
 }
 
-/// A broadcast of a client that outlives its frame. The metadata of a client are not passed on,
-/// as in the original (protocol 2.4).
+/// A client's broadcast that outlives its frame. As in Supabase Realtime, metadata from a client is
+/// not forwarded (protocol 2.4).
 #[derive(Debug)]
 pub enum OwnedBroadcast {
-    /// A binary push with JSON.
+    /// A binary push with a JSON payload.
     Json {
         /// The user's own event name.
         event: Box<str>,
         /// One JSON value.
         payload: Box<str>,
     },
-    /// A binary push with anything else.
+    /// A binary push with any other payload.
     Binary {
         /// The user's own event name.
         event: Box<str>,
@@ -123,7 +123,7 @@ impl From<Broadcast<'_>> for OwnedBroadcast {
 }
 
 impl OwnedBroadcast {
-    /// As fan-out takes it.
+    /// Returns the form that the hub distributes.
     pub fn borrow(&self) -> Broadcast<'_> {
         match self {
             Self::Json { event, payload } => Broadcast::User {
@@ -141,49 +141,51 @@ impl OwnedBroadcast {
     }
 }
 
-/// Bindings to be registered.
+/// An order to register bindings.
 #[derive(Debug, PartialEq)]
 pub struct SubscribeOrder {
-    /// For this channel.
+    /// The channel of the bindings.
     pub channel: ChannelId,
-    /// Its topic, by which the outcome finds it.
+    /// The topic of the channel, which identifies it in the outcome.
     pub topic: Arc<str>,
-    /// Under this identity.
+    /// The identity to register them under.
     pub identity: Arc<Identity>,
-    /// All its bindings.
+    /// All bindings of the channel.
     pub bindings: Vec<Binding>,
-    /// What it wants differently.
+    /// Options that differ from the defaults.
     pub options: SubscribeOptions,
-    /// When the session wants to hear that it takes long; the work goes on.
+    /// After this time, the session receives [`WorkResult::SubscribeLate`]. The work continues.
     pub patience: Duration,
-    /// Attempts in a row that met no database: there is a pause before the next.
+    /// Consecutive attempts that failed because the database was unavailable. After a failure,
+    /// there is a pause before the next attempt.
     pub failures: u32,
-    /// Done only when the change stream is live.
+    /// The work is done only when the change stream is live.
     pub until_live: bool,
 }
 
-/// Permissions to be asked for.
+/// An order to check permissions.
 #[derive(Debug, PartialEq)]
 pub struct AuthorizeOrder {
-    /// For this channel.
+    /// The channel that needs the permissions.
     pub channel: ChannelId,
-    /// Its topic, by which the outcome finds it.
+    /// The topic of the channel, which identifies it in the outcome.
     pub topic: Arc<str>,
-    /// What is asked.
+    /// The permissions to check.
     pub question: Question,
-    /// For these claims.
+    /// The claims to check them for.
     pub claims: Arc<Claims>,
-    /// The mark of the token they came in, which the outcome repeats.
+    /// The mark of the token that contained the claims. The outcome repeats it.
     pub mark: TokenMark,
-    /// The headers of the handshake that policies may look at, as a JSON object.
+    /// The headers of the handshake, as a JSON object. Policies may read them.
     pub headers: Arc<str>,
-    /// Attempts in a row that met no database: there is a pause before the next.
+    /// Consecutive attempts that failed because the database was unavailable. After a failure,
+    /// there is a pause before the next attempt.
     pub failures: u32,
     /// The round of the channel's recheck; the outcome repeats it.
     pub round: u32,
 }
 
-/// Permissions to be rechecked.
+/// An order to recheck permissions.
 #[derive(Debug, PartialEq)]
 pub struct RecheckOrder {
     /// The question about reading.
@@ -192,40 +194,40 @@ pub struct RecheckOrder {
     pub with_write: bool,
 }
 
-/// A broadcast to be stored and sent.
+/// An order to store and send a broadcast.
 #[derive(Debug)]
 pub struct PersistOrder {
-    /// Of this channel.
+    /// The channel of the sender.
     pub channel: ChannelId,
-    /// Its topic, by which the outcome finds it.
+    /// The topic of the channel, which identifies it in the outcome.
     pub topic: Arc<str>,
-    /// The push, for its answer.
+    /// The `ref` of the push, for the reply.
     pub reference: Option<Ref>,
-    /// What is to be done.
+    /// The broadcast and how to store it.
     pub store: StoreOrder,
 }
 
-/// Stored messages to be read.
+/// An order to read stored messages.
 #[derive(Debug, PartialEq)]
 pub struct ReplayOrder {
-    /// For this channel.
+    /// The channel that receives the messages.
     pub channel: ChannelId,
-    /// Its topic, by which the outcome finds it.
+    /// The topic of the channel, which identifies it in the outcome.
     pub topic: Arc<str>,
-    /// Which.
+    /// Selects the messages.
     pub params: ReplayParams,
-    /// Bytes of payloads at most.
+    /// Maximum bytes of the payloads.
     pub max_bytes: i64,
 }
 
-/// What came of work done aside.
+/// The result of background work, and its channel.
 #[derive(Debug)]
 pub struct Outcome {
-    /// The channel it was for.
+    /// The channel that ordered the work.
     pub channel: ChannelId,
-    /// Its topic.
+    /// The topic of the channel.
     pub topic: Arc<str>,
-    /// What it was.
+    /// The result.
     pub result: WorkResult,
 }
 
@@ -236,7 +238,7 @@ pub struct RecheckOutcome {
     pub question: Question,
     /// The mark of the token that was checked.
     pub mark: TokenMark,
-    /// The round in which it was asked.
+    /// The recheck round in which the check started.
     pub round: u32,
     /// Previous consecutive attempts that failed because the database was unavailable.
     pub failures: u32,
@@ -246,34 +248,34 @@ pub struct RecheckOutcome {
     pub write: Option<Result<Permissions, AuthorizeError>>,
 }
 
-/// See [`Outcome`].
+/// The result of background work: see [`Outcome`].
 #[derive(Debug)]
 pub enum WorkResult {
-    /// Bindings are registered, and this is where the change stream stands; or they are not.
+    /// The state of the change stream after the bindings were registered, or why they were not.
     Subscribed(Result<StreamState, SubscribeError>),
-    /// Registering takes long and goes on.
+    /// The registration takes long and continues.
     SubscribeLate,
-    /// What the question about this holder's permissions was answered.
+    /// The result of a permission check.
     Authorized {
         /// The question.
         question: Question,
-        /// The mark of the token that it was about.
+        /// The mark of the token that was checked.
         mark: TokenMark,
-        /// The round in which it was asked.
+        /// The recheck round in which the check started.
         round: u32,
         /// The answer.
         answer: Result<Permissions, AuthorizeError>,
     },
-    /// A broadcast was stored and sent, or neither.
+    /// The broadcast was stored and sent, or neither.
     Persisted {
-        /// The push.
+        /// The `ref` of the push.
         reference: Option<Ref>,
-        /// The id of its row.
+        /// The id of the stored row.
         result: Result<Uuid, StoreError>,
     },
     /// The permissions of a channel were rechecked.
     Rechecked(RecheckOutcome),
-    /// Stored messages were read; `None` when they cannot be.
+    /// The stored messages, or `None` if they could not be read.
     Stored(Option<Vec<ReplayedMessage>>),
     /// Whether broadcasts from the database became live in time.
     MessagesLive(bool),

@@ -1,4 +1,4 @@
-//! Joining: what is decided at once, what waits for the database, and the reply (protocol 3).
+//! Joins: immediate checks, work that needs the database, and the reply (protocol 3).
 
 use std::sync::Arc;
 
@@ -22,22 +22,23 @@ use crate::limits::{UnixMillis, Window};
 use crate::observability::metrics::{DropReason, Limit};
 use crate::visibility::SubscribeOptions;
 
-/// Bindings of one channel. The original sets no limit; registering is work per binding.
+/// Maximum bindings per channel. Each binding costs work to register. Supabase Realtime has no
+/// limit.
 const MAX_BINDINGS: usize = 1_000;
 
-/// Bytes of a join's topic and payload. A channel keeps its topic and bindings, so this times the
-/// channels of a socket is what one socket can make the server hold; the original ends a socket
-/// that holds 50 MB.
+/// Maximum bytes of a join's topic and payload. A channel stores its topic and bindings, so one
+/// socket can use this much memory per channel. Supabase Realtime closes a socket that uses 50 MB.
 const MAX_JOIN_BYTES: usize = 256 << 10;
 
-/// How many stored messages a join gets that does not say how many: as in the original.
+/// Number of stored messages to replay if the join sets no limit. Same as in Supabase Realtime.
 const REPLAY_DEFAULT_LIMIT: i64 = 25;
 
-/// The part of a socket's queue that one replay may fill: several channels of a socket may ask
-/// for one at once, and live messages need room, too.
+/// One replay may fill this fraction of the socket's queue. Several channels of a socket may
+/// request one at once, and live messages need room too.
 const REPLAY_SHARE_OF_QUEUE: usize = 4;
 
-/// How long a join waits whose client asked for it: the original's default and its maximum.
+/// How long the reply to a join waits if the client requests it. The default and the maximum are
+/// those of Supabase Realtime.
 const WAIT_DEFAULT_MS: u64 = 15_000;
 const WAIT_MAX_MS: u64 = 20_000;
 
@@ -50,7 +51,8 @@ impl Session {
         effects: &mut Vec<Effect>,
     ) {
         let bytes = message.topic.len() + payload.get().len();
-        // Before it is parsed: as values, JSON can take a hundred times the memory of its text.
+        // Checked before parsing, because parsed JSON can take a hundred times the memory of its
+        // text.
         let payload = if bytes > MAX_JOIN_BYTES {
             Err(JoinRefusal::TooLarge(MAX_JOIN_BYTES))
         } else if let Ok(payload) = JoinPayload::parse(payload) {
@@ -59,7 +61,7 @@ impl Session {
             self.shared.hub.metrics().dropped(DropReason::Malformed);
             return;
         };
-        // A second join of a topic ends the first, whatever becomes of the second.
+        // A second join of a topic ends the first, whether or not the second succeeds.
         let replaced = self.channels.remove(&*message.topic).map(|channel| {
             effects.push(Effect::Detach(channel.id));
             channel.join_ref
@@ -89,7 +91,7 @@ impl Session {
         }
     }
 
-    /// Everything that can be decided at once, in the order of protocol 3.2.
+    /// Runs the immediate checks, in the order of protocol 3.2.
     fn begin_join(
         &mut self,
         message: &ClientMessage<'_>,
@@ -203,9 +205,9 @@ impl Session {
                 topic: channel.key(),
                 join_ref: channel.push_ref(),
                 is_legacy: join.is_none(),
-                // Of a private topic nothing is read before the policies were asked.
+                // A private topic cannot be read before the policies are checked.
                 read: channel.read,
-                // Who did not ask for presence gets diffs all the same, where it may read them
+                // A client that did not request presence still receives diffs, if it may read them
                 // (protocol 5.3).
                 awaits_state: channel.presence,
                 is_replaying: replay.is_some(),
@@ -216,11 +218,11 @@ impl Session {
         Ok(topic)
     }
 
-    /// Whether another join is within every limit, and counts it if so.
+    /// Whether another join is within all limits. If so, it is counted.
     fn within_limits(&mut self, now: UnixMillis) -> Result<(), Limit> {
         let (config, hub) = (&self.shared.config, &self.shared.hub);
         let joins = &hub.rates().joins;
-        // A socket that has joined before is counted already.
+        // A socket that has joined before is already counted.
         if !self.is_user && hub.user_count() >= config.max_concurrent_users {
             return Err(Limit::Users);
         }
@@ -238,7 +240,7 @@ impl Session {
         Ok(())
     }
 
-    /// The next step of a join: permissions, then bindings, then the reply.
+    /// Starts the next step of a join. The steps are permissions, bindings and the reply.
     fn advance_join(&mut self, topic: &Arc<str>, now: UnixMillis, effects: &mut Vec<Effect>) {
         let Some(channel) = self.channels.get(topic) else {
             return;
@@ -250,7 +252,8 @@ impl Session {
         self.subscribe_joining(topic, now, effects);
     }
 
-    /// The permissions of a private join are known: stored messages come next, if they are wanted.
+    /// Continues a private join after its permissions are known. Reads stored messages if the join
+    /// requests them.
     pub(super) fn read_stored(
         &mut self,
         topic: &Arc<str>,
@@ -279,7 +282,7 @@ impl Session {
         }));
     }
 
-    /// Stored messages were read, or cannot be.
+    /// Handles the stored messages. `None` means that they could not be read.
     pub(super) fn stored(
         &mut self,
         topic: &Arc<str>,
@@ -326,7 +329,7 @@ impl Session {
         }
     }
 
-    /// Answers a join: the reply, the end of the channel it replaces, then what was held.
+    /// Answers a join: sends the reply, closes the replaced channel and delivers the held messages.
     pub(super) fn join_done(&mut self, topic: &Arc<str>, effects: &mut Vec<Effect>) {
         let Some(channel) = self.channels.get_mut(topic) else {
             return;
@@ -358,14 +361,14 @@ impl Session {
         }
     }
 
-    /// What comes after the first news of a join: the presence of others, then the messages that
-    /// waited.
+    /// Finishes a join after its first notice: sends the presence state, then handles the waiting
+    /// messages.
     pub(super) fn settle(&mut self, topic: &Arc<str>, now: UnixMillis, effects: &mut Vec<Effect>) {
         let Some(channel) = self.channels.get_mut(topic) else {
             return;
         };
         if channel.presence && channel.read.presence {
-            // Clients show nobody joining before they have seen a state (protocol 5.2).
+            // Clients report no joins until they have received a state (protocol 5.2).
             effects.push(Effect::PresenceState(channel.id));
         }
         channel.joining = None;
@@ -426,7 +429,7 @@ impl Session {
         }
     }
 
-    /// Who a join acts for: the token it brought, or the connection's.
+    /// Returns the identity that a join acts for: that of its token, or that of the connection.
     fn holder(&self, token: Option<&str>, now: UnixMillis) -> Result<Holder, JoinRefusal> {
         let Some(token) = token else {
             return match expiry(&self.connection.claims, now.seconds()) {
@@ -444,7 +447,7 @@ impl Session {
     }
 }
 
-/// What a join may have replayed (protocol 4.7).
+/// Checks the replay that a join requests (protocol 4.7).
 fn replay_params(
     replay: ReplayConfig,
     is_private: bool,
@@ -465,7 +468,7 @@ fn replay_params(
     }
 }
 
-/// Joins that may come at once: a client that comes back joins all its channels together.
+/// Joins that are allowed in a burst. A client that reconnects joins all its channels at once.
 pub(super) fn join_burst(config: &RealtimeConfig) -> u32 {
     let channels = u32::try_from(config.max_channels_per_socket).unwrap_or(u32::MAX);
     config.max_joins_per_second_per_socket.max(channels)

@@ -1,9 +1,9 @@
-//! One connection without I/O: a message or an event in, effects out.
+//! One connection without I/O: messages and events go in, effects come out.
 //!
-//! The session decides; `socket.rs` carries out. Nothing here waits, reads a clock or knows a
-//! stream: the time is an argument, and what needs the database is an effect whose outcome
-//! comes back as an [`Outcome`]. While such work is under way for a topic, its messages wait in
-//! order, and every other topic goes on.
+//! The session decides, and `socket.rs` executes. The code here never waits, reads a clock or uses
+//! a stream. The time is an argument. Work that needs the database is an effect, and its result
+//! returns as an [`Outcome`]. Until then, the messages of its topic wait in order. Other topics
+//! continue.
 
 mod broadcast;
 mod effect;
@@ -39,26 +39,26 @@ use crate::limits::{Bucket, UnixMillis};
 use crate::observability::metrics::DropReason;
 use crate::visibility::SubscribeError;
 
-/// How long the reply to a join waits for its bindings to be registered. Clients give up on a
-/// join after ten seconds, and the database's part takes milliseconds.
+/// How long the reply to a join waits for its bindings to be registered. Clients give up on a join
+/// after ten seconds, and the database usually takes milliseconds.
 const SUBSCRIBE_PATIENCE: Duration = Duration::from_secs(3);
 
-/// What a push is answered that comes while too many wait.
+/// Replies to pushes that arrive while too many messages wait.
 const TOO_MANY_BEFORE_JOIN: &str = "Too many messages before the join was answered";
 const TOO_MANY_WAITING: &str = "Too many messages before the permissions are known";
-/// What a channel is told whose bindings are not registered in time.
+/// Notice for a channel whose bindings are not registered in time.
 const SUBSCRIBE_LATE: &str = "Changes are not live yet: the database takes long to answer";
 
-/// What all sessions share.
+/// Data that all sessions share.
 #[derive(Clone)]
 pub struct Shared {
     /// Verifies tokens.
     pub verifier: Verifier,
     /// Settings.
     pub config: RealtimeConfig,
-    /// Who is here.
+    /// The sockets and channels of this process.
     pub hub: Arc<Hub>,
-    /// Recognizes tokens.
+    /// Recognizes tokens that were seen before.
     pub marks: TokenMarks,
     /// Whether the server manages presence keys and permissions on the private topic of this name,
     /// given without `realtime:`.
@@ -68,28 +68,29 @@ pub struct Shared {
 /// One connection.
 pub struct Session {
     shared: Arc<Shared>,
-    /// Who the connection was opened by.
+    /// The identity that opened the connection.
     connection: Holder,
-    /// What policies read as `request.headers`; the text of a JSON object.
+    /// The text of a JSON object that policies read as `request.headers`.
     headers: Arc<str>,
     channels: HashMap<Arc<str>, Box<Channel>>,
     joins: Bucket,
-    /// It has joined a channel, and is counted as a user until its end (protocol 1.3).
+    /// The connection has joined a channel. From then on, it counts as a user until it ends
+    /// (protocol 1.3).
     is_user: bool,
-    /// Notices about pushes that are refused and not answered.
+    /// Budget for notices about pushes that are refused without a reply.
     notices: Bucket,
-    /// Since when it has had no channel.
+    /// When the connection last became one without channels. `None` if it has channels.
     without_channel: Option<UnixMillis>,
-    /// Nothing happens by itself before this time.
+    /// No timed event is due before this time.
     deadline: Option<UnixMillis>,
-    /// It counts as a device of whom one of its joined channels acts for.
+    /// The device that the connection counts as, for the person that a joined channel acts for.
     device: Option<Device>,
-    /// Memory that its channels make the server hold, roughly.
+    /// Approximate memory, in bytes, that the server needs for the channels and the headers.
     held_bytes: usize,
 }
 
 impl Session {
-    /// A connection that was opened with verified claims and these headers.
+    /// Creates a session for a connection that was opened with verified claims and these headers.
     pub fn new(
         shared: Arc<Shared>,
         connection: Holder,
@@ -114,18 +115,18 @@ impl Session {
         session
     }
 
-    /// When [`Session::tick`] is to be called next.
+    /// Returns when [`Session::tick`] must be called next.
     pub fn deadline(&self) -> Option<UnixMillis> {
         self.deadline
     }
 
-    /// Memory that it makes the server hold, roughly: the headers it was opened with, its channels, and
-    /// what waits for them.
+    /// Estimates the memory, in bytes, that the server needs for the session: its headers, its
+    /// channels, and the messages that wait for them.
     pub fn held_bytes(&self) -> usize {
         self.held_bytes
     }
 
-    /// Whether it has joined a channel since it was opened.
+    /// Whether the connection has joined a channel since it was opened.
     pub fn has_joined(&self) -> bool {
         self.is_user
     }
@@ -135,7 +136,7 @@ impl Session {
         self.held_bytes = self.headers.len() + channels.sum::<usize>();
     }
 
-    /// A message from the client.
+    /// Handles a message from the client.
     pub fn receive(
         &mut self,
         message: &ClientMessage<'_>,
@@ -166,14 +167,14 @@ impl Session {
         }
     }
 
-    /// Work that was done aside is done.
+    /// Handles the result of background work.
     pub fn complete(&mut self, outcome: Outcome, now: UnixMillis, effects: &mut Vec<Effect>) {
         let Some(channel) = self
             .channels
             .get_mut(&outcome.topic)
             .filter(|channel| channel.id == outcome.channel)
         else {
-            // The channel left meanwhile: whatever was registered for it must not stay.
+            // The channel has ended since, so anything registered for it must be removed.
             effects.push(Effect::Detach(outcome.channel));
             return;
         };
@@ -220,7 +221,7 @@ impl Session {
         self.find_deadline(now);
     }
 
-    /// The time of [`Session::deadline`] has come.
+    /// Handles everything that is due. Called when the time of [`Session::deadline`] has come.
     pub fn tick(&mut self, now: UnixMillis, effects: &mut Vec<Effect>) {
         if self.expires_without_channel().is_some_and(|at| at <= now) {
             self.without_channel = None;
@@ -257,7 +258,7 @@ impl Session {
         self.find_deadline(now);
     }
 
-    /// The socket is gone: so are its channels.
+    /// Ends all channels because the socket is closed.
     pub fn end(&mut self, effects: &mut Vec<Effect>) {
         self.device = None;
         if std::mem::take(&mut self.is_user) {
@@ -279,7 +280,7 @@ impl Session {
                 self.join(message, payload, now, effects);
                 return;
             }
-            // Of the two answers only this one has the `join_ref`, as in the original.
+            // Only this reply contains the `join_ref`, as in Supabase Realtime.
             ClientEvent::Leave => (message.join_ref.clone(), Reply::Ok),
             _ => {
                 self.shared.hub.metrics().dropped(DropReason::NotJoined);
@@ -307,8 +308,8 @@ impl Session {
         match &message.event {
             ClientEvent::Join(payload) => self.join(message, payload, now, effects),
             ClientEvent::Leave => {
-                // Strict, unlike everything else: a leave that is late must not end the channel
-                // that was joined since (protocol 2.5, 2.6).
+                // Strict, unlike other events: a late leave must not end a channel that was joined
+                // since (protocol 2.5, 2.6).
                 if channel.join_ref.is_none() || channel.join_ref == message.join_ref {
                     effects.push(Effect::Send(channel.reply(reference, Reply::Ok)));
                     effects.push(Effect::Send(channel.close()));
@@ -337,7 +338,7 @@ impl Session {
                 self.broadcast(message, &push, now, effects);
             }
             ClientEvent::Presence(push) => self.presence(message, push, now, effects),
-            // No reply, as in the original; a heartbeat is one on its own topic only.
+            // No reply, as in Supabase Realtime. A heartbeat only counts on its own topic.
             ClientEvent::Heartbeat | ClientEvent::Other(_) => {
                 self.shared
                     .hub
@@ -375,7 +376,7 @@ impl Session {
             Err(error) if error.is_retryable() => {
                 subscription.failures = subscription.failures.saturating_add(1);
                 again = true;
-                // Said once: the next news is that it works.
+                // Sent once. The next notice reports success.
                 (!was_failing).then(|| SystemNotice::changes_error(error.client_text()))
             }
             Err(error) if is_waited_for => {
@@ -404,7 +405,7 @@ impl Session {
         }
     }
 
-    /// `access_token`: never answered (protocol 3.6).
+    /// Handles `access_token`, which is never answered (protocol 3.6).
     fn refresh(
         &mut self,
         topic: &str,
@@ -449,7 +450,7 @@ impl Session {
         }
     }
 
-    /// Ends a channel and says why. The socket stays.
+    /// Closes a channel and sends the reason. The socket stays open.
     fn close_channel(
         &mut self,
         topic: &str,
@@ -464,7 +465,7 @@ impl Session {
         effects.push(Effect::Send(channel.system(notice)));
         effects.push(Effect::Send(channel.close()));
         effects.push(Effect::Detach(channel.id));
-        // They learn that there is no channel, or make a new one.
+        // These messages are handled without the channel. One of them may join the topic again.
         for message in channel.waiting.unwrap_or_default().messages {
             self.receive(&message.borrow(), now, effects);
         }
@@ -476,13 +477,14 @@ impl Session {
         }
     }
 
-    /// When a socket without a channel is closed.
+    /// Returns when the socket is closed if it has no channel.
     fn expires_without_channel(&self) -> Option<UnixMillis> {
         let since = self.without_channel?;
         Some(since.after(self.shared.config.no_channel_timeout))
     }
 
-    /// Whose device the socket is: it stays theirs as long as a joined channel acts for them.
+    /// Updates the person whose device the socket counts as. The person stays the same while a
+    /// joined channel acts for them.
     fn find_person(&mut self) {
         let current = self.device.as_ref().map(Device::person);
         let mut found = None;
@@ -496,7 +498,8 @@ impl Session {
             }
             found = found.or(person);
         }
-        // The one before ends first: it may be the other's last.
+        // The previous device ends before the new one begins, because it may be the last of its
+        // person.
         self.device = None;
         self.device = found.map(|person| self.shared.hub.people().enter(person));
     }
@@ -524,8 +527,9 @@ impl Session {
 }
 
 impl ClientEvent<'_> {
-    /// Whether channels begin or end with it, or act for somebody else. Not so what clients send
-    /// most: a socket may have many channels, and their deadlines are not looked through for it.
+    /// Whether the event can start or end a channel, or change its identity. The most frequent
+    /// events cannot. A socket may have many channels, so their deadlines are not searched for
+    /// those events.
     fn may_move_deadlines(&self) -> bool {
         match self {
             Self::Join(_) | Self::Leave | Self::AccessToken(_) => true,
@@ -545,7 +549,7 @@ impl Channel {
             .is_some_and(|joining| joining.wait.is_none())
     }
 
-    /// Acts for somebody else from here on.
+    /// Switches the channel to another identity.
     fn take_over(&mut self, holder: Holder, effects: &mut Vec<Effect>) {
         if self.is_managed && holder.claims.subject != self.holder.claims.subject {
             // The previous user is no longer present through this channel.
@@ -557,8 +561,8 @@ impl Channel {
         self.write = WritePermission::NotAsked;
     }
 
-    /// The order to register the bindings under the channel's present identity. One at a time:
-    /// a second is made when the first is done.
+    /// Returns an effect that registers the bindings under the channel's current identity. Only one
+    /// registration runs at a time. If one is running, the next starts when it is done.
     fn subscribe(&mut self) -> Option<Effect> {
         let until_live = self
             .joining

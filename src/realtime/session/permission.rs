@@ -1,8 +1,8 @@
-//! What the policies say of a private channel: at its join, under a new token, and when it writes
-//! for the first time (protocol 3.4, 3.6, 4.3).
+//! Permission checks of a private channel: at its join, after a new token, and at its first write
+//! (protocol 3.4, 3.6, 4.3).
 //!
-//! A write is never refused silently: whoever asked for an answer gets one, everybody else a `system`
-//! message, now and then.
+//! A refused write is never silent. The client receives a reply if it requested one. Otherwise it
+//! receives a `system` message, at a limited rate.
 
 use std::sync::Arc;
 
@@ -15,23 +15,23 @@ use super::effect::{AuthorizeOrder, Effect};
 use crate::limits::UnixMillis;
 use crate::observability::metrics::DropReason;
 
-/// Bytes of payloads that wait in all channels of a socket together: at least the largest frame
-/// that a client may send, since the first message of a channel waits as a rule.
+/// Maximum bytes of payloads that wait in all channels of a socket. It is at least the size of the
+/// largest client frame, because the first message of a channel usually waits.
 const MAX_WAITING_BYTES_OF_SESSION: usize = 8 << 20;
 
-/// What a channel is told whose new token cannot be judged at present.
+/// Notice for a channel whose new token cannot be checked at present.
 const REFRESH_WAITS: &str = "Realtime was unable to connect to the project database: the previous \
                              token stays in force until it expires, trying again";
-/// The same, when the policies took too long.
+/// The same notice if the policies took too long.
 const REFRESH_CANCELED: &str = "Query was cancelled: the previous token stays in force until it \
                                 expires, trying again";
 
-/// What is written.
+/// What a message writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Writing {
     /// A broadcast.
     Broadcast,
-    /// One's own presence.
+    /// The presence of the client.
     Presence,
 }
 
@@ -45,8 +45,9 @@ impl Writing {
 }
 
 impl Session {
-    /// Whether the channel that `message` is for may write now. If not, the message is seen to: it
-    /// comes again when the policies have been asked, or its sender is told why it is refused.
+    /// Whether the channel of `message` may write now. If not, this handles the message: either the
+    /// message is held until the policies are checked, or it is refused and the client receives the
+    /// reason.
     pub(super) fn may_write(
         &mut self,
         message: &ClientMessage<'_>,
@@ -60,7 +61,7 @@ impl Session {
         if !channel.is_private {
             return true;
         }
-        // Whoever shows himself hears of the others from then on, if the policies let him.
+        // A client that tracks presence also receives presence updates, if the policies allow it.
         let reads_first = writing == Writing::Presence && !channel.is_presence_asked;
         let question = match &channel.write {
             WritePermission::Unknown(_) => None,
@@ -85,7 +86,7 @@ impl Session {
         false
     }
 
-    /// Keeps a message until what is under way for its channel has ended.
+    /// Holds a message until the current work of its channel is done.
     pub(super) fn hold(&mut self, message: &ClientMessage<'_>, effects: &mut Vec<Effect>) {
         let waiting: usize = self
             .channels
@@ -119,8 +120,8 @@ impl Session {
         }
     }
 
-    /// Handles the messages that waited, in their order. They wait again where one of them begins
-    /// something new.
+    /// Handles the waiting messages in order. If one of them starts new work, the remaining ones
+    /// wait again.
     pub(super) fn receive_waiting(
         &mut self,
         topic: &str,
@@ -164,7 +165,7 @@ impl Session {
         true
     }
 
-    /// The answer to a question about a channel.
+    /// Handles the answer to a permission check.
     pub(super) fn authorized(
         &mut self,
         topic: &Arc<str>,
@@ -194,7 +195,7 @@ impl Session {
                 channel.write = WritePermission::NotAsked;
             }
         }
-        // Otherwise it is about a token that has been replaced since.
+        // Otherwise the answer is about a token that has been replaced since.
     }
 
     fn join_authorized(
@@ -251,8 +252,8 @@ impl Session {
                 let why = no_permission(channel.sub_topic());
                 self.close_channel(topic, why, now, effects);
             }
-            // Clients never rejoin a channel that was closed, so an outage does not end it: the
-            // token it was let in with is good until it expires.
+            // Clients never rejoin a closed channel, so an outage does not close it. The previous
+            // token remains in force until it expires.
             Err(error) => {
                 if refreshing.failures == 0 {
                     let text = match error {
@@ -290,7 +291,7 @@ impl Session {
             _ => None,
         };
         let reason = write_refusal(error, channel.sub_topic());
-        // Presence is always answered (protocol 5.1).
+        // Presence pushes always receive a reply (protocol 5.1).
         let wants_answer = channel.ack || writing == Writing::Presence;
         if wants_answer && message.reference.is_some() {
             let reply = channel.reply(message.reference.clone(), Reply::Error(reason));
@@ -302,9 +303,9 @@ impl Session {
 }
 
 impl Channel {
-    /// Whether messages of the topic wait: for the answer to the join, for permission to write, for a broadcast
-    /// that is being stored, or for the first judgement of a new token, under which whatever was sent behind it is
-    /// to be judged.
+    /// Whether messages of the topic wait. They wait for the answer to the join, for the permission
+    /// to write, for a broadcast that is being stored, or for the first check of a new token.
+    /// Messages that were sent after a new token must be checked under it.
     pub(super) fn is_holding(&self) -> bool {
         self.joining.is_some()
             || self.write == WritePermission::Asking
@@ -315,7 +316,7 @@ impl Channel {
                 .is_some_and(|refreshing| refreshing.failures == 0)
     }
 
-    /// The order to ask what this holder may read of the topic.
+    /// Returns an effect that checks what `holder` may read of the topic.
     pub(super) fn ask_to_read(&self, holder: &Holder, headers: &Arc<str>, failures: u32) -> Effect {
         self.ask(self.read_question(), holder, headers, failures)
     }

@@ -27,7 +27,7 @@ impl Session {
         let Some(channel) = self.channels.get_mut(&*message.topic) else {
             return;
         };
-        // The payload of a text push is arbitrary, and it has no metadata.
+        // A text push has an arbitrary payload and no metadata.
         let Broadcast::User { event, payload, .. } = broadcast else {
             return;
         };

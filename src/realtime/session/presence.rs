@@ -1,4 +1,4 @@
-//! Presence as a client asks for it: who may be listed, and what a refused push hears (protocol 5).
+//! Presence pushes: checks, limits and replies (protocol 5).
 
 use std::sync::Arc;
 
@@ -13,12 +13,12 @@ use super::effect::{Effect, TrackOrder};
 use super::permission::Writing;
 use crate::limits::UnixMillis;
 
-/// Bytes of keys and payloads that one socket may have tracked on all its channels. A payload may
-/// be as large as a broadcast, but unlike that it stays in memory as long as its channel.
+/// Maximum bytes of presence keys and payloads that one socket may track on all its channels. A
+/// payload may be as large as a broadcast, but it stays in memory as long as its channel.
 const MAX_TRACKED_BYTES: usize = 8 << 20;
 
 impl Session {
-    /// A push of event `presence` on a joined channel. Every one is answered.
+    /// Handles a `presence` push on a joined channel. Each push receives a reply.
     pub(super) fn presence(
         &mut self,
         message: &ClientMessage<'_>,
@@ -27,7 +27,7 @@ impl Session {
         effects: &mut Vec<Effect>,
     ) {
         let call = PresenceCall::parse(push);
-        // Before it is counted: a message that has to wait for the policies comes again.
+        // Checked before counting, because a message that waits for the policies is handled again.
         if matches!(call, PresenceCall::Track(_))
             && !self.may_write(message, Writing::Presence, now, effects)
         {
@@ -114,7 +114,7 @@ impl Session {
 }
 
 impl Channel {
-    /// Removes its presence.
+    /// Removes the presence of the channel.
     pub(super) fn untrack(&mut self, effects: &mut Vec<Effect>) {
         effects.push(Effect::Untrack(self.id));
         self.tracking.bytes = 0;
@@ -122,8 +122,8 @@ impl Channel {
 }
 
 impl Tracking {
-    /// The key on a managed topic: the `sub` of the token. Without a `sub` it is `None`, and the key is
-    /// then random. It is never chosen by the client.
+    /// Returns the key on a managed topic: the `sub` of the token. Without a `sub` it is `None`,
+    /// and the key is then random. It is never chosen by the client.
     pub(super) fn key_of_subject(holder: &Holder) -> Option<Arc<str>> {
         let subject = holder.claims.subject.as_deref();
         subject.filter(|it| !it.is_empty()).map(Arc::from)
@@ -134,8 +134,8 @@ impl Tracking {
         self.bytes > 0
     }
 
-    /// What the channel is listed under. Where the client leaves it to the server, nobody else is
-    /// listed under the same.
+    /// Returns the presence key of the channel. If the client chose none, it is generated and
+    /// unique.
     fn key(&mut self) -> Arc<str> {
         let key = self
             .key

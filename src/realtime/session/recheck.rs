@@ -96,7 +96,7 @@ impl Session {
 }
 
 impl Channel {
-    /// Starts a recheck if one is due, unless one is running or the join is still checking by itself.
+    /// Starts a recheck if one is due, unless a recheck is running or the join has its own check.
     pub(super) fn catch_up(&mut self, headers: &Arc<str>, effects: &mut Vec<Effect>) {
         let is_due = self.recheck.known != self.recheck.round;
         if is_due && self.joining.is_none() && !self.recheck.is_running {

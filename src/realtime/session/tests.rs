@@ -1,4 +1,4 @@
-//! Sessions as scripts: what comes in, and the effects in their order.
+//! Scripted sessions: messages and results go in, and the effects are compared in order.
 
 mod persist;
 mod presence;
@@ -94,7 +94,7 @@ impl Script {
         }
     }
 
-    /// A message of version 2; its effects, printed.
+    /// Sends a message of protocol version 2. Returns its effects as text.
     fn push(&mut self, message: &Value) -> Vec<String> {
         let text = message.to_string();
         let message = Serializer::V2.decode_text(&text).unwrap();
@@ -107,7 +107,7 @@ impl Script {
         self.push(&json!([reference, reference, topic, "phx_join", payload]))
     }
 
-    /// The outcome of work for the channel of this number.
+    /// Completes work for the channel with this number.
     fn complete(&mut self, channel: u64, topic: &str, result: WorkResult) -> Vec<String> {
         let mut effects = Vec::new();
         let outcome = Outcome {
@@ -119,7 +119,7 @@ impl Script {
         printed(effects)
     }
 
-    /// The answer about the permissions of a token's holder; the connection's without one.
+    /// Answers a permission check for the holder of a token, or of the connection without one.
     fn answer(
         &mut self,
         question: Question,
@@ -139,7 +139,7 @@ impl Script {
         self.complete(1, "realtime:a", result)
     }
 
-    /// What may be read, asked without presence.
+    /// Answers a check to read without presence.
     fn read(
         &mut self,
         answer: Result<Permissions, AuthorizeError>,
@@ -148,7 +148,7 @@ impl Script {
         self.answer(Question::Read { presence: false }, answer, token)
     }
 
-    /// A private channel without presence that may read, on a session of its own.
+    /// Creates a session with a private channel that may read, without presence.
     fn private(ack: bool) -> Self {
         let mut script = Self::new();
         let payload = private(json!({ "broadcast": { "ack": ack } }));
@@ -157,7 +157,7 @@ impl Script {
         script
     }
 
-    /// Lets time pass until the session's next deadline.
+    /// Advances the clock to the session's next deadline.
     fn wait(&mut self) -> Vec<String> {
         self.now = self.session.deadline().expect("something to wait for");
         let mut effects = Vec::new();
@@ -179,7 +179,7 @@ const NOTHING: Permissions = Permissions {
     presence: false,
 };
 
-/// A join of a private channel without presence.
+/// The payload to join a private channel without presence.
 fn private(mut config: Value) -> Value {
     config["private"] = true.into();
     config["presence"] = json!({ "enabled": false });
@@ -361,7 +361,7 @@ fn a_join_with_bindings_is_answered_when_they_are_registered() {
 }
 
 #[test]
-fn a_join_under_way_delays_its_own_topic_and_no_other() {
+fn an_unanswered_join_delays_only_its_own_topic() {
     let mut script = Script::new();
     let (payload, echo) = with_binding();
     script.join("1", "realtime:a", &payload);
@@ -410,7 +410,7 @@ fn a_join_under_way_delays_its_own_topic_and_no_other() {
 }
 
 #[test]
-fn what_waits_for_a_join_is_bounded() {
+fn messages_waiting_for_a_join_are_limited() {
     let mut script = Script::new();
     script.join("1", "realtime:a", &with_binding().0);
     for _ in 0..MAX_WAITING {
@@ -430,11 +430,11 @@ fn what_waits_for_a_join_is_bounded() {
     script.join("1", "realtime:a", &with_binding().0);
     let large = "x".repeat(MAX_WAITING_BYTES);
     let effects = script.push(&json!(["1", "2", "realtime:a", "presence", large]));
-    assert_eq!(effects.len(), 1, "too large to be kept");
+    assert_eq!(effects.len(), 1, "too large to wait");
 }
 
 #[test]
-fn a_join_while_the_database_is_down_is_answered_and_heals() {
+fn a_join_while_the_database_is_down_is_answered_and_registered_later() {
     let mut script = Script::new();
     let (payload, echo) = with_binding();
     script.join("1", "realtime:a", &payload);
@@ -448,7 +448,7 @@ fn a_join_while_the_database_is_down_is_answered_and_heals() {
             system("1", "a", "error", NOT_NOW),
         ]
     );
-    // Said once; then only the good news.
+    // Sent once. The next notice reports success.
     assert_eq!(
         script.complete(1, "realtime:a", down()),
         ["subscribe 1 as key after 2 failures"]
@@ -464,7 +464,7 @@ fn a_join_while_the_database_is_down_is_answered_and_heals() {
 }
 
 #[test]
-fn a_channel_that_waits_in_vain_for_live_messages_is_closed() {
+fn a_channel_is_closed_if_messages_are_not_live_in_time() {
     let config = json!({"broadcast": {"replication_ready": true}, "presence": {"enabled": false}});
     let mut script = Script::new();
     let effects = script.join("1", "realtime:a", &json!({ "config": config }));
@@ -483,7 +483,7 @@ fn a_channel_that_waits_in_vain_for_live_messages_is_closed() {
 }
 
 #[test]
-fn a_database_that_is_slow_does_not_delay_the_reply_for_long() {
+fn a_slow_database_delays_the_reply_only_for_a_limited_time() {
     let mut script = Script::new();
     let (payload, echo) = with_binding();
     script.join("1", "realtime:a", &payload);
@@ -506,7 +506,7 @@ fn a_database_that_is_slow_does_not_delay_the_reply_for_long() {
 }
 
 #[test]
-fn a_join_that_waits_is_answered_when_changes_are_live_or_refused() {
+fn a_waiting_join_is_answered_when_changes_are_live_or_refused_at_its_timeout() {
     let (mut payload, echo) = with_binding();
     payload["config"]["postgres_changes_options"] = json!({"wait": true, "timeout": 5_000});
     let mut script = Script::new();
@@ -559,7 +559,7 @@ fn a_join_that_waits_is_answered_when_changes_are_live_or_refused() {
             WorkResult::Subscribed(Ok(StreamState::Live))
         ),
         ["detach 1"],
-        "what was registered too late does not stay"
+        "a late registration is removed"
     );
 
     let mut script = Script::new();
@@ -577,7 +577,7 @@ fn a_join_that_waits_is_answered_when_changes_are_live_or_refused() {
 }
 
 #[test]
-fn bindings_that_cannot_be_used_are_told_after_a_good_reply() {
+fn invalid_bindings_are_reported_after_a_successful_reply() {
     let mut script = Script::new();
     let payload =
         json!({"config": {"presence": {"enabled": false}, "postgres_changes": [{"event": "*"}]}});
@@ -589,11 +589,11 @@ fn bindings_that_cannot_be_used_are_told_after_a_good_reply() {
         effects[3].contains("No subscription params provided"),
         "{effects:?}"
     );
-    assert_eq!(effects.len(), 4, "and nothing is tried again");
+    assert_eq!(effects.len(), 4, "nothing is retried");
 }
 
 #[test]
-fn a_join_without_config_is_a_binding_of_its_topic() {
+fn a_join_without_config_registers_its_topic_as_a_binding() {
     let mut script = Script::new();
     let effects = script.join("1", "realtime:public:t", &json!({}));
     assert_eq!(effects, ["attach 1", "subscribe 1 as key after 0 failures"]);
@@ -609,7 +609,7 @@ fn a_join_without_config_is_a_binding_of_its_topic() {
 }
 
 #[test]
-fn a_refreshed_token_registers_again_under_the_new_identity() {
+fn a_refreshed_token_registers_bindings_again_under_the_new_identity() {
     let mut script = Script::new();
     script.join("1", "realtime:a", &with_binding().0);
     script.complete(
@@ -628,7 +628,7 @@ fn a_refreshed_token_registers_again_under_the_new_identity() {
         script.push(&refresh(&ann)).is_empty(),
         "the same token again"
     );
-    // While that is under way there is another: it is registered when the first is done.
+    // A second token during the registration is registered when the first is done.
     assert!(script.push(&refresh(&bob)).is_empty());
     assert_eq!(
         script.complete(
@@ -652,7 +652,7 @@ fn a_refreshed_token_registers_again_under_the_new_identity() {
 }
 
 #[test]
-fn a_socket_is_closed_that_has_no_channel_for_too_long() {
+fn a_socket_without_channels_is_closed_after_the_timeout() {
     let mut script = Script::new();
     let begin = script.now;
     script.now = begin.after(Duration::from_secs(500));
@@ -667,7 +667,7 @@ fn a_socket_is_closed_that_has_no_channel_for_too_long() {
 }
 
 #[test]
-fn a_channel_is_warned_once_and_ends_with_its_token() {
+fn a_channel_receives_one_expiry_warning_and_ends_with_its_token() {
     let mut script = Script::new();
     let mut payload = plain();
     payload["access_token"] = token(100, "ann").into();
@@ -689,7 +689,7 @@ fn a_channel_is_warned_once_and_ends_with_its_token() {
         ]
     );
     assert_eq!(script.wait(), ["close: NoChannel"]);
-    // The connection's own token expires too: later joins without another are refused.
+    // The connection's own token expires too. Later joins without another token are refused.
     script.now = UnixMillis(script.now.0 + 200_000_000);
     let effects = script.join("2", "realtime:a", &plain());
     assert!(
@@ -721,7 +721,7 @@ fn a_refused_second_join_still_ends_the_first() {
 }
 
 #[test]
-fn a_private_join_asks_first() {
+fn a_private_join_checks_permissions_first() {
     let mut payload = with_binding().0;
     payload["config"]["private"] = true.into();
     let mut script = Script::new();
@@ -766,7 +766,7 @@ fn policy_error() -> AuthorizeError {
 }
 
 #[test]
-fn presence_is_shown_to_those_who_may_read_it() {
+fn a_presence_state_requires_permission_to_read_presence() {
     let payload = json!({"config": {"private": true, "presence": {"enabled": true}}});
     let state = "presence state 1".to_owned();
     for (read, shown) in [(BROADCAST, None), (PRESENCE, Some(state))] {
@@ -783,14 +783,14 @@ fn presence_is_shown_to_those_who_may_read_it() {
 }
 
 #[test]
-fn a_new_token_is_judged_by_what_it_may_read() {
+fn a_new_token_is_accepted_if_it_may_read_as_much_as_before() {
     let ann = token(500, "ann");
     let refresh =
         |token: &str| json!(["1", "2", "realtime:a", "access_token", {"access_token": token}]);
     let lost = "You no longer have permission to read from this Channel topic: a";
     let none = "You do not have permissions to read from this Channel topic: a";
     let waits = "Realtime was unable to connect to the project database: the previous token stays in force until it expires, trying again";
-    // (before, under the new token, what is heard)
+    // (permissions before, answer for the new token, effects)
     let cases = [
         (
             BROADCAST,
@@ -842,7 +842,7 @@ fn a_new_token_is_judged_by_what_it_may_read() {
         assert_eq!(effects, heard);
     }
 
-    // What is sent behind a new token is looked at when that is known.
+    // Messages sent after a new token are handled when its check is done.
     let mut script = Script::private(false);
     script.push(&refresh(&ann));
     assert!(script.push(&broadcast("3")).is_empty());
@@ -855,7 +855,7 @@ fn a_new_token_is_judged_by_what_it_may_read() {
             "ask 1 to write as ann after 0 failures"
         ]
     );
-    // The answer about Ann comes before Bob's turn, and says nothing about him.
+    // The answer about Ann arrives before Bob's check, and does not apply to Bob.
     let effects = script.answer(Question::Write, Ok(NOTHING), Some(&ann));
     assert_eq!(effects.len(), 2, "{effects:?}");
     assert_eq!(effects[1], "ask 1 to read as bob after 0 failures");
@@ -863,22 +863,22 @@ fn a_new_token_is_judged_by_what_it_may_read() {
 }
 
 #[test]
-fn a_private_channel_asks_before_it_writes_and_keeps_the_order() {
+fn the_first_write_on_a_private_channel_is_checked_and_the_order_kept() {
     let mut script = Script::private(true);
     let asked = "ask 1 to write as key after 0 failures";
     assert_eq!(script.push(&broadcast("2")), [asked]);
     assert!(script.push(&broadcast("3")).is_empty());
-    // Other topics go on.
+    // Other topics continue.
     assert!(!script.join("9", "realtime:b", &plain()).is_empty());
     let unauthorized = "You do not have permissions to write to this Channel topic: a";
     assert_eq!(
         script.answer(Question::Write, Ok(NOTHING), None),
         [failed("2", unauthorized), failed("3", unauthorized)]
     );
-    // It is remembered.
+    // The refusal is remembered.
     assert_eq!(script.push(&broadcast("4")), [failed("4", unauthorized)]);
 
-    // Where there was no answer, the next message asks again.
+    // If the check failed, the next message checks again.
     let mut script = Script::private(true);
     script.push(&broadcast("2"));
     script.push(&broadcast("3"));
@@ -895,7 +895,7 @@ fn a_private_channel_asks_before_it_writes_and_keeps_the_order() {
     );
     assert_eq!(script.push(&broadcast("5")), [failed("5", unauthorized)]);
 
-    // Too many wait: they are refused at once.
+    // If too many messages wait, further ones are refused immediately.
     let mut script = Script::private(true);
     for _ in 0..MAX_WAITING {
         script.push(&broadcast("2"));
@@ -907,7 +907,7 @@ fn a_private_channel_asks_before_it_writes_and_keeps_the_order() {
 }
 
 #[test]
-fn a_refusal_that_nobody_waits_for_is_told_now_and_then() {
+fn notices_about_refused_writes_without_reply_are_limited() {
     let mut script = Script::private(false);
     script.push(&broadcast("2"));
     let unauthorized = "You do not have permissions to write to this Channel topic: a";
@@ -924,7 +924,7 @@ fn a_refusal_that_nobody_waits_for_is_told_now_and_then() {
 }
 
 #[test]
-fn a_large_first_message_waits_and_the_sum_of_all_is_bounded() {
+fn a_large_first_message_waits_and_the_total_is_limited() {
     let large = "x".repeat(MAX_WAITING_BYTES * 3);
     let push = |topic: &str| json!(["1", "2", format!("realtime:{topic}"), "broadcast", {"payload": large}]);
     let mut script = Script::with(RealtimeConfig {
@@ -950,7 +950,7 @@ fn a_large_first_message_waits_and_the_sum_of_all_is_bounded() {
     }
     let effects = script.push(&push("c"));
     assert!(effects.last().unwrap().contains(TOO_MANY_WAITING));
-    // Behind a large one there is no room.
+    // A large message leaves no room for another.
     assert_eq!(
         script.push(&broadcast("3")),
         [failed("3", TOO_MANY_WAITING)]
@@ -958,7 +958,7 @@ fn a_large_first_message_waits_and_the_sum_of_all_is_bounded() {
 }
 
 #[test]
-fn whoever_shows_himself_first_asks_whether_he_may_see_others() {
+fn the_first_track_checks_the_permission_to_read_presence() {
     let mut script = Script::private(false);
     let track = json!(["1", "2", "realtime:a", "presence", {"type": "presence", "event": "track", "payload": {}}]);
     assert_eq!(
@@ -985,7 +985,7 @@ fn whoever_shows_himself_first_asks_whether_he_may_see_others() {
     script.answer(Question::Read { presence: true }, Ok(NOTHING), None);
     let effects = script.answer(Question::Write, Ok(PRESENCE), None);
     assert!(effects[0].starts_with("track 1 as "), "{effects:?}");
-    // What waited is counted once, and hiding again needs no permission.
+    // The waiting track is counted once. Untracking needs no permission.
     let untrack = json!(["1", "3", "realtime:a", "presence", {"event": "untrack"}]);
     assert_eq!(
         script.push(&untrack),
@@ -994,7 +994,7 @@ fn whoever_shows_himself_first_asks_whether_he_may_see_others() {
 }
 
 #[test]
-fn settings_can_refuse_channels_that_are_not_private() {
+fn settings_can_refuse_public_channels() {
     let mut config = config();
     config.private_only = true;
     let mut script = Script::with(config);
@@ -1009,7 +1009,7 @@ fn settings_can_refuse_channels_that_are_not_private() {
 }
 
 #[test]
-fn a_server_that_stops_refuses_joins() {
+fn a_stopping_server_refuses_joins() {
     let mut script = Script::new();
     script.session.shared.hub.refuse_joins();
     assert_eq!(
@@ -1023,7 +1023,7 @@ fn a_server_that_stops_refuses_joins() {
 }
 
 #[test]
-fn the_end_of_a_session_ends_its_channels() {
+fn ending_a_session_ends_its_channels() {
     let mut script = Script::new();
     script.join("1", "realtime:a", &plain());
     script.join("2", "realtime:b", &with_binding().0);
@@ -1034,7 +1034,7 @@ fn the_end_of_a_session_ends_its_channels() {
     assert_eq!(effects, ["detach 1", "detach 2"]);
 }
 
-/// A binary push with JSON to the topic `realtime:a`; its effects, printed.
+/// Sends a binary push with JSON to the topic `realtime:a`. Returns its effects as text.
 fn push_binary(script: &mut Script, event: &str, payload: &[u8]) -> Vec<String> {
     let mut bytes = vec![3, 1, 1, 10, u8::try_from(event.len()).unwrap(), 14, 1];
     bytes.extend(format!("12realtime:a{event}{{\"other\":true}}").as_bytes());
@@ -1052,7 +1052,7 @@ fn broadcasting(echo: bool, ack: bool) -> Value {
 }
 
 #[test]
-fn a_broadcast_is_handed_on_and_answered_as_the_channel_asked() {
+fn a_broadcast_is_sent_and_acknowledged_as_the_join_requested() {
     let message = r#"Json { event: "hi", payload: "{\"n\":1}" } to realtime:a"#;
     let cases = [
         (false, false, "except Some(ChannelId(1)), then None"),
@@ -1071,7 +1071,7 @@ fn a_broadcast_is_handed_on_and_answered_as_the_channel_asked() {
             [format!("broadcast {message} {rest}")]
         );
     }
-    // Text goes as it came, also with a join reference of another join.
+    // A text push is forwarded unchanged, even with the join reference of another join.
     let mut script = Script::new();
     script.join("1", "realtime:a", &broadcasting(true, false));
     assert_eq!(
@@ -1081,7 +1081,7 @@ fn a_broadcast_is_handed_on_and_answered_as_the_channel_asked() {
 }
 
 #[test]
-fn a_refused_broadcast_is_told_but_not_without_end() {
+fn notices_about_refused_broadcasts_are_limited() {
     let mut config = config();
     config.max_broadcast_bytes = 10;
     let mut script = Script::with(config);
@@ -1097,7 +1097,7 @@ fn a_refused_broadcast_is_told_but_not_without_end() {
     assert_eq!(
         push_binary(&mut script, "hi", b"{\"x\":1234}").len(),
         1,
-        "what fits is sent"
+        "a payload that fits is sent"
     );
     let metrics = script.session.shared.hub.metrics();
     let labels = crate::observability::metrics::DropLabels {
@@ -1121,7 +1121,7 @@ fn a_broadcast_waits_for_the_join_of_its_channel() {
 }
 
 #[test]
-fn a_long_topic_takes_text_only() {
+fn a_long_topic_accepts_text_broadcasts() {
     let topic = format!("realtime:{}", "x".repeat(250));
     let mut script = Script::new();
     script.join("1", &topic, &broadcasting(true, true));

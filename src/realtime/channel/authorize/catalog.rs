@@ -1,9 +1,9 @@
-//! What PostgreSQL's catalogue says about `realtime.messages`: whether a message can be judged without
-//! being inserted, and by which expressions.
+//! Reads from PostgreSQL's catalog whether the policies of `realtime.messages` can be evaluated
+//! without an insertion, and with which expressions.
 //!
-//! A [`Reading`] is as true as its fingerprint, which every flight of questions reads again before it
-//! asks: an answer never comes from policies, grants or roles that were changed before it was asked
-//! for. What can be older, by [`STRUCTURE_TTL`], is the rest of the table: triggers and constraints.
+//! Each flight of questions reads the fingerprint of its [`Reading`] again before it evaluates.
+//! Therefore an answer never uses policies, grants or roles that changed before its flight. Only
+//! the rest of the table, its triggers and constraints, may be older, by up to [`STRUCTURE_TTL`].
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -18,33 +18,36 @@ use super::{Permissions, Question};
 use crate::db::roles::MAY_BE_A_CALLERS;
 use crate::visibility::fingerprint;
 
-/// How old what is known of the table's triggers and constraints may be.
+/// How old the information about the table's triggers and constraints may be.
 pub(super) const STRUCTURE_TTL: Duration = Duration::from_secs(5);
 
-/// Roles whose rights are kept. Names come from tokens; a project has a handful.
+/// Maximum roles whose rights are cached. Role names come from tokens, and a project has a handful.
 const MAX_ROLES: usize = 256;
 
-/// Names of every type and function are printed with their schema, so that they mean the
-/// same under another search path.
+/// With an empty search path, the names of types and functions are printed with their schema. They
+/// therefore mean the same under another search path.
 const BEGIN: &str = "begin isolation level repeatable read read only; set local search_path = ''";
 
-/// `realtime.messages`. The schema is looked up as a row because the role in force has no right to use it.
+/// Finds `realtime.messages`. The schema is looked up as a row because the current role has no
+/// right to use it.
 const MESSAGES: &str = "
   select c.oid
   from pg_catalog.pg_class c
   join pg_catalog.pg_namespace n on n.oid = c.relnamespace
   where n.nspname = 'realtime' and c.relname = 'messages'";
 
-/// The statement that tells whether a [`Reading`] still holds.
+/// Returns the statement that reads the fingerprint of a [`Reading`].
 pub(super) fn fingerprint() -> String {
     fingerprint::statement(MESSAGES, &[])
 }
 
-/// The table: whether an insertion does more than to look for a partition and to ask the policies.
-/// `more` names what can make an insertion fail or change the row: triggers, rules, constraints, unique keys without the id, expressions in
-/// indexes, computed columns, columns that must be given, defaults that are not plainly constant.
-/// Two index predicates and one constraint belong to the table as the original and Rapport create it. No message that is
-/// asked about meets them.
+/// Reads whether an insertion does more than find a partition and check the policies.
+///
+/// `more` covers everything that can make an insertion fail or change the row: triggers, rules,
+/// constraints, unique keys without the id, expressions in indexes, computed columns, columns that
+/// must be given, and defaults that are not plainly constant. Two index predicates and one
+/// constraint are exempt, because Supabase Realtime and Rapport create the table with them. The
+/// rows of questions never match them.
 const TABLE: &str = r"
 with relation as (
   select c.oid, c.relkind, c.relrowsecurity
@@ -100,10 +103,13 @@ left join pg_catalog.pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attn
 where a.attrelid = $1 and a.attnum > 0 and not a.attisdropped
 order by a.attnum";
 
-/// The policies in the order of their names. Some can only be asked with a row in the table:
-/// those that use a row as a whole (a variable with attribute number 0), and those that read the table
-/// themselves or call a function that does. A function that is declared immutable may be
-/// evaluated when a plan is made, so a plan with one belongs to one caller.
+/// Reads the policies in the order of their names.
+///
+/// Some policies can only be evaluated on a row in the table. These use a whole row (a variable
+/// with attribute number 0), read the table themselves, or call a function that reads it.
+///
+/// PostgreSQL may evaluate an immutable function during planning. A plan that contains one is
+/// therefore valid for only one caller.
 const POLICIES: &str = r"
 select p.oid, p.polpermissive, p.polcmd::text,
   pg_catalog.pg_get_expr(p.polqual, p.polrelid), pg_catalog.pg_get_expr(p.polwithcheck, p.polrelid),
@@ -133,8 +139,9 @@ from pg_catalog.pg_policy p
 where p.polrelid = $1 and p.polcmd in ('r', 'a', '*')
 order by p.polname";
 
-/// What roles may do. `set role` needs a membership, which PostgreSQL 16 and later tell apart from
-/// that of inherited rights; not every role is a caller's, whoever may take it on.
+/// Reads the rights of roles. `set role` requires a membership. PostgreSQL 16 and later distinguish
+/// it from a membership that inherits rights. Roles that [`MAY_BE_A_CALLERS`] excludes are refused,
+/// even if the login may switch to them.
 fn roles_statement() -> String {
     format!(
         "
@@ -164,24 +171,24 @@ const INSUFFICIENT_PRIVILEGE: &str = "42501";
 /// How a question is answered.
 #[derive(Clone, Debug)]
 pub(super) enum Way {
-    /// The catalogue says it all.
+    /// The catalog alone determines the answer.
     Known(Result<Permissions, AuthorizeError>),
     /// The policies are evaluated on a message that is not in the table.
     Evaluate(Arc<Evaluation>),
-    /// A message is inserted and rolled back.
+    /// A message is inserted, and the insertion is rolled back.
     Insert,
 }
 
-/// A statement of two parameters that are texts, the topic and the id of a message, and one that is a
-/// list of extensions. It answers with one row for each extension.
+/// A statement that evaluates policies. Its parameters are the topic and the id of a message, both
+/// as text, and a list of extensions. It returns one row per extension.
 #[derive(Debug)]
 pub(super) struct Evaluation {
-    /// Distinguishes it from every other of this process.
+    /// Unique within this process.
     pub(super) id: u64,
     pub(super) sql: String,
-    /// Whether the plan is made anew for every caller.
+    /// Whether each execution is planned for its caller.
     pub(super) is_planned_anew: bool,
-    /// It fails where an insertion does not, so insertions are made from here on.
+    /// The statement fails where an insertion succeeds, so insertions are used instead.
     is_unequal: AtomicBool,
 }
 
@@ -196,21 +203,22 @@ impl Evaluation {
         }
     }
 
-    /// An insertion was answered where this failed by itself, and not by what it was asked about.
+    /// Records that the statement itself fails where an insertion succeeds.
     pub(super) fn give_up(&self) {
         self.is_unequal.store(true, Ordering::Relaxed);
     }
 }
 
-/// One reading of the catalogue.
+/// One reading of the catalog.
 #[derive(Debug)]
 pub(super) struct Reading {
     pub(super) fingerprint: String,
     table: Table,
     policies: Vec<Policy>,
-    /// Rights by role. A plain mutex: held for a look-up or an insertion.
+    /// Rights by role. A plain mutex: it is held only for a look-up or an insertion.
     roles: Mutex<HashMap<String, Option<Arc<Rights>>>>,
-    /// What was prepared from it. A plain mutex for the same reason.
+    /// Prepared answers by role and whether they are about writing. A plain mutex for the same
+    /// reason.
     evaluations: Mutex<HashMap<(String, bool), Way>>,
 }
 
@@ -253,8 +261,8 @@ struct Rights {
 }
 
 impl Reading {
-    /// Reads everything in one snapshot, without roles. `previous` is kept where nothing has changed,
-    /// with all that was prepared from it.
+    /// Reads everything except roles in one snapshot. If nothing has changed, returns `previous`
+    /// with everything that was prepared from it.
     pub(super) async fn load(
         client: &Client,
         previous: Option<Arc<Self>>,
@@ -311,7 +319,7 @@ impl Reading {
         }
     }
 
-    /// Those of `roles` whose rights are not known yet.
+    /// Returns those of `roles` whose rights are not loaded yet.
     pub(super) fn unknown<'a>(&self, roles: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
         let known = self.roles.lock().unwrap_or_else(PoisonError::into_inner);
         let mut unknown: Vec<_> = roles.filter(|role| !known.contains_key(*role)).collect();
@@ -320,7 +328,7 @@ impl Reading {
         unknown
     }
 
-    /// Reads the rights of these roles. They are true if the fingerprint is, afterwards.
+    /// Reads the rights of these roles. They are valid if the fingerprint is unchanged afterwards.
     pub(super) async fn load_roles(
         &self,
         client: &Client,
@@ -352,7 +360,7 @@ impl Reading {
         Ok(())
     }
 
-    /// How a question in the name of `role` is answered. Its rights must be known.
+    /// Returns how to answer a question for `role`. Its rights must be loaded.
     pub(super) fn way(&self, role: &str, question: Question) -> Way {
         if self.table.must_insert {
             return Way::Insert;
@@ -375,7 +383,8 @@ impl Reading {
             rights.may_select
         };
         if !rights.may_use_schema || !has_grants {
-            // A row that may not be inserted is not let in; a table that may not be read is a failure.
+            // Without the grant, PostgreSQL refuses an insertion, so the answer is no. Reading
+            // fails with an error.
             return if is_write {
                 Way::Known(Ok(Permissions::default()))
             } else {
@@ -419,8 +428,9 @@ impl Reading {
                 Some((policy, expression?.as_str()))
             })
             .collect();
-        // PostgreSQL looks at permissive policies in the reverse order of their names, and at restrictive ones
-        // in that order: one that fails may stand behind one that has decided.
+        // PostgreSQL evaluates permissive policies in the reverse order of their names, and
+        // restrictive policies in the order of their names. The order matters because a policy that
+        // fails may come after one that has already decided.
         let permissive: Vec<&str> = policies
             .iter()
             .rev()
@@ -444,8 +454,8 @@ impl Reading {
         )))
     }
 
-    /// The policies put together as PostgreSQL does, in its order: a row that is read passes the
-    /// restrictive ones first, a row that is written the permissive ones. What is not true is a no.
+    /// Combines the policies in the order that PostgreSQL uses. Restrictive policies come first for
+    /// reading, and permissive ones come first for writing. Any result except true is a no.
     fn statement(
         &self,
         policies: &[(&Policy, &str)],
@@ -490,9 +500,9 @@ impl Reading {
                 column.name.replace('"', "\"\"")
             );
         }
-        // The sub-select is named as the table, so that the names of a policy mean the message. `offset 0`
-        // keeps its values from the planner, which would leave out what a constant makes superfluous, with its
-        // errors.
+        // The sub-select has the name of the table, so that column names in a policy refer to the
+        // message. `offset 0` hides the values from the planner. With known values, the planner
+        // would drop expressions that a constant makes superfluous, and their errors with them.
         format!(
             "select {EXTENSION}, {condition} from (select {EXTENSION}{columns} \
              from pg_catalog.unnest($3::pg_catalog.text[]) as \"rapport input\" ({EXTENSION}) offset 0) as messages"
@@ -500,7 +510,7 @@ impl Reading {
     }
 }
 
-/// A name that no policy can mean: an unqualified name in a policy is a column's of its table.
+/// A name that cannot collide with a policy, where unqualified names are columns of the table.
 const EXTENSION: &str = "\"rapport extension\"";
 
 impl Table {

@@ -1,21 +1,22 @@
-//! Why a question about permissions has no answer.
+//! Why a permission check has no answer.
 
 use thiserror::Error;
 use tokio_postgres::error::DbError;
 
 use crate::db::connect::ConnectError;
 
-/// Why there is no answer (protocol 4.3). None of them holds anything that the database said but
-/// the text of a cancellation, which is for clients.
+/// Why a permission check has no answer (protocol 4.3). An error contains no text from the
+/// database, except the text of a cancellation, which clients may see.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum AuthorizeError {
-    /// A policy failed, or the role does not exist: nothing is allowed.
+    /// A policy failed, or the role does not exist. Nothing is allowed.
     #[error("The policies cannot be evaluated for this caller: {sqlstate}")]
     Policy {
-        /// What PostgreSQL called it.
+        /// PostgreSQL's code for the error.
         sqlstate: String,
     },
-    /// A statement was stopped, as a rule because a policy takes too long; holds PostgreSQL's text.
+    /// A statement was cancelled, usually because a policy takes too long. Contains PostgreSQL's
+    /// text.
     #[error("The question was cancelled: {0}")]
     Canceled(String),
     /// `realtime.messages` has no partition for today.
@@ -24,41 +25,42 @@ pub enum AuthorizeError {
     /// Too many questions wait for a connection.
     #[error("Every connection for permissions is busy")]
     PoolExhausted,
-    /// The database has no connection to give.
+    /// The database accepts no more connections.
     #[error("The database accepts no more connections")]
     TooManyConnections,
     /// The database cannot be reached, or the connection to it broke.
     #[error("The database cannot be reached")]
     Unavailable,
-    /// The database failed in another way, which may pass.
+    /// The database failed in another way, which may be temporary.
     #[error("The database failed: {sqlstate}")]
     Failed {
-        /// What PostgreSQL called it.
+        /// PostgreSQL's code for the error.
         sqlstate: String,
     },
 }
 
 impl AuthorizeError {
-    /// Whether the answer is no, and not that there is none: asking again changes nothing.
+    /// Whether the error is a refusal. If so, checking again does not change the result.
     pub fn is_refusal(&self) -> bool {
         matches!(self, Self::Policy { .. })
     }
 
-    /// A question could not be put to a session that was not in the state it should be in.
+    /// The error for a session that was not in the expected state.
     pub(super) fn unexpected() -> Self {
         Self::Failed {
             sqlstate: "XX000".to_owned(),
         }
     }
 
-    /// PostgreSQL has another meaning for the name.
+    /// The error for a role name that PostgreSQL reserves.
     pub(super) fn no_such_role() -> Self {
         Self::Policy {
             sqlstate: "22023".to_owned(),
         }
     }
 
-    /// Whether it is about a statement itself, whatever it is asked: a name, a right, a type.
+    /// Whether the statement itself is at fault, regardless of its parameters: a name, a right or a
+    /// type.
     pub(super) fn concerns_statement(&self) -> bool {
         matches!(self, Self::Policy { sqlstate } if sqlstate.starts_with("42") || sqlstate.starts_with("0A"))
     }
@@ -68,11 +70,12 @@ impl AuthorizeError {
         match sqlstate {
             "57014" => Self::Canceled(error.message().to_owned()),
             "53300" => Self::TooManyConnections,
-            // Unlike a broken CHECK, a row that finds no partition breaks no constraint with a name.
+            // A broken CHECK constraint has a name. A row without a matching partition breaks no
+            // named constraint.
             "23514" if error.constraint().is_none() => Self::MissingPartition,
             _ if sqlstate.starts_with("08") || sqlstate.starts_with("57") => Self::Unavailable,
-            // What is not a fault of the question: resources, locks, the system, and transactions
-            // that lost against others.
+            // These classes are not caused by the question: resources, locks, the system, and
+            // transactions that lost against others.
             _ if ["40", "53", "55", "58", "XX"]
                 .iter()
                 .any(|class| sqlstate.starts_with(class)) =>

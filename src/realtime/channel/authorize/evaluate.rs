@@ -1,7 +1,8 @@
-//! Asks without writing: the policies' own expressions are evaluated on messages that are not in the
-//! table, many callers in one flight ([`crate::db::parked`]).
+//! Checks permissions without writing. The expressions of the policies are evaluated on messages
+//! that are not in the table. One flight serves many callers ([`crate::db::parked`]).
 //!
-//! Two callers never share a statement: `(select auth.uid())` is evaluated once for all rows of one.
+//! Two callers never share a statement, because PostgreSQL evaluates `(select auth.uid())` only
+//! once per statement.
 
 use std::sync::Arc;
 
@@ -16,11 +17,11 @@ use crate::db::connect::Connector;
 use crate::db::parked::{self, Caller, NEXT_TURN, ParkedConnection, ParkedError};
 use crate::shutdown::Tasks;
 
-/// A policy may be a slow query; it is stopped on the server before nobody waits for it any more.
+/// A policy may be a slow query. The server stops it before the question times out.
 const SESSION: &str = "set statement_timeout = '5s'; set timezone = 'UTC'; set datestyle = 'ISO'; \
                        set idle_in_transaction_session_timeout = '30s'";
 
-/// What is set for each caller, with the claims in both conventions of PostgREST.
+/// The settings of each caller. The claims are set in both conventions of PostgREST.
 const SETTINGS: [&str; 6] = [
     "realtime.topic",
     "request.jwt.claims",
@@ -30,20 +31,21 @@ const SETTINGS: [&str; 6] = [
     "plan_cache_mode",
 ];
 
-/// A connection that asks in this way.
+/// A connection that evaluates policies.
 pub(super) struct Evaluator {
     connection: ParkedConnection,
     fingerprint: Statement,
 }
 
-/// Everything of one flight, on its way. What it holds must be awaited in its order.
+/// A flight that was sent. Its results must be awaited in order.
 pub(super) struct Flight<'a>(parked::Flight<'a, Row, Vec<Row>>);
 
 impl Evaluator {
     /// Opens a connection and parks it.
     ///
     /// # Errors
-    /// With [`AuthorizeError::Policy`] where the login may not do that: there is no such way then.
+    /// Fails with [`AuthorizeError::Policy`] if the login may not park a connection. Policies then
+    /// cannot be evaluated.
     pub(super) async fn open(connector: &Connector, tasks: &Tasks) -> Result<Self, AuthorizeError> {
         let client = connector.connect("rapport private channels", tasks).await?;
         let connection = ParkedConnection::park(client, SESSION, &SETTINGS).await?;
@@ -54,15 +56,16 @@ impl Evaluator {
         })
     }
 
-    /// The connection itself, for what the parked role may do.
+    /// The connection itself, for statements that the parked role may run.
     pub(super) fn client(&self) -> &Client {
         self.connection.client()
     }
 
-    /// Prepares what is not known yet. Returns the id of what cannot be prepared.
+    /// Prepares the evaluations that are not prepared yet. Returns the ids of those that cannot be
+    /// prepared.
     ///
     /// # Errors
-    /// After which the connection's role is uncertain.
+    /// After an error, the role of the connection is unknown.
     pub(super) async fn prepare(
         &mut self,
         evaluations: impl Iterator<Item = &Evaluation>,
@@ -70,12 +73,12 @@ impl Evaluator {
         let wanted = evaluations.map(|evaluation| (evaluation.id, &*evaluation.sql));
         let refused = self.connection.prepare(wanted).await?;
         for error in refused.values() {
-            tracing::debug!(%error, "policies are asked by insertion");
+            tracing::debug!(%error, "cannot prepare the policies; checking by insertion");
         }
         Ok(refused.into_keys().collect())
     }
 
-    /// Sends the whole flight. All of it must be prepared.
+    /// Sends the whole flight. Every evaluation in it must be prepared.
     pub(super) async fn send<'a>(
         &'a self,
         asks: &'a [(Arc<Subject>, Arc<Evaluation>)],
@@ -90,7 +93,8 @@ impl Evaluator {
             begun?;
             fingerprint
         };
-        // One that is missing makes the flight one answer short, which ends in an error.
+        // If a statement is missing, the flight has fewer answers than questions, which is an
+        // error.
         let turns = asks.iter().map_while(|(subject, evaluation)| {
             let statement = self.connection.statement(evaluation.id)?;
             let question = async move {
@@ -105,19 +109,19 @@ impl Evaluator {
         Flight(self.connection.fly(opening, NEXT_TURN, turns).await)
     }
 
-    /// Forgets a statement that the schema has left behind.
+    /// Drops a prepared statement that a schema change made invalid.
     pub(super) fn forget(&mut self, id: u64) {
         self.connection.forget(id);
     }
 }
 
 impl Flight<'_> {
-    /// The fingerprint of the catalogue, which comes first.
+    /// Returns the fingerprint of the catalog, which is the first result.
     pub(super) async fn fingerprint(&mut self) -> Result<String, AuthorizeError> {
         Ok(self.0.opening().await?.try_get(0)?)
     }
 
-    /// The next answer, in the order in which they were asked.
+    /// Returns the next answer, in the order of the questions.
     pub(super) async fn next(&mut self) -> Result<Permissions, AuthorizeError> {
         match self.0.next().await {
             Some(rows) => Permissions::of_rows(&rows?),
@@ -125,13 +129,13 @@ impl Flight<'_> {
         }
     }
 
-    /// Waits for what is left. Whether the connection can be used again.
+    /// Waits for the remaining results. Returns whether the connection can be used again.
     pub(super) async fn land(self) -> bool {
         self.0.land().await
     }
 }
 
-/// Whose turn it is, with the values of [`SETTINGS`].
+/// Returns the caller of a turn, with the values of [`SETTINGS`].
 fn caller<'a>(subject: &'a Subject, evaluation: &Evaluation) -> Caller<'a> {
     let claims = &subject.claims;
     let plan_cache_mode = if evaluation.is_planned_anew {

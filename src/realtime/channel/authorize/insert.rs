@@ -1,8 +1,8 @@
-//! Asks by writing: messages that do not exist are inserted, looked for in the caller's name, and
-//! rolled back (protocol 4.3). Nothing of it is ever committed.
+//! Checks permissions by writing. Messages are inserted, selected as the caller, and rolled back
+//! (protocol 4.3). Nothing is ever committed.
 //!
-//! Nothing is prepared beforehand: what is asked in a caller's name is also analysed and planned in it, as
-//! it is for him. That a plan of one caller would serve another is thereby out of the question.
+//! No statement is prepared in advance. Each is analysed and planned as the caller that it is for.
+//! Therefore a plan of one caller is never used for another.
 
 use futures_util::future::{join, join3, join4};
 use tokio_postgres::types::Type;
@@ -15,20 +15,21 @@ use crate::db::connect::Connector;
 use crate::db::roles::MAY_BE_A_CALLERS;
 use crate::shutdown::Tasks;
 
-/// A policy may be a slow query; it is stopped on the server before nobody waits for it any more.
+/// A policy may be a slow query. The server stops it before the question times out.
 const SESSION: &str = "set statement_timeout = '5s'; set timezone = 'UTC'; set datestyle = 'ISO'; \
                        set idle_in_transaction_session_timeout = '30s'";
 
-/// A message that is asked about. Everything else is left to its default, so that policies see
-/// what they see in the original.
+/// Inserts a message that a question is about. All other columns keep their defaults, so that
+/// policies see the same values as in Supabase Realtime.
 const INSERT: &str = "\
     insert into realtime.messages (id, topic, extension, inserted_at, updated_at) \
     values ($1, $2, $3, now(), now())";
 
 const LOOK: &str = "select id from realtime.messages where id = any ($1)";
 
-/// Takes on a role and its claims, in both conventions of PostgREST, for one transaction. There is no
-/// role with an empty name: where the claim names none that is a caller's, the statement fails.
+/// Switches to a role and its claims for one transaction. The claims are set in both conventions of
+/// PostgREST. If the role in the claims is not allowed for callers, the statement fails, because it
+/// sets an empty name and no role has one.
 fn become_statement() -> String {
     format!(
         "select \
@@ -43,10 +44,11 @@ fn become_statement() -> String {
     )
 }
 
-/// What PostgreSQL says of a row that `with check` does not let in, and of a missing grant.
+/// PostgreSQL's code for a row that `with check` refuses, and for a missing grant.
 const INSUFFICIENT_PRIVILEGE: &str = "42501";
 
-/// A connection that asks in this way. The login's own rights are used for inserting what is read.
+/// A connection that checks by insertion. Before it reads as the caller, it inserts with the
+/// login's own rights.
 pub(super) struct Prober {
     pub(super) client: Client,
 }
@@ -58,7 +60,8 @@ impl Prober {
         Ok(Self { client })
     }
 
-    /// Asks, and ends the transaction. Whether the connection can be used again is told as well.
+    /// Answers a question and ends the transaction. Also returns whether the connection can be used
+    /// again.
     pub(super) async fn ask(
         &self,
         subject: &Subject,
@@ -71,8 +74,9 @@ impl Prober {
         (answer, ended.is_ok())
     }
 
-    /// The transaction is open for certain before anything is written in it; the rest goes out in
-    /// one flight. Futures are polled in the order in which their messages are to be written.
+    /// The transaction must be open before anything is written in it, so `begin` is awaited first.
+    /// The rest is sent in one flight. Futures are polled in the order in which their messages must
+    /// be written.
     async fn read(&self, subject: &Subject, presence: bool) -> Result<Permissions, AuthorizeError> {
         let ids = [Uuid::new_v4(), Uuid::new_v4()];
         self.client.batch_execute("begin").await?;
@@ -92,7 +96,7 @@ impl Prober {
             },
         )
         .await;
-        // The first error is the cause of the others.
+        // The first error causes the others.
         broadcast?;
         presence?;
         become_caller?;
@@ -163,7 +167,7 @@ impl Prober {
     }
 }
 
-/// Whether an insertion was let in by the policies and the grants.
+/// Whether the policies and the grants allowed an insertion.
 fn is_let_in(result: Result<(), tokio_postgres::Error>) -> Result<bool, AuthorizeError> {
     match result {
         Ok(()) => Ok(true),

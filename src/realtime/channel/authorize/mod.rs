@@ -1,13 +1,13 @@
-//! What a caller may do on a private channel: the policies of `realtime.messages` decide
+//! Checks what a caller may do on a private channel. The policies of `realtime.messages` decide
 //! (protocol 4.3), exactly as they would for a message of the topic.
 //!
-//! Questions are answered in *flights*: whatever gathered while the last flight was under way goes out
-//! together over one connection. What a flight cannot answer, because only a row in the table
-//! can, is asked by insertion, one question at a time. While the database is known to be away,
-//! questions are answered so at once, without waiting for a connection each.
+//! Questions are answered in *flights*. All questions that arrive during one flight form the next
+//! one and share a connection. Some questions can only be answered with a row in the table. Those
+//! are answered by insertion, with one transaction per question. While the database is known to be
+//! unavailable, questions fail immediately, without waiting for a connection.
 //!
-//! Known differences from an insertion, all of them in policies that call functions which read
-//! `realtime.messages` without naming it: such a function finds no row of the question in the table.
+//! Known difference from an insertion: a policy may call a function that reads `realtime.messages`
+//! without naming it. Such a function does not find the row that the question is about.
 
 mod catalog;
 mod error;
@@ -33,73 +33,75 @@ use crate::db::connect::Connector;
 use crate::observability::metrics::{PermissionWay, RealtimeMetrics};
 use crate::shutdown::Tasks;
 
-/// Connections for flights, and as many for insertions, at most. Questions come in crowds only when
-/// everybody reconnects; the original uses 2 to 15 by the size of the machine.
+/// Maximum connections for flights, and also for insertions. Many questions arrive at once only
+/// when all clients reconnect. Supabase Realtime uses 2 to 15 connections, depending on the size of
+/// the machine.
 const MAX_CONNECTIONS: usize = 4;
 
-/// Questions of one flight. More would only lengthen what one slow policy holds up.
+/// Maximum questions per flight. More would only increase the number that one slow policy delays.
 const MAX_FLIGHT: usize = 32;
 
-/// Questions that wait for each flight under way before another connection joins in: a few
-/// large flights cost the database less than many small ones.
+/// Another connection starts a flight once this many questions per running flight wait. A few large
+/// flights cost the database less than many small ones.
 const WAITING_PER_FLIGHT: usize = 16;
 
-/// How long a question waits for the flight before it, and how long one answer may hold up those
-/// behind it: after that they take another connection.
+/// How long a question waits for the current flight, and how long one answer may delay the
+/// questions behind it. After that, another connection answers them.
 const SLOW: Duration = Duration::from_millis(100);
 
-/// How long questions fly alone after one was slow: what is behind a slow one in a flight is
-/// evaluated by the database all the same, after it.
+/// How long each flight carries only one question after a slow one. The database evaluates every
+/// question of a flight in order, so a slow question delays those behind it.
 const CAUTION: Duration = Duration::from_secs(2);
 
-/// The server's own limit for a statement, which the session sets.
+/// The statement timeout that the server enforces. The session sets it.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Questions that wait at most. Beyond this the wait would outlast its limit anyway.
+/// Maximum questions in the queue. Further questions would exceed [`QUEUE_TIMEOUT`] anyway.
 const MAX_QUEUED: usize = 20_000;
 
-/// Of them, how many board at once. Those that are the same as others take no place in the flight.
+/// Maximum questions from the queue per flight, including duplicates. Duplicates share one place of
+/// the flight.
 const MAX_BOARDING: usize = 512;
 
-/// How long a question waits for its turn. Clients give up on a join after ten seconds; with
-/// [`ANSWER_TIMEOUT`] behind it they are told why before that.
+/// How long a question waits in the queue. Clients give up on a join after ten seconds. Together
+/// with [`ANSWER_TIMEOUT`], this leaves time to send the reason before that.
 const QUEUE_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// How long an answer may take: longer than the server's own limit for a statement, so it
-/// only matters when the network swallows packets.
+/// How long an answer may take. It exceeds [`STATEMENT_TIMEOUT`], so it only applies when the
+/// network loses packets.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(6);
 
-/// How long making a connection may take.
+/// How long opening a connection may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long a connection that could not be made stands for all others. Short enough for a client
-/// that tries again to find a database that is back.
+/// How long a failure to connect applies to all questions. It is short, so that a client that
+/// retries reaches a database that is available again.
 const FAILURE_SHARED_FOR: Duration = Duration::from_millis(500);
 
-/// Readings of the catalogue in a row that one flight may find to be old.
+/// Maximum consecutive catalog readings of one flight that turn out to be outdated.
 const MAX_READINGS: usize = 5;
 
-/// `set_config` takes this for the end of a role, which would be the login's own.
+/// The role `none`, which `set_config` interprets as a reset to the login's own role.
 const NO_ROLE: &str = "none";
 
-/// What is asked.
+/// The permissions that a question is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Question {
-    /// Which extensions may be read.
+    /// The extensions that may be read.
     Read {
-        /// Presence is asked for as well; otherwise the answer for it is no.
+        /// Presence is checked too. Otherwise its answer is no.
         presence: bool,
     },
-    /// Which extensions may be written. Always both, as in the original.
+    /// The extensions that may be written. As in Supabase Realtime, both are always checked.
     Write,
 }
 
-/// The extensions as messages name them.
+/// The names of the extensions in messages.
 const BROADCAST: &str = "broadcast";
 const PRESENCE: &str = "presence";
 
 impl Question {
-    /// The extensions that are asked about.
+    /// Returns the extensions that the question is about.
     fn extensions(self) -> &'static [&'static str] {
         match self {
             Self::Read { presence: false } => &[BROADCAST],
@@ -107,7 +109,7 @@ impl Question {
         }
     }
 
-    /// What of `permissions` was asked about.
+    /// Limits `permissions` to the extensions that the question is about.
     fn mask(self, permissions: Permissions) -> Permissions {
         Permissions {
             broadcast: permissions.broadcast,
@@ -116,7 +118,7 @@ impl Question {
     }
 }
 
-/// What the policies say of a topic, for each extension.
+/// The permissions for a topic, per extension.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Permissions {
     /// Broadcasts.
@@ -126,13 +128,13 @@ pub struct Permissions {
 }
 
 impl Permissions {
-    /// Everything, as on public channels.
+    /// All permissions, as on public channels.
     pub const ALL: Self = Self {
         broadcast: true,
         presence: true,
     };
 
-    /// The answer in rows of an extension and whether it is allowed.
+    /// Reads rows that contain an extension and whether it is allowed.
     fn of_rows(rows: &[Row]) -> Result<Self, AuthorizeError> {
         let mut permissions = Self::default();
         for row in rows {
@@ -155,23 +157,23 @@ impl Permissions {
     }
 }
 
-/// What a question is, and whom it is about.
+/// A question and the caller that it is about.
 #[derive(Debug)]
 struct Subject {
     question: Question,
-    /// Without `realtime:`.
+    /// The topic without `realtime:`.
     topic: Arc<str>,
     claims: Claims,
     headers: Arc<str>,
 }
 
-/// A question with those who wait for its answer.
+/// A question and the receivers of its answer.
 struct Group {
     subject: Arc<Subject>,
     receivers: Vec<oneshot::Sender<Answer>>,
-    /// Set when it is taken off the queue.
+    /// Set when the question leaves the queue.
     is_taken: Arc<AtomicBool>,
-    /// It was asked before, and the connection broke.
+    /// The question was sent before, and the connection broke.
     is_repeated: bool,
 }
 
@@ -180,7 +182,7 @@ type Answer = Result<Permissions, AuthorizeError>;
 impl Group {
     fn answer(self, answer: &Answer) {
         for receiver in self.receivers {
-            // Whoever left does not miss it.
+            // A receiver that was dropped no longer needs the answer.
             let _ = receiver.send(answer.clone());
         }
     }
@@ -190,7 +192,7 @@ impl Group {
     }
 }
 
-/// Asks the database. Clones share its connections.
+/// Checks permissions in the database. Clones share the connections.
 #[derive(Clone)]
 pub struct Authorizer {
     inner: Arc<Inner>,
@@ -200,34 +202,35 @@ struct Inner {
     connector: Connector,
     metrics: RealtimeMetrics,
     tasks: Tasks,
-    /// What waits for a flight. A plain mutex: held to push and to take.
+    /// Questions that wait for a flight. A plain mutex: it is held only to add and remove entries.
     queue: Mutex<Queue>,
-    /// Connections that no flight uses. A plain mutex: held for a push or a pop.
+    /// Connections that no flight uses. A plain mutex: it is held only for a push or a pop.
     evaluators: Mutex<Vec<Evaluator>>,
-    /// The latest reading of the catalogue, and when it was begun. A plain mutex: held to copy.
+    /// The latest catalog reading and when it began. A plain mutex: it is held only to copy.
     reading: Mutex<Option<(Arc<Reading>, Instant)>>,
-    /// One for each connection that may insert.
+    /// One permit per connection for insertions.
     permits: Semaphore,
-    /// Questions that are asked by insertion, or wait for it.
+    /// Number of questions that are being answered by insertion or wait for it.
     insertions: AtomicUsize,
-    /// Connections that nobody inserts on. A plain mutex: held for a push or a pop.
+    /// Idle connections for insertions. A plain mutex: it is held only for a push or a pop.
     probers: Mutex<Vec<Prober>>,
-    /// The last connection that could not be made, and why. A plain mutex: held to copy.
+    /// The time and the reason of the last failure to connect. A plain mutex: it is held only to
+    /// copy.
     failure: Mutex<Option<(Instant, AuthorizeError)>>,
 }
 
 #[derive(Default)]
 struct Queue {
     waiting: VecDeque<Group>,
-    /// How many are under way.
+    /// Number of running flights.
     flights: usize,
-    /// Until then questions fly alone.
+    /// Until this time, each flight carries only one question.
     caution: Option<Instant>,
 }
 
 impl Authorizer {
-    /// Opens nothing yet. The login of `connector` must be allowed to take on the roles of tokens,
-    /// and to insert into `realtime.messages`.
+    /// Creates an authorizer without opening a connection. The login of `connector` must be allowed
+    /// to switch to the roles of tokens, and to insert into `realtime.messages`.
     pub fn new(connector: Connector, metrics: RealtimeMetrics, tasks: &Tasks) -> Self {
         Self {
             inner: Arc::new(Inner {
@@ -245,11 +248,12 @@ impl Authorizer {
         }
     }
 
-    /// What `claims` may do on a topic, which is named without `realtime:`. `headers` is the text
-    /// of a JSON object, which policies read as `request.headers`.
+    /// Returns what `claims` may do on a topic, which is named without `realtime:`. `headers` is
+    /// the text of a JSON object that policies read as `request.headers`.
     ///
     /// # Errors
-    /// See [`AuthorizeError`]. While the database is known to be away this fails at once.
+    /// See [`AuthorizeError`]. While the database is known to be unavailable, this fails
+    /// immediately.
     pub async fn ask(
         &self,
         question: Question,
@@ -261,12 +265,13 @@ impl Authorizer {
             question,
             topic: topic.into(),
             claims: claims.clone(),
-            // Shared: there may be thousands of questions, and a client chooses how long its headers are.
+            // Shared, because there may be thousands of questions and the client decides how long
+            // its headers are.
             headers: Arc::clone(headers),
         };
         let answer = self.inner.ask(subject).await;
         if let Err(error) = &answer {
-            tracing::warn!(%error, ?question, "the permissions of a private channel are not known");
+            tracing::warn!(%error, ?question, "permission check of a private channel failed");
         }
         answer
     }
@@ -297,7 +302,7 @@ impl Inner {
             });
         }
         self.take_off(false);
-        // A task that ends without an answer has failed as a whole.
+        // The sender is dropped only if the whole task failed.
         let unwrap =
             |answer: Result<Answer, _>| answer.unwrap_or(Err(AuthorizeError::unexpected()));
         if let Ok(answer) = timeout(SLOW, &mut receiver).await {
@@ -315,7 +320,7 @@ impl Inner {
             .map_or(Err(AuthorizeError::Unavailable), unwrap)
     }
 
-    /// Starts a flight, if there is something to fly and a connection more is worth it.
+    /// Starts a flight if questions wait and another connection is worthwhile.
     fn take_off(self: &Arc<Self>, is_urgent: bool) {
         {
             let mut queue = lock(&self.queue);
@@ -334,7 +339,7 @@ impl Inner {
         );
     }
 
-    /// Flight after flight over one connection, until nothing waits.
+    /// Runs one flight after another over one connection, until the queue is empty.
     async fn fly(self: Arc<Self>) {
         let mut connection = self.take_evaluator();
         while let Some(mut groups) = self.board() {
@@ -370,7 +375,8 @@ impl Inner {
         }
     }
 
-    /// Takes questions off the queue for one flight; `None` ends the flights of a connection.
+    /// Takes questions off the queue for one flight. Returns `None` if no questions wait,
+    /// which ends the flights of the connection.
     fn board(&self) -> Option<Vec<Group>> {
         let mut queue = lock(&self.queue);
         let is_cautious = queue.caution.is_some_and(|until| Instant::now() < until);
@@ -385,7 +391,7 @@ impl Inner {
                 continue;
             }
             let subject = &group.subject;
-            // The claims say who it is, role and subject included.
+            // The claims identify the caller, including its role and subject.
             let same = (
                 subject.question,
                 Arc::clone(&subject.topic),
@@ -414,8 +420,9 @@ impl Inner {
         Some(groups)
     }
 
-    /// Answers questions over one connection, or sees to it that they are answered elsewhere. What
-    /// stays in `groups` met no database. Whether the connection can be used again.
+    /// Answers questions over one connection, or passes them on to be answered by insertion or by
+    /// another connection. Questions remain in `groups` if the connection broke. Returns whether
+    /// the connection can be used again.
     async fn flight(self: &Arc<Self>, evaluator: &mut Evaluator, groups: &mut Vec<Group>) -> bool {
         let mut may_be_stale = true;
         for _ in 0..MAX_READINGS {
@@ -423,7 +430,7 @@ impl Inner {
                 Ok(reading) => reading,
                 Err(AuthorizeError::Unavailable) => return false,
                 Err(error) => {
-                    tracing::warn!(%error, "the policies of private channels cannot be read");
+                    tracing::warn!(%error, "cannot read the policies; checking by insertion");
                     self.insert_all(groups);
                     return true;
                 }
@@ -453,14 +460,16 @@ impl Inner {
                 Flown::Stale => may_be_stale = false,
             }
         }
-        // Somebody changes policies faster than they can be read.
+        // The policies change faster than they can be read.
         self.insert_all(groups);
         true
     }
 
-    /// Sends one flight. What stays in `groups` is to be asked again. With `may_be_stale` so is what
-    /// failed by its statement: a plan that the server had to make anew, which it does when anybody
-    /// makes a schema, was made under a caller's role, which need not be able to resolve the names in it.
+    /// Sends one flight. The questions that remain in `groups` must be sent again.
+    ///
+    /// With `may_be_stale`, these include questions whose statement failed. The server replans a
+    /// statement after certain schema changes, for instance whenever a schema is created. It does
+    /// this under a caller's role, which may be unable to resolve the names in the statement.
     async fn ask_all(
         self: &Arc<Self>,
         evaluator: &mut Evaluator,
@@ -518,7 +527,7 @@ impl Inner {
                 }
             };
             match answer {
-                // It is the connection that failed.
+                // The connection failed, not the question.
                 Err(AuthorizeError::Unavailable) => groups.push(group),
                 Ok(_) | Err(AuthorizeError::Canceled(_)) => {
                     self.metrics.permission_asked(PermissionWay::Evaluated);
@@ -529,7 +538,7 @@ impl Inner {
                     is_stale = true;
                     groups.push(group);
                 }
-                // An insertion tells whether PostgreSQL fails at this as well, and how.
+                // An insertion shows whether PostgreSQL fails here as well, and with which error.
                 Err(error) => {
                     failed.push(evaluation.id);
                     let is_systematic = error.concerns_statement();
@@ -548,7 +557,7 @@ impl Inner {
         }
     }
 
-    /// The catalogue as last read, with the rights of everybody who asks.
+    /// Returns the latest catalog reading, including the rights of all roles in `groups`.
     async fn read(
         &self,
         evaluator: &Evaluator,
@@ -573,8 +582,8 @@ impl Inner {
         Ok(reading)
     }
 
-    /// One question is slow: those behind it take another connection, and all that come take
-    /// a connection each for a while.
+    /// Handles a slow question. Another connection answers the questions behind it. For a while,
+    /// each new flight carries only one question.
     fn go_around(self: &Arc<Self>, groups: &mut VecDeque<Group>) {
         {
             let mut queue = lock(&self.queue);
@@ -587,7 +596,7 @@ impl Inner {
         self.take_off(true);
     }
 
-    /// Puts questions whose connection broke in front again, once.
+    /// Returns questions whose connection broke to the front of the queue, at most once each.
     fn repeat(&self, groups: Vec<Group>) {
         for mut group in groups.into_iter().rev() {
             if std::mem::replace(&mut group.is_repeated, true) {
@@ -598,7 +607,7 @@ impl Inner {
         }
     }
 
-    /// There is no database: that is the answer to everything that waits.
+    /// Fails all waiting questions because the database is unavailable.
     fn fail_all(&self, groups: Vec<Group>, error: &AuthorizeError) {
         let waiting = std::mem::take(&mut lock(&self.queue).waiting);
         for group in groups.into_iter().chain(waiting) {
@@ -612,8 +621,8 @@ impl Inner {
         }
     }
 
-    /// Has a question asked by insertion. If that is answered, `evaluation`, which was not, is
-    /// not tried again.
+    /// Answers a question by insertion. If that succeeds where `evaluation` failed, the evaluation
+    /// is not used again.
     fn insert(self: &Arc<Self>, group: Group, evaluation: Option<Arc<Evaluation>>) {
         if self.insertions.fetch_add(1, Ordering::Relaxed) >= MAX_QUEUED {
             self.insertions.fetch_sub(1, Ordering::Relaxed);
@@ -636,7 +645,7 @@ impl Inner {
         let _permit = timeout(QUEUE_TIMEOUT, self.permits.acquire())
             .await
             .map_err(|_| AuthorizeError::PoolExhausted)?
-            // Never closed: this error cannot be.
+            // The semaphore is never closed, so this error cannot occur.
             .map_err(|_| AuthorizeError::unexpected())?;
         timeout(ANSWER_TIMEOUT, self.answer_in_turn(subject))
             .await
@@ -647,7 +656,7 @@ impl Inner {
         let idle = take_open(&self.probers, |prober| &prober.client);
         if let Some(idle) = idle {
             match self.probe(idle, subject).await {
-                // It broke while nobody looked.
+                // The connection broke while it was idle.
                 Err(AuthorizeError::Unavailable) => {}
                 answer => return answer,
             }
@@ -658,7 +667,8 @@ impl Inner {
         self.probe(prober, subject).await
     }
 
-    /// Dropped half-way, or with a transaction that may still be open, a connection is closed.
+    /// Answers a question by insertion over this connection. The connection is closed if the future
+    /// is dropped before it completes, or if a transaction may still be open.
     async fn probe(&self, prober: Prober, subject: &Subject) -> Answer {
         let (answer, is_sound) = prober.ask(subject).await;
         if is_sound {
@@ -678,7 +688,7 @@ impl Inner {
             .await
             .unwrap_or(Err(AuthorizeError::Unavailable));
         *lock(&self.failure) = match &opened {
-            // That is about the login.
+            // This error is about the login, not the connection.
             Ok(_) | Err(AuthorizeError::Policy { .. }) => None,
             Err(error) => Some((Instant::now(), error.clone())),
         };
@@ -697,15 +707,15 @@ impl Inner {
     }
 }
 
-/// What became of a flight.
+/// The result of a flight.
 enum Flown {
     /// The connection can be used again.
     Sound,
-    /// It cannot.
+    /// The connection cannot be used again.
     Broken,
-    /// Nothing was answered, because the catalogue has changed.
+    /// No question was answered because the catalog has changed.
     Outdated,
-    /// Statements that were not answered are forgotten, and worth preparing anew.
+    /// Some statements failed and were dropped. They should be prepared again.
     Stale,
 }
 
@@ -716,7 +726,7 @@ fn evaluations(ways: &[Way]) -> impl Iterator<Item = &Evaluation> {
     })
 }
 
-/// The connection that was used last and is still open.
+/// Takes the most recently used connection that is still open.
 fn take_open<T>(idle: &Mutex<Vec<T>>, client: impl Fn(&T) -> &Client) -> Option<T> {
     let mut idle = lock(idle);
     while let Some(connection) = idle.pop() {

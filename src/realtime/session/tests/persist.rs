@@ -1,4 +1,4 @@
-//! Broadcasts that are to be stored: one at a time, in order, and answered by what came of them.
+//! Broadcasts to be stored: one at a time, in order, and with the right reply.
 
 use uuid::Uuid;
 
@@ -7,7 +7,7 @@ use super::*;
 
 const ID: Uuid = Uuid::from_u128(7);
 
-/// A private channel that may write.
+/// Creates a session with a private channel that may write.
 fn writer(ack: bool) -> Script {
     let mut script = Script::private(ack);
     assert_eq!(
@@ -19,7 +19,7 @@ fn writer(ack: bool) -> Script {
     script
 }
 
-/// A binary push with these metadata; its effects, printed.
+/// Sends a binary push with this metadata. Returns its effects as text.
 fn push(script: &mut Script, event: &str, metadata: &str) -> Vec<String> {
     let length = |text: &str| u8::try_from(text.len()).unwrap();
     let mut bytes = vec![3, 1, 1, 10, length(event), length(metadata), 1];
@@ -41,7 +41,7 @@ fn reply(status: &str, response: &Value) -> String {
 }
 
 #[test]
-fn what_comes_behind_a_broadcast_that_is_stored_waits_for_it() {
+fn messages_behind_a_broadcast_wait_until_it_is_stored() {
     let mut script = writer(true);
     let stored = push(&mut script, "a", r#"{"persist":{"ttl":60}}"#);
     assert_eq!(
@@ -61,7 +61,7 @@ fn what_comes_behind_a_broadcast_that_is_stored_waits_for_it() {
     );
     assert!(effects[2].starts_with("store c"), "{effects:?}");
     assert_eq!(effects.len(), 3);
-    // What is refused is told, and holds up nothing either.
+    // A refused broadcast is reported and does not block later ones either.
     let effects = done(&mut script, Err(StoreError::Forbidden));
     let error = "You do not have permissions to store messages of this Channel topic: a";
     assert_eq!(effects[0], reply("error", &json!({ "error": error })));
@@ -84,7 +84,7 @@ fn a_broadcast_counts_as_held_while_it_is_stored() {
         push(&mut script, "waiting", "");
         assert!(
             script.session.held_bytes() > storing,
-            "what waits behind it"
+            "messages that wait behind it"
         );
         done(&mut script, result);
         assert_eq!(script.session.held_bytes(), before);
@@ -92,7 +92,7 @@ fn a_broadcast_counts_as_held_while_it_is_stored() {
 }
 
 #[test]
-fn a_channel_without_acknowledgements_hears_of_failures_alone() {
+fn a_channel_without_acknowledgements_receives_only_failures() {
     let mut script = writer(false);
     push(&mut script, "a", r#"{"persist":true}"#);
     assert!(done(&mut script, Ok(ID)).is_empty());
@@ -103,7 +103,7 @@ fn a_channel_without_acknowledgements_hears_of_failures_alone() {
 }
 
 #[test]
-fn a_channel_that_left_is_told_nothing() {
+fn a_channel_that_left_receives_no_result() {
     let mut script = writer(true);
     push(&mut script, "a", r#"{"persist":true}"#);
     let mut effects = Vec::new();
@@ -112,7 +112,7 @@ fn a_channel_that_left_is_told_nothing() {
 }
 
 #[test]
-fn what_cannot_be_stored_as_it_is_asked_is_refused_and_not_sent() {
+fn an_invalid_request_to_store_is_refused_and_not_sent() {
     let mut script = writer(true);
     for (metadata, error) in [
         (

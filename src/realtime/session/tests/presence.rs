@@ -1,4 +1,4 @@
-//! Pushes of presence: the table of protocol 5.1, and its limits.
+//! Presence pushes: the table of protocol 5.1, and the limits.
 
 use super::*;
 use crate::observability::metrics::DropLabels;
@@ -36,7 +36,7 @@ fn error(reason: &str) -> String {
 }
 
 #[test]
-fn pushes_are_answered_as_the_table_says() {
+fn pushes_are_answered_as_in_the_table() {
     let track = || vec![format!("track 1 as ann, then {}", ok("1", "2", "a"))];
     let refused = r#"["1","2","realtime:a","phx_reply",{"status":"error","response":{}}]"#;
     let cases = [
@@ -66,7 +66,7 @@ fn pushes_are_answered_as_the_table_says() {
 }
 
 #[test]
-fn a_state_follows_the_reply_of_every_join_that_wants_presence() {
+fn a_state_follows_the_reply_to_every_join_with_presence() {
     let mut script = Script::new();
     assert_eq!(
         script.join("1", "realtime:a", &keyed(&json!("ann"))),
@@ -97,7 +97,7 @@ fn a_state_follows_the_reply_of_every_join_that_wants_presence() {
 }
 
 #[test]
-fn a_key_may_be_any_value_and_is_chosen_where_there_is_none() {
+fn a_key_may_be_any_value_and_is_generated_if_missing() {
     for (key, expected) in [
         (json!("ann"), Some("ann")),
         (json!(7), Some("7")),
@@ -126,13 +126,13 @@ fn a_key_may_be_any_value_and_is_chosen_where_there_is_none() {
 }
 
 #[test]
-fn whoever_joined_without_presence_may_track() {
+fn a_channel_joined_without_presence_may_track() {
     let mut script = script(&plain());
     assert!(script.track(&json!({}))[0].starts_with("track 1 as "));
 }
 
 #[test]
-fn too_many_pushes_are_refused_until_the_window_is_over_and_the_channel_stays() {
+fn too_many_pushes_are_refused_until_the_window_ends_and_the_channel_stays() {
     let mut config = config();
     config.max_presence_calls_per_window = 2;
     config.presence_window = Duration::from_secs(10);
@@ -147,7 +147,7 @@ fn too_many_pushes_are_refused_until_the_window_is_over_and_the_channel_stays() 
     assert_eq!(
         script.presence(&json!({})),
         [ok("1", "2", "a")],
-        "what does nothing is not counted"
+        "a push without effect is not counted"
     );
     let elsewhere = json!(["8", "9", "realtime:b", "presence", {"event": "track"}]);
     assert!(script.push(&elsewhere)[0].starts_with("track 2 as ann"));
@@ -157,7 +157,7 @@ fn too_many_pushes_are_refused_until_the_window_is_over_and_the_channel_stays() 
 }
 
 #[test]
-fn a_payload_and_all_payloads_of_a_socket_have_a_largest_size() {
+fn the_size_of_each_payload_and_of_all_payloads_of_a_socket_is_limited() {
     let mut config = config();
     config.max_broadcast_bytes = 3_000_000;
     let mut script = Script::with(config);
@@ -176,7 +176,7 @@ fn a_payload_and_all_payloads_of_a_socket_have_a_largest_size() {
     assert_eq!(
         script.track(&large(3_000_000)),
         too_large,
-        "too much in all"
+        "the total is too large"
     );
     for bytes in [2_000_000, 2_100_000] {
         assert!(script.track(&large(bytes))[0].starts_with("track 1 as k"));

@@ -9,12 +9,12 @@ const BOTH: Permissions = Permissions::ALL;
 
 const READING: Question = Question::Read { presence: true };
 
-/// The order after a change, and that of a channel with a tracked presence.
+/// The order after a change. `RECHECK_ALL` is the order for a channel that tracks presence.
 const RECHECK: &str = "recheck 1 to read with presence as ann after 0 failures";
 const RECHECK_ALL: &str = "recheck 1 to read with presence as ann after 0 failures, and to write";
 
 impl Script {
-    /// A private channel with presence whose join is being checked, and its token.
+    /// Creates a managed channel with presence whose join is being checked. Also returns its token.
     fn managed() -> (Self, String) {
         let mut script = Self::new();
         let token = token(500, "ann");
@@ -26,7 +26,7 @@ impl Script {
         (script, token)
     }
 
-    /// The same, joined.
+    /// The same channel after its join is allowed.
     fn joined() -> (Self, String) {
         let (mut script, token) = Self::managed();
         let effects = script.authorized(&token, READING, 0, Ok(BOTH));
@@ -34,7 +34,7 @@ impl Script {
         (script, token)
     }
 
-    /// The same, listed.
+    /// The same channel after it has tracked presence.
     fn listed() -> (Self, String) {
         let (mut script, token) = Self::joined();
         let asked = script.track_managed();
@@ -65,7 +65,7 @@ impl Script {
         self.complete(1, TOPIC, result)
     }
 
-    /// A change that may affect the channel of this number.
+    /// Simulates a change that may affect the channel with this number.
     fn change(&mut self, number: u64) -> Vec<String> {
         let mut effects = Vec::new();
         let is_meant = |channel| channel == ChannelId(number);
@@ -148,7 +148,7 @@ fn only_requested_managed_channels_are_rechecked() {
         answer: Ok(BROADCAST),
     };
     script.complete(2, "realtime:a", result);
-    assert!(script.change(2).is_empty(), "of the application");
+    assert!(script.change(2).is_empty(), "unmanaged channel");
     script.join("3", TOPIC, &plain());
     assert!(script.change(3).is_empty(), "public");
 }
@@ -163,7 +163,7 @@ fn a_presence_that_may_no_longer_be_shown_is_removed() {
     let text = "You do not have permissions to write to this Channel topic: managed";
     assert!(effects[2].contains(text), "{effects:?}");
     assert_eq!(effects.len(), 3);
-    // The result about writing is kept.
+    // The result of the check to write is kept.
     let refused = script.track_managed();
     assert!(refused[0].contains(text), "{refused:?}");
     // A later check may allow it again.
@@ -189,15 +189,15 @@ fn the_first_write_after_a_change_is_checked() {
 
 #[test]
 fn answers_older_than_a_change_are_discarded() {
-    // To the join.
+    // An answer to the join.
     let (mut script, token) = Script::managed();
-    assert!(script.change(1).is_empty(), "the join asks");
+    assert!(script.change(1).is_empty(), "the join has its own check");
     let ask = "ask 1 to read with presence as ann after 0 failures";
     assert_eq!(script.authorized(&token, READING, 0, Ok(BOTH)), [ask]);
     let refused = script.authorized(&token, READING, 1, Ok(Permissions::default()));
     assert_eq!(refused[0], "detach 1");
 
-    // To a new token.
+    // An answer to the check of a new token.
     let (mut script, _) = Script::joined();
     let other = token_of("ann", 600);
     let payload = json!({"access_token": other});
@@ -210,7 +210,7 @@ fn answers_older_than_a_change_are_discarded() {
         closed_with(READS_LESS)
     );
 
-    // To a first write.
+    // An answer to the check of a first write.
     let (mut script, token) = Script::joined();
     script.track_managed();
     script.change(1);
@@ -218,7 +218,7 @@ fn answers_older_than_a_change_are_discarded() {
     let effects = script.authorized(&token, Question::Write, 0, Ok(BOTH));
     assert_eq!(effects, [write]);
 
-    // To a recheck, which begins again: there is one at a time.
+    // An answer to a recheck, which then starts again. Only one runs at a time.
     let (mut script, token) = Script::joined();
     assert_eq!(script.change(1), [RECHECK]);
     assert!(script.change(1).is_empty());
@@ -228,7 +228,7 @@ fn answers_older_than_a_change_are_discarded() {
 }
 
 #[test]
-fn a_change_between_the_answer_to_a_join_and_its_end_is_checked() {
+fn a_change_between_the_check_of_a_join_and_its_reply_is_checked() {
     let mut script = Script::new();
     let token = token(500, "ann");
     let (mut payload, _) = with_binding();
@@ -253,7 +253,7 @@ fn a_change_between_the_answer_to_a_join_and_its_end_is_checked() {
 }
 
 #[test]
-fn a_recheck_without_a_database_is_repeated_and_closes_nothing() {
+fn a_recheck_during_an_outage_is_repeated_and_closes_no_channel() {
     let (mut script, token) = Script::listed();
     script.change(1);
     let unavailable = || Err(AuthorizeError::Unavailable);
@@ -289,7 +289,7 @@ fn on_a_managed_topic_the_key_is_the_subject() {
 }
 
 #[test]
-fn elsewhere_clients_choose_their_keys() {
+fn clients_choose_their_keys_on_unmanaged_topics() {
     for (topic, private) in [("realtime:a", true), (TOPIC, false)] {
         let mut script = Script::new();
         let config = json!({"private": private, "presence": {"enabled": true, "key": "bob"}});
