@@ -53,7 +53,7 @@ pub fn embedded() -> Files {
     EMBEDDED
 }
 
-/// The page made of these files. Without files there is no route.
+/// The page made of these files. Without files, the router is empty.
 pub fn routes<S: Clone + Send + Sync + 'static>(files: Files) -> ApiRouter<S> {
     if files.is_empty() {
         return ApiRouter::new();
