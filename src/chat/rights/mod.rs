@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_second_recheck_is_not_waited_for_in_vain() {
+    async fn waiting_ends_after_the_second_recheck_without_a_change() {
         let rights = Rights::new(Rechecks::default());
         let past = Instant::now() - COMMIT_PATIENCE;
         rights.everybody_at(past);
