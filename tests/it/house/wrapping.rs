@@ -41,8 +41,6 @@ const ALLOWED: &[&str] = &[
     "src/realtime/channel/authorize",
     "src/realtime/hub",
     "src/realtime/session",
-    "tests/it/chat",
-    "tests/it/supabase",
 ];
 
 /// The checked folders with the endings of their files. The Markdown files of the root are checked
