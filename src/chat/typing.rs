@@ -1,10 +1,10 @@
 //! Sends typing indicators to the other members of a conversation, on the topic of the conversation
 //! and on their own topics (chat API 1.2, 2.7).
 //!
-//! Nothing is stored in the database. An entry in memory outlives the typing by a few seconds.
-//! Starts are sent at most once per [`MIN_INTERVAL`]; this limit does not apply to ends. Typing
-//! ends when the client reports its end, when the user sends a message, or when the client no
-//! longer repeats the start.
+//! Nothing is stored in the database. An entry in memory outlives the typing by at most a few
+//! seconds. Starts are sent at most once per [`MIN_INTERVAL`]; this limit does not apply to ends.
+//! Typing ends when the client reports its end, when the user sends a message, or when the client
+//! no longer repeats the start.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -97,7 +97,7 @@ impl Typing {
         let until = Some(now + expires_in);
         let is_told = if let Some(state) = typists.get_mut(&typist) {
             let is_due = now >= state.told_at + MIN_INTERVAL;
-            // A start after an end must be sent later. A repetition need not be sent.
+            // A start soon after an end is sent later. A repetition need not be sent.
             state.is_owed = !is_due && (state.is_owed || state.until.is_none());
             if is_due {
                 state.told_at = now;
@@ -159,7 +159,7 @@ impl Typing {
         }
     }
 
-    /// Sends delayed starts and the ends of expired ones until the server stops.
+    /// Sends delayed starts, and ends for expired starts, until the server stops.
     pub(super) async fn run(self, tasks: Tasks) {
         let keeping = async {
             loop {
