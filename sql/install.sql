@@ -352,13 +352,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/15_caller.sql' and checksum = 'cbc3033f5c9b30a1a906ae33babb53528ce536af3ecd7dc7ea669cff54bb278b'
+  where path = 'chat/15_caller.sql' and checksum = '98ca1a34ecdaa598ecf77d3faa07c44dfddc659b941e9775a8e328f275418efb'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/15_caller.sql
 \ir definitions/chat/15_caller.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/15_caller.sql', 'cbc3033f5c9b30a1a906ae33babb53528ce536af3ecd7dc7ea669cff54bb278b')
+  ('chat/15_caller.sql', '98ca1a34ecdaa598ecf77d3faa07c44dfddc659b941e9775a8e328f275418efb')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 

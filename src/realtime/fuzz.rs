@@ -1,5 +1,5 @@
-//! What must hold of frames, messages and sessions whatever a client sends: the properties that
-//! fuzzing tries to break.
+//! Properties that must hold for frames, messages and sessions, whatever a client sends. Fuzzing
+//! tries to break them.
 
 #![allow(
     clippy::unwrap_used,
@@ -32,8 +32,8 @@ use crate::observability::metrics::RealtimeMetrics;
 /// The largest message in these properties, in bytes.
 const LIMIT: usize = 1_000;
 
-/// Bytes read in any pieces give the same messages and the same fault; what is messages to
-/// begin with comes out as it went in, in whatever fragments it was sent.
+/// Checks that bytes yield the same messages and the same error, whatever pieces they are read in.
+/// A message is read as it was sent, whatever fragments it was sent in.
 ///
 /// The first byte chooses the size of the pieces.
 pub fn frames(data: &[u8]) {
@@ -50,7 +50,7 @@ pub fn frames(data: &[u8]) {
     assert_eq!(fault, None);
     assert_eq!(found, [Message::Binary(payload.to_vec())]);
 
-    // What the server writes is a frame, too, but for the mask that only clients use.
+    // The server's frames have the same format, but no mask: only clients use one.
     let (head, body) = payload.split_at(payload.len() / 2);
     let frame = Frame::text(
         |out| out.extend_from_slice(head),
@@ -61,7 +61,7 @@ pub fn frames(data: &[u8]) {
     assert_eq!(text, [payload, b"]"].concat());
 }
 
-/// A message as [`Received`], without borrowing.
+/// An owned [`Received`].
 #[derive(Debug, PartialEq)]
 enum Message {
     Text(String),
@@ -93,7 +93,7 @@ fn read(bytes: &[u8], step: usize) -> (Vec<Message>, Option<FrameError>) {
     (found, None)
 }
 
-/// One binary message of a client in fragments of `step` bytes.
+/// Encodes one binary message of a client in fragments of `step` bytes.
 fn fragments(payload: &[u8], step: usize) -> Vec<u8> {
     let mask = [0x5a, 0, 0xff, u8::try_from(step).unwrap_or(0)];
     let mut pieces: Vec<&[u8]> = payload.chunks(step.max(1)).collect();
@@ -123,14 +123,14 @@ fn fragments(payload: &[u8], step: usize) -> Vec<u8> {
     out
 }
 
-/// The payload of a frame of the server, whose header must be right.
+/// The payload of a frame of the server. Panics if the header is wrong.
 fn unframed(frame: &Frame) -> Vec<u8> {
     let bytes = frame.parts().concat();
     assert_eq!(bytes.len(), frame.wire_len());
     payload_of(&bytes)
 }
 
-/// The payload of the bytes of a frame.
+/// The payload of an encoded frame.
 fn payload_of(bytes: &[u8]) -> Vec<u8> {
     assert_eq!(bytes[0] & 0x70, 0, "no extension");
     let (header, length) = match bytes[1] {
@@ -147,9 +147,9 @@ fn payload_of(bytes: &[u8]) -> Vec<u8> {
     payload
 }
 
-/// Messages of clients: one that is read can be written again and reads the same in both
-/// versions; what the server says about it is JSON of the right shape, with the references as
-/// they came.
+/// Checks messages of clients. A decoded message can be encoded again and is decoded to the same
+/// message in both versions. The server's answers are JSON of the right shape and repeat the
+/// references exactly.
 ///
 /// The first byte chooses the version and whether the frame is binary.
 pub fn messages(data: &[u8]) {
@@ -179,7 +179,7 @@ pub fn messages(data: &[u8]) {
     check_answers(&message);
 }
 
-/// A binary push is its parts, in order, and nothing more.
+/// Checks that a binary push consists of exactly its parts, in order.
 fn check_binary(data: &[u8], message: &ClientMessage<'_>) {
     let ClientEvent::UserBroadcast {
         event,
@@ -217,8 +217,8 @@ fn check_binary(data: &[u8], message: &ClientMessage<'_>) {
     }
 }
 
-/// What members receive of a binary push: kind 4 with the very same parts, and a text that is JSON
-/// with the very same payload. Metadata of clients are not passed on.
+/// Checks what members receive for a binary push: a frame of kind 4 with the same parts in version
+/// 2, and JSON text with the same payload in version 1. Metadata of clients are not passed on.
 fn check_delivery(topic: &str, event: &str, payload: UserPayload<'_>) {
     let broadcast = Broadcast::User {
         event,
@@ -251,7 +251,8 @@ fn check_delivery(topic: &str, event: &str, payload: UserPayload<'_>) {
     };
     assert_eq!(*encoding, 1);
     let text = payload_of(&text);
-    // Without building values: a number may be beyond every range, and a text hold half of a pair.
+    // Parsed without building values: a number may be out of range, and a string may contain half
+    // of a surrogate pair.
     let object: BTreeMap<String, &RawValue> = serde_json::from_slice(&text).unwrap();
     assert_eq!(object["topic"].get(), &*json_string(topic));
     let inner: BTreeMap<String, &RawValue> = serde_json::from_str(object["payload"].get()).unwrap();
@@ -260,10 +261,10 @@ fn check_delivery(topic: &str, event: &str, payload: UserPayload<'_>) {
     assert_eq!(inner["payload"].get(), json.trim_matches(space));
 }
 
-/// Bodies of requests to broadcast: what is accepted is an object that holds the payload as it was
-/// written.
+/// Checks bodies of broadcast requests. An accepted message is an object that contains the payload
+/// exactly as it was sent.
 pub fn request(data: &[u8]) {
-    /// The largest payload, small enough for some to be larger.
+    /// The maximum payload size. It is small, so that some payloads are larger.
     const MAX_PAYLOAD: usize = 64;
     if let Ok(messages) = body::batch(data, MAX_PAYLOAD) {
         assert!(!messages.is_empty());
@@ -318,7 +319,7 @@ fn check_text(message: &ClientMessage<'_>) {
     }
 }
 
-/// What a server says to the sender of `message`.
+/// Checks the server's answers to the sender of `message`.
 fn check_answers(message: &ClientMessage<'_>) {
     let topic: Arc<str> = (*message.topic).into();
     let (join_ref, reference) = (&message.join_ref, &message.reference);
@@ -358,7 +359,7 @@ fn check_answers(message: &ClientMessage<'_>) {
     }
 }
 
-/// The JSON of a message, which must have the shape of its version (2.1, 2.2).
+/// The JSON of a message. Panics if it does not have the shape of its version (2.1, 2.2).
 fn check_json(serializer: Serializer, message: &ServerMessage) -> Value {
     let text = unframed(&serializer.encode(message));
     let value: Value = serde_json::from_slice(&text)
@@ -370,8 +371,8 @@ fn check_json(serializer: Serializer, message: &ServerMessage) -> Value {
     value
 }
 
-/// Payloads of joins and token refreshes: every binding is echoed as it was written, with an id of
-/// its own, and equal ones have equal ids.
+/// Checks payloads of joins and token refreshes. Every binding is echoed exactly as it was sent,
+/// plus its id. Two bindings have the same id if and only if they are equal.
 pub fn join(data: &[u8]) {
     let Ok(payload) = serde_json::from_slice::<&RawValue>(data) else {
         return;
@@ -397,16 +398,16 @@ pub fn join(data: &[u8]) {
     }
     let different: HashSet<String> = bindings.iter().map(|it| it.params.to_string()).collect();
     assert_eq!(ids.iter().collect::<HashSet<_>>().len(), different.len());
-    // Whether they can be read is another matter; saying so must not fail.
+    // The bindings may be invalid, but then the error must have a text.
     if let Err(error) = postgres_changes::parse(&bindings, &ids) {
         assert!(!error.client_text().is_empty());
     }
 }
 
-/// What tokens would have to be signed with.
+/// The secret that a valid token would have to be signed with.
 const SECRET: &str = "a-secret-that-no-client-knows-0123456789";
 
-/// What ships, with few channels.
+/// The default settings, with few channels per socket.
 fn config() -> &'static RealtimeConfig {
     static CONFIG: LazyLock<RealtimeConfig> = LazyLock::new(read_config);
     &CONFIG
@@ -428,7 +429,7 @@ fn read_config() -> RealtimeConfig {
     Config::load(&inputs).unwrap().realtime
 }
 
-/// A session of nobody, a while before its token expires.
+/// A session with an anonymous token, and a time 1000 seconds before the token expires.
 fn new_session() -> (Session, UnixMillis) {
     let keys = KeySet::new(Some(SECRET), None, None).unwrap();
     let marks = TokenMarks::default();
@@ -450,10 +451,11 @@ fn new_session() -> (Session, UnixMillis) {
     (Session::new(shared, connection, "{}".into(), now), now)
 }
 
-/// Binary frames on the wire of a socket that has joined a channel: none of them joins, leaves or ends anything, and what is
-/// broadcast is what was sent, on the topic that was joined.
+/// Checks binary frames of a socket that has joined a channel. None of them joins, leaves or ends
+/// anything. A broadcast has the payload that was sent, on the topic that was joined.
 ///
-/// Each message has two bytes before it, its length; the last one is the rest. The first byte chooses the size of fragments.
+/// The first byte chooses the size of the fragments. Each message is preceded by its length in two
+/// bytes. The last message ends with the data.
 pub fn joined(data: &[u8]) {
     const TOPIC: &str = "realtime:a";
     const JOIN: &str = r#"["1","1","realtime:a","phx_join",{"config":{"broadcast":{"ack":true,"self":true},"presence":{"enabled":false}}}]"#;
@@ -510,11 +512,12 @@ pub fn joined(data: &[u8]) {
     }
 }
 
-/// A whole session: any messages, in any order, leave no more channels than are allowed and no
-/// more attached than joined, and everything that is said is a message.
+/// Checks a whole session. With any messages in any order, the number of channels stays within the
+/// limit, no channel is attached twice or outlives the session, and all output is valid JSON.
 ///
-/// The bytes are messages, a byte before each: its lowest bit is set for binary ones, the others are
-/// seconds that pass before it. A line feed ends a text, and a binary message is the rest.
+/// Each message is preceded by one byte. Its lowest bit is set for a binary message; the other bits
+/// are the seconds that pass before the message. A text ends with a line feed. A binary message
+/// ends with the data.
 pub fn session(data: &[u8]) {
     let (mut session, mut now) = new_session();
     let limit = config().max_channels_per_socket;

@@ -1,11 +1,15 @@
-//! Clients over WebSocket: sessions that join channels, and what reaches them there.
+//! Clients over WebSocket: sessions that join channels, and everything that is delivered to them.
 //!
-//! A *socket* is a connection; a *session* is what it stands for, without any I/O; a *channel* is
-//! a session's membership of a *topic*. Three things come in: messages of clients, which a session
-//! turns into effects, and broadcasts over HTTP; row changes from the bus, which the change feed hands
-//! to the channels that may see them; and rows of `realtime.messages` and broadcasts of the server itself, which go to the members of
-//! their topic. All leave through the bounded queue of a socket. Who is present on a topic is kept with
-//! the topic, and the presence feed tells its members what changes.
+//! A *socket* is a connection. A *session* is its protocol state, without any I/O. A *channel* is a
+//! session's membership of a *topic*. There are three kinds of input:
+//!
+//! - Messages of clients, which a session turns into effects, and broadcasts over HTTP.
+//! - Row changes from the bus. The change feed delivers them to the channels that may see them.
+//! - Rows of `realtime.messages` and the server's own broadcasts. They are delivered to the members
+//!   of their topic.
+//!
+//! All output passes through the bounded queue of a socket. Each topic contains its presence, and
+//! the presence feed sends the changes to its members.
 
 pub mod api;
 pub mod change_feed;
@@ -57,7 +61,7 @@ use crate::observability::metrics::RealtimeMetrics;
 use crate::shutdown::Tasks;
 use crate::visibility::Visibility;
 
-/// The running part. Cheap to clone.
+/// The running realtime service. Cheap to clone.
 #[derive(Clone)]
 pub struct Realtime {
     shared: Arc<Shared>,
@@ -65,14 +69,14 @@ pub struct Realtime {
     admission: Arc<Admission>,
     proxies: TrustedProxies,
     strangers: Strangers,
-    /// What the bodies of requests to broadcast may take that arrive.
+    /// The memory budget for bodies of broadcast requests that are being received.
     bodies: Budget,
     tasks: Tasks,
 }
 
 impl Realtime {
-    /// Starts delivering the changes of `listener` and gets ready for sockets. When `tasks` is
-    /// asked to stop, joins are refused and every socket is closed with 1012.
+    /// Starts delivering the changes of `listener` and prepares for sockets. When `tasks` is
+    /// stopped, joins are refused and every socket is closed with 1012.
     pub fn start(
         verifier: Verifier,
         visibility: Visibility,
@@ -170,32 +174,33 @@ impl Realtime {
         }
     }
 
-    /// Believes these proxies whom they forward for.
+    /// Trusts `X-Forwarded-For` from these proxies.
     #[must_use]
     pub fn behind(mut self, proxies: TrustedProxies) -> Self {
         self.proxies = proxies;
         self
     }
 
-    /// Limits what people may send over HTTP who are not signed in.
+    /// Limits HTTP requests without a sign-in.
     #[must_use]
     pub fn limiting(mut self, strangers: Strangers) -> Self {
         self.strangers = strangers;
         self
     }
 
-    /// Empties the server before it stops: joins and handshakes are refused from now on, and every
-    /// socket is closed with 1012 within `realtime.drain_window_ms`, but no longer than `longest`.
-    /// Returns when all are told.
+    /// Closes all sockets before the server stops. Joins and handshakes are refused from now on.
+    /// Every socket is closed with 1012 within `realtime.drain_window_ms`, or within `longest` if
+    /// that is shorter. Returns when all sockets are closing; their tasks finish on their own.
     pub async fn drain(&self, longest: Duration) {
         let window = self.shared.config.drain_window.min(longest);
         drain::drain(&self.shared.hub, window).await;
     }
 
-    /// Manages the private topics whose names, without `realtime:`, `is_managed` accepts: the presence
-    /// key there is the `sub` of the token, and permissions are rechecked on request through
-    /// `rechecks`. On other topics clients choose their presence keys, and permissions are checked at
-    /// the join and with each new token, as in the original.
+    /// Manages the private topics for whose names `is_managed` returns `true`. It receives the name
+    /// without `realtime:`. On managed topics the presence key is the `sub` of the token, and
+    /// `rechecks` can request a recheck of the permissions. On other topics clients choose their
+    /// presence keys, and permissions are checked at the join and with each new token, as in
+    /// Supabase Realtime.
     #[must_use]
     pub fn with_managed_topics(mut self, is_managed: fn(&str) -> bool, rechecks: Rechecks) -> Self {
         self.shared = Arc::new(Shared {
@@ -209,10 +214,12 @@ impl Realtime {
         self
     }
 
-    /// Lets private channels be joined by those whom the policies of `realtime.messages` let read,
-    /// stores broadcasts there in their senders' names, and replays what is stored. Without this they are refused. The login of `connector`
-    /// must own that table, or be allowed to insert into it and bypass its policies, and be allowed
-    /// to take on the roles of tokens.
+    /// Allows private channels. A client may join one if the policies of `realtime.messages` let it
+    /// read. Broadcasts can be stored there under their sender's rights, and stored messages are
+    /// replayed. Without this method all of these are refused.
+    ///
+    /// The login of `connector` must own that table, or be allowed to insert into it and bypass its
+    /// policies. It must also be allowed to switch to the roles of tokens.
     #[must_use]
     pub fn with_private_channels(mut self, connector: Connector) -> Self {
         let mut workshop = (*self.workshop).clone();
@@ -226,8 +233,8 @@ impl Realtime {
     }
 }
 
-/// The socket's two paths, the public one and the one behind a gateway that rewrites (protocol 1.1),
-/// and the routes to broadcast over HTTP.
+/// The routes to broadcast over HTTP, and the two paths of the socket: the public one, and the one
+/// for gateways that rewrite paths (protocol 1.1).
 #[expect(
     clippy::disallowed_methods,
     reason = "OpenAPI has no words for a socket; `docs/protocol.md` describes it"

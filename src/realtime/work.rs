@@ -1,7 +1,7 @@
-//! Work that a session wants done aside: registering bindings and asking for permissions.
+//! Asynchronous work of a session, such as registering bindings and checking permissions.
 //!
-//! It runs inside the socket's own task, so it ends with the socket and needs no queue of its
-//! own; there is at most one registration, one question and one recheck per channel.
+//! The work runs inside the socket's own task, so it ends with the socket and needs no queue. A
+//! channel has at most one registration, one permission check and one recheck at a time.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -22,43 +22,43 @@ use super::session::{
 };
 use crate::visibility::{ChannelId, SubscribeError, Visibility};
 
-/// Pause before the second attempt to register bindings that met no database.
+/// Pause before the second attempt to register bindings after the database was unavailable.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 
-/// Pause between attempts at most. The original retries after 5 to 10 seconds.
+/// Maximum pause between attempts. Supabase Realtime retries after 5 to 10 seconds.
 const LONGEST_PAUSE: Duration = Duration::from_secs(8);
 
-/// How long a channel waits that wants to hear when broadcasts from the database are live: as in
-/// the original.
+/// How long a channel waits for broadcasts from the database to become live, if it requested a
+/// notice. Same as in Supabase Realtime.
 const MESSAGES_PATIENCE: Duration = Duration::from_secs(60);
 
-/// Maximum concurrent rechecks, which is the size of a few batches of questions. Joins must not wait
+/// Maximum concurrent rechecks, which is the size of a few batches of checks. Joins must not wait
 /// behind a change that concerns thousands of channels.
 pub const MAX_RECHECKS: usize = 32;
 
-/// Work under way.
+/// Work in progress.
 pub type Work = Pin<Box<dyn Future<Output = Done> + Send>>;
 
-/// What came of it, and what is left of it.
+/// The outcome of work, and its remainder.
 pub struct Done {
-    /// What the session is to hear.
+    /// The outcome to pass to the session.
     pub outcome: Outcome,
-    /// Work that goes on.
+    /// Work that continues after the outcome.
     pub rest: Option<Work>,
 }
 
-/// What work is done with.
+/// Creates work, and contains everything that the work needs.
 #[derive(Clone)]
 pub struct Workshop {
     /// Registers bindings.
     pub visibility: Visibility,
-    /// Asks for permissions, where there is somebody to ask.
+    /// Checks permissions. If absent, private channels have no permissions.
     pub authorizer: Option<Authorizer>,
-    /// Stores broadcasts, where they can be.
+    /// Stores broadcasts. If absent, storing is refused.
     pub store: Option<Store>,
-    /// Reads stored messages, where there are some.
+    /// Reads stored messages. If absent, replay is refused.
     pub replayer: Option<Replayer>,
-    /// Knows where the change stream stands.
+    /// Has the state of the change stream.
     pub hub: Arc<Hub>,
     /// Whether broadcasts from the database are live.
     pub messages_live: watch::Receiver<bool>,
@@ -67,8 +67,8 @@ pub struct Workshop {
 }
 
 impl Workshop {
-    /// Registers the bindings of a channel. When it takes longer than the session's patience,
-    /// that is told, and the work goes on.
+    /// Registers the bindings of a channel. If this takes longer than the order's patience, the
+    /// outcome is [`WorkResult::SubscribeLate`], and the work continues.
     pub fn subscribe(&self, order: SubscribeOrder) -> Work {
         let (channel, topic, patience) = (order.channel, Arc::clone(&order.topic), order.patience);
         let registration: Work = Box::pin(self.clone().register(order));
@@ -88,7 +88,7 @@ impl Workshop {
         })
     }
 
-    /// Asks what a channel may do. Where nobody can be asked, nobody may do anything.
+    /// Checks the permissions of a channel. Without an authorizer there are none.
     pub fn authorize(&self, order: AuthorizeOrder) -> Work {
         let workshop = self.clone();
         Box::pin(async move {
@@ -169,7 +169,7 @@ impl Workshop {
                     Ok(messages) => Some(messages),
                     Err(error) => {
                         let cause = std::error::Error::source(&error).map(ToString::to_string);
-                        tracing::warn!(%error, cause, "stored messages are not replayed");
+                        tracing::warn!(%error, cause, "cannot read stored messages; refusing the join");
                         None
                     }
                 },
@@ -186,7 +186,7 @@ impl Workshop {
         })
     }
 
-    /// Stores a broadcast and sends it. Where nothing can be stored, nobody may.
+    /// Stores a broadcast and sends it. Without a store this is forbidden.
     pub fn persist(&self, order: PersistOrder) -> Work {
         let store = self.store.clone();
         Box::pin(async move {
@@ -208,7 +208,7 @@ impl Workshop {
         })
     }
 
-    /// Waits until broadcasts from the database are live, but not for ever.
+    /// Waits until broadcasts from the database are live, for at most [`MESSAGES_PATIENCE`].
     pub fn await_messages(&self, channel: ChannelId, topic: Arc<str>) -> Work {
         let live = self.messages_live.clone();
         Box::pin(async move {
@@ -241,7 +241,8 @@ impl Workshop {
         }
     }
 
-    /// Where the stream stands for a channel whose bindings are registered.
+    /// Processes the result of a registration. Returns the state of the change stream, after it
+    /// became live if `until_live` is set.
     async fn settled(
         &self,
         result: Result<(), SubscribeError>,
@@ -255,8 +256,8 @@ impl Workshop {
             return Err(error);
         }
         let mut state = self.hub.mark_subscribed(channel);
-        // A channel that has left meanwhile waits for nothing: what was registered is forgotten when
-        // its session hears of it, which it never would if the socket ended before.
+        // If the channel has left in the meantime, this must not wait. The registration is removed
+        // when the session receives the outcome, which never happens if the socket ends first.
         if until_live && self.hub.member(channel).is_some() {
             let mut stream = self.hub.watch_stream();
             // The hub outlives this work, so waiting ends only with the condition.
@@ -267,8 +268,9 @@ impl Workshop {
         Ok(state)
     }
 
-    /// Waits longer after each failure, but no longer than until the change stream is live
-    /// again: then the database is back. Spread, so that all channels do not come at once.
+    /// Waits longer after each failure. The wait ends early when the change stream is live again,
+    /// because the database is then available. The duration is random within a range, so that not
+    /// all channels retry at once.
     async fn pause(&self, failures: u32) {
         if failures == 0 {
             return;
@@ -291,7 +293,7 @@ impl Workshop {
     }
 }
 
-/// Whether it comes true in time. Where nobody will ever say so the wait ends at once.
+/// Waits until `live` is true; `false` after `patience`, or as soon as the sender is dropped.
 async fn become_live(mut live: watch::Receiver<bool>, patience: Duration) -> bool {
     let waiting = tokio::time::timeout(patience, live.wait_for(|live| *live));
     matches!(waiting.await, Ok(Ok(_)))
@@ -302,7 +304,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_channel_waits_for_live_messages_as_long_as_it_has_patience() {
+    async fn the_wait_for_live_messages_ends_after_its_patience_or_without_a_sender() {
         let (said, live) = watch::channel(false);
         assert!(!become_live(live.clone(), Duration::from_millis(1)).await);
         let waiting = become_live(live.clone(), MESSAGES_PATIENCE);

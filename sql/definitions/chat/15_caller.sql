@@ -1,7 +1,8 @@
--- The caller of a statement, for expressions that PostgreSQL evaluates with the caller's search_path:
--- policies, views and defaults. The text of auth.uid() is Supabase's and names types without a
--- schema. Called from such an expression, it would use a temporary type of the caller, or one that
--- an earlier user of a pooled connection left behind, and run that type's casts as the caller.
+-- The caller of a statement, for expressions that PostgreSQL evaluates with the caller's
+-- search_path: policies, views and defaults. The text of auth.uid() is Supabase's and names types
+-- without a schema. Called from such an expression, it would use a temporary type of the caller, or
+-- one that an earlier user of a pooled connection left behind, and run that type's casts as the
+-- caller.
 
 -- In plpgsql, because it keeps its plan. The setting of search_path prevents inlining.
 create or replace function chat.my_id()

@@ -1,7 +1,7 @@
-//! Who is here: every joined channel of this process by its id, and every open socket.
+//! The joined channels of this process, by id and by topic, and its open sockets.
 //!
-//! Fan-out looks a channel up, queues a frame for its socket and goes on; it waits for nobody.
-//! The maps are sharded, and no lock of theirs is held while a frame is written.
+//! Fan-out looks up a channel and queues a frame for its socket. It never waits for a socket. The
+//! maps are sharded, and none of their locks is held while a frame is written.
 
 pub mod presence;
 pub mod presence_feed;
@@ -38,32 +38,33 @@ use crate::change::Action;
 use crate::observability::metrics::{DropReason, Limit, RealtimeMetrics};
 use crate::visibility::ChannelId;
 
-/// What a channel with bindings hears when changes are live.
+/// Sent to a channel with bindings when changes are live.
 pub const SUBSCRIBED: &str = "Subscribed to PostgreSQL";
-/// What it hears while the change stream is down.
+/// Sent to a channel with bindings while the change stream is down.
 pub const INTERRUPTED: &str = "Changes are interrupted: the connection to the database was lost. \
                                Nothing is lost, they will come later";
-/// What it hears before the change stream has begun.
+/// Sent to a channel with bindings before the change stream has started.
 pub const NOT_LIVE_YET: &str = "Changes are not live yet: waiting for the database";
-/// What it hears when the log could not be read without a gap.
+/// Sent to a channel with bindings when the log could not be read without a gap.
 pub const GAP: &str = "Changes may have been missed: read again what you need";
-/// What it hears once while there are more changes than `realtime.max_events_per_second`.
+/// Sent to a channel with bindings once per excess of changes over
+/// `realtime.max_events_per_second`.
 pub const TOO_MANY_CHANGES: &str =
     "Too many changes per second: some are left out, read again what you need";
 
-/// Where the change stream stands.
+/// The state of the change stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StreamState {
-    /// It has not begun.
+    /// The stream has not started.
     NotYet,
-    /// What is committed is delivered.
+    /// Committed changes are delivered.
     Live,
-    /// What is committed will be delivered later.
+    /// Committed changes will be delivered later.
     Interrupted,
 }
 
 impl StreamState {
-    /// What a channel is told whose bindings are registered.
+    /// The message that reports this state to a channel with registered bindings.
     pub fn notice(self) -> SystemNotice {
         match self {
             Self::Live => SystemNotice::changes_ok(SUBSCRIBED),
@@ -73,7 +74,7 @@ impl StreamState {
     }
 }
 
-/// A joined channel as fan-out knows it.
+/// A joined channel, with everything that fan-out needs.
 #[derive(Debug)]
 pub struct Member {
     id: ChannelId,
@@ -82,28 +83,29 @@ pub struct Member {
     outbound: Arc<Outbound>,
     serializer: Serializer,
     join_ref: Option<Ref>,
-    /// Joined without a `config`: changes have another shape (protocol 3.1).
+    /// The channel was joined without a `config`, so its changes have another shape (protocol 3.1).
     is_legacy: bool,
-    /// It asked for a replay: what was replayed to it must not come again.
+    /// The join requested a replay. Replayed messages must not be delivered again as rows.
     is_replaying: bool,
-    /// Whom it acts for. A plain mutex: held to copy the id.
+    /// The user on whose behalf the channel was joined. A plain mutex, held only to copy the id.
     person: Mutex<Option<Uuid>>,
     gate: Gate,
-    /// Whether it reads broadcasts, and presence. Policies may say otherwise of a private channel, and
-    /// say another thing under another token.
+    /// Whether the channel may read broadcasts. The policies decide for a private channel, and the
+    /// decision may change with a new token.
     reads_broadcasts: AtomicBool,
+    /// Whether the channel may read presence. It is decided like `reads_broadcasts`.
     reads_presence: AtomicBool,
-    /// Which diffs of presence are for it, if it reads presence: those with a greater version.
+    /// If the channel may read presence, it receives the diffs with a greater version than this.
     presence_version: AtomicU64,
-    /// Its bindings are registered: it is told what becomes of the change stream.
+    /// Its bindings are registered, so it receives the state of the change stream.
     is_subscribed: AtomicBool,
-    /// The last excess of changes that it was told of.
+    /// The number of the last excess of changes that was reported to it.
     told_excess: AtomicU32,
     /// Its permissions must be rechecked.
     needs_recheck: AtomicBool,
 }
 
-/// The presence version of a member that no diff is for.
+/// The presence version of a member that receives no diffs.
 const NO_PRESENCE: u64 = u64::MAX;
 
 impl Member {
@@ -119,13 +121,13 @@ impl Member {
         self.join_ref.as_ref()
     }
 
-    /// Diffs of presence are for it from the one after `version` on. Called with the presence of its
+    /// Makes the member receive presence diffs after `version`. Called with the presence of its
     /// topic locked.
     pub(super) fn follow_presence(&self, version: u64) {
         self.presence_version.store(version, Ordering::Relaxed);
     }
 
-    /// Whether the diff that led to `version` is for it.
+    /// Whether the member receives the diff that led to `version`.
     pub(super) fn follows(&self, version: u64) -> bool {
         self.reads_presence.load(Ordering::Relaxed)
             && self.presence_version.load(Ordering::Relaxed) < version
@@ -136,7 +138,7 @@ impl Member {
         self.serializer
     }
 
-    /// Whether messages are replayed to it, or were.
+    /// Whether messages are or were replayed to the member.
     pub(super) fn is_replaying(&self) -> bool {
         self.is_replaying
     }
@@ -151,8 +153,8 @@ impl Member {
     }
 
     fn request_recheck(&self) {
-        // In this order, because the socket's task reads the marks of its channels after it has
-        // taken the request.
+        // The mark is set first, because the socket's task reads the marks of its channels after
+        // it has taken the request.
         self.needs_recheck.store(true, Ordering::SeqCst);
         self.outbound.request_recheck();
     }
@@ -162,22 +164,22 @@ impl Member {
     }
 }
 
-/// What fan-out has to know of a channel.
+/// The properties of a channel that fan-out needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MemberSpec {
-    /// What it is joined to.
+    /// The topic.
     pub topic: TopicKey,
-    /// The join, as the client named it.
+    /// The client's reference of the join.
     pub join_ref: Option<Ref>,
-    /// Joined without a `config`.
+    /// The channel was joined without a `config`.
     pub is_legacy: bool,
-    /// What it may read at first.
+    /// The initial permissions to read.
     pub read: Permissions,
-    /// It is sent a state of presence before any diff: [`Deliveries::presence_state`].
+    /// The channel receives a presence state before any diff: [`Deliveries::presence_state`].
     pub awaits_state: bool,
-    /// It asked for a replay.
+    /// The join requested a replay.
     pub is_replaying: bool,
-    /// Whom it acts for, if that is a person.
+    /// The user on whose behalf the channel was joined, if the token belongs to one.
     pub person: Option<Uuid>,
 }
 
@@ -185,11 +187,12 @@ pub struct MemberSpec {
 #[derive(Debug)]
 pub struct Hub {
     members: DashMap<ChannelId, Arc<Member>>,
-    /// Topics with members. A topic is filled and removed under the lock of its place here.
+    /// Topics with members. A topic gains its first member and is removed under the lock of its
+    /// entry in this map.
     topics: DashMap<TopicKey, Arc<Topic>>,
     sockets: Arc<Sockets>,
     presence: PresenceFeed,
-    /// Ids are never given twice, so a late answer cannot hit another channel.
+    /// Ids are never reused, so a late result cannot be applied to another channel.
     next_id: AtomicU64,
     stream: watch::Sender<StreamState>,
     is_stopping: AtomicBool,
@@ -200,7 +203,7 @@ pub struct Hub {
 }
 
 impl Hub {
-    /// An empty hub, in which no rate is too high and nothing takes too much memory.
+    /// An empty hub without limits of rates or memory.
     pub fn new(metrics: RealtimeMetrics) -> Self {
         Self {
             members: DashMap::new(),
@@ -217,19 +220,19 @@ impl Hub {
         }
     }
 
-    /// Notes in `people` who has a socket here.
+    /// Uses `people` to record the users with sockets in this process.
     #[must_use]
     pub fn with_people(mut self, people: People) -> Self {
         self.people = people;
         self
     }
 
-    /// Where is noted who has a socket here.
+    /// The users with sockets in this process.
     pub fn people(&self) -> &People {
         &self.people
     }
 
-    /// Bounds what all sockets hold together.
+    /// Uses `sockets`, which limits the memory of all sockets together.
     #[must_use]
     pub fn with_sockets(mut self, sockets: Sockets) -> Self {
         self.sockets = Arc::new(sockets);
@@ -241,24 +244,24 @@ impl Hub {
         &self.sockets
     }
 
-    /// Counts what is sent and delivered in `rates`.
+    /// Counts sent and delivered messages in `rates`.
     #[must_use]
     pub fn with_rates(mut self, rates: Arc<Rates>) -> Self {
         self.rates = rates;
         self
     }
 
-    /// How much is going on.
+    /// The rates of the whole server.
     pub fn rates(&self) -> &Rates {
         &self.rates
     }
 
-    /// The counters.
+    /// The metrics.
     pub fn metrics(&self) -> &RealtimeMetrics {
         &self.metrics
     }
 
-    /// A channel id that nobody had.
+    /// A new, unique channel id.
     pub fn next_channel(&self) -> ChannelId {
         ChannelId(self.next_id.fetch_add(1, Ordering::Relaxed))
     }
@@ -268,41 +271,41 @@ impl Hub {
         let id = SocketId(self.next_id.fetch_add(1, Ordering::Relaxed));
         self.sockets.insert(id, outbound);
         self.metrics.sockets.inc();
-        // Whoever comes while everybody is told to go is told so as well.
+        // A socket that opens while all sockets are being closed is closed too.
         if self.is_stopping() {
             outbound.close(CloseReason::Restarting);
         }
         id
     }
 
-    /// Forgets a socket.
+    /// Removes a socket.
     pub fn remove_socket(&self, id: SocketId) {
         if self.sockets.remove(id) {
             self.metrics.sockets.dec();
         }
     }
 
-    /// How many sockets are open.
+    /// Number of open sockets.
     pub fn socket_count(&self) -> usize {
         usize::try_from(self.metrics.sockets.get()).unwrap_or(0)
     }
 
-    /// A socket has joined its first channel.
+    /// Counts a socket that has joined its first channel.
     pub fn add_user(&self) {
         self.metrics.sockets_joined.inc();
     }
 
-    /// A socket that had joined a channel is gone.
+    /// Removes a socket that had joined a channel from the count.
     pub fn remove_user(&self) {
         self.metrics.sockets_joined.dec();
     }
 
-    /// How many sockets have joined a channel: users, as the original counts them.
+    /// Number of sockets that have joined a channel. Supabase Realtime counts users in this way.
     pub fn user_count(&self) -> usize {
         usize::try_from(self.metrics.sockets_joined.get()).unwrap_or(0)
     }
 
-    /// Makes a channel known. Its deliveries are held until [`Hub::open`].
+    /// Adds a channel. Its deliveries are held back until [`Hub::open`].
     pub fn attach(
         &self,
         channel: ChannelId,
@@ -342,7 +345,7 @@ impl Hub {
         self.metrics.channels.inc();
     }
 
-    /// The channel may read this much from now on.
+    /// Sets what the channel may read from now on.
     pub fn permit(&self, channel: ChannelId, read: Permissions) {
         if let Some(member) = self.member(channel) {
             member
@@ -352,14 +355,14 @@ impl Hub {
         }
     }
 
-    /// The channel acts for somebody else from now on.
+    /// Changes the user on whose behalf the channel is joined.
     pub fn set_person(&self, channel: ChannelId, person: Option<Uuid>) {
         if let Some(member) = self.member(channel) {
             *member.lock_person() = person;
         }
     }
 
-    /// The person whom a channel acts for.
+    /// The user on whose behalf a channel is joined.
     pub fn person(&self, channel: ChannelId) -> Option<Uuid> {
         *self.member(channel)?.lock_person()
     }
@@ -397,14 +400,14 @@ impl Hub {
             .is_some_and(|member| member.needs_recheck.swap(false, Ordering::SeqCst))
     }
 
-    /// The reply to the channel's join is queued: deliveries go through.
+    /// Lets deliveries to the channel through. Called once the reply to its join is queued.
     pub fn open(&self, channel: ChannelId) {
         if let Some(member) = self.member(channel) {
             member.outbound.open_gate(&member.gate);
         }
     }
 
-    /// Forgets a channel. Nothing is delivered to it after this returned.
+    /// Removes a channel. Nothing is delivered to it after this method has returned.
     pub fn detach(&self, channel: ChannelId) {
         if let Some((_, member)) = self.members.remove(&channel) {
             member.outbound.close_gate(&member.gate);
@@ -416,8 +419,9 @@ impl Hub {
         }
     }
 
-    /// The channel's bindings are registered: from here on it hears of the change stream. Where
-    /// the stream stands is read after that, so that no change of it falls in between.
+    /// Marks the channel's bindings as registered, so that it receives the state of the change
+    /// stream from now on. Returns the current state, which is read after marking, so that no
+    /// transition is missed in between.
     pub fn mark_subscribed(&self, channel: ChannelId) -> StreamState {
         if let Some(member) = self.member(channel) {
             member.is_subscribed.store(true, Ordering::SeqCst);
@@ -425,19 +429,21 @@ impl Hub {
         *self.stream.borrow()
     }
 
-    /// The channel has no registered bindings: it does not receive the state of the change stream.
+    /// Marks the channel as without registered bindings, so that it does not receive the state of
+    /// the change stream.
     pub fn unmark_subscribed(&self, channel: ChannelId) {
         if let Some(member) = self.member(channel) {
             member.is_subscribed.store(false, Ordering::SeqCst);
         }
     }
 
-    /// Where the change stream stands, and when that changes.
+    /// Watches the state of the change stream.
     pub fn watch_stream(&self) -> watch::Receiver<StreamState> {
         self.stream.subscribe()
     }
 
-    /// The change stream is in another state: every channel with bindings is told.
+    /// Sets the state of the change stream. Channels with registered bindings are notified if it
+    /// changed, and each time the stream becomes live.
     pub fn set_stream(&self, state: StreamState) {
         let before = self.stream.send_replace(state);
         if before != state || state == StreamState::Live {
@@ -445,9 +451,9 @@ impl Hub {
         }
     }
 
-    /// Tells every channel with bindings.
+    /// Sends `notice` to every channel with registered bindings.
     pub fn notify_subscribed(&self, notice: &SystemNotice) {
-        // Gathered first, so that no shard stays locked while frames are written.
+        // Collected first, so that no shard stays locked while frames are written.
         let members: Vec<_> = self
             .members
             .iter()
@@ -460,7 +466,7 @@ impl Hub {
         }
     }
 
-    /// The ids of messages that this process stores and sends itself.
+    /// Generates and recognizes the ids of messages that this process stores and sends itself.
     pub fn own_ids(&self) -> &OwnIds {
         &self.own_ids
     }
@@ -477,7 +483,7 @@ impl Hub {
         }
     }
 
-    /// Whether joins are refused because the server stops.
+    /// Whether joins are refused because the server is stopping.
     pub fn is_stopping(&self) -> bool {
         self.is_stopping.load(Ordering::SeqCst)
     }
@@ -494,13 +500,13 @@ impl Hub {
         }
     }
 
-    /// A topic that somebody has joined.
+    /// A topic, if it has members.
     pub fn topic(&self, key: &TopicKey) -> Option<Arc<Topic>> {
         self.topics.get(key).map(|topic| Arc::clone(&topic))
     }
 
-    /// The names of the private topics with members that begin so, without `realtime:`. Looks at all
-    /// topics.
+    /// The private topics with members whose names, without `realtime:`, start with `prefix`. Scans
+    /// all topics.
     pub fn private_topics(&self, prefix: &str) -> Vec<String> {
         self.topics
             .iter()
@@ -519,36 +525,38 @@ impl Hub {
     }
 }
 
-/// Bytes of broadcasts that are handed over together at most. More would make the first wait for
-/// the last, and one read brings hardly more.
+/// Maximum bytes of broadcasts that are queued together. With more, the first broadcast would wait
+/// too long for the last. One read rarely yields more.
 const MAX_BATCH_BYTES: usize = 64 * 1024;
 
-/// Members that are looked at before the first of them is written to. Their memory is fetched at
-/// once; one after the other, a system call between them, each would be waited for.
+/// Members that are read before the first of them is written to, so that the processor fetches
+/// their memory in parallel. With a system call between any two members, it would wait for the
+/// memory of each.
 const MEMBERS_AHEAD: usize = 16;
 
-/// Deliveries of one turn. What gathers for a socket is written when this is dropped, or earlier
-/// where it is much.
+/// The deliveries of one turn. Frames accumulate and are written when this value is dropped. A
+/// batch of broadcasts that becomes too large is written earlier.
 #[derive(Debug)]
 pub struct Deliveries<'a> {
     hub: &'a Hub,
     batch: Option<Batch>,
-    /// What is sent once the batch has been handed over.
+    /// Frames to send after the batch has been flushed.
     acknowledgements: Vec<(Arc<Outbound>, Frame)>,
     fanout: Fanout,
-    /// Row changes that are not counted yet.
+    /// Row changes that have not been added to the rate yet.
     changes: u64,
-    /// Frames that were queued or written.
+    /// Number of frames that were queued or written.
     frames: u64,
 }
 
-/// Broadcasts in a row to the same members: each gets all of them in one write.
+/// Consecutive broadcasts to the same members. Each member receives all of them in one write.
 #[derive(Debug)]
 struct Batch {
     topic: Arc<Topic>,
     audience: Arc<Audience>,
     except: Option<ChannelId>,
-    /// Rows of `realtime.messages`: members with a replay get each by itself.
+    /// The broadcasts are rows of `realtime.messages`. Members with a replay receive each row
+    /// separately.
     is_of_rows: bool,
     count: u64,
     v1: Vec<u8>,
@@ -556,11 +564,12 @@ struct Batch {
 }
 
 impl Deliveries<'_> {
-    /// Sends a broadcast to every member of the topic that reads broadcasts, but `except`. Encoded
-    /// once per protocol version that a member speaks. Returns how many members the topic has.
+    /// Sends a broadcast to every member of the topic that may read broadcasts, except `except`.
+    /// The broadcast is encoded once per protocol version of the members. Returns the number of
+    /// members of the topic.
     ///
     /// # Errors
-    /// When it cannot be sent, to whomever: [`Broadcast::check`].
+    /// Those of [`Broadcast::check`], regardless of the members.
     pub fn broadcast(
         &mut self,
         key: &TopicKey,
@@ -570,12 +579,12 @@ impl Deliveries<'_> {
         self.gather(key, broadcast, except, false)
     }
 
-    /// Sends a row of `realtime.messages`, whose id is in the metadata, to every member of its topic
-    /// that reads broadcasts and to whom it was not replayed (protocol 4.7), but `except`. Returns how
-    /// many members the topic has.
+    /// Sends a row of `realtime.messages` to the members of its topic. The metadata contains the id
+    /// of the row. Skipped are `except`, members that may not read broadcasts, and members that
+    /// received the row by replay (protocol 4.7). Returns the number of members of the topic.
     ///
     /// # Errors
-    /// As [`Deliveries::broadcast`].
+    /// Same as [`Deliveries::broadcast`].
     pub fn row(
         &mut self,
         key: &TopicKey,
@@ -608,8 +617,8 @@ impl Deliveries<'_> {
         Ok(members)
     }
 
-    /// Sends messages that are stored to a channel whose join is answered and whose gate is not
-    /// open yet. None of them comes to it again as a row.
+    /// Sends stored messages to a channel whose join is answered and whose gate is not open yet.
+    /// The channel does not receive them again as rows.
     pub fn replay(&mut self, channel: ChannelId, messages: &[ReplayedMessage]) {
         let Some(member) = self.hub.member(channel) else {
             return;
@@ -680,10 +689,10 @@ impl Deliveries<'_> {
         Ok(batch.audience.members().len())
     }
 
-    /// Sends a row change; `data` is shared by all who receive it. Tells whether it was handed to the
-    /// channel's socket.
+    /// Sends a row change. All recipients share `data`. Returns whether the change was queued for
+    /// the channel's socket or written to it.
     pub fn change(&mut self, channel: ChannelId, ids: &[u32], action: Action, data: &Body) -> bool {
-        // A channel that left while its change was being looked at is no fault.
+        // A channel may leave while the recipients of a change are determined.
         let Some(member) = self.hub.member(channel) else {
             return false;
         };
@@ -709,7 +718,8 @@ impl Deliveries<'_> {
             .add(std::mem::take(&mut self.changes));
     }
 
-    /// Leaves out a change of an excess, which its channel hears of once (protocol 4.4).
+    /// Drops a change because the rate is over its limit. The channel receives one notice per
+    /// excess (protocol 4.4).
     fn skip_change(&mut self, member: &Member, excess: u32) {
         self.hub.metrics.limited(Limit::Events);
         self.hub.metrics.dropped(DropReason::RateLimited);
@@ -718,7 +728,7 @@ impl Deliveries<'_> {
         }
     }
 
-    /// Sends a `system` message.
+    /// Sends a `system` message to a channel.
     pub fn system(&mut self, channel: ChannelId, notice: &SystemNotice) {
         if let Some(member) = self.hub.member(channel) {
             self.tell(&member, notice);
@@ -731,24 +741,24 @@ impl Deliveries<'_> {
         self.note(queued, 1);
     }
 
-    /// Sends a message to a socket, as soon as the broadcasts before it have been handed over.
+    /// Sends a message to a socket after the broadcasts before it have been flushed.
     pub fn acknowledge(&mut self, outbound: &Arc<Outbound>, frame: Frame) {
         self.acknowledgements.push((Arc::clone(outbound), frame));
     }
 
-    /// Writes what has gathered.
+    /// Writes everything that has accumulated.
     pub fn flush(&mut self) {
         self.count_changes();
         self.flush_batch();
         self.fanout.flush();
     }
 
-    /// How many frames were handed to sockets so far.
+    /// Number of frames that were queued or written so far.
     pub fn frames(&self) -> u64 {
         self.frames
     }
 
-    /// Hands gathered broadcasts over, so that what comes next comes after them.
+    /// Queues the accumulated broadcasts, so that later frames follow them.
     pub fn flush_batch(&mut self) {
         if let Some(batch) = self.batch.take() {
             self.hand_over(batch);
@@ -786,7 +796,7 @@ impl Deliveries<'_> {
         }
         self.frames += sent;
         self.hub.metrics.frames_sent.inc_by(sent);
-        // A message is an event when it is sent and when it is delivered (protocol 4.4).
+        // Sending a message is one event, and each delivery is one (protocol 4.4).
         self.hub.rates.events.add(batch.count + sent);
     }
 
@@ -807,7 +817,7 @@ impl Deliveries<'_> {
         &self.hub.rates
     }
 
-    /// Sends a whole frame that many share.
+    /// Sends a complete frame that many members share.
     pub(super) fn share(&mut self, member: &Member, frame: &Body) {
         let queued = self.fanout.write(&member.outbound, &member.gate, frame);
         self.note(queued, 1);
@@ -830,15 +840,15 @@ impl Deliveries<'_> {
             Queued::Overflowed => {
                 metrics.dropped(DropReason::QueueFull);
             }
-            // The socket is closing, or the channel has left: nobody is there to miss it. Or the
-            // channel has it already.
+            // The socket is closing, the channel has left, or the channel already has the message.
+            // None of these is a loss.
             Queued::Refused | Queued::AlreadyReplayed => {}
         }
     }
 }
 
-/// Appends the frame of a stored message: JSON as a text push of the channel, anything else as a
-/// broadcast, which version 1 has no frame for (protocol 4.7).
+/// Appends the frame of a stored message. A JSON payload becomes a text push of the channel. A
+/// binary payload becomes a broadcast; version 1 has no frame for it (protocol 4.7).
 fn replayed_frame(
     serializer: Serializer,
     topic: &Topic,
@@ -860,7 +870,7 @@ fn replayed_frame(
                 metadata: &metadata,
                 payload: UserPayload::Binary(payload),
             };
-            // A name too long for the frame was refused when the row was live, too.
+            // A row whose names are too long for a frame was refused as a live broadcast too.
             if broadcast.check(topic.key().topic()).is_ok() {
                 broadcast.push_frame(serializer, topic.key().topic(), topic.json(), frames);
             }

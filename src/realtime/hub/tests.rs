@@ -1,4 +1,4 @@
-//! Who is in a topic, and who of them gets a broadcast.
+//! The members of a topic, and which of them receive a broadcast.
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
@@ -14,7 +14,7 @@ const LIMITS: QueueLimits = QueueLimits {
     bytes: 1_000_000,
 };
 
-/// A member and what reached it.
+/// A member and its queue.
 struct Client {
     channel: ChannelId,
     outbound: Arc<Outbound>,
@@ -40,7 +40,7 @@ fn join(hub: &Hub, name: &str, is_private: bool, serializer: Serializer) -> Clie
 }
 
 impl Client {
-    /// The payloads of the broadcasts that have come, which are one byte each.
+    /// The payloads of the received broadcasts, one byte each.
     fn received(&self) -> String {
         let mut bytes = Vec::new();
         while !self.outbound.is_empty() {
@@ -69,7 +69,7 @@ impl Client {
     }
 }
 
-/// Sends one byte.
+/// Broadcasts one byte.
 fn send(hub: &Hub, name: &str, is_private: bool, byte: u8, except: Option<ChannelId>) -> usize {
     let broadcast = Broadcast::User {
         event: "e",
@@ -82,7 +82,7 @@ fn send(hub: &Hub, name: &str, is_private: bool, byte: u8, except: Option<Channe
 }
 
 #[test]
-fn topics_of_one_name_are_two() {
+fn public_and_private_topics_with_the_same_name_are_separate() {
     let hub = Hub::new(RealtimeMetrics::default());
     let public = join(&hub, "a", false, Serializer::V2);
     let private = join(&hub, "a", true, Serializer::V2);
@@ -97,7 +97,7 @@ fn topics_of_one_name_are_two() {
 }
 
 #[test]
-fn a_member_may_be_left_out_for_what_it_is_or_may_not() {
+fn the_sender_forbidden_readers_and_version_1_are_skipped() {
     let hub = Hub::new(RealtimeMetrics::default());
     let sender = join(&hub, "a", false, Serializer::V2);
     let other = join(&hub, "a", false, Serializer::V2);
@@ -112,7 +112,7 @@ fn a_member_may_be_left_out_for_what_it_is_or_may_not() {
     assert_eq!(old.received(), "", "no binary frame for version 1");
 }
 
-/// A row of one byte, whose id is made of it.
+/// Sends a row of one byte. Its id is derived from the byte.
 fn send_row(hub: &Hub, byte: u8) {
     let broadcast = Broadcast::User {
         event: "e",
@@ -126,7 +126,7 @@ fn send_row(hub: &Hub, byte: u8) {
 }
 
 #[test]
-fn what_was_replayed_does_not_come_again_whenever_the_row_comes() {
+fn a_replayed_row_is_not_delivered_again_as_a_live_row() {
     let hub = Hub::new(RealtimeMetrics::default());
     let plain = join(&hub, "a", true, Serializer::V2);
     let (channel, outbound) = (
@@ -144,10 +144,10 @@ fn what_was_replayed_does_not_come_again_whenever_the_row_comes() {
     };
     hub.attach(channel, spec, Serializer::V2, &outbound);
     let client = Client { channel, outbound };
-    // Not for it: whether it may read is not known.
+    // Not delivered to the client: its permission is not known yet.
     send_row(&hub, b'0');
     hub.permit(channel, Permissions::ALL);
-    // While the stored messages are read.
+    // These rows arrive while the stored messages are being read.
     send_row(&hub, b'2');
     send_row(&hub, b'3');
     let messages: Vec<_> = [b'1', b'2', b'4']
@@ -163,13 +163,13 @@ fn what_was_replayed_does_not_come_again_whenever_the_row_comes() {
         send_row(&hub, byte);
     }
     send(&hub, "a", true, b'x', None);
-    // A row comes once; a fourth that comes again is no row that was replayed.
+    // A row arrives once, so the second row 4 is not the replayed one.
     assert_eq!(client.received(), "1243564x");
     assert_eq!(plain.received(), "0234564x");
 }
 
 #[test]
-fn broadcasts_before_the_reply_to_a_join_come_after_it_in_their_order() {
+fn broadcasts_before_the_reply_to_a_join_are_delivered_after_it_in_order() {
     let hub = Hub::new(RealtimeMetrics::default());
     let client = join(&hub, "a", false, Serializer::V2);
     let (late, outbound) = (hub.next_channel(), Arc::clone(&client.outbound));
@@ -192,7 +192,7 @@ fn broadcasts_before_the_reply_to_a_join_come_after_it_in_their_order() {
 }
 
 #[test]
-fn broadcasts_of_one_turn_go_together_and_keep_their_order() {
+fn broadcasts_of_one_turn_are_delivered_in_order() {
     let hub = Hub::new(RealtimeMetrics::default());
     let client = join(&hub, "a", false, Serializer::V2);
     let mut deliveries = hub.deliveries();
@@ -215,7 +215,7 @@ fn broadcasts_of_one_turn_go_together_and_keep_their_order() {
 }
 
 #[test]
-fn a_topic_ends_with_its_last_member() {
+fn a_topic_is_removed_with_its_last_member() {
     let hub = Hub::new(RealtimeMetrics::default());
     let key = TopicKey::new("a", false);
     let (first, second) = (
@@ -231,7 +231,8 @@ fn a_topic_ends_with_its_last_member() {
 }
 
 proptest! {
-    /// Joins, leaves and broadcasts in any order: everybody who is there, and nobody else, gets each.
+    /// With any sequence of joins, leaves and broadcasts, each broadcast reaches exactly the
+    /// members at that time.
     #[test]
     fn the_list_of_members_is_exact(steps in proptest::collection::vec((0_u8..3, 0_usize..6), 0..60)) {
         let hub = Hub::new(RealtimeMetrics::default());
