@@ -1,7 +1,8 @@
-//! Requests to check the permissions of channels again, after a change that may have revoked a right.
+//! Requests to check the permissions of channels again, after a change that may have revoked a
+//! right.
 //!
-//! The requests are a set, not a queue: a request never waits, repeated requests count once, and too
-//! many requests become one request for all channels.
+//! The requests are a set, not a queue: a request never waits, repeated requests count once, and
+//! too many requests become one request for all channels.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -29,7 +29,7 @@ pub(super) struct Allowance {
     metrics: ChatMetrics,
     /// Set if the route's class had no token left. The request was admitted anyway: it may turn out
     /// to be a repetition, or to find an existing resource, and either is free. Only
-    /// [`Writer`](super::idempotency::Writer) can tell.
+    /// [`Writer`](super::idempotency::Writer) can decide this.
     debt: Option<Debt>,
     /// Set if the request turned out to only read, whatever the class of its route.
     is_read_request: Arc<AtomicBool>,
@@ -145,7 +145,7 @@ pub(super) async fn admit(
 }
 
 /// Whether a request may turn out to be free in its class: a repetition (by its key or by a
-/// `client_message_id`), or a conversation that already exists. Only the handler can tell. These
+/// `client_message_id`), or a conversation that already exists. Only the handler can decide. These
 /// are the classes whose handlers write only through [`Writer`](super::idempotency::Writer).
 fn may_be_free(class: Class, headers: &HeaderMap) -> bool {
     match class {

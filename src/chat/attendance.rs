@@ -1,10 +1,11 @@
-//! Keeps presence from live sockets: who has how many at this process, written down when that changes
-//! (chat API 2.7, `sql/definitions/chat/80_presence.sql`).
+//! Derives presence from live sockets. When a user's number of sockets at this process changes, the
+//! process writes the new number to the database (chat API 2.7,
+//! `sql/definitions/chat/80_presence.sql`).
 //!
-//! Guarantees: somebody who is online and idle costs the database nothing. The process holds a lease, prolonged
-//! every third of its length; whom a process vouches for whose lease ran out is offline to everybody who reads, and is
-//! written down as such by whoever prolongs next. While the database is away sockets notice nothing: what is written
-//! when it is back is what is true then.
+//! An idle online user costs the database nothing. The process holds a lease and prolongs it every
+//! third of its length. If the lease of a process expires, readers see its users as offline, and
+//! the next process that prolongs a lease writes that state. Sockets are not affected while the
+//! database is unreachable. When it returns, the process writes the state of that moment.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -22,46 +23,47 @@ use crate::shutdown::Tasks;
 /// How long arrivals gather before they are written.
 const GATHERING: Duration = Duration::from_millis(100);
 
-/// People whom one statement reports.
+/// Users per statement.
 const PEOPLE_PER_STATEMENT: usize = 1_000;
 
-/// The pause after a statement that failed.
+/// The pause after a failed statement.
 const PAUSE: Duration = Duration::from_secs(1);
 
 const KEEP: &str = "select chat.keep_presence($1::uuid, $2::int)";
 const REPORT: &str = "select chat.report_devices($1::uuid, $2::uuid[], $3::int[], $4::boolean[])";
 
-/// What is known at this process.
+/// The presence of users at this process.
 pub(super) struct Attendance {
     db: Db,
     people: People,
     grace: Duration,
     lease: Duration,
     metrics: PresenceMetrics,
-    /// A new one in every run: what an earlier run reported ends with its lease.
+    /// A new id in every run. The reports of an earlier run end with its lease.
     process: Uuid,
     ledger: Ledger,
-    /// The database refuses what is asked here, and operators have been told.
+    /// Whether the database refuses the statements, which has been logged as a warning.
     is_refused: bool,
 }
 
-/// What has been written and what is to be. Bounded by the people who have sockets, or had within the grace.
+/// What has been written and what is due. Bounded by the users who have sockets, or had them within
+/// the grace period.
 #[derive(Debug, Default)]
 struct Ledger {
-    /// Sockets of each person as they were written last.
+    /// The number of sockets per user, as last written.
     written: HashMap<Uuid, usize>,
     due: HashMap<Uuid, Due>,
 }
 
-/// A report that is to be made.
+/// A pending report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Due {
     at: Instant,
-    /// A socket has come since the last report, which ends an earlier "offline".
+    /// Whether a socket was opened since the last report, which ends an earlier "offline".
     came: bool,
 }
 
-/// What is said of one person.
+/// The report about one user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Report {
     person: Uuid,
@@ -70,8 +72,8 @@ struct Report {
 }
 
 impl Ledger {
-    /// Somebody has come or gone, and has this many sockets now. Who has come is reported with all others who
-    /// do; who has gone may be back within the grace.
+    /// Records a change of a user's number of sockets. An arrival is reported soon, together with
+    /// others. A departure waits, because the user may return within the grace period.
     fn note(&mut self, person: Uuid, devices: usize, came: bool, now: Instant, grace: Duration) {
         let written = self.written.get(&person).copied().unwrap_or(0);
         let at = if came {
@@ -86,7 +88,7 @@ impl Ledger {
         due.came |= came;
     }
 
-    /// Everybody is to be reported again, as nothing that was reported before holds.
+    /// Schedules a report of all users, because the earlier reports are no longer valid.
     fn forget(&mut self, everybody: Vec<Uuid>, now: Instant) {
         self.written.clear();
         self.due.clear();
@@ -106,7 +108,8 @@ impl Ledger {
         self.due.values().map(|due| due.at).min()
     }
 
-    /// The reports that are due, of people as they are now; nothing of those of whom that is written already.
+    /// Takes the reports that are due, with the current numbers of sockets. Leaves out those that
+    /// would change nothing.
     fn take(&mut self, people: &People, now: Instant) -> Vec<Report> {
         let taken: Vec<_> = self.due.extract_if(|_, due| due.at <= now).collect();
         let mut reports: Vec<_> = taken
@@ -125,7 +128,7 @@ impl Ledger {
         reports
     }
 
-    /// These were written.
+    /// Records that these reports were written.
     fn settle(&mut self, reports: &[Report]) {
         for report in reports {
             if report.devices == 0 {
@@ -136,7 +139,7 @@ impl Ledger {
         }
     }
 
-    /// These were not.
+    /// Schedules these reports again, because they were not written.
     fn put_back(&mut self, reports: &[Report], at: Instant) {
         for report in reports {
             let due = self.due.entry(report.person).or_insert(Due {
@@ -168,8 +171,8 @@ impl Attendance {
         }
     }
 
-    /// Runs until the server stops. It leaves the lease to run out: people whose sockets find another process
-    /// before that are not seen going.
+    /// Runs until the server stops. It does not end the lease: users who reconnect to another
+    /// process before the lease expires never appear offline.
     pub(super) async fn run(mut self, tasks: Tasks) {
         tokio::select! {
             () = self.keep() => {}
@@ -187,7 +190,7 @@ impl Attendance {
             };
             tokio::select! {
                 () = self.people.changed() => {
-                    // A crowd that comes at once is looked at once.
+                    // Users who connect at the same time are handled together.
                     tokio::time::sleep(GATHERING / 4).await;
                 }
                 () = tokio::time::sleep_until(wake) => {}
@@ -215,7 +218,7 @@ impl Attendance {
         }
     }
 
-    /// Prolongs the lease; tells whether there is one now.
+    /// Prolongs the lease. Returns whether the process has one now.
     async fn prolong(&mut self, now: Instant) -> bool {
         let lease_ms = i32::try_from(self.lease.as_millis()).unwrap_or(i32::MAX);
         let answer = self
@@ -240,7 +243,7 @@ impl Attendance {
         }
     }
 
-    /// Writes what is due. `false` when the process turns out to have no lease.
+    /// Writes the reports that are due. Returns `false` if the process has no lease.
     async fn report(&mut self) -> bool {
         let now = Instant::now();
         let reports = self.ledger.take(&self.people, now);
@@ -263,13 +266,14 @@ impl Attendance {
         true
     }
 
-    /// What the database refuses is told once: it may have no schema of the chat, which is nobody's fault.
+    /// Logs a warning only for the first of several refusals. A database without the schema of the
+    /// chat is not an error.
     fn note_failure(&mut self, error: &DbError) {
         let is_refused = matches!(error, DbError::Refused(_) | DbError::Unexpected(_));
         if is_refused && !self.is_refused {
-            tracing::warn!(%error, "presence cannot be written; it will be tried again");
+            tracing::warn!(%error, "cannot write presence; retrying");
         } else {
-            tracing::debug!(%error, "presence is written later");
+            tracing::debug!(%error, "cannot write presence; retrying");
         }
         self.is_refused = is_refused;
     }
@@ -293,12 +297,12 @@ impl Attendance {
     }
 }
 
-/// The one value of the one row.
+/// The only value of the only row.
 fn only(answer: Result<Vec<tokio_postgres::Row>, DbError>) -> Result<bool, DbError> {
     let rows = answer?;
     let row = rows
         .first()
-        .ok_or_else(|| DbError::Unexpected("a function answered nothing".into()))?;
+        .ok_or_else(|| DbError::Unexpected("a function returned no row".into()))?;
     row.try_get(0)
         .map_err(|error| DbError::Unexpected(error.into()))
 }
@@ -310,7 +314,7 @@ mod tests {
     const ANA: Uuid = Uuid::from_u128(1);
     const GRACE: Duration = Duration::from_secs(10);
 
-    /// The reports of Ana that are due, each as the number of her sockets and whether one came.
+    /// Ana's reports that are due, each as the number of her sockets and whether one was opened.
     fn due(ledger: &mut Ledger, people: &People, now: Instant) -> Vec<(usize, bool)> {
         let reports = ledger.take(people, now);
         ledger.settle(&reports);
@@ -327,14 +331,14 @@ mod tests {
     }
 
     #[test]
-    fn coming_is_reported_soon_and_going_after_the_grace() {
+    fn arrivals_are_reported_soon_and_departures_after_the_grace_period() {
         let (mut ledger, people, begun) = (Ledger::default(), People::default(), Instant::now());
         let first = people.enter(ANA);
         note(&mut ledger, &people, begun);
         assert_eq!(due(&mut ledger, &people, begun), []);
         let mut now = begun + GATHERING;
         assert_eq!(due(&mut ledger, &people, now), [(1, true)]);
-        assert_eq!(ledger.next(), None, "nothing is due of who is idle");
+        assert_eq!(ledger.next(), None, "an idle user has no pending report");
 
         let second = people.enter(ANA);
         note(&mut ledger, &people, now);
@@ -348,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_back_within_the_grace_was_never_away() {
+    fn a_user_who_returns_within_the_grace_period_is_never_reported_as_gone() {
         let (mut ledger, people, now) = (Ledger::default(), People::default(), Instant::now());
         let first = people.enter(ANA);
         note(&mut ledger, &people, now);
@@ -363,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn what_could_not_be_written_is_written_as_it_is_later() {
+    fn failed_reports_are_retried_with_the_current_state() {
         let (mut ledger, people, now) = (Ledger::default(), People::default(), Instant::now());
         let device = people.enter(ANA);
         note(&mut ledger, &people, now);

@@ -112,14 +112,14 @@ fn is_line_end(c: char) -> bool {
     matches!(c, '\u{2028}' | '\u{2029}')
 }
 
-/// Marks, embeddings, overrides and isolates of the writing direction, with which a terminal shows a
-/// line in another order than it has.
+/// Marks, embeddings, overrides and isolates of the writing direction, which make a terminal show a
+/// line in another order.
 fn is_direction_control(c: char) -> bool {
     matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// Removes the name and password in the authority of URLs. [`scrub`] takes them for an e-mail address
-/// only if the host has a dot.
+/// Removes the name and password in the authority of URLs. [`scrub`] takes them for an e-mail
+/// address only if the host has a dot.
 fn without_userinfo(text: &str) -> String {
     let mut kept = String::with_capacity(text.len());
     let mut rest = text;

@@ -1,9 +1,10 @@
-//! Tells a member's devices the draft of a conversation and whether the member may write there
-//! (`draft` and `can_send` of `conversation.updated`).
+//! Sends the draft of a conversation, and whether the member may write there, to the member's
+//! devices (`draft` and `can_send` of `conversation.updated`).
 //!
-//! Neither is a column that the WAL shows. What may have changed is gathered, and one query reads it
-//! for many memberships, only for users with a device that listens. Only this module sends the two
-//! fields, one query after the other, so a device never receives an older value after a newer one.
+//! Neither is a column that the WAL shows. Changes gather, and one query reads the values of many
+//! memberships, only for users with a subscribed device. Only this module sends the two fields, and
+//! its queries run one after the other. A device therefore never receives an older value after a
+//! newer one.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -33,8 +34,8 @@ const MEMBERSHIPS_PER_QUERY: usize = 1_000;
 /// The pause after a failed query, and before a change that was not visible yet is read again.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// How long a change waits for its commit, which the WAL has shown, to become visible. A commit that
-/// never becomes visible belongs to another history of the database.
+/// How long a change waits for its commit, which the WAL has shown, to become visible. A commit
+/// that never becomes visible belongs to another history of the database.
 const COMMIT_PATIENCE: Duration = Duration::from_secs(10);
 
 const COMPOSING: &str = "\
@@ -44,7 +45,7 @@ const COMPOSING: &str = "\
 const MEMBERSHIPS: &str =
     "select m.user_id, m.conversation_id from chat.memberships_with($1::uuid[], $2::uuid[]) m";
 
-/// What may have changed. Cheap to clone.
+/// The memberships that may have changed. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(super) struct Composing {
     inner: Arc<Inner>,
@@ -64,7 +65,7 @@ struct Pending {
     memberships: HashMap<Membership, Change>,
     /// Users whose standing in the application changed. At most the connected users.
     people: HashSet<Uuid>,
-    /// Direct conversations with such a user. At most those that somebody has open.
+    /// Direct conversations with such a user. At most those that a client has open.
     conversations: HashSet<Uuid>,
 }
 
@@ -81,12 +82,12 @@ impl Pending {
 /// The conversation and the user of a membership.
 type Membership = (Uuid, Uuid);
 
-/// What the snapshot of the query must see.
+/// A change that the snapshot of the query must see.
 #[derive(Clone, Copy, Debug)]
 struct Change {
-    /// The last transaction that changed the membership; `None` if what changed is elsewhere and was
-    /// read from the database. A snapshot that sees it also sees the earlier ones, because a writer
-    /// of a row waits for the previous writer to end.
+    /// The last transaction that changed the membership. `None` if the change is elsewhere and was
+    /// read from the database. A snapshot that sees the transaction also sees the earlier ones,
+    /// because a writer of a row waits for the previous writer to end.
     xid: Option<u32>,
     since: Instant,
 }
@@ -118,13 +119,13 @@ impl Composing {
         self.inner.notify.notify_one();
     }
 
-    /// Records the same of one of the two users in a direct conversation.
+    /// Records the same change for one of the two users of a direct conversation.
     pub(super) fn conversation_changed(&self, conversation: Uuid) {
         self.lock().conversations.insert(conversation);
         self.inner.notify.notify_one();
     }
 
-    /// Reads and tells until the server stops.
+    /// Reads and sends values until the server stops.
     pub(super) async fn run(self, db: Db, tasks: Tasks) {
         let telling = async {
             loop {
@@ -182,7 +183,8 @@ impl Composing {
             .run_as(
                 &Claims::of_service(),
                 &[
-                    // In this order: a snapshot that is older than the rows only has them read again.
+                    // In this order: if the snapshot is older than the rows, they are only read
+                    // again.
                     Query {
                         sql: Snapshot::CURRENT,
                         parameters: &[],

@@ -1,7 +1,8 @@
-//! Events on the topics of the chat, made of what the log says (chat API 2.7).
+//! Events on chat topics, derived from the WAL (chat API 2.7).
 //!
-//! They are derived from committed rows and never from requests: whoever wrote a row, over REST, over the data
-//! API or in SQL, its event is the same. Nothing is computed for topics that nobody is on.
+//! Events are derived from committed rows, never from requests. A row causes the same event whether
+//! it was written over REST, over the data API or in SQL. Nothing is computed for topics without
+//! subscribers.
 
 use std::collections::HashMap;
 
@@ -24,10 +25,11 @@ const MESSAGES: &str = "user_messages";
 const RECEIPTS: &str = "conversation_receipts";
 const REACTIONS: &str = "message_reactions";
 
-/// Events from the log that are worked on together: of several changes of one row only the last is told.
+/// Maximum number of WAL events in a turn. Several changes of one row in a turn become one event
+/// with the latest values.
 const EVENTS_PER_TURN: usize = 256;
 
-/// What of a membership its owner's devices are told, and how it is written.
+/// The columns of a membership that its owner's devices receive, with their JSON types.
 const MEMBERSHIP: [(&str, Form); 12] = [
     ("unread_count", Form::Number),
     ("mention_count", Form::Number),
@@ -62,14 +64,14 @@ enum Form {
     Time,
 }
 
-/// What makes events.
+/// Derives events from the WAL and sends them.
 pub(super) struct Events {
     broadcasts: Broadcasts,
     typing: Typing,
     unread: Unread,
     rights: Rights,
     composing: Composing,
-    /// The stream was interrupted, or something was missed, since totals were last told to everybody.
+    /// Whether the stream was interrupted, so that all totals must be sent again once it is live.
     owes_totals: bool,
 }
 
@@ -121,7 +123,7 @@ impl Events {
     fn take(&mut self, event: &TableEvent, turn: &mut Turn) {
         match event {
             TableEvent::Changes(transaction) => self.take_changes(transaction, turn),
-            // What else was missed clients learn from /sync.
+            // Clients fetch everything else that they missed from /sync.
             TableEvent::Missed => {
                 self.unread.everybody();
                 self.rights.everybody();
@@ -215,8 +217,8 @@ impl Events {
         turn.memberships.insert((conversation, person), membership);
     }
 
-    /// Requests a recheck of the member's permissions on the conversation's topic if the change of the
-    /// membership may have affected them.
+    /// Requests a recheck of the member's permissions on the conversation's topic if the change of
+    /// the membership may have affected them.
     fn take_rights(&self, change: &ChangeEvent, owner: (Uuid, Uuid), xid: u32) {
         let row = change.image();
         let before = change.before();
@@ -241,8 +243,8 @@ impl Events {
         }
     }
 
-    /// Tells of a reaction that is gone. Clients are told only the primary key of a deleted row, which
-    /// names neither the message nor the reaction.
+    /// Queues an event for a deleted reaction. For a deleted row, clients receive only the primary
+    /// key, which identifies neither the message nor the reaction.
     fn take_reaction(&self, change: &ChangeEvent, turn: &mut Turn) {
         let Some(row) = change
             .before()
@@ -278,12 +280,12 @@ impl Events {
     }
 }
 
-/// What is told of several changes together, by conversation and person.
+/// The events of a turn, which merge several changes, by conversation and user.
 #[derive(Default)]
 struct Turn {
     receipts: HashMap<(Uuid, Uuid), Map<String, Value>>,
     memberships: HashMap<(Uuid, Uuid), Map<String, Value>>,
-    /// Reactions that are gone, with the topic of each.
+    /// Deleted reactions, each with its topic.
     reactions: Vec<(String, Value)>,
 }
 
@@ -316,7 +318,8 @@ impl Turn {
     }
 }
 
-/// Whether an update of a membership only marks a change of data stored elsewhere: a draft, a block.
+/// Whether an update of a membership only marks a change of data stored elsewhere, such as a draft
+/// or a block.
 fn is_touched(change: &ChangeEvent) -> bool {
     change.action() == Action::Update
         && change.before().is_some_and(|before| {
@@ -326,7 +329,7 @@ fn is_touched(change: &ChangeEvent) -> bool {
         })
 }
 
-/// The conversation and the person of a row.
+/// The conversation and the user of a row.
 fn key(row: NamedRow<'_>) -> (Option<Uuid>, Option<Uuid>) {
     (id(row, "conversation_id"), id(row, "user_id"))
 }
@@ -335,7 +338,8 @@ fn id(row: NamedRow<'_>, column: &str) -> Option<Uuid> {
     row.text(column)?.parse().ok()
 }
 
-/// A value as REST answers have it, from PostgreSQL's text under the settings of the replication session.
+/// Converts PostgreSQL's text, formatted under the settings of the replication session, to the JSON
+/// value in REST responses.
 fn value(text: &str, form: Form) -> Value {
     match form {
         Form::Text => json!(text),
@@ -344,7 +348,7 @@ fn value(text: &str, form: Form) -> Value {
         // `2026-11-24 19:45:31.5+00`
         Form::Time => match text.strip_suffix("+00") {
             Some(time) => json!(format!("{}+00:00", time.replacen(' ', "T", 1))),
-            // `infinity`, which JSON has as the text it is
+            // `infinity`, which is a string in JSON, too
             None => json!(text),
         },
     }
@@ -355,7 +359,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn values_are_written_as_rest_answers_have_them() {
+    fn values_have_the_format_of_rest_responses() {
         let cases = [
             ("12", Form::Number, json!(12)),
             ("t", Form::Flag, json!(true)),

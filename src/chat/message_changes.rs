@@ -78,7 +78,7 @@ impl Expected {
     }
 }
 
-/// The revisions in the tags of `If-Match`. `None` if there is no condition, or one that every
+/// The revisions in the tags of `If-Match`. `None` without a condition, or with one that every
 /// message meets. A foreign tag never matches. A weak tag matches, unlike in RFC 9110 (section
 /// 8.8.3.2): Rapport's tags identify revisions instead of bytes, and proxies that compress
 /// responses weaken tags.

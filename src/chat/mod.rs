@@ -1,9 +1,9 @@
 //! The REST routes of the chat, under [`BASE_PATH`].
 //!
-//! A handler checks the shape of its input and calls the database as its caller: who may do
-//! what is decided there. Rows are JSON as PostgreSQL built them and are passed on unread. A
-//! row that is written here reaches sockets through the log, never from here; so do the events on the
-//! topics of the chat, but for typing, which is not stored.
+//! A handler checks the shape of its input and calls the database as its caller. The database
+//! decides what the caller may do. PostgreSQL builds rows as JSON, and handlers return them without
+//! parsing them. Changed rows and events on chat topics reach sockets through the WAL, never from a
+//! handler. The exception is typing, which is not stored.
 
 mod admission;
 mod attendance;
@@ -73,10 +73,10 @@ use crate::http::{ApiError, Authentication, Caller};
 use crate::observability::metrics::{ChatMetrics, PresenceMetrics};
 use crate::shutdown::Tasks;
 
-/// Where the routes are found.
+/// The path under which the routes are served.
 pub const BASE_PATH: &str = "/api/supabase/user-chat";
 
-/// What the handlers work with. Cheap to clone.
+/// The state that the handlers share. Cheap to clone.
 #[derive(Clone)]
 pub struct ChatState {
     authentication: Authentication,
@@ -92,7 +92,7 @@ pub struct ChatState {
 }
 
 impl ChatState {
-    /// The handlers' view of the parts. What they start, and requests that wait, end with `tasks`.
+    /// Creates the state. Its background tasks and waiting requests end with `tasks`.
     pub fn new(
         authentication: Authentication,
         db: Db,
@@ -115,7 +115,7 @@ impl ChatState {
         }
     }
 
-    /// Limits what people may send who are not signed in.
+    /// Limits the requests of clients that are not signed in.
     #[must_use]
     pub fn limiting(mut self, strangers: Strangers) -> Self {
         self.strangers = strangers;
@@ -203,14 +203,14 @@ impl FromRef<ChatState> for limits::Limits {
     }
 }
 
-/// Every route of the chat with its full path, CORS and caching included.
+/// Every route of the chat with its full path, including CORS and caching.
 pub fn routes(state: ChatState) -> ApiRouter {
     let cors = from_fn_with_state(state.authentication.origins().clone(), cors);
     api()
         .map(|routes| {
             routes
                 .method_not_allowed_fallback(method_not_allowed)
-                // Inside the layers: without CORS a page would be told of a network error.
+                // Inside the layers: without CORS headers, a page would see a network error.
                 .fallback(async || ApiError::new(ErrorCode::NotFound))
                 .layer(from_fn(idempotency::read_key))
                 .layer(from_fn_with_state(state.clone(), admission::admit))
@@ -222,22 +222,22 @@ pub fn routes(state: ChatState) -> ApiRouter {
         .under(BASE_PATH)
 }
 
-/// What the routes take and answer.
+/// Describes the inputs and responses of the routes.
 pub fn described() -> Described {
     api().under(BASE_PATH).into_parts().1
 }
 
-/// The rows that the routes answer, by the names under which the document has them.
+/// The schemas of the rows in responses, by their names in the OpenAPI document.
 pub fn row_schemas() -> Vec<(&'static str, Schema)> {
     reference::schemas()
 }
 
-/// The groups of operations, with what is said of each.
+/// The groups of operations, with their descriptions.
 pub fn tags() -> &'static [(&'static str, &'static str)] {
     &reference::TAGS
 }
 
-/// The routes, each with what [`mod@reference`] says of it.
+/// The routes, each with its description from [`mod@reference`].
 fn api() -> ApiRouter<ChatState> {
     use reference as says;
 
@@ -423,12 +423,12 @@ fn api() -> ApiRouter<ChatState> {
         )
 }
 
-/// Names under which clients name the other person of a conversation, snake case first
-/// (chat API 2.2). `user_id` is one where a conversation is opened and nowhere else.
+/// Field names for the other user of a conversation, snake case first (chat API 2.2). `user_id` is
+/// accepted only by the route that opens a conversation.
 const OTHER_PERSON: [&str; 3] = ["other_user_id", "participant_id", "recipient_id"];
 
-/// Refuses a request in which somebody else is named as its caller. `current_user_id` always
-/// names the caller, `others` do so here.
+/// Refuses a request that names another user as its caller. `current_user_id` always names the
+/// caller; on this route, the fields in `others` do too.
 fn check_identity(caller: &Caller, fields: &Fields, others: &[&str]) -> Result<(), ApiError> {
     for name in [&["current_user_id"], others].concat() {
         caller.must_be(fields.uuid(name)?)?;
@@ -436,13 +436,13 @@ fn check_identity(caller: &Caller, fields: &Fields, others: &[&str]) -> Result<(
     Ok(())
 }
 
-/// A column of a row that one of our own statements selected.
+/// A column of a row that one of Rapport's own statements selected.
 fn column<'a, T: FromSql<'a>>(row: &'a Row, index: usize) -> Result<T, ApiError> {
     row.try_get(index)
         .map_err(|error| ApiError::internal(error.to_string()))
 }
 
-/// The first column of the only row, which such a statement always has.
+/// The first column of the only row. Such a statement always returns one row.
 fn only<'a, T: FromSql<'a>>(rows: &'a [Row]) -> Result<T, ApiError> {
     let row = rows
         .first()
@@ -450,7 +450,7 @@ fn only<'a, T: FromSql<'a>>(rows: &'a [Row]) -> Result<T, ApiError> {
     column(row, 0)
 }
 
-/// The list whose rows a statement selected whole, in its first column.
+/// A list of rows that a statement selected as JSON in its first column.
 fn whole_list(rows: &[Row]) -> Result<Page, ApiError> {
     let rows = rows.iter().map(|row| column(row, 0));
     Ok(Page {
@@ -459,7 +459,7 @@ fn whole_list(rows: &[Row]) -> Result<Page, ApiError> {
     })
 }
 
-/// A JSON object with more fields behind its own, without parsing it.
+/// A JSON object with more fields appended, without parsing it.
 fn extended(row: &str, fields: &str) -> Result<String, ApiError> {
     let open = row
         .trim_end()
@@ -468,7 +468,7 @@ fn extended(row: &str, fields: &str) -> Result<String, ApiError> {
     Ok(format!("{open},{fields}}}"))
 }
 
-/// The answer to a deletion: what dashboards show, and what was deleted.
+/// The response to a deletion: a message, which dashboards show, and the id of the deleted row.
 fn confirmation(message: &str, id: Uuid) -> Response {
     json_text(json!({ "message": message, "success": true, "id": id }).to_string())
 }

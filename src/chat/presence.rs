@@ -1,4 +1,4 @@
-//! Who is there and who is typing, for clients without a socket.
+//! Presence and typing over REST, for clients without a socket.
 
 use std::time::Duration;
 
@@ -16,12 +16,12 @@ use crate::http::input::{BeaconFields, Parameters, PathId};
 use crate::http::pagination::json_text;
 use crate::http::{ApiError, Caller};
 
-/// People that one request may ask about.
+/// Maximum number of users in one request.
 pub(super) const MAX_USER_IDS: usize = 200;
 
 const LIST: &str = "select r.row::text from chat.presence_rows($1::uuid[], $2::boolean) r";
 
-/// The caller's own.
+/// Reads the caller's own row.
 const GET: &str = "select r.row::text from chat.presence_rows() r";
 
 const SET: &str = "\
@@ -33,7 +33,8 @@ const END: &str = "select chat.end_presence($1::text)::text";
 const TYPE_IN: &str = "\
     select $1::uuid, t.is_shared, t.expires_in_ms, t.others from chat.set_typing($1::uuid, $2::boolean) t";
 
-/// Typing to a person means typing in the conversation with them. Where there is none the function refuses.
+/// Typing to a user means typing in the direct conversation with them. If there is none,
+/// `chat.set_typing` refuses.
 const TYPE_TO: &str = "\
     select c.id, t.is_shared, t.expires_in_ms, t.others \
     from (values ($1::uuid, $2::uuid)) pair (one, other) \
@@ -43,7 +44,7 @@ const TYPE_TO: &str = "\
         and c.participant_2_id = greatest(pair.one, pair.other) \
     cross join lateral chat.set_typing(c.id, $3::boolean) t";
 
-/// No longer typing, to whomever the presence row still says.
+/// Stops typing to the user that the caller's presence row names.
 const STOP_TYPING: &str = "\
     select c.id, t.is_shared, t.expires_in_ms, t.others \
     from public.user_presence p \
@@ -54,7 +55,7 @@ const STOP_TYPING: &str = "\
     cross join lateral chat.set_typing(c.id, false) t \
     where p.user_id = $1::uuid";
 
-/// `GET /presence`: of the people named, of everybody the caller may see, or their own.
+/// `GET /presence`: the named users, all users visible to the caller, or only the caller.
 pub(super) async fn list_presence(
     caller: Caller,
     State(db): State<Db>,
@@ -76,7 +77,7 @@ pub(super) async fn list_presence(
     Ok(whole_list(&rows)?.respond(&uri, &parameters))
 }
 
-/// `POST` and `PUT /presence`: what a device reports, or what its owner chooses.
+/// `POST` and `PUT /presence`: a report by a device, or a choice by its owner.
 pub(super) async fn set_presence(
     writer: Writer,
     BeaconFields(fields): BeaconFields,
@@ -85,7 +86,7 @@ pub(super) async fn set_presence(
     let status_text = fields.text("status_text")?;
     let clear =
         fields.is_null("status_text") || status_text.is_some_and(|text| text.trim().is_empty());
-    // An end that is null and said so: the caller means a choice, of no end or taken back.
+    // An explicit null as the end means a chosen status without an end, or its removal.
     let is_manual = fields
         .flag("is_manual")?
         .or(fields.is_null("manual_until").then_some(true));
@@ -135,7 +136,7 @@ pub(super) async fn set_conversation_typing(
     type_in(&writer, &typing, id, is_typing).await
 }
 
-/// `POST` and `PUT /presence/typing`: in a conversation, to a person, or no longer.
+/// `POST` and `PUT /presence/typing`: typing in a conversation, to a user, or no longer.
 pub(super) async fn set_typing(
     writer: Writer,
     State(typing): State<Typing>,
@@ -166,7 +167,7 @@ pub(super) async fn set_typing(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Names under which clients name whom they type to.
+/// Field names for the user that the caller is typing to.
 const TYPING_TO: [&str; 3] = ["typing_to", "typing_to_user_id", "is_typing_to"];
 
 async fn type_in(
@@ -182,8 +183,9 @@ async fn type_in(
     change_typing(writer, typing, type_in, is_typing).await
 }
 
-/// Lets the database decide who may know, and tells them. Its rows are of conversations, whether it is shared there,
-/// for how many milliseconds it holds, and who else is a member.
+/// Lets the database decide who may see the typing, and sends it. Each row contains the
+/// conversation, whether typing is shared there, for how many milliseconds it is valid, and the
+/// other members.
 async fn change_typing(
     writer: &Writer,
     typing: &Typing,
@@ -208,7 +210,7 @@ async fn change_typing(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Makes a change that has nothing to answer.
+/// Makes a change and responds without a body.
 async fn changed(writer: &Writer, change: Query<'_>) -> Result<StatusCode, ApiError> {
     writer.change(&[change]).await?;
     Ok(StatusCode::NO_CONTENT)

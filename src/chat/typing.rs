@@ -1,8 +1,10 @@
-//! Who is typing where, told to the others on the topic of the conversation and on their own topics (chat API 1.2, 2.7).
+//! Sends typing indicators to the other members of a conversation, on the topic of the conversation
+//! and on their own topics (chat API 1.2, 2.7).
 //!
-//! Nothing is stored: what is kept here outlives nobody's typing by more than seconds. Others are told of a start
-//! at most every [`MIN_INTERVAL`], of an end always: when the person says so, sends a message, or is not heard of
-//! any more.
+//! Nothing is stored in the database. An entry in memory outlives the typing by at most a few
+//! seconds. Starts are sent at most once per [`MIN_INTERVAL`]; this limit does not apply to ends.
+//! Typing ends when the client reports its end, when the user sends a message, or when the client
+//! no longer repeats the start.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,14 +19,15 @@ use super::topics;
 use crate::bus::broadcasts::{Broadcasts, ServerBroadcast};
 use crate::shutdown::Tasks;
 
-/// How often the others are told at most that somebody goes on typing. Clients repeat themselves every three
-/// seconds.
+/// The minimum interval between two starts that are sent for a user who keeps typing. Clients
+/// repeat a start every three seconds.
 const MIN_INTERVAL: Duration = Duration::from_secs(2);
 
-/// How late an end may be noticed. Clients forget a start by themselves after its `expires_in_ms`.
+/// How late an expired start may be noticed. Clients expire a start themselves after its
+/// `expires_in_ms`.
 const TICK: Duration = Duration::from_millis(200);
 
-/// Everybody who types. Cheap to clone.
+/// The users who are typing. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(super) struct Typing {
     inner: Arc<Inner>,
@@ -33,16 +36,17 @@ pub(super) struct Typing {
 #[derive(Debug)]
 struct Inner {
     broadcasts: Broadcasts,
-    /// A plain mutex: held to change one entry, or to look through all of them. Bounded by the requests of the
-    /// last seconds, each of which asked the database.
+    /// A standard mutex, held to change one entry or to scan all of them. Bounded by the requests
+    /// of the last few seconds, each of which queried the database.
     typists: Mutex<HashMap<Typist, State>>,
     news: Notify,
 }
 
-/// Who may know besides those on the conversation's topic: its other members, as the database named them.
+/// The other members of the conversation, as the database returned them. They may receive the
+/// indicator even if they are not on the conversation's topic.
 pub(super) type Others = Arc<[Uuid]>;
 
-/// Somebody in a conversation.
+/// A user in a conversation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Typist {
     conversation: Uuid,
@@ -51,12 +55,12 @@ struct Typist {
 
 #[derive(Clone, Debug)]
 struct State {
-    /// They type until then; `None`: they have stopped, which is remembered as long as a new start would
-    /// come too soon.
+    /// When the typing expires. `None` if it has ended; the entry then remains until a new start
+    /// may be sent.
     until: Option<Instant>,
-    /// When the others were told of a start.
+    /// When the last start was sent.
     told_at: Instant,
-    /// Whether the others are to be told of a start as soon as that is not too soon.
+    /// Whether a start must be sent as soon as [`MIN_INTERVAL`] has passed.
     is_owed: bool,
     expires_in: Duration,
     others: Others,
@@ -73,7 +77,7 @@ impl Typing {
         }
     }
 
-    /// Somebody says that they type, which the database allows them to be seen doing.
+    /// Records that a user is typing. The database has decided that the others may see it.
     pub(super) fn started(
         &self,
         conversation: Uuid,
@@ -93,7 +97,7 @@ impl Typing {
         let until = Some(now + expires_in);
         let is_told = if let Some(state) = typists.get_mut(&typist) {
             let is_due = now >= state.told_at + MIN_INTERVAL;
-            // A start after an end is news, a repetition is not.
+            // A start soon after an end is sent later. A repetition need not be sent.
             state.is_owed = !is_due && (state.is_owed || state.until.is_none());
             if is_due {
                 state.told_at = now;
@@ -120,18 +124,18 @@ impl Typing {
         self.inner.news.notify_one();
     }
 
-    /// Somebody says that they have stopped, which they may be seen doing.
+    /// Records that a user stopped typing. The database has decided that the others may see it.
     pub(super) fn stopped(&self, conversation: Uuid, person: Uuid, others: &Others) {
         let typist = Typist {
             conversation,
             person,
         };
         self.forget(typist);
-        // Told whether or not a start is remembered: it may have been told by another process.
+        // Sent even if no start is recorded, because another process may have sent the start.
         self.tell(typist, others, None);
     }
 
-    /// Somebody has stopped typing wherever they were.
+    /// Records that a user stopped typing in all conversations.
     pub(super) fn stopped_everywhere(&self, person: Uuid) {
         let typists: Vec<_> = self
             .lock()
@@ -144,7 +148,7 @@ impl Typing {
         }
     }
 
-    /// A message of somebody is there: they have stopped typing it.
+    /// Records that a user sent a message, which ends their typing.
     pub(super) fn sent(&self, conversation: Uuid, person: Uuid) {
         let typist = Typist {
             conversation,
@@ -155,7 +159,7 @@ impl Typing {
         }
     }
 
-    /// Tells of ends that nobody speaks of, until the server stops.
+    /// Sends delayed starts, and ends for expired starts, until the server stops.
     pub(super) async fn run(self, tasks: Tasks) {
         let keeping = async {
             loop {
@@ -174,7 +178,7 @@ impl Typing {
         }
     }
 
-    /// What is to be told now, and is told by this: starts with the time until they expire, and ends.
+    /// Takes what must be sent now: starts with the time until they expire, and ends with `None`.
     fn due(&self, now: Instant) -> Vec<(Typist, Others, Option<Duration>)> {
         let mut due = Vec::new();
         self.lock().retain(|typist, state| {
@@ -182,7 +186,7 @@ impl Typing {
             match state.until {
                 Some(until) if until <= now => {
                     state.until = None;
-                    // Of a start that nobody was told of nobody is told the end.
+                    // The end is sent only if the start was sent.
                     if !std::mem::take(&mut state.is_owed) {
                         due.push((*typist, Arc::clone(&state.others), None));
                     }
@@ -199,7 +203,7 @@ impl Typing {
         due
     }
 
-    /// Forgets that somebody types. Returns the others if they were told that.
+    /// Ends a user's typing. Returns the others if the start was sent to them.
     fn forget(&self, typist: Typist) -> Option<Others> {
         let mut typists = self.lock();
         let state = typists.get_mut(&typist)?;
@@ -208,7 +212,7 @@ impl Typing {
         was_told.then(|| Arc::clone(&state.others))
     }
 
-    /// The topics on which somebody listens.
+    /// The topics that have subscribers.
     fn audience(&self, typist: Typist, others: &Others) -> impl Iterator<Item = String> {
         let conversation = topics::of_conversation(typist.conversation);
         let devices = others.iter().map(|person| topics::of_person(*person));
@@ -223,7 +227,7 @@ impl Typing {
             return;
         }
         let expires_in_ms = start.map_or(0, |expires_in| expires_in.as_millis());
-        // Written once, whatever the number of topics.
+        // Serialized once for all topics.
         let payload: Arc<str> = json!({
             "conversation_id": typist.conversation,
             "user_id": typist.person,
@@ -267,7 +271,7 @@ mod tests {
         Arc::new([])
     }
 
-    /// Only Ben has a device, and nobody looks at the conversation.
+    /// Only Ben has a device, and the conversation's topic has no subscribers.
     #[derive(Debug)]
     struct BensDevice;
 
@@ -305,7 +309,7 @@ mod tests {
         (Typing::new(bus.broadcasts().clone()), broadcasts)
     }
 
-    /// What was told meanwhile: `+` for a start, `-` for an end.
+    /// The indicators sent since the last call: `+` for a start, `-` for an end.
     fn told(listener: &mut BroadcastListener) -> String {
         let mut told = String::new();
         while let Some(broadcast) = listener.try_next() {
@@ -315,7 +319,7 @@ mod tests {
         told
     }
 
-    /// Time passes, a tick at a time.
+    /// Lets time pass, one tick at a time.
     fn pass(typing: &Typing, now: &mut Instant, time: Duration) {
         let end = *now + time;
         while *now < end {
@@ -327,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn starts_are_told_every_two_seconds_and_the_end_when_it_is_not_renewed() {
+    fn starts_are_sent_every_two_seconds_and_the_end_when_they_expire() {
         let (typing, mut listener) = start();
         let mut now = Instant::now();
         for _ in 0..10 {
@@ -341,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn an_end_always_passes_and_a_start_after_it_waits() {
+    fn an_end_is_sent_at_once_and_the_next_start_waits() {
         let (typing, mut listener) = start();
         let mut now = Instant::now();
         typing.started(PLACE, ANA, &nobody(), EXPIRES_IN, now);
@@ -355,7 +359,7 @@ mod tests {
         assert_eq!(told(&mut listener), "-");
         typing.started(PLACE, ANA, &nobody(), EXPIRES_IN, now);
         typing.sent(PLACE, ANA);
-        assert_eq!(told(&mut listener), "", "of neither was anybody told");
+        assert_eq!(told(&mut listener), "", "neither was sent");
         typing.started(PLACE, ANA, &nobody(), EXPIRES_IN, now);
         typing.stopped_everywhere(ANA);
         typing.stopped_everywhere(ANA);
@@ -366,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn devices_of_the_others_are_told_wherever_they_look() {
+    fn devices_of_other_members_receive_indicators_on_their_own_topics() {
         let (typing, mut listener) = start_before(BensDevice);
         let mut now = Instant::now();
         let others: Others = Arc::new([BEN, ZOE]);
@@ -381,11 +385,11 @@ mod tests {
         pass(&typing, &mut now, MIN_INTERVAL);
         typing.started(PLACE, ANA, &others, EXPIRES_IN, now);
         pass(&typing, &mut now, EXPIRES_IN);
-        assert_eq!(told().len(), 2, "and so does silence");
+        assert_eq!(told().len(), 2, "and so does expiry");
         typing.started(PLACE, ANA, &others, EXPIRES_IN, now);
         typing.stopped_everywhere(ANA);
-        assert_eq!(told().len(), 2, "and the person, without saying where");
+        assert_eq!(told().len(), 2, "and so does an end without a conversation");
         typing.started(PLACE, ANA, &nobody(), EXPIRES_IN, now);
-        assert!(told().is_empty(), "nobody is left who listens");
+        assert!(told().is_empty(), "no subscriber is left");
     }
 }

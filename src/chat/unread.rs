@@ -1,7 +1,7 @@
-//! Unread totals, told to the devices of those whose totals may have changed (chat API 2.7).
+//! Sends unread totals to the devices of users whose totals may have changed (chat API 2.7).
 //!
-//! Whoever is marked is asked about together with all others of the same moment, one question for
-//! many people, and only if one of their devices listens.
+//! Changes gather for a moment, and one query reads the totals of many users. Only users with a
+//! subscribed device are queried.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,24 +20,24 @@ use crate::bus::broadcasts::{Broadcasts, ServerBroadcast};
 use crate::db::{Db, DbError, Query, Snapshot};
 use crate::shutdown::Tasks;
 
-/// How long changes gather before the database is asked: a badge is told within 100 ms, and a burst of messages
-/// asks once.
+/// How long changes gather before the query. A device receives a new total within 100 ms, and a
+/// burst of messages causes one query.
 const GATHERING: Duration = Duration::from_millis(50);
 
-/// People that one question is about.
+/// Users per query.
 const PEOPLE_PER_QUESTION: usize = 1_000;
 
-/// The pause after a question that was not answered.
+/// The pause after a failed query.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// How long an answer waits for a commit that the log has shown and the database does not. One that never
-/// comes is of another history of the database.
+/// How long a change waits for its commit, which the WAL has shown, to become visible. A commit
+/// that never becomes visible belongs to another history of the database.
 const COMMIT_PATIENCE: Duration = Duration::from_secs(10);
 
 const TOTALS: &str = "\
     select t.user_id, t.total, t.conversations, t.mentions from chat.unread_totals($1::uuid[]) t";
 
-/// Whose totals may have changed. Cheap to clone.
+/// The users whose totals may have changed. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(super) struct Unread {
     inner: Arc<Inner>,
@@ -46,15 +46,16 @@ pub(super) struct Unread {
 #[derive(Debug)]
 struct Inner {
     broadcasts: Broadcasts,
-    /// A plain mutex: held to mark somebody, or to take all marks. Bounded by the topics with members.
+    /// A standard mutex, held only to mark users or to take all marks. Bounded by the topics with
+    /// subscribers.
     marks: Mutex<HashMap<Uuid, Mark>>,
     news: Notify,
 }
 
-/// Why somebody's totals are asked for.
+/// Why a user's totals must be read.
 #[derive(Clone, Debug)]
 struct Mark {
-    /// The transactions that changed something, which the answer must have seen.
+    /// The transactions that changed something. The snapshot of the query must see all of them.
     xids: Vec<u32>,
     since: Instant,
 }
@@ -70,7 +71,7 @@ impl Unread {
         }
     }
 
-    /// A transaction changed something that counts for this person.
+    /// Records that a transaction changed something that counts for this user.
     pub(super) fn changed(&self, person: Uuid, xid: u32) {
         if !self
             .inner
@@ -81,7 +82,7 @@ impl Unread {
         }
         let mut marks = self.lock();
         let mark = marks.entry(person).or_insert_with(Mark::new);
-        // A transaction changes many rows of one person, or one.
+        // A transaction that changes several rows of a user is recorded once.
         if mark.xids.last() != Some(&xid) {
             mark.xids.push(xid);
         }
@@ -89,7 +90,7 @@ impl Unread {
         self.inner.news.notify_one();
     }
 
-    /// Something may have been missed: whoever listens is told.
+    /// Marks all users with a subscribed device, because changes may have been missed.
     pub(super) fn everybody(&self) {
         let names = self.inner.broadcasts.topics(topics::PERSON);
         let mut marks = self.lock();
@@ -100,7 +101,7 @@ impl Unread {
         self.inner.news.notify_one();
     }
 
-    /// Asks and tells until the server stops.
+    /// Reads and sends totals until the server stops.
     pub(super) async fn run(self, db: Db, tasks: Tasks) {
         let telling = async {
             loop {
@@ -118,7 +119,7 @@ impl Unread {
                 let mut is_failing = false;
                 for marks in marks.chunks(PEOPLE_PER_QUESTION) {
                     if let Err(error) = self.tell(&db, marks).await {
-                        tracing::debug!(%error, "unread totals could not be read");
+                        tracing::debug!(%error, "cannot read unread totals; retrying");
                         self.put_back(marks);
                         is_failing = true;
                     }
@@ -139,7 +140,8 @@ impl Unread {
         let answers = db
             .run_as(
                 &Claims::of_service(),
-                // The snapshot first: if it is older than the totals, they are only read again.
+                // The snapshot comes first. If it is older than the totals, they are only read
+                // again.
                 &[
                     Query {
                         sql: Snapshot::CURRENT,
@@ -154,7 +156,7 @@ impl Unread {
             .await?;
         let [snapshot, totals] = answers.as_slice() else {
             return Err(DbError::Unexpected(
-                "two questions have not two answers".into(),
+                "two queries did not return two results".into(),
             ));
         };
         let snapshot = Snapshot::read(snapshot)?;
@@ -187,7 +189,7 @@ impl Unread {
         Ok(())
     }
 
-    /// Marks again, beside what was marked meanwhile.
+    /// Adds marks back and merges them with newer ones.
     fn put_back(&self, marks: &[(Uuid, Mark)]) {
         let mut kept = self.lock();
         for (person, mark) in marks {

@@ -4,12 +4,12 @@ use serde_json::{Map, Value};
 
 use super::secret::MASK;
 
-/// The minimum length of a secret that signs tokens, in bytes: the size of the hash of HS256 (RFC 7518,
-/// section 3.2). A shorter secret can be guessed from a single token.
+/// The minimum length of a secret that signs tokens, in bytes: the size of the hash of HS256 (RFC
+/// 7518, section 3.2). A shorter secret can be guessed from a single token.
 pub(super) const MIN_SECRET_BYTES: usize = 32;
 
-/// Public members of a key (RFC 7517, section 4; RFC 7518, section 6; RFC 8037, section 2). All other
-/// members are masked, so that a private member with an unknown name is masked too.
+/// Public members of a key (RFC 7517, section 4; RFC 7518, section 6; RFC 8037, section 2). All
+/// other members are masked, so that a private member with an unknown name is masked too.
 const PUBLIC: [&str; 14] = [
     "kty", "use", "key_ops", "alg", "kid", "x5u", "x5c", "x5t", "x5t#S256", "n", "e", "crv", "x",
     "y",

@@ -13,8 +13,8 @@ const MAX_NO_CHANNEL_MS: u64 = 7 * 24 * 3_600 * 1_000;
 /// The highest configurable memory limit in bytes: 1 TiB.
 const MAX_MEMORY: usize = 1 << 40;
 
-/// Factor by which the memory of an incoming frame can exceed its size, because its buffer doubles as
-/// it grows.
+/// Factor by which the memory of an incoming frame can exceed its size, because its buffer doubles
+/// as it grows.
 const FRAME_GROWTH: usize = 2;
 
 /// The highest configurable rate; no machine reaches it.

@@ -18,8 +18,8 @@ pub struct VisibilityConfig {
     /// Whether a DELETE event under row-level security is delivered with only the primary key if
     /// the old row is unknown, so that nothing can show who could see it.
     pub delete_without_old_row: bool,
-    /// Whether subscribers whose role may not select a table are notified about inserts and updates,
-    /// without the rows.
+    /// Whether subscribers whose role may not select a table are notified about inserts and
+    /// updates, without the rows.
     pub tell_unauthorized: bool,
     /// Tables, as `schema.table`, whose events contain only the primary key of the old row.
     pub tables_without_old_rows: Vec<String>,

@@ -17,8 +17,8 @@ pub struct Person {
     pub description: &'static str,
 }
 
-/// The password of every account at the development sign-in. It protects nothing: whoever reaches a
-/// development server may be anyone there.
+/// The password of every account at the development sign-in. It protects nothing: a client that
+/// reaches a development server may sign in as any user.
 pub const PASSWORD: &str = "rapport-dev";
 
 /// All users, in the order of `sql/dev/people.sql`.

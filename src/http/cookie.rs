@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stranger_does_not_choose_how_many_sessions_are_tried() {
+    fn the_number_of_sessions_that_are_tried_is_limited() {
         let good = encoded(r#"{"access_token":"good"}"#);
         for (broken, expected) in [
             (MAX_SESSIONS - 1, Some("good")),

@@ -20,7 +20,7 @@ use super::openapi::schema::text;
 use super::openapi::{ApiRouter, Operation, input};
 use crate::error_code::ErrorCode;
 
-/// Where the page is found. The slash makes relative addresses in the page work.
+/// The path of the page. The slash makes relative addresses in the page work.
 const BASE: &str = "/demo/";
 
 /// The file for the folder itself.
@@ -53,7 +53,7 @@ pub fn embedded() -> Files {
     EMBEDDED
 }
 
-/// The page made of these files. Without files there is no route.
+/// The page made of these files. Without files, the router is empty.
 pub fn routes<S: Clone + Send + Sync + 'static>(files: Files) -> ApiRouter<S> {
     if files.is_empty() {
         return ApiRouter::new();
@@ -177,7 +177,7 @@ fn has_hash(path: &str) -> bool {
     let name = path.rsplit('/').next().unwrap_or(path);
     let stem = name.split('.').next().unwrap_or(name).as_bytes();
     let is_letter = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
-    // The hash may contain the separator, so its length tells where it begins.
+    // The hash may contain the separator, so its start follows from its length.
     stem.split_last_chunk::<8>().is_some_and(|(name, hash)| {
         name.len() > 1
             && name.ends_with(b"-")
@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_not_in_the_folder_is_not_found() {
+    async fn a_file_that_is_not_in_the_folder_is_not_found() {
         for path in [
             "/demo/index.html.gz",
             "/demo/assets/",
@@ -294,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hash_is_told_from_a_word() {
+    fn a_hash_is_distinguished_from_a_word() {
         for (path, expected) in [
             ("assets/index-Ab3_-d9Z.js", true),
             ("assets/index-Ab3_-d9Z.js.map", true),

@@ -32,7 +32,7 @@ struct Scrape {
     token_hash: Option<[u8; 32]>,
 }
 
-/// The route on the public listener. Without a token there is no route, because metrics reveal how
+/// The route on the public listener. It exists only if a token is set, because metrics reveal how
 /// busy the service is.
 pub fn routes(
     metrics: Arc<Metrics>,

@@ -1,7 +1,7 @@
 //! What all HTTP routes share: errors, callers, input, pagination, headers.
 //!
-//! This module knows no feature. [`finish`] wraps the complete router once; [`origin::Origins`]
-//! decides which web pages may use it.
+//! This module depends on no feature. [`finish`] wraps the complete router once;
+//! [`origin::Origins`] decides which web pages may use it.
 
 pub mod admission;
 pub mod budget;

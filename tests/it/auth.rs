@@ -1,4 +1,4 @@
-//! Who gets in: tokens, cookies, keys, forged requests.
+//! Authentication: tokens, cookies, keys and forged requests.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -31,7 +31,7 @@ async fn ask(server: &ChatServer, change: impl FnOnce(RequestBuilder) -> Request
 }
 
 #[tokio::test]
-async fn only_a_good_token_of_a_person_gets_in() {
+async fn only_a_valid_user_token_is_accepted() {
     let server = ChatServer::start().await;
     let with = async |token: String| ask(&server, |request| request.bearer_auth(token)).await;
     assert_eq!(with(user_token(Ana.id())).await.status, 200);
@@ -97,7 +97,7 @@ async fn only_a_good_token_of_a_person_gets_in() {
 }
 
 #[tokio::test]
-async fn the_issuer_binds_when_configured_and_both_secrets_count() {
+async fn a_configured_issuer_is_required_and_both_secrets_are_accepted() {
     let next = "the next secret, long enough for an HS256 signature";
     let settings = [
         ("RAPPORT_AUTH_ISSUER", "https://a.example/auth/v1"),
@@ -136,7 +136,7 @@ async fn sessions_are_read_from_cookies() {
         .await
         .assert_refused(401, "unauthorized");
 
-    // A token wins over a cookie; an opaque key is none.
+    // A token takes precedence over a cookie. An opaque key is not a token.
     let bens = format!("sb-abc-auth-token={}", session(&user_token(Ben.id())));
     let presence = |token: String| {
         let request = server
@@ -160,7 +160,7 @@ async fn sessions_are_read_from_cookies() {
 }
 
 #[tokio::test]
-async fn a_write_by_cookie_must_come_from_a_known_page() {
+async fn a_write_with_a_cookie_must_come_from_an_allowed_page() {
     let server =
         ChatServer::start_with(&[("RAPPORT_SERVER_ALLOWED_ORIGINS", "https://app.example")]).await;
     let cookie = format!("sb-abc-auth-token={}", session(&user_token(Ana.id())));
@@ -207,7 +207,7 @@ async fn a_write_by_cookie_must_come_from_a_known_page() {
 }
 
 #[tokio::test]
-async fn another_projects_key_is_refused_when_ours_is_known() {
+async fn the_key_of_another_project_is_refused_if_a_key_is_configured() {
     let server = ChatServer::start_with(&[("SUPABASE_ANON_KEY", "sb_publishable_ours")]).await;
     let with = async |key: String| {
         ask(&server, |request| {
@@ -240,7 +240,7 @@ async fn another_projects_key_is_refused_when_ours_is_known() {
 }
 
 #[tokio::test]
-async fn somebody_whom_the_application_does_not_know_sees_nothing() {
+async fn a_user_unknown_to_the_application_sees_nothing() {
     let server = ChatServer::start().await;
     let stranger = ask(&server, |request| {
         request.bearer_auth(user_token(Uuid::new_v4()))
@@ -253,7 +253,7 @@ async fn somebody_whom_the_application_does_not_know_sees_nothing() {
 }
 
 #[tokio::test]
-async fn sessions_may_be_looked_for_under_configured_names_alone() {
+async fn sessions_are_read_only_from_the_configured_cookie_names() {
     let server = ChatServer::start_with(&[("RAPPORT_AUTH_COOKIE_NAMES", "mine,other")]).await;
     let session = session(&user_token(Ana.id()));
     for (name, status) in [("mine", 200), ("other", 200), ("sb-abc-auth-token", 401)] {

@@ -24,7 +24,7 @@ fn defaults() -> BTreeMap<String, String> {
     settings("config/default.toml")
 }
 
-/// The same for any file of settings.
+/// The same for any settings file.
 fn settings(path: &str) -> BTreeMap<String, String> {
     let mut found = BTreeMap::new();
     let mut section = String::new();
@@ -57,7 +57,7 @@ fn rows(document: &str) -> Vec<Vec<String>> {
         .collect()
 }
 
-/// Compares two lists entry by entry, so that a failure names what is missing and nothing else.
+/// Compares two lists entry by entry, so that a failure names only what is missing.
 fn assert_same(
     left: &BTreeMap<String, String>,
     right: &BTreeMap<String, String>,
@@ -216,7 +216,7 @@ fn declared(exposition: &str) -> BTreeMap<String, String> {
 #[test]
 fn the_documentation_lists_every_metric() {
     let metrics = Metrics::new();
-    // What has labels is printed once something was counted.
+    // A metric with labels is printed only after it has counted something.
     metrics.realtime.dropped(DropReason::Malformed);
     metrics.realtime.limited(Limit::Sockets);
     let held = HeldLabels { held: Held::Frames };

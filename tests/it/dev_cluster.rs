@@ -47,7 +47,7 @@ async fn a_database_with_a_slot_in_use_is_dropped() {
         .batch_execute("create publication everything for all tables")
         .await
         .unwrap();
-    // A transaction of its own: one that has written cannot make a slot.
+    // A separate transaction: one that has written cannot create a slot.
     setup
         .batch_execute("select pg_create_logical_replication_slot('in_use', 'pgoutput')")
         .await
@@ -103,8 +103,8 @@ async fn a_restart_keeps_the_port_and_cuts_the_sessions() {
 }
 
 #[tokio::test]
-async fn a_kept_directory_is_one_process_at_a_time_and_survives_a_stop() {
-    // Below a directory that the server's user can enter.
+async fn a_kept_directory_is_locked_by_one_process_and_survives_a_stop() {
+    // Inside a directory that the server's user can enter.
     let parent = tempfile::Builder::new()
         .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o755))
         .tempdir()
@@ -136,7 +136,7 @@ async fn a_kept_directory_is_one_process_at_a_time_and_survives_a_stop() {
 }
 
 #[tokio::test]
-async fn a_wrong_setting_is_reported_with_the_servers_own_words() {
+async fn an_invalid_setting_is_reported_with_the_message_of_the_server() {
     let parent = tempfile::Builder::new()
         .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o755))
         .tempdir()

@@ -1,5 +1,5 @@
-//! The sign-in of `rapport dev`, in the shapes of Supabase Auth. `tests/compat/auth.test.mjs` drives it
-//! with the official client.
+//! The sign-in of `rapport dev`, which has the interface of Supabase Auth.
+//! `tests/compat/auth.test.mjs` tests it with the official client.
 
 use std::collections::BTreeMap;
 
@@ -17,7 +17,7 @@ use crate::support::chat_server::Person::Ana;
 use crate::support::database::TestDatabase;
 use crate::support::process::Process;
 
-/// A server as `rapport dev` runs it, over a database of its own.
+/// A server as `rapport dev` runs it, with its own database.
 struct DevServer {
     origin: String,
     keys: Keys,
@@ -74,7 +74,7 @@ impl DevServer {
         answer(self.client.get(self.address(path)).bearer_auth(token)).await
     }
 
-    /// A new session of Ana's.
+    /// Signs Ana in and returns the new session.
     async fn sign_in(&self) -> Value {
         let body = json!({
             "email": "Ana@example.com", "password": PASSWORD, "gotrue_meta_security": {},
@@ -121,7 +121,7 @@ fn assert_refused((status, body): &(StatusCode, Value), expected: u16, code: &st
 }
 
 #[tokio::test]
-async fn a_session_is_the_persons_everywhere() {
+async fn a_session_identifies_its_user_on_all_routes() {
     let server = DevServer::start().await;
     let session = server.sign_in().await;
     assert_eq!(session["token_type"], "bearer");
@@ -146,7 +146,7 @@ async fn a_session_is_the_persons_everywhere() {
 }
 
 #[tokio::test]
-async fn wrong_credentials_and_requests_are_told_as_clients_know_it() {
+async fn wrong_credentials_and_requests_get_the_error_codes_of_supabase_auth() {
     let server = DevServer::start().await;
     let password = "/auth/v1/token?grant_type=password";
     for (path, body, code) in [
@@ -224,7 +224,7 @@ async fn a_refresh_replaces_the_token_and_an_old_one_ends_the_session() {
 }
 
 #[tokio::test]
-async fn a_lifetime_is_of_the_session() {
+async fn a_token_lifetime_belongs_to_the_session() {
     let server = DevServer::start().await;
     let body = json!({ "email": "ana@example.com", "password": PASSWORD });
     let path = "/auth/v1/token?grant_type=password&expires_in=5";
@@ -239,7 +239,7 @@ async fn a_lifetime_is_of_the_session() {
 }
 
 #[tokio::test]
-async fn who_signed_out_refreshes_no_more() {
+async fn a_signed_out_session_cannot_be_refreshed() {
     let server = DevServer::start().await;
     for (scope, ends) in [
         ("", [true, true]),
@@ -270,7 +270,7 @@ async fn who_signed_out_refreshes_no_more() {
 }
 
 #[tokio::test]
-async fn a_page_learns_who_can_sign_in() {
+async fn a_page_can_list_the_users_who_can_sign_in() {
     let server = DevServer::start().await;
     let request = server.client.get(server.address("/dev/people"));
     let (status, found) = answer(request.header("origin", "http://localhost:5173")).await;
@@ -290,7 +290,7 @@ async fn a_page_learns_who_can_sign_in() {
 }
 
 #[tokio::test]
-async fn pages_of_this_machine_may_sign_in() {
+async fn pages_on_this_machine_may_sign_in() {
     let server = DevServer::start().await;
     let address = server.address("/auth/v1/token?grant_type=password");
     for (origin, expected) in [
@@ -321,7 +321,7 @@ async fn pages_of_this_machine_may_sign_in() {
 }
 
 #[tokio::test]
-async fn a_server_beside_a_real_database_signs_nobody_in() {
+async fn a_server_with_a_real_database_has_no_development_sign_in() {
     let database = TestDatabase::new().await;
     let owner = database.connect().await;
     demonstration::allow_sign_in(&owner).await.unwrap();

@@ -1,5 +1,5 @@
-//! The whole server while its connections to PostgreSQL die: every row reaches the subscribers who may see it exactly
-//! once, in commit order.
+//! Kills the connections of the whole server to PostgreSQL. Every row still reaches the subscribers
+//! who may see it exactly once, in commit order.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,34 +19,36 @@ use crate::support::eventually::eventually;
 use crate::support::socket::{PhoenixSocket, Version};
 use crate::support::token::{JWT_SECRET, user_token};
 
-/// Rows in a transaction of many.
+/// Rows in a large transaction.
 const LARGE_TRANSACTION: i64 = 1_500;
 
-/// Bytes of a body, which goes through the log and which nobody may select: a large transaction is several times what
-/// the buffers between walsender and server hold, so that a connection can die in the middle of one.
+/// Bytes of `body`, which the WAL contains and which clients may not select. A large transaction is
+/// several times the size of the buffers between walsender and server, so that a connection can die
+/// in the middle of one.
 const BODY_BYTES: i32 = 20_000;
 
-/// Transactions of one row between two large ones.
+/// Small transactions, of one row each, between two large ones.
 const SMALL_TRANSACTIONS: i64 = 60;
 
-/// Rounds of a large transaction and small ones: more than 10,000 rows.
+/// Minimum number of rounds of a large transaction and small ones: more than 10,000 rows.
 const ROUNDS: usize = 7;
 
-/// Rounds at most. On a busy machine the walsender may be done with a large transaction before it
-/// is killed; such a round does not count among [`KILLS_INSIDE`] and is followed by another one.
+/// Maximum number of rounds. On a busy machine the walsender may have sent a large transaction
+/// before it is killed. Such a round does not count among [`KILLS_INSIDE`] and is followed by
+/// another one.
 const MAX_ROUNDS: usize = 30;
 
-/// Walsenders to be killed at least, and of them in the middle of a transaction.
+/// Minimum numbers of killed walsenders: in total, and in the middle of a transaction.
 const KILLS: usize = 10;
 const KILLS_INSIDE: usize = 3;
 
-/// A subscriber's view: the numbers of the rows that came, in the order in which they came.
+/// A subscriber's view: the numbers of the received rows, in the order of their arrival.
 struct Subscriber {
     received: watch::Receiver<Vec<i64>>,
 }
 
 impl Subscriber {
-    /// Joins as `person` and goes on reading in a task of its own.
+    /// Joins as `person` and continues to read in a separate task.
     async fn join(app: &App, person: Uuid, version: Version, tasks: &Tasks) -> Self {
         let token = user_token(person);
         let mut socket = PhoenixSocket::connect(app.local_address(), &token, version).await;
@@ -69,7 +71,7 @@ impl Subscriber {
         Self { received }
     }
 
-    /// Waits until the row came.
+    /// Waits until the row arrives.
     async fn wait_for(&self, row: i64) {
         let mut received = self.received.clone();
         let seen = received.wait_for(|rows| rows.iter().rev().any(|seen| *seen == row));
@@ -77,11 +79,11 @@ impl Subscriber {
         let seen = tokio::time::timeout(patience, seen)
             .await
             .map(|rows| rows.map(|_| ()));
-        assert!(matches!(seen, Ok(Ok(()))), "row {row} did not come");
+        assert!(matches!(seen, Ok(Ok(()))), "row {row} did not arrive");
     }
 }
 
-/// The writer: one connection at a time, so that the rows' numbers are their commit order.
+/// The writer. It has one connection at a time, so the numbers of the rows are their commit order.
 struct Writer {
     url: String,
     client: Client,
@@ -90,8 +92,8 @@ struct Writer {
 }
 
 impl Writer {
-    /// Commits `count` rows in one transaction. Every third row is the first person's, every third the second's, and
-    /// the others are both's.
+    /// Commits `count` rows in one transaction. One third belongs to the first user, one third to
+    /// the second user, and one third to both.
     async fn commit(&mut self, count: i64) {
         let (first, last) = (self.next, self.next + count - 1);
         self.client
@@ -111,7 +113,7 @@ impl Writer {
         self.client = connect(&self.url).await;
     }
 
-    /// The rows that a person may see, in commit order.
+    /// The rows that a user may see, in commit order.
     fn rows_of(&self, person: i64) -> Vec<i64> {
         (0..self.next)
             .filter(|n| n % 3 == 2 || n % 3 == person)
@@ -119,8 +121,9 @@ impl Writer {
     }
 }
 
-/// Kills the walsender of our slot. Whether it had not sent the last commit yet, so that it died inside. One that has
-/// only just started has no `sent_lsn` yet, and is not the one that was sending.
+/// Kills the walsender of Rapport's slot. Returns whether it died inside a transaction, that is,
+/// before it had sent the last commit. A walsender without a `sent_lsn` has only just started and
+/// is not the one that was sending, so it is left alone.
 async fn kill_walsender(client: &Client) -> bool {
     eventually("the slot is being read", async || {
         let rows = client
@@ -160,7 +163,7 @@ async fn start(cluster: &Cluster, tasks: &Tasks) -> App {
         ("DATABASE_URL", url.as_str()),
         ("SUPABASE_JWT_SECRET", JWT_SECRET),
         ("RAPPORT_SERVER_PORT", "0"),
-        // Small pieces, so that a large transaction is handed over in many.
+        // Small chunks, so that a large transaction is passed on in many of them.
         ("RAPPORT_REPLICATION_CHUNK_MAX_CHANGES", "100"),
         ("RAPPORT_REPLICATION_BACKOFF_MAX_MS", "200"),
     ]
@@ -179,7 +182,7 @@ async fn start(cluster: &Cluster, tasks: &Tasks) -> App {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn rows_come_once_and_in_order_through_killed_walsenders_and_a_restart() {
+async fn rows_arrive_once_and_in_order_despite_killed_walsenders_and_a_restart() {
     let cluster = Arc::new(own_cluster().await);
     let tasks = Tasks::new();
     let app = start(&cluster, &tasks).await;
@@ -203,7 +206,7 @@ async fn rows_come_once_and_in_order_through_killed_walsenders_and_a_restart() {
         }
         let begin = writer.next;
         writer.commit(LARGE_TRANSACTION).await;
-        // A first row of it is at a subscriber, so the walsender has begun to send it.
+        // A subscriber has received a row of it, so the walsender has begun to send it.
         first.wait_for(begin + (3 - begin % 3) % 3).await;
         kills_inside += usize::from(kill_walsender(&writer.client).await);
         for _ in 0..SMALL_TRANSACTIONS / 2 {
@@ -215,7 +218,7 @@ async fn rows_come_once_and_in_order_through_killed_walsenders_and_a_restart() {
             writer.commit(1).await;
         }
         if round == ROUNDS / 2 {
-            // A large transaction is on its way when the whole server goes.
+            // PostgreSQL restarts while a large transaction is being sent.
             writer.commit(LARGE_TRANSACTION).await;
             let restarting = Arc::clone(&cluster);
             let restarted = tokio::task::spawn_blocking(move || restarting.restart()).await;
@@ -229,7 +232,7 @@ async fn rows_come_once_and_in_order_through_killed_walsenders_and_a_restart() {
         "{kills_inside} kills inside a transaction"
     );
 
-    // The last row is both's, and nobody is told of it before everything else.
+    // Both users receive the last row, and only after all earlier rows.
     while writer.next % 3 != 0 {
         writer.commit(1).await;
     }
@@ -237,7 +240,7 @@ async fn rows_come_once_and_in_order_through_killed_walsenders_and_a_restart() {
         subscriber.wait_for(writer.next - 1).await;
         assert!(
             *subscriber.received.borrow() == writer.rows_of(person),
-            "the rows of person {person} came not once each, or not in order"
+            "user {person} did not receive each row once and in order"
         );
     }
     assert!(

@@ -1,4 +1,4 @@
-//! The examples for other programs run against a real server: the script with curl, and the client in Rust.
+//! Runs the examples for other programs against a real server: the curl script and the Rust client.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -15,7 +15,7 @@ use crate::support::process::{run, text};
 use crate::support::token::{anon_key, user_token};
 use crate::support::whole_server::WholeServer;
 
-/// How long a line of the client in Rust may take. Cargo may have to build it first, on a busy machine.
+/// Time limit for a line of the Rust client. Cargo may have to build it first, on a busy machine.
 const BUILD_PATIENCE: Duration = Duration::from_secs(300);
 
 fn file(path: &str) -> String {
@@ -24,7 +24,7 @@ fn file(path: &str) -> String {
 }
 
 #[tokio::test]
-async fn the_script_with_curl_sends_a_message_and_reads_it() {
+async fn the_curl_script_sends_a_message_and_reads_it() {
     let database = TestDatabase::new().await;
     let server = WholeServer::start(database.url(), &[]).await.ready().await;
     let variables = tempfile::NamedTempFile::new().unwrap();
@@ -62,7 +62,7 @@ async fn the_script_with_curl_sends_a_message_and_reads_it() {
     assert_eq!(unread, 0, "the script marks what it has read");
 }
 
-/// The next line, or a failure that shows what the client said instead.
+/// The next line. Panics with the client's error output if there is none.
 async fn next_line(
     lines: &mut Lines<BufReader<ChildStdout>>,
     errors: &mut Lines<BufReader<ChildStderr>>,
@@ -80,13 +80,13 @@ async fn next_line(
 }
 
 #[tokio::test]
-async fn the_client_in_rust_prints_the_messages_of_its_user() {
+async fn the_rust_client_prints_the_messages_of_its_user() {
     let database = TestDatabase::new().await;
     let server = WholeServer::start(database.url(), &[]).await.ready().await;
     let conversation = server.open(Person::Ana, Person::Ben).await;
 
-    // `cargo test --test it` does not build examples, so cargo does it here. After `cargo test` without
-    // a target there is nothing left to build.
+    // `cargo test --test it` does not build examples, so cargo does it here. After `cargo test`
+    // without a target, nothing is left to build.
     let mut client = Command::new(env!("CARGO"))
         .args(["run", "--quiet", "--locked", "--example", "listen"])
         .current_dir(env!("CARGO_MANIFEST_DIR"))
@@ -106,7 +106,7 @@ async fn the_client_in_rust_prints_the_messages_of_its_user() {
         "listening for messages"
     );
 
-    // Ben is not a member of this conversation. If its message came, it would come first.
+    // Ben is not a member of this conversation. If he received its message, it would come first.
     let others = server.open(Person::Ana, Person::Ada).await;
     server.say(Person::Ana, &others, "Hello Ada").await;
     server.say(Person::Ana, &conversation, "Hello Ben").await;

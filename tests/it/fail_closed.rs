@@ -1,7 +1,7 @@
-//! Whatever goes wrong between the pool and a caller's statement, nothing is read or written
-//! in a wrong name, and the next request is well.
+//! If anything fails between the pool and a caller's statement, nothing is read or written under a
+//! wrong identity, and the next request succeeds.
 //!
-//! The login is a superuser's: a statement that ran as the login would do anything.
+//! The login is a superuser, so a statement that ran as the login could do anything.
 
 use std::time::Duration;
 
@@ -18,8 +18,8 @@ use crate::support::chat_server::{Answer, ChatServer, answer};
 use crate::support::database::TestDatabase;
 use crate::support::eventually::eventually;
 
-/// The server behind a proxy, with one connection so that each request meets the state that the
-/// one before it left.
+/// The server behind a proxy. It has one connection, so that each request meets the state that the
+/// previous request left.
 async fn behind_proxy(settings: &[(&str, &str)]) -> (ChatServer, ChaosProxy) {
     let database = TestDatabase::new().await;
     let (proxy, url) = ChaosProxy::before(database.url()).await;
@@ -47,7 +47,7 @@ async fn texts(server: &ChatServer) -> Vec<String> {
     rows.iter().map(|row| row.get(0)).collect()
 }
 
-/// Nothing of the database in it: no row, no text of PostgreSQL's.
+/// Checks that the response contains nothing from the database: no row and no text of PostgreSQL.
 fn assert_tells_nothing(refused: &Answer) {
     assert!(
         refused.status.is_server_error() || refused.status == 403,
@@ -80,7 +80,7 @@ async fn a_transaction_that_does_not_begin_reads_and_writes_nothing() {
         )
     };
 
-    // A verb that the server does not know, and nothing at all, which it does not even mind.
+    // A command that PostgreSQL does not know, and an empty one, which is not even an error.
     for broken in [&b"BEGIX"[..], b"     "] {
         proxy.rewrite(Direction::ToServer, b"BEGIN", broken);
         let before = proxy.rewritten();
@@ -94,7 +94,7 @@ async fn a_transaction_that_does_not_begin_reads_and_writes_nothing() {
         }
         assert!(
             proxy.rewritten() >= before + 4,
-            "the transactions were not spoilt"
+            "the proxy did not rewrite the transactions"
         );
         assert_eq!(texts(&server).await, ["a secret"]);
 
@@ -102,7 +102,7 @@ async fn a_transaction_that_does_not_begin_reads_and_writes_nothing() {
         assert_eq!(
             server.get(Ana, &history).await.rows().len(),
             1,
-            "the next request is well"
+            "the next request succeeds"
         );
     }
     server.say(Ana, &conversation, "stored").await;
@@ -110,7 +110,7 @@ async fn a_transaction_that_does_not_begin_reads_and_writes_nothing() {
 }
 
 #[tokio::test]
-async fn statements_that_are_not_prepared_yet_fail_closed_as_well() {
+async fn unprepared_statements_fail_closed_too() {
     let (server, proxy) = behind_proxy(&[]).await;
     proxy.rewrite(Direction::ToServer, b"BEGIN", b"BEGIX");
     let refused = server
@@ -131,13 +131,13 @@ async fn statements_that_are_not_prepared_yet_fail_closed_as_well() {
 }
 
 #[tokio::test]
-async fn settings_that_do_not_arrive_give_no_rights() {
+async fn lost_settings_grant_no_rights() {
     let (server, proxy) = behind_proxy(&[]).await;
     let conversation = server.open(Ana, Ben).await;
     server.say(Ana, &conversation, "a secret").await;
     let history = format!("/messages?conversation_id={conversation}");
     server.get(Ana, &history).await;
-    // The role's name in the bound parameters: another of the same length that does not exist.
+    // Replaces the role's name in the bound parameters with a missing role of the same length.
     proxy.rewrite(
         Direction::ToServer,
         b"\x0dauthenticated",
@@ -149,7 +149,7 @@ async fn settings_that_do_not_arrive_give_no_rights() {
 }
 
 #[tokio::test]
-async fn a_connection_that_lost_its_parking_gives_nobodys_rights() {
+async fn a_connection_that_is_no_longer_parked_grants_no_rights() {
     let (server, _proxy) = behind_proxy(&[]).await;
     let conversation = server.open(Ana, Ben).await;
     server.say(Ana, &conversation, "a secret").await;
@@ -230,7 +230,7 @@ async fn an_error_leaves_a_clean_connection_and_no_half_transaction() {
 }
 
 #[tokio::test]
-async fn a_request_that_is_given_up_does_not_spoil_the_connection() {
+async fn a_cancelled_request_leaves_a_usable_connection() {
     let (server, _proxy) = behind_proxy(&[]).await;
     let ana = claims("authenticated", Ana.id());
     let lock = server.database.connect().await;
@@ -270,13 +270,13 @@ async fn a_request_that_is_given_up_does_not_spoil_the_connection() {
 }
 
 #[tokio::test]
-async fn the_loser_of_a_deadlock_is_repeated() {
+async fn the_loser_of_a_deadlock_is_retried() {
     let database = TestDatabase::new().await;
     let url = database.url().to_owned();
     let server = ChatServer::start_on(database, &url, &[]).await;
     let client = server.database.connect().await;
-    // A sequence counts attempts that are rolled back, too. The first two meet when each of them
-    // holds a row; a repetition begins when the one that won is through, however long that takes.
+    // A sequence also counts attempts that are rolled back. The first two attempts meet when each
+    // of them holds a row. A retry begins after the winner has committed, however long that takes.
     client
         .batch_execute(
             "create table public.pair (id int primary key, n int not null default 0);
@@ -335,9 +335,9 @@ async fn the_loser_of_a_deadlock_is_repeated() {
     assert_eq!(
         (sum, attempts),
         (4, 3),
-        "each counted twice, one of them at its repetition"
+        "both added twice, one of them in its retry"
     );
-    let deadlocks = eventually("the statistics tell of the deadlock", async || {
+    let deadlocks = eventually("the statistics show the deadlock", async || {
         let row = client
             .query_one(
                 "select deadlocks from pg_stat_database where datname = current_database()",
@@ -352,7 +352,7 @@ async fn the_loser_of_a_deadlock_is_repeated() {
 }
 
 #[tokio::test]
-async fn a_full_pool_is_told_and_passes() {
+async fn a_full_pool_is_reported_and_recovers() {
     let (server, _proxy) = behind_proxy(&[("RAPPORT_DATABASE_POOL_WAIT_MS", "50")]).await;
     server.open(Ana, Ben).await;
     let lock = server.database.connect().await;
@@ -383,11 +383,11 @@ async fn a_full_pool_is_told_and_passes() {
 }
 
 #[tokio::test]
-async fn a_database_that_is_away_is_told_and_comes_back() {
+async fn an_unreachable_database_is_reported_until_it_returns() {
     let (server, proxy) = behind_proxy(&[]).await;
     let conversation = server.open(Ana, Ben).await;
     let reported = async |expected| {
-        eventually("the outage or its end is noticed by asking", async || {
+        eventually("a ping shows the outage or its end", async || {
             let answered = server.db.ping().await.is_ok();
             assert_eq!(server.readiness.report().database_reachable, answered);
             (answered == expected).then_some(())
@@ -424,7 +424,7 @@ async fn a_database_that_is_away_is_told_and_comes_back() {
 }
 
 #[tokio::test]
-async fn a_statement_that_takes_too_long_is_ended() {
+async fn a_statement_that_takes_too_long_is_cancelled() {
     let (server, _proxy) = behind_proxy(&[("RAPPORT_DATABASE_STATEMENT_TIMEOUT_MS", "100")]).await;
     let ana = claims("authenticated", Ana.id());
     let late = tokio::time::timeout(
@@ -437,7 +437,7 @@ async fn a_statement_that_takes_too_long_is_ended() {
 }
 
 #[tokio::test]
-async fn a_login_without_rights_of_its_own_is_enough() {
+async fn a_login_needs_no_rights_of_its_own() {
     let database = TestDatabase::new().await;
     let client = database.connect().await;
     let login = format!("login_{}", Uuid::new_v4().simple());
@@ -458,7 +458,7 @@ async fn a_login_without_rights_of_its_own_is_enough() {
     server.say(Ana, &conversation, "1").await;
     let list = server.get(Ben, "/conversations").await;
     assert_eq!(list.rows()[0]["unread_count"], 1, "{list:?}");
-    // It owns nothing, so it can go although its connections are open still.
+    // The role owns nothing, so it can be dropped while its connections are still open.
     client
         .batch_execute(&format!("drop role {login}"))
         .await

@@ -1,5 +1,5 @@
-//! House rules that a compiler does not check: layers, circles, line ends, file headers, SQL
-//! habits, licences.
+//! House rules that the compiler does not check: layers, dependency cycles, line ends, file
+//! headers, SQL conventions, licences.
 
 mod circles;
 mod wrapping;
@@ -32,8 +32,8 @@ fn files(folder: &str, ending: &str) -> Vec<PathBuf> {
     found
 }
 
-/// The table "Dependencies between modules" of `ARCHITECTURE.md`: module → modules it may use.
-/// Rows of the layers `vocabulary` and `base` are free for everything above them.
+/// The table "Dependencies between modules" of `ARCHITECTURE.md`: module → modules it may use. All
+/// modules above the layers `vocabulary` and `base` may use the modules in these layers.
 struct Layers {
     allowed: BTreeMap<String, BTreeSet<String>>,
     free: BTreeSet<String>,
@@ -87,7 +87,7 @@ fn module_of(file: &Path) -> String {
     name.trim_end_matches(".rs").to_owned()
 }
 
-/// Every module named after `crate::` in code; comments and documentation do not count.
+/// Every module named after `crate::` in code, except in comments and documentation.
 fn uses(text: &str) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     for line in text
@@ -142,7 +142,7 @@ fn modules_use_only_what_the_layer_table_allows() {
             wrong.push(format!("{module} is missing from the table"));
         }
     }
-    // A permission that nobody uses invites an edge that nobody decided on.
+    // An unused permission would allow a dependency without a decision.
     for (module, allowed) in &layers.allowed {
         for used in allowed {
             if !seen.contains(&(module.clone(), used.clone())) {
@@ -172,8 +172,8 @@ fn every_source_file_opens_with_its_purpose() {
     assert!(without.is_empty(), "no header in {without:?}");
 }
 
-/// A function without a fixed search path runs whatever a caller puts in front of it, and so does one whose path does
-/// not end in `pg_temp`: the caller's temporary types and relations are searched first then.
+/// A function without a fixed search path resolves names in schemas that its caller chooses. If the
+/// path does not end in `pg_temp`, the caller's temporary types and relations are searched first.
 #[test]
 fn every_sql_function_fixes_its_search_path() {
     let mut wrong = Vec::new();
@@ -183,7 +183,8 @@ fn every_sql_function_fixes_its_search_path() {
             let rest = &text[at..];
             let end = rest.find("as $").or_else(|| rest.find("begin atomic"));
             let head = &rest[..end.unwrap_or(rest.len())];
-            // Supabase's own functions have no fixed path; ours of these schemas are equal to them.
+            // Supabase's own functions have no fixed path. Rapport's functions in these schemas
+            // equal them.
             let is_supabase =
                 head.contains("function auth.") || head.contains("function realtime.");
             if !head.contains("set search_path = pg_catalog, pg_temp") && !is_supabase {
@@ -199,8 +200,9 @@ fn every_sql_function_fixes_its_search_path() {
     );
 }
 
-/// Every crate that is built must be under a licence that permits distributing the whole under Apache-2.0. `deny.toml`
-/// lists those licences. `cargo deny` also checks them, but is rarely installed and takes minutes to build.
+/// Every crate in the build must have a licence that permits distributing the whole under
+/// Apache-2.0. `deny.toml` lists those licences. `cargo deny` also checks them, but is rarely
+/// installed and takes minutes to build.
 #[test]
 fn licences_of_all_dependencies_are_permissive() {
     let rules = fs::read_to_string(root().join("deny.toml")).unwrap();
@@ -245,9 +247,10 @@ fn licences_of_all_dependencies_are_permissive() {
     assert!(wrong.is_empty(), "not permitted: {}", wrong.join(", "));
 }
 
-/// The text of a release is a section of the changelog. A tag without one must not become a release.
+/// The text of a release is its section of the changelog. A tag without such a section must not
+/// become a release.
 #[test]
-fn a_release_has_its_section_of_the_changelog() {
+fn a_release_has_a_section_in_the_changelog() {
     let directory = tempfile::tempdir().unwrap();
     let script = directory.path().join("scripts/release-notes");
     fs::create_dir(directory.path().join("scripts")).unwrap();

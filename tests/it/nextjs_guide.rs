@@ -1,4 +1,4 @@
-//! The guide for Next.js shows the files of `examples/nextjs` as they are.
+//! The guide for Next.js shows the files of `examples/nextjs` unchanged.
 
 use std::path::Path;
 
@@ -6,7 +6,7 @@ use rapport::config::source::{ProcessEnvironment, Source as _};
 
 const GUIDE: &str = "docs/nextjs.md";
 
-/// The guide with the text of each file in the block behind the line that links to it.
+/// The guide with the text of each file in the code block after the line that links to it.
 fn with_files(guide: &str, root: &Path) -> String {
     let mut written = String::new();
     let mut lines = guide.lines();
@@ -40,6 +40,6 @@ fn the_guide_shows_the_files_that_are_tested() {
     }
     assert_eq!(
         guide, wanted,
-        "WRITE_SNAPSHOTS=1 cargo test --test it nextjs_guide writes the files into the guide anew"
+        "the guide is stale: run `WRITE_SNAPSHOTS=1 cargo test --test it nextjs_guide`"
     );
 }

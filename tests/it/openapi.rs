@@ -1,5 +1,5 @@
-//! The OpenAPI document: what it promises as a whole. Whether answers keep it is checked wherever
-//! tests call the chat's routes.
+//! The OpenAPI document as a whole. Tests that call the chat's routes check that the responses
+//! match it.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -43,7 +43,7 @@ fn the_committed_copy_is_fresh() {
 }
 
 #[test]
-fn every_reference_leads_somewhere_and_everything_shared_is_referred_to() {
+fn every_reference_resolves_and_every_shared_component_is_used() {
     let mut references = Vec::new();
     all_under("$ref", &DOCUMENT, &mut references);
     let references: BTreeSet<&str> = references.into_iter().filter_map(Value::as_str).collect();
@@ -59,11 +59,11 @@ fn every_reference_leads_somewhere_and_everything_shared_is_referred_to() {
         Vec::<&&str>::new()
     );
     let unused: Vec<_> = shared.difference(&references).collect();
-    assert!(unused.is_empty(), "nobody refers to {unused:?}");
+    assert!(unused.is_empty(), "nothing refers to {unused:?}");
 }
 
 #[test]
-fn operations_have_an_id_of_their_own_and_a_tag_that_is_explained() {
+fn operations_have_a_unique_id_and_a_described_tag() {
     let tags: Vec<&str> = DOCUMENT["tags"]
         .as_array()
         .unwrap()
@@ -94,7 +94,7 @@ fn operations_have_an_id_of_their_own_and_a_tag_that_is_explained() {
 }
 
 #[test]
-fn the_codes_are_those_of_the_code() {
+fn the_documented_error_codes_match_the_program() {
     let codes: Vec<&str> = ErrorCode::ALL.iter().map(|code| code.as_str()).collect();
     assert_eq!(
         DOCUMENT["components"]["schemas"]["Error"]["properties"]["code"]["enum"],
@@ -102,14 +102,14 @@ fn the_codes_are_those_of_the_code() {
     );
 }
 
-/// The answer to a request without a token.
+/// The response to a request without a token.
 async fn get(server: &WholeServer, path: &str) -> reqwest::Response {
     let address = format!("http://{}{path}", server.address());
     reqwest::get(address).await.unwrap()
 }
 
 #[tokio::test]
-async fn the_document_is_served_and_may_be_kept() {
+async fn the_document_is_served_and_can_be_cached() {
     let database = TestDatabase::new().await;
     let server = WholeServer::start(database.url(), &[]).await;
     let document = get(&server, "/openapi.json").await;
@@ -122,9 +122,9 @@ async fn the_document_is_served_and_may_be_kept() {
     assert_eq!(get(&server, "/docs").await.status(), 404);
 }
 
-/// Everything that the page loads is there, and its policy lets it load that and nothing else.
+/// The server has everything that the page loads, and the page's policy allows nothing else.
 #[tokio::test]
-async fn the_page_needs_nobody_else() {
+async fn the_page_loads_only_from_this_server() {
     let database = TestDatabase::new().await;
     let settings = [("RAPPORT_SERVER_DOCS_PAGE", "true")];
     let server = WholeServer::start(database.url(), &settings).await;

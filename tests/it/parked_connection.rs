@@ -1,6 +1,7 @@
-//! Of what is asked in many callers' names on one connection, only what was asked in the right name counts.
+//! A parked connection runs statements for many callers. Only results that certainly belong to the
+//! right caller count.
 //!
-//! The login is a superuser's: a question that ran as the login would be answered.
+//! The login is a superuser, so a statement that ran as the login would succeed.
 
 use rapport::db::connect::Connector;
 use rapport::db::parked::{Caller, NEXT_TURN, ParkedConnection, ParkedError};
@@ -9,11 +10,11 @@ use tokio_postgres::SimpleQueryMessage;
 
 use crate::support::database::TestDatabase;
 
-/// What a flight came to.
+/// The outcome of a flight.
 #[derive(Debug, PartialEq, Eq)]
 struct Landed {
     is_opened: bool,
-    /// What each turn said, or `doubtful`, or the SQLSTATE.
+    /// The rows of each turn, `doubtful`, or the SQLSTATE.
     answers: Vec<String>,
     is_sound: bool,
 }
@@ -46,7 +47,7 @@ impl Drop for Bench {
     }
 }
 
-/// Turns of a role, who it is, and what is asked.
+/// Runs turns on a connection. Each has a role, the name of the caller, and a statement.
 async fn fly(connection: &ParkedConnection, opening: &str, turns: &[(&str, &str, &str)]) -> Landed {
     let client = connection.client();
     let turns = turns.iter().map(|(role, who, sql)| {
@@ -86,7 +87,7 @@ const WHO: &str = "select current_user || ' ' || current_setting('test.who') || 
     || coalesce(nullif(current_setting('test.left', true), ''), 'nothing left')";
 
 #[tokio::test]
-async fn each_has_a_turn_in_their_own_name_and_finds_nothing_of_the_one_before() {
+async fn each_turn_runs_as_its_caller_and_sees_nothing_of_the_previous_turn() {
     let bench = Bench::new().await;
     let connection = bench.park().await;
     let turns = [
@@ -118,41 +119,41 @@ async fn each_has_a_turn_in_their_own_name_and_finds_nothing_of_the_one_before()
 }
 
 #[tokio::test]
-async fn nothing_counts_that_may_have_been_said_in_another_name() {
+async fn results_that_may_belong_to_another_caller_do_not_count() {
     let bench = Bench::new().await;
     let whoever = ("authenticated", "ann", WHO);
     let known = "authenticated ann nothing left";
-    // (what is done before, opening, turns, answers)
+    // (statement before the flight, opening, turns, answers)
     let cases = [
-        // Not parked: it has the login's rights.
+        // Not parked: the connection has the login's rights.
         (
             "reset role",
             "begin",
             [whoever, whoever],
             ["doubtful", "doubtful"],
         ),
-        // PostgreSQL's word for the login's own role.
+        // In PostgreSQL, `none` stands for the login's own role.
         (
             "",
             "begin",
             [("none", "ann", WHO), whoever],
             ["doubtful", "doubtful"],
         ),
-        // An opening that failed.
+        // A failed opening.
         (
             "",
             "begin; select 1 / 0",
             [whoever, whoever],
             ["doubtful", "doubtful"],
         ),
-        // What follows a transaction that somebody ended has none.
+        // A turn ended the transaction, so the next turn runs outside of one.
         (
             "",
             "begin",
             [("authenticated", "ann", "commit"), whoever],
             ["", "doubtful"],
         ),
-        // Nothing wrong.
+        // The control: nothing fails.
         ("", "begin read only", [whoever, whoever], [known, known]),
     ];
     for (before, opening, turns, answers) in cases {
@@ -169,8 +170,8 @@ async fn nothing_counts_that_may_have_been_said_in_another_name() {
     }
 }
 
-/// A caller need not be able to resolve the names in a statement, nor does the connection keep the
-/// rights with which it was prepared.
+/// A caller may lack the rights to resolve the names in a statement. The connection does not keep
+/// the rights with which the statement was prepared.
 #[tokio::test]
 async fn statements_are_prepared_with_the_rights_of_the_login() {
     let bench = Bench::new().await;

@@ -1,4 +1,5 @@
-//! The schema's two installers come to the same end, twice, and the generated files are fresh.
+//! Both installers of the schema give the same result, also when run twice, and the generated files
+//! are up to date.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -23,7 +24,7 @@ async fn migrated(url: &str) -> Installed {
     }
 }
 
-/// Runs a program of PostgreSQL's, and returns what it printed.
+/// Runs a program of PostgreSQL and returns its output.
 async fn run(program: &'static str, arguments: Vec<String>) -> Result<String, String> {
     tokio::task::spawn_blocking(move || {
         let output = Command::new(client_program(program))
@@ -56,9 +57,10 @@ async fn dump_major() -> u32 {
     numbers.next().unwrap().parse().unwrap()
 }
 
-/// The definition of everything, without what differs between versions of `pg_dump`, and without the
-/// partitions of days, which are others tomorrow. `None` when the only `pg_dump` there is is older than the server,
-/// which it refuses: the ledgers are compared then, and the definitions on other versions.
+/// The definition of everything, without the differences between versions of `pg_dump`, and without
+/// the partitions of days, which are others tomorrow. `None` if the only available `pg_dump` is
+/// older than the server, because it refuses such a server. Then only the ledgers are compared;
+/// runs on other versions compare the definitions.
 async fn dump(url: &str) -> Option<String> {
     if dump_major().await < binaries().major() {
         return None;
@@ -77,7 +79,7 @@ fn normalised(dump: &str) -> String {
         let is_noise = line.starts_with("-- Dumped ")
             || line.starts_with("SET ")
             || line.starts_with("SELECT pg_catalog.set_config")
-            // A random word of each run (PostgreSQL 15.14 and later).
+            // A random word in each dump (PostgreSQL 15.14 and later).
             || line.starts_with("\\restrict")
             || line.starts_with("\\unrestrict")
             || line == "--"
@@ -91,7 +93,7 @@ fn normalised(dump: &str) -> String {
     text
 }
 
-/// What the ledger says, without the times.
+/// The contents of the ledger, without the times.
 async fn ledger(url: &str) -> Vec<(String, String)> {
     let rows = connect(url)
         .await
@@ -107,8 +109,8 @@ async fn ledger(url: &str) -> Vec<(String, String)> {
     rows.iter().map(|row| (row.get(0), row.get(1))).collect()
 }
 
-/// Makes every DDL command of this database fail, and remembers the objects of the whole cluster,
-/// which event triggers do not see.
+/// Makes every DDL command in this database fail. Also records the objects of the whole cluster,
+/// which event triggers do not cover.
 pub(crate) async fn forbid_ddl(url: &str) -> Vec<String> {
     connect(url)
         .await
@@ -134,7 +136,7 @@ async fn allow_ddl(url: &str) {
         .unwrap();
 }
 
-/// Rows of the catalogues that all databases share, with the transaction that wrote them.
+/// Rows of the catalogues that all databases share, with the transactions that wrote them.
 pub(crate) async fn shared_objects(url: &str) -> Vec<String> {
     let rows = connect(url)
         .await
@@ -158,7 +160,7 @@ pub(crate) async fn shared_objects(url: &str) -> Vec<String> {
 
 #[tokio::test]
 async fn a_second_run_of_either_installer_executes_no_ddl() {
-    // A cluster of its own: other tests write the catalogues that all databases share.
+    // A separate cluster, because other tests write to the catalogues that all databases share.
     let cluster = own_cluster().await;
     let url = &cluster.url_for("postgres");
     let first = migrated(url).await;
@@ -177,7 +179,7 @@ async fn a_second_run_of_either_installer_executes_no_ddl() {
 }
 
 #[tokio::test]
-async fn the_script_and_the_program_come_to_the_same_end_in_either_order() {
+async fn the_script_and_the_program_give_the_same_result_in_either_order() {
     let (by_program, by_script) = (TestDatabase::bare().await, TestDatabase::bare().await);
     migrated(by_program.url()).await;
     run_install_script(by_script.url()).await.unwrap();
@@ -196,7 +198,7 @@ async fn the_script_and_the_program_come_to_the_same_end_in_either_order() {
 }
 
 #[tokio::test]
-async fn the_printed_statements_come_to_the_same_end() {
+async fn the_printed_statements_give_the_same_result() {
     let (by_program, by_statements) = (TestDatabase::bare().await, TestDatabase::bare().await);
     migrated(by_program.url()).await;
     let mut client = by_statements.connect().await;
@@ -215,7 +217,7 @@ async fn the_printed_statements_come_to_the_same_end() {
 }
 
 #[tokio::test]
-async fn a_plan_changes_nothing_and_names_what_comes() {
+async fn a_plan_changes_nothing_and_lists_what_would_run() {
     let database = TestDatabase::bare().await;
     let plan = schema::plan(&mut connect(database.url()).await)
         .await
@@ -250,7 +252,7 @@ async fn two_installers_at_once_wait_for_each_other() {
 }
 
 #[tokio::test]
-async fn a_ledger_that_does_not_fit_is_refused_by_both() {
+async fn both_installers_refuse_a_ledger_that_does_not_match() {
     type Case = (&'static str, fn(&SchemaError) -> bool, &'static str);
     let broken: &[Case] = &[
         (
@@ -285,7 +287,7 @@ async fn a_ledger_that_does_not_fit_is_refused_by_both() {
 }
 
 #[tokio::test]
-async fn a_ledger_that_cannot_be_read_is_not_taken_for_a_missing_one() {
+async fn an_unreadable_ledger_is_not_treated_as_missing() {
     let database = TestDatabase::new().await;
     let mut client = connect(database.url()).await;
     client
@@ -304,9 +306,9 @@ async fn a_ledger_that_cannot_be_read_is_not_taken_for_a_missing_one() {
 }
 
 #[tokio::test]
-async fn a_failing_statement_leaves_nothing_behind_and_is_named() {
+async fn a_failing_statement_is_rolled_back_and_reported() {
     let database = TestDatabase::bare().await;
-    // In the way of a table that a migration makes.
+    // Conflicts with a table that a migration creates.
     let client = connect(database.url()).await;
     client
         .batch_execute("create table public.user_conversations (mine int)")
@@ -322,7 +324,7 @@ async fn a_failing_statement_leaves_nothing_behind_and_is_named() {
     assert!(row.get::<_, bool>(0), "the ledger was rolled back, too");
 }
 
-/// Holds a generated file against what it is generated from, or writes it (`make schema-dump`).
+/// Compares a generated file with its source, or writes it (`make schema-dump`).
 fn check_or_write(name: &str, fresh: &str) {
     check_or_write_file(&sql_file(name), fresh);
 }
@@ -344,7 +346,8 @@ fn generated_install_script_is_fresh() {
     check_or_write("install.sql", &schema::install_script().unwrap());
 }
 
-/// The version whose `pg_dump` writes `sql/schema.sql`; others word some things differently.
+/// The version whose `pg_dump` writes `sql/schema.sql`. Other versions format some things
+/// differently.
 const DUMP_MAJOR: u32 = 15;
 
 #[tokio::test]
@@ -361,7 +364,7 @@ async fn generated_dump_of_the_schema_is_fresh() {
     check_or_write("schema.sql", &fresh);
 }
 
-/// What `docs/schema.md` says of tables, policies and functions.
+/// The contents of `docs/schema.md` about tables, policies and functions.
 const DOCUMENT: &str = include_str!("schema_document.sql");
 
 #[tokio::test]
@@ -379,9 +382,9 @@ async fn generated_document_of_the_schema_is_fresh() {
     check_or_write_file(&path, &format!("{}\n", lines.join("\n")));
 }
 
-/// Whoever looks at a table in an editor is told what it is; so is whoever calls a function.
+/// Editors show the comment of a table or function, so each that clients can use has one.
 #[tokio::test]
-async fn what_clients_can_use_is_commented() {
+async fn tables_and_functions_for_clients_have_comments() {
     let database = TestDatabase::bare().await;
     migrated(database.url()).await;
     let rows = connect(database.url())

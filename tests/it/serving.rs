@@ -1,8 +1,8 @@
-//! What happens around requests on a connection: slow heads, idle connections, a stop.
+//! Connections outside of a request: slow heads, idle connections, and a stop of the server.
 
 #![expect(
     clippy::disallowed_methods,
-    reason = "routes of tests are nobody's interface"
+    reason = "test routes are not part of the API"
 )]
 
 use std::time::Duration;
@@ -17,7 +17,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 
-/// How long anything here may take.
+/// Time limit for each step.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n";
@@ -32,7 +32,7 @@ async fn start(router: Router, head_deadline: Duration) -> (Tasks, TcpStream) {
     (tasks, TcpStream::connect(address).await.unwrap())
 }
 
-/// What comes until the server closes.
+/// Reads until the server closes the connection.
 async fn rest(stream: &mut TcpStream) -> String {
     let mut text = String::new();
     tokio::time::timeout(PATIENCE, stream.read_to_string(&mut text))
@@ -43,12 +43,12 @@ async fn rest(stream: &mut TcpStream) -> String {
 }
 
 #[tokio::test]
-async fn a_head_that_does_not_come_ends_the_connection() {
+async fn a_connection_without_a_complete_head_is_closed() {
     for (sent, answered) in [
         (&b""[..], false),
         (b"P", false),
         (b"GET / HTTP/1.1\r\nhost: a\r\nx-half", false),
-        // An idle connection waits for a head, too.
+        // An idle connection also waits for a head.
         (REQUEST, true),
     ] {
         let router = Router::new().route("/", get(async || "here"));
@@ -60,7 +60,7 @@ async fn a_head_that_does_not_come_ends_the_connection() {
 }
 
 #[tokio::test]
-async fn a_stop_lets_the_request_under_way_be_answered() {
+async fn a_stop_waits_for_the_running_request() {
     let (entered, mut at_work) = mpsc::channel(1);
     let (go_on, gate) = tokio::sync::watch::channel(false);
     let router = Router::new().route(

@@ -1,5 +1,5 @@
-//! The behaviour of the schema, as `tests/sql` has it: each file against a database with the demonstration's people.
-//! The attacks run once more where the schema belongs to a login that is not a superuser.
+//! The behaviour of the schema: runs each file of `tests/sql` in a database with the users of the
+//! demonstration. Runs the attacks again where the owner of the schema is not a superuser.
 
 use std::path::{Path, PathBuf};
 
@@ -8,14 +8,15 @@ use tokio::process::Command;
 
 use crate::support::database::{Login, TestDatabase, client_program};
 
-/// What the files include; it tests nothing itself.
+/// The file that the others include. It tests nothing itself.
 const SUPPORT: &str = "support.sql";
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/sql")
 }
 
-/// Runs one file with psql, which is what its meta commands are written for. Its transaction is rolled back.
+/// Runs one file with psql, because the files use its meta-commands. The transaction of a file is
+/// rolled back.
 async fn run(file: &str) {
     let database = TestDatabase::bare().await;
     demonstration::install(&mut database.connect().await)
@@ -24,7 +25,7 @@ async fn run(file: &str) {
     run_in(&database, file).await;
 }
 
-/// The same in a database whose owner is not a superuser, as this owner.
+/// Runs one file as the owner of a database, where the owner is not a superuser.
 async fn run_without_superuser(file: &str) {
     let database = TestDatabase::installed_by(Login::Owner).await;
     run_in(&database, file).await;
@@ -41,7 +42,7 @@ async fn run_in(database: &TestDatabase, file: &str) {
     assert!(output.status.success(), "{file}:\n{said}");
 }
 
-/// A test for each file, and one that sees to it that no file is left out.
+/// A test for each file, and a test that no file is missing from the list.
 macro_rules! files {
     ($($name:ident),* $(,)?) => {
         $(

@@ -1,4 +1,4 @@
-//! A database that is reached through a Unix socket, by every connection of the server.
+//! The server reaches the database through a Unix socket with all its connections.
 
 use std::process::Stdio;
 
@@ -9,7 +9,7 @@ use crate::support::database::{install_demonstration, own_cluster_with};
 use crate::support::whole_server::{WholeServer, next_event};
 
 #[tokio::test]
-async fn a_message_travels_when_the_database_listens_on_a_socket_directory() {
+async fn messages_are_delivered_if_the_database_listens_in_a_socket_directory() {
     // A relative directory is below the cluster's data directory.
     let cluster = own_cluster_with(&[("unix_socket_directories", ".")]).await;
     let over_tcp = cluster.url_for("postgres");
@@ -18,7 +18,7 @@ async fn a_message_travels_when_the_database_listens_on_a_socket_directory() {
     let directory = cluster.directory().join("postgres");
     let directory = directory.to_str().unwrap();
 
-    // libpq ignores sslmode on a socket, which has no TLS.
+    // libpq ignores sslmode on a Unix socket, which has no TLS.
     for sslmode in ["disable", "prefer", "require", "verify-full"] {
         let url = format!(
             "{login}@/postgres?host={directory}&port={}&sslmode={sslmode}",

@@ -1,5 +1,5 @@
-//! Detects changes that may affect a user's permissions on chat topics. The realtime side then checks
-//! the policies again; the requests reach it through the bus.
+//! Detects changes that may affect a user's permissions on chat topics. The realtime side then
+//! checks the policies again; the requests reach it through the bus.
 //!
 //! This module decides nothing, and passes on every change that might revoke a right. Changes of
 //! memberships come from the WAL ([`Rights::changed`]): a member leaves or is removed, or a block
@@ -29,8 +29,9 @@ const GATHERING: Duration = Duration::from_millis(20);
 /// The pause before the next query if a change is not visible yet, or after a failed query.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// How long a change waits for its commit, which the WAL has shown, to become visible. A commit that
-/// never becomes visible belongs to another history of the database; a needless recheck is harmless.
+/// How long a change waits for its commit, which the WAL has shown, to become visible. A commit
+/// that never becomes visible belongs to another history of the database; a needless recheck is
+/// harmless.
 const COMMIT_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Maximum number of pending changes, of about 100 bytes each. They become visible within
@@ -279,7 +280,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_second_recheck_is_not_waited_for_in_vain() {
+    async fn waiting_ends_after_the_second_recheck_without_a_change() {
         let rights = Rights::new(Rechecks::default());
         let past = Instant::now() - COMMIT_PATIENCE;
         rights.everybody_at(past);

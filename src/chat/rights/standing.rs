@@ -20,20 +20,21 @@ use crate::db::{Db, DbError};
 use crate::observability::metrics::ChatMetrics;
 use crate::shutdown::Tasks;
 
-/// The minimum pause between two comparisons. It leaves half of the second within which a suspension
-/// must take effect for the comparison and the recheck.
+/// The minimum pause between two comparisons. It leaves half of the second within which a
+/// suspension must take effect for the comparison and the recheck.
 const PERIOD: Duration = Duration::from_millis(500);
 
-/// The pause is at least this multiple of the duration of a comparison, so that the comparisons of many
-/// users take at most a tenth of one connection. A user costs about 20 microseconds: up to 2,500
-/// connected users are compared every half second, and 20,000 every four seconds.
+/// The pause is at least this multiple of the duration of a comparison, so that the comparisons of
+/// many users take at most a tenth of one connection. A user costs about 20 microseconds: up to
+/// 2,500 connected users are compared every half second, and 20,000 every four seconds.
 const PAUSE_PER_WORK: u32 = 9;
 
 /// Ids per statement, so that no statement takes long.
 const IDS_PER_STATEMENT: usize = 1_000;
 
-/// How long the standing of a disconnected user is remembered. Users who reconnect are compared with
-/// it and not rechecked as new, so that a mass reconnection does not double the permission checks.
+/// How long the standing of a disconnected user is remembered. Users who reconnect are compared
+/// with it and not rechecked as new, so that a mass reconnection does not double the permission
+/// checks.
 const REMEMBERED_FOR: Duration = Duration::from_secs(600);
 
 const STANDINGS: &str = "select s.id, s.standing from chat.standings($1::uuid[], $2::uuid[]) s";
@@ -156,9 +157,9 @@ impl Standings {
         before.is_some_and(|before| before.standing != standing)
     }
 
-    /// Records a standing and returns whether it requires a recheck: it differs from the previous one,
-    /// or it is the first. The permissions of the join were checked before the first standing was
-    /// read, and a change in between would never be noticed otherwise.
+    /// Records a standing and returns whether it requires a recheck: it differs from the previous
+    /// one, or it is the first. The permissions of the join were checked before the first standing
+    /// was read, and a change in between would never be noticed otherwise.
     fn is_news(&mut self, id: Uuid, standing: i64) -> bool {
         let seen_at = Instant::now();
         let before = self.known.insert(id, Known { standing, seen_at });

@@ -440,7 +440,7 @@ mod tests {
     }
 
     #[test]
-    fn a_repeated_term_is_looked_for_once() {
+    fn a_repeated_term_is_searched_once() {
         let repeated = terms(&["a", "A", "á", "a"], &["a b", "a  B", "b a"]);
         assert_eq!(repeated.terms.len(), 3);
     }

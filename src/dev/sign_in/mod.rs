@@ -229,7 +229,7 @@ async fn list_people(
     }))))
 }
 
-/// Whose access token a request carries.
+/// The user and the session of the access token in a request.
 struct Bearer {
     user: Uuid,
     /// Absent from the tokens that `rapport dev` prints.

@@ -318,7 +318,8 @@ async fn typing_reaches_the_other_members_on_their_own_topics() {
         json!(Ben.id())
     );
 
-    // Nothing of a person who was blocked or does not share it: the next that comes is the end of typing.
+    // Typing of a user who was blocked, or who does not share it, is not sent. The next event is
+    // the end of typing.
     let unblock = format!("/blocks/{}", Ada.id());
     server
         .post(Ben, "/blocks", json!({ "user_id": Ada.id() }))

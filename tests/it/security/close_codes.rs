@@ -1,4 +1,5 @@
-//! Frames that RFC 6455 forbids end the socket with the code for it; those beside them that it allows do not.
+//! Frames that RFC 6455 forbids close the socket with the code for the violation. Similar frames
+//! that it allows do not.
 
 use serde_json::json;
 use tokio::io::AsyncWriteExt as _;
@@ -19,7 +20,7 @@ fn close(code: u16, reason: &[u8]) -> Vec<u8> {
     frame(0x88, &[&code.to_be_bytes(), reason].concat())
 }
 
-/// The code that the server closes with after these bytes.
+/// The code with which the server closes the socket after these bytes.
 async fn answer(server: &Server, bytes: &[u8]) -> u16 {
     let mut client = server.client(Version::Two).await;
     client.tcp().write_all(bytes).await.unwrap();
@@ -27,7 +28,7 @@ async fn answer(server: &Server, bytes: &[u8]) -> u16 {
 }
 
 #[tokio::test]
-async fn a_close_frame_with_a_code_that_none_may_carry_is_a_protocol_error() {
+async fn a_close_frame_with_an_invalid_code_is_a_protocol_error() {
     let server = Server::start(config()).await;
     for code in [
         0, 1, 999, 1004, 1005, 1006, 1015, 1016, 1100, 2000, 2999, 5000, 65_535,
@@ -48,7 +49,7 @@ async fn a_close_frame_without_a_code_is_answered_without_one() {
 }
 
 #[tokio::test]
-async fn frames_that_the_protocol_forbids_end_the_socket() {
+async fn forbidden_frames_close_the_socket() {
     let server = Server::start(config()).await;
     let mut long_ping = vec![0x89, 0xfe, 0, 126, 0, 0, 0, 0];
     long_ping.extend([b'x'; 126]);
@@ -80,7 +81,7 @@ async fn frames_that_the_protocol_forbids_end_the_socket() {
     for (what, bytes, code) in cases {
         assert_eq!(answer(&server, &bytes).await, code, "{what}");
     }
-    // The same shapes, as they are allowed.
+    // Allowed frames of the same shapes.
     let mut client = server.client(Version::Two).await;
     let bytes = [
         frame(0x89, &[b'x'; 125]),
@@ -95,7 +96,7 @@ async fn frames_that_the_protocol_forbids_end_the_socket() {
 }
 
 #[tokio::test]
-async fn nothing_is_done_that_comes_behind_a_close_frame() {
+async fn frames_after_a_close_frame_are_ignored() {
     let server = Server::start(config()).await;
     let mut listener = server.client(Version::Two).await;
     listener.join("1", "realtime:room", plain_join()).await;

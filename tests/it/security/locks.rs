@@ -1,4 +1,4 @@
-//! Locks that users can take and keep stop nothing of the server.
+//! Locks that users can take and hold do not stop any part of the server.
 
 use rapport::schema::{self, InstallOptions, SchemaError};
 use tokio_postgres::Client;
@@ -7,13 +7,13 @@ use super::database;
 use crate::support::chat_server::Person::{self, Ana, Zoe};
 use crate::support::database::{TestDatabase, connect};
 
-/// The advisory locks that the server has used, as their former keys.
+/// The advisory locks that the server used in the past, by their keys.
 const TAKE_ALL: &str = "
     select pg_advisory_lock(hashtextextended('rapport presence', 0)),
            pg_advisory_lock(hashtext('chat.maintain_message_partitions')),
            pg_advisory_lock(32195282895598196)";
 
-/// Makes the session that of a user.
+/// Makes the session act as a user.
 async fn act_as(client: &Client, person: Person) {
     let claims = format!(r#"{{"sub":"{}","role":"authenticated"}}"#, person.id());
     client
@@ -25,7 +25,7 @@ async fn act_as(client: &Client, person: Person) {
 }
 
 #[tokio::test]
-async fn a_user_who_keeps_advisory_locks_stops_no_upkeep_and_no_installation() {
+async fn advisory_locks_of_users_stop_neither_maintenance_nor_installation() {
     let database = database().await;
     let (owner, ana, zoe) = (
         database.connect().await,
@@ -76,7 +76,7 @@ async fn a_user_who_keeps_advisory_locks_stops_no_upkeep_and_no_installation() {
 }
 
 #[tokio::test]
-async fn only_one_process_at_a_time_keeps_presence() {
+async fn only_one_process_at_a_time_maintains_presence() {
     let database = database().await;
     let (owner, other) = (database.connect().await, database.connect().await);
     other
@@ -85,15 +85,15 @@ async fn only_one_process_at_a_time_keeps_presence() {
         .unwrap();
     let free = "select count(*) from (select purpose from chat.locks for update skip locked) l";
     let row = owner.query_one(free, &[]).await.unwrap();
-    assert_eq!(row.get::<_, i64>(0), 2, "all but the one of presence");
+    assert_eq!(row.get::<_, i64>(0), 2, "all but the lock for presence");
     other.batch_execute("commit").await.unwrap();
     let row = owner.query_one(free, &[]).await.unwrap();
     assert_eq!(row.get::<_, i64>(0), 3);
 }
 
-/// Before the schema exists there is no row to lock.
+/// Before the schema exists, there is no row to lock.
 #[tokio::test]
-async fn the_first_installation_names_who_holds_its_lock() {
+async fn the_first_installation_reports_the_holder_of_its_lock() {
     let database = TestDatabase::bare().await;
     let holder = database.connect().await;
     let row = holder

@@ -1,4 +1,4 @@
-//! Memory that sockets hold: bounded over all of them, and those who hold little stay.
+//! The memory that sockets hold is bounded over all of them. Sockets that hold little stay open.
 
 use std::time::Duration;
 
@@ -12,13 +12,13 @@ use crate::support::eventually::eventually;
 use crate::support::socket::{PhoenixSocket, Version};
 use crate::support::token::anon_key;
 
-/// Hostile sockets of a test. A thousand are let loose by the benchmark `hostile`.
+/// Hostile sockets in a test. The benchmark `hostile` uses a thousand.
 const HOSTILE: usize = 30;
 
-/// What one of them sends, so that all are far above [`BUDGET`].
+/// Bytes that a hostile socket sends. All of them together are far above [`BUDGET`].
 const PORTION: usize = 150_000;
 
-/// What all may hold in these tests.
+/// The limit for all sockets together in these tests.
 const BUDGET: usize = 1_000_000;
 
 impl Server {
@@ -32,7 +32,7 @@ impl Server {
         self.metrics.closed(CloseLabel::Memory).get()
     }
 
-    /// Two people who talk.
+    /// Two honest clients on one channel.
     async fn couple(&self) -> [PhoenixSocket; 2] {
         let mut couple = [
             self.client(Version::Two).await,
@@ -46,7 +46,7 @@ impl Server {
     }
 }
 
-/// One says something, and the other hears exactly that.
+/// Sends a message from the first client. The second client receives exactly that message.
 async fn talk([first, second]: &mut [PhoenixSocket; 2], number: usize) {
     let payload = json!({"type": "broadcast", "event": "e", "payload": {"number": number}});
     first
@@ -57,7 +57,7 @@ async fn talk([first, second]: &mut [PhoenixSocket; 2], number: usize) {
     first.expect_quiet().await;
 }
 
-/// The head of a frame of a client, masked with zeros.
+/// The head of a client's frame, masked with zeros.
 fn head(first: u8, length: usize) -> Vec<u8> {
     let mut head = vec![first, 0xff];
     head.extend((length as u64).to_be_bytes());
@@ -70,10 +70,10 @@ fn text_frame(text: &str) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn frames_that_are_begun_and_never_ended_are_bounded_over_all_sockets() {
+async fn unfinished_frames_are_bounded_over_all_sockets() {
     let text = r#"[null,"1","phoenix","heartbeat",{}]"#;
     let whole = text_frame(text);
-    // What is begun: a frame, and a message in fragments of which the last never comes.
+    // Unfinished input: a frame, and a fragmented message without its last fragment.
     let (mut frame, mut message) = (head(0x81, 2 * PORTION), head(0x01, PORTION));
     frame.extend(vec![b'x'; PORTION]);
     message.extend(vec![b'x'; PORTION]);
@@ -83,13 +83,13 @@ async fn frames_that_are_begun_and_never_ended_are_bounded_over_all_sockets() {
         config.max_frame_bytes_before_join = 400_000;
         let server = Server::start(config).await;
         let mut couple = server.couple().await;
-        // Somebody honest is in the middle of a frame as well.
+        // An honest client is also in the middle of a frame.
         let mut slow = server.client(Version::Two).await;
         slow.tcp().write_all(&whole[..20]).await.unwrap();
         let mut hostile = Vec::new();
         for number in 0..HOSTILE {
             let mut socket = server.client(Version::Two).await;
-            // The server may have closed it by now.
+            // The server may have closed it already.
             let _ = socket.tcp().write_all(&begun).await;
             hostile.push(socket);
             talk(&mut couple, number).await;
@@ -102,8 +102,8 @@ async fn frames_that_are_begun_and_never_ended_are_bounded_over_all_sockets() {
         })
         .await;
         assert_eq!(server.closed_for_memory(), server.limited(Limit::AllFrames));
-        // Which of several equal ones is the largest depends on what the server has read so far.
-        // One whose bytes are not all read yet is cut off without a code.
+        // Which of several equal sockets is the largest depends on what the server has read so far.
+        // A socket with unread bytes is cut off without a code.
         let ends = hostile
             .iter_mut()
             .map(|socket| Box::pin(socket.last_code()));
@@ -121,7 +121,7 @@ async fn frames_that_are_begun_and_never_ended_are_bounded_over_all_sockets() {
 }
 
 #[tokio::test]
-async fn what_waits_for_those_who_never_read_is_bounded_over_all_sockets() {
+async fn queues_of_clients_that_never_read_are_bounded_over_all_sockets() {
     let mut config = config();
     config.queue_max_bytes = BUDGET;
     config.all_queues_max_bytes = BUDGET;
@@ -139,7 +139,8 @@ async fn what_waits_for_those_who_never_read_is_bounded_over_all_sockets() {
         socket.expect_reply("1", "ok").await;
         hostile.push(socket);
     }
-    // Kernels take megabytes for each before anything waits here. None gets so much that its own queue is full.
+    // Kernels buffer megabytes for each socket before anything waits here. No socket receives
+    // enough to fill its own queue.
     let payload = json!({"type": "broadcast", "event": "e", "payload": {"x": "y".repeat(50_000)}});
     let mut number = 0;
     while server.limited(Limit::AllQueues) < 5 {
@@ -153,7 +154,7 @@ async fn what_waits_for_those_who_never_read_is_bounded_over_all_sockets() {
         assert!(server.held(Held::Queues) <= 2 * BUDGET);
     }
     assert_eq!(server.metrics.closed(CloseLabel::SlowConsumer).get(), 0);
-    // One that is in the middle of a long frame is cut off without a code.
+    // A socket in the middle of a long frame is cut off without a code.
     let ends = hostile
         .iter_mut()
         .map(|socket| Box::pin(socket.last_code()));
@@ -168,7 +169,7 @@ async fn what_waits_for_those_who_never_read_is_bounded_over_all_sockets() {
 }
 
 #[tokio::test]
-async fn a_socket_whose_end_is_waited_for_is_listed_with_what_waits_for_it() {
+async fn a_closing_socket_is_counted_with_its_queue_until_it_ends() {
     let server = Server::start(config()).await;
     let mut hostile =
         PhoenixSocket::with_receive_buffer(server.address, &anon_key(), Version::Two, 4_096).await;
@@ -183,19 +184,19 @@ async fn a_socket_whose_end_is_waited_for_is_listed_with_what_waits_for_it() {
     }
     let close = [0x88, 0x82, 0, 0, 0, 0, 0x03, 0xe8];
     hostile.tcp().write_all(&close).await.unwrap();
-    eventually("it has closed, and its queue is there", async || {
+    eventually("the socket has closed and its queue remains", async || {
         let is_closed = server.metrics.closed(CloseLabel::Client).get() == 1;
         (is_closed && server.metrics.sockets.get() == 1).then_some(())
     })
     .await;
-    eventually("it is gone with its queue", async || {
+    eventually("the socket and its queue are gone", async || {
         (server.metrics.sockets.get() == 0 && server.held(Held::Queues) == 0).then_some(())
     })
     .await;
 }
 
 #[tokio::test]
-async fn a_message_must_end_in_time_however_many_bytes_it_sends() {
+async fn a_message_must_end_in_time_even_if_bytes_keep_arriving() {
     let mut config = config();
     config.frame_timeout = Duration::from_millis(300);
     let server = Server::start(config).await;
@@ -206,7 +207,8 @@ async fn a_message_must_end_in_time_however_many_bytes_it_sends() {
     ] {
         let mut hostile = server.client(Version::Two).await;
         hostile.tcp().write_all(&first).await.unwrap();
-        // A byte now and then is what is tested here, or a fragment: it is the client's clock.
+        // The test is about a client that sends a byte or a fragment from time to time, so the
+        // interval is the client's.
         let mut ticks = tokio::time::interval(Duration::from_millis(20));
         let code = loop {
             ticks.tick().await;
@@ -224,7 +226,7 @@ async fn a_message_must_end_in_time_however_many_bytes_it_sends() {
 }
 
 #[tokio::test]
-async fn frames_are_small_until_a_channel_is_joined() {
+async fn large_frames_are_refused_until_a_channel_is_joined() {
     let mut config = config();
     config.max_frame_bytes_before_join = 2_000;
     let server = Server::start(config).await;
@@ -233,7 +235,7 @@ async fn frames_are_small_until_a_channel_is_joined() {
     hostile.tcp().write_all(&text_frame(&long)).await.unwrap();
     assert_eq!(hostile.expect_close().await.0, 1009);
     assert_eq!(server.limited(Limit::FrameBeforeJoin), 1);
-    // Both at once, so that they are read together.
+    // Both in one write, so that the server reads them together.
     let join = json!(["1", "1", "realtime:room", "phx_join", plain_join()]).to_string();
     let bytes = [text_frame(&join), text_frame(&long)].concat();
     let mut honest = server.client(Version::Two).await;
@@ -242,7 +244,7 @@ async fn frames_are_small_until_a_channel_is_joined() {
     honest.expect_reply("1", "ok").await;
 }
 
-/// What makes a server hold much for a channel: the topic, and the payload of the join.
+/// Joins that make the server hold much memory for a channel: the topic and the payload.
 fn large_joins() -> Vec<(String, Value)> {
     let long = "x".repeat(PORTION / 3);
     let bindings: Vec<Value> = (0..200)
@@ -280,7 +282,7 @@ async fn channels_are_bounded_over_all_sockets() {
             if let Err(closed) = until_reply(&mut hostile, &number.to_string()).await {
                 break closed;
             }
-            assert!(number < 200, "{topic} is never too much");
+            assert!(number < 200, "{topic} never exceeds the limit");
         };
         assert_eq!(code, 1008, "{topic}");
         assert_eq!(server.limited(Limit::AllChannels), 1);
@@ -294,7 +296,7 @@ async fn channels_are_bounded_over_all_sockets() {
 }
 
 #[tokio::test]
-async fn what_is_tracked_is_bounded_over_all_sockets() {
+async fn tracked_presence_is_bounded_over_all_sockets() {
     let mut config = config();
     config.all_channels_max_bytes = BUDGET;
     let server = Server::start(config).await;
@@ -305,7 +307,7 @@ async fn what_is_tracked_is_bounded_over_all_sockets() {
     let mut number = 0;
     let (code, _) = loop {
         number += 1;
-        assert!(number < 50, "it is never too much");
+        assert!(number < 50, "presence never exceeds the limit");
         let (join, track) = (format!("{number}"), format!("track {number}"));
         let topic = format!("realtime:{number}");
         hostile.join(&join, &topic, plain_join()).await;
@@ -321,14 +323,14 @@ async fn what_is_tracked_is_bounded_over_all_sockets() {
         talk(&mut couple, number).await;
     };
     assert_eq!(code, 1008);
-    eventually("nobody is present", async || {
+    eventually("no presence is left", async || {
         (server.metrics.presences.get() == 0 && server.held(Held::Channels) < 10_000).then_some(())
     })
     .await;
     talk(&mut couple, 0).await;
 }
 
-/// Reads until this push is answered, or the socket is closed.
+/// Reads until the server replies to this push or closes the socket.
 async fn until_reply(socket: &mut PhoenixSocket, reference: &str) -> Result<(), (u16, String)> {
     while socket.event().await?.reference != reference {}
     Ok(())

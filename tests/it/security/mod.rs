@@ -1,4 +1,4 @@
-//! Attacks, each beside a control: honest use of the same kind, which must succeed.
+//! Attacks, each with a control: honest use of the same kind, which must succeed.
 
 mod close_codes;
 mod locks;
@@ -20,13 +20,14 @@ use serde_json::{Value, json};
 use crate::support::database::TestDatabase;
 use crate::support::socket::{PhoenixSocket, Version};
 
-/// The database that the attacks are tried on; `without_superuser.rs` tries them on another one.
+/// The database for the attacks. `without_superuser.rs` runs them on another one.
 async fn database() -> TestDatabase {
     TestDatabase::new().await
 }
 
-/// Opens a socket with this token and joins a topic. Returns the socket and the reason of a refusal,
-/// or `None` if the join succeeded. The socket speaks version 1, which has no binary frames.
+/// Opens a socket with this token and joins a topic. Returns the socket and the reason of a
+/// refusal, or `None` if the join succeeded. The socket speaks version 1, which has no binary
+/// frames.
 async fn join(
     address: SocketAddr,
     token: &str,

@@ -50,7 +50,8 @@ async fn the_key_is_the_subject_whatever_the_client_requests() {
     let cases = [
         (conversation.as_str(), true, &ana),
         (own.as_str(), true, &ana),
-        // A topic of the application, and the public topic of the same name, which is a different one.
+        // A topic of the application, and the public topic with the conversation's name, which is a
+        // different topic.
         ("room:1", true, &ben),
         (conversation.as_str(), false, &ben),
     ];

@@ -1,5 +1,5 @@
-//! Channels of users who lose a right: they are closed, or their presence is removed, without waiting
-//! for a new token.
+//! Channels of users who lose a right: they are closed, or their presence is removed, without
+//! waiting for a new token.
 
 use std::time::Duration;
 
@@ -83,7 +83,7 @@ impl Scene {
         socket
     }
 
-    /// Sends a broadcast on a topic and waits until it has come to this socket.
+    /// Sends a broadcast on a topic and waits until this socket receives it.
     async fn broadcast(&self, topic: &str, event: &str, witness: &mut PhoenixSocket) {
         let sql = "select realtime.send('{}', $1, $2, true)";
         self.owner.execute(sql, &[&event, &topic]).await.unwrap();

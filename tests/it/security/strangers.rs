@@ -1,4 +1,4 @@
-//! Requests without a sign-in: limited per address, whatever they ask for.
+//! Requests without a sign-in are limited per address, whatever their route.
 
 use std::collections::BTreeMap;
 
@@ -11,13 +11,13 @@ use crate::support::database::TestDatabase;
 use crate::support::token::{anon_key, service_role_key, user_token};
 use crate::support::whole_server::WholeServer;
 
-/// Few enough to be used up.
+/// Low enough to be used up in a test.
 const LIMITS: [(&str, &str); 2] = [
     ("RAPPORT_SERVER_ANONYMOUS_REQUESTS_PER_SECOND", "1"),
     ("RAPPORT_SERVER_ANONYMOUS_REQUEST_BURST", "3"),
 ];
 
-/// Sends until it is refused for sending too many; the refusal.
+/// Sends requests until one is refused by the limit. Returns the refusal.
 async fn until_refused(request: impl Fn() -> RequestBuilder) -> (BTreeMap<String, String>, Value) {
     for _ in 0..100 {
         let answer = request().send().await.unwrap();
@@ -28,14 +28,14 @@ async fn until_refused(request: impl Fn() -> RequestBuilder) -> (BTreeMap<String
             return (headers.collect(), answer.json().await.unwrap());
         }
     }
-    panic!("it is never refused");
+    panic!("no request was refused");
 }
 
 #[tokio::test]
-async fn strangers_are_refused_and_people_are_not() {
+async fn anonymous_requests_are_limited_and_signed_in_users_are_not() {
     let server = ChatServer::start_with(&LIMITS).await;
     let path = "/conversations";
-    // No token, the public key, and what is no token at all: all count together.
+    // Requests without a token, with the public key and with an invalid token count together.
     let (headers, body) = until_refused(|| server.anonymous(Method::GET, path)).await;
     assert_eq!(body["code"], "rate_limited");
     assert_eq!(headers["retry-after"], body["retry_after"].to_string());
@@ -44,7 +44,7 @@ async fn strangers_are_refused_and_people_are_not() {
         until_refused(|| server.anonymous(Method::GET, path).bearer_auth(&token)).await;
     }
     assert!(server.metrics.http.rate_limited.get() >= 3);
-    // People at the same address, services, and health checks go on.
+    // Users at the same address, services and health checks are not limited.
     for _ in 0..20 {
         assert_eq!(server.get(Person::Ana, path).await.status, StatusCode::OK);
         let service = server.anonymous(Method::GET, path);
@@ -79,7 +79,7 @@ async fn a_page_of_an_allowed_origin_may_read_the_refusal() {
 }
 
 #[tokio::test]
-async fn addresses_count_for_themselves_where_a_proxy_is_trusted() {
+async fn each_address_has_its_own_limit_behind_a_trusted_proxy() {
     let mut settings = LIMITS.to_vec();
     settings.push(("RAPPORT_SERVER_TRUSTED_PROXIES", "127.0.0.1"));
     let server = ChatServer::start_with(&settings).await;
@@ -89,7 +89,7 @@ async fn addresses_count_for_themselves_where_a_proxy_is_trusted() {
             .header("x-forwarded-for", address)
     };
     until_refused(|| from("192.0.2.1")).await;
-    // Of these hardly one has its place in the table where the other has.
+    // Few of these addresses share a place in the table.
     let mut admitted = 0;
     for last in 2..22 {
         let answer = from(&format!("192.0.2.{last}")).send().await.unwrap();
@@ -99,8 +99,8 @@ async fn addresses_count_for_themselves_where_a_proxy_is_trusted() {
 }
 
 #[tokio::test]
-async fn no_route_is_without_the_limit() {
-    /// What those who run the server ask for; sockets have limits of their own.
+async fn every_route_is_limited() {
+    /// Routes for the operators of the server. Sockets have their own limits.
     const FREE: [&str; 4] = ["/health", "/ready", "/healthcheck", "/metrics"];
     let database = TestDatabase::new().await;
     let server = WholeServer::start(database.url(), &LIMITS)
@@ -152,7 +152,8 @@ async fn no_route_is_without_the_limit() {
     );
 }
 
-/// As in the handshake, the last key counts. Otherwise a stranger could have hundreds verified.
+/// The last key counts, as in the handshake. Otherwise an anonymous client could make the server
+/// verify hundreds of keys.
 #[tokio::test]
 async fn only_the_last_api_key_of_a_query_counts() {
     let server = ChatServer::start_with(&LIMITS).await;

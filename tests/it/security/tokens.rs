@@ -1,4 +1,4 @@
-//! Tokens that name a role which is nobody's, and tokens that are not good yet.
+//! Tokens with a role that no token may have, and tokens that are not valid yet.
 
 use reqwest::Client;
 use serde_json::{Value, json};
@@ -20,7 +20,7 @@ fn private() -> Value {
     json!({ "private": true, "presence": { "enabled": false } })
 }
 
-/// What becomes of a role in each place where a token's role reaches the database.
+/// The outcome of a role in each place where a token's role reaches the database.
 #[derive(Debug, PartialEq)]
 struct Fate {
     join: Option<String>,
@@ -43,7 +43,7 @@ async fn fate(server: &WholeServer, role: &str) -> Fate {
     let binding = json!({ "event": "*", "schema": "public", "table": "user_messages" });
     let config = json!({ "postgres_changes": [binding], "presence": { "enabled": false } });
     let (mut socket, reason) = join(address, &token, "changes", config).await;
-    assert_eq!(reason, None, "bindings are judged after the join");
+    assert_eq!(reason, None, "bindings are checked after the join");
     let changes = socket.expect_system("realtime:changes").await;
 
     let (mut socket, reason) = join(address, &user_token(Ana.id()), &own, private()).await;
@@ -79,7 +79,7 @@ async fn fate(server: &WholeServer, role: &str) -> Fate {
 }
 
 #[tokio::test]
-async fn a_role_above_row_level_security_is_no_role_of_a_token() {
+async fn a_token_cannot_use_a_role_that_bypasses_row_level_security() {
     let database = database().await;
     let owner = database.connect().await;
     let login: String = connect(database.url())
@@ -88,7 +88,7 @@ async fn a_role_above_row_level_security_is_no_role_of_a_token() {
         .await
         .unwrap()
         .get(0);
-    // Roles belong to the cluster, which other tests use as well.
+    // Roles belong to the cluster, which other tests use, too.
     let name = |kind: &str| format!("{kind}_{}", database.name());
     let (above, bypassing) = (name("above"), name("bypassing"));
     let (member, plain) = (name("member"), name("plain"));
@@ -105,7 +105,7 @@ async fn a_role_above_row_level_security_is_no_role_of_a_token() {
         .await
         .unwrap();
     let server = WholeServer::start(database.url(), &[]).await.ready().await;
-    // Judged by their expressions first, then by rows that are inserted.
+    // Rapport first evaluates the expressions of the policies, then inserts rows.
     for trigger in ["", BEFORE_INSERT] {
         owner.batch_execute(trigger).await.unwrap();
         let nobody = fate(&server, "no_such_role").await;
@@ -142,19 +142,19 @@ async fn a_role_above_row_level_security_is_no_role_of_a_token() {
         .unwrap();
 }
 
-/// With such a trigger only an insertion tells what the policies say of a row.
+/// With such a trigger, only an insertion shows what the policies decide about a row.
 const BEFORE_INSERT: &str = "
 create function public.unchanged() returns trigger language plpgsql as $$ begin return new; end $$;
 create trigger unchanged before insert on realtime.messages
   for each row execute function public.unchanged();";
 
 #[tokio::test]
-async fn a_token_is_not_good_before_its_time() {
+async fn a_token_is_refused_before_it_becomes_valid() {
     let database = database().await;
     let server = WholeServer::start(database.url(), &[]).await.ready().await;
     let address = server.address();
     let early = mint(&claims_with("nbf", now_s() + 3_000));
-    // Clocks differ a little.
+    // Clocks may differ a little.
     let good = mint(&claims_with("nbf", now_s() + 10));
 
     let url =

@@ -1,4 +1,5 @@
-//! A subscriber without the right to select a table must be able to learn nothing of it, not even when rows change.
+//! A setting ensures that a subscriber who may not select from a table learns nothing about it, not
+//! even when rows change.
 
 use serde_json::json;
 
@@ -8,7 +9,7 @@ use crate::support::socket::PhoenixSocket;
 use crate::support::token::{mint, user_claims};
 use crate::support::whole_server::WholeServer;
 
-/// Only `service_role` may select from the table; its insertion is the end of each round.
+/// Only `service_role` may select from `secrets`. An insertion into `news` ends each round.
 const SECRETS: &str = "
     create table public.secrets (id int primary key, secret text);
     grant select on public.secrets to service_role;
@@ -29,7 +30,7 @@ async fn follow(server: &WholeServer, person: Person, role: &str) -> PhoenixSock
     socket
 }
 
-/// The table and the errors of each change up to the news.
+/// The record and the errors of each change before the one of `news`.
 async fn until_news(socket: &mut PhoenixSocket) -> Vec<String> {
     let mut received = Vec::new();
     loop {
@@ -43,7 +44,7 @@ async fn until_news(socket: &mut PhoenixSocket) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_setting_hides_that_rows_change_from_those_who_may_not_select_them() {
+async fn a_setting_hides_changes_from_subscribers_who_may_not_select_the_rows() {
     let database = database().await;
     let owner = database.connect().await;
     owner.batch_execute(SECRETS).await.unwrap();

@@ -1,8 +1,8 @@
-//! Requests that are begun and never ended: bounded over all connections, and small ones pass.
+//! Unfinished requests are bounded over all connections, and small requests still succeed.
 
 #![expect(
     clippy::disallowed_methods,
-    reason = "routes of tests are nobody's interface"
+    reason = "test routes are not part of the API"
 )]
 
 use std::net::SocketAddr;
@@ -22,10 +22,10 @@ use crate::realtime::{Server, config};
 use crate::support::eventually::eventually;
 use crate::support::token::anon_key;
 
-/// How long anything here may take.
+/// Time limit for each step.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What comes until the server closes, which a reset does as well.
+/// Reads until the server closes or resets the connection.
 async fn rest(stream: &mut TcpStream) -> String {
     let mut bytes = Vec::new();
     let reading = stream.read_to_end(&mut bytes);
@@ -33,7 +33,7 @@ async fn rest(stream: &mut TcpStream) -> String {
     String::from_utf8(bytes).unwrap()
 }
 
-/// A request that is answered and closed.
+/// Sends a complete request and reads the response.
 async fn whole(address: SocketAddr) -> String {
     let mut stream = TcpStream::connect(address).await.unwrap();
     let request = b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
@@ -59,17 +59,17 @@ async fn heads_that_never_end_are_bounded_over_all_connections() {
     let mut hostile = Vec::new();
     for _ in 0..20 {
         let mut stream = TcpStream::connect(address).await.unwrap();
-        // The server may have cut it by now.
+        // The server may have closed it already.
         let _ = stream.write_all(begun.as_bytes()).await;
         hostile.push(stream);
         assert!(whole(address).await.ends_with("here"));
     }
-    eventually("those beyond the budget are cut", async || {
+    eventually("heads beyond the budget are refused", async || {
         (metrics.heads_refused.get() >= 15 && metrics.heads_bytes.get() <= 100_000).then_some(())
     })
     .await;
     assert!(rest(hostile.last_mut().unwrap()).await.is_empty());
-    // A head that was within the budget may still be finished.
+    // A head within the budget can still be completed.
     hostile[0]
         .write_all(b"\r\nconnection: close\r\n\r\n")
         .await
@@ -84,7 +84,7 @@ async fn heads_that_never_end_are_bounded_over_all_connections() {
 }
 
 #[tokio::test]
-async fn a_head_has_a_largest_size() {
+async fn a_head_has_a_maximum_size() {
     let router = Router::new().route("/", get(async || "here"));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -124,7 +124,7 @@ async fn bodies_that_never_end_are_bounded_over_all_requests() {
         let _ = stream.write_all(&vec![b' '; 80_000]).await;
         hostile.push(stream);
     }
-    eventually("those beyond the budget are refused", async || {
+    eventually("bodies beyond the budget are refused", async || {
         let is_bounded = server.metrics.requests_bytes.get() <= i64::try_from(BUDGET).unwrap();
         (server.limited(Limit::AllRequests) >= 8 && is_bounded).then_some(())
     })

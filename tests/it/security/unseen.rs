@@ -1,13 +1,14 @@
 //! Reports of users who hide must leave no trace in rows that others read. A lock moves `xmax`.
 //!
-//! Each statement is a transaction of its own, because a lock that a transaction holds already hides a later one.
+//! Each statement is a separate transaction, because a lock that a transaction already holds hides
+//! a later one.
 
 use tokio_postgres::Client;
 
 use super::database;
 use crate::support::chat_server::Person::{self, Ana, Ben, Zoe};
 
-/// The rows of users and their presence with their system columns.
+/// The rows of users and their presence, with the system columns.
 const TRACES: &str = "
     select 'presence of ' || u.full_name, (p.xmin, p.xmax, p.ctid, p.*)::text
     from public.user_presence p join public.users u on u.id = p.user_id
@@ -20,7 +21,7 @@ async fn traces(owner: &Client) -> Vec<(String, String)> {
     rows.iter().map(|row| (row.get(0), row.get(1))).collect()
 }
 
-/// Runs a statement in the name of this user.
+/// Runs a statement as this user.
 async fn run_as(client: &Client, person: Person, statement: &str) {
     let claims = format!(r#"{{"sub":"{}","role":"authenticated"}}"#, person.id());
     let sql = format!(

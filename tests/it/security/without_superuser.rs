@@ -1,4 +1,5 @@
-//! The attacks that reach the database, over an installation whose login owns the database and is not a superuser.
+//! Repeats the attacks that reach the database. Here the server's login owns the database and is
+//! not a superuser.
 #![allow(
     clippy::duplicate_mod,
     reason = "the same attacks on another installation"

@@ -1,5 +1,5 @@
-//! Nothing that Rapport installs is reported by the Security and Performance Advisor of Supabase, and each lint
-//! reports what it is there for.
+//! The Security and Performance Advisor of Supabase reports nothing that Rapport installs. A
+//! control for each lint shows that it finds its violation.
 
 use rapport::schema::{self, InstallOptions};
 use tokio_postgres::Client;
@@ -7,14 +7,14 @@ use tokio_postgres::Client;
 use super::{ACCOUNTS, PRIVATE_CHANNELS, Project};
 use crate::support::database::{TestDatabase, connect};
 
-/// The advisor's lints in our own words: one view each.
+/// The advisor's lints in Rapport's own wording, one view each.
 const LINTS: &str = include_str!("lints.sql");
 
-/// Makes what a lint reports.
+/// A violation that a lint must report.
 struct Control {
     lint: &'static str,
     violation: &'static str,
-    /// What is reported then.
+    /// What the lint reports for the violation.
     culprit: &'static str,
 }
 
@@ -179,14 +179,15 @@ const CONTROLS: &[Control] = &[
     },
 ];
 
-/// What a lint reports.
+/// The objects that a lint reports.
 async fn culprits(client: &Client, lint: &str) -> Vec<String> {
     let sql = format!("select culprit::text from lints.\"{lint}\" order by 1");
     let rows = client.query(&sql, &[]).await.unwrap();
     rows.iter().map(|row| row.get(0)).collect()
 }
 
-/// Looks with every lint at the installation as it is, and then at what it has to find.
+/// Runs every lint on the installation, which must be clean, and then on the violation of its
+/// control.
 async fn assert_clean(url: &str) {
     let client = connect(url).await;
     client.batch_execute("begin").await.unwrap();

@@ -1,5 +1,6 @@
-//! From an empty project to a message on somebody's socket, by the program's commands alone: on a hosted Supabase
-//! project as `shape.sql` makes it, where nobody is a superuser, and on a plain cluster.
+//! From an empty project to a delivered message, using only the program's commands. The tests run
+//! on a hosted Supabase project as `shape.sql` creates it, where no login is a superuser, and on a
+//! plain cluster.
 
 mod lints;
 
@@ -19,14 +20,14 @@ use crate::support::socket::{PhoenixSocket, Version};
 use crate::support::token::user_token;
 use crate::support::whole_server::next_event;
 
-/// What Supabase has made of the cluster before the application comes.
+/// What Supabase creates in the cluster before the application uses it.
 const SHAPE: &str = include_str!("shape.sql");
 
-/// The policies of the private channels. Supabase lets `postgres` write them by an extension that is not here, so
-/// the superuser does it in its place.
+/// The policies of the private channels. On Supabase, `postgres` can create them through an
+/// extension that is missing here, so the superuser creates them instead.
 const PRIVATE_CHANNELS: &str = include_str!("../../../sql/definitions/realtime/30_policies.sql");
 
-/// Two accounts with a team, as Auth makes them for a project that has no tables of its own.
+/// Two accounts with a team, as Auth creates them for a project without its own tables.
 const ACCOUNTS: &str = r#"
     set role supabase_auth_admin;
     insert into auth.users (id, aud, role, email, raw_app_meta_data, raw_user_meta_data)
@@ -36,10 +37,10 @@ const ACCOUNTS: &str = r#"
       as people (id, name);
     reset role;"#;
 
-/// A database with accounts in it, and nothing of ours yet.
+/// A database with accounts, before Rapport is installed.
 struct Project {
     cluster: Cluster,
-    /// The login that the application is given.
+    /// The connection string of the login for the application.
     url: String,
 }
 
@@ -99,7 +100,7 @@ impl Project {
     }
 }
 
-/// An answer of the chat to somebody, which is a success.
+/// Sends a request as a user. Returns the body of the response, which must be a success.
 async fn ask(
     address: SocketAddr,
     person: Person,
@@ -121,7 +122,7 @@ async fn ask(
     answer.body
 }
 
-/// A socket of somebody that is joined to a topic.
+/// A user's socket that has joined a topic.
 async fn joined(address: SocketAddr, person: Person, topic: &str, config: Value) -> PhoenixSocket {
     let token = user_token(person.id());
     let mut socket = PhoenixSocket::connect(address, &token, Version::One).await;
@@ -130,7 +131,7 @@ async fn joined(address: SocketAddr, person: Person, topic: &str, config: Value)
     socket
 }
 
-/// Somebody's socket that follows the messages.
+/// A user's socket that receives new messages.
 async fn follower(address: SocketAddr, person: Person) -> PhoenixSocket {
     let binding = json!({"event": "INSERT", "schema": "public", "table": "user_messages"});
     let config = json!({"postgres_changes": [binding]});
@@ -140,8 +141,8 @@ async fn follower(address: SocketAddr, person: Person) -> PhoenixSocket {
     socket
 }
 
-/// Ana says something to Ben, who finds it on his sockets and in the history. Returns the conversation and all that
-/// was ever said in it.
+/// Sends a message from Ana to Ben. Ben must receive it on his sockets and find it in the history.
+/// Returns the conversation and the contents of all its messages.
 async fn talk(address: SocketAddr, content: &str) -> (String, Vec<String>) {
     let (ana, ben) = (Person::Ana, Person::Ben);
     let mut rows = follower(address, ben).await;
@@ -155,7 +156,7 @@ async fn talk(address: SocketAddr, content: &str) -> (String, Vec<String>) {
     ask(address, ana, Method::POST, "/messages", message).await;
 
     let row = loop {
-        // The state of presence comes with a join.
+        // The state of presence arrives after a join.
         let message = rows.receive().await;
         if message.event == "postgres_changes" {
             break message;
@@ -176,7 +177,7 @@ async fn talk(address: SocketAddr, content: &str) -> (String, Vec<String>) {
     (conversation, said.collect())
 }
 
-/// Everything that has to work, in the order in which somebody tries it. `more` is what the superuser does behind the
+/// Everything that must work, in the order of a first setup. The superuser runs `more` after the
 /// installation.
 async fn works(project: Project, more: &str) {
     let applied = project.migrate().await;
@@ -190,7 +191,7 @@ async fn works(project: Project, more: &str) {
     let (status, _, log) = server.stop().await;
     assert!(status.success(), "{status}\n{log}");
 
-    // With whatever the first one left behind: its slot, its sessions, its partitions.
+    // A second start with the state that the first one left: its slot, sessions and partitions.
     let server = Process::start(&project.url, &[]).await;
     let (again, mut said) = talk(server.address, "second").await;
     said.sort_unstable();
@@ -209,16 +210,17 @@ async fn works(project: Project, more: &str) {
 }
 
 #[tokio::test]
-async fn a_message_travels_on_hosted_supabase_between_accounts() {
+async fn messages_are_delivered_on_hosted_supabase_between_accounts() {
     let project = Project::hosted().await;
     project.run_as_superuser(ACCOUNTS).await;
     works(project, PRIVATE_CHANNELS).await;
 }
 
 #[tokio::test]
-async fn a_message_travels_on_hosted_supabase_between_people_of_the_application() {
+async fn messages_are_delivered_on_hosted_supabase_between_users_of_the_application() {
     let project = Project::hosted().await;
-    // The application's tables are its login's; accounts are made by Auth, for which the superuser stands.
+    // The application's tables belong to its login. The superuser creates the accounts in place of
+    // Auth.
     let application = connect(&project.url).await;
     application.batch_execute(DEV_HOST).await.unwrap();
     project.run_as_superuser(DEV_PEOPLE).await;
@@ -226,10 +228,10 @@ async fn a_message_travels_on_hosted_supabase_between_people_of_the_application(
 }
 
 #[tokio::test]
-async fn a_message_travels_on_a_plain_cluster() {
+async fn messages_are_delivered_on_a_plain_cluster() {
     let project = Project::plain().await;
     let application = connect(&project.url).await;
     application.batch_execute(DEV_HOST).await.unwrap();
-    // The table of accounts comes with the migrations.
+    // The migrations create the table of accounts.
     works(project, DEV_PEOPLE).await;
 }
