@@ -34,8 +34,7 @@ const GENERATED: &[&str] = &["docs/schema.md"];
 
 /// Folders that still have longer lines. They are wrapped when their wording is revised, because
 /// wrapping alone would hide changes of the text.
-const ALLOWED: &[&str] = &[
-];
+const ALLOWED: &[&str] = &[];
 
 /// The checked folders with the endings of their files. The Markdown files of the root are checked
 /// too. Released migrations are never edited, so they are not checked.
