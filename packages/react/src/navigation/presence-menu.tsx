@@ -1,24 +1,26 @@
 'use client'
 
 import { useState, type ReactNode } from 'react'
-import { useChatClient, useChatContext } from '../context/chat-context'
+import { useChatClient, useNavigationStrings } from '../context/base-context'
 import { useChatState } from '../context/use-store'
-import { displayName } from '../format/names'
+import { knownName } from '../format/names'
 import { Avatar } from '../parts/avatar'
-import { Menu, type MenuItem } from '../parts/menu'
+import type { MenuItem, MenuProps } from '../parts/menu'
+import { part } from '../parts/part'
 import { PresenceDot } from '../parts/presence-dot'
 
 const CHOICES = ['busy', 'away', 'offline'] as const
 
+const menu = part<MenuProps>(() => import('../parts/menu').then(({ Menu }) => Menu))
+
 /** One's own picture and status. The status is chosen here for all devices. */
 export function PresenceMenu(): ReactNode {
-  const { strings } = useChatContext()
+  const strings = useNavigationStrings()
   const client = useChatClient()
   const me = useChatState((state) => state.me)
   const presence = useChatState((state) => state.presence[client.userId])
   const [anchor, setAnchor] = useState<Element | null>(null)
   const chosen = presence?.manual_status ?? null
-  const status = presence?.status ?? 'offline'
   const items: MenuItem[] = [
     {
       id: 'automatic',
@@ -35,6 +37,8 @@ export function PresenceMenu(): ReactNode {
       run: () => void client.setStatus(choice, { until: null }),
     })),
   ]
+  // What the server has not said yet is left out.
+  const facts = [knownName(me), presence && strings[presence.status]].filter(Boolean)
   return (
     <span className="rpt rpt-presence-menu" data-slot="presence-menu">
       <button
@@ -42,12 +46,16 @@ export function PresenceMenu(): ReactNode {
         className="rpt-self"
         aria-haspopup="menu"
         aria-expanded={anchor !== null}
-        aria-label={`${strings.setStatus}: ${displayName(me, strings)}, ${strings[status]}`}
+        aria-label={[strings.setStatus, facts.join(', ')].filter(Boolean).join(': ')}
+        onPointerEnter={menu.preload}
+        onFocus={menu.preload}
         onClick={(event) => setAnchor(anchor ? null : event.currentTarget)}
       >
-        <Avatar person={me} size={32} presence={status} />
+        <Avatar person={me} size={32} presence={presence?.status} />
       </button>
-      {anchor && <Menu anchor={anchor} label={strings.setStatus} items={items} onClose={() => setAnchor(null)} />}
+      {anchor && (
+        <menu.View anchor={anchor} label={strings.setStatus} items={items} onClose={() => setAnchor(null)} />
+      )}
     </span>
   )
 }
