@@ -8,8 +8,6 @@ const client = { find: '@rapport-chat/client', replacement: path('../client/src/
 // npm installs React 18 below this folder, because another version is at the root.
 const react18 = [
   { find: /^(react|react-dom)(\/.*)?$/, replacement: `${path('../../tests/react-18/node_modules')}/$1$2` },
-  // The module for bundlers: Node.js would load the other one, which requires React by itself.
-  { find: '@testing-library/react', replacement: path('../../node_modules/@testing-library/react/dist/@testing-library/react.esm.js') },
 ]
 
 export default defineConfig({
@@ -25,8 +23,9 @@ export default defineConfig({
         test: {
           name: 'React 18',
           env: { REACT_MAJOR: '18' },
-          // Modules that import React are transformed, so that they import the same one.
-          server: { deps: { inline: ['lucide-react', 'frimousse', /@testing-library\/react/] } },
+          execArgv: ['--require', path('../../tests/react-18/resolve.cjs')],
+          // An ES module, whose imports the file above does not reach.
+          server: { deps: { inline: ['frimousse'] } },
         },
       },
     ],
