@@ -47,9 +47,8 @@ try {
 process.exitCode = failed > 0 ? 1 : 0
 
 async function pack() {
-  await execute('npm', ['pack', '--pack-destination', folder, '-w', '@rapport-chat/client', '-w', '@rapport-chat/react'], {
-    cwd: root,
-  })
+  const packages = ['-w', '@rapport-chat/client', '-w', '@rapport-chat/react']
+  await execute('npm', ['pack', '--pack-destination', folder, ...packages], { cwd: root })
   for (const file of await readdir(folder)) {
     const [, name] = /^rapport-chat-(\w+)-/.exec(file) ?? []
     if (name) await rename(join(folder, file), join(folder, `${name}.tgz`))
@@ -90,7 +89,14 @@ async function use(name, app, env) {
   const context = await browser.newContext({ viewport: { width: 1000, height: 800 } })
   try {
     const origin = `http://127.0.0.1:${port}`
-    await eventually(() => fetch(origin).then(({ ok }) => ok, () => false), `${name} serves its page\n${output.join('')}`)
+    const isServed = () =>
+      fetch(origin).then(
+        ({ ok }) => ok,
+        () => false,
+      )
+    await eventually(isServed, `${name} serves its page`).catch((error) => {
+      throw new Error(output.join(''), { cause: error })
+    })
     await chat(name, origin, context)
   } finally {
     await context.close()

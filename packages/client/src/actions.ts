@@ -139,7 +139,12 @@ export function markUnread(engine: Engine, conversationId: string, messageId?: s
 
 // Messages
 
-export function edit(engine: Engine, conversationId: string, messageId: string, content: string): Promise<Result<null>> {
+export function edit(
+  engine: Engine,
+  conversationId: string,
+  messageId: string,
+  content: string,
+): Promise<Result<null>> {
   const { api, store } = engine
   const text = content.trim()
   const keep = (result: Result<wire.Message>): Result<wire.Message> => {

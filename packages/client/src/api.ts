@@ -379,9 +379,8 @@ export class UserChatAPI {
 
 /** The same values under the names of the routes: `replyToId` is `reply_to_id`. */
 function onWire(values: object): object {
-  return Object.fromEntries(
-    Object.entries(values).map(([name, value]) => [name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`), value]),
-  )
+  const rename = (name: string): string => name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`)
+  return Object.fromEntries(Object.entries(values).map(([name, value]) => [rename(name), value]))
 }
 
 function settingsFrom(options: UserChatAPIOptions): RequestSettings {

@@ -66,35 +66,12 @@ export class Conversation implements ConversationClient {
     this.#reader?.changed()
   }
 
-  async loadOlder(): Promise<void> {
-    const history = this.#loaded
-    const { range } = history
-    const first = history.messages[0]
-    if (!range || range.from === 0 || !first || history.isLoadingOlder) return
-    const { seq } = first.row
-    this.#change((changed) => (changed.isLoadingOlder = true))
-    const { data, error } = await this.#engine.api.getPage({ conversationId: this.id, before: seq, limit: PAGE_SIZE })
-    this.#change((changed) => {
-      changed.isLoadingOlder = false
-      changed.pageError = error
-    })
-    // Beside the older end, so that the end that is trimmed is the newer one.
-    if (data) this.#addPage({ at: 'before', seq }, { messages: data.data, hasOlder: data.has_more, hasNewer: true }, seq)
+  loadOlder(): Promise<void> {
+    return this.#loadBeside('before')
   }
 
-  async loadNewer(): Promise<void> {
-    const history = this.#loaded
-    const { range } = history
-    const last = history.messages.at(-1)
-    if (!range || range.to === Infinity || !last || history.isLoadingNewer) return
-    const { seq } = last.row
-    this.#change((changed) => (changed.isLoadingNewer = true))
-    const { data, error } = await this.#engine.api.getPage({ conversationId: this.id, after: seq, limit: PAGE_SIZE })
-    this.#change((changed) => {
-      changed.isLoadingNewer = false
-      changed.pageError = error
-    })
-    if (data) this.#addPage({ at: 'after', seq }, { messages: data.data, hasOlder: true, hasNewer: data.has_more }, seq)
+  loadNewer(): Promise<void> {
+    return this.#loadBeside('after')
   }
 
   async jumpTo(messageId: string): Promise<Result<null>> {
@@ -297,8 +274,34 @@ export class Conversation implements ConversationClient {
     return null
   }
 
+  async #loadBeside(at: 'before' | 'after'): Promise<void> {
+    const history = this.#loaded
+    const { range, messages } = history
+    const isOlder = at === 'before'
+    const flag = isOlder ? 'isLoadingOlder' : 'isLoadingNewer'
+    const end = isOlder ? messages[0] : messages.at(-1)
+    const isComplete = isOlder ? range?.from === 0 : range?.to === Infinity
+    if (!range || !end || isComplete || history[flag]) return
+    const { seq } = end.row
+    this.#change((changed) => (changed[flag] = true))
+    const { data, error } = await this.#engine.api.getPage({ conversationId: this.id, [at]: seq, limit: PAGE_SIZE })
+    this.#change((changed) => {
+      changed[flag] = false
+      changed.pageError = error
+    })
+    if (!data) return
+    const page = {
+      messages: data.data,
+      hasOlder: !isOlder || data.has_more,
+      hasNewer: isOlder || data.has_more,
+    }
+    // The anchor is beside this end, so that the end that is trimmed is the other one.
+    this.#addPage({ at, seq }, page, seq)
+  }
+
   async #loadAround(anchor: string): Promise<ChatError | null> {
-    const { data, error } = await this.#engine.api.getPage({ conversationId: this.id, around: anchor, limit: PAGE_SIZE })
+    const { api } = this.#engine
+    const { data, error } = await api.getPage({ conversationId: this.id, around: anchor, limit: PAGE_SIZE })
     if (error) return error
     const page = { messages: data.data, hasOlder: data.next_cursor !== null, hasNewer: data.prev_cursor !== null }
     const target = data.data.find(({ id }) => id === anchor) ?? data.data[Math.min(PAGE_SIZE / 2, data.data.length - 1)]

@@ -38,7 +38,8 @@ import type * as wire from './wire'
 const GREETING_TIMEOUT_MS = 3_000
 
 type Actions = typeof AllActions
-type OptionsOf<Name extends keyof Actions> = Parameters<Actions[Name]> extends [Engine, ...infer Options] ? Options : never
+type OptionsOf<Name extends keyof Actions> =
+  Parameters<Actions[Name]> extends [Engine, ...infer Options] ? Options : never
 type AnyAction = (engine: Engine, ...options: unknown[]) => Promise<Result<unknown>>
 
 export class Engine {

@@ -60,6 +60,7 @@ export function ChatProvider(props: ChatProviderProps): ReactNode {
     emojiDataUrl = null,
   } = props
   const texts = strings ?? navigationEn
+  const { dir = texts.dir } = props
   const { announce, outlet: announcer } = useAnnouncer()
   const { toast, outlet: toasts } = useToasts(texts)
   const isMounted = useSyncExternalStore(
@@ -107,7 +108,7 @@ export function ChatProvider(props: ChatProviderProps): ReactNode {
   )
   return (
     <ChatContext.Provider value={value}>
-      <div className="rpt rpt-provider" data-slot="chat" data-theme={theme} dir={props.dir ?? texts.dir} lang={texts.locale}>
+      <div className="rpt rpt-provider" data-slot="chat" data-theme={theme} dir={dir} lang={texts.locale}>
         {props.children}
         {toasts}
         {announcer}
