@@ -64,6 +64,8 @@ async function check(name, source) {
   for (const one of ['client', 'react']) await cp(join(folder, `${one}.tgz`), join(app, `${one}.tgz`))
   const env = { ...process.env, RAPPORT_URL: server.env.API_URL, NEXT_TELEMETRY_DISABLED: '1' }
   await timed(name, 'install', () => execute('npm', ['ci', '--no-audit', '--no-fund'], { cwd: app, env }))
+  const { stdout: size } = await execute('du', ['-sm', 'node_modules'], { cwd: app })
+  console.log(`# ${name}: ${Number.parseInt(size)} MB installed`)
   await cp(join(app, 'node_modules/@rapport-chat/react/dist/emoji-data'), join(app, 'public/emoji-data'), {
     recursive: true,
   })
