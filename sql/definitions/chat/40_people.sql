@@ -98,7 +98,12 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  return (select coalesce(jsonb_object_agg(id, null), '{}') from chat.my_conversation_ids() id);
+  -- Not from chat.my_conversation_ids(): that would store the rows once more, in every statement.
+  return (
+    select coalesce(jsonb_object_agg(m.conversation_id, null), '{}')
+    from public.user_conversation_members m
+    where m.user_id = (select auth.uid()) and m.left_at is null
+  );
 end
 $$;
 
