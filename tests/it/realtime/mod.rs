@@ -4,6 +4,7 @@ mod api;
 mod broadcast;
 mod database_broadcast;
 mod deletes;
+mod frames;
 mod handshake;
 mod join;
 mod limits;

@@ -9,6 +9,7 @@ pub(crate) mod database;
 pub(crate) mod eventually;
 pub(crate) mod log;
 pub(crate) mod process;
+pub(crate) mod snapshot;
 pub(crate) mod socket;
 pub(crate) mod token;
 pub(crate) mod whole_server;
