@@ -257,7 +257,7 @@ mod tests {
         assert_eq!(documented(), expected);
     }
 
-    /// Status, headers and body of a refusal, as [`super::super::middleware`] sends them.
+    /// Status, headers and body of a refusal, as the middleware sends them.
     fn shown(error: ApiError) -> String {
         let body = error.body("the-request");
         let response = error.into_response();
