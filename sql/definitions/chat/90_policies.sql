@@ -122,7 +122,8 @@ create policy "people see their own memberships" on public.user_conversation_mem
   using (user_id = any (array[(select chat.my_id())]) and left_at is null);
 
 drop policy if exists "people arrange their own memberships" on public.user_conversation_members;
-create policy "people arrange their own memberships" on public.user_conversation_members
+drop policy if exists "people change their own memberships" on public.user_conversation_members;
+create policy "people change their own memberships" on public.user_conversation_members
   for update to authenticated
   using (user_id = any (array[(select chat.my_id())]) and left_at is null)
   with check (user_id = (select chat.my_id()));
@@ -149,7 +150,8 @@ create policy "members read the messages of their conversations" on public.user_
   using (chat.has_key((select chat.my_conversation_keys()), conversation_id));
 
 drop policy if exists "members send as themselves where they may" on public.user_messages;
-create policy "members send as themselves where they may" on public.user_messages
+drop policy if exists "members send messages" on public.user_messages;
+create policy "members send messages" on public.user_messages
   for insert to authenticated
   with check (
     sender_id = (select chat.my_id())
@@ -176,7 +178,8 @@ create policy "members read earlier wordings" on public.message_edits
 grant select on public.message_hides, public.message_drafts to authenticated;
 
 drop policy if exists "people see what they hid" on public.message_hides;
-create policy "people see what they hid" on public.message_hides
+drop policy if exists "people see their own hidden messages" on public.message_hides;
+create policy "people see their own hidden messages" on public.message_hides
   for select to authenticated
   using (user_id = any (array[(select chat.my_id())]));
 
@@ -196,12 +199,14 @@ create policy "members see the reactions of their conversations" on public.messa
   using (chat.has_key((select chat.my_conversation_keys()), conversation_id));
 
 drop policy if exists "members react as themselves where they may write" on public.message_reactions;
-create policy "members react as themselves where they may write" on public.message_reactions
+drop policy if exists "members add reactions" on public.message_reactions;
+create policy "members add reactions" on public.message_reactions
   for insert to authenticated
   with check (user_id = (select chat.my_id()) and chat.can_send(conversation_id));
 
 drop policy if exists "people take back their own reactions" on public.message_reactions;
-create policy "people take back their own reactions" on public.message_reactions
+drop policy if exists "people remove their own reactions" on public.message_reactions;
+create policy "people remove their own reactions" on public.message_reactions
   for delete to authenticated
   using (chat.has_key((select chat.my_conversation_keys()), conversation_id) and user_id = any (array[(select chat.my_id())]));
 
@@ -244,19 +249,22 @@ grant select, delete on public.user_blocks to authenticated;
 grant insert (blocker_id, blocked_id) on public.user_blocks to authenticated;
 
 drop policy if exists "people see whom they blocked" on public.user_blocks;
-create policy "people see whom they blocked" on public.user_blocks
+drop policy if exists "people see their own blocks" on public.user_blocks;
+create policy "people see their own blocks" on public.user_blocks
   for select to authenticated
   using (blocker_id = any (array[(select chat.my_id())]));
 
 -- Only users that the caller knows: otherwise the foreign key would distinguish a stranger from a
 -- user who does not exist.
 drop policy if exists "people block for themselves" on public.user_blocks;
-create policy "people block for themselves" on public.user_blocks
+drop policy if exists "people add their own blocks" on public.user_blocks;
+create policy "people add their own blocks" on public.user_blocks
   for insert to authenticated
   with check (blocker_id = (select chat.my_id()) and chat.knows(blocked_id));
 
 drop policy if exists "people lift their own blocks" on public.user_blocks;
-create policy "people lift their own blocks" on public.user_blocks
+drop policy if exists "people remove their own blocks" on public.user_blocks;
+create policy "people remove their own blocks" on public.user_blocks
   for delete to authenticated
   using (blocker_id = any (array[(select chat.my_id())]));
 

@@ -117,7 +117,8 @@ begin
     using (extension in ('broadcast', 'presence') and chat.may_listen(topic));
 
   drop policy if exists "members show themselves in their conversations" on realtime.messages;
-  create policy "members show themselves in their conversations" on realtime.messages
+  drop policy if exists "members appear in their conversations" on realtime.messages;
+  create policy "members appear in their conversations" on realtime.messages
     for insert to authenticated
     with check (extension = 'presence' and topic like 'conversation:%' and chat.may_appear(topic));
 
@@ -127,7 +128,8 @@ begin
   -- more than both calls.
 
   drop policy if exists "others do not listen to chat topics" on realtime.messages;
-  create policy "others do not listen to chat topics" on realtime.messages
+  drop policy if exists "only permitted users listen to chat topics" on realtime.messages;
+  create policy "only permitted users listen to chat topics" on realtime.messages
     as restrictive for select to authenticated
     using (not chat.is_chat_topic(topic) or chat.may_listen(topic));
 
@@ -139,7 +141,8 @@ begin
   -- Stored messages are replayed, so an update could create one for a topic that its author may not
   -- send to.
   drop policy if exists "nobody rewrites messages of chat topics" on realtime.messages;
-  create policy "nobody rewrites messages of chat topics" on realtime.messages
+  drop policy if exists "users do not update messages of chat topics" on realtime.messages;
+  create policy "users do not update messages of chat topics" on realtime.messages
     as restrictive for update to authenticated
     using (not chat.is_chat_topic(topic))
     with check (not chat.is_chat_topic(topic));
@@ -162,7 +165,8 @@ begin
   -- them. If the setting is empty, those policies decide alone. The expression does not call
   -- realtime.topic(): Supabase's text of it names types without a schema (see chat.my_id()).
   drop policy if exists "messages are of the topic that was asked about" on realtime.messages;
-  create policy "messages are of the topic that was asked about" on realtime.messages
+  drop policy if exists "messages belong to the requested topic" on realtime.messages;
+  create policy "messages belong to the requested topic" on realtime.messages
     as restrictive for all to public
     using (chat.is_requested_topic(topic, (select current_setting('realtime.topic', true))))
     with check (chat.is_requested_topic(topic, (select current_setting('realtime.topic', true))));

@@ -21,16 +21,6 @@ const ALLOWED: &[(&str, &str)] = &[
         "chat::reference",
         "mod.rs lists the routes and holds what they share",
     ),
-    ("config", "the reader masks a setting that auth describes"),
-    ("db", "a transaction needs the pool that measures it"),
-    (
-        "dev::postgres",
-        "mod.rs is the cluster and its parts need the cluster",
-    ),
-    (
-        "dev::sign_in",
-        "mod.rs holds the failure that the store returns",
-    ),
     (
         "realtime",
         "mod.rs and the hub hold types that their parts need",
@@ -47,7 +37,6 @@ const ALLOWED: &[(&str, &str)] = &[
         "realtime::session",
         "mod.rs is the session and its parts need the session",
     ),
-    ("schema", "the script and its installation share types"),
 ];
 
 #[test]
