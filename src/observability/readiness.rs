@@ -29,7 +29,7 @@ pub enum SlotState {
     Taken,
     /// No process.
     Inactive,
-    /// No process can read it any more: PostgreSQL removed WAL that it needs.
+    /// It can no longer be read: PostgreSQL removed WAL that it needs.
     Lost,
 }
 
