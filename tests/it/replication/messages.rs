@@ -173,8 +173,8 @@ async fn take_both(
                     kill_walsender(sql).await;
                 }
             },
-            heard = streaming.listener.next() => {
-                if let Some(super::streaming::Heard::Changes(chunk)) = heard {
+            received = streaming.listener.next() => {
+                if let Some(super::streaming::Received::Changes(chunk)) = received {
                     *taken += chunk.changes.len();
                 }
             }

@@ -6,7 +6,7 @@ use rapport::config::ReplicationConfig;
 use tokio_postgres::Client;
 
 use super::streaming::{
-    Heard, Seen, Signal, Streaming, assert_each_once, config, flatten, publish_note, slot,
+    Received, Seen, Signal, Streaming, assert_each_once, config, flatten, publish_note, slot,
 };
 use crate::support::chaos::ChaosProxy;
 use crate::support::database::{TestDatabase, connect, own_cluster};
@@ -94,7 +94,7 @@ async fn after_a_kill_inside_a_transaction_the_stream_continues_where_it_stopped
     let mut seen = Vec::new();
     let mut kills = 0;
     while seen.len() < ROWS {
-        if let Some(Heard::Changes(chunk)) = streaming.listener.next().await {
+        if let Some(Received::Changes(chunk)) = streaming.listener.next().await {
             assert!(seen.len() + chunk.changes.len() == ROWS || !chunk.is_last);
             seen.extend(flatten(&chunk));
             if kills < 4 && seen.len() >= (kills + 1) * 3_000 {
