@@ -146,8 +146,8 @@ impl Page {
         response
     }
 
-    /// Renders the page as an object. The ETag does not cover `server_time`; otherwise it would differ
-    /// in every response.
+    /// Renders the page as an object. The ETag does not cover `server_time`; otherwise it would
+    /// differ in every response.
     fn wrapped(&self, rows: &str) -> Response {
         let quoted = |cursor: &Option<String>| {
             cursor

@@ -5,11 +5,11 @@
 //! acknowledged when a connection ends; at most [`ChunkLimits`] worth of changes is held, plus one
 //! change. Pure: no I/O, no clock.
 //!
-//! Repetitions are recognized by commit LSN and ordinal. The positions of commit records strictly
-//! increase. Decoding a transaction again gives the same changes in the same order, because the
-//! decoder reads the catalogs as of that time. Rows inserted into `realtime.messages` are counted
-//! separately from row changes. They take another path, and a connection reads them only if their
-//! publication exists.
+//! Repeated changes are recognized by commit LSN and ordinal. The positions of commit records
+//! strictly increase. Decoding a transaction again gives the same changes in the same order,
+//! because the decoder reads the catalogs as of that time. Rows inserted into `realtime.messages`
+//! are counted separately from row changes. They take another path, and a connection reads them
+//! only if their publication exists.
 
 use std::sync::Arc;
 

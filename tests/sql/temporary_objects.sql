@@ -47,8 +47,8 @@ $$;
 
 update chat.config set value = 'true' where key in ('fill_read_by', 'typing_in_table', 'share_current_page');
 
--- From here on, the test's own names mean PostgreSQL's types and tables. Parts of it run as the owner,
--- and would otherwise run the caller's code themselves.
+-- From here on, the test's own names mean PostgreSQL's types and tables. Parts of it run as the
+-- owner, and would otherwise run the caller's code themselves.
 set local search_path = pg_catalog, public, pg_temp;
 
 -- -------------------------------------------------------------------------------- what the caller prepares

@@ -67,8 +67,8 @@ impl Account {
         self.pending.insert(key, pending);
     }
 
-    /// Records a receipt. `is_entitled` states whether the receiver was joined while the message was
-    /// in flight.
+    /// Records a receipt. `is_entitled` states whether the receiver was joined while the message
+    /// was in flight.
     pub(super) fn receive(&mut self, key: Key, client: ClientId, is_entitled: bool) {
         self.delivered += 1;
         let Some(pending) = self.pending.get_mut(&key) else {

@@ -152,8 +152,8 @@ export class UserChatAPI {
   }
 
   /**
-   * Returns a page of changes since a cursor. Without a cursor, it returns the list of conversations
-   * and a first cursor.
+   * Returns a page of changes since a cursor. Without a cursor, it returns the list of
+   * conversations and a first cursor.
    */
   sync(since?: string): Result<Sync> {
     return this.request('GET', '/sync', { query: { since } })

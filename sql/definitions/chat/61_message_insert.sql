@@ -38,9 +38,10 @@ create or replace trigger user_messages_10_judge
 -- PL/pgSQL caches the plan of the query below for the session, possibly one made while the table
 -- was empty. If that plan sorts the rows that it scans, a large insert takes quadratic time.
 --
--- PostgreSQL adds a very large cost to a plan node of a disabled type. If a plan contains such a node
--- nevertheless, its cost exceeds the threshold for JIT compilation, which takes tens of milliseconds
--- per execution. So every function that disables a node type also disables JIT compilation.
+-- PostgreSQL adds a very large cost to a plan node of a disabled type. If a plan contains such a
+-- node nevertheless, its cost exceeds the threshold for JIT compilation, which takes tens of
+-- milliseconds per execution. So every function that disables a node type also disables JIT
+-- compilation.
 create or replace function chat.place_message()
 returns trigger
 language plpgsql
@@ -78,8 +79,8 @@ begin
 
   -- Rows inserted earlier by this statement are in the table but not yet in the counters. Rows that
   -- were dropped or rolled back are in neither, so no number is lost. If this query waits for the
-  -- lock, PostgreSQL then rereads the conversation but not the newest messages. The result is correct,
-  -- because the reread counters include the messages of the previous lock holder.
+  -- lock, PostgreSQL then rereads the conversation but not the newest messages. The result is
+  -- correct, because the reread counters include the messages of the previous lock holder.
   select
     greatest(c.last_seq, newest.seq) + 1,
     greatest(c.rev, changed.rev) + 1,

@@ -296,8 +296,8 @@ async fn wildcards_include_present_and_future_tables() {
     );
 }
 
-/// PostgreSQL's own function that lists the published tables also locks them, so Rapport does not use
-/// it. Both must return the same tables for every form of publication.
+/// PostgreSQL's own function that lists the published tables also locks them, so Rapport does not
+/// use it. Both must return the same tables for every form of publication.
 #[tokio::test]
 async fn published_tables_agree_with_those_of_postgres() {
     let bench = Bench::new(

@@ -213,8 +213,8 @@ fn filters_equal_their_sql() {
                 .iter()
                 .map(|one| format!("({})", sql(one, &types[&one.column])))
                 .collect();
-            // Each condition runs alone first: in a conjunction, a false one could hide the error of
-            // another.
+            // Each condition runs alone first: in a conjunction, a false one could hide the error
+            // of another.
             let mut expected = Ok(Vec::new());
             for condition in all.iter().chain([&all.join(" and ")]) {
                 if expected.is_ok() {
