@@ -9,8 +9,8 @@ use uuid::Uuid;
 use crate::support::chat_server::Person::{Ana, Ben};
 use crate::support::chat_server::{Answer, ChatServer, answer};
 use crate::support::token::{
-    CRITICAL_HEADER, anon_key, mint, mint_with_header, mint_with, now_s, service_role_key, user_claims,
-    user_token,
+    CRITICAL_HEADER, anon_key, mint, mint_with, mint_with_header, now_s, service_role_key,
+    user_claims, user_token,
 };
 
 fn claims_with(changes: Value) -> Value {

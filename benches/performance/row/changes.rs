@@ -156,7 +156,11 @@ pub(super) fn unsubscribed(lab: &Laboratory) -> Result<Outcome, Failure> {
 }
 
 /// Changes per CPU second of a newly started server.
-fn unsubscribed_rate(lab: &Laboratory, changes: usize, per_transaction: usize) -> Result<f64, Failure> {
+fn unsubscribed_rate(
+    lab: &Laboratory,
+    changes: usize,
+    per_transaction: usize,
+) -> Result<f64, Failure> {
     let server = Server::rapport(&lab.database)?;
     let mut crowd = subscribers(lab, &server, PEOPLE_PER_ROOM)?;
     crowd.idle(lab.settings.pause())?;

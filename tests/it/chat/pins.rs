@@ -6,7 +6,12 @@ use serde_json::{Value, json};
 use crate::support::chat_server::Person::{self, Ana, Ben, Zoe};
 use crate::support::chat_server::{Answer, ChatServer, answer};
 
-async fn request_pin(server: &ChatServer, person: Person, message: &Value, method: Method) -> Answer {
+async fn request_pin(
+    server: &ChatServer,
+    person: Person,
+    message: &Value,
+    method: Method,
+) -> Answer {
     let path = format!("/messages/{}/pin", message["id"].as_str().unwrap());
     answer(server.request(person, method, &path)).await
 }

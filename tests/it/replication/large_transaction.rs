@@ -2,7 +2,9 @@
 
 use rapport::config::ReplicationConfig;
 
-use super::streaming::{Received, Signal, Streaming, assert_each_once, config, flatten, publish_note};
+use super::streaming::{
+    Received, Signal, Streaming, assert_each_once, config, flatten, publish_note,
+};
 use crate::support::database::TestDatabase;
 
 #[tokio::test]
