@@ -3,7 +3,7 @@
 begin;
 \ir support.sql
 
--- Ana has three conversations: with Ben, with Bob, whom she then blocks, and with Eve, who leaves.
+-- Ana has three conversations: with Ben, with Bob (she blocks him) and with Eve (who leaves).
 select tests.add_person('bob'), tests.add_person('eve');
 
 create table tests.scene (actor text primary key, conversation uuid);

@@ -238,8 +238,8 @@ async fn creating_and_dropping_a_publication_loses_no_change() {
     send(&sql, "before").await;
     let mut seen = Vec::new();
     for round in 0..2 {
-        // Open while the publication is created. What it writes can only be decoded without the
-        // publication.
+        // This transaction is open while the publication is created. Its rows can be decoded only
+        // without the publication.
         let open = sql.transaction().await.unwrap();
         open.execute(
             "insert into note values ($1, 'open')",
