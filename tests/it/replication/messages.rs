@@ -30,7 +30,7 @@ async fn events(streaming: &mut Streaming, count: usize) -> Vec<String> {
     events
 }
 
-/// Waits until the messages' publication is read, or until it is not.
+/// Waits until the stream reads the messages' publication, or until it has stopped reading it.
 async fn until_live(streaming: &mut Streaming, expected: bool) {
     let waiting = streaming.messages_live.wait_for(|live| *live == expected);
     tokio::time::timeout(std::time::Duration::from_secs(60), waiting)
@@ -278,7 +278,7 @@ async fn creating_and_dropping_a_publication_loses_no_change() {
 }
 
 #[tokio::test]
-async fn messages_are_read_where_row_changes_have_no_publication() {
+async fn messages_are_read_if_row_changes_have_no_publication() {
     let database = TestDatabase::new().await;
     let sql = database.connect().await;
     let role = format!("reader_{}", database.name());
@@ -295,7 +295,7 @@ async fn messages_are_read_where_row_changes_have_no_publication() {
     until_live(&mut streaming, true).await;
     send(&sql, "first").await;
     assert_eq!(events(&mut streaming, 1).await, ["first"]);
-    // Changes too, once their publication exists.
+    // Row changes are read as well, once their publication exists.
     sql.batch_execute("create publication supabase_realtime for table note")
         .await
         .unwrap();

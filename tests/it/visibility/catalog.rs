@@ -387,7 +387,7 @@ async fn a_locked_table_does_not_delay_others() {
         timeout(Duration::from_secs(30), seen).await.unwrap()
     };
     assert_eq!(insert(1).await, [rows(&[1])]);
-    // The same when another change causes a full reading of the catalogue.
+    // The same holds when another change causes a full reading of the catalogue.
     bench.run("create type pair as (a int, b int)").await;
     assert_eq!(insert(2).await, [rows(&[1])]);
     assert!(bench.metrics.catalog_loads.get() > loads);
