@@ -146,7 +146,7 @@ impl Page {
         response
     }
 
-    /// Renders the page as an object. The ETag does not cover `server_time`; otherwise it would
+    /// Renders the page as an object. The `ETag` does not cover `server_time`; otherwise it would
     /// differ in every response.
     fn wrapped(&self, rows: &str) -> Response {
         let quoted = |cursor: &Option<String>| {
