@@ -28,7 +28,7 @@ pub(super) struct Allowance {
     limits: Arc<RateLimits>,
     metrics: ChatMetrics,
     /// Set if the route's class had no token left. The request was admitted anyway: it may turn out
-    /// to be a repetition, or to find an existing resource, and either is free. Only
+    /// to be a retry, or to find an existing resource, and either is free. Only
     /// [`Writer`](super::idempotency::Writer) can decide this.
     debt: Option<Debt>,
     /// Set if the request turned out to only read, whatever the class of its route.
@@ -122,7 +122,7 @@ pub(super) async fn admit(
     } else {
         request.extensions_mut().insert(allowance.clone());
         let response = next.run(request).await;
-        // A repetition costs one read token, like a conversation or message that already existed.
+        // A retry costs one read token, like a conversation or message that already existed.
         // If no read token is left, the request keeps the token of its own class, so that nothing
         // is unlimited.
         let is_existing = allowance.is_read_request.load(Ordering::Relaxed)
@@ -144,7 +144,7 @@ pub(super) async fn admit(
     response
 }
 
-/// Whether a request may turn out to be free in its class: a repetition (by its key or by a
+/// Whether a request may turn out to be free in its class: a retry (by its key or by a
 /// `client_message_id`), or a conversation that already exists. Only the handler can decide. These
 /// are the classes whose handlers write only through [`Writer`](super::idempotency::Writer).
 fn may_be_free(class: Class, headers: &HeaderMap) -> bool {

@@ -2,7 +2,7 @@
 //!
 //! A key is claimed before the statements of a write and stored after them, in the same transaction
 //! and round trip. So a write never succeeds without its key, a key is never stored without its
-//! write, and any end of the transaction releases the key. Responses are not stored: a repetition
+//! write, and any end of the transaction releases the key. Responses are not stored: a retry
 //! reads the current state of the resource.
 
 use std::sync::Arc;
@@ -27,7 +27,7 @@ use crate::http::{ApiError, Caller, Identity};
 
 pub(super) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
-/// Marks a response to a repetition.
+/// Marks a response to a retry.
 const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 
 /// Maximum length of a key, in characters.
@@ -39,7 +39,7 @@ const STORE: &str = "select chat.keep_idempotency_key($1::text, $2::bytea)";
 
 const RECALL: &str = "select chat.recall_idempotency_key($1::text)";
 
-/// Runs after the claim of a key, if the caller has no token left for the write. For a repetition
+/// Runs after the claim of a key, if the caller has no token left for the write. For a retry
 /// the claim fails, so this is not reached.
 const REFUSE_NEW: &str = "select chat.refuse('rate_limited')";
 
@@ -47,7 +47,7 @@ const REFUSE_NEW: &str = "select chat.refuse('rate_limited')";
 struct Claim {
     key: String,
     hash: [u8; 32],
-    /// Set if the request turned out to be a repetition.
+    /// Set if the request turned out to be a retry.
     is_replay: AtomicBool,
 }
 
@@ -86,7 +86,7 @@ pub(super) async fn read_key(request: Request, next: Next) -> Response {
     response
 }
 
-/// Whether a response answers a repetition.
+/// Whether a response answers a retry.
 pub(super) fn is_replay(response: &Response) -> bool {
     response.headers().contains_key(REPLAYED)
 }
@@ -109,7 +109,7 @@ fn key(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
     }
 }
 
-/// Distinguishes a repetition from another request with the same key. Neither a method nor a URI
+/// Distinguishes a retry from another request with the same key. Neither a method nor a URI
 /// contains a line feed.
 fn hash(parts: &Parts, body: &[u8]) -> [u8; 32] {
     let mut hash = Sha256::new();
@@ -126,14 +126,14 @@ pub(super) struct Writer {
     pub(super) caller: Caller,
     db: Db,
     allowance: Option<Allowance>,
-    /// Tokens that could not be taken. They are required unless this is a repetition.
+    /// Tokens that could not be taken. They are required unless this is a retry.
     debts: Vec<Debt>,
     claim: Option<Arc<Claim>>,
 }
 
 impl Writer {
     /// Takes a token of an additional class that applies to the request. If there is none, the
-    /// write is refused unless it is a repetition.
+    /// write is refused unless it is a retry.
     pub(super) fn take(&mut self, class: Class) {
         let taken = self
             .allowance
@@ -156,7 +156,7 @@ impl Writer {
         self.write(changes, None, &[]).await.map(drop)
     }
 
-    /// Makes a change and returns its rows; no rows if it is a repetition.
+    /// Makes a change and returns its rows; no rows if it is a retry.
     pub(super) async fn change_returning(&self, change: Query<'_>) -> Result<Vec<Row>, ApiError> {
         self.write(&[change], None, &[]).await
     }
@@ -183,7 +183,7 @@ impl Writer {
         self.write(&queries, Some(view), refuse_new).await
     }
 
-    /// Makes a change and returns its rows; those of `view` if it is a repetition.
+    /// Makes a change and returns its rows; those of `view` if it is a retry.
     pub(super) async fn change_or_read(
         &self,
         change: Query<'_>,
@@ -207,7 +207,7 @@ impl Writer {
 
     /// Returns the rows of the last statement, or of `again` if the statements ran before. A write
     /// without the required token is refused in the same transaction, before its statements, unless
-    /// it is a repetition.
+    /// it is a retry.
     async fn write(
         &self,
         queries: &[Query<'_>],
@@ -229,7 +229,7 @@ impl Writer {
         let Some(mut flight) = refusals.collect::<Option<Vec<_>>>() else {
             return Err(allowance.refuse(debt));
         };
-        // Checking for a repetition costs a read token, so a flood of new keys costs as much as a
+        // Checking for a retry costs a read token, so a flood of new keys costs as much as a
         // flood of reads.
         if allowance.take(Class::Read).is_err() {
             return Err(allowance.refuse(debt));

@@ -141,7 +141,7 @@ impl<'a> Draft<'a> {
         })
     }
 
-    /// Distinguishes a repetition from another request with the same `client_message_id`.
+    /// Distinguishes a retry from another request with the same `client_message_id`.
     fn hash(&self) -> String {
         let fields = json!([
             self.content,
@@ -242,7 +242,7 @@ pub(super) async fn send_message(mut writer: Writer, fields: Fields) -> Result<R
             ));
         }
     };
-    // On a repetition the caller may no longer be able to see the message.
+    // On a retry the caller may no longer be able to see the message.
     let row = rows
         .first()
         .ok_or_else(|| ApiError::new(ErrorCode::NotFound))?;

@@ -5,7 +5,7 @@
 //! exceeded, the sockets that hold most are closed, so that the many small ones are not affected.
 //!
 //! A queue releases its memory as soon as its socket starts to close. Memory that a socket's task
-//! owns is released when that task runs. Until then no socket reads any more: see
+//! owns is released when that task runs. Until then, sockets stop reading: see
 //! [`Sockets::is_congested`].
 //!
 //! A frame that a socket accepts immediately does not touch this module.

@@ -55,7 +55,7 @@ fn no_module_has_a_circle_of_files() {
     }
     for (module, _) in ALLOWED {
         if !found.contains(*module) {
-            wrong.push(format!("{module} has no circle any more: remove its entry"));
+            wrong.push(format!("{module} no longer has a circle: remove its entry"));
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
