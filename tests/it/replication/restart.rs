@@ -4,7 +4,9 @@ use std::time::{Duration, Instant};
 
 use rapport::config::ReplicationConfig;
 
-use super::streaming::{Received, Seen, Signal, Streaming, assert_each_once, flatten, publish_note};
+use super::streaming::{
+    Received, Seen, Signal, Streaming, assert_each_once, flatten, publish_note,
+};
 use crate::support::chaos::ChaosProxy;
 use crate::support::config::replication;
 use crate::support::database::{TestDatabase, connect, own_cluster};
