@@ -7,12 +7,12 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::column;
-use super::idempotency::Writer;
+use super::classes::Writer;
 use crate::db::{Db, Query};
 use crate::http::input::{Parameters, PathId};
 use crate::http::pagination::{self, Page};
 use crate::http::{ApiError, Caller};
+use crate::requests::column;
 
 /// Default and maximum number of rows per page.
 pub(super) const DEFAULT_LIMIT: i32 = 50;
