@@ -38,6 +38,7 @@ impl ChatState {
         tasks.spawn("unread totals", unread.run(self.db.clone(), tasks.clone()));
         tasks.spawn("typing", self.typing.clone().run(tasks.clone()));
         let delivered = self.bus.delivered().clone();
+        delivered.recognize(delivery::message_of);
         let writing = delivery::run(delivered, self.db.clone(), tasks.clone());
         tasks.spawn("deliveries", writing);
         let people = self.bus.people().clone();

@@ -7,7 +7,7 @@ use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
-use crate::bus::people::Delivered;
+use crate::bus::deliveries::Delivered;
 use crate::db::{Db, Query};
 use crate::http::input::Parameters;
 use crate::http::pagination::{self, Page};

@@ -8,7 +8,7 @@ use super::search::Searches;
 use super::sync::Signals;
 use super::typing::Typing;
 use crate::bus::Bus;
-use crate::bus::people::Delivered;
+use crate::bus::deliveries::Delivered;
 use crate::config::ChatLimitsConfig;
 use crate::db::Db;
 use crate::http::Authentication;

@@ -19,7 +19,7 @@ use uuid::Uuid;
 
 use self::cursor::{Chain, Cursor, Position, Snapshot, xid};
 pub(super) use self::signals::Signals;
-use crate::bus::people::Delivered;
+use crate::bus::deliveries::Delivered;
 use crate::db::Db;
 use crate::http::input::Parameters;
 use crate::http::pagination::{self, json_text};
