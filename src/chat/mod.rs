@@ -16,6 +16,7 @@ mod conversation_settings;
 mod conversations;
 mod delivery;
 mod events;
+mod gathering;
 mod history;
 mod limits;
 mod me;
