@@ -367,3 +367,29 @@ async fn only_authenticated_requests_are_counted() {
         .await;
     assert_eq!(write.header("x-ratelimit-limit"), None, "no limit");
 }
+
+/// What does not exist costs as much as what does, except on a path without a limit.
+#[tokio::test]
+async fn requests_without_a_route_are_limited_by_their_method() {
+    let server = ChatServer::start_with(&[
+        ("RAPPORT_CHAT_LIMITS_READ_BURST", "10"),
+        ("RAPPORT_CHAT_LIMITS_READ_PER_SECOND", "1"),
+        ("RAPPORT_CHAT_LIMITS_WRITE_BURST", "20"),
+        ("RAPPORT_CHAT_LIMITS_WRITE_PER_SECOND", "1"),
+    ])
+    .await;
+    for (method, path, expected, limit) in [
+        (Method::GET, "/nothing", 404, Some("10")),
+        (Method::DELETE, "/nothing", 404, Some("20")),
+        (Method::GET, "/presence/typing", 405, Some("10")),
+        (Method::DELETE, "/messages", 405, Some("20")),
+        (Method::OPTIONS, "/messages", 204, None),
+        (Method::GET, "/config", 200, None),
+        (Method::DELETE, "/config", 405, None),
+    ] {
+        let place = format!("{method} {path}");
+        let answer = answer(server.request(Ana, method, path)).await;
+        let found = (answer.status.as_u16(), answer.header("x-ratelimit-limit"));
+        assert_eq!(found, (expected, limit), "{place}");
+    }
+}

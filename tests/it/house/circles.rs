@@ -14,10 +14,6 @@ use super::{files, root};
 /// contains all its files.
 const ALLOWED: &[(&str, &str)] = &[
     (
-        "chat",
-        "admission and idempotency: a refused write is looked up by its key",
-    ),
-    (
         "chat::reference",
         "mod.rs lists the routes and holds what they share",
     ),
