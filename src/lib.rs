@@ -26,6 +26,7 @@ pub mod visibility;
 
 // Features.
 pub mod chat;
+#[path = "realtime/service.rs"]
 pub mod realtime;
 
 // Assembly.

@@ -13,17 +13,22 @@
 
 pub mod api;
 pub mod change_feed;
+#[path = "channel/state.rs"]
 pub mod channel;
 pub mod error;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
+#[path = "hub/registry.rs"]
 pub mod hub;
 pub mod messages;
+#[path = "protocol/serializer.rs"]
 pub mod protocol;
 pub mod publication_feed;
 pub mod recheck;
 pub mod server_broadcast;
+#[path = "session/dispatch.rs"]
 pub mod session;
+#[path = "socket/task.rs"]
 pub mod socket;
 pub mod wire;
 pub mod work;

@@ -1,5 +1,6 @@
 //! The state of one session's membership in a topic, without any I/O.
 
+#[path = "authorize/authorizer.rs"]
 pub mod authorize;
 pub mod postgres_changes;
 
