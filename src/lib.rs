@@ -26,7 +26,6 @@ pub mod visibility;
 
 // Features.
 pub mod chat;
-#[path = "realtime/service.rs"]
 pub mod realtime;
 
 // Assembly.

@@ -1,57 +1,22 @@
-//! Clients over WebSocket: sessions that join channels, and everything that is delivered to them.
-//!
-//! A *socket* is a connection. A *session* is its protocol state, without any I/O. A *channel* is a
-//! session's membership of a *topic*. There are three kinds of input:
-//!
-//! - Messages of clients, which a session turns into effects, and broadcasts over HTTP.
-//! - Row changes from the bus. The change feed delivers them to the channels that may see them.
-//! - Rows of `realtime.messages` and the server's own broadcasts. They are delivered to the members
-//!   of their topic.
-//!
-//! All output passes through the bounded queue of a socket. Each topic contains its presence, and
-//! the presence feed sends the changes to its members.
-
-pub mod api;
-pub mod change_feed;
-#[path = "channel/state.rs"]
-pub mod channel;
-pub mod error;
-#[cfg(any(test, fuzzing))]
-pub mod fuzz;
-#[path = "hub/registry.rs"]
-pub mod hub;
-pub mod messages;
-#[path = "protocol/serializer.rs"]
-pub mod protocol;
-pub mod publication_feed;
-pub mod recheck;
-pub mod server_broadcast;
-#[path = "session/dispatch.rs"]
-pub mod session;
-#[path = "socket/task.rs"]
-pub mod socket;
-pub mod wire;
-pub mod work;
+//! The running service: constructs its parts and starts their tasks.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
-use axum::routing::any;
 use tokio::sync::{Semaphore, watch};
 
-use self::api::bodies::MODEST_BODY_BYTES;
-use self::channel::TokenMarks;
-use self::channel::authorize::Authorizer;
-use self::hub::rate::{self, Rates};
-use self::hub::{Hub, presence_feed};
-use self::messages::database_broadcast;
-use self::messages::replay::Replayer;
-use self::messages::store::Store;
-use self::session::Shared;
-use self::socket::{drain, handshake};
-use self::wire::sockets::Sockets;
-use self::work::Workshop;
+use super::channel::TokenMarks;
+use super::channel::authorize::Authorizer;
+use super::hub::drain::drain;
+use super::hub::rate::{self, Rates};
+use super::hub::{Hub, presence_feed};
+use super::messages::database_broadcast;
+use super::messages::replay::Replayer;
+use super::messages::store::Store;
+use super::session::Shared;
+use super::wire::outbound::Sockets;
+use super::work::{self, Workshop};
+use super::{change_feed, publication_feed, recheck, server_broadcast};
 use crate::auth::Verifier;
 use crate::bus::Listener;
 use crate::bus::rechecks::Rechecks;
@@ -59,24 +24,27 @@ use crate::config::RealtimeConfig;
 use crate::db::connect::Connector;
 use crate::http::admission::Admission;
 use crate::http::budget::Budget;
-use crate::http::openapi::ApiRouter;
 use crate::http::peer::TrustedProxies;
 use crate::http::strangers::Strangers;
 use crate::observability::metrics::RealtimeMetrics;
 use crate::shutdown::Tasks;
 use crate::visibility::Visibility;
 
+/// Size that a body may have even when the budget for all bodies is used up, in bytes. A chat
+/// message fits.
+const MODEST_BODY_BYTES: usize = 16 * 1024;
+
 /// The running realtime service. Cheap to clone.
 #[derive(Clone)]
 pub struct Realtime {
-    shared: Arc<Shared>,
-    workshop: Arc<Workshop>,
-    admission: Arc<Admission>,
-    proxies: TrustedProxies,
-    strangers: Strangers,
+    pub(super) shared: Arc<Shared>,
+    pub(super) workshop: Arc<Workshop>,
+    pub(super) admission: Arc<Admission>,
+    pub(super) proxies: TrustedProxies,
+    pub(super) strangers: Strangers,
     /// The memory budget for bodies of broadcast requests that are being received.
-    bodies: Budget,
-    tasks: Tasks,
+    pub(super) bodies: Budget,
+    pub(super) tasks: Tasks,
 }
 
 impl Realtime {
@@ -198,7 +166,7 @@ impl Realtime {
     /// that is shorter. Returns when all sockets are closing; their tasks finish on their own.
     pub async fn drain(&self, longest: Duration) {
         let window = self.shared.config.drain_window.min(longest);
-        drain::drain(&self.shared.hub, window).await;
+        drain(&self.shared.hub, window).await;
     }
 
     /// Manages the private topics for whose names `is_managed` returns `true`. It receives the name
@@ -236,18 +204,4 @@ impl Realtime {
         self.workshop = Arc::new(workshop);
         self
     }
-}
-
-/// The routes to broadcast over HTTP, and the two paths of the socket: the public one, and the one
-/// for gateways that rewrite paths (protocol 1.1).
-#[expect(
-    clippy::disallowed_methods,
-    reason = "OpenAPI has no words for a socket; `docs/protocol.md` describes it"
-)]
-pub fn routes(realtime: Realtime) -> ApiRouter {
-    let sockets = Router::new()
-        .route("/realtime/v1/websocket", any(handshake::upgrade))
-        .route("/socket/websocket", any(handshake::upgrade))
-        .with_state(realtime.clone());
-    api::routes(realtime).map(|routes| routes.merge(sockets))
 }

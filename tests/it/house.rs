@@ -2,6 +2,7 @@
 //! headers, SQL conventions, licences.
 
 mod circles;
+mod sources;
 mod wrapping;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,66 +1,16 @@
 //! The state of one session's membership in a topic, without any I/O.
 
-#[path = "authorize/authorizer.rs"]
-pub mod authorize;
-pub mod postgres_changes;
-
-use std::collections::VecDeque;
-use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
-use authorize::{AuthorizeError, Permissions};
-use postgres_changes::Subscription;
-
-use super::hub::topic::TopicKey;
-use super::messages::replay::{ReplayParams, ReplayedMessage};
-use super::protocol::{
-    ClientEvent, ClientMessage, PayloadEncoding, Ref, Reply, ServerMessage, SystemNotice,
-};
-use crate::auth::Claims;
+use super::super::hub::{ReplayedMessage, TopicKey};
+use super::super::permissions::Permissions;
+use super::super::protocol::{Ref, Reply, ServerMessage, SystemNotice, sub_topic};
+use super::authorize::AuthorizeError;
+use super::holder::Holder;
+use super::postgres_changes::Subscription;
+use super::waiting::Waiting;
 use crate::limits::{UnixMillis, Window};
-use crate::visibility::{ChannelId, Identity};
-use serde_json::value::RawValue;
-
-/// Recognizes a token that was seen before, without storing it. Tokens are long, and a session that
-/// does not store one cannot leak one. Each process uses a new seed, so an attacker cannot search
-/// for a token with the same mark as another.
-#[derive(Clone, Debug, Default)]
-pub struct TokenMarks(RandomState);
-
-/// The hash of one token.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TokenMark(u64);
-
-impl TokenMarks {
-    /// Returns the mark of `token`.
-    pub fn of(&self, token: &str) -> TokenMark {
-        TokenMark(self.0.hash_one(token))
-    }
-}
-
-/// The identity that a channel acts for.
-#[derive(Clone, Debug)]
-pub struct Holder {
-    /// Verified claims.
-    pub claims: Arc<Claims>,
-    /// The mark of the token that contained the claims.
-    pub mark: TokenMark,
-}
-
-impl Holder {
-    /// Returns the identity that visibility uses.
-    pub fn identity(&self) -> Arc<Identity> {
-        Arc::new(Identity {
-            role: self.claims.role.clone(),
-            claims: Arc::clone(&self.claims.json),
-        })
-    }
-
-    /// Returns when the token expires.
-    pub fn expires_at(&self) -> UnixMillis {
-        UnixMillis::from_seconds(self.claims.expires_at)
-    }
-}
+use crate::visibility::ChannelId;
 
 /// A joined or joining channel.
 #[derive(Debug)]
@@ -109,6 +59,59 @@ pub struct Channel {
     pub refreshing: Option<Box<Refreshing>>,
     /// Messages of the topic that wait until the current work is done.
     pub waiting: Option<Box<Waiting>>,
+}
+
+impl Channel {
+    /// Estimates the memory, in bytes, that the server needs for the channel.
+    pub fn held_bytes(&self) -> usize {
+        let waiting = self.waiting.as_ref().map_or(0, |waiting| waiting.bytes());
+        let storing = self.storing.unwrap_or(0);
+        self.bytes + TRACKED_COPIES * self.tracking.bytes + waiting + storing
+    }
+
+    /// Returns the `join_ref` for pushes of the channel.
+    pub fn push_ref(&self) -> Option<Ref> {
+        self.join_ref
+            .clone()
+            .or_else(|| self.join_reference.clone())
+    }
+
+    /// Returns the key of the joined topic.
+    pub fn key(&self) -> TopicKey {
+        TopicKey::from_full_name(Arc::clone(&self.topic), self.is_private)
+    }
+
+    /// Returns the topic without `realtime:`.
+    pub fn sub_topic(&self) -> &str {
+        sub_topic(&self.topic)
+    }
+
+    /// Creates a reply to a push.
+    pub fn reply(&self, reference: Option<Ref>, reply: Reply) -> ServerMessage {
+        ServerMessage::Reply {
+            join_ref: self.join_ref.clone(),
+            reference,
+            topic: Arc::clone(&self.topic),
+            reply,
+        }
+    }
+
+    /// Creates a `system` message.
+    pub fn system(&self, notice: SystemNotice) -> ServerMessage {
+        ServerMessage::System {
+            join_ref: self.push_ref(),
+            topic: Arc::clone(&self.topic),
+            notice,
+        }
+    }
+
+    /// Creates the message that closes the channel.
+    pub fn close(&self) -> ServerMessage {
+        ServerMessage::Close {
+            join_ref: self.join_ref.clone(),
+            topic: Arc::clone(&self.topic),
+        }
+    }
 }
 
 /// The state of the recheck of a channel's permissions. A result of an earlier round is discarded,
@@ -161,41 +164,6 @@ pub enum WritePermission {
     Unknown(AuthorizeError),
 }
 
-/// The waiting messages of one topic, in order.
-#[derive(Debug, Default)]
-pub struct Waiting {
-    /// The messages in the order of arrival.
-    pub messages: VecDeque<OwnedMessage>,
-    bytes: usize,
-}
-
-/// Maximum waiting messages per topic. Client libraries buffer messages until a join is answered,
-/// so they never send more than a few.
-pub const MAX_WAITING: usize = 64;
-
-/// Maximum bytes of the payloads of waiting messages per topic.
-pub const MAX_WAITING_BYTES: usize = 1 << 20;
-
-impl Waiting {
-    /// Whether another message of this many bytes fits. With `any_alone`, a message of any size
-    /// fits if no other waits.
-    pub fn has_room(&self, bytes: usize, any_alone: bool) -> bool {
-        (self.messages.len() < MAX_WAITING && self.bytes + bytes <= MAX_WAITING_BYTES)
-            || (self.messages.is_empty() && any_alone)
-    }
-
-    /// Bytes of the payloads of all waiting messages.
-    pub fn bytes(&self) -> usize {
-        self.bytes
-    }
-
-    /// Appends a message.
-    pub fn push(&mut self, message: OwnedMessage) {
-        self.bytes += message.payload_bytes();
-        self.messages.push_back(message);
-    }
-}
-
 /// The presence that a channel tracks.
 #[derive(Debug)]
 pub struct Tracking {
@@ -243,161 +211,11 @@ pub struct Wait {
     pub millis: u64,
 }
 
-impl Channel {
-    /// Estimates the memory, in bytes, that the server needs for the channel.
-    pub fn held_bytes(&self) -> usize {
-        let waiting = self.waiting.as_ref().map_or(0, |waiting| waiting.bytes());
-        let storing = self.storing.unwrap_or(0);
-        self.bytes + TRACKED_COPIES * self.tracking.bytes + waiting + storing
-    }
-
-    /// Returns the `join_ref` for pushes of the channel.
-    pub fn push_ref(&self) -> Option<Ref> {
-        self.join_ref
-            .clone()
-            .or_else(|| self.join_reference.clone())
-    }
-
-    /// Returns the key of the joined topic.
-    pub fn key(&self) -> TopicKey {
-        TopicKey::from_full_name(Arc::clone(&self.topic), self.is_private)
-    }
-
-    /// Returns the topic without `realtime:`.
-    pub fn sub_topic(&self) -> &str {
-        super::protocol::sub_topic(&self.topic)
-    }
-
-    /// Creates a reply to a push.
-    pub fn reply(&self, reference: Option<Ref>, reply: Reply) -> ServerMessage {
-        ServerMessage::Reply {
-            join_ref: self.join_ref.clone(),
-            reference,
-            topic: Arc::clone(&self.topic),
-            reply,
-        }
-    }
-
-    /// Creates a `system` message.
-    pub fn system(&self, notice: SystemNotice) -> ServerMessage {
-        ServerMessage::System {
-            join_ref: self.push_ref(),
-            topic: Arc::clone(&self.topic),
-            notice,
-        }
-    }
-
-    /// Creates the message that closes the channel.
-    pub fn close(&self) -> ServerMessage {
-        ServerMessage::Close {
-            join_ref: self.join_ref.clone(),
-            topic: Arc::clone(&self.topic),
-        }
-    }
-}
-
-/// A client message that outlives its frame.
-#[derive(Debug)]
-pub struct OwnedMessage {
-    join_ref: Option<Ref>,
-    reference: Option<Ref>,
-    topic: Arc<str>,
-    event: OwnedEvent,
-}
-
-#[derive(Debug)]
-enum OwnedEvent {
-    Heartbeat,
-    Join(Box<RawValue>),
-    Leave,
-    AccessToken(Box<RawValue>),
-    Broadcast(Box<RawValue>),
-    UserBroadcast {
-        event: Box<str>,
-        metadata: Box<str>,
-        encoding: PayloadEncoding,
-        payload: Box<[u8]>,
-    },
-    Presence(Box<RawValue>),
-    Other(Box<str>),
-}
-
-impl OwnedMessage {
-    /// Copies `message`. `topic` is the topic of its channel.
-    pub fn new(message: &ClientMessage<'_>, topic: Arc<str>) -> Self {
-        Self {
-            join_ref: message.join_ref.clone(),
-            reference: message.reference.clone(),
-            topic,
-            event: match &message.event {
-                ClientEvent::Heartbeat => OwnedEvent::Heartbeat,
-                ClientEvent::Join(payload) => OwnedEvent::Join((*payload).to_owned()),
-                ClientEvent::Leave => OwnedEvent::Leave,
-                ClientEvent::AccessToken(payload) => OwnedEvent::AccessToken((*payload).to_owned()),
-                ClientEvent::Broadcast(payload) => OwnedEvent::Broadcast((*payload).to_owned()),
-                ClientEvent::UserBroadcast {
-                    event,
-                    metadata,
-                    encoding,
-                    payload,
-                } => OwnedEvent::UserBroadcast {
-                    event: (*event).into(),
-                    metadata: (*metadata).into(),
-                    encoding: *encoding,
-                    payload: (*payload).into(),
-                },
-                ClientEvent::Presence(payload) => OwnedEvent::Presence((*payload).to_owned()),
-                ClientEvent::Other(name) => OwnedEvent::Other((**name).into()),
-            },
-        }
-    }
-
-    /// Returns the message as it was received.
-    pub fn borrow(&self) -> ClientMessage<'_> {
-        ClientMessage {
-            join_ref: self.join_ref.clone(),
-            reference: self.reference.clone(),
-            topic: (&*self.topic).into(),
-            event: match &self.event {
-                OwnedEvent::Heartbeat => ClientEvent::Heartbeat,
-                OwnedEvent::Join(payload) => ClientEvent::Join(payload),
-                OwnedEvent::Leave => ClientEvent::Leave,
-                OwnedEvent::AccessToken(payload) => ClientEvent::AccessToken(payload),
-                OwnedEvent::Broadcast(payload) => ClientEvent::Broadcast(payload),
-                OwnedEvent::UserBroadcast {
-                    event,
-                    metadata,
-                    encoding,
-                    payload,
-                } => ClientEvent::UserBroadcast {
-                    event,
-                    metadata,
-                    encoding: *encoding,
-                    payload,
-                },
-                OwnedEvent::Presence(payload) => ClientEvent::Presence(payload),
-                OwnedEvent::Other(name) => ClientEvent::Other((&**name).into()),
-            },
-        }
-    }
-
-    /// Returns the `ref` for a reply to the message.
-    pub fn into_reference(self) -> Option<Ref> {
-        self.reference
-    }
-
-    /// Returns the bytes of the payload.
-    pub fn payload_bytes(&self) -> usize {
-        match &self.event {
-            OwnedEvent::Join(payload)
-            | OwnedEvent::AccessToken(payload)
-            | OwnedEvent::Broadcast(payload)
-            | OwnedEvent::Presence(payload) => payload.get().len(),
-            OwnedEvent::UserBroadcast {
-                metadata, payload, ..
-            } => metadata.len() + payload.len(),
-            OwnedEvent::Heartbeat | OwnedEvent::Leave => 0,
-            OwnedEvent::Other(name) => name.len(),
-        }
-    }
+/// The parameters of a replay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReplayParams {
+    /// Milliseconds since 1970.
+    pub since_ms: i64,
+    /// Maximum number of messages.
+    pub limit: i64,
 }

@@ -1,40 +1,9 @@
-//! The wire format: the Phoenix messages of both protocol versions, as two enums and two encodings.
-//!
-//! Pure. Only this module contains the names and shapes of the wire format. Section numbers refer
-//! to the description of the protocol, `docs/protocol.md`.
+//! The two versions of the protocol, and the frames that each encodes and decodes.
 
-mod broadcast;
-mod change;
-mod envelope;
-mod message;
-mod payload;
-mod persist;
-mod presence;
-mod v1;
-mod v2;
-
-pub use broadcast::{Broadcast, BroadcastError, UserPayload, push_replayed};
-pub use change::{ChangeData, RowData};
-pub use message::{
-    ClientEvent, ClientMessage, Extension, MalformedMessage, PayloadEncoding, Ref, Reply,
-    ServerMessage, Status, SystemNotice, sub_topic,
-};
-pub use payload::{
-    AccessToken, BindingParams, BroadcastConfig, JoinConfig, JoinPayload, PostgresChangesOptions,
-    PresenceConfig, ReplayConfig,
-};
-pub use persist::{Persist, PersistError};
-pub use presence::{
-    Meta, NotAnObject, PhxRef, PhxRefs, PresenceCall, TrackPayload, is_hostile_key, presence_diff,
-    presence_state,
-};
-
-use super::wire::body::Body;
-use super::wire::frame::Frame;
-
-/// The prefix of every channel topic. The rest is the sub-topic, which is the name used in SQL and
-/// REST.
-pub const TOPIC_PREFIX: &str = "realtime:";
+use super::super::wire::body::Body;
+use super::super::wire::frame::Frame;
+use super::message::{ClientMessage, MalformedMessage, ServerMessage};
+use super::{v1, v2};
 
 /// The protocol version that a socket uses, chosen by the `vsn` parameter of its URL (1.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -132,41 +101,3 @@ impl Serializer {
         }
     }
 }
-
-/// Encodes a text as a JSON string.
-pub fn json_string(text: &str) -> Box<str> {
-    let mut out = Vec::with_capacity(text.len() + 2);
-    push_string(&mut out, text);
-    String::from_utf8_lossy(&out).into()
-}
-
-/// Appends `text` as a JSON string.
-fn push_string(out: &mut Vec<u8>, text: &str) {
-    // Writing a string to a vector cannot fail.
-    let _ = serde_json::to_writer(out, text);
-}
-
-/// Appends a reference as the client sent it, or `null`.
-fn push_ref(out: &mut Vec<u8>, reference: Option<&Ref>) {
-    out.extend_from_slice(reference.map_or(b"null", |reference| reference.as_json().as_bytes()));
-}
-
-/// Appends `ids` without brackets.
-fn push_ids(out: &mut Vec<u8>, ids: &[u32]) {
-    for (at, id) in ids.iter().enumerate() {
-        if at > 0 {
-            out.push(b',');
-        }
-        push_number(out, u64::from(*id));
-    }
-}
-
-/// Appends a number in decimal.
-fn push_number(out: &mut Vec<u8>, number: u64) {
-    // Writing a number to a vector cannot fail.
-    let _ = serde_json::to_writer(out, &number);
-}
-
-#[cfg(test)]
-#[path = "tests.rs"]
-mod tests;

@@ -4,19 +4,18 @@ use std::sync::Arc;
 
 use serde_json::value::RawValue;
 
-use super::super::channel::authorize::Permissions;
 use super::super::channel::postgres_changes::{self, Subscription};
 use super::super::channel::{
-    Channel, Holder, Joining, Recheck, Tracking, Wait, WritePermission, join_bytes,
+    Channel, Holder, Joining, Recheck, ReplayParams, Tracking, Wait, WritePermission, join_bytes,
 };
 use super::super::error::{JoinRefusal, expiry};
-use super::super::hub::MemberSpec;
-use super::super::messages::replay::{ReplayParams, ReplayedMessage};
+use super::super::hub::{MemberSpec, ReplayedMessage};
+use super::super::permissions::Permissions;
 use super::super::protocol::{
     ClientMessage, JoinPayload, Ref, ReplayConfig, Reply, ServerMessage, sub_topic,
 };
-use super::Session;
 use super::effect::{Effect, ReplayOrder};
+use super::state::{Session, join_burst};
 use crate::config::RealtimeConfig;
 use crate::limits::{UnixMillis, Window};
 use crate::observability::metrics::{DropReason, Limit};
@@ -466,10 +465,4 @@ fn replay_params(
             }))
         }
     }
-}
-
-/// Joins that are allowed in a burst. A client that reconnects joins all its channels at once.
-pub(super) fn join_burst(config: &RealtimeConfig) -> u32 {
-    let channels = u32::try_from(config.max_channels_per_socket).unwrap_or(u32::MAX);
-    config.max_joins_per_second_per_socket.max(channels)
 }

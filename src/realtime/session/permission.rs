@@ -6,12 +6,13 @@
 
 use std::sync::Arc;
 
-use super::super::channel::authorize::{AuthorizeError, Permissions, Question};
+use super::super::channel::authorize::{AuthorizeError, Question};
 use super::super::channel::{Channel, Holder, OwnedMessage, TokenMark, WritePermission};
 use super::super::error::{JoinRefusal, no_longer_permitted, no_permission, write_refusal};
+use super::super::permissions::Permissions;
 use super::super::protocol::{ClientMessage, Reply, Status, SystemNotice};
-use super::Session;
 use super::effect::{AuthorizeOrder, Effect};
+use super::state::Session;
 use crate::limits::UnixMillis;
 use crate::observability::metrics::DropReason;
 
@@ -26,6 +27,9 @@ const REFRESH_WAITS: &str = "Realtime was unable to connect to the project datab
 const REFRESH_CANCELED: &str = "Query was cancelled: the previous token stays in force until it \
                                 expires, trying again";
 
+/// Replies to pushes that arrive while too many messages wait.
+const TOO_MANY_BEFORE_JOIN: &str = "Too many messages before the join was answered";
+pub(super) const TOO_MANY_WAITING: &str = "Too many messages before the permissions are known";
 /// What a message writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Writing {
@@ -110,9 +114,9 @@ impl Session {
         let reference = owned.into_reference();
         if reference.is_some() {
             let reason = if is_joining {
-                super::TOO_MANY_BEFORE_JOIN
+                TOO_MANY_BEFORE_JOIN
             } else {
-                super::TOO_MANY_WAITING
+                TOO_MANY_WAITING
             };
             effects.push(Effect::Send(
                 channel.reply(reference, Reply::Error(reason.into())),

@@ -8,9 +8,9 @@ use uuid::Uuid;
 use super::super::channel::{Channel, Holder, Tracking};
 use super::super::error::PresenceRefusal;
 use super::super::protocol::{ClientMessage, PresenceCall, Reply, TrackPayload, is_hostile_key};
-use super::Session;
 use super::effect::{Effect, TrackOrder};
 use super::permission::Writing;
+use super::state::Session;
 use crate::limits::UnixMillis;
 
 /// Maximum bytes of presence keys and payloads that one socket may track on all its channels. A

@@ -6,11 +6,12 @@
 
 use std::sync::Arc;
 
-use super::super::channel::authorize::{AuthorizeError, Permissions, Question};
+use super::super::channel::authorize::{AuthorizeError, Question};
 use super::super::channel::{Channel, WritePermission};
 use super::super::error::{no_permission, write_refusal};
-use super::Session;
+use super::super::permissions::Permissions;
 use super::effect::{Effect, RecheckOrder, RecheckOutcome};
+use super::state::Session;
 use crate::limits::UnixMillis;
 use crate::visibility::ChannelId;
 

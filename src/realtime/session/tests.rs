@@ -4,15 +4,25 @@ mod persist;
 mod presence;
 mod recheck;
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
-use super::super::channel::authorize::{AuthorizeError, Permissions, Question};
-use super::super::channel::{MAX_WAITING, MAX_WAITING_BYTES, postgres_changes};
+use super::super::channel::authorize::{AuthorizeError, Question};
+use super::super::channel::{Holder, MAX_WAITING, MAX_WAITING_BYTES, TokenMarks, postgres_changes};
+use super::super::hub::{Hub, StreamState};
+use super::super::permissions::Permissions;
 use super::super::protocol::Serializer;
+use super::permission::TOO_MANY_WAITING;
+use super::state::NOTICE_BURST;
+use super::subscribe::SUBSCRIBE_LATE;
 use super::*;
-use crate::auth::{KeySet, Requirements, mint};
-use crate::observability::metrics::RealtimeMetrics;
-use crate::visibility::ChannelId;
+use crate::auth::{KeySet, Requirements, Verifier, mint};
+use crate::config::RealtimeConfig;
+use crate::limits::UnixMillis;
+use crate::observability::metrics::{DropReason, RealtimeMetrics};
+use crate::visibility::{ChannelId, SubscribeError};
 
 const SECRET: &str = "a-secret-for-tests-that-is-long-enough-for-hs256";
 
@@ -915,7 +925,7 @@ fn notices_about_refused_writes_without_reply_are_limited() {
     for _ in 0..10 {
         heard.extend(script.push(&broadcast("3")));
     }
-    assert_eq!(heard.len(), broadcast::NOTICE_BURST as usize);
+    assert_eq!(heard.len(), NOTICE_BURST as usize);
     assert!(
         heard
             .iter()
@@ -1088,7 +1098,7 @@ fn notices_about_refused_broadcasts_are_limited() {
     script.join("1", "realtime:a", &broadcasting(true, false));
     let notice = r#"["1",null,"realtime:a","system",{"extension":"system","status":"error","message":"The payload of a broadcast is too large: at most 10 bytes","channel":"a"}]"#;
     let large = b"{\"x\":12345}";
-    for _ in 0..super::broadcast::NOTICE_BURST {
+    for _ in 0..NOTICE_BURST {
         assert_eq!(push_binary(&mut script, "hi", large), [notice]);
     }
     assert!(push_binary(&mut script, "hi", large).is_empty());

@@ -4,9 +4,6 @@
 //! no buffer while it waits: bytes are read into a buffer of the worker thread, and only an
 //! unfinished frame is kept.
 
-pub mod drain;
-pub mod handshake;
-
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io::{self, ErrorKind};
@@ -25,16 +22,17 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::time::{Instant, Sleep};
 use tracing::Instrument as _;
 
-use super::Realtime;
-use super::channel::Holder;
-use super::error::{CloseReason, PresenceRefusal};
-use super::hub::SocketId;
-use super::hub::presence::Tracked;
-use super::protocol::{Serializer, ServerMessage};
-use super::session::{Effect, Session, Shared, TrackOrder};
-use super::wire::frame::{Frame, FrameError, FrameReader, Received};
-use super::wire::outbound::{Outbound, QueueLimits};
-use super::work::{Work, Workshop};
+use super::super::channel::Holder;
+use super::super::error::PresenceRefusal;
+use super::super::hub::presence::Tracked;
+use super::super::protocol::{Serializer, ServerMessage};
+use super::super::service::Realtime;
+use super::super::session::{Effect, Session, Shared, TrackOrder};
+use super::super::wire::close::CloseReason;
+use super::super::wire::frame::{Frame, FrameError, FrameReader, Received};
+use super::super::wire::outbound::{Outbound, QueueLimits};
+use super::super::wire::sockets::SocketId;
+use super::super::work::{Work, Workshop};
 use crate::http::heads::Connection;
 use crate::limits::UnixMillis;
 use crate::observability::metrics::{CloseLabel, DropReason, Held, Limit};
@@ -59,7 +57,7 @@ thread_local! {
 }
 
 /// Takes the stream out of hyper. The returned future runs the socket until its end.
-pub fn open(
+pub(super) fn open(
     realtime: &Realtime,
     serializer: Serializer,
     holder: Holder,

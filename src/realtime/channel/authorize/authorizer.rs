@@ -1,196 +1,37 @@
-//! Checks what a caller may do on a private channel. The policies of `realtime.messages` decide
-//! (protocol 4.3), exactly as they would for a message of the topic.
-//!
-//! Questions are answered in *flights*. All questions that arrive during one flight form the next
-//! one and share a connection. Some questions can only be answered with a row in the table. Those
-//! are answered by insertion, with one transaction per question. While the database is known to be
-//! unavailable, questions fail immediately, without waiting for a connection.
-//!
-//! Known difference from an insertion: a policy may call a function that reads `realtime.messages`
-//! without naming it. Such a function does not find the row that the question is about.
+//! Answers questions in flights.
 
-mod catalog;
-mod error;
-mod evaluate;
-mod insert;
-
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::pin::pin;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
-use tokio_postgres::{Client, Row};
 
-use self::catalog::{Evaluation, Reading, STRUCTURE_TTL, Way};
-pub use self::error::AuthorizeError;
-use self::evaluate::Evaluator;
-use self::insert::Prober;
+use super::super::super::permissions::Permissions;
+use super::catalog::{Evaluation, Reading, STRUCTURE_TTL, Way};
+use super::connections::Connections;
+use super::error::AuthorizeError;
+use super::evaluate::Evaluator;
+use super::insertions::Insertions;
+use super::limits::{ANSWER_TIMEOUT, MAX_CONNECTIONS, QUEUE_TIMEOUT, STATEMENT_TIMEOUT};
+use super::question::{Answer, Group, Question, Subject};
+use super::queue::Queue;
 use crate::auth::Claims;
 use crate::db::connect::Connector;
 use crate::observability::metrics::{PermissionWay, RealtimeMetrics};
 use crate::shutdown::Tasks;
 
-/// Maximum connections for flights, and also for insertions. Many questions arrive at once only
-/// when all clients reconnect. Supabase Realtime uses 2 to 15 connections, depending on the size of
-/// the machine.
-const MAX_CONNECTIONS: usize = 4;
-
-/// Maximum questions per flight. More would only increase the number that one slow policy delays.
-const MAX_FLIGHT: usize = 32;
-
-/// Another connection starts a flight once this many questions per running flight wait. A few large
-/// flights cost the database less than many small ones.
-const WAITING_PER_FLIGHT: usize = 16;
-
 /// How long a question waits for the current flight, and how long one answer may delay the
 /// questions behind it. After that, another connection answers them.
 const SLOW: Duration = Duration::from_millis(100);
-
-/// How long each flight carries only one question after a slow one. The database evaluates every
-/// question of a flight in order, so a slow question delays those behind it.
-const CAUTION: Duration = Duration::from_secs(2);
-
-/// The statement timeout that the server enforces. The session sets it.
-const STATEMENT_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// Maximum questions in the queue. Further questions would exceed [`QUEUE_TIMEOUT`] anyway.
-const MAX_QUEUED: usize = 20_000;
-
-/// Maximum questions from the queue per flight, including duplicates. Duplicates share one place of
-/// the flight.
-const MAX_BOARDING: usize = 512;
-
-/// How long a question waits in the queue. Clients give up on a join after ten seconds. Together
-/// with [`ANSWER_TIMEOUT`], this leaves time to send the reason before that.
-const QUEUE_TIMEOUT: Duration = Duration::from_secs(3);
-
-/// How long an answer may take. It exceeds [`STATEMENT_TIMEOUT`], so it only applies when the
-/// network loses packets.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(6);
-
-/// How long opening a connection may take.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// How long a failure to connect applies to all questions. It is short, so that a client that
-/// retries reaches a database that is available again.
-const FAILURE_SHARED_FOR: Duration = Duration::from_millis(500);
 
 /// Maximum consecutive catalog readings of one flight that turn out to be outdated.
 const MAX_READINGS: usize = 5;
 
 /// The role `none`, which `set_config` interprets as a reset to the login's own role.
 const NO_ROLE: &str = "none";
-
-/// The permissions that a question is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Question {
-    /// The extensions that may be read.
-    Read {
-        /// Presence is checked too. Otherwise its answer is no.
-        presence: bool,
-    },
-    /// The extensions that may be written. As in Supabase Realtime, both are always checked.
-    Write,
-}
-
-/// The names of the extensions in messages.
-const BROADCAST: &str = "broadcast";
-const PRESENCE: &str = "presence";
-
-impl Question {
-    /// Returns the extensions that the question is about.
-    fn extensions(self) -> &'static [&'static str] {
-        match self {
-            Self::Read { presence: false } => &[BROADCAST],
-            Self::Read { presence: true } | Self::Write => &[BROADCAST, PRESENCE],
-        }
-    }
-
-    /// Limits `permissions` to the extensions that the question is about.
-    fn mask(self, permissions: Permissions) -> Permissions {
-        Permissions {
-            broadcast: permissions.broadcast,
-            presence: permissions.presence && self != Self::Read { presence: false },
-        }
-    }
-}
-
-/// The permissions for a topic, per extension.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Permissions {
-    /// Broadcasts.
-    pub broadcast: bool,
-    /// Presence.
-    pub presence: bool,
-}
-
-impl Permissions {
-    /// All permissions, as on public channels.
-    pub const ALL: Self = Self {
-        broadcast: true,
-        presence: true,
-    };
-
-    /// Reads rows that contain an extension and whether it is allowed.
-    fn of_rows(rows: &[Row]) -> Result<Self, AuthorizeError> {
-        let mut permissions = Self::default();
-        for row in rows {
-            permissions.set(row.try_get(0)?, row.try_get(1)?);
-        }
-        Ok(permissions)
-    }
-
-    fn set(&mut self, extension: &str, is_allowed: bool) {
-        match extension {
-            BROADCAST => self.broadcast = is_allowed,
-            PRESENCE => self.presence = is_allowed,
-            _ => {}
-        }
-    }
-
-    /// Whether anything is allowed.
-    pub fn any(self) -> bool {
-        self.broadcast || self.presence
-    }
-}
-
-/// A question and the caller that it is about.
-#[derive(Debug)]
-struct Subject {
-    question: Question,
-    /// The topic without `realtime:`.
-    topic: Arc<str>,
-    claims: Claims,
-    headers: Arc<str>,
-}
-
-/// A question and the receivers of its answer.
-struct Group {
-    subject: Arc<Subject>,
-    receivers: Vec<oneshot::Sender<Answer>>,
-    /// Set when the question leaves the queue.
-    is_taken: Arc<AtomicBool>,
-    /// The question was sent before, and the connection broke.
-    is_repeated: bool,
-}
-
-type Answer = Result<Permissions, AuthorizeError>;
-
-impl Group {
-    fn answer(self, answer: &Answer) {
-        for receiver in self.receivers {
-            // A receiver that was dropped no longer needs the answer.
-            let _ = receiver.send(answer.clone());
-        }
-    }
-
-    fn is_waited_for(&self) -> bool {
-        self.receivers.iter().any(|receiver| !receiver.is_closed())
-    }
-}
 
 /// Checks permissions in the database. Clones share the connections.
 #[derive(Clone)]
@@ -199,51 +40,30 @@ pub struct Authorizer {
 }
 
 struct Inner {
-    connector: Connector,
     metrics: RealtimeMetrics,
     tasks: Tasks,
     /// Questions that wait for a flight. A plain mutex: it is held only to add and remove entries.
     queue: Mutex<Queue>,
-    /// Connections that no flight uses. A plain mutex: it is held only for a push or a pop.
-    evaluators: Mutex<Vec<Evaluator>>,
+    connections: Arc<Connections>,
+    insertions: Arc<Insertions>,
     /// The latest catalog reading and when it began. A plain mutex: it is held only to copy.
     reading: Mutex<Option<(Arc<Reading>, Instant)>>,
-    /// One permit per connection for insertions.
-    permits: Semaphore,
-    /// Number of questions that are being answered by insertion or wait for it.
-    insertions: AtomicUsize,
-    /// Idle connections for insertions. A plain mutex: it is held only for a push or a pop.
-    probers: Mutex<Vec<Prober>>,
-    /// The time and the reason of the last failure to connect. A plain mutex: it is held only to
-    /// copy.
-    failure: Mutex<Option<(Instant, AuthorizeError)>>,
-}
-
-#[derive(Default)]
-struct Queue {
-    waiting: VecDeque<Group>,
-    /// Number of running flights.
-    flights: usize,
-    /// Until this time, each flight carries only one question.
-    caution: Option<Instant>,
 }
 
 impl Authorizer {
     /// Creates an authorizer without opening a connection. The login of `connector` must be allowed
     /// to switch to the roles of tokens, and to insert into `realtime.messages`.
     pub fn new(connector: Connector, metrics: RealtimeMetrics, tasks: &Tasks) -> Self {
+        let connections = Arc::new(Connections::new(connector, tasks.clone()));
+        let insertions = Insertions::new(Arc::clone(&connections), metrics.clone(), tasks.clone());
         Self {
             inner: Arc::new(Inner {
-                connector,
                 metrics,
                 tasks: tasks.clone(),
                 queue: Mutex::default(),
-                evaluators: Mutex::default(),
+                connections,
+                insertions: Arc::new(insertions),
                 reading: Mutex::default(),
-                permits: Semaphore::new(MAX_CONNECTIONS),
-                insertions: AtomicUsize::new(0),
-                probers: Mutex::default(),
-                failure: Mutex::default(),
             }),
         }
     }
@@ -282,25 +102,17 @@ impl Inner {
         if subject.claims.role == NO_ROLE {
             return Err(AuthorizeError::no_such_role());
         }
-        if let Some(error) = self.recent_failure()
-            && lock(&self.evaluators).is_empty()
-        {
+        if let Some(error) = self.connections.known_failure() {
             return Err(error);
         }
         let (sender, mut receiver) = oneshot::channel();
         let is_taken = Arc::new(AtomicBool::new(false));
-        {
-            let mut queue = lock(&self.queue);
-            if queue.waiting.len() >= MAX_QUEUED {
-                return Err(AuthorizeError::PoolExhausted);
-            }
-            queue.waiting.push_back(Group {
-                subject: Arc::new(subject),
-                receivers: vec![sender],
-                is_taken: Arc::clone(&is_taken),
-                is_repeated: false,
-            });
-        }
+        lock(&self.queue).push(Group {
+            subject: Arc::new(subject),
+            receivers: vec![sender],
+            is_taken: Arc::clone(&is_taken),
+            is_repeated: false,
+        })?;
         self.take_off(false);
         // The sender is dropped only if the whole task failed.
         let unwrap =
@@ -322,15 +134,8 @@ impl Inner {
 
     /// Starts a flight if questions wait and another connection is worthwhile.
     fn take_off(self: &Arc<Self>, is_urgent: bool) {
-        {
-            let mut queue = lock(&self.queue);
-            let is_worth_it = queue.flights == 0
-                || is_urgent
-                || queue.waiting.len() >= WAITING_PER_FLIGHT * queue.flights;
-            if queue.waiting.is_empty() || queue.flights >= MAX_CONNECTIONS || !is_worth_it {
-                return;
-            }
-            queue.flights += 1;
+        if !lock(&self.queue).begin_flight(is_urgent, MAX_CONNECTIONS) {
+            return;
         }
         let inner = Arc::clone(self);
         self.tasks.spawn(
@@ -341,18 +146,15 @@ impl Inner {
 
     /// Runs one flight after another over one connection, until the queue is empty.
     async fn fly(self: Arc<Self>) {
-        let mut connection = self.take_evaluator();
+        let mut connection = self.connections.take_evaluator();
         while let Some(mut groups) = self.board() {
             let mut evaluator = match connection.take() {
                 Some(evaluator) => evaluator,
-                None => match self
-                    .connect(Evaluator::open(&self.connector, &self.tasks))
-                    .await
-                {
+                None => match self.connections.open_evaluator().await {
                     Ok(evaluator) => evaluator,
                     // The login may not park a connection.
                     Err(AuthorizeError::Policy { .. }) => {
-                        self.insert_all(&mut groups);
+                        self.insertions.start_all(&mut groups);
                         continue;
                     }
                     Err(error) => {
@@ -371,53 +173,13 @@ impl Inner {
             self.repeat(groups);
         }
         if let Some(evaluator) = connection {
-            lock(&self.evaluators).push(evaluator);
+            self.connections.keep_evaluator(evaluator);
         }
     }
 
-    /// Takes questions off the queue for one flight. Returns `None` if no questions wait,
-    /// which ends the flights of the connection.
+    /// Takes questions off the queue for one flight; see [`Queue::board`].
     fn board(&self) -> Option<Vec<Group>> {
-        let mut queue = lock(&self.queue);
-        let is_cautious = queue.caution.is_some_and(|until| Instant::now() < until);
-        let places = if is_cautious { 1 } else { MAX_FLIGHT };
-        let mut places_of = HashMap::new();
-        let mut groups: Vec<Group> = Vec::new();
-        for _ in 0..MAX_BOARDING {
-            let Some(group) = queue.waiting.pop_front() else {
-                break;
-            };
-            if !group.is_waited_for() {
-                continue;
-            }
-            let subject = &group.subject;
-            // The claims identify the caller, including its role and subject.
-            let same = (
-                subject.question,
-                Arc::clone(&subject.topic),
-                Arc::clone(&subject.claims.json),
-                Arc::clone(&subject.headers),
-            );
-            if let Some(place) = places_of.get(&same) {
-                let other: &mut Group = &mut groups[*place];
-                group.is_taken.store(true, Ordering::Relaxed);
-                other.receivers.extend(group.receivers);
-                other.is_repeated |= group.is_repeated;
-                continue;
-            }
-            if groups.len() == places {
-                queue.waiting.push_front(group);
-                break;
-            }
-            group.is_taken.store(true, Ordering::Relaxed);
-            places_of.insert(same, groups.len());
-            groups.push(group);
-        }
-        if groups.is_empty() {
-            queue.flights -= 1;
-            return None;
-        }
-        Some(groups)
+        lock(&self.queue).board(Instant::now())
     }
 
     /// Answers questions over one connection, or passes them on to be answered by insertion or by
@@ -431,7 +193,7 @@ impl Inner {
                 Err(AuthorizeError::Unavailable) => return false,
                 Err(error) => {
                     tracing::warn!(%error, "cannot read the policies; checking by insertion");
-                    self.insert_all(groups);
+                    self.insertions.start_all(groups);
                     return true;
                 }
             };
@@ -461,7 +223,7 @@ impl Inner {
             }
         }
         // The policies change faster than they can be read.
-        self.insert_all(groups);
+        self.insertions.start_all(groups);
         true
     }
 
@@ -506,7 +268,7 @@ impl Inner {
                     self.metrics.permission_asked(PermissionWay::Known);
                     group.answer(&answer);
                 }
-                Way::Insert => self.insert(group, None),
+                Way::Insert => self.insertions.start(group, None),
                 Way::Evaluate(_) => asked.push_back(group),
             }
         }
@@ -542,7 +304,8 @@ impl Inner {
                 Err(error) => {
                     failed.push(evaluation.id);
                     let is_systematic = error.concerns_statement();
-                    self.insert(group, is_systematic.then(|| Arc::clone(evaluation)));
+                    self.insertions
+                        .start(group, is_systematic.then(|| Arc::clone(evaluation)));
                 }
             }
         }
@@ -585,14 +348,7 @@ impl Inner {
     /// Handles a slow question. Another connection answers the questions behind it. For a while,
     /// each new flight carries only one question.
     fn go_around(self: &Arc<Self>, groups: &mut VecDeque<Group>) {
-        {
-            let mut queue = lock(&self.queue);
-            queue.caution = Some(Instant::now() + CAUTION);
-            while let Some(group) = groups.pop_back() {
-                group.is_taken.store(false, Ordering::Relaxed);
-                queue.waiting.push_front(group);
-            }
-        }
+        lock(&self.queue).take_back(groups, Instant::now());
         self.take_off(true);
     }
 
@@ -602,108 +358,17 @@ impl Inner {
             if std::mem::replace(&mut group.is_repeated, true) {
                 group.answer(&Err(AuthorizeError::Unavailable));
             } else {
-                lock(&self.queue).waiting.push_front(group);
+                lock(&self.queue).push_front(group);
             }
         }
     }
 
     /// Fails all waiting questions because the database is unavailable.
     fn fail_all(&self, groups: Vec<Group>, error: &AuthorizeError) {
-        let waiting = std::mem::take(&mut lock(&self.queue).waiting);
+        let waiting = lock(&self.queue).take_all();
         for group in groups.into_iter().chain(waiting) {
             group.answer(&Err(error.clone()));
         }
-    }
-
-    fn insert_all(self: &Arc<Self>, groups: &mut Vec<Group>) {
-        for group in groups.drain(..) {
-            self.insert(group, None);
-        }
-    }
-
-    /// Answers a question by insertion. If that succeeds where `evaluation` failed, the evaluation
-    /// is not used again.
-    fn insert(self: &Arc<Self>, group: Group, evaluation: Option<Arc<Evaluation>>) {
-        if self.insertions.fetch_add(1, Ordering::Relaxed) >= MAX_QUEUED {
-            self.insertions.fetch_sub(1, Ordering::Relaxed);
-            group.answer(&Err(AuthorizeError::PoolExhausted));
-            return;
-        }
-        let inner = Arc::clone(self);
-        self.tasks.spawn("permission by insertion", async move {
-            let answer = inner.answer_by_insertion(&group.subject).await;
-            inner.metrics.permission_asked(PermissionWay::Inserted);
-            if let Some(evaluation) = evaluation.filter(|_| answer.is_ok()) {
-                evaluation.give_up();
-            }
-            inner.insertions.fetch_sub(1, Ordering::Relaxed);
-            group.answer(&answer);
-        });
-    }
-
-    async fn answer_by_insertion(&self, subject: &Subject) -> Answer {
-        let _permit = timeout(QUEUE_TIMEOUT, self.permits.acquire())
-            .await
-            .map_err(|_| AuthorizeError::PoolExhausted)?
-            // The semaphore is never closed, so this error cannot occur.
-            .map_err(|_| AuthorizeError::unexpected())?;
-        timeout(ANSWER_TIMEOUT, self.answer_in_turn(subject))
-            .await
-            .map_err(|_| AuthorizeError::Unavailable)?
-    }
-
-    async fn answer_in_turn(&self, subject: &Subject) -> Answer {
-        let idle = take_open(&self.probers, |prober| &prober.client);
-        if let Some(idle) = idle {
-            match self.probe(idle, subject).await {
-                // The connection broke while it was idle.
-                Err(AuthorizeError::Unavailable) => {}
-                answer => return answer,
-            }
-        }
-        let prober = self
-            .connect(Prober::open(&self.connector, &self.tasks))
-            .await?;
-        self.probe(prober, subject).await
-    }
-
-    /// Answers a question by insertion over this connection. The connection is closed if the future
-    /// is dropped before it completes, or if a transaction may still be open.
-    async fn probe(&self, prober: Prober, subject: &Subject) -> Answer {
-        let (answer, is_sound) = prober.ask(subject).await;
-        if is_sound {
-            lock(&self.probers).push(prober);
-        }
-        answer
-    }
-
-    async fn connect<T>(
-        &self,
-        opening: impl Future<Output = Result<T, AuthorizeError>>,
-    ) -> Result<T, AuthorizeError> {
-        if let Some(error) = self.recent_failure() {
-            return Err(error);
-        }
-        let opened = timeout(CONNECT_TIMEOUT, Box::pin(opening))
-            .await
-            .unwrap_or(Err(AuthorizeError::Unavailable));
-        *lock(&self.failure) = match &opened {
-            // This error is about the login, not the connection.
-            Ok(_) | Err(AuthorizeError::Policy { .. }) => None,
-            Err(error) => Some((Instant::now(), error.clone())),
-        };
-        opened
-    }
-
-    fn recent_failure(&self) -> Option<AuthorizeError> {
-        lock(&self.failure)
-            .as_ref()
-            .filter(|(at, _)| at.elapsed() < FAILURE_SHARED_FOR)
-            .map(|(_, error)| error.clone())
-    }
-
-    fn take_evaluator(&self) -> Option<Evaluator> {
-        take_open(&self.evaluators, Evaluator::client)
     }
 }
 
@@ -724,17 +389,6 @@ fn evaluations(ways: &[Way]) -> impl Iterator<Item = &Evaluation> {
         Way::Evaluate(evaluation) => Some(&**evaluation),
         _ => None,
     })
-}
-
-/// Takes the most recently used connection that is still open.
-fn take_open<T>(idle: &Mutex<Vec<T>>, client: impl Fn(&T) -> &Client) -> Option<T> {
-    let mut idle = lock(idle);
-    while let Some(connection) = idle.pop() {
-        if !client(&connection).is_closed() {
-            return Some(connection);
-        }
-    }
-    None
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -1,0 +1,17 @@
+//! The state of one session's membership in a topic, and the checks of what it may do there.
+//!
+//! Read `state` first. `holder`, `waiting` and `postgres_changes` are parts of it. `authorize` asks
+//! the database what a caller may do on a private topic.
+
+pub mod authorize;
+mod holder;
+pub mod postgres_changes;
+mod state;
+mod waiting;
+
+pub use self::holder::{Holder, TokenMark, TokenMarks};
+pub use self::state::{
+    Channel, Joining, Recheck, Refreshing, ReplayParams, Tracking, Wait, WritePermission,
+    join_bytes,
+};
+pub use self::waiting::{MAX_WAITING, MAX_WAITING_BYTES, OwnedMessage, Waiting};

@@ -1,0 +1,39 @@
+//! Clients over WebSocket: sessions that join channels, and everything that is delivered to them.
+//!
+//! A *socket* is a connection. A *session* is its protocol state, without any I/O. A *channel* is a
+//! session's membership of a *topic*. There are three kinds of input:
+//!
+//! - Messages of clients, which a session turns into effects, and broadcasts over HTTP.
+//! - Row changes from the bus. The change feed delivers them to the channels that may see them.
+//! - Rows of `realtime.messages` and the server's own broadcasts. They are delivered to the members
+//!   of their topic.
+//!
+//! All output passes through the bounded queue of a socket. Each topic contains its presence, and
+//! the presence feed sends the changes to its members.
+//!
+//! Read `wire`, `protocol` and `hub` first: how a message reaches a socket. Then `channel`,
+//! `session`, `work` and `socket`: what a client's message does. `service` puts all parts together.
+//! `ARCHITECTURE.md` lists every part, in an order in which each uses only those before it.
+
+pub mod api;
+pub mod change_feed;
+pub mod channel;
+pub mod error;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
+pub mod hub;
+pub mod messages;
+pub mod permissions;
+pub mod protocol;
+pub mod publication_feed;
+pub mod recheck;
+mod routes;
+pub mod server_broadcast;
+mod service;
+pub mod session;
+pub mod socket;
+pub mod wire;
+pub mod work;
+
+pub use self::routes::routes;
+pub use self::service::Realtime;

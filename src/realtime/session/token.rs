@@ -1,0 +1,92 @@
+//! New tokens of a joined channel (protocol 3.6), and the end of a channel.
+
+use serde_json::value::RawValue;
+
+use super::super::channel::{Channel, Holder, Refreshing, Tracking, WritePermission};
+use super::super::error::{expiry, token_text};
+use super::super::protocol::{AccessToken, Status, SystemNotice};
+use super::effect::Effect;
+use super::state::Session;
+use crate::limits::UnixMillis;
+
+impl Session {
+    /// Handles `access_token`, which is never answered (protocol 3.6).
+    pub(super) fn refresh(
+        &mut self,
+        topic: &str,
+        payload: &RawValue,
+        now: UnixMillis,
+        effects: &mut Vec<Effect>,
+    ) {
+        let AccessToken::Token(token) = AccessToken::parse(payload) else {
+            return;
+        };
+        let Some(channel) = self.channels.get_mut(topic) else {
+            return;
+        };
+        let mark = self.shared.marks.of(&token);
+        let current = match &channel.refreshing {
+            Some(refreshing) => &refreshing.holder,
+            None => &channel.holder,
+        };
+        if current.mark == mark {
+            return;
+        }
+        match self.shared.verifier.verify_socket(&token) {
+            Err(error) => self.close_channel(topic, token_text(&error), now, effects),
+            Ok(claims) => {
+                let holder = Holder { claims, mark };
+                if let Some(error) = expiry(&holder.claims, now.seconds()) {
+                    self.close_channel(topic, token_text(&error), now, effects);
+                } else if channel.is_private {
+                    effects.push(channel.ask_to_read(&holder, &self.headers, 0));
+                    let refreshing = Refreshing {
+                        holder,
+                        failures: 0,
+                    };
+                    channel.refreshing = Some(Box::new(refreshing));
+                } else {
+                    channel.take_over(holder, effects);
+                    let person = channel.holder.claims.person();
+                    self.shared.hub.set_person(channel.id, person);
+                    effects.extend(channel.subscribe());
+                }
+            }
+        }
+    }
+
+    /// Closes a channel and sends the reason. The socket stays open.
+    pub(super) fn close_channel(
+        &mut self,
+        topic: &str,
+        why: String,
+        now: UnixMillis,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(channel) = self.channels.remove(topic) else {
+            return;
+        };
+        let notice = SystemNotice::channel(Status::Error, why);
+        effects.push(Effect::Send(channel.system(notice)));
+        effects.push(Effect::Send(channel.close()));
+        effects.push(Effect::Detach(channel.id));
+        // These messages are handled without the channel. One of them may join the topic again.
+        for message in channel.waiting.unwrap_or_default().messages {
+            self.receive(&message.borrow(), now, effects);
+        }
+    }
+}
+
+impl Channel {
+    /// Switches the channel to another identity.
+    pub(super) fn take_over(&mut self, holder: Holder, effects: &mut Vec<Effect>) {
+        if self.is_managed && holder.claims.subject != self.holder.claims.subject {
+            // The previous user is no longer present through this channel.
+            self.untrack(effects);
+            self.tracking.key = Tracking::key_of_subject(&holder);
+        }
+        self.holder = holder;
+        self.is_warned = false;
+        self.write = WritePermission::NotAsked;
+    }
+}
