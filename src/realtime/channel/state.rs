@@ -1,13 +1,32 @@
 //! The state of one session's membership in a topic, without any I/O.
+//!
+//! ```text
+//!  phx_join ──► Joining ─────────────────────────────► Joined ──► (removed)
+//!                  │   permissions (private topics)      │
+//!                  │   stored messages (with replay)     │   leave, another join of the topic,
+//!                  │   bindings (until live, with wait)  │   an expired token, a lost permission
+//!                  └──► (removed): refused, or late
+//! ```
+//!
+//! A channel that was removed does not exist any more: there is no state for it. What else a channel
+//! does at a time is independent of this, and each concern has a state of its own:
+//!
+//! | concern | states |
+//! | --- | --- |
+//! | permissions of a private topic | see [`Rights`] |
+//! | bindings | [`Registration`](super::postgres_changes::Registration) |
+//! | its own presence | [`Tracked`] |
+//! | stored messages for a join | [`Replay`] |
+//!
+//! Messages of the topic wait in [`Channel::waiting`] while [`Channel::holds_messages`].
 
 use std::sync::Arc;
 
 use super::super::hub::{ReplayedMessage, TopicKey};
-use super::super::permissions::Permissions;
 use super::super::protocol::{Ref, Reply, ServerMessage, SystemNotice, sub_topic};
-use super::authorize::AuthorizeError;
 use super::holder::Holder;
 use super::postgres_changes::Subscription;
+use super::rights::{Access, Rights};
 use super::waiting::Waiting;
 use crate::limits::{UnixMillis, Window};
 use crate::visibility::ChannelId;
@@ -32,31 +51,17 @@ pub struct Channel {
     /// Approximate memory that the server needs because of the join: see [`join_bytes`].
     pub bytes: usize,
     /// The join requested presence: a state, followed by diffs.
-    pub presence: bool,
+    pub wants_presence: bool,
     /// The presence that the channel tracks.
     pub tracking: Tracking,
-    /// Policies decide who may join, read and write.
-    pub is_private: bool,
-    /// The presence key is the `sub` of the token, and permissions are rechecked after changes.
-    pub is_managed: bool,
-    /// The state of the recheck of its permissions.
-    pub recheck: Recheck,
-    /// Permissions to read. A private channel has none until its join is allowed.
-    pub read: Permissions,
-    /// Whether the permission to read presence was checked. It is checked once presence is needed.
-    pub is_presence_asked: bool,
-    /// Permissions to write.
-    pub write: WritePermission,
+    /// Who decides what the channel may read and write.
+    pub access: Access,
     /// Size, in bytes, of the broadcast that is being stored.
     pub storing: Option<usize>,
-    /// The client was warned that the token expires soon.
-    pub is_warned: bool,
     /// The `postgres_changes` bindings. Boxed because most channels have none.
     pub subscription: Option<Box<Subscription>>,
-    /// Set until the join is answered.
-    pub joining: Option<Box<Joining>>,
-    /// A refreshed token whose permissions are being checked.
-    pub refreshing: Option<Box<Refreshing>>,
+    /// Whether the join is answered.
+    pub life: Life,
     /// Messages of the topic that wait until the current work is done.
     pub waiting: Option<Box<Waiting>>,
 }
@@ -66,7 +71,42 @@ impl Channel {
     pub fn held_bytes(&self) -> usize {
         let waiting = self.waiting.as_ref().map_or(0, |waiting| waiting.bytes());
         let storing = self.storing.unwrap_or(0);
-        self.bytes + TRACKED_COPIES * self.tracking.bytes + waiting + storing
+        self.bytes + TRACKED_COPIES * self.tracking.tracked.bytes() + waiting + storing
+    }
+
+    /// Whether policies decide what the channel may do.
+    pub fn is_private(&self) -> bool {
+        matches!(self.access, Access::Private(_))
+    }
+
+    /// Whether the presence key is the `sub` of the token, and permissions are rechecked.
+    pub fn is_managed(&self) -> bool {
+        self.access.rights().is_some_and(|rights| rights.is_managed)
+    }
+
+    /// The join, if it is not answered yet.
+    pub fn joining(&self) -> Option<&Joining> {
+        match &self.life {
+            Life::Joining(joining) => Some(joining),
+            Life::Joined { .. } => None,
+        }
+    }
+
+    /// The join, to change it, if it is not answered yet.
+    pub fn joining_mut(&mut self) -> Option<&mut Joining> {
+        match &mut self.life {
+            Life::Joining(joining) => Some(joining),
+            Life::Joined { .. } => None,
+        }
+    }
+
+    /// Whether messages of the topic wait: for the answer to the join, for the permission to write,
+    /// for a broadcast that is being stored, or for the first check of a new token. Messages that
+    /// were sent after a new token must be checked under it.
+    pub fn holds_messages(&self) -> bool {
+        self.joining().is_some()
+            || self.storing.is_some()
+            || self.access.rights().is_some_and(Rights::holds_messages)
     }
 
     /// Returns the `join_ref` for pushes of the channel.
@@ -78,7 +118,7 @@ impl Channel {
 
     /// Returns the key of the joined topic.
     pub fn key(&self) -> TopicKey {
-        TopicKey::from_full_name(Arc::clone(&self.topic), self.is_private)
+        TopicKey::from_full_name(Arc::clone(&self.topic), self.is_private())
     }
 
     /// Returns the topic without `realtime:`.
@@ -114,18 +154,6 @@ impl Channel {
     }
 }
 
-/// The state of the recheck of a channel's permissions. A result of an earlier round is discarded,
-/// because it may be older than the change.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Recheck {
-    /// The number of changes so far that may have affected the permissions.
-    pub round: u32,
-    /// The round of the current permissions.
-    pub known: u32,
-    /// A recheck is running.
-    pub is_running: bool,
-}
-
 /// Memory, in bytes, of a channel without options and with a short topic. It covers the data in the
 /// session, the hub and the topic.
 const CHANNEL_BYTES: usize = 1_024;
@@ -150,38 +178,49 @@ pub fn join_bytes(topic: &str, key: Option<&str>, reply: &str) -> usize {
         + BINDING_COPIES * reply.len()
 }
 
-/// Permissions to write (protocol 4.3). They are checked at the first write, and again after each
-/// new token.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum WritePermission {
-    /// Not checked yet.
-    NotAsked,
-    /// The check is running.
-    Asking,
-    /// The result of the check.
-    Known(Permissions),
-    /// The check failed. The messages that waited for it are refused. The next write checks again.
-    Unknown(AuthorizeError),
-}
-
 /// The presence that a channel tracks.
 #[derive(Debug)]
 pub struct Tracking {
     /// The presence key. If the client does not choose one, it is generated at the first track.
     pub key: Option<Arc<str>>,
-    /// Bytes of the key and the payload, as received.
-    pub bytes: usize,
+    /// Whether the channel tracks a payload.
+    pub tracked: Tracked,
     /// Recent presence pushes.
     pub calls: Window,
 }
 
-/// A refreshed token whose permissions are being checked.
+/// Whether a channel tracks a payload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tracked {
+    /// It does not appear in the presence of its topic.
+    Nothing,
+    /// It tracks a payload, or tried to when the topic was full.
+    Payload {
+        /// Bytes of the key and the payload, as received.
+        bytes: usize,
+    },
+}
+
+impl Tracked {
+    /// Bytes of the key and the payload.
+    pub fn bytes(self) -> usize {
+        match self {
+            Self::Nothing => 0,
+            Self::Payload { bytes } => bytes,
+        }
+    }
+}
+
+/// Whether the join of a channel is answered.
 #[derive(Debug)]
-pub struct Refreshing {
-    /// The new identity of the channel.
-    pub holder: Holder,
-    /// Consecutive checks that failed because the database was unavailable.
-    pub failures: u32,
+pub enum Life {
+    /// Not yet. The messages of the topic wait.
+    Joining(Box<Joining>),
+    /// Yes.
+    Joined {
+        /// The client was warned that the token expires soon.
+        is_warned: bool,
+    },
 }
 
 /// A join that is not answered yet.
@@ -189,17 +228,30 @@ pub struct Refreshing {
 pub struct Joining {
     /// The bindings with their ids, as the reply lists them.
     pub reply: String,
-    /// The `join_ref` of the channel that this join replaces on the same topic. That channel is
-    /// closed after the join is answered.
-    pub replaced: Option<Option<Ref>>,
+    /// The channel that this join replaces on the same topic. It is closed after the join is
+    /// answered.
+    pub replaced: Option<Replaced>,
     /// Set if the reply waits until changes are live.
     pub wait: Option<Wait>,
-    /// Selects the stored messages to replay.
-    pub replay: Option<ReplayParams>,
-    /// The stored messages, once they are read.
-    pub replayed: Vec<ReplayedMessage>,
+    /// The stored messages that the join requests.
+    pub replay: Replay,
     /// The client requested a notice when broadcasts from the database are live.
     pub awaits_messages: bool,
+}
+
+/// The `join_ref` of a channel that another join of its topic has ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Replaced(pub Option<Ref>);
+
+/// The stored messages that a join requests.
+#[derive(Debug)]
+pub enum Replay {
+    /// None.
+    None,
+    /// They are read after the permissions are known.
+    Pending(ReplayParams),
+    /// They are sent after the reply.
+    Read(Vec<ReplayedMessage>),
 }
 
 /// How long a reply waits until changes are live.

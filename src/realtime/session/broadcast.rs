@@ -3,13 +3,12 @@
 
 use serde_json::value::RawValue;
 
-use super::super::channel::Channel;
+use super::super::channel::{Channel, Writing};
 use super::super::error::BroadcastRefusal;
 use super::super::protocol::{
     Broadcast, ClientMessage, PayloadEncoding, Persist, PersistError, Reply, UserPayload,
 };
 use super::effect::{BroadcastOrder, Effect};
-use super::permission::Writing;
 use super::state::Session;
 use crate::config::RealtimeConfig;
 use crate::limits::UnixMillis;
@@ -131,7 +130,7 @@ fn accept<'a>(
         } => {
             check_size(payload.len())?;
             persist = Persist::from_metadata(metadata, config.max_message_ttl_seconds())?;
-            if persist.is_some() && !channel.is_private {
+            if persist.is_some() && !channel.is_private() {
                 return Err(PersistError::Public.into());
             }
             Broadcast::User {

@@ -1,5 +1,6 @@
 //! What goes into a session: messages of the client, results of background work, and the time.
 
+use super::super::channel::Life;
 use super::super::error::{JoinRefusal, MESSAGES_LATE, MESSAGES_LIVE, expiry, token_text};
 use super::super::protocol::{
     ClientEvent, ClientMessage, Reply, ServerMessage, Status, SystemNotice, TOPIC_PREFIX,
@@ -8,7 +9,6 @@ use super::super::wire::close::CloseReason;
 use super::broadcast::Push;
 use super::effect::{Effect, Outcome, WorkResult};
 use super::state::Session;
-use super::subscribe::SUBSCRIBE_LATE;
 use crate::limits::UnixMillis;
 use crate::observability::metrics::DropReason;
 
@@ -31,7 +31,7 @@ impl Session {
         let channels = self.channels.len();
         match self.channels.get(&*message.topic) {
             Some(channel) => {
-                if channel.is_holding() {
+                if channel.holds_messages() {
                     self.hold(message, effects);
                     return;
                 }
@@ -46,26 +46,18 @@ impl Session {
 
     /// Handles the result of background work.
     pub fn complete(&mut self, outcome: Outcome, now: UnixMillis, effects: &mut Vec<Effect>) {
-        let Some(channel) = self
+        let is_known = self
             .channels
-            .get_mut(&outcome.topic)
-            .filter(|channel| channel.id == outcome.channel)
-        else {
+            .get(&outcome.topic)
+            .is_some_and(|channel| channel.id == outcome.channel);
+        if !is_known {
             // The channel has ended since, so anything registered for it must be removed.
             effects.push(Effect::Detach(outcome.channel));
             return;
-        };
+        }
         match outcome.result {
             WorkResult::SubscribeLate => {
-                if channel.is_joining_without_wait() {
-                    self.join_done(&outcome.topic, effects);
-                    self.tell(
-                        &outcome.topic,
-                        SystemNotice::changes_error(SUBSCRIBE_LATE),
-                        effects,
-                    );
-                    self.settle(&outcome.topic, now, effects);
-                }
+                self.subscribe_late(&outcome.topic, now, effects);
             }
             WorkResult::Subscribed(result) => {
                 self.subscribed(&outcome.topic, result, now, effects);
@@ -110,7 +102,7 @@ impl Session {
             let Some(channel) = self.channels.get_mut(&topic) else {
                 continue;
             };
-            if let Some(joining) = &channel.joining {
+            if let Some(joining) = channel.joining() {
                 if let Some(wait) = joining.wait.filter(|wait| wait.until <= now) {
                     let refusal = JoinRefusal::SubscriptionLate(wait.millis);
                     self.refuse_joining(&topic, &refusal, now, effects);
@@ -122,8 +114,11 @@ impl Session {
                 continue;
             }
             let expires_at = channel.holder.expires_at();
-            if !channel.is_warned && expires_at.before(warn_before) <= now {
-                channel.is_warned = true;
+            if let Life::Joined { is_warned } = &mut channel.life
+                && !*is_warned
+                && expires_at.before(warn_before) <= now
+            {
+                *is_warned = true;
                 let seconds = expires_at.since(now).as_secs();
                 let notice = SystemNotice::channel(
                     Status::Ok,

@@ -7,10 +7,13 @@
 use std::sync::Arc;
 
 use super::super::channel::authorize::{AuthorizeError, Question};
-use super::super::channel::{Channel, Holder, OwnedMessage, TokenMark, WritePermission};
+use super::super::channel::{
+    Channel, Holder, NewToken, OwnedMessage, ReadsLess, TokenMark, WriteDecision, WriteState,
+    Writing,
+};
 use super::super::error::{JoinRefusal, no_longer_permitted, no_permission, write_refusal};
 use super::super::permissions::Permissions;
-use super::super::protocol::{ClientMessage, Reply, Status, SystemNotice};
+use super::super::protocol::{ClientMessage, Reply, Status, SystemNotice, sub_topic};
 use super::effect::{AuthorizeOrder, Effect};
 use super::state::Session;
 use crate::limits::UnixMillis;
@@ -30,23 +33,6 @@ const REFRESH_CANCELED: &str = "Query was cancelled: the previous token stays in
 /// Replies to pushes that arrive while too many messages wait.
 const TOO_MANY_BEFORE_JOIN: &str = "Too many messages before the join was answered";
 pub(super) const TOO_MANY_WAITING: &str = "Too many messages before the permissions are known";
-/// What a message writes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Writing {
-    /// A broadcast.
-    Broadcast,
-    /// The presence of the client.
-    Presence,
-}
-
-impl Writing {
-    fn is_allowed_by(self, permissions: Permissions) -> bool {
-        match self {
-            Self::Broadcast => permissions.broadcast,
-            Self::Presence => permissions.presence,
-        }
-    }
-}
 
 impl Session {
     /// Whether the channel of `message` may write now. If not, this handles the message: either the
@@ -62,30 +48,20 @@ impl Session {
         let Some(channel) = self.channels.get_mut(&*message.topic) else {
             return false;
         };
-        if !channel.is_private {
+        let Some(rights) = channel.access.rights_mut() else {
             return true;
-        }
-        // A client that tracks presence also receives presence updates, if the policies allow it.
-        let reads_first = writing == Writing::Presence && !channel.is_presence_asked;
-        let question = match &channel.write {
-            WritePermission::Unknown(_) => None,
-            WritePermission::Known(_) | WritePermission::NotAsked if reads_first => {
-                Some(Question::Read { presence: true })
-            }
-            WritePermission::Known(permissions) if writing.is_allowed_by(*permissions) => {
-                return true;
-            }
-            WritePermission::NotAsked => Some(Question::Write),
-            WritePermission::Known(_) | WritePermission::Asking => None,
         };
-        if let Some(question) = question {
-            channel.write = WritePermission::Asking;
-            effects.push(channel.ask(question, &channel.holder, &self.headers, 0));
-        }
-        if channel.write == WritePermission::Asking {
-            self.hold(message, effects);
-        } else {
-            self.refuse_write(message, writing, now, effects);
+        match rights.decide(writing) {
+            WriteDecision::Allowed => return true,
+            WriteDecision::Wait => self.hold(message, effects),
+            WriteDecision::Check(question) => {
+                rights.write = WriteState::Checking;
+                effects.extend(channel.ask(question, &channel.holder, &self.headers, 0));
+                self.hold(message, effects);
+            }
+            WriteDecision::Refused(error) => {
+                self.refuse_write(message, writing, error.as_ref(), now, effects);
+            }
         }
         false
     }
@@ -103,7 +79,7 @@ impl Session {
         };
         let owned = OwnedMessage::new(message, Arc::clone(&channel.topic));
         let bytes = owned.payload_bytes();
-        let is_joining = channel.joining.is_some();
+        let is_joining = channel.joining().is_some();
         let kept = channel.waiting.get_or_insert_default();
         if kept.has_room(bytes, !is_joining) && waiting + bytes <= MAX_WAITING_BYTES_OF_SESSION {
             kept.push(owned);
@@ -153,18 +129,20 @@ impl Session {
         let Some(channel) = self.channels.get(topic) else {
             return false;
         };
-        if answer.is_err() || round == channel.recheck.round {
+        let Some(rights) = channel.access.rights() else {
+            return false;
+        };
+        if answer.is_err() || round == rights.round {
             return false;
         }
-        let refreshing = channel
-            .refreshing
-            .as_ref()
-            .map(|refreshing| &refreshing.holder)
+        let newer = rights
+            .new_token
+            .holder()
             .filter(|holder| holder.mark == mark && question != Question::Write);
-        let holder = refreshing.unwrap_or(&channel.holder);
+        let holder = newer.unwrap_or(&channel.holder);
         // An answer about a replaced token is no longer needed.
         if holder.mark == mark {
-            effects.push(channel.ask(question, holder, &self.headers, 0));
+            effects.extend(channel.ask(question, holder, &self.headers, 0));
         }
         true
     }
@@ -182,21 +160,25 @@ impl Session {
         let Some(channel) = self.channels.get_mut(topic) else {
             return;
         };
-        let is_about_refresh = channel
-            .refreshing
-            .as_ref()
-            .is_some_and(|refreshing| refreshing.holder.mark == mark);
-        if channel.joining.is_some() {
+        let (id, is_joining) = (channel.id, channel.joining().is_some());
+        let is_about_current = channel.holder.mark == mark;
+        let Some(rights) = channel.access.rights_mut() else {
+            return;
+        };
+        let newer = rights.new_token.holder();
+        let is_about_newer = newer.is_some_and(|holder| holder.mark == mark);
+        if is_joining {
             self.join_authorized(topic, answer, now, effects);
-        } else if is_about_refresh && question != Question::Write {
+        } else if is_about_newer && question != Question::Write {
             self.refresh_authorized(topic, answer, now, effects);
-        } else if channel.write == WritePermission::Asking && channel.holder.mark == mark {
-            channel.write_authorized(question, answer, effects);
+        } else if rights.write == WriteState::Checking && is_about_current {
+            if rights.answer_write(question, answer) {
+                effects.push(Effect::Permit(id, rights.read.permissions()));
+            }
             self.receive_waiting(topic, now, effects);
-            if let Some(channel) = self.channels.get_mut(topic)
-                && matches!(channel.write, WritePermission::Unknown(_))
-            {
-                channel.write = WritePermission::NotAsked;
+            let channel = self.channels.get_mut(topic);
+            if let Some(rights) = channel.and_then(|channel| channel.access.rights_mut()) {
+                rights.forget_failure();
             }
         }
         // Otherwise the answer is about a token that has been replaced since.
@@ -215,8 +197,10 @@ impl Session {
         let name = channel.sub_topic().to_owned();
         match answer {
             Ok(read) if read.any() => {
-                channel.permit(read, effects);
-                channel.recheck.known = channel.recheck.round;
+                if let Some(rights) = channel.access.rights_mut() {
+                    rights.answer_join(read);
+                }
+                effects.push(Effect::Permit(channel.id, channel.access.read()));
                 self.read_stored(topic, now, effects);
             }
             Ok(_) => self.refuse_joining(topic, &JoinRefusal::Unauthorized(name), now, effects),
@@ -237,8 +221,13 @@ impl Session {
         let Some(channel) = self.channels.get_mut(topic) else {
             return;
         };
-        let Some(mut refreshing) = channel.refreshing.take() else {
+        let Some(rights) = channel.access.rights_mut() else {
             return;
+        };
+        let (holder, failures) = match std::mem::replace(&mut rights.new_token, NewToken::None) {
+            NewToken::None => return,
+            NewToken::Checking(holder) => (holder, 0),
+            NewToken::Retrying { holder, failures } => (holder, failures),
         };
         match answer {
             Ok(read) => {
@@ -246,7 +235,7 @@ impl Session {
                     self.close_channel(topic, why, now, effects);
                     return;
                 }
-                channel.take_over(refreshing.holder, effects);
+                channel.take_over(holder, effects);
                 let person = channel.holder.claims.person();
                 self.shared.hub.set_person(channel.id, person);
                 effects.extend(channel.subscribe());
@@ -259,7 +248,7 @@ impl Session {
             // Clients never rejoin a closed channel, so an outage does not close it. The previous
             // token remains in force until it expires.
             Err(error) => {
-                if refreshing.failures == 0 {
+                if failures == 0 {
                     let text = match error {
                         AuthorizeError::Canceled(_) => REFRESH_CANCELED,
                         _ => REFRESH_WAITS,
@@ -267,13 +256,11 @@ impl Session {
                     let notice = SystemNotice::channel(Status::Error, text);
                     effects.push(Effect::Send(channel.system(notice)));
                 }
-                refreshing.failures = refreshing.failures.saturating_add(1);
-                effects.push(channel.ask_to_read(
-                    &refreshing.holder,
-                    &self.headers,
-                    refreshing.failures,
-                ));
-                channel.refreshing = Some(refreshing);
+                let failures = failures.saturating_add(1);
+                effects.extend(channel.ask_to_read(&holder, &self.headers, failures));
+                if let Some(rights) = channel.access.rights_mut() {
+                    rights.new_token = NewToken::Retrying { holder, failures };
+                }
                 self.receive_waiting(topic, now, effects);
             }
         }
@@ -283,16 +270,13 @@ impl Session {
         &mut self,
         message: &ClientMessage<'_>,
         writing: Writing,
+        error: Option<&AuthorizeError>,
         now: UnixMillis,
         effects: &mut Vec<Effect>,
     ) {
         self.shared.hub.metrics().dropped(DropReason::Forbidden);
         let Some(channel) = self.channels.get(&*message.topic) else {
             return;
-        };
-        let error = match &channel.write {
-            WritePermission::Unknown(error) => Some(error),
-            _ => None,
         };
         let reason = write_refusal(error, channel.sub_topic());
         // Presence pushes always receive a reply (protocol 5.1).
@@ -307,22 +291,16 @@ impl Session {
 }
 
 impl Channel {
-    /// Whether messages of the topic wait. They wait for the answer to the join, for the permission
-    /// to write, for a broadcast that is being stored, or for the first check of a new token.
-    /// Messages that were sent after a new token must be checked under it.
-    pub(super) fn is_holding(&self) -> bool {
-        self.joining.is_some()
-            || self.write == WritePermission::Asking
-            || self.storing.is_some()
-            || self
-                .refreshing
-                .as_ref()
-                .is_some_and(|refreshing| refreshing.failures == 0)
-    }
-
-    /// Returns an effect that checks what `holder` may read of the topic.
-    pub(super) fn ask_to_read(&self, holder: &Holder, headers: &Arc<str>, failures: u32) -> Effect {
-        self.ask(self.read_question(), holder, headers, failures)
+    /// Returns an effect that checks what `holder` may read of the topic. `None` on a public topic,
+    /// where everyone may.
+    pub(super) fn ask_to_read(
+        &self,
+        holder: &Holder,
+        headers: &Arc<str>,
+        failures: u32,
+    ) -> Option<Effect> {
+        let question = self.access.rights()?.read.question();
+        self.ask(question, holder, headers, failures)
     }
 
     fn ask(
@@ -331,8 +309,9 @@ impl Channel {
         holder: &Holder,
         headers: &Arc<str>,
         failures: u32,
-    ) -> Effect {
-        Effect::Authorize(self.order(question, holder, headers, failures))
+    ) -> Option<Effect> {
+        let order = self.order(question, holder, headers, failures)?;
+        Some(Effect::Authorize(order))
     }
 
     pub(super) fn order(
@@ -341,8 +320,8 @@ impl Channel {
         holder: &Holder,
         headers: &Arc<str>,
         failures: u32,
-    ) -> AuthorizeOrder {
-        AuthorizeOrder {
+    ) -> Option<AuthorizeOrder> {
+        Some(AuthorizeOrder {
             channel: self.id,
             topic: Arc::clone(&self.topic),
             question,
@@ -350,13 +329,8 @@ impl Channel {
             mark: holder.mark,
             headers: Arc::clone(headers),
             failures,
-            round: self.recheck.round,
-        }
-    }
-
-    fn permit(&mut self, read: Permissions, effects: &mut Vec<Effect>) {
-        self.read = read;
-        effects.push(Effect::Permit(self.id, read));
+            round: self.access.rights()?.round,
+        })
     }
 
     /// Applies new permissions to read to a joined channel.
@@ -368,44 +342,20 @@ impl Channel {
         read: Permissions,
         effects: &mut Vec<Effect>,
     ) -> Result<(), String> {
-        let had = self.read;
-        if !read.any() {
-            return Err(no_permission(self.sub_topic()));
-        }
-        if (had.broadcast && !read.broadcast) || (had.presence && !read.presence) {
-            return Err(no_longer_permitted(self.sub_topic()));
-        }
-        self.permit(read, effects);
-        if self.presence && read.presence && !had.presence {
+        let Some(rights) = self.access.rights_mut() else {
+            return Ok(());
+        };
+        let had = rights.read.permissions();
+        rights.answer_read(read).map_err(|less| match less {
+            ReadsLess::Nothing => no_permission(sub_topic(&self.topic)),
+            ReadsLess::Part => no_longer_permitted(sub_topic(&self.topic)),
+        })?;
+        let read = rights.read.permissions();
+        effects.push(Effect::Permit(self.id, read));
+        if self.wants_presence && read.presence && !had.presence {
             // The channel was joined without this permission.
             effects.push(Effect::PresenceState(self.id));
         }
         Ok(())
-    }
-
-    fn write_authorized(
-        &mut self,
-        question: Question,
-        answer: Result<Permissions, AuthorizeError>,
-        effects: &mut Vec<Effect>,
-    ) {
-        self.write = match (question, answer) {
-            (Question::Write, Ok(permissions)) => WritePermission::Known(permissions),
-            (Question::Read { .. }, Ok(read)) => {
-                self.is_presence_asked = true;
-                let read = Permissions {
-                    presence: read.presence,
-                    ..self.read
-                };
-                self.permit(read, effects);
-                WritePermission::NotAsked
-            }
-            // A policy that fails would fail again.
-            (_, Err(error)) if error.is_refusal() => {
-                self.is_presence_asked = true;
-                WritePermission::Known(Permissions::default())
-            }
-            (_, Err(error)) => WritePermission::Unknown(error),
-        };
     }
 }

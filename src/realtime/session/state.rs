@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::super::channel::{Channel, Holder, TokenMarks};
+use super::super::channel::{Channel, Holder, Life, TokenMarks};
 use super::super::hub::Hub;
 use super::super::protocol::{Status, SystemNotice};
 use super::effect::Effect;
@@ -138,7 +138,7 @@ impl Session {
         let current = self.device.as_ref().map(Device::person);
         let mut found = None;
         for channel in self.channels.values() {
-            if channel.joining.is_some() {
+            if channel.joining().is_some() {
                 continue;
             }
             let person = channel.holder.claims.person();
@@ -165,10 +165,12 @@ impl Session {
         self.deadline = self
             .channels
             .values()
-            .filter_map(|channel| match &channel.joining {
-                Some(joining) => joining.wait.map(|wait| wait.until),
-                None if channel.is_warned => Some(channel.holder.expires_at()),
-                None => Some(channel.holder.expires_at().before(warn_before)),
+            .filter_map(|channel| match &channel.life {
+                Life::Joining(joining) => joining.wait.map(|wait| wait.until),
+                Life::Joined { is_warned: true } => Some(channel.holder.expires_at()),
+                Life::Joined { is_warned: false } => {
+                    Some(channel.holder.expires_at().before(warn_before))
+                }
             })
             .chain(self.expires_without_channel())
             .min();

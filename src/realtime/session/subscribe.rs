@@ -21,6 +21,25 @@ pub(super) const SUBSCRIBE_LATE: &str =
     "Changes are not live yet: the database takes long to answer";
 
 impl Session {
+    /// Answers a join without `wait` whose bindings are not registered in time. The registration
+    /// continues.
+    pub(super) fn subscribe_late(
+        &mut self,
+        topic: &Arc<str>,
+        now: UnixMillis,
+        effects: &mut Vec<Effect>,
+    ) {
+        let is_waited_for = self
+            .channels
+            .get(topic)
+            .is_some_and(|channel| channel.is_joining_with_wait());
+        if !is_waited_for {
+            let notice = SystemNotice::changes_error(SUBSCRIBE_LATE);
+            self.answer_join(topic, Some(notice), now, effects);
+        }
+    }
+
+    /// Handles the result of a registration.
     pub(super) fn subscribed(
         &mut self,
         topic: &Arc<str>,
@@ -31,16 +50,12 @@ impl Session {
         let Some(channel) = self.channels.get_mut(topic) else {
             return;
         };
-        let is_waited_for = channel
-            .joining
-            .as_ref()
-            .is_some_and(|joining| joining.wait.is_some());
+        let is_waited_for = channel.is_joining_with_wait();
         let Some(subscription) = &mut channel.subscription else {
             return;
         };
-        subscription.is_running = false;
         let was_failing = subscription.failures > 0;
-        let mut again = std::mem::take(&mut subscription.is_stale);
+        let mut again = subscription.registration.end();
         let notice = match &result {
             Ok(state) => {
                 subscription.failures = 0;
@@ -66,38 +81,28 @@ impl Session {
         if keeps_waiting {
             return;
         }
-        let was_joining = channel.joining.is_some();
-        if was_joining {
-            self.join_done(topic, effects);
-        }
-        if let Some(notice) = notice {
+        if channel.joining().is_some() {
+            self.answer_join(topic, notice, now, effects);
+        } else if let Some(notice) = notice {
             self.tell(topic, notice, effects);
-        }
-        if was_joining {
-            self.settle(topic, now, effects);
         }
     }
 }
 
 impl Channel {
-    pub(super) fn is_joining_without_wait(&self) -> bool {
-        self.joining
-            .as_ref()
-            .is_some_and(|joining| joining.wait.is_none())
+    /// Whether the reply to the join waits until changes are live.
+    fn is_joining_with_wait(&self) -> bool {
+        self.joining().is_some_and(|joining| joining.wait.is_some())
     }
 
     /// Returns an effect that registers the bindings under the channel's current identity. Only one
     /// registration runs at a time. If one is running, the next starts when it is done.
     pub(super) fn subscribe(&mut self) -> Option<Effect> {
-        let until_live = self
-            .joining
-            .as_ref()
-            .is_some_and(|joining| joining.wait.is_some());
+        let until_live = self.is_joining_with_wait();
         let identity = self.holder.identity();
         let subscription = self.subscription.as_mut()?;
         let bindings = subscription.bindings.as_ref().ok()?.clone();
-        if std::mem::replace(&mut subscription.is_running, true) {
-            subscription.is_stale = true;
+        if !subscription.registration.begin() {
             return None;
         }
         Some(Effect::Subscribe(SubscribeOrder {

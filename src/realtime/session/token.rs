@@ -2,7 +2,7 @@
 
 use serde_json::value::RawValue;
 
-use super::super::channel::{Channel, Holder, Refreshing, Tracking, WritePermission};
+use super::super::channel::{Channel, Holder, Life, NewToken, Tracking, WriteState};
 use super::super::error::{expiry, token_text};
 use super::super::protocol::{AccessToken, Status, SystemNotice};
 use super::effect::Effect;
@@ -25,11 +25,11 @@ impl Session {
             return;
         };
         let mark = self.shared.marks.of(&token);
-        let current = match &channel.refreshing {
-            Some(refreshing) => &refreshing.holder,
-            None => &channel.holder,
-        };
-        if current.mark == mark {
+        let newer = channel
+            .access
+            .rights()
+            .and_then(|rights| rights.new_token.holder());
+        if newer.unwrap_or(&channel.holder).mark == mark {
             return;
         }
         match self.shared.verifier.verify_socket(&token) {
@@ -38,13 +38,11 @@ impl Session {
                 let holder = Holder { claims, mark };
                 if let Some(error) = expiry(&holder.claims, now.seconds()) {
                     self.close_channel(topic, token_text(&error), now, effects);
-                } else if channel.is_private {
-                    effects.push(channel.ask_to_read(&holder, &self.headers, 0));
-                    let refreshing = Refreshing {
-                        holder,
-                        failures: 0,
-                    };
-                    channel.refreshing = Some(Box::new(refreshing));
+                } else if let Some(effect) = channel.ask_to_read(&holder, &self.headers, 0) {
+                    effects.push(effect);
+                    if let Some(rights) = channel.access.rights_mut() {
+                        rights.new_token = NewToken::Checking(holder);
+                    }
                 } else {
                     channel.take_over(holder, effects);
                     let person = channel.holder.claims.person();
@@ -80,13 +78,17 @@ impl Session {
 impl Channel {
     /// Switches the channel to another identity.
     pub(super) fn take_over(&mut self, holder: Holder, effects: &mut Vec<Effect>) {
-        if self.is_managed && holder.claims.subject != self.holder.claims.subject {
+        if self.is_managed() && holder.claims.subject != self.holder.claims.subject {
             // The previous user is no longer present through this channel.
             self.untrack(effects);
             self.tracking.key = Tracking::key_of_subject(&holder);
         }
         self.holder = holder;
-        self.is_warned = false;
-        self.write = WritePermission::NotAsked;
+        if let Life::Joined { is_warned } = &mut self.life {
+            *is_warned = false;
+        }
+        if let Some(rights) = self.access.rights_mut() {
+            rights.write = WriteState::Unchecked;
+        }
     }
 }
