@@ -117,8 +117,9 @@ impl Session {
         }
     }
 
-    /// Whether an answer is older than a change that may have affected the permissions. If so, the
-    /// question is asked again. Errors are never outdated, because they carry no permissions.
+    /// Whether an answer is older than a change that may have affected the permissions, or leaves
+    /// out presence, which is needed since. If so, the question is asked again. Errors are never
+    /// outdated, because they carry no permissions.
     pub(super) fn is_outdated(
         &self,
         topic: &Arc<str>,
@@ -132,17 +133,20 @@ impl Session {
         let Some(rights) = channel.access.rights() else {
             return false;
         };
-        if answer.is_err() || round == rights.round {
-            return false;
-        }
         let newer = rights
             .new_token
             .holder()
             .filter(|holder| holder.mark == mark && question != Question::Write);
-        let holder = newer.unwrap_or(&channel.holder);
+        let (holder, wanted) = match newer {
+            Some(holder) => (holder, rights.read.question()),
+            None => (&channel.holder, question),
+        };
+        if answer.is_err() || (round == rights.round && question == wanted) {
+            return false;
+        }
         // An answer about a replaced token is no longer needed.
         if holder.mark == mark {
-            effects.extend(channel.ask(question, holder, &self.headers, 0));
+            effects.extend(channel.ask(wanted, holder, &self.headers, 0));
         }
         true
     }

@@ -873,6 +873,28 @@ fn a_new_token_is_accepted_if_it_may_read_as_much_as_before() {
 }
 
 #[test]
+fn a_new_token_is_checked_again_if_presence_was_needed_in_the_meantime() {
+    let ann = token(500, "ann");
+    let mut script = Script::private(false);
+    let refresh = json!(["1", "2", "realtime:a", "access_token", {"access_token": ann}]);
+    script.push(&refresh);
+    let effects = script.read(Err(AuthorizeError::Unavailable), Some(&ann));
+    assert_eq!(effects[1], "ask 1 to read as ann after 1 failures");
+    // The first track makes presence readable under the previous token.
+    let track = json!(["1", "3", "realtime:a", "presence", {"type": "presence", "event": "track", "payload": {}}]);
+    script.push(&track);
+    let reading = Question::Read { presence: true };
+    script.answer(reading, Ok(Permissions::ALL), None);
+    // This answer is about broadcasts alone, so it says nothing about presence.
+    assert_eq!(
+        script.read(Ok(BROADCAST), Some(&ann)),
+        ["ask 1 to read with presence as ann after 0 failures"]
+    );
+    let effects = script.answer(reading, Ok(Permissions::ALL), Some(&ann));
+    assert_eq!(effects[0], "permit 1: broadcast true, presence true");
+}
+
+#[test]
 fn the_first_write_on_a_private_channel_is_checked_and_the_order_kept() {
     let mut script = Script::private(true);
     let asked = "ask 1 to write as key after 0 failures";
