@@ -128,3 +128,96 @@ impl Queue {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicBool;
+
+    use tokio::sync::oneshot;
+
+    use super::super::question::{Answer, Question, Subject};
+    use super::*;
+    use crate::auth::Claims;
+
+    type Receiver = oneshot::Receiver<Answer>;
+
+    fn group(topic: &str) -> (Group, Receiver) {
+        let (sender, receiver) = oneshot::channel();
+        let claims = Claims {
+            json: "{}".into(),
+            role: "authenticated".to_owned(),
+            subject: None,
+            expires_at: i64::MAX,
+        };
+        let subject = Subject {
+            question: Question::Write,
+            topic: topic.into(),
+            claims,
+            headers: "{}".into(),
+        };
+        let group = Group {
+            subject: Arc::new(subject),
+            receivers: vec![sender],
+            is_taken: Arc::new(AtomicBool::new(false)),
+            is_repeated: false,
+        };
+        (group, receiver)
+    }
+
+    fn queue_of(topics: &[&str]) -> (Queue, Vec<Receiver>) {
+        let mut queue = Queue::default();
+        let push = |topic: &&str| {
+            let (group, receiver) = group(topic);
+            queue.push(group).unwrap();
+            receiver
+        };
+        let receivers = topics.iter().map(push).collect();
+        (queue, receivers)
+    }
+
+    /// The topics on board, with the number of their receivers.
+    fn board(queue: &mut Queue, now: Instant) -> Option<Vec<(String, usize)>> {
+        let on_board = |group: &Group| (group.subject.topic.to_string(), group.receivers.len());
+        Some(queue.board(now)?.iter().map(on_board).collect())
+    }
+
+    #[test]
+    fn equal_questions_share_a_place_and_abandoned_ones_have_none() {
+        let now = Instant::now();
+        let (mut queue, mut receivers) = queue_of(&["a", "b", "a", "c"]);
+        receivers.remove(1);
+        assert!(queue.begin_flight(false, 1));
+        let expected = vec![("a".to_owned(), 2), ("c".to_owned(), 1)];
+        assert_eq!(board(&mut queue, now), Some(expected));
+        assert_eq!(board(&mut queue, now), None, "the flight has ended");
+        assert!(!queue.begin_flight(true, 1), "nothing waits");
+    }
+
+    #[test]
+    fn another_flight_starts_if_it_is_urgent_or_many_questions_wait() {
+        let (mut queue, _receivers) = queue_of(&["a"; WAITING_PER_FLIGHT - 1]);
+        assert!(queue.begin_flight(false, 3));
+        assert!(!queue.begin_flight(false, 3));
+        assert!(queue.begin_flight(true, 3));
+        let (more, _receiver) = group("a");
+        queue.push(more).unwrap();
+        assert!(!queue.begin_flight(false, 3), "two flights share them");
+        assert!(queue.begin_flight(true, 3));
+        assert!(!queue.begin_flight(true, 3), "all connections are in use");
+    }
+
+    #[test]
+    fn after_a_slow_question_flights_carry_one_question_for_a_while() {
+        let now = Instant::now();
+        let (mut queue, _receivers) = queue_of(&["a", "b", "c"]);
+        assert!(queue.begin_flight(false, 1));
+        let mut groups: VecDeque<Group> = queue.board(now).unwrap().into();
+        groups.pop_front();
+        assert!(groups[0].is_taken.load(Ordering::Relaxed));
+        queue.take_back(&mut groups, now);
+        let alone = vec![("b".to_owned(), 1)];
+        assert_eq!(board(&mut queue, now), Some(alone));
+        let last = queue.board(now + CAUTION).unwrap();
+        assert_eq!(&*last[0].subject.topic, "c");
+    }
+}
