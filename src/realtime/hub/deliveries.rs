@@ -13,7 +13,7 @@ use super::super::wire::frame::Frame;
 use super::super::wire::outbound::{Fanout, Outbound, Queued};
 use super::member::Member;
 use super::rate::Rates;
-use super::registry::{Hub, Membership};
+use super::registry::{Hub, MemberEntry};
 use super::replayed::{ReplayedMessage, push_frame};
 use super::stream::{StreamState, TOO_MANY_CHANGES};
 use super::topic::{Audience, Topic};
@@ -339,8 +339,8 @@ impl Deliveries<'_> {
         self.deliver(member, frame);
     }
 
-    pub(super) fn membership(&self, channel: ChannelId) -> Option<Membership> {
-        self.hub.membership(channel)
+    pub(super) fn entry_of(&self, channel: ChannelId) -> Option<MemberEntry> {
+        self.hub.entry_of(channel)
     }
 
     pub(super) fn rates(&self) -> &Rates {

@@ -23,7 +23,8 @@ pub struct MemberSpec {
     pub is_legacy: bool,
     /// The initial permissions to read.
     pub read: Permissions,
-    /// The channel receives a presence state before any diff: [`Deliveries::presence_state`](super::Deliveries::presence_state).
+    /// The channel receives a presence state before any diff
+    /// ([`Deliveries::presence_state`](super::Deliveries::presence_state)).
     pub awaits_state: bool,
     /// The join requested a replay.
     pub is_replaying: bool,

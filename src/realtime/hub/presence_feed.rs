@@ -23,7 +23,7 @@ use super::super::wire::body::Body;
 use super::super::wire::frame::Frame;
 use super::deliveries::Deliveries;
 use super::presence::Tracked;
-use super::registry::{Hub, Membership};
+use super::registry::{Hub, MemberEntry};
 use super::topic::Topic;
 use crate::visibility::ChannelId;
 
@@ -47,7 +47,7 @@ impl Hub {
         max_bytes: usize,
     ) -> Tracked {
         // A channel that has left tracks nothing.
-        let Some(Membership { topic, .. }) = self.membership(channel) else {
+        let Some(MemberEntry { topic, .. }) = self.entry_of(channel) else {
             return Tracked::Unchanged;
         };
         self.presence()
@@ -56,7 +56,7 @@ impl Hub {
 
     /// Stops listing a channel.
     pub fn untrack(&self, channel: ChannelId) {
-        if let Some(Membership { topic, .. }) = self.membership(channel) {
+        if let Some(MemberEntry { topic, .. }) = self.entry_of(channel) {
             self.presence().untrack(&topic, channel);
         }
     }
@@ -68,7 +68,7 @@ impl Deliveries<'_> {
         // Accumulated broadcasts are older, so they are flushed first. Nothing else is written
         // under the lock.
         self.flush_batch();
-        let Some(Membership { member, topic }) = self.membership(channel) else {
+        let Some(MemberEntry { member, topic }) = self.entry_of(channel) else {
             return;
         };
         let mut set = topic.presence();

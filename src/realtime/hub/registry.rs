@@ -26,9 +26,9 @@ use crate::bus::rechecks::{Members, Requested};
 use crate::observability::metrics::RealtimeMetrics;
 use crate::visibility::ChannelId;
 
-/// A channel and its topic.
+/// A joined channel and its topic.
 #[derive(Clone, Debug)]
-pub(super) struct Membership {
+pub(super) struct MemberEntry {
     pub(super) member: Arc<Member>,
     pub(super) topic: Arc<Topic>,
 }
@@ -36,7 +36,7 @@ pub(super) struct Membership {
 /// The sockets and channels of this process.
 #[derive(Debug)]
 pub struct Hub {
-    members: DashMap<ChannelId, Membership>,
+    members: DashMap<ChannelId, MemberEntry>,
     /// Topics with members. A topic gains its first member and is removed under the lock of its
     /// entry in this map.
     topics: DashMap<TopicKey, Arc<Topic>>,
@@ -174,7 +174,7 @@ impl Hub {
         let member = Arc::new(member);
         entry.enter(Arc::clone(&member));
         drop(entry);
-        self.members.insert(channel, Membership { member, topic });
+        self.members.insert(channel, MemberEntry { member, topic });
         self.metrics.channels.inc();
     }
 
@@ -240,7 +240,7 @@ impl Hub {
 
     /// Removes a channel. Nothing is delivered to it after this method has returned.
     pub fn detach(&self, channel: ChannelId) {
-        if let Some((_, Membership { member, topic })) = self.members.remove(&channel) {
+        if let Some((_, MemberEntry { member, topic })) = self.members.remove(&channel) {
             member.outbound.close_gate(&member.gate);
             self.presence.untrack(&topic, channel);
             topic.leave(&member);
@@ -340,7 +340,7 @@ impl Hub {
         Some(Arc::clone(&entry.member))
     }
 
-    pub(super) fn membership(&self, channel: ChannelId) -> Option<Membership> {
+    pub(super) fn entry_of(&self, channel: ChannelId) -> Option<MemberEntry> {
         let entry = self.members.get(&channel)?;
         Some(entry.clone())
     }
