@@ -3,26 +3,31 @@
 //! Four concerns, each with one state. They change independently of each other.
 //!
 //! ```text
-//! reading presence   NotNeeded ──first track──► Needed(no | yes)
-//!                        a join that requests presence starts with Needed(no)
+//! reading presence
+//!   NotNeeded ──first track──► Needed(false) ◄──answer──► Needed(true)
 //!
-//! writing            Unchecked ──first write──► Checking ──answer──► Known
-//!                        ▲                       │   ▲                │
-//!                        ├── presence readable ──┤   └── next track ───┤ (presence NotNeeded)
-//!                        ├── waiting refused ── Failed ◄── no answer  │
-//!                        └── new token, or a change that may revoke ──┘
+//! writing
+//!   Unchecked ──first write──► Checking
+//!   Checking ──yes or no──► Known
+//!   Checking ──answer about reading presence──► Unchecked, and the write asks again
+//!   Checking ──no answer──► Failed ──the waiting messages are refused──► Unchecked
+//!   Known ──first track, if presence is NotNeeded──► Checking
+//!   Known ──a change that may revoke──► Unchecked
+//!   any ──the new token is accepted──► Unchecked
 //!
-//! new token          None ──access_token──► Checking ──no answer──► Retrying ──┐ no answer
-//!                      ▲                      │   ▲                  │   ▲──────┘
-//!                      └──── answer: yes ─────┴───│──────────────────┤
-//!                                                 └── access_token ──┘
+//! new token
+//!   None ──access_token──► Checking ──yes──► None
+//!   Checking ──no answer──► Retrying ──yes──► None
+//!   Retrying ──no answer──► Retrying
+//!   Retrying ──access_token──► Checking
 //!
-//! recheck            Current ──change──► Due ──join is answered──► Running ──┐ no answer, or the
-//!                       ▲                 │                          │   ▲───┘ question changed
-//!                       └─ answer to the ─┘                          │
-//!                       │  join                                      │
-//!                       └──────────────────── answer ────────────────┘
+//! recheck
+//!   Current ──change──► Due ──the join is answered──► Running ──answer──► Current
+//!   Due ──answer to the join──► Current
+//!   Running ──no answer, or the question has changed──► Running
 //! ```
+//!
+//! A no to reading, of a new token or of a recheck, closes the channel. That is not drawn.
 //!
 //! While writing or a new token is `Checking`, the messages of the topic wait. In doubt nothing is
 //! allowed: a permission exists only as the result of a check, and an answer about an earlier round

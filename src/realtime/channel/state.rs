@@ -8,8 +8,8 @@
 //!                  └──► (removed): refused, or late
 //! ```
 //!
-//! A channel that was removed does not exist any more: there is no state for it. What else a channel
-//! does at a time is independent of this, and each concern has a state of its own:
+//! A removed channel has no state. What else a channel does at a time is independent of this, and
+//! each concern has a state of its own:
 //!
 //! | concern | states |
 //! | --- | --- |

@@ -236,10 +236,11 @@ impl Session {
         let Some(channel) = self.channels.get(topic) else {
             return;
         };
-        match channel.ask_to_read(&channel.holder, &self.headers, 0) {
-            Some(effect) => effects.push(effect),
-            None => self.subscribe_joining(topic, now, effects),
+        if channel.is_private() {
+            effects.extend(channel.ask_to_read(&channel.holder, &self.headers, 0));
+            return;
         }
+        self.subscribe_joining(topic, now, effects);
     }
 
     /// Continues a private join after its permissions are known. Reads stored messages if the join

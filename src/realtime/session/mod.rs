@@ -6,7 +6,8 @@
 //! continue.
 //!
 //! Read `effect` and `state` first, then `dispatch`, which passes each event to the file about it:
-//! `join`, `subscribe`, `token`, `permission`, `recheck`, `broadcast`, `persist` and `presence`.
+//! `join`, `subscribe`, `token`, `permission`, `recheck`, `broadcast`, `persist` or `presence`.
+//! While a channel is busy with one of them, its further messages are in `waiting`.
 
 mod broadcast;
 mod dispatch;
@@ -19,6 +20,7 @@ mod recheck;
 mod state;
 mod subscribe;
 mod token;
+mod waiting;
 
 pub use self::effect::{
     AuthorizeOrder, BroadcastOrder, Effect, Outcome, OwnedBroadcast, PersistOrder, RecheckOrder,

@@ -8,8 +8,7 @@ use std::sync::Arc;
 
 use super::super::channel::authorize::{AuthorizeError, Question};
 use super::super::channel::{
-    Channel, Holder, NewToken, OwnedMessage, ReadsLess, TokenMark, WriteDecision, WriteState,
-    Writing,
+    Channel, Holder, NewToken, ReadsLess, TokenMark, WriteDecision, WriteState, Writing,
 };
 use super::super::error::{JoinRefusal, no_longer_permitted, no_permission, write_refusal};
 use super::super::permissions::Permissions;
@@ -19,20 +18,12 @@ use super::state::Session;
 use crate::limits::UnixMillis;
 use crate::observability::metrics::DropReason;
 
-/// Maximum bytes of payloads that wait in all channels of a socket. It is at least the size of the
-/// largest client frame, because the first message of a channel usually waits.
-const MAX_WAITING_BYTES_OF_SESSION: usize = 8 << 20;
-
 /// Notice for a channel whose new token cannot be checked at present.
 const REFRESH_WAITS: &str = "Realtime was unable to connect to the project database: the previous \
                              token stays in force until it expires, trying again";
 /// The same notice if the policies took too long.
 const REFRESH_CANCELED: &str = "Query was cancelled: the previous token stays in force until it \
                                 expires, trying again";
-
-/// Replies to pushes that arrive while too many messages wait.
-const TOO_MANY_BEFORE_JOIN: &str = "Too many messages before the join was answered";
-pub(super) const TOO_MANY_WAITING: &str = "Too many messages before the permissions are known";
 
 impl Session {
     /// Whether the channel of `message` may write now. If not, this handles the message: either the
@@ -64,57 +55,6 @@ impl Session {
             }
         }
         false
-    }
-
-    /// Holds a message until the current work of its channel is done.
-    pub(super) fn hold(&mut self, message: &ClientMessage<'_>, effects: &mut Vec<Effect>) {
-        let waiting: usize = self
-            .channels
-            .values()
-            .filter_map(|channel| channel.waiting.as_ref())
-            .map(|waiting| waiting.bytes())
-            .sum();
-        let Some(channel) = self.channels.get_mut(&*message.topic) else {
-            return;
-        };
-        let owned = OwnedMessage::new(message, Arc::clone(&channel.topic));
-        let bytes = owned.payload_bytes();
-        let is_joining = channel.joining().is_some();
-        let kept = channel.waiting.get_or_insert_default();
-        if kept.has_room(bytes, !is_joining) && waiting + bytes <= MAX_WAITING_BYTES_OF_SESSION {
-            kept.push(owned);
-            self.count_held();
-            return;
-        }
-        self.shared.hub.metrics().dropped(DropReason::RateLimited);
-        let reference = owned.into_reference();
-        if reference.is_some() {
-            let reason = if is_joining {
-                TOO_MANY_BEFORE_JOIN
-            } else {
-                TOO_MANY_WAITING
-            };
-            effects.push(Effect::Send(
-                channel.reply(reference, Reply::Error(reason.into())),
-            ));
-        }
-    }
-
-    /// Handles the waiting messages in order. If one of them starts new work, the remaining ones
-    /// wait again.
-    pub(super) fn receive_waiting(
-        &mut self,
-        topic: &str,
-        now: UnixMillis,
-        effects: &mut Vec<Effect>,
-    ) {
-        let waiting = self
-            .channels
-            .get_mut(topic)
-            .and_then(|channel| channel.waiting.take());
-        for message in waiting.unwrap_or_default().messages {
-            self.receive(&message.borrow(), now, effects);
-        }
     }
 
     /// Whether an answer is older than a change that may have affected the permissions, or leaves

@@ -14,9 +14,9 @@ use super::super::channel::{Holder, MAX_WAITING, MAX_WAITING_BYTES, TokenMarks, 
 use super::super::hub::{Hub, StreamState};
 use super::super::permissions::Permissions;
 use super::super::protocol::Serializer;
-use super::permission::TOO_MANY_WAITING;
 use super::state::NOTICE_BURST;
 use super::subscribe::SUBSCRIBE_LATE;
+use super::waiting::TOO_MANY_WAITING;
 use super::*;
 use crate::auth::{KeySet, Requirements, Verifier, mint};
 use crate::config::RealtimeConfig;

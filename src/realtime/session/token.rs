@@ -1,10 +1,10 @@
-//! New tokens of a joined channel (protocol 3.6), and the end of a channel.
+//! New tokens of a joined channel (protocol 3.6).
 
 use serde_json::value::RawValue;
 
 use super::super::channel::{Channel, Holder, Life, NewToken, Tracking, WriteState};
 use super::super::error::{expiry, token_text};
-use super::super::protocol::{AccessToken, Status, SystemNotice};
+use super::super::protocol::AccessToken;
 use super::effect::Effect;
 use super::state::Session;
 use crate::limits::UnixMillis;
@@ -38,8 +38,8 @@ impl Session {
                 let holder = Holder { claims, mark };
                 if let Some(error) = expiry(&holder.claims, now.seconds()) {
                     self.close_channel(topic, token_text(&error), now, effects);
-                } else if let Some(effect) = channel.ask_to_read(&holder, &self.headers, 0) {
-                    effects.push(effect);
+                } else if channel.is_private() {
+                    effects.extend(channel.ask_to_read(&holder, &self.headers, 0));
                     if let Some(rights) = channel.access.rights_mut() {
                         rights.new_token = NewToken::Checking(holder);
                     }
@@ -50,27 +50,6 @@ impl Session {
                     effects.extend(channel.subscribe());
                 }
             }
-        }
-    }
-
-    /// Closes a channel and sends the reason. The socket stays open.
-    pub(super) fn close_channel(
-        &mut self,
-        topic: &str,
-        why: String,
-        now: UnixMillis,
-        effects: &mut Vec<Effect>,
-    ) {
-        let Some(channel) = self.channels.remove(topic) else {
-            return;
-        };
-        let notice = SystemNotice::channel(Status::Error, why);
-        effects.push(Effect::Send(channel.system(notice)));
-        effects.push(Effect::Send(channel.close()));
-        effects.push(Effect::Detach(channel.id));
-        // These messages are handled without the channel. One of them may join the topic again.
-        for message in channel.waiting.unwrap_or_default().messages {
-            self.receive(&message.borrow(), now, effects);
         }
     }
 }
