@@ -13,9 +13,7 @@ test: ## run all tests: Rust, SQL and sockets, then the official JavaScript clie
 	scripts/test
 
 lint: ## check formatting, lints and documentation, as CI does
-	cargo fmt --all --check
-	cargo clippy --locked --all-targets -- -D warnings
-	RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps --document-private-items
+	scripts/lint
 
 compat: ## run only the tests with the official JavaScript clients, against a new build
 	cargo build --locked

@@ -109,14 +109,13 @@ pub(super) async fn list_conversations(
     let queries = [
         Query {
             sql: LIST,
-            // One more row than requested shows whether there is another page.
             parameters: &[
                 &archived,
                 &pinned,
                 &unread,
                 &search,
                 &updated_since,
-                &(limit + 1),
+                &limit.fetched(),
                 &offset,
                 &is_pinned,
                 &activity,
@@ -132,33 +131,19 @@ pub(super) async fn list_conversations(
     let results = db.run_as(&caller.claims, &queries).await?;
     let (rows, counts) = (&results[0], &results[1]);
 
-    let limit = usize::try_from(limit).unwrap_or_default();
-    let has_more = rows.len() > limit;
-    // The surplus row is the one farthest from the beginning of the page.
-    let surplus = rows.len().saturating_sub(limit);
-    let kept = if is_backwards {
-        &rows[surplus..]
-    } else {
-        &rows[..rows.len() - surplus]
-    };
-    let mut page = Page::default();
-    for row in kept {
-        page.rows.push(column(row, 0)?);
-        page.rev = page.rev.max(Some(column(row, 1)?));
-    }
-    if let (Some(first), Some(last)) = (kept.first(), kept.last()) {
-        let (onward, back) = if is_backwards {
-            (first, last)
-        } else {
-            (last, first)
-        };
-        if has_more {
-            page.next_cursor = Some(cursor_at(onward, is_backwards)?);
-        }
-        if is_continued {
-            page.prev_cursor = Some(cursor_at(back, !is_backwards)?);
-        }
-    }
+    let kept = limit.cut(rows, is_backwards);
+    let mut page = Page::of(kept.rows, |row| {
+        Ok((column(row, 0)?, Some(column(row, 1)?)))
+    })?;
+    page.next_cursor = kept
+        .next_from()
+        .map(|row| cursor_at(row, is_backwards))
+        .transpose()?;
+    page.prev_cursor = kept
+        .previous_from()
+        .filter(|_| is_continued)
+        .map(|row| cursor_at(row, !is_backwards))
+        .transpose()?;
     let mut response = page.respond(&uri, &parameters);
     let total: i32 = only(counts)?;
     response

@@ -18,6 +18,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1::Builder;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -35,6 +36,14 @@ const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 /// (listen(2)), 4,096 on Linux.
 const ACCEPT_QUEUE: i32 = 4096;
 
+/// Maximum bytes that the kernel holds for one connection before it transmits them. Without this
+/// limit it holds up to 4 MiB (`net.ipv4.tcp_wmem`) for each client that does not read, which no
+/// budget of this server counts. A thousand such clients exhaust the memory for all TCP connections
+/// (`net.ipv4.tcp_mem`). Then every connection loses packets, and each retransmission takes 200 ms
+/// or more. Bytes in flight are not limited, so a client that reads is as fast as before.
+#[cfg(target_os = "linux")]
+const MAX_UNSENT_BYTES: u32 = 128 * 1024;
+
 /// Listens on `address`.
 ///
 /// # Errors
@@ -43,6 +52,12 @@ pub async fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let listener = TcpListener::bind(address).await?;
     // `bind` creates a queue of 128 entries. Calling `listen` again only changes its size.
     rustix::net::listen(&listener, ACCEPT_QUEUE)?;
+    // Accepted connections inherit the options of the listener, which saves two system calls each.
+    let options = SockRef::from(&listener);
+    // Nagle's algorithm would delay small frames until earlier ones are acknowledged.
+    options.set_tcp_nodelay(true)?;
+    #[cfg(target_os = "linux")]
+    options.set_tcp_notsent_lowat(MAX_UNSENT_BYTES)?;
     Ok(listener)
 }
 
@@ -96,10 +111,6 @@ async fn connection(
     heads: Heads,
     stop: CancellationToken,
 ) {
-    // Nagle's algorithm would delay small frames until earlier ones are acknowledged.
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "TCP_NODELAY could not be set");
-    }
     let mut builder = Builder::new();
     builder
         .timer(TokioTimer::new())
@@ -147,4 +158,47 @@ fn affects_one_connection(error: &io::Error) -> bool {
             | io::ErrorKind::ConnectionAborted
             | io::ErrorKind::ConnectionReset
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpSocket;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_kernel_holds_few_bytes_for_a_client_that_does_not_read() {
+        let any_port = SocketAddr::from(([127, 0, 0, 1], 0));
+        let unlimited = bytes_held_unread(TcpListener::bind(any_port).await.unwrap()).await;
+        let limited = bytes_held_unread(listen(any_port).await.unwrap()).await;
+        // Bytes in flight count as well: they fit into the client's receive buffer.
+        assert!(limited < 512 * 1024, "{limited} bytes");
+        assert!(limited < unlimited / 2, "{limited} of {unlimited} bytes");
+    }
+
+    #[tokio::test]
+    async fn accepted_connections_send_small_frames_immediately() {
+        let listener = listen(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap());
+        let (_client, accepted) = tokio::join!(client, listener.accept());
+        assert!(accepted.unwrap().0.nodelay().unwrap());
+    }
+
+    /// Writes until a connection accepts no more, and returns the number of accepted bytes.
+    async fn bytes_held_unread(listener: TcpListener) -> usize {
+        let client = TcpSocket::new_v4().unwrap();
+        // Set before the connection is made, so that the window stays small.
+        client.set_recv_buffer_size(4096).unwrap();
+        let client = client.connect(listener.local_addr().unwrap());
+        let (client, accepted) = tokio::join!(client, listener.accept());
+        let (_client, (server, _)) = (client.unwrap(), accepted.unwrap());
+        let mut held = 0;
+        loop {
+            match server.try_write(&[0; 16 * 1024]) {
+                Ok(bytes) => held += bytes,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return held,
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
 }

@@ -61,7 +61,7 @@ pub(super) async fn sync(
         .text("since")
         .map(pagination::position)
         .transpose()?;
-    let limit = pagination::limit(&parameters, DEFAULT_LIMIT, MAX_LIMIT)?;
+    let limit = pagination::limit(&parameters, DEFAULT_LIMIT, MAX_LIMIT)?.rows();
     let wait = parameters
         .integer("wait")?
         .unwrap_or_default()

@@ -67,12 +67,7 @@ pub(super) fn open(
 ) -> impl Future<Output = ()> + Send + use<> {
     let (stream, write, received) = match upgraded.downcast::<TokioIo<Connection>>() {
         Ok(parts) => {
-            let stream = parts.io.into_inner().into_stream();
-            // Most messages are small, and each should arrive immediately.
-            if let Err(error) = stream.set_nodelay(true) {
-                tracing::debug!(%error, "cannot set TCP_NODELAY");
-            }
-            let (read, write) = stream.into_split();
+            let (read, write) = parts.io.into_inner().into_stream().into_split();
             (Stream::Tcp(read), Some(write), parts.read_buf)
         }
         Err(upgraded) => (

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::support::chat_server::Person::{Ana, Ben, Zoe};
-use crate::support::chat_server::{Answer, ChatServer, answer};
+use crate::support::chat_server::{Answer, ChatServer, answer, fields};
 
 fn contents(rows: &[Value]) -> Vec<&str> {
     rows.iter()
@@ -49,12 +49,7 @@ async fn a_message_has_every_field() {
         .await;
     assert_eq!(sent.status, 201, "{sent:?}");
     let row = &sent.body;
-    let fields: BTreeSet<&str> = row
-        .as_object()
-        .unwrap()
-        .keys()
-        .map(String::as_str)
-        .collect();
+    let fields: BTreeSet<&str> = fields(row).into_iter().collect();
     let expected: BTreeSet<&str> = [
         "id",
         "conversation_id",

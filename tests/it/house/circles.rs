@@ -18,17 +18,6 @@ const ALLOWED: &[(&str, &str)] = &[
         "chat::reference",
         "mod.rs lists the routes and holds what they share",
     ),
-    ("config", "the reader masks a setting that auth describes"),
-    ("db", "a transaction needs the pool that measures it"),
-    (
-        "dev::postgres",
-        "mod.rs is the cluster and its parts need the cluster",
-    ),
-    (
-        "dev::sign_in",
-        "mod.rs holds the failure that the store returns",
-    ),
-    ("schema", "the script and its installation share types"),
 ];
 
 #[test]

@@ -20,22 +20,6 @@ use tokio_postgres::Client;
 /// Long, because a busy machine is not a failure.
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// Settings for tests, with short intervals.
-pub(super) fn config() -> ReplicationConfig {
-    ReplicationConfig {
-        publication: "supabase_realtime".to_owned(),
-        slot_name: "rapport".to_owned(),
-        keep_slot: false,
-        max_wal_held_bytes: 1 << 40,
-        chunk_max_changes: 1_000,
-        chunk_max_bytes: 1 << 20,
-        status_interval: Duration::from_millis(200),
-        check_interval: Duration::from_millis(200),
-        backoff_min: Duration::from_millis(20),
-        backoff_max: Duration::from_secs(1),
-    }
-}
-
 /// A change in a form that tests compare.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Seen {
@@ -323,17 +307,4 @@ pub(super) fn assert_each_once(seen: &[Seen], count: i64) {
         .collect();
     assert!(wrong.is_empty(), "missing or repeated: {wrong:?}");
     assert_eq!(times.len(), usize::try_from(count).unwrap());
-}
-
-/// The slot of this test's database, by name.
-pub(super) async fn slot(client: &Client) -> Option<(String, Option<i32>)> {
-    client
-        .query_opt(
-            "select slot_name::text, active_pid from pg_replication_slots
-             where database = current_database()",
-            &[],
-        )
-        .await
-        .unwrap()
-        .map(|row| (row.get(0), row.get(1)))
 }
