@@ -460,13 +460,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/61_message_insert.sql' and checksum = '365ceaf7da69a2a001bdf9c263a1c4bfe27d562c965622a319d2368616920ecb'
+  where path = 'chat/61_message_insert.sql' and checksum = 'f3ad5df245bdd084730171022fb92a8ed5184a23d6a709fab82d87661392f9de'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/61_message_insert.sql
 \ir definitions/chat/61_message_insert.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/61_message_insert.sql', '365ceaf7da69a2a001bdf9c263a1c4bfe27d562c965622a319d2368616920ecb')
+  ('chat/61_message_insert.sql', 'f3ad5df245bdd084730171022fb92a8ed5184a23d6a709fab82d87661392f9de')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
@@ -628,13 +628,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'chat/90_policies.sql' and checksum = '2ee09033ada87ad640abc0261c76cbef256e258771606f9140d7057cb0e36db2'
+  where path = 'chat/90_policies.sql' and checksum = 'bde9a52ee6b5df118936e7e0c896c9a30e0894a7f83c48d360952637695ec3b8'
 ) as pending \gset
 \if :pending
 \echo definitions/chat/90_policies.sql
 \ir definitions/chat/90_policies.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('chat/90_policies.sql', '2ee09033ada87ad640abc0261c76cbef256e258771606f9140d7057cb0e36db2')
+  ('chat/90_policies.sql', 'bde9a52ee6b5df118936e7e0c896c9a30e0894a7f83c48d360952637695ec3b8')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 
@@ -688,13 +688,13 @@ on conflict (path) do update set checksum = excluded.checksum, applied_at = cloc
 
 select not exists (
   select from chat.schema_definitions
-  where path = 'realtime/30_policies.sql' and checksum = 'cd26e83160cee5030a9448d1a50d59dda967a9de2d3b63041041929fb0dec4fc'
+  where path = 'realtime/30_policies.sql' and checksum = '1322f51fb0df35d4f983099bdf992834f995ac04dd56c458d11d27729dbb7195'
 ) as pending \gset
 \if :pending
 \echo definitions/realtime/30_policies.sql
 \ir definitions/realtime/30_policies.sql
 insert into chat.schema_definitions (path, checksum) values
-  ('realtime/30_policies.sql', 'cd26e83160cee5030a9448d1a50d59dda967a9de2d3b63041041929fb0dec4fc')
+  ('realtime/30_policies.sql', '1322f51fb0df35d4f983099bdf992834f995ac04dd56c458d11d27729dbb7195')
 on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();
 \endif
 

@@ -1293,8 +1293,8 @@ begin
   ) news
   where m.conversation_id = news.conversation_id and m.user_id = news.user_id and m.left_at is null;
 
-  -- The sender's other devices show the draft until they receive its removal. The rows of members
-  -- are locked already.
+  -- The sender's other devices show the draft until they receive a change of the membership. So its
+  -- row is updated again, which waits for nothing: the update above has locked it.
   with sent as (
     delete from public.message_drafts d
     using arrived a
@@ -3720,13 +3720,13 @@ begin
   end if;
 
   -- Rows inserted earlier by this statement are in the table but not yet in the counters. Rows that
-  -- were dropped or rolled back are in neither, so no number is lost. If this waits for the lock,
-  -- PostgreSQL reads the conversation again afterwards but not the newest rows; the counters then
-  -- include those.
+  -- were dropped or rolled back are in neither, so no number is lost. If this query waits for the
+  -- lock, PostgreSQL then rereads the conversation but not the newest messages. The result is
+  -- correct, because the reread counters include the messages of the previous lock holder.
   select
     greatest(c.last_seq, newest.seq) + 1,
     greatest(c.rev, changed.rev) + 1,
-    -- The clock may go back, but the order of messages may not change.
+    -- The clock may go backwards, but the order of messages may not change.
     greatest(c.last_message_at + interval '1 microsecond', newest.created_at + interval '1 microsecond')
   into new.seq, new.rev, earliest
   from public.user_conversations c
@@ -7456,9 +7456,9 @@ ALTER TABLE auth.users ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE public.conversation_receipts ENABLE ROW LEVEL SECURITY;
 
--- Name: message_reactions members react as themselves where they may write; Type: POLICY; Schema: public; Owner: -
+-- Name: message_reactions members add reactions; Type: POLICY; Schema: public; Owner: -
 
-CREATE POLICY "members react as themselves where they may write" ON public.message_reactions FOR INSERT TO authenticated WITH CHECK (((user_id = ( SELECT chat.my_id() AS my_id)) AND chat.can_send(conversation_id)));
+CREATE POLICY "members add reactions" ON public.message_reactions FOR INSERT TO authenticated WITH CHECK (((user_id = ( SELECT chat.my_id() AS my_id)) AND chat.can_send(conversation_id)));
 
 -- Name: message_edits members read earlier wordings; Type: POLICY; Schema: public; Owner: -
 
@@ -7484,9 +7484,9 @@ CREATE POLICY "members see the receipts of their conversations" ON public.conver
 
 CREATE POLICY "members see their conversations" ON public.user_conversations FOR SELECT TO authenticated USING ((id IN ( SELECT chat.my_conversation_ids() AS my_conversation_ids)));
 
--- Name: user_messages members send as themselves where they may; Type: POLICY; Schema: public; Owner: -
+-- Name: user_messages members send messages; Type: POLICY; Schema: public; Owner: -
 
-CREATE POLICY "members send as themselves where they may" ON public.user_messages FOR INSERT TO authenticated WITH CHECK (((sender_id = ( SELECT chat.my_id() AS my_id)) AND (message_type <> 'system'::text) AND chat.can_send(conversation_id)));
+CREATE POLICY "members send messages" ON public.user_messages FOR INSERT TO authenticated WITH CHECK (((sender_id = ( SELECT chat.my_id() AS my_id)) AND (message_type <> 'system'::text) AND chat.can_send(conversation_id)));
 
 -- Name: message_drafts; Type: ROW SECURITY; Schema: public; Owner: -
 
@@ -7508,13 +7508,13 @@ ALTER TABLE public.message_pins ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE public.message_reactions ENABLE ROW LEVEL SECURITY;
 
--- Name: user_conversation_members people arrange their own memberships; Type: POLICY; Schema: public; Owner: -
+-- Name: user_blocks people add their own blocks; Type: POLICY; Schema: public; Owner: -
 
-CREATE POLICY "people arrange their own memberships" ON public.user_conversation_members FOR UPDATE TO authenticated USING (((user_id = ( SELECT chat.my_id() AS my_id)) AND (left_at IS NULL))) WITH CHECK ((user_id = ( SELECT chat.my_id() AS my_id)));
+CREATE POLICY "people add their own blocks" ON public.user_blocks FOR INSERT TO authenticated WITH CHECK (((blocker_id = ( SELECT chat.my_id() AS my_id)) AND chat.knows(blocked_id)));
 
--- Name: user_blocks people block for themselves; Type: POLICY; Schema: public; Owner: -
+-- Name: user_conversation_members people change their own memberships; Type: POLICY; Schema: public; Owner: -
 
-CREATE POLICY "people block for themselves" ON public.user_blocks FOR INSERT TO authenticated WITH CHECK (((blocker_id = ( SELECT chat.my_id() AS my_id)) AND chat.knows(blocked_id)));
+CREATE POLICY "people change their own memberships" ON public.user_conversation_members FOR UPDATE TO authenticated USING (((user_id = ( SELECT chat.my_id() AS my_id)) AND (left_at IS NULL))) WITH CHECK ((user_id = ( SELECT chat.my_id() AS my_id)));
 
 -- Name: user_notification_preferences people change their own preferences; Type: POLICY; Schema: public; Owner: -
 
@@ -7524,9 +7524,13 @@ CREATE POLICY "people change their own preferences" ON public.user_notification_
 
 CREATE POLICY "people change their own presence" ON public.user_presence FOR UPDATE TO authenticated USING ((user_id = ( SELECT chat.my_id() AS my_id))) WITH CHECK ((user_id = ( SELECT chat.my_id() AS my_id)));
 
--- Name: user_blocks people lift their own blocks; Type: POLICY; Schema: public; Owner: -
+-- Name: user_blocks people remove their own blocks; Type: POLICY; Schema: public; Owner: -
 
-CREATE POLICY "people lift their own blocks" ON public.user_blocks FOR DELETE TO authenticated USING ((blocker_id = ( SELECT chat.my_id() AS my_id)));
+CREATE POLICY "people remove their own blocks" ON public.user_blocks FOR DELETE TO authenticated USING ((blocker_id = ( SELECT chat.my_id() AS my_id)));
+
+-- Name: message_reactions people remove their own reactions; Type: POLICY; Schema: public; Owner: -
+
+CREATE POLICY "people remove their own reactions" ON public.message_reactions FOR DELETE TO authenticated USING (((user_id = ( SELECT chat.my_id() AS my_id)) AND (conversation_id IN ( SELECT chat.my_conversation_ids() AS my_conversation_ids))));
 
 -- Name: user_presence people report their own presence; Type: POLICY; Schema: public; Owner: -
 
@@ -7536,9 +7540,17 @@ CREATE POLICY "people report their own presence" ON public.user_presence FOR INS
 
 CREATE POLICY "people see the presence of their teams and partners" ON public.user_presence FOR SELECT TO authenticated USING ((user_id IN ( SELECT chat.known_people_ids() AS known_people_ids)));
 
+-- Name: user_blocks people see their own blocks; Type: POLICY; Schema: public; Owner: -
+
+CREATE POLICY "people see their own blocks" ON public.user_blocks FOR SELECT TO authenticated USING ((blocker_id = ( SELECT chat.my_id() AS my_id)));
+
 -- Name: message_drafts people see their own drafts; Type: POLICY; Schema: public; Owner: -
 
 CREATE POLICY "people see their own drafts" ON public.message_drafts FOR SELECT TO authenticated USING ((user_id = ( SELECT chat.my_id() AS my_id)));
+
+-- Name: message_hides people see their own hidden messages; Type: POLICY; Schema: public; Owner: -
+
+CREATE POLICY "people see their own hidden messages" ON public.message_hides FOR SELECT TO authenticated USING ((user_id = ( SELECT chat.my_id() AS my_id)));
 
 -- Name: user_conversation_members people see their own memberships; Type: POLICY; Schema: public; Owner: -
 
@@ -7548,21 +7560,9 @@ CREATE POLICY "people see their own memberships" ON public.user_conversation_mem
 
 CREATE POLICY "people see their own preferences" ON public.user_notification_preferences FOR SELECT TO authenticated USING ((user_id = ( SELECT chat.my_id() AS my_id)));
 
--- Name: message_hides people see what they hid; Type: POLICY; Schema: public; Owner: -
-
-CREATE POLICY "people see what they hid" ON public.message_hides FOR SELECT TO authenticated USING ((user_id = ( SELECT chat.my_id() AS my_id)));
-
--- Name: user_blocks people see whom they blocked; Type: POLICY; Schema: public; Owner: -
-
-CREATE POLICY "people see whom they blocked" ON public.user_blocks FOR SELECT TO authenticated USING ((blocker_id = ( SELECT chat.my_id() AS my_id)));
-
 -- Name: user_notification_preferences people set their own preferences; Type: POLICY; Schema: public; Owner: -
 
 CREATE POLICY "people set their own preferences" ON public.user_notification_preferences FOR INSERT TO authenticated WITH CHECK ((user_id = ( SELECT chat.my_id() AS my_id)));
-
--- Name: message_reactions people take back their own reactions; Type: POLICY; Schema: public; Owner: -
-
-CREATE POLICY "people take back their own reactions" ON public.message_reactions FOR DELETE TO authenticated USING (((user_id = ( SELECT chat.my_id() AS my_id)) AND (conversation_id IN ( SELECT chat.my_conversation_ids() AS my_conversation_ids))));
 
 -- Name: user_messages senders change their own messages; Type: POLICY; Schema: public; Owner: -
 
@@ -7592,41 +7592,41 @@ ALTER TABLE public.user_notification_preferences ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE public.user_presence ENABLE ROW LEVEL SECURITY;
 
--- Name: messages members show themselves in their conversations; Type: POLICY; Schema: realtime; Owner: -
+-- Name: messages members appear in their conversations; Type: POLICY; Schema: realtime; Owner: -
 
-CREATE POLICY "members show themselves in their conversations" ON realtime.messages FOR INSERT TO authenticated WITH CHECK (((extension = 'presence'::text) AND (topic ~~ 'conversation:%'::text) AND chat.may_appear(topic)));
+CREATE POLICY "members appear in their conversations" ON realtime.messages FOR INSERT TO authenticated WITH CHECK (((extension = 'presence'::text) AND (topic ~~ 'conversation:%'::text) AND chat.may_appear(topic)));
 
 -- Name: messages; Type: ROW SECURITY; Schema: realtime; Owner: -
 
 ALTER TABLE realtime.messages ENABLE ROW LEVEL SECURITY;
 
--- Name: messages messages are of the topic that was asked about; Type: POLICY; Schema: realtime; Owner: -
+-- Name: messages messages belong to the requested topic; Type: POLICY; Schema: realtime; Owner: -
 
-CREATE POLICY "messages are of the topic that was asked about" ON realtime.messages AS RESTRICTIVE USING (COALESCE((topic = NULLIF(( SELECT current_setting('realtime.topic'::text, true) AS current_setting), ''::text)), true)) WITH CHECK (COALESCE((topic = NULLIF(( SELECT current_setting('realtime.topic'::text, true) AS current_setting), ''::text)), true));
+CREATE POLICY "messages belong to the requested topic" ON realtime.messages AS RESTRICTIVE USING (COALESCE((topic = NULLIF(( SELECT current_setting('realtime.topic'::text, true) AS current_setting), ''::text)), true)) WITH CHECK (COALESCE((topic = NULLIF(( SELECT current_setting('realtime.topic'::text, true) AS current_setting), ''::text)), true));
 
 -- Name: messages_default; Type: ROW SECURITY; Schema: realtime; Owner: -
 
 ALTER TABLE realtime.messages_default ENABLE ROW LEVEL SECURITY;
 
--- Name: messages nobody rewrites messages of chat topics; Type: POLICY; Schema: realtime; Owner: -
-
-CREATE POLICY "nobody rewrites messages of chat topics" ON realtime.messages AS RESTRICTIVE FOR UPDATE TO authenticated USING ((NOT chat.is_chat_topic(topic))) WITH CHECK ((NOT chat.is_chat_topic(topic)));
-
 -- Name: messages only people and the server use chat topics; Type: POLICY; Schema: realtime; Owner: -
 
 CREATE POLICY "only people and the server use chat topics" ON realtime.messages AS RESTRICTIVE USING ((pg_has_role('authenticated'::name, 'usage'::text) OR pg_has_role('service_role'::name, 'usage'::text) OR (NOT chat.is_chat_topic(topic)))) WITH CHECK ((pg_has_role('authenticated'::name, 'usage'::text) OR pg_has_role('service_role'::name, 'usage'::text) OR (NOT chat.is_chat_topic(topic))));
+
+-- Name: messages only permitted users listen to chat topics; Type: POLICY; Schema: realtime; Owner: -
+
+CREATE POLICY "only permitted users listen to chat topics" ON realtime.messages AS RESTRICTIVE FOR SELECT TO authenticated USING (((NOT chat.is_chat_topic(topic)) OR chat.may_listen(topic)));
 
 -- Name: messages only the server sends on chat topics; Type: POLICY; Schema: realtime; Owner: -
 
 CREATE POLICY "only the server sends on chat topics" ON realtime.messages AS RESTRICTIVE FOR INSERT TO authenticated WITH CHECK (((NOT chat.is_chat_topic(topic)) OR ((extension = 'presence'::text) AND chat.may_appear(topic))));
 
--- Name: messages others do not listen to chat topics; Type: POLICY; Schema: realtime; Owner: -
-
-CREATE POLICY "others do not listen to chat topics" ON realtime.messages AS RESTRICTIVE FOR SELECT TO authenticated USING (((NOT chat.is_chat_topic(topic)) OR chat.may_listen(topic)));
-
 -- Name: messages people listen to their own chat topics; Type: POLICY; Schema: realtime; Owner: -
 
 CREATE POLICY "people listen to their own chat topics" ON realtime.messages FOR SELECT TO authenticated USING (((extension = ANY (ARRAY['broadcast'::text, 'presence'::text])) AND chat.may_listen(topic)));
+
+-- Name: messages users do not update messages of chat topics; Type: POLICY; Schema: realtime; Owner: -
+
+CREATE POLICY "users do not update messages of chat topics" ON realtime.messages AS RESTRICTIVE FOR UPDATE TO authenticated USING ((NOT chat.is_chat_topic(topic))) WITH CHECK ((NOT chat.is_chat_topic(topic)));
 
 -- Name: supabase_realtime; Type: PUBLICATION; Schema: -; Owner: -
 

@@ -4,13 +4,14 @@ use axum::extract::{OriginalUri, State};
 use axum::response::Response;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use tokio_postgres::Row;
 use uuid::Uuid;
 
-use super::column;
 use crate::db::Db;
 use crate::http::input::{Parameters, PathId};
 use crate::http::pagination::{self, Page};
 use crate::http::{ApiError, Caller};
+use crate::requests::column;
 
 /// Default and maximum number of rows per page.
 pub(super) const DEFAULT_LIMIT: i32 = 50;
@@ -45,25 +46,18 @@ pub(super) async fn list_members(
 ) -> Result<Response, ApiError> {
     let limit = pagination::limit(&parameters, DEFAULT_LIMIT, MAX_LIMIT)?;
     let from: Option<Uuid> = pagination::position_in(conversation, &parameters)?;
-    // One more row than requested shows whether there is another page.
     let rows = db
         .query_as(
             &caller.claims,
             MEMBERS,
-            &[&conversation, &(limit + 1), &from],
+            &[&conversation, &limit.fetched(), &from],
         )
         .await?;
-    let limit = usize::try_from(limit).unwrap_or_default();
-    let mut page = Page::default();
-    for row in rows.iter().take(limit) {
-        page.rows.push(column(row, 0)?);
-    }
-    if rows.len() > limit
-        && let Some(last) = rows.iter().take(limit).last()
-    {
+    let read = |row: &Row| Ok((column(row, 0)?, None));
+    let page = Page::forwards(&rows, limit, read, |last| {
         let id: Uuid = column(last, 1)?;
-        page.next_cursor = Some(pagination::cursor_in(conversation, &id)?);
-    }
+        pagination::cursor_in(conversation, &id)
+    })?;
     Ok(page.respond(&uri, &parameters))
 }
 
@@ -95,23 +89,17 @@ pub(super) async fn list_contacts(
         .query_as(
             &caller.claims,
             CONTACTS,
-            &[&(limit + 1), &message_at, &name, &id],
+            &[&limit.fetched(), &message_at, &name, &id],
         )
         .await?;
-    let limit = usize::try_from(limit).unwrap_or_default();
-    let mut page = Page::default();
-    for row in rows.iter().take(limit) {
-        page.rows.push(column(row, 0)?);
-    }
-    if rows.len() > limit
-        && let Some(last) = rows.iter().take(limit).last()
-    {
+    let read = |row: &Row| Ok((column(row, 0)?, None));
+    let page = Page::forwards(&rows, limit, read, |last| {
         let message_at: Option<Timestamp> = column(last, 1)?;
-        page.next_cursor = Some(pagination::cursor(&Position {
+        pagination::cursor(&Position {
             message_at_us: message_at.map(Timestamp::as_microsecond),
             name: column(last, 2)?,
             id: column(last, 3)?,
-        })?);
-    }
+        })
+    })?;
     Ok(page.respond(&uri, &parameters))
 }

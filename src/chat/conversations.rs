@@ -8,14 +8,17 @@ use serde::{Deserialize, Serialize};
 use tokio_postgres::Row;
 use uuid::Uuid;
 
-use super::idempotency::Writer;
-use super::rate_limits::Class;
-use super::{OTHER_PERSON, check_identity, column, extended, only};
+use super::classes::{Class, Writer};
 use crate::db::{Db, Query};
 use crate::error_code::ErrorCode;
 use crate::http::input::{Fields, Parameters, PathId};
 use crate::http::pagination::{self, Page, json_text};
 use crate::http::{ApiError, Caller};
+use crate::requests::{check_identity, column, extended, only};
+
+/// Field names for the other user of a conversation, snake case first (chat API 2.2). `user_id` is
+/// accepted only by the route that opens a conversation.
+pub(super) const OTHER_PERSON: [&str; 3] = ["other_user_id", "participant_id", "recipient_id"];
 
 /// Header with the number of unread messages in all conversations that are neither muted nor
 /// archived.
@@ -109,14 +112,13 @@ pub(super) async fn list_conversations(
     let queries = [
         Query {
             sql: LIST,
-            // One more row than requested shows whether there is another page.
             parameters: &[
                 &archived,
                 &pinned,
                 &unread,
                 &search,
                 &updated_since,
-                &(limit + 1),
+                &limit.fetched(),
                 &offset,
                 &is_pinned,
                 &activity,
@@ -132,33 +134,19 @@ pub(super) async fn list_conversations(
     let results = db.run_as(&caller.claims, &queries).await?;
     let (rows, counts) = (&results[0], &results[1]);
 
-    let limit = usize::try_from(limit).unwrap_or_default();
-    let has_more = rows.len() > limit;
-    // The surplus row is the one farthest from the beginning of the page.
-    let surplus = rows.len().saturating_sub(limit);
-    let kept = if is_backwards {
-        &rows[surplus..]
-    } else {
-        &rows[..rows.len() - surplus]
-    };
-    let mut page = Page::default();
-    for row in kept {
-        page.rows.push(column(row, 0)?);
-        page.rev = page.rev.max(Some(column(row, 1)?));
-    }
-    if let (Some(first), Some(last)) = (kept.first(), kept.last()) {
-        let (onward, back) = if is_backwards {
-            (first, last)
-        } else {
-            (last, first)
-        };
-        if has_more {
-            page.next_cursor = Some(cursor_at(onward, is_backwards)?);
-        }
-        if is_continued {
-            page.prev_cursor = Some(cursor_at(back, !is_backwards)?);
-        }
-    }
+    let kept = limit.cut(rows, is_backwards);
+    let mut page = Page::of(kept.rows, |row| {
+        Ok((column(row, 0)?, Some(column(row, 1)?)))
+    })?;
+    page.next_cursor = kept
+        .next_from()
+        .map(|row| cursor_at(row, is_backwards))
+        .transpose()?;
+    page.prev_cursor = kept
+        .previous_from()
+        .filter(|_| is_continued)
+        .map(|row| cursor_at(row, !is_backwards))
+        .transpose()?;
     let mut response = page.respond(&uri, &parameters);
     let total: i32 = only(counts)?;
     response

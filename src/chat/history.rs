@@ -7,12 +7,12 @@ use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
-use super::{column, only};
-use crate::bus::people::Delivered;
+use crate::bus::deliveries::Delivered;
 use crate::db::{Db, Query};
 use crate::http::input::Parameters;
-use crate::http::pagination::{self, Page};
+use crate::http::pagination::{self, Page, PageSize};
 use crate::http::{ApiError, Caller};
+use crate::requests::{column, only};
 
 /// Default and maximum number of rows per page.
 pub(super) const DEFAULT_LIMIT: i32 = 50;
@@ -72,7 +72,7 @@ struct History<'a> {
     caller: &'a Caller,
     conversation: Uuid,
     include_deleted: bool,
-    limit: i32,
+    size: PageSize,
     /// Whether the response contains the conversation's revision, which costs a statement.
     wants_rev: bool,
 }
@@ -105,7 +105,7 @@ pub(super) async fn list_messages(
         caller: &caller,
         conversation,
         include_deleted: parameters.flag("include_deleted")?.unwrap_or(false),
-        limit: pagination::limit(&parameters, DEFAULT_LIMIT, MAX_LIMIT)?,
+        size: pagination::limit(&parameters, DEFAULT_LIMIT, MAX_LIMIT)?,
         wants_rev: pagination::is_wrapped(&parameters),
     };
     let page = match &position {
@@ -166,33 +166,29 @@ impl History<'_> {
             Position::Around(_) | Position::Since(_) => Side::default(),
         };
         let goes_forward = side.after.is_some();
-        let (rev, rows) = self.fetch(&[(side, self.limit)]).await?;
-        let (kept, has_more) = within_limit(&rows[0], self.limit, !goes_forward);
-        let mut page = Page {
-            rows: texts(kept)?,
-            rev,
-            ..Page::default()
-        };
-        let (Some(first), Some(last)) = (kept.first(), kept.last()) else {
-            return Ok(page);
-        };
-        self.note_delivered(last)?;
-        let (older, newer) = (self.older_than(first)?, self.newer_than(last)?);
-        let (next, prev) = match position {
-            Position::Newest(0) => (older, None),
-            _ if goes_forward => (newer, Some(older)),
-            _ => (older, Some(newer)),
-        };
-        page.next_cursor = has_more.then_some(next);
-        page.prev_cursor = prev;
+        let (rev, rows) = self.fetch(&[(side, self.size)]).await?;
+        let kept = self.size.cut(&rows[0], !goes_forward);
+        let mut page = Page::of(kept.rows, text)?;
+        page.rev = rev;
+        if let Some(last) = kept.rows.last() {
+            self.note_delivered(last)?;
+        }
+        page.next_cursor = kept
+            .next_from()
+            .map(|row| self.cursor_from(row, goes_forward))
+            .transpose()?;
+        page.prev_cursor = kept
+            .previous_from()
+            .filter(|_| *position != Position::Newest(0))
+            .map(|row| self.cursor_from(row, !goes_forward))
+            .transpose()?;
         Ok(page)
     }
 
     /// A page on both sides of a message, which belongs to the newer side. As on every page, the
     /// next page is the older one.
     async fn around(&self, anchor: &str) -> Result<Page, ApiError> {
-        let older_limit = self.limit / 2;
-        let newer_limit = self.limit - older_limit;
+        let (older_size, newer_size) = self.size.halves();
         let older = Side {
             before: Some(anchor),
             ..Side::default()
@@ -203,25 +199,23 @@ impl History<'_> {
             ..Side::default()
         };
         let (rev, rows) = self
-            .fetch(&[(older, older_limit), (newer, newer_limit)])
+            .fetch(&[(older, older_size), (newer, newer_size)])
             .await?;
-        let (older, has_older) = within_limit(&rows[0], older_limit, true);
-        let (newer, has_newer) = within_limit(&rows[1], newer_limit, false);
+        let older = older_size.cut(&rows[0], true);
+        let newer = newer_size.cut(&rows[1], false);
+        let mut kept = older.rows.iter().chain(newer.rows);
 
-        let mut page = Page {
-            rows: texts(older)?,
-            rev,
-            ..Page::default()
-        };
-        page.rows.extend(texts(newer)?);
-        if let Some(last) = newer.last().or(older.last()) {
+        let mut page = Page::of(kept.clone(), text)?;
+        page.rev = rev;
+        let (first, last) = (kept.clone().next(), kept.next_back());
+        if let Some(last) = last {
             self.note_delivered(last)?;
         }
-        if let Some(first) = older.first().or(newer.first()).filter(|_| has_older) {
-            page.next_cursor = Some(self.older_than(first)?);
+        if let Some(first) = first.filter(|_| older.has_more) {
+            page.next_cursor = Some(self.cursor_from(first, false)?);
         }
-        if let Some(last) = newer.last().or(older.last()).filter(|_| has_newer) {
-            page.prev_cursor = Some(self.newer_than(last)?);
+        if let Some(last) = last.filter(|_| newer.has_more) {
+            page.prev_cursor = Some(self.cursor_from(last, true)?);
         }
         Ok(page)
     }
@@ -229,26 +223,22 @@ impl History<'_> {
     /// Messages that changed since a revision. A page that is not the last one returns the revision
     /// that it reaches, because later changes are not included yet.
     async fn changes(&self, since: i64) -> Result<Page, ApiError> {
-        let wanted = self.limit + 1;
         let rev = Query {
             sql: REV,
             parameters: &[&self.conversation],
         };
         let changes = Query {
             sql: CHANGES,
-            parameters: &[&self.conversation, &since, &wanted],
+            parameters: &[&self.conversation, &since, &self.size.fetched()],
         };
         let results = self.db.run_as(&self.caller.claims, &[rev, changes]).await?;
-        let (kept, has_more) = within_limit(&results[1], self.limit, false);
-        let mut page = Page {
-            rows: texts(kept)?,
-            rev: Some(only(&results[0])?),
-            ..Page::default()
-        };
-        for row in kept {
+        let kept = self.size.cut(&results[1], false);
+        let mut page = Page::of(kept.rows, text)?;
+        page.rev = Some(only(&results[0])?);
+        for row in kept.rows {
             self.note_delivered(row)?;
         }
-        if let Some(last) = kept.last().filter(|_| has_more) {
+        if let Some(last) = kept.next_from() {
             let reached: i64 = column(last, 2)?;
             page.rev = Some(reached);
             page.next_cursor = Some(self.cursor(Cursor::Since(reached))?);
@@ -256,12 +246,15 @@ impl History<'_> {
         Ok(page)
     }
 
-    fn older_than(&self, row: &Row) -> Result<String, ApiError> {
-        self.cursor(Cursor::Before(seq(row)?))
-    }
-
-    fn newer_than(&self, row: &Row) -> Result<String, ApiError> {
-        self.cursor(Cursor::After(seq(row)?))
+    /// The cursor of the messages that are newer, or older, than that of this row.
+    fn cursor_from(&self, row: &Row, goes_forward: bool) -> Result<String, ApiError> {
+        let seq: i64 = column(row, 1)?;
+        let seq = u64::try_from(seq).map_err(|error| ApiError::internal(error.to_string()))?;
+        self.cursor(if goes_forward {
+            Cursor::After(seq)
+        } else {
+            Cursor::Before(seq)
+        })
     }
 
     fn cursor(&self, cursor: Cursor) -> Result<String, ApiError> {
@@ -276,12 +269,12 @@ impl History<'_> {
         Ok(())
     }
 
-    /// The rows of each side, one more than its limit if there are more, and the revision.
+    /// The rows of each side, one more than its page has if there are more, and the revision.
     async fn fetch(
         &self,
-        sides: &[(Side<'_>, i32)],
+        sides: &[(Side<'_>, PageSize)],
     ) -> Result<(Option<i64>, Vec<Vec<Row>>), ApiError> {
-        let wanted: Vec<i32> = sides.iter().map(|(_, limit)| limit + 1).collect();
+        let wanted: Vec<i32> = sides.iter().map(|(_, size)| size.fetched()).collect();
         let parameters: Vec<[&(dyn ToSql + Sync); 7]> = sides
             .iter()
             .zip(&wanted)
@@ -319,25 +312,7 @@ impl History<'_> {
     }
 }
 
-/// The rows within the limit, and whether there were more. The surplus row is the one farthest from
-/// the beginning of the page: the first row if the page goes back in time.
-fn within_limit(rows: &[Row], limit: i32, goes_back: bool) -> (&[Row], bool) {
-    let surplus = rows
-        .len()
-        .saturating_sub(usize::try_from(limit).unwrap_or_default());
-    let kept = if goes_back {
-        &rows[surplus..]
-    } else {
-        &rows[..rows.len() - surplus]
-    };
-    (kept, surplus > 0)
-}
-
-fn texts(rows: &[Row]) -> Result<Vec<String>, ApiError> {
-    rows.iter().map(|row| column(row, 0)).collect()
-}
-
-fn seq(row: &Row) -> Result<u64, ApiError> {
-    let seq: i64 = column(row, 1)?;
-    u64::try_from(seq).map_err(|error| ApiError::internal(error.to_string()))
+/// A row as JSON. The revision of a page is not that of its rows.
+fn text(row: &Row) -> Result<(String, Option<i64>), ApiError> {
+    Ok((column(row, 0)?, None))
 }

@@ -2,12 +2,13 @@
 
 use axum::extract::{OriginalUri, State};
 use axum::response::Response;
+use tokio_postgres::Row;
 
-use super::column;
 use crate::db::Db;
 use crate::http::input::{Parameters, PathId};
 use crate::http::pagination::{self, Page};
 use crate::http::{ApiError, Caller};
+use crate::requests::column;
 
 /// Default and maximum number of rows per page.
 pub(super) const DEFAULT_LIMIT: i32 = 50;
@@ -30,25 +31,17 @@ pub(super) async fn list_media(
     }
     let limit = pagination::limit(&parameters, DEFAULT_LIMIT, MAX_LIMIT)?;
     let before: Option<i64> = pagination::position_in(conversation, &parameters)?;
-    // One more row than requested shows whether there is another page.
     let rows = db
         .query_as(
             &caller.claims,
             LIST,
-            &[&conversation, &kind, &(limit + 1), &before],
+            &[&conversation, &kind, &limit.fetched(), &before],
         )
         .await?;
-    let limit = usize::try_from(limit).unwrap_or_default();
-    let mut page = Page::default();
-    for row in rows.iter().take(limit) {
-        page.rows.push(column(row, 0)?);
-        page.rev = page.rev.max(Some(column(row, 2)?));
-    }
-    if rows.len() > limit
-        && let Some(last) = rows.iter().take(limit).last()
-    {
+    let read = |row: &Row| Ok((column(row, 0)?, Some(column(row, 2)?)));
+    let page = Page::forwards(&rows, limit, read, |last| {
         let seq: i64 = column(last, 1)?;
-        page.next_cursor = Some(pagination::cursor_in(conversation, &seq)?);
-    }
+        pagination::cursor_in(conversation, &seq)
+    })?;
     Ok(page.respond(&uri, &parameters))
 }

@@ -5,14 +5,15 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use tokio_postgres::Row;
 use uuid::Uuid;
 
-use super::column;
-use super::idempotency::Writer;
+use super::classes::Writer;
 use crate::db::{Db, Query};
 use crate::http::input::{Parameters, PathId};
 use crate::http::pagination::{self, Page};
 use crate::http::{ApiError, Caller};
+use crate::requests::column;
 
 /// Default and maximum number of rows per page.
 pub(super) const DEFAULT_LIMIT: i32 = 50;
@@ -72,29 +73,21 @@ pub(super) async fn list_pins(
         .map(|from| Timestamp::from_microsecond(from.pinned_at_us))
         .transpose()
         .map_err(|_| pagination::foreign_cursor())?;
-    // One more row than requested shows whether there is another page.
     let rows = db
         .query_as(
             &caller.claims,
             LIST,
-            &[&conversation, &(limit + 1), &pinned_at, &message_id],
+            &[&conversation, &limit.fetched(), &pinned_at, &message_id],
         )
         .await?;
-    let limit = usize::try_from(limit).unwrap_or_default();
-    let mut page = Page::default();
-    for row in rows.iter().take(limit) {
-        page.rows.push(column(row, 0)?);
-        page.rev = page.rev.max(Some(column(row, 3)?));
-    }
-    if rows.len() > limit
-        && let Some(last) = rows.iter().take(limit).last()
-    {
+    let read = |row: &Row| Ok((column(row, 0)?, Some(column(row, 3)?)));
+    let page = Page::forwards(&rows, limit, read, |last| {
         let pinned_at: Timestamp = column(last, 1)?;
         let position = Position {
             pinned_at_us: pinned_at.as_microsecond(),
             message_id: column(last, 2)?,
         };
-        page.next_cursor = Some(pagination::cursor_in(conversation, &position)?);
-    }
+        pagination::cursor_in(conversation, &position)
+    })?;
     Ok(page.respond(&uri, &parameters))
 }

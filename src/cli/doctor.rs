@@ -342,7 +342,8 @@ async fn check_roles(
         select wanted.name, r.oid is not null, coalesce(r.rolbypassrls or r.rolsuper, false), current_user::text
              , current_setting('server_version_num')::int >= 160000
           from unnest($1::text[]) as wanted (name)
-          left join pg_catalog.pg_roles as r on r.rolname = wanted.name";
+          left join pg_catalog.pg_roles as r on r.rolname = wanted.name
+         order by pg_catalog.array_position($1::text[], wanted.name)";
     for row in client.query(SQL, &[&ASSUMED_ROLES]).await? {
         let (name, exists, bypasses): (&str, bool, bool) =
             (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);

@@ -1,6 +1,6 @@
 //! Token verification settings.
 
-use super::key_set::{MIN_SECRET_BYTES, short_secrets};
+use super::key_set::{MIN_SECRET_BYTES, is_inline_key_set, short_secrets};
 use super::reader::Reader;
 use super::secret::Secret;
 
@@ -91,9 +91,4 @@ fn key_set(written: &str, reader: &mut Reader) -> String {
         );
     }
     text
-}
-
-/// Whether the value is a key set itself and not the path of a file.
-pub(super) fn is_inline_key_set(written: &str) -> bool {
-    written.trim_start().starts_with(['{', '['])
 }

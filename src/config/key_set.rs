@@ -1,4 +1,5 @@
-//! Masks the secrets of a JSON Web Key Set (RFC 7517) and checks their length.
+//! JSON Web Key Sets (RFC 7517) as a setting: recognizes one that is written inline, masks its
+//! secrets and checks their length.
 
 use serde_json::{Map, Value};
 
@@ -14,6 +15,11 @@ const PUBLIC: [&str; 14] = [
     "kty", "use", "key_ops", "alg", "kid", "x5u", "x5c", "x5t", "x5t#S256", "n", "e", "crv", "x",
     "y",
 ];
+
+/// Whether the value is a key set itself and not the path of a file.
+pub(super) fn is_inline_key_set(written: &str) -> bool {
+    written.trim_start().starts_with(['{', '['])
+}
 
 /// The key set with its secrets masked. Text that is not a key set is masked as a whole.
 pub(super) fn mask_key_set(text: &str) -> String {

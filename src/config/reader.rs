@@ -10,8 +10,7 @@ use std::time::Duration;
 
 use toml::Value;
 
-use super::auth::is_inline_key_set;
-use super::key_set::mask_key_set;
+use super::key_set::{is_inline_key_set, mask_key_set};
 use super::raw::{Origin, Raw, Setting};
 use super::secret::{MASK, Secret, mask_url};
 

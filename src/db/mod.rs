@@ -3,6 +3,7 @@
 //! Claims are passed in as values; this module never verifies a token.
 
 pub mod connect;
+mod connection;
 mod error;
 pub mod parked;
 mod pool;
@@ -10,7 +11,8 @@ mod rls;
 pub mod roles;
 mod snapshot;
 
+pub use connection::PARKED_ROLE;
 pub use error::{DbError, Refusal};
-pub use pool::{Db, PARKED_ROLE};
+pub use pool::Db;
 pub use rls::Query;
 pub use snapshot::Snapshot;

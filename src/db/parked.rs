@@ -21,7 +21,7 @@ use thiserror::Error;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Statement};
 
-use super::pool::PARKED_ROLE;
+use super::connection::PARKED_ROLE;
 
 /// Maximum prepared statements per connection, one per role and query. Beyond this all are dropped
 /// and prepared again as needed.

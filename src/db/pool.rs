@@ -1,14 +1,13 @@
 //! A bounded pool of connections that have no rights until they act for a caller.
 //!
-//! When a connection is opened it is parked on [`PARKED_ROLE`], a role without rights, for the
-//! whole session. A caller's role is set for one transaction only ([`super::rls`]). Whatever fails
-//! in between, such as a lost `BEGIN` or a setting that was not applied, the next statement runs as
-//! a role that may neither read nor write.
+//! When a connection is opened it is parked on [`super::PARKED_ROLE`], a role without rights, for
+//! the whole session. A caller's role is set for one transaction only ([`super::rls`]). Whatever
+//! fails in between, such as a lost `BEGIN` or a setting that was not applied, the next statement
+//! runs as a role that may neither read nor write.
 //!
 //! Requires a direct connection or a session-mode pooler. In transaction mode the parked role and
 //! the prepared statements would belong to another client.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -17,23 +16,13 @@ use deadpool::Runtime;
 use deadpool::managed::{
     self, Metrics, PoolError, QueueMode, RecycleError, RecycleResult, TimeoutType,
 };
-use tokio_postgres::{Client, SimpleQueryMessage, Statement};
 
 use super::connect::{ConnectError, Connector};
+use super::connection::{Connection, session_settings};
 use super::error::DbError;
-use super::rls;
 use crate::config::DatabaseConfig;
 use crate::observability::readiness::Readiness;
 use crate::shutdown::Tasks;
-
-/// The role of a connection that acts for no caller. A migration creates it. It cannot log in, is
-/// granted to the login, and must never be granted any privilege.
-pub const PARKED_ROLE: &str = "rapport_request";
-
-/// How long a connection in an uncertain state has to prove that it is clean before it is closed. A
-/// check is one round trip. A longer time means that a statement is still running after its client
-/// has gone.
-const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Added to the server's statement timeout before we stop waiting for the result. It matters only
 /// if the network drops packets; otherwise the server responds first.
@@ -42,10 +31,6 @@ const NETWORK_ALLOWANCE: Duration = Duration::from_secs(2);
 /// Maximum waiting requests per connection. Further requests are refused immediately, because their
 /// wait would exceed its timeout anyway.
 const MAX_WAITING_PER_CONNECTION: usize = 64;
-
-/// Checks that the session is outside a transaction and on the parked role. It must be sent as a
-/// simple query: then the two clock readings differ only inside an older transaction.
-const CHECK: &str = "select current_user = 'rapport_request' and now() = statement_timestamp()";
 
 /// The connection pool. Cheap to clone; clones share the connections.
 #[derive(Clone)]
@@ -63,18 +48,6 @@ pub(super) struct Connections {
     tasks: Tasks,
     session: String,
     reachability: Arc<Reachability>,
-}
-
-/// A connection with its prepared statements.
-pub(super) struct Connection {
-    pub(super) client: Client,
-    /// The statement that switches the session to the caller for one transaction.
-    pub(super) become_caller: Statement,
-    /// Keyed by text. All statements of this program are constants.
-    pub(super) statements: HashMap<&'static str, Statement>,
-    /// Set while a transaction is in progress. It stays set if the transaction fails or its request
-    /// is dropped, and the connection is then checked before its next use.
-    pub(super) needs_check: bool,
 }
 
 /// A connection borrowed from the pool.
@@ -172,20 +145,9 @@ impl Db {
 impl Connections {
     async fn open(&self) -> Result<Connection, ConnectError> {
         let client = self.connector.connect("rapport", &self.tasks).await?;
-        client
-            .batch_execute(&self.session)
+        Connection::park(client, &self.session)
             .await
-            .map_err(ConnectError::Connect)?;
-        let become_caller = client
-            .prepare(rls::BECOME_CALLER)
-            .await
-            .map_err(ConnectError::Connect)?;
-        Ok(Connection {
-            client,
-            become_caller,
-            statements: HashMap::new(),
-            needs_check: false,
-        })
+            .map_err(ConnectError::Connect)
     }
 }
 
@@ -215,37 +177,6 @@ impl managed::Manager for Connections {
         connection.needs_check = false;
         Ok(())
     }
-}
-
-impl Connection {
-    /// Waits for statements still in progress and checks the resulting state.
-    async fn check(&mut self) -> bool {
-        let answer = tokio::time::timeout(CHECK_TIMEOUT, self.client.simple_query(CHECK)).await;
-        let Ok(Ok(messages)) = answer else {
-            return false;
-        };
-        messages.iter().any(
-            |message| matches!(message, SimpleQueryMessage::Row(row) if row.get(0) == Some("t")),
-        )
-    }
-}
-
-/// The statements that start every session. The role is set last, because the session has no rights
-/// afterwards.
-///
-/// `search_path` is the one that PostgREST sets, for functions and policies of the application that
-/// rely on it; our own statements qualify every name. UTC and ISO determine how JSON built in the
-/// database formats times.
-fn session_settings(statement_timeout: Duration) -> String {
-    let statement_timeout = statement_timeout.as_millis();
-    format!(
-        "set statement_timeout = {statement_timeout};
-         set idle_in_transaction_session_timeout = {statement_timeout};
-         set search_path = public, extensions;
-         set timezone = 'UTC';
-         set datestyle = 'ISO';
-         set role {PARKED_ROLE}"
-    )
 }
 
 /// Whether the most recent attempt to open a connection succeeded.

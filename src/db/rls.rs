@@ -3,8 +3,8 @@
 //! `BEGIN`, the caller's role and claims, the statements and `COMMIT` are sent together in one
 //! flight and their results read together, so a request costs one round trip. This is safe because
 //! of what happens to each message if an earlier one fails. An error inside the transaction turns
-//! `COMMIT` into a rollback. A lost `BEGIN` leaves the statements to [`super::pool::PARKED_ROLE`],
-//! which has no rights.
+//! `COMMIT` into a rollback. A lost `BEGIN` leaves the statements to [`super::PARKED_ROLE`], which
+//! has no rights.
 //!
 //! If a request is dropped halfway, the server still completes its flight, because everything was
 //! already sent.
@@ -15,24 +15,10 @@ use futures_util::future::{join_all, join4};
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
+use super::connection::Connection;
 use super::error::DbError;
-use super::pool::{Connection, Db, Lease};
+use super::pool::{Db, Lease};
 use crate::auth::Claims;
-
-/// Switches the session to the caller for one transaction, as PostgREST does: it sets the claims
-/// for policies written in either of its two conventions, then the role.
-///
-/// A session that is not parked does not switch to the caller's role. After a lost `BEGIN` it would
-/// otherwise keep that role, or the one it had.
-pub(super) const BECOME_CALLER: &str = "\
-    select \
-        set_config('request.jwt.claims', $1, true), \
-        set_config('request.jwt.claim.sub', $2, true), \
-        set_config('request.jwt.claim.role', $3, true), \
-        set_config('role', case current_user when 'rapport_request' then $3 else 'rapport_request' end, true)";
-
-/// Index of the role among the columns of [`BECOME_CALLER`].
-const ROLE_ANSWER: usize = 3;
 
 /// Attempts at a flight that was rolled back completely for a transient reason: a deadlock, or a
 /// statement prepared before a schema change. All input is at hand, so a retry is safe. More than
@@ -187,26 +173,5 @@ impl Connection {
             .map_err(DbError::in_statement)?;
         commit.map_err(DbError::in_statement)?;
         Ok(results)
-    }
-
-    async fn become_caller(&self, caller: &Claims) -> Result<(), DbError> {
-        let subject = caller.subject.as_deref().unwrap_or_default();
-        let row = self
-            .client
-            .query_one(
-                &self.become_caller,
-                &[&&*caller.json, &subject, &caller.role],
-            )
-            .await
-            .map_err(DbError::outside_statement)?;
-        let role: &str = row
-            .try_get(ROLE_ANSWER)
-            .map_err(DbError::outside_statement)?;
-        if role == caller.role {
-            return Ok(());
-        }
-        Err(DbError::Unexpected(
-            "the session did not switch to the caller's role".into(),
-        ))
     }
 }

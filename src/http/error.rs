@@ -223,6 +223,7 @@ pub(super) fn text(code: ErrorCode) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::db::Refusal;
 
     /// Code, status and number of non-empty cells of each row in `docs/error-codes.md`.
     fn documented() -> Vec<(String, String, usize)> {
@@ -256,25 +257,47 @@ mod tests {
         assert_eq!(documented(), expected);
     }
 
-    #[test]
-    fn every_refusal_has_an_error_status_and_a_text() {
-        for code in ErrorCode::ALL {
-            assert!(
-                status(*code).is_client_error() || status(*code).is_server_error(),
-                "{code:?}"
-            );
-            assert!(!text(*code).is_empty());
+    /// Status, headers and body of a refusal, as the middleware sends them.
+    fn shown(error: ApiError) -> String {
+        let body = error.body("the-request");
+        let response = error.into_response();
+        let mut text = format!("{}\n", response.status());
+        for (name, value) in response.headers() {
+            text.push_str(&format!("{name}: {}\n", value.to_str().unwrap()));
         }
+        format!("{text}{body:#}\n")
     }
 
     #[test]
-    fn the_body_has_every_field_and_a_plain_text() {
-        let body = ApiError::invalid("limit").body("r-1");
-        let expected = json!({
-            "error": "The request is not valid", "code": "validation_failed", "message": "The request is not valid",
-            "details": null, "hint": "limit", "request_id": "r-1", "retry_after": null,
-        });
-        assert_eq!(body, expected);
+    fn every_refusal_has_the_same_status_headers_and_body() {
+        let codes = ErrorCode::ALL.iter().copied();
+        let mut cases: Vec<(String, ApiError)> = codes
+            .map(|code| (code.as_str().to_owned(), ApiError::new(code)))
+            .collect();
+        let from_database = DbError::Refused(Box::new(Refusal {
+            code: ErrorCode::IdempotencyInFlight,
+            sqlstate: "PT409".to_owned(),
+            constraint: Some("a constraint".to_owned()),
+            detail: Some("a detail".to_owned()),
+        }));
+        let stale = ApiError::new(ErrorCode::StaleRevision).as_failed_precondition();
+        let special: [(&str, ApiError); 6] = [
+            ("invalid input", ApiError::invalid("the field and the rule")),
+            ("a refusal by the database", from_database.into()),
+            ("no free connection", DbError::PoolExhausted.into()),
+            ("no database", DbError::Unavailable(None).into()),
+            ("a failed condition in a header", stale),
+            ("a fault", ApiError::internal("relation secrets is missing")),
+        ];
+        cases.extend(special.map(|(name, error)| (name.to_owned(), error)));
+        let text: String = cases
+            .into_iter()
+            .map(|(name, error)| format!("# {name}\n{}\n", shown(error)))
+            .collect();
+        insta::with_settings!(
+            { prepend_module_to_snapshot => false, omit_expression => true },
+            { insta::assert_snapshot!("refusals", text) }
+        );
     }
 
     #[test]

@@ -17,8 +17,8 @@ use crate::error_code::ErrorCode;
 /// The cursor of the next page, for clients that do not read `Link`.
 pub const NEXT_CURSOR: HeaderName = HeaderName::from_static("x-next-cursor");
 
-/// The first element of a cursor. A change of the format gets another number, so that an old cursor
-/// is refused instead of misread.
+/// The first element of a cursor. A new format gets a new number, so that an old cursor is refused
+/// instead of misread.
 const CURSOR_VERSION: u8 = 1;
 
 /// Parameters that determine where a page begins. The URL of the next page has a cursor instead.
@@ -85,12 +85,86 @@ pub fn foreign_cursor() -> ApiError {
     ApiError::new(ErrorCode::MalformedRequest).with_hint("cursor is not a valid cursor")
 }
 
-/// The number of rows to return: `limit`, clamped to 1 and `most`, or `default`.
+/// The number of rows to return: `limit`, clamped to the range from 1 to `most`, or `default`.
 ///
 /// # Errors
 /// 422 if `limit` is not a number.
-pub fn limit(parameters: &Parameters, default: i32, most: i32) -> Result<i32, ApiError> {
-    Ok(parameters.clamped("limit", 1, most)?.unwrap_or(default))
+pub fn limit(parameters: &Parameters, default: i32, most: i32) -> Result<PageSize, ApiError> {
+    let limit = parameters.clamped("limit", 1, most)?;
+    Ok(PageSize(limit.unwrap_or(default)))
+}
+
+/// The maximum number of rows on a page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PageSize(i32);
+
+impl PageSize {
+    /// The number itself.
+    pub fn rows(self) -> i32 {
+        self.0
+    }
+
+    /// The number of rows that the statement for the page returns. One more than the page has shows
+    /// whether another page follows.
+    pub fn fetched(self) -> i32 {
+        self.0 + 1
+    }
+
+    /// The sizes of the two parts of a page on both sides of a row, which belongs to the second.
+    pub fn halves(self) -> (Self, Self) {
+        let first = self.0 / 2;
+        (Self(first), Self(self.0 - first))
+    }
+
+    /// The rows of the page among those that the statement returned. The surplus row is the one
+    /// farthest from where the page begins: the first row if the page goes backwards.
+    pub fn cut<R>(self, fetched: &[R], is_backwards: bool) -> PageRows<'_, R> {
+        let size = usize::try_from(self.0).unwrap_or_default();
+        let surplus = fetched.len().saturating_sub(size);
+        let rows = if is_backwards {
+            &fetched[surplus..]
+        } else {
+            &fetched[..fetched.len() - surplus]
+        };
+        PageRows {
+            rows,
+            has_more: surplus > 0,
+            is_backwards,
+        }
+    }
+}
+
+/// The rows of a page, in the order of the list.
+#[derive(Clone, Copy, Debug)]
+pub struct PageRows<'a, R> {
+    /// The rows.
+    pub rows: &'a [R],
+    /// Whether another page follows in the direction of this one.
+    pub has_more: bool,
+    is_backwards: bool,
+}
+
+impl<'a, R> PageRows<'a, R> {
+    /// The row behind which the next page begins; `None` if no page follows.
+    pub fn next_from(&self) -> Option<&'a R> {
+        let (_, end) = self.ends();
+        end.filter(|_| self.has_more)
+    }
+
+    /// The row before which the previous page ends; `None` if this page is empty.
+    pub fn previous_from(&self) -> Option<&'a R> {
+        self.ends().0
+    }
+
+    /// The first and the last row in the direction of the page.
+    fn ends(&self) -> (Option<&'a R>, Option<&'a R>) {
+        let (first, last) = (self.rows.first(), self.rows.last());
+        if self.is_backwards {
+            (last, first)
+        } else {
+            (first, last)
+        }
+    }
 }
 
 /// The number of rows to skip: `offset`, which is kept for older clients and is unstable while rows
@@ -120,6 +194,40 @@ pub struct Page {
 }
 
 impl Page {
+    /// A page of these rows. `read` returns a row as JSON, and its revision if it has one.
+    ///
+    /// # Errors
+    /// Those of `read`.
+    pub fn of<'a, R: 'a>(
+        rows: impl IntoIterator<Item = &'a R>,
+        read: impl Fn(&R) -> Result<(String, Option<i64>), ApiError>,
+    ) -> Result<Self, ApiError> {
+        let mut page = Self::default();
+        for row in rows {
+            let (text, rev) = read(row)?;
+            page.rows.push(text);
+            page.rev = page.rev.max(rev);
+        }
+        Ok(page)
+    }
+
+    /// The page of a list that is only read forwards, from the rows that its statement returned for
+    /// [`PageSize::fetched`]. `cursor` returns the cursor of the page behind a row.
+    ///
+    /// # Errors
+    /// Those of `read` and `cursor`.
+    pub fn forwards<R>(
+        fetched: &[R],
+        size: PageSize,
+        read: impl Fn(&R) -> Result<(String, Option<i64>), ApiError>,
+        cursor: impl FnOnce(&R) -> Result<String, ApiError>,
+    ) -> Result<Self, ApiError> {
+        let kept = size.cut(fetched, false);
+        let mut page = Self::of(kept.rows, read)?;
+        page.next_cursor = kept.next_from().map(cursor).transpose()?;
+        Ok(page)
+    }
+
     /// Renders the page in the form requested at `uri`: a plain list, or with `format=page` an
     /// object with cursors.
     pub fn respond(&self, uri: &Uri, parameters: &Parameters) -> Response {
@@ -146,8 +254,8 @@ impl Page {
         response
     }
 
-    /// Renders the page as an object. The tag excludes the time; otherwise no two responses would
-    /// match.
+    /// Renders the page as an object. The `ETag` does not cover `server_time`; otherwise it would
+    /// differ in every response.
     fn wrapped(&self, rows: &str) -> Response {
         let quoted = |cursor: &Option<String>| {
             cursor
@@ -219,6 +327,44 @@ mod tests {
             let error = position::<(bool, String, i64)>(other).expect_err(other);
             assert_eq!(error.code(), ErrorCode::MalformedRequest);
         }
+    }
+
+    #[test]
+    fn a_surplus_row_belongs_to_the_next_page() {
+        let size = PageSize(2);
+        assert_eq!((size.rows(), size.fetched()), (2, 3));
+        // What was fetched, the direction, the page, and the rows of the cursors.
+        let cases = [
+            (vec![], false, vec![], None, None),
+            (vec![1, 2], false, vec![1, 2], None, Some(1)),
+            (vec![1, 2, 3], false, vec![1, 2], Some(2), Some(1)),
+            (vec![], true, vec![], None, None),
+            (vec![1, 2], true, vec![1, 2], None, Some(2)),
+            (vec![1, 2, 3], true, vec![2, 3], Some(2), Some(3)),
+        ];
+        for (fetched, is_backwards, rows, next, previous) in cases {
+            let page = size.cut(&fetched, is_backwards);
+            assert_eq!(page.rows, rows);
+            assert_eq!(page.next_from().copied(), next, "{fetched:?}");
+            assert_eq!(page.previous_from().copied(), previous, "{fetched:?}");
+        }
+        assert_eq!(PageSize(5).halves(), (PageSize(2), PageSize(3)));
+        // The part before a row may be empty, and there are earlier rows nevertheless.
+        let (before, _) = PageSize(1).halves();
+        let page = before.cut(&[1], true);
+        assert!(page.rows.is_empty() && page.has_more && page.next_from().is_none());
+    }
+
+    #[test]
+    fn a_page_has_the_newest_revision_and_the_cursor_of_its_last_row() {
+        let read = |row: &i64| Ok((format!("{row}"), Some(*row)));
+        let cursor = |row: &i64| Ok(format!("after {row}"));
+        let page = Page::forwards(&[7, 5, 9], PageSize(2), read, cursor).unwrap();
+        assert_eq!(page.rows, ["7", "5"]);
+        assert_eq!(page.next_cursor.as_deref(), Some("after 5"));
+        assert_eq!((page.prev_cursor, page.rev), (None, Some(7)));
+        let page = Page::forwards(&[7, 5], PageSize(2), read, cursor).unwrap();
+        assert_eq!(page.next_cursor, None);
     }
 
     #[test]

@@ -4,55 +4,12 @@ use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Transaction};
 
 use super::error::SchemaError;
-use super::files::LEDGER;
+use super::files::{Definition, LEDGER, Migration};
 use super::ledger::Pending;
-use super::script::quoted;
-
-/// Settings of both installers' transactions. Several servers may start at the same time and wait
-/// here for the first one to finish. After that, waits for locks of other transactions are short,
-/// because every other user of those tables queues behind this one.
-pub(super) const PREPARE: &[&str] = &[
-    "set local statement_timeout = 0",
-    "set local search_path = pg_catalog, pg_temp",
-    LOCK,
-    "set local lock_timeout = '5s'",
-];
-
-/// Makes installers wait for each other, by a lock on a row that no other role may lock. Before the
-/// table exists, only an advisory lock can do that. Every user of the database can take that one
-/// and keep it, so the wait is short, and the refusal names the holder. The number of the advisory
-/// lock is `rapport` in ASCII; the view shows its two halves.
-///
-/// A login without rights on the table gets its answer from [`Pending::read`].
-const LOCK: &str = "do $lock$
-declare
-  holders text;
-begin
-  if not exists (select from pg_class c join pg_namespace n on n.oid = c.relnamespace where n.nspname = 'chat' and c.relname = 'locks') then
-    begin
-      perform set_config('lock_timeout', '10s', true);
-      perform pg_advisory_xact_lock(32195282895598196);
-    exception when lock_not_available then
-      select string_agg(format('%s (user %s)', l.pid, coalesce(a.usename, '?')), ', ') into holders
-      from pg_locks l
-      left join pg_stat_activity a on a.pid = l.pid
-      join pg_database d on d.oid = l.database and d.datname = current_database()
-      where l.locktype = 'advisory' and l.granted and l.objsubid = 1
-        and (l.classid::int8 << 32 | l.objid::int8) = 32195282895598196;
-      raise exception 'The advisory lock of the installation is held by process %.', coalesce(holders, '?')
-        using errcode = 'RP002', hint = 'If no other installation is running, end the process with pg_terminate_backend().';
-    end;
-  end if;
-  if exists (select from pg_class c join pg_namespace n on n.oid = c.relnamespace where n.nspname = 'chat' and c.relname = 'locks') then
-    begin
-      perform set_config('lock_timeout', '60s', true);
-      perform from chat.locks where purpose = 'installation' for update;
-    exception when insufficient_privilege then
-      null;
-    end;
-  end if;
-end
-$lock$";
+use super::statements::{
+    GRANT_COLUMNS, GRANT_ROLES, PREPARE, SET_STORAGE_URL, insert_definition, insert_migration,
+    quoted,
+};
 
 /// Options that depend on the application around the chat.
 #[derive(Clone, Debug)]
@@ -142,11 +99,8 @@ pub async fn plan(client: &mut Client) -> Result<Vec<String>, SchemaError> {
     let tx = begin(client).await?;
     let pending = Pending::read(&tx).await?;
     let ledger = pending.ledger.then(|| "ledger.sql".to_owned());
-    let migrations = pending.migrations.iter().map(super::files::Migration::path);
-    let definitions = pending
-        .definitions
-        .iter()
-        .map(super::files::Definition::path);
+    let migrations = pending.migrations.iter().map(Migration::path);
+    let definitions = pending.definitions.iter().map(Definition::path);
     Ok(ledger
         .into_iter()
         .chain(migrations)
@@ -175,11 +129,11 @@ pub async fn pending_sql(
     }
     for migration in &pending.migrations {
         add(&migration.path(), migration.text);
-        add("ledger", &super::script::insert_migration(migration));
+        add("ledger", &insert_migration(migration));
     }
     for definition in &pending.definitions {
         add(&definition.path(), definition.text);
-        add("ledger", &super::script::insert_definition(definition));
+        add("ledger", &insert_definition(definition));
     }
     sql.push_str(&format!(
         "\n{GRANT_ROLES};\n{GRANT_COLUMNS};\nselect chat.install_host_mapping({});\n",
@@ -194,16 +148,6 @@ pub async fn pending_sql(
     sql.push_str("commit;\n");
     Ok(sql)
 }
-
-/// Runs at every installation, not only when its definition changes, because the login may differ.
-pub(super) const GRANT_ROLES: &str = "select chat.grant_roles_to_installer()";
-
-/// Runs at every installation, because the application may have added a column.
-pub(super) const GRANT_COLUMNS: &str = "select chat.grant_shared_columns()";
-
-/// Does not overwrite a value that the operator has set.
-const SET_STORAGE_URL: &str = "update chat.config set value = to_jsonb($1::text) \
-     where key = 'storage_url' and value = 'null'";
 
 async fn begin(client: &mut Client) -> Result<Transaction<'_>, SchemaError> {
     let failed = |error| SchemaError::statement("Acquiring the installation lock", error);

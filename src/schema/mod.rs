@@ -10,6 +10,7 @@ mod files;
 mod install;
 mod ledger;
 mod script;
+mod statements;
 
 pub use error::SchemaError;
 pub use install::{InstallOptions, Installed, install, pending_sql, plan};

@@ -4,8 +4,8 @@
 //! can differ from them. It leaves the same schema and the same ledger as [`super::install()`].
 
 use super::error::SchemaError;
-use super::files::{Definition, Migration, definitions, migrations};
-use super::install::PREPARE;
+use super::files::{Migration, definitions, migrations};
+use super::statements::{PREPARE, insert_definition, insert_migration, quoted};
 
 /// The text of `sql/install.sql`.
 ///
@@ -148,40 +148,10 @@ $check$;
     )
 }
 
-/// The statement that records a migration in the ledger.
-pub(super) fn insert_migration(migration: &Migration) -> String {
-    format!(
-        "insert into chat.schema_migrations (version, name, checksum) values\n  ({}, {}, {});",
-        migration.version,
-        quoted(&migration.name),
-        quoted(&migration.checksum),
-    )
-}
-
-/// The statement that records a definition in the ledger.
-pub(super) fn insert_definition(definition: &Definition) -> String {
-    format!(
-        "insert into chat.schema_definitions (path, checksum) values\n  ({}, {})\n\
-         on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();",
-        quoted(&definition.name),
-        quoted(&definition.checksum),
-    )
-}
-
-/// A string literal (PostgreSQL manual, section 4.1.2.1). Requires `standard_conforming_strings`,
-/// which is on by default.
-pub(super) fn quoted(text: &str) -> String {
-    format!("'{}'", text.replace('\'', "''"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_quote_cannot_end_a_literal() {
-        assert_eq!(quoted("it's"), "'it''s'");
-    }
+    use crate::schema::files::Definition;
 
     #[test]
     fn every_file_is_included_behind_its_own_guard() {

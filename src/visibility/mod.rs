@@ -32,6 +32,7 @@
 //!   every subscriber with an applicable policy receives the columns of the primary key that the
 //!   WAL contains, unless a setting forbids it.
 
+mod addressing;
 mod backoff;
 mod binding;
 mod catalog;
@@ -62,6 +63,7 @@ mod predicate;
 mod published;
 mod queries;
 mod query_cache;
+mod receivers;
 mod recipients;
 pub mod record;
 mod request;

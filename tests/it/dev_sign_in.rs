@@ -1,11 +1,8 @@
 //! The sign-in of `rapport dev`, which has the interface of Supabase Auth.
 //! `tests/compat/auth.test.mjs` tests it with the official client.
 
-use std::collections::BTreeMap;
-
 use rapport::app::App;
 use rapport::chat;
-use rapport::config::{Config, Inputs};
 use rapport::dev::demonstration::{self, PASSWORD};
 use rapport::dev::keys::Keys;
 use rapport::dev::sign_in;
@@ -14,6 +11,7 @@ use reqwest::{RequestBuilder, StatusCode};
 use serde_json::{Value, json};
 
 use crate::support::chat_server::Person::Ana;
+use crate::support::config::config;
 use crate::support::database::TestDatabase;
 use crate::support::process::Process;
 
@@ -33,22 +31,14 @@ impl DevServer {
         let owner = database.connect().await;
         demonstration::allow_sign_in(&owner).await.unwrap();
         let keys = Keys::load(tempfile::tempdir().unwrap().path()).unwrap();
-        let environment: BTreeMap<String, String> = [
-            ("DATABASE_URL", database.url()),
-            ("SUPABASE_JWT_SECRET", &keys.jwt_secret),
-            ("RAPPORT_SERVER_PORT", "0"),
-            ("RAPPORT_SERVER_ALLOW_LOCALHOST_ORIGINS", "true"),
-            ("RAPPORT_DEV_TOKEN_LIFETIME_S", "600"),
-        ]
-        .iter()
-        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
-        .collect();
-        let config = Config::load(&Inputs {
-            file: None,
-            environment: &environment,
-            flags: Vec::new(),
-        })
-        .unwrap();
+        let config = config(
+            database.url(),
+            &[
+                ("SUPABASE_JWT_SECRET", &keys.jwt_secret),
+                ("RAPPORT_SERVER_ALLOW_LOCALHOST_ORIGINS", "true"),
+                ("RAPPORT_DEV_TOKEN_LIFETIME_S", "600"),
+            ],
+        );
         let tasks = Tasks::new();
         let routes = sign_in::routes(&config, &keys, &tasks).unwrap();
         let app = App::start_with(&config, routes, &tasks).await.unwrap();

@@ -1,11 +1,9 @@
 //! Kills the connections of the whole server to PostgreSQL. Every row still reaches the subscribers
 //! who may see it exactly once, in commit order.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use rapport::app::App;
-use rapport::config::{Config, Inputs};
 use rapport::dev::postgres::Cluster;
 use rapport::schema::{self, InstallOptions};
 use rapport::shutdown::Tasks;
@@ -14,10 +12,11 @@ use tokio::sync::watch;
 use tokio_postgres::Client;
 use uuid::Uuid;
 
+use crate::support::config::config;
 use crate::support::database::{connect, own_cluster};
 use crate::support::eventually::eventually;
 use crate::support::socket::{PhoenixSocket, Version};
-use crate::support::token::{JWT_SECRET, user_token};
+use crate::support::token::user_token;
 
 /// Rows in a large transaction.
 const LARGE_TRANSACTION: i64 = 1_500;
@@ -159,24 +158,15 @@ async fn start(cluster: &Cluster, tasks: &Tasks) -> App {
         )
         .await
         .unwrap();
-    let environment: BTreeMap<String, String> = [
-        ("DATABASE_URL", url.as_str()),
-        ("SUPABASE_JWT_SECRET", JWT_SECRET),
-        ("RAPPORT_SERVER_PORT", "0"),
-        // Small chunks, so that a large transaction is passed on in many of them.
-        ("RAPPORT_REPLICATION_CHUNK_MAX_CHANGES", "100"),
-        ("RAPPORT_REPLICATION_BACKOFF_MAX_MS", "200"),
-    ]
-    .map(|(name, value)| (name.to_owned(), value.to_owned()))
-    .into();
-    let inputs = Inputs {
-        file: None,
-        environment: &environment,
-        flags: Vec::new(),
-    };
-    let app = App::start(&Config::load(&inputs).unwrap(), tasks)
-        .await
-        .unwrap();
+    let config = config(
+        &url,
+        &[
+            // Small chunks, so that a large transaction is passed on in many of them.
+            ("RAPPORT_REPLICATION_CHUNK_MAX_CHANGES", "100"),
+            ("RAPPORT_REPLICATION_BACKOFF_MAX_MS", "200"),
+        ],
+    );
+    let app = App::start(&config, tasks).await.unwrap();
     app.readiness().wait_until_ready().await;
     app
 }

@@ -1,11 +1,9 @@
 //! Operations: readiness, metrics, the log, and shutdown.
 
-use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use rapport::app::App;
-use rapport::config::{Config, Inputs};
 use rapport::shutdown::Tasks;
 use reqwest::StatusCode;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -18,6 +16,7 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use uuid::Uuid;
 
 use crate::support::chaos::ChaosProxy;
+use crate::support::config::config;
 use crate::support::database::TestDatabase;
 use crate::support::eventually::eventually;
 use crate::support::process::{Process, free_port};
@@ -29,22 +28,9 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Starts the server in this process with this database.
 async fn start(database_url: &str, settings: &[(&str, &str)]) -> App {
-    let environment: BTreeMap<String, String> = [
-        ("DATABASE_URL", database_url),
-        ("SUPABASE_JWT_SECRET", JWT_SECRET),
-        ("RAPPORT_SERVER_PORT", "0"),
-    ]
-    .iter()
-    .chain(settings)
-    .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
-    .collect();
-    let config = Config::load(&Inputs {
-        file: None,
-        environment: &environment,
-        flags: Vec::new(),
-    })
-    .unwrap();
-    App::start(&config, &Tasks::new()).await.unwrap()
+    App::start(&config(database_url, settings), &Tasks::new())
+        .await
+        .unwrap()
 }
 
 async fn get(address: SocketAddr, path: &str) -> (StatusCode, String) {
@@ -52,6 +38,13 @@ async fn get(address: SocketAddr, path: &str) -> (StatusCode, String) {
         .await
         .unwrap();
     (answer.status(), answer.text().await.unwrap())
+}
+
+/// The metrics of a server whose token is `scrape`.
+async fn metrics(address: SocketAddr) -> String {
+    let request = reqwest::Client::new().get(format!("http://{address}/metrics"));
+    let answer = request.bearer_auth("scrape").send().await.unwrap();
+    answer.text().await.unwrap()
 }
 
 async fn ready(address: SocketAddr) -> (StatusCode, Value) {
@@ -128,13 +121,7 @@ async fn metrics_can_have_a_separate_listener() {
     );
     assert_eq!(get(own, "/ready").await.0, StatusCode::NOT_FOUND);
     assert_eq!(get(own, "/metrics").await.0, StatusCode::UNAUTHORIZED);
-    let answer = reqwest::Client::new()
-        .get(format!("http://{own}/metrics"))
-        .bearer_auth("scrape")
-        .send()
-        .await
-        .unwrap();
-    let text = answer.text().await.unwrap();
+    let text = metrics(own).await;
     for line in [
         "rapport_ready 1",
         "rapport_streaming 1",
@@ -480,13 +467,7 @@ async fn a_thousand_stuck_readers_cost_no_memory_and_delay_no_others() {
 /// Number of sockets closed because they did not read.
 async fn slow_consumers(address: SocketAddr) -> usize {
     const NAME: &str = "rapport_realtime_sockets_closed_total{reason=\"slow_consumer\"} ";
-    let answer = reqwest::Client::new()
-        .get(format!("http://{address}/metrics"))
-        .bearer_auth("scrape")
-        .send()
-        .await
-        .unwrap();
-    let text = answer.text().await.unwrap();
+    let text = metrics(address).await;
     let count = text.lines().find_map(|line| line.strip_prefix(NAME));
     count.map_or(0, |count| count.parse().unwrap())
 }

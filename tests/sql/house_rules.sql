@@ -27,11 +27,11 @@ from tests.functions f where not coalesce('search_path=pg_catalog, pg_temp' = an
 
 select tests.none('functions that every role may call', array_agg(f.name))
 from tests.functions f
-where (f.proacl is null or exists (select from aclexplode(f.proacl) a where a.grantee = 0)) and f.name <> 'chat.is_chat_topic(text)';
+where (f.proacl is null or exists (select from aclexplode(f.proacl) a where a.grantee = 0)) and f.name not in ('chat.is_chat_topic(text)', 'chat.is_requested_topic(text,text)');
 
 select tests.none('functions that anon may call', array_agg(f.name))
 from tests.functions f
-where has_function_privilege('anon', f.oid, 'execute') and f.name not in ('chat.is_chat_topic(text)');
+where has_function_privilege('anon', f.oid, 'execute') and f.name not in ('chat.is_chat_topic(text)', 'chat.is_requested_topic(text,text)');
 
 -- Every user can take an advisory lock and keep it. The key of an idempotency lock contains a secret of
 -- the caller.

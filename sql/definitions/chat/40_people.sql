@@ -62,10 +62,56 @@ end
 $$;
 
 comment on function chat.my_conversation_ids() is
-  'The caller''s conversations, for policies: one lookup per statement instead of a function call per row.';
+  'The ids of the caller''s conversations.';
 
 revoke all on function chat.my_conversation_ids() from public;
 grant execute on function chat.my_conversation_ids() to authenticated;
+
+-- A policy that calls this function is evaluated before every condition of a query: see
+-- 90_policies.sql. A jsonb object is searched in logarithmic time and, unlike an array, is not
+-- copied for each call.
+create or replace function chat.has_key(keys jsonb, id uuid)
+returns boolean
+language plpgsql
+immutable
+strict
+parallel safe
+cost 1e-30
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return keys ? id::text;
+end
+$$;
+
+comment on function chat.has_key(jsonb, uuid) is
+  'Is the id a key of the object? For policies: its cost is almost 0, so that it is evaluated before every condition of the query.';
+
+revoke all on function chat.has_key(jsonb, uuid) from public;
+grant execute on function chat.has_key(jsonb, uuid) to authenticated;
+
+create or replace function chat.my_conversation_keys()
+returns jsonb
+language plpgsql
+stable
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  -- Not from chat.my_conversation_ids(): that would store the rows once more, in every statement.
+  return (
+    select coalesce(jsonb_object_agg(m.conversation_id, null), '{}')
+    from public.user_conversation_members m
+    where m.user_id = (select auth.uid()) and m.left_at is null
+  );
+end
+$$;
+
+comment on function chat.my_conversation_keys() is
+  'The ids of the caller''s conversations as the keys of an object, for chat.has_key().';
+
+revoke all on function chat.my_conversation_keys() from public;
+grant execute on function chat.my_conversation_keys() to authenticated;
 
 -- The users that the caller knows: themselves, the members of their teams, and everyone they have a
 -- conversation with.
@@ -94,10 +140,28 @@ end
 $$;
 
 comment on function chat.known_people_ids() is
-  'The users whose row of user_presence the caller may read, for its policy. The row of a user who does not share their presence contains nothing.';
+  'The users whose row of user_presence the caller may read. The row of a user who does not share their presence contains nothing.';
 
 revoke all on function chat.known_people_ids() from public;
 grant execute on function chat.known_people_ids() to authenticated;
+
+create or replace function chat.known_people_keys()
+returns jsonb
+language plpgsql
+stable
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return (select coalesce(jsonb_object_agg(id, null) filter (where id is not null), '{}') from chat.known_people_ids() id);
+end
+$$;
+
+comment on function chat.known_people_keys() is
+  'The ids of the users whose row of user_presence the caller may read as the keys of an object, for chat.has_key().';
+
+revoke all on function chat.known_people_keys() from public;
+grant execute on function chat.known_people_keys() to authenticated;
 
 create or replace function chat.visible_people_ids()
 returns setof uuid

@@ -4,12 +4,16 @@
 -- A policy checks the topic of the row itself. The setting realtime.topic contains the topic that a
 -- caller asks about, but a role that may run SQL can set it to a topic of its own and then insert
 -- or read rows of another.
+--
+-- The functions of these policies have a cost of almost 0, so that they are evaluated before every
+-- condition of a query: see 90_policies.sql of the chat.
 
 create or replace function chat.is_chat_topic(topic text)
 returns boolean
 language plpgsql
 immutable
 parallel safe
+cost 1e-30
 set search_path = pg_catalog, pg_temp
 as $$
 begin
@@ -19,15 +23,34 @@ $$;
 
 comment on function chat.is_chat_topic(text) is 'Is this a private channel of the chat?';
 
--- The only right in this schema that every role has, because the policies that exclude roles must
--- be evaluated for them.
+-- This function and the next are the only ones in this schema that every role may execute, because
+-- the policies that exclude roles must be evaluated for them.
 grant execute on function chat.is_chat_topic(text) to public;
+
+create or replace function chat.is_requested_topic(topic text, requested text)
+returns boolean
+language plpgsql
+immutable
+parallel safe
+cost 1e-30
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return coalesce(topic = nullif(requested, ''), true);
+end
+$$;
+
+comment on function chat.is_requested_topic(text, text) is
+  'Is the topic of a row the one in the setting realtime.topic, if that is set?';
+
+grant execute on function chat.is_requested_topic(text, text) to public;
 
 create or replace function chat.may_listen(topic text)
 returns boolean
 language plpgsql
 stable
 security definer
+cost 1e-30
 set search_path = pg_catalog, pg_temp
 as $$
 begin
@@ -94,7 +117,8 @@ begin
     using (extension in ('broadcast', 'presence') and chat.may_listen(topic));
 
   drop policy if exists "members show themselves in their conversations" on realtime.messages;
-  create policy "members show themselves in their conversations" on realtime.messages
+  drop policy if exists "members appear in their conversations" on realtime.messages;
+  create policy "members appear in their conversations" on realtime.messages
     for insert to authenticated
     with check (extension = 'presence' and topic like 'conversation:%' and chat.may_appear(topic));
 
@@ -104,7 +128,8 @@ begin
   -- more than both calls.
 
   drop policy if exists "others do not listen to chat topics" on realtime.messages;
-  create policy "others do not listen to chat topics" on realtime.messages
+  drop policy if exists "only permitted users listen to chat topics" on realtime.messages;
+  create policy "only permitted users listen to chat topics" on realtime.messages
     as restrictive for select to authenticated
     using (not chat.is_chat_topic(topic) or chat.may_listen(topic));
 
@@ -116,7 +141,8 @@ begin
   -- Stored messages are replayed, so an update could create one for a topic that its author may not
   -- send to.
   drop policy if exists "nobody rewrites messages of chat topics" on realtime.messages;
-  create policy "nobody rewrites messages of chat topics" on realtime.messages
+  drop policy if exists "users do not update messages of chat topics" on realtime.messages;
+  create policy "users do not update messages of chat topics" on realtime.messages
     as restrictive for update to authenticated
     using (not chat.is_chat_topic(topic))
     with check (not chat.is_chat_topic(topic));
@@ -139,10 +165,11 @@ begin
   -- them. If the setting is empty, those policies decide alone. The expression does not call
   -- realtime.topic(): Supabase's text of it names types without a schema (see chat.my_id()).
   drop policy if exists "messages are of the topic that was asked about" on realtime.messages;
-  create policy "messages are of the topic that was asked about" on realtime.messages
+  drop policy if exists "messages belong to the requested topic" on realtime.messages;
+  create policy "messages belong to the requested topic" on realtime.messages
     as restrictive for all to public
-    using (coalesce(topic = nullif((select current_setting('realtime.topic', true)), ''), true))
-    with check (coalesce(topic = nullif((select current_setting('realtime.topic', true)), ''), true));
+    using (chat.is_requested_topic(topic, (select current_setting('realtime.topic', true))))
+    with check (chat.is_requested_topic(topic, (select current_setting('realtime.topic', true))));
 exception when insufficient_privilege then
   raise warning '% may not create policies on realtime.messages: the private channels of the chat stay closed.', current_user;
 end

@@ -13,13 +13,12 @@ use uuid::Uuid;
 
 use self::fragments::Terms;
 use self::query::MessageQuery;
-use super::concurrency::ConcurrencyLimit;
-use super::{column, whole_list};
 use crate::db::Db;
 use crate::http::input::Parameters;
-use crate::http::pagination::{self, Page, json_text};
+use crate::http::pagination::{self, Page, PageSize, json_text};
 use crate::http::{ApiError, Caller};
-use crate::observability::metrics::ChatMetrics;
+use crate::observability::metrics::RateLimitRefusals;
+use crate::requests::{ConcurrencyLimit, column, whole_list};
 
 /// Maximum number of people per response. It is small, so that a directory cannot be enumerated
 /// letter by letter.
@@ -67,11 +66,11 @@ const FIND_MESSAGES: &str = "\
 pub(super) struct Searches(ConcurrencyLimit);
 
 impl Searches {
-    pub(super) fn new(metrics: ChatMetrics) -> Self {
+    pub(super) fn new(refusals: RateLimitRefusals) -> Self {
         Self(ConcurrencyLimit::new(
             MAX_CONCURRENT,
             "searches_at_once",
-            metrics,
+            refusals,
         ))
     }
 }
@@ -147,21 +146,26 @@ pub(super) async fn search(
 }
 
 /// People whose name or e-mail address contains the text.
-async fn people(caller: &Caller, db: &Db, text: &str, limit: i32) -> Result<Page, ApiError> {
+async fn people(caller: &Caller, db: &Db, text: &str, limit: PageSize) -> Result<Page, ApiError> {
     let rows = db
-        .query_as(&caller.claims, FIND_PEOPLE, &[&text, &limit])
+        .query_as(&caller.claims, FIND_PEOPLE, &[&text, &limit.rows()])
         .await?;
     whole_list(&rows)
 }
 
 /// The caller's conversations whose title, or whose other person's name or e-mail address, contains
 /// the text.
-async fn conversations(caller: &Caller, db: &Db, text: &str, limit: i32) -> Result<Page, ApiError> {
+async fn conversations(
+    caller: &Caller,
+    db: &Db,
+    text: &str,
+    limit: PageSize,
+) -> Result<Page, ApiError> {
     if text.trim().is_empty() {
         return Ok(Page::default());
     }
     let rows = db
-        .query_as(&caller.claims, FIND_CONVERSATIONS, &[&text, &limit])
+        .query_as(&caller.claims, FIND_CONVERSATIONS, &[&text, &limit.rows()])
         .await?;
     whole_list(&rows)
 }
@@ -221,8 +225,7 @@ async fn messages(
                 &before,
                 &order.by_relevance,
                 &order.ascending,
-                // One more row than requested shows whether there is another page.
-                &(limit + 1),
+                &limit.fetched(),
                 &score,
                 &created_at,
                 &id,
@@ -230,25 +233,18 @@ async fn messages(
         )
         .await?;
 
-    let limit = usize::try_from(limit).unwrap_or_default();
     let terms = Terms::new(&query.words, &query.phrases);
-    let mut page = Page::default();
-    for row in rows.iter().take(limit) {
-        page.rows.push(hit(row, &terms)?);
-    }
-    if rows.len() > limit
-        && let Some(last) = rows.iter().take(limit).last()
-    {
+    let read = |row: &Row| Ok((hit(row, &terms)?, None));
+    Page::forwards(&rows, limit, read, |last| {
         let score: f32 = column(last, 2)?;
         let created_at: Timestamp = column(last, 3)?;
-        page.next_cursor = Some(pagination::cursor(&Position {
+        pagination::cursor(&Position {
             score_bits: score.to_bits(),
             created_at_us: created_at.as_microsecond(),
             id: column(last, 4)?,
             requested_at_us,
-        })?);
-    }
-    Ok(page)
+        })
+    })
 }
 
 /// A row of [`FIND_MESSAGES`] as JSON.

@@ -3,9 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 use std::process::ExitStatus;
-
-use super::files::SCRATCH_LIMIT;
-use super::server::START_DEADLINE;
+use std::time::Duration;
 
 /// Why a cluster could not be created, started or stopped.
 #[derive(Debug, thiserror::Error)]
@@ -68,14 +66,18 @@ pub enum ClusterError {
         output: String,
     },
     /// The server neither became ready nor exited in time.
-    #[error("PostgreSQL was not ready within {} s; see {}.", START_DEADLINE.as_secs(), log.display())]
+    #[error("PostgreSQL was not ready within {} s; see {}.", deadline.as_secs(), log.display())]
     NotReady {
+        /// How long the start may take.
+        deadline: Duration,
         /// Its log file.
         log: PathBuf,
     },
     /// Every scratch directory is in use.
-    #[error("All {SCRATCH_LIMIT} scratch directories below {} are in use.", parent.display())]
+    #[error("All {limit} scratch directories below {} are in use.", parent.display())]
     NoScratch {
+        /// The number of scratch directories.
+        limit: u32,
         /// Their parent directory.
         parent: PathBuf,
     },

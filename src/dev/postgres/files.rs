@@ -11,7 +11,7 @@ use super::error::ClusterError;
 use super::user::{ServerUser, effective_user};
 
 /// Number of scratch directories to try, which limits the processes that use one at the same time.
-pub(super) const SCRATCH_LIMIT: u32 = 256;
+const SCRATCH_LIMIT: u32 = 256;
 
 /// The file whose lock marks a directory as in use.
 const LOCK: &str = "lock";
@@ -163,6 +163,7 @@ pub(super) fn lock_scratch(parent: &Path) -> Result<(PathBuf, File), ClusterErro
         }
     }
     Err(ClusterError::NoScratch {
+        limit: SCRATCH_LIMIT,
         parent: parent.to_owned(),
     })
 }

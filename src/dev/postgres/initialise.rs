@@ -2,9 +2,9 @@
 
 use std::os::unix::fs::DirBuilderExt as _;
 
-use super::ClusterOptions;
 use super::error::ClusterError;
 use super::files::{Layout, remove_directory, write_private};
+use super::options::ClusterOptions;
 use super::server::{last_lines, server_command};
 use super::user::ServerUser;
 use crate::dev::binaries::Binaries;

@@ -12,9 +12,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::ClusterOptions;
 use super::error::ClusterError;
 use super::files::{Layout, write_private};
+use super::options::ClusterOptions;
 use super::system_call;
 use super::user::ServerUser;
 
@@ -23,7 +23,7 @@ const SETTINGS: &str = include_str!("../../../config/postgresql.dev.conf");
 
 /// Timeout of a start. Crash recovery of a development database takes seconds; a minute leaves room
 /// for a busy machine.
-pub(super) const START_DEADLINE: Duration = Duration::from_secs(60);
+const START_DEADLINE: Duration = Duration::from_secs(60);
 
 /// Timeout of a fast shutdown; an immediate shutdown follows. The longest wait in a fast shutdown
 /// is for a replication client, which the server drops after `wal_sender_timeout` (10 s).
@@ -164,7 +164,10 @@ pub(super) fn launch(
                 });
             }
             Err(RecvTimeoutError::Disconnected) => {
-                return Err(ClusterError::NotReady { log: layout.log() });
+                return Err(ClusterError::NotReady {
+                    deadline: START_DEADLINE,
+                    log: layout.log(),
+                });
             }
             Err(RecvTimeoutError::Timeout) => {}
         }
@@ -173,7 +176,10 @@ pub(super) fn launch(
         }
         if Instant::now() > deadline {
             server.stop(layout)?;
-            return Err(ClusterError::NotReady { log: layout.log() });
+            return Err(ClusterError::NotReady {
+                deadline: START_DEADLINE,
+                log: layout.log(),
+            });
         }
     }
 }

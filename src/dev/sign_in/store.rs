@@ -9,7 +9,7 @@ use serde_json::Value;
 use tokio_postgres::{Client, GenericClient, Row};
 use uuid::Uuid;
 
-use super::refusal::{self, Refusal};
+use super::refusal::{self, Failure, Refusal};
 use super::session::{RefreshToken, Secrets, Session, Verdict};
 use crate::db::connect::{ConnectError, Connector};
 use crate::error_code::ErrorCode;
@@ -222,7 +222,7 @@ pub(super) enum StoreError {
     Query(#[from] tokio_postgres::Error),
 }
 
-impl From<StoreError> for super::Failure {
+impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
         Self::Other(match error {
             StoreError::Connect(_) => ApiError::new(ErrorCode::DatabaseUnavailable),

@@ -26,6 +26,14 @@ const PATIENT: [(&str, &str); 2] = [
     ("RAPPORT_CHAT_PRESENCE_LEASE_MS", "1500"),
 ];
 
+/// A database, a connection to it, and a server over it.
+async fn start(settings: &[(&str, &str)]) -> (TestDatabase, Client, WholeServer) {
+    let database = TestDatabase::new().await;
+    let owner = database.connect().await;
+    let server = WholeServer::start(database.url(), settings).await;
+    (database, owner, server.ready().await)
+}
+
 /// A user's status and device count in the published row.
 async fn shown_status(owner: &Client, person: Person) -> (String, i32) {
     let row = owner
@@ -64,12 +72,7 @@ async fn watcher(server: &WholeServer) -> PhoenixSocket {
 
 #[tokio::test]
 async fn a_user_is_online_as_long_as_one_device_is() {
-    let database = TestDatabase::new().await;
-    let owner = database.connect().await;
-    let server = WholeServer::start(database.url(), &FAST)
-        .await
-        .ready()
-        .await;
+    let (_database, owner, server) = start(&FAST).await;
     let mut ben = watcher(&server).await;
 
     let first = device(&server, Ana).await;
@@ -100,12 +103,7 @@ async fn a_user_is_online_as_long_as_one_device_is() {
 
 #[tokio::test]
 async fn idle_users_cause_no_writes_and_a_reload_is_not_a_departure() {
-    let database = TestDatabase::new().await;
-    let owner = database.connect().await;
-    let server = WholeServer::start(database.url(), &PATIENT)
-        .await
-        .ready()
-        .await;
+    let (_database, owner, server) = start(&PATIENT).await;
     let first = device(&server, Ana).await;
     wait_until_shown(&owner, Ana, "online", 1).await;
     let version = async || -> String {
@@ -119,8 +117,8 @@ async fn idle_users_cause_no_writes_and_a_reload_is_not_a_departure() {
     let before = version().await;
     drop(first);
     eventually("the socket is gone", async || {
-        let metrics = server.metrics().await;
-        metrics.contains("rapport_realtime_sockets 0").then_some(())
+        let sockets = server.metric("rapport_realtime_sockets").await;
+        (sockets == 0.0).then_some(())
     })
     .await;
     let _second = device(&server, Ana).await;
@@ -136,12 +134,7 @@ async fn idle_users_cause_no_writes_and_a_reload_is_not_a_departure() {
 
 #[tokio::test]
 async fn signing_out_ends_presence_although_a_socket_is_open() {
-    let database = TestDatabase::new().await;
-    let owner = database.connect().await;
-    let server = WholeServer::start(database.url(), &PATIENT)
-        .await
-        .ready()
-        .await;
+    let (_database, owner, server) = start(&PATIENT).await;
     let _lingers = device(&server, Ana).await;
     wait_until_shown(&owner, Ana, "online", 1).await;
     server
@@ -161,12 +154,7 @@ async fn signing_out_ends_presence_although_a_socket_is_open() {
 
 #[tokio::test]
 async fn a_status_chosen_over_rest_reaches_subscribers_of_the_table() {
-    let database = TestDatabase::new().await;
-    let owner = database.connect().await;
-    let server = WholeServer::start(database.url(), &PATIENT)
-        .await
-        .ready()
-        .await;
+    let (_database, owner, server) = start(&PATIENT).await;
     let _device = device(&server, Ana).await;
     wait_until_shown(&owner, Ana, "online", 1).await;
     let mut ben = watcher(&server).await;

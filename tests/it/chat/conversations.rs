@@ -9,7 +9,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::support::chat_server::Person::{Ada, Ana, Ben, Sue, Zoe};
-use crate::support::chat_server::{ChatServer, answer};
+use crate::support::chat_server::{ChatServer, answer, fields};
 
 fn ids(rows: &[Value]) -> Vec<&str> {
     rows.iter().map(|row| row["id"].as_str().unwrap()).collect()
@@ -84,13 +84,7 @@ async fn an_opened_conversation_is_found_again_and_has_every_field() {
         )
         .await;
     assert_eq!(row.status, 200);
-    let has: BTreeSet<&str> = row
-        .body
-        .as_object()
-        .unwrap()
-        .keys()
-        .map(String::as_str)
-        .collect();
+    let has: BTreeSet<&str> = fields(&row.body).into_iter().collect();
     assert_eq!(
         expected.difference(&has).collect::<Vec<_>>(),
         Vec::<&&str>::new()
@@ -311,15 +305,8 @@ async fn pages_are_linked_by_cursor_and_link_header() {
     loop {
         let page = server.get(Ana, &path).await;
         seen.extend(page.body["data"].as_array().unwrap().clone());
-        let keys: Vec<_> = page
-            .body
-            .as_object()
-            .unwrap()
-            .keys()
-            .map(String::as_str)
-            .collect();
         assert_eq!(
-            keys,
+            fields(&page.body),
             [
                 "data",
                 "has_more",

@@ -125,12 +125,7 @@ async fn drafts_and_the_right_to_send_reach_the_devices_of_their_owner() {
     assert_eq!(next_composing(&mut ana).await, expected(None, true));
 
     // Both memberships are known from here on.
-    let compared = async || {
-        let metrics = server.metrics().await;
-        let name = "rapport_chat_standings_compared_total ";
-        let line = metrics.lines().find_map(|line| line.strip_prefix(name));
-        line.unwrap().parse::<f64>().unwrap()
-    };
+    let compared = || server.metric("rapport_chat_standings_compared_total");
     let before = compared().await;
     eventually(
         "a comparison that began after the sockets joined",

@@ -92,14 +92,7 @@ async fn members_are_listed_with_their_shared_read_positions() {
         .post(Ben, "/blocks", json!({ "user_id": Ana.id() }))
         .await;
     assert_eq!(server.get(Ana, &path).await.rows().len(), 2);
-    let database = server.database.connect().await;
-    database
-        .execute(
-            "update public.user_conversation_members set left_at = now() where user_id = $1",
-            &[&Ben.id()],
-        )
-        .await
-        .unwrap();
+    server.end_memberships(Ben).await;
     server
         .get(Ben, &path)
         .await
@@ -177,14 +170,7 @@ async fn visible_files_are_listed_newest_first() {
     ))
     .await;
     assert_eq!(server.get(Ben, &path).await.body, json!([]));
-    let database = server.database.connect().await;
-    database
-        .execute(
-            "update public.user_conversation_members set left_at = now() where user_id = $1",
-            &[&Ben.id()],
-        )
-        .await
-        .unwrap();
+    server.end_memberships(Ben).await;
     server
         .get(Ben, &path)
         .await
@@ -240,14 +226,7 @@ async fn contacts_are_conversation_partners_and_then_the_team() {
         .await;
     assert_eq!(names(Ana).await, ["Sue Summers", "Ada Adler"]);
     assert_eq!(names(Ben).await, ["Ada Adler"]);
-    let database = server.database.connect().await;
-    database
-        .execute(
-            "update public.user_conversation_members set left_at = now() where user_id = $1",
-            &[&Sue.id()],
-        )
-        .await
-        .unwrap();
+    server.end_memberships(Sue).await;
     assert_eq!(names(Ana).await, ["Ada Adler"]);
     server
         .get(Ana, "/contacts?cursor=x")

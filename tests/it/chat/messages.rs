@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::support::chat_server::Person::{Ana, Ben, Zoe};
-use crate::support::chat_server::{Answer, ChatServer, answer};
+use crate::support::chat_server::{Answer, ChatServer, answer, fields};
 
 fn contents(rows: &[Value]) -> Vec<&str> {
     rows.iter()
@@ -49,12 +49,7 @@ async fn a_message_has_every_field() {
         .await;
     assert_eq!(sent.status, 201, "{sent:?}");
     let row = &sent.body;
-    let fields: BTreeSet<&str> = row
-        .as_object()
-        .unwrap()
-        .keys()
-        .map(String::as_str)
-        .collect();
+    let fields: BTreeSet<&str> = fields(row).into_iter().collect();
     let expected: BTreeSet<&str> = [
         "id",
         "conversation_id",
@@ -306,7 +301,7 @@ async fn refusals() {
 }
 
 #[tokio::test]
-async fn a_repetition_returns_the_first_message() {
+async fn a_retry_returns_the_first_message() {
     let (server, conversation, _) = with_history(0).await;
     let body =
         json!({ "conversation_id": conversation, "content": "once", "client_message_id": "c-1" });
@@ -359,7 +354,7 @@ async fn simultaneous_requests_with_one_id_send_one_message() {
     assert_eq!(
         server.get(Ben, "/unread-count").await.body["total"],
         1,
-        "repetitions are not counted"
+        "retries are not counted"
     );
 }
 

@@ -5,8 +5,8 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::support::chat_server::ChatServer;
 use crate::support::chat_server::Person::{Ada, Ana, Ben, Zoe};
+use crate::support::chat_server::{ChatServer, fields};
 
 async fn unread(server: &ChatServer) -> Value {
     server.get(Ben, "/unread-count").await.body
@@ -29,15 +29,8 @@ async fn a_conversation_can_be_read_up_to_a_message_and_completely() {
         .post(Ben, &path, json!({ "messageId": first["id"] }))
         .await;
     assert_eq!(part.status, 200, "{part:?}");
-    let fields: Vec<&str> = part
-        .body
-        .as_object()
-        .unwrap()
-        .keys()
-        .map(String::as_str)
-        .collect();
     assert_eq!(
-        fields,
+        fields(&part.body),
         [
             "last_read_at",
             "last_read_message_id",

@@ -307,14 +307,7 @@ async fn invisible_and_deleted_messages_are_not_found() {
         found(&search(&server, Ben, &[("q", "secret")]).await),
         [""; 0]
     );
-    let database = server.database.connect().await;
-    database
-        .execute(
-            "update public.user_conversation_members set left_at = now() where user_id = $1",
-            &[&Ana.id()],
-        )
-        .await
-        .unwrap();
+    server.end_memberships(Ana).await;
     assert_eq!(
         found(&search(&server, Ana, &[("q", "secret")]).await),
         [""; 0]

@@ -4,7 +4,7 @@ use reqwest::{Method, RequestBuilder, Response};
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
 
-use super::private_channels::{MESSAGES, partitioned_messages};
+use super::private_channels::{create_messages, create_partitioned_messages};
 use super::{OPAQUE_PUBLIC_KEY, OPAQUE_SERVICE_KEY, Server, config, plain_join};
 use crate::support::database::TestDatabase;
 use crate::support::eventually::eventually;
@@ -495,7 +495,7 @@ create policy team on realtime.messages for insert to authenticated with check (
 async fn private_server() -> (TestDatabase, Server) {
     let database = TestDatabase::bare().await;
     let admin = database.connect().await;
-    admin.batch_execute(MESSAGES).await.unwrap();
+    create_messages(&admin).await;
     admin.batch_execute(WRITERS).await.unwrap();
     let server = Server::start_over(config(), database.url()).await;
     (database, server)
@@ -617,7 +617,7 @@ async fn a_batch_lists_the_private_messages_that_were_not_sent() {
 async fn a_missing_partition_is_reported() {
     let database = TestDatabase::bare().await;
     let admin = database.connect().await;
-    admin.batch_execute(&partitioned_messages()).await.unwrap();
+    create_partitioned_messages(&admin).await;
     // With a trigger, only an insert can evaluate the policies.
     admin
         .batch_execute(

@@ -1,22 +1,17 @@
 //! Broadcasts from the database, by functions, triggers and plain inserts, to sockets of both
 //! versions.
 
-use std::time::Duration;
-
 use rapport::change::StreamEvent;
-use rapport::config::{RealtimeConfig, ReplicationConfig};
-use rapport::db::connect::Connector;
-use rapport::observability::metrics::ReplicationMetrics;
-use rapport::observability::readiness::Readiness;
+use rapport::config::RealtimeConfig;
 use rapport::replication::Replication;
 use serde_json::{Value, json};
 use tokio_postgres::Client;
 use tokio_tungstenite::tungstenite::Message;
 use uuid::Uuid;
 
-use super::{PUBLICATION, Server, config};
+use super::{Server, config, replicate};
 use crate::support::database::TestDatabase;
-use crate::support::eventually::eventually;
+use crate::support::slot::kill_walsender;
 use crate::support::socket::{PhoenixSocket, VERSIONS, Version};
 use crate::support::token::user_token;
 
@@ -44,31 +39,7 @@ impl Stack {
         let admin = database.connect().await;
         admin.batch_execute(POLICIES).await.unwrap();
         let server = Server::start_over(config, database.url()).await;
-        let readiness = Readiness::new();
-        readiness.set_database_reachable(true);
-        let replication = Replication::start(
-            &Connector::new(database.url()).unwrap(),
-            &ReplicationConfig {
-                publication: PUBLICATION.to_owned(),
-                slot_name: "rapport".to_owned(),
-                keep_slot: false,
-                max_wal_held_bytes: 1 << 40,
-                chunk_max_changes: 100,
-                chunk_max_bytes: 1 << 20,
-                status_interval: Duration::from_millis(200),
-                check_interval: Duration::from_millis(200),
-                backoff_min: Duration::from_millis(20),
-                backoff_max: Duration::from_millis(200),
-            },
-            server.sinks.clone(),
-            ReplicationMetrics::default(),
-            readiness.clone(),
-            &server.tasks,
-        )
-        .unwrap();
-        tokio::time::timeout(Duration::from_secs(30), readiness.wait_until_ready())
-            .await
-            .unwrap();
+        let replication = replicate(&server, database.url()).await;
         Self {
             server,
             admin,
@@ -449,19 +420,7 @@ async fn rows_arrive_once_although_walsenders_are_killed() {
                  from generate_series(1, 500) n"
             ))
             .await;
-        eventually("the slot is being read", async || {
-            stack
-                .admin
-                .query_opt(
-                    "select pg_terminate_backend(active_pid) from pg_replication_slots
-                     where database = current_database() and active_pid is not null",
-                    &[],
-                )
-                .await
-                .unwrap()
-                .map(|_| ())
-        })
-        .await;
+        kill_walsender(&stack.admin).await;
     }
     for n in 1..=2000 {
         let got = row(&mut client, Version::Two, topic).await;

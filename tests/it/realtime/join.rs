@@ -6,37 +6,6 @@ use super::{Server, config, plain_join};
 use crate::support::socket::{PhoenixSocket, VERSIONS, Version};
 
 #[tokio::test]
-async fn join_heartbeat_and_leave() {
-    let server = Server::start(config()).await;
-    for version in VERSIONS {
-        let mut client = server.client(version).await;
-        client.join("1", "realtime:room", plain_join()).await;
-        let reply = client.receive().await;
-        assert_eq!(reply.reference, json!("1"));
-        assert_eq!(
-            reply.payload,
-            json!({"status": "ok", "response": {"postgres_changes": []}})
-        );
-        if version == Version::Two {
-            assert_eq!(reply.join_ref, json!("1"));
-        }
-        client.heartbeat("2").await;
-        client
-            .push(json!("1"), "3", "realtime:room", "phx_leave", json!({}))
-            .await;
-        assert_eq!(client.expect_reply("3", "ok").await, json!({}));
-        let close = client.expect("realtime:room", "phx_close").await;
-        assert_eq!(close.reference, json!("1"), "a close refers to the join");
-        assert_eq!(close.payload, json!({}));
-        client
-            .push(json!("1"), "4", "realtime:room", "broadcast", json!({}))
-            .await;
-        let response = client.expect_reply("4", "error").await;
-        assert_eq!(response, json!({"reason": "unmatched topic"}));
-    }
-}
-
-#[tokio::test]
 async fn an_empty_presence_state_follows_the_reply() {
     let server = Server::start(config()).await;
     for version in VERSIONS {
@@ -146,34 +115,11 @@ async fn refused_joins_are_answered_immediately_with_the_reason() {
     let server = Server::start(config).await;
     for version in VERSIONS {
         let mut client = server.client(version).await;
-        let cases = [
-            ("room", plain_join(), "unmatched topic"),
-            (
-                "realtime:",
-                plain_join(),
-                "TopicNameRequired: You must provide a topic name",
-            ),
-            (
-                "realtime:room",
-                json!({"config": {}, "access_token": "nonsense"}),
-                "MalformedJWT: The token provided is not a valid JWT",
-            ),
-            (
-                "realtime:room",
-                json!({"config": {"broadcast": {"replay": {"since": 0}}}}),
-                "UnableToReplayMessages: Replay is not allowed for public channels",
-            ),
-            (
-                &*format!("realtime:{}", "x".repeat(256 << 10)),
-                plain_join(),
-                "The join is too large: at most 262144 bytes of topic and payload",
-            ),
-        ];
-        for (topic, payload, reason) in cases {
-            client.join("1", topic, payload).await;
-            let response = client.expect_reply("1", "error").await;
-            assert_eq!(response, json!({ "reason": reason }));
-        }
+        let large = format!("realtime:{}", "x".repeat(256 << 10));
+        client.join("1", &large, plain_join()).await;
+        let response = client.expect_reply("1", "error").await;
+        let reason = "The join is too large: at most 262144 bytes of topic and payload";
+        assert_eq!(response, json!({ "reason": reason }));
         client.join("2", "realtime:first", plain_join()).await;
         client.expect_reply("2", "ok").await;
         client.join("3", "realtime:second", plain_join()).await;

@@ -4,6 +4,7 @@ mod api;
 mod broadcast;
 mod database_broadcast;
 mod deletes;
+mod frames;
 mod handshake;
 mod join;
 mod limits;
@@ -25,23 +26,25 @@ use std::time::Duration;
 use rapport::auth::Verifier;
 use rapport::bus::Bus;
 use rapport::change::StreamEvent;
-use rapport::config::{AuthConfig, RealtimeConfig, Secret, VisibilityConfig};
+use rapport::config::{AuthConfig, RealtimeConfig, ReplicationConfig, Secret, VisibilityConfig};
 use rapport::db::connect::Connector;
 use rapport::http::heads::{HEAD_DEADLINE, Heads};
 use rapport::http::serve::serve;
 use rapport::observability::metrics::{
-    BusMetrics, HttpMetrics, RealtimeMetrics, VisibilityMetrics,
+    BusMetrics, HttpMetrics, RealtimeMetrics, ReplicationMetrics, VisibilityMetrics,
 };
 use rapport::observability::readiness::Readiness;
 use rapport::realtime::api::tenant_health;
 use rapport::realtime::{Realtime, routes};
-use rapport::replication::Sinks;
+use rapport::replication::{Replication, Sinks};
 use rapport::shutdown::Tasks;
 use rapport::visibility::Visibility;
 use serde_json::{Value, json};
 
+use crate::support::config::replication;
 use crate::support::socket::{PhoenixSocket, Version};
 use crate::support::token::{JWT_SECRET, anon_key};
+use crate::visibility::bench::strict;
 
 /// Only the realtime part, behind its own listener. Stops when it is dropped.
 pub(crate) struct Server {
@@ -54,20 +57,6 @@ pub(crate) struct Server {
 
 /// The publication of the tests' tables.
 const PUBLICATION: &str = "supabase_realtime";
-
-/// Settings that disable all caching.
-fn visibility_config() -> VisibilityConfig {
-    VisibilityConfig {
-        pool_size: 4,
-        catalog_ttl: Duration::ZERO,
-        batch_max_rows: 500,
-        statement_timeout: Duration::from_secs(5),
-        delete_without_old_row: true,
-        tell_unauthorized: true,
-        tables_without_old_rows: Vec::new(),
-        tables_with_unchecked_old_rows: Vec::new(),
-    }
-}
 
 /// The project's API keys of the newer kind.
 const OPAQUE_PUBLIC_KEY: &str = "sb_publishable_for_tests";
@@ -135,7 +124,7 @@ impl Server {
 
     /// A server over a database, without a change stream.
     async fn start_over(config: RealtimeConfig, url: &str) -> Self {
-        Self::start_with_settings(config, &visibility_config(), url).await
+        Self::start_with_settings(config, &strict(), url).await
     }
 
     /// With custom visibility settings.
@@ -200,6 +189,29 @@ impl Drop for Server {
     fn drop(&mut self) {
         self.tasks.stop();
     }
+}
+
+/// Starts the change stream of a server and waits until it is live.
+async fn replicate(server: &Server, url: &str) -> Replication {
+    let config = ReplicationConfig {
+        backoff_max: Duration::from_millis(200),
+        ..replication()
+    };
+    let readiness = Readiness::new();
+    readiness.set_database_reachable(true);
+    let replication = Replication::start(
+        &Connector::new(url).unwrap(),
+        &config,
+        server.sinks.clone(),
+        ReplicationMetrics::default(),
+        readiness.clone(),
+        &server.tasks,
+    )
+    .unwrap();
+    tokio::time::timeout(Duration::from_secs(30), readiness.wait_until_ready())
+        .await
+        .unwrap();
+    replication
 }
 
 /// The payload of a join without options. Presence must be disabled explicitly.

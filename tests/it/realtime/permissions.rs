@@ -9,32 +9,28 @@ use proptest::test_runner::TestRunner;
 use rapport::auth::Claims;
 use rapport::db::connect::Connector;
 use rapport::observability::metrics::{PermissionLabels, PermissionWay, RealtimeMetrics};
-use rapport::realtime::channel::authorize::{AuthorizeError, Authorizer, Permissions, Question};
+use rapport::realtime::channel::authorize::{AuthorizeError, Authorizer, Question};
+use rapport::realtime::permissions::Permissions;
 use rapport::shutdown::Tasks;
 use serde_json::json;
 use tokio_postgres::Client;
 use uuid::Uuid;
 
-use super::private_channels::MESSAGES;
+use super::private_channels::create_messages;
 use crate::support::database::TestDatabase;
+use crate::support::supabase::create_roles;
 use crate::visibility::bench::{cases, combined};
+
+/// Roles that the random policies and grants refer to.
+const APPLICATION_ROLES: &[(&str, &str)] = &[
+    ("permission_editor", ""),
+    ("permission_heir", "in role permission_editor"),
+    ("permission_owner", ""),
+    ("permission_owner_heir", "in role permission_owner"),
+];
 
 /// Objects that the random policies refer to.
 const SURROUNDINGS: &str = r"
-do $$
-declare wanted text[];
-begin
-  foreach wanted slice 1 in array array[
-    ['service_role', 'bypassrls'], ['permission_editor', ''], ['permission_heir', 'in role permission_editor'],
-    ['permission_owner', ''], ['permission_owner_heir', 'in role permission_owner']
-  ] loop
-    begin
-      execute format('create role %I nologin %s', wanted[1], wanted[2]);
-    exception when duplicate_object or unique_violation then null;
-    end;
-  end loop;
-end
-$$;
 create schema auth;
 create function auth.uid() returns uuid language sql stable as
   $$ select nullif(current_setting('request.jwt.claim.sub', true), '')::uuid $$;
@@ -391,7 +387,7 @@ fn count(metrics: &RealtimeMetrics, way: PermissionWay) -> u64 {
 async fn creating_a_schema_does_not_cause_checks_by_insert() {
     let database = TestDatabase::bare().await;
     let admin = database.connect().await;
-    admin.batch_execute(MESSAGES).await.unwrap();
+    create_messages(&admin).await;
     admin
         .batch_execute(
             "create schema private;
@@ -431,7 +427,8 @@ fn permissions_equal_the_result_of_inserting_and_selecting() {
     let (database, admin) = runtime.block_on(async {
         let database = TestDatabase::bare().await;
         let admin = database.connect().await;
-        admin.batch_execute(MESSAGES).await.unwrap();
+        create_messages(&admin).await;
+        create_roles(&admin, APPLICATION_ROLES).await;
         admin.batch_execute(SURROUNDINGS).await.unwrap();
         (database, admin)
     });

@@ -9,21 +9,11 @@ use crate::support::chaos::ChaosProxy;
 use crate::support::database::TestDatabase;
 use crate::support::eventually::eventually;
 use crate::support::socket::{PhoenixSocket, VERSIONS, Version};
+use crate::support::supabase::{ROLES, create_roles};
 use crate::support::token::{anon_key, mint, now_s, service_role_key, user_claims, user_token};
 
 /// The table as Supabase Realtime creates it, with one partition.
-pub(super) const MESSAGES: &str = r"
-do $$
-declare wanted text;
-begin
-  foreach wanted in array array['anon', 'authenticated', 'rapport_request'] loop
-    begin
-      execute format('create role %I nologin noinherit', wanted);
-    exception when duplicate_object or unique_violation then null;
-    end;
-  end loop;
-end
-$$;
+const MESSAGES: &str = r"
 create schema realtime;
 grant usage on schema realtime to anon, authenticated;
 create function realtime.topic() returns text language sql stable as
@@ -46,12 +36,20 @@ create policy everybody on realtime.messages for select to authenticated using (
 create policy broken on realtime.messages for select to anon using (topic::int = 1);
 ";
 
+/// Creates the table, and the roles of its policies.
+pub(super) async fn create_messages(admin: &Client) {
+    create_roles(admin, ROLES).await;
+    admin.batch_execute(MESSAGES).await.unwrap();
+}
+
 /// The same table, partitioned but without a partition.
-pub(super) fn partitioned_messages() -> String {
-    MESSAGES.replace(
+pub(super) async fn create_partitioned_messages(admin: &Client) {
+    create_roles(admin, ROLES).await;
+    let partitioned = MESSAGES.replace(
         "primary key (id, inserted_at)\n);",
         "primary key (id, inserted_at)\n) partition by range (inserted_at);",
-    )
+    );
+    admin.batch_execute(&partitioned).await.unwrap();
 }
 
 const CANNOT_READ: &str = "You do not have permissions to read from this Channel topic: ";
@@ -63,7 +61,7 @@ const UNREACHABLE: &str =
 async fn with_policies(policies: &str) -> (TestDatabase, Client, Server) {
     let database = TestDatabase::bare().await;
     let admin = database.connect().await;
-    admin.batch_execute(MESSAGES).await.unwrap();
+    create_messages(&admin).await;
     admin.batch_execute(policies).await.unwrap();
     let server = Server::start_over(config(), database.url()).await;
     (database, admin, server)
@@ -410,7 +408,7 @@ async fn failed_checks_have_reasons_and_delay_no_other_topics() {
 async fn policies_decide_without_a_partition() {
     let database = TestDatabase::bare().await;
     let admin = database.connect().await;
-    admin.batch_execute(&partitioned_messages()).await.unwrap();
+    create_partitioned_messages(&admin).await;
     let server = Server::start_over(config(), database.url()).await;
     let ann = uuid::Uuid::new_v4();
     let token = user_token(ann);
@@ -550,12 +548,7 @@ async fn without_a_database_private_joins_fail_and_public_channels_work() {
 #[tokio::test]
 async fn a_new_token_during_an_outage_is_checked_after_it() {
     let database = TestDatabase::bare().await;
-    database
-        .connect()
-        .await
-        .batch_execute(MESSAGES)
-        .await
-        .unwrap();
+    create_messages(&database.connect().await).await;
     let (proxy, url) = ChaosProxy::before(database.url()).await;
     let server = Server::start_over(config(), &url).await;
     let ann = uuid::Uuid::new_v4();
@@ -594,7 +587,7 @@ async fn a_new_token_during_an_outage_is_checked_after_it() {
 async fn during_an_outage_private_joins_are_refused_immediately() {
     let database = TestDatabase::bare().await;
     let admin = database.connect().await;
-    admin.batch_execute(MESSAGES).await.unwrap();
+    create_messages(&admin).await;
     let (proxy, url) = ChaosProxy::before(database.url()).await;
     let server = Server::start_over(config(), &url).await;
     let ann = uuid::Uuid::new_v4();

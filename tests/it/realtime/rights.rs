@@ -15,12 +15,11 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::postgres_changes::{Stack, subscribe, with_bindings};
-use super::visibility_config;
 use crate::support::database::connect;
 use crate::support::eventually::eventually;
 use crate::support::socket::{PhoenixSocket, Version};
 use crate::support::token::{anon_key, service_role_key, user_claims, user_token};
-use crate::visibility::bench::cases;
+use crate::visibility::bench::{cases, strict};
 
 const TOPIC: &str = "realtime:rights";
 
@@ -51,7 +50,7 @@ fn ben() -> Uuid {
 fn cached_forever() -> VisibilityConfig {
     VisibilityConfig {
         catalog_ttl: Duration::from_secs(3_600),
-        ..visibility_config()
+        ..strict()
     }
 }
 

@@ -4,7 +4,8 @@ use rapport::change::{ColumnValue, ReplicaIdentity, RowChange};
 use rapport::observability::readiness::ReplicationState;
 use rapport::replication::published_tables;
 
-use super::streaming::{Signal, Streaming, config, publish_note};
+use super::streaming::{Signal, Streaming, publish_note};
+use crate::support::config::replication;
 use crate::support::database::{TestDatabase, connect};
 
 #[tokio::test]
@@ -24,7 +25,7 @@ async fn every_action_and_every_replica_identity() {
     )
     .await
     .unwrap();
-    let mut streaming = Streaming::start(database.url(), &config()).await;
+    let mut streaming = Streaming::start(database.url(), &replication()).await;
 
     let statements = [
         "insert into by_key values (1, 'a'), (2, null)",
@@ -119,7 +120,7 @@ async fn an_unchanged_toasted_value_is_marked() {
     )
     .await
     .unwrap();
-    let mut streaming = Streaming::start(database.url(), &config()).await;
+    let mut streaming = Streaming::start(database.url(), &replication()).await;
     sql.batch_execute(
         "insert into note values (1, repeat('x', 20000), 'a');
          update note set title = 'b';
@@ -148,7 +149,7 @@ async fn the_schema_changes_while_streaming() {
     let database = TestDatabase::bare().await;
     let sql = database.connect().await;
     publish_note(&sql).await;
-    let mut streaming = Streaming::start(database.url(), &config()).await;
+    let mut streaming = Streaming::start(database.url(), &replication()).await;
     let statements = [
         "insert into note values (1, 'a')",
         "alter table note add column pinned boolean not null default false",
@@ -204,7 +205,7 @@ async fn values_do_not_depend_on_settings_of_the_database() {
     ))
     .await
     .unwrap();
-    let mut streaming = Streaming::start(database.url(), &config()).await;
+    let mut streaming = Streaming::start(database.url(), &replication()).await;
     // The writer's settings have no effect. A new connection shows that they have changed.
     let other = connect(database.url()).await;
     let row = other
@@ -240,7 +241,7 @@ async fn a_missing_publication_is_created_and_its_tables_come_later() {
     sql.batch_execute("create table note (id bigint primary key, title text)")
         .await
         .unwrap();
-    let mut streaming = Streaming::start(database.url(), &config()).await;
+    let mut streaming = Streaming::start(database.url(), &replication()).await;
     sql.batch_execute(
         "alter publication supabase_realtime add table note; insert into note values (1, 'x')",
     )

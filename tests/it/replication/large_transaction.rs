@@ -2,7 +2,8 @@
 
 use rapport::config::ReplicationConfig;
 
-use super::streaming::{Heard, Signal, Streaming, assert_each_once, config, flatten, publish_note};
+use super::streaming::{Received, Signal, Streaming, assert_each_once, flatten, publish_note};
+use crate::support::config::replication;
 use crate::support::database::TestDatabase;
 
 #[tokio::test]
@@ -11,7 +12,7 @@ async fn fifty_thousand_rows_arrive_in_chunks_and_in_order() {
     let sql = database.connect().await;
     publish_note(&sql).await;
     // Room for one event: the stream must wait for the listener and not buffer.
-    let mut streaming = Streaming::begin(database.url(), &config(), 1);
+    let mut streaming = Streaming::begin(database.url(), &replication(), 1);
     streaming.listener.until(Signal::Live).await;
     sql.batch_execute(
         "insert into note select id, repeat('x', 100) from generate_series(1, 50000) as id",
@@ -25,7 +26,7 @@ async fn fifty_thousand_rows_arrive_in_chunks_and_in_order() {
     let mut seen = Vec::new();
     let mut last_flags = Vec::new();
     while seen.len() < 50_001 {
-        if let Some(Heard::Changes(chunk)) = streaming.listener.next().await {
+        if let Some(Received::Changes(chunk)) = streaming.listener.next().await {
             last_flags.push((chunk.commit_lsn, chunk.is_last));
             seen.extend(flatten(&chunk));
         }
@@ -58,7 +59,7 @@ async fn chunks_are_also_bounded_by_bytes() {
     publish_note(&sql).await;
     let limits = ReplicationConfig {
         chunk_max_bytes: 100_000,
-        ..config()
+        ..replication()
     };
     let mut streaming = Streaming::start(database.url(), &limits).await;
     sql.batch_execute(

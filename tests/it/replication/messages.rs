@@ -5,9 +5,10 @@ use rapport::change::ColumnValue;
 use rapport::replication::MESSAGES_PUBLICATION;
 use tokio_postgres::Client;
 
-use super::streaming::{Signal, Streaming, config, slot, text};
-use crate::support::database::{TestDatabase, connect};
-use crate::support::eventually::eventually;
+use super::streaming::{Signal, Streaming, text};
+use crate::support::config::replication;
+use crate::support::database::TestDatabase;
+use crate::support::slot::{kill_walsender, slot, steal_slot};
 
 /// The events of the next `count` messages.
 async fn events(streaming: &mut Streaming, count: usize) -> Vec<String> {
@@ -30,7 +31,7 @@ async fn events(streaming: &mut Streaming, count: usize) -> Vec<String> {
     events
 }
 
-/// Waits until the messages' publication is read, or until it is not.
+/// Waits until the stream reads the messages' publication, or until it has stopped reading it.
 async fn until_live(streaming: &mut Streaming, expected: bool) {
     let waiting = streaming.messages_live.wait_for(|live| *live == expected);
     tokio::time::timeout(std::time::Duration::from_secs(60), waiting)
@@ -69,26 +70,12 @@ async fn add_note(sql: &Client) {
     .unwrap();
 }
 
-async fn kill_walsender(sql: &Client) {
-    eventually("the slot is being read", async || {
-        sql.query_opt(
-            "select pg_terminate_backend(active_pid) from pg_replication_slots
-             where database = current_database() and active_pid is not null",
-            &[],
-        )
-        .await
-        .unwrap()
-        .map(|_| ())
-    })
-    .await;
-}
-
 #[tokio::test]
 async fn messages_are_separate_from_changes_and_arrive_only_when_committed() {
     let database = TestDatabase::new().await;
     let mut sql = database.connect().await;
     add_note(&sql).await;
-    let mut streaming = Streaming::start(database.url(), &config()).await;
+    let mut streaming = Streaming::start(database.url(), &replication()).await;
     until_live(&mut streaming, true).await;
     let rolled_back = sql.transaction().await.unwrap();
     rolled_back
@@ -132,7 +119,7 @@ async fn messages_published_twice_are_not_row_changes() {
     sql.batch_execute("alter publication supabase_realtime add table realtime.messages")
         .await
         .unwrap();
-    let mut streaming = Streaming::start(database.url(), &config()).await;
+    let mut streaming = Streaming::start(database.url(), &replication()).await;
     // The other form of a publication of a partitioned table, in which the WAL names the table
     // itself.
     for (at, root) in ["false", "true", "false"].into_iter().enumerate() {
@@ -173,8 +160,8 @@ async fn take_both(
                     kill_walsender(sql).await;
                 }
             },
-            heard = streaming.listener.next() => {
-                if let Some(super::streaming::Heard::Changes(chunk)) = heard {
+            received = streaming.listener.next() => {
+                if let Some(super::streaming::Received::Changes(chunk)) = received {
                     *taken += chunk.changes.len();
                 }
             }
@@ -189,7 +176,7 @@ async fn a_thousand_messages_of_a_transaction_survive_killed_walsenders_in_order
     add_note(&sql).await;
     let small = rapport::config::ReplicationConfig {
         chunk_max_changes: 50,
-        ..config()
+        ..replication()
     };
     // Room for one chunk, so that a connection dies while it waits to hand over.
     let mut streaming = Streaming::begin(database.url(), &small, 1);
@@ -233,13 +220,13 @@ async fn creating_and_dropping_a_publication_loses_no_change() {
     let mut sql = database.connect().await;
     add_note(&sql).await;
     unpublish(&sql).await;
-    let mut streaming = Streaming::start(database.url(), &config()).await;
+    let mut streaming = Streaming::start(database.url(), &replication()).await;
     until_live(&mut streaming, false).await;
     send(&sql, "before").await;
     let mut seen = Vec::new();
     for round in 0..2 {
-        // Open while the publication is created. What it writes can only be decoded without the
-        // publication.
+        // This transaction is open while the publication is created. Its rows can be decoded only
+        // without the publication.
         let open = sql.transaction().await.unwrap();
         open.execute(
             "insert into note values ($1, 'open')",
@@ -278,7 +265,7 @@ async fn creating_and_dropping_a_publication_loses_no_change() {
 }
 
 #[tokio::test]
-async fn messages_are_read_where_row_changes_have_no_publication() {
+async fn messages_are_read_if_row_changes_have_no_publication() {
     let database = TestDatabase::new().await;
     let sql = database.connect().await;
     let role = format!("reader_{}", database.name());
@@ -291,11 +278,11 @@ async fn messages_are_read_where_row_changes_have_no_publication() {
     .unwrap();
     let (_, address) = database.url().split_once('@').unwrap();
     let url = format!("postgres://{role}:x@{address}");
-    let mut streaming = Streaming::start(&url, &config()).await;
+    let mut streaming = Streaming::start(&url, &replication()).await;
     until_live(&mut streaming, true).await;
     send(&sql, "first").await;
     assert_eq!(events(&mut streaming, 1).await, ["first"]);
-    // Changes too, once their publication exists.
+    // Row changes are read as well, once their publication exists.
     sql.batch_execute("create publication supabase_realtime for table note")
         .await
         .unwrap();
@@ -317,25 +304,10 @@ async fn messages_are_read_where_row_changes_have_no_publication() {
 async fn a_lost_slot_repeats_no_message() {
     let database = TestDatabase::new().await;
     let sql = database.connect().await;
-    let mut streaming = Streaming::start(database.url(), &config()).await;
+    let mut streaming = Streaming::start(database.url(), &replication()).await;
     send(&sql, "before").await;
     assert_eq!(events(&mut streaming, 1).await, ["before"]);
-    eventually("the slot can be dropped", async || {
-        let client = connect(database.url()).await;
-        client
-            .batch_execute(
-                "do $$
-                 declare found pg_replication_slots;
-                 begin
-                     select * into found from pg_replication_slots where database = current_database();
-                     perform pg_terminate_backend(found.active_pid, 1000);
-                     perform pg_drop_replication_slot(found.slot_name);
-                 end $$",
-            )
-            .await
-            .ok()
-    })
-    .await;
+    steal_slot(&sql).await;
     streaming.listener.until(Signal::Gap).await;
     streaming.listener.until(Signal::Live).await;
     send(&sql, "after").await;
@@ -348,7 +320,7 @@ async fn a_lost_slot_repeats_no_message() {
 async fn rows_that_move_to_the_partition_of_their_day_are_not_repeated() {
     let database = TestDatabase::new().await;
     let sql = database.connect().await;
-    let mut streaming = Streaming::start(database.url(), &config()).await;
+    let mut streaming = Streaming::start(database.url(), &replication()).await;
     sql.batch_execute(
         "insert into realtime.messages (topic, extension, event, inserted_at)
          values ('room', 'broadcast', 'far', current_date + 40), ('room', 'broadcast', 'near', now())",

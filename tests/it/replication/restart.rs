@@ -3,30 +3,15 @@
 use std::time::{Duration, Instant};
 
 use rapport::config::ReplicationConfig;
-use tokio_postgres::Client;
 
 use super::streaming::{
-    Heard, Seen, Signal, Streaming, assert_each_once, config, flatten, publish_note, slot,
+    Received, Seen, Signal, Streaming, assert_each_once, flatten, publish_note,
 };
 use crate::support::chaos::ChaosProxy;
+use crate::support::config::replication;
 use crate::support::database::{TestDatabase, connect, own_cluster};
 use crate::support::eventually::eventually;
-
-/// Terminates the walsender of this database's slot. Waits until there is one.
-async fn kill_walsender(sql: &Client) {
-    eventually("there is a walsender", async || {
-        let killed = sql
-            .query_opt(
-                "select pg_terminate_backend(active_pid) from pg_replication_slots
-                 where database = current_database() and active_pid is not null",
-                &[],
-            )
-            .await
-            .unwrap();
-        killed.map(|_| ())
-    })
-    .await;
-}
+use crate::support::slot::{kill_walsender, slot};
 
 /// Writes 1 to `count` in transactions of one to seven rows.
 async fn write_rows(url: String, count: i64) {
@@ -54,7 +39,7 @@ async fn walsenders_are_killed_while_rows_are_written() {
     let database = TestDatabase::bare().await;
     let sql = database.connect().await;
     publish_note(&sql).await;
-    let mut streaming = Streaming::start(database.url(), &config()).await;
+    let mut streaming = Streaming::start(database.url(), &replication()).await;
     let writing = write_rows(database.url().to_owned(), ROWS);
     let killing = async {
         for _ in 0..8 {
@@ -82,7 +67,7 @@ async fn after_a_kill_inside_a_transaction_the_stream_continues_where_it_stopped
     publish_note(&sql).await;
     let small = ReplicationConfig {
         chunk_max_changes: 100,
-        ..config()
+        ..replication()
     };
     let mut streaming = Streaming::begin(database.url(), &small, 1);
     streaming.listener.until(Signal::Live).await;
@@ -94,7 +79,7 @@ async fn after_a_kill_inside_a_transaction_the_stream_continues_where_it_stopped
     let mut seen = Vec::new();
     let mut kills = 0;
     while seen.len() < ROWS {
-        if let Some(Heard::Changes(chunk)) = streaming.listener.next().await {
+        if let Some(Received::Changes(chunk)) = streaming.listener.next().await {
             assert!(seen.len() + chunk.changes.len() == ROWS || !chunk.is_last);
             seen.extend(flatten(&chunk));
             if kills < 4 && seen.len() >= (kills + 1) * 3_000 {
@@ -123,7 +108,7 @@ async fn postgres_stops_fast_while_streaming_and_nothing_is_lost_over_the_restar
     let url = cluster.url_for("postgres");
     let sql = connect(&url).await;
     publish_note(&sql).await;
-    let mut streaming = Streaming::start(&url, &config()).await;
+    let mut streaming = Streaming::start(&url, &replication()).await;
     write_rows(url.clone(), 100).await;
     // The queue has room for all of them, so they are handed over without being read here. Changes
     // that are not published must be acknowledged too.
@@ -175,7 +160,7 @@ async fn the_wire_is_cut_anywhere_in_a_message() {
     let sql = database.connect().await;
     publish_note(&sql).await;
     let (proxy, through) = ChaosProxy::before(database.url()).await;
-    let mut streaming = Streaming::start(&through, &config()).await;
+    let mut streaming = Streaming::start(&through, &replication()).await;
     let writing = write_rows(database.url().to_owned(), ROWS);
     let cutting = async {
         for bytes in [0, 1, 7, 333, 1_001, 4_097, 9_999] {
@@ -200,7 +185,7 @@ async fn a_dead_network_is_noticed() {
     let sql = database.connect().await;
     publish_note(&sql).await;
     let (proxy, through) = ChaosProxy::before(database.url()).await;
-    let mut streaming = Streaming::start(&through, &config()).await;
+    let mut streaming = Streaming::start(&through, &replication()).await;
     // Packets are dropped silently. Only the check of the slot gets no answer.
     proxy.pause();
     sql.batch_execute("insert into note values (1, 'x')")
@@ -228,7 +213,7 @@ async fn a_full_sink_stops_the_reading_but_not_the_keepalives() {
     .unwrap();
     let small = ReplicationConfig {
         chunk_max_changes: 10,
-        ..config()
+        ..replication()
     };
     let mut streaming = Streaming::begin(database.url(), &small, 1);
     streaming.listener.until(Signal::Live).await;
@@ -283,7 +268,7 @@ async fn the_database_may_start_later() {
         .await
         .unwrap()
         .unwrap();
-    let mut streaming = Streaming::begin(&url, &config(), 8);
+    let mut streaming = Streaming::begin(&url, &replication(), 8);
     eventually("a first attempt has failed", async || {
         (streaming.metrics.reconnects.get() > 0).then_some(())
     })

@@ -1,12 +1,14 @@
-//! What happens to the slot: kept, dropped, taken by another process, invalidated, created too
-//! early, holding too much WAL.
+//! The replication slot is kept, dropped, taken by another process, invalidated, created before its
+//! publication, or holds too much WAL.
 
 use rapport::config::ReplicationConfig;
 use tokio_postgres::Client;
 
-use super::streaming::{Signal, Streaming, assert_each_once, config, publish_note, slot};
+use super::streaming::{Signal, Streaming, assert_each_once, publish_note};
+use crate::support::config::replication;
 use crate::support::database::{TestDatabase, connect, own_cluster};
 use crate::support::eventually::eventually;
+use crate::support::slot::{slot, steal_slot};
 
 async fn insert(sql: &Client, id: i64) {
     sql.execute("insert into note values ($1, 'x')", &[&id])
@@ -14,31 +16,12 @@ async fn insert(sql: &Client, id: i64) {
         .unwrap();
 }
 
-/// Drops the slot that the stream is reading.
-async fn steal_slot(sql: &Client) {
-    eventually("the slot can be dropped", async || {
-        // Both in one statement, before the stream reconnects.
-        sql.batch_execute(
-            "do $$
-             declare found pg_replication_slots;
-             begin
-                 select * into found from pg_replication_slots where database = current_database();
-                 perform pg_terminate_backend(found.active_pid, 1000);
-                 perform pg_drop_replication_slot(found.slot_name);
-             end $$",
-        )
-        .await
-        .ok()
-    })
-    .await;
-}
-
 #[tokio::test]
 async fn a_clean_stop_drops_the_slot() {
     let database = TestDatabase::bare().await;
     let sql = database.connect().await;
     publish_note(&sql).await;
-    let streaming = Streaming::start(database.url(), &config()).await;
+    let streaming = Streaming::start(database.url(), &replication()).await;
     let (name, pid) = slot(&sql).await.unwrap();
     assert_eq!(name, format!("rapport_{}", database.name()));
     assert!(pid.is_some());
@@ -53,7 +36,7 @@ async fn a_kept_slot_continues_where_the_last_run_ended() {
     publish_note(&sql).await;
     let keeping = ReplicationConfig {
         keep_slot: true,
-        ..config()
+        ..replication()
     };
     let mut next = 1;
     for _ in 0..3 {
@@ -82,7 +65,7 @@ async fn a_dropped_slot_is_recreated_and_the_gap_is_announced() {
     let database = TestDatabase::bare().await;
     let sql = database.connect().await;
     publish_note(&sql).await;
-    let mut streaming = Streaming::start(database.url(), &config()).await;
+    let mut streaming = Streaming::start(database.url(), &replication()).await;
     insert(&sql, 1).await;
     assert_each_once(&streaming.changes(1).await, 1);
     steal_slot(&sql).await;
@@ -108,11 +91,11 @@ async fn a_slot_that_holds_too_much_wal_is_recreated() {
     let limited = ReplicationConfig {
         max_wal_held_bytes: 4 << 20,
         chunk_max_changes: 10,
-        ..config()
+        ..replication()
     };
     let mut streaming = Streaming::begin(database.url(), &limited, 1);
     streaming.listener.until(Signal::Live).await;
-    // Nothing is read, so nothing is acknowledged while this is written.
+    // The listener reads nothing during this insert, so no position is acknowledged.
     sql.batch_execute(
         "insert into note select id, repeat('x', 1000) from generate_series(1, 10000) as id",
     )
@@ -139,7 +122,7 @@ async fn an_invalidated_slot_is_recreated() {
     publish_note(&sql).await;
     let small = ReplicationConfig {
         chunk_max_changes: 10,
-        ..config()
+        ..replication()
     };
     let mut streaming = Streaming::begin(&url, &small, 1);
     streaming.listener.until(Signal::Live).await;
@@ -198,7 +181,7 @@ async fn a_slot_older_than_its_publication_is_recreated() {
     )
     .await
     .unwrap();
-    // To decode this, the decoder needs the publication as of then, when it did not exist.
+    // Decoding this row requires the publication as of its insertion, when it did not exist.
     insert(&sql, 1).await;
     sql.batch_execute("create publication supabase_realtime for table note")
         .await
@@ -208,7 +191,7 @@ async fn a_slot_older_than_its_publication_is_recreated() {
         .await
         .unwrap()
         .get(0);
-    let mut streaming = Streaming::begin(database.url(), &config(), 8);
+    let mut streaming = Streaming::begin(database.url(), &replication(), 8);
     // Since version 18, PostgreSQL skips what was written before the publication, so the slot works
     // like a new one.
     if version < 180_000 {
@@ -225,8 +208,8 @@ async fn an_idle_slot_does_not_hold_the_wal_of_other_databases() {
     let database = TestDatabase::bare().await;
     let sql = database.connect().await;
     publish_note(&sql).await;
-    let streaming = Streaming::start(database.url(), &config()).await;
-    // It is not published, so nothing is handed over.
+    let streaming = Streaming::start(database.url(), &replication()).await;
+    // The table is not published, so the listener receives none of its rows.
     sql.batch_execute(
         "create table other (t text); insert into other select repeat('x', 1000) from generate_series(1, 3000)",
     )
@@ -237,7 +220,7 @@ async fn an_idle_slot_does_not_hold_the_wal_of_other_databases() {
         .await
         .unwrap()
         .get(0);
-    eventually("all of it is acknowledged", async || {
+    eventually("the WAL of the other table is acknowledged", async || {
         let row = sql
             .query_one(
                 "select confirmed_flush_lsn from pg_replication_slots where database = current_database()",
@@ -262,7 +245,7 @@ async fn a_stop_during_slot_creation_leaves_no_slot() {
     open.execute("insert into note values (1, 'x')", &[])
         .await
         .unwrap();
-    let streaming = Streaming::begin(database.url(), &config(), 8);
+    let streaming = Streaming::begin(database.url(), &replication(), 8);
     eventually("the slot is being created", async || {
         slot(&sql).await.map(|_| ())
     })

@@ -1,17 +1,19 @@
 //! One process reads the slot, and another waits until it ends.
 
-use super::streaming::{Signal, Streaming, config, publish_note, slot};
+use super::streaming::{Signal, Streaming, publish_note};
 use crate::support::chaos::ChaosProxy;
+use crate::support::config::replication;
 use crate::support::database::TestDatabase;
 use crate::support::eventually::eventually;
+use crate::support::slot::slot;
 
 #[tokio::test]
 async fn a_second_process_waits_and_takes_over_when_the_first_stops() {
     let database = TestDatabase::bare().await;
     let sql = database.connect().await;
     publish_note(&sql).await;
-    let mut first = Streaming::start(database.url(), &config()).await;
-    let mut second = Streaming::begin(database.url(), &config(), 8);
+    let mut first = Streaming::start(database.url(), &replication()).await;
+    let mut second = Streaming::begin(database.url(), &replication(), 8);
     eventually("the second process has found the slot in use", async || {
         (second.metrics.reconnects.get() > 1).then_some(())
     })
@@ -49,10 +51,10 @@ async fn a_silent_process_loses_the_slot() {
     .await
     .unwrap();
     let (proxy, through) = ChaosProxy::before(database.url()).await;
-    let first = Streaming::start(&through, &config()).await;
+    let first = Streaming::start(&through, &replication()).await;
     let (_, first_pid) = slot(&sql).await.unwrap();
     proxy.pause();
-    let second = Streaming::begin(database.url(), &config(), 8);
+    let second = Streaming::begin(database.url(), &replication(), 8);
     second.ready().await;
     let (_, second_pid) = slot(&sql).await.unwrap();
     assert_ne!(first_pid, second_pid);

@@ -1,12 +1,10 @@
 //! The chat routes on a real listener over a separate database with the people of the
 //! demonstration.
 
-use std::collections::BTreeMap;
-
 use rapport::auth::Verifier;
 use rapport::bus::Bus;
 use rapport::chat::{self, ChatState};
-use rapport::config::{Config, Inputs};
+use rapport::config::Config;
 use rapport::db::Db;
 use rapport::db::connect::Connector;
 use rapport::http::heads::{HEAD_DEADLINE, Heads};
@@ -21,9 +19,10 @@ use reqwest::{Method, RequestBuilder, StatusCode};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use super::config::config;
 use super::contract;
 use super::database::TestDatabase;
-use super::token::{JWT_SECRET, user_token};
+use super::token::user_token;
 
 /// A person of `sql/dev/people.sql`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,17 +53,19 @@ impl Person {
     }
 }
 
-/// Rate limits that are switched off.
-const UNLIMITED: [&str; 9] = [
-    "SEND_PER_SECOND",
-    "SEND_PER_MINUTE",
-    "OPEN_PER_MINUTE",
-    "MARK_READ_PER_SECOND",
-    "TYPING_PER_SECOND",
-    "SEARCH_PER_MINUTE",
-    "WRITE_PER_SECOND",
-    "READ_PER_SECOND",
-    "CLIENT_ERRORS_PER_MINUTE",
+/// Settings of every server: a small pool, and no rate limits, because tests send requests as fast
+/// as they can. Tests of the limits set them.
+const DEFAULTS: &[(&str, &str)] = &[
+    ("RAPPORT_DATABASE_REQUEST_POOL_SIZE", "4"),
+    ("RAPPORT_CHAT_LIMITS_SEND_PER_SECOND", "0"),
+    ("RAPPORT_CHAT_LIMITS_SEND_PER_MINUTE", "0"),
+    ("RAPPORT_CHAT_LIMITS_OPEN_PER_MINUTE", "0"),
+    ("RAPPORT_CHAT_LIMITS_MARK_READ_PER_SECOND", "0"),
+    ("RAPPORT_CHAT_LIMITS_TYPING_PER_SECOND", "0"),
+    ("RAPPORT_CHAT_LIMITS_SEARCH_PER_MINUTE", "0"),
+    ("RAPPORT_CHAT_LIMITS_WRITE_PER_SECOND", "0"),
+    ("RAPPORT_CHAT_LIMITS_READ_PER_SECOND", "0"),
+    ("RAPPORT_CHAT_LIMITS_CLIENT_ERRORS_PER_MINUTE", "0"),
 ];
 
 /// A running server.
@@ -114,16 +115,8 @@ impl Answer {
             (status, Some(code)),
             "{self:?}"
         );
-        let mut fields: Vec<_> = self
-            .body
-            .as_object()
-            .unwrap()
-            .keys()
-            .map(String::as_str)
-            .collect();
-        fields.sort_unstable();
         assert_eq!(
-            fields,
+            fields(&self.body),
             [
                 "code",
                 "details",
@@ -140,6 +133,14 @@ impl Answer {
             self.header("x-request-id")
         );
     }
+}
+
+/// The names of the fields of an object, sorted.
+pub(crate) fn fields(object: &Value) -> Vec<&str> {
+    let fields = object.as_object().unwrap().keys();
+    let mut fields: Vec<&str> = fields.map(String::as_str).collect();
+    fields.sort_unstable();
+    fields
 }
 
 /// Panics unless the hint of a refusal names the only field that was sent, and says more.
@@ -174,31 +175,8 @@ impl ChatServer {
         request_url: &str,
         settings: &[(&str, &str)],
     ) -> Self {
-        let mut environment: BTreeMap<String, String> = [
-            ("DATABASE_URL", database.url()),
-            ("RAPPORT_DATABASE_REQUEST_URL", request_url),
-            ("SUPABASE_JWT_SECRET", JWT_SECRET),
-        ]
-        .iter()
-        .chain(settings)
-        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
-        .collect();
-        environment
-            .entry("RAPPORT_DATABASE_REQUEST_POOL_SIZE".to_owned())
-            .or_insert_with(|| "4".to_owned());
-        // Tests send requests as fast as they can; tests of the limits set them.
-        for limit in UNLIMITED {
-            environment
-                .entry(format!("RAPPORT_CHAT_LIMITS_{limit}"))
-                .or_insert_with(|| "0".to_owned());
-        }
-        let config = Config::load(&Inputs {
-            file: None,
-            environment: &environment,
-            flags: Vec::new(),
-        })
-        .unwrap();
-
+        let request_url = [("RAPPORT_DATABASE_REQUEST_URL", request_url)];
+        let config = config(database.url(), &[&request_url, DEFAULTS, settings].concat());
         let tasks = Tasks::new();
         let metrics = Metrics::new();
         let readiness = Readiness::new();
@@ -243,6 +221,14 @@ impl ChatServer {
     pub(crate) fn start_background_tasks(&self) {
         let metrics = self.metrics.presence.clone();
         self.state.start(&self.config.chat, metrics, &self.tasks);
+    }
+
+    /// Ends a person's memberships in conversations, as the application may do.
+    pub(crate) async fn end_memberships(&self, person: Person) {
+        let update =
+            "update public.user_conversation_members set left_at = now() where user_id = $1";
+        let owner = self.database.connect().await;
+        owner.execute(update, &[&person.id()]).await.unwrap();
     }
 
     /// The full URL of a chat route.

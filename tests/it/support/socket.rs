@@ -31,6 +31,25 @@ impl Version {
             Self::Two => "2.0.0",
         }
     }
+
+    /// The text of a push.
+    pub(crate) fn push(
+        self,
+        join_ref: &Value,
+        reference: &str,
+        topic: &str,
+        event: &str,
+        payload: &Value,
+    ) -> String {
+        match self {
+            Self::One => json!({
+                "topic": topic, "event": event, "payload": payload,
+                "ref": reference, "join_ref": join_ref,
+            }),
+            Self::Two => json!([join_ref, reference, topic, event, payload]),
+        }
+        .to_string()
+    }
 }
 
 /// A message from the server. `join_ref` is null if the version has none.
@@ -94,14 +113,10 @@ impl PhoenixSocket {
         event: &str,
         payload: Value,
     ) {
-        let text = match self.version {
-            Version::One => json!({
-                "topic": topic, "event": event, "payload": payload,
-                "ref": reference, "join_ref": join_ref,
-            }),
-            Version::Two => json!([join_ref, reference, topic, event, payload]),
-        };
-        self.send(Message::text(text.to_string())).await;
+        let text = self
+            .version
+            .push(&join_ref, reference, topic, event, &payload);
+        self.send(Message::text(text)).await;
     }
 
     /// Joins a topic, with `reference` as `ref` and as `join_ref`.

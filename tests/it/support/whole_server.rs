@@ -1,51 +1,37 @@
 //! The whole server in this process, over a database with the people of the demonstration: chat
 //! routes, change stream and sockets.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use rapport::app::App;
 use rapport::chat;
-use rapport::config::{Config, Inputs};
 use rapport::shutdown::Tasks;
-use reqwest::Method;
+use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 
 use super::chat_server::{Answer, Person, answer};
+use super::config::config;
 use super::socket::{PhoenixSocket, Received, Version};
-use super::token::{JWT_SECRET, user_token};
+use super::token::user_token;
 
 /// A running server. Its tasks end when it is dropped.
 pub(crate) struct WholeServer {
     app: App,
-    tasks: Tasks,
+    _tasks: StopOnDrop,
     client: reqwest::Client,
 }
 
 impl WholeServer {
     /// Starts with this database and additional settings (`RAPPORT_<SECTION>_<KEY>`).
     pub(crate) async fn start(database_url: &str, settings: &[(&str, &str)]) -> Self {
-        let environment: BTreeMap<String, String> = [
-            ("DATABASE_URL", database_url),
-            ("SUPABASE_JWT_SECRET", JWT_SECRET),
-            ("RAPPORT_SERVER_PORT", "0"),
-            ("RAPPORT_SERVER_METRICS_TOKEN", "scrape"),
-        ]
-        .iter()
-        .chain(settings)
-        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
-        .collect();
-        let config = Config::load(&Inputs {
-            file: None,
-            environment: &environment,
-            flags: Vec::new(),
-        })
-        .unwrap();
+        let settings = [&[("RAPPORT_SERVER_METRICS_TOKEN", "scrape")], settings].concat();
         let tasks = Tasks::new();
-        let app = App::start(&config, &tasks).await.unwrap();
+        let app = App::start(&config(database_url, &settings), &tasks)
+            .await
+            .unwrap();
         Self {
             app,
-            tasks,
+            _tasks: StopOnDrop(tasks),
             client: reqwest::Client::new(),
         }
     }
@@ -77,6 +63,33 @@ impl WholeServer {
         answer.text().await.unwrap()
     }
 
+    /// The value of a metric without labels.
+    pub(crate) async fn metric(&self, name: &str) -> f64 {
+        let text = self.metrics().await;
+        let mut lines = text.lines().filter_map(|line| line.split_once(' '));
+        let (_, value) = lines.find(|(found, _)| *found == name).unwrap();
+        value.parse().unwrap()
+    }
+
+    /// Stops the server in order. Returns whether it did so within its deadline.
+    pub(crate) async fn stop(self) -> bool {
+        self.app.stop().await
+    }
+
+    /// A request by a person.
+    pub(crate) fn request(&self, person: Person, method: Method, path: &str) -> RequestBuilder {
+        let address = format!("http://{}{}{path}", self.address(), chat::BASE_PATH);
+        let request = self.client.request(method, address);
+        request.bearer_auth(user_token(person.id()))
+    }
+
+    /// A `GET` request by a person. It must succeed.
+    pub(crate) async fn get(&self, person: Person, path: &str) -> Answer {
+        let answer = answer(self.request(person, Method::GET, path)).await;
+        assert!(answer.status.is_success(), "{path}: {answer:?}");
+        answer
+    }
+
     /// A request with a JSON body by a person. It must succeed.
     pub(crate) async fn send(
         &self,
@@ -85,9 +98,7 @@ impl WholeServer {
         path: &str,
         body: Value,
     ) -> Answer {
-        let address = format!("http://{}{}{path}", self.address(), chat::BASE_PATH);
-        let request = self.client.request(method, address);
-        let answer = answer(request.bearer_auth(user_token(person.id())).json(&body)).await;
+        let answer = answer(self.request(person, method, path).json(&body)).await;
         assert!(answer.status.is_success(), "{path}: {answer:?}");
         answer
     }
@@ -128,9 +139,12 @@ impl WholeServer {
     }
 }
 
-impl Drop for WholeServer {
+/// A separate type, so that [`WholeServer::stop`] can move the server.
+struct StopOnDrop(Tasks);
+
+impl Drop for StopOnDrop {
     fn drop(&mut self) {
-        self.tasks.stop();
+        self.0.stop();
     }
 }
 

@@ -23,34 +23,19 @@ use tokio_postgres::Client;
 
 use crate::support::database::TestDatabase;
 use crate::support::eventually::eventually;
+use crate::support::supabase::{AUTH, ROLES, create_roles};
 
-/// Roles belong to the cluster and tests run in parallel, so each role is created only if it is
-/// missing.
-const SETUP: &str = r"
-do $$
-declare wanted record;
-begin
-  for wanted in select * from (values
-    ('anon', 'noinherit'), ('authenticated', 'noinherit'), ('service_role', 'noinherit bypassrls'),
-    ('rapport_request', 'noinherit'), ('vis_owner', ''), ('vis_heir', 'in role vis_owner'),
-    ('vis_editor', ''), ('vis_editor_member', 'in role vis_editor'),
-    -- roles are the whole cluster's: this one is altered by a test and used by no other
-    ('vis_altered', '')
-  ) as r (name, attributes)
-  loop
-    begin
-      execute format('create role %I nologin %s', wanted.name, wanted.attributes);
-    exception when duplicate_object or unique_violation then null;
-    end;
-  end loop;
-end
-$$;
-create schema auth;
-grant usage on schema auth to public;
-create function auth.uid() returns uuid language sql stable as
-  $$ select (nullif(current_setting('request.jwt.claims', true), '')::jsonb ->> 'sub')::uuid $$;
-create function auth.jwt() returns jsonb language sql stable as
-  $$ select nullif(current_setting('request.jwt.claims', true), '')::jsonb $$;
+/// Roles of the application: an owner of tables and its heir, an editor and its member, and a role
+/// that one test alters and no other uses.
+const APPLICATION_ROLES: &[(&str, &str)] = &[
+    ("vis_owner", ""),
+    ("vis_heir", "in role vis_owner"),
+    ("vis_editor", ""),
+    ("vis_editor_member", "in role vis_editor"),
+    ("vis_altered", ""),
+];
+
+const SETUP: &str = "
 create schema private;
 create publication supabase_realtime;
 grant create, usage on schema public to vis_owner;
@@ -129,6 +114,9 @@ impl Bench {
         sql: &str,
     ) -> Self {
         let admin = crate::support::database::connect(url).await;
+        create_roles(&admin, ROLES).await;
+        create_roles(&admin, APPLICATION_ROLES).await;
+        admin.batch_execute(AUTH).await.unwrap();
         admin.batch_execute(SETUP).await.unwrap();
         admin
             .batch_execute("set timezone = 'UTC'; set datestyle = 'ISO'; set bytea_output = 'hex'")
@@ -182,6 +170,15 @@ impl Bench {
         self.subscribe(n, identity, json!({"schema": "public", "table": table}))
             .await
             .unwrap();
+    }
+
+    /// Joins channels 1 and 2 as two users, 3 as `anon`, and 4 as a role that bypasses row-level
+    /// security.
+    pub(crate) async fn watch_as_each(&self, table: &str) {
+        let roles = ["authenticated", "authenticated", "anon", "service_role"];
+        for (n, role) in (1..).zip(roles) {
+            self.watch(n, &identity(role, n), table).await;
+        }
     }
 
     /// The table definition as the replication stream describes it. It is a new value only if it

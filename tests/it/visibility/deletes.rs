@@ -29,14 +29,7 @@ async fn notes(config: VisibilityConfig, sql: &str) -> Bench {
             user(1)
         ))
         .await;
-    for (n, role) in [
-        (1, "authenticated"),
-        (2, "authenticated"),
-        (3, "anon"),
-        (4, "service_role"),
-    ] {
-        bench.watch(n, &identity(role, n), "notes").await;
-    }
+    bench.watch_as_each("notes").await;
     bench
 }
 

@@ -7,7 +7,7 @@ use rapport::config::VisibilityConfig;
 use rapport::visibility::{Payload, record};
 use serde_json::{Value, json};
 
-use super::bench::{Bench, identity, key_image, strict, transaction, user};
+use super::bench::{Bench, key_image, strict, transaction, user};
 
 const NOTES: &str = "
 create table notes (id int primary key, owner uuid not null, slug text not null, body text);
@@ -22,14 +22,7 @@ alter publication supabase_realtime add table notes;
 /// row-level security.
 async fn notes(config: VisibilityConfig, sql: &str) -> Bench {
     let bench = Bench::with(config, &format!("{NOTES}{sql}")).await;
-    for (n, role) in [
-        (1, "authenticated"),
-        (2, "authenticated"),
-        (3, "anon"),
-        (4, "service_role"),
-    ] {
-        bench.watch(n, &identity(role, n), "notes").await;
-    }
+    bench.watch_as_each("notes").await;
     bench
 }
 

@@ -4,10 +4,16 @@ export type Token =
   | { readonly kind: 'link'; readonly text: string; readonly href: string }
   | { readonly kind: 'code'; readonly text: string }
 
-// Code first, so that an address inside backticks is not a link.
-const PATTERN = /`([^`\n]+)`|((?:https?:\/\/|www\.)[^\s<>"'`]+)|([\w.+-]+@[\w-]+(?:\.[\w-]+)+)/giu
+// Code first, so that an address inside backticks is not a link. The part of an e-mail address before
+// the "@" has at most 64 characters (RFC 5321, 4.5.3.1.1). Without that limit a long word would be
+// searched to its end from each of its characters.
+const PATTERN = /`([^`\n]+)`|((?:https?:\/\/|www\.)[^\s<>"'`]+)|([\w.+-]{1,64}@[\w-]+(?:\.[\w-]+)+)/giu
+const EMAIL_CHARACTER = /[\w.+-]/u
 
-/** Splits text into links, code spans and the rest. Only http, https and mailto become links. */
+/**
+ * Splits text into links, code spans and the rest. Only http, https and mailto become links. The time
+ * is linear in the length of the text, whatever it contains: anyone may have written it.
+ */
 export function tokenize(text: string): Token[] {
   const tokens: Token[] = []
   let end = 0
@@ -23,8 +29,9 @@ export function tokenize(text: string): Token[] {
       continue
     }
     const shown = address === undefined ? (email ?? '') : withoutTrailing(address)
+    const isPartOfWord = email !== undefined && EMAIL_CHARACTER.test(text[match.index - 1] ?? '')
     const href = address === undefined ? `mailto:${shown}` : shown.startsWith('www.') ? `https://${shown}` : shown
-    if (URL.canParse(href)) tokens.push({ kind: 'link', text: shown, href })
+    if (!isPartOfWord && URL.canParse(href)) tokens.push({ kind: 'link', text: shown, href })
     else tokens.push({ kind: 'text', text: shown })
     end = match.index + shown.length
   }
@@ -34,13 +41,15 @@ export function tokenize(text: string): Token[] {
 
 /** Punctuation at the end belongs to the sentence; a closing bracket too, unless the link opens it. */
 function withoutTrailing(address: string): string {
-  let text = address.replace(/[.,;:!?…]+$/u, '')
-  while (text.endsWith(')') && count(text, ')') > count(text, '(')) text = text.slice(0, -1).replace(/[.,;:!?…]+$/u, '')
-  return text
-}
-
-function count(text: string, character: string): number {
-  return text.split(character).length - 1
+  let surplus = 0
+  for (const character of address) surplus += character === ')' ? 1 : character === '(' ? -1 : 0
+  let end = address.length
+  for (; end > 0; end--) {
+    const last = address.charAt(end - 1)
+    if (last === ')' && surplus > 0) surplus--
+    else if (!'.,;:!?…'.includes(last)) break
+  }
+  return address.slice(0, end)
 }
 
 const EMOJI_ONLY = emojiPattern()

@@ -29,6 +29,37 @@ describe('tokenize', () => {
     ])
   })
 
+  it('removes no bracket that the address opens, and each that it does not', () => {
+    for (const [text, href] of [
+      ['https://a.example/x)', 'https://a.example/x'],
+      ['https://a.example/x).)!', 'https://a.example/x'],
+      ['https://a.example/(x)).', 'https://a.example/(x)'],
+      ['https://a.example/((x))', 'https://a.example/((x))'],
+      ['https://a.example/)x(', 'https://a.example/)x('],
+    ] as const)
+      expect(links(text), text).toEqual([href])
+  })
+
+  it('makes no link of the end of a long word', () => {
+    expect(links(`${'a'.repeat(64)}@example.com`)).toHaveLength(1)
+    expect(links(`${'a'.repeat(65)}@example.com`)).toEqual([])
+  })
+
+  // With quadratic time these would take minutes, with cubic time years.
+  it.each([
+    ['brackets after dots', `https://a${'.'.repeat(200_000)}x${')'.repeat(200_000)}`],
+    ['brackets', `https://x${')'.repeat(400_000)}`],
+    ['brackets and dots', `https://x${').'.repeat(200_000)}`],
+    ['one word', 'a'.repeat(400_000)],
+    ['many "@"', 'a@'.repeat(200_000)],
+    ['a domain without end', `a@a${'.a'.repeat(200_000)}.`],
+    ['backticks', '`'.repeat(400_000)],
+    ['backticks and line ends', '`\n'.repeat(200_000)],
+  ])('takes linear time for %s', (_, text) => {
+    const shown = tokenize(text).map((token) => (token.kind === 'code' ? `\`${token.text}\`` : token.text))
+    expect(shown.join('').length).toBe(text.length)
+  })
+
   it('loses nothing of a text', () => {
     for (const text of [
       '',

@@ -1,0 +1,118 @@
+//! A connection of the pool: parked on [`PARKED_ROLE`], except while a transaction acts for a
+//! caller.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use tokio_postgres::{Client, SimpleQueryMessage, Statement};
+
+use super::error::DbError;
+use crate::auth::Claims;
+
+/// The role of a connection that acts for no caller. A migration creates it. It cannot log in, is
+/// granted to the login, and must never be granted any privilege.
+pub const PARKED_ROLE: &str = "rapport_request";
+
+/// How long a connection in an uncertain state has to prove that it is clean before it is closed. A
+/// check is one round trip. A longer time means that a statement is still running after its client
+/// has gone.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Checks that the session is outside a transaction and on the parked role. It must be sent as a
+/// simple query: then the two clock readings differ only inside an older transaction.
+const CHECK: &str = "select current_user = 'rapport_request' and now() = statement_timestamp()";
+
+/// Switches the session to the caller for one transaction, as PostgREST does: it sets the claims
+/// for policies written in either of its two conventions, then the role.
+///
+/// A session that is not parked does not switch to the caller's role. After a lost `BEGIN` it would
+/// otherwise keep that role, or the one it had.
+const BECOME_CALLER: &str = "\
+    select \
+        set_config('request.jwt.claims', $1, true), \
+        set_config('request.jwt.claim.sub', $2, true), \
+        set_config('request.jwt.claim.role', $3, true), \
+        set_config('role', case current_user when 'rapport_request' then $3 else 'rapport_request' end, true)";
+
+/// Index of the role among the columns of [`BECOME_CALLER`].
+const ROLE_ANSWER: usize = 3;
+
+/// A connection with its prepared statements.
+pub(super) struct Connection {
+    pub(super) client: Client,
+    /// The prepared [`BECOME_CALLER`].
+    become_caller: Statement,
+    /// Keyed by text. All statements of this program are constants.
+    pub(super) statements: HashMap<&'static str, Statement>,
+    /// Set while a transaction is in progress. It stays set if the transaction fails or its request
+    /// is dropped, and the connection is then checked before its next use.
+    pub(super) needs_check: bool,
+}
+
+impl Connection {
+    /// Runs the statements in `session`, which park a new connection.
+    pub(super) async fn park(client: Client, session: &str) -> Result<Self, tokio_postgres::Error> {
+        client.batch_execute(session).await?;
+        let become_caller = client.prepare(BECOME_CALLER).await?;
+        Ok(Self {
+            client,
+            become_caller,
+            statements: HashMap::new(),
+            needs_check: false,
+        })
+    }
+
+    /// Waits for statements still in progress and checks the resulting state.
+    pub(super) async fn check(&mut self) -> bool {
+        let answer = tokio::time::timeout(CHECK_TIMEOUT, self.client.simple_query(CHECK)).await;
+        let Ok(Ok(messages)) = answer else {
+            return false;
+        };
+        messages.iter().any(
+            |message| matches!(message, SimpleQueryMessage::Row(row) if row.get(0) == Some("t")),
+        )
+    }
+
+    /// Switches to the role and claims of `caller` until the end of the transaction.
+    ///
+    /// # Errors
+    /// [`DbError::Unexpected`] if the session has another role afterwards.
+    pub(super) async fn become_caller(&self, caller: &Claims) -> Result<(), DbError> {
+        let subject = caller.subject.as_deref().unwrap_or_default();
+        let row = self
+            .client
+            .query_one(
+                &self.become_caller,
+                &[&&*caller.json, &subject, &caller.role],
+            )
+            .await
+            .map_err(DbError::outside_statement)?;
+        let role: &str = row
+            .try_get(ROLE_ANSWER)
+            .map_err(DbError::outside_statement)?;
+        if role == caller.role {
+            return Ok(());
+        }
+        Err(DbError::Unexpected(
+            "the session did not switch to the caller's role".into(),
+        ))
+    }
+}
+
+/// The statements that start every session. The role is set last, because the session has no rights
+/// afterwards.
+///
+/// `search_path` is the one that PostgREST sets, for functions and policies of the application that
+/// rely on it; our own statements qualify every name. UTC and ISO determine how JSON built in the
+/// database formats times.
+pub(super) fn session_settings(statement_timeout: Duration) -> String {
+    let statement_timeout = statement_timeout.as_millis();
+    format!(
+        "set statement_timeout = {statement_timeout};
+         set idle_in_transaction_session_timeout = {statement_timeout};
+         set search_path = public, extensions;
+         set timezone = 'UTC';
+         set datestyle = 'ISO';
+         set role {PARKED_ROLE}"
+    )
+}

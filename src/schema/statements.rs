@@ -1,0 +1,96 @@
+//! The statements that an installation executes beside the files, for `rapport migrate` and for the
+//! script alike.
+
+use super::files::{Definition, Migration};
+
+/// Settings of both installers' transactions. Several servers may start at the same time and wait
+/// here for the first one to finish. After that, waits for locks of other transactions are short,
+/// because every other user of those tables queues behind this one.
+pub(super) const PREPARE: &[&str] = &[
+    "set local statement_timeout = 0",
+    "set local search_path = pg_catalog, pg_temp",
+    LOCK,
+    "set local lock_timeout = '5s'",
+];
+
+/// Makes installers wait for each other, by a lock on a row that no other role may lock. Before the
+/// table exists, only an advisory lock can do that. Every user of the database can take that one
+/// and keep it, so the wait is short, and the refusal names the holder. The number of the advisory
+/// lock is `rapport` in ASCII; the view shows its two halves.
+///
+/// A login without rights on the table gets its answer from [`super::ledger::Pending::read`].
+const LOCK: &str = "do $lock$
+declare
+  holders text;
+begin
+  if not exists (select from pg_class c join pg_namespace n on n.oid = c.relnamespace where n.nspname = 'chat' and c.relname = 'locks') then
+    begin
+      perform set_config('lock_timeout', '10s', true);
+      perform pg_advisory_xact_lock(32195282895598196);
+    exception when lock_not_available then
+      select string_agg(format('%s (user %s)', l.pid, coalesce(a.usename, '?')), ', ') into holders
+      from pg_locks l
+      left join pg_stat_activity a on a.pid = l.pid
+      join pg_database d on d.oid = l.database and d.datname = current_database()
+      where l.locktype = 'advisory' and l.granted and l.objsubid = 1
+        and (l.classid::int8 << 32 | l.objid::int8) = 32195282895598196;
+      raise exception 'The advisory lock of the installation is held by process %.', coalesce(holders, '?')
+        using errcode = 'RP002', hint = 'If no other installation is running, end the process with pg_terminate_backend().';
+    end;
+  end if;
+  if exists (select from pg_class c join pg_namespace n on n.oid = c.relnamespace where n.nspname = 'chat' and c.relname = 'locks') then
+    begin
+      perform set_config('lock_timeout', '60s', true);
+      perform from chat.locks where purpose = 'installation' for update;
+    exception when insufficient_privilege then
+      null;
+    end;
+  end if;
+end
+$lock$";
+
+/// Runs at every installation, not only when its definition changes, because the login may differ.
+pub(super) const GRANT_ROLES: &str = "select chat.grant_roles_to_installer()";
+
+/// Runs at every installation, because the application may have added a column.
+pub(super) const GRANT_COLUMNS: &str = "select chat.grant_shared_columns()";
+
+/// Does not overwrite a value that the operator has set.
+pub(super) const SET_STORAGE_URL: &str = "update chat.config set value = to_jsonb($1::text) \
+     where key = 'storage_url' and value = 'null'";
+
+/// The statement that records a migration in the ledger.
+pub(super) fn insert_migration(migration: &Migration) -> String {
+    format!(
+        "insert into chat.schema_migrations (version, name, checksum) values\n  ({}, {}, {});",
+        migration.version,
+        quoted(&migration.name),
+        quoted(&migration.checksum),
+    )
+}
+
+/// The statement that records a definition in the ledger.
+pub(super) fn insert_definition(definition: &Definition) -> String {
+    format!(
+        "insert into chat.schema_definitions (path, checksum) values\n  ({}, {})\n\
+         on conflict (path) do update set checksum = excluded.checksum, applied_at = clock_timestamp();",
+        quoted(&definition.name),
+        quoted(&definition.checksum),
+    )
+}
+
+/// A string literal (PostgreSQL manual, section 4.1.2.1). Requires `standard_conforming_strings`,
+/// which is on by default.
+pub(super) fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_quote_cannot_end_a_literal() {
+        assert_eq!(quoted("it's"), "'it''s'");
+    }
+}
