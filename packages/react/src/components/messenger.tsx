@@ -2,6 +2,7 @@
 
 import { useCallback, useEffect, useRef, useState, type ReactNode } from 'react'
 import { useChatContext } from '../context/chat-context'
+import { useLatest } from '../context/use-latest'
 import { ConversationsList } from './conversations-list'
 import { EmptyState } from './empty-state'
 import { NewChatDialog } from './new-chat-dialog'
@@ -39,22 +40,26 @@ export function Messenger({ conversationId, messageId, onOpen, density = 'comfor
   const [isHelping, setHelping] = useState(false)
   const root = useRef<HTMLDivElement>(null)
 
+  // Never changes, so that opening a conversation does not render every item of the list.
+  const callbacks = useLatest({ onOpen, onNavigate })
   const open = useCallback(
     (id: string | null, message?: string) => {
       setOwn((old) => ({ conversationId: id, messageId: message, visit: old.visit + 1 }))
-      onOpen?.(id, message)
-      onNavigate?.(
+      callbacks.current.onOpen?.(id, message)
+      callbacks.current.onNavigate?.(
         id === null
           ? { to: 'list' }
           : { to: 'conversation', conversationId: id, ...(message !== undefined && { messageId: message }) },
       )
     },
-    [onOpen, onNavigate],
+    [callbacks],
   )
+  const select = useCallback(({ id }: { id: string }, message?: string) => open(id, message), [open])
+  const find = useCallback(() => setFinding(true), [])
   useShortcuts(root, {
     current: place.conversationId,
     open,
-    find: () => setFinding(true),
+    find,
     help: () => setHelping(true),
   })
 
@@ -81,14 +86,14 @@ export function Messenger({ conversationId, messageId, onOpen, density = 'comfor
         <ConversationsList
           activeConversationId={place.conversationId}
           density={density}
-          onConversationSelect={({ id }, message) => open(id, message)}
-          onNewConversation={() => setFinding(true)}
+          onConversationSelect={select}
+          onNewConversation={find}
           showConnection={place.conversationId === null}
         />
       </div>
       <div className="rpt-pane-chat" data-slot="chat-pane">
         {place.conversationId === null ? (
-          <EmptyState variant="no-selection" onNewConversation={() => setFinding(true)} />
+          <EmptyState variant="no-selection" onNewConversation={find} />
         ) : (
           <UserChatInterface
             // A second jump to the same message opens the conversation there again.

@@ -1,7 +1,7 @@
 import { CHUNK_ROWS, type Chunk } from './rows'
 
-/** Chunks that are mounted first: between 21 and 40 rows, which fill a screen. */
-const FIRST_CHUNKS = 2
+/** At least this many rows are mounted first. They fill most screens; the next frame adds more. */
+const FIRST_ROWS = 15
 
 /**
  * Decides which of the loaded chunks are mounted. A page of history, or a conversation that was
@@ -22,8 +22,8 @@ export class MountedChunks {
     if (!oldest || !newest) return { mounted: chunks, hasMore: false }
     // Another part of the history has nothing in common with what was mounted.
     if (newest.id < this.first || oldest.id > this.last) this.first = Infinity
-    const initial = chunks.at(-FIRST_CHUNKS) ?? oldest
-    this.first = Math.min(this.first, initial.id, needed === null ? Infinity : needed - 1)
+    if (this.first === Infinity) this.first = firstOf(chunks)
+    this.first = Math.min(this.first, needed === null ? Infinity : needed - 1)
     this.last = newest.id
     const from = chunks.findIndex(({ id }) => id >= this.first)
     return { mounted: from === 0 ? chunks : chunks.slice(from), hasMore: from > 0 }
@@ -34,6 +34,12 @@ export class MountedChunks {
     const above = chunks.findLast(({ id }) => id < this.first)
     if (above) this.first = above.id
   }
+}
+
+/** From which chunk on there are enough rows. */
+function firstOf(chunks: readonly Chunk[]): number {
+  let rows = 0
+  return (chunks.findLast((chunk) => (rows += chunk.rows.length) >= FIRST_ROWS) ?? chunks[0])?.id ?? Infinity
 }
 
 /** The chunk that contains a stored message. */

@@ -25,7 +25,8 @@ const throttle = async (window, rate) => (await session(window)).send('Emulation
 const watchPaint = () => {
   /** Resolves with the time at which the frame after the condition became true was painted. */
   window.painted = (condition) =>
-    new Promise((done) => {
+    new Promise((done, fail) => {
+      setTimeout(() => fail(new Error(`never: ${condition}`)), 20_000)
       const look = () => {
         if (!condition()) return
         observer.disconnect()
@@ -68,6 +69,7 @@ const measures = {
   async 'first message'(t) {
     const conversation = await t.server.user('ana').conversationWith('ben')
     await seed(t.server, conversation, 'ben', 300, 'first')
+    await t.server.user('ana').call('POST', `/conversations/${conversation}/read`, {})
     for (const [rate, budget] of [
       [4, 1500],
       [1, null],
@@ -145,23 +147,22 @@ const measures = {
         const text = `echo ${rate}-${i}.`
         await ana.page.locator('[data-slot="field"]').pressSequentially(text)
         await settle(ana.page)
-        const times = ana.page.evaluate(
-          (wantedText) =>
-            new Promise((done) => {
-              let from = 0
-              let inDocument = 0
-              addEventListener('keydown', (event) => (from = event.timeStamp), { capture: true, once: true })
-              const isShown = () => {
-                const row = window.rowWith(wantedText)
-                if (row) inDocument ||= performance.now()
-                return row !== undefined
-              }
-              void window.painted(isShown).then((at) => done([inDocument - from, at - from]))
-            }),
-          text,
-        )
+        // In two steps, so that the key is pressed after the page listens.
+        await ana.page.evaluate((wantedText) => {
+          window.times = new Promise((done, fail) => {
+            let from = 0
+            let inDocument = 0
+            addEventListener('keydown', (event) => (from = event.timeStamp), { capture: true, once: true })
+            const isShown = () => {
+              const row = window.rowWith(wantedText)
+              if (row) inDocument ||= performance.now()
+              return row !== undefined
+            }
+            window.painted(isShown).then((at) => done([inDocument - from, at - from]), fail)
+          })
+        }, text)
         await ana.page.keyboard.press('Enter')
-        const [first, second] = await times
+        const [first, second] = await ana.page.evaluate(() => window.times)
         shown.push(first)
         painted.push(second)
         await ana.until(() => document.querySelector('[data-status="pending"], [data-status="sending"]') === null)

@@ -22,7 +22,8 @@ const pause = (ms) => new Promise((done) => setTimeout(done, Math.max(0, ms)))
 
 async function open(name, browser, server, conversation) {
   const page = await browser.newPage()
-  await (page.setViewportSize ?? page.setViewport).call(page, { width: 900, height: 800 })
+  // High enough that everything of a run stays in the document.
+  await (page.setViewportSize ?? page.setViewport).call(page, { width: 900, height: 2400 })
   await page.goto(`${server.url}/demo/?as=${name}&c=${conversation}`)
   const person = { name, ...drive(page) }
   await person.appears('[data-slot="field"]')
@@ -165,6 +166,13 @@ try {
     } catch (error) {
       failed++
       console.log(`FAIL outage ${run}: ${String(error.stack ?? error).slice(0, 3000)}`)
+      for (const person of people ?? []) {
+        const texts = await person.texts().catch(() => [])
+        const waiting = await person
+          .evaluate(() => [...document.querySelectorAll('[data-status]')].map((one) => one.dataset.status).join(' '))
+          .catch(() => '')
+        console.log(`     ${person.name} shows ${texts.slice(-70).join(' ')}\n     ${waiting}`)
+      }
       // A server that is down stays down otherwise; the next run begins with new windows.
       await server.restart().catch(() => undefined)
       await Promise.all((people ?? []).map(({ page }) => page.close().catch(() => undefined)))

@@ -23,7 +23,7 @@ export async function mainThread({ context, page }) {
     transferMode: 'ReportEvents',
     traceConfig: {
       recordMode: 'recordAsMuchAsPossible',
-      includedCategories: ['devtools.timeline', 'toplevel', 'disabled-by-default-devtools.timeline'],
+      includedCategories: ['devtools.timeline', 'disabled-by-default-devtools.timeline'],
       excludedCategories: ['*'],
     },
   })

@@ -1,9 +1,15 @@
 import { describe, expect, it } from 'vitest'
 import { MountedChunks } from '../../src/list/mounted-chunks'
-import type { Chunk } from '../../src/list/rows'
+import { layoutRows, type Chunk } from '../../src/list/rows'
+import { message, PEOPLE } from '../../src/testing/fake-client'
+
+const rows = layoutRows(
+  Array.from({ length: 10 }, (_, index) => message('c', PEOPLE.ben, String(index))),
+  null,
+)
 
 const chunks = (from: number, to: number): Chunk[] =>
-  Array.from({ length: to - from + 1 }, (_, index) => ({ id: from + index, rows: [] }))
+  Array.from({ length: to - from + 1 }, (_, index) => ({ id: from + index, rows }))
 
 const ids = (list: readonly Chunk[]): number[] => list.map(({ id }) => id)
 
