@@ -3,6 +3,7 @@
 import { useCallback, useEffect, useRef, useState, type ReactNode } from 'react'
 import { useChatContext } from '../context/chat-context'
 import { useLatest } from '../context/use-latest'
+import { useChatState } from '../context/use-store'
 import { ConversationsList } from './conversations-list'
 import { EmptyState } from './empty-state'
 import { NewChatDialog } from './new-chat-dialog'
@@ -34,6 +35,9 @@ interface Place {
 export function Messenger({ conversationId, messageId, onOpen, density = 'comfortable' }: MessengerProps): ReactNode {
   const { strings, onNavigate } = useChatContext()
   const [own, setOwn] = useState<Place>({ conversationId: null, visit: 0 })
+  const hasNone = useChatState(
+    (state) => state.conversationsStatus === 'ready' && state.conversations.every(({ is_archived }) => is_archived),
+  )
   const isControlled = conversationId !== undefined
   const place: Place = isControlled ? { conversationId, messageId, visit: own.visit } : own
   const [isFinding, setFinding] = useState(false)
@@ -93,7 +97,7 @@ export function Messenger({ conversationId, messageId, onOpen, density = 'comfor
       </div>
       <div className="rpt-pane-chat" data-slot="chat-pane">
         {place.conversationId === null ? (
-          <EmptyState variant="no-selection" onNewConversation={find} />
+          <EmptyState variant={hasNone ? 'no-conversations' : 'no-selection'} onNewConversation={find} />
         ) : (
           <UserChatInterface
             // A second jump to the same message opens the conversation there again.

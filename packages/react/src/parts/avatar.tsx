@@ -1,6 +1,7 @@
 'use client'
 
 import type { PresenceStatus } from '@rapport-chat/client'
+import { UserRound } from 'lucide-react'
 import { useState, type ReactNode } from 'react'
 import { useChatContext } from '../context/chat-context'
 import { displayName, initials, toneOf } from '../format/names'
@@ -51,7 +52,14 @@ function DefaultAvatar({ person, size = 40, presence }: AvatarProps): ReactNode 
           onError={() => setFailed(address)}
         />
       ) : (
-        <span className="rpt-avatar-initials">{initials(displayName(person, strings))}</span>
+        // A person who is not loaded yet, or was deleted, has no name and so no initials.
+        <span className="rpt-avatar-initials">
+          {person?.full_name || person?.email ? (
+            initials(displayName(person, strings))
+          ) : (
+            <UserRound size={Math.round(size * 0.5)} />
+          )}
+        </span>
       )}
       {presence && <PresenceDot status={presence} />}
     </span>

@@ -20,8 +20,8 @@ const browser = await launchChromium()
 async function fill() {
   const [ana, ben, ada, sue] = ['ana', 'ben', 'ada', 'sue'].map(server.user)
   const withBen = await ana.conversationWith('ben')
-  const withAda = await ana.conversationWith('ada')
-  const withSue = await ana.conversationWith('sue')
+  const withAda = await ada.conversationWith('ana')
+  const withSue = await sue.conversationWith('ana')
   await ada.send(withAda, 'The new dashboards are live. Could you have a look before the meeting?')
   await sue.send(withSue, 'Thanks!')
   const plan = await ben.send(withBen, 'Morning! Do you have the quarterly numbers?')
@@ -72,7 +72,7 @@ const states = {
     `?as=ana&c=${ids.withBen}`,
     async (page) => {
       await opened(page)
-      await slot(page, 'message-row').nth(3).locator('.rpt-bubble').click({ button: 'right' })
+      await slot(page, 'message-row').last().locator('.rpt-bubble').click({ button: 'right' })
       await page.getByRole('menu').waitFor()
     },
   ],
