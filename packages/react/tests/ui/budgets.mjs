@@ -185,6 +185,8 @@ const measures = {
 
   async interactions(t) {
     const conversation = await t.server.user('ana').conversationWith('ben')
+    await seed(t.server, conversation, 'ben', 60, 'interactions')
+    await t.server.user('ana').call('POST', `/conversations/${conversation}/read`, {})
     const ana = await open(t, 'ana', { path: `&c=${conversation}`, rate: 4 })
     const { page } = ana
     await page.locator('[data-slot="field"]').waitFor()
@@ -203,6 +205,8 @@ const measures = {
         await page.keyboard.press('Control+k')
         await page.getByRole('combobox').pressSequentially('ben')
         await page.getByRole('option').first().waitFor()
+        // The first one empties the field.
+        await away()
         await away()
       },
       'menu of a message': async () => {
