@@ -54,11 +54,13 @@ impl Hosts {
 pub(super) async fn require(State(hosts): State<Hosts>, request: Request, next: Next) -> Response {
     let named = request.headers().get_all(HOST).iter();
     let named = named.map(|host| host.to_str().ok());
-    // HTTP/2 names the host in the address of the request.
+    // A request in absolute form, as for a proxy, also names a host in its target.
     let target = request.uri().authority();
-    let mut named = named.chain(target.map(|target| Some(target.as_str())));
-    let is_named = named.clone().next().is_some();
-    if is_named && named.all(|host| host.is_some_and(|host| hosts.accept(host))) {
+    let named: Vec<_> = named
+        .chain(target.map(|target| Some(target.as_str())))
+        .collect();
+    let accepts = |host: &Option<&str>| host.is_some_and(|host| hosts.accept(host));
+    if !named.is_empty() && named.iter().all(accepts) {
         return next.run(request).await;
     }
     refusal::FOREIGN_HOST.into_response()

@@ -105,7 +105,7 @@ async fn a_transaction_from_before_a_revocation_changes_nothing_that_others_see(
         Ana.id(),
         Ben.id()
     );
-    let suspension = format!("update public.users set is_active = false where id = '{}'", Ben.id());
+    let suspension = format!("update public.users set status = 'suspended' where id = '{}'", Ben.id());
     let removal = format!(
         "update public.user_conversation_members set left_at = now() where user_id = '{}'",
         Ben.id()
@@ -141,7 +141,7 @@ async fn a_transaction_from_before_a_revocation_changes_nothing_that_others_see(
             scene
                 .owner
                 .batch_execute(
-                    "delete from public.user_blocks; update public.users set is_active = true;
+                    "delete from public.user_blocks; update public.users set status = 'active';
                      update public.user_conversation_members set left_at = null",
                 )
                 .await
