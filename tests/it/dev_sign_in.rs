@@ -340,7 +340,8 @@ async fn old_sessions_are_removed() {
     );
     server.owner.batch_execute(&age).await.unwrap();
     // Others have as many sessions as they like.
-    let fill = "insert into rapport_dev.sessions (id, user_id, secret, token_lifetime_s, rotated_at)
+    let fill =
+        "insert into rapport_dev.sessions (id, user_id, secret, token_lifetime_s, rotated_at)
         select gen_random_uuid(), u.id, 'x', 60, now() - interval '1 hour'
         from auth.users u, generate_series(1, 99)";
     server.owner.batch_execute(fill).await.unwrap();
@@ -377,12 +378,22 @@ async fn a_page_under_a_foreign_name_cannot_sign_in() {
             request(Method::POST, "/auth/v1/logout?scope=others"),
         ]
     };
-    for host in ["evil.example", "127.0.0.1.evil.example", "x@127.0.0.1.evil.example"] {
+    for host in [
+        "evil.example",
+        "127.0.0.1.evil.example",
+        "x@127.0.0.1.evil.example",
+    ] {
         for request in requests(&format!("{host}:{port}")) {
             assert_refused(&answer(request).await, 403, "host_not_allowed");
         }
     }
-    for host in ["localhost", "ana.localhost", "127.0.0.1", "[::1]", "chat.example"] {
+    for host in [
+        "localhost",
+        "ana.localhost",
+        "127.0.0.1",
+        "[::1]",
+        "chat.example",
+    ] {
         for request in requests(&format!("{host}:{port}")) {
             let (status, found) = answer(request).await;
             let code = &found["error_code"];
@@ -393,7 +404,9 @@ async fn a_page_under_a_foreign_name_cannot_sign_in() {
         }
     }
     // The chat itself requires a token that such a page does not have.
-    let me = server.client.get(server.address(&format!("{}/me", chat::BASE_PATH)));
+    let me = server
+        .client
+        .get(server.address(&format!("{}/me", chat::BASE_PATH)));
     let me = me.bearer_auth(token).header("host", "proxy.internal");
     assert_eq!(answer(me).await.0, 200);
 }

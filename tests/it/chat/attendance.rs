@@ -286,7 +286,8 @@ async fn a_user_who_holds_a_lock_delays_only_their_own_deliveries() {
         server.say(Ana, &conversation, "hello").await;
     }
     let delivered = async |person: Person| -> i64 {
-        let query = "select last_delivered_seq from public.conversation_receipts where user_id = $1";
+        let query =
+            "select last_delivered_seq from public.conversation_receipts where user_id = $1";
         let row = owner.query_one(query, &[&person.id()]).await.unwrap();
         row.get(0)
     };

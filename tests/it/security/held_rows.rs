@@ -179,11 +179,7 @@ async fn a_held_row_does_not_keep_others_from_being_shown_as_connected() {
         take_lease(&owner).await;
         hold(&zoe, held).await;
         let again = report_both(&owner).await;
-        assert_eq!(
-            shown(&owner, Ana).await,
-            ("online".to_owned(), 1),
-            "{held}"
-        );
+        assert_eq!(shown(&owner, Ana).await, ("online".to_owned(), 1), "{held}");
         assert_eq!(shown(&owner, Zoe).await, ("away".to_owned(), 0), "{held}");
         release(&zoe).await;
         if held == REPORTS {
@@ -256,7 +252,12 @@ async fn a_held_receipt_does_not_keep_the_deliveries_of_others_from_being_record
         );
         let id = ids(&owner, &query).await[0];
         for _ in 0..2 {
-            run_as(&other, sender, &format!("select chat.send_message('{id}', 'x')")).await;
+            run_as(
+                &other,
+                sender,
+                &format!("select chat.send_message('{id}', 'x')"),
+            )
+            .await;
         }
         conversations.push(id);
     }
@@ -269,7 +270,8 @@ async fn a_held_receipt_does_not_keep_the_deliveries_of_others_from_being_record
         Ben.id(),
         Zoe.id()
     );
-    let delivered = "select user_id from public.conversation_receipts where last_delivered_seq = 2 order by 1";
+    let delivered =
+        "select user_id from public.conversation_receipts where last_delivered_seq = 2 order by 1";
 
     let own = format!("select chat.mark_delivered('{zoes}', 1)");
     hold(&zoe, &own).await;
@@ -278,6 +280,35 @@ async fn a_held_receipt_does_not_keep_the_deliveries_of_others_from_being_record
     release(&zoe).await;
     assert_eq!(ids(&owner, &note).await, []);
     assert_eq!(ids(&owner, delivered).await, [Ben.id(), Zoe.id()]);
+}
+
+#[tokio::test]
+async fn a_user_who_holds_a_conversation_does_not_prevent_a_block() {
+    let database = database().await;
+    let (owner, zoe, sue) = (
+        database.connect().await,
+        database.connect().await,
+        database.connect().await,
+    );
+    server(&sue).await;
+    let open = format!("select chat.open_conversation('{}')", Zoe.id());
+    run_as(&sue, Sue, &open).await;
+    let conversation = ids(&owner, "select id from public.user_conversations").await[0];
+    let send = format!("select chat.send_message('{conversation}', 'x')");
+    let member = "select user_id from public.user_conversation_members where user_id = auth.uid() for update";
+    let clear = format!("select chat.clear_conversation('{conversation}')");
+    for held in [member, &clear, &send] {
+        run_as(&zoe, Zoe, &send).await;
+        hold(&zoe, held).await;
+        run_as(&sue, Sue, &format!("select chat.block('{}')", Zoe.id())).await;
+        release(&zoe).await;
+        begin_as(&zoe, Zoe, "read committed").await;
+        let refused = zoe.batch_execute(&send).await;
+        let code = refused.map_err(|error| error.code().map(|code| code.code().to_owned()));
+        assert_eq!(code, Err(Some("PT403".to_owned())), "{held}");
+        release(&zoe).await;
+        run_as(&sue, Sue, &format!("select chat.unblock('{}')", Zoe.id())).await;
+    }
 }
 
 #[tokio::test]

@@ -31,12 +31,17 @@ impl Scene {
             .batch_execute("update chat.config set value = 'true' where key = 'typing_in_table'")
             .await
             .unwrap();
-        let open = format!("select conversation_id from chat.open_conversation('{}')", Ben.id());
+        let open = format!(
+            "select conversation_id from chat.open_conversation('{}')",
+            Ben.id()
+        );
         let conversation = one_as(&ana, Ana, &open).await;
         let send = format!("select message_id from chat.send_message('{conversation}', 'text')");
         let anas = one_as(&ana, Ana, &send).await;
         let bens = one_as(&ben, Ben, &send).await;
-        let react = format!("insert into public.message_reactions (message_id, reaction) values ('{anas}', 'early') returning id");
+        let react = format!(
+            "insert into public.message_reactions (message_id, reaction) values ('{anas}', 'early') returning id"
+        );
         one_as(&ben, Ben, &react).await;
         let present = "insert into public.user_presence (user_id, status) values (auth.uid(), 'online') returning user_id";
         one_as(&ben, Ben, present).await;
@@ -60,7 +65,9 @@ impl Scene {
             ..
         } = self;
         vec![
-            format!("insert into public.message_reactions (message_id, reaction) values ('{anas}', 'late')"),
+            format!(
+                "insert into public.message_reactions (message_id, reaction) values ('{anas}', 'late')"
+            ),
             format!("delete from public.message_reactions where message_id = '{anas}'"),
             format!("select chat.react('{anas}', 'late')"),
             format!("select chat.pin_message('{anas}')"),
@@ -68,7 +75,9 @@ impl Scene {
             format!("update public.user_messages set is_deleted = true where id = '{bens}'"),
             format!("select chat.edit_message('{bens}', 'late')"),
             format!("select chat.delete_message('{bens}')"),
-            format!("insert into public.user_messages (conversation_id, sender_id, content) values ('{conversation}', auth.uid(), 'late')"),
+            format!(
+                "insert into public.user_messages (conversation_id, sender_id, content) values ('{conversation}', auth.uid(), 'late')"
+            ),
             format!("select chat.send_message('{conversation}', 'late')"),
             format!("select chat.mark_delivered('{conversation}', 2)"),
         ]
@@ -105,7 +114,10 @@ async fn a_transaction_from_before_a_revocation_changes_nothing_that_others_see(
         Ana.id(),
         Ben.id()
     );
-    let suspension = format!("update public.users set status = 'suspended' where id = '{}'", Ben.id());
+    let suspension = format!(
+        "update public.users set status = 'suspended' where id = '{}'",
+        Ben.id()
+    );
     let removal = format!(
         "update public.user_conversation_members set left_at = now() where user_id = '{}'",
         Ben.id()
@@ -134,7 +146,11 @@ async fn a_transaction_from_before_a_revocation_changes_nothing_that_others_see(
             for (client, statement) in old.iter().zip(scene.statements()) {
                 let refused = client.batch_execute(&statement).await;
                 let code = refused.map_err(|error| error.code().map(|code| code.code().to_owned()));
-                assert_eq!(code, Err(Some("PT422".to_owned())), "{revocation}, {statement}");
+                assert_eq!(
+                    code,
+                    Err(Some("PT422".to_owned())),
+                    "{revocation}, {statement}"
+                );
                 let _ = client.batch_execute("commit").await;
                 assert_eq!(scene.seen().await, before, "{revocation}, {statement}");
             }
