@@ -31,8 +31,8 @@ pub(super) const BECOME_CALLER: &str = "\
         set_config('request.jwt.claim.role', $3, true), \
         set_config('role', case current_user when 'rapport_request' then $3 else 'rapport_request' end, true)";
 
-/// Starts a transaction. The level is explicit, because the chat refuses writes above it: in an older
-/// snapshot, a right that was revoked since would be invisible.
+/// Starts a transaction. The level is explicit, because the chat refuses writes above it: in an
+/// older snapshot, a right that was revoked since would be invisible.
 const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED";
 
 /// Index of the role among the columns of [`BECOME_CALLER`].

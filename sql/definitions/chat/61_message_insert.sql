@@ -25,8 +25,7 @@ begin
   if not chat.is_my_conversation(new.conversation_id) then
     perform chat.refuse('not_found');
   end if;
-  -- The policy checks the same with the snapshot of the statement. A statement that has been running
-  -- for long does not see a block in it.
+  -- The policy checks the same with the snapshot of the statement, which may be older than a block.
   perform chat.refuse_if_outdated();
   if not chat.can_send(new.conversation_id) then
     perform chat.refuse('not_allowed_recipient');

@@ -75,8 +75,8 @@ create or replace trigger message_reactions_10_judge_by_server
   for each row when (not row_security_active('public.message_reactions'::regclass))
   execute function chat.judge_reaction('server');
 
--- The policy checks the same with the snapshot of the statement, which may be older than the removal
--- of the caller from the conversation. Like the policy, this skips the row.
+-- The policy checks the same with the snapshot of the statement, which may be older than the
+-- caller's removal from the conversation. Like the policy, this skips the row.
 create or replace function chat.judge_reaction_removal()
 returns trigger
 language plpgsql

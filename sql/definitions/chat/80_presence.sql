@@ -15,8 +15,8 @@
 -- expire_presence, keep_presence) never wait for such a row. They lock what they write with "skip
 -- locked" and put off the users whose rows are held.
 
--- Locks users' rows of presence_reports, and inserts the missing ones. Waits for other transactions,
--- so it is only for the caller's own row. A token can outlive its user.
+-- Locks users' rows of presence_reports, and inserts the missing ones. It waits for other
+-- transactions, so it is only for the caller's own row. A token can outlive its user.
 create or replace function chat.lock_presence(user_ids uuid[])
 returns void
 language plpgsql

@@ -1,9 +1,9 @@
 -- The daily partitions of realtime.messages, if Rapport created the table.
 --
 -- Creating and dropping a partition requires an exclusive lock on the table or its default
--- partition. Every user may read the table, and can keep the lock of an open transaction. So the two
--- functions that change the table wait only briefly: all other users of the table queue behind them
--- meanwhile. If that fails, nothing is lost: rows of a day without a partition go to the default
+-- partition. Every user may read the table, and can keep the lock of an open transaction. So the
+-- two functions that change the table wait only briefly, because all other users of the table queue
+-- behind them. If they fail, nothing is lost: rows of a day without a partition go to the default
 -- partition, and the rows of an old partition are deleted instead.
 
 create or replace function chat.add_message_partitions(days_ahead int)

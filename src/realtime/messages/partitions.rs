@@ -16,8 +16,8 @@ const INTERVAL: Duration = Duration::from_secs(4 * 60 * 60);
 /// The pause after a failure: the database was unavailable, or an open transaction uses the table.
 const RETRY: Duration = Duration::from_secs(60);
 
-/// Limits the wait for another process that maintains the partitions. The function itself waits even
-/// less for locks on the table, because others queue behind it.
+/// Limits the wait for another process that maintains the partitions. The function itself waits
+/// even less for locks on the table, because others queue behind it.
 const SESSION: &str = "set lock_timeout = '2s'; set statement_timeout = '5min'";
 
 /// Maximum time for one run, so that a network that drops packets does not stop the maintenance.
