@@ -23,8 +23,8 @@ comment on function chat.preferences() is 'The caller''s preferences.';
 revoke all on function chat.preferences() from public;
 grant execute on function chat.preferences() to authenticated;
 
--- Is this the name of a time zone, as pg_timezone_names lists them? That view reads the files of all
--- time zones, which takes tens of milliseconds.
+-- Is this the name of a time zone, as pg_timezone_names lists them? That view reads the files of
+-- all time zones, which takes tens of milliseconds.
 create or replace function chat.is_time_zone(name text)
 returns boolean
 language plpgsql
